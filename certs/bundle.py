@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which authorities we trust, and whose word each of them is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from certs.errors import CertificateError
+from certs.inspect import common_name, load, signed
+from certs.profile import admin_user, local_user, remote_user
+
+USER_NAMES: Final = (remote_user, local_user, admin_user)
+
+
+class TrustBundle:
+    """The authorities of each peer by its name, our own under our own name.
+
+    A speaker is recognised by the key that signed its certificate, so one peer's authority can never make a
+    certificate that speaks for another peer or for one of our own users, whatever the subject says.
+    """
+
+    def __init__(self, authorities: Mapping[str, bytes] | None = None) -> None:
+        self._pems: dict[str, bytes] = {}
+        self._authorities: dict[str, tuple[x509.Certificate, ...]] = {}
+        for name, pem in sorted((authorities or {}).items()):
+            self.set_authority(name, pem)
+
+    def set_authority(self, name: str, pem: bytes) -> None:
+        """From now on exactly these authorities speak for the named cluster.
+
+        Raises: CertificateError if one cannot be read; what was known before stays.
+        """
+        authorities = tuple(load(pem, f"CA of {name}"))
+        self._authorities[name] = authorities
+        self._pems[name] = b"".join(ca.public_bytes(serialization.Encoding.PEM) for ca in authorities)
+
+    def forget(self, name: str) -> None:
+        """Nobody speaks for the named cluster any more."""
+        self._authorities.pop(name, None)
+        self._pems.pop(name, None)
+
+    def names(self) -> tuple[str, ...]:
+        """The clusters somebody may speak for."""
+        return tuple(sorted(self._authorities))
+
+    def pem(self, name: str) -> bytes:
+        """The authorities of one cluster, empty if it has none."""
+        return self._pems.get(name, b"")
+
+    @property
+    def union_pem(self) -> bytes:
+        """Every authority once: what a TLS server accepts at the door, before `who` decides."""
+        unique = dict.fromkeys(
+            ca.public_bytes(serialization.Encoding.PEM) for name in self.names() for ca in self._authorities[name]
+        )
+        return b"".join(unique)
+
+    def signers(self, cert_pem: bytes) -> tuple[str, ...]:
+        """Every cluster one of whose authorities signed the certificate: more than one if they share an authority."""
+        try:
+            leaf = load(cert_pem)[0]
+        except CertificateError:
+            return ()
+        return self._signers(leaf)
+
+    def who(self, cert_pem: bytes) -> str | None:
+        """The cluster that vouches for a certificate, None if nobody we know does.
+
+        Clusters that share one authority vouch for each other by that choice; among those, and only those, the
+        common name (`remote-<cluster>`, `local-<cluster>`, `admin-<cluster>`) tells which one is meant.
+        """
+        try:
+            leaf = load(cert_pem)[0]
+        except CertificateError:
+            return None
+        signers = self._signers(leaf)
+        if len(signers) == 1:
+            return signers[0]
+        subject = common_name(leaf.subject)
+        named = [name for name in signers if subject in {user(name) for user in USER_NAMES}]
+        return named[0] if len(named) == 1 else None
+
+    def _signers(self, leaf: x509.Certificate) -> tuple[str, ...]:
+        return tuple(name for name in self.names() if any(signed(leaf, ca) for ca in self._authorities[name]))

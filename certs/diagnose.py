@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Say in one line why a TLS connection cannot be made.
+
+gRPC reports every one of these as "unavailable"; a plain handshake with the standard library tells them apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import tempfile
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from certs.errors import CertificateError
+from certs.inspect import CertInfo, load, parse
+from certs.store import CertFiles
+
+HTTP2: Final = "h2"
+TEXT_LIMIT: Final = 256
+
+
+class Problem(StrEnum):
+    """What stands in the way, from the network upwards."""
+
+    NONE = "none"
+    NAME_UNKNOWN = "name-unknown"
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    NOT_TLS = "not-tls"
+    OWN_CERTIFICATE = "own-certificate"
+    UNKNOWN_CA = "unknown-ca"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not-yet-valid"
+    WRONG_NAME = "wrong-name"
+    CLIENT_REJECTED = "client-rejected"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The verdict on one connection: `problem`, what was seen, and what to do about it."""
+
+    problem: Problem
+    detail: str = ""
+    advice: str = ""
+    server: CertInfo | None = None
+
+    @property
+    def is_ok(self) -> bool:
+        """True if a client would get through."""
+        return self.problem is Problem.NONE
+
+
+ADVICE: Final = {
+    Problem.NAME_UNKNOWN: "check the endpoint's host name and the host aliases in the peer's configuration file",
+    Problem.REFUSED: "nothing listens there: check the address, the port, and that the peer's apiserver runs",
+    Problem.UNREACHABLE: "no answer: check routes, firewalls and the exposed Service",
+    Problem.NOT_TLS: "something else than a TLS server listens there: check the port",
+    Problem.OWN_CERTIFICATE: "our own certificate, key or CA file cannot be used: issue it again",
+    Problem.UNKNOWN_CA: "we do not trust the authority of the server: exchange CA certificates, connect again",
+    Problem.EXPIRED: "the server's certificate has expired: renew it, or correct the clocks",
+    Problem.NOT_YET_VALID: "the server's certificate is not valid yet: correct the clocks",
+    Problem.WRONG_NAME: "the server certificate does not cover this name: issue it with it, or change the endpoint",
+    Problem.CLIENT_REJECTED: "the server does not accept our client certificate: it must trust our CA; connect again",
+    Problem.CLOSED: "the server closed the connection without a reason: read its log",
+}
+
+# verification results of OpenSSL (X509_V_ERR_*)
+_VERIFY: Final = {
+    9: Problem.NOT_YET_VALID,
+    10: Problem.EXPIRED,
+    62: Problem.WRONG_NAME,
+    63: Problem.WRONG_NAME,
+    64: Problem.WRONG_NAME,
+}
+
+
+async def diagnose(host: str, port: int, server_name: str, files: CertFiles, timeout_s: float = 5.0) -> Finding:
+    """Shake hands as a mesh client would and name the first thing that is wrong; never raises for a bad peer."""
+    try:
+        context = client_context(files)
+    except CertificateError as exc:
+        return _finding(Problem.OWN_CERTIFICATE, str(exc))
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _shake_hands(host, port, server_name, context)
+    except TimeoutError:
+        return _finding(Problem.UNREACHABLE, f"no answer in {timeout_s:g} s")
+    except socket.gaierror as exc:
+        return _finding(Problem.NAME_UNKNOWN, exc.strerror or "name not known")
+    except ConnectionRefusedError:
+        return _finding(Problem.REFUSED, "connection refused")
+    except ssl.SSLError as exc:
+        problem = classify(exc)
+        server = await _server_certificate(host, port, server_name, timeout_s)
+        return Finding(problem, (exc.reason or str(exc))[:TEXT_LIMIT], ADVICE[problem], server)
+    except ConnectionError as exc:
+        return _finding(Problem.CLOSED, exc.strerror or "connection closed")
+    except OSError as exc:
+        return _finding(Problem.UNREACHABLE, exc.strerror or str(exc))
+
+
+def client_context(files: CertFiles) -> ssl.SSLContext:
+    """A verifying client context of these parts.
+
+    Raises: CertificateError if one of them cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols([HTTP2])
+    load(files.ca, "CA certificate")
+    load(files.cert, "client certificate")
+    try:
+        context.load_verify_locations(cadata=files.ca.decode("ascii"))
+        with tempfile.TemporaryDirectory(prefix="clustermesh-tls-") as name:  # 0700, as the key passes through
+            pair = Path(name) / "pair.pem"
+            pair.touch(mode=0o600)
+            pair.write_bytes(files.key + b"\n" + files.cert)
+            context.load_cert_chain(pair)
+    except (ssl.SSLError, UnicodeDecodeError) as exc:
+        raise CertificateError("client certificate", "certificate and key cannot be used together") from exc
+    return context
+
+
+def classify(exc: ssl.SSLError) -> Problem:
+    """What a failed handshake means."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return _VERIFY.get(exc.verify_code, Problem.UNKNOWN_CA)
+    reason = (exc.reason or "").upper()
+    if "ALERT" in reason:
+        return Problem.CLIENT_REJECTED
+    if reason in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"}:
+        return Problem.NOT_TLS
+    return Problem.CLOSED
+
+
+async def _shake_hands(host: str, port: int, server_name: str, context: ssl.SSLContext) -> Finding:
+    reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=server_name)
+    try:
+        server = _peer_certificate(writer)
+        # in TLS 1.3 a refused client certificate shows only on the first read; an HTTP/2 server speaks first
+        first = await reader.read(1)
+        if not first:
+            return Finding(Problem.CLOSED, "closed after the handshake", ADVICE[Problem.CLOSED], server)
+        return Finding(Problem.NONE, server=server)
+    finally:
+        writer.transport.abort()
+
+
+async def _server_certificate(host: str, port: int, server_name: str, timeout_s: float) -> CertInfo | None:
+    """What the server shows when nothing is verified: for the report only, nothing is sent."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols([HTTP2])
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=server_name)
+    except OSError:  # TimeoutError and SSLError are OSErrors too
+        return None
+    try:
+        return _peer_certificate(writer)
+    finally:
+        writer.transport.abort()
+
+
+def _peer_certificate(writer: asyncio.StreamWriter) -> CertInfo | None:
+    connection = writer.get_extra_info("ssl_object")
+    der = connection.getpeercert(binary_form=True) if connection is not None else None
+    if not der:
+        return None
+    try:
+        return parse(ssl.DER_cert_to_PEM_cert(der).encode("ascii"), "server certificate")[0]
+    except CertificateError:
+        return None
+
+
+def _finding(problem: Problem, detail: str) -> Finding:
+    return Finding(problem, detail[:TEXT_LIMIT], ADVICE[problem])

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each certificate of a cluster must contain.
+
+Source: Cilium's certificate roles; the client's common name is its etcd user.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+MESH_DOMAIN: Final = "mesh.cilium.io"
+DEFAULT_DAYS: Final = 365
+SHARED_REMOTE_USER: Final = "remote"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The facts of one leaf certificate; `is_server` decides its one extended key usage."""
+
+    common_name: str
+    dns_names: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    is_server: bool = False
+    days: float = DEFAULT_DAYS
+
+
+def server(cluster: str, namespace: str, extra_sans: Iterable[str] = ()) -> Profile:
+    """The apiserver's own certificate; it has no client usage, which keeps etcd's HTTP gateway shut."""
+    name = f"clustermesh-apiserver.{namespace}.svc"
+    names = [name, f"*.{MESH_DOMAIN}", f"{cluster}.{MESH_DOMAIN}"]
+    addresses = ["127.0.0.1", "::1"]
+    for extra in extra_sans:
+        try:
+            addresses.append(str(ipaddress.ip_address(extra)))
+        except ValueError:
+            names.append(extra)
+    return Profile(name, tuple(dict.fromkeys(names)), tuple(dict.fromkeys(addresses)), is_server=True)
+
+
+def admin(cluster: str) -> Profile:
+    """The apiserver towards its own etcd."""
+    return Profile(admin_user(cluster))
+
+
+def local(cluster: str) -> Profile:
+    """The cluster's own agents towards their own apiserver."""
+    return Profile(local_user(cluster))
+
+
+def remote(cluster: str) -> Profile:
+    """This cluster's credential towards its peers."""
+    return Profile(remote_user(cluster))
+
+
+def admin_user(cluster: str) -> str:
+    """The user that may write the cluster's own etcd."""
+    return f"admin-{cluster}"
+
+
+def local_user(cluster: str) -> str:
+    """The user the cluster's own agents read as."""
+    return f"local-{cluster}"
+
+
+def remote_user(cluster: str) -> str:
+    """The user the named cluster reads its peers' state as."""
+    return f"remote-{cluster}"
