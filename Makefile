@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every command people and CI use. `make lab` and `make test` install what they need first; nothing asks a question.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+BPF_SOURCES := $(wildcard agent/datapath/bpf/*.c agent/datapath/bpf/*.h agent/datapath/bpf/*/*.h agent/datapath/bpf/build.sh)
+SCENARIO ?=
+SUITE ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup bpf lab clean-lab check test e2e bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: build/.packages build/.venv bpf ## install everything on a bare Debian 12: packages, virtual environment, BPF objects
+
+build/.packages: scripts/install-packages.sh
+	@mkdir -p build
+	scripts/install-packages.sh
+	@touch $@
+
+build/.venv: pyproject.toml build/.packages
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lab,dev]'
+	@touch $@
+
+bpf: build/.bpf
+build/.bpf: $(BPF_SOURCES) build/.packages
+	agent/datapath/bpf/build.sh
+	@touch $@
+
+lab: setup ## two connected clusters on this machine and the whole Cluster Mesh walkthrough; leaves the lab up
+	$(BIN)/python -m lab down
+	$(BIN)/python -m lab up
+	$(BIN)/python -m lab walkthrough
+
+clean-lab: ## remove every lab, by name: processes, namespaces, mounts, maps, state
+	$(BIN)/python -m lab clean
+
+check: setup ## format, lint, types, import contracts
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --config pyproject.toml
+
+test: setup ## all tests that CI runs, except the lab scenarios
+	$(BIN)/python -m pytest -q --durations=10 -m 'not lab'
+
+e2e: setup ## lab scenarios: make e2e [SCENARIO=name]
+	$(BIN)/python -m pytest -q e2e $(if $(SCENARIO),-k $(SCENARIO))
+
+bench: setup ## figures as JSON under build/bench: make bench [SUITE=slice|wire|policy]
+	$(BIN)/python -m tests.bench $(SUITE)
+
+clean: ## remove what make built
+	rm -rf build $(VENV) .mypy_cache .ruff_cache
+	find . -name '*.bpf.o' -delete

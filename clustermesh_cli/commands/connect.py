@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`clustermesh connect` and `disconnect`: who reads whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import kube.resource as k
+from clustermesh_cli.console import Console
+from clustermesh_cli.gather import CA_BUNDLE, PEERS_SECRET, REMOTE_USERS, gather, read_peers
+from clustermesh_cli.outcome import RefusedError
+from clustermesh_cli.plan.connect import Link, Mode, check_access, check_all, plan_links
+from clustermesh_cli.plan.facts import Access, ClusterFacts
+from clustermesh_cli.plan.peering import USERS_KEY, admit_users, expel_users, forget_peer, learn_peer
+from kube.client import KubeClient
+
+Open = Callable[[str], KubeClient]
+
+
+def connect(
+    clients: Mapping[str, KubeClient],
+    namespace: str,
+    *,
+    mode: Mode,
+    endpoints: Mapping[str, Sequence[str]],
+    console: Console,
+    dry_run: bool = False,
+) -> tuple[Link, ...]:
+    """Connect the first context of `clients` to the others. Everything is checked before anything is written.
+
+    `endpoints` maps a context to HOST:PORT entries that replace what its Service says.
+    Returns the links made. Raises RefusedError, having changed nothing, when the clusters cannot share a mesh.
+    """
+    facts = []
+    for context, client in clients.items():
+        console.step(f"Reading cluster {context}...")
+        found = gather(client, namespace, context)
+        facts.append(replace(found, access=given_access(endpoints[context])) if endpoints.get(context) else found)
+        access = check_access(facts[-1])
+        console.info(f"{facts[-1].name} (id {facts[-1].id}) is reached at {', '.join(access.addresses)} port {access.port}")
+    check_all(facts)
+    local, *remotes = facts
+    links = plan_links(local, remotes, mode)
+    for link in links:
+        if not dry_run:
+            _admit(clients[link.target.context], namespace, link.reader)
+    for link in links:
+        if not dry_run:
+            _learn(clients[link.reader.context], namespace, link.target)
+        console.info(f"{link.reader.context} reads {link.target.context}{' (dry run, nothing written)' if dry_run else ''}")
+    return links
+
+
+def given_access(entries: Sequence[str]) -> Access:
+    """The access that HOST:PORT entries describe. Raises RefusedError when ports differ or an entry is malformed."""
+    addresses, ports = [], set()
+    for entry in entries:
+        host, colon, port = entry.rpartition(":")
+        if not colon or not port.isdigit() or not host:
+            raise RefusedError(f"endpoint {entry!r} is not HOST:PORT")
+        addresses.append(host.strip("[]"))
+        ports.add(int(port))
+    if len(ports) != 1:
+        raise RefusedError(f"endpoints {', '.join(entries)} must share one port")
+    return Access("given", tuple(addresses), ports.pop())
+
+
+def disconnect(client: KubeClient, namespace: str, peer: str, console: Console) -> bool:
+    """Forget `peer` in this cluster only; works when the peer is gone. Returns False when it was not known."""
+    known = read_peers(client.get(k.SECRETS, PEERS_SECRET, namespace))
+    bundle = client.get(k.CONFIG_MAPS, CA_BUNDLE, namespace) or {}
+    if peer not in known and f"{peer}.crt" not in (bundle.get("data") or {}):
+        return False
+    client.patch_merge(k.SECRETS, PEERS_SECRET, forget_peer(known, peer), namespace)
+    users = _users(client, namespace)
+    client.patch_merge(k.CONFIG_MAPS, REMOTE_USERS, {"data": {USERS_KEY: expel_users(users, peer)}}, namespace)
+    client.patch_merge(k.CONFIG_MAPS, CA_BUNDLE, {"data": {f"{peer}.crt": None}}, namespace)
+    console.ok(f"Removed {peer}: its configuration, its trusted CA and its user remote-{peer}; agents drain its records")
+    return True
+
+
+def link_text(links: Sequence[Link], mode: Mode) -> str:
+    """The last line of `connect`, as users of the anchor know it."""
+    contexts = list(dict.fromkeys(c.context for link in links for c in (link.reader, link.target)))
+    match mode:
+        case Mode.UNICAST:
+            return f"Connected cluster {contexts[0]} => {', '.join(contexts[1:])}!"
+        case Mode.BIDIRECTIONAL:
+            return f"Connected cluster {contexts[0]} <=> {', '.join(contexts[1:])}!"
+        case Mode.MESH:
+            return f"Connected clusters {', '.join(contexts[:-1])} and {contexts[-1]}!"
+
+
+def _admit(client: KubeClient, namespace: str, reader: ClusterFacts) -> None:
+    """Let `reader` in: trust its CA for its own name, and give it a user. Only certificates are copied, never keys."""
+    client.patch_merge(k.CONFIG_MAPS, CA_BUNDLE, {"data": {f"{reader.name}.crt": reader.ca_pem.decode()}}, namespace)
+    users = _users(client, namespace)
+    client.patch_merge(k.CONFIG_MAPS, REMOTE_USERS, {"data": {USERS_KEY: admit_users(users, reader.name)}}, namespace)
+
+
+def _learn(client: KubeClient, namespace: str, target: ClusterFacts) -> None:
+    known = read_peers(client.get(k.SECRETS, PEERS_SECRET, namespace))
+    client.patch_merge(k.SECRETS, PEERS_SECRET, learn_peer(known, target), namespace)
+
+
+def _users(client: KubeClient, namespace: str) -> str:
+    found = client.get(k.CONFIG_MAPS, REMOTE_USERS, namespace) or {}
+    return str((found.get("data") or {}).get(USERS_KEY, ""))

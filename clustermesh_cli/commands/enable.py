@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`clustermesh enable`: give a cluster its name, id, certificates and programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+
+import kube.resource as k
+from certs.authority import Authority
+from clustermesh_cli.console import Console
+from clustermesh_cli.credentials import ensure_authority, ensure_certificates
+from clustermesh_cli.gather import CA_BUNDLE, CONFIG_MAP, PEERS_SECRET, REMOTE_USERS, read_config
+from clustermesh_cli.manifests import load_crds, load_workloads
+from clustermesh_cli.outcome import RefusedError
+from clustermesh_cli.plan.cluster_identity import ClusterIdentity, decide_identity
+from kube.client import KubeClient
+from kube.resource import from_manifest
+
+SERVICE_TYPES = ("NodePort", "LoadBalancer", "ClusterIP")
+DEFAULT_NODE_PORT = 32379
+
+
+@dataclass(frozen=True, slots=True)
+class EnableOptions:
+    """What the user asked for; None means "as it is, or the default"."""
+
+    namespace: str
+    cluster_name: str | None
+    cluster_id: int | None
+    service_type: str
+    node_port: int
+    advertise: Sequence[str]
+    apiserver_image: str
+    agent_image: str
+
+
+def plan_objects(options: EnableOptions, identity: ClusterIdentity, config: dict[str, str]) -> list[dict[str, Any]]:
+    """Everything `enable` applies except certificates, in order. Pure."""
+    if options.service_type not in SERVICE_TYPES:
+        raise RefusedError(f"--service-type {options.service_type}: choose one of {', '.join(SERVICE_TYPES)}")
+    scope = config.get("policy-default-local-cluster", "true")
+    own = {
+        **config,
+        "cluster-name": str(identity.name),
+        "cluster-id": str(identity.id),
+        "max-connected-clusters": str(identity.maximum),
+        "policy-default-local-cluster": scope,
+    }
+    values = {
+        "NAMESPACE": options.namespace,
+        "SERVICE_TYPE": options.service_type,
+        "CLUSTER_NAME": str(identity.name),
+        "CLUSTER_ID": str(identity.id),
+        "MAX_CONNECTED_CLUSTERS": str(identity.maximum),
+        "POLICY_DEFAULT_LOCAL_CLUSTER": scope,
+        "APISERVER_IMAGE": options.apiserver_image,
+        "AGENT_IMAGE": options.agent_image,
+    }
+    workloads = load_workloads(values)
+    for obj in workloads:
+        if obj["kind"] == "Service" and obj["spec"]["type"] == "NodePort":
+            obj["spec"]["ports"][0]["nodePort"] = options.node_port
+    return [*load_crds(), _config_map(CONFIG_MAP, options.namespace, own), *workloads]
+
+
+def enable(client: KubeClient, context: str, options: EnableOptions, console: Console, wall_s: float) -> None:
+    """Apply the plan. Running it again changes nothing that is already right.
+
+    Raises RefusedError when the cluster's name or id would change, KubeError when the API refuses.
+    """
+    config = dict(read_config(client, options.namespace))
+    identity = decide_identity(
+        name=options.cluster_name, id_=options.cluster_id, config=config, context=context or client.context
+    )
+    objects = plan_objects(options, identity, config)
+    console.step(f"Enabling the mesh in cluster {identity.name} (id {identity.id})...")
+    authority = ensure_authority(client, options.namespace, identity, wall_s)
+    expires_s = ensure_certificates(
+        client, options.namespace, identity, authority, advertised=options.advertise, wall_s=wall_s
+    )
+    _ensure_peering(client, options.namespace, identity, authority)
+    for obj in objects:
+        resource = from_manifest(obj)
+        if resource == k.CRDS and client.get(resource, obj["metadata"]["name"]) is not None:
+            continue  # a CRD that is there, Cilium's own perhaps, is the cluster's business
+        client.apply(resource, obj)
+    _report(identity, authority, options, expires_s, console)
+
+
+def _ensure_peering(client: KubeClient, namespace: str, identity: ClusterIdentity, authority: Authority) -> None:
+    """The objects that hold peers exist; what they already hold is kept."""
+    if client.get(k.SECRETS, PEERS_SECRET, namespace) is None:
+        empty = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": _metadata(PEERS_SECRET, namespace)}
+        client.create(k.SECRETS, {**empty, "data": {}})
+    own = {f"{identity.name}.crt": authority.certificate_pem.decode()}
+    client.apply(k.CONFIG_MAPS, _config_map(CA_BUNDLE, namespace, own))
+    if client.get(k.CONFIG_MAPS, REMOTE_USERS, namespace) is None:
+        client.create(k.CONFIG_MAPS, _config_map(REMOTE_USERS, namespace, {"users.yaml": yaml.safe_dump({"users": []})}))
+
+
+def _report(
+    identity: ClusterIdentity, authority: Authority, options: EnableOptions, expires_s: float, console: Console
+) -> None:
+    expires = datetime.fromtimestamp(expires_s, UTC)
+    console.ok(f"Cluster {identity.name} has id {identity.id} of {identity.maximum}")
+    console.ok(f"Its authority is SHA-256 {authority.fingerprint[:16]}; its certificates last until {expires:%Y-%m-%d}")
+    exposed = f" on port {options.node_port} of every node" if options.service_type == "NodePort" else ""
+    console.ok(f"Peers will reach it through a {options.service_type} Service{exposed}")
+    console.line("Next: clustermesh status --wait, then clustermesh connect --destination-context <other cluster>")
+
+
+def _config_map(name: str, namespace: str, data: dict[str, str]) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(name, namespace), "data": data}
+
+
+def _metadata(name: str, namespace: str) -> dict[str, Any]:
+    return {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/part-of": "clustermesh"}}

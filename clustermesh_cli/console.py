@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the user reads: one line per fact, with a mark that is also a word when the output is not a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final, TextIO
+
+_MARKS: Final = {
+    "ok": ("✅", "OK  "),
+    "warn": ("⚠️ ", "WARN"),
+    "fail": ("❌", "FAIL"),
+    "info": ("ℹ️ ", "INFO"),
+    "step": ("✨", "STEP"),
+    "wait": ("⌛", "WAIT"),
+}
+
+
+class Console:
+    """Prints marked lines to one stream; plain words instead of symbols when it is not a terminal or `plain` is set."""
+
+    def __init__(self, *, plain: bool | None = None, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._plain = (not self._stream.isatty()) if plain is None else plain
+
+    def ok(self, text: str) -> None:
+        self._marked("ok", text)
+
+    def warn(self, text: str) -> None:
+        self._marked("warn", text)
+
+    def fail(self, text: str) -> None:
+        self._marked("fail", text)
+
+    def info(self, text: str) -> None:
+        self._marked("info", text)
+
+    def step(self, text: str) -> None:
+        self._marked("step", text)
+
+    def wait(self, text: str) -> None:
+        self._marked("wait", text)
+
+    def line(self, text: str = "") -> None:
+        print(text, file=self._stream, flush=True)
+
+    def _marked(self, mark: str, text: str) -> None:
+        symbol, word = _MARKS[mark]
+        self.line(f"{word if self._plain else symbol} {text}")

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one cluster says about itself: everything `connect` and `status` decide from, read in one go."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import kube.resource as k
+from certs.inspect import parse
+from clustermesh_cli.outcome import CommandError
+from clustermesh_cli.plan.facts import Access, ClusterFacts, KnownPeer
+from clustermesh_cli.plan.peering import PEERS_ANNOTATION
+from kube.client import KubeClient
+from meshmodel.names import check_cluster_id, parse_cluster_name
+
+CONFIG_MAP = "clustermesh-config"
+CILIUM_CONFIG_MAP = "cilium-config"
+CA_SECRET = "clustermesh-ca"
+CA_BUNDLE = "clustermesh-ca-bundle"
+REMOTE_USERS = "clustermesh-remote-users"
+PEERS_SECRET = "cilium-clustermesh"
+SERVICE = "clustermesh-apiserver"
+
+
+
+def read_config(client: KubeClient, namespace: str) -> Mapping[str, str]:
+    """Data of our ConfigMap, else of Cilium's, else nothing."""
+    for name in (CONFIG_MAP, CILIUM_CONFIG_MAP):
+        found = client.get(k.CONFIG_MAPS, name, namespace)
+        if found is not None:
+            data: Mapping[str, str] = found.get("data") or {}
+            return data
+    return {}
+
+
+def gather(client: KubeClient, namespace: str, context: str) -> ClusterFacts:
+    """Read one cluster. Raises CommandError when the mesh is not enabled there."""
+    config = read_config(client, namespace)
+    ca = client.get(k.SECRETS, CA_SECRET, namespace)
+    if ca is None or "cluster-name" not in config:
+        raise CommandError(f"the mesh is not enabled in {context}: run `clustermesh enable --context {context}` first")
+    maximum = int(config.get("max-connected-clusters", "255"))
+    ca_pem = base64.b64decode(ca["data"]["ca.crt"])
+    return ClusterFacts(
+        context=context,
+        name=parse_cluster_name(config["cluster-name"]),
+        id=check_cluster_id(int(config["cluster-id"]), maximum),
+        maximum=maximum,
+        ca_pem=ca_pem,
+        ca_fingerprint=parse(ca_pem, CA_SECRET)[0].fingerprint,
+        access=find_access(client.get(k.SERVICES, SERVICE, namespace), client.list(k.NODES)),
+        pod_cidrs=_pod_cidrs(client.list(k.NODES)),
+        peers=read_peers(client.get(k.SECRETS, PEERS_SECRET, namespace)),
+    )
+
+
+def find_access(service: Mapping[str, Any] | None, nodes: list[dict[str, Any]]) -> Access | None:
+    """Addresses of the apiserver's Service: every ready node for NodePort, every ingress for LoadBalancer.
+
+    Returns None while there is none (no Service, or a load balancer still being assigned).
+    """
+    if service is None:
+        return None
+    spec = service["spec"]
+    port = spec["ports"][0]
+    match spec.get("type", "ClusterIP"):
+        case "NodePort":
+            addresses, number = tuple(a for n in nodes if _is_ready(n) for a in _internal_ip(n)), port.get("nodePort", 0)
+        case "LoadBalancer":
+            ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
+            addresses, number = tuple(i.get("ip") or i.get("hostname", "") for i in ingress), port["port"]
+        case _:
+            addresses, number = (spec["clusterIP"],) if spec.get("clusterIP") not in (None, "None") else (), port["port"]
+    return Access(spec.get("type", "ClusterIP"), addresses, number) if addresses and number else None
+
+
+def read_peers(secret: Mapping[str, Any] | None) -> Mapping[str, KnownPeer]:
+    """What the peers' Secret was annotated with when they were connected."""
+    raw = ((secret or {}).get("metadata", {}).get("annotations") or {}).get(PEERS_ANNOTATION, "{}")
+    return {
+        name: KnownPeer(int(p["id"]), p.get("ca", ""), tuple(p.get("podCIDRs", ()))) for name, p in json.loads(raw).items()
+    }
+
+
+def _is_ready(node: Mapping[str, Any]) -> bool:
+    conditions = node.get("status", {}).get("conditions") or []
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def _internal_ip(node: Mapping[str, Any]) -> list[str]:
+    return [a["address"] for a in node.get("status", {}).get("addresses") or [] if a["type"] == "InternalIP"][:1]
+
+
+def _pod_cidrs(nodes: list[dict[str, Any]]) -> tuple[str, ...]:
+    found = {c for n in nodes for c in n["spec"].get("podCIDRs") or [n["spec"].get("podCIDR")] if c}
+    return tuple(sorted(found))

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether two clusters may be connected, and what each of them is told about the other. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import combinations
+
+import yaml
+
+from clustermesh_cli.outcome import RefusedError
+from clustermesh_cli.plan.facts import Access, ClusterFacts
+
+PEER_DIRECTORY = "/var/lib/cilium/clustermesh"
+CREDENTIAL_DIRECTORY = "/var/lib/clustermesh/remote"
+
+
+class Mode(StrEnum):
+    """Who learns whom: only the local cluster; local and each destination; everybody everybody."""
+
+    UNICAST = "unicast"
+    BIDIRECTIONAL = "bidirectional"
+    MESH = "mesh"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """`reader` learns `target`; `target` lets `reader` in. `session` is False where only the door is opened."""
+
+    reader: ClusterFacts
+    target: ClusterFacts
+
+
+def plan_links(local: ClusterFacts, remotes: Iterable[ClusterFacts], mode: Mode) -> tuple[Link, ...]:
+    """Every directed link the mode asks for, in the order they are applied."""
+    others = tuple(remotes)
+    match mode:
+        case Mode.UNICAST:
+            return tuple(Link(local, r) for r in others)
+        case Mode.BIDIRECTIONAL:
+            return tuple(link for r in others for link in (Link(local, r), Link(r, local)))
+        case Mode.MESH:
+            pairs = combinations((local, *others), 2)
+            return tuple(link for a, b in pairs for link in (Link(a, b), Link(b, a)))
+
+
+def check_all(clusters: Iterable[ClusterFacts]) -> None:
+    """Raises RefusedError, naming both clusters, when any two of them cannot share a mesh.
+
+    Peers that either side already has count as well, so that a third cluster with the same id is found before a packet is.
+    """
+    everyone = tuple(clusters)
+    for a, b in combinations(everyone, 2):
+        _check_pair(a, b)
+    for cluster in everyone:
+        for other in everyone:
+            for name, peer in cluster.peers.items():
+                if name != other.name and peer.id == other.id:
+                    raise RefusedError(
+                        f"{cluster.name} already has a peer {name} with id {peer.id}, the id of {other.name}; "
+                        "every cluster of a mesh needs its own id"
+                    )
+
+
+def check_access(cluster: ClusterFacts) -> Access:
+    """Raises RefusedError when nobody could reach the cluster."""
+    if cluster.access is None:
+        raise RefusedError(
+            f"{cluster.name}: Service clustermesh-apiserver has no address yet: wait for the load balancer "
+            "(clustermesh status --wait), or give --destination-endpoint/--source-endpoint"
+        )
+    return cluster.access
+
+
+def peer_config(target: ClusterFacts) -> str:
+    """The etcd client file by which agents read `target`. Source: spec of the wire format, 5.2."""
+    access = check_access(target)
+    host = f"{target.name}.mesh.cilium.io"
+    return yaml.safe_dump(
+        {
+            "endpoints": [f"https://{host}:{access.port}"],
+            "trusted-ca-file": f"{PEER_DIRECTORY}/{target.name}.etcd-client-ca.crt",
+            "cert-file": f"{CREDENTIAL_DIRECTORY}/tls.crt",
+            "key-file": f"{CREDENTIAL_DIRECTORY}/tls.key",
+            "cilium-host-aliases": [{"hostname": host, "ips": list(access.addresses)}],
+        },
+        sort_keys=False,
+    )
+
+
+def _check_pair(a: ClusterFacts, b: ClusterFacts) -> None:
+    if a.name == b.name:
+        raise RefusedError(f"{a.context} and {b.context} are both named {a.name}: every cluster of a mesh needs its own name")
+    if a.id == b.id:
+        raise RefusedError(f"{a.name} and {b.name} both have the id {a.id}: every cluster of a mesh needs its own id")
+    if a.maximum != b.maximum:
+        raise RefusedError(
+            f"{a.name} is set for {a.maximum} connected clusters and {b.name} for {b.maximum}: identities would be numbered "
+            "differently; set max-connected-clusters alike in both"
+        )
+    for left in a.pod_cidrs:
+        for right in b.pod_cidrs:
+            if ipaddress.ip_network(left).overlaps(ipaddress.ip_network(right)):
+                raise RefusedError(f"pod networks overlap: {left} of {a.name} and {right} of {b.name}")
