@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Single requests to one cluster, on plain dicts. Every method blocks and is bounded; from a loop use `in_thread`."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
+from urllib.parse import quote
+
+import orjson
+
+from kube.errors import AlreadyExists, Gone, NotFound, ServerFailed
+from kube.resource import KubeObject, Resource, from_manifest
+from kube.transport import Query, Transport, refusal
+
+PAGE_SIZE = 500
+DEFAULT_TIMEOUT_S = 30.0
+MERGE_PATCH = "application/merge-patch+json"
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+async def in_thread(call: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    """The result of one blocking call, made in a worker thread."""
+    return await asyncio.to_thread(call, *args, **kwargs)
+
+
+class KubeClient:
+    """One cluster's API server. Safe to use from several threads."""
+
+    def __init__(self, transport: Transport, *, context: str = "", timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        self.transport, self.context, self.timeout_s = transport, context, timeout_s
+
+    @property
+    def server(self) -> str:
+        return self.transport.server
+
+    def get(self, resource: Resource, name: str, namespace: str | None = None) -> KubeObject | None:
+        """The object, or None where it does not exist."""
+        try:
+            return self._call("GET", resource.path(namespace, name))
+        except NotFound:
+            return None
+
+    def list(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> builtins.list[KubeObject]:
+        """Every object that matches, of one namespace or of all."""
+        while True:
+            try:
+                pages = self.pages(resource, namespace, label_selector=label_selector, field_selector=field_selector)
+                return [item for page in pages for item in page["items"] or ()]
+            except Gone:  # a page expired: the listing starts over
+                continue
+
+    def pages(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int = PAGE_SIZE,
+    ) -> Iterator[KubeObject]:
+        """The pages of one listing, each a List object.
+
+        Raises: Gone if the listing took too long and must start over.
+        """
+        query: dict[str, str | int] = {"limit": limit}
+        if label_selector:
+            query["labelSelector"] = label_selector
+        if field_selector:
+            query["fieldSelector"] = field_selector
+        while True:
+            page = self._call("GET", resource.path(namespace), query=query)
+            for item in page["items"] or ():
+                item.setdefault("kind", resource.kind)
+                item.setdefault("apiVersion", resource.api_version)
+            yield page
+            token = page["metadata"].get("continue")
+            if not token:
+                return
+            query["continue"] = token
+
+    def create(self, resource: Resource, obj: KubeObject) -> KubeObject:
+        return self._call("POST", resource.path(_namespace(obj)), body=_complete(resource, obj))
+
+    def apply(self, resource: Resource, obj: KubeObject) -> KubeObject:
+        """The object exists and has every field that is given; fields not given keep what they have."""
+        name, namespace = str(obj["metadata"]["name"]), _namespace(obj)
+        try:
+            return self.patch_merge(resource, name, _complete(resource, obj), namespace)
+        except NotFound:
+            pass
+        try:
+            return self.create(resource, obj)
+        except AlreadyExists:
+            return self.patch_merge(resource, name, _complete(resource, obj), namespace)
+
+    def replace(self, resource: Resource, obj: KubeObject) -> KubeObject:
+        """The object is exactly this.
+
+        Raises: Conflict if `metadata.resourceVersion` is given and no longer true.
+        """
+        path = resource.path(_namespace(obj), str(obj["metadata"]["name"]))
+        return self._call("PUT", path, body=_complete(resource, obj))
+
+    def patch_merge(
+        self,
+        resource: Resource,
+        name: str,
+        body: KubeObject,
+        namespace: str | None = None,
+        subresource: str | None = None,
+    ) -> KubeObject:
+        """The fields in `body` are set, those given as None are removed (JSON merge patch)."""
+        path = resource.path(namespace, name, subresource)
+        return self._call("PATCH", path, body=body, content_type=MERGE_PATCH)
+
+    def patch_status(
+        self, resource: Resource, name: str, status: KubeObject, namespace: str | None = None
+    ) -> KubeObject:
+        """The given fields of the object's status are set."""
+        return self.patch_merge(resource, name, {"status": status}, namespace, "status")
+
+    def delete(self, resource: Resource, name: str, namespace: str | None = None) -> bool:
+        """The object is gone or going; False where there was none."""
+        try:
+            self._call("DELETE", resource.path(namespace, name))
+        except NotFound:
+            return False
+        return True
+
+    def delete_manifest(self, manifest: KubeObject) -> bool:
+        """As `delete`, of the object that a manifest names."""
+        return self.delete(from_manifest(manifest), str(manifest["metadata"]["name"]), _namespace(manifest))
+
+    def apply_manifest(self, manifest: KubeObject) -> KubeObject:
+        """As `apply`, of a manifest that says itself what it is."""
+        return self.apply(from_manifest(manifest), manifest)
+
+    def get_path(self, path: str, query: Query | None = None) -> KubeObject:
+        """The JSON document at any path of the API.
+
+        Raises: KubeError if the server refuses.
+        """
+        return self._call("GET", path, query=query)
+
+    def get_raw(self, path: str, *, timeout_s: float | None = None) -> tuple[int, bytes]:
+        """HTTP status and body at any path; no status is an error."""
+        return self.transport.request("GET", path, timeout_s=timeout_s or self.timeout_s)
+
+    def service_proxy_get(
+        self, namespace: str, name: str, port: int | str, path: str, *, timeout_s: float | None = None
+    ) -> tuple[int, bytes]:
+        """What a Service's port answers, through the API server."""
+        target = f"services/{quote(f'{name}:{port}', safe=':')}"
+        return self._proxy_get(namespace, target, path, timeout_s)
+
+    def pod_proxy_get(
+        self, namespace: str, name: str, port: int | str, path: str, *, timeout_s: float | None = None
+    ) -> tuple[int, bytes]:
+        """What a pod's port answers, through the API server."""
+        target = f"pods/{quote(f'{name}:{port}', safe=':')}"
+        return self._proxy_get(namespace, target, path, timeout_s)
+
+    def has(self, resource: Resource) -> bool:
+        """Whether the server knows this kind, as discovery says."""
+        path = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
+        try:
+            served = self.get_path(path).get("resources") or ()
+        except NotFound:
+            return False
+        return any(entry.get("name") == resource.plural for entry in served)
+
+    def _proxy_get(self, namespace: str, target: str, path: str, timeout_s: float | None) -> tuple[int, bytes]:
+        where = f"/api/v1/namespaces/{quote(namespace, safe='')}/{target}/proxy/{path.lstrip('/')}"
+        return self.transport.request("GET", where, timeout_s=timeout_s or self.timeout_s)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: KubeObject | None = None,
+        content_type: str = "application/json",
+    ) -> KubeObject:
+        data = None if body is None else orjson.dumps(body)
+        status, reply = self.transport.request(
+            method, path, query=query, body=data, content_type=content_type, timeout_s=self.timeout_s
+        )
+        what = f"{method} {path}"
+        if status >= 300:
+            raise refusal(what, status, reply)
+        try:
+            document = orjson.loads(reply)
+        except orjson.JSONDecodeError as exc:
+            raise ServerFailed(what, status, "NotJson", str(exc)) from exc
+        if not isinstance(document, dict):
+            raise ServerFailed(what, status, "NotAnObject")
+        return document
+
+
+def _namespace(obj: KubeObject) -> str | None:
+    namespace = obj["metadata"].get("namespace")
+    return str(namespace) if namespace else None
+
+
+def _complete(resource: Resource, obj: KubeObject) -> KubeObject:
+    return {"apiVersion": resource.api_version, "kind": resource.kind, **obj}

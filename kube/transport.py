@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One pooled HTTP connection set to an API server; foreign exceptions end here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TypeAlias
+from urllib.parse import urlencode
+
+import orjson
+import urllib3
+import urllib3.exceptions
+
+from kube.errors import KubeError, Unreachable, error_for
+
+CONNECT_TIMEOUT_S = 5.0
+MAX_STATUS_BYTES = 1 << 20
+
+Query: TypeAlias = Mapping[str, str | int | float | bool]
+
+
+class Transport:
+    """Requests to one API server with its credentials; safe to use from several threads."""
+
+    def __init__(
+        self, server: str, pool: urllib3.PoolManager, authorization: Callable[[], str | None], *, agent: str
+    ) -> None:
+        self.server = server.rstrip("/")
+        self._pool, self._authorization, self._agent = pool, authorization, agent
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: bytes | None = None,
+        content_type: str = "application/json",
+        timeout_s: float = 30.0,
+    ) -> tuple[int, bytes]:
+        """One exchange: HTTP status and whole body, whatever the status is.
+
+        Raises: Unreachable if no complete answer came.
+        """
+        try:
+            reply = self._send(method, path, query, timeout_s, body=body, content_type=content_type)
+        except Unreachable as exc:
+            # a kept connection may be closed by the server at the very moment it is used again
+            if method != "GET" or not isinstance(exc.__cause__, urllib3.exceptions.ProtocolError):
+                raise
+            reply = self._send(method, path, query, timeout_s)
+        return reply.status, reply.data
+
+    def stream(self, path: str, *, query: Query, read_timeout_s: float) -> Stream:
+        """An answer that is read as it comes.
+
+        Raises: Unreachable if no answer came; KubeError if the server refused.
+        """
+        reply = self._send("GET", path, query, read_timeout_s, stream=True)
+        if reply.status != 200:
+            try:
+                data = reply.read(MAX_STATUS_BYTES)
+            except urllib3.exceptions.HTTPError as exc:
+                raise Unreachable(f"GET {path}", detail=repr(exc)) from exc
+            finally:
+                reply.close()
+            raise refusal(f"GET {path}", reply.status, data)
+        return Stream(path, reply)
+
+    def close(self) -> None:
+        self._pool.clear()
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Query | None,
+        timeout_s: float,
+        *,
+        body: bytes | None = None,
+        content_type: str = "",
+        stream: bool = False,
+    ) -> urllib3.BaseHTTPResponse:
+        headers = {"Accept": "application/json", "User-Agent": self._agent}
+        authorization = self._authorization()
+        if authorization:
+            headers["Authorization"] = authorization
+        if body is not None:
+            headers["Content-Type"] = content_type
+        url = f"{self.server}{path}"
+        if query:
+            url += ("&" if "?" in path else "?") + urlencode({name: _text(value) for name, value in query.items()})
+        limits = urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), read=timeout_s)
+        try:
+            return self._pool.request(
+                method,
+                url,
+                body=body,
+                headers=headers,
+                timeout=limits,
+                retries=False,
+                redirect=False,
+                preload_content=not stream,
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as exc:
+            raise Unreachable(f"{method} {self.server}{path}", detail=str(exc) or repr(exc)) from exc
+
+
+class Stream:
+    """The body of one long answer: `read` in one thread, `stop` from any."""
+
+    def __init__(self, path: str, reply: urllib3.BaseHTTPResponse) -> None:
+        self._path, self._reply = path, reply
+        self._lock = threading.Lock()
+        self._ended = False
+
+    def read(self, size: int = 1 << 18) -> bytes:
+        """What has arrived, at least one byte; empty at the end.
+
+        Raises: Unreachable if the connection broke or was silent for the read time-out.
+        """
+        try:
+            return self._reply.read1(size)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as exc:
+            raise Unreachable(f"watch {self._path}", detail=str(exc) or repr(exc)) from exc
+
+    def stop(self) -> None:
+        """The reader wakes up and sees the end."""
+        with self._lock, suppress(ValueError, RuntimeError, OSError, NotImplementedError):
+            if not self._ended:
+                self._reply.shutdown()
+
+    def close(self) -> None:
+        with self._lock, suppress(OSError, ValueError):
+            self._ended = True
+            self._reply.close()
+
+
+def refusal(what: str, status: int, body: bytes) -> KubeError:
+    """The error for a refused request, with the words of its Status object where there is one."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        document = None
+    if not isinstance(document, dict):
+        return error_for(what, status, "", body[:200].decode("utf-8", "replace"))
+    return error_for(what, status, str(document.get("reason") or ""), str(document.get("message") or ""))
+
+
+def _text(value: str | float | bool) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

@@ -1,0 +1,1 @@
+# Only what kube/config.py calls; the package itself is generated and mostly untyped.
