@@ -3,20 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import kube.resource as k
 from clustermesh_cli.console import Console
-from clustermesh_cli.gather import CA_BUNDLE, PEERS_SECRET, REMOTE_USERS, gather, read_peers
+from clustermesh_cli.gather import CA_BUNDLE, PEERS_SECRET, REMOTE_USERS, gather, read_config, read_peers
 from clustermesh_cli.outcome import RefusedError
 from clustermesh_cli.plan.connect import Link, Mode, check_access, check_all, plan_links
 from clustermesh_cli.plan.facts import Access, ClusterFacts
 from clustermesh_cli.plan.peering import USERS_KEY, admit_users, expel_users, forget_peer, learn_peer
 from kube.client import KubeClient
-
-Open = Callable[[str], KubeClient]
-
 
 def connect(
     clients: Mapping[str, KubeClient],
@@ -78,6 +75,37 @@ def disconnect(client: KubeClient, namespace: str, peer: str, console: Console) 
     client.patch_merge(k.CONFIG_MAPS, CA_BUNDLE, {"data": {f"{peer}.crt": None}}, namespace)
     console.ok(f"Removed {peer}: its configuration, its trusted CA and its user remote-{peer}; agents drain its records")
     return True
+
+
+def run_disconnect(
+    local: KubeClient, others: Mapping[str, KubeClient], namespace: str, peer: str | None, console: Console
+) -> None:
+    """Forget `peer`, or each of `others` on both sides. Raises RefusedError when a named peer was never known."""
+    if peer is not None:
+        if not disconnect(local, namespace, peer, console):
+            raise RefusedError(f"{peer} is not a peer of this cluster")
+        return
+    own = read_config(local, namespace).get("cluster-name", "")
+    for client in others.values():
+        name = read_config(client, namespace).get("cluster-name", "")
+        disconnect(local, namespace, name, console)
+        disconnect(client, namespace, own, console)
+
+
+def split_endpoints(
+    local: str, destinations: Sequence[str], source: Sequence[str], destination: Sequence[str]
+) -> dict[str, list[str]]:
+    """Which HOST:PORT entries belong to which context. An entry without CONTEXT= is allowed for one destination only."""
+    found: dict[str, list[str]] = {local: list(source)} if source else {}
+    for entry in destination:
+        context, equals, endpoint = entry.partition("=")
+        if not equals and len(destinations) != 1:
+            raise RefusedError(f"--destination-endpoint {entry}: with several destinations write CONTEXT=HOST:PORT")
+        target, value = (context, endpoint) if equals else (destinations[0], entry)
+        if target not in destinations:
+            raise RefusedError(f"--destination-endpoint {entry}: {target} is not a destination context")
+        found.setdefault(target, []).append(value)
+    return found
 
 
 def link_text(links: Sequence[Link], mode: Mode) -> str:

@@ -92,6 +92,15 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
     _report(identity, authority, options, expires_s, console)
 
 
+def show(client: KubeClient, context: str, options: EnableOptions) -> None:
+    """Print what `enable` would apply, certificates left out, as YAML on standard output."""
+    config = dict(read_config(client, options.namespace))
+    identity = decide_identity(
+        name=options.cluster_name, id_=options.cluster_id, config=config, context=context or client.context
+    )
+    print(yaml.safe_dump_all(plan_objects(options, identity, config), sort_keys=False), end="")
+
+
 def _ensure_peering(client: KubeClient, namespace: str, identity: ClusterIdentity, authority: Authority) -> None:
     """The objects that hold peers exist; what they already hold is kept."""
     if client.get(k.SECRETS, PEERS_SECRET, namespace) is None:

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `clustermesh` command: flags and verbs. Each verb's work is in commands/; imports are deferred to keep --help quick."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from clustermesh_cli.console import Console
+from clustermesh_cli.outcome import CommandError, ExitCode
+from meshkit.errors import MeshError
+
+if TYPE_CHECKING:
+    from kube.client import KubeClient
+
+app = typer.Typer(
+    name="clustermesh",
+    help="Make several Kubernetes clusters act as one.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+policy = typer.Typer(help="Ask what policies do, before and after applying them.", no_args_is_help=True)
+app.add_typer(policy, name="policy")
+
+Context = Annotated[str | None, typer.Option("--context", help="kubeconfig context; the current one by default")]
+Kubeconfig = Annotated[str | None, typer.Option("--kubeconfig", help="path of the kubeconfig", envvar="KUBECONFIG")]
+Namespace = Annotated[
+    str, typer.Option("--namespace", "-n", help="where the mesh runs", envvar="CLUSTERMESH_NAMESPACE")
+]
+Plain = Annotated[bool, typer.Option("--plain", help="words instead of symbols; automatic when not a terminal")]
+Wait = Annotated[float, typer.Option("--wait-duration", help="seconds to wait at most")]
+
+
+def _client(kubeconfig: str | None, context: str | None) -> KubeClient:
+    from kube.config import load_client
+
+    return load_client(kubeconfig, context)
+
+
+def _console(plain: bool) -> Console:
+    return Console(plain=True if plain else None)
+
+
+@app.command()
+def enable(
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = "kube-system",
+    cluster_name: Annotated[str | None, typer.Option(help="this cluster's name in the mesh")] = None,
+    cluster_id: Annotated[int | None, typer.Option(help="this cluster's id, 1 to 255; chosen when not given")] = None,
+    service_type: Annotated[str, typer.Option(help="how peers reach us: NodePort, LoadBalancer or ClusterIP")] = "NodePort",
+    node_port: Annotated[int, typer.Option(help="the port on every node, with NodePort")] = 32379,
+    advertise: Annotated[list[str] | None, typer.Option(help="extra name or address for the server certificate")] = None,
+    apiserver_image: Annotated[str, typer.Option(help="image of the apiserver")] = "clustermesh/clustermesh-apiserver:0.1.0",
+    agent_image: Annotated[str, typer.Option(help="image of the agent")] = "clustermesh/clustermesh-agent:0.1.0",
+    dry_run: Annotated[bool, typer.Option("--dry-run", "--print", help="print the objects, change nothing")] = False,
+    plain: Plain = False,
+) -> None:
+    """Give this cluster a name, an id, certificates, and the mesh's programs."""
+    from clustermesh_cli.commands import enable as verb
+
+    options = verb.EnableOptions(
+        namespace, cluster_name, cluster_id, service_type, node_port, tuple(advertise or ()), apiserver_image, agent_image
+    )
+    client = _client(kubeconfig, context)
+    if dry_run:
+        verb.show(client, context or "", options)
+        return
+    verb.enable(client, context or "", options, _console(plain), time.time())  # noqa: TID251 - wall clock of certificates
+
+
+@app.command()
+def disable(
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = "kube-system",
+    keep_ca: Annotated[bool, typer.Option("--keep-ca", help="keep the authority, so that peers need not trust a new one")] = False,
+    plain: Plain = False,
+) -> None:
+    """Remove the mesh's programs and what they know from this cluster."""
+    from clustermesh_cli.commands.disable import disable as verb
+
+    verb(_client(kubeconfig, context), namespace, keep_ca=keep_ca, console=_console(plain))
+
+
+@app.command()
+def connect(
+    destination_context: Annotated[list[str], typer.Option(help="context of a cluster to connect to; repeat or separate by commas")],
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = "kube-system",
+    connection_mode: Annotated[str, typer.Option(help="unicast, bidirectional or mesh")] = "bidirectional",
+    source_endpoint: Annotated[list[str] | None, typer.Option(help="HOST:PORT by which others reach the local cluster")] = None,
+    destination_endpoint: Annotated[
+        list[str] | None, typer.Option(help="[CONTEXT=]HOST:PORT by which a destination is reached")
+    ] = None,
+    allow_mismatching_ca: Annotated[
+        bool, typer.Option(help="accepted for familiarity: every cluster has its own CA here, and bundles are exchanged")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything, write nothing")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="wait until every agent has read its new peers")] = True,
+    wait_duration: Wait = 120.0,
+    plain: Plain = False,
+) -> None:
+    """Let clusters read each other. No private key leaves its cluster."""
+    del allow_mismatching_ca
+    from clustermesh_cli.commands import connect as verb
+    from clustermesh_cli.commands import status as status_verb
+    from clustermesh_cli.plan.connect import Mode
+
+    if connection_mode not in list(Mode):
+        raise CommandError(f"--connection-mode {connection_mode}: choose one of {', '.join(Mode)}", ExitCode.USAGE)
+    destinations = [c for given in destination_context for c in given.split(",") if c]
+    local = _client(kubeconfig, context)
+    clients = {context or local.context or "local": local, **{c: _client(kubeconfig, c) for c in destinations}}
+    endpoints = verb.split_endpoints(next(iter(clients)), destinations, source_endpoint or [], destination_endpoint or [])
+    console = _console(plain)
+    mode = Mode(connection_mode)
+    links = verb.connect(clients, namespace, mode=mode, endpoints=endpoints, console=console, dry_run=dry_run)
+    if dry_run:
+        return
+    if wait:
+        for reader in dict.fromkeys(link.reader.context for link in links):
+            status_verb.wait_until_ready(clients[reader], namespace, console, wait_duration, context=reader)
+    console.ok(verb.link_text(links, mode))
+
+
+@app.command()
+def disconnect(
+    peer: Annotated[str | None, typer.Argument(help="name of the peer to forget, in this cluster only")] = None,
+    destination_context: Annotated[list[str] | None, typer.Option(help="context of a peer: both sides forget each other")] = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = "kube-system",
+    plain: Plain = False,
+) -> None:
+    """Stop reading a peer and stop letting it read us. Works when the peer is gone."""
+    from clustermesh_cli.commands import connect as verb
+
+    destinations = [c for given in destination_context or [] for c in given.split(",") if c]
+    if bool(peer) == bool(destinations):
+        raise CommandError("name either a PEER or --destination-context", ExitCode.USAGE)
+    others = {c: _client(kubeconfig, c) for c in destinations}
+    verb.run_disconnect(_client(kubeconfig, context), others, namespace, peer, _console(plain))
+
+
+@app.command()
+def status(
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = "kube-system",
+    wait: Annotated[bool, typer.Option("--wait", help="wait until everything is ready")] = False,
+    wait_duration: Wait = 900.0,
+    output: Annotated[str, typer.Option("--output", "-o", help="summary or json")] = "summary",
+    plain: Plain = False,
+) -> None:
+    """Is the mesh well, as this cluster sees it? Exit code 0 well, 3 degraded, 5 not in time."""
+    from clustermesh_cli.commands import status as verb
+
+    code = verb.status(
+        _client(kubeconfig, context), namespace, _console(plain), wait_s=wait_duration if wait else None, as_json=output == "json"
+    )
+    raise typer.Exit(code)
+
+
+@policy.command("eval")
+def policy_eval(
+    file: Annotated[typer.FileText, typer.Option("--file", "-f", help="a case, or a list of cases, as JSON; - for stdin")],
+) -> None:
+    """Evaluate policies offline: verdicts of flows between labelled identities, as JSON."""
+    from clustermesh_cli.commands.policy import evaluate_file
+
+    evaluate_file(file.read(), sys.stdout)
+
+
+@policy.command("lint")
+def policy_lint(
+    files: Annotated[list[str], typer.Argument(help="manifests; - for stdin")],
+    cluster: Annotated[str, typer.Option(help="name of the cluster they are meant for")] = "default",
+    default_local_cluster: Annotated[bool, typer.Option(help="what an unscoped selector means")] = True,
+) -> None:
+    """Find what people trip over in policies. Exit code 4 when there is a finding."""
+    from clustermesh_cli.commands.policy import lint_files
+
+    raise typer.Exit(lint_files(files, cluster, default_local_cluster=default_local_cluster))
+
+
+@app.command("inspect-policy-default-local-cluster")
+def inspect_scope(
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="namespace of the policies")] = "default",
+    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A")] = False,
+    output: Annotated[str, typer.Option("--output", "-o", help="summary or json")] = "summary",
+    plain: Plain = False,
+) -> None:
+    """Which policies mean something else once unscoped selectors stay in their own cluster, and for which peers."""
+    from clustermesh_cli.commands.policy import inspect_scope as verb
+
+    verb(
+        _client(kubeconfig, context), None if all_namespaces else namespace, _console(plain), as_json=output == "json"
+    )
+
+
+@app.command(
+    "lab",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    help="A whole mesh on this machine: up, down, status, cut, heal, exec, walkthrough.",
+)
+def lab(context: typer.Context) -> None:
+    """Hand over to the lab, which is a program of its own."""
+    os.execv(sys.executable, [sys.executable, "-m", "lab", *context.args])
+
+
+def main() -> NoReturn:
+    """Run the command; every failure is one line that starts with "Error:" and an exit code that means something."""
+    logging.basicConfig(level=logging.ERROR)
+    try:
+        app(standalone_mode=False)
+        sys.exit(ExitCode.OK)
+    except typer.Exit as exc:
+        sys.exit(exc.exit_code)
+    except typer.Abort:
+        sys.exit(ExitCode.INTERNAL)
+    except CommandError as exc:
+        _fail(str(exc), exc.code)
+    except MeshError as exc:
+        _fail(str(exc), ExitCode.INTERNAL)
+    except typer.main.click.ClickException as exc:  # type: ignore[attr-defined]
+        exc.show()
+        sys.exit(ExitCode.USAGE)
+
+
+def _fail(message: str, code: ExitCode) -> NoReturn:
+    print(f"Error: {message}", file=sys.stderr)
+    sys.exit(code)
