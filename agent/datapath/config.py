@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the programs of one node are loaded with. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+VXLAN_PORT: Final = 8472
+VXLAN_OVERHEAD: Final = 50
+OVERLAY_DEVICE: Final = "mesh0"
+
+
+class AttachMode(StrEnum):
+    """How programs get onto an interface; AUTO takes tcx where the kernel has it."""
+
+    AUTO = "auto"
+    TCX = "tcx"
+    CLSACT = "clsact"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """One node's constants.
+
+    node_address: the underlay address peers send VXLAN to and from.
+    pin_directory: below a mounted bpffs, one per node; everything of this node is pinned there.
+    underlay_device: its MTU bounds the pods'; "" takes the device of node_address.
+    mtu: of the overlay device; 0 = underlay MTU - 50.
+    max_entries: map sizes that differ from spec.py, by map name.
+    cluster_id_bits: 8 for up to 255 clusters, 9 for 511; decides where an identity's cluster id starts.
+    events_per_s: per CPU and event type; beyond it events are counted as lost, packets are not affected.
+    mark: skb mark bits that say "already judged"; used only where peer redirection is missing.
+    """
+
+    node_address: str
+    cluster_id: int
+    pin_directory: Path
+    vxlan_port: int = VXLAN_PORT
+    underlay_device: str = ""
+    mtu: int = 0
+    attach_mode: AttachMode = AttachMode.AUTO
+    max_entries: Mapping[str, int] = field(default_factory=dict)
+    cluster_id_bits: int = 8
+    events_per_s: int = 10_000
+    mark: int = 0x0F00
+    peer_redirect: bool = True

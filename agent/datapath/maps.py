@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The seam: what a map can do, and the maps of one node. `kernel` and `memory` implement it and pass the same tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, Self, TypeVar
+
+from agent.datapath.flow_layout import ConntrackKey, ConntrackValue, MetricKey, MetricValue
+from agent.datapath.layout import (
+    AddressKey,
+    AffinityKey,
+    AffinityValue,
+    BackendKey,
+    BackendValue,
+    EndpointValue,
+    IfindexKey,
+    IpcacheKey,
+    IpcacheValue,
+    MemberKey,
+    MemberValue,
+    PolicyKey,
+    PolicyValue,
+    ServiceKey,
+    ServiceValue,
+)
+from meshkit.errors import TransientError
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class MapError(TransientError):
+    """A map refused a call; `done` records of the call were applied, in order, before it did."""
+
+    def __init__(self, name: str, operation: str, errno: int, done: int) -> None:
+        super().__init__(f"map {name}: {operation} stopped after {done}: errno {errno}")
+        self.name, self.operation, self.errno, self.done = name, operation, errno, done
+
+
+class MapFullError(MapError):
+    """No room for a new key: a health condition, and worth trying again after something was deleted."""
+
+
+class Record(Protocol):
+    """A key or a value of a map."""
+
+    def pack(self) -> bytes:
+        """Encode as the kernel stores it."""
+        ...
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Self:
+        """Inverse of pack."""
+        ...
+
+
+class MapInfo(NamedTuple):
+    """What a map is; `count` is the number of its entries now."""
+
+    name: str
+    max_entries: int
+    count: int  # type: ignore[assignment]  # reads as the word operators use; tuple.count is not used here
+    key_size: int
+    value_size: int
+
+
+class Map(Protocol[K, V]):
+    """One map of the node.
+
+    Writes happen in the order given, each record atomically. A write that raises MapError has applied its first
+    `done` records and none after them.
+    """
+
+    def update(self, items: Sequence[tuple[K, V]]) -> None:
+        """All items are in the map. Raises: MapFullError, MapError."""
+        ...
+
+    def delete(self, keys: Sequence[K]) -> None:
+        """None of the keys is in the map; absent keys are fine. Raises: MapError."""
+        ...
+
+    def get(self, key: K) -> V | None:
+        """The value a packet would find: of this very key, or of its longest prefix in a prefix map."""
+        ...
+
+    def items(self) -> Iterator[tuple[K, V]]:
+        """All entries, in no order; entries changed meanwhile may be missing or seen twice."""
+        ...
+
+    def info(self) -> MapInfo:
+        """Name, sizes and the number of entries; counting walks the whole map."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """Every map of one node that user space reads or writes.
+
+    Written by the agent: services, backends, members, ipcache, policy, both endpoint maps (the same value in both).
+    Written by the kernel: conntrack (TCP and all others), affinity, metrics.
+    Order when a service grows: backends, members, slots 1..n, slot 0; when it shrinks the reverse.
+    """
+
+    services: Map[ServiceKey, ServiceValue]
+    backends: Map[BackendKey, BackendValue]
+    members: Map[MemberKey, MemberValue]
+    ipcache: Map[IpcacheKey, IpcacheValue]
+    policy: Map[PolicyKey, PolicyValue]
+    endpoints_by_address: Map[AddressKey, EndpointValue]
+    endpoints_by_ifindex: Map[IfindexKey, EndpointValue]
+    conntrack_tcp: Map[ConntrackKey, ConntrackValue]
+    conntrack_other: Map[ConntrackKey, ConntrackValue]
+    affinity: Map[AffinityKey, AffinityValue]
+    metrics: Map[MetricKey, MetricValue]
+
+    def conntrack(self) -> Iterator[tuple[ConntrackKey, ConntrackValue]]:
+        """Entries of both connection tracking maps."""
+        yield from self.conntrack_tcp.items()
+        yield from self.conntrack_other.items()

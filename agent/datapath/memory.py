@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The maps of a node in memory, for tests and dry runs: the kernel's contract, plus faults and invariant checks.
+
+A record that the kernel could not store (a number too large, a bad prefix) is refused here too: every write packs.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from agent.datapath import spec
+from agent.datapath.layout import BackendKey, BackendValue, ServiceKey, ServiceValue
+from agent.datapath.maps import Map, MapError, MapFullError, MapInfo, Maps, Record
+
+K = TypeVar("K", bound=Record)
+V = TypeVar("V", bound=Record)
+_PREFIX_LENGTH = struct.Struct("<I")
+
+
+class MemoryMap(Generic[K, V]):
+    """One map. `on_write` runs after every single record written or deleted."""
+
+    def __init__(self, map_spec: spec.MapSpec[K, V], max_entries: int | None = None) -> None:
+        self._spec = map_spec
+        self._max_entries = max_entries or map_spec.max_entries
+        self._entries: dict[bytes, tuple[K, V]] = {}
+        self._lengths: defaultdict[int, int] = defaultdict(int)
+        self._writes_left: int | None = None
+        self.on_write: Callable[[K], None] = lambda _key: None
+        self.writes = 0
+
+    def fail_after(self, writes: int) -> None:
+        """The write after `writes` successful ones raises MapError, once."""
+        self._writes_left = writes
+
+    def update(self, items: Sequence[tuple[K, V]]) -> None:
+        """All items are in the map."""
+        for done, (key, value) in enumerate(items):
+            raw = self._canonical(key.pack())
+            value.pack()
+            self._fault("update", done)
+            if raw not in self._entries:
+                if len(self._entries) >= self._max_entries:
+                    raise MapFullError(self._spec.name, "update", errno.E2BIG, done)
+                self._lengths[self._length(raw)] += 1
+            self._entries[raw] = (key, value)
+            self.writes += 1
+            self.on_write(key)
+
+    def delete(self, keys: Sequence[K]) -> None:
+        """None of the keys is in the map."""
+        for done, key in enumerate(keys):
+            raw = self._canonical(key.pack())
+            self._fault("delete", done)
+            if self._entries.pop(raw, None) is None:
+                continue
+            self._lengths[self._length(raw)] -= 1
+            self.writes += 1
+            self.on_write(key)
+
+    def get(self, key: K) -> V | None:
+        """The value of this key, or of its longest prefix."""
+        raw = key.pack()
+        if not self._spec.is_prefix_map:
+            entry = self._entries.get(raw)
+            return entry[1] if entry else None
+        limit = self._length(raw)
+        for length in sorted((n for n, used in self._lengths.items() if used and n <= limit), reverse=True):
+            entry = self._entries.get(self._canonical(_PREFIX_LENGTH.pack(length) + raw[4:]))
+            if entry:
+                return entry[1]
+        return None
+
+    def items(self) -> Iterator[tuple[K, V]]:
+        """All entries."""
+        yield from list(self._entries.values())
+
+    def info(self) -> MapInfo:
+        """Name, sizes and the number of entries."""
+        sizes = (self._spec.key_size, self._spec.value_size)
+        return MapInfo(self._spec.name, self._max_entries, len(self._entries), *sizes)
+
+    def _length(self, raw: bytes) -> int:
+        return int(_PREFIX_LENGTH.unpack_from(raw)[0]) if self._spec.is_prefix_map else 0
+
+    def _canonical(self, raw: bytes) -> bytes:
+        """Clear the bits a prefix map ignores."""
+        if not self._spec.is_prefix_map:
+            return raw
+        width = (len(raw) - 4) * 8
+        keep = ~((1 << (width - self._length(raw))) - 1)
+        return raw[:4] + (int.from_bytes(raw[4:], "big") & keep).to_bytes(len(raw) - 4, "big")
+
+    def _fault(self, operation: str, done: int) -> None:
+        if self._writes_left is None:
+            return
+        if self._writes_left == 0:
+            self._writes_left = None
+            raise MapError(self._spec.name, operation, errno.ENOMEM, done)
+        self._writes_left -= 1
+
+
+class HoleError(AssertionError):
+    """A packet could meet a published slot that leads nowhere: invariant 1 is broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryMaps(Maps):
+    """Maps in memory that check invariant 1 after every single write of services and backends."""
+
+    _published: dict[int, set[ServiceKey]] = field(default_factory=lambda: defaultdict(set), repr=False)
+
+    def check(self) -> None:
+        """Each slot up to its frontend's count exists and names an existing backend. Raises: HoleError."""
+        for entry in self.services.items():
+            if entry[0].slot == 0:
+                self._check_frontend(entry[0])
+
+    def _check_frontend(self, key: ServiceKey) -> None:
+        head = self.services.get(key._replace(slot=0))
+        for slot in range(1, (head.count if head else 0) + 1):
+            slot_key = key._replace(slot=slot)
+            value = self.services.get(slot_key)
+            if value is None:
+                raise HoleError(f"slot {slot_key} is published and missing")
+            self._published[value.backend_id].add(slot_key)
+            if self.backends.get(BackendKey(value.backend_id)) is None:
+                raise HoleError(f"slot {slot_key} names the missing backend {value.backend_id}")
+
+    def _check_backend(self, key: BackendKey) -> None:
+        if self.backends.get(key) is not None:
+            return
+        for slot_key in list(self._published[key.id]):
+            value = self.services.get(slot_key)
+            if value is None or value.backend_id != key.id:
+                self._published[key.id].discard(slot_key)
+            else:
+                self._check_frontend(slot_key)
+
+
+def memory_maps(max_entries: dict[str, int] | None = None) -> MemoryMaps:
+    """Empty maps; `max_entries` by map name replaces the default sizes."""
+    sizes = max_entries or {}
+
+    def make(map_spec: spec.MapSpec[K, V]) -> Map[K, V]:
+        return MemoryMap(map_spec, sizes.get(map_spec.name))
+
+    services: MemoryMap[ServiceKey, ServiceValue] = MemoryMap(spec.SERVICES, sizes.get(spec.SERVICES.name))
+    backends: MemoryMap[BackendKey, BackendValue] = MemoryMap(spec.BACKENDS, sizes.get(spec.BACKENDS.name))
+    maps = MemoryMaps(
+        services=services,
+        backends=backends,
+        members=make(spec.MEMBERS),
+        ipcache=make(spec.IPCACHE),
+        policy=make(spec.POLICY),
+        endpoints_by_address=make(spec.ENDPOINTS_BY_ADDRESS),
+        endpoints_by_ifindex=make(spec.ENDPOINTS_BY_IFINDEX),
+        conntrack_tcp=make(spec.CONNTRACK_TCP),
+        conntrack_other=make(spec.CONNTRACK_OTHER),
+        affinity=make(spec.AFFINITY),
+        metrics=make(spec.METRICS),
+    )
+    services.on_write = maps._check_frontend
+    backends.on_write = maps._check_backend
+    return maps

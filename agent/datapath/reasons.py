@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a packet was dropped or where it was sent, by number.
+
+Source: Cilium's numbers and texts where they exist (bpf/abi.h has the same list); 240 and above are ours.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Reason(IntEnum):
+    """Metric and event reasons: below 128 a packet was forwarded, from 128 on it was dropped."""
+
+    TO_ENDPOINT = 0
+    TO_OVERLAY = 1
+    TO_STACK = 2
+    UNKNOWN_PROTOCOL_PASSED = 3
+    INVALID_SOURCE_IP = 132
+    POLICY_DENIED = 133
+    INVALID_PACKET = 134
+    FRAGMENTATION_NEEDED = 136
+    UNSUPPORTED_L3 = 139
+    WRITE_ERROR = 141
+    NO_TUNNEL_KEY = 147
+    UNROUTABLE = 151
+    CONNTRACK_FULL = 155
+    FRAGMENT = 157
+    NO_BACKEND = 158
+    NO_CONFIGURATION = 165
+    UNSUPPORTED_L2 = 166
+    ENCAPSULATION_PROHIBITED = 170
+    INVALID_IDENTITY = 171
+    UNKNOWN_SENDER = 172
+    FIRST_FRAGMENT_MISSING = 175
+    PROXY_UNSUPPORTED = 180
+    POLICY_DENY_RULE = 181
+    INVALID_CLUSTER_ID = 192
+    TTL_EXCEEDED = 196
+    UNKNOWN_IDENTITY = 240
+    UNRELATED_ICMP_ERROR = 241
+
+    @property
+    def dropped(self) -> bool:
+        """True for reasons that end a packet's way."""
+        return self >= 128
+
+    @property
+    def text(self) -> str:
+        """The words people search for; Cilium's where the number is Cilium's."""
+        return _TEXTS[self]
+
+
+_TEXTS = {
+    Reason.TO_ENDPOINT: "Forwarded to endpoint",
+    Reason.TO_OVERLAY: "Forwarded to overlay",
+    Reason.TO_STACK: "Forwarded to stack",
+    Reason.UNKNOWN_PROTOCOL_PASSED: "Passed unjudged to stack",
+    Reason.INVALID_SOURCE_IP: "Invalid source ip",
+    Reason.POLICY_DENIED: "Policy denied",
+    Reason.INVALID_PACKET: "Invalid packet",
+    Reason.FRAGMENTATION_NEEDED: "Fragmentation needed",
+    Reason.UNSUPPORTED_L3: "Unsupported L3 protocol",
+    Reason.WRITE_ERROR: "Error writing to packet",
+    Reason.NO_TUNNEL_KEY: "Error retrieving tunnel key",
+    Reason.UNROUTABLE: "Stale or unroutable IP",
+    Reason.CONNTRACK_FULL: "CT: Map insertion failed",
+    Reason.FRAGMENT: "IP fragmentation not supported",
+    Reason.NO_BACKEND: "Service backend not found",
+    Reason.NO_CONFIGURATION: "No configuration available to perform policy decision",
+    Reason.UNSUPPORTED_L2: "Unsupported L2 protocol",
+    Reason.ENCAPSULATION_PROHIBITED: "Encapsulation traffic is prohibited",
+    Reason.INVALID_IDENTITY: "Invalid identity",
+    Reason.UNKNOWN_SENDER: "Unknown sender",
+    Reason.FIRST_FRAGMENT_MISSING: "First logical datagram fragment not found",
+    Reason.PROXY_UNSUPPORTED: "Proxy redirection not supported for protocol",
+    Reason.POLICY_DENY_RULE: "Policy denied by denylist",
+    Reason.INVALID_CLUSTER_ID: "Invalid ClusterID",
+    Reason.TTL_EXCEEDED: "TTL exceeded",
+    Reason.UNKNOWN_IDENTITY: "Identity of the peer is not known yet",
+    Reason.UNRELATED_ICMP_ERROR: "ICMP error matches no connection",
+}

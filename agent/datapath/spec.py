@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The maps by name: record types and default sizes. Source: bpf/maps.h; compared with it by a test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from agent.datapath import flow_layout, layout
+from agent.datapath.maps import Record
+
+K = TypeVar("K", bound=Record)
+V = TypeVar("V", bound=Record)
+
+
+@dataclass(frozen=True, slots=True)
+class MapSpec(Generic[K, V]):
+    """A map before it exists."""
+
+    name: str
+    key: type[K]
+    value: type[V]
+    key_size: int
+    value_size: int
+    max_entries: int
+    is_prefix_map: bool = False
+    is_per_cpu: bool = False
+
+
+SERVICES: Final = MapSpec("mesh_services", layout.ServiceKey, layout.ServiceValue, 12, 12, 1 << 19)
+BACKENDS: Final = MapSpec("mesh_backends", layout.BackendKey, layout.BackendValue, 4, 12, 1 << 18)
+MEMBERS: Final = MapSpec("mesh_members", layout.MemberKey, layout.MemberValue, 8, 4, 1 << 19)
+IPCACHE: Final = MapSpec("mesh_ipcache", layout.IpcacheKey, layout.IpcacheValue, 24, 24, 1 << 20, is_prefix_map=True)
+POLICY: Final = MapSpec("mesh_policy", layout.PolicyKey, layout.PolicyValue, 16, 12, 1 << 18, is_prefix_map=True)
+ENDPOINTS_BY_ADDRESS: Final = MapSpec("mesh_ep_address", layout.AddressKey, layout.EndpointValue, 16, 44, 1 << 12)
+ENDPOINTS_BY_IFINDEX: Final = MapSpec("mesh_ep_ifindex", layout.IfindexKey, layout.EndpointValue, 4, 44, 1 << 12)
+CONNTRACK_TCP: Final = MapSpec("mesh_ct_tcp", flow_layout.ConntrackKey, flow_layout.ConntrackValue, 16, 56, 1 << 18)
+CONNTRACK_OTHER: Final = MapSpec("mesh_ct_other", flow_layout.ConntrackKey, flow_layout.ConntrackValue, 16, 56, 1 << 17)
+AFFINITY: Final = MapSpec("mesh_affinity", layout.AffinityKey, layout.AffinityValue, 16, 16, 1 << 16)
+METRICS: Final = MapSpec("mesh_metrics", flow_layout.MetricKey, flow_layout.MetricValue, 4, 16, 512, is_per_cpu=True)
+
+EVENTS_NAME: Final = "mesh_events"
+LOST_NAME: Final = "mesh_lost"
+ABI_NAME: Final = "mesh_abi"
