@@ -174,6 +174,8 @@ class ListWatch(Generic[T]):
         self._stream = stream
         self._connected(self.progress.resource_version)
         try:
+            if self._stop.is_set():  # stop() may have come before there was a stream to wake
+                return
             for lines in _lines(stream):
                 if self._stop.is_set():
                     return
