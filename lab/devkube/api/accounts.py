@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who a request comes from: bearer tokens, service-account tokens and client certificates."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lab.devkube.api.objects import Obj
+
+ALL_AUTHENTICATED = "system:authenticated"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An authenticated caller, named as Kubernetes names it."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    uid: str = ""
+
+    def info(self) -> Obj:
+        """The userInfo part of review objects."""
+        groups = [*self.groups, *(() if ALL_AUTHENTICATED in self.groups else (ALL_AUTHENTICATED,))]
+        return {"username": self.name, "groups": groups} | ({"uid": self.uid} if self.uid else {})
+
+
+ADMIN = User("kubernetes-admin", ("system:masters",))
+
+
+def service_account_user(namespace: str, name: str, uid: str = "") -> User:
+    groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
+    return User(f"system:serviceaccount:{namespace}:{name}", groups, uid)
+
+
+class ServiceAccountTokens:
+    """Opaque tokens per service account. They hold until the account is removed; there is no expiry.
+
+    `exists` tells whether an account with this namespace, name and uid is still there.
+    """
+
+    def __init__(self, exists: Callable[[str, str, str], bool]) -> None:
+        self._exists = exists
+        self._by_token: dict[str, tuple[str, str, str]] = {}
+        self._by_account: dict[tuple[str, str, str], str] = {}
+
+    def token(self, namespace: str, name: str, uid: str) -> str:
+        """The account's token; the same one each time."""
+        account = (namespace, name, uid)
+        if account not in self._by_account:
+            token = f"dev-{secrets.token_urlsafe(32)}"
+            self._by_account[account] = token
+            self._by_token[token] = account
+        return self._by_account[account]
+
+    def user(self, token: str) -> User | None:
+        """Who holds this token, if anybody still does."""
+        account = self._by_token.get(token)
+        if account is None or not self._exists(*account):
+            return None
+        return service_account_user(*account)
+
+
+class Authenticator:
+    """Answers who a request comes from; None means nobody known."""
+
+    def __init__(self, tokens: Mapping[str, User], accounts: ServiceAccountTokens) -> None:
+        self._tokens = dict(tokens)
+        self._accounts = accounts
+
+    def by_token(self, token: str) -> User | None:
+        for known, user in self._tokens.items():
+            if secrets.compare_digest(known.encode(), token.encode()):
+                return user
+        return self._accounts.user(token)
+
+    def by_subject(self, subject: Mapping[str, tuple[str, ...]]) -> User | None:
+        """By the subject of a verified client certificate: common name is the user, organizations are its groups."""
+        names = subject.get("commonName", ())
+        return User(names[0], subject.get("organizationName", ())) if names else None
+
+    def identify(self, authorization: str, subject: Mapping[str, tuple[str, ...]] | None) -> User | None:
+        """A certificate goes before a token, as in a production server."""
+        if subject and (user := self.by_subject(subject)):
+            return user
+        scheme, _, token = authorization.partition(" ")
+        return self.by_token(token.strip()) if scheme.lower() == "bearer" and token.strip() else None

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which resources there are: the built-in ones, and those that custom resource definitions add while we run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from lab.devkube.api.error import no_such_path
+
+ResourceKey = tuple[str, str]
+"""Group ("" for the core group) and plural: what objects are stored under, whatever version they are asked in."""
+
+ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One row of the discovery document: a kind in one version."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    subresources: tuple[str, ...] = ()
+    verbs: tuple[str, ...] = ALL_VERBS
+    custom: bool = False
+    singular: str = ""
+
+    @property
+    def key(self) -> ResourceKey:
+        return self.group, self.plural
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def qualified(self) -> str:
+        """The name that error messages use, such as deployments.apps."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def has_generation(self) -> bool:
+        """Whether metadata.generation counts changes of intent; kinds of the core group mostly have none."""
+        return self.custom or self.group in _GENERATION_GROUPS
+
+
+_GENERATION_GROUPS = frozenset({"apps", "networking.k8s.io", "discovery.k8s.io", "policy", "apiextensions.k8s.io"})
+_RBAC = "rbac.authorization.k8s.io"
+_STATUS = ("status",)
+_SCALED = ("status", "scale")
+_POD_SUBRESOURCES = ("status", "log", "exec", "binding", "eviction", "proxy")
+
+BUILT_IN: tuple[Resource, ...] = (
+    Resource("", "v1", "namespaces", "Namespace", False, ("ns",), (), ("status", "finalize")),
+    Resource("", "v1", "nodes", "Node", False, ("no",), (), _STATUS),
+    Resource("", "v1", "pods", "Pod", True, ("po",), ("all",), _POD_SUBRESOURCES),
+    Resource("", "v1", "services", "Service", True, ("svc",), ("all",), ("status", "proxy")),
+    Resource("", "v1", "configmaps", "ConfigMap", True, ("cm",)),
+    Resource("", "v1", "secrets", "Secret"),
+    Resource("", "v1", "serviceaccounts", "ServiceAccount", True, ("sa",), (), ("token",)),
+    Resource("", "v1", "endpoints", "Endpoints", True, ("ep",), singular="endpoints"),
+    Resource("", "v1", "events", "Event", True, ("ev",)),
+    Resource("apps", "v1", "deployments", "Deployment", True, ("deploy",), ("all",), _SCALED),
+    Resource("apps", "v1", "replicasets", "ReplicaSet", True, ("rs",), ("all",), _SCALED),
+    Resource("apps", "v1", "daemonsets", "DaemonSet", True, ("ds",), ("all",), _STATUS),
+    Resource("apps", "v1", "controllerrevisions", "ControllerRevision"),
+    Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice"),
+    Resource("coordination.k8s.io", "v1", "leases", "Lease"),
+    Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", True, ("netpol",)),
+    Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, ("pdb",), (), _STATUS),
+    Resource(_RBAC, "v1", "roles", "Role"),
+    Resource(_RBAC, "v1", "rolebindings", "RoleBinding"),
+    Resource(_RBAC, "v1", "clusterroles", "ClusterRole", False),
+    Resource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", False),
+    Resource(
+        "apiextensions.k8s.io",
+        "v1",
+        "customresourcedefinitions",
+        "CustomResourceDefinition",
+        False,
+        ("crd", "crds"),
+        ("api-extensions",),
+        _STATUS,
+    ),
+)
+
+_CREATE_ONLY = ("create",)
+REVIEWS: tuple[Resource, ...] = tuple(
+    Resource(group, "v1", plural, kind, namespaced, verbs=_CREATE_ONLY)
+    for group, plural, kind, namespaced in (
+        ("authentication.k8s.io", "tokenreviews", "TokenReview", False),
+        ("authentication.k8s.io", "selfsubjectreviews", "SelfSubjectReview", False),
+        ("authorization.k8s.io", "subjectaccessreviews", "SubjectAccessReview", False),
+        ("authorization.k8s.io", "localsubjectaccessreviews", "LocalSubjectAccessReview", True),
+        ("authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview", False),
+        ("authorization.k8s.io", "selfsubjectrulesreviews", "SelfSubjectRulesReview", False),
+    )
+)
+
+
+@dataclass(slots=True)
+class Catalog:
+    """All resources served now. `generation` grows with every change, so that documents made from it can be kept."""
+
+    generation: int = 0
+    _served: dict[tuple[str, str, str], Resource] = field(default_factory=dict)
+
+    def put(self, resource: Resource) -> None:
+        self._served[(resource.group, resource.version, resource.plural)] = resource
+        self.generation += 1
+
+    def remove(self, resource: Resource) -> None:
+        self._served.pop((resource.group, resource.version, resource.plural), None)
+        self.generation += 1
+
+    def find(self, group: str, version: str, plural: str) -> Resource | None:
+        return self._served.get((group, version, plural))
+
+    def by_plural(self, plural: str, group: str = "") -> Resource:
+        """The resource in its preferred version. Raises ApiError 404 if it is not served."""
+        for resource in self._served.values():
+            if resource.plural == plural and resource.group == group:
+                return resource
+        raise no_such_path()
+
+    def by_kind(self, group: str, kind: str) -> Resource | None:
+        return next((r for r in self._served.values() if r.group == group and r.kind == kind), None)
+
+    def is_served(self, resource: Resource) -> bool:
+        return (resource.group, resource.version, resource.plural) in self._served
+
+    def versions(self) -> dict[str, list[str]]:
+        """Versions by group, the preferred one first, in order of registration."""
+        found: dict[str, list[str]] = {}
+        for resource in self._served.values():
+            versions = found.setdefault(resource.group, [])
+            if resource.version not in versions:
+                versions.append(resource.version)
+        return found
+
+    def in_version(self, group: str, version: str) -> list[Resource]:
+        return [r for r in self._served.values() if (r.group, r.version) == (group, version)]
+
+    def __iter__(self) -> Iterator[Resource]:
+        return iter(tuple(self._served.values()))
+
+
+def built_in_catalog() -> Catalog:
+    catalog = Catalog()
+    for resource in (*BUILT_IN, *REVIEWS):
+        catalog.put(resource)
+    return catalog
