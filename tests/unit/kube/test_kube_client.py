@@ -230,17 +230,16 @@ def test_a_manifest_without_a_kind_is_refused() -> None:
         from_manifest({"metadata": {}})
 
 
-def test_an_event_is_created_once_and_then_counted(server: ScriptedServer, client: KubeClient) -> None:
+def test_an_event_is_created_once_and_then_renewed(server: ScriptedServer, client: KubeClient) -> None:
     target = {**service("a", 1, uid="u1"), "kind": "Service", "apiVersion": "v1"}
-    server.steps = [status(404, "NotFound"), document({}, 201), document({"count": 3}), document({})]
+    server.steps = [document({}, 201), status(409, "AlreadyExists"), document({})]
     emit_event(client, target, "BadAnnotation", "unknown affinity", component="clustermesh-apiserver")
     emit_event(client, target, "BadAnnotation", "unknown affinity", component="clustermesh-apiserver")
-    created = orjson.loads(server.requests[1].body)
+    created = orjson.loads(server.requests[0].body)
     assert created["involvedObject"]["uid"] == "u1"
     assert (created["type"], created["count"], created["reason"]) == ("Warning", 1, "BadAnnotation")
-    assert server.requests[3].method == "PATCH"
-    assert orjson.loads(server.requests[3].body)["count"] == 4
-    assert server.requests[3].path.rsplit("/", 1)[1] == created["metadata"]["name"]
+    assert [request.method for request in server.requests] == ["POST", "POST", "PATCH"]
+    assert server.requests[2].path.rsplit("/", 1)[1] == created["metadata"]["name"]
 
 
 def test_importing_the_package_does_not_import_kubernetes() -> None:
