@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wanted state under one prefix, kept equal in the store: coalesced, in transactions, on leases, retried for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import Final
+
+from kvstore.backend import MAX_TXN_OPS, Backend
+from kvstore.errors import Denied, KvError, LeaseLost, Rejected
+from kvstore.lease import LeaseSession
+from kvstore.limiter import Limiter
+from meshkit.backoff import Backoff
+from meshkit.clock import Clock, SystemClock
+
+log = logging.getLogger(__name__)
+
+# below etcd's request limit of 1.5 MiB, with room for the keys and the framing
+MAX_TXN_BYTES: Final = 1 << 20
+# of every transaction, so that a stream of updates never keeps the first listing from being finished
+BULK_SHARE: Final = 32
+BACKOFF_S: Final = (0.1, 5.0)
+
+
+class SharedStore:
+    """The writer of one prefix: say what should be there, `run` makes it so.
+
+    Three queues, emptied in this order: deletes, updates, and bulk (the first listing, and everything again after a
+    loss); a key is in one of them at most, and its newest value is what gets written. Once everything wanted at
+    `mark_synced` is written, the canary key is, and `synced` is set.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        session: LeaseSession | None,
+        prefix: bytes,
+        canary_key: bytes | None = None,
+        *,
+        canary_value: Callable[[], bytes] = lambda: b"true",
+        limiter: Limiter | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._backend, self._session, self._prefix = backend, session, prefix
+        self._canary_key, self._canary_value = canary_key, canary_value
+        self._limiter, self._clock = limiter or Limiter(), clock or SystemClock()
+        self._wanted: dict[bytes, bytes] = {}
+        self._deletes: dict[bytes, None] = {}
+        self._updates: dict[bytes, None] = {}
+        self._bulk: dict[bytes, None] = {}
+        self._wake = asyncio.Event()
+        self._is_marked = self._is_canary_due = False
+        self.synced = asyncio.Event()
+        self.rejected: Counter[str] = Counter()
+        self.transactions = self.writes = self.failures = 0
+        self.last_error = ""
+        if session is not None:
+            session.on_loss.append(self._on_loss)
+        else:
+            backend.on_store_change.append(self.rewrite)
+
+    @property
+    def wanted(self) -> Mapping[bytes, bytes]:
+        """What should be in the store, by key without the prefix."""
+        return self._wanted
+
+    @property
+    def pending(self) -> int:
+        """How many keys are not written yet."""
+        return len(self._deletes) + len(self._updates) + len(self._bulk)
+
+    def upsert(self, key: bytes, value: bytes) -> None:
+        """The key should have the value; nothing happens if it does already."""
+        if self._wanted.get(key) == value:
+            return
+        self._wanted[key] = value
+        self._deletes.pop(key, None)
+        if self._is_marked and key not in self._bulk:
+            self._updates[key] = None
+        elif key not in self._updates:
+            self._bulk[key] = None
+        self._wake.set()
+
+    def delete(self, key: bytes) -> None:
+        """The key should not exist; nothing happens if it was never wanted."""
+        if self._wanted.pop(key, None) is None:
+            return
+        self._updates.pop(key, None)
+        self._bulk.pop(key, None)
+        self._deletes[key] = None
+        self._wake.set()
+
+    def mark_synced(self) -> None:
+        """The source's first listing is complete: everything wanted now is what the canary stands for."""
+        if not self._is_marked:
+            self._is_marked = self._is_canary_due = True
+            self._wake.set()
+
+    def rewrite(self) -> None:
+        """Everything wanted is written again, and the canary after it: the store may have lost any of it."""
+        self._bulk.update(dict.fromkeys(key for key in self._wanted if key not in self._updates))
+        self._is_canary_due = self._is_marked
+        self._wake.set()
+
+    async def run(self) -> None:
+        """The store becomes what is wanted and stays so, until cancelled."""
+        backoff = Backoff(*BACKOFF_S, random.Random())  # noqa: S311
+        while True:
+            if not self.pending and not self._is_canary_due:
+                self._wake.clear()
+                await self._wake.wait()
+            try:
+                await self._round()
+                backoff.reset()
+                self.last_error = ""
+            except (KvError, Denied) as exc:
+                self.failures += 1
+                self.last_error = str(exc)
+                delay_s = backoff.next()
+                log.debug("publishing failed", extra={"key": self._name, "error": repr(exc), "delay_s": delay_s})
+                await self._clock.sleep(delay_s)
+
+    @property
+    def _name(self) -> str:
+        return self._prefix.decode("utf-8", "replace")
+
+    async def _round(self) -> None:
+        if self._is_canary_due and not self._bulk and not self._deletes:
+            await self._write_canary()
+            return
+        keys = self._next_keys()
+        await self._limiter.take(len(keys))
+        ops = {key: self._wanted.get(key) for key in keys}
+        for lease, group in (await self._groups(ops)).items():
+            await self._apply(lease, {key: ops[key] for key in group})
+
+    def _next_keys(self) -> list[bytes]:
+        """The most urgent keys that fit one transaction; they stay queued until they are written."""
+        urgent = MAX_TXN_OPS - min(BULK_SHARE, len(self._bulk))
+        keys = list(islice(self._deletes, urgent))
+        keys += islice(self._updates, urgent - len(keys))
+        keys += islice(self._bulk, MAX_TXN_OPS - len(keys))
+        size = 0
+        for index, key in enumerate(keys):
+            size += len(self._prefix) + len(key) + len(self._wanted.get(key, b""))
+            if size > MAX_TXN_BYTES and index:
+                return keys[:index]
+        return keys
+
+    async def _groups(self, ops: Mapping[bytes, bytes | None]) -> Mapping[int, list[bytes]]:
+        if self._session is None:
+            return {0: list(ops)}
+        deletes = [key for key, value in ops.items() if value is None]
+        bound = await self._session.bind(self._prefix + key for key, value in ops.items() if value is not None)
+        cut = len(self._prefix)
+        groups = {lease: [key[cut:] for key in keys] for lease, keys in bound.items()}
+        first = next(iter(groups), 0)
+        groups.setdefault(first, [])[:0] = deletes
+        return groups
+
+    async def _apply(self, lease: int, ops: Mapping[bytes, bytes | None]) -> None:
+        try:
+            await self._backend.apply({self._prefix + key: value for key, value in ops.items()}, lease=lease)
+        except LeaseLost:
+            if self._session is not None:
+                self._session.report_lost(lease)
+            raise
+        except Rejected as exc:
+            await self._apply_one_by_one(lease, ops, exc)
+            return
+        if lease and self._session is not None and lease not in self._session.leases:
+            raise LeaseLost(lease)  # lost while the answer was on its way: written, and gone again
+        self.transactions += 1
+        self._settle(ops)
+
+    async def _apply_one_by_one(self, lease: int, ops: Mapping[bytes, bytes | None], reason: Rejected) -> None:
+        """One bad record must not keep the others from being published: it is counted, said, and left out."""
+        if len(ops) == 1:
+            (key,) = ops
+            self.rejected[str(reason)] += 1
+            facts = {"key": (self._prefix + key)[:256].decode("utf-8", "replace"), "reason": str(reason)}
+            log.warning("record rejected by the store", extra=facts)
+            self._settle(ops)
+            return
+        for key, value in ops.items():
+            await self._apply(lease, {key: value})
+
+    def _settle(self, written: Mapping[bytes, bytes | None]) -> None:
+        """Written keys leave their queue, unless they were changed again meanwhile."""
+        self.writes += len(written)
+        for key, value in written.items():
+            if value is None and self._session is not None and key not in self._wanted:
+                self._session.release(self._prefix + key)
+            if self._wanted.get(key) == value:
+                for queue in (self._deletes, self._updates, self._bulk):
+                    queue.pop(key, None)
+
+    async def _write_canary(self) -> None:
+        self._is_canary_due = False
+        if self._canary_key is not None:
+            try:
+                lease = await self._canary_lease(self._canary_key)
+                await self._backend.put(self._canary_key, self._canary_value(), lease=lease)
+            except LeaseLost:
+                self._is_canary_due = True
+                if self._session is not None:
+                    self._session.report_lost(lease)
+                raise
+            except (KvError, Denied):
+                self._is_canary_due = True
+                raise
+        self.synced.set()
+
+    async def _canary_lease(self, key: bytes) -> int:
+        if self._session is None:
+            return 0
+        return next(iter(await self._session.bind([key])))
+
+    def _on_loss(self, lost: frozenset[bytes]) -> None:
+        cut = len(self._prefix)
+        mine = [key[cut:] for key in lost if key.startswith(self._prefix)]
+        self._bulk.update(dict.fromkeys(key for key in mine if key in self._wanted and key not in self._updates))
+        if mine or self._canary_key in lost:
+            self._is_canary_due = self._is_marked
+            self._wake.set()
