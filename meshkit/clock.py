@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time as a dependency: schedules use monotonic seconds, whatever is printed on paper uses wall seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What a program may ask of time. `monotonic` and `wall` are never mixed."""
+
+    def monotonic(self) -> float: ...
+
+    def wall(self) -> float: ...
+
+    async def sleep(self, delay_s: float) -> None: ...
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wall(self) -> float:
+        return time.time()
+
+    async def sleep(self, delay_s: float) -> None:
+        await asyncio.sleep(max(0.0, delay_s))
+
+
+class ManualClock:
+    """A clock that moves only when told to; sleepers wake in the order of their deadlines."""
+
+    def __init__(self, monotonic: float = 0.0, wall: float = 1_800_000_000.0) -> None:
+        self._now, self._wall = monotonic, wall
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._order = itertools.count()
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def wall(self) -> float:
+        return self._wall
+
+    async def sleep(self, delay_s: float) -> None:
+        if delay_s <= 0:
+            await asyncio.sleep(0)
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._now + delay_s, next(self._order), future))
+        await future
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When the next sleeper is due, or None when nobody sleeps."""
+        while self._sleepers and self._sleepers[0][2].done():
+            heapq.heappop(self._sleepers)
+        return self._sleepers[0][0] if self._sleepers else None
+
+    def advance(self, delay_s: float) -> None:
+        """Both clocks have moved on; every sleeper due by now is released (and runs once the caller awaits)."""
+        self._now += delay_s
+        self._wall += delay_s
+        while self._sleepers and self._sleepers[0][0] <= self._now:
+            future = heapq.heappop(self._sleepers)[2]
+            if not future.done():
+                future.set_result(None)
+
+    async def run_for(self, delay_s: float, *, turns: int = 20) -> None:
+        """Let `delay_s` pass deadline by deadline, giving the tasks woken at each one `turns` turns of the loop."""
+        end = self._now + delay_s
+        await settle(turns)
+        while (due := self.next_deadline) is not None and due <= end:
+            self.advance(max(0.0, due - self._now))
+            await settle(turns)
+        self.advance(end - self._now)
+        await settle(turns)
+
+
+async def settle(turns: int = 20) -> None:
+    """Every task that could run without waiting for the outside has had `turns` turns."""
+    for _ in range(turns):
+        await asyncio.sleep(0)

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first question a caller has about a failure is whether trying again helps; that is the first split."""
+
+
+class MeshError(Exception):
+    """Base of every error we raise on purpose."""
+
+
+class TransientError(MeshError):
+    """Trying again later can succeed without anybody changing anything."""
+
+
+class PermanentError(MeshError):
+    """A person, or a new record, must change something first."""

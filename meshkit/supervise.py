@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keep a task running: its failure stays its own, and is tried again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from meshkit.backoff import Backoff
+from meshkit.clock import Clock
+from meshkit.errors import TransientError
+
+log = logging.getLogger(__name__)
+
+
+async def supervise(
+    name: str,
+    run: Callable[[], Awaitable[None]],
+    *,
+    backoff: Backoff,
+    clock: Clock,
+    retry_on: tuple[type[BaseException], ...] = (OSError, TransientError),
+    on_failure: Callable[[BaseException, float], None] | None = None,
+) -> None:
+    """`run` has returned, after as many attempts as it took.
+
+    An attempt that outlived the longest delay counts as a success: the next failure waits the minimum again.
+    `on_failure` gets each failure and the delay until the next attempt. Raises whatever is not in `retry_on`.
+    """
+    while True:
+        started = clock.monotonic()
+        try:
+            await run()
+        except retry_on as exc:
+            if clock.monotonic() - started > backoff.maximum_s:
+                backoff.reset()
+            delay_s = backoff.next()
+            log.warning("task failed, retrying", extra={"task": name, "delay_s": delay_s, "error": repr(exc)[:256]})
+            if on_failure is not None:
+                on_failure(exc, delay_s)
+            await clock.sleep(delay_s)
+        else:
+            return

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bell that any number of tasks can wait for. Rings are counted, so none is lost between looking and waiting."""
+
+from __future__ import annotations
+
+import asyncio
+
+from meshkit.clock import Clock
+
+
+class Wake:
+    """`count` is the number of rings so far. Must be rung and awaited on one event loop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    def set(self) -> None:
+        """Everybody waiting goes on."""
+        self.count += 1
+        waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self, seen: int | None = None) -> int:
+        """Return the count once it is beyond `seen` (default: the count at the time of the call)."""
+        after = self.count if seen is None else seen
+        while self.count <= after:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.discard(waiter)
+        return self.count
+
+
+async def wait_for_ring(wake: Wake, seen: int, delay_s: float | None, clock: Clock) -> bool:
+    """True when the bell rang beyond `seen`, False when `delay_s` passed first (None: wait for ever)."""
+    if wake.count > seen:
+        return True
+    if delay_s is None:
+        await wake.wait(seen)
+        return True
+    ring = asyncio.ensure_future(wake.wait(seen))
+    timer = asyncio.ensure_future(clock.sleep(delay_s))
+    try:
+        await asyncio.wait({ring, timer}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (ring, timer):
+            task.cancel()
+        await asyncio.gather(ring, timer, return_exceptions=True)
+    return wake.count > seen
