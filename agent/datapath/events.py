@@ -1,29 +1,99 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records out of the kernel's ring buffer."""
+"""Records out of the kernel's ring buffer: two memory maps and a descriptor the event loop waits on.
+
+Source: Documentation/bpf/ringbuf.rst. The consumer position is ours to write, the producer position and the data are
+the kernel's; a record's length word carries a busy and a discard bit.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
+import mmap
+import os
+import struct
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
 
+from agent.datapath import kernel, syscall
 from agent.datapath.flow_layout import DatapathEvent
+
+_BUSY: Final = 1 << 31
+_DISCARD: Final = 1 << 30
+_HEADER_BYTES: Final = 8
+_LOST_REASONS: Final = 2
 
 
 class EventRing:
     """The consumer side of mesh_events; there is one per node at a time."""
 
-    def drain(self, limit: int = 4096) -> list[DatapathEvent]:
-        """Up to `limit` waiting events, oldest first; never blocks."""
-        raise NotImplementedError
+    def __init__(self, ring_path: Path, lost_path: Path) -> None:
+        self._fd = syscall.get_pinned(ring_path)
+        self._lost_map = kernel.RawMap(syscall.get_pinned(lost_path))
+        size, page = syscall.map_info(self._fd).max_entries, mmap.PAGESIZE
+        self._mask = size - 1
+        self._consumer = mmap.mmap(self._fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._producer = mmap.mmap(self._fd, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
+        self._position = ctypes.c_uint64.from_buffer(self._consumer)
+        self._data = memoryview(self._producer)[page:]
+        self._end = memoryview(self._producer)[:8].cast("Q")
 
-    def batches(self, limit: int = 4096) -> AsyncIterator[list[DatapathEvent]]:
-        """Non-empty batches for as long as the loop runs; cancel to stop."""
-        raise NotImplementedError
+    def drain(self, limit: int = 4096) -> list[DatapathEvent]:
+        """Up to `limit` waiting events, oldest first; never blocks. Records of another version are skipped."""
+        found: list[DatapathEvent] = []
+        position, end = self._position.value, self._end[0]
+        while position < end and len(found) < limit:
+            start = position & self._mask
+            word = int.from_bytes(self._data[start : start + 4], "little")
+            if word & _BUSY:
+                break
+            length = word & ~(_BUSY | _DISCARD)
+            if not word & _DISCARD:
+                _decode_into(found, bytes(self._data[start + _HEADER_BYTES : start + _HEADER_BYTES + length]))
+            position += (length + _HEADER_BYTES + 7) & ~7
+        self._position.value = position
+        return found
+
+    async def batches(self, limit: int = 4096) -> AsyncIterator[list[DatapathEvent]]:
+        """Non-empty batches for as long as the loop runs; cancel to stop. One iteration at a time."""
+        loop, ready = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._fd, ready.set)
+        try:
+            while True:
+                ready.clear()
+                batch = self.drain(limit)
+                if batch:
+                    yield batch
+                    await asyncio.sleep(0)
+                else:
+                    await ready.wait()
+        finally:
+            loop.remove_reader(self._fd)
 
     @property
     def lost(self) -> int:
         """Events the kernel could not deliver since the maps were made: buffer full or over the rate."""
-        raise NotImplementedError
+        cpus = kernel.possible_cpus()
+        total = 0
+        for why in range(_LOST_REASONS):
+            raw = self._lost_map.get(struct.pack("<I", why), 8 * cpus)
+            total += sum(struct.unpack(f"<{cpus}Q", raw)) if raw else 0
+        return total
 
     def close(self) -> None:
         """Unmap; the ring stays in the kernel."""
-        raise NotImplementedError
+        self._data.release()
+        self._end.release()
+        del self._position
+        self._consumer.close()
+        self._producer.close()
+        self._lost_map.close()
+        os.close(self._fd)
+
+
+def _decode_into(found: list[DatapathEvent], raw: bytes) -> None:
+    try:
+        found.append(DatapathEvent.unpack(raw))
+    except (ValueError, struct.error):
+        return

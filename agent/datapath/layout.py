@@ -33,6 +33,7 @@ _IPCACHE_BASE_BITS: Final = 32
 _POLICY_PEER_BITS: Final = 64
 _POLICY_PROTOCOL_BITS: Final = 80
 _PORT_BITS: Final = 16
+POLICY_L4_BITS_OFFSET: Final = 3
 
 
 class Direction(IntEnum):
@@ -290,6 +291,11 @@ class PolicyKey(NamedTuple):
     protocol: int = 0
     port: int = 0
     port_bits: int = 0
+
+    @property
+    def l4_bits(self) -> int:
+        """0 any protocol, 8 a protocol, 9..24 a protocol and a port prefix."""
+        return 8 + self.port_bits if self.protocol else 0
 
     def pack(self) -> bytes:
         """16 bytes."""

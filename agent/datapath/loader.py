@@ -3,44 +3,194 @@
 
 from __future__ import annotations
 
-from agent.datapath.config import NodeConfig
+import logging
+import shutil
+import struct
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from agent.datapath import features, kernel, netlink, spec, syscall
+from agent.datapath.address import pack4
+from agent.datapath.attach import Attacher, Attachment, Hook
+from agent.datapath.config import OVERLAY_DEVICE, VXLAN_OVERHEAD, AttachMode, NodeConfig
+from agent.datapath.errors import KernelError
 from agent.datapath.events import EventRing
+from agent.datapath.layout import LOOPBACK_ADDRESS
+from agent.datapath.libbpf import BpfObject
 from agent.datapath.maps import Maps
+from agent.datapath.pins import MapPins
+
+log = logging.getLogger(__name__)
+OBJECT_DIRECTORY: Final = Path(__file__).parent / "bpf"
+OBJECTS: Final = ("mesh_pod.bpf.o", "mesh_overlay.bpf.o")
+FROM_CONTAINER: Final = "mesh_from_container"
+TO_CONTAINER: Final = "mesh_to_container"
+FROM_OVERLAY: Final = "mesh_from_overlay"
+_CONFIG = struct.Struct("<4s4s7I2sH")
+_PEER_REDIRECT: Final = 1
+_IDENTITY_BITS: Final = 24
+_POD_HOOKS: Final = {Hook.INGRESS: FROM_CONTAINER, Hook.EGRESS: TO_CONTAINER}
 
 
 class Datapath:
     """The kernel side of one node. Everything stays pinned when the process ends; traffic does not notice."""
 
-    def __init__(self, config: NodeConfig) -> None:
-        self._config = config
+    def __init__(self, config: NodeConfig, object_directory: Path = OBJECT_DIRECTORY) -> None:
+        self._config, self._object_directory = config, object_directory
+        self._pins = config.pin_directory
+        self._programs: dict[str, int] = {}
+        self._objects: list[BpfObject] = []
+        self._maps: Maps | None = None
+        self.mtu = 0
+        self.overlay_ifindex = 0
 
     def open(self) -> Maps:
         """Load programs, take over or create pinned maps, bring up the overlay device. Idempotent.
 
-        Raises: DatapathError (permanent: the kernel refuses the programs; transient: a device or map call failed).
+        Interfaces a former process attached run the new programs afterwards, without losing a packet. If a map could
+        not keep its entries (another record layout), they go on with the old programs and maps until attach(), which
+        is to be called once the maps are filled again.
+        Raises: LoadError (permanent: kernel or libbpf refuse the objects), KernelError (transient).
         """
-        raise NotImplementedError
+        if self._maps is not None:
+            return self._maps
+        self._prepare_overlay()
+        map_pins = MapPins(self._pins)
+        map_pins.prepare()
+        (self._pins / "links").mkdir(exist_ok=True)
+        for name in OBJECTS:
+            self._load(self._object_directory / name, map_pins)
+        complete = map_pins.swap()
+        self._pin_programs()
+        if complete:
+            self._take_over()
+        self._maps = kernel.kernel_maps(self._pins)
+        log.info("datapath loaded", extra={"path": str(self._pins)})
+        return self._maps
 
     def attach(self, ifindex: int) -> None:
         """The endpoint's interface runs this object's programs; write the endpoint maps first. Idempotent."""
-        raise NotImplementedError
+        device = netlink.device_by_index(ifindex)
+        if device is not None and device.mtu > self.mtu:
+            log.warning("pod MTU leaves no room for the overlay", extra={"endpoint": device.name, "error": device.mtu})
+        self._attach_overlay()
+        for hook, program in _POD_HOOKS.items():
+            self._attacher.attach(Attachment("pod", ifindex, hook), self._programs[program], program)
 
     def detach(self, ifindex: int) -> None:
-        """The interface runs none of our programs; absent is fine."""
-        raise NotImplementedError
+        """The interface runs none of our programs; absent is fine. Delete its endpoint entries afterwards."""
+        for hook in _POD_HOOKS:
+            self._attacher.detach(Attachment("pod", ifindex, hook))
 
     def attached(self) -> set[int]:
         """Interfaces that run our programs now, also those a former process attached."""
-        raise NotImplementedError
+        live = self._attacher.attachments()
+        hooks = set(_POD_HOOKS)
+        indexes = {a.ifindex for a in live if a.role == "pod"}
+        return {i for i in indexes if {a.hook for a in live if a.role == "pod" and a.ifindex == i} == hooks}
 
     def event_ring(self) -> EventRing:
         """A reader of this node's events; one at a time."""
-        raise NotImplementedError
+        directory = self._pins / "maps"
+        return EventRing(directory / spec.EVENTS_NAME, directory / spec.LOST_NAME)
 
     def uninstall(self) -> None:
         """Nothing of ours is left: programs, links, maps, pins, overlay device."""
-        raise NotImplementedError
+        for attachment in self._attacher.attachments():
+            self._attacher.detach(attachment)
+        netlink.remove_device(OVERLAY_DEVICE)
+        self.close()
+        if self._pins.is_dir():
+            shutil.rmtree(self._pins)
 
     def close(self) -> None:
         """Give back file descriptors; nothing else changes."""
-        raise NotImplementedError
+        for program_object in self._objects:
+            program_object.close()
+        self._objects.clear()
+        self._programs.clear()
+        if self._maps is not None:
+            for opened in _kernel_maps_of(self._maps):
+                opened.close()
+        self._maps = None
+
+    def program_fd(self, name: str) -> int:
+        """Descriptor of a loaded program, for test runs and inspection."""
+        return self._programs[name]
+
+    def statistics(self) -> dict[str, str]:
+        """The verifier's figures for each program, as loaded by this process."""
+        merged: dict[str, str] = {}
+        for program_object in self._objects:
+            merged.update(program_object.statistics())
+        return merged
+
+    @cached_property
+    def _attacher(self) -> Attacher:
+        return Attacher(self._pins / "links", use_tcx=self._wants_tcx())
+
+    def _wants_tcx(self) -> bool:
+        if self._config.attach_mode is AttachMode.AUTO:
+            return features.has_tcx() is features.Presence.PRESENT
+        return self._config.attach_mode is AttachMode.TCX
+
+    def _prepare_overlay(self) -> None:
+        config = self._config
+        underlay = (
+            netlink.device(config.underlay_device)
+            if config.underlay_device
+            else netlink.device_with_address(config.node_address)
+        )
+        if underlay is None and not config.mtu:
+            raise KernelError("find the underlay device", 19, config.underlay_device or config.node_address)
+        self.mtu = config.mtu or (underlay.mtu if underlay else 0) - VXLAN_OVERHEAD
+        self.overlay_ifindex = netlink.ensure_overlay(OVERLAY_DEVICE, config.vxlan_port, self.mtu)
+        netlink.set_sysctl(f"net.ipv4.conf.{OVERLAY_DEVICE}.rp_filter", "0")
+        netlink.set_sysctl(f"net.ipv6.conf.{OVERLAY_DEVICE}.disable_ipv6", "1")
+
+    def _constants(self) -> bytes:
+        """`struct config` of bpf/abi.h."""
+        config = self._config
+        addresses = (pack4(config.node_address), pack4(LOOPBACK_ADDRESS))
+        numbers = (self.overlay_ifindex, config.cluster_id, _IDENTITY_BITS - config.cluster_id_bits)
+        flags = _PEER_REDIRECT if config.peer_redirect else 0
+        rest = (flags, config.mark, config.events_per_s, self.mtu)
+        return _CONFIG.pack(*addresses, *numbers, *rest, struct.pack("!H", config.vxlan_port), 0)
+
+    def _load(self, path: Path, map_pins: MapPins) -> None:
+        program_object = BpfObject(path, map_pins.directory)
+        self._objects.append(program_object)
+        program_object.set_constants(self._constants())
+        for name in program_object.map_names():
+            if name in self._config.max_entries:
+                program_object.set_max_entries(name, self._config.max_entries[name])
+        map_pins.choose(program_object)
+        program_object.keep_statistics()
+        program_object.load()
+        for name in program_object.program_names():
+            self._programs[name] = program_object.program_fd(name)
+
+    def _pin_programs(self) -> None:
+        directory = self._pins / "programs"
+        directory.mkdir(exist_ok=True)
+        for name, fd in self._programs.items():
+            path = directory / name
+            path.unlink(missing_ok=True)
+            syscall.pin(fd, path)
+
+    def _take_over(self) -> None:
+        self._attach_overlay()
+        for attachment in self._attacher.attachments():
+            if attachment.role == "pod":
+                program = _POD_HOOKS[attachment.hook]
+                self._attacher.attach(attachment, self._programs[program], program)
+
+    def _attach_overlay(self) -> None:
+        attachment = Attachment("overlay", self.overlay_ifindex, Hook.INGRESS)
+        self._attacher.attach(attachment, self._programs[FROM_OVERLAY], FROM_OVERLAY)
+
+
+def _kernel_maps_of(maps: Maps) -> list[kernel.KernelMap]:  # type: ignore[type-arg]
+    values = [getattr(maps, name) for name in Maps.__dataclass_fields__]
+    return [value for value in values if isinstance(value, kernel.KernelMap)]

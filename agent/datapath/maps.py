@@ -25,23 +25,9 @@ from agent.datapath.layout import (
     ServiceKey,
     ServiceValue,
 )
-from meshkit.errors import TransientError
-
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-
-class MapError(TransientError):
-    """A map refused a call; `done` records of the call were applied, in order, before it did."""
-
-    def __init__(self, name: str, operation: str, errno: int, done: int) -> None:
-        super().__init__(f"map {name}: {operation} stopped after {done}: errno {errno}")
-        self.name, self.operation, self.errno, self.done = name, operation, errno, done
-
-
-class MapFullError(MapError):
-    """No room for a new key: a health condition, and worth trying again after something was deleted."""
 
 
 class Record(Protocol):

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from agent.datapath import spec
+from agent.datapath.errors import MapError, MapFullError
 from agent.datapath.layout import BackendKey, BackendValue, ServiceKey, ServiceValue
-from agent.datapath.maps import Map, MapError, MapFullError, MapInfo, Maps, Record
+from agent.datapath.maps import Map, MapInfo, Maps, Record
 
 K = TypeVar("K", bound=Record)
 V = TypeVar("V", bound=Record)

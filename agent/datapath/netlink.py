@@ -1,9 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Devices of the node's network namespace: overlay, endpoint discovery, MTU, sysctls."""
+"""Devices of the node's network namespace: overlay, endpoint discovery, MTU, tc filters. Raises KernelError.
+
+The process runs inside that namespace already. Each call is one short netlink conversation in a thread of its own,
+because pyroute2's synchronous face brings its own event loop; callers wait for it, whether they run in a loop or not.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import errno
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+from agent.datapath.errors import KernelError
+
+T = TypeVar("T")
+INGRESS_PARENT: Final = 0xFFFFFFF2
+EGRESS_PARENT: Final = 0xFFFFFFF3
+_CLSACT: Final = 0xFFFF0000
+_FILTER_HANDLE: Final = 1
+_FILTER_PRIORITY: Final = 0xC111
+_DISCARD_PORT: Final = 9
 
 
 class EndpointInterface(NamedTuple):
@@ -14,9 +33,219 @@ class EndpointInterface(NamedTuple):
     node_mac: str
 
 
+class Device(NamedTuple):
+    """An interface of the node."""
+
+    ifindex: int
+    name: str
+    mtu: int
+    kind: str
+
+
+def _converse(operation: str, talk: Callable[[Any], T]) -> T:
+    """talk(IPRoute) in a new thread of this network namespace; its error is ours."""
+    outcome: list[T] = []
+    failure: list[Exception] = []
+
+    def run() -> None:
+        from pyroute2 import IPRoute, NetlinkError
+
+        try:
+            with IPRoute() as route:
+                outcome.append(talk(route))
+        except NetlinkError as exc:
+            failure.append(KernelError(operation, exc.code or errno.EIO, str(exc)[:256]))
+        except OSError as exc:
+            failure.append(KernelError(operation, exc.errno or errno.EIO, str(exc)[:256]))
+
+    thread = threading.Thread(target=run, name="netlink")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+def _kind(link: Any) -> str:
+    info = link.get_attr("IFLA_LINKINFO")
+    return str(info.get_attr("IFLA_INFO_KIND") or "") if info else ""
+
+
+def _device(link: Any) -> Device:
+    return Device(link["index"], link.get_attr("IFLA_IFNAME"), link.get_attr("IFLA_MTU"), _kind(link))
+
+
+def device(name: str) -> Device | None:
+    """The device of that name, or None."""
+
+    def talk(route: Any) -> Device | None:
+        found = route.link_lookup(ifname=name)
+        return _device(route.get_links(found[0])[0]) if found else None
+
+    return _converse(f"look up {name}", talk)
+
+
+def device_by_index(ifindex: int) -> Device | None:
+    """The device with that index, or None."""
+    found = [d for d in devices() if d.ifindex == ifindex]
+    return found[0] if found else None
+
+
+def devices() -> list[Device]:
+    """Every device of the namespace."""
+    return _converse("list devices", lambda route: [_device(link) for link in route.get_links()])
+
+
+def device_with_address(address: str) -> Device | None:
+    """The device that holds this address, or None."""
+
+    def talk(route: Any) -> Device | None:
+        for entry in route.get_addr(family=socket.AF_INET):
+            if address in (entry.get_attr("IFA_LOCAL"), entry.get_attr("IFA_ADDRESS")):
+                return _device(route.get_links(entry["index"])[0])
+        return None
+
+    return _converse(f"look up {address}", talk)
+
+
+def ensure_overlay(name: str, port: int, mtu: int) -> int:
+    """A collect-metadata VXLAN device of that name, port and MTU is up; its ifindex.
+
+    A device of that name with other settings is replaced. It learns nothing: programs say where packets go.
+    """
+
+    def talk(route: Any) -> int:
+        found = route.link_lookup(ifname=name)
+        if found and not _is_overlay(route.get_links(found[0])[0], port):
+            route.link("del", index=found[0])
+            found = ()
+        if not found:
+            options = {"vxlan_collect_metadata": True, "vxlan_learning": False, "vxlan_port": port}
+            route.link("add", ifname=name, kind="vxlan", mtu=mtu, **options)
+            found = route.link_lookup(ifname=name)
+        route.link("set", index=found[0], mtu=mtu, state="up")
+        return int(found[0])
+
+    return _converse(f"create {name}", talk)
+
+
+def _is_overlay(link: Any, port: int) -> bool:
+    info = link.get_attr("IFLA_LINKINFO")
+    data = info.get_attr("IFLA_INFO_DATA") if info else None
+    if not data or _kind(link) != "vxlan":
+        return False
+    return bool(data.get_attr("IFLA_VXLAN_COLLECT_METADATA")) and int(data.get_attr("IFLA_VXLAN_PORT")) == port
+
+
+def remove_device(name: str) -> None:
+    """No device of that name exists."""
+
+    def talk(route: Any) -> None:
+        for ifindex in route.link_lookup(ifname=name):
+            route.link("del", index=ifindex)
+
+    _converse(f"remove {name}", talk)
+
+
 def endpoint_interface(address: str) -> EndpointInterface | None:
     """Where the node delivers this pod address, or None while no veth route or neighbour for it exists.
 
-    Works with any CNI plugin that routes each pod over a host-side veth. Raises: NetlinkError.
+    Works with any CNI plugin that routes each pod over a host-side veth. An unresolved neighbour is asked for, so
+    that a later call succeeds.
     """
-    raise NotImplementedError
+
+    def talk(route: Any) -> EndpointInterface | None:
+        ways = list(route.route("get", dst=address))
+        ifindex = ways[0].get_attr("RTA_OIF") if ways else None
+        if not ifindex or ways[0].get_attr("RTA_GATEWAY"):
+            return None
+        link = route.get_links(ifindex)[0]
+        if _kind(link) != "veth":
+            return None
+        for entry in route.get_neighbours(family=socket.AF_INET, ifindex=ifindex):
+            mac = entry.get_attr("NDA_LLADDR")
+            if mac and entry["ifindex"] == ifindex and entry.get_attr("NDA_DST") == address:
+                return EndpointInterface(ifindex, mac, link.get_attr("IFLA_ADDRESS"))
+        _ask_neighbour(address)
+        return None
+
+    try:
+        return _converse(f"find the endpoint of {address}", talk)
+    except KernelError as exc:
+        if exc.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+            return None
+        raise
+
+
+def _ask_neighbour(address: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.sendto(b"", (address, _DISCARD_PORT))
+        except OSError:
+            return
+
+
+def replace_filter(ifindex: int, parent: int, program_fd: int, name: str) -> None:
+    """The interface's clsact hook runs this program at our priority, from one packet to the next."""
+
+    def talk(route: Any) -> None:
+        if not any(q.get_attr("TCA_KIND") == "clsact" for q in route.get_qdiscs(index=ifindex)):
+            route.tc("add", "clsact", index=ifindex)
+        options = {"fd": program_fd, "name": name, "direct_action": True, "classid": 1}
+        place = {"handle": _FILTER_HANDLE, "prio": _FILTER_PRIORITY, "protocol": 3, "parent": parent}
+        route.tc("replace-filter", "bpf", index=ifindex, **place, **options)
+
+    _converse(f"attach {name}", talk)
+
+
+def _our_filters(route: Any, ifindex: int, parent: int) -> list[Any]:
+    found = route.get_filters(index=ifindex, parent=parent)
+    return [f for f in found if f["info"] >> 16 == _FILTER_PRIORITY and f.get_attr("TCA_KIND") == "bpf"]
+
+
+def has_filter(ifindex: int, parent: int) -> bool:
+    """The clsact hook of an existing interface runs a program at our priority."""
+
+    def talk(route: Any) -> bool:
+        if not any(q.get_attr("TCA_KIND") == "clsact" for q in route.get_qdiscs(index=ifindex)):
+            return False
+        return bool(_our_filters(route, ifindex, parent))
+
+    try:
+        return _converse("list filters", talk)
+    except KernelError as exc:
+        if exc.errno == errno.ENODEV:
+            return False
+        raise
+
+
+def remove_filters(ifindex: int) -> None:
+    """The interface has none of our filters, and no clsact qdisc if ours were its last."""
+
+    def talk(route: Any) -> None:
+        if not any(q.get_attr("TCA_KIND") == "clsact" for q in route.get_qdiscs(index=ifindex)):
+            return
+        parents = (INGRESS_PARENT, EGRESS_PARENT)
+        for parent in parents:
+            for _ in _our_filters(route, ifindex, parent):
+                route.tc("del-filter", "bpf", index=ifindex, parent=parent, prio=_FILTER_PRIORITY, protocol=3)
+        if not any(list(route.get_filters(index=ifindex, parent=parent)) for parent in parents):
+            route.tc("del", "clsact", index=ifindex)
+
+    try:
+        _converse("remove filters", talk)
+    except KernelError as exc:
+        if exc.errno != errno.ENODEV:
+            raise
+
+
+def set_sysctl(name: str, value: str) -> bool:
+    """The setting has this value; False where the process may not write it. `name` like net.ipv4.ip_forward."""
+    path = Path("/proc/sys") / name.replace(".", "/")
+    try:
+        if path.read_text(encoding="ascii").strip() != value:
+            path.write_text(value, encoding="ascii")
+    except OSError:
+        return False
+    return True

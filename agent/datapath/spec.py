@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -25,13 +26,25 @@ class MapSpec(Generic[K, V]):
     max_entries: int
     is_prefix_map: bool = False
     is_per_cpu: bool = False
+    encode: Callable[[K, V], bytes] = lambda _key, value: value.pack()
 
 
 SERVICES: Final = MapSpec("mesh_services", layout.ServiceKey, layout.ServiceValue, 12, 12, 1 << 19)
 BACKENDS: Final = MapSpec("mesh_backends", layout.BackendKey, layout.BackendValue, 4, 12, 1 << 18)
 MEMBERS: Final = MapSpec("mesh_members", layout.MemberKey, layout.MemberValue, 8, 4, 1 << 19)
 IPCACHE: Final = MapSpec("mesh_ipcache", layout.IpcacheKey, layout.IpcacheValue, 24, 24, 1 << 20, is_prefix_map=True)
-POLICY: Final = MapSpec("mesh_policy", layout.PolicyKey, layout.PolicyValue, 16, 12, 1 << 18, is_prefix_map=True)
+
+
+def _encode_policy(key: layout.PolicyKey, value: layout.PolicyValue) -> bytes:
+    """The value repeats how specific its key is: a lookup does not tell which prefix it hit."""
+    raw = bytearray(value.pack())
+    raw[layout.POLICY_L4_BITS_OFFSET] = key.l4_bits
+    return bytes(raw)
+
+
+POLICY: Final = MapSpec(
+    "mesh_policy", layout.PolicyKey, layout.PolicyValue, 16, 12, 1 << 18, is_prefix_map=True, encode=_encode_policy
+)
 ENDPOINTS_BY_ADDRESS: Final = MapSpec("mesh_ep_address", layout.AddressKey, layout.EndpointValue, 16, 44, 1 << 12)
 ENDPOINTS_BY_IFINDEX: Final = MapSpec("mesh_ep_ifindex", layout.IfindexKey, layout.EndpointValue, 4, 44, 1 << 12)
 CONNTRACK_TCP: Final = MapSpec("mesh_ct_tcp", flow_layout.ConntrackKey, flow_layout.ConntrackValue, 16, 56, 1 << 18)

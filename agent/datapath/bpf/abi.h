@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Every struct that user space shares with the programs, and the numbers in them. Mirrored by layout.py and
+ * flow_layout.py; a test compares both through BTF. No struct has an implicit hole; addresses are 16 bytes where IPv6
+ * will need them, IPv4 first and zeros after. A change of meaning needs a new ABI_VERSION. */
+#pragma once
+#include <linux/types.h>
+
+#define ABI_VERSION 1
+
+enum protocol_number { PROTO_ICMP = 1, PROTO_TCP = 6, PROTO_UDP = 17, PROTO_SCTP = 132 };
+
+enum service_flag { SERVICE_AFFINITY = 1 };
+enum backend_state { BACKEND_ACTIVE = 0, BACKEND_TERMINATING = 1, BACKEND_QUARANTINED = 2, BACKEND_MAINTENANCE = 3 };
+enum direction { EGRESS = 0, INGRESS = 1 };
+enum endpoint_flag { ENFORCE_INGRESS = 1, ENFORCE_EGRESS = 2 };
+enum conntrack_kind { CT_EGRESS = 0, CT_INGRESS = 1, CT_SERVICE = 2 };
+enum conntrack_flag {
+	CT_LOOPBACK = 1,	/* a pod reached itself through a service */
+	CT_CLOSING_FORWARD = 2,
+	CT_CLOSING_REPLY = 4,
+	CT_SEEN_REPLY = 8,
+	CT_VIA_STACK = 16,	/* came through the node's stack: replies go back that way */
+};
+enum identity_number {
+	ID_UNKNOWN = 0,
+	ID_HOST = 1,
+	ID_WORLD = 2,
+	ID_REMOTE_NODE = 6,
+	ID_KUBE_APISERVER = 7,
+	ID_FIRST_CLUSTER_SCOPED = 256,
+};
+#define IDENTITY_BITS 24
+
+/* Cilium's numbers where they exist; 240 and above are ours. Below 128: forwarded. */
+enum reason {
+	TO_ENDPOINT = 0,
+	TO_OVERLAY = 1,
+	TO_STACK = 2,
+	UNJUDGED_TO_STACK = 3,
+	DROP_INVALID_SOURCE = 132,
+	DROP_POLICY = 133,
+	DROP_INVALID_PACKET = 134,
+	DROP_FRAG_NEEDED = 136,
+	DROP_UNSUPPORTED_L3 = 139,
+	DROP_WRITE = 141,
+	DROP_NO_TUNNEL_KEY = 147,
+	DROP_UNROUTABLE = 151,
+	DROP_CT_FULL = 155,
+	DROP_NO_BACKEND = 158,
+	DROP_NO_CONFIGURATION = 165,
+	DROP_UNSUPPORTED_L2 = 166,
+	DROP_ENCAPSULATION = 170,
+	DROP_INVALID_IDENTITY = 171,
+	DROP_UNKNOWN_SENDER = 172,
+	DROP_FIRST_FRAGMENT_MISSING = 175,
+	DROP_PROXY = 180,
+	DROP_DENY_RULE = 181,
+	DROP_INVALID_CLUSTER = 192,
+	DROP_TTL = 196,
+	DROP_UNKNOWN_IDENTITY = 240,
+	DROP_UNRELATED_ICMP = 241,
+};
+
+enum event_type { EVENT_DROP = 1, EVENT_TRACE = 4, EVENT_VERDICT = 5 };
+enum trace_point { POINT_ENDPOINT = 0, POINT_STACK = 3, POINT_OVERLAY = 4 };
+enum trace_reason { TRACE_NEW = 1, TRACE_REPLY = 3 };
+enum policy_match {
+	MATCH_NONE = 0, MATCH_L3_ONLY = 1, MATCH_L3_L4 = 2, MATCH_L4_ONLY = 3, MATCH_ALL = 4, MATCH_L3_PROTO = 5,
+	MATCH_PROTO_ONLY = 6,
+};
+
+/* Slot 0 is the frontend: its backend_id is the affinity timeout in seconds, its count the number of slots. */
+struct service_key { __be32 address; __be16 port; __u16 slot; __u8 protocol, scope; __u16 pad; };
+struct service_value { __u32 backend_id, service_id; __u16 count; __u8 flags, algorithm; };
+struct backend_value { __be32 address; __be16 port; __u8 protocol, state; __u16 cluster_id; __u8 zone, pad; };
+struct member_key { __u32 service_id, backend_id; };
+struct affinity_key { __u64 client; __u32 service_id; __u8 kind, pad[3]; };
+struct affinity_value { __u64 last_used_ns; __u32 backend_id, pad; };
+
+/* identity 0: the address is known, who it is not yet. tunnel 0: not behind a tunnel. */
+struct ipcache_key { __u32 prefix_length; __u16 cluster_id; __u8 pad, family; __u8 address[16]; };
+struct ipcache_value { __u32 identity; __u8 tunnel[16]; __u8 flags, pad; __u16 cluster_id; };
+
+/* The port comes last so that a prefix of it is a port range; protocol and port are wild when cut off.
+ * l4_bits of the value: 0, 8 (protocol), 9..24 (protocol and port prefix), as in its key. */
+struct policy_key {
+	__u32 prefix_length; __u16 endpoint_id; __u8 direction, pad; __u32 identity; __u8 protocol, pad2; __be16 port;
+};
+struct policy_value { __be16 proxy_port; __u8 deny, l4_bits; __u32 precedence, rule_id; };
+
+struct endpoint_value {
+	__u32 ifindex; __u16 endpoint_id, flags; __u32 identity, policy_revision; __u8 mac[6], node_mac[6], address[16];
+};
+
+/* Addresses and ports of the direction in which the flow was opened. */
+struct conntrack_key { __be32 source, destination; __be16 source_port, destination_port; __u8 protocol, kind; __u16 pad; };
+/* nat_*: EGRESS: the frontend replies are made to come from. SERVICE: the backend. Port 0: no translation. */
+struct conntrack_value {
+	__u64 packets, bytes; __u32 lifetime, peer_identity, backend_id, policy_revision; __u8 nat_address[16];
+	__be16 nat_port; __u16 flags; __u8 tcp_forward, tcp_reply; __be16 proxy_port;
+};
+
+struct fragment_key { __be32 source, destination; __be16 id; __u8 protocol, pad; };
+struct fragment_value { __be16 source_port, destination_port, policy_port, pad; };
+
+struct metric_value { __u64 packets, bytes; };
+
+#define EVENT_VERSION 1
+struct event {
+	__u64 timestamp_ns;
+	__u8 version, type, reason, direction, protocol, tcp_flags; __u16 endpoint_id;
+	__u32 length, source_identity, destination_identity, rule_id, ifindex, pad;
+	__be16 source_port, destination_port, frontend_port; __u8 match_and_point, family;
+	__u8 source[16], destination[16], frontend[16];
+};
+
+enum config_flag { CONFIG_PEER_REDIRECT = 1 };
+struct config {
+	__be32 node_address, loopback_address;
+	__u32 overlay_ifindex, cluster_id, cluster_shift, flags, mark, events_per_s, overlay_mtu;
+	__be16 vxlan_port; __u16 pad;
+};

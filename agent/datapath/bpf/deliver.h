@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The last step on this node: reply translation or ingress policy, then into the pod. */
+#pragma once
+#include "flow.h"
+#include "icmp.h"
+#include "ipcache.h"
+#include "nat.h"
+
+/* VIA_STACK: the node's stack brings the packet, it only needs a verdict. REPLY_ONLY: nothing new may come this way.
+ * HAIRPIN: the pod's own packet comes back to it, judged by nobody. */
+enum deliver_how { DELIVER = 0, DELIVER_VIA_STACK = 1, DELIVER_REPLY_ONLY = 2, DELIVER_HAIRPIN = 4 };
+
+/* The pod expects the frontend's answer, and its own address instead of the loopback address. */
+inlined int translate_reply(struct __sk_buff *skb, struct packet *p, const struct conntrack_value *v)
+{
+	__be32 frontend, backend = p->source;
+	__be16 port = v->nat_port;
+	__u16 flags = v->flags;
+	if (!port)
+		return 0;
+	__builtin_memcpy(&frontend, v->nat_address, 4);
+	p->frontend = frontend;
+	p->frontend_port = port;
+	if (nat_source(skb, p, frontend, port))
+		return DROP_WRITE;
+	return flags & CT_LOOPBACK ? nat_destination(skb, p, backend, 0) : 0;
+}
+
+/* 0, or the reason to drop. */
+outline int admit(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *to, int how)
+{
+	struct conntrack_key key;
+	struct conntrack_value *v;
+	if (p->kind & KIND_ICMP_ERROR)
+		return related(skb, p, CT_EGRESS);
+	if (!opens_connection(p)) {
+		ct_key_reverse(&key, p, CT_EGRESS);
+		v = ct_lookup(&key);
+		if (v) {
+			touch_reply(skb, p, v);
+			return translate_reply(skb, p, v);
+		}
+	}
+	if (how & DELIVER_REPLY_ONLY)
+		return DROP_UNROUTABLE;
+	p->conntrack_flags = how & DELIVER_VIA_STACK ? CT_VIA_STACK : 0;
+	p->frontend_port = 0;
+	ct_key_forward(&key, p, CT_INGRESS);
+	return track(skb, p, to, &key, ct_lookup(&key));
+}
+
+inlined int enter(struct __sk_buff *skb, const struct packet *p, const struct endpoint_value *to)
+{
+	if (bpf_skb_store_bytes(skb, 0, to->mac, 6, 0) < 0 || bpf_skb_store_bytes(skb, 6, to->node_mac, 6, 0) < 0)
+		return drop(skb, p, DROP_WRITE);
+	if (CONFIG.flags & CONFIG_PEER_REDIRECT)
+		return bpf_redirect_peer(to->ifindex, 0);
+	skb->mark = (skb->mark & ~CONFIG.mark) | CONFIG.mark;	/* to_container must not judge it again */
+	return bpf_redirect(to->ifindex, 0);
+}
+
+outline int deliver(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *to, int how)
+{
+	int r;
+	p->endpoint_id = to->endpoint_id;
+	p->destination_identity = to->identity;
+	p->direction = INGRESS;
+	p->rule_id = 0;
+	p->match = MATCH_NONE;
+	r = how & DELIVER_HAIRPIN ? 0 : admit(skb, p, to, how);
+	if (!r && !(how & DELIVER_VIA_STACK))
+		r = decrement_ttl(skb);
+	if (r)
+		return drop(skb, p, r);
+	if (p->trace)
+		emit(skb, p, EVENT_TRACE, p->trace, POINT_ENDPOINT);
+	count(TO_ENDPOINT, INGRESS, skb->len);
+	return how & DELIVER_VIA_STACK ? PASS : enter(skb, p, to);
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* To another node: VXLAN with the source's identity as VNI, through the collect-metadata device. */
+#pragma once
+#include "events.h"
+#include "csum.h"
+
+#define TUNNEL_TTL 64
+
+inlined int encapsulate(struct __sk_buff *skb, struct packet *p, __be32 node)
+{
+	struct bpf_tunnel_key key = {
+		.tunnel_id = p->source_identity, .remote_ipv4 = bpf_ntohl(node), .tunnel_ttl = TUNNEL_TTL };
+	if (p->source_identity >> IDENTITY_BITS)
+		return drop(skb, p, DROP_INVALID_IDENTITY);
+	int r = decrement_ttl(skb);
+	if (r)
+		return drop(skb, p, r);
+	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX) < 0)
+		return drop(skb, p, DROP_WRITE);
+	if (p->trace)
+		emit(skb, p, EVENT_TRACE, p->trace, POINT_OVERLAY);
+	count(TO_OVERLAY, p->direction, skb->len);
+	return bpf_redirect(CONFIG.overlay_ifindex, 0);
+}
+
+inlined int pass_to_stack(struct __sk_buff *skb, struct packet *p)
+{
+	if (p->trace)
+		emit(skb, p, EVENT_TRACE, p->trace, POINT_STACK);
+	count(TO_STACK, p->direction, skb->len);
+	return PASS;
+}

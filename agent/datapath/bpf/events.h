@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Counters, drop, verdict and trace records. Never in a packet's way: what does not fit is counted as lost. */
+#pragma once
+#include "parse.h"
+
+inlined void count(__u8 reason, __u8 direction, __u32 length)
+{
+	__u32 index = (direction & 1) << 8 | reason;
+	struct metric_value *m = bpf_map_lookup_elem(&mesh_metrics, &index);
+	if (m) {
+		m->packets++;
+		m->bytes += length;
+	}
+}
+
+inlined void count_lost(__u32 why)
+{
+	__u64 *lost = bpf_map_lookup_elem(&mesh_lost, &why);
+	if (lost)
+		++*lost;
+}
+
+/* A bucket per CPU and type holds one second's worth. */
+inlined int within_rate(__u32 type, __u64 now)
+{
+	struct token_bucket *b = bpf_map_lookup_elem(&mesh_event_rate, &type);
+	if (!b)
+		return 0;
+	if (now - b->refilled_ns > 1000000000ULL) {
+		b->tokens = CONFIG.events_per_s;
+		b->refilled_ns = now;
+	}
+	if (!b->tokens)
+		return 0;
+	b->tokens--;
+	return 1;
+}
+
+inlined void fill_addresses(struct __sk_buff *skb, const struct packet *p, struct event *e)
+{
+	__builtin_memset(e->source, 0, sizeof(e->source) * 3);
+	if (p->kind & KIND_IPV6) {
+		bpf_skb_load_bytes(skb, L3_OFFSET + 8, e->source, 16);
+		bpf_skb_load_bytes(skb, L3_OFFSET + 24, e->destination, 16);
+		return;
+	}
+	__builtin_memcpy(e->source, &p->source, 4);
+	__builtin_memcpy(e->destination, &p->destination, 4);
+	__builtin_memcpy(e->frontend, &p->frontend, 4);
+}
+
+outline int emit(struct __sk_buff *skb, const struct packet *p, __u8 type, __u8 reason, __u8 point)
+{
+	__u64 now = bpf_ktime_get_ns();
+	if (!within_rate(type, now)) {
+		count_lost(0);
+		return 0;
+	}
+	struct event *e = bpf_ringbuf_reserve(&mesh_events, sizeof(*e), 0);
+	if (!e) {
+		count_lost(1);
+		return 0;
+	}
+	e->timestamp_ns = now;
+	e->version = EVENT_VERSION;
+	e->type = type;
+	e->reason = reason;
+	e->direction = p->direction;
+	e->protocol = p->protocol;
+	e->tcp_flags = p->tcp_flags;
+	e->endpoint_id = p->endpoint_id;
+	e->length = skb->len;
+	e->source_identity = p->source_identity;
+	e->destination_identity = p->destination_identity;
+	e->rule_id = p->rule_id;
+	e->ifindex = skb->ifindex;
+	e->pad = 0;
+	e->source_port = p->protocol == PROTO_ICMP ? p->policy_port : p->source_port;
+	e->destination_port = p->protocol == PROTO_ICMP ? bpf_htons(p->icmp_code) : p->destination_port;
+	e->frontend_port = p->frontend_port;
+	e->match_and_point = p->match | point << 4;
+	e->family = p->kind & KIND_IPV6 ? 2 : 1;
+	fill_addresses(skb, p, e);
+	bpf_ringbuf_submit(e, 0);
+	return 0;
+}
+
+outline int drop(struct __sk_buff *skb, const struct packet *p, int reason)
+{
+	count(reason, p->direction, skb->len);
+	emit(skb, p, EVENT_DROP, reason, 0);
+	return TC_ACT_SHOT;
+}

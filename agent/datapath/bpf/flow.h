@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* A flow in the direction it was opened: judged when it is new, and again when policy or the peer's identity moved on.
+ * Replies are never judged. */
+#pragma once
+#include "ct.h"
+#include "policy.h"
+
+inlined int rejudge(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *endpoint,
+		    struct conntrack_value *v, __u32 peer)
+{
+	if (v->policy_revision == endpoint->policy_revision && v->peer_identity == peer)
+		return 0;
+	if (!(v->flags & CT_LOOPBACK)) {
+		int r = judge(skb, p, endpoint, peer, 0);
+		if (r)
+			return r;
+	}
+	v->policy_revision = endpoint->policy_revision;
+	v->peer_identity = peer;
+	return 0;
+}
+
+/* Ingress entries remember the way the last packet came, egress entries the way the first one went. */
+inlined void follow_path(struct packet *p, struct conntrack_value *v, __u8 kind)
+{
+	if (kind == CT_EGRESS)
+		p->conntrack_flags |= v->flags & CT_VIA_STACK;
+	else if ((v->flags ^ p->conntrack_flags) & CT_VIA_STACK)
+		v->flags ^= CT_VIA_STACK;
+}
+
+/* 0, or the reason to drop. `v` is what ct_lookup(key) found. */
+outline int track(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *endpoint,
+		  const struct conntrack_key *key, struct conntrack_value *v)
+{
+	__u32 peer = key->kind == CT_EGRESS ? p->destination_identity : p->source_identity;
+	int r;
+
+	if (v && !(opens_connection(p) && ct_is_over(v))) {
+		r = rejudge(skb, p, endpoint, v, peer);
+		if (r)
+			return r;
+		if (v->nat_port != p->frontend_port) {	/* the same ports, now through another frontend or none */
+			__builtin_memcpy(v->nat_address, &p->frontend, 4);
+			v->nat_port = p->frontend_port;
+		}
+		follow_path(p, v, key->kind);
+		ct_touch(v, p, skb->len, 0);
+		return 0;
+	}
+	if (!(p->conntrack_flags & CT_LOOPBACK)) {
+		r = judge(skb, p, endpoint, peer, 1);
+		if (r)
+			return r;
+	}
+	struct conntrack_value fresh = {
+		.bytes = skb->len, .peer_identity = peer, .backend_id = p->backend_id,
+		.policy_revision = endpoint->policy_revision, .nat_port = p->frontend_port,
+		.flags = p->conntrack_flags };
+	__builtin_memcpy(fresh.nat_address, &p->frontend, 4);
+	p->trace = TRACE_NEW;
+	return ct_create(key, p, &fresh);
+}
+
+inlined void touch_reply(struct __sk_buff *skb, struct packet *p, struct conntrack_value *v)
+{
+	if (!(v->flags & CT_SEEN_REPLY))
+		p->trace = TRACE_REPLY;
+	ct_touch(v, p, skb->len, 1);
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Who is behind an address. */
+#pragma once
+#include "parse.h"
+
+outline struct ipcache_value *ipcache_lookup(__be32 address)
+{
+	struct ipcache_key key = { .prefix_length = 64, .family = 1 };
+	__builtin_memcpy(key.address, &address, 4);
+	return bpf_map_lookup_elem(&mesh_ipcache, &key);
+}
+
+outline struct endpoint_value *endpoint_of(__be32 address)
+{
+	struct address16 key = {};
+	__builtin_memcpy(key.bytes, &address, 4);
+	return bpf_map_lookup_elem(&mesh_ep_address, &key);
+}
+
+inlined __be32 tunnel_of(const struct ipcache_value *v)
+{
+	__be32 tunnel;
+	__builtin_memcpy(&tunnel, v->tunnel, 4);
+	return tunnel;
+}
+
+inlined __be32 address_of(const struct endpoint_value *v)
+{
+	__be32 address;
+	__builtin_memcpy(&address, v->address, 4);
+	return address;
+}
+
+inlined __u32 cluster_of(__u32 identity)
+{
+	return identity >> (CONFIG.cluster_shift & 31);
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Services: a frontend becomes one of its backends, and stays it for the life of the connection. */
+#pragma once
+#include "ct.h"
+#include "events.h"
+#include "nat.h"
+
+#define NS_PER_S 1000000000ULL
+
+inlined int is_member(__u32 service_id, __u32 backend_id)
+{
+	struct member_key key = { .service_id = service_id, .backend_id = backend_id };
+	return bpf_map_lookup_elem(&mesh_members, &key) != 0;
+}
+
+/* May a new connection be given to it? */
+inlined int is_choosable(const struct service_value *service, __u32 backend_id)
+{
+	struct backend_value *b = bpf_map_lookup_elem(&mesh_backends, &backend_id);
+	return b && b->state == BACKEND_ACTIVE && is_member(service->service_id, backend_id);
+}
+
+inlined __u32 remembered_backend(const struct packet *p, const struct service_value *service)
+{
+	struct affinity_key key = { .client = p->source, .service_id = service->service_id };
+	struct affinity_value *v = bpf_map_lookup_elem(&mesh_affinity, &key);
+	__u64 now = bpf_ktime_get_ns();
+	if (!v || now - v->last_used_ns >= service->backend_id * NS_PER_S || !is_choosable(service, v->backend_id))
+		return 0;
+	v->last_used_ns = now;
+	return v->backend_id;
+}
+
+inlined void remember_backend(const struct packet *p, const struct service_value *service, __u32 backend_id)
+{
+	struct affinity_key key = { .client = p->source, .service_id = service->service_id };
+	struct affinity_value v = { .last_used_ns = bpf_ktime_get_ns(), .backend_id = backend_id };
+	bpf_map_update_elem(&mesh_affinity, &key, &v, BPF_ANY);
+}
+
+/* A backend id, or 0 when the service has none. */
+outline __u32 select_backend(const struct packet *p, struct service_key *key, const struct service_value *service)
+{
+	int sticky = service->flags & SERVICE_AFFINITY;
+	__u32 id = sticky ? remembered_backend(p, service) : 0;
+	__u16 slots = service->count;
+	if (id || !slots)
+		return id;
+	key->slot = bpf_get_prandom_u32() % slots + 1;
+	struct service_value *slot = bpf_map_lookup_elem(&mesh_services, key);
+	if (!slot)
+		return 0;
+	id = slot->backend_id;
+	if (sticky)
+		remember_backend(p, service, id);
+	return id;
+}
+
+/* Packets of a known connection stay where they are as long as the backend exists at all; a new connection on the
+ * same ports wants a backend that may still be chosen. */
+inlined struct backend_value *tracked_backend(const struct packet *p, const struct service_value *service,
+					      const struct conntrack_value *v)
+{
+	__u32 id = v->backend_id;
+	if (opens_connection(p) && (ct_is_over(v) || !is_choosable(service, id)))
+		return 0;
+	return bpf_map_lookup_elem(&mesh_backends, &id);
+}
+
+/* A pod that is its own backend would see its own address as the peer's: it sees the loopback address instead. */
+inlined int redirect_to_backend(struct __sk_buff *skb, struct packet *p, __be32 address, __be16 port)
+{
+	p->frontend = p->destination;
+	p->frontend_port = p->destination_port;
+	if (address == p->source) {
+		p->conntrack_flags |= CT_LOOPBACK;
+		if (nat_source(skb, p, CONFIG.loopback_address, 0))
+			return DROP_WRITE;
+	}
+	return nat_destination(skb, p, address, port);
+}
+
+inlined int open_service_flow(struct __sk_buff *skb, const struct packet *p, const struct conntrack_key *key,
+			      const struct backend_value *backend)
+{
+	struct conntrack_value fresh = {
+		.bytes = skb->len, .peer_identity = p->source_identity, .backend_id = p->backend_id,
+		.nat_port = backend->port };
+	__builtin_memcpy(fresh.nat_address, &backend->address, 4);
+	return ct_create(key, p, &fresh);
+}
+
+/* 0 (translated, or not a service), or the reason to drop. */
+outline int translate_service(struct __sk_buff *skb, struct packet *p)
+{
+	struct service_key service_key = {
+		.address = p->destination, .port = p->destination_port, .protocol = p->protocol };
+	struct service_value *service = bpf_map_lookup_elem(&mesh_services, &service_key);
+	if (!service)
+		return 0;
+	struct conntrack_key key;
+	struct backend_value *backend = 0;
+	ct_key_forward(&key, p, CT_SERVICE);
+	struct conntrack_value *v = ct_lookup(&key);
+	if (v) {
+		p->backend_id = v->backend_id;
+		backend = tracked_backend(p, service, v);
+		if (backend)
+			ct_touch(v, p, skb->len, 0);
+	} else if (p->protocol == PROTO_TCP && !opens_connection(p)) {
+		p->kind |= KIND_MIDSTREAM;	/* older than we are: whoever translated it so far goes on */
+		return 0;
+	}
+	if (!backend) {
+		p->backend_id = select_backend(p, &service_key, service);
+		backend = bpf_map_lookup_elem(&mesh_backends, &p->backend_id);
+		if (!backend)
+			return DROP_NO_BACKEND;
+		int r = open_service_flow(skb, p, &key, backend);
+		if (r)
+			return r;
+	}
+	return redirect_to_backend(skb, p, backend->address, backend->port);
+}
+
+/* A connection outlives its service: the entry knows the backend's address. 0 (translated or not), or drop. */
+outline int translate_orphan(struct __sk_buff *skb, struct packet *p)
+{
+	struct conntrack_key key;
+	ct_key_forward(&key, p, CT_SERVICE);
+	struct conntrack_value *v = opens_connection(p) ? 0 : ct_lookup(&key);
+	if (!v)
+		return 0;
+	__be32 address;
+	__builtin_memcpy(&address, v->nat_address, 4);
+	__be16 port = v->nat_port;
+	p->backend_id = v->backend_id;
+	ct_touch(v, p, skb->len, 0);
+	return redirect_to_backend(skb, p, address, port);
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The pinned maps. Names and sizes are mirrored by spec.py. */
+#pragma once
+#include "abi.h"
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#define MAP(name, map_type, k, v, n, map_flags_) struct { \
+	__uint(type, map_type); __type(key, k); __type(value, v); __uint(max_entries, n); \
+	__uint(map_flags, map_flags_); __uint(pinning, LIBBPF_PIN_BY_NAME); } name SEC(".maps")
+
+#define SPARSE BPF_F_NO_PREALLOC
+struct address16 { __u8 bytes[16]; };
+MAP(mesh_services, BPF_MAP_TYPE_HASH, struct service_key, struct service_value, 1 << 19, SPARSE);
+MAP(mesh_backends, BPF_MAP_TYPE_HASH, __u32, struct backend_value, 1 << 18, SPARSE);
+MAP(mesh_members, BPF_MAP_TYPE_HASH, struct member_key, __u32, 1 << 19, SPARSE);
+MAP(mesh_affinity, BPF_MAP_TYPE_LRU_HASH, struct affinity_key, struct affinity_value, 1 << 16, 0);
+MAP(mesh_ipcache, BPF_MAP_TYPE_LPM_TRIE, struct ipcache_key, struct ipcache_value, 1 << 20, SPARSE);
+MAP(mesh_policy, BPF_MAP_TYPE_LPM_TRIE, struct policy_key, struct policy_value, 1 << 18, SPARSE);
+MAP(mesh_ep_address, BPF_MAP_TYPE_HASH, struct address16, struct endpoint_value, 1 << 12, SPARSE);
+MAP(mesh_ep_ifindex, BPF_MAP_TYPE_HASH, __u32, struct endpoint_value, 1 << 12, SPARSE);
+MAP(mesh_ct_tcp, BPF_MAP_TYPE_LRU_HASH, struct conntrack_key, struct conntrack_value, 1 << 18, 0);
+MAP(mesh_ct_other, BPF_MAP_TYPE_LRU_HASH, struct conntrack_key, struct conntrack_value, 1 << 17, 0);
+MAP(mesh_fragments, BPF_MAP_TYPE_LRU_HASH, struct fragment_key, struct fragment_value, 1 << 13, 0);
+/* index: direction << 8 | reason */
+MAP(mesh_metrics, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct metric_value, 512, 0);
+/* 0: over the rate, 1: ring buffer full */
+MAP(mesh_lost, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, 2, 0);
+/* 0: ABI_VERSION of the maps beside it */
+MAP(mesh_abi, BPF_MAP_TYPE_ARRAY, __u32, __u32, 1, 0);
+
+struct token_bucket { __u64 tokens, refilled_ns; };
+MAP(mesh_event_rate, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct token_bucket, 8, 0);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} mesh_events SEC(".maps");
+
+const volatile struct config CONFIG = {};

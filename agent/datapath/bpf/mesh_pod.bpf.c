@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* tc programs on a pod's node-side interface. One copy serves every pod: facts come from mesh_ep_ifindex.
+ * IPv6 is not translated or judged yet: it passes to the stack from and to endpoints that enforce nothing in that
+ * direction, and is dropped with its own reason where policy would have to be applied. */
+#include "deliver.h"
+#include "encap.h"
+#include "lb.h"
+
+inlined int unjudged(struct __sk_buff *skb, struct packet *p, int enforced)
+{
+	p->kind |= KIND_IPV6;
+	if (enforced)
+		return drop(skb, p, DROP_UNSUPPORTED_L3);
+	count(UNJUDGED_TO_STACK, p->direction, skb->len);
+	return PASS;
+}
+
+inlined struct endpoint_value *endpoint_here(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ifindex;
+	return bpf_map_lookup_elem(&mesh_ep_ifindex, &ifindex);
+}
+
+/* Is it an answer to somebody who reached this pod? Then it was judged when it was opened. */
+inlined int is_answer(struct __sk_buff *skb, struct packet *p)
+{
+	struct conntrack_key key;
+	if (opens_connection(p))
+		return 0;
+	ct_key_reverse(&key, p, CT_INGRESS);
+	struct conntrack_value *v = ct_lookup(&key);
+	if (!v)
+		return 0;
+	p->conntrack_flags = v->flags & CT_VIA_STACK;
+	touch_reply(skb, p, v);
+	return 1;
+}
+
+struct way { struct endpoint_value *local; struct ipcache_value *remote; };
+
+inlined void find_way(struct packet *p, struct way *w)
+{
+	w->local = endpoint_of(p->destination);
+	w->remote = w->local ? 0 : ipcache_lookup(p->destination);
+	p->destination_identity = w->local ? w->local->identity : w->remote ? w->remote->identity : ID_WORLD;
+}
+
+/* Connections older than the programs stay with the stack that knows them, unless only we know the way. */
+inlined void keep_old_path(struct packet *p, const struct way *w, const struct conntrack_value *v)
+{
+	if (v || p->protocol != PROTO_TCP || opens_connection(p) || p->frontend_port)
+		return;
+	if (w->local || (w->remote && w->remote->cluster_id == CONFIG.cluster_id))
+		p->conntrack_flags |= CT_VIA_STACK;
+}
+
+inlined int leave(struct __sk_buff *skb, struct packet *p, const struct way *w)
+{
+	if (p->conntrack_flags & CT_VIA_STACK)
+		return pass_to_stack(skb, p);
+	if (w->local)
+		return deliver(skb, p, w->local, p->conntrack_flags & CT_LOOPBACK ? DELIVER_HAIRPIN : DELIVER);
+	if (p->protocol == PROTO_UDP && p->destination_port == CONFIG.vxlan_port)
+		return drop(skb, p, DROP_ENCAPSULATION);
+	__be32 node = w->remote ? tunnel_of(w->remote) : 0;
+	return node ? encapsulate(skb, p, node) : pass_to_stack(skb, p);
+}
+
+/* A connection this pod opens. 0, or the reason to drop. */
+inlined int open_or_continue(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *from, struct way *w)
+{
+	struct conntrack_key key;
+	int r = translate_service(skb, p);
+	if (r)
+		return r;
+	ct_key_forward(&key, p, CT_EGRESS);
+	struct conntrack_value *v = ct_lookup(&key);
+	if (!v && !p->frontend_port && !(p->kind & KIND_MIDSTREAM)) {
+		r = translate_orphan(skb, p);
+		if (r)
+			return r;
+		if (p->frontend_port) {
+			ct_key_forward(&key, p, CT_EGRESS);
+			v = ct_lookup(&key);
+		}
+	}
+	find_way(p, w);
+	keep_old_path(p, w, v);
+	return track(skb, p, from, &key, v);
+}
+
+SEC("tc")
+int mesh_from_container(struct __sk_buff *skb)
+{
+	struct packet p = { .direction = EGRESS };
+	struct way w = {};
+	struct endpoint_value *from = endpoint_here(skb);
+	if (!from)
+		return drop(skb, &p, DROP_NO_CONFIGURATION);
+	p.endpoint_id = from->endpoint_id;
+	p.source_identity = from->identity;
+	int r = parse(skb, &p);
+	if (r == PARSED_NEIGHBOUR)
+		return PASS;
+	if (r == PARSED_IPV6)
+		return unjudged(skb, &p, from->flags & ENFORCE_EGRESS);
+	if (r)
+		return drop(skb, &p, r);
+	if (p.source != address_of(from))
+		return drop(skb, &p, DROP_INVALID_SOURCE);
+	if (p.destination == CONFIG.loopback_address)
+		return deliver(skb, &p, from, DELIVER_REPLY_ONLY);
+	if (p.kind & KIND_ICMP_ERROR) {
+		r = related(skb, &p, CT_INGRESS);
+		find_way(&p, &w);
+	} else if (is_answer(skb, &p)) {
+		find_way(&p, &w);
+	} else {
+		r = open_or_continue(skb, &p, from, &w);
+	}
+	return r ? drop(skb, &p, r) : leave(skb, &p, &w);
+}
+
+/* Packets the node's stack sends into the pod: from the node itself, from outside, or routed by the CNI plugin. */
+SEC("tc")
+int mesh_to_container(struct __sk_buff *skb)
+{
+	struct packet p = { .direction = INGRESS };
+	if (!(CONFIG.flags & CONFIG_PEER_REDIRECT) && (skb->mark & CONFIG.mark) == CONFIG.mark) {
+		skb->mark &= ~CONFIG.mark;
+		return PASS;
+	}
+	struct endpoint_value *to = endpoint_here(skb);
+	if (!to)
+		return drop(skb, &p, DROP_NO_CONFIGURATION);
+	p.endpoint_id = to->endpoint_id;
+	p.destination_identity = to->identity;
+	int r = parse(skb, &p);
+	if (r == PARSED_NEIGHBOUR)
+		return PASS;
+	if (r == PARSED_IPV6)
+		return unjudged(skb, &p, to->flags & ENFORCE_INGRESS);
+	if (r)
+		return drop(skb, &p, r);
+	struct ipcache_value *from = ipcache_lookup(p.source);
+	p.source_identity = from ? from->identity : ID_WORLD;
+	return deliver(skb, &p, to, DELIVER_VIA_STACK);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Translation of one end of a packet; keeps struct packet equal to the bytes. */
+#pragma once
+#include "csum.h"
+
+/* port 0 leaves the port alone. 0, or DROP_WRITE. */
+outline int nat_source(struct __sk_buff *skb, struct packet *p, __be32 address, __be16 port)
+{
+	int r = replace_address(skb, p, SOURCE_OFFSET, p->source, address);
+	if (!r && port)
+		r = replace_port(skb, p, p->l4_offset, p->source_port, port);
+	p->source = address;
+	if (port)
+		p->source_port = port;
+	return r;
+}
+
+outline int nat_destination(struct __sk_buff *skb, struct packet *p, __be32 address, __be16 port)
+{
+	int r = replace_address(skb, p, DESTINATION_OFFSET, p->destination, address);
+	if (!r && port)
+		r = replace_port(skb, p, p->l4_offset + 2, p->destination_port, port);
+	p->destination = address;
+	if (port) {
+		p->destination_port = port;
+		if (p->protocol != PROTO_ICMP)
+			p->policy_port = port;
+	}
+	return r;
+}

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* One packet's facts while it is on its way through the programs, and how they are read from its bytes. */
+#pragma once
+#include "maps.h"
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/in.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_endian.h>
+
+#define L3_OFFSET ETH_HLEN
+#define CHECK_OFFSET (L3_OFFSET + offsetof(struct iphdr, check))
+#define TTL_OFFSET (L3_OFFSET + offsetof(struct iphdr, ttl))
+#define SOURCE_OFFSET (L3_OFFSET + offsetof(struct iphdr, saddr))
+#define DESTINATION_OFFSET (L3_OFFSET + offsetof(struct iphdr, daddr))
+#define PASS TC_ACT_UNSPEC	/* let the next program on the interface, then the stack, have it */
+#define outline static __attribute__((noinline))
+#define inlined static __always_inline
+
+enum packet_kind { KIND_LATER_FRAGMENT = 1, KIND_ICMP_ERROR = 2, KIND_IPV6 = 4, KIND_MIDSTREAM = 8 };
+enum tcp_flag { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_ACK = 16 };
+enum icmp_type { ICMP_ECHO_REPLY = 0, ICMP_UNREACHABLE = 3, ICMP_ECHO = 8, ICMP_TIME_EXCEEDED = 11, ICMP_PARAMETER = 12 };
+struct icmp_header { __u8 type, code; __sum16 check; __be16 id, sequence; };
+
+/* Ports of ICMP echo are its id, so that a reply is the reverse of its request. policy_port is what policy judges:
+ * the destination port, or the ICMP type. */
+struct packet {
+	__be32 source, destination;
+	__be16 source_port, destination_port, policy_port, l4_offset;
+	__u8 protocol, tcp_flags, kind, direction, match, icmp_code, trace, pad;
+	__u16 endpoint_id;
+	__u32 source_identity, destination_identity, rule_id, backend_id;
+	__be32 frontend;
+	__be16 frontend_port;
+	__u16 conntrack_flags;
+};
+
+/* What parse answers beside drop reasons (>= 128). */
+enum parsed { PARSED_IPV4 = 0, PARSED_IPV6 = 1, PARSED_NEIGHBOUR = 2 };
+
+outline int fragment_ports(struct packet *p, __be16 id, __u8 later)
+{
+	struct fragment_key key = {
+		.source = p->source, .destination = p->destination, .id = id, .protocol = p->protocol };
+	if (later) {
+		struct fragment_value *known = bpf_map_lookup_elem(&mesh_fragments, &key);
+		if (!known)
+			return DROP_FIRST_FRAGMENT_MISSING;
+		p->source_port = known->source_port;
+		p->destination_port = known->destination_port;
+		p->policy_port = known->policy_port;
+		p->kind |= KIND_LATER_FRAGMENT;
+		return 0;
+	}
+	struct fragment_value ports = { p->source_port, p->destination_port, p->policy_port, 0 };
+	bpf_map_update_elem(&mesh_fragments, &key, &ports, BPF_ANY);
+	return 0;
+}
+
+inlined int parse_icmp(struct __sk_buff *skb, struct packet *p)
+{
+	struct icmp_header icmp;
+	if (bpf_skb_load_bytes(skb, p->l4_offset, &icmp, sizeof(icmp)) < 0)
+		return DROP_INVALID_PACKET;
+	if (icmp.type == ICMP_ECHO || icmp.type == ICMP_ECHO_REPLY)
+		p->source_port = p->destination_port = icmp.id;
+	if (icmp.type == ICMP_UNREACHABLE || icmp.type == ICMP_TIME_EXCEEDED || icmp.type == ICMP_PARAMETER)
+		p->kind |= KIND_ICMP_ERROR;
+	p->policy_port = bpf_htons(icmp.type);
+	p->icmp_code = icmp.code;
+	return 0;
+}
+
+inlined int parse_ports(struct __sk_buff *skb, struct packet *p)
+{
+	__be16 ports[2];
+	if (bpf_skb_load_bytes(skb, p->l4_offset, ports, sizeof(ports)) < 0)
+		return DROP_INVALID_PACKET;
+	p->source_port = ports[0];
+	p->destination_port = p->policy_port = ports[1];
+	if (p->protocol == PROTO_TCP) {
+		__u8 offset_and_flags[2];
+		if (bpf_skb_load_bytes(skb, p->l4_offset + 12, offset_and_flags, 2) < 0 || offset_and_flags[0] >> 4 < 5)
+			return DROP_INVALID_PACKET;
+		p->tcp_flags = offset_and_flags[1];
+	}
+	return 0;
+}
+
+inlined int parse_transport(struct __sk_buff *skb, struct packet *p)
+{
+	switch (p->protocol) {
+	case PROTO_TCP:
+	case PROTO_UDP:
+	case PROTO_SCTP:
+		return parse_ports(skb, p);
+	case PROTO_ICMP:
+		return parse_icmp(skb, p);
+	}
+	return 0;
+}
+
+/* PARSED_*, or a drop reason. Everything later relies on what is checked here: a whole IPv4 header, a length that
+ * covers it, and transport ports that were really there. */
+outline int parse(struct __sk_buff *skb, struct packet *p)
+{
+	if (skb->protocol == bpf_htons(ETH_P_ARP))
+		return PARSED_NEIGHBOUR;
+	if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		return PARSED_IPV6;
+	if (skb->protocol != bpf_htons(ETH_P_IP))
+		return DROP_UNSUPPORTED_L2;
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct iphdr *ip = data + L3_OFFSET;
+	if ((void *)(ip + 1) > end) {
+		if (bpf_skb_pull_data(skb, L3_OFFSET + sizeof(*ip)))
+			return DROP_INVALID_PACKET;
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+		ip = data + L3_OFFSET;
+		if ((void *)(ip + 1) > end)
+			return DROP_INVALID_PACKET;
+	}
+	__u32 header = ip->ihl * 4, total = bpf_ntohs(ip->tot_len);
+	/* total 0 is a GSO packet above 64 KiB */
+	if (ip->version != 4 || header < sizeof(*ip) || (total && total < header) || total + L3_OFFSET > skb->len)
+		return DROP_INVALID_PACKET;
+	p->source = ip->saddr;
+	p->destination = ip->daddr;
+	p->protocol = ip->protocol;
+	p->l4_offset = L3_OFFSET + header;
+	__be16 id = ip->id, fragment = ip->frag_off;
+	int r = 0;
+	if (fragment & bpf_htons(0x1fff))
+		return fragment_ports(p, id, 1);
+	r = parse_transport(skb, p);
+	if (!r && fragment & bpf_htons(0x2000))
+		return fragment_ports(p, id, 0);
+	return r;
+}
+
+inlined int opens_connection(const struct packet *p)
+{
+	return p->protocol == PROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The maps of a node in the kernel: bpf(2) with batches on pinned maps. Only "no such entry" means absent."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+from agent.datapath import spec, syscall
+from agent.datapath.errors import KernelError, MapError, MapFullError
+from agent.datapath.maps import MapInfo, Maps, Record
+from agent.datapath.syscall import Command, buffer
+
+K = TypeVar("K", bound=Record)
+V = TypeVar("V", bound=Record)
+_BATCH: Final = 4096
+_FULL: Final = frozenset({errno.E2BIG, errno.ENOSPC})
+_ENOTSUPP: Final = 524
+_NO_BATCH: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP, _ENOTSUPP})
+
+
+class RawMap:
+    """One map of bytes. Calls report (errno, records done) instead of raising, for callers that go on."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.details = syscall.map_info(fd)
+        self.key_size, self.value_size = self.details.key_size, self.details.value_size
+        self.batches_work = True
+
+    def close(self) -> None:
+        """Give back the descriptor."""
+        os.close(self.fd)
+
+    def update(self, keys: Sequence[bytes], values: Sequence[bytes]) -> tuple[int, int]:
+        """Write all, in order."""
+        return self._write(Command.MAP_UPDATE_BATCH, keys, values)
+
+    def delete(self, keys: Sequence[bytes]) -> tuple[int, int]:
+        """Remove all, in order; stops at an absent one with ENOENT."""
+        return self._write(Command.MAP_DELETE_BATCH, keys, ())
+
+    def get(self, key: bytes, value_size: int = 0) -> bytes | None:
+        """The value, or None. Raises: KernelError."""
+        key_buffer, value = buffer(key), buffer(bytes(value_size or self.value_size))
+        attr = struct.pack("<IIQQQ", self.fd, 0, ctypes.addressof(key_buffer), ctypes.addressof(value), 0)
+        _, error = syscall.call(Command.MAP_LOOKUP_ELEM, buffer(attr))
+        if error == errno.ENOENT:
+            return None
+        if error:
+            raise KernelError("MAP_LOOKUP_ELEM", error)
+        return value.raw
+
+    def entries(self) -> Iterator[tuple[bytes, bytes]]:
+        """All entries. Raises: KernelError."""
+        chunk = _BATCH
+        token, cursor = buffer(bytes(max(self.key_size, 8))), 0
+        while True:
+            keys, values = buffer(bytes(chunk * self.key_size)), buffer(bytes(chunk * self.value_size))
+            addresses = (cursor, ctypes.addressof(token), ctypes.addressof(keys), ctypes.addressof(values))
+            error, count = self._batch(Command.MAP_LOOKUP_BATCH, addresses, chunk)
+            if error == errno.ENOSPC:
+                chunk *= 2
+                continue
+            if error not in (0, errno.ENOENT):
+                raise KernelError("MAP_LOOKUP_BATCH", error)
+            raw_keys, raw_values = keys.raw, values.raw
+            for i in range(count):
+                yield (
+                    raw_keys[i * self.key_size : (i + 1) * self.key_size],
+                    raw_values[i * self.value_size : (i + 1) * self.value_size],
+                )
+            if error == errno.ENOENT:
+                return
+            cursor = ctypes.addressof(token)
+
+    def _batch(self, command: Command, addresses: tuple[int, int, int, int], count: int) -> tuple[int, int]:
+        """addresses: of the cursor in, the cursor out, the keys and the values; the kernel says how far it got."""
+        attr = buffer(struct.pack("<QQQQIIQQ", *addresses, count, self.fd, 0, 0))
+        _, error = syscall.call(command, attr)
+        return error, struct.unpack_from("<I", attr.raw, 32)[0]
+
+    def _write(self, command: Command, keys: Sequence[bytes], values: Sequence[bytes]) -> tuple[int, int]:
+        done = 0
+        while done < len(keys):
+            part = slice(done, done + _BATCH)
+            error, count = self._write_some(command, keys[part], values[part])
+            done += count
+            if error:
+                return error, done
+        return 0, done
+
+    def _write_some(self, command: Command, keys: Sequence[bytes], values: Sequence[bytes]) -> tuple[int, int]:
+        if not self.batches_work or len(keys) == 1:
+            return self._write_singly(keys, values)
+        key_buffer, value_buffer = buffer(b"".join(keys)), buffer(b"".join(values))
+        addresses = (0, 0, ctypes.addressof(key_buffer), ctypes.addressof(value_buffer) if values else 0)
+        error, count = self._batch(command, addresses, len(keys))
+        if error in _NO_BATCH:
+            self.batches_work = False
+            return self._write_singly(keys, values)
+        return error, count
+
+    def _write_singly(self, keys: Sequence[bytes], values: Sequence[bytes]) -> tuple[int, int]:
+        single = Command.MAP_UPDATE_ELEM if values else Command.MAP_DELETE_ELEM
+        for done, key in enumerate(keys):
+            key_buffer, value = buffer(key), buffer(values[done] if values else b"")
+            value_address = ctypes.addressof(value) if values else 0
+            attr = buffer(struct.pack("<IIQQQ", self.fd, 0, ctypes.addressof(key_buffer), value_address, 0))
+            _, error = syscall.call(single, attr)
+            if error:
+                return error, done
+        return 0, len(keys)
+
+
+class KernelMap(Generic[K, V]):
+    """One typed map."""
+
+    def __init__(self, map_spec: spec.MapSpec[K, V], raw: RawMap) -> None:
+        self._spec, self._raw = map_spec, raw
+
+    def update(self, items: Sequence[tuple[K, V]]) -> None:
+        """All items are in the map."""
+        encode = self._spec.encode
+        error, done = self._raw.update([k.pack() for k, _ in items], [encode(k, v) for k, v in items])
+        if error:
+            raise (MapFullError if error in _FULL else MapError)(self._spec.name, "update", error, done)
+
+    def delete(self, keys: Sequence[K]) -> None:
+        """None of the keys is in the map."""
+        packed = [key.pack() for key in keys]
+        position = 0
+        while position < len(packed):
+            error, done = self._raw.delete(packed[position:])
+            position += done
+            if error == errno.ENOENT:
+                position += 1
+            elif error:
+                raise MapError(self._spec.name, "delete", error, position)
+
+    def get(self, key: K) -> V | None:
+        """The value a packet would find."""
+        raw = self._raw.get(key.pack())
+        return None if raw is None else self._spec.value.unpack(raw)
+
+    def items(self) -> Iterator[tuple[K, V]]:
+        """All entries."""
+        for key, value in self._raw.entries():
+            yield self._spec.key.unpack(key), self._spec.value.unpack(value)
+
+    def info(self) -> MapInfo:
+        """Name, sizes and the number of entries."""
+        sizes = (self._raw.key_size, self._raw.value_size)
+        count = sum(1 for _ in self._raw.entries())
+        return MapInfo(self._spec.name, self._raw.details.max_entries, count, *sizes)
+
+    def close(self) -> None:
+        """Give back the descriptor."""
+        self._raw.close()
+
+
+class PerCpuMap(KernelMap[K, V]):
+    """An array with one copy of each value per CPU; values are numbers, read as their sum."""
+
+    def get(self, key: K) -> V | None:
+        """The sum over all CPUs."""
+        width = (self._raw.value_size + 7) & ~7
+        raw = self._raw.get(key.pack(), width * possible_cpus())
+        if raw is None:
+            return None
+        numbers = struct.unpack(f"<{len(raw) // 8}Q", raw)
+        fields = width // 8
+        return self._spec.value.unpack(struct.pack(f"<{fields}Q", *(sum(numbers[i::fields]) for i in range(fields))))
+
+    def items(self) -> Iterator[tuple[K, V]]:
+        """Every index whose value is not zero."""
+        zero = bytes(self._raw.value_size)
+        for index in range(self._raw.details.max_entries):
+            key = self._spec.key.unpack(struct.pack("<I", index))
+            value = self.get(key)
+            if value is not None and value.pack() != zero:
+                yield key, value
+
+    def update(self, items: Sequence[tuple[K, V]]) -> None:
+        """The first CPU holds the value, the others zero."""
+        rest = bytes(((self._raw.value_size + 7) & ~7) * (possible_cpus() - 1))
+        error, done = self._raw.update([k.pack() for k, _ in items], [v.pack() + rest for _, v in items])
+        if error:
+            raise MapError(self._spec.name, "update", error, done)
+
+    def delete(self, keys: Sequence[K]) -> None:
+        """An array keeps its indexes: deleting sets to zero."""
+        zero = self._spec.value.unpack(bytes(self._raw.value_size))
+        self.update([(key, zero) for key in keys])
+
+    def info(self) -> MapInfo:
+        """Name and sizes; count is the number of values that are not zero."""
+        sizes = (self._raw.key_size, self._raw.value_size)
+        return MapInfo(self._spec.name, self._raw.details.max_entries, sum(1 for _ in self.items()), *sizes)
+
+
+def possible_cpus() -> int:
+    """Per-CPU values have one slot per possible CPU. Source: the kernel's list "0-7" or "0,2-3"."""
+    text = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii").strip()
+    ranges = (part.partition("-") for part in text.split(","))
+    return sum(int(last or first) - int(first) + 1 for first, _, last in ranges)
+
+
+def open_map(map_spec: spec.MapSpec[K, V], directory: Path) -> KernelMap[K, V]:
+    """The pinned map of that name. Raises: KernelError when it is not pinned there."""
+    raw = RawMap(syscall.get_pinned(directory / map_spec.name))
+    return (PerCpuMap if map_spec.is_per_cpu else KernelMap)(map_spec, raw)
+
+
+def kernel_maps(pin_directory: Path) -> Maps:
+    """The maps pinned by a Datapath under this directory. Raises: KernelError when there are none."""
+    directory = pin_directory / "maps"
+    return Maps(
+        services=open_map(spec.SERVICES, directory),
+        backends=open_map(spec.BACKENDS, directory),
+        members=open_map(spec.MEMBERS, directory),
+        ipcache=open_map(spec.IPCACHE, directory),
+        policy=open_map(spec.POLICY, directory),
+        endpoints_by_address=open_map(spec.ENDPOINTS_BY_ADDRESS, directory),
+        endpoints_by_ifindex=open_map(spec.ENDPOINTS_BY_IFINDEX, directory),
+        conntrack_tcp=open_map(spec.CONNTRACK_TCP, directory),
+        conntrack_other=open_map(spec.CONNTRACK_OTHER, directory),
+        affinity=open_map(spec.AFFINITY, directory),
+        metrics=open_map(spec.METRICS, directory),
+    )

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pinned maps over program versions: taken over when they fit, else replaced beside and swapped.
+
+A map fits when type, sizes and flags are those of the object and the ABI version beside it is ours. A map that differs
+in capacity only keeps its entries (copied); one with another record layout starts empty and is filled by the agent.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import struct
+from pathlib import Path
+
+from agent.datapath import spec, syscall
+from agent.datapath.errors import KernelError
+from agent.datapath.kernel import RawMap
+from agent.datapath.layout import ABI_VERSION
+from agent.datapath.libbpf import BpfObject
+from agent.datapath.syscall import MapType
+
+log = logging.getLogger(__name__)
+_COPIED = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE})
+_ZERO = bytes(4)
+_COPY_BATCH = 4096
+
+
+class MapPins:
+    """The pinned maps of one node: `maps` in use, `staged` on their way in."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self._staged = directory / "maps", directory / "staged"
+        self._same_abi = True
+        self._replaced: set[str] = set()
+
+    def prepare(self) -> None:
+        """Directories exist, leftovers of an interrupted replacement are gone."""
+        if self._staged.is_dir():
+            shutil.rmtree(self._staged)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._staged.mkdir()
+        self._same_abi = self._pinned_abi() in (None, ABI_VERSION)
+
+    def choose(self, program_object: BpfObject) -> None:
+        """Each map of a not yet loaded object is bound to its pin, or to a staged one when the pin does not fit."""
+        for name in program_object.map_names():
+            if not self._fits(program_object, name):
+                program_object.set_pin_path(name, self._staged / name)
+                self._replaced.add(name)
+
+    def swap(self) -> bool:
+        """Staged maps hold what could be copied and are the pinned ones now. True when no entry was left behind."""
+        complete = self._same_abi
+        for name in sorted(self._replaced):
+            complete = self._copy(name) and complete
+            (self._staged / name).rename(self.directory / name)
+            log.warning("replaced a pinned map of another shape", extra={"path": str(self.directory / name)})
+        self._replaced.clear()
+        self._staged.rmdir()
+        self._write_abi()
+        return complete
+
+    def _fits(self, program_object: BpfObject, name: str) -> bool:
+        path = self.directory / name
+        if not path.exists():
+            return True
+        fd = syscall.get_pinned(path)
+        try:
+            return self._same_abi and syscall.map_info(fd)._replace(id=0) == program_object.map_spec(name)
+        finally:
+            os.close(fd)
+
+    def _copy(self, name: str) -> bool:
+        old, new = (RawMap(syscall.get_pinned(d / name)) for d in (self.directory, self._staged))
+        try:
+            if old.details.type not in _COPIED:
+                return True
+            same = (old.details.type, old.key_size, old.value_size) == (new.details.type, new.key_size, new.value_size)
+            return same and self._same_abi and _copy_entries(old, new)
+        finally:
+            old.close()
+            new.close()
+
+    def _pinned_abi(self) -> int | None:
+        path = self.directory / spec.ABI_NAME
+        if not path.exists():
+            return None
+        value = _read(path)
+        return int(struct.unpack("<I", value)[0]) if value else None
+
+    def _write_abi(self) -> None:
+        abi = RawMap(syscall.get_pinned(self.directory / spec.ABI_NAME))
+        try:
+            error, _ = abi.update([_ZERO], [struct.pack("<I", ABI_VERSION)])
+        finally:
+            abi.close()
+        if error:
+            raise KernelError("write the ABI version", error)
+
+
+def _read(path: Path) -> bytes | None:
+    pinned = RawMap(syscall.get_pinned(path))
+    try:
+        return pinned.get(_ZERO)
+    finally:
+        pinned.close()
+
+
+def _copy_entries(old: RawMap, new: RawMap) -> bool:
+    keys: list[bytes] = []
+    values: list[bytes] = []
+    for key, value in old.entries():
+        keys.append(key)
+        values.append(value)
+    for start in range(0, len(keys), _COPY_BATCH):
+        error, _ = new.update(keys[start : start + _COPY_BATCH], values[start : start + _COPY_BATCH])
+        if error in (errno.E2BIG, errno.ENOSPC):
+            return False
+        if error:
+            raise KernelError("copy a map", error)
+    return True

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bpf(2) through ctypes: one function per command, numbers in, numbers out. Raises KernelError.
+
+Source: the kernel's include/uapi/linux/bpf.h, union bpf_attr.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from enum import IntEnum
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from agent.datapath.errors import KernelError
+
+_SYSCALL_NUMBER: Final = {"x86_64": 321, "aarch64": 280}
+_syscall = ctypes.CDLL(None, use_errno=True).syscall
+_syscall.restype = ctypes.c_long
+_PROGRAM_TYPE_SCHED_CLS: Final = 3
+_LOG_BYTES: Final = 16384
+_INFO_BYTES: Final = 88
+
+
+class Command(IntEnum):
+    """bpf_cmd."""
+
+    MAP_CREATE = 0
+    MAP_LOOKUP_ELEM = 1
+    MAP_UPDATE_ELEM = 2
+    MAP_DELETE_ELEM = 3
+    MAP_GET_NEXT_KEY = 4
+    PROG_LOAD = 5
+    OBJ_PIN = 6
+    OBJ_GET = 7
+    PROG_TEST_RUN = 10
+    OBJ_GET_INFO_BY_FD = 15
+    MAP_LOOKUP_BATCH = 24
+    MAP_UPDATE_BATCH = 26
+    MAP_DELETE_BATCH = 27
+    LINK_CREATE = 28
+    LINK_UPDATE = 29
+    LINK_DETACH = 34
+
+
+class MapType(IntEnum):
+    """bpf_map_type, those in use."""
+
+    HASH = 1
+    ARRAY = 2
+    PERCPU_ARRAY = 6
+    LRU_HASH = 9
+    LPM_TRIE = 11
+    RINGBUF = 27
+
+
+class AttachType(IntEnum):
+    """bpf_attach_type, those in use."""
+
+    TCX_INGRESS = 46
+    TCX_EGRESS = 47
+
+
+class KernelMapInfo(NamedTuple):
+    """struct bpf_map_info, its first fields."""
+
+    type: int
+    id: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+
+
+class TestRun(NamedTuple):
+    """What a program did with one packet."""
+
+    verdict: int
+    packet: bytes
+    duration_ns: int
+
+
+def buffer(data: bytes) -> ctypes.Array[ctypes.c_char]:
+    """A buffer the kernel may read and write; keep it referenced during the call."""
+    return ctypes.create_string_buffer(data, max(len(data), 1))
+
+
+def call(command: Command, attr: ctypes.Array[ctypes.c_char]) -> tuple[int, int]:
+    """(result, errno); errno is 0 after success."""
+    result = _syscall(_SYSCALL_NUMBER[os.uname().machine], int(command), attr, len(attr))
+    return (result, 0) if result >= 0 else (result, ctypes.get_errno())
+
+
+def checked(command: Command, attr: bytes, detail: str = "") -> int:
+    """The result of a call that must succeed."""
+    result, errno = call(command, buffer(attr))
+    if errno:
+        raise KernelError(command.name, errno, detail)
+    return result
+
+
+def get_pinned(path: Path) -> int:
+    """A file descriptor of the object pinned there."""
+    name = buffer(os.fsencode(path) + b"\0")
+    return checked(Command.OBJ_GET, struct.pack("<QII", ctypes.addressof(name), 0, 0), str(path))
+
+
+def pin(fd: int, path: Path) -> None:
+    """The object is reachable under the path, which must not exist yet."""
+    name = buffer(os.fsencode(path) + b"\0")
+    checked(Command.OBJ_PIN, struct.pack("<QII", ctypes.addressof(name), fd, 0), str(path))
+
+
+def _info(fd: int) -> bytes:
+    info = buffer(bytes(_INFO_BYTES))
+    checked(Command.OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", fd, _INFO_BYTES, ctypes.addressof(info)))
+    return info.raw
+
+
+def map_info(fd: int) -> KernelMapInfo:
+    """Type and sizes of a map."""
+    return KernelMapInfo(*struct.unpack_from("<6I", _info(fd)))
+
+
+def tcx_link_ifindex(fd: int) -> int:
+    """The interface a tcx link sits on; 0 when it is gone. Source: struct bpf_link_info, tcx."""
+    return int(struct.unpack_from("<I", _info(fd), 16)[0])
+
+
+def create_map(map_type: MapType, key_size: int, value_size: int, max_entries: int, flags: int = 0) -> int:
+    """A map without a name; for probes."""
+    return checked(Command.MAP_CREATE, struct.pack("<5I", map_type, key_size, value_size, max_entries, flags))
+
+
+def load_program(instructions: bytes) -> int:
+    """A tc program from raw instructions; for probes. The KernelError's text ends with the verifier's."""
+    code, licence, log = buffer(instructions), buffer(b"Dual BSD/GPL\0"), buffer(bytes(_LOG_BYTES))
+    pointers = [ctypes.addressof(b) for b in (code, licence)]
+    head = struct.pack("<IIQQ", _PROGRAM_TYPE_SCHED_CLS, len(instructions) // 8, *pointers)
+    result, errno = call(
+        Command.PROG_LOAD, buffer(head + struct.pack("<IIQI", 1, _LOG_BYTES, ctypes.addressof(log), 0) + bytes(4))
+    )
+    if errno:
+        raise KernelError("PROG_LOAD", errno, log.value.decode(errors="replace")[-256:])
+    return result
+
+
+def create_link(program_fd: int, ifindex: int, attach_type: AttachType) -> int:
+    """A tcx link in the caller's network namespace."""
+    attr = struct.pack("<IIII", program_fd, ifindex, attach_type, 0) + bytes(32)
+    return checked(Command.LINK_CREATE, attr, f"ifindex {ifindex}")
+
+
+def update_link(link_fd: int, program_fd: int) -> None:
+    """The link runs the new program from the next packet on."""
+    checked(Command.LINK_UPDATE, struct.pack("<IIII", link_fd, program_fd, 0, 0))
+
+
+def detach_link(link_fd: int) -> None:
+    """The link runs nothing from now on."""
+    checked(Command.LINK_DETACH, struct.pack("<I", link_fd))
+
+
+def run_packet(program_fd: int, packet: bytes, mark: int = 0) -> TestRun:
+    """Run a tc program over one packet on interface 1. Source: BPF_PROG_TEST_RUN; ctx is struct __sk_buff."""
+    data, out = buffer(packet), buffer(bytes(len(packet) + 512))
+    context = buffer(struct.pack("<IIII", 0, 0, mark, 0) + bytes(176))
+    attr = buffer(
+        struct.pack("<IIIIQQII", program_fd, 0, len(packet), len(out), *map(ctypes.addressof, (data, out)), 1, 0)
+        + struct.pack("<IIQQIII", len(context), 0, ctypes.addressof(context), 0, 0, 0, 0)
+        + bytes(4)
+    )
+    _, errno = call(Command.PROG_TEST_RUN, attr)
+    if errno:
+        raise KernelError("PROG_TEST_RUN", errno)
+    verdict, _, length = struct.unpack_from("<III", attr.raw, 4)
+    duration_ns = struct.unpack_from("<I", attr.raw, 36)[0]
+    return TestRun(verdict, out.raw[:length], duration_ns)
