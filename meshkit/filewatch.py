@@ -64,12 +64,11 @@ def _fingerprint(directory: Path) -> tuple[str, ...]:
     parts = [f"{os.path.realpath(directory)} {stat.st_dev} {stat.st_ino}"]
     for root, folders, files in os.walk(directory):
         folders.sort()
-        for name in sorted(files):
-            parts.append(_describe(Path(root, name)))
+        parts.extend(_describe(Path(root, name)) for name in sorted(files))
         for name in folders:
             folder = Path(root, name)
             if folder.is_symlink():
-                parts.append(f"{folder} -> {os.readlink(folder)}")
+                parts.append(f"{folder} -> {folder.readlink()}")
     return tuple(parts)
 
 

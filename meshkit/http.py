@@ -1,97 +1,147 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small HTTP server every program has: /healthz, /readyz, /metrics, and what the program adds."""
+"""The HTTP side every program has: health, readiness, metrics, and a server that stops when its task is cancelled."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator, Sequence
-from typing import Any
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
+import msgspec
 import uvicorn
 from fastapi import FastAPI, Response
+from fastapi.responses import PlainTextResponse
 
-from meshkit.health import Health
+from meshkit.health import Health, Level
 from meshkit.metrics import CONTENT_TYPE, Registry
 
-STOP_WITHIN_S = 2.0
+GRACE_S: Final = 3
+TICK_S: Final = 1.0
+_SIGNS: Final = {Level.OK: "[+]", Level.DEGRADED: "[~]", Level.STARTING: "[ ]", Level.FAILED: "[-]"}
 
 
-def make_app(title: str, version: str, health: Health, registry: Registry) -> FastAPI:
-    """An application with the three paths every operator expects; OpenAPI is served at /openapi.json."""
-    app = FastAPI(title=title, version=version, docs_url=None, redoc_url=None)
+def make_app(
+    title: str, version: str, health: Health, registry: Registry, *, ready: Callable[[], bool] | None = None
+) -> FastAPI:
+    """An application with /healthz (it lives), /readyz (503 until ready; ?verbose lists the parts) and /metrics."""
+    app = FastAPI(title=title, version=version)
+    is_ready = ready or health.ready
 
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        """The process runs and its loop turns."""
-        return {"status": "ok"}
+    @app.get("/healthz", response_class=PlainTextResponse, tags=["health"])
+    async def healthz() -> PlainTextResponse:
+        return PlainTextResponse("ok\n")
 
-    @app.get("/readyz")
-    async def readyz(response: Response, verbose: bool = False) -> dict[str, Any]:
-        """200 when every component serves, else 503; `verbose` lists them."""
-        ready = health.is_ready()
-        response.status_code = 200 if ready else 503
-        reports = health.snapshot()
-        wanted = reports if verbose else {n: r for n, r in reports.items() if r.level not in ("ok", "degraded")}
-        components = {n: {"level": str(r.level), "message": r.message, "since": r.since_s} for n, r in wanted.items()}
-        return {"ready": ready, "components": components}
+    @app.get("/readyz", response_class=PlainTextResponse, tags=["health"])
+    async def readyz(verbose: str | None = None) -> PlainTextResponse:
+        is_ok = is_ready()
+        text = _verbose(health) if verbose is not None else ""
+        head = "Ready" if is_ok else "Not ready: " + (", ".join(health.blocking()) or "starting")
+        return PlainTextResponse(f"{text}{head}\n", status_code=200 if is_ok else 503)
 
-    @app.get("/metrics")
+    @app.get("/metrics", tags=["health"])
     async def metrics() -> Response:
-        """Every metric, in Prometheus' text format."""
-        return Response(registry.expose(), media_type=CONTENT_TYPE)
+        return Response(registry.exposition(), headers={"content-type": CONTENT_TYPE})
 
     return app
 
 
+def json_response(value: object, status_code: int = 200) -> Response:
+    """A msgspec struct (or plain data) as JSON, without passing through pydantic."""
+    return Response(msgspec.json.encode(value), status_code=status_code, media_type="application/json")
+
+
+def bind(host: str | Sequence[str], port: int) -> list[socket.socket]:
+    """Listening sockets on every address; with port 0 all share the number the first one got.
+
+    Raises: OSError naming the address; sockets bound before it are closed.
+    """
+    hosts = [host] if isinstance(host, str) else list(host)
+    sockets: list[socket.socket] = []
+    try:
+        for address in hosts:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                sock.bind((address, port))
+            except OSError as exc:
+                raise OSError(exc.errno, f"cannot listen on {address} port {port}: {exc.strerror}") from exc
+            sock.setblocking(False)
+            port = sock.getsockname()[1]
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
 async def serve(
     app: FastAPI,
-    hosts: str | Sequence[str] = "127.0.0.1",
+    host: str | Sequence[str] = "127.0.0.1",
     port: int = 0,
     *,
     sockets: Sequence[socket.socket] | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    on_started: Callable[[int], None] | None = None,
 ) -> None:
-    """Serve until cancelled, on every host of `hosts` or on sockets already bound. Raises OSError when a port is taken."""
-    bound = (
-        list(sockets)
-        if sockets is not None
-        else [bind(h, port) for h in ([hosts] if isinstance(hosts, str) else hosts)]
-    )
-    config = uvicorn.Config(
-        app, log_config=None, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
-    )
-    server = _QuietServer(config)
-    task = asyncio.create_task(server.serve(sockets=bound), name="http server")
+    """Serves until cancelled, then lets open requests end (at most GRACE_S seconds) and closes every socket.
+
+    No signal handler is installed: the program decides when to stop. `on_started` gets the port.
+    Raises: OSError when an address cannot be bound.
+    """
+    listening = list(sockets) if sockets is not None else bind(host, port)
+    server = _Server(app, ssl_context)
     try:
-        await asyncio.shield(task)
+        await server.startup(sockets=listening)
+        try:
+            if on_started is not None:
+                on_started(int(listening[0].getsockname()[1]))
+            await server.main_loop()
+        finally:
+            await server.shutdown(sockets=listening)
     finally:
-        server.should_exit = True
-        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-            async with asyncio.timeout(STOP_WITHIN_S):
-                await task
-        for sock in bound:
-            sock.close()
+        for sock in listening:
+            with contextlib.suppress(OSError):
+                sock.close()
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; port 0 lets the kernel choose."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(1024)
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers, its start banner and its ten ticks a second."""
 
-
-class _QuietServer(uvicorn.Server):
-    """uvicorn without signal handlers: the program decides when to stop."""
+    def __init__(self, app: FastAPI, ssl_context: ssl.SSLContext | None) -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            timeout_graceful_shutdown=GRACE_S,
+            server_header=False,
+        )
+        config.load()
+        if ssl_context is not None:
+            config.ssl = ssl_context
+        super().__init__(config)
+        self.lifespan = config.lifespan_class(config)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        ticks_per_s = 10  # what on_tick counts in
+        # each tick renews the Date header; cancellation ends it
+        while not await self.on_tick(ticks_per_s):  # noqa: ASYNC110
+            await asyncio.sleep(TICK_S)
+
+
+def _verbose(health: Health) -> str:
+    return "".join(
+        f"{_SIGNS[part.level]} {name}{f': {part.message}' if part.message else ''}\n"
+        for name, part in health.snapshot().items()
+    )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables of frozen rows with atomic commits, revisions, secondary indexes and change history.
 
-One event loop owns a Database. Writes happen inside `with db.write():`, never across an await; therefore code that reads
+One event loop owns a Database. Writes happen inside `with db.write():`, never across an await; so code that reads
 several tables without awaiting sees one commit, and needs no lock and no copy.
 """
 
