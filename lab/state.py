@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where one lab keeps everything, so that all of it can be found and removed by the lab's name alone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path("/run/clustermesh-lab")
+NETNS_ROOT: Final = Path("/run/netns")
+CGROUP_PARENT: Final = "clustermesh-lab"
+DEFAULT_NAME: Final = "mesh"
+NAME: Final = re.compile(r"[a-z][a-z0-9]{0,11}")
+
+
+class LabNameError(ValueError):
+    """A lab's name becomes part of namespace names; a hyphen in it could make two labs' names overlap."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """One node's part of the lab's directory."""
+
+    directory: Path
+    netns: str
+    cgroup: Path
+
+    @property
+    def bpffs(self) -> Path:
+        return self.directory / "bpf"
+
+    @property
+    def root(self) -> Path:
+        """What a hostPath of this node is relative to."""
+        return self.directory / "root"
+
+    @property
+    def pods(self) -> Path:
+        return self.directory / "pods"
+
+
+@dataclass(frozen=True, slots=True)
+class LabState:
+    """The names and paths of one lab; nothing in it touches the machine."""
+
+    name: str
+    cgroup_mount: Path
+
+    @property
+    def directory(self) -> Path:
+        return ROOT / self.name
+
+    @property
+    def cgroup(self) -> Path:
+        return self.cgroup_mount / CGROUP_PARENT / self.name
+
+    @property
+    def netns_prefix(self) -> str:
+        return f"cml-{self.name}-"
+
+    @property
+    def underlay(self) -> str:
+        return f"{self.netns_prefix}underlay"
+
+    def node(self, name: str) -> NodeState:
+        return NodeState(self.directory / "nodes" / name, f"{self.netns_prefix}{name}", self.cgroup / name)
+
+    def pod_netns(self, uid: str) -> str:
+        return f"{self.netns_prefix}pod-{uid[:13]}"
+
+    def kubeconfig(self, name: str) -> Path:
+        """`koornacht`, `tion`, or `global` for both contexts."""
+        return self.directory / f"{name}.yaml"
+
+    def daemon_log(self, cluster: str) -> Path:
+        return self.directory / f"{cluster}.log"
+
+    def daemon_ready(self, cluster: str) -> Path:
+        return self.directory / f"{cluster}.ready"
+
+
+def lab_state(name: str = DEFAULT_NAME) -> LabState:
+    """The state of the lab with this name, whether it exists or not. Raises: LabNameError."""
+    if not NAME.fullmatch(name):
+        raise LabNameError(f"lab name {name!r}: use one to twelve lower-case letters and digits, a letter first")
+    return LabState(name, cgroup2_mount())
+
+
+def cgroup2_mount(mounts: Path = Path("/proc/mounts")) -> Path:
+    """Where the cgroup v2 hierarchy is mounted, in hybrid layouts too; the lab's own place where nothing mounts one."""
+    for line in mounts.read_text().splitlines():
+        _, where, kind, *_ = line.split()
+        if kind == "cgroup2" and not where.startswith(str(ROOT)):
+            return Path(where)
+    return ROOT / ".cgroup2"
+
+
+def netns_path(name: str) -> Path:
+    return NETNS_ROOT / name
+
+
+def existing_labs() -> list[str]:
+    """Names of all labs that left anything in the state directory or among the network namespaces."""
+    found = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")} if ROOT.is_dir() else set()
+    if NETNS_ROOT.is_dir():
+        found |= {path.name.split("-")[1] for path in NETNS_ROOT.iterdir() if path.name.startswith("cml-")}
+    return sorted(found)
