@@ -6,13 +6,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from clustermesh_cli.console import Console
 from clustermesh_cli.outcome import CommandError, ExitCode
+from meshkit.clock import SystemClock
 from meshkit.errors import MeshError
 
 if TYPE_CHECKING:
@@ -54,10 +54,16 @@ def enable(
     namespace: Namespace = "kube-system",
     cluster_name: Annotated[str | None, typer.Option(help="this cluster's name in the mesh")] = None,
     cluster_id: Annotated[int | None, typer.Option(help="this cluster's id, 1 to 255; chosen when not given")] = None,
-    service_type: Annotated[str, typer.Option(help="how peers reach us: NodePort, LoadBalancer or ClusterIP")] = "NodePort",
+    service_type: Annotated[
+        str, typer.Option(help="how peers reach us: NodePort, LoadBalancer or ClusterIP")
+    ] = "NodePort",
     node_port: Annotated[int, typer.Option(help="the port on every node, with NodePort")] = 32379,
-    advertise: Annotated[list[str] | None, typer.Option(help="extra name or address for the server certificate")] = None,
-    apiserver_image: Annotated[str, typer.Option(help="image of the apiserver")] = "clustermesh/clustermesh-apiserver:0.1.0",
+    advertise: Annotated[
+        list[str] | None, typer.Option(help="extra name or address for the server certificate")
+    ] = None,
+    apiserver_image: Annotated[
+        str, typer.Option(help="image of the apiserver")
+    ] = "clustermesh/clustermesh-apiserver:0.1.0",
     agent_image: Annotated[str, typer.Option(help="image of the agent")] = "clustermesh/clustermesh-agent:0.1.0",
     dry_run: Annotated[bool, typer.Option("--dry-run", "--print", help="print the objects, change nothing")] = False,
     plain: Plain = False,
@@ -66,13 +72,20 @@ def enable(
     from clustermesh_cli.commands import enable as verb
 
     options = verb.EnableOptions(
-        namespace, cluster_name, cluster_id, service_type, node_port, tuple(advertise or ()), apiserver_image, agent_image
+        namespace,
+        cluster_name,
+        cluster_id,
+        service_type,
+        node_port,
+        tuple(advertise or ()),
+        apiserver_image,
+        agent_image,
     )
     client = _client(kubeconfig, context)
     if dry_run:
         verb.show(client, context or "", options)
         return
-    verb.enable(client, context or "", options, _console(plain), time.time())  # noqa: TID251 - wall clock of certificates
+    verb.enable(client, context or "", options, _console(plain), SystemClock().wall())
 
 
 @app.command()
@@ -80,7 +93,9 @@ def disable(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = "kube-system",
-    keep_ca: Annotated[bool, typer.Option("--keep-ca", help="keep the authority, so that peers need not trust a new one")] = False,
+    keep_ca: Annotated[
+        bool, typer.Option("--keep-ca", help="keep the authority, so that peers need not trust a new one")
+    ] = False,
     plain: Plain = False,
 ) -> None:
     """Remove the mesh's programs and what they know from this cluster."""
@@ -91,20 +106,27 @@ def disable(
 
 @app.command()
 def connect(
-    destination_context: Annotated[list[str], typer.Option(help="context of a cluster to connect to; repeat or separate by commas")],
+    destination_context: Annotated[
+        list[str], typer.Option(help="context of a cluster to connect to; repeat or separate by commas")
+    ],
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = "kube-system",
     connection_mode: Annotated[str, typer.Option(help="unicast, bidirectional or mesh")] = "bidirectional",
-    source_endpoint: Annotated[list[str] | None, typer.Option(help="HOST:PORT by which others reach the local cluster")] = None,
+    source_endpoint: Annotated[
+        list[str] | None, typer.Option(help="HOST:PORT by which others reach the local cluster")
+    ] = None,
     destination_endpoint: Annotated[
         list[str] | None, typer.Option(help="[CONTEXT=]HOST:PORT by which a destination is reached")
     ] = None,
     allow_mismatching_ca: Annotated[
-        bool, typer.Option(help="accepted for familiarity: every cluster has its own CA here, and bundles are exchanged")
+        bool,
+        typer.Option(help="accepted for familiarity: every cluster has its own CA here, and bundles are exchanged"),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything, write nothing")] = False,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="wait until every agent has read its new peers")] = True,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="wait until every agent has read its new peers")
+    ] = True,
     wait_duration: Wait = 120.0,
     plain: Plain = False,
 ) -> None:
@@ -119,7 +141,9 @@ def connect(
     destinations = [c for given in destination_context for c in given.split(",") if c]
     local = _client(kubeconfig, context)
     clients = {context or local.context or "local": local, **{c: _client(kubeconfig, c) for c in destinations}}
-    endpoints = verb.split_endpoints(next(iter(clients)), destinations, source_endpoint or [], destination_endpoint or [])
+    endpoints = verb.split_endpoints(
+        next(iter(clients)), destinations, source_endpoint or [], destination_endpoint or []
+    )
     console = _console(plain)
     mode = Mode(connection_mode)
     links = verb.connect(clients, namespace, mode=mode, endpoints=endpoints, console=console, dry_run=dry_run)
@@ -134,7 +158,9 @@ def connect(
 @app.command()
 def disconnect(
     peer: Annotated[str | None, typer.Argument(help="name of the peer to forget, in this cluster only")] = None,
-    destination_context: Annotated[list[str] | None, typer.Option(help="context of a peer: both sides forget each other")] = None,
+    destination_context: Annotated[
+        list[str] | None, typer.Option(help="context of a peer: both sides forget each other")
+    ] = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = "kube-system",
@@ -164,14 +190,20 @@ def status(
     from clustermesh_cli.commands import status as verb
 
     code = verb.status(
-        _client(kubeconfig, context), namespace, _console(plain), wait_s=wait_duration if wait else None, as_json=output == "json"
+        _client(kubeconfig, context),
+        namespace,
+        _console(plain),
+        wait_s=wait_duration if wait else None,
+        as_json=output == "json",
     )
     raise typer.Exit(code)
 
 
 @policy.command("eval")
 def policy_eval(
-    file: Annotated[typer.FileText, typer.Option("--file", "-f", help="a case, or a list of cases, as JSON; - for stdin")],
+    file: Annotated[
+        typer.FileText, typer.Option("--file", "-f", help="a case, or a list of cases, as JSON; - for stdin")
+    ],
 ) -> None:
     """Evaluate policies offline: verdicts of flows between labelled identities, as JSON."""
     from clustermesh_cli.commands.policy import evaluate_file
@@ -203,9 +235,7 @@ def inspect_scope(
     """Which policies mean something else once unscoped selectors stay in their own cluster, and for which peers."""
     from clustermesh_cli.commands.policy import inspect_scope as verb
 
-    verb(
-        _client(kubeconfig, context), None if all_namespaces else namespace, _console(plain), as_json=output == "json"
-    )
+    verb(_client(kubeconfig, context), None if all_namespaces else namespace, _console(plain), as_json=output == "json")
 
 
 @app.command(

@@ -25,7 +25,9 @@ def ensure_authority(client: KubeClient, namespace: str, identity: ClusterIdenti
     found = client.get(k.SECRETS, CA_SECRET, namespace)
     if found is not None:
         files = found["data"]
-        parts = from_secret_data({"ca.crt": files["ca.crt"], "tls.crt": files["ca.crt"], "tls.key": files["ca.key"]}, CA_SECRET)
+        parts = from_secret_data(
+            {"ca.crt": files["ca.crt"], "tls.crt": files["ca.crt"], "tls.key": files["ca.key"]}, CA_SECRET
+        )
         return Authority.load(parts.ca, parts.key)
     authority = Authority.create(f"clustermesh {identity.name}", wall_s)
     data = encode_data({"ca.crt": authority.certificate_pem, "ca.key": authority.key_pem})

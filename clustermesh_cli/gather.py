@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from typing import Any
+
+import orjson
 
 import kube.resource as k
 from certs.inspect import parse
@@ -23,7 +24,6 @@ CA_BUNDLE = "clustermesh-ca-bundle"
 REMOTE_USERS = "clustermesh-remote-users"
 PEERS_SECRET = "cilium-clustermesh"
 SERVICE = "clustermesh-apiserver"
-
 
 
 def read_config(client: KubeClient, namespace: str) -> Mapping[str, str]:
@@ -68,12 +68,18 @@ def find_access(service: Mapping[str, Any] | None, nodes: list[dict[str, Any]]) 
     port = spec["ports"][0]
     match spec.get("type", "ClusterIP"):
         case "NodePort":
-            addresses, number = tuple(a for n in nodes if _is_ready(n) for a in _internal_ip(n)), port.get("nodePort", 0)
+            addresses, number = (
+                tuple(a for n in nodes if _is_ready(n) for a in _internal_ip(n)),
+                port.get("nodePort", 0),
+            )
         case "LoadBalancer":
             ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
             addresses, number = tuple(i.get("ip") or i.get("hostname", "") for i in ingress), port["port"]
         case _:
-            addresses, number = (spec["clusterIP"],) if spec.get("clusterIP") not in (None, "None") else (), port["port"]
+            addresses, number = (
+                (spec["clusterIP"],) if spec.get("clusterIP") not in (None, "None") else (),
+                port["port"],
+            )
     return Access(spec.get("type", "ClusterIP"), addresses, number) if addresses and number else None
 
 
@@ -81,7 +87,8 @@ def read_peers(secret: Mapping[str, Any] | None) -> Mapping[str, KnownPeer]:
     """What the peers' Secret was annotated with when they were connected."""
     raw = ((secret or {}).get("metadata", {}).get("annotations") or {}).get(PEERS_ANNOTATION, "{}")
     return {
-        name: KnownPeer(int(p["id"]), p.get("ca", ""), tuple(p.get("podCIDRs", ()))) for name, p in json.loads(raw).items()
+        name: KnownPeer(int(p["id"]), p.get("ca", ""), tuple(p.get("podCIDRs", ())))
+        for name, p in orjson.loads(raw).items()
     }
 
 

@@ -24,7 +24,9 @@ def load_workloads(values: Mapping[str, str]) -> list[dict[str, Any]]:
     """ServiceAccounts, roles, Services, Deployment and DaemonSet. Raises KeyError for a mark without a value."""
     folder = files("deploy") / "manifests"
     return [
-        obj for name in WORKLOADS for obj in _objects(Template((folder / f"{name}.yaml").read_text()).substitute(values))
+        obj
+        for name in WORKLOADS
+        for obj in _objects(Template((folder / f"{name}.yaml").read_text()).substitute(values))
     ]
 
 

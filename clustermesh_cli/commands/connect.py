@@ -15,6 +15,7 @@ from clustermesh_cli.plan.facts import Access, ClusterFacts
 from clustermesh_cli.plan.peering import USERS_KEY, admit_users, expel_users, forget_peer, learn_peer
 from kube.client import KubeClient
 
+
 def connect(
     clients: Mapping[str, KubeClient],
     namespace: str,
@@ -35,7 +36,9 @@ def connect(
         found = gather(client, namespace, context)
         facts.append(replace(found, access=given_access(endpoints[context])) if endpoints.get(context) else found)
         access = check_access(facts[-1])
-        console.info(f"{facts[-1].name} (id {facts[-1].id}) is reached at {', '.join(access.addresses)} port {access.port}")
+        console.info(
+            f"{facts[-1].name} (id {facts[-1].id}) is reached at {', '.join(access.addresses)} port {access.port}"
+        )
     check_all(facts)
     local, *remotes = facts
     links = plan_links(local, remotes, mode)
@@ -45,7 +48,9 @@ def connect(
     for link in links:
         if not dry_run:
             _learn(clients[link.reader.context], namespace, link.target)
-        console.info(f"{link.reader.context} reads {link.target.context}{' (dry run, nothing written)' if dry_run else ''}")
+        console.info(
+            f"{link.reader.context} reads {link.target.context}{' (dry run, nothing written)' if dry_run else ''}"
+        )
     return links
 
 
@@ -73,7 +78,9 @@ def disconnect(client: KubeClient, namespace: str, peer: str, console: Console) 
     users = _users(client, namespace)
     client.patch_merge(k.CONFIG_MAPS, REMOTE_USERS, {"data": {USERS_KEY: expel_users(users, peer)}}, namespace)
     client.patch_merge(k.CONFIG_MAPS, CA_BUNDLE, {"data": {f"{peer}.crt": None}}, namespace)
-    console.ok(f"Removed {peer}: its configuration, its trusted CA and its user remote-{peer}; agents drain its records")
+    console.ok(
+        f"Removed {peer}: its configuration, its trusted CA and its user remote-{peer}; agents drain its records"
+    )
     return True
 
 

@@ -16,7 +16,7 @@ CERTIFICATES = tuple(f"clustermesh-apiserver-{role}-cert" for role in ("server",
 def disable(client: KubeClient, namespace: str, *, keep_ca: bool, console: Console) -> None:
     """Delete what `enable` made, last first; what is already gone is no error."""
     config = read_config(client, namespace)
-    marks = {name: "-" for name in ("CLUSTER_NAME", "CLUSTER_ID", "MAX_CONNECTED_CLUSTERS", "POLICY_DEFAULT_LOCAL_CLUSTER")}
+    marks = dict.fromkeys(("CLUSTER_NAME", "CLUSTER_ID", "MAX_CONNECTED_CLUSTERS", "POLICY_DEFAULT_LOCAL_CLUSTER"), "-")
     images = {"APISERVER_IMAGE": "-", "AGENT_IMAGE": "-", "SERVICE_TYPE": "ClusterIP"}
     removed = 0
     for obj in reversed(load_workloads({**marks, **images, "NAMESPACE": namespace})):

@@ -109,7 +109,9 @@ def _ensure_peering(client: KubeClient, namespace: str, identity: ClusterIdentit
     own = {f"{identity.name}.crt": authority.certificate_pem.decode()}
     client.apply(k.CONFIG_MAPS, _config_map(CA_BUNDLE, namespace, own))
     if client.get(k.CONFIG_MAPS, REMOTE_USERS, namespace) is None:
-        client.create(k.CONFIG_MAPS, _config_map(REMOTE_USERS, namespace, {"users.yaml": yaml.safe_dump({"users": []})}))
+        client.create(
+            k.CONFIG_MAPS, _config_map(REMOTE_USERS, namespace, {"users.yaml": yaml.safe_dump({"users": []})})
+        )
 
 
 def _report(

@@ -93,7 +93,9 @@ def peer_config(target: ClusterFacts) -> str:
 
 def _check_pair(a: ClusterFacts, b: ClusterFacts) -> None:
     if a.name == b.name:
-        raise RefusedError(f"{a.context} and {b.context} are both named {a.name}: every cluster of a mesh needs its own name")
+        raise RefusedError(
+            f"{a.context} and {b.context} are both named {a.name}: every cluster of a mesh needs its own name"
+        )
     if a.id == b.id:
         raise RefusedError(f"{a.name} and {b.name} both have the id {a.id}: every cluster of a mesh needs its own id")
     if a.maximum != b.maximum:

@@ -42,8 +42,14 @@ def test_two_proper_clusters_are_accepted() -> None:
         (replace(SOUTH, name=ClusterName("north")), "both named north"),
         (replace(SOUTH, id=ClusterId(1)), "both have the id 1"),
         (replace(SOUTH, maximum=511), "255 connected clusters and south for 511"),
-        (replace(SOUTH, pod_cidrs=("10.1.1.128/25",)), "pod networks overlap: 10.1.1.0/24 of north and 10.1.1.128/25 of south"),
-        (replace(SOUTH, peers={"west": KnownPeer(1, "cc")}), "south already has a peer west with id 1, the id of north"),
+        (
+            replace(SOUTH, pod_cidrs=("10.1.1.128/25",)),
+            "pod networks overlap: 10.1.1.0/24 of north and 10.1.1.128/25 of south",
+        ),
+        (
+            replace(SOUTH, peers={"west": KnownPeer(1, "cc")}),
+            "south already has a peer west with id 1, the id of north",
+        ),
     ],
     ids=["name", "id", "maximum", "pod-cidr", "id-of-a-third-cluster"],
 )
@@ -53,7 +59,9 @@ def test_clusters_that_cannot_share_a_mesh_are_refused_with_the_reason(other: Cl
 
 
 def test_connecting_again_is_not_a_conflict_with_oneself() -> None:
-    check_all([replace(NORTH, peers={"south": KnownPeer(2, "bb")}), replace(SOUTH, peers={"north": KnownPeer(1, "aa")})])
+    check_all(
+        [replace(NORTH, peers={"south": KnownPeer(2, "bb")}), replace(SOUTH, peers={"north": KnownPeer(1, "aa")})]
+    )
 
 
 def test_a_cluster_without_an_address_is_refused() -> None:
@@ -68,7 +76,14 @@ def test_a_cluster_without_an_address_is_refused() -> None:
         (Mode.BIDIRECTIONAL, {("north", "south"), ("south", "north"), ("north", "east"), ("east", "north")}),
         (
             Mode.MESH,
-            {("north", "south"), ("south", "north"), ("north", "east"), ("east", "north"), ("south", "east"), ("east", "south")},
+            {
+                ("north", "south"),
+                ("south", "north"),
+                ("north", "east"),
+                ("east", "north"),
+                ("south", "east"),
+                ("east", "south"),
+            },
         ),
     ],
 )

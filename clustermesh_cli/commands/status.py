@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`clustermesh status`: one request to the cluster's own apiserver, which asks its agents; then a verdict."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import msgspec
+
+import kube.resource as k
+from clustermesh_cli.console import Console
+from clustermesh_cli.gather import PEERS_SECRET, SERVICE, find_access, read_peers
+from clustermesh_cli.judge import Verdict, judge
+from clustermesh_cli.outcome import CommandError, ExitCode
+from clustermesh_cli.plan.facts import Access, KnownPeer
+from clustermesh_cli.render import render_status
+from kube.client import KubeClient
+from kube.errors import KubeError
+from meshmodel.status import ApiserverStatus
+
+RETRY_S = 0.5
+SAY_EVERY_S = 10.0
+STATUS_SERVICE = "clustermesh-apiserver-status"
+STATUS_PORT = 9880
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything one look at the cluster gave."""
+
+    access: Access | None
+    service_type: str
+    status: ApiserverStatus
+    verdict: Verdict
+    expected_peers: Mapping[str, KnownPeer]
+
+
+def look(client: KubeClient, namespace: str) -> Snapshot:
+    """One look. Raises CommandError with what is missing while the apiserver cannot be asked."""
+    service = client.get(k.SERVICES, SERVICE, namespace)
+    if service is None:
+        raise CommandError(
+            f"the mesh is not enabled here: there is no Service {namespace}/{SERVICE}; run clustermesh enable"
+        )
+    daemon = client.get(k.DAEMON_SETS, "clustermesh-agent", namespace) or {}
+    expected_agents = int((daemon.get("status") or {}).get("desiredNumberScheduled", 0))
+    code, body = client.service_proxy_get(namespace, STATUS_SERVICE, STATUS_PORT, "v1/status?nodes=true")
+    if code != 200:
+        raise CommandError(
+            f"clustermesh-apiserver does not answer yet (HTTP {code}); see kubectl -n {namespace} get pods"
+        )
+    try:
+        status = msgspec.json.decode(body, type=ApiserverStatus)
+    except msgspec.DecodeError as exc:
+        raise CommandError(f"clustermesh-apiserver answered something else than its status: {exc}") from exc
+    peers = read_peers(client.get(k.SECRETS, PEERS_SECRET, namespace))
+    verdict = judge(status, expected_peers=peers, expected_agents=max(expected_agents, 1))
+    access = find_access(service, client.list(k.NODES))
+    return Snapshot(access, service["spec"].get("type", "ClusterIP"), status, verdict, peers)
+
+
+def status(client: KubeClient, namespace: str, console: Console, *, wait_s: float | None, as_json: bool) -> ExitCode:
+    """Print the state, after waiting for it to be well if asked; the exit code says what was found."""
+    try:
+        snapshot = (
+            look(client, namespace) if wait_s is None else _wait(client, namespace, console, wait_s, quiet=as_json)
+        )
+        code = ExitCode.OK if snapshot.verdict.is_well else ExitCode.DEGRADED
+    except _NotInTimeError as exc:
+        if exc.snapshot is None:
+            raise CommandError(str(exc), ExitCode.TIMEOUT) from exc
+        snapshot, code = exc.snapshot, ExitCode.TIMEOUT
+    if as_json:
+        document = {**msgspec.to_builtins(snapshot.status), "verdict": asdict(snapshot.verdict)}
+        console.line(msgspec.json.encode(document).decode())
+    else:
+        render_status(snapshot.status, snapshot.verdict, snapshot.access, snapshot.service_type, console)
+    return code
+
+
+def wait_until_ready(client: KubeClient, namespace: str, console: Console, wait_s: float, *, context: str) -> None:
+    """Return once the cluster is well. Raises CommandError (timeout) naming what is not."""
+    try:
+        _wait(client, namespace, console, wait_s, quiet=False)
+    except _NotInTimeError as exc:
+        raise CommandError(f"{context}: {exc}", ExitCode.TIMEOUT) from exc
+
+
+class _NotInTimeError(Exception):
+    def __init__(self, message: str, snapshot: Snapshot | None) -> None:
+        super().__init__(message)
+        self.snapshot = snapshot
+
+
+def _wait(client: KubeClient, namespace: str, console: Console, wait_s: float, *, quiet: bool) -> Snapshot:
+    started = time.monotonic()
+    said = started
+    snapshot: Snapshot | None = None
+    while True:
+        try:
+            snapshot = look(client, namespace)
+            last = snapshot.verdict.problems[0] if snapshot.verdict.problems else ""
+        except (CommandError, KubeError) as exc:
+            last = str(exc)
+        if snapshot is not None and not last:
+            return snapshot
+        now = time.monotonic()
+        if now - started >= wait_s:
+            raise _NotInTimeError(f"timeout while waiting for condition, last error: {last}", snapshot)
+        if now - said >= SAY_EVERY_S and not quiet:
+            said = now
+            console.wait(f"Waiting ({now - started:.0f}s): {last}")
+        threading.Event().wait(RETRY_S)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a cluster's mesh is well, from what its programs say. Pure: the same facts give the same verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from meshmodel.status import AgentStatus, ApiserverStatus, RemoteCluster
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCount:
+    """How many of the nodes that should read a peer are configured for it, and how many have all of it."""
+
+    name: str
+    configured: int
+    connected: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`problems` in the order a person should read them; well means there is none."""
+
+    nodes: int
+    ready_nodes: int
+    peers: tuple[PeerCount, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def is_well(self) -> bool:
+        return not self.problems
+
+
+def judge(status: ApiserverStatus, *, expected_peers: Mapping[str, object], expected_agents: int) -> Verdict:
+    """Compare what is with what should be: every expected agent ready, and ready with every expected peer."""
+    problems = list(_apiserver_problems(status))
+    agents = [report.status for report in status.agents if report.status is not None]
+    problems += [f"{r.node}: {r.error or 'no status'}" for r in status.agents if r.status is None]
+    if len(status.agents) < expected_agents:
+        problems.append(f"{expected_agents - len(status.agents)} of {expected_agents} agents have not started")
+    for agent in agents:
+        problems += _agent_problems(agent, expected_peers)
+    ready = sum(1 for agent in agents if agent.ready and not _missing(agent, expected_peers))
+    return Verdict(
+        nodes=max(expected_agents, len(status.agents)),
+        ready_nodes=ready,
+        peers=tuple(_count(name, agents) for name in sorted({*expected_peers, *_seen(agents)})),
+        problems=tuple(problems),
+    )
+
+
+def describe_peer(peer: RemoteCluster) -> str:
+    """Why a peer is not ready, right layer first: connection, configuration, synchronisation."""
+    if peer.reason:
+        return peer.reason
+    if not peer.connected:
+        return peer.status or "not connected"
+    if peer.config.required and not peer.config.retrieved:
+        return "its cluster configuration has not been retrieved"
+    missing = [
+        kind
+        for kind, done in (
+            ("nodes", peer.synced.nodes),
+            ("services", peer.synced.services),
+            ("identities", peer.synced.identities),
+            ("endpoints", peer.synced.endpoints),
+        )
+        if not done
+    ]
+    return f"synchronization in progress for {', '.join(missing)}" if missing else "not ready"
+
+
+def _apiserver_problems(status: ApiserverStatus) -> Iterable[str]:
+    if not status.ready:
+        missing = [kind for kind, done in status.synced.items() if not done]
+        yield f"clustermesh-apiserver is not ready{': ' + ', '.join(missing) + ' not yet published' if missing else ''}"
+    yield from status.problems
+
+
+def _agent_problems(agent: AgentStatus, expected: Mapping[str, object]) -> Iterable[str]:
+    by_name = {peer.name: peer for peer in agent.peers}
+    for name in expected:
+        if name not in by_name:
+            yield f"{agent.node} does not know peer {name} yet"
+    for peer in agent.peers:
+        if not peer.ready:
+            yield f"{agent.node} is not connected to cluster {peer.name}: {describe_peer(peer)}"
+    if not agent.ready:
+        yield f"{agent.node} is not ready"
+
+
+def _missing(agent: AgentStatus, expected: Mapping[str, object]) -> bool:
+    ready = {peer.name for peer in agent.peers if peer.ready}
+    return not ready >= set(expected)
+
+
+def _seen(agents: Iterable[AgentStatus]) -> set[str]:
+    return {peer.name for agent in agents for peer in agent.peers}
+
+
+def _count(name: str, agents: Iterable[AgentStatus]) -> PeerCount:
+    peers = [peer for agent in agents for peer in agent.peers if peer.name == name]
+    return PeerCount(name, len(peers), sum(1 for peer in peers if peer.ready))

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a mesh is well, and which words say why it is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from clustermesh_cli.judge import describe_peer, judge
+from meshmodel.status import AgentReport, AgentStatus, ApiserverStatus, PeerConfig, PeerSynced, RemoteCluster
+
+ALL = PeerSynced(nodes=True, services=True, identities=True, endpoints=True)
+READY = RemoteCluster(name="south", ready=True, connected=True, config=PeerConfig(retrieved=True, cluster_id=2), synced=ALL)
+
+
+def agent(node: str, *peers: RemoteCluster, ready: bool = True) -> AgentReport:
+    return AgentReport(node=node, status=AgentStatus(node=node, cluster="north", cluster_id=1, ready=ready, peers=list(peers)))
+
+
+def apiserver(*agents: AgentReport, ready: bool = True) -> ApiserverStatus:
+    return ApiserverStatus(cluster="north", cluster_id=1, ready=ready, agents=list(agents))
+
+
+def test_every_agent_ready_with_every_expected_peer_is_well() -> None:
+    verdict = judge(apiserver(agent("a", READY), agent("b", READY)), expected_peers={"south": 2}, expected_agents=2)
+    assert verdict.is_well
+    assert [(p.name, p.configured, p.connected) for p in verdict.peers] == [("south", 2, 2)]
+    assert (verdict.ready_nodes, verdict.nodes) == (2, 2)
+
+
+def test_a_mesh_without_peers_is_well_once_its_programs_are() -> None:
+    assert judge(apiserver(agent("a")), expected_peers={}, expected_agents=1).is_well
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (apiserver(agent("a", READY), ready=False), "clustermesh-apiserver is not ready"),
+        (apiserver(agent("a")), "a does not know peer south yet"),
+        (apiserver(AgentReport(node="a", error="connection refused")), "a: connection refused"),
+        (apiserver(), "1 of 1 agents have not started"),
+        (apiserver(agent("a", READY, ready=False)), "a is not ready"),
+        (
+            apiserver(agent("a", RemoteCluster(name="south", status="tcp timeout"))),
+            "a is not connected to cluster south: tcp timeout",
+        ),
+    ],
+    ids=["apiserver", "unknown-peer", "silent-agent", "missing-agent", "agent", "unconnected"],
+)
+def test_anything_less_is_named(status: ApiserverStatus, words: str) -> None:
+    verdict = judge(status, expected_peers={"south": 2}, expected_agents=1)
+    assert not verdict.is_well
+    assert any(words in problem for problem in verdict.problems), verdict.problems
+
+
+def test_the_first_layer_that_is_wrong_is_the_one_described() -> None:
+    connected = RemoteCluster(name="south", connected=True)
+    assert describe_peer(connected) == "its cluster configuration has not been retrieved"
+    syncing = RemoteCluster(
+        name="south", connected=True, config=PeerConfig(retrieved=True), synced=PeerSynced(nodes=True, services=True)
+    )
+    assert describe_peer(syncing) == "synchronization in progress for identities, endpoints"
