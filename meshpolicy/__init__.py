@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""meshpolicy: what network policies mean.
+
+Here: the policy languages (CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy, CiliumCIDRGroup, Kubernetes
+NetworkPolicy), their validation, the engine that turns them and the known identities into map entries, the lookup
+that decides a packet, and the tools that explain all of it. The agent enforces with it, the command explains with it.
+Not here: Kubernetes clients, kernel maps, clocks, sockets, files, logs. Everything is a function of its arguments.
+Imports meshmodel and meshkit's errors; imported by the programs.
+
+The reference is Cilium. A part of a policy that cannot be enforced yet never widens anything: ports with HTTP, Kafka
+or TLS rules are denied unless another rule allows them plainly, DNS names and services as peers select nobody, host
+policies have no effect; each is a problem of the accepted Policy. DNS rules keep their layer 4 meaning: the port is
+allowed and every name may be asked.
+"""
+
+from meshpolicy.context import Enforcement, PolicyContext
+from meshpolicy.endpoint_policy import DirectionPolicy, EndpointPolicy, PolicyDiff
+from meshpolicy.engine import Change, Engine
+from meshpolicy.errors import PolicyError
+from meshpolicy.mapstate import ANY_IDENTITY, Entry, EntryKey, MatchType, Verdict, lookup
+from meshpolicy.parse import parse_policy, policy_ref
+from meshpolicy.parse_cilium import parse_cidr_group
+from meshpolicy.reference import Direction, Origin, PolicyKind, PolicyRef
+from meshpolicy.rule import CidrGroup, Level, Policy, Rule
+
+__all__ = [
+    "ANY_IDENTITY",
+    "Change",
+    "CidrGroup",
+    "Direction",
+    "DirectionPolicy",
+    "EndpointPolicy",
+    "Enforcement",
+    "Engine",
+    "Entry",
+    "EntryKey",
+    "Level",
+    "MatchType",
+    "Origin",
+    "Policy",
+    "PolicyContext",
+    "PolicyDiff",
+    "PolicyError",
+    "PolicyKind",
+    "PolicyRef",
+    "Rule",
+    "Verdict",
+    "lookup",
+    "parse_cidr_group",
+    "parse_policy",
+    "policy_ref",
+]

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules in force, and the groups of entries that sets of them make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from meshpolicy.mapstate import Entry, Group, compile_group, precedence
+from meshpolicy.peer import CidrSelector
+from meshpolicy.port import EVERYTHING, L4Key, NamedPorts, PortSpec
+from meshpolicy.ports_of_pods import PodPorts
+from meshpolicy.reference import ALLOW_ALL, ALLOW_LOCALHOST, Direction
+from meshpolicy.rule import Level, Rule
+from meshpolicy.selection import Selection, Selections
+from meshpolicy.selector import LabelSelector
+
+BuiltIn = tuple[tuple[L4Key, ...], Entry]
+LOCALHOST: Final[BuiltIn] = (
+    (EVERYTHING,),
+    Entry(deny=False, precedence=precedence(Level.NORMAL, deny=False), proxy_port=0, rule=ALLOW_LOCALHOST),
+)
+EVERYONE: Final[BuiltIn] = (
+    (EVERYTHING,),
+    Entry(deny=False, precedence=precedence(Level.DEFAULT_ALLOW, deny=False), proxy_port=0, rule=ALLOW_ALL),
+)
+
+
+class ActiveRule:
+    """A rule in force: its selections, and the part of its entries that does not depend on the endpoint."""
+
+    __slots__ = ("direction", "entry", "keys", "names", "number", "peers", "rule", "subject")
+
+    def __init__(self, number: int, rule: Rule, subject: Selection, peers: tuple[Selection, ...] | None) -> None:
+        self.number, self.rule, self.subject, self.peers = number, rule, subject, peers
+        self.direction = rule.direction
+        denies = rule.deny or rule.unenforced
+        self.entry = Entry(denies, precedence(rule.level, deny=denies), 0, rule.origin)
+        ports = rule.ports
+        self.names = tuple(spec for spec in ports or () if spec.name)
+        self.keys = (EVERYTHING,) if ports is None else tuple(key for spec in ports for key in spec.map_keys())
+
+    def detach(self) -> Iterable[Selection]:
+        """The selections that may have lost their last user; the rule is in none of them any more."""
+        self.subject.subject_rules.pop(self.number, None)
+        for selection in self.peers or ():
+            selection.peer_rules.pop(self.number, None)
+        return dict.fromkeys((self.subject, *(self.peers or ())))
+
+
+def activate(
+    number: int,
+    rule: Rule,
+    peers: tuple[LabelSelector | CidrSelector, ...] | None,
+    selections: Selections,
+) -> ActiveRule:
+    """Bind a rule to the selections of its subject and peers."""
+    subject = selections.acquire(rule.subject)
+    bound = None if peers is None else tuple(selections.acquire(peer) for peer in peers)
+    active = ActiveRule(number, rule, subject, bound)
+    subject.subject_rules[number] = active
+    if rule.ports != ():
+        for selection in bound or ():
+            selection.peer_rules[number] = active
+    return active
+
+
+class Templates:
+    """Groups by the set of rules that make them. Peers that the same rules select share one group."""
+
+    def __init__(self, pods: PodPorts) -> None:
+        self._pods = pods
+        self._groups: dict[tuple[object, ...], Group] = {}
+        self._uses: dict[int, set[tuple[object, ...]]] = {}
+
+    def group(self, rules: tuple[ActiveRule, ...], built_in: tuple[BuiltIn, ...], ports: NamedPorts) -> Group:
+        """The entries that rules (of one direction, sorted by number) make for a peer that all of them select."""
+        resolved = tuple(
+            (active.number, *specs) for active in rules if active.names and (specs := self._resolve(active, ports))
+        )
+        numbers = tuple(active.number for active in rules)
+        key = (numbers, built_in, resolved)
+        known = self._groups.get(key)
+        if known is not None:
+            return known
+        named: Mapping[int, tuple[PortSpec, ...]] = {number: specs for number, *specs in resolved}  # type: ignore[misc]
+        parts = [(self._keys(active, named), active.entry) for active in rules]
+        group = compile_group((*parts, *built_in))
+        self._groups[key] = group
+        for number in numbers:
+            self._uses.setdefault(number, set()).add(key)
+        return group
+
+    def discard(self, number: int) -> None:
+        """Forget every group that a rule took part in."""
+        for key in self._uses.pop(number, ()):
+            self._groups.pop(key, None)
+
+    def _keys(self, active: ActiveRule, named: Mapping[int, tuple[PortSpec, ...]]) -> tuple[L4Key, ...]:
+        specs = named.get(active.number, ())
+        return (*active.keys, *(key for spec in specs for key in spec.map_keys())) if specs else active.keys
+
+    def _resolve(self, active: ActiveRule, ports: NamedPorts) -> tuple[PortSpec, ...]:
+        """Names on ingress are the endpoint's own ports; on egress they are what all pods agree on."""
+        if active.direction is Direction.INGRESS:
+            found = (spec.resolved(ports) for spec in active.names)
+        else:
+            found = (self._pods.resolve(spec) for spec in active.names)
+        return tuple(spec for spec in found if spec is not None)

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The few settings of a cluster that change what a policy means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Enforcement(StrEnum):
+    """When an endpoint that no rule selects is enforced nevertheless."""
+
+    DEFAULT = "default"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyContext:
+    """Where policies are read.
+
+    `cluster` is the local cluster's name. With `default_local_cluster`, peers that do not mention a cluster mean the
+    local one (spec: policy-default-local-cluster). With `dual_stack`, the address families have worlds of their own.
+    """
+
+    cluster: str
+    default_local_cluster: bool = True
+    dual_stack: bool = False
+    allow_localhost: bool = True
+    enforcement: Enforcement = Enforcement.DEFAULT
+
+    @property
+    def scope(self) -> str:
+        """The cluster that an unscoped peer selector means; empty = any."""
+        return self.cluster if self.default_local_cluster else ""

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Untrusted documents, read field by field; whatever is wrong is reported with the field's path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NoReturn
+
+from meshpolicy.errors import PolicyError
+
+
+class Node:
+    """One value of a document and the path that leads to it."""
+
+    __slots__ = ("path", "value")
+
+    def __init__(self, value: object, path: str) -> None:
+        self.value, self.path = value, path
+
+    def fail(self, what: str, fix: str) -> NoReturn:
+        """Refuse the document because of this value."""
+        raise PolicyError(what, where=self.path or "document", fix=fix)
+
+    def get(self, key: str) -> Node | None:
+        """The field, or None if it is absent or null."""
+        value = self.mapping().get(key)
+        return None if value is None else Node(value, f"{self.path}.{key}" if self.path else key)
+
+    def mapping(self) -> Mapping[str, object]:
+        """The value as a map; null is an empty one."""
+        if self.value is None:
+            return {}
+        if not isinstance(self.value, Mapping):
+            self.fail(f"a map is expected, not {_shape(self.value)}", "indent its fields below it")
+        return self.value
+
+    def items(self) -> Iterator[Node]:
+        """The entries of a list."""
+        if not isinstance(self.value, list | tuple):
+            self.fail(f"a list is expected, not {_shape(self.value)}", "begin each entry with a dash")
+        for index, value in enumerate(self.value):
+            yield Node(value, f"{self.path}[{index}]")
+
+    def text(self) -> str:
+        """The value as a string."""
+        if not isinstance(self.value, str):
+            self.fail(f"a string is expected, not {_shape(self.value)}", f'write "{self.value}" in quotes')
+        return self.value
+
+    def flag(self) -> bool:
+        """The value as a boolean."""
+        if not isinstance(self.value, bool):
+            self.fail(f"true or false is expected, not {_shape(self.value)}", "write true or false without quotes")
+        return self.value
+
+    def number(self) -> int:
+        """The value as an integer."""
+        if not isinstance(self.value, int) or isinstance(self.value, bool):
+            self.fail(f"a number is expected, not {_shape(self.value)}", "write it without quotes")
+        return self.value
+
+    def list_of(self, key: str) -> tuple[Node, ...]:
+        """The entries of a list field; absent is the same as empty."""
+        field = self.get(key)
+        return () if field is None else tuple(field.items())
+
+    def text_of(self, key: str) -> str:
+        """A string field; absent is empty."""
+        field = self.get(key)
+        return "" if field is None else field.text()
+
+    def texts_of(self, key: str) -> tuple[str, ...]:
+        """A field that lists strings."""
+        return tuple(item.text() for item in self.list_of(key))
+
+    def unknown_fields(self, known: Iterable[str]) -> tuple[str, ...]:
+        """One warning per field that has no meaning here."""
+        return tuple(
+            f"{self.path}.{key}: unknown field, it has no effect"
+            for key in sorted(set(map(str, self.mapping())) - set(known))
+        )
+
+
+def _shape(value: object) -> str:
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case Mapping():
+            return "a map"
+        case list() | tuple():
+            return "a list"
+        case _:
+            return f"a {type(value).__name__}"

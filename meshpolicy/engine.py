@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules and identities in, endpoint policies out; a change recomputes only what it can have changed."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from meshmodel.identity import LOCAL_SCOPE_CIDR, NumericIdentity, Reserved
+from meshmodel.labels import Label, Labels
+from meshpolicy.compile import ActiveRule, Templates, activate
+from meshpolicy.context import PolicyContext
+from meshpolicy.endpoint_policy import EndpointPolicy
+from meshpolicy.peer import CidrGroupSelector, CidrSelector, PeerSelector
+from meshpolicy.port import NamedPorts
+from meshpolicy.ports_of_pods import PodPorts
+from meshpolicy.prefix import Prefix, label_key
+from meshpolicy.reference import PolicyRef
+from meshpolicy.rule import CidrGroup, Policy, Rule
+from meshpolicy.selection import Selections
+from meshpolicy.selector import CIDR_SOURCE, RESERVED_SOURCE, LabelSelector
+from meshpolicy.view import Views
+
+_RESERVED_LABELS: Mapping[Reserved, tuple[str, ...]] = {
+    Reserved.HOST: ("host",),
+    Reserved.WORLD: ("world",),
+    Reserved.UNMANAGED: ("unmanaged",),
+    Reserved.HEALTH: ("health",),
+    Reserved.INIT: ("init",),
+    Reserved.REMOTE_NODE: ("remote-node",),
+    Reserved.KUBE_APISERVER: ("kube-apiserver", "remote-node"),
+    Reserved.INGRESS: ("ingress",),
+    Reserved.WORLD_IPV4: ("world-ipv4",),
+    Reserved.WORLD_IPV6: ("world-ipv6",),
+}
+
+
+class Change(NamedTuple):
+    """What a change did: endpoint identities whose policy must be asked for again, and address ranges to map."""
+
+    revision: int
+    affected: frozenset[NumericIdentity] = frozenset()
+    prefixes_added: Mapping[str, NumericIdentity] = {}
+    prefixes_removed: tuple[str, ...] = ()
+
+
+class _Loaded(NamedTuple):
+    policy: Policy
+    rules: tuple[ActiveRule, ...]
+    prefixes: frozenset[Prefix]
+
+
+class Engine:
+    """The policies of one cluster, as its agents must enforce them.
+
+    Every change returns which tracked endpoint identities (those that `endpoint_policy` was asked for) may have
+    another policy now. The result depends on the inputs only, not on their order.
+    """
+
+    def __init__(self, context: PolicyContext) -> None:
+        self.context = context
+        self.revision = 0
+        self._selections = Selections(dual_stack=context.dual_stack)
+        self._loaded: dict[PolicyRef, _Loaded] = {}
+        self._groups: dict[str, CidrGroup] = {}
+        self._prefixes: dict[Prefix, NumericIdentity] = {}
+        self._prefix_uses: Counter[Prefix] = Counter()
+        self._ports = PodPorts()
+        self._next_rule = 1
+        self._templates = Templates(self._ports)
+        self._views = Views(context, self._selections, self._templates)
+        for number, names in _RESERVED_LABELS.items():
+            labels = tuple(Label(RESERVED_SOURCE, name, "") for name in names)
+            self._selections.add_identity(int(number), labels)
+
+    # Policies
+
+    def set_policy(self, policy: Policy) -> Change:
+        """This policy is in force, in place of an older one of the same key."""
+        old = self._loaded.get(policy.key)
+        if old is not None and old.policy == policy:
+            return Change(self.revision)
+        return self._replace(policy.key, policy)
+
+    def remove_policy(self, key: PolicyRef) -> Change:
+        """No policy of this key is in force."""
+        return self._replace(key, None) if key in self._loaded else Change(self.revision)
+
+    def set_cidr_group(self, group: CidrGroup) -> Change:
+        """This group is known; policies that name it mean its prefixes."""
+        self._groups[group.name] = group
+        return self._reload_groups()
+
+    def remove_cidr_group(self, name: str) -> Change:
+        """No group of this name is known; policies that name it select nobody by it."""
+        self._groups.pop(name, None)
+        return self._reload_groups()
+
+    def policies(self) -> Iterable[Policy]:
+        """All policies in force, sorted by key."""
+        return [self._loaded[key].policy for key in sorted(self._loaded)]
+
+    def rules_of(self, identity: NumericIdentity) -> tuple[Rule, ...]:
+        """The rules whose subject is the identity."""
+        return tuple(active.rule for rules in self._views.rules_of(int(identity)) for active in rules)
+
+    # Identities
+
+    def set_identity(self, identity: NumericIdentity, labels: Labels) -> Change:
+        """This identity has exactly these labels."""
+        number = int(identity)
+        known = self._selections.identity(number)
+        if known is not None and known.labels == tuple(labels):
+            return Change(self.revision)
+        touched = self._touch_identity(number)
+        self._selections.remove_identity(number)
+        self._selections.add_identity(number, tuple(labels))
+        return self._changed(touched | self._touch_identity(number))
+
+    def remove_identity(self, identity: NumericIdentity) -> Change:
+        """This identity is not known any more; no selector selects it."""
+        number = int(identity)
+        if self._selections.identity(number) is None:
+            return Change(self.revision)
+        touched = self._touch_identity(number)
+        self._selections.remove_identity(number)
+        return self._changed(touched)
+
+    def labels_of(self, identity: NumericIdentity) -> Labels | None:
+        """The labels of a known identity."""
+        known = self._selections.identity(int(identity))
+        return None if known is None else known.labels
+
+    def selected_by(self, selector: PeerSelector) -> frozenset[NumericIdentity]:
+        """The identities that a selector selects now."""
+        return frozenset(
+            NumericIdentity(number) for part in self._expand((selector,)) or () for number in self._peek(part)
+        )
+
+    def selectors(self) -> Mapping[str, tuple[NumericIdentity, ...]]:
+        """Every selector in use and what it selects, for people to read."""
+        return {
+            str(selection.selector): tuple(NumericIdentity(number) for number in sorted(selection.identities))
+            for selection in sorted(self._selections.all(), key=lambda item: str(item.selector))
+        }
+
+    def prefixes(self) -> Mapping[str, NumericIdentity]:
+        """The address ranges that policies name, with the identity that the ipcache must give them."""
+        return {str(prefix): identity for prefix, identity in sorted(self._prefixes.items())}
+
+    # Named ports
+
+    def set_pod_ports(self, pod: str, ports: NamedPorts) -> Change:
+        """A pod (by any unique name) defines exactly these port names; egress rules resolve them over all pods."""
+        return self._changed(self._views.touch_ports(self._ports.set(pod, ports)))
+
+    def remove_pod_ports(self, pod: str) -> Change:
+        """A pod is gone."""
+        return self.set_pod_ports(pod, {})
+
+    # Results
+
+    def endpoint_policy(self, identity: NumericIdentity, named_ports: NamedPorts | None = None) -> EndpointPolicy:
+        """What endpoints of this identity enforce; the identity is tracked from now on.
+
+        An identity that is not known is treated like a pod without labels: both directions are denied.
+        """
+        return self._views.policy(int(identity), named_ports or {})
+
+    def forget_endpoint(self, identity: NumericIdentity) -> None:
+        """No endpoint has this identity any more; it is not tracked."""
+        self._views.forget(int(identity))
+
+    # Below: how
+
+    def _changed(self, affected: Iterable[int], added: Iterable[Prefix] = (), removed: Iterable[str] = ()) -> Change:
+        self.revision += 1
+        return Change(
+            self.revision,
+            frozenset(NumericIdentity(number) for number in affected),
+            {str(prefix): self._prefixes[prefix] for prefix in added if prefix in self._prefixes},
+            tuple(removed),
+        )
+
+    def _touch_identity(self, number: int) -> set[int]:
+        known = self._selections.identity(number)
+        return self._views.touch_identity(number, known) if known is not None else self._views.touch_endpoint(number)
+
+    def _replace(self, key: PolicyRef, policy: Policy | None) -> Change:
+        old = self._loaded.pop(key, None)
+        touched: set[int] = set()
+        added: set[Prefix] = set()
+        if policy is not None:
+            rules = tuple((rule, self._expand(rule.peers)) for rule in policy.rules)
+            prefixes = frozenset(prefix for rule, peers in rules for prefix in _prefixes_of(peers))
+            added, touched = self._use_prefixes(prefixes)
+            active = tuple(self._activate(rule, peers) for rule, peers in rules)
+            self._loaded[key] = _Loaded(policy, active, prefixes)
+            touched |= self._views.touch_rules(active)
+        removed: list[str] = []
+        if old is not None:
+            touched |= self._views.touch_rules(old.rules)
+            self._deactivate(old.rules)
+            gone, more = self._drop_prefixes(old.prefixes)
+            removed, touched = gone, touched | more
+        return self._changed(touched, added - {prefix for prefix in added if str(prefix) in removed}, removed)
+
+    def _activate(self, rule: Rule, peers: tuple[LabelSelector | CidrSelector, ...] | None) -> ActiveRule:
+        active = activate(self._next_rule, rule, peers, self._selections)
+        self._next_rule += 1
+        return active
+
+    def _deactivate(self, rules: Iterable[ActiveRule]) -> None:
+        for active in rules:
+            for selection in active.detach():
+                self._selections.release(selection)
+            self._templates.discard(active.number)
+
+    def _expand(self, peers: tuple[PeerSelector, ...] | None) -> tuple[LabelSelector | CidrSelector, ...] | None:
+        """Peers as the selections know them: groups become their prefixes, names nothing."""
+        if peers is None:
+            return None
+        expanded: list[LabelSelector | CidrSelector] = []
+        for peer in peers:
+            if isinstance(peer, LabelSelector | CidrSelector):
+                expanded.append(peer)
+            elif isinstance(peer, CidrGroupSelector):
+                prefixes = (prefix for group in self._named_groups(peer) for prefix in group.prefixes)
+                expanded.extend(CidrSelector(prefix, peer.excepts) for prefix in prefixes)
+        return tuple(dict.fromkeys(expanded))
+
+    def _named_groups(self, peer: CidrGroupSelector) -> Iterable[CidrGroup]:
+        if peer.labels is None:
+            return [self._groups[peer.name]] if peer.name in self._groups else []
+        selector = LabelSelector(peer.labels)
+        return [
+            group
+            for group in self._groups.values()
+            if selector.matches(tuple(Label("k8s", key, value) for key, value in group.labels.items()))
+        ]
+
+    def _reload_groups(self) -> Change:
+        affected: set[NumericIdentity] = set()
+        added: dict[str, NumericIdentity] = {}
+        removed: set[str] = set()
+        for key in [key for key, loaded in self._loaded.items() if loaded.policy.uses_groups]:
+            change = self._replace(key, self._loaded[key].policy)
+            affected |= change.affected
+            added |= change.prefixes_added
+            removed |= set(change.prefixes_removed)
+        known = self.prefixes()
+        self.revision += 1
+        return Change(
+            self.revision,
+            frozenset(affected),
+            {prefix: identity for prefix, identity in added.items() if prefix in known},
+            tuple(sorted(removed - known.keys())),
+        )
+
+    def _use_prefixes(self, prefixes: frozenset[Prefix]) -> tuple[set[Prefix], set[int]]:
+        self._prefix_uses.update(prefixes)
+        added = {prefix for prefix in prefixes if prefix not in self._prefixes}
+        touched: set[int] = set()
+        for prefix in sorted(added):
+            number = self._free_number(prefix)
+            self._prefixes[prefix] = NumericIdentity(number)
+            self._selections.add_identity(number, self._range_labels(prefix))
+            touched |= self._touch_identity(number)
+        return added, touched
+
+    def _drop_prefixes(self, prefixes: frozenset[Prefix]) -> tuple[list[str], set[int]]:
+        self._prefix_uses.subtract(prefixes)
+        touched: set[int] = set()
+        removed = sorted(prefix for prefix in prefixes if not self._prefix_uses[prefix])
+        for prefix in removed:
+            del self._prefix_uses[prefix]
+            number = int(self._prefixes.pop(prefix))
+            touched |= self._touch_identity(number)
+            self._selections.remove_identity(number)
+        return [str(prefix) for prefix in removed], touched
+
+    def _free_number(self, prefix: Prefix) -> int:
+        """A number in the node-local scope that follows from the prefix, so that a restart gives the same one."""
+        offset = zlib.crc32(str(prefix).encode()) % (LOCAL_SCOPE_CIDR - 1)
+        while self._selections.identity(LOCAL_SCOPE_CIDR + 1 + offset) is not None:
+            offset = (offset + 1) % (LOCAL_SCOPE_CIDR - 1)
+        return LOCAL_SCOPE_CIDR + 1 + offset
+
+    def _range_labels(self, prefix: Prefix) -> Labels:
+        world = f"world-ipv{prefix.version}" if self.context.dual_stack else "world"
+        return Label(CIDR_SOURCE, label_key(prefix), ""), Label(RESERVED_SOURCE, world, "")
+
+    def _peek(self, selector: LabelSelector | CidrSelector) -> frozenset[int]:
+        selection = self._selections.acquire(selector)
+        found = frozenset(selection.identities)
+        self._selections.release(selection)
+        return found
+
+
+def _prefixes_of(peers: tuple[LabelSelector | CidrSelector, ...] | None) -> Iterable[Prefix]:
+    for peer in peers or ():
+        if isinstance(peer, CidrSelector):
+            yield from (prefix for prefix in (peer.prefix, *peer.excepts) if prefix.bits)

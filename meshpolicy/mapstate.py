@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel holds: entries, their precedence, and the lookup that decides a packet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from meshpolicy.port import ANY_PROTOCOL, EVERYTHING, PORT_BITS, L4Key
+from meshpolicy.reference import Direction, Origin
+from meshpolicy.rule import Level
+
+ANY_IDENTITY: Final = 0
+_HIGHEST_LEVEL: Final = (1 << 24) - 1
+_DENY: Final = 255
+_ALLOW: Final = 1
+
+
+class EntryKey(NamedTuple):
+    """A key of an endpoint's policy map: identity 0 is any peer, protocol 0 any protocol, `port_bits` count."""
+
+    direction: Direction
+    identity: int
+    protocol: int
+    port: int
+    port_bits: int
+
+
+class Entry(NamedTuple):
+    """A value of the policy map. The higher precedence wins; it encodes level and verdict in one number."""
+
+    deny: bool
+    precedence: int
+    proxy_port: int
+    rule: Origin
+
+
+class MatchType(IntEnum):
+    """How specific the deciding entry was; the numbers are those of flow records."""
+
+    NONE = 0
+    L3_ONLY = 1
+    L3_L4 = 2
+    L4_ONLY = 3
+    ALL = 4
+    L3_PROTO = 5
+    PROTO_ONLY = 6
+
+
+class Verdict(NamedTuple):
+    """The decision on a new connection, and the entry that made it (None: by default)."""
+
+    allowed: bool
+    key: EntryKey | None
+    entry: Entry | None
+
+    @property
+    def match_type(self) -> MatchType:
+        """What of peer, protocol and port the deciding entry names."""
+        if self.key is None:
+            return MatchType.NONE
+        named = self.key.identity != ANY_IDENTITY
+        if self.key.protocol == ANY_PROTOCOL:
+            return MatchType.L3_ONLY if named else MatchType.ALL
+        if self.key.port_bits == 0:
+            return MatchType.L3_PROTO if named else MatchType.PROTO_ONLY
+        return MatchType.L3_L4 if named else MatchType.L4_ONLY
+
+
+Group = Mapping[L4Key, Entry]
+"""The entries of one direction for one peer."""
+
+
+def precedence(level: Level, *, deny: bool) -> int:
+    """One number to compare: 24 bits of inverted level, then 255 for deny or 1 for a plain allow."""
+    return ((_HIGHEST_LEVEL - level) << 8) | (_DENY if deny else _ALLOW)
+
+
+def compile_group(parts: Iterable[tuple[Iterable[L4Key], Entry]]) -> Group:
+    """The entries for one peer such that the longest matching key also has the highest precedence.
+
+    Of equal keys the higher precedence stays, then the rule that sorts first; a key that a broader one of higher
+    precedence covers is dropped.
+    """
+    group: dict[L4Key, Entry] = {}
+    precedences = set()
+    for keys, entry in parts:
+        precedences.add(entry.precedence)
+        for key in keys:
+            known = group.get(key)
+            if known is None or (-entry.precedence, entry.rule) < (-known.precedence, known.rule):
+                group[key] = entry
+    if len(precedences) < 2:
+        return group
+    return {key: entry for key, entry in group.items() if not _is_shadowed(key, entry, group)}
+
+
+def _is_shadowed(key: L4Key, entry: Entry, group: Group) -> bool:
+    return any(
+        broader is not None and broader.precedence > entry.precedence
+        for broader in (group.get(candidate) for candidate in _broader(key))
+    )
+
+
+def _broader(key: L4Key) -> Iterable[L4Key]:
+    """The keys that cover this one, longest first, itself excluded."""
+    if key.protocol == ANY_PROTOCOL:
+        return
+    for bits in range(key.bits - 1, -1, -1):
+        yield L4Key(key.protocol, _masked(key.port, bits), bits)
+    yield EVERYTHING
+
+
+def _masked(port: int, bits: int) -> int:
+    return port >> (PORT_BITS - bits) << (PORT_BITS - bits)
+
+
+def find_longest(get: Callable[[L4Key], Entry | None], protocol: int, port: int) -> tuple[L4Key, Entry] | None:
+    """The longest key that matches, as the kernel's trie finds it."""
+    for bits in range(PORT_BITS, -1, -1):
+        key = L4Key(protocol, _masked(port, bits), bits)
+        entry = get(key)
+        if entry is not None:
+            return key, entry
+    entry = get(EVERYTHING)
+    return None if entry is None else (EVERYTHING, entry)
+
+
+def decide(
+    direction: Direction,
+    identity: int,
+    named: tuple[L4Key, Entry] | None,
+    anyone: tuple[L4Key, Entry] | None,
+) -> Verdict:
+    """Compare the hit for the peer's identity with the hit for any identity.
+
+    Higher precedence wins, then the longer layer 4 part, then the one that names the identity.
+    """
+    best, winner = named, identity
+    if anyone is not None and (named is None or _rank(anyone) > _rank(named)):
+        best, winner = anyone, ANY_IDENTITY
+    if best is None:
+        return Verdict(allowed=False, key=None, entry=None)
+    key, entry = best
+    return Verdict(not entry.deny, EntryKey(direction, winner, *key), entry)
+
+
+def _rank(hit: tuple[L4Key, Entry]) -> tuple[int, int]:
+    key, entry = hit
+    return entry.precedence, 0 if key.protocol == ANY_PROTOCOL else 8 + key.bits
+
+
+def lookup(entries: Mapping[EntryKey, Entry], direction: Direction, identity: int, protocol: int, port: int) -> Verdict:
+    """What the kernel decides from an endpoint's map for a direction that is enforced: two longest-prefix lookups."""
+
+    def search(peer: int) -> tuple[L4Key, Entry] | None:
+        return find_longest(lambda key: entries.get(EntryKey(direction, peer, *key)), protocol, port)
+
+    anyone = search(ANY_IDENTITY)
+    return decide(direction, identity, search(identity) if identity != ANY_IDENTITY else None, anyone)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a Kubernetes object, as a map, to a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from meshpolicy.context import PolicyContext
+from meshpolicy.decode import Node
+from meshpolicy.parse_cilium import parse_cilium_policy
+from meshpolicy.parse_kubernetes import parse_kubernetes_policy
+from meshpolicy.reference import PolicyKind, PolicyRef
+from meshpolicy.rule import Policy
+
+_DEFAULT_NAMESPACE: Final = "default"
+_POLICY_KINDS: Final = (PolicyKind.CILIUM, PolicyKind.CLUSTERWIDE, PolicyKind.KUBERNETES)
+
+
+def policy_ref(document: Mapping[str, object]) -> PolicyRef:
+    """The name of a policy document. Raises PolicyError for a kind that is no policy or a missing name.
+
+    A namespaced policy without a namespace is in the namespace "default", as kubectl sends it.
+    """
+    root = Node(document, "")
+    kind = root.text_of("kind")
+    if kind not in _POLICY_KINDS:
+        root.fail(f"kind {kind!r} is no policy", f"write kind: {', '.join(_POLICY_KINDS[:-1])} or {_POLICY_KINDS[-1]}")
+    metadata = root.get("metadata") or Node({}, "metadata")
+    name, namespace = metadata.text_of("name"), metadata.text_of("namespace")
+    if not name and kind != PolicyKind.KUBERNETES:
+        metadata.fail("name is missing", "name the policy in metadata.name")
+    if kind == PolicyKind.CLUSTERWIDE:
+        return PolicyRef(kind, "", name)
+    return PolicyRef(kind, namespace or _DEFAULT_NAMESPACE, name)
+
+
+def parse_policy(document: Mapping[str, object], context: PolicyContext) -> Policy:
+    """Read one policy. Raises PolicyError, which names the field; such a document has no effect at all."""
+    key = policy_ref(document)
+    root = Node(document, "")
+    if key.kind == PolicyKind.KUBERNETES:
+        return parse_kubernetes_policy(root, key, context)
+    return parse_cilium_policy(root, key, context)

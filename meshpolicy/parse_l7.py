@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The application part of port rules: checked and kept, for the proxies that will enforce it."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from meshpolicy.decode import Node
+from meshpolicy.rule import L7Rules
+
+DNS: Final = "dns"
+HTTP: Final = "http"
+BUILT_IN_KINDS: Final = (HTTP, "kafka", DNS)
+_NAME_CHARACTERS: Final = re.compile(r"[-a-zA-Z0-9_.]+")
+_PATTERN_CHARACTERS: Final = re.compile(r"[-a-zA-Z0-9_.*]+")
+_LONGEST_NAME: Final = 255
+_MISMATCHES: Final = ("", "LOG", "ADD", "DELETE", "REPLACE")
+
+
+def parse_l7_rules(node: Node) -> L7Rules | None:
+    """Read `rules` of a port rule; None if it restricts nothing. Raises PolicyError for more than one kind."""
+    kinds = [kind for kind in BUILT_IN_KINDS if node.get(kind) is not None]
+    custom = node.text_of("l7proto")
+    if node.get("l7") is not None and not custom:
+        node.fail("l7 needs l7proto", "name the protocol in l7proto")
+    if custom:
+        kinds.append(custom)
+    if len(kinds) > 1:
+        node.fail(f"{' and '.join(kinds)} in one port rule", "write one port rule for each kind")
+    for item in node.list_of(HTTP):
+        _check_http(item)
+    for item in node.list_of(DNS):
+        check_dns_name(item, exclusive=False)
+    if not kinds:
+        return None
+    field = node.get("l7" if custom else kinds[0])
+    entries = tuple(field.items()) if field else ()
+    return L7Rules(kinds[0], len(entries), "; ".join(_render(entry) for entry in entries))
+
+
+def check_dns_name(node: Node, *, exclusive: bool) -> tuple[str, str]:
+    """The matchName and matchPattern of a DNS selector. Raises PolicyError for characters they cannot have."""
+    name, pattern = node.text_of("matchName"), node.text_of("matchPattern")
+    if exclusive and name and pattern:
+        node.fail("matchName and matchPattern together", "write two entries")
+    if name and not _NAME_CHARACTERS.fullmatch(name):
+        Node(name, f"{node.path}.matchName").fail(
+            f"{name!r} has characters that a name cannot have", "use matchPattern for wildcards"
+        )
+    if pattern and not _PATTERN_CHARACTERS.fullmatch(pattern):
+        Node(pattern, f"{node.path}.matchPattern").fail(
+            f"{pattern!r} has characters that a pattern cannot have", 'use letters, digits, "-", "_", "." and "*"'
+        )
+    for field, text in (("matchName", name), ("matchPattern", pattern)):
+        if len(text) > _LONGEST_NAME:
+            Node(text, f"{node.path}.{field}").fail("longer than 255 characters", "shorten it")
+    return name, pattern
+
+
+def _check_http(node: Node) -> None:
+    for field in ("path", "method", "host"):
+        text = node.text_of(field)
+        try:
+            re.compile(text)
+        except re.error as exc:
+            Node(text, f"{node.path}.{field}").fail(f"not a regular expression ({exc})", "escape special characters")
+    node.texts_of("headers")
+    for match in node.list_of("headerMatches"):
+        if not match.text_of("name"):
+            match.fail("a header name is missing", "write name")
+        if match.text_of("mismatch") not in _MISMATCHES:
+            match.fail("unknown mismatch action", "write LOG, ADD, DELETE or REPLACE")
+        secret = match.get("secret")
+        if secret is not None and not secret.text_of("name"):
+            secret.fail("a secret name is missing", "write name")
+
+
+def _render(node: Node) -> str:
+    return ", ".join(f"{key}={value}" for key, value in sorted(node.mapping().items()))

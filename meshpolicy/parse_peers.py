@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""from*/to* of Cilium policies: which peers one rule names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from meshpolicy.context import PolicyContext
+from meshpolicy.decode import Node
+from meshpolicy.entity import ENTITIES, entity_selectors
+from meshpolicy.parse_l7 import check_dns_name
+from meshpolicy.parse_selector import parse_selector
+from meshpolicy.peer import CidrGroupSelector, CidrSelector, FqdnSelector, PeerSelector
+from meshpolicy.prefix import Prefix, parse_address, parse_prefix
+from meshpolicy.reference import Direction
+from meshpolicy.selector import LabelSelector, scope_peer
+
+_CIDR_FIELDS: Final = ("cidr", "cidrGroupRef", "cidrGroupSelector")
+
+
+@dataclass(frozen=True, slots=True)
+class PeerScope:
+    """What unscoped peers of a document mean: its namespace (empty = clusterwide), or whether it is about init pods."""
+
+    context: PolicyContext
+    namespace: str
+    subject_is_init: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """`selectors` None: the rule names no peer field at all. Empty: it names nobody."""
+
+    selectors: tuple[PeerSelector, ...] | None
+    problems: tuple[str, ...] = ()
+
+
+def peer_fields(direction: Direction, *, is_deny: bool) -> tuple[str, ...]:
+    """The peer fields that a rule of this kind may have."""
+    word = "from" if direction is Direction.INGRESS else "to"
+    common = tuple(word + kind for kind in ("Endpoints", "CIDR", "CIDRSet", "Entities", "Nodes", "Groups"))
+    if direction is Direction.INGRESS:
+        return common
+    return (*common, "toServices") if is_deny else (*common, "toServices", "toFQDNs")
+
+
+def parse_peers(rule: Node, direction: Direction, scope: PeerScope, *, is_deny: bool) -> Peers:
+    """Read the one peer field of a rule. Raises PolicyError for two kinds, or for what the field cannot hold."""
+    word = "from" if direction is Direction.INGRESS else "to"
+    _check_removed(rule, word, is_deny=is_deny)
+    fields = {name: field for name in peer_fields(direction, is_deny=is_deny) if (field := rule.get(name)) is not None}
+    used = [name for name, field in fields.items() if tuple(field.items())]
+    if len(used) > 1:
+        rule.fail(f"{used[0]} and {used[1]} in one rule", "write two rules: within one, both would have to match")
+    if not fields:
+        return Peers(None)
+    selectors: list[PeerSelector] = []
+    problems: list[str] = []
+    for name in used:
+        for item in fields[name].items():
+            selectors.extend(_PARSERS[name.removeprefix(word)](item, scope))
+        if name in ("toServices", "toFQDNs") or name.endswith("Groups"):
+            problems.append(f"{fields[name].path}: {name} is not resolved yet; it selects nobody")
+    # A field that is there but empty names nobody, and wins over a field that names somebody.
+    return Peers(tuple(dict.fromkeys(selectors)) if len(used) == len(fields) else (), tuple(problems))
+
+
+def _check_removed(rule: Node, word: str, *, is_deny: bool) -> None:
+    if rule.list_of(f"{word}Requires"):
+        rule.fail(f"{word}Requires is no longer part of the language", f"add the labels to each {word}Endpoints entry")
+    if is_deny and rule.list_of("toFQDNs"):
+        rule.fail("toFQDNs in egressDeny", "names can only be allowed; deny the addresses with toCIDR")
+
+
+def _parse_endpoint(node: Node, scope: PeerScope) -> tuple[LabelSelector, ...]:
+    selector = parse_selector(node)
+    context = scope.context
+    return (
+        scope_peer(selector, namespace=scope.namespace, scope=context.scope, subject_is_init=scope.subject_is_init),
+    )
+
+
+def _parse_cidr(node: Node, _scope: PeerScope) -> tuple[CidrSelector, ...]:
+    text = node.text()
+    try:
+        return (CidrSelector(parse_prefix(text) if "/" in text else parse_address(text)),)
+    except ValueError:
+        node.fail(f"{text!r} is not an address or a prefix", 'write "10.0.0.0/8" or one address')
+
+
+def _parse_cidr_rule(node: Node, _scope: PeerScope) -> tuple[PeerSelector, ...]:
+    given = [name for name in _CIDR_FIELDS if node.mapping().get(name) not in (None, "")]
+    if len(given) != 1:
+        node.fail(
+            f"{' and '.join(given) or 'neither cidr nor cidrGroupRef nor cidrGroupSelector'} is given",
+            "write exactly one of cidr, cidrGroupRef and cidrGroupSelector",
+        )
+    excepts = tuple(_parse_strict(item) for item in node.list_of("except"))
+    if given[0] == "cidrGroupRef":
+        return (CidrGroupSelector(node.text_of("cidrGroupRef"), None, excepts),)
+    field = node.get(given[0])
+    assert field is not None
+    if given[0] == "cidrGroupSelector":
+        return (CidrGroupSelector("", parse_selector(field).requirements, excepts),)
+    prefix = _parse_strict(field)
+    for item, hole in zip(node.list_of("except"), excepts, strict=True):
+        check_except(item, prefix, hole)
+    return (CidrSelector(prefix, excepts),)
+
+
+def _parse_strict(node: Node) -> Prefix:
+    return parse_cidr_text(node, node.text())
+
+
+def parse_cidr_text(node: Node, text: str) -> Prefix:
+    """Read a prefix. Raises PolicyError naming the field."""
+    try:
+        return parse_prefix(text)
+    except ValueError:
+        node.fail(f"{text!r} is not a prefix", 'write "10.0.0.0/8"')
+
+
+def check_except(node: Node, prefix: Prefix, hole: Prefix) -> None:
+    """Refuse an exception that begins outside the prefix it is made from."""
+    address = parse_address(node.text().partition("/")[0])
+    if not prefix.covers(address):
+        node.fail(f"{hole} is not inside {prefix}", f"except only parts of {prefix}")
+
+
+def _parse_entity(node: Node, scope: PeerScope) -> tuple[LabelSelector, ...]:
+    name = node.text()
+    if name not in ENTITIES:
+        node.fail(f"unknown entity {name!r}", f"write one of {', '.join(ENTITIES)}")
+    return entity_selectors(name, scope.context.cluster)
+
+
+def _parse_node(node: Node, _scope: PeerScope) -> tuple[PeerSelector, ...]:
+    node.fail("node selectors as peers need node labels in identities", "write the entity remote-node instead")
+
+
+def _parse_fqdn(node: Node, _scope: PeerScope) -> tuple[FqdnSelector, ...]:
+    return (FqdnSelector(*check_dns_name(node, exclusive=True)),)
+
+
+def _parse_unresolved(node: Node, _scope: PeerScope) -> tuple[PeerSelector, ...]:
+    node.mapping()
+    return ()
+
+
+_PARSERS: Final[Mapping[str, Callable[[Node, PeerScope], tuple[PeerSelector, ...]]]] = {
+    "Endpoints": _parse_endpoint,
+    "CIDR": _parse_cidr,
+    "CIDRSet": _parse_cidr_rule,
+    "Entities": _parse_entity,
+    "Nodes": _parse_node,
+    "Groups": _parse_unresolved,
+    "Services": _parse_unresolved,
+    "FQDNs": _parse_fqdn,
+}

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""toPorts and icmps of Cilium policies: which ports a rule names, and which of them carry rules that need a proxy."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from meshpolicy.decode import Node
+from meshpolicy.icmp import FAMILIES, TYPE_NAMES
+from meshpolicy.parse_l7 import BUILT_IN_KINDS, DNS, parse_l7_rules
+from meshpolicy.port import MAXIMUM_PORT, TCP, PortSpec, parse_protocol
+from meshpolicy.rule import L7Rules
+
+MAXIMUM_PORTS: Final = 40
+MAXIMUM_ICMP_FIELDS: Final = 40
+MAXIMUM_ICMP_TYPE: Final = 255
+_SERVICE_NAME: Final = re.compile(r"(?=.{1,15}$)([a-zA-Z0-9]-?)*[a-zA-Z](-?[a-zA-Z0-9])*")
+_PORT_RULE_FIELDS: Final = ("ports", "rules", "listener", "serverNames", "terminatingTLS", "originatingTLS")
+
+
+@dataclass(slots=True)
+class Ports:
+    """What toPorts and icmps together say."""
+
+    plain: list[PortSpec] = field(default_factory=list)
+    unenforced: list[PortSpec] = field(default_factory=list)
+    l7: list[L7Rules] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    is_restricted: bool = False
+    """Whether any entry was there: without one, all protocols and ports are meant."""
+
+
+def parse_ports(rule: Node, *, is_ingress: bool, is_deny: bool, is_host: bool) -> Ports:
+    """Read toPorts and icmps of one ingress or egress rule. Raises PolicyError as the reference's validator does."""
+    found = Ports()
+    port_rules, icmp_rules = rule.list_of("toPorts"), rule.list_of("icmps")
+    if port_rules and icmp_rules:
+        rule.fail("icmps and toPorts together", "write a separate rule for icmps")
+    found.is_restricted = bool(port_rules or icmp_rules)
+    for port_rule in port_rules:
+        if is_deny:
+            _parse_deny_rule(port_rule, found)
+        else:
+            _parse_port_rule(port_rule, found, is_ingress=is_ingress, is_host=is_host)
+    for icmp_rule in icmp_rules:
+        found.plain.extend(_parse_icmp_rule(icmp_rule, found))
+    return found
+
+
+def _parse_deny_rule(node: Node, found: Ports) -> None:
+    found.warnings.extend(node.unknown_fields(("ports",)))
+    found.plain.extend(_parse_port_list(node, found))
+
+
+def _parse_port_rule(node: Node, found: Ports, *, is_ingress: bool, is_host: bool) -> None:
+    found.warnings.extend(node.unknown_fields(_PORT_RULE_FIELDS))
+    rules = node.get("rules")
+    l7 = parse_l7_rules(rules) if rules is not None else None
+    has_dns = rules is not None and bool(rules.list_of(DNS))
+    if has_dns and is_ingress:
+        node.fail("DNS rules on ingress", "move them to the egress rule of the pods that ask")
+    specs = _parse_port_list(node, found, has_dns=has_dns)
+    _check_proxy_fields(node, l7, is_ingress=is_ingress)
+    if l7 is not None:
+        _check_l7(node, l7, specs, has_dns=has_dns, is_host=is_host)
+        found.l7.append(l7)
+    reason = _unenforced_reason(node, l7, has_dns=has_dns)
+    if not reason:
+        found.plain.extend(specs)
+        return
+    found.unenforced.extend(specs)
+    ports = ", ".join(dict.fromkeys(str(spec) for spec in specs)) or "no port"
+    found.problems.append(
+        f"{node.path}: {reason} cannot be enforced yet; {ports} stays denied here unless another rule allows it"
+    )
+
+
+def _unenforced_reason(node: Node, l7: L7Rules | None, *, has_dns: bool) -> str:
+    if node.get("listener") is not None:
+        return "a listener"
+    if node.list_of("serverNames"):
+        return "a list of server names"
+    if node.get("terminatingTLS") is not None or node.get("originatingTLS") is not None:
+        return "TLS interception"
+    if l7 is None or has_dns:
+        return ""
+    return f"a list of {l7.kind} rules" if l7.size or l7.kind not in BUILT_IN_KINDS else ""
+
+
+def _check_proxy_fields(node: Node, l7: L7Rules | None, *, is_ingress: bool) -> None:
+    names = node.texts_of("serverNames")
+    if names and l7 is not None and node.get("terminatingTLS") is None:
+        node.fail("serverNames with rules but without TLS termination", "add terminatingTLS or remove the rules")
+    if "" in names:
+        node.fail("an empty server name", "remove it from serverNames")
+    listener = node.get("listener")
+    if listener is not None and is_ingress:
+        listener.fail("a listener on ingress", "listeners work on egress only")
+    if listener is not None and l7 is not None:
+        listener.fail("a listener together with rules", "remove one of the two")
+
+
+def _check_l7(node: Node, l7: L7Rules, specs: list[PortSpec], *, has_dns: bool, is_host: bool) -> None:
+    where = Node(None, f"{node.path}.rules")
+    if is_host and not has_dns:
+        where.fail(f"{l7.kind} rules in a host policy", "remove the rules; host policies end at the port")
+    if l7.kind == DNS and not node.list_of("ports"):
+        where.fail("DNS rules without a port", 'add port "53"')
+    if any(not spec.name and spec.first == 0 for spec in specs):
+        where.fail("rules on port 0", "name the ports that the rules are for")
+    if not has_dns and any(spec.protocol != TCP for spec in specs):
+        where.fail(f"{l7.kind} rules on a protocol other than TCP", "write protocol: TCP")
+
+
+def _parse_port_list(node: Node, found: Ports, *, has_dns: bool = False) -> list[PortSpec]:
+    ports = node.list_of("ports")
+    if len(ports) > MAXIMUM_PORTS:
+        Node(None, f"{node.path}.ports").fail(f"{len(ports)} ports", f"write at most {MAXIMUM_PORTS} in one rule")
+    specs: list[PortSpec] = []
+    for port in ports:
+        found.warnings.extend(port.unknown_fields(("port", "endPort", "protocol")))
+        specs.extend(_parse_port(port, found, has_dns=has_dns))
+    return specs
+
+
+def _parse_port(node: Node, found: Ports, *, has_dns: bool) -> list[PortSpec]:
+    text, end = node.text_of("port"), _parse_end_port(node)
+    try:
+        protocols = parse_protocol(node.text_of("protocol"))
+    except ValueError as exc:
+        Node(None, f"{node.path}.protocol").fail(f"unknown protocol {exc}", "write TCP, UDP, SCTP or ANY")
+    where = Node(text, f"{node.path}.port")
+    if not text:
+        where.fail("the port is missing", 'write a number or a name in quotes; "0" is every port')
+    if _SERVICE_NAME.fullmatch(text):
+        if end:
+            found.warnings.append(f"{node.path}.endPort: a named port has no range, endPort has no effect")
+        return [PortSpec(protocol, name=text.lower()) for protocol in protocols]
+    first = parse_port_number(where, text)
+    if has_dns and end > first:
+        Node(None, f"{node.path}.endPort").fail("DNS rules on a port range", "name each port")
+    if end and end < first:
+        found.warnings.append(f"{node.path}.endPort: below the port, only port {first} is meant")
+    return [PortSpec(protocol, first, max(first, end) if end else first) for protocol in protocols]
+
+
+def _parse_end_port(node: Node) -> int:
+    end = node.get("endPort")
+    if end is None:
+        return 0
+    if not 0 <= end.number() <= MAXIMUM_PORT:
+        end.fail(f"{end.number()} is not a port", f"write a number up to {MAXIMUM_PORT}")
+    return end.number()
+
+
+def parse_port_number(where: Node, text: str) -> int:
+    """Read a port as the reference does: digits; with a leading zero they are octal."""
+    digits = text.replace("_", "") if re.fullmatch(r"[0-9]+(_[0-9]+)*", text) else text
+    base = 8 if len(digits) > 1 and digits.startswith("0") else 10
+    if not re.fullmatch("[0-7]+" if base == 8 else "[0-9]+", digits) or int(digits, base) > MAXIMUM_PORT:
+        where.fail(f"{text!r} is neither a port number nor a port name", f"write a number up to {MAXIMUM_PORT}")
+    return int(digits, base)
+
+
+def _parse_icmp_rule(node: Node, found: Ports) -> list[PortSpec]:
+    fields = node.list_of("fields")
+    if len(fields) > MAXIMUM_ICMP_FIELDS:
+        node.fail(f"{len(fields)} ICMP fields", f"write at most {MAXIMUM_ICMP_FIELDS} in one rule")
+    return [_parse_icmp_field(field_node, found) for field_node in fields]
+
+
+def _parse_icmp_field(node: Node, found: Ports) -> PortSpec:
+    family = node.text_of("family") or "IPv4"
+    if family not in FAMILIES:
+        Node(None, f"{node.path}.family").fail(f"unknown family {family!r}", "write IPv4 or IPv6")
+    protocol, kind = FAMILIES[family], node.get("type")
+    if kind is None:
+        node.fail("the ICMP type is missing", "write a number up to 255 or a name such as EchoRequest")
+    text = str(kind.value) if isinstance(kind.value, int) and not isinstance(kind.value, bool) else kind.text()
+    number = TYPE_NAMES[protocol].get(text, int(text) if text.isascii() and text.isdecimal() else -1)
+    if not 0 <= number <= MAXIMUM_ICMP_TYPE:
+        kind.fail(f"{text!r} is not an ICMP type of {family}", "write a number up to 255 or a name such as EchoRequest")
+    if number == 0:
+        found.warnings.append(f"{node.path}.type: type 0 stands for every ICMP type of {family}, as on Cilium")
+    return PortSpec(protocol, number, number)

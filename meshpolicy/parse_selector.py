@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kubernetes label selectors, checked by Kubernetes' rules for keys and values."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from meshpolicy.decode import Node
+from meshpolicy.selector import (
+    ANY_SOURCE,
+    LabelSelector,
+    Operator,
+    Requirement,
+    equals,
+    parse_key,
+)
+
+_NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_DOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LONGEST_DOMAIN: Final = 253
+_VALUED: Final = (Operator.IN, Operator.NOT_IN)
+
+
+def parse_selector(node: Node, default_source: str = ANY_SOURCE) -> LabelSelector:
+    """Read {matchLabels, matchExpressions}; keys without a source get the default one."""
+    requirements: list[Requirement] = []
+    labels = node.get("matchLabels")
+    for key, value in (labels.mapping() if labels else {}).items():
+        entry = Node(value, f"{node.path}.matchLabels.{key}")
+        text = entry.text()
+        _check_key(entry, str(key))
+        _check_value(entry, text)
+        requirements.append(equals(*parse_key(str(key), default_source), text))
+    requirements.extend(_parse_expression(item, default_source) for item in node.list_of("matchExpressions"))
+    return LabelSelector(tuple(requirements))
+
+
+def _parse_expression(node: Node, default_source: str) -> Requirement:
+    key, word = node.text_of("key"), node.text_of("operator")
+    _check_key(Node(key, f"{node.path}.key"), key)
+    if word not in set(Operator):
+        Node(word, f"{node.path}.operator").fail(
+            f"{word!r} is not a valid label selector operator", "write In, NotIn, Exists or DoesNotExist"
+        )
+    operator, values = Operator(word), node.list_of("values")
+    if operator in _VALUED and not values:
+        Node(None, f"{node.path}.values").fail(f"{operator} needs values", "list at least one value")
+    if operator not in _VALUED and values:
+        Node(None, f"{node.path}.values").fail(f"{operator} takes no values", "remove the values")
+    texts = []
+    for value in values:
+        _check_value(value, value.text())
+        texts.append(value.text())
+    return Requirement(*parse_key(key, default_source), operator, tuple(sorted(set(texts))))
+
+
+def _check_key(node: Node, text: str) -> None:
+    _, key = parse_key(text)
+    domain, slash, name = key.rpartition("/")
+    if (slash and (not _DOMAIN.fullmatch(domain) or len(domain) > _LONGEST_DOMAIN)) or not _NAME.fullmatch(name):
+        node.fail(
+            f"{text!r} is not a label key",
+            'write [source:][domain/]name, the name at most 63 of letters, digits, "-", "_" and "."',
+        )
+
+
+def _check_value(node: Node, text: str) -> None:
+    if text and not _NAME.fullmatch(text):
+        node.fail(
+            f"{text!r} is not a label value",
+            'write at most 63 letters, digits, "-", "_" or ".", with a letter or digit at both ends',
+        )

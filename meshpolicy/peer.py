@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kinds of peers besides pods: address ranges, named groups of them, and DNS names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from meshmodel.labels import Label
+from meshpolicy.prefix import Prefix, parse_label_key
+from meshpolicy.selector import CIDR_SOURCE, RESERVED_SOURCE, LabelSelector, Requirement
+
+
+@dataclass(frozen=True, slots=True)
+class CidrSelector:
+    """Everything outside the mesh inside `prefix`, except what lies inside one of `excepts`."""
+
+    prefix: Prefix
+    excepts: tuple[Prefix, ...] = ()
+
+    def covers(self, prefix: Prefix) -> bool:
+        """Whether an address range of its own (an identity labelled with it) is selected."""
+        return self.prefix.covers(prefix) and not any(hole.covers(prefix) for hole in self.excepts)
+
+    def selects_world(self, labels: Iterable[Label], *, dual_stack: bool) -> bool:
+        """Whether an address that no policy names is selected: only by a whole family's prefix."""
+        if self.prefix.bits or any(hole.bits == 0 for hole in self.excepts):
+            return False
+        world = f"world-ipv{self.prefix.version}"
+        names = {label.key for label in labels if label.source == RESERVED_SOURCE}
+        return world in names or ("world" in names and not dual_stack)
+
+    def matches(self, labels: Iterable[Label], *, dual_stack: bool) -> bool:
+        """Whether an identity with these labels is selected."""
+        known = tuple(labels)
+        prefixes = cidr_prefixes(known)
+        if prefixes:
+            return any(self.prefix.covers(prefix) for prefix in prefixes) and not any(
+                hole.covers(prefix) for hole in self.excepts for prefix in prefixes
+            )
+        return self.selects_world(known, dual_stack=dual_stack)
+
+    def __str__(self) -> str:
+        holes = f" except {', '.join(str(hole) for hole in self.excepts)}" if self.excepts else ""
+        return f"{self.prefix}{holes}"
+
+
+@dataclass(frozen=True, slots=True)
+class CidrGroupSelector:
+    """The prefixes of a CiliumCIDRGroup by name, or of all groups whose labels match."""
+
+    name: str
+    labels: tuple[Requirement, ...] | None
+    excepts: tuple[Prefix, ...] = ()
+
+    def __str__(self) -> str:
+        return f"cidrGroup {self.name}" if self.labels is None else f"cidrGroups {LabelSelector(self.labels)}"
+
+
+@dataclass(frozen=True, slots=True)
+class FqdnSelector:
+    """A DNS name or pattern. Selects nothing until a DNS proxy says what the name means."""
+
+    match_name: str
+    match_pattern: str
+
+    def __str__(self) -> str:
+        return self.match_name or self.match_pattern
+
+
+PeerSelector = LabelSelector | CidrSelector | CidrGroupSelector | FqdnSelector
+
+
+def cidr_prefixes(labels: Iterable[Label]) -> tuple[Prefix, ...]:
+    """The prefixes that an identity's cidr: labels name."""
+    parsed = (parse_label_key(label.key) for label in labels if label.source == CIDR_SOURCE)
+    return tuple(prefix for prefix in parsed if prefix is not None)

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The internal form of all policy languages: one subject, one direction, some peers, some ports, one verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+from meshpolicy.peer import CidrGroupSelector, CidrSelector, PeerSelector
+from meshpolicy.port import PortSpec
+from meshpolicy.prefix import Prefix
+from meshpolicy.reference import Direction, Origin, PolicyRef
+from meshpolicy.selector import LabelSelector
+
+
+class Level(IntEnum):
+    """Layers of verdicts; a lower number decides first."""
+
+    NORMAL = 0
+    UNENFORCED = 1
+    """What a rule would restrict further than this mesh can yet (HTTP, TLS names): denied unless allowed plainly."""
+    DEFAULT_ALLOW = 2
+
+
+class L7Rules(NamedTuple):
+    """The application part of a port rule, kept for the proxy that will enforce it."""
+
+    kind: str
+    size: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What one entry of an ingress, ingressDeny, egress or egressDeny list says.
+
+    `peers` None means every peer; an empty tuple selects nothing. `ports` None means every protocol and port; an
+    empty tuple matches nothing. `unenforced` marks the part of an allow rule that must not take effect as written.
+    """
+
+    origin: Origin
+    subject: LabelSelector
+    direction: Direction
+    peers: tuple[PeerSelector, ...] | None
+    ports: tuple[PortSpec, ...] | None
+    deny: bool = False
+    default_deny: bool = True
+    unenforced: bool = False
+    l7: tuple[L7Rules, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the rule allows or denies nothing by itself; it may still turn default deny on."""
+        return self.peers == () or self.ports == ()
+
+    @property
+    def level(self) -> Level:
+        """The layer that the verdict belongs to."""
+        return Level.UNENFORCED if self.unenforced else Level.NORMAL
+
+    def prefixes(self) -> frozenset[Prefix]:
+        """The address ranges that must have identities of their own for this rule to be decidable."""
+        found: set[Prefix] = set()
+        for peer in self.peers or ():
+            if isinstance(peer, CidrSelector):
+                found.update((peer.prefix, *peer.excepts))
+        return frozenset(prefix for prefix in found if prefix.bits)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One accepted document. `problems` say which parts have no effect yet, `warnings` what may surprise."""
+
+    key: PolicyRef
+    rules: tuple[Rule, ...]
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def uses_groups(self) -> bool:
+        """Whether a rule names a CiliumCIDRGroup."""
+        return any(isinstance(peer, CidrGroupSelector) for rule in self.rules for peer in rule.peers or ())
+
+
+@dataclass(frozen=True, slots=True)
+class CidrGroup:
+    """A named list of prefixes."""
+
+    name: str
+    labels: Mapping[str, str]
+    prefixes: tuple[Prefix, ...]
+    problems: tuple[str, ...] = ()

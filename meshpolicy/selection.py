@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which identities each selector selects, kept up to date from both sides.
+
+Selectors are indexed by one label that an identity must carry, identities by every label: a new identity meets only
+the selectors it could satisfy, a new selector only the identities that could satisfy it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from meshmodel.labels import CLUSTER_LABEL, NAMESPACE_LABEL, Label
+from meshpolicy.peer import CidrSelector, cidr_prefixes
+from meshpolicy.prefix import Prefix
+from meshpolicy.selector import ANY_SOURCE, RESERVED_SOURCE, LabelSelector, Operator, Requirement
+
+if TYPE_CHECKING:
+    from meshpolicy.compile import ActiveRule
+
+_Feature = tuple[str, ...]
+_SCOPE_KEYS: Final = frozenset({NAMESPACE_LABEL, CLUSTER_LABEL})
+
+
+class Selection:
+    """One selector in use: what it selects now, and the rules that name it as subject or as peer."""
+
+    __slots__ = ("anchors", "identities", "peer_rules", "selector", "subject_rules")
+
+    def __init__(self, selector: LabelSelector | CidrSelector) -> None:
+        self.selector = selector
+        self.identities: set[int] = set()
+        self.subject_rules: dict[int, ActiveRule] = {}
+        self.peer_rules: dict[int, ActiveRule] = {}
+        self.anchors: tuple[_Feature, ...] = ()
+
+
+class KnownIdentity:
+    """One identity: its labels in searchable form and the selections it is in."""
+
+    __slots__ = ("features", "labels", "prefixes", "selections")
+
+    def __init__(self, labels: tuple[Label, ...]) -> None:
+        self.labels = labels
+        self.prefixes = cidr_prefixes(labels)
+        self.features = frozenset(_features(labels))
+        self.selections: list[Selection] = []
+
+
+class Selections:
+    """All selectors in use and all identities, each finding the other through the index."""
+
+    def __init__(self, *, dual_stack: bool) -> None:
+        self._dual_stack = dual_stack
+        self._identities: dict[int, KnownIdentity] = {}
+        self._selections: dict[LabelSelector | CidrSelector, Selection] = {}
+        self._by_feature: dict[_Feature, set[int]] = {}
+        self._anchored: dict[_Feature, dict[LabelSelector, Selection]] = {}
+        self._unanchored: dict[LabelSelector, Selection] = {}
+        self._by_prefix: dict[Prefix, dict[CidrSelector, Selection]] = {}
+        self._ranges: list[tuple[int, int, int, int]] = []
+        """(version, first address, bits, identity) of every identity that is an address range, sorted."""
+
+    def identity(self, number: int) -> KnownIdentity | None:
+        """What is known of an identity."""
+        return self._identities.get(number)
+
+    def identities(self) -> Iterable[int]:
+        """The numbers of all known identities."""
+        return self._identities.keys()
+
+    def all(self) -> Iterable[Selection]:
+        """All selectors in use."""
+        return self._selections.values()
+
+    def acquire(self, selector: LabelSelector | CidrSelector) -> Selection:
+        """The selection of a selector, made if nobody used it before."""
+        known = self._selections.get(selector)
+        if known is not None:
+            return known
+        selection = Selection(selector)
+        self._selections[selector] = selection
+        if isinstance(selector, CidrSelector):
+            self._by_prefix.setdefault(selector.prefix, {})[selector] = selection
+            selection.identities = self._select_cidr(selector)
+        else:
+            self._anchor(selection, selector)
+            selection.identities = self._select(selector)
+        for number in selection.identities:
+            self._identities[number].selections.append(selection)
+        return selection
+
+    def release(self, selection: Selection) -> None:
+        """Forget a selection that no rule uses any more."""
+        if selection.subject_rules or selection.peer_rules or self._selections.pop(selection.selector, None) is None:
+            return
+        selector = selection.selector
+        if isinstance(selector, CidrSelector):
+            self._by_prefix[selector.prefix].pop(selector)
+            if not self._by_prefix[selector.prefix]:
+                del self._by_prefix[selector.prefix]
+        else:
+            for anchor in selection.anchors:
+                del self._anchored[anchor][selector]
+            self._unanchored.pop(selector, None)
+        for number in selection.identities:
+            self._identities[number].selections.remove(selection)
+
+    def add_identity(self, number: int, labels: tuple[Label, ...]) -> KnownIdentity:
+        """Make an identity known. It must not be known yet."""
+        identity = KnownIdentity(labels)
+        self._identities[number] = identity
+        for feature in identity.features:
+            self._by_feature.setdefault(feature, set()).add(number)
+        for prefix in identity.prefixes:
+            insort(self._ranges, (prefix.version, prefix.network, prefix.bits, number))
+        identity.selections = [*self._matching_labels(identity), *self._matching_ranges(identity)]
+        for selection in identity.selections:
+            selection.identities.add(number)
+        return identity
+
+    def remove_identity(self, number: int) -> KnownIdentity | None:
+        """Forget an identity; None if it was not known."""
+        identity = self._identities.pop(number, None)
+        if identity is None:
+            return None
+        for feature in identity.features:
+            self._by_feature[feature].discard(number)
+            if not self._by_feature[feature]:
+                del self._by_feature[feature]
+        for prefix in identity.prefixes:
+            self._ranges.remove((prefix.version, prefix.network, prefix.bits, number))
+        for selection in identity.selections:
+            selection.identities.discard(number)
+        return identity
+
+    def _anchor(self, selection: Selection, selector: LabelSelector) -> None:
+        best = min(
+            (part for part in selector.requirements if part.operator in (Operator.IN, Operator.EXISTS)),
+            key=self._breadth,
+            default=None,
+        )
+        if best is None:
+            self._unanchored[selector] = selection
+            return
+        selection.anchors = _required_features(best)
+        for anchor in selection.anchors:
+            self._anchored.setdefault(anchor, {})[selector] = selection
+
+    def _breadth(self, part: Requirement) -> tuple[bool, bool, int]:
+        """How many identities satisfy a requirement, as far as it can be told: scopes are broad, keys broader."""
+        count = sum(len(self._by_feature.get(feature, ())) for feature in _required_features(part))
+        return part.operator is Operator.EXISTS, part.key in _SCOPE_KEYS, count
+
+    def _select(self, selector: LabelSelector) -> set[int]:
+        positive = [part for part in selector.requirements if part.operator in (Operator.IN, Operator.EXISTS)]
+        positive.sort(key=self._breadth)
+        found = self._with_any(positive[0]) if positive else set(self._identities)
+        for part in (*positive[1:], *(part for part in selector.requirements if part not in positive)):
+            if part.operator in (Operator.IN, Operator.EXISTS):
+                found &= self._with_any(part)
+            else:
+                found -= self._with_any(part)
+        return found
+
+    def _with_any(self, part: Requirement) -> set[int]:
+        features = _required_features(part)
+        return set().union(*(self._by_feature.get(feature, ()) for feature in features))
+
+    def _matching_labels(self, identity: KnownIdentity) -> Iterable[Selection]:
+        candidates = dict(self._unanchored)
+        for feature in identity.features:
+            candidates.update(self._anchored.get(feature, {}))
+        return [
+            selection
+            for selector, selection in candidates.items()
+            if all(_holds(part, identity.features) for part in selector.requirements)
+        ]
+
+    def _matching_ranges(self, identity: KnownIdentity) -> Iterable[Selection]:
+        if not identity.prefixes:
+            if not any(label.source == RESERVED_SOURCE for label in identity.labels):
+                return []
+            zeros = (Prefix(4, 0, 0), Prefix(6, 0, 0))
+            candidates = [entry for prefix in zeros for entry in self._by_prefix.get(prefix, {}).items()]
+        else:
+            candidates = [
+                entry
+                for prefix in identity.prefixes
+                for bits in range(prefix.bits + 1)
+                for entry in self._by_prefix.get(prefix.shortened(bits), {}).items()
+            ]
+        return list(
+            {
+                selection: None
+                for selector, selection in candidates
+                if selector.matches(identity.labels, dual_stack=self._dual_stack)
+            }
+        )
+
+    def _select_cidr(self, selector: CidrSelector) -> set[int]:
+        prefix = selector.prefix
+        start = bisect_left(self._ranges, (prefix.version, prefix.network, 0, 0))
+        stop = bisect_left(self._ranges, (prefix.version, prefix.last + 1, 0, 0))
+        candidates = {number for _, _, _, number in self._ranges[start:stop]}
+        if prefix.bits == 0:
+            for name in ("world", f"world-ipv{prefix.version}"):
+                candidates |= self._by_feature.get((RESERVED_SOURCE, name), set())
+        return {
+            number
+            for number in candidates
+            if selector.matches(self._identities[number].labels, dual_stack=self._dual_stack)
+        }
+
+
+def _features(labels: Iterable[Label]) -> Iterable[_Feature]:
+    """What an identity can be found by: each label and each key, under its own source and under "any"."""
+    for label in labels:
+        for source in (label.source, ANY_SOURCE):
+            yield source, label.key
+            yield source, label.key, label.value
+
+
+def _required_features(part: Requirement) -> tuple[_Feature, ...]:
+    """The features of which a requirement speaks: one per value, or the key."""
+    if part.operator in (Operator.IN, Operator.NOT_IN):
+        return tuple((part.source, part.key, value) for value in part.values)
+    return ((part.source, part.key),)
+
+
+def _holds(part: Requirement, features: frozenset[_Feature]) -> bool:
+    found = any(feature in features for feature in _required_features(part))
+    return found == (part.operator in (Operator.IN, Operator.EXISTS))

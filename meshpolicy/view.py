@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Endpoint policies that somebody asked for, refreshed peer by peer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from meshpolicy.compile import EVERYONE, LOCALHOST, ActiveRule, BuiltIn, Templates
+from meshpolicy.context import Enforcement, PolicyContext
+from meshpolicy.endpoint_policy import DirectionPolicy, EndpointPolicy
+from meshpolicy.entity import is_endpoint
+from meshpolicy.mapstate import ANY_IDENTITY, Group
+from meshpolicy.port import NamedPorts
+from meshpolicy.reference import Direction
+from meshpolicy.selection import KnownIdentity, Selections
+from meshpolicy.selector import RESERVED_SOURCE
+
+_HOST: Final = 1
+_PortsKey = tuple[tuple[str, tuple[int, int]], ...]
+_Rules = tuple[tuple[ActiveRule, ...], tuple[ActiveRule, ...]]
+
+
+class _View:
+    """One policy, and what has changed since it was made: nothing, some peers, or everything (None)."""
+
+    __slots__ = ("dirty", "policy", "ports")
+
+    def __init__(self, ports: NamedPorts) -> None:
+        self.ports = ports
+        self.policy = EndpointPolicy()
+        self.dirty: tuple[set[int], set[int]] | None = None
+
+
+class Views:
+    """Policies by endpoint identity and named ports; touching marks, asking refreshes."""
+
+    def __init__(self, context: PolicyContext, selections: Selections, templates: Templates) -> None:
+        self._context = context
+        self._selections = selections
+        self._templates = templates
+        self._views: dict[int, dict[_PortsKey, _View]] = {}
+
+    def policy(self, number: int, ports: NamedPorts) -> EndpointPolicy:
+        """The current policy of an identity with these port names."""
+        key = tuple(sorted(ports.items()))
+        views = self._views.setdefault(number, {})
+        view = views.get(key)
+        if view is None:
+            view = views[key] = _View({name.lower(): port for name, port in ports.items()})
+        if view.dirty != (set(), set()):
+            view.policy = self._refresh(number, view)
+            view.dirty = (set(), set())
+        return view.policy
+
+    def forget(self, number: int) -> None:
+        """The identity is not tracked any more."""
+        self._views.pop(number, None)
+
+    def touch_endpoint(self, number: int) -> set[int]:
+        """Everything about an endpoint identity may have changed."""
+        views = self._views.get(number)
+        for view in (views or {}).values():
+            view.dirty = None
+        return {number} if views else set()
+
+    def touch_identity(self, number: int, known: KnownIdentity) -> set[int]:
+        """An identity comes or goes: as a peer of every endpoint whose rules select it, and as an endpoint."""
+        touched = self.touch_endpoint(number)
+        for selection in known.selections:
+            for active in selection.peer_rules.values():
+                touched |= self._mark(active, (number,))
+        return touched
+
+    def touch_rules(self, rules: Iterable[ActiveRule]) -> set[int]:
+        """Rules come or go: for their peers, and for everyone, since default deny may change."""
+        touched: set[int] = set()
+        for active in rules:
+            peers: set[int] = {ANY_IDENTITY, _HOST}
+            if self._tracked(active):
+                peers.update(*(selection.identities for selection in active.peers or ()))
+            touched |= self._mark(active, peers)
+        return touched
+
+    def touch_ports(self, names: frozenset[str]) -> set[int]:
+        """Port names have another meaning on egress."""
+        touched: set[int] = set()
+        if not names:
+            return touched
+        for number in self._views:
+            egress = self.rules_of(number)[Direction.EGRESS]
+            if any(spec.name in names for active in egress for spec in active.names):
+                touched |= self.touch_endpoint(number)
+        return touched
+
+    def rules_of(self, number: int) -> _Rules:
+        """The rules that select an endpoint identity, by direction (egress first), sorted by number."""
+        known = self._selections.identity(number)
+        if known is None or not is_endpoint(known.labels):
+            return (), ()
+        found = [active for selection in known.selections for active in selection.subject_rules.values()]
+        found.sort(key=lambda active: active.number)
+        return (
+            tuple(active for active in found if active.direction is Direction.EGRESS),
+            tuple(active for active in found if active.direction is Direction.INGRESS),
+        )
+
+    def _tracked(self, active: ActiveRule) -> Iterable[int]:
+        subjects = active.subject.identities
+        if len(subjects) < len(self._views):
+            return [number for number in subjects if number in self._views]
+        return [number for number in self._views if number in subjects]
+
+    def _mark(self, active: ActiveRule, peers: Iterable[int]) -> set[int]:
+        touched = set()
+        for number in self._tracked(active):
+            touched.add(number)
+            for view in self._views[number].values():
+                if view.dirty is not None:
+                    view.dirty[active.direction].update(peers)
+        return touched
+
+    def _refresh(self, number: int, view: _View) -> EndpointPolicy:
+        rules = self.rules_of(number)
+        return EndpointPolicy(
+            ingress=self._refresh_side(number, view, Direction.INGRESS, rules[Direction.INGRESS]),
+            egress=self._refresh_side(number, view, Direction.EGRESS, rules[Direction.EGRESS]),
+        )
+
+    def _refresh_side(
+        self, number: int, view: _View, direction: Direction, rules: tuple[ActiveRule, ...]
+    ) -> DirectionPolicy:
+        dirty = None if view.dirty is None else view.dirty[direction]
+        old = view.policy.side(direction)
+        if dirty is not None and not dirty:
+            return old
+        enforced, built_in = self._posture(number, direction, rules)
+        if not enforced:
+            return DirectionPolicy()
+        if dirty is None or not old.enforced:
+            return DirectionPolicy(True, self._compile(rules, built_in, view.ports))
+        return DirectionPolicy(True, self._patch(old.groups, dirty, rules, built_in, view.ports))
+
+    def _posture(
+        self, number: int, direction: Direction, rules: tuple[ActiveRule, ...]
+    ) -> tuple[bool, Mapping[int, tuple[BuiltIn, ...]]]:
+        """Whether a direction is enforced, and the entries that no policy wrote."""
+        known = self._selections.identity(number)
+        is_subject = known is None or is_endpoint(known.labels)
+        is_init = known is None or any(
+            label.source == RESERVED_SOURCE and label.key == "init" for label in known.labels
+        )
+        mode = self._context.enforcement
+        forced = is_subject and (is_init or mode is Enforcement.ALWAYS)
+        built_in: dict[int, tuple[BuiltIn, ...]] = {}
+        if mode is Enforcement.NEVER or not (rules or forced):
+            return False, built_in
+        if direction is Direction.INGRESS and self._context.allow_localhost:
+            built_in[_HOST] = (LOCALHOST,)
+        if not forced and not any(active.rule.default_deny for active in rules):
+            built_in[ANY_IDENTITY] = (EVERYONE,)
+        return True, built_in
+
+    def _compile(
+        self, rules: tuple[ActiveRule, ...], built_in: Mapping[int, tuple[BuiltIn, ...]], ports: NamedPorts
+    ) -> Mapping[int, Group]:
+        """All groups of one direction."""
+        parts: dict[int, list[ActiveRule]] = {peer: [] for peer in built_in}
+        for active in rules:
+            if not (active.keys or active.names):
+                continue
+            peers: Iterable[int] = (
+                (ANY_IDENTITY,)
+                if active.peers is None
+                else active.peers[0].identities
+                if len(active.peers) == 1
+                else set().union(*(selection.identities for selection in active.peers))
+            )
+            for peer in peers:
+                parts.setdefault(peer, []).append(active)
+        return self._groups({peer: tuple(found) for peer, found in parts.items()}, built_in, ports)
+
+    def _patch(
+        self,
+        groups: Mapping[int, Group],
+        dirty: Iterable[int],
+        rules: tuple[ActiveRule, ...],
+        built_in: Mapping[int, tuple[BuiltIn, ...]],
+        ports: NamedPorts,
+    ) -> Mapping[int, Group]:
+        """The groups with only the dirty peers made anew."""
+        own = {active.number: active for active in rules}
+        patched = dict(groups)
+        parts: dict[int, tuple[ActiveRule, ...]] = {}
+        for peer in dirty:
+            patched.pop(peer, None)
+            parts[peer] = self._rules_for(peer, own)
+        patched.update(self._groups(parts, built_in, ports))
+        return patched
+
+    def _rules_for(self, peer: int, own: Mapping[int, ActiveRule]) -> tuple[ActiveRule, ...]:
+        """The rules among an endpoint's own that select a peer, sorted by number."""
+        if peer == ANY_IDENTITY:
+            return tuple(active for active in own.values() if active.peers is None and (active.keys or active.names))
+        known = self._selections.identity(peer)
+        numbers = {
+            number
+            for selection in (known.selections if known is not None else ())
+            for number in (own.keys() & selection.peer_rules.keys())
+        }
+        return tuple(own[number] for number in sorted(numbers))
+
+    def _groups(
+        self,
+        parts: Mapping[int, tuple[ActiveRule, ...]],
+        built_in: Mapping[int, tuple[BuiltIn, ...]],
+        ports: NamedPorts,
+    ) -> dict[int, Group]:
+        found = {}
+        for peer, rules in parts.items():
+            extra = built_in.get(peer, ())
+            if rules or extra:
+                group = self._templates.group(rules, extra, ports)
+                if group:
+                    found[peer] = group
+        return found
