@@ -75,4 +75,4 @@ def identity_name(identity: int) -> str:
     """What people read: `world` for a reserved identity, `unknown` for 0, else the number."""
     if identity == UNKNOWN:
         return "unknown"
-    return Reserved(identity).label if identity in Reserved else str(identity)
+    return Reserved(identity).label if identity in Reserved.__members__.values() else str(identity)

@@ -29,7 +29,7 @@ class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     pass
 
 
-class PeerConfig(_Struct):
+class PeerConfig(_Struct, frozen=True, kw_only=True):
     """What is known of a peer's cluster-config."""
 
     required: bool = True
@@ -41,7 +41,7 @@ class PeerConfig(_Struct):
     endpoint_slices_export_mode: str = ""
 
 
-class PeerSynced(_Struct):
+class PeerSynced(_Struct, frozen=True, kw_only=True):
     """Which first listings are complete; None where the kind does not apply."""
 
     nodes: bool = False
@@ -52,7 +52,7 @@ class PeerSynced(_Struct):
     service_exports: bool | None = None
 
 
-class RemoteCluster(_Struct):
+class RemoteCluster(_Struct, frozen=True, kw_only=True):
     """One peer as one node (or one mirror) sees it. Times are wall seconds, 0 = never."""
 
     name: str
@@ -77,14 +77,14 @@ class RemoteCluster(_Struct):
     records_rejected: dict[str, int] = {}
 
 
-class MapUsage(_Struct):
+class MapUsage(_Struct, frozen=True, kw_only=True):
     """How full one kernel map is."""
 
     entries: int
     maximum: int
 
 
-class AgentStatus(_Struct):
+class AgentStatus(_Struct, frozen=True, kw_only=True):
     """One node's agent."""
 
     schema: int = SCHEMA
@@ -105,7 +105,7 @@ class AgentStatus(_Struct):
     problems: list[str] = []
 
 
-class AgentReport(_Struct):
+class AgentReport(_Struct, frozen=True, kw_only=True):
     """What the apiserver learned when it asked one node: a status, or why there is none."""
 
     node: str
@@ -113,7 +113,7 @@ class AgentReport(_Struct):
     error: str = ""
 
 
-class ApiserverStatus(_Struct):
+class ApiserverStatus(_Struct, frozen=True, kw_only=True):
     """One cluster's clustermesh-apiserver, and its agents when they were asked for."""
 
     schema: int = SCHEMA
@@ -132,7 +132,7 @@ class ApiserverStatus(_Struct):
     problems: list[str] = []
 
 
-class BackendStatus(_Struct):
+class BackendStatus(_Struct, frozen=True, kw_only=True):
     """One candidate of a frontend, and whether new connections may go there."""
 
     address: str
@@ -144,7 +144,7 @@ class BackendStatus(_Struct):
     age_s: float = 0.0
 
 
-class ServiceStatus(_Struct):
+class ServiceStatus(_Struct, frozen=True, kw_only=True):
     """One frontend as one node has it; `realized` is when the kernel had it (wall s)."""
 
     service: str
