@@ -24,6 +24,9 @@ class Affinity(StrEnum):
     REMOTE = "remote"
 
 
+_AFFINITIES: Final = {affinity.value: affinity for affinity in Affinity}
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceAnnotations:
     """What a service's annotations mean. `problems` are sentences for the person who wrote them."""
@@ -44,8 +47,8 @@ def parse_service_annotations(annotations: Mapping[str, str] | None) -> ServiceA
     written = _either(given, AFFINITY, AFFINITY_ALIAS) or ""
     problems: tuple[str, ...] = ()
     affinity = Affinity.NONE
-    if written.lower() in Affinity:
-        affinity = Affinity(written.lower())
+    if written.lower() in _AFFINITIES:
+        affinity = _AFFINITIES[written.lower()]
     elif written:
         problems = (f"{AFFINITY}: {written[:64]!r} is not local, remote or none; it is treated as none",)
     return ServiceAnnotations(True, shared is None or _is_true(shared), affinity, problems)

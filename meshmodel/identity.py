@@ -39,6 +39,9 @@ class Reserved(IntEnum):
         return self.name.lower().replace("_", "-")
 
 
+_RESERVED: Final = {int(reserved): reserved for reserved in Reserved}
+
+
 @dataclass(frozen=True, slots=True)
 class IdentityRange:
     """Identities one cluster may use, both ends included."""
@@ -75,4 +78,4 @@ def identity_name(identity: int) -> str:
     """What people read: `world` for a reserved identity, `unknown` for 0, else the number."""
     if identity == UNKNOWN:
         return "unknown"
-    return Reserved(identity).label if identity in Reserved.__members__.values() else str(identity)
+    return _RESERVED[identity].label if identity in _RESERVED else str(identity)
