@@ -14,7 +14,8 @@ from kvstore.backend import prefix_end
 from kvstore.errors import Rejected
 from kvstore.etcd import EtcdBackend
 from kvstore.methods import unary
-from kvstore.proto import auth_pb2, rpc_pb2 as pb
+from kvstore.proto import auth_pb2
+from kvstore.proto import rpc_pb2 as pb
 
 ROOT: Final = "root"
 REMOTE: Final = "remote"

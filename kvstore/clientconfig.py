@@ -50,7 +50,7 @@ class ClientConfig:
         A host alias wins, then `resolve` (for names of Kubernetes Services), then the name itself goes to DNS.
         """
         endpoints = list(self.endpoints)
-        (rng or random.Random()).shuffle(endpoints)  # noqa: S311
+        (rng or random.Random()).shuffle(endpoints)
         targets: list[str] = []
         for endpoint in endpoints:
             addresses: Sequence[str] = self.host_aliases.get(endpoint.host, ())
@@ -94,10 +94,10 @@ def parse_client_config(content: bytes, base: Path | None = None) -> ClientConfi
         raise Rejected("endpoints is empty")
     if len({endpoint.is_tls for endpoint in endpoints}) != 1:
         raise Rejected("endpoints mix http and https")
-    files = [_file(document, name, base) for name in ("trusted-ca-file", "cert-file", "key-file")]
-    if endpoints[0].is_tls and not all(files):
+    ca, cert, key = (_file(document, name, base) for name in ("trusted-ca-file", "cert-file", "key-file"))
+    if endpoints[0].is_tls and not (ca and cert and key):
         raise Rejected("https endpoints need trusted-ca-file, cert-file and key-file")
-    return ClientConfig(endpoints, *files, host_aliases=_aliases(document.get("cilium-host-aliases")))
+    return ClientConfig(endpoints, ca, cert, key, _aliases(document.get("cilium-host-aliases")))
 
 
 def _load(content: bytes) -> Mapping[str, object]:

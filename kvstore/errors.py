@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything etcd can answer with, split by the first question of a caller: does trying again help?"""
 
+# the names are the store's own words and read as such where they are caught
+# ruff: noqa: N818
+
 from __future__ import annotations
 
 from typing import Final

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
@@ -20,7 +19,6 @@ from kvstore.methods import Methods
 from kvstore.options import Options, Tls
 from kvstore.proto import rpc_pb2 as pb
 from kvstore.watch import Follower, Listed, Message, Probe
-from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
 from meshkit.errors import MeshError
 
@@ -114,8 +112,7 @@ class EtcdBackend:
 
     async def list_and_watch(self, prefix: bytes, *, canary: bytes | None = None) -> AsyncGenerator[Batch, None]:
         """Everything under the prefix and every change to it, for ever; raises Denied only."""
-        backoff = Backoff(self.options.backoff_minimum_s, self.options.backoff_maximum_s, random.Random())  # noqa: S311
-        follower = Follower(self, prefix, canary, self.options, self._clock, backoff)
+        follower = Follower(self, prefix, canary, self.options, clock=self._clock)
         async for batch in follower.run():
             yield batch
 

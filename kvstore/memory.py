@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Final
 
@@ -13,7 +12,6 @@ from kvstore.errors import Compacted, Denied, Rejected, StoreChanged, Unavailabl
 from kvstore.memorystore import MemoryStore, is_inside
 from kvstore.options import Options
 from kvstore.watch import Follower, Listed, Message, Probe
-from meshkit.backoff import Backoff
 
 EVENTS_PER_MESSAGE: Final = 1000
 
@@ -98,8 +96,7 @@ class MemoryBackend:
 
     async def list_and_watch(self, prefix: bytes, *, canary: bytes | None = None) -> AsyncGenerator[Batch, None]:
         """Everything under the prefix and every change to it, for ever; raises Denied only."""
-        backoff = Backoff(self.options.backoff_minimum_s, self.options.backoff_maximum_s, random.Random(0))  # noqa: S311
-        follower = Follower(self, prefix, canary, self.options, self.store.clock, backoff)
+        follower = Follower(self, prefix, canary, self.options, clock=self.store.clock)
         async for batch in follower.run():
             yield batch
 

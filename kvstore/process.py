@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import shutil
 import signal
@@ -15,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from kvstore.errors import Denied, KvError, Unavailable
 from kvstore.etcd import EtcdBackend
@@ -239,6 +240,6 @@ class EtcdProcess:
 
 def _port(line: str) -> int:
     try:
-        return int(str(json.loads(line)["address"]).rpartition(":")[2])
+        return int(str(msgspec.json.decode(line)["address"]).rpartition(":")[2])
     except (ValueError, KeyError, TypeError) as exc:
         raise Unavailable(f"cannot read etcd's port from its log: {line[:200]}") from exc

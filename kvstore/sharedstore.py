@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import islice
@@ -109,7 +108,7 @@ class SharedStore:
 
     async def run(self) -> None:
         """The store becomes what is wanted and stays so, until cancelled."""
-        backoff = Backoff(*BACKOFF_S, random.Random())  # noqa: S311
+        backoff = Backoff(*BACKOFF_S)
         while True:
             if not self.pending and not self._is_canary_due:
                 self._wake.clear()

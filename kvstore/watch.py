@@ -65,19 +65,20 @@ class WatchSource(Protocol):
 
 
 class Follower:
-    """Follows one prefix for ever. `lists` and `interruptions` count what happened, `last_error` says why."""
+    """Follows one prefix for ever; with a canary key, lists only a store that has it."""
 
     def __init__(
-        self, source: WatchSource, prefix: bytes, canary: bytes | None, options: Options, clock: Clock, backoff: Backoff
+        self, source: WatchSource, prefix: bytes, canary: bytes | None, options: Options, *, clock: Clock
     ) -> None:
         self._source, self._prefix, self._canary = source, prefix, canary
-        self._replay_limit = options.replay_limit
-        self._clock, self._backoff = clock, backoff
+        self._replay_limit, self._clock = options.replay_limit, clock
+        self._backoff = Backoff(options.backoff_minimum_s, options.backoff_maximum_s)
         self._seen, self._cluster_id = 0, 0
         self._must_list, self._is_standing = True, False
 
     async def run(self) -> AsyncGenerator[Batch, None]:
         """Never ends by itself; raises Denied only."""
+        error: KvError
         while True:
             try:
                 if self._must_list:

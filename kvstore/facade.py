@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The read-only face of our etcd that peers and agents connect to instead of etcd itself.
+
+mTLS; `KV/Range` and `Watch/Watch` only, checked against the client's grant; answers, headers and refusals are etcd's
+own, so that an unmodified etcd client cannot tell the difference. Everything else is refused, because etcd's own
+roles do not hold below 3.5.33: a reader can write, compact and stop the store through calls they do not cover.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from kvstore.errors import Unavailable
+from kvstore.etcd import EtcdBackend
+from kvstore.facade_grant import Grant, Limits
+from kvstore.facade_hub import HubPool
+from kvstore.facade_session import Session, SessionInfo, Sessions
+from kvstore.facade_stream import StreamContext, WatchStream
+from kvstore.facade_upstream import Upstream
+from kvstore.methods import PACKAGE, RANGE, WATCH
+from kvstore.proto import rpc_pb2 as pb
+from meshkit.clock import Clock, SystemClock
+
+log = logging.getLogger(__name__)
+
+DENIED: Final = "etcdserver: permission denied"
+EMPTY_KEY: Final = "etcdserver: key is not provided"
+BUSY: Final = "etcdserver: too many requests"
+MAX_RANGE_S: Final = 30.0
+STOP_GRACE_S: Final = 0.2
+MAX_KNOWN_CERTIFICATES: Final = 4096
+SERVICES: Final = tuple(f"{PACKAGE}{name}/" for name in ("KV", "Lease", "Cluster", "Maintenance", "Auth"))
+NOTHING: Final = Grant("")
+
+Authorize = Callable[[bytes], Grant | None]
+# quoted: the classes take parameters in their stubs only
+Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
+RangeContext: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """PEM texts of the server: every authority whose clients may knock, and what it shows them."""
+
+    client_ca: bytes
+    cert: bytes
+    key: bytes = field(repr=False)
+
+
+class ReadOnlyFacade:
+    """Serves one etcd read-only. `authorize` maps a client's certificate to what it may read, None for nothing.
+
+    It is asked once per certificate and again after `reload_tls`, `revoke` and `reauthorize`.
+    """
+
+    def __init__(
+        self,
+        upstream: EtcdBackend,
+        authorize: Authorize,
+        server_tls: ServerTls,
+        limits: Limits | None = None,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        self._authorize, self._tls = authorize, server_tls
+        self._limits, self._clock = limits or Limits(), clock or SystemClock()
+        self._upstream = Upstream(upstream)
+        self._upstream.on_store_change.append(self._on_store_change)
+        self._sessions = Sessions(self._limits, self._clock)
+        self._grants: dict[bytes, Grant | None] = {}
+        self._hubs = HubPool(self._upstream, self._limits, self._clock)
+        self._unpaged = asyncio.Semaphore(self._limits.unpaged_at_once)
+        self._server: grpc.aio.Server | None = None
+        self._fresh_tls: grpc.ServerCertificateConfiguration | None = None
+        self.refused = 0
+
+    async def start(self, host: str, port: int) -> int:
+        """It serves; returns the port, chosen by the system for 0.
+
+        Raises: Unavailable if the address cannot be had.
+        """
+        server = grpc.aio.server(options=self._server_options())
+        server.add_generic_rpc_handlers((_Router(self),))
+        credentials = grpc.dynamic_ssl_server_credentials(
+            _certificate_configuration(self._tls),
+            self._fetch_tls,  # type: ignore[arg-type]  # None means no change, which the stubs do not say
+            require_client_authentication=True,
+        )
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            bound = server.add_secure_port(address, credentials)
+        except RuntimeError as exc:
+            raise Unavailable(f"cannot listen on {address}") from exc
+        await server.start()
+        self._server = server
+        log.info("facade started", extra={"endpoint": f"{host}:{bound}"})
+        return bound
+
+    async def stop(self) -> None:
+        """Every call is ended and nothing is served."""
+        server, self._server = self._server, None
+        if server is not None:
+            self._sessions.cut(lambda _: True, grpc.StatusCode.UNAVAILABLE, "etcdserver: server stopped")
+            await server.stop(STOP_GRACE_S)
+        await self._hubs.close()
+
+    def reload_tls(self, server_tls: ServerTls) -> None:
+        """The next handshakes use these; open connections whose certificate is not authorized any more are cut."""
+        self._tls = server_tls
+        self._fresh_tls = _certificate_configuration(server_tls)
+        self.reauthorize()
+
+    def revoke(self, name: str) -> int:
+        """Every open call of the grant name is ended at once; returns how many were."""
+        self._grants.clear()
+        count = self._sessions.cut(
+            lambda session: session.grant.name == name, grpc.StatusCode.PERMISSION_DENIED, DENIED
+        )
+        log.info("peer revoked", extra={"peer": name, "reason": f"{count} calls ended"})
+        return count
+
+    def reauthorize(self) -> int:
+        """Users or trusted authorities changed: calls whose grant is not what it was are ended; returns how many."""
+        self._grants.clear()
+        grants = {pem: self._grant(pem) or NOTHING for pem in self._sessions.certificates()}
+        return self._sessions.cut(
+            lambda session: grants.get(session.certificate, session.grant) != session.grant,
+            grpc.StatusCode.PERMISSION_DENIED,
+            DENIED,
+        )
+
+    def sessions(self) -> list[SessionInfo]:
+        """Every connection with an open call."""
+        return self._sessions.infos()
+
+    def shared_watches(self) -> int:
+        """How many upstream watches serve all shared ones."""
+        return len(self._hubs)
+
+    # ---- calls
+
+    async def serve_range(self, raw: bytes, context: RangeContext) -> bytes:
+        """etcd's own answer, if the client may read all of the range."""
+        session = self._session(context)
+        try:
+            request = pb.RangeRequest.FromString(raw)
+        except DecodeError:
+            return await _refuse(context, grpc.StatusCode.INTERNAL, "grpc: error unmarshalling request")
+        if not request.key:
+            return await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, EMPTY_KEY)
+        if not session.grant.covers(request.key, request.range_end):
+            self.refused += 1
+            return await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, DENIED)
+        if session.ranges >= self._limits.ranges_per_connection * 16:
+            return await _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, BUSY)
+        call = _RangeCall()
+        session.calls.add(call)
+        session.ranges += 1
+        session.requests += 1
+        try:
+            await session.peer.requests.take()
+            answer = await call.run(self._range(request, context.time_remaining()))
+            delay_s = session.charge(len(answer))
+            if delay_s > 0:
+                await self._clock.sleep(delay_s)
+            return answer
+        except grpc.aio.AioRpcError as exc:
+            return await _refuse(context, exc.code(), exc.details() or "")
+        finally:
+            session.ranges -= 1
+            session.calls.discard(call)
+
+    async def serve_watch(self, _requests: object, context: StreamContext) -> None:
+        """One Watch call, until it ends."""
+        session = self._session(context)
+        limits = self._limits
+        if session.streams >= limits.streams_per_connection or session.peer.streams >= limits.streams_per_peer:
+            await _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, BUSY)
+        session.requests += 1
+        stream = WatchStream(context, session, self._upstream, self._hubs, limits=limits, clock=self._clock)
+        await stream.serve()
+
+    async def refuse(self, _requests: object, context: StreamContext) -> None:
+        """What etcd says to a reader that asks for anything else."""
+        self.refused += 1
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, DENIED)
+
+    # ---- parts
+
+    async def _range(self, request: pb.RangeRequest, remaining_s: float | None) -> bytes:
+        timeout_s = MAX_RANGE_S if remaining_s is None else min(remaining_s, MAX_RANGE_S)
+        is_single = not request.range_end or request.count_only
+        request.limit = min(request.limit, self._limits.page_size)
+        if request.limit > 0 or is_single:
+            return await self._upstream.range(request.SerializeToString(), timeout_s)
+        async with self._unpaged:
+            return await self._upstream.range(request.SerializeToString(), timeout_s)
+
+    def _session(self, context: grpc.aio.ServicerContext[Any, Any]) -> Session:
+        """The caller's session; with no grant it is one that may read nothing, as a user without roles in etcd."""
+        facts = context.auth_context()
+        pem = next(iter(facts.get("x509_pem_cert", ())), b"")
+        if pem not in self._grants:
+            if len(self._grants) >= MAX_KNOWN_CERTIFICATES:
+                self._grants.clear()
+            self._grants[pem] = self._grant(pem)
+        grant = self._grants[pem] or NOTHING
+        return self._sessions.find(grant, pem, _common_name(facts), context.peer())
+
+    def _grant(self, pem: bytes) -> Grant | None:
+        try:
+            return self._authorize(pem) if pem else None
+        except Exception as exc:
+            log.exception("authorization failed, client refused", extra={"error": repr(exc)})
+            return None
+
+    def _on_store_change(self) -> None:
+        log.warning("another store behind the facade, clients have to list again")
+        self._sessions.cut(lambda _: True, grpc.StatusCode.UNAVAILABLE, "etcdserver: the store was replaced")
+
+    def _fetch_tls(self) -> grpc.ServerCertificateConfiguration | None:
+        """What gRPC uses from the next handshake on, None for no change; called from a thread of its own."""
+        fresh, self._fresh_tls = self._fresh_tls, None
+        return fresh
+
+    def _server_options(self) -> list[tuple[str, int]]:
+        return [
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", self._limits.request_bytes),
+            ("grpc.max_send_message_length", -1),
+            (
+                "grpc.max_concurrent_streams",
+                self._limits.streams_per_connection + self._limits.ranges_per_connection * 16,
+            ),
+            # etcd allows a ping every 5 s; gRPC's own default would end clients that ping every 15 s
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.http2.ping_timeout_ms", 20_000),
+        ]
+
+
+class _RangeCall:
+    """One Range call under way, so that a revocation can end it."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[bytes] | None = None
+        self._reason: tuple[grpc.StatusCode, str] | None = None
+
+    async def run(self, work: Awaitable[bytes]) -> bytes:
+        self._task = asyncio.ensure_future(work)
+        try:
+            return await self._task
+        except asyncio.CancelledError:
+            if self._reason is None:
+                raise
+            code, text = self._reason
+            raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=text) from None
+
+    def end(self, code: grpc.StatusCode, text: str) -> None:
+        self._reason = (code, text)
+        if self._task is not None:
+            self._task.cancel()
+
+
+class _Router(grpc.GenericRpcHandler):
+    def __init__(self, facade: ReadOnlyFacade) -> None:
+        self._range: Handler = grpc.unary_unary_rpc_method_handler(facade.serve_range)
+        self._watch: Handler = grpc.stream_stream_rpc_method_handler(facade.serve_watch)
+        self._refuse: Handler = grpc.stream_stream_rpc_method_handler(facade.refuse)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        method = handler_call_details.method
+        if method == RANGE:
+            return self._range
+        if method == WATCH:
+            return self._watch
+        return self._refuse if method.startswith(SERVICES) else None
+
+
+async def _refuse(context: grpc.aio.ServicerContext[Any, Any], code: grpc.StatusCode, text: str) -> bytes:
+    await context.abort(code, text)
+    raise AssertionError  # abort never returns
+
+
+def _certificate_configuration(tls: ServerTls) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(tls.key, tls.cert)], root_certificates=tls.client_ca)
+
+
+def _common_name(facts: Any) -> str:
+    return bytes(next(iter(facts.get("x509_common_name", ())), b"")).decode("utf-8", "replace")

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One upstream watch shared by every client that watches the same range, with a bounded history to resume from."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from typing import Final, NamedTuple
+
+from kvstore.errors import Denied, KvError, StoreChanged, Unavailable
+from kvstore.facade_grant import Limits
+from kvstore.facade_upstream import Upstream
+from kvstore.proto import rpc_pb2 as pb
+from meshkit.backoff import Backoff
+from meshkit.clock import Clock
+
+log = logging.getLogger(__name__)
+
+# how far back a new hub begins, so that clients that listed a moment ago can share it; etcd replays this in 0.1 s
+HEAD_START: Final = 1000
+BACKOFF_S: Final = (0.05, 2.0)
+
+
+class Record(NamedTuple):
+    """One upstream message: its bytes and the revisions of its first and last event."""
+
+    first: int
+    last: int
+    raw: bytes
+
+
+class Hub:
+    """The changes of one range since `floor`, in order; clients hold a cursor, nothing is queued per client.
+
+    `synced` is the revision up to which every change is in here. `ended` says why no more will come.
+    """
+
+    def __init__(self, upstream: Upstream, key: bytes, range_end: bytes, limits: Limits, clock: Clock) -> None:
+        self.key, self.range_end = key, range_end
+        self._upstream, self._limits, self._clock = upstream, limits, clock
+        self._records: list[Record] = []
+        self._base = self._bytes = 0
+        self.floor = self.synced = 0
+        self.ready = asyncio.Event()
+        self.ended: KvError | Denied | None = None
+        self.clients: set[Callable[[], None]] = set()
+        self.unused_since: float | None = clock.monotonic()
+        self.messages = 0
+
+    @property
+    def end(self) -> int:
+        """The cursor behind the newest message."""
+        return self._base + len(self._records)
+
+    def can_serve(self, revision: int) -> bool:
+        """True if every change from the revision on is or will be in here; a client that is behind is too slow."""
+        return self.ended is None and self.ready.is_set() and revision > self.floor
+
+    def cursor(self, revision: int) -> int:
+        """Where a client that wants changes from the revision on has to begin."""
+        return self._base + bisect_left(self._records, revision, key=_last)
+
+    def read(self, cursor: int) -> Sequence[Record]:
+        """The messages from the cursor on that fit one answer; the history must reach back so far."""
+        index = cursor - self._base
+        size, end = 0, index
+        while end < len(self._records):
+            size += len(self._records[end].raw)
+            if size > self._limits.message_bytes and end > index:
+                break
+            end += 1
+        return self._records[index:end]
+
+    def join(self, wake: Callable[[], None]) -> None:
+        """The client is woken at every change."""
+        self.clients.add(wake)
+        self.unused_since = None
+
+    def leave(self, wake: Callable[[], None]) -> None:
+        """The client is not woken any more."""
+        self.clients.discard(wake)
+        if not self.clients:
+            self.unused_since = self._clock.monotonic()
+
+    async def run(self) -> None:
+        """Follows upstream until the history is lost or upstream is away too long; then `ended` says why."""
+        backoff = Backoff(*BACKOFF_S)
+        lost_at: float | None = None
+        while self.ended is None:
+            position = self.synced
+            try:
+                await self._follow()
+            except (StoreChanged, Denied) as exc:
+                self.finish(exc)
+                return
+            except KvError as exc:
+                now = self._clock.monotonic()
+                if self.synced != position:
+                    lost_at = None
+                    backoff.reset()
+                lost_at = now if lost_at is None else lost_at
+                if now - lost_at > self._limits.outage_s:
+                    self.finish(exc)
+                    return
+            await self._clock.sleep(backoff.next())
+
+    def finish(self, reason: KvError | Denied) -> None:
+        """No change will come any more; every client is woken to see it."""
+        if self.ended is None:
+            self.ended = reason
+            self.ready.set()
+            self._wake()
+
+    async def _follow(self) -> None:
+        start = self.synced + 1 if self.ready.is_set() else await self._first_revision()
+        request = pb.WatchCreateRequest(
+            key=self.key, range_end=self.range_end, start_revision=start, progress_notify=True
+        )
+        async with aclosing(self._upstream.watch(request)) as answers:
+            async for raw, answer in answers:
+                if answer.canceled:
+                    self._on_canceled(answer)
+                    return
+                if answer.created:
+                    if answer.header.revision < self.synced:
+                        raise StoreChanged("the store went back in time")
+                    self._begin(start)
+                elif answer.events:
+                    self._append(raw, answer)
+                else:
+                    self.synced = max(self.synced, answer.header.revision)
+
+    async def _first_revision(self) -> int:
+        await self._upstream.refresh()
+        return max(1, self._upstream.header.revision - HEAD_START + 1)
+
+    def _begin(self, start: int) -> None:
+        if not self.ready.is_set():
+            self.floor = self.synced = start - 1
+            self.ready.set()
+
+    def _on_canceled(self, answer: pb.WatchResponse) -> None:
+        """Upstream compacted what we had still to see: the history begins anew, clients behind it are on their own."""
+        if not answer.compact_revision:
+            raise Unavailable(answer.cancel_reason or "upstream watch canceled")
+        self._base = self.end
+        self._records.clear()
+        self._bytes = 0
+        self.floor = self.synced = max(self.floor, answer.compact_revision - 1)
+        self._wake()
+
+    def _append(self, raw: bytes, answer: pb.WatchResponse) -> None:
+        record = Record(answer.events[0].kv.mod_revision, answer.events[-1].kv.mod_revision, raw)
+        self._records.append(record)
+        self._bytes += len(raw)
+        self.synced = record.last
+        self.messages += 1
+        if self._bytes > self._limits.history_bytes:
+            self._trim()
+        self._wake()
+
+    def _trim(self) -> None:
+        """Forget the older half of the history, at least one message and never the newest."""
+        dropped = 0
+        while dropped < len(self._records) - 1 and self._bytes > self._limits.history_bytes // 2:
+            self._bytes -= len(self._records[dropped].raw)
+            dropped += 1
+        if dropped:
+            self.floor = self._records[dropped - 1].last
+            self._base += dropped
+            del self._records[:dropped]
+
+    def _wake(self) -> None:
+        for wake in list(self.clients):
+            wake()
+
+
+class HubPool:
+    """The hubs by range; one that nobody used for a while, or that ended, is replaced when it is asked for again."""
+
+    def __init__(self, upstream: Upstream, limits: Limits, clock: Clock) -> None:
+        self._upstream, self._limits, self._clock = upstream, limits, clock
+        self._hubs: dict[tuple[bytes, bytes], Hub] = {}
+        self._tasks: dict[Hub, asyncio.Task[None]] = {}
+        upstream.on_store_change.append(self._on_store_change)
+
+    def __len__(self) -> int:
+        return len(self._hubs)
+
+    async def hub(self, key: bytes, range_end: bytes) -> Hub | None:
+        """The shared watch of a range, ready; None if there are too many already."""
+        self._drop_unused()
+        hub = self._hubs.get((key, range_end))
+        if hub is None:
+            if len(self._hubs) >= self._limits.shared_watches:
+                return None
+            hub = Hub(self._upstream, key, range_end, self._limits, self._clock)
+            self._hubs[key, range_end] = hub
+            self._tasks[hub] = asyncio.create_task(hub.run(), name="facade hub")
+        await hub.ready.wait()
+        return hub
+
+    async def close(self) -> None:
+        """No upstream watch is open."""
+        tasks = list(self._tasks.values())
+        self._hubs.clear()
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _drop_unused(self) -> None:
+        before = self._clock.monotonic() - self._limits.linger_s
+        for name, hub in list(self._hubs.items()):
+            is_unused = hub.unused_since is not None and hub.unused_since < before
+            if is_unused or hub.ended is not None:
+                del self._hubs[name]
+                self._tasks.pop(hub).cancel()
+
+    def _on_store_change(self) -> None:
+        for hub in self._hubs.values():
+            hub.finish(StoreChanged("the store was replaced"))
+
+
+def _last(record: Record) -> int:
+    return record.last

@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One Watch call of one client: any number of watches, one reader of requests, one writer of answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Coroutine
+from contextlib import aclosing
+from typing import Any, Final, TypeAlias
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from kvstore.errors import KvError
+from kvstore.facade_grant import Grant, Limits
+from kvstore.facade_hub import Hub, HubPool
+from kvstore.facade_session import Session
+from kvstore.facade_upstream import Upstream
+from kvstore.facade_watcher import NO_WATCH_ID, Watcher
+from kvstore.proto import rpc_pb2 as pb
+from meshkit.clock import Clock
+
+log = logging.getLogger(__name__)
+
+DENIED_REASON: Final = "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
+BUSY_REASON: Final = "rpc error: code = ResourceExhausted desc = etcdserver: too many requests"
+DUPLICATE_REASON: Final = "mvcc: duplicate watch ID provided on the WatchStream"
+EMPTY_REASON: Final = "mvcc: watcher range is empty"
+
+# quoted: the class takes parameters in its stubs only
+StreamContext: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+
+
+class WatchStream:
+    """Serves one Watch call until the client leaves, or `end` is called."""
+
+    def __init__(
+        self,
+        context: StreamContext,
+        session: Session,
+        upstream: Upstream,
+        hubs: HubPool,
+        *,
+        limits: Limits,
+        clock: Clock,
+    ) -> None:
+        self._context, self._session, self._upstream, self._hubs = context, session, upstream, hubs
+        self._limits, self._clock = limits, clock
+        self._watchers: dict[int, Watcher] = {}
+        self._private: dict[int, asyncio.Task[None]] = {}
+        self._control: deque[bytes] = deque()
+        self._wake, self._has_room = asyncio.Event(), asyncio.Event()
+        self._ended: asyncio.Future[tuple[grpc.StatusCode, str]] = asyncio.get_running_loop().create_future()
+        self._next_id = 0
+
+    @property
+    def _grant(self) -> Grant:
+        return self._session.grant
+
+    def end(self, code: grpc.StatusCode, text: str) -> None:
+        """The call ends with this status, at once, whatever the client does."""
+        if not self._ended.done():
+            self._ended.set_result((code, text))
+
+    async def serve(self) -> None:
+        """The call is over; raises what `context.abort` raises if it was ended by us."""
+        session = self._session
+        session.calls.add(self)
+        session.streams += 1
+        session.peer.streams += 1
+        tasks = [self._start(self._read_requests(), "requests"), self._start(self._write_answers(), "answers")]
+        try:
+            await asyncio.wait([self._ended])
+        finally:
+            tasks += self._private.values()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for watch_id in list(self._watchers):
+                self._forget(watch_id)
+            session.calls.discard(self)
+            session.streams -= 1
+            session.peer.streams -= 1
+        await self._context.abort(*self._ended.result())
+
+    # ---- requests
+
+    async def _read_requests(self) -> None:
+        while True:
+            raw = await self._context.read()
+            if not isinstance(raw, bytes):
+                return  # the client sends no more requests, and still wants answers
+            await self._session.peer.requests.take()
+            try:
+                request = pb.WatchRequest.FromString(raw)
+            except DecodeError:
+                self.end(grpc.StatusCode.INTERNAL, "grpc: error unmarshalling request")
+                return
+            match request.WhichOneof("request_union"):
+                case "create_request":
+                    await self._create(request.create_request)
+                case "cancel_request":
+                    self._cancel(request.cancel_request.watch_id)
+                case "progress_request":
+                    self._answer(pb.WatchResponse(header=self._header(self._progress()), watch_id=NO_WATCH_ID))
+            await self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
+        while len(self._control) >= self._limits.control_messages:
+            self._has_room.clear()
+            await self._has_room.wait()
+
+    async def _create(self, request: pb.WatchCreateRequest) -> None:
+        request.key = request.key or b"\0"
+        refusal, known = self._refusal(request), self._upstream.header
+        is_ahead = not 0 < request.start_revision <= known.revision + 1
+        if not known.cluster_id or (is_ahead and not refusal):
+            await self._upstream.refresh()  # the answer's header says where the store is now
+        if refusal:
+            self._answer(
+                pb.WatchResponse(
+                    header=self._header(), watch_id=NO_WATCH_ID, created=True, canceled=True, cancel_reason=refusal
+                )
+            )
+            return
+        start = request.start_revision if request.start_revision > 0 else self._upstream.header.revision + 1
+        watcher = Watcher(self._new_id(request.watch_id), request, start)
+        self._watchers[watcher.id] = watcher
+        self._session.watches += 1
+        hub = None if request.prev_kv else await self._hubs.hub(request.key, request.range_end)
+        if watcher.id not in self._watchers:
+            return
+        self._answer(pb.WatchResponse(header=self._header(), watch_id=watcher.id, created=True))
+        if hub is not None and hub.can_serve(start):
+            self._attach(watcher, hub)
+        else:
+            self._go_private(watcher)
+
+    def _refusal(self, request: pb.WatchCreateRequest) -> str:
+        if not self._grant.covers(request.key, request.range_end):
+            return DENIED_REASON
+        if request.watch_id > 0 and request.watch_id in self._watchers:
+            return DUPLICATE_REASON
+        if request.range_end not in {b"", b"\0"} and request.range_end <= request.key:
+            return EMPTY_REASON
+        return BUSY_REASON if len(self._watchers) >= self._limits.watches_per_stream else ""
+
+    def _new_id(self, wanted: int) -> int:
+        if wanted > 0:
+            return wanted
+        while self._next_id in self._watchers:
+            self._next_id += 1
+        watch_id, self._next_id = self._next_id, self._next_id + 1
+        return watch_id
+
+    def _cancel(self, watch_id: int) -> None:
+        if watch_id in self._watchers:
+            self._forget(watch_id)
+            self._answer(pb.WatchResponse(header=self._header(), watch_id=watch_id, canceled=True))
+
+    # ---- answers
+
+    async def _write_answers(self) -> None:
+        while True:
+            self._wake.clear()
+            while self._control:
+                await self._send(self._control.popleft())
+            self._has_room.set()
+            is_idle = True
+            for watcher in list(self._watchers.values()):
+                message = self._next_message(watcher)
+                if message is not None:
+                    is_idle = False
+                    watcher.idle_since = self._clock.monotonic()
+                    await self._send(message)
+            if is_idle and not self._wake.is_set():
+                await self._wait()
+
+    def _next_message(self, watcher: Watcher) -> bytes | None:
+        if watcher.hub is None or watcher.id not in self._watchers:
+            return None
+        if watcher.hub.ended is not None:
+            self.end(grpc.StatusCode.UNAVAILABLE, f"etcdserver: {watcher.hub.ended}")
+            return None
+        if watcher.is_too_slow:
+            self._detach(watcher)
+            self._go_private(watcher)
+            return None
+        return watcher.take()
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(self._limits.progress_s):
+                await self._wake.wait()
+        except TimeoutError:
+            self._send_progress()
+
+    def _send_progress(self) -> None:
+        """Watches that asked for it and had nothing for a while are told how far they are."""
+        before = self._clock.monotonic() - self._limits.progress_s / 2
+        for watcher in self._watchers.values():
+            if watcher.request.progress_notify and watcher.hub is not None and watcher.idle_since <= before:
+                revision = max(watcher.hub.synced, watcher.next_revision - 1)
+                self._answer(pb.WatchResponse(header=self._header(revision), watch_id=watcher.id))
+
+    async def _send(self, message: bytes) -> None:
+        await self._context.write(message)
+        delay_s = self._session.charge(len(message))
+        if delay_s > 0:
+            await self._clock.sleep(delay_s)
+
+    def _answer(self, message: pb.WatchResponse) -> None:
+        self._control.append(message.SerializeToString())
+        self._wake.set()
+
+    def _header(self, revision: int | None = None) -> pb.ResponseHeader:
+        return self._upstream.header_at(self._upstream.header.revision if revision is None else revision)
+
+    def _progress(self) -> int:
+        """A revision up to which every watch of this stream has been given everything."""
+        positions = [
+            max(watcher.hub.synced if watcher.hub is not None and watcher.cursor == watcher.hub.end else 0, done)
+            for watcher in self._watchers.values()
+            for done in (watcher.next_revision - 1,)
+        ]
+        return min(positions, default=self._upstream.header.revision)
+
+    # ---- where watches get their messages
+
+    def _attach(self, watcher: Watcher, hub: Hub) -> None:
+        watcher.attach(hub)
+        hub.join(self._wake.set)
+        self._wake.set()
+
+    def _detach(self, watcher: Watcher) -> None:
+        hub, watcher.hub = watcher.hub, None
+        if hub is not None and all(other.hub is not hub for other in self._watchers.values()):
+            hub.leave(self._wake.set)
+
+    def _go_private(self, watcher: Watcher) -> None:
+        """An upstream watch of its own, for history older than the shared one and for previous values."""
+        session = self._session
+        if session.private_watches >= self._limits.private_watches_per_connection:
+            self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
+            return
+        session.private_watches += 1
+        self._private[watcher.id] = self._start(self._follow(watcher), "private watch")
+
+    async def _follow(self, watcher: Watcher) -> None:
+        request = pb.WatchCreateRequest()
+        request.CopyFrom(watcher.request)
+        request.watch_id, request.fragment, request.start_revision = 0, False, watcher.next_revision
+        request.progress_notify = True  # also tells when the watch has caught up and can be shared
+        async with aclosing(self._upstream.watch(request)) as answers:
+            async for raw, answer in answers:
+                if answer.created:
+                    continue
+                is_progress = not answer.events and not answer.canceled
+                if not is_progress or watcher.request.progress_notify:
+                    await self._wait_for_room()
+                    self._control.append(watcher.rewrap(raw))
+                    self._wake.set()
+                if answer.canceled:
+                    self._forget(watcher.id)
+                    return
+                last = answer.header.revision if is_progress else answer.events[-1].kv.mod_revision
+                watcher.next_revision = max(watcher.next_revision, last + 1)
+                if await self._share(watcher):
+                    return
+
+    async def _share(self, watcher: Watcher) -> bool:
+        """True if the watch has caught up with the shared history and goes on from there."""
+        if watcher.request.prev_kv:
+            return False
+        hub = await self._hubs.hub(watcher.request.key, watcher.request.range_end)
+        if hub is None or not hub.can_serve(watcher.next_revision) or watcher.id not in self._watchers:
+            return False
+        self._attach(watcher, hub)
+        self._end_private(watcher.id)
+        return True
+
+    def _forget(self, watch_id: int) -> None:
+        watcher = self._watchers.pop(watch_id)
+        self._session.watches -= 1
+        self._detach(watcher)
+        self._end_private(watch_id)
+
+    def _end_private(self, watch_id: int) -> None:
+        task = self._private.pop(watch_id, None)
+        if task is not None:
+            self._session.private_watches -= 1
+            if task is not asyncio.current_task():
+                task.cancel()
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=f"facade {name} {self._session.address}")
+        task.add_done_callback(self._on_done)
+        return task
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, KvError):
+            self.end(grpc.StatusCode.UNAVAILABLE, f"etcdserver: {error}")
+        elif error is not None:
+            log.debug("watch stream broke", extra={"peer": self._grant.name, "error": repr(error)})
+            self.end(grpc.StatusCode.UNAVAILABLE, "etcdserver: stream broken")
