@@ -8,7 +8,6 @@ A cluster belongs to one event loop; no method blocks and none may be called fro
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Iterable
 
 from lab.devkube.api.accounts import ServiceAccountTokens
@@ -22,6 +21,7 @@ from lab.devkube.api.owners import OwnerIndex
 from lab.devkube.api.resource import Resource, built_in_catalog
 from lab.devkube.api.selectors import Selector, parse_selector
 from lab.devkube.api.store import Event, EventType, Store, Subscriber
+from meshkit.clock import SystemClock
 
 SERVICE_ACCOUNTS = ("", "serviceaccounts")
 Objects = list[Obj]
@@ -42,18 +42,19 @@ class Cluster:
         *,
         keep_events: int = 10_000,
         first_revision: int = 1,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        self.wall = wall
+        self.wall = wall or SystemClock().wall
+        self.rng = rng or random.Random()
         self.catalog = built_in_catalog()
         self.store = Store(keep_events=keep_events, first_revision=first_revision)
         self.custom = CustomKinds(self.catalog)
         self.addresses = ServiceAddresses(service_cidr, node_port_range)
         self.accounts = ServiceAccountTokens(self._has_account)
         self._owners = OwnerIndex()
-        self._admission = Admission(self.store, self.addresses, self.custom, wall, rng or random.Random())
-        self._deletion = Deletion(self.store, self.catalog, self._owners, self._commit, wall)
+        self._admission = Admission(self.store, self.addresses, self.custom, self.wall, self.rng)
+        self._deletion = Deletion(self.store, self.catalog, self._owners, self._commit, self.wall)
         for name in FIRST_NAMESPACES:
             self.create("namespaces", {"metadata": {"name": name}})
         self._create_api_service()

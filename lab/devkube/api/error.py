@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lab.devkube.api.objects import Obj
+from meshkit.errors import MeshError
 
 if TYPE_CHECKING:
     from lab.devkube.api.resource import Resource
 
 
-class ApiError(Exception):
+class ApiError(MeshError):
     """A failed request, with everything needed to render the Status object a client expects."""
 
     def __init__(self, code: int, reason: str, message: str, details: Mapping[str, Any] | None = None) -> None:
