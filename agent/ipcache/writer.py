@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only verbs on the prefixes table. Of several claims on one prefix the strongest is the row; the others wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from agent.tables import UNKNOWN_IDENTITY, AgentDB, Node, Origin, Prefix
+from meshmodel.identity import LOCAL_SCOPE_CIDR, Reserved
+from meshmodel.names import ClusterName
+
+_STRENGTH = {Origin.NODE: 0, Origin.POD: 1, Origin.POD_CIDR: 2, Origin.POLICY: 3}
+_RESERVED_END = 256
+
+ClaimKey = tuple[Origin, ClusterName, str]
+
+
+class PrefixWriter:
+    """Every method must be called inside `db.write()`; the result does not depend on the order of the calls."""
+
+    def __init__(self, db: AgentDB) -> None:
+        self._db = db
+        self._weaker: dict[str, dict[ClaimKey, Prefix]] = {}  # all claims of a prefix that has more than one
+        self._by_identity: dict[int, set[str]] = {}  # rows whose identity's labels come from a cluster's store
+        self._node_claims: dict[tuple[ClusterName, str], tuple[Prefix, ...]] = {}
+        self._policy_prefixes: set[str] = set()
+
+    def set_pod(self, row: Prefix) -> None:
+        """The pod address is as the row says; `tunnel` and `is_known` are decided here."""
+        tunnel = "" if row.host == self._db.node_address else row.host
+        self._claim(replace(row, tunnel=tunnel, is_known=self._is_known(row.identity)))
+
+    def delete_pod(self, cluster: ClusterName, prefix: str) -> None:
+        self._withdraw(prefix, (Origin.POD, cluster, ""))
+
+    def set_node(self, node: Node) -> None:
+        """The node's addresses and pod networks are claimed, and nothing else of what it claimed before."""
+        key = (node.cluster, node.name)
+        claims = tuple(_node_prefixes(node, is_own=self._is_own(node)))
+        kept = {c.prefix for c in claims}
+        for old in self._node_claims.get(key, ()):
+            if old.prefix not in kept:
+                self._withdraw(old.prefix, _key(old))
+        for claim in claims:
+            self._claim(claim)
+        self._node_claims[key] = claims
+
+    def delete_node(self, cluster: ClusterName, name: str) -> None:
+        for old in self._node_claims.pop((cluster, name), ()):
+            self._withdraw(old.prefix, _key(old))
+
+    def set_policy_prefixes(self, wanted: Mapping[str, int]) -> None:
+        """Exactly these prefixes carry identities of CIDR rules."""
+        own, own_id = self._db.own, self._db.own_id
+        for prefix in self._policy_prefixes - wanted.keys():
+            self._withdraw(prefix, (Origin.POLICY, own, ""))
+        for prefix, identity in wanted.items():
+            self._claim(Prefix(prefix, identity, "", own, own_id, Origin.POLICY))
+        self._policy_prefixes = set(wanted)
+
+    def set_identity_known(self, identity: int) -> None:
+        """Addresses of this identity are what their records say from here on."""
+        self._mark(identity, is_known=True)
+
+    def set_identity_unknown(self, identity: int) -> None:
+        """Addresses that still claim this identity are unknown from here on."""
+        self._mark(identity, is_known=False)
+
+    def drain_cluster(self, cluster: ClusterName, origins: Iterable[Origin]) -> None:
+        """No claim of these kinds by the cluster is left."""
+        kinds = frozenset(origins)
+        if Origin.NODE in kinds:
+            for owner, name in [k for k in self._node_claims if k[0] == cluster]:
+                self.delete_node(owner, name)
+        if Origin.POD in kinds:
+            rows = {r.prefix for r in self._db.prefixes.rows() if r.cluster == cluster and r.origin is Origin.POD}
+            rows.update(p for p, claims in self._weaker.items() if (Origin.POD, cluster, "") in claims)
+            for prefix in rows:
+                self.delete_pod(cluster, prefix)
+
+    def _is_own(self, node: Node) -> bool:
+        return node.cluster == self._db.own and node.name == self._db.node_name
+
+    def _is_known(self, identity: int) -> bool:
+        return identity < _RESERVED_END or identity >= LOCAL_SCOPE_CIDR or self._db.identities.get(identity) is not None
+
+    def _mark(self, identity: int, *, is_known: bool) -> None:
+        for prefix in tuple(self._by_identity.get(identity, ())):
+            for claim in tuple(self._claims(prefix).values()):
+                if claim.identity == identity and claim.is_known != is_known:
+                    self._claim(replace(claim, is_known=is_known))
+
+    def _claims(self, prefix: str) -> dict[ClaimKey, Prefix]:
+        claims = self._weaker.get(prefix)
+        if claims is not None:
+            return claims
+        row = self._db.prefixes.get(prefix)
+        return {} if row is None else {_key(row): row}
+
+    def _claim(self, row: Prefix) -> None:
+        if _RESERVED_END <= row.identity < LOCAL_SCOPE_CIDR:
+            self._by_identity.setdefault(row.identity, set()).add(row.prefix)
+        claims = self._claims(row.prefix)
+        old = claims.get(_key(row))
+        if old == row:
+            return
+        claims[_key(row)] = row
+        self._store(row.prefix, claims)
+        if old is not None:
+            self._forget(old)
+
+    def _withdraw(self, prefix: str, key: ClaimKey) -> None:
+        claims = self._claims(prefix)
+        old = claims.pop(key, None)
+        if old is not None:
+            self._store(prefix, claims)
+            self._forget(old)
+
+    def _store(self, prefix: str, claims: dict[ClaimKey, Prefix]) -> None:
+        if len(claims) > 1:
+            self._weaker[prefix] = claims
+        else:
+            self._weaker.pop(prefix, None)
+        if claims:
+            self._db.prefixes.put(min(claims.values(), key=self._rank))
+        else:
+            self._db.prefixes.delete(prefix)
+
+    def _rank(self, row: Prefix) -> tuple[int, bool, int, str, str]:
+        return (_STRENGTH[row.origin], row.cluster != self._db.own, row.cluster_id, row.cluster, row.name)
+
+    def _forget(self, old: Prefix) -> None:
+        """Drop the index entry of a claim that is gone, unless another claim on the prefix has the same identity."""
+        users = self._by_identity.get(old.identity)
+        if users is None or any(c.identity == old.identity for c in self._claims(old.prefix).values()):
+            return
+        users.discard(old.prefix)
+        if not users:
+            del self._by_identity[old.identity]
+
+
+def _key(row: Prefix) -> ClaimKey:
+    return (row.origin, row.cluster, row.name if row.origin in (Origin.NODE, Origin.POD_CIDR) else "")
+
+
+def _node_prefixes(node: Node, *, is_own: bool) -> Iterable[Prefix]:
+    """What a node record claims: its addresses as host or remote-node, its pod networks as unknown pods behind it."""
+    internal = node.internal_ip
+
+    def claim(prefix: str, identity: int, origin: Origin, *, is_tunnelled: bool) -> Prefix:
+        tunnel = internal if is_tunnelled and not is_own else ""
+        return Prefix(prefix, identity, tunnel, node.cluster, node.cluster_id, origin, host=internal, name=node.name)
+
+    seen: set[str] = set()
+    for address in node.addresses:
+        prefix = host_prefix(address.ip)
+        if prefix not in seen:
+            seen.add(prefix)
+            identity = Reserved.HOST if is_own else Reserved.REMOTE_NODE
+            yield claim(prefix, identity, Origin.NODE, is_tunnelled=address.kind == "CiliumInternalIP")
+    for ip, identity in ((node.health_ip, Reserved.HEALTH), (node.ingress_ip, Reserved.INGRESS)):
+        if ip and host_prefix(ip) not in seen:
+            seen.add(host_prefix(ip))
+            yield claim(host_prefix(ip), identity, Origin.NODE, is_tunnelled=True)
+    for cidr in dict.fromkeys(node.pod_cidrs):
+        yield claim(cidr, UNKNOWN_IDENTITY, Origin.POD_CIDR, is_tunnelled=True)
+
+
+def host_prefix(ip: str) -> str:
+    """The prefix that holds this address only."""
+    return f"{ip}/128" if ":" in ip else f"{ip}/32"

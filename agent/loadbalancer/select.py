@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which backends a frontend uses. Pure.
+
+The table of spec/wire 7.4: `local` and `remote` are counted over the backends that fit the frontend's port, healthy means
+active or terminating and not marked unhealthy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from agent.tables import Backend, Condition
+from meshmodel.annotations import Affinity
+
+
+class Candidate(NamedTuple):
+    """A backend that fits the frontend's protocol and port name, with where it lives."""
+
+    backend: Backend
+    cluster: str
+    cluster_id: int
+    is_local: bool
+
+
+class Choice(NamedTuple):
+    """`chosen` take new connections, `draining` keep the connections they have; everything else is not in the maps."""
+
+    chosen: tuple[Candidate, ...]
+    draining: tuple[Candidate, ...]
+    reason: str
+
+
+def _used(
+    *, is_global: bool, affinity: Affinity, local: Sequence[Candidate], remote: Sequence[Candidate]
+) -> tuple[bool, bool, str]:
+    """Whether the local and the remote side are used, and the rule that said so."""
+    healthy_local = sum(1 for c in local if c.backend.is_healthy)
+    active_local = sum(1 for c in local if c.backend.is_healthy and c.backend.condition is Condition.ACTIVE)
+    healthy_remote = sum(1 for c in remote if c.backend.is_healthy)
+    if not is_global:
+        return True, False, "not global: own cluster only"
+    if affinity is Affinity.LOCAL:
+        if active_local == 0 and healthy_remote > 0:
+            return True, True, "affinity local: no active local backend, remote ones take over"
+        return (
+            True,
+            False,
+            "affinity local: local backends are available"
+            if active_local
+            else "affinity local: no healthy backend anywhere, local ones are kept",
+        )
+    if affinity is Affinity.REMOTE:
+        if healthy_remote == 0 and healthy_local > 0:
+            return True, True, "affinity remote: no healthy remote backend, local ones take over"
+        return (
+            False,
+            True,
+            "affinity remote: remote backends are available"
+            if healthy_remote
+            else "affinity remote: no healthy backend anywhere, remote ones are kept",
+        )
+    return True, True, "global: all clusters"
+
+
+def select(*, is_global: bool, affinity: Affinity, candidates: Sequence[Candidate]) -> Choice:
+    """Apply global and affinity, then prefer healthy active backends; nobody is left without a backend by health alone."""
+    local = [c for c in candidates if c.is_local]
+    remote = [c for c in candidates if not c.is_local] if is_global else []
+    use_local, use_remote, reason = _used(is_global=is_global, affinity=affinity, local=local, remote=remote)
+    used = (local if use_local else []) + (remote if use_remote else [])
+    chosen = [c for c in used if c.backend.is_healthy and c.backend.condition is Condition.ACTIVE]
+    if not chosen:
+        chosen = [c for c in used if c.backend.is_healthy]
+        reason += "; only terminating backends are left" if chosen else ""
+    if not chosen and used:
+        chosen = [c for c in used if c.backend.condition is Condition.ACTIVE] or list(used)
+        reason += "; none is healthy, the last known ones are kept"
+    if len(chosen) == len(candidates):
+        return Choice(tuple(chosen), (), reason)
+    taken = set(map(id, chosen))
+    draining = tuple(c for c in candidates if id(c) not in taken and c.backend.condition is Condition.TERMINATING)
+    return Choice(tuple(chosen), draining, reason)

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A cluster's records to rows, judged against its name, id and identity range. Pure; raises RecordError only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+from agent.tables import Backend, Condition, Identity, Node, NodeAddress, Origin, Prefix
+from meshmodel import identity_record, ip, node, service
+from meshmodel.address import is_ipv4
+from meshmodel.identity import IdentityRange, NumericIdentity, Reserved
+from meshmodel.names import ClusterId, ClusterName, ServiceName
+
+_ONE_NAME: dict[str, tuple[str, ...]] = {}
+
+
+class Piece(NamedTuple):
+    """One endpoint slice's part of a service."""
+
+    service: ServiceName
+    backends: tuple[Backend, ...]
+
+
+class Reader:
+    """Decodes the records of one cluster."""
+
+    def __init__(self, cluster: ClusterName, cluster_id: ClusterId, identities: IdentityRange) -> None:
+        self._cluster, self._cluster_id, self._identities = cluster, cluster_id, identities
+
+    def node(self, key: str, value: bytes) -> Node:
+        record = node.decode(key, value, cluster=self._cluster, cluster_id=self._cluster_id)
+        return Node(
+            cluster=self._cluster,
+            cluster_id=self._cluster_id,
+            name=record.name,
+            addresses=tuple(NodeAddress(a.kind, a.ip) for a in record.addresses or ()),
+            pod_cidrs=record.pod_cidrs,
+            health_ip=record.ipv4_health_ip or "",
+            ingress_ip=record.ipv4_ingress_ip or "",
+        )
+
+    def identity_key(self, key: str) -> NumericIdentity:
+        return identity_record.decode_key(key, self._identities)
+
+    def identity(self, key: str, value: bytes) -> Identity:
+        number, labels = identity_record.decode(key, value, cluster=self._cluster, identities=self._identities)
+        return Identity(number, self._cluster, labels)
+
+    def ip(self, key: str, value: bytes, *, is_own_node: Callable[[str], bool]) -> Prefix:
+        """Tunnel and whether the identity is known are decided by the writer; this node's own address stays `host`."""
+        record = ip.decode(key, value, identities=self._identities)
+        identity = record.identity
+        if identity == Reserved.REMOTE_NODE and is_own_node(record.ip):
+            identity = int(Reserved.HOST)
+        return Prefix(
+            prefix=record.prefix,
+            identity=identity,
+            tunnel="",
+            cluster=self._cluster,
+            cluster_id=self._cluster_id,
+            origin=Origin.POD,
+            host=record.host_ip or "",
+            namespace=record.namespace,
+            name=record.pod,
+        )
+
+    def service(self, key: str, value: bytes) -> tuple[ServiceName, tuple[Backend, ...]]:
+        """Every IPv4 backend, in address order; a record that is not shared contributes none."""
+        record = service.decode(key, value, cluster=self._cluster, cluster_id=self._cluster_id)
+        if not record.shared:
+            return record.name, ()
+        zones = record.zones or {}
+        backends: list[Backend] = []
+        for address in sorted(record.backends):
+            if is_ipv4(address):
+                zone = zones.get(address)
+                backends.extend(_backends(address, record.backends[address], zone.zone if zone is not None else ""))
+        return record.name, tuple(backends)
+
+    def endpoint_slice(self, key: str, value: bytes) -> Piece:
+        """One slice of the newer format: unlike the legacy record it says which backends are terminating."""
+        from meshmodel import endpointslice
+
+        record = endpointslice.decode(key, value, cluster=self._cluster, cluster_id=self._cluster_id)
+        name = ServiceName(record.namespace, record.service)
+        backends: list[Backend] = []
+        for endpoint in record.endpoints if record.address_type == "IPv4" else ():
+            condition = _condition(ready=endpoint.ready, serving=endpoint.serving, terminating=endpoint.terminating)
+            if condition is None:
+                continue
+            backends.extend(
+                Backend(address, port.port, port.protocol, _names(port.name), condition, zone=endpoint.zone)
+                for address in endpoint.addresses
+                for port in record.ports
+            )
+        return Piece(name, tuple(backends))
+
+
+def _backends(address: str, ports: Mapping[str, service.PortSpec], zone: str) -> Iterator[Backend]:
+    """Ports of one address: the same protocol and number under two names is one backend with both."""
+    if len(ports) == 1:
+        ((name, spec),) = ports.items()
+        yield Backend(address, spec.port, spec.protocol, _names(name), Condition.ACTIVE, zone=zone)
+        return
+    names: dict[tuple[str, int], list[str]] = {}
+    for name, spec in ports.items():
+        names.setdefault((spec.protocol, spec.port), []).append(name)
+    for (protocol, port), found in sorted(names.items()):
+        yield Backend(address, port, protocol, tuple(sorted(found)), Condition.ACTIVE, zone=zone)
+
+
+def _names(name: str) -> tuple[str, ...]:
+    """The same tuple for the same name: half a million backends share a handful."""
+    known = _ONE_NAME.get(name)
+    if known is None:
+        known = (name,)
+        if len(_ONE_NAME) < 10_000:
+            _ONE_NAME[name] = known
+    return known
+
+
+def _condition(*, ready: bool | None, serving: bool | None, terminating: bool | None) -> Condition | None:
+    if ready is not False and not terminating:
+        return Condition.ACTIVE
+    is_serving = serving if serving is not None else ready is not False
+    return Condition.TERMINATING if terminating and is_serving else None
+
+
+class SliceSets:
+    """Slices of one cluster by service, merged on demand."""
+
+    def __init__(self) -> None:
+        self._by_service: dict[ServiceName, dict[str, Piece]] = {}
+        self._owner: dict[str, ServiceName] = {}
+        self._changed: dict[ServiceName, None] = {}
+
+    def set(self, key: str, piece: Piece) -> None:
+        if self._owner.get(key, piece.service) != piece.service:
+            self.delete(key)
+        self._owner[key] = piece.service
+        self._by_service.setdefault(piece.service, {})[key] = piece
+        self._changed[piece.service] = None
+
+    def delete(self, key: str) -> None:
+        name = self._owner.pop(key, None)
+        if name is None:
+            return
+        del self._by_service[name][key]
+        if not self._by_service[name]:
+            del self._by_service[name]
+        self._changed[name] = None
+
+    def clear(self) -> None:
+        self._by_service.clear()
+        self._owner.clear()
+        self._changed.clear()
+
+    def take_changed(self) -> list[tuple[ServiceName, list[tuple[Backend, ...]]]]:
+        """Services that changed since the last call, with the backends of each of their slices now."""
+        changed, self._changed = list(self._changed), {}
+        return [(name, [p.backends for p in self._by_service.get(name, {}).values()]) for name in changed]

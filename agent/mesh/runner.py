@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One supervised session per configured cluster. What happens to one cluster stays with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.mesh.directory import Listing, compare, read_directory
+from agent.mesh.ingest import Ingest, Writers
+from agent.mesh.liveness import is_cache_expired
+from agent.mesh.networks import Networks
+from agent.mesh.rejections import Rejections
+from agent.mesh.session import Session, SessionOptions
+from agent.mesh.state import SessionRecord
+from agent.tables import AgentDB
+from kvstore.backend import Backend
+from meshkit.backoff import Backoff
+from meshkit.clock import Clock
+from meshkit.errors import PermanentError, TransientError
+from meshkit.supervise import supervise
+from meshmodel.cluster_config import ClusterConfig, check_peer_config
+from meshmodel.errors import ModelError
+from meshmodel.keys import Kind
+from meshmodel.names import ClusterId, ClusterName
+from meshmodel.status import PeerState
+
+log = logging.getLogger(__name__)
+
+RETRY_MINIMUM_S = 0.5
+RETRY_MAXIMUM_S = 15.0
+STOP_WAIT_S = 5.0
+
+Connector = Callable[[bytes], Awaitable[Backend]]
+
+
+class RefusedError(TransientError):
+    """A person must change something before this cluster can be read; looked at again now and then."""
+
+
+@dataclass(slots=True)
+class Member:
+    """One configured cluster: its content as last seen, its session and what that wrote."""
+
+    state: SessionRecord
+    ingest: Ingest
+    content: bytes
+    task: asyncio.Task[None] | None = None
+    waiting: dict[Kind, list[Callable[[], None]]] = field(default_factory=dict)
+
+
+class MeshRunner:
+    """Follows the configuration directory, and the own cluster's store where one is given."""
+
+    def __init__(
+        self,
+        db: AgentDB,
+        writers: Writers,
+        connect: Connector,
+        clock: Clock,
+        *,
+        directory: Path,
+        maximum: int = 255,
+        options: SessionOptions | None = None,
+        cache_ttl_s: float = 0.0,
+    ) -> None:
+        self._db, self._writers, self._connect, self._clock = db, writers, connect, clock
+        self._directory, self._maximum, self._options = directory, maximum, options
+        self._cache_ttl_s = cache_ttl_s
+        self._networks = Networks(db.own)
+        self.rejections = Rejections(clock)
+        self.members: dict[ClusterName, Member] = {}
+        self.refused: Mapping[str, str] = {}
+        self._taken: dict[ClusterId, ClusterName] = {}
+
+    def states(self) -> list[SessionRecord]:
+        """Every configured peer, by name; without the own cluster."""
+        return [member.state for name, member in sorted(self.members.items()) if name != self._db.own]
+
+    def expect_configured(self) -> None:
+        """Nothing is pruned before every cluster configured now finished its first listing. Call before the first round."""
+        for name, content in read_directory(self._directory, self._db.own).configs.items():
+            self._member(name, content)
+
+    def expect_own(self, content: bytes) -> None:
+        """The own cluster's store is read by the same session code, with this connection file."""
+        self._member(self._db.own, content)
+
+    def release_waiting(self) -> tuple[str, ...]:
+        """Stop waiting for first listings; returns what was still missing."""
+        missing = [f"{name}: {kind}" for name, m in sorted(self.members.items()) for kind in m.waiting]
+        for member in self.members.values():
+            _release(member)
+        return tuple(missing)
+
+    async def run(self, changes: AsyncIterator[None]) -> None:
+        """Until cancelled. `changes` yields whenever the directory may have changed. Rows stay as they are at the end."""
+        async with asyncio.TaskGroup() as group:
+            for member in self.members.values():
+                self._start(group, member)
+            group.create_task(self._expire(), name="peer cache expiry")
+            async for _ in changes:
+                listing = await asyncio.to_thread(read_directory, self._directory, self._db.own)
+                await self._follow(group, listing)
+
+    async def _follow(self, group: asyncio.TaskGroup, listing: Listing) -> None:
+        if listing.refused != self.refused:
+            for name, reason in listing.refused.items():
+                log.error("peer configuration refused", extra={"path": name, "reason": reason})
+        self.refused = listing.refused
+        known = {name: m.content for name, m in self.members.items() if name != self._db.own}
+        difference = compare(known, listing.configs)
+        for name in difference.removed:
+            await self._remove(name)
+        for name in difference.changed:
+            member = self._member(name, listing.configs[name])
+            member.content = listing.configs[name]
+            await _stop(member)
+            log.info("peer configured", extra={"peer": name})
+            self._start(group, member)
+
+    def _member(self, name: ClusterName, content: bytes) -> Member:
+        known = self.members.get(name)
+        if known is not None:
+            return known
+        state = SessionRecord(name, is_own=name == self._db.own, control_lost_s=self._clock.monotonic())
+        ingest = Ingest(
+            name,
+            self._db,
+            self._writers,
+            networks=self._networks,
+            rejections=self.rejections,
+            clock=self._clock,
+            maximum=self._maximum,
+        )
+        member = self.members[name] = Member(state, ingest, content)
+        prefixes, frontends = self._db.prefixes, self._db.frontends
+        for kind in (Kind.NODES, Kind.IPS, Kind.IDENTITIES):
+            member.waiting[kind] = [prefixes.expect(f"{name} {kind}")]
+        if not state.is_own:
+            member.waiting[Kind.SERVICES] = [frontends.expect(f"{name} {Kind.SERVICES}")]
+        ingest.on_listed = lambda kind: _listed(member, kind)
+        return member
+
+    def _start(self, group: asyncio.TaskGroup, member: Member) -> None:
+        name = member.state.name
+        session = Session(
+            member.state,
+            member.ingest,
+            connect=lambda: self._connect(member.content),
+            reservations=self,
+            clock=self._clock,
+            options=self._options,
+        )
+
+        async def attempt() -> None:
+            await self._attempt(member, session)
+
+        def failed(exc: BaseException, _delay_s: float) -> None:
+            _note_failure(member.state, exc, self._clock)
+
+        job = supervise(
+            f"peer {name}", attempt, backoff=Backoff(RETRY_MINIMUM_S, RETRY_MAXIMUM_S), clock=self._clock,
+            on_failure=failed,
+        )  # fmt: skip
+        member.task = group.create_task(job, name=f"peer {name}")
+
+    async def _attempt(self, member: Member, session: Session) -> None:
+        try:
+            await session.run()
+        except (PermanentError, ValueError) as exc:
+            member.state.state = PeerState.REFUSED
+            raise RefusedError(str(exc)) from exc
+        except (OSError, TransientError, asyncio.CancelledError):
+            raise
+        except Exception as exc:  # this is the supervisor of one peer: a bug there must not end the others
+            log.exception("peer session failed unexpectedly", extra={"peer": member.state.name})
+            raise RefusedError(repr(exc)) from exc
+
+    async def _remove(self, name: ClusterName) -> None:
+        """The peer was removed on purpose: nothing of it is left."""
+        member = self.members.pop(name)
+        await _stop(member)
+        _release(member)
+        member.ingest.drain()
+        for cluster_id in [i for i, owner in self._taken.items() if owner == name]:
+            del self._taken[cluster_id]
+        log.info("peer removed and drained", extra={"peer": name})
+
+    def accept(self, name: ClusterName, config: ClusterConfig) -> None:
+        """Reserve the cluster's id, releasing a former one. Raises: ModelError."""
+        for cluster_id in [i for i, owner in self._taken.items() if owner == name]:
+            del self._taken[cluster_id]
+        if name == self._db.own:
+            if config.id != self._db.own_id:
+                raise ModelError(
+                    f"{name}: our own store says cluster id {config.id}, this agent is set to {self._db.own_id}"
+                )
+            return
+        cluster_id = check_peer_config(
+            config, name=name, local_id=self._db.own_id, local_maximum=self._maximum, taken=self._taken
+        )
+        self._taken[cluster_id] = name
+
+    async def _expire(self) -> None:
+        """Services of a peer that was not heard of for the configured time are drained; nothing else is."""
+        while True:
+            await self._clock.sleep(1.0)
+            now_s = self._clock.monotonic()
+            for member in self.members.values():
+                self._expire_one(member, now_s)
+
+    def _expire_one(self, member: Member, now_s: float) -> None:
+        state = member.state
+        if state.is_own or not state.synced.get(Kind.SERVICES):
+            return
+        if is_cache_expired(now_s, state.control_lost_s, self._cache_ttl_s):
+            member.ingest.drain_services()
+            state.synced[Kind.SERVICES] = False
+            state.revocations += 1
+            log.warning("peer silent for too long, services withdrawn", extra={"peer": state.name})
+
+
+def _listed(member: Member, kind: Kind) -> None:
+    if kind is Kind.ENDPOINT_SLICES:
+        kind = Kind.SERVICES
+    for done in member.waiting.pop(kind, ()):
+        done()
+
+
+def _release(member: Member) -> None:
+    for kind in list(member.waiting):
+        _listed(member, kind)
+
+
+def _note_failure(state: SessionRecord, exc: BaseException, clock: Clock) -> None:
+    state.failures += 1
+    state.last_failure_wall_s = clock.wall()
+    state.last_error = str(exc)[:256]
+    if state.state is PeerState.REFUSED and isinstance(exc, RefusedError):
+        state.reason = state.last_error
+        return
+    state.state = PeerState.STALE if state.is_synced else PeerState.CONNECTING
+    state.reason = f"{state.last_error}; last known state is kept" if state.is_synced else state.last_error
+
+
+async def _stop(member: Member) -> None:
+    task, member.task = member.task, None
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task], timeout=STOP_WAIT_S)

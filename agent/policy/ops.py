@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verdicts to the policy and endpoint maps and to attachments, in the order `plan` gives."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from agent.datapath.layout import AddressKey, EndpointFlag, EndpointValue, IfindexKey, PolicyKey, PolicyValue
+from agent.datapath.maps import Maps
+from agent.policy.plan import Write, plan_entries, runs
+from agent.tables import EndpointVerdicts, RuleKey, RuleValue
+from meshkit.errors import TransientError
+
+_REVISION_MODULUS = 1 << 32
+
+
+class Attachments(Protocol):
+    """What runs our programs; the datapath, or a stand-in."""
+
+    def attach(self, ifindex: int) -> None: ...
+    def detach(self, ifindex: int) -> None: ...
+    def attached(self) -> set[int]: ...
+
+
+class EndpointTarget:
+    """Policy entries, endpoint entries and attachments of this node's pods; keys of failures are pod addresses."""
+
+    def __init__(self, maps: Maps, attachments: Attachments) -> None:
+        self._policy, self._attachments = maps.policy, attachments
+        self._by_address, self._by_ifindex = maps.endpoints_by_address, maps.endpoints_by_ifindex
+        self._live: dict[str, EndpointValue] = {}
+        self._entries: dict[int, dict[RuleKey, RuleValue]] = {}
+        self._last_revision = 0  # never used twice on this node: an address may come back with another pod
+
+    def restore(self) -> dict[str, int]:
+        """Take over what the maps hold; returns endpoint ids by address."""
+        for value in [value for _, value in self._by_address.items()]:
+            self._live[value.address] = value
+            self._last_revision = max(self._last_revision, value.policy_revision)
+        for key, entry in self._policy.items():
+            self._entries.setdefault(key.endpoint_id, {})[_rule_key(key)] = RuleValue(*entry)
+        return {address: value.endpoint_id for address, value in self._live.items()}
+
+    def revision(self, address: str) -> int | None:
+        """The policy revision the kernel enforces for the pod; None if it enforces nothing."""
+        live = self._live.get(address)
+        return None if live is None else live.policy_revision
+
+    def update(self, rows: Sequence[EndpointVerdicts]) -> Mapping[Hashable, Exception]:
+        failures: dict[Hashable, Exception] = {}
+        for row in rows:
+            try:
+                self._write(row)
+            except TransientError as exc:
+                self._reload(row.endpoint.endpoint_id)
+                failures[row.endpoint.address] = exc
+        return failures
+
+    def delete(self, rows: Sequence[EndpointVerdicts]) -> Mapping[Hashable, Exception]:
+        failures: dict[Hashable, Exception] = {}
+        for row in rows:
+            try:
+                self._remove(row.endpoint.address)
+            except TransientError as exc:
+                failures[row.endpoint.address] = exc
+        return failures
+
+    def prune(self, rows: Iterable[EndpointVerdicts]) -> None:
+        """Only these endpoints have entries, and only their interfaces run our programs."""
+        kept = {row.endpoint.address: row.endpoint for row in rows}
+        for address in [a for a in self._live if a not in kept]:
+            self._remove(address)
+        ids = {endpoint.endpoint_id for endpoint in kept.values()}
+        for endpoint_id in [i for i in self._entries if i not in ids]:
+            self._delete_entries(endpoint_id)
+        interfaces = {endpoint.ifindex for endpoint in kept.values()}
+        stray = [key for key, _ in self._by_ifindex.items() if key.ifindex not in interfaces]
+        self._by_ifindex.delete(stray)
+        for ifindex in self._attachments.attached() - interfaces:
+            self._attachments.detach(ifindex)
+
+    def _write(self, row: EndpointVerdicts) -> None:
+        endpoint, live = row.endpoint, self._live.get(row.endpoint.address)
+        if live is not None and live.endpoint_id != endpoint.endpoint_id:
+            self._remove(endpoint.address)
+            live = None
+        flags = _flags(row)
+        old = self._entries.setdefault(endpoint.endpoint_id, {})
+        writes = plan_entries(old, row.entries)
+        if live is not None and live.flags & ~flags:
+            live = self._publish(live._replace(flags=live.flags & flags))
+        self._write_entries(endpoint.endpoint_id, writes)
+        self._entries[endpoint.endpoint_id] = dict(row.entries)
+        revision = 0 if live is None else live.policy_revision
+        wanted = EndpointValue(
+            endpoint.ifindex, endpoint.endpoint_id, flags, endpoint.identity, revision,
+            endpoint.mac, endpoint.node_mac, endpoint.address,
+        )  # fmt: skip
+        if live is None or wanted != live or writes:
+            self._last_revision = (self._last_revision + 1) % _REVISION_MODULUS or 1
+            self._publish(wanted._replace(policy_revision=self._last_revision))
+        if live is not None and live.ifindex != endpoint.ifindex:
+            self._leave(live.ifindex, endpoint.address)
+        self._attachments.attach(endpoint.ifindex)
+
+    def _publish(self, value: EndpointValue) -> EndpointValue:
+        self._by_address.update([(AddressKey(value.address), value)])
+        self._by_ifindex.update([(IfindexKey(value.ifindex), value)])
+        self._live[value.address] = value
+        return value
+
+    def _remove(self, address: str) -> None:
+        """The pod is not enforced any more: programs first, then what they read."""
+        live = self._live.get(address)
+        if live is None:
+            return
+        self._leave(live.ifindex, address)
+        self._by_address.delete([AddressKey(address)])
+        self._delete_entries(live.endpoint_id)
+        del self._live[address]
+
+    def _leave(self, ifindex: int, address: str) -> None:
+        """The interface is not this pod's any more; another pod that took its number keeps it."""
+        if any(v.ifindex == ifindex and v.address != address for v in self._live.values()):
+            return
+        self._attachments.detach(ifindex)
+        self._by_ifindex.delete([IfindexKey(ifindex)])
+
+    def _delete_entries(self, endpoint_id: int) -> None:
+        entries = self._entries.get(endpoint_id, {})
+        self._write_entries(endpoint_id, plan_entries(entries, {}))
+        self._entries.pop(endpoint_id, None)
+
+    def _write_entries(self, endpoint_id: int, writes: list[Write]) -> None:
+        for is_put, run in runs(writes):
+            if is_put:
+                puts = [(w.key, w.value) for w in run if w.value is not None]
+                self._policy.update([(_policy_key(endpoint_id, k), PolicyValue(*v)) for k, v in puts])
+            else:
+                self._policy.delete([_policy_key(endpoint_id, w.key) for w in run])
+
+    def _reload(self, endpoint_id: int) -> None:
+        """The shadow of one endpoint's entries is what the map holds, whatever was written before the failure."""
+        self._entries[endpoint_id] = {
+            _rule_key(key): RuleValue(*value) for key, value in self._policy.items() if key.endpoint_id == endpoint_id
+        }
+
+
+def _flags(row: EndpointVerdicts) -> int:
+    ingress = EndpointFlag.ENFORCE_INGRESS if row.enforce_ingress else 0
+    return int(ingress | (EndpointFlag.ENFORCE_EGRESS if row.enforce_egress else 0))
+
+
+def _policy_key(endpoint_id: int, key: RuleKey) -> PolicyKey:
+    return PolicyKey(endpoint_id, *key)
+
+
+def _rule_key(key: PolicyKey) -> RuleKey:
+    return RuleKey(*key[1:])

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of the node agent. Features meet here, and only here.
+
+Intent rows (services, backends, prefixes, identities, nodes, endpoints, policies) say what clusters told us; desired rows
+(frontends, verdicts) say what the kernel shall hold. Every row is frozen and complete: it replaces the one before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from meshkit.table import Database, Table
+from meshmodel.annotations import Affinity
+from meshmodel.labels import Labels
+from meshmodel.names import ClusterId, ClusterName, ServiceName
+
+# Identity 0 in the ipcache: an address that is ours or a peer's, of which we do not know yet whose it is.
+UNKNOWN_IDENTITY = 0
+
+
+class Condition(StrEnum):
+    """What Kubernetes said of a backend: may it take new connections, or only keep the old ones."""
+
+    ACTIVE = "active"
+    TERMINATING = "terminating"
+
+
+class Backend(NamedTuple):
+    """One address and port of one cluster's contribution; a tuple because there may be half a million of them."""
+
+    address: str
+    port: int
+    protocol: str
+    names: tuple[str, ...] = ("",)
+    condition: Condition = Condition.ACTIVE
+    is_healthy: bool = True
+    zone: str = ""
+
+
+class Target(NamedTuple):
+    """Where the kernel may send a connection: the part of a backend that identifies it there."""
+
+    address: str
+    port: int
+    protocol: str
+    cluster_id: int
+
+
+class FrontendKey(NamedTuple):
+    address: str
+    port: int
+    protocol: str
+
+    def __str__(self) -> str:
+        return f"{self.address}:{self.port}/{self.protocol}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    name: str
+    port: int
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One address a service is reached at, and why: ClusterIP, ExternalIP or LoadBalancer."""
+
+    ip: str
+    kind: str = "ClusterIP"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service of the own cluster, as its annotations and ports say."""
+
+    name: ServiceName
+    addresses: tuple[Address, ...]
+    ports: tuple[ServicePort, ...]
+    is_global: bool = False
+    is_shared: bool = False
+    affinity: Affinity = Affinity.NONE
+    session_affinity_s: int = 0
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSet:
+    """All backends one cluster contributes to one service; a newer one replaces it whole."""
+
+    service: ServiceName
+    cluster: ClusterName
+    cluster_id: ClusterId
+    backends: tuple[Backend, ...]
+    updated_wall_s: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Frontend:
+    """What the kernel shall do for one service address: choose among `chosen`, keep `draining` for open connections."""
+
+    key: FrontendKey
+    service: ServiceName
+    kind: str
+    port_name: str
+    chosen: tuple[Target, ...]
+    draining: tuple[Target, ...] = ()
+    session_affinity_s: int = 0
+    received_wall_s: float = field(default=0.0, compare=False)
+
+
+class Origin(StrEnum):
+    """Why a prefix is in the ipcache, strongest claim first."""
+
+    NODE = "node"
+    POD = "pod"
+    POD_CIDR = "pod-cidr"
+    POLICY = "policy"
+
+
+class NamedPort(NamedTuple):
+    name: str
+    port: int
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """One claim: this prefix belongs to this identity, and is reached through `tunnel` (empty: directly).
+
+    `name` is the pod's or node's name. While the identity's labels have not arrived `is_known` is false, and the kernel is
+    told identity 0: such an address is unknown, never allowed.
+    """
+
+    prefix: str
+    identity: int
+    tunnel: str
+    cluster: ClusterName
+    cluster_id: ClusterId
+    origin: Origin
+    host: str = ""
+    namespace: str = ""
+    name: str = ""
+    is_known: bool = True
+    named_ports: tuple[NamedPort, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    id: int
+    cluster: ClusterName
+    labels: Labels
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAddress:
+    kind: str
+    ip: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    cluster: ClusterName
+    cluster_id: ClusterId
+    name: str
+    addresses: tuple[NodeAddress, ...]
+    pod_cidrs: tuple[str, ...]
+    health_ip: str = ""
+    ingress_ip: str = ""
+
+    @property
+    def internal_ip(self) -> str:
+        """The address tunnels lead to: the first InternalIP, else the first address of any kind but Cilium's own."""
+        for kind in ("InternalIP", "ExternalIP"):
+            for address in self.addresses:
+                if address.kind == kind:
+                    return address.ip
+        return next((a.ip for a in self.addresses if a.kind != "CiliumInternalIP"), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A pod of this node that has an interface: what enforcement is attached to."""
+
+    address: str
+    endpoint_id: int
+    ifindex: int
+    mac: str
+    node_mac: str
+    identity: int
+    namespace: str
+    pod: str
+
+
+class RuleKey(NamedTuple):
+    """One entry of an endpoint's policy: what a packet must match, in the kernel's terms."""
+
+    direction: int
+    identity: int
+    protocol: int
+    port: int
+    port_bits: int
+
+
+class RuleValue(NamedTuple):
+    deny: bool
+    precedence: int
+    rule_id: int
+    proxy_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointVerdicts:
+    """What the kernel shall enforce for one endpoint: its facts, and every entry of its policy. Desired row."""
+
+    endpoint: Endpoint
+    enforce_ingress: bool
+    enforce_egress: bool
+    entries: Mapping[RuleKey, RuleValue]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRow:
+    """A policy object as it stands: parsed and in force, or refused with the reason."""
+
+    kind: str
+    namespace: str
+    name: str
+    is_valid: bool
+    message: str = ""
+    problems: tuple[str, ...] = ()
+    document: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What selection must know of a cluster: is it withdrawn by the liveness rule."""
+
+    name: ClusterName
+    cluster_id: ClusterId
+    is_withdrawn: bool = False
+    reason: str = ""
+
+
+class AgentDB(Database):
+    """Every table of the agent. `own` names this cluster and `node_address` this node: rows of theirs are local."""
+
+    def __init__(self, own: ClusterName, own_id: ClusterId, node_name: str = "", node_address: str = "") -> None:
+        super().__init__()
+        self.own, self.own_id = own, own_id
+        self.node_name, self.node_address = node_name, node_address
+        self.services: Table[ServiceName, Service] = Table(self, "services", key=lambda s: s.name)
+        self.backends: Table[tuple[ServiceName, ClusterName], BackendSet] = Table(
+            self, "backends", key=lambda b: (b.service, b.cluster)
+        )
+        self.frontends: Table[FrontendKey, Frontend] = Table(self, "frontends", key=lambda f: f.key)
+        self.prefixes: Table[str, Prefix] = Table(self, "prefixes", key=lambda p: p.prefix)
+        self.identities: Table[int, Identity] = Table(self, "identities", key=lambda i: i.id)
+        self.nodes: Table[tuple[ClusterName, str], Node] = Table(self, "nodes", key=lambda n: (n.cluster, n.name))
+        self.endpoints: Table[str, Endpoint] = Table(self, "endpoints", key=lambda e: e.address)
+        self.verdicts: Table[str, EndpointVerdicts] = Table(self, "verdicts", key=lambda v: v.endpoint.address)
+        self.policies: Table[tuple[str, str, str], PolicyRow] = Table(
+            self, "policies", key=lambda p: (p.kind, p.namespace, p.name)
+        )
+        self.peers: Table[ClusterName, Peer] = Table(self, "peers", key=lambda p: p.name)
