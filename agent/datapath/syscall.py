@@ -162,10 +162,10 @@ def detach_link(link_fd: int) -> None:
     checked(Command.LINK_DETACH, struct.pack("<I", link_fd))
 
 
-def run_packet(program_fd: int, packet: bytes, mark: int = 0) -> TestRun:
+def run_packet(program_fd: int, packet: bytes, mark: int = 0, priority: int = 0) -> TestRun:
     """Run a tc program over one packet on interface 1. Source: BPF_PROG_TEST_RUN; ctx is struct __sk_buff."""
     data, out = buffer(packet), buffer(bytes(len(packet) + 512))
-    context = buffer(struct.pack("<IIII", 0, 0, mark, 0) + bytes(176))
+    context = buffer(struct.pack("<III", 0, 0, mark) + bytes(20) + struct.pack("<I", priority) + bytes(156))
     attr = buffer(
         struct.pack("<IIIIQQII", program_fd, 0, len(packet), len(out), *map(ctypes.addressof, (data, out)), 1, 0)
         + struct.pack("<IIQQIII", len(context), 0, ctypes.addressof(context), 0, 0, 0, 0)

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Packets of other nodes, with the sender's identity as VNI. VXLAN proves nothing, so a packet is believed only as far
+ * as its outer source may speak: a known node, for identities and pods of its own cluster. IPv6 is dropped with its
+ * own reason. */
+#pragma once
+#include "deliver.h"
+
+inlined int is_node(const struct ipcache_value *v)
+{
+	return v && (v->identity == ID_REMOTE_NODE || v->identity == ID_KUBE_APISERVER);
+}
+
+/* 0, or the reason to drop. */
+outline int check_sender(struct packet *p, __be32 outer_source)
+{
+	struct ipcache_value *node = ipcache_lookup(outer_source);
+	__u32 identity = p->source_identity;
+	if (identity >> IDENTITY_BITS || identity == ID_HOST)
+		return DROP_INVALID_IDENTITY;
+	if (!is_node(node))
+		return DROP_UNKNOWN_SENDER;
+	__u16 cluster = node->cluster_id;
+	if (identity >= ID_FIRST_CLUSTER_SCOPED && cluster_of(identity) != cluster)
+		return DROP_INVALID_CLUSTER;
+	if (endpoint_of(p->source))
+		return DROP_INVALID_SOURCE;	/* one of our own pods cannot come from outside */
+	struct ipcache_value *inner = ipcache_lookup(p->source);
+	if (inner && inner->identity >= ID_FIRST_CLUSTER_SCOPED && !(inner->identity >> IDENTITY_BITS) &&
+	    cluster_of(inner->identity) != cluster)
+		return DROP_INVALID_SOURCE;
+	return 0;
+}
+
+/* `p` holds the identity the packet came with. */
+inlined int receive(struct __sk_buff *skb, struct packet *p, __be32 outer_source)
+{
+	int r = parse(skb, p);
+	if (r == PARSED_NEIGHBOUR || r == PARSED_IPV6) {
+		p->kind |= r == PARSED_IPV6 ? KIND_IPV6 : 0;
+		return drop(skb, p, DROP_UNSUPPORTED_L3);
+	}
+	if (!r)
+		r = check_sender(p, outer_source);
+	if (r)
+		return drop(skb, p, r);
+	struct endpoint_value *to = endpoint_of(p->destination);
+	return to ? deliver(skb, p, to, DELIVER) : drop(skb, p, DROP_UNROUTABLE);
+}

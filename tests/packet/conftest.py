@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One loaded node for all packet tests, emptied before each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.packet.datapath_host import BPF_DIRECTORY, bpffs, build_objects, inside, namespace, run
+from tests.packet.packet_node import PacketNode
+
+
+@pytest.fixture(scope="session")
+def packet_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PacketNode]:
+    build_objects()
+    work = tmp_path_factory.mktemp("packet")
+    entry = work / "overlay_entry.bpf.o"
+    include = ("-I", str(BPF_DIRECTORY), "-I", f"/usr/include/{os.uname().machine}-linux-gnu")
+    source = os.path.join(os.path.dirname(__file__), "overlay_entry.bpf.c")  # noqa: PTH118, PTH120
+    run("clang-14", "-O2", "-g", "-target", "bpf", "-mcpu=v3", *include, "-c", source, "-o", str(entry))
+    with bpffs(work / "bpf") as pins, namespace(f"dpt-packet-{os.getpid()}") as name, inside(name):
+        node = PacketNode(pins / "node", entry)
+        try:
+            yield node
+        finally:
+            node.close()
+
+
+@pytest.fixture
+def node(packet_node: PacketNode) -> PacketNode:
+    packet_node.reset()
+    return packet_node

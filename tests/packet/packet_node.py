@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A loaded datapath whose only pod interface is lo, and one packet at a time through its programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import struct
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agent.datapath import layout, syscall
+from agent.datapath.config import NodeConfig
+from agent.datapath.events import EventRing
+from agent.datapath.flow_layout import DatapathEvent, EventType, MetricKey
+from agent.datapath.kernel import RawMap
+from agent.datapath.libbpf import BpfObject
+from agent.datapath.loader import Datapath
+from agent.datapath.maps import Maps
+from agent.datapath.reasons import Reason
+from tests.packet.packet_bytes import Packet, read
+
+NODE, REMOTE_NODE, STRANGER = "192.168.50.11", "192.168.50.21", "192.168.50.99"
+POD, NEIGHBOUR, REMOTE_POD, WORLD = "10.1.1.10", "10.1.1.11", "10.2.1.10", "93.184.216.34"
+POD_ID, NEIGHBOUR_ID, REMOTE_ID = (1 << 16) + 1000, (1 << 16) + 1001, (2 << 16) + 5
+ENDPOINT_ID, NEIGHBOUR_ENDPOINT_ID = 10, 11
+VIP = "172.20.1.7"
+SHOT, REDIRECT, PASS = 2, 7, 0xFFFFFFFF
+_POD_IFINDEX, _NEIGHBOUR_IFINDEX = 1, 77
+
+
+class Outcome(NamedTuple):
+    """What became of one packet."""
+
+    verdict: int
+    packet: Packet
+    events: list[DatapathEvent]
+
+    @property
+    def drop(self) -> Reason:
+        """Why it was dropped; fails if it was not, or not with exactly one event."""
+        assert self.verdict == SHOT, self
+        (event,) = [e for e in self.events if e.type == EventType.DROP]
+        return Reason(event.reason)
+
+    def event(self, kind: EventType) -> DatapathEvent:
+        """The only event of that kind."""
+        (event,) = [e for e in self.events if e.type == kind]
+        return event
+
+
+class PacketNode:
+    """One node; `maps` are its kernel maps."""
+
+    def __init__(self, pins: Path, overlay_entry: Path) -> None:
+        sizes = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096}
+        config = NodeConfig(NODE, 1, pins, mtu=1450, max_entries=sizes)
+        self.datapath = Datapath(config)
+        self.maps: Maps = self.datapath.open()
+        self._ring: EventRing = self.datapath.event_ring()
+        self._entry = BpfObject(overlay_entry, pins / "maps")
+        self._entry.set_constants(self.datapath._constants())
+        for name, size in sizes.items():
+            self._entry.set_max_entries(name, size)
+        self._entry.load()
+        self._fragments = RawMap(syscall.get_pinned(pins / "maps" / "mesh_fragments"))
+
+    def close(self) -> None:
+        """Everything of it is gone."""
+        self._ring.close()
+        self._fragments.close()
+        self._entry.close()
+        self.datapath.uninstall()
+
+    def reset(self) -> None:
+        """Two pods that enforce nothing, one remote pod behind its node; no flows, no events."""
+        for field in dataclasses.fields(self.maps):
+            one: Any = getattr(self.maps, field.name)
+            one.delete([key for key, _ in one.items()])
+        keys = [key for key, _ in self._fragments.entries()]
+        assert not keys or self._fragments.delete(keys)[0] in (0, errno.ENOENT)
+        self.endpoint()
+        self.endpoint(address=NEIGHBOUR)
+        self.ipcache(f"{REMOTE_POD}/32", REMOTE_ID, REMOTE_NODE, 2)
+        self.ipcache(f"{REMOTE_NODE}/32", 6, cluster_id=2)
+        self.ipcache(f"{NODE}/32", 1, cluster_id=1)
+        self._ring.drain()
+
+    def endpoint(self, flags: int = 0, revision: int = 1, address: str = POD) -> None:
+        """POD or NEIGHBOUR with these policy settings."""
+        ifindex, endpoint_id, identity = (
+            (_POD_IFINDEX, ENDPOINT_ID, POD_ID)
+            if address == POD
+            else (_NEIGHBOUR_IFINDEX, NEIGHBOUR_ENDPOINT_ID, NEIGHBOUR_ID)
+        )
+        macs = ("02:00:00:00:0a:01", "02:00:00:00:0b:01")
+        value = layout.EndpointValue(ifindex, endpoint_id, flags, identity, revision, *macs, address)
+        self.maps.endpoints_by_address.update([(layout.AddressKey(address), value)])
+        self.maps.endpoints_by_ifindex.update([(layout.IfindexKey(ifindex), value)])
+
+    def ipcache(self, prefix: str, identity: int, tunnel: str = "0.0.0.0", cluster_id: int = 0) -> None:
+        """The prefix belongs to this identity."""
+        value = layout.IpcacheValue(identity, tunnel, cluster_id)
+        self.maps.ipcache.update([(layout.IpcacheKey(prefix), value)])
+
+    def service(self, backends: list[tuple[int, str, int]], protocol: int = 6, affinity_s: int = 0) -> None:
+        """VIP:80 leads to these (id, address, port), written in the safe order."""
+        maps, service_id = self.maps, 7
+        maps.backends.update([(layout.BackendKey(i), layout.BackendValue(a, p, protocol)) for i, a, p in backends])
+        maps.members.update([(layout.MemberKey(service_id, i), layout.MemberValue()) for i, _, _ in backends])
+        head = layout.ServiceKey(VIP, 80, protocol)
+        maps.services.update(
+            [(head._replace(slot=n), layout.ServiceValue(i, service_id)) for n, (i, _, _) in enumerate(backends, 1)]
+        )
+        flags = layout.ServiceFlag.AFFINITY if affinity_s else 0
+        maps.services.update([(head, layout.ServiceValue(affinity_s, service_id, len(backends), flags))])
+
+    def policy(self, key: layout.PolicyKey, precedence: int = 1, *, deny: bool = False, proxy_port: int = 0) -> None:
+        """One policy entry; its rule id is its precedence."""
+        self.maps.policy.update([(key, layout.PolicyValue(deny, precedence, precedence, proxy_port))])
+
+    def send(self, packet: Packet | bytes) -> Outcome:
+        """POD sends it."""
+        return self._run(self.datapath.program_fd("mesh_from_container"), packet, 0, 0)
+
+    def receive(self, packet: Packet | bytes) -> Outcome:
+        """The node's stack sends it to POD."""
+        return self._run(self.datapath.program_fd("mesh_to_container"), packet, 0, 0)
+
+    def overlay(self, packet: Packet | bytes, identity: int = REMOTE_ID, outer: str = REMOTE_NODE) -> Outcome:
+        """It arrives by VXLAN from `outer` with `identity` as VNI."""
+        priority = struct.unpack("<I", bytes(int(b) for b in outer.split(".")))[0]
+        return self._run(self._entry.program_fd("test_from_overlay"), packet, identity, priority)
+
+    def metric(self, reason: Reason, direction: int) -> int:
+        """Packets counted."""
+        value = self.maps.metrics.get(MetricKey(reason, direction))
+        assert value is not None
+        return value.packets
+
+    def _run(self, program: int, packet: Packet | bytes, mark: int, priority: int) -> Outcome:
+        frame = packet if isinstance(packet, bytes) else packet.frame()
+        result = syscall.run_packet(program, frame, mark, priority)
+        intact = not isinstance(packet, bytes)
+        return Outcome(result.verdict, read(result.packet) if intact else Packet("", ""), self._ring.drain())

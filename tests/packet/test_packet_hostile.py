@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must not get through: spoofed, truncated, malformed, fragmented without a head, and lying tunnels."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from agent.datapath.flow_layout import EventType
+from agent.datapath.layout import EndpointFlag
+from agent.datapath.reasons import Reason
+from tests.packet.packet_bytes import ICMP, TCP, UDP, Packet, icmp_error, read_quote
+from tests.packet.packet_node import (
+    NEIGHBOUR,
+    PASS,
+    POD,
+    REDIRECT,
+    REMOTE_ID,
+    REMOTE_NODE,
+    REMOTE_POD,
+    SHOT,
+    STRANGER,
+    VIP,
+    WORLD,
+    PacketNode,
+)
+
+pytestmark = pytest.mark.root
+ETHERNET = Packet(POD, REMOTE_POD).frame()[:14]
+
+
+def test_a_spoofed_source_is_dropped(node: PacketNode) -> None:
+    out = node.send(Packet(NEIGHBOUR, REMOTE_POD))
+    assert out.drop is Reason.INVALID_SOURCE_IP
+    assert out.event(EventType.DROP).source == NEIGHBOUR
+
+
+BROKEN = {
+    "header length below five words": lambda p: p[:14] + b"\x44" + p[15:],
+    "IP version 6 in an IPv4 frame": lambda p: p[:14] + b"\x65" + p[15:],
+    "header length beyond the packet": lambda p: p[:14] + b"\x4f" + p[15:34],
+    "total length below the header": lambda p: p[:16] + b"\x00\x13" + p[18:],
+    "total length beyond the packet": lambda p: p[:16] + b"\x0f\xff" + p[18:],
+    "cut inside the ports": lambda p: p[:16] + b"\x00\x16" + p[18:36],
+    "cut before the flags": lambda p: p[:16] + b"\x00\x1e" + p[18:44],
+    "TCP header length below five words": lambda p: p[:46] + b"\x40" + p[47:],
+}
+
+
+@pytest.mark.parametrize("damage", BROKEN.values(), ids=BROKEN)
+def test_a_broken_packet_is_dropped_as_invalid(node: PacketNode, damage) -> None:  # type: ignore[no-untyped-def]
+    frame = damage(Packet(POD, REMOTE_POD).frame())
+    assert node.send(frame).drop is Reason.INVALID_PACKET
+
+
+def test_random_bytes_behind_an_ethernet_header_never_pass(node: PacketNode) -> None:
+    seed = random.randrange(1 << 32)
+    rng = random.Random(seed)
+    for _ in range(300):
+        frame = ETHERNET + rng.randbytes(rng.randrange(20, 120))
+        assert node.send(frame).verdict == SHOT, f"seed {seed}: {frame.hex()}"
+
+
+def test_arp_passes_and_other_link_protocols_do_not(node: PacketNode) -> None:
+    assert node.send(ETHERNET[:12] + b"\x08\x06" + bytes(28)).verdict == PASS
+    assert node.send(ETHERNET[:12] + b"\x88\x47" + bytes(40)).drop is Reason.UNSUPPORTED_L2
+
+
+def test_ipv6_passes_only_where_nothing_is_enforced(node: PacketNode) -> None:
+    frame = ETHERNET[:12] + b"\x86\xdd" + b"\x60" + bytes(7) + bytes(range(32)) + bytes(20)
+    assert node.send(frame).verdict == PASS
+    node.endpoint(flags=EndpointFlag.ENFORCE_INGRESS)
+    assert node.send(frame).verdict == PASS
+    node.endpoint(flags=EndpointFlag.ENFORCE_EGRESS)
+    out = node.send(frame)
+    assert out.drop is Reason.UNSUPPORTED_L3
+    assert out.event(EventType.DROP).source == "1:203:405:607:809:a0b:c0d:e0f"
+
+
+def test_pods_may_not_speak_vxlan_to_nodes(node: PacketNode) -> None:
+    assert node.send(Packet(POD, REMOTE_NODE, UDP, destination_port=8472)).drop is Reason.ENCAPSULATION_PROHIBITED
+    assert node.send(Packet(POD, REMOTE_NODE, UDP, destination_port=8473)).verdict == PASS
+
+
+def test_a_packet_at_the_end_of_its_life_is_dropped(node: PacketNode) -> None:
+    assert node.send(Packet(POD, REMOTE_POD, ttl=1)).drop is Reason.TTL_EXCEEDED
+    assert node.overlay(Packet(REMOTE_POD, POD, ttl=1)).drop is Reason.TTL_EXCEEDED
+
+
+# overlay ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_packet_of_a_known_peer_is_delivered(node: PacketNode) -> None:
+    out = node.overlay(Packet(REMOTE_POD, POD))
+    assert out.verdict == REDIRECT
+    assert out.event(EventType.TRACE).source_identity == REMOTE_ID
+
+
+@pytest.mark.parametrize(
+    ("identity", "outer", "source", "reason"),
+    [
+        (REMOTE_ID, STRANGER, REMOTE_POD, Reason.UNKNOWN_SENDER),
+        (REMOTE_ID, POD, REMOTE_POD, Reason.UNKNOWN_SENDER),
+        (1, REMOTE_NODE, REMOTE_POD, Reason.INVALID_IDENTITY),
+        ((1 << 24) + 1, REMOTE_NODE, REMOTE_POD, Reason.INVALID_IDENTITY),
+        ((3 << 16) + 5, REMOTE_NODE, REMOTE_POD, Reason.INVALID_CLUSTER_ID),
+        ((1 << 16) + 1000, REMOTE_NODE, REMOTE_POD, Reason.INVALID_CLUSTER_ID),
+        (REMOTE_ID, REMOTE_NODE, NEIGHBOUR, Reason.INVALID_SOURCE_IP),
+        (REMOTE_ID, REMOTE_NODE, "10.1.2.7", Reason.INVALID_SOURCE_IP),
+    ],
+    ids=[
+        "stranger", "a pod as node", "host", "too large", "third cluster", "our cluster",
+        "our own pod's address", "another node's pod of our cluster",
+    ],
+)  # fmt: skip
+def test_a_node_is_believed_only_about_its_own_cluster(
+    node: PacketNode, identity: int, outer: str, source: str, reason: Reason
+) -> None:
+    node.ipcache("10.1.2.7/32", (1 << 16) + 1002, "192.168.50.12", 1)
+    assert node.overlay(Packet(source, POD), identity, outer).drop is reason
+
+
+@pytest.mark.parametrize("identity", [0, 2, 6, 8])
+def test_reserved_identities_other_than_host_may_come_from_any_node(node: PacketNode, identity: int) -> None:
+    assert node.overlay(Packet(REMOTE_POD, POD), identity).verdict == REDIRECT
+
+
+def test_an_unknown_identity_from_the_tunnel_is_never_allowed_by_a_port_rule(node: PacketNode) -> None:
+    node.endpoint(flags=EndpointFlag.ENFORCE_INGRESS)
+    assert node.overlay(Packet(REMOTE_POD, POD), identity=0).drop is Reason.UNKNOWN_IDENTITY
+
+
+def test_a_packet_for_a_pod_that_is_gone_is_dropped(node: PacketNode) -> None:
+    assert node.overlay(Packet(REMOTE_POD, "10.1.1.99")).drop is Reason.UNROUTABLE
+
+
+def test_the_program_itself_refuses_a_packet_without_tunnel_metadata(node: PacketNode) -> None:
+    out = node._run(node.datapath.program_fd("mesh_from_overlay"), Packet(REMOTE_POD, POD), 0, 0)
+    assert out.drop is Reason.NO_TUNNEL_KEY
+
+
+# fragments ----------------------------------------------------------------------------------------------------------
+
+
+def _fragments(packet: Packet) -> tuple[Packet, Packet]:
+    """The datagram in two: the second starts 16 bytes into the transport header and payload."""
+    body = packet.transport()
+    first = replace(packet, fragment=0x2000)
+    second = replace(packet, fragment=2, payload=body[16:])
+    return first, second
+
+
+def test_later_fragments_follow_the_first_one(node: PacketNode) -> None:
+    node.service([(1, REMOTE_POD, 9090)], UDP)
+    first, second = _fragments(Packet(POD, VIP, UDP, payload=b"x" * 64, identification=99))
+    assert node.send(first).packet.destination == REMOTE_POD
+    out = node.send(second)
+    assert (out.verdict, out.packet.destination) == (REDIRECT, REMOTE_POD)
+    assert out.packet.payload == second.payload
+
+
+def test_a_fragment_whose_first_was_not_seen_is_dropped(node: PacketNode) -> None:
+    _, second = _fragments(Packet(POD, REMOTE_POD, UDP, payload=b"x" * 64, identification=100))
+    assert node.send(second).drop is Reason.FIRST_FRAGMENT_MISSING
+
+
+# ICMP errors --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_an_icmp_error_about_a_service_packet_quotes_what_the_pod_sent(node: PacketNode, protocol: int) -> None:
+    node.endpoint(flags=0)
+    node.service([(1, REMOTE_POD, 9090)], protocol)
+    sent = node.send(Packet(POD, VIP, protocol)).packet
+    node.endpoint(flags=EndpointFlag.ENFORCE_INGRESS, revision=2)
+    out = node.overlay(icmp_error(REMOTE_POD, sent))
+    assert out.verdict == REDIRECT
+    quote = read_quote(out.packet)
+    assert (quote.destination, quote.destination_port) == (VIP, 80)
+    assert (quote.source, quote.source_port) == (POD, 40000)
+
+
+def test_an_icmp_error_of_a_hairpin_quotes_what_the_pod_sent(node: PacketNode) -> None:
+    node.service([(1, POD, 9090)], UDP)
+    sent = node.send(Packet(POD, VIP, UDP)).packet
+    out = node.send(icmp_error(POD, sent))
+    assert (out.verdict, out.packet.destination) == (REDIRECT, POD)
+    quote = read_quote(out.packet)
+    assert (quote.source, quote.destination, quote.destination_port) == (POD, VIP, 80)
+
+
+def test_an_icmp_error_about_no_known_connection_is_dropped(node: PacketNode) -> None:
+    error = icmp_error(REMOTE_POD, Packet(POD, REMOTE_POD, source_port=1))
+    assert node.overlay(error).drop is Reason.UNRELATED_ICMP_ERROR
+    error = icmp_error(POD, Packet(REMOTE_POD, POD, source_port=1))
+    assert node.send(error).drop is Reason.UNRELATED_ICMP_ERROR
+
+
+def test_a_pods_icmp_error_about_a_packet_it_got_passes(node: PacketNode) -> None:
+    got = Packet(REMOTE_POD, POD, UDP, destination_port=9)
+    node.overlay(got)
+    node.endpoint(flags=EndpointFlag.ENFORCE_EGRESS, revision=2)
+    assert node.send(icmp_error(POD, got)).verdict == REDIRECT
+
+
+def test_a_truncated_quote_is_dropped(node: PacketNode) -> None:
+    error = replace(icmp_error(REMOTE_POD, Packet(POD, REMOTE_POD)), payload=b"\x45" + bytes(10))
+    assert node.overlay(error).drop is Reason.INVALID_PACKET
+
+
+def test_echo_and_its_reply_are_one_flow(node: PacketNode) -> None:
+    node.send(Packet(POD, WORLD, ICMP, 8 << 8, 7))
+    node.endpoint(flags=EndpointFlag.ENFORCE_INGRESS, revision=2)
+    assert node.receive(Packet(WORLD, POD, ICMP, 0, 7)).verdict == PASS
+    assert node.receive(Packet(WORLD, POD, ICMP, 0, 8)).drop is Reason.POLICY_DENIED
