@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""WHAT clusters say to each other: names, identities, labels, annotations, the record types, every etcd key, the status schema.
+"""What clusters say to each other: names, identities, labels, annotations, every record, every key, the status schema.
 
-Belongs here: formats that two clusters, or a program and its reader, must agree on. Pure: no I/O, no clock, no randomness.
-Does not belong here: what a program does with them. May be imported by every program and by meshpolicy.
+Belongs here: anything two clusters must agree on byte for byte, and its validation. Does not belong here: I/O, clocks,
+tasks, and what a program does with a record. Pure; may be imported by everything above meshkit.
 """

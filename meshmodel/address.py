@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Addresses and prefixes as they stand in records: text, without a zone; masks as base64 of their raw bytes."""
+"""Addresses and prefixes as text, in one canonical form, so that equal ones are equal strings."""
 
 from __future__ import annotations
 
@@ -8,59 +8,71 @@ import ipaddress
 import re
 from typing import Final
 
-from meshmodel.errors import ModelError
-
-# Dotted quads are by far the most common: one match replaces a parse that costs four times as much.
-_OCTET: Final = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-_is_ipv4: Final = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}", re.ASCII).fullmatch
-
-
-def is_ipv4(text: str) -> bool:
-    """A dotted quad without leading zeros."""
-    return _is_ipv4(text) is not None
+_OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4: Final = re.compile(rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}")
+is_ipv4: Final = _IPV4.fullmatch
+_MAXIMUM_LENGTH: Final = 45
 
 
-def parse_address(text: str) -> str:
-    """The address in canonical text; IPv4-mapped IPv6 becomes IPv4. Raises ModelError: not an address, or with a zone."""
-    if _is_ipv4(text):
+def canonical_ip(text: str) -> str:
+    """The address in its one form: dotted quad, or compressed lower-case IPv6; an IPv4-mapped one becomes IPv4.
+
+    Raises: ValueError for anything else, a zone included.
+    """
+    if is_ipv4(text):
         return text
-    if "%" in text:
-        raise ModelError(f"address {text[:64]!r} has a zone, which means nothing to another machine")
-    try:
-        address = ipaddress.IPv6Address(text)
-    except ValueError as exc:
-        raise ModelError(f"{text[:64]!r} is not an IP address") from exc
-    mapped = address.ipv4_mapped
-    return str(mapped) if mapped is not None else str(address)
+    if len(text) > _MAXIMUM_LENGTH or "%" in text or ":" not in text:
+        raise ValueError(f"{text[:64]!r} is no IP address")
+    address = ipaddress.IPv6Address(text)
+    return str(address.ipv4_mapped or address)
 
 
-def parse_prefix(text: str) -> str:
-    """`network/length` with host bits masked off. Raises ModelError."""
-    if "%" in text:
-        raise ModelError(f"prefix {text[:64]!r} has a zone")
-    try:
-        return str(ipaddress.ip_network(text, strict=False))
-    except ValueError as exc:
-        raise ModelError(f"{text[:64]!r} is not a prefix") from exc
+def canonical_prefix(text: str) -> str:
+    """The network as address/length with host bits cleared; an address alone is its own full-length prefix.
+
+    Raises: ValueError.
+    """
+    address, slash, length = text.partition("/")
+    ip = canonical_ip(address)
+    if not slash:
+        return f"{ip}/{128 if ':' in ip else 32}"
+    if not length.isdecimal() or not length.isascii() or len(length) > 3:
+        raise ValueError(f"{text[:64]!r} is no prefix")
+    return str(ipaddress.ip_network(f"{ip}/{length}", strict=False))
 
 
-def encode_mask(prefix: str) -> str:
-    """Base64 of the raw mask bytes: `////AA==` for an IPv4 /24."""
+def mask_of(prefix: str) -> str:
+    """The mask of a canonical prefix as base64 of its 4 or 16 bytes, the wire's form."""
     return base64.b64encode(ipaddress.ip_network(prefix).netmask.packed).decode()
 
 
-def decode_prefix(network: str, mask: str) -> str:
-    """From network address and base64 mask. Raises ModelError when the mask is not one, or of the other family."""
-    address = parse_address(network)
-    try:
-        raw = base64.b64decode(mask, validate=True)
-    except ValueError as exc:
-        raise ModelError(f"mask {mask[:64]!r} is not base64") from exc
-    bits = len(raw) * 8
-    number = int.from_bytes(raw, "big")
-    length = number.bit_count()
-    if bits not in (32, 128) or number != ((1 << length) - 1) << (bits - length):
-        raise ModelError(f"mask {mask[:64]!r} is not a network mask")
-    if (bits == 128) != (":" in address):
-        raise ModelError(f"mask {mask[:64]!r} is not of the family of {address}")
-    return parse_prefix(f"{address}/{length}")
+def prefix_length(mask: str) -> int:
+    """The length a wire mask stands for: base64 of 4 or 16 bytes, ones first.
+
+    Raises: ValueError.
+    """
+    known = _LENGTHS.get(mask)
+    if known is None:
+        raise ValueError(f"mask {mask[:32]!r} is not the base64 of an IPv4 or IPv6 mask")
+    return known
+
+
+def join_prefix(address: str, mask: str) -> str:
+    """The canonical prefix of a wire address and its wire mask. Raises: ValueError when the families differ."""
+    ip = canonical_ip(address)
+    length = prefix_length(mask)
+    if len(base64.b64decode(mask)) != (16 if ":" in ip else 4):
+        raise ValueError(f"mask of another family than {ip}")
+    return canonical_prefix(f"{ip}/{length}")
+
+
+def _all_lengths() -> dict[str, int]:
+    found = {}
+    for bits in (32, 128):
+        for length in range(bits + 1):
+            mask = ((1 << bits) - 1) ^ ((1 << (bits - length)) - 1)
+            found[base64.b64encode(mask.to_bytes(bits // 8)).decode()] = length
+    return found
+
+
+_LENGTHS: Final = _all_lengths()

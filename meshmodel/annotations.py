@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people write on Services and Namespaces. Source: spec of the wire format, 7.1; the primary spelling wins over its alias."""
+"""Annotations by which people say what a service shall be in the mesh."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 GLOBAL: Final = "service.cilium.io/global"
 SHARED: Final = "service.cilium.io/shared"
@@ -14,55 +13,97 @@ AFFINITY: Final = "service.cilium.io/affinity"
 GLOBAL_ALIAS: Final = "io.cilium/global-service"
 SHARED_ALIAS: Final = "io.cilium/shared-service"
 AFFINITY_ALIAS: Final = "io.cilium/service-affinity"
+SYNC_ENDPOINT_SLICES: Final = "service.cilium.io/global-sync-endpoint-slices"
 NAMESPACE_GLOBAL: Final = "clustermesh.cilium.io/global"
+
+# Our extensions. A Cilium peer ignores them, and none changes what a legacy record means.
 OWN_PREFIX: Final = "mesh.clustermesh.io/"
+AFFINITY_ORDER: Final = OWN_PREFIX + "affinity-order"
+CLUSTER_WEIGHTS: Final = OWN_PREFIX + "cluster-weights"
+AFFINITY_THRESHOLD: Final = OWN_PREFIX + "affinity-threshold"
+ON_UNREACHABLE: Final = OWN_PREFIX + "on-unreachable"
+HEALTH_PROBE: Final = OWN_PREFIX + "health-probe"
+EXPORT_TO: Final = OWN_PREFIX + "export-to"
+IMPORT: Final = OWN_PREFIX + "import"
+DRAIN_TIMEOUT: Final = OWN_PREFIX + "drain-timeout"
+OWN_SERVICE_ANNOTATIONS: Final = frozenset(
+    {
+        AFFINITY_ORDER,
+        CLUSTER_WEIGHTS,
+        AFFINITY_THRESHOLD,
+        ON_UNREACHABLE,
+        HEALTH_PROBE,
+        EXPORT_TO,
+        IMPORT,
+        DRAIN_TIMEOUT,
+    }
+)
 
 
 class Affinity(StrEnum):
+    """Which cluster's backends are preferred while they are there."""
+
     NONE = "none"
     LOCAL = "local"
     REMOTE = "remote"
 
 
-_AFFINITIES: Final = {affinity.value: affinity for affinity in Affinity}
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceAnnotations:
-    """What a service's annotations mean. `problems` are sentences for the person who wrote them."""
+class ServiceAnnotations(NamedTuple):
+    """`shared` is true only when `global_` is; `problems` are sentences for the service's owner."""
 
     global_: bool
     shared: bool
     affinity: Affinity
+    sync_endpoint_slices: bool | None = None
     problems: tuple[str, ...] = ()
 
 
-def parse_service_annotations(annotations: Mapping[str, str] | None) -> ServiceAnnotations:
-    """`true` in any case, untrimmed, is true and all else false; shared and affinity count only when global."""
-    given = annotations or {}
-    is_global = _is_true(_either(given, GLOBAL, GLOBAL_ALIAS))
+def parse_service_annotations(annotations: Mapping[str, str]) -> ServiceAnnotations:
+    """What a Service's annotations mean; a value that means nothing is a problem, never an error.
+
+    Case does not matter and spaces do: only "true" is true. The primary spelling wins over its alias. Without global,
+    shared and affinity have no effect; with it, an absent shared is true and any other value than "true" is false.
+    """
+    problems: list[str] = []
+    is_global = _is_true(annotations, GLOBAL, GLOBAL_ALIAS, problems)
+    has_shared = SHARED in annotations or SHARED_ALIAS in annotations
+    is_shared = _is_true(annotations, SHARED, SHARED_ALIAS, problems) if has_shared else True
+    affinity = _affinity(annotations, problems)
+    sync: bool | None = None
+    if SYNC_ENDPOINT_SLICES in annotations:
+        sync = _is_true(annotations, SYNC_ENDPOINT_SLICES, "", problems)
     if not is_global:
-        return ServiceAnnotations(global_=False, shared=False, affinity=Affinity.NONE)
-    shared = _either(given, SHARED, SHARED_ALIAS)
-    written = _either(given, AFFINITY, AFFINITY_ALIAS) or ""
-    problems: tuple[str, ...] = ()
-    affinity = Affinity.NONE
-    if written.lower() in _AFFINITIES:
-        affinity = _AFFINITIES[written.lower()]
-    elif written:
-        problems = (f"{AFFINITY}: {written[:64]!r} is not local, remote or none; it is treated as none",)
-    return ServiceAnnotations(True, shared is None or _is_true(shared), affinity, problems)
+        if has_shared or affinity is not Affinity.NONE:
+            problems.append(f'shared and affinity have no effect without {GLOBAL}: "true"')
+        return ServiceAnnotations(False, False, Affinity.NONE, sync, tuple(problems))
+    return ServiceAnnotations(True, is_shared, affinity, sync, tuple(problems))
 
 
-def namespace_is_global(annotations: Mapping[str, str] | None, *, default: bool = True) -> bool:
-    """Whether anything of a namespace may be published; `default` where it says nothing."""
-    value = (annotations or {}).get(NAMESPACE_GLOBAL)
-    return default if value is None else _is_true(value)
+def namespace_is_global(annotations: Mapping[str, str], default: bool = True) -> bool:
+    """Whether the objects of a namespace take part in the mesh: its annotation, else the cluster's default."""
+    value = annotations.get(NAMESPACE_GLOBAL)
+    return default if value is None else value.lower() == "true"
 
 
-def _either(annotations: Mapping[str, str], primary: str, alias: str) -> str | None:
-    return annotations.get(primary, annotations.get(alias))
+def _find(annotations: Mapping[str, str], primary: str, alias: str) -> tuple[str, str | None]:
+    if primary in annotations:
+        return primary, annotations[primary]
+    return alias, annotations.get(alias)
 
 
-def _is_true(value: str | None) -> bool:
-    return value is not None and value.lower() == "true"
+def _is_true(annotations: Mapping[str, str], primary: str, alias: str, problems: list[str]) -> bool:
+    name, value = _find(annotations, primary, alias)
+    if value is None:
+        return False
+    if value.lower() not in ("true", "false"):
+        problems.append(f'{name}: {value[:64]!r} is neither "true" nor "false"; taken as false')
+    return value.lower() == "true"
+
+
+def _affinity(annotations: Mapping[str, str], problems: list[str]) -> Affinity:
+    name, value = _find(annotations, AFFINITY, AFFINITY_ALIAS)
+    text = (value or "none").lower()
+    if text in tuple(Affinity):
+        return Affinity(text)
+    problems.append(f'{name}: {text[:64]!r} is not "local", "remote" or "none"; taken as none')
+    return Affinity.NONE

@@ -1,82 +1,128 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a cluster says about itself before anything else (K4), and when we refuse to read it. Source: spec, 2.1 and 4.2."""
+"""The first record a reader looks at: who a cluster is and what it can do. Source: docs/wire.md, cluster config."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from enum import StrEnum
+from typing import Annotated, Final
 
 import msgspec
 
 from meshmodel.errors import ModelError
-from meshmodel.limits import decode_json
-from meshmodel.names import ClusterId, ClusterName
+from meshmodel.names import ClusterId, ClusterName, check_cluster_id
+from meshmodel.wire import decode_json, encode_json
 
-SERVICES_ONLY: Final = ""
-SERVICES_AND_SLICES: Final = "services-and-endpointslices"
-SLICES_ONLY: Final = "endpointslices-only"
-_MODES: Final = (SERVICES_ONLY, SERVICES_AND_SLICES, SLICES_ONLY)
+DEFAULT_MAXIMUM: Final = 255
+Uint32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
 
 
-class Capabilities(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What a reader may rely on. Absent and False differ for `service_exports_enabled`: absent is "does not know of it"."""
+class ExportMode(StrEnum):
+    """How a cluster publishes the backends of its services."""
 
+    SERVICES = ""
+    BOTH = "services-and-endpointslices"
+    ENDPOINT_SLICES = "endpointslices-only"
+
+
+class _Capabilities(msgspec.Struct, omit_defaults=True, rename="camel", frozen=True):
     synced_canaries: bool = False
     cached: bool = False
-    max_connected_clusters: int = 0
+    max_connected_clusters: Uint32 = 0
     service_exports_enabled: bool | None = None
     endpoint_slices_export_mode: str = ""
 
 
-class ClusterConfig(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Id and capabilities of one cluster."""
+class _Wire(msgspec.Struct, omit_defaults=True, frozen=True):
+    id: Uint32 = 0
+    capabilities: _Capabilities | None = None
 
-    id: int = 0
-    capabilities: Capabilities = Capabilities()
+
+class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`service_exports_enabled` is None when the cluster does not know service exports at all: not the same as False.
+
+    `endpoint_slices_export_mode` is the text as published; `export_mode` is its meaning.
+    """
+
+    id: ClusterId
+    synced_canaries: bool = False
+    cached: bool = False
+    max_connected_clusters: int = DEFAULT_MAXIMUM
+    service_exports_enabled: bool | None = None
+    endpoint_slices_export_mode: str = ""
 
     @property
-    def maximum(self) -> int:
-        """How many clusters its mesh may have; not saying means 255."""
-        return self.capabilities.max_connected_clusters or 255
+    def export_mode(self) -> ExportMode:
+        """Raises: ModelError when the mode is none we know; such a cluster must not be connected to."""
+        try:
+            return ExportMode(self.endpoint_slices_export_mode)
+        except ValueError:
+            raise ModelError(
+                f"endpoint slices export mode {self.endpoint_slices_export_mode[:64]!r} is not supported: "
+                "upgrade this cluster, or set the peer to services-and-endpointslices"
+            ) from None
 
     def encode(self) -> bytes:
-        return msgspec.json.encode(self)
+        """The bytes of the record, like Cilium's own."""
+        capabilities = _Capabilities(
+            synced_canaries=self.synced_canaries,
+            cached=self.cached,
+            max_connected_clusters=self.max_connected_clusters,
+            service_exports_enabled=self.service_exports_enabled,
+            endpoint_slices_export_mode=self.endpoint_slices_export_mode,
+        )
+        return encode_json(_Wire(id=self.id, capabilities=capabilities))
+
+    def mirrored(self) -> ClusterConfig:
+        """What a mirror publishes of this cluster: the same, with canaries and the cached layout."""
+        return msgspec.structs.replace(self, synced_canaries=True, cached=True)
 
 
-_DECODER: Final = msgspec.json.Decoder(ClusterConfig)
+_decoder: Final = msgspec.json.Decoder(_Wire)
 
 
-def decode(key: str, value: bytes) -> ClusterConfig:
-    """Raises RecordError: bad-json, wrong-type, too-large."""
-    return decode_json(_DECODER, key, value)
+def decode(value: bytes, *, cluster: str = "") -> ClusterConfig:
+    """The record as it is, whether or not it may be connected to: that is for check_peer_config.
 
-
-def cached_config(source: ClusterConfig) -> ClusterConfig:
-    """What a mirror says of a peer: the peer's own words, with canaries and the cached layout."""
-    return msgspec.structs.replace(
-        source, capabilities=msgspec.structs.replace(source.capabilities, synced_canaries=True, cached=True)
+    Raises: RecordError.
+    """
+    wire = decode_json(_decoder, f"cilium/cluster-config/{cluster}", value)
+    capabilities = wire.capabilities or _Capabilities()
+    return ClusterConfig(
+        id=ClusterId(wire.id),
+        synced_canaries=capabilities.synced_canaries,
+        cached=capabilities.cached,
+        max_connected_clusters=capabilities.max_connected_clusters or DEFAULT_MAXIMUM,
+        service_exports_enabled=capabilities.service_exports_enabled,
+        endpoint_slices_export_mode=capabilities.endpoint_slices_export_mode,
     )
 
 
 def check_peer_config(
-    config: ClusterConfig, *, name: str, local_id: int, local_maximum: int, taken: Mapping[ClusterId, ClusterName]
-) -> ClusterId:
-    """The peer's id, if we can share a mesh with it. Raises ModelError saying what is wrong and who must change."""
-    if config.id == 0:
-        raise ModelError(f"{name}: ClusterID 0 is reserved; give that cluster an id of its own")
-    if config.id < 0 or config.id > local_maximum:
-        raise ModelError(f"{name}: ClusterID {config.id} > {local_maximum} is not supported here")
-    if local_maximum != 255 and config.maximum != local_maximum:
+    config: ClusterConfig,
+    *,
+    local_id: int,
+    local_maximum: int = DEFAULT_MAXIMUM,
+    taken: Mapping[ClusterId, ClusterName] | None = None,
+    peer: str = "",
+) -> tuple[str, ...]:
+    """We may connect to this cluster; returns warnings. `taken` are the ids other peers hold (the peer's own is fine).
+
+    Raises: ModelError saying what is wrong and what to change.
+    """
+    check_cluster_id(config.id, local_maximum)
+    if local_maximum not in (DEFAULT_MAXIMUM, config.max_connected_clusters):
         raise ModelError(
-            f"{name}: mismatched MaxConnectedClusters; local={local_maximum}, remote={config.maximum}: "
-            "identities would be numbered differently; set it alike in both clusters"
+            f"mismatched MaxConnectedClusters; local={local_maximum}, remote={config.max_connected_clusters}: "
+            "every cluster of a mesh must have the same"
         )
     if config.id == local_id:
-        raise ModelError(f"{name}: ClusterID {config.id} is assigned to the local cluster; one of the two must change")
-    holder = taken.get(ClusterId(config.id))
-    if holder is not None and holder != name:
-        raise ModelError(f"{name}: ClusterID {config.id} is already used by {holder}; one of the two must change")
-    mode = config.capabilities.endpoint_slices_export_mode
-    if mode not in _MODES:
-        raise ModelError(f"{name}: unknown endpoint slice export mode {mode[:64]!r}; upgrade this cluster first")
-    return ClusterId(config.id)
+        raise ModelError(f"ClusterID {config.id} is assigned to the local cluster: give one of the two another id")
+    holder = (taken or {}).get(config.id)
+    if holder is not None and holder != peer:
+        raise ModelError(f"ClusterID {config.id} is already used by cluster {holder}: give one of the two another id")
+    _ = config.export_mode
+    if config.max_connected_clusters != local_maximum:
+        warning = f"mismatched MaxConnectedClusters; local={local_maximum}, remote={config.max_connected_clusters}"
+        return (f"{warning}: its identities will be refused until both have the same",)
+    return ()

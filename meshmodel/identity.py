@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the 24 bits of an identity are divided among clusters. Source: spec of the wire format, 4.3."""
+"""Security identities: 24-bit numbers with the cluster id on top. Source: Cilium's layout, docs/wire.md."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, NewType
+from typing import Final, NamedTuple, NewType
 
 from meshmodel.errors import ModelError
 from meshmodel.names import ClusterId, check_maximum
@@ -14,13 +13,15 @@ NumericIdentity = NewType("NumericIdentity", int)
 
 UNKNOWN: Final = NumericIdentity(0)
 IDENTITY_BITS: Final = 24
+# Below: the same meaning in every cluster. In the range of cluster 0, the first number for pods.
 FIRST_ALLOCATED: Final = 256
+# Scopes of one node, never exported: prefixes named by policies, and other nodes by their labels.
 LOCAL_SCOPE_CIDR: Final = 1 << 24
 LOCAL_SCOPE_REMOTE_NODE: Final = 2 << 24
 
 
 class Reserved(IntEnum):
-    """Identities below 256, the same in every cluster."""
+    """Identities that mean the same everywhere."""
 
     HOST = 1
     WORLD = 2
@@ -33,49 +34,61 @@ class Reserved(IntEnum):
     WORLD_IPV4 = 9
     WORLD_IPV6 = 10
 
-    @property
-    def label(self) -> str:
-        """The key of its `reserved:` label."""
-        return self.name.lower().replace("_", "-")
+
+_NAMES: Final = {0: "unknown"} | {int(r): r.name.lower().replace("_", "-") for r in Reserved}
 
 
-_RESERVED: Final = {int(reserved): reserved for reserved in Reserved}
+class IdentityRange(NamedTuple):
+    """The numbers one cluster may give to its pods, both ends included."""
 
-
-@dataclass(frozen=True, slots=True)
-class IdentityRange:
-    """Identities one cluster may use, both ends included."""
-
-    first: NumericIdentity
-    last: NumericIdentity
+    first: int
+    last: int
 
     def contains(self, identity: int) -> bool:
         return self.first <= identity <= self.last
 
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
 
 def identity_shift(maximum: int = 255) -> int:
-    """Where the cluster id starts: bit 16 in a mesh of 255 clusters, bit 15 in one of 511."""
+    """How far the cluster id is shifted: 16 bits for 255 clusters, 15 for 511. Raises: ModelError."""
     return IDENTITY_BITS - check_maximum(maximum).bit_length()
 
 
 def identity_range(cluster_id: int, maximum: int = 255) -> IdentityRange:
-    """What cluster `cluster_id` may use; for 0, a cluster outside a mesh, it starts at 256. Raises ModelError out of range."""
-    if not 0 <= cluster_id <= maximum:
-        raise ModelError(f"cluster id {cluster_id}: use 0 to {maximum}")
+    """The numbers of this cluster; cluster 0 (no mesh) begins after the reserved ones.
+
+    Raises: ModelError when the id is out of range.
+    """
     shift = identity_shift(maximum)
+    if not 0 <= cluster_id <= maximum:
+        raise ModelError(f"cluster id {cluster_id}: expected 0 to {maximum}")
     first = cluster_id << shift
-    return IdentityRange(NumericIdentity(first or FIRST_ALLOCATED), NumericIdentity(((cluster_id + 1) << shift) - 1))
+    return IdentityRange(first if cluster_id else FIRST_ALLOCATED, first + (1 << shift) - 1)
 
 
 def cluster_of(identity: int, maximum: int = 255) -> ClusterId:
-    """The cluster an identity belongs to; 0 for reserved and node-local ones."""
-    if identity < FIRST_ALLOCATED or identity >= LOCAL_SCOPE_CIDR:
+    """The cluster whose range holds this number; 0 for reserved and node-local ones."""
+    if identity < FIRST_ALLOCATED or identity >= 1 << IDENTITY_BITS:
         return ClusterId(0)
     return ClusterId(identity >> identity_shift(maximum))
 
 
+def is_reserved(identity: int) -> bool:
+    """It means the same in every cluster (0, unknown, included)."""
+    return 0 <= identity < FIRST_ALLOCATED
+
+
+def is_local_scope(identity: int) -> bool:
+    """It means something on one node only and must never be exported."""
+    return identity >= 1 << IDENTITY_BITS
+
+
 def identity_name(identity: int) -> str:
-    """What people read: `world` for a reserved identity, `unknown` for 0, else the number."""
-    if identity == UNKNOWN:
-        return "unknown"
-    return _RESERVED[identity].label if identity in _RESERVED else str(identity)
+    """The word for a reserved identity, else the number; node-local prefixes as "cidr:<n>"."""
+    if identity in _NAMES:
+        return _NAMES[identity]
+    if identity & ~0xFFFFFF == LOCAL_SCOPE_CIDR:
+        return f"cidr:{identity & 0xFFFFFF}"
+    return str(int(identity))

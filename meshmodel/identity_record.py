@@ -1,42 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An identity and its labels (K8). Source: spec of the wire format, 2.4."""
+"""Which labels an identity number stands for in its cluster. Source: docs/wire.md, identity value."""
 
 from __future__ import annotations
 
 from meshmodel.errors import ModelError, RecordError
 from meshmodel.identity import IdentityRange, NumericIdentity
-from meshmodel.labels import CLUSTER_LABEL, SOURCE_K8S, Labels, decode_labels
-from meshmodel.limits import MAXIMUM_KEY_BYTES, MAXIMUM_RECORD_BYTES
+from meshmodel.labels import CLUSTER_LABEL, K8S, Labels, decode_labels
+from meshmodel.wire import MAXIMUM_BYTES
 
 
-def decode_key(key: str, identities: IdentityRange) -> NumericIdentity:
-    """The number a key names. Raises RecordError: bad-key, out-of-range. Enough for a deletion."""
-    if len(key) > MAXIMUM_KEY_BYTES or not (key.isascii() and key.isdigit()) or len(key) > 10:
-        raise RecordError(key, "bad-key", "not a number")
-    number = int(key)
-    if not identities.contains(number):
-        raise RecordError(
-            key, "out-of-range", f"the publisher's identities are {identities.first} to {identities.last}"
-        )
-    return NumericIdentity(number)
+def decode(key_suffix: str, value: bytes, *, cluster: str, identities: IdentityRange) -> tuple[NumericIdentity, Labels]:
+    """The number and labels stored under a decimal number by this cluster.
 
-
-def decode(key: str, value: bytes, *, cluster: str, identities: IdentityRange) -> tuple[NumericIdentity, Labels]:
-    """Number and labels. Every label saying the cluster must have source k8s and the publisher's name, and one must be there.
-
-    Raises RecordError: bad-key, out-of-range, too-large, bad-labels, missing-cluster-label, cluster-mismatch.
+    Raises: RecordError: bad-key, out-of-range, too-large, bad-labels, missing-cluster-label, cluster-mismatch.
     """
-    number = decode_key(key, identities)
-    if len(value) > MAXIMUM_RECORD_BYTES:
-        raise RecordError(key, "too-large", f"{len(value)} bytes")
+    identity = decode_key(key_suffix, identities=identities)
+    if len(value) > MAXIMUM_BYTES:
+        raise RecordError(key_suffix, "too-large", f"{len(value)} bytes")
     try:
         labels = decode_labels(value)
     except ModelError as exc:
-        raise RecordError(key, "bad-labels", str(exc)) from exc
-    named = [label for label in labels if label.key == CLUSTER_LABEL]
-    if not named:
-        raise RecordError(key, "missing-cluster-label", f"no label {CLUSTER_LABEL}")
-    for label in named:
-        if label.source != SOURCE_K8S or label.value != cluster:
-            raise RecordError(key, "cluster-mismatch", f"{label} from {cluster}")
-    return number, labels
+        raise RecordError(key_suffix, "bad-labels", str(exc)) from None
+    found = False
+    for label in labels:
+        if label[1] == CLUSTER_LABEL:
+            if label[0] != K8S or label[2] != cluster:
+                raise RecordError(key_suffix, "cluster-mismatch", f"{label} is not {K8S}:{CLUSTER_LABEL}={cluster}")
+            found = True
+    if not found:
+        raise RecordError(key_suffix, "missing-cluster-label", f"no label {CLUSTER_LABEL}")
+    return identity, labels
+
+
+def decode_key(key_suffix: str, *, identities: IdentityRange) -> NumericIdentity:
+    """The number a key names; all there is to check when it is deleted.
+
+    Raises: RecordError: bad-key, out-of-range.
+    """
+    if not key_suffix.isdecimal() or not key_suffix.isascii() or len(key_suffix) > 10:
+        raise RecordError(key_suffix, "bad-key", "not a decimal number")
+    number = int(key_suffix)
+    if not identities.first <= number <= identities.last:
+        raise RecordError(key_suffix, "out-of-range", f"not in {identities}")
+    return NumericIdentity(number)

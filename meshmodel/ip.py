@@ -1,79 +1,146 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An address, who is behind it and on which node (K7). Source: spec of the wire format, 2.3, and what was observed, 4.3."""
+"""Which identity an address has, and which node it is behind. Source: docs/wire.md, IP to identity."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
-from meshmodel.address import decode_prefix, parse_address
-from meshmodel.errors import ModelError, RecordError
-from meshmodel.identity import FIRST_ALLOCATED, IdentityRange, Reserved
-from meshmodel.limits import decode_json
+from meshmodel.address import canonical_ip, canonical_prefix, is_ipv4, join_prefix, mask_of
+from meshmodel.errors import RecordError
+from meshmodel.identity import FIRST_ALLOCATED, IdentityRange, NumericIdentity, Reserved
+from meshmodel.wire import decode_json, encode_json
 
 
-class IpRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One pod address or prefix. `host_ip` is where its packets are tunnelled to; "" when unknown."""
+class NamedPort(msgspec.Struct, frozen=True, gc=False, rename="pascal"):
+    """A container port with a name; the protocol is upper-case text."""
 
-    ip: str = msgspec.field(name="IP", default="")
-    mask: str | None = msgspec.field(name="Mask", default=None)
-    host_ip: str | None = msgspec.field(name="HostIP", default="")
-    identity: int = msgspec.field(name="ID", default=0)
-    encryption_key: int = msgspec.field(name="Key", default=0)
-    metadata: str = msgspec.field(name="Metadata", default="")
-    namespace: str = msgspec.field(name="K8sNamespace", default="")
-    pod: str = msgspec.field(name="K8sPodName", default="")
-    service_account: str = msgspec.field(name="K8sServiceAccount", default="")
+    name: str
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)]
+    protocol: str
+
+
+class _Wire(msgspec.Struct, omit_defaults=False):
+    ip: str = msgspec.field(default="", name="IP")
+    mask: str | None = msgspec.field(default=None, name="Mask")
+    host_ip: str = msgspec.field(default="", name="HostIP")
+    identity: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)] = msgspec.field(default=0, name="ID")
+    key: Annotated[int, msgspec.Meta(ge=0, le=255)] = msgspec.field(default=0, name="Key")
+    metadata: str = msgspec.field(default="", name="Metadata")
+    namespace: str | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="K8sNamespace")
+    pod: str | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="K8sPodName")
+    service_account: str | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="K8sServiceAccount")
+    named_ports: list[NamedPort] | msgspec.UnsetType | None = msgspec.field(default=msgspec.UNSET, name="NamedPorts")
+
+
+class IpRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One address (or network) of a cluster.
+
+    Shape: `prefix` is canonical and always has a length; `host_ip` is the tunnel endpoint, "" when there is none;
+    `identity` 0 means that the cluster does not know it yet; `encryption_key` 0 means not encrypted.
+    """
+
+    prefix: str
+    identity: NumericIdentity
+    host_ip: str = ""
+    encryption_key: int = 0
+    metadata: str = ""
+    namespace: str = ""
+    pod: str = ""
+    service_account: str = ""
+    named_ports: tuple[NamedPort, ...] = ()
 
     @property
-    def prefix(self) -> str:
-        """The address with its length: /32 or /128 for one pod."""
-        if self.mask is not None:
-            return decode_prefix(self.ip, self.mask)
-        return f"{self.ip}/{128 if ':' in self.ip else 32}"
+    def ip(self) -> str:
+        """The address without the length."""
+        return self.prefix.partition("/")[0]
+
+    @property
+    def is_host(self) -> bool:
+        """One address, not a network."""
+        return self.prefix.endswith("/128" if ":" in self.prefix else "/32")
+
+    @property
+    def key_suffix(self) -> str:
+        """Under which name the record is stored: the address, or the network with its length."""
+        return self.ip if self.is_host else self.prefix
 
     def encode(self) -> bytes:
-        """Bytes as the anchor writes them: empty namespace, pod and service account are left out."""
-        document: dict[str, object] = {
-            "IP": self.ip,
-            "Mask": self.mask,
-            "HostIP": self.host_ip or "",
-            "ID": self.identity,
-            "Key": self.encryption_key,
-            "Metadata": self.metadata,
-        }
-        for name, value in (
-            ("K8sNamespace", self.namespace), ("K8sPodName", self.pod), ("K8sServiceAccount", self.service_account)
-        ):  # fmt: skip
-            if value:
-                document[name] = value
-        return msgspec.json.encode(document)
+        """The bytes of the record, like Cilium's own."""
+        unset = msgspec.UNSET
+        return encode_json(
+            _Wire(
+                ip=self.ip,
+                mask=None if self.is_host else mask_of(self.prefix),
+                host_ip=self.host_ip,
+                identity=self.identity,
+                key=self.encryption_key,
+                metadata=self.metadata,
+                namespace=self.namespace or unset,
+                pod=self.pod or unset,
+                service_account=self.service_account or unset,
+                named_ports=sorted(self.named_ports, key=lambda p: p.name) or unset,
+            )
+        )
 
 
-_DECODER: Final = msgspec.json.Decoder(IpRecord)
+_decoder: Final = msgspec.json.Decoder(_Wire)
 
 
-def decode(key: str, value: bytes, *, identities: IdentityRange) -> IpRecord:
-    """The record stored under `key`, an address or `network/length`, by the cluster whose identities are `identities`.
+def decode(key_suffix: str, value: bytes, *, identities: IdentityRange) -> IpRecord:
+    """The record stored under this address by the cluster that owns these identities.
 
-    A peer's `host` (1) is a remote node (6) to us. Identity 0 passes: the address is known, its identity not yet.
-    Raises RecordError: bad-json, wrong-type, too-large, bad-address, key-mismatch, out-of-range.
+    A peer's "host" is a remote node to us. Raises: RecordError: bad-json, bad-field, too-large, bad-address,
+    key-mismatch, out-of-range.
     """
-    record = decode_json(_DECODER, key, value)
-    try:
-        address = parse_address(record.ip)
-        host = parse_address(record.host_ip) if record.host_ip else ""
-        prefix = record.prefix
-    except ModelError as exc:
-        raise RecordError(key, "bad-address", str(exc)) from exc
-    if key != (record.ip if record.mask is None else prefix):
-        raise RecordError(key, "key-mismatch", f"holds {prefix}")
-    identity = record.identity
-    if (identity >= FIRST_ALLOCATED and not identities.contains(identity)) or identity < 0:
-        raise RecordError(key, "out-of-range", f"identity {identity} is not the publisher's to give")
+    wire = decode_json(_decoder, key_suffix, value)
+    identity = wire.identity
+    if not (identity < FIRST_ALLOCATED or identities.first <= identity <= identities.last):
+        raise RecordError(key_suffix, "out-of-range", f"identity {identity} is not in {identities}")
     if identity == Reserved.HOST:
         identity = int(Reserved.REMOTE_NODE)
-    if identity == record.identity and address == record.ip and host == record.host_ip:
-        return record
-    return msgspec.structs.replace(record, identity=identity, ip=address, host_ip=host)
+    try:
+        prefix = _prefix(wire.ip, wire.mask)
+        host_ip = wire.host_ip if not wire.host_ip or is_ipv4(wire.host_ip) else canonical_ip(wire.host_ip)
+        if key_suffix != wire.ip and _key_prefix(key_suffix) != prefix:
+            raise RecordError(key_suffix, "key-mismatch", f"holds {prefix}")
+    except ValueError as exc:
+        if isinstance(exc, RecordError):
+            raise
+        raise RecordError(key_suffix, "bad-address", str(exc)) from None
+    return IpRecord(
+        prefix=prefix,
+        identity=NumericIdentity(identity),
+        host_ip=host_ip,
+        encryption_key=wire.key,
+        metadata=wire.metadata,
+        namespace=wire.namespace or "",
+        pod=wire.pod or "",
+        service_account=wire.service_account or "",
+        named_ports=tuple(wire.named_ports) if wire.named_ports else (),
+    )
+
+
+def decode_key(key_suffix: str) -> str:
+    """The canonical prefix a key names: for deletions, which come without a record.
+
+    Raises: RecordError (bad-address).
+    """
+    try:
+        return _key_prefix(key_suffix)
+    except ValueError as exc:
+        raise RecordError(key_suffix, "bad-address", str(exc)) from None
+
+
+def _prefix(ip: str, mask: str | None) -> str:
+    if mask:
+        return join_prefix(ip, mask)
+    if is_ipv4(ip):
+        return ip + "/32"
+    address = canonical_ip(ip)
+    return f"{address}/{128 if ':' in address else 32}"
+
+
+def _key_prefix(key_suffix: str) -> str:
+    return canonical_prefix(key_suffix)

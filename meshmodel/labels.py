@@ -1,98 +1,157 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels of an identity, and the text form in which they are published. Source: spec of the wire format, 2.4."""
+"""Security labels: their text on the wire, and which of a pod's labels make its identity."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from meshmodel.errors import ModelError
 
 CLUSTER_LABEL: Final = "io.cilium.k8s.policy.cluster"
-NAMESPACE_LABEL: Final = "io.kubernetes.pod.namespace"
 SERVICE_ACCOUNT_LABEL: Final = "io.cilium.k8s.policy.serviceaccount"
+NAMESPACE_LABEL: Final = "io.kubernetes.pod.namespace"
 NAMESPACE_LABELS_PREFIX: Final = "io.cilium.k8s.namespace.labels."
-SOURCE_K8S: Final = "k8s"
-SOURCE_RESERVED: Final = "reserved"
-SOURCE_ANY: Final = "any"
-
-# What Cilium leaves out of identities by default, because it differs per pod or says nothing about security.
-_EXCLUDED: Final = re.compile(
-    r"(io\.kubernetes|.*kubernetes\.io|.*beta\.kubernetes\.io|k8s\.io|"
-    r"pod-template-generation|pod-template-hash|controller-revision-hash|annotation\.|etcd_node|"
-    r"statefulset\.kubernetes\.io/pod-name|apps\.kubernetes\.io/pod-index|batch\.kubernetes\.io/|job-name|controller-uid)"
-)
-_INCLUDED: Final = re.compile(r"app\.kubernetes\.io")
+OWNED_PREFIX: Final = "io.cilium.k8s."
+K8S: Final = "k8s"
+ANY: Final = "any"
+RESERVED: Final = "reserved"
+CIDR: Final = "cidr"
+MAXIMUM_LABELS: Final = 4096
 
 
 class Label(NamedTuple):
-    """`source:key=value`. Sources: k8s, reserved, cidr, fqdn, any, ..."""
+    """Where it comes from, key and value; written `source:key=value`."""
 
     source: str
     key: str
-    value: str = ""
+    value: str
 
     def __str__(self) -> str:
         return f"{self.source}:{self.key}={self.value}"
 
 
+# Sorted by key; equal sets of labels are equal tuples.
 Labels = tuple[Label, ...]
 
 
-def sort_labels(labels: Iterable[Label]) -> Labels:
-    """In the published order: by key, without its source."""
-    return tuple(sorted(set(labels), key=lambda label: (label.key, label.source, label.value)))
-
-
+@lru_cache(maxsize=65536)
 def parse_label(text: str) -> Label:
-    """From `source:key=value`; without a source it is `unspec`. The first `:` ends the source, the first `=` the key."""
-    head, equals, value = text.partition("=")
+    """From `source:key=value`: the first colon ends the source, the first equals sign the key.
+
+    Without `=` the value is empty; without a source it is `unspec`, as Cilium has it. Raises: ModelError (no key).
+    """
+    head, _, value = text.partition("=")
     source, colon, key = head.partition(":")
     if not colon:
         source, key = "unspec", head
     if not key:
         raise ModelError(f"label {text[:128]!r} has no key")
-    return Label(source, key, value if equals else "")
+    return Label(source, key, value)
+
+
+def sort_labels(labels: Iterable[Label]) -> Labels:
+    """In the order of the wire: by key, then source."""
+    return tuple(sorted(labels, key=_order))
 
 
 def encode_labels(labels: Iterable[Label]) -> bytes:
-    """The published value: `source:key=value;` for each label in order, empty values with their `=`."""
-    return "".join(f"{label};" for label in sort_labels(labels)).encode()
+    """The value of an identity key: every label followed by a semicolon, sorted by key.
+
+    Raises: ModelError when a part has a character that would end it early.
+    """
+    parts = []
+    for label in sort_labels(labels):
+        if ";" in label.key or ";" in label.value or "=" in label.key or ":" in label.source:
+            raise ModelError(f"label {str(label)[:128]!r} cannot be written: ';' or '=' in the wrong place")
+        parts.append(f"{label.source}:{label.key}={label.value};")
+    return "".join(parts).encode()
 
 
 def decode_labels(value: bytes) -> Labels:
-    """The labels of a published value. Raises ModelError when it is not UTF-8 or a part has no key."""
+    """The labels of an identity value, sorted by key.
+
+    Raises: ModelError when it is not UTF-8, a label has no key, or there are absurdly many.
+    """
     try:
         text = value.decode()
-    except UnicodeDecodeError as exc:
-        raise ModelError("labels are not UTF-8") from exc
-    return sort_labels(parse_label(part) for part in text.split(";") if part)
+    except UnicodeDecodeError:
+        raise ModelError("labels are not UTF-8") from None
+    pieces = text.split(";", MAXIMUM_LABELS)
+    if len(pieces) > MAXIMUM_LABELS:
+        raise ModelError(f"more than {MAXIMUM_LABELS} labels")
+    if not pieces[-1]:
+        pieces.pop()
+    labels = [parse_label(piece) for piece in pieces]
+    labels.sort(key=_order)
+    return tuple(labels)
+
+
+def find_label(labels: Labels, key: str, source: str = "") -> Label | None:
+    """The label with this key (and source, if given)."""
+    return next((label for label in labels if label.key == key and (not source or label.source == source)), None)
+
+
+def labels_text(labels: Iterable[Label]) -> list[str]:
+    """Every label as text, in order: for status pages and the CLI."""
+    return [str(label) for label in labels]
 
 
 def pod_labels(
     labels: Mapping[str, str],
-    *,
     namespace: str,
     namespace_labels: Mapping[str, str],
     service_account: str,
     cluster: str,
 ) -> Labels:
-    """The security labels of a pod: its own that matter, its namespace's, and where it runs.
+    """The labels that make a pod's identity, as Cilium's default filter leaves them.
 
-    The labels a pod sets itself cannot stand in for those that say where it runs: these win.
+    Labels of the pod that pretend to be ours (`io.cilium.k8s.`) are dropped; the ones every identity carries are added.
     """
-    found = {key: value for key, value in labels.items() if is_security_relevant(key)}
-    found.update({f"{NAMESPACE_LABELS_PREFIX}{key}": value for key, value in namespace_labels.items()})
-    found[NAMESPACE_LABEL] = namespace
-    found[CLUSTER_LABEL] = cluster
+    named = {key: value for key, value in labels.items() if not key.startswith(OWNED_PREFIX)}
+    named |= {NAMESPACE_LABELS_PREFIX + key: value for key, value in namespace_labels.items()}
+    kept = {key: value for key, value in named.items() if is_identity_relevant(key)}
+    kept[NAMESPACE_LABEL] = namespace
+    kept[CLUSTER_LABEL] = cluster
     if service_account:
-        found[SERVICE_ACCOUNT_LABEL] = service_account
-    return sort_labels(Label(SOURCE_K8S, key, value) for key, value in found.items())
+        kept[SERVICE_ACCOUNT_LABEL] = service_account
+    return sort_labels(parse_label(f"{K8S}:{key}={value}") for key, value in kept.items())
 
 
-def is_security_relevant(key: str) -> bool:
-    """Whether a pod's own label becomes part of its identity."""
-    if key.startswith(("io.cilium.k8s.", "io.kubernetes.")):
-        return False
-    return bool(_INCLUDED.match(key)) or not _EXCLUDED.match(key)
+# Cilium's defaults. A key is dropped when something below ignores it and nothing includes a longer part of it.
+_INCLUDED: Final = (NAMESPACE_LABEL, "io.cilium.k8s.namespace.labels", "app.kubernetes.io", CLUSTER_LABEL)
+_IGNORED: Final = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"io\.kubernetes",
+        r"kubernetes\.io",
+        r"statefulset\.kubernetes\.io/pod-name",
+        r"apps\.kubernetes\.io/pod-index",
+        r"batch\.kubernetes\.io/job-completion-index",
+        r"batch\.kubernetes\.io/controller-uid",
+        r".*beta\.kubernetes\.io",
+        r"k8s\.io",
+        r"pod-template-generation",
+        r"pod-template-hash",
+        r"controller-revision-hash",
+        r"controller-uid",
+        r"annotation.*",
+        r"etcd_node",
+    )
+)
+
+
+@lru_cache(maxsize=16384)
+def is_identity_relevant(key: str) -> bool:
+    """Whether a label with this key makes a difference to the identity."""
+    ignored = min((found.end() for pattern in _IGNORED if (found := pattern.match(key))), default=0)
+    if not ignored:
+        return True
+    included = max((len(prefix) for prefix in _INCLUDED if key.startswith(prefix)), default=0)
+    return included > ignored
+
+
+def _order(label: Label) -> tuple[str, str]:
+    return label.key, label.source

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names and numbers of clusters, and names of services. Source: spec of the wire format, 4.1."""
+"""Names and numbers of clusters and services."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, NewType, Self
+from typing import Final, NewType
 
 from meshmodel.errors import ModelError
 
@@ -13,39 +13,56 @@ ClusterName = NewType("ClusterName", str)
 ClusterId = NewType("ClusterId", int)
 Namespace = NewType("Namespace", str)
 
-MAXIMUM_CLUSTERS: Final = (255, 511)
-_NAME: Final = re.compile(r"([a-z0-9][-a-z0-9]*)?[a-z0-9]")
+MAXIMUM_NAME_LENGTH: Final = 32
+CLUSTER_MAXIMUMS: Final = (255, 511)
+RESERVED_NAME: Final = "default"
+_CLUSTER_NAME: Final = re.compile(r"([a-z0-9][-a-z0-9]*)?[a-z0-9]")
 
 
 def parse_cluster_name(text: str) -> ClusterName:
-    """The name, if it may stand in a mesh. Raises ModelError: 1 to 32 of a-z, 0-9 and -, alphanumeric at both ends, not `default`."""
-    if not text or len(text) > 32 or not _NAME.fullmatch(text):
+    """A name a cluster of a mesh may have.
+
+    Raises: ModelError saying which rule it breaks.
+    """
+    if not 1 <= len(text) <= MAXIMUM_NAME_LENGTH:
+        raise ModelError(f"cluster name {text[:64]!r}: expected 1 to {MAXIMUM_NAME_LENGTH} characters")
+    if _CLUSTER_NAME.fullmatch(text) is None:
         raise ModelError(
-            f"cluster name {text[:64]!r}: use 1 to 32 lower-case letters, digits and '-', with a letter or digit at both ends"
+            f"cluster name {text!r}: only lower-case letters, digits and '-' are allowed, with a letter or digit at both ends"
         )
-    if text == "default":
-        raise ModelError("cluster name 'default' is reserved for clusters outside a mesh: choose another")
+    if text == RESERVED_NAME:
+        raise ModelError("cluster name 'default' is what unnamed clusters have; choose another one")
     return ClusterName(text)
 
 
-def check_maximum(maximum: int) -> int:
-    """The number of clusters a mesh may have. Raises ModelError unless it is 255 or 511."""
-    if maximum not in MAXIMUM_CLUSTERS:
-        raise ModelError(f"max-connected-clusters {maximum}: only 255 and 511 are possible")
-    return maximum
-
-
 def check_cluster_id(number: int, maximum: int = 255) -> ClusterId:
-    """The id, if it is in range. Raises ModelError: 0 means no mesh, and the top is `maximum`."""
+    """An id a cluster of a mesh may have, where the mesh has room for `maximum` clusters.
+
+    Raises: ModelError.
+    """
     check_maximum(maximum)
-    if not 1 <= number <= maximum:
-        raise ModelError(f"cluster id {number}: use 1 to {maximum}, and a different one in every cluster of the mesh")
+    if number == 0:
+        raise ModelError("ClusterID 0 is reserved: it means that the cluster is in no mesh")
+    if number < 0:
+        raise ModelError(f"ClusterID {number} is negative")
+    if number > maximum:
+        raise ModelError(f"ClusterID > {maximum} is not supported, got {number}")
     return ClusterId(number)
+
+
+def check_maximum(maximum: int) -> int:
+    """The number of clusters a mesh has room for: 255 or 511.
+
+    Raises: ModelError.
+    """
+    if maximum not in CLUSTER_MAXIMUMS:
+        raise ModelError(f"max-connected-clusters {maximum}: only 255 and 511 exist")
+    return maximum
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class ServiceName:
-    """Namespace and name: unique in one cluster, and the same service across the mesh."""
+    """Namespace and name: unique within one cluster, the same service across the mesh."""
 
     namespace: str
     name: str
@@ -54,9 +71,9 @@ class ServiceName:
         return f"{self.namespace}/{self.name}"
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """From `namespace/name`. Raises ModelError otherwise."""
+    def parse(cls, text: str) -> ServiceName:
+        """From "namespace/name". Raises: ModelError."""
         namespace, slash, name = text.partition("/")
-        if not namespace or not slash or not name or "/" in name:
-            raise ModelError(f"{text[:128]!r} is not namespace/name")
+        if not slash or not namespace or not name or "/" in name:
+            raise ModelError(f"service name {text[:128]!r}: expected namespace/name")
         return cls(namespace, name)

@@ -1,110 +1,196 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A node of a cluster (K6). Source: spec of the wire format, 2.2, and what was observed, 4.5. Field names are capitalised there."""
+"""A node as its cluster publishes it. Source: docs/wire.md, node."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Annotated, Final
 
 import msgspec
 
-from meshmodel.address import decode_prefix, encode_mask, parse_address, parse_prefix
-from meshmodel.errors import ModelError, RecordError
-from meshmodel.limits import decode_json
+from meshmodel.address import canonical_ip, canonical_prefix, join_prefix, mask_of
+from meshmodel.errors import RecordError
+from meshmodel.names import ClusterId, ClusterName
+from meshmodel.wire import decode_json, encode_json
 
 INTERNAL_IP: Final = "InternalIP"
 EXTERNAL_IP: Final = "ExternalIP"
 CILIUM_INTERNAL_IP: Final = "CiliumInternalIP"
+SOURCE: Final = "custom-resource"
 
 
 class NodeAddress(msgspec.Struct, frozen=True, gc=False):
-    kind: str = msgspec.field(name="Type", default=INTERNAL_IP)
-    ip: str = msgspec.field(name="IP", default="")
+    """An address of a node and its kind: InternalIP, ExternalIP, CiliumInternalIP, or one we do not know."""
+
+    kind: str
+    ip: str
 
 
-class NodeCidr(msgspec.Struct, frozen=True, gc=False):
-    """A prefix as network text and base64 mask."""
-
-    ip: str = msgspec.field(name="IP", default="")
-    mask: str = msgspec.field(name="Mask", default="")
-
-    @property
-    def prefix(self) -> str:
-        """Raises ModelError."""
-        return decode_prefix(self.ip, self.mask)
+class _Address(msgspec.Struct, rename="pascal"):
+    type: str = ""
+    ip: str = msgspec.field(default="", name="IP")
 
 
-class MeshNode(msgspec.Struct, frozen=True, kw_only=True):
-    """One node: its addresses, and the prefixes its pods are numbered from."""
+class _Cidr(msgspec.Struct):
+    ip: str = msgspec.field(default="", name="IP")
+    mask: str | None = msgspec.field(default=None, name="Mask")
 
-    name: str = msgspec.field(name="Name", default="")
-    cluster: str = msgspec.field(name="Cluster", default="")
-    addresses: list[NodeAddress] | None = msgspec.field(name="IPAddresses", default=None)
-    ipv4_cidr: NodeCidr | str | None = msgspec.field(name="IPv4AllocCIDR", default=None)
-    ipv4_secondary_cidrs: list[NodeCidr | str] | None = msgspec.field(name="IPv4SecondaryAllocCIDRs", default=None)
-    ipv6_cidr: NodeCidr | str | None = msgspec.field(name="IPv6AllocCIDR", default=None)
-    ipv6_secondary_cidrs: list[NodeCidr | str] | None = msgspec.field(name="IPv6SecondaryAllocCIDRs", default=None)
-    ipv4_health_ip: str | None = msgspec.field(name="IPv4HealthIP", default="")
-    ipv6_health_ip: str | None = msgspec.field(name="IPv6HealthIP", default="")
-    ipv4_ingress_ip: str | None = msgspec.field(name="IPv4IngressIP", default="")
-    ipv6_ingress_ip: str | None = msgspec.field(name="IPv6IngressIP", default="")
-    cluster_id: int = msgspec.field(name="ClusterID", default=0)
-    source: str = msgspec.field(name="Source", default="custom-resource")
-    encryption_key: int = msgspec.field(name="EncryptionKey", default=0)
-    labels: dict[str, str] | None = msgspec.field(name="Labels", default=None)
-    annotations: dict[str, str] | None = msgspec.field(name="Annotations", default=None)
-    node_identity: int = msgspec.field(name="NodeIdentity", default=0)
-    wireguard_public_key: str = msgspec.field(name="WireguardPubKey", default="")
-    boot_id: str = msgspec.field(name="BootID", default="")
+
+Uint8 = Annotated[int, msgspec.Meta(ge=0, le=255)]
+Uint32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
+
+
+class _Wire(msgspec.Struct):
+    name: str = msgspec.field(default="", name="Name")
+    cluster: str = msgspec.field(default="", name="Cluster")
+    addresses: list[_Address] | None = msgspec.field(default=None, name="IPAddresses")
+    ipv4: _Cidr | str | None = msgspec.field(default=None, name="IPv4AllocCIDR")
+    ipv4_more: list[_Cidr | str | None] | None = msgspec.field(default=None, name="IPv4SecondaryAllocCIDRs")
+    ipv6: _Cidr | str | None = msgspec.field(default=None, name="IPv6AllocCIDR")
+    ipv6_more: list[_Cidr | str | None] | None = msgspec.field(default=None, name="IPv6SecondaryAllocCIDRs")
+    ipv4_health: str | None = msgspec.field(default="", name="IPv4HealthIP")
+    ipv6_health: str | None = msgspec.field(default="", name="IPv6HealthIP")
+    ipv4_ingress: str | None = msgspec.field(default="", name="IPv4IngressIP")
+    ipv6_ingress: str | None = msgspec.field(default="", name="IPv6IngressIP")
+    cluster_id: Uint32 = msgspec.field(default=0, name="ClusterID")
+    source: str = msgspec.field(default="", name="Source")
+    encryption_key: Uint8 = msgspec.field(default=0, name="EncryptionKey")
+    labels: dict[str, str] | None = msgspec.field(default=None, name="Labels")
+    annotations: dict[str, str] | None = msgspec.field(default=None, name="Annotations")
+    node_identity: Uint32 = msgspec.field(default=0, name="NodeIdentity")
+    wireguard_key: str = msgspec.field(default="", name="WireguardPubKey")
+    boot_id: str = msgspec.field(default="", name="BootID")
+
+
+class MeshNode(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A node with its addresses and the pod networks behind it.
+
+    Shape: addresses and prefixes are canonical text, "" or empty when unset; the first pod network of a family is the
+    primary one; `wireguard_key` is base64.
+    """
+
+    cluster: ClusterName
+    cluster_id: ClusterId
+    name: str
+    addresses: tuple[NodeAddress, ...] = ()
+    ipv4_pod_cidrs: tuple[str, ...] = ()
+    ipv6_pod_cidrs: tuple[str, ...] = ()
+    ipv4_health_ip: str = ""
+    ipv6_health_ip: str = ""
+    ipv4_ingress_ip: str = ""
+    ipv6_ingress_ip: str = ""
+    source: str = SOURCE
+    encryption_key: int = 0
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    annotations: Mapping[str, str] = msgspec.field(default_factory=dict)
+    node_identity: int = 0
+    wireguard_key: str = ""
+    boot_id: str = ""
 
     @property
     def pod_cidrs(self) -> tuple[str, ...]:
-        """Every prefix its pods are numbered from, primary first. Raises ModelError."""
-        first = [self.ipv4_cidr, *(self.ipv4_secondary_cidrs or ())]
-        cidrs = [*first, self.ipv6_cidr, *(self.ipv6_secondary_cidrs or ())]
-        return tuple(c.prefix if isinstance(c, NodeCidr) else parse_prefix(c) for c in cidrs if c)
+        return self.ipv4_pod_cidrs + self.ipv6_pod_cidrs
 
-    def address(self, kind: str = INTERNAL_IP) -> str | None:
-        """Its first IPv4 address of that kind, else its first of any family."""
-        found = [a.ip for a in self.addresses or () if a.kind == kind]
-        return next((ip for ip in found if ":" not in ip), found[0] if found else None)
+    @property
+    def internal_ips(self) -> tuple[str, ...]:
+        return tuple(a.ip for a in self.addresses if a.kind == INTERNAL_IP)
 
     def encode(self) -> bytes:
-        """Bytes as the anchor writes them; maps sorted, empty lists and maps `null`."""
-        document = msgspec.to_builtins(self, order="deterministic")
-        ordered = {field.encode_name: document[field.encode_name] for field in msgspec.structs.fields(self)}
-        for name, value in ordered.items():
-            if value in ([], {}):
-                ordered[name] = None
-            elif isinstance(value, dict) and name in ("Labels", "Annotations"):
-                ordered[name] = dict(sorted(value.items()))
-        return msgspec.json.encode(ordered)
+        """The bytes of the record, like Cilium's own: networks as objects, nothing as null."""
+        return encode_json(
+            _Wire(
+                name=self.name,
+                cluster=self.cluster,
+                addresses=[_Address(a.kind, a.ip) for a in self.addresses] or None,
+                ipv4=_cidr(self.ipv4_pod_cidrs),
+                ipv4_more=_more_cidrs(self.ipv4_pod_cidrs),
+                ipv6=_cidr(self.ipv6_pod_cidrs),
+                ipv6_more=_more_cidrs(self.ipv6_pod_cidrs),
+                ipv4_health=self.ipv4_health_ip,
+                ipv6_health=self.ipv6_health_ip,
+                ipv4_ingress=self.ipv4_ingress_ip,
+                ipv6_ingress=self.ipv6_ingress_ip,
+                cluster_id=self.cluster_id,
+                source=self.source,
+                encryption_key=self.encryption_key,
+                labels=dict(self.labels) or None,
+                annotations=dict(self.annotations) or None,
+                node_identity=self.node_identity,
+                wireguard_key=self.wireguard_key,
+                boot_id=self.boot_id,
+            )
+        )
 
 
-_DECODER: Final = msgspec.json.Decoder(MeshNode)
+_decoder: Final = msgspec.json.Decoder(_Wire)
 
 
-def make_cidr(prefix: str) -> NodeCidr:
-    """From text; host bits are masked off. Raises ModelError."""
-    network = parse_prefix(prefix)
-    return NodeCidr(network.partition("/")[0], encode_mask(network))
+def decode(key_suffix: str, value: bytes, *, cluster: str, cluster_id: int) -> MeshNode:
+    """The record stored under the node's name by this cluster.
 
-
-def decode(key: str, value: bytes, *, cluster: str, cluster_id: int) -> MeshNode:
-    """The node stored under `key`, as published by `cluster`.
-
-    Raises RecordError: bad-json, wrong-type, too-large, key-mismatch, cluster-mismatch, id-mismatch, bad-address.
+    Raises: RecordError: bad-json, bad-field, too-large, key-mismatch, cluster-mismatch, id-mismatch, bad-address.
     """
-    node = decode_json(_DECODER, key, value)
-    if not node.name or node.name != key:
-        raise RecordError(key, "key-mismatch", f"holds node {node.name!r}")
-    if node.cluster != cluster:
-        raise RecordError(key, "cluster-mismatch", f"says it is of {node.cluster!r}, came from {cluster}")
-    if node.cluster_id != cluster_id:
-        raise RecordError(key, "id-mismatch", f"says cluster id {node.cluster_id}, {cluster} has {cluster_id}")
+    wire = decode_json(_decoder, key_suffix, value)
+    if not wire.name or wire.name != key_suffix:
+        raise RecordError(key_suffix, "key-mismatch", f"holds node {wire.name!r}")
+    if wire.cluster != cluster:
+        raise RecordError(key_suffix, "cluster-mismatch", f"holds a node of {wire.cluster!r}, not of {cluster!r}")
+    if wire.cluster_id != cluster_id:
+        raise RecordError(key_suffix, "id-mismatch", f"cluster id {wire.cluster_id}, expected {cluster_id}")
     try:
-        for entry in node.addresses or ():
-            parse_address(entry.ip)
-        _ = node.pod_cidrs
-    except ModelError as exc:
-        raise RecordError(key, "bad-address", str(exc)) from exc
-    return node
+        return _node(wire)
+    except ValueError as exc:
+        raise RecordError(key_suffix, "bad-address", str(exc)) from None
+
+
+def _node(wire: _Wire) -> MeshNode:
+    return MeshNode(
+        cluster=ClusterName(wire.cluster),
+        cluster_id=ClusterId(wire.cluster_id),
+        name=wire.name,
+        addresses=tuple(NodeAddress(a.type, canonical_ip(a.ip)) for a in wire.addresses or ()),
+        ipv4_pod_cidrs=_prefixes(wire.ipv4, wire.ipv4_more, 4),
+        ipv6_pod_cidrs=_prefixes(wire.ipv6, wire.ipv6_more, 6),
+        ipv4_health_ip=_optional_ip(wire.ipv4_health),
+        ipv6_health_ip=_optional_ip(wire.ipv6_health),
+        ipv4_ingress_ip=_optional_ip(wire.ipv4_ingress),
+        ipv6_ingress_ip=_optional_ip(wire.ipv6_ingress),
+        source=wire.source,
+        encryption_key=wire.encryption_key,
+        labels=wire.labels or {},
+        annotations=wire.annotations or {},
+        node_identity=wire.node_identity,
+        wireguard_key=wire.wireguard_key,
+        boot_id=wire.boot_id,
+    )
+
+
+def _optional_ip(text: str | None) -> str:
+    return canonical_ip(text) if text else ""
+
+
+def _prefixes(first: _Cidr | str | None, more: list[_Cidr | str | None] | None, family: int) -> tuple[str, ...]:
+    found = tuple(_prefix(cidr) for cidr in (first, *(more or ())) if cidr)
+    for prefix in found:
+        if (":" in prefix) != (family == 6):
+            raise ValueError(f"{prefix} is no IPv{family} network")
+    return found
+
+
+def _prefix(cidr: _Cidr | str) -> str:
+    if isinstance(cidr, str):
+        return canonical_prefix(cidr)
+    return join_prefix(cidr.ip, cidr.mask or "")
+
+
+def _cidr(prefixes: tuple[str, ...]) -> _Cidr | None:
+    return _cidr_of(prefixes[0]) if prefixes else None
+
+
+def _more_cidrs(prefixes: tuple[str, ...]) -> list[_Cidr | str | None] | None:
+    return [_cidr_of(prefix) for prefix in prefixes[1:]] or None
+
+
+def _cidr_of(prefix: str) -> _Cidr:
+    network = canonical_prefix(prefix)
+    return _Cidr(network.partition("/")[0], mask_of(network))

@@ -1,36 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the programs say of themselves over REST; the command, people and tests read the same shapes.
+"""The status schema: what agents and API servers answer under /v1/status and the command reads. JSON names are hyphenated.
 
-Names keep the anchor's hyphens. `schema` rises only when a field changes its meaning; unknown fields are ignored by readers.
-Source: spec of the wire format, 6.7, and of the command line, 7.3.
+Nullable members mean "not applicable", never "not yet". New members may be added; none changes its meaning.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
-SCHEMA = 1
+SCHEMA: Final = 1
 
 
 class PeerState(StrEnum):
-    """Where a peer's session stands."""
+    """Where the session with a peer stands, in the order it goes through them."""
 
-    CONNECTING = "Connecting"
-    SYNCING = "Syncing"
-    READY = "Ready"
-    STALE = "Stale"  # connected once; what is known is kept, and its age shown
-    WITHDRAWN = "Withdrawn"  # lost for longer than the bound; no new connections are sent there
-    REFUSED = "Refused"  # its configuration, or ours for it, cannot be used: somebody must change it
+    WAITING = "waiting"
+    CONNECTING = "connecting"
+    SYNCING = "syncing"
+    READY = "ready"
+    DISCONNECTED = "disconnected"
+    WITHDRAWN = "withdrawn"
+    REFUSED = "refused"
+    REMOVED = "removed"
 
 
-class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+class _Kebab(msgspec.Struct, rename="kebab", kw_only=True):
     pass
 
 
-class PeerConfig(_Struct, frozen=True, kw_only=True):
-    """What is known of a peer's cluster-config."""
+class RemoteClusterConfig(_Kebab):
+    """What was found in the peer's cluster config."""
 
     required: bool = True
     retrieved: bool = False
@@ -41,8 +43,8 @@ class PeerConfig(_Struct, frozen=True, kw_only=True):
     endpoint_slices_export_mode: str = ""
 
 
-class PeerSynced(_Struct, frozen=True, kw_only=True):
-    """Which first listings are complete; None where the kind does not apply."""
+class RemoteClusterSynced(_Kebab):
+    """Which listings are complete."""
 
     nodes: bool = False
     services: bool = False
@@ -52,15 +54,13 @@ class PeerSynced(_Struct, frozen=True, kw_only=True):
     service_exports: bool | None = None
 
 
-class RemoteCluster(_Struct, frozen=True, kw_only=True):
-    """One peer as one node (or one mirror) sees it. Times are wall seconds, 0 = never."""
+class RemoteCluster(_Kebab):
+    """One peer as one program sees it. `age_s` is how old the newest confirmed data is; times are wall seconds, 0 = never."""
 
     name: str
     ready: bool = False
     connected: bool = False
-    status: str = ""
-    state: PeerState = PeerState.CONNECTING
-    reason: str = ""
+    status: str = "Waiting for initial connection to be established"
     num_nodes: int = 0
     num_shared_services: int = 0
     num_endpoints: int = 0
@@ -69,91 +69,126 @@ class RemoteCluster(_Struct, frozen=True, kw_only=True):
     num_service_exports: int = 0
     num_failures: int = 0
     last_failure: float = 0.0
+    last_error: str = ""
+    config: RemoteClusterConfig = msgspec.field(default_factory=RemoteClusterConfig)
+    synced: RemoteClusterSynced = msgspec.field(default_factory=RemoteClusterSynced)
+    state: PeerState = PeerState.WAITING
+    reason: str = ""
     session_since: float = 0.0
     last_update: float = 0.0
-    age_s: float = 0.0
-    config: PeerConfig = PeerConfig()
-    synced: PeerSynced = PeerSynced()
-    records_rejected: dict[str, int] = {}
+    age_s: float | None = msgspec.field(default=None, name="age")
+    revision: int = 0
+    rtt_s: float | None = msgspec.field(default=None, name="rtt")
+    probes_reached: int = 0
+    probes_total: int = 0
+    cert_not_after: float = 0.0
+    records_rejected: dict[str, int] = msgspec.field(default_factory=dict)
+    warnings: list[str] = msgspec.field(default_factory=list)
 
 
-class MapUsage(_Struct, frozen=True, kw_only=True):
-    """How full one kernel map is."""
+class MapStatus(_Kebab):
+    """One kernel map: how full it is, and what is still to be written."""
 
+    name: str
     entries: int
     maximum: int
+    pending: int = 0
+    failed: int = 0
 
 
-class AgentStatus(_Struct, frozen=True, kw_only=True):
-    """One node's agent."""
-
-    schema: int = SCHEMA
-    node: str
-    cluster: str
-    cluster_id: int
-    version: str = ""
-    ready: bool = False
-    started: float = 0.0
-    peers: list[RemoteCluster] = []
-    own_store: RemoteCluster | None = None
-    endpoints: int = 0
-    services: int = 0
-    identities: int = 0
-    policies: int = 0
-    maps: dict[str, MapUsage] = {}
-    drops: dict[str, int] = {}
-    problems: list[str] = []
-
-
-class AgentReport(_Struct, frozen=True, kw_only=True):
-    """What the apiserver learned when it asked one node: a status, or why there is none."""
-
-    node: str
-    status: AgentStatus | None = None
-    error: str = ""
-
-
-class ApiserverStatus(_Struct, frozen=True, kw_only=True):
-    """One cluster's clustermesh-apiserver, and its agents when they were asked for."""
-
-    schema: int = SCHEMA
-    cluster: str
-    cluster_id: int
-    version: str = ""
-    ready: bool = False
-    started: float = 0.0
-    published: dict[str, int] = {}
-    synced: dict[str, bool] = {}
-    etcd_version: str = ""
-    certificate_not_after: float = 0.0
-    clients: list[str] = []
-    peers: list[RemoteCluster] = []
-    agents: list[AgentReport] = []
-    problems: list[str] = []
-
-
-class BackendStatus(_Struct, frozen=True, kw_only=True):
-    """One candidate of a frontend, and whether new connections may go there."""
+class BackendStatus(_Kebab):
+    """One backend of a frontend; `age` is the age of the record it came with, in seconds."""
 
     address: str
     port: int
-    protocol: str = "TCP"
-    cluster: str = ""
+    cluster: str
     state: str = "active"
-    chosen: bool = True
-    age_s: float = 0.0
+    chosen: bool = False
+    age_s: float | None = msgspec.field(default=None, name="age")
+    reason: str = ""
 
 
-class ServiceStatus(_Struct, frozen=True, kw_only=True):
-    """One frontend as one node has it; `realized` is when the kernel had it (wall s)."""
+class ServiceStatus(_Kebab):
+    """One service address on one node: `frontend` is address:port/protocol."""
 
-    service: str
     frontend: str
-    type: str = "ClusterIP"
-    is_global: bool = False
-    is_shared: bool = False
+    type: str
+    name: str = ""
+    backends: list[BackendStatus] = msgspec.field(default_factory=list)
     affinity: str = "none"
-    rule: str = ""
-    realized: float = 0.0
-    backends: list[BackendStatus] = []
-    problems: list[str] = []
+    is_global: bool = msgspec.field(default=False, name="global")
+    problems: list[str] = msgspec.field(default_factory=list)
+
+
+class AgentStatus(_Kebab):
+    """One node's agent. `services` counts frontends; each item of `problems` is a sentence for a person."""
+
+    schema: int = SCHEMA
+    node: str = ""
+    cluster: str = ""
+    cluster_id: int = 0
+    version: str = ""
+    ready: bool = False
+    started: float = 0.0
+    peers: list[RemoteCluster] = msgspec.field(default_factory=list)
+    endpoints: int = 0
+    services: int = 0
+    global_services: int = 0
+    identities: int = 0
+    policies: int = 0
+    maps: list[MapStatus] = msgspec.field(default_factory=list)
+    health: dict[str, str] = msgspec.field(default_factory=dict)
+    datapath: dict[str, str] = msgspec.field(default_factory=dict)
+    problems: list[str] = msgspec.field(default_factory=list)
+
+
+class FacadeSession(_Kebab):
+    """A client of the read-only facade."""
+
+    name: str
+    address: str = ""
+    since: float = 0.0
+    watches: int = 0
+    bytes_sent: int = 0
+
+
+class ApiserverStatus(_Kebab):
+    """One cluster's publisher. `published` and `synced` are by kind of record."""
+
+    schema: int = SCHEMA
+    cluster: str = ""
+    cluster_id: int = 0
+    max_connected_clusters: int = 255
+    version: str = ""
+    ready: bool = False
+    started: float = 0.0
+    source: str = ""
+    published: dict[str, int] = msgspec.field(default_factory=dict)
+    synced: dict[str, bool] = msgspec.field(default_factory=dict)
+    etcd_version: str = ""
+    certificate_not_after: float = 0.0
+    agents: list[AgentStatus] = msgspec.field(default_factory=list)
+    peers: list[RemoteCluster] = msgspec.field(default_factory=list)
+    sessions: list[FacadeSession] = msgspec.field(default_factory=list)
+    health: dict[str, str] = msgspec.field(default_factory=dict)
+    problems: list[str] = msgspec.field(default_factory=list)
+
+
+def encode(status: AgentStatus | ApiserverStatus | RemoteCluster | ServiceStatus | list[ServiceStatus]) -> bytes:
+    """JSON with sorted maps."""
+    return msgspec.json.encode(status, order="deterministic")
+
+
+def decode_agent(data: bytes) -> AgentStatus:
+    """Raises: msgspec.DecodeError (members we do not know are ignored)."""
+    return msgspec.json.decode(data, type=AgentStatus)
+
+
+def decode_apiserver(data: bytes) -> ApiserverStatus:
+    """Raises: msgspec.DecodeError (members we do not know are ignored)."""
+    return msgspec.json.decode(data, type=ApiserverStatus)
+
+
+def decode_services(data: bytes) -> list[ServiceStatus]:
+    """Raises: msgspec.DecodeError."""
+    return msgspec.json.decode(data, type=list[ServiceStatus])

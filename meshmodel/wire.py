@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all JSON records have in common: the size cap, the two ways of being no record, bytes like Go's encoder."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from meshmodel.errors import RecordError
+
+MAXIMUM_BYTES: Final = 16 * 1024 * 1024
+T = TypeVar("T")
+
+_encoder: Final = msgspec.json.Encoder(order="deterministic")
+# Go escapes these in strings, so that JSON can stand inside HTML; outside of strings they do not occur in JSON.
+_GO_ESCAPES: Final = (
+    (b"<", b"\\u003c"),
+    (b">", b"\\u003e"),
+    (b"&", b"\\u0026"),
+    ("\u2028".encode(), b"\\u2028"),
+    ("\u2029".encode(), b"\\u2029"),
+)
+
+
+def encode_json(value: Any) -> bytes:
+    """Deterministic bytes, equal to what Go writes for the same value: sorted map keys, no blanks, its escapes."""
+    data = _encoder.encode(value)
+    for plain, escaped in _GO_ESCAPES:
+        if plain in data:
+            data = data.replace(plain, escaped)
+    return data
+
+
+def decode_json(decoder: msgspec.json.Decoder[T], key: str, value: bytes) -> T:
+    """The value as the decoder's type.
+
+    Raises: RecordError: too-large, bad-field (JSON of another shape), bad-json (no JSON at all).
+    """
+    if len(value) > MAXIMUM_BYTES:
+        raise RecordError(key, "too-large", f"{len(value)} bytes")
+    try:
+        return decoder.decode(value)
+    except msgspec.ValidationError as exc:
+        raise RecordError(key, "bad-field", str(exc)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise RecordError(key, "bad-json", str(exc)) from None
+    except RecursionError:
+        raise RecordError(key, "bad-json", "nested too deeply") from None
