@@ -252,19 +252,12 @@ def main() -> NoReturn:
     """Run the command; every failure is one line that starts with "Error:" and an exit code that means something."""
     logging.basicConfig(level=logging.ERROR)
     try:
-        app(standalone_mode=False)
+        app()
         sys.exit(ExitCode.OK)
-    except typer.Exit as exc:
-        sys.exit(exc.exit_code)
-    except typer.Abort:
-        sys.exit(ExitCode.INTERNAL)
     except CommandError as exc:
         _fail(str(exc), exc.code)
     except MeshError as exc:
         _fail(str(exc), ExitCode.INTERNAL)
-    except typer.main.click.ClickException as exc:  # type: ignore[attr-defined]
-        exc.show()
-        sys.exit(ExitCode.USAGE)
 
 
 def _fail(message: str, code: ExitCode) -> NoReturn:
