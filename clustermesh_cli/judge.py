@@ -35,8 +35,7 @@ class Verdict:
 def judge(status: ApiserverStatus, *, expected_peers: Mapping[str, object], expected_agents: int) -> Verdict:
     """Compare what is with what should be: every expected agent ready, and ready with every expected peer."""
     problems = list(_apiserver_problems(status))
-    agents = [report.status for report in status.agents if report.status is not None]
-    problems += [f"{r.node}: {r.error or 'no status'}" for r in status.agents if r.status is None]
+    agents = status.agents
     if len(status.agents) < expected_agents:
         problems.append(f"{expected_agents - len(status.agents)} of {expected_agents} agents have not started")
     for agent in agents:
@@ -55,7 +54,7 @@ def describe_peer(peer: RemoteCluster) -> str:
     if peer.reason:
         return peer.reason
     if not peer.connected:
-        return peer.status or "not connected"
+        return peer.last_error or peer.status or "not connected"
     if peer.config.required and not peer.config.retrieved:
         return "its cluster configuration has not been retrieved"
     missing = [
@@ -86,7 +85,8 @@ def _agent_problems(agent: AgentStatus, expected: Mapping[str, object]) -> Itera
     for peer in agent.peers:
         if not peer.ready:
             yield f"{agent.node} is not connected to cluster {peer.name}: {describe_peer(peer)}"
-    if not agent.ready:
+    yield from (f"{agent.node}: {problem}" for problem in agent.problems)
+    if not agent.ready and not agent.problems:
         yield f"{agent.node} is not ready"
 
 

@@ -44,11 +44,10 @@ def render_status(
         )
     if not verdict.peers:
         console.line("  none yet: clustermesh connect --destination-context <other cluster>")
-    agents = [report.status for report in status.agents if report.status is not None]
-    if any(agent.peers for agent in agents):
+    if any(agent.peers for agent in status.agents):
         console.line()
         console.line(_COLUMNS)
-        for agent in sorted(agents, key=lambda a: a.node):
+        for agent in sorted(status.agents, key=lambda a: a.node):
             _render_agent(agent, console)
     console.line()
     for problem in verdict.problems:
@@ -61,5 +60,9 @@ def _render_agent(agent: AgentStatus, console: Console) -> None:
     for peer in sorted(agent.peers, key=lambda p: p.name):
         console.line(
             f"{agent.node:<28}{peer.name:<14}{peer.config.cluster_id:>4}  {peer.state:<11}{peer.num_nodes:>6}"
-            f"{peer.num_shared_services:>9}{peer.num_endpoints:>10}{peer.num_identities:>11}  {peer.age_s:.0f}s"
+            f"{peer.num_shared_services:>9}{peer.num_endpoints:>10}{peer.num_identities:>11}  {_age(peer.age_s)}"
         )
+
+
+def _age(age_s: float | None) -> str:
+    return "-" if age_s is None else f"{age_s:.0f}s"

@@ -19,7 +19,7 @@ from clustermesh_cli.plan.facts import Access, KnownPeer
 from clustermesh_cli.render import render_status
 from kube.client import KubeClient
 from kube.errors import KubeError
-from meshmodel.status import ApiserverStatus
+from meshmodel.status import ApiserverStatus, decode_apiserver
 
 RETRY_S = 0.5
 SAY_EVERY_S = 10.0
@@ -53,7 +53,7 @@ def look(client: KubeClient, namespace: str) -> Snapshot:
             f"clustermesh-apiserver does not answer yet (HTTP {code}); see kubectl -n {namespace} get pods"
         )
     try:
-        status = msgspec.json.decode(body, type=ApiserverStatus)
+        status = decode_apiserver(body)
     except msgspec.DecodeError as exc:
         raise CommandError(f"clustermesh-apiserver answered something else than its status: {exc}") from exc
     peers = read_peers(client.get(k.SECRETS, PEERS_SECRET, namespace))

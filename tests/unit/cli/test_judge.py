@@ -6,17 +6,19 @@ from __future__ import annotations
 import pytest
 
 from clustermesh_cli.judge import describe_peer, judge
-from meshmodel.status import AgentReport, AgentStatus, ApiserverStatus, PeerConfig, PeerSynced, RemoteCluster
+from meshmodel.status import AgentStatus, ApiserverStatus, RemoteCluster, RemoteClusterConfig, RemoteClusterSynced
 
-ALL = PeerSynced(nodes=True, services=True, identities=True, endpoints=True)
-READY = RemoteCluster(name="south", ready=True, connected=True, config=PeerConfig(retrieved=True, cluster_id=2), synced=ALL)
-
-
-def agent(node: str, *peers: RemoteCluster, ready: bool = True) -> AgentReport:
-    return AgentReport(node=node, status=AgentStatus(node=node, cluster="north", cluster_id=1, ready=ready, peers=list(peers)))
+ALL = RemoteClusterSynced(nodes=True, services=True, identities=True, endpoints=True)
+READY = RemoteCluster(
+    name="south", ready=True, connected=True, config=RemoteClusterConfig(retrieved=True, cluster_id=2), synced=ALL
+)
 
 
-def apiserver(*agents: AgentReport, ready: bool = True) -> ApiserverStatus:
+def agent(node: str, *peers: RemoteCluster, ready: bool = True) -> AgentStatus:
+    return AgentStatus(node=node, cluster="north", cluster_id=1, ready=ready, peers=list(peers))
+
+
+def apiserver(*agents: AgentStatus, ready: bool = True) -> ApiserverStatus:
     return ApiserverStatus(cluster="north", cluster_id=1, ready=ready, agents=list(agents))
 
 
@@ -36,7 +38,7 @@ def test_a_mesh_without_peers_is_well_once_its_programs_are() -> None:
     [
         (apiserver(agent("a", READY), ready=False), "clustermesh-apiserver is not ready"),
         (apiserver(agent("a")), "a does not know peer south yet"),
-        (apiserver(AgentReport(node="a", error="connection refused")), "a: connection refused"),
+        (apiserver(AgentStatus(node="a", problems=["connection refused"])), "a: connection refused"),
         (apiserver(), "1 of 1 agents have not started"),
         (apiserver(agent("a", READY, ready=False)), "a is not ready"),
         (
@@ -56,6 +58,9 @@ def test_the_first_layer_that_is_wrong_is_the_one_described() -> None:
     connected = RemoteCluster(name="south", connected=True)
     assert describe_peer(connected) == "its cluster configuration has not been retrieved"
     syncing = RemoteCluster(
-        name="south", connected=True, config=PeerConfig(retrieved=True), synced=PeerSynced(nodes=True, services=True)
+        name="south",
+        connected=True,
+        config=RemoteClusterConfig(retrieved=True),
+        synced=RemoteClusterSynced(nodes=True, services=True),
     )
     assert describe_peer(syncing) == "synchronization in progress for identities, endpoints"
