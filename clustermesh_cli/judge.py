@@ -20,12 +20,13 @@ class PeerCount:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`problems` in the order a person should read them; well means there is none."""
+    """`problems` in the order a person should read them; well means there is none. `warnings` are somebody's objects."""
 
     nodes: int
     ready_nodes: int
     peers: tuple[PeerCount, ...]
     problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_well(self) -> bool:
@@ -46,6 +47,7 @@ def judge(status: ApiserverStatus, *, expected_peers: Mapping[str, object], expe
         ready_nodes=ready,
         peers=tuple(_count(name, agents) for name in sorted({*expected_peers, *_seen(agents)})),
         problems=tuple(problems),
+        warnings=tuple(_warnings(status)),
     )
 
 
@@ -74,7 +76,14 @@ def _apiserver_problems(status: ApiserverStatus) -> Iterable[str]:
     if not status.ready:
         missing = [kind for kind, done in status.synced.items() if not done]
         yield f"clustermesh-apiserver is not ready{': ' + ', '.join(missing) + ' not yet published' if missing else ''}"
-    yield from status.problems
+        yield from status.problems
+
+
+def _warnings(status: ApiserverStatus) -> Iterable[str]:
+    """What a program that serves complains about: a policy, an annotation, a record; it is named once, not per node."""
+    if status.ready:
+        yield from status.problems
+    yield from dict.fromkeys(problem for agent in status.agents if agent.ready for problem in agent.problems)
 
 
 def _agent_problems(agent: AgentStatus, expected: Mapping[str, object]) -> Iterable[str]:
@@ -85,9 +94,8 @@ def _agent_problems(agent: AgentStatus, expected: Mapping[str, object]) -> Itera
     for peer in agent.peers:
         if not peer.ready:
             yield f"{agent.node} is not connected to cluster {peer.name}: {describe_peer(peer)}"
-    yield from (f"{agent.node}: {problem}" for problem in agent.problems)
-    if not agent.ready and not agent.problems:
-        yield f"{agent.node} is not ready"
+    if not agent.ready:
+        yield f"{agent.node} is not ready{': ' + '; '.join(agent.problems) if agent.problems else ''}"
 
 
 def _missing(agent: AgentStatus, expected: Mapping[str, object]) -> bool:

@@ -50,6 +50,8 @@ def render_status(
         for agent in sorted(status.agents, key=lambda a: a.node):
             _render_agent(agent, console)
     console.line()
+    for warning in verdict.warnings:
+        console.warn(warning)
     for problem in verdict.problems:
         console.fail(problem)
     result = "well" if verdict.is_well else f"degraded: {len(verdict.problems)} problems"

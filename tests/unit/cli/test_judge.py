@@ -38,7 +38,7 @@ def test_a_mesh_without_peers_is_well_once_its_programs_are() -> None:
     [
         (apiserver(agent("a", READY), ready=False), "clustermesh-apiserver is not ready"),
         (apiserver(agent("a")), "a does not know peer south yet"),
-        (apiserver(AgentStatus(node="a", problems=["connection refused"])), "a: connection refused"),
+        (apiserver(AgentStatus(node="a", problems=["connection refused"])), "a is not ready: connection refused"),
         (apiserver(), "1 of 1 agents have not started"),
         (apiserver(agent("a", READY, ready=False)), "a is not ready"),
         (
@@ -64,3 +64,11 @@ def test_the_first_layer_that_is_wrong_is_the_one_described() -> None:
         synced=RemoteClusterSynced(nodes=True, services=True),
     )
     assert describe_peer(syncing) == "synchronization in progress for identities, endpoints"
+
+
+def test_what_a_serving_agent_complains_about_is_a_warning_named_once() -> None:
+    complaint = "policy shop/broken: spec.ingress[0]: unknown field"
+    agents = [AgentStatus(node=n, cluster="north", cluster_id=1, ready=True, problems=[complaint]) for n in ("a", "b")]
+    verdict = judge(apiserver(*agents), expected_peers={}, expected_agents=2)
+    assert verdict.is_well
+    assert verdict.warnings == (complaint,)
