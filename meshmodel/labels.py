@@ -20,6 +20,7 @@ ANY: Final = "any"
 RESERVED: Final = "reserved"
 CIDR: Final = "cidr"
 MAXIMUM_LABELS: Final = 4096
+SHARED_LENGTH: Final = 256
 
 
 class Label(NamedTuple):
@@ -37,7 +38,6 @@ class Label(NamedTuple):
 Labels = tuple[Label, ...]
 
 
-@lru_cache(maxsize=65536)
 def parse_label(text: str) -> Label:
     """From `source:key=value`: the first colon ends the source, the first equals sign the key.
 
@@ -50,6 +50,10 @@ def parse_label(text: str) -> Label:
     if not key:
         raise ModelError(f"label {text[:128]!r} has no key")
     return Label(source, key, value)
+
+
+# Most labels of a mesh are the same few: sharing them saves time and memory. Long ones are not worth remembering.
+_shared_label = lru_cache(maxsize=65536)(parse_label)
 
 
 def sort_labels(labels: Iterable[Label]) -> Labels:
@@ -84,7 +88,7 @@ def decode_labels(value: bytes) -> Labels:
         raise ModelError(f"more than {MAXIMUM_LABELS} labels")
     if not pieces[-1]:
         pieces.pop()
-    labels = [parse_label(piece) for piece in pieces]
+    labels = [_shared_label(piece) if len(piece) <= SHARED_LENGTH else parse_label(piece) for piece in pieces]
     labels.sort(key=_order)
     return tuple(labels)
 
@@ -143,7 +147,7 @@ _IGNORED: Final = tuple(
 )
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def is_identity_relevant(key: str) -> bool:
     """Whether a label with this key makes a difference to the identity."""
     ignored = min((found.end() for pattern in _IGNORED if (found := pattern.match(key))), default=0)

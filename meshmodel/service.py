@@ -177,7 +177,7 @@ def _ports(ports: dict[str, PortSpec] | None) -> PortMap:
     if len(_interned) >= _MAXIMUM_INTERNED:
         _interned.clear()
     result = dict(items)
-    if len(items) <= 8:
+    if len(items) <= 8 and all(len(name) <= 64 for name, _ in items):
         _interned[items] = result
     return result
 
