@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program: reads its cluster, keeps a store of what it says, serves it. Stopping leaves every key where it is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from clustermesh_apiserver.assemble import cluster_config, kinds_of, make_plane, source_plan
+from clustermesh_apiserver.etcd_service import Store, check_store, open_store, watch_store
+from clustermesh_apiserver.front import Front
+from clustermesh_apiserver.identity_allocator import IdentityAllocator
+from clustermesh_apiserver.plane import Plane
+from clustermesh_apiserver.problems import Problems
+from clustermesh_apiserver.publish import Publisher
+from clustermesh_apiserver.settings import Settings
+from clustermesh_apiserver.source import Source, SourcePlan
+from clustermesh_apiserver.status_api import serve_status
+from clustermesh_apiserver.tables import Tables
+from kube.client import KubeClient, in_thread
+from kube.config import load_client
+from kube.errors import KubeError
+from meshkit import log as meshlog
+from meshkit.backoff import Backoff
+from meshkit.clock import SystemClock
+from meshkit.errors import MeshError, PermanentError
+from meshkit.settings import load
+from meshkit.supervise import supervise
+from meshmodel.identity import identity_range
+from meshmodel.keys import Kind
+from meshmodel.names import ClusterName
+from meshmodel.status import RemoteCluster
+
+log = logging.getLogger(__name__)
+
+PROGRAM: Final = "clustermesh-apiserver"
+BACKOFF_S: Final = (0.5, 15.0)
+TICK_S: Final = 5.0
+
+
+class Apiserver:
+    """All parts of one run, and what is open right now; the status is read from here."""
+
+    def __init__(self, settings: Settings, client: KubeClient) -> None:
+        self.settings, self.client = settings, client
+        self.cluster = ClusterName(settings.cluster_name)
+        self.clock = SystemClock()
+        self.started_s = self.clock.wall()
+        self.tables, self.problems = Tables(), Problems(client)
+        self.front = Front(settings)
+        self.plan: SourcePlan | None = None
+        self.source: Source | None = None
+        self.allocator: IdentityAllocator | None = None
+        self.store: Store | None = None
+        self.publisher: Publisher | None = None
+        self.plane: Plane | None = None
+        self.status_port = 0
+
+    def peers(self) -> list[RemoteCluster]:
+        """The peers that are mirrored."""
+        return []
+
+    async def run(self) -> None:
+        """Serves until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(serve_status(self), name="status")
+            group.create_task(self.problems.run(), name="events")
+            source = await self._make_source()
+            group.create_task(source.run(), name="source")
+            if self.allocator is not None:
+                group.create_task(self.allocator.run(), name="identities")
+            backoff = Backoff(*BACKOFF_S, random.Random())
+            group.create_task(
+                supervise("store", lambda: self._hold_store(source), backoff=backoff, clock=self.clock), name="store"
+            )
+
+    async def _make_source(self) -> Source:
+        backoff = Backoff(*BACKOFF_S, random.Random())
+        while True:
+            try:
+                plan = await in_thread(source_plan, self.settings, self.client)
+                break
+            except KubeError as exc:
+                if isinstance(exc, PermanentError):
+                    raise
+                delay_s = backoff.next()
+                log.warning("kubernetes not reached, retrying", extra={"error": str(exc), "delay_s": round(delay_s, 2)})
+                await self.clock.sleep(delay_s)
+        log.info("source chosen", extra={"cluster": self.cluster, "reason": "cilium" if plan.cilium else "pods"})
+        self.plan = plan
+        self.source = source = Source(self.client, self.tables, plan, self.problems)
+        if not plan.cilium:
+            self.allocator = source.allocator = self._make_allocator(source)
+        return source
+
+    def _make_allocator(self, source: Source) -> IdentityAllocator:
+        def identity_appeared(key: str) -> None:
+            source.touch(Kind.IDENTITIES, (key,))
+
+        def number_known(owners: set[str]) -> None:
+            source.touch(Kind.IPS, owners)
+            source.flush()
+
+        return IdentityAllocator(
+            self.client,
+            self.tables,
+            identity_range(self.settings.cluster_id, self.settings.max_connected_clusters),
+            on_identity=identity_appeared,
+            on_number=number_known,
+            grace_s=self.settings.identity_grace,
+        )
+
+    async def _hold_store(self, source: Source) -> None:
+        """One life of the store; ends with the error that ended it."""
+        plan = source.plan
+        async with open_store(self.settings) as store:
+            self.store = store
+            self.publisher = publisher = Publisher(
+                store.backend,
+                self.cluster,
+                cluster_config(self.settings).encode(),
+                kinds_of(self.settings),
+                ttl_s=self.settings.lease_ttl,
+            )
+            store.backend.on_store_change.append(publisher.store_changed)
+            self.plane = plane = make_plane(self.settings, plan, self.tables, publisher.stores, self.allocator)
+            source.attach(plane)
+            try:
+                await check_store(store)
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(publisher.run(), name="publish")
+                    group.create_task(watch_store(store), name="store-health")
+                    group.create_task(_tick(plane), name="tick")
+                    group.create_task(self._serve(store), name="front")
+            except* MeshError as errors:
+                raise _first(errors) from errors
+            except* OSError as errors:
+                raise _first(errors) from errors
+            finally:
+                source.attach(None)
+                plane.close()
+                self.store = self.publisher = self.plane = None
+
+    async def _serve(self, store: Store) -> None:
+        backoff = Backoff(*BACKOFF_S, random.Random())
+        await supervise("facade", lambda: self.front.run(store), backoff=backoff, clock=self.clock)
+
+
+async def _tick(plane: Plane) -> None:
+    """What waits for time, not for a change, is looked at again."""
+    while True:
+        await asyncio.sleep(TICK_S)
+        plane.flush()
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    inner: BaseException = errors
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    return inner
+
+
+async def _run_until_signal(apiserver: Apiserver) -> None:
+    task = asyncio.create_task(apiserver.run(), name=PROGRAM)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        log.info("stopped, published keys stay until their leases end", extra={"cluster": apiserver.cluster})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `clustermesh-apiserver`; returns its exit code."""
+    settings = load(Settings, argv, program=PROGRAM)
+    meshlog.setup(settings.log_level)
+    try:
+        client = load_client(settings.kubeconfig or None, settings.context or None)
+        asyncio.run(_run_until_signal(Apiserver(settings, client)))
+    except MeshError as exc:
+        sys.stderr.write(f"{PROGRAM}: {exc}\n")
+        return 1
+    except BaseExceptionGroup as errors:
+        log.exception("ended by an error", extra={"error": repr(_first(errors))})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

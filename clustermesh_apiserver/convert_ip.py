@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pod's addresses → one record each. Pure. An address that does not parse makes no record."""
+
+from __future__ import annotations
+
+from clustermesh_apiserver.intent import EndpointIntent, PodIntent
+from meshmodel.address import canonical_ip, canonical_prefix
+from meshmodel.identity import NumericIdentity
+from meshmodel.ip import IpRecord
+
+
+def convert_pod(pod: PodIntent, identity: NumericIdentity) -> dict[bytes, bytes]:
+    """Key remainder and value of every address of a pod whose identity is known."""
+    return _records(pod.ips, pod.host_ip, identity, 0, (pod.namespace, pod.name, pod.service_account))
+
+
+def convert_endpoint(endpoint: EndpointIntent) -> dict[bytes, bytes]:
+    """The same from what Cilium wrote; an endpoint without identity is published as unknown, as Cilium does."""
+    owner = (endpoint.namespace, endpoint.name, endpoint.service_account)
+    identity = NumericIdentity(endpoint.identity)
+    return _records(endpoint.ips, endpoint.host_ip, identity, endpoint.encryption_key, owner)
+
+
+def _records(
+    ips: tuple[str, ...], host_ip: str, identity: NumericIdentity, key: int, owner: tuple[str, str, str]
+) -> dict[bytes, bytes]:
+    host = _canonical(host_ip) or ""
+    records: dict[bytes, bytes] = {}
+    for ip in ips:
+        address = _canonical(ip)
+        if address is None:
+            continue
+        record = IpRecord(
+            prefix=canonical_prefix(address),
+            host_ip=host,
+            identity=identity,
+            encryption_key=key,
+            namespace=owner[0],
+            pod=owner[1],
+            service_account=owner[2],
+        )
+        records[address.encode()] = record.encode()
+    return records
+
+
+def _canonical(text: str) -> str | None:
+    try:
+        return canonical_ip(text)
+    except ValueError:
+        return None

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Service + its slices + its namespace → one whole record, or none. Pure.
+
+None means that peers must not know the service. Differences from what Cilium 1.19 writes, each readable by it: an
+ExternalName is never published, endpoints that are neither ready nor serving are left out, and an address that occurs
+in several slices keeps the ports of all of them (Cilium keeps those of one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from clustermesh_apiserver.intent import Endpoint, NamespaceIntent, Port, ServiceIntent, SliceIntent
+from meshmodel.address import canonical_ip
+from meshmodel.names import ClusterId, ClusterName, ServiceName
+from meshmodel.service import ClusterService, PortSpec, Zone
+
+Ports = dict[str, PortSpec]
+
+
+def is_shared(service: ServiceIntent, namespace: NamespaceIntent) -> bool:
+    """Whether peers may use this service's endpoints: global, shared, of a global namespace and of a kind that can."""
+    annotations = service.annotations
+    if not (annotations.global_ and annotations.shared and namespace.is_global):
+        return False
+    return not (service.external_name or service.other_proxy)
+
+
+def convert_service(
+    service: ServiceIntent, slices: Iterable[SliceIntent], *, cluster: ClusterName, cluster_id: ClusterId
+) -> ClusterService:
+    """The record of a service that is shared."""
+    backends: dict[str, Ports] = {}
+    zones: dict[str, Zone] = {}
+    hostnames: dict[str, str] = {}
+    for piece in sorted(slices, key=lambda piece: piece.name):
+        if piece.from_mesh or piece.address_type not in ("IPv4", "IPv6"):
+            continue
+        ports = _port_map(piece.ports)
+        for endpoint in piece.endpoints:
+            if endpoint.is_exported:
+                _add_endpoint(endpoint, ports, backends, zones, hostnames)
+    frontend_ports = _port_map(service.ports)
+    addresses = () if service.headless else _addresses(service.cluster_ips)
+    return ClusterService(
+        cluster=cluster,
+        cluster_id=cluster_id,
+        name=ServiceName(service.namespace, service.name),
+        frontends=dict.fromkeys(addresses, frontend_ports),
+        backends=backends,
+        hostnames=hostnames,
+        zones=zones,
+        labels=dict(service.labels),
+        selector=dict(service.selector),
+        shared=True,
+        include_external=True,
+    )
+
+
+def _add_endpoint(
+    endpoint: Endpoint,
+    ports: Ports,
+    backends: dict[str, Ports],
+    zones: dict[str, Zone],
+    hostnames: dict[str, str],
+) -> None:
+    for address in _addresses(endpoint.addresses):
+        backends.setdefault(address, {}).update(ports)
+        if endpoint.zone:
+            zones[address] = Zone(endpoint.zone, endpoint.for_zones)
+        if endpoint.hostname:
+            hostnames[address] = endpoint.hostname
+
+
+def _port_map(ports: Iterable[Port]) -> Ports:
+    return {port.name: PortSpec(port.protocol.upper(), port.port) for port in ports}
+
+
+def _addresses(texts: Iterable[str]) -> list[str]:
+    """Those that are addresses: one that is not would make every reader reject the whole record."""
+    found: list[str] = []
+    for text in texts:
+        try:
+            found.append(canonical_ip(text))
+        except ValueError:
+            continue
+    return found

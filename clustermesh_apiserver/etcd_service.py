@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The etcd that holds what we say: a private one of ours, or one that others run. Peers never reach either."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from certs import profile
+from certs.authority import Authority
+from clustermesh_apiserver.settings import Settings
+from clustermesh_apiserver.users import User
+from kvstore.auth import ensure_auth, mesh_roles
+from kvstore.backend import Status
+from kvstore.clientconfig import parse_client_config
+from kvstore.errors import KvError
+from kvstore.etcd import EtcdBackend
+from kvstore.process import EtcdCertificates, EtcdProcess, EtcdSettings
+from meshkit.atomic import write_atomic
+from meshkit.clock import SystemClock
+from meshmodel.names import ClusterName
+
+log = logging.getLogger(__name__)
+
+FIXED_RELEASES: Final = {(3, 5): 33, (3, 6): 14, (3, 7): 1}
+STORE_CHECK_S: Final = 10.0
+ELECTION_MS: Final = (20, 200)
+CERTIFICATE_DAYS: Final = 3650
+
+
+@dataclass(slots=True)
+class Store:
+    """The open store; `status` is what it last said of itself, None before it was asked."""
+
+    backend: EtcdBackend
+    process: EtcdProcess | None = None
+    status: Status | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def open_store(settings: Settings) -> AsyncIterator[Store]:
+    """An etcd that answers, as its administrator.
+
+    Raises: KvError if it does not come up; Rejected if the configuration file cannot be used.
+    """
+    if settings.etcd_config:
+        path = Path(settings.etcd_config)
+        store = Store(parse_client_config(await asyncio.to_thread(path.read_bytes), path.parent).connect())
+        try:
+            yield store
+        finally:
+            await store.backend.close()
+        return
+    process = _private_etcd(settings)
+    await process.start()
+    store = Store(process.backend(), process=process)
+    try:
+        yield store
+    finally:
+        await store.backend.close()
+        await process.stop()
+
+
+async def watch_store(store: Store) -> None:
+    """Raises Unavailable when our private etcd ends; otherwise looks at the store's health until cancelled."""
+    if store.process is not None:
+        await store.process.run()
+    while True:
+        await asyncio.sleep(STORE_CHECK_S)
+        await check_store(store)
+
+
+async def check_store(store: Store) -> None:
+    """`status` and `problems` say how the store is."""
+    try:
+        store.status = await store.backend.status()
+    except KvError as exc:
+        store.problems = [f"etcd does not answer: {exc}"]
+        return
+    store.problems = [f"etcd alarm: {alarm}" for alarm in store.status.alarms]
+    if not is_fixed_release(store.status.version):
+        store.problems.append(
+            f"etcd {store.status.version} lets readers write and compact (fixed in 3.5.33, 3.6.14, 3.7.1); "
+            "peers only reach the read-only facade, keep etcd itself unreachable for them"
+        )
+
+
+def is_fixed_release(version: str) -> bool:
+    """Whether etcd's own access control holds in this release; newer minors count as fixed."""
+    try:
+        major, minor, patch = (int(part) for part in version.partition("-")[0].split("."))
+    except ValueError:
+        return False
+    first = FIXED_RELEASES.get((major, minor))
+    return (major, minor) > max(FIXED_RELEASES) if first is None else patch >= first
+
+
+async def set_users(store: Store, cluster: ClusterName, users: Iterable[User]) -> None:
+    """etcd itself knows exactly these users with their roles: the second line of defence behind the facade."""
+    wanted = {profile.admin_user(cluster): "root", profile.local_user(cluster): "local", "remote": "remote"}
+    wanted |= {user.name: user.role for user in users}
+    await ensure_auth(store.backend, mesh_roles(cluster), wanted)
+
+
+def _private_etcd(settings: Settings) -> EtcdProcess:
+    """Its certificates are of an authority that lives as long as this program and signs nothing else."""
+    wall_s = SystemClock().wall()
+    authority = Authority.create("clustermesh private etcd", wall_s, CERTIFICATE_DAYS)
+    server = authority.issue(profile.server(settings.cluster_name, settings.namespace), wall_s)
+    admin = authority.issue(profile.admin(settings.cluster_name), wall_s)
+    made = EtcdCertificates(
+        ca=authority.certificate_pem,
+        server_cert=server.cert_pem,
+        server_key=server.key_pem,
+        admin_cert=admin.cert_pem,
+        admin_key=admin.key_pem,
+    )
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, content in (("admin.crt", made.admin_cert), ("admin.key", made.admin_key)):
+        write_atomic(settings.data_dir / name, content, 0o600)  # for etcdctl inside the pod
+    timings = EtcdSettings(binary=settings.etcd_binary, heartbeat_ms=ELECTION_MS[0], election_ms=ELECTION_MS[1])
+    return EtcdProcess(settings.data_dir, made, timings)

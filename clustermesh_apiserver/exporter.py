@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From changed rows to wanted keys: each exporter knows which of its rows to convert again, and when it is complete.
+
+A namespace that is not known yet is neither global nor not: its objects wait, and what was published stays.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Any, Protocol
+
+from clustermesh_apiserver.convert_export import convert_export
+from clustermesh_apiserver.convert_identity import Refusal, convert_identity
+from clustermesh_apiserver.convert_node import convert_node
+from clustermesh_apiserver.convert_service import convert_service, is_shared
+from clustermesh_apiserver.convert_slice import convert_slice
+from clustermesh_apiserver.intent import NamespaceIntent
+from clustermesh_apiserver.tables import IntentTable, Tables
+from meshmodel.identity import IdentityRange
+from meshmodel.names import ClusterId, ClusterName
+
+
+class Sink(Protocol):
+    """Where wanted keys go."""
+
+    def upsert(self, key: bytes, value: bytes) -> None:
+        """The key should have the value."""
+        ...
+
+    def delete(self, key: bytes) -> None:
+        """The key should not exist."""
+        ...
+
+    def mark_synced(self) -> None:
+        """Everything that exists has been said."""
+        ...
+
+
+class Exporter(ABC):
+    """One kind of record. `needs` are the tables that must be complete before anything is concluded from them.
+
+    `is_settled` once everything that existed at the start has been handed over.
+    """
+
+    def __init__(self, tables: Tables, sink: Sink, needs: Sequence[IntentTable[Any]]) -> None:
+        self.tables, self.sink, self._needs = tables, sink, needs
+        self._dirty: dict[str, None] = {}
+        self.is_settled = False
+
+    def touch(self, keys: Iterable[str]) -> None:
+        """These rows changed, or something they depend on did."""
+        self._dirty.update(dict.fromkeys(keys))
+
+    @abstractmethod
+    def touch_namespace(self, namespace: str) -> None:
+        """The namespace appeared, or became global or not."""
+
+    def flush(self, budget: int) -> int:
+        """Converts up to `budget` changed rows; returns how many are left."""
+        if not all(table.synced for table in self._needs):
+            return 0
+        for key in list(islice(self._dirty, budget)):
+            del self._dirty[key]
+            self.export(key)
+        if not self._dirty and not self.is_settled and self.is_complete():
+            self.is_settled = True
+            self.sink.mark_synced()
+        return len(self._dirty)
+
+    @abstractmethod
+    def export(self, key: str) -> None:
+        """The sink wants what this row says now."""
+
+    def is_complete(self) -> bool:
+        """Whether everything that exists can be called published once no row is waiting."""
+        return True
+
+    def namespace(self, name: str) -> NamespaceIntent | None:
+        return self.tables.namespaces.get(name)
+
+
+class ServiceExporter(Exporter):
+    """K11: services that are global and shared."""
+
+    def __init__(self, tables: Tables, sink: Sink, cluster: ClusterName, cluster_id: ClusterId) -> None:
+        super().__init__(tables, sink, (tables.namespaces, tables.services, tables.slices))
+        self._cluster, self._cluster_id = cluster, cluster_id
+
+    def touch_namespace(self, namespace: str) -> None:
+        self.touch(self.tables.services.in_group(namespace))
+
+    def export(self, key: str) -> None:
+        service = self.tables.services.get(key)
+        if service is None:
+            self.sink.delete(key.encode())
+            return
+        namespace = self.namespace(service.namespace)
+        if namespace is None:
+            return
+        if not is_shared(service, namespace):
+            self.sink.delete(key.encode())
+            return
+        slices = [piece for name in self.tables.slices.in_group(key) if (piece := self.tables.slices.get(name))]
+        record = convert_service(service, slices, cluster=self._cluster, cluster_id=self._cluster_id)
+        self.sink.upsert(key.encode(), record.encode())
+
+
+class SliceExporter(Exporter):
+    """K12: the endpoint slices of those services."""
+
+    def __init__(self, tables: Tables, sink: Sink, cluster: ClusterName, cluster_id: ClusterId) -> None:
+        super().__init__(tables, sink, (tables.namespaces, tables.services, tables.slices))
+        self._cluster, self._cluster_id = cluster, cluster_id
+
+    def touch_namespace(self, namespace: str) -> None:
+        for service in self.tables.services.in_group(namespace):
+            self.touch(self.tables.slices.in_group(service))
+
+    def export(self, key: str) -> None:
+        piece = self.tables.slices.get(key)
+        service = self.tables.services.get(f"{piece.namespace}/{piece.service}") if piece else None
+        if piece is None or service is None:
+            self.sink.delete(key.encode())
+            return
+        namespace = self.namespace(piece.namespace)
+        if namespace is None:
+            return
+        record = None
+        if is_shared(service, namespace):
+            record = convert_slice(piece, cluster=self._cluster, cluster_id=self._cluster_id)
+        if record is None:
+            self.sink.delete(key.encode())
+        else:
+            self.sink.upsert(key.encode(), record)
+
+
+class ExportExporter(Exporter):
+    """K13: ServiceExport objects of services that exist."""
+
+    def __init__(self, tables: Tables, sink: Sink, cluster: ClusterName) -> None:
+        super().__init__(tables, sink, (tables.namespaces, tables.services, tables.exports))
+        self._cluster = cluster
+
+    def touch_namespace(self, namespace: str) -> None:
+        self.touch(self.tables.exports.in_group(namespace))
+
+    def export(self, key: str) -> None:
+        export = self.tables.exports.get(key)
+        if export is None:
+            self.sink.delete(key.encode())
+            return
+        namespace = self.namespace(export.namespace)
+        if namespace is None:
+            return
+        value = convert_export(export, self.tables.services.get(key), namespace, cluster=self._cluster)
+        if value is None:
+            self.sink.delete(key.encode())
+        else:
+            self.sink.upsert(key.encode(), value)
+
+
+class NodeExporter(Exporter):
+    """K6: every node of this cluster."""
+
+    def __init__(self, tables: Tables, sink: Sink, cluster: ClusterName, cluster_id: ClusterId) -> None:
+        super().__init__(tables, sink, (tables.nodes,))
+        self._cluster, self._cluster_id = cluster, cluster_id
+
+    def touch_namespace(self, namespace: str) -> None:
+        """Nodes belong to no namespace."""
+
+    def export(self, key: str) -> None:
+        node = self.tables.nodes.get(key)
+        if node is None:
+            self.sink.delete(key.encode())
+            return
+        record = convert_node(node, cluster=self._cluster, cluster_id=self._cluster_id)
+        self.sink.upsert(key.encode(), record.encode())
+
+
+class IdentityExporter(Exporter):
+    """K8: identities of global namespaces. What readers would reject is counted and left out."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        sink: Sink,
+        cluster: ClusterName,
+        numbers: IdentityRange,
+        are_users_settled: Callable[[], bool],
+    ) -> None:
+        super().__init__(tables, sink, (tables.namespaces, tables.identities))
+        self._cluster, self._numbers, self._are_users_settled = cluster, numbers, are_users_settled
+        self.refused: dict[str, Refusal] = {}
+
+    def touch_namespace(self, namespace: str) -> None:
+        self.touch(self.tables.identities.in_group(namespace))
+
+    def is_complete(self) -> bool:
+        return self._are_users_settled()
+
+    def export(self, key: str) -> None:
+        identity = self.tables.identities.get(key)
+        record = convert_identity(identity, cluster=self._cluster, numbers=self._numbers) if identity else None
+        self.refused.pop(key, None)
+        if identity is None or record is None or isinstance(record, Refusal):
+            if isinstance(record, Refusal):
+                self.refused[key] = record
+            self.sink.delete(key.encode())
+            return
+        namespace = self.namespace(identity.namespace or "")
+        if namespace is None:
+            return
+        if namespace.is_global:
+            self.sink.upsert(*record)
+        else:
+            self.sink.delete(record[0])

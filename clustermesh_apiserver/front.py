@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The facade in operation: certificates, trusted authorities and users from files, followed as they change."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from certs.bundle import TrustBundle
+from certs.errors import CertificateError
+from certs.inspect import CertInfo, parse
+from clustermesh_apiserver.access import Access
+from clustermesh_apiserver.etcd_service import Store, set_users
+from clustermesh_apiserver.settings import Settings
+from clustermesh_apiserver.users import User, UsersError, parse_users
+from kvstore.errors import Denied, KvError, Rejected
+from kvstore.facade import ReadOnlyFacade, ServerTls
+from kvstore.facade_grant import Grant
+from meshkit.filewatch import watch_directory
+from meshmodel.names import ClusterName
+
+log = logging.getLogger(__name__)
+
+RETRY_S: Final = 1.0
+MAX_FILE_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What the files say now; comparing two tells whether anything changed."""
+
+    cert: bytes = b""
+    key: bytes = field(default=b"", repr=False)
+    own_ca: bytes = b""
+    bundle: tuple[tuple[str, bytes], ...] = ()
+    users: str | None = None
+
+
+class Front:
+    """Everything about who may connect. `problems` are sentences for people, `not_after_s` the end of our certificate."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings, self._cluster = settings, ClusterName(settings.cluster_name)
+        self._files = Files()
+        self._access: Access | None = None
+        self._users: tuple[User, ...] = ()
+        self._facade: ReadOnlyFacade | None = None
+        self._users_changed = asyncio.Event()
+        self._file_problems: dict[str, str] = {}
+        self.not_after_s = 0.0
+        self.port = 0
+
+    @property
+    def problems(self) -> list[str]:
+        return [text for _, text in sorted(self._file_problems.items())]
+
+    @property
+    def facade(self) -> ReadOnlyFacade | None:
+        """The serving facade, None while there is none."""
+        return self._facade
+
+    def certificates(self) -> list[tuple[str, CertInfo]]:
+        """Our server certificate and every authority whose word we take, by role."""
+        found: list[tuple[str, CertInfo]] = []
+        files = self._files
+        for role, pem in (
+            ("server", files.cert),
+            ("authority of " + self._cluster, files.own_ca),
+            *self._bundle_roles(),
+        ):
+            try:
+                found += [(role, info) for info in parse(pem)]
+            except CertificateError:
+                continue
+        return found
+
+    def _bundle_roles(self) -> list[tuple[str, bytes]]:
+        return [(f"authority of {name}", pem) for name, pem in self._files.bundle]
+
+    async def run(self, store: Store) -> None:
+        """Peers and agents are served from this store, until cancelled; waits for certificates if there are none yet."""
+        await self._wait_for_files()
+        facade = ReadOnlyFacade(store.backend, self.grant, self._server_tls())
+        self.port = await facade.start(self._settings.listen_address, self._settings.listen_port)
+        self._facade = facade
+        self._users_changed.set()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_users(store), name="etcd-users")
+                for directory in self._directories():
+                    group.create_task(self._follow(directory), name=f"watch-{directory.name}")
+        finally:
+            self._facade = None
+            await facade.stop()
+
+    def grant(self, cert_pem: bytes) -> Grant | None:
+        """What the bearer of a certificate may read now."""
+        return self._access.grant(cert_pem) if self._access is not None else None
+
+    def look(self) -> bool:
+        """Reads all files; True if there is what is needed to serve. What cannot be used is a problem, not a change."""
+        files = self._read()
+        if files == self._files:
+            return bool(files.cert)
+        users = self._parse_users(files.users)
+        trust = self._trust(files)
+        try:
+            self.not_after_s = parse(files.cert, "server certificate")[0].not_after_s
+        except CertificateError as exc:
+            self._file_problems["server"] = str(exc)
+            return False
+        self._file_problems.pop("server", None)
+        before, self._files = self._files, files
+        if users != self._users:
+            self._users = users
+            self._users_changed.set()
+        self._access = Access(self._cluster, trust, users)
+        self._apply(before, files)
+        return True
+
+    def _apply(self, before: Files, files: Files) -> None:
+        if self._facade is None:
+            return
+        if (before.cert, before.key, before.own_ca, before.bundle) != (
+            files.cert,
+            files.key,
+            files.own_ca,
+            files.bundle,
+        ):
+            log.info("certificates or trusted authorities changed")
+            self._facade.reload_tls(self._server_tls())
+        else:
+            cut = self._facade.reauthorize()
+            log.info("users changed", extra={"reason": f"{cut} calls ended"})
+
+    def _server_tls(self) -> ServerTls:
+        files = self._files
+        return ServerTls(self._trust(files).union_pem, files.cert, files.key)
+
+    def _trust(self, files: Files) -> TrustBundle:
+        """Each cluster's authorities; a file that is no certificate takes nobody else's place."""
+        trust = TrustBundle()
+        for name, pem in ((self._cluster, files.own_ca), *files.bundle):
+            try:
+                trust.set_authority(name, pem)
+                self._file_problems.pop(f"ca {name}", None)
+            except CertificateError as exc:
+                self._file_problems[f"ca {name}"] = f"authority of {name}: {exc}"
+        return trust
+
+    def _parse_users(self, text: str | None) -> tuple[User, ...]:
+        if text is None:
+            return ()
+        try:
+            users = parse_users(text, self._cluster)
+        except UsersError as exc:
+            if self._file_problems.get("users") != str(exc):
+                log.warning("users file not understood, the users known before stay", extra={"reason": str(exc)})
+            self._file_problems["users"] = str(exc)
+            return self._users
+        self._file_problems.pop("users", None)
+        return users
+
+    def _read(self) -> Files:
+        settings = self._settings
+        own = _content(settings.server_cert_dir / "ca.crt") or _content(settings.ca_file)
+        bundle = [
+            (path.name.removesuffix(".crt"), _content(path))
+            for path in sorted(settings.ca_bundle_dir.glob("*.crt"))
+            if path.name != f"{self._cluster}.crt"
+        ]
+        users = _content(settings.users_file)
+        return Files(
+            cert=_content(settings.server_cert_dir / "tls.crt"),
+            key=_content(settings.server_cert_dir / "tls.key"),
+            own_ca=own,
+            bundle=tuple(bundle),
+            users=users.decode("utf-8", "replace") if users else None,
+        )
+
+    def _directories(self) -> set[Path]:
+        settings = self._settings
+        return {settings.server_cert_dir, settings.ca_bundle_dir, settings.users_file.parent}
+
+    async def _wait_for_files(self) -> None:
+        while not await asyncio.to_thread(self.look):
+            self._file_problems.setdefault("server", f"no certificate in {self._settings.server_cert_dir}")
+            await asyncio.sleep(RETRY_S)
+
+    async def _follow(self, directory: Path) -> None:
+        async for _ in watch_directory(directory):
+            self.look()
+
+    async def _keep_users(self, store: Store) -> None:
+        while True:
+            await self._users_changed.wait()
+            self._users_changed.clear()
+            try:
+                await set_users(store, self._cluster, self._users)
+            except (KvError, Denied, Rejected) as exc:
+                log.warning("etcd users not set, retrying", extra={"error": repr(exc), "delay_s": RETRY_S})
+                self._users_changed.set()
+                await asyncio.sleep(RETRY_S)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_FILE_BYTES)
+    except OSError:
+        return b""

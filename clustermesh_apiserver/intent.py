@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Kubernetes objects say that the mesh needs to know: one small row per object, nothing else is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from meshmodel.annotations import ServiceAnnotations
+from meshmodel.labels import Labels
+
+Pairs: TypeAlias = tuple[tuple[str, str], ...]
+"""A map of labels or annotations, sorted by key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One port of a service or an endpoint slice; `name` may be empty."""
+
+    name: str
+    protocol: str
+    port: int
+    app_protocol: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceIntent:
+    """One Service."""
+
+    namespace: str
+    name: str
+    uid: str
+    annotations: ServiceAnnotations
+    cluster_ips: tuple[str, ...]
+    ports: tuple[Port, ...]
+    labels: Pairs
+    selector: Pairs
+    headless: bool = False
+    external_name: bool = False
+    other_proxy: bool = False
+    session_affinity: str = "None"
+    affinity_timeout_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One endpoint of a slice; a condition that is None was not stated."""
+
+    addresses: tuple[str, ...]
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+    hostname: str = ""
+    node_name: str = ""
+    zone: str = ""
+    for_zones: tuple[str, ...] = ()
+
+    @property
+    def is_exported(self) -> bool:
+        """Ready or serving; an endpoint that does not say counts as ready, as everywhere in Kubernetes."""
+        ready = self.ready is not False
+        return ready or bool(self.serving)
+
+
+@dataclass(frozen=True, slots=True)
+class SliceIntent:
+    """One EndpointSlice; `service` is empty if it belongs to none."""
+
+    namespace: str
+    name: str
+    service: str
+    address_type: str
+    endpoints: tuple[Endpoint, ...]
+    ports: tuple[Port, ...]
+    labels: Pairs = ()
+    annotations: Pairs = ()
+    from_mesh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceIntent:
+    """One Namespace."""
+
+    name: str
+    is_global: bool
+    labels: Pairs
+
+
+@dataclass(frozen=True, slots=True)
+class PodIntent:
+    """One Pod that may have addresses of its own."""
+
+    namespace: str
+    name: str
+    host_ip: str
+    ips: tuple[str, ...]
+    labels: Pairs
+    service_account: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointIntent:
+    """One CiliumEndpoint, or one entry of a CiliumEndpointSlice. `identity` is 0 while it has none."""
+
+    namespace: str
+    name: str
+    host_ip: str
+    ips: tuple[str, ...]
+    identity: int
+    encryption_key: int = 0
+    service_account: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityIntent:
+    """One CiliumIdentity. `namespace` is None if its labels name none; `managed` if this program made it."""
+
+    number: int
+    labels: Labels
+    namespace: str | None
+    managed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIntent:
+    """One Node or CiliumNode."""
+
+    name: str
+    addresses: tuple[tuple[str, str], ...]
+    pod_cidrs: tuple[str, ...]
+    labels: Pairs
+    source: str
+    annotations: Pairs = ()
+    health_ips: tuple[str, str] = ("", "")
+    ingress_ips: tuple[str, str] = ("", "")
+    encryption_key: int = 0
+    node_identity: int = 0
+    wireguard_key: str = ""
+    boot_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportIntent:
+    """One ServiceExport. `created` is RFC 3339."""
+
+    namespace: str
+    name: str
+    created: str
+    labels: Pairs = ()
+    annotations: Pairs = ()

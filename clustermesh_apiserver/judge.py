@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How each part is doing, from what the parts show: components for /readyz, one status record for everybody else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from clustermesh_apiserver.exporter import IdentityExporter
+from meshkit.health import Health
+from meshmodel.keys import Kind
+from meshmodel.status import AgentStatus, ApiserverStatus, FacadeSession
+
+if TYPE_CHECKING:
+    from clustermesh_apiserver.app import Apiserver
+
+VERSION: Final = "0.1.0"
+MAX_PROBLEMS: Final = 100
+
+
+def report_health(apiserver: Apiserver, health: Health) -> bool:
+    """Every component has said how it is; True if the program may be called ready."""
+    _report_kubernetes(apiserver, health)
+    publisher, store = apiserver.publisher, apiserver.store
+    if store is None or publisher is None:
+        health.starting("store", "etcd is not open")
+        health.starting("publish")
+    else:
+        health.ok("store") if not publisher.last_error else health.degraded("store", publisher.last_error)
+        missing = [kind.value for kind, written in publisher.stores.items() if not written.synced.is_set()]
+        health.starting("publish", f"not complete: {', '.join(missing)}") if missing else health.ok("publish")
+    if apiserver.front.facade is None:
+        health.starting("facade", "; ".join(apiserver.front.problems) or "not serving yet")
+    else:
+        health.ok("facade")
+    return health.ready()
+
+
+def make_status(apiserver: Apiserver, health: Health, agents: list[AgentStatus] | None = None) -> ApiserverStatus:
+    """The whole program at one look."""
+    ready = report_health(apiserver, health)
+    publisher, store, front = apiserver.publisher, apiserver.store, apiserver.front
+    stores = publisher.stores if publisher is not None else {}
+    return ApiserverStatus(
+        cluster=apiserver.settings.cluster_name,
+        cluster_id=apiserver.settings.cluster_id,
+        max_connected_clusters=apiserver.settings.max_connected_clusters,
+        version=VERSION,
+        ready=ready,
+        started=apiserver.started_s,
+        source="" if apiserver.plan is None else "cilium" if apiserver.plan.cilium else "pods",
+        published={kind.value: len(written.wanted) for kind, written in stores.items()},
+        synced={kind.value: written.synced.is_set() for kind, written in stores.items()},
+        etcd_version=store.status.version if store is not None and store.status is not None else "",
+        certificate_not_after=front.not_after_s,
+        sessions=_sessions(apiserver),
+        health={name: part.level.value for name, part in health.snapshot().items()},
+        peers=apiserver.peers(),
+        agents=agents or [],
+        problems=problems(apiserver)[:MAX_PROBLEMS],
+    )
+
+
+def problems(apiserver: Apiserver) -> list[str]:
+    """Everything a person should look at, as sentences."""
+    found = list(apiserver.front.problems)
+    source, publisher, allocator = apiserver.source, apiserver.publisher, apiserver.allocator
+    if apiserver.store is not None:
+        found += apiserver.store.problems
+    if source is not None:
+        found += [f"kubernetes {name}: {p.last_error}" for name, p in sorted(source.progress.items()) if p.failures]
+        found += [f"{count} {name} could not be understood" for name, count in sorted(source.unreadable.items())]
+    if publisher is not None:
+        for kind, written in publisher.stores.items():
+            found += [f"etcd rejected {count} {kind.value}: {why}" for why, count in written.rejected.items()]
+    if allocator is not None and allocator.last_error:
+        found.append(f"identities cannot be allocated: {allocator.last_error}")
+    found += [f"{count} identities not published: {reason}" for reason, count in sorted(refused(apiserver).items())]
+    return found + [f"service {problem.service}: {problem.message}" for problem in apiserver.problems.current()]
+
+
+def refused(apiserver: Apiserver) -> dict[str, int]:
+    """How many identities are not published, by reason."""
+    exporter = apiserver.plane.exporters.get(Kind.IDENTITIES) if apiserver.plane is not None else None
+    counts: dict[str, int] = {}
+    if isinstance(exporter, IdentityExporter):
+        for reason in exporter.refused.values():
+            counts[reason.value] = counts.get(reason.value, 0) + 1
+    return counts
+
+
+def _sessions(apiserver: Apiserver) -> list[FacadeSession]:
+    facade = apiserver.front.facade
+    return [
+        FacadeSession(
+            name=info.name, address=info.address, since=info.since_s, watches=info.watches, bytes_sent=info.bytes_sent
+        )
+        for info in (facade.sessions() if facade is not None else ())
+    ]
+
+
+def _report_kubernetes(apiserver: Apiserver, health: Health) -> None:
+    source = apiserver.source
+    if source is None:
+        health.starting("kubernetes", "not reached yet")
+        return
+    listing = [name for name, progress in source.progress.items() if not progress.synced]
+    broken = [name for name, progress in source.progress.items() if progress.failures]
+    if listing or not source.progress:
+        health.starting("kubernetes", f"listing: {', '.join(sorted(listing))}")
+    elif broken:
+        health.degraded("kubernetes", f"not connected: {', '.join(sorted(broken))}")
+    else:
+        health.ok("kubernetes")

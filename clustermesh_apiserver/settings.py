@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: RUF009 - option() declares a field of the dataclass
+"""Everything that can be set, with the defaults of the pod the command installs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from meshkit.settings import Settings as Base
+from meshkit.settings import option, required
+from meshmodel.cluster_config import ExportMode
+from meshmodel.names import check_cluster_id, parse_cluster_name
+
+BASE = Path("/var/lib/clustermesh")
+
+
+class SourceChoice(StrEnum):
+    """Where identities, addresses and nodes come from."""
+
+    AUTO = "auto"
+    CILIUM = "cilium"
+    PODS = "pods"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Base):
+    """Publish one Kubernetes cluster to its mesh peers."""
+
+    cluster_name: str = required("this cluster's name, unique in the mesh")
+    cluster_id: int = required("this cluster's number, unique in the mesh")
+    max_connected_clusters: int = option(255, "255 or 511, the same in every cluster of the mesh")
+    kubeconfig: str = option("", "kubeconfig file; empty: the pod's service account, else the user's kubeconfig")
+    context: str = option("", "context of the kubeconfig; empty: its current one")
+    namespace: str = option("kube-system", "namespace this program runs in")
+    source: SourceChoice = option(
+        SourceChoice.AUTO, "cilium: from Cilium's objects; pods: from pods and nodes; auto: look"
+    )
+    service_export_mode: ExportMode = option(
+        ExportMode.SERVICES, f"empty: services only; {ExportMode.BOTH}: their endpoint slices too"
+    )
+    mcs_api: bool = option(False, "publish ServiceExport objects (Multi-Cluster Services API)")
+    etcd_config: str = option("", "etcd client configuration file of an etcd run by others; empty: run a private one")
+    etcd_binary: str = option("etcd", "program to run as the private etcd")
+    data_dir: Path = option(BASE / "data", "directory of the private etcd; its content is a cache")
+    server_cert_dir: Path = option(BASE / "server", "tls.crt, tls.key and ca.crt of what peers connect to")
+    ca_file: Path = option(BASE / "ca/ca.crt", "our own authority, where server-cert-dir has no ca.crt")
+    ca_bundle_dir: Path = option(BASE / "ca-bundle", "one <peer>.crt per trusted peer")
+    users_file: Path = option(BASE / "users/users.yaml", "which remote users may read")
+    listen_address: str = option("0.0.0.0", "address that peers and agents connect to")
+    listen_port: int = option(2379, "port that peers and agents connect to; 0: any")
+    status_address: str = option("0.0.0.0", "address of the status server")
+    status_port: int = option(9880, "port of the status server; 0: any")
+    agent_status_port: int = option(9879, "where each node's agent answers /v1/status")
+    identity_grace: float = option(900.0, "seconds an identity that no pod uses is kept")
+    lease_ttl: float = option(900.0, "seconds peers keep seeing our records after we are gone")
+    mirror: bool = option(False, "copy each peer's records into our own etcd, for our agents to read there")
+    mirror_config_dir: Path = option(BASE / "mirror", "one connection file per peer to mirror")
+    log_level: str = option("info", "debug, info, warning or error")
+
+    def __post_init__(self) -> None:
+        parse_cluster_name(self.cluster_name)
+        check_cluster_id(self.cluster_id, self.max_connected_clusters)
+        if self.service_export_mode is ExportMode.ENDPOINT_SLICES:
+            raise ValueError("--service-export-mode: services are always published, readers before 1.20 need them")
+        if not 25 <= self.lease_ttl <= 86400:
+            raise ValueError(f"--lease-ttl {self.lease_ttl:g}: use 25 to 86400 seconds")

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Kubernetes wants, kind by kind, with the rows that changed since somebody last looked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
+
+from clustermesh_apiserver.intent import (
+    EndpointIntent,
+    ExportIntent,
+    IdentityIntent,
+    NamespaceIntent,
+    NodeIntent,
+    PodIntent,
+    ServiceIntent,
+    SliceIntent,
+)
+
+R = TypeVar("R")
+
+_NONE: frozenset[str] = frozenset()
+
+
+class IntentTable(Generic[R]):
+    """The rows of one kind by object key; `synced` once everything that exists has been reported.
+
+    `group_of` sorts rows into groups (a namespace, a service) that can be re-evaluated together; a row without a group
+    gives None.
+    """
+
+    def __init__(self, name: str, group_of: Callable[[R], str | None] | None = None) -> None:
+        self.name = name
+        self.synced = False
+        self._group_of = group_of
+        self._rows: dict[str, R] = {}
+        self._groups: dict[str, set[str]] = {}
+
+    def put(self, key: str, row: R) -> bool:
+        """The table holds this row; False if it did already."""
+        old = self._rows.get(key)
+        if old == row:
+            return False
+        self._regroup(key, old, row)
+        self._rows[key] = row
+        return True
+
+    def delete(self, key: str) -> R | None:
+        """The table holds no such row; returns what it held."""
+        old = self._rows.pop(key, None)
+        self._regroup(key, old, None)
+        return old
+
+    def get(self, key: str) -> R | None:
+        return self._rows.get(key)
+
+    def keys(self) -> Iterable[str]:
+        return self._rows.keys()
+
+    def rows(self) -> Iterable[R]:
+        return self._rows.values()
+
+    def items(self) -> Iterable[tuple[str, R]]:
+        return self._rows.items()
+
+    def in_group(self, group: str) -> Iterable[str]:
+        """The keys of one group's rows."""
+        return self._groups.get(group, _NONE)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def dump(self) -> str:
+        """The whole table as text, the same for the same rows."""
+        lines = [f"{key} {row}" for key, row in sorted(self._rows.items())]
+        return "\n".join([f"{self.name} synced={self.synced} rows={len(lines)}", *lines])
+
+    def _regroup(self, key: str, old: R | None, new: R | None) -> None:
+        if self._group_of is None:
+            return
+        before = self._group_of(old) if old is not None else None
+        after = self._group_of(new) if new is not None else None
+        if before == after:
+            return
+        if before is not None:
+            members = self._groups[before]
+            members.discard(key)
+            if not members:
+                del self._groups[before]
+        if after is not None:
+            self._groups.setdefault(after, set()).add(key)
+
+
+class Tables:
+    """Everything this program knows of its own cluster."""
+
+    def __init__(self) -> None:
+        self.namespaces: IntentTable[NamespaceIntent] = IntentTable("namespaces")
+        self.services: IntentTable[ServiceIntent] = IntentTable("services", lambda row: row.namespace)
+        self.slices: IntentTable[SliceIntent] = IntentTable("slices", _service_of)
+        self.nodes: IntentTable[NodeIntent] = IntentTable("nodes")
+        self.pods: IntentTable[PodIntent] = IntentTable("pods", lambda row: row.namespace)
+        self.endpoints: IntentTable[tuple[EndpointIntent, ...]] = IntentTable("endpoints", _namespace_of)
+        self.identities: IntentTable[IdentityIntent] = IntentTable("identities", lambda row: row.namespace)
+        self.exports: IntentTable[ExportIntent] = IntentTable("exports", lambda row: row.namespace)
+
+    def dump(self) -> str:
+        """All tables as text, the same for the same rows."""
+        tables = (self.namespaces, self.services, self.slices, self.nodes, self.pods, self.endpoints)
+        return "\n".join([*(table.dump() for table in tables), self.identities.dump(), self.exports.dump()])
+
+
+def _service_of(row: SliceIntent) -> str | None:
+    return f"{row.namespace}/{row.service}" if row.service else None
+
+
+def _namespace_of(row: tuple[EndpointIntent, ...]) -> str | None:
+    return row[0].namespace if row else None
