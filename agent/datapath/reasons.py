@@ -25,7 +25,6 @@ class Reason(IntEnum):
     NO_TUNNEL_KEY = 147
     UNROUTABLE = 151
     CONNTRACK_FULL = 155
-    FRAGMENT = 157
     NO_BACKEND = 158
     NO_CONFIGURATION = 165
     UNSUPPORTED_L2 = 166
@@ -65,7 +64,6 @@ _TEXTS = {
     Reason.NO_TUNNEL_KEY: "Error retrieving tunnel key",
     Reason.UNROUTABLE: "Stale or unroutable IP",
     Reason.CONNTRACK_FULL: "CT: Map insertion failed",
-    Reason.FRAGMENT: "IP fragmentation not supported",
     Reason.NO_BACKEND: "Service backend not found",
     Reason.NO_CONFIGURATION: "No configuration available to perform policy decision",
     Reason.UNSUPPORTED_L2: "Unsupported L2 protocol",

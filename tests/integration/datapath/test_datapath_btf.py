@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C structs are what Python packs: sizes, offsets and holes from the object's own BTF."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from typing import Any, Final
+
+import pytest
+
+from agent.datapath import layout, spec
+from agent.datapath.flow_layout import DatapathEvent
+from agent.datapath.reasons import Reason
+from tests.packet.datapath_host import BPF_DIRECTORY, build_objects, run
+
+pytestmark = pytest.mark.skipif(not shutil.which("bpftool"), reason="needs bpftool to read BTF")
+_MACS: Final = ("01:02:03:04:05:06", "11:12:13:14:15:16")
+
+
+@pytest.fixture(scope="module")
+def types() -> dict[int, Any]:
+    build_objects()
+    text = run("bpftool", "-j", "btf", "dump", "file", str(BPF_DIRECTORY / "mesh_pod.bpf.o"))
+    return {t["id"]: t for t in json.loads(text)["types"]}
+
+
+def _size(types: dict[int, Any], number: int) -> int:
+    found = types[number]
+    if found["kind"] in {"TYPEDEF", "CONST", "VOLATILE"}:
+        return _size(types, found["type_id"])
+    if found["kind"] == "ARRAY":
+        return int(found["nr_elems"]) * _size(types, found["type_id"])
+    return int(found.get("size", 8))
+
+
+def _struct(types: dict[int, Any], name: str) -> dict[str, Any]:
+    (found,) = [t for t in types.values() if t["kind"] == "STRUCT" and t["name"] == name]
+    return found  # type: ignore[no-any-return]
+
+
+def _offset(types: dict[int, Any], struct: str, member: str) -> int:
+    (found,) = [m for m in _struct(types, struct)["members"] if m["name"] == member]
+    return int(found["bits_offset"]) // 8
+
+
+STRUCTS = {
+    "service_key": 12, "service_value": 12, "backend_value": 12, "member_key": 8, "affinity_key": 16,
+    "affinity_value": 16, "ipcache_key": 24, "ipcache_value": 24, "policy_key": 16, "policy_value": 12,
+    "endpoint_value": 44, "conntrack_key": 16, "conntrack_value": 56, "metric_value": 16, "config": 40, "event": 96,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_a_struct_has_the_packed_size_and_no_hole(types: dict[int, Any], name: str) -> None:
+    found, end = _struct(types, name), 0
+    for member in found["members"]:
+        assert member["bits_offset"] == end * 8, f"hole before {member['name']}"
+        end += _size(types, member["type_id"])
+    assert end == found["size"] == STRUCTS[name]
+
+
+# A record in which one field differs from zero, and the C member its bytes must lie in.
+PLACES = [
+    ("service_key", "port", layout.ServiceKey("0.0.0.0", 80, 0)),
+    ("service_key", "slot", layout.ServiceKey("0.0.0.0", 0, 0, 3)),
+    ("service_key", "protocol", layout.ServiceKey("0.0.0.0", 0, 6)),
+    ("service_value", "service_id", layout.ServiceValue(0, 9)),
+    ("service_value", "count", layout.ServiceValue(0, 0, 9)),
+    ("service_value", "flags", layout.ServiceValue(0, 0, 0, 1)),
+    ("backend_value", "state", layout.BackendValue("0.0.0.0", 0, 0, 1)),
+    ("backend_value", "cluster_id", layout.BackendValue("0.0.0.0", 0, 0, 0, 2)),
+    ("ipcache_value", "tunnel", layout.IpcacheValue(0, "1.2.3.4")),
+    ("ipcache_value", "cluster_id", layout.IpcacheValue(0, cluster_id=2)),
+    ("policy_value", "precedence", layout.PolicyValue(False, 9)),
+    ("policy_value", "rule_id", layout.PolicyValue(False, 0, 9)),
+    ("policy_value", "deny", layout.PolicyValue(True, 0)),
+    ("conntrack_value", "nat_port", None),
+]
+
+
+@pytest.mark.parametrize(("struct", "member", "record"), PLACES, ids=lambda v: str(v) if isinstance(v, str) else "")
+def test_a_field_lies_where_c_expects_it(types: dict[int, Any], struct: str, member: str, record: Any) -> None:
+    if record is None:
+        from agent.datapath.flow_layout import ConntrackValue
+
+        record = ConntrackValue(0, 0, 0, 0, nat_port=80)
+    raw = record.pack()
+    used = [i for i, byte in enumerate(raw) if byte]
+    start = _offset(types, struct, member)
+    (width,) = [_size(types, m["type_id"]) for m in _struct(types, struct)["members"] if m["name"] == member]
+    assert used
+    assert start <= used[0]
+    assert used[-1] < start + width
+
+
+def test_the_endpoint_value_lies_where_c_expects_it(types: dict[int, Any]) -> None:
+    raw = layout.EndpointValue(1, 2, 3, 4, 5, *_MACS, "10.0.0.9").pack()
+    assert raw[_offset(types, "endpoint_value", "mac") :][:6].hex(":") == _MACS[0]
+    assert raw[_offset(types, "endpoint_value", "node_mac") :][:6].hex(":") == _MACS[1]
+    assert raw[_offset(types, "endpoint_value", "address") :][:4] == bytes([10, 0, 0, 9])
+
+
+def test_reasons_and_texts_are_those_of_the_header() -> None:
+    header = (BPF_DIRECTORY / "abi.h").read_text()
+    body = re.search(r"enum reason \{(.*?)\};", header, re.DOTALL)
+    assert body
+    numbers = {int(n) for n in re.findall(r"= (\d+),", body[1])}
+    assert numbers == {int(r) for r in Reason}
+    assert all(r.text for r in Reason)
+
+
+def test_event_and_abi_versions_are_those_of_the_header() -> None:
+    header = (BPF_DIRECTORY / "abi.h").read_text()
+    assert f"#define ABI_VERSION {layout.ABI_VERSION}\n" in header
+    assert DatapathEvent(0, *[0] * 11, "0.0.0.0", "0.0.0.0", 0, 0).pack()[8] == 1
+
+
+def test_map_names_and_sizes_are_those_of_the_header() -> None:
+    header = (BPF_DIRECTORY / "maps.h").read_text()
+    declared = {n: eval(size) for n, size in re.findall(r"^MAP\((\w+), .*, (1 << \d+|\d+), \w+\);", header, re.M)}
+    specs = [v for v in vars(spec).values() if isinstance(v, spec.MapSpec)]
+    assert {s.name: s.max_entries for s in specs}.items() <= declared.items()

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every map promises, on the fake and on the kernel."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.datapath.config import NodeConfig
+from agent.datapath.errors import MapError, MapFullError
+from agent.datapath.flow_layout import ConntrackKey, ConntrackValue, MetricKey, MetricValue
+from agent.datapath.layout import (
+    BackendKey,
+    BackendValue,
+    IpcacheKey,
+    IpcacheValue,
+    PolicyKey,
+    PolicyValue,
+    ServiceKey,
+    ServiceValue,
+)
+from agent.datapath.loader import Datapath
+from agent.datapath.maps import Maps
+from agent.datapath.memory import memory_maps
+from tests.packet.datapath_host import bpffs, build_objects, inside, namespace
+
+SIZES = {"mesh_backends": 100_000, "mesh_members": 4, "mesh_ct_tcp": 4096, "mesh_ct_other": 4096}
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Maps]:
+    build_objects()
+    directory: Path = tmp_path_factory.mktemp("contract") / "bpf"
+    with bpffs(directory) as pins, namespace(f"dpt-contract-{os.getpid()}") as name, inside(name):
+        datapath = Datapath(NodeConfig("127.0.0.1", 1, pins / "node", mtu=1450, max_entries=SIZES))
+        try:
+            yield datapath.open()
+        finally:
+            datapath.uninstall()
+
+
+@pytest.fixture(params=["memory", pytest.param("kernel", marks=pytest.mark.root)])
+def maps(request: pytest.FixtureRequest) -> Maps:
+    if request.param == "memory":
+        return memory_maps(SIZES)
+    found: Maps = request.getfixturevalue("kernel")
+    found.services.delete([k for k, _ in found.services.items()])
+    found.backends.delete([k for k, _ in found.backends.items()])
+    found.ipcache.delete([k for k, _ in found.ipcache.items()])
+    found.policy.delete([k for k, _ in found.policy.items()])
+    return found
+
+
+def _backend(number: int) -> tuple[BackendKey, BackendValue]:
+    return BackendKey(number), BackendValue(f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}", 80, 6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4096, 4097, 20_000])
+def test_what_was_written_is_there_and_nothing_else(maps: Maps, count: int) -> None:
+    items = [_backend(n) for n in range(1, count + 1)]
+    maps.backends.update(items)
+    assert dict(maps.backends.items()) == dict(items)
+    assert maps.backends.info().count == count
+    maps.backends.delete([key for key, _ in items[1:]])
+    assert dict(maps.backends.items()) == dict(items[:1])
+
+
+def test_the_last_write_of_a_key_counts(maps: Maps) -> None:
+    key, value = _backend(1)
+    maps.backends.update([(key, value), (key, value._replace(port=81)), (key, value._replace(port=82))])
+    assert maps.backends.get(key) == value._replace(port=82)
+
+
+def test_absent_keys_can_be_deleted_among_present_ones(maps: Maps) -> None:
+    maps.backends.update([_backend(n) for n in (2, 4, 6)])
+    maps.backends.delete([BackendKey(n) for n in range(1, 8)])
+    assert maps.backends.get(BackendKey(4)) is None
+    assert not list(maps.backends.items())
+
+
+def test_a_full_map_says_so_and_how_far_it_got(maps: Maps) -> None:
+    from agent.datapath.layout import MemberKey, MemberValue
+
+    with pytest.raises(MapFullError) as failure:
+        maps.members.update([(MemberKey(1, n), MemberValue()) for n in range(10)])
+    assert failure.value.done == 4
+    assert isinstance(failure.value, MapError)
+    assert {k.backend_id for k, _ in maps.members.items()} == {0, 1, 2, 3}
+    maps.members.delete([MemberKey(1, n) for n in range(10)])
+
+
+def test_a_prefix_map_answers_with_the_longest_prefix(maps: Maps) -> None:
+    maps.ipcache.update(
+        [(IpcacheKey(p), IpcacheValue(n)) for n, p in enumerate(["10.0.0.0/8", "10.2.0.0/16", "10.2.1.4/32"], 1)]
+    )
+    found = [maps.ipcache.get(IpcacheKey(a)) for a in ("10.2.1.4", "10.2.9.9/32", "10.9.9.9/32", "11.0.0.1/32")]
+    assert [v.identity if v else None for v in found] == [3, 2, 1, None]
+    maps.ipcache.delete([IpcacheKey("10.2.0.0/16")])
+    assert maps.ipcache.get(IpcacheKey("10.2.9.9")) == IpcacheValue(1)
+    assert {k.prefix for k, _ in maps.ipcache.items()} == {"10.0.0.0/8", "10.2.1.4/32"}
+
+
+def test_families_do_not_mix(maps: Maps) -> None:
+    maps.ipcache.update([(IpcacheKey("0.0.0.0/0"), IpcacheValue(2)), (IpcacheKey("fd00::/8"), IpcacheValue(3))])
+    assert maps.ipcache.get(IpcacheKey("fd00::1")) == IpcacheValue(3)
+    assert maps.ipcache.get(IpcacheKey("fe80::1")) is None
+
+
+def test_a_policy_entry_covers_its_port_prefix_and_protocol(maps: Maps) -> None:
+    wide, narrow = PolicyValue(False, 1, 10), PolicyValue(True, 255, 11)
+    maps.policy.update([(PolicyKey(7, 1, 42), wide), (PolicyKey(7, 1, 42, 6, 8064, 10), narrow)])
+    full = {8100: narrow, 8128: wide, 8063: wide}
+    assert {p: maps.policy.get(PolicyKey(7, 1, 42, 6, p, 16)) for p in full} == full
+    assert maps.policy.get(PolicyKey(7, 1, 42, 17, 8100, 16)) == wide
+    assert maps.policy.get(PolicyKey(7, 0, 42, 6, 8100, 16)) is None
+    assert dict(maps.policy.items()) == {
+        PolicyKey(7, 1, 42): wide,
+        PolicyKey(7, 1, 42, 6, 8064, 10): narrow,
+    }
+
+
+def test_a_record_that_does_not_fit_writes_nothing(maps: Maps) -> None:
+    with pytest.raises(ValueError, match="port"):
+        maps.services.update([(ServiceKey("10.0.0.1", 70_000, 6), ServiceValue(0, 1))])
+    assert not list(maps.services.items())
+
+
+def test_metrics_are_one_number_over_all_cpus(maps: Maps) -> None:
+    key = MetricKey(133, 1)
+    maps.metrics.update([(key, MetricValue(5, 500))])
+    assert maps.metrics.get(key) == MetricValue(5, 500)
+    assert dict(maps.metrics.items())[key] == MetricValue(5, 500)
+
+
+def test_conntrack_covers_both_maps(maps: Maps) -> None:
+    tcp, udp = (ConntrackKey("10.0.0.1", "10.0.0.2", 1, 2, p, 0) for p in (6, 17))
+    value = ConntrackValue(1, 60, 100, 42)
+    maps.conntrack_tcp.update([(tcp, value)])
+    maps.conntrack_other.update([(udp, value)])
+    assert dict(maps.conntrack()) == {tcp: value, udp: value}
