@@ -188,7 +188,8 @@ class EtcdProcess:
 
     def _command(self) -> Sequence[str]:
         settings, directory = self._settings, self._directory
-        client, peer = f"https://{settings.address}:0", f"http://{settings.address}:0"
+        # the system chooses the port once; a restart keeps it, so that clients find the way back
+        client, peer = f"https://{settings.address}:{self.port}", f"http://{settings.address}:0"
         # setpriv makes the kernel end etcd when we are killed, whatever the way
         guard = ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
         return (

@@ -112,6 +112,7 @@ class Follower:
                     revision, cluster_id = part.revision, part.cluster_id
                     if gate is not None and (gate.cluster_id != cluster_id or gate.revision > revision):
                         raise StoreChanged("the store was replaced before it could be listed")
+                    self._is_standing = True
                     yield Batch(Phase.LISTING, (), revision)
                 elif part.cluster_id != cluster_id:
                     raise StoreChanged("the store was replaced while it was listed")
