@@ -8,9 +8,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from pyroute2 import netns
-
-from lab import cgroup
+from lab import cgroup, netns
 from lab.state import NETNS_ROOT, ROOT, LabState, existing_labs, lab_state
 
 
@@ -62,10 +60,7 @@ def _namespaces(prefix: str) -> list[Path]:
 
 def _remove_namespaces(prefix: str) -> None:
     for path in _namespaces(prefix):
-        with suppress(OSError):
-            netns.remove(path.name)
-        with suppress(FileNotFoundError):
-            path.unlink()
+        netns.remove(path.name)
 
 
 def _remove_root() -> None:

@@ -7,16 +7,25 @@ Left out: session affinity, and NodePort on 127.0.0.1.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
+from lab.devkube.api.cluster import Cluster
+from lab.devkube.api.resource import ResourceKey
+from lab.devkube.api.store import Event
 from lab.netns import command_inside
+from lab.state import LabState
 from lab.topology import ClusterPlan, NodePlan
 
+log = logging.getLogger(__name__)
 TABLE: Final = "kube_proxy"
+WATCHED: Final[tuple[ResourceKey, ...]] = (("", "services"), ("discovery.k8s.io", "endpointslices"))
+RETRY_S: Final = 1.0
 MASQUERADE: Final = "0x4000"
 PROTOCOLS: Final = ("TCP", "UDP")
 SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
@@ -172,3 +181,41 @@ def apply(netns: str, ruleset: str) -> None:
     done = subprocess.run(command, input=ruleset, text=True, capture_output=True, check=False)
     if done.returncode:
         raise OSError(f"nft: {done.stderr.strip()[:256]}")
+
+
+class ProxyLoop:
+    """Keeps the tables of all nodes of a cluster as its Services and EndpointSlices ask for."""
+
+    def __init__(self, cluster: Cluster, plan: ClusterPlan, state: LabState) -> None:
+        self._cluster, self._plan, self._state = cluster, plan, state
+        self._wake = asyncio.Event()
+        self._applied: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Never returns; ends by cancellation, which leaves the tables as they are."""
+        unsubscribe = self._cluster.subscribe(self._note)
+        try:
+            while True:
+                self._wake.clear()
+                try:
+                    await self._apply_changed()
+                except OSError as exc:
+                    log.warning("service rules not applied, retrying", extra={"error": str(exc)})
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                await self._wake.wait()
+        finally:
+            unsubscribe()
+
+    def _note(self, event: Event) -> None:
+        if event.resource.key in WATCHED:
+            self._wake.set()
+
+    async def _apply_changed(self) -> None:
+        services = self._cluster.list("services")
+        slices = self._cluster.list("endpointslices", "discovery.k8s.io")
+        for node in self._plan.nodes:
+            ruleset = render(frontends(services, slices, node.name), self._plan, node)
+            if self._applied.get(node.name) != ruleset:
+                await asyncio.to_thread(apply, self._state.node(node.name).netns, ruleset)
+                self._applied[node.name] = ruleset

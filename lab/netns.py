@@ -6,10 +6,13 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+from pyroute2 import IPRoute
 
 from lab.state import netns_path
 
@@ -39,6 +42,39 @@ def inside(name: str) -> Iterator[None]:
             _setns(own)
     finally:
         os.close(own)
+
+
+def create(name: str) -> None:
+    """The named namespace exists. Raises: CalledProcessError if it did already."""
+    # not pyroute2's way, which forks this process with all its signal handlers
+    subprocess.run(["ip", "netns", "add", name], check=True, capture_output=True)
+
+
+def remove(name: str) -> None:
+    """The named namespace is gone; absent is success."""
+    subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+    netns_path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def links_of(name: str) -> Iterator[IPRoute]:
+    """Netlink to the named namespace; the calling thread stays where it is."""
+    with inside(name):
+        handle = IPRoute()
+    try:
+        yield handle
+    finally:
+        handle.close()
+
+
+@contextmanager
+def descriptor_of(name: str) -> Iterator[int]:
+    """An open file descriptor that stands for the namespace."""
+    descriptor = os.open(netns_path(name), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def socket_inside(name: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:

@@ -11,9 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from pyroute2 import NetNS, netns
+from pyroute2 import IPRoute
 
-from lab.netns import write_sysctls
+from lab import netns
+from lab.netns import descriptor_of, links_of, write_sysctls
 from lab.state import LabState
 from lab.topology import (
     POD_GATEWAY,
@@ -56,7 +57,7 @@ def build_underlay(state: LabState, clusters: Iterable[ClusterPlan]) -> None:
     """Every node is a namespace with eth0 on one bridge, and routes to the pods of its own cluster only."""
     netns.create(state.underlay)
     write_sysctls(state.underlay, NODE_SYSCTLS[1:])
-    with NetNS(state.underlay) as underlay:
+    with links_of(state.underlay) as underlay:
         _link(underlay, BRIDGE, kind="bridge", mtu=UNDERLAY_MTU)
         bridge = _index(underlay, BRIDGE)
         underlay.link("set", index=bridge, state="up")
@@ -67,14 +68,15 @@ def build_underlay(state: LabState, clusters: Iterable[ClusterPlan]) -> None:
 
 
 def _build_node(
-    state: LabState, underlay: NetNS, bridge: int, port: str, node: NodePlan, neighbours: tuple[NodePlan, ...]
+    state: LabState, underlay: IPRoute, bridge: int, port: str, node: NodePlan, neighbours: tuple[NodePlan, ...]
 ) -> None:
     name = state.node(node.name).netns
     netns.create(name)
     write_sysctls(name, NODE_SYSCTLS)
-    _link(underlay, port, kind="veth", mtu=UNDERLAY_MTU, peer={"ifname": NODE_DEVICE, "net_ns_fd": name})
+    with descriptor_of(name) as inside:
+        _link(underlay, port, kind="veth", mtu=UNDERLAY_MTU, peer={"ifname": NODE_DEVICE, "net_ns_fd": inside})
     underlay.link("set", index=_index(underlay, port), state="up", master=bridge)
-    with NetNS(name) as inner:
+    with links_of(name) as inner:
         inner.link("set", index=_index(inner, "lo"), state="up")
         device = _index(inner, NODE_DEVICE)
         inner.link("set", index=device, state="up", mtu=UNDERLAY_MTU)
@@ -92,16 +94,16 @@ def attach_pod(node_netns: str, pod_netns: str, address: str, node_address: str)
     pod_mac, node_mac = f"02:cd:0a:{third:02x}:{fourth:02x}:01", f"02:cd:0a:{third:02x}:{fourth:02x}:02"
     netns.create(pod_netns)
     write_sysctls(pod_netns, POD_SYSCTLS)
-    with NetNS(node_netns) as node:
+    with links_of(node_netns) as node, descriptor_of(pod_netns) as inner:
         with suppress(IndexError):
             node.link("del", index=_index(node, device))
-        peer = {"ifname": NODE_DEVICE, "net_ns_fd": pod_netns, "address": pod_mac, "mtu": POD_MTU}
+        peer = {"ifname": NODE_DEVICE, "net_ns_fd": inner, "address": pod_mac, "mtu": POD_MTU}
         _link(node, device, kind="veth", address=node_mac, mtu=POD_MTU, peer=peer)
         host = _index(node, device)
         node.link("set", index=host, state="up")
         node.route("add", dst=f"{address}/32", oif=host, scope=SCOPE_LINK, prefsrc=node_address)
         node.neigh("replace", dst=address, lladdr=pod_mac, ifindex=host, state=NEIGHBOUR_PERMANENT)
-    with NetNS(pod_netns) as pod:
+    with links_of(pod_netns) as pod:
         pod.link("set", index=_index(pod, "lo"), state="up")
         eth0 = _index(pod, NODE_DEVICE)
         pod.link("set", index=eth0, state="up")
@@ -114,16 +116,15 @@ def attach_pod(node_netns: str, pod_netns: str, address: str, node_address: str)
 
 def detach_pod(node_netns: str, link: PodLink) -> None:
     """The pod's interfaces and namespace are gone; absent is success."""
-    with NetNS(node_netns) as node, suppress(IndexError):
+    with links_of(node_netns) as node, suppress(IndexError):
         node.link("del", index=_index(node, link.device))
-    with suppress(FileNotFoundError):
-        netns.remove(link.netns)
+    netns.remove(link.netns)
 
 
-def _link(handle: NetNS, ifname: str, **options: object) -> None:
+def _link(handle: IPRoute, ifname: str, **options: object) -> None:
     handle.link("add", ifname=ifname, **options)
 
 
-def _index(handle: NetNS, ifname: str) -> int:
+def _index(handle: IPRoute, ifname: str) -> int:
     found: list[int] = list(handle.link_lookup(ifname=ifname))
     return found[0]

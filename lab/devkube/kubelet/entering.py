@@ -161,7 +161,7 @@ async def _read_terminal(descriptor: int) -> bytes:
             return os.read(descriptor, CHUNK)
         except BlockingIOError:
             readable: asyncio.Future[None] = loop.create_future()
-            loop.add_reader(descriptor, lambda: readable.done() or readable.set_result(None))
+            loop.add_reader(descriptor, _settle, readable)
             try:
                 await readable
             finally:
@@ -179,10 +179,15 @@ async def _write_all(descriptor: int, data: bytes) -> None:
             data = data[os.write(descriptor, data) :]
         except BlockingIOError:
             writable: asyncio.Future[None] = loop.create_future()
-            loop.add_writer(descriptor, lambda: writable.done() or writable.set_result(None))
+            loop.add_writer(descriptor, _settle, writable)
             try:
                 await writable
             finally:
                 loop.remove_writer(descriptor)
         except OSError:
             return
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m lab`, which is also `clustermesh lab`: a mesh on this machine, by hand."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from lab import cleanup, faults, mesh
+from lab.state import DEFAULT_NAME, LabNameError, LabState, lab_state
+from lab.topology import CLUSTERS, node_named
+
+app = typer.Typer(
+    name="lab",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Two connected Kubernetes clusters on this machine: nodes are network namespaces, pods are processes.",
+)
+Name = Annotated[str, typer.Option("--name", help="which lab; two labs with different names run side by side")]
+
+
+def main() -> None:
+    if os.geteuid() != 0:
+        sys.exit("error: a lab needs root, for network namespaces and BPF")
+    try:
+        app()
+    except (mesh.LabError, LabNameError, faults.UnknownPlaceError, OSError) as exc:
+        sys.exit(f"error: {exc}")
+
+
+@app.command()
+def up(name: Name = DEFAULT_NAME) -> None:
+    """Bring the lab up (nothing happens if it is) and say how to use it."""
+    state = lab_state(name)
+    before_s = time.monotonic()
+    mesh.up(state)
+    print(f"lab {name!r} is up after {time.monotonic() - before_s:.1f} s: {', '.join(c.context for c in CLUSTERS)}")
+    for line in mesh.export_lines(state):
+        print(f"  {line}")
+
+
+@app.command()
+def down(name: Name = DEFAULT_NAME) -> None:
+    """Remove the lab: its processes, namespaces, mounts, maps and files."""
+    cleanup.remove_lab(lab_state(name))
+    print(f"lab {name!r} is gone")
+
+
+@app.command()
+def clean() -> None:
+    """Remove every lab on this machine, by name, whatever state it is in."""
+    names = cleanup.remove_all_labs()
+    print(f"removed: {', '.join(names)}" if names else "there was no lab")
+
+
+@app.command()
+def status(name: Name = DEFAULT_NAME) -> None:
+    """Show whether the lab runs, and which cuts are in force; fails if it does not run."""
+    state = lab_state(name)
+    for cluster in mesh.status(state):
+        word = "ready" if cluster.ready else "starting"
+        print(f"{cluster.name}: {word if cluster.running else 'down'}, {cluster.processes} processes in pods")
+    for first, second in faults.cuts(state):
+        print(f"cut: {first} -> {second}")
+    for line in mesh.export_lines(state):
+        print(f"  {line}")
+    raise typer.Exit(0 if mesh.is_running(state) else 1)
+
+
+@app.command()
+def cut(
+    first: Annotated[str, typer.Argument(help="a cluster or a node")],
+    second: Annotated[str, typer.Argument(help="a cluster or a node; everybody else if absent")] = "",
+    name: Name = DEFAULT_NAME,
+) -> None:
+    """Drop everything on the underlay between two places."""
+    pairs = faults.cut(_running(name), first, second or None)
+    print(f"{len(pairs)} address pairs are cut")
+
+
+@app.command()
+def heal(
+    first: Annotated[str, typer.Argument(help="a cluster or a node; without any, every cut is undone")] = "",
+    second: Annotated[str, typer.Argument(help="a cluster or a node; everybody else if absent")] = "",
+    name: Name = DEFAULT_NAME,
+) -> None:
+    """Undo cuts."""
+    state = _running(name)
+    faults.heal(state, first or None, second or None)
+    print(f"{len(faults.cuts(state))} address pairs are cut")
+
+
+@app.command("exec", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def exec_(context: typer.Context, node: str, name: Name = DEFAULT_NAME) -> None:
+    """Run a command on a node: lab exec koornacht-worker -- ip addr."""
+    try:
+        plan = node_named(node)
+    except KeyError as exc:
+        sys.exit(f"error: {exc.args[0]}")
+    command = context.args or ["/bin/sh"]
+    argv = mesh.node_command(_running(name).node(plan.name), command)
+    os.execvp(argv[0], argv)  # noqa: S606
+
+
+def _running(name: str) -> LabState:
+    state = lab_state(name)
+    if not mesh.is_running(state):
+        raise mesh.LabError(f"lab {name!r} is not up: lab up --name {name}")
+    return state

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole lab: brought up from nothing, looked at, entered. `cleanup` is the way back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from lab import cgroup
+from lab.access import merge_kubeconfigs
+from lab.cleanup import remove_lab
+from lab.images.table import REPOSITORY
+from lab.netns import command_inside
+from lab.network import build_underlay
+from lab.state import LabState, NodeState
+from lab.topology import CLUSTERS, NODES, ClusterPlan
+
+READY_LIMIT_S: Final = 60.0
+POLL_S: Final = 0.05
+ENTER: Final = 'mount -t sysfs sysfs /sys && mount --bind "$1" /sys/fs/bpf && shift && exec "$@"'
+
+
+class LabError(Exception):
+    """The lab is not what the command needs; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """One cluster of a lab. Units: processes counts the daemon's pods and everything in them."""
+
+    name: str
+    running: bool
+    ready: bool
+    processes: int
+
+
+def up(state: LabState) -> None:
+    """The lab exists and both clusters' DNS answers. Raises: LabError with the end of a log if one does not come up."""
+    if is_running(state):
+        return
+    remove_lab(state)
+    try:
+        _prepare(state)
+        build_underlay(state, CLUSTERS)
+        daemons = {plan.name: _start_daemon(state, plan) for plan in CLUSTERS}
+        _wait_ready(state, daemons)
+    except BaseException:
+        remove_lab(state)
+        raise
+    merge_kubeconfigs(state.kubeconfig("global"), [state.kubeconfig(plan.name) for plan in CLUSTERS])
+
+
+def status(state: LabState) -> list[ClusterStatus]:
+    """What there is of each cluster."""
+    return [_cluster_status(state, plan) for plan in CLUSTERS]
+
+
+def is_running(state: LabState) -> bool:
+    return all(cluster.running and cluster.ready for cluster in status(state))
+
+
+def export_lines(state: LabState) -> list[str]:
+    """What to type in each of the walkthrough's three tabs."""
+    names = (*(plan.name for plan in CLUSTERS), "global")
+    return [f"export KUBECONFIG={state.kubeconfig(name)}" for name in names]
+
+
+def node_command(node: NodeState, command: Sequence[str]) -> list[str]:
+    """The command as it would run on the node: its network, its bpffs at /sys/fs/bpf."""
+    mounts = ["unshare", "--mount", "--propagation", "private", "--"]
+    return command_inside(node.netns, [*mounts, "/bin/sh", "-c", ENTER, "sh", str(node.bpffs), *command])
+
+
+def _prepare(state: LabState) -> None:
+    cgroup.ensure_mounted(state.cgroup_mount)
+    state.directory.mkdir(parents=True)
+    # a file system of its own: pods are layered over the machine's root and may not write below it
+    _mount("tmpfs", state.directory)
+    for plan in NODES:
+        node = state.node(plan.name)
+        for directory in (node.bpffs, node.root, node.pods):
+            directory.mkdir(parents=True)
+        _mount("bpf", node.bpffs)
+        cgroup.ensure(node.cgroup)
+
+
+def _mount(kind: str, where: object) -> None:
+    subprocess.run(["mount", "-t", kind, "clustermesh-lab", str(where)], check=True)
+
+
+def _start_daemon(state: LabState, plan: ClusterPlan) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "lab.daemon", "--name", state.name, "--cluster", plan.name]
+    with state.daemon_log(plan.name).open("ab") as log:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd="/", start_new_session=True
+        )
+
+
+def _wait_ready(state: LabState, daemons: dict[str, subprocess.Popen[bytes]]) -> None:
+    limit = time.monotonic() + READY_LIMIT_S
+    waiting = set(daemons)
+    while waiting:
+        for name in sorted(waiting):
+            if state.daemon_ready(name).exists():
+                waiting.discard(name)
+            elif daemons[name].poll() is not None:
+                raise LabError(f"cluster {name} ended while it was starting:\n{_log_end(state, name)}")
+        if waiting and time.monotonic() > limit:
+            name = sorted(waiting)[0]
+            raise LabError(f"cluster {name} is not ready after {READY_LIMIT_S:g} s:\n{_log_end(state, name)}")
+        time.sleep(POLL_S)
+
+
+def _log_end(state: LabState, name: str, lines: int = 15) -> str:
+    path = state.daemon_log(name)
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(no log)"
+
+
+def _cluster_status(state: LabState, plan: ClusterPlan) -> ClusterStatus:
+    daemon = cgroup.processes(state.cgroup / f"daemon-{plan.name}")
+    pods = sum(len(cgroup.processes(state.node(node.name).cgroup)) for node in plan.nodes)
+    return ClusterStatus(plan.name, bool(daemon), state.daemon_ready(plan.name).exists(), pods)
