@@ -47,7 +47,7 @@ def cluster_config(settings: Settings) -> ClusterConfig:
         synced_canaries=True,
         max_connected_clusters=settings.max_connected_clusters,
         service_exports_enabled=settings.mcs_api,
-        endpoint_slices_export_mode=settings.service_export_mode,
+        endpoint_slices_export_mode=settings.service_export_mode.value,
     )
 
 

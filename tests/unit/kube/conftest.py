@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from kube_recorder import Recorder, kubeconfig
-from kube_script import ScriptedServer
 
 from kube.client import KubeClient
 from kube.config import load_client
+from tests.unit.kube.kube_recorder import Recorder, kubeconfig
+from tests.unit.kube.kube_script import ScriptedServer
 
 
 @pytest.fixture

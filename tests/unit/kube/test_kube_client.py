@@ -9,9 +9,6 @@ from pathlib import Path
 
 import orjson
 import pytest
-from kube_recorder import kubeconfig
-from kube_script import ScriptedServer, document, listing, service, status
-from meshkit.errors import PermanentError, TransientError
 
 from kube.client import KubeClient, in_thread
 from kube.config import list_contexts, load_client
@@ -39,6 +36,9 @@ from kube.resource import (
     Resource,
     from_manifest,
 )
+from meshkit.errors import PermanentError, TransientError
+from tests.unit.kube.kube_recorder import kubeconfig
+from tests.unit.kube.kube_script import ScriptedServer, document, listing, service, status
 
 
 def test_a_get_carries_the_token_and_absent_is_none(server: ScriptedServer, client: KubeClient) -> None:

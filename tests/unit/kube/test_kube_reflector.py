@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kube_recorder import FAST, Recorder
-from kube_script import ScriptedServer, bookmark, event, failure, listing, service, status, watch
 
 from kube.client import KubeClient
 from kube.reflector import Reflector, Timing
 from kube.resource import SERVICE_EXPORTS, SERVICES
+from tests.unit.kube.kube_recorder import FAST, Recorder
+from tests.unit.kube.kube_script import ScriptedServer, bookmark, event, failure, listing, service, status, watch
 
 Make = Callable[..., Recorder]
 

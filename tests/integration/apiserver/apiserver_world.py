@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One cluster with everything real but its workloads: the embedded Kubernetes API, etcd, the facade, certificates."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from certs import profile
+from certs.authority import Authority
+from clustermesh_apiserver.app import Apiserver
+from clustermesh_apiserver.settings import Settings
+from kube.client import KubeClient, in_thread
+from kube.config import load_client
+from kvstore.etcd import EtcdBackend
+from kvstore.options import Options, Tls
+from lab.devkube.api.accounts import ADMIN
+from lab.devkube.api.cluster import Cluster
+from lab.devkube.api.server import ApiServer, ServerOptions
+from tests.integration.devkube.fake_workloads import FakeRuntime
+
+REPOSITORY = Path(__file__).parents[3]
+TOKEN = "apiserver-test"
+OWN, PEER = "koornacht", "tion"
+
+
+@contextlib.asynccontextmanager
+async def serve_kubernetes(folder: Path) -> AsyncIterator[tuple[Cluster, KubeClient]]:
+    """An empty cluster with the product's CRDs, and a client for it."""
+    cluster = Cluster("172.20.1.0/24")
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = ApiServer(cluster, FakeRuntime(), ServerOptions({TOKEN: ADMIN}))
+    kubeconfig = folder / "kubeconfig"
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    kubeconfig.write_text(
+        yaml.safe_dump(
+            {
+                "clusters": [{"name": "c", "cluster": {"server": url}}],
+                "users": [{"name": "u", "user": {"token": TOKEN}}],
+                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+                "current-context": "c",
+            }
+        )
+    )
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(server.serve([listener]))
+        client = await in_thread(load_client, str(kubeconfig))
+        for path in sorted((REPOSITORY / "deploy/crds").glob("*.yaml")):
+            for manifest in yaml.safe_load_all(path.read_text()):
+                await in_thread(client.apply_manifest, manifest)
+        try:
+            yield cluster, client
+        finally:
+            server.stop()
+            await serving
+
+
+@dataclass
+class Pki:
+    """Our authority and a peer's, and the directories of a pod."""
+
+    folder: Path
+    own: Authority = field(default_factory=lambda: Authority.create("own", time.time(), 10))
+    peer: Authority = field(default_factory=lambda: Authority.create("peer", time.time(), 10))
+
+    def __post_init__(self) -> None:
+        for name in ("server", "bundle", "users"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self.write_server()
+        (self.folder / "bundle" / f"{PEER}.crt").write_bytes(self.peer.certificate_pem)
+        self.write_users(f"remote-{PEER}")
+
+    def write_server(self) -> None:
+        made = self.own.issue(profile.server(OWN, "kube-system"), time.time())
+        for name, content in (
+            ("tls.crt", made.cert_pem),
+            ("tls.key", made.key_pem),
+            ("ca.crt", self.own.certificate_pem),
+        ):
+            path = self.folder / "server" / f".{name}"
+            path.write_bytes(content)
+            path.rename(self.folder / "server" / name)
+
+    def write_users(self, *names: str) -> None:
+        text = yaml.safe_dump({"users": [{"name": name, "role": "remote"} for name in names]})
+        path = self.folder / "users" / ".users"
+        path.write_text(text)
+        path.rename(self.folder / "users" / "users.yaml")
+
+    def tls(self, authority: Authority, who: profile.Profile) -> Tls:
+        made = authority.issue(who, time.time())
+        return Tls(self.own.certificate_pem, made.cert_pem, made.key_pem, f"{OWN}.mesh.cilium.io")
+
+    def peer_tls(self) -> Tls:
+        return self.tls(self.peer, profile.remote(PEER))
+
+    def local_tls(self) -> Tls:
+        return self.tls(self.own, profile.local(OWN))
+
+
+def settings(folder: Path, **changes: Any) -> Settings:
+    values: dict[str, Any] = {
+        "cluster_name": OWN,
+        "cluster_id": 1,
+        "data_dir": folder / "data",
+        "server_cert_dir": folder / "server",
+        "ca_bundle_dir": folder / "bundle",
+        "users_file": folder / "users" / "users.yaml",
+        "listen_address": "127.0.0.1",
+        "listen_port": 0,
+        "status_address": "127.0.0.1",
+        "status_port": 0,
+        **changes,
+    }
+    return Settings(**values)
+
+
+@contextlib.asynccontextmanager
+async def run_apiserver(client: KubeClient, chosen: Settings, *, ready: bool = True) -> AsyncIterator[Apiserver]:
+    """The program in this process, ready unless told otherwise."""
+    apiserver = Apiserver(chosen, client)
+    task = asyncio.create_task(apiserver.run())
+    try:
+        if ready:
+            await until(lambda: is_ready(apiserver) or task.done(), limit_s=20, why=lambda: state(apiserver))
+            if task.done():
+                task.result()
+        yield apiserver
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def is_ready(apiserver: Apiserver) -> bool:
+    publisher = apiserver.publisher
+    return publisher is not None and publisher.is_synced and apiserver.front.facade is not None
+
+
+def state(apiserver: Apiserver) -> str:
+    stores = apiserver.publisher.stores if apiserver.publisher else {}
+    return f"{apiserver.front.problems} { {k.value: (s.synced.is_set(), s.pending, s.last_error) for k, s in stores.items()} }"
+
+
+@contextlib.asynccontextmanager
+async def connect(apiserver: Apiserver, tls: Tls) -> AsyncIterator[EtcdBackend]:
+    """A client of the facade."""
+    backend = EtcdBackend([f"127.0.0.1:{apiserver.front.port}"], tls, Options(call_timeout_s=3.0))
+    try:
+        yield backend
+    finally:
+        await backend.close()
+
+
+async def until(holds: Callable[[], bool], *, limit_s: float = 10, why: Callable[[], object] = lambda: "") -> None:
+    """Fails with `why` if it does not hold in time."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + limit_s
+    while not holds():
+        assert loop.time() < deadline, f"does not hold after {limit_s} s: {why()}"
+        await asyncio.sleep(0.005)
+
+
+async def eventually(ask: Callable[[], Awaitable[Any]], expected: Any, *, limit_s: float = 10) -> None:
+    """The answer becomes what is expected; fails with the last one."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + limit_s
+    while (answer := await ask()) != expected:
+        assert loop.time() < deadline, f"after {limit_s} s still {answer!r}, expected {expected!r}"
+        await asyncio.sleep(0.005)
+
+
+async def all_keys(backend: EtcdBackend, prefix: bytes) -> dict[bytes, bytes]:
+    return {entry.key: entry.value async for page in backend.list(prefix) for entry in page.entries}
