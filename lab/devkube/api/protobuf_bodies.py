@@ -19,6 +19,7 @@ PROTOBUF_TYPE = "application/vnd.kubernetes.protobuf"
 _MAGIC = b"k8s\0"
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _STRING_VALUE = 1
+_IGNORED = "what clients send but do not decide"
 
 
 class Wire(StrEnum):
@@ -62,15 +63,14 @@ def _many(name: str, message: str) -> _Field:
 
 
 _META = {1: _one("metadata", "ObjectMeta")}
-_WORKLOAD = _META | {3: _one("status", "Empty")}
+_WORKLOAD = _META | {3: _one("status", _IGNORED)}
 
 _MESSAGES: dict[str, dict[int, _Field]] = {
-    "Empty": {},
     "ObjectMeta": {
         1: _text("name"), 2: _text("generateName"), 3: _text("namespace"), 5: _text("uid"), 6: _text("resourceVersion"),
         11: _pairs("labels"), 12: _pairs("annotations"), 14: _texts("finalizers"),
     },
-    "Namespace": _META | {2: _one("spec", "NamespaceSpec"), 3: _one("status", "Empty")},
+    "Namespace": _META | {2: _one("spec", "NamespaceSpec"), 3: _one("status", _IGNORED)},
     "NamespaceSpec": {1: _texts("finalizers")},
     "ConfigMap": _META | {
         2: _pairs("data"), 3: _pairs("binaryData", Wire.BASE64), 4: _Field("immutable", Wire.FLAG_POINTER),
@@ -138,7 +138,7 @@ _MESSAGES: dict[str, dict[int, _Field]] = {
         1: _Field("minAvailable", Wire.INT_OR_STRING), 2: _one("selector", "LabelSelector"),
         3: _Field("maxUnavailable", Wire.INT_OR_STRING),
     },
-    "SelfSubjectReview": _META | {2: _one("status", "Empty")},
+    "SelfSubjectReview": _META | {2: _one("status", _IGNORED)},
     "SelfSubjectAccessReview": _WORKLOAD | {2: _one("spec", "AccessReviewSpec")},
     "SelfSubjectRulesReview": _WORKLOAD | {2: _one("spec", "RulesReviewSpec")},
     "AccessReviewSpec": {
@@ -180,6 +180,8 @@ def decode_body(body: bytes) -> Obj:
 
 
 def _message(name: str, data: bytes, kind: str) -> Obj:
+    if name == _IGNORED:
+        return {}
     known = _MESSAGES.get(name)
     if known is None:
         raise _unreadable(kind, name)

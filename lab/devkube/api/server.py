@@ -109,6 +109,9 @@ class ApiServer:
         """
         if sockets is None and not ipaddress.ip_address(host).is_loopback:
             raise ValueError(f"refusing to listen on {host}: hand over a socket to expose a development server")
+        for one in sockets or ():
+            # asyncio does it for sockets of its own making only; without it small answers wait 40 ms for an ACK
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server = _Server(self._config(tls, host, port))
         running = asyncio.create_task(server.serve(list(sockets) if sockets is not None else None), name="api server")
         stopping = asyncio.create_task(self._stop.wait(), name="api server stop")
