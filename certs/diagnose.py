@@ -145,7 +145,9 @@ async def _shake_hands(host: str, port: int, server_name: str, context: ssl.SSLC
         # in TLS 1.3 a refused client certificate shows only on the first read; an HTTP/2 server speaks first
         first = await reader.read(1)
         if not first:
-            return Finding(Problem.CLOSED, "closed after the handshake", ADVICE[Problem.CLOSED], server)
+            # gRPC closes without an alert when it does not like the client's certificate
+            text = "closed as soon as our certificate was shown"
+            return Finding(Problem.CLIENT_REJECTED, text, ADVICE[Problem.CLIENT_REJECTED], server)
         return Finding(Problem.NONE, server=server)
     finally:
         writer.transport.abort()

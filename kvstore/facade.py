@@ -241,8 +241,7 @@ class ReadOnlyFacade:
                 self._limits.streams_per_connection + self._limits.ranges_per_connection * 16,
             ),
             # etcd allows a ping every 5 s; gRPC's own default would end clients that ping every 15 s
-            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", int(self._limits.ping_interval_s * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 20_000),

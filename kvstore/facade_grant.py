@@ -49,6 +49,7 @@ class Limits:
     linger_s: float = 60.0
     progress_s: float = 600.0
     outage_s: float = 10.0
+    ping_interval_s: float = 5.0
 
 
 def _is_under(prefix: bytes, key: bytes, range_end: bytes) -> bool:

@@ -49,11 +49,9 @@ class Watcher:
         hub = self.hub
         while hub is not None and self.cursor < hub.end:
             records = hub.read(self.cursor)
-            since, self.cursor, self.next_revision = (
-                self.next_revision,
-                self.cursor + len(records),
-                records[-1].last + 1,
-            )
+            since, last = self.next_revision, records[-1].last
+            self.cursor += len(records)
+            self.next_revision = max(since, last + 1)
             if not self._hidden and records[0].first >= since:
                 return b"".join(record.raw for record in records) + self._suffix
             message = self._filtered(records, since)
