@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from sys import intern
 from typing import Annotated, Final
 
 import msgspec
@@ -112,12 +113,13 @@ def decode(key_suffix: str, value: bytes, *, identities: IdentityRange) -> IpRec
     return IpRecord(
         prefix=prefix,
         identity=NumericIdentity(identity),
-        host_ip=host_ip,
+        # the same few texts in very many records: kept once
+        host_ip=intern(host_ip),
         encryption_key=wire.key,
         metadata=wire.metadata,
-        namespace=wire.namespace or "",
+        namespace=intern(wire.namespace or ""),
         pod=wire.pod or "",
-        service_account=wire.service_account or "",
+        service_account=intern(wire.service_account or ""),
         named_ports=tuple(wire.named_ports) if wire.named_ports else (),
     )
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from meshmodel.errors import ModelError
@@ -19,6 +20,7 @@ K8S: Final = "k8s"
 ANY: Final = "any"
 RESERVED: Final = "reserved"
 CIDR: Final = "cidr"
+_order: Final = itemgetter(1, 0)
 MAXIMUM_LABELS: Final = 4096
 SHARED_LENGTH: Final = 256
 
@@ -155,7 +157,3 @@ def is_identity_relevant(key: str) -> bool:
         return True
     included = max((len(prefix) for prefix in _INCLUDED if key.startswith(prefix)), default=0)
     return included > ignored
-
-
-def _order(label: Label) -> tuple[str, str]:
-    return label.key, label.source

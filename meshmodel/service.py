@@ -8,6 +8,7 @@ what keeps 100,000 services small.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from sys import intern
 from typing import Annotated, Final
 
 import msgspec
@@ -132,16 +133,17 @@ def decode(key_suffix: str, value: bytes, *, cluster: str, cluster_id: int) -> C
         raise RecordError(key_suffix, "bad-protocol", str(exc)) from None
     except ValueError as exc:
         raise RecordError(key_suffix, "bad-address", str(exc)) from None
+    labels = wire.labels or _NOTHING
     return ClusterService(
         cluster=ClusterName(cluster),
         cluster_id=ClusterId(cluster_id),
-        name=ServiceName(wire.namespace, wire.name),
+        name=ServiceName(intern(wire.namespace), wire.name),
         frontends=frontends,
         backends=backends,
         hostnames=hostnames,
         zones=zones,
-        labels=wire.labels or _NOTHING,
-        selector=wire.selector or _NOTHING,
+        labels=labels,
+        selector=labels if wire.selector == labels else wire.selector or _NOTHING,
         include_external=wire.include_external,
         shared=wire.shared,
     )

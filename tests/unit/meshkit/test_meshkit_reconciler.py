@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import pytest
+
+from meshkit import table as table_module
+from meshkit.clock import ManualClock, settle
+from meshkit.reconciler import Reconciler
+from meshkit.table import Database, Table
+
+
+class Row(NamedTuple):
+    name: str
+    value: int
+
+
+class FakeTarget:
+    """A target that remembers what it holds and fails where it is told to."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, int] = {}
+        self.failing: set[str] = set()
+        self.is_down = False
+        self.is_prune_down = False
+        self.calls: list[str] = []
+
+    def update(self, rows: Sequence[Row]) -> Mapping[str, Exception]:
+        self._enter("update", rows)
+        self.held |= {r.name: r.value for r in rows if r.name not in self.failing}
+        return {r.name: OSError("full") for r in rows if r.name in self.failing}
+
+    def delete(self, rows: Sequence[Row]) -> Mapping[str, Exception]:
+        self._enter("delete", rows)
+        for row in rows:
+            if row.name not in self.failing:
+                self.held.pop(row.name, None)
+        return {r.name: OSError("busy") for r in rows if r.name in self.failing}
+
+    def prune(self, rows: Iterable[Row]) -> None:
+        self._enter("prune", [])
+        if self.is_prune_down:
+            raise OSError("prune refused")
+        wanted = {r.name for r in rows}
+        self.held = {name: value for name, value in self.held.items() if name in wanted}
+
+    def _enter(self, verb: str, rows: Sequence[Row]) -> None:
+        self.calls.append(f"{verb} {','.join(r.name for r in rows)}".strip())
+        if self.is_down:
+            raise OSError("target is down")
+
+
+class World:
+    def __init__(self, round_size: int = 10, prune_interval_s: float | None = None) -> None:
+        self.db = Database()
+        self.table: Table[str, Row] = Table(self.db, "rows", key=lambda r: r.name)
+        self.target = FakeTarget()
+        self.clock = ManualClock()
+        self.reconciler: Reconciler[str, Row] = Reconciler(
+            self.table,
+            self.target,
+            clock=self.clock,
+            round_size=round_size,
+            prune_interval_s=prune_interval_s,
+            rng=random.Random(7),
+        )
+
+    def put(self, **rows: int) -> None:
+        with self.db.write():
+            for name, value in rows.items():
+                self.table.put(Row(name, value))
+
+    def delete(self, *names: str) -> None:
+        with self.db.write():
+            for name in names:
+                self.table.delete(name)
+
+
+def test_changed_rows_are_written_once_in_their_latest_form() -> None:
+    world = World()
+    world.put(a=1)
+    world.put(a=2, b=1)
+    outcome = world.reconciler.run_once(0.0)
+    assert (outcome.done, outcome.failed, outcome.wake_at) == (2, 0, None)
+    assert world.target.held == {"a": 2, "b": 1}
+    assert world.target.calls[0] == "update a,b"
+
+
+def test_a_round_is_bounded_and_the_rest_is_due_at_once() -> None:
+    world = World(round_size=3)
+    world.put(**{f"r{n}": n for n in range(7)})
+    assert world.reconciler.run_once(5.0).wake_at == 5.0
+    assert len(world.target.held) == 3
+    world.delete("r6")
+    world.reconciler.run_once(5.0)
+    assert world.reconciler.run_once(5.0).wake_at is None
+    assert sorted(world.target.held) == [f"r{n}" for n in range(6)]
+
+
+def test_deletions_come_before_updates_and_absent_rows_are_no_failure() -> None:
+    world = World()
+    world.put(a=1)
+    world.reconciler.run_once(0.0)
+    world.target.calls.clear()
+    world.target.held.clear()
+    world.put(b=1)
+    world.delete("a")
+    assert world.reconciler.run_once(0.0).failed == 0
+    assert world.target.calls == ["delete a", "update b"]
+
+
+def test_a_failed_row_is_retried_with_backoff_and_holds_nobody_up() -> None:
+    world = World()
+    world.target.failing = {"bad"}
+    world.put(bad=1, good=1)
+    outcome = world.reconciler.run_once(0.0)
+    assert (outcome.done, outcome.failed) == (1, 1)
+    assert world.target.held == {"good": 1}
+    assert outcome.wake_at is not None
+    assert 0.05 <= outcome.wake_at <= 0.1
+    assert world.reconciler.run_once(outcome.wake_at - 0.01).failed == 0  # not due yet
+    again = world.reconciler.run_once(outcome.wake_at)
+    assert again.wake_at is not None
+    assert 0.1 <= again.wake_at - outcome.wake_at <= 0.2
+    world.target.failing = set()
+    assert world.reconciler.run_once(again.wake_at).done == 1
+    assert world.reconciler.status().is_settled
+    assert world.target.held == {"good": 1, "bad": 1}
+
+
+def test_a_retry_writes_the_row_as_it_is_by_then() -> None:
+    world = World()
+    world.target.failing = {"a"}
+    world.put(a=1)
+    world.reconciler.run_once(0.0)
+    world.target.failing = set()
+    world.put(a=2)
+    world.reconciler.run_once(0.0)
+    assert world.target.held == {"a": 2}
+    assert world.reconciler.run_once(60.0) == (None, 0, 0)
+
+
+def test_a_failed_deletion_is_retried_until_the_row_is_gone_or_back() -> None:
+    world = World()
+    world.put(a=1, b=1)
+    world.reconciler.run_once(0.0)
+    world.target.failing = {"a", "b"}
+    world.delete("a", "b")
+    assert world.reconciler.run_once(0.0).failed == 2
+    world.target.failing = set()
+    world.put(b=2)
+    world.reconciler.run_once(1.0)
+    assert world.target.held == {"b": 2}
+    assert world.reconciler.status().failed == 0
+
+
+def test_a_target_that_raises_fails_the_batch_and_comes_back() -> None:
+    world = World()
+    world.target.is_down = True
+    world.put(a=1, b=1)
+    assert world.reconciler.run_once(0.0).failed == 2
+    status = world.reconciler.status()
+    assert [f.key for f in status.failures] == ["a", "b"]
+    assert "target is down" in status.failures[0].error
+    world.target.is_down = False
+    world.reconciler.run_once(1.0)
+    assert world.target.held == {"a": 1, "b": 1}
+
+
+def test_due_retries_do_not_starve_fresh_rows_nor_the_other_way_round() -> None:
+    world = World(round_size=4)
+    world.target.failing = {f"f{n}" for n in range(20)}
+    world.put(**{f"f{n}": n for n in range(20)})
+    while world.reconciler.run_once(0.0).wake_at == 0.0:
+        pass
+    world.put(**{f"g{n}": n for n in range(4)})
+    world.target.calls.clear()
+    world.reconciler.run_once(100.0)
+    written = world.target.calls[0].removeprefix("update ").split(",")
+    assert sorted(name[0] for name in written) == ["f", "f", "g", "g"]
+
+
+def test_nothing_is_pruned_before_every_source_is_done_and_then_everything_foreign_is() -> None:
+    world = World()
+    done = world.table.expect("listing")
+    world.target.held = {"foreign": 1, "mine": 0}
+    world.put(mine=1)
+    world.reconciler.run_once(0.0)
+    assert world.target.held == {"foreign": 1, "mine": 1}
+    assert not world.reconciler.status().is_pruned
+    done()
+    world.reconciler.run_once(0.0)
+    assert world.target.held == {"mine": 1}
+    assert world.reconciler.status().is_pruned
+
+
+def test_a_prune_waits_until_nothing_is_pending_but_not_for_a_row_that_keeps_failing() -> None:
+    world = World(round_size=2)
+    world.target.failing = {"a"}
+    world.put(a=1, b=1, c=1)
+    world.reconciler.run_once(0.0)
+    assert "prune" not in world.target.calls
+    world.reconciler.run_once(0.0)
+    assert world.target.calls[-1] == "prune"
+
+
+def test_a_failed_prune_is_reported_and_retried() -> None:
+    world = World()
+    world.target.is_prune_down = True
+    outcome = world.reconciler.run_once(0.0)
+    assert outcome.wake_at is not None
+    assert "prune refused" in world.reconciler.status().prune_error
+    world.target.is_prune_down = False
+    assert world.reconciler.run_once(outcome.wake_at).wake_at is None
+    assert world.reconciler.status().is_settled
+
+
+def test_prunes_repeat_at_their_interval() -> None:
+    world = World(prune_interval_s=100.0)
+    assert world.reconciler.run_once(0.0).wake_at == 100.0
+    world.target.held = {"foreign": 1}
+    world.reconciler.run_once(99.0)
+    assert world.target.held
+    world.reconciler.run_once(100.0)
+    assert not world.target.held
+
+
+def test_falling_behind_the_history_ends_in_the_same_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_module, "TOMBSTONES_BEYOND_SIZE", 4)
+    world = World()
+    world.put(**{f"r{n}": n for n in range(5)})
+    world.reconciler.run_once(0.0)
+    for number in range(100):
+        world.put(**{f"x{number}": 1})
+        world.delete(f"x{number}")
+    world.delete("r0")
+    world.put(r1=100)
+    for number in range(100, 200):
+        world.put(**{f"x{number}": 1})
+        world.delete(f"x{number}")
+    while world.reconciler.run_once(1.0).wake_at == 1.0:
+        pass
+    assert world.target.held == {"r1": 100, "r2": 2, "r3": 3, "r4": 4}
+
+
+def test_a_programming_error_in_a_target_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+
+    def broken(rows: Sequence[Row]) -> Mapping[str, Exception]:
+        raise TypeError("no such field")
+
+    world.target.update = broken  # type: ignore[method-assign]
+    world.put(a=1)
+    with caplog.at_level(logging.ERROR):
+        assert world.reconciler.run_once(0.0).failed == 1
+    assert any(r.exc_info for r in caplog.records)
+
+
+async def test_run_follows_the_table_and_the_clock_and_yields_between_rounds() -> None:
+    world = World(round_size=1)
+    task = asyncio.ensure_future(world.reconciler.run())
+    turns = 0
+    world.put(**{f"r{n}": n for n in range(5)})
+    while len(world.target.held) < 5:
+        turns += 1
+        await asyncio.sleep(0)
+        assert turns < 100
+    assert turns >= 5
+    world.target.failing = {"late"}
+    world.put(late=1)
+    await settle()
+    world.target.failing = set()
+    assert "late" not in world.target.held
+    await world.clock.run_for(1.0)
+    assert world.target.held["late"] == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_the_dump_names_what_failed_without_times() -> None:
+    world = World()
+    world.target.failing = {"a"}
+    world.put(a=1)
+    world.reconciler.run_once(0.0)
+    assert world.reconciler.dump() == (
+        "reconciler rows pending=0 failed=1 pruned=yes\n  a  attempts=1 error=OSError('full')\n"
+    )
