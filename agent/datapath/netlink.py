@@ -228,7 +228,7 @@ def remove_filters(ifindex: int) -> None:
             return
         parents = (INGRESS_PARENT, EGRESS_PARENT)
         for parent in parents:
-            for _ in _our_filters(route, ifindex, parent):
+            if _our_filters(route, ifindex, parent):
                 route.tc("del-filter", "bpf", index=ifindex, parent=parent, prio=_FILTER_PRIORITY, protocol=3)
         if not any(list(route.get_filters(index=ifindex, parent=parent)) for parent in parents):
             route.tc("del", "clsact", index=ifindex)

@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two clusters of two nodes with two pods each, in network namespaces, each node with its own loaded datapath.
+
+Pods answer on TCP 8080 and UDP 5353 with their name and the address they saw. Same-cluster pod networks are routed on
+the underlay too, as a CNI plugin would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.datapath import layout
+from agent.datapath.config import AttachMode, NodeConfig
+from agent.datapath.loader import Datapath
+from agent.datapath.maps import Maps
+from tests.packet.datapath_host import inside, run
+
+TCP_PORT, UDP_PORT = 8080, 5353
+UNDERLAY_MTU = 1500
+POD_MTU = UNDERLAY_MTU - 50
+SIZES = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096}
+_GATEWAY = "169.254.1.1"
+
+
+@dataclass
+class Pod:
+    """One namespace behind a veth."""
+
+    name: str
+    namespace: str
+    address: str
+    identity: int
+    endpoint_id: int
+    ifindex: int = 0
+    mac: str = ""
+    node_mac: str = ""
+
+    def connect(self, address: str, port: int, timeout_s: float = 2.0) -> socket.socket:
+        """A TCP connection from this pod."""
+        with inside(self.namespace):
+            return socket.create_connection((address, port), timeout_s)
+
+    def datagram(self, timeout_s: float = 2.0) -> socket.socket:
+        """A UDP socket of this pod."""
+        with inside(self.namespace):
+            made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.settimeout(timeout_s)
+        return made
+
+    def ask(self, address: str, port: int, timeout_s: float = 2.0) -> str:
+        """The TCP answer: "<server> <client address>"."""
+        with self.connect(address, port, timeout_s) as made:
+            return exchange(made)
+
+    def is_refused(self, address: str, port: int) -> bool:
+        """True when nothing answers: a denied connection times out silently."""
+        try:
+            self.ask(address, port, 0.4)
+        except TimeoutError:
+            return True
+        return False
+
+
+def exchange(made: socket.socket) -> str:
+    """One question and its answer on an open connection."""
+    made.sendall(b"?")
+    return made.recv(256).decode()
+
+
+@dataclass
+class Node:
+    """One node namespace."""
+
+    cluster: int
+    number: int
+    prefix: str
+    pins: Path
+    mode: AttachMode
+    peer_redirect: bool
+    pods: list[Pod] = field(default_factory=list)
+    opened: list[Datapath] = field(default_factory=list)
+
+    @property
+    def namespace(self) -> str:
+        return f"{self.prefix}-c{self.cluster}n{self.number}"
+
+    @property
+    def address(self) -> str:
+        return f"192.168.50.{self.cluster * 10 + self.number}"
+
+    @property
+    def pod_network(self) -> str:
+        return f"10.{self.cluster}.{self.number}.0/24"
+
+    @property
+    def config(self) -> NodeConfig:
+        return NodeConfig(
+            self.address,
+            self.cluster,
+            self.pins,
+            attach_mode=self.mode,
+            peer_redirect=self.peer_redirect,
+            max_entries=SIZES,
+        )
+
+    @property
+    def datapath(self) -> Datapath:
+        return self.opened[-1]
+
+    @property
+    def maps(self) -> Maps:
+        return self.datapath.open()
+
+    def endpoint(self, pod: Pod, flags: int = 0, revision: int = 1) -> None:
+        """The pod's policy settings."""
+        macs = (pod.mac, pod.node_mac)
+        value = layout.EndpointValue(pod.ifindex, pod.endpoint_id, flags, pod.identity, revision, *macs, pod.address)
+        self.maps.endpoints_by_address.update([(layout.AddressKey(pod.address), value)])
+        self.maps.endpoints_by_ifindex.update([(layout.IfindexKey(pod.ifindex), value)])
+
+
+class Topology:
+    """Everything, and the writes that tests make on all nodes at once."""
+
+    def __init__(self, prefix: str, pins: Path, mode: AttachMode, *, peer_redirect: bool) -> None:
+        self._prefix, self._underlay = prefix, f"{prefix}-ul"
+        self.nodes = [Node(c, n, prefix, pins / f"c{c}n{n}", mode, peer_redirect) for c in (1, 2) for n in (1, 2)]
+        self._stop, self._threads = threading.Event(), list[threading.Thread]()
+
+    def up(self) -> None:
+        """Namespaces, pods, servers, datapaths and maps."""
+        _ip(None, [f"netns add {self._underlay}"])
+        _ip(self._underlay, ["link add br0 type bridge", "link set br0 up"])
+        for node in self.nodes:
+            self._add_node(node)
+        for node in self.nodes:
+            with inside(node.namespace):
+                node.opened.append(Datapath(node.config))
+                node.maps.ipcache.update(self._ipcache_for(node))
+                for pod in node.pods:
+                    node.endpoint(pod)
+                    node.datapath.attach(pod.ifindex)
+        self._serve()
+
+    def down(self) -> None:
+        """Nothing is left."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(5)
+        names = [self._underlay, *(n.namespace for n in self.nodes), *(p.namespace for n in self.nodes for p in n.pods)]
+        with contextlib.ExitStack() as stack:
+            for name in names:
+                stack.callback(subprocess.run, ["ip", "netns", "del", name], capture_output=True, check=False)
+            for node in self.nodes:
+                stack.callback(_uninstall, node)
+
+    def pods(self) -> list[Pod]:
+        """All pods: c1n1 a and b, c1n2 a and b, ..."""
+        return [pod for node in self.nodes for pod in node.pods]
+
+    def service(self, address: str, backends: list[Pod], protocol: int = 6, service_id: int = 1) -> None:
+        """Port 80 of this address leads to the pods' servers, on every node."""
+        port = TCP_PORT if protocol == 6 else UDP_PORT
+        head = layout.ServiceKey(address, 80, protocol)
+        for node in self.nodes:
+            ids = [service_id * 100 + n for n in range(len(backends))]
+            values = [layout.BackendValue(pod.address, port, protocol) for pod in backends]
+            node.maps.backends.update([(layout.BackendKey(i), v) for i, v in zip(ids, values, strict=True)])
+            node.maps.members.update([(layout.MemberKey(service_id, i), layout.MemberValue()) for i in ids])
+            slots = [(head._replace(slot=n), layout.ServiceValue(i, service_id)) for n, i in enumerate(ids, 1)]
+            node.maps.services.update([*slots, (head, layout.ServiceValue(0, service_id, len(ids)))])
+
+    def _ipcache_for(self, node: Node) -> list[tuple[layout.IpcacheKey, layout.IpcacheValue]]:
+        entries = []
+        for other in self.nodes:
+            identity, tunnel = (1, "0.0.0.0") if other is node else (6, other.address)
+            entries.append((layout.IpcacheKey(other.address), layout.IpcacheValue(identity, cluster_id=other.cluster)))
+            entries.extend(
+                (layout.IpcacheKey(pod.address), layout.IpcacheValue(pod.identity, tunnel, other.cluster))
+                for pod in other.pods
+            )
+        return entries
+
+    def _add_node(self, node: Node) -> None:
+        name, uplink = node.namespace, f"u{node.cluster}{node.number}"
+        _ip(None, [f"netns add {name}"])
+        _ip(
+            self._underlay,
+            [
+                f"link add {uplink} type veth peer name eth0 netns {name}",
+                f"link set {uplink} master br0 up",
+            ],
+        )
+        _ip(name, ["link set lo up", "link set eth0 up", f"addr add {node.address}/24 dev eth0"])
+        run("ip", "netns", "exec", name, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+        for letter in "ab":
+            self._add_pod(node, letter)
+        for other in self.nodes:
+            if other.cluster == node.cluster and other is not node:
+                _ip(name, [f"route add {other.pod_network} via {other.address}"])
+
+    def _add_pod(self, node: Node, letter: str) -> None:
+        index = 10 + len(node.pods)
+        tail = f"{node.cluster:02x}:{node.number:02x}:{index:02x}"
+        pod = Pod(
+            name=f"c{node.cluster}n{node.number}{letter}",
+            namespace=f"{node.namespace}{letter}",
+            address=f"10.{node.cluster}.{node.number}.{index}",
+            identity=(node.cluster << 16) + node.number * 100 + index,
+            endpoint_id=node.number * 100 + index,
+            mac=f"02:00:01:{tail}",
+            node_mac=f"02:00:02:{tail}",
+        )
+        host = f"lxc{letter}"
+        peer = f"peer name eth0 address {pod.mac} mtu {POD_MTU} netns {pod.namespace}"
+        _ip(None, [f"netns add {pod.namespace}"])
+        _ip(
+            node.namespace,
+            [
+                f"link add {host} address {pod.node_mac} mtu {POD_MTU} type veth {peer}",
+                f"link set {host} up",
+                f"route add {pod.address}/32 dev {host}",
+                f"neigh replace {pod.address} lladdr {pod.mac} dev {host} nud permanent",
+            ],
+        )
+        _ip(
+            pod.namespace,
+            [
+                "link set lo up",
+                "link set eth0 up",
+                f"addr add {pod.address}/32 dev eth0",
+                f"route add {_GATEWAY}/32 dev eth0",
+                f"route add default via {_GATEWAY} dev eth0",
+                f"neigh replace {_GATEWAY} lladdr {pod.node_mac} dev eth0 nud permanent",
+            ],
+        )
+        with inside(node.namespace):
+            pod.ifindex = socket.if_nametoindex(host)
+        node.pods.append(pod)
+
+    def _serve(self) -> None:
+        selector = selectors.DefaultSelector()
+        for pod in self.pods():
+            with inside(pod.namespace):
+                stream = socket.create_server(("", TCP_PORT), backlog=64)
+                datagram = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                datagram.bind(("", UDP_PORT))
+            stream.setblocking(False)
+            for made, role in ((stream, "listen"), (datagram, "datagram")):
+                selector.register(made, selectors.EVENT_READ, (role, pod.name, ""))
+        thread = threading.Thread(target=_serve, args=(selector, self._stop), name="pod servers")
+        thread.start()
+        self._threads.append(thread)
+
+
+def _uninstall(node: Node) -> None:
+    for opened in node.opened:
+        with inside(node.namespace):
+            opened.uninstall()
+
+
+def _serve(selector: selectors.BaseSelector, stop: threading.Event) -> None:
+    while not stop.is_set():
+        for key, _ in selector.select(0.1):
+            made, (role, name, peer) = key.fileobj, key.data
+            assert isinstance(made, socket.socket)
+            with contextlib.suppress(OSError):
+                if role == "listen":
+                    opened, (peer, _) = made.accept()
+                    selector.register(opened, selectors.EVENT_READ, ("stream", name, peer))
+                elif role == "datagram":
+                    _, address = made.recvfrom(256)
+                    made.sendto(f"{name} {address[0]}".encode(), address)
+                elif made.recv(4096):
+                    made.sendall(f"{name} {peer}".encode())
+                else:
+                    selector.unregister(made)
+                    made.close()
+    for key in list(selector.get_map().values()):
+        assert isinstance(key.fileobj, socket.socket)
+        key.fileobj.close()
+    selector.close()
+
+
+def _ip(namespace: str | None, commands: list[str]) -> None:
+    place = ["-n", namespace] if namespace else []
+    done = subprocess.run(
+        ["ip", *place, "-batch", "-"], input="\n".join(commands), text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, f"{namespace}: {commands}: {done.stderr}"
+
+
+@contextlib.contextmanager
+def topology(prefix: str, pins: Path, mode: AttachMode, *, peer_redirect: bool = True) -> Iterator[Topology]:
+    """A running topology, gone afterwards."""
+    made = Topology(prefix, pins, mode, peer_redirect=peer_redirect)
+    try:
+        made.up()
+        yield made
+    finally:
+        made.down()

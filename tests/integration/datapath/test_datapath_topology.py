@@ -1,0 +1,381 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real packets between real pods: two clusters, VXLAN, services, policy, and agents that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.datapath.config import AttachMode
+from agent.datapath.flow_layout import DatapathEvent, EventType
+from agent.datapath.layout import BackendKey, BackendState, Direction, EndpointFlag, PolicyKey, PolicyValue
+from agent.datapath.loader import Datapath
+from agent.datapath.netlink import endpoint_interface
+from agent.datapath.reasons import Reason
+from tests.integration.datapath.datapath_topology import TCP_PORT, Node, Pod, Topology, exchange, topology
+from tests.packet.datapath_host import bpffs, build_objects, inside, run
+from tests.packet.packet_bytes import Packet
+
+pytestmark = pytest.mark.root
+VIP = "172.20.1.7"
+
+
+@pytest.fixture(scope="module", params=[(AttachMode.TCX, True), (AttachMode.CLSACT, False)], ids=["tcx", "clsact"])
+def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
+    build_objects()
+    with (
+        bpffs(tmp_path_factory.mktemp("topology") / "bpf") as pins,
+        topology(f"dpt-{os.getpid()}", pins, request.param[0], peer_redirect=request.param[1]) as made,
+    ):
+        yield made
+
+
+@pytest.fixture
+def clean(mesh: Topology) -> Topology:
+    for node in mesh.nodes:
+        maps = node.maps
+        maps.services.delete([k for k, _ in maps.services.items()])
+        maps.backends.delete([k for k, _ in maps.backends.items()])
+        maps.policy.delete([k for k, _ in maps.policy.items()])
+        for pod in node.pods:
+            node.endpoint(pod)
+    return mesh
+
+
+def _enforce(node: Node, pod: Pod, flag: EndpointFlag, allowed: list[int], revision: int) -> None:
+    direction = Direction.INGRESS if flag is EndpointFlag.ENFORCE_INGRESS else Direction.EGRESS
+    old = [k for k, _ in node.maps.policy.items() if k.endpoint_id == pod.endpoint_id]
+    node.maps.policy.update([(PolicyKey(pod.endpoint_id, direction, i), PolicyValue(False, 1, i)) for i in allowed])
+    node.maps.policy.delete([k for k in old if k.identity not in allowed])
+    node.endpoint(pod, flag, revision)
+
+
+def _events(node: Node) -> list[DatapathEvent]:
+    ring = node.datapath.event_ring()
+    try:
+        return ring.drain()
+    finally:
+        ring.close()
+
+
+def test_every_pod_reaches_every_pod(clean: Topology) -> None:
+    for source in clean.pods():
+        for target in clean.pods():
+            if target is not source:
+                assert source.ask(target.address, TCP_PORT) == f"{target.name} {source.address}"
+
+
+def test_pings_cross_clusters(clean: Topology) -> None:
+    source, target = clean.pods()[0], clean.pods()[-1]
+    run("ip", "netns", "exec", source.namespace, "ping", "-c", "2", "-i", "0.2", "-W", "1", target.address)
+
+
+def test_packets_of_full_size_cross_clusters(clean: Topology) -> None:
+    source, target = clean.pods()[0], clean.pods()[-1]
+    size = str(1450 - 28)
+    run("ip", "netns", "exec", source.namespace, "ping", "-c", "1", "-W", "1", "-M", "do", "-s", size, target.address)
+
+
+def test_a_service_spreads_over_both_clusters_and_shows_the_client(clean: Topology) -> None:
+    client, *others = clean.pods()
+    backends = [others[0], others[1], others[4]]
+    clean.service(VIP, backends)
+    answers = [client.ask(VIP, 80) for _ in range(60)]
+    assert set(answers) == {f"{pod.name} {client.address}" for pod in backends}
+
+
+def test_udp_answers_come_from_the_service_address(clean: Topology) -> None:
+    client, target = clean.pods()[0], clean.pods()[-1]
+    clean.service(VIP, [target], 17)
+    with client.datagram() as made:
+        made.sendto(b"?", (VIP, 80))
+        answer, sender = made.recvfrom(256)
+    assert (answer.decode(), sender) == (f"{target.name} {client.address}", (VIP, 80))
+
+
+def test_a_pod_is_its_own_backend(clean: Topology) -> None:
+    client = clean.pods()[0]
+    clean.service(VIP, [client])
+    assert client.ask(VIP, 80) == f"{client.name} 169.254.42.1"
+
+
+def test_a_closed_udp_port_behind_a_service_is_reported_to_the_client(clean: Topology) -> None:
+    client, target = clean.pods()[0], clean.pods()[-1]
+    clean.service(VIP, [target], 17)
+    for node in clean.nodes:
+        ((key, value),) = node.maps.backends.items()
+        node.maps.backends.update([(key, value._replace(port=9))])
+    with client.datagram() as made:
+        made.connect((VIP, 80))
+        made.send(b"?")
+        with pytest.raises(ConnectionRefusedError):
+            made.recv(256)
+
+
+def test_the_node_reaches_its_pods_and_the_answer_finds_back(clean: Topology) -> None:
+    node = clean.nodes[0]
+    pod = node.pods[0]
+    with inside(node.namespace):
+        with socket.create_connection((pod.address, TCP_PORT), 2) as made:
+            assert exchange(made).startswith(pod.name)
+
+
+def test_large_transfers_survive_translation(clean: Topology) -> None:
+    client, target = clean.pods()[0], clean.pods()[-1]
+    clean.service(VIP, [target])
+    with client.connect(VIP, 80) as made:
+        made.sendall(b"x" * 3_000_000)
+        assert made.recv(256).decode().startswith(target.name)
+
+
+def test_policy_by_remote_identity_names_both_sides_of_a_drop(clean: Topology) -> None:
+    node = clean.nodes[0]
+    target, friend, stranger = node.pods[0], clean.nodes[2].pods[0], clean.nodes[3].pods[0]
+    _enforce(node, target, EndpointFlag.ENFORCE_INGRESS, [friend.identity], 2)
+    _events(node)
+    assert friend.ask(target.address, TCP_PORT).startswith(target.name)
+    assert stranger.is_refused(target.address, TCP_PORT)
+    drops = [e for e in _events(node) if e.type == EventType.DROP and e.destination_port == TCP_PORT]
+    assert drops
+    assert {(e.source_identity, e.destination_identity, e.reason) for e in drops} == {
+        (stranger.identity, target.identity, Reason.POLICY_DENIED)
+    }
+    assert {(e.source, e.destination) for e in drops} == {(stranger.address, target.address)}
+
+
+def test_a_policy_change_reaches_an_open_connection_and_back(clean: Topology) -> None:
+    node, client = clean.nodes[0], clean.nodes[2].pods[0]
+    target = node.pods[0]
+    with client.connect(target.address, TCP_PORT) as made:
+        exchange(made)
+        _enforce(node, target, EndpointFlag.ENFORCE_INGRESS, [], 3)
+        made.settimeout(0.4)
+        with pytest.raises(TimeoutError):
+            exchange(made)
+        _enforce(node, target, EndpointFlag.ENFORCE_INGRESS, [client.identity], 4)
+        made.settimeout(3)
+        assert made.recv(256).decode().startswith(target.name), "retransmitted and answered"
+
+
+def test_a_denied_client_times_out_silently_on_egress(clean: Topology) -> None:
+    node = clean.nodes[0]
+    client, target = node.pods[0], clean.pods()[-1]
+    clean.service(VIP, [target])
+    _enforce(node, client, EndpointFlag.ENFORCE_EGRESS, [], 5)
+    assert client.is_refused(VIP, 80)
+    _enforce(node, client, EndpointFlag.ENFORCE_EGRESS, [target.identity], 6)
+    assert client.ask(VIP, 80).startswith(target.name)
+
+
+def test_a_terminating_backend_keeps_its_connection_and_gets_no_new_one(clean: Topology) -> None:
+    client, old, new = clean.pods()[0], clean.pods()[-1], clean.pods()[-2]
+    clean.service(VIP, [old])
+    with client.connect(VIP, 80) as made:
+        exchange(made)
+        clean.service(VIP, [new], service_id=2)
+        for node in clean.nodes:
+            value = node.maps.backends.get(BackendKey(100))
+            assert value is not None
+            node.maps.backends.update([(BackendKey(100), value._replace(state=BackendState.TERMINATING))])
+        assert exchange(made).startswith(old.name)
+        assert client.ask(VIP, 80).startswith(new.name)
+
+
+def test_a_connection_outlives_its_service(clean: Topology) -> None:
+    client, target = clean.pods()[0], clean.pods()[-1]
+    clean.service(VIP, [target])
+    with client.connect(VIP, 80) as made:
+        exchange(made)
+        for node in clean.nodes:
+            node.maps.services.delete([k for k, _ in node.maps.services.items()])
+            node.maps.backends.delete([k for k, _ in node.maps.backends.items()])
+        assert exchange(made).startswith(target.name)
+
+
+def test_endpoints_are_found_by_route_and_neighbour(mesh: Topology) -> None:
+    node = mesh.nodes[0]
+    with inside(node.namespace):
+        for pod in node.pods:
+            assert endpoint_interface(pod.address) == (pod.ifindex, pod.mac, pod.node_mac)
+        assert endpoint_interface(mesh.nodes[1].pods[0].address) is None, "another node's pod"
+        assert endpoint_interface("203.0.113.1") is None, "no route at all"
+
+
+def test_a_forged_tunnel_packet_is_dropped(clean: Topology) -> None:
+    """A pod's own VXLAN never leaves, and a stranger on the underlay is not believed."""
+    node, target = clean.nodes[0], clean.nodes[0].pods[0]
+    with inside(clean.nodes[3].namespace):
+        inner = Packet(clean.nodes[3].pods[0].address, target.address, flags=2, destination_port=TCP_PORT).frame()
+        vni = ((1 << 16) + 77).to_bytes(3, "big")
+        _events(node)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+            made.sendto(b"\x08\0\0\0" + vni + b"\0" + inner, (node.address, 8472))
+    reasons: list[int] = []
+    deadline = time.monotonic() + 2
+    while not reasons and time.monotonic() < deadline:
+        reasons = [e.reason for e in _events(node) if e.type == EventType.DROP and e.source_identity == (1 << 16) + 77]
+    assert reasons == [Reason.INVALID_CLUSTER_ID]
+
+
+async def test_events_arrive_through_the_event_loop(clean: Topology) -> None:
+    node = clean.nodes[0]
+    client, target = node.pods[0], clean.pods()[-1]
+    ring = node.datapath.event_ring()
+    try:
+        ring.drain()
+        task = asyncio.create_task(asyncio.to_thread(client.ask, target.address, TCP_PORT))
+        async with asyncio.timeout(3):
+            async with contextlib.aclosing(ring.batches()) as batches:
+                async for batch in batches:
+                    if any(e.type == EventType.TRACE and e.destination == target.address for e in batch):
+                        break
+        await task
+        assert ring.lost == 0
+    finally:
+        ring.close()
+
+
+class Stream:
+    """A UDP question every few milliseconds from a pod to the service; counts what was never answered."""
+
+    def __init__(self, client: Pod) -> None:
+        self._socket = client.datagram(1.0)
+        self._socket.connect((VIP, 80))
+        self._stop = threading.Event()
+        self.answered = self.lost = 0
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Stream:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._socket.close()
+
+    def wait_for(self, more: int) -> None:
+        """That many further answers came."""
+        goal, deadline = self.answered + more, time.monotonic() + 10
+        while self.answered < goal:
+            assert time.monotonic() < deadline, f"{self.answered} answered, {self.lost} lost"
+            self._stop.wait(0.01)
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.002):
+            try:
+                self._socket.send(b"?")
+                self._socket.recv(256)
+                self.answered += 1
+            except OSError:
+                self.lost += 1
+
+
+AGENT = """
+import sys
+from pathlib import Path
+from agent.datapath.config import AttachMode, NodeConfig
+from agent.datapath.loader import Datapath
+address, cluster, pins, mode, peer = sys.argv[1:6]
+sizes = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096}
+way = {"attach_mode": AttachMode(mode), "peer_redirect": bool(peer)}
+made = Datapath(NodeConfig(address, int(cluster), Path(pins), max_entries=sizes, **way))
+made.open()
+print(sorted(made.attached()), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_agents_may_die_and_come_back_under_traffic(clean: Topology) -> None:
+    node, client, target = clean.nodes[0], clean.nodes[0].pods[0], clean.pods()[-1]
+    clean.service(VIP, [target], 17)
+    clean.service(VIP, [target], service_id=2)
+    with client.connect(VIP, 80) as made, Stream(client) as stream:
+        stream.wait_for(20)
+        for _ in range(3):
+            config = (node.address, str(node.cluster), str(node.pins), node.mode.value, "yes" * node.peer_redirect)
+            place = ("ip", "netns", "exec", node.namespace, sys.executable, "-c", AGENT)
+            root = Path(__file__).parents[3]
+            agent = subprocess.Popen(
+                [*place, *config], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root
+            )
+            try:
+                assert agent.stdout is not None
+                assert agent.stdout.readline().strip() == str(sorted(p.ifindex for p in node.pods))
+                stream.wait_for(20)
+            finally:
+                agent.send_signal(signal.SIGKILL)
+                agent.communicate()
+            stream.wait_for(20)
+            assert exchange(made).startswith(target.name)
+        assert stream.lost == 0
+
+
+def test_a_map_of_another_size_is_replaced_without_losing_entries(clean: Topology) -> None:
+    node, client, target = clean.nodes[0], clean.nodes[0].pods[0], clean.pods()[-1]
+    clean.service(VIP, [target], 17)
+    with Stream(client) as stream:
+        stream.wait_for(10)
+        before = dict(node.maps.ipcache.items())
+        bigger = replace(
+            node.config, max_entries={**node.config.max_entries, "mesh_ipcache": 4096, "mesh_ct_tcp": 8192}
+        )
+        with inside(node.namespace):
+            again = Datapath(bigger)
+            maps = again.open()
+            node.opened.append(again)
+        assert (maps.ipcache.info().max_entries, dict(maps.ipcache.items())) == (4096, before)
+        stream.wait_for(10)
+        assert stream.lost == 0
+    with inside(node.namespace):
+        node.opened.pop()
+        again.close()
+        node.datapath.close()
+        node.datapath.open()
+
+
+def test_a_detached_pod_is_left_to_the_stack(clean: Topology) -> None:
+    node = clean.nodes[0]
+    pod, neighbour = node.pods
+    with inside(node.namespace):
+        node.datapath.detach(pod.ifindex)
+        node.datapath.detach(pod.ifindex)
+        assert node.datapath.attached() == {neighbour.ifindex}
+        node.datapath.attach(pod.ifindex)
+        node.datapath.attach(pod.ifindex)
+        assert node.datapath.attached() == {pod.ifindex, neighbour.ifindex}
+
+
+def test_uninstall_leaves_nothing(clean: Topology) -> None:
+    node = clean.nodes[1]
+    with inside(node.namespace):
+        node.datapath.uninstall()
+        for pod in node.pods:
+            assert "mesh" not in run("bpftool", "net", "show", "dev", _device(node, pod))
+        assert "mesh0" not in run("ip", "-o", "link", "show")
+        assert "clsact" not in run("tc", "qdisc", "show")
+    assert not node.pins.exists()
+    assert clean.nodes[1].pods[0].ask(clean.nodes[1].pods[1].address, TCP_PORT), "the CNI's own way still works"
+    with inside(node.namespace):
+        node.datapath.uninstall()
+        for pod in node.pods:
+            node.endpoint(pod)
+            node.datapath.attach(pod.ifindex)
+        node.maps.ipcache.update(clean._ipcache_for(node))
+
+
+def _device(node: Node, pod: Pod) -> str:
+    letter = pod.name[-1]
+    return f"lxc{letter}"
