@@ -6,10 +6,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.datapath.syscall import AttachType
+
+_BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
+_PROG_QUERY = 16
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 BPF_DIRECTORY = Path(__file__).parents[2] / "agent" / "datapath" / "bpf"
@@ -63,3 +69,17 @@ def inside(name: str) -> Iterator[None]:
         assert _libc.setns(own, _CLONE_NEWNET) == 0
         os.close(own)
         os.close(other)
+
+
+def tcx_programs(device: str) -> int:
+    """Programs on the tcx hooks of a device of this thread's namespace; bpftool of Debian 12 does not list them."""
+    total = 0
+    for attach_type in AttachType:
+        attr = ctypes.create_string_buffer(
+            struct.pack("<IIIIQI", socket.if_nametoindex(device), attach_type, 0, 0, 0, 0), 64
+        )
+        assert _libc.syscall(_BPF_SYSCALL[os.uname().machine], _PROG_QUERY, attr, len(attr)) == 0, os.strerror(
+            ctypes.get_errno()
+        )
+        total += struct.unpack_from("<I", attr.raw, 24)[0]
+    return total

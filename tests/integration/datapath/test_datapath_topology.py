@@ -25,7 +25,7 @@ from agent.datapath.loader import Datapath
 from agent.datapath.netlink import endpoint_interface
 from agent.datapath.reasons import Reason
 from tests.integration.datapath.datapath_topology import TCP_PORT, Node, Pod, Topology, exchange, topology
-from tests.packet.datapath_host import bpffs, build_objects, inside, run
+from tests.packet.datapath_host import bpffs, build_objects, inside, run, tcx_programs
 from tests.packet.packet_bytes import Packet
 
 pytestmark = pytest.mark.root
@@ -361,9 +361,12 @@ def test_a_detached_pod_is_left_to_the_stack(clean: Topology) -> None:
 def test_uninstall_leaves_nothing(clean: Topology) -> None:
     node = clean.nodes[1]
     with inside(node.namespace):
+        seen = sum(tcx_programs(_device(node, pod)) for pod in node.pods)
+        assert seen == (4 if node.mode is AttachMode.TCX else 0)
         node.datapath.uninstall()
         for pod in node.pods:
             assert "mesh" not in run("bpftool", "net", "show", "dev", _device(node, pod))
+            assert tcx_programs(_device(node, pod)) == 0
         assert "mesh0" not in run("ip", "-o", "link", "show")
         assert "clsact" not in run("tc", "qdisc", "show")
     assert not node.pins.exists()

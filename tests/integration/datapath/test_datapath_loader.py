@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loading, taking over, migrating and refusing, on one node without pods."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.datapath import features, netlink, syscall
+from agent.datapath.config import OVERLAY_DEVICE, AttachMode, NodeConfig
+from agent.datapath.errors import KernelError, LoadError
+from agent.datapath.features import Feature, Presence
+from agent.datapath.kernel import RawMap, kernel_maps
+from agent.datapath.layout import BackendKey, BackendValue, IpcacheKey, IpcacheValue
+from agent.datapath.loader import OBJECT_DIRECTORY, Datapath
+from tests.packet.datapath_host import bpffs, build_objects, inside, namespace, run, tcx_programs
+
+pytestmark = pytest.mark.root
+BACKEND = (BackendKey(1), BackendValue("10.0.0.1", 80, 6))
+MAX_PROCESSED_INSTRUCTIONS = 40_000
+MAX_FRAME_BYTES = 160
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeConfig]:
+    build_objects()
+    name = f"dpt-loader-{os.getpid()}"
+    with bpffs(tmp_path_factory.mktemp("loader") / "bpf") as pins, namespace(name), inside(name):
+        run("ip", "link", "add", "lxc1", "mtu", "1450", "type", "veth", "peer", "name", "peer1")
+        run("ip", "link", "set", "lxc1", "up")
+        sizes = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096}
+        yield NodeConfig("127.0.0.1", 1, pins / "node", mtu=1450, max_entries=sizes)
+
+
+@pytest.fixture
+def datapath(config: NodeConfig) -> Iterator[Datapath]:
+    made = Datapath(config)
+    try:
+        yield made
+    finally:
+        made.uninstall()
+
+
+def _interface() -> int:
+    found = netlink.device("lxc1")
+    assert found
+    return found.ifindex
+
+
+def test_a_second_process_finds_what_the_first_one_wrote(config: NodeConfig, datapath: Datapath) -> None:
+    datapath.open().backends.update([BACKEND])
+    datapath.close()
+    assert dict(Datapath(config).open().backends.items()) == {BACKEND[0]: BACKEND[1]}
+    assert kernel_maps(config.pin_directory).backends.get(BACKEND[0]) == BACKEND[1]
+
+
+def test_maps_of_another_abi_start_empty_and_interfaces_wait_for_attach(config: NodeConfig, datapath: Datapath) -> None:
+    datapath.open().backends.update([BACKEND])
+    datapath.attach(_interface())
+    old = _program_on(config)
+    abi = RawMap(syscall.get_pinned(config.pin_directory / "maps" / "mesh_abi"))
+    abi.update([bytes(4)], [struct.pack("<I", 99)])
+    abi.close()
+    datapath.close()
+    again = Datapath(config)
+    assert not list(again.open().backends.items())
+    assert again.attached() == {_interface()}
+    assert _program_on(config) == old, "the old program goes on with its old maps"
+    again.open().backends.update([BACKEND])
+    again.attach(_interface())
+    assert _program_on(config) != old
+    again.close()
+
+
+def _program_on(config: NodeConfig) -> str:
+    shown = run(
+        "bpftool", "link", "show", "pinned", str(config.pin_directory / "links" / f"pod_{_interface()}_ingress")
+    )
+    found = re.search(r"prog (\d+)", shown)
+    assert found, shown
+    return found[1]
+
+
+def test_leftovers_of_an_interrupted_replacement_are_cleared(config: NodeConfig, datapath: Datapath) -> None:
+    datapath.open().ipcache.update([(IpcacheKey("10.0.0.0/8"), IpcacheValue(7))])
+    datapath.close()
+    staged = config.pin_directory / "staged"
+    staged.mkdir()
+    stray = syscall.create_map(syscall.MapType.HASH, 4, 4, 1)
+    syscall.pin(stray, staged / "mesh_ipcache")
+    os.close(stray)
+    again = Datapath(replace(config, max_entries={**config.max_entries, "mesh_ipcache": 128}))
+    maps = again.open()
+    assert maps.ipcache.info().max_entries == 128
+    assert maps.ipcache.get(IpcacheKey("10.1.1.1")) == IpcacheValue(7)
+    assert not staged.exists()
+    again.close()
+
+
+def test_a_smaller_map_keeps_what_fits_and_waits_for_the_agent(config: NodeConfig, datapath: Datapath) -> None:
+    datapath.open().backends.update([(BackendKey(n), BACKEND[1]) for n in range(1, 101)])
+    datapath.close()
+    again = Datapath(replace(config, max_entries={**config.max_entries, "mesh_backends": 50}))
+    assert again.open().backends.info().count == 50
+    again.close()
+
+
+@pytest.mark.parametrize("mode", [AttachMode.TCX, AttachMode.CLSACT])
+def test_the_other_attach_mode_takes_over(config: NodeConfig, datapath: Datapath, mode: AttachMode) -> None:
+    other = AttachMode.CLSACT if mode is AttachMode.TCX else AttachMode.TCX
+    first = Datapath(replace(config, attach_mode=mode))
+    first.open()
+    first.attach(_interface())
+    first.close()
+    second = Datapath(replace(config, attach_mode=other))
+    second.open()
+    assert second.attached() == {_interface()}
+    filters = run("bpftool", "net", "show", "dev", "lxc1").count("mesh_")
+    assert (filters, tcx_programs("lxc1")) == ((0, 2) if other is AttachMode.TCX else (2, 0))
+    second.close()
+
+
+def test_links_of_interfaces_that_are_gone_are_forgotten(config: NodeConfig, datapath: Datapath) -> None:
+    datapath.open()
+    run("ip", "link", "add", "lxc2", "mtu", "1450", "type", "veth", "peer", "name", "peer2")
+    gone = netlink.device("lxc2")
+    assert gone
+    datapath.attach(gone.ifindex)
+    datapath.attach(_interface())
+    run("ip", "link", "del", "lxc2")
+    assert datapath.attached() == {_interface()}
+    assert not [p for p in (config.pin_directory / "links").iterdir() if f"_{gone.ifindex}_" in p.name]
+    datapath.detach(gone.ifindex)
+
+
+def test_a_missing_interface_is_a_transient_error(datapath: Datapath) -> None:
+    datapath.open()
+    with pytest.raises(KernelError):
+        datapath.attach(99_999)
+
+
+def test_a_damaged_object_is_a_permanent_error_with_the_reason(config: NodeConfig, tmp_path: Path) -> None:
+    for name in ("mesh_pod.bpf.o", "mesh_overlay.bpf.o"):
+        (tmp_path / name).write_bytes((OBJECT_DIRECTORY / name).read_bytes()[:2000])
+    made = Datapath(config, tmp_path)
+    with pytest.raises(LoadError) as failure:
+        made.open()
+    assert "libbpf" in failure.value.tail
+    made.uninstall()
+
+
+def test_a_program_the_verifier_refuses_shows_its_words(config: NodeConfig, tmp_path: Path) -> None:
+    source = tmp_path / "bad.bpf.c"
+    source.write_text(
+        "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n"
+        'SEC("tc") int bad(struct __sk_buff *skb) { return *(int *)(long)skb->data; }\n'
+        'char _license[] SEC("license") = "GPL";\n'
+    )
+    include = f"-I/usr/include/{os.uname().machine}-linux-gnu"
+    run("clang-14", "-O2", "-g", "-target", "bpf", include, "-c", str(source), "-o", str(tmp_path / "bad.bpf.o"))
+    from agent.datapath.libbpf import BpfObject
+
+    made = BpfObject(tmp_path / "bad.bpf.o", config.pin_directory)
+    with pytest.raises(LoadError, match="invalid access to packet"):
+        made.load()
+    made.close()
+
+
+def test_an_overlay_device_with_other_settings_is_replaced(datapath: Datapath) -> None:
+    run("ip", "link", "add", OVERLAY_DEVICE, "type", "vxlan", "id", "7", "dstport", "4789", "dev", "lo")
+    datapath.open()
+    shown = run("ip", "-d", "link", "show", OVERLAY_DEVICE)
+    assert "external" in shown
+    assert "dstport 8472" in shown
+    assert "nolearning" in shown
+    before = datapath.overlay_ifindex
+    datapath.close()
+    datapath.open()
+    assert datapath.overlay_ifindex == before, "a fitting device is kept"
+
+
+def test_uninstalling_twice_or_nothing_is_fine(config: NodeConfig) -> None:
+    made = Datapath(config)
+    made.uninstall()
+    made.open()
+    made.uninstall()
+    made.uninstall()
+    assert not config.pin_directory.exists()
+
+
+def test_programs_stay_within_their_budgets(datapath: Datapath) -> None:
+    datapath.open()
+    for name, text in datapath.statistics().items():
+        processed = re.search(r"processed (\d+) insns", text)
+        stack = re.search(r"stack depth ([\d+]+)", text)
+        assert processed, text
+        assert stack, text
+        frames = [int(n) for n in stack[1].split("+")]
+        print(f"{name}: {processed[1]} instructions processed, largest frame {max(frames)} bytes")
+        assert int(processed[1]) <= MAX_PROCESSED_INSTRUCTIONS
+        assert max(frames) <= MAX_FRAME_BYTES
+
+
+def test_features_are_present_on_a_kernel_that_is_new_enough() -> None:
+    for feature in features.FEATURES:
+        expected = Presence.PRESENT if features.kernel_version() >= feature.since else Presence.ABSENT
+        assert features.presence(feature) is expected, feature.name
+
+
+def test_a_probe_that_is_refused_for_another_reason_is_undetermined() -> None:
+    def refuse() -> None:
+        raise KernelError("probe", 1)
+
+    assert features.presence(Feature("x", (1, 0), required=False, probe=refuse)) is Presence.UNDETERMINED
+
+
+def test_a_pod_mtu_that_leaves_no_room_is_reported(datapath: Datapath, caplog: pytest.LogCaptureFixture) -> None:
+    datapath.open()
+    run("ip", "link", "set", "lxc1", "mtu", "1500")
+    try:
+        datapath.attach(_interface())
+    finally:
+        run("ip", "link", "set", "lxc1", "mtu", "1450")
+    assert [r.message for r in caplog.records if "MTU" in r.message]
