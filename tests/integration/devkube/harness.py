@@ -81,7 +81,7 @@ class Running:
                 assert line, f"the output ended before {text!r}"
 
 
-async def eventually(holds: Callable[[], bool]) -> None:
+async def eventually(holds: Callable[[], object]) -> None:
     """Fails if it does not hold within ten seconds."""
     async with asyncio.timeout(10):
         while not holds():  # noqa: ASYNC110 - what is waited for has no event of its own
