@@ -7,7 +7,6 @@ Intent rows (services, backends, prefixes, identities, nodes, endpoints, policie
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from meshkit.table import Database, Table
 from meshmodel.annotations import Affinity
 from meshmodel.labels import Labels
 from meshmodel.names import ClusterId, ClusterName, ServiceName
+from meshpolicy import EndpointPolicy
 
 # Identity 0 in the ipcache: an address that is ours or a peer's, of which we do not know yet whose it is.
 UNKNOWN_IDENTITY = 0
@@ -193,33 +193,15 @@ class Endpoint:
     identity: int
     namespace: str
     pod: str
-
-
-class RuleKey(NamedTuple):
-    """One entry of an endpoint's policy: what a packet must match, in the kernel's terms."""
-
-    direction: int
-    identity: int
-    protocol: int
-    port: int
-    port_bits: int
-
-
-class RuleValue(NamedTuple):
-    deny: bool
-    precedence: int
-    rule_id: int
-    proxy_port: int
+    named_ports: tuple[NamedPort, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointVerdicts:
-    """What the kernel shall enforce for one endpoint: its facts, and every entry of its policy. Desired row."""
+    """What the kernel shall enforce for one endpoint: its facts and its whole policy. Desired row."""
 
     endpoint: Endpoint
-    enforce_ingress: bool
-    enforce_egress: bool
-    entries: Mapping[RuleKey, RuleValue]
+    policy: EndpointPolicy
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,11 +31,17 @@ class Interface(Protocol):
     def node_mac(self) -> str: ...
 
 
-@dataclass(slots=True)
-class _Wanted:
+@dataclass(slots=True, eq=False)
+class Wanted:
+    """A pod address of this node, and when to look for its interface (again)."""
+
     prefix: Prefix
     due_s: float
     delay_s: float = RETRY_MINIMUM_S
+
+    @property
+    def address(self) -> str:
+        return self.prefix.prefix.partition("/")[0]
 
 
 class EndpointDiscovery:
@@ -45,7 +51,7 @@ class EndpointDiscovery:
         self, db: AgentDB, find: Callable[[str], Interface | None], restored_ids: Mapping[str, int] | None = None
     ) -> None:
         self._db, self._find = db, find
-        self._wanted: dict[str, _Wanted] = {}
+        self._wanted: dict[str, Wanted] = {}
         self._ids = dict(restored_ids or {})
         self._next_id = max(self._ids.values(), default=0) + 1
         self._seen = 0
@@ -55,22 +61,35 @@ class EndpointDiscovery:
         """Addresses of pods of this node whose interface is not there (yet)."""
         return tuple(sorted(a for a in self._wanted if self._db.endpoints.get(a) is None))
 
-    def step(self, now_s: float) -> float | None:
-        """Every change so far is taken in and every due look-up made; returns when the next look-up is due."""
+    def begin(self, now_s: float) -> list[Wanted]:
+        """Every change so far is taken in; returns the look-ups that are due."""
         self._take_changes(now_s)
-        due = [w for w in self._wanted.values() if w.due_s <= now_s]
-        found = [(w, self._look_up(w, now_s)) for w in due]
+        return [w for w in self._wanted.values() if w.due_s <= now_s]
+
+    def look_up(self, due: Sequence[Wanted]) -> list[Interface | None]:
+        """The interface behind each; blocks on netlink and touches no table, so it may run in a thread."""
+        return [self._find_one(w.address) for w in due]
+
+    def finish(self, due: Sequence[Wanted], found: Sequence[Interface | None], now_s: float) -> float | None:
+        """What was found is in the table, unless it changed meanwhile; returns when the next look-up is due."""
         with self._db.write():
-            for wanted, interface in found:
-                self._settle(wanted, interface)
+            for wanted, interface in zip(due, found, strict=True):
+                if self._wanted.get(wanted.address) is wanted:
+                    self._schedule(wanted, now_s, is_found=interface is not None)
+                    self._settle(wanted, interface)
         return min((w.due_s for w in self._wanted.values()), default=None)
+
+    def step(self, now_s: float) -> float | None:
+        """All three at once."""
+        due = self.begin(now_s)
+        return self.finish(due, self.look_up(due), now_s)
 
     def _take_changes(self, now_s: float) -> None:
         gone: list[str] = []
         for row, deleted in self._changes():
             address = row.prefix.partition("/")[0]
             if not deleted and self._is_ours(row):
-                self._wanted[address] = _Wanted(row, now_s)
+                self._wanted[address] = Wanted(row, now_s)
             elif self._wanted.pop(address, None) is not None:
                 gone.append(address)
         if gone:
@@ -91,36 +110,36 @@ class EndpointDiscovery:
     def _is_ours(self, row: Prefix) -> bool:
         return row.origin is Origin.POD and row.cluster == self._db.own and row.host == self._db.node_address
 
-    def _look_up(self, wanted: _Wanted, now_s: float) -> Interface | None:
-        address = wanted.prefix.prefix.partition("/")[0]
+    def _find_one(self, address: str) -> Interface | None:
         try:
-            interface = self._find(address)
+            return self._find(address)
         except TransientError as exc:
-            log.warning("endpoint look-up failed", extra={"key": address, "error": str(exc)})
-            interface = None
-        if interface is None:
-            wanted.due_s, wanted.delay_s = now_s + wanted.delay_s, min(RETRY_MAXIMUM_S, wanted.delay_s * 2)
-        else:
-            wanted.due_s, wanted.delay_s = now_s + VERIFY_S, RETRY_MINIMUM_S
-        return interface
+            log.warning("endpoint look-up failed", extra={"endpoint": address, "error": str(exc)})
+            return None
 
-    def _settle(self, wanted: _Wanted, interface: Interface | None) -> None:
-        row = wanted.prefix
-        address = row.prefix.partition("/")[0]
+    def _schedule(self, wanted: Wanted, now_s: float, *, is_found: bool) -> None:
+        if is_found:
+            wanted.due_s, wanted.delay_s = now_s + VERIFY_S, RETRY_MINIMUM_S
+        else:
+            wanted.due_s, wanted.delay_s = now_s + wanted.delay_s, min(RETRY_MAXIMUM_S, wanted.delay_s * 2)
+
+    def _settle(self, wanted: Wanted, interface: Interface | None) -> None:
+        row, address = wanted.prefix, wanted.address
         if interface is None:
             self._db.endpoints.delete(address)
             return
         self._db.endpoints.put(
             Endpoint(
-                address,
-                self._id_of(address),
-                interface.ifindex,
-                interface.mac,
-                interface.node_mac,
-                row.identity,
-                row.namespace,
-                row.name,
-            )  # fmt: skip
+                address=address,
+                endpoint_id=self._id_of(address),
+                ifindex=interface.ifindex,
+                mac=interface.mac,
+                node_mac=interface.node_mac,
+                identity=row.identity,
+                namespace=row.namespace,
+                pod=row.name,
+                named_ports=row.named_ports,
+            )
         )
 
     def _id_of(self, address: str) -> int:

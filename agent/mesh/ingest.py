@@ -8,6 +8,7 @@ depends on what came before it; a record outside the cluster's networks is held 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +24,7 @@ from agent.nodes.writer import NodeWriter
 from agent.tables import AgentDB, Origin, Peer
 from kvstore.backend import Batch
 from meshkit.clock import Clock
+from meshmodel import ip
 from meshmodel.cluster_config import ClusterConfig
 from meshmodel.errors import RecordError
 from meshmodel.identity import identity_range
@@ -142,15 +144,16 @@ class Ingest:
         except UnicodeDecodeError:
             self._rejections.record(self._name, RecordError(repr(key), "bad-key", "key is not UTF-8"))
             return
-        if value is None:
-            self._delete(kind, text)
-            return
         try:
-            self._set(kind, text, value)
+            if value is None:
+                self._delete(kind, text)
+            else:
+                self._set(kind, text, value)
         except RecordError as exc:
             self._rejections.record(self._name, exc)
-            self._delete(kind, text)
-            if exc.reason in HELD_REASONS and len(self._held) < MAX_HELD:
+            with suppress(RecordError):
+                self._delete(kind, text)
+            if value is not None and exc.reason in HELD_REASONS and len(self._held) < MAX_HELD:
                 self._held[kind, key] = value
 
     def _judge_held(self) -> None:
@@ -197,7 +200,7 @@ class Ingest:
                     self._writers.identities.delete_identity(identity)
                     self._writers.prefixes.set_identity_unknown(identity)
             case Kind.IPS:
-                self._writers.prefixes.delete_pod(self._name, ip_prefix(key))
+                self._writers.prefixes.delete_pod(self._name, ip.decode_key(key))
             case Kind.SERVICES:
                 namespace, _, name = key.partition("/")
                 self._writers.load_balancer.set_backends(
@@ -241,10 +244,3 @@ class Ingest:
 
 
 HELD_REASONS: Final = frozenset({"address-outside", "foreign-network"})
-
-
-def ip_prefix(key: str) -> str:
-    """The prefix an IP record's key names."""
-    if "/" in key:
-        return key
-    return f"{key}/128" if ":" in key else f"{key}/32"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from agent.tables import Backend, Condition, Identity, Node, NodeAddress, Origin, Prefix
+from agent.tables import Backend, Condition, Identity, NamedPort, Node, NodeAddress, Origin, Prefix
 from meshmodel import identity_record, ip, node, service
 from meshmodel.address import is_ipv4
 from meshmodel.identity import IdentityRange, NumericIdentity, Reserved
@@ -34,14 +34,14 @@ class Reader:
             cluster=self._cluster,
             cluster_id=self._cluster_id,
             name=record.name,
-            addresses=tuple(NodeAddress(a.kind, a.ip) for a in record.addresses or ()),
+            addresses=tuple(NodeAddress(a.kind, a.ip) for a in record.addresses),
             pod_cidrs=record.pod_cidrs,
-            health_ip=record.ipv4_health_ip or "",
-            ingress_ip=record.ipv4_ingress_ip or "",
+            health_ip=record.ipv4_health_ip,
+            ingress_ip=record.ipv4_ingress_ip,
         )
 
     def identity_key(self, key: str) -> NumericIdentity:
-        return identity_record.decode_key(key, self._identities)
+        return identity_record.decode_key(key, identities=self._identities)
 
     def identity(self, key: str, value: bytes) -> Identity:
         number, labels = identity_record.decode(key, value, cluster=self._cluster, identities=self._identities)
@@ -50,8 +50,8 @@ class Reader:
     def ip(self, key: str, value: bytes, *, is_own_node: Callable[[str], bool]) -> Prefix:
         """Tunnel and whether the identity is known are decided by the writer; this node's own address stays `host`."""
         record = ip.decode(key, value, identities=self._identities)
-        identity = record.identity
-        if identity == Reserved.REMOTE_NODE and is_own_node(record.ip):
+        identity = int(record.identity)
+        if identity == int(Reserved.REMOTE_NODE) and is_own_node(record.ip):
             identity = int(Reserved.HOST)
         return Prefix(
             prefix=record.prefix,
@@ -60,9 +60,10 @@ class Reader:
             cluster=self._cluster,
             cluster_id=self._cluster_id,
             origin=Origin.POD,
-            host=record.host_ip or "",
+            host=record.host_ip,
             namespace=record.namespace,
             name=record.pod,
+            named_ports=tuple(NamedPort(p.name, p.port, p.protocol) for p in record.named_ports),
         )
 
     def service(self, key: str, value: bytes) -> tuple[ServiceName, tuple[Backend, ...]]:
@@ -70,7 +71,7 @@ class Reader:
         record = service.decode(key, value, cluster=self._cluster, cluster_id=self._cluster_id)
         if not record.shared:
             return record.name, ()
-        zones = record.zones or {}
+        zones = record.zones
         backends: list[Backend] = []
         for address in sorted(record.backends):
             if is_ipv4(address):

@@ -6,12 +6,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.mesh.directory import Listing, compare, read_directory
 from agent.mesh.ingest import Ingest, Writers
-from agent.mesh.liveness import is_cache_expired
+from agent.mesh.liveness import DEFAULT_WITHDRAW_AFTER_S, Liveness, Signals, decide, is_cache_expired
 from agent.mesh.networks import Networks
 from agent.mesh.rejections import Rejections
 from agent.mesh.session import Session, SessionOptions
@@ -66,10 +66,11 @@ class MeshRunner:
         maximum: int = 255,
         options: SessionOptions | None = None,
         cache_ttl_s: float = 0.0,
+        withdraw_after_s: float = DEFAULT_WITHDRAW_AFTER_S,
     ) -> None:
         self._db, self._writers, self._connect, self._clock = db, writers, connect, clock
         self._directory, self._maximum, self._options = directory, maximum, options
-        self._cache_ttl_s = cache_ttl_s
+        self._cache_ttl_s, self._withdraw_after_s = cache_ttl_s, withdraw_after_s
         self._networks = Networks(db.own)
         self.rejections = Rejections(clock)
         self.members: dict[ClusterName, Member] = {}
@@ -90,9 +91,10 @@ class MeshRunner:
         self._member(self._db.own, content)
 
     def release_waiting(self) -> tuple[str, ...]:
-        """Stop waiting for first listings; returns what was still missing."""
-        missing = [f"{name}: {kind}" for name, m in sorted(self.members.items()) for kind in m.waiting]
-        for member in self.members.values():
+        """Stop waiting for peers' first listings; returns what was still missing. The own cluster is waited for."""
+        peers = [(name, m) for name, m in sorted(self.members.items()) if name != self._db.own]
+        missing = [f"{name}: {kind}" for name, member in peers for kind in member.waiting]
+        for _, member in peers:
             _release(member)
         return tuple(missing)
 
@@ -101,7 +103,7 @@ class MeshRunner:
         async with asyncio.TaskGroup() as group:
             for member in self.members.values():
                 self._start(group, member)
-            group.create_task(self._expire(), name="peer cache expiry")
+            group.create_task(self._watch_silence(), name="peer liveness")
             async for _ in changes:
                 listing = await asyncio.to_thread(read_directory, self._directory, self._db.own)
                 await self._follow(group, listing)
@@ -200,22 +202,41 @@ class MeshRunner:
                     f"{name}: our own store says cluster id {config.id}, this agent is set to {self._db.own_id}"
                 )
             return
-        cluster_id = check_peer_config(
-            config, name=name, local_id=self._db.own_id, local_maximum=self._maximum, taken=self._taken
+        warnings = check_peer_config(
+            config, peer=name, local_id=self._db.own_id, local_maximum=self._maximum, taken=self._taken
         )
-        self._taken[cluster_id] = name
+        self.members[name].state.warnings = warnings
+        self._taken[config.id] = name
 
-    async def _expire(self) -> None:
-        """Services of a peer that was not heard of for the configured time are drained; nothing else is."""
+    async def _watch_silence(self) -> None:
         while True:
             await self._clock.sleep(1.0)
             now_s = self._clock.monotonic()
             for member in self.members.values():
-                self._expire_one(member, now_s)
+                if not member.state.is_own:
+                    self._judge(member, now_s)
+                    self._expire(member, now_s)
 
-    def _expire_one(self, member: Member, now_s: float) -> None:
+    def _judge(self, member: Member, now_s: float) -> None:
+        """A peer lost on both paths is not chosen any more; one that is back is."""
+        state, row = member.state, self._db.peers.get(member.state.name)
+        if row is None:
+            return
+        verdict = decide(
+            now_s, Signals(state.control_lost_s, state.data_lost_s, state.has_probes), self._withdraw_after_s
+        )
+        is_withdrawn = verdict.liveness is Liveness.WITHDRAWN
+        if is_withdrawn != row.is_withdrawn:
+            with self._db.write():
+                self._writers.load_balancer.set_peer(replace(row, is_withdrawn=is_withdrawn, reason=verdict.reason))
+            log.warning("peer liveness changed", extra={"peer": state.name, "reason": verdict.reason or "is back"})
+        if is_withdrawn:
+            state.state, state.reason = PeerState.WITHDRAWN, verdict.reason
+
+    def _expire(self, member: Member, now_s: float) -> None:
+        """Services of a peer that was not heard of for the configured time are drained; nothing else is."""
         state = member.state
-        if state.is_own or not state.synced.get(Kind.SERVICES):
+        if not state.synced.get(Kind.SERVICES):
             return
         if is_cache_expired(now_s, state.control_lost_s, self._cache_ttl_s):
             member.ingest.drain_services()
@@ -243,7 +264,7 @@ def _note_failure(state: SessionRecord, exc: BaseException, clock: Clock) -> Non
     if state.state is PeerState.REFUSED and isinstance(exc, RefusedError):
         state.reason = state.last_error
         return
-    state.state = PeerState.STALE if state.is_synced else PeerState.CONNECTING
+    state.state = PeerState.DISCONNECTED if state.is_synced else PeerState.CONNECTING
     state.reason = f"{state.last_error}; last known state is kept" if state.is_synced else state.last_error
 
 

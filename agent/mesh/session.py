@@ -20,7 +20,7 @@ from kvstore.backend import Backend, Batch, Phase
 from meshkit.clock import Clock
 from meshkit.errors import MeshError, TransientError
 from meshmodel import cluster_config, keys
-from meshmodel.cluster_config import ClusterConfig
+from meshmodel.cluster_config import ClusterConfig, ExportMode
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName
 from meshmodel.status import PeerState
@@ -112,7 +112,7 @@ class Session:
     async def _read_config(self, backend: Backend) -> ClusterConfig | None:
         key = keys.cluster_config_key(self._state.name)
         entry = await backend.get(key)
-        return None if entry is None else cluster_config.decode(key.decode(), entry.value)
+        return None if entry is None else cluster_config.decode(entry.value, cluster=self._state.name)
 
     def _accept(self, config: ClusterConfig) -> None:
         """Nothing of a former id is left before the new one is asked for (spec/wire 4.4)."""
@@ -130,7 +130,7 @@ class Session:
     def _kinds(self, config: ClusterConfig) -> list[Kind]:
         if self._state.is_own:
             return [Kind.NODES, Kind.IDENTITIES, Kind.IPS]
-        offers_slices = "endpointslices" in config.capabilities.endpoint_slices_export_mode
+        offers_slices = config.export_mode is not ExportMode.SERVICES
         services = Kind.ENDPOINT_SLICES if self._options.prefer_slices and offers_slices else Kind.SERVICES
         return [Kind.NODES, Kind.IDENTITIES, services, Kind.IPS]
 
@@ -156,9 +156,9 @@ class Session:
         """Nodes first: what other records may claim is judged by them. A cluster that never lists them is not waited for."""
         if kind is not Kind.NODES:
             await _wait(nodes_listed, NODES_FIRST_S)
-        cached = config.capabilities.cached
+        cached = config.cached
         canary = None
-        if config.capabilities.synced_canaries:
+        if config.synced_canaries:
             canary = keys.canary_key(self._state.name, kind, cached=cached)
         view = self._ingest.view(kind, keys.prefix_of(kind, self._state.name, cached=cached))
         async with aclosing(backend.list_and_watch(view.prefix, canary=canary)) as batches:
@@ -239,7 +239,7 @@ class Session:
             state.control_lost_s = self._clock.monotonic()
         if state.is_connected:
             state.is_connected = False
-            state.state = PeerState.STALE if state.is_synced else PeerState.CONNECTING
+            state.state = PeerState.DISCONNECTED if state.is_synced else PeerState.CONNECTING
             state.reason = f"{reason}; last known state is kept"
 
 

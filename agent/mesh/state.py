@@ -31,12 +31,15 @@ class SessionRecord:
     last_update_wall_s: float = 0.0
     last_heartbeat_s: float = 0.0
     control_lost_s: float | None = None
+    data_lost_s: float | None = None
+    has_probes: bool = False
     revision: int = 0
     kinds: tuple[Kind, ...] = ()
     synced: dict[Kind, bool] = field(default_factory=dict)
     counts: dict[Kind, int] = field(default_factory=dict)
     endpoints: tuple[str, ...] = ()
     revocations: int = 0
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_synced(self) -> bool:

@@ -8,9 +8,10 @@ from typing import Protocol
 
 from agent.datapath.layout import AddressKey, EndpointFlag, EndpointValue, IfindexKey, PolicyKey, PolicyValue
 from agent.datapath.maps import Maps
-from agent.policy.plan import Write, plan_entries, runs
-from agent.tables import EndpointVerdicts, RuleKey, RuleValue
+from agent.policy.plan import Difference, differences, differences_from_map, order, runs
+from agent.tables import EndpointVerdicts
 from meshkit.errors import TransientError
+from meshpolicy import Direction, EndpointPolicy, EntryKey
 
 _REVISION_MODULUS = 1 << 32
 
@@ -30,7 +31,9 @@ class EndpointTarget:
         self._policy, self._attachments = maps.policy, attachments
         self._by_address, self._by_ifindex = maps.endpoints_by_address, maps.endpoints_by_ifindex
         self._live: dict[str, EndpointValue] = {}
-        self._entries: dict[int, dict[RuleKey, RuleValue]] = {}
+        self._applied: dict[int, EndpointPolicy] = {}
+        self._held: dict[int, dict[EntryKey, PolicyValue]] = {}  # instead of it, where the map was read
+        self._attached: set[int] = set()
         self._last_revision = 0  # never used twice on this node: an address may come back with another pod
 
     def restore(self) -> dict[str, int]:
@@ -39,7 +42,7 @@ class EndpointTarget:
             self._live[value.address] = value
             self._last_revision = max(self._last_revision, value.policy_revision)
         for key, entry in self._policy.items():
-            self._entries.setdefault(key.endpoint_id, {})[_rule_key(key)] = RuleValue(*entry)
+            self._held.setdefault(key.endpoint_id, {})[_entry_key(key)] = entry
         return {address: value.endpoint_id for address, value in self._live.items()}
 
     def revision(self, address: str) -> int | None:
@@ -72,7 +75,7 @@ class EndpointTarget:
         for address in [a for a in self._live if a not in kept]:
             self._remove(address)
         ids = {endpoint.endpoint_id for endpoint in kept.values()}
-        for endpoint_id in [i for i in self._entries if i not in ids]:
+        for endpoint_id in [i for i in (*self._held, *self._applied) if i not in ids]:
             self._delete_entries(endpoint_id)
         interfaces = {endpoint.ifindex for endpoint in kept.values()}
         stray = [key for key, _ in self._by_ifindex.items() if key.ifindex not in interfaces]
@@ -86,23 +89,25 @@ class EndpointTarget:
             self._remove(endpoint.address)
             live = None
         flags = _flags(row)
-        old = self._entries.setdefault(endpoint.endpoint_id, {})
-        writes = plan_entries(old, row.entries)
+        changes = self._changes(endpoint.endpoint_id, row.policy)
         if live is not None and live.flags & ~flags:
             live = self._publish(live._replace(flags=live.flags & flags))
-        self._write_entries(endpoint.endpoint_id, writes)
-        self._entries[endpoint.endpoint_id] = dict(row.entries)
+        self._write_entries(endpoint.endpoint_id, changes)
+        self._held.pop(endpoint.endpoint_id, None)
+        self._applied[endpoint.endpoint_id] = row.policy
         revision = 0 if live is None else live.policy_revision
         wanted = EndpointValue(
             endpoint.ifindex, endpoint.endpoint_id, flags, endpoint.identity, revision,
             endpoint.mac, endpoint.node_mac, endpoint.address,
         )  # fmt: skip
-        if live is None or wanted != live or writes:
+        if live is None or wanted != live or changes:
             self._last_revision = (self._last_revision + 1) % _REVISION_MODULUS or 1
             self._publish(wanted._replace(policy_revision=self._last_revision))
         if live is not None and live.ifindex != endpoint.ifindex:
             self._leave(live.ifindex, endpoint.address)
-        self._attachments.attach(endpoint.ifindex)
+        if endpoint.ifindex not in self._attached:
+            self._attachments.attach(endpoint.ifindex)
+            self._attached.add(endpoint.ifindex)
 
     def _publish(self, value: EndpointValue) -> EndpointValue:
         self._by_address.update([(AddressKey(value.address), value)])
@@ -124,37 +129,45 @@ class EndpointTarget:
         """The interface is not this pod's any more; another pod that took its number keeps it."""
         if any(v.ifindex == ifindex and v.address != address for v in self._live.values()):
             return
+        self._attached.discard(ifindex)
         self._attachments.detach(ifindex)
         self._by_ifindex.delete([IfindexKey(ifindex)])
 
     def _delete_entries(self, endpoint_id: int) -> None:
-        entries = self._entries.get(endpoint_id, {})
-        self._write_entries(endpoint_id, plan_entries(entries, {}))
-        self._entries.pop(endpoint_id, None)
+        self._write_entries(endpoint_id, self._changes(endpoint_id, EndpointPolicy()))
+        self._held.pop(endpoint_id, None)
+        self._applied.pop(endpoint_id, None)
 
-    def _write_entries(self, endpoint_id: int, writes: list[Write]) -> None:
-        for is_put, run in runs(writes):
+    def _changes(self, endpoint_id: int, policy: EndpointPolicy) -> list[Difference]:
+        held = self._held.get(endpoint_id)
+        if held is not None:
+            return differences_from_map(held, policy)
+        return differences(self._applied.get(endpoint_id, EndpointPolicy()), policy)
+
+    def _write_entries(self, endpoint_id: int, changes: list[Difference]) -> None:
+        for is_put, run in runs(order(changes)):
             if is_put:
                 puts = [(w.key, w.value) for w in run if w.value is not None]
-                self._policy.update([(_policy_key(endpoint_id, k), PolicyValue(*v)) for k, v in puts])
+                self._policy.update([(_policy_key(endpoint_id, k), v) for k, v in puts])
             else:
                 self._policy.delete([_policy_key(endpoint_id, w.key) for w in run])
 
     def _reload(self, endpoint_id: int) -> None:
         """The shadow of one endpoint's entries is what the map holds, whatever was written before the failure."""
-        self._entries[endpoint_id] = {
-            _rule_key(key): RuleValue(*value) for key, value in self._policy.items() if key.endpoint_id == endpoint_id
+        self._applied.pop(endpoint_id, None)
+        self._held[endpoint_id] = {
+            _entry_key(key): value for key, value in self._policy.items() if key.endpoint_id == endpoint_id
         }
 
 
 def _flags(row: EndpointVerdicts) -> int:
-    ingress = EndpointFlag.ENFORCE_INGRESS if row.enforce_ingress else 0
-    return int(ingress | (EndpointFlag.ENFORCE_EGRESS if row.enforce_egress else 0))
+    ingress = EndpointFlag.ENFORCE_INGRESS if row.policy.ingress_enforced else 0
+    return int(ingress | (EndpointFlag.ENFORCE_EGRESS if row.policy.egress_enforced else 0))
 
 
-def _policy_key(endpoint_id: int, key: RuleKey) -> PolicyKey:
+def _policy_key(endpoint_id: int, key: EntryKey) -> PolicyKey:
     return PolicyKey(endpoint_id, *key)
 
 
-def _rule_key(key: PolicyKey) -> RuleKey:
-    return RuleKey(*key[1:])
+def _entry_key(key: PolicyKey) -> EntryKey:
+    return EntryKey(Direction(key.direction), key.identity, key.protocol, key.port, key.port_bits)

@@ -9,36 +9,71 @@ old policy. A direction that stops being enforced loses its flag before all this
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import NamedTuple
 
-from agent.tables import RuleKey, RuleValue
+from agent.datapath.layout import PolicyValue
+from meshpolicy import EndpointPolicy, Entry, EntryKey
+from meshpolicy.port import L4Key
+
+
+class Difference(NamedTuple):
+    """One key whose value changes; None: absent before, or absent after."""
+
+    key: EntryKey
+    old: PolicyValue | None
+    new: PolicyValue | None
 
 
 class Write(NamedTuple):
     """Put the value, or delete the key where there is none."""
 
-    key: RuleKey
-    value: RuleValue | None
+    key: EntryKey
+    value: PolicyValue | None
 
 
-def plan_entries(old: Mapping[RuleKey, RuleValue], new: Mapping[RuleKey, RuleValue]) -> list[Write]:
-    """The writes that turn `old` into `new`, in an order that is safe at every step."""
-    rising: list[Write] = []
+def policy_value(entry: Entry) -> PolicyValue:
+    """The map value of an entry; the rule is named by its stable number."""
+    return PolicyValue(entry.deny, entry.precedence, entry.rule.number, entry.proxy_port)
+
+
+def differences(old: EndpointPolicy, new: EndpointPolicy) -> list[Difference]:
+    """What differs between two compiled policies; parts they share cost nothing."""
+    diff = new.diff(old)
+    found = [Difference(key, _value_in(old, key), policy_value(entry)) for key, entry in diff.updates.items()]
+    found += [Difference(key, _value_in(old, key), None) for key in diff.deletes]
+    return found
+
+
+def differences_from_map(held: Mapping[EntryKey, PolicyValue], new: EndpointPolicy) -> list[Difference]:
+    """What differs between what the map holds and a policy: after a restart, or after a failed write."""
+    wanted = {key: policy_value(entry) for key, entry in new.entries.items()}
+    found = [Difference(key, held.get(key), value) for key, value in wanted.items() if held.get(key) != value]
+    found += [Difference(key, value, None) for key, value in held.items() if key not in wanted]
+    return found
+
+
+def order(changes: Iterable[Difference]) -> list[Write]:
+    """The writes for these differences, in an order that is safe at every step."""
+    rising: list[tuple[int, Write]] = []
     falling: list[tuple[int, Write]] = []
-    for key, value in new.items():
-        was = old.get(key)
-        if was is None or (was != value and value.precedence >= was.precedence):
-            rising.append(Write(key, value))
-        elif was != value:
-            falling.append((was.precedence, Write(key, value)))
-    falling += [(value.precedence, Write(key, None)) for key, value in old.items() if key not in new]
-    rising.sort(key=lambda w: -w.value.precedence if w.value is not None else 0)
+    for key, old, new in changes:
+        if new is not None and (old is None or new.precedence >= old.precedence):
+            rising.append((-new.precedence, Write(key, new)))
+        elif old is not None:
+            falling.append((old.precedence, Write(key, new)))
+    rising.sort(key=lambda pair: pair[0])
     falling.sort(key=lambda pair: pair[0])
-    return [*rising, *(write for _, write in falling)]
+    return [write for _, write in (*rising, *falling)]
 
 
-def runs(writes: list[Write]) -> list[tuple[bool, list[Write]]]:
+def runs(writes: Iterable[Write]) -> list[tuple[bool, list[Write]]]:
     """The same writes in the same order, cut into runs of only puts (true) or only deletes: one map call each."""
     return [(is_put, list(run)) for is_put, run in groupby(writes, key=lambda w: w.value is not None)]
+
+
+def _value_in(policy: EndpointPolicy, key: EntryKey) -> PolicyValue | None:
+    group = policy.side(key.direction).groups.get(key.identity, {})
+    entry = group.get(L4Key(key.protocol, key.port, key.port_bits))
+    return None if entry is None else policy_value(entry)

@@ -74,7 +74,7 @@ class World:
             ClusterName(name), self.db, self.writers,
             networks=self.networks, rejections=self.rejections, clock=self.clock,
         )  # fmt: skip
-        ingest.begin(ClusterConfig(cluster_id), list(KINDS.values()))
+        ingest.begin(ClusterConfig(id=ClusterId(cluster_id)), list(KINDS.values()))
         for kind in KINDS.values():
             ingest.view(kind, keys.prefix_of(kind, name))
         self.peers[name] = ingest

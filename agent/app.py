@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The clustermesh-agent command: without a verb it runs the agent, with one it asks the agent of this node."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from agent.settings import AgentSettings
+from meshkit import log as logs
+from meshkit.clock import SystemClock
+from meshkit.errors import MeshError
+from meshkit.settings import load
+
+if TYPE_CHECKING:
+    from agent.node_agent import NodeAgent
+    from kube.client import KubeClient
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and not arguments[0].startswith("-"):
+        if arguments[0] == "uninstall":
+            raise SystemExit(_uninstall(arguments[1:]))
+        from agent.cli import verbs
+
+        raise SystemExit(verbs.main(arguments))
+    settings = load(AgentSettings, arguments, program="clustermesh-agent", version=program_version())
+    logs.setup(settings.log_level, json=settings.log_format == "json")
+    if settings.once_uninstall:
+        raise SystemExit(uninstall(settings))
+    raise SystemExit(asyncio.run(run(settings)))
+
+
+def program_version() -> str:
+    try:
+        return version("clustermesh")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+async def run(settings: AgentSettings) -> int:
+    """Run until told to stop; what is pinned stays. Returns the exit code."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        await _run(settings)
+    except asyncio.CancelledError:
+        log.info("stopping, programs and maps stay pinned")
+        return 0
+    except MeshError as exc:
+        log.error("agent cannot run", extra={"error": str(exc)})
+        return 1
+    return 0
+
+
+async def _run(settings: AgentSettings) -> None:
+    from agent.bootstrap import learn
+    from agent.host import Host, KernelHost, MemoryHost
+    from agent.node_agent import NodeAgent
+
+    clock = SystemClock()
+    client = load_kube_client(settings)
+    facts = await learn(settings, client, clock)
+    host: Host = MemoryHost() if settings.datapath == "memory" else KernelHost(settings, facts)
+    facts_text = {"cluster": facts.cluster, "node": facts.node, "key": facts.node_ip}
+    log.info("agent starting", extra=facts_text)
+    agent = NodeAgent(settings, facts, client, host=host, clock=clock)
+    gc.freeze()  # what was imported stays: collections need not look at it again
+    try:
+        await agent.run(_serve)
+    except BaseExceptionGroup as failures:
+        raise _first(failures) from failures
+
+
+async def _serve(agent: NodeAgent) -> None:
+    from agent.status_api import make_api
+    from meshkit.http import serve
+
+    settings = agent.settings
+    hosts = settings.listen or tuple(dict.fromkeys(("127.0.0.1", agent.facts.node_ip)))
+    await serve(make_api(agent), hosts, settings.port)
+
+
+def load_kube_client(settings: AgentSettings) -> KubeClient | None:
+    """A client, or None where no cluster is to be read (`--kubeconfig none`)."""
+    if settings.kubeconfig == "none":
+        return None
+    from kube.config import load_client
+
+    return load_client(settings.kubeconfig or None, settings.context or None)
+
+
+def _uninstall(arguments: Sequence[str]) -> int:
+    settings = load(AgentSettings, arguments, program="clustermesh-agent uninstall", version=program_version())
+    logs.setup(settings.log_level, json=settings.log_format == "json")
+    return uninstall(settings)
+
+
+def uninstall(settings: AgentSettings) -> int:
+    """Nothing of ours is left in this node's kernel."""
+    from agent.bootstrap import Facts
+    from agent.host import KernelHost
+    from meshmodel.names import ClusterId, ClusterName
+
+    facts = Facts(ClusterName("none"), ClusterId(1), 255, settings.node_name, settings.node_ip or "127.0.0.1")
+    try:
+        KernelHost(settings, facts).datapath.uninstall()
+    except (MeshError, OSError) as exc:
+        log.error("uninstall failed", extra={"error": str(exc)})
+        return 1
+    log.info("uninstalled", extra={"path": str(settings.pin_directory)})
+    return 0
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One failure to report: the first that is ours, else the first."""
+    flat = [_first(f) if isinstance(f, BaseExceptionGroup) else f for f in failures.exceptions]
+    return next((f for f in flat if isinstance(f, MeshError)), flat[0])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent must know of its cluster and node before it starts: settings first, then Kubernetes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from agent.settings import AgentSettings
+from kube.client import KubeClient, in_thread
+from kube.resource import CONFIG_MAPS, NODES, KubeObject
+from meshkit.clock import Clock
+from meshkit.errors import PermanentError, TransientError
+from meshmodel.names import ClusterId, ClusterName, check_cluster_id, check_maximum, parse_cluster_name
+
+log = logging.getLogger(__name__)
+
+CONFIG_MAP_NAMES: Final = ("clustermesh-config", "cilium-config")
+RETRY_S: Final = 1.0
+
+
+class MissingFactError(PermanentError):
+    """Neither the settings nor the cluster say it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Who we are."""
+
+    cluster: ClusterName
+    cluster_id: ClusterId
+    maximum: int
+    node: str
+    node_ip: str
+    pod_cidrs: tuple[str, ...] = ()
+    default_local_cluster: bool = True
+
+
+async def learn(settings: AgentSettings, client: KubeClient | None, clock: Clock) -> Facts:
+    """The facts; waits for an API server that is not there yet. Raises: PermanentError for what nobody says."""
+    while True:
+        try:
+            return await in_thread(_learn, settings, client)
+        except (TransientError, OSError) as exc:
+            log.warning("cluster not reachable, retrying", extra={"delay_s": RETRY_S, "error": str(exc)})
+            await clock.sleep(RETRY_S)
+
+
+def _learn(settings: AgentSettings, client: KubeClient | None) -> Facts:
+    config = {} if client is None or _is_complete(settings) else read_config(client, settings.config_namespace)
+    node = client.get(NODES, settings.node_name) if client is not None and settings.node_name else None
+    name = settings.cluster_name or config.get("cluster-name", "")
+    number = settings.cluster_id or int(config.get("cluster-id") or 0)
+    if not name or not number:
+        raise MissingFactError("cluster name or id is not set: give --cluster-name and --cluster-id, or run enable")
+    maximum = check_maximum(settings.max_connected_clusters or int(config.get("max-connected-clusters") or 255))
+    node_ip = settings.node_ip or _internal_ip(node)
+    if not node_ip:
+        raise MissingFactError("address of this node is not known: give --node-ip, or --node-name of a Node object")
+    scope = settings.policy_default_local_cluster or config.get("policy-default-local-cluster", "") or "true"
+    return Facts(
+        cluster=parse_cluster_name(name),
+        cluster_id=check_cluster_id(number, maximum),
+        maximum=maximum,
+        node=settings.node_name or node_ip,
+        node_ip=node_ip,
+        pod_cidrs=tuple(((node or {}).get("spec") or {}).get("podCIDRs") or ()),
+        default_local_cluster=scope.lower() != "false",
+    )
+
+
+def read_config(client: KubeClient, namespace: str) -> Mapping[str, str]:
+    """The data of the first of our ConfigMaps that exists; empty if none does."""
+    for name in CONFIG_MAP_NAMES:
+        found = client.get(CONFIG_MAPS, name, namespace)
+        if found is not None:
+            data: Mapping[str, str] = found.get("data") or {}
+            return data
+    return {}
+
+
+def _is_complete(settings: AgentSettings) -> bool:
+    return bool(
+        settings.cluster_name
+        and settings.cluster_id
+        and settings.max_connected_clusters
+        and settings.policy_default_local_cluster
+    )
+
+
+def _internal_ip(node: KubeObject | None) -> str:
+    addresses = ((node or {}).get("status") or {}).get("addresses") or ()
+    return next((str(a["address"]) for a in addresses if a.get("type") == "InternalIP" and ":" not in a["address"]), "")

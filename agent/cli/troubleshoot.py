@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Try every connection file step by step: name, TCP, TLS both ways, then a read as the running agent would do it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from certs.diagnose import diagnose
+from certs.errors import CertificateError
+from certs.inspect import CertInfo, issued_by, parse
+from certs.store import CertFiles
+from kvstore.clientconfig import ClientConfig, Endpoint, is_client_config, parse_client_config
+from kvstore.errors import Rejected
+from meshkit.errors import MeshError
+from meshmodel import cluster_config, keys
+
+Write = Callable[[str], object]
+
+OK, BAD, INFO = "✅", "❌", "(i)"
+
+
+def troubleshoot(directory: Path, only: Sequence[str], timeout_s: float, write: Write) -> int:
+    """Print what is wrong with each peer's connection. Returns 0 if nothing is, else 4."""
+    try:
+        entries = sorted(p for p in directory.iterdir() if not p.is_dir())
+    except OSError as exc:
+        write(f"{BAD} cannot read {directory}: {exc.strerror}\n")
+        return 4
+    files = {p.name: content for p in entries if is_client_config(content := p.read_bytes())}
+    wanted = {name: content for name, content in files.items() if not only or name in only}
+    write(f"Found {len(wanted)} cluster configurations\n")
+    is_ok = bool(wanted) or not only
+    for name, content in wanted.items():
+        write(f'\nCluster "{name}":\n  Configuration path: {directory / name}\n')
+        is_ok = asyncio.run(_try(name, content, directory, timeout_s, write)) and is_ok
+    return 0 if is_ok else 4
+
+
+async def _try(name: str, content: bytes, directory: Path, timeout_s: float, write: Write) -> bool:
+    try:
+        config = parse_client_config(content, directory)
+    except Rejected as exc:
+        write(f"  {BAD} configuration cannot be used: {exc}\n")
+        return False
+    results = [await _try_endpoint(config, endpoint, timeout_s, write) for endpoint in config.endpoints]
+    _show_own_certificates(config, write)
+    return await _try_read(name, config, timeout_s, write) and any(results)
+
+
+async def _try_endpoint(config: ClientConfig, endpoint: Endpoint, timeout_s: float, write: Write) -> bool:
+    write(f"\n  Endpoint {'https' if endpoint.is_tls else 'http'}://{endpoint.host}:{endpoint.port}\n")
+    addresses = config.host_aliases.get(endpoint.host, ())
+    if addresses:
+        write(f"     {OK} {endpoint.host} is {', '.join(addresses)} (host alias)\n")
+    reached = False
+    for address in addresses or (endpoint.host,):
+        if endpoint.is_tls:
+            finding = await diagnose(address, endpoint.port, endpoint.host, _cert_files(config), timeout_s)
+            mark = OK if finding.is_ok else BAD
+            text = (
+                "TCP and TLS established" if finding.is_ok else f"{finding.problem}: {finding.detail}; {finding.advice}"
+            )
+            write(f"     {mark} {address}:{endpoint.port}: {text}\n")
+            if finding.server is not None:
+                write(f"     {INFO} server certificate: {_describe(finding.server)}\n")
+            reached = reached or finding.is_ok
+        else:
+            reached = await _try_tcp(address, endpoint.port, timeout_s, write) or reached
+    return reached
+
+
+async def _try_tcp(address: str, port: int, timeout_s: float, write: Write) -> bool:
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, writer = await asyncio.open_connection(address, port)
+    except OSError as exc:
+        write(f"     {BAD} {address}:{port}: {exc.strerror or 'no answer'}\n")
+        return False
+    writer.close()
+    write(f"     {OK} {address}:{port}: TCP established\n")
+    return True
+
+
+def _cert_files(config: ClientConfig) -> CertFiles:
+    tls = config.tls(None)
+    return CertFiles(b"", b"", b"") if tls is None else CertFiles(tls.ca, tls.cert, tls.key)
+
+
+def _show_own_certificates(config: ClientConfig, write: Write) -> None:
+    try:
+        tls = config.tls(None)
+        if tls is None:
+            return
+        write("\n  Digital certificates\n")
+        for info in parse(tls.ca, "trusted CA"):
+            write(f"     {INFO} trusted CA: {_describe(info)}\n")
+        own = parse(tls.cert, "client certificate")[0]
+        is_ours = any(issued_by(tls.cert, ca) for ca in _split(tls.ca))
+        note = "" if is_ours else " (signed by none of the trusted CAs: right where each cluster has its own)"
+        write(f"     {INFO} client certificate: {_describe(own)}{note}\n")
+    except (MeshError, CertificateError) as exc:
+        write(f"     {BAD} {exc}\n")
+
+
+def _split(bundle: bytes) -> list[bytes]:
+    end = b"-----END CERTIFICATE-----"
+    return [part.strip() + b"\n" + end + b"\n" for part in bundle.split(end) if b"BEGIN CERTIFICATE" in part]
+
+
+def _describe(info: CertInfo) -> str:
+    until = datetime.fromtimestamp(info.not_after_s, UTC).strftime("%Y-%m-%d")
+    names = f", names {', '.join(info.sans)}" if info.sans else ""
+    return f"CN={info.subject_cn}, issuer {info.issuer}, valid until {until}, serial {info.serial:x}{names}"
+
+
+async def _try_read(name: str, config: ClientConfig, timeout_s: float, write: Write) -> bool:
+    """Authorisation: the heartbeat and the cluster configuration, as a session reads them."""
+    write("\n  Store\n")
+    try:
+        backend = config.connect()
+    except MeshError as exc:
+        write(f"     {BAD} {exc}\n")
+        return False
+    try:
+        async with asyncio.timeout(timeout_s):
+            beat = await backend.get(keys.HEARTBEAT)
+            entry = await backend.get(keys.cluster_config_key(name))
+    except (MeshError, TimeoutError) as exc:
+        write(f"     {BAD} cannot be read: {exc or 'no answer'}\n")
+        return False
+    finally:
+        await backend.close()
+    write(f"     {OK if beat else BAD} heartbeat {'found' if beat else 'not found: its publisher does not run'}\n")
+    if entry is None:
+        write(f"     {BAD} no configuration of cluster {name}: the name differs, or it is not published yet\n")
+        return False
+    config_found = cluster_config.decode(entry.value, cluster=name)
+    write(f"     {OK} cluster configuration: id {config_found.id}, cached {str(config_found.cached).lower()}\n")
+    return beat is not None

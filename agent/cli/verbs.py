@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parse a verb, ask the agent, print. Exit codes: 0 done, 1 no answer, 2 usage, 3 degraded (status), 4 failed check."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from agent.cli import render
+from agent.settings import REST_PORT
+
+TIMEOUT_S: Final = 10.0
+DEFAULT_URL: Final = f"http://127.0.0.1:{REST_PORT}"
+Fetch = Callable[[str], Any]
+
+
+class NoAnswerError(Exception):
+    """The agent of this node does not answer, or says no."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one verb; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    client = Client(arguments.url)
+    try:
+        return int(arguments.run(client, arguments))
+    except NoAnswerError as exc:
+        sys.stderr.write(f"Error: {exc}\n")
+        return 1
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        return 0
+
+
+class Client:
+    """The REST port of one agent."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    def get(self, path: str) -> Any:
+        with self.open(path, TIMEOUT_S) as answer:
+            return json.load(answer)
+
+    def open(self, path: str, timeout_s: float | None) -> Any:
+        try:
+            return urllib.request.urlopen(self.url + path, timeout=timeout_s)
+        except urllib.error.HTTPError as exc:
+            detail = exc.read().decode("utf-8", "replace")[:256]
+            raise NoAnswerError(f"{path}: {exc.code} {detail}") from exc
+        except OSError as exc:
+            raise NoAnswerError(f"the agent at {self.url} does not answer: {exc}") from exc
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="clustermesh-agent",
+        description="Ask the agent of this node. Without a verb: run the agent (--help there).",
+    )
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--url",
+        default=os.environ.get("CLUSTERMESH_AGENT_URL", DEFAULT_URL),
+        help=f"agent to ask (default: {DEFAULT_URL})",
+    )
+    shared.add_argument("-o", "--output", choices=("table", "json"), default="table", help="form of the answer")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def add(parent: Any, name: str, help_text: str, run: Callable[..., int]) -> argparse.ArgumentParser:
+        verb: argparse.ArgumentParser = parent.add_parser(name, help=help_text, parents=[shared])
+        verb.set_defaults(run=run)
+        return verb
+
+    def group(parent: Any, name: str, help_text: str) -> Any:
+        return parent.add_parser(name, help=help_text).add_subparsers(dest=name, required=True, metavar="VERB")
+
+    add(verbs, "status", "state of the agent and of every peer", _status)
+    service = add(group(verbs, "service", "services"), "list", "frontends and their backends", _services)
+    service.add_argument(
+        "--clustermesh-affinity", action="store_true", help="all candidates, marking the preferred ones"
+    )
+    bpf = group(verbs, "bpf", "what the kernel holds")
+    add(group(bpf, "lb", "service map"), "list", "frontends, slots, backends", _bpf_lb)
+    add(group(bpf, "ipcache", "address map"), "list", "prefix, identity, tunnel", _bpf_ipcache)
+    realised = add(group(bpf, "policy", "policy map"), "get", "entries of one endpoint", _bpf_policy)
+    realised.add_argument("endpoint", help="endpoint id, address or namespace/pod")
+    add(group(verbs, "node", "nodes"), "list", "nodes of every cluster", _nodes)
+    identity = add(group(verbs, "identity", "identities"), "list", "identities of every cluster", _identities)
+    identity.add_argument("label", nargs="?", default="", help="only identities with a label that contains this")
+    add(group(verbs, "endpoint", "endpoints"), "list", "pods of this node", _endpoints)
+    policy = group(verbs, "policy", "policies")
+    add(policy, "get", "policies, in force or refused", _policies)
+    add(policy, "selectors", "selectors and what they select", _selectors)
+    monitor = add(verbs, "monitor", "flows of this node", _monitor)
+    monitor.add_argument("--type", default="", choices=("drop", "trace", "policy-verdict"), help="only this type")
+    monitor.add_argument("--last", type=int, default=20, help="how many past flows first (default: 20)")
+    monitor.add_argument("--pod", default="", help="only flows of pods that begin with namespace/name")
+    monitor.add_argument("--follow", action="store_true", help="go on with every new flow")
+    trouble = add(
+        group(verbs, "troubleshoot", "why is a peer not connected"), "clustermesh", "try every peer file", _trouble
+    )
+    trouble.add_argument("cluster", nargs="*", help="only these peers")
+    trouble.add_argument(
+        "--clustermesh-config", type=Path, default=Path("/var/lib/cilium/clustermesh"), help="directory with peer files"
+    )
+    trouble.add_argument("--timeout", type=float, default=5.0, help="seconds per peer")
+    return parser
+
+
+def _show(arguments: argparse.Namespace, answer: Any, text: Callable[[], str]) -> int:
+    sys.stdout.write((json.dumps(answer, indent=2) if arguments.output == "json" else text()) + "\n")
+    return 0
+
+
+def _status(client: Client, arguments: argparse.Namespace) -> int:
+    answer = client.get("/v1/status")
+    _show(arguments, answer, lambda: render.status(answer, time.time()))  # noqa: TID251
+    is_degraded = not answer["ready"] or any(not peer["ready"] for peer in answer["peers"])
+    return 3 if is_degraded else 0
+
+
+def _services(client: Client, arguments: argparse.Namespace) -> int:
+    answer = client.get("/v1/services")
+    return _show(arguments, answer, lambda: render.services(answer, with_affinity=arguments.clustermesh_affinity))
+
+
+def _clusters(client: Client) -> dict[int, str]:
+    status = client.get("/v1/status")
+    names = {peer["config"]["cluster-id"]: peer["name"] for peer in status["peers"]}
+    return {**names, status["cluster-id"]: status["cluster"]}
+
+
+def _bpf_lb(client: Client, arguments: argparse.Namespace) -> int:
+    services, backends = client.get("/v1/maps/services"), client.get("/v1/maps/backends")
+    answer = {"services": services, "backends": backends}
+    return _show(arguments, answer, lambda: render.load_balancer_map(services, backends, _clusters(client)))
+
+
+def _bpf_ipcache(client: Client, arguments: argparse.Namespace) -> int:
+    answer = client.get("/v1/maps/ipcache")
+    return _show(arguments, answer, lambda: render.ipcache(answer, _clusters(client)))
+
+
+def _bpf_policy(client: Client, arguments: argparse.Namespace) -> int:
+    wanted = arguments.endpoint
+    found = [
+        e["id"]
+        for e in client.get("/v1/endpoints")
+        if wanted in (str(e["id"]), e["address"], f"{e['namespace']}/{e['pod']}")
+    ]
+    if not found:
+        raise NoAnswerError(f"no endpoint {wanted} on this node")
+    answer = client.get(f"/v1/policy/endpoints/{found[0]}")
+    return _show(arguments, answer, lambda: render.policy_map(answer))
+
+
+def _nodes(client: Client, arguments: argparse.Namespace) -> int:
+    answer = client.get("/v1/nodes")
+    return _show(arguments, answer, lambda: render.nodes(answer))
+
+
+def _identities(client: Client, arguments: argparse.Namespace) -> int:
+    answer = client.get(f"/v1/identities?label={urllib.parse.quote(arguments.label)}")
+    return _show(arguments, answer, lambda: render.identities(answer))
+
+
+def _endpoints(client: Client, arguments: argparse.Namespace) -> int:
+    answer = client.get("/v1/endpoints")
+    return _show(arguments, answer, lambda: render.endpoints(answer))
+
+
+def _policies(client: Client, arguments: argparse.Namespace) -> int:
+    answer = client.get("/v1/policy")
+    return _show(arguments, answer, lambda: render.policies(answer))
+
+
+def _selectors(client: Client, arguments: argparse.Namespace) -> int:
+    answer = client.get("/v1/policy/selectors")
+    return _show(arguments, answer, lambda: render.selectors(answer))
+
+
+def _monitor(client: Client, arguments: argparse.Namespace) -> int:
+    form = "json" if arguments.output == "json" else "text"
+    query = {"type": arguments.type, "last": arguments.last, "pod": arguments.pod, "format": form}
+    path = f"/v1/flows?{urllib.parse.urlencode(query)}&follow={'true' if arguments.follow else 'false'}"
+    with client.open(path, None if arguments.follow else TIMEOUT_S) as answer:
+        for line in answer:
+            sys.stdout.write(line.decode("utf-8", "replace"))
+            sys.stdout.flush()
+    return 0
+
+
+def _trouble(_client: Client, arguments: argparse.Namespace) -> int:
+    from agent.cli.troubleshoot import troubleshoot
+
+    return troubleshoot(arguments.clustermesh_config, arguments.cluster, arguments.timeout, sys.stdout.write)

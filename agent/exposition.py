@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics that are read from state when they are asked for. Names follow the anchor's, under our prefix."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from agent.datapath.layout import Direction
+from agent.datapath.reasons import Reason
+from agent.reports import drops
+from meshmodel.keys import Kind
+
+if TYPE_CHECKING:
+    from agent.node_agent import NodeAgent
+
+PREFIX = "clustermesh_agent"
+_COUNTS = {
+    "remote_cluster_nodes": Kind.NODES,
+    "remote_cluster_services": Kind.SERVICES,
+    "remote_cluster_endpoints": Kind.IPS,
+    "remote_cluster_identities": Kind.IDENTITIES,
+    "remote_cluster_endpoint_slices": Kind.ENDPOINT_SLICES,
+}
+
+
+def collect_metrics(agent: NodeAgent) -> Iterable[Metric]:
+    """Everything an operator would graph or alert on."""
+    yield from _clusters(agent)
+    yield from _rejections(agent)
+    yield from _backends(agent)
+    yield from _drops(agent)
+    yield _gauge("endpoints", "pods of this node that are enforced", len(agent.db.endpoints))
+    yield _gauge("flows_seen_total", "flow records since the start", agent.flows.seen)
+    pending = GaugeMetricFamily(f"{PREFIX}_map_pending", "rows waiting to be written", labels=["table"])
+    failing = GaugeMetricFamily(f"{PREFIX}_map_failing", "rows that could not be written", labels=["table"])
+    for name, reconciler in agent.reconcilers.items():
+        status = reconciler.status()
+        pending.add_metric([name], status.pending)
+        failing.add_metric([name], status.failed)
+    yield pending
+    yield failing
+
+
+def _gauge(name: str, help_text: str, value: float) -> Metric:
+    family = GaugeMetricFamily(f"{PREFIX}_{name}", help_text)
+    family.add_metric([], value)
+    return family
+
+
+def _clusters(agent: NodeAgent) -> Iterable[Metric]:
+    states, own = agent.mesh.states(), agent.db.own
+    yield _gauge("remote_clusters", "configured peers", len(states))
+    labels = ["source_cluster", "target_cluster"]
+    now_s = agent.clock.monotonic()
+    values = {
+        "remote_cluster_readiness_status": [float(s.is_ready) for s in states],
+        "remote_cluster_failures": [float(s.failures) for s in states],
+        "remote_cluster_last_failure_ts": [s.last_failure_wall_s for s in states],
+        "remote_cluster_cache_revocations": [float(s.revocations) for s in states],
+        "remote_cluster_data_age_seconds": [
+            0.0 if s.control_lost_s is None else now_s - s.control_lost_s for s in states
+        ],
+        **{name: [float(s.counts.get(kind, 0)) for s in states] for name, kind in _COUNTS.items()},
+    }
+    for name, found in values.items():
+        family = GaugeMetricFamily(f"{PREFIX}_{name}", "per peer, as this node sees it", labels=labels)
+        for state, value in zip(states, found, strict=True):
+            family.add_metric([own, state.name], value)
+        yield family
+    family = GaugeMetricFamily(
+        f"{PREFIX}_remote_cluster_state", "1 for the state a peer is in", labels=[*labels, "state"]
+    )
+    for state in states:
+        family.add_metric([own, state.name, str(state.state)], 1.0)
+    yield family
+
+
+def _rejections(agent: NodeAgent) -> Iterable[Metric]:
+    family = CounterMetricFamily(f"{PREFIX}_records_rejected", "records not believed", labels=["cluster", "reason"])
+    for (cluster, reason), total in agent.mesh.rejections.totals().items():
+        family.add_metric([cluster, reason], total)
+    yield family
+
+
+def _backends(agent: NodeAgent) -> Iterable[Metric]:
+    counts: Counter[str] = Counter()
+    for row in agent.db.backends.rows():
+        counts[row.cluster] += len(row.backends)
+    family = GaugeMetricFamily(f"{PREFIX}_backends", "backends known, by cluster", labels=["cluster"])
+    for cluster, count in sorted(counts.items()):
+        family.add_metric([cluster], count)
+    yield family
+
+
+def _drops(agent: NodeAgent) -> Iterable[Metric]:
+    family = CounterMetricFamily(f"{PREFIX}_drop", "packets dropped", labels=["reason", "direction"])
+    unknown = 0
+    for (reason, direction), packets in sorted(drops(agent.maps.metrics.items()).items()):
+        try:
+            known = Reason(reason)
+        except ValueError:
+            continue
+        if known.dropped:
+            family.add_metric([known.text, Direction(direction & 1).name.lower()], packets)
+        if known is Reason.UNKNOWN_IDENTITY:
+            unknown += packets
+    yield family
+    late = CounterMetricFamily(f"{PREFIX}_policy_drop_unknown_remote_identity", "drops of peers not known yet")
+    late.add_metric([], unknown)
+    yield late
+    lost = CounterMetricFamily(f"{PREFIX}_lost_events", "events the kernel could not deliver")
+    lost.add_metric([], agent.host.lost())
+    yield lost

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent needs of the machine: maps, attachments and events; the kernel's, or a stand-in that touches nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from agent.bootstrap import Facts
+from agent.datapath.config import AttachMode, NodeConfig
+from agent.datapath.flow_layout import DatapathEvent
+from agent.datapath.maps import Maps
+from agent.settings import AgentSettings
+
+
+class Host(Protocol):
+    """The seam below the agent."""
+
+    def open(self) -> Maps: ...
+    def attach(self, ifindex: int) -> None: ...
+    def detach(self, ifindex: int) -> None: ...
+    def attached(self) -> set[int]: ...
+    def events(self) -> AsyncIterator[Sequence[DatapathEvent]]: ...
+    def wall_of(self, timestamp_ns: int) -> float: ...
+    def lost(self) -> int: ...
+
+
+class KernelHost:
+    """This node's kernel."""
+
+    def __init__(self, settings: AgentSettings, facts: Facts) -> None:
+        from agent.datapath.loader import Datapath
+
+        self.datapath = Datapath(node_config(settings, facts))
+        self._offset_s = time.clock_gettime(time.CLOCK_REALTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+    def open(self) -> Maps:
+        maps = self.datapath.open()
+        self._ring = self.datapath.event_ring()
+        return maps
+
+    def attach(self, ifindex: int) -> None:
+        self.datapath.attach(ifindex)
+
+    def detach(self, ifindex: int) -> None:
+        self.datapath.detach(ifindex)
+
+    def attached(self) -> set[int]:
+        return self.datapath.attached()
+
+    def events(self) -> AsyncIterator[Sequence[DatapathEvent]]:
+        return self._ring.batches()
+
+    def wall_of(self, timestamp_ns: int) -> float:
+        """The kernel stamps events with CLOCK_MONOTONIC."""
+        return timestamp_ns / 1e9 + self._offset_s
+
+    def lost(self) -> int:
+        return self._ring.lost
+
+
+class MemoryHost:
+    """No kernel: maps in memory, nothing attached, no events."""
+
+    def __init__(self) -> None:
+        self._attached: set[int] = set()
+
+    def open(self) -> Maps:
+        from agent.datapath.memory import memory_maps
+
+        return memory_maps()
+
+    def attach(self, ifindex: int) -> None:
+        self._attached.add(ifindex)
+
+    def detach(self, ifindex: int) -> None:
+        self._attached.discard(ifindex)
+
+    def attached(self) -> set[int]:
+        return set(self._attached)
+
+    async def events(self) -> AsyncIterator[Sequence[DatapathEvent]]:
+        await asyncio.get_running_loop().create_future()
+        yield ()
+
+    def wall_of(self, timestamp_ns: int) -> float:
+        return timestamp_ns / 1e9
+
+    def lost(self) -> int:
+        return 0
+
+
+def node_config(settings: AgentSettings, facts: Facts) -> NodeConfig:
+    """The datapath's constants of this node."""
+    return NodeConfig(
+        node_address=facts.node_ip,
+        cluster_id=facts.cluster_id,
+        pin_directory=settings.pin_directory,
+        vxlan_port=settings.vxlan_port,
+        underlay_device=settings.underlay_device,
+        mtu=settings.mtu,
+        attach_mode=AttachMode(settings.attach_mode),
+        cluster_id_bits=9 if facts.maximum == 511 else 8,
+    )

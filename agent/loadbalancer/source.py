@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Services and EndpointSlices of the own cluster, from Kubernetes to the writer: one transaction per batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from agent.loadbalancer.convert import Slice, strip_service, strip_slice
+from agent.loadbalancer.merge import merge_backends
+from agent.loadbalancer.writer import LoadBalancerWriter
+from agent.tables import AgentDB, Service
+from kube.client import KubeClient
+from kube.reflector import Change, Delete, Reflector, Synced, Upsert
+from kube.resource import ENDPOINT_SLICES, SERVICES
+from meshkit.clock import Clock
+from meshmodel.names import ServiceName
+
+log = logging.getLogger(__name__)
+
+
+class KubernetesSource:
+    """Turns object changes into whole contributions; an object that is not balanced counts as absent."""
+
+    def __init__(self, db: AgentDB, writer: LoadBalancerWriter, clock: Clock) -> None:
+        self._db, self._writer, self._clock = db, writer, clock
+        self._slices: dict[ServiceName, dict[str, Slice]] = {}
+        self._owner: dict[str, ServiceName] = {}
+        self._problems: dict[ServiceName, tuple[str, ...]] = {}
+
+    async def run_services(self, client: KubeClient, on_synced: Callable[[], None]) -> None:
+        """Follow Services until cancelled."""
+        reflector = Reflector(client, SERVICES, strip=strip_service)
+        await reflector.run(lambda batch: self.take_services(batch, on_synced))
+
+    async def run_slices(self, client: KubeClient, on_synced: Callable[[], None]) -> None:
+        """Follow EndpointSlices until cancelled."""
+        reflector = Reflector(client, ENDPOINT_SLICES, strip=strip_slice)
+        await reflector.run(lambda batch: self.take_slices(batch, on_synced))
+
+    def take_services(self, batch: Sequence[Change[Service | None]], on_synced: Callable[[], None]) -> None:
+        is_synced = False
+        with self._db.write():
+            for change in batch:
+                if isinstance(change, Synced):
+                    is_synced = True
+                elif isinstance(change, Upsert) and change.obj is not None:
+                    self._complain(change.obj)
+                    self._writer.set_service(change.obj)
+                else:
+                    self._problems.pop(ServiceName.parse(change.key), None)
+                    self._writer.delete_service(ServiceName.parse(change.key))
+        if is_synced:
+            on_synced()
+
+    def take_slices(self, batch: Sequence[Change[Slice | None]], on_synced: Callable[[], None]) -> None:
+        is_synced = False
+        touched: dict[ServiceName, None] = {}
+        for change in batch:
+            if isinstance(change, Synced):
+                is_synced = True
+                continue
+            piece = None if isinstance(change, Delete) else change.obj
+            touched.update(dict.fromkeys(self._place(change.key, piece)))
+        wall_s = self._clock.wall()
+        with self._db.write():
+            for name in touched:
+                backends = merge_backends(piece.backends for piece in self._slices.get(name, {}).values())
+                self._writer.set_backends(name, self._db.own, self._db.own_id, backends, wall_s)
+        if is_synced:
+            on_synced()
+
+    def _place(self, key: str, piece: Slice | None) -> list[ServiceName]:
+        """The slice is known as given, None as gone; returns the services whose backends may differ now."""
+        touched: list[ServiceName] = []
+        old = self._owner.pop(key, None)
+        if old is not None:
+            del self._slices[old][key]
+            if not self._slices[old]:
+                del self._slices[old]
+            touched.append(old)
+        if piece is not None:
+            self._owner[key] = piece.service
+            self._slices.setdefault(piece.service, {})[key] = piece
+            touched.append(piece.service)
+        return touched
+
+    def _complain(self, service: Service) -> None:
+        """One line per service and problem, not one per event."""
+        if service.problems != self._problems.get(service.name, ()):
+            self._problems[service.name] = service.problems
+            for problem in service.problems:
+                log.warning("service annotation problem", extra={"service": str(service.name), "reason": problem})

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a connection file to a store client: names of Kubernetes Services become their cluster addresses, without DNS."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from kvstore.backend import Backend
+from kvstore.clientconfig import ClientConfig, parse_client_config
+from kvstore.options import Options
+
+Resolve = Callable[[str, str], Awaitable[str | None]]
+
+
+class StoreConnector:
+    """Makes a client for the content of a connection file. `resolve` looks a Service (name, namespace) up."""
+
+    def __init__(self, directory: Path, resolve: Resolve | None = None, options: Options | None = None) -> None:
+        self._directory, self._resolve, self._options = directory, resolve, options
+
+    async def __call__(self, content: bytes) -> Backend:
+        """Raises: Rejected if the file or one of its certificates cannot be used."""
+        config = parse_client_config(content, self._directory)
+        addresses = await self._addresses(config)
+        return config.connect(self._options, addresses.get)
+
+    async def _addresses(self, config: ClientConfig) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for endpoint in config.endpoints:
+            service = service_of(endpoint.host)
+            if service is None or endpoint.host in config.host_aliases or self._resolve is None:
+                continue
+            address = await self._resolve(*service)
+            if address:
+                found[endpoint.host] = address
+        return found
+
+
+def service_of(host: str) -> tuple[str, str] | None:
+    """Name and namespace that a host names as `<name>.<namespace>.svc[.domain]`; None for any other name."""
+    parts = host.split(".")
+    if len(parts) >= 3 and parts[2] == "svc" and all(parts[:2]):
+        return parts[0], parts[1]
+    return None
+
+
+def own_store_config(endpoint: str, certificates: Path) -> bytes:
+    """The connection file of the own cluster's store, in the form peers' files have."""
+    document: dict[str, object] = {"endpoints": [endpoint]}
+    if endpoint.startswith("https://"):
+        document["trusted-ca-file"] = str(certificates / "ca.crt")
+        document["cert-file"] = str(certificates / "tls.crt")
+        document["key-file"] = str(certificates / "tls.key")
+    return json.dumps(document).encode()  # JSON is YAML

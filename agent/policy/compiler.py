@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Feeds policies, identities and endpoints to the engine, and writes what comes out as rows.
+
+Everything is one synchronous step: what came in since the last one goes in, and what may differ is asked for again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from agent.tables import AgentDB, Endpoint, EndpointVerdicts, Identity, NamedPort, PolicyRow
+from meshkit.table import HistoryLostError
+from meshmodel.identity import NumericIdentity
+from meshpolicy import (
+    Change,
+    EndpointPolicy,
+    Engine,
+    Policy,
+    PolicyContext,
+    PolicyError,
+    PolicyKind,
+    PolicyRef,
+    parse_cidr_group,
+    parse_policy,
+)
+from meshpolicy.port import PROTOCOL_NUMBERS
+
+log = logging.getLogger(__name__)
+
+Document = Mapping[str, object]
+Outcome = PolicyRow
+
+
+class PolicyCompiler:
+    """Keeps the policies and verdicts tables; `set_prefixes` puts CIDR identities into the ipcache."""
+
+    def __init__(self, db: AgentDB, context: PolicyContext, set_prefixes: Callable[[Mapping[str, int]], None]) -> None:
+        self._db, self._context, self._set_prefixes = db, context, set_prefixes
+        self.engine = Engine(context)
+        self._affected: set[int] = set()
+        self._prefixes_changed = False
+        self._seen_identities = self._seen_endpoints = self._seen_prefixes = 0
+        self._pods_with_ports: set[str] = set()
+        self._by_identity: dict[int, set[str]] = {}
+        self._identity_of: dict[str, int] = {}
+        self._rule_names: dict[int, str] = {}
+
+    # ---- policies
+
+    def set_document(self, document: Document, ref: PolicyRef) -> PolicyRow:
+        """The object is in force as it says, or refused whole, in which case none of its older form is in force either."""
+        try:
+            problems = self._load(document)
+            row = PolicyRow(ref.kind, ref.namespace, ref.name, is_valid=True, problems=problems)
+        except PolicyError as exc:
+            self._unload(ref)
+            row = PolicyRow(ref.kind, ref.namespace, ref.name, is_valid=False, message=str(exc))
+        with self._db.write():
+            self._db.policies.put(row)
+        return row
+
+    def remove_document(self, ref: PolicyRef) -> None:
+        self._unload(ref)
+        with self._db.write():
+            self._db.policies.delete((ref.kind, ref.namespace, ref.name))
+
+    def rule_name(self, number: int) -> str:
+        """The policy rule that a map value names, "" if it is none of ours."""
+        if number not in self._rule_names:
+            rules = (rule for policy in self.engine.policies() for rule in policy.rules)
+            self._rule_names = {rule.origin.number: str(rule.origin) for rule in rules}
+        return self._rule_names.setdefault(number, "")
+
+    # ---- steps
+
+    def step(self) -> int:
+        """Verdicts are what policies, identities and endpoints say now; returns how many endpoints were judged again."""
+        self._take_identities()
+        self._take_ports()
+        changed = self._take_endpoints()
+        addresses = {a for identity in self._affected for a in self._by_identity.get(identity, ())} | changed
+        self._affected.clear()
+        with self._db.write():
+            if self._prefixes_changed:
+                self._prefixes_changed = False
+                self._set_prefixes(self.engine.prefixes())
+            for address in sorted(addresses):
+                endpoint = self._db.endpoints.get(address)
+                if endpoint is None:
+                    self._db.verdicts.delete(address)
+                else:
+                    self._db.verdicts.put(EndpointVerdicts(endpoint, self._policy_of(endpoint)))
+        return len(addresses)
+
+    def _policy_of(self, endpoint: Endpoint) -> EndpointPolicy:
+        """Where no policy exists nobody can be selected by one, so labels that are not known yet do not matter."""
+        if self._db.identities.get(endpoint.identity) is None and not self._has_policies():
+            return EndpointPolicy()
+        return self.engine.endpoint_policy(NumericIdentity(endpoint.identity), named_ports(endpoint.named_ports))
+
+    def _has_policies(self) -> bool:
+        return any(row.is_valid and row.kind != PolicyKind.CIDR_GROUP for row in self._db.policies.rows())
+
+    def _load(self, document: Document) -> tuple[str, ...]:
+        had_policies = self._has_policies()
+        if document.get("kind") == PolicyKind.CIDR_GROUP:
+            group = parse_cidr_group(document)
+            self._note(self.engine.set_cidr_group(group))
+            return group.problems
+        policy: Policy = parse_policy(document, self._context)
+        self._note(self.engine.set_policy(policy))
+        self._rule_names.clear()
+        if not had_policies:
+            self._affected.update(i for i in self._by_identity if self._db.identities.get(i) is None)
+        return (*policy.problems, *policy.warnings)
+
+    def _unload(self, ref: PolicyRef) -> None:
+        if ref.kind == PolicyKind.CIDR_GROUP:
+            self._note(self.engine.remove_cidr_group(ref.name))
+        else:
+            self._note(self.engine.remove_policy(ref))
+
+    def _note(self, change: Change) -> None:
+        self._affected.update(change.affected)
+        if change.prefixes_added or change.prefixes_removed:
+            self._prefixes_changed = True
+
+    def _take_identities(self) -> None:
+        seen, self._seen_identities = self._seen_identities, self._db.identities.revision
+        try:
+            changes = [(c.row, c.deleted) for c in self._db.identities.changes_since(seen)]
+        except HistoryLostError:
+            log.warning("identities changed faster than policies were computed, reading all")
+            changes = [(Identity(i, self._db.own, ()), True) for i in self._known_identities()]
+            changes += [(row, False) for row in self._db.identities.rows()]
+        for row, deleted in changes:
+            number = NumericIdentity(row.id)
+            if deleted:
+                self._note(self.engine.remove_identity(number))
+            else:
+                self._note(self.engine.set_identity(number, row.labels))
+            if row.id in self._by_identity:
+                self._affected.add(row.id)
+
+    def _take_ports(self) -> None:
+        """Port names of all pods: egress rules resolve them there."""
+        seen, self._seen_prefixes = self._seen_prefixes, self._db.prefixes.revision
+        try:
+            changes = [(c.key, None if c.deleted else c.row) for c in self._db.prefixes.changes_since(seen)]
+        except HistoryLostError:
+            changes = [(key, self._db.prefixes.get(key)) for key in self._pods_with_ports]
+            changes += [(row.prefix, row) for row in self._db.prefixes.rows()]
+        for key, row in changes:
+            ports = row.named_ports if row is not None else ()
+            if ports or key in self._pods_with_ports:
+                self._note(self.engine.set_pod_ports(key, named_ports(ports)))
+                (self._pods_with_ports.add if ports else self._pods_with_ports.discard)(key)
+
+    def _known_identities(self) -> list[int]:
+        return [i for i in self._by_identity if self._db.identities.get(i) is None]
+
+    def _take_endpoints(self) -> set[str]:
+        """Addresses whose endpoint changed."""
+        seen, self._seen_endpoints = self._seen_endpoints, self._db.endpoints.revision
+        try:
+            changed = {c.key for c in self._db.endpoints.changes_since(seen)}
+        except HistoryLostError:
+            changed = set(self._identity_of) | {row.address for row in self._db.endpoints.rows()}
+        for address in changed:
+            old = self._identity_of.pop(address, None)
+            if old is not None:
+                self._leave(old, address)
+            row = self._db.endpoints.get(address)
+            if row is not None:
+                self._identity_of[address] = row.identity
+                self._by_identity.setdefault(row.identity, set()).add(address)
+        return changed
+
+    def _leave(self, identity: int, address: str) -> None:
+        users = self._by_identity[identity]
+        users.discard(address)
+        if not users:
+            del self._by_identity[identity]
+            self.engine.forget_endpoint(NumericIdentity(identity))
+
+
+def named_ports(ports: tuple[NamedPort, ...]) -> dict[str, tuple[int, int]]:
+    """A pod's port names as the engine takes them."""
+    return {p.name: (p.port, PROTOCOL_NUMBERS.get(p.protocol, 0)) for p in ports}

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policy objects from Kubernetes, and what we have to say about each of them back to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from agent.policy.compiler import PolicyCompiler
+from agent.tables import PolicyRow
+from kube.client import KubeClient, in_thread
+from kube.errors import KubeError
+from kube.events import emit_event
+from kube.reflector import Change, Delete, Reflector, Synced, Upsert
+from kube.resource import CCNP, CIDR_GROUPS, CNP, NETWORK_POLICIES, KubeObject, Resource
+from meshkit.clock import Clock
+from meshpolicy import PolicyRef
+
+log = logging.getLogger(__name__)
+
+POLICY_RESOURCES: tuple[Resource, ...] = (CNP, CCNP, NETWORK_POLICIES, CIDR_GROUPS)
+COMPONENT = "clustermesh-agent"
+REASON_INVALID = "InvalidPolicy"
+REASON_PARTLY = "PolicyNotFullyEnforced"
+MAX_PENDING_REPORTS = 1_000
+
+
+class Report(NamedTuple):
+    """What is to be said about one object."""
+
+    resource: Resource
+    document: KubeObject
+    row: PolicyRow
+
+
+def strip_policy(item: KubeObject) -> KubeObject:
+    """Only what the parser and the report need."""
+    meta = item["metadata"]
+    kept: KubeObject = {k: item[k] for k in ("apiVersion", "kind", "spec", "specs") if k in item}
+    kept["metadata"] = {k: meta[k] for k in ("name", "namespace", "uid", "labels", "generation") if k in meta}
+    kept["status"] = {"conditions": (item.get("status") or {}).get("conditions") or []}
+    return kept
+
+
+class PolicySource:
+    """One reflector per kind of policy. `on_change` is called after each batch; `reports` wait to be sent."""
+
+    def __init__(
+        self, client: KubeClient, compiler: PolicyCompiler, on_change: Callable[[], None], clock: Clock
+    ) -> None:
+        self._client, self._compiler, self._on_change, self._clock = client, compiler, on_change, clock
+        self._documents: dict[PolicyRef, KubeObject] = {}
+        self._reports: asyncio.Queue[Report] = asyncio.Queue(MAX_PENDING_REPORTS)
+        self._said: dict[PolicyRef, tuple[bool, str]] = {}
+
+    async def run(self, resource: Resource, on_synced: Callable[[], None]) -> None:
+        """Follow one kind until cancelled."""
+        reflector = Reflector(self._client, resource, strip=strip_policy, optional=True)
+        await reflector.run(lambda batch: self.take(resource, batch, on_synced))
+
+    def take(self, resource: Resource, batch: Sequence[Change[KubeObject]], on_synced: Callable[[], None]) -> None:
+        """Changes of one kind go to the compiler; then whoever waits for them is told."""
+        is_synced = False
+        for change in batch:
+            if isinstance(change, Synced):
+                is_synced = True
+            elif isinstance(change, Upsert):
+                self._set(resource, change.obj)
+            elif isinstance(change, Delete):
+                ref = _ref(resource, change.obj)
+                self._documents.pop(ref, None)
+                self._said.pop(ref, None)
+                self._compiler.remove_document(ref)
+        self._on_change()
+        if is_synced:
+            on_synced()
+
+    async def report(self) -> None:
+        """Send reports as they come, until cancelled. A report that fails is logged; the object is still refused."""
+        while True:
+            report = await self._reports.get()
+            try:
+                await in_thread(self._send, report)
+            except KubeError as exc:
+                facts = {"policy": f"{report.row.namespace}/{report.row.name}", "error": str(exc)}
+                log.warning("policy status could not be reported", extra=facts)
+
+    def _set(self, resource: Resource, document: KubeObject) -> None:
+        ref = _ref(resource, document)
+        known = self._documents.get(ref)
+        self._documents[ref] = document
+        if known is not None and all(known.get(k) == document.get(k) for k in ("spec", "specs")):
+            return
+        row = self._compiler.set_document(document, ref)
+        if not row.is_valid:
+            log.error("policy refused", extra={"policy": str(ref), "reason": row.message})
+        elif row.problems:
+            log.warning("policy accepted with problems", extra={"policy": str(ref), "reason": "; ".join(row.problems)})
+        said = (row.is_valid, row.message or "; ".join(row.problems))
+        has_condition = resource in (CNP, CCNP)
+        if self._said.get(ref) != said and (said != (True, "") or has_condition) and not self._reports.full():
+            self._said[ref] = said
+            self._reports.put_nowait(Report(resource, document, row))
+
+    def _send(self, report: Report) -> None:
+        """Blocks: a condition where the object has one, an Event where there is something to complain about."""
+        row, document = report.row, report.document
+        meta = document["metadata"]
+        text = row.message or "; ".join(row.problems)
+        if report.resource in (CNP, CCNP):
+            status = "True" if row.is_valid else "False"
+            current = [c for c in document["status"]["conditions"] if c.get("type") == "Valid"]
+            if not any(c.get("status") == status and c.get("message", "") == (text or "Policy validation succeeded")
+                       for c in current):  # fmt: skip
+                condition = {"type": "Valid", "status": status, "message": text or "Policy validation succeeded"}
+                others = [c for c in document["status"]["conditions"] if c.get("type") != "Valid"]
+                self._client.patch_status(
+                    report.resource, str(meta["name"]), {"conditions": [*others, condition]}, meta.get("namespace")
+                )
+        if text:
+            reason = REASON_PARTLY if row.is_valid else REASON_INVALID
+            emit_event(self._client, document, reason, text, component=COMPONENT)
+
+
+def _ref(resource: Resource, document: KubeObject) -> PolicyRef:
+    meta = document["metadata"]
+    return PolicyRef(resource.kind, meta.get("namespace", "") if resource.namespaced else "", meta["name"])

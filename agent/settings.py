@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an operator may set on the node agent: flags, environment (CLUSTERMESH_*), a file, or defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshkit.settings import Settings, option
+
+REST_PORT = 9879
+LOCAL_STORE = "https://clustermesh-apiserver.kube-system.svc:2379"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentSettings(Settings):
+    """The node agent of a cluster mesh: reads peers, programs this node's kernel."""
+
+    cluster_name: str = option("", "name of this cluster; read from ConfigMap clustermesh-config if empty")
+    cluster_id: int = option(0, "id of this cluster (1..max-connected-clusters); read from the ConfigMap if 0")
+    max_connected_clusters: int = option(0, "255 or 511, the same in every cluster; ConfigMap, else 255, if 0")
+    policy_default_local_cluster: str = option(
+        "", "true: a policy peer that names no cluster means this one; false: any. ConfigMap, else true, if empty"
+    )
+    config_namespace: str = option("kube-system", "namespace of ConfigMap clustermesh-config (or cilium-config)")
+    node_name: str = option("", "name of this node", env="NODE_NAME")
+    node_ip: str = option("", "underlay address of this node; its Node object's InternalIP if empty", env="NODE_IP")
+    kubeconfig: str = option("", "kubeconfig file; in-cluster configuration if empty", env="KUBECONFIG")
+    context: str = option("", "context in the kubeconfig; its current one if empty")
+    clustermesh_config: Path = option(Path("/var/lib/cilium/clustermesh"), "directory with one file per peer")  # noqa: RUF009
+    local_etcd: str = option(
+        LOCAL_STORE, "endpoint of this cluster's own store (URL); `none` runs without: no identities, no endpoints"
+    )
+    local_etcd_certificates: Path = option(  # noqa: RUF009
+        Path("/var/lib/clustermesh/local"), "directory with ca.crt, tls.crt and tls.key for the own store"
+    )
+    local_etcd_config: str = option("", "etcd client YAML file for the own store; wins over --local-etcd")
+    pin_directory: Path = option(Path("/sys/fs/bpf/clustermesh"), "where programs and maps are pinned")  # noqa: RUF009
+    datapath: str = option(
+        "kernel", "kernel, or memory to run without touching the kernel", choices=("kernel", "memory")
+    )
+    underlay_device: str = option("", "device towards other nodes; found by the node address if empty")
+    vxlan_port: int = option(8472, "UDP port of the overlay")
+    mtu: int = option(0, "MTU of the overlay device; underlay MTU - 50 if 0")
+    attach_mode: str = option("auto", "how programs are attached", choices=("auto", "tcx", "clsact"))
+    listen: tuple[str, ...] = option((), "addresses of the REST server; 127.0.0.1 and the node address if empty")
+    port: int = option(REST_PORT, "port of the REST server")
+    sync_timeout_s: float = option(60.0, "how long a restarted agent waits for first listings before it writes maps")
+    heartbeat_silence_s: float = option(120.0, "a store without heartbeat for this long is connected to anew")
+    cluster_cache_ttl_s: float = option(0.0, "services of a peer silent for this long are withdrawn; 0: never")
+    withdraw_after_s: float = option(10.0, "a peer without control and data path for this long gets no new connections")
+    prefer_endpoint_slices: bool = option(False, "read a peer's services from its endpoint slices where it offers them")
+    once_uninstall: bool = option(False, "remove programs, maps, pins and the overlay device from this node, then exit")
+    log_level: str = option("info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
+    log_format: str = option("json", "json lines or plain text", choices=("json", "text"))
