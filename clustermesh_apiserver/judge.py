@@ -68,7 +68,8 @@ def problems(apiserver: Apiserver) -> list[str]:
         found += apiserver.store.problems
     if source is not None:
         found += [f"kubernetes {name}: {p.last_error}" for name, p in sorted(source.progress.items()) if p.failures]
-        found += [f"{count} {name} could not be understood" for name, count in sorted(source.unreadable.items())]
+        unreadable = [feed for feed in source.feeds if feed.unreadable]
+        found += [f"{feed.unreadable} times {feed.resource.plural} could not be understood" for feed in unreadable]
     if publisher is not None:
         for kind, written in publisher.stores.items():
             found += [f"etcd rejected {count} {kind.value}: {why}" for why, count in written.rejected.items()]

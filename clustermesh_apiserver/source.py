@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from clustermesh_apiserver import strip
+from clustermesh_apiserver.feed import Feed
 from clustermesh_apiserver.identity_allocator import IdentityAllocator
 from clustermesh_apiserver.intent import (
     IdentityIntent,
@@ -22,7 +21,7 @@ from clustermesh_apiserver.plane import Plane
 from clustermesh_apiserver.problems import Problems, problems_of
 from clustermesh_apiserver.tables import IntentTable, Tables
 from kube.client import KubeClient
-from kube.reflector import Change, Delete, Progress, Reflector, Synced, Timing, Upsert
+from kube.reflector import Progress, Reflector, Timing
 from kube.resource import (
     CILIUM_ENDPOINT_SLICES,
     CILIUM_ENDPOINTS,
@@ -34,17 +33,9 @@ from kube.resource import (
     PODS,
     SERVICE_EXPORTS,
     SERVICES,
-    KubeObject,
-    Resource,
-    object_key,
 )
 from meshmodel.keys import Kind
 
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-LOGGED_UNREADABLE: Final = 10
 REQUIRED_GROUPS: Final = frozenset({"", "discovery.k8s.io"})
 
 
@@ -74,7 +65,7 @@ class Source:
         self._plane: Plane | None = None
         self.allocator: IdentityAllocator | None = None
         self.progress: dict[str, Progress] = {}
-        self.unreadable: Counter[str] = Counter()
+        self.feeds = self._make_feeds()
 
     def attach(self, plane: Plane | None) -> None:
         """From now on changes go to this plane, which looks at every row there is once."""
@@ -98,76 +89,39 @@ class Source:
     async def run(self) -> None:
         """The tables follow the cluster, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for name, job in self._jobs():
-                group.create_task(job, name=f"source-{name}")
+            for feed in self.feeds:
+                group.create_task(self._follow(feed), name=f"source-{feed.resource.plural}")
 
-    def _jobs(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
-        tables, plan = self.tables, self.plan
-        jobs = [
-            ("namespaces", self._follow(NAMESPACES, strip.namespace, tables.namespaces, self._namespace_changed)),
-            ("services", self._follow(SERVICES, strip.service, tables.services, self._service_changed)),
-            ("slices", self._follow(ENDPOINT_SLICES, strip.endpoint_slice, tables.slices, self._slice_changed)),
-            ("identities", self._follow_identities()),
-        ]
-        if plan.cilium:
-            kind = CILIUM_ENDPOINT_SLICES if plan.cilium_slices else CILIUM_ENDPOINTS
-            read = strip.cilium_endpoint_slice if plan.cilium_slices else strip.cilium_endpoint
-            jobs.append(("endpoints", self._follow(kind, read, tables.endpoints, self._address_changed)))
-            jobs.append(("nodes", self._follow(CILIUM_NODES, strip.cilium_node, tables.nodes, self._node_changed)))
-        else:
-            jobs.append(("pods", self._follow(PODS, strip.pod, tables.pods, self._address_changed)))
-            jobs.append(("nodes", self._follow(NODES, strip.node, tables.nodes, self._node_changed)))
-        if plan.exports:
-            read_export = strip.service_export
-            job = self._follow(SERVICE_EXPORTS, read_export, tables.exports, self._export_changed)
-            jobs.append(("exports", job))
-        return jobs
-
-    async def _follow_identities(self) -> None:
-        await self._follow(CILIUM_IDENTITIES, strip.cilium_identity, self.tables.identities, self._identity_changed)
-
-    async def _follow(
-        self,
-        resource: Resource,
-        read: Callable[[KubeObject], T | None],
-        table: IntentTable[T],
-        changed: Callable[[str, T | None, T | None], None],
-    ) -> None:
-        def take(batch: Sequence[Change[T | None]]) -> None:
-            for change in batch:
-                match change:
-                    case Upsert(key, row) if row is not None:
-                        before = table.get(key)
-                        if table.put(key, row):
-                            changed(key, before, row)
-                    case Upsert(key, _) | Delete(key, _):
-                        before = table.delete(key)
-                        if before is not None:
-                            changed(key, before, None)
-                    case Synced():
-                        table.synced = True
-                        log.info("kubernetes listing complete", extra={"key": resource.plural})
-            self.flush()
-
-        def strip_safely(obj: KubeObject) -> T | None:
-            try:
-                return read(obj)
-            except (KeyError, TypeError, ValueError, AttributeError) as exc:
-                self.unreadable[resource.plural] += 1
-                if self.unreadable[resource.plural] <= LOGGED_UNREADABLE:
-                    facts = {"key": f"{resource.plural} {object_key(obj)}", "error": repr(exc)}
-                    log.warning("kubernetes object not understood, it counts as absent", extra=facts)
-                return None
-
-        reflector: Reflector[T | None] = Reflector(
+    async def _follow(self, feed: Feed[Any]) -> None:
+        reflector: Reflector[Any] = Reflector(
             self._client,
-            resource,
-            strip=strip_safely,
-            optional=resource.group not in REQUIRED_GROUPS,
+            feed.resource,
+            strip=feed.strip,
+            optional=feed.resource.group not in REQUIRED_GROUPS,
             timing=self._timing,
         )
-        self.progress[resource.plural] = reflector.progress
-        await reflector.run(take)
+        self.progress[feed.resource.plural] = reflector.progress
+        await reflector.run(feed.take)
+
+    def _make_feeds(self) -> list[Feed[Any]]:
+        tables, plan, settle = self.tables, self.plan, self.flush
+        feeds: list[Feed[Any]] = [
+            Feed(NAMESPACES, strip.namespace, tables.namespaces, self._namespace_changed, settle),
+            Feed(SERVICES, strip.service, tables.services, self._service_changed, settle),
+            Feed(ENDPOINT_SLICES, strip.endpoint_slice, tables.slices, self._slice_changed, settle),
+            Feed(CILIUM_IDENTITIES, strip.cilium_identity, tables.identities, self._identity_changed, settle),
+        ]
+        if plan.cilium:
+            feeds.append(Feed(CILIUM_NODES, strip.cilium_node, tables.nodes, self._node_changed, settle))
+            kind = CILIUM_ENDPOINT_SLICES if plan.cilium_slices else CILIUM_ENDPOINTS
+            read = strip.cilium_endpoint_slice if plan.cilium_slices else strip.cilium_endpoint
+            feeds.append(Feed(kind, read, tables.endpoints, self._address_changed, settle))
+        else:
+            feeds.append(Feed(NODES, strip.node, tables.nodes, self._node_changed, settle))
+            feeds.append(Feed(PODS, strip.pod, tables.pods, self._address_changed, settle))
+        if plan.exports:
+            feeds.append(Feed(SERVICE_EXPORTS, strip.service_export, tables.exports, self._export_changed, settle))
+        return feeds
 
     def flush(self) -> None:
         if self._plane is not None:

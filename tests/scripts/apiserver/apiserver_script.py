@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs one script: Kubernetes objects go in, the records that are wanted and every write of them come out.
+
+mode cilium slices mcs     what is read and published (default: cilium; or pods)
+apply FILE...              objects of these sections arrive
+delete KIND [NS/]NAME...   and go
+listed                     every listing is complete
+wants KIND FILE            exactly these records of the kind, `key value` per line, are wanted
+writes [put|delete KIND/KEY ...]   exactly these changes since the last `writes`
+synced KIND...             exactly these kinds are complete
+problems [TEXT]            exactly one problem that contains the text, or none
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clustermesh_apiserver.assemble import kinds_of, make_plane
+from clustermesh_apiserver.problems import Problems
+from clustermesh_apiserver.settings import Settings
+from clustermesh_apiserver.source import Source, SourcePlan
+from clustermesh_apiserver.tables import Tables
+from kube.reflector import Delete, Synced, Upsert
+from kube.resource import from_manifest, object_key
+from meshmodel.cluster_config import ExportMode
+from meshmodel.endpointslice import decode as decode_slice
+from meshmodel.identity import NumericIdentity
+from meshmodel.keys import Kind
+from meshmodel.labels import Labels
+
+
+class Sink:
+    """Remembers what is wanted and every change of it."""
+
+    def __init__(self, kind: Kind, log: list[str]) -> None:
+        self.kind, self.log = kind, log
+        self.wanted: dict[bytes, bytes] = {}
+        self.is_synced = False
+
+    def upsert(self, key: bytes, value: bytes) -> None:
+        if self.wanted.get(key) != value:
+            self.wanted[key] = value
+            self.log.append(f"put {self.kind.value}/{key.decode()}")
+
+    def delete(self, key: bytes) -> None:
+        if self.wanted.pop(key, None) is not None:
+            self.log.append(f"delete {self.kind.value}/{key.decode()}")
+
+    def mark_synced(self) -> None:
+        self.is_synced = True
+
+
+class Numbers:
+    """Every label set gets the next number at once."""
+
+    def __init__(self) -> None:
+        self.known: dict[Labels, int] = {}
+
+    def use(self, owner: str, labels: Labels) -> NumericIdentity | None:
+        return NumericIdentity(self.known.setdefault(labels, 66000 + len(self.known)))
+
+    def release(self, owner: str) -> None: ...
+
+
+class Script:
+    """One script file."""
+
+    def __init__(self, path: Path) -> None:
+        head, self.sections = _split(path.read_text())
+        self.steps = [line.split() for line in head.splitlines() if line.strip() and not line.startswith("#")]
+        self.log: list[str] = []
+        modes = next((step[1:] for step in self.steps if step[0] == "mode"), ["cilium"])
+        self._start(set(modes))
+
+    def _start(self, modes: set[str]) -> None:
+        mode = ExportMode.BOTH if "slices" in modes else ExportMode.SERVICES
+        chosen = Settings(cluster_name="c1", cluster_id=1, service_export_mode=mode, mcs_api="mcs" in modes)
+        plan = SourcePlan(cilium="pods" not in modes, exports="mcs" in modes, cilium_slices="ces" in modes)
+        self.tables, self.problems = Tables(), Problems(None)
+        self.sinks = {kind: Sink(kind, self.log) for kind in kinds_of(chosen)}
+        allocator = None if plan.cilium else Numbers()
+        self.source = Source(None, self.tables, plan, self.problems)  # type: ignore[arg-type]
+        self.plane = make_plane(chosen, plan, self.tables, self.sinks, allocator)  # type: ignore[arg-type]
+        self.feeds = {feed.resource.kind: feed for feed in self.source.feeds}
+
+    def run(self) -> None:
+        asyncio.run(self._run())
+
+    async def _run(self) -> None:
+        self.source.attach(self.plane)
+        for number, step in enumerate(self.steps, 1):
+            try:
+                getattr(self, f"do_{step[0]}")(*step[1:])
+            except AssertionError as exc:
+                raise AssertionError(f"step {number}, `{' '.join(step)}`: {exc}") from None
+
+    def do_mode(self, *modes: str) -> None: ...
+
+    def do_apply(self, *files: str) -> None:
+        for name in files:
+            for obj in yaml.safe_load_all(self.sections[name]):
+                obj["metadata"].setdefault("resourceVersion", "1")
+                feed = self.feeds[from_manifest(obj).kind]
+                feed.take([Upsert(object_key(obj), feed.strip(obj))])
+
+    def do_delete(self, kind: str, *keys: str) -> None:
+        self.feeds[kind].take([Delete(key, None) for key in keys])
+
+    def do_listed(self) -> None:
+        for feed in self.feeds.values():
+            feed.take([Synced()])
+
+    def do_wants(self, kind: str, name: str) -> None:
+        expected = self.sections[name].splitlines()
+        found = [self._line(kind, key, value) for key, value in sorted(self.sinks[Kind(kind)].wanted.items())]
+        assert found == expected, "wanted is\n" + "\n".join(found)
+
+    def do_writes(self, *words: str) -> None:
+        expected = [" ".join(words[index : index + 2]) for index in range(0, len(words), 2)]
+        found, self.log[:] = list(self.log), []
+        assert sorted(found) == sorted(expected), f"writes were {found}"
+
+    def do_synced(self, *kinds: str) -> None:
+        found = {kind.value for kind, sink in self.sinks.items() if sink.is_synced}
+        assert found == set(kinds), f"synced are {sorted(found)}"
+
+    def do_problems(self, *words: str) -> None:
+        found = [problem.message for problem in self.problems.current()]
+        if words:
+            assert len(found) == 1, found
+            assert " ".join(words) in found[0], found
+        else:
+            assert not found, found
+
+    def _line(self, kind: str, key: bytes, value: bytes) -> str:
+        if kind != Kind.ENDPOINT_SLICES:
+            return f"{key.decode()} {value.decode()}"
+        piece: Any = decode_slice(key.decode(), value, cluster="c1", cluster_id=1)
+        ends = [f"{'+'.join(e.addresses)} ready={e.ready} serving={e.serving} zone={e.zone}" for e in piece.endpoints]
+        return f"{key.decode()} {piece.service} {piece.address_type} {[p.name for p in piece.ports]} {'; '.join(ends)}"
+
+
+def _split(text: str) -> tuple[str, dict[str, str]]:
+    head: list[str] = []
+    sections: dict[str, list[str]] = {}
+    current = head
+    for line in text.splitlines():
+        if line.startswith("-- ") and line.endswith(" --"):
+            current = sections.setdefault(line[3:-3], [])
+        else:
+            current.append(line)
+    return "\n".join(head), {name: "\n".join(lines).strip("\n") for name, lines in sections.items()}
