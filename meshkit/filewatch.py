@@ -36,7 +36,8 @@ async def watch_directory(path: str | Path, *, poll_interval_s: float = POLL_INT
 
 
 async def _hints(directory: Path, poll_interval_s: float) -> AsyncIterator[None]:
-    """Something may have happened; ends when the directory cannot be watched, after one interval."""
+    """Something may have happened: before the watch began, by notification, by time. Ends when it cannot be watched."""
+    yield
     try:
         async for _ in watchfiles.awatch(
             directory,

@@ -52,6 +52,23 @@ async def test_a_swapped_symlink_is_noticed(tmp_path: Path) -> None:
     await _close(changes)
 
 
+async def test_a_notification_is_enough_without_waiting_for_the_next_look(tmp_path: Path) -> None:
+    changes = watch_directory(tmp_path, poll_interval_s=600.0)
+    await _next(changes)
+    waiting = asyncio.ensure_future(anext(changes))
+    for number in range(500):  # the watch starts in its own time: change until it is there
+        (tmp_path / f"v{number}").mkdir()
+        (tmp_path / "..tmp").symlink_to(f"v{number}")
+        (tmp_path / "..tmp").replace(tmp_path / "..data")
+        done, _ = await asyncio.wait({waiting}, timeout=0.02)
+        if done and number:
+            break
+        if done:
+            waiting = asyncio.ensure_future(anext(changes))
+    assert waiting.done()
+    await _close(changes)
+
+
 async def test_a_directory_that_appears_later_and_is_replaced_is_watched(tmp_path: Path) -> None:
     directory = tmp_path / "config"
     changes = watch_directory(directory, poll_interval_s=0.05)
