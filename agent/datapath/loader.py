@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 import struct
@@ -20,6 +21,7 @@ from agent.datapath.layout import LOOPBACK_ADDRESS
 from agent.datapath.libbpf import BpfObject
 from agent.datapath.maps import Maps
 from agent.datapath.pins import MapPins
+from meshkit.errors import MeshError
 
 log = logging.getLogger(__name__)
 OBJECT_DIRECTORY: Final = Path(__file__).parent / "bpf"
@@ -53,20 +55,13 @@ class Datapath:
         is to be called once the maps are filled again.
         Raises: LoadError (permanent: kernel or libbpf refuse the objects), KernelError (transient).
         """
-        if self._maps is not None:
-            return self._maps
-        self._prepare_overlay()
-        map_pins = MapPins(self._pins)
-        map_pins.prepare()
-        (self._pins / "links").mkdir(exist_ok=True)
-        for name in OBJECTS:
-            self._load(self._object_directory / name, map_pins)
-        complete = map_pins.swap()
-        self._pin_programs()
-        if complete:
-            self._take_over()
-        self._maps = kernel.kernel_maps(self._pins)
-        log.info("datapath loaded", extra={"path": str(self._pins)})
+        if self._maps is None:
+            try:
+                self._maps = self._open()
+            except MeshError:
+                self.close()
+                raise
+            log.info("datapath loaded", extra={"path": str(self._pins)})
         return self._maps
 
     def attach(self, ifindex: int) -> None:
@@ -135,6 +130,19 @@ class Datapath:
             return features.has_tcx() is features.Presence.PRESENT
         return self._config.attach_mode is AttachMode.TCX
 
+    def _open(self) -> Maps:
+        self._prepare_overlay()
+        map_pins = MapPins(self._pins)
+        map_pins.prepare()
+        (self._pins / "links").mkdir(exist_ok=True)
+        for name in OBJECTS:
+            self._load(self._object_directory / name, map_pins)
+        complete = map_pins.swap()
+        self._pin_programs()
+        if complete:
+            self._take_over()
+        return kernel.kernel_maps(self._pins)
+
     def _prepare_overlay(self) -> None:
         config = self._config
         underlay = (
@@ -143,7 +151,7 @@ class Datapath:
             else netlink.device_with_address(config.node_address)
         )
         if underlay is None and not config.mtu:
-            raise KernelError("find the underlay device", 19, config.underlay_device or config.node_address)
+            raise KernelError("find the underlay device", errno.ENODEV, config.underlay_device or config.node_address)
         self.mtu = config.mtu or (underlay.mtu if underlay else 0) - VXLAN_OVERHEAD
         self.overlay_ifindex = netlink.ensure_overlay(OVERLAY_DEVICE, config.vxlan_port, self.mtu)
         netlink.set_sysctl(f"net.ipv4.conf.{OVERLAY_DEVICE}.rp_filter", "0")

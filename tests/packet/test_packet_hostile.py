@@ -166,6 +166,31 @@ def test_a_fragment_whose_first_was_not_seen_is_dropped(node: PacketNode) -> Non
     assert node.send(second).drop is Reason.FIRST_FRAGMENT_MISSING
 
 
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+@pytest.mark.parametrize("destination", [REMOTE_POD, VIP], ids=["pod", "service"])
+def test_a_packet_too_big_for_the_overlay_is_answered_with_the_mtu(
+    node: PacketNode, protocol: int, destination: str
+) -> None:
+    node.service([(1, REMOTE_POD, 9090)], protocol)
+    out = node.send(Packet(POD, destination, protocol, payload=b"x" * 1440))
+    assert out.verdict == REDIRECT
+    assert (out.packet.protocol, out.packet.source_port) == (ICMP, 3 << 8 | 4)
+    assert (out.packet.source, out.packet.destination) == (destination, POD)
+    assert out.event(EventType.DROP).reason == Reason.FRAGMENTATION_NEEDED
+    quote = read_quote(out.packet)
+    assert (quote.source, quote.destination, quote.source_port) == (POD, destination, 40000)
+    assert quote.destination_port == 80
+
+
+def test_a_packet_that_fits_or_may_be_fragmented_is_sent(node: PacketNode) -> None:
+    for packet in (
+        Packet(POD, REMOTE_POD, UDP, payload=b"x" * 1422),
+        Packet(POD, REMOTE_POD, UDP, payload=b"x" * 1440, fragment=0),
+    ):
+        out = node.send(packet)
+        assert (out.verdict, out.packet.protocol) == (REDIRECT, UDP)
+
+
 # ICMP errors --------------------------------------------------------------------------------------------------------
 
 

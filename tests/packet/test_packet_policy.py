@@ -214,6 +214,12 @@ def test_packets_from_the_stack_are_judged_by_the_source_address(node: PacketNod
     assert node.receive(Packet(WORLD, POD)).drop is Reason.POLICY_DENIED
 
 
+def test_a_local_pod_is_known_by_its_endpoint_even_through_the_stack(node: PacketNode) -> None:
+    node.endpoint(flags=EndpointFlag.ENFORCE_INGRESS)
+    _install(node, IN, [Rule(NEIGHBOUR_ID)])
+    assert node.receive(Packet(NEIGHBOUR, POD)).verdict == PASS
+
+
 def test_answers_to_packets_from_the_stack_go_back_through_the_stack(node: PacketNode) -> None:
     node.receive(Packet(NEIGHBOUR, POD))
     answer = Packet(POD, NEIGHBOUR, source_port=80, destination_port=40000, flags=ACK)

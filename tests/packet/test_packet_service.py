@@ -33,11 +33,24 @@ def test_a_service_packet_goes_to_its_backend_and_the_answer_comes_from_the_serv
     assert (back.packet.destination, back.packet.destination_port) == (POD, 40000)
 
 
-def test_the_trace_of_a_service_packet_names_the_frontend(node: PacketNode) -> None:
-    node.service([REMOTE])
+@pytest.mark.parametrize("backend", [LOCAL, REMOTE], ids=["local", "remote"])
+def test_the_trace_of_a_service_packet_names_the_frontend(node: PacketNode, backend: tuple[int, str, int]) -> None:
+    node.service([backend])
     event = node.send(Packet(POD, VIP)).event(EventType.TRACE)
     assert (event.frontend, event.frontend_port) == (VIP, 80)
-    assert (event.destination, event.destination_port) == REMOTE[1:]
+    assert (event.destination, event.destination_port) == backend[1:]
+
+
+def test_the_same_ports_through_another_frontend_are_answered_from_that_one(node: PacketNode) -> None:
+    node.service([REMOTE], UDP)
+    node.send(Packet(POD, VIP, UDP))
+    other = "172.20.1.8"
+    entries = [(key._replace(address=other), value) for key, value in node.maps.services.items()]
+    node.maps.services.update(sorted(entries, key=lambda entry: -entry[0].slot))
+    out = node.send(Packet(POD, other, UDP))
+    assert node.overlay(replace(out.packet.reverse, ttl=64)).packet.source == other
+    direct = node.send(Packet(POD, REMOTE_POD, UDP, destination_port=REMOTE[2]))
+    assert node.overlay(replace(direct.packet.reverse, ttl=64)).packet.source == REMOTE_POD
 
 
 def test_only_the_first_packet_of_a_connection_is_traced(node: PacketNode) -> None:

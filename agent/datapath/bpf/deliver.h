@@ -44,7 +44,6 @@ outline int admit(struct __sk_buff *skb, struct packet *p, const struct endpoint
 	if (how & DELIVER_REPLY_ONLY)
 		return DROP_UNROUTABLE;
 	p->conntrack_flags = how & DELIVER_VIA_STACK ? CT_VIA_STACK : 0;
-	p->frontend_port = 0;
 	ct_key_forward(&key, p, CT_INGRESS);
 	return track(skb, p, to, &key, ct_lookup(&key));
 }

@@ -2,7 +2,7 @@
 /* To another node: VXLAN with the source's identity as VNI, through the collect-metadata device. */
 #pragma once
 #include "events.h"
-#include "csum.h"
+#include "mtu.h"
 
 #define TUNNEL_TTL 64
 
@@ -12,6 +12,8 @@ inlined int encapsulate(struct __sk_buff *skb, struct packet *p, __be32 node)
 		.tunnel_id = p->source_identity, .remote_ipv4 = bpf_ntohl(node), .tunnel_ttl = TUNNEL_TTL };
 	if (p->source_identity >> IDENTITY_BITS)
 		return drop(skb, p, DROP_INVALID_IDENTITY);
+	if (is_too_big(skb, p))
+		return tell_mtu(skb, p);
 	int r = decrement_ttl(skb);
 	if (r)
 		return drop(skb, p, r);

@@ -29,6 +29,17 @@ inlined void follow_path(struct packet *p, struct conntrack_value *v, __u8 kind)
 		v->flags ^= CT_VIA_STACK;
 }
 
+/* The same ports may come through another frontend, or none: replies then come from that one. */
+inlined void follow_frontend(const struct packet *p, struct conntrack_value *v)
+{
+	__be32 known;
+	__builtin_memcpy(&known, v->nat_address, 4);
+	if (v->nat_port == p->frontend_port && known == p->frontend)
+		return;
+	__builtin_memcpy(v->nat_address, &p->frontend, 4);
+	v->nat_port = p->frontend_port;
+}
+
 /* 0, or the reason to drop. `v` is what ct_lookup(key) found. */
 outline int track(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *endpoint,
 		  const struct conntrack_key *key, struct conntrack_value *v)
@@ -40,10 +51,8 @@ outline int track(struct __sk_buff *skb, struct packet *p, const struct endpoint
 		r = rejudge(skb, p, endpoint, v, peer);
 		if (r)
 			return r;
-		if (v->nat_port != p->frontend_port) {	/* the same ports, now through another frontend or none */
-			__builtin_memcpy(v->nat_address, &p->frontend, 4);
-			v->nat_port = p->frontend_port;
-		}
+		if (key->kind == CT_EGRESS)
+			follow_frontend(p, v);
 		follow_path(p, v, key->kind);
 		ct_touch(v, p, skb->len, 0);
 		return 0;
@@ -55,9 +64,11 @@ outline int track(struct __sk_buff *skb, struct packet *p, const struct endpoint
 	}
 	struct conntrack_value fresh = {
 		.bytes = skb->len, .peer_identity = peer, .backend_id = p->backend_id,
-		.policy_revision = endpoint->policy_revision, .nat_port = p->frontend_port,
-		.flags = p->conntrack_flags };
-	__builtin_memcpy(fresh.nat_address, &p->frontend, 4);
+		.policy_revision = endpoint->policy_revision, .flags = p->conntrack_flags };
+	if (key->kind == CT_EGRESS) {	/* translation is undone where it was done */
+		fresh.nat_port = p->frontend_port;
+		__builtin_memcpy(fresh.nat_address, &p->frontend, 4);
+	}
 	p->trace = TRACE_NEW;
 	return ct_create(key, p, &fresh);
 }

@@ -142,8 +142,9 @@ int mesh_to_container(struct __sk_buff *skb)
 		return unjudged(skb, &p, to->flags & ENFORCE_INGRESS);
 	if (r)
 		return drop(skb, &p, r);
-	struct ipcache_value *from = ipcache_lookup(p.source);
-	p.source_identity = from ? from->identity : ID_WORLD;
+	struct endpoint_value *local = endpoint_of(p.source);
+	struct ipcache_value *remote = local ? 0 : ipcache_lookup(p.source);
+	p.source_identity = local ? local->identity : remote ? remote->identity : ID_WORLD;
 	return deliver(skb, &p, to, DELIVER_VIA_STACK);
 }
 

@@ -152,6 +152,9 @@ def test_a_damaged_object_is_a_permanent_error_with_the_reason(config: NodeConfi
     with pytest.raises(LoadError) as failure:
         made.open()
     assert "libbpf" in failure.value.tail
+    for name in ("mesh_pod.bpf.o", "mesh_overlay.bpf.o"):
+        (tmp_path / name).write_bytes((OBJECT_DIRECTORY / name).read_bytes())
+    assert made.open().backends.info().count == 0, "works once the objects do"
     made.uninstall()
 
 

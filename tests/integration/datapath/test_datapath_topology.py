@@ -140,6 +140,24 @@ def test_large_transfers_survive_translation(clean: Topology) -> None:
         assert made.recv(256).decode().startswith(target.name)
 
 
+def test_a_pod_with_a_larger_mtu_learns_the_right_one(clean: Topology) -> None:
+    """The first datagram is answered with the MTU, the next one goes in fragments, which follow their first one."""
+    node, client, target = clean.nodes[0], clean.nodes[0].pods[1], clean.pods()[-1]
+    clean.service(VIP, [target], 17)
+    ends = ((client.namespace, "eth0"), (node.namespace, "lxcb"))
+    try:
+        for namespace, device in ends:
+            run("ip", "-n", namespace, "link", "set", device, "mtu", "1500")
+        with client.datagram() as made:
+            made.sendto(b"x" * 1450, (VIP, 80))
+            made.sendto(b"x" * 1450, (VIP, 80))
+            assert made.recv(256).decode().startswith(target.name)
+        assert "mtu 1450" in run("ip", "-n", client.namespace, "route", "get", VIP)
+    finally:
+        for namespace, device in ends:
+            run("ip", "-n", namespace, "link", "set", device, "mtu", "1450")
+
+
 def test_policy_by_remote_identity_names_both_sides_of_a_drop(clean: Topology) -> None:
     node = clean.nodes[0]
     target, friend, stranger = node.pods[0], clean.nodes[2].pods[0], clean.nodes[3].pods[0]
