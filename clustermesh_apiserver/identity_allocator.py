@@ -124,8 +124,8 @@ class IdentityAllocator:
                     facts = {"error": str(exc), "delay_s": round(delay_s, 2)}
                     log.warning("identity not allocated, retrying", extra=facts)
                 self.last_error = str(exc)
+                await self._clock.sleep(delay_s)  # before it is queued again: another worker would take it at once
                 self._missing.put_nowait(labels)
-                await self._clock.sleep(delay_s)
                 continue
             self._queued.discard(labels)
             self.last_error = ""
