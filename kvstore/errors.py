@@ -92,7 +92,10 @@ def classify(code: grpc.StatusCode, text: str) -> MeshError:
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         if "database space exceeded" in text:
             return NoSpace(text)
-        return Oversized(text) if "larger than max" in text else Unavailable(f"{code.name}: {text}")
+        if "larger than max" in text:
+            # the side that complains names itself: our own gRPC of an answer, the server's of our request
+            return Rejected(text) if text.startswith(("grpc:", "SERVER:")) else Oversized(text)
+        return Unavailable(f"{code.name}: {text}")
     if code in _REJECTED_CODES:
         return Rejected(text)
     return Unavailable(f"{code.name}: {text}")

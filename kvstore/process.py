@@ -63,7 +63,7 @@ class EtcdSettings:
 
 class EtcdProcess:
     """One etcd child process. It dies with us; its data is a cache of Kubernetes and is emptied at every start,
-    with a new cluster token, so that readers can tell the new store from the old one.
+    with a new cluster token, so that readers can tell the new store from the old one. `ready` is set while it serves.
     """
 
     def __init__(self, directory: Path, certificates: EtcdCertificates, settings: EtcdSettings | None = None) -> None:
@@ -73,6 +73,7 @@ class EtcdProcess:
         self._reader: asyncio.Task[None] | None = None
         self._serving: asyncio.Future[int] | None = None
         self._log: deque[str] = deque(maxlen=LOG_LINES)
+        self.ready = asyncio.Event()
         self.port = 0
         self.starts = 0
 
@@ -129,6 +130,7 @@ class EtcdProcess:
         except BaseException:
             await self.kill()
             raise
+        self.ready.set()
         log.info("etcd started", extra={"endpoint": self.target})
 
     async def wait(self) -> int:
@@ -146,6 +148,7 @@ class EtcdProcess:
             if self.pid is None:
                 await self.start()
             code = await self.wait()
+            self.ready.clear()
             raise Unavailable(f"etcd ended with {code}: {self.log_tail[-2000:]}")
         finally:
             await self.stop()
@@ -160,6 +163,7 @@ class EtcdProcess:
 
     async def _end(self, how: signal.Signals) -> None:
         process = self._process
+        self.ready.clear()
         if process is None:
             return
         with suppress(ProcessLookupError):
