@@ -6,6 +6,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from meshmodel.identity import LOCAL_SCOPE_CIDR, NumericIdentity, Reserved
@@ -14,7 +15,7 @@ from meshpolicy.compile import ActiveRule, Templates, activate
 from meshpolicy.context import PolicyContext
 from meshpolicy.endpoint_policy import EndpointPolicy
 from meshpolicy.peer import CidrGroupSelector, CidrSelector, PeerSelector
-from meshpolicy.port import NamedPorts
+from meshpolicy.port import NamedPorts, PortSpec
 from meshpolicy.ports_of_pods import PodPorts
 from meshpolicy.prefix import Prefix, label_key
 from meshpolicy.reference import PolicyRef
@@ -42,7 +43,7 @@ class Change(NamedTuple):
 
     revision: int
     affected: frozenset[NumericIdentity] = frozenset()
-    prefixes_added: Mapping[str, NumericIdentity] = {}
+    prefixes_added: Mapping[str, NumericIdentity] = MappingProxyType({})
     prefixes_removed: tuple[str, ...] = ()
 
 
@@ -159,6 +160,10 @@ class Engine:
     def remove_pod_ports(self, pod: str) -> Change:
         """A pod is gone."""
         return self.set_pod_ports(pod, {})
+
+    def resolve_egress_port(self, spec: PortSpec) -> PortSpec | None:
+        """What a port name means in an egress rule: the one port that all pods which define it agree on."""
+        return self._ports.resolve(spec)
 
     # Results
 

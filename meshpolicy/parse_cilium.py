@@ -19,11 +19,11 @@ from meshpolicy.prefix import Prefix, parse_address
 from meshpolicy.reference import Direction, Origin, PolicyKind, PolicyRef
 from meshpolicy.rule import CidrGroup, Policy, Rule
 from meshpolicy.selector import (
-    ANY_SOURCE,
     KUBERNETES_SOURCE,
     RESERVED_SOURCE,
     LabelSelector,
     Operator,
+    Requirement,
     equals,
 )
 
@@ -153,25 +153,24 @@ def _parse_subject(spec: Node, document: _Document) -> tuple[LabelSelector, bool
             node.fail("a namespaced policy cannot select nodes", "use a CiliumClusterwideNetworkPolicy")
         return parse_selector(node), True
     assert endpoint is not None
-    selector, namespace = parse_selector(endpoint), document.key.namespace
     if document.key.kind == PolicyKind.CLUSTERWIDE:
-        return selector, False
-    document.warnings.extend(_namespace_warnings(endpoint, selector, namespace))
-    selector = selector.without_key(KUBERNETES_SOURCE, NAMESPACE_LABEL)
-    return selector.with_requirement(equals(KUBERNETES_SOURCE, NAMESPACE_LABEL, namespace)), False
+        return parse_selector(endpoint), False
+    own = equals(KUBERNETES_SOURCE, NAMESPACE_LABEL, document.key.namespace)
+    selector = parse_selector(endpoint, but=(own.source, own.key))
+    document.warnings.extend(_namespace_warnings(endpoint, selector, own))
+    return selector.with_requirement(own), False
 
 
-def _namespace_warnings(node: Node, selector: LabelSelector, namespace: str) -> tuple[str, ...]:
+def _namespace_warnings(node: Node, selector: LabelSelector, own: Requirement) -> tuple[str, ...]:
     """What a subject selector that names another namespace than the policy's comes to."""
-    own = equals(KUBERNETES_SOURCE, NAMESPACE_LABEL, namespace)
+    labels = node.get("matchLabels")
+    replaced = (labels.mapping() if labels else {}).get(f"{own.source}:{own.key}", own.values[0])
     found = []
+    if replaced != own.values[0]:
+        found.append(f"{node.path}: namespace {replaced} is replaced by {own}: a policy selects its own namespace only")
     for part in selector.requirements:
-        if part.key != NAMESPACE_LABEL or part.operator is not Operator.IN or namespace in part.values:
-            continue
-        if part.source == KUBERNETES_SOURCE and len(part.values) == 1:
-            found.append(f"{node.path}: {part} is replaced by {own}: a policy selects pods of its own namespace only")
-        elif part.source in (ANY_SOURCE, KUBERNETES_SOURCE):
-            found.append(f"{node.path}: {part} contradicts the policy's namespace {namespace}; it selects no pod")
+        if part.key == own.key and part.operator is Operator.IN and own.values[0] not in part.values:
+            found.append(f"{node.path}: {part} contradicts the policy's namespace {own.values[0]}; it selects no pod")
     return tuple(found)
 
 

@@ -37,7 +37,7 @@ def parse_kubernetes_policy(root: Node, key: PolicyRef, context: PolicyContext) 
     spec = root.get("spec") or Node({}, "spec")
     warnings = list(spec.unknown_fields(_SPEC_FIELDS))
     pods = spec.get("podSelector") or Node({}, "spec.podSelector")
-    subject = _in_namespace(parse_selector(pods, KUBERNETES_SOURCE), key.namespace)
+    subject = _in_namespace(_parse_pods(pods), key.namespace)
     types = _policy_types(spec)
     rules: list[Rule] = []
     for name, peer_field, direction, type_name in _DIRECTIONS:
@@ -70,8 +70,12 @@ def _is_isolated(direction: Direction, types: tuple[str, ...]) -> bool:
 
 
 def _in_namespace(selector: LabelSelector, namespace: str) -> LabelSelector:
-    selector = selector.without_key(KUBERNETES_SOURCE, NAMESPACE_LABEL)
     return selector.with_requirement(equals(KUBERNETES_SOURCE, NAMESPACE_LABEL, namespace))
+
+
+def _parse_pods(node: Node) -> LabelSelector:
+    """A podSelector in a place where the namespace is the policy's own, whatever the selector says."""
+    return parse_selector(node, KUBERNETES_SOURCE, but=(KUBERNETES_SOURCE, NAMESPACE_LABEL))
 
 
 def _parse_peers(rule: Node, field: str, namespace: str, context: PolicyContext) -> tuple[PeerSelector, ...] | None:
@@ -89,10 +93,11 @@ def _parse_peer(node: Node, namespace: str, context: PolicyContext) -> PeerSelec
         return _parse_ip_block(block)
     if pods is None and namespaces is None:
         node.fail("a peer that names nobody", "write podSelector, namespaceSelector or ipBlock")
+    if namespaces is None:
+        assert pods is not None
+        return _in_namespace(scope_cluster(_parse_pods(pods), context.scope), namespace)
     selector = parse_selector(pods, KUBERNETES_SOURCE) if pods is not None else LabelSelector()
     selector = scope_cluster(selector, context.scope)
-    if namespaces is None:
-        return _in_namespace(selector, namespace)
     return LabelSelector((*selector.requirements, *_namespace_requirements(namespaces)))
 
 

@@ -22,8 +22,13 @@ _LONGEST_DOMAIN: Final = 253
 _VALUED: Final = (Operator.IN, Operator.NOT_IN)
 
 
-def parse_selector(node: Node, default_source: str = ANY_SOURCE) -> LabelSelector:
-    """Read {matchLabels, matchExpressions}; keys without a source get the default one."""
+def parse_selector(
+    node: Node, default_source: str = ANY_SOURCE, *, but: tuple[str, str] | None = None
+) -> LabelSelector:
+    """Read {matchLabels, matchExpressions}; keys without a source get the default one.
+
+    `but` names a source and key whose matchLabels entry is left out, because the caller sets it.
+    """
     requirements: list[Requirement] = []
     labels = node.get("matchLabels")
     for key, value in (labels.mapping() if labels else {}).items():
@@ -31,7 +36,9 @@ def parse_selector(node: Node, default_source: str = ANY_SOURCE) -> LabelSelecto
         text = entry.text()
         _check_key(entry, str(key))
         _check_value(entry, text)
-        requirements.append(equals(*parse_key(str(key), default_source), text))
+        parsed = parse_key(str(key), default_source)
+        if parsed != but:
+            requirements.append(equals(*parsed, text))
     requirements.extend(_parse_expression(item, default_source) for item in node.list_of("matchExpressions"))
     return LabelSelector(tuple(requirements))
 

@@ -92,16 +92,6 @@ class LabelSelector:
         """This selector and one more condition."""
         return LabelSelector((*self.requirements, requirement))
 
-    def without_key(self, source: str, key: str) -> LabelSelector:
-        """This selector minus plain matches (key = value) of one source's key."""
-        return LabelSelector(
-            tuple(
-                requirement
-                for requirement in self.requirements
-                if not ((requirement.source, requirement.key) == (source, key) and requirement.operator is Operator.IN)
-            )
-        )
-
     def mentions(self, key: str) -> bool:
         """Whether a requirement names the key with source k8s or any."""
         return any(

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies as people keep them: YAML text with one or more documents, or maps that are read already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+import yaml
+
+from meshpolicy.context import PolicyContext
+from meshpolicy.errors import PolicyError
+from meshpolicy.parse import parse_policy
+from meshpolicy.parse_cilium import parse_cidr_group
+from meshpolicy.reference import PolicyKind
+from meshpolicy.rule import CidrGroup, Policy
+
+if TYPE_CHECKING:
+    _Loader = yaml.SafeLoader
+else:
+    _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+Document = str | Mapping[str, object]
+_REMEMBERED: Final = 4096
+
+
+def load_documents(documents: Iterable[Document], context: PolicyContext) -> Iterator[Policy | CidrGroup | PolicyError]:
+    """Every document parsed, in order; one that is invalid as its error."""
+    for document in documents:
+        if isinstance(document, str):
+            yield from _load_text(document, context)
+        else:
+            yield from (_load(item, context) for item in _open_list(document))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _load_text(text: str, context: PolicyContext) -> tuple[Policy | CidrGroup | PolicyError, ...]:
+    return tuple(item if isinstance(item, PolicyError) else _load(item, context) for item in _read_text(text))
+
+
+def _load(document: Mapping[str, object], context: PolicyContext) -> Policy | CidrGroup | PolicyError:
+    try:
+        if document.get("kind") == PolicyKind.CIDR_GROUP:
+            return parse_cidr_group(document)
+        return parse_policy(document, context)
+    except PolicyError as exc:
+        return exc
+
+
+def _read_text(text: str) -> Iterator[Mapping[str, object] | PolicyError]:
+    try:
+        for item in yaml.load_all(text, Loader=_Loader):
+            if isinstance(item, Mapping):
+                yield from _open_list(item)
+            elif item is not None:
+                yield PolicyError("not a map", where="document", fix="begin with apiVersion, kind, metadata and spec")
+    except (yaml.YAMLError, ValueError, TypeError) as exc:
+        reason = " ".join(str(exc).split())[:256]
+        yield PolicyError(f"not YAML ({reason})", where="document", fix="check indentation and quotes")
+
+
+def _open_list(document: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+    items = document.get("items")
+    if str(document.get("kind", "")).endswith("List") and isinstance(items, list):
+        yield from (item for item in items if isinstance(item, Mapping))
+    else:
+        yield document

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verdicts without a cluster: what `clustermesh policy eval` computes.
+
+Shape: a case is {"cluster": name, "scope": "" or the cluster that unscoped selectors mean, "ids": {name: ["source:key=
+value", ...]}, "ips": {name: address of an external peer}, "namedPorts": {name: {"http": [80, "TCP"]}} (absent: every pod
+names http = 80/TCP), "policies": [YAML], "flows": [[from, to, protocol, port], ...]}; a verdict is one word per side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from meshkit.errors import PermanentError
+from meshmodel.errors import ModelError
+from meshmodel.identity import NumericIdentity, Reserved
+from meshmodel.labels import NAMESPACE_LABEL, Label, Labels, parse_label, sort_labels
+from meshpolicy.context import PolicyContext
+from meshpolicy.documents import Document, load_documents
+from meshpolicy.endpoint_policy import EndpointPolicy
+from meshpolicy.engine import Engine
+from meshpolicy.entity import WORLDS
+from meshpolicy.errors import PolicyError
+from meshpolicy.icmp import TYPE_NAMES
+from meshpolicy.port import MAXIMUM_PORT, PROTOCOL_NUMBERS, TCP, NamedPorts
+from meshpolicy.prefix import Prefix, label_key, parse_address
+from meshpolicy.reference import Direction
+from meshpolicy.rule import CidrGroup, Policy
+from meshpolicy.selector import CIDR_SOURCE, RESERVED_SOURCE
+
+ALLOWED: Final = "allowed"
+DENIED: Final = "denied"
+_DEFAULT_PORTS: Final[NamedPorts] = {"http": (80, TCP)}
+_FIRST_NUMBER: Final = 256
+_FLOW_FIELDS: Final = 4
+
+
+class CaseError(PermanentError, ValueError):
+    """The case itself, not a policy in it, cannot be read."""
+
+
+def evaluate(cases: object) -> object:
+    """The answer to one case, or the list of answers to a list. Raises CaseError for a malformed case."""
+    if isinstance(cases, Mapping):
+        return evaluate_case(cases)
+    return [evaluate_case(_mapping(case, "a case")) for case in _sequence(cases, "the file")]
+
+
+def evaluate_case(case: Mapping[str, object]) -> Mapping[str, object]:
+    """{"errors": [text per invalid policy], "verdicts": [[egress, ingress] per flow]}."""
+    world = _CaseWorld(case)
+    policies = [item for item in _sequence(case.get("policies", []), "policies") if isinstance(item, str | Mapping)]
+    errors = world.load(policies)
+    flows = _sequence(case.get("flows", []), "flows")
+    return {"errors": errors, "verdicts": [world.judge(_sequence(flow, "a flow")) for flow in flows]}
+
+
+class _CaseWorld:
+    """The identities of a case by name, and the engine that knows them."""
+
+    def __init__(self, case: Mapping[str, object]) -> None:
+        cluster = case.get("cluster") or "default"
+        scope = case.get("scope") or ""
+        if not isinstance(cluster, str) or not isinstance(scope, str):
+            raise CaseError("cluster and scope must be strings")
+        labels = {name: _labels(texts, name) for name, texts in _mapping(case.get("ids", {}), "ids").items()}
+        self._addresses = {name: _address(text, name) for name, text in _mapping(case.get("ips", {}), "ips").items()}
+        ports = case.get("namedPorts")
+        self._ports = (
+            None
+            if ports is None
+            else {name: _named_ports(entry, name) for name, entry in _mapping(ports, "namedPorts").items()}
+        )
+        families = {label.key for known in labels.values() for label in known if label.source == RESERVED_SOURCE}
+        self._context = PolicyContext(
+            scope or cluster, bool(scope), dual_stack=bool(families & {"world-ipv4", "world-ipv6"})
+        )
+        self._engine = Engine(self._context)
+        self._numbers: dict[str, NumericIdentity] = {}
+        self._policies: dict[str, EndpointPolicy] = {}
+        for name, known in labels.items():
+            self._add(name, known)
+
+    def load(self, documents: Iterable[Document]) -> list[str]:
+        """Put the valid policies in force; returns a text for each invalid one."""
+        errors = []
+        for index, item in enumerate(load_documents(documents, self._context)):
+            if isinstance(item, PolicyError):
+                errors.append(str(item))
+            elif isinstance(item, CidrGroup):
+                self._engine.set_cidr_group(item)
+            else:
+                self._engine.set_policy(_made_unique(item, index))
+        return errors
+
+    def judge(self, flow: Sequence[object]) -> list[str]:
+        """Both sides of one flow."""
+        if len(flow) != _FLOW_FIELDS:
+            raise CaseError(f"flow {flow!r}: write [from, to, protocol, port]")
+        source, destination = str(flow[0]), str(flow[1])
+        protocol = _protocol(flow[2])
+        port = _port(flow[3], protocol)
+        sender, receiver = self._number(source), self._number(destination)
+        egress = self._policy(source, sender).verdict(Direction.EGRESS, int(receiver), protocol, port)
+        ingress = self._policy(destination, receiver).verdict(Direction.INGRESS, int(sender), protocol, port)
+        return [ALLOWED if egress.allowed else DENIED, ALLOWED if ingress.allowed else DENIED]
+
+    def _policy(self, name: str, number: NumericIdentity) -> EndpointPolicy:
+        policy = self._policies.get(name)
+        if policy is None:
+            policy = self._policies[name] = self._engine.endpoint_policy(number, self._ports_of(name))
+        return policy
+
+    def _ports_of(self, name: str) -> NamedPorts:
+        return _DEFAULT_PORTS if self._ports is None else self._ports.get(name, {})
+
+    def _number(self, name: str) -> NumericIdentity:
+        """The identity of a name; one that the case does not list is a reserved name or an address outside."""
+        known = self._numbers.get(name)
+        if known is not None:
+            return known
+        if name not in self._addresses:
+            word = name.removeprefix("reserved:").upper().replace("-", "_")
+            if word in Reserved.__members__:
+                self._numbers[name] = NumericIdentity(Reserved[word])
+                return self._numbers[name]
+            try:
+                self._addresses[name] = parse_address(name)
+            except ValueError:
+                raise CaseError(f"{name!r} is neither in ids nor in ips") from None
+        return self._add(name, ())
+
+    def _add(self, name: str, labels: Labels) -> NumericIdentity:
+        address = self._addresses.get(name)
+        if address is not None and _is_outside(labels):
+            labels = self._outside_labels(labels, address)
+        number = self._known_number(labels)
+        if number is None:
+            number = NumericIdentity(_FIRST_NUMBER + len(self._numbers))
+        self._engine.set_identity(number, labels)
+        if any(label.key == NAMESPACE_LABEL for label in labels):
+            self._engine.set_pod_ports(name, self._ports_of(name))
+        self._numbers[name] = number
+        return number
+
+    def _known_number(self, labels: Labels) -> NumericIdentity | None:
+        """The reserved number that labels stand for: the host, whatever else it is, or exactly one of the others."""
+        if any(label.source == RESERVED_SOURCE and label.key == "host" for label in labels):
+            return NumericIdentity(Reserved.HOST)
+        matching = (number for number in Reserved if self._engine.labels_of(NumericIdentity(number)) == labels)
+        return next((NumericIdentity(number) for number in matching), None)
+
+    def _outside_labels(self, labels: Labels, address: Prefix) -> Labels:
+        world = f"world-ipv{address.version}" if self._context.dual_stack else "world"
+        has_world = any(label.source == RESERVED_SOURCE and label.key in WORLDS for label in labels)
+        extra = () if has_world else (Label(RESERVED_SOURCE, world, ""),)
+        return sort_labels((*labels, *extra, Label(CIDR_SOURCE, label_key(address), "")))
+
+
+def _is_outside(labels: Labels) -> bool:
+    return not labels or any(label.source == RESERVED_SOURCE and label.key in WORLDS for label in labels)
+
+
+def _made_unique(policy: Policy, index: int) -> Policy:
+    """Every document of a case counts, also two of the same name."""
+    return Policy(policy.key._replace(name=f"{policy.key.name}#{index}"), policy.rules)
+
+
+def _labels(texts: object, name: str) -> Labels:
+    try:
+        return sort_labels(parse_label(str(text)) for text in _sequence(texts, f"ids.{name}"))
+    except ModelError as exc:
+        raise CaseError(f"ids.{name}: {exc}") from exc
+
+
+def _address(text: object, name: str) -> Prefix:
+    try:
+        return parse_address(str(text).partition("/")[0])
+    except ValueError as exc:
+        raise CaseError(f"ips.{name}: {exc}") from exc
+
+
+def _named_ports(entry: object, name: str) -> NamedPorts:
+    ports = {}
+    for port_name, value in _mapping(entry, f"namedPorts.{name}").items():
+        pair = _sequence(value, f"namedPorts.{name}.{port_name}")
+        protocol = _protocol(pair[1]) if len(pair) > 1 else 0
+        ports[port_name.lower()] = (_port(pair[0] if pair else 0, protocol), protocol)
+    return ports
+
+
+def _protocol(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    number = PROTOCOL_NUMBERS.get(str(value).upper())
+    if number is None:
+        raise CaseError(f"unknown protocol {value!r}: write {', '.join(PROTOCOL_NUMBERS)} or a number")
+    return number
+
+
+def _port(value: object, protocol: int) -> int:
+    if isinstance(value, str):
+        value = TYPE_NAMES.get(protocol, {}).get(value, int(value) if value.isdecimal() else -1)
+    if not isinstance(value, int) or not 0 <= value <= MAXIMUM_PORT:
+        raise CaseError(f"{value!r} is not a port")
+    return value
+
+
+def _mapping(value: object, what: str) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise CaseError(f"{what} must be an object")
+    return value
+
+
+def _sequence(value: object, what: str) -> Sequence[object]:
+    if not isinstance(value, list | tuple):
+        raise CaseError(f"{what} must be a list")
+    return value

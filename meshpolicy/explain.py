@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a connection is allowed or denied: the deciding rule of each side, and what every other rule says to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from meshmodel.identity import NumericIdentity
+from meshpolicy.engine import Engine
+from meshpolicy.mapstate import MatchType, Verdict
+from meshpolicy.peer import FqdnSelector
+from meshpolicy.port import EVERYTHING, L4Key, NamedPorts, PortSpec
+from meshpolicy.reference import Direction, Origin
+from meshpolicy.rule import Rule
+
+
+class Half(NamedTuple):
+    """One end of a connection as its own cluster's agents see it.
+
+    `endpoint` is judged, `peer` is the other end. An engine None means that this cluster's policies are not known.
+    """
+
+    engine: Engine | None
+    endpoint: NumericIdentity
+    peer: NumericIdentity
+    named_ports: NamedPorts = MappingProxyType({})
+
+
+class RuleNote(NamedTuple):
+    """What one rule that selects the endpoint says to this connection."""
+
+    origin: Origin
+    effect: str
+    """"allows", "denies", "would allow" (its restriction cannot be enforced yet) or "does not apply"."""
+    reason: str
+
+
+class SideExplanation(NamedTuple):
+    """One side's decision. `allowed` None: not known."""
+
+    direction: Direction
+    allowed: bool | None
+    enforced: bool
+    match_type: MatchType
+    deciding: Origin | None
+    reason: str
+    rules: tuple[RuleNote, ...]
+
+
+class Explanation(NamedTuple):
+    """Both sides; the connection needs both."""
+
+    egress: SideExplanation
+    ingress: SideExplanation
+
+    @property
+    def allowed(self) -> bool | None:
+        """Whether the connection is possible; None if a side is not known and none denies."""
+        sides = (self.egress.allowed, self.ingress.allowed)
+        if False in sides:
+            return False
+        return None if None in sides else True
+
+
+def explain(source: Half, destination: Half, protocol: int, port: int) -> Explanation:
+    """Both sides of a connection from source.endpoint to destination.endpoint."""
+    return Explanation(
+        explain_side(source, Direction.EGRESS, protocol, port),
+        explain_side(destination, Direction.INGRESS, protocol, port),
+    )
+
+
+def explain_side(half: Half, direction: Direction, protocol: int, port: int) -> SideExplanation:
+    """What one end decides, by which rule, and why the other rules did not."""
+    engine = half.engine
+    if engine is None:
+        reason = "the policies of this cluster are not known here"
+        return SideExplanation(direction, None, False, MatchType.NONE, None, reason, ())
+    policy = engine.endpoint_policy(half.endpoint, half.named_ports)
+    verdict = policy.verdict(direction, int(half.peer), protocol, port)
+    enforced = policy.side(direction).enforced
+    notes = tuple(
+        _note(rule, engine, half, L4Key(protocol, port, 16))
+        for rule in engine.rules_of(half.endpoint)
+        if rule.direction is direction
+    )
+    deciding = verdict.entry.rule if verdict.entry is not None else None
+    reason = _reason(verdict, notes, enforced=enforced, direction=direction)
+    return SideExplanation(direction, verdict.allowed, enforced, verdict.match_type, deciding, reason, notes)
+
+
+def _reason(verdict: Verdict, notes: tuple[RuleNote, ...], *, enforced: bool, direction: Direction) -> str:
+    if not enforced:
+        return f"no policy selects the endpoint for {direction.word}: everything is allowed"
+    if verdict.entry is not None:
+        word = "allowed" if verdict.allowed else "denied"
+        return f"{word} by {verdict.entry.rule} ({verdict.match_type.name.replace('_', '-')})"
+    if any(note.effect == "would allow" for note in notes):
+        return "denied by default: the rule that would allow it restricts more than can be enforced yet"
+    return f"denied by default: {len(notes)} rules select the endpoint for {direction.word} and none allows this"
+
+
+def _note(rule: Rule, engine: Engine, half: Half, packet: L4Key) -> RuleNote:
+    reason = _mismatch(rule, engine, half, packet)
+    if reason:
+        return RuleNote(rule.origin, "does not apply", reason)
+    effect = "would allow" if rule.unenforced else "denies" if rule.deny else "allows"
+    return RuleNote(rule.origin, effect, "peer and port match")
+
+
+def _mismatch(rule: Rule, engine: Engine, half: Half, packet: L4Key) -> str:
+    if rule.peers == ():
+        return "it names no peer"
+    if rule.peers is not None and not any(half.peer in engine.selected_by(peer) for peer in rule.peers):
+        if any(isinstance(peer, FqdnSelector) for peer in rule.peers):
+            return "DNS names as peers are not resolved yet"
+        return f"the peer is not {' or '.join(str(peer) for peer in rule.peers)}"
+    if rule.ports is None:
+        return ""
+    keys = (key for spec in rule.ports for key in _keys(spec, engine, half.named_ports, rule.direction))
+    if any(key == EVERYTHING or key.covers(packet) for key in keys):
+        return ""
+    return f"the port is not {' or '.join(map(str, dict.fromkeys(rule.ports))) or 'any'}"
+
+
+def _keys(
+    spec: PortSpec, engine: Engine, named_ports: Mapping[str, tuple[int, int]], direction: Direction
+) -> Iterator[L4Key]:
+    if not spec.name:
+        yield from spec.map_keys()
+        return
+    ports = {name.lower(): port for name, port in named_ports.items()}
+    resolved = spec.resolved(ports) if direction is Direction.INGRESS else engine.resolve_egress_port(spec)
+    if resolved is not None:
+        yield from resolved.map_keys()
+
+
+def render(explanation: Explanation) -> str:
+    """The explanation as people read it, one line per fact."""
+    words = {True: "allowed", False: "denied", None: "not known"}
+    lines = [f"connection: {words[explanation.allowed]}"]
+    for side in explanation:
+        lines.append(f"{side.direction.word}: {words[side.allowed]}: {side.reason}")
+        lines.extend(f"  {note.origin}: {note.effect} ({note.reason})" for note in side.rules)
+    return "\n".join(lines)

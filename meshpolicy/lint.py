@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a policy's author should know before applying it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from meshmodel.identity import NumericIdentity
+from meshmodel.labels import CLUSTER_LABEL, Labels
+from meshpolicy.context import PolicyContext
+from meshpolicy.documents import Document, load_documents
+from meshpolicy.engine import Engine
+from meshpolicy.errors import PolicyError
+from meshpolicy.port import TCP, UDP
+from meshpolicy.reference import Direction, PolicyKind
+from meshpolicy.rule import CidrGroup, Policy, Rule
+from meshpolicy.selector import LabelSelector
+
+_DNS_PORT: Final = 53
+
+
+class Severity(StrEnum):
+    """How much a finding matters: the policy has no effect, does something else than it says, or may surprise."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+class Finding(NamedTuple):
+    """One remark. `code` is a stable short name, `where` the policy and the rule in it."""
+
+    severity: Severity
+    code: str
+    where: str
+    message: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.where}: {self.message}" + (f"; {self.fix}" if self.fix else "")
+
+
+def lint(
+    documents: Iterable[Document],
+    context: PolicyContext,
+    identities: Mapping[NumericIdentity, Labels] | None = None,
+) -> tuple[Finding, ...]:
+    """All findings, in the order of the documents. Without identities, nothing is said about who is selected."""
+    kept = tuple(documents)
+    policies: list[Policy] = []
+    groups: list[CidrGroup] = []
+    findings: list[Finding] = []
+    for item in load_documents(kept, context):
+        if isinstance(item, PolicyError):
+            findings.append(Finding(Severity.ERROR, "invalid", item.where, item.what, item.fix))
+        elif isinstance(item, CidrGroup):
+            groups.append(item)
+            findings.extend(Finding(Severity.WARNING, "bad-prefix", item.name, text) for text in item.problems)
+        else:
+            policies.append(item)
+            findings.extend(_lint_policy(item, context))
+    findings.extend(_opposite_empties(policies))
+    if identities is not None:
+        findings.extend(_who_is_selected(policies, groups, context, identities))
+    return tuple(findings)
+
+
+def _lint_policy(policy: Policy, context: PolicyContext) -> Iterator[Finding]:
+    where = str(policy.key)
+    for text in policy.problems:
+        yield Finding(Severity.WARNING, "not-enforced", where, text)
+    for text in policy.warnings:
+        yield Finding(Severity.WARNING, "no-effect", where, text)
+    for rule in policy.rules:
+        yield from _unscoped(rule, context)
+        yield from _names_nobody(rule)
+    yield from _dns_without_tcp(policy)
+
+
+def _unscoped(rule: Rule, context: PolicyContext) -> Iterator[Finding]:
+    """Peers that name no cluster: what they mean depends on the switch."""
+    reported: set[str] = set()
+    for peer in rule.peers or ():
+        if not isinstance(peer, LabelSelector) or not peer.requirements or peer.is_reserved:
+            continue
+        clusters = [part for part in peer.requirements if part.key == CLUSTER_LABEL]
+        implied = context.default_local_cluster and any(part.values == (context.cluster,) for part in clusters)
+        if (clusters and not implied) or _is_entity(peer):
+            continue
+        text = _without_cluster(peer)
+        if text in reported:
+            continue
+        reported.add(text)
+        if context.default_local_cluster:
+            yield Finding(
+                Severity.NOTE,
+                "local-cluster-only",
+                str(rule.origin),
+                f"peer {text} means pods of cluster {context.cluster} only",
+                f"to include meshed clusters, add a matchExpression {CLUSTER_LABEL} Exists",
+            )
+        else:
+            yield Finding(
+                Severity.WARNING,
+                "any-cluster",
+                str(rule.origin),
+                f"peer {text} means pods of every meshed cluster",
+                f"name the cluster: {CLUSTER_LABEL}: {context.cluster}",
+            )
+
+
+def _is_entity(peer: LabelSelector) -> bool:
+    """The pods' part of the entity `cluster`, which always means the local one."""
+    return all(part.key == CLUSTER_LABEL for part in peer.requirements)
+
+
+def _without_cluster(peer: LabelSelector) -> str:
+    return str(LabelSelector(tuple(part for part in peer.requirements if part.key != CLUSTER_LABEL)))
+
+
+def _names_nobody(rule: Rule) -> Iterator[Finding]:
+    is_meant = rule.origin.policy.kind == PolicyKind.KUBERNETES or (rule.peers == () and rule.ports is None)
+    if rule.is_empty and not is_meant and not rule.unenforced and not rule.l7:
+        what = "peer" if rule.peers == () else "port"
+        yield Finding(
+            Severity.WARNING,
+            "names-nobody",
+            str(rule.origin),
+            f"the rule names no {what}, so it {'denies' if rule.deny else 'allows'} nothing",
+            "remove the empty list to mean everything, or fill it",
+        )
+
+
+def _dns_without_tcp(policy: Policy) -> Iterator[Finding]:
+    """A rule that opens 53/UDP while none of the policy opens 53/TCP: long answers need TCP."""
+    rules = [rule for rule in policy.rules if rule.direction is Direction.EGRESS and not rule.deny]
+    if any(_opens(rule, TCP) for rule in rules):
+        return
+    for rule in rules:
+        if rule.ports is not None and _opens(rule, UDP):
+            yield Finding(
+                Severity.WARNING,
+                "dns-without-tcp",
+                str(rule.origin),
+                "DNS is open on 53/UDP but not on 53/TCP; long answers fall back to TCP and fail",
+                "write protocol: ANY",
+            )
+
+
+def _opens(rule: Rule, protocol: int) -> bool:
+    if rule.ports is None:
+        return not rule.is_empty
+    return any(
+        spec.protocol == protocol and not spec.name and (spec.first == 0 or spec.first <= _DNS_PORT <= spec.last)
+        for spec in rule.ports
+    )
+
+
+def _opposite_empties(policies: Sequence[Policy]) -> Iterator[Finding]:
+    """`ingress: [{}]` denies everything in a Cilium policy and allows everything in a Kubernetes one."""
+    for direction in Direction:
+        cilium = [rule for rule in _empty_rules(policies, direction) if rule.peers == ()]
+        kubernetes = [rule for rule in _empty_rules(policies, direction) if rule.peers is None]
+        for denying in cilium:
+            namespace = denying.origin.policy.namespace
+            for allowing in kubernetes:
+                if namespace in ("", allowing.origin.policy.namespace):
+                    yield Finding(
+                        Severity.WARNING,
+                        "opposite-empties",
+                        str(denying.origin),
+                        f"an empty rule here allows nothing, while the one in {allowing.origin} allows everything; "
+                        "pods that both select are open",
+                        "remove the Kubernetes rule, or state what is meant in one language",
+                    )
+
+
+def _empty_rules(policies: Sequence[Policy], direction: Direction) -> Iterator[Rule]:
+    for policy in policies:
+        is_kubernetes = policy.key.kind == PolicyKind.KUBERNETES
+        for rule in policy.rules:
+            wanted = rule.peers is None if is_kubernetes else rule.peers == ()
+            if rule.direction is direction and rule.ports is None and wanted and not rule.deny:
+                yield rule
+
+
+def _who_is_selected(
+    policies: Sequence[Policy],
+    groups: Sequence[CidrGroup],
+    context: PolicyContext,
+    identities: Mapping[NumericIdentity, Labels],
+) -> Iterator[Finding]:
+    """Subjects and peers that select nobody among the identities that exist."""
+    engine = Engine(context)
+    for group in groups:
+        engine.set_cidr_group(group)
+    for number, labels in identities.items():
+        engine.set_identity(number, labels)
+    for policy in policies:
+        engine.set_policy(policy)
+    for policy in policies:
+        for subject in dict.fromkeys(rule.subject for rule in policy.rules):
+            if not engine.selected_by(subject):
+                yield Finding(Severity.WARNING, "selects-no-pod", str(policy.key), f"subject {subject} selects no pod")
+        for rule in policy.rules:
+            if rule.peers and not any(engine.selected_by(peer) for peer in rule.peers):
+                names = ", ".join(str(peer) for peer in rule.peers)
+                yield Finding(
+                    Severity.WARNING, "selects-no-peer", str(rule.origin), f"peer {names} selects nobody that exists"
+                )

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the switch policy-default-local-cluster, or the end of a peering, changes: which peers, not only whether any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from meshmodel.identity import NumericIdentity
+from meshmodel.labels import Labels
+from meshpolicy.context import PolicyContext
+from meshpolicy.documents import Document, load_documents
+from meshpolicy.engine import Engine
+from meshpolicy.peer import CidrSelector, PeerSelector
+from meshpolicy.prefix import Prefix, parse_prefix
+from meshpolicy.reference import Origin
+from meshpolicy.rule import CidrGroup, Policy, Rule
+from meshpolicy.selector import LabelSelector, reserved
+
+
+class ScopeChange(NamedTuple):
+    """One rule that means other peers with the switch on than with it off."""
+
+    origin: Origin
+    deny: bool
+    selectors: tuple[str, ...]
+    """The peers of the rule as they read without the switch."""
+    lost: tuple[NumericIdentity, ...]
+    """Identities that the rule selects now and would not select with the switch on."""
+    kept: tuple[NumericIdentity, ...]
+
+
+class Widening(NamedTuple):
+    """An allow rule for addresses that would admit pods of a cluster once it is not a peer any more."""
+
+    origin: Origin
+    selector: str
+    prefixes: tuple[str, ...]
+
+
+def inspect_default_local_cluster(
+    documents: Iterable[Document], context: PolicyContext, identities: Mapping[NumericIdentity, Labels]
+) -> tuple[ScopeChange, ...]:
+    """Every rule whose peers differ under the two positions of the switch, with the peers that it loses.
+
+    A rule with unscoped selectors that lose nobody today is listed too: a meshed cluster may add such pods.
+    """
+    kept = tuple(documents)
+    wide = _Side(kept, replace(context, default_local_cluster=False), identities)
+    narrow = _Side(kept, replace(context, default_local_cluster=True), identities)
+    changes = []
+    for before, after in zip(wide.rules, narrow.rules, strict=True):
+        if before.peers == after.peers:
+            continue
+        old, new = wide.selected(before), narrow.selected(after)
+        changed = tuple(str(peer) for peer in before.peers or () if peer not in (after.peers or ()))
+        changes.append(
+            ScopeChange(before.origin, before.deny, changed, tuple(sorted(old - new)), tuple(sorted(old & new)))
+        )
+    return tuple(changes)
+
+
+class _Side:
+    """The documents under one position of the switch."""
+
+    def __init__(
+        self, documents: tuple[Document, ...], context: PolicyContext, identities: Mapping[NumericIdentity, Labels]
+    ) -> None:
+        self.engine = Engine(context)
+        self.rules: list[Rule] = []
+        for number, labels in identities.items():
+            self.engine.set_identity(number, labels)
+        for item in load_documents(documents, context):
+            if isinstance(item, CidrGroup):
+                self.engine.set_cidr_group(item)
+            elif isinstance(item, Policy):
+                self.rules.extend(item.rules)
+
+    def selected(self, rule: Rule) -> set[NumericIdentity]:
+        return {number for peer in rule.peers or () for number in self.engine.selected_by(peer)}
+
+
+def find_widening(policies: Iterable[Policy], peer_prefixes: Iterable[str]) -> tuple[Widening, ...]:
+    """The allow rules that would begin to match addresses of a cluster that is drained.
+
+    While a cluster is a peer its pods have identities and are neither world nor an address range; afterwards their
+    addresses are both. Prefixes are the pod ranges of that cluster; text that is no prefix is left out.
+    """
+    prefixes = tuple(prefix for text in peer_prefixes if (prefix := _parsed(text)) is not None)
+    found = []
+    for policy in policies:
+        for rule in policy.rules:
+            if rule.deny or rule.unenforced or rule.peers is None:
+                continue
+            for peer in rule.peers:
+                hit = tuple(str(prefix) for prefix in prefixes if _would_match(peer, prefix))
+                if hit:
+                    found.append(Widening(rule.origin, str(peer), hit))
+    return tuple(found)
+
+
+def _would_match(peer: PeerSelector, prefix: Prefix) -> bool:
+    if isinstance(peer, CidrSelector):
+        overlaps = peer.prefix.covers(prefix) or prefix.covers(peer.prefix)
+        return overlaps and not any(hole.covers(prefix) for hole in peer.excepts)
+    worlds = (reserved("world"), reserved(f"world-ipv{prefix.version}"))
+    return isinstance(peer, LabelSelector) and peer in worlds
+
+
+def _parsed(text: str) -> Prefix | None:
+    try:
+        return parse_prefix(text)
+    except ValueError:
+        return None

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dumb twin of the policy engine: reads the documents again for every packet and shares no code with it.
+
+It knows valid documents only. An identity is a list of "source:key=value" texts and, outside the mesh, an address.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import Any
+
+NAMESPACE = "io.kubernetes.pod.namespace"
+CLUSTER = "io.cilium.k8s.policy.cluster"
+NAMESPACE_LABELS = "io.cilium.k8s.namespace.labels."
+PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
+ICMP_NAMES = {"EchoRequest": 8, "EchoReply": 0, "TimeExceeded": 11}
+
+
+@dataclass(frozen=True)
+class Who:
+    """One end of a flow."""
+
+    labels: tuple[str, ...]
+    address: str = ""
+    ports: tuple[tuple[str, tuple[int, int]], ...] = ()
+
+    def values(self, source: str, key: str) -> list[str]:
+        found = []
+        for text in self.labels:
+            head, _, value = text.partition("=")
+            own_source, _, own_key = head.partition(":")
+            if own_key == key and source in ("any", own_source):
+                found.append(value)
+        return found
+
+    def is_reserved(self, *names: str) -> bool:
+        return any(f"reserved:{name}" in {text.rstrip("=") for text in self.labels} for name in names)
+
+
+@dataclass
+class Tally:
+    """What all rules together say about one packet in one direction."""
+
+    selected: bool = False
+    default_deny: bool = False
+    allow: bool = False
+    deny: bool = False
+    pending: bool = False
+
+
+@dataclass(frozen=True)
+class Packet:
+    direction: str
+    subject: Who
+    peer: Who
+    protocol: int
+    port: int
+
+
+@dataclass
+class Twin:
+    """A cluster with some documents in force."""
+
+    cluster: str
+    scope: str
+    documents: list[dict[str, Any]]
+    pods: list[Who] = field(default_factory=list)
+
+    def allows(self, packet: Packet) -> bool:
+        """The verdict, from first principles."""
+        if packet.subject.is_reserved("world", "host", "remote-node", "kube-apiserver"):
+            return True
+        tally = Tally()
+        for document in self.documents:
+            if document["kind"] == "NetworkPolicy":
+                self._kubernetes(document, packet, tally)
+            else:
+                self._cilium(document, packet, tally)
+        is_init = packet.subject.is_reserved("init")
+        if not tally.selected and not is_init:
+            return True
+        if tally.deny:
+            return False
+        if packet.direction == "ingress" and packet.peer.is_reserved("host"):
+            return True
+        if tally.allow:
+            return True
+        return not (tally.default_deny or is_init or tally.pending)
+
+    # Cilium
+
+    def _cilium(self, document: dict[str, Any], packet: Packet, tally: Tally) -> None:
+        namespace = document["metadata"].get("namespace", "default")
+        clusterwide = document["kind"] == "CiliumClusterwideNetworkPolicy"
+        for spec in [*([document["spec"]] if "spec" in document else []), *document.get("specs", [])]:
+            subject = spec["endpointSelector"]
+            if not clusterwide:
+                labels = {k: v for k, v in (subject.get("matchLabels") or {}).items() if k != f"k8s:{NAMESPACE}"}
+                subject = {**subject, "matchLabels": labels}
+            if not self._selects(subject, packet.subject, "any"):
+                continue
+            if not clusterwide and namespace not in packet.subject.values("k8s", NAMESPACE):
+                continue
+            switch = (spec.get("enableDefaultDeny") or {}).get(packet.direction)
+            for section, is_deny in ((packet.direction, False), (packet.direction + "Deny", True)):
+                for rule in spec.get(section) or []:
+                    tally.selected = True
+                    tally.default_deny |= switch is not False
+                    scope = "" if clusterwide else namespace
+                    about_init = "reserved:init" in (spec["endpointSelector"].get("matchLabels") or {})
+                    if self._cilium_peer(rule, packet, scope, about_init):
+                        self._cilium_ports(rule, packet, is_deny, tally)
+
+    def _cilium_peer(self, rule: dict[str, Any], packet: Packet, namespace: str, about_init: bool) -> bool:
+        word = "from" if packet.direction == "ingress" else "to"
+        kinds = ("Endpoints", "CIDR", "CIDRSet", "Entities", "FQDNs", "Services", "Groups")
+        given = {kind: rule[word + kind] for kind in kinds if rule.get(word + kind) is not None}
+        if any(not entries for entries in given.values()):
+            return False
+        if not given:
+            return bool(rule.get("toPorts") or rule.get("icmps"))
+        ((kind, entries),) = given.items()
+        peer = packet.peer
+        if kind == "Endpoints":
+            return any(self._endpoint(entry, peer, namespace, about_init) for entry in entries)
+        if kind == "Entities":
+            return any(self._entity(entry, peer) for entry in entries)
+        if kind == "CIDR":
+            return any(self._range(entry, [], peer) for entry in entries)
+        if kind == "CIDRSet":
+            return any(self._range(entry["cidr"], entry.get("except") or [], peer) for entry in entries)
+        return False
+
+    def _endpoint(self, selector: dict[str, Any], peer: Who, namespace: str, about_init: bool) -> bool:
+        if not self._selects(selector, peer, "any"):
+            return False
+        keys = [*(selector.get("matchLabels") or {}), *(e["key"] for e in selector.get("matchExpressions") or [])]
+        if any(key.startswith("reserved:") for key in keys):
+            return True
+        bare = [key.split(":", 1)[1] if key.startswith(("k8s:", "any:")) else key for key in keys]
+        if NAMESPACE not in bare:
+            if not namespace:
+                if not about_init and not peer.values("k8s", NAMESPACE):
+                    return False
+            elif not any(key.startswith(NAMESPACE_LABELS) for key in bare) and namespace not in peer.values(
+                "k8s", NAMESPACE
+            ):
+                return False
+        return not self.scope or CLUSTER in bare or self.scope in peer.values("k8s", CLUSTER)
+
+    def _entity(self, name: str, peer: Who) -> bool:
+        if name == "all":
+            return True
+        if name == "cluster":
+            inside = ("host", "remote-node", "init", "ingress", "health", "unmanaged", "kube-apiserver")
+            return peer.is_reserved(*inside) or self.cluster in peer.values("k8s", CLUSTER)
+        return peer.is_reserved(name)
+
+    def _range(self, text: str, excepts: list[str], peer: Who) -> bool:
+        if not peer.is_reserved("world"):
+            return False
+        outer = ipaddress.ip_network(text, strict=False)
+        if not peer.address:
+            return outer.prefixlen == 0 and not any(
+                ipaddress.ip_network(hole, strict=False).prefixlen == 0 for hole in excepts
+            )
+        address = ipaddress.ip_address(peer.address)
+        return address in outer and not any(address in ipaddress.ip_network(hole, strict=False) for hole in excepts)
+
+    def _cilium_ports(self, rule: dict[str, Any], packet: Packet, is_deny: bool, tally: Tally) -> None:
+        port_rules, icmps = rule.get("toPorts") or [], rule.get("icmps") or []
+        matched, pending = not port_rules and not icmps, False
+        for port_rule in port_rules:
+            hit = any(self._cilium_port(port, packet) for port in port_rule.get("ports") or [])
+            if hit and (port_rule.get("rules") or {}).get("http"):
+                pending = True
+            elif hit:
+                matched = True
+        for icmp in icmps:
+            for entry in icmp.get("fields") or []:
+                number = ICMP_NAMES.get(entry["type"], entry["type"])
+                family = 58 if entry.get("family") == "IPv6" else 1
+                if family == packet.protocol and int(number) in (0, packet.port):
+                    matched = True
+        if matched and is_deny:
+            tally.deny = True
+        elif matched:
+            tally.allow = True
+        if pending:
+            tally.pending = True
+
+    def _cilium_port(self, entry: dict[str, Any], packet: Packet) -> bool:
+        word = entry.get("protocol", "ANY")
+        protocols = list(PROTOCOLS.values()) if word == "ANY" else [PROTOCOLS[word]]
+        if packet.protocol not in protocols:
+            return False
+        if not entry["port"].isdigit():
+            return packet.port == self._named(entry["port"], packet)
+        first = int(entry["port"])
+        last = max(first, entry.get("endPort") or 0)
+        return (first == 0 and last in (0, 65535)) or first <= packet.port <= last
+
+    def _named(self, name: str, packet: Packet) -> int | None:
+        owners = [packet.subject] if packet.direction == "ingress" else self.pods
+        found = {
+            port for who in owners for own, (port, protocol) in who.ports if own == name and protocol == packet.protocol
+        }
+        return found.pop() if len(found) == 1 else None
+
+    # Kubernetes
+
+    def _kubernetes(self, document: dict[str, Any], packet: Packet, tally: Tally) -> None:
+        namespace = document["metadata"].get("namespace", "default")
+        spec = document.get("spec") or {}
+        if namespace not in packet.subject.values("k8s", NAMESPACE):
+            return
+        if not self._selects(spec.get("podSelector") or {}, packet.subject, "k8s"):
+            return
+        rules = spec.get(packet.direction) or []
+        types = spec.get("policyTypes") or []
+        named = packet.direction.capitalize() in types
+        if rules or named or (packet.direction == "ingress" and "Egress" not in types):
+            tally.selected = tally.default_deny = True
+        for rule in rules:
+            peers = rule.get("from" if packet.direction == "ingress" else "to") or []
+            if peers and not any(self._kubernetes_peer(peer, packet.peer, namespace) for peer in peers):
+                continue
+            ports = rule.get("ports") or []
+            if not ports or any(self._kubernetes_port(port, packet) for port in ports):
+                tally.allow = True
+
+    def _kubernetes_peer(self, entry: dict[str, Any], peer: Who, namespace: str) -> bool:
+        block = entry.get("ipBlock")
+        if block is not None:
+            return self._range(block["cidr"], block.get("except") or [], peer)
+        pods, namespaces = entry.get("podSelector"), entry.get("namespaceSelector")
+        if pods is not None and not self._selects(pods, peer, "k8s"):
+            return False
+        if self.scope and self.scope not in peer.values("k8s", CLUSTER):
+            return False
+        if namespaces is None:
+            return namespace in peer.values("k8s", NAMESPACE)
+        if not namespaces.get("matchLabels") and not namespaces.get("matchExpressions"):
+            return bool(peer.values("k8s", NAMESPACE))
+        return self._selects(namespaces, peer, "k8s", NAMESPACE_LABELS)
+
+    def _kubernetes_port(self, entry: dict[str, Any], packet: Packet) -> bool:
+        if packet.protocol != PROTOCOLS[entry.get("protocol", "TCP")]:
+            return False
+        port = entry.get("port")
+        if port is None:
+            return True
+        if isinstance(port, str):
+            return packet.port == self._named(port, packet)
+        return bool(port <= packet.port <= (entry.get("endPort") or port))
+
+    # Labels
+
+    def _selects(self, selector: dict[str, Any], who: Who, default: str, prefix: str = "") -> bool:
+        def values(text: str) -> list[str]:
+            source, colon, key = text.partition(":")
+            return who.values(source, key) if colon else who.values(default, prefix + text)
+
+        for key, value in (selector.get("matchLabels") or {}).items():
+            if value not in values(key):
+                return False
+        for entry in selector.get("matchExpressions") or []:
+            found = values(entry["key"])
+            hit = any(value in entry["values"] for value in found) if "values" in entry else bool(found)
+            if hit != (entry["operator"] in ("In", "Exists")):
+                return False
+        return True

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine decides every packet as the dumb twin does, and its maps decide as the engine does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from policy_strategies import NORTH, WHO, documents
+from policy_twin import Packet, Twin, Who
+
+from meshmodel.identity import NumericIdentity
+from meshmodel.labels import Label, Labels, parse_label, sort_labels
+from meshpolicy import Direction, Engine, Entry, EntryKey, PolicyContext, lookup, parse_policy
+from meshpolicy.prefix import label_key, parse_address
+
+_RESERVED = {"host": 1, "world": 2, "health": 4, "init": 5, "node": 6, "api": 7}
+NUMBERS = {name: NumericIdentity(_RESERVED.get(name, 300 + index)) for index, name in enumerate(WHO)}
+FLOWS = [(6, 80), (6, 81), (6, 8080), (17, 53), (132, 53), (6, 65535), (1, 8), (1, 3), (58, 128), (47, 0)]
+EFFORT = int(os.environ.get("POLICY_EFFORT", "1"))
+"""Multiplies the number of examples, for a long search by hand."""
+COMMON = settings(
+    deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+
+
+def labels_of(who: Who) -> Labels:
+    labels = [parse_label(text) for text in who.labels]
+    if who.address:
+        labels.append(Label("cidr", label_key(parse_address(who.address)), ""))
+    return sort_labels(labels)
+
+
+def is_pod(who: Who) -> bool:
+    return any(text.startswith("k8s:") for text in who.labels)
+
+
+def add_everybody(engine: Engine) -> None:
+    for name, who in WHO.items():
+        engine.set_identity(NUMBERS[name], labels_of(who))
+        if is_pod(who):
+            engine.set_pod_ports(name, dict(who.ports))
+
+
+def trie_lookup(entries: Mapping[EntryKey, Entry], direction: Direction, peer: int, protocol: int, port: int) -> bool:
+    """The kernel, written from its description: scan for the longest prefix twice, compare, deny by default."""
+
+    def longest(identity: int) -> tuple[int, EntryKey] | None:
+        best: tuple[int, EntryKey] | None = None
+        for key in entries:
+            if key.direction != direction or key.identity != identity:
+                continue
+            if key.protocol == 0:
+                length = 0
+            elif key.protocol == protocol and key.port == port & (0xFFFF << (16 - key.port_bits)):
+                length = 8 + key.port_bits
+            else:
+                continue
+            if best is None or length > best[0]:
+                best = (length, key)
+        return best
+
+    hits = [hit for hit in (longest(peer), longest(0)) if hit is not None]
+    if not hits:
+        return False
+    _, _, winner = max((entries[key].precedence, length, key) for length, key in hits)
+    return not entries[winner].deny
+
+
+def unique(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of documents with one key the last counts, as in a cluster."""
+    return list({(d["kind"], d["metadata"].get("namespace"), d["metadata"]["name"]): d for d in found}.values())
+
+
+@settings(COMMON, max_examples=40 * EFFORT)
+@given(st.lists(documents(), max_size=4), st.booleans())
+def test_engine_and_twin_agree_on_every_packet(found: list[dict[str, Any]], local: bool) -> None:
+    """For all policies, identities and flows: compiled map = lookup = direct evaluation of the documents."""
+    kept = unique(found)
+    engine = Engine(PolicyContext(NORTH, local))
+    add_everybody(engine)
+    for document in kept:
+        engine.set_policy(parse_policy(document, engine.context))
+    twin = Twin(NORTH, NORTH if local else "", kept, [who for who in WHO.values() if is_pod(who)])
+    for name, subject in WHO.items():
+        policy = engine.endpoint_policy(NUMBERS[name], dict(subject.ports))
+        for direction in Direction:
+            enforced = policy.side(direction).enforced
+            for peer_name, peer in WHO.items():
+                number = int(NUMBERS[peer_name])
+                for protocol, port in FLOWS:
+                    expected = twin.allows(Packet(direction.word, subject, peer, protocol, port))
+                    verdict = policy.verdict(direction, number, protocol, port)
+                    where = f"{direction.word} of {name} with {peer_name} on {protocol}/{port}: {verdict}"
+                    assert verdict.allowed == expected, where
+                    if enforced:
+                        assert lookup(policy.entries, direction, number, protocol, port) == verdict, where
+
+
+@settings(COMMON, max_examples=15 * EFFORT)
+@given(st.lists(documents(), max_size=3))
+def test_a_trie_scan_finds_what_lookup_finds(found: list[dict[str, Any]]) -> None:
+    """The Python lookup is the kernel's: longest prefix per identity, then precedence, length and identity."""
+    engine = Engine(PolicyContext(NORTH))
+    add_everybody(engine)
+    for document in unique(found):
+        engine.set_policy(parse_policy(document, engine.context))
+    for name in ("a1", "b1", "a2"):
+        policy = engine.endpoint_policy(NUMBERS[name], dict(WHO[name].ports))
+        for direction in Direction:
+            if not policy.side(direction).enforced:
+                continue
+            for number in NUMBERS.values():
+                for protocol, port in FLOWS:
+                    expected = trie_lookup(policy.entries, direction, int(number), protocol, port)
+                    assert lookup(policy.entries, direction, int(number), protocol, port).allowed == expected
+
+
+def state_of(engine: Engine) -> dict[str, object]:
+    return {
+        name: (policy.ingress_enforced, policy.egress_enforced, dict(policy.entries))
+        for name in WHO
+        for policy in (engine.endpoint_policy(NUMBERS[name], dict(WHO[name].ports)),)
+    }
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[tuple[str, Any]]:
+    """Changes of every kind, interleaved with questions."""
+    steps: list[tuple[str, Any]] = []
+    for _ in range(draw(st.integers(1, 10))):
+        kind = draw(st.sampled_from(["policy", "policy", "drop", "identity", "forget", "ports", "ask"]))
+        if kind == "policy":
+            steps.append((kind, draw(documents())))
+        elif kind == "drop":
+            steps.append((kind, draw(st.integers(0, 5))))
+        else:
+            steps.append((kind, draw(st.sampled_from(sorted(name for name in WHO if name not in _RESERVED)))))
+    return steps
+
+
+def apply(engine: Engine, step: tuple[str, Any], held: dict[Any, Any]) -> frozenset[NumericIdentity]:
+    kind, value = step
+    if kind == "policy":
+        policy = parse_policy(value, engine.context)
+        held[policy.key] = policy
+        return engine.set_policy(policy).affected
+    if kind == "drop":
+        key = sorted(held)[value % len(held)] if held else None
+        return engine.remove_policy(key).affected if key and held.pop(key) else frozenset()
+    if kind == "identity":
+        return engine.set_identity(NUMBERS[value], labels_of(WHO[value])).affected
+    if kind == "forget":
+        return engine.remove_identity(NUMBERS[value]).affected
+    if kind == "ports":
+        return engine.set_pod_ports(value, {"http": (8080 + len(value), 6)}).affected
+    engine.endpoint_policy(NUMBERS[value], dict(WHO[value].ports))
+    return frozenset()
+
+
+@settings(COMMON, max_examples=50 * EFFORT)
+@given(histories())
+def test_any_history_ends_like_a_fresh_build(steps: list[tuple[str, Any]]) -> None:
+    """Same inputs, any order, any interruption: same maps; and every endpoint that changed was announced."""
+    engine = Engine(PolicyContext(NORTH))
+    add_everybody(engine)
+    held: dict[Any, Any] = {}
+    gone: set[str] = set()
+    ports: dict[str, Any] = {}
+    before = state_of(engine)
+    for step in steps:
+        affected = apply(engine, step, held)
+        gone = gone - {step[1]} if step[0] == "identity" else gone | ({step[1]} if step[0] == "forget" else set())
+        if step[0] == "ports":
+            ports[step[1]] = {"http": (8080 + len(step[1]), 6)}
+        after = state_of(engine)
+        changed = {NUMBERS[name] for name in WHO if before[name] != after[name]}
+        assert changed <= affected, step
+        before = after
+    fresh = Engine(PolicyContext(NORTH))
+    for key in sorted(held, reverse=True):
+        fresh.set_policy(held[key])
+    for name, who in WHO.items():
+        if name not in gone:
+            fresh.set_identity(NUMBERS[name], labels_of(who))
+        if is_pod(who):
+            fresh.set_pod_ports(name, ports.get(name, dict(who.ports)))
+    for name, defined in ports.items():
+        fresh.set_pod_ports(name, defined)
+    assert state_of(fresh) == before
+
+
+@settings(COMMON, max_examples=30 * EFFORT)
+@given(st.lists(documents(), min_size=1, max_size=4))
+def test_diffs_turn_one_map_into_the_next(found: list[dict[str, Any]]) -> None:
+    """Applying each diff to a copy of the map gives the whole map; nothing equal is written again."""
+    engine = Engine(PolicyContext(NORTH))
+    add_everybody(engine)
+    number = NUMBERS["a1"]
+    previous = engine.endpoint_policy(number)
+    held = dict(previous.entries)
+    for document in found:
+        engine.set_policy(parse_policy(document, engine.context))
+        policy = engine.endpoint_policy(number)
+        diff = policy.diff(previous)
+        for key in diff.deletes:
+            del held[key]
+        for key, entry in diff.updates.items():
+            assert held.get(key) != entry
+            held[key] = entry
+        assert held == policy.entries
+        previous = policy
