@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import logging
 import random
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -207,7 +208,7 @@ class Reconciler(Generic[K, R]):
             retry = self._retries.get(key)
             if retry is not None and retry.at == at and key not in self._pending:
                 taken[key] = retry.row
-        for key in list(self._pending)[: self._round_size - len(taken)]:
+        for key in list(itertools.islice(self._pending, self._round_size - len(taken))):
             taken[key] = self._pending.pop(key)
         return list(taken.items())
 

@@ -54,8 +54,8 @@ class ServiceAnnotations(NamedTuple):
     global_: bool
     shared: bool
     affinity: Affinity
-    sync_endpoint_slices: bool | None = None
     problems: tuple[str, ...] = ()
+    sync_endpoint_slices: bool | None = None
 
 
 def parse_service_annotations(annotations: Mapping[str, str]) -> ServiceAnnotations:
@@ -75,8 +75,8 @@ def parse_service_annotations(annotations: Mapping[str, str]) -> ServiceAnnotati
     if not is_global:
         if has_shared or affinity is not Affinity.NONE:
             problems.append(f'shared and affinity have no effect without {GLOBAL}: "true"')
-        return ServiceAnnotations(False, False, Affinity.NONE, sync, tuple(problems))
-    return ServiceAnnotations(True, is_shared, affinity, sync, tuple(problems))
+        return ServiceAnnotations(False, False, Affinity.NONE, tuple(problems), sync)
+    return ServiceAnnotations(True, is_shared, affinity, tuple(problems), sync)
 
 
 def namespace_is_global(annotations: Mapping[str, str], default: bool = True) -> bool:

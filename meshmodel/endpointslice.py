@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import zstandard
@@ -15,13 +15,16 @@ from meshmodel.errors import RecordError
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.wire import MAXIMUM_BYTES
 
+T = TypeVar("T")
+
 SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
 ADDRESS_TYPES: Final = ("IPv4", "IPv6")
 _ZSTD_LEVEL: Final = 3
 # Go's encoder uses at most 32 MiB; a frame that asks for more is refused before anything is allocated.
 _MAXIMUM_WINDOW: Final = 32 * 1024 * 1024
-# Ten times what Kubernetes puts into one slice: two bytes of message must not buy a hundred bytes of memory for ever.
+# Ten times what Kubernetes allows: two bytes of message must not buy a hundred bytes of memory.
 MAXIMUM_ENDPOINTS: Final = 10_000
+MAXIMUM_ITEMS: Final = 1_000
 
 
 class SlicePort(msgspec.Struct, frozen=True, gc=False):
@@ -142,14 +145,11 @@ def decode_message(data: bytes) -> ClusterEndpointSlice:
         elif field in maps:
             key, content = protobuf.map_entry(value)
             maps[field][key] = content
+            _check_size(len(maps[field]) - 1)
         elif field == 8:
-            if len(endpoints) + len(ports) >= MAXIMUM_ENDPOINTS:
-                raise ValueError(f"more than {MAXIMUM_ENDPOINTS} endpoints")
-            endpoints.append(_decode_endpoint(protobuf.message(value)))
+            _append(endpoints, _decode_endpoint(protobuf.message(value)), MAXIMUM_ENDPOINTS)
         elif field == 9:
-            if len(endpoints) + len(ports) >= MAXIMUM_ENDPOINTS:
-                raise ValueError(f"more than {MAXIMUM_ENDPOINTS} ports")
-            ports.append(_decode_port(protobuf.message(value)))
+            _append(ports, _decode_port(protobuf.message(value)))
     return ClusterEndpointSlice(
         cluster=ClusterName(texts[1]),
         cluster_id=ClusterId(cluster_id),
@@ -198,7 +198,7 @@ def _decode_endpoint(data: bytes) -> SliceEndpoint:
     hints: dict[int, list[str]] = {1: [], 2: []}
     for field, value in protobuf.fields(data):
         if field == 1:
-            addresses.append(protobuf.text(value))
+            _append(addresses, protobuf.text(value))
         elif field == 2:
             conditions |= {n: bool(protobuf.number(v)) for n, v in protobuf.fields(protobuf.message(value)) if n <= 3}
         elif field in texts:
@@ -206,7 +206,7 @@ def _decode_endpoint(data: bytes) -> SliceEndpoint:
         elif field == 8:
             for kind, hint in protobuf.fields(protobuf.message(value)):
                 if kind in hints:
-                    hints[kind] += [protobuf.text(v) for n, v in protobuf.fields(protobuf.message(hint)) if n == 1]
+                    _append(hints[kind], _decode_hint(protobuf.message(hint)))
     return SliceEndpoint(
         addresses=tuple(addresses),
         ready=conditions.get(1),
@@ -218,6 +218,20 @@ def _decode_endpoint(data: bytes) -> SliceEndpoint:
         for_zones=tuple(hints[1]),
         for_nodes=tuple(hints[2]),
     )
+
+
+def _decode_hint(data: bytes) -> str:
+    return next((protobuf.text(value) for field, value in protobuf.fields(data) if field == 1), "")
+
+
+def _append(items: list[T], item: T, maximum: int = MAXIMUM_ITEMS) -> None:
+    _check_size(len(items), maximum)
+    items.append(item)
+
+
+def _check_size(size: int, maximum: int = MAXIMUM_ITEMS) -> None:
+    if size >= maximum:
+        raise ValueError(f"more than {maximum} of one thing")
 
 
 def _decode_port(data: bytes) -> SlicePort:

@@ -132,6 +132,20 @@ def test_what_is_too_large_is_refused_before_it_is_read() -> None:
     assert reason_of(lambda: endpointslice.decode("a/b", value, cluster="tion", cluster_id=2)) == "too-large"
 
 
+def test_a_text_of_a_million_tiny_members_is_refused_before_it_becomes_objects() -> None:
+    objects = b'{"backends":{' + b",".join(b'"%d":{}' % n for n in range(400_000)) + b"}}"
+    members = b'{"labels":{' + b",".join(b'"%d":""' % n for n in range(300_000)) + b"}}"
+    nulls = b'{"x":[' + b",".join([b'{"":0}'] * 1_500_000) + b"]}"
+    for value in (objects, nulls):
+        assert reason_of(lambda value=value: service.decode("a/b", value, cluster="tion", cluster_id=2)) == "too-large"  # type: ignore[misc]
+    assert reason_of(lambda: service.decode("a/b", members, cluster="tion", cluster_id=2)) == "key-mismatch"
+
+
+def test_a_service_of_twenty_thousand_ipv6_backends_is_read() -> None:
+    document = base_service() | {"backends": {f"fd00:2:0:1:2:3:{n >> 8:x}:{n & 255:x}": PORT for n in range(1, 20_001)}}
+    assert len(decode_service(document).backends) == 20_000
+
+
 def base_node() -> dict[str, Any]:
     return {
         "Name": "tion-worker",
@@ -281,6 +295,10 @@ def decode_slice(value: bytes) -> ClusterEndpointSlice:
         ({"endpoints": (SliceEndpoint(addresses=("example.org",)),)}, "bad-address"),
         ({"ports": (SlicePort("web", "TCP", 70000),)}, "bad-protobuf"),
         ({"endpoints": (SliceEndpoint(addresses=()),) * 10_001}, "bad-protobuf"),
+        ({"endpoints": (SliceEndpoint(addresses=("10.2.1.7",) * 1001),)}, "bad-protobuf"),
+        ({"endpoints": (SliceEndpoint(addresses=(), for_zones=("a",) * 1001),)}, "bad-protobuf"),
+        ({"ports": (SlicePort("web", "TCP", 80),) * 1001}, "bad-protobuf"),
+        ({"labels": {str(n): "" for n in range(1001)}}, "bad-protobuf"),
     ],
 )
 def test_a_slice_is_refused(changes: dict[str, Any], reason: str) -> None:
