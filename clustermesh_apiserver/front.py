@@ -103,8 +103,11 @@ class Front:
     def look(self) -> bool:
         """Reads all files; True if there is what is needed to serve. What cannot be used is a problem, not a change."""
         files = self._read()
+        if not (files.cert and files.key and files.own_ca):
+            self._file_problems["server"] = f"no certificate, key and authority in {self._settings.server_cert_dir} yet"
+            return False
         if files == self._files:
-            return bool(files.cert)
+            return True
         users = self._parse_users(files.users)
         trust = self._trust(files)
         try:
@@ -187,7 +190,6 @@ class Front:
 
     async def _wait_for_files(self) -> None:
         while not await asyncio.to_thread(self.look):
-            self._file_problems.setdefault("server", f"no certificate in {self._settings.server_cert_dir}")
             await asyncio.sleep(RETRY_S)
 
     async def _follow(self, directory: Path) -> None:

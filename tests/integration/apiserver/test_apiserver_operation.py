@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What operators see and do: status, metrics, rotated certificates, broken files, stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+
+from certs import profile
+from certs.authority import Authority
+from clustermesh_apiserver.app import Apiserver
+from kube.client import KubeClient
+from kvstore.process import EtcdCertificates, EtcdProcess, EtcdSettings
+from meshmodel.status import AgentStatus, decode_apiserver, encode
+from tests.integration.apiserver.apiserver_world import (
+    OWN,
+    Pki,
+    all_keys,
+    connect,
+    run_apiserver,
+    settings,
+    until,
+)
+from tests.integration.apiserver.workloads import Workloads
+
+
+async def get(apiserver: Apiserver, path: str) -> httpx.Response:
+    await until(lambda: apiserver.status_port != 0)
+    async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
+        return await http.get(f"http://127.0.0.1:{apiserver.status_port}{path}")
+
+
+async def test_the_status_says_what_is_published_and_by_whom_it_is_read(
+    client: KubeClient, workloads: Workloads, pki: Pki, tmp_path: Path
+) -> None:
+    workloads.namespace("shop")
+    workloads.node("n1", "127.0.0.1", "10.1.1.0/24")
+    workloads.service("cart", annotations={"service.cilium.io/global": "true"})
+    async with run_apiserver(client, settings(tmp_path)) as apiserver, connect(apiserver, pki.peer_tls()) as peer:
+        watching = asyncio.ensure_future(anext(peer.list_and_watch(b"cilium/state/nodes/v1/koornacht/")))
+        await watching
+        status = decode_apiserver((await get(apiserver, "/v1/status")).content)
+        assert (status.cluster, status.cluster_id, status.ready, status.source) == (OWN, 1, True, "pods")
+        assert status.published == {"nodes": 1, "identities": 0, "ip": 0, "services": 1, "serviceexports": 0}
+        assert all(status.synced.values())
+        assert status.etcd_version.count(".") == 2
+        assert status.certificate_not_after > time.time()
+        assert status.agents == []
+        assert (await get(apiserver, "/healthz")).status_code == 200
+        ready = await get(apiserver, "/readyz?verbose")
+        assert ready.status_code == 200
+        assert "[+] publish" in ready.text
+        records = (await get(apiserver, "/v1/services?ns=shop")).json()
+        assert [(record["service"], record["record"]["shared"]) for record in records] == [("shop/cart", True)]
+        assert (await get(apiserver, "/v1/services?ns=other")).json() == []
+        assert [entry["role"] for entry in (await get(apiserver, "/v1/certs")).json()] == [
+            "server",
+            "authority of koornacht",
+            "authority of tion",
+        ]
+        assert (await get(apiserver, "/v1/clusters")).json() == []
+        assert "shop/cart ServiceIntent" in (await get(apiserver, "/v1/tables")).text
+        metrics = (await get(apiserver, "/metrics")).text
+        assert 'clustermesh_apiserver_records_published{scope="services/v1",source_cluster="koornacht"} 1.0' in metrics
+        assert 'kvstore_initial_sync_completed{action="write",scope="ip/v1",source_cluster="koornacht"} 1.0' in metrics
+        assert 'certificate_expiry_timestamp_seconds{cluster="koornacht",kind="server"}' in metrics
+        paths = (await get(apiserver, "/openapi.json")).json()["paths"]
+        assert {"/healthz", "/readyz", "/metrics", "/v1/status", "/v1/clusters", "/v1/services", "/v1/certs"} <= set(
+            paths
+        )
+
+
+async def test_without_certificates_it_says_so_and_goes_on_when_they_come(
+    client: KubeClient, workloads: Workloads, pki: Pki, tmp_path: Path
+) -> None:
+    (tmp_path / "server" / "tls.crt").unlink()
+    async with run_apiserver(client, settings(tmp_path), ready=False) as apiserver:
+        await until(lambda: apiserver.publisher is not None and apiserver.publisher.is_synced)
+        answer = await get(apiserver, "/readyz?verbose")
+        assert answer.status_code == 503
+        assert "no certificate, key and authority in" in answer.text
+        pki.write_server()
+        await until(lambda: apiserver.front.facade is not None)
+        assert (await get(apiserver, "/readyz")).status_code == 200
+
+
+async def test_all_agents_are_asked_at_once_and_a_silent_one_costs_its_limit_only(
+    client: KubeClient, workloads: Workloads, pki: Pki, tmp_path: Path
+) -> None:
+    async with agents("127.0.0.1", "127.0.0.2") as port:
+        for index in (1, 2, 3, 4):
+            workloads.node(f"n{index}", f"127.0.0.{index}", f"10.1.{index}.0/24")
+        silent = [socket.create_server((f"127.0.0.{index}", port), backlog=1) for index in (3, 4)]
+        async with run_apiserver(client, settings(tmp_path, agent_status_port=port)) as apiserver:
+            began = time.monotonic()
+            status = decode_apiserver((await get(apiserver, "/v1/status?nodes=true")).content)
+            assert time.monotonic() - began < 3.5
+        for sock in silent:
+            sock.close()
+    assert [(agent.node, agent.ready) for agent in status.agents] == [
+        ("n1", True), ("n2", True), ("n3", False), ("n4", False)
+    ]  # fmt: skip
+    assert "did not answer" in status.agents[3].problems[0]
+
+
+async def test_a_new_certificate_is_shown_to_the_next_client(
+    client: KubeClient, workloads: Workloads, pki: Pki, tmp_path: Path
+) -> None:
+    """T15."""
+    async with run_apiserver(client, settings(tmp_path)) as apiserver, connect(apiserver, pki.peer_tls()) as old:
+        first = await asyncio.to_thread(_serial, apiserver.front.port)
+        pki.write_server()
+        wanted = x509.load_pem_x509_certificate((tmp_path / "server" / "tls.crt").read_bytes()).serial_number
+        assert wanted != first
+        for _ in range(200):
+            if await asyncio.to_thread(_serial, apiserver.front.port) == wanted:
+                break
+            await asyncio.sleep(0.02)
+        else:
+            pytest.fail("the old certificate is still shown")
+        assert await old.get(b"cilium/cluster-config/koornacht") is not None
+
+
+async def test_a_broken_users_file_changes_nobodys_access_and_is_shown(
+    client: KubeClient, workloads: Workloads, pki: Pki, tmp_path: Path
+) -> None:
+    async with run_apiserver(client, settings(tmp_path)) as apiserver, connect(apiserver, pki.peer_tls()) as peer:
+        (tmp_path / "users" / "users.yaml").write_text("users: {remote-tion")
+        await until(lambda: any("users.yaml" in problem for problem in apiserver.front.problems))
+        assert await peer.get(b"cilium/cluster-config/koornacht") is not None
+        assert any("users.yaml" in problem for problem in (await get(apiserver, "/v1/status")).json()["problems"])
+        pki.write_users("remote-tion")
+        await until(lambda: not apiserver.front.problems)
+
+
+async def test_a_peer_that_is_trusted_later_gets_in_without_a_restart(
+    client: KubeClient, workloads: Workloads, pki: Pki, tmp_path: Path
+) -> None:
+    other = Authority.create("hoth-ca", time.time(), 2)
+    async with run_apiserver(client, settings(tmp_path)) as apiserver:
+        (tmp_path / "bundle" / "hoth.crt").write_bytes(other.certificate_pem)
+        pki.write_users("remote-hoth")
+        await until(lambda: "authority of hoth" in [role for role, _ in apiserver.front.certificates()])
+        await until(
+            lambda: apiserver.front.grant(other.issue(profile.remote("hoth"), time.time()).cert_pem) is not None
+        )
+        async with connect(apiserver, pki.tls(other, profile.remote("hoth"))) as peer:
+            assert await peer.get(b"cilium/cluster-config/koornacht") is not None
+
+
+async def test_the_program_stops_quickly_on_sigterm_and_leaves_every_key(
+    client: KubeClient, workloads: Workloads, pki: Pki, tmp_path: Path
+) -> None:
+    """With an etcd run by others, through the command line."""
+    workloads.namespace("shop")
+    workloads.node("n1", "172.18.0.3", "10.1.1.0/24")
+    workloads.service("cart", annotations={"service.cilium.io/global": "true"})
+    async with foreign_etcd(tmp_path) as (etcd, config):
+        process = await asyncio.create_subprocess_exec(*command(tmp_path, config), stderr=asyncio.subprocess.PIPE)
+        backend = etcd.backend()
+        try:
+            for _ in range(1000):
+                found = await all_keys(backend, b"cilium/")
+                if len([key for key in found if b"/synced/" in key]) == 5:
+                    break
+                assert process.returncode is None, (await process.communicate())[1].decode()
+                await asyncio.sleep(0.02)
+            process.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            _, err = await asyncio.wait_for(process.communicate(), 10)
+            assert time.monotonic() - began < 5
+            assert process.returncode == 0, err.decode()
+            assert b"Traceback" not in err, err.decode()
+            left = await all_keys(backend, b"cilium/")
+            assert b"cilium/state/services/v1/koornacht/shop/cart" in left
+            assert set(found) <= set(left)
+        finally:
+            await backend.close()
+            if process.returncode is None:
+                process.kill()
+
+
+def command(folder: Path, etcd_config: Path) -> list[str]:
+    flags: dict[str, Any] = {
+        "cluster-name": OWN,
+        "cluster-id": 1,
+        "kubeconfig": folder / "kubeconfig",
+        "etcd-config": etcd_config,
+        "server-cert-dir": folder / "server",
+        "ca-bundle-dir": folder / "bundle",
+        "users-file": folder / "users" / "users.yaml",
+        "listen-address": "127.0.0.1",
+        "listen-port": 0,
+        "status-address": "127.0.0.1",
+        "status-port": 0,
+    }
+    return [sys.executable, "-m", "clustermesh_apiserver.app", *(f"--{name}={value}" for name, value in flags.items())]
+
+
+@contextlib.asynccontextmanager
+async def foreign_etcd(folder: Path) -> AsyncIterator[tuple[EtcdProcess, Path]]:
+    """An etcd that somebody else runs, and the client file for it."""
+    authority = Authority.create("etcd", time.time(), 2)
+    server = authority.issue(profile.server(OWN, "kube-system"), time.time())
+    admin = authority.issue(profile.admin(OWN), time.time())
+    made = EtcdCertificates(authority.certificate_pem, server.cert_pem, server.key_pem, admin.cert_pem, admin.key_pem)
+    process = EtcdProcess(folder / "etcd", made, EtcdSettings(heartbeat_ms=20, election_ms=200))
+    await process.start()
+    for name, content in (("ca.crt", made.ca), ("c.crt", made.admin_cert), ("c.key", made.admin_key)):
+        (folder / f"etcd-{name}").write_bytes(content)
+    config = folder / "etcd.yaml"
+    config.write_text(
+        f"endpoints: ['https://{process.target}']\n"
+        "trusted-ca-file: etcd-ca.crt\ncert-file: etcd-c.crt\nkey-file: etcd-c.key\n"
+    )
+    try:
+        yield process, config
+    finally:
+        await process.kill()
+
+
+@contextlib.asynccontextmanager
+async def agents(*addresses: str) -> AsyncIterator[int]:
+    """An agent's status server on each address, all on one port."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        node = "n" + writer.get_extra_info("sockname")[0].rsplit(".", 1)[1]
+        body = encode(AgentStatus(node=node, cluster=OWN, cluster_id=1, ready=True))
+        writer.write(b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        writer.close()
+
+    first = await asyncio.start_server(answer, addresses[0], 0)
+    port = first.sockets[0].getsockname()[1]
+    servers = [first, *[await asyncio.start_server(answer, address, port) for address in addresses[1:]]]
+    try:
+        yield port
+    finally:
+        for server in servers:
+            server.close()
+
+
+def _serial(port: int) -> int:
+    return x509.load_pem_x509_certificate(ssl.get_server_certificate(("127.0.0.1", port)).encode()).serial_number
