@@ -148,7 +148,8 @@ class Cluster:
         new = self._admission.for_update(resource, copy_object(obj), old, subresource)
         if dry_run or new == old:
             return copy_object(new)
-        if is_deleting(old) and old["metadata"].get("finalizers") and self._deletion.finish_if_released(resource, new):
+        held = is_deleting(old) and old["metadata"].get("finalizers")
+        if held and self._deletion.finish_if_released(resource, new, old):
             return copy_object(new)
         return copy_object(self._commit(EventType.MODIFIED, resource, new, old).object)
 

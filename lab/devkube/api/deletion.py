@@ -76,9 +76,9 @@ class Deletion:
         self._spread(resource, marked, options)
         return marked
 
-    def remove(self, resource: Resource, obj: Obj) -> Obj:
-        """The object is gone, whatever held it."""
-        return self._commit(EventType.DELETED, resource, copy_object(obj), obj).object
+    def remove(self, resource: Resource, obj: Obj, old: Obj | None = None) -> Obj:
+        """The object is gone, whatever held it; `old` is the stored state if `obj` is a last change of it."""
+        return self._commit(EventType.DELETED, resource, copy_object(obj), old or obj).object
 
     def check(self, resource: Resource, obj: Obj, options: DeleteOptions) -> None:
         """Raises ApiError if this object may not be deleted, or is not the one that was meant."""
@@ -98,17 +98,19 @@ class Deletion:
             self._release_owners(event)
             self._finish_namespace(namespace_of(event.object))
             self._finish_definition(event.resource)
+        elif event.resource.key == NAMESPACES:
+            self._finish_namespace(name_of(event.object))
         elif event.type is EventType.ADDED and self._is_abandoned(event.object):
             self.delete(event.resource, event.object, DeleteOptions())
 
-    def finish_if_released(self, resource: Resource, obj: Obj) -> bool:
+    def finish_if_released(self, resource: Resource, obj: Obj, old: Obj) -> bool:
         """Remove an object whose end had begun and that nothing holds any longer; says whether it did."""
         meta = metadata(obj)
         if not is_deleting(obj) or meta.get("finalizers") or resource.key == NAMESPACES:
             return False
         if resource.key == ("", "pods") and meta.get("deletionGracePeriodSeconds"):
             return False
-        self.remove(resource, obj)
+        self.remove(resource, obj, old)
         return True
 
     def _is_abandoned(self, obj: Obj) -> bool:
@@ -194,7 +196,7 @@ class Deletion:
         freed["metadata"]["finalizers"] = [f for f in finalizers if f != finalizer]
         if not freed["metadata"]["finalizers"]:
             del freed["metadata"]["finalizers"]
-        if not self.finish_if_released(resource, freed):
+        if not self.finish_if_released(resource, freed, obj):
             self._commit(EventType.MODIFIED, resource, freed, obj)
 
     def _drop_owner(self, resource: Resource, obj: Obj, uid: str) -> None:

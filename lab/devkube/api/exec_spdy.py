@@ -17,7 +17,7 @@ import orjson
 
 from lab.devkube.api.error import ApiError
 from lab.devkube.api.exec import ExecCall, exit_status, failure_status
-from lab.devkube.api.exec_websocket import resize
+from lab.devkube.api.exec_websocket import resize, write_stdin
 from lab.devkube.api.objects import Obj
 from lab.devkube.api.runtime import ExecRequest, ExecSession, Runtime
 
@@ -63,6 +63,7 @@ class SpdyExec(asyncio.Protocol):
         self._headers = zlib.compressobj()
         self._input: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._session: ExecSession | None = None
+        self._early_size = b""
         self._writable = asyncio.Event()
         self._writable.set()
         self._lost = asyncio.Event()
@@ -119,8 +120,11 @@ class SpdyExec(asyncio.Protocol):
                 self._input.put_nowait(None)
             if self._input.qsize() > _QUEUED_MESSAGES:
                 self._transport.pause_reading()
-        elif role is Role.RESIZE and self._session is not None and payload:
-            resize(self._session, payload)
+        elif role is Role.RESIZE and payload:
+            if self._session is None:
+                self._early_size = payload
+            else:
+                resize(self._session, payload)
 
     async def _run(self) -> None:
         try:
@@ -142,6 +146,8 @@ class SpdyExec(asyncio.Protocol):
         except (ApiError, OSError) as exc:
             return failure_status(exc)
         self._session = session
+        if self._early_size:
+            resize(session, self._early_size)
         if self._lost.is_set():
             session.kill()
         async with asyncio.TaskGroup() as group:
@@ -155,10 +161,7 @@ class SpdyExec(asyncio.Protocol):
             data = await self._input.get()
             if self._input.qsize() <= _QUEUED_MESSAGES // 2 and not self._transport.is_closing():
                 self._transport.resume_reading()
-            if data is None:
-                await session.close_stdin()
-            else:
-                await session.write(data)
+            await write_stdin(session, data)
 
     async def _finish(self, status: Obj) -> None:
         for role in (Role.STDOUT, Role.STDERR):

@@ -7,6 +7,7 @@ Source: subprotocols v5.channel.k8s.io and v4.channel.k8s.io; v5 adds channel 25
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import orjson
 
@@ -27,7 +28,8 @@ async def serve_websocket(runtime: Runtime, call: ExecCall, subprotocol: str, re
 
     async def write(channel: int, data: bytes) -> None:
         if data:
-            await send({"type": "websocket.send", "bytes": bytes([channel]) + data})
+            with contextlib.suppress(OSError):  # the client has left, which ends the session by another way
+                await send({"type": "websocket.send", "bytes": bytes([channel]) + data})
 
     try:
         session = await runtime.exec(call.pod, call.request, lambda d: write(STDOUT, d), lambda d: write(STDERR, d))
@@ -39,7 +41,8 @@ async def serve_websocket(runtime: Runtime, call: ExecCall, subprotocol: str, re
             status = exit_status(await session.wait())
             feeder.cancel()
     await write(ERROR, orjson.dumps(status))
-    await send({"type": "websocket.close", "code": _NORMAL_CLOSURE})
+    with contextlib.suppress(OSError):
+        await send({"type": "websocket.close", "code": _NORMAL_CLOSURE})
 
 
 async def refuse_websocket(send: Send, response: Response) -> None:
@@ -60,11 +63,20 @@ async def _feed(session: ExecSession, receive: Receive, *, accepts_stdin: bool) 
             continue
         match data[0]:
             case 0 if accepts_stdin and len(data) > 1:
-                await session.write(data[1:])
+                await write_stdin(session, data[1:])
             case 255 if data[1:] == bytes([STDIN]):
-                await session.close_stdin()
+                await write_stdin(session, None)
             case 4:
                 resize(session, data[1:])
+
+
+async def write_stdin(session: ExecSession, data: bytes | None) -> None:
+    """Pass data on, or the end of it; a command that no longer reads its input misses nothing."""
+    with contextlib.suppress(OSError):
+        if data is None:
+            await session.close_stdin()
+        else:
+            await session.write(data)
 
 
 def resize(session: ExecSession, message: bytes) -> None:

@@ -45,7 +45,7 @@ from lab.devkube.api.routes import discovery_target, find_target
 from lab.devkube.api.runtime import Runtime
 from lab.devkube.api.subresources import Subresources
 from lab.devkube.api.verbs import Verbs, method_not_allowed
-from lab.devkube.api.watch import BOOKMARK_S
+from lab.devkube.api.watch import BOOKMARK_S, Stop
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class ApiServer:
         options = options or ServerOptions()
         self.cluster, self.runtime = cluster, runtime
         self.authenticator = Authenticator(options.tokens, cluster.accounts)
-        self._stop = asyncio.Event()
+        self._stop = Stop()
         self._verbs = Verbs(cluster, self._stop, options.bookmark_s)
         self._subresources = Subresources(cluster, runtime)
         self._documents = openapi.Documents(cluster.catalog, cluster.custom)
@@ -114,7 +114,7 @@ class ApiServer:
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server = _Server(self._config(tls, host, port))
         running = asyncio.create_task(server.serve(list(sockets) if sockets is not None else None), name="api server")
-        stopping = asyncio.create_task(self._stop.wait(), name="api server stop")
+        stopping = asyncio.create_task(self._stop.requested.wait(), name="api server stop")
         try:
             await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -125,7 +125,7 @@ class ApiServer:
 
     def stop(self) -> None:
         """All watches end, and with them `serve`."""
-        self._stop.set()
+        self._stop.request()
 
     def resolve_exec(self, scope: Scope) -> ExecCall:
         """Raises ApiError if the caller is unknown or the call makes no sense."""
@@ -134,7 +134,7 @@ class ApiServer:
 
     def _config(self, tls: TlsFiles | None, host: str, port: int) -> uvicorn.Config:
         return uvicorn.Config(
-            self, host=host, port=port, log_config=None, access_log=False, http=connection_class(self), ws="wsproto",
+            self, host=host, port=port, log_config=None, access_log=False, proxy_headers=False, http=connection_class(self), ws="wsproto",
             lifespan="off", timeout_keep_alive=_KEEP_ALIVE_S, timeout_graceful_shutdown=_SHUTDOWN_S,
             ws_per_message_deflate=False,
             ssl_certfile=tls.certificate if tls else None, ssl_keyfile=tls.key if tls else None,

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 
@@ -28,7 +27,7 @@ from lab.devkube.api.presentation import Presentation, choose
 from lab.devkube.api.resource import Resource
 from lab.devkube.api.routes import Target
 from lab.devkube.api.selectors import parse_selector
-from lab.devkube.api.watch import BOOKMARK_S, Watch, parse_revision, watch_options
+from lab.devkube.api.watch import BOOKMARK_S, Stop, Watch, parse_revision, watch_options
 
 _STRICT, _IGNORE = "Strict", "Ignore"
 
@@ -36,7 +35,7 @@ _STRICT, _IGNORE = "Strict", "Ignore"
 class Verbs:
     """The verbs on one cluster. `stop` ends all watches."""
 
-    def __init__(self, cluster: Cluster, stop: asyncio.Event, bookmark_s: float = BOOKMARK_S) -> None:
+    def __init__(self, cluster: Cluster, stop: Stop, bookmark_s: float = BOOKMARK_S) -> None:
         self._cluster, self._stop, self._bookmark_s = cluster, stop, bookmark_s
 
     def handle(self, target: Target, request: Request) -> Response | Stream:

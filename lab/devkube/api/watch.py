@@ -8,7 +8,8 @@ the history keeps is told to list again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -68,11 +69,33 @@ def parse_revision(text: str) -> int | None:
     return int(text)
 
 
+class Stop:
+    """Ends a server's watches, all at once, at whatever they wait for."""
+
+    def __init__(self) -> None:
+        self.requested = asyncio.Event()
+        self._waiting: set[asyncio.Event] = set()
+
+    def request(self) -> None:
+        self.requested.set()
+        for waiting in self._waiting:
+            waiting.set()
+
+    @contextlib.contextmanager
+    def waking(self, waiting: asyncio.Event) -> Iterator[None]:
+        """Within the block, a request sets this event too."""
+        self._waiting.add(waiting)
+        try:
+            yield
+        finally:
+            self._waiting.discard(waiting)
+
+
 class Watch:
-    """One client's watch. `stop` ends it from outside, as the server does when it shuts down."""
+    """One client's watch; `stop` ends it from outside."""
 
     def __init__(
-        self, cluster: Cluster, presentation: Presentation, options: WatchOptions, stop: asyncio.Event,
+        self, cluster: Cluster, presentation: Presentation, options: WatchOptions, stop: Stop,
         bookmark_s: float = BOOKMARK_S,
     ) -> None:  # fmt: skip
         self._cluster, self._presentation, self._options = cluster, presentation, options
@@ -87,8 +110,9 @@ class Watch:
         unsubscribe = self._cluster.subscribe(self._notice)
         try:
             yield self._first_frames()
-            async for chunk in self._following():
-                yield chunk
+            with self._stop.waking(self._changed):
+                async for chunk in self._following():
+                    yield chunk
         except ApiError as exc:
             yield self._line("ERROR", orjson.dumps(exc.status()))
         finally:
@@ -98,7 +122,7 @@ class Watch:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._options.timeout_s
         bookmark_at = loop.time() + self._bookmark_s
-        while not self._stop.is_set() and self._cluster.catalog.is_served(self._resource):
+        while not self._stop.requested.is_set() and self._cluster.catalog.is_served(self._resource):
             if (left := min(end, bookmark_at) - loop.time()) > 0:
                 await self._wait(left)
             if loop.time() >= end:

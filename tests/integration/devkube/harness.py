@@ -5,9 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
+import pty
 import shutil
 import socket
+import struct
+import termios
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -102,10 +106,7 @@ class Kubectl:
         process = await asyncio.create_subprocess_exec(
             self.binary, "-n", self.namespace, *arguments,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env={
-                "KUBECONFIG": str(self.kubeconfig), "HOME": str(self.home), "PATH": os.environ["PATH"], "TERM": "xterm",
-                **environment,
-            },
+            env=self._environment(environment),
         )  # fmt: skip
         try:
             async with asyncio.timeout(30):
@@ -117,12 +118,36 @@ class Kubectl:
         assert process.returncode is not None
         return Result(process.returncode, out.decode(), err.decode())
 
+    async def in_terminal(self, rows: int, columns: int, *arguments: str, **environment: str) -> Result:
+        """As a person would run it, in a terminal of this size."""
+        terminal, inner = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        process = await asyncio.create_subprocess_exec(
+            "setsid", "--ctty", "--wait", self.binary, "-n", self.namespace, *arguments,
+            stdin=inner, stdout=inner, stderr=inner, env=self._environment(environment),
+        )  # fmt: skip
+        os.close(inner)
+        output = asyncio.create_task(asyncio.to_thread(_read_terminal, terminal))
+        try:
+            async with asyncio.timeout(20):
+                code = await process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            shown = await output
+            os.close(terminal)
+        return Result(code, shown, "")
+
+    def _environment(self, more: dict[str, str]) -> dict[str, str]:
+        plain = {"KUBECONFIG": str(self.kubeconfig), "HOME": str(self.home), "PATH": os.environ["PATH"]}
+        return plain | {"TERM": "xterm"} | more
+
     @contextlib.asynccontextmanager
     async def started(self, *arguments: str) -> AsyncIterator[Running]:
         """A command that goes on by itself until the block ends."""
         process = await asyncio.create_subprocess_exec(
             self.binary, "-n", self.namespace, *arguments, stdout=asyncio.subprocess.PIPE,
-            env={"KUBECONFIG": str(self.kubeconfig), "HOME": str(self.home), "PATH": os.environ["PATH"]},
+            env=self._environment({}),
         )  # fmt: skip
         try:
             yield Running(process)
@@ -135,6 +160,16 @@ class Kubectl:
         result = await self(*arguments, stdin=stdin, **environment)
         assert result.code == 0, f"kubectl {' '.join(arguments)}: {result.out}{result.err}"
         return result.out
+
+
+def _read_terminal(terminal: int) -> str:
+    output = b""
+    while True:
+        try:
+            data = os.read(terminal, 65536)
+        except OSError:  # the last user of the other side is gone
+            return output.decode()
+        output += data
 
 
 def find_kubectl(version: str) -> str | None:

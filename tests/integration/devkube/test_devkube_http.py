@@ -271,6 +271,18 @@ async def test_services_and_pods_are_reached_through_the_proxy(served: Served, c
     backend.close()
 
 
+async def test_stopping_the_server_ends_watches_and_closes_its_sockets(authority: Authority, tmp_path: Path) -> None:
+    cluster = Cluster()
+    async with serve(authority, tmp_path, cluster) as served, client_of(served) as client:
+        async with client.stream("GET", MAPS, params={"watch": "true"}) as response:
+            served.server.stop()
+            async with asyncio.timeout(1):
+                assert [line async for line in response.aiter_lines() if '"ERROR"' in line] == []
+    async with client_of(served) as client:
+        with pytest.raises(httpx.ConnectError):
+            await client.get("/readyz")
+
+
 async def test_the_server_stays_on_loopback_unless_it_is_handed_sockets() -> None:
     server = ApiServer(Cluster(), FakeRuntime())
     with pytest.raises(ValueError, match="refusing to listen"):

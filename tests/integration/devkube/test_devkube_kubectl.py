@@ -216,6 +216,25 @@ async def test_exec_says_why_a_command_cannot_start(rebel_base: Kubectl, transpo
     assert "nobody" in missing.err
 
 
+@pytest.mark.parametrize("transport", ["true", "false"])
+async def test_exec_with_a_terminal_has_its_size(rebel_base: Kubectl, transport: str) -> None:
+    remote = "until [ $(stty size | cut -d' ' -f1) = 33 ]; do :; done; tty; stty size; exit 7"
+    result = await rebel_base.in_terminal(
+        33, 91, "exec", "-ti", "deploy/rebel-base", "--", "sh", "-c", remote,
+        KUBECTL_REMOTE_COMMAND_WEBSOCKETS=transport,
+    )  # fmt: skip
+    assert result.code == 7, result.out
+    assert "/dev/pts/" in result.out
+    assert "33 91" in result.out
+
+
+@pytest.mark.parametrize("transport", ["true", "false"])
+async def test_exec_survives_a_command_that_stops_reading(rebel_base: Kubectl, transport: str) -> None:
+    how = {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": transport}
+    first = await rebel_base.ok("exec", "-i", "deploy/rebel-base", "--", "head", "-1", stdin="line\n" * 200000, **how)
+    assert first == "line\n"
+
+
 async def test_logs_of_a_deployment(rebel_base: Kubectl) -> None:
     log = await rebel_base.ok("logs", "deployment/rebel-base")
     assert "hello from rebel-base-" in log

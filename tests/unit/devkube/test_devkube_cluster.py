@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lab.devkube.api.cluster import Cluster
 from lab.devkube.api.deletion import DeleteOptions, Propagation
@@ -327,3 +329,37 @@ def test_two_versions_show_the_same_objects(cluster: Cluster) -> None:
     cluster.create_as(alpha, {"apiVersion": "example.org/v1alpha1", "metadata": {"name": "s"}, "spec": {}})
     assert [o["metadata"]["name"] for o in cluster.list("ships", "example.org")] == ["s"]
     assert cluster.catalog.by_plural("ships", "example.org").version == "v1"
+
+
+@pytest.mark.parametrize("manifest", sorted((Path(__file__).parents[3] / "deploy" / "crds").glob("*.yaml")), ids=str)
+def test_the_projects_own_definitions_are_served(cluster: Cluster, manifest: Path) -> None:
+    for document in filter(None, yaml.safe_load_all(manifest.read_text())):
+        made = cluster.create(CRDS[0], document, CRDS[1])
+        names, group = made["spec"]["names"], made["spec"]["group"]
+        assert cluster.catalog.by_plural(names["plural"], group).kind == names["kind"]
+        assert {c["type"] for c in made["status"]["conditions"]} == {"Established", "NamesAccepted"}
+
+
+def test_a_namespace_waits_for_its_own_finalizers(cluster: Cluster) -> None:
+    cluster.create("namespaces", {"metadata": {"name": "x", "finalizers": ["example.org/keep"]}})
+    marked = cluster.delete("namespaces", "x")
+    assert cluster.get("namespaces", "x") is not None
+    current = cluster.get("namespaces", "x")
+    assert current is not None
+    current["metadata"]["finalizers"] = []
+    cluster.update("namespaces", current)
+    assert marked["metadata"]["name"] == "x"
+    assert cluster.get("namespaces", "x") is None
+
+
+def test_an_address_changed_in_an_objects_last_write_is_released(cluster: Cluster) -> None:
+    made = cluster.create(
+        "services", service("held", type="NodePort") | {"metadata": {"name": "held", "finalizers": ["a.b/c"]}}
+    )
+    port = made["spec"]["ports"][0]["nodePort"]
+    marked = cluster.delete("services", "held", "default")
+    marked["metadata"]["finalizers"] = []
+    marked["spec"]["ports"][0]["nodePort"] = port + 1
+    cluster.update("services", marked)
+    again = service("again", type="NodePort", ports=[{"port": 80, "nodePort": port}])
+    assert cluster.create("services", again)["spec"]["ports"][0]["nodePort"] == port
