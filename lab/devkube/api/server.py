@@ -134,7 +134,8 @@ class ApiServer:
 
     def _config(self, tls: TlsFiles | None, host: str, port: int) -> uvicorn.Config:
         return uvicorn.Config(
-            self, host=host, port=port, log_config=None, access_log=False, proxy_headers=False, http=connection_class(self), ws="wsproto",
+            self, host=host, port=port, log_config=None, access_log=False, proxy_headers=False,
+            http=connection_class(self), ws="wsproto",
             lifespan="off", timeout_keep_alive=_KEEP_ALIVE_S, timeout_graceful_shutdown=_SHUTDOWN_S,
             ws_per_message_deflate=False,
             ssl_certfile=tls.certificate if tls else None, ssl_keyfile=tls.key if tls else None,
