@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from certs.profile import Profile
 from lab.devkube.api.server import TlsFiles
 from lab.topology import ClusterPlan
 from meshkit.atomic import write_atomic
+from meshkit.clock import SystemClock
 
 DAYS: Final = 365
 
@@ -33,7 +33,7 @@ class Access:
 
 def issue_certificates(directory: Path, plan: ClusterPlan) -> tuple[TlsFiles, str]:
     """A new authority for the cluster's API server; returns the server's files and the authority's certificate."""
-    wall_s = time.time()
+    wall_s = SystemClock().wall()
     authority = Authority.create(f"kubernetes-{plan.name}", wall_s, DAYS)
     names = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
     addresses = ("127.0.0.1", plan.kubernetes_address, plan.api_address)

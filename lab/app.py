@@ -13,6 +13,7 @@ import typer
 from lab import cleanup, faults, mesh
 from lab.state import DEFAULT_NAME, LabNameError, LabState, lab_state
 from lab.topology import CLUSTERS, node_named
+from lab.walkthrough import replay
 
 app = typer.Typer(
     name="lab",
@@ -104,7 +105,18 @@ def exec_(context: typer.Context, node: str, name: Name = DEFAULT_NAME) -> None:
         sys.exit(f"error: {exc.args[0]}")
     command = context.args or ["/bin/sh"]
     argv = mesh.node_command(_running(name).node(plan.name), command)
-    os.execvp(argv[0], argv)  # noqa: S606
+    os.execvp(argv[0], argv)
+
+
+@app.command()
+def walkthrough(name: Name = DEFAULT_NAME) -> None:
+    """Replay the Cluster Mesh walkthrough on a fresh lab; fails at the first step that shows something else."""
+    state = _running(name)
+    if not replay(state):
+        raise typer.Exit(1)
+    print("The lab stays up. To look around:")
+    for line in mesh.export_lines(state):
+        print(f"  {line}")
 
 
 def _running(name: str) -> LabState:

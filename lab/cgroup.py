@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 KILL_WAIT_S: Final = 10.0
+POLL_S: Final = 0.01
+_pause: Final = threading.Event()
 
 
 def ensure_mounted(mount: Path) -> None:
@@ -49,7 +52,7 @@ def kill(group: Path, *, wait_s: float = KILL_WAIT_S) -> None:
     while left := processes(group):
         if time.monotonic() > limit:
             raise TimeoutError(f"{group}: still running: {left}")
-        time.sleep(0.01)
+        _pause.wait(POLL_S)
 
 
 def remove(group: Path) -> None:
@@ -62,4 +65,4 @@ def remove(group: Path) -> None:
         if time.monotonic() > limit:
             raise TimeoutError(f"{group}: cannot be removed")
         if group.exists():
-            time.sleep(0.01)
+            _pause.wait(POLL_S)

@@ -10,7 +10,6 @@ import os
 import secrets
 import signal
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +32,12 @@ from lab.devkube.controllers.nodes import RootCertificates, heartbeat, register_
 from lab.devkube.controllers.replicaset import ReplicaSets
 from lab.devkube.controllers.scheduler import Scheduler
 from lab.devkube.kubelet.kubelet import Kubelets
-from lab.devkube.kubelet.site import Site
+from lab.devkube.kubelet.site import Site, machine_mounts
 from lab.kubeproxy import ProxyLoop
 from lab.netns import listen_inside
 from lab.state import LabState, lab_state
 from lab.topology import API_PORT, ClusterPlan, cluster_named
+from meshkit.clock import SystemClock
 from meshkit.log import setup
 
 MANIFESTS: Final = Path(__file__).with_name("manifests")
@@ -73,7 +73,7 @@ def assemble(state: LabState, plan: ClusterPlan, ca_certificate_pem: str) -> Mac
         register_node(cluster, node)
     cluster.publish_api_server([plan.api_address], API_PORT)
     network = ThreadPoolExecutor(max_workers=1, thread_name_prefix="network")
-    site = Site(cluster, plan, state, network, time.time)
+    site = Site(cluster, plan, state, network, SystemClock().wall, machine_mounts())
     controllers = (
         RootCertificates(cluster, ca_certificate_pem),
         Deployments(cluster),
@@ -111,7 +111,9 @@ async def dns_ready(cluster: Cluster) -> None:
     changed = asyncio.Event()
     unsubscribe = cluster.subscribe(lambda event: changed.set() if event.resource.plural == "pods" else None)
     try:
-        while not any(is_true(pod, "Ready") for pod in cluster.list("pods", namespace=SYSTEM, label_selector=DNS_LABEL)):
+        while not any(
+            is_true(pod, "Ready") for pod in cluster.list("pods", namespace=SYSTEM, label_selector=DNS_LABEL)
+        ):
             changed.clear()
             await changed.wait()
     finally:
@@ -141,6 +143,10 @@ async def run(state: LabState, plan: ClusterPlan) -> None:
 
 async def _announce(cluster: Cluster, path: Path) -> None:
     await dns_ready(cluster)
+    _mark_ready(path)
+
+
+def _mark_ready(path: Path) -> None:
     path.write_text(f"{os.getpid()}\n")
 
 

@@ -106,14 +106,18 @@ def render(ports: Sequence[Frontend], cluster: ClusterPlan, node: NodePlan) -> s
         if front.address:
             matches.append((f"ip daddr {front.address} {protocol} dport {front.port}", f"service_{index}"))
         if front.node_port:
-            matches.append((f"fib daddr type local ip daddr != 127.0.0.0/8 {protocol} dport {front.node_port}", f"node_{index}"))
+            matches.append(
+                (f"fib daddr type local ip daddr != 127.0.0.0/8 {protocol} dport {front.node_port}", f"node_{index}")
+            )
         for match, chain in matches:
             if front.backends:
-                rules.append(f"    {match} goto {chain} comment \"{front.name}\"")
+                rules.append(f'    {match} goto {chain} comment "{front.name}"')
                 chains += _chain(chain, front, masquerade=chain.startswith("node") and not front.keep_client)
             elif front.address and chain.startswith("service"):
                 unserved.append(f"{front.address} . {protocol} . {front.port}")
-    own = {address for front in ports for address, _ in front.backends if ip_address(address) in ip_network(node.pod_cidr)}
+    own = {
+        address for front in ports for address, _ in front.backends if ip_address(address) in ip_network(node.pod_cidr)
+    }
     return "\n".join(
         [
             f"table ip {TABLE} {{ }}",
@@ -139,7 +143,9 @@ def _elements(values: Sequence[str]) -> str:
 def _chain(name: str, front: Frontend, *, masquerade: bool) -> list[str]:
     choices = ", ".join(f"{i} : {address} . {port}" for i, (address, port) in enumerate(front.backends))
     mark = [f"    meta mark set meta mark or {MASQUERADE}"] if masquerade else []
-    choose = f"    meta l4proto {front.protocol.lower()} dnat to numgen random mod {len(front.backends)} map {{ {choices} }}"
+    choose = (
+        f"    meta l4proto {front.protocol.lower()} dnat to numgen random mod {len(front.backends)} map {{ {choices} }}"
+    )
     return [f"  chain {name} {{", *mark, choose, "  }"]
 
 
@@ -162,7 +168,7 @@ def _hooks(cluster: ClusterPlan, node: NodePlan) -> list[str]:
         "    type nat hook postrouting priority srcnat;",
         f"    meta mark & {MASQUERADE} == {MASQUERADE} snat to {node.address}",
         f"    ip saddr . ip daddr @hairpin snat to {node.address}",
-        f"    ip saddr {cluster.pod_cidr} ip daddr != {cluster.pod_cidr} oifname \"eth0\" snat to {node.address}",
+        f'    ip saddr {cluster.pod_cidr} ip daddr != {cluster.pod_cidr} oifname "eth0" snat to {node.address}',
         "  }",
         "  chain forward {",
         "    type filter hook forward priority filter;",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def _start_daemon(state: LabState, plan: ClusterPlan) -> subprocess.Popen[bytes]
 
 def _wait_ready(state: LabState, daemons: dict[str, subprocess.Popen[bytes]]) -> None:
     limit = time.monotonic() + READY_LIMIT_S
-    waiting = set(daemons)
+    waiting, pause = set(daemons), threading.Event()
     while waiting:
         for name in sorted(waiting):
             if state.daemon_ready(name).exists():
@@ -114,7 +115,7 @@ def _wait_ready(state: LabState, daemons: dict[str, subprocess.Popen[bytes]]) ->
         if waiting and time.monotonic() > limit:
             name = sorted(waiting)[0]
             raise LabError(f"cluster {name} is not ready after {READY_LIMIT_S:g} s:\n{_log_end(state, name)}")
-        time.sleep(POLL_S)
+        pause.wait(POLL_S)
 
 
 def _log_end(state: LabState, name: str, lines: int = 15) -> str:

@@ -63,13 +63,14 @@ def build_underlay(state: LabState, clusters: Iterable[ClusterPlan]) -> None:
         underlay.link("set", index=bridge, state="up")
         underlay.addr("add", index=bridge, address=UNDERLAY_GATEWAY, prefixlen=PREFIX_LENGTH)
         for cluster in clusters:
-            for number, node in enumerate(cluster.nodes):
-                _build_node(state, underlay, bridge, f"{cluster.name[:8]}-{number}", node, cluster.nodes)
+            for node in cluster.nodes:
+                _build_node(state, underlay, bridge, node, cluster.nodes)
 
 
 def _build_node(
-    state: LabState, underlay: IPRoute, bridge: int, port: str, node: NodePlan, neighbours: tuple[NodePlan, ...]
+    state: LabState, underlay: IPRoute, bridge: int, node: NodePlan, neighbours: tuple[NodePlan, ...]
 ) -> None:
+    port = f"{node.cluster[:8]}-{neighbours.index(node)}"
     name = state.node(node.name).netns
     netns.create(name)
     write_sysctls(name, NODE_SYSCTLS)

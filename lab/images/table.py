@@ -50,7 +50,10 @@ def _web_server(root: str, files: Mapping[str, str]) -> Image:
 
 
 def _program(*entrypoint: str) -> Image:
-    return Image(entrypoint, environment={"PATH": f"{PROGRAMS}:{SYSTEM_PATH}", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(REPOSITORY)})
+    return Image(
+        entrypoint,
+        environment={"PATH": f"{PROGRAMS}:{SYSTEM_PATH}", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(REPOSITORY)},
+    )
 
 
 _idle = Image(IDLE)

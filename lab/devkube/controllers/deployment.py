@@ -59,9 +59,9 @@ class Deployments:
             if labels_of(found).get(HASH_LABEL) == template_hash:
                 if _revision(found) < newest:
                     found["metadata"].setdefault("annotations", {})[REVISION] = str(newest + 1)
-                    sets[index] = found = self._cluster.update("replicasets", found, GROUP)
-                self._set_revision(deployment, _revision(found))
-                return found, sets
+                    sets[index] = self._cluster.update("replicasets", found, GROUP)
+                self._set_revision(deployment, _revision(sets[index]))
+                return sets[index], sets
         created = self._cluster.create("replicasets", _replica_set(deployment, template_hash, newest + 1), GROUP)
         self._set_revision(deployment, newest + 1)
         return created, [*sets, created]
@@ -116,7 +116,9 @@ class Deployments:
         return [entry | {"lastUpdateTime": entry["lastTransitionTime"]} for entry in found]
 
     def _forget_history(self, deployment: Obj, old: list[Obj]) -> None:
-        idle = sorted((f for f in old if not f["spec"]["replicas"] and not part(f, "status").get("replicas")), key=_revision)
+        idle = sorted(
+            (f for f in old if not f["spec"]["replicas"] and not part(f, "status").get("replicas")), key=_revision
+        )
         keep = int(deployment["spec"].get("revisionHistoryLimit", 10))
         for found in idle[: max(0, len(idle) - keep)]:
             self._cluster.delete("replicasets", name_of(found), namespace_of(found), GROUP)

@@ -36,9 +36,7 @@ def set_status(cluster: Cluster, plural: str, obj: Obj, status: Obj, group: str 
     return cluster.update(plural, current, group, subresource="status")
 
 
-def condition(
-    previous: Obj, kind: str, now_s: float, *, holds: bool, reason: str = "", message: str = ""
-) -> Obj:
+def condition(previous: Obj, kind: str, now_s: float, *, holds: bool, reason: str = "", message: str = "") -> Obj:
     """A condition whose transition time is the one before as long as its status is."""
     status = str(holds)
     before = next((c for c in items_of(previous, "conditions") if c.get("type") == kind), {})

@@ -123,6 +123,7 @@ def _subset(service: Obj, ports: Ports, pods: list[Obj]) -> Obj:
             ]
     if subset:
         subset["ports"] = [
-            {"port": number, "protocol": protocol} | ({"name": name} if name else {}) for name, number, protocol in ports
+            {"port": number, "protocol": protocol} | ({"name": name} if name else {})
+            for name, number, protocol in ports
         ]
     return subset

@@ -25,7 +25,11 @@ ROOT_CA: Final = "kube-root-ca.crt"
 def register_node(cluster: Cluster, plan: NodePlan) -> Obj:
     """The Node exists as its kubelet would have registered it, and is ready."""
     labels = {"kubernetes.io/hostname": plan.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
-    spec: Obj = {"podCIDR": plan.pod_cidr, "podCIDRs": [plan.pod_cidr], "providerID": f"lab://{plan.cluster}/{plan.name}"}
+    spec: Obj = {
+        "podCIDR": plan.pod_cidr,
+        "podCIDRs": [plan.pod_cidr],
+        "providerID": f"lab://{plan.cluster}/{plan.name}",
+    }
     if plan.is_control_plane:
         labels[CONTROL_PLANE] = ""
         spec["taints"] = [{"key": CONTROL_PLANE, "effect": "NoSchedule"}]

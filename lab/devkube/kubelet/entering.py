@@ -13,11 +13,10 @@ import struct
 import termios
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from lab.devkube.api.runtime import ExecRequest, Output
-from lab.devkube.kubelet.process import ContainerProcess
+from lab.devkube.kubelet.process import ContainerProcess, children_of
 
 CHUNK: Final = 65536
 # a command may leave children that hold its streams: this long after its end a silent stream counts as done
@@ -26,9 +25,8 @@ SILENCE_S: Final = 0.5
 
 def kill_tree(pid: int) -> None:
     """The process and all its descendants are killed, the youngest last to be found."""
-    with suppress(OSError):
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            kill_tree(int(child))
+    for child in children_of(pid):
+        kill_tree(child)
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 

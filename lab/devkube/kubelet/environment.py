@@ -61,7 +61,9 @@ def source_data(kind: str, found: Obj) -> dict[str, bytes]:
     return data | {key: base64.b64decode(text) for key, text in part(found, "binaryData").items()}
 
 
-def container_environment(pod: Obj, container: Obj, base: Mapping[str, str], facts: PodFacts, find: Find) -> dict[str, str]:
+def container_environment(
+    pod: Obj, container: Obj, base: Mapping[str, str], facts: PodFacts, find: Find
+) -> dict[str, str]:
     """Every variable of the container. Raises: MissingSourceError naming what is not there."""
     result = dict(base)
     for source in items_of(container, "envFrom"):

@@ -13,8 +13,8 @@ from lab.devkube.api.objects import Obj, name_of, namespace_of, part, uid_of
 from lab.devkube.controllers.events import NORMAL, WARNING
 from lab.devkube.kubelet.backoff import RestartDelays
 from lab.devkube.kubelet.environment import MissingSourceError
-from lab.devkube.kubelet.process import ContainerProcess, Launch, start
 from lab.devkube.kubelet.probe import Answer, Target, ask_once, watch
+from lab.devkube.kubelet.process import ContainerProcess, Launch, start
 from lab.devkube.kubelet.record import ContainerRecord, Running, Terminated, Waiting, should_restart
 from lab.images.table import Image, find_image
 

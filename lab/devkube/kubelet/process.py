@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 SCRIPT: Final = Path(__file__).with_name("container.sh")
 JOIN: Final = 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"'
@@ -90,7 +90,7 @@ async def start(launch: Launch) -> ContainerProcess:
     inner = [SH, str(SCRIPT), str(launch.directory), launch.hostname, *launch.command]
     argv = [SH, "-c", JOIN, SH, str(launch.cgroup), "nsenter", f"--net={launch.netns}", "--", *unshare, "--", *inner]
     environment = {**launch.environment, "CONTAINER_WORKING_DIRECTORY": launch.working_directory}
-    with launch.log.open("ab") as log:
+    with _open_log(launch.log) as log:
         process = await asyncio.create_subprocess_exec(
             *argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True, cwd="/"
         )
@@ -99,14 +99,24 @@ async def start(launch: Launch) -> ContainerProcess:
 
 async def _first_child(process: asyncio.subprocess.Process) -> int:
     """The pid of the new pid namespace's first process; the starter's own if it ended before anybody looked."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     limit = asyncio.get_running_loop().time() + START_LIMIT_S
     while process.returncode is None and asyncio.get_running_loop().time() < limit:
-        with suppress(OSError):
-            if found := children.read_text().split():
-                return int(found[0])
+        if found := children_of(process.pid):
+            return found[0]
         await asyncio.sleep(POLL_S)
     return process.pid
+
+
+def children_of(pid: int) -> list[int]:
+    """The process's children; a process that has gone has none."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _open_log(path: Path) -> BinaryIO:
+    return path.open("ab")
 
 
 def _prepare(launch: Launch) -> None:

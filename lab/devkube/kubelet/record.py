@@ -75,7 +75,9 @@ def should_restart(policy: str, code: int) -> bool:
 def phase(pod: Obj, inits: Sequence[ContainerRecord], containers: Sequence[ContainerRecord]) -> str:
     """The pod's phase: one word for all of its containers."""
     policy = pod["spec"].get("restartPolicy", "Always")
-    if any(isinstance(r.state, Terminated) and r.state.code and not should_restart(policy, r.state.code) for r in inits):
+    if any(
+        isinstance(r.state, Terminated) and r.state.code and not should_restart(policy, r.state.code) for r in inits
+    ):
         return "Failed"
     if any(not isinstance(record.state, Terminated) for record in inits):
         return "Pending"

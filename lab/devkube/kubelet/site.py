@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -77,7 +77,7 @@ class Site:
     state: LabState
     network: Executor
     wall: Callable[[], float]
-    machine_mounts: tuple[Mount, ...] = field(default_factory=lambda: machine_mounts())
+    machine_mounts: tuple[Mount, ...] = ()
 
     def find(self, plural: str, namespace: str, name: str) -> Obj | None:
         return self.cluster.get(plural, name, namespace)
@@ -132,8 +132,8 @@ def resolv_conf(pod: Obj, plan: ClusterPlan) -> str:
 def hosts_file(pod: Obj, address: str, hostname: str) -> str:
     """The pod's /etc/hosts."""
     lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"{address}\t{hostname}"]
-    for alias in pod["spec"].get("hostAliases") or []:
-        lines.append(f"{alias['ip']}\t" + " ".join(alias.get("hostnames") or []))
+    aliases = pod["spec"].get("hostAliases") or []
+    lines += [f"{alias['ip']}\t" + " ".join(alias.get("hostnames") or []) for alias in aliases]
     return "\n".join(lines) + "\n"
 
 

@@ -99,7 +99,9 @@ def _source_files(pod: Obj, source: Obj, facts: PodFacts, sources: Sources) -> d
         return {source["serviceAccountToken"]["path"]: File(token.encode())}
     if "downwardAPI" in source:
         items = items_of(source["downwardAPI"], "items")
-        return {i["path"]: File(field_value(pod, part(i, "fieldRef").get("fieldPath", ""), facts).encode()) for i in items}
+        return {
+            i["path"]: File(field_value(pod, part(i, "fieldRef").get("fieldPath", ""), facts).encode()) for i in items
+        }
     for field, kind in (("configMap", "configmaps"), ("secret", "secrets")):
         if field in source:
             return _object_files(pod, kind, source[field], sources)

@@ -47,7 +47,9 @@ async def run(address: str, port: int) -> None:
     async with asyncio.TaskGroup() as group:
         following = [
             Reflector(client, SERVICES, strip=_keep_all).run(follower(zone.set_service, zone.remove_service, services)),
-            Reflector(client, ENDPOINT_SLICES, strip=_keep_all).run(follower(zone.set_slice, zone.remove_slice, slices)),
+            Reflector(client, ENDPOINT_SLICES, strip=_keep_all).run(
+                follower(zone.set_slice, zone.remove_slice, slices)
+            ),
         ]
         tasks = [group.create_task(work) for work in following]
         await services.wait()

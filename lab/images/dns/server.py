@@ -8,7 +8,7 @@ import logging
 import random
 from typing import Final, cast
 
-from dnslib import A, CNAME, DNSError, DNSRecord, EDNS0, PTR, QTYPE, RCODE, RR, SOA, SRV
+from dnslib import CNAME, EDNS0, PTR, QTYPE, RCODE, RR, SOA, SRV, A, DNSError, DNSRecord
 
 from lab.images.dns.zone import DOMAIN, TTL_S, Answer, Record, Zone
 
