@@ -67,12 +67,14 @@ class WatchStream:
 
     async def serve(self) -> None:
         """The call is over; raises what `context.abort` raises if it was ended by us."""
-        session = self._session
+        session, tasks = self._session, list[asyncio.Task[None]]()
         session.calls.add(self)
         session.streams += 1
         session.peer.streams += 1
-        tasks = [self._start(self._read_requests(), "requests"), self._start(self._write_answers(), "answers")]
         try:
+            # sent first, since a call whose first answer is cut short could not be given a status any more
+            await self._context.send_initial_metadata(())
+            tasks = [self._start(self._read_requests(), "requests"), self._start(self._write_answers(), "answers")]
             await asyncio.wait([self._ended])
         finally:
             tasks += self._private.values()

@@ -20,7 +20,7 @@ from kvstore.facade_grant import Limits
 from kvstore.lease import LeaseSession
 from kvstore.process import EtcdProcess, EtcdSettings
 from kvstore.sharedstore import SharedStore
-from tests.contract.kvstore.stores_under_test import contents, reading
+from tests.contract.kvstore.stores_under_test import contents, reading, until_written
 from tests.integration.kvstore.facade_under_test import USERS, facade_for
 from tests.integration.kvstore.private_etcd import (
     FAST_ELECTIONS,
@@ -149,7 +149,7 @@ async def test_a_peer_is_told_when_etcd_behind_the_facade_stays_away(tmp_path: P
             await eventually(lambda: not reader.store.is_connected, "the stream is ended, not left hanging")
             assert reader.values == {b"a": "1"}
             await etcd.start(keep_data=True)
-            await facade.admin.put(ROOT + b"b", b"2")
+            await until_written(facade.admin, ROOT + b"b", b"2")
             await eventually(lambda: len(reader.values) == 2, timeout_s=20)
 
 
