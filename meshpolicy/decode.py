@@ -12,10 +12,22 @@ from meshpolicy.errors import PolicyError
 class Node:
     """One value of a document and the path that leads to it."""
 
-    __slots__ = ("path", "value")
+    __slots__ = ("_key", "_parent", "value")
 
-    def __init__(self, value: object, path: str) -> None:
-        self.value, self.path = value, path
+    def __init__(self, value: object, key: str | int, parent: Node | None = None) -> None:
+        self.value, self._key, self._parent = value, key, parent
+
+    @property
+    def path(self) -> str:
+        """How people find the value in the document: spec.ingress[0].toPorts."""
+        parent = self._parent.path if self._parent is not None else ""
+        if isinstance(self._key, int):
+            return f"{parent}[{self._key}]"
+        return f"{parent}.{self._key}" if parent and self._key else parent or self._key
+
+    def child(self, key: str, value: object = None) -> Node:
+        """A field of this value, for reports about it."""
+        return Node(value, key, self)
 
     def fail(self, what: str, fix: str) -> NoReturn:
         """Refuse the document because of this value."""
@@ -23,11 +35,14 @@ class Node:
 
     def get(self, key: str) -> Node | None:
         """The field, or None if it is absent or null."""
-        value = self.mapping().get(key)
-        return None if value is None else Node(value, f"{self.path}.{key}" if self.path else key)
+        fields = self.value if isinstance(self.value, dict) else self.mapping()
+        value = fields.get(key)
+        return None if value is None else Node(value, key, self)
 
     def mapping(self) -> Mapping[str, object]:
         """The value as a map; null is an empty one."""
+        if isinstance(self.value, dict):
+            return self.value
         if self.value is None:
             return {}
         if not isinstance(self.value, Mapping):
@@ -39,7 +54,7 @@ class Node:
         if not isinstance(self.value, list | tuple):
             self.fail(f"a list is expected, not {_shape(self.value)}", "begin each entry with a dash")
         for index, value in enumerate(self.value):
-            yield Node(value, f"{self.path}[{index}]")
+            yield Node(value, index, self)
 
     def text(self) -> str:
         """The value as a string."""
@@ -75,9 +90,11 @@ class Node:
 
     def unknown_fields(self, known: Iterable[str]) -> tuple[str, ...]:
         """One warning per field that has no meaning here."""
+        fields = self.mapping()
+        if fields.keys() <= set(known):
+            return ()
         return tuple(
-            f"{self.path}.{key}: unknown field, it has no effect"
-            for key in sorted(set(map(str, self.mapping())) - set(known))
+            f"{self.path}.{key}: unknown field, it has no effect" for key in sorted(set(map(str, fields)) - set(known))
         )
 
 

@@ -7,7 +7,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from meshmodel.identity import LOCAL_SCOPE_CIDR, NumericIdentity, Reserved
 from meshmodel.labels import Label, Labels
@@ -24,7 +24,7 @@ from meshpolicy.selection import Selections
 from meshpolicy.selector import CIDR_SOURCE, RESERVED_SOURCE, LabelSelector
 from meshpolicy.view import Views
 
-_RESERVED_LABELS: Mapping[Reserved, tuple[str, ...]] = {
+_RESERVED_NAMES: Final[Mapping[Reserved, tuple[str, ...]]] = {
     Reserved.HOST: ("host",),
     Reserved.WORLD: ("world",),
     Reserved.UNMANAGED: ("unmanaged",),
@@ -36,6 +36,11 @@ _RESERVED_LABELS: Mapping[Reserved, tuple[str, ...]] = {
     Reserved.WORLD_IPV4: ("world-ipv4",),
     Reserved.WORLD_IPV6: ("world-ipv6",),
 }
+RESERVED_LABELS: Final[Mapping[NumericIdentity, Labels]] = {
+    NumericIdentity(number): tuple(Label(RESERVED_SOURCE, name, "") for name in names)
+    for number, names in _RESERVED_NAMES.items()
+}
+"""The identities that every engine knows from the start."""
 
 
 class Change(NamedTuple):
@@ -72,8 +77,7 @@ class Engine:
         self._next_rule = 1
         self._templates = Templates(self._ports)
         self._views = Views(context, self._selections, self._templates)
-        for number, names in _RESERVED_LABELS.items():
-            labels = tuple(Label(RESERVED_SOURCE, name, "") for name in names)
+        for number, labels in RESERVED_LABELS.items():
             self._selections.add_identity(int(number), labels)
 
     # Policies

@@ -9,6 +9,7 @@ names http = 80/TCP), "policies": [YAML], "flows": [[from, to, protocol, port], 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from meshkit.errors import PermanentError
@@ -18,7 +19,7 @@ from meshmodel.labels import NAMESPACE_LABEL, Label, Labels, parse_label, sort_l
 from meshpolicy.context import PolicyContext
 from meshpolicy.documents import Document, load_documents
 from meshpolicy.endpoint_policy import EndpointPolicy
-from meshpolicy.engine import Engine
+from meshpolicy.engine import RESERVED_LABELS, Engine
 from meshpolicy.entity import WORLDS
 from meshpolicy.errors import PolicyError
 from meshpolicy.icmp import TYPE_NAMES
@@ -32,7 +33,9 @@ ALLOWED: Final = "allowed"
 DENIED: Final = "denied"
 _DEFAULT_PORTS: Final[NamedPorts] = {"http": (80, TCP)}
 _FIRST_NUMBER: Final = 256
+_RESERVED_NUMBERS: Final = {labels: number for number, labels in RESERVED_LABELS.items()}
 _FLOW_FIELDS: Final = 4
+_REMEMBERED: Final = 1024
 
 
 class CaseError(PermanentError, ValueError):
@@ -147,8 +150,7 @@ class _CaseWorld:
         """The reserved number that labels stand for: the host, whatever else it is, or exactly one of the others."""
         if any(label.source == RESERVED_SOURCE and label.key == "host" for label in labels):
             return NumericIdentity(Reserved.HOST)
-        matching = (number for number in Reserved if self._engine.labels_of(NumericIdentity(number)) == labels)
-        return next((NumericIdentity(number) for number in matching), None)
+        return _RESERVED_NUMBERS.get(labels)
 
     def _outside_labels(self, labels: Labels, address: Prefix) -> Labels:
         world = f"world-ipv{address.version}" if self._context.dual_stack else "world"
@@ -168,9 +170,14 @@ def _made_unique(policy: Policy, index: int) -> Policy:
 
 def _labels(texts: object, name: str) -> Labels:
     try:
-        return sort_labels(parse_label(str(text)) for text in _sequence(texts, f"ids.{name}"))
+        return _parse_labels(tuple(str(text) for text in _sequence(texts, f"ids.{name}")))
     except ModelError as exc:
         raise CaseError(f"ids.{name}: {exc}") from exc
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _parse_labels(texts: tuple[str, ...]) -> Labels:
+    return sort_labels(parse_label(text) for text in texts)
 
 
 def _address(text: object, name: str) -> Prefix:

@@ -168,9 +168,11 @@ def _namespace_warnings(node: Node, selector: LabelSelector, own: Requirement) -
     found = []
     if replaced != own.values[0]:
         found.append(f"{node.path}: namespace {replaced} is replaced by {own}: a policy selects its own namespace only")
-    for part in selector.requirements:
-        if part.key == own.key and part.operator is Operator.IN and own.values[0] not in part.values:
-            found.append(f"{node.path}: {part} contradicts the policy's namespace {own.values[0]}; it selects no pod")
+    found.extend(
+        f"{node.path}: {part} contradicts the policy's namespace {own.values[0]}; it selects no pod"
+        for part in selector.requirements
+        if part.key == own.key and part.operator is Operator.IN and own.values[0] not in part.values
+    )
     return tuple(found)
 
 
@@ -194,7 +196,7 @@ def _check_log(spec: Node) -> None:
         return
     value = log.text_of("value")
     if len(value) > _LONGEST_LOG_VALUE or not (value.isascii() and value.isprintable()):
-        Node(value, f"{log.path}.value").fail(
+        log.child("value", value).fail(
             "too long or not printable", f"write at most {_LONGEST_LOG_VALUE} printable characters"
         )
 

@@ -133,7 +133,7 @@ def _parse_ports(rule: Node) -> tuple[PortSpec, ...] | None:
 def _parse_port(node: Node) -> PortSpec:
     name = node.text_of("protocol") or "TCP"
     if name not in _PROTOCOLS:
-        Node(name, f"{node.path}.protocol").fail(f"unknown protocol {name!r}", "write TCP, UDP or SCTP")
+        node.child("protocol", name).fail(f"unknown protocol {name!r}", "write TCP, UDP or SCTP")
     protocol = parse_protocol(name)[0]
     port, end = node.get("port"), node.get("endPort")
     if port is None:
@@ -149,5 +149,5 @@ def _parse_port(node: Node) -> PortSpec:
     if not 0 < first <= MAXIMUM_PORT:
         port.fail(f"{first} is not a port", f"write a number from 1 to {MAXIMUM_PORT}")
     if not first <= last <= MAXIMUM_PORT:
-        Node(None, f"{node.path}.endPort").fail(f"{last} is not a port from {first} on", "write the last of the range")
+        node.child("endPort").fail(f"{last} is not a port from {first} on", "write the last of the range")
     return PortSpec(protocol, first, last)

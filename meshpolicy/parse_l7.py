@@ -45,16 +45,16 @@ def check_dns_name(node: Node, *, exclusive: bool) -> tuple[str, str]:
     if exclusive and name and pattern:
         node.fail("matchName and matchPattern together", "write two entries")
     if name and not _NAME_CHARACTERS.fullmatch(name):
-        Node(name, f"{node.path}.matchName").fail(
+        node.child("matchName", name).fail(
             f"{name!r} has characters that a name cannot have", "use matchPattern for wildcards"
         )
     if pattern and not _PATTERN_CHARACTERS.fullmatch(pattern):
-        Node(pattern, f"{node.path}.matchPattern").fail(
+        node.child("matchPattern", pattern).fail(
             f"{pattern!r} has characters that a pattern cannot have", 'use letters, digits, "-", "_", "." and "*"'
         )
     for field, text in (("matchName", name), ("matchPattern", pattern)):
         if len(text) > _LONGEST_NAME:
-            Node(text, f"{node.path}.{field}").fail("longer than 255 characters", "shorten it")
+            node.child(f"{field}", text).fail("longer than 255 characters", "shorten it")
     return name, pattern
 
 
@@ -64,7 +64,7 @@ def _check_http(node: Node) -> None:
         try:
             re.compile(text)
         except re.error as exc:
-            Node(text, f"{node.path}.{field}").fail(f"not a regular expression ({exc})", "escape special characters")
+            node.child(f"{field}", text).fail(f"not a regular expression ({exc})", "escape special characters")
     node.texts_of("headers")
     for match in node.list_of("headerMatches"):
         if not match.text_of("name"):

@@ -104,7 +104,7 @@ def _check_proxy_fields(node: Node, l7: L7Rules | None, *, is_ingress: bool) -> 
 
 
 def _check_l7(node: Node, l7: L7Rules, specs: list[PortSpec], *, has_dns: bool, is_host: bool) -> None:
-    where = Node(None, f"{node.path}.rules")
+    where = node.child("rules")
     if is_host and not has_dns:
         where.fail(f"{l7.kind} rules in a host policy", "remove the rules; host policies end at the port")
     if l7.kind == DNS and not node.list_of("ports"):
@@ -118,7 +118,7 @@ def _check_l7(node: Node, l7: L7Rules, specs: list[PortSpec], *, has_dns: bool, 
 def _parse_port_list(node: Node, found: Ports, *, has_dns: bool = False) -> list[PortSpec]:
     ports = node.list_of("ports")
     if len(ports) > MAXIMUM_PORTS:
-        Node(None, f"{node.path}.ports").fail(f"{len(ports)} ports", f"write at most {MAXIMUM_PORTS} in one rule")
+        node.child("ports").fail(f"{len(ports)} ports", f"write at most {MAXIMUM_PORTS} in one rule")
     specs: list[PortSpec] = []
     for port in ports:
         found.warnings.extend(port.unknown_fields(("port", "endPort", "protocol")))
@@ -131,8 +131,8 @@ def _parse_port(node: Node, found: Ports, *, has_dns: bool) -> list[PortSpec]:
     try:
         protocols = parse_protocol(node.text_of("protocol"))
     except ValueError as exc:
-        Node(None, f"{node.path}.protocol").fail(f"unknown protocol {exc}", "write TCP, UDP, SCTP or ANY")
-    where = Node(text, f"{node.path}.port")
+        node.child("protocol").fail(f"unknown protocol {exc}", "write TCP, UDP, SCTP or ANY")
+    where = node.child("port", text)
     if not text:
         where.fail("the port is missing", 'write a number or a name in quotes; "0" is every port')
     if _SERVICE_NAME.fullmatch(text):
@@ -141,7 +141,7 @@ def _parse_port(node: Node, found: Ports, *, has_dns: bool) -> list[PortSpec]:
         return [PortSpec(protocol, name=text.lower()) for protocol in protocols]
     first = parse_port_number(where, text)
     if has_dns and end > first:
-        Node(None, f"{node.path}.endPort").fail("DNS rules on a port range", "name each port")
+        node.child("endPort").fail("DNS rules on a port range", "name each port")
     if end and end < first:
         found.warnings.append(f"{node.path}.endPort: below the port, only port {first} is meant")
     return [PortSpec(protocol, first, max(first, end) if end else first) for protocol in protocols]
@@ -175,7 +175,7 @@ def _parse_icmp_rule(node: Node, found: Ports) -> list[PortSpec]:
 def _parse_icmp_field(node: Node, found: Ports) -> PortSpec:
     family = node.text_of("family") or "IPv4"
     if family not in FAMILIES:
-        Node(None, f"{node.path}.family").fail(f"unknown family {family!r}", "write IPv4 or IPv6")
+        node.child("family").fail(f"unknown family {family!r}", "write IPv4 or IPv6")
     protocol, kind = FAMILIES[family], node.get("type")
     if kind is None:
         node.fail("the ICMP type is missing", "write a number up to 255 or a name such as EchoRequest")

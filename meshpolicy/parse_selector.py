@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from meshpolicy.decode import Node
@@ -19,6 +20,7 @@ from meshpolicy.selector import (
 _NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _DOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LONGEST_DOMAIN: Final = 253
+_REMEMBERED: Final = 4096
 _VALUED: Final = (Operator.IN, Operator.NOT_IN)
 
 
@@ -32,7 +34,7 @@ def parse_selector(
     requirements: list[Requirement] = []
     labels = node.get("matchLabels")
     for key, value in (labels.mapping() if labels else {}).items():
-        entry = Node(value, f"{node.path}.matchLabels.{key}")
+        entry = node.child(f"matchLabels.{key}", value)
         text = entry.text()
         _check_key(entry, str(key))
         _check_value(entry, text)
@@ -45,16 +47,16 @@ def parse_selector(
 
 def _parse_expression(node: Node, default_source: str) -> Requirement:
     key, word = node.text_of("key"), node.text_of("operator")
-    _check_key(Node(key, f"{node.path}.key"), key)
+    _check_key(node.child("key", key), key)
     if word not in set(Operator):
-        Node(word, f"{node.path}.operator").fail(
+        node.child("operator", word).fail(
             f"{word!r} is not a valid label selector operator", "write In, NotIn, Exists or DoesNotExist"
         )
     operator, values = Operator(word), node.list_of("values")
     if operator in _VALUED and not values:
-        Node(None, f"{node.path}.values").fail(f"{operator} needs values", "list at least one value")
+        node.child("values").fail(f"{operator} needs values", "list at least one value")
     if operator not in _VALUED and values:
-        Node(None, f"{node.path}.values").fail(f"{operator} takes no values", "remove the values")
+        node.child("values").fail(f"{operator} takes no values", "remove the values")
     texts = []
     for value in values:
         _check_value(value, value.text())
@@ -63,9 +65,7 @@ def _parse_expression(node: Node, default_source: str) -> Requirement:
 
 
 def _check_key(node: Node, text: str) -> None:
-    _, key = parse_key(text)
-    domain, slash, name = key.rpartition("/")
-    if (slash and (not _DOMAIN.fullmatch(domain) or len(domain) > _LONGEST_DOMAIN)) or not _NAME.fullmatch(name):
+    if not _is_key(text):
         node.fail(
             f"{text!r} is not a label key",
             'write [source:][domain/]name, the name at most 63 of letters, digits, "-", "_" and "."',
@@ -73,8 +73,22 @@ def _check_key(node: Node, text: str) -> None:
 
 
 def _check_value(node: Node, text: str) -> None:
-    if text and not _NAME.fullmatch(text):
+    if not _is_value(text):
         node.fail(
             f"{text!r} is not a label value",
             'write at most 63 letters, digits, "-", "_" or ".", with a letter or digit at both ends',
         )
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _is_key(text: str) -> bool:
+    _, key = parse_key(text)
+    domain, slash, name = key.rpartition("/")
+    if slash and (not _DOMAIN.fullmatch(domain) or len(domain) > _LONGEST_DOMAIN):
+        return False
+    return _NAME.fullmatch(name) is not None
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _is_value(text: str) -> bool:
+    return not text or _NAME.fullmatch(text) is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from meshmodel.labels import CLUSTER_LABEL, NAMESPACE_LABEL, Label
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from meshpolicy.compile import ActiveRule
 
 _Feature = tuple[str, ...]
+_REMEMBERED: Final = 1024
 _SCOPE_KEYS: Final = frozenset({NAMESPACE_LABEL, CLUSTER_LABEL})
 
 
@@ -44,7 +46,7 @@ class KnownIdentity:
     def __init__(self, labels: tuple[Label, ...]) -> None:
         self.labels = labels
         self.prefixes = cidr_prefixes(labels)
-        self.features = frozenset(_features(labels))
+        self.features = _features(labels)
         self.selections: list[Selection] = []
 
 
@@ -214,12 +216,15 @@ class Selections:
         }
 
 
-def _features(labels: Iterable[Label]) -> Iterable[_Feature]:
+@lru_cache(maxsize=_REMEMBERED)
+def _features(labels: tuple[Label, ...]) -> frozenset[_Feature]:
     """What an identity can be found by: each label and each key, under its own source and under "any"."""
-    for label in labels:
-        for source in (label.source, ANY_SOURCE):
-            yield source, label.key
-            yield source, label.key, label.value
+    return frozenset(
+        feature
+        for label in labels
+        for source in (label.source, ANY_SOURCE)
+        for feature in ((source, label.key), (source, label.key, label.value))
+    )
 
 
 def _required_features(part: Requirement) -> tuple[_Feature, ...]:
