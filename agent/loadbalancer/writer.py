@@ -79,7 +79,7 @@ class LoadBalancerWriter:
     def delete_peer(self, name: ClusterName) -> None:
         self._db.peers.delete(name)
 
-    def candidates(self, service: Service, port: ServicePort) -> list[Candidate]:
+    def candidates(self, service: Service, port: ServicePort, *, with_withdrawals: bool = True) -> list[Candidate]:
         """Every backend that fits the port by protocol and name, own cluster first."""
         out: list[Candidate] = []
         for cluster in self._clusters:
@@ -88,7 +88,7 @@ class LoadBalancerWriter:
                 continue
             is_local = cluster == self._db.own
             peer = None if is_local else self._db.peers.get(cluster)
-            is_withdrawn = peer is not None and peer.is_withdrawn
+            is_withdrawn = with_withdrawals and peer is not None and peer.is_withdrawn
             for backend in row.backends:
                 if backend.protocol != port.protocol or port.name not in backend.names:
                     continue
@@ -97,9 +97,21 @@ class LoadBalancerWriter:
         return out
 
     def choose(self, service: Service, port: ServicePort) -> tuple[Choice, list[Candidate]]:
-        """The decision for one port and what it was made from: the same call explains it to people."""
+        """The decision for one port and what it was made from: the same call explains it to people.
+
+        Withdrawn peers count as unhealthy, unless the service would be left with nothing by that alone.
+        """
         candidates = self.candidates(service, port)
-        return select(is_global=service.is_global, affinity=service.affinity, candidates=candidates), candidates
+        choice = select(is_global=service.is_global, affinity=service.affinity, candidates=candidates)
+        if not choice.chosen and service.is_global and self._any_withdrawn():
+            kept = self.candidates(service, port, with_withdrawals=False)
+            again = select(is_global=True, affinity=service.affinity, candidates=kept)
+            if again.chosen:
+                return again._replace(reason=f"{again.reason}; withdrawn peers are kept, nothing else is left"), kept
+        return choice, candidates
+
+    def _any_withdrawn(self) -> bool:
+        return any(peer.is_withdrawn for peer in self._db.peers.rows())
 
     def _select(self, service: Service, wall_s: float = 0.0) -> None:
         for port in service.ports:

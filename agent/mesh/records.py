@@ -9,6 +9,7 @@ from typing import NamedTuple
 from agent.tables import Backend, Condition, Identity, NamedPort, Node, NodeAddress, Origin, Prefix
 from meshmodel import identity_record, ip, node, service
 from meshmodel.address import is_ipv4
+from meshmodel.errors import RecordError
 from meshmodel.identity import IdentityRange, NumericIdentity, Reserved
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 
@@ -84,18 +85,20 @@ class Reader:
         from meshmodel import endpointslice
 
         record = endpointslice.decode(key, value, cluster=self._cluster, cluster_id=self._cluster_id)
-        name = ServiceName(record.namespace, record.service)
+        if record.service is None:
+            raise RecordError(key, "no-service", "the slice has no service name label")
+        ports = [p for p in record.ports if p.port]
         backends: list[Backend] = []
         for endpoint in record.endpoints if record.address_type == "IPv4" else ():
             condition = _condition(ready=endpoint.ready, serving=endpoint.serving, terminating=endpoint.terminating)
             if condition is None:
                 continue
             backends.extend(
-                Backend(address, port.port, port.protocol, _names(port.name), condition, zone=endpoint.zone)
+                Backend(address, port.port or 0, port.protocol, _names(port.name), condition, zone=endpoint.zone)
                 for address in endpoint.addresses
-                for port in record.ports
+                for port in ports
             )
-        return Piece(name, tuple(backends))
+        return Piece(record.service, tuple(backends))
 
 
 def _backends(address: str, ports: Mapping[str, service.PortSpec], zone: str) -> Iterator[Backend]:

@@ -105,7 +105,7 @@ class MeshRunner:
                 self._start(group, member)
             group.create_task(self._watch_silence(), name="peer liveness")
             async for _ in changes:
-                listing = await asyncio.to_thread(read_directory, self._directory, self._db.own)
+                listing = read_directory(self._directory, self._db.own)  # a mounted Secret: memory, not disk
                 await self._follow(group, listing)
 
     async def _follow(self, group: asyncio.TaskGroup, listing: Listing) -> None:

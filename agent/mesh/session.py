@@ -19,6 +19,7 @@ from agent.mesh.state import SessionRecord
 from kvstore.backend import Backend, Batch, Phase
 from meshkit.clock import Clock
 from meshkit.errors import MeshError, TransientError
+from meshkit.wake import Wake, wait_for_ring
 from meshmodel import cluster_config, keys
 from meshmodel.cluster_config import ClusterConfig, ExportMode
 from meshmodel.keys import Kind
@@ -79,7 +80,7 @@ class Session:
         self._reservations, self._clock, self._options = reservations, clock, options or SessionOptions()
         self._standing: set[bytes] = set()
         self._interrupted_s: float | None = None
-        self._recheck = asyncio.Event()
+        self._recheck = Wake()
 
     async def run(self) -> None:
         """Follow the cluster until the attempt fails. Raises: MeshError."""
@@ -89,6 +90,7 @@ class Session:
         try:
             config = await self._fetch_config(backend)
             self._accept(config)
+            self._state.store_id = getattr(backend, "cluster_id", 0)
             await self._follow(backend, config)
         finally:
             self._lose("session ended")
@@ -137,7 +139,7 @@ class Session:
     async def _follow(self, backend: Backend, config: ClusterConfig) -> None:
         """Every kind of record, the heartbeat and the configuration, until one of them says that the attempt is over."""
         self._state.last_heartbeat_s = self._clock.monotonic()
-        nodes_listed = asyncio.Event()
+        nodes_listed = Wake()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._beat(backend), name=f"{self._state.name} heartbeat")
@@ -150,12 +152,10 @@ class Session:
         except BaseExceptionGroup as failures:
             raise _first(failures) from None
 
-    async def _watch_kind(
-        self, backend: Backend, config: ClusterConfig, kind: Kind, nodes_listed: asyncio.Event
-    ) -> None:
+    async def _watch_kind(self, backend: Backend, config: ClusterConfig, kind: Kind, nodes_listed: Wake) -> None:
         """Nodes first: what other records may claim is judged by them. A cluster that never lists them is not waited for."""
         if kind is not Kind.NODES:
-            await _wait(nodes_listed, NODES_FIRST_S)
+            await wait_for_ring(nodes_listed, 0, NODES_FIRST_S, self._clock)
         cached = config.cached
         canary = None
         if config.synced_canaries:
@@ -207,8 +207,7 @@ class Session:
     async def _watch_config(self, backend: Backend, config: ClusterConfig) -> None:
         """A cluster that was given another id or layout is met again from the start."""
         while True:
-            await _wait(self._recheck, CONFIG_RECHECK_S)
-            self._recheck.clear()
+            await wait_for_ring(self._recheck, self._recheck.count, CONFIG_RECHECK_S, self._clock)
             found = await self._read_config(backend)
             if found is not None and found != config:
                 raise SessionEndedError("the cluster configuration changed")
@@ -241,15 +240,6 @@ class Session:
             state.is_connected = False
             state.state = PeerState.DISCONNECTED if state.is_synced else PeerState.CONNECTING
             state.reason = f"{reason}; last known state is kept"
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    """Until the event is set, but no longer than the time given."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        return
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Law: while a policy map is rewritten, after every single write each packet gets the old or the new policy's verdict."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.datapath.layout import AddressKey, EndpointFlag, PolicyKey, PolicyValue
+from agent.datapath.memory import memory_maps
+from agent.policy.ops import EndpointTarget
+from agent.tables import Endpoint, EndpointVerdicts
+from meshmodel.identity import NumericIdentity
+from meshmodel.labels import Label
+from meshpolicy import Direction, EndpointPolicy, Engine, PolicyContext, PolicyRef, parse_policy
+
+EXAMPLES = int(os.environ.get("EXAMPLES", "120"))
+APPS = ("a", "b", "c")
+SUBJECT = NumericIdentity(1 << 16 | 1)
+PEERS = {app: NumericIdentity(1 << 16 | (10 + n)) for n, app in enumerate(APPS)}
+PORTS = (79, 80, 81, 443)
+
+ports = st.sampled_from([None, [("80", None)], [("80", 81)], [("0", None)], [("79", None), ("443", None)]])
+rule = st.tuples(
+    st.sampled_from(["ingress", "ingressDeny", "egress", "egressDeny"]),
+    st.sampled_from([*APPS, "all", "any"]),
+    ports,
+)
+policies = st.lists(st.lists(rule, min_size=1, max_size=3), max_size=3)
+
+
+def document(number: int, rules: list[tuple[str, str, list[tuple[str, int | None]] | None]]) -> dict[str, object]:
+    spec: dict[str, object] = {"endpointSelector": {"matchLabels": {"app": "subject"}}}
+    for section, peer, found in rules:
+        side = "from" if section.startswith("ingress") else "to"
+        entry: dict[str, object] = {}
+        if peer in APPS:
+            entry[f"{side}Endpoints"] = [{"matchLabels": {"app": peer}}]
+        elif peer == "all":
+            entry[f"{side}Entities"] = ["all"]
+        if found is not None:
+            listed = [{"port": p, "protocol": "TCP"} | ({"endPort": e} if e else {}) for p, e in found]
+            entry["toPorts"] = [{"ports": listed}]
+        spec.setdefault(section, []).append(entry)  # type: ignore[attr-defined]
+    meta = {"name": f"p{number}", "namespace": "test"}
+    return {"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": meta, "spec": spec}
+
+
+def compiled(found: list[list[tuple[str, str, list[tuple[str, int | None]] | None]]]) -> EndpointPolicy:
+    context = PolicyContext("north", False)
+    engine = Engine(context)
+    place = (Label("k8s", "io.cilium.k8s.policy.cluster", "north"), Label("k8s", "io.kubernetes.pod.namespace", "test"))
+    engine.set_identity(SUBJECT, (Label("k8s", "app", "subject"), *place))
+    for app, number in PEERS.items():
+        engine.set_identity(number, (Label("k8s", "app", app), *place))
+    for number, rules in enumerate(found):
+        engine.set_policy(parse_policy(document(number, rules), context))
+    return engine.endpoint_policy(SUBJECT)
+
+
+class Kernel:
+    """The lookup of the kernel program, over the maps as they are at this moment."""
+
+    def __init__(self) -> None:
+        self.maps = memory_maps()
+        self.target = EndpointTarget(self.maps, self)
+        self.links: set[int] = set()
+
+    def attach(self, ifindex: int) -> None:
+        self.links.add(ifindex)
+
+    def detach(self, ifindex: int) -> None:
+        self.links.discard(ifindex)
+
+    def attached(self) -> set[int]:
+        return set(self.links)
+
+    def allows(self, direction: Direction, peer: int, port: int) -> bool:
+        endpoint = self.maps.endpoints_by_address.get(AddressKey("10.1.0.9"))
+        flag = EndpointFlag.ENFORCE_INGRESS if direction is Direction.INGRESS else EndpointFlag.ENFORCE_EGRESS
+        if endpoint is None or not endpoint.flags & flag:
+            return True
+        hits: list[PolicyValue] = []
+        for identity in (peer, 0):
+            value = self.maps.policy.get(PolicyKey(5, direction, identity, 6, port, 16))
+            if value is not None:
+                hits.append(value)
+        return bool(hits) and not max(hits, key=lambda v: v.precedence).deny
+
+
+PACKETS = [(d, int(peer), port) for d in Direction for peer in (*PEERS.values(), 2) for port in PORTS]
+ENDPOINT = Endpoint("10.1.0.9", 5, 7, "02:00:00:00:00:01", "02:00:00:00:00:02", int(SUBJECT), "test", "p")
+
+
+def expected(policy: EndpointPolicy) -> dict[tuple[Direction, int, int], bool]:
+    return {(d, p, port): policy.verdict(d, p, 6, port).allowed for d, p, port in PACKETS}
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(policies, policies)
+def test_every_packet_is_judged_by_the_old_or_the_new_policy(
+    before: list[list[tuple[str, str, list[tuple[str, int | None]] | None]]],
+    after: list[list[tuple[str, str, list[tuple[str, int | None]] | None]]],
+) -> None:
+    old, new = compiled(before), compiled(after)
+    kernel = Kernel()
+    assert not kernel.target.update([EndpointVerdicts(ENDPOINT, old)])
+    was, will = expected(old), expected(new)
+    for packet in PACKETS:
+        assert kernel.allows(*packet) == was[packet], packet
+
+    def check(_key: object) -> None:
+        for packet in PACKETS:
+            assert kernel.allows(*packet) in (was[packet], will[packet]), packet
+
+    for name in ("policy", "endpoints_by_address", "endpoints_by_ifindex"):
+        getattr(kernel.maps, name).on_write = check
+    assert not kernel.target.update([EndpointVerdicts(ENDPOINT, new)])
+    for packet in PACKETS:
+        assert kernel.allows(*packet) == will[packet], packet
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(policies, policies, st.integers(0, 12), st.sampled_from(["policy", "endpoints_by_address"]))
+def test_a_failed_write_is_made_good_by_the_next_attempt(
+    before: list[list[tuple[str, str, list[tuple[str, int | None]] | None]]],
+    after: list[list[tuple[str, str, list[tuple[str, int | None]] | None]]],
+    writes: int,
+    name: str,
+) -> None:
+    old, new = compiled(before), compiled(after)
+    kernel = Kernel()
+    kernel.target.update([EndpointVerdicts(ENDPOINT, old)])
+    getattr(kernel.maps, name).fail_after(writes)
+    for _ in range(2):
+        failures = kernel.target.update([EndpointVerdicts(ENDPOINT, new)])
+    assert not failures
+    will = expected(new)
+    for packet in PACKETS:
+        assert kernel.allows(*packet) == will[packet], packet
+    held = {tuple(key)[1:] for key, _ in kernel.maps.policy.items()}
+    assert held == {tuple(map(int, key)) for key in new.entries}
+
+
+def test_a_changed_policy_has_a_new_revision_and_an_unchanged_one_keeps_it() -> None:
+    kernel = Kernel()
+    one = compiled([[("ingress", "a", None)]])
+    kernel.target.update([EndpointVerdicts(ENDPOINT, one)])
+    first = kernel.target.revision(ENDPOINT.address)
+    kernel.target.update([EndpointVerdicts(ENDPOINT, one)])
+    assert kernel.target.revision(ENDPOINT.address) == first
+    kernel.target.update([EndpointVerdicts(ENDPOINT, compiled([[("ingress", "b", None)]]))])
+    assert kernel.target.revision(ENDPOINT.address) != first
+
+
+def test_a_restarted_agent_prunes_pods_that_are_gone_and_keeps_the_others() -> None:
+    kernel = Kernel()
+    gone = Endpoint("10.1.0.8", 4, 6, ENDPOINT.mac, ENDPOINT.node_mac, int(SUBJECT), "test", "q")
+    policy = compiled([[("ingress", "a", None)]])
+    kernel.target.update([EndpointVerdicts(ENDPOINT, policy), EndpointVerdicts(gone, policy)])
+    again = EndpointTarget(kernel.maps, kernel)
+    assert again.restore() == {"10.1.0.9": 5, "10.1.0.8": 4}
+    again.update([EndpointVerdicts(ENDPOINT, policy)])
+    again.prune([EndpointVerdicts(ENDPOINT, policy)])
+    assert kernel.links == {7}
+    assert {key.endpoint_id for key, _ in kernel.maps.policy.items()} == {5}
+    assert [key.address for key, _ in kernel.maps.endpoints_by_address.items()] == ["10.1.0.9"]
+
+
+def test_the_documents_used_here_are_policies() -> None:
+    ref = PolicyRef("CiliumNetworkPolicy", "test", "p0")
+    assert parse_policy(document(0, [("ingress", "a", None)]), PolicyContext("north")).key == ref
