@@ -74,7 +74,8 @@ class WatchStream:
         try:
             # sent first, since a call whose first answer is cut short could not be given a status any more
             await self._context.send_initial_metadata(())
-            tasks = [self._start(self._read_requests(), "requests"), self._start(self._write_answers(), "answers")]
+            parts = (self._read_requests(), self._write_answers(), self._tell_progress())
+            tasks = [self._start(part, "watch") for part in parts]
             await asyncio.wait([self._ended])
         finally:
             tasks += self._private.values()
@@ -179,7 +180,7 @@ class WatchStream:
                     watcher.idle_since = self._clock.monotonic()
                     await self._send(message)
             if is_idle and not self._wake.is_set():
-                await self._wait()
+                await self._wake.wait()
 
     def _next_message(self, watcher: Watcher) -> bytes | None:
         if watcher.hub is None or watcher.id not in self._watchers:
@@ -193,20 +194,17 @@ class WatchStream:
             return None
         return watcher.take()
 
-    async def _wait(self) -> None:
-        try:
-            async with asyncio.timeout(self._limits.progress_s):
-                await self._wake.wait()
-        except TimeoutError:
-            self._send_progress()
-
-    def _send_progress(self) -> None:
-        """Watches that asked for it and had nothing for a while are told how far they are."""
-        before = self._clock.monotonic() - self._limits.progress_s / 2
-        for watcher in self._watchers.values():
-            if watcher.request.progress_notify and watcher.hub is not None and watcher.idle_since <= before:
-                revision = max(watcher.hub.synced, watcher.next_revision - 1)
-                self._answer(pb.WatchResponse(header=self._header(revision), watch_id=watcher.id))
+    async def _tell_progress(self) -> None:
+        """Watches that asked for it and had nothing for a while are told how far they are, again and again."""
+        while True:
+            await self._clock.sleep(self._limits.progress_s)
+            before = self._clock.monotonic() - self._limits.progress_s / 2
+            for watcher in self._watchers.values():
+                hub = watcher.hub
+                if not watcher.request.progress_notify or hub is None or watcher.idle_since > before:
+                    continue
+                if watcher.cursor == hub.end:  # else it would be told of changes it was not given yet
+                    self._answer(pb.WatchResponse(header=self._header(hub.synced), watch_id=watcher.id))
 
     async def _send(self, message: bytes) -> None:
         await self._context.write(message)
@@ -224,9 +222,10 @@ class WatchStream:
     def _progress(self) -> int:
         """A revision up to which every watch of this stream has been given everything."""
         positions = [
-            max(watcher.hub.synced if watcher.hub is not None and watcher.cursor == watcher.hub.end else 0, done)
+            watcher.hub.synced
+            if watcher.hub is not None and watcher.cursor == watcher.hub.end
+            else watcher.next_revision - 1
             for watcher in self._watchers.values()
-            for done in (watcher.next_revision - 1,)
         ]
         return min(positions, default=self._upstream.header.revision)
 

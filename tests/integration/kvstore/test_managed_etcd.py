@@ -8,6 +8,7 @@ import os
 import signal
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,10 @@ def command_line(pid: int) -> str:
 
 def listening_addresses(pid: int) -> set[str]:
     """The addresses a process listens on, as the kernel writes them (0100007F is 127.0.0.1)."""
-    opened = {link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir()}
+    opened = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            opened.add(link.readlink().name)
     found = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
