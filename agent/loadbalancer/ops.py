@@ -100,7 +100,6 @@ class LoadBalancerTarget:
             try:
                 self._remove([row.key])
             except MapError as exc:
-                self._reload(row.key)
                 failures[row.key] = exc
         return failures
 
@@ -190,15 +189,20 @@ class LoadBalancerTarget:
         return [(_slot_key(plan.row.key, 0), ServiceValue(timeout_s, live.service_id, count, flags))]
 
     def _remove(self, keys: Sequence[FrontendKey]) -> None:
-        """Heads first: from then on no packet looks at the rest."""
+        """Heads first: from then on no packet looks at the rest. Slots from the last, so that what is left is counted."""
         doomed = [(key, live) for key in keys if (live := self._live.get(key)) is not None]
-        self._services.delete([_slot_key(key, 0) for key in keys])
-        self._services.delete([_slot_key(k, slot) for k, live in doomed for slot in range(1, len(live.slots) + 1)])
         for _, live in doomed:
             self._suspect(live, ())
-        self._members.delete(
-            [MemberKey(live.service_id, b) for _, live in doomed for b in self._suspects.get(live.service_id, ())]
-        )
+        try:
+            self._services.delete([_slot_key(key, 0) for key in keys])
+            self._services.delete([_slot_key(k, slot) for k, live in doomed for slot in range(len(live.slots), 0, -1)])
+            self._members.delete(
+                [MemberKey(live.service_id, b) for _, live in doomed for b in self._suspects.get(live.service_id, ())]
+            )
+        except MapError:
+            for key, _ in doomed:
+                self._reload(key)
+            raise
         for key, live in doomed:
             del self._live[key]
             self._suspects.pop(live.service_id, None)
@@ -226,4 +230,4 @@ def _slot_key(key: FrontendKey, slot: int) -> ServiceKey:
 
 
 def _surplus_slots(plan: _Plan) -> list[ServiceKey]:
-    return [_slot_key(plan.row.key, slot) for slot in range(len(plan.slots) + 1, len(plan.live.slots) + 1)]
+    return [_slot_key(plan.row.key, slot) for slot in range(len(plan.live.slots), len(plan.slots), -1)]
