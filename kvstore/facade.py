@@ -159,7 +159,7 @@ class ReadOnlyFacade:
         if not session.grant.covers(request.key, request.range_end):
             self.refused += 1
             return await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, DENIED)
-        if session.ranges >= self._limits.ranges_per_connection * 16:
+        if session.ranges >= self._limits.ranges_per_connection:
             return await _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, BUSY)
         call = _RangeCall()
         session.calls.add(call)
@@ -238,7 +238,7 @@ class ReadOnlyFacade:
             ("grpc.max_send_message_length", -1),
             (
                 "grpc.max_concurrent_streams",
-                self._limits.streams_per_connection + self._limits.ranges_per_connection * 16,
+                self._limits.streams_per_connection + self._limits.ranges_per_connection,
             ),
             # etcd allows a ping every 5 s; gRPC's own default would end clients that ping every 15 s
             ("grpc.http2.min_ping_interval_without_data_ms", int(self._limits.ping_interval_s * 1000)),

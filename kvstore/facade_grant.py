@@ -34,7 +34,7 @@ class Limits:
     streams_per_peer: int = 4096
     watches_per_stream: int = 128
     private_watches_per_connection: int = 64
-    ranges_per_connection: int = 4
+    ranges_per_connection: int = 64
     requests_per_s: float = 1000.0
     request_burst: float = 2000.0
     bytes_per_s: float = 256.0 * (1 << 20)

@@ -29,6 +29,7 @@ from kvstore.facade_watcher import id_suffix
 from kvstore.limiter import Limiter
 from kvstore.memorystore import is_inside
 from kvstore.proto import rpc_pb2 as pb
+from kvstore.version import holds_roles
 from meshkit.clock import ManualClock
 from meshkit.errors import PermanentError, TransientError
 
@@ -150,3 +151,24 @@ async def test_a_limiter_without_a_rate_never_waits_and_can_get_one() -> None:
     await limiter.take(1e9)
     limiter.set_rate(1, 1)
     assert limiter.reserve(3) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("version", "holds"),
+    [
+        ("3.4.23", False),
+        ("3.4.99", False),
+        ("3.5.32", False),
+        ("3.5.33", True),
+        ("3.6.13", False),
+        ("3.6.14", True),
+        ("3.7.0-rc.1", False),
+        ("3.7.1", True),
+        ("3.8.0", True),
+        ("4.0.0", True),
+        ("", False),
+        ("memory", False),
+    ],
+)
+def test_only_releases_with_all_fixes_hold_their_roles(version: str, *, holds: bool) -> None:
+    assert holds_roles(version) is holds
