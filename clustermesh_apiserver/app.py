@@ -15,6 +15,7 @@ from clustermesh_apiserver.assemble import cluster_config, kinds_of, make_plane,
 from clustermesh_apiserver.etcd_service import Store, check_store, open_store, watch_store
 from clustermesh_apiserver.front import Front
 from clustermesh_apiserver.identity_allocator import IdentityAllocator
+from clustermesh_apiserver.mirror.peers import Mirror
 from clustermesh_apiserver.plane import Plane
 from clustermesh_apiserver.problems import Problems
 from clustermesh_apiserver.publish import Publisher
@@ -22,6 +23,7 @@ from clustermesh_apiserver.settings import Settings
 from clustermesh_apiserver.source import Source, SourcePlan
 from clustermesh_apiserver.status_api import serve_status
 from clustermesh_apiserver.tables import Tables
+from clustermesh_apiserver.together import first_error, together
 from kube.client import KubeClient, in_thread
 from kube.config import load_client
 from kube.errors import KubeError
@@ -59,11 +61,12 @@ class Apiserver:
         self.store: Store | None = None
         self.publisher: Publisher | None = None
         self.plane: Plane | None = None
-        self.status_port = 0
+        self.mirror: Mirror | None = None
+        self.status_port, self.store_error = 0, ""
 
     def peers(self) -> list[RemoteCluster]:
         """The peers that are mirrored."""
-        return []
+        return self.mirror.statuses() if self.mirror is not None else []
 
     async def run(self) -> None:
         """Serves until cancelled."""
@@ -74,10 +77,7 @@ class Apiserver:
             group.create_task(source.run(), name="source")
             if self.allocator is not None:
                 group.create_task(self.allocator.run(), name="identities")
-            backoff = Backoff(*BACKOFF_S, random.Random())
-            group.create_task(
-                supervise("store", lambda: self._hold_store(source), backoff=backoff, clock=self.clock), name="store"
-            )
+            group.create_task(self._keep_store(source), name="store")
 
     async def _make_source(self) -> Source:
         backoff = Backoff(*BACKOFF_S, random.Random())
@@ -115,11 +115,18 @@ class Apiserver:
             grace_s=self.settings.identity_grace,
         )
 
+    async def _keep_store(self, source: Source) -> None:
+        def failed(error: BaseException, _delay_s: float) -> None:
+            self.store_error = str(error)[:256]
+
+        backoff = Backoff(*BACKOFF_S, random.Random())
+        await supervise("store", lambda: self._hold_store(source), backoff=backoff, clock=self.clock, on_failure=failed)
+
     async def _hold_store(self, source: Source) -> None:
         """One life of the store; ends with the error that ended it."""
         plan = source.plan
         async with open_store(self.settings) as store:
-            self.store = store
+            self.store, self.store_error = store, ""
             self.publisher = publisher = Publisher(
                 store.backend,
                 self.cluster,
@@ -130,39 +137,48 @@ class Apiserver:
             store.backend.on_store_change.append(publisher.store_changed)
             self.plane = plane = make_plane(self.settings, plan, self.tables, publisher.stores, self.allocator)
             source.attach(plane)
+            self.mirror = self._make_mirror(store)
+            jobs = {
+                "publish": publisher.run(),
+                "store-health": watch_store(store),
+                "tick": _tick(plane, store),
+                "front": self._serve(store),
+            }
+            if self.mirror is not None:
+                jobs["mirror"] = self.mirror.run()
             try:
-                await check_store(store)
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(publisher.run(), name="publish")
-                    group.create_task(watch_store(store), name="store-health")
-                    group.create_task(_tick(plane), name="tick")
-                    group.create_task(self._serve(store), name="front")
-            except* MeshError as errors:
-                raise _first(errors) from errors
-            except* OSError as errors:
-                raise _first(errors) from errors
+                await together(jobs)
             finally:
                 source.attach(None)
                 plane.close()
-                self.store = self.publisher = self.plane = None
+                self.store = self.publisher = self.plane = self.mirror = None
+
+    def _make_mirror(self, store: Store) -> Mirror | None:
+        chosen = self.settings
+        if not chosen.mirror:
+            return None
+        mirror = Mirror(
+            store.backend,
+            chosen.mirror_config_dir,
+            self.cluster,
+            local_id=chosen.cluster_id,
+            maximum=chosen.max_connected_clusters,
+            ttl_s=chosen.lease_ttl,
+        )
+        store.backend.on_store_change.append(mirror.store_changed)
+        return mirror
 
     async def _serve(self, store: Store) -> None:
         backoff = Backoff(*BACKOFF_S, random.Random())
         await supervise("facade", lambda: self.front.run(store), backoff=backoff, clock=self.clock)
 
 
-async def _tick(plane: Plane) -> None:
+async def _tick(plane: Plane, store: Store) -> None:
     """What waits for time, not for a change, is looked at again."""
     while True:
+        await check_store(store)
         await asyncio.sleep(TICK_S)
         plane.flush()
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    inner: BaseException = errors
-    while isinstance(inner, BaseExceptionGroup):
-        inner = inner.exceptions[0]
-    return inner
 
 
 async def _run_until_signal(apiserver: Apiserver) -> None:
@@ -187,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{PROGRAM}: {exc}\n")
         return 1
     except BaseExceptionGroup as errors:
-        log.exception("ended by an error", extra={"error": repr(_first(errors))})
+        log.exception("ended by an error", extra={"error": repr(first_error(errors))})
         return 1
     return 0
 

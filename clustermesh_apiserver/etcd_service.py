@@ -28,7 +28,6 @@ from meshmodel.names import ClusterName
 log = logging.getLogger(__name__)
 
 FIXED_RELEASES: Final = {(3, 5): 33, (3, 6): 14, (3, 7): 1}
-STORE_CHECK_S: Final = 10.0
 ELECTION_MS: Final = (20, 200)
 CERTIFICATE_DAYS: Final = 3650
 
@@ -68,12 +67,10 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
 
 
 async def watch_store(store: Store) -> None:
-    """Raises Unavailable when our private etcd ends; otherwise looks at the store's health until cancelled."""
+    """Raises Unavailable when our private etcd ends; an etcd of others is only waited for."""
     if store.process is not None:
         await store.process.run()
-    while True:
-        await asyncio.sleep(STORE_CHECK_S)
-        await check_store(store)
+    await asyncio.Event().wait()
 
 
 async def check_store(store: Store) -> None:

@@ -15,10 +15,12 @@ from certs.inspect import CertInfo, parse
 from clustermesh_apiserver.access import Access
 from clustermesh_apiserver.etcd_service import Store, set_users
 from clustermesh_apiserver.settings import Settings
+from clustermesh_apiserver.together import together
 from clustermesh_apiserver.users import User, UsersError, parse_users
 from kvstore.errors import Denied, KvError, Rejected
 from kvstore.facade import ReadOnlyFacade, ServerTls
 from kvstore.facade_grant import Grant
+from meshkit.clock import SystemClock
 from meshkit.filewatch import watch_directory
 from meshmodel.names import ClusterName
 
@@ -44,6 +46,7 @@ class Front:
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self._cluster = settings, ClusterName(settings.cluster_name)
+        self._clock = SystemClock()
         self._files = Files()
         self._access: Access | None = None
         self._users: tuple[User, ...] = ()
@@ -88,10 +91,8 @@ class Front:
         self._facade = facade
         self._users_changed.set()
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._keep_users(store), name="etcd-users")
-                for directory in self._directories():
-                    group.create_task(self._follow(directory), name=f"watch-{directory.name}")
+            watches = {f"watch-{directory.name}": self._follow(directory) for directory in self._directories()}
+            await together({**watches, "etcd-users": self._keep_users(store)})
         finally:
             self._facade = None
             await facade.stop()
@@ -190,7 +191,7 @@ class Front:
 
     async def _wait_for_files(self) -> None:
         while not await asyncio.to_thread(self.look):
-            await asyncio.sleep(RETRY_S)
+            await self._clock.sleep(RETRY_S)
 
     async def _follow(self, directory: Path) -> None:
         async for _ in watch_directory(directory):

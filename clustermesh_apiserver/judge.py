@@ -22,12 +22,13 @@ def report_health(apiserver: Apiserver, health: Health) -> bool:
     _report_kubernetes(apiserver, health)
     publisher, store = apiserver.publisher, apiserver.store
     if store is None or publisher is None:
-        health.starting("store", "etcd is not open")
+        health.starting("store", apiserver.store_error or "etcd is not open yet")
         health.starting("publish")
     else:
         health.ok("store") if not publisher.last_error else health.degraded("store", publisher.last_error)
         missing = [kind.value for kind, written in publisher.stores.items() if not written.synced.is_set()]
         health.starting("publish", f"not complete: {', '.join(missing)}") if missing else health.ok("publish")
+    _report_mirror(apiserver, health)
     if apiserver.front.facade is None:
         health.starting("facade", "; ".join(apiserver.front.problems) or "not serving yet")
     else:
@@ -75,6 +76,9 @@ def problems(apiserver: Apiserver) -> list[str]:
             found += [f"etcd rejected {count} {kind.value}: {why}" for why, count in written.rejected.items()]
     if allocator is not None and allocator.last_error:
         found.append(f"identities cannot be allocated: {allocator.last_error}")
+    found += [f"peer {peer.name}: {peer.reason}" for peer in apiserver.peers() if peer.reason]
+    if apiserver.mirror is not None:
+        found += [f"mirror file {name}: {why}" for name, why in sorted(apiserver.mirror.refused.items())]
     found += [f"{count} identities not published: {reason}" for reason, count in sorted(refused(apiserver).items())]
     return found + [f"service {problem.service}: {problem.message}" for problem in apiserver.problems.current()]
 
@@ -97,6 +101,16 @@ def _sessions(apiserver: Apiserver) -> list[FacadeSession]:
         )
         for info in (facade.sessions() if facade is not None else ())
     ]
+
+
+def _report_mirror(apiserver: Apiserver, health: Health) -> None:
+    if apiserver.mirror is None:
+        return
+    if waiting := apiserver.mirror.blocking():
+        health.starting("mirror", f"copying: {', '.join(waiting)}")
+        return
+    away = [peer.name for peer in apiserver.peers() if not peer.ready]
+    health.degraded("mirror", f"not complete: {', '.join(away)}") if away else health.ok("mirror")
 
 
 def _report_kubernetes(apiserver: Apiserver, health: Health) -> None:

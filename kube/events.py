@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from kube.client import KubeClient
 from kube.errors import AlreadyExists
 from kube.resource import EVENTS, KubeObject
+from meshkit.clock import SystemClock
 
 MAX_MESSAGE = 1024
 
@@ -27,7 +28,7 @@ def emit_event(
     Needs the verbs create and patch on events, nothing more.
     Raises: KubeError if the server refuses.
     """
-    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    stamp = datetime.fromtimestamp(SystemClock().wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     event = _event(involved_object, reason, message[:MAX_MESSAGE], type_=type_, component=component, stamp=stamp)
     try:
         client.create(EVENTS, event)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One kind of one peer's records, from its store into ours, bytes unchanged."""
+
+from __future__ import annotations
+
+from clustermesh_apiserver.together import together
+from kvstore.backend import Backend, LeaseBackend
+from kvstore.lease import LeaseSession
+from kvstore.sharedstore import SharedStore
+from kvstore.watchstore import WatchStore
+from meshkit.clock import Clock
+from meshmodel import keys
+from meshmodel.keys import Kind
+from meshmodel.names import ClusterName
+
+PREFIXES = {
+    Kind.NODES: keys.nodes_prefix,
+    Kind.SERVICES: keys.services_prefix,
+    Kind.IPS: keys.ips_prefix,
+    Kind.IDENTITIES: keys.identities_prefix,
+    Kind.ENDPOINT_SLICES: keys.endpointslices_prefix,
+    Kind.SERVICE_EXPORTS: keys.serviceexports_prefix,
+}
+
+
+class _Raw:
+    """Every value is a value."""
+
+    def decode(self, _key: bytes, value: bytes) -> bytes:
+        return value
+
+
+class _Into:
+    """What is seen is wanted."""
+
+    def __init__(self, store: SharedStore) -> None:
+        self._store = store
+
+    def upsert(self, key: bytes, value: bytes) -> None:
+        self._store.upsert(key, value)
+
+    def delete(self, key: bytes, _value: bytes) -> None:
+        self._store.delete(key)
+
+
+class Copy:
+    """Survives sessions: what was copied stays while the peer is away, and a new listing only writes differences."""
+
+    def __init__(
+        self, peer: ClusterName, kind: Kind, backend: LeaseBackend, session: LeaseSession, clock: Clock
+    ) -> None:
+        self._peer, self.kind = peer, kind
+        self.target_prefix = PREFIXES[kind](peer, cached=True)
+        canary = keys.synced_prefix(peer) + keys.canary_name(kind, cached=True)
+        self.store = SharedStore(backend, session, self.target_prefix, canary, clock=clock)
+        self._seen: WatchStore[bytes] = WatchStore(_Raw(), _Into(self.store))
+
+    @property
+    def count(self) -> int:
+        """How many records are copied."""
+        return len(self.store.wanted)
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether the current session has seen everything there is."""
+        return self._seen.synced.is_set()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether changes of the peer reach us now."""
+        return self._seen.is_connected
+
+    async def follow(self, source: Backend, *, cached: bool, has_canaries: bool) -> None:
+        """Our store follows the peer's, until cancelled.
+
+        Raises: Denied if the peer does not let us read.
+        """
+        canary = keys.synced_prefix(self._peer) + keys.canary_name(self.kind, cached=cached)
+        prefix = PREFIXES[self.kind](self._peer, cached=cached)
+        watching = self._seen.run(source, prefix, canary=canary if has_canaries else None)
+        await together({f"copy-{self.kind}": watching, f"listed-{self.kind}": self._announce()})
+
+    def set_empty(self) -> None:
+        """The peer does not have this kind: there is nothing, and that is certain."""
+        self._seen.drain()
+        self.store.mark_synced()
+
+    async def _announce(self) -> None:
+        await self._seen.synced.wait()
+        self.store.mark_synced()

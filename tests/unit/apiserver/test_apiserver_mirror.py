@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A peer's records in our store: copied as they are, kept while it is away, drained only when it is removed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from clustermesh_apiserver.mirror import drain as drain_module
+from clustermesh_apiserver.mirror import peers as peers_module
+from clustermesh_apiserver.mirror import session as session_module
+from clustermesh_apiserver.mirror.drain import drain
+from clustermesh_apiserver.mirror.leader import LOCK_PREFIX, lead
+from clustermesh_apiserver.mirror.peers import Mirror
+from kvstore.backend import Backend
+from kvstore.errors import KvError, Unavailable
+from kvstore.memory import MemoryBackend
+from kvstore.memorystore import MemoryStore
+from kvstore.options import Options
+from meshkit.clock import ManualClock, SystemClock
+from meshmodel.names import ClusterName
+from meshmodel.status import PeerState
+from tests.unit.apiserver.apiserver_wait import until
+
+QUICK = Options(backoff_minimum_s=0.005, backoff_maximum_s=0.02)
+GREEN = {
+    b"cilium/cluster-config/green": b'{"id":7,"capabilities":{"syncedCanaries":true,"maxConnectedClusters":255}}',
+    b"cilium/.heartbeat": b"now",
+    b"cilium/state/nodes/v1/green/n1": b"{node}",
+    b"cilium/state/ip/v1/default/10.7.0.1": b"{ip}",
+    b"cilium/state/ip/v1/default/fd00::7": b"{ip6}",
+    b"cilium/state/ip/v1/default/<nil>": b"not a record at all",
+    b"cilium/state/identities/v1/id/458800": b"k8s:a=b;",
+    b"cilium/state/services/v1/green/shop/cart": b"{service}",
+    b"cilium/state/services/v1/greenish/shop/cart": b"{another cluster}",
+    b"cilium/state/identities/v1/value/k8s:a=b;/1.2.3.4": b"458800",
+}
+CANARIES = {
+    b"cilium/synced/green/cilium/state/" + kind + b"/v1": b"2026"
+    for kind in (b"nodes", b"ip", b"identities", b"services")
+}
+CACHED = {
+    b"cilium/cluster-config/green": (
+        b'{"id":7,"capabilities":{"syncedCanaries":true,"cached":true,"maxConnectedClusters":255}}'
+    ),
+    b"cilium/cache/nodes/v1/green/n1": b"{node}",
+    b"cilium/cache/ip/v1/green/10.7.0.1": b"{ip}",
+    b"cilium/cache/ip/v1/green/fd00::7": b"{ip6}",
+    b"cilium/cache/ip/v1/green/<nil>": b"not a record at all",
+    b"cilium/cache/identities/v1/green/id/458800": b"k8s:a=b;",
+    b"cilium/cache/services/v1/green/shop/cart": b"{service}",
+}
+
+
+class World:
+    """Our store, peers' stores by endpoint, and the directory that names them."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.own = MemoryBackend()
+        self.directory = directory
+        self.peers: dict[str, MemoryStore] = {}
+        self.connects = 0
+        monkeypatch.setattr(peers_module, "parse_client_config", self._parse)
+
+    def peer(self, name: str, content: dict[bytes, bytes]) -> MemoryStore:
+        store = self.peers[name] = MemoryStore()
+        store.commit(dict(content), 0)
+        self.write(name, f"endpoints: [{name}]")
+        return store
+
+    def write(self, name: str, text: str) -> None:
+        (self.directory / f".{name}").write_text(text)
+        (self.directory / f".{name}").rename(self.directory / name)
+
+    def _parse(self, content: bytes, base: Path) -> World.Config:
+        return self.Config(self, content.decode().partition("[")[2].partition("]")[0])
+
+    class Config:
+        def __init__(self, world: World, name: str) -> None:
+            self.world, self.name = world, name
+
+        def connect(self) -> Backend:
+            self.world.connects += 1
+            return MemoryBackend(self.world.peers[self.name], QUICK)
+
+    def cached(self) -> dict[bytes, bytes]:
+        entries = self.own.store.entries
+        return {
+            key: entry.value for key, entry in entries.items() if not key.startswith((LOCK_PREFIX, b"cilium/synced/"))
+        }
+
+    def canaries(self, peer: str = "green") -> set[bytes]:
+        prefix = f"cilium/synced/{peer}/".encode()
+        return {key.removeprefix(prefix) for key in self.own.store.entries if key.startswith(prefix)}
+
+    @contextlib.asynccontextmanager
+    async def running(self, **options: float) -> AsyncIterator[Mirror]:
+        mirror = Mirror(self.own, self.directory, ClusterName("blue"), local_id=1, maximum=255, **options)
+        task = asyncio.create_task(mirror.run())
+        try:
+            yield mirror
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(tmp_path, monkeypatch)
+
+
+async def test_records_are_copied_as_they_are_into_the_cached_shapes(world: World) -> None:
+    """T23 on the writer's side: addresses replace `default`, identities get the cluster before `id`."""
+    world.peer("green", {**GREEN, **CANARIES})
+    async with world.running() as mirror:
+        await until(lambda: bool(mirror.statuses()) and mirror.statuses()[0].ready)
+        await until(lambda: len(world.canaries()) == 6)
+        assert world.cached() == CACHED
+        assert world.canaries() == {
+            b"cilium/cache/" + kind + b"/v1"
+            for kind in (b"nodes", b"ip", b"identities", b"services", b"serviceexports", b"endpointslices")
+        }
+        assert all(entry.lease for entry in world.own.store.entries.values())
+        status = mirror.statuses()[0]
+        assert (status.num_nodes, status.num_endpoints, status.num_identities, status.num_shared_services) == (
+            1,
+            3,
+            1,
+            1,
+        )
+        assert status.config.cluster_id == 7
+        assert status.synced.service_exports is None
+
+
+async def test_nothing_is_listed_before_the_peers_canary(world: World) -> None:
+    store = world.peer("green", GREEN)
+    async with world.running():
+        await until(lambda: b"cilium/cluster-config/green" in world.own.store.entries)
+        await asyncio.sleep(0.05)
+        assert set(world.cached()) == {b"cilium/cluster-config/green"}
+        store.commit(dict(CANARIES), 0)
+        await until(lambda: world.cached() == CACHED)
+
+
+async def test_changes_follow_and_a_refilled_peer_costs_no_record(world: World) -> None:
+    """T8: the peer's store is wiped and filled again."""
+    store = world.peer("green", {**GREEN, **CANARIES})
+    async with world.running() as mirror:
+        await until(lambda: world.cached() == CACHED)
+        await until(lambda: mirror.statuses()[0].ready)
+        store.commit({b"cilium/state/nodes/v1/green/n2": b"{2}", b"cilium/state/nodes/v1/green/n1": None}, 0)
+        await until(lambda: b"cilium/cache/nodes/v1/green/n1" not in world.cached())
+        assert world.cached()[b"cilium/cache/nodes/v1/green/n2"] == b"{2}"
+        before = {key: entry.revision for key, entry in world.own.store.entries.items()}
+        store.wipe()
+        await asyncio.sleep(0.05)
+        assert {key: entry.revision for key, entry in world.own.store.entries.items()} == before
+        again = {**GREEN, b"cilium/state/nodes/v1/green/n2": b"{2}"}
+        del again[b"cilium/state/nodes/v1/green/n1"], again[b"cilium/state/ip/v1/default/fd00::7"]
+        store.commit(again, 0)
+        store.commit(dict(CANARIES), 0)
+        await until(lambda: b"cilium/cache/ip/v1/green/fd00::7" not in world.cached())
+        after = {key: entry.revision for key, entry in world.own.store.entries.items()}
+        assert after == {key: before[key] for key in after}
+
+
+async def test_a_removed_peer_is_drained_after_the_grace_and_the_config_goes_at_once(world: World) -> None:
+    """T24."""
+    world.peer("green", {**GREEN, **CANARIES})
+    world.peer(
+        "red",
+        {
+            key.replace(b"green", b"red"): value.replace(b'"id":7', b'"id":8')
+            for key, value in {**GREEN, **CANARIES}.items()
+        },
+    )
+    async with world.running(grace_s=0.3) as mirror:
+        await until(lambda: len(mirror.statuses()) == 2 and all(peer.ready for peer in mirror.statuses()))
+        (world.directory / "green").unlink()
+        await until(lambda: b"cilium/cluster-config/green" not in world.cached())
+        assert b"cilium/cache/nodes/v1/green/n1" in world.cached()
+        await until(lambda: not any(b"green/" in key for key in world.own.store.entries))
+        assert b"cilium/cache/nodes/v1/red/n1" in world.cached()
+        assert [peer.name for peer in mirror.statuses()] == ["red"]
+        assert len(world.canaries("red")) == 6
+
+
+async def test_a_peer_that_comes_back_during_the_grace_is_not_drained(world: World) -> None:
+    world.peer("green", {**GREEN, **CANARIES})
+    async with world.running(grace_s=0.2):
+        await until(lambda: world.cached() == CACHED)
+        (world.directory / "green").unlink()
+        await until(lambda: b"cilium/cluster-config/green" not in world.cached())
+        world.write("green", "endpoints: [green]")
+        await until(lambda: b"cilium/cluster-config/green" in world.cached())
+        await asyncio.sleep(0.4)
+        await until(lambda: world.cached() == CACHED)
+
+
+async def test_stopping_drains_nothing(world: World) -> None:
+    """T26."""
+    world.peer("green", {**GREEN, **CANARIES})
+    async with world.running():
+        await until(lambda: world.cached() == CACHED)
+    assert world.cached() == CACHED
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (b'{"id":1,"capabilities":{}}', "assigned to the local cluster"),
+        (b'{"id":0}', "reserved"),
+        (b'{"id":300}', "not supported"),
+        (b'{"id":7,"capabilities":{"endpointSlicesExportMode":"new"}}', "not supported"),
+        (b"nonsense", "JSON"),
+    ],
+)
+async def test_a_peer_that_cannot_be_in_our_mesh_is_refused_with_the_reason(
+    world: World, config: bytes, reason: str
+) -> None:
+    world.peer("green", {**GREEN, **CANARIES, b"cilium/cluster-config/green": config})
+    async with world.running() as mirror:
+        await until(lambda: bool(mirror.statuses()) and bool(mirror.statuses()[0].reason))
+        assert reason in mirror.statuses()[0].reason
+        assert world.cached() == {}
+
+
+async def test_two_peers_cannot_hold_one_id(world: World) -> None:
+    world.peer("green", {**GREEN, **CANARIES})
+    async with world.running() as mirror:
+        await until(lambda: bool(mirror.statuses()) and mirror.statuses()[0].ready)
+        world.peer("red", {key.replace(b"green", b"red"): value for key, value in {**GREEN, **CANARIES}.items()})
+        await until(lambda: len(mirror.statuses()) == 2 and bool(mirror.statuses()[1].reason))
+        assert "already used by cluster green" in mirror.statuses()[1].reason
+
+
+async def test_a_changed_config_of_the_peer_is_taken_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "CONFIG_CHECK_S", 0.02)
+    store = world.peer("green", {**GREEN, **CANARIES})
+    async with world.running():
+        await until(lambda: world.cached() == CACHED)
+        store.commit({b"cilium/cluster-config/green": b'{"id":9,"capabilities":{"syncedCanaries":true}}'}, 0)
+        await until(lambda: b'"id":9' in world.cached()[b"cilium/cluster-config/green"])
+
+
+async def test_files_that_are_no_peers_are_passed_over_or_shown(world: World) -> None:
+    world.write("blue", "endpoints: [blue]")
+    world.write("green.etcd-client.crt", "-----BEGIN")
+    world.write("Not-A-Name", "endpoints: [x]")
+    async with world.running() as mirror:
+        await until(lambda: bool(mirror.refused))
+        assert list(mirror.refused) == ["Not-A-Name"]
+        assert mirror.statuses() == []
+
+
+async def test_an_absent_peer_blocks_readiness_for_a_bounded_time_only(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers_module, "PEER_READY_S", 0.3)
+    world.peer("green", {})
+    async with world.running() as mirror:
+        await until(lambda: mirror.blocking() == ["green"])
+        await until(lambda: mirror.blocking() == [])
+        assert mirror.statuses()[0].state is PeerState.CONNECTING
+
+
+async def test_one_candidate_leads_and_the_next_takes_over() -> None:
+    store = MemoryStore()
+    led: list[str] = []
+
+    async def work(name: str) -> None:
+        led.append(name)
+        await asyncio.Event().wait()
+
+    tasks = []
+    for name in ("a", "b"):
+        backend = MemoryBackend(store)
+        tasks.append(asyncio.create_task(lead(backend, SystemClock(), lambda name=name: work(name))))
+        await until(lambda: len([key for key in store.entries if key.startswith(LOCK_PREFIX)]) == len(tasks))
+    await until(lambda: led == ["a"])
+    await asyncio.sleep(0.02)
+    assert led == ["a"]
+    tasks[0].cancel()
+    await until(lambda: led == ["a", "b"])
+    tasks[1].cancel()
+    await asyncio.wait(tasks)
+    assert not [key for key in store.entries if key.startswith(LOCK_PREFIX)]
+
+
+async def test_a_leader_whose_lease_is_gone_steps_down() -> None:
+    store, clock = MemoryStore(), ManualClock()
+    backend = MemoryBackend(store)
+    task = asyncio.create_task(lead(backend, clock, asyncio.Event().wait))  # type: ignore[arg-type]
+    await until(lambda: any(key.startswith(LOCK_PREFIX) for key in store.entries))
+    key = next(key for key in store.entries if key.startswith(LOCK_PREFIX))
+    await MemoryBackend(store).revoke(store.entries[key].lease)
+    for _ in range(20):
+        clock.advance(5)
+        await asyncio.sleep(0.002)
+    with pytest.raises(KvError):
+        await task
+
+
+async def test_draining_is_repeated_without_another_grace() -> None:
+    class Failing(MemoryBackend):
+        failures = 2
+
+        async def delete_prefix(self, prefix: bytes) -> int:
+            if Failing.failures:
+                Failing.failures -= 1
+                raise Unavailable("not now")
+            return await super().delete_prefix(prefix)
+
+    backend, clock = Failing(), ManualClock()
+    backend.store.commit(dict.fromkeys(CACHED, b""), 0)
+    task = asyncio.create_task(drain(backend, ClusterName("green"), clock))
+    slept = 0.0
+    while not task.done():
+        await asyncio.sleep(0.001)
+        clock.advance(1)
+        slept += 1
+        assert slept < 500
+    assert backend.store.entries == {}
+    assert drain_module.GRACE_S <= slept <= drain_module.GRACE_S + 20
