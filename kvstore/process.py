@@ -29,6 +29,7 @@ STOP_TIMEOUT_S: Final = 5.0
 START_TIMEOUT_S: Final = 30.0
 SERVING: Final = "serving client traffic securely"
 NAME: Final = "clustermesh"
+LOOPBACK_BACKOFF_S: Final = 0.5
 DEFAULT_QUOTA_BYTES: Final = 2 << 30
 # an hour of history would be Cilium's choice; by revisions it stays bounded whatever the rate is
 DEFAULT_RETAINED_REVISIONS: Final = 10_000
@@ -93,8 +94,8 @@ class EtcdProcess:
         return "\n".join(self._log)
 
     def backend(self, options: Options | None = None) -> EtcdBackend:
-        """A client of the running process as its admin."""
-        return EtcdBackend([self.target], self.admin_tls(), options)
+        """A client of the process as its admin; on loopback it may look again often while etcd restarts."""
+        return EtcdBackend([self.target], self.admin_tls(), options or Options(backoff_maximum_s=LOOPBACK_BACKOFF_S))
 
     def admin_tls(self) -> Tls:
         """Our own client's certificates."""
