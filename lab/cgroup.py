@@ -7,6 +7,7 @@ import os
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -28,10 +29,9 @@ def ensure(group: Path) -> None:
     group.mkdir(parents=True, exist_ok=True)
 
 
-def enter(group: Path) -> None:
-    """This process, and what it starts from now on, belongs to the group."""
-    ensure(group)
-    (group / "cgroup.procs").write_text(str(os.getpid()))
+def joined(group: Path, command: Sequence[str]) -> list[str]:
+    """The same command, run as a member of the group from its first moment."""
+    return ["/bin/sh", "-c", 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"', "sh", str(group), *command]
 
 
 def processes(group: Path) -> list[int]:

@@ -17,7 +17,6 @@ from typing import Final
 
 import yaml
 
-from lab import cgroup
 from lab.access import Access, issue_certificates, write_kubeconfig
 from lab.devkube.api.accounts import ADMIN
 from lab.devkube.api.cluster import Cluster
@@ -158,7 +157,6 @@ def main() -> None:
     setup("info")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     state, plan = lab_state(options.name), cluster_named(options.cluster)
-    cgroup.enter(state.cgroup / f"daemon-{plan.name}")
     asyncio.run(run(state, plan))
 
 

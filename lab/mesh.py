@@ -48,8 +48,9 @@ def up(state: LabState) -> None:
     try:
         _prepare(state)
         build_underlay(state, CLUSTERS)
-        daemons = {plan.name: _start_daemon(state, plan) for plan in CLUSTERS}
-        _wait_ready(state, daemons)
+        for plan in CLUSTERS:
+            _start_daemon(state, plan)
+        _wait_ready(state)
     except BaseException:
         remove_lab(state)
         raise
@@ -94,23 +95,32 @@ def _mount(kind: str, where: object) -> None:
     subprocess.run(["mount", "-t", kind, "clustermesh-lab", str(where)], check=True)
 
 
-def _start_daemon(state: LabState, plan: ClusterPlan) -> subprocess.Popen[bytes]:
+def _start_daemon(state: LabState, plan: ClusterPlan) -> None:
+    """The daemon runs in its control group, and is nobody's child that would have to wait for it."""
+    group = state.cgroup / f"daemon-{plan.name}"
+    cgroup.ensure(group)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "lab.daemon", "--name", state.name, "--cluster", plan.name]
     with state.daemon_log(plan.name).open("ab") as log:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd="/", start_new_session=True
+        subprocess.run(
+            cgroup.joined(group, ["setsid", "--fork", *command]),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            cwd="/",
+            check=True,
         )
 
 
-def _wait_ready(state: LabState, daemons: dict[str, subprocess.Popen[bytes]]) -> None:
+def _wait_ready(state: LabState) -> None:
     limit = time.monotonic() + READY_LIMIT_S
-    waiting, pause = set(daemons), threading.Event()
+    waiting, pause = {plan.name for plan in CLUSTERS}, threading.Event()
     while waiting:
         for name in sorted(waiting):
             if state.daemon_ready(name).exists():
                 waiting.discard(name)
-            elif daemons[name].poll() is not None:
+            elif not cgroup.processes(state.cgroup / f"daemon-{name}"):
                 raise LabError(f"cluster {name} ended while it was starting:\n{_log_end(state, name)}")
         if waiting and time.monotonic() > limit:
             name = sorted(waiting)[0]

@@ -262,7 +262,7 @@ class Walkthrough:
             pass
         self.paper.note(f"{what} on {node}")
         kill(node)
-        done = tally(loop.read(0.0)).total
+        done = tally(loop.read(0.05)).total
         output = loop.finish(WAIT_S)
         self.paper.came_back(output.text)
         late = [] if done < BURST else ["the requests were over before the agent was gone"]

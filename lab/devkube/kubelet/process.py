@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from lab import cgroup
+
 SCRIPT: Final = Path(__file__).with_name("container.sh")
-JOIN: Final = 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"'
 SH: Final = "/bin/sh"
 POLL_S: Final = 0.02
 START_LIMIT_S: Final = 5.0
@@ -80,7 +81,7 @@ class ContainerProcess:
         """The command line that runs `command` inside the container."""
         namespaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd"]
         nsenter = ["nsenter", "--target", str(self.init_pid), *namespaces, "--", *command]
-        return [SH, "-c", JOIN, SH, str(self.launch.cgroup), *nsenter]
+        return cgroup.joined(self.launch.cgroup, nsenter)
 
 
 async def start(launch: Launch) -> ContainerProcess:
@@ -88,7 +89,7 @@ async def start(launch: Launch) -> ContainerProcess:
     await asyncio.to_thread(_prepare, launch)
     unshare = ["unshare", "--mount", "--propagation", "private", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]
     inner = [SH, str(SCRIPT), str(launch.directory), launch.hostname, *launch.command]
-    argv = [SH, "-c", JOIN, SH, str(launch.cgroup), "nsenter", f"--net={launch.netns}", "--", *unshare, "--", *inner]
+    argv = cgroup.joined(launch.cgroup, ["nsenter", f"--net={launch.netns}", "--", *unshare, "--", *inner])
     environment = {**launch.environment, "CONTAINER_WORKING_DIRECTORY": launch.working_directory}
     with _open_log(launch.log) as log:
         process = await asyncio.create_subprocess_exec(
