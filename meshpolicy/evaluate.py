@@ -144,6 +144,7 @@ class _CaseWorld:
         if any(label.key == NAMESPACE_LABEL for label in labels):
             self._engine.set_pod_ports(name, self._ports_of(name))
         self._numbers[name] = number
+        self._policies.clear()
         return number
 
     def _known_number(self, labels: Labels) -> NumericIdentity | None:

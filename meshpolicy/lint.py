@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -16,7 +17,7 @@ from meshpolicy.errors import PolicyError
 from meshpolicy.port import TCP, UDP
 from meshpolicy.reference import Direction, PolicyKind
 from meshpolicy.rule import CidrGroup, Policy, Rule
-from meshpolicy.selector import LabelSelector
+from meshpolicy.selector import LabelSelector, scope_cluster
 
 _DNS_PORT: Final = 53
 
@@ -52,7 +53,8 @@ def lint(
     policies: list[Policy] = []
     groups: list[CidrGroup] = []
     findings: list[Finding] = []
-    for item in load_documents(kept, context):
+    unscoped = load_documents(kept, replace(context, default_local_cluster=False))
+    for item, wide in zip(load_documents(kept, context), unscoped, strict=True):
         if isinstance(item, PolicyError):
             findings.append(Finding(Severity.ERROR, "invalid", item.where, item.what, item.fix))
         elif isinstance(item, CidrGroup):
@@ -60,76 +62,59 @@ def lint(
             findings.extend(Finding(Severity.WARNING, "bad-prefix", item.name, text) for text in item.problems)
         else:
             policies.append(item)
-            findings.extend(_lint_policy(item, context))
+            assert isinstance(wide, Policy)
+            findings.extend(_lint_policy(item, wide, context))
     findings.extend(_opposite_empties(policies))
     if identities is not None:
         findings.extend(_who_is_selected(policies, groups, context, identities))
     return tuple(findings)
 
 
-def _lint_policy(policy: Policy, context: PolicyContext) -> Iterator[Finding]:
+def _lint_policy(policy: Policy, wide: Policy, context: PolicyContext) -> Iterator[Finding]:
     where = str(policy.key)
     for text in policy.problems:
         yield Finding(Severity.WARNING, "not-enforced", where, text)
     for text in policy.warnings:
         yield Finding(Severity.WARNING, "no-effect", where, text)
+    yield from _unscoped(wide, context)
     for rule in policy.rules:
-        yield from _unscoped(rule, context)
-        yield from _names_nobody(rule)
+        yield from _names_no_port(rule)
     yield from _dns_without_tcp(policy)
 
 
-def _unscoped(rule: Rule, context: PolicyContext) -> Iterator[Finding]:
-    """Peers that name no cluster: what they mean depends on the switch."""
-    reported: set[str] = set()
-    for peer in rule.peers or ():
-        if not isinstance(peer, LabelSelector) or not peer.requirements or peer.is_reserved:
-            continue
-        clusters = [part for part in peer.requirements if part.key == CLUSTER_LABEL]
-        implied = context.default_local_cluster and any(part.values == (context.cluster,) for part in clusters)
-        if (clusters and not implied) or _is_entity(peer):
-            continue
-        text = _without_cluster(peer)
-        if text in reported:
-            continue
-        reported.add(text)
-        if context.default_local_cluster:
-            yield Finding(
-                Severity.NOTE,
-                "local-cluster-only",
-                str(rule.origin),
-                f"peer {text} means pods of cluster {context.cluster} only",
-                f"to include meshed clusters, add a matchExpression {CLUSTER_LABEL} Exists",
-            )
-        else:
-            yield Finding(
-                Severity.WARNING,
-                "any-cluster",
-                str(rule.origin),
-                f"peer {text} means pods of every meshed cluster",
-                f"name the cluster: {CLUSTER_LABEL}: {context.cluster}",
-            )
+def _unscoped(wide: Policy, context: PolicyContext) -> Iterator[Finding]:
+    """Peers that name no cluster: what they mean depends on the switch. `wide` is the policy with the switch off."""
+    for rule in wide.rules:
+        for peer in rule.peers or ():
+            if not isinstance(peer, LabelSelector) or peer.is_reserved or scope_cluster(peer, context.cluster) == peer:
+                continue
+            if context.default_local_cluster:
+                yield Finding(
+                    Severity.NOTE,
+                    "local-cluster-only",
+                    str(rule.origin),
+                    f"peer {peer} means pods of cluster {context.cluster} only",
+                    f"to include meshed clusters, add a matchExpression {CLUSTER_LABEL} Exists",
+                )
+            else:
+                yield Finding(
+                    Severity.WARNING,
+                    "any-cluster",
+                    str(rule.origin),
+                    f"peer {peer} means pods of every meshed cluster",
+                    f"name the cluster: {CLUSTER_LABEL}: {context.cluster}",
+                )
 
 
-def _is_entity(peer: LabelSelector) -> bool:
-    """The pods' part of the entity `cluster`, which always means the local one."""
-    return all(part.key == CLUSTER_LABEL for part in peer.requirements)
-
-
-def _without_cluster(peer: LabelSelector) -> str:
-    return str(LabelSelector(tuple(part for part in peer.requirements if part.key != CLUSTER_LABEL)))
-
-
-def _names_nobody(rule: Rule) -> Iterator[Finding]:
-    is_meant = rule.origin.policy.kind == PolicyKind.KUBERNETES or (rule.peers == () and rule.ports is None)
-    if rule.is_empty and not is_meant and not rule.unenforced and not rule.l7:
-        what = "peer" if rule.peers == () else "port"
+def _names_no_port(rule: Rule) -> Iterator[Finding]:
+    """A rule with peers and an empty list of ports, which matches no packet."""
+    if rule.ports == () and rule.peers != () and not rule.l7:
         yield Finding(
             Severity.WARNING,
-            "names-nobody",
+            "names-no-port",
             str(rule.origin),
-            f"the rule names no {what}, so it {'denies' if rule.deny else 'allows'} nothing",
-            "remove the empty list to mean everything, or fill it",
+            f"the rule names no port, so it {'denies' if rule.deny else 'allows'} nothing",
+            "remove toPorts to mean every port, or fill it",
         )
 
 

@@ -110,7 +110,7 @@ def _parse_rule(node: Node, rule: Rule, scope: PeerScope, document: _Document, *
     is_ingress = rule.direction is Direction.INGRESS
     ports = parse_ports(node, is_ingress=is_ingress, is_deny=rule.deny, is_host=is_host)
     document.problems.extend((*peers.problems, *ports.problems))
-    document.warnings.extend(ports.warnings)
+    document.warnings.extend((*peers.warnings, *ports.warnings))
     # Neither peers nor ports: the rule names nobody. Ports alone: everybody, on these ports.
     named = peers.selectors if peers.selectors is not None or ports.is_restricted else ()
     rule = replace(rule, peers=_without_everyone(named), l7=tuple(ports.l7))

@@ -35,6 +35,7 @@ class Peers:
 
     selectors: tuple[PeerSelector, ...] | None
     problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def peer_fields(direction: Direction, *, is_deny: bool) -> tuple[str, ...]:
@@ -64,7 +65,9 @@ def parse_peers(rule: Node, direction: Direction, scope: PeerScope, *, is_deny: 
         if name in ("toServices", "toFQDNs") or name.endswith("Groups"):
             problems.append(f"{fields[name].path}: {name} is not resolved yet; it selects nobody")
     # A field that is there but empty names nobody, and wins over a field that names somebody.
-    return Peers(tuple(dict.fromkeys(selectors)) if len(used) == len(fields) else (), tuple(problems))
+    empty = [field for name, field in fields.items() if name not in used]
+    warnings = tuple(f"{field.path}: an empty list names nobody, so the rule has no peer" for field in empty)
+    return Peers(() if empty else tuple(dict.fromkeys(selectors)), tuple(problems), warnings)
 
 
 def _check_removed(rule: Node, word: str, *, is_deny: bool) -> None:

@@ -93,10 +93,15 @@ def find_widening(policies: Iterable[Policy], peer_prefixes: Iterable[str]) -> t
         for rule in policy.rules:
             if rule.deny or rule.unenforced or rule.peers is None:
                 continue
+            names: dict[str, None] = {}
+            admitted: dict[str, None] = {}
             for peer in rule.peers:
-                hit = tuple(str(prefix) for prefix in prefixes if _would_match(peer, prefix))
-                if hit:
-                    found.append(Widening(rule.origin, str(peer), hit))
+                for prefix in prefixes:
+                    if _would_match(peer, prefix):
+                        names["the world" if isinstance(peer, LabelSelector) else str(peer)] = None
+                        admitted[str(prefix)] = None
+            if admitted:
+                found.append(Widening(rule.origin, ", ".join(names), tuple(admitted)))
     return tuple(found)
 
 

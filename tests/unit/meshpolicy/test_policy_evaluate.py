@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`policy eval`: the case format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshpolicy.evaluate import CaseError, evaluate
+
+POD = "k8s:io.kubernetes.pod.namespace=default"
+OPEN_HTTP = """
+kind: CiliumNetworkPolicy
+metadata: {name: open, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: server}}
+  ingress: [{toPorts: [{ports: [{port: http, protocol: TCP}]}]}]
+"""
+BROKEN = "kind: CiliumNetworkPolicy\nmetadata: {name: broken}\nspec: {endpointSelector: {}}\n"
+
+
+def case(**fields: Any) -> dict[str, Any]:
+    ids = {"server": ["k8s:app=server", POD], "client": ["k8s:app=client", POD], "world": ["reserved:world"]}
+    return {"cluster": "north", "scope": "", "ids": ids, "policies": [], "flows": [], **fields}
+
+
+def test_a_list_of_cases_gives_a_list_of_answers() -> None:
+    flows = [["client", "server", "TCP", 80], ["world", "server", "tcp", 81]]
+    answers = evaluate([case(policies=[OPEN_HTTP], flows=flows), case(flows=flows)])
+    assert answers == [
+        {"errors": [], "verdicts": [["allowed", "allowed"], ["allowed", "denied"]]},
+        {"errors": [], "verdicts": [["allowed", "allowed"], ["allowed", "allowed"]]},
+    ]
+
+
+def test_an_invalid_policy_is_an_error_without_effect() -> None:
+    answer: Any = evaluate(case(policies=[BROKEN, "a: [", OPEN_HTTP], flows=[["client", "server", "TCP", 81]]))
+    assert answer["verdicts"] == [["allowed", "denied"]]
+    assert len(answer["errors"]) == 2
+    assert answer["errors"][0].startswith("spec: there is no rule")
+    assert "not YAML" in answer["errors"][1]
+
+
+def test_several_documents_in_one_text_all_count() -> None:
+    answer: Any = evaluate(case(policies=[f"{OPEN_HTTP}---\n{BROKEN}---\n"], flows=[["client", "server", "TCP", 81]]))
+    assert (len(answer["errors"]), answer["verdicts"]) == (1, [["allowed", "denied"]])
+
+
+def test_named_ports_default_to_http_80_and_can_be_given() -> None:
+    flows = [["client", "server", "TCP", 80], ["client", "server", "TCP", 8080]]
+    default: Any = evaluate(case(policies=[OPEN_HTTP], flows=flows))
+    given: Any = evaluate(case(policies=[OPEN_HTTP], flows=flows, namedPorts={"server": {"http": [8080, "TCP"]}}))
+    none: Any = evaluate(case(policies=[OPEN_HTTP], flows=flows, namedPorts={}))
+    assert [side for _, side in default["verdicts"]] == ["allowed", "denied"]
+    assert [side for _, side in given["verdicts"]] == ["denied", "allowed"]
+    assert [side for _, side in none["verdicts"]] == ["denied", "denied"]
+
+
+RANGES = """
+kind: NetworkPolicy
+metadata: {name: ranges, namespace: default}
+spec:
+  podSelector: {matchLabels: {app: server}}
+  ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.9.0.0/16]}}]}]
+"""
+
+
+def test_outsiders_are_world_and_the_ranges_they_are_in() -> None:
+    ids = {**case()["ids"], "listed": ["reserved:world"], "empty": []}
+    ips = {"listed": "10.1.1.1", "empty": "10.9.1.1", "only-ip": "10.2.2.2", "client": "10.3.3.3"}
+    names = ["listed", "empty", "only-ip", "10.4.4.4", "192.0.2.1", "world", "client", "host"]
+    answer: Any = evaluate(
+        case(ids=ids, ips=ips, policies=[RANGES], flows=[[name, "server", "TCP", 1] for name in names])
+    )
+    allowed = [name for name, (_, side) in zip(names, answer["verdicts"], strict=True) if side == "allowed"]
+    assert allowed == ["listed", "only-ip", "10.4.4.4", "host"]
+
+
+def test_the_scope_is_the_cluster_that_unscoped_peers_mean() -> None:
+    text = """
+kind: CiliumNetworkPolicy
+metadata: {name: p, namespace: default}
+spec: {endpointSelector: {matchLabels: {app: server}}, ingress: [{fromEndpoints: [{}]}]}
+"""
+    ids = {
+        "server": ["k8s:app=server", POD],
+        "near": [POD, "k8s:io.cilium.k8s.policy.cluster=north"],
+        "far": [POD, "k8s:io.cilium.k8s.policy.cluster=south"],
+    }
+    flows = [["near", "server", "TCP", 80], ["far", "server", "TCP", 80]]
+    sides = {
+        scope: [side for _, side in answer["verdicts"]]
+        for scope in ("", "north")
+        for answer in [evaluate(case(ids=ids, scope=scope, policies=[text], flows=flows))]  # type: ignore[index]
+    }
+    assert sides == {"": ["allowed", "allowed"], "north": ["allowed", "denied"]}
+
+
+def test_two_documents_of_one_name_both_count() -> None:
+    deny = OPEN_HTTP.replace("ingress:", "ingressDeny:")
+    answer: Any = evaluate(case(policies=[OPEN_HTTP, deny], flows=[["client", "server", "TCP", 80]]))
+    assert answer["verdicts"] == [["allowed", "denied"]]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "text",
+        case(flows=[["client", "server", "TCP"]]),
+        case(flows=[["nobody", "server", "TCP", 80]]),
+        case(flows=[["client", "server", "XYZ", 80]]),
+        case(flows=[["client", "server", "TCP", 65536]]),
+        case(ids=[]),
+        case(ids={"a": ["k8s:"]}),
+        case(ips={"a": "x"}),
+        case(cluster=1),
+    ],
+)
+def test_a_malformed_case_is_refused(broken: object) -> None:
+    with pytest.raises(CaseError):
+        evaluate(broken)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ports as masked prefixes, names and protocols."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshpolicy.port import SCTP, TCP, UDP, L4Key, PortSpec, masked_ports, parse_protocol
+from meshpolicy.ports_of_pods import PodPorts
+
+RANGES = [
+    (0, 0),
+    (0, 65535),
+    (0, 100),
+    (1, 65535),
+    (1, 65534),
+    (80, 80),
+    (80, 10),
+    (79, 81),
+    (8000, 8100),
+    (65535, 65535),
+]
+
+
+@pytest.mark.parametrize(("first", "last"), RANGES)
+def test_masked_ports_cover_exactly_the_range_with_at_most_30_entries(first: int, last: int) -> None:
+    masks = list(masked_ports(first, last))
+    covered = [port for port, bits in masks for port in range(port, port + (1 << (16 - bits)))]
+    end = 65535 if (first, last) == (0, 0) else max(first, last)
+    assert sorted(covered) == list(range(first, end + 1))
+    assert len(masks) <= 30
+
+
+def test_the_worst_range_takes_30_entries() -> None:
+    assert max(len(list(masked_ports(first, last))) for first in (0, 1, 3) for last in (65534, 65533, 32766)) == 30
+
+
+@pytest.mark.parametrize(
+    ("broad", "narrow", "covers"),
+    [
+        (L4Key(0, 0, 0), L4Key(6, 80, 16), True),
+        (L4Key(6, 0, 0), L4Key(6, 80, 16), True),
+        (L4Key(6, 0, 0), L4Key(17, 80, 16), False),
+        (L4Key(6, 80, 15), L4Key(6, 81, 16), True),
+        (L4Key(6, 80, 16), L4Key(6, 80, 15), False),
+        (L4Key(6, 0, 0), L4Key(0, 0, 0), False),
+    ],
+)
+def test_covers(broad: L4Key, narrow: L4Key, *, covers: bool) -> None:
+    assert broad.covers(narrow) is covers
+
+
+def test_any_is_tcp_udp_and_sctp_but_not_icmp() -> None:
+    assert parse_protocol("") == parse_protocol("any") == (TCP, UDP, SCTP)
+
+
+def test_a_name_resolves_only_for_its_protocol() -> None:
+    spec = PortSpec(TCP, name="http")
+    assert spec.resolved({"http": (80, TCP)}) == PortSpec(TCP, 80, 80)
+    assert spec.resolved({"http": (80, 0)}) == PortSpec(TCP, 80, 80)
+    assert spec.resolved({"http": (80, UDP)}) is None
+    assert spec.resolved({}) is None
+
+
+def test_egress_names_mean_what_all_pods_agree_on() -> None:
+    pods = PodPorts()
+    assert pods.set("a", {"HTTP": (80, TCP)}) == {"http"}
+    assert pods.set("b", {"http": (80, TCP)}) == frozenset()
+    assert pods.resolve(PortSpec(TCP, name="http")) == PortSpec(TCP, 80, 80)
+    assert pods.set("b", {"http": (8080, TCP)}) == {"http"}
+    assert pods.resolve(PortSpec(TCP, name="http")) is None
+    assert pods.set("b", {}) == {"http"}
+    assert pods.resolve(PortSpec(TCP, name="http")) == PortSpec(TCP, 80, 80)
