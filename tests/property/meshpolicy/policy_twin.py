@@ -108,7 +108,7 @@ class Twin:
                     tally.selected = True
                     tally.default_deny |= switch is not False
                     scope = "" if clusterwide else namespace
-                    about_init = "reserved:init" in (spec["endpointSelector"].get("matchLabels") or {})
+                    about_init = "reserved:init" in str(spec["endpointSelector"])
                     if self._cilium_peer(rule, packet, scope, about_init):
                         self._cilium_ports(rule, packet, is_deny, tally)
 
