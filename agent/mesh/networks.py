@@ -80,8 +80,11 @@ class Networks:
     def refuse_address(self, name: ClusterName, address: str) -> str | None:
         """Why the cluster may not speak for this address (a prefix or a plain address); None if it may.
 
-        A cluster that announces no pod networks at all is held only to not taking other clusters' addresses.
+        A cluster that announces no pod networks at all is held only to not taking other clusters' addresses. The own
+        cluster is believed: it may number pods from where no node record says so.
         """
+        if name == self._own:
+            return None
         mine = self._clusters.get(name)
         if mine is not None and address.rpartition(".")[0] in mine.verified:
             return None

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent process with the real kernel: pods reach a service, a policy stops them, a killed agent changes nothing.
+
+Each test runs inside a network namespace of its own, entered by starting pytest again under `unshare`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from kube.client import in_thread
+from kube.resource import CNP
+from meshmodel import ip, keys
+from tests.integration.agent.agent_process_world import LOCAL_IDENTITY, World, world
+from tests.integration.kvstore.private_etcd import needs_etcd
+from tests.packet.datapath_host import bpffs, build_objects
+
+pytestmark = [needs_etcd, pytest.mark.root]
+
+INSIDE = "CLUSTERMESH_TEST_INSIDE"
+NODE_IP = "172.31.77.1"
+CLIENT, SERVER = "10.1.7.5", "10.1.7.6"
+VIP = "172.20.1.77"
+MOUNT = Path(f"/run/clustermesh-agent-test-{os.getpid()}")
+PINS = MOUNT / "pins"
+
+
+def run(*words: str) -> str:
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(autouse=True)
+def own_namespace(request: pytest.FixtureRequest) -> None:
+    """Outside: run this one test again inside a new network namespace, and report what it said."""
+    if os.environ.get(INSIDE):
+        return
+    command = ["unshare", "--net", sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:logging"]
+    where = f"{Path(__file__)}::{request.node.name}"
+    done = subprocess.run(
+        [*command, where], env={**os.environ, INSIDE: "1"}, capture_output=True, text=True, timeout=120, check=False
+    )
+    if done.returncode:
+        pytest.fail(done.stdout[-6000:] + done.stderr[-2000:])
+
+
+@pytest.fixture
+def pods() -> Iterator[dict[str, str]]:
+    """A node with two pods as a CNI plugin leaves them: /32 addresses, link-local gateway, one veth each."""
+    if not os.environ.get(INSIDE):
+        yield {}
+        return
+    build_objects()
+    with bpffs(MOUNT):
+        yield from _pods()
+
+
+def _pods() -> Iterator[dict[str, str]]:
+    run("ip", "link", "set", "lo", "up")
+    run("ip", "link", "add", "under0", "type", "veth", "peer", "name", "under1")
+    run("ip", "link", "set", "under1", "up")
+    run("ip", "addr", "add", f"{NODE_IP}/24", "dev", "under0")
+    run("ip", "link", "set", "under0", "up")
+    run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0")
+    names = {CLIENT: f"agentc{os.getpid()}", SERVER: f"agents{os.getpid()}"}
+    for number, (address, name) in enumerate(names.items()):
+        run("ip", "netns", "add", name)
+        host = f"lxc{number}"
+        run("ip", "link", "add", host, "type", "veth", "peer", "name", "eth0", "netns", name)
+        run("ip", "link", "set", host, "up")
+        run("ip", "-n", name, "link", "set", "lo", "up")
+        run("ip", "-n", name, "link", "set", "eth0", "mtu", "1450", "up")
+        run("ip", "-n", name, "addr", "add", f"{address}/32", "dev", "eth0")
+        mac = json.loads(run("ip", "-j", "link", "show", host))[0]["address"]
+        run("ip", "-n", name, "route", "add", "169.254.1.1", "dev", "eth0", "scope", "link")
+        run("ip", "-n", name, "route", "add", "default", "via", "169.254.1.1", "dev", "eth0")
+        run("ip", "-n", name, "neigh", "add", "169.254.1.1", "lladdr", mac, "dev", "eth0", "nud", "permanent")
+        run("ip", "route", "add", f"{address}/32", "dev", host)
+    try:
+        yield names
+    finally:
+        for name in names.values():
+            subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+@asynccontextmanager
+async def mesh_on_kernel(folder: Path) -> AsyncIterator[World]:
+    async with world(folder) as mesh:
+        await mesh.agent.stop()
+        mesh.agent.arguments += ["--datapath", "kernel", "--pin-directory", str(PINS), "--node-ip", NODE_IP]
+        for address in (CLIENT, SERVER):
+            record = ip.IpRecord(
+                prefix=f"{address}/32",
+                identity=LOCAL_IDENTITY,  # type: ignore[arg-type]
+                host_ip=NODE_IP,
+                namespace="default",
+                pod="client" if address == CLIENT else "server",
+            )
+            await mesh.own.backend.put(keys.ip_key("north", address), record.encode())
+        await mesh.service()
+        await mesh.backends(SERVER)
+        await mesh.agent.start()
+        try:
+            await mesh.used(f"{SERVER}:8080")
+            await mesh.agent.until("/v1/endpoints", lambda found: len(found) == 2 and all_enforceable(found))
+            yield mesh
+        finally:
+            await mesh.agent.stop()
+            await uninstall(mesh)
+
+
+def all_enforceable(found: list[dict[str, object]]) -> bool:
+    return all(endpoint["policy-revision"] is not None for endpoint in found)
+
+
+async def uninstall(mesh: World) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "agent.app", "uninstall", "--pin-directory", str(PINS), "--node-ip", NODE_IP
+    )
+    assert await process.wait() == 0
+    assert not PINS.exists()
+
+
+async def serve(namespace: str) -> asyncio.subprocess.Process:
+    """An HTTP server in a pod that says its name."""
+    program = "import http.server as h\nclass H(h.BaseHTTPRequestHandler):\n def do_GET(s):\n  s.send_response(200);s.end_headers();s.wfile.write(b'server')\n def log_message(s,*a):pass\nh.ThreadingHTTPServer(('0.0.0.0',8080),H).serve_forever()"  # noqa: E501
+    return await asyncio.create_subprocess_exec("ip", "netns", "exec", namespace, sys.executable, "-c", program)
+
+
+async def curl(namespace: str, limit_s: float = 1.0) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        "ip", "netns", "exec", namespace, "curl", "-s", "-m", str(limit_s), f"http://{VIP}/",
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, _ = await process.communicate()
+    return process.returncode or 0, out.decode()
+
+
+async def test_a_service_is_reached_a_policy_drops_and_a_killed_agent_changes_nothing(
+    tmp_path: Path, pods: dict[str, str]
+) -> None:
+    if not os.environ.get(INSIDE):
+        return
+    server = await serve(pods[SERVER])
+    try:
+        async with mesh_on_kernel(tmp_path) as mesh:
+            for _ in range(50):
+                if (await curl(pods[CLIENT]))[0] == 0:
+                    break
+            assert await curl(pods[CLIENT]) == (0, "server")
+
+            assert mesh.agent.process is not None
+            mesh.agent.process.send_signal(signal.SIGKILL)
+            await mesh.agent.process.wait()
+            assert [await curl(pods[CLIENT]) for _ in range(5)] == [(0, "server")] * 5
+            await mesh.agent.start()
+            answers = [await curl(pods[CLIENT]) for _ in range(20)]
+            assert answers == [(0, "server")] * 20
+            await mesh.agent.until("/v1/endpoints", lambda found: len(found) == 2)
+
+            policy = {
+                "metadata": {"name": "deny", "namespace": "default"},
+                "spec": {"endpointSelector": {"matchLabels": {"app": "echo"}}, "ingress": [{}]},
+            }
+            await in_thread(mesh.kube.apply, CNP, policy)
+            await mesh.agent.until("/v1/endpoints", lambda found: all(e["ingress-enforced"] for e in found))
+            for _ in range(50):
+                if (await curl(pods[CLIENT]))[0] == 28:
+                    break
+            assert (await curl(pods[CLIENT]))[0] == 28
+            text = await mesh.agent.until("/v1/flows?type=drop&format=text", lambda lines: "Policy denied" in lines)
+            assert "north/default/client:" in text
+            assert f"north/default/server:8080 (ID:{LOCAL_IDENTITY}) Policy denied DROPPED (TCP Flags: SYN)" in text
+            code, dump = await mesh.agent.verb("bpf", "policy", "get", SERVER)
+            assert code == 0, dump
+
+            await in_thread(mesh.kube.delete, CNP, "deny", "default")
+            for _ in range(50):
+                if (await curl(pods[CLIENT]))[0] == 0:
+                    break
+            assert await curl(pods[CLIENT]) == (0, "server")
+    finally:
+        server.kill()
+        await server.wait()
