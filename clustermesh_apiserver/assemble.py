@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
@@ -25,6 +24,7 @@ from clustermesh_apiserver.tables import Tables
 from kube.client import KubeClient
 from kube.resource import CILIUM_ENDPOINT_SLICES, CILIUM_NODES, Resource
 from kvstore.sharedstore import SharedStore
+from meshkit.clock import SystemClock
 from meshmodel.cluster_config import ClusterConfig, ExportMode
 from meshmodel.identity import identity_range
 from meshmodel.keys import Kind
@@ -77,7 +77,7 @@ def make_plane(
     if allocator is None:
         addresses = EndpointExporter(tables, stores[Kind.IPS])
     else:
-        addresses = PodExporter(tables, stores[Kind.IPS], allocator, labels_of(cluster), time.monotonic)
+        addresses = PodExporter(tables, stores[Kind.IPS], allocator, labels_of(cluster), SystemClock().monotonic)
     identities = IdentityExporter(tables, stores[Kind.IDENTITIES], cluster, numbers, lambda: addresses.is_settled)
     exporters: dict[Kind, Exporter] = {
         Kind.NODES: NodeExporter(tables, stores[Kind.NODES], cluster, cluster_id),

@@ -6,6 +6,7 @@ A namespace that is not known yet is neither global nor not: its objects wait, a
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
@@ -20,6 +21,8 @@ from clustermesh_apiserver.intent import NamespaceIntent
 from clustermesh_apiserver.tables import IntentTable, Tables
 from meshmodel.identity import IdentityRange
 from meshmodel.names import ClusterId, ClusterName
+
+log = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
@@ -48,6 +51,7 @@ class Exporter(ABC):
         self.tables, self.sink, self._needs = tables, sink, needs
         self._dirty: dict[str, None] = {}
         self.is_settled = False
+        self.failures: dict[str, str] = {}
 
     def touch(self, keys: Iterable[str]) -> None:
         """These rows changed, or something they depend on did."""
@@ -63,7 +67,13 @@ class Exporter(ABC):
             return 0
         for key in list(islice(self._dirty, budget)):
             del self._dirty[key]
-            self.export(key)
+            try:
+                self.export(key)
+            except Exception as exc:  # one object of a shape nobody thought of must not stop the others
+                self.failures[key] = repr(exc)[:256]
+                log.warning("object not converted, its record stays as it was", extra={"key": key, "error": repr(exc)})
+            else:
+                self.failures.pop(key, None)
         if not self._dirty and not self.is_settled and self.is_complete():
             self.is_settled = True
             self.sink.mark_synced()

@@ -12,6 +12,7 @@ from typing import Final
 from certs.bundle import TrustBundle
 from certs.errors import CertificateError
 from certs.inspect import CertInfo, parse
+from certs.rotation import Rotation, decide
 from clustermesh_apiserver.access import Access
 from clustermesh_apiserver.etcd_service import Store, set_users
 from clustermesh_apiserver.settings import Settings
@@ -42,7 +43,7 @@ class Files:
 
 
 class Front:
-    """Everything about who may connect. `problems` are sentences for people, `not_after_s` the end of our certificate."""
+    """Everything about who may connect. `problems` are sentences for people."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self._cluster = settings, ClusterName(settings.cluster_name)
@@ -53,12 +54,20 @@ class Front:
         self._facade: ReadOnlyFacade | None = None
         self._users_changed = asyncio.Event()
         self._file_problems: dict[str, str] = {}
-        self.not_after_s = 0.0
+        self._certificate: CertInfo | None = None
         self.port = 0
 
     @property
     def problems(self) -> list[str]:
-        return [text for _, text in sorted(self._file_problems.items())]
+        found = [text for _, text in sorted(self._file_problems.items())]
+        if self._certificate is not None and decide(self._clock.wall(), self._certificate) is Rotation.ALARM:
+            found.append("the server certificate is in the last tenth of its life: renew it")
+        return found
+
+    @property
+    def not_after_s(self) -> float:
+        """When our server certificate ends; 0 while there is none."""
+        return self._certificate.not_after_s if self._certificate is not None else 0.0
 
     @property
     def facade(self) -> ReadOnlyFacade | None:
@@ -92,7 +101,9 @@ class Front:
         self._users_changed.set()
         try:
             watches = {f"watch-{directory.name}": self._follow(directory) for directory in self._directories()}
-            await together({**watches, "etcd-users": self._keep_users(store)})
+            if store.process is not None or self._settings.manage_etcd_users:
+                watches["etcd-users"] = self._keep_users(store)
+            await together(watches)
         finally:
             self._facade = None
             await facade.stop()
@@ -112,7 +123,7 @@ class Front:
         users = self._parse_users(files.users)
         trust = self._trust(files)
         try:
-            self.not_after_s = parse(files.cert, "server certificate")[0].not_after_s
+            self._certificate = parse(files.cert, "server certificate")[0]
         except CertificateError as exc:
             self._file_problems["server"] = str(exc)
             return False

@@ -71,6 +71,9 @@ def problems(apiserver: Apiserver) -> list[str]:
         found += [f"kubernetes {name}: {p.last_error}" for name, p in sorted(source.progress.items()) if p.failures]
         unreadable = [feed for feed in source.feeds if feed.unreadable]
         found += [f"{feed.unreadable} times {feed.resource.plural} could not be understood" for feed in unreadable]
+    if apiserver.plane is not None:
+        for kind, exporter in apiserver.plane.exporters.items():
+            found += [f"{kind.value} {key} not converted: {why}" for key, why in sorted(exporter.failures.items())]
     if publisher is not None:
         for kind, written in publisher.stores.items():
             found += [f"etcd rejected {count} {kind.value}: {why}" for why, count in written.rejected.items()]

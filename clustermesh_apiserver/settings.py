@@ -42,6 +42,10 @@ class Settings(Base):
     )
     mcs_api: bool = option(False, "publish ServiceExport objects (Multi-Cluster Services API)")
     etcd_config: str = option("", "etcd client configuration file of an etcd run by others; empty: run a private one")
+    manage_etcd_users: bool = option(
+        False,
+        "with --etcd-config: make the mesh's roles and users there, remove all others and switch access control on",
+    )
     etcd_binary: str = option("etcd", "program to run as the private etcd")
     data_dir: Path = option(BASE / "data", "directory of the private etcd; its content is a cache")
     server_cert_dir: Path = option(BASE / "server", "tls.crt, tls.key and ca.crt of what peers connect to")

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Objects of any shape: none stops the others, each that counts is counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clustermesh_apiserver.assemble import make_plane
+from clustermesh_apiserver.feed import Feed
+from clustermesh_apiserver.problems import Problems
+from clustermesh_apiserver.settings import Settings
+from clustermesh_apiserver.source import Source, SourcePlan
+from clustermesh_apiserver.tables import Tables
+from kube.reflector import Synced, Upsert
+from meshmodel.cluster_config import ExportMode
+from meshmodel.keys import Kind
+from tests.scripts.apiserver.apiserver_script import Numbers, Sink
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = st.sampled_from(
+    [
+        "spec",
+        "status",
+        "metadata",
+        "labels",
+        "annotations",
+        "clusterIPs",
+        "clusterIP",
+        "ports",
+        "name",
+        "port",
+        "protocol",
+        "selector",
+        "type",
+        "endpoints",
+        "addresses",
+        "conditions",
+        "ready",
+        "serving",
+        "hints",
+        "forZones",
+        "zone",
+        "networking",
+        "addressing",
+        "ipv4",
+        "ipv6",
+        "node",
+        "identity",
+        "id",
+        "security-labels",
+        "ipam",
+        "podCIDRs",
+        "podIPs",
+        "ip",
+        "podIP",
+        "hostIP",
+        "podCIDRs",
+        "health",
+        "encryption",
+        "key",
+        "address",
+        "nodeInfo",
+    ]
+)
+SHAPED = st.recursive(
+    JSON | st.sampled_from(["10.0.0.1", "fd00::1", "10.0.0.0/24", "true", "65600", "TCP", ""]),
+    lambda inner: st.dictionaries(FIELDS, inner, max_size=6) | st.lists(inner, max_size=4),
+    max_leaves=16,
+)
+
+
+class World:
+    """Every kind of both sources, converted into sinks that only remember."""
+
+    def __init__(self, *, cilium: bool) -> None:
+        chosen = Settings(cluster_name="c1", cluster_id=1, service_export_mode=ExportMode.BOTH, mcs_api=True)
+        plan = SourcePlan(cilium=cilium, exports=True)
+        self.tables = Tables()
+        self.source = Source(None, self.tables, plan, Problems(None))  # type: ignore[arg-type]
+        self.sinks = {kind: Sink(kind, []) for kind in Kind}
+        allocator = None if cilium else Numbers()
+        self.plane = make_plane(chosen, plan, self.tables, self.sinks, allocator)  # type: ignore[arg-type]
+        self.source.attach(self.plane)
+        self.feeds: list[Feed[Any]] = self.source.feeds
+        namespace = {"metadata": {"name": "shop", "resourceVersion": "1"}}
+        self.give("Namespace", namespace)
+        for feed in self.feeds:
+            feed.take([Synced()])
+
+    def give(self, kind: str, obj: dict[str, Any]) -> None:
+        feed = next(feed for feed in self.feeds if feed.resource.kind == kind)
+        meta = obj["metadata"]
+        key = f"{meta['namespace']}/{meta['name']}" if "namespace" in meta else meta["name"]
+        feed.take([Upsert(key, feed.strip(obj))])
+
+
+@pytest.mark.parametrize("cilium", [True, False])
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_no_object_of_any_shape_raises(cilium: bool, data: st.DataObject) -> None:
+    """Law: whatever an object holds beside its name, converting it ends, and the kind goes on."""
+    world = World(cilium=cilium)
+    for feed in world.feeds:
+        obj = data.draw(st.dictionaries(FIELDS, SHAPED, max_size=6))
+        meta = obj.get("metadata")
+        obj["metadata"] = {**(meta if isinstance(meta, dict) else {}), "name": "x", "resourceVersion": "1"}
+        if feed.resource.namespaced:
+            obj["metadata"]["namespace"] = "shop"
+        world.give(feed.resource.kind, obj)
+    for sink in world.sinks.values():
+        assert all(isinstance(value, bytes) for value in sink.wanted.values())
+
+
+def test_an_object_that_cannot_be_converted_is_counted_and_the_next_one_published() -> None:
+    world = World(cilium=True)
+    good = {"metadata": {"name": "n2"}, "spec": {"addresses": [{"type": "InternalIP", "ip": "10.0.0.2"}]}}
+    world.give("CiliumNode", {"metadata": {"name": "n1"}, "spec": {"addresses": [{"type": "InternalIP", "ip": 7}]}})
+    world.give("CiliumNode", good)
+    assert list(world.sinks[Kind.NODES].wanted) == [b"n2"]
+    assert "n1" in world.plane.exporters[Kind.NODES].failures
+    world.give("CiliumNode", {"metadata": {"name": "n1"}, "spec": {}})
+    assert world.plane.exporters[Kind.NODES].failures == {}
+    assert sorted(world.sinks[Kind.NODES].wanted) == [b"n1", b"n2"]
+
+
+def test_an_object_that_cannot_be_read_counts_as_absent() -> None:
+    world = World(cilium=True)
+    service = {"metadata": {"namespace": "shop", "name": "a", "annotations": {"service.cilium.io/global": "true"}}}
+    world.give("Service", service)
+    assert list(world.sinks[Kind.SERVICES].wanted) == [b"shop/a"]
+    world.give("Service", {**service, "spec": {"ports": [{"port": "http"}]}})
+    assert world.sinks[Kind.SERVICES].wanted == {}
+    assert [feed.unreadable for feed in world.feeds if feed.resource.kind == "Service"] == [1]
