@@ -8,6 +8,7 @@ when it is done.
 from __future__ import annotations
 
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -103,7 +104,7 @@ def _events(north: KubeClient, watcher: _MapWatcher) -> list[float]:
 def _direct(state: LabState, watcher: _MapWatcher) -> tuple[list[float], list[float], list[float]]:
     """Put records straight into the store, one at a time and then at 300 a second."""
     addresses = [f"10.1.{1 + number // COUNT}.{number % COUNT + 40}" for number in range(2 * COUNT)]
-    environment = {"KUBECONFIG": str(state.kubeconfig("koornacht")), "PATH": "/usr/bin:/bin:/usr/local/bin"}
+    environment = {**os.environ, "KUBECONFIG": str(state.kubeconfig("koornacht"))}
     target = ("kubectl", "-n", "kube-system")
     log = subprocess.run(
         [*target, "logs", "deploy/clustermesh-apiserver"], env=environment, capture_output=True, text=True, check=True
