@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much 1,000 policies over 5,000 identities cost, and one change among them: CPU seconds, memory, entries written.
 
-`python -m tests.bench.policy.scale` prints one JSON object. Figures are CPU time of this process, medians where a step
+`make bench SUITE=policy` prints them as JSON. Figures are CPU time of this process, medians where a step
 is repeated; nothing here sleeps or uses the network.
 """
 
@@ -101,7 +101,7 @@ class Node:
         return written
 
 
-def measure() -> dict[str, Any]:
+def run() -> dict[str, Any]:
     """All figures of the suite."""
     empty = resident_bytes()
     documents = [document_of(index) for index in range(POLICIES)]
@@ -231,12 +231,3 @@ def _measure_evaluation() -> dict[str, Any]:
         "eval_large_case_verdicts_per_s": 2 * len(large["flows"]) / large_s,
         "eval_target_verdicts_per_s": TARGET_VERDICTS_PER_S,
     }
-
-
-def main() -> None:
-    """Print the figures as JSON."""
-    print(json.dumps(measure(), indent=2))
-
-
-if __name__ == "__main__":
-    main()
