@@ -4,12 +4,36 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
+from e2e.mesh import Mesh, bring_up, remove_abandoned, tear_down
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # the walkthrough has a lab of its own: before the shared one is up, the machine is its alone
+    items.sort(key=lambda item: "walkthrough" not in item.nodeid)
     for item in items:
         item.add_marker(pytest.mark.lab)
         if os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="a lab needs root"))
+
+
+@pytest.fixture(scope="session")
+def mesh() -> Iterator[Mesh]:
+    """One connected lab for all scenarios; every scenario leaves it as it found it."""
+    remove_abandoned()
+    name = f"e2e{os.getpid()}"
+    try:
+        yield bring_up(name)
+    finally:
+        tear_down(name)
+
+
+@pytest.fixture
+def whole(mesh: Mesh) -> Iterator[Mesh]:
+    """The mesh, answering from both clusters before the scenario and again after it."""
+    mesh.expect_whole()
+    yield mesh
+    mesh.expect_whole()

@@ -14,7 +14,11 @@ NAME = "e2ewalk"
 
 def lab(*words: str, timeout_s: float = 900) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "lab", *words, "--name", NAME], capture_output=True, text=True, timeout=timeout_s, check=False
+        [sys.executable, "-m", "lab", *words, "--name", NAME],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
     )
 
 
