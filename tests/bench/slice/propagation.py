@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a change in one cluster to the map of a node in the other, beside the raw put-to-watch time of the same etcd.
 
-A whole lab runs: real etcd, facade, agents and kernel maps. The map is read from outside, by its pin, so that nothing of ours says
-when it is done.
+A whole lab runs: real etcd, facade, agents and kernel maps. The map is read from outside, by its pin, so that nothing of ours
+says when it is done.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ NAME = "bench"
 COUNT = 200
 TCP = 6
 POLL_S = 0.0002
+SERVICE_LABEL = "kubernetes.io/service-name"
 ROOT = Path(__file__).parents[3]
 
 
@@ -138,7 +139,7 @@ def _make_services(north: KubeClient, south: KubeClient) -> None:
         k.ENDPOINT_SLICES,
         {
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-            "metadata": {"name": "bench-event-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "bench-event"}},
+            "metadata": {"name": "bench-event-1", "namespace": "default", "labels": {SERVICE_LABEL: "bench-event"}},
             "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}], "endpoints": [_endpoint("10.1.0.99")],
         },
     )  # fmt: skip
