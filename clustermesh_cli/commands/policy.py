@@ -30,7 +30,9 @@ def evaluate_file(text: str, output: TextIO) -> None:
     output.write(orjson.dumps(answer).decode() + "\n")
 
 
-def lint_files(paths: Sequence[str], cluster: str, *, default_local_cluster: bool, output: TextIO | None = None) -> ExitCode:
+def lint_files(
+    paths: Sequence[str], cluster: str, *, default_local_cluster: bool, output: TextIO | None = None
+) -> ExitCode:
     """Print one line per finding of all files together. CHECK_FAILED when there is any."""
     stream = output or sys.stdout
     texts = [_read(path) for path in paths]
