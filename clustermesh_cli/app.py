@@ -65,6 +65,13 @@ def enable(
         str, typer.Option(help="image of the apiserver")
     ] = "clustermesh/clustermesh-apiserver:0.1.0",
     agent_image: Annotated[str, typer.Option(help="image of the agent")] = "clustermesh/clustermesh-agent:0.1.0",
+    mirror: Annotated[
+        bool | None,
+        typer.Option(
+            "--enable-kvstoremesh/--no-enable-kvstoremesh",
+            help="copy peers' records into this cluster's own store, for its agents; on unless chosen otherwise before",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "--print", help="print the objects, change nothing")] = False,
     plain: Plain = False,
 ) -> None:
@@ -80,6 +87,7 @@ def enable(
         tuple(advertise or ()),
         apiserver_image,
         agent_image,
+        mirror,
     )
     client = _client(kubeconfig, context)
     if dry_run:

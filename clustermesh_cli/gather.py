@@ -23,6 +23,8 @@ CA_SECRET = "clustermesh-ca"
 CA_BUNDLE = "clustermesh-ca-bundle"
 REMOTE_USERS = "clustermesh-remote-users"
 PEERS_SECRET = "cilium-clustermesh"
+MIRROR_SECRET = "cilium-kvstoremesh"
+MIRROR_KEY = "enable-kvstoremesh"
 SERVICE = "clustermesh-apiserver"
 
 
@@ -54,7 +56,13 @@ def gather(client: KubeClient, namespace: str, context: str) -> ClusterFacts:
         access=find_access(client.get(k.SERVICES, SERVICE, namespace), client.list(k.NODES)),
         pod_cidrs=_pod_cidrs(client.list(k.NODES)),
         peers=read_peers(client.get(k.SECRETS, PEERS_SECRET, namespace)),
+        is_mirrored=is_mirrored(config),
     )
+
+
+def is_mirrored(config: Mapping[str, str]) -> bool:
+    """Whether this cluster's apiserver copies its peers' records for its agents; said by `enable`."""
+    return config.get(MIRROR_KEY, "false").lower() == "true"
 
 
 def find_access(service: Mapping[str, Any] | None, nodes: list[dict[str, Any]]) -> Access | None:

@@ -8,11 +8,28 @@ from dataclasses import replace
 
 import kube.resource as k
 from clustermesh_cli.console import Console
-from clustermesh_cli.gather import CA_BUNDLE, PEERS_SECRET, REMOTE_USERS, gather, read_config, read_peers
+from clustermesh_cli.gather import (
+    CA_BUNDLE,
+    MIRROR_SECRET,
+    PEERS_SECRET,
+    REMOTE_USERS,
+    gather,
+    read_config,
+    read_peers,
+)
 from clustermesh_cli.outcome import RefusedError
 from clustermesh_cli.plan.connect import Link, Mode, check_access, check_all, plan_links
 from clustermesh_cli.plan.facts import Access, ClusterFacts
-from clustermesh_cli.plan.peering import USERS_KEY, admit_users, expel_users, forget_peer, learn_peer
+from clustermesh_cli.plan.peering import (
+    USERS_KEY,
+    admit_users,
+    agent_files,
+    expel_users,
+    forget_peer,
+    forgotten_files,
+    learn_peer,
+    real_files,
+)
 from kube.client import KubeClient
 
 
@@ -47,7 +64,7 @@ def connect(
             _admit(clients[link.target.context], namespace, link.reader)
     for link in links:
         if not dry_run:
-            _learn(clients[link.reader.context], namespace, link.target)
+            _learn(clients[link.reader.context], namespace, link)
         console.info(
             f"{link.reader.context} reads {link.target.context}{' (dry run, nothing written)' if dry_run else ''}"
         )
@@ -75,6 +92,8 @@ def disconnect(client: KubeClient, namespace: str, peer: str, console: Console) 
     if peer not in known and f"{peer}.crt" not in (bundle.get("data") or {}):
         return False
     client.patch_merge(k.SECRETS, PEERS_SECRET, forget_peer(known, peer), namespace)
+    if client.get(k.SECRETS, MIRROR_SECRET, namespace) is not None:
+        client.patch_merge(k.SECRETS, MIRROR_SECRET, {"data": dict(forgotten_files(peer))}, namespace)
     users = _users(client, namespace)
     client.patch_merge(k.CONFIG_MAPS, REMOTE_USERS, {"data": {USERS_KEY: expel_users(users, peer)}}, namespace)
     client.patch_merge(k.CONFIG_MAPS, CA_BUNDLE, {"data": {f"{peer}.crt": None}}, namespace)
@@ -134,9 +153,14 @@ def _admit(client: KubeClient, namespace: str, reader: ClusterFacts) -> None:
     client.patch_merge(k.CONFIG_MAPS, REMOTE_USERS, {"data": {USERS_KEY: admit_users(users, reader.name)}}, namespace)
 
 
-def _learn(client: KubeClient, namespace: str, target: ClusterFacts) -> None:
+def _learn(client: KubeClient, namespace: str, link: Link) -> None:
+    """Our mirror first, then our agents."""
+    real = real_files(link.target)
+    if client.get(k.SECRETS, MIRROR_SECRET, namespace) is not None:
+        client.patch_merge(k.SECRETS, MIRROR_SECRET, {"data": dict(real)}, namespace)
     known = read_peers(client.get(k.SECRETS, PEERS_SECRET, namespace))
-    client.patch_merge(k.SECRETS, PEERS_SECRET, learn_peer(known, target), namespace)
+    files = agent_files(real, is_mirrored=link.reader.is_mirrored, namespace=namespace)
+    client.patch_merge(k.SECRETS, PEERS_SECRET, learn_peer(known, link.target, files), namespace)
 
 
 def _users(client: KubeClient, namespace: str) -> str:

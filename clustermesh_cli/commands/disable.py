@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import kube.resource as k
 from clustermesh_cli.console import Console
-from clustermesh_cli.gather import CA_BUNDLE, CA_SECRET, PEERS_SECRET, REMOTE_USERS, read_config
+from clustermesh_cli.gather import CA_BUNDLE, CA_SECRET, MIRROR_SECRET, PEERS_SECRET, REMOTE_USERS, read_config
 from clustermesh_cli.manifests import load_workloads
 from kube.client import KubeClient
 from kube.resource import from_manifest
@@ -17,12 +17,12 @@ def disable(client: KubeClient, namespace: str, *, keep_ca: bool, console: Conso
     """Delete what `enable` made, last first; what is already gone is no error."""
     config = read_config(client, namespace)
     marks = dict.fromkeys(("CLUSTER_NAME", "CLUSTER_ID", "MAX_CONNECTED_CLUSTERS", "POLICY_DEFAULT_LOCAL_CLUSTER"), "-")
-    images = {"APISERVER_IMAGE": "-", "AGENT_IMAGE": "-", "SERVICE_TYPE": "ClusterIP"}
+    images = {"APISERVER_IMAGE": "-", "AGENT_IMAGE": "-", "SERVICE_TYPE": "ClusterIP", "MIRROR": "--no-mirror"}
     removed = 0
     for obj in reversed(load_workloads({**marks, **images, "NAMESPACE": namespace})):
         meta = obj["metadata"]
         removed += client.delete(from_manifest(obj), meta["name"], meta.get("namespace"))
-    for name in (*CERTIFICATES, PEERS_SECRET, *(() if keep_ca else (CA_SECRET,))):
+    for name in (*CERTIFICATES, PEERS_SECRET, MIRROR_SECRET, *(() if keep_ca else (CA_SECRET,))):
         removed += client.delete(k.SECRETS, name, namespace)
     for name in (CA_BUNDLE, REMOTE_USERS):
         removed += client.delete(k.CONFIG_MAPS, name, namespace)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,10 +14,20 @@ import kube.resource as k
 from certs.authority import Authority
 from clustermesh_cli.console import Console
 from clustermesh_cli.credentials import ensure_authority, ensure_certificates
-from clustermesh_cli.gather import CA_BUNDLE, CONFIG_MAP, PEERS_SECRET, REMOTE_USERS, read_config
+from clustermesh_cli.gather import (
+    CA_BUNDLE,
+    CONFIG_MAP,
+    MIRROR_KEY,
+    MIRROR_SECRET,
+    PEERS_SECRET,
+    REMOTE_USERS,
+    is_mirrored,
+    read_config,
+)
 from clustermesh_cli.manifests import load_crds, load_workloads
 from clustermesh_cli.outcome import RefusedError
 from clustermesh_cli.plan.cluster_identity import ClusterIdentity, decide_identity
+from clustermesh_cli.plan.peering import agent_files, find_real_files
 from kube.client import KubeClient
 from kube.resource import from_manifest
 
@@ -37,6 +47,13 @@ class EnableOptions:
     advertise: Sequence[str]
     apiserver_image: str
     agent_image: str
+    mirror: bool | None = None
+
+    def mirrors(self, config: Mapping[str, str]) -> bool:
+        """Whether the apiserver mirrors peers: what the flag says, else what was chosen before, else yes."""
+        if self.mirror is not None:
+            return self.mirror
+        return MIRROR_KEY not in config or is_mirrored(config)
 
 
 def plan_objects(options: EnableOptions, identity: ClusterIdentity, config: dict[str, str]) -> list[dict[str, Any]]:
@@ -50,6 +67,7 @@ def plan_objects(options: EnableOptions, identity: ClusterIdentity, config: dict
         "cluster-id": str(identity.id),
         "max-connected-clusters": str(identity.maximum),
         "policy-default-local-cluster": scope,
+        MIRROR_KEY: str(options.mirrors(config)).lower(),
     }
     values = {
         "NAMESPACE": options.namespace,
@@ -60,6 +78,7 @@ def plan_objects(options: EnableOptions, identity: ClusterIdentity, config: dict
         "POLICY_DEFAULT_LOCAL_CLUSTER": scope,
         "APISERVER_IMAGE": options.apiserver_image,
         "AGENT_IMAGE": options.agent_image,
+        "MIRROR": "--mirror" if options.mirrors(config) else "--no-mirror",
     }
     workloads = load_workloads(values)
     for obj in workloads:
@@ -84,6 +103,7 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
         client, options.namespace, identity, authority, advertised=options.advertise, wall_s=wall_s
     )
     _ensure_peering(client, options.namespace, identity, authority)
+    _ensure_peer_files(client, options.namespace, is_mirrored=options.mirrors(config))
     for obj in objects:
         resource = from_manifest(obj)
         if resource == k.CRDS and client.get(resource, obj["metadata"]["name"]) is not None:
@@ -103,15 +123,31 @@ def show(client: KubeClient, context: str, options: EnableOptions) -> None:
 
 def _ensure_peering(client: KubeClient, namespace: str, identity: ClusterIdentity, authority: Authority) -> None:
     """The objects that hold peers exist; what they already hold is kept."""
-    if client.get(k.SECRETS, PEERS_SECRET, namespace) is None:
-        empty = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": _metadata(PEERS_SECRET, namespace)}
-        client.create(k.SECRETS, {**empty, "data": {}})
+    for name in (MIRROR_SECRET, PEERS_SECRET):
+        if client.get(k.SECRETS, name, namespace) is None:
+            empty = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": _metadata(name, namespace)}
+            client.create(k.SECRETS, {**empty, "data": {}})
     own = {f"{identity.name}.crt": authority.certificate_pem.decode()}
     client.apply(k.CONFIG_MAPS, _config_map(CA_BUNDLE, namespace, own))
     if client.get(k.CONFIG_MAPS, REMOTE_USERS, namespace) is None:
         client.create(
             k.CONFIG_MAPS, _config_map(REMOTE_USERS, namespace, {"users.yaml": yaml.safe_dump({"users": []})})
         )
+
+
+def _ensure_peer_files(client: KubeClient, namespace: str, *, is_mirrored: bool) -> None:
+    """The mirror has every peer's real files, and agents are told to read the mirror, or the peers themselves."""
+    mirror, agents = (_data(client, name, namespace) for name in (MIRROR_SECRET, PEERS_SECRET))
+    real = find_real_files(mirror, agents)
+    wanted = agent_files(real, is_mirrored=is_mirrored, namespace=namespace)
+    for name, before, after in ((MIRROR_SECRET, mirror, real), (PEERS_SECRET, agents, wanted)):
+        change = {key: value for key, value in after.items() if before.get(key) != value}
+        if change:
+            client.patch_merge(k.SECRETS, name, {"data": change}, namespace)
+
+
+def _data(client: KubeClient, name: str, namespace: str) -> dict[str, str]:
+    return dict((client.get(k.SECRETS, name, namespace) or {}).get("data") or {})
 
 
 def _report(

@@ -16,6 +16,7 @@ from clustermesh_cli.plan.facts import Access, ClusterFacts
 
 PEER_DIRECTORY = "/var/lib/cilium/clustermesh"
 CREDENTIAL_DIRECTORY = "/var/lib/clustermesh/remote"
+LOCAL_DIRECTORY = "/var/lib/clustermesh/local"
 
 
 class Mode(StrEnum):
@@ -76,7 +77,7 @@ def check_access(cluster: ClusterFacts) -> Access:
 
 
 def peer_config(target: ClusterFacts) -> str:
-    """The etcd client file by which agents read `target`. Source: spec of the wire format, 5.2."""
+    """The etcd client file by which `target` itself is read. Source: spec of the wire format, 5.2."""
     access = check_access(target)
     host = f"{target.name}.mesh.cilium.io"
     return yaml.safe_dump(
@@ -86,6 +87,19 @@ def peer_config(target: ClusterFacts) -> str:
             "cert-file": f"{CREDENTIAL_DIRECTORY}/tls.crt",
             "key-file": f"{CREDENTIAL_DIRECTORY}/tls.key",
             "cilium-host-aliases": [{"hostname": host, "ips": list(access.addresses)}],
+        },
+        sort_keys=False,
+    )
+
+
+def mirrored_config(namespace: str) -> str:
+    """The etcd client file by which agents read a mirrored peer: our own store, as its `local` user."""
+    return yaml.safe_dump(
+        {
+            "endpoints": [f"https://clustermesh-apiserver.{namespace}.svc:2379"],
+            "trusted-ca-file": f"{LOCAL_DIRECTORY}/ca.crt",
+            "cert-file": f"{LOCAL_DIRECTORY}/tls.crt",
+            "key-file": f"{LOCAL_DIRECTORY}/tls.key",
         },
         sort_keys=False,
     )

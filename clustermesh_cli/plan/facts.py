@@ -29,7 +29,7 @@ class KnownPeer:
 
 @dataclass(frozen=True, slots=True)
 class ClusterFacts:
-    """One cluster as it stands. `access` is None while no address is known."""
+    """One cluster as it stands. `access` is None while no address is known; `is_mirrored`: it mirrors its peers."""
 
     context: str
     name: ClusterName
@@ -40,3 +40,4 @@ class ClusterFacts:
     access: Access | None
     pod_cidrs: tuple[str, ...]
     peers: Mapping[str, KnownPeer] = field(default_factory=dict)
+    is_mirrored: bool = False

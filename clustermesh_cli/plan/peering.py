@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The three objects that hold a cluster's peers, and what a new or a leaving peer changes in them. Pure.
+"""The objects that hold a cluster's peers, and what a new or a leaving peer changes in them. Pure.
 
-Secret cilium-clustermesh: one etcd client file and one CA certificate per peer, for the agents.
+Secret cilium-kvstoremesh: one etcd client file and one CA certificate per peer. Always the real ones, for the mirror.
+Secret cilium-clustermesh: what agents read. With the mirror on, every peer's file names our own store; off, a copy.
 ConfigMap clustermesh-ca-bundle: the CAs our facade accepts client certificates from.
 ConfigMap clustermesh-remote-users: the users our facade lets in, `remote-<peer>` each.
 No private key is in any of them: every cluster signs its own client certificate.
@@ -12,36 +13,62 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
-from clustermesh_cli.plan.connect import peer_config
+from clustermesh_cli.plan.connect import mirrored_config, peer_config
 from clustermesh_cli.plan.facts import ClusterFacts, KnownPeer
 
-PEERS_ANNOTATION = "mesh.clustermesh.io/peers"
-USERS_KEY = "users.yaml"
+PEERS_ANNOTATION: Final = "mesh.clustermesh.io/peers"
+USERS_KEY: Final = "users.yaml"
+CA_SUFFIX: Final = ".etcd-client-ca.crt"
+
+Data = Mapping[str, str | None]
+"""Data of a Secret, base64; None removes a key in a merge patch."""
 
 
-def learn_peer(known: Mapping[str, KnownPeer], target: ClusterFacts) -> dict[str, Any]:
-    """Merge patch of the peers' Secret by which agents start to read `target`."""
+def real_files(target: ClusterFacts) -> Data:
+    """What reading `target` itself takes: its connection file and its authority."""
+    return {str(target.name): _encode(peer_config(target).encode()), target.name + CA_SUFFIX: _encode(target.ca_pem)}
+
+
+def agent_files(real: Data, *, is_mirrored: bool, namespace: str) -> Data:
+    """What agents get in place of the real files: the same, or the way to our own store for each of the peers."""
+    if not is_mirrored:
+        return real
+    own = _encode(mirrored_config(namespace).encode())
+    return {name: None if name.endswith(CA_SUFFIX) or value is None else own for name, value in real.items()}
+
+
+def learn_peer(known: Mapping[str, KnownPeer], target: ClusterFacts, files: Data) -> dict[str, Any]:
+    """Merge patch of the agents' Secret by which they start to read `target`, by these files."""
     record = KnownPeer(target.id, target.ca_fingerprint, target.pod_cidrs)
     return {
         "metadata": {"annotations": {PEERS_ANNOTATION: _dump_peers({**known, target.name: record})}},
-        "data": {
-            str(target.name): _encode(peer_config(target).encode()),
-            f"{target.name}.etcd-client-ca.crt": _encode(target.ca_pem),
-        },
+        "data": dict(files),
     }
 
 
 def forget_peer(known: Mapping[str, KnownPeer], peer: str) -> dict[str, Any]:
-    """Merge patch of the peers' Secret by which agents drain and forget `peer`."""
+    """Merge patch of the agents' Secret by which they drain and forget `peer`."""
     rest = {name: record for name, record in known.items() if name != peer}
-    return {
-        "metadata": {"annotations": {PEERS_ANNOTATION: _dump_peers(rest)}},
-        "data": {peer: None, f"{peer}.etcd-client-ca.crt": None},
-    }
+    return {"metadata": {"annotations": {PEERS_ANNOTATION: _dump_peers(rest)}}, "data": dict(forgotten_files(peer))}
+
+
+def forgotten_files(peer: str) -> Data:
+    """No file of the peer is left."""
+    return {peer: None, peer + CA_SUFFIX: None}
+
+
+def find_real_files(mirror: Mapping[str, str], agents: Mapping[str, str]) -> dict[str, str]:
+    """The peers' real files, given the data of both Secrets.
+
+    A cluster from before there was a mirror has them in its agents' Secret only.
+    """
+    older = {name.removesuffix(CA_SUFFIX) for name in agents if name.endswith(CA_SUFFIX)}
+    kept = {name: value for name, value in agents.items() if name.removesuffix(CA_SUFFIX) in older}
+    return {**kept, **mirror}
 
 
 def admit_users(users_yaml: str, reader: str) -> str:

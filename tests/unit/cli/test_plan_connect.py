@@ -12,7 +12,14 @@ import yaml
 from clustermesh_cli.outcome import RefusedError
 from clustermesh_cli.plan.connect import Mode, check_access, check_all, peer_config, plan_links
 from clustermesh_cli.plan.facts import Access, ClusterFacts, KnownPeer
-from clustermesh_cli.plan.peering import PEERS_ANNOTATION, admit_users, expel_users, forget_peer, learn_peer
+from clustermesh_cli.plan.peering import (
+    PEERS_ANNOTATION,
+    admit_users,
+    expel_users,
+    forget_peer,
+    learn_peer,
+    real_files,
+)
 from meshmodel.names import ClusterId, ClusterName
 
 NORTH = ClusterFacts(
@@ -102,7 +109,7 @@ def test_the_peer_file_names_every_address_and_no_key_of_the_peer() -> None:
 
 def test_learning_and_forgetting_a_peer_leave_the_others() -> None:
     known = {"east": KnownPeer(3, "cc", ("10.3.0.0/24",))}
-    learned = learn_peer(known, SOUTH)
+    learned = learn_peer(known, SOUTH, real_files(SOUTH))
     assert set(learned["data"]) == {"south", "south.etcd-client-ca.crt"}
     assert base64.b64decode(learned["data"]["south.etcd-client-ca.crt"]) == b"CA of south"
     assert learned["metadata"]["annotations"][PEERS_ANNOTATION] == (

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whom agents are told to read, with the mirror and without, and what switching changes."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import yaml
+
+from clustermesh_cli.commands.enable import EnableOptions, plan_objects
+from clustermesh_cli.gather import is_mirrored
+from clustermesh_cli.plan.cluster_identity import ClusterIdentity
+from clustermesh_cli.plan.facts import Access, ClusterFacts
+from clustermesh_cli.plan.peering import agent_files, find_real_files, real_files
+from meshmodel.names import ClusterId, ClusterName
+
+SOUTH = ClusterFacts(
+    context="kind-south",
+    name=ClusterName("south"),
+    id=ClusterId(2),
+    maximum=255,
+    ca_pem=b"CA of south",
+    ca_fingerprint="bb",
+    access=Access("NodePort", ("192.0.2.9",), 32379),
+    pod_cidrs=(),
+)
+REAL = {name: value for name, value in real_files(SOUTH).items() if value is not None}
+DEFAULTS = EnableOptions("mesh-system", None, None, "NodePort", 32379, (), "apiserver", "agent")
+NORTH = ClusterIdentity(ClusterName("north"), ClusterId(1), 255)
+
+
+def merged(data: Mapping[str, str], patch: Mapping[str, str | None]) -> dict[str, str]:
+    """What a merge patch leaves."""
+    return {name: value for name, value in {**data, **patch}.items() if value is not None}
+
+
+def endpoint(data: Mapping[str, str]) -> str:
+    return str(yaml.safe_load(base64.b64decode(data["south"]))["endpoints"][0])
+
+
+def planned(options: EnableOptions, config: dict[str, str]) -> tuple[dict[str, str], list[str], list[str]]:
+    """The ConfigMap's data, and the arguments of apiserver and agent."""
+    objects = plan_objects(options, NORTH, config)
+    arguments: dict[str, list[str]] = {}
+    for obj in objects:
+        if obj["kind"] in ("Deployment", "DaemonSet"):
+            container: Any = obj["spec"]["template"]["spec"]["containers"][0]
+            arguments[obj["metadata"]["name"]] = container["args"]
+    data = next(obj["data"] for obj in objects if obj["metadata"]["name"] == "clustermesh-config")
+    return data, arguments["clustermesh-apiserver"], arguments["clustermesh-agent"]
+
+
+def test_behind_a_mirror_agents_read_their_own_store_as_its_local_user() -> None:
+    files = merged({}, agent_files(REAL, is_mirrored=True, namespace="mesh-system"))
+    assert set(files) == {"south"}
+    document = yaml.safe_load(base64.b64decode(files["south"]))
+    assert document == {
+        "endpoints": ["https://clustermesh-apiserver.mesh-system.svc:2379"],
+        "trusted-ca-file": "/var/lib/clustermesh/local/ca.crt",
+        "cert-file": "/var/lib/clustermesh/local/tls.crt",
+        "key-file": "/var/lib/clustermesh/local/tls.key",
+    }
+
+
+def test_without_a_mirror_agents_get_the_peers_own_files() -> None:
+    assert agent_files(REAL, is_mirrored=False, namespace="kube-system") == REAL
+
+
+def test_switching_to_and_fro_ends_where_it_began() -> None:
+    direct = dict(REAL)
+    real = find_real_files({}, direct)
+    mirrored = merged(direct, agent_files(real, is_mirrored=True, namespace="kube-system"))
+    assert endpoint(mirrored) == "https://clustermesh-apiserver.kube-system.svc:2379"
+    back = merged(mirrored, agent_files(find_real_files(real, mirrored), is_mirrored=False, namespace="kube-system"))
+    assert back == direct
+    assert endpoint(back) == "https://south.mesh.cilium.io:32379"
+
+
+def test_a_mirrored_peers_file_is_never_taken_for_a_real_one() -> None:
+    mirrored = merged({}, agent_files(REAL, is_mirrored=True, namespace="kube-system"))
+    assert find_real_files({}, mirrored) == {}
+
+
+@pytest.mark.parametrize(
+    ("flag", "before", "expected"),
+    [
+        (None, None, True),
+        (None, "true", True),
+        (None, "false", False),
+        (True, "false", True),
+        (False, "true", False),
+        (False, None, False),
+    ],
+)
+def test_the_mirror_is_on_unless_chosen_otherwise_and_the_choice_is_remembered(
+    flag: bool | None, before: str | None, expected: bool
+) -> None:
+    config = {} if before is None else {"enable-kvstoremesh": before}
+    options = EnableOptions("mesh-system", None, None, "NodePort", 32379, (), "apiserver", "agent", mirror=flag)
+    data, apiserver, agent = planned(options, config)
+    assert data["enable-kvstoremesh"] == str(expected).lower()
+    assert is_mirrored(data) is expected
+    assert ("--mirror" in apiserver, "--no-mirror" in apiserver) == (expected, not expected)
+    assert "--local-etcd=https://clustermesh-apiserver.mesh-system.svc:2379" in agent
+
+
+def test_a_cluster_that_was_enabled_before_there_was_a_mirror_is_connected_without_one() -> None:
+    assert not is_mirrored({"cluster-name": "north", "cluster-id": "1"})
