@@ -27,6 +27,8 @@ app = typer.Typer(
 )
 policy = typer.Typer(help="Ask what policies do, before and after applying them.", no_args_is_help=True)
 app.add_typer(policy, name="policy")
+explain = typer.Typer(help="Ask why: may this pod talk to that one, and who says so.", no_args_is_help=True)
+app.add_typer(explain, name="explain")
 
 Context = Annotated[str | None, typer.Option("--context", help="kubeconfig context; the current one by default")]
 Kubeconfig = Annotated[str | None, typer.Option("--kubeconfig", help="path of the kubeconfig", envvar="KUBECONFIG")]
@@ -231,19 +233,60 @@ def policy_lint(
     raise typer.Exit(lint_files(files, cluster, default_local_cluster=default_local_cluster))
 
 
+@explain.command("policy")
+def explain_policy(
+    source: Annotated[str, typer.Option("--from", help="NAMESPACE/POD[@CLUSTER] or an address")],
+    destination: Annotated[str, typer.Option("--to", help="NAMESPACE/POD[@CLUSTER] or an address")],
+    port: Annotated[str, typer.Option("--port", help="80/TCP, a port name of the destination, 8/ICMP")],
+    context: Context = None,
+    destination_context: Annotated[
+        list[str] | None,
+        typer.Option(help="context of another cluster that may be asked; repeat or separate by commas"),
+    ] = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = "kube-system",
+    output: Annotated[str, typer.Option("--output", "-o", help="summary or json")] = "summary",
+    plain: Plain = False,
+) -> None:
+    """May a new connection pass, and which rule of which side decides? Exit code 0 allowed, 4 denied, 3 not known."""
+    from clustermesh_cli.commands.explain import explain as verb
+
+    contexts = [c for given in destination_context or [] for c in given.split(",") if c]
+    local = _client(kubeconfig, context)
+    clients = {context or local.context: local, **{c: _client(kubeconfig, c) for c in contexts}}
+    code = verb(
+        clients,
+        namespace,
+        (source, destination),
+        port,
+        _console(plain),
+        wall_s=SystemClock().wall(),
+        as_json=output == "json",
+    )
+    raise typer.Exit(code)
+
+
 @app.command("inspect-policy-default-local-cluster")
 def inspect_scope(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="namespace of the policies")] = "default",
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A")] = False,
+    mesh_namespace: Annotated[str, typer.Option(help="where the mesh runs")] = "kube-system",
     output: Annotated[str, typer.Option("--output", "-o", help="summary or json")] = "summary",
     plain: Plain = False,
 ) -> None:
     """Which policies mean something else once unscoped selectors stay in their own cluster, and for which peers."""
-    from clustermesh_cli.commands.policy import inspect_scope as verb
+    from clustermesh_cli.commands.scope import inspect_scope as verb
 
-    verb(_client(kubeconfig, context), None if all_namespaces else namespace, _console(plain), as_json=output == "json")
+    code = verb(
+        _client(kubeconfig, context),
+        mesh_namespace,
+        None if all_namespaces else namespace,
+        _console(plain),
+        as_json=output == "json",
+    )
+    raise typer.Exit(code)
 
 
 @app.command(

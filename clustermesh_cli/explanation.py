@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a connection between two ends is allowed or denied, from what clusters and agents said. Pure.
+
+Each end is judged by its own cluster's policies, as the agent of its own node sees the other end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from clustermesh_cli.live_policy import AgentView, EndpointRow, LiveCluster, MapEntry
+from meshmodel.identity import NumericIdentity, Reserved, is_reserved
+from meshmodel.labels import Labels
+from meshpolicy.context import PolicyContext
+from meshpolicy.documents import load_documents
+from meshpolicy.engine import Engine
+from meshpolicy.explain import Half, SideExplanation, explain_side
+from meshpolicy.mapstate import ANY_IDENTITY, Entry, EntryKey, MatchType, lookup
+from meshpolicy.port import ANY_PROTOCOL, NamedPorts
+from meshpolicy.prefix import parse_address, parse_prefix
+from meshpolicy.reference import Direction, Origin, PolicyKind, PolicyRef
+from meshpolicy.rule import CidrGroup, Policy
+
+UNKNOWN: Final = NumericIdentity(0)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of the connection as it was found. Without `live` its cluster's policies are not known here.
+
+    `cluster` is empty for an address outside of the mesh; `view` is the agent of the end's own node.
+    """
+
+    name: str
+    cluster: str
+    address: str
+    node: str = ""
+    uses_host_network: bool = False
+    named_ports: NamedPorts = field(default_factory=dict)
+    live: LiveCluster | None = None
+    view: AgentView | None = None
+    realised: tuple[MapEntry, ...] = ()
+
+    @property
+    def endpoint(self) -> EndpointRow | None:
+        """The end as its agent enforces it; None if it does not."""
+        return None if self.view is None or self.uses_host_network else self.view.endpoint_of(self.address)
+
+
+class Packet(NamedTuple):
+    """What the connection begins with; for ICMP the port is the type."""
+
+    protocol: int
+    port: int
+
+
+class Belief(NamedTuple):
+    """Which identity an agent gives an address. `told_by` is the cluster it was learned from, `age_s` how long ago that
+    cluster last confirmed what it says; both are empty for what the agent sees for itself.
+    """
+
+    number: NumericIdentity
+    labels: Labels | None
+    told_by: str = ""
+    age_s: float | None = None
+
+    @property
+    def is_known(self) -> bool:
+        return self.labels is not None
+
+
+class Enforced(NamedTuple):
+    """What the kernel of the end's node does with the connection at this moment, and by which rule."""
+
+    allowed: bool
+    rule: str
+    revision: int
+
+
+class SideJudgement(NamedTuple):
+    """One side: the decision, the two identities it was made of, and what the node really enforces."""
+
+    end: End
+    explanation: SideExplanation
+    own: Belief | None
+    peer: Belief | None
+    enforced: Enforced | None = None
+    remarks: tuple[str, ...] = ()
+
+
+class Judgement(NamedTuple):
+    """Both sides; the connection needs both. `allowed` None: a side is not known, and the other one does not deny."""
+
+    egress: SideJudgement
+    ingress: SideJudgement
+
+    @property
+    def allowed(self) -> bool | None:
+        sides = {side.explanation.allowed for side in self}
+        return False if False in sides else None if None in sides else True
+
+
+def judge(source: End, destination: End, packet: Packet) -> Judgement:
+    """Both sides of a new connection."""
+    return Judgement(
+        _judge_side(source, destination, Direction.EGRESS, packet),
+        _judge_side(destination, source, Direction.INGRESS, packet),
+    )
+
+
+def believe(view: AgentView, address: str, prefixes: Mapping[str, NumericIdentity]) -> Belief:
+    """The identity behind an address; `prefixes` are the address ranges that policies name."""
+    row = view.row_of(address)
+    if row is None or row.origin == "policy":
+        host = parse_address(address)
+        ranges = [parse_prefix(text) for text in prefixes]
+        best = max((r for r in ranges if r.covers(host)), key=lambda r: r.bits, default=None)
+        return Belief(NumericIdentity(Reserved.WORLD) if best is None else prefixes[str(best)], ())
+    number = row.number
+    labels = view.identities.get(number, () if number != UNKNOWN and is_reserved(number) else None)
+    peer = view.peers.get(row.cluster)
+    return Belief(number, labels, row.cluster, None if peer is None else peer.age_s)
+
+
+def build_engine(live: LiveCluster, view: AgentView, pods: LiveCluster | None = None) -> tuple[Engine, tuple[str, ...]]:
+    """The engine of a cluster as one of its agents runs it, and a remark for each policy that has no effect."""
+    context = PolicyContext(live.name, live.default_local_cluster)
+    engine, remarks = Engine(context), []
+    for number, labels in view.identities.items():
+        engine.set_identity(number, labels)
+    for cluster in (live, *(() if pods is None or pods.name == live.name else (pods,))):
+        for pod in cluster.pods:
+            engine.set_pod_ports(f"{cluster.name}/{pod.namespace}/{pod.name}", pod.named_ports)
+    for document, item in zip(live.documents, load_documents(live.documents, context), strict=True):
+        if isinstance(item, Policy):
+            engine.set_policy(item)
+        elif isinstance(item, CidrGroup):
+            engine.set_cidr_group(item)
+        else:
+            remarks.append(f"{_name_of(document)} is not valid and has no effect: {item}")
+    return engine, tuple(remarks)
+
+
+def _judge_side(end: End, other: End, direction: Direction, packet: Packet) -> SideJudgement:
+    if not end.cluster:
+        reason = "it is outside of the mesh: no policy is enforced there"
+        return SideJudgement(end, _plain(direction, True, reason), None, None)
+    if end.live is None or end.view is None:
+        reason = f"not known here: give --destination-context with a context of cluster {end.cluster}"
+        return SideJudgement(end, _plain(direction, None, reason), None, None)
+    engine, remarks = build_engine(end.live, end.view, other.live)
+    own = believe(end.view, end.address, {})
+    if end.endpoint is not None:
+        number = NumericIdentity(end.endpoint.identity)
+        own = Belief(number, end.view.identities.get(number), end.cluster)
+    peer = believe(end.view, other.address, engine.prefixes())
+    if end.uses_host_network:
+        reason = "it uses its node's network: policies select pods only"
+        return SideJudgement(end, _plain(direction, True, reason), own, peer, None, remarks)
+    half = Half(engine, own.number, peer.number, end.named_ports)
+    judged = _with_unknowns(explain_side(half, direction, *packet), half, own, peer, packet)
+    enforced = _enforced(end, direction, peer.number, packet)
+    return SideJudgement(end, judged, own, peer, enforced, (*remarks, *_differences(end, judged, enforced)))
+
+
+def _with_unknowns(judged: SideExplanation, half: Half, own: Belief, peer: Belief, packet: Packet) -> SideExplanation:
+    """As agent and kernel treat what has no identity yet: never allowed by what a rule says of somebody."""
+    assert half.engine is not None
+    if not own.is_known:
+        if not half.engine.policies():
+            return _plain(judged.direction, True, "there are no policies: everything is allowed")
+        reason = "denied until the labels of its identity arrive: no rule can be said to select it"
+        return judged._replace(allowed=False, deciding=None, match_type=MatchType.NONE, reason=reason)
+    if peer.number != UNKNOWN or not judged.enforced:
+        return judged
+    policy = half.engine.endpoint_policy(half.endpoint, half.named_ports)
+    denied = policy.verdict(judged.direction, ANY_IDENTITY, *packet).entry
+    opened = policy.verdict(judged.direction, ANY_IDENTITY, ANY_PROTOCOL, 0)
+    if opened.allowed and (denied is None or not denied.deny):
+        return judged
+    reason = "denied: whose address the peer's is has not arrived at this node, and an unknown peer is never allowed"
+    return judged._replace(allowed=False, deciding=None, match_type=MatchType.NONE, reason=reason)
+
+
+def _enforced(end: End, direction: Direction, peer: NumericIdentity, packet: Packet) -> Enforced | None:
+    """The kernel's own decision, looked up in the entries it holds."""
+    endpoint = end.endpoint
+    if endpoint is None:
+        return None
+    is_on = endpoint.ingress_enforced if direction is Direction.INGRESS else endpoint.egress_enforced
+    if not is_on:
+        return Enforced(allowed=True, rule="", revision=endpoint.policy_revision)
+    entries = {
+        EntryKey(Direction(e.direction), e.identity, e.protocol, e.port, e.port_bits): _entry(e) for e in end.realised
+    }
+    verdict = lookup(entries, direction, int(peer), *packet)
+    allowed = verdict.allowed and verdict.entry is not None and not verdict.entry.proxy_port
+    if peer == UNKNOWN and allowed:
+        everything = lookup(entries, direction, ANY_IDENTITY, ANY_PROTOCOL, 0)
+        allowed = everything.allowed
+    rule = verdict.entry.rule.section if verdict.entry is not None else ""
+    return Enforced(allowed, rule, endpoint.policy_revision)
+
+
+def _entry(entry: MapEntry) -> Entry:
+    origin = Origin(PolicyRef(PolicyKind.BUILT_IN, "", ""), entry.rule)
+    return Entry(entry.deny, entry.precedence, entry.proxy_port, origin)
+
+
+def _differences(end: End, judged: SideExplanation, enforced: Enforced | None) -> tuple[str, ...]:
+    if enforced is None:
+        return (f"node {end.node} enforces nothing for it yet: the agent there has found no interface of this pod",)
+    if enforced.allowed == judged.allowed:
+        return ()
+    does = "allows" if enforced.allowed else "denies"
+    by = f" by {enforced.rule}" if enforced.rule else ""
+    return (f"node {end.node} still {does} it{by}: its agent has not caught up; ask again, then see its log",)
+
+
+def _plain(direction: Direction, allowed: bool | None, reason: str) -> SideExplanation:
+    return SideExplanation(direction, allowed, False, MatchType.NONE, None, reason, ())
+
+
+def _name_of(document: Mapping[str, object]) -> str:
+    metadata = document.get("metadata")
+    facts = metadata if isinstance(metadata, Mapping) else {}
+    return "/".join(str(part) for part in (document.get("kind"), facts.get("namespace"), facts.get("name")) if part)

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What running clusters say that a policy's effect depends on: objects from Kubernetes, beliefs from the agents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, TypeVar
+
+import msgspec
+
+import kube.resource as k
+from clustermesh_cli.gather import read_config
+from clustermesh_cli.outcome import CommandError
+from kube.client import KubeClient
+from kube.errors import Forbidden, KubeError, NotFound
+from meshmodel.errors import ModelError
+from meshmodel.identity import NumericIdentity
+from meshmodel.labels import Labels, parse_label, sort_labels
+from meshmodel.status import RemoteCluster, decode_agent
+from meshpolicy.port import PROTOCOL_NUMBERS, NamedPorts
+from meshpolicy.prefix import Prefix, parse_address, parse_prefix
+
+AGENT_LABEL: Final = "k8s-app=clustermesh-agent"
+AGENT_PORT: Final = 9879
+SCOPE_FLAG: Final = "--policy-default-local-cluster="
+POLICY_RESOURCES: Final = (k.CNP, k.CCNP, k.NETWORK_POLICIES, k.CIDR_GROUPS)
+
+_T = TypeVar("_T")
+
+
+class AddressRow(msgspec.Struct, rename="kebab"):
+    """A line of an agent's /v1/ips: whose a prefix is. Identity 0: nobody knows yet."""
+
+    cidr: str
+    identity: int
+    cluster: str
+    origin: str = ""
+    identity_known: bool = True
+    namespace: str = ""
+    name: str = ""
+
+    @property
+    def number(self) -> NumericIdentity:
+        """What the kernel is told: 0 for an identity that is announced but whose labels have not arrived."""
+        return NumericIdentity(self.identity if self.identity_known else 0)
+
+
+class IdentityRow(msgspec.Struct):
+    """A line of an agent's /v1/identities."""
+
+    id: int
+    cluster: str
+    labels: list[str]
+
+
+class EndpointRow(msgspec.Struct, rename="kebab"):
+    """A line of an agent's /v1/endpoints: a pod that has an interface on the node."""
+
+    id: int
+    address: str
+    identity: int
+    ingress_enforced: bool
+    egress_enforced: bool
+    policy_revision: int = 0
+
+
+class MapEntry(msgspec.Struct):
+    """A line of an agent's /v1/policy/endpoints/{id}: what the kernel holds."""
+
+    direction: int
+    identity: int
+    protocol: int
+    port: int
+    port_bits: int
+    deny: bool
+    precedence: int
+    proxy_port: int
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class PodFacts:
+    """A pod as its cluster's Kubernetes describes it."""
+
+    namespace: str
+    name: str
+    node: str
+    address: str
+    uses_host_network: bool = False
+    named_ports: NamedPorts = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCluster:
+    """One cluster whose Kubernetes may be asked. `identity_born_s` is in wall seconds."""
+
+    context: str
+    name: str
+    default_local_cluster: bool
+    documents: tuple[Mapping[str, object], ...] = ()
+    pods: tuple[PodFacts, ...] = ()
+    identity_born_s: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentView:
+    """What one agent believes of every cluster's addresses and identities, and how fresh its peers are."""
+
+    cluster: str
+    node: str
+    addresses: Mapping[Prefix, AddressRow]
+    identities: Mapping[NumericIdentity, Labels]
+    peers: Mapping[str, RemoteCluster]
+    endpoints: tuple[EndpointRow, ...] = ()
+
+    def row_of(self, address: str) -> AddressRow | None:
+        """The longest known prefix that holds the address."""
+        host = parse_address(address)
+        shortened = (host.shortened(bits) for bits in range(host.bits, -1, -1))
+        return next((self.addresses[prefix] for prefix in shortened if prefix in self.addresses), None)
+
+    def endpoint_of(self, address: str) -> EndpointRow | None:
+        """The endpoint with the address; None if enforcement is attached to none."""
+        return next((row for row in self.endpoints if row.address == address), None)
+
+
+def read_cluster(client: KubeClient, system: str, context: str) -> LiveCluster:
+    """Policies, pods and identities of one cluster. Raises: CommandError if it is in no mesh or does not answer."""
+    try:
+        config = read_config(client, system)
+        name = config.get("cluster-name")
+        if not name:
+            raise CommandError(
+                f"the mesh is not enabled in {context}: run clustermesh enable --context {context} first"
+            )
+        return LiveCluster(
+            context=context,
+            name=name,
+            default_local_cluster=_scope_in_force(client, system, config),
+            documents=tuple(document for res in POLICY_RESOURCES for document in _list(client, res)),
+            pods=tuple(_pod(pod) for pod in client.list(k.PODS)),
+            identity_born_s=dict(_births(_list(client, k.CILIUM_IDENTITIES))),
+        )
+    except KubeError as exc:
+        raise _refused(context, exc) from exc
+
+
+def read_agent(client: KubeClient, system: str, context: str, node: str = "") -> AgentView:
+    """The view of the agent on the node, of any ready one without a node. Raises: CommandError if none answers."""
+    try:
+        pod = _agent_pod(client, system, context, node)
+        status = decode_agent(_ask(client, system, pod, "v1/status"))
+        identities = _decode(_ask(client, system, pod, "v1/identities"), list[IdentityRow])
+        addresses = _decode(_ask(client, system, pod, "v1/ips"), list[AddressRow])
+        return AgentView(
+            cluster=status.cluster,
+            node=status.node,
+            addresses={parse_prefix(row.cidr): row for row in addresses},
+            identities={NumericIdentity(row.id): _labels(row.labels) for row in identities},
+            peers={peer.name: peer for peer in status.peers},
+            endpoints=tuple(_decode(_ask(client, system, pod, "v1/endpoints"), list[EndpointRow])),
+        )
+    except KubeError as exc:
+        raise _refused(context, exc) from exc
+    except (msgspec.DecodeError, ModelError, ValueError) as exc:
+        raise CommandError(
+            f"the agent of {context} says what this command cannot read: {exc}; use one version"
+        ) from exc
+
+
+def read_realised(client: KubeClient, system: str, context: str, node: str, endpoint_id: int) -> tuple[MapEntry, ...]:
+    """The entries that the node's kernel holds for an endpoint."""
+    try:
+        pod = _agent_pod(client, system, context, node)
+        body = _ask(client, system, pod, f"v1/policy/endpoints/{endpoint_id}")
+        return tuple(_decode(body, list[MapEntry]))
+    except KubeError as exc:
+        raise _refused(context, exc) from exc
+
+
+def _agent_pod(client: KubeClient, system: str, context: str, node: str) -> k.KubeObject:
+    fields = f"spec.nodeName={node}" if node else ""
+    found = client.list(k.PODS, system, AGENT_LABEL, fields)
+    running = [pod for pod in found if (pod.get("status") or {}).get("phase") == "Running"]
+    if not running:
+        where = f"on node {node} of {context}" if node else f"in {context}"
+        raise CommandError(
+            f"no agent runs {where}: see kubectl --context {context} -n {system} get pods -l {AGENT_LABEL}"
+        )
+    return min(running, key=lambda pod: str(pod["metadata"]["name"]))
+
+
+def _ask(client: KubeClient, system: str, pod: k.KubeObject, path: str) -> bytes:
+    name, node = pod["metadata"]["name"], pod["spec"].get("nodeName", "")
+    code, body = client.pod_proxy_get(system, name, AGENT_PORT, path)
+    if code != 200:
+        raise CommandError(f"the agent on {node} does not answer (HTTP {code}): see kubectl -n {system} logs {name}")
+    return body
+
+
+def _decode(body: bytes, type_: type[_T]) -> _T:
+    return msgspec.json.decode(body, type=type_)
+
+
+def _labels(texts: list[str]) -> Labels:
+    return sort_labels(parse_label(text) for text in texts)
+
+
+def _list(client: KubeClient, resource: k.Resource) -> list[k.KubeObject]:
+    """Every object; none where the cluster does not have the kind."""
+    try:
+        return client.list(resource)
+    except NotFound:
+        return []
+
+
+def _scope_in_force(client: KubeClient, system: str, config: Mapping[str, str]) -> bool:
+    """What the agents were started with, else what they would read. Source: agent.bootstrap."""
+    daemon = client.get(k.DAEMON_SETS, "clustermesh-agent", system)
+    containers = daemon["spec"]["template"]["spec"]["containers"] if daemon is not None else ()
+    flags = [word for container in containers for word in container.get("args") or () if word.startswith(SCOPE_FLAG)]
+    text = flags[-1].removeprefix(SCOPE_FLAG) if flags else ""
+    return (text or config.get("policy-default-local-cluster", "") or "true").lower() != "false"
+
+
+def _pod(pod: k.KubeObject) -> PodFacts:
+    spec = pod["spec"]
+    ports = (port for container in spec.get("containers") or () for port in container.get("ports") or ())
+    named = {
+        str(port["name"]): (int(port["containerPort"]), PROTOCOL_NUMBERS.get(port.get("protocol") or "TCP", 0))
+        for port in ports
+        if port.get("name")
+    }
+    return PodFacts(
+        namespace=str(pod["metadata"]["namespace"]),
+        name=str(pod["metadata"]["name"]),
+        node=str(spec.get("nodeName") or ""),
+        address=str((pod.get("status") or {}).get("podIP") or ""),
+        uses_host_network=bool(spec.get("hostNetwork")),
+        named_ports=named,
+    )
+
+
+def _births(identities: list[k.KubeObject]) -> Iterator[tuple[int, float]]:
+    for item in identities:
+        name, born = str(item["metadata"]["name"]), item["metadata"].get("creationTimestamp")
+        if name.isdecimal() and born:
+            yield int(name), datetime.fromisoformat(str(born)).timestamp()
+
+
+def _refused(context: str, exc: KubeError) -> CommandError:
+    if isinstance(exc, Forbidden):
+        return CommandError(f"cluster of context {context}: {exc}; this needs to read pods, policies and pods/proxy")
+    return CommandError(
+        f"cluster of context {context} does not answer: {exc}; try kubectl --context {context} get nodes"
+    )
