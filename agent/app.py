@@ -9,10 +9,9 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from agent.settings import AgentSettings
+from agent.settings import AgentSettings, program_version
 from meshkit import log as logs
 from meshkit.clock import SystemClock
 from meshkit.errors import MeshError
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     from kube.client import KubeClient
 
 log = logging.getLogger(__name__)
+
+GC_THRESHOLD = 20_000
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,13 +40,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if settings.once_uninstall:
         raise SystemExit(uninstall(settings))
     raise SystemExit(asyncio.run(run(settings)))
-
-
-def program_version() -> str:
-    try:
-        return version("clustermesh")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 async def run(settings: AgentSettings) -> int:
@@ -77,7 +71,9 @@ async def _run(settings: AgentSettings) -> None:
     facts_text = {"cluster": facts.cluster, "node": facts.node, "key": facts.node_ip}
     log.info("agent starting", extra=facts_text)
     agent = NodeAgent(settings, facts, client, host=host, clock=clock)
-    gc.freeze()  # what was imported stays: collections need not look at it again
+    # rows are immutable and form no cycles: collections that walk all of them would only cost pauses of seconds
+    gc.set_threshold(GC_THRESHOLD, 20, 1_000_000)
+    gc.freeze()
     try:
         await agent.run(_serve)
     except BaseExceptionGroup as failures:

@@ -8,6 +8,7 @@ the kernel stays in force until this one knows as much. Peers are waited for no 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -51,6 +52,7 @@ from meshpolicy import PolicyContext
 log = logging.getLogger(__name__)
 
 GATHER_S = 0.002
+TIDY_S = 300.0
 
 
 class NodeAgent:
@@ -77,7 +79,7 @@ class NodeAgent:
         context = PolicyContext(facts.cluster, facts.default_local_cluster)
         self.compiler = PolicyCompiler(self.db, context, self.prefixes.set_policy_prefixes)
         self._policy_wake, self._discovered = Wake(), Wake()
-        self._waited_enough = False
+        self._waited_enough = self._was_complete = False
         self.mesh = MeshRunner(
             self.db,
             self.writers,
@@ -170,6 +172,7 @@ class NodeAgent:
             "flows": self._follow_events(),
             "health": self._watch_health(),
             "sync time-out": self._bound_wait(),
+            "memory": self._tidy_memory(),
         }
         for table in (self.db.identities, self.db.endpoints, self.db.prefixes):
             tasks[f"policy input {table.name}"] = self._forward(table)
@@ -220,6 +223,13 @@ class NodeAgent:
         if missing:
             log.warning("first listings are missing, going on without", extra={"reason": "; ".join(missing)})
 
+    async def _tidy_memory(self) -> None:
+        """Collect what became garbage in cycles lately, then stop looking at everything that stays."""
+        while True:
+            await self.clock.sleep(TIDY_S)
+            gc.collect()
+            gc.freeze()
+
     async def _forward(self, table: Table[Any, Any]) -> None:
         while True:
             await table.changed.wait()
@@ -267,6 +277,9 @@ class NodeAgent:
     def _report_progress(self) -> None:
         waiting = sorted({s for table in self.db.tables for s in table.waiting_for})
         if not waiting:
+            if not self._was_complete:
+                self._was_complete = True
+                gc.freeze()
             self.health.ok("first listings")
         elif self._waited_enough:
             self.health.degraded("first listings", f"still missing: {', '.join(waiting)}")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from meshkit.settings import Settings, option
@@ -27,15 +28,15 @@ class AgentSettings(Settings):
     node_ip: str = option("", "underlay address of this node; its Node object's InternalIP if empty", env="NODE_IP")
     kubeconfig: str = option("", "kubeconfig file; in-cluster configuration if empty", env="KUBECONFIG")
     context: str = option("", "context in the kubeconfig; its current one if empty")
-    clustermesh_config: Path = option(Path("/var/lib/cilium/clustermesh"), "directory with one file per peer")  # noqa: RUF009
+    clustermesh_config: Path = option(Path("/var/lib/cilium/clustermesh"), "directory with one file per peer")
     local_etcd: str = option(
         LOCAL_STORE, "endpoint of this cluster's own store (URL); `none` runs without: no identities, no endpoints"
     )
-    local_etcd_certificates: Path = option(  # noqa: RUF009
+    local_etcd_certificates: Path = option(
         Path("/var/lib/clustermesh/local"), "directory with ca.crt, tls.crt and tls.key for the own store"
     )
     local_etcd_config: str = option("", "etcd client YAML file for the own store; wins over --local-etcd")
-    pin_directory: Path = option(Path("/sys/fs/bpf/clustermesh"), "where programs and maps are pinned")  # noqa: RUF009
+    pin_directory: Path = option(Path("/sys/fs/bpf/clustermesh"), "where programs and maps are pinned")
     datapath: str = option(
         "kernel", "kernel, or memory to run without touching the kernel", choices=("kernel", "memory")
     )
@@ -53,3 +54,11 @@ class AgentSettings(Settings):
     once_uninstall: bool = option(False, "remove programs, maps, pins and the overlay device from this node, then exit")
     log_level: str = option("info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
     log_format: str = option("json", "json lines or plain text", choices=("json", "text"))
+
+
+def program_version() -> str:
+    """The version of the installed distribution."""
+    try:
+        return version("clustermesh")
+    except PackageNotFoundError:
+        return "unknown"

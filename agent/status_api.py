@@ -16,6 +16,7 @@ from agent.observe.flow import Flow
 from agent.observe.ring import Filter
 from agent.observe.text import line
 from agent.reports import MAP_NAMES, Reporter
+from agent.settings import program_version
 from agent.tables import Identity, Node, Prefix
 from meshkit.http import json_response, make_app
 from meshmodel.identity import identity_name
@@ -30,8 +31,6 @@ MAX_MAP_ENTRIES = 100_000
 
 def make_api(agent: NodeAgent) -> FastAPI:
     """The application that serves one agent's state."""
-    from agent.app import program_version
-
     app = make_app("clustermesh-agent", program_version(), agent.health, agent.registry)
     reporter = Reporter(agent, program_version())
     agent.registry.add_source(lambda: collect_metrics(agent))
@@ -130,9 +129,7 @@ def _add_maps(app: FastAPI, agent: NodeAgent) -> None:
     @app.get("/v1/maps", tags=["maps"])
     async def maps() -> Response:
         """Entries and limits of every map."""
-        from agent.reports import Reporter as _Reporter
-
-        return json_response(_Reporter(agent, "").maps())
+        return json_response(Reporter(agent, "").maps())
 
     @app.get("/v1/maps/{name}", tags=["maps"])
     async def entries(name: str, limit: int = MAX_MAP_ENTRIES) -> Response:

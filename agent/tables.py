@@ -96,6 +96,8 @@ class BackendSet:
     cluster_id: ClusterId
     backends: tuple[Backend, ...]
     updated_wall_s: float = field(default=0.0, compare=False)
+    is_plain: bool = field(default=False, compare=False)
+    """Every backend is healthy and active: nothing is left to decide about single ones."""
 
 
 @dataclass(frozen=True, slots=True)

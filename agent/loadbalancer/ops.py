@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from agent.datapath.errors import MapError
 from agent.datapath.layout import MemberKey, MemberValue, ServiceFlag, ServiceKey, ServiceValue
 from agent.datapath.maps import Maps
-from agent.loadbalancer.registry import PROTOCOL_NAMES, PROTOCOL_NUMBERS, BackendRegistry
+from agent.loadbalancer.registry import PROTOCOL_NAMES, PROTOCOL_NUMBERS, BackendRegistry, changed_targets
 from agent.loadbalancer.slots import arrange
 from agent.tables import Frontend, FrontendKey, Target
+
+_MEMBER: Final = MemberValue()
 
 
 @dataclass(slots=True)
@@ -37,6 +40,8 @@ class _Plan:
     row: Frontend
     live: Live
     slots: list[Target]
+    gained: list[Target]
+    lost: list[Target | None]
 
 
 class LoadBalancerTarget:
@@ -70,7 +75,7 @@ class LoadBalancerTarget:
             live.slots = [by_id.get(ids.get(n, 0)) for n in range(1, max(ids) + 1)]
         for live in self._live.values():
             live.slots += [None] * ((live.count or 0) - len(live.slots))
-            self._backends.acquire_slots(live.slots)
+            self._backends.acquire(live.slots)
         for member in [key for key, _ in self._members.items()]:
             self._suspects.setdefault(member.service_id, set()).add(member.backend_id)
         return len(self._live)
@@ -121,7 +126,7 @@ class LoadBalancerTarget:
     def _write(self, rows: Sequence[Frontend]) -> None:
         plans = [self._plan(row) for row in rows]
         for plan in plans:
-            self._backends.acquire(plan.slots, plan.row.draining)
+            self._backends.acquire(plan.gained, plan.row.draining)
         try:
             self._backends.flush()
             self._members.update([item for plan in plans for item in self._new_members(plan)])
@@ -132,7 +137,7 @@ class LoadBalancerTarget:
         except MapError:
             for plan in plans:
                 self._suspect(plan.live, plan.slots)
-                self._backends.release(plan.slots, plan.row.draining)
+                self._backends.release(plan.gained, plan.row.draining)
             raise
         wall_s = self._wall()
         for plan in plans:
@@ -141,44 +146,50 @@ class LoadBalancerTarget:
 
     def _commit(self, plan: _Plan, wall_s: float) -> None:
         """The shadow is what was written."""
-        live, old_slots, old_draining = plan.live, plan.live.slots, plan.live.draining
+        live, old_draining = plan.live, plan.live.draining
         live.slots, live.draining = list(plan.slots), plan.row.draining
         live.count, live.timeout_s = len(plan.slots), plan.row.session_affinity_s
         live.written_wall_s = wall_s
         self._suspects.pop(live.service_id, None)
-        self._backends.release(old_slots, old_draining)
+        self._backends.release(plan.lost, old_draining)
         if self._on_written is not None:
             self._on_written(plan.row, wall_s)
 
     def _new_members(self, plan: _Plan) -> list[tuple[MemberKey, MemberValue]]:
-        service_id, old = plan.live.service_id, set(plan.live.slots)
-        return [(MemberKey(service_id, self._backends.id_of(t)), MemberValue()) for t in plan.slots if t not in old]
+        service_id = plan.live.service_id
+        return [(MemberKey(service_id, backend_id), _MEMBER) for backend_id in self._backends.ids_of(plan.gained)]
 
     def _old_members(self, plan: _Plan) -> list[MemberKey]:
-        service_id, live = plan.live.service_id, plan.live
-        suspects = self._suspects.get(service_id)
-        if not suspects and live.slots == plan.slots:
+        service_id = plan.live.service_id
+        suspects = self._suspects.get(service_id, ())
+        if not suspects and not plan.lost:
             return []
-        kept = {self._backends.id_of(t) for t in plan.slots}
-        old = {self._backends.id_of(t) for t in live.slots if t is not None} | (suspects or set())
-        return [MemberKey(service_id, backend_id) for backend_id in sorted(old - kept)]
+        gone = set(self._backends.ids_of(t for t in plan.lost if t is not None))
+        if suspects:
+            gone = (gone | set(suspects)) - set(self._backends.ids_of(plan.slots))
+        return [MemberKey(service_id, backend_id) for backend_id in sorted(gone)]
 
     def _suspect(self, live: Live, slots: Iterable[Target | None]) -> None:
-        ids = {self._backends.id_of(t) for t in (*live.slots, *slots) if t is not None}
+        ids = self._backends.ids_of(t for t in (*live.slots, *slots) if t is not None)
         self._suspects.setdefault(live.service_id, set()).update(ids)
 
     def _plan(self, row: Frontend) -> _Plan:
         live = self._live.get(row.key)
         if live is None:
             live = self._live[row.key] = self._new_live()
-        return _Plan(row, live, arrange(live.slots, row.chosen))
+        gained, lost = changed_targets(live.slots, row.chosen)
+        slots = arrange(live.slots, row.chosen) if gained or lost else [t for t in live.slots if t is not None]
+        return _Plan(row, live, slots, gained, lost)
 
     def _slot_writes(self, plan: _Plan) -> list[tuple[ServiceKey, ServiceValue]]:
         live, old = plan.live, plan.live.slots
+        address, port, protocol = plan.row.key
+        number, service_id, known = PROTOCOL_NUMBERS[protocol], live.service_id, len(old)
+        changed = [(n, t) for n, t in enumerate(plan.slots) if n >= known or old[n] != t]
+        ids = self._backends.ids_of(t for _, t in changed)
         return [
-            (_slot_key(plan.row.key, slot), ServiceValue(self._backends.id_of(target), live.service_id))
-            for slot, target in enumerate(plan.slots, 1)
-            if slot > len(old) or old[slot - 1] != target
+            (ServiceKey(address, port, number, n + 1), ServiceValue(backend_id, service_id))
+            for (n, _), backend_id in zip(changed, ids, strict=True)
         ]
 
     def _head_write(self, plan: _Plan) -> list[tuple[ServiceKey, ServiceValue]]:
@@ -221,8 +232,8 @@ class LoadBalancerTarget:
         old_slots = live.slots
         live.slots = slots
         live.count, live.timeout_s = (head.count, head.backend_id) if head is not None else (None, 0)
-        self._backends.acquire_slots(slots)
-        self._backends.release(old_slots, ())
+        self._backends.acquire(slots)
+        self._backends.release(old_slots)
 
 
 def _slot_key(key: FrontendKey, slot: int) -> ServiceKey:

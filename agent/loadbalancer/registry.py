@@ -4,40 +4,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import Final
 
 from agent.datapath.layout import BackendKey, BackendState, BackendValue
 from agent.datapath.maps import Map
 from agent.tables import Target
 
-PROTOCOL_NUMBERS = {"TCP": 6, "UDP": 17, "SCTP": 132}
-PROTOCOL_NAMES = {number: name for name, number in PROTOCOL_NUMBERS.items()}
+PROTOCOL_NUMBERS: Final = {"TCP": 6, "UDP": 17, "SCTP": 132}
+PROTOCOL_NAMES: Final = {number: name for name, number in PROTOCOL_NUMBERS.items()}
+_ACTIVE: Final = int(BackendState.ACTIVE)
+_TERMINATING: Final = int(BackendState.TERMINATING)
 
 
-@dataclass(slots=True)
 class _Entry:
-    id: int
-    in_slots: int = 0
-    draining: int = 0
-    written: int | None = None  # the state the map holds; None: not written
+    """`written` is the state the map holds, None if nothing was written."""
 
-    @property
-    def state(self) -> int:
-        """A backend that any frontend offers is active, however it came to be chosen."""
-        return BackendState.ACTIVE if self.in_slots else BackendState.TERMINATING
+    __slots__ = ("draining", "id", "in_slots", "written")
+
+    def __init__(self, number: int, written: int | None = None) -> None:
+        self.id, self.in_slots, self.draining, self.written = number, 0, 0, written
 
 
 class BackendRegistry:
-    """Acquire before slots point at a backend, flush, and collect after the last slot left it."""
+    """Acquire before slots point at a backend, flush, and collect after the last slot left it.
+
+    A backend that any frontend offers is active, however it came to be chosen; one that only drains is terminating.
+    """
 
     def __init__(self, backends: Map[BackendKey, BackendValue]) -> None:
         self._map = backends
         self._entries: dict[Target, _Entry] = {}
-        self._touched: set[Target] = set()  # state may differ from the map's
-        self._idle: set[Target] = set()  # nobody uses them; not yet deleted
-        self._twins: list[
-            int
-        ] = []  # second ids of one backend, found at restore: deleted with the last of what nobody wants
+        self._rising: list[Target] = []  # may have to be written before slots point at them
+        self._falling: list[Target] = []  # lost a user since the last collect
+        self._restored: set[Target] = set()  # found in the map, not used by anybody yet
+        self._twins: list[int] = []  # second ids of one backend, found at restore
         self._next_id = 1
 
     def restore(self) -> dict[int, Target]:
@@ -49,86 +49,101 @@ class BackendRegistry:
             if target in self._entries:
                 self._twins.append(key.id)
                 continue
-            self._entries[target] = _Entry(key.id, written=value.state)
-            self._idle.add(target)
+            self._entries[target] = _Entry(key.id, value.state)
+            self._restored.add(target)
             by_id[key.id] = target
         return by_id
 
     def id_of(self, target: Target) -> int:
         return self._entries[target].id
 
+    def ids_of(self, targets: Iterable[Target]) -> list[int]:
+        entries = self._entries
+        return [entries[target].id for target in targets]
+
     def target_of(self, backend_id: int) -> Target | None:
         """Whom the map entry of this id leads to; None when there is none."""
         value = self._map.get(BackendKey(backend_id))
         return None if value is None else _target(value)
 
-    def acquire_slots(self, targets: Iterable[Target | None]) -> None:
-        """Count one user per slot; a slot without a backend counts nothing."""
-        for target in targets:
+    def acquire(self, slots: Iterable[Target | None], draining: Iterable[Target] = ()) -> None:
+        """Count one user per slot and per draining reference; a slot without a backend counts nothing."""
+        for target in slots:
             if target is not None:
-                self._entry(target).in_slots += 1
-
-    def acquire(self, slots: Iterable[Target], draining: Iterable[Target]) -> None:
-        self.acquire_slots(slots)
+                entry = self._entry(target)
+                entry.in_slots += 1
+                if entry.written != _ACTIVE:
+                    self._rising.append(target)
         for target in draining:
-            self._entry(target).draining += 1
+            entry = self._entry(target)
+            entry.draining += 1
+            if entry.written is None:
+                self._rising.append(target)
 
-    def release(self, slots: Iterable[Target | None], draining: Iterable[Target]) -> None:
+    def release(self, slots: Iterable[Target | None], draining: Iterable[Target] = ()) -> None:
         """Count users off. Entries nobody uses stay in the map until `collect`."""
         for target in slots:
             if target is not None:
                 self._entries[target].in_slots -= 1
-                self._settle(target)
+                self._falling.append(target)
         for target in draining:
             self._entries[target].draining -= 1
-            self._settle(target)
+            self._falling.append(target)
 
     def flush(self) -> None:
         """Every acquired backend is in the map. Only raises states: slots that still point somewhere keep it active."""
-        self._write(
-            [
-                target
-                for target in self._touched
-                if (entry := self._entries[target]).in_slots or (entry.draining and entry.written is None)
-            ]
-        )
+        due: dict[Target, int] = {}
+        for target in self._rising:
+            entry = self._entries[target]
+            if entry.in_slots:
+                due[target] = _ACTIVE
+            elif entry.draining and entry.written is None:
+                due[target] = _TERMINATING
+        self._write(due)
+        self._rising.clear()
 
     def collect(self, *, everything: bool = False) -> None:
         """States are as used now, and entries without a user are gone (with `everything`, restored ones too)."""
-        self._write([t for t in self._touched if (e := self._entries[t]).in_slots or e.draining])
-        gone = list(self._idle if everything else self._touched & self._idle)
+        if not self._falling and not everything:
+            return
+        lower: dict[Target, int] = {}
+        gone: dict[Target, None] = dict.fromkeys(self._restored if everything else ())
+        for target in self._falling:
+            entry = self._entries.get(target)
+            if entry is None or entry.in_slots:
+                continue
+            if entry.draining:
+                lower[target] = _TERMINATING
+            else:
+                gone[target] = None
+        self._write(lower)
+        self._map.delete([BackendKey(self._entries[target].id) for target in gone])
         if everything and self._twins:
             self._map.delete([BackendKey(twin) for twin in self._twins])
             self._twins.clear()
-        if gone:
-            self._map.delete([BackendKey(self._entries[t].id) for t in gone])
-            for target in gone:
-                del self._entries[target]
-        self._idle.difference_update(gone)
-        self._touched.clear()
+        for target in gone:
+            del self._entries[target]
+        self._restored.difference_update(gone)
+        self._falling.clear()
 
-    def _write(self, targets: Sequence[Target]) -> None:
-        due = [t for t in targets if self._entries[t].written != self._entries[t].state]
-        if not due:
+    def _write(self, states: dict[Target, int]) -> None:
+        entries = self._entries
+        due = [(target, entries[target], state) for target, state in states.items()]
+        changed = [(t, entry, state) for t, entry, state in due if entry.written != state]
+        if not changed:
             return
-        self._map.update([(BackendKey(self._entries[t].id), _value(t, self._entries[t].state)) for t in due])
-        for target in due:
-            self._entries[target].written = self._entries[target].state
+        self._map.update([(BackendKey(entry.id), _value(target, state)) for target, entry, state in changed])
+        for _, entry, state in changed:
+            entry.written = state
 
     def _entry(self, target: Target) -> _Entry:
         entry = self._entries.get(target)
         if entry is None:
             entry = self._entries[target] = _Entry(self._next_id)
             self._next_id += 1
-        self._idle.discard(target)
-        self._touched.add(target)
+        elif self._restored:
+            self._restored.discard(target)
         return entry
-
-    def _settle(self, target: Target) -> None:
-        entry = self._entries[target]
-        self._touched.add(target)
-        if not entry.in_slots and not entry.draining:
-            self._idle.add(target)
 
 
 def _target(value: BackendValue) -> Target:
@@ -138,3 +153,20 @@ def _target(value: BackendValue) -> Target:
 
 def _value(target: Target, state: int) -> BackendValue:
     return BackendValue(target.address, target.port, PROTOCOL_NUMBERS[target.protocol], state, target.cluster_id)
+
+
+def changed_targets(old: Sequence[Target | None], new: Sequence[Target]) -> tuple[list[Target], list[Target | None]]:
+    """What a list of slots gains and loses; a second slot of the same backend, left by a failed write, is lost."""
+    if not old:
+        return list(new), []
+    before, after = set(old), set(new)
+    gained = [t for t in new if t not in before]
+    if len(before) == len(old):
+        return gained, [t for t in old if t not in after]
+    seen: set[Target | None] = set()
+    lost: list[Target | None] = []
+    for target in old:
+        if target not in after or target in seen:
+            lost.append(target)
+        seen.add(target)
+    return gained, lost

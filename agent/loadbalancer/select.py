@@ -31,13 +31,17 @@ class Choice(NamedTuple):
     reason: str
 
 
-def _used(
-    *, is_global: bool, affinity: Affinity, local: Sequence[Candidate], remote: Sequence[Candidate]
-) -> tuple[bool, bool, str]:
+class Counts(NamedTuple):
+    """Backends that fit, by side; active ones are healthy and may take new connections."""
+
+    healthy_local: int
+    active_local: int
+    healthy_remote: int
+
+
+def sides(counts: Counts, *, is_global: bool, affinity: Affinity) -> tuple[bool, bool, str]:
     """Whether the local and the remote side are used, and the rule that said so."""
-    healthy_local = sum(1 for c in local if c.backend.is_healthy)
-    active_local = sum(1 for c in local if c.backend.is_healthy and c.backend.condition is Condition.ACTIVE)
-    healthy_remote = sum(1 for c in remote if c.backend.is_healthy)
+    healthy_local, active_local, healthy_remote = counts
     if not is_global:
         return True, False, "not global: own cluster only"
     if affinity is Affinity.LOCAL:
@@ -67,7 +71,12 @@ def select(*, is_global: bool, affinity: Affinity, candidates: Sequence[Candidat
     """Apply global and affinity, then prefer healthy active backends; nobody is left without a backend by health alone."""
     local = [c for c in candidates if c.is_local]
     remote = [c for c in candidates if not c.is_local] if is_global else []
-    use_local, use_remote, reason = _used(is_global=is_global, affinity=affinity, local=local, remote=remote)
+    counts = Counts(
+        sum(1 for c in local if c.backend.is_healthy),
+        sum(1 for c in local if c.backend.is_healthy and c.backend.condition is Condition.ACTIVE),
+        sum(1 for c in remote if c.backend.is_healthy),
+    )
+    use_local, use_remote, reason = sides(counts, is_global=is_global, affinity=affinity)
     used = (local if use_local else []) + (remote if use_remote else [])
     chosen = [c for c in used if c.backend.is_healthy and c.backend.condition is Condition.ACTIVE]
     if not chosen:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from agent.loadbalancer.select import Candidate, Choice, select
+from agent.loadbalancer.select import Candidate, Choice, Counts, select, sides
 from agent.tables import (
     AgentDB,
     Backend,
     BackendSet,
+    Condition,
     Frontend,
     FrontendKey,
     Peer,
@@ -54,7 +55,8 @@ class LoadBalancerWriter:
         if backends:
             if cluster not in self._clusters:
                 self._clusters = [self._db.own, *sorted({*self._clusters, cluster} - {self._db.own})]
-            changed = self._db.backends.put(BackendSet(name, cluster, cluster_id, tuple(backends), wall_s))
+            is_plain = all(b.is_healthy and b.condition is Condition.ACTIVE for b in backends)
+            changed = self._db.backends.put(BackendSet(name, cluster, cluster_id, tuple(backends), wall_s, is_plain))
         else:
             changed = self._db.backends.delete((name, cluster))
         service = self._db.services.get(name) if changed else None
@@ -115,9 +117,7 @@ class LoadBalancerWriter:
 
     def _select(self, service: Service, wall_s: float = 0.0) -> None:
         for port in service.ports:
-            choice, _ = self.choose(service, port)
-            chosen = _targets(choice.chosen)
-            draining = tuple(t for t in _targets(choice.draining) if t not in chosen) if choice.draining else ()
+            chosen, draining = self._targets_of(service, port)
             for address in service.addresses:
                 self._put_frontend(
                     Frontend(
@@ -131,6 +131,37 @@ class LoadBalancerWriter:
                         received_wall_s=wall_s,
                     )
                 )
+
+    def _targets_of(self, service: Service, port: ServicePort) -> tuple[tuple[Target, ...], tuple[Target, ...]]:
+        """What `choose` says, as targets; sets whose backends need no looking at one by one are taken whole."""
+        plain = self._plain_targets(service, port)
+        if plain is not None:
+            return plain, ()
+        choice, _ = self.choose(service, port)
+        chosen = _targets(choice.chosen)
+        draining = tuple(t for t in _targets(choice.draining) if t not in chosen) if choice.draining else ()
+        return chosen, draining
+
+    def _plain_targets(self, service: Service, port: ServicePort) -> tuple[Target, ...] | None:
+        """The same answer as `choose` where every backend is healthy and active, None elsewhere."""
+        local: list[Target] = []
+        remote: list[Target] = []
+        for cluster in self._clusters:
+            row = self._db.backends.get((service.name, cluster))
+            if row is None:
+                continue
+            peer = self._db.peers.get(cluster)
+            if not row.is_plain or (peer is not None and peer.is_withdrawn):
+                return None
+            name, protocol, cluster_id = port.name, port.protocol, row.cluster_id
+            (local if cluster == self._db.own else remote).extend(
+                Target(b.address, b.port, protocol, cluster_id)
+                for b in row.backends
+                if b.protocol == protocol and name in b.names
+            )
+        counts = Counts(len(local), len(local), len(remote) if service.is_global else 0)
+        use_local, use_remote, _ = sides(counts, is_global=service.is_global, affinity=service.affinity)
+        return (*(local if use_local else ()), *(remote if use_remote else ()))
 
     def _put_frontend(self, frontend: Frontend) -> None:
         """Of several services that claim one address, the first by name has it, in whatever order they came."""

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 from agent.tables import Backend, Condition, Identity, NamedPort, Node, NodeAddress, Origin, Prefix
 from meshmodel import identity_record, ip, node, service
-from meshmodel.address import is_ipv4
 from meshmodel.errors import RecordError
 from meshmodel.identity import IdentityRange, NumericIdentity, Reserved
 from meshmodel.names import ClusterId, ClusterName, ServiceName
@@ -72,12 +71,18 @@ class Reader:
         record = service.decode(key, value, cluster=self._cluster, cluster_id=self._cluster_id)
         if not record.shared:
             return record.name, ()
-        zones = record.zones
-        backends: list[Backend] = []
+        zones, backends = record.zones, []
+        last: service.PortMap | None = None
+        ports: list[tuple[int, str, tuple[str, ...]]] = []
         for address in sorted(record.backends):
-            if is_ipv4(address):
-                zone = zones.get(address)
-                backends.extend(_backends(address, record.backends[address], zone.zone if zone is not None else ""))
+            if ":" in address:
+                continue
+            found = record.backends[address]
+            if found is not last:  # backends of one service share their ports nearly always
+                last, ports = found, _ports(found)
+            zone = zones[address].zone if address in zones else ""
+            for port, protocol, names in ports:
+                backends.append(Backend(address, port, protocol, names, Condition.ACTIVE, True, zone))
         return record.name, tuple(backends)
 
     def endpoint_slice(self, key: str, value: bytes) -> Piece:
@@ -101,17 +106,16 @@ class Reader:
         return Piece(record.service, tuple(backends))
 
 
-def _backends(address: str, ports: Mapping[str, service.PortSpec], zone: str) -> Iterator[Backend]:
+def _ports(ports: service.PortMap) -> list[tuple[int, str, tuple[str, ...]]]:
     """Ports of one address: the same protocol and number under two names is one backend with both."""
-    if len(ports) == 1:
-        ((name, spec),) = ports.items()
-        yield Backend(address, spec.port, spec.protocol, _names(name), Condition.ACTIVE, zone=zone)
-        return
     names: dict[tuple[str, int], list[str]] = {}
     for name, spec in ports.items():
-        names.setdefault((spec.protocol, spec.port), []).append(name)
-    for (protocol, port), found in sorted(names.items()):
-        yield Backend(address, port, protocol, tuple(sorted(found)), Condition.ACTIVE, zone=zone)
+        if spec.port:
+            names.setdefault((spec.protocol, spec.port), []).append(name)
+    return [
+        (port, protocol, _names(found[0]) if len(found) == 1 else tuple(sorted(found)))
+        for (protocol, port), found in sorted(names.items())
+    ]
 
 
 def _names(name: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from agent.datapath.layout import AddressKey, EndpointFlag, EndpointValue, IfindexKey, PolicyKey, PolicyValue
 from agent.datapath.maps import Maps
-from agent.policy.plan import Difference, differences, differences_from_map, order, runs
+from agent.policy.plan import ClassChange, changes, changes_from_map, order, runs
 from agent.tables import EndpointVerdicts
 from meshkit.errors import TransientError
 from meshpolicy import Direction, EndpointPolicy, EntryKey
@@ -89,10 +89,10 @@ class EndpointTarget:
             self._remove(endpoint.address)
             live = None
         flags = _flags(row)
-        changes = self._changes(endpoint.endpoint_id, row.policy)
+        found = self._changes(endpoint.endpoint_id, row.policy)
         if live is not None and live.flags & ~flags:
             live = self._publish(live._replace(flags=live.flags & flags))
-        self._write_entries(endpoint.endpoint_id, changes)
+        self._write_entries(endpoint.endpoint_id, found)
         self._held.pop(endpoint.endpoint_id, None)
         self._applied[endpoint.endpoint_id] = row.policy
         revision = 0 if live is None else live.policy_revision
@@ -100,7 +100,7 @@ class EndpointTarget:
             endpoint.ifindex, endpoint.endpoint_id, flags, endpoint.identity, revision,
             endpoint.mac, endpoint.node_mac, endpoint.address,
         )  # fmt: skip
-        if live is None or wanted != live or changes:
+        if live is None or wanted != live or found:
             self._last_revision = (self._last_revision + 1) % _REVISION_MODULUS or 1
             self._publish(wanted._replace(policy_revision=self._last_revision))
         if live is not None and live.ifindex != endpoint.ifindex:
@@ -138,14 +138,14 @@ class EndpointTarget:
         self._held.pop(endpoint_id, None)
         self._applied.pop(endpoint_id, None)
 
-    def _changes(self, endpoint_id: int, policy: EndpointPolicy) -> list[Difference]:
+    def _changes(self, endpoint_id: int, policy: EndpointPolicy) -> list[ClassChange]:
         held = self._held.get(endpoint_id)
         if held is not None:
-            return differences_from_map(held, policy)
-        return differences(self._applied.get(endpoint_id, EndpointPolicy()), policy)
+            return changes_from_map(held, policy)
+        return changes(self._applied.get(endpoint_id, EndpointPolicy()), policy)
 
-    def _write_entries(self, endpoint_id: int, changes: list[Difference]) -> None:
-        for is_put, run in runs(order(changes)):
+    def _write_entries(self, endpoint_id: int, found: list[ClassChange]) -> None:
+        for is_put, run in runs(order(found)):
             if is_put:
                 puts = [(w.key, w.value) for w in run if w.value is not None]
                 self._policy.update([(_policy_key(endpoint_id, k), v) for k, v in puts])

@@ -1,29 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """The order in which an endpoint's policy is rewritten. Pure.
 
-Between any two writes every packet is judged as the old or as the new policy judges it. Entries that appear or gain precedence
-are put first, the strongest first: the first one that matches a packet is the one that decides it in the new policy.
-Entries that vanish or lose precedence come after, the weakest first: the last one to match is the one that decided in the
-old policy. A direction that stops being enforced loses its flag before all this, one that starts gains it after.
+Law: between any two writes every packet is judged as the old or as the new policy judges it. The kernel takes the longest key
+per peer (the packet's identity, and any), then the higher precedence of the two. So the rewrite goes over the stronger of both
+policies: first every key gets the highest precedence that either policy gives its packets, strongest first, so that a packet's
+verdict jumps at most once, to the one it shall have; then every key gets what the new policy says, weakest first. Entries
+that one policy hides behind a longer key cannot show through on the way. A direction that stops being enforced loses its
+flag before all this, one that starts gains it after.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import NamedTuple
 
 from agent.datapath.layout import PolicyValue
-from meshpolicy import EndpointPolicy, Entry, EntryKey
-from meshpolicy.port import L4Key
+from meshpolicy import Direction, EndpointPolicy, Entry, EntryKey
+from meshpolicy.port import EVERYTHING, PORT_BITS, L4Key
+
+Values = Mapping[L4Key, PolicyValue]
 
 
-class Difference(NamedTuple):
-    """One key whose value changes; None: absent before, or absent after."""
+class ClassChange(NamedTuple):
+    """All entries for one peer in one direction, before and after."""
 
-    key: EntryKey
-    old: PolicyValue | None
-    new: PolicyValue | None
+    direction: Direction
+    identity: int
+    old: Values
+    new: Values
 
 
 class Write(NamedTuple):
@@ -38,33 +43,41 @@ def policy_value(entry: Entry) -> PolicyValue:
     return PolicyValue(entry.deny, entry.precedence, entry.rule.number, entry.proxy_port)
 
 
-def differences(old: EndpointPolicy, new: EndpointPolicy) -> list[Difference]:
+def changes(old: EndpointPolicy, new: EndpointPolicy) -> list[ClassChange]:
     """What differs between two compiled policies; parts they share cost nothing."""
     diff = new.diff(old)
-    found = [Difference(key, _value_in(old, key), policy_value(entry)) for key, entry in diff.updates.items()]
-    found += [Difference(key, _value_in(old, key), None) for key in diff.deletes]
-    return found
+    peers = {(key.direction, key.identity) for key in (*diff.updates, *diff.deletes)}
+    return [
+        ClassChange(direction, identity, _values(old, direction, identity), _values(new, direction, identity))
+        for direction, identity in sorted(peers)
+    ]
 
 
-def differences_from_map(held: Mapping[EntryKey, PolicyValue], new: EndpointPolicy) -> list[Difference]:
+def changes_from_map(held: Mapping[EntryKey, PolicyValue], new: EndpointPolicy) -> list[ClassChange]:
     """What differs between what the map holds and a policy: after a restart, or after a failed write."""
-    wanted = {key: policy_value(entry) for key, entry in new.entries.items()}
-    found = [Difference(key, held.get(key), value) for key, value in wanted.items() if held.get(key) != value]
-    found += [Difference(key, value, None) for key, value in held.items() if key not in wanted]
-    return found
+    old: dict[tuple[Direction, int], dict[L4Key, PolicyValue]] = {}
+    for key, value in held.items():
+        old.setdefault((key.direction, key.identity), {})[L4Key(key.protocol, key.port, key.port_bits)] = value
+    peers = set(old) | {(d, identity) for d in Direction for identity in new.side(d).groups}
+    found = [ClassChange(d, i, old.get((d, i), {}), _values(new, d, i)) for d, i in sorted(peers)]
+    return [change for change in found if change.old != change.new]
 
 
-def order(changes: Iterable[Difference]) -> list[Write]:
-    """The writes for these differences, in an order that is safe at every step."""
+def order(found: Iterable[ClassChange]) -> list[Write]:
+    """The writes for these changes, in an order that is safe at every step."""
     rising: list[tuple[int, Write]] = []
     falling: list[tuple[int, Write]] = []
-    for key, old, new in changes:
-        if new is not None and (old is None or new.precedence >= old.precedence):
-            rising.append((-new.precedence, Write(key, new)))
-        elif old is not None:
-            falling.append((old.precedence, Write(key, new)))
-    rising.sort(key=lambda pair: pair[0])
-    falling.sort(key=lambda pair: pair[0])
+    for change in found:
+        for l4 in change.old.keys() | change.new.keys():
+            strongest = _strongest(l4, change.old, change.new)
+            key = EntryKey(change.direction, change.identity, *l4)
+            wanted = change.new.get(l4)
+            if change.old.get(l4) != strongest:
+                rising.append((-strongest.precedence, Write(key, strongest)))
+            if wanted != strongest:
+                falling.append((strongest.precedence, Write(key, wanted)))
+    rising.sort()
+    falling.sort(key=lambda pair: (pair[0], pair[1].key))
     return [write for _, write in (*rising, *falling)]
 
 
@@ -73,7 +86,24 @@ def runs(writes: Iterable[Write]) -> list[tuple[bool, list[Write]]]:
     return [(is_put, list(run)) for is_put, run in groupby(writes, key=lambda w: w.value is not None)]
 
 
-def _value_in(policy: EndpointPolicy, key: EntryKey) -> PolicyValue | None:
-    group = policy.side(key.direction).groups.get(key.identity, {})
-    entry = group.get(L4Key(key.protocol, key.port, key.port_bits))
-    return None if entry is None else policy_value(entry)
+def _strongest(key: L4Key, old: Values, new: Values) -> PolicyValue:
+    """The highest precedence that either policy gives packets of this key; at equal precedence what is new."""
+    best: PolicyValue | None = None
+    for covering in _covering(key):
+        for values in (new, old):
+            value = values.get(covering)
+            if value is not None and (best is None or value.precedence > best.precedence):
+                best = value
+    assert best is not None  # the key itself is in one of the two
+    return best
+
+
+def _covering(key: L4Key) -> Iterator[L4Key]:
+    """The key and every shorter one that its packets match too, longest first."""
+    for bits in range(key.bits, -1, -1) if key.protocol else ():
+        yield L4Key(key.protocol, key.port >> (PORT_BITS - bits) << (PORT_BITS - bits), bits)
+    yield EVERYTHING
+
+
+def _values(policy: EndpointPolicy, direction: Direction, identity: int) -> Values:
+    return {key: policy_value(entry) for key, entry in policy.side(direction).groups.get(identity, {}).items()}

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Law: the short cut for sets without a sick or leaving backend chooses what the full decision chooses."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.loadbalancer.writer import LoadBalancerWriter, _targets
+from agent.tables import Address, AgentDB, Backend, Condition, Peer, Service, ServicePort
+from meshmodel.annotations import Affinity
+from meshmodel.names import ClusterId, ClusterName, ServiceName
+
+NAME = ServiceName("t", "s")
+CLUSTERS = (("north", 1), ("south", 2), ("east", 3))
+backend = st.builds(
+    Backend,
+    address=st.sampled_from([f"10.0.0.{n}" for n in range(6)]),
+    port=st.sampled_from([80, 81]),
+    protocol=st.sampled_from(["TCP", "UDP"]),
+    names=st.sampled_from([("",), ("http",), ("", "http")]),
+    condition=st.sampled_from([Condition.ACTIVE, Condition.ACTIVE, Condition.TERMINATING]),
+    is_healthy=st.sampled_from([True, True, False]),
+)
+sets = st.lists(backend, max_size=5, unique_by=lambda b: b[:3])
+
+
+@given(
+    st.tuples(sets, sets, sets),
+    st.sampled_from(list(Affinity)),
+    st.booleans(),
+    st.sampled_from(["", "http"]),
+    st.booleans(),
+)
+def test_the_short_cut_equals_the_decision(
+    found: tuple[list[Backend], ...], affinity: Affinity, is_global: bool, port_name: str, is_withdrawn: bool
+) -> None:
+    db = AgentDB(ClusterName("north"), ClusterId(1))
+    writer = LoadBalancerWriter(db)
+    port = ServicePort(port_name, 80, "TCP")
+    service = Service(NAME, (Address("10.9.9.9"),), (port,), is_global=is_global, affinity=affinity)
+    with db.write():
+        writer.set_service(service)
+        for (name, number), backends in zip(CLUSTERS, found, strict=True):
+            writer.set_peer(Peer(ClusterName(name), ClusterId(number), is_withdrawn and name == "south"))
+            writer.set_backends(NAME, ClusterName(name), ClusterId(number), backends, 0.0)
+    choice, _ = writer.choose(service, port)
+    plain = writer._plain_targets(service, port)
+    if plain is not None:
+        assert plain == _targets(choice.chosen)
+    (row,) = db.frontends.rows()
+    assert row.chosen == _targets(choice.chosen)
