@@ -79,7 +79,6 @@ def problems(apiserver: Apiserver) -> list[str]:
             found += [f"etcd rejected {count} {kind.value}: {why}" for why, count in written.rejected.items()]
     if allocator is not None and allocator.last_error:
         found.append(f"identities cannot be allocated: {allocator.last_error}")
-    found += [f"peer {peer.name}: {peer.reason}" for peer in apiserver.peers() if peer.reason]
     if apiserver.mirror is not None:
         found += [f"mirror file {name}: {why}" for name, why in sorted(apiserver.mirror.refused.items())]
     found += [f"{count} identities not published: {reason}" for reason, count in sorted(refused(apiserver).items())]

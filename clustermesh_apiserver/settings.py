@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: RUF009 - option() declares a field of the dataclass
+
 """Everything that can be set, with the defaults of the pod the command installs."""
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Verdict:
 
 def judge(status: ApiserverStatus, *, expected_peers: Mapping[str, object], expected_agents: int) -> Verdict:
     """Compare what is with what should be: every expected agent ready, and ready with every expected peer."""
-    problems = list(_apiserver_problems(status))
+    problems = [*_apiserver_problems(status), *_mirror_problems(status, expected_peers)]
     agents = status.agents
     if len(status.agents) < expected_agents:
         problems.append(f"{expected_agents - len(status.agents)} of {expected_agents} agents have not started")
@@ -49,6 +49,11 @@ def judge(status: ApiserverStatus, *, expected_peers: Mapping[str, object], expe
         problems=tuple(problems),
         warnings=tuple(_warnings(status)),
     )
+
+
+def is_mirrored(status: ApiserverStatus) -> bool:
+    """Whether the apiserver copies its peers, and agents read the copies."""
+    return "mirror" in status.health
 
 
 def describe_peer(peer: RemoteCluster) -> str:
@@ -77,6 +82,18 @@ def _apiserver_problems(status: ApiserverStatus) -> Iterable[str]:
         missing = [kind for kind, done in status.synced.items() if not done]
         yield f"clustermesh-apiserver is not ready{': ' + ', '.join(missing) + ' not yet published' if missing else ''}"
         yield from status.problems
+
+
+def _mirror_problems(status: ApiserverStatus, expected: Mapping[str, object]) -> Iterable[str]:
+    """Behind a mirror an agent cannot see that a peer is away: the mirror says so."""
+    if not is_mirrored(status):
+        return
+    for name in sorted(set(expected) - {peer.name for peer in status.peers}):
+        yield f"clustermesh-apiserver does not mirror cluster {name} yet"
+    for peer in status.peers:
+        if not peer.ready:
+            kept = f"; agents keep what is {peer.age_s:.0f} s old" if peer.age_s is not None else ""
+            yield f"clustermesh-apiserver does not mirror cluster {peer.name}: {describe_peer(peer)}{kept}"
 
 
 def _warnings(status: ApiserverStatus) -> Iterable[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from clustermesh_cli.console import Console
-from clustermesh_cli.judge import Verdict
+from clustermesh_cli.judge import Verdict, is_mirrored
 from clustermesh_cli.plan.facts import Access
 from meshmodel.status import AgentStatus, ApiserverStatus
 
@@ -44,6 +44,13 @@ def render_status(
         )
     if not verdict.peers:
         console.line("  none yet: clustermesh connect --destination-context <other cluster>")
+    if is_mirrored(status) and status.peers:
+        console.line("Mirrored into this cluster's own store, where agents read them:")
+        for copied in status.peers:
+            console.line(
+                f"  - {copied.name}: {copied.state}, {copied.num_nodes} nodes, {copied.num_shared_services} services, "
+                f"{copied.num_endpoints} endpoints, {copied.num_identities} identities, age {_age(copied.age_s)}"
+            )
     if any(agent.peers for agent in status.agents):
         console.line()
         console.line(_COLUMNS)

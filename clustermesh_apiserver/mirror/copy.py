@@ -49,7 +49,7 @@ class Copy:
     def __init__(
         self, peer: ClusterName, kind: Kind, backend: LeaseBackend, session: LeaseSession, clock: Clock
     ) -> None:
-        self._peer, self.kind = peer, kind
+        self._peer, self.kind, self._backend = peer, kind, backend
         self.target_prefix = PREFIXES[kind](peer, cached=True)
         canary = keys.synced_prefix(peer) + keys.canary_name(kind, cached=True)
         self.store = SharedStore(backend, session, self.target_prefix, canary, clock=clock)
@@ -80,11 +80,22 @@ class Copy:
         watching = self._seen.run(source, prefix, canary=canary if has_canaries else None)
         await together({f"copy-{self.kind}": watching, f"listed-{self.kind}": self._announce()})
 
-    def set_empty(self) -> None:
+    async def set_empty(self) -> None:
         """The peer does not have this kind: there is nothing, and that is certain."""
         self._seen.drain()
-        self.store.mark_synced()
+        await self._finish()
 
     async def _announce(self) -> None:
         await self._seen.synced.wait()
+        await self._finish()
+
+    async def _finish(self) -> None:
+        """The first listing is complete: what an earlier copy of this peer left, and the peer has no more, goes."""
+        if not self.store.synced.is_set():
+            async for page in self._backend.list(self.target_prefix):
+                for entry in page.entries:
+                    key = entry.key.removeprefix(self.target_prefix)
+                    if key not in self.store.wanted:
+                        self.store.upsert(key, entry.value)  # known from here on, so that it can be taken back
+                        self.store.delete(key)
         self.store.mark_synced()

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 CONFIG_WAIT_S: Final = 180.0
 CONFIG_POLL_S: Final = 1.0
 CONFIG_CHECK_S: Final = 10.0
+CONFIRM_S: Final = 1.0
 HEARTBEAT_SILENCE_S: Final = 120.0
 BACKOFF_S: Final = (0.5, 30.0)
 ALWAYS: Final = (Kind.NODES, Kind.SERVICES, Kind.IPS, Kind.IDENTITIES)
@@ -61,11 +62,17 @@ class PeerMirror:
         self.config: ClusterConfig | None = None
         self._failures, self._last_failure_s, self._last_error = 0, 0.0, ""
         self._session_since_s, self._is_up = 0.0, False
+        self._confirmed_s = 0.0
 
     async def run(self, connect: Connect) -> None:
         """Our store follows the peer's for as long as this runs."""
         stores = {f"write-{kind}": copy.store.run() for kind, copy in self.copies.items()}
-        await together({**stores, "session": self._keep_session(connect)})
+        await together({**stores, "session": self._keep_session(connect), "age": self._keep_age()})
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether every change of the peer reaches us now."""
+        return self._is_up and all(self.copies[kind].is_connected for kind in ALWAYS)
 
     @property
     def is_copied(self) -> bool:
@@ -77,14 +84,17 @@ class PeerMirror:
         config, now = self.config, self._clock.wall()
         counts = {kind: copy.count for kind, copy in self.copies.items()}
         listed = {kind: copy.store.synced.is_set() for kind, copy in self.copies.items()}
-        connected = self._is_up and all(self.copies[kind].is_connected for kind in ALWAYS)
+        connected = self.is_connected
+        if connected:
+            self._confirmed_s = now
+        reason = self._last_error or ("connection lost" if self._session_since_s and not connected else "")
         return RemoteCluster(
             name=self.name,
             ready=connected and self.is_copied,
             connected=connected,
-            status=self._last_error or "mirrored",
+            status=reason or ("mirrored" if connected else "Waiting for initial connection to be established"),
             state=self._state(connected=connected),
-            reason=self._last_error,
+            reason=reason,
             num_nodes=counts[Kind.NODES],
             num_shared_services=counts[Kind.SERVICES],
             num_endpoints=counts[Kind.IPS],
@@ -95,7 +105,8 @@ class PeerMirror:
             last_failure=self._last_failure_s,
             last_error=self._last_error,
             session_since=self._session_since_s if connected else 0.0,
-            last_update=now if connected else self._last_failure_s,
+            last_update=self._confirmed_s,
+            age_s=now - self._confirmed_s if self._confirmed_s else None,
             config=_config_status(config),
             synced=RemoteClusterSynced(
                 nodes=listed[Kind.NODES],
@@ -106,6 +117,13 @@ class PeerMirror:
                 service_exports=listed[Kind.SERVICE_EXPORTS] if _has_exports(config) else None,
             ),
         )
+
+    async def _keep_age(self) -> None:
+        """What is known was true when we were last connected."""
+        while True:
+            if self.is_connected:
+                self._confirmed_s = self._clock.wall()
+            await self._clock.sleep(CONFIRM_S)
 
     async def _keep_session(self, connect: Connect) -> None:
         backoff = Backoff(*BACKOFF_S)
@@ -142,7 +160,7 @@ class PeerMirror:
             kind is Kind.ENDPOINT_SLICES and not _has_slices(config)
         )
         if missing:
-            copy.set_empty()
+            await copy.set_empty()
         else:
             await copy.follow(source, cached=config.cached, has_canaries=config.synced_canaries)
 

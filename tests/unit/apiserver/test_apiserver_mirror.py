@@ -202,6 +202,33 @@ async def test_a_peer_that_comes_back_during_the_grace_is_not_drained(world: Wor
         await until(lambda: world.cached() == CACHED)
 
 
+async def test_what_a_peer_deleted_while_it_was_not_mirrored_goes_when_it_is_back(world: World) -> None:
+    store = world.peer("green", {**GREEN, **CANARIES})
+    async with world.running(grace_s=60):
+        await until(lambda: world.cached() == CACHED)
+        (world.directory / "green").unlink()
+        await until(lambda: b"cilium/cluster-config/green" not in world.cached())
+        store.commit({b"cilium/state/ip/v1/default/10.7.0.1": None}, 0)
+        world.write("green", "endpoints: [green]")
+        await until(lambda: b"cilium/cache/ip/v1/green/10.7.0.1" not in world.cached())
+        rest = {key: value for key, value in CACHED.items() if key != b"cilium/cache/ip/v1/green/10.7.0.1"}
+        await until(lambda: world.cached() == rest)
+
+
+async def test_the_age_of_a_lost_peers_records_is_the_time_since_it_was_lost(world: World) -> None:
+    store = world.peer("green", {**GREEN, **CANARIES})
+    async with world.running() as mirror:
+        await until(lambda: bool(mirror.statuses()) and mirror.statuses()[0].ready)
+        assert (mirror.statuses()[0].age_s or 0) < 1
+        store.stop()
+        await until(lambda: not mirror.statuses()[0].connected)
+        first = mirror.statuses()[0]
+        await asyncio.sleep(0.05)
+        assert (mirror.statuses()[0].age_s or 0) > (first.age_s or 0)
+        assert mirror.statuses()[0].last_update == first.last_update
+        assert world.cached() == CACHED
+
+
 async def test_stopping_drains_nothing(world: World) -> None:
     """T26."""
     world.peer("green", {**GREEN, **CANARIES})

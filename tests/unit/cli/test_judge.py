@@ -29,6 +29,17 @@ def test_every_agent_ready_with_every_expected_peer_is_well() -> None:
     assert (verdict.ready_nodes, verdict.nodes) == (2, 2)
 
 
+def test_a_mirror_that_lost_a_peer_is_said_although_every_agent_is_ready() -> None:
+    status = apiserver(agent("a", READY))
+    status.health = {"mirror": "degraded"}
+    status.peers = [RemoteCluster(name="south", connected=False, last_error="no route", age_s=12.4)]
+    verdict = judge(status, expected_peers={"south": 2, "west": 3}, expected_agents=1)
+    assert verdict.problems[:2] == (
+        "clustermesh-apiserver does not mirror cluster west yet",
+        "clustermesh-apiserver does not mirror cluster south: no route; agents keep what is 12 s old",
+    )
+
+
 def test_a_mesh_without_peers_is_well_once_its_programs_are() -> None:
     assert judge(apiserver(agent("a")), expected_peers={}, expected_agents=1).is_well
 
