@@ -26,6 +26,15 @@ class MissingFactError(PermanentError):
 
 
 @dataclass(frozen=True, slots=True)
+class OwnNode:
+    """A node of this cluster as Kubernetes knows it: enough to refuse peers that claim its networks."""
+
+    name: str
+    ip: str
+    pod_cidrs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Who we are."""
 
@@ -36,6 +45,7 @@ class Facts:
     node_ip: str
     pod_cidrs: tuple[str, ...] = ()
     default_local_cluster: bool = True
+    own_nodes: tuple[OwnNode, ...] = ()
 
 
 async def learn(settings: AgentSettings, client: KubeClient | None, clock: Clock) -> Facts:
@@ -50,7 +60,8 @@ async def learn(settings: AgentSettings, client: KubeClient | None, clock: Clock
 
 def _learn(settings: AgentSettings, client: KubeClient | None) -> Facts:
     config = {} if client is None or _is_complete(settings) else read_config(client, settings.config_namespace)
-    node = client.get(NODES, settings.node_name) if client is not None and settings.node_name else None
+    nodes = client.list(NODES) if client is not None else []
+    node = next((n for n in nodes if n["metadata"]["name"] == settings.node_name), None)
     name = settings.cluster_name or config.get("cluster-name", "")
     number = settings.cluster_id or int(config.get("cluster-id") or 0)
     if not name or not number:
@@ -66,8 +77,9 @@ def _learn(settings: AgentSettings, client: KubeClient | None) -> Facts:
         maximum=maximum,
         node=settings.node_name or node_ip,
         node_ip=node_ip,
-        pod_cidrs=tuple(((node or {}).get("spec") or {}).get("podCIDRs") or ()),
+        pod_cidrs=_pod_cidrs(node),
         default_local_cluster=scope.lower() != "false",
+        own_nodes=tuple(OwnNode(str(n["metadata"]["name"]), _internal_ip(n), _pod_cidrs(n)) for n in nodes),
     )
 
 
@@ -88,6 +100,10 @@ def _is_complete(settings: AgentSettings) -> bool:
         and settings.max_connected_clusters
         and settings.policy_default_local_cluster
     )
+
+
+def _pod_cidrs(node: KubeObject | None) -> tuple[str, ...]:
+    return tuple(((node or {}).get("spec") or {}).get("podCIDRs") or ())
 
 
 def _internal_ip(node: KubeObject | None) -> str:

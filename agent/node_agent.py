@@ -152,14 +152,19 @@ class NodeAgent:
         return own_store_config(settings.local_etcd, settings.local_etcd_certificates)
 
     def _seed_own_node(self) -> None:
-        """This node is known before its record arrives: its address is ours, whatever a store says first."""
+        """Our nodes are known before their records arrive: what they have is ours, whatever a store says first."""
         facts = self.facts
-        node = Node(
-            facts.cluster, facts.cluster_id, facts.node, (NodeAddress("InternalIP", facts.node_ip),), facts.pod_cidrs
-        )
+        for known in facts.own_nodes:
+            self.mesh.know_own_node(self._own_node(known.name, known.ip, known.pod_cidrs))
+        node = self._own_node(facts.node, facts.node_ip, facts.pod_cidrs)
+        self.mesh.know_own_node(node)
         with self.db.write():
             self.writers.nodes.set_node(node)
             self.prefixes.set_node(node)
+
+    def _own_node(self, name: str, ip: str, pod_cidrs: tuple[str, ...]) -> Node:
+        addresses = (NodeAddress("InternalIP", ip),) if ip else ()
+        return Node(self.facts.cluster, self.facts.cluster_id, name, addresses, pod_cidrs)
 
     # ---- tasks
 
@@ -302,7 +307,7 @@ class NodeAgent:
     async def _resolve(self, name: str, namespace: str) -> str | None:
         """A Service's cluster address, from what we know, else from Kubernetes."""
         row = self.db.services.get(ServiceName(namespace, name))
-        if row is not None:
+        if row is not None and row.addresses:
             return row.addresses[0].ip
         assert self.client is not None
         found = await in_thread(self.client.get, SERVICES, name, namespace)

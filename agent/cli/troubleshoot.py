@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from certs.diagnose import diagnose
 from certs.errors import CertificateError
@@ -18,12 +19,25 @@ from meshkit.errors import MeshError
 from meshmodel import cluster_config, keys
 
 Write = Callable[[str], object]
+Resolve = Callable[[str], str | None]
+
+
+class Trial(NamedTuple):
+    """How one configuration is tried."""
+
+    timeout_s: float
+    write: Write
+    resolve: Resolve
+
 
 OK, BAD, INFO = "✅", "❌", "(i)"
 
 
-def troubleshoot(directory: Path, only: Sequence[str], timeout_s: float, write: Write) -> int:
-    """Print what is wrong with each peer's connection. Returns 0 if nothing is, else 4."""
+def troubleshoot(directory: Path, only: Sequence[str], timeout_s: float, write: Write, resolve: Resolve) -> int:
+    """Print what is wrong with each peer's connection. Returns 0 if nothing is, else 4.
+
+    `resolve` gives the address behind a Kubernetes Service's name, None for any other name.
+    """
     try:
         entries = sorted(p for p in directory.iterdir() if not p.is_dir())
     except OSError as exc:
@@ -35,26 +49,30 @@ def troubleshoot(directory: Path, only: Sequence[str], timeout_s: float, write: 
     is_ok = bool(wanted) or not only
     for name, content in wanted.items():
         write(f'\nCluster "{name}":\n  Configuration path: {directory / name}\n')
-        is_ok = asyncio.run(_try(name, content, directory, timeout_s, write)) and is_ok
+        is_ok = asyncio.run(_try(name, content, directory, Trial(timeout_s, write, resolve))) and is_ok
     return 0 if is_ok else 4
 
 
-async def _try(name: str, content: bytes, directory: Path, timeout_s: float, write: Write) -> bool:
+async def _try(name: str, content: bytes, directory: Path, trial: Trial) -> bool:
     try:
         config = parse_client_config(content, directory)
     except Rejected as exc:
-        write(f"  {BAD} configuration cannot be used: {exc}\n")
+        trial.write(f"  {BAD} configuration cannot be used: {exc}\n")
         return False
-    results = [await _try_endpoint(config, endpoint, timeout_s, write) for endpoint in config.endpoints]
-    _show_own_certificates(config, write)
-    return await _try_read(name, config, timeout_s, write) and any(results)
+    results = [await _try_endpoint(config, endpoint, trial) for endpoint in config.endpoints]
+    _show_own_certificates(config, trial.write)
+    return await _try_read(name, config, trial) and any(results)
 
 
-async def _try_endpoint(config: ClientConfig, endpoint: Endpoint, timeout_s: float, write: Write) -> bool:
+async def _try_endpoint(config: ClientConfig, endpoint: Endpoint, trial: Trial) -> bool:
+    timeout_s, write = trial.timeout_s, trial.write
     write(f"\n  Endpoint {'https' if endpoint.is_tls else 'http'}://{endpoint.host}:{endpoint.port}\n")
     addresses = config.host_aliases.get(endpoint.host, ())
     if addresses:
         write(f"     {OK} {endpoint.host} is {', '.join(addresses)} (host alias)\n")
+    elif (address := trial.resolve(endpoint.host)) is not None:
+        addresses = (address,)
+        write(f"     {OK} {endpoint.host} is {address} (Kubernetes Service)\n")
     reached = False
     for address in addresses or (endpoint.host,):
         if endpoint.is_tls:
@@ -116,11 +134,12 @@ def _describe(info: CertInfo) -> str:
     return f"CN={info.subject_cn}, issuer {info.issuer}, valid until {until}, serial {info.serial:x}{names}"
 
 
-async def _try_read(name: str, config: ClientConfig, timeout_s: float, write: Write) -> bool:
+async def _try_read(name: str, config: ClientConfig, trial: Trial) -> bool:
     """Authorisation: the heartbeat and the cluster configuration, as a session reads them."""
+    timeout_s, write = trial.timeout_s, trial.write
     write("\n  Store\n")
     try:
-        backend = config.connect()
+        backend = config.connect(None, trial.resolve)
     except MeshError as exc:
         write(f"     {BAD} {exc}\n")
         return False

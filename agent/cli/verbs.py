@@ -200,7 +200,19 @@ def _monitor(client: Client, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _trouble(_client: Client, arguments: argparse.Namespace) -> int:
+def _trouble(client: Client, arguments: argparse.Namespace) -> int:
     from agent.cli.troubleshoot import troubleshoot
 
-    return troubleshoot(arguments.clustermesh_config, arguments.cluster, arguments.timeout, sys.stdout.write)
+    def resolve(host: str) -> str | None:
+        """Ask the running agent, which knows every Service; a name it does not know goes to DNS."""
+        name, _, rest = host.partition(".")
+        namespace, _, domain = rest.partition(".")
+        if domain.partition(".")[0] != "svc":
+            return None
+        try:
+            answer = client.get(f"/v1/services/{namespace}/{name}")
+        except NoAnswerError:
+            return None
+        return str(answer["frontends"][0]["frontend"]).partition(":")[0] if answer["frontends"] else None
+
+    return troubleshoot(arguments.clustermesh_config, arguments.cluster, arguments.timeout, sys.stdout.write, resolve)

@@ -16,7 +16,7 @@ from agent.mesh.networks import Networks
 from agent.mesh.rejections import Rejections
 from agent.mesh.session import Session, SessionOptions
 from agent.mesh.state import SessionRecord
-from agent.tables import AgentDB
+from agent.tables import AgentDB, Node
 from kvstore.backend import Backend
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock
@@ -89,6 +89,10 @@ class MeshRunner:
     def expect_own(self, content: bytes) -> None:
         """The own cluster's store is read by the same session code, with this connection file."""
         self._member(self._db.own, content)
+
+    def know_own_node(self, node: Node) -> None:
+        """Peers may not claim what this node has, also before the own cluster's store says so."""
+        self._networks.set_node(node)
 
     def release_waiting(self) -> tuple[str, ...]:
         """Stop waiting for peers' first listings; returns what was still missing. The own cluster is waited for."""
