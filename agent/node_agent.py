@@ -72,7 +72,7 @@ class NodeAgent:
         self.health, self.registry = Health(clock), Registry("clustermesh_agent")
         self.db = AgentDB(facts.cluster, facts.cluster_id, facts.node, facts.node_ip)
         self.load_balancer = LoadBalancerWriter(self.db)
-        self.prefixes = PrefixWriter(self.db)
+        self.prefixes = PrefixWriter(self.db, tunnels_own_cluster=settings.own_cluster_routing == "tunnel")
         self.writers = Writers(self.load_balancer, self.prefixes, IdentityWriter(self.db), NodeWriter(self.db))
         self.flows = FlowRing()
         self.source = KubernetesSource(self.db, self.load_balancer, clock)

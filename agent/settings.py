@@ -40,6 +40,12 @@ class AgentSettings(Settings):
     datapath: str = option(
         "kernel", "kernel, or memory to run without touching the kernel", choices=("kernel", "memory")
     )
+    own_cluster_routing: str = option(
+        "native",
+        "how pods of other nodes of this cluster are reached: native (the routes of its CNI) or tunnel (our overlay, "
+        "which needs an agent on every node)",
+        choices=("native", "tunnel"),
+    )
     underlay_device: str = option("", "device towards other nodes; found by the node address if empty")
     vxlan_port: int = option(8472, "UDP port of the overlay")
     mtu: int = option(0, "MTU of the overlay device; underlay MTU - 50 if 0")

@@ -19,8 +19,8 @@ ClaimKey = tuple[Origin, ClusterName, str]
 class PrefixWriter:
     """Every method must be called inside `db.write()`; the result does not depend on the order of the calls."""
 
-    def __init__(self, db: AgentDB) -> None:
-        self._db = db
+    def __init__(self, db: AgentDB, *, tunnels_own_cluster: bool = True) -> None:
+        self._db, self._tunnels_own_cluster = db, tunnels_own_cluster
         self._weaker: dict[str, dict[ClaimKey, Prefix]] = {}  # all claims of a prefix that has more than one
         self._by_identity: dict[int, set[str]] = {}  # rows whose identity's labels come from a cluster's store
         self._node_claims: dict[tuple[ClusterName, str], tuple[Prefix, ...]] = {}
@@ -28,7 +28,8 @@ class PrefixWriter:
 
     def set_pod(self, row: Prefix) -> None:
         """The pod address is as the row says; `tunnel` and `is_known` are decided here."""
-        tunnel = "" if row.host == self._db.node_address else row.host
+        is_direct = row.host == self._db.node_address or not self._is_tunnelled(row.cluster)
+        tunnel = "" if is_direct else row.host
         self._claim(replace(row, tunnel=tunnel, is_known=self._is_known(row.identity)))
 
     def delete_pod(self, cluster: ClusterName, prefix: str) -> None:
@@ -37,7 +38,7 @@ class PrefixWriter:
     def set_node(self, node: Node) -> None:
         """The node's addresses and pod networks are claimed, and nothing else of what it claimed before."""
         key = (node.cluster, node.name)
-        claims = tuple(_node_prefixes(node, is_own=self._is_own(node)))
+        claims = tuple(_node_prefixes(node, is_own=self._is_own(node), is_tunnelled=self._is_tunnelled(node.cluster)))
         kept = {c.prefix for c in claims}
         for old in self._node_claims.get(key, ()):
             if old.prefix not in kept:
@@ -127,6 +128,10 @@ class PrefixWriter:
         else:
             self._db.prefixes.delete(prefix)
 
+    def _is_tunnelled(self, cluster: ClusterName) -> bool:
+        """Whether pods of other nodes of this cluster are reached through our overlay, or by the routes of its CNI."""
+        return self._tunnels_own_cluster or cluster != self._db.own
+
     def _rank(self, row: Prefix) -> tuple[int, bool, int, str, str]:
         return (_STRENGTH[row.origin], row.cluster != self._db.own, row.cluster_id, row.cluster, row.name)
 
@@ -144,12 +149,12 @@ def _key(row: Prefix) -> ClaimKey:
     return (row.origin, row.cluster, row.name if row.origin in (Origin.NODE, Origin.POD_CIDR) else "")
 
 
-def _node_prefixes(node: Node, *, is_own: bool) -> Iterable[Prefix]:
+def _node_prefixes(node: Node, *, is_own: bool, is_tunnelled: bool) -> Iterable[Prefix]:
     """What a node record claims: its addresses as host or remote-node, its pod networks as unknown pods behind it."""
     internal = node.internal_ip
 
-    def claim(prefix: str, identity: int, origin: Origin, *, is_tunnelled: bool) -> Prefix:
-        tunnel = internal if is_tunnelled and not is_own else ""
+    def claim(prefix: str, identity: int, origin: Origin, *, is_behind: bool) -> Prefix:
+        tunnel = internal if is_behind and is_tunnelled and not is_own else ""
         return Prefix(prefix, identity, tunnel, node.cluster, node.cluster_id, origin, host=internal, name=node.name)
 
     seen: set[str] = set()
@@ -158,13 +163,13 @@ def _node_prefixes(node: Node, *, is_own: bool) -> Iterable[Prefix]:
         if prefix not in seen:
             seen.add(prefix)
             identity = Reserved.HOST if is_own else Reserved.REMOTE_NODE
-            yield claim(prefix, identity, Origin.NODE, is_tunnelled=address.kind == "CiliumInternalIP")
+            yield claim(prefix, identity, Origin.NODE, is_behind=address.kind == "CiliumInternalIP")
     for ip, identity in ((node.health_ip, Reserved.HEALTH), (node.ingress_ip, Reserved.INGRESS)):
         if ip and host_prefix(ip) not in seen:
             seen.add(host_prefix(ip))
-            yield claim(host_prefix(ip), identity, Origin.NODE, is_tunnelled=True)
+            yield claim(host_prefix(ip), identity, Origin.NODE, is_behind=True)
     for cidr in dict.fromkeys(node.pod_cidrs):
-        yield claim(cidr, UNKNOWN_IDENTITY, Origin.POD_CIDR, is_tunnelled=True)
+        yield claim(cidr, UNKNOWN_IDENTITY, Origin.POD_CIDR, is_behind=True)
 
 
 def host_prefix(ip: str) -> str:
