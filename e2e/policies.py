@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -21,7 +22,7 @@ OUTSIDE: Final = "172.18.0.200"
 NODE_PORT: Final = 8099
 LIMIT_S: Final = 1.0
 # all at once, one line each: a dropped packet is only told by waiting
-ASK: Final = "{{ curl -sS -o /dev/null --max-time {limit} {target} 2>/dev/null; echo {name} $?; }} &"
+ASK: Final = "{{ curl -sS -o /dev/null --max-time {limit} {target} 2>/dev/null; echo {number} $?; }} &"
 CODES: Final = {"0": REACHED, "28": DROPPED}
 
 
@@ -68,10 +69,11 @@ class Place:
 
 def ask(mesh: Mesh, source: Place, targets: Mapping[str, str]) -> dict[str, str]:
     """What became of one request to each target: reached, dropped, or the client's error."""
-    script = "\n".join(ASK.format(limit=LIMIT_S, target=target, name=name) for name, target in targets.items())
+    script = "\n".join(ASK.format(limit=LIMIT_S, target=t, number=n) for n, t in enumerate(targets.values()))
     done = mesh.kubectl(source.cluster, "exec", source.pod, "--", "/bin/sh", "-c", f"{script}\nwait")
     found = dict(line.split() for line in done.stdout.splitlines())
-    return {name: CODES.get(found[name], f"curl error {found[name]}") for name in targets}
+    codes = [found[str(number)] for number in range(len(targets))]
+    return {name: CODES.get(code, f"curl error {code}") for name, code in zip(targets, codes, strict=True)}
 
 
 def ask_from(mesh: Mesh, sources: Mapping[str, Place], target: str) -> dict[str, str]:
@@ -98,18 +100,17 @@ def servers(mesh: Mesh, nodes: Sequence[str], outside_at: str) -> Iterator[None]
                 command = node_command(mesh.state.node(node), words)
                 running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
             for node in nodes:
-                wait_until(
-                    f"{node} serves",
-                    lambda node=node: (
-                        mesh.on_node(node, "curl", "-sS", f"127.0.0.1:{NODE_PORT}", check=False).returncode == 0
-                    ),
-                )
+                wait_until(f"{node} serves", partial(_serves, mesh, node))
             yield
     finally:
         for process in running:
             process.terminate()
             process.wait()
         mesh.on_node(outside_at, "ip", "address", "del", f"{OUTSIDE}/32", "dev", device, check=False)
+
+
+def _serves(mesh: Mesh, node: str) -> bool:
+    return mesh.on_node(node, "curl", "-sS", f"127.0.0.1:{NODE_PORT}", check=False).returncode == 0
 
 
 @contextmanager

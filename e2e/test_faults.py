@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs die, networks break, pods come and go: what was known stays in force, and what comes back is learned again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from e2e.faults import (
+    MAPS,
+    command_of,
+    kill,
+    observed,
+    processes_of,
+    sampled_maps,
+    wait_for_restart,
+)
+from e2e.mesh import CLUSTERS, SYSTEM, Cluster, Mesh
+from e2e.peers import peer_seen
+from e2e.traffic import requests, undisturbed
+
+AGENTS, APISERVER = "k8s-app=clustermesh-agent", "k8s-app=clustermesh-apiserver"
+KEEPALIVE_LIMIT_S = 40.0
+# a server that is told to end closes its door at once; the news of it needs a moment to reach every node
+LATE_REQUESTS = 12
+
+
+def known_backends(mesh: Mesh, cluster: Cluster, node: str, of: Cluster) -> list[str]:
+    """Addresses of one cluster's backends behind rebel-base that this node sends requests to."""
+    (frontend,) = mesh.agent_rest(cluster, node, "/v1/services/default/rebel-base")["frontends"]
+    return sorted(b["address"] for b in frontend["backends"] if b["cluster"] == of and b["chosen"])
+
+
+def scale(mesh: Mesh, cluster: Cluster, replicas: int) -> None:
+    mesh.kubectl(cluster, "scale", "deployment", "rebel-base", f"--replicas={replicas}")
+
+
+def test_killing_every_agent_at_once_loses_no_request_and_changes_no_map(whole: Mesh) -> None:
+    agents = {cluster: whole.pods(cluster, AGENTS, SYSTEM) for cluster in CLUSTERS}
+    assert [len(found) for found in agents.values()] == [3, 3]
+    clients = [whole.pod(cluster, "x-wing")[1] for cluster in CLUSTERS]
+    with ExitStack() as stack:
+        stack.enter_context(undisturbed(whole, rate=40))
+        samples = {node: stack.enter_context(sampled_maps(whole, node, MAPS)) for node in clients}
+        kill([pid for found in agents.values() for pod in found for pid in processes_of(whole, pod)])
+        for cluster, found in agents.items():
+            for pod in found:
+                wait_for_restart(whole, cluster, pod)
+        for cluster, node in zip(CLUSTERS, clients, strict=True):
+            other = CLUSTERS[cluster == CLUSTERS[0]]
+            whole.wait_until(
+                f"{node} follows {other} again",
+                lambda c=cluster, n=node, o=other: peer_seen(whole, c, n, o)["state"] == "ready",
+            )
+        changes = {node: {name: len(seen) for name, seen in found.read().items()} for node, found in samples.items()}
+    assert changes == {node: dict.fromkeys(MAPS, 1) for node in clients}
+
+
+def test_an_agent_that_is_down_is_no_reason_to_lose_what_happens_meanwhile(whole: Mesh) -> None:
+    """A backend that comes while the agent is dead is used once the agent is back."""
+    node = whole.pod("tion", "x-wing")[1]
+    (agent,) = (pod for pod in whole.pods("tion", AGENTS, SYSTEM) if pod["spec"]["nodeName"] == node)
+    try:
+        with undisturbed(whole):
+            kill(processes_of(whole, agent))
+            scale(whole, "koornacht", 3)
+            wait_for_restart(whole, "tion", agent)
+            whole.wait_until("all three are known", lambda: len(known_backends(whole, "tion", node, "koornacht")) == 3)
+    finally:
+        scale(whole, "koornacht", 2)
+    whole.wait_until("two are left", lambda: len(known_backends(whole, "tion", node, "koornacht")) == 2)
+
+
+def kill_program(mesh: Mesh, pod: Any) -> None:
+    kill(processes_of(mesh, pod))
+    wait_for_restart(mesh, "koornacht", pod)
+
+
+def kill_etcd_only(mesh: Mesh, pod: Any) -> None:
+    kill([pid for pid in processes_of(mesh, pod) if command_of(pid) == "etcd"])
+
+
+def delete_pod(mesh: Mesh, pod: Any) -> None:
+    name = pod["metadata"]["name"]
+    mesh.kubectl("koornacht", "delete", "pod", "-n", SYSTEM, name, "--grace-period=0", "--force")
+    mesh.kubectl("koornacht", "rollout", "status", "-n", SYSTEM, "deployment/clustermesh-apiserver", "--timeout=60s")
+
+
+@pytest.mark.parametrize("how", [kill_program, kill_etcd_only, delete_pod])
+def test_a_store_that_begins_again_empty_takes_no_backend_away(whole: Mesh, how: Callable[[Mesh, Any], None]) -> None:
+    node = whole.pod("tion", "x-wing")[1]
+    (apiserver,) = whole.pods("koornacht", APISERVER, SYSTEM)
+    store = peer_seen(whole, "tion", node, "koornacht")["status"]
+    assert "ID: " in str(store)
+    before = set(known_backends(whole, "tion", node, "koornacht"))
+    try:
+        with undisturbed(whole), observed(lambda: known_backends(whole, "tion", node, "koornacht")) as seen:
+            scale(whole, "koornacht", 3)
+            how(whole, apiserver)
+            whole.wait_until(
+                "tion follows the new store",
+                lambda: (
+                    (peer := peer_seen(whole, "tion", node, "koornacht"))["state"] == "ready"
+                    and peer["connected"]
+                    and peer["status"] != store
+                ),
+                KEEPALIVE_LIMIT_S,
+            )
+            whole.wait_until(
+                "tion knows what changed meanwhile",
+                lambda: len(known_backends(whole, "tion", node, "koornacht")) == 3,
+            )
+        assert all(before <= set(addresses) for addresses in seen.values), seen.values
+    finally:
+        scale(whole, "koornacht", 2)
+    whole.wait_until("tion knows two again", lambda: len(known_backends(whole, "tion", node, "koornacht")) == 2)
+    whole.wait_until("status is well", lambda: whole.clustermesh("status", check=False).returncode == 0)
+
+
+def test_clusters_that_are_cut_off_keep_what_they_know_and_show_its_age(whole: Mesh) -> None:
+    node = whole.pod("tion", "x-wing")[1]
+    before = known_backends(whole, "tion", node, "koornacht")
+    whole.lab("cut", "koornacht", "tion")
+    try:
+        seen = whole.wait_until(
+            "tion has noticed",
+            lambda: (peer := peer_seen(whole, "tion", node, "koornacht"))["state"] == "disconnected" and peer,
+            KEEPALIVE_LIMIT_S,
+        )
+        assert "kept" in seen["reason"]
+        status = whole.clustermesh("status", "--context", "kind-tion", check=False)
+        assert (status.returncode, "not connected to cluster koornacht" in status.stdout) == (3, True), status.stdout
+        whole.wait_until(
+            "its age grows", lambda: float(str(peer_seen(whole, "tion", node, "koornacht")["age"])) > seen["age"] + 2
+        )
+        assert known_backends(whole, "tion", node, "koornacht") == before
+        assert set(whole.answers("tion", max_time_s=1)) == {"Tion", "timed out"}, "kept, and still chosen"
+    finally:
+        whole.lab("heal")
+    whole.wait_until(
+        "tion is back by itself",
+        lambda: (peer := peer_seen(whole, "tion", node, "koornacht"))["connected"] and peer["state"] == "ready",
+        KEEPALIVE_LIMIT_S,
+    )
+    for cluster in CLUSTERS:
+        whole.wait_until(
+            f"{cluster} is well",
+            lambda cluster=cluster: (
+                whole.clustermesh("status", "--context", f"kind-{cluster}", check=False).returncode == 0
+            ),
+            KEEPALIVE_LIMIT_S,
+        )
+
+
+def test_a_node_that_is_cut_off_disturbs_no_other(whole: Mesh) -> None:
+    """The control plane of tion serves nobody's requests: without it everything goes on."""
+    assert not [p for p in whole.pods("tion", "name=rebel-base") if p["spec"]["nodeName"] == "tion-control-plane"]
+    try:
+        with undisturbed(whole):
+            whole.lab("cut", "tion-control-plane", "koornacht")
+            whole.wait_until(
+                "the node has noticed",
+                lambda: peer_seen(whole, "tion", "tion-control-plane", "koornacht")["connected"] is False,
+                KEEPALIVE_LIMIT_S,
+            )
+    finally:
+        whole.lab("heal")
+    whole.wait_until(
+        "the node is back",
+        lambda: peer_seen(whole, "tion", "tion-control-plane", "koornacht")["connected"],
+        KEEPALIVE_LIMIT_S,
+    )
+
+
+@pytest.mark.parametrize("client", CLUSTERS)
+def test_scaling_to_nothing_moves_all_requests_and_scaling_back_returns_them(whole: Mesh, client: Cluster) -> None:
+    with requests(whole, client) as loop:
+        try:
+            scale(whole, "koornacht", 0)
+            whole.wait_for_answers(client, "Tion")
+            before = loop.so_far()
+            assert set(loop.more(30) - before) == {"Tion"}
+        finally:
+            scale(whole, "koornacht", 2)
+        whole.kubectl("koornacht", "rollout", "status", "deployment/rebel-base", "--timeout=60s")
+        before = loop.so_far()
+        whole.wait_until("both answer again", lambda: set(loop.so_far() - before) >= {"Koornacht", "Tion"})
+        found = loop.stop()
+    assert set(found) <= {"Koornacht", "Tion", "curl error 7"}, found
+    assert found["curl error 7"] <= LATE_REQUESTS, found
+
+
+def test_a_pod_deleted_under_load_is_replaced_and_at_most_its_last_moment_is_seen(whole: Mesh) -> None:
+    name, _, address = whole.pod("koornacht", "rebel-base")
+    node = whole.pod("tion", "x-wing")[1]
+    with requests(whole, "koornacht") as near, requests(whole, "tion") as far:
+        whole.kubectl("koornacht", "delete", "pod", name)
+        whole.kubectl("koornacht", "rollout", "status", "deployment/rebel-base", "--timeout=60s")
+
+        def is_replaced() -> bool:
+            known = known_backends(whole, "tion", node, "koornacht")
+            return len(known) == 2 and address not in known
+
+        whole.wait_until("tion knows the new pod and not the old one", is_replaced)
+        marks = [loop.so_far() for loop in (near, far)]
+        for loop, mark in zip((near, far), marks, strict=True):
+            assert set(loop.more(30) - mark) == {"Koornacht", "Tion"}
+            found = loop.stop()
+            assert set(found) <= {"Koornacht", "Tion", "curl error 7"}, found
+            assert found["curl error 7"] <= LATE_REQUESTS, found
