@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final, NamedTuple, Protocol
@@ -103,8 +103,11 @@ class Backend(Protocol):
         """True if the key was last changed at `mod_revision` and now has the value."""
         ...
 
-    async def apply(self, ops: Mapping[bytes, bytes | None], *, lease: int = 0) -> int:
-        """All of up to 128 puts and deletes (None) happened at the returned revision, or none did."""
+    async def apply(self, ops: Mapping[bytes, bytes | None], *, lease: int | Mapping[bytes, int] = 0) -> int:
+        """All of up to 128 puts and deletes (None) happened at the returned revision, or none did.
+
+        What is put hangs on the one lease, or each key on the lease given for it.
+        """
         ...
 
     async def delete_prefix(self, prefix: bytes) -> int:
@@ -152,3 +155,8 @@ def prefix_end(prefix: bytes) -> bytes:
     """The first key after every key that begins with the prefix; open if there is none."""
     stripped = prefix.rstrip(b"\xff")
     return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else OPEN_END
+
+
+def lease_by_key(keys: Iterable[bytes], lease: int | Mapping[bytes, int]) -> Mapping[bytes, int]:
+    """The lease of each key, from one for all or from the leases by key."""
+    return dict.fromkeys(keys, lease) if isinstance(lease, int) else lease

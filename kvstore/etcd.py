@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message as ProtobufMessage
 
-from kvstore.backend import MAX_TXN_OPS, Batch, Entry, Event, Kind, Page, Status, prefix_end
+from kvstore.backend import MAX_TXN_OPS, Batch, Entry, Event, Kind, Page, Status, lease_by_key, prefix_end
 from kvstore.channel import open_channel
 from kvstore.errors import Oversized, Rejected, Stale, StoreChanged, Unavailable, classify
 from kvstore.limiter import Limiter
@@ -88,11 +88,12 @@ class EtcdBackend:
         compare = pb.Compare(key=key, target=pb.Compare.MOD, result=pb.Compare.EQUAL, mod_revision=mod_revision)
         return await self._put_if(compare, key, value, lease)
 
-    async def apply(self, ops: Mapping[bytes, bytes | None], *, lease: int = 0) -> int:
+    async def apply(self, ops: Mapping[bytes, bytes | None], *, lease: int | Mapping[bytes, int] = 0) -> int:
         """All of up to 128 puts and deletes (None) happened at the returned revision, or none did."""
         if len(ops) > MAX_TXN_OPS:
             raise Rejected(f"{len(ops)} operations in one transaction, {MAX_TXN_OPS} are allowed")
-        request = pb.TxnRequest(success=[_operation(key, value, lease) for key, value in ops.items()])
+        lease_of = lease_by_key(ops, lease)
+        request = pb.TxnRequest(success=[_operation(key, value, lease_of.get(key, 0)) for key, value in ops.items()])
         response = await self.call(self.methods.txn, request, weight=len(ops))
         self._check_store(response.header)
         return response.header.revision

@@ -65,7 +65,7 @@ class MemoryBackend:
         self.store.commit({key: value}, lease)
         return True
 
-    async def apply(self, ops: Mapping[bytes, bytes | None], *, lease: int = 0) -> int:
+    async def apply(self, ops: Mapping[bytes, bytes | None], *, lease: int | Mapping[bytes, int] = 0) -> int:
         """All of up to 128 puts and deletes (None) happened at the returned revision, or none did."""
         if len(ops) > MAX_TXN_OPS:
             raise Rejected(f"{len(ops)} operations in one transaction, {MAX_TXN_OPS} are allowed")

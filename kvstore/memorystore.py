@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from kvstore.backend import OPEN_END, Entry, Event, Kind
+from kvstore.backend import OPEN_END, Entry, Event, Kind, lease_by_key
 from kvstore.errors import Compacted, Denied, KvError, LeaseLost, Rejected, Unavailable
 from meshkit.clock import Clock, SystemClock
 
@@ -55,10 +55,12 @@ class MemoryStore:
             raise Denied("etcdserver: permission denied")
         self.expire()
 
-    def commit(self, ops: Mapping[bytes, bytes | None], lease: int) -> int:
+    def commit(self, ops: Mapping[bytes, bytes | None], lease: int | Mapping[bytes, int]) -> int:
         """All operations happened at one new revision."""
-        if lease and lease not in self.leases:
-            raise LeaseLost(lease)
+        lease_of = lease_by_key(ops, lease)
+        for each in lease_of.values():
+            if each and each not in self.leases:
+                raise LeaseLost(each)
         if b"" in ops:
             raise Rejected("etcdserver: key is not provided")
         if not any(value is not None or key in self.entries for key, value in ops.items()):
@@ -66,7 +68,7 @@ class MemoryStore:
         self.writes += 1
         self.revision += 1
         for key, value in ops.items():
-            self._set(key, value, lease)
+            self._set(key, value, lease_of.get(key, 0))
         self.wake()
         return self.revision
 

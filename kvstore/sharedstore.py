@@ -135,8 +135,7 @@ class SharedStore:
         keys = self._next_keys()
         await self._limiter.take(len(keys))
         ops = {key: self._wanted.get(key) for key in keys}
-        for lease, group in (await self._groups(ops)).items():
-            await self._apply(lease, {key: ops[key] for key in group})
+        await self._apply(ops, await self._leases(ops))
 
     def _next_keys(self) -> list[bytes]:
         """The most urgent keys that fit one transaction; they stay queued until they are written."""
@@ -151,33 +150,49 @@ class SharedStore:
                 return keys[:index]
         return keys
 
-    async def _groups(self, ops: Mapping[bytes, bytes | None]) -> Mapping[int, list[bytes]]:
+    async def _leases(self, ops: Mapping[bytes, bytes | None]) -> Mapping[bytes, int]:
+        """What each key to be put hangs on, by the key in the store."""
         if self._session is None:
-            return {0: list(ops)}
-        deletes = [key for key, value in ops.items() if value is None]
+            return {}
         bound = await self._session.bind(self._prefix + key for key, value in ops.items() if value is not None)
-        cut = len(self._prefix)
-        groups = {lease: [key[cut:] for key in keys] for lease, keys in bound.items()}
-        first = next(iter(groups), 0)
-        groups.setdefault(first, [])[:0] = deletes
-        return groups
+        return {key: lease for lease, keys in bound.items() for key in keys}
 
-    async def _apply(self, lease: int, ops: Mapping[bytes, bytes | None]) -> None:
+    async def _apply(self, ops: Mapping[bytes, bytes | None], leases: Mapping[bytes, int]) -> None:
+        used = {leases.get(self._prefix + key, 0) for key in ops}
         try:
-            await self._backend.apply({self._prefix + key: value for key, value in ops.items()}, lease=lease)
+            await self._backend.apply({self._prefix + key: value for key, value in ops.items()}, lease=leases)
         except LeaseLost:
+            if len(used) > 1:
+                await self._apply_by_lease(ops, leases)
+                return
             if self._session is not None:
-                self._session.report_lost(lease)
+                self._session.report_lost(used.pop())
             raise
         except Rejected as exc:
-            await self._apply_one_by_one(lease, ops, exc)
+            await self._apply_one_by_one(ops, leases, exc)
             return
-        if lease and self._session is not None and lease not in self._session.leases:
-            raise LeaseLost(lease)  # lost while the answer was on its way: written, and gone again
+        if self._session is not None and not used - {0} <= set(self._session.leases):
+            raise LeaseLost  # lost while the answer was on its way: written, and gone again
         self.transactions += 1
         self._settle(ops)
 
-    async def _apply_one_by_one(self, lease: int, ops: Mapping[bytes, bytes | None], reason: Rejected) -> None:
+    async def _apply_by_lease(self, ops: Mapping[bytes, bytes | None], leases: Mapping[bytes, int]) -> None:
+        """The store does not say which lease is gone: what hangs on the others is written, and the lost ones are found."""
+        groups: dict[int, dict[bytes, bytes | None]] = {}
+        for key, value in ops.items():
+            groups.setdefault(leases.get(self._prefix + key, 0), {})[key] = value
+        lost: LeaseLost | None = None
+        for lease, group in groups.items():
+            try:
+                await self._apply(group, {self._prefix + key: lease for key in group})
+            except LeaseLost as exc:
+                lost = exc
+        if lost is not None:
+            raise lost
+
+    async def _apply_one_by_one(
+        self, ops: Mapping[bytes, bytes | None], leases: Mapping[bytes, int], reason: Rejected
+    ) -> None:
         """One bad record must not keep the others from being published: it is counted, said, and left out."""
         if len(ops) == 1:
             (key,) = ops
@@ -187,7 +202,8 @@ class SharedStore:
             self._settle(ops)
             return
         for key, value in ops.items():
-            await self._apply(lease, {key: value})
+            full = self._prefix + key
+            await self._apply({key: value}, {full: leases[full]} if full in leases else {})
 
     def _settle(self, written: Mapping[bytes, bytes | None]) -> None:
         """Written keys leave their queue, unless they were changed again meanwhile."""

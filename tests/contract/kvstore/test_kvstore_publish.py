@@ -137,6 +137,43 @@ async def test_a_lost_lease_brings_back_its_keys_and_only_those(store: StoreUnde
         assert rewritten == {key for key, entry in before.items() if entry.lease == lost}
 
 
+async def test_changes_of_keys_on_many_leases_are_one_transaction(store: StoreUnderTest, prefix: bytes) -> None:
+    async with writing(store.backend(), prefix, keys_per_lease=10) as writer:
+        for number in range(200):
+            writer.store.upsert(b"%03d" % number, b"x")
+        writer.store.mark_synced()
+        await flushed(writer)
+        before = {entry.key: entry.lease async for page in writer.backend.list(prefix) for entry in page.entries}
+        written = writer.store.transactions
+        for number in range(0, 200, 10):
+            writer.store.upsert(b"%03d" % number, b"changed")
+        writer.store.delete(b"005")
+        await flushed(writer)
+        assert writer.store.transactions == written + 1
+        del before[prefix + b"005"]
+        after = {entry.key: entry.lease async for page in writer.backend.list(prefix) for entry in page.entries}
+        assert after == before, "each key stays on its lease"
+
+
+async def test_of_changes_on_many_leases_only_the_lost_ones_wait(store: StoreUnderTest, prefix: bytes) -> None:
+    async with writing(store.backend(), prefix, keys_per_lease=10) as writer:
+        for number in range(50):
+            writer.store.upsert(b"%03d" % number, b"x")
+        writer.store.mark_synced()
+        await flushed(writer)
+        first, second, *kept = writer.session.leases
+        await store.backend().revoke(first)
+        await store.backend().revoke(second)
+        for number in range(0, 50, 10):
+            writer.store.upsert(b"%03d" % number, b"changed")
+        await flushed(writer)
+        assert writer.session.losses == 2, "found without waiting for the keep-alive"
+        assert set(kept) < set(writer.session.leases)
+        assert writer.store.failures == 1
+        expected = {b"%03d" % number: b"x" if number % 10 else b"changed" for number in range(50)}
+        assert await contents(writer.backend, prefix) == expected
+
+
 async def test_a_put_on_a_lost_lease_is_noticed_at_once(store: StoreUnderTest, prefix: bytes) -> None:
     async with writing(store.backend(), prefix) as writer:
         writer.store.upsert(b"a", b"1")
