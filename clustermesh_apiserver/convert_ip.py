@@ -6,12 +6,18 @@ from __future__ import annotations
 from clustermesh_apiserver.intent import EndpointIntent, PodIntent
 from meshmodel.address import canonical_ip, canonical_prefix
 from meshmodel.identity import NumericIdentity
-from meshmodel.ip import IpRecord
+from meshmodel.ip import IpRecord, NamedPort
 
 
 def convert_pod(pod: PodIntent, identity: NumericIdentity) -> dict[bytes, bytes]:
-    """Key remainder and value of every address of a pod whose identity is known."""
-    return _records(pod.ips, pod.host_ip, identity, 0, (pod.namespace, pod.name, pod.service_account))
+    """Key remainder and value of every address of a pod whose identity is known.
+
+    Container ports that have a name go with it: policies of every cluster may name them.
+    """
+    ports = tuple(NamedPort(name=name, port=port, protocol=protocol) for name, port, protocol in pod.named_ports)
+    return _records(
+        pod.ips, pod.host_ip, identity, 0, (pod.namespace, pod.name, pod.service_account), named_ports=ports
+    )
 
 
 def convert_endpoint(endpoint: EndpointIntent) -> dict[bytes, bytes]:
@@ -22,7 +28,13 @@ def convert_endpoint(endpoint: EndpointIntent) -> dict[bytes, bytes]:
 
 
 def _records(
-    ips: tuple[str, ...], host_ip: str, identity: NumericIdentity, key: int, owner: tuple[str, str, str]
+    ips: tuple[str, ...],
+    host_ip: str,
+    identity: NumericIdentity,
+    key: int,
+    owner: tuple[str, str, str],
+    *,
+    named_ports: tuple[NamedPort, ...] = (),
 ) -> dict[bytes, bytes]:
     host = _canonical(host_ip) or ""
     records: dict[bytes, bytes] = {}
@@ -38,6 +50,7 @@ def _records(
             namespace=owner[0],
             pod=owner[1],
             service_account=owner[2],
+            named_ports=named_ports,
         )
         records[address.encode()] = record.encode()
     return records

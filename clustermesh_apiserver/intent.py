@@ -88,7 +88,7 @@ class NamespaceIntent:
 
 @dataclass(frozen=True, slots=True)
 class PodIntent:
-    """One Pod that may have addresses of its own."""
+    """One Pod that may have addresses of its own. `named_ports` are (name, port, protocol), sorted."""
 
     namespace: str
     name: str
@@ -96,6 +96,7 @@ class PodIntent:
     ips: tuple[str, ...]
     labels: Pairs
     service_account: str
+    named_ports: tuple[tuple[str, int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

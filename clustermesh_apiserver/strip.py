@@ -93,6 +93,7 @@ def pod(obj: Obj) -> PodIntent:
         ips=ips,
         labels=pairs(meta.get("labels")),
         service_account=spec.get("serviceAccountName") or "default",
+        named_ports=_named_ports(spec),
     )
 
 
@@ -175,6 +176,16 @@ def security_labels(security: Mapping[str, str]) -> Labels:
 
 def pairs(mapping: Mapping[str, str] | None) -> Pairs:
     return tuple(sorted(mapping.items())) if mapping else ()
+
+
+def _named_ports(spec: Obj) -> tuple[tuple[str, int, str], ...]:
+    found = {
+        (str(port["name"]), int(port["containerPort"]), str(port.get("protocol") or "TCP").upper())
+        for container in spec.get("containers") or ()
+        for port in container.get("ports") or ()
+        if port.get("name") and port.get("containerPort")
+    }
+    return tuple(sorted(found))
 
 
 def _pod_namespace(labels: Iterable[Label]) -> str | None:
