@@ -27,6 +27,8 @@ app = typer.Typer(
 )
 policy = typer.Typer(help="Ask what policies do, before and after applying them.", no_args_is_help=True)
 app.add_typer(policy, name="policy")
+kv = typer.Typer(help="Look into this cluster's store: every record, decoded.", no_args_is_help=True)
+app.add_typer(kv, name="kv")
 explain = typer.Typer(help="Ask why: may this pod talk to that one, and who says so.", no_args_is_help=True)
 app.add_typer(explain, name="explain")
 
@@ -36,6 +38,8 @@ Namespace = Annotated[
     str, typer.Option("--namespace", "-n", help="where the mesh runs", envvar="CLUSTERMESH_NAMESPACE")
 ]
 Plain = Annotated[bool, typer.Option("--plain", help="words instead of symbols; automatic when not a terminal")]
+KvForm = Annotated[str, typer.Option("--output", "-o", help="text, json or raw (with ls: keys only)")]
+KvPrefix = Annotated[str, typer.Argument(help="what the keys begin with")]
 Wait = Annotated[float, typer.Option("--wait-duration", help="seconds to wait at most")]
 
 
@@ -43,6 +47,12 @@ def _client(kubeconfig: str | None, context: str | None) -> KubeClient:
     from kube.config import load_client
 
     return load_client(kubeconfig, context)
+
+
+def _is_json(output: str) -> bool:
+    if output not in ("summary", "json"):
+        raise CommandError(f"--output {output}: choose summary or json", ExitCode.USAGE)
+    return output == "json"
 
 
 def _console(plain: bool) -> Console:
@@ -261,7 +271,7 @@ def explain_policy(
         port,
         _console(plain),
         wall_s=SystemClock().wall(),
-        as_json=output == "json",
+        as_json=_is_json(output),
     )
     raise typer.Exit(code)
 
@@ -284,9 +294,53 @@ def inspect_scope(
         mesh_namespace,
         None if all_namespaces else namespace,
         _console(plain),
-        as_json=output == "json",
+        as_json=_is_json(output),
     )
     raise typer.Exit(code)
+
+
+@kv.command("ls")
+def kv_ls(
+    prefix: KvPrefix = "cilium/",
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = "kube-system",
+    output: KvForm = "text",
+) -> None:
+    """Every key under a prefix with its record, and why a reader would refuse it."""
+    from clustermesh_cli.commands import kv as verb
+
+    verb.ls(verb.Store(_client(kubeconfig, context), namespace), prefix, verb.parse_form(output), _console(plain=True))
+
+
+@kv.command("get")
+def kv_get(
+    key: Annotated[str, typer.Argument(help="the whole key")],
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = "kube-system",
+    output: KvForm = "text",
+) -> None:
+    """One record, spelled out."""
+    from clustermesh_cli.commands import kv as verb
+
+    verb.get(verb.Store(_client(kubeconfig, context), namespace), key, verb.parse_form(output), _console(plain=True))
+
+
+@kv.command("watch")
+def kv_watch(
+    prefix: KvPrefix = "cilium/",
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = "kube-system",
+    output: KvForm = "text",
+    limit: Annotated[int, typer.Option(help="stop after so many lines; 0: never")] = 0,
+) -> None:
+    """What is under a prefix, then every change as it comes."""
+    from clustermesh_cli.commands import kv as verb
+
+    store, form = verb.Store(_client(kubeconfig, context), namespace), verb.parse_form(output)
+    verb.watch(store, prefix, form, _console(plain=True), limit=limit)
 
 
 @app.command(

@@ -70,7 +70,7 @@ def _result(judgement: Judgement) -> str:
     parts = [f"{side.explanation.direction.word} ({side.end.cluster})" for side in stops]
     if judgement.allowed is None:
         return f"not known: {' and '.join(parts)} was not judged, and the other side allows it"
-    lets = [side for side in judgement if side.explanation.allowed]
+    lets = [side for side in judgement if side.explanation.allowed and side.end.cluster]
     other = f"; {lets[0].explanation.direction.word} allows it" if lets else ""
     return f"denied by {' and '.join(parts)}{other}"
 
