@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the scope inspection says: the three maps that users know, and which pods of which cluster are lost."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import orjson
+from explain_world import DB_NORTH, DB_SOUTH, ScriptedApi, app, listing, policy, scripted_cluster
+
+from clustermesh_cli.commands.scope import inspect_scope
+from clustermesh_cli.console import Console
+from clustermesh_cli.outcome import ExitCode
+from meshmodel.labels import CLUSTER_LABEL
+
+UNSCOPED = policy("to-db", "web", egress=[{"toEndpoints": [app("db")]}])
+SCOPED = policy("to-south", "web", egress=[{"toEndpoints": [app("db", **{CLUSTER_LABEL: "south"})]}])
+NOBODY = policy("to-cache", "web", egress=[{"toEndpoints": [app("cache")]}])
+BROKEN = policy("broken", "web", egress=[{"toPorts": [{"ports": [{"port": "80", "protocol": "PIGEON"}]}]}])
+
+
+def said(api: ScriptedApi, namespace: str | None = "shop", *, as_json: bool = False) -> str:
+    stream = io.StringIO()
+    console = Console(plain=True, stream=stream)
+    code = inspect_scope(api.client("kind-north"), "kube-system", namespace, console, as_json=as_json)
+    assert code == ExitCode.OK
+    return stream.getvalue()
+
+
+def test_each_policy_is_marked_and_the_lost_peers_are_named_with_their_pods_and_labels() -> None:
+    document: dict[str, Any] = orjson.loads(said(scripted_cluster("north", UNSCOPED, SCOPED, NOBODY), as_json=True))
+    assert document["ciliumNetworkPolicies"] == {"shop/to-cache": True, "shop/to-db": True, "shop/to-south": False}
+    assert document["ciliumClusterWideNetworkPolicies"] == document["networkPolicies"] == {}
+    changes = {change["policy"]: change for change in document["changes"]}
+    (lost,) = changes["shop/to-db"]["lost"]
+    assert (lost["identity"], lost["cluster"], lost["pods"]) == (DB_SOUTH, "south", [f"shop/db-{DB_SOUTH}"])
+    assert "k8s:app=db" in lost["labels"]
+    assert changes["shop/to-db"]["kept"] == [DB_NORTH]
+    assert changes["shop/to-cache"]["lost"] == []
+
+
+def test_the_text_counts_unchanged_policies_and_names_what_changes() -> None:
+    lines = said(scripted_cluster("north", UNSCOPED, SCOPED)).splitlines()
+    assert "WARN CiliumNetworkPolicy 1/2" in lines
+    assert "OK   CiliumClusterWideNetworkPolicy 0/0" in lines
+    assert "OK     shop/to-south" in lines
+    assert any(f"no longer: identity {DB_SOUTH} of cluster south: shop/db-{DB_SOUTH}" in line for line in lines)
+    assert any("nobody that exists now" in line for line in said(scripted_cluster("north", NOBODY)).splitlines())
+
+
+def test_a_policy_that_is_not_valid_changes_nothing() -> None:
+    document: dict[str, Any] = orjson.loads(said(scripted_cluster("north", BROKEN), as_json=True))
+    assert document["ciliumNetworkPolicies"] == {"shop/broken": False}
+
+
+def test_clusterwide_policies_are_looked_at_with_all_namespaces_only() -> None:
+    api = scripted_cluster("north", UNSCOPED)
+    wide = {**UNSCOPED, "kind": "CiliumClusterwideNetworkPolicy", "metadata": {"name": "wide"}}
+    api.answers["/apis/cilium.io/v2/ciliumclusterwidenetworkpolicies"] = listing(wide)
+    one: dict[str, Any] = orjson.loads(said(api, "other", as_json=True))
+    assert one["ciliumNetworkPolicies"] == one["ciliumClusterWideNetworkPolicies"] == {}
+    every: dict[str, Any] = orjson.loads(said(api, None, as_json=True))
+    assert every["ciliumNetworkPolicies"] == {"shop/to-db": True}
+    assert every["ciliumClusterWideNetworkPolicies"] == {"wide": True}
