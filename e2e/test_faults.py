@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -20,6 +21,7 @@ from e2e.faults import (
 )
 from e2e.mesh import CLUSTERS, SYSTEM, Cluster, Mesh
 from e2e.peers import peer_seen
+from e2e.store import open_store
 from e2e.traffic import requests, undisturbed
 
 AGENTS, APISERVER = "k8s-app=clustermesh-agent", "k8s-app=clustermesh-apiserver"
@@ -93,8 +95,7 @@ def delete_pod(mesh: Mesh, pod: Any) -> None:
 def test_a_store_that_begins_again_empty_takes_no_backend_away(whole: Mesh, how: Callable[[Mesh, Any], None]) -> None:
     node = whole.pod("tion", "x-wing")[1]
     (apiserver,) = whole.pods("koornacht", APISERVER, SYSTEM)
-    store = peer_seen(whole, "tion", node, "koornacht")["status"]
-    assert "ID: " in str(store)
+    since = peer_seen(whole, "tion", node, "koornacht")["session-since"]
     before = set(known_backends(whole, "tion", node, "koornacht"))
     try:
         with undisturbed(whole), observed(lambda: known_backends(whole, "tion", node, "koornacht")) as seen:
@@ -105,7 +106,7 @@ def test_a_store_that_begins_again_empty_takes_no_backend_away(whole: Mesh, how:
                 lambda: (
                     (peer := peer_seen(whole, "tion", node, "koornacht"))["state"] == "ready"
                     and peer["connected"]
-                    and peer["status"] != store
+                    and peer["session-since"] != since
                 ),
                 KEEPALIVE_LIMIT_S,
             )
@@ -118,6 +119,19 @@ def test_a_store_that_begins_again_empty_takes_no_backend_away(whole: Mesh, how:
         scale(whole, "koornacht", 2)
     whole.wait_until("tion knows two again", lambda: len(known_backends(whole, "tion", node, "koornacht")) == 2)
     whole.wait_until("status is well", lambda: whole.clustermesh("status", check=False).returncode == 0)
+
+
+def test_status_names_the_store_that_is_followed_now(whole: Mesh) -> None:
+    node = whole.pod("tion", "x-wing")[1]
+    (apiserver,) = whole.pods("koornacht", APISERVER, SYSTEM)
+    kill_etcd_only(whole, apiserver)
+    ask = ("endpoint", "status", "-w", "json")
+    answer = whole.wait_until("a new store answers", lambda: open_store(whole, "koornacht").etcdctl(*ask).stdout)
+    store_id = int(json.loads(answer)[0]["Status"]["header"]["cluster_id"])
+    whole.wait_until(
+        f"tion says that it follows {store_id:x}",
+        lambda: f"ID: {store_id:x}" in str(peer_seen(whole, "tion", node, "koornacht")["status"]),
+    )
 
 
 def test_clusters_that_are_cut_off_keep_what_they_know_and_show_its_age(whole: Mesh) -> None:
