@@ -27,6 +27,7 @@ from agent.loadbalancer.source import KubernetesSource
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.mesh.connect import StoreConnector, own_store_config
 from agent.mesh.ingest import Writers
+from agent.mesh.probe import Prober, make_reach
 from agent.mesh.runner import MeshRunner
 from agent.mesh.session import SessionOptions
 from agent.nodes.writer import NodeWriter
@@ -90,6 +91,7 @@ class NodeAgent:
             options=SessionOptions(settings.heartbeat_silence_s, prefer_slices=settings.prefer_endpoint_slices),
             cache_ttl_s=settings.cluster_cache_ttl_s,
             withdraw_after_s=settings.withdraw_after_s,
+            prober=Prober(self.db, clock, make_reach(settings.port)) if settings.probe_peers else None,
         )
         self.lag = self.registry.histogram(
             "propagation_lag_seconds", "from a backend record's arrival at this agent to its map entries"

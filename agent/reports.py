@@ -17,6 +17,7 @@ from meshmodel.status import (
     AgentStatus,
     BackendStatus,
     MapStatus,
+    PeerState,
     RemoteCluster,
     RemoteClusterConfig,
     RemoteClusterSynced,
@@ -141,7 +142,7 @@ class Reporter:
         config, counts, synced = state.config, state.counts, state.synced
         return RemoteCluster(
             name=state.name,
-            ready=state.is_ready,
+            ready=state.is_ready and state.state is not PeerState.WITHDRAWN,
             connected=state.is_connected,
             status=self._status_text(state),
             num_nodes=counts.get(Kind.NODES, 0),
@@ -169,6 +170,8 @@ class Reporter:
             ),
             state=state.state,
             reason=state.reason,
+            probes_reached=state.probes_reached,
+            probes_total=state.probes_total,
             session_since=state.session_since_wall_s if state.is_connected else 0.0,
             last_update=state.last_update_wall_s,
             age_s=self._age(state, now_s),

@@ -56,6 +56,7 @@ class AgentSettings(Settings):
     heartbeat_silence_s: float = option(120.0, "a store without heartbeat for this long is connected to anew")
     cluster_cache_ttl_s: float = option(0.0, "services of a peer silent for this long are withdrawn; 0: never")
     withdraw_after_s: float = option(10.0, "a peer without control and data path for this long gets no new connections")
+    probe_peers: bool = option(True, "probe the nodes of peers, so that a dead cluster is noticed without its store")
     prefer_endpoint_slices: bool = option(False, "read a peer's services from its endpoint slices where it offers them")
     once_uninstall: bool = option(False, "remove programs, maps, pins and the overlay device from this node, then exit")
     log_level: str = option("info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))

@@ -13,6 +13,7 @@ from agent.mesh.directory import Listing, compare, read_directory
 from agent.mesh.ingest import Ingest, Writers
 from agent.mesh.liveness import DEFAULT_WITHDRAW_AFTER_S, Liveness, Signals, decide, is_cache_expired
 from agent.mesh.networks import Networks
+from agent.mesh.probe import Prober
 from agent.mesh.rejections import Rejections
 from agent.mesh.session import Session, SessionOptions
 from agent.mesh.state import SessionRecord
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 RETRY_MINIMUM_S = 0.5
 RETRY_MAXIMUM_S = 15.0
 STOP_WAIT_S = 5.0
+JUDGE_S = 0.5
 
 Connector = Callable[[bytes], Awaitable[Backend]]
 
@@ -67,10 +69,11 @@ class MeshRunner:
         options: SessionOptions | None = None,
         cache_ttl_s: float = 0.0,
         withdraw_after_s: float = DEFAULT_WITHDRAW_AFTER_S,
+        prober: Prober | None = None,
     ) -> None:
         self._db, self._writers, self._connect, self._clock = db, writers, connect, clock
         self._directory, self._maximum, self._options = directory, maximum, options
-        self._cache_ttl_s, self._withdraw_after_s = cache_ttl_s, withdraw_after_s
+        self._cache_ttl_s, self._withdraw_after_s, self._prober = cache_ttl_s, withdraw_after_s, prober
         self._networks = Networks(db.own)
         self.rejections = Rejections(clock)
         self.members: dict[ClusterName, Member] = {}
@@ -108,6 +111,8 @@ class MeshRunner:
             for member in self.members.values():
                 self._start(group, member)
             group.create_task(self._watch_silence(), name="peer liveness")
+            if self._prober is not None:
+                group.create_task(self._prober.run(self.states), name="peer probes")
             async for _ in changes:
                 listing = read_directory(self._directory, self._db.own)  # a mounted Secret: memory, not disk
                 await self._follow(group, listing)
@@ -214,7 +219,7 @@ class MeshRunner:
 
     async def _watch_silence(self) -> None:
         while True:
-            await self._clock.sleep(1.0)
+            await self._clock.sleep(JUDGE_S)
             now_s = self._clock.monotonic()
             for member in self.members.values():
                 if not member.state.is_own:
@@ -234,6 +239,10 @@ class MeshRunner:
             with self._db.write():
                 self._writers.load_balancer.set_peer(replace(row, is_withdrawn=is_withdrawn, reason=verdict.reason))
             log.warning("peer liveness changed", extra={"peer": state.name, "reason": verdict.reason or "is back"})
+            if not is_withdrawn and state.state is PeerState.WITHDRAWN:
+                state.state, state.reason = (
+                    (PeerState.READY, "") if state.is_ready else (PeerState.DISCONNECTED, verdict.reason)
+                )
         if is_withdrawn:
             state.state, state.reason = PeerState.WITHDRAWN, verdict.reason
 

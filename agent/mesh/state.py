@@ -33,6 +33,8 @@ class SessionRecord:
     control_lost_s: float | None = None
     data_lost_s: float | None = None
     has_probes: bool = False
+    probes_reached: int = 0
+    probes_total: int = 0
     revision: int = 0
     kinds: tuple[Kind, ...] = ()
     synced: dict[Kind, bool] = field(default_factory=dict)
