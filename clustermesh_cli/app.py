@@ -236,10 +236,19 @@ def policy_lint(
     files: Annotated[list[str], typer.Argument(help="manifests; - for stdin")],
     cluster: Annotated[str, typer.Option(help="name of the cluster they are meant for")] = "default",
     default_local_cluster: Annotated[bool, typer.Option(help="what an unscoped selector means")] = True,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="take name, switch and the identities that exist from the cluster of --context"),
+    ] = False,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = "kube-system",
 ) -> None:
     """Find what people trip over in policies. Exit code 4 when there is a finding."""
-    from clustermesh_cli.commands.policy import lint_files
+    from clustermesh_cli.commands.policy import lint_files, lint_live
 
+    if live:
+        raise typer.Exit(lint_live(files, _client(kubeconfig, context), namespace))
     raise typer.Exit(lint_files(files, cluster, default_local_cluster=default_local_cluster))
 
 

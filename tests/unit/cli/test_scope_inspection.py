@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import orjson
 from explain_world import DB_NORTH, DB_SOUTH, ScriptedApi, app, listing, policy, scripted_cluster
 
+from clustermesh_cli.commands.policy import lint_live
 from clustermesh_cli.commands.scope import inspect_scope
 from clustermesh_cli.console import Console
 from clustermesh_cli.outcome import ExitCode
@@ -63,3 +65,14 @@ def test_clusterwide_policies_are_looked_at_with_all_namespaces_only() -> None:
     every: dict[str, Any] = orjson.loads(said(api, None, as_json=True))
     assert every["ciliumNetworkPolicies"] == {"shop/to-db": True}
     assert every["ciliumClusterWideNetworkPolicies"] == {"wide": True}
+
+
+def test_lint_asks_a_running_cluster_whom_selectors_select(tmp_path: Path) -> None:
+    file = tmp_path / "policies.yaml"
+    file.write_bytes(orjson.dumps(SCOPED) + b"\n---\n" + orjson.dumps(NOBODY))
+    output = io.StringIO()
+    code = lint_live([str(file)], scripted_cluster("north").client("kind-north"), "kube-system", output)
+    assert code == ExitCode.CHECK_FAILED
+    selected = [line for line in output.getvalue().splitlines() if "selects nobody" in line]
+    assert len(selected) == 1
+    assert "to-cache" in selected[0]
