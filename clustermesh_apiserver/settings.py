@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-
 """Everything that can be set, with the defaults of the pod the command installs."""
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from fastapi.responses import PlainTextResponse
 
 from clustermesh_apiserver.agents import ask_agents
 from clustermesh_apiserver.judge import VERSION, make_status, report_health
+from clustermesh_apiserver.kv_api import add_routes
 from clustermesh_apiserver.metrics import make_registry
 from meshkit.health import Health
 from meshkit.http import json_response, make_app, serve
@@ -59,6 +60,7 @@ def make_status_app(apiserver: Apiserver) -> FastAPI:
         """What this program knows of its own cluster, as text."""
         return PlainTextResponse(apiserver.tables.dump() + "\n")
 
+    add_routes(app, apiserver)
     return app
 
 

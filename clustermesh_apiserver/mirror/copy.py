@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from clustermesh_apiserver.together import together
 from kvstore.backend import Backend, LeaseBackend
 from kvstore.lease import LeaseSession
@@ -52,7 +54,9 @@ class Copy:
         self._peer, self.kind, self._backend = peer, kind, backend
         self.target_prefix = PREFIXES[kind](peer, cached=True)
         canary = keys.synced_prefix(peer) + keys.canary_name(kind, cached=True)
-        self.store = SharedStore(backend, session, self.target_prefix, canary, clock=clock)
+        self.store = SharedStore(
+            backend, session, self.target_prefix, canary, canary_value=lambda: _stamp(clock), clock=clock
+        )
         self._seen: WatchStore[bytes] = WatchStore(_Raw(), _Into(self.store))
 
     @property
@@ -99,3 +103,7 @@ class Copy:
                         self.store.upsert(key, entry.value)  # known from here on, so that it can be taken back
                         self.store.delete(key)
         self.store.mark_synced()
+
+
+def _stamp(clock: Clock) -> bytes:
+    return datetime.fromtimestamp(clock.wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()

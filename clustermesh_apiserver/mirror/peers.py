@@ -27,7 +27,7 @@ from meshmodel.status import RemoteCluster
 
 log = logging.getLogger(__name__)
 
-PEER_READY_S: Final = 15.0
+PEER_READY_S: Final = 5.0
 MAX_FILE_BYTES: Final = 1 << 20
 BACKOFF_S: Final = (0.5, 15.0)
 CONFIGS: Final = b"cilium/cluster-config/"

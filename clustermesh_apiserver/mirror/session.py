@@ -34,7 +34,7 @@ CONFIG_POLL_S: Final = 1.0
 CONFIG_CHECK_S: Final = 10.0
 CONFIRM_S: Final = 1.0
 HEARTBEAT_SILENCE_S: Final = 120.0
-BACKOFF_S: Final = (0.5, 30.0)
+BACKOFF_S: Final = (0.5, 5.0)
 ALWAYS: Final = (Kind.NODES, Kind.SERVICES, Kind.IPS, Kind.IDENTITIES)
 RETRIED: Final = (OSError, TransientError, Denied, Rejected, ModelError)
 

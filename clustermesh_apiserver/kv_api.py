@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store itself, read only: what stands under a prefix, one key, and changes as they come. For people, not for peers.
+
+Values go out as they are, in base64; who asks decodes them. Only the mesh's own keys are shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from fastapi import FastAPI, Query, Response
+from fastapi.responses import StreamingResponse
+
+from kvstore.backend import Backend, Batch, Entry, Kind, Phase
+from kvstore.errors import Denied, KvError, Rejected
+from meshkit.http import json_response
+
+if TYPE_CHECKING:
+    from clustermesh_apiserver.app import Apiserver
+
+ROOTS: Final = (b"cilium/", b"clustermesh/")
+MAX_ENTRIES: Final = 1000
+MAX_WATCHES: Final = 16
+ALIVE_S: Final = 10.0
+
+
+def add_routes(app: FastAPI, apiserver: Apiserver) -> None:
+    """/v1/kv, /v1/kv/get and /v1/kv/watch."""
+    watches = asyncio.Semaphore(MAX_WATCHES)
+
+    @app.get("/v1/kv", tags=["store"])
+    async def list_keys(
+        prefix: str = "cilium/", after: str = "", limit: int = Query(MAX_ENTRIES, ge=1, le=MAX_ENTRIES),
+        keys_only: bool = False,
+    ) -> Response:  # fmt: skip
+        """Keys under a prefix in order, from the one after `after`; `more` says that there are others."""
+        backend = _backend(apiserver)
+        if backend is None or not _is_shown(prefix):
+            return _refuse(backend, prefix)
+        try:
+            entries, more = await _list(backend, prefix.encode(), after.encode(), limit)
+        except (KvError, Denied, Rejected) as exc:
+            return json_response({"message": str(exc)}, 503)
+        return json_response({"entries": [_entry(entry, keys_only=keys_only) for entry in entries], "more": more})
+
+    @app.get("/v1/kv/get", tags=["store"])
+    async def get_key(key: str) -> Response:
+        """One key."""
+        backend = _backend(apiserver)
+        if backend is None or not _is_shown(key):
+            return _refuse(backend, key)
+        try:
+            entry = await backend.get(key.encode())
+        except (KvError, Denied, Rejected) as exc:
+            return json_response({"message": str(exc)}, 503)
+        return json_response({"message": f"{key}: no such key"}, 404) if entry is None else json_response(_entry(entry))
+
+    @app.get("/v1/kv/watch", tags=["store"])
+    async def watch_keys(prefix: str = "cilium/") -> Response:
+        """Everything under a prefix and then every change, one server-sent event each."""
+        backend = _backend(apiserver)
+        if backend is None or not _is_shown(prefix):
+            return _refuse(backend, prefix)
+        if watches.locked():
+            return json_response({"message": f"{MAX_WATCHES} watches are open already"}, 429)
+        return StreamingResponse(_events(backend, prefix.encode(), watches), media_type="text/event-stream")
+
+
+def _backend(apiserver: Apiserver) -> Backend | None:
+    return apiserver.store.backend if apiserver.store is not None else None
+
+
+def _is_shown(prefix: str) -> bool:
+    return prefix.encode().startswith(ROOTS)
+
+
+def _refuse(backend: Backend | None, prefix: str) -> Response:
+    if backend is None:
+        return json_response({"message": "the store is not open"}, 503)
+    roots = " or ".join(root.decode() for root in ROOTS)
+    return json_response({"message": f"{prefix!r}: keys of the mesh begin with {roots}"}, 400)
+
+
+async def _list(backend: Backend, prefix: bytes, after: bytes, limit: int) -> tuple[Sequence[Entry], bool]:
+    """The next entries after a key, and whether there are more."""
+    found: list[Entry] = []
+    async with aclosing(backend.list(prefix)) as pages:
+        async for page in pages:
+            found += [entry for entry in page.entries if entry.key > after]
+            if len(found) > limit:
+                return found[:limit], True
+    return found, False
+
+
+async def _events(backend: Backend, prefix: bytes, watches: asyncio.Semaphore) -> AsyncGenerator[bytes, None]:
+    """Changes as text; a comment now and then, so that a reader who went away is noticed."""
+    async with watches:
+        stream = backend.list_and_watch(prefix)
+        following, is_listing = asyncio.create_task(_next(stream)), True
+        try:
+            while True:
+                if not (await asyncio.wait([following], timeout=ALIVE_S))[0]:
+                    yield b": alive\n\n"
+                    continue
+                batch = following.result()
+                if batch is None:
+                    return
+                is_listing = batch.phase is Phase.LISTING or (is_listing and batch.phase is Phase.CHANGES)
+                for message in _messages(batch, is_listing=is_listing):
+                    yield b"data: " + msgspec.json.encode(message) + b"\n\n"
+                following = asyncio.create_task(_next(stream))
+        finally:
+            following.cancel()
+            await asyncio.wait([following])
+            await stream.aclose()
+
+
+async def _next(stream: AsyncGenerator[Batch, None]) -> Batch | None:
+    try:
+        return await anext(stream, None)
+    except (KvError, Denied):
+        return None
+
+
+def _messages(batch: Batch, *, is_listing: bool) -> Iterable[dict[str, Any]]:
+    for event in batch.events:
+        if event.kind is Kind.DELETE:
+            yield {"event": "delete", "key": _text(event.key), "revision": event.revision}
+        else:
+            entry = Entry(event.key, event.value, event.revision)
+            yield {"event": "listed" if is_listing else "put", **_entry(entry)}
+    if batch.phase in (Phase.LISTED, Phase.INTERRUPTED):
+        yield {"event": batch.phase.value, "revision": batch.revision}
+
+
+def _entry(entry: Entry, *, keys_only: bool = False) -> dict[str, Any]:
+    shown: dict[str, Any] = {"key": _text(entry.key), "revision": entry.revision, "bytes": len(entry.value)}
+    if entry.lease:
+        shown["lease"] = f"{entry.lease:x}"
+    if not keys_only:
+        shown["value"] = base64.b64encode(entry.value).decode()
+    return shown
+
+
+def _text(key: bytes) -> str:
+    return key.decode("utf-8", "backslashreplace")

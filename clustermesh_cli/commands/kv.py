@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`clustermesh kv ls | get | watch`: what the cluster's private store holds, decoded. Asked through its apiserver."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import msgspec
+
+from clustermesh_cli.commands.status import STATUS_PORT, STATUS_SERVICE
+from clustermesh_cli.console import Console
+from clustermesh_cli.outcome import CommandError, ExitCode
+from clustermesh_cli.records import CONFIGS, Decoded, Known, decode, one_line, read_configs
+from kube.client import KubeClient
+from kube.errors import KubeError, Unreachable
+
+PAGE: Final = 500
+SILENCE_S: Final = 30.0
+
+
+class Form(StrEnum):
+    """How records are shown: for reading, one JSON object per line, or the bytes as they are."""
+
+    TEXT = "text"
+    JSON = "json"
+    RAW = "raw"
+
+
+def parse_form(text: str) -> Form:
+    """Raises: CommandError (usage) for any other word."""
+    if text not in list(Form):
+        raise CommandError(f"--output {text}: choose one of {', '.join(Form)}", ExitCode.USAGE)
+    return Form(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One key as the store holds it. `event` is set in a watch."""
+
+    key: str
+    value: bytes
+    revision: int
+    lease: str = ""
+    event: str = ""
+
+
+class Store:
+    """The store of one cluster, read only."""
+
+    def __init__(self, client: KubeClient, namespace: str) -> None:
+        self._client, self._namespace = client, namespace
+
+    def known(self) -> Known:
+        """What records are judged by."""
+        return read_configs((entry.key, entry.value) for entry in self.entries(CONFIGS))
+
+    def entries(self, prefix: str, *, keys_only: bool = False) -> Iterator[Shown]:
+        """Every key under the prefix, page by page."""
+        after = ""
+        while True:
+            page = self._ask("v1/kv", prefix=prefix, after=after, limit=PAGE, keys_only=str(keys_only).lower())
+            found = [_shown(entry) for entry in page["entries"]]
+            yield from found
+            if not page["more"]:
+                return
+            after = found[-1].key
+
+    def get(self, key: str) -> Shown:
+        """One key. Raises: CommandError if there is none."""
+        return _shown(self._ask("v1/kv/get", key=key))
+
+    def changes(self, prefix: str) -> Iterator[Shown]:
+        """What is there, then every change; ends when the connection does."""
+        path = f"/api/v1/namespaces/{self._namespace}/services/{STATUS_SERVICE}:{STATUS_PORT}/proxy/v1/kv/watch"
+        stream = self._client.transport.stream(path, query={"prefix": prefix}, read_timeout_s=SILENCE_S)
+        buffer = b""
+        try:
+            while data := stream.read():
+                *lines, buffer = (buffer + data).split(b"\n")
+                for line in lines:
+                    if line.startswith(b"data: "):
+                        yield _shown(msgspec.json.decode(line[6:]))
+        except Unreachable as exc:
+            raise CommandError(f"the watch ended: {exc}") from exc
+        finally:
+            stream.close()
+
+    def _ask(self, path: str, **query: object) -> Any:
+        try:
+            code, body = self._client.service_proxy_get(
+                self._namespace, STATUS_SERVICE, STATUS_PORT, f"{path}?{urlencode(query)}"
+            )
+            answer = msgspec.json.decode(body)
+        except (KubeError, msgspec.DecodeError) as exc:
+            raise CommandError(f"clustermesh-apiserver does not answer: {exc}") from exc
+        if code == 200:
+            return answer
+        message = str(answer.get("message", "")) if isinstance(answer, dict) else ""
+        raise CommandError(message or f"clustermesh-apiserver answered HTTP {code}", _exit_code(code))
+
+
+def ls(store: Store, prefix: str, form: Form, console: Console) -> None:
+    """Print every key under the prefix with its value, or with `raw` the keys alone."""
+    known = Known() if form is Form.RAW else store.known()
+    for shown in store.entries(prefix, keys_only=form is Form.RAW):
+        if form is Form.RAW:
+            console.line(shown.key)
+        else:
+            console.line(_line(shown, known, form))
+
+
+def get(store: Store, key: str, form: Form, console: Console) -> None:
+    """Print one record: spelled out, as JSON with what is known about it, or its bytes as text."""
+    shown = store.get(key)
+    if form is Form.RAW:
+        console.line(shown.value.decode("utf-8", "backslashreplace"))
+        return
+    decoded = decode(key, shown.value, store.known())
+    if form is Form.JSON:
+        console.line(_json(shown, decoded))
+        return
+    about = f"{decoded.kind}{' of ' + decoded.cluster if decoded.cluster else ''}, revision {shown.revision}"
+    console.line(f"{key}  ({about}{', lease ' + shown.lease if shown.lease else ''})")
+    said = decoded.value
+    console.line(said if isinstance(said, str) else msgspec.json.format(msgspec.json.encode(said), indent=2).decode())
+    if decoded.problem:
+        console.warn(f"readers refuse it: {decoded.problem}")
+
+
+def watch(store: Store, prefix: str, form: Form, console: Console, *, limit: int = 0) -> None:
+    """Print what is there, then every change as it comes; with a limit, stop after so many lines."""
+    known = store.known()
+    for count, shown in enumerate(store.changes(prefix), 1):
+        if shown.key.startswith(CONFIGS):
+            known = store.known()
+        console.line(shown.event if not shown.key else _line(shown, known, form))
+        if count == limit:
+            return
+
+
+def _line(shown: Shown, known: Known, form: Form) -> str:
+    decoded = decode(shown.key, shown.value, known)
+    if shown.event == "delete":
+        decoded = Decoded(decoded.kind, decoded.cluster, "")
+    if form is Form.JSON:
+        return _json(shown, decoded)
+    head = f"{shown.event:<7} " if shown.event else ""
+    text = shown.value.decode("utf-8", "backslashreplace") if form is Form.RAW else one_line(decoded)
+    return f"{head}{shown.key}  {text}".rstrip()
+
+
+def _json(shown: Shown, decoded: Decoded) -> str:
+    facts = {
+        "event": shown.event,
+        "key": shown.key,
+        "kind": decoded.kind,
+        "cluster": decoded.cluster,
+        "revision": shown.revision,
+        "lease": shown.lease,
+        "value": decoded.value,
+        "problem": decoded.problem,
+    }
+    return msgspec.json.encode({name: fact for name, fact in facts.items() if fact != "" or name == "value"}).decode()
+
+
+def _shown(entry: dict[str, Any]) -> Shown:
+    return Shown(
+        key=entry.get("key", ""),
+        value=base64.b64decode(entry.get("value", "")),
+        revision=int(entry.get("revision", 0)),
+        lease=entry.get("lease", ""),
+        event=entry.get("event", ""),
+    )
+
+
+def _exit_code(status: int) -> ExitCode:
+    return ExitCode.USAGE if status in (400, 422) else ExitCode.INTERNAL
