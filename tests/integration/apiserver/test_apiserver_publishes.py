@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from kube.client import KubeClient
+from kvstore.backend import Batch, Phase
 from kvstore.errors import Denied
 from lab.devkube.api.cluster import Cluster
 from meshmodel.cluster_config import ExportMode
@@ -168,8 +172,19 @@ async def test_an_unknown_affinity_is_one_event_on_the_service_and_changes_nothi
 async def test_a_peer_may_read_and_nothing_else(
     client: KubeClient, workloads: Workloads, pki: Pki, tmp_path: Path
 ) -> None:
+    """T16: a prefix without its slash is more than was granted."""
     populate(workloads)
     async with run_apiserver(client, settings(tmp_path)) as apiserver, connect(apiserver, pki.peer_tls()) as peer:
+        for prefix, is_granted in (
+            (b"cilium/state", False),
+            (b"cilium/state/", True),
+            (b"cilium/synced/koornacht", False),
+        ):
+            with contextlib.nullcontext() if is_granted else pytest.raises(Denied):
+                assert (await all_keys(peer, prefix)) or not is_granted
+            with contextlib.nullcontext() if is_granted else pytest.raises(Denied):
+                async with contextlib.aclosing(peer.list_and_watch(prefix)) as watch:
+                    await anext(watch)
         for key in (b"cilium/cache/x", b"cilium/cluster-config/tion", b"cilium/synced/tion/x", b"other"):
             with pytest.raises(Denied):
                 await peer.get(key)
@@ -196,10 +211,16 @@ async def test_etcd_itself_listens_on_loopback_and_takes_only_our_own_authority(
 async def test_removing_a_user_cuts_its_open_watch_at_once(
     client: KubeClient, workloads: Workloads, pki: Pki, tmp_path: Path
 ) -> None:
+    """T17."""
     populate(workloads)
     async with run_apiserver(client, settings(tmp_path)) as apiserver, connect(apiserver, pki.peer_tls()) as peer:
+        watch = peer.list_and_watch(b"cilium/state/nodes/v1/koornacht/")
+        while (await anext(watch)).phase is not Phase.LISTED:
+            pass
         assert await peer.get(b"cilium/cluster-config/koornacht") is not None
         pki.write_users()
+        with pytest.raises(Denied):
+            await _read_to_the_end(watch)
         await eventually(lambda: _is_denied(peer, b"cilium/cluster-config/koornacht"), True)
         pki.write_users("remote-tion")
         await eventually(lambda: _is_denied(peer, b"cilium/cluster-config/koornacht"), False)
@@ -255,6 +276,12 @@ async def _is_denied(backend: object, key: bytes) -> bool:
     except Denied:
         return True
     return False
+
+
+async def _read_to_the_end(watch: AsyncIterator[Batch]) -> None:
+    async with asyncio.timeout(10):
+        async for _ in watch:
+            pass
 
 
 def _is_alive(pid: int | None) -> bool:
