@@ -15,6 +15,7 @@ from clustermesh_apiserver.assemble import cluster_config, kinds_of, make_plane,
 from clustermesh_apiserver.etcd_service import Store, check_store, open_store, watch_store
 from clustermesh_apiserver.front import Front
 from clustermesh_apiserver.identity_allocator import IdentityAllocator
+from clustermesh_apiserver.judge import VERSION
 from clustermesh_apiserver.mirror.peers import Mirror
 from clustermesh_apiserver.plane import Plane
 from clustermesh_apiserver.problems import Problems
@@ -194,7 +195,7 @@ async def _run_until_signal(apiserver: Apiserver) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `clustermesh-apiserver`; returns its exit code."""
-    settings = load(Settings, argv, program=PROGRAM)
+    settings = load(Settings, argv, program=PROGRAM, version=f"{PROGRAM} {VERSION}")
     meshlog.setup(settings.log_level)
     try:
         client = load_client(settings.kubeconfig or None, settings.context or None)

@@ -27,8 +27,8 @@ class SourceChoice(StrEnum):
 class Settings(Base):
     """Publish one Kubernetes cluster to its mesh peers."""
 
-    cluster_name: str = required("this cluster's name, unique in the mesh")
-    cluster_id: int = required("this cluster's number, unique in the mesh")
+    cluster_name: str = required("this cluster's name, unique in the mesh: at most 32 of a-z, 0-9 and -")
+    cluster_id: int = required("this cluster's number, unique in the mesh: 1 to --max-connected-clusters")
     max_connected_clusters: int = option(255, "255 or 511, the same in every cluster of the mesh")
     kubeconfig: str = option("", "kubeconfig file; empty: the pod's service account, else the user's kubeconfig")
     context: str = option("", "context of the kubeconfig; empty: its current one")
@@ -60,7 +60,7 @@ class Settings(Base):
     lease_ttl: float = option(900.0, "seconds peers keep seeing our records after we are gone")
     mirror: bool = option(False, "copy each peer's records into our own etcd, for our agents to read there")
     mirror_config_dir: Path = option(BASE / "mirror", "one connection file per peer to mirror")
-    log_level: str = option("info", "debug, info, warning or error")
+    log_level: str = option("info", "how much is logged", choices=("debug", "info", "warning", "error"))
 
     def __post_init__(self) -> None:
         parse_cluster_name(self.cluster_name)
