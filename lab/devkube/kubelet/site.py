@@ -97,11 +97,20 @@ class Site:
         }
 
 
+# container.sh gives every pod these
+PRIVATE_DIRECTORIES: Final = (Path("/tmp"), Path("/run"), Path("/dev"))  # noqa: S108 - named, not written to
+
+
 def machine_mounts() -> tuple[Mount, ...]:
-    """Our own programs and their interpreter, where they lie outside the file system that pods are layered over."""
+    """Our own programs and their interpreter, where a pod would not see them: on another file system than the root that
+    pods are layered over, or below a directory that every pod has of its own."""
     root_device = os.stat("/").st_dev  # noqa: PTH116
     places = {REPOSITORY, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
-    return tuple(Mount(path, str(path), "ro") for path in sorted(places) if path.stat().st_dev != root_device)
+    return tuple(
+        Mount(path, str(path), "ro")
+        for path in sorted(places)
+        if path.stat().st_dev != root_device or any(path.is_relative_to(own) for own in PRIVATE_DIRECTORIES)
+    )
 
 
 def resolv_conf(pod: Obj, plan: ClusterPlan) -> str:
