@@ -98,7 +98,7 @@ class Site:
 
 
 # container.sh gives every pod these
-PRIVATE_DIRECTORIES: Final = (Path("/tmp"), Path("/run"), Path("/dev"))  # noqa: S108 - named, not written to
+PRIVATE_DIRECTORIES: Final = (Path("/tmp"), Path("/run"), Path("/dev"))
 
 
 def machine_mounts() -> tuple[Mount, ...]:
