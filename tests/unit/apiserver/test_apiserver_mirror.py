@@ -229,6 +229,20 @@ async def test_the_age_of_a_lost_peers_records_is_the_time_since_it_was_lost(wor
         assert world.cached() == CACHED
 
 
+async def test_a_peer_whose_heartbeat_is_silent_is_met_again_and_its_records_stay(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T10."""
+    monkeypatch.setattr(session_module, "HEARTBEAT_SILENCE_S", 0.1)
+    world.peer("green", {**GREEN, **CANARIES})
+    async with world.running() as mirror:
+        await until(lambda: world.cached() == CACHED)
+        await until(lambda: mirror.statuses()[0].num_failures >= 1)
+        assert "no heartbeat" in mirror.statuses()[0].last_error
+        await until(lambda: world.connects >= 2)
+        assert world.cached() == CACHED
+
+
 async def test_stopping_drains_nothing(world: World) -> None:
     """T26."""
     world.peer("green", {**GREEN, **CANARIES})
