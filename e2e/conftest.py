@@ -33,7 +33,6 @@ def mesh() -> Iterator[Mesh]:
 
 @pytest.fixture
 def whole(mesh: Mesh) -> Iterator[Mesh]:
-    """The mesh, answering from both clusters before the scenario and again after it."""
-    mesh.expect_whole()
+    """The mesh, which answers from both clusters again after the scenario, as it did after the one before."""
     yield mesh
     mesh.expect_whole()

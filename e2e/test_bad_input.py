@@ -11,7 +11,7 @@ from e2e.logs import agent_logs, apiserver_log
 from e2e.mesh import Mesh
 from e2e.peers import hoth, peer_file, peer_seen
 from e2e.store import open_store
-from e2e.traffic import undisturbed
+from e2e.traffic import Requests, no_loss, traffic
 
 OWN_ID = '{"id":1,"capabilities":{"syncedCanaries":true,"maxConnectedClusters":255}}'
 TAKEN_ID = '{"id":2,"capabilities":{"syncedCanaries":true,"maxConnectedClusters":255}}'
@@ -27,9 +27,15 @@ spec:
 """
 
 
+@pytest.fixture(scope="module")
+def loops(mesh: Mesh) -> Iterator[tuple[Requests, Requests]]:
+    with traffic(mesh) as found:
+        yield found
+
+
 @pytest.fixture(autouse=True)
-def _traffic_goes_on(whole: Mesh) -> Iterator[None]:
-    with undisturbed(whole):
+def _traffic_goes_on(loops: tuple[Requests, Requests]) -> Iterator[None]:
+    with no_loss(loops):
         yield
 
 

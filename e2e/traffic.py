@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ exec curl -sSN --max-time 2 --rate {rate}/s -H 'Connection: close' '{target}/?[1
 """
 STOP_LIMIT_S: Final = 10.0
 FIRST: Final = 3
+BOTH: Final = frozenset({"Koornacht", "Tion"})
 
 
 @dataclass
@@ -79,15 +80,30 @@ def requests(
 
 
 @contextmanager
+def traffic(mesh: Mesh, *, rate: int = 20) -> Iterator[tuple[Requests, Requests]]:
+    """Requests go on in both clusters."""
+    with requests(mesh, CLUSTERS[0], rate=rate) as first, requests(mesh, CLUSTERS[1], rate=rate) as second:
+        yield first, second
+
+
+@contextmanager
+def no_loss(loops: Sequence[Requests]) -> Iterator[None]:
+    """Every request of the block is answered, and at its end both clusters answer."""
+    before = {loop.cluster: loop.so_far() for loop in loops}
+    yield
+    for loop in loops:
+        now = loop.so_far()
+        wait_until(
+            f"{loop.cluster} is still answered by both clusters",
+            lambda loop=loop, now=now: set(loop.so_far() - now) >= BOTH,
+        )
+    for loop in loops:
+        found = loop.so_far() - before[loop.cluster]
+        assert set(found) == BOTH, f"{loop.cluster}: {found}"
+
+
+@contextmanager
 def undisturbed(mesh: Mesh, *, rate: int = 20) -> Iterator[None]:
     """During the block both clusters make requests, and every one is answered, from both clusters to the very end."""
-    with requests(mesh, CLUSTERS[0], rate=rate) as first, requests(mesh, CLUSTERS[1], rate=rate) as second:
+    with traffic(mesh, rate=rate) as loops, no_loss(loops):
         yield
-        ends = [(loop, loop.so_far()) for loop in (first, second)]
-        for loop, before in ends:
-            wait_until(
-                f"{loop.cluster} is still answered by both clusters",
-                lambda loop=loop, before=before: set(loop.so_far() - before) == {"Koornacht", "Tion"},
-            )
-        for loop in (first, second):
-            assert set(loop.stop()) == {"Koornacht", "Tion"}, f"{loop.cluster}: {loop.stop()}"
