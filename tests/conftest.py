@@ -3,10 +3,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
+
+WORKERS = 8
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session", autouse=True)
+async def _threads_in_the_machines_namespace() -> None:
+    """Worker threads of the session's loop start here, before any test enters a network namespace.
+
+    A thread inherits the namespace of the one that starts it and keeps it: a worker started inside a test's namespace
+    would stay there for every later test.
+    """
+    pool = ThreadPoolExecutor(WORKERS)
+    barrier = threading.Barrier(WORKERS)
+    for started in [pool.submit(barrier.wait) for _ in range(WORKERS)]:
+        started.result()
+    asyncio.get_running_loop().set_default_executor(pool)
 
 
 def _why_not_root() -> str | None:
