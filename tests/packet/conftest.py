@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One loaded node for all packet tests, emptied before each."""
+"""One loaded node for the packet tests of a module, emptied before each; no later test is left inside its namespace."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.packet.datapath_host import BPF_DIRECTORY, bpffs, build_objects, insi
 from tests.packet.packet_node import PacketNode
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def packet_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PacketNode]:
     build_objects()
     work = tmp_path_factory.mktemp("packet")
