@@ -78,6 +78,36 @@ async def hop(talk: Talk, connection: str, samples: int, interval_s: float) -> d
     return quantiles(found)
 
 
+async def carry(talk: Talk, source: str, target: str) -> dict[str, Any]:
+    """The barest mirror: every change a watch of one store shows is put into another, until the parent has enough."""
+    reader, writer = connect(source), connect(target)
+    carrying = asyncio.create_task(_carry(reader, writer, talk))
+    await asyncio.wait([carrying, asyncio.create_task(talk.hear())], return_when=asyncio.FIRST_COMPLETED)
+    carrying.cancel()
+    await asyncio.wait([carrying])
+    await asyncio.gather(reader.close(), writer.close())
+    return {}
+
+
+async def relay(talk: Talk, source: str, target: str, samples: int, interval_s: float) -> dict[str, Any]:
+    """A key is put in one store and, carried by somebody else, seen in another by a watch."""
+    writer, reader = connect(source), connect(target)
+    seen: asyncio.Queue[float] = asyncio.Queue()
+    watching = asyncio.create_task(_watch(reader, SCRATCH, seen))
+    await seen.get()
+    found = []
+    for number in range(samples):
+        sent = time.monotonic()
+        putting = asyncio.create_task(writer.put(SCRATCH + b"key", str(number).encode() * 50))
+        found.append((await seen.get() - sent) * 1000)
+        await putting
+        await asyncio.sleep(interval_s)
+    watching.cancel()
+    await asyncio.wait([watching])
+    await asyncio.gather(writer.close(), reader.close())
+    return quantiles(found)
+
+
 async def burst(talk: Talk, connection: str, etcd: int, count: int, watcher: str) -> dict[str, Any]:
     """So many keys are put and seen by a watch of `watcher`, as fast as both go."""
     backend, reader = connect(connection), connect(watcher)
@@ -128,3 +158,11 @@ async def _watch(backend: EtcdBackend, prefix: bytes, seen: asyncio.Queue[float]
             for _ in batch.events or ("standing",):
                 seen.put_nowait(time.monotonic())
         is_listed = is_listed or batch.phase is Phase.LISTED
+
+
+async def _carry(reader: EtcdBackend, writer: EtcdBackend, talk: Talk) -> None:
+    async for message in reader.watch(SCRATCH, prefix_end(SCRATCH), 0):
+        if message.created:
+            talk.say(standing=True)
+        for event in message.events:
+            await writer.put(event.key, event.value)
