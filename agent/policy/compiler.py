@@ -45,23 +45,29 @@ class PolicyCompiler:
         self._by_identity: dict[int, set[str]] = {}
         self._identity_of: dict[str, int] = {}
         self._rule_names: dict[int, str] = {}
+        self._in_force: set[PolicyRef] = set()
 
     # ---- policies
 
     def set_document(self, document: Document, ref: PolicyRef) -> PolicyRow:
-        """The object is in force as it says, or refused whole, in which case none of its older form is in force either."""
+        """The object is in force as it says, or refused whole; a mistake in an edit leaves the last valid form in force.
+
+        Dropping that form would open what it closed. It does not outlive the agent: after a restart only the object speaks.
+        """
         try:
             problems = self._load(document)
+            self._in_force.add(ref)
             row = PolicyRow(ref.kind, ref.namespace, ref.name, is_valid=True, problems=problems)
         except PolicyError as exc:
-            self._unload(ref)
-            row = PolicyRow(ref.kind, ref.namespace, ref.name, is_valid=False, message=str(exc))
+            kept = "; the last valid form stays in force" if ref in self._in_force else ""
+            row = PolicyRow(ref.kind, ref.namespace, ref.name, is_valid=False, message=f"{exc}{kept}")
         with self._db.write():
             self._db.policies.put(row)
         return row
 
     def remove_document(self, ref: PolicyRef) -> None:
         self._unload(ref)
+        self._in_force.discard(ref)
         with self._db.write():
             self._db.policies.delete((ref.kind, ref.namespace, ref.name))
 

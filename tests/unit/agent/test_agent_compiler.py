@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of a policy that is edited into nonsense."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent.policy.compiler import PolicyCompiler
+from agent.tables import AgentDB
+from meshmodel.names import ClusterId, ClusterName
+from meshpolicy import PolicyContext, policy_ref
+
+
+def policy(egress: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": "guard", "namespace": "shop"},
+        "spec": {"endpointSelector": {}, "egress": egress},
+    }
+
+
+CLOSED = policy([{}])
+BROKEN = policy([{"toPorts": [{"ports": [{"port": "80", "protocol": "PIGEON"}]}]}])
+
+
+def make() -> PolicyCompiler:
+    db = AgentDB(ClusterName("north"), ClusterId(1))
+    return PolicyCompiler(db, PolicyContext("north"), lambda _: None)
+
+
+def in_force(compiler: PolicyCompiler) -> list[str]:
+    return [str(p.key.name) for p in compiler.engine.policies() if p.rules]
+
+
+def test_a_mistake_in_an_edit_leaves_the_last_valid_form_in_force_and_says_so() -> None:
+    compiler = make()
+    ref = policy_ref(CLOSED)
+    assert compiler.set_document(CLOSED, ref).is_valid
+    row = compiler.set_document(BROKEN, ref)
+    assert not row.is_valid
+    assert "PIGEON" in row.message
+    assert "the last valid form stays in force" in row.message
+    assert in_force(compiler) == ["guard"]
+    compiler.remove_document(ref)
+    assert in_force(compiler) == []
+
+
+def test_a_policy_that_was_never_valid_has_no_effect() -> None:
+    compiler = make()
+    row = compiler.set_document(BROKEN, policy_ref(BROKEN))
+    assert not row.is_valid
+    assert "stays in force" not in row.message
+    assert in_force(compiler) == []
+
+
+def test_a_removed_policy_is_not_remembered_as_valid() -> None:
+    compiler = make()
+    ref = policy_ref(CLOSED)
+    compiler.set_document(CLOSED, ref)
+    compiler.remove_document(ref)
+    assert "stays in force" not in compiler.set_document(BROKEN, ref).message
