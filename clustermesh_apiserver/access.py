@@ -17,6 +17,7 @@ from certs.inspect import parse
 from certs.profile import admin_user, local_user, remote_user
 from clustermesh_apiserver.users import User
 from kvstore.facade_grant import Grant
+from meshmodel.private_keys import PRIVATE
 
 SHARED_REMOTE_USER: Final = "remote"
 HEARTBEAT_PREFIX: Final = b"cilium/.heartbeat"
@@ -38,7 +39,7 @@ class Access:
         signers = self._trust.signers(cert_pem)
         if self._cluster in signers:
             if name == admin_user(self._cluster):
-                return Grant(name, prefixes=(b"cilium/",), keys=())
+                return Grant(name, prefixes=(b"cilium/", PRIVATE), keys=())
             if name == local_user(self._cluster):
                 return self._local(name)
         if name not in self._remote_users:
@@ -54,6 +55,6 @@ class Access:
         return Grant(name, prefixes=prefixes, keys=(b"cilium/cluster-config/" + own,))
 
     def _local(self, name: str) -> Grant:
-        """Our own agents: mirrored peers, and our own identities, addresses and nodes as a peer would read them."""
-        read = (b"cilium/cache/", b"cilium/cluster-config/", b"cilium/synced/", b"cilium/state/")
+        """Our own agents: mirrored peers, our own records as a peer would read them, and those that no peer may read."""
+        read = (b"cilium/cache/", b"cilium/cluster-config/", b"cilium/synced/", b"cilium/state/", PRIVATE)
         return Grant(name, prefixes=(HEARTBEAT_PREFIX, *read), keys=())

@@ -136,7 +136,9 @@ class Apiserver:
                 ttl_s=self.settings.lease_ttl,
             )
             store.backend.on_store_change.append(publisher.store_changed)
-            self.plane = plane = make_plane(self.settings, plan, self.tables, publisher.stores, self.allocator)
+            self.plane = plane = make_plane(
+                self.settings, plan, self.tables, publisher.stores, self.allocator, private=publisher.private
+            )
             source.attach(plane)
             self.mirror = self._make_mirror(store)
             jobs = {

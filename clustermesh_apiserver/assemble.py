@@ -69,16 +69,33 @@ def make_plane(
     tables: Tables,
     stores: Mapping[Kind, SharedStore],
     allocator: IdentityAllocator | None,
+    *,
+    private: Mapping[Kind, SharedStore] | None = None,
 ) -> Plane:
-    """The exporters that fill these stores."""
+    """The exporters that fill these stores; without private ones, what peers must not know is told to nobody."""
+    hidden = private or {}
     cluster, cluster_id = ClusterName(settings.cluster_name), ClusterId(settings.cluster_id)
     numbers = identity_range(settings.cluster_id, settings.max_connected_clusters)
     addresses: Exporter
     if allocator is None:
-        addresses = EndpointExporter(tables, stores[Kind.IPS])
+        addresses = EndpointExporter(tables, stores[Kind.IPS], hidden.get(Kind.IPS))
     else:
-        addresses = PodExporter(tables, stores[Kind.IPS], allocator, labels_of(cluster), SystemClock().monotonic)
-    identities = IdentityExporter(tables, stores[Kind.IDENTITIES], cluster, numbers, lambda: addresses.is_settled)
+        addresses = PodExporter(
+            tables,
+            stores[Kind.IPS],
+            allocator,
+            labels_of(cluster),
+            SystemClock().monotonic,
+            private=hidden.get(Kind.IPS),
+        )
+    identities = IdentityExporter(
+        tables,
+        stores[Kind.IDENTITIES],
+        cluster,
+        numbers,
+        lambda: addresses.is_settled,
+        private=hidden.get(Kind.IDENTITIES),
+    )
     exporters: dict[Kind, Exporter] = {
         Kind.NODES: NodeExporter(tables, stores[Kind.NODES], cluster, cluster_id),
         Kind.IPS: addresses,

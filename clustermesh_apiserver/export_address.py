@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 from clustermesh_apiserver.convert_ip import convert_endpoint, convert_pod
-from clustermesh_apiserver.exporter import Exporter, Sink
+from clustermesh_apiserver.exporter import Exporter, Sink, publish
 from clustermesh_apiserver.intent import NamespaceIntent, PodIntent
 from clustermesh_apiserver.owner_queue import OwnerQueue
-from clustermesh_apiserver.tables import Tables
+from clustermesh_apiserver.tables import IntentTable, Tables
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Labels
 
@@ -32,28 +32,42 @@ class Allocator(Protocol):
         ...
 
 
-class EndpointExporter(Exporter):
+class AddressExporter(Exporter):
+    """Whoever claims an address, publicly or privately."""
+
+    def __init__(self, tables: Tables, sink: Sink, needs: Sequence[IntentTable[Any]], private: Sink | None) -> None:
+        super().__init__(tables, sink, needs, private)
+        self._queue, self._private_queue = OwnerQueue(), OwnerQueue()
+
+    def claim(self, owner: str, records: Mapping[bytes, bytes], *, is_global: bool = True) -> None:
+        """The owner has exactly these records, of a global namespace or of one that peers must not know."""
+        if self.private is not None:
+            publish(self.private, self._private_queue.set_claims(owner, {} if is_global else records))
+        publish(self.sink, self._queue.set_claims(owner, records if is_global else {}))
+
+
+class EndpointExporter(AddressExporter):
     """From CiliumEndpoints or CiliumEndpointSlices."""
 
-    def __init__(self, tables: Tables, sink: Sink) -> None:
-        super().__init__(tables, sink, (tables.namespaces, tables.endpoints))
-        self._queue = OwnerQueue()
+    def __init__(self, tables: Tables, sink: Sink, private: Sink | None = None) -> None:
+        super().__init__(tables, sink, (tables.namespaces, tables.endpoints), private)
 
     def touch_namespace(self, namespace: str) -> None:
         self.touch(self.tables.endpoints.in_group(namespace))
 
     def export(self, key: str) -> None:
         records: dict[bytes, bytes] = {}
-        for endpoint in self.tables.endpoints.get(key) or ():
+        is_global = True
+        for endpoint in self.tables.endpoints.get(key) or ():  # all of one namespace
             namespace = self.namespace(endpoint.namespace)
             if namespace is None:
                 return
-            if namespace.is_global:
-                records |= convert_endpoint(endpoint)
-        publish(self.sink, self._queue.set_claims(key, records))
+            is_global = namespace.is_global
+            records |= convert_endpoint(endpoint)
+        self.claim(key, records, is_global=is_global)
 
 
-class PodExporter(Exporter):
+class PodExporter(AddressExporter):
     """From pods, with identities of our own. A pod waits until its label set has a number."""
 
     def __init__(
@@ -63,10 +77,11 @@ class PodExporter(Exporter):
         allocator: Allocator,
         labels_of: Callable[[PodIntent, NamespaceIntent], Labels],
         now: Callable[[], float],
+        *,
+        private: Sink | None = None,
     ) -> None:
-        super().__init__(tables, sink, (tables.namespaces, tables.pods, tables.identities))
+        super().__init__(tables, sink, (tables.namespaces, tables.pods, tables.identities), private)
         self._allocator, self._labels_of, self._now = allocator, labels_of, now
-        self._queue = OwnerQueue()
         self._waiting_since: float | None = None
         self.waiting: set[str] = set()
 
@@ -89,7 +104,7 @@ class PodExporter(Exporter):
         self.waiting.discard(key)
         if pod is None or not pod.ips:
             self._allocator.release(key)
-            publish(self.sink, self._queue.set_claims(key, {}))
+            self.claim(key, {})
             return
         namespace = self.namespace(pod.namespace)
         if namespace is None:
@@ -98,14 +113,4 @@ class PodExporter(Exporter):
         if number is None:
             self.waiting.add(key)  # what was published stays: the pod keeps its old identity until the new one is there
             return
-        records = convert_pod(pod, number) if namespace.is_global else {}
-        publish(self.sink, self._queue.set_claims(key, records))
-
-
-def publish(sink: Sink, changes: Mapping[bytes, bytes | None]) -> None:
-    """The sink wants each of these; None is a key that nobody claims any more."""
-    for key, value in changes.items():
-        if value is None:
-            sink.delete(key)
-        else:
-            sink.upsert(key, value)
+        self.claim(key, convert_pod(pod, number), is_global=namespace.is_global)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
@@ -44,11 +44,14 @@ class Sink(Protocol):
 class Exporter(ABC):
     """One kind of record. `needs` are the tables that must be complete before anything is concluded from them.
 
-    `is_settled` once everything that existed at the start has been handed over.
+    `is_settled` once everything that existed at the start has been handed over. `private` takes what peers must not know;
+    it announces the public part too, after itself.
     """
 
-    def __init__(self, tables: Tables, sink: Sink, needs: Sequence[IntentTable[Any]]) -> None:
-        self.tables, self.sink, self._needs = tables, sink, needs
+    def __init__(
+        self, tables: Tables, sink: Sink, needs: Sequence[IntentTable[Any]], private: Sink | None = None
+    ) -> None:
+        self.tables, self.sink, self.private, self._needs = tables, sink, private, needs
         self._dirty: dict[str, None] = {}
         self.is_settled = False
         self.failures: dict[str, str] = {}
@@ -76,7 +79,7 @@ class Exporter(ABC):
                 self.failures.pop(key, None)
         if not self._dirty and not self.is_settled and self.is_complete():
             self.is_settled = True
-            self.sink.mark_synced()
+            (self.private or self.sink).mark_synced()
         return len(self._dirty)
 
     @abstractmethod
@@ -200,8 +203,10 @@ class IdentityExporter(Exporter):
         cluster: ClusterName,
         numbers: IdentityRange,
         are_users_settled: Callable[[], bool],
+        *,
+        private: Sink | None = None,
     ) -> None:
-        super().__init__(tables, sink, (tables.namespaces, tables.identities))
+        super().__init__(tables, sink, (tables.namespaces, tables.identities), private)
         self._cluster, self._numbers, self._are_users_settled = cluster, numbers, are_users_settled
         self.refused: dict[str, Refusal] = {}
 
@@ -218,12 +223,24 @@ class IdentityExporter(Exporter):
         if identity is None or record is None or isinstance(record, Refusal):
             if isinstance(record, Refusal):
                 self.refused[key] = record
-            self.sink.delete(key.encode())
+            self._say(key.encode(), None, None)
             return
         namespace = self.namespace(identity.namespace or "")
         if namespace is None:
             return
-        if namespace.is_global:
-            self.sink.upsert(*record)
+        number, labels = record
+        self._say(number, labels if namespace.is_global else None, None if namespace.is_global else labels)
+
+    def _say(self, number: bytes, public: bytes | None, private: bytes | None) -> None:
+        publish(self.sink, {number: public})
+        if self.private is not None:
+            publish(self.private, {number: private})
+
+
+def publish(sink: Sink, changes: Mapping[bytes, bytes | None]) -> None:
+    """The sink wants each of these; None is a key that nobody claims any more."""
+    for key, value in changes.items():
+        if value is None:
+            sink.delete(key)
         else:
-            self.sink.delete(record[0])
+            sink.upsert(key, value)

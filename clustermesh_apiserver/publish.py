@@ -22,7 +22,7 @@ from kvstore.limiter import Limiter
 from kvstore.sharedstore import SharedStore
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
-from meshmodel import keys
+from meshmodel import keys, private_keys
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName
 
@@ -43,7 +43,10 @@ RECORDS: Final[Mapping[Kind, Callable[[str], bytes]]] = {
 
 
 class Publisher:
-    """Everything this cluster says, in one etcd. `stores` take what is wanted; `run` makes it so."""
+    """Everything this cluster says, in one etcd. `stores` take what is wanted; `run` makes it so.
+
+    `private` takes what only our own agents may read; marking one of these synced marks the public one of its kind.
+    """
 
     def __init__(
         self,
@@ -71,6 +74,18 @@ class Publisher:
             )
             for kind in kinds
         }
+        self.private: Mapping[Kind, SharedStore] = {
+            kind: SharedStore(
+                backend,
+                self.session,
+                private_keys.prefix_of(kind),
+                private_keys.canary_key(kind),
+                canary_value=self._stamp,
+                limiter=limiter,
+                clock=self._clock,
+            )
+            for kind in private_keys.PRIVATE_KINDS
+        }
         self._config_key = keys.cluster_config_key(cluster)
         self._due = asyncio.Event()
         self._config_written_at = float("-inf")
@@ -92,6 +107,14 @@ class Publisher:
             group.create_task(self._guard_config(), name="cluster-config")
             for kind, store in self.stores.items():
                 group.create_task(store.run(), name=f"publish-{kind}")
+            for kind, store in self.private.items():
+                group.create_task(store.run(), name=f"publish-private-{kind}")
+                group.create_task(self._follow_private(kind, store), name=f"announce-{kind}")
+
+    async def _follow_private(self, kind: Kind, store: SharedStore) -> None:
+        """Who reads both parts of a kind finds the private one complete when the public one is."""
+        await store.synced.wait()
+        self.stores[kind].mark_synced()
 
     def store_changed(self) -> None:
         """Another, or an emptied, etcd answers: everything is written again."""

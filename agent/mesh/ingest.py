@@ -62,7 +62,7 @@ class Ingest:
         self._rejections, self._clock, self._maximum = rejections, clock, maximum
         self._cluster_id = ClusterId(0)
         self._reader: Reader | None = None
-        self._views: dict[Kind, View] = {}
+        self._views: dict[tuple[Kind, bool], View] = {}
         self._held: dict[tuple[Kind, bytes], bytes] = {}
         self._slices = SliceSets()
         self.on_listed: Callable[[Kind], None] = lambda _kind: None
@@ -75,33 +75,35 @@ class Ingest:
         """Records are judged by this configuration from here on; kinds that are not read any more are drained."""
         self._cluster_id = ClusterId(config.id)
         self._reader = Reader(self._name, self._cluster_id, identity_range(config.id, self._maximum))
-        for kind in [k for k in self._views if k not in kinds]:
+        for kind in {kind for kind, _ in self._views if kind not in kinds}:
             self._drain_kind(kind)
         with self._db.write():
             old = self._db.peers.get(self._name)
             self._writers.load_balancer.set_peer(old or Peer(self._name, self._cluster_id))
 
-    def view(self, kind: Kind, prefix: bytes) -> View:
+    def view(self, kind: Kind, prefix: bytes, *, is_private: bool = False) -> View:
         """What is known of one prefix; another layout of the same kind starts from nothing known, and sweeps at its end."""
-        view = self._views.get(kind)
-        if view is None:
-            view = self._views[kind] = View(prefix)
+        view = self._views.setdefault((kind, is_private), View(prefix))
         view.prefix = prefix
         return view
 
     def count(self, kind: Kind) -> int:
-        view = self._views.get(kind)
-        return len(view) if view is not None else 0
+        return sum(len(view) for (found, _), view in self._views.items() if found is kind)
 
     def listed(self, kind: Kind) -> None:
         """The first listing of this kind is complete."""
         self.on_listed(kind)
 
-    def apply(self, kind: Kind, batch: Batch) -> None:
-        """Everything the batch changes is in the tables: all of it, in one transaction."""
-        view = self._views[kind]
+    def apply(self, kind: Kind, batch: Batch, *, is_private: bool = False) -> None:
+        """Everything the batch changes is in the tables: all of it, in one transaction.
+
+        What is gone from the public part and stands in the private one, or the other way round, is not gone.
+        """
+        view, other = self._views[kind, is_private], self._views.get((kind, not is_private))
         with self._db.write():
             for key, value in view.feed(batch):
+                if value is None and other is not None and key in other:
+                    continue
                 self._held.pop((kind, key), None)
                 self._set_or_reject(kind, key, value)
             if kind is Kind.NODES and (batch.events or batch.phase.value == "listed"):
@@ -129,14 +131,14 @@ class Ingest:
         with self._db.write():
             self._writers.load_balancer.drain_cluster(self._name)
         for kind in (Kind.SERVICES, Kind.ENDPOINT_SLICES):
-            if kind in self._views:
-                self._views[kind].forget()
+            if (kind, False) in self._views:
+                self._views[kind, False].forget()
         self._slices.clear()
 
     def _drain_kind(self, kind: Kind) -> None:
         if kind in (Kind.SERVICES, Kind.ENDPOINT_SLICES):
             self.drain_services()
-        self._views.pop(kind, None)
+        self._views.pop((kind, False), None)
 
     def _set_or_reject(self, kind: Kind, key: bytes, value: bytes | None) -> None:
         try:

@@ -17,10 +17,11 @@ from typing import Final, Protocol
 from agent.mesh.ingest import Ingest
 from agent.mesh.state import SessionRecord
 from kvstore.backend import Backend, Batch, Phase
+from kvstore.errors import Denied
 from meshkit.clock import Clock
 from meshkit.errors import MeshError, TransientError
 from meshkit.wake import Wake, wait_for_ring
-from meshmodel import cluster_config, keys
+from meshmodel import cluster_config, keys, private_keys
 from meshmodel.cluster_config import ClusterConfig, ExportMode
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName
@@ -29,7 +30,7 @@ from meshmodel.status import PeerState
 log = logging.getLogger(__name__)
 
 CONFIG_WAIT_S: Final = 180.0
-CONFIG_STEP_MAX_S: Final = 30.0
+CONFIG_STEP_MAX_S: Final = 5.0
 CONFIG_RECHECK_S: Final = 60.0
 HEARTBEAT_SILENCE_S: Final = 120.0
 INTERRUPTED_LIMIT_S: Final = 15.0
@@ -80,7 +81,7 @@ class Session:
         self._reservations, self._clock, self._options = reservations, clock, options or SessionOptions()
         self._standing: set[bytes] = set()
         self._interrupted_s: float | None = None
-        self._recheck = Wake()
+        self._recheck, self._was_listed = Wake(), Wake()
 
     async def run(self) -> None:
         """Follow the cluster until the attempt fails. Raises: MeshError."""
@@ -149,6 +150,8 @@ class Session:
                     group.create_task(
                         self._watch_kind(backend, config, kind, nodes_listed), name=f"{self._state.name} {kind}"
                     )
+                    if self._has_private(kind):
+                        group.create_task(self._watch_private(backend, kind), name=f"{self._state.name} private {kind}")
         except BaseExceptionGroup as failures:
             raise _first(failures) from None
 
@@ -168,21 +171,47 @@ class Session:
                 if batch.phase is Phase.LISTED and kind is Kind.NODES:
                     nodes_listed.set()
 
-    async def _take(self, kind: Kind, batch: Batch) -> None:
+    def _has_private(self, kind: Kind) -> bool:
+        return self._state.is_own and kind in private_keys.PRIVATE_KINDS
+
+    async def _watch_private(self, backend: Backend, kind: Kind) -> None:
+        """Our own records that peers must not know. Whoever writes them has written all when the public ones are listed."""
+        while not self._state.synced.get(kind):
+            await self._was_listed.wait(self._was_listed.count)
+        canary = private_keys.canary_key(kind)
+        try:
+            if await backend.get(canary) is None:
+                self._ingest.listed(kind)
+            view = self._ingest.view(kind, private_keys.prefix_of(kind), is_private=True)
+            async with aclosing(backend.list_and_watch(view.prefix, canary=canary)) as batches:
+                async for batch in batches:
+                    await self._apply(kind, batch, is_private=True)
+                    if batch.phase is Phase.LISTED:
+                        self._ingest.listed(kind)
+        except Denied:  # a store without a private part
+            self._ingest.listed(kind)
+
+    async def _apply(self, kind: Kind, batch: Batch, *, is_private: bool = False) -> None:
         """A batch becomes transactions of bounded size; other tasks get a turn between them."""
         if len(batch.events) <= EVENTS_PER_TURN:
-            self._ingest.apply(kind, batch)
-        else:
-            for start in range(0, len(batch.events), EVENTS_PER_TURN):
-                self._ingest.apply(kind, batch._replace(events=batch.events[start : start + EVENTS_PER_TURN]))
-                await asyncio.sleep(0)
+            self._ingest.apply(kind, batch, is_private=is_private)
+            return
+        for start in range(0, len(batch.events), EVENTS_PER_TURN):
+            part = batch._replace(events=batch.events[start : start + EVENTS_PER_TURN])
+            self._ingest.apply(kind, part, is_private=is_private)
+            await asyncio.sleep(0)
+
+    async def _take(self, kind: Kind, batch: Batch) -> None:
+        await self._apply(kind, batch)
         if batch.events or batch.phase is Phase.LISTED:
             self._state.counts[kind] = self._ingest.count(kind)
             self._state.last_update_wall_s = self._clock.wall()
             self._state.revision = max(self._state.revision, batch.revision)
         if batch.phase is Phase.LISTED and not self._state.synced.get(kind):
             self._state.synced[kind] = True
-            self._ingest.listed(kind)
+            self._was_listed.set()
+            if not self._has_private(kind):
+                self._ingest.listed(kind)
         if self._state.is_ready and self._state.state is PeerState.SYNCING:
             self._state.state, self._state.reason = PeerState.READY, ""
             log.info("peer ready", extra={"peer": self._state.name, "revision": self._state.revision})

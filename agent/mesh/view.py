@@ -21,6 +21,9 @@ class View:
         self._known: dict[bytes, int] = {}
         self._suspects: set[bytes] = set()
 
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._known
+
     def __len__(self) -> int:
         return len(self._known)
 

@@ -147,8 +147,22 @@ async def test_a_namespace_that_is_not_global_shows_nothing_and_comes_back(
         await eventually(kinds, everything)
         workloads.annotate("namespaces", "shop", **{"clustermesh.cilium.io/global": "false"})
         await eventually(kinds, {b"nodes"})
+        with pytest.raises(Denied):
+            await all_keys(peer, b"clustermesh/private/")
+        async with connect(apiserver, pki.local_tls()) as agent:
+            private = await all_keys(agent, b"clustermesh/private/")
+            own_pods = [key.rpartition(b"/")[2] for key in private if b"/ip/v1/default/" in key]
+            assert own_pods == [b"10.1.1.7", b"10.1.1.8", b"10.1.1.9"]
+            assert len([key for key in private if b"/identities/v1/id/" in key]) == 2
+            assert len([key for key in private if b"/synced/" in key]) == 2
         workloads.annotate("namespaces", "shop", **{"clustermesh.cilium.io/global": None})
         await eventually(kinds, everything)
+        async with connect(apiserver, pki.local_tls()) as agent:
+
+            async def left() -> list[bytes]:
+                return [key for key in await all_keys(agent, b"clustermesh/private/") if b"/synced/" not in key]
+
+            await eventually(left, [])
 
 
 async def test_an_unknown_affinity_is_one_event_on_the_service_and_changes_nothing_else(

@@ -44,6 +44,8 @@ def test_a_listed_peer_reads_our_state_and_only_ours() -> None:
         (b"cilium/cluster-config/", b"cilium/cluster-config0"),
         (b"cilium/synced/blueberry/x", b""),
         (b"cilium/cache/", b"cilium/cache0"),
+        (b"clustermesh/private/ip/v1/default/10.1.0.9", b""),
+        (b"clustermesh/", b"clustermesh0"),
         (b"cilium/state", b"cilium/statf"),
         (b"\0", b"\0"),
     ):
@@ -91,6 +93,7 @@ def test_our_own_users_need_no_list() -> None:
     assert local is not None
     assert local.covers(b"cilium/cache/ip/v1/green/", b"cilium/cache/ip/v1/green0")
     assert local.covers(b"cilium/state/identities/v1/id/", b"cilium/state/identities/v1/id0")
+    assert local.covers(b"clustermesh/private/ip/v1/default/", b"clustermesh/private/ip/v1/default0")
 
 
 def test_clusters_that_share_an_authority_are_told_apart_by_name() -> None:
