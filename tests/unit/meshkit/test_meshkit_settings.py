@@ -24,9 +24,9 @@ class Example(Settings):
     cluster_id: int = option(0, "id of this cluster", choices=("0", "1", "2"))
     node_name: str = option("", "name of this node", env="NODE_NAME")
     interval_s: float = option(1.5, "seconds between looks")
-    source: Source = option(Source.AUTO, "where records come from")  # noqa: RUF009
+    source: Source = option(Source.AUTO, "where records come from")
     listen: tuple[str, ...] = option(("127.0.0.1",), "addresses to listen on")
-    kubeconfig: Path | None = option(None, "kubeconfig file")  # noqa: RUF009
+    kubeconfig: Path | None = option(None, "kubeconfig file")
     is_json: bool = option(True, "JSON logs, 100% of them")
     token: str = option("", "a secret", secret=True)
 
