@@ -73,3 +73,11 @@ def peer_seen(mesh: Mesh, cluster: Cluster, node: str, peer: str) -> dict[str, o
         if found["name"] == peer:
             return dict(found)
     raise LookupError(f"{node} knows no peer {peer}")
+
+
+def mirrored(mesh: Mesh, cluster: Cluster, peer: str) -> dict[str, object]:
+    """What the cluster's apiserver, which copies peers for the agents, says of a peer. Raises: LookupError."""
+    for found in mesh.apiserver_rest(cluster, "/v1/clusters"):
+        if found["name"] == peer:
+            return dict(found)
+    raise LookupError(f"{cluster} mirrors no peer {peer}")

@@ -11,7 +11,7 @@ import pytest
 
 from e2e.intruder import FORGED, Intruder, intruder
 from e2e.mesh import CLUSTERS, SYSTEM, Cluster, Mesh
-from e2e.peers import peer_seen
+from e2e.peers import mirrored
 from e2e.store import open_store
 
 DENIED = "permission denied"
@@ -124,7 +124,6 @@ def test_the_door_says_nothing_to_plain_http(tion: Intruder) -> None:
 
 
 def test_disconnect_cuts_open_streams_and_keeps_the_peer_out_until_connected_again(mesh: Mesh, tion: Intruder) -> None:
-    node = mesh.pod("tion", "x-wing")[1]
     watch = tion.start_etcdctl("remote", "watch", "--prefix", SERVICES, "--rev=1")
     try:
         assert watch.stdout is not None
@@ -140,7 +139,7 @@ def test_disconnect_cuts_open_streams_and_keeps_the_peer_out_until_connected_aga
         assert tion.etcdctl("remote", "get", "cilium/cluster-config/koornacht").returncode != 0
         seen = mesh.wait_until(
             "tion says that koornacht is gone",
-            lambda: (peer := peer_seen(mesh, "tion", node, "koornacht"))["connected"] is False and peer,
+            lambda: (peer := mirrored(mesh, "tion", "koornacht"))["connected"] is False and peer,
         )
         assert seen["reason"]
         assert {
