@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from agent.app import GC_THRESHOLD
 from agent.identity.writer import IdentityWriter
 from agent.ipcache.writer import PrefixWriter
 from agent.loadbalancer.writer import LoadBalancerWriter
@@ -48,7 +49,7 @@ class _Nobody:
 
 async def services(talk: Talk, connection: str, etcd: int) -> dict[str, Any]:
     """Every service decoded, judged and kept, as Cilium's own reader was measured."""
-    gc.freeze()
+    _collect_as_agent()
     backend = connect(connection)
     await backend.get(keys.HEARTBEAT)
     store = WatchStore(_Services(), _Nobody())
@@ -65,7 +66,7 @@ async def services(talk: Talk, connection: str, etcd: int) -> dict[str, Any]:
 
 async def agent(talk: Talk, directory: str, etcd: int, **others: int) -> dict[str, Any]:
     """The mesh part of an agent reads the peer in this configuration directory until everything is in its tables."""
-    gc.freeze()  # as the program does
+    _collect_as_agent()
     folder = Path(directory)
     db = AgentDB(ClusterName(PEER), ClusterId(1), "n1", "172.17.0.2")
     writers = Writers(LoadBalancerWriter(db), PrefixWriter(db), IdentityWriter(db), NodeWriter(db))
@@ -80,6 +81,12 @@ async def agent(talk: Talk, directory: str, etcd: int, **others: int) -> dict[st
     task.cancel()
     await asyncio.wait([task])
     return {**figures, "rows": rows, "rejected": rejected}
+
+
+def _collect_as_agent() -> None:
+    """Garbage is collected as in the program."""
+    gc.set_threshold(GC_THRESHOLD, 20, 1_000_000)
+    gc.freeze()
 
 
 async def _once() -> AsyncIterator[None]:
