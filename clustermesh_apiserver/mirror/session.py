@@ -33,6 +33,7 @@ CONFIG_WAIT_S: Final = 180.0
 CONFIG_POLL_S: Final = 1.0
 CONFIG_CHECK_S: Final = 10.0
 CONFIRM_S: Final = 1.0
+LOST_LIMIT_S: Final = 10.0
 HEARTBEAT_SILENCE_S: Final = 120.0
 BACKOFF_S: Final = (0.5, 5.0)
 ALWAYS: Final = (Kind.NODES, Kind.SERVICES, Kind.IPS, Kind.IDENTITIES)
@@ -149,7 +150,12 @@ class PeerMirror:
             await self._written()
             self._is_up, self._session_since_s, self._last_error = True, self._clock.wall(), ""
             jobs = {f"copy-{kind}": self._copy(kind, source, config) for kind in Kind}
-            await together({**jobs, "heartbeat": _beats(source), "config": self._config_changed(source, raw)})
+            jobs |= {
+                "heartbeat": _beats(source),
+                "config": self._config_changed(source, raw),
+                "loss": self._stay_lost(),
+            }
+            await together(jobs)
         finally:
             self._is_up = False
             await source.close()
@@ -183,6 +189,20 @@ class PeerMirror:
                 continue  # the copies notice a lost connection by themselves
             if entry is not None and entry.value != known:
                 raise Unavailable("the peer changed its cluster config")
+
+    async def _stay_lost(self) -> None:
+        """Raises Unavailable when the connection stays lost: the next one takes certificates and addresses as they are then."""
+        lost_s: float | None = None
+        while not self.is_connected:
+            await self._clock.sleep(CONFIRM_S)
+        while True:
+            await self._clock.sleep(CONFIRM_S)
+            if self.is_connected:
+                lost_s = None
+                continue
+            lost_s = self._clock.monotonic() if lost_s is None else lost_s
+            if self._clock.monotonic() - lost_s >= LOST_LIMIT_S:
+                raise Unavailable(f"connection lost for {LOST_LIMIT_S:g} s")
 
     async def _written(self) -> None:
         """Readers find the config of a mirrored peer before its records."""

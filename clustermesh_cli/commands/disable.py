@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import kube.resource as k
 from clustermesh_cli.console import Console
 from clustermesh_cli.gather import CA_BUNDLE, CA_SECRET, MIRROR_SECRET, PEERS_SECRET, REMOTE_USERS, read_config
@@ -10,16 +12,29 @@ from clustermesh_cli.manifests import load_workloads
 from kube.client import KubeClient
 from kube.resource import from_manifest
 
+MARKS = (
+    "CLUSTER_NAME",
+    "CLUSTER_ID",
+    "MAX_CONNECTED_CLUSTERS",
+    "POLICY_DEFAULT_LOCAL_CLUSTER",
+    "APISERVER_IMAGE",
+    "AGENT_IMAGE",
+    "SERVICE_TYPE",
+    "MIRROR",
+)
 CERTIFICATES = tuple(f"clustermesh-apiserver-{role}-cert" for role in ("server", "admin", "local", "remote"))
+
+
+def workloads(namespace: str) -> list[dict[str, Any]]:
+    """What `enable` applied, by kind and name; the rest of each object does not matter for its removal."""
+    return load_workloads({**dict.fromkeys(MARKS, "none"), "NAMESPACE": namespace})
 
 
 def disable(client: KubeClient, namespace: str, *, keep_ca: bool, console: Console) -> None:
     """Delete what `enable` made, last first; what is already gone is no error."""
     config = read_config(client, namespace)
-    marks = dict.fromkeys(("CLUSTER_NAME", "CLUSTER_ID", "MAX_CONNECTED_CLUSTERS", "POLICY_DEFAULT_LOCAL_CLUSTER"), "-")
-    images = {"APISERVER_IMAGE": "-", "AGENT_IMAGE": "-", "SERVICE_TYPE": "ClusterIP", "MIRROR": "--no-mirror"}
     removed = 0
-    for obj in reversed(load_workloads({**marks, **images, "NAMESPACE": namespace})):
+    for obj in reversed(workloads(namespace)):
         meta = obj["metadata"]
         removed += client.delete(from_manifest(obj), meta["name"], meta.get("namespace"))
     for name in (*CERTIFICATES, PEERS_SECRET, MIRROR_SECRET, *(() if keep_ca else (CA_SECRET,))):

@@ -243,6 +243,21 @@ async def test_a_peer_whose_heartbeat_is_silent_is_met_again_and_its_records_sta
         assert world.cached() == CACHED
 
 
+async def test_a_connection_that_stays_lost_is_made_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that was given a new authority answers again only to who reads its certificate anew."""
+    monkeypatch.setattr(session_module, "CONFIRM_S", 0.01)
+    monkeypatch.setattr(session_module, "LOST_LIMIT_S", 0.05)
+    store = world.peer("green", {**GREEN, **CANARIES})
+    async with world.running() as mirror:
+        await until(lambda: bool(mirror.statuses()) and mirror.statuses()[0].ready)
+        assert world.connects == 1
+        store.stop()
+        await until(lambda: "connection lost" in mirror.statuses()[0].last_error or world.connects > 1)
+        store.start()
+        await until(lambda: world.connects > 1 and mirror.statuses()[0].ready)
+        assert world.cached() == CACHED
+
+
 async def test_stopping_drains_nothing(world: World) -> None:
     """T26."""
     world.peer("green", {**GREEN, **CANARIES})

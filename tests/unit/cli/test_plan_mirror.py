@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from clustermesh_cli.commands.disable import workloads
 from clustermesh_cli.commands.enable import EnableOptions, plan_objects
 from clustermesh_cli.gather import is_mirrored
 from clustermesh_cli.plan.cluster_identity import ClusterIdentity
@@ -109,3 +110,13 @@ def test_the_mirror_is_on_unless_chosen_otherwise_and_the_choice_is_remembered(
 
 def test_a_cluster_that_was_enabled_before_there_was_a_mirror_is_connected_without_one() -> None:
     assert not is_mirrored({"cluster-name": "north", "cluster-id": "1"})
+
+
+def test_disable_removes_the_very_workloads_that_enable_applies() -> None:
+    def names(objects: list[dict[str, Any]]) -> set[tuple[str, str]]:
+        kept = ("CustomResourceDefinition", "ConfigMap")
+        return {(obj["kind"], obj["metadata"]["name"]) for obj in objects if obj["kind"] not in kept}
+
+    applied = plan_objects(DEFAULTS, NORTH, {})
+    assert names(workloads("mesh-system")) == names(applied)
+    assert {obj["metadata"].get("namespace", "mesh-system") for obj in workloads("mesh-system")} == {"mesh-system"}
