@@ -65,8 +65,10 @@ async def drive(
                 break
         found["burst"] = {**meter.read(BURST), "put_s": round(await writing - started, 2)}
         meter = Meter(mirror=mirror, source_etcd=source_etcd, target_etcd=target_etcd)
-        hops = await _hops(writer, messages, wanted)
+        hops = await _hops(writer, messages, range(SAMPLES), INTERVAL_S)
         found["steady"] = {**quantiles(hops), **meter.read(SAMPLES)}
+        hops = await _hops(writer, messages, range(SAMPLES, 3 * SAMPLES), 0.0)
+        found["one_after_another"] = quantiles(hops)
     await asyncio.gather(writer.close(), reader.close())
     return found
 
@@ -90,11 +92,13 @@ async def _put_all(writer: EtcdBackend, changed: list[tuple[bytes, bytes]]) -> f
     return time.monotonic()
 
 
-async def _hops(writer: EtcdBackend, messages: AsyncGenerator[Message, None], shape: Shape) -> list[float]:
+async def _hops(
+    writer: EtcdBackend, messages: AsyncGenerator[Message, None], numbers: range, interval_s: float
+) -> list[float]:
     """Milliseconds from sending each put to the cached key."""
     found = []
-    for number in range(SAMPLES):
-        key, value = keys.ip_key(CLUSTER, pod_ip(number)), ip_record(number, shape.identities, 2 + number)
+    for number in numbers:
+        key, value = keys.ip_key(CLUSTER, pod_ip(number)), ip_record(number, 60_000, 1_000 + number)
         started = time.monotonic()
         putting = asyncio.create_task(writer.put(key, value))
         async with asyncio.timeout(10):
@@ -102,5 +106,5 @@ async def _hops(writer: EtcdBackend, messages: AsyncGenerator[Message, None], sh
                 pass
         found.append((time.monotonic() - started) * 1000)
         await putting
-        await asyncio.sleep(INTERVAL_S)
+        await asyncio.sleep(interval_s)
     return found
