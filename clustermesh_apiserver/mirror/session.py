@@ -193,8 +193,8 @@ class PeerMirror:
     async def _stay_lost(self) -> None:
         """Raises Unavailable when the connection stays lost: the next one takes certificates and addresses as they are then."""
         lost_s: float | None = None
-        while not self.is_connected:
-            await self._clock.sleep(CONFIRM_S)
+        while not any(self.copies[kind].is_listed for kind in ALWAYS):
+            await self._clock.sleep(CONFIRM_S)  # one that is still filling its store is waited for
         while True:
             await self._clock.sleep(CONFIRM_S)
             if self.is_connected:
