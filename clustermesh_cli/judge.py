@@ -97,10 +97,10 @@ def _mirror_problems(status: ApiserverStatus, expected: Mapping[str, object]) ->
 
 
 def _warnings(status: ApiserverStatus) -> Iterable[str]:
-    """What a program that serves complains about: a policy, an annotation, a record; it is named once, not per node."""
-    if status.ready:
-        yield from status.problems
-    yield from dict.fromkeys(problem for agent in status.agents if agent.ready for problem in agent.problems)
+    """What a program that serves complains about: a policy, an annotation, a record; each is named once, whoever says it."""
+    own = status.problems if status.ready else []
+    agents = (problem for agent in status.agents if agent.ready for problem in agent.problems)
+    yield from dict.fromkeys((*own, *agents))
 
 
 def _agent_problems(agent: AgentStatus, expected: Mapping[str, object]) -> Iterable[str]:

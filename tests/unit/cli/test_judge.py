@@ -80,6 +80,8 @@ def test_the_first_layer_that_is_wrong_is_the_one_described() -> None:
 def test_what_a_serving_agent_complains_about_is_a_warning_named_once() -> None:
     complaint = "policy shop/broken: spec.ingress[0]: unknown field"
     agents = [AgentStatus(node=n, cluster="north", cluster_id=1, ready=True, problems=[complaint]) for n in ("a", "b")]
-    verdict = judge(apiserver(*agents), expected_peers={}, expected_agents=2)
+    status = apiserver(*agents)
+    status.problems.append(complaint)
+    verdict = judge(status, expected_peers={}, expected_agents=2)
     assert verdict.is_well
     assert verdict.warnings == (complaint,)
