@@ -90,13 +90,15 @@ spec: {podCIDR: 10.1.2.128/25, podCIDRs: [10.1.2.128/25]}
 # -- disable
 
 
+def programs(mesh: Mesh, cluster: Cluster) -> list[str]:
+    found = mesh.get(cluster, "pods", "-n", SYSTEM, "-l", "app.kubernetes.io/part-of=clustermesh")["items"]
+    return [pod["metadata"]["name"] for pod in found]
+
+
 def test_a_disabled_cluster_is_out_of_the_mesh_and_comes_back(whole: Mesh) -> None:
     try:
         whole.clustermesh("disable", "--context", "kind-tion")
-        whole.wait_until(
-            "no program of the mesh runs in tion",
-            lambda: not whole.get("tion", "pods", "-n", SYSTEM, "-l", "app.kubernetes.io/part-of=clustermesh")["items"],
-        )
+        whole.wait_until("no program of the mesh runs in tion", lambda: not programs(whole, "tion"), 30)
         assert_one_line(whole.clustermesh("status", "--context", "kind-tion", check=False), FAILED, "not enabled")
         assert_one_line(whole.clustermesh("connect", *CONNECTION, check=False), FAILED, "not enabled", "kind-tion")
         done = whole.clustermesh("status", check=False)
