@@ -26,7 +26,9 @@ async def supervise(
 
     An attempt that outlived the longest delay counts as a success: the next failure waits the minimum again.
     `on_failure` gets each failure and the delay until the next attempt. Raises whatever is not in `retry_on`.
+    A failure is a warning when it differs from the one before it; its repetitions are for those who debug.
     """
+    said = ""
     while True:
         started = clock.monotonic()
         try:
@@ -34,8 +36,12 @@ async def supervise(
         except retry_on as exc:
             if clock.monotonic() - started > backoff.maximum_s:
                 backoff.reset()
+                said = ""
             delay_s = backoff.next()
-            log.warning("task failed, retrying", extra={"task": name, "delay_s": delay_s, "error": repr(exc)[:256]})
+            error = repr(exc)[:256]
+            level = logging.DEBUG if error == said else logging.WARNING
+            log.log(level, "task failed, retrying", extra={"task": name, "delay_s": delay_s, "error": error})
+            said = error
             if on_failure is not None:
                 on_failure(exc, delay_s)
             await clock.sleep(delay_s)

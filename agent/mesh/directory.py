@@ -22,10 +22,14 @@ MAX_CONFIG_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What one reading found; `refused` maps file names to the reason they are no peers."""
+    """What one reading found; `refused` maps file names to the reason they are no peers.
+
+    A file named like the own cluster is none either, but no mistake: one directory may be handed to every cluster.
+    """
 
     configs: Mapping[ClusterName, bytes]
     refused: Mapping[str, str]
+    has_own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +44,23 @@ def read_directory(path: Path, own: ClusterName) -> Listing:
     """Every peer configured now. A missing directory has none; an unreadable file is no peer."""
     configs: dict[ClusterName, bytes] = {}
     refused: dict[str, str] = {}
+    has_own = False
     try:
         entries = sorted(path.iterdir())
     except OSError as exc:
         return Listing({}, {} if isinstance(exc, FileNotFoundError) else {str(path): f"not readable: {exc.strerror}"})
     for entry in entries:
         content = _read(entry)
-        if content is None or MARKER not in content or entry.name == own:
+        if content is None or MARKER not in content:
+            continue
+        if entry.name == own:
+            has_own = True
             continue
         try:
             configs[parse_cluster_name(entry.name)] = content
         except ModelError as exc:
             refused[entry.name] = str(exc)
-    return Listing(configs, refused)
+    return Listing(configs, refused, has_own)
 
 
 def compare(old: Mapping[ClusterName, bytes], new: Mapping[ClusterName, bytes]) -> Difference:

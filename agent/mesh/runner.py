@@ -78,6 +78,7 @@ class MeshRunner:
         self.rejections = Rejections(clock)
         self.members: dict[ClusterName, Member] = {}
         self.refused: Mapping[str, str] = {}
+        self._has_own = False
         self._taken: dict[ClusterId, ClusterName] = {}
 
     def states(self) -> list[SessionRecord]:
@@ -122,6 +123,9 @@ class MeshRunner:
             for name, reason in listing.refused.items():
                 log.error("peer configuration refused", extra={"path": name, "reason": reason})
         self.refused = listing.refused
+        if listing.has_own and not self._has_own:
+            log.info("peer configuration of this cluster itself ignored", extra={"path": self._db.own})
+        self._has_own = listing.has_own
         known = {name: m.content for name, m in self.members.items() if name != self._db.own}
         difference = compare(known, listing.configs)
         for name in difference.removed:
