@@ -9,9 +9,10 @@ import sys
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+from typer.exceptions import TyperException
 
 from clustermesh_cli.console import Console
-from clustermesh_cli.outcome import CommandError, ExitCode
+from clustermesh_cli.outcome import CommandError, ExitCode, RefusedError
 from meshkit.clock import SystemClock
 from meshkit.errors import MeshError
 
@@ -53,6 +54,11 @@ def _is_json(output: str) -> bool:
     if output not in ("summary", "json"):
         raise CommandError(f"--output {output}: choose summary or json", ExitCode.USAGE)
     return output == "json"
+
+
+def _check_output(output: str) -> None:
+    if output not in ("summary", "json"):
+        raise CommandError(f"--output {output}: choose summary or json", ExitCode.USAGE)
 
 
 def _console(plain: bool) -> Console:
@@ -159,6 +165,8 @@ def connect(
     if connection_mode not in list(Mode):
         raise CommandError(f"--connection-mode {connection_mode}: choose one of {', '.join(Mode)}", ExitCode.USAGE)
     destinations = [c for given in destination_context for c in given.split(",") if c]
+    if context in destinations:
+        raise RefusedError(f"{context} cannot be connected to itself: name another --destination-context")
     local = _client(kubeconfig, context)
     clients = {context or local.context or "local": local, **{c: _client(kubeconfig, c) for c in destinations}}
     endpoints = verb.split_endpoints(
@@ -209,6 +217,7 @@ def status(
     """Is the mesh well, as this cluster sees it? Exit code 0 well, 3 degraded, 5 not in time."""
     from clustermesh_cli.commands import status as verb
 
+    _check_output(output)
     code = verb.status(
         _client(kubeconfig, context),
         namespace,
@@ -366,14 +375,21 @@ def main() -> NoReturn:
     """Run the command; every failure is one line that starts with "Error:" and an exit code that means something."""
     logging.basicConfig(level=logging.ERROR)
     try:
-        app()
-        sys.exit(ExitCode.OK)
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else ExitCode.OK)
     except CommandError as exc:
         _fail(str(exc), exc.code)
     except MeshError as exc:
         _fail(str(exc), ExitCode.INTERNAL)
+    except typer.Abort:
+        _fail("interrupted", ExitCode.INTERNAL)
+    except TyperException as exc:
+        message = exc.format_message()
+        if not message:  # no verb was given: the help was the answer
+            sys.exit(ExitCode.USAGE)
+        _fail(f"{message} See clustermesh --help.", ExitCode.USAGE)
 
 
 def _fail(message: str, code: ExitCode) -> NoReturn:
-    print(f"Error: {message}", file=sys.stderr)
+    print(f"Error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
