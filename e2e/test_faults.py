@@ -34,6 +34,13 @@ spec:
   terminationGracePeriodSeconds: 1
   containers: [{name: pause, image: pause}]
 """
+# on a node: its own processes neither reach a store nor hear from one
+NO_STORE = """
+table ip e2e {
+  chain output { type filter hook output priority -200; tcp dport 2379 drop; }
+  chain input { type filter hook input priority -200; tcp sport 2379 drop; }
+}
+"""
 # a server that is told to end closes its door at once; the news of it needs a moment to reach every node
 LATE_REQUESTS = 12
 
@@ -129,21 +136,24 @@ def test_a_store_that_begins_again_empty_takes_no_backend_away(whole: Mesh, how:
     whole.wait_until("both are well", lambda: are_well(whole), KEEPALIVE_LIMIT_S)
 
 
-def test_a_backend_that_comes_while_the_store_begins_again_is_reachable_from_the_first_request(whole: Mesh) -> None:
-    node = whole.pod("tion", "x-wing")[1]
-    (apiserver,) = whole.pods("koornacht", APISERVER, SYSTEM)
+def test_a_backend_that_comes_to_a_node_without_a_store_is_reachable_from_the_first_request(whole: Mesh) -> None:
+    """Its own cluster's store is away for that node only: peers hear of the new pod before its own agent does."""
+    node, far = "koornacht-worker2", whole.pod("tion", "x-wing")[1]
     try:
-        with undisturbed(whole, rate=40):
-            kill_etcd_only(whole, apiserver)
+        whole.kubectl("koornacht", "cordon", "koornacht-worker")
+        whole.on_node(node, "nft", NO_STORE)
+        with requests(whole, "tion") as loop:
             scale(whole, "koornacht", 3)
-            whole.wait_until(
-                "tion knows the third",
-                lambda: len(known_backends(whole, "tion", node, "koornacht")) == 3,
-                KEEPALIVE_LIMIT_S,
-            )
+            whole.wait_until("tion knows the third", lambda: len(known_backends(whole, "tion", far, "koornacht")) == 3)
+            found = loop.more(60)
+        pods = whole.pods("koornacht", "name=rebel-base")
+        assert sum(pod["spec"]["nodeName"] == node for pod in pods) == 2
+        assert set(found) == {"Koornacht", "Tion"}, found
     finally:
+        whole.on_node(node, "nft", "delete table ip e2e", check=False)
+        whole.kubectl("koornacht", "uncordon", "koornacht-worker")
         scale(whole, "koornacht", 2)
-    whole.wait_until("tion knows two again", lambda: len(known_backends(whole, "tion", node, "koornacht")) == 2)
+    whole.wait_until("tion knows two again", lambda: len(known_backends(whole, "tion", far, "koornacht")) == 2)
 
 
 def are_well(mesh: Mesh) -> bool:

@@ -41,8 +41,14 @@ class Requests:
     def more(self, count: int, limit_s: float = 20.0) -> Counter[str]:
         """Outcomes so far, once there are so many more than now."""
         wanted = self.so_far().total() + count
-        wait_until(f"{count} more requests in {self.cluster}", lambda: self.so_far().total() >= wanted, limit_s)
-        return self.so_far()
+
+        def enough() -> Counter[str]:
+            found = self.so_far()
+            assert found.total() >= wanted, found
+            return found
+
+        found: Counter[str] = wait_until(f"{count} more requests in {self.cluster}", enough, limit_s)
+        return found
 
     def stop(self) -> Counter[str]:
         """All outcomes; the request under way is not one."""
