@@ -28,6 +28,7 @@ from lab.devkube.controllers.desired import ensure, is_true
 from lab.devkube.controllers.endpoints import Endpoints
 from lab.devkube.controllers.loop import ControllerLoop
 from lab.devkube.controllers.nodes import RootCertificates, heartbeat, register_node
+from lab.devkube.controllers.podgc import PodGarbageCollector
 from lab.devkube.controllers.replicaset import ReplicaSets
 from lab.devkube.controllers.scheduler import Scheduler
 from lab.devkube.kubelet.kubelet import Kubelets
@@ -79,6 +80,7 @@ def assemble(state: LabState, plan: ClusterPlan, ca_certificate_pem: str) -> Mac
         ReplicaSets(cluster),
         DaemonSets(cluster),
         Scheduler(cluster),
+        PodGarbageCollector(cluster),
         Endpoints(cluster),
     )
     machinery = Machinery(

@@ -13,6 +13,7 @@ from lab.devkube.controllers.daemonset import DaemonSets
 from lab.devkube.controllers.deployment import Deployments
 from lab.devkube.controllers.endpoints import Endpoints
 from lab.devkube.controllers.nodes import register_node
+from lab.devkube.controllers.podgc import PodGarbageCollector
 from lab.devkube.controllers.replicaset import ReplicaSets
 from lab.devkube.controllers.scheduler import Scheduler
 from lab.topology import KOORNACHT
@@ -35,6 +36,7 @@ def settle(cluster: Cluster) -> Settle:
         ReplicaSets(cluster),
         DaemonSets(cluster),
         Scheduler(cluster),
+        PodGarbageCollector(cluster),
         Endpoints(cluster),
     ]
 
@@ -220,3 +222,15 @@ def test_more_than_a_hundred_pods_are_spread_over_slices_and_shrink_again(cluste
     run_pods(cluster)
     settle()
     assert sizes() == [3]
+
+
+def test_a_pod_of_a_node_that_is_gone_is_removed_and_replaced(cluster: Cluster, settle: Settle) -> None:
+    deploy(cluster, replicas=2)
+    settle()
+    lost = cluster.list("pods")[0]["spec"]["nodeName"]
+    cluster.remove("nodes", lost)
+    settle()
+    pods = cluster.list("pods")
+    assert len(pods) == 2
+    assert lost not in {pod["spec"]["nodeName"] for pod in pods}
+    assert not [pod for pod in pods if "deletionTimestamp" in pod["metadata"]]
