@@ -23,6 +23,8 @@ from meshmodel.status import (
     RemoteClusterSynced,
     ServiceStatus,
 )
+from meshpolicy import Policy
+from meshpolicy.scope import find_widening
 
 if TYPE_CHECKING:
     from agent.node_agent import NodeAgent
@@ -98,6 +100,7 @@ class Reporter:
             if not row.is_valid:
                 found.append(f"{label} refused: {row.message}")
             found += [f"{label}: {problem}" for problem in row.problems]
+        found += describe_widening(agent.compiler.engine.policies(), agent.mesh.drained)
         for state in agent.mesh.states():
             found += [f"peer {state.name}: {warning}" for warning in state.warnings]
             found += [f"peer {state.name}: {n} records rejected ({r})" for r, n in self._rejected(state).items()]
@@ -281,3 +284,14 @@ def as_text(value: object) -> str | int | float | bool | None:
 def drops(metrics: Iterable[tuple[Any, Any]]) -> Mapping[tuple[int, int], int]:
     """Packets by (reason, direction) of the kernel's counters."""
     return {(key.reason, key.direction): value.packets for key, value in metrics if value.packets}
+
+
+def describe_widening(policies: Iterable[Policy], drained: Mapping[ClusterName, tuple[str, ...]]) -> list[str]:
+    """What rules for addresses admit since clusters are no peers any more: their pods have no identities here now."""
+    known = tuple(policies)
+    return [
+        f"{widening.origin}: {peer} is no peer any more, so {widening.selector} now means its pods too "
+        f"({', '.join(widening.prefixes)})"
+        for peer, networks in sorted(drained.items())
+        for widening in find_widening(known, networks)
+    ]

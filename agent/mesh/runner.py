@@ -79,6 +79,7 @@ class MeshRunner:
         self.members: dict[ClusterName, Member] = {}
         self.refused: Mapping[str, str] = {}
         self._has_own = False
+        self.drained: dict[ClusterName, tuple[str, ...]] = {}  # pod networks of clusters that are no peers any more
         self._taken: dict[ClusterId, ClusterName] = {}
 
     def states(self) -> list[SessionRecord]:
@@ -132,6 +133,7 @@ class MeshRunner:
             await self._remove(name)
         for name in difference.changed:
             member = self._member(name, listing.configs[name])
+            self.drained.pop(name, None)
             member.content = listing.configs[name]
             await _stop(member)
             log.info("peer configured", extra={"peer": name})
@@ -200,6 +202,7 @@ class MeshRunner:
         member = self.members.pop(name)
         await _stop(member)
         _release(member)
+        self.drained[name] = tuple(c for n in self._db.nodes.rows() if n.cluster == name for c in n.pod_cidrs)
         member.ingest.drain()
         for cluster_id in [i for i, owner in self._taken.items() if owner == name]:
             del self._taken[cluster_id]
