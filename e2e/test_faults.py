@@ -136,6 +136,10 @@ def test_a_store_that_begins_again_empty_takes_no_backend_away(whole: Mesh, how:
     whole.wait_until("both are well", lambda: are_well(whole), KEEPALIVE_LIMIT_S)
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="a node without its own store does not attach new pods (ADR 8, docs/critiques.md): peers' packets are refused there",
+)
 def test_a_backend_that_comes_to_a_node_without_a_store_is_reachable_from_the_first_request(whole: Mesh) -> None:
     """Its own cluster's store is away for that node only: peers hear of the new pod before its own agent does."""
     node, far = "koornacht-worker2", whole.pod("tion", "x-wing")[1]

@@ -83,6 +83,16 @@ class Session:
         self._interrupted_s: float | None = None
         self._recheck, self._was_listed = Wake(), Wake()
 
+    def _note_store(self, backend: Backend) -> None:
+        """The state names the store that answers, now and whenever another one takes its place."""
+
+        def note() -> None:
+            self._state.store_id = getattr(backend, "cluster_id", 0)
+
+        note()
+        listeners: list[Callable[[], None]] = getattr(backend, "on_store_change", [])
+        listeners.append(note)
+
     async def run(self) -> None:
         """Follow the cluster until the attempt fails. Raises: MeshError."""
         self._standing.clear()
@@ -91,7 +101,7 @@ class Session:
         try:
             config = await self._fetch_config(backend)
             self._accept(config)
-            self._state.store_id = getattr(backend, "cluster_id", 0)
+            self._note_store(backend)
             await self._follow(backend, config)
         finally:
             self._lose("session ended")
