@@ -31,6 +31,9 @@ class Log:
         """New warnings and errors in which the text occurs."""
         return [line for line in self.lines() if line.get("level") in NOTABLE and text in json.dumps(line)]
 
+    def says_once(self, text: str) -> bool:
+        return len(self.about(text)) == 1
+
 
 def open_log(mesh: Mesh, cluster: Cluster, pod: str) -> Log:
     return Log(mesh, cluster, pod, len(_read(mesh, cluster, pod)))

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
-from e2e.logs import agent_logs, apiserver_log
+from e2e.logs import Log, agent_logs, apiserver_log
 from e2e.mesh import Mesh
 from e2e.peers import hoth, peer_file, peer_seen
 from e2e.store import open_store
@@ -98,7 +99,7 @@ def test_a_malformed_peer_file_is_refused_with_its_reason(mesh: Mesh, text: str,
         )
         assert reason in str(seen["reason"])
         for log in logs:
-            lines = mesh.wait_until(f"{log.pod} says so", lambda log=log: log.about("hoth"))
+            lines = mesh.wait_until(f"{log.pod} says so", partial(log.about, "hoth"))
             assert all(reason in str(line) for line in lines)
         assert peer_seen(mesh, "koornacht", node, "tion")["state"] == "ready"
         status = mesh.clustermesh("status", check=False)
@@ -122,8 +123,14 @@ def test_a_peer_file_with_a_name_that_is_none_is_refused(mesh: Mesh) -> None:
     with peer_file(mesh, "koornacht", "Bad_Name", "endpoints: ['http://10.9.9.9:2379']\n"):
         mesh.wait_until("the agent says so", lambda: [p for p in problems(mesh) if "Bad_Name" in p])
         for log in logs:
-            mesh.wait_until(f"{log.pod} says so once", lambda log=log: len(log.about("Bad_Name")) == 1)
+            mesh.wait_until(f"{log.pod} says so once", partial(log.says_once, "Bad_Name"))
     mesh.wait_until("the problem is gone", lambda: not [p for p in problems(mesh) if "Bad_Name" in p])
+
+
+def names_own_file(log: Log) -> bool:
+    return any(
+        "koornacht" in (line.get("path"), line.get("peer")) and line["message"] != "peer ready" for line in log.lines()
+    )
 
 
 def test_a_peer_file_with_our_own_name_is_no_peer_and_is_said(mesh: Mesh) -> None:
@@ -132,11 +139,7 @@ def test_a_peer_file_with_our_own_name_is_no_peer_and_is_said(mesh: Mesh) -> Non
         for log in logs:
             mesh.wait_until(
                 f"{log.pod} names its own cluster's file",
-                lambda log=log: [
-                    line
-                    for line in log.lines()
-                    if "koornacht" in (line.get("path"), line.get("peer")) and line["message"] != "peer ready"
-                ],
+                partial(names_own_file, log),
                 10,
             )
         names = {peer["name"] for peer in mesh.agent_rest("koornacht", node, "/v1/clusters")}
@@ -157,7 +160,7 @@ def test_a_peer_with_an_id_that_is_taken_is_refused(mesh: Mesh, config: str, rea
             )
             assert reason in str(seen["reason"])
             for log in logs:
-                lines = mesh.wait_until(f"{log.pod} says so", lambda log=log: log.about(reason))
+                lines = mesh.wait_until(f"{log.pod} says so", partial(log.about, reason))
                 assert all("hoth" in str(line) for line in lines)
             assert peer_seen(mesh, "koornacht", node, "tion")["state"] == "ready"
             assert reason in mesh.clustermesh("status", check=False).stdout
@@ -199,7 +202,7 @@ def test_records_that_contradict_their_cluster_are_counted_shown_and_never_used(
     node = node_of_client(mesh)
     _, _, ours = mesh.pod("koornacht", "rebel-base")
     services = "cilium/state/services/v1/tion/default"
-    lies = {
+    lies: dict[str, dict[str, object]] = {
         "cluster-mismatch": {f"{services}/wrong-cluster": service("wrong-cluster", cluster="koornacht")},
         "id-mismatch": {f"{services}/wrong-id": service("wrong-id", clusterID=1)},
         "key-mismatch": {f"{services}/wrong-name": service("truth")},
@@ -308,7 +311,7 @@ def test_a_policy_that_does_not_parse_says_so_in_its_status_and_enforces_nothing
         events = mesh.wait_until("there is an Event", lambda: mesh.get("koornacht", "events", selector)["items"])
         assert {(e["type"], e["reason"]) for e in events} == {("Warning", "InvalidPolicy")}
         for log in logs:
-            mesh.wait_until(f"{log.pod} says so once", lambda log=log: len(log.about(reason)) == 1)
+            mesh.wait_until(f"{log.pod} says so once", partial(log.says_once, reason))
         assert set(mesh.answers("koornacht")) == {"Koornacht", "Tion"}
         assert mesh.clustermesh("status").returncode == 0
     finally:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -57,6 +58,10 @@ def known_backends(mesh: Mesh, cluster: Cluster, node: str, of: Cluster) -> list
     return listed_backends(mesh, cluster, node, of, only_chosen=True)
 
 
+def follows(mesh: Mesh, cluster: Cluster, node: str, other: Cluster) -> bool:
+    return peer_seen(mesh, cluster, node, other)["state"] == "ready"
+
+
 def scale(mesh: Mesh, cluster: Cluster, replicas: int) -> None:
     mesh.kubectl(cluster, "scale", "deployment", "rebel-base", f"--replicas={replicas}")
 
@@ -74,10 +79,7 @@ def test_killing_every_agent_at_once_loses_no_request_and_changes_no_map(whole: 
                 wait_for_restart(whole, cluster, pod)
         for cluster, node in zip(CLUSTERS, clients, strict=True):
             other = CLUSTERS[cluster == CLUSTERS[0]]
-            whole.wait_until(
-                f"{node} follows {other} again",
-                lambda c=cluster, n=node, o=other: peer_seen(whole, c, n, o)["state"] == "ready",
-            )
+            whole.wait_until(f"{node} follows {other} again", partial(follows, whole, cluster, node, other))
         changes = {node: {name: len(seen) for name, seen in found.read().items()} for node, found in samples.items()}
     assert changes == {node: dict.fromkeys(MAPS, 1) for node in clients}
 

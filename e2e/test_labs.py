@@ -74,8 +74,8 @@ def test_a_killed_lab_comes_up_as_new_and_is_removed_completely(mesh: Mesh, seco
     kill([pid for daemon in daemons for pid in cgroup.processes(daemon)])
     lab(second, "up")
     other.clustermesh("enable", "--context", "kind-koornacht")
-    mesh_pods = ("koornacht", "app.kubernetes.io/part-of=clustermesh", SYSTEM)
-    other.wait_until("pods of the mesh run", lambda: other.pods(*mesh_pods))
+    part = "app.kubernetes.io/part-of=clustermesh"
+    other.wait_until("pods of the mesh run", lambda: other.pods("koornacht", part, SYSTEM))
     kill([pid for daemon in daemons for pid in cgroup.processes(daemon)])
     assert everything_of(second), "pods outlive the daemons"
     assert lab(second, "status", check=False).returncode == 1

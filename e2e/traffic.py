@@ -50,6 +50,12 @@ class Requests:
         found: Counter[str] = wait_until(f"{count} more requests in {self.cluster}", enough, limit_s)
         return found
 
+    def wait_for_both(self, limit_s: float = 20.0) -> None:
+        """Both clusters have answered since."""
+        now = self.so_far()
+        what = f"{self.cluster} is still answered by both clusters"
+        wait_until(what, lambda: set(self.so_far() - now) >= BOTH, limit_s)
+
     def stop(self) -> Counter[str]:
         """All outcomes; the request under way is not one."""
         if not self._stopped:
@@ -98,11 +104,7 @@ def no_loss(loops: Sequence[Requests]) -> Iterator[None]:
     before = {loop.cluster: loop.so_far() for loop in loops}
     yield
     for loop in loops:
-        now = loop.so_far()
-        wait_until(
-            f"{loop.cluster} is still answered by both clusters",
-            lambda loop=loop, now=now: set(loop.so_far() - now) >= BOTH,
-        )
+        loop.wait_for_both()
     for loop in loops:
         found = loop.so_far() - before[loop.cluster]
         assert set(found) == BOTH, f"{loop.cluster}: {found}"
