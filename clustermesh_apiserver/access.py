@@ -16,7 +16,7 @@ from certs.errors import CertificateError
 from certs.inspect import parse
 from certs.profile import admin_user, local_user, remote_user
 from clustermesh_apiserver.users import User
-from kvstore.facade_grant import Grant
+from kvstore.facade.grant import Grant
 from meshmodel.private_keys import PRIVATE
 
 SHARED_REMOTE_USER: Final = "remote"

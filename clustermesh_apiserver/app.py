@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from clustermesh_apiserver.assemble import cluster_config, kinds_of, make_plane, source_plan
-from clustermesh_apiserver.etcd_service import Store, check_store, open_store, watch_store
+from clustermesh_apiserver.etcd_service import OwnStore, check_store, open_store, watch_store
 from clustermesh_apiserver.front import Front
 from clustermesh_apiserver.identity_allocator import IdentityAllocator
 from clustermesh_apiserver.judge import VERSION
@@ -59,7 +59,7 @@ class Apiserver:
         self.plan: SourcePlan | None = None
         self.source: Source | None = None
         self.allocator: IdentityAllocator | None = None
-        self.store: Store | None = None
+        self.store: OwnStore | None = None
         self.publisher: Publisher | None = None
         self.plane: Plane | None = None
         self.mirror: Mirror | None = None
@@ -129,13 +129,13 @@ class Apiserver:
         async with open_store(self.settings) as store:
             self.store, self.store_error = store, ""
             self.publisher = publisher = Publisher(
-                store.backend,
+                store.client,
                 self.cluster,
                 cluster_config(self.settings).encode(),
                 kinds_of(self.settings),
                 ttl_s=self.settings.lease_ttl,
             )
-            store.backend.on_store_change.append(publisher.store_changed)
+            store.client.on_store_change.append(publisher.store_changed)
             self.plane = plane = make_plane(
                 self.settings, plan, self.tables, publisher.stores, self.allocator, private=publisher.private
             )
@@ -156,27 +156,27 @@ class Apiserver:
                 plane.close()
                 self.store = self.publisher = self.plane = self.mirror = None
 
-    def _make_mirror(self, store: Store) -> Mirror | None:
+    def _make_mirror(self, store: OwnStore) -> Mirror | None:
         chosen = self.settings
         if not chosen.mirror:
             return None
         mirror = Mirror(
-            store.backend,
+            store.client,
             chosen.mirror_config_dir,
             self.cluster,
             local_id=chosen.cluster_id,
             maximum=chosen.max_connected_clusters,
             ttl_s=chosen.lease_ttl,
         )
-        store.backend.on_store_change.append(mirror.store_changed)
+        store.client.on_store_change.append(mirror.store_changed)
         return mirror
 
-    async def _serve(self, store: Store) -> None:
+    async def _serve(self, store: OwnStore) -> None:
         backoff = Backoff(*BACKOFF_S, random.Random())
         await supervise("facade", lambda: self.front.run(store), backoff=backoff, clock=self.clock)
 
 
-async def _tick(plane: Plane, store: Store) -> None:
+async def _tick(plane: Plane, store: OwnStore) -> None:
     """What waits for time, not for a change, is looked at again."""
     while True:
         await check_store(store)

@@ -16,11 +16,11 @@ from certs.authority import Authority
 from clustermesh_apiserver.settings import Settings
 from clustermesh_apiserver.users import User
 from kvstore.auth import ensure_auth, mesh_roles
-from kvstore.backend import Status
 from kvstore.clientconfig import parse_client_config
 from kvstore.errors import KvError
-from kvstore.etcd import EtcdBackend
+from kvstore.etcd import EtcdStore
 from kvstore.process import EtcdCertificates, EtcdProcess, EtcdSettings
+from kvstore.store import Status
 from meshkit.atomic import write_atomic
 from meshkit.clock import SystemClock
 from meshmodel.names import ClusterName
@@ -33,50 +33,50 @@ CERTIFICATE_DAYS: Final = 3650
 
 
 @dataclass(slots=True)
-class Store:
+class OwnStore:
     """The open store; `status` is what it last said of itself, None before it was asked."""
 
-    backend: EtcdBackend
+    client: EtcdStore
     process: EtcdProcess | None = None
     status: Status | None = None
     problems: list[str] = field(default_factory=list)
 
 
 @asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[Store]:
+async def open_store(settings: Settings) -> AsyncIterator[OwnStore]:
     """An etcd that answers, as its administrator.
 
     Raises: KvError if it does not come up; Rejected if the configuration file cannot be used.
     """
     if settings.etcd_config:
         path = Path(settings.etcd_config)
-        store = Store(parse_client_config(await asyncio.to_thread(path.read_bytes), path.parent).connect())
+        store = OwnStore(parse_client_config(await asyncio.to_thread(path.read_bytes), path.parent).connect())
         try:
             yield store
         finally:
-            await store.backend.close()
+            await store.client.close()
         return
     process = _private_etcd(settings)
     await process.start()
-    store = Store(process.backend(), process=process)
+    store = OwnStore(process.connect(), process=process)
     try:
         yield store
     finally:
-        await store.backend.close()
+        await store.client.close()
         await process.stop()
 
 
-async def watch_store(store: Store) -> None:
+async def watch_store(store: OwnStore) -> None:
     """Raises Unavailable when our private etcd ends; an etcd of others is only waited for."""
     if store.process is not None:
         await store.process.run()
     await asyncio.Event().wait()
 
 
-async def check_store(store: Store) -> None:
+async def check_store(store: OwnStore) -> None:
     """`status` and `problems` say how the store is."""
     try:
-        store.status = await store.backend.status()
+        store.status = await store.client.status()
     except KvError as exc:
         store.problems = [f"etcd does not answer: {exc}"]
         return
@@ -98,11 +98,11 @@ def is_fixed_release(version: str) -> bool:
     return (major, minor) > max(FIXED_RELEASES) if first is None else patch >= first
 
 
-async def set_users(store: Store, cluster: ClusterName, users: Iterable[User]) -> None:
+async def set_users(store: OwnStore, cluster: ClusterName, users: Iterable[User]) -> None:
     """etcd itself knows exactly these users with their roles: the second line of defence behind the facade."""
     wanted = {profile.admin_user(cluster): "root", profile.local_user(cluster): "local", "remote": "remote"}
     wanted |= {user.name: user.role for user in users}
-    await ensure_auth(store.backend, mesh_roles(cluster), wanted)
+    await ensure_auth(store.client, mesh_roles(cluster), wanted)
 
 
 def _private_etcd(settings: Settings) -> EtcdProcess:

@@ -14,13 +14,13 @@ from certs.errors import CertificateError
 from certs.inspect import CertInfo, parse
 from certs.rotation import Rotation, decide
 from clustermesh_apiserver.access import Access
-from clustermesh_apiserver.etcd_service import Store, set_users
+from clustermesh_apiserver.etcd_service import OwnStore, set_users
 from clustermesh_apiserver.settings import Settings
 from clustermesh_apiserver.together import together
 from clustermesh_apiserver.users import User, UsersError, parse_users
 from kvstore.errors import Denied, KvError, Rejected
-from kvstore.facade import ReadOnlyFacade, ServerTls
-from kvstore.facade_grant import Grant
+from kvstore.facade.grant import Grant
+from kvstore.facade.server import ReadOnlyFacade, ServerTls
 from meshkit.clock import SystemClock
 from meshkit.filewatch import watch_directory
 from meshmodel.names import ClusterName
@@ -92,10 +92,10 @@ class Front:
     def _bundle_roles(self) -> list[tuple[str, bytes]]:
         return [(f"authority of {name}", pem) for name, pem in self._files.bundle]
 
-    async def run(self, store: Store) -> None:
+    async def run(self, store: OwnStore) -> None:
         """Peers and agents are served from this store, until cancelled; waits for certificates if there are none yet."""
         await self._wait_for_files()
-        facade = ReadOnlyFacade(store.backend, self.grant, self._server_tls())
+        facade = ReadOnlyFacade(store.client, self.grant, self._server_tls())
         self.port = await facade.start(self._settings.listen_address, self._settings.listen_port)
         self._facade = facade
         self._users_changed.set()
@@ -208,7 +208,7 @@ class Front:
         async for _ in watch_directory(directory):
             self.look()
 
-    async def _keep_users(self, store: Store) -> None:
+    async def _keep_users(self, store: OwnStore) -> None:
         while True:
             await self._users_changed.wait()
             self._users_changed.clear()

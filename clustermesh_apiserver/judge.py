@@ -101,7 +101,7 @@ def _sessions(apiserver: Apiserver) -> list[FacadeSession]:
         FacadeSession(
             name=info.name, address=info.address, since=info.since_s, watches=info.watches, bytes_sent=info.bytes_sent
         )
-        for info in (facade.sessions() if facade is not None else ())
+        for info in (facade.connections() if facade is not None else ())
     ]
 
 

@@ -16,8 +16,8 @@ import msgspec
 from fastapi import FastAPI, Query, Response
 from fastapi.responses import StreamingResponse
 
-from kvstore.backend import Backend, Batch, Entry, Kind, Phase
 from kvstore.errors import Denied, KvError, Rejected
+from kvstore.store import Batch, Entry, Kind, Phase, Store
 from meshkit.http import json_response
 
 if TYPE_CHECKING:
@@ -71,22 +71,22 @@ def add_routes(app: FastAPI, apiserver: Apiserver) -> None:
         return StreamingResponse(_events(backend, prefix.encode(), watches), media_type="text/event-stream")
 
 
-def _backend(apiserver: Apiserver) -> Backend | None:
-    return apiserver.store.backend if apiserver.store is not None else None
+def _backend(apiserver: Apiserver) -> Store | None:
+    return apiserver.store.client if apiserver.store is not None else None
 
 
 def _is_shown(prefix: str) -> bool:
     return prefix.encode().startswith(ROOTS)
 
 
-def _refuse(backend: Backend | None, prefix: str) -> Response:
+def _refuse(backend: Store | None, prefix: str) -> Response:
     if backend is None:
         return json_response({"message": "the store is not open"}, 503)
     roots = " or ".join(root.decode() for root in ROOTS)
     return json_response({"message": f"{prefix!r}: keys of the mesh begin with {roots}"}, 400)
 
 
-async def _list(backend: Backend, prefix: bytes, after: bytes, limit: int) -> tuple[Sequence[Entry], bool]:
+async def _list(backend: Store, prefix: bytes, after: bytes, limit: int) -> tuple[Sequence[Entry], bool]:
     """The next entries after a key, and whether there are more."""
     found: list[Entry] = []
     async with aclosing(backend.list(prefix)) as pages:
@@ -97,7 +97,7 @@ async def _list(backend: Backend, prefix: bytes, after: bytes, limit: int) -> tu
     return found, False
 
 
-async def _events(backend: Backend, prefix: bytes, watches: asyncio.Semaphore) -> AsyncGenerator[bytes, None]:
+async def _events(backend: Store, prefix: bytes, watches: asyncio.Semaphore) -> AsyncGenerator[bytes, None]:
     """Changes as text; a comment now and then, so that a reader who went away is noticed."""
     async with watches:
         stream = backend.list_and_watch(prefix)

@@ -40,7 +40,7 @@ def collect(apiserver: Apiserver) -> Iterable[Metric]:
     facade = apiserver.front.facade
     sessions = GaugeMetricFamily(f"{PREFIX}_facade_clients", "connections with an open call", labels=("user",))
     counts: dict[str, int] = {}
-    for info in facade.sessions() if facade is not None else ():
+    for info in facade.connections() if facade is not None else ():
         counts[info.name] = counts.get(info.name, 0) + 1
     for name, count in sorted(counts.items()):
         sessions.add_metric((name,), count)

@@ -14,12 +14,12 @@ from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Final
 
-from kvstore.backend import Event, LeaseBackend, Phase
-from kvstore.backend import Kind as Change
 from kvstore.errors import Denied, KvError, LeaseLost
 from kvstore.lease import KEY_TTL_S, LeaseSession
 from kvstore.limiter import Limiter
 from kvstore.sharedstore import SharedStore
+from kvstore.store import Event, LeaseStore, Phase
+from kvstore.store import Kind as Change
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
 from meshmodel import keys, private_keys
@@ -50,7 +50,7 @@ class Publisher:
 
     def __init__(
         self,
-        backend: LeaseBackend,
+        backend: LeaseStore,
         cluster: ClusterName,
         config: bytes,
         kinds: Sequence[Kind],

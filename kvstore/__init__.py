@@ -3,7 +3,7 @@
 
 Belongs here: the client (`etcd`), its in-memory twin with faults (`memory`), list-watch-sweep (`watch`, `watchstore`),
 leases (`lease`), publishing wanted state (`sharedstore`), the peers' connection files (`clientconfig`), a managed
-private etcd (`process`, `auth`) and the read-only facade peers connect to (`facade`).
+private etcd (`process`, `auth`) and the read-only facade peers connect to (`facade/`).
 Does not belong here: what keys and values mean (meshmodel), which certificate is whose (certs), who may read what
 (the apiserver decides and hands the facade a `Grant`).
 

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from kvstore.backend import prefix_end
 from kvstore.errors import Rejected
-from kvstore.etcd import EtcdBackend
+from kvstore.etcd import EtcdStore
 from kvstore.methods import unary
 from kvstore.proto import auth_pb2
 from kvstore.proto import rpc_pb2 as pb
+from kvstore.store import prefix_end
 
 ROOT: Final = "root"
 REMOTE: Final = "remote"
@@ -52,13 +52,13 @@ def mesh_roles(cluster: str) -> tuple[Role, Role]:
     return remote, local
 
 
-async def ensure_auth(backend: EtcdBackend, roles: Sequence[Role], users: Mapping[str, str]) -> None:
+async def ensure_auth(store: EtcdStore, roles: Sequence[Role], users: Mapping[str, str]) -> None:
     """Exactly these roles' ranges can be read, exactly these users (and root) exist with one role each, and
-    authentication is on. `backend` must speak as a user with role root, or run before authentication is on.
+    authentication is on. `store` must speak as a user with role root, or run before authentication is on.
 
     Raises: KvError, Denied or Rejected; doing it again finishes what was begun.
     """
-    admin = _Admin(backend)
+    admin = _Admin(store)
     wanted = {ROOT: ROOT, **users}
     await admin.create_role(ROOT)
     for role in roles:
@@ -74,8 +74,8 @@ async def ensure_auth(backend: EtcdBackend, roles: Sequence[Role], users: Mappin
 class _Admin:
     """The Auth calls, each idempotent."""
 
-    def __init__(self, backend: EtcdBackend) -> None:
-        self._call, channel = backend.call, backend.channel
+    def __init__(self, store: EtcdStore) -> None:
+        self._call, channel = store.call, store.channel
         self._enable = unary(channel, "Auth/AuthEnable", pb.AuthEnableRequest, pb.AuthResponse)
         self._user_add = unary(channel, "Auth/UserAdd", pb.AuthUserAddRequest, pb.AuthResponse)
         self._user_get = unary(channel, "Auth/UserGet", pb.AuthUserGetRequest, pb.AuthUserGetResponse)

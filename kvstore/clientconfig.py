@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from kvstore.errors import Rejected
-from kvstore.etcd import EtcdBackend
+from kvstore.etcd import EtcdStore
 from kvstore.options import Options, Tls
 
 MARKER: Final = b"endpoints:"
@@ -69,13 +69,13 @@ class ClientConfig:
             return None
         return Tls(_read(self.ca_file), _read(self.cert_file), _read(self.key_file), server_name)
 
-    def connect(self, options: Options | None = None, resolve: Resolver | None = None) -> EtcdBackend:
+    def connect(self, options: Options | None = None, resolve: Resolver | None = None) -> EtcdStore:
         """A client of these endpoints; the first call makes the connection.
 
         Raises: Rejected if a certificate file cannot be read.
         """
         targets, server_name = self.targets(resolve)
-        return EtcdBackend(targets, self.tls(server_name), options)
+        return EtcdStore(targets, self.tls(server_name), options)
 
 
 def is_client_config(content: bytes) -> bool:

@@ -11,13 +11,13 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message as ProtobufMessage
 
-from kvstore.backend import MAX_TXN_OPS, Batch, Entry, Event, Kind, Page, Status, lease_by_key, prefix_end
 from kvstore.channel import open_channel
 from kvstore.errors import Oversized, Rejected, Stale, StoreChanged, Unavailable, classify
 from kvstore.limiter import Limiter
 from kvstore.methods import Methods
 from kvstore.options import Options, Tls
 from kvstore.proto import rpc_pb2 as pb
+from kvstore.store import MAX_TXN_OPS, Batch, Entry, Event, Kind, Page, Status, lease_by_key, prefix_end
 from kvstore.watch import Follower, Listed, Message, Probe
 from meshkit.clock import Clock, SystemClock
 from meshkit.errors import MeshError
@@ -31,11 +31,11 @@ RequestT = TypeVar("RequestT", bound=ProtobufMessage)
 ResponseT = TypeVar("ResponseT", bound=ProtobufMessage)
 
 
-class EtcdBackend:
+class EtcdStore:
     """One etcd cluster as one user.
 
     The first store id seen is kept; another one raises StoreChanged, tells `on_store_change`, and is kept from then
-    on. Client certificates are fixed: when files change, make a new backend and let the readers go over to it.
+    on. Client certificates are fixed: when files change, make a new store and let the readers go over to it.
     """
 
     def __init__(

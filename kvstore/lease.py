@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from kvstore.backend import LeaseBackend
 from kvstore.errors import KvError
+from kvstore.store import LeaseStore
 from meshkit.clock import Clock, SystemClock
 
 log = logging.getLogger(__name__)
@@ -41,18 +41,18 @@ class LeaseSession:
 
     def __init__(
         self,
-        backend: LeaseBackend,
+        store: LeaseStore,
         *,
         ttl_s: float = KEY_TTL_S,
         keys_per_lease: int = KEYS_PER_LEASE,
         clock: Clock | None = None,
     ) -> None:
-        self._backend, self._clock = backend, clock or SystemClock()
+        self._store, self._clock = store, clock or SystemClock()
         self._ttl_s, self._keys_per_lease = ttl_s, keys_per_lease
         self._leases: dict[int, _Held] = {}
         self._of_key: dict[bytes, int] = {}
         self.on_loss: list[LossCallback] = []
-        backend.on_store_change.append(self.invalidate)
+        store.on_store_change.append(self.invalidate)
         self.losses = 0
 
     @property
@@ -118,7 +118,7 @@ class LeaseSession:
         now = self._clock.monotonic()
         oldest_first = sorted(self._leases, key=lambda lease: self._leases[lease].refreshed_at)
         due = [lease for lease in oldest_first if now - self._leases[lease].refreshed_at >= self._ttl_s / 3 - PROBE_S]
-        lives = await self._backend.keep_alive(due or oldest_first[:1])
+        lives = await self._store.keep_alive(due or oldest_first[:1])
         for lease, ttl_s in lives.items():
             if ttl_s <= 0:
                 self.report_lost(lease)
@@ -130,7 +130,7 @@ class LeaseSession:
         leases, self._leases, self._of_key = list(self._leases), {}, {}
         for lease in leases:
             try:
-                await self._backend.revoke(lease)
+                await self._store.revoke(lease)
             except KvError as exc:
                 log.debug("lease not revoked", extra={"error": repr(exc)})
                 return
@@ -139,7 +139,7 @@ class LeaseSession:
         for lease, held in reversed(self._leases.items()):
             if len(held.keys) < self._keys_per_lease:
                 return lease
-        lease = await self._backend.grant(self._ttl_s)
+        lease = await self._store.grant(self._ttl_s)
         self._leases[lease] = _Held(self._ttl_s, self._clock.monotonic())
         return lease
 

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from kvstore.errors import Denied, KvError, Unavailable
-from kvstore.etcd import EtcdBackend
+from kvstore.etcd import EtcdStore
 from kvstore.options import Options, Tls
 from meshkit.atomic import write_atomic
 
@@ -93,9 +93,9 @@ class EtcdProcess:
         """The last lines it wrote."""
         return "\n".join(self._log)
 
-    def backend(self, options: Options | None = None) -> EtcdBackend:
+    def connect(self, options: Options | None = None) -> EtcdStore:
         """A client of the process as its admin; on loopback it may look again often while etcd restarts."""
-        return EtcdBackend([self.target], self.admin_tls(), options or Options(backoff_maximum_s=LOOPBACK_BACKOFF_S))
+        return EtcdStore([self.target], self.admin_tls(), options or Options(backoff_maximum_s=LOOPBACK_BACKOFF_S))
 
     def admin_tls(self) -> Tls:
         """Our own client's certificates."""
@@ -229,12 +229,12 @@ class EtcdProcess:
             serving.set_exception(Unavailable("etcd ended before it served"))
 
     async def _wait_healthy(self) -> None:
-        backend = self.backend(Options(call_timeout_s=1.0))
+        client = self.connect(Options(call_timeout_s=1.0))
         try:
             while True:
                 try:
-                    await backend.status()
-                    await backend.get(b"\0")
+                    await client.status()
+                    await client.get(b"\0")
                     return
                 except Denied:
                     return  # it answers; users and roles are set up already
@@ -243,7 +243,7 @@ class EtcdProcess:
                         raise
                     await asyncio.sleep(0.02)
         finally:
-            await backend.close()
+            await client.close()
 
 
 def _port(line: str) -> int:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Final
 
-from kvstore.backend import MAX_TXN_OPS, Backend
 from kvstore.errors import Denied, KvError, LeaseLost, Rejected
 from kvstore.lease import LeaseSession
 from kvstore.limiter import Limiter
+from kvstore.store import MAX_TXN_OPS, Store
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
 
@@ -36,7 +36,7 @@ class SharedStore:
 
     def __init__(
         self,
-        backend: Backend,
+        store: Store,
         session: LeaseSession | None,
         prefix: bytes,
         canary_key: bytes | None = None,
@@ -45,7 +45,7 @@ class SharedStore:
         limiter: Limiter | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._backend, self._session, self._prefix = backend, session, prefix
+        self._store, self._session, self._prefix = store, session, prefix
         self._canary_key, self._canary_value = canary_key, canary_value
         self._limiter, self._clock = limiter or Limiter(), clock or SystemClock()
         self._wanted: dict[bytes, bytes] = {}
@@ -61,7 +61,7 @@ class SharedStore:
         if session is not None:
             session.on_loss.append(self._on_loss)
         else:
-            backend.on_store_change.append(self.rewrite)
+            store.on_store_change.append(self.rewrite)
 
     @property
     def wanted(self) -> Mapping[bytes, bytes]:
@@ -160,7 +160,7 @@ class SharedStore:
     async def _apply(self, ops: Mapping[bytes, bytes | None], leases: Mapping[bytes, int]) -> None:
         used = {leases.get(self._prefix + key, 0) for key in ops}
         try:
-            await self._backend.apply({self._prefix + key: value for key, value in ops.items()}, lease=leases)
+            await self._store.apply({self._prefix + key: value for key, value in ops.items()}, lease=leases)
         except LeaseLost:
             if len(used) > 1:
                 await self._apply_by_lease(ops, leases)
@@ -220,7 +220,7 @@ class SharedStore:
         if self._canary_key is not None:
             try:
                 lease = await self._canary_lease(self._canary_key)
-                await self._backend.put(self._canary_key, self._canary_value(), lease=lease)
+                await self._store.put(self._canary_key, self._canary_value(), lease=lease)
             except LeaseLost:
                 self._is_canary_due = True
                 if self._session is not None:

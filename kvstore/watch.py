@@ -11,9 +11,9 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import NamedTuple, Protocol
 
-from kvstore.backend import Batch, Event, Kind, Phase, prefix_end
 from kvstore.errors import Compacted, Denied, KvError, Oversized, StoreChanged, Unavailable
 from kvstore.options import Options
+from kvstore.store import Batch, Event, Kind, Phase, prefix_end
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock
 

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from types import MappingProxyType
 from typing import Final, Generic, Protocol, TypeVar
 
-from kvstore.backend import Backend, Batch, Event, Kind, Phase
+from kvstore.store import Batch, Event, Kind, Phase, Store
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,8 @@ class WatchStore(Generic[T]):
         """What is known now, by key without the prefix."""
         return MappingProxyType(self._entries)
 
-    async def run(self, backend: Backend, prefix: bytes, *, canary: bytes | None = None) -> None:
-        """Follow the prefix until cancelled; may be run again on another backend, what is known stays meanwhile.
+    async def run(self, store: Store, prefix: bytes, *, canary: bytes | None = None) -> None:
+        """Follow the prefix until cancelled; may be run again on another store, what is known stays meanwhile.
 
         Raises: Denied if the store does not let us read.
         """
@@ -75,7 +75,7 @@ class WatchStore(Generic[T]):
             raise RuntimeError("this watch store is running already")
         self._is_running = True
         try:
-            async with aclosing(backend.list_and_watch(prefix, canary=canary)) as batches:
+            async with aclosing(store.list_and_watch(prefix, canary=canary)) as batches:
                 async for batch in batches:
                     await self._take(batch, len(prefix))
         finally:

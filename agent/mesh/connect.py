@@ -7,9 +7,9 @@ import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from kvstore.backend import Backend
 from kvstore.clientconfig import ClientConfig, parse_client_config
 from kvstore.options import Options
+from kvstore.store import Store
 
 Resolve = Callable[[str, str], Awaitable[str | None]]
 
@@ -20,7 +20,7 @@ class StoreConnector:
     def __init__(self, directory: Path, resolve: Resolve | None = None, options: Options | None = None) -> None:
         self._directory, self._resolve, self._options = directory, resolve, options
 
-    async def __call__(self, content: bytes) -> Backend:
+    async def __call__(self, content: bytes) -> Store:
         """Raises: Rejected if the file or one of its certificates cannot be used."""
         config = parse_client_config(content, self._directory)
         addresses = await self._addresses(config)

@@ -22,7 +22,7 @@ from agent.mesh.rejections import Rejections
 from agent.mesh.view import View
 from agent.nodes.writer import NodeWriter
 from agent.tables import AgentDB, Origin, Peer
-from kvstore.backend import Batch
+from kvstore.store import Batch
 from meshkit.clock import Clock
 from meshmodel import ip
 from meshmodel.cluster_config import ClusterConfig

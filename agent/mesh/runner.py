@@ -18,7 +18,7 @@ from agent.mesh.rejections import Rejections
 from agent.mesh.session import Session, SessionOptions
 from agent.mesh.state import SessionRecord
 from agent.tables import AgentDB, Node
-from kvstore.backend import Backend
+from kvstore.store import Store
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock
 from meshkit.errors import PermanentError, TransientError
@@ -36,7 +36,7 @@ RETRY_MAXIMUM_S = 15.0
 STOP_WAIT_S = 5.0
 JUDGE_S = 0.5
 
-Connector = Callable[[bytes], Awaitable[Backend]]
+Connector = Callable[[bytes], Awaitable[Store]]
 
 
 class RefusedError(TransientError):

@@ -16,8 +16,8 @@ from typing import Final, Protocol
 
 from agent.mesh.ingest import Ingest
 from agent.mesh.state import SessionRecord
-from kvstore.backend import Backend, Batch, Phase
 from kvstore.errors import Denied
+from kvstore.store import Batch, Phase, Store
 from meshkit.clock import Clock
 from meshkit.errors import MeshError, TransientError
 from meshkit.wake import Wake, wait_for_ring
@@ -51,7 +51,7 @@ class Reservations(Protocol):
         ...
 
 
-Connect = Callable[[], Awaitable[Backend]]
+Connect = Callable[[], Awaitable[Store]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Session:
         self._interrupted_s: float | None = None
         self._recheck, self._was_listed = Wake(), Wake()
 
-    def _note_store(self, backend: Backend) -> None:
+    def _note_store(self, backend: Store) -> None:
         """The state names the store that answers, now and whenever another one takes its place."""
 
         def note() -> None:
@@ -108,7 +108,7 @@ class Session:
             async with asyncio.timeout(5):
                 await backend.close()
 
-    async def _fetch_config(self, backend: Backend) -> ClusterConfig:
+    async def _fetch_config(self, backend: Store) -> ClusterConfig:
         """The cluster's configuration record; waits for it, since a starting cluster has none yet."""
         deadline_s = self._clock.monotonic() + self._options.config_wait_s
         step_s = 0.25
@@ -122,7 +122,7 @@ class Session:
             await self._clock.sleep(step_s)
             step_s = min(step_s * 2, CONFIG_STEP_MAX_S)
 
-    async def _read_config(self, backend: Backend) -> ClusterConfig | None:
+    async def _read_config(self, backend: Store) -> ClusterConfig | None:
         key = keys.cluster_config_key(self._state.name)
         entry = await backend.get(key)
         return None if entry is None else cluster_config.decode(entry.value, cluster=self._state.name)
@@ -147,7 +147,7 @@ class Session:
         services = Kind.ENDPOINT_SLICES if self._options.prefer_slices and offers_slices else Kind.SERVICES
         return [Kind.NODES, Kind.IDENTITIES, services, Kind.IPS]
 
-    async def _follow(self, backend: Backend, config: ClusterConfig) -> None:
+    async def _follow(self, backend: Store, config: ClusterConfig) -> None:
         """Every kind of record, the heartbeat and the configuration, until one of them says that the attempt is over."""
         self._state.last_heartbeat_s = self._clock.monotonic()
         nodes_listed = Wake()
@@ -165,7 +165,7 @@ class Session:
         except BaseExceptionGroup as failures:
             raise _first(failures) from None
 
-    async def _watch_kind(self, backend: Backend, config: ClusterConfig, kind: Kind, nodes_listed: Wake) -> None:
+    async def _watch_kind(self, backend: Store, config: ClusterConfig, kind: Kind, nodes_listed: Wake) -> None:
         """Nodes first: what other records may claim is judged by them. A cluster that never lists them is not waited for."""
         if kind is not Kind.NODES:
             await wait_for_ring(nodes_listed, 0, NODES_FIRST_S, self._clock)
@@ -184,7 +184,7 @@ class Session:
     def _has_private(self, kind: Kind) -> bool:
         return self._state.is_own and kind in private_keys.PRIVATE_KINDS
 
-    async def _watch_private(self, backend: Backend, kind: Kind) -> None:
+    async def _watch_private(self, backend: Store, kind: Kind) -> None:
         """Our own records that peers must not know. Whoever writes them has written all when the public ones are listed."""
         while not self._state.synced.get(kind):
             await self._was_listed.wait(self._was_listed.count)
@@ -226,7 +226,7 @@ class Session:
             self._state.state, self._state.reason = PeerState.READY, ""
             log.info("peer ready", extra={"peer": self._state.name, "revision": self._state.revision})
 
-    async def _beat(self, backend: Backend) -> None:
+    async def _beat(self, backend: Store) -> None:
         async with aclosing(backend.list_and_watch(keys.HEARTBEAT)) as batches:
             async for batch in batches:
                 self._note(keys.HEARTBEAT, batch)
@@ -243,7 +243,7 @@ class Session:
             if self._interrupted_s is not None and now_s - self._interrupted_s > INTERRUPTED_LIMIT_S:
                 raise SessionEndedError("the store is not reachable")
 
-    async def _watch_config(self, backend: Backend, config: ClusterConfig) -> None:
+    async def _watch_config(self, backend: Store, config: ClusterConfig) -> None:
         """A cluster that was given another id or layout is met again from the start."""
         while True:
             await wait_for_ring(self._recheck, self._recheck.count, CONFIG_RECHECK_S, self._clock)

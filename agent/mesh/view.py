@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kvstore.backend import Batch, Kind, Phase
+from kvstore.store import Batch, Kind, Phase
 
 
 class View:

@@ -6,9 +6,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from clustermesh_apiserver.together import together
-from kvstore.backend import Backend, LeaseBackend
 from kvstore.lease import LeaseSession
 from kvstore.sharedstore import SharedStore
+from kvstore.store import LeaseStore, Store
 from kvstore.watchstore import WatchStore
 from meshkit.clock import Clock
 from meshmodel import keys
@@ -48,9 +48,7 @@ class _Into:
 class Copy:
     """Survives sessions: what was copied stays while the peer is away, and a new listing only writes differences."""
 
-    def __init__(
-        self, peer: ClusterName, kind: Kind, backend: LeaseBackend, session: LeaseSession, clock: Clock
-    ) -> None:
+    def __init__(self, peer: ClusterName, kind: Kind, backend: LeaseStore, session: LeaseSession, clock: Clock) -> None:
         self._peer, self.kind, self._backend = peer, kind, backend
         self.target_prefix = PREFIXES[kind](peer, cached=True)
         canary = keys.synced_prefix(peer) + keys.canary_name(kind, cached=True)
@@ -74,7 +72,7 @@ class Copy:
         """Whether changes of the peer reach us now."""
         return self._seen.is_connected
 
-    async def follow(self, source: Backend, *, cached: bool, has_canaries: bool) -> None:
+    async def follow(self, source: Store, *, cached: bool, has_canaries: bool) -> None:
         """Our store follows the peer's, until cancelled.
 
         Raises: Denied if the peer does not let us read.

@@ -7,8 +7,8 @@ import logging
 from typing import Final
 
 from clustermesh_apiserver.mirror.copy import PREFIXES
-from kvstore.backend import Backend
 from kvstore.errors import KvError
+from kvstore.store import Store
 from meshkit.clock import Clock
 from meshmodel import keys
 from meshmodel.names import ClusterName
@@ -20,7 +20,7 @@ ATTEMPTS: Final = 6
 FIRST_RETRY_S: Final = 2.0
 
 
-async def drain(backend: Backend, peer: ClusterName, clock: Clock, *, grace_s: float = GRACE_S) -> None:
+async def drain(backend: Store, peer: ClusterName, clock: Clock, *, grace_s: float = GRACE_S) -> None:
     """Nothing of the peer is left: its config at once, so that readers go by themselves; its records after the grace.
 
     Tried again a few times, without another grace; then given up, loudly: the leases remove the rest.

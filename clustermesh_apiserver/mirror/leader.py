@@ -10,8 +10,8 @@ from contextlib import aclosing, suppress
 from typing import Final
 
 from clustermesh_apiserver.together import together
-from kvstore.backend import Kind, LeaseBackend, Phase
 from kvstore.errors import KvError, LeaseLost
+from kvstore.store import Kind, LeaseStore, Phase
 from meshkit.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ REFRESH_S: Final = 5.0
 STOP_S: Final = 1.0
 
 
-async def lead(backend: LeaseBackend, clock: Clock, work: Callable[[], Awaitable[None]]) -> None:
+async def lead(backend: LeaseStore, clock: Clock, work: Callable[[], Awaitable[None]]) -> None:
     """`work` runs while we lead.
 
     Raises: KvError when leadership is lost, so that a supervisor stands for election again.
@@ -39,7 +39,7 @@ async def lead(backend: LeaseBackend, clock: Clock, work: Callable[[], Awaitable
                 await backend.revoke(lease)
 
 
-async def _hold(backend: LeaseBackend, clock: Clock, lease: int) -> None:
+async def _hold(backend: LeaseStore, clock: Clock, lease: int) -> None:
     heard_at = clock.monotonic()
     while True:
         await clock.sleep(REFRESH_S)
@@ -54,13 +54,13 @@ async def _hold(backend: LeaseBackend, clock: Clock, lease: int) -> None:
         heard_at = clock.monotonic()
 
 
-async def _work_when_first(backend: LeaseBackend, key: bytes, work: Callable[[], Awaitable[None]]) -> None:
+async def _work_when_first(backend: LeaseStore, key: bytes, work: Callable[[], Awaitable[None]]) -> None:
     await _become_first(backend, key)
     log.info("leading", extra={"key": key.decode()})
     await work()
 
 
-async def _become_first(backend: LeaseBackend, key: bytes) -> None:
+async def _become_first(backend: LeaseStore, key: bytes) -> None:
     """Locks are written once, so the order of their last writes is the order of arrival."""
     arrived: dict[bytes, int] = {}
     is_listed = False

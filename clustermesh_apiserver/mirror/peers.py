@@ -13,10 +13,10 @@ from clustermesh_apiserver.mirror.drain import GRACE_S, drain
 from clustermesh_apiserver.mirror.leader import lead
 from clustermesh_apiserver.mirror.session import PeerMirror
 from clustermesh_apiserver.together import together
-from kvstore.backend import Backend, LeaseBackend
 from kvstore.clientconfig import is_client_config, parse_client_config
 from kvstore.lease import KEY_TTL_S, LeaseSession
 from kvstore.sharedstore import SharedStore
+from kvstore.store import LeaseStore, Store
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
 from meshkit.filewatch import watch_directory
@@ -38,7 +38,7 @@ class Mirror:
 
     def __init__(
         self,
-        backend: LeaseBackend,
+        backend: LeaseStore,
         directory: Path,
         own: ClusterName,
         *,
@@ -126,7 +126,7 @@ class Mirror:
             )
         self._contents[name] = content
 
-        async def connect() -> Backend:
+        async def connect() -> Store:
             return parse_client_config(content, self._directory).connect()
 
         self._tasks[name] = group.create_task(self._peers[name].run(connect), name=f"mirror-{name}")

@@ -11,11 +11,11 @@ from typing import Final
 
 from clustermesh_apiserver.mirror.copy import Copy
 from clustermesh_apiserver.together import together
-from kvstore.backend import Backend, LeaseBackend
-from kvstore.backend import Kind as Change
 from kvstore.errors import Denied, KvError, Rejected, Unavailable
 from kvstore.lease import LeaseSession
 from kvstore.sharedstore import SharedStore
+from kvstore.store import Kind as Change
+from kvstore.store import LeaseStore, Store
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock
 from meshkit.errors import TransientError
@@ -39,7 +39,7 @@ BACKOFF_S: Final = (0.5, 5.0)
 ALWAYS: Final = (Kind.NODES, Kind.SERVICES, Kind.IPS, Kind.IDENTITIES)
 RETRIED: Final = (OSError, TransientError, Denied, Rejected, ModelError)
 
-Connect = Callable[[], Awaitable[Backend]]
+Connect = Callable[[], Awaitable[Store]]
 
 
 class PeerMirror:
@@ -48,7 +48,7 @@ class PeerMirror:
     def __init__(
         self,
         name: ClusterName,
-        backend: LeaseBackend,
+        backend: LeaseStore,
         session: LeaseSession,
         configs: SharedStore,
         *,
@@ -160,7 +160,7 @@ class PeerMirror:
             self._is_up = False
             await source.close()
 
-    async def _copy(self, kind: Kind, source: Backend, config: ClusterConfig) -> None:
+    async def _copy(self, kind: Kind, source: Store, config: ClusterConfig) -> None:
         copy = self.copies[kind]
         missing = (kind is Kind.SERVICE_EXPORTS and not _has_exports(config)) or (
             kind is Kind.ENDPOINT_SLICES and not _has_slices(config)
@@ -170,7 +170,7 @@ class PeerMirror:
         else:
             await copy.follow(source, cached=config.cached, has_canaries=config.synced_canaries)
 
-    async def _read_config(self, source: Backend) -> bytes:
+    async def _read_config(self, source: Store) -> bytes:
         """The peer may still be starting: its config comes first of all it writes. Only the exact key may be read."""
         deadline = self._clock.monotonic() + CONFIG_WAIT_S
         while self._clock.monotonic() < deadline:
@@ -180,7 +180,7 @@ class PeerMirror:
             await self._clock.sleep(CONFIG_POLL_S)
         raise Unavailable(f"no cluster config for {CONFIG_WAIT_S:g} s")
 
-    async def _config_changed(self, source: Backend, known: bytes) -> None:
+    async def _config_changed(self, source: Store, known: bytes) -> None:
         while True:
             await self._clock.sleep(CONFIG_CHECK_S)
             try:
@@ -219,7 +219,7 @@ class PeerMirror:
         return PeerState.DISCONNECTED if self._session_since_s else PeerState.CONNECTING
 
 
-async def _beats(source: Backend) -> None:
+async def _beats(source: Store) -> None:
     """Raises Unavailable when the peer's heartbeat has been silent for too long."""
     loop = asyncio.get_running_loop()
     try:
@@ -231,7 +231,7 @@ async def _beats(source: Backend) -> None:
         raise Unavailable(f"no heartbeat for {HEARTBEAT_SILENCE_S:g} s") from None
 
 
-async def _values(source: Backend, key: bytes) -> AsyncGenerator[bytes | None, None]:
+async def _values(source: Store, key: bytes) -> AsyncGenerator[bytes | None, None]:
     """The value of one key, at first and whenever it is written; None where it is not there."""
     async with aclosing(source.list_and_watch(key)) as batches:
         async for batch in batches:

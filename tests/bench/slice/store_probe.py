@@ -13,9 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from kvstore.backend import Phase
-from kvstore.etcd import EtcdBackend
+from kvstore.etcd import EtcdStore
 from kvstore.options import Tls
+from kvstore.store import Phase
 from meshmodel import keys
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.service import ClusterService, PortSpec
@@ -24,7 +24,7 @@ DATA = Path("/var/lib/clustermesh/data")
 SCRATCH = b"bench/"
 
 
-async def measure_raw(backend: EtcdBackend, count: int, interval_s: float) -> list[float]:
+async def measure_raw(backend: EtcdStore, count: int, interval_s: float) -> list[float]:
     """Milliseconds from sending a put to its watch event, `count` times."""
     seen: asyncio.Queue[float] = asyncio.Queue()
 
@@ -46,7 +46,7 @@ async def measure_raw(backend: EtcdBackend, count: int, interval_s: float) -> li
     return found
 
 
-async def put_records(backend: EtcdBackend, cluster: str, number: int, addresses: list[str], interval_s: float) -> None:
+async def put_records(backend: EtcdStore, cluster: str, number: int, addresses: list[str], interval_s: float) -> None:
     """One record per address, at most one each `interval_s`; a line of JSON for each."""
     name = ServiceName("default", "bench-direct")
     for address in addresses:
@@ -67,7 +67,7 @@ async def main(port: str, cluster: str, number: str, addresses: list[str]) -> No
     tls = Tls(
         ca=(DATA / "ca.crt").read_bytes(), cert=(DATA / "admin.crt").read_bytes(), key=(DATA / "admin.key").read_bytes()
     )
-    backend = EtcdBackend([f"127.0.0.1:{port}"], tls)
+    backend = EtcdStore([f"127.0.0.1:{port}"], tls)
     half = len(addresses) // 2
     print(json.dumps({"raw": await measure_raw(backend, half, 0.02)}), flush=True)
     await put_records(backend, cluster, int(number), addresses[:half], 0.03)

@@ -16,8 +16,8 @@ from certs import profile
 from kube.client import in_thread
 from kube.config import load_client
 from kube.resource import ENDPOINT_SLICES, SERVICES
-from kvstore.backend import Phase, prefix_end
-from kvstore.etcd import EtcdBackend
+from kvstore.etcd import EtcdStore
+from kvstore.store import Phase, prefix_end
 from kvstore.watch import Message
 from meshmodel import keys
 from tests.bench.wire import cluster_rows, kubernetes, records
@@ -75,7 +75,7 @@ async def drive(talk: Talk, connection: str, kubeconfig: str) -> dict[str, Any]:
     return found
 
 
-async def _times(backend: EtcdBackend, change: Callable[[int], bytes]) -> dict[str, Any]:
+async def _times(backend: EtcdStore, change: Callable[[int], bytes]) -> dict[str, Any]:
     """Milliseconds from sending a request, and from its answer, to the key in a watch of etcd."""
     prefix = keys.services_prefix(CLUSTER)
     seen: asyncio.Queue[tuple[bytes, float]] = asyncio.Queue()
@@ -109,7 +109,7 @@ async def _note(messages: AsyncIterator[Message], seen: asyncio.Queue[tuple[byte
             seen.put_nowait((event.key, time.monotonic()))
 
 
-async def _canaries(backend: EtcdBackend) -> None:
+async def _canaries(backend: EtcdStore) -> None:
     missing = {keys.canary_key(CLUSTER, kind) for kind in KINDS}
     async with aclosing(backend.list_and_watch(keys.synced_prefix(CLUSTER))) as batches:
         async for batch in batches:

@@ -13,9 +13,9 @@ from typing import Any
 from certs.bundle import TrustBundle
 from clustermesh_apiserver.access import Access
 from clustermesh_apiserver.users import User
-from kvstore.backend import MAX_TXN_OPS, prefix_end
-from kvstore.etcd import EtcdBackend
-from kvstore.facade import ReadOnlyFacade, ServerTls
+from kvstore.etcd import EtcdStore
+from kvstore.facade.server import ReadOnlyFacade, ServerTls
+from kvstore.store import MAX_TXN_OPS, prefix_end
 from meshmodel import keys
 from tests.bench.wire.child import Talk
 from tests.bench.wire.meter import Meter, quantiles
@@ -94,7 +94,7 @@ async def _next(watch: Any, started: float) -> float:
     return (time.monotonic() - started) * 1000
 
 
-async def _count(client: EtcdBackend, prefix: bytes, ready: asyncio.Event) -> None:
+async def _count(client: EtcdStore, prefix: bytes, ready: asyncio.Event) -> None:
     seen = 0
     async with aclosing(client.watch(prefix, prefix_end(prefix), 0)) as messages:
         async for message in messages:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from clustermesh_apiserver.mirror.peers import Mirror
-from kvstore.backend import MAX_TXN_OPS, Phase, prefix_end
-from kvstore.etcd import EtcdBackend
+from kvstore.etcd import EtcdStore
+from kvstore.store import MAX_TXN_OPS, Phase, prefix_end
 from kvstore.watch import Message
 from meshmodel import keys
 from meshmodel.names import ClusterName
@@ -73,7 +73,7 @@ async def drive(
     return found
 
 
-async def _canaries(reader: EtcdBackend) -> None:
+async def _canaries(reader: EtcdStore) -> None:
     missing = {keys.canary_key(CLUSTER, kind, cached=True) for kind in KINDS}
     async with aclosing(reader.list_and_watch(keys.synced_prefix(CLUSTER))) as batches:
         async for batch in batches:
@@ -82,18 +82,18 @@ async def _canaries(reader: EtcdBackend) -> None:
                 return
 
 
-def _changes(reader: EtcdBackend, prefix: bytes) -> AsyncGenerator[Message, None]:
+def _changes(reader: EtcdStore, prefix: bytes) -> AsyncGenerator[Message, None]:
     return reader.watch(prefix, prefix_end(prefix), 0)
 
 
-async def _put_all(writer: EtcdBackend, changed: list[tuple[bytes, bytes]]) -> float:
+async def _put_all(writer: EtcdStore, changed: list[tuple[bytes, bytes]]) -> float:
     for start in range(0, len(changed), MAX_TXN_OPS):
         await writer.apply(dict(changed[start : start + MAX_TXN_OPS]))
     return time.monotonic()
 
 
 async def _hops(
-    writer: EtcdBackend, messages: AsyncGenerator[Message, None], numbers: range, interval_s: float
+    writer: EtcdStore, messages: AsyncGenerator[Message, None], numbers: range, interval_s: float
 ) -> list[float]:
     """Milliseconds from sending each put to the cached key."""
     found = []

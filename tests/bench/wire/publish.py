@@ -21,8 +21,8 @@ from clustermesh_apiserver.source import Source, SourcePlan
 from clustermesh_apiserver.tables import Tables
 from kube.reflector import Change, Synced, Upsert
 from kube.resource import object_key
-from kvstore.backend import Phase
-from kvstore.etcd import EtcdBackend
+from kvstore.etcd import EtcdStore
+from kvstore.store import Phase
 from meshmodel import keys
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName
@@ -41,7 +41,7 @@ PLAN = SourcePlan(cilium=True)
 class Running:
     """The publishing half of the apiserver program."""
 
-    backend: EtcdBackend
+    backend: EtcdStore
     source: Source
     publisher: Publisher
 
@@ -149,7 +149,7 @@ async def _steady(running: Running, shape: Shape) -> dict[str, Any]:
     return await times(running.backend, keys.ips_prefix(CLUSTER), change)
 
 
-async def times(backend: EtcdBackend, prefix: bytes, change: Callable[[int], bytes]) -> dict[str, Any]:
+async def times(backend: EtcdStore, prefix: bytes, change: Callable[[int], bytes]) -> dict[str, Any]:
     """Milliseconds from each change to its key in a watch of the store."""
     seen: asyncio.Queue[tuple[bytes, float]] = asyncio.Queue()
     standing = asyncio.Event()

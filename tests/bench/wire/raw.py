@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from kvstore.backend import MAX_TXN_OPS, Phase, prefix_end
-from kvstore.etcd import EtcdBackend
+from kvstore.etcd import EtcdStore
 from kvstore.lease import KEYS_PER_LEASE
+from kvstore.store import MAX_TXN_OPS, Phase, prefix_end
 from meshmodel import keys
 from meshmodel.keys import Kind
 from tests.bench.wire.child import Talk
@@ -129,7 +129,7 @@ async def burst(talk: Talk, connection: str, etcd: int, count: int, watcher: str
     return figures
 
 
-async def _put(backend: EtcdBackend, records: Sequence[Pair]) -> None:
+async def _put(backend: EtcdStore, records: Sequence[Pair]) -> None:
     for first in range(0, len(records), KEYS_PER_LEASE):
         lease = await backend.grant(TTL_S)
         held = records[first : first + KEYS_PER_LEASE]
@@ -137,11 +137,11 @@ async def _put(backend: EtcdBackend, records: Sequence[Pair]) -> None:
             await backend.apply(dict(held[start : start + MAX_TXN_OPS]), lease=lease)
 
 
-async def _list(backend: EtcdBackend, prefix: bytes) -> int:
+async def _list(backend: EtcdStore, prefix: bytes) -> int:
     return sum([len(page.entries) async for page in backend.list(prefix)])
 
 
-async def _copy(reader: EtcdBackend, writer: EtcdBackend, kind: Kind) -> int:
+async def _copy(reader: EtcdStore, writer: EtcdStore, kind: Kind) -> int:
     source, target = keys.prefix_of(kind, CLUSTER), keys.prefix_of(kind, CLUSTER, cached=True)
     count = 0
     async for page in reader.list(source):
@@ -150,7 +150,7 @@ async def _copy(reader: EtcdBackend, writer: EtcdBackend, kind: Kind) -> int:
     return count
 
 
-async def _watch(backend: EtcdBackend, prefix: bytes, seen: asyncio.Queue[float]) -> None:
+async def _watch(backend: EtcdStore, prefix: bytes, seen: asyncio.Queue[float]) -> None:
     """The time of each change; one time when the watch stands."""
     is_listed = False
     async for batch in backend.list_and_watch(prefix):
@@ -160,7 +160,7 @@ async def _watch(backend: EtcdBackend, prefix: bytes, seen: asyncio.Queue[float]
         is_listed = is_listed or batch.phase is Phase.LISTED
 
 
-async def _carry(reader: EtcdBackend, writer: EtcdBackend, talk: Talk) -> None:
+async def _carry(reader: EtcdStore, writer: EtcdStore, talk: Talk) -> None:
     async for message in reader.watch(SCRATCH, prefix_end(SCRATCH), 0):
         if message.created:
             talk.say(standing=True)

@@ -15,7 +15,7 @@ from certs import profile
 from certs.authority import Authority
 from kvstore.auth import ensure_auth, mesh_roles
 from kvstore.clientconfig import parse_client_config
-from kvstore.etcd import EtcdBackend
+from kvstore.etcd import EtcdStore
 from kvstore.process import EtcdCertificates, EtcdProcess, EtcdSettings
 
 PEER = "north"
@@ -78,7 +78,7 @@ async def store(directory: Path, cluster: str) -> AsyncIterator[Store]:
     found.process = EtcdProcess(directory / "etcd", made, TIMINGS)
     await found.process.start()
     try:
-        backend = found.process.backend()
+        backend = found.process.connect()
         users = {profile.admin_user(cluster): "root", profile.local_user(cluster): "local"}
         users |= {profile.remote_user(PEER): "remote"}
         await ensure_auth(backend, mesh_roles(cluster), users)
@@ -88,7 +88,7 @@ async def store(directory: Path, cluster: str) -> AsyncIterator[Store]:
         await found.process.kill()
 
 
-def connect(connection: str) -> EtcdBackend:
+def connect(connection: str) -> EtcdStore:
     """A client with the options our programs use."""
     path = Path(connection)
     return parse_client_config(path.read_bytes(), path.parent).connect()

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from kvstore.backend import LeaseBackend
 from kvstore.errors import KvError
-from kvstore.etcd import EtcdBackend
-from kvstore.memory import MemoryBackend
-from kvstore.memorystore import MemoryStore
+from kvstore.etcd import EtcdStore
+from kvstore.memory import MemoryStore
+from kvstore.memoryserver import MemoryServer
 from kvstore.options import Options
 from kvstore.process import EtcdProcess
 from kvstore.proto import rpc_pb2 as pb
+from kvstore.store import LeaseStore
 from kvstore.watchstore import WatchStore
 from tests.integration.kvstore.private_etcd import QUICK, Relay
 
@@ -30,7 +30,7 @@ CUT_AFTER_BYTES = 60_000
 class StoreUnderTest(Protocol):
     """A store, and everything that can happen to it."""
 
-    def backend(self, options: Options = QUICK) -> LeaseBackend: ...
+    def client(self, options: Options = QUICK) -> LeaseStore: ...
 
     async def compact(self) -> None: ...
 
@@ -51,15 +51,15 @@ class StoreUnderTest(Protocol):
 
 
 class MemoryUnderTest:
-    """MemoryStore; its faults are method calls."""
+    """MemoryServer; its faults are method calls."""
 
     def __init__(self) -> None:
-        self.store = MemoryStore()
-        self._backends: list[MemoryBackend] = []
+        self.store = MemoryServer()
+        self._clients: list[MemoryStore] = []
 
-    def backend(self, options: Options = QUICK) -> MemoryBackend:
-        self._backends.append(MemoryBackend(self.store, options))
-        return self._backends[-1]
+    def client(self, options: Options = QUICK) -> MemoryStore:
+        self._clients.append(MemoryStore(self.store, options))
+        return self._clients[-1]
 
     async def compact(self) -> None:
         self.store.compact()
@@ -84,8 +84,8 @@ class MemoryUnderTest:
         return self.store.cut_after_events is None
 
     async def close(self) -> None:
-        for backend in self._backends:
-            await backend.close()
+        for client in self._clients:
+            await client.close()
 
 
 class EtcdUnderTest:
@@ -94,18 +94,18 @@ class EtcdUnderTest:
     def __init__(self, process: EtcdProcess, directory: Path) -> None:
         self._process, self._directory = process, directory
         self._relay = Relay(lambda: ("127.0.0.1", process.port))
-        self._backends: list[EtcdBackend] = []
+        self._clients: list[EtcdStore] = []
 
     async def start(self) -> None:
         await self._relay.start()
 
-    def backend(self, options: Options = QUICK) -> EtcdBackend:
+    def client(self, options: Options = QUICK) -> EtcdStore:
         target = f"127.0.0.1:{self._relay.port}"
-        self._backends.append(EtcdBackend([target], self._process.admin_tls(), options))
-        return self._backends[-1]
+        self._clients.append(EtcdStore([target], self._process.admin_tls(), options))
+        return self._clients[-1]
 
     async def compact(self) -> None:
-        direct = self._process.backend()
+        direct = self._process.connect()
         status = await direct.status()
         with suppress(KvError):  # compacted there already
             await direct.call(direct.methods.compact, pb.CompactionRequest(revision=status.revision, physical=True))
@@ -135,8 +135,8 @@ class EtcdUnderTest:
         return self._relay.budget is None
 
     async def close(self) -> None:
-        for backend in self._backends:
-            await backend.close()
+        for client in self._clients:
+            await client.close()
         await self._relay.stop()
 
 
@@ -192,12 +192,12 @@ class Reader:
 
 @asynccontextmanager
 async def reading(
-    backend: LeaseBackend, prefix: bytes, *, canary: bytes | None = None, wait: bool = True
+    client: LeaseStore, prefix: bytes, *, canary: bytes | None = None, wait: bool = True
 ) -> AsyncIterator[Reader]:
     """A WatchStore that follows the prefix, synced unless told not to wait."""
     heard = Recorder()
     store: WatchStore[str] = WatchStore(TextCodec(), heard)
-    reader = Reader(store, heard, asyncio.create_task(store.run(backend, prefix, canary=canary)))
+    reader = Reader(store, heard, asyncio.create_task(store.run(client, prefix, canary=canary)))
     try:
         if wait:
             async with asyncio.timeout(10):
@@ -207,11 +207,11 @@ async def reading(
         await reader.stop()
 
 
-async def until_applied(backend: LeaseBackend, ops: Mapping[bytes, bytes | None]) -> None:
+async def until_applied(client: LeaseStore, ops: Mapping[bytes, bytes | None]) -> None:
     """The operations are applied, as soon as the store is back."""
     for _ in range(500):
         try:
-            await backend.apply(ops)
+            await client.apply(ops)
         except KvError:
             await asyncio.sleep(0.02)
         else:
@@ -219,14 +219,14 @@ async def until_applied(backend: LeaseBackend, ops: Mapping[bytes, bytes | None]
     raise AssertionError("the store never came back")
 
 
-async def until_written(backend: LeaseBackend, key: bytes, value: bytes | None) -> None:
+async def until_written(client: LeaseStore, key: bytes, value: bytes | None) -> None:
     """The key has the value (None: is gone), as soon as the store is back."""
-    await until_applied(backend, {key: value})
+    await until_applied(client, {key: value})
 
 
-async def contents(backend: LeaseBackend, prefix: bytes) -> dict[bytes, bytes]:
+async def contents(client: LeaseStore, prefix: bytes) -> dict[bytes, bytes]:
     """What is under the prefix, without it."""
-    return {entry.key[len(prefix) :]: entry.value async for page in backend.list(prefix) for entry in page.entries}
+    return {entry.key[len(prefix) :]: entry.value async for page in client.list(prefix) for entry in page.entries}
 
 
 def paged(size: int) -> Options:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 
-from kvstore.backend import Phase
+from kvstore.store import Phase
 from kvstore.watchstore import WatchStore
 from tests.contract.kvstore.stores_under_test import (
     Recorder,
@@ -20,14 +20,14 @@ from tests.integration.kvstore.private_etcd import eventually
 
 
 async def test_phases_come_as_listing_changes_listed_changes(store: StoreUnderTest, prefix: bytes) -> None:
-    backend = store.backend(paged(2))
-    await backend.apply({prefix + b"%d" % number: b"x" for number in range(3)})
-    batches = backend.list_and_watch(prefix)
+    client = store.client(paged(2))
+    await client.apply({prefix + b"%d" % number: b"x" for number in range(3)})
+    batches = client.list_and_watch(prefix)
     seen = []
     async for batch in batches:
         seen.append((batch.phase, len(batch.events)))
         if len(seen) == 5:
-            await backend.put(prefix + b"9", b"y")
+            await client.put(prefix + b"9", b"y")
         if len(seen) == 6:
             break
     await batches.aclose()
@@ -36,41 +36,41 @@ async def test_phases_come_as_listing_changes_listed_changes(store: StoreUnderTe
 
 
 async def test_a_reader_knows_what_was_there_and_what_changes(store: StoreUnderTest, prefix: bytes) -> None:
-    backend = store.backend()
-    await backend.apply({prefix + b"a": b"1", prefix + b"b": b"2"})
-    async with reading(store.backend(), prefix) as reader:
+    client = store.client()
+    await client.apply({prefix + b"a": b"1", prefix + b"b": b"2"})
+    async with reading(store.client(), prefix) as reader:
         assert reader.values == {b"a": "1", b"b": "2"}
-        await backend.apply({prefix + b"a": b"1x", prefix + b"b": None, prefix + b"c": b"3"})
+        await client.apply({prefix + b"a": b"1x", prefix + b"b": None, prefix + b"c": b"3"})
         await eventually(lambda: reader.values == {b"a": "1x", b"c": "3"})
         assert reader.heard.calls[2:] == [("upsert", b"a", "1x"), ("delete", b"b", "2"), ("upsert", b"c", "3")]
 
 
 async def test_an_equal_value_is_not_told_twice(store: StoreUnderTest, prefix: bytes) -> None:
-    backend = store.backend()
-    await backend.put(prefix + b"a", b"1")
-    async with reading(store.backend(), prefix) as reader:
-        await backend.put(prefix + b"a", b"1")
-        await backend.put(prefix + b"b", b"2")
+    client = store.client()
+    await client.put(prefix + b"a", b"1")
+    async with reading(store.client(), prefix) as reader:
+        await client.put(prefix + b"a", b"1")
+        await client.put(prefix + b"b", b"2")
         await eventually(lambda: b"b" in reader.values)
         assert reader.heard.calls == [("upsert", b"a", "1"), ("upsert", b"b", "2")]
 
 
 async def test_an_undecodable_value_is_counted_and_absent(store: StoreUnderTest, prefix: bytes) -> None:
-    backend = store.backend()
-    await backend.apply({prefix + b"bad": b"!", prefix + b"good": b"1", prefix + b"turns": b"fine"})
-    async with reading(store.backend(), prefix) as reader:
+    client = store.client()
+    await client.apply({prefix + b"bad": b"!", prefix + b"good": b"1", prefix + b"turns": b"fine"})
+    async with reading(store.client(), prefix) as reader:
         assert reader.values == {b"good": "1", b"turns": "fine"}
-        await backend.put(prefix + b"turns", b"! bad")
+        await client.put(prefix + b"turns", b"! bad")
         await eventually(lambda: reader.values == {b"good": "1"})
         assert reader.store.rejected == {"exclaimed": 2}
-        await backend.put(prefix + b"bad", b"better")
+        await client.put(prefix + b"bad", b"better")
         await eventually(lambda: reader.values == {b"good": "1", b"bad": "better"})
 
 
 async def test_a_cut_connection_deletes_nothing_and_misses_nothing(store: StoreUnderTest, prefix: bytes) -> None:
-    writer, backend = store.backend(), store.backend()
+    writer, client = store.client(), store.client()
     await writer.apply({prefix + b"a": b"1", prefix + b"b": b"2"})
-    async with reading(backend, prefix) as reader:
+    async with reading(client, prefix) as reader:
         await store.go_down()
         await eventually(lambda: not reader.store.is_connected, "the reader notices")
         assert reader.values == {b"a": "1", b"b": "2"}
@@ -85,9 +85,9 @@ async def test_a_cut_connection_deletes_nothing_and_misses_nothing(store: StoreU
 async def test_a_cut_in_the_middle_of_a_catch_up_loses_and_repeats_nothing(
     store: StoreUnderTest, prefix: bytes
 ) -> None:
-    writer, backend = store.backend(), store.backend()
+    writer, client = store.client(), store.client()
     await writer.put(prefix + b"first", b"x")
-    async with reading(backend, prefix) as reader:
+    async with reading(client, prefix) as reader:
         await store.go_down()
         await eventually(lambda: not reader.store.is_connected)
         await store.come_back()
@@ -101,19 +101,19 @@ async def test_a_cut_in_the_middle_of_a_catch_up_loses_and_repeats_nothing(
 
 
 async def test_history_compacted_while_away_means_listing_again(store: StoreUnderTest, prefix: bytes) -> None:
-    writer, backend = store.backend(), store.backend()
+    writer, client = store.client(), store.client()
     await writer.apply({prefix + b"kept": b"1", prefix + b"deleted": b"2", prefix + b"changed": b"3"})
-    async with reading(backend, prefix) as reader:
+    async with reading(client, prefix) as reader:
         await store.go_down()
         await eventually(lambda: not reader.store.is_connected)
         await store.come_back()
-        store_side = store.backend()
+        store_side = store.client()
         await reader.stop()
         await until_applied(store_side, {prefix + b"deleted": None, prefix + b"changed": b"3x", prefix + b"new": b"4"})
         await store.compact()
         heard_before = len(reader.heard.calls)
         # the same store object goes on with another run, as after a reconnect
-        reader.task = asyncio.create_task(reader.store.run(store.backend(), prefix))
+        reader.task = asyncio.create_task(reader.store.run(store.client(), prefix))
         await eventually(lambda: reader.values == {b"kept": "1", b"changed": "3x", b"new": "4"})
         assert sorted(reader.heard.calls[heard_before:]) == [
             ("delete", b"deleted", "2"),
@@ -123,9 +123,9 @@ async def test_history_compacted_while_away_means_listing_again(store: StoreUnde
 
 
 async def test_a_watch_from_compacted_history_lists_again_by_itself(store: StoreUnderTest, prefix: bytes) -> None:
-    writer = store.backend()
+    writer = store.client()
     await writer.put(prefix + b"a", b"1")
-    async with reading(store.backend(), prefix) as reader:
+    async with reading(store.client(), prefix) as reader:
         for round_number in range(3):
             await store.go_down()
             await eventually(lambda: not reader.store.is_connected)
@@ -139,33 +139,33 @@ async def test_a_watch_from_compacted_history_lists_again_by_itself(store: Store
 
 
 async def test_a_live_reader_is_not_disturbed_by_compaction(store: StoreUnderTest, prefix: bytes) -> None:
-    backend = store.backend()
-    await backend.put(prefix + b"a", b"1")
-    async with reading(store.backend(), prefix) as reader:
-        await backend.put(prefix + b"a", b"2")
+    client = store.client()
+    await client.put(prefix + b"a", b"1")
+    async with reading(store.client(), prefix) as reader:
+        await client.put(prefix + b"a", b"2")
         await eventually(lambda: reader.values == {b"a": "2"})
         await store.compact()
-        await backend.put(prefix + b"a", b"3")
+        await client.put(prefix + b"a", b"3")
         await eventually(lambda: reader.values == {b"a": "3"})
         assert reader.store.lists == 1
 
 
 async def test_a_revoked_lease_is_seen_as_deletes(store: StoreUnderTest, prefix: bytes) -> None:
-    backend = store.backend()
-    lease = await backend.grant(60)
+    client = store.client()
+    lease = await client.grant(60)
     for start in range(0, 500, 100):
-        await backend.apply({prefix + b"%d" % number: b"x" for number in range(start, start + 100)}, lease=lease)
-    await backend.put(prefix + b"stays", b"x")
-    async with reading(store.backend(), prefix) as reader:
+        await client.apply({prefix + b"%d" % number: b"x" for number in range(start, start + 100)}, lease=lease)
+    await client.put(prefix + b"stays", b"x")
+    async with reading(store.client(), prefix) as reader:
         assert len(reader.values) == 501
-        await backend.revoke(lease)
+        await client.revoke(lease)
         await eventually(lambda: reader.values == {b"stays": "x"})
 
 
 async def test_disconnect_keeps_and_drain_deletes(store: StoreUnderTest, prefix: bytes) -> None:
-    backend = store.backend()
-    await backend.apply({prefix + b"a": b"1", prefix + b"b": b"2"})
-    async with reading(store.backend(), prefix) as reader:
+    client = store.client()
+    await client.apply({prefix + b"a": b"1", prefix + b"b": b"2"})
+    async with reading(store.client(), prefix) as reader:
         await reader.stop()
         assert reader.values == {b"a": "1", b"b": "2"}
         assert not reader.store.synced.is_set()
@@ -176,26 +176,26 @@ async def test_disconnect_keeps_and_drain_deletes(store: StoreUnderTest, prefix:
 
 
 async def test_nothing_is_listed_before_the_canary_exists(store: StoreUnderTest, prefix: bytes) -> None:
-    backend, canary = store.backend(), b"cilium/synced/" + prefix
-    await backend.put(prefix + b"half", b"1")
-    async with reading(store.backend(), prefix, canary=canary, wait=False) as reader:
-        await backend.put(prefix + b"other", b"2")
-        await backend.put(canary + b"longer", b"not the canary itself")
+    client, canary = store.client(), b"cilium/synced/" + prefix
+    await client.put(prefix + b"half", b"1")
+    async with reading(store.client(), prefix, canary=canary, wait=False) as reader:
+        await client.put(prefix + b"other", b"2")
+        await client.put(canary + b"longer", b"not the canary itself")
         assert reader.store.lists == 0
-        await backend.put(canary, b"now")
+        await client.put(canary, b"now")
         await eventually(reader.store.synced.is_set)
         assert reader.values == {b"half": "1", b"other": "2"}
 
 
 async def test_a_wiped_and_refilled_store_deletes_nothing_that_comes_back(store: StoreUnderTest, prefix: bytes) -> None:
     canary = b"cilium/synced/" + prefix
-    before = store.backend()
+    before = store.client()
     await before.apply({prefix + b"%d" % number: b"x" for number in range(50)})
     await before.put(canary, b"t")
-    async with reading(store.backend(), prefix, canary=canary) as reader:
+    async with reading(store.client(), prefix, canary=canary) as reader:
         await store.wipe()
         await eventually(lambda: not reader.store.is_connected)
-        after = store.backend()
+        after = store.client()
         # refilled in halves, and one key does not come back; the canary comes last
         await until_applied(after, {prefix + b"%d" % number: b"x" for number in range(25)})
         assert len(reader.values) == 50, "an unfinished store must not be read"
@@ -206,24 +206,24 @@ async def test_a_wiped_and_refilled_store_deletes_nothing_that_comes_back(store:
 
 
 async def test_a_store_that_lost_its_data_under_the_same_id_is_noticed(store: StoreUnderTest, prefix: bytes) -> None:
-    before = store.backend()
+    before = store.client()
     for number in range(20):
         await before.put(prefix + b"a", b"%d" % number)
-    async with reading(store.backend(), prefix) as reader:
+    async with reading(store.client(), prefix) as reader:
         await store.wipe(keep_id=True)
-        after = store.backend()
+        after = store.client()
         await until_written(after, prefix + b"b", b"new")
         await eventually(lambda: reader.values == {b"b": "new"}, "the old revision is in the future of the new store")
 
 
 async def test_another_store_behind_the_same_address_is_listed_again(store: StoreUnderTest, prefix: bytes) -> None:
     changes: list[str] = []
-    backend = store.backend()
-    backend.on_store_change.append(lambda: changes.append("changed"))
-    await backend.put(prefix + b"a", b"1")
-    async with reading(backend, prefix) as reader:
+    client = store.client()
+    client.on_store_change.append(lambda: changes.append("changed"))
+    await client.put(prefix + b"a", b"1")
+    async with reading(client, prefix) as reader:
         await store.wipe()
-        after = store.backend()
+        after = store.client()
         # as many revisions as the old store had and more, so only the id gives it away
         for number in range(60):
             await until_written(after, prefix + b"b", b"%d" % number)
@@ -232,12 +232,12 @@ async def test_another_store_behind_the_same_address_is_listed_again(store: Stor
 
 
 async def test_a_reader_goes_over_to_another_backend_without_a_gap(store: StoreUnderTest, prefix: bytes) -> None:
-    backend = store.backend()
-    await backend.apply({prefix + b"a": b"1", prefix + b"b": b"2"})
+    client = store.client()
+    await client.apply({prefix + b"a": b"1", prefix + b"b": b"2"})
     heard = Recorder()
     watch_store: WatchStore[str] = WatchStore(TextCodec(), heard)
     for _ in range(2):
-        task = asyncio.create_task(watch_store.run(store.backend(), prefix))
+        task = asyncio.create_task(watch_store.run(store.client(), prefix))
         await eventually(watch_store.synced.is_set)
         task.cancel()
         await asyncio.wait([task])

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from kvstore.backend import LeaseBackend
 from kvstore.lease import LeaseSession
 from kvstore.sharedstore import SharedStore
+from kvstore.store import LeaseStore
 from tests.contract.kvstore.stores_under_test import StoreUnderTest, contents, reading
 from tests.integration.kvstore.private_etcd import eventually
 
@@ -19,20 +19,20 @@ from tests.integration.kvstore.private_etcd import eventually
 class Writer:
     """A running SharedStore with its leases."""
 
-    backend: LeaseBackend
+    client: LeaseStore
     session: LeaseSession
     store: SharedStore
 
 
 @asynccontextmanager
 async def writing(
-    backend: LeaseBackend, prefix: bytes, *, canary: bytes | None = None, keys_per_lease: int = 1000, ttl_s: float = 900
+    client: LeaseStore, prefix: bytes, *, canary: bytes | None = None, keys_per_lease: int = 1000, ttl_s: float = 900
 ) -> AsyncIterator[Writer]:
-    session = LeaseSession(backend, ttl_s=ttl_s, keys_per_lease=keys_per_lease)
-    store = SharedStore(backend, session, prefix, canary)
+    session = LeaseSession(client, ttl_s=ttl_s, keys_per_lease=keys_per_lease)
+    store = SharedStore(client, session, prefix, canary)
     tasks = [asyncio.create_task(store.run()), asyncio.create_task(session.run())]
     try:
-        yield Writer(backend, session, store)
+        yield Writer(client, session, store)
     finally:
         for task in tasks:
             task.cancel()
@@ -47,13 +47,13 @@ async def flushed(writer: Writer) -> None:
 async def test_what_is_wanted_is_there_and_then_the_canary(store: StoreUnderTest, prefix: bytes) -> None:
     canary = b"cilium/synced/" + prefix
     async with (
-        reading(store.backend(), prefix, canary=canary, wait=False) as reader,
-        writing(store.backend(), prefix, canary=canary) as writer,
+        reading(store.client(), prefix, canary=canary, wait=False) as reader,
+        writing(store.client(), prefix, canary=canary) as writer,
     ):
         for number in range(1000):
             writer.store.upsert(b"%d" % number, b"v%d" % number)
         await flushed(writer)
-        assert await writer.backend.get(canary) is None, "not before the source has listed everything"
+        assert await writer.client.get(canary) is None, "not before the source has listed everything"
         writer.store.mark_synced()
         async with asyncio.timeout(10):
             await writer.store.synced.wait()
@@ -64,50 +64,50 @@ async def test_what_is_wanted_is_there_and_then_the_canary(store: StoreUnderTest
 
 async def test_an_empty_kind_gets_its_canary_too(store: StoreUnderTest, prefix: bytes) -> None:
     canary = b"cilium/synced/" + prefix
-    async with writing(store.backend(), prefix, canary=canary) as writer:
+    async with writing(store.client(), prefix, canary=canary) as writer:
         writer.store.mark_synced()
         async with asyncio.timeout(10):
             await writer.store.synced.wait()
-        assert await writer.backend.get(canary) is not None
+        assert await writer.client.get(canary) is not None
 
 
 async def test_only_the_newest_value_of_a_key_is_written(store: StoreUnderTest, prefix: bytes) -> None:
-    async with writing(store.backend(), prefix) as writer:
+    async with writing(store.client(), prefix) as writer:
         for number in range(100):
             writer.store.upsert(b"a", b"%d" % number)
         writer.store.upsert(b"b", b"gone before it was written")
         writer.store.delete(b"b")
         await flushed(writer)
-        assert await contents(writer.backend, prefix) == {b"a": b"99"}
+        assert await contents(writer.client, prefix) == {b"a": b"99"}
         assert writer.store.transactions == 1
 
 
 async def test_equal_bytes_are_not_written_again(store: StoreUnderTest, prefix: bytes) -> None:
-    async with writing(store.backend(), prefix) as writer:
+    async with writing(store.client(), prefix) as writer:
         writer.store.upsert(b"a", b"1")
         await flushed(writer)
-        entry = await writer.backend.get(prefix + b"a")
+        entry = await writer.client.get(prefix + b"a")
         writer.store.upsert(b"a", b"1")
         writer.store.upsert(b"b", b"2")
         await flushed(writer)
-        assert await writer.backend.get(prefix + b"a") == entry
+        assert await writer.client.get(prefix + b"a") == entry
 
 
 async def test_a_delete_of_a_key_never_wanted_does_nothing(store: StoreUnderTest, prefix: bytes) -> None:
-    foreign = store.backend()
+    foreign = store.client()
     await foreign.put(prefix + b"foreign", b"x")
-    async with writing(store.backend(), prefix) as writer:
+    async with writing(store.client(), prefix) as writer:
         writer.store.delete(b"foreign")
         assert writer.store.pending == 0
         assert await contents(foreign, prefix) == {b"foreign": b"x"}
 
 
 async def test_more_keys_than_fit_a_lease_hang_on_several(store: StoreUnderTest, prefix: bytes) -> None:
-    async with writing(store.backend(), prefix, keys_per_lease=100) as writer:
+    async with writing(store.client(), prefix, keys_per_lease=100) as writer:
         for number in range(250):
             writer.store.upsert(b"%03d" % number, b"x")
         await flushed(writer)
-        leases = [entry.lease async for page in writer.backend.list(prefix) for entry in page.entries]
+        leases = [entry.lease async for page in writer.client.list(prefix) for entry in page.entries]
         assert 0 not in leases
         assert sorted(leases.count(lease) for lease in set(leases)) == [50, 100, 100]
         # room on a lease is given back by deletes
@@ -120,30 +120,30 @@ async def test_more_keys_than_fit_a_lease_hang_on_several(store: StoreUnderTest,
 
 async def test_a_lost_lease_brings_back_its_keys_and_only_those(store: StoreUnderTest, prefix: bytes) -> None:
     canary = b"cilium/synced/" + prefix
-    async with writing(store.backend(), prefix, canary=canary, keys_per_lease=100, ttl_s=3) as writer:
+    async with writing(store.client(), prefix, canary=canary, keys_per_lease=100, ttl_s=3) as writer:
         for number in range(200):
             writer.store.upsert(b"%03d" % number, b"x")
         writer.store.mark_synced()
         await eventually(writer.store.synced.is_set)
-        before = {entry.key: entry async for page in writer.backend.list(prefix) for entry in page.entries}
+        before = {entry.key: entry async for page in writer.client.list(prefix) for entry in page.entries}
         lost = writer.session.leases[0]
-        await store.backend().revoke(lost)
+        await store.client().revoke(lost)
         await eventually(lambda: writer.session.losses == 1, "the keep-alive tells")
         await flushed(writer)
         await eventually(lambda: lost not in writer.session.leases)
-        after = {entry.key: entry async for page in writer.backend.list(prefix) for entry in page.entries}
+        after = {entry.key: entry async for page in writer.client.list(prefix) for entry in page.entries}
         assert after.keys() == before.keys()
         rewritten = {key for key in after if after[key].revision != before[key].revision}
         assert rewritten == {key for key, entry in before.items() if entry.lease == lost}
 
 
 async def test_changes_of_keys_on_many_leases_are_one_transaction(store: StoreUnderTest, prefix: bytes) -> None:
-    async with writing(store.backend(), prefix, keys_per_lease=10) as writer:
+    async with writing(store.client(), prefix, keys_per_lease=10) as writer:
         for number in range(200):
             writer.store.upsert(b"%03d" % number, b"x")
         writer.store.mark_synced()
         await flushed(writer)
-        before = {entry.key: entry.lease async for page in writer.backend.list(prefix) for entry in page.entries}
+        before = {entry.key: entry.lease async for page in writer.client.list(prefix) for entry in page.entries}
         written = writer.store.transactions
         for number in range(0, 200, 10):
             writer.store.upsert(b"%03d" % number, b"changed")
@@ -151,19 +151,19 @@ async def test_changes_of_keys_on_many_leases_are_one_transaction(store: StoreUn
         await flushed(writer)
         assert writer.store.transactions == written + 1
         del before[prefix + b"005"]
-        after = {entry.key: entry.lease async for page in writer.backend.list(prefix) for entry in page.entries}
+        after = {entry.key: entry.lease async for page in writer.client.list(prefix) for entry in page.entries}
         assert after == before, "each key stays on its lease"
 
 
 async def test_of_changes_on_many_leases_only_the_lost_ones_wait(store: StoreUnderTest, prefix: bytes) -> None:
-    async with writing(store.backend(), prefix, keys_per_lease=10) as writer:
+    async with writing(store.client(), prefix, keys_per_lease=10) as writer:
         for number in range(50):
             writer.store.upsert(b"%03d" % number, b"x")
         writer.store.mark_synced()
         await flushed(writer)
         first, second, *kept = writer.session.leases
-        await store.backend().revoke(first)
-        await store.backend().revoke(second)
+        await store.client().revoke(first)
+        await store.client().revoke(second)
         for number in range(0, 50, 10):
             writer.store.upsert(b"%03d" % number, b"changed")
         await flushed(writer)
@@ -171,29 +171,29 @@ async def test_of_changes_on_many_leases_only_the_lost_ones_wait(store: StoreUnd
         assert set(kept) < set(writer.session.leases)
         assert writer.store.failures == 1
         expected = {b"%03d" % number: b"x" if number % 10 else b"changed" for number in range(50)}
-        assert await contents(writer.backend, prefix) == expected
+        assert await contents(writer.client, prefix) == expected
 
 
 async def test_a_put_on_a_lost_lease_is_noticed_at_once(store: StoreUnderTest, prefix: bytes) -> None:
-    async with writing(store.backend(), prefix) as writer:
+    async with writing(store.client(), prefix) as writer:
         writer.store.upsert(b"a", b"1")
         await flushed(writer)
-        await store.backend().revoke(writer.session.leases[0])
+        await store.client().revoke(writer.session.leases[0])
         writer.store.upsert(b"b", b"2")
         await flushed(writer)
         await eventually(lambda: writer.session.losses == 1)
         await flushed(writer)
-        assert await contents(writer.backend, prefix) == {b"a": b"1", b"b": b"2"}
+        assert await contents(writer.client, prefix) == {b"a": b"1", b"b": b"2"}
 
 
 async def test_a_wiped_store_is_filled_again_with_the_canary_last(store: StoreUnderTest, prefix: bytes) -> None:
     canary = b"cilium/synced/" + prefix
-    async with writing(store.backend(), prefix, canary=canary, ttl_s=3) as writer:
+    async with writing(store.client(), prefix, canary=canary, ttl_s=3) as writer:
         for number in range(300):
             writer.store.upsert(b"%03d" % number, b"x")
         writer.store.mark_synced()
         await eventually(writer.store.synced.is_set)
-        async with reading(store.backend(), prefix, canary=canary) as reader:
+        async with reading(store.client(), prefix, canary=canary) as reader:
             assert len(reader.values) == 300
             await store.wipe()
             await eventually(lambda: reader.store.lists == 2, "filled again, by itself")
@@ -203,32 +203,32 @@ async def test_a_wiped_store_is_filled_again_with_the_canary_last(store: StoreUn
         await flushed(writer)
 
         async def found() -> int:
-            return len(await contents(writer.backend, prefix))
+            return len(await contents(writer.client, prefix))
 
         assert await found() == 300
 
 
 async def test_a_record_the_store_refuses_does_not_hold_up_the_others(store: StoreUnderTest, prefix: bytes) -> None:
-    async with writing(store.backend(), b"") as writer:
+    async with writing(store.client(), b"") as writer:
         writer.store.upsert(b"", b"etcd takes no empty key")
         writer.store.upsert(prefix + b"a", b"1")
         writer.store.upsert(prefix + b"b", b"2")
         await flushed(writer)
-        assert await contents(writer.backend, prefix) == {b"a": b"1", b"b": b"2"}
+        assert await contents(writer.client, prefix) == {b"a": b"1", b"b": b"2"}
         assert sum(writer.store.rejected.values()) == 1
 
 
 async def test_large_values_are_split_over_transactions(store: StoreUnderTest, prefix: bytes) -> None:
-    async with writing(store.backend(), prefix) as writer:
+    async with writing(store.client(), prefix) as writer:
         for number in range(20):
             writer.store.upsert(b"%d" % number, b"x" * 200_000)
         await flushed(writer)
-        assert len(await contents(writer.backend, prefix)) == 20
+        assert len(await contents(writer.client, prefix)) == 20
         assert not writer.store.rejected
 
 
 async def test_writing_goes_on_after_the_store_was_away(store: StoreUnderTest, prefix: bytes) -> None:
-    async with writing(store.backend(), prefix) as writer:
+    async with writing(store.client(), prefix) as writer:
         writer.store.upsert(b"a", b"1")
         await flushed(writer)
         await store.go_down()
@@ -239,4 +239,4 @@ async def test_writing_goes_on_after_the_store_was_away(store: StoreUnderTest, p
         writer.store.upsert(b"a", b"4")
         await store.come_back()
         await flushed(writer)
-        assert await contents(writer.backend, prefix) == {b"a": b"4", b"b": b"3"}
+        assert await contents(writer.client, prefix) == {b"a": b"4", b"b": b"3"}

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from kvstore.auth import ensure_auth, mesh_roles
-from kvstore.etcd import EtcdBackend
-from kvstore.facade_grant import Limits
+from kvstore.etcd import EtcdStore
+from kvstore.facade.grant import Limits
 from kvstore.lease import LeaseSession
 from kvstore.process import EtcdProcess, EtcdSettings
 from kvstore.sharedstore import SharedStore
@@ -40,10 +40,10 @@ ATTENTIVE = replace(QUICK, keepalive_s=1.0, keepalive_timeout_s=0.5, call_timeou
 
 
 @asynccontextmanager
-async def publishing(backend: EtcdBackend, keys: int = 500) -> AsyncIterator[SharedStore]:
+async def publishing(client: EtcdStore, keys: int = 500) -> AsyncIterator[SharedStore]:
     """A writer whose keys are published already."""
-    session = LeaseSession(backend, ttl_s=6)
-    store = SharedStore(backend, session, ROOT, CANARY)
+    session = LeaseSession(client, ttl_s=6)
+    store = SharedStore(client, session, ROOT, CANARY)
     for number in range(keys):
         store.upsert(b"%04d" % number, b"v0")
     store.mark_synced()
@@ -79,7 +79,7 @@ async def _disturb(etcd: EtcdProcess, how: str, has_noticed: Callable[[], bool])
 @pytest.mark.parametrize("how", ["kill -9", "SIGTERM", "replaced by an empty one", "frozen"])
 async def test_writer_and_reader_converge_and_nothing_flaps(tmp_path: Path, how: str) -> None:
     async with running_etcd(tmp_path, Pki()) as etcd:
-        writing, watching = etcd.backend(ATTENTIVE), etcd.backend(ATTENTIVE)
+        writing, watching = etcd.connect(ATTENTIVE), etcd.connect(ATTENTIVE)
         async with publishing(writing) as store, reading(watching, ROOT, canary=CANARY) as reader:
             assert len(reader.values) == 500
             disturbance = asyncio.create_task(_disturb(etcd, how, lambda: not reader.store.is_connected))
@@ -97,7 +97,7 @@ async def test_writer_and_reader_converge_and_nothing_flaps(tmp_path: Path, how:
             deletes = [call for call in reader.heard.calls if call[0] == "delete"]
             assert [call[1] for call in deletes] == [b"0000"]
             await eventually(lambda: store.pending == 0)
-            client = etcd.backend(QUICK)
+            client = etcd.connect(QUICK)
             assert await contents(client, ROOT) == dict(store.wanted)
             await client.close()
         await writing.close()
@@ -108,13 +108,13 @@ async def test_writer_and_reader_converge_and_nothing_flaps(tmp_path: Path, how:
 async def test_readers_behind_the_facade_converge_too(tmp_path: Path, how: str) -> None:
     pki = Pki()
     async with running_etcd(tmp_path, pki) as etcd, facade_for(pki, etcd) as facade:
-        writing = etcd.backend(ATTENTIVE)
+        writing = etcd.connect(ATTENTIVE)
         async with publishing(writing, 100) as store, reading(facade.client(), ROOT, canary=CANARY) as reader:
             assert len(reader.values) == 100
             before = (await facade.client().probe(CANARY)).cluster_id
             await _disturb(etcd, how, lambda: True)
             if how == "replaced by an empty one":
-                fresh = etcd.backend(QUICK)
+                fresh = etcd.connect(QUICK)
                 await ensure_auth(fresh, mesh_roles("north"), USERS)
                 await fresh.close()
             store.upsert(b"after", b"x")
@@ -156,8 +156,8 @@ async def test_a_peer_is_told_when_etcd_behind_the_facade_stays_away(tmp_path: P
 async def test_a_full_store_says_so_and_can_still_be_read(tmp_path: Path) -> None:
     settings = EtcdSettings(heartbeat_ms=20, election_ms=200, quota_bytes=2 << 20)
     async with running_etcd(tmp_path, Pki(), settings) as etcd:
-        backend = etcd.backend(QUICK)
-        store = SharedStore(backend, None, ROOT)
+        client = etcd.connect(QUICK)
+        store = SharedStore(client, None, ROOT)
         task = asyncio.create_task(store.run())
         numbers = itertools.count()
 
@@ -166,11 +166,11 @@ async def test_a_full_store_says_so_and_can_still_be_read(tmp_path: Path) -> Non
             return "space exceeded" in store.last_error
 
         await eventually(is_full)
-        assert (await backend.status()).alarms
-        assert len(await contents(backend, ROOT)) > 0, "reading goes on"
+        assert (await client.status()).alarms
+        assert len(await contents(client, ROOT)) > 0, "reading goes on"
         task.cancel()
         await asyncio.wait([task])
-        await backend.close()
+        await client.close()
 
 
 def test_the_fast_elections_are_only_for_tests() -> None:

@@ -19,7 +19,7 @@ import yaml
 from kube.client import KubeClient, in_thread
 from kube.config import load_client
 from kube.resource import CONFIG_MAPS, ENDPOINT_SLICES, NODES, SERVICES
-from kvstore.etcd import EtcdBackend
+from kvstore.etcd import EtcdStore
 from kvstore.process import EtcdProcess
 from lab.devkube.api.accounts import ADMIN
 from lab.devkube.api.cluster import Cluster as KubeCluster
@@ -43,7 +43,7 @@ class Cluster:
 
     def __init__(self, name: str, number: int, etcd: EtcdProcess, pki: Pki) -> None:
         self.name, self.number, self.etcd, self.pki = ClusterName(name), ClusterId(number), etcd, pki
-        self.backend: EtcdBackend = etcd.backend()
+        self.backend: EtcdStore = etcd.connect()
 
     async def publish(self, node_ip: str, pod: str, host: str) -> None:
         put = self.backend.put

@@ -20,7 +20,7 @@ from clustermesh_apiserver.app import Apiserver
 from clustermesh_apiserver.settings import Settings
 from kube.client import KubeClient, in_thread
 from kube.config import load_client
-from kvstore.etcd import EtcdBackend
+from kvstore.etcd import EtcdStore
 from kvstore.options import Options, Tls
 from lab.devkube.api.accounts import ADMIN
 from lab.devkube.api.cluster import Cluster
@@ -151,9 +151,9 @@ def state(apiserver: Apiserver) -> str:
 
 
 @contextlib.asynccontextmanager
-async def connect(apiserver: Apiserver, tls: Tls) -> AsyncIterator[EtcdBackend]:
+async def connect(apiserver: Apiserver, tls: Tls) -> AsyncIterator[EtcdStore]:
     """A client of the facade."""
-    backend = EtcdBackend([f"127.0.0.1:{apiserver.front.port}"], tls, Options(call_timeout_s=3.0))
+    backend = EtcdStore([f"127.0.0.1:{apiserver.front.port}"], tls, Options(call_timeout_s=3.0))
     try:
         yield backend
     finally:
@@ -178,5 +178,5 @@ async def eventually(ask: Callable[[], Awaitable[Any]], expected: Any, *, limit_
         await asyncio.sleep(0.005)
 
 
-async def all_keys(backend: EtcdBackend, prefix: bytes) -> dict[bytes, bytes]:
+async def all_keys(backend: EtcdStore, prefix: bytes) -> dict[bytes, bytes]:
     return {entry.key: entry.value async for page in backend.list(prefix) for entry in page.entries}

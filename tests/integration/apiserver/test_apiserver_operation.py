@@ -169,7 +169,7 @@ async def test_the_program_stops_quickly_on_sigterm_and_leaves_every_key(
     workloads.service("cart", annotations={"service.cilium.io/global": "true"})
     async with foreign_etcd(tmp_path) as (etcd, config):
         process = await asyncio.create_subprocess_exec(*command(tmp_path, config), stderr=asyncio.subprocess.PIPE)
-        backend = etcd.backend()
+        backend = etcd.connect()
         try:
             for _ in range(1000):
                 found = await all_keys(backend, b"cilium/")

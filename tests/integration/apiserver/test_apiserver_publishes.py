@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from kube.client import KubeClient
-from kvstore.backend import Batch, Phase
 from kvstore.errors import Denied
+from kvstore.store import Batch, Phase
 from lab.devkube.api.cluster import Cluster
 from meshmodel.cluster_config import ExportMode
 from tests.integration.apiserver.apiserver_world import (

@@ -15,9 +15,9 @@ from certs.bundle import TrustBundle
 from certs.inspect import parse
 from kvstore.auth import ensure_auth, mesh_roles
 from kvstore.channel import open_channel
-from kvstore.etcd import EtcdBackend
-from kvstore.facade import ReadOnlyFacade, ServerTls
-from kvstore.facade_grant import Grant, Limits
+from kvstore.etcd import EtcdStore
+from kvstore.facade.grant import Grant, Limits
+from kvstore.facade.server import ReadOnlyFacade, ServerTls
 from kvstore.methods import Methods
 from kvstore.options import Options, Tls
 from kvstore.process import EtcdProcess
@@ -34,12 +34,12 @@ class Facade:
 
     pki: Pki
     etcd: EtcdProcess
-    admin: EtcdBackend
+    admin: EtcdStore
     bundle: TrustBundle
     facade: ReadOnlyFacade = field(init=False)
     port: int = 0
     revoked: set[str] = field(default_factory=set)
-    backends: list[EtcdBackend] = field(default_factory=list)
+    clients: list[EtcdStore] = field(default_factory=list)
 
     def server_tls(self) -> ServerTls:
         return ServerTls(self.bundle.union_pem, self.pki.server.cert_pem, self.pki.server.key_pem)
@@ -59,16 +59,16 @@ class Facade:
         """The peer as its own authority certifies it."""
         return self.pki.tls("remote-south", self.pki.south)
 
-    def client(self, tls: Tls | None = None, options: Options = QUICK) -> EtcdBackend:
+    def client(self, tls: Tls | None = None, options: Options = QUICK) -> EtcdStore:
         """Our own client, through the facade."""
-        self.backends.append(EtcdBackend([f"127.0.0.1:{self.port}"], tls or self.south(), options))
-        return self.backends[-1]
+        self.clients.append(EtcdStore([f"127.0.0.1:{self.port}"], tls or self.south(), options))
+        return self.clients[-1]
 
 
 @asynccontextmanager
 async def facade_for(pki: Pki, etcd: EtcdProcess, limits: Limits | None = None) -> AsyncIterator[Facade]:
     """A facade that serves, and is gone afterwards."""
-    admin = etcd.backend(QUICK)
+    admin = etcd.connect(QUICK)
     await ensure_auth(admin, mesh_roles("north"), USERS)
     bundle = TrustBundle({"north": pki.north.certificate_pem, "south": pki.south.certificate_pem})
     running = Facade(pki, etcd, admin, bundle)
@@ -77,8 +77,8 @@ async def facade_for(pki: Pki, etcd: EtcdProcess, limits: Limits | None = None) 
     try:
         yield running
     finally:
-        for backend in running.backends:
-            await backend.close()
+        for client in running.clients:
+            await client.close()
         await running.facade.stop()
         await admin.close()
 

@@ -18,8 +18,8 @@ from certs.authority import Authority
 from certs.diagnose import Problem, client_context, diagnose
 from certs.store import CertFiles
 from kvstore.errors import Denied, Unavailable
-from kvstore.facade import ReadOnlyFacade, ServerTls
-from kvstore.facade_grant import Limits
+from kvstore.facade.grant import Limits
+from kvstore.facade.server import ReadOnlyFacade, ServerTls
 from kvstore.proto import rpc_pb2 as pb
 from tests.contract.kvstore.stores_under_test import reading
 from tests.integration.kvstore.facade_under_test import Facade, Plain, PlainWatch, facade_for
@@ -128,8 +128,8 @@ async def test_sessions_show_who_since_when_and_how_much(facade: Facade, client:
     before = time.time()
     await _watching(client)
     await facade.admin.put(ROOT + b"000", b"x" * 1000)
-    await eventually(lambda: any(info.bytes_sent > 1000 for info in facade.facade.sessions()))
-    (info,) = facade.facade.sessions()
+    await eventually(lambda: any(info.bytes_sent > 1000 for info in facade.facade.connections()))
+    (info,) = facade.facade.connections()
     assert (info.name, info.common_name, info.streams, info.watches) == ("remote-south", "remote-south", 1, 1)
     assert before - 1 <= info.since_s <= time.time()
     assert "127.0.0.1" in info.address
@@ -161,7 +161,7 @@ async def test_revoking_ends_a_client_that_does_not_read(facade: Facade, client:
     for number in range(30):
         await facade.admin.put(ROOT + b"%03d" % number, b"x" * 500_000)
     assert facade.facade.revoke("remote-south") == 1
-    await eventually(lambda: not facade.facade.sessions(), "its stream is gone on our side")
+    await eventually(lambda: not facade.facade.connections(), "its stream is gone on our side")
     for number in range(30):
         await facade.admin.put(ROOT + b"%03d" % number, b"v")
 

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from certs.diagnose import client_context
 from certs.store import CertFiles
-from kvstore.facade_grant import Limits
+from kvstore.facade.grant import Limits
 from kvstore.proto import rpc_pb2 as pb
 from kvstore.watchstore import WatchStore
 from tests.contract.kvstore.stores_under_test import Recorder, TextCodec, reading
@@ -65,10 +65,10 @@ async def test_two_hundred_watchers_cost_one_upstream_watch(facade: Facade) -> N
     last = await facade.admin.put(ROOT + b"a", b"1")
     for watch in watches:
         assert await watch.events(1) == [(ROOT + b"a", last)]
-    assert sum(info.watches for info in facade.facade.sessions()) == 200
+    assert sum(info.watches for info in facade.facade.connections()) == 200
     for client in clients:
         await client.close()
-    await eventually(lambda: not facade.facade.sessions(), "closed connections are forgotten")
+    await eventually(lambda: not facade.facade.connections(), "closed connections are forgotten")
 
 
 async def test_a_watch_resumes_from_any_revision_without_loss_or_repetition(facade: Facade) -> None:
@@ -165,13 +165,13 @@ async def test_readers_that_come_and_go_end_with_the_same_state(facade: Facade) 
     async def read() -> WatchStore[str]:
         store: WatchStore[str] = WatchStore(TextCodec(), Recorder())
         for _ in range(6):
-            backend = facade.client()
-            task = asyncio.create_task(store.run(backend, root))
+            client = facade.client()
+            task = asyncio.create_task(store.run(client, root))
             await eventually(store.synced.is_set)
             await asyncio.wait([task], timeout=rng.random() * 0.05)
             task.cancel()
             await asyncio.wait([task])
-            await backend.close()
+            await client.close()
         task = asyncio.create_task(store.run(facade.client(), root))
         await eventually(store.synced.is_set)
         return store

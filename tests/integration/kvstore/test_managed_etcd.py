@@ -15,7 +15,7 @@ import pytest
 
 from kvstore.auth import Role, ensure_auth, mesh_roles
 from kvstore.errors import Denied, KvError, Rejected, Unavailable
-from kvstore.etcd import EtcdBackend
+from kvstore.etcd import EtcdStore
 from kvstore.options import Options
 from kvstore.process import EtcdProcess, EtcdSettings
 from tests.integration.kvstore.private_etcd import FAST_ELECTIONS, QUICK, Pki, eventually, needs_etcd, running_etcd
@@ -55,32 +55,32 @@ def listening_addresses(pid: int) -> set[str]:
 
 async def test_every_start_is_an_empty_store_with_its_own_id(tmp_path: Path) -> None:
     async with running_etcd(tmp_path, Pki()) as etcd:
-        backend = etcd.backend(QUICK)
-        await backend.put(b"a", b"1")
-        first, port = await backend.status(), etcd.port
-        await backend.close()
+        client = etcd.connect(QUICK)
+        await client.put(b"a", b"1")
+        first, port = await client.status(), etcd.port
+        await client.close()
         await etcd.stop()
         await etcd.start()
         assert etcd.port == port, "clients find the way back"
-        backend = etcd.backend(QUICK)
-        second = await backend.status()
-        assert await backend.get(b"a") is None
+        client = etcd.connect(QUICK)
+        second = await client.status()
+        assert await client.get(b"a") is None
         assert second.cluster_id != first.cluster_id
-        await backend.close()
+        await client.close()
 
 
 async def test_data_survives_when_it_is_meant_to(tmp_path: Path) -> None:
     async with running_etcd(tmp_path, Pki()) as etcd:
-        backend = etcd.backend(QUICK)
-        await backend.put(b"a", b"1")
-        first = await backend.status()
-        await backend.close()
+        client = etcd.connect(QUICK)
+        await client.put(b"a", b"1")
+        first = await client.status()
+        await client.close()
         await etcd.kill()
         await etcd.start(keep_data=True)
-        backend = etcd.backend(QUICK)
-        assert (await backend.get(b"a")) is not None
-        assert (await backend.status()).cluster_id == first.cluster_id
-        await backend.close()
+        client = etcd.connect(QUICK)
+        assert (await client.get(b"a")) is not None
+        assert (await client.status()).cluster_id == first.cluster_id
+        await client.close()
 
 
 async def test_it_listens_on_loopback_and_its_files_are_private(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ async def test_it_listens_on_loopback_and_its_files_are_private(tmp_path: Path) 
 async def test_a_client_without_a_certificate_of_ours_gets_nothing(tmp_path: Path) -> None:
     pki = Pki()
     async with running_etcd(tmp_path, pki) as etcd:
-        stranger = EtcdBackend([etcd.target], pki.tls("admin-north", pki.south), Options(call_timeout_s=1.0))
+        stranger = EtcdStore([etcd.target], pki.tls("admin-north", pki.south), Options(call_timeout_s=1.0))
         with pytest.raises(Unavailable):
             await stranger.get(b"a")
         await stranger.close()
@@ -154,7 +154,7 @@ async def test_etcd_dies_with_its_parent_even_when_that_is_killed(tmp_path: Path
 async def test_users_read_what_their_role_says_and_write_nothing(tmp_path: Path) -> None:
     pki = Pki()
     async with running_etcd(tmp_path, pki) as etcd:
-        admin = etcd.backend(QUICK)
+        admin = etcd.connect(QUICK)
         await ensure_auth(admin, mesh_roles("north"), USERS)
         for key in (b"cilium/state/a", b"cilium/cache/a", b"cilium/cluster-config/north", b"cilium/.heartbeat", b"x"):
             await admin.put(key, b"1")
@@ -171,7 +171,7 @@ async def test_users_read_what_their_role_says_and_write_nothing(tmp_path: Path)
             "remote-west": set(),
         }
         for user, readable in allowed.items():
-            client = EtcdBackend([etcd.target], pki.tls(user), QUICK)
+            client = EtcdStore([etcd.target], pki.tls(user), QUICK)
             for key in allowed["local-north"] | {b"x"}:
                 if key in readable:
                     assert await client.get(key) is not None, (user, key)
@@ -187,32 +187,32 @@ async def test_users_read_what_their_role_says_and_write_nothing(tmp_path: Path)
 async def test_users_and_roles_are_made_equal_to_what_is_wanted(tmp_path: Path) -> None:
     pki = Pki()
     async with running_etcd(tmp_path, pki) as etcd:
-        admin = etcd.backend(QUICK)
+        admin = etcd.connect(QUICK)
         old = (Role("remote", prefixes=(b"old/",), keys=(b"single",)), Role("local", prefixes=(b"cilium/",)))
         await ensure_auth(admin, old, {**USERS, "remote-west": "remote", "remote-south": "local"})
         await ensure_auth(admin, mesh_roles("north"), USERS)
         await ensure_auth(admin, mesh_roles("north"), USERS)
         await admin.put(b"old/a", b"1")
-        south = EtcdBackend([etcd.target], pki.tls("remote-south"), QUICK)
+        south = EtcdStore([etcd.target], pki.tls("remote-south"), QUICK)
         with pytest.raises(Denied):
             await south.get(b"old/a")
         with pytest.raises(Denied):
             await south.get(b"cilium/cache/a")
         assert await south.get(b"cilium/state/a") is None
-        west = EtcdBackend([etcd.target], pki.tls("remote-west"), QUICK)
+        west = EtcdStore([etcd.target], pki.tls("remote-west"), QUICK)
         with pytest.raises(Denied):
             await west.get(b"cilium/state/a")
-        for backend in (south, west, admin):
-            await backend.close()
+        for client in (south, west, admin):
+            await client.close()
 
 
 async def test_calls_go_on_while_users_are_edited(tmp_path: Path) -> None:
     """etcd refuses calls that began before an edit ended; nothing was applied, so they are repeated unseen."""
     pki = Pki()
     async with running_etcd(tmp_path, pki) as etcd:
-        admin = etcd.backend(QUICK)
+        admin = etcd.connect(QUICK)
         await ensure_auth(admin, mesh_roles("north"), USERS)
-        writer = etcd.backend(QUICK)
+        writer = etcd.connect(QUICK)
 
         async def write() -> int:
             for number in range(300):
@@ -231,9 +231,9 @@ async def test_calls_go_on_while_users_are_edited(tmp_path: Path) -> None:
 
 async def test_a_value_that_etcd_refuses_is_told_apart_from_a_failure(tmp_path: Path) -> None:
     async with running_etcd(tmp_path, Pki()) as etcd:
-        backend = etcd.backend(QUICK)
+        client = etcd.connect(QUICK)
         with pytest.raises(Rejected):
-            await backend.put(b"a", b"x" * (3 << 20))
-        await backend.close()
+            await client.put(b"a", b"x" * (3 << 20))
+        await client.close()
         with pytest.raises(KvError):
-            await backend.get(b"a")
+            await client.get(b"a")

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "agent"))
 from agent_world import World
 
 from agent.tables import Peer
-from kvstore.backend import Phase
+from kvstore.store import Phase
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName, ServiceName
 

@@ -26,8 +26,8 @@ from agent.mesh.networks import Networks
 from agent.mesh.rejections import Rejections
 from agent.nodes.writer import NodeWriter
 from agent.tables import AgentDB, Backend, Condition, Peer
-from kvstore.backend import Batch, Event, Phase
-from kvstore.backend import Kind as EventKind
+from kvstore.store import Batch, Event, Phase
+from kvstore.store import Kind as EventKind
 from meshkit.clock import ManualClock
 from meshkit.reconciler import Reconciler
 from meshmodel import keys

@@ -17,9 +17,9 @@ from agent.mesh.session import SessionOptions
 from agent.mesh.state import SessionRecord
 from agent.nodes.writer import NodeWriter
 from agent.tables import Address, AgentDB, Service, ServicePort
-from kvstore.backend import Backend
-from kvstore.memory import MemoryBackend
-from kvstore.memorystore import MemoryStore
+from kvstore.memory import MemoryStore
+from kvstore.memoryserver import MemoryServer
+from kvstore.store import Store
 from meshkit.clock import ManualClock
 from meshkit.wake import Wake
 from meshmodel import keys, labels, node
@@ -38,11 +38,11 @@ class PeerStore:
 
     def __init__(self, name: str, cluster_id: int, clock: ManualClock) -> None:
         self.name, self.cluster_id, self.clock = ClusterName(name), ClusterId(cluster_id), clock
-        self.store = MemoryStore(clock)
+        self.store = MemoryServer(clock)
 
     @property
-    def backend(self) -> MemoryBackend:
-        return MemoryBackend(self.store)
+    def backend(self) -> MemoryStore:
+        return MemoryStore(self.store)
 
     async def put(self, key: bytes, value: bytes) -> None:
         await self.backend.put(key, value)
@@ -139,7 +139,7 @@ class Mesh:
         (self.directory / name).unlink()
         self.changed.set()
 
-    async def _connect(self, content: bytes) -> Backend:
+    async def _connect(self, content: bytes) -> Store:
         self.attempts += 1
         name = content.partition(b"http://")[2].partition(b":")[0].decode()
         return self.stores[name].backend

@@ -16,11 +16,11 @@ from clustermesh_apiserver.mirror import session as session_module
 from clustermesh_apiserver.mirror.drain import drain
 from clustermesh_apiserver.mirror.leader import LOCK_PREFIX, lead
 from clustermesh_apiserver.mirror.peers import Mirror
-from kvstore.backend import Backend
 from kvstore.errors import KvError, Unavailable
-from kvstore.memory import MemoryBackend
-from kvstore.memorystore import MemoryStore
+from kvstore.memory import MemoryStore
+from kvstore.memoryserver import MemoryServer
 from kvstore.options import Options
+from kvstore.store import Store
 from meshkit.clock import ManualClock, SystemClock
 from meshmodel.names import ClusterName
 from meshmodel.status import PeerState
@@ -60,14 +60,14 @@ class World:
     """Our store, peers' stores by endpoint, and the directory that names them."""
 
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.own = MemoryBackend()
+        self.own = MemoryStore()
         self.directory = directory
-        self.peers: dict[str, MemoryStore] = {}
+        self.peers: dict[str, MemoryServer] = {}
         self.connects = 0
         monkeypatch.setattr(peers_module, "parse_client_config", self._parse)
 
-    def peer(self, name: str, content: dict[bytes, bytes]) -> MemoryStore:
-        store = self.peers[name] = MemoryStore()
+    def peer(self, name: str, content: dict[bytes, bytes]) -> MemoryServer:
+        store = self.peers[name] = MemoryServer()
         store.commit(dict(content), 0)
         self.write(name, f"endpoints: [{name}]")
         return store
@@ -83,19 +83,19 @@ class World:
         def __init__(self, world: World, name: str) -> None:
             self.world, self.name = world, name
 
-        def connect(self) -> Backend:
+        def connect(self) -> Store:
             self.world.connects += 1
-            return MemoryBackend(self.world.peers[self.name], QUICK)
+            return MemoryStore(self.world.peers[self.name], QUICK)
 
     def cached(self) -> dict[bytes, bytes]:
-        entries = self.own.store.entries
+        entries = self.own.server.entries
         return {
             key: entry.value for key, entry in entries.items() if not key.startswith((LOCK_PREFIX, b"cilium/synced/"))
         }
 
     def canaries(self, peer: str = "green") -> set[bytes]:
         prefix = f"cilium/synced/{peer}/".encode()
-        return {key.removeprefix(prefix) for key in self.own.store.entries if key.startswith(prefix)}
+        return {key.removeprefix(prefix) for key in self.own.server.entries if key.startswith(prefix)}
 
     @contextlib.asynccontextmanager
     async def running(self, **options: float) -> AsyncIterator[Mirror]:
@@ -125,7 +125,7 @@ async def test_records_are_copied_as_they_are_into_the_cached_shapes(world: Worl
             b"cilium/cache/" + kind + b"/v1"
             for kind in (b"nodes", b"ip", b"identities", b"services", b"serviceexports", b"endpointslices")
         }
-        assert all(entry.lease for entry in world.own.store.entries.values())
+        assert all(entry.lease for entry in world.own.server.entries.values())
         status = mirror.statuses()[0]
         assert (status.num_nodes, status.num_endpoints, status.num_identities, status.num_shared_services) == (
             1,
@@ -140,7 +140,7 @@ async def test_records_are_copied_as_they_are_into_the_cached_shapes(world: Worl
 async def test_nothing_is_listed_before_the_peers_canary(world: World) -> None:
     store = world.peer("green", GREEN)
     async with world.running():
-        await until(lambda: b"cilium/cluster-config/green" in world.own.store.entries)
+        await until(lambda: b"cilium/cluster-config/green" in world.own.server.entries)
         await asyncio.sleep(0.05)
         assert set(world.cached()) == {b"cilium/cluster-config/green"}
         store.commit(dict(CANARIES), 0)
@@ -156,16 +156,16 @@ async def test_changes_follow_and_a_refilled_peer_costs_no_record(world: World) 
         store.commit({b"cilium/state/nodes/v1/green/n2": b"{2}", b"cilium/state/nodes/v1/green/n1": None}, 0)
         await until(lambda: b"cilium/cache/nodes/v1/green/n1" not in world.cached())
         assert world.cached()[b"cilium/cache/nodes/v1/green/n2"] == b"{2}"
-        before = {key: entry.revision for key, entry in world.own.store.entries.items()}
+        before = {key: entry.revision for key, entry in world.own.server.entries.items()}
         store.wipe()
         await asyncio.sleep(0.05)
-        assert {key: entry.revision for key, entry in world.own.store.entries.items()} == before
+        assert {key: entry.revision for key, entry in world.own.server.entries.items()} == before
         again = {**GREEN, b"cilium/state/nodes/v1/green/n2": b"{2}"}
         del again[b"cilium/state/nodes/v1/green/n1"], again[b"cilium/state/ip/v1/default/fd00::7"]
         store.commit(again, 0)
         store.commit(dict(CANARIES), 0)
         await until(lambda: b"cilium/cache/ip/v1/green/fd00::7" not in world.cached())
-        after = {key: entry.revision for key, entry in world.own.store.entries.items()}
+        after = {key: entry.revision for key, entry in world.own.server.entries.items()}
         assert after == {key: before[key] for key in after}
 
 
@@ -184,7 +184,7 @@ async def test_a_removed_peer_is_drained_after_the_grace_and_the_config_goes_at_
         (world.directory / "green").unlink()
         await until(lambda: b"cilium/cluster-config/green" not in world.cached())
         assert b"cilium/cache/nodes/v1/green/n1" in world.cached()
-        await until(lambda: not any(b"green/" in key for key in world.own.store.entries))
+        await until(lambda: not any(b"green/" in key for key in world.own.server.entries))
         assert b"cilium/cache/nodes/v1/red/n1" in world.cached()
         assert [peer.name for peer in mirror.statuses()] == ["red"]
         assert len(world.canaries("red")) == 6
@@ -326,7 +326,7 @@ async def test_an_absent_peer_blocks_readiness_for_a_bounded_time_only(
 
 
 async def test_one_candidate_leads_and_the_next_takes_over() -> None:
-    store = MemoryStore()
+    store = MemoryServer()
     led: list[str] = []
 
     async def work(name: str) -> None:
@@ -335,7 +335,7 @@ async def test_one_candidate_leads_and_the_next_takes_over() -> None:
 
     tasks = []
     for name in ("a", "b"):
-        backend = MemoryBackend(store)
+        backend = MemoryStore(store)
         tasks.append(asyncio.create_task(lead(backend, SystemClock(), lambda name=name: work(name))))
         await until(lambda: len([key for key in store.entries if key.startswith(LOCK_PREFIX)]) == len(tasks))
     await until(lambda: led == ["a"])
@@ -349,12 +349,12 @@ async def test_one_candidate_leads_and_the_next_takes_over() -> None:
 
 
 async def test_a_leader_whose_lease_is_gone_steps_down() -> None:
-    store, clock = MemoryStore(), ManualClock()
-    backend = MemoryBackend(store)
+    store, clock = MemoryServer(), ManualClock()
+    backend = MemoryStore(store)
     task = asyncio.create_task(lead(backend, clock, asyncio.Event().wait))  # type: ignore[arg-type]
     await until(lambda: any(key.startswith(LOCK_PREFIX) for key in store.entries))
     key = next(key for key in store.entries if key.startswith(LOCK_PREFIX))
-    await MemoryBackend(store).revoke(store.entries[key].lease)
+    await MemoryStore(store).revoke(store.entries[key].lease)
     for _ in range(20):
         clock.advance(5)
         await asyncio.sleep(0.002)
@@ -363,7 +363,7 @@ async def test_a_leader_whose_lease_is_gone_steps_down() -> None:
 
 
 async def test_draining_is_repeated_without_another_grace() -> None:
-    class Failing(MemoryBackend):
+    class Failing(MemoryStore):
         failures = 2
 
         async def delete_prefix(self, prefix: bytes) -> int:
@@ -373,7 +373,7 @@ async def test_draining_is_repeated_without_another_grace() -> None:
             return await super().delete_prefix(prefix)
 
     backend, clock = Failing(), ManualClock()
-    backend.store.commit(dict.fromkeys(CACHED, b""), 0)
+    backend.server.commit(dict.fromkeys(CACHED, b""), 0)
     task = asyncio.create_task(drain(backend, ClusterName("green"), clock))
     slept = 0.0
     while not task.done():
@@ -381,5 +381,5 @@ async def test_draining_is_repeated_without_another_grace() -> None:
         clock.advance(1)
         slept += 1
         assert slept < 500
-    assert backend.store.entries == {}
+    assert backend.server.entries == {}
     assert drain_module.GRACE_S <= slept <= drain_module.GRACE_S + 20

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvstore.backend import OPEN_END, prefix_end
 from kvstore.errors import (
     Compacted,
     Denied,
@@ -24,11 +23,12 @@ from kvstore.errors import (
     Unavailable,
     classify,
 )
-from kvstore.facade_grant import Grant
-from kvstore.facade_watcher import id_suffix
+from kvstore.facade.grant import Grant
+from kvstore.facade.watcher import id_suffix
 from kvstore.limiter import Limiter
-from kvstore.memorystore import is_inside
+from kvstore.memoryserver import is_inside
 from kvstore.proto import rpc_pb2 as pb
+from kvstore.store import OPEN_END, prefix_end
 from kvstore.version import holds_roles
 from meshkit.clock import ManualClock
 from meshkit.errors import PermanentError, TransientError

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from kvstore.lease import KEY_TTL_S, PROBE_S, LeaseSession
-from kvstore.memory import MemoryBackend
-from kvstore.memorystore import MemoryStore
+from kvstore.memory import MemoryStore
+from kvstore.memoryserver import MemoryServer
 from kvstore.sharedstore import SharedStore
 from meshkit.clock import ManualClock
 
@@ -33,16 +33,16 @@ async def running(session: LeaseSession, *others: SharedStore) -> AsyncIterator[
 
 
 async def test_the_published_ttl_is_fifteen_minutes() -> None:
-    store = MemoryStore(ManualClock())
-    session = LeaseSession(MemoryBackend(store), clock=store.clock)
+    store = MemoryServer(ManualClock())
+    session = LeaseSession(MemoryStore(store), clock=store.clock)
     await session.bind([b"a"])
     assert [lease.ttl_s for lease in store.leases.values()] == [KEY_TTL_S] == [900.0]
 
 
 async def test_leases_outlive_their_ttl_while_they_are_kept_alive() -> None:
     clock = ManualClock()
-    store = MemoryStore(clock)
-    session = LeaseSession(MemoryBackend(store), keys_per_lease=1, clock=clock)
+    store = MemoryServer(clock)
+    session = LeaseSession(MemoryStore(store), keys_per_lease=1, clock=clock)
     await session.bind([b"a", b"b", b"c"])
     async with running(session):
         for _ in range(int(3 * KEY_TTL_S / PROBE_S)):
@@ -55,10 +55,10 @@ async def test_leases_outlive_their_ttl_while_they_are_kept_alive() -> None:
 
 async def test_a_store_that_forgot_us_is_noticed_at_the_next_probe() -> None:
     clock = ManualClock()
-    store = MemoryStore(clock)
-    backend = MemoryBackend(store)
-    session = LeaseSession(backend, clock=clock)
-    shared = SharedStore(backend, session, b"p/", b"canary", clock=clock)
+    store = MemoryServer(clock)
+    client = MemoryStore(store)
+    session = LeaseSession(client, clock=clock)
+    shared = SharedStore(client, session, b"p/", b"canary", clock=clock)
     async with running(session, shared):
         shared.upsert(b"a", b"1")
         shared.mark_synced()
@@ -73,8 +73,8 @@ async def test_a_store_that_forgot_us_is_noticed_at_the_next_probe() -> None:
 
 async def test_silence_for_a_whole_life_is_a_loss() -> None:
     clock = ManualClock()
-    store = MemoryStore(clock)
-    session = LeaseSession(MemoryBackend(store), clock=clock)
+    store = MemoryServer(clock)
+    session = LeaseSession(MemoryStore(store), clock=clock)
     await session.bind([b"a"])
     lost: list[frozenset[bytes]] = []
     session.on_loss.append(lost.append)
@@ -92,8 +92,8 @@ async def test_silence_for_a_whole_life_is_a_loss() -> None:
 
 async def test_keys_lost_together_are_told_once() -> None:
     clock = ManualClock()
-    store = MemoryStore(clock)
-    session = LeaseSession(MemoryBackend(store), clock=clock)
+    store = MemoryServer(clock)
+    session = LeaseSession(MemoryStore(store), clock=clock)
     groups = await session.bind([b"a", b"b"])
     (lease,) = groups
     lost: list[frozenset[bytes]] = []
@@ -105,11 +105,11 @@ async def test_keys_lost_together_are_told_once() -> None:
 
 
 async def test_closing_revokes_every_lease() -> None:
-    store = MemoryStore(ManualClock())
-    backend = MemoryBackend(store)
-    session = LeaseSession(backend, keys_per_lease=1, clock=store.clock)
+    store = MemoryServer(ManualClock())
+    client = MemoryStore(store)
+    session = LeaseSession(client, keys_per_lease=1, clock=store.clock)
     for lease, keys in (await session.bind([b"a", b"b"])).items():
-        await backend.put(keys[0], b"x", lease=lease)
+        await client.put(keys[0], b"x", lease=lease)
     await session.close()
     assert not store.entries
     assert not store.leases
@@ -117,8 +117,8 @@ async def test_closing_revokes_every_lease() -> None:
 
 async def test_updates_overtake_the_rest_of_a_large_first_listing_and_deletes_come_first() -> None:
     clock = ManualClock()
-    store = MemoryStore(clock)
-    shared = SharedStore(MemoryBackend(store), None, b"", b"canary", clock=clock)
+    store = MemoryServer(clock)
+    shared = SharedStore(MemoryStore(store), None, b"", b"canary", clock=clock)
     for number in range(1000):
         shared.upsert(b"bulk%04d" % number, b"x")
     shared.upsert(b"gone", b"x")
@@ -139,8 +139,8 @@ async def test_updates_overtake_the_rest_of_a_large_first_listing_and_deletes_co
 
 async def test_a_stream_of_updates_does_not_keep_the_first_listing_from_ending() -> None:
     clock = ManualClock()
-    store = MemoryStore(clock)
-    shared = SharedStore(MemoryBackend(store), None, b"", b"canary", clock=clock)
+    store = MemoryServer(clock)
+    shared = SharedStore(MemoryStore(store), None, b"", b"canary", clock=clock)
     for number in range(500):
         shared.upsert(b"bulk%04d" % number, b"x")
     shared.mark_synced()

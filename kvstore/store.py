@@ -79,7 +79,7 @@ class Status:
     alarms: tuple[str, ...] = ()
 
 
-class Backend(Protocol):
+class Store(Protocol):
     """One store and one user of it. Every call may raise a KvError, Denied or Rejected.
 
     `on_store_change` is called when another store is found to answer.
@@ -135,7 +135,7 @@ class Backend(Protocol):
         ...
 
 
-class LeaseBackend(Backend, Protocol):
+class LeaseStore(Store, Protocol):
     """A store that also lets us hold leases."""
 
     async def grant(self, ttl_s: float) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvstore.backend import OPEN_END, prefix_end
+from kvstore.store import OPEN_END, prefix_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one client can make us spend. A peer is all connections of one grant name."""
+    """What one client can make us spend. A client is all connections of one grant name."""
 
     streams_per_connection: int = 32
-    streams_per_peer: int = 4096
+    streams_per_client: int = 4096
     watches_per_stream: int = 128
     private_watches_per_connection: int = 64
     ranges_per_connection: int = 64

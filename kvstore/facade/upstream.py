@@ -12,7 +12,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from kvstore.errors import Unavailable
-from kvstore.etcd import EtcdBackend, translate
+from kvstore.etcd import EtcdStore, translate
 from kvstore.methods import RANGE, WATCH
 from kvstore.proto import rpc_pb2 as pb
 
@@ -23,10 +23,10 @@ REFRESH_KEY: Final = b"\0"
 class Upstream:
     """One etcd. `header` is the newest seen of its one store; another store is told to `on_store_change`."""
 
-    def __init__(self, backend: EtcdBackend) -> None:
-        self._backend = backend
-        self._range: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = backend.channel.unary_unary(RANGE)
-        self._watch: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = backend.channel.stream_stream(WATCH)
+    def __init__(self, store: EtcdStore) -> None:
+        self._store = store
+        self._range: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = store.channel.unary_unary(RANGE)
+        self._watch: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = store.channel.stream_stream(WATCH)
         self.header = pb.ResponseHeader()
         self.on_store_change: list[Callable[[], None]] = []
 
@@ -43,7 +43,7 @@ class Upstream:
         """
         request = pb.RangeRequest(key=REFRESH_KEY, count_only=True).SerializeToString()
         try:
-            await self.range(request, self._backend.options.call_timeout_s)
+            await self.range(request, self._store.options.call_timeout_s)
         except (grpc.RpcError, asyncio.InvalidStateError, asyncio.CancelledError, grpc.aio.UsageError) as exc:
             raise translate(exc) from exc
 

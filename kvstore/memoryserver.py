@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from kvstore.backend import OPEN_END, Entry, Event, Kind, lease_by_key
 from kvstore.errors import Compacted, Denied, KvError, LeaseLost, Rejected, Unavailable
+from kvstore.store import OPEN_END, Entry, Event, Kind, lease_by_key
 from meshkit.clock import Clock, SystemClock
 
 FIRST_CLUSTER_ID: Final = 0xC1
@@ -25,8 +25,8 @@ class Lease:
     keys: set[bytes] = field(default_factory=set)
 
 
-class MemoryStore:
-    """The server side; any number of MemoryBackends talk to it. Faults are switched here."""
+class MemoryServer:
+    """The server side; any number of MemoryStores talk to it. Faults are switched here."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock: Clock = clock or SystemClock()

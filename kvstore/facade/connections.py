@@ -9,13 +9,13 @@ from typing import Protocol
 
 import grpc
 
-from kvstore.facade_grant import Grant, Limits
+from kvstore.facade.grant import Grant, Limits
 from kvstore.limiter import Limiter
 from meshkit.clock import Clock
 
 
 @dataclass(frozen=True, slots=True)
-class SessionInfo:
+class ConnectionInfo:
     """One connection as the status shows it; `since_s` is wall-clock seconds."""
 
     name: str
@@ -37,7 +37,7 @@ class Endable(Protocol):
 
 
 @dataclass(slots=True)
-class Peer:
+class Client:
     """All connections of one grant name, and what they may use together."""
 
     requests: Limiter
@@ -46,7 +46,7 @@ class Peer:
 
 
 @dataclass(slots=True, eq=False)
-class Session:
+class Connection:
     """One connection: its grant, its open calls, its use so far."""
 
     grant: Grant
@@ -54,7 +54,7 @@ class Session:
     common_name: str
     address: str
     since_s: float
-    peer: Peer
+    client: Client
     calls: set[Endable] = field(default_factory=set)
     streams: int = 0
     watches: int = 0
@@ -63,9 +63,9 @@ class Session:
     bytes_sent: int = 0
     requests: int = 0
 
-    def info(self) -> SessionInfo:
+    def info(self) -> ConnectionInfo:
         """What the status shows."""
-        return SessionInfo(
+        return ConnectionInfo(
             self.grant.name,
             self.common_name,
             self.address,
@@ -79,58 +79,58 @@ class Session:
     def charge(self, size: int) -> float:
         """Count bytes sent and say how many seconds to wait before sending more."""
         self.bytes_sent += size
-        return self.peer.bytes.reserve(size)
+        return self.client.bytes.reserve(size)
 
 
-class Sessions:
+class Connections:
     """Every connection that has a call open, or had one a short while ago."""
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
         self._limits, self._clock = limits, clock
-        self._sessions: dict[tuple[str, bytes], Session] = {}
-        self._peers: dict[str, Peer] = {}
+        self._connections: dict[tuple[str, bytes], Connection] = {}
+        self._clients: dict[str, Client] = {}
 
-    def find(self, grant: Grant, certificate: bytes, common_name: str, address: str) -> Session:
-        """The session of a connection, new if need be."""
+    def find(self, grant: Grant, certificate: bytes, common_name: str, address: str) -> Connection:
+        """The connection of a connection, new if need be."""
         key = (address, certificate)
-        session = self._sessions.get(key)
-        if session is None or session.grant != grant:
+        connection = self._connections.get(key)
+        if connection is None or connection.grant != grant:
             self._forget_idle()
-            since_s, peer = self._clock.wall(), self._peer(grant.name)
-            session = Session(grant, certificate, common_name, address, since_s, peer)
-            self._sessions[key] = session
-        return session
+            since_s, client = self._clock.wall(), self._client(grant.name)
+            connection = Connection(grant, certificate, common_name, address, since_s, client)
+            self._connections[key] = connection
+        return connection
 
-    def infos(self) -> list[SessionInfo]:
+    def infos(self) -> list[ConnectionInfo]:
         """Every connection with a call open."""
         return sorted(
-            (session.info() for session in self._sessions.values() if session.calls),
+            (connection.info() for connection in self._connections.values() if connection.calls),
             key=lambda info: (info.name, info.address),
         )
 
     def certificates(self) -> set[bytes]:
         """The certificates of connections with a call open."""
-        return {session.certificate for session in self._sessions.values() if session.calls}
+        return {connection.certificate for connection in self._connections.values() if connection.calls}
 
-    def cut(self, is_meant: Callable[[Session], bool], code: grpc.StatusCode, text: str) -> int:
-        """Every open call of the sessions that are meant ends; returns how many did."""
-        calls = [call for session in self._sessions.values() if is_meant(session) for call in session.calls]
+    def cut(self, is_meant: Callable[[Connection], bool], code: grpc.StatusCode, text: str) -> int:
+        """Every open call of the connections that are meant ends; returns how many did."""
+        calls = [call for connection in self._connections.values() if is_meant(connection) for call in connection.calls]
         for call in calls:
             call.end(code, text)
         return len(calls)
 
-    def _peer(self, name: str) -> Peer:
+    def _client(self, name: str) -> Client:
         limits = self._limits
-        if name not in self._peers:
-            self._peers[name] = Peer(
+        if name not in self._clients:
+            self._clients[name] = Client(
                 Limiter(limits.requests_per_s, limits.request_burst, self._clock),
                 Limiter(limits.bytes_per_s, limits.bytes_burst, self._clock),
             )
-        return self._peers[name]
+        return self._clients[name]
 
     def _forget_idle(self) -> None:
-        idle = [key for key, session in self._sessions.items() if not session.calls]
+        idle = [key for key, connection in self._connections.items() if not connection.calls]
         for key in idle:
-            del self._sessions[key]
-        for name in set(self._peers) - {session.grant.name for session in self._sessions.values()}:
-            del self._peers[name]
+            del self._connections[key]
+        for name in set(self._clients) - {connection.grant.name for connection in self._connections.values()}:
+            del self._clients[name]

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from kvstore.backend import Kind
-from kvstore.facade_hub import Hub, Record
+from kvstore.facade.hub import Hub, Record
 from kvstore.proto import rpc_pb2 as pb
+from kvstore.store import Kind
 
 WATCH_ID_TAG: Final = b"\x10"
 NO_WATCH_ID: Final = -1

@@ -11,8 +11,8 @@ from contextlib import aclosing
 from typing import Final, NamedTuple
 
 from kvstore.errors import Denied, KvError, StoreChanged, Unavailable
-from kvstore.facade_grant import Limits
-from kvstore.facade_upstream import Upstream
+from kvstore.facade.grant import Limits
+from kvstore.facade.upstream import Upstream
 from kvstore.proto import rpc_pb2 as pb
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock

@@ -15,11 +15,11 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from kvstore.errors import KvError
-from kvstore.facade_grant import Grant, Limits
-from kvstore.facade_hub import Hub, HubPool
-from kvstore.facade_session import Session
-from kvstore.facade_upstream import Upstream
-from kvstore.facade_watcher import NO_WATCH_ID, Watcher
+from kvstore.facade.connections import Connection
+from kvstore.facade.grant import Grant, Limits
+from kvstore.facade.hub import Hub, HubPool
+from kvstore.facade.upstream import Upstream
+from kvstore.facade.watcher import NO_WATCH_ID, Watcher
 from kvstore.proto import rpc_pb2 as pb
 from meshkit.clock import Clock
 
@@ -40,14 +40,14 @@ class WatchStream:
     def __init__(
         self,
         context: StreamContext,
-        session: Session,
+        connection: Connection,
         upstream: Upstream,
         hubs: HubPool,
         *,
         limits: Limits,
         clock: Clock,
     ) -> None:
-        self._context, self._session, self._upstream, self._hubs = context, session, upstream, hubs
+        self._context, self._connection, self._upstream, self._hubs = context, connection, upstream, hubs
         self._limits, self._clock = limits, clock
         self._watchers: dict[int, Watcher] = {}
         self._private: dict[int, asyncio.Task[None]] = {}
@@ -58,7 +58,7 @@ class WatchStream:
 
     @property
     def _grant(self) -> Grant:
-        return self._session.grant
+        return self._connection.grant
 
     def end(self, code: grpc.StatusCode, text: str) -> None:
         """The call ends with this status, at once, whatever the client does."""
@@ -67,10 +67,10 @@ class WatchStream:
 
     async def serve(self) -> None:
         """The call is over; raises what `context.abort` raises if it was ended by us."""
-        session, tasks = self._session, list[asyncio.Task[None]]()
-        session.calls.add(self)
-        session.streams += 1
-        session.peer.streams += 1
+        connection, tasks = self._connection, list[asyncio.Task[None]]()
+        connection.calls.add(self)
+        connection.streams += 1
+        connection.client.streams += 1
         try:
             # sent first, since a call whose first answer is cut short could not be given a status any more
             await self._context.send_initial_metadata(())
@@ -84,9 +84,9 @@ class WatchStream:
             await asyncio.gather(*tasks, return_exceptions=True)
             for watch_id in list(self._watchers):
                 self._forget(watch_id)
-            session.calls.discard(self)
-            session.streams -= 1
-            session.peer.streams -= 1
+            connection.calls.discard(self)
+            connection.streams -= 1
+            connection.client.streams -= 1
         await self._context.abort(*self._ended.result())
 
     # ---- requests
@@ -96,7 +96,7 @@ class WatchStream:
             raw = await self._context.read()
             if not isinstance(raw, bytes):
                 return  # the client sends no more requests, and still wants answers
-            await self._session.peer.requests.take()
+            await self._connection.client.requests.take()
             try:
                 request = pb.WatchRequest.FromString(raw)
             except DecodeError:
@@ -132,7 +132,7 @@ class WatchStream:
         start = request.start_revision if request.start_revision > 0 else self._upstream.header.revision + 1
         watcher = Watcher(self._new_id(request.watch_id), request, start)
         self._watchers[watcher.id] = watcher
-        self._session.watches += 1
+        self._connection.watches += 1
         hub = None if request.prev_kv else await self._hubs.hub(request.key, request.range_end)
         if watcher.id not in self._watchers:
             return
@@ -208,7 +208,7 @@ class WatchStream:
 
     async def _send(self, message: bytes) -> None:
         await self._context.write(message)
-        delay_s = self._session.charge(len(message))
+        delay_s = self._connection.charge(len(message))
         if delay_s > 0:
             await self._clock.sleep(delay_s)
 
@@ -243,11 +243,11 @@ class WatchStream:
 
     def _go_private(self, watcher: Watcher) -> None:
         """An upstream watch of its own, for history older than the shared one and for previous values."""
-        session = self._session
-        if session.private_watches >= self._limits.private_watches_per_connection:
+        connection = self._connection
+        if connection.private_watches >= self._limits.private_watches_per_connection:
             self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
             return
-        session.private_watches += 1
+        connection.private_watches += 1
         self._private[watcher.id] = self._start(self._follow(watcher), "private watch")
 
     async def _follow(self, watcher: Watcher) -> None:
@@ -285,19 +285,19 @@ class WatchStream:
 
     def _forget(self, watch_id: int) -> None:
         watcher = self._watchers.pop(watch_id)
-        self._session.watches -= 1
+        self._connection.watches -= 1
         self._detach(watcher)
         self._end_private(watch_id)
 
     def _end_private(self, watch_id: int) -> None:
         task = self._private.pop(watch_id, None)
         if task is not None:
-            self._session.private_watches -= 1
+            self._connection.private_watches -= 1
             if task is not asyncio.current_task():
                 task.cancel()
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name=f"facade {name} {self._session.address}")
+        task = asyncio.create_task(work, name=f"facade {name} {self._connection.address}")
         task.add_done_callback(self._on_done)
         return task
 

@@ -19,12 +19,12 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from kvstore.errors import Unavailable
-from kvstore.etcd import EtcdBackend
-from kvstore.facade_grant import Grant, Limits
-from kvstore.facade_hub import HubPool
-from kvstore.facade_session import Session, SessionInfo, Sessions
-from kvstore.facade_stream import StreamContext, WatchStream
-from kvstore.facade_upstream import Upstream
+from kvstore.etcd import EtcdStore
+from kvstore.facade.connections import Connection, ConnectionInfo, Connections
+from kvstore.facade.grant import Grant, Limits
+from kvstore.facade.hub import HubPool
+from kvstore.facade.stream import StreamContext, WatchStream
+from kvstore.facade.upstream import Upstream
 from kvstore.methods import PACKAGE, RANGE, WATCH
 from kvstore.proto import rpc_pb2 as pb
 from meshkit.clock import Clock, SystemClock
@@ -63,7 +63,7 @@ class ReadOnlyFacade:
 
     def __init__(
         self,
-        upstream: EtcdBackend,
+        upstream: EtcdStore,
         authorize: Authorize,
         server_tls: ServerTls,
         limits: Limits | None = None,
@@ -74,7 +74,7 @@ class ReadOnlyFacade:
         self._limits, self._clock = limits or Limits(), clock or SystemClock()
         self._upstream = Upstream(upstream)
         self._upstream.on_store_change.append(self._on_store_change)
-        self._sessions = Sessions(self._limits, self._clock)
+        self._connections = Connections(self._limits, self._clock)
         self._grants: dict[bytes, Grant | None] = {}
         self._hubs = HubPool(self._upstream, self._limits, self._clock)
         self._unpaged = asyncio.Semaphore(self._limits.unpaged_at_once)
@@ -108,7 +108,7 @@ class ReadOnlyFacade:
         """Every call is ended and nothing is served."""
         server, self._server = self._server, None
         if server is not None:
-            self._sessions.cut(lambda _: True, grpc.StatusCode.UNAVAILABLE, "etcdserver: server stopped")
+            self._connections.cut(lambda _: True, grpc.StatusCode.UNAVAILABLE, "etcdserver: server stopped")
             await server.stop(STOP_GRACE_S)
         await self._hubs.close()
 
@@ -121,25 +121,25 @@ class ReadOnlyFacade:
     def revoke(self, name: str) -> int:
         """Every open call of the grant name is ended at once; returns how many were."""
         self._grants.clear()
-        count = self._sessions.cut(
-            lambda session: session.grant.name == name, grpc.StatusCode.PERMISSION_DENIED, DENIED
+        count = self._connections.cut(
+            lambda connection: connection.grant.name == name, grpc.StatusCode.PERMISSION_DENIED, DENIED
         )
-        log.info("peer revoked", extra={"peer": name, "reason": f"{count} calls ended"})
+        log.info("client revoked", extra={"peer": name, "reason": f"{count} calls ended"})
         return count
 
     def reauthorize(self) -> int:
         """Users or trusted authorities changed: calls whose grant is not what it was are ended; returns how many."""
         self._grants.clear()
-        grants = {pem: self._grant(pem) or NOTHING for pem in self._sessions.certificates()}
-        return self._sessions.cut(
-            lambda session: grants.get(session.certificate, session.grant) != session.grant,
+        grants = {pem: self._grant(pem) or NOTHING for pem in self._connections.certificates()}
+        return self._connections.cut(
+            lambda connection: grants.get(connection.certificate, connection.grant) != connection.grant,
             grpc.StatusCode.PERMISSION_DENIED,
             DENIED,
         )
 
-    def sessions(self) -> list[SessionInfo]:
+    def connections(self) -> list[ConnectionInfo]:
         """Every connection with an open call."""
-        return self._sessions.infos()
+        return self._connections.infos()
 
     def shared_watches(self) -> int:
         """How many upstream watches serve all shared ones."""
@@ -149,43 +149,46 @@ class ReadOnlyFacade:
 
     async def serve_range(self, raw: bytes, context: RangeContext) -> bytes:
         """etcd's own answer, if the client may read all of the range."""
-        session = self._session(context)
+        connection = self._connection(context)
         try:
             request = pb.RangeRequest.FromString(raw)
         except DecodeError:
             return await _refuse(context, grpc.StatusCode.INTERNAL, "grpc: error unmarshalling request")
         if not request.key:
             return await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, EMPTY_KEY)
-        if not session.grant.covers(request.key, request.range_end):
+        if not connection.grant.covers(request.key, request.range_end):
             self.refused += 1
             return await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, DENIED)
-        if session.ranges >= self._limits.ranges_per_connection:
+        if connection.ranges >= self._limits.ranges_per_connection:
             return await _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, BUSY)
         call = _RangeCall()
-        session.calls.add(call)
-        session.ranges += 1
-        session.requests += 1
+        connection.calls.add(call)
+        connection.ranges += 1
+        connection.requests += 1
         try:
-            await session.peer.requests.take()
+            await connection.client.requests.take()
             answer = await call.run(self._range(request, context.time_remaining()))
-            delay_s = session.charge(len(answer))
+            delay_s = connection.charge(len(answer))
             if delay_s > 0:
                 await self._clock.sleep(delay_s)
             return answer
         except grpc.aio.AioRpcError as exc:
             return await _refuse(context, exc.code(), exc.details() or "")
         finally:
-            session.ranges -= 1
-            session.calls.discard(call)
+            connection.ranges -= 1
+            connection.calls.discard(call)
 
     async def serve_watch(self, _requests: object, context: StreamContext) -> None:
         """One Watch call, until it ends."""
-        session = self._session(context)
+        connection = self._connection(context)
         limits = self._limits
-        if session.streams >= limits.streams_per_connection or session.peer.streams >= limits.streams_per_peer:
+        if (
+            connection.streams >= limits.streams_per_connection
+            or connection.client.streams >= limits.streams_per_client
+        ):
             await _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, BUSY)
-        session.requests += 1
-        stream = WatchStream(context, session, self._upstream, self._hubs, limits=limits, clock=self._clock)
+        connection.requests += 1
+        stream = WatchStream(context, connection, self._upstream, self._hubs, limits=limits, clock=self._clock)
         await stream.serve()
 
     async def refuse(self, _requests: object, context: StreamContext) -> None:
@@ -204,8 +207,8 @@ class ReadOnlyFacade:
         async with self._unpaged:
             return await self._upstream.range(request.SerializeToString(), timeout_s)
 
-    def _session(self, context: grpc.aio.ServicerContext[Any, Any]) -> Session:
-        """The caller's session; with no grant it is one that may read nothing, as a user without roles in etcd."""
+    def _connection(self, context: grpc.aio.ServicerContext[Any, Any]) -> Connection:
+        """The caller's connection; with no grant it is one that may read nothing, as a user without roles in etcd."""
         facts = context.auth_context()
         pem = next(iter(facts.get("x509_pem_cert", ())), b"")
         if pem not in self._grants:
@@ -213,7 +216,7 @@ class ReadOnlyFacade:
                 self._grants.clear()
             self._grants[pem] = self._grant(pem)
         grant = self._grants[pem] or NOTHING
-        return self._sessions.find(grant, pem, _common_name(facts), context.peer())
+        return self._connections.find(grant, pem, _common_name(facts), context.peer())
 
     def _grant(self, pem: bytes) -> Grant | None:
         try:
@@ -224,7 +227,7 @@ class ReadOnlyFacade:
 
     def _on_store_change(self) -> None:
         log.warning("another store behind the facade, clients have to list again")
-        self._sessions.cut(lambda _: True, grpc.StatusCode.UNAVAILABLE, "etcdserver: the store was replaced")
+        self._connections.cut(lambda _: True, grpc.StatusCode.UNAVAILABLE, "etcdserver: the store was replaced")
 
     def _fetch_tls(self) -> grpc.ServerCertificateConfiguration | None:
         """What gRPC uses from the next handshake on, None for no change; called from a thread of its own."""
