@@ -20,6 +20,7 @@ from meshpolicy.errors import PolicyError
 from meshpolicy.mapstate import ANY_IDENTITY, Entry, EntryKey, MatchType, Verdict, lookup
 from meshpolicy.parse import parse_policy, policy_ref
 from meshpolicy.parse_cilium import parse_cidr_group
+from meshpolicy.rebuild import closed, differences, rebuild
 from meshpolicy.reference import Direction, Origin, PolicyKind, PolicyRef
 from meshpolicy.rule import CidrGroup, Level, Policy, Rule
 
@@ -45,8 +46,11 @@ __all__ = [
     "PolicyRef",
     "Rule",
     "Verdict",
+    "closed",
+    "differences",
     "lookup",
     "parse_cidr_group",
     "parse_policy",
     "policy_ref",
+    "rebuild",
 ]

@@ -41,11 +41,11 @@ class ActiveRule:
         self.keys = (EVERYTHING,) if ports is None else tuple(key for spec in ports for key in spec.map_keys())
 
     def detach(self) -> Iterable[Selection]:
-        """The selections that may have lost their last user; the rule is in none of them any more."""
+        """The selections that the rule holds, one entry per hold; the rule is in none of their tables any more."""
         self.subject.subject_rules.pop(self.number, None)
         for selection in self.peers or ():
             selection.peer_rules.pop(self.number, None)
-        return dict.fromkeys((self.subject, *(self.peers or ())))
+        return (self.subject, *(self.peers or ()))
 
 
 def activate(
@@ -59,7 +59,7 @@ def activate(
     bound = None if peers is None else tuple(selections.acquire(peer) for peer in peers)
     active = ActiveRule(number, rule, subject, bound)
     subject.subject_rules[number] = active
-    if rule.ports != ():
+    if active.keys or active.names:
         for selection in bound or ():
             selection.peer_rules[number] = active
     return active

@@ -53,7 +53,6 @@ class Change(NamedTuple):
 
 
 class _Loaded(NamedTuple):
-    policy: Policy
     rules: tuple[ActiveRule, ...]
     prefixes: frozenset[Prefix]
 
@@ -69,6 +68,7 @@ class Engine:
         self.context = context
         self.revision = 0
         self._selections = Selections(dual_stack=context.dual_stack)
+        self._policies: dict[PolicyRef, Policy] = {}
         self._loaded: dict[PolicyRef, _Loaded] = {}
         self._groups: dict[str, CidrGroup] = {}
         self._prefixes: dict[Prefix, NumericIdentity] = {}
@@ -84,14 +84,14 @@ class Engine:
 
     def set_policy(self, policy: Policy) -> Change:
         """This policy is in force, in place of an older one of the same key."""
-        old = self._loaded.get(policy.key)
-        if old is not None and old.policy == policy:
+        if self._policies.get(policy.key) == policy:
             return Change(self.revision)
+        self._policies[policy.key] = policy
         return self._replace(policy.key, policy)
 
     def remove_policy(self, key: PolicyRef) -> Change:
         """No policy of this key is in force."""
-        return self._replace(key, None) if key in self._loaded else Change(self.revision)
+        return self._replace(key, None) if self._policies.pop(key, None) is not None else Change(self.revision)
 
     def set_cidr_group(self, group: CidrGroup) -> Change:
         """This group is known; policies that name it mean its prefixes."""
@@ -105,7 +105,25 @@ class Engine:
 
     def policies(self) -> Iterable[Policy]:
         """All policies in force, sorted by key."""
-        return [self._loaded[key].policy for key in sorted(self._loaded)]
+        return [self._policies[key] for key in sorted(self._policies)]
+
+    def cidr_groups(self) -> Iterable[CidrGroup]:
+        """All groups known, sorted by name."""
+        return [self._groups[name] for name in sorted(self._groups)]
+
+    def identities(self) -> Mapping[NumericIdentity, Labels]:
+        """The identities that `set_identity` or the engine's own start made known, without those of address ranges."""
+        known = ((number, self._selections.identity(number)) for number in sorted(self._selections.identities()))
+        is_range = range(LOCAL_SCOPE_CIDR, 2 * LOCAL_SCOPE_CIDR).__contains__
+        return {NumericIdentity(n): found.labels for n, found in known if found is not None and not is_range(n)}
+
+    def pod_ports(self) -> Mapping[str, NamedPorts]:
+        """The port names of every pod that defines some."""
+        return self._ports.all()
+
+    def tracked(self) -> Iterable[tuple[NumericIdentity, NamedPorts]]:
+        """The endpoint identities and port names that `endpoint_policy` was asked for."""
+        return [(NumericIdentity(number), ports) for number, ports in self._views.tracked()]
 
     def rules_of(self, identity: NumericIdentity) -> tuple[Rule, ...]:
         """The rules whose subject is the identity."""
@@ -178,6 +196,10 @@ class Engine:
         """
         return self._views.policy(int(identity), named_ports or {})
 
+    def track(self, identity: NumericIdentity, named_ports: NamedPorts) -> None:
+        """Changes of this identity's policy are announced from now on, as after `endpoint_policy`."""
+        self._views.track(int(identity), named_ports)
+
     def forget_endpoint(self, identity: NumericIdentity) -> None:
         """No endpoint has this identity any more; it is not tracked."""
         self._views.forget(int(identity))
@@ -206,7 +228,7 @@ class Engine:
             prefixes = frozenset(prefix for rule, peers in rules for prefix in _prefixes_of(peers))
             added, touched = self._use_prefixes(prefixes)
             active = tuple(self._activate(rule, peers) for rule, peers in rules)
-            self._loaded[key] = _Loaded(policy, active, prefixes)
+            self._loaded[key] = _Loaded(active, prefixes)
             touched |= self._views.touch_rules(active)
         removed: list[str] = []
         if old is not None:
@@ -254,8 +276,8 @@ class Engine:
         affected: set[NumericIdentity] = set()
         added: dict[str, NumericIdentity] = {}
         removed: set[str] = set()
-        for key in [key for key, loaded in self._loaded.items() if loaded.policy.uses_groups]:
-            change = self._replace(key, self._loaded[key].policy)
+        for key, policy in [(key, policy) for key, policy in self._policies.items() if policy.uses_groups]:
+            change = self._replace(key, policy)
             affected |= change.affected
             added |= change.prefixes_added
             removed |= set(change.prefixes_removed)

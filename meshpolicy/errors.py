@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one error of this package: a policy document that has no effect, and why."""
+"""The errors of this package: a document that is refused, and why; a policy that the engine fails on."""
 
 from __future__ import annotations
 
 from meshkit.errors import PermanentError
+from meshpolicy.reference import PolicyRef
 
 
 class PolicyError(PermanentError, ValueError):
@@ -16,3 +17,11 @@ class PolicyError(PermanentError, ValueError):
     def __init__(self, what: str, *, where: str, fix: str) -> None:
         super().__init__(f"{where}: {what}; {fix}")
         self.what, self.where, self.fix = what, where, fix
+
+
+class EngineFaultError(PermanentError):
+    """The engine raised what no document may cause. `policy` names the document it happened with."""
+
+    def __init__(self, policy: PolicyRef) -> None:
+        super().__init__(f"{policy}: the policy engine failed on it")
+        self.policy = policy

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from meshpolicy.port import ANY_PROTOCOL, NamedPorts, PortSpec
 
@@ -39,6 +40,10 @@ class PodPorts:
             if not counts:
                 del self._counts[name]
         return frozenset(changed)
+
+    def all(self) -> Mapping[str, NamedPorts]:
+        """What each pod defines."""
+        return dict(self._pods)
 
     def resolve(self, spec: PortSpec) -> PortSpec | None:
         """The port that all pods which define the name agree on; None if they do not agree or none defines it."""

@@ -26,12 +26,17 @@ _SCOPE_KEYS: Final = frozenset({NAMESPACE_LABEL, CLUSTER_LABEL})
 
 
 class Selection:
-    """One selector in use: what it selects now, and the rules that name it as subject or as peer."""
+    """One selector in use: what it selects now, who holds it, and the rules that it can decide for.
 
-    __slots__ = ("anchors", "identities", "peer_rules", "selector", "subject_rules")
+    `holders` counts `acquire` less `release`. The rule tables do not: a rule without an effective port names its peers
+    and is in none of their tables.
+    """
+
+    __slots__ = ("anchors", "holders", "identities", "peer_rules", "selector", "subject_rules")
 
     def __init__(self, selector: LabelSelector | CidrSelector) -> None:
         self.selector = selector
+        self.holders = 0
         self.identities: set[int] = set()
         self.subject_rules: dict[int, ActiveRule] = {}
         self.peer_rules: dict[int, ActiveRule] = {}
@@ -77,10 +82,14 @@ class Selections:
         return self._selections.values()
 
     def acquire(self, selector: LabelSelector | CidrSelector) -> Selection:
-        """The selection of a selector, made if nobody used it before."""
-        known = self._selections.get(selector)
-        if known is not None:
-            return known
+        """The selection of a selector, made if nobody holds it. Each call is answered by one `release`."""
+        selection = self._selections.get(selector)
+        if selection is None:
+            selection = self._make(selector)
+        selection.holders += 1
+        return selection
+
+    def _make(self, selector: LabelSelector | CidrSelector) -> Selection:
         selection = Selection(selector)
         self._selections[selector] = selection
         if isinstance(selector, CidrSelector):
@@ -94,10 +103,14 @@ class Selections:
         return selection
 
     def release(self, selection: Selection) -> None:
-        """Forget a selection that no rule uses any more."""
-        if selection.subject_rules or selection.peer_rules or self._selections.pop(selection.selector, None) is None:
-            return
+        """One holder less; a selection that nobody holds is forgotten. Raises: ValueError if nobody held it."""
         selector = selection.selector
+        if selection.holders < 1 or self._selections.get(selector) is not selection:
+            raise ValueError(f"selection {selector} is released more often than it was acquired")
+        selection.holders -= 1
+        if selection.holders:
+            return
+        del self._selections[selector]
         if isinstance(selector, CidrSelector):
             self._by_prefix[selector.prefix].pop(selector)
             if not self._by_prefix[selector.prefix]:

@@ -43,15 +43,24 @@ class Views:
 
     def policy(self, number: int, ports: NamedPorts) -> EndpointPolicy:
         """The current policy of an identity with these port names."""
+        view = self.track(number, ports)
+        if view.dirty != (set(), set()):
+            view.policy = self._refresh(number, view)
+            view.dirty = (set(), set())
+        return view.policy
+
+    def track(self, number: int, ports: NamedPorts) -> _View:
+        """The view of an identity with these port names; it is touched by changes from now on."""
         key = tuple(sorted(ports.items()))
         views = self._views.setdefault(number, {})
         view = views.get(key)
         if view is None:
             view = views[key] = _View({name.lower(): port for name, port in ports.items()})
-        if view.dirty != (set(), set()):
-            view.policy = self._refresh(number, view)
-            view.dirty = (set(), set())
-        return view.policy
+        return view
+
+    def tracked(self) -> Iterable[tuple[int, NamedPorts]]:
+        """Every identity and set of port names that was asked for, sorted."""
+        return [(number, dict(key)) for number in sorted(self._views) for key in sorted(self._views[number])]
 
     def forget(self, number: int) -> None:
         """The identity is not tracked any more."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
+from agent.policy.guard import GuardedEngine
 from agent.tables import AgentDB, Endpoint, EndpointVerdicts, Identity, NamedPort, PolicyRow
 from meshkit.table import HistoryLostError
 from meshmodel.identity import NumericIdentity
@@ -37,7 +39,8 @@ class PolicyCompiler:
 
     def __init__(self, db: AgentDB, context: PolicyContext, set_prefixes: Callable[[Mapping[str, int]], None]) -> None:
         self._db, self._context, self._set_prefixes = db, context, set_prefixes
-        self.engine = Engine(context)
+        self._guard = GuardedEngine(context)
+        self._seen_rebuilds = 0
         self._affected: set[int] = set()
         self._prefixes_changed = False
         self._seen_identities = self._seen_endpoints = self._seen_prefixes = 0
@@ -47,6 +50,16 @@ class PolicyCompiler:
         self._rule_names: dict[int, str] = {}
         self._in_force: set[PolicyRef] = set()
 
+    @property
+    def engine(self) -> Engine:
+        """The engine in force. To read only: changes go through the documents and tables."""
+        return self._guard.engine
+
+    @property
+    def faults(self) -> Mapping[str, str]:
+        """What is kept closed because the engine failed on it, with the reason."""
+        return self._guard.faults
+
     # ---- policies
 
     def set_document(self, document: Document, ref: PolicyRef) -> PolicyRow:
@@ -54,20 +67,26 @@ class PolicyCompiler:
 
         Dropping that form would open what it closed. It does not outlive the agent: after a restart only the object speaks.
         """
+        had_policies = self._has_policies()
         try:
             problems = self._load(document)
             self._in_force.add(ref)
-            row = PolicyRow(ref.kind, ref.namespace, ref.name, is_valid=True, problems=problems)
+            fault = self._guard.fault_of(ref)
+            row = PolicyRow(ref.kind, ref.namespace, ref.name, not fault, message=fault, problems=problems)
         except PolicyError as exc:
             kept = "; the last valid form stays in force" if ref in self._in_force else ""
             row = PolicyRow(ref.kind, ref.namespace, ref.name, is_valid=False, message=f"{exc}{kept}")
+        self._judge_unknown_again(had_policies=had_policies)
         with self._db.write():
             self._db.policies.put(row)
         return row
 
     def remove_document(self, ref: PolicyRef) -> None:
+        """The object is gone and nothing of it is in force."""
+        had_policies = self._has_policies()
         self._unload(ref)
         self._in_force.discard(ref)
+        self._judge_unknown_again(had_policies=had_policies)
         with self._db.write():
             self._db.policies.delete((ref.kind, ref.namespace, ref.name))
 
@@ -85,6 +104,8 @@ class PolicyCompiler:
         self._take_identities()
         self._take_ports()
         changed = self._take_endpoints()
+        if self._guard.rebuilds != self._seen_rebuilds:
+            self._take_new_engine()
         addresses = {a for identity in self._affected for a in self._by_identity.get(identity, ())} | changed
         self._affected.clear()
         with self._db.write():
@@ -99,33 +120,47 @@ class PolicyCompiler:
                     self._db.verdicts.put(EndpointVerdicts(endpoint, self._policy_of(endpoint)))
         return len(addresses)
 
+    def _take_new_engine(self) -> None:
+        """The engine was built anew after a fault: every result may differ, and policies may be closed."""
+        self._seen_rebuilds = self._guard.rebuilds
+        self._affected.update(self._by_identity)
+        self._prefixes_changed = True
+        self._rule_names.clear()
+        with self._db.write():
+            for row in list(self._db.policies.rows()):
+                fault = self._guard.fault_of(PolicyRef(row.kind, row.namespace, row.name))
+                if fault and row.is_valid:
+                    self._db.policies.put(replace(row, is_valid=False, message=fault))
+
     def _policy_of(self, endpoint: Endpoint) -> EndpointPolicy:
         """Where no policy exists nobody can be selected by one, so labels that are not known yet do not matter."""
         if self._db.identities.get(endpoint.identity) is None and not self._has_policies():
             return EndpointPolicy()
-        return self.engine.endpoint_policy(NumericIdentity(endpoint.identity), named_ports(endpoint.named_ports))
+        return self._guard.endpoint_policy(NumericIdentity(endpoint.identity), named_ports(endpoint.named_ports))
 
     def _has_policies(self) -> bool:
-        return any(row.is_valid and row.kind != PolicyKind.CIDR_GROUP for row in self._db.policies.rows())
+        return any(ref.kind != PolicyKind.CIDR_GROUP for ref in self._in_force)
+
+    def _judge_unknown_again(self, *, had_policies: bool) -> None:
+        """Endpoints whose identity is unknown are denied while there is any policy, so that its coming and going counts."""
+        if self._has_policies() != had_policies:
+            self._affected.update(i for i in self._by_identity if self._db.identities.get(i) is None)
 
     def _load(self, document: Document) -> tuple[str, ...]:
-        had_policies = self._has_policies()
         if document.get("kind") == PolicyKind.CIDR_GROUP:
             group = parse_cidr_group(document)
-            self._note(self.engine.set_cidr_group(group))
+            self._note(self._guard.set_cidr_group(group))
             return group.problems
         policy: Policy = parse_policy(document, self._context)
-        self._note(self.engine.set_policy(policy))
+        self._note(self._guard.set_policy(policy))
         self._rule_names.clear()
-        if not had_policies:
-            self._affected.update(i for i in self._by_identity if self._db.identities.get(i) is None)
         return (*policy.problems, *policy.warnings)
 
     def _unload(self, ref: PolicyRef) -> None:
         if ref.kind == PolicyKind.CIDR_GROUP:
-            self._note(self.engine.remove_cidr_group(ref.name))
+            self._note(self._guard.remove_cidr_group(ref.name))
         else:
-            self._note(self.engine.remove_policy(ref))
+            self._note(self._guard.remove_policy(ref))
 
     def _note(self, change: Change) -> None:
         self._affected.update(change.affected)
@@ -143,9 +178,9 @@ class PolicyCompiler:
         for row, deleted in changes:
             number = NumericIdentity(row.id)
             if deleted:
-                self._note(self.engine.remove_identity(number))
+                self._note(self._guard.remove_identity(number))
             else:
-                self._note(self.engine.set_identity(number, row.labels))
+                self._note(self._guard.set_identity(number, row.labels))
             if row.id in self._by_identity:
                 self._affected.add(row.id)
 
@@ -160,7 +195,7 @@ class PolicyCompiler:
         for key, row in changes:
             ports = row.named_ports if row is not None else ()
             if ports or key in self._pods_with_ports:
-                self._note(self.engine.set_pod_ports(key, named_ports(ports)))
+                self._note(self._guard.set_pod_ports(key, named_ports(ports)))
                 (self._pods_with_ports.add if ports else self._pods_with_ports.discard)(key)
 
     def _known_identities(self) -> list[int]:

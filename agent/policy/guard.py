@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy engine behind a guard: a fault costs the one policy, identity or endpoint it happened with, kept closed.
+
+A fault is an exception out of the engine that no document may cause. The engine that raised it is thrown away, since it
+may be half changed, and built anew from the same inputs, with `meshpolicy.closed` in place of the policy.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from meshmodel.identity import NumericIdentity
+from meshmodel.labels import Labels
+from meshpolicy import (
+    Change,
+    CidrGroup,
+    DirectionPolicy,
+    EndpointPolicy,
+    Engine,
+    Policy,
+    PolicyContext,
+    PolicyRef,
+    closed,
+    rebuild,
+)
+from meshpolicy.errors import EngineFaultError
+from meshpolicy.port import NamedPorts
+
+log = logging.getLogger(__name__)
+
+CLOSED: Final = EndpointPolicy(DirectionPolicy(enforced=True), DirectionPolicy(enforced=True))
+"""Nothing is allowed in either direction."""
+
+
+class GuardedEngine:
+    """An engine that no input can break for the others. `faults` says what is kept closed and why."""
+
+    def __init__(self, context: PolicyContext) -> None:
+        self.engine = Engine(context)
+        self.faults: dict[str, str] = {}
+        self.rebuilds = 0
+        """How often the engine was built anew; every result may differ after one."""
+
+    def set_policy(self, policy: Policy) -> Change:
+        """The policy is in force, or closed with a fault that `fault_of` tells."""
+        self.faults.pop(str(policy.key), None)
+        return self._change(str(policy.key), lambda: self.engine.set_policy(policy), close=policy)
+
+    def remove_policy(self, key: PolicyRef) -> Change:
+        """Nothing of the policy is in force."""
+        self.faults.pop(str(key), None)
+        return self._change(str(key), lambda: self.engine.remove_policy(key))
+
+    def set_cidr_group(self, group: CidrGroup) -> Change:
+        """The group is known; a policy that the engine fails on because of it is closed."""
+        return self._change(f"group {group.name}", lambda: self.engine.set_cidr_group(group))
+
+    def remove_cidr_group(self, name: str) -> Change:
+        """The group is not known any more."""
+        return self._change(f"group {name}", lambda: self.engine.remove_cidr_group(name))
+
+    def set_identity(self, number: NumericIdentity, labels: Labels) -> Change:
+        """The identity has these labels, or is unknown: no rule allows it anything."""
+        return self._change(f"identity {number}", lambda: self.engine.set_identity(number, labels), without=number)
+
+    def remove_identity(self, number: NumericIdentity) -> Change:
+        """The identity is not known."""
+        return self._change(f"identity {number}", lambda: self.engine.remove_identity(number), without=number)
+
+    def set_pod_ports(self, pod: str, ports: NamedPorts) -> Change:
+        """The pod defines these port names."""
+        return self._change(f"ports of {pod}", lambda: self.engine.set_pod_ports(pod, ports))
+
+    def endpoint_policy(self, number: NumericIdentity, ports: Mapping[str, tuple[int, int]]) -> EndpointPolicy:
+        """What the endpoint enforces; closed in both directions if the engine fails to say."""
+        try:
+            return self.engine.endpoint_policy(number, ports)
+        except Exception as exc:  # one endpoint's fault stays its own
+            self._note(f"endpoint identity {number}", exc)
+            return CLOSED
+
+    def fault_of(self, key: PolicyRef) -> str:
+        """Why the policy is closed; empty if it is not."""
+        return self.faults.get(str(key), "")
+
+    def _change(
+        self,
+        what: str,
+        change: Callable[[], Change],
+        *,
+        close: Policy | None = None,
+        without: NumericIdentity | None = None,
+    ) -> Change:
+        try:
+            return change()
+        except Exception as exc:  # whatever it was, it costs one input
+            self._note(what, exc)
+        policies = {policy.key: policy for policy in self.engine.policies()}
+        if close is not None:
+            policies[close.key] = closed(close)
+        self._rebuild(policies, () if without is None else (without,))
+        return Change(self.engine.revision, frozenset(number for number, _ in self.engine.tracked()))
+
+    def _rebuild(self, policies: dict[PolicyRef, Policy], without: tuple[NumericIdentity, ...]) -> None:
+        """Another engine with these policies; those it fails on are closed, and left out if even that fails."""
+        while True:
+            try:
+                self.engine = rebuild(self.engine, policies=policies.values(), without=without)
+                self.rebuilds += 1
+                return
+            except EngineFaultError as fault:
+                self._note(str(fault.policy), fault.__cause__ or fault)
+                failing = policies.pop(fault.policy)
+                if failing != closed(failing):
+                    policies[fault.policy] = closed(failing)
+
+    def _note(self, what: str, exc: BaseException) -> None:
+        self.faults[what] = f"internal error of the policy engine, kept closed: {exc!r}"[:256]
+        log.error("policy engine failed", extra={"policy": what, "error": self.faults[what]}, exc_info=exc)

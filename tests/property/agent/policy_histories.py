@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Long random histories of the policy compiler's inputs, and the shortest part of one that still fails.
+
+One seed gives one history on any machine. Documents come from small alphabets so that rules of several policies hold the
+same selections; rules without an effective port, groups that come and go and identities that change labels are frequent.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from agent.policy.compiler import PolicyCompiler
+from agent.tables import AgentDB, Endpoint, Identity, NamedPort, Origin, Prefix
+from meshmodel.labels import pod_labels
+from meshmodel.names import ClusterId, ClusterName
+from meshpolicy import PolicyContext, PolicyRef
+
+Step = tuple[Any, ...]
+NORTH, SOUTH = ClusterName("north"), ClusterName("south")
+APPS, NAMESPACES = ("a", "b", "c"), ("one", "two")
+CIDRS = ("10.0.0.0/8", "10.1.0.0/16", "192.0.2.0/24", "0.0.0.0/0", "::/0", "fd00::/8")
+GROUPS = ("g1", "g2", "g3")
+NUMBERS = (300, 301, 302, 303, 131_372)
+
+
+def history(seed: int, length: int) -> list[Step]:
+    """The steps that a seed stands for."""
+    return list(_steps(random.Random(seed), length))
+
+
+def _steps(pick: random.Random, length: int) -> Iterator[Step]:
+    for _ in range(length):
+        kind = pick.choice(
+            ["policy"] * 6 + ["drop", "drop", "group", "ungroup", "identity", "forget", "pod", "unpod", "ports"]
+        )
+        name = (pick.choice(NAMESPACES), pick.choice("pqr"))
+        match kind:
+            case "policy":
+                yield kind, *name, _spec(pick)
+            case "drop":
+                yield kind, *name
+            case "group":
+                yield kind, pick.choice(GROUPS), tuple(pick.sample(CIDRS, pick.randint(0, 3))), pick.choice(APPS)
+            case "ungroup":
+                yield kind, pick.choice(GROUPS)
+            case "identity":
+                yield (
+                    kind,
+                    pick.choice(NUMBERS),
+                    pick.choice(APPS),
+                    pick.choice(NAMESPACES),
+                    pick.choice([NORTH, SOUTH]),
+                )
+            case "forget":
+                yield kind, pick.choice(NUMBERS)
+            case "pod":
+                yield kind, pick.randint(1, 4), pick.choice(NUMBERS), pick.choice([0, 80, 8080])
+            case "unpod":
+                yield kind, pick.randint(1, 4)
+            case _:
+                yield "ports", pick.randint(1, 4), pick.choice([0, 80, 8080])
+
+
+def _spec(pick: random.Random) -> dict[str, Any]:
+    spec: dict[str, Any] = {"endpointSelector": _selector(pick)}
+    for section in pick.sample(["ingress", "ingressDeny", "egress", "egressDeny"], pick.randint(1, 3)):
+        spec[section] = [_rule(pick, section) for _ in range(pick.randint(1, 3))]
+    if pick.random() < 0.2:
+        spec["enableDefaultDeny"] = {pick.choice(["ingress", "egress"]): pick.random() < 0.5}
+    return spec
+
+
+def _selector(pick: random.Random) -> dict[str, Any]:
+    return pick.choice(
+        [{}, {"matchLabels": {"app": pick.choice(APPS)}}, {"matchLabels": {"k8s:app": pick.choice(APPS)}}]
+    )
+
+
+def _rule(pick: random.Random, section: str) -> dict[str, Any]:
+    word = "from" if section.startswith("in") else "to"
+    rule: dict[str, Any] = {}
+    match pick.randrange(6):
+        case 0 | 1:
+            rule[f"{word}Endpoints"] = [_selector(pick) for _ in range(pick.randint(0, 2))]
+        case 2:
+            rule[f"{word}CIDR"] = pick.sample(CIDRS, pick.randint(0, 2))
+        case 3:
+            rule[f"{word}CIDRSet"] = [{"cidrGroupRef": name} for name in pick.sample(GROUPS, pick.randint(1, 3))]
+        case 4:
+            rule[f"{word}Entities"] = [pick.choice(["all", "world", "cluster", "host"])]
+        case _:
+            pass
+    match pick.randrange(7):
+        case 0:
+            rule["toPorts"] = [{"ports": []}]
+        case 1:
+            rule["toPorts"] = [{}]
+        case 2:
+            rule["icmps"] = [{"fields": []}]
+        case 3:
+            rule["toPorts"] = [{"ports": [{"port": pick.choice(["80", "http", "0"]), "protocol": "TCP"}]}]
+        case 4 if not section.endswith("Deny"):
+            rule["toPorts"] = [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [{"method": "GET"}]}}]
+        case _:
+            pass
+    return rule
+
+
+class World:
+    """A compiler fed step by step; it remembers what is there now, to build another one from it."""
+
+    def __init__(self, *, default_local_cluster: bool, dual_stack: bool) -> None:
+        self.context = PolicyContext(NORTH, default_local_cluster=default_local_cluster, dual_stack=dual_stack)
+        self.db = AgentDB(NORTH, ClusterId(1))
+        self.prefixes: dict[str, int] = {}
+        self.compiler = PolicyCompiler(self.db, self.context, self._set_prefixes)
+        self.documents: dict[PolicyRef, dict[str, Any]] = {}
+
+    def _set_prefixes(self, found: Any) -> None:
+        self.prefixes = dict(found)
+
+    def take(self, step: Step) -> None:
+        """One change, computed through."""
+        match step:
+            case ("policy", namespace, name, spec):
+                self.set_document(_document("CiliumNetworkPolicy", namespace, name, spec))
+            case ("drop", namespace, name):
+                self.remove(PolicyRef("CiliumNetworkPolicy", namespace, name))
+            case ("group", name, cidrs, app):
+                group = _document("CiliumCIDRGroup", "", name, {"externalCIDRs": list(cidrs)})
+                group["metadata"]["labels"] = {"app": app}
+                self.set_document(group)
+            case ("ungroup", name):
+                self.remove(PolicyRef("CiliumCIDRGroup", "", name))
+            case _:
+                with self.db.write():
+                    self._row(step)
+        self.compiler.step()
+
+    def _row(self, step: Step) -> None:
+        db = self.db
+        match step:
+            case ("identity", number, app, namespace, cluster):
+                db.identities.put(
+                    Identity(number, cluster, pod_labels({"app": app}, namespace, {}, "default", cluster))
+                )
+            case ("forget", number):
+                db.identities.delete(number)
+            case ("pod", index, number, port):
+                ports = (NamedPort("http", port, "TCP"),) if port else ()
+                db.endpoints.put(Endpoint(f"10.9.0.{index}", index, index, "", "", number, "one", f"p{index}", ports))
+            case ("unpod", index):
+                db.endpoints.delete(f"10.9.0.{index}")
+            case ("ports", index, port):
+                ports = (NamedPort("http", port, "TCP"),) if port else ()
+                db.prefixes.put(
+                    Prefix(f"10.9.0.{index}/32", 300, "", NORTH, ClusterId(1), Origin.POD, named_ports=ports)
+                )
+
+    def set_document(self, document: dict[str, Any]) -> None:
+        meta = document["metadata"]
+        ref = PolicyRef(document["kind"], meta.get("namespace", ""), meta["name"])
+        row = self.compiler.set_document(document, ref)
+        assert row.is_valid, row.message
+        self.documents[ref] = document
+
+    def remove(self, ref: PolicyRef) -> None:
+        self.compiler.remove_document(ref)
+        self.documents.pop(ref, None)
+
+    def rebuilt(self) -> World:
+        """The same inputs, given at once and in another order."""
+        other = World(default_local_cluster=self.context.default_local_cluster, dual_stack=self.context.dual_stack)
+        for ref in sorted(self.documents, reverse=True):
+            other.set_document(self.documents[ref])
+        with other.db.write():
+            for table, rows in (
+                (other.db.identities, self.db.identities.rows()),
+                (other.db.endpoints, self.db.endpoints.rows()),
+                (other.db.prefixes, self.db.prefixes.rows()),
+            ):
+                for row in rows:
+                    table.put(row)  # type: ignore[arg-type]
+        other.compiler.step()
+        return other
+
+    def enforced(self) -> dict[str, tuple[bool, bool, dict[Any, Any]]]:
+        """What each endpoint of the node enforces, as its maps would hold it."""
+        return {
+            row.endpoint.address: (row.policy.ingress_enforced, row.policy.egress_enforced, dict(row.policy.entries))
+            for row in self.db.verdicts.rows()
+        }
+
+
+def _document(kind: str, namespace: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    meta = {"namespace": namespace, "name": name} if namespace else {"name": name}
+    return {"apiVersion": "cilium.io/v2", "kind": kind, "metadata": meta, "spec": spec}
+
+
+def shortest(steps: list[Step], fails: Callable[[list[Step]], bool]) -> list[Step]:
+    """A part of the history, in order, that still fails and of which no single step can be left out."""
+    size = max(1, len(steps) // 2)
+    while True:
+        start, was_cut = 0, False
+        while start < len(steps):
+            rest = steps[:start] + steps[start + size :]
+            if fails(rest):
+                steps, was_cut = rest, True
+            else:
+                start += size
+        if size == 1 and not was_cut:
+            return steps
+        size = max(1, size // 2)

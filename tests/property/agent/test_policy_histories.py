@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever happened before, the compiler enforces what a fresh one would: after every step of long random histories."""
+
+from __future__ import annotations
+
+import os
+import pprint
+
+import pytest
+from policy_histories import Step, World, history, shortest
+
+from meshpolicy import differences
+
+HISTORIES = int(os.environ.get("POLICY_HISTORIES", "24"))
+"""How many seeds; each is one test, so that a failing seed is named and can be run alone."""
+LENGTH = 200
+
+
+def fault_of(steps: list[Step], *, local: bool, dual_stack: bool) -> str:
+    """What is wrong after the first step that leaves something wrong; empty if nothing is."""
+    world = World(default_local_cluster=local, dual_stack=dual_stack)
+    for number, step in enumerate(steps):
+        try:
+            world.take(step)
+        except Exception as exc:  # any exception is the finding
+            return f"step {number}: {exc!r}"
+        found = differences(world.compiler.engine)
+        if found or world.compiler.faults:
+            return f"step {number}: {found or dict(world.compiler.faults)}"
+        fresh = world.rebuilt()
+        if world.enforced() != fresh.enforced():
+            return f"step {number}: endpoints enforce something else than after a fresh start"
+        if world.prefixes != fresh.prefixes:
+            return f"step {number}: prefixes {world.prefixes}, after a fresh start {fresh.prefixes}"
+    return ""
+
+
+@pytest.mark.parametrize("seed", range(HISTORIES))
+def test_every_step_of_a_history_equals_a_fresh_start(seed: int) -> None:
+    local, dual_stack = bool(seed & 1), bool(seed & 2)
+    steps = history(seed, LENGTH)
+    fault = fault_of(steps, local=local, dual_stack=dual_stack)
+    if fault:
+        short = shortest(steps, lambda part: bool(fault_of(part, local=local, dual_stack=dual_stack)))
+        fault = fault_of(short, local=local, dual_stack=dual_stack)
+        pytest.fail(f"seed {seed}, {local=}, {dual_stack=}: {fault}; shortest history:\n{pprint.pformat(short)}")
+
+
+def test_a_shrunk_history_keeps_only_what_fails() -> None:
+    steps: list[Step] = [("drop", "one", str(number)) for number in range(50)]
+    needed = {("drop", "one", "7"), ("drop", "one", "41")}
+    assert shortest(steps, lambda part: needed <= set(part)) == [("drop", "one", "7"), ("drop", "one", "41")]
