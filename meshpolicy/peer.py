@@ -23,12 +23,15 @@ class CidrSelector:
         return self.prefix.covers(prefix) and not any(hole.covers(prefix) for hole in self.excepts)
 
     def selects_world(self, labels: Iterable[Label], *, dual_stack: bool) -> bool:
-        """Whether an address that no policy names is selected: only by a whole family's prefix."""
-        if self.prefix.bits or any(hole.bits == 0 for hole in self.excepts):
+        """Whether an address that no policy names is selected: only by the whole prefix of its family.
+
+        Without `dual_stack` the identity "world" stands for IPv4 addresses, so that only 0.0.0.0/0 selects it.
+        """
+        if self.prefix.bits or any(hole.covers(self.prefix) for hole in self.excepts):
             return False
-        world = f"world-ipv{self.prefix.version}"
         names = {label.key for label in labels if label.source == RESERVED_SOURCE}
-        return world in names or ("world" in names and not dual_stack)
+        is_single_stack_world = "world" in names and not dual_stack and self.prefix.version == 4
+        return f"world-ipv{self.prefix.version}" in names or is_single_stack_world
 
     def matches(self, labels: Iterable[Label], *, dual_stack: bool) -> bool:
         """Whether an identity with these labels is selected."""

@@ -161,10 +161,9 @@ class Twin:
         if not peer.is_reserved("world"):
             return False
         outer = ipaddress.ip_network(text, strict=False)
-        if not peer.address:
-            return outer.prefixlen == 0 and not any(
-                ipaddress.ip_network(hole, strict=False).prefixlen == 0 for hole in excepts
-            )
+        if not peer.address:  # addresses that nobody names: of IPv4, since the twin's cluster is single stack
+            holes = [ipaddress.ip_network(hole, strict=False) for hole in excepts]
+            return outer.version == 4 and outer.prefixlen == 0 and not any(hole.prefixlen == 0 for hole in holes)
         address = ipaddress.ip_address(peer.address)
         return address in outer and not any(address in ipaddress.ip_network(hole, strict=False) for hole in excepts)
 
