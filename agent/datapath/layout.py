@@ -44,7 +44,10 @@ class Direction(IntEnum):
 
 
 class BackendState(IntEnum):
-    """TERMINATING keeps its connections but is not chosen for new ones."""
+    """Only ACTIVE is chosen for new connections; every other state keeps the connections it has.
+
+    TERMINATING: its pod is going. MAINTENANCE: its address is known, but no frontend wants it.
+    """
 
     ACTIVE = 0
     TERMINATING = 1
