@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which programs the repository starts, found in its files, and which Debian package brings each. Pure but for reading.
+
+A program's name is found where an argument vector or a command line may stand: as a word of its own among the arguments
+of a call or in a list, at the head of each command of a longer text, and at the head of each command in a shell script,
+a Makefile recipe or a manifest. Many such words are no programs: `NOT_STARTED` names those that a machine might take for one.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import itertools
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+ROOT: Final = Path(__file__).resolve().parents[3]
+SYSTEM_PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
+INSTALLER: Final = ROOT / "scripts" / "install-packages.sh"
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# on every Debian, or needed by apt itself
+ESSENTIAL: Final[Mapping[str, str]] = {
+    "bash": "bash",
+    "coreutils": "cat chmod cp cut date dirname echo env expand false head id ls mkdir mktemp mv printf pwd rm"
+    " rmdir seq sleep sort stat tail tee test timeout touch tr true tty uname wc whoami yes",
+    "dash": "sh",
+    "debianutils": "which",
+    "diffutils": "diff cmp",
+    "dpkg": "dpkg dpkg-query",
+    "apt": "apt-get apt-cache apt-config",
+    "findutils": "find xargs",
+    "grep": "grep",
+    "hostname": "hostname",
+    "mawk": "awk",
+    "mount": "mount umount",
+    "sed": "sed",
+    "tar": "tar",
+}
+INSTALLED: Final[Mapping[str, str]] = {
+    "bpftool": "bpftool",
+    "clang": "clang",
+    "curl": "curl",
+    "dnsutils": "dig",
+    "etcd-client": "etcdctl",
+    "etcd-server": "etcd",
+    "gcc": "cc gcc",
+    "iproute2": "ip ss tc bridge",
+    "iputils-ping": "ping",
+    "jq": "jq",
+    "kubernetes-client": "kubectl",
+    "llvm": "llvm-objdump",
+    "nftables": "nft",
+    "nginx-light": "nginx",
+    "procps": "kill pgrep pkill ps sysctl",
+    "python3-venv": "python3",
+    "util-linux": "flock nsenter pivot_root setpriv setsid taskset unshare",
+}
+# what the user has who types the commands of README.md, and what only a maintainer starts
+BROUGHT_ALONG: Final = frozenset({"make", "git", "mmdebstrap"})
+OWN: Final = frozenset(
+    {
+        "clustermesh",
+        "clustermesh-agent",
+        "clustermesh-apiserver",
+        "python",
+        "lint-imports",
+        "mypy",
+        "ruff",
+        "container.sh",
+    }
+)
+# words of ours that happen to be programs on some machine
+NOT_STARTED: Final = _names(
+    "absent bc file host init last link more node opt patch red reset route service size users watch who write"
+)
+SHELL_WORDS: Final = _names(
+    "break case cd command do done elif else esac eval exec exit export fi for function if in local read return set shift"
+    " source then trap umask unset until wait while"
+)
+
+WORD: Final = re.compile(r"[a-z][a-z0-9_.+-]*")
+HEAD: Final = re.compile(
+    r"(?:^|[|;&(`\n]|\$\()\s*(?:(?:!|do|then|else|exec|xargs|if|while|until|[A-Z_]+=\S*)\s+)*"
+    r"([a-z][a-z0-9_.+-]*)(?=\s|$|;|\))"
+)
+STARTERS: Final = frozenset({"create_subprocess_exec", "Popen", "execv", "execvp", "which"})
+OF_SUBPROCESS: Final = frozenset({"run", "call", "check_call", "check_output"})
+
+
+def provided() -> dict[str, str]:
+    """The package of each program that the code may start."""
+    return {
+        program: package
+        for packages in (ESSENTIAL, INSTALLED)
+        for package, programs in packages.items()
+        for program in programs.split()
+    }
+
+
+def python_files() -> list[Path]:
+    folders = [
+        path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".") and path.name != "build"
+    ]
+    return sorted(path for folder in folders for path in folder.rglob("*.py") if path.parent != Path(__file__).parent)
+
+
+def started_for_sure(tree: ast.AST) -> set[str]:
+    """Programs at the head of what a process-starting call is given, after `--`, and after `netns exec NAME`."""
+    found: set[str | None] = set()
+    for node in ast.walk(tree):
+        vector = _vector(node)
+        if isinstance(node, ast.Call) and vector and _starts_processes(node.func):
+            first = _vector(vector[0])
+            found.add(_text(first[0] if first else vector[0]))
+        texts = [_text(place) for place in vector]
+        found |= {after for before, after in itertools.pairwise(texts) if before == "--"}
+        found |= {texts[at + 2] for at in range(len(texts) - 2) if texts[max(at - 1, 0) : at + 1] == ["netns", "exec"]}
+    return {Path(program).name for program in found if program}
+
+
+def words_that_may_start(tree: ast.AST) -> set[str]:
+    """Words at the places of argument vectors and command lines."""
+    texts = (_text(place) for node in ast.walk(tree) for place in _vector(node))
+    return {word for text in texts if text for word in _words(text)}
+
+
+def heads_of_script(text: str) -> set[str]:
+    """The first word of each command of a shell script or of a Makefile's recipes."""
+    lines = [re.sub(r"(^|\s)#.*", "", line).strip().removeprefix("@") for line in text.splitlines()]
+    found = {match[1] for line in lines for match in HEAD.finditer(re.sub(r"'[^']*'|\"[^\"$]*\"", "''", line))}
+    return found - SHELL_WORDS
+
+
+def commands_of_manifest(text: str) -> set[str]:
+    """The words of every container command in the documents."""
+    return {word for document in yaml.safe_load_all(text) for word in _commands(document)}
+
+
+@functools.cache
+def is_on_this_machine(word: str) -> bool:
+    return shutil.which(word, path=SYSTEM_PATH) is not None
+
+
+def _vector(node: ast.AST) -> list[ast.expr]:
+    return node.args if isinstance(node, ast.Call) else node.elts if isinstance(node, ast.List | ast.Tuple) else []
+
+
+def _text(node: ast.expr | None) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def _starts_processes(function: ast.expr) -> bool:
+    if isinstance(function, ast.Attribute):
+        of_subprocess = isinstance(function.value, ast.Name) and function.value.id == "subprocess"
+        return function.attr in STARTERS or (of_subprocess and function.attr in OF_SUBPROCESS)
+    return isinstance(function, ast.Name) and function.id in STARTERS
+
+
+def _words(text: str) -> set[str]:
+    if WORD.fullmatch(text):
+        return {text}
+    # prose has no shell operators: only texts that have some are command lines
+    return heads_of_script(text) if re.search(r"[|;&]|\$\(", text) else set()
+
+
+def _commands(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "command" and isinstance(inner, list):
+                yield from (word for text in inner for word in _words(str(text)))
+            else:
+                yield from _commands(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _commands(inner)
