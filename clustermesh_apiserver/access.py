@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may read what through the facade. Pure: the signing authority, the common name and users.yaml decide.
 
-Our own authority speaks for our own users, `admin-<own>` and `local-<own>`. A peer's authority speaks for that peer
-only, as `remote-<peer>` or under the shared name `remote`, and only while users.yaml lists that name. Nobody else reads
-anything. Clusters that share one authority are told apart by the common name.
+`meshmodel.readers` says which keys each kind of reader may read. Certificates that our own authority signed are accepted
+for our own users, `admin-<own>` and `local-<own>`. Certificates that a peer's authority signed are accepted for that
+peer only, as `remote-<peer>` or under the shared name `remote`, and only while users.yaml lists that name. No other
+certificate reads anything. Clusters that share one authority are told apart by the common name.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from certs.errors import CertificateError
 from certs.inspect import parse
 from certs.profile import admin_user, local_user, remote_user
 from clustermesh_apiserver.users import User
+from kvstore.auth import Role
 from kvstore.facade.grant import Grant
-from meshmodel.private_keys import PRIVATE
+from meshmodel.readers import ADMIN_READS, LOCAL, REMOTE, Readable, agent_reads, peer_reads
 
-SHARED_REMOTE_USER: Final = "remote"
-HEARTBEAT_PREFIX: Final = b"cilium/.heartbeat"
+SHARED_REMOTE_USER: Final = REMOTE
 
 
 class Access:
@@ -28,7 +29,7 @@ class Access:
 
     def __init__(self, cluster: str, trust: TrustBundle, users: Iterable[User]) -> None:
         self._cluster, self._trust = cluster, trust
-        self._remote_users = frozenset(user.name for user in users if user.role == "remote")
+        self._remote_users = frozenset(user.name for user in users if user.role == REMOTE)
 
     def grant(self, cert_pem: bytes) -> Grant | None:
         """What the bearer of this certificate may read, None if nothing."""
@@ -39,22 +40,25 @@ class Access:
         signers = self._trust.signers(cert_pem)
         if self._cluster in signers:
             if name == admin_user(self._cluster):
-                return Grant(name, prefixes=(b"cilium/", PRIVATE), keys=())
+                return _grant(name, ADMIN_READS)
             if name == local_user(self._cluster):
-                return self._local(name)
+                return _grant(name, agent_reads())
         if name not in self._remote_users:
             return None
         peers = [signer for signer in signers if signer != self._cluster]
         if any(name in (remote_user(peer), SHARED_REMOTE_USER) for peer in peers):
-            return self._remote(name)
+            return _grant(name, peer_reads(self._cluster))
         return None
 
-    def _remote(self, name: str) -> Grant:
-        own = self._cluster.encode()
-        prefixes = (HEARTBEAT_PREFIX, b"cilium/state/", b"cilium/synced/" + own + b"/")
-        return Grant(name, prefixes=prefixes, keys=(b"cilium/cluster-config/" + own,))
 
-    def _local(self, name: str) -> Grant:
-        """Our own agents: mirrored peers, our own records as a peer would read them, and those that no peer may read."""
-        read = (b"cilium/cache/", b"cilium/cluster-config/", b"cilium/synced/", b"cilium/state/", PRIVATE)
-        return Grant(name, prefixes=(HEARTBEAT_PREFIX, *read), keys=())
+def mesh_roles(cluster: str) -> tuple[Role, Role]:
+    """etcd's roles `remote` (peers) and `local` (the cluster's own agents) of the named cluster."""
+    return _role(REMOTE, peer_reads(cluster)), _role(LOCAL, agent_reads())
+
+
+def _grant(name: str, readable: Readable) -> Grant:
+    return Grant(name, readable.prefixes, readable.keys)
+
+
+def _role(name: str, readable: Readable) -> Role:
+    return Role(name, readable.prefixes, readable.keys)

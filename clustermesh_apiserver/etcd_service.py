@@ -13,21 +13,23 @@ from typing import Final
 
 from certs import profile
 from certs.authority import Authority
+from clustermesh_apiserver.access import SHARED_REMOTE_USER, mesh_roles
 from clustermesh_apiserver.settings import Settings
 from clustermesh_apiserver.users import User
-from kvstore.auth import ensure_auth, mesh_roles
+from kvstore.auth import ROOT, ensure_auth
 from kvstore.clientconfig import parse_client_config
 from kvstore.errors import KvError
 from kvstore.etcd import EtcdStore
 from kvstore.process import EtcdCertificates, EtcdProcess, EtcdSettings
 from kvstore.store import Status
+from kvstore.version import fixed_releases, holds_roles
 from meshkit.atomic import write_atomic
 from meshkit.clock import SystemClock
 from meshmodel.names import ClusterName
+from meshmodel.readers import LOCAL, REMOTE
 
 log = logging.getLogger(__name__)
 
-FIXED_RELEASES: Final = {(3, 5): 33, (3, 6): 14, (3, 7): 1}
 ELECTION_MS: Final = (20, 200)
 CERTIFICATE_DAYS: Final = 3650
 
@@ -81,26 +83,16 @@ async def check_store(store: OwnStore) -> None:
         store.problems = [f"etcd does not answer: {exc}"]
         return
     store.problems = [f"etcd alarm: {alarm}" for alarm in store.status.alarms]
-    if not is_fixed_release(store.status.version):
+    if not holds_roles(store.status.version):
         store.problems.append(
-            f"etcd {store.status.version} lets readers write and compact (fixed in 3.5.33, 3.6.14, 3.7.1); "
+            f"etcd {store.status.version} lets readers write and compact (fixed in {fixed_releases()}); "
             "peers only reach the read-only facade, keep etcd itself unreachable for them"
         )
 
 
-def is_fixed_release(version: str) -> bool:
-    """Whether etcd's own access control holds in this release; newer minors count as fixed."""
-    try:
-        major, minor, patch = (int(part) for part in version.partition("-")[0].split("."))
-    except ValueError:
-        return False
-    first = FIXED_RELEASES.get((major, minor))
-    return (major, minor) > max(FIXED_RELEASES) if first is None else patch >= first
-
-
 async def set_users(store: OwnStore, cluster: ClusterName, users: Iterable[User]) -> None:
     """etcd itself knows exactly these users with their roles: the second line of defence behind the facade."""
-    wanted = {profile.admin_user(cluster): "root", profile.local_user(cluster): "local", "remote": "remote"}
+    wanted = {profile.admin_user(cluster): ROOT, profile.local_user(cluster): LOCAL, SHARED_REMOTE_USER: REMOTE}
     wanted |= {user.name: user.role for user in users}
     await ensure_auth(store.client, mesh_roles(cluster), wanted)
 

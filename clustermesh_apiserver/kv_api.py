@@ -19,11 +19,13 @@ from fastapi.responses import StreamingResponse
 from kvstore.errors import Denied, KvError, Rejected
 from kvstore.store import Batch, Entry, Kind, Phase, Store
 from meshkit.http import json_response
+from meshmodel import keys, private_keys
 
 if TYPE_CHECKING:
     from clustermesh_apiserver.app import Apiserver
 
-ROOTS: Final = (b"cilium/", b"clustermesh/")
+ROOTS: Final = (keys.ROOT, private_keys.ROOT)
+DEFAULT_PREFIX: Final = keys.ROOT.decode()
 MAX_ENTRIES: Final = 1000
 MAX_WATCHES: Final = 16
 ALIVE_S: Final = 10.0
@@ -35,7 +37,7 @@ def add_routes(app: FastAPI, apiserver: Apiserver) -> None:
 
     @app.get("/v1/kv", tags=["store"])
     async def list_keys(
-        prefix: str = "cilium/", after: str = "", limit: int = Query(MAX_ENTRIES, ge=1, le=MAX_ENTRIES),
+        prefix: str = DEFAULT_PREFIX, after: str = "", limit: int = Query(MAX_ENTRIES, ge=1, le=MAX_ENTRIES),
         keys_only: bool = False,
     ) -> Response:  # fmt: skip
         """Keys under a prefix in order, from the one after `after`; `more` says that there are others."""
@@ -61,7 +63,7 @@ def add_routes(app: FastAPI, apiserver: Apiserver) -> None:
         return json_response({"message": f"{key}: no such key"}, 404) if entry is None else json_response(_entry(entry))
 
     @app.get("/v1/kv/watch", tags=["store"])
-    async def watch_keys(prefix: str = "cilium/") -> Response:
+    async def watch_keys(prefix: str = DEFAULT_PREFIX) -> Response:
         """Everything under a prefix and then every change, one server-sent event each."""
         backend = _backend(apiserver)
         if backend is None or not _is_shown(prefix):

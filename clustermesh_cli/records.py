@@ -9,7 +9,17 @@ from typing import Any, Final
 
 import msgspec
 
-from meshmodel import cluster_config, endpointslice, identity_record, ip, keys, node, service, serviceexport
+from meshmodel import (
+    cluster_config,
+    endpointslice,
+    identity_record,
+    ip,
+    keys,
+    node,
+    private_keys,
+    service,
+    serviceexport,
+)
 from meshmodel.cluster_config import ClusterConfig
 from meshmodel.errors import RecordError
 from meshmodel.identity import identity_range
@@ -17,11 +27,11 @@ from meshmodel.keys import CLUSTER_CONFIG_PREFIX, Kind, Place
 from meshmodel.labels import labels_text
 
 CONFIGS: Final = CLUSTER_CONFIG_PREFIX.decode()
-PRIVATE: Final = "clustermesh/private/"
+PRIVATE: Final = private_keys.PRIVATE.decode()
 CANARY: Final = "canary"
 OTHERS: Final[Mapping[str, str]] = {
     keys.SYNCED_PREFIX.decode(): CANARY,
-    PRIVATE + "synced/": CANARY,
+    private_keys.SYNCED.decode(): CANARY,
     keys.HEARTBEAT.decode(): "heartbeat",
     keys.MIRROR_LOCK_PREFIX.decode(): "mirror-lock",
 }
@@ -67,7 +77,7 @@ def decode(key: str, value: bytes, known: Known) -> Decoded:
             return Decoded(kind, cluster, _text(value))
     is_private = key.startswith(PRIVATE)
     try:
-        place = keys.locate((f"cilium/state/{key.removeprefix(PRIVATE)}" if is_private else key).encode())
+        place = private_keys.locate(key.encode()) if is_private else keys.locate(key.encode())
     except RecordError as exc:
         return Decoded("unknown", "", _as_is(value), str(exc))
     if place is None:

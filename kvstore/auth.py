@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """etcd's own users and roles, made equal to what is wanted: the second line of defence behind the facade.
 
-Source: Cilium's roles `remote` and `local`; a user is a client certificate's common name and has no password.
+A user is a client certificate's common name and has no password. Which roles read what is the caller's decision.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from kvstore.proto import rpc_pb2 as pb
 from kvstore.store import prefix_end
 
 ROOT: Final = "root"
-REMOTE: Final = "remote"
-LOCAL: Final = "local"
 
 Range = tuple[bytes, bytes]
 
@@ -35,21 +33,6 @@ class Role:
     def ranges(self) -> frozenset[Range]:
         """The same as etcd's key ranges."""
         return frozenset([(prefix, prefix_end(prefix)) for prefix in self.prefixes] + [(key, b"") for key in self.keys])
-
-
-def mesh_roles(cluster: str) -> tuple[Role, Role]:
-    """The roles `remote` (peers) and `local` (the cluster's own agents) of the named cluster."""
-    own = cluster.encode()
-    heartbeat = b"cilium/.heartbeat"
-    remote = Role(
-        REMOTE,
-        prefixes=(heartbeat, b"cilium/state/", b"cilium/synced/" + own + b"/"),
-        keys=(b"cilium/cluster-config/" + own,),
-    )
-    local = Role(
-        LOCAL, prefixes=(heartbeat, b"cilium/cache/", b"cilium/cluster-config/", b"cilium/state/", b"cilium/synced/")
-    )
-    return remote, local
 
 
 async def ensure_auth(store: EtcdStore, roles: Sequence[Role], users: Mapping[str, str]) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import msgspec
 
 from meshmodel.errors import ModelError
+from meshmodel.keys import cluster_config_key
 from meshmodel.names import ClusterId, ClusterName, check_cluster_id
 from meshmodel.wire import decode_json, encode_json
 
@@ -86,7 +87,7 @@ def decode(value: bytes, *, cluster: str = "") -> ClusterConfig:
 
     Raises: RecordError.
     """
-    wire = decode_json(_decoder, f"cilium/cluster-config/{cluster}", value)
+    wire = decode_json(_decoder, cluster_config_key(cluster).decode(), value)
     capabilities = wire.capabilities or _Capabilities()
     return ClusterConfig(
         id=ClusterId(wire.id),

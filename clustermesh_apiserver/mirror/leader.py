@@ -13,10 +13,10 @@ from clustermesh_apiserver.together import together
 from kvstore.errors import KvError, LeaseLost
 from kvstore.store import Kind, LeaseStore, Phase
 from meshkit.clock import Clock
+from meshmodel.keys import MIRROR_LOCK_PREFIX
 
 log = logging.getLogger(__name__)
 
-LOCK_PREFIX: Final = b"cilium/kvstoremesh-lock/"
 TTL_S: Final = 25.0
 REFRESH_S: Final = 5.0
 STOP_S: Final = 1.0
@@ -28,7 +28,7 @@ async def lead(backend: LeaseStore, clock: Clock, work: Callable[[], Awaitable[N
     Raises: KvError when leadership is lost, so that a supervisor stands for election again.
     """
     lease = await backend.grant(TTL_S)
-    key = LOCK_PREFIX + f"{lease:x}".encode()
+    key = MIRROR_LOCK_PREFIX + f"{lease:x}".encode()
     try:
         await backend.put(key, b"", lease=lease)
         await together({"lock": _hold(backend, clock, lease), "leader": _work_when_first(backend, key, work)})
@@ -64,7 +64,7 @@ async def _become_first(backend: LeaseStore, key: bytes) -> None:
     """Locks are written once, so the order of their last writes is the order of arrival."""
     arrived: dict[bytes, int] = {}
     is_listed = False
-    async with aclosing(backend.list_and_watch(LOCK_PREFIX)) as batches:
+    async with aclosing(backend.list_and_watch(MIRROR_LOCK_PREFIX)) as batches:
         async for batch in batches:
             if batch.phase is Phase.LISTING:
                 arrived, is_listed = {}, False

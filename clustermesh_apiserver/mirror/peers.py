@@ -21,6 +21,7 @@ from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
 from meshkit.filewatch import watch_directory
 from meshkit.supervise import supervise
+from meshmodel import keys
 from meshmodel.errors import ModelError
 from meshmodel.names import ClusterId, ClusterName, parse_cluster_name
 from meshmodel.status import RemoteCluster
@@ -30,7 +31,6 @@ log = logging.getLogger(__name__)
 PEER_READY_S: Final = 5.0
 MAX_FILE_BYTES: Final = 1 << 20
 BACKOFF_S: Final = (0.5, 15.0)
-CONFIGS: Final = b"cilium/cluster-config/"
 
 
 class Mirror:
@@ -52,7 +52,7 @@ class Mirror:
         self._local_id, self._maximum, self._grace_s = local_id, maximum, grace_s
         self._clock = clock or SystemClock()
         self._session = LeaseSession(backend, ttl_s=ttl_s, clock=self._clock)
-        self._configs = SharedStore(backend, self._session, CONFIGS, None, clock=self._clock)
+        self._configs = SharedStore(backend, self._session, keys.CLUSTER_CONFIG_PREFIX, None, clock=self._clock)
         self._peers: dict[ClusterName, PeerMirror] = {}
         self._contents: dict[ClusterName, bytes] = {}
         self._tasks: dict[ClusterName, asyncio.Task[None]] = {}

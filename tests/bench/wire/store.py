@@ -13,7 +13,8 @@ import yaml
 
 from certs import profile
 from certs.authority import Authority
-from kvstore.auth import ensure_auth, mesh_roles
+from clustermesh_apiserver.access import mesh_roles
+from kvstore.auth import ensure_auth
 from kvstore.clientconfig import parse_client_config
 from kvstore.etcd import EtcdStore
 from kvstore.process import EtcdCertificates, EtcdProcess, EtcdSettings

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.auth import ensure_auth, mesh_roles
+from clustermesh_apiserver.access import mesh_roles
+from kvstore.auth import ensure_auth
 from kvstore.etcd import EtcdStore
 from kvstore.facade.grant import Limits
 from kvstore.lease import LeaseSession

@@ -13,7 +13,8 @@ import grpc.aio
 
 from certs.bundle import TrustBundle
 from certs.inspect import parse
-from kvstore.auth import ensure_auth, mesh_roles
+from clustermesh_apiserver.access import mesh_roles
+from kvstore.auth import ensure_auth
 from kvstore.channel import open_channel
 from kvstore.etcd import EtcdStore
 from kvstore.facade.grant import Grant, Limits

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.auth import Role, ensure_auth, mesh_roles
+from clustermesh_apiserver.access import mesh_roles
+from kvstore.auth import Role, ensure_auth
 from kvstore.errors import Denied, KvError, Rejected, Unavailable
 from kvstore.etcd import EtcdStore
 from kvstore.options import Options
@@ -159,6 +160,7 @@ async def test_users_read_what_their_role_says_and_write_nothing(tmp_path: Path)
         for key in (b"cilium/state/a", b"cilium/cache/a", b"cilium/cluster-config/north", b"cilium/.heartbeat", b"x"):
             await admin.put(key, b"1")
         await admin.put(b"cilium/cluster-config/south", b"1")
+        await admin.put(b"clustermesh/private/ip/v1/default/10.1.0.9", b"1")
         allowed = {
             "remote-south": {b"cilium/state/a", b"cilium/cluster-config/north", b"cilium/.heartbeat"},
             "local-north": {
@@ -167,6 +169,7 @@ async def test_users_read_what_their_role_says_and_write_nothing(tmp_path: Path)
                 b"cilium/cluster-config/north",
                 b"cilium/cluster-config/south",
                 b"cilium/.heartbeat",
+                b"clustermesh/private/ip/v1/default/10.1.0.9",
             },
             "remote-west": set(),
         }

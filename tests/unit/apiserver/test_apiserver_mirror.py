@@ -14,7 +14,7 @@ from clustermesh_apiserver.mirror import drain as drain_module
 from clustermesh_apiserver.mirror import peers as peers_module
 from clustermesh_apiserver.mirror import session as session_module
 from clustermesh_apiserver.mirror.drain import drain
-from clustermesh_apiserver.mirror.leader import LOCK_PREFIX, lead
+from clustermesh_apiserver.mirror.leader import lead
 from clustermesh_apiserver.mirror.peers import Mirror
 from kvstore.errors import KvError, Unavailable
 from kvstore.memory import MemoryStore
@@ -22,6 +22,7 @@ from kvstore.memoryserver import MemoryServer
 from kvstore.options import Options
 from kvstore.store import Store
 from meshkit.clock import ManualClock, SystemClock
+from meshmodel.keys import MIRROR_LOCK_PREFIX
 from meshmodel.names import ClusterName
 from meshmodel.status import PeerState
 from tests.unit.apiserver.apiserver_wait import until
@@ -90,7 +91,9 @@ class World:
     def cached(self) -> dict[bytes, bytes]:
         entries = self.own.server.entries
         return {
-            key: entry.value for key, entry in entries.items() if not key.startswith((LOCK_PREFIX, b"cilium/synced/"))
+            key: entry.value
+            for key, entry in entries.items()
+            if not key.startswith((MIRROR_LOCK_PREFIX, b"cilium/synced/"))
         }
 
     def canaries(self, peer: str = "green") -> set[bytes]:
@@ -337,7 +340,7 @@ async def test_one_candidate_leads_and_the_next_takes_over() -> None:
     for name in ("a", "b"):
         backend = MemoryStore(store)
         tasks.append(asyncio.create_task(lead(backend, SystemClock(), lambda name=name: work(name))))
-        await until(lambda: len([key for key in store.entries if key.startswith(LOCK_PREFIX)]) == len(tasks))
+        await until(lambda: len([key for key in store.entries if key.startswith(MIRROR_LOCK_PREFIX)]) == len(tasks))
     await until(lambda: led == ["a"])
     await asyncio.sleep(0.02)
     assert led == ["a"]
@@ -345,15 +348,15 @@ async def test_one_candidate_leads_and_the_next_takes_over() -> None:
     await until(lambda: led == ["a", "b"])
     tasks[1].cancel()
     await asyncio.wait(tasks)
-    assert not [key for key in store.entries if key.startswith(LOCK_PREFIX)]
+    assert not [key for key in store.entries if key.startswith(MIRROR_LOCK_PREFIX)]
 
 
 async def test_a_leader_whose_lease_is_gone_steps_down() -> None:
     store, clock = MemoryServer(), ManualClock()
     backend = MemoryStore(store)
     task = asyncio.create_task(lead(backend, clock, asyncio.Event().wait))  # type: ignore[arg-type]
-    await until(lambda: any(key.startswith(LOCK_PREFIX) for key in store.entries))
-    key = next(key for key in store.entries if key.startswith(LOCK_PREFIX))
+    await until(lambda: any(key.startswith(MIRROR_LOCK_PREFIX) for key in store.entries))
+    key = next(key for key in store.entries if key.startswith(MIRROR_LOCK_PREFIX))
     await MemoryStore(store).revoke(store.entries[key].lease)
     for _ in range(20):
         clock.advance(5)
