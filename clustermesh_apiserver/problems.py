@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from clustermesh_apiserver.intent import ServiceIntent
 from kube.client import KubeClient, in_thread
 from kube.errors import KubeError
 from kube.events import emit_event
 from kube.resource import KubeObject
+from kubeintent.rows import ServiceIntent
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
-from clustermesh_apiserver.intent import (
+from kubeintent.rows import (
     EndpointIntent,
     ExportIntent,
     IdentityIntent,

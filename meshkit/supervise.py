@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keep a task running: its failure stays its own, and is tried again."""
+"""Keep a task running: its failure stays its own and is tried again. Jobs that need each other end together."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
 
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock
@@ -47,3 +49,20 @@ async def supervise(
             await clock.sleep(delay_s)
         else:
             return
+
+
+async def together(jobs: Mapping[str, Coroutine[Any, Any, None]]) -> None:
+    """All jobs have returned, or the first one that failed has ended the others; its error is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for name, job in jobs.items():
+                group.create_task(job, name=name)
+    except BaseExceptionGroup as errors:
+        raise first_error(errors) from errors
+
+
+def first_error(error: BaseException) -> BaseException:
+    """The first error inside groups of errors."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from clustermesh_apiserver.together import together
 from kvstore.lease import LeaseSession
 from kvstore.sharedstore import SharedStore
 from kvstore.store import LeaseStore, Store
 from kvstore.watchstore import WatchStore
 from meshkit.clock import Clock
+from meshkit.supervise import together
 from meshmodel import keys
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName

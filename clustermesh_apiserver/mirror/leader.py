@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import Final
 
-from clustermesh_apiserver.together import together
 from kvstore.errors import KvError, LeaseLost
 from kvstore.store import Kind, LeaseStore, Phase
 from meshkit.clock import Clock
+from meshkit.supervise import together
 from meshmodel.keys import MIRROR_LOCK_PREFIX
 
 log = logging.getLogger(__name__)

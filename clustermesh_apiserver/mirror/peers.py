@@ -12,7 +12,6 @@ from typing import Final
 from clustermesh_apiserver.mirror.drain import GRACE_S, drain
 from clustermesh_apiserver.mirror.leader import lead
 from clustermesh_apiserver.mirror.session import PeerMirror
-from clustermesh_apiserver.together import together
 from kvstore.clientconfig import is_client_config, parse_client_config
 from kvstore.lease import KEY_TTL_S, LeaseSession
 from kvstore.sharedstore import SharedStore
@@ -20,7 +19,7 @@ from kvstore.store import LeaseStore, Store
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
 from meshkit.filewatch import watch_directory
-from meshkit.supervise import supervise
+from meshkit.supervise import supervise, together
 from meshmodel import keys
 from meshmodel.errors import ModelError
 from meshmodel.names import ClusterId, ClusterName, parse_cluster_name

@@ -10,7 +10,6 @@ from contextlib import aclosing
 from typing import Final
 
 from clustermesh_apiserver.mirror.copy import Copy
-from clustermesh_apiserver.together import together
 from kvstore.errors import Denied, KvError, Rejected, Unavailable
 from kvstore.lease import LeaseSession
 from kvstore.sharedstore import SharedStore
@@ -19,7 +18,7 @@ from kvstore.store import LeaseStore, Store
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock
 from meshkit.errors import TransientError
-from meshkit.supervise import supervise
+from meshkit.supervise import supervise, together
 from meshmodel import cluster_config, keys
 from meshmodel.cluster_config import ClusterConfig, check_peer_config
 from meshmodel.errors import ModelError

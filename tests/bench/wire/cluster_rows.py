@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from clustermesh_apiserver.intent import (
+from clustermesh_apiserver.tables import Tables
+from kubeintent.rows import (
     Endpoint,
     EndpointIntent,
     IdentityIntent,
@@ -15,7 +16,6 @@ from clustermesh_apiserver.intent import (
     ServiceIntent,
     SliceIntent,
 )
-from clustermesh_apiserver.tables import Tables
 from meshmodel.annotations import parse_service_annotations
 from tests.bench.wire import records
 from tests.bench.wire.records import FIRST_IDENTITY, NAMESPACES, Shape

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from certs.bundle import TrustBundle
-from clustermesh_apiserver.access import Access
-from clustermesh_apiserver.users import User
+from clustermesh_apiserver.serve.access import Access
+from clustermesh_apiserver.serve.users import User
 from kvstore.etcd import EtcdStore
 from kvstore.facade.server import ReadOnlyFacade, ServerTls
 from kvstore.store import MAX_TXN_OPS, prefix_end

@@ -12,12 +12,14 @@ from typing import Any
 
 import orjson
 
-from clustermesh_apiserver.assemble import cluster_config, kinds_of, make_plane
-from clustermesh_apiserver.feed import Feed
+from clustermesh_apiserver.convert.assembly import make_exporters
 from clustermesh_apiserver.problems import Problems
-from clustermesh_apiserver.publish import Publisher
+from clustermesh_apiserver.publish.announcement import cluster_config, kinds_of
+from clustermesh_apiserver.publish.publisher import Publisher
 from clustermesh_apiserver.settings import Settings, SourceChoice
-from clustermesh_apiserver.source import Source, SourcePlan
+from clustermesh_apiserver.source.follow import Source
+from clustermesh_apiserver.source.intake import Intake
+from clustermesh_apiserver.source.plan import SourcePlan
 from clustermesh_apiserver.tables import Tables
 from kube.reflector import Change, Synced, Upsert
 from kube.resource import object_key
@@ -62,9 +64,9 @@ async def publishing(connection: str, tables: Tables) -> AsyncIterator[Running]:
     backend = connect(connection)
     publisher = Publisher(backend, ClusterName(CLUSTER), cluster_config(settings).encode(), kinds_of(settings))
     source = Source(None, tables, PLAN, Problems(None))  # type: ignore[arg-type]  # nothing is asked of Kubernetes
-    plane = make_plane(settings, PLAN, tables, publisher.stores, None)
+    exporters = make_exporters(settings, PLAN, tables, publisher.stores, None)
     task = asyncio.create_task(publisher.run())
-    source.attach(plane)
+    source.attach(exporters)
     try:
         yield Running(backend, source, publisher)
     finally:
@@ -102,17 +104,17 @@ async def from_lists(talk: Talk, connection: str, etcd: int, shape: dict[str, in
     start_cpu_s = time.process_time()
     meter = Meter(etcd=etcd)
     async with publishing(connection, tables) as running:
-        for feed in running.source.feeds:
-            _take(feed, lists[feed.resource.plural])
+        for intake in running.source.intakes:
+            _take(intake, lists[intake.resource.plural])
             await asyncio.sleep(0)
         await running.synced()
         figures = meter.read(wanted.total)
     return {**figures, "cpu_s_before": round(start_cpu_s, 2)}
 
 
-def _take(feed: Feed[Any], page: bytes) -> None:
-    changes: list[Change[Any]] = [Upsert(object_key(item), feed.strip(item)) for item in orjson.loads(page)["items"]]
-    feed.take([*changes, Synced()])
+def _take(intake: Intake[Any], page: bytes) -> None:
+    changes: list[Change[Any]] = [Upsert(object_key(item), intake.strip(item)) for item in orjson.loads(page)["items"]]
+    intake.take([*changes, Synced()])
 
 
 async def _burst(running: Running, shape: Shape, etcd: int) -> dict[str, Any]:

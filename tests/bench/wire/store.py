@@ -13,7 +13,7 @@ import yaml
 
 from certs import profile
 from certs.authority import Authority
-from clustermesh_apiserver.access import mesh_roles
+from clustermesh_apiserver.serve.access import mesh_roles
 from kvstore.auth import ensure_auth
 from kvstore.clientconfig import parse_client_config
 from kvstore.etcd import EtcdStore

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from clustermesh_apiserver.access import mesh_roles
+from clustermesh_apiserver.serve.access import mesh_roles
 from kvstore.auth import ensure_auth
 from kvstore.etcd import EtcdStore
 from kvstore.facade.grant import Limits

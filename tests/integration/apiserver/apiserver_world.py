@@ -16,7 +16,7 @@ import yaml
 
 from certs import profile
 from certs.authority import Authority
-from clustermesh_apiserver.app import Apiserver
+from clustermesh_apiserver.run import Apiserver
 from clustermesh_apiserver.settings import Settings
 from kube.client import KubeClient, in_thread
 from kube.config import load_client

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from clustermesh_apiserver import kv_api
-from clustermesh_apiserver.app import Apiserver
+from clustermesh_apiserver.run import Apiserver
+from clustermesh_apiserver.status import kv_api
 from kube.client import KubeClient
 from tests.integration.apiserver.apiserver_world import Pki, run_apiserver, settings, until
 from tests.integration.apiserver.workloads import Workloads

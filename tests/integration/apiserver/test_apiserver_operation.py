@@ -20,7 +20,7 @@ from cryptography import x509
 
 from certs import profile
 from certs.authority import Authority
-from clustermesh_apiserver.app import Apiserver
+from clustermesh_apiserver.run import Apiserver
 from kube.client import KubeClient
 from kvstore.process import EtcdCertificates, EtcdProcess, EtcdSettings
 from meshmodel.status import AgentStatus, decode_apiserver, encode

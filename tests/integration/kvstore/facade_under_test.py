@@ -13,7 +13,7 @@ import grpc.aio
 
 from certs.bundle import TrustBundle
 from certs.inspect import parse
-from clustermesh_apiserver.access import mesh_roles
+from clustermesh_apiserver.serve.access import mesh_roles
 from kvstore.auth import ensure_auth
 from kvstore.channel import open_channel
 from kvstore.etcd import EtcdStore

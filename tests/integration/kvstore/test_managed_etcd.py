@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from clustermesh_apiserver.access import mesh_roles
+from clustermesh_apiserver.serve.access import mesh_roles
 from kvstore.auth import Role, ensure_auth
 from kvstore.errors import Denied, KvError, Rejected, Unavailable
 from kvstore.etcd import EtcdStore

@@ -19,10 +19,12 @@ from typing import Any
 
 import yaml
 
-from clustermesh_apiserver.assemble import kinds_of, make_plane
+from clustermesh_apiserver.convert.assembly import make_exporters
 from clustermesh_apiserver.problems import Problems
+from clustermesh_apiserver.publish.announcement import kinds_of
 from clustermesh_apiserver.settings import Settings
-from clustermesh_apiserver.source import Source, SourcePlan
+from clustermesh_apiserver.source.follow import Source
+from clustermesh_apiserver.source.plan import SourcePlan
 from clustermesh_apiserver.tables import Tables
 from kube.reflector import Delete, Synced, Upsert
 from kube.resource import from_manifest, object_key
@@ -84,14 +86,14 @@ class Script:
         self.sinks = {kind: Sink(kind, self.log) for kind in kinds_of(chosen)}
         allocator = None if plan.cilium else Numbers()
         self.source = Source(None, self.tables, plan, self.problems)  # type: ignore[arg-type]
-        self.plane = make_plane(chosen, plan, self.tables, self.sinks, allocator)  # type: ignore[arg-type]
-        self.feeds = {feed.resource.kind: feed for feed in self.source.feeds}
+        self.exporters = make_exporters(chosen, plan, self.tables, self.sinks, allocator)  # type: ignore[arg-type]
+        self.intakes = {intake.resource.kind: intake for intake in self.source.intakes}
 
     def run(self) -> None:
         asyncio.run(self._run())
 
     async def _run(self) -> None:
-        self.source.attach(self.plane)
+        self.source.attach(self.exporters)
         for number, step in enumerate(self.steps, 1):
             try:
                 getattr(self, f"do_{step[0]}")(*step[1:])
@@ -104,15 +106,15 @@ class Script:
         for name in files:
             for obj in yaml.safe_load_all(self.sections[name]):
                 obj["metadata"].setdefault("resourceVersion", "1")
-                feed = self.feeds[from_manifest(obj).kind]
-                feed.take([Upsert(object_key(obj), feed.strip(obj))])
+                intake = self.intakes[from_manifest(obj).kind]
+                intake.take([Upsert(object_key(obj), intake.strip(obj))])
 
     def do_delete(self, kind: str, *keys: str) -> None:
-        self.feeds[kind].take([Delete(key, None) for key in keys])
+        self.intakes[kind].take([Delete(key, None) for key in keys])
 
     def do_listed(self) -> None:
-        for feed in self.feeds.values():
-            feed.take([Synced()])
+        for intake in self.intakes.values():
+            intake.take([Synced()])
 
     def do_wants(self, kind: str, name: str) -> None:
         expected = self.sections[name].splitlines()

@@ -11,8 +11,8 @@ from certs import profile
 from certs.authority import Authority
 from certs.bundle import TrustBundle
 from certs.profile import Profile
-from clustermesh_apiserver.access import Access
-from clustermesh_apiserver.users import User, UsersError, parse_users
+from clustermesh_apiserver.serve.access import Access
+from clustermesh_apiserver.serve.users import User, UsersError, parse_users
 
 OWN = Authority.create("own", time.time(), 2)
 PEER = Authority.create("peer", time.time(), 2)

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clustermesh_apiserver.assemble import make_plane
-from clustermesh_apiserver.feed import Feed
+from clustermesh_apiserver.convert.assembly import make_exporters
 from clustermesh_apiserver.problems import Problems
 from clustermesh_apiserver.settings import Settings
-from clustermesh_apiserver.source import Source, SourcePlan
+from clustermesh_apiserver.source.follow import Source
+from clustermesh_apiserver.source.intake import Intake
+from clustermesh_apiserver.source.plan import SourcePlan
 from clustermesh_apiserver.tables import Tables
 from kube.reflector import Synced, Upsert
 from meshmodel.cluster_config import ExportMode
@@ -87,19 +88,19 @@ class World:
         self.source = Source(None, self.tables, plan, Problems(None))  # type: ignore[arg-type]
         self.sinks = {kind: Sink(kind, []) for kind in Kind}
         allocator = None if cilium else Numbers()
-        self.plane = make_plane(chosen, plan, self.tables, self.sinks, allocator)  # type: ignore[arg-type]
-        self.source.attach(self.plane)
-        self.feeds: list[Feed[Any]] = self.source.feeds
+        self.exporters = make_exporters(chosen, plan, self.tables, self.sinks, allocator)  # type: ignore[arg-type]
+        self.source.attach(self.exporters)
+        self.intakes: list[Intake[Any]] = self.source.intakes
         namespace = {"metadata": {"name": "shop", "resourceVersion": "1"}}
         self.give("Namespace", namespace)
-        for feed in self.feeds:
-            feed.take([Synced()])
+        for intake in self.intakes:
+            intake.take([Synced()])
 
     def give(self, kind: str, obj: dict[str, Any]) -> None:
-        feed = next(feed for feed in self.feeds if feed.resource.kind == kind)
+        intake = next(intake for intake in self.intakes if intake.resource.kind == kind)
         meta = obj["metadata"]
         key = f"{meta['namespace']}/{meta['name']}" if "namespace" in meta else meta["name"]
-        feed.take([Upsert(key, feed.strip(obj))])
+        intake.take([Upsert(key, intake.strip(obj))])
 
 
 @pytest.mark.parametrize("cilium", [True, False])
@@ -108,13 +109,13 @@ class World:
 def test_no_object_of_any_shape_raises(cilium: bool, data: st.DataObject) -> None:
     """Law: whatever an object holds beside its name, converting it ends, and the kind goes on."""
     world = World(cilium=cilium)
-    for feed in world.feeds:
+    for intake in world.intakes:
         obj = data.draw(st.dictionaries(FIELDS, SHAPED, max_size=6))
         meta = obj.get("metadata")
         obj["metadata"] = {**(meta if isinstance(meta, dict) else {}), "name": "x", "resourceVersion": "1"}
-        if feed.resource.namespaced:
+        if intake.resource.namespaced:
             obj["metadata"]["namespace"] = "shop"
-        world.give(feed.resource.kind, obj)
+        world.give(intake.resource.kind, obj)
     for sink in world.sinks.values():
         assert all(isinstance(value, bytes) for value in sink.wanted.values())
 
@@ -125,9 +126,9 @@ def test_an_object_that_cannot_be_converted_is_counted_and_the_next_one_publishe
     world.give("CiliumNode", {"metadata": {"name": "n1"}, "spec": {"addresses": [{"type": "InternalIP", "ip": 7}]}})
     world.give("CiliumNode", good)
     assert list(world.sinks[Kind.NODES].wanted) == [b"n2"]
-    assert "n1" in world.plane.exporters[Kind.NODES].failures
+    assert "n1" in world.exporters.by_kind[Kind.NODES].failures
     world.give("CiliumNode", {"metadata": {"name": "n1"}, "spec": {}})
-    assert world.plane.exporters[Kind.NODES].failures == {}
+    assert world.exporters.by_kind[Kind.NODES].failures == {}
     assert sorted(world.sinks[Kind.NODES].wanted) == [b"n1", b"n2"]
 
 
@@ -138,4 +139,4 @@ def test_an_object_that_cannot_be_read_counts_as_absent() -> None:
     assert list(world.sinks[Kind.SERVICES].wanted) == [b"shop/a"]
     world.give("Service", {**service, "spec": {"ports": [{"port": "http"}]}})
     assert world.sinks[Kind.SERVICES].wanted == {}
-    assert [feed.unreadable for feed in world.feeds if feed.resource.kind == "Service"] == [1]
+    assert [intake.unreadable for intake in world.intakes if intake.resource.kind == "Service"] == [1]

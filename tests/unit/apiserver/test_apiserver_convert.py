@@ -7,10 +7,10 @@ import itertools
 
 import pytest
 
-from clustermesh_apiserver.convert_service import convert_service, is_shared
-from clustermesh_apiserver.convert_slice import convert_slice
-from clustermesh_apiserver.intent import Endpoint, NamespaceIntent, Port, ServiceIntent, SliceIntent
-from clustermesh_apiserver.owner_queue import OwnerQueue
+from clustermesh_apiserver.convert.endpoint_slice import convert_slice
+from clustermesh_apiserver.convert.owner_queue import OwnerQueue
+from clustermesh_apiserver.convert.service import convert_service, is_shared
+from kubeintent.rows import Endpoint, NamespaceIntent, Port, ServiceIntent, SliceIntent
 from meshmodel import endpointslice
 from meshmodel.annotations import parse_service_annotations
 from meshmodel.names import ClusterId, ClusterName

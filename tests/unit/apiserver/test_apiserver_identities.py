@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from clustermesh_apiserver.identity_allocator import IdentityAllocator, manifest
-from clustermesh_apiserver.identity_book import Grace, IdentityBook
-from clustermesh_apiserver.intent import IdentityIntent
-from clustermesh_apiserver.strip import cilium_identity
+from clustermesh_apiserver.identity.allocator import IdentityAllocator, manifest
+from clustermesh_apiserver.identity.book import Grace, IdentityBook
 from clustermesh_apiserver.tables import Tables
 from kube.errors import AlreadyExists, Unreachable
+from kubeintent.reader import cilium_identity
+from kubeintent.rows import IdentityIntent
 from meshkit.clock import ManualClock
 from meshmodel.identity import identity_range
 from meshmodel.labels import Labels, pod_labels

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from clustermesh_apiserver.publish import Publisher
+from clustermesh_apiserver.publish.publisher import Publisher
 from kvstore.lease import KEYS_PER_LEASE
 from kvstore.memory import MemoryStore
 from meshkit.clock import ManualClock

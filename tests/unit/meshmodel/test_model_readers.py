@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from clustermesh_apiserver.access import mesh_roles
+from clustermesh_apiserver.serve.access import mesh_roles
 from meshmodel import keys, private_keys
 from meshmodel.keys import Kind
 from meshmodel.readers import ADMIN_READS, Readable, agent_reads, peer_reads

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
-from clustermesh_apiserver.intent import (
+from kubeintent.rows import (
     Endpoint,
     EndpointIntent,
     ExportIntent,

@@ -13,16 +13,17 @@ from certs.bundle import TrustBundle
 from certs.errors import CertificateError
 from certs.inspect import CertInfo, parse
 from certs.rotation import Rotation, decide
-from clustermesh_apiserver.access import Access
-from clustermesh_apiserver.etcd_service import OwnStore, set_users
+from clustermesh_apiserver.publish.own_store import OwnStore
+from clustermesh_apiserver.serve.access import Access
+from clustermesh_apiserver.serve.etcd_users import set_users
+from clustermesh_apiserver.serve.users import User, UsersError, parse_users
 from clustermesh_apiserver.settings import Settings
-from clustermesh_apiserver.together import together
-from clustermesh_apiserver.users import User, UsersError, parse_users
 from kvstore.errors import Denied, KvError, Rejected
 from kvstore.facade.grant import Grant
 from kvstore.facade.server import ReadOnlyFacade, ServerTls
 from meshkit.clock import SystemClock
 from meshkit.filewatch import watch_directory
+from meshkit.supervise import together
 from meshmodel.names import ClusterName
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Files:
     users: str | None = None
 
 
-class Front:
+class FacadeServer:
     """Everything about who may connect. `problems` are sentences for people."""
 
     def __init__(self, settings: Settings) -> None:

@@ -10,16 +10,16 @@ import msgspec
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 
-from clustermesh_apiserver.agents import ask_agents
-from clustermesh_apiserver.judge import VERSION, make_status, report_health
-from clustermesh_apiserver.kv_api import add_routes
-from clustermesh_apiserver.metrics import make_registry
+from clustermesh_apiserver.status.agents import ask_agents
+from clustermesh_apiserver.status.kv_api import add_routes
+from clustermesh_apiserver.status.metrics import make_registry
+from clustermesh_apiserver.status.program_status import VERSION, make_status, report_health
 from meshkit.health import Health
 from meshkit.http import json_response, make_app, serve
 from meshmodel.keys import Kind
 
 if TYPE_CHECKING:
-    from clustermesh_apiserver.app import Apiserver
+    from clustermesh_apiserver.run import Apiserver
 
 
 def make_status_app(apiserver: Apiserver) -> FastAPI:

@@ -22,7 +22,7 @@ from meshkit.http import json_response
 from meshmodel import keys, private_keys
 
 if TYPE_CHECKING:
-    from clustermesh_apiserver.app import Apiserver
+    from clustermesh_apiserver.run import Apiserver
 
 ROOTS: Final = (keys.ROOT, private_keys.ROOT)
 DEFAULT_PREFIX: Final = keys.ROOT.decode()

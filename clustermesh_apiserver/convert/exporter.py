@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
-from clustermesh_apiserver.convert_export import convert_export
-from clustermesh_apiserver.convert_identity import Refusal, convert_identity
-from clustermesh_apiserver.convert_node import convert_node
-from clustermesh_apiserver.convert_service import convert_service, is_shared
-from clustermesh_apiserver.convert_slice import convert_slice
-from clustermesh_apiserver.intent import NamespaceIntent
+from clustermesh_apiserver.convert.endpoint_slice import convert_slice
+from clustermesh_apiserver.convert.identity import Refusal, convert_identity
+from clustermesh_apiserver.convert.node import convert_node
+from clustermesh_apiserver.convert.service import convert_service, is_shared
+from clustermesh_apiserver.convert.service_export import convert_export
 from clustermesh_apiserver.tables import IntentTable, Tables
+from kubeintent.rows import NamespaceIntent
 from meshmodel.identity import IdentityRange
 from meshmodel.names import ClusterId, ClusterName
 

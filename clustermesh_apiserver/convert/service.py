@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from clustermesh_apiserver.intent import Endpoint, NamespaceIntent, Port, ServiceIntent, SliceIntent
+from kubeintent.rows import Endpoint, NamespaceIntent, Port, ServiceIntent, SliceIntent
 from meshmodel.address import canonical_ip
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.service import ClusterService, PortSpec, Zone

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from clustermesh_apiserver.exporter import IdentityExporter
+from clustermesh_apiserver.convert.exporter import IdentityExporter
 from meshkit.health import Health
 from meshmodel.keys import Kind
 from meshmodel.status import AgentStatus, ApiserverStatus, FacadeSession
 
 if TYPE_CHECKING:
-    from clustermesh_apiserver.app import Apiserver
+    from clustermesh_apiserver.run import Apiserver
 
 VERSION: Final = "0.1.0"
 MAX_PROBLEMS: Final = 100
@@ -69,10 +69,12 @@ def problems(apiserver: Apiserver) -> list[str]:
         found += apiserver.store.problems
     if source is not None:
         found += [f"kubernetes {name}: {p.last_error}" for name, p in sorted(source.progress.items()) if p.failures]
-        unreadable = [feed for feed in source.feeds if feed.unreadable]
-        found += [f"{feed.unreadable} times {feed.resource.plural} could not be understood" for feed in unreadable]
-    if apiserver.plane is not None:
-        for kind, exporter in apiserver.plane.exporters.items():
+        unreadable = [intake for intake in source.intakes if intake.unreadable]
+        found += [
+            f"{intake.unreadable} times {intake.resource.plural} could not be understood" for intake in unreadable
+        ]
+    if apiserver.exporters is not None:
+        for kind, exporter in apiserver.exporters.by_kind.items():
             found += [f"{kind.value} {key} not converted: {why}" for key, why in sorted(exporter.failures.items())]
     if publisher is not None:
         for kind, written in publisher.stores.items():
@@ -87,7 +89,7 @@ def problems(apiserver: Apiserver) -> list[str]:
 
 def refused(apiserver: Apiserver) -> dict[str, int]:
     """How many identities are not published, by reason."""
-    exporter = apiserver.plane.exporters.get(Kind.IDENTITIES) if apiserver.plane is not None else None
+    exporter = apiserver.exporters.by_kind.get(Kind.IDENTITIES) if apiserver.exporters is not None else None
     counts: dict[str, int] = {}
     if isinstance(exporter, IdentityExporter):
         for reason in exporter.refused.values():

@@ -7,11 +7,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from clustermesh_apiserver.convert_ip import convert_endpoint, convert_pod
-from clustermesh_apiserver.exporter import Exporter, Sink, publish
-from clustermesh_apiserver.intent import NamespaceIntent, PodIntent
-from clustermesh_apiserver.owner_queue import OwnerQueue
+from clustermesh_apiserver.convert.exporter import Exporter, Sink, publish
+from clustermesh_apiserver.convert.ip import convert_endpoint, convert_pod
+from clustermesh_apiserver.convert.owner_queue import OwnerQueue
 from clustermesh_apiserver.tables import IntentTable, Tables
+from kubeintent.rows import NamespaceIntent, PodIntent
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Labels
 

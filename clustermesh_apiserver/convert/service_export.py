@@ -7,7 +7,7 @@ nothing yet.
 
 from __future__ import annotations
 
-from clustermesh_apiserver.intent import ExportIntent, NamespaceIntent, ServiceIntent
+from kubeintent.rows import ExportIntent, NamespaceIntent, ServiceIntent
 from meshmodel.names import ClusterName, ServiceName
 from meshmodel.serviceexport import ExportPort, ExportType, ServiceExport, SessionAffinity
 

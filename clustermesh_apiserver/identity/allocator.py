@@ -13,13 +13,13 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from clustermesh_apiserver.identity_book import Grace, IdentityBook
-from clustermesh_apiserver.intent import IdentityIntent
-from clustermesh_apiserver.strip import IDENTITY_OWNER, IDENTITY_OWNER_LABEL, cilium_identity
+from clustermesh_apiserver.identity.book import Grace, IdentityBook
 from clustermesh_apiserver.tables import Tables
 from kube.client import KubeClient, in_thread
 from kube.errors import AlreadyExists, KubeError
 from kube.resource import CILIUM_IDENTITIES, KubeObject
+from kubeintent.reader import IDENTITY_OWNER, IDENTITY_OWNER_LABEL, cilium_identity
+from kubeintent.rows import IdentityIntent
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
 from meshmodel.identity import IdentityRange, NumericIdentity

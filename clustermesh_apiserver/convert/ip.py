@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from clustermesh_apiserver.intent import EndpointIntent, PodIntent
+from kubeintent.rows import EndpointIntent, PodIntent
 from meshmodel.address import canonical_ip, canonical_prefix
 from meshmodel.identity import NumericIdentity
 from meshmodel.ip import IpRecord, NamedPort

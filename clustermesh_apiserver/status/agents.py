@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
-from clustermesh_apiserver.intent import NodeIntent
+from kubeintent.rows import NodeIntent
 from meshmodel.status import AgentStatus, decode_agent
 
 LIMIT_S: Final = 2.0

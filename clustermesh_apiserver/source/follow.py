@@ -5,20 +5,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
-from clustermesh_apiserver import strip
-from clustermesh_apiserver.feed import Feed
-from clustermesh_apiserver.identity_allocator import IdentityAllocator
-from clustermesh_apiserver.intent import (
-    IdentityIntent,
-    NamespaceIntent,
-    ServiceIntent,
-    SliceIntent,
-)
-from clustermesh_apiserver.plane import Plane
+from clustermesh_apiserver.convert.exporter_set import ExporterSet
+from clustermesh_apiserver.identity.allocator import IdentityAllocator
 from clustermesh_apiserver.problems import Problems, problems_of
+from clustermesh_apiserver.source.intake import Intake
+from clustermesh_apiserver.source.plan import SourcePlan
 from clustermesh_apiserver.tables import IntentTable, Tables
 from kube.client import KubeClient
 from kube.reflector import Progress, Reflector, Timing
@@ -34,22 +27,20 @@ from kube.resource import (
     SERVICE_EXPORTS,
     SERVICES,
 )
+from kubeintent import reader
+from kubeintent.rows import (
+    IdentityIntent,
+    NamespaceIntent,
+    ServiceIntent,
+    SliceIntent,
+)
 from meshmodel.keys import Kind
 
 REQUIRED_GROUPS: Final = frozenset({"", "discovery.k8s.io"})
 
 
-@dataclass(frozen=True, slots=True)
-class SourcePlan:
-    """Which kinds are read. `cilium` from Cilium's objects, else from pods and nodes."""
-
-    cilium: bool
-    cilium_slices: bool = False
-    exports: bool = False
-
-
 class Source:
-    """Keeps the tables equal to the cluster and tells the plane which rows to look at."""
+    """Keeps the tables equal to the cluster and tells the exporters which rows to look at."""
 
     def __init__(
         self,
@@ -62,15 +53,15 @@ class Source:
     ) -> None:
         self._client, self.tables, self.plan, self._problems = client, tables, plan, problems
         self._timing = timing
-        self._plane: Plane | None = None
+        self._exporters: ExporterSet | None = None
         self.allocator: IdentityAllocator | None = None
         self.progress: dict[str, Progress] = {}
-        self.feeds = self._make_feeds()
+        self.intakes = self._make_intakes()
 
-    def attach(self, plane: Plane | None) -> None:
-        """From now on changes go to this plane, which looks at every row there is once."""
-        self._plane = plane
-        if plane is None:
+    def attach(self, exporters: ExporterSet | None) -> None:
+        """From now on changes go to these exporters, which look at every row there is once."""
+        self._exporters = exporters
+        if exporters is None:
             return
         tables = self.tables
         addresses: IntentTable[Any] = tables.endpoints if self.plan.cilium else tables.pods
@@ -83,59 +74,59 @@ class Source:
             (Kind.SERVICE_EXPORTS, tables.exports),
         )
         for kind, table in everything:
-            plane.touch(kind, table.keys())
-        plane.flush()
+            exporters.touch(kind, table.keys())
+        exporters.flush()
 
     async def run(self) -> None:
         """The tables follow the cluster, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for feed in self.feeds:
-                group.create_task(self._follow(feed), name=f"source-{feed.resource.plural}")
+            for intake in self.intakes:
+                group.create_task(self._follow(intake), name=f"source-{intake.resource.plural}")
 
-    async def _follow(self, feed: Feed[Any]) -> None:
+    async def _follow(self, intake: Intake[Any]) -> None:
         reflector: Reflector[Any] = Reflector(
             self._client,
-            feed.resource,
-            strip=feed.strip,
-            optional=feed.resource.group not in REQUIRED_GROUPS,
+            intake.resource,
+            strip=intake.strip,
+            optional=intake.resource.group not in REQUIRED_GROUPS,
             timing=self._timing,
         )
-        self.progress[feed.resource.plural] = reflector.progress
-        await reflector.run(feed.take)
+        self.progress[intake.resource.plural] = reflector.progress
+        await reflector.run(intake.take)
 
-    def _make_feeds(self) -> list[Feed[Any]]:
+    def _make_intakes(self) -> list[Intake[Any]]:
         tables, plan, settle = self.tables, self.plan, self.flush
-        feeds: list[Feed[Any]] = [
-            Feed(NAMESPACES, strip.namespace, tables.namespaces, self._namespace_changed, settle),
-            Feed(SERVICES, strip.service, tables.services, self._service_changed, settle),
-            Feed(ENDPOINT_SLICES, strip.endpoint_slice, tables.slices, self._slice_changed, settle),
-            Feed(CILIUM_IDENTITIES, strip.cilium_identity, tables.identities, self._identity_changed, settle),
+        intakes: list[Intake[Any]] = [
+            Intake(NAMESPACES, reader.namespace, tables.namespaces, self._namespace_changed, settle),
+            Intake(SERVICES, reader.service, tables.services, self._service_changed, settle),
+            Intake(ENDPOINT_SLICES, reader.endpoint_slice, tables.slices, self._slice_changed, settle),
+            Intake(CILIUM_IDENTITIES, reader.cilium_identity, tables.identities, self._identity_changed, settle),
         ]
         if plan.cilium:
-            feeds.append(Feed(CILIUM_NODES, strip.cilium_node, tables.nodes, self._node_changed, settle))
+            intakes.append(Intake(CILIUM_NODES, reader.cilium_node, tables.nodes, self._node_changed, settle))
             kind = CILIUM_ENDPOINT_SLICES if plan.cilium_slices else CILIUM_ENDPOINTS
-            read = strip.cilium_endpoint_slice if plan.cilium_slices else strip.cilium_endpoint
-            feeds.append(Feed(kind, read, tables.endpoints, self._address_changed, settle))
+            read = reader.cilium_endpoint_slice if plan.cilium_slices else reader.cilium_endpoint
+            intakes.append(Intake(kind, read, tables.endpoints, self._address_changed, settle))
         else:
-            feeds.append(Feed(NODES, strip.node, tables.nodes, self._node_changed, settle))
-            feeds.append(Feed(PODS, strip.pod, tables.pods, self._address_changed, settle))
+            intakes.append(Intake(NODES, reader.node, tables.nodes, self._node_changed, settle))
+            intakes.append(Intake(PODS, reader.pod, tables.pods, self._address_changed, settle))
         if plan.exports:
-            feeds.append(Feed(SERVICE_EXPORTS, strip.service_export, tables.exports, self._export_changed, settle))
-        return feeds
+            intakes.append(Intake(SERVICE_EXPORTS, reader.service_export, tables.exports, self._export_changed, settle))
+        return intakes
 
     def flush(self) -> None:
-        if self._plane is not None:
-            self._plane.flush()
+        if self._exporters is not None:
+            self._exporters.flush()
 
     def touch(self, kind: Kind, rows: Iterable[str]) -> None:
-        if self._plane is not None:
-            self._plane.touch(kind, rows)
+        if self._exporters is not None:
+            self._exporters.touch(kind, rows)
 
     # ---- which records a change concerns
 
     def _namespace_changed(self, key: str, _before: object, after: NamespaceIntent | None) -> None:
-        if self._plane is not None and after is not None:
-            self._plane.touch_namespace(key)
+        if self._exporters is not None and after is not None:
+            self._exporters.touch_namespace(key)
 
     def _service_changed(self, key: str, _before: object, after: ServiceIntent | None) -> None:
         self.touch(Kind.SERVICES, (key,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from clustermesh_apiserver.intent import NodeIntent
+from kubeintent.rows import NodeIntent
 from meshmodel.address import canonical_ip, canonical_prefix
 from meshmodel.names import ClusterId, ClusterName
 from meshmodel.node import MeshNode, NodeAddress

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from clustermesh_apiserver.judge import VERSION, refused
+from clustermesh_apiserver.status.program_status import VERSION, refused
 from meshkit.metrics import Registry
 
 if TYPE_CHECKING:
-    from clustermesh_apiserver.app import Apiserver
+    from clustermesh_apiserver.run import Apiserver
 
 PREFIX: Final = "clustermesh_apiserver"
 SCOPED: Final = ("scope", "source_cluster")

@@ -7,7 +7,7 @@ where they are from.
 
 from __future__ import annotations
 
-from clustermesh_apiserver.intent import Endpoint, SliceIntent
+from kubeintent.rows import Endpoint, SliceIntent
 from meshmodel.address import canonical_ip
 from meshmodel.endpointslice import ADDRESS_TYPES, ClusterEndpointSlice, SliceEndpoint, SlicePort
 from meshmodel.names import ClusterId, ClusterName

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which parts this start has: kinds, cluster config, exporters. Decided here once, from the settings."""
+"""Which exporters there are, and what each of them is given."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
-from clustermesh_apiserver.export_address import EndpointExporter, PodExporter
-from clustermesh_apiserver.exporter import (
+from clustermesh_apiserver.convert.address_exporter import EndpointExporter, PodExporter
+from clustermesh_apiserver.convert.exporter import (
     Exporter,
     ExportExporter,
     IdentityExporter,
@@ -15,17 +15,14 @@ from clustermesh_apiserver.exporter import (
     ServiceExporter,
     SliceExporter,
 )
-from clustermesh_apiserver.identity_allocator import IdentityAllocator
-from clustermesh_apiserver.intent import NamespaceIntent, Pairs, PodIntent
-from clustermesh_apiserver.plane import Plane
-from clustermesh_apiserver.settings import Settings, SourceChoice
-from clustermesh_apiserver.source import SourcePlan
+from clustermesh_apiserver.convert.exporter_set import ExporterSet
+from clustermesh_apiserver.identity.allocator import IdentityAllocator
+from clustermesh_apiserver.settings import Settings
+from clustermesh_apiserver.source.plan import SourcePlan
 from clustermesh_apiserver.tables import Tables
-from kube.client import KubeClient
-from kube.resource import CILIUM_ENDPOINT_SLICES, CILIUM_NODES, Resource
+from kubeintent.rows import NamespaceIntent, Pairs, PodIntent
 from kvstore.sharedstore import SharedStore
 from meshkit.clock import SystemClock
-from meshmodel.cluster_config import ClusterConfig, ExportMode
 from meshmodel.identity import identity_range
 from meshmodel.keys import Kind
 from meshmodel.labels import Labels, pod_labels
@@ -34,36 +31,7 @@ from meshmodel.names import ClusterId, ClusterName
 REMEMBERED_LABEL_SETS = 16_384
 
 
-def kinds_of(settings: Settings) -> Sequence[Kind]:
-    """What is published. Service exports are there, empty, even when they are off: readers wait for their canary."""
-    kinds = [Kind.NODES, Kind.IDENTITIES, Kind.IPS, Kind.SERVICES, Kind.SERVICE_EXPORTS]
-    return [*kinds, Kind.ENDPOINT_SLICES] if settings.service_export_mode is not ExportMode.SERVICES else kinds
-
-
-def cluster_config(settings: Settings) -> ClusterConfig:
-    """What we say about ourselves."""
-    return ClusterConfig(
-        id=ClusterId(settings.cluster_id),
-        synced_canaries=True,
-        max_connected_clusters=settings.max_connected_clusters,
-        service_exports_enabled=settings.mcs_api,
-        endpoint_slices_export_mode=settings.service_export_mode.value,
-    )
-
-
-def source_plan(settings: Settings, client: KubeClient) -> SourcePlan:
-    """From what to read. Blocks; a cluster runs Cilium if Cilium has described a node of it.
-
-    Raises: KubeError if the API server cannot be asked.
-    """
-    cilium = settings.source is SourceChoice.CILIUM
-    if settings.source is SourceChoice.AUTO:
-        cilium = _has_objects(client, CILIUM_NODES)
-    slices = cilium and _has_objects(client, CILIUM_ENDPOINT_SLICES)
-    return SourcePlan(cilium=cilium, cilium_slices=slices, exports=settings.mcs_api)
-
-
-def make_plane(
+def make_exporters(
     settings: Settings,
     plan: SourcePlan,
     tables: Tables,
@@ -71,8 +39,8 @@ def make_plane(
     allocator: IdentityAllocator | None,
     *,
     private: Mapping[Kind, SharedStore] | None = None,
-) -> Plane:
-    """The exporters that fill these stores; without private ones, what peers must not know is told to nobody."""
+) -> ExporterSet:
+    """The exporters that fill these stores; without private ones, records of namespaces that are not global go nowhere."""
     hidden = private or {}
     cluster, cluster_id = ClusterName(settings.cluster_name), ClusterId(settings.cluster_id)
     numbers = identity_range(settings.cluster_id, settings.max_connected_clusters)
@@ -109,7 +77,7 @@ def make_plane(
     if Kind.ENDPOINT_SLICES in stores:
         store = stores[Kind.ENDPOINT_SLICES]
         exporters[Kind.ENDPOINT_SLICES] = SliceExporter(tables, store, cluster, cluster_id)
-    return Plane(exporters)
+    return ExporterSet(exporters)
 
 
 def labels_of(cluster: ClusterName) -> Callable[[PodIntent, NamespaceIntent], Labels]:
@@ -123,9 +91,3 @@ def labels_of(cluster: ClusterName) -> Callable[[PodIntent, NamespaceIntent], La
         return compute(pod.labels, pod.namespace, namespace.labels, pod.service_account)
 
     return of
-
-
-def _has_objects(client: KubeClient, resource: Resource) -> bool:
-    if not client.has(resource):
-        return False
-    return bool(next(client.pages(resource, limit=1))["items"])

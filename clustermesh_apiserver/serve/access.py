@@ -16,7 +16,7 @@ from certs.bundle import TrustBundle
 from certs.errors import CertificateError
 from certs.inspect import parse
 from certs.profile import admin_user, local_user, remote_user
-from clustermesh_apiserver.users import User
+from clustermesh_apiserver.serve.users import User
 from kvstore.auth import Role
 from kvstore.facade.grant import Grant
 from meshmodel.readers import ADMIN_READS, LOCAL, REMOTE, Readable, agent_reads, peer_reads

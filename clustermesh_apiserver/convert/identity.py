@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from clustermesh_apiserver.intent import IdentityIntent
+from kubeintent.rows import IdentityIntent
 from meshmodel.errors import ModelError
 from meshmodel.identity import IdentityRange
 from meshmodel.labels import CLUSTER_LABEL, encode_labels

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +13,7 @@ from typing import Final
 
 from certs import profile
 from certs.authority import Authority
-from clustermesh_apiserver.access import SHARED_REMOTE_USER, mesh_roles
 from clustermesh_apiserver.settings import Settings
-from clustermesh_apiserver.users import User
-from kvstore.auth import ROOT, ensure_auth
 from kvstore.clientconfig import parse_client_config
 from kvstore.errors import KvError
 from kvstore.etcd import EtcdStore
@@ -25,8 +22,6 @@ from kvstore.store import Status
 from kvstore.version import fixed_releases, holds_roles
 from meshkit.atomic import write_atomic
 from meshkit.clock import SystemClock
-from meshmodel.names import ClusterName
-from meshmodel.readers import LOCAL, REMOTE
 
 log = logging.getLogger(__name__)
 
@@ -88,13 +83,6 @@ async def check_store(store: OwnStore) -> None:
             f"etcd {store.status.version} lets readers write and compact (fixed in {fixed_releases()}); "
             "peers only reach the read-only facade, keep etcd itself unreachable for them"
         )
-
-
-async def set_users(store: OwnStore, cluster: ClusterName, users: Iterable[User]) -> None:
-    """etcd itself knows exactly these users with their roles: the second line of defence behind the facade."""
-    wanted = {profile.admin_user(cluster): ROOT, profile.local_user(cluster): LOCAL, SHARED_REMOTE_USER: REMOTE}
-    wanted |= {user.name: user.role for user in users}
-    await ensure_auth(store.client, mesh_roles(cluster), wanted)
 
 
 def _private_etcd(settings: Settings) -> EtcdProcess:

@@ -11,28 +11,28 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from clustermesh_apiserver.exporter import Exporter
+from clustermesh_apiserver.convert.exporter import Exporter
 from meshmodel.keys import Kind
 
 SLICE_ROWS: Final = 250
 
 
-class Plane:
+class ExporterSet:
     """The exporters of one run of the store; `flush` after every batch of changes."""
 
     def __init__(self, exporters: Mapping[Kind, Exporter]) -> None:
-        self.exporters = exporters
+        self.by_kind = exporters
         self._is_scheduled = False
         self._is_closed = False
 
     def touch(self, kind: Kind, rows: Iterable[str]) -> None:
         """These rows of the kind's table changed."""
-        exporter = self.exporters.get(kind)
+        exporter = self.by_kind.get(kind)
         if exporter is not None:
             exporter.touch(rows)
 
     def touch_namespace(self, namespace: str) -> None:
-        for exporter in self.exporters.values():
+        for exporter in self.by_kind.values():
             exporter.touch_namespace(namespace)
 
     def flush(self) -> None:
@@ -48,7 +48,7 @@ class Plane:
         self._is_scheduled = False
         if self._is_closed:
             return
-        left = sum(exporter.flush(SLICE_ROWS) for exporter in self.exporters.values())
+        left = sum(exporter.flush(SLICE_ROWS) for exporter in self.by_kind.values())
         if left:
             self._is_scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)

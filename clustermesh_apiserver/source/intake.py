@@ -18,7 +18,7 @@ T = TypeVar("T")
 LOGGED_UNREADABLE: Final = 10
 
 
-class Feed(Generic[T]):
+class Intake(Generic[T]):
     """What a kind's objects become and whom their changes concern.
 
     `changed` gets the key and the row before and after; `settle` is called after each batch. An object that cannot be
