@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
+from difflib import get_close_matches
 from typing import NoReturn
 
 from meshpolicy.errors import PolicyError
@@ -88,14 +89,24 @@ class Node:
         """A field that lists strings."""
         return tuple(item.text() for item in self.list_of(key))
 
-    def unknown_fields(self, known: Iterable[str]) -> tuple[str, ...]:
-        """One warning per field that has no meaning here."""
+    def only(self, known: Set[str]) -> Node:
+        """This value, whose fields are all among `known`.
+
+        Raises: PolicyError naming the first other field. A misspelt field left out would mean "everybody" or "every port".
+        """
         fields = self.mapping()
-        if fields.keys() <= set(known):
-            return ()
-        return tuple(
-            f"{self.path}.{key}: unknown field, it has no effect" for key in sorted(set(map(str, fields)) - set(known))
-        )
+        if not fields.keys() <= known:
+            name = min(str(key) for key in fields if key not in known)
+            alike = _most_alike(name, known)
+            fix = f"write {alike}" if alike else f"remove it; there are: {', '.join(sorted(known))}"
+            self.child(name).fail("unknown field", fix)
+        return self
+
+
+def _most_alike(name: str, known: Set[str]) -> str:
+    """The known name that was meant most likely; empty if none is alike."""
+    same = (key for key in sorted(known) if key.lower() == name.lower())
+    return next(same, "") or next(iter(get_close_matches(name[:64], sorted(known), 1)), "")
 
 
 def _shape(value: object) -> str:

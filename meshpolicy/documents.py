@@ -5,21 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-import yaml
-
+from meshkit import yamltext
 from meshpolicy.context import PolicyContext
 from meshpolicy.errors import PolicyError
 from meshpolicy.parse import parse_policy
 from meshpolicy.parse_cilium import parse_cidr_group
 from meshpolicy.reference import PolicyKind
 from meshpolicy.rule import CidrGroup, Policy
-
-if TYPE_CHECKING:
-    _Loader = yaml.SafeLoader
-else:
-    _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Document = str | Mapping[str, object]
 _REMEMBERED: Final = 4096
@@ -50,14 +44,13 @@ def _load(document: Mapping[str, object], context: PolicyContext) -> Policy | Ci
 
 def _read_text(text: str) -> Iterator[Mapping[str, object] | PolicyError]:
     try:
-        for item in yaml.load_all(text, Loader=_Loader):
+        for item in yamltext.load_documents(text):
             if isinstance(item, Mapping):
                 yield from _open_list(item)
             elif item is not None:
                 yield PolicyError("not a map", where="document", fix="begin with apiVersion, kind, metadata and spec")
-    except (yaml.YAMLError, ValueError, TypeError) as exc:
-        reason = " ".join(str(exc).split())[:256]
-        yield PolicyError(f"not YAML ({reason})", where="document", fix="check indentation and quotes")
+    except yamltext.YamlTextError as exc:
+        yield PolicyError(f"not YAML ({exc})", where="document", fix="check indentation, quotes and repeated keys")
 
 
 def _open_list(document: Mapping[str, object]) -> Iterator[Mapping[str, object]]:

@@ -6,6 +6,9 @@ from __future__ import annotations
 from meshkit.errors import PermanentError
 from meshpolicy.reference import PolicyRef
 
+_LONGEST = 256
+"""Characters of each part of a message: a document decides what is quoted, not how much of it is kept."""
+
 
 class PolicyError(PermanentError, ValueError):
     """A document is refused as a whole.
@@ -15,8 +18,13 @@ class PolicyError(PermanentError, ValueError):
     """
 
     def __init__(self, what: str, *, where: str, fix: str) -> None:
+        what, where, fix = _cut(what), _cut(where), _cut(fix)
         super().__init__(f"{where}: {what}; {fix}")
         self.what, self.where, self.fix = what, where, fix
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 class EngineFaultError(PermanentError):

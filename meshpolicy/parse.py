@@ -10,10 +10,12 @@ from meshpolicy.context import PolicyContext
 from meshpolicy.decode import Node
 from meshpolicy.parse_cilium import parse_cilium_policy
 from meshpolicy.parse_kubernetes import parse_kubernetes_policy
+from meshpolicy.parse_version import check_version
 from meshpolicy.reference import PolicyKind, PolicyRef
 from meshpolicy.rule import Policy
 
 _DEFAULT_NAMESPACE: Final = "default"
+_FIELDS: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "specs", "status"})
 _POLICY_KINDS: Final = (PolicyKind.CILIUM, PolicyKind.CLUSTERWIDE, PolicyKind.KUBERNETES)
 
 
@@ -38,7 +40,8 @@ def policy_ref(document: Mapping[str, object]) -> PolicyRef:
 def parse_policy(document: Mapping[str, object], context: PolicyContext) -> Policy:
     """Read one policy. Raises PolicyError, which names the field; such a document has no effect at all."""
     key = policy_ref(document)
-    root = Node(document, "")
+    root = Node(document, "").only(_FIELDS)
+    check_version(root, key.kind)
     if key.kind == PolicyKind.KUBERNETES:
         return parse_kubernetes_policy(root, key, context)
     return parse_cilium_policy(root, key, context)

@@ -14,6 +14,7 @@ from meshpolicy.errors import PolicyError
 from meshpolicy.parse_peers import PeerScope, parse_cidr_text, parse_peers, peer_fields
 from meshpolicy.parse_ports import parse_ports
 from meshpolicy.parse_selector import parse_selector
+from meshpolicy.parse_version import check_version
 from meshpolicy.peer import PeerSelector
 from meshpolicy.prefix import Prefix, parse_address
 from meshpolicy.reference import Direction, Origin, PolicyKind, PolicyRef
@@ -33,15 +34,22 @@ _SECTIONS: Final = (
     ("egress", Direction.EGRESS, False),
     ("egressDeny", Direction.EGRESS, True),
 )
-_SPEC_FIELDS: Final = (
-    "endpointSelector",
-    "nodeSelector",
-    *(name for name, _, _ in _SECTIONS),
-    "enableDefaultDeny",
-    "labels",
-    "description",
-    "log",
+_SPEC_FIELDS: Final = frozenset(
+    {
+        "endpointSelector",
+        "nodeSelector",
+        *(name for name, _, _ in _SECTIONS),
+        "enableDefaultDeny",
+        "labels",
+        "description",
+        "log",
+    }
 )
+_SWITCH_FIELDS: Final = frozenset({"ingress", "egress"})
+_LOG_FIELDS: Final = frozenset({"value"})
+_LABEL_FIELDS: Final = frozenset({"key", "value", "source"})
+_MODE_FIELDS: Final = frozenset({"mode"})
+_GROUP_SPEC_FIELDS: Final = frozenset({"externalCIDRs"})
 _LONGEST_LOG_VALUE: Final = 32
 
 
@@ -72,7 +80,7 @@ def parse_cilium_policy(root: Node, key: PolicyRef, context: PolicyContext) -> P
 
 
 def _parse_spec(spec: Node, document: _Document) -> None:
-    document.warnings.extend(spec.unknown_fields(_SPEC_FIELDS))
+    spec.only(_SPEC_FIELDS)
     if not any(spec.list_of(name) for name, _, _ in _SECTIONS):
         spec.fail(
             "there is no rule: ingress, ingressDeny, egress and egressDeny are missing or empty",
@@ -80,6 +88,8 @@ def _parse_spec(spec: Node, document: _Document) -> None:
         )
     subject, is_host = _parse_subject(spec, document)
     _check_log(spec)
+    for label in spec.list_of("labels"):
+        label.only(_LABEL_FIELDS)
     is_init = any((part.source, part.key) == (RESERVED_SOURCE, "init") for part in subject.requirements)
     scope = PeerScope(document.context, document.key.namespace, is_init)
     for name, direction, is_deny in _SECTIONS:
@@ -105,7 +115,9 @@ def _parse_spec(spec: Node, document: _Document) -> None:
 def _parse_rule(node: Node, rule: Rule, scope: PeerScope, document: _Document, *, is_host: bool) -> tuple[Rule, ...]:
     """The rule itself, and beside it the part of it that cannot be enforced as written."""
     fields = peer_fields(rule.direction, is_deny=rule.deny)
-    document.warnings.extend(node.unknown_fields((*fields, "toPorts", "icmps", "authentication")))
+    word = "from" if rule.direction is Direction.INGRESS else "to"
+    removed = (f"{word}Requires", *(("toFQDNs",) if word == "to" else ()))  # refused with a reason of their own
+    node.only(frozenset({*fields, *removed, "toPorts", "icmps", "authentication"}))
     peers = parse_peers(node, rule.direction, scope, is_deny=rule.deny)
     is_ingress = rule.direction is Direction.INGRESS
     ports = parse_ports(node, is_ingress=is_ingress, is_deny=rule.deny, is_host=is_host)
@@ -136,7 +148,7 @@ def _needs_authentication(node: Node) -> bool:
     field_node = node.get("authentication")
     if field_node is None:
         return False
-    mode = field_node.text_of("mode")
+    mode = field_node.only(_MODE_FIELDS).text_of("mode")
     if mode not in ("disabled", "required", "test-always-fail"):
         field_node.fail(f"unknown mode {mode!r}", "write disabled or required")
     return mode != "disabled"
@@ -180,7 +192,7 @@ def _default_deny(spec: Node, direction: Direction, document: _Document) -> bool
     switch = spec.get("enableDefaultDeny")
     if switch is None:
         return True
-    flag = switch.get(direction.word)
+    flag = switch.only(_SWITCH_FIELDS).get(direction.word)
     if flag is None:
         return True
     if flag.flag() and not any(spec.list_of(name) for name, section, _ in _SECTIONS if section is direction):
@@ -194,7 +206,7 @@ def _check_log(spec: Node) -> None:
     log = spec.get("log")
     if log is None:
         return
-    value = log.text_of("value")
+    value = log.only(_LOG_FIELDS).text_of("value")
     if len(value) > _LONGEST_LOG_VALUE or not (value.isascii() and value.isprintable()):
         log.child("value", value).fail(
             "too long or not printable", f"write at most {_LONGEST_LOG_VALUE} printable characters"
@@ -204,10 +216,13 @@ def _check_log(spec: Node) -> None:
 def parse_cidr_group(document: Mapping[str, object]) -> CidrGroup:
     """Read a CiliumCIDRGroup. Prefixes that do not parse are left out and reported. Raises PolicyError."""
     root = Node(document, "")
+    check_version(root, PolicyKind.CIDR_GROUP)
     metadata, spec = root.get("metadata"), root.get("spec")
     name = metadata.text_of("name") if metadata else ""
     if not name:
         root.fail("metadata.name is missing", "name the group")
+    if spec is not None:
+        spec.only(_GROUP_SPEC_FIELDS)
     prefixes: list[Prefix] = []
     problems: list[str] = []
     for item in spec.list_of("externalCIDRs") if spec else ():

@@ -28,14 +28,18 @@ _DIRECTIONS: Final = (
     ("ingress", "from", Direction.INGRESS, "Ingress"),
     ("egress", "to", Direction.EGRESS, "Egress"),
 )
-_SPEC_FIELDS: Final = ("podSelector", "ingress", "egress", "policyTypes")
+_SPEC_FIELDS: Final = frozenset({"podSelector", "ingress", "egress", "policyTypes"})
+_PEER_FIELDS: Final = frozenset({"podSelector", "namespaceSelector", "ipBlock"})
+_BLOCK_FIELDS: Final = frozenset({"cidr", "except"})
+_PORT_FIELDS: Final = frozenset({"protocol", "port", "endPort"})
 _PROTOCOLS: Final = ("TCP", "UDP", "SCTP")
 
 
 def parse_kubernetes_policy(root: Node, key: PolicyRef, context: PolicyContext) -> Policy:
     """Read spec. A direction that policyTypes names and that has no rule denies everything."""
     spec = root.get("spec") or Node({}, "spec")
-    warnings = list(spec.unknown_fields(_SPEC_FIELDS))
+    spec.only(_SPEC_FIELDS)
+    warnings: list[str] = []
     pods = spec.get("podSelector") or Node({}, "spec.podSelector")
     subject = _in_namespace(_parse_pods(pods), key.namespace)
     types = _policy_types(spec)
@@ -45,7 +49,7 @@ def parse_kubernetes_policy(root: Node, key: PolicyRef, context: PolicyContext) 
         if nodes and types and type_name not in types:
             warnings.append(f"spec.{name}: applies although policyTypes does not list {type_name}, as on Cilium")
         for node in nodes:
-            warnings.extend(node.unknown_fields((peer_field, "ports")))
+            node.only(frozenset({peer_field, "ports"}))
             peers = _parse_peers(node, peer_field, key.namespace, context)
             origin = Origin(key, node.path.removeprefix("spec."))
             rules.append(Rule(origin, subject, direction, peers, _parse_ports(node)))
@@ -86,6 +90,7 @@ def _parse_peers(rule: Node, field: str, namespace: str, context: PolicyContext)
 
 
 def _parse_peer(node: Node, namespace: str, context: PolicyContext) -> PeerSelector:
+    node.only(_PEER_FIELDS)
     pods, namespaces, block = (node.get(name) for name in ("podSelector", "namespaceSelector", "ipBlock"))
     if block is not None:
         if pods is not None or namespaces is not None:
@@ -113,7 +118,7 @@ def _namespace_requirements(node: Node) -> tuple[Requirement, ...]:
 
 
 def _parse_ip_block(node: Node) -> CidrSelector:
-    field = node.get("cidr")
+    field = node.only(_BLOCK_FIELDS).get("cidr")
     if field is None:
         node.fail("cidr is missing", 'write cidr: "10.0.0.0/8"')
     prefix = parse_cidr_text(field, field.text())
@@ -131,7 +136,7 @@ def _parse_ports(rule: Node) -> tuple[PortSpec, ...] | None:
 
 
 def _parse_port(node: Node) -> PortSpec:
-    name = node.text_of("protocol") or "TCP"
+    name = node.only(_PORT_FIELDS).text_of("protocol") or "TCP"
     if name not in _PROTOCOLS:
         node.child("protocol", name).fail(f"unknown protocol {name!r}", "write TCP, UDP or SCTP")
     protocol = parse_protocol(name)[0]

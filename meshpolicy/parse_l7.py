@@ -15,11 +15,18 @@ BUILT_IN_KINDS: Final = (HTTP, "kafka", DNS)
 _NAME_CHARACTERS: Final = re.compile(r"[-a-zA-Z0-9_.]+")
 _PATTERN_CHARACTERS: Final = re.compile(r"[-a-zA-Z0-9_.*]+")
 _LONGEST_NAME: Final = 255
+_RULES_FIELDS: Final = frozenset({*BUILT_IN_KINDS, "l7proto", "l7"})
+_HTTP_FIELDS: Final = frozenset({"path", "method", "host", "headers", "headerMatches"})
+_HEADER_FIELDS: Final = frozenset({"name", "value", "mismatch", "secret"})
+_KAFKA_FIELDS: Final = frozenset({"role", "apiKey", "apiVersion", "clientID", "topic"})
+_DNS_FIELDS: Final = frozenset({"matchName", "matchPattern"})
+SECRET_FIELDS: Final = frozenset({"namespace", "name"})
 _MISMATCHES: Final = ("", "LOG", "ADD", "DELETE", "REPLACE")
 
 
 def parse_l7_rules(node: Node) -> L7Rules | None:
     """Read `rules` of a port rule; None if it restricts nothing. Raises PolicyError for more than one kind."""
+    node.only(_RULES_FIELDS)
     kinds = [kind for kind in BUILT_IN_KINDS if node.get(kind) is not None]
     custom = node.text_of("l7proto")
     if node.get("l7") is not None and not custom:
@@ -32,6 +39,8 @@ def parse_l7_rules(node: Node) -> L7Rules | None:
         _check_http(item)
     for item in node.list_of(DNS):
         check_dns_name(item, exclusive=False)
+    for item in node.list_of("kafka"):
+        item.only(_KAFKA_FIELDS)
     if not kinds:
         return None
     field = node.get("l7" if custom else kinds[0])
@@ -41,6 +50,7 @@ def parse_l7_rules(node: Node) -> L7Rules | None:
 
 def check_dns_name(node: Node, *, exclusive: bool) -> tuple[str, str]:
     """The matchName and matchPattern of a DNS selector. Raises PolicyError for characters they cannot have."""
+    node.only(_DNS_FIELDS)
     name, pattern = node.text_of("matchName"), node.text_of("matchPattern")
     if exclusive and name and pattern:
         node.fail("matchName and matchPattern together", "write two entries")
@@ -59,6 +69,7 @@ def check_dns_name(node: Node, *, exclusive: bool) -> tuple[str, str]:
 
 
 def _check_http(node: Node) -> None:
+    node.only(_HTTP_FIELDS)
     for field in ("path", "method", "host"):
         text = node.text_of(field)
         try:
@@ -67,12 +78,12 @@ def _check_http(node: Node) -> None:
             node.child(f"{field}", text).fail(f"not a regular expression ({exc})", "escape special characters")
     node.texts_of("headers")
     for match in node.list_of("headerMatches"):
-        if not match.text_of("name"):
+        if not match.only(_HEADER_FIELDS).text_of("name"):
             match.fail("a header name is missing", "write name")
         if match.text_of("mismatch") not in _MISMATCHES:
             match.fail("unknown mismatch action", "write LOG, ADD, DELETE or REPLACE")
         secret = match.get("secret")
-        if secret is not None and not secret.text_of("name"):
+        if secret is not None and not secret.only(SECRET_FIELDS).text_of("name"):
             secret.fail("a secret name is missing", "write name")
 
 

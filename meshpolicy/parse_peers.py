@@ -18,6 +18,11 @@ from meshpolicy.reference import Direction
 from meshpolicy.selector import LabelSelector, scope_peer
 
 _CIDR_FIELDS: Final = ("cidr", "cidrGroupRef", "cidrGroupSelector")
+_CIDR_RULE_FIELDS: Final = frozenset({*_CIDR_FIELDS, "except"})
+_SERVICE_FIELDS: Final = frozenset({"k8sService", "k8sServiceSelector"})
+_SERVICE_NAME_FIELDS: Final = frozenset({"serviceName", "namespace"})
+_SERVICE_SELECTOR_FIELDS: Final = frozenset({"selector", "namespace"})
+_GROUP_FIELDS: Final = frozenset({"aws"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,7 @@ def _parse_cidr(node: Node, _scope: PeerScope) -> tuple[CidrSelector, ...]:
 
 
 def _parse_cidr_rule(node: Node, _scope: PeerScope) -> tuple[PeerSelector, ...]:
+    node.only(_CIDR_RULE_FIELDS)
     given = [name for name in _CIDR_FIELDS if node.mapping().get(name) not in (None, "")]
     if len(given) != 1:
         node.fail(
@@ -147,8 +153,19 @@ def _parse_fqdn(node: Node, _scope: PeerScope) -> tuple[FqdnSelector, ...]:
     return (FqdnSelector(*check_dns_name(node, exclusive=True)),)
 
 
-def _parse_unresolved(node: Node, _scope: PeerScope) -> tuple[PeerSelector, ...]:
-    node.mapping()
+def _parse_service(node: Node, _scope: PeerScope) -> tuple[PeerSelector, ...]:
+    node.only(_SERVICE_FIELDS)
+    name, selector = node.get("k8sService"), node.get("k8sServiceSelector")
+    if name is not None:
+        name.only(_SERVICE_NAME_FIELDS)
+    labels = selector.only(_SERVICE_SELECTOR_FIELDS).get("selector") if selector is not None else None
+    if labels is not None:
+        parse_selector(labels)
+    return ()
+
+
+def _parse_group(node: Node, _scope: PeerScope) -> tuple[PeerSelector, ...]:
+    node.only(_GROUP_FIELDS)
     return ()
 
 
@@ -158,7 +175,7 @@ _PARSERS: Final[Mapping[str, Callable[[Node, PeerScope], tuple[PeerSelector, ...
     "CIDRSet": _parse_cidr_rule,
     "Entities": _parse_entity,
     "Nodes": _parse_node,
-    "Groups": _parse_unresolved,
-    "Services": _parse_unresolved,
+    "Groups": _parse_group,
+    "Services": _parse_service,
     "FQDNs": _parse_fqdn,
 }

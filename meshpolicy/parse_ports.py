@@ -9,7 +9,7 @@ from typing import Final
 
 from meshpolicy.decode import Node
 from meshpolicy.icmp import FAMILIES, TYPE_NAMES
-from meshpolicy.parse_l7 import BUILT_IN_KINDS, DNS, parse_l7_rules
+from meshpolicy.parse_l7 import BUILT_IN_KINDS, DNS, SECRET_FIELDS, parse_l7_rules
 from meshpolicy.port import MAXIMUM_PORT, TCP, PortSpec, parse_protocol
 from meshpolicy.rule import L7Rules
 
@@ -17,7 +17,14 @@ MAXIMUM_PORTS: Final = 40
 MAXIMUM_ICMP_FIELDS: Final = 40
 MAXIMUM_ICMP_TYPE: Final = 255
 _SERVICE_NAME: Final = re.compile(r"(?=.{1,15}$)([a-zA-Z0-9]-?)*[a-zA-Z](-?[a-zA-Z0-9])*")
-_PORT_RULE_FIELDS: Final = ("ports", "rules", "listener", "serverNames", "terminatingTLS", "originatingTLS")
+_PORT_RULE_FIELDS: Final = frozenset({"ports", "rules", "listener", "serverNames", "terminatingTLS", "originatingTLS"})
+_DENY_RULE_FIELDS: Final = frozenset({"ports"})
+_PORT_FIELDS: Final = frozenset({"port", "endPort", "protocol"})
+_ICMP_RULE_FIELDS: Final = frozenset({"fields"})
+_ICMP_FIELDS: Final = frozenset({"family", "type"})
+_LISTENER_FIELDS: Final = frozenset({"envoyConfig", "name", "priority"})
+_ENVOY_CONFIG_FIELDS: Final = frozenset({"kind", "name"})
+_TLS_FIELDS: Final = frozenset({"secret", "trustedCA", "certificate", "privateKey"})
 
 
 @dataclass(slots=True)
@@ -51,12 +58,12 @@ def parse_ports(rule: Node, *, is_ingress: bool, is_deny: bool, is_host: bool) -
 
 
 def _parse_deny_rule(node: Node, found: Ports) -> None:
-    found.warnings.extend(node.unknown_fields(("ports",)))
+    node.only(_DENY_RULE_FIELDS)
     found.plain.extend(_parse_port_list(node, found))
 
 
 def _parse_port_rule(node: Node, found: Ports, *, is_ingress: bool, is_host: bool) -> None:
-    found.warnings.extend(node.unknown_fields(_PORT_RULE_FIELDS))
+    node.only(_PORT_RULE_FIELDS)
     rules = node.get("rules")
     l7 = parse_l7_rules(rules) if rules is not None else None
     has_dns = rules is not None and bool(rules.list_of(DNS))
@@ -96,7 +103,16 @@ def _check_proxy_fields(node: Node, l7: L7Rules | None, *, is_ingress: bool) -> 
         node.fail("serverNames with rules but without TLS termination", "add terminatingTLS or remove the rules")
     if "" in names:
         node.fail("an empty server name", "remove it from serverNames")
+    for name in ("terminatingTLS", "originatingTLS"):
+        tls = node.get(name)
+        secret = tls.only(_TLS_FIELDS).get("secret") if tls is not None else None
+        if secret is not None:
+            secret.only(SECRET_FIELDS)
     listener = node.get("listener")
+    if listener is not None:
+        config = listener.only(_LISTENER_FIELDS).get("envoyConfig")
+        if config is not None:
+            config.only(_ENVOY_CONFIG_FIELDS)
     if listener is not None and is_ingress:
         listener.fail("a listener on ingress", "listeners work on egress only")
     if listener is not None and l7 is not None:
@@ -121,7 +137,7 @@ def _parse_port_list(node: Node, found: Ports, *, has_dns: bool = False) -> list
         node.child("ports").fail(f"{len(ports)} ports", f"write at most {MAXIMUM_PORTS} in one rule")
     specs: list[PortSpec] = []
     for port in ports:
-        found.warnings.extend(port.unknown_fields(("port", "endPort", "protocol")))
+        port.only(_PORT_FIELDS)
         specs.extend(_parse_port(port, found, has_dns=has_dns))
     return specs
 
@@ -166,13 +182,14 @@ def parse_port_number(where: Node, text: str) -> int:
 
 
 def _parse_icmp_rule(node: Node, found: Ports) -> list[PortSpec]:
-    fields = node.list_of("fields")
+    fields = node.only(_ICMP_RULE_FIELDS).list_of("fields")
     if len(fields) > MAXIMUM_ICMP_FIELDS:
         node.fail(f"{len(fields)} ICMP fields", f"write at most {MAXIMUM_ICMP_FIELDS} in one rule")
     return [_parse_icmp_field(field_node, found) for field_node in fields]
 
 
 def _parse_icmp_field(node: Node, found: Ports) -> PortSpec:
+    node.only(_ICMP_FIELDS)
     family = node.text_of("family") or "IPv4"
     if family not in FAMILIES:
         node.child("family").fail(f"unknown family {family!r}", "write IPv4 or IPv6")

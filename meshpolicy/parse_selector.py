@@ -21,6 +21,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _DOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LONGEST_DOMAIN: Final = 253
 _REMEMBERED: Final = 4096
+_FIELDS: Final = frozenset({"matchLabels", "matchExpressions"})
+_EXPRESSION_FIELDS: Final = frozenset({"key", "operator", "values"})
 _VALUED: Final = (Operator.IN, Operator.NOT_IN)
 
 
@@ -31,6 +33,7 @@ def parse_selector(
 
     `but` names a source and key whose matchLabels entry is left out, because the caller sets it.
     """
+    node.only(_FIELDS)
     requirements: list[Requirement] = []
     labels = node.get("matchLabels")
     for key, value in (labels.mapping() if labels else {}).items():
@@ -46,6 +49,7 @@ def parse_selector(
 
 
 def _parse_expression(node: Node, default_source: str) -> Requirement:
+    node.only(_EXPRESSION_FIELDS)
     key, word = node.text_of("key"), node.text_of("operator")
     _check_key(node.child("key", key), key)
     if word not in set(Operator):

@@ -74,8 +74,9 @@ def test_lint_reports_invalid_and_unenforced_documents() -> None:
     assert [(finding.severity, finding.code) for finding in findings] == [
         (Severity.ERROR, "invalid"),
         (Severity.WARNING, "not-enforced"),
-        (Severity.WARNING, "no-effect"),
+        (Severity.ERROR, "invalid"),
     ]
+    assert str(findings[2]) == "error: spec.ingress[0].fromEndpoint: unknown field; write fromEndpoints"
     assert str(findings[0]).startswith("error: spec: there is no rule")
 
 

@@ -235,7 +235,6 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "labels, description and log": cnp(**ALL, ingress=[{}], labels=[{"key": "a"}], description="d", log={"value": "x"}),
     "a host policy": ccnp(nodeSelector={"matchLabels": {"a": "b"}}, ingress=[{"toPorts": ports(TCP80)}]),
     "no apiVersion": cnp(**ALL, ingress=[{}]),
-    "an unknown field": ingress(fromEndpoint=[{}]),
     "Kubernetes: nothing at all": {"kind": "NetworkPolicy", "metadata": {"name": "p"}},
     "Kubernetes: ports without anything": netpol(ingress=[{"ports": [{}]}]),
     "Kubernetes: a port as text": netpol(ingress=[{"ports": [{"port": "80"}]}]),
@@ -261,8 +260,6 @@ def test_accepted(name: str) -> None:
 @pytest.mark.parametrize(
     ("document", "text"),
     [
-        (ingress(fromEndpoint=[{}]), "spec.ingress[0].fromEndpoint: unknown field"),
-        (cnp(**ALL, ingres=[{}], egress=[{}]), "spec.ingres: unknown field"),
         (
             cnp(endpointSelector={"matchLabels": {"k8s:io.kubernetes.pod.namespace": "other"}}, ingress=[{}]),
             "namespace other is replaced",
@@ -304,6 +301,102 @@ def test_what_cannot_be_enforced_yet_is_a_problem(document: dict[str, Any], text
 
 def test_dns_rules_are_no_problem() -> None:
     assert parse_policy(egress(toPorts=ports({"port": "53"}, rules=DNS)), CONTEXT).problems == ()
+
+
+UNKNOWN: dict[str, tuple[dict[str, Any], str]] = {
+    "document": ({**cnp(**ALL, ingress=[{}]), "sepc": {}}, "sepc"),
+    "spec": (cnp(**ALL, ingres=[{}], egress=[{}]), "spec.ingres"),
+    "selector": (
+        cnp(endpointSelector={"matchlabels": {"app": "web"}}, ingress=[{}]),
+        "spec.endpointSelector.matchlabels",
+    ),
+    "peer": (ingress(fromEndpoints=[{"app": "db"}]), "spec.ingress[0].fromEndpoints[0].app"),
+    "expression": (
+        ingress(fromEndpoints=[{"matchExpressions": [{"key": "a", "operator": "Exists", "value": ["b"]}]}]),
+        "spec.ingress[0].fromEndpoints[0].matchExpressions[0].value",
+    ),
+    "rule": (ingress(fromEndpoint=[{}]), "spec.ingress[0].fromEndpoint"),
+    "deny rule": (cnp(**ALL, ingressDeny=[{"fromEndpoint": [{}]}]), "spec.ingressDeny[0].fromEndpoint"),
+    "prefix": (egress(toCIDRSet=[{"cidr": "0.0.0.0/0", "excepts": []}]), "spec.egress[0].toCIDRSet[0].excepts"),
+    "group selector": (
+        egress(toCIDRSet=[{"cidrGroupSelector": {"matchLabel": {}}}]),
+        "spec.egress[0].toCIDRSet[0].cidrGroupSelector.matchLabel",
+    ),
+    "name": (egress(toFQDNs=[{"matchname": "a.b"}]), "spec.egress[0].toFQDNs[0].matchname"),
+    "service": (egress(toServices=[{"k8sservice": {}}]), "spec.egress[0].toServices[0].k8sservice"),
+    "default deny": (cnp(**ALL, ingress=[{}], enableDefaultDeny={"Ingress": False}), "spec.enableDefaultDeny.Ingress"),
+    "port rule": (ingress(toPorts=[{"port": []}]), "spec.ingress[0].toPorts[0].port"),
+    "deny port rule": (
+        cnp(**ALL, ingressDeny=[{"toPorts": [{"rules": {}}]}]),
+        "spec.ingressDeny[0].toPorts[0].rules",
+    ),
+    "port": (ingress(toPorts=ports({"port": "80", "endport": 90})), "spec.ingress[0].toPorts[0].ports[0].endport"),
+    "rules": (ingress(toPorts=ports(TCP80, rules={"HTTP": []})), "spec.ingress[0].toPorts[0].rules.HTTP"),
+    "http": (
+        ingress(toPorts=ports(TCP80, rules={"http": [{"paths": "/"}]})),
+        "spec.ingress[0].toPorts[0].rules.http[0].paths",
+    ),
+    "header": (
+        ingress(toPorts=ports(TCP80, rules={"http": [{"headerMatches": [{"name": "a", "values": "b"}]}]})),
+        "spec.ingress[0].toPorts[0].rules.http[0].headerMatches[0].values",
+    ),
+    "ICMP": (
+        ingress(icmps=[{"fields": [{"type": 8, "familiy": "IPv6"}]}]),
+        "spec.ingress[0].icmps[0].fields[0].familiy",
+    ),
+    "authentication": (
+        ingress(fromEndpoints=[{}], authentication={"mod": "disabled"}),
+        "spec.ingress[0].authentication.mod",
+    ),
+    "log": (cnp(**ALL, ingress=[{}], log={"values": "x"}), "spec.log.values"),
+    "Kubernetes spec": (netpol(podselector={}), "spec.podselector"),
+    "Kubernetes rule": (netpol(ingress=[{"form": []}]), "spec.ingress[0].form"),
+    "Kubernetes peer": (
+        netpol(ingress=[{"from": [{"podSelector": {}, "nsSelector": {}}]}]),
+        "spec.ingress[0].from[0].nsSelector",
+    ),
+    "Kubernetes block": (
+        netpol(egress=[{"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "excepts": ["169.254.169.254/32"]}}]}]),
+        "spec.egress[0].to[0].ipBlock.excepts",
+    ),
+    "Kubernetes port": (netpol(ingress=[{"ports": [{"ports": 80}]}]), "spec.ingress[0].ports[0].ports"),
+}
+"""One misspelt field per level of the languages, and its path."""
+
+
+@pytest.mark.parametrize("level", UNKNOWN)
+def test_a_misspelt_field_refuses_the_document_at_every_level(level: str) -> None:
+    document, where = UNKNOWN[level]
+    with pytest.raises(PolicyError, match="unknown field") as caught:
+        parse_policy(document, CONTEXT)
+    assert caught.value.where == where
+
+
+def test_a_misspelt_field_is_told_what_was_meant() -> None:
+    with pytest.raises(PolicyError, match="write matchLabels"):
+        parse_policy(cnp(endpointSelector={"matchlabels": {"app": "web"}}, ingress=[{}]), CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("kind", "version"),
+    [
+        ("CiliumNetworkPolicy", "cilium.io/v3"),
+        ("CiliumNetworkPolicy", "networking.k8s.io/v1"),
+        ("NetworkPolicy", "extensions/v1beta1"),
+        ("CiliumClusterwideNetworkPolicy", "v2"),
+    ],
+)
+def test_another_version_is_refused(kind: str, version: str) -> None:
+    spec = {"podSelector": {}} if kind == "NetworkPolicy" else {**ALL, "ingress": [{}]}
+    with pytest.raises(PolicyError) as caught:
+        parse_policy({"apiVersion": version, "kind": kind, "metadata": {"name": "p"}, "spec": spec}, CONTEXT)
+    assert caught.value.where == "apiVersion"
+
+
+def test_a_message_is_short_whatever_the_document_holds() -> None:
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(ingress(**{"x" * 900_000: 1}), CONTEXT)
+    assert len(str(caught.value)) < 1_000
 
 
 def test_a_bad_prefix_of_a_group_is_left_out_and_named() -> None:
