@@ -11,12 +11,12 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import orjson
-import yaml
 
 from lab.devkube.api.accounts import User
 from lab.devkube.api.error import ApiError, bad_request
 from lab.devkube.api.objects import Obj
 from lab.devkube.api.protobuf_bodies import PROTOBUF_TYPE, decode_body
+from meshkit.yamltext import YamlTextError, load_documents
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -76,9 +76,9 @@ class Request:
             if self.content_type == PROTOBUF_TYPE:
                 return decode_body(self.body)
             if "yaml" in self.content_type:
-                return yaml.safe_load(self.body)
+                return next(iter(load_documents(self.body.decode())), None)
             return orjson.loads(self.body)
-        except (orjson.JSONDecodeError, yaml.YAMLError) as exc:
+        except (orjson.JSONDecodeError, YamlTextError, UnicodeDecodeError) as exc:
             raise bad_request(f"the body of the request cannot be read: {str(exc)[:256]}") from exc
 
     def object(self) -> Obj:

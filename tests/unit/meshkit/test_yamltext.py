@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""YAML from anybody costs no more than it is long, and says what kubectl would have read."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshkit.yamltext import MAXIMUM_BYTES, MAXIMUM_DEPTH, YamlTextError, load_documents
+
+
+def bomb(levels: int = 9, width: int = 9) -> str:
+    """Each level lists the one before it `width` times: width ** levels values in some hundred bytes."""
+    lines = ["a0: &a0 [" + ", ".join(["x"] * width) + "]"]
+    lines += [f"a{n}: &a{n} [" + ", ".join([f"*a{n - 1}"] * width) + "]" for n in range(1, levels)]
+    return "\n".join([*lines, f"kind: *a{levels - 1}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (bomb(), "aliases written out"),
+        ("[" * 100_000, f"nested deeper than {MAXIMUM_DEPTH}"),
+        ("{a: " * 5_000, f"nested deeper than {MAXIMUM_DEPTH}"),
+        ("- " * 50_000, f"nested deeper than {MAXIMUM_DEPTH}"),
+        ("a: &a [*a]", "an alias that contains itself"),
+        ("a: 1\nb: 2\na: 3", "line 3: 'a' is given twice"),
+        ("spec: {ingress: [], ingress: [{}]}", "'ingress' is given twice"),
+        ("x" * (MAXIMUM_BYTES + 1), "are read"),
+        ("a: [1", "expected"),
+        ("a: !!python/object:os.system {}", "could not determine a constructor"),
+    ],
+    ids=["bomb", "brackets", "braces", "dashes", "itself", "twice", "twice in a flow", "size", "broken", "tag"],
+)
+def test_refused(text: str, reason: str) -> None:
+    with pytest.raises(YamlTextError, match=reason) as caught:
+        list(load_documents(text))
+    assert len(str(caught.value)) < 400
+
+
+def test_an_ordinary_anchor_is_read() -> None:
+    assert list(load_documents("base: &b {app: web}\nsame: *b\nmore: {<<: *b, tier: x}")) == [
+        {"base": {"app": "web"}, "same": {"app": "web"}, "more": {"app": "web", "tier": "x"}}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("y", True), ("N", False), ("yes", True), ("off", False), ("'n'", "n"), ("ny", "ny")]
+)
+def test_booleans_are_kubectls(text: str, value: object) -> None:
+    assert list(load_documents(f"v: {text}")) == [{"v": value}]
+
+
+def test_documents_come_one_by_one() -> None:
+    assert list(load_documents("a: 1\n---\n---\nb: 2\n")) == [{"a": 1}, None, {"b": 2}]
