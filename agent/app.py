@@ -18,7 +18,7 @@ from meshkit.errors import MeshError
 from meshkit.settings import load
 
 if TYPE_CHECKING:
-    from agent.node_agent import NodeAgent
+    from agent.served import Served
     from kube.client import KubeClient
 
 log = logging.getLogger(__name__)
@@ -61,8 +61,10 @@ async def run(settings: AgentSettings) -> int:
 
 async def _run(settings: AgentSettings) -> None:
     from agent.bootstrap import learn
+    from agent.core import open_core
     from agent.host import Host, KernelHost, MemoryHost
-    from agent.node_agent import NodeAgent
+    from agent.node_agent import NodeAgent, make_features
+    from agent.served import make_served
 
     clock = SystemClock()
     client = load_kube_client(settings)
@@ -70,17 +72,19 @@ async def _run(settings: AgentSettings) -> None:
     host: Host = MemoryHost() if settings.datapath == "memory" else KernelHost(settings, facts)
     facts_text = {"cluster": facts.cluster, "node": facts.node, "key": facts.node_ip}
     log.info("agent starting", extra=facts_text)
-    agent = NodeAgent(settings, facts, client, host=host, clock=clock)
+    core = await open_core(settings, facts, client, host, clock)
+    features = make_features(core)
+    agent = NodeAgent(core, features)
     # rows are immutable and form no cycles: collections that walk all of them would only cost pauses of seconds
     gc.set_threshold(GC_THRESHOLD, 20, 1_000_000)
     gc.freeze()
     try:
-        await agent.run(_serve)
+        await agent.run(lambda: _serve(make_served(core, features, agent.reconcilers)))
     except BaseExceptionGroup as failures:
         raise _first(failures) from failures
 
 
-async def _serve(agent: NodeAgent) -> None:
+async def _serve(agent: Served) -> None:
     from agent.status_api import make_api
     from meshkit.http import serve
 

@@ -16,7 +16,7 @@ from agent.reports import drops
 from meshmodel.keys import Kind
 
 if TYPE_CHECKING:
-    from agent.node_agent import NodeAgent
+    from agent.served import Served
 
 PREFIX = "clustermesh_agent"
 _COUNTS = {
@@ -28,7 +28,7 @@ _COUNTS = {
 }
 
 
-def collect_metrics(agent: NodeAgent) -> Iterable[Metric]:
+def collect_metrics(agent: Served) -> Iterable[Metric]:
     """Everything an operator would graph or alert on."""
     yield from _clusters(agent)
     yield from _rejections(agent)
@@ -52,7 +52,7 @@ def _gauge(name: str, help_text: str, value: float) -> Metric:
     return family
 
 
-def _clusters(agent: NodeAgent) -> Iterable[Metric]:
+def _clusters(agent: Served) -> Iterable[Metric]:
     states, own = agent.mesh.states(), agent.db.own
     yield _gauge("remote_clusters", "configured peers", len(states))
     labels = ["source_cluster", "target_cluster"]
@@ -80,14 +80,14 @@ def _clusters(agent: NodeAgent) -> Iterable[Metric]:
     yield family
 
 
-def _rejections(agent: NodeAgent) -> Iterable[Metric]:
+def _rejections(agent: Served) -> Iterable[Metric]:
     family = CounterMetricFamily(f"{PREFIX}_records_rejected", "records not believed", labels=["cluster", "reason"])
     for (cluster, reason), total in agent.mesh.rejections.totals().items():
         family.add_metric([cluster, reason], total)
     yield family
 
 
-def _backends(agent: NodeAgent) -> Iterable[Metric]:
+def _backends(agent: Served) -> Iterable[Metric]:
     counts: Counter[str] = Counter()
     for row in agent.db.backends.rows():
         counts[row.cluster] += len(row.backends)
@@ -97,7 +97,7 @@ def _backends(agent: NodeAgent) -> Iterable[Metric]:
     yield family
 
 
-def _drops(agent: NodeAgent) -> Iterable[Metric]:
+def _drops(agent: Served) -> Iterable[Metric]:
     family = CounterMetricFamily(f"{PREFIX}_drop", "packets dropped", labels=["reason", "direction"])
     unknown = 0
     for (reason, direction), packets in sorted(drops(agent.maps.metrics.items()).items()):

@@ -27,7 +27,7 @@ from meshpolicy import Policy
 from meshpolicy.scope import find_widening
 
 if TYPE_CHECKING:
-    from agent.node_agent import NodeAgent
+    from agent.served import Served
 
 MAP_NAMES = (
     "services", "backends", "members", "ipcache", "policy", "endpoints_by_address",
@@ -64,7 +64,7 @@ class ServiceExplanation(msgspec.Struct, rename="kebab", kw_only=True):
 class Reporter:
     """Makes reports of one agent."""
 
-    def __init__(self, agent: NodeAgent, program_version: str) -> None:
+    def __init__(self, agent: Served, program_version: str) -> None:
         self._agent, self._version = agent, program_version
 
     # ---- whole agent

@@ -23,13 +23,13 @@ from meshmodel.identity import identity_name
 from meshmodel.names import ClusterName, ServiceName
 
 if TYPE_CHECKING:
-    from agent.node_agent import NodeAgent
+    from agent.served import Served
 
 LAST_DEFAULT = 20
 MAX_MAP_ENTRIES = 100_000
 
 
-def make_api(agent: NodeAgent) -> FastAPI:
+def make_api(agent: Served) -> FastAPI:
     """The application that serves one agent's state."""
     app = make_app("clustermesh-agent", program_version(), agent.health, agent.registry)
     reporter = Reporter(agent, program_version())
@@ -43,7 +43,7 @@ def make_api(agent: NodeAgent) -> FastAPI:
     return app
 
 
-def _add_status(app: FastAPI, agent: NodeAgent, reporter: Reporter) -> None:
+def _add_status(app: FastAPI, agent: Served, reporter: Reporter) -> None:
     @app.get("/v1/status", tags=["status"])
     async def status() -> Response:
         """The whole agent (meshmodel.status.AgentStatus)."""
@@ -85,7 +85,7 @@ def _add_services(app: FastAPI, reporter: Reporter) -> None:
         return json_response(found)
 
 
-def _add_rows(app: FastAPI, agent: NodeAgent) -> None:
+def _add_rows(app: FastAPI, agent: Served) -> None:
     db = agent.db
 
     @app.get("/v1/nodes", tags=["tables"])
@@ -125,7 +125,7 @@ def _add_rows(app: FastAPI, agent: NodeAgent) -> None:
         return PlainTextResponse(db.dump())
 
 
-def _add_maps(app: FastAPI, agent: NodeAgent) -> None:
+def _add_maps(app: FastAPI, agent: Served) -> None:
     @app.get("/v1/maps", tags=["maps"])
     async def maps() -> Response:
         """Entries and limits of every map."""
@@ -144,7 +144,7 @@ def _add_maps(app: FastAPI, agent: NodeAgent) -> None:
         return json_response(sorted(found, key=str))
 
 
-def _add_policy(app: FastAPI, agent: NodeAgent) -> None:
+def _add_policy(app: FastAPI, agent: Served) -> None:
     @app.get("/v1/policy", tags=["policy"])
     async def policy() -> Response:
         """Policy objects, in force or refused, and the revision each pod of this node enforces."""
@@ -181,7 +181,7 @@ def _add_policy(app: FastAPI, agent: NodeAgent) -> None:
         return json_response(sorted(found, key=lambda e: (e["direction"], e["identity"], e["protocol"], e["port"])))
 
 
-def _add_flows(app: FastAPI, agent: NodeAgent) -> None:
+def _add_flows(app: FastAPI, agent: Served) -> None:
     @app.get("/v1/flows", tags=["flows"])
     async def flows(
         *,
@@ -231,7 +231,7 @@ def _as_text(flow: Flow) -> bytes:
     return (line(flow, with_policy=True, with_cluster=True) + "\n").encode()
 
 
-def _longest(agent: NodeAgent, address: str) -> Prefix | None:
+def _longest(agent: Served, address: str) -> Prefix | None:
     try:
         network = ipaddress.ip_network(address, strict=False)
     except ValueError as exc:
@@ -243,11 +243,11 @@ def _longest(agent: NodeAgent, address: str) -> Prefix | None:
     return None
 
 
-def _source(agent: NodeAgent, cluster: str) -> str:
+def _source(agent: Served, cluster: str) -> str:
     return "local" if cluster == agent.db.own else "clustermesh"
 
 
-def _node(agent: NodeAgent, row: Node) -> dict[str, Any]:
+def _node(agent: Served, row: Node) -> dict[str, Any]:
     is_here = row.cluster == agent.db.own and row.name == agent.db.node_name
     return {
         "name": f"{row.cluster}/{row.name}",
@@ -264,7 +264,7 @@ def _identity(row: Identity) -> dict[str, Any]:
     return {"id": row.id, "cluster": row.cluster, "labels": [f"{x.source}:{x.key}={x.value}" for x in row.labels]}
 
 
-def _prefix(agent: NodeAgent, row: Prefix) -> dict[str, Any]:
+def _prefix(agent: Served, row: Prefix) -> dict[str, Any]:
     return {
         "cidr": row.prefix,
         "identity": row.identity,
@@ -280,7 +280,7 @@ def _prefix(agent: NodeAgent, row: Prefix) -> dict[str, Any]:
     }
 
 
-def _endpoint(agent: NodeAgent, address: str) -> dict[str, Any]:
+def _endpoint(agent: Served, address: str) -> dict[str, Any]:
     row = agent.db.endpoints.get(address)
     assert row is not None
     verdicts = agent.db.verdicts.get(address)

@@ -47,14 +47,17 @@ class Wanted:
 class EndpointDiscovery:
     """Keeps the endpoints table; a clock-free step that says when it wants to be called again."""
 
-    def __init__(
-        self, db: AgentDB, find: Callable[[str], Interface | None], restored_ids: Mapping[str, int] | None = None
-    ) -> None:
+    def __init__(self, db: AgentDB, find: Callable[[str], Interface | None]) -> None:
         self._db, self._find = db, find
         self._wanted: dict[str, Wanted] = {}
-        self._ids = dict(restored_ids or {})
-        self._next_id = max(self._ids.values(), default=0) + 1
+        self._ids: dict[str, int] = {}
+        self._next_id = 1
         self._seen = 0
+
+    def restore(self, ids: Mapping[str, int]) -> None:
+        """These addresses keep the endpoint ids that an earlier agent gave them."""
+        self._ids.update(ids)
+        self._next_id = max(self._ids.values(), default=0) + 1
 
     @property
     def waiting(self) -> tuple[str, ...]:

@@ -22,7 +22,8 @@ class Node:
         self.prefixes = PrefixWriter(self.db)
         self.interfaces: dict[str, int] = {}
         self.asked: list[str] = []
-        self.discovery = EndpointDiscovery(self.db, self._find, ids)
+        self.discovery = EndpointDiscovery(self.db, self._find)
+        self.discovery.restore(ids or {})
 
     def _find(self, address: str) -> EndpointInterface | None:
         self.asked.append(address)

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ipcache as a feature: the prefixes table and its map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.core import Core
+from agent.feature import Feature, Reconciling
+from agent.ipcache.ops import IpcacheTarget
+from agent.ipcache.writer import PrefixWriter
+from meshkit.reconciler import Reconciler
+
+
+class IpcacheFeature(Feature):
+    name = "ipcache"
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.writer = PrefixWriter(core.db, tunnels_own_cluster=core.settings.own_cluster_routing == "tunnel")
+        self._reconciler = Reconciler(core.db.prefixes, IpcacheTarget(core.maps.ipcache), clock=core.clock)
+
+    def restore(self) -> int:
+        """One entry is enough to know that the node was used; the map itself is compared when it is pruned."""
+        return 1 if next(self._core.maps.ipcache.items(), None) is not None else 0
+
+    def reconcilers(self) -> Sequence[Reconciling]:
+        return (Reconciling("prefixes", self._reconciler, (self._core.db.prefixes,)),)

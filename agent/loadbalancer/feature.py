@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Load balancing as a feature: Services of Kubernetes, the frontends they become, and their maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from agent.core import Core
+from agent.feature import Feature, Reconciling, Tasks
+from agent.loadbalancer.ops import LoadBalancerTarget
+from agent.loadbalancer.source import KubernetesSource
+from agent.loadbalancer.writer import LoadBalancerWriter
+from agent.tables import Frontend
+from kube.client import in_thread
+from kube.resource import ENDPOINT_SLICES, SERVICES, Resource
+from meshkit.reconciler import Reconciler
+from meshmodel.names import ServiceName
+
+
+class LoadBalancerFeature(Feature):
+    name = "loadbalancer"
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.writer = LoadBalancerWriter(core.db)
+        self.target = LoadBalancerTarget(core.maps, core.clock.wall, self._on_written)
+        self._source = KubernetesSource(core.db, self.writer, core.clock)
+        self._reconciler = Reconciler(core.db.frontends, self.target, clock=core.clock)
+        self._lag = core.registry.histogram(
+            "propagation_lag_seconds", "from a backend record's arrival at this agent to its map entries"
+        )
+        self._listed: dict[Resource, Callable[[], None]] = {}
+
+    def restore(self) -> int:
+        return self.target.restore()
+
+    def expect(self) -> None:
+        if self._core.client is not None:
+            for resource in (SERVICES, ENDPOINT_SLICES):
+                self._listed[resource] = self._core.db.frontends.expect(f"kubernetes {resource.plural}")
+
+    def reconcilers(self) -> Sequence[Reconciling]:
+        return (Reconciling("frontends", self._reconciler, (self._core.db.frontends,)),)
+
+    def tasks(self) -> Tasks:
+        client = self._core.client
+        if client is None:
+            return {}
+        return {
+            "services": self._source.run_services(client, self._listed[SERVICES]),
+            "endpointslices": self._source.run_slices(client, self._listed[ENDPOINT_SLICES]),
+        }
+
+    async def resolve(self, name: str, namespace: str) -> str | None:
+        """A Service's cluster address, from what we know, else from Kubernetes. None: there is none."""
+        row = self._core.db.services.get(ServiceName(namespace, name))
+        if row is not None and row.addresses:
+            return row.addresses[0].ip
+        if self._core.client is None:
+            return None
+        found = await in_thread(self._core.client.get, SERVICES, name, namespace)
+        address = ((found or {}).get("spec") or {}).get("clusterIP")
+        return str(address) if address and address != "None" else None
+
+    def _on_written(self, row: Frontend, wall_s: float) -> None:
+        if row.received_wall_s:
+            self._lag.observe(max(0.0, wall_s - row.received_wall_s))

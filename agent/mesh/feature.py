@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stores of all clusters as a feature: who is followed, and what this node knows before any of them has spoken."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from agent.core import Core
+from agent.feature import Feature, Tasks
+from agent.mesh.connect import StoreConnector, own_store_config
+from agent.mesh.ingest import Writers
+from agent.mesh.probe import Prober, make_reach
+from agent.mesh.runner import MeshRunner
+from agent.mesh.session import SessionOptions
+from agent.tables import Node, NodeAddress
+from meshkit.filewatch import watch_directory
+from meshkit.health import Health
+
+_PEER = "peer "
+
+
+class MeshFeature(Feature):
+    """`resolve` gives a Service's address, for connection files that name a Service."""
+
+    name = "mesh"
+
+    def __init__(
+        self, core: Core, writers: Writers, resolve: Callable[[str, str], Awaitable[str | None]] | None
+    ) -> None:
+        settings = core.settings
+        self._core, self._writers = core, writers
+        self.runner = MeshRunner(
+            core.db,
+            writers,
+            StoreConnector(settings.clustermesh_config, resolve),
+            core.clock,
+            directory=settings.clustermesh_config,
+            maximum=core.facts.maximum,
+            options=SessionOptions(settings.heartbeat_silence_s, prefer_slices=settings.prefer_endpoint_slices),
+            cache_ttl_s=settings.cluster_cache_ttl_s,
+            withdraw_after_s=settings.withdraw_after_s,
+            prober=Prober(core.db, core.clock, make_reach(settings.port)) if settings.probe_peers else None,
+        )
+
+    def expect(self) -> None:
+        """Our nodes are known before their records arrive: what they have is ours, whatever a store says first."""
+        self.runner.expect_configured()
+        if self._core.settings.local_etcd != "none":
+            self.runner.expect_own(self._own_store())
+        facts = self._core.facts
+        for known in facts.own_nodes:
+            self.runner.know_own_node(self._own_node(known.name, known.ip, known.pod_cidrs))
+        node = self._own_node(facts.node, facts.node_ip, facts.pod_cidrs)
+        self.runner.know_own_node(node)
+        with self._core.db.write():
+            self._writers.nodes.set_node(node)
+            self._writers.prefixes.set_node(node)
+
+    def tasks(self) -> Tasks:
+        return {"mesh": self.runner.run(watch_directory(self._core.settings.clustermesh_config))}
+
+    def stop_waiting(self) -> Sequence[str]:
+        """Peers that are not there are waited for no longer; the own cluster is waited for without end."""
+        return self.runner.release_waiting()
+
+    def check_health(self, health: Health) -> None:
+        """A peer never makes this node unready."""
+        states = self.runner.states()
+        for state in states:
+            if state.is_ready:
+                health.ok(_PEER + state.name)
+            else:
+                health.degraded(_PEER + state.name, f"{state.state}: {state.reason}")
+        known = {_PEER + state.name for state in states}
+        for component in health.snapshot():
+            if component.startswith(_PEER) and component not in known:
+                health.forget(component)
+
+    def _own_store(self) -> bytes:
+        settings = self._core.settings
+        if settings.local_etcd_config:
+            return Path(settings.local_etcd_config).read_bytes()
+        return own_store_config(settings.local_etcd, settings.local_etcd_certificates)
+
+    def _own_node(self, name: str, ip: str, pod_cidrs: tuple[str, ...]) -> Node:
+        addresses = (NodeAddress("InternalIP", ip),) if ip else ()
+        return Node(self._core.facts.cluster, self._core.facts.cluster_id, name, addresses, pod_cidrs)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Network policies as a feature: policy objects, the verdicts for this node's pods, and their maps and attachments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from agent.core import Core
+from agent.feature import Feature, Reconciling, Tasks
+from agent.policy.compiler import PolicyCompiler
+from agent.policy.ops import EndpointTarget
+from agent.policy.source import POLICY_RESOURCES, PolicySource
+from kube.resource import Resource
+from meshkit.reconciler import Reconciler
+from meshkit.table import Table
+from meshkit.wake import Wake
+from meshpolicy import PolicyContext
+
+GATHER_S = 0.002
+
+
+class PolicyFeature(Feature):
+    """`set_prefixes` puts the identities of CIDR rules into the ipcache."""
+
+    name = "policy"
+
+    def __init__(self, core: Core, set_prefixes: Callable[[Mapping[str, int]], None]) -> None:
+        self._core, self._wake = core, Wake()
+        context = PolicyContext(core.facts.cluster, core.facts.default_local_cluster)
+        self.compiler = PolicyCompiler(core.db, context, set_prefixes)
+        self.target = EndpointTarget(core.maps, core.host)
+        self._reconciler = Reconciler(core.db.verdicts, self.target, clock=core.clock)
+        self._listed: dict[Resource, Callable[[], None]] = {}
+
+    def restore(self) -> int:
+        return len(self.target.restore())
+
+    def expect(self) -> None:
+        if self._core.client is not None:
+            for resource in POLICY_RESOURCES:
+                self._listed[resource] = self._expect(resource)
+
+    def reconcilers(self) -> Sequence[Reconciling]:
+        """Pods of this node are never enforced by half of what we will know, also on a node that was empty."""
+        db = self._core.db
+        tables = (db.verdicts, db.prefixes, db.endpoints)
+        return (Reconciling("endpoints", self._reconciler, tables, always_waits=True, before_first=self.compiler.step),)
+
+    def tasks(self) -> Tasks:
+        core, db = self._core, self._core.db
+        tasks = {f"policy input {t.name}": self._forward(t) for t in (db.identities, db.endpoints, db.prefixes)}
+        tasks["policies"] = self._follow()
+        if core.client is not None:
+            source = PolicySource(core.client, self.compiler, self._wake.set, core.clock)
+            tasks["policy reports"] = source.report()
+            for resource in POLICY_RESOURCES:
+                tasks[resource.plural] = source.run(resource, self._listed[resource])
+        return tasks
+
+    def _expect(self, resource: Resource) -> Callable[[], None]:
+        """Name the kind as a source of verdicts and of prefixes; what is returned says that it was listed."""
+        tables = (self._core.db.verdicts, self._core.db.prefixes)
+        parts = [table.expect(f"kubernetes {resource.plural}") for table in tables]
+
+        def done() -> None:
+            self.compiler.step()
+            for part in parts:
+                part()
+
+        return done
+
+    async def _forward(self, table: Table[Any, Any]) -> None:
+        while True:
+            await table.changed.wait()
+            self._wake.set()
+
+    async def _follow(self) -> None:
+        while True:
+            rung = self._wake.count
+            self.compiler.step()
+            await self._wake.wait(rung)
+            await self._core.clock.sleep(GATHER_S)
