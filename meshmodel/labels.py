@@ -138,6 +138,7 @@ _IGNORED: Final = tuple(
         r"batch\.kubernetes\.io/job-completion-index",
         r"batch\.kubernetes\.io/controller-uid",
         r".*beta\.kubernetes\.io",
+        r"topology\.kubernetes\.io",
         r"k8s\.io",
         r"pod-template-generation",
         r"pod-template-hash",

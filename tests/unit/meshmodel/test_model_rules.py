@@ -311,7 +311,6 @@ def test_a_pods_identity_has_the_labels_of_ciliums_default_filter() -> None:
         "k8s:io.cilium.k8s.policy.cluster=koornacht",
         "k8s:io.cilium.k8s.policy.serviceaccount=default",
         "k8s:io.kubernetes.pod.namespace=tour",
-        "k8s:topology.kubernetes.io/zone=a",
     ]
     assert find_label(labels, "app") == Label("k8s", "app", "tickets")
     assert not is_identity_relevant("batch.kubernetes.io/controller-uid")
