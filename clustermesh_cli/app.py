@@ -253,7 +253,7 @@ def policy_lint(
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = "kube-system",
 ) -> None:
-    """Find what people trip over in policies. Exit code 4 when there is a finding."""
+    """Find what people trip over in policies. Exit code 4 when a document is in error; not for warnings and notes."""
     from clustermesh_cli.commands.policy import lint_files, lint_live
 
     if live:

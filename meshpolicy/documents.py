@@ -17,6 +17,7 @@ from meshpolicy.rule import CidrGroup, Policy
 
 Document = str | Mapping[str, object]
 _REMEMBERED: Final = 4096
+_LONGEST_TITLE: Final = 160
 
 
 def load_documents(documents: Iterable[Document], context: PolicyContext) -> Iterator[Policy | CidrGroup | PolicyError]:
@@ -39,7 +40,16 @@ def _load(document: Mapping[str, object], context: PolicyContext) -> Policy | Ci
             return parse_cidr_group(document)
         return parse_policy(document, context)
     except PolicyError as exc:
+        exc.document = _title(document)
         return exc
+
+
+def _title(document: Mapping[str, object]) -> str:
+    """How people name the document: kind namespace/name, as far as it says."""
+    meta = document.get("metadata")
+    names = [meta.get(key) for key in ("namespace", "name")] if isinstance(meta, Mapping) else []
+    name = "/".join(part for part in names if isinstance(part, str) and part)
+    return f"{document.get('kind') or 'document'} {name or 'without a name'}"[:_LONGEST_TITLE]
 
 
 def _read_text(text: str) -> Iterator[Mapping[str, object] | PolicyError]:

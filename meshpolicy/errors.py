@@ -14,17 +14,22 @@ class PolicyError(PermanentError, ValueError):
     """A document is refused as a whole.
 
     `where` names the field as a path into the document ("spec.ingress[0].toPorts[1].ports[0].port"), `what` says
-    what is wrong with it and `fix` what to write instead.
+    what is wrong with it and `fix` what to write instead. `document` names the document, where a reader of several set it.
     """
 
     def __init__(self, what: str, *, where: str, fix: str) -> None:
         what, where, fix = _cut(what), _cut(where), _cut(fix)
         super().__init__(f"{where}: {what}; {fix}")
         self.what, self.where, self.fix = what, where, fix
+        self.document = ""
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+class NotAPolicyError(PolicyError):
+    """The document is of a kind that is no policy."""
 
 
 class EngineFaultError(PermanentError):

@@ -13,7 +13,7 @@ from meshmodel.labels import CLUSTER_LABEL, Labels
 from meshpolicy.context import PolicyContext
 from meshpolicy.documents import Document, load_documents
 from meshpolicy.engine import Engine
-from meshpolicy.errors import PolicyError
+from meshpolicy.errors import NotAPolicyError, PolicyError
 from meshpolicy.port import TCP, UDP
 from meshpolicy.reference import Direction, PolicyKind
 from meshpolicy.rule import CidrGroup, Policy, Rule
@@ -56,7 +56,11 @@ def lint(
     unscoped = load_documents(kept, replace(context, default_local_cluster=False))
     for item, wide in zip(load_documents(kept, context), unscoped, strict=True):
         if isinstance(item, PolicyError):
-            findings.append(Finding(Severity.ERROR, "invalid", item.where, item.what, item.fix))
+            where = f"{item.document}: {item.where}" if item.document else item.where
+            if isinstance(item, NotAPolicyError):
+                findings.append(Finding(Severity.NOTE, "not-a-policy", item.document, "is no policy and is skipped"))
+            else:
+                findings.append(Finding(Severity.ERROR, "invalid", where, item.what, item.fix))
         elif isinstance(item, CidrGroup):
             groups.append(item)
             findings.extend(Finding(Severity.WARNING, "bad-prefix", item.name, text) for text in item.problems)
@@ -77,8 +81,10 @@ def _lint_policy(policy: Policy, wide: Policy, context: PolicyContext) -> Iterat
     for text in policy.warnings:
         yield Finding(Severity.WARNING, "no-effect", where, text)
     yield from _unscoped(wide, context)
+    unenforced = {rule.origin for rule in policy.rules if rule.unenforced}
     for rule in policy.rules:
-        yield from _names_no_port(rule)
+        if rule.origin not in unenforced:  # the ports of such a rule stand in the part that is not enforced
+            yield from _names_no_port(rule)
     yield from _dns_without_tcp(policy)
 
 
@@ -114,7 +120,7 @@ def _names_no_port(rule: Rule) -> Iterator[Finding]:
             "names-no-port",
             str(rule.origin),
             f"the rule names no port, so it {'denies' if rule.deny else 'allows'} nothing",
-            "remove toPorts to mean every port, or fill it",
+            "list the ports that are meant",
         )
 
 

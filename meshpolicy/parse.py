@@ -8,6 +8,7 @@ from typing import Final
 
 from meshpolicy.context import PolicyContext
 from meshpolicy.decode import Node
+from meshpolicy.errors import NotAPolicyError
 from meshpolicy.parse_cilium import parse_cilium_policy
 from meshpolicy.parse_kubernetes import parse_kubernetes_policy
 from meshpolicy.parse_version import check_version
@@ -27,7 +28,8 @@ def policy_ref(document: Mapping[str, object]) -> PolicyRef:
     root = Node(document, "")
     kind = root.text_of("kind")
     if kind not in _POLICY_KINDS:
-        root.fail(f"kind {kind!r} is no policy", f"write kind: {', '.join(_POLICY_KINDS[:-1])} or {_POLICY_KINDS[-1]}")
+        fix = f"write kind: {', '.join(_POLICY_KINDS[:-1])} or {_POLICY_KINDS[-1]}"
+        raise NotAPolicyError(f"kind {kind!r} is no policy", where="document", fix=fix)
     metadata = root.get("metadata") or Node({}, "metadata")
     name, namespace = metadata.text_of("name"), metadata.text_of("namespace")
     if not name and kind != PolicyKind.KUBERNETES:

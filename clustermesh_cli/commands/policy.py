@@ -15,7 +15,7 @@ from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Labels
 from meshpolicy.context import PolicyContext
 from meshpolicy.evaluate import CaseError, evaluate
-from meshpolicy.lint import lint
+from meshpolicy.lint import Severity, lint
 
 if TYPE_CHECKING:
     from kube.client import KubeClient
@@ -43,17 +43,23 @@ def lint_files(
     identities: Mapping[NumericIdentity, Labels] | None = None,
     output: TextIO | None = None,
 ) -> ExitCode:
-    """Print one line per finding of all files together. CHECK_FAILED when there is any.
+    """Print one line per finding, file by file, then those that only all files together have. CHECK_FAILED by errors.
 
-    With identities, selectors that select none of them are findings too.
+    Warnings and notes are about correct policies. With identities, selectors that select none of them are findings too.
     """
     stream = output or sys.stdout
-    texts = [_read(path) for path in paths]
-    findings = lint(texts, PolicyContext(cluster=cluster, default_local_cluster=default_local_cluster), identities)
-    for finding in findings:
-        print(finding, file=stream)
-    print(f"{len(findings)} findings in {len(paths)} files", file=stream)
-    return ExitCode.CHECK_FAILED if findings else ExitCode.OK
+    context = PolicyContext(cluster=cluster, default_local_cluster=default_local_cluster)
+    texts = {path: _read(path) for path in paths}
+    own = {path: lint([text], context, identities) for path, text in texts.items()}
+    lines = [(f"{path}: {finding}", finding) for path, findings in own.items() for finding in findings]
+    known = {finding for findings in own.values() for finding in findings}
+    lines += [(str(found), found) for found in lint(texts.values(), context, identities) if found not in known]
+    for line, _ in lines:
+        print(line, file=stream)
+    counts = {severity: sum(found.severity is severity for _, found in lines) for severity in Severity}
+    summary = ", ".join(f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in counts.items())
+    print(f"{summary} in {len(paths)} file{'' if len(paths) == 1 else 's'}", file=stream)
+    return ExitCode.CHECK_FAILED if counts[Severity.ERROR] else ExitCode.OK
 
 
 def lint_live(paths: Sequence[str], client: KubeClient, system: str, output: TextIO | None = None) -> ExitCode:

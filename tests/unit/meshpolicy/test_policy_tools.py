@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from policy_world import CLIENT, REMOTE, SERVER, STRANGER, WHO, build, policy, port
 
 from meshmodel.identity import NumericIdentity, Reserved
@@ -54,6 +55,31 @@ def test_lint_finds_rules_that_name_or_select_nobody() -> None:
     assert codes([lost], LOCAL, identities=WHO) == ["selects-no-pod"]
 
 
+@pytest.mark.parametrize(
+    "port_rule",
+    [
+        {"ports": [{"port": "443"}], "serverNames": ["a.example"]},
+        {"ports": [{"port": "443"}], "listener": {"name": "x"}},
+        {"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [{"method": "GET"}]}},
+    ],
+    ids=["server names", "listener", "HTTP"],
+)
+def test_lint_never_advises_what_widens_access(port_rule: dict[str, Any]) -> None:
+    findings = lint([cnp(egress=[{"toEntities": ["world"], "toPorts": [port_rule]}])], LOCAL)
+    assert [finding.code for finding in findings] == ["not-enforced"]
+    assert "remove" not in str(findings[0])
+
+
+def test_a_rule_with_authentication_is_no_rule_without_ports() -> None:
+    rule = {"fromEntities": ["all"], "authentication": {"mode": "required"}}
+    assert codes([cnp(ingress=[rule])], LOCAL) == ["not-enforced"]
+
+
+def test_what_is_no_policy_is_skipped_with_one_line() -> None:
+    found = lint([{"kind": "Deployment", "metadata": {"namespace": "shop", "name": "web"}}], LOCAL)
+    assert [str(finding) for finding in found] == ["note: Deployment shop/web: is no policy and is skipped"]
+
+
 def test_lint_finds_dns_without_tcp() -> None:
     dns = {"toEntities": ["all"], "toPorts": port("53", "UDP")}
     assert codes([cnp(egress=[dns])], LOCAL) == ["dns-without-tcp"]
@@ -76,8 +102,11 @@ def test_lint_reports_invalid_and_unenforced_documents() -> None:
         (Severity.WARNING, "not-enforced"),
         (Severity.ERROR, "invalid"),
     ]
-    assert str(findings[2]) == "error: spec.ingress[0].fromEndpoint: unknown field; write fromEndpoints"
-    assert str(findings[0]).startswith("error: spec: there is no rule")
+    assert (
+        str(findings[2])
+        == "error: CiliumNetworkPolicy p: spec.ingress[0].fromEndpoint: unknown field; write fromEndpoints"
+    )
+    assert str(findings[0]).startswith("error: CiliumNetworkPolicy p: spec: there is no rule")
 
 
 def test_the_switch_inspection_names_the_peers_that_change() -> None:
