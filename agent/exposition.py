@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics that are read from state when they are asked for. Names follow the anchor's, under our prefix."""
+"""Metrics that are read from state when they are asked for. Cilium's names under our prefix; none names a pod or a policy."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from agent.datapath.layout import Direction
 from agent.datapath.reasons import Reason
-from agent.reports import drops
 from meshmodel.keys import Kind
 
 if TYPE_CHECKING:
@@ -95,6 +94,11 @@ def _backends(agent: Served) -> Iterable[Metric]:
     for cluster, count in sorted(counts.items()):
         family.add_metric([cluster], count)
     yield family
+
+
+def drops(metrics: Iterable[tuple[Any, Any]]) -> Mapping[tuple[int, int], int]:
+    """Packets by (reason, direction) of the kernel's counters."""
+    return {(key.reason, key.direction): value.packets for key, value in metrics if value.packets}
 
 
 def _drops(agent: Served) -> Iterable[Metric]:

@@ -1,194 +1,205 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent's REST interface: read-only, JSON by msgspec, OpenAPI at /openapi.json."""
+"""The agent's REST interface: read-only, each path typed by a struct of meshapi, OpenAPI at /openapi.json."""
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from fastapi import FastAPI, HTTPException, Query, Response
+from fastapi import FastAPI, Query, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
+from agent.endpoints.rows import endpoint_rows
 from agent.exposition import collect_metrics
+from agent.identity.rows import identity_rows
+from agent.ipcache.rows import address_row, address_rows
+from agent.loadbalancer.rows import ServiceRows
+from agent.mesh.rows import cluster_row, rejected_rows
+from agent.nodes.rows import node_rows
 from agent.observe.flow import Flow
 from agent.observe.ring import Filter
 from agent.observe.text import line
-from agent.reports import MAP_NAMES, Reporter
+from agent.policy.rows import policy_list, policy_map_rows, selector_rows
+from agent.reports import MAP_NAMES, agent_status, map_status_rows, peer_rows
 from agent.settings import program_version
-from agent.tables import Identity, Node, Prefix
-from meshkit.http import json_response, make_app
-from meshmodel.identity import identity_name
+from meshapi.agent import (
+    AddressRow,
+    AgentStatus,
+    EndpointRow,
+    IdentityRow,
+    MapEntry,
+    MapStatus,
+    NodeRow,
+    PolicyList,
+    PolicyMapRow,
+    SelectorRow,
+)
+from meshapi.peer import RejectedRecords, RemoteCluster
+from meshapi.service import ServiceExplanation, ServiceStatus
+from meshkit.http import make_app
+from meshkit.rest import NotAnswered, Rest
 from meshmodel.names import ClusterName, ServiceName
 
 if TYPE_CHECKING:
     from agent.served import Served
 
-LAST_DEFAULT = 20
-MAX_MAP_ENTRIES = 100_000
+LAST_DEFAULT: Final = 20
+MAX_MAP_ENTRIES: Final = 100_000
+SHOWN_MAPS: Final = (*MAP_NAMES, "metrics", "endpoints_by_ifindex")
 
 
 def make_api(agent: Served) -> FastAPI:
     """The application that serves one agent's state."""
     app = make_app("clustermesh-agent", program_version(), agent.health, agent.registry)
-    reporter = Reporter(agent, program_version())
     agent.registry.add_source(lambda: collect_metrics(agent))
-    _add_status(app, agent, reporter)
-    _add_services(app, reporter)
-    _add_rows(app, agent)
-    _add_maps(app, agent)
-    _add_policy(app, agent)
-    _add_flows(app, agent)
+    rest = Rest(app)
+    _add_clusters(rest, agent)
+    _add_services(rest, agent)
+    _add_tables(rest, agent)
+    _add_maps(rest, agent)
+    _add_policy(rest, agent)
+    _add_flows(rest, agent)
     return app
 
 
-def _add_status(app: FastAPI, agent: Served, reporter: Reporter) -> None:
-    @app.get("/v1/status", tags=["status"])
-    async def status() -> Response:
-        """The whole agent (meshmodel.status.AgentStatus)."""
-        return json_response(reporter.status())
+def _add_clusters(rest: Rest, agent: Served) -> None:
+    @rest.get("/v1/status", AgentStatus, tag="status")
+    async def status() -> AgentStatus:
+        """The whole agent."""
+        return agent_status(agent, program_version())
 
-    @app.get("/v1/clusters", tags=["clusters"])
-    async def clusters() -> Response:
+    @rest.get("/v1/clusters", list[RemoteCluster], tag="clusters")
+    async def clusters() -> list[RemoteCluster]:
         """Every configured peer."""
-        return json_response([reporter.cluster(state) for state in agent.mesh.states()])
+        return peer_rows(agent)
 
-    @app.get("/v1/clusters/{name}", tags=["clusters"])
-    async def cluster(name: str) -> Response:
+    @rest.get("/v1/clusters/{name}", RemoteCluster, tag="clusters", errors={404: "no such cluster is configured"})
+    async def cluster(name: str) -> RemoteCluster:
         """One peer, or the own cluster's store under the own name."""
         member = agent.mesh.members.get(ClusterName(name))
         if member is None:
-            raise HTTPException(404, f"no cluster {name} is configured")
-        return json_response(reporter.cluster(member.state))
+            raise NotAnswered(404, f"no cluster {name} is configured")
+        return cluster_row(member.state, agent.mesh.rejections, agent.clock)
 
-    @app.get("/v1/clusters/{name}/rejected", tags=["clusters"])
-    async def rejected(name: str) -> Response:
+    @rest.get("/v1/clusters/{name}/rejected", dict[str, RejectedRecords], tag="clusters")
+    async def rejected(name: str) -> dict[str, RejectedRecords]:
         """Rejected records by reason, with the last sample of each."""
-        counts = agent.mesh.rejections.counts(ClusterName(name))
-        samples = agent.mesh.rejections.samples(ClusterName(name))
-        return json_response({r: {"total": n, "sample": samples[r]} for r, n in counts.items()})
+        return rejected_rows(agent.mesh.rejections, ClusterName(name))
 
 
-def _add_services(app: FastAPI, reporter: Reporter) -> None:
-    @app.get("/v1/services", tags=["services"])
-    async def services(cluster: str = "", ns: str = "") -> Response:
+def _add_services(rest: Rest, agent: Served) -> None:
+    rows = ServiceRows(agent.db, agent.load_balancer, agent.lb_target, agent.clock)
+
+    @rest.get("/v1/services", list[ServiceStatus], tag="services")
+    async def services(cluster: str = "", ns: str = "") -> list[ServiceStatus]:
         """Every service address with its candidates; `cluster` keeps those with a backend there."""
-        return json_response(reporter.services(cluster, ns))
+        return rows.services(cluster, ns)
 
-    @app.get("/v1/services/{namespace}/{name}", tags=["services"])
-    async def service(namespace: str, name: str) -> Response:
+    @rest.get(
+        "/v1/services/{namespace}/{name}", ServiceExplanation, tag="services", errors={404: "no such service here"}
+    )
+    async def service(namespace: str, name: str) -> ServiceExplanation:
         """One service: candidates, the rule that decided, and what is in the map since when."""
-        found = reporter.explain(ServiceName(namespace, name))
+        found = rows.explain(ServiceName(namespace, name))
         if found is None:
-            raise HTTPException(404, f"no service {namespace}/{name} in this cluster")
-        return json_response(found)
+            raise NotAnswered(404, f"no service {namespace}/{name} in this cluster")
+        return found
 
 
-def _add_rows(app: FastAPI, agent: Served) -> None:
+def _add_tables(rest: Rest, agent: Served) -> None:
     db = agent.db
 
-    @app.get("/v1/nodes", tags=["tables"])
-    async def nodes(cluster: str = "") -> Response:
+    @rest.get("/v1/nodes", list[NodeRow], tag="tables")
+    async def nodes(cluster: str = "") -> list[NodeRow]:
         """Nodes of every cluster."""
-        rows = sorted(db.nodes.rows(), key=lambda n: (n.cluster, n.name))
-        return json_response([_node(agent, row) for row in rows if not cluster or row.cluster == cluster])
+        return node_rows(db, cluster)
 
-    @app.get("/v1/identities", tags=["tables"])
-    async def identities(label: str = "") -> Response:
+    @rest.get("/v1/identities", list[IdentityRow], tag="tables")
+    async def identities(label: str = "") -> list[IdentityRow]:
         """Identities of every cluster; `label` keeps those with a label that contains it."""
-        rows = sorted(db.identities.rows(), key=lambda i: i.id)
-        return json_response([d for row in rows if label in " ".join((d := _identity(row))["labels"])])
+        return identity_rows(db, label)
 
-    @app.get("/v1/ip/{address}", tags=["tables"])
-    async def ip(address: str) -> Response:
+    @rest.get(
+        "/v1/ip/{address}",
+        AddressRow,
+        tag="tables",
+        errors={400: "not an address", 404: "in no known prefix: it is world"},
+    )
+    async def ip(address: str) -> AddressRow:
         """Whose an address is: the longest prefix that holds it."""
-        row = _longest(agent, address)
+        try:
+            row = address_row(db, address)
+        except ValueError as exc:
+            raise NotAnswered(400, f"{address!r} is not an address") from exc
         if row is None:
-            raise HTTPException(404, f"{address} is in no known prefix: it is world")
-        return json_response(_prefix(agent, row))
+            raise NotAnswered(404, f"{address} is in no known prefix: it is world")
+        return row
 
-    @app.get("/v1/ips", tags=["tables"])
-    async def ips(cluster: str = "") -> Response:
+    @rest.get("/v1/ips", list[AddressRow], tag="tables")
+    async def ips(cluster: str = "") -> list[AddressRow]:
         """Every prefix of the ipcache."""
-        rows = sorted(db.prefixes.rows(), key=lambda p: p.prefix)
-        return json_response([_prefix(agent, row) for row in rows if not cluster or row.cluster == cluster])
+        return address_rows(db, cluster)
 
-    @app.get("/v1/endpoints", tags=["tables"])
-    async def endpoints() -> Response:
+    @rest.get("/v1/endpoints", list[EndpointRow], tag="tables")
+    async def endpoints() -> list[EndpointRow]:
         """Pods of this node that have an interface."""
-        return json_response([_endpoint(agent, address) for address in sorted(db.endpoints.keys())])
+        return endpoint_rows(db, agent.endpoint_target.revision)
 
-    @app.get("/v1/tables", tags=["tables"], response_class=PlainTextResponse)
-    async def tables() -> PlainTextResponse:
+    @rest.get_stream("/v1/tables", str, "text/plain", tag="tables")
+    async def tables() -> Response:
         """Every table as deterministic text."""
         return PlainTextResponse(db.dump())
 
 
-def _add_maps(app: FastAPI, agent: Served) -> None:
-    @app.get("/v1/maps", tags=["maps"])
-    async def maps() -> Response:
+def _add_maps(rest: Rest, agent: Served) -> None:
+    @rest.get("/v1/maps", list[MapStatus], tag="maps")
+    async def maps() -> list[MapStatus]:
         """Entries and limits of every map."""
-        return json_response(Reporter(agent, "").maps())
+        return map_status_rows(agent)
 
-    @app.get("/v1/maps/{name}", tags=["maps"])
-    async def entries(name: str, limit: int = MAX_MAP_ENTRIES) -> Response:
+    @rest.get("/v1/maps/{name}", list[MapEntry], tag="maps", errors={404: "no such map"})
+    async def entries(name: str, limit: int = Query(MAX_MAP_ENTRIES, ge=1, le=MAX_MAP_ENTRIES)) -> list[MapEntry]:
         """What the kernel holds now, as key and value."""
-        if name not in (*MAP_NAMES, "metrics", "endpoints_by_ifindex"):
-            raise HTTPException(404, f"no map {name}; there are: {', '.join(MAP_NAMES)}")
-        found = []
-        for key, value in getattr(agent.maps, name).items():
-            found.append({"key": key._asdict(), "value": value._asdict()})
-            if len(found) >= limit:
-                break
-        return json_response(sorted(found, key=str))
+        if name not in SHOWN_MAPS:
+            raise NotAnswered(404, f"no map {name}; there are: {', '.join(SHOWN_MAPS)}")
+        return _map_entries(getattr(agent.maps, name), limit)
 
 
-def _add_policy(app: FastAPI, agent: Served) -> None:
-    @app.get("/v1/policy", tags=["policy"])
-    async def policy() -> Response:
-        """Policy objects, in force or refused, and the revision each pod of this node enforces."""
-        rows = sorted(agent.db.policies.rows(), key=lambda p: (p.kind, p.namespace, p.name))
-        policies = [
-            {
-                "kind": p.kind,
-                "namespace": p.namespace,
-                "name": p.name,
-                "valid": p.is_valid,
-                "message": p.message,
-                "problems": list(p.problems),
-            }
-            for p in rows
-        ]
-        return json_response({"revision": agent.compiler.engine.revision, "policies": policies})
+def _map_entries(kernel_map: Any, limit: int) -> list[MapEntry]:
+    found = []
+    for key, value in kernel_map.items():
+        found.append(MapEntry(key._asdict(), value._asdict()))
+        if len(found) >= limit:
+            break
+    return sorted(found, key=lambda entry: str(entry.key))
 
-    @app.get("/v1/policy/selectors", tags=["policy"])
-    async def selectors() -> Response:
+
+def _add_policy(rest: Rest, agent: Served) -> None:
+    @rest.get("/v1/policy", PolicyList, tag="policy")
+    async def policy() -> PolicyList:
+        """Policy objects, in force or refused."""
+        return policy_list(agent.db, agent.compiler)
+
+    @rest.get("/v1/policy/selectors", list[SelectorRow], tag="policy")
+    async def selectors() -> list[SelectorRow]:
         """Every selector in use and the identities it selects."""
-        found = agent.compiler.engine.selectors()
-        return json_response([{"selector": text, "identities": list(ids)} for text, ids in found.items()])
+        return selector_rows(agent.compiler)
 
-    @app.get("/v1/policy/endpoints/{endpoint_id}", tags=["policy"])
-    async def endpoint(endpoint_id: int) -> Response:
+    @rest.get("/v1/policy/endpoints/{endpoint_id}", list[PolicyMapRow], tag="policy")
+    async def endpoint(endpoint_id: int) -> list[PolicyMapRow]:
         """The realised policy map of one endpoint, rules by name."""
-        found = []
-        for key, value in agent.maps.policy.items():
-            if key.endpoint_id == endpoint_id:
-                entry = {**key._asdict(), **value._asdict()}
-                entry["identity_name"] = identity_name(key.identity) if key.identity else "any"
-                entry["rule"] = agent.compiler.rule_name(value.rule_id)
-                found.append(entry)
-        return json_response(sorted(found, key=lambda e: (e["direction"], e["identity"], e["protocol"], e["port"])))
+        return policy_map_rows(agent.maps.policy.items(), endpoint_id, agent.compiler)
 
 
-def _add_flows(app: FastAPI, agent: Served) -> None:
-    @app.get("/v1/flows", tags=["flows"])
+def _add_flows(rest: Rest, agent: Served) -> None:
+    @rest.get_stream("/v1/flows", Flow, "application/x-ndjson", tag="flows")
     async def flows(
         *,
         type_: str = Query("", alias="type"),
-        last: int = LAST_DEFAULT,
+        last: int = Query(LAST_DEFAULT, ge=0),
         follow: bool = False,
-        format_: str = Query("json", alias="format"),
+        format_: str = Query("json", alias="format", pattern="^(json|text)$"),
         pod: str = "",
         verdict: str = "",
     ) -> Response:
@@ -229,69 +240,3 @@ def _as_json(flow: Flow) -> bytes:
 
 def _as_text(flow: Flow) -> bytes:
     return (line(flow, with_policy=True, with_cluster=True) + "\n").encode()
-
-
-def _longest(agent: Served, address: str) -> Prefix | None:
-    try:
-        network = ipaddress.ip_network(address, strict=False)
-    except ValueError as exc:
-        raise HTTPException(400, f"{address!r} is not an address") from exc
-    for length in range(network.prefixlen, -1, -1):
-        row = agent.db.prefixes.get(str(network.supernet(new_prefix=length)))
-        if row is not None:
-            return row
-    return None
-
-
-def _source(agent: Served, cluster: str) -> str:
-    return "local" if cluster == agent.db.own else "clustermesh"
-
-
-def _node(agent: Served, row: Node) -> dict[str, Any]:
-    is_here = row.cluster == agent.db.own and row.name == agent.db.node_name
-    return {
-        "name": f"{row.cluster}/{row.name}",
-        "cluster": row.cluster,
-        "cluster-id": row.cluster_id,
-        "address": row.internal_ip,
-        "addresses": [{"type": a.kind, "ip": a.ip} for a in row.addresses],
-        "pod-cidrs": list(row.pod_cidrs),
-        "source": "local" if is_here else "custom-resource" if row.cluster == agent.db.own else "clustermesh",
-    }
-
-
-def _identity(row: Identity) -> dict[str, Any]:
-    return {"id": row.id, "cluster": row.cluster, "labels": [f"{x.source}:{x.key}={x.value}" for x in row.labels]}
-
-
-def _prefix(agent: Served, row: Prefix) -> dict[str, Any]:
-    return {
-        "cidr": row.prefix,
-        "identity": row.identity,
-        "identity-known": row.is_known,
-        "host-ip": row.host,
-        "tunnel": row.tunnel,
-        "cluster": row.cluster,
-        "cluster-id": row.cluster_id,
-        "origin": row.origin.value,
-        "source": _source(agent, row.cluster),
-        "namespace": row.namespace,
-        "name": row.name,
-    }
-
-
-def _endpoint(agent: Served, address: str) -> dict[str, Any]:
-    row = agent.db.endpoints.get(address)
-    assert row is not None
-    verdicts = agent.db.verdicts.get(address)
-    return {
-        "id": row.endpoint_id,
-        "address": row.address,
-        "namespace": row.namespace,
-        "pod": row.pod,
-        "identity": row.identity,
-        "ifindex": row.ifindex,
-        "ingress-enforced": verdicts is not None and verdicts.policy.ingress_enforced,
-        "egress-enforced": verdicts is not None and verdicts.policy.egress_enforced,
-        "policy-revision": agent.endpoint_target.revision(address),
-    }

@@ -24,6 +24,7 @@ from clustermesh_apiserver.status.status_api import serve_status
 from clustermesh_apiserver.tables import Tables
 from kube.client import KubeClient, in_thread
 from kube.errors import KubeError
+from meshapi.peer import RemoteCluster
 from meshkit.backoff import Backoff
 from meshkit.clock import SystemClock
 from meshkit.errors import PermanentError
@@ -31,7 +32,6 @@ from meshkit.supervise import supervise, together
 from meshmodel.identity import identity_range
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName
-from meshmodel.status import RemoteCluster
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from clustermesh_cli.live_policy import AgentView, EndpointRow, LiveCluster, MapEntry
+from clustermesh_cli.live_policy import AgentView, LiveCluster
+from meshapi.agent import EndpointRow, PolicyMapRow
 from meshmodel.identity import NumericIdentity, Reserved, is_reserved
 from meshmodel.labels import Labels
 from meshpolicy.context import PolicyContext
@@ -41,7 +42,7 @@ class End:
     named_ports: NamedPorts = field(default_factory=dict)
     live: LiveCluster | None = None
     view: AgentView | None = None
-    realised: tuple[MapEntry, ...] = ()
+    realised: tuple[PolicyMapRow, ...] = ()
 
     @property
     def endpoint(self) -> EndpointRow | None:
@@ -118,7 +119,7 @@ def believe(view: AgentView, address: str, prefixes: Mapping[str, NumericIdentit
         ranges = [parse_prefix(text) for text in prefixes]
         best = max((r for r in ranges if r.covers(host)), key=lambda r: r.bits, default=None)
         return Belief(NumericIdentity(Reserved.WORLD) if best is None else prefixes[str(best)], ())
-    number = row.number
+    number = NumericIdentity(row.identity if row.identity_known else 0)  # as the kernel is told
     labels = view.identities.get(number, () if number != UNKNOWN and is_reserved(number) else None)
     peer = view.peers.get(row.cluster)
     return Belief(number, labels, row.cluster, None if peer is None else peer.age_s)
@@ -191,7 +192,7 @@ def _enforced(end: End, direction: Direction, peer: NumericIdentity, packet: Pac
         return None
     is_on = endpoint.ingress_enforced if direction is Direction.INGRESS else endpoint.egress_enforced
     if not is_on:
-        return Enforced(allowed=True, rule="", revision=endpoint.policy_revision)
+        return Enforced(allowed=True, rule="", revision=endpoint.policy_revision or 0)
     entries = {
         EntryKey(Direction(e.direction), e.identity, e.protocol, e.port, e.port_bits): _entry(e) for e in end.realised
     }
@@ -201,10 +202,10 @@ def _enforced(end: End, direction: Direction, peer: NumericIdentity, packet: Pac
         everything = lookup(entries, direction, ANY_IDENTITY, ANY_PROTOCOL, 0)
         allowed = everything.allowed
     rule = verdict.entry.rule.section if verdict.entry is not None else ""
-    return Enforced(allowed, rule, endpoint.policy_revision)
+    return Enforced(allowed, rule, endpoint.policy_revision or 0)
 
 
-def _entry(entry: MapEntry) -> Entry:
+def _entry(entry: PolicyMapRow) -> Entry:
     origin = Origin(PolicyRef(PolicyKind.BUILT_IN, "", ""), entry.rule)
     return Entry(entry.deny, entry.precedence, entry.proxy_port, origin)
 

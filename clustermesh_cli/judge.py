@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from meshmodel.status import AgentStatus, ApiserverStatus, RemoteCluster
+from meshapi.agent import AgentStatus
+from meshapi.apiserver import ApiserverStatus
+from meshapi.peer import RemoteCluster
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,11 @@ from clustermesh_cli.gather import read_config
 from clustermesh_cli.outcome import CommandError
 from kube.client import KubeClient
 from kube.errors import Forbidden, KubeError, NotFound
+from meshapi.agent import AddressRow, EndpointRow, IdentityRow, PolicyMapRow, decode_agent
+from meshapi.peer import RemoteCluster
 from meshmodel.errors import ModelError
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Labels, parse_label, sort_labels
-from meshmodel.status import RemoteCluster, decode_agent
 from meshpolicy.port import PROTOCOL_NUMBERS, NamedPorts
 from meshpolicy.prefix import Prefix, parse_address, parse_prefix
 
@@ -28,56 +29,6 @@ SCOPE_FLAG: Final = "--policy-default-local-cluster="
 POLICY_RESOURCES: Final = (k.CNP, k.CCNP, k.NETWORK_POLICIES, k.CIDR_GROUPS)
 
 _T = TypeVar("_T")
-
-
-class AddressRow(msgspec.Struct, rename="kebab"):
-    """A line of an agent's /v1/ips: whose a prefix is. Identity 0: nobody knows yet."""
-
-    cidr: str
-    identity: int
-    cluster: str
-    origin: str = ""
-    identity_known: bool = True
-    namespace: str = ""
-    name: str = ""
-
-    @property
-    def number(self) -> NumericIdentity:
-        """What the kernel is told: 0 for an identity that is announced but whose labels have not arrived."""
-        return NumericIdentity(self.identity if self.identity_known else 0)
-
-
-class IdentityRow(msgspec.Struct):
-    """A line of an agent's /v1/identities."""
-
-    id: int
-    cluster: str
-    labels: list[str]
-
-
-class EndpointRow(msgspec.Struct, rename="kebab"):
-    """A line of an agent's /v1/endpoints: a pod that has an interface on the node."""
-
-    id: int
-    address: str
-    identity: int
-    ingress_enforced: bool
-    egress_enforced: bool
-    policy_revision: int = 0
-
-
-class MapEntry(msgspec.Struct):
-    """A line of an agent's /v1/policy/endpoints/{id}: what the kernel holds."""
-
-    direction: int
-    identity: int
-    protocol: int
-    port: int
-    port_bits: int
-    deny: bool
-    precedence: int
-    proxy_port: int
-    rule: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +121,14 @@ def read_agent(client: KubeClient, system: str, context: str, node: str = "") ->
         ) from exc
 
 
-def read_realised(client: KubeClient, system: str, context: str, node: str, endpoint_id: int) -> tuple[MapEntry, ...]:
+def read_realised(
+    client: KubeClient, system: str, context: str, node: str, endpoint_id: int
+) -> tuple[PolicyMapRow, ...]:
     """The entries that the node's kernel holds for an endpoint."""
     try:
         pod = _agent_pod(client, system, context, node)
         body = _ask(client, system, pod, f"v1/policy/endpoints/{endpoint_id}")
-        return tuple(_decode(body, list[MapEntry]))
+        return tuple(_decode(body, list[PolicyMapRow]))
     except KubeError as exc:
         raise _refused(context, exc) from exc
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from clustermesh_cli.console import Console
 from clustermesh_cli.judge import Verdict, is_mirrored
 from clustermesh_cli.plan.facts import Access
-from meshmodel.status import AgentStatus, ApiserverStatus
+from meshapi.agent import AgentStatus
+from meshapi.apiserver import ApiserverStatus
 
 _COLUMNS = f"{'NODE':<28}{'PEER':<14}{'ID':>4}  {'STATE':<11}{'NODES':>6}{'SERVICES':>9}{'ENDPOINTS':>10}{'IDENTITIES':>11}  AGE"
 

@@ -10,13 +10,13 @@ import ssl
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-import msgspec
 import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 
 from meshkit.health import Health, Level
 from meshkit.metrics import CONTENT_TYPE, Registry
+from meshkit.rest import StrictRoute
 
 GRACE_S: Final = 3
 TICK_S: Final = 1.0
@@ -28,6 +28,7 @@ def make_app(
 ) -> FastAPI:
     """An application with /healthz (it lives), /readyz (503 until ready; ?verbose lists the parts) and /metrics."""
     app = FastAPI(title=title, version=version)
+    app.router.route_class = StrictRoute
     is_ready = ready or health.ready
 
     @app.get("/healthz", response_class=PlainTextResponse, tags=["health"])
@@ -46,11 +47,6 @@ def make_app(
         return Response(registry.exposition(), headers={"content-type": CONTENT_TYPE})
 
     return app
-
-
-def json_response(value: object, status_code: int = 200) -> Response:
-    """A msgspec struct (or plain data) as JSON, without passing through pydantic."""
-    return Response(msgspec.json.encode(value), status_code=status_code, media_type="application/json")
 
 
 def bind(host: str | Sequence[str], port: int) -> list[socket.socket]:

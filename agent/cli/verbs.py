@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -13,14 +12,29 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+import msgspec
 
 from agent.cli import render
 from agent.settings import REST_PORT
+from meshapi.agent import (
+    AgentStatus,
+    EndpointRow,
+    IdentityRow,
+    MapEntry,
+    NodeRow,
+    PolicyList,
+    PolicyMapRow,
+    SelectorRow,
+)
+from meshapi.row import encode
+from meshapi.service import ServiceExplanation, ServiceStatus
+from meshkit.refusal import read_refusal
 
 TIMEOUT_S: Final = 10.0
 DEFAULT_URL: Final = f"http://127.0.0.1:{REST_PORT}"
-Fetch = Callable[[str], Any]
+_T = TypeVar("_T")
 
 
 class NoAnswerError(Exception):
@@ -48,16 +62,19 @@ class Client:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
 
-    def get(self, path: str) -> Any:
-        with self.open(path, TIMEOUT_S) as answer:
-            return json.load(answer)
+    def get(self, path: str, answer: type[_T]) -> _T:
+        """What the agent answers. Raises: NoAnswerError, also for what is not such an answer."""
+        with self.open(path, TIMEOUT_S) as response:
+            try:
+                return msgspec.json.decode(response.read(), type=answer)
+            except msgspec.DecodeError as exc:
+                raise NoAnswerError(f"{path}: not an answer of this version of the agent: {exc}") from exc
 
     def open(self, path: str, timeout_s: float | None) -> Any:
         try:
             return urllib.request.urlopen(self.url + path, timeout=timeout_s)
         except urllib.error.HTTPError as exc:
-            detail = exc.read().decode("utf-8", "replace")[:256]
-            raise NoAnswerError(f"{path}: {exc.code} {detail}") from exc
+            raise NoAnswerError(f"{path}: {exc.code} {read_refusal(exc.read())}") from exc
         except OSError as exc:
             raise NoAnswerError(f"the agent at {self.url} does not answer: {exc}") from exc
 
@@ -118,74 +135,76 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _show(arguments: argparse.Namespace, answer: Any, text: Callable[[], str]) -> int:
-    sys.stdout.write((json.dumps(answer, indent=2) if arguments.output == "json" else text()) + "\n")
+    as_json = arguments.output == "json"
+    sys.stdout.write((msgspec.json.format(encode(answer), indent=2).decode() if as_json else text()) + "\n")
     return 0
 
 
 def _status(client: Client, arguments: argparse.Namespace) -> int:
-    answer = client.get("/v1/status")
+    answer = client.get("/v1/status", AgentStatus)
     _show(arguments, answer, lambda: render.status(answer, time.time()))  # noqa: TID251
-    is_degraded = not answer["ready"] or any(not peer["ready"] for peer in answer["peers"])
+    is_degraded = not answer.ready or any(not peer.ready for peer in answer.peers)
     return 3 if is_degraded else 0
 
 
 def _services(client: Client, arguments: argparse.Namespace) -> int:
-    answer = client.get("/v1/services")
+    answer = client.get("/v1/services", list[ServiceStatus])
     return _show(arguments, answer, lambda: render.services(answer, with_affinity=arguments.clustermesh_affinity))
 
 
 def _clusters(client: Client) -> dict[int, str]:
-    status = client.get("/v1/status")
-    names = {peer["config"]["cluster-id"]: peer["name"] for peer in status["peers"]}
-    return {**names, status["cluster-id"]: status["cluster"]}
+    status = client.get("/v1/status", AgentStatus)
+    names = {peer.config.cluster_id: peer.name for peer in status.peers}
+    return {**names, status.cluster_id: status.cluster}
 
 
 def _bpf_lb(client: Client, arguments: argparse.Namespace) -> int:
-    services, backends = client.get("/v1/maps/services"), client.get("/v1/maps/backends")
+    services = client.get("/v1/maps/services", list[MapEntry])
+    backends = client.get("/v1/maps/backends", list[MapEntry])
     answer = {"services": services, "backends": backends}
     return _show(arguments, answer, lambda: render.load_balancer_map(services, backends, _clusters(client)))
 
 
 def _bpf_ipcache(client: Client, arguments: argparse.Namespace) -> int:
-    answer = client.get("/v1/maps/ipcache")
+    answer = client.get("/v1/maps/ipcache", list[MapEntry])
     return _show(arguments, answer, lambda: render.ipcache(answer, _clusters(client)))
 
 
 def _bpf_policy(client: Client, arguments: argparse.Namespace) -> int:
     wanted = arguments.endpoint
     found = [
-        e["id"]
-        for e in client.get("/v1/endpoints")
-        if wanted in (str(e["id"]), e["address"], f"{e['namespace']}/{e['pod']}")
+        row.id
+        for row in client.get("/v1/endpoints", list[EndpointRow])
+        if wanted in (str(row.id), row.address, f"{row.namespace}/{row.pod}")
     ]
     if not found:
         raise NoAnswerError(f"no endpoint {wanted} on this node")
-    answer = client.get(f"/v1/policy/endpoints/{found[0]}")
+    answer = client.get(f"/v1/policy/endpoints/{found[0]}", list[PolicyMapRow])
     return _show(arguments, answer, lambda: render.policy_map(answer))
 
 
 def _nodes(client: Client, arguments: argparse.Namespace) -> int:
-    answer = client.get("/v1/nodes")
+    answer = client.get("/v1/nodes", list[NodeRow])
     return _show(arguments, answer, lambda: render.nodes(answer))
 
 
 def _identities(client: Client, arguments: argparse.Namespace) -> int:
-    answer = client.get(f"/v1/identities?label={urllib.parse.quote(arguments.label)}")
+    answer = client.get(f"/v1/identities?label={urllib.parse.quote(arguments.label)}", list[IdentityRow])
     return _show(arguments, answer, lambda: render.identities(answer))
 
 
 def _endpoints(client: Client, arguments: argparse.Namespace) -> int:
-    answer = client.get("/v1/endpoints")
+    answer = client.get("/v1/endpoints", list[EndpointRow])
     return _show(arguments, answer, lambda: render.endpoints(answer))
 
 
 def _policies(client: Client, arguments: argparse.Namespace) -> int:
-    answer = client.get("/v1/policy")
+    answer = client.get("/v1/policy", PolicyList)
     return _show(arguments, answer, lambda: render.policies(answer))
 
 
 def _selectors(client: Client, arguments: argparse.Namespace) -> int:
-    answer = client.get("/v1/policy/selectors")
+    answer = client.get("/v1/policy/selectors", list[SelectorRow])
     return _show(arguments, answer, lambda: render.selectors(answer))
 
 
@@ -210,9 +229,9 @@ def _trouble(client: Client, arguments: argparse.Namespace) -> int:
         if domain.partition(".")[0] != "svc":
             return None
         try:
-            answer = client.get(f"/v1/services/{namespace}/{name}")
+            answer = client.get(f"/v1/services/{namespace}/{name}", ServiceExplanation)
         except NoAnswerError:
             return None
-        return str(answer["frontends"][0]["frontend"]).partition(":")[0] if answer["frontends"] else None
+        return answer.frontends[0].frontend.partition(":")[0] if answer.frontends else None
 
     return troubleshoot(arguments.clustermesh_config, arguments.cluster, arguments.timeout, sys.stdout.write, resolve)

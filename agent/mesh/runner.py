@@ -19,6 +19,7 @@ from agent.mesh.session import Session, SessionOptions
 from agent.mesh.state import SessionRecord
 from agent.tables import AgentDB, Node
 from kvstore.store import Store
+from meshapi.peer import PeerState
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock
 from meshkit.errors import PermanentError, TransientError
@@ -27,7 +28,6 @@ from meshmodel.cluster_config import ClusterConfig, check_peer_config
 from meshmodel.errors import ModelError
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName
-from meshmodel.status import PeerState
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from agent.mesh.ingest import Ingest
 from agent.mesh.state import SessionRecord
 from kvstore.errors import Denied
 from kvstore.store import Batch, Phase, Store
+from meshapi.peer import PeerState
 from meshkit.clock import Clock
 from meshkit.errors import MeshError, TransientError
 from meshkit.wake import Wake, wait_for_ring
@@ -25,7 +26,6 @@ from meshmodel import cluster_config, keys, private_keys
 from meshmodel.cluster_config import ClusterConfig, ExportMode
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName
-from meshmodel.status import PeerState
 
 log = logging.getLogger(__name__)
 

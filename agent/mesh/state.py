@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from meshapi.peer import PeerState
 from meshmodel.cluster_config import ClusterConfig
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName
-from meshmodel.status import PeerState
 
 INITIAL_STATUS = "Waiting for initial connection to be established"
 

@@ -16,6 +16,7 @@ from kvstore.clientconfig import is_client_config, parse_client_config
 from kvstore.lease import KEY_TTL_S, LeaseSession
 from kvstore.sharedstore import SharedStore
 from kvstore.store import LeaseStore, Store
+from meshapi.peer import RemoteCluster
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
 from meshkit.filewatch import watch_directory
@@ -23,7 +24,6 @@ from meshkit.supervise import supervise, together
 from meshmodel import keys
 from meshmodel.errors import ModelError
 from meshmodel.names import ClusterId, ClusterName, parse_cluster_name
-from meshmodel.status import RemoteCluster
 
 log = logging.getLogger(__name__)
 

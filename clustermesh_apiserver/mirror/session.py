@@ -15,6 +15,7 @@ from kvstore.lease import LeaseSession
 from kvstore.sharedstore import SharedStore
 from kvstore.store import Kind as Change
 from kvstore.store import LeaseStore, Store
+from meshapi.peer import PeerState, RemoteCluster, RemoteClusterConfig, RemoteClusterSynced
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock
 from meshkit.errors import TransientError
@@ -24,7 +25,6 @@ from meshmodel.cluster_config import ClusterConfig, check_peer_config
 from meshmodel.errors import ModelError
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName
-from meshmodel.status import PeerState, RemoteCluster, RemoteClusterConfig, RemoteClusterSynced
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from kubeintent.rows import NodeIntent
-from meshmodel.status import AgentStatus, decode_agent
+from meshapi.agent import AgentStatus, decode_agent
 
 LIMIT_S: Final = 2.0
 MAX_BYTES: Final = 4 << 20

@@ -10,15 +10,16 @@ import asyncio
 import base64
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-from fastapi import FastAPI, Query, Response
+from fastapi import Query, Response
 from fastapi.responses import StreamingResponse
 
 from kvstore.errors import Denied, KvError, Rejected
 from kvstore.store import Batch, Entry, Kind, Phase, Store
-from meshkit.http import json_response
+from meshapi.apiserver import StoreEntry, StoreEvent, StorePage
+from meshkit.rest import NotAnswered, Rest
 from meshmodel import keys, private_keys
 
 if TYPE_CHECKING:
@@ -29,63 +30,57 @@ DEFAULT_PREFIX: Final = keys.ROOT.decode()
 MAX_ENTRIES: Final = 1000
 MAX_WATCHES: Final = 16
 ALIVE_S: Final = 10.0
+_ERRORS: Final = {400: "not a key of the mesh", 503: "the store is not open or does not answer"}
 
 
-def add_routes(app: FastAPI, apiserver: Apiserver) -> None:
+def add_routes(rest: Rest, apiserver: Apiserver) -> None:
     """/v1/kv, /v1/kv/get and /v1/kv/watch."""
     watches = asyncio.Semaphore(MAX_WATCHES)
 
-    @app.get("/v1/kv", tags=["store"])
+    @rest.get("/v1/kv", StorePage, tag="store", errors=_ERRORS)
     async def list_keys(
         prefix: str = DEFAULT_PREFIX, after: str = "", limit: int = Query(MAX_ENTRIES, ge=1, le=MAX_ENTRIES),
         keys_only: bool = False,
-    ) -> Response:  # fmt: skip
+    ) -> StorePage:  # fmt: skip
         """Keys under a prefix in order, from the one after `after`; `more` says that there are others."""
-        backend = _backend(apiserver)
-        if backend is None or not _is_shown(prefix):
-            return _refuse(backend, prefix)
+        backend = _backend(apiserver, prefix)
         try:
             entries, more = await _list(backend, prefix.encode(), after.encode(), limit)
         except (KvError, Denied, Rejected) as exc:
-            return json_response({"message": str(exc)}, 503)
-        return json_response({"entries": [_entry(entry, keys_only=keys_only) for entry in entries], "more": more})
+            raise NotAnswered(503, str(exc)) from exc
+        return StorePage(entries=[_entry(entry, keys_only=keys_only) for entry in entries], more=more)
 
-    @app.get("/v1/kv/get", tags=["store"])
-    async def get_key(key: str) -> Response:
+    @rest.get("/v1/kv/get", StoreEntry, tag="store", errors={**_ERRORS, 404: "no such key"})
+    async def get_key(key: str) -> StoreEntry:
         """One key."""
-        backend = _backend(apiserver)
-        if backend is None or not _is_shown(key):
-            return _refuse(backend, key)
+        backend = _backend(apiserver, key)
         try:
             entry = await backend.get(key.encode())
         except (KvError, Denied, Rejected) as exc:
-            return json_response({"message": str(exc)}, 503)
-        return json_response({"message": f"{key}: no such key"}, 404) if entry is None else json_response(_entry(entry))
+            raise NotAnswered(503, str(exc)) from exc
+        if entry is None:
+            raise NotAnswered(404, f"{key}: no such key")
+        return _entry(entry)
 
-    @app.get("/v1/kv/watch", tags=["store"])
+    @rest.get_stream(
+        "/v1/kv/watch", StoreEvent, "text/event-stream", tag="store", errors={**_ERRORS, 429: "too many watches"}
+    )
     async def watch_keys(prefix: str = DEFAULT_PREFIX) -> Response:
         """Everything under a prefix and then every change, one server-sent event each."""
-        backend = _backend(apiserver)
-        if backend is None or not _is_shown(prefix):
-            return _refuse(backend, prefix)
+        backend = _backend(apiserver, prefix)
         if watches.locked():
-            return json_response({"message": f"{MAX_WATCHES} watches are open already"}, 429)
+            raise NotAnswered(429, f"{MAX_WATCHES} watches are open already")
         return StreamingResponse(_events(backend, prefix.encode(), watches), media_type="text/event-stream")
 
 
-def _backend(apiserver: Apiserver) -> Store | None:
-    return apiserver.store.client if apiserver.store is not None else None
-
-
-def _is_shown(prefix: str) -> bool:
-    return prefix.encode().startswith(ROOTS)
-
-
-def _refuse(backend: Store | None, prefix: str) -> Response:
-    if backend is None:
-        return json_response({"message": "the store is not open"}, 503)
-    roots = " or ".join(root.decode() for root in ROOTS)
-    return json_response({"message": f"{prefix!r}: keys of the mesh begin with {roots}"}, 400)
+def _backend(apiserver: Apiserver, prefix: str) -> Store:
+    """The open store. Raises: NotAnswered while there is none, or for keys that are not the mesh's."""
+    if apiserver.store is None:
+        raise NotAnswered(503, "the store is not open")
+    if not prefix.encode().startswith(ROOTS):
+        roots = " or ".join(root.decode() for root in ROOTS)
+        raise NotAnswered(400, f"{prefix!r}: keys of the mesh begin with {roots}")
+    return apiserver.store.client
 
 
 async def _list(backend: Store, prefix: bytes, after: bytes, limit: int) -> tuple[Sequence[Entry], bool]:
@@ -129,24 +124,31 @@ async def _next(stream: AsyncGenerator[Batch, None]) -> Batch | None:
         return None
 
 
-def _messages(batch: Batch, *, is_listing: bool) -> Iterable[dict[str, Any]]:
+def _messages(batch: Batch, *, is_listing: bool) -> Iterable[StoreEvent]:
     for event in batch.events:
         if event.kind is Kind.DELETE:
-            yield {"event": "delete", "key": _text(event.key), "revision": event.revision}
+            yield StoreEvent(event="delete", key=_text(event.key), revision=event.revision)
         else:
-            entry = Entry(event.key, event.value, event.revision)
-            yield {"event": "listed" if is_listing else "put", **_entry(entry)}
+            entry = _entry(Entry(event.key, event.value, event.revision))
+            yield StoreEvent(
+                event="listed" if is_listing else "put",
+                key=entry.key,
+                revision=entry.revision,
+                bytes=entry.bytes,
+                value=entry.value,
+            )
     if batch.phase in (Phase.LISTED, Phase.INTERRUPTED):
-        yield {"event": batch.phase.value, "revision": batch.revision}
+        yield StoreEvent(event=batch.phase.value, revision=batch.revision)
 
 
-def _entry(entry: Entry, *, keys_only: bool = False) -> dict[str, Any]:
-    shown: dict[str, Any] = {"key": _text(entry.key), "revision": entry.revision, "bytes": len(entry.value)}
-    if entry.lease:
-        shown["lease"] = f"{entry.lease:x}"
-    if not keys_only:
-        shown["value"] = base64.b64encode(entry.value).decode()
-    return shown
+def _entry(entry: Entry, *, keys_only: bool = False) -> StoreEntry:
+    return StoreEntry(
+        key=_text(entry.key),
+        revision=entry.revision,
+        bytes=len(entry.value),
+        lease=f"{entry.lease:x}" if entry.lease else "",
+        value=None if keys_only else base64.b64encode(entry.value).decode(),
+    )
 
 
 def _text(key: bytes) -> str:

@@ -6,9 +6,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from clustermesh_apiserver.convert.exporter import IdentityExporter
+from meshapi.agent import AgentStatus
+from meshapi.apiserver import ApiserverStatus, FacadeSession
 from meshkit.health import Health
 from meshmodel.keys import Kind
-from meshmodel.status import AgentStatus, ApiserverStatus, FacadeSession
 
 if TYPE_CHECKING:
     from clustermesh_apiserver.run import Apiserver

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The REST face: health, metrics, the status of this cluster and, asked for, of all its agents."""
+"""The REST interface: health, metrics, the status of this cluster and, asked for, of all its agents. Each path is typed."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from fastapi import FastAPI, Response
@@ -14,8 +13,11 @@ from clustermesh_apiserver.status.agents import ask_agents
 from clustermesh_apiserver.status.kv_api import add_routes
 from clustermesh_apiserver.status.metrics import make_registry
 from clustermesh_apiserver.status.program_status import VERSION, make_status, report_health
+from meshapi.apiserver import ApiserverStatus, CertificateRow, PublishedService
+from meshapi.peer import RemoteCluster
 from meshkit.health import Health
-from meshkit.http import json_response, make_app, serve
+from meshkit.http import make_app, serve
+from meshkit.rest import Rest
 from meshmodel.keys import Kind
 
 if TYPE_CHECKING:
@@ -32,40 +34,53 @@ def make_status_app(apiserver: Apiserver) -> FastAPI:
         make_registry(apiserver),
         ready=lambda: report_health(apiserver, health),
     )
+    rest = Rest(app)
 
-    @app.get("/v1/status", tags=["status"])
-    async def status(nodes: bool = False) -> Response:
+    @rest.get("/v1/status", ApiserverStatus, tag="status")
+    async def status(nodes: bool = False) -> ApiserverStatus:
         """This cluster as it publishes itself; with nodes=true, what every agent says too."""
         port = apiserver.settings.agent_status_port
         agents = await ask_agents(list(apiserver.tables.nodes.rows()), port) if nodes else None
-        return json_response(make_status(apiserver, health, agents))
+        return make_status(apiserver, health, agents)
 
-    @app.get("/v1/clusters", tags=["status"])
-    async def clusters() -> Response:
+    @rest.get("/v1/clusters", list[RemoteCluster], tag="status")
+    async def clusters() -> list[RemoteCluster]:
         """The peers this program mirrors."""
-        return json_response(apiserver.peers())
+        return apiserver.peers()
 
-    @app.get("/v1/services", tags=["status"])
-    async def services(ns: str = "") -> Response:
+    @rest.get("/v1/services", list[PublishedService], tag="status")
+    async def services(ns: str = "") -> list[PublishedService]:
         """The service records that peers can read, as published."""
-        return json_response(_records(apiserver, Kind.SERVICES, f"{ns}/" if ns else ""))
+        return _published(apiserver, Kind.SERVICES, f"{ns}/" if ns else "")
 
-    @app.get("/v1/certs", tags=["status"])
-    async def certs() -> Response:
-        """What we show to clients, and whose word we take."""
-        return json_response([{"role": role, **asdict(info)} for role, info in apiserver.front.certificates()])
+    @rest.get("/v1/certs", list[CertificateRow], tag="status")
+    async def certs() -> list[CertificateRow]:
+        """The certificate shown to clients, and every authority that is trusted."""
+        return [
+            CertificateRow(
+                role=role,
+                subject_cn=info.subject_cn,
+                issuer=info.issuer,
+                serial=f"{info.serial:x}",
+                not_before=info.not_before_s,
+                not_after=info.not_after_s,
+                fingerprint=info.fingerprint,
+                sans=list(info.sans),
+            )
+            for role, info in apiserver.front.certificates()
+        ]
 
-    @app.get("/v1/tables", tags=["debug"], response_class=PlainTextResponse)
-    async def tables() -> PlainTextResponse:
+    @rest.get_stream("/v1/tables", str, "text/plain", tag="debug")
+    async def tables() -> Response:
         """What this program knows of its own cluster, as text."""
         return PlainTextResponse(apiserver.tables.dump() + "\n")
 
-    add_routes(app, apiserver)
+    add_routes(rest, apiserver)
     return app
 
 
 async def serve_status(apiserver: Apiserver) -> None:
-    """The REST face is served until cancelled."""
+    """The REST interface is served until cancelled."""
     settings = apiserver.settings
 
     def started(port: int) -> None:
@@ -75,8 +90,8 @@ async def serve_status(apiserver: Apiserver) -> None:
     await serve(app, settings.status_address, settings.status_port, on_started=started)
 
 
-def _records(apiserver: Apiserver, kind: Kind, prefix: str) -> list[dict[str, Any]]:
+def _published(apiserver: Apiserver, kind: Kind, prefix: str) -> list[PublishedService]:
     store = apiserver.publisher.stores.get(kind) if apiserver.publisher is not None else None
     wanted = store.wanted if store is not None else {}
     found = sorted(key.decode() for key in wanted if key.startswith(prefix.encode()))
-    return [{"service": key, "record": msgspec.Raw(wanted[key.encode()])} for key in found]
+    return [PublishedService(service=key, record=msgspec.Raw(wanted[key.encode()])) for key in found]

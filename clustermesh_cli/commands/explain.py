@@ -14,7 +14,6 @@ from clustermesh_cli.console import Console
 from clustermesh_cli.explanation import End, Packet, judge
 from clustermesh_cli.explanation_text import render, to_document
 from clustermesh_cli.live_policy import (
-    AddressRow,
     AgentView,
     LiveCluster,
     PodFacts,
@@ -24,6 +23,7 @@ from clustermesh_cli.live_policy import (
 )
 from clustermesh_cli.outcome import CommandError, ExitCode
 from kube.client import KubeClient
+from meshapi.agent import AddressRow
 from meshpolicy.icmp import TYPE_NAMES
 from meshpolicy.port import MAXIMUM_PORT, PROTOCOL_NUMBERS, NamedPorts
 

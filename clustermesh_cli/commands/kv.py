@@ -179,4 +179,4 @@ def _shown(entry: dict[str, Any]) -> Shown:
 
 
 def _exit_code(status: int) -> ExitCode:
-    return ExitCode.USAGE if status in (400, 422) else ExitCode.INTERNAL
+    return ExitCode.USAGE if status == 400 else ExitCode.INTERNAL

@@ -19,7 +19,7 @@ from clustermesh_cli.plan.facts import Access, KnownPeer
 from clustermesh_cli.render import render_status
 from kube.client import KubeClient
 from kube.errors import KubeError
-from meshmodel.status import ApiserverStatus, decode_apiserver
+from meshapi.apiserver import ApiserverStatus, decode_apiserver
 
 RETRY_S = 0.5
 SAY_EVERY_S = 10.0

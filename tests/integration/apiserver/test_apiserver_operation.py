@@ -23,7 +23,9 @@ from certs.authority import Authority
 from clustermesh_apiserver.run import Apiserver
 from kube.client import KubeClient
 from kvstore.process import EtcdCertificates, EtcdProcess, EtcdSettings
-from meshmodel.status import AgentStatus, decode_apiserver, encode
+from meshapi.agent import AgentStatus
+from meshapi.apiserver import decode_apiserver
+from meshapi.row import encode
 from tests.integration.apiserver.apiserver_world import (
     OWN,
     Pki,

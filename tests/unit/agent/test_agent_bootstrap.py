@@ -16,6 +16,7 @@ from agent.mesh.networks import Networks
 from agent.settings import AgentSettings
 from agent.tables import Node, NodeAddress
 from kvstore.clientconfig import parse_client_config
+from meshapi.agent import MapEntry
 from meshkit.clock import ManualClock
 from meshmodel.names import ClusterId, ClusterName
 
@@ -124,12 +125,12 @@ def test_ages_are_short(seconds: float | None, text: str) -> None:
 def test_a_slot_that_leads_nowhere_says_so() -> None:
     key = {"address": "10.0.0.1", "port": 80, "protocol": 6}
     entries = [
-        {"key": {**key, "slot": 0}, "value": {"backend_id": 0, "service_id": 5, "count": 2, "flags": 0}},
-        {"key": {**key, "slot": 1}, "value": {"backend_id": 1, "service_id": 5, "count": 0, "flags": 0}},
-        {"key": {**key, "slot": 2}, "value": {"backend_id": 2, "service_id": 5, "count": 0, "flags": 0}},
+        MapEntry({**key, "slot": 0}, {"backend_id": 0, "service_id": 5, "count": 2, "flags": 0}),
+        MapEntry({**key, "slot": 1}, {"backend_id": 1, "service_id": 5, "count": 0, "flags": 0}),
+        MapEntry({**key, "slot": 2}, {"backend_id": 2, "service_id": 5, "count": 0, "flags": 0}),
     ]
     value = {"address": "10.2.0.9", "port": 90, "protocol": 6, "state": 0, "cluster_id": 2}
-    text = render.load_balancer_map(entries, [{"key": {"id": 1}, "value": value}], {2: "south"})
+    text = render.load_balancer_map(entries, [MapEntry({"id": 1}, value)], {2: "south"})
     assert text.splitlines() == [
         "SERVICE ADDRESS   BACKEND ADDRESS (REVNAT_ID) (SLOT)   CLUSTER",
         "10.0.0.1:80/TCP   0.0.0.0:0 (5) (0) count=2            -",

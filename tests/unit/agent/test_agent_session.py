@@ -11,11 +11,11 @@ import pytest
 from agent_mesh_kit import ECHO, Mesh, PeerStore
 
 from agent.tables import Origin
+from meshapi.peer import PeerState
 from meshkit.clock import ManualClock
 from meshmodel import keys
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName, ServiceName
-from meshmodel.status import PeerState
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.reports import describe_widening
+from agent.policy.rows import describe_widening
 from meshmodel.names import ClusterName
 from meshpolicy import Policy, PolicyContext, parse_policy
 

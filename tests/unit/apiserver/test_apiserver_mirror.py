@@ -21,10 +21,10 @@ from kvstore.memory import MemoryStore
 from kvstore.memoryserver import MemoryServer
 from kvstore.options import Options
 from kvstore.store import Store
+from meshapi.peer import PeerState
 from meshkit.clock import ManualClock, SystemClock
 from meshmodel.keys import MIRROR_LOCK_PREFIX
 from meshmodel.names import ClusterName
-from meshmodel.status import PeerState
 from tests.unit.apiserver.apiserver_wait import until
 
 QUICK = Options(backoff_minimum_s=0.005, backoff_maximum_s=0.02)

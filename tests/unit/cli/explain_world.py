@@ -10,12 +10,14 @@ import msgspec
 import orjson
 
 from clustermesh_cli.explanation import End
-from clustermesh_cli.live_policy import AddressRow, AgentView, EndpointRow, LiveCluster, MapEntry
+from clustermesh_cli.live_policy import AgentView, LiveCluster
 from kube.client import KubeClient
 from kube.transport import Query, Transport
+from meshapi.agent import AddressRow, AgentStatus, EndpointRow, PolicyMapRow
+from meshapi.peer import RemoteCluster
+from meshapi.row import encode
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import CLUSTER_LABEL, NAMESPACE_LABEL, labels_text, parse_label, sort_labels
-from meshmodel.status import AgentStatus, RemoteCluster, encode
 from meshpolicy.prefix import parse_prefix
 
 WEB_NORTH, WEB_SOUTH, DB_NORTH, DB_SOUTH = 70_000, 140_000, 70_001, 140_001
@@ -89,7 +91,7 @@ def end(
     identity: int,
     *documents: Mapping[str, object],
     unknown: tuple[int, ...] = (),
-    realised: tuple[MapEntry, ...] = (),
+    realised: tuple[PolicyMapRow, ...] = (),
     enforced: bool = True,
     switch: bool = False,
 ) -> End:
@@ -158,7 +160,7 @@ def pod(identity: int, **spec: object) -> dict[str, Any]:
 
 
 def scripted_cluster(
-    cluster: str, *documents: Mapping[str, object], flags: tuple[str, ...] = (), entries: tuple[MapEntry, ...] = ()
+    cluster: str, *documents: Mapping[str, object], flags: tuple[str, ...] = (), entries: tuple[PolicyMapRow, ...] = ()
 ) -> ScriptedApi:
     """Kubernetes of one cluster and, through it, its agent."""
     own = [i for i, (name, _) in NAMES.items() if name == cluster]

@@ -9,7 +9,7 @@ import pytest
 from explain_world import DB_SOUTH, WEB_NORTH, app, deny_all, end, policy
 
 from clustermesh_cli.explanation import End, Judgement, Packet, judge
-from clustermesh_cli.live_policy import MapEntry
+from meshapi.agent import PolicyMapRow
 from meshmodel.labels import CLUSTER_LABEL
 from meshpolicy.mapstate import precedence
 from meshpolicy.port import TCP
@@ -21,8 +21,19 @@ FROM_WEB = policy("from-web", "db", ingress=[{"fromEndpoints": [app("web", **{CL
 ALLOW = precedence(Level.NORMAL, deny=False)
 
 
-def entry(direction: int, identity: int, *, deny: bool = False) -> MapEntry:
-    return MapEntry(direction, identity, 0, 0, 0, deny, precedence(Level.NORMAL, deny=deny), 0, "some rule")
+def entry(direction: int, identity: int, *, deny: bool = False) -> PolicyMapRow:
+    return PolicyMapRow(
+        endpoint_id=1,
+        direction=direction,
+        identity=identity,
+        protocol=0,
+        port=0,
+        port_bits=0,
+        deny=deny,
+        precedence=precedence(Level.NORMAL, deny=deny),
+        proxy_port=0,
+        rule="some rule",
+    )
 
 
 def judged(source: End, destination: End, packet: Packet = HTTP) -> Judgement:

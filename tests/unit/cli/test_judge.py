@@ -6,7 +6,9 @@ from __future__ import annotations
 import pytest
 
 from clustermesh_cli.judge import describe_peer, judge
-from meshmodel.status import AgentStatus, ApiserverStatus, RemoteCluster, RemoteClusterConfig, RemoteClusterSynced
+from meshapi.agent import AgentStatus
+from meshapi.apiserver import ApiserverStatus
+from meshapi.peer import RemoteCluster, RemoteClusterConfig, RemoteClusterSynced
 
 ALL = RemoteClusterSynced(nodes=True, services=True, identities=True, endpoints=True)
 READY = RemoteCluster(

@@ -15,8 +15,9 @@ from fastapi.responses import StreamingResponse
 
 from meshkit.clock import ManualClock
 from meshkit.health import Health
-from meshkit.http import bind, json_response, make_app, serve
+from meshkit.http import bind, make_app, serve
 from meshkit.metrics import Registry
+from meshkit.rest import json_response
 
 
 class Answer(msgspec.Struct, rename="kebab"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from meshmodel import keys, status
+from meshmodel import keys
 from meshmodel.address import canonical_ip, canonical_prefix
 from meshmodel.annotations import Affinity, namespace_is_global, parse_service_annotations
 from meshmodel.cluster_config import ClusterConfig, ExportMode, check_peer_config, decode
@@ -342,20 +342,3 @@ def test_prefixes_have_one_form() -> None:
     for text in ("10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/255.0.0.0", "10.0.0.0/", "10.0.0.0/²"):
         with pytest.raises(ValueError, match=r"."):
             canonical_prefix(text)
-
-
-def test_the_status_schema_has_hyphens_ignores_what_it_does_not_know_and_comes_back() -> None:
-    agent = status.AgentStatus(
-        node="n1",
-        cluster="koornacht",
-        cluster_id=1,
-        peers=[status.RemoteCluster(name="tion", state=status.PeerState.READY, age_s=1.5)],
-    )
-    data = status.encode(agent)
-    assert b'"cluster-id":1' in data
-    assert b'"num-shared-services":0' in data
-    assert b'"age":1.5' in data
-    assert status.decode_agent(data) == agent
-    assert status.decode_agent(data[:-1] + b',"future":1}') == agent
-    publisher = status.ApiserverStatus(cluster="koornacht", agents=[agent], published={"nodes": 3})
-    assert status.decode_apiserver(status.encode(publisher)) == publisher

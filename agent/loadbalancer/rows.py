@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Services as rows of meshapi: every candidate, the rule that decided, what the kernel holds. Reads, never writes."""
+
+from __future__ import annotations
+
+from agent.loadbalancer.ops import LoadBalancerTarget
+from agent.loadbalancer.select import Candidate
+from agent.loadbalancer.writer import LoadBalancerWriter
+from agent.tables import AgentDB, FrontendKey, Service, ServicePort
+from meshapi.service import BackendStatus, RealizedFrontend, ServiceExplanation, ServiceStatus
+from meshkit.clock import Clock
+from meshmodel.names import ClusterName, ServiceName
+
+
+class ServiceRows:
+    """Makes the rows of services from the tables and the live entries of the service map."""
+
+    def __init__(self, db: AgentDB, writer: LoadBalancerWriter, target: LoadBalancerTarget, clock: Clock) -> None:
+        self._db, self._writer, self._target, self._clock = db, writer, target, clock
+
+    def services(self, cluster: str = "", namespace: str = "") -> list[ServiceStatus]:
+        """Every service address in order of names; `cluster` keeps those with a backend there."""
+        rows = sorted(self._db.services.rows(), key=lambda s: s.name)
+        found = [
+            self._service(service, port, address.ip, address.kind)
+            for service in rows
+            if not namespace or service.name.namespace == namespace
+            for port in service.ports
+            for address in service.addresses
+        ]
+        return [s for s in found if not cluster or any(b.cluster == cluster for b in s.backends)]
+
+    def explain(self, name: ServiceName) -> ServiceExplanation | None:
+        """Why the service's traffic goes where it goes; None if this cluster has no such service."""
+        service = self._db.services.get(name)
+        if service is None:
+            return None
+        rules = {self._writer.choose(service, port)[0].reason for port in service.ports}
+        frontends = [(port, address) for port in service.ports for address in service.addresses]
+        return ServiceExplanation(
+            name=str(name),
+            rule="; ".join(sorted(rules)),
+            frontends=[self._service(service, port, address.ip, address.kind) for port, address in frontends],
+            realized=[self._realized(FrontendKey(address.ip, port.port, port.protocol)) for port, address in frontends],
+            is_global=service.is_global,
+            shared=service.is_shared,
+            affinity=service.affinity.value,
+            last_update=self._last_update(name),
+            problems=list(service.problems),
+        )
+
+    def _last_update(self, name: ServiceName) -> float:
+        clusters = {self._db.own, *(peer.name for peer in self._db.peers.rows())}
+        rows = (self._db.backends.get((name, cluster)) for cluster in clusters)
+        return max((row.updated_wall_s for row in rows if row is not None), default=0.0)
+
+    def _service(self, service: Service, port: ServicePort, ip: str, kind: str) -> ServiceStatus:
+        choice, candidates = self._writer.choose(service, port)
+        chosen = set(map(id, choice.chosen))
+        return ServiceStatus(
+            frontend=str(FrontendKey(ip, port.port, port.protocol)),
+            type=kind,
+            name=str(service.name),
+            backends=[self._backend(service, c, is_chosen=id(c) in chosen) for c in candidates],
+            affinity=service.affinity.value,
+            is_global=service.is_global,
+            problems=list(service.problems),
+        )
+
+    def _backend(self, service: Service, candidate: Candidate, *, is_chosen: bool) -> BackendStatus:
+        backend = candidate.backend
+        row = self._db.backends.get((service.name, ClusterName(candidate.cluster)))
+        age_s = self._clock.wall() - row.updated_wall_s if row is not None and row.updated_wall_s else None
+        return BackendStatus(
+            address=backend.address,
+            port=backend.port,
+            cluster=candidate.cluster,
+            state=backend.condition.value if backend.is_healthy else "unhealthy",
+            chosen=is_chosen,
+            age_s=age_s,
+        )
+
+    def _realized(self, key: FrontendKey) -> RealizedFrontend:
+        row, live = self._db.frontends.get(key), self._target.live(key)
+        backends = sorted(f"{t.address}:{t.port}" for t in (live.slots if live is not None else ()) if t is not None)
+        wanted = sorted(f"{t.address}:{t.port}" for t in row.chosen) if row is not None else []
+        return RealizedFrontend(
+            frontend=str(key),
+            count=(live.count or 0) if live is not None else 0,
+            backends=backends,
+            received=row.received_wall_s if row is not None else 0.0,
+            realized=live.written_wall_s if live is not None else 0.0,
+            matches=backends == wanted,
+        )

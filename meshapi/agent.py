@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one node's agent says: its status and the rows of its tables and maps. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from meshapi.peer import RemoteCluster
+from meshapi.row import SCHEMA, Row
+
+
+class MapStatus(Row, kw_only=True):
+    """One kernel map: how full it is, and what is still to be written."""
+
+    name: str
+    entries: int
+    maximum: int
+    pending: int = 0
+    failed: int = 0
+
+
+class AgentStatus(Row, kw_only=True):
+    """One node's agent. `services` counts frontends; each item of `problems` is a sentence for a person."""
+
+    schema: int = SCHEMA
+    node: str = ""
+    cluster: str = ""
+    cluster_id: int = 0
+    version: str = ""
+    ready: bool = False
+    started: float = 0.0
+    peers: list[RemoteCluster] = msgspec.field(default_factory=list)
+    endpoints: int = 0
+    services: int = 0
+    global_services: int = 0
+    identities: int = 0
+    policies: int = 0
+    maps: list[MapStatus] = msgspec.field(default_factory=list)
+    health: dict[str, str] = msgspec.field(default_factory=dict)
+    datapath: dict[str, str] = msgspec.field(default_factory=dict)
+    problems: list[str] = msgspec.field(default_factory=list)
+
+
+class NodeAddressRow(Row):
+    """One address of a node. `type` is Kubernetes' word: InternalIP, ExternalIP, CiliumInternalIP."""
+
+    type: str
+    ip: str
+
+
+class NodeRow(Row, kw_only=True):
+    """A node of any cluster. `name` is cluster/node; `source` is local, custom-resource or clustermesh."""
+
+    name: str
+    cluster: str
+    cluster_id: int
+    address: str
+    addresses: list[NodeAddressRow]
+    pod_cidrs: list[str]
+    source: str
+
+
+class IdentityRow(Row):
+    """An identity of any cluster; labels are source:key=value."""
+
+    id: int
+    cluster: str
+    labels: list[str]
+
+
+class AddressRow(Row):
+    """Whose a prefix is. While `identity_known` is false the labels of the identity have not arrived yet, and the kernel is
+    told identity 0. `tunnel` is the node it is reached through, empty if directly; `name` is the pod's or node's.
+    """
+
+    cidr: str
+    identity: int
+    cluster: str
+    origin: str = ""
+    identity_known: bool = True
+    namespace: str = ""
+    name: str = ""
+    host_ip: str = ""
+    tunnel: str = ""
+    cluster_id: int = 0
+    source: str = ""
+
+
+class EndpointRow(Row):
+    """A pod of this node that has an interface: what enforcement is attached to.
+
+    `policy_revision` is what the kernel enforces for it; None while it enforces nothing yet.
+    """
+
+    id: int
+    address: str
+    identity: int
+    ingress_enforced: bool
+    egress_enforced: bool
+    policy_revision: int | None = 0
+    namespace: str = ""
+    pod: str = ""
+    ifindex: int = 0
+
+
+class PolicyStatus(Row, kw_only=True):
+    """One policy object: in force (`valid`), or refused with the reason in `message`."""
+
+    kind: str
+    namespace: str
+    name: str
+    valid: bool
+    message: str = ""
+    problems: list[str] = msgspec.field(default_factory=list)
+
+
+class PolicyList(Row, kw_only=True):
+    """Every policy object, and the revision of the whole that they make."""
+
+    revision: int
+    policies: list[PolicyStatus]
+
+
+class SelectorRow(Row, kw_only=True):
+    """A selector that policies use, and the identities it selects now."""
+
+    selector: str
+    identities: list[int]
+
+
+class PolicyMapRow(Row, kw_only=True):
+    """One entry of an endpoint's policy map as the kernel holds it, with names for its numbers.
+
+    Direction 0 is egress. Protocol 0, port bits 0 and identity 0 mean any; `port_bits` is how many leading bits of the port
+    count; an ICMP type stands in `port`.
+    """
+
+    endpoint_id: int
+    direction: int
+    identity: int
+    protocol: int
+    port: int
+    port_bits: int
+    deny: bool
+    precedence: int
+    proxy_port: int
+    rule_id: int = 0
+    identity_name: str = ""
+    rule: str = ""
+
+
+MapField = int | str | bool
+
+
+class MapEntry(Row):
+    """One entry of a kernel map; the fields are those of the C structs in agent/datapath/bpf/lib/maps.h."""
+
+    key: dict[str, MapField]
+    value: dict[str, MapField]
+
+
+def decode_agent(data: bytes) -> AgentStatus:
+    """Raises: msgspec.DecodeError (members we do not know are ignored)."""
+    return msgspec.json.decode(data, type=AgentStatus)

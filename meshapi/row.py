@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The base of every struct that a program answers with, and its bytes. Pure.
+
+JSON names are hyphenated. Nullable members mean "not applicable", never "not yet". New members may be added; none changes its
+meaning, and members a reader does not know are ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+SCHEMA: Final = 1
+
+
+class Row(msgspec.Struct, rename="kebab"):
+    """One JSON object of an answer."""
+
+
+def encode(answer: object) -> bytes:
+    """JSON of a row, a list of rows, or plain data; equal answers give equal bytes."""
+    return msgspec.json.encode(answer, order="deterministic")

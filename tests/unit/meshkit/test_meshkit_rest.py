@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import httpx
+import msgspec
+from fastapi import Query, Response
+from fastapi.responses import PlainTextResponse
+
+from meshkit.clock import ManualClock
+from meshkit.health import Health
+from meshkit.http import make_app
+from meshkit.metrics import Registry
+from meshkit.refusal import read_refusal
+from meshkit.rest import NotAnswered, Rest
+
+
+class Ewok(msgspec.Struct, rename="kebab"):
+    tree_house: str
+    spears: dict[str, int]
+
+
+def client() -> httpx.AsyncClient:
+    app = make_app("test", "1.0", Health(ManualClock()), Registry("mesh", process=False))
+    rest = Rest(app)
+
+    @rest.get("/v1/ewoks", list[Ewok], tag="ewoks", errors={404: "no such tree"})
+    async def ewoks(tree: str = "", limit: int = Query(5, ge=1)) -> list[Ewok]:
+        if tree == "none":
+            raise NotAnswered(404, "no tree none")
+        return [Ewok(tree or "oak", {"b": limit, "a": 0})]
+
+    @rest.get_stream("/v1/drums", Ewok, "application/x-ndjson", tag="ewoks")
+    async def drums() -> Response:
+        return PlainTextResponse("boom\n")
+
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+
+
+async def test_an_answer_is_the_struct_with_sorted_maps() -> None:
+    async with client() as http:
+        assert (await http.get("/v1/ewoks")).text == '[{"tree-house":"oak","spears":{"a":0,"b":5}}]'
+
+
+async def test_unknown_query_parameters_are_refused_with_the_known_ones() -> None:
+    async with client() as http:
+        refused = await http.get("/v1/ewoks?limits=3&z=1")
+        assert refused.status_code == 400
+        assert read_refusal(refused.content) == "unknown query parameter limits, z; there are: limit, tree"
+        assert read_refusal((await http.get("/v1/drums?x=1")).content).endswith("this path has none")
+        assert (await http.get("/readyz?verbos")).status_code == 400
+
+
+async def test_every_error_is_a_refusal() -> None:
+    async with client() as http:
+        invalid = await http.get("/v1/ewoks?limit=0")
+        assert (invalid.status_code, read_refusal(invalid.content)[:6]) == (400, "limit:")
+        raised = await http.get("/v1/ewoks?tree=none")
+        assert (raised.status_code, read_refusal(raised.content)) == (404, "no tree none")
+        assert read_refusal((await http.get("/v1/wookiees")).content) == "Not Found"
+        assert read_refusal((await http.post("/v1/ewoks")).content) == "Method Not Allowed"
+
+
+async def test_the_document_says_what_is_answered_and_what_is_refused() -> None:
+    async with client() as http:
+        document = (await http.get("/openapi.json")).json()
+        ewoks = document["paths"]["/v1/ewoks"]["get"]
+        content = ewoks["responses"]["200"]["content"]["application/json"]
+        assert content == {"schema": {"type": "array", "items": {"$ref": "#/components/schemas/Ewok"}}}
+        assert sorted(ewoks["responses"]) == ["200", "400", "404"]
+        refusal = ewoks["responses"]["404"]["content"]["application/json"]["schema"]
+        assert refusal == {"$ref": "#/components/schemas/Refusal"}
+        assert set(document["components"]["schemas"]) == {"Ewok", "Refusal"}
+        assert set(document["components"]["schemas"]["Ewok"]["properties"]) == {"tree-house", "spears"}
+        stream = document["paths"]["/v1/drums"]["get"]["responses"]["200"]["content"]
+        assert stream == {"application/x-ndjson": {"schema": {"$ref": "#/components/schemas/Ewok"}}}
