@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from agent.bootstrap import Facts
-from agent.datapath.config import AttachMode, NodeConfig
+from agent.datapath.config import AttachMode, Lifetimes, NodeConfig
 from agent.datapath.flow_layout import DatapathEvent
 from agent.datapath.maps import Maps
 from agent.settings import AgentSettings
@@ -103,4 +103,10 @@ def node_config(settings: AgentSettings, facts: Facts) -> NodeConfig:
         mtu=settings.mtu,
         attach_mode=AttachMode(settings.attach_mode),
         cluster_id_bits=9 if facts.maximum == 511 else 8,
+        lifetimes=Lifetimes(
+            settings.connection_established_s,
+            settings.connection_opening_s,
+            settings.connection_closing_s,
+            settings.connection_other_s,
+        ),
     )

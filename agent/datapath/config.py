@@ -14,6 +14,20 @@ VXLAN_OVERHEAD: Final = 50
 OVERLAY_DEVICE: Final = "mesh0"
 
 
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """Seconds a connection is remembered after its last packet, in either direction.
+
+    established: TCP, once both sides acknowledged. opening: TCP before that. closing: TCP after a reset or both FINs.
+    other: UDP, ICMP and the rest.
+    """
+
+    established_s: int = 21_600
+    opening_s: int = 60
+    closing_s: int = 10
+    other_s: int = 60
+
+
 class AttachMode(StrEnum):
     """How programs get onto an interface; AUTO takes tcx where the kernel has it."""
 
@@ -33,6 +47,7 @@ class NodeConfig:
     max_entries: map sizes that differ from spec.py, by map name.
     cluster_id_bits: 8 for up to 255 clusters, 9 for 511; decides where an identity's cluster id starts.
     events_per_s: per CPU and event type; beyond it events are counted as lost, packets are not affected.
+    lifetimes: of connections in the tracking maps.
     mark: skb mark bits that say "already judged"; used only where peer redirection is missing.
     """
 
@@ -48,3 +63,4 @@ class NodeConfig:
     events_per_s: int = 10_000
     mark: int = 0x0F00
     peer_redirect: bool = True
+    lifetimes: Lifetimes = field(default_factory=Lifetimes)

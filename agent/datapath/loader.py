@@ -7,6 +7,7 @@ import errno
 import logging
 import shutil
 import struct
+from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,7 @@ from agent.datapath.attach import Attacher, Attachment, Hook
 from agent.datapath.config import OVERLAY_DEVICE, VXLAN_OVERHEAD, AttachMode, NodeConfig
 from agent.datapath.errors import KernelError
 from agent.datapath.events import EventRing
-from agent.datapath.layout import LOOPBACK_ADDRESS
+from agent.datapath.layout import LOOPBACK_ADDRESS, TICK_NS
 from agent.datapath.libbpf import BpfObject
 from agent.datapath.maps import Maps
 from agent.datapath.pins import MapPins
@@ -29,7 +30,7 @@ OBJECTS: Final = ("mesh_pod.bpf.o", "mesh_overlay.bpf.o")
 FROM_CONTAINER: Final = "mesh_from_container"
 TO_CONTAINER: Final = "mesh_to_container"
 FROM_OVERLAY: Final = "mesh_from_overlay"
-_CONFIG = struct.Struct("<4s4s7I2sH")
+_CONFIG = struct.Struct("<4s4s7I2sH4I")
 _PEER_REDIRECT: Final = 1
 _IDENTITY_BITS: Final = 24
 _POD_HOOKS: Final = {Hook.INGRESS: FROM_CONTAINER, Hook.EGRESS: TO_CONTAINER}
@@ -164,7 +165,9 @@ class Datapath:
         numbers = (self.overlay_ifindex, config.cluster_id, _IDENTITY_BITS - config.cluster_id_bits)
         flags = _PEER_REDIRECT if config.peer_redirect else 0
         rest = (flags, config.mark, config.events_per_s, self.mtu)
-        return _CONFIG.pack(*addresses, *numbers, *rest, struct.pack("!H", config.vxlan_port), 0)
+        port = struct.pack("!H", config.vxlan_port)
+        lives = (-(-seconds * 10**9 // TICK_NS) for seconds in astuple(config.lifetimes))
+        return _CONFIG.pack(*addresses, *numbers, *rest, port, 0, *lives)
 
     def _load(self, path: Path, map_pins: MapPins) -> None:
         program_object = BpfObject(path, map_pins.directory)

@@ -119,4 +119,5 @@ struct config {
 	__be32 node_address, loopback_address;
 	__u32 overlay_ifindex, cluster_id, cluster_shift, flags, mark, events_per_s, overlay_mtu;
 	__be16 vxlan_port; __u16 pad;
+	__u32 life_established, life_opening, life_closing, life_other;	/* ticks of 2^30 ns */
 };

@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Connection tracking: one entry per flow and side, in an LRU for TCP and one for the rest. An entry past its
- * lifetime counts as absent, so nothing needs to sweep the maps. */
+ * lifetime counts as absent, so nothing needs to sweep the maps. The EGRESS entry is the connection of a client; its
+ * SERVICE entry only remembers the backend, and lives as long as the connection does. */
 #pragma once
 #include "parse.h"
 
 #define TICK_SHIFT 30	/* ticks of 2^30 ns: cheaper than a division, close enough to a second */
-#define LIFE_TCP 21600
-#define LIFE_TCP_OPENING 60
-#define LIFE_TCP_CLOSED 10
-#define LIFE_OTHER 60
 
 inlined __u32 now_ticks(void)
 {
@@ -29,24 +26,18 @@ inlined void ct_key_reverse(struct conntrack_key *key, const struct packet *p, _
 		.destination_port = p->source_port, .protocol = p->protocol, .kind = kind };
 }
 
-outline struct conntrack_value *ct_lookup(const struct conntrack_key *key)
+/* Whatever its lifetime. */
+outline struct conntrack_value *ct_find(const struct conntrack_key *key)
 {
-	struct conntrack_value *v;
 	if (key->protocol == PROTO_TCP)
-		v = bpf_map_lookup_elem(&mesh_ct_tcp, key);
-	else
-		v = bpf_map_lookup_elem(&mesh_ct_other, key);
-	return v && v->lifetime >= now_ticks() ? v : 0;
+		return bpf_map_lookup_elem(&mesh_ct_tcp, key);
+	return bpf_map_lookup_elem(&mesh_ct_other, key);
 }
 
-inlined __u32 ct_lifetime(const struct conntrack_value *v, const struct packet *p)
+inlined struct conntrack_value *ct_lookup(const struct conntrack_key *key)
 {
-	const __u16 both = CT_CLOSING_FORWARD | CT_CLOSING_REPLY;
-	if (p->protocol != PROTO_TCP)
-		return LIFE_OTHER;
-	if ((v->tcp_forward | v->tcp_reply) & TCP_RST || (v->flags & both) == both)
-		return LIFE_TCP_CLOSED;
-	return v->tcp_reply & TCP_ACK ? LIFE_TCP : LIFE_TCP_OPENING;
+	struct conntrack_value *v = ct_find(key);
+	return v && v->lifetime >= now_ticks() ? v : 0;
 }
 
 /* A connection that is over: a SYN on its ports opens another one. */
@@ -54,6 +45,16 @@ inlined int ct_is_over(const struct conntrack_value *v)
 {
 	const __u16 both = CT_CLOSING_FORWARD | CT_CLOSING_REPLY;
 	return (v->tcp_forward | v->tcp_reply) & TCP_RST || (v->flags & both) == both;
+}
+
+/* Established once both sides acknowledged: a SYN that was only answered is still half open. */
+inlined __u32 ct_lifetime(const struct conntrack_value *v, const struct packet *p)
+{
+	if (p->protocol != PROTO_TCP)
+		return CONFIG.life_other;
+	if (ct_is_over(v))
+		return CONFIG.life_closing;
+	return v->tcp_forward & v->tcp_reply & TCP_ACK ? CONFIG.life_established : CONFIG.life_opening;
 }
 
 inlined void ct_touch(struct conntrack_value *v, const struct packet *p, __u32 length, int is_reply)
@@ -71,12 +72,21 @@ inlined void ct_touch(struct conntrack_value *v, const struct packet *p, __u32 l
 	v->lifetime = now_ticks() + ct_lifetime(v, p);
 }
 
+/* What a SERVICE entry says of its connection, should the connection's own entry be evicted. */
+inlined void ct_follow(struct conntrack_value *service, const struct conntrack_value *connection)
+{
+	service->lifetime = connection->lifetime;
+	service->tcp_forward = connection->tcp_forward;
+	service->tcp_reply = connection->tcp_reply;
+	service->flags = connection->flags;
+}
+
 /* A new flow's entry; 0 or DROP_CT_FULL. */
 outline int ct_create(const struct conntrack_key *key, const struct packet *p, struct conntrack_value *v)
 {
 	v->packets = 1;
 	v->tcp_forward = p->tcp_flags;
-	v->lifetime = now_ticks() + (p->protocol == PROTO_TCP ? LIFE_TCP_OPENING : LIFE_OTHER);
+	v->lifetime = now_ticks() + (p->protocol == PROTO_TCP ? CONFIG.life_opening : CONFIG.life_other);
 	long r;
 	if (key->protocol == PROTO_TCP)
 		r = bpf_map_update_elem(&mesh_ct_tcp, key, v, BPF_ANY);

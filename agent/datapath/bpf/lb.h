@@ -56,6 +56,30 @@ outline __u32 select_backend(const struct packet *p, struct service_key *key, co
 	return id;
 }
 
+/* The connection that a SERVICE entry belongs to: replies prolong and end only that one. */
+inlined void catch_up(const struct packet *p, struct conntrack_value *service)
+{
+	__be32 backend;
+	__builtin_memcpy(&backend, service->nat_address, 4);
+	struct conntrack_key key = {
+		.source = backend == p->source ? CONFIG.loopback_address : p->source, .destination = backend,
+		.source_port = p->source_port, .destination_port = service->nat_port, .protocol = p->protocol,
+		.kind = CT_EGRESS };
+	struct conntrack_value *connection = ct_lookup(&key);
+	if (connection)
+		ct_follow(service, connection);
+}
+
+/* The SERVICE entry of a known connection, or 0. */
+outline struct conntrack_value *recall(const struct packet *p, const struct conntrack_key *key)
+{
+	struct conntrack_value *v = ct_find(key);
+	if (!v)
+		return 0;
+	catch_up(p, v);
+	return v->lifetime >= now_ticks() ? v : 0;
+}
+
 /* Packets of a known connection stay where they are as long as the backend exists at all; a new connection on the
  * same ports wants a backend that may still be chosen. */
 inlined struct backend_value *tracked_backend(const struct packet *p, const struct service_value *service,
@@ -101,12 +125,10 @@ outline int translate_service(struct __sk_buff *skb, struct packet *p)
 	struct conntrack_key key;
 	struct backend_value *backend = 0;
 	ct_key_forward(&key, p, CT_SERVICE);
-	struct conntrack_value *v = ct_lookup(&key);
+	struct conntrack_value *v = recall(p, &key);
 	if (v) {
 		p->backend_id = v->backend_id;
 		backend = tracked_backend(p, service, v);
-		if (backend)
-			ct_touch(v, p, skb->len, 0);
 	} else if (p->protocol == PROTO_TCP && !opens_connection(p)) {
 		p->kind |= KIND_MIDSTREAM;	/* older than we are: whoever translated it so far goes on */
 		return 0;
@@ -116,9 +138,9 @@ outline int translate_service(struct __sk_buff *skb, struct packet *p)
 		backend = bpf_map_lookup_elem(&mesh_backends, &p->backend_id);
 		if (!backend)
 			return DROP_NO_BACKEND;
-		int r = open_service_flow(skb, p, &key, backend);
-		if (r)
-			return r;
+		int e = open_service_flow(skb, p, &key, backend);
+		if (e)
+			return e;
 	}
 	return redirect_to_backend(skb, p, backend->address, backend->port);
 }
@@ -128,13 +150,12 @@ outline int translate_orphan(struct __sk_buff *skb, struct packet *p)
 {
 	struct conntrack_key key;
 	ct_key_forward(&key, p, CT_SERVICE);
-	struct conntrack_value *v = opens_connection(p) ? 0 : ct_lookup(&key);
+	struct conntrack_value *v = opens_connection(p) ? 0 : recall(p, &key);
 	if (!v)
 		return 0;
 	__be32 address;
 	__builtin_memcpy(&address, v->nat_address, 4);
 	__be16 port = v->nat_port;
 	p->backend_id = v->backend_id;
-	ct_touch(v, p, skb->len, 0);
 	return redirect_to_backend(skb, p, address, port);
 }

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.datapath import layout
-from agent.datapath.config import AttachMode, NodeConfig
+from agent.datapath.config import AttachMode, Lifetimes, NodeConfig
 from agent.datapath.loader import Datapath
 from agent.datapath.maps import Maps
 from tests.packet.datapath_host import inside, run
@@ -84,6 +84,7 @@ class Node:
     pins: Path
     mode: AttachMode
     peer_redirect: bool
+    lifetimes: Lifetimes
     pods: list[Pod] = field(default_factory=list)
     opened: list[Datapath] = field(default_factory=list)
 
@@ -108,6 +109,7 @@ class Node:
             attach_mode=self.mode,
             peer_redirect=self.peer_redirect,
             max_entries=SIZES,
+            lifetimes=self.lifetimes,
         )
 
     @property
@@ -129,9 +131,11 @@ class Node:
 class Topology:
     """Everything, and the writes that tests make on all nodes at once."""
 
-    def __init__(self, prefix: str, pins: Path, mode: AttachMode, *, peer_redirect: bool) -> None:
+    def __init__(self, prefix: str, pins: Path, mode: AttachMode, *, peer_redirect: bool, lifetimes: Lifetimes) -> None:
         self._prefix, self._underlay = prefix, f"{prefix}-ul"
-        self.nodes = [Node(c, n, prefix, pins / f"c{c}n{n}", mode, peer_redirect) for c in (1, 2) for n in (1, 2)]
+        self.nodes = [
+            Node(c, n, prefix, pins / f"c{c}n{n}", mode, peer_redirect, lifetimes) for c in (1, 2) for n in (1, 2)
+        ]
         self._stop, self._threads = threading.Event(), list[threading.Thread]()
 
     def up(self) -> None:
@@ -298,9 +302,11 @@ def _ip(namespace: str | None, commands: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def topology(prefix: str, pins: Path, mode: AttachMode, *, peer_redirect: bool = True) -> Iterator[Topology]:
+def topology(
+    prefix: str, pins: Path, mode: AttachMode, *, peer_redirect: bool = True, lifetimes: Lifetimes | None = None
+) -> Iterator[Topology]:
     """A running topology, gone afterwards."""
-    made = Topology(prefix, pins, mode, peer_redirect=peer_redirect)
+    made = Topology(prefix, pins, mode, peer_redirect=peer_redirect, lifetimes=lifetimes or Lifetimes())
     try:
         made.up()
         yield made
