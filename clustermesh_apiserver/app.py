@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from clustermesh_apiserver.run import Apiserver
+from clustermesh_apiserver.parts import Apiserver
+from clustermesh_apiserver.run import make_apiserver, run
 from clustermesh_apiserver.settings import Settings
 from clustermesh_apiserver.status.program_status import VERSION
 from kube.config import load_client
@@ -25,14 +26,16 @@ PROGRAM: Final = "clustermesh-apiserver"
 
 
 async def _run_until_signal(apiserver: Apiserver) -> None:
-    task = asyncio.create_task(apiserver.run(), name=PROGRAM)
+    task = asyncio.create_task(run(apiserver), name=PROGRAM)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     try:
         await task
     except asyncio.CancelledError:
-        log.info("stopped, published keys stay until their leases end", extra={"cluster": apiserver.cluster})
+        log.info(
+            "stopped, published keys stay until their leases end", extra={"cluster": apiserver.settings.cluster_name}
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     meshlog.setup(settings.log_level)
     try:
         client = load_client(settings.kubeconfig or None, settings.context or None)
-        asyncio.run(_run_until_signal(Apiserver(settings, client)))
+        asyncio.run(_run_until_signal(make_apiserver(settings, client)))
     except MeshError as exc:
         sys.stderr.write(f"{PROGRAM}: {exc}\n")
         return 1

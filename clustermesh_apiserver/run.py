@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from typing import Final
 
@@ -12,6 +11,7 @@ from clustermesh_apiserver.convert.assembly import make_exporters
 from clustermesh_apiserver.convert.exporter_set import ExporterSet
 from clustermesh_apiserver.identity.allocator import IdentityAllocator
 from clustermesh_apiserver.mirror.peers import Mirror
+from clustermesh_apiserver.parts import Apiserver, Publication
 from clustermesh_apiserver.problems import Problems
 from clustermesh_apiserver.publish.announcement import cluster_config, kinds_of
 from clustermesh_apiserver.publish.own_store import OwnStore, check_store, open_store, watch_store
@@ -19,154 +19,133 @@ from clustermesh_apiserver.publish.publisher import Publisher
 from clustermesh_apiserver.serve.facade_server import FacadeServer
 from clustermesh_apiserver.settings import Settings
 from clustermesh_apiserver.source.follow import Source
-from clustermesh_apiserver.source.plan import SourcePlan, source_plan
+from clustermesh_apiserver.source.plan import SourcePlan, look, make_plan
 from clustermesh_apiserver.status.status_api import serve_status
 from clustermesh_apiserver.tables import Tables
-from kube.client import KubeClient, in_thread
-from kube.errors import KubeError
-from meshapi.peer import RemoteCluster
+from kube.client import KubeClient
 from meshkit.backoff import Backoff
 from meshkit.clock import SystemClock
-from meshkit.errors import PermanentError
 from meshkit.supervise import supervise, together
 from meshmodel.identity import identity_range
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName
 
-log = logging.getLogger(__name__)
-
 BACKOFF_S: Final = (0.5, 15.0)
 TICK_S: Final = 5.0
 
 
-class Apiserver:
-    """All parts of one run, and what is open right now; the status is read from here."""
+def make_apiserver(settings: Settings, client: KubeClient) -> Apiserver:
+    """All parts of a run that has not begun."""
+    tables, problems = Tables(), Problems(client)
 
-    def __init__(self, settings: Settings, client: KubeClient) -> None:
-        self.settings, self.client = settings, client
-        self.cluster = ClusterName(settings.cluster_name)
-        self.clock = SystemClock()
-        self.started_s = self.clock.wall()
-        self.tables, self.problems = Tables(), Problems(client)
-        self.front = FacadeServer(settings)
-        self.plan: SourcePlan | None = None
-        self.source: Source | None = None
-        self.allocator: IdentityAllocator | None = None
-        self.store: OwnStore | None = None
-        self.publisher: Publisher | None = None
-        self.exporters: ExporterSet | None = None
-        self.mirror: Mirror | None = None
-        self.status_port, self.store_error = 0, ""
+    def choose(before: SourcePlan | None) -> SourcePlan:
+        return make_plan(settings, look(client), before)
 
-    def peers(self) -> list[RemoteCluster]:
-        """The peers that are mirrored."""
-        return self.mirror.statuses() if self.mirror is not None else []
+    source = Source(client, tables, problems, choose)
 
-    async def run(self) -> None:
-        """Serves until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(serve_status(self), name="status")
-            group.create_task(self.problems.run(), name="events")
-            source = await self._make_source()
-            group.create_task(source.run(), name="source")
-            if self.allocator is not None:
-                group.create_task(self.allocator.run(), name="identities")
-            group.create_task(self._keep_store(source), name="store")
+    def identity_appeared(key: str) -> None:
+        source.touch(Kind.IDENTITIES, (key,))
 
-    async def _make_source(self) -> Source:
-        backoff = Backoff(*BACKOFF_S, random.Random())
-        while True:
-            try:
-                plan = await in_thread(source_plan, self.settings, self.client)
-                break
-            except KubeError as exc:
-                if isinstance(exc, PermanentError):
-                    raise
-                delay_s = backoff.next()
-                log.warning("kubernetes not reached, retrying", extra={"error": str(exc), "delay_s": round(delay_s, 2)})
-                await self.clock.sleep(delay_s)
-        log.info("source chosen", extra={"cluster": self.cluster, "reason": "cilium" if plan.cilium else "pods"})
-        self.plan = plan
-        self.source = source = Source(self.client, self.tables, plan, self.problems)
-        if not plan.cilium:
-            self.allocator = source.allocator = self._make_allocator(source)
-        return source
+    def number_known(owners: set[str]) -> None:
+        source.touch(Kind.IPS, owners)
+        source.flush()
 
-    def _make_allocator(self, source: Source) -> IdentityAllocator:
-        def identity_appeared(key: str) -> None:
-            source.touch(Kind.IDENTITIES, (key,))
+    allocator = source.allocator = IdentityAllocator(
+        client,
+        tables,
+        identity_range(settings.cluster_id, settings.max_connected_clusters),
+        on_identity=identity_appeared,
+        on_number=number_known,
+        grace_s=settings.identity_grace,
+    )
+    return Apiserver(
+        settings=settings,
+        started_s=SystemClock().wall(),
+        tables=tables,
+        problems=problems,
+        source=source,
+        allocator=allocator,
+        facade_server=FacadeServer(settings),
+    )
 
-        def number_known(owners: set[str]) -> None:
-            source.touch(Kind.IPS, owners)
-            source.flush()
 
-        return IdentityAllocator(
-            self.client,
-            self.tables,
-            identity_range(self.settings.cluster_id, self.settings.max_connected_clusters),
-            on_identity=identity_appeared,
-            on_number=number_known,
-            grace_s=self.settings.identity_grace,
-        )
+async def run(apiserver: Apiserver) -> None:
+    """Serves until cancelled."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(serve_status(apiserver), name="status")
+        group.create_task(apiserver.problems.run(), name="events")
+        group.create_task(apiserver.source.run(), name="source")
+        group.create_task(apiserver.allocator.run(), name="identities")
+        group.create_task(_keep_store(apiserver), name="store")
 
-    async def _keep_store(self, source: Source) -> None:
-        def failed(error: BaseException, _delay_s: float) -> None:
-            self.store_error = str(error)[:256]
 
-        backoff = Backoff(*BACKOFF_S, random.Random())
-        await supervise("store", lambda: self._hold_store(source), backoff=backoff, clock=self.clock, on_failure=failed)
+async def _keep_store(apiserver: Apiserver) -> None:
+    def failed(error: BaseException, _delay_s: float) -> None:
+        apiserver.store_error = str(error)[:256]
 
-    async def _hold_store(self, source: Source) -> None:
-        """One life of the store; ends with the error that ended it."""
-        plan = source.plan
-        async with open_store(self.settings) as store:
-            self.store, self.store_error = store, ""
-            self.publisher = publisher = Publisher(
-                store.client,
-                self.cluster,
-                cluster_config(self.settings).encode(),
-                kinds_of(self.settings),
-                ttl_s=self.settings.lease_ttl,
-            )
-            store.client.on_store_change.append(publisher.store_changed)
-            self.exporters = exporters = make_exporters(
-                self.settings, plan, self.tables, publisher.stores, self.allocator, private=publisher.private
-            )
-            source.attach(exporters)
-            self.mirror = self._make_mirror(store)
-            jobs = {
-                "publish": publisher.run(),
-                "store-health": watch_store(store),
-                "tick": _tick(exporters, store),
-                "front": self._serve(store),
-            }
-            if self.mirror is not None:
-                jobs["mirror"] = self.mirror.run()
-            try:
-                await together(jobs)
-            finally:
-                source.attach(None)
-                exporters.close()
-                self.store = self.publisher = self.exporters = self.mirror = None
+    async def hold() -> None:
+        await _hold_store(apiserver)
 
-    def _make_mirror(self, store: OwnStore) -> Mirror | None:
-        chosen = self.settings
-        if not chosen.mirror:
-            return None
-        mirror = Mirror(
-            store.client,
-            chosen.mirror_config_dir,
-            self.cluster,
-            local_id=chosen.cluster_id,
-            maximum=chosen.max_connected_clusters,
-            ttl_s=chosen.lease_ttl,
-        )
-        store.client.on_store_change.append(mirror.store_changed)
-        return mirror
+    backoff = Backoff(*BACKOFF_S, random.Random())
+    await supervise("store", hold, backoff=backoff, clock=SystemClock(), on_failure=failed)
 
-    async def _serve(self, store: OwnStore) -> None:
-        backoff = Backoff(*BACKOFF_S, random.Random())
-        await supervise("facade", lambda: self.front.run(store), backoff=backoff, clock=self.clock)
+
+async def _hold_store(apiserver: Apiserver) -> None:
+    """One life of the store; ends with the error that ended it."""
+    async with open_store(apiserver.settings) as store:
+        apiserver.publication = publication = _publication(apiserver, store)
+        apiserver.store_error = ""
+        apiserver.source.attach(publication.exporters)
+        jobs = {
+            "publish": publication.publisher.run(),
+            "store-health": watch_store(store),
+            "tick": _tick(publication.exporters, store),
+            "facade": _serve(apiserver, store),
+        }
+        if publication.mirror is not None:
+            jobs["mirror"] = publication.mirror.run()
+        try:
+            await together(jobs)
+        finally:
+            apiserver.source.attach(None)
+            publication.exporters.close()
+            apiserver.publication = None
+
+
+def _publication(apiserver: Apiserver, store: OwnStore) -> Publication:
+    settings = apiserver.settings
+    publisher = Publisher(
+        store.client,
+        ClusterName(settings.cluster_name),
+        cluster_config(settings).encode(),
+        kinds_of(settings),
+        ttl_s=settings.lease_ttl,
+    )
+    store.client.on_store_change.append(publisher.store_changed)
+    exporters = make_exporters(
+        settings, apiserver.tables, publisher.stores, apiserver.allocator, private=publisher.private
+    )
+    return Publication(store, publisher, exporters, _mirror(settings, store))
+
+
+async def _serve(apiserver: Apiserver, store: OwnStore) -> None:
+    backoff = Backoff(*BACKOFF_S, random.Random())
+    await supervise("facade", lambda: apiserver.facade_server.run(store), backoff=backoff, clock=SystemClock())
+
+
+def _mirror(settings: Settings, store: OwnStore) -> Mirror | None:
+    if not settings.mirror:
+        return None
+    mirror = Mirror(
+        store.client,
+        settings.mirror_config_dir,
+        ClusterName(settings.cluster_name),
+        local_id=settings.cluster_id,
+        maximum=settings.max_connected_clusters,
+        ttl_s=settings.lease_ttl,
+    )
+    store.client.on_store_change.append(mirror.store_changed)
+    return mirror
 
 
 async def _tick(exporters: ExporterSet, store: OwnStore) -> None:

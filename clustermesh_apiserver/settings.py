@@ -23,6 +23,14 @@ class SourceChoice(StrEnum):
     PODS = "pods"
 
 
+class CiliumSlices(StrEnum):
+    """Whether Cilium tells its endpoints in slices."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings(Base):
     """Publish one Kubernetes cluster to its mesh peers."""
@@ -34,7 +42,10 @@ class Settings(Base):
     context: str = option("", "context of the kubeconfig; empty: its current one")
     namespace: str = option("kube-system", "namespace this program runs in")
     source: SourceChoice = option(
-        SourceChoice.AUTO, "cilium: from Cilium's objects; pods: from pods and nodes; auto: look"
+        SourceChoice.AUTO, "cilium: from Cilium's objects; pods: from pods and nodes; auto: Cilium's once there are any"
+    )
+    cilium_endpoint_slices: CiliumSlices = option(
+        CiliumSlices.AUTO, "read CiliumEndpointSlices (on) or CiliumEndpoints (off); auto: slices while there are any"
     )
     service_export_mode: ExportMode = option(
         ExportMode.SERVICES, f"empty: services only; {ExportMode.BOTH}: their endpoint slices too"

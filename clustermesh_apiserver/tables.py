@@ -32,12 +32,14 @@ class IntentTable(Generic[R]):
     def __init__(self, name: str, group_of: Callable[[R], str | None] | None = None) -> None:
         self.name = name
         self.synced = False
+        self._unconfirmed: dict[str, None] = {}
         self._group_of = group_of
         self._rows: dict[str, R] = {}
         self._groups: dict[str, set[str]] = {}
 
     def put(self, key: str, row: R) -> bool:
         """The table holds this row; False if it did already."""
+        self._unconfirmed.pop(key, None)
         old = self._rows.get(key)
         if old == row:
             return False
@@ -50,6 +52,25 @@ class IntentTable(Generic[R]):
         old = self._rows.pop(key, None)
         self._regroup(key, old, None)
         return old
+
+    def begin_again(self, also: Iterable[str] = ()) -> None:
+        """Another listing fills the table: its rows, and the keys of `also`, are unconfirmed until it is complete."""
+        self.synced = False
+        self._unconfirmed |= dict.fromkeys([*also, *self._rows])
+
+    def end_listing(self) -> list[tuple[str, R | None]]:
+        """The listing is complete: unconfirmed rows are gone; returns their keys, and the rows where there were any."""
+        gone = [(key, self.delete(key)) for key in self._unconfirmed]
+        self._unconfirmed.clear()
+        self.synced = True
+        return gone
+
+    def clear(self) -> None:
+        """The table is empty and waits for a listing."""
+        self.synced = False
+        self._rows.clear()
+        self._groups.clear()
+        self._unconfirmed.clear()
 
     def get(self, key: str) -> R | None:
         return self._rows.get(key)
@@ -95,9 +116,13 @@ class IntentTable(Generic[R]):
 
 
 class Tables:
-    """Everything this program knows of its own cluster."""
+    """Everything this program knows of its own cluster.
+
+    `is_cilium` if nodes and addresses come from Cilium's objects, else they come from nodes and pods.
+    """
 
     def __init__(self) -> None:
+        self.is_cilium = False
         self.namespaces: IntentTable[NamespaceIntent] = IntentTable("namespaces")
         self.services: IntentTable[ServiceIntent] = IntentTable("services", lambda row: row.namespace)
         self.slices: IntentTable[SliceIntent] = IntentTable("slices", _service_of)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""K7: which identity is behind which address, from Cilium's endpoints or from pods."""
+"""IP records: which identity is behind which address, from Cilium's endpoints or from pods."""
 
 from __future__ import annotations
 
@@ -33,42 +33,10 @@ class Allocator(Protocol):
 
 
 class AddressExporter(Exporter):
-    """Whoever claims an address, publicly or privately."""
+    """From Cilium's endpoints or from pods, whichever fills the tables; a row's key is the owner of its claims.
 
-    def __init__(self, tables: Tables, sink: Sink, needs: Sequence[IntentTable[Any]], private: Sink | None) -> None:
-        super().__init__(tables, sink, needs, private)
-        self._queue, self._private_queue = OwnerQueue(), OwnerQueue()
-
-    def claim(self, owner: str, records: Mapping[bytes, bytes], *, is_global: bool = True) -> None:
-        """The owner has exactly these records, of a global namespace or of one that peers must not know."""
-        if self.private is not None:
-            publish(self.private, self._private_queue.set_claims(owner, {} if is_global else records))
-        publish(self.sink, self._queue.set_claims(owner, records if is_global else {}))
-
-
-class EndpointExporter(AddressExporter):
-    """From CiliumEndpoints or CiliumEndpointSlices."""
-
-    def __init__(self, tables: Tables, sink: Sink, private: Sink | None = None) -> None:
-        super().__init__(tables, sink, (tables.namespaces, tables.endpoints), private)
-
-    def touch_namespace(self, namespace: str) -> None:
-        self.touch(self.tables.endpoints.in_group(namespace))
-
-    def export(self, key: str) -> None:
-        records: dict[bytes, bytes] = {}
-        is_global = True
-        for endpoint in self.tables.endpoints.get(key) or ():  # all of one namespace
-            namespace = self.namespace(endpoint.namespace)
-            if namespace is None:
-                return
-            is_global = namespace.is_global
-            records |= convert_endpoint(endpoint)
-        self.claim(key, records, is_global=is_global)
-
-
-class PodExporter(AddressExporter):
-    """From pods, with identities of our own. A pod waits until its label set has a number."""
+    A pod gets an identity of our own, and waits until its label set has a number.
+    """
 
     def __init__(
         self,
@@ -80,12 +48,21 @@ class PodExporter(AddressExporter):
         *,
         private: Sink | None = None,
     ) -> None:
-        super().__init__(tables, sink, (tables.namespaces, tables.pods, tables.identities), private)
+        super().__init__(tables, sink, private)
         self._allocator, self._labels_of, self._now = allocator, labels_of, now
+        self._queue, self._private_queue = OwnerQueue(), OwnerQueue()
         self._waiting_since: float | None = None
         self.waiting: set[str] = set()
 
+    @property
+    def needs(self) -> Sequence[IntentTable[Any]]:
+        tables = self.tables
+        if tables.is_cilium:
+            return (tables.namespaces, tables.endpoints)
+        return (tables.namespaces, tables.pods, tables.identities)
+
     def touch_namespace(self, namespace: str) -> None:
+        self.touch(self.tables.endpoints.in_group(namespace))
         self.touch(self.tables.pods.in_group(namespace))
 
     def is_complete(self) -> bool:
@@ -100,11 +77,29 @@ class PodExporter(AddressExporter):
         return True
 
     def export(self, key: str) -> None:
-        pod = self.tables.pods.get(key)
         self.waiting.discard(key)
+        if self.tables.is_cilium:
+            self._allocator.release(key)
+            self._export_endpoints(key)
+        else:
+            self._export_pod(key)
+
+    def _export_endpoints(self, key: str) -> None:
+        records: dict[bytes, bytes] = {}
+        is_global = True
+        for endpoint in self.tables.endpoints.get(key) or ():  # all of one namespace
+            namespace = self.namespace(endpoint.namespace)
+            if namespace is None:
+                return
+            is_global = namespace.is_global
+            records |= convert_endpoint(endpoint)
+        self._claim(key, records, is_global=is_global)
+
+    def _export_pod(self, key: str) -> None:
+        pod = self.tables.pods.get(key)
         if pod is None or not pod.ips:
             self._allocator.release(key)
-            self.claim(key, {})
+            self._claim(key, {})
             return
         namespace = self.namespace(pod.namespace)
         if namespace is None:
@@ -113,4 +108,10 @@ class PodExporter(AddressExporter):
         if number is None:
             self.waiting.add(key)  # what was published stays: the pod keeps its old identity until the new one is there
             return
-        self.claim(key, convert_pod(pod, number), is_global=namespace.is_global)
+        self._claim(key, convert_pod(pod, number), is_global=namespace.is_global)
+
+    def _claim(self, owner: str, records: Mapping[bytes, bytes], *, is_global: bool = True) -> None:
+        """The owner has exactly these records, of a global namespace or of one that peers must not know."""
+        if self.private is not None:
+            publish(self.private, self._private_queue.set_claims(owner, {} if is_global else records))
+        publish(self.sink, self._queue.set_claims(owner, records if is_global else {}))

@@ -6,22 +6,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
-from clustermesh_apiserver.convert.address_exporter import EndpointExporter, PodExporter
+from clustermesh_apiserver.convert.address_exporter import AddressExporter, Allocator
 from clustermesh_apiserver.convert.exporter import (
     Exporter,
     ExportExporter,
     IdentityExporter,
     NodeExporter,
     ServiceExporter,
+    Sink,
     SliceExporter,
 )
 from clustermesh_apiserver.convert.exporter_set import ExporterSet
-from clustermesh_apiserver.identity.allocator import IdentityAllocator
 from clustermesh_apiserver.settings import Settings
-from clustermesh_apiserver.source.plan import SourcePlan
 from clustermesh_apiserver.tables import Tables
 from kubeintent.rows import NamespaceIntent, Pairs, PodIntent
-from kvstore.sharedstore import SharedStore
 from meshkit.clock import SystemClock
 from meshmodel.identity import identity_range
 from meshmodel.keys import Kind
@@ -33,34 +31,28 @@ REMEMBERED_LABEL_SETS = 16_384
 
 def make_exporters(
     settings: Settings,
-    plan: SourcePlan,
     tables: Tables,
-    stores: Mapping[Kind, SharedStore],
-    allocator: IdentityAllocator | None,
+    stores: Mapping[Kind, Sink],
+    allocator: Allocator,
     *,
-    private: Mapping[Kind, SharedStore] | None = None,
+    private: Mapping[Kind, Sink] | None = None,
 ) -> ExporterSet:
     """The exporters that fill these stores; without private ones, records of namespaces that are not global go nowhere."""
     hidden = private or {}
     cluster, cluster_id = ClusterName(settings.cluster_name), ClusterId(settings.cluster_id)
-    numbers = identity_range(settings.cluster_id, settings.max_connected_clusters)
-    addresses: Exporter
-    if allocator is None:
-        addresses = EndpointExporter(tables, stores[Kind.IPS], hidden.get(Kind.IPS))
-    else:
-        addresses = PodExporter(
-            tables,
-            stores[Kind.IPS],
-            allocator,
-            labels_of(cluster),
-            SystemClock().monotonic,
-            private=hidden.get(Kind.IPS),
-        )
+    addresses = AddressExporter(
+        tables,
+        stores[Kind.IPS],
+        allocator,
+        labels_of(cluster),
+        SystemClock().monotonic,
+        private=hidden.get(Kind.IPS),
+    )
     identities = IdentityExporter(
         tables,
         stores[Kind.IDENTITIES],
         cluster,
-        numbers,
+        identity_range(settings.cluster_id, settings.max_connected_clusters),
         lambda: addresses.is_settled,
         private=hidden.get(Kind.IDENTITIES),
     )
@@ -70,7 +62,7 @@ def make_exporters(
         Kind.IDENTITIES: identities,
         Kind.SERVICES: ServiceExporter(tables, stores[Kind.SERVICES], cluster, cluster_id),
     }
-    if plan.exports:
+    if settings.mcs_api:
         exporters[Kind.SERVICE_EXPORTS] = ExportExporter(tables, stores[Kind.SERVICE_EXPORTS], cluster)
     else:
         stores[Kind.SERVICE_EXPORTS].mark_synced()

@@ -42,16 +42,14 @@ class Sink(Protocol):
 
 
 class Exporter(ABC):
-    """One kind of record. `needs` are the tables that must be complete before anything is concluded from them.
+    """One kind of record.
 
-    `is_settled` once everything that existed at the start has been handed over. `private` takes what peers must not know;
-    it announces the public part too, after itself.
+    `is_settled` once everything that existed at the start has been handed over. `private` takes records that only our own
+    agents may read; marking it synced marks the public part synced too, after it.
     """
 
-    def __init__(
-        self, tables: Tables, sink: Sink, needs: Sequence[IntentTable[Any]], private: Sink | None = None
-    ) -> None:
-        self.tables, self.sink, self.private, self._needs = tables, sink, private, needs
+    def __init__(self, tables: Tables, sink: Sink, private: Sink | None = None) -> None:
+        self.tables, self.sink, self.private = tables, sink, private
         self._dirty: dict[str, None] = {}
         self.is_settled = False
         self.failures: dict[str, str] = {}
@@ -60,13 +58,18 @@ class Exporter(ABC):
         """These rows changed, or something they depend on did."""
         self._dirty.update(dict.fromkeys(keys))
 
+    @property
+    @abstractmethod
+    def needs(self) -> Sequence[IntentTable[Any]]:
+        """The tables that must be complete before anything is concluded from them."""
+
     @abstractmethod
     def touch_namespace(self, namespace: str) -> None:
         """The namespace appeared, or became global or not."""
 
     def flush(self, budget: int) -> int:
         """Converts up to `budget` changed rows; returns how many are left."""
-        if not all(table.synced for table in self._needs):
+        if not all(table.synced for table in self.needs):
             return 0
         for key in list(islice(self._dirty, budget)):
             del self._dirty[key]
@@ -95,11 +98,15 @@ class Exporter(ABC):
 
 
 class ServiceExporter(Exporter):
-    """K11: services that are global and shared."""
+    """Service records: services that are global and shared."""
 
     def __init__(self, tables: Tables, sink: Sink, cluster: ClusterName, cluster_id: ClusterId) -> None:
-        super().__init__(tables, sink, (tables.namespaces, tables.services, tables.slices))
+        super().__init__(tables, sink)
         self._cluster, self._cluster_id = cluster, cluster_id
+
+    @property
+    def needs(self) -> Sequence[IntentTable[Any]]:
+        return (self.tables.namespaces, self.tables.services, self.tables.slices)
 
     def touch_namespace(self, namespace: str) -> None:
         self.touch(self.tables.services.in_group(namespace))
@@ -121,11 +128,15 @@ class ServiceExporter(Exporter):
 
 
 class SliceExporter(Exporter):
-    """K12: the endpoint slices of those services."""
+    """Endpoint slice records: the endpoint slices of those services."""
 
     def __init__(self, tables: Tables, sink: Sink, cluster: ClusterName, cluster_id: ClusterId) -> None:
-        super().__init__(tables, sink, (tables.namespaces, tables.services, tables.slices))
+        super().__init__(tables, sink)
         self._cluster, self._cluster_id = cluster, cluster_id
+
+    @property
+    def needs(self) -> Sequence[IntentTable[Any]]:
+        return (self.tables.namespaces, self.tables.services, self.tables.slices)
 
     def touch_namespace(self, namespace: str) -> None:
         for service in self.tables.services.in_group(namespace):
@@ -150,11 +161,15 @@ class SliceExporter(Exporter):
 
 
 class ExportExporter(Exporter):
-    """K13: ServiceExport objects of services that exist."""
+    """Service export records: ServiceExport objects of services that exist."""
 
     def __init__(self, tables: Tables, sink: Sink, cluster: ClusterName) -> None:
-        super().__init__(tables, sink, (tables.namespaces, tables.services, tables.exports))
+        super().__init__(tables, sink)
         self._cluster = cluster
+
+    @property
+    def needs(self) -> Sequence[IntentTable[Any]]:
+        return (self.tables.namespaces, self.tables.services, self.tables.exports)
 
     def touch_namespace(self, namespace: str) -> None:
         self.touch(self.tables.exports.in_group(namespace))
@@ -175,11 +190,15 @@ class ExportExporter(Exporter):
 
 
 class NodeExporter(Exporter):
-    """K6: every node of this cluster."""
+    """Node records: every node of this cluster."""
 
     def __init__(self, tables: Tables, sink: Sink, cluster: ClusterName, cluster_id: ClusterId) -> None:
-        super().__init__(tables, sink, (tables.nodes,))
+        super().__init__(tables, sink)
         self._cluster, self._cluster_id = cluster, cluster_id
+
+    @property
+    def needs(self) -> Sequence[IntentTable[Any]]:
+        return (self.tables.nodes,)
 
     def touch_namespace(self, namespace: str) -> None:
         """Nodes belong to no namespace."""
@@ -194,7 +213,7 @@ class NodeExporter(Exporter):
 
 
 class IdentityExporter(Exporter):
-    """K8: identities of global namespaces. What readers would reject is counted and left out."""
+    """Identity records: identities of global namespaces. What readers would reject is counted and left out."""
 
     def __init__(
         self,
@@ -206,9 +225,13 @@ class IdentityExporter(Exporter):
         *,
         private: Sink | None = None,
     ) -> None:
-        super().__init__(tables, sink, (tables.namespaces, tables.identities), private)
+        super().__init__(tables, sink, private)
         self._cluster, self._numbers, self._are_users_settled = cluster, numbers, are_users_settled
         self.refused: dict[str, Refusal] = {}
+
+    @property
+    def needs(self) -> Sequence[IntentTable[Any]]:
+        return (self.tables.namespaces, self.tables.identities)
 
     def touch_namespace(self, namespace: str) -> None:
         self.touch(self.tables.identities.in_group(namespace))

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kubernetes → tables: one reflector per kind, and which records each kind of change concerns."""
+"""Kubernetes → tables: one reflector per kind that is read, and which records each kind of change concerns."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import logging
+import random
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from clustermesh_apiserver.convert.exporter_set import ExporterSet
@@ -13,7 +15,8 @@ from clustermesh_apiserver.problems import Problems, problems_of
 from clustermesh_apiserver.source.intake import Intake
 from clustermesh_apiserver.source.plan import SourcePlan
 from clustermesh_apiserver.tables import IntentTable, Tables
-from kube.client import KubeClient
+from kube.client import KubeClient, in_thread
+from kube.errors import KubeError
 from kube.reflector import Progress, Reflector, Timing
 from kube.resource import (
     CILIUM_ENDPOINT_SLICES,
@@ -26,6 +29,7 @@ from kube.resource import (
     PODS,
     SERVICE_EXPORTS,
     SERVICES,
+    Resource,
 )
 from kubeintent import reader
 from kubeintent.rows import (
@@ -34,29 +38,47 @@ from kubeintent.rows import (
     ServiceIntent,
     SliceIntent,
 )
+from meshkit.backoff import Backoff
+from meshkit.clock import Clock, SystemClock
+from meshkit.errors import PermanentError
 from meshmodel.keys import Kind
 
+log = logging.getLogger(__name__)
+
+RECHECK_S: Final = 30.0
+BACKOFF_S: Final = (0.5, 15.0)
 REQUIRED_GROUPS: Final = frozenset({"", "discovery.k8s.io"})
 
 
 class Source:
-    """Keeps the tables equal to the cluster and tells the exporters which rows to look at."""
+    """Keeps the tables equal to the cluster and tells the exporters which rows to look at.
+
+    `choose` says what to read, given what is read so far; it blocks, and is asked again every `RECHECK_S` seconds.
+    """
 
     def __init__(
         self,
         client: KubeClient,
         tables: Tables,
-        plan: SourcePlan,
         problems: Problems,
+        choose: Callable[[SourcePlan | None], SourcePlan],
         *,
         timing: Timing | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        self._client, self.tables, self.plan, self._problems = client, tables, plan, problems
-        self._timing = timing
+        self._client, self.tables, self._problems, self._choose = client, tables, problems, choose
+        self._timing, self._clock = timing, clock or SystemClock()
         self._exporters: ExporterSet | None = None
+        self._tasks: dict[Resource, asyncio.Task[None]] = {}
         self.allocator: IdentityAllocator | None = None
+        self.plan: SourcePlan | None = None
+        self.intakes: list[Intake[Any]] = []
         self.progress: dict[str, Progress] = {}
-        self.intakes = self._make_intakes()
+
+    @property
+    def name(self) -> str:
+        """What is read, for people: cilium, pods, or nothing yet."""
+        return "" if self.plan is None else "cilium" if self.plan.cilium else "pods"
 
     def attach(self, exporters: ExporterSet | None) -> None:
         """From now on changes go to these exporters, which look at every row there is once."""
@@ -64,7 +86,7 @@ class Source:
         if exporters is None:
             return
         tables = self.tables
-        addresses: IntentTable[Any] = tables.endpoints if self.plan.cilium else tables.pods
+        addresses: IntentTable[Any] = tables.endpoints if tables.is_cilium else tables.pods
         everything: Sequence[tuple[Kind, IntentTable[Any]]] = (
             (Kind.NODES, tables.nodes),
             (Kind.IDENTITIES, tables.identities),
@@ -78,10 +100,57 @@ class Source:
         exporters.flush()
 
     async def run(self) -> None:
-        """The tables follow the cluster, until cancelled."""
+        """The tables follow the cluster, until cancelled; what is read follows what the cluster runs."""
+        await self._first_plan()
         async with asyncio.TaskGroup() as group:
-            for intake in self.intakes:
-                group.create_task(self._follow(intake), name=f"source-{intake.resource.plural}")
+            while True:
+                await self._start_and_stop(group)
+                await self._clock.sleep(RECHECK_S)
+                try:
+                    plan = await in_thread(self._choose, self.plan)
+                except KubeError:
+                    continue  # the reflectors say that the API server is away
+                self.set_plan(plan)
+
+    def set_plan(self, plan: SourcePlan) -> None:
+        """These kinds are read. What was published stays until the listings of another plan are complete."""
+        before, self.plan = self.plan, plan
+        if plan == before:
+            return
+        log.info("source chosen", extra={"reason": self.name, "key": "slices" if plan.cilium_slices else "endpoints"})
+        tables = self.tables
+        tables.is_cilium = plan.cilium
+        if before is not None:
+            tables.endpoints.begin_again(tables.pods.keys())
+            if before.cilium != plan.cilium:
+                tables.nodes.begin_again()
+                tables.pods.clear()
+        known = {intake.resource: intake for intake in self.intakes}
+        self.intakes = [known.get(intake.resource, intake) for intake in self._make_intakes(plan)]
+
+    async def _first_plan(self) -> None:
+        backoff = Backoff(*BACKOFF_S, random.Random())
+        while self.plan is None:
+            try:
+                self.set_plan(await in_thread(self._choose, None))
+            except KubeError as exc:
+                if isinstance(exc, PermanentError):
+                    raise
+                delay_s = backoff.next()
+                log.warning("kubernetes not reached, retrying", extra={"error": str(exc), "delay_s": round(delay_s, 2)})
+                await self._clock.sleep(delay_s)
+
+    async def _start_and_stop(self, group: asyncio.TaskGroup) -> None:
+        """One task for each kind of the plan, and no other."""
+        wanted = {intake.resource: intake for intake in self.intakes}
+        for resource in self._tasks.keys() - wanted.keys():
+            task = self._tasks.pop(resource)
+            task.cancel()
+            await asyncio.wait([task])
+            self.progress.pop(resource.plural, None)
+        for resource in wanted.keys() - self._tasks.keys():
+            follow = self._follow(wanted[resource])
+            self._tasks[resource] = group.create_task(follow, name=f"source-{resource.plural}")
 
     async def _follow(self, intake: Intake[Any]) -> None:
         reflector: Reflector[Any] = Reflector(
@@ -94,8 +163,8 @@ class Source:
         self.progress[intake.resource.plural] = reflector.progress
         await reflector.run(intake.take)
 
-    def _make_intakes(self) -> list[Intake[Any]]:
-        tables, plan, settle = self.tables, self.plan, self.flush
+    def _make_intakes(self, plan: SourcePlan) -> list[Intake[Any]]:
+        tables, settle = self.tables, self.flush
         intakes: list[Intake[Any]] = [
             Intake(NAMESPACES, reader.namespace, tables.namespaces, self._namespace_changed, settle),
             Intake(SERVICES, reader.service, tables.services, self._service_changed, settle),

@@ -61,6 +61,7 @@ class Intake(Generic[T]):
                     if before is not None:
                         self._changed(key, before, None)
                 case Synced():
-                    self.table.synced = True
+                    for key, before in self.table.end_listing():
+                        self._changed(key, before, None)
                     log.info("kubernetes listing complete", extra={"key": self.resource.plural})
         self._settle()

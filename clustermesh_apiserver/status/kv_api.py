@@ -10,20 +10,18 @@ import asyncio
 import base64
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 from fastapi import Query, Response
 from fastapi.responses import StreamingResponse
 
+from clustermesh_apiserver.parts import Apiserver
 from kvstore.errors import Denied, KvError, Rejected
 from kvstore.store import Batch, Entry, Kind, Phase, Store
 from meshapi.apiserver import StoreEntry, StoreEvent, StorePage
 from meshkit.rest import NotAnswered, Rest
 from meshmodel import keys, private_keys
-
-if TYPE_CHECKING:
-    from clustermesh_apiserver.run import Apiserver
 
 ROOTS: Final = (keys.ROOT, private_keys.ROOT)
 DEFAULT_PREFIX: Final = keys.ROOT.decode()
@@ -43,9 +41,9 @@ def add_routes(rest: Rest, apiserver: Apiserver) -> None:
         keys_only: bool = False,
     ) -> StorePage:  # fmt: skip
         """Keys under a prefix in order, from the one after `after`; `more` says that there are others."""
-        backend = _backend(apiserver, prefix)
+        store = _store(apiserver, prefix)
         try:
-            entries, more = await _list(backend, prefix.encode(), after.encode(), limit)
+            entries, more = await _list(store, prefix.encode(), after.encode(), limit)
         except (KvError, Denied, Rejected) as exc:
             raise NotAnswered(503, str(exc)) from exc
         return StorePage(entries=[_entry(entry, keys_only=keys_only) for entry in entries], more=more)
@@ -53,9 +51,9 @@ def add_routes(rest: Rest, apiserver: Apiserver) -> None:
     @rest.get("/v1/kv/get", StoreEntry, tag="store", errors={**_ERRORS, 404: "no such key"})
     async def get_key(key: str) -> StoreEntry:
         """One key."""
-        backend = _backend(apiserver, key)
+        store = _store(apiserver, key)
         try:
-            entry = await backend.get(key.encode())
+            entry = await store.get(key.encode())
         except (KvError, Denied, Rejected) as exc:
             raise NotAnswered(503, str(exc)) from exc
         if entry is None:
@@ -67,26 +65,26 @@ def add_routes(rest: Rest, apiserver: Apiserver) -> None:
     )
     async def watch_keys(prefix: str = DEFAULT_PREFIX) -> Response:
         """Everything under a prefix and then every change, one server-sent event each."""
-        backend = _backend(apiserver, prefix)
+        store = _store(apiserver, prefix)
         if watches.locked():
             raise NotAnswered(429, f"{MAX_WATCHES} watches are open already")
-        return StreamingResponse(_events(backend, prefix.encode(), watches), media_type="text/event-stream")
+        return StreamingResponse(_events(store, prefix.encode(), watches), media_type="text/event-stream")
 
 
-def _backend(apiserver: Apiserver, prefix: str) -> Store:
+def _store(apiserver: Apiserver, prefix: str) -> Store:
     """The open store. Raises: NotAnswered while there is none, or for keys that are not the mesh's."""
-    if apiserver.store is None:
+    if apiserver.publication is None:
         raise NotAnswered(503, "the store is not open")
     if not prefix.encode().startswith(ROOTS):
         roots = " or ".join(root.decode() for root in ROOTS)
         raise NotAnswered(400, f"{prefix!r}: keys of the mesh begin with {roots}")
-    return apiserver.store.client
+    return apiserver.publication.store.client
 
 
-async def _list(backend: Store, prefix: bytes, after: bytes, limit: int) -> tuple[Sequence[Entry], bool]:
+async def _list(store: Store, prefix: bytes, after: bytes, limit: int) -> tuple[Sequence[Entry], bool]:
     """The next entries after a key, and whether there are more."""
     found: list[Entry] = []
-    async with aclosing(backend.list(prefix)) as pages:
+    async with aclosing(store.list(prefix)) as pages:
         async for page in pages:
             found += [entry for entry in page.entries if entry.key > after]
             if len(found) > limit:
@@ -94,10 +92,10 @@ async def _list(backend: Store, prefix: bytes, after: bytes, limit: int) -> tupl
     return found, False
 
 
-async def _events(backend: Store, prefix: bytes, watches: asyncio.Semaphore) -> AsyncGenerator[bytes, None]:
+async def _events(store: Store, prefix: bytes, watches: asyncio.Semaphore) -> AsyncGenerator[bytes, None]:
     """Changes as text; a comment now and then, so that a reader who went away is noticed."""
     async with watches:
-        stream = backend.list_and_watch(prefix)
+        stream = store.list_and_watch(prefix)
         following, is_listing = asyncio.create_task(_next(stream)), True
         try:
             while True:

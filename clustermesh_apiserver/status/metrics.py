@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from clustermesh_apiserver.parts import Apiserver
 from clustermesh_apiserver.status.program_status import VERSION, refused
 from meshkit.metrics import Registry
-
-if TYPE_CHECKING:
-    from clustermesh_apiserver.run import Apiserver
 
 PREFIX: Final = "clustermesh_apiserver"
 SCOPED: Final = ("scope", "source_cluster")
@@ -34,10 +32,10 @@ def collect(apiserver: Apiserver) -> Iterable[Metric]:
     expiry = GaugeMetricFamily(
         f"{PREFIX}_certificate_expiry_timestamp_seconds", "end of a certificate", labels=("cluster", "kind")
     )
-    if apiserver.front.not_after_s:
-        expiry.add_metric((apiserver.settings.cluster_name, "server"), apiserver.front.not_after_s)
+    if apiserver.facade_server.not_after_s:
+        expiry.add_metric((apiserver.settings.cluster_name, "server"), apiserver.facade_server.not_after_s)
     yield expiry
-    facade = apiserver.front.facade
+    facade = apiserver.facade_server.facade
     sessions = GaugeMetricFamily(f"{PREFIX}_facade_clients", "connections with an open call", labels=("user",))
     counts: dict[str, int] = {}
     for info in facade.connections() if facade is not None else ():
@@ -59,7 +57,7 @@ def _stores(apiserver: Apiserver) -> Iterable[Metric]:
     complete = GaugeMetricFamily(
         f"{PREFIX}_kvstore_initial_sync_completed", "1 once the canary is written", labels=(*SCOPED, "action")
     )
-    for kind, store in apiserver.publisher.stores.items() if apiserver.publisher is not None else ():
+    for kind, store in apiserver.stores().items():
         scope = (f"{kind.value}/v1", cluster)
         queue.add_metric(scope, store.pending)
         errors.add_metric(scope, store.failures)
@@ -75,5 +73,5 @@ def _identities(apiserver: Apiserver) -> Iterable[Metric]:
         missing.add_metric((reason,), count)
     yield missing
     pending = GaugeMetricFamily(f"{PREFIX}_identities_pending", "label sets that wait for a number")
-    pending.add_metric((), apiserver.allocator.pending if apiserver.allocator is not None else 0)
+    pending.add_metric((), apiserver.allocator.pending)
     yield pending

@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from clustermesh_apiserver.convert.exporter import IdentityExporter
+from clustermesh_apiserver.parts import Apiserver, Publication
 from meshapi.agent import AgentStatus
 from meshapi.apiserver import ApiserverStatus, FacadeSession
 from meshkit.health import Health
 from meshmodel.keys import Kind
-
-if TYPE_CHECKING:
-    from clustermesh_apiserver.run import Apiserver
 
 VERSION: Final = "0.1.0"
 MAX_PROBLEMS: Final = 100
@@ -21,17 +19,17 @@ MAX_PROBLEMS: Final = 100
 def report_health(apiserver: Apiserver, health: Health) -> bool:
     """Every component has said how it is; True if the program may be called ready."""
     _report_kubernetes(apiserver, health)
-    publisher, store = apiserver.publisher, apiserver.store
-    if store is None or publisher is None:
+    if apiserver.publication is None:
         health.starting("store", apiserver.store_error or "etcd is not open yet")
         health.starting("publish")
     else:
+        publisher = apiserver.publication.publisher
         health.ok("store") if not publisher.last_error else health.degraded("store", publisher.last_error)
         missing = [kind.value for kind, written in publisher.stores.items() if not written.synced.is_set()]
         health.starting("publish", f"not complete: {', '.join(missing)}") if missing else health.ok("publish")
     _report_mirror(apiserver, health)
-    if apiserver.front.facade is None:
-        health.starting("facade", "; ".join(apiserver.front.problems) or "not serving yet")
+    if apiserver.facade_server.facade is None:
+        health.starting("facade", "; ".join(apiserver.facade_server.problems) or "not serving yet")
     else:
         health.ok("facade")
     return health.ready()
@@ -40,8 +38,8 @@ def report_health(apiserver: Apiserver, health: Health) -> bool:
 def make_status(apiserver: Apiserver, health: Health, agents: list[AgentStatus] | None = None) -> ApiserverStatus:
     """The whole program at one look."""
     ready = report_health(apiserver, health)
-    publisher, store, front = apiserver.publisher, apiserver.store, apiserver.front
-    stores = publisher.stores if publisher is not None else {}
+    publication, stores = apiserver.publication, apiserver.stores()
+    etcd = publication.store.status if publication is not None else None
     return ApiserverStatus(
         cluster=apiserver.settings.cluster_name,
         cluster_id=apiserver.settings.cluster_id,
@@ -49,11 +47,11 @@ def make_status(apiserver: Apiserver, health: Health, agents: list[AgentStatus] 
         version=VERSION,
         ready=ready,
         started=apiserver.started_s,
-        source="" if apiserver.plan is None else "cilium" if apiserver.plan.cilium else "pods",
+        source=apiserver.source.name,
         published={kind.value: len(written.wanted) for kind, written in stores.items()},
         synced={kind.value: written.synced.is_set() for kind, written in stores.items()},
-        etcd_version=store.status.version if store is not None and store.status is not None else "",
-        certificate_not_after=front.not_after_s,
+        etcd_version=etcd.version if etcd is not None else "",
+        certificate_not_after=apiserver.facade_server.not_after_s,
         sessions=_sessions(apiserver),
         health={name: part.level.value for name, part in health.snapshot().items()},
         peers=apiserver.peers(),
@@ -64,33 +62,34 @@ def make_status(apiserver: Apiserver, health: Health, agents: list[AgentStatus] 
 
 def problems(apiserver: Apiserver) -> list[str]:
     """Everything a person should look at, as sentences."""
-    found = list(apiserver.front.problems)
-    source, publisher, allocator = apiserver.source, apiserver.publisher, apiserver.allocator
-    if apiserver.store is not None:
-        found += apiserver.store.problems
-    if source is not None:
-        found += [f"kubernetes {name}: {p.last_error}" for name, p in sorted(source.progress.items()) if p.failures]
-        unreadable = [intake for intake in source.intakes if intake.unreadable]
-        found += [
-            f"{intake.unreadable} times {intake.resource.plural} could not be understood" for intake in unreadable
-        ]
-    if apiserver.exporters is not None:
-        for kind, exporter in apiserver.exporters.by_kind.items():
-            found += [f"{kind.value} {key} not converted: {why}" for key, why in sorted(exporter.failures.items())]
-    if publisher is not None:
-        for kind, written in publisher.stores.items():
-            found += [f"etcd rejected {count} {kind.value}: {why}" for why, count in written.rejected.items()]
-    if allocator is not None and allocator.last_error:
-        found.append(f"identities cannot be allocated: {allocator.last_error}")
-    if apiserver.mirror is not None:
-        found += [f"mirror file {name}: {why}" for name, why in sorted(apiserver.mirror.refused.items())]
+    found = list(apiserver.facade_server.problems)
+    source, publication = apiserver.source, apiserver.publication
+    found += [f"kubernetes {name}: {p.last_error}" for name, p in sorted(source.progress.items()) if p.failures]
+    unreadable = [intake for intake in source.intakes if intake.unreadable]
+    found += [f"{intake.unreadable} times {intake.resource.plural} could not be understood" for intake in unreadable]
+    if apiserver.allocator.last_error:
+        found.append(f"identities cannot be allocated: {apiserver.allocator.last_error}")
+    if publication is not None:
+        found += _publication_problems(publication)
     found += [f"{count} identities not published: {reason}" for reason, count in sorted(refused(apiserver).items())]
     return found + [f"service {problem.service}: {problem.message}" for problem in apiserver.problems.current()]
 
 
+def _publication_problems(publication: Publication) -> list[str]:
+    found = list(publication.store.problems)
+    for kind, exporter in publication.exporters.by_kind.items():
+        found += [f"{kind.value} {key} not converted: {why}" for key, why in sorted(exporter.failures.items())]
+    for kind, written in publication.publisher.stores.items():
+        found += [f"etcd rejected {count} {kind.value}: {why}" for why, count in written.rejected.items()]
+    if publication.mirror is not None:
+        found += [f"mirror file {name}: {why}" for name, why in sorted(publication.mirror.refused.items())]
+    return found
+
+
 def refused(apiserver: Apiserver) -> dict[str, int]:
     """How many identities are not published, by reason."""
-    exporter = apiserver.exporters.by_kind.get(Kind.IDENTITIES) if apiserver.exporters is not None else None
+    publication = apiserver.publication
+    exporter = publication.exporters.by_kind.get(Kind.IDENTITIES) if publication is not None else None
     counts: dict[str, int] = {}
     if isinstance(exporter, IdentityExporter):
         for reason in exporter.refused.values():
@@ -99,7 +98,7 @@ def refused(apiserver: Apiserver) -> dict[str, int]:
 
 
 def _sessions(apiserver: Apiserver) -> list[FacadeSession]:
-    facade = apiserver.front.facade
+    facade = apiserver.facade_server.facade
     return [
         FacadeSession(
             name=info.name, address=info.address, since=info.since_s, watches=info.watches, bytes_sent=info.bytes_sent
@@ -109,9 +108,10 @@ def _sessions(apiserver: Apiserver) -> list[FacadeSession]:
 
 
 def _report_mirror(apiserver: Apiserver, health: Health) -> None:
-    if apiserver.mirror is None:
+    mirror = apiserver.publication.mirror if apiserver.publication is not None else None
+    if mirror is None:
         return
-    if waiting := apiserver.mirror.blocking():
+    if waiting := mirror.blocking():
         health.starting("mirror", f"copying: {', '.join(waiting)}")
         return
     away = [peer.name for peer in apiserver.peers() if not peer.ready]
@@ -120,7 +120,7 @@ def _report_mirror(apiserver: Apiserver, health: Health) -> None:
 
 def _report_kubernetes(apiserver: Apiserver, health: Health) -> None:
     source = apiserver.source
-    if source is None:
+    if source.plan is None:
         health.starting("kubernetes", "not reached yet")
         return
     listing = [name for name, progress in source.progress.items() if not progress.synced]

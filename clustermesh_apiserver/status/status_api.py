@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 
+from clustermesh_apiserver.parts import Apiserver
 from clustermesh_apiserver.status.agents import ask_agents
 from clustermesh_apiserver.status.kv_api import add_routes
 from clustermesh_apiserver.status.metrics import make_registry
@@ -19,9 +18,6 @@ from meshkit.health import Health
 from meshkit.http import make_app, serve
 from meshkit.rest import Rest
 from meshmodel.keys import Kind
-
-if TYPE_CHECKING:
-    from clustermesh_apiserver.run import Apiserver
 
 
 def make_status_app(apiserver: Apiserver) -> FastAPI:
@@ -67,7 +63,7 @@ def make_status_app(apiserver: Apiserver) -> FastAPI:
                 fingerprint=info.fingerprint,
                 sans=list(info.sans),
             )
-            for role, info in apiserver.front.certificates()
+            for role, info in apiserver.facade_server.certificates()
         ]
 
     @rest.get_stream("/v1/tables", str, "text/plain", tag="debug")
@@ -91,7 +87,7 @@ async def serve_status(apiserver: Apiserver) -> None:
 
 
 def _published(apiserver: Apiserver, kind: Kind, prefix: str) -> list[PublishedService]:
-    store = apiserver.publisher.stores.get(kind) if apiserver.publisher is not None else None
+    store = apiserver.stores().get(kind)
     wanted = store.wanted if store is not None else {}
     found = sorted(key.decode() for key in wanted if key.startswith(prefix.encode()))
     return [PublishedService(service=key, record=msgspec.Raw(wanted[key.encode()])) for key in found]

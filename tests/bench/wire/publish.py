@@ -26,7 +26,9 @@ from kube.resource import object_key
 from kvstore.etcd import EtcdStore
 from kvstore.store import Phase
 from meshmodel import keys
+from meshmodel.identity import NumericIdentity
 from meshmodel.keys import Kind
+from meshmodel.labels import Labels
 from meshmodel.names import ClusterName
 from tests.bench.wire import cluster_rows
 from tests.bench.wire.child import Talk
@@ -37,6 +39,15 @@ from tests.bench.wire.store import connect
 BURST = 20_000
 SAMPLES, INTERVAL_S = 200, 0.02
 PLAN = SourcePlan(cilium=True)
+
+
+class NoIdentities:
+    """Cilium makes the identities."""
+
+    def use(self, _owner: str, _labels: Labels) -> NumericIdentity | None:
+        return None
+
+    def release(self, _owner: str) -> None: ...
 
 
 @dataclass
@@ -63,8 +74,9 @@ async def publishing(connection: str, tables: Tables) -> AsyncIterator[Running]:
     settings = Settings(cluster_name=CLUSTER, cluster_id=CLUSTER_ID, source=SourceChoice.CILIUM)
     backend = connect(connection)
     publisher = Publisher(backend, ClusterName(CLUSTER), cluster_config(settings).encode(), kinds_of(settings))
-    source = Source(None, tables, PLAN, Problems(None))  # type: ignore[arg-type]  # nothing is asked of Kubernetes
-    exporters = make_exporters(settings, PLAN, tables, publisher.stores, None)
+    source = Source(None, tables, Problems(None), lambda _: PLAN)  # type: ignore[arg-type]  # nothing is asked of Kubernetes
+    source.set_plan(PLAN)
+    exporters = make_exporters(settings, tables, publisher.stores, NoIdentities())
     task = asyncio.create_task(publisher.run())
     source.attach(exporters)
     try:

@@ -16,7 +16,8 @@ import yaml
 
 from certs import profile
 from certs.authority import Authority
-from clustermesh_apiserver.run import Apiserver
+from clustermesh_apiserver.parts import Apiserver
+from clustermesh_apiserver.run import make_apiserver, run
 from clustermesh_apiserver.settings import Settings
 from kube.client import KubeClient, in_thread
 from kube.config import load_client
@@ -126,8 +127,8 @@ def settings(folder: Path, **changes: Any) -> Settings:
 @contextlib.asynccontextmanager
 async def run_apiserver(client: KubeClient, chosen: Settings, *, ready: bool = True) -> AsyncIterator[Apiserver]:
     """The program in this process, ready unless told otherwise."""
-    apiserver = Apiserver(chosen, client)
-    task = asyncio.create_task(apiserver.run())
+    apiserver = make_apiserver(chosen, client)
+    task = asyncio.create_task(run(apiserver))
     try:
         if ready:
             await until(lambda: is_ready(apiserver) or task.done(), limit_s=20, why=lambda: state(apiserver))
@@ -141,19 +142,20 @@ async def run_apiserver(client: KubeClient, chosen: Settings, *, ready: bool = T
 
 
 def is_ready(apiserver: Apiserver) -> bool:
-    publisher = apiserver.publisher
-    return publisher is not None and publisher.is_synced and apiserver.front.facade is not None
+    publication = apiserver.publication
+    return publication is not None and publication.publisher.is_synced and apiserver.facade_server.facade is not None
 
 
 def state(apiserver: Apiserver) -> str:
-    stores = apiserver.publisher.stores if apiserver.publisher else {}
-    return f"{apiserver.front.problems} { {k.value: (s.synced.is_set(), s.pending, s.last_error) for k, s in stores.items()} }"
+    stores = apiserver.publication.publisher.stores if apiserver.publication else {}
+    written = {kind.value: (store.synced.is_set(), store.pending, store.last_error) for kind, store in stores.items()}
+    return f"{apiserver.facade_server.problems} {written}"
 
 
 @contextlib.asynccontextmanager
 async def connect(apiserver: Apiserver, tls: Tls) -> AsyncIterator[EtcdStore]:
     """A client of the facade."""
-    backend = EtcdStore([f"127.0.0.1:{apiserver.front.port}"], tls, Options(call_timeout_s=3.0))
+    backend = EtcdStore([f"127.0.0.1:{apiserver.facade_server.port}"], tls, Options(call_timeout_s=3.0))
     try:
         yield backend
     finally:

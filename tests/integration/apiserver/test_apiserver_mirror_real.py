@@ -35,7 +35,7 @@ async def test_a_peers_records_arrive_in_our_own_store_and_follow(
         run_apiserver(client, settings(tmp_path)) as koornacht,
         connect(koornacht, pki.peer_tls()) as source,
     ):
-        await asyncio.to_thread(write_peer, ours / "mirror", pki, koornacht.front.port)
+        await asyncio.to_thread(write_peer, ours / "mirror", pki, koornacht.facade_server.port)
         ours_settings = settings(ours, cluster_name=PEER, cluster_id=2, mirror=True, mirror_config_dir=ours / "mirror")
         (ours / "kubernetes").mkdir()
         async with (

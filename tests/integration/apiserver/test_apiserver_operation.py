@@ -20,7 +20,7 @@ from cryptography import x509
 
 from certs import profile
 from certs.authority import Authority
-from clustermesh_apiserver.run import Apiserver
+from clustermesh_apiserver.parts import Apiserver
 from kube.client import KubeClient
 from kvstore.process import EtcdCertificates, EtcdProcess, EtcdSettings
 from meshapi.agent import AgentStatus
@@ -89,12 +89,12 @@ async def test_without_certificates_it_says_so_and_goes_on_when_they_come(
 ) -> None:
     (tmp_path / "server" / "tls.crt").unlink()
     async with run_apiserver(client, settings(tmp_path), ready=False) as apiserver:
-        await until(lambda: apiserver.publisher is not None and apiserver.publisher.is_synced)
+        await until(lambda: apiserver.publication is not None and apiserver.publication.publisher.is_synced)
         answer = await get(apiserver, "/readyz?verbose")
         assert answer.status_code == 503
         assert "no certificate, key and authority in" in answer.text
         pki.write_server()
-        await until(lambda: apiserver.front.facade is not None)
+        await until(lambda: apiserver.facade_server.facade is not None)
         assert (await get(apiserver, "/readyz")).status_code == 200
 
 
@@ -122,12 +122,12 @@ async def test_a_new_certificate_is_shown_to_the_next_client(
 ) -> None:
     """T15."""
     async with run_apiserver(client, settings(tmp_path)) as apiserver, connect(apiserver, pki.peer_tls()) as old:
-        first = await asyncio.to_thread(_serial, apiserver.front.port)
+        first = await asyncio.to_thread(_serial, apiserver.facade_server.port)
         pki.write_server()
         wanted = x509.load_pem_x509_certificate((tmp_path / "server" / "tls.crt").read_bytes()).serial_number
         assert wanted != first
         for _ in range(200):
-            if await asyncio.to_thread(_serial, apiserver.front.port) == wanted:
+            if await asyncio.to_thread(_serial, apiserver.facade_server.port) == wanted:
                 break
             await asyncio.sleep(0.02)
         else:
@@ -140,11 +140,11 @@ async def test_a_broken_users_file_changes_nobodys_access_and_is_shown(
 ) -> None:
     async with run_apiserver(client, settings(tmp_path)) as apiserver, connect(apiserver, pki.peer_tls()) as peer:
         (tmp_path / "users" / "users.yaml").write_text("users: {remote-tion")
-        await until(lambda: any("users.yaml" in problem for problem in apiserver.front.problems))
+        await until(lambda: any("users.yaml" in problem for problem in apiserver.facade_server.problems))
         assert await peer.get(b"cilium/cluster-config/koornacht") is not None
         assert any("users.yaml" in problem for problem in (await get(apiserver, "/v1/status")).json()["problems"])
         pki.write_users("remote-tion")
-        await until(lambda: not apiserver.front.problems)
+        await until(lambda: not apiserver.facade_server.problems)
 
 
 async def test_a_peer_that_is_trusted_later_gets_in_without_a_restart(
@@ -154,9 +154,9 @@ async def test_a_peer_that_is_trusted_later_gets_in_without_a_restart(
     async with run_apiserver(client, settings(tmp_path)) as apiserver:
         (tmp_path / "bundle" / "hoth.crt").write_bytes(other.certificate_pem)
         pki.write_users("remote-hoth")
-        await until(lambda: "authority of hoth" in [role for role, _ in apiserver.front.certificates()])
+        await until(lambda: "authority of hoth" in [role for role, _ in apiserver.facade_server.certificates()])
         await until(
-            lambda: apiserver.front.grant(other.issue(profile.remote("hoth"), time.time()).cert_pem) is not None
+            lambda: apiserver.facade_server.grant(other.issue(profile.remote("hoth"), time.time()).cert_pem) is not None
         )
         async with connect(apiserver, pki.tls(other, profile.remote("hoth"))) as peer:
             assert await peer.get(b"cilium/cluster-config/koornacht") is not None

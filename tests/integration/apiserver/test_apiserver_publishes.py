@@ -108,7 +108,6 @@ async def test_identities_and_addresses_agree_and_survive_a_restart(
     )
     async with run_apiserver(client, settings(tmp_path)) as apiserver, connect(apiserver, pki.peer_tls()) as peer:
         assert await all_keys(peer, b"cilium/state/") == first
-        assert apiserver.allocator is not None
         assert apiserver.allocator.made == 0
 
 
@@ -214,9 +213,9 @@ async def test_etcd_itself_listens_on_loopback_and_takes_only_our_own_authority(
     client: KubeClient, workloads: Workloads, pki: Pki, tmp_path: Path
 ) -> None:
     async with run_apiserver(client, settings(tmp_path)) as apiserver:
-        assert apiserver.store is not None
-        assert apiserver.store.process is not None
-        pid, port = apiserver.store.process.pid, apiserver.store.process.port
+        assert apiserver.publication is not None
+        assert apiserver.publication.store.process is not None
+        pid, port = apiserver.publication.store.process.pid, apiserver.publication.store.process.port
         listening = _listening_addresses(pid)
         assert port in {found for _, found in listening}
         assert {address for address, _ in listening} == {"0100007F"}
@@ -244,9 +243,9 @@ async def test_sigterm_style_cancel_leaves_no_etcd_behind(
     client: KubeClient, workloads: Workloads, pki: Pki, tmp_path: Path
 ) -> None:
     async with run_apiserver(client, settings(tmp_path)) as apiserver:
-        assert apiserver.store is not None
-        assert apiserver.store.process is not None
-        pid = apiserver.store.process.pid
+        assert apiserver.publication is not None
+        assert apiserver.publication.store.process is not None
+        pid = apiserver.publication.store.process.pid
         assert _is_alive(pid)
     assert not _is_alive(pid)
 
@@ -260,13 +259,13 @@ async def test_a_killed_etcd_is_replaced_and_filled_again(
         async with connect(apiserver, pki.peer_tls()) as peer:
             await eventually(lambda: _is_there(peer, CART), True)
             first = await all_keys(peer, b"cilium/state/")
-        store = apiserver.store
-        assert store is not None
-        assert store.process is not None
-        await store.process.kill()
-        await until(lambda: apiserver.store not in (None, store))
-        await until(lambda: apiserver.publisher is not None and apiserver.publisher.is_synced)
-        await until(lambda: apiserver.front.facade is not None)
+        publication = apiserver.publication
+        assert publication is not None
+        assert publication.store.process is not None
+        await publication.store.process.kill()
+        await until(lambda: apiserver.publication not in (None, publication))
+        await until(lambda: apiserver.publication is not None and apiserver.publication.publisher.is_synced)
+        await until(lambda: apiserver.facade_server.facade is not None)
         async with connect(apiserver, pki.peer_tls()) as peer:
             assert await all_keys(peer, b"cilium/state/") == first
 

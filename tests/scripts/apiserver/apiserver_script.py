@@ -84,9 +84,9 @@ class Script:
         plan = SourcePlan(cilium="pods" not in modes, exports="mcs" in modes, cilium_slices="ces" in modes)
         self.tables, self.problems = Tables(), Problems(None)
         self.sinks = {kind: Sink(kind, self.log) for kind in kinds_of(chosen)}
-        allocator = None if plan.cilium else Numbers()
-        self.source = Source(None, self.tables, plan, self.problems)  # type: ignore[arg-type]
-        self.exporters = make_exporters(chosen, plan, self.tables, self.sinks, allocator)  # type: ignore[arg-type]
+        self.source = Source(None, self.tables, self.problems, lambda _: plan)  # type: ignore[arg-type]
+        self.source.set_plan(plan)
+        self.exporters = make_exporters(chosen, self.tables, self.sinks, Numbers())
         self.intakes = {intake.resource.kind: intake for intake in self.source.intakes}
 
     def run(self) -> None:

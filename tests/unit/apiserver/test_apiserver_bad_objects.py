@@ -85,10 +85,10 @@ class World:
         chosen = Settings(cluster_name="c1", cluster_id=1, service_export_mode=ExportMode.BOTH, mcs_api=True)
         plan = SourcePlan(cilium=cilium, exports=True)
         self.tables = Tables()
-        self.source = Source(None, self.tables, plan, Problems(None))  # type: ignore[arg-type]
+        self.source = Source(None, self.tables, Problems(None), lambda _: plan)  # type: ignore[arg-type]
+        self.source.set_plan(plan)
         self.sinks = {kind: Sink(kind, []) for kind in Kind}
-        allocator = None if cilium else Numbers()
-        self.exporters = make_exporters(chosen, plan, self.tables, self.sinks, allocator)  # type: ignore[arg-type]
+        self.exporters = make_exporters(chosen, self.tables, self.sinks, Numbers())
         self.source.attach(self.exporters)
         self.intakes: list[Intake[Any]] = self.source.intakes
         namespace = {"metadata": {"name": "shop", "resourceVersion": "1"}}
