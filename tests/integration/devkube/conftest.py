@@ -25,13 +25,14 @@ async def served(authority: Authority, tmp_path_factory: pytest.TempPathFactory)
         yield running
 
 
-@pytest.fixture(scope="session", params=["1.32", "1.20"])
+@pytest.fixture(scope="session", params=["current", "1.20"])
 async def kubectl(request: pytest.FixtureRequest, served: Served, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
     version = request.param
     binary = find_kubectl(version)
     if binary is None:
-        variable = f"KUBECTL_{version.replace('.', '')}"
-        pytest.skip(f"no kubectl {version}: set {variable} or put it at build/tools/kubectl-{version}")
+        wanted = "1.25 or newer" if version == "current" else version
+        variable = f"KUBECTL_{version.replace('.', '').upper()}"
+        pytest.skip(f"no kubectl {wanted}: set {variable} or put it at build/tools/kubectl-{version}")
     namespace = f"steps-{version.replace('.', '-')}"
     served.cluster.create("namespaces", {"metadata": {"name": namespace}})
     return Kubectl(binary, version, served.kubeconfig, tmp_path_factory.mktemp("home"), namespace)
