@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every test can rely on: tests that need root say so and are skipped, with the reason, where there is none."""
+"""What every test can rely on.
+
+Tests that need root say so and are skipped, with the reason, where there is none. Property tests run with the profile of
+`tests.support.effort`. A test has `timeout` seconds (pyproject.toml), or as many as its own mark says.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.support.effort import load_profile
+
 WORKERS = 8
+
+load_profile()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session", autouse=True)

@@ -5,11 +5,10 @@ way shows a packet a hole (the memory maps check that after every write)."""
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "agent"))
@@ -20,8 +19,8 @@ from agent.tables import Peer
 from kvstore.store import Phase
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName, ServiceName
+from tests.support.effort import examples
 
-EXAMPLES = int(os.environ.get("EXAMPLES", "150"))
 NAMES = ("a", "b")
 PEERS = {"south": 2, "east": 3}
 MAPS = ("services", "backends", "members", "ipcache")
@@ -148,7 +147,7 @@ def step(world: World, inputs: Inputs, what: tuple[object, ...]) -> None:  # noq
             world.settle()
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150))
 @given(st.lists(st.tuples(operation, st.booleans()), max_size=25))
 def test_any_order_and_any_interruption_ends_like_a_fresh_build(
     operations: list[tuple[tuple[object, ...], bool]],

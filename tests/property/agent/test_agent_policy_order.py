@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,8 +13,8 @@ from agent.tables import Endpoint, EndpointVerdicts
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Label
 from meshpolicy import Direction, EndpointPolicy, Engine, PolicyContext, PolicyRef, parse_policy
+from tests.support.effort import examples
 
-EXAMPLES = int(os.environ.get("EXAMPLES", "120"))
 APPS = ("a", "b", "c")
 SUBJECT = NumericIdentity(1 << 16 | 1)
 PEERS = {app: NumericIdentity(1 << 16 | (10 + n)) for n, app in enumerate(APPS)}
@@ -98,7 +96,7 @@ def expected(policy: EndpointPolicy) -> dict[tuple[Direction, int, int], bool]:
     return {(d, p, port): policy.verdict(d, p, 6, port).allowed for d, p, port in PACKETS}
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=examples(120))
 @given(policies, policies)
 def test_every_packet_is_judged_by_the_old_or_the_new_policy(
     before: list[list[tuple[str, str, list[tuple[str, int | None]] | None]]],
@@ -122,7 +120,7 @@ def test_every_packet_is_judged_by_the_old_or_the_new_policy(
         assert kernel.allows(*packet) == will[packet], packet
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=examples(120))
 @given(policies, policies, st.integers(0, 12), st.sampled_from(["policy", "endpoints_by_address"]))
 def test_a_failed_write_is_made_good_by_the_next_attempt(
     before: list[list[tuple[str, str, list[tuple[str, int | None]] | None]]],

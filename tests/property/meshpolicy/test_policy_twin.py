@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_strategies import NORTH, WHO, documents
 from policy_twin import Packet, Twin, Who
@@ -16,15 +15,11 @@ from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Label, Labels, parse_label, sort_labels
 from meshpolicy import Direction, Engine, Entry, EntryKey, PolicyContext, lookup, parse_policy
 from meshpolicy.prefix import label_key, parse_address
+from tests.support.effort import examples
 
 _RESERVED = {"host": 1, "world": 2, "health": 4, "init": 5, "node": 6, "api": 7}
 NUMBERS = {name: NumericIdentity(_RESERVED.get(name, 300 + index)) for index, name in enumerate(WHO)}
 FLOWS = [(6, 80), (6, 81), (6, 8080), (17, 53), (132, 53), (6, 65535), (1, 8), (1, 3), (58, 128), (47, 0)]
-EFFORT = int(os.environ.get("POLICY_EFFORT", "1"))
-"""Multiplies the number of examples, for a long search by hand."""
-COMMON = settings(
-    deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
 
 
 def labels_of(who: Who) -> Labels:
@@ -75,7 +70,7 @@ def unique(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({(d["kind"], d["metadata"].get("namespace"), d["metadata"]["name"]): d for d in found}.values())
 
 
-@settings(COMMON, max_examples=40 * EFFORT)
+@settings(max_examples=examples(40))
 @given(st.lists(documents(), max_size=4), st.booleans())
 def test_engine_and_twin_agree_on_every_packet(found: list[dict[str, Any]], local: bool) -> None:
     """For all policies, identities and flows: compiled map = lookup = direct evaluation of the documents."""
@@ -100,7 +95,7 @@ def test_engine_and_twin_agree_on_every_packet(found: list[dict[str, Any]], loca
                         assert lookup(policy.entries, direction, number, protocol, port) == verdict, where
 
 
-@settings(COMMON, max_examples=15 * EFFORT)
+@settings(max_examples=examples(15))
 @given(st.lists(documents(), max_size=3))
 def test_a_trie_scan_finds_what_lookup_finds(found: list[dict[str, Any]]) -> None:
     """The Python lookup is the kernel's: longest prefix per identity, then precedence, length and identity."""
@@ -161,7 +156,7 @@ def apply(engine: Engine, step: tuple[str, Any], held: dict[Any, Any]) -> frozen
     return frozenset()
 
 
-@settings(COMMON, max_examples=50 * EFFORT)
+@settings(max_examples=examples(50))
 @given(histories())
 def test_any_history_ends_like_a_fresh_build(steps: list[tuple[str, Any]]) -> None:
     """Same inputs, any order, any interruption: same maps; and every endpoint that changed was announced."""
@@ -193,7 +188,7 @@ def test_any_history_ends_like_a_fresh_build(steps: list[tuple[str, Any]]) -> No
     assert state_of(fresh) == before
 
 
-@settings(COMMON, max_examples=30 * EFFORT)
+@settings(max_examples=examples(30))
 @given(st.lists(documents(), min_size=1, max_size=4))
 def test_diffs_turn_one_map_into_the_next(found: list[dict[str, Any]]) -> None:
     """Applying each diff to a copy of the map gives the whole map; nothing equal is written again."""

@@ -20,6 +20,7 @@ from kube.reflector import Synced, Upsert
 from meshmodel.cluster_config import ExportMode
 from meshmodel.keys import Kind
 from tests.scripts.apiserver.apiserver_script import Numbers, Sink
+from tests.support.effort import examples
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=8),
@@ -104,7 +105,7 @@ class World:
 
 
 @pytest.mark.parametrize("cilium", [True, False])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(data=st.data())
 def test_no_object_of_any_shape_raises(cilium: bool, data: st.DataObject) -> None:
     """Law: whatever an object holds beside its name, converting it ends, and the kind goes on."""

@@ -17,6 +17,7 @@ from certs.bundle import TrustBundle
 from certs.errors import CertificateError
 from certs.inspect import issued_by, load, parse
 from certs.rotation import Rotation, decide, renew_at_s
+from tests.support.effort import examples
 
 NOW = 1_800_000_000.0
 DAY = 86_400.0
@@ -164,7 +165,7 @@ def test_an_unreadable_bundle_changes_nothing(north: Authority) -> None:
     assert bundle.pem("unknown") == b""
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(st.binary(max_size=400))
 def test_no_bytes_crash_the_reader(content: bytes) -> None:
     """Whatever stands where a certificate should, the answer is a CertificateError or certificates."""

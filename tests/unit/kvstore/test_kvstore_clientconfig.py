@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from kvstore.channel import channel_target
 from kvstore.clientconfig import Endpoint, is_client_config, parse_client_config
 from kvstore.errors import Rejected
+from tests.support.effort import examples
 
 CILIUM = b"""\
 endpoints:
@@ -113,7 +114,7 @@ def test_a_bad_file_is_refused_with_its_problem(content: bytes, problem: str) ->
         parse_client_config(content)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(st.binary(max_size=300) | st.text(alphabet="endpoints:[]{}&*!-'\"\n https://", max_size=80).map(str.encode))
 def test_no_file_crashes_the_reader(content: bytes) -> None:
     """Whatever the file holds, the answer is a configuration or Rejected."""

@@ -88,7 +88,7 @@ SHELL_WORDS: Final = _names(
     " source then trap umask unset until wait while"
 )
 
-WORD: Final = re.compile(r"[a-z][a-z0-9_.+-]*")
+WORD: Final = re.compile(r"[a-z][a-z0-9_.+-]+")
 HEAD: Final = re.compile(
     r"(?:^|[|;&(`\n]|\$\()\s*(?:(?:!|do|then|else|exec|xargs|if|while|until|[A-Z_]+=\S*)\s+)*"
     r"([a-z][a-z0-9_.+-]*)(?=\s|$|;|\))"
@@ -114,24 +114,27 @@ def python_files() -> list[Path]:
     return sorted(path for folder in folders for path in folder.rglob("*.py") if path.parent != Path(__file__).parent)
 
 
-def started_for_sure(tree: ast.AST) -> set[str]:
-    """Programs at the head of what a process-starting call is given, after `--`, and after `netns exec NAME`."""
-    found: set[str | None] = set()
-    for node in ast.walk(tree):
-        vector = _vector(node)
-        if isinstance(node, ast.Call) and vector and _starts_processes(node.func):
-            first = _vector(vector[0])
-            found.add(_text(first[0] if first else vector[0]))
-        texts = [_text(place) for place in vector]
-        found |= {after for before, after in itertools.pairwise(texts) if before == "--"}
-        found |= {texts[at + 2] for at in range(len(texts) - 2) if texts[max(at - 1, 0) : at + 1] == ["netns", "exec"]}
-    return {Path(program).name for program in found if program}
+def programs_of_module(text: str) -> tuple[set[str], set[str]]:
+    """Programs that are started for sure, and words at the places of argument vectors and command lines.
+
+    Sure are the head of what a process-starting call is given, what follows `--`, and what follows `netns exec NAME`.
+    """
+    sure: set[str] = set()
+    possible: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call | ast.List | ast.Tuple):
+            texts = [_text(place) for place in _vector(node)]
+            sure |= {Path(word).name for word in _sure(node, texts) if word}
+            possible |= {word for text in texts if text for word in _words(text)}
+    return sure, possible
 
 
-def words_that_may_start(tree: ast.AST) -> set[str]:
-    """Words at the places of argument vectors and command lines."""
-    texts = (_text(place) for node in ast.walk(tree) for place in _vector(node))
-    return {word for text in texts if text for word in _words(text)}
+def _sure(node: ast.expr, texts: list[str | None]) -> Iterator[str | None]:
+    if isinstance(node, ast.Call) and node.args and _starts_processes(node.func):
+        inner = _vector(node.args[0])
+        yield _text(inner[0]) if inner else texts[0]
+    yield from (after for before, after in itertools.pairwise(texts) if before == "--")
+    yield from (texts[at + 2] for at in range(1, len(texts) - 2) if texts[at - 1 : at + 1] == ["netns", "exec"])
 
 
 def heads_of_script(text: str) -> set[str]:
@@ -151,11 +154,11 @@ def is_on_this_machine(word: str) -> bool:
     return shutil.which(word, path=SYSTEM_PATH) is not None
 
 
-def _vector(node: ast.AST) -> list[ast.expr]:
+def _vector(node: ast.expr) -> list[ast.expr]:
     return node.args if isinstance(node, ast.Call) else node.elts if isinstance(node, ast.List | ast.Tuple) else []
 
 
-def _text(node: ast.expr | None) -> str | None:
+def _text(node: ast.expr) -> str | None:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
 
@@ -18,10 +17,9 @@ from external_programs import (
     commands_of_manifest,
     heads_of_script,
     is_on_this_machine,
+    programs_of_module,
     provided,
     python_files,
-    started_for_sure,
-    words_that_may_start,
 )
 
 KNOWN = set(provided()) | OWN | BROUGHT_ALONG
@@ -36,8 +34,7 @@ def unknown_programs(sure: set[str], possible: set[str] = frozenset()) -> set[st
 
 
 def in_module(text: str) -> set[str]:
-    tree = ast.parse(text)
-    return unknown_programs(started_for_sure(tree), words_that_may_start(tree))
+    return unknown_programs(*programs_of_module(text))
 
 
 def relative(path: Path) -> str:

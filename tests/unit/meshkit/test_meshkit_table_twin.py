@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshkit.table import Database, Table
+from tests.support.effort import examples
 
 
 class Row(NamedTuple):
@@ -21,7 +22,7 @@ operations = st.tuples(st.sampled_from(["put", "put", "delete"]), rows)
 transactions = st.lists(st.tuples(st.lists(operations, max_size=6), st.booleans()), max_size=12)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(transactions, st.integers(0, 12))
 def test_rows_indexes_and_changes_equal_those_of_a_dumb_copy(
     script: list[tuple[list[Operation], bool]], look_after: int
