@@ -14,14 +14,18 @@ SUITE ?=
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: build/.packages build/.venv bpf ## install everything on a bare Debian 12: packages, virtual environment, BPF objects
+setup: ## install everything on a bare Debian 12: packages, virtual environment, BPF objects
+	@$(MAKE) --no-print-directory build/.packages
+	@$(MAKE) --no-print-directory build/.venv build/.bpf
 
 build/.packages: scripts/install-packages.sh
 	@mkdir -p build
 	scripts/install-packages.sh
 	@touch $@
 
-build/.venv: pyproject.toml build/.packages
+# needs Python with its venv module, and neither apt nor root: `make check` and the tests that need no root do with it
+build/.venv: pyproject.toml
+	@mkdir -p build
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lab,dev]'
 	@touch $@
@@ -36,10 +40,10 @@ lab: setup ## two connected clusters on this machine and the whole Cluster Mesh 
 	$(BIN)/python -m lab up
 	$(BIN)/python -m lab walkthrough
 
-clean-lab: ## remove every lab, by name: processes, namespaces, mounts, maps, state
+clean-lab: ## remove every lab of this machine, also those of test runs: processes, namespaces, mounts, maps, state
 	$(BIN)/python -m lab clean
 
-check: setup ## format, lint, types, import contracts
+check: build/.venv ## format, lint, types, import contracts; needs neither apt nor root
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy

@@ -8,7 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e.mesh import Mesh, bring_up, remove_abandoned, tear_down
+from e2e.mesh import Mesh, bring_up, tear_down
+from tests.support.labs import lab_name, remove_abandoned
+
+LIMIT_S = 400
+"""For one scenario, and for bringing up the lab before the first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -16,6 +20,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "walkthrough" not in item.nodeid)
     for item in items:
         item.add_marker(pytest.mark.lab)
+        if not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(LIMIT_S))
         if os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="a lab needs root"))
 
@@ -24,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def mesh() -> Iterator[Mesh]:
     """One connected lab for all scenarios; every scenario leaves it as it found it."""
     remove_abandoned()
-    name = f"e2e{os.getpid()}"
+    name = lab_name("e2e")
     try:
         yield bring_up(name)
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ from typing import Any, Final, Literal
 from lab import cleanup
 from lab.daemon import MANIFESTS
 from lab.mesh import node_command
-from lab.state import LabState, existing_labs, lab_state
+from lab.state import LabState, lab_state
 from lab.verdict import tally
 
 Cluster = Literal["koornacht", "tion"]
@@ -30,7 +29,6 @@ COMMAND_LIMIT_S: Final = 120.0
 SETTLE_S: Final = 20.0
 POLL_S: Final = 0.1
 SAMPLE: Final = 20
-OWN: Final = re.compile(r"e2e(\d+)[a-z]?")
 # each answer in one write, or the lines of many clients get mixed up
 AT_ONCE: Final = (
     'for i in $(seq 1 {count}); do {{ r=$(curl -sS --max-time {limit} {target} 2>&1); echo "$r"; }} & done; wait'
@@ -79,21 +77,6 @@ def wait_until(what: str, predicate: Callable[[], object], limit_s: float = SETT
             return last
         assert time.monotonic() < limit, f"not within {limit_s:g} s: {what}; last seen: {shown[-2000:]}"
         _pause.wait(POLL_S)
-
-
-def remove_abandoned() -> None:
-    """Labs of runs that were killed are gone; those of runs still going on stay."""
-    for name in existing_labs():
-        found = OWN.fullmatch(name)
-        if found and not _is_test_run(int(found[1])):
-            cleanup.remove_lab(lab_state(name))
-
-
-def _is_test_run(pid: int) -> bool:
-    try:
-        return b"pytest" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
 
 
 @dataclass

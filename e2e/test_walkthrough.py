@@ -9,7 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-NAME = "e2ewalk"
+from tests.support.labs import lab_name
+
+NAME = lab_name("e2e", "w")
 
 
 def lab(*words: str, timeout_s: float = 900) -> subprocess.CompletedProcess[str]:
@@ -32,6 +34,7 @@ def running_lab() -> Iterator[None]:
     assert down.returncode == 0, down.stdout + down.stderr
 
 
+@pytest.mark.timeout(1200)
 def test_every_step_of_the_walkthrough_is_as_the_seed_says(running_lab: None) -> None:
     replay = lab("walkthrough")
     print(replay.stdout)

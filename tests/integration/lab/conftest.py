@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +12,7 @@ from lab_harness import Eventually, Kubectl
 
 from lab import cleanup, mesh
 from lab.state import LabState, lab_state
+from tests.support.labs import lab_name, remove_abandoned
 
 LIMIT_S = 20.0
 
@@ -32,7 +32,8 @@ def eventually() -> Eventually:
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[LabState]:
-    state = lab_state(f"t{os.getpid()}")
+    remove_abandoned()
+    state = lab_state(lab_name("t"))
     mesh.up(state)
     yield state
     cleanup.remove_lab(state)

@@ -17,13 +17,14 @@ from lab import cgroup, cleanup, mesh, netns
 from lab.network import build_underlay
 from lab.state import LabState, lab_state
 from lab.topology import CLUSTERS
+from tests.support.labs import lab_name
 
 pytestmark = pytest.mark.root
 
 
 @pytest.fixture
 def other() -> Iterator[LabState]:
-    state = lab_state(f"u{os.getpid()}")
+    state = lab_state(lab_name("u"))
     yield state
     cleanup.remove_lab(state)
 

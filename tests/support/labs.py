@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of the labs that tests make: each run has its own, so that no run removes another's.
+
+A run is a process and everything it starts: `.ci/run` where it says so, else the pytest process itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Final
+
+from lab import cleanup
+from lab.state import existing_labs, lab_state
+
+VARIABLE: Final = "CLUSTERMESH_TEST_RUN"
+OWN: Final = re.compile(r"(?:e2e|t|u)(\d+)[a-z]?")
+PROGRAMS: Final = (b"pytest", b".ci/run", b"tests.bench")
+
+
+def run_id() -> int:
+    """The process id of this run."""
+    return int(os.environ.get(VARIABLE) or os.getpid())
+
+
+def lab_name(kind: str, suffix: str = "") -> str:
+    """This run's name for a lab of a kind, such as `e2e4711w`."""
+    name = f"{kind}{run_id()}{suffix}"
+    if not OWN.fullmatch(name):
+        raise ValueError(f"{name!r}: labs of tests are called e2e, t or u, a number and at most one letter")
+    return name
+
+
+def labs_of(run: int) -> list[str]:
+    """The labs of the run that exist."""
+    return [name for name in existing_labs() if (found := OWN.fullmatch(name)) and int(found[1]) == run]
+
+
+def remove_abandoned() -> None:
+    """Labs of runs that were killed are gone; those of runs still going on stay, and so do labs of people."""
+    for name in existing_labs():
+        found = OWN.fullmatch(name)
+        if found and not is_going_on(int(found[1])):
+            cleanup.remove_lab(lab_state(name))
+
+
+def is_going_on(run: int) -> bool:
+    """Whether the process is there and runs tests; its number may belong to another program by now."""
+    try:
+        words = Path(f"/proc/{run}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return any(program in words for program in PROGRAMS)
+
+
+if __name__ == "__main__":
+    for lab in labs_of(int(sys.argv[1])):
+        cleanup.remove_lab(lab_state(lab))
+        print(f"removed lab {lab}")
