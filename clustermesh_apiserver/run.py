@@ -28,7 +28,8 @@ from meshkit.clock import SystemClock
 from meshkit.supervise import supervise, together
 from meshmodel.identity import identity_range
 from meshmodel.keys import Kind
-from meshmodel.names import ClusterName
+from meshmodel.names import ClusterId, ClusterName
+from meshpeer.reservations import Own
 
 BACKOFF_S: Final = (0.5, 15.0)
 TICK_S: Final = 5.0
@@ -139,9 +140,7 @@ def _mirror(settings: Settings, store: OwnStore) -> Mirror | None:
     mirror = Mirror(
         store.client,
         settings.mirror_config_dir,
-        ClusterName(settings.cluster_name),
-        local_id=settings.cluster_id,
-        maximum=settings.max_connected_clusters,
+        Own(ClusterName(settings.cluster_name), ClusterId(settings.cluster_id), settings.max_connected_clusters),
         ttl_s=settings.lease_ttl,
     )
     store.client.on_store_change.append(mirror.store_changed)

@@ -13,10 +13,14 @@ from certs.diagnose import diagnose
 from certs.errors import CertificateError
 from certs.inspect import CertInfo, issued_by, parse
 from certs.store import CertFiles
-from kvstore.clientconfig import ClientConfig, Endpoint, is_client_config, parse_client_config
+from kvstore.clientconfig import ClientConfig, Endpoint, parse_client_config
 from kvstore.errors import Rejected
 from meshkit.errors import MeshError
-from meshmodel import cluster_config, keys
+from meshmodel import keys
+from meshmodel.names import ClusterName
+from meshpeer.directory import read_directory
+from meshpeer.kinds import offered_kinds
+from meshpeer.session import read_config
 
 Write = Callable[[str], object]
 Resolve = Callable[[str], str | None]
@@ -38,22 +42,19 @@ def troubleshoot(directory: Path, only: Sequence[str], timeout_s: float, write: 
 
     `resolve` gives the address behind a Kubernetes Service's name, None for any other name.
     """
-    try:
-        entries = sorted(p for p in directory.iterdir() if not p.is_dir())
-    except OSError as exc:
-        write(f"{BAD} cannot read {directory}: {exc.strerror}\n")
-        return 4
-    files = {p.name: content for p in entries if is_client_config(content := p.read_bytes())}
-    wanted = {name: content for name, content in files.items() if not only or name in only}
+    listing = read_directory(directory, own="")
+    wanted = {name: content for name, content in listing.configs.items() if not only or name in only}
     write(f"Found {len(wanted)} cluster configurations\n")
-    is_ok = bool(wanted) or not only
+    for name, reason in listing.refused.items():
+        write(f"{BAD} {name}: {reason}\n")
+    is_ok = not listing.refused and (bool(wanted) or not only)
     for name, content in wanted.items():
         write(f'\nCluster "{name}":\n  Configuration path: {directory / name}\n')
         is_ok = asyncio.run(_try(name, content, directory, Trial(timeout_s, write, resolve))) and is_ok
     return 0 if is_ok else 4
 
 
-async def _try(name: str, content: bytes, directory: Path, trial: Trial) -> bool:
+async def _try(name: ClusterName, content: bytes, directory: Path, trial: Trial) -> bool:
     try:
         config = parse_client_config(content, directory)
     except Rejected as exc:
@@ -134,7 +135,7 @@ def _describe(info: CertInfo) -> str:
     return f"CN={info.subject_cn}, issuer {info.issuer}, valid until {until}, serial {info.serial:x}{names}"
 
 
-async def _try_read(name: str, config: ClientConfig, trial: Trial) -> bool:
+async def _try_read(name: ClusterName, config: ClientConfig, trial: Trial) -> bool:
     """Authorisation: the heartbeat and the cluster configuration, as a session reads them."""
     timeout_s, write = trial.timeout_s, trial.write
     write("\n  Store\n")
@@ -146,16 +147,17 @@ async def _try_read(name: str, config: ClientConfig, trial: Trial) -> bool:
     try:
         async with asyncio.timeout(timeout_s):
             beat = await backend.get(keys.HEARTBEAT)
-            entry = await backend.get(keys.cluster_config_key(name))
+            config_found = await read_config(backend, name)
+            if config_found is not None:
+                _ = offered_kinds(config_found)
     except (MeshError, TimeoutError) as exc:
         write(f"     {BAD} cannot be read: {exc or 'no answer'}\n")
         return False
     finally:
         await backend.close()
     write(f"     {OK if beat else BAD} heartbeat {'found' if beat else 'not found: its publisher does not run'}\n")
-    if entry is None:
+    if config_found is None:
         write(f"     {BAD} no configuration of cluster {name}: the name differs, or it is not published yet\n")
         return False
-    config_found = cluster_config.decode(entry.value, cluster=name)
     write(f"     {OK} cluster configuration: id {config_found.id}, cached {str(config_found.cached).lower()}\n")
     return beat is not None

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from agent.core import Core
 from agent.feature import Feature, Tasks
-from agent.mesh.connect import StoreConnector, own_store_config
 from agent.mesh.ingest import Writers
 from agent.mesh.probe import Prober, make_reach
 from agent.mesh.runner import MeshRunner
-from agent.mesh.session import SessionOptions
 from agent.tables import Node, NodeAddress
 from meshkit.filewatch import watch_directory
 from meshkit.health import Health
+from meshpeer.connection import StoreConnector, own_store_config
+from meshpeer.session import SessionOptions
+from meshpeer.signals import Limits
 
 _PEER = "peer "
 
@@ -37,7 +38,9 @@ class MeshFeature(Feature):
             core.clock,
             directory=settings.clustermesh_config,
             maximum=core.facts.maximum,
-            options=SessionOptions(settings.heartbeat_silence_s, prefer_slices=settings.prefer_endpoint_slices),
+            options=SessionOptions(
+                prefer_slices=settings.prefer_endpoint_slices, limits=Limits(settings.heartbeat_silence_s)
+            ),
             cache_ttl_s=settings.cluster_cache_ttl_s,
             withdraw_after_s=settings.withdraw_after_s,
             prober=Prober(core.db, core.clock, make_reach(settings.port)) if settings.probe_peers else None,

@@ -7,7 +7,7 @@ depends on what came before it; a record outside the cluster's networks is held 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -19,10 +19,8 @@ from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.mesh.networks import Networks
 from agent.mesh.records import Reader, SliceSets
 from agent.mesh.rejections import Rejections
-from agent.mesh.view import View
 from agent.nodes.writer import NodeWriter
-from agent.tables import AgentDB, Origin, Peer
-from kvstore.store import Batch
+from agent.tables import AgentDB, Backend, Origin, Peer
 from meshkit.clock import Clock
 from meshmodel import ip
 from meshmodel.cluster_config import ClusterConfig
@@ -30,6 +28,8 @@ from meshmodel.errors import RecordError
 from meshmodel.identity import identity_range
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName, ServiceName
+from meshpeer.consumer import Change
+from meshpeer.kinds import BACKEND_KINDS
 
 MAX_HELD: Final = 10_000
 
@@ -62,51 +62,46 @@ class Ingest:
         self._rejections, self._clock, self._maximum = rejections, clock, maximum
         self._cluster_id = ClusterId(0)
         self._reader: Reader | None = None
-        self._views: dict[tuple[Kind, bool], View] = {}
+        self._form: Kind | None = None
+        self._outdated: set[ServiceName] = set()
         self._held: dict[tuple[Kind, bytes], bytes] = {}
         self._slices = SliceSets()
         self.on_listed: Callable[[Kind], None] = lambda _kind: None
+        self.on_removed: Callable[[tuple[str, ...]], None] = lambda _networks: None
 
-    def is_new_id(self, config: ClusterConfig) -> bool:
-        """Whether what is known was published under another cluster id."""
-        return self._cluster_id not in (0, config.id)
+    async def begin(self, config: ClusterConfig, kinds: Sequence[Kind]) -> None:
+        """Records are judged by this configuration from here on.
 
-    def begin(self, config: ClusterConfig, kinds: list[Kind]) -> None:
-        """Records are judged by this configuration from here on; kinds that are not read any more are drained."""
+        Backends that came in a form that is not read any more stay until the new form was listed once.
+        """
         self._cluster_id = ClusterId(config.id)
         self._reader = Reader(self._name, self._cluster_id, identity_range(config.id, self._maximum))
-        for kind in {kind for kind, _ in self._views if kind not in kinds}:
-            self._drain_kind(kind)
+        form = next((kind for kind in kinds if kind in BACKEND_KINDS), None)
+        if form is not self._form:
+            self._form = form
+            self._outdated = {row.service for row in self._db.backends.rows() if row.cluster == self._name}
+            self._slices.clear()
+            self._held = {(kind, key): value for (kind, key), value in self._held.items() if kind not in BACKEND_KINDS}
         with self._db.write():
             old = self._db.peers.get(self._name)
             self._writers.load_balancer.set_peer(old or Peer(self._name, self._cluster_id))
 
-    def view(self, kind: Kind, prefix: bytes, *, is_private: bool = False) -> View:
-        """What is known of one prefix; another layout of the same kind starts from nothing known, and sweeps at its end."""
-        view = self._views.setdefault((kind, is_private), View(prefix))
-        view.prefix = prefix
-        return view
-
-    def count(self, kind: Kind) -> int:
-        return sum(len(view) for (found, _), view in self._views.items() if found is kind)
-
-    def listed(self, kind: Kind) -> None:
-        """The first listing of this kind is complete."""
+    async def listed(self, kind: Kind) -> None:
+        """All records of this kind are in the tables, and backends of another form are gone."""
+        if kind is self._form and self._outdated:
+            outdated, self._outdated = self._outdated, set()
+            with self._db.write():
+                for name in outdated:
+                    self._set_backends(name, ())
         self.on_listed(kind)
 
-    def apply(self, kind: Kind, batch: Batch, *, is_private: bool = False) -> None:
-        """Everything the batch changes is in the tables: all of it, in one transaction.
-
-        What is gone from the public part and stands in the private one, or the other way round, is not gone.
-        """
-        view, other = self._views[kind, is_private], self._views.get((kind, not is_private))
+    def apply(self, kind: Kind, changes: Sequence[Change]) -> None:
+        """Everything that changed is in the tables, in one transaction."""
         with self._db.write():
-            for key, value in view.feed(batch):
-                if value is None and other is not None and key in other:
-                    continue
+            for key, value in changes:
                 self._held.pop((kind, key), None)
                 self._set_or_reject(kind, key, value)
-            if kind is Kind.NODES and (batch.events or batch.phase.value == "listed"):
+            if kind is Kind.NODES:
                 self._judge_held()
             if kind is Kind.ENDPOINT_SLICES:
                 self._store_slices()
@@ -121,24 +116,21 @@ class Ingest:
                 self._writers.prefixes.set_identity_unknown(identity)
             self._writers.load_balancer.delete_peer(self._name)
         self._networks.drop(self._name)
-        for view in self._views.values():
-            view.forget()
         self._held.clear()
-        self._cluster_id = ClusterId(0)
+        self._cluster_id, self._form = ClusterId(0), None
+
+    def remove(self) -> None:
+        """The cluster is no peer any more: nothing of it is left. `on_removed` is told which pod networks it had."""
+        networks = tuple(c for n in self._db.nodes.rows() if n.cluster == self._name for c in n.pod_cidrs)
+        self.drain()
+        self.on_removed(networks)
 
     def drain_services(self) -> None:
-        """No backend of the cluster is left; everything else is kept. The next listing brings them back."""
+        """No backend of the cluster is left; everything else is kept."""
         with self._db.write():
             self._writers.load_balancer.drain_cluster(self._name)
-        for kind in (Kind.SERVICES, Kind.ENDPOINT_SLICES):
-            if (kind, False) in self._views:
-                self._views[kind, False].forget()
         self._slices.clear()
-
-    def _drain_kind(self, kind: Kind) -> None:
-        if kind in (Kind.SERVICES, Kind.ENDPOINT_SLICES):
-            self.drain_services()
-        self._views.pop((kind, False), None)
+        self._outdated.clear()
 
     def _set_or_reject(self, kind: Kind, key: bytes, value: bytes | None) -> None:
         try:
@@ -205,9 +197,7 @@ class Ingest:
                 self._writers.prefixes.delete_pod(self._name, ip.decode_key(key))
             case Kind.SERVICES:
                 namespace, _, name = key.partition("/")
-                self._writers.load_balancer.set_backends(
-                    ServiceName(namespace, name), self._name, self._cluster_id, (), self._clock.wall()
-                )
+                self._set_backends(ServiceName(namespace, name), ())
             case Kind.ENDPOINT_SLICES:
                 self._slices.delete(key)
             case _:
@@ -228,13 +218,15 @@ class Ingest:
         name, backends = self._reader.service(key, value)
         for backend in backends:
             self._check(key, backend.address)
-        self._writers.load_balancer.set_backends(name, self._name, self._cluster_id, backends, self._clock.wall())
+        self._set_backends(name, backends)
 
     def _store_slices(self) -> None:
         for name, groups in self._slices.take_changed():
-            self._writers.load_balancer.set_backends(
-                name, self._name, self._cluster_id, merge_backends(groups), self._clock.wall()
-            )
+            self._set_backends(name, merge_backends(groups))
+
+    def _set_backends(self, name: ServiceName, backends: Sequence[Backend]) -> None:
+        self._outdated.discard(name)
+        self._writers.load_balancer.set_backends(name, self._name, self._cluster_id, backends, self._clock.wall())
 
     def _check(self, key: str, address: str) -> None:
         refusal = self._networks.refuse_address(self._name, address)

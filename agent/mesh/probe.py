@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
-from agent.mesh.state import SessionRecord
 from agent.tables import AgentDB
 from meshkit.clock import Clock
 from meshmodel.names import ClusterName
+from meshpeer.followed import FollowedCluster
 
 INTERVAL_S = 1.0
 TIMEOUT_S = 1.0
@@ -31,20 +31,20 @@ class Prober:
         self._reached_s: dict[ClusterName, float] = {}
         self._round = 0
 
-    async def run(self, states: Callable[[], Iterable[SessionRecord]]) -> None:
+    async def run(self, states: Callable[[], Iterable[FollowedCluster]]) -> None:
         """Until cancelled."""
         while True:
             await self.probe_all(tuple(states()))
             await self._clock.sleep(self._interval_s)
 
-    async def probe_all(self, states: Iterable[SessionRecord]) -> None:
+    async def probe_all(self, states: Iterable[FollowedCluster]) -> None:
         """One round: every state says how many of its nodes answered, and since when none has."""
         self._round += 1
         async with asyncio.TaskGroup() as group:
             for state in states:
                 group.create_task(self._probe(state), name=f"probe {state.name}")
 
-    async def _probe(self, state: SessionRecord) -> None:
+    async def _probe(self, state: FollowedCluster) -> None:
         addresses = self._choose(state.name)
         if not addresses:
             return

@@ -1,57 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One supervised session per configured cluster. What happens to one cluster stays with it."""
+"""Followed clusters as this agent keeps them: their rows, who waits for them, and whether they are chosen (liveness)."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
-from agent.mesh.directory import Listing, compare, read_directory
 from agent.mesh.ingest import Ingest, Writers
 from agent.mesh.liveness import DEFAULT_WITHDRAW_AFTER_S, Liveness, Signals, decide, is_cache_expired
 from agent.mesh.networks import Networks
 from agent.mesh.probe import Prober
 from agent.mesh.rejections import Rejections
-from agent.mesh.session import Session, SessionOptions
-from agent.mesh.state import SessionRecord
 from agent.tables import AgentDB, Node
-from kvstore.store import Store
 from meshapi.peer import PeerState
-from meshkit.backoff import Backoff
 from meshkit.clock import Clock
-from meshkit.errors import PermanentError, TransientError
-from meshkit.supervise import supervise
-from meshmodel.cluster_config import ClusterConfig, check_peer_config
-from meshmodel.errors import ModelError
 from meshmodel.keys import Kind
-from meshmodel.names import ClusterId, ClusterName
+from meshmodel.names import ClusterName
+from meshpeer.followed import FollowedCluster
+from meshpeer.follower import Connector, Follower, Member
+from meshpeer.kinds import BACKEND_KINDS
+from meshpeer.reservations import Own
+from meshpeer.session import SessionOptions
 
 log = logging.getLogger(__name__)
 
-RETRY_MINIMUM_S = 0.5
-RETRY_MAXIMUM_S = 15.0
-STOP_WAIT_S = 5.0
-JUDGE_S = 0.5
-
-Connector = Callable[[bytes], Awaitable[Store]]
-
-
-class RefusedError(TransientError):
-    """A person must change something before this cluster can be read; looked at again now and then."""
-
-
-@dataclass(slots=True)
-class Member:
-    """One configured cluster: its content as last seen, its session and what that wrote."""
-
-    state: SessionRecord
-    ingest: Ingest
-    content: bytes
-    task: asyncio.Task[None] | None = None
-    waiting: dict[Kind, list[Callable[[], None]]] = field(default_factory=dict)
+JUDGE_S: Final = 0.5
 
 
 class MeshRunner:
@@ -71,29 +48,36 @@ class MeshRunner:
         withdraw_after_s: float = DEFAULT_WITHDRAW_AFTER_S,
         prober: Prober | None = None,
     ) -> None:
-        self._db, self._writers, self._connect, self._clock = db, writers, connect, clock
-        self._directory, self._maximum, self._options = directory, maximum, options
+        self._db, self._writers, self._clock, self._maximum = db, writers, clock, maximum
         self._cache_ttl_s, self._withdraw_after_s, self._prober = cache_ttl_s, withdraw_after_s, prober
         self._networks = Networks(db.own)
+        self._waiting: dict[ClusterName, dict[Kind, list[Callable[[], None]]]] = {}
         self.rejections = Rejections(clock)
-        self.members: dict[ClusterName, Member] = {}
-        self.refused: Mapping[str, str] = {}
-        self._has_own = False
         self.drained: dict[ClusterName, tuple[str, ...]] = {}  # pod networks of clusters that are no peers any more
-        self._taken: dict[ClusterId, ClusterName] = {}
+        own = Own(db.own, db.own_id, maximum)
+        self._follower = Follower(own, directory, connect, self._consume, clock, options=options)
 
-    def states(self) -> list[SessionRecord]:
+    @property
+    def members(self) -> Mapping[ClusterName, Member[Ingest]]:
+        """Every configured cluster, the own one included."""
+        return self._follower.members
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Files of the directory that are no peers, and why."""
+        return self._follower.refused
+
+    def states(self) -> list[FollowedCluster]:
         """Every configured peer, by name; without the own cluster."""
-        return [member.state for name, member in sorted(self.members.items()) if name != self._db.own]
+        return [member.state for member in self._follower.peers()]
 
     def expect_configured(self) -> None:
         """Nothing is pruned before every cluster configured now finished its first listing. Call before the first round."""
-        for name, content in read_directory(self._directory, self._db.own).configs.items():
-            self._member(name, content)
+        self._follower.expect_configured()
 
     def expect_own(self, content: bytes) -> None:
         """The own cluster's store is read by the same session code, with this connection file."""
-        self._member(self._db.own, content)
+        self._follower.expect_own(content)
 
     def know_own_node(self, node: Node) -> None:
         """Peers may not claim what this node has, also before the own cluster's store says so."""
@@ -101,49 +85,24 @@ class MeshRunner:
 
     def release_waiting(self) -> tuple[str, ...]:
         """Stop waiting for peers' first listings; returns what was still missing. The own cluster is waited for."""
-        peers = [(name, m) for name, m in sorted(self.members.items()) if name != self._db.own]
-        missing = [f"{name}: {kind}" for name, member in peers for kind in member.waiting]
-        for _, member in peers:
-            _release(member)
+        peers = [name for name in sorted(self._waiting) if name != self._db.own]
+        missing = [f"{name}: {kind}" for name in peers for kind in self._waiting[name]]
+        for name in peers:
+            self._release(name)
         return tuple(missing)
 
     async def run(self, changes: AsyncIterator[None]) -> None:
         """Until cancelled. `changes` yields whenever the directory may have changed. Rows stay as they are at the end."""
         async with asyncio.TaskGroup() as group:
-            for member in self.members.values():
-                self._start(group, member)
             group.create_task(self._watch_silence(), name="peer liveness")
             if self._prober is not None:
                 group.create_task(self._prober.run(self.states), name="peer probes")
-            async for _ in changes:
-                listing = read_directory(self._directory, self._db.own)  # a mounted Secret: memory, not disk
-                await self._follow(group, listing)
+            await self._follower.run(changes)
 
-    async def _follow(self, group: asyncio.TaskGroup, listing: Listing) -> None:
-        if listing.refused != self.refused:
-            for name, reason in listing.refused.items():
-                log.error("peer configuration refused", extra={"path": name, "reason": reason})
-        self.refused = listing.refused
-        if listing.has_own and not self._has_own:
-            log.info("peer configuration of this cluster itself ignored", extra={"path": self._db.own})
-        self._has_own = listing.has_own
-        known = {name: m.content for name, m in self.members.items() if name != self._db.own}
-        difference = compare(known, listing.configs)
-        for name in difference.removed:
-            await self._remove(name)
-        for name in difference.changed:
-            member = self._member(name, listing.configs[name])
-            self.drained.pop(name, None)
-            member.content = listing.configs[name]
-            await _stop(member)
-            log.info("peer configured", extra={"peer": name})
-            self._start(group, member)
+    # ---- what a configured cluster's consumer is here
 
-    def _member(self, name: ClusterName, content: bytes) -> Member:
-        known = self.members.get(name)
-        if known is not None:
-            return known
-        state = SessionRecord(name, is_own=name == self._db.own, control_lost_s=self._clock.monotonic())
+    def _consume(self, name: ClusterName) -> Ingest:
+        self.drained.pop(name, None)
         ingest = Ingest(
             name,
             self._db,
@@ -153,89 +112,43 @@ class MeshRunner:
             clock=self._clock,
             maximum=self._maximum,
         )
-        member = self.members[name] = Member(state, ingest, content)
         prefixes, frontends = self._db.prefixes, self._db.frontends
-        for kind in (Kind.NODES, Kind.IPS, Kind.IDENTITIES):
-            member.waiting[kind] = [prefixes.expect(f"{name} {kind}")]
-        if not state.is_own:
-            member.waiting[Kind.SERVICES] = [frontends.expect(f"{name} {Kind.SERVICES}")]
-        ingest.on_listed = lambda kind: _listed(member, kind)
-        return member
+        waiting = {kind: [prefixes.expect(f"{name} {kind}")] for kind in (Kind.NODES, Kind.IPS, Kind.IDENTITIES)}
+        if name != self._db.own:
+            waiting[Kind.SERVICES] = [frontends.expect(f"{name} {Kind.SERVICES}")]
+        self._waiting[name] = waiting
+        ingest.on_listed = lambda kind: self._listed(name, kind)
+        ingest.on_removed = lambda networks: self._removed(name, networks)
+        return ingest
 
-    def _start(self, group: asyncio.TaskGroup, member: Member) -> None:
-        name = member.state.name
-        session = Session(
-            member.state,
-            member.ingest,
-            connect=lambda: self._connect(member.content),
-            reservations=self,
-            clock=self._clock,
-            options=self._options,
-        )
+    def _listed(self, name: ClusterName, kind: Kind) -> None:
+        """Backends are waited for in whichever form they are read."""
+        found = Kind.SERVICES if kind in BACKEND_KINDS else kind
+        for done in self._waiting.get(name, {}).pop(found, ()):
+            done()
 
-        async def attempt() -> None:
-            await self._attempt(member, session)
+    def _release(self, name: ClusterName) -> None:
+        for kind in list(self._waiting.get(name, ())):
+            self._listed(name, kind)
 
-        def failed(exc: BaseException, _delay_s: float) -> None:
-            _note_failure(member.state, exc, self._clock)
+    def _removed(self, name: ClusterName, networks: tuple[str, ...]) -> None:
+        self._release(name)
+        self._waiting.pop(name, None)
+        self.drained[name] = networks
 
-        job = supervise(
-            f"peer {name}", attempt, backoff=Backoff(RETRY_MINIMUM_S, RETRY_MAXIMUM_S), clock=self._clock,
-            on_failure=failed,
-        )  # fmt: skip
-        member.task = group.create_task(job, name=f"peer {name}")
-
-    async def _attempt(self, member: Member, session: Session) -> None:
-        try:
-            await session.run()
-        except (PermanentError, ValueError) as exc:
-            member.state.state = PeerState.REFUSED
-            raise RefusedError(str(exc)) from exc
-        except (OSError, TransientError, asyncio.CancelledError):
-            raise
-        except Exception as exc:  # this is the supervisor of one peer: a bug there must not end the others
-            log.exception("peer session failed unexpectedly", extra={"peer": member.state.name})
-            raise RefusedError(repr(exc)) from exc
-
-    async def _remove(self, name: ClusterName) -> None:
-        """The peer was removed on purpose: nothing of it is left."""
-        member = self.members.pop(name)
-        await _stop(member)
-        _release(member)
-        self.drained[name] = tuple(c for n in self._db.nodes.rows() if n.cluster == name for c in n.pod_cidrs)
-        member.ingest.drain()
-        for cluster_id in [i for i, owner in self._taken.items() if owner == name]:
-            del self._taken[cluster_id]
-        log.info("peer removed and drained", extra={"peer": name})
-
-    def accept(self, name: ClusterName, config: ClusterConfig) -> None:
-        """Reserve the cluster's id, releasing a former one. Raises: ModelError."""
-        for cluster_id in [i for i, owner in self._taken.items() if owner == name]:
-            del self._taken[cluster_id]
-        if name == self._db.own:
-            if config.id != self._db.own_id:
-                raise ModelError(
-                    f"{name}: our own store says cluster id {config.id}, this agent is set to {self._db.own_id}"
-                )
-            return
-        warnings = check_peer_config(
-            config, peer=name, local_id=self._db.own_id, local_maximum=self._maximum, taken=self._taken
-        )
-        self.members[name].state.warnings = warnings
-        self._taken[config.id] = name
+    # ---- liveness
 
     async def _watch_silence(self) -> None:
         while True:
             await self._clock.sleep(JUDGE_S)
             now_s = self._clock.monotonic()
-            for member in self.members.values():
-                if not member.state.is_own:
-                    self._judge(member, now_s)
-                    self._expire(member, now_s)
+            for member in self._follower.peers():
+                self._judge(member.state, now_s)
+                self._expire(member, now_s)
 
-    def _judge(self, member: Member, now_s: float) -> None:
+    def _judge(self, state: FollowedCluster, now_s: float) -> None:
         """A peer lost on both paths is not chosen any more; one that is back is."""
-        state, row = member.state, self._db.peers.get(member.state.name)
+        row = self._db.peers.get(state.name)
         if row is None:
             return
         verdict = decide(
@@ -253,43 +166,13 @@ class MeshRunner:
         if is_withdrawn:
             state.state, state.reason = PeerState.WITHDRAWN, verdict.reason
 
-    def _expire(self, member: Member, now_s: float) -> None:
-        """Services of a peer that was not heard of for the configured time are drained; nothing else is."""
+    def _expire(self, member: Member[Ingest], now_s: float) -> None:
+        """Backends of a peer that was not heard of for the configured time are drained; nothing else is."""
         state = member.state
-        if not state.synced.get(Kind.SERVICES):
-            return
-        if is_cache_expired(now_s, state.control_lost_s, self._cache_ttl_s):
-            member.ingest.drain_services()
-            state.synced[Kind.SERVICES] = False
+        form = next((kind for kind in BACKEND_KINDS if state.synced.get(kind)), None)
+        if form is not None and is_cache_expired(now_s, state.control_lost_s, self._cache_ttl_s):
+            member.consumer.drain_services()
+            member.views.forget(form)
+            state.synced[form] = False
             state.revocations += 1
             log.warning("peer silent for too long, services withdrawn", extra={"peer": state.name})
-
-
-def _listed(member: Member, kind: Kind) -> None:
-    if kind is Kind.ENDPOINT_SLICES:
-        kind = Kind.SERVICES
-    for done in member.waiting.pop(kind, ()):
-        done()
-
-
-def _release(member: Member) -> None:
-    for kind in list(member.waiting):
-        _listed(member, kind)
-
-
-def _note_failure(state: SessionRecord, exc: BaseException, clock: Clock) -> None:
-    state.failures += 1
-    state.last_failure_wall_s = clock.wall()
-    state.last_error = str(exc)[:256]
-    if state.state is PeerState.REFUSED and isinstance(exc, RefusedError):
-        state.reason = state.last_error
-        return
-    state.state = PeerState.DISCONNECTED if state.is_synced else PeerState.CONNECTING
-    state.reason = f"{state.last_error}; last known state is kept" if state.is_synced else state.last_error
-
-
-async def _stop(member: Member) -> None:
-    task, member.task = member.task, None
-    if task is not None:
-        task.cancel()
-        await asyncio.wait([task], timeout=STOP_WAIT_S)

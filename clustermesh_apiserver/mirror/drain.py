@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from clustermesh_apiserver.mirror.copy import PREFIXES
 from kvstore.errors import KvError
 from kvstore.store import Store
 from meshkit.clock import Clock
@@ -33,8 +32,8 @@ async def drain(backend: Store, peer: ClusterName, clock: Clock, *, grace_s: flo
                 await clock.sleep(grace_s)
                 is_graced = True
             await backend.delete_prefix(keys.synced_prefix(peer))
-            for prefix in PREFIXES.values():
-                await backend.delete_prefix(prefix(peer, cached=True))
+            for kind in keys.Kind:
+                await backend.delete_prefix(keys.prefix_of(kind, peer, cached=True))
         except KvError as exc:
             log.warning(
                 "removed peer not drained, retrying", extra={"peer": peer, "error": repr(exc), "delay_s": delay_s}

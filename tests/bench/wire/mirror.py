@@ -15,7 +15,8 @@ from kvstore.etcd import EtcdStore
 from kvstore.store import MAX_TXN_OPS, Phase, prefix_end
 from kvstore.watch import Message
 from meshmodel import keys
-from meshmodel.names import ClusterName
+from meshmodel.names import ClusterId, ClusterName
+from meshpeer.reservations import Own
 from tests.bench.wire.child import Talk
 from tests.bench.wire.meter import Meter, quantiles
 from tests.bench.wire.records import CLUSTER, KINDS, Shape, ip_record, pod_ip
@@ -31,7 +32,7 @@ async def serve(talk: Talk, connection: str, directory: str) -> dict[str, Any]:
     await backend.get(keys.HEARTBEAT)
     talk.say(ready=True)
     await talk.hear()
-    mirror = Mirror(backend, Path(directory), ClusterName(PEER), local_id=1, maximum=255)
+    mirror = Mirror(backend, Path(directory), Own(ClusterName(PEER), ClusterId(1)))
     task = asyncio.create_task(mirror.run())
     await asyncio.wait([task, asyncio.create_task(talk.hear())], return_when=asyncio.FIRST_COMPLETED)
     task.cancel()

@@ -13,7 +13,6 @@ from agent.app import GC_THRESHOLD
 from agent.identity.writer import IdentityWriter
 from agent.ipcache.writer import PrefixWriter
 from agent.loadbalancer.writer import LoadBalancerWriter
-from agent.mesh.connect import StoreConnector
 from agent.mesh.ingest import Writers
 from agent.mesh.runner import MeshRunner
 from agent.nodes.writer import NodeWriter
@@ -24,6 +23,7 @@ from meshmodel import keys, service
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName
 from meshmodel.service import ClusterService
+from meshpeer.connection import StoreConnector
 from tests.bench.wire.child import Talk
 from tests.bench.wire.meter import Meter, until
 from tests.bench.wire.records import CLUSTER, CLUSTER_ID

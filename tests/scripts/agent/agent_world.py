@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -26,14 +29,15 @@ from agent.mesh.networks import Networks
 from agent.mesh.rejections import Rejections
 from agent.nodes.writer import NodeWriter
 from agent.tables import AgentDB, Backend, Condition, Peer
-from kvstore.store import Batch, Event, Phase
+from kvstore.store import Event, Phase
 from kvstore.store import Kind as EventKind
 from meshkit.clock import ManualClock
 from meshkit.reconciler import Reconciler
-from meshmodel import keys
 from meshmodel.cluster_config import ClusterConfig
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName, ServiceName
+from meshpeer.kinds import BACKEND_KINDS
+from meshpeer.view import Views
 
 KINDS = {
     "services": Kind.SERVICES,
@@ -56,6 +60,7 @@ class World:
         self.maps = maps or memory_maps()
         self.restart_target()
         self.peers: dict[str, Ingest] = {}
+        self.views: dict[str, Views] = {}
         self.slices: dict[ServiceName, dict[str, tuple[Backend, ...]]] = {}
 
     def restart_target(self) -> None:
@@ -74,20 +79,22 @@ class World:
             ClusterName(name), self.db, self.writers,
             networks=self.networks, rejections=self.rejections, clock=self.clock,
         )  # fmt: skip
-        ingest.begin(ClusterConfig(id=ClusterId(cluster_id)), list(KINDS.values()))
-        for kind in KINDS.values():
-            ingest.view(kind, keys.prefix_of(kind, name))
-        self.peers[name] = ingest
+        _finish(ingest.begin(ClusterConfig(id=ClusterId(cluster_id)), list(KINDS.values())))
+        self.peers[name], self.views[name] = ingest, Views()
         return ingest
 
     def feed(self, name: str, kind: Kind, phase: Phase, *changes: tuple[str, bytes | None]) -> None:
-        """One batch of one peer's prefix; None deletes."""
-        prefix = keys.prefix_of(kind, name)
+        """One batch of one peer's prefix, as a session hands it over; None deletes."""
+        view = self.views[name].part(kind)
+        if phase is Phase.LISTING:
+            view.begin_listing()
         events = [
-            Event(EventKind.PUT if v is not None else EventKind.DELETE, prefix + k.encode(), v or b"", 1)
-            for k, v in changes
+            Event(EventKind.PUT if v is not None else EventKind.DELETE, k.encode(), v or b"", 1) for k, v in changes
         ]
-        self.peers[name].apply(kind, Batch(phase, events, 1))
+        self.peers[name].apply(kind, view.feed(events, 0))
+        if phase is Phase.LISTED:
+            self.peers[name].apply(kind, view.take_gone(len(view)))
+            _finish(self.peers[name].listed(kind))
 
     def service(self, manifest: dict[str, object]) -> None:
         row = strip_service(manifest)
@@ -208,10 +215,12 @@ class Script:
         self.world.feed(name, KINDS[kind], Phase.LISTED)
 
     def do_peer_removed(self, name: str) -> None:
-        self.world.peers.pop(name).drain()
+        self.world.peers.pop(name).remove()
 
     def do_peer_expired(self, name: str) -> None:
         self.world.peers[name].drain_services()
+        for kind in BACKEND_KINDS:
+            self.world.views[name].forget(kind)
 
     def do_withdraw(self, name: str) -> None:
         self._set_peer(name, is_withdrawn=True)
@@ -247,6 +256,12 @@ class Script:
         row = self.world.db.services.get(ServiceName.parse(name))
         assert row is not None
         assert any(text in problem for problem in row.problems), f"problems: {row.problems}"
+
+
+def _finish(verb: Coroutine[Any, Any, None]) -> None:
+    """The ingest's verbs wait for nothing: one step is all of it."""
+    with suppress(StopIteration):
+        verb.send(None)
 
 
 def _compare(want: str, got: str) -> None:

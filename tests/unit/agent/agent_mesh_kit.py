@@ -13,108 +13,31 @@ from agent.ipcache.writer import PrefixWriter
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.mesh.ingest import Writers
 from agent.mesh.runner import MeshRunner
-from agent.mesh.session import SessionOptions
-from agent.mesh.state import SessionRecord
 from agent.nodes.writer import NodeWriter
 from agent.tables import Address, AgentDB, Service, ServicePort
-from kvstore.memory import MemoryStore
-from kvstore.memoryserver import MemoryServer
 from kvstore.store import Store
 from meshkit.clock import ManualClock
 from meshkit.wake import Wake
-from meshmodel import keys, labels, node
-from meshmodel.cluster_config import ClusterConfig
-from meshmodel.ip import IpRecord
-from meshmodel.keys import Kind
-from meshmodel.names import ClusterId, ClusterName, ServiceName
-from meshmodel.service import ClusterService, PortSpec
+from meshmodel.names import ClusterId, ClusterName
+from meshpeer.followed import FollowedCluster
+from meshpeer.session import SessionOptions
+from tests.unit.meshpeer.peer_store import ECHO, PeerStore
 
-ECHO = ServiceName("test", "echo")
+__all__ = ["ECHO", "FILE", "Mesh", "PeerStore"]
 FILE = b"endpoints:\n- http://%s:2379\n"
-
-
-class PeerStore:
-    """What one cluster publishes; every write goes through a real backend call."""
-
-    def __init__(self, name: str, cluster_id: int, clock: ManualClock) -> None:
-        self.name, self.cluster_id, self.clock = ClusterName(name), ClusterId(cluster_id), clock
-        self.store = MemoryServer(clock)
-
-    @property
-    def backend(self) -> MemoryStore:
-        return MemoryStore(self.store)
-
-    async def put(self, key: bytes, value: bytes) -> None:
-        await self.backend.put(key, value)
-
-    async def delete(self, key: bytes) -> None:
-        await self.backend.apply({key: None})
-
-    async def beat(self) -> None:
-        await self.put(keys.HEARTBEAT, str(self.clock.wall()).encode())
-
-    async def config(self, **fields: object) -> None:
-        found = ClusterConfig(**{"id": self.cluster_id, "synced_canaries": True, **fields})  # type: ignore[arg-type]
-        await self.put(keys.cluster_config_key(self.name), found.encode())
-
-    async def canaries(self, *kinds: Kind, cached: bool = False) -> None:
-        for kind in kinds or tuple(Kind):
-            await self.put(keys.canary_key(self.name, kind, cached=cached), b"now")
-
-    async def node(self, name: str = "s1", ip: str = "172.18.0.5", cidr: str = "10.2.0.0/24") -> None:
-        record = node.MeshNode(
-            cluster=self.name,
-            cluster_id=self.cluster_id,
-            name=name,
-            addresses=(node.NodeAddress("InternalIP", ip),),
-            ipv4_pod_cidrs=(cidr,),
-        )
-        await self.put(keys.node_key(self.name, name), record.encode())
-
-    async def service(self, *backends: str, name: ServiceName = ECHO, cached: bool = False) -> None:
-        await self.put(keys.service_key(self.name, name, cached=cached), self.service_bytes(*backends, name=name))
-
-    def service_bytes(self, *backends: str, name: ServiceName = ECHO, **fields: object) -> bytes:
-        ports = {"": PortSpec("TCP", 9090)}
-        record = {
-            "cluster": self.name,
-            "cluster_id": self.cluster_id,
-            "name": name,
-            "frontends": {"172.20.2.9": {"": PortSpec("TCP", 80)}},
-            "backends": dict.fromkeys(backends, ports),
-            **fields,
-        }
-        return ClusterService(**record).encode()  # type: ignore[arg-type]
-
-    async def identity(self, number: int, app: str = "echo") -> None:
-        found = labels.pod_labels({"app": app}, "test", {}, "default", self.name)
-        await self.put(keys.identity_key(self.name, number), labels.encode_labels(found))
-
-    async def ip(self, address: str, identity: int, host: str = "172.18.0.5") -> None:
-        record = IpRecord(prefix=f"{address}/32", identity=identity, host_ip=host, namespace="test", pod="echo-1")  # type: ignore[arg-type]
-        await self.put(keys.ip_key(self.name, address), record.encode())
-
-    async def fill(self) -> None:
-        """A small, complete cluster."""
-        await self.config()
-        await self.node()
-        await self.identity(self.cluster_id << 16 | 7)
-        await self.ip("10.2.0.9", self.cluster_id << 16 | 7)
-        await self.service("10.2.0.9")
-        await self.canaries()
-        await self.beat()
 
 
 class Mesh:
     """The agent's mesh part, reading the stores by their names."""
 
-    def __init__(self, directory: Path, clock: ManualClock, **options: float) -> None:
+    def __init__(
+        self, directory: Path, clock: ManualClock, session: SessionOptions | None = None, **options: float
+    ) -> None:
         self.directory, self.clock, self.changed = directory, clock, Wake()
         self.db = AgentDB(ClusterName("north"), ClusterId(1), "n1", "172.18.0.2")
         self.lb = LoadBalancerWriter(self.db)
         writers = Writers(self.lb, PrefixWriter(self.db), IdentityWriter(self.db), NodeWriter(self.db))
         self.stores: dict[str, PeerStore] = {}
-        self.maximum = 255
         self.attempts = 0
         self.runner = MeshRunner(
             self.db,
@@ -122,7 +45,7 @@ class Mesh:
             self._connect,
             clock,
             directory=directory,
-            options=SessionOptions(config_wait_s=options.pop("config_wait_s", 180.0)),
+            options=session,
             **options,
         )
         row = Service(ECHO, (Address("172.20.1.9"),), (ServicePort("", 80, "TCP"),), is_global=True)
@@ -144,7 +67,7 @@ class Mesh:
         name = content.partition(b"http://")[2].partition(b":")[0].decode()
         return self.stores[name].backend
 
-    def state(self, name: str = "south") -> SessionRecord:
+    def state(self, name: str = "south") -> FollowedCluster:
         return self.runner.members[ClusterName(name)].state
 
     def backends(self) -> list[str]:

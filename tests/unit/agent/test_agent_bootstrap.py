@@ -11,7 +11,6 @@ import pytest
 from agent.bootstrap import MissingFactError, learn
 from agent.cli import render
 from agent.cli.troubleshoot import troubleshoot
-from agent.mesh.connect import own_store_config, service_of
 from agent.mesh.networks import Networks
 from agent.settings import AgentSettings
 from agent.tables import Node, NodeAddress
@@ -19,6 +18,7 @@ from kvstore.clientconfig import parse_client_config
 from meshapi.agent import MapEntry
 from meshkit.clock import ManualClock
 from meshmodel.names import ClusterId, ClusterName
+from meshpeer.connection import own_store_config, service_of
 
 
 class Kubernetes:

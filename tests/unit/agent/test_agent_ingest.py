@@ -15,6 +15,7 @@ from meshkit.clock import ManualClock
 from meshmodel import keys
 from meshmodel.endpointslice import ClusterEndpointSlice, SliceEndpoint, SlicePort
 from meshmodel.names import ClusterName, ServiceName
+from meshpeer.session import SessionOptions
 
 SOUTH = ClusterName("south")
 OTHER = ServiceName("test", "other")
@@ -188,10 +189,7 @@ async def test_a_storm_of_bad_records_is_one_log_line_a_minute(
 
 
 async def test_slices_are_preferred_where_set_and_offered(tmp_path: Path, clock: ManualClock) -> None:
-    from agent.mesh.session import SessionOptions
-
-    mesh = Mesh(tmp_path, clock)
-    mesh.runner._options = SessionOptions(prefer_slices=True)
+    mesh = Mesh(tmp_path, clock, SessionOptions(prefer_slices=True))
     south = PeerStore("south", 2, clock)
     await south.fill()
     await south.config(endpoint_slices_export_mode="services-and-endpointslices")

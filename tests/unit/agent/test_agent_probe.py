@@ -7,11 +7,11 @@ import pytest
 
 from agent.mesh.liveness import Liveness, Signals, decide
 from agent.mesh.probe import NODES_A_ROUND, Prober, make_reach
-from agent.mesh.state import SessionRecord
 from agent.tables import AgentDB, Node, NodeAddress
 from meshkit.clock import ManualClock
 from meshkit.http import bind
 from meshmodel.names import ClusterId, ClusterName
+from meshpeer.followed import FollowedCluster
 
 SOUTH = ClusterName("south")
 
@@ -22,7 +22,7 @@ class World:
         self.db = AgentDB(ClusterName("north"), ClusterId(1), "n1", "172.18.0.2")
         self.alive: set[str] = set()
         self.asked: list[str] = []
-        self.state = SessionRecord(SOUTH)
+        self.state = FollowedCluster(SOUTH)
         self.prober = Prober(self.db, self.clock, self._reach)
         with self.db.write():
             for number in range(nodes):

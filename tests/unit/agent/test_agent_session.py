@@ -8,14 +8,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from agent_mesh_kit import ECHO, Mesh, PeerStore
+from agent_mesh_kit import ECHO, FILE, Mesh, PeerStore
 
-from agent.tables import Origin
+from agent.tables import Backend, Origin
 from meshapi.peer import PeerState
 from meshkit.clock import ManualClock
 from meshmodel import keys
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName, ServiceName
+
+ONLY_SLICES = "endpointslices-only"
+OTHER = ServiceName("test", "other")
+BACKENDS = (Backend("10.2.0.66", 80, "TCP"),)
 
 
 @pytest.fixture
@@ -281,3 +285,66 @@ async def test_services_of_a_cluster_survive_a_burst_of_stream_cuts(mesh: Mesh, 
         await asyncio.sleep(0)
     await mesh.until(lambda: mesh.backends() == ["10.2.0.14"], 30)
     assert mesh.runner.rejections.counts(ClusterName("south")) == {}
+
+
+async def test_the_own_clusters_first_listing_is_never_given_up(tmp_path: Path, clock: ManualClock) -> None:
+    """Without it every pod of ours would be unknown: the maps of an earlier agent stay in force until it is there."""
+    mesh = Mesh(tmp_path, clock)
+    mesh.stores["north"] = PeerStore("north", 1, clock)
+    mesh.runner.expect_own(FILE % b"north")
+    dead = PeerStore("dead", 3, clock)
+    dead.store.stop()
+    mesh.add(dead)
+    mesh.runner.expect_configured()
+    async with mesh.running():
+        assert all(missing.startswith("dead: ") for missing in mesh.runner.release_waiting())
+        await mesh.pass_s(10)
+        assert set(mesh.db.prefixes.waiting_for) == {"north nodes", "north ip", "north identities"}
+        assert mesh.runner.release_waiting() == ()
+        assert not mesh.db.prefixes.initialized
+
+
+@pytest.mark.parametrize(("before", "after"), [("", ONLY_SLICES), (ONLY_SLICES, "")])
+async def test_another_form_of_backends_takes_over_when_it_is_listed_and_the_former_one_goes(
+    mesh: Mesh, south: PeerStore, before: str, after: str
+) -> None:
+    async def publish(mode: str, address: str) -> None:
+        if mode:
+            await south.slice(address)
+        else:
+            await south.service(address)
+
+    await south.config(endpoint_slices_export_mode=before)
+    await publish(before, "10.2.0.9")
+    await south.delete(canary := keys.canary_key("south", Kind.ENDPOINT_SLICES if after else Kind.SERVICES))
+    mesh.add(south)
+    await mesh.until(lambda: mesh.state().is_ready)
+    with mesh.db.write():
+        mesh.lb.set_backends(OTHER, south.name, south.cluster_id, BACKENDS, 0.0)
+    await publish(after, "10.2.0.41")
+    await south.config(endpoint_slices_export_mode=after)
+    await mesh.until(lambda: mesh.attempts == 2, 20)
+    await mesh.pass_s(10)
+    assert mesh.backends() == ["10.2.0.9"]
+    assert not mesh.state().is_ready
+    await south.put(canary, b"now")
+    await mesh.until(lambda: mesh.state().is_ready, 10)
+    assert mesh.backends() == ["10.2.0.41"]
+    assert mesh.db.backends.get((OTHER, south.name)) is None
+
+
+async def test_a_silent_peers_backends_expire_in_either_form(tmp_path: Path, clock: ManualClock) -> None:
+    mesh = Mesh(tmp_path, clock, cache_ttl_s=60.0)
+    south = PeerStore("south", 2, clock)
+    await south.fill()
+    await south.config(endpoint_slices_export_mode=ONLY_SLICES)
+    await south.slice("10.2.0.41")
+    async with mesh.running():
+        mesh.add(south)
+        await mesh.until(lambda: mesh.backends() == ["10.2.0.41"])
+        south.store.stop()
+        await mesh.pass_s(70)
+        assert mesh.backends() == []
+        south.store.start()
+        await south.beat()
+        await mesh.until(lambda: mesh.backends() == ["10.2.0.41"], 60)

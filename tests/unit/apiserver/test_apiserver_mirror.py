@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from clustermesh_apiserver.mirror import drain as drain_module
+from clustermesh_apiserver.mirror import peer_copy as peer_copy_module
 from clustermesh_apiserver.mirror import peers as peers_module
-from clustermesh_apiserver.mirror import session as session_module
 from clustermesh_apiserver.mirror.drain import drain
 from clustermesh_apiserver.mirror.leader import lead
 from clustermesh_apiserver.mirror.peers import Mirror
@@ -24,7 +24,10 @@ from kvstore.store import Store
 from meshapi.peer import PeerState
 from meshkit.clock import ManualClock, SystemClock
 from meshmodel.keys import MIRROR_LOCK_PREFIX
-from meshmodel.names import ClusterName
+from meshmodel.names import ClusterId, ClusterName
+from meshpeer.reservations import Own
+from meshpeer.session import SessionOptions
+from meshpeer.signals import Limits
 from tests.unit.apiserver.apiserver_wait import until
 
 QUICK = Options(backoff_minimum_s=0.005, backoff_maximum_s=0.02)
@@ -60,12 +63,11 @@ CACHED = {
 class World:
     """Our store, peers' stores by endpoint, and the directory that names them."""
 
-    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, directory: Path) -> None:
         self.own = MemoryStore()
         self.directory = directory
         self.peers: dict[str, MemoryServer] = {}
         self.connects = 0
-        monkeypatch.setattr(peers_module, "parse_client_config", self._parse)
 
     def peer(self, name: str, content: dict[bytes, bytes]) -> MemoryServer:
         store = self.peers[name] = MemoryServer()
@@ -77,16 +79,9 @@ class World:
         (self.directory / f".{name}").write_text(text)
         (self.directory / f".{name}").rename(self.directory / name)
 
-    def _parse(self, content: bytes, base: Path) -> World.Config:
-        return self.Config(self, content.decode().partition("[")[2].partition("]")[0])
-
-    class Config:
-        def __init__(self, world: World, name: str) -> None:
-            self.world, self.name = world, name
-
-        def connect(self) -> Store:
-            self.world.connects += 1
-            return MemoryStore(self.world.peers[self.name], QUICK)
+    async def _connect(self, content: bytes) -> Store:
+        self.connects += 1
+        return MemoryStore(self.peers[content.decode().partition("[")[2].partition("]")[0]], QUICK)
 
     def cached(self) -> dict[bytes, bytes]:
         entries = self.own.server.entries
@@ -101,8 +96,9 @@ class World:
         return {key.removeprefix(prefix) for key in self.own.server.entries if key.startswith(prefix)}
 
     @contextlib.asynccontextmanager
-    async def running(self, **options: float) -> AsyncIterator[Mirror]:
-        mirror = Mirror(self.own, self.directory, ClusterName("blue"), local_id=1, maximum=255, **options)
+    async def running(self, session: SessionOptions | None = None, **options: float) -> AsyncIterator[Mirror]:
+        own = Own(ClusterName("blue"), ClusterId(1))
+        mirror = Mirror(self.own, self.directory, own, connect=self._connect, options=session, **options)
         task = asyncio.create_task(mirror.run())
         try:
             yield mirror
@@ -113,8 +109,8 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    return World(tmp_path, monkeypatch)
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
 
 
 async def test_records_are_copied_as_they_are_into_the_cached_shapes(world: World) -> None:
@@ -233,12 +229,11 @@ async def test_the_age_of_a_lost_peers_records_is_the_time_since_it_was_lost(wor
 
 
 async def test_a_peer_whose_heartbeat_is_silent_is_met_again_and_its_records_stay(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
     """T10."""
-    monkeypatch.setattr(session_module, "HEARTBEAT_SILENCE_S", 0.1)
     world.peer("green", {**GREEN, **CANARIES})
-    async with world.running() as mirror:
+    async with world.running(SessionOptions(limits=Limits(heartbeat_silence_s=0.1))) as mirror:
         await until(lambda: world.cached() == CACHED)
         await until(lambda: mirror.statuses()[0].num_failures >= 1)
         assert "no heartbeat" in mirror.statuses()[0].last_error
@@ -246,12 +241,10 @@ async def test_a_peer_whose_heartbeat_is_silent_is_met_again_and_its_records_sta
         assert world.cached() == CACHED
 
 
-async def test_a_connection_that_stays_lost_is_made_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_that_stays_lost_is_made_anew(world: World) -> None:
     """A peer that was given a new authority answers again only to who reads its certificate anew."""
-    monkeypatch.setattr(session_module, "CONFIRM_S", 0.01)
-    monkeypatch.setattr(session_module, "LOST_LIMIT_S", 0.05)
     store = world.peer("green", {**GREEN, **CANARIES})
-    async with world.running() as mirror:
+    async with world.running(SessionOptions(limits=Limits(lost_limit_s=0.05))) as mirror:
         await until(lambda: bool(mirror.statuses()) and mirror.statuses()[0].ready)
         assert world.connects == 1
         store.stop()
@@ -284,7 +277,7 @@ async def test_a_peer_that_cannot_be_in_our_mesh_is_refused_with_the_reason(
 ) -> None:
     world.peer("green", {**GREEN, **CANARIES, b"cilium/cluster-config/green": config})
     async with world.running() as mirror:
-        await until(lambda: bool(mirror.statuses()) and bool(mirror.statuses()[0].reason))
+        await until(lambda: bool(mirror.statuses()) and mirror.statuses()[0].state is PeerState.REFUSED)
         assert reason in mirror.statuses()[0].reason
         assert world.cached() == {}
 
@@ -294,17 +287,58 @@ async def test_two_peers_cannot_hold_one_id(world: World) -> None:
     async with world.running() as mirror:
         await until(lambda: bool(mirror.statuses()) and mirror.statuses()[0].ready)
         world.peer("red", {key.replace(b"green", b"red"): value for key, value in {**GREEN, **CANARIES}.items()})
-        await until(lambda: len(mirror.statuses()) == 2 and bool(mirror.statuses()[1].reason))
+        await until(lambda: len(mirror.statuses()) == 2 and mirror.statuses()[1].state is PeerState.REFUSED)
         assert "already used by cluster green" in mirror.statuses()[1].reason
 
 
-async def test_a_changed_config_of_the_peer_is_taken_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "CONFIG_CHECK_S", 0.02)
+async def test_a_changed_config_of_the_peer_is_taken_over(world: World) -> None:
     store = world.peer("green", {**GREEN, **CANARIES})
-    async with world.running():
+    async with world.running(SessionOptions(config_recheck_s=0.02)):
         await until(lambda: world.cached() == CACHED)
         store.commit({b"cilium/cluster-config/green": b'{"id":9,"capabilities":{"syncedCanaries":true}}'}, 0)
         await until(lambda: b'"id":9' in world.cached()[b"cilium/cluster-config/green"])
+
+
+SLICES = {b"cilium/state/endpointslices/v1/green/shop/cart-1": b"{slice}"}
+SLICES_CANARY = {b"cilium/synced/green/cilium/state/endpointslices/v1": b"2026"}
+CONFIG = b'{"id":7,"capabilities":{"syncedCanaries":true,"endpointSlicesExportMode":"%s"}}'
+SLICE_COPY, SERVICE_COPY = (
+    b"cilium/cache/endpointslices/v1/green/shop/cart-1",
+    b"cilium/cache/services/v1/green/shop/cart",
+)
+
+
+async def test_a_peer_that_publishes_slices_only_is_copied_and_ready(world: World) -> None:
+    records = {
+        key: value for key, value in {**GREEN, **SLICES, **CANARIES, **SLICES_CANARY}.items() if b"services" not in key
+    }
+    records[b"cilium/cluster-config/green"] = CONFIG % b"endpointslices-only"
+    world.peer("green", records)
+    async with world.running() as mirror:
+        await until(lambda: bool(mirror.statuses()) and mirror.statuses()[0].ready)
+        assert world.cached()[SLICE_COPY] == b"{slice}"
+        await until(lambda: len(world.canaries()) == 6)
+
+
+async def test_a_new_form_is_announced_when_it_is_copied_and_the_former_one_goes_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer_copy_module, "FORMER_KIND_S", 0.3)
+    monkeypatch.setattr(peer_copy_module, "TICK_S", 0.01)
+    store = world.peer("green", {**GREEN, **CANARIES})
+    async with world.running(SessionOptions(config_recheck_s=0.02)) as mirror:
+        await until(lambda: world.cached() == CACHED)
+        await until(lambda: mirror.statuses()[0].ready)
+        store.commit({b"cilium/cluster-config/green": CONFIG % b"endpointslices-only", **SLICES}, 0)
+        await until(lambda: world.connects == 2)
+        await until(lambda: mirror.statuses()[0].connected)
+        await asyncio.sleep(0.1)
+        assert b"endpointslices-only" not in world.cached()[b"cilium/cluster-config/green"]
+        store.commit(dict(SLICES_CANARY), 0)
+        await until(lambda: b"endpointslices-only" in world.cached()[b"cilium/cluster-config/green"])
+        assert {SLICE_COPY, SERVICE_COPY} <= world.cached().keys()
+        await until(lambda: SERVICE_COPY not in world.cached())
+        assert world.cached()[SLICE_COPY] == b"{slice}"
 
 
 async def test_files_that_are_no_peers_are_passed_over_or_shown(world: World) -> None:

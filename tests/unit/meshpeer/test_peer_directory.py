@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.mesh.directory import compare, read_directory
 from meshmodel.names import ClusterName
+from meshpeer.directory import Difference, compare, read_directory
 
 OWN = ClusterName("north")
 CONTENT = b"endpoints:\n- https://south.mesh.cilium.io:2379\n"
@@ -49,24 +49,44 @@ def test_the_own_name_is_ignored_and_an_impossible_name_refused(tmp_path: Path) 
 
 def test_a_swapped_symlink_changes_and_the_same_content_does_not(tmp_path: Path) -> None:
     mount(tmp_path, "1", {"south": CONTENT})
-    first = read_directory(tmp_path, OWN).configs
+    first = read_directory(tmp_path, OWN)
     mount(tmp_path, "2", {"south": CONTENT})
-    second = read_directory(tmp_path, OWN).configs
-    assert compare(first, second) == ((), ()) or compare(first, second).changed == ()
+    second = read_directory(tmp_path, OWN)
+    assert compare(first.configs, second) == Difference((), ())
     mount(tmp_path, "3", {"south": CONTENT + b"# other\n", "east": CONTENT})
-    third = read_directory(tmp_path, OWN).configs
-    assert compare(second, third).changed == ("east", "south")
-    assert compare(second, third).removed == ()
+    third = read_directory(tmp_path, OWN)
+    assert compare(second.configs, third).changed == ("east", "south")
+    assert compare(second.configs, third).removed == ()
     mount(tmp_path, "4", {"east": CONTENT})
-    assert compare(third, read_directory(tmp_path, OWN).configs).removed == ("south",)
+    assert compare(third.configs, read_directory(tmp_path, OWN)).removed == ("south",)
 
 
 def test_a_truncated_file_is_a_removal(tmp_path: Path) -> None:
     (tmp_path / "south").write_bytes(CONTENT)
     before = read_directory(tmp_path, OWN).configs
     (tmp_path / "south").write_bytes(b"")
-    assert compare(before, read_directory(tmp_path, OWN).configs).removed == ("south",)
+    assert compare(before, read_directory(tmp_path, OWN)).removed == ("south",)
 
 
 def test_a_missing_directory_has_no_peers(tmp_path: Path) -> None:
     assert not read_directory(tmp_path / "absent", OWN).configs
+
+
+def test_what_cannot_be_read_is_refused_and_not_removed(tmp_path: Path) -> None:
+    (tmp_path / "south").write_bytes(CONTENT)
+    known = read_directory(tmp_path, OWN).configs
+    (tmp_path / "south").unlink()
+    (tmp_path / "south").symlink_to(tmp_path / "south")  # a loop: every read of it is an error, for root too
+    listing = read_directory(tmp_path, OWN)
+    assert list(listing.refused) == ["south"]
+    assert compare(known, listing) == Difference((), ())
+    (tmp_path / "south").unlink()
+    assert compare(known, read_directory(tmp_path, OWN)).removed == ("south",)
+
+
+def test_a_directory_that_cannot_be_read_removes_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    listing = read_directory(path, OWN)
+    assert str(path) in listing.refused
+    assert compare({ClusterName("south"): CONTENT}, listing) == Difference((), ())

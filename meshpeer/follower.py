@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One supervised session per configured cluster. What happens to one cluster stays with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+from kvstore.store import Store
+from meshkit.backoff import Backoff
+from meshkit.clock import Clock
+from meshkit.errors import PermanentError, TransientError
+from meshkit.supervise import supervise
+from meshmodel.names import ClusterName
+from meshpeer.consumer import Consumer
+from meshpeer.directory import Listing, compare, read_directory
+from meshpeer.followed import FollowedCluster
+from meshpeer.reservations import Own, Reservations
+from meshpeer.session import CLOSE_WAIT_S, Session, SessionOptions
+from meshpeer.view import Views
+
+log = logging.getLogger(__name__)
+
+RETRY_S: Final = (0.5, 5.0)
+STOP_WAIT_S: Final = CLOSE_WAIT_S + 1.0
+
+Connector = Callable[[bytes], Awaitable[Store]]
+C = TypeVar("C", bound=Consumer)
+
+
+class RefusedError(TransientError):
+    """A person must change something before this cluster can be followed; looked at again now and then."""
+
+
+@dataclass(slots=True)
+class Member(Generic[C]):
+    """One configured cluster: the content of its connection file as last seen, its session, and what that wrote."""
+
+    state: FollowedCluster
+    consumer: C
+    content: bytes
+    views: Views = field(default_factory=Views)
+    task: asyncio.Task[None] | None = None
+
+
+class Follower(Generic[C]):
+    """Follows the clusters of a configuration directory, and the own cluster's store where one is given.
+
+    `connect` makes a client of a connection file's content, `consume` the consumer of a cluster that was configured.
+    """
+
+    def __init__(
+        self,
+        own: Own,
+        directory: Path,
+        connect: Connector,
+        consume: Callable[[ClusterName], C],
+        clock: Clock,
+        *,
+        options: SessionOptions | None = None,
+    ) -> None:
+        self._own, self._directory, self._connect, self._consume = own, directory, connect, consume
+        self._clock, self._options = clock, options or SessionOptions()
+        self._reservations = Reservations(own)
+        self.members: dict[ClusterName, Member[C]] = {}
+        self.refused: Mapping[str, str] = {}
+        self._has_own = False
+
+    def peers(self) -> list[Member[C]]:
+        """Every configured cluster but the own one, by name."""
+        return [member for name, member in sorted(self.members.items()) if name != self._own.name]
+
+    def expect_configured(self) -> None:
+        """Every cluster configured now has a consumer. Call before `run`, where something waits for first listings."""
+        for name, content in read_directory(self._directory, self._own.name).configs.items():
+            self._member(name, content)
+
+    def expect_own(self, content: bytes) -> None:
+        """The own cluster's store is followed by the same session code, with this connection file."""
+        self._member(self._own.name, content)
+
+    async def run(self, changes: AsyncIterator[None]) -> None:
+        """Until cancelled. `changes` yields whenever the directory may have changed. Nothing is drained at the end."""
+        async with asyncio.TaskGroup() as group:
+            for member in self.members.values():
+                self._start(group, member)
+            async for _ in changes:
+                listing = read_directory(self._directory, self._own.name)  # a mounted Secret: memory, not disk
+                await self._follow(group, listing)
+
+    async def _follow(self, group: asyncio.TaskGroup, listing: Listing) -> None:
+        if listing.refused != self.refused:
+            for name, reason in listing.refused.items():
+                log.error("peer configuration refused", extra={"path": name, "reason": reason})
+        self.refused = listing.refused
+        if listing.has_own and not self._has_own:
+            log.info("peer configuration of this cluster itself ignored", extra={"path": self._own.name})
+        self._has_own = listing.has_own
+        difference = compare({member.state.name: member.content for member in self.peers()}, listing)
+        for name in difference.removed:
+            await self._remove(name)
+        for name in difference.changed:
+            member = self._member(name, listing.configs[name])
+            member.content = listing.configs[name]
+            await _stop(member)
+            log.info("peer configured", extra={"peer": name})
+            self._start(group, member)
+
+    def _member(self, name: ClusterName, content: bytes) -> Member[C]:
+        known = self.members.get(name)
+        if known is not None:
+            return known
+        state = FollowedCluster(name, is_own=name == self._own.name, control_lost_s=self._clock.monotonic())
+        member = self.members[name] = Member(state, self._consume(name), content)
+        return member
+
+    def _start(self, group: asyncio.TaskGroup, member: Member[C]) -> None:
+        name = member.state.name
+        session = Session(
+            member.state,
+            member.consumer,
+            member.views,
+            connect=lambda: self._connect(member.content),
+            accept=self._reservations.accept,
+            clock=self._clock,
+            options=self._options,
+        )
+
+        def failed(exc: BaseException, _delay_s: float) -> None:
+            member.state.fail(self._clock.wall(), str(exc), is_refused=isinstance(exc, RefusedError))
+
+        job = supervise(
+            f"peer {name}",
+            lambda: _attempt(name, session),
+            backoff=Backoff(*RETRY_S),
+            clock=self._clock,
+            on_failure=failed,
+        )
+        member.task = group.create_task(job, name=f"peer {name}")
+
+    async def _remove(self, name: ClusterName) -> None:
+        """The peer was removed on purpose."""
+        member = self.members.pop(name)
+        await _stop(member)
+        self._reservations.release(name)
+        member.consumer.remove()
+        log.info("peer removed", extra={"peer": name})
+
+
+async def _attempt(name: ClusterName, session: Session) -> None:
+    try:
+        await session.run()
+    except (PermanentError, ValueError) as exc:
+        raise RefusedError(str(exc)) from exc
+    except (OSError, TransientError):
+        raise
+    except Exception as exc:  # this is the supervisor of one peer: a bug there must not end the others
+        log.exception("peer session failed unexpectedly", extra={"peer": name})
+        raise RefusedError(repr(exc)) from exc
+
+
+async def _stop(member: Member[C]) -> None:
+    task, member.task = member.task, None
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task], timeout=STOP_WAIT_S)

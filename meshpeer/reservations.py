@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which cluster holds which id: one id belongs to one cluster, and ours to us. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshmodel.cluster_config import DEFAULT_MAXIMUM, ClusterConfig, check_peer_config
+from meshmodel.errors import ModelError
+from meshmodel.names import ClusterId, ClusterName
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """The cluster this program belongs to; `maximum` is how many clusters its mesh may have."""
+
+    name: ClusterName
+    id: ClusterId
+    maximum: int = DEFAULT_MAXIMUM
+
+
+class Reservations:
+    """Judges a cluster's configuration against ours and every other cluster's."""
+
+    def __init__(self, own: Own) -> None:
+        self._own = own
+        self._taken: dict[ClusterId, ClusterName] = {}
+
+    def accept(self, name: ClusterName, config: ClusterConfig) -> tuple[str, ...]:
+        """The id is the cluster's from here on, its former one is free; returns warnings.
+
+        Raises: ModelError saying what is wrong and what to change; the cluster holds no id then.
+        """
+        self.release(name)
+        if name == self._own.name:
+            if config.id != self._own.id:
+                raise ModelError(f"{name}: our own store says cluster id {config.id}, we are set to {self._own.id}")
+            return ()
+        warnings = check_peer_config(
+            config, peer=name, local_id=self._own.id, local_maximum=self._own.maximum, taken=self._taken
+        )
+        self._taken[config.id] = name
+        return warnings
+
+    def release(self, name: ClusterName) -> None:
+        """The cluster holds no id."""
+        for cluster_id in [found for found, owner in self._taken.items() if owner == name]:
+            del self._taken[cluster_id]

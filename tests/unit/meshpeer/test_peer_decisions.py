@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pure decisions of following a cluster: kinds, signals, reservations, views and the status."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvstore.store import Event
+from kvstore.store import Kind as Happened
+from meshapi.peer import PeerState
+from meshmodel.cluster_config import ClusterConfig
+from meshmodel.errors import ModelError
+from meshmodel.keys import Kind
+from meshmodel.names import ClusterId, ClusterName
+from meshpeer.followed import FollowedCluster
+from meshpeer.kinds import backends_once, offered_kinds
+from meshpeer.reservations import Own, Reservations
+from meshpeer.signals import Limits, Streams, why_config_ends, why_over
+from meshpeer.status import remote_cluster
+from meshpeer.view import View, Views
+
+SOUTH, EAST = ClusterName("south"), ClusterName("east")
+BOTH, ONLY = "services-and-endpointslices", "endpointslices-only"
+
+
+def config(number: int = 2, **fields: object) -> ClusterConfig:
+    return ClusterConfig(id=ClusterId(number), **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("mode", "prefer", "expected"),
+    [
+        ("", False, Kind.SERVICES),
+        ("", True, Kind.SERVICES),
+        (BOTH, False, Kind.SERVICES),
+        (BOTH, True, Kind.ENDPOINT_SLICES),
+        (ONLY, False, Kind.ENDPOINT_SLICES),
+        (ONLY, True, Kind.ENDPOINT_SLICES),
+    ],
+)
+def test_backends_are_read_in_one_form(mode: str, prefer: bool, expected: Kind) -> None:
+    kinds = backends_once(config(endpoint_slices_export_mode=mode), prefer_slices=prefer)
+    assert kinds == (Kind.NODES, Kind.IDENTITIES, expected, Kind.IPS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "missing"),
+    [
+        ({}, {Kind.ENDPOINT_SLICES, Kind.SERVICE_EXPORTS}),
+        ({"service_exports_enabled": False}, {Kind.ENDPOINT_SLICES}),
+        ({"endpoint_slices_export_mode": BOTH}, {Kind.SERVICE_EXPORTS}),
+        ({"endpoint_slices_export_mode": ONLY, "service_exports_enabled": True}, {Kind.SERVICES}),
+    ],
+)
+def test_everything_offered_is_what_the_configuration_says(fields: dict[str, object], missing: set[Kind]) -> None:
+    assert set(Kind) - set(offered_kinds(config(**fields))) == missing
+
+
+def test_an_unknown_export_mode_is_an_error_for_everybody() -> None:
+    with pytest.raises(ModelError, match="export mode"):
+        offered_kinds(config(endpoint_slices_export_mode="new"))
+
+
+def test_the_limits_are_exact() -> None:
+    limits = Limits(heartbeat_silence_s=120, lost_limit_s=10)
+    streams = Streams(100.0)
+    assert why_over(110.0, streams, 100.0, limits) is None
+    assert why_over(110.1, streams, 100.0, limits) == "connection lost for 10 s"
+    streams.note("nodes", is_standing=True, now_s=110.1)
+    assert why_over(220.0, streams, 100.0, limits) is None
+    assert why_over(220.1, streams, 100.0, limits) == "no heartbeat for 120 s"
+
+
+def test_only_the_loss_of_every_stream_is_a_lost_connection() -> None:
+    streams = Streams(0.0)
+    for name in ("nodes", "ip"):
+        streams.note(name, is_standing=True, now_s=1.0)
+    streams.note("ip", is_standing=False, now_s=2.0)
+    streams.note("ip", is_standing=False, now_s=9.0)
+    assert streams.is_connected
+    assert streams.none_since_s is None
+    assert streams.lost(12.0, 10.0) == ()
+    assert streams.lost(12.1, 10.0) == ("ip",)
+    streams.note("nodes", is_standing=False, now_s=20.0)
+    streams.note("nodes", is_standing=False, now_s=25.0)
+    assert (streams.is_connected, streams.none_since_s) == (False, 20.0)
+    streams.note("ip", is_standing=True, now_s=26.0)
+    assert (streams.none_since_s, streams.lost(40.0, 10.0)) == (None, ("nodes",))
+
+
+def test_a_configuration_ends_the_attempt_when_it_differs_or_is_gone() -> None:
+    assert why_config_ends(config(), config()) is None
+    assert why_config_ends(config(), config(3)) == "the cluster configuration changed"
+    assert why_config_ends(config(), None) == "the cluster configuration was removed"
+
+
+def test_one_id_has_one_holder_and_a_refused_cluster_holds_none() -> None:
+    held = Reservations(Own(ClusterName("north"), ClusterId(1)))
+    held.accept(SOUTH, config(2))
+    held.accept(SOUTH, config(2))
+    with pytest.raises(ModelError, match="already used by cluster south"):
+        held.accept(EAST, config(2))
+    held.accept(SOUTH, config(4))
+    held.accept(EAST, config(2))
+    with pytest.raises(ModelError, match="local cluster"):
+        held.accept(EAST, config(1))
+    held.accept(SOUTH, config(2))
+    held.release(SOUTH)
+    held.accept(EAST, config(2))
+
+
+def test_the_own_cluster_is_held_to_its_own_id_and_takes_none() -> None:
+    held = Reservations(Own(ClusterName("north"), ClusterId(1)))
+    held.accept(ClusterName("north"), config(1))
+    with pytest.raises(ModelError, match="we are set to 1"):
+        held.accept(ClusterName("north"), config(2))
+    held.accept(SOUTH, config(2))
+
+
+def put(key: bytes, value: bytes) -> Event:
+    return Event(Happened.PUT, b"p/" + key, value, 1)
+
+
+def test_a_view_reports_changes_once_and_sweeps_what_a_listing_did_not_mention() -> None:
+    view = View()
+    assert view.feed([put(b"a", b"1"), put(b"b", b"1"), put(b"a", b"1")], 2) == [(b"a", b"1"), (b"b", b"1")]
+    view.begin_listing()
+    assert view.feed([put(b"a", b"2")], 2) == [(b"a", b"2")]
+    assert view.take_gone(5) == [(b"b", None)]
+    assert view.take_gone(5) == []
+    gone = Event(Happened.DELETE, b"p/a", b"", 2)
+    assert view.feed([gone, gone], 2) == [(b"a", None)]
+    assert len(view) == 0
+
+
+def test_a_listing_that_was_cut_off_sweeps_nothing() -> None:
+    view = View()
+    view.feed([put(b"a", b"1"), put(b"b", b"1")], 2)
+    view.begin_listing()
+    view.feed([put(b"a", b"1")], 2)
+    view.begin_listing()
+    view.feed([put(b"a", b"1"), put(b"b", b"1")], 2)
+    assert view.take_gone(5) == []
+
+
+def test_doubted_values_are_reported_again_and_still_swept() -> None:
+    view = View()
+    view.feed([put(b"a", b"1"), put(b"b", b"1")], 2)
+    view.doubt()
+    view.begin_listing()
+    assert view.feed([put(b"a", b"1")], 2) == [(b"a", b"1")]
+    assert view.take_gone(5) == [(b"b", None)]
+
+
+def test_a_key_that_stands_in_the_other_part_is_not_gone() -> None:
+    views = Views()
+    views.part(Kind.IPS).feed([put(b"a", b"1"), put(b"b", b"1")], 2)
+    views.part(Kind.IPS, is_private=True).feed([put(b"a", b"1")], 2)
+    changes = [(b"a", None), (b"b", None), (b"a", b"2")]
+    assert views.without_twins(Kind.IPS, changes, is_private=False) == [(b"b", None), (b"a", b"2")]
+    assert views.count(Kind.IPS) == 3
+
+
+def followed() -> FollowedCluster:
+    state = FollowedCluster(SOUTH)
+    state.begin(config(), (Kind.NODES, Kind.IPS))
+    state.synced.update({Kind.NODES: True, Kind.IPS: True})
+    return state
+
+
+def test_the_status_is_ready_only_when_everything_followed_is_where_the_program_needs_it() -> None:
+    state = followed()
+    state.connect(10.0, 1000.0)
+    assert remote_cluster(state, 12.0).ready
+    half = remote_cluster(state, 12.0, synced={Kind.NODES: True, Kind.IPS: False})
+    assert (half.ready, half.state) == (False, PeerState.SYNCING)
+    assert (half.synced.nodes, half.synced.endpoints, half.synced.endpoint_slices) == (True, False, None)
+    state.state = PeerState.WITHDRAWN
+    assert not remote_cluster(state, 12.0).ready
+
+
+def test_the_age_counts_from_the_moment_the_store_was_last_heard_of() -> None:
+    state = followed()
+    assert remote_cluster(state, 5.0).age_s is None
+    state.connect(10.0, 1000.0)
+    state.lose(12.0, "gone")
+    shown = remote_cluster(state, 70.0)
+    assert (shown.age_s, shown.connected, shown.session_since) == (60.0, False, 0.0)
+    assert shown.reason == "gone; last known state is kept"
+    assert shown.state is PeerState.DISCONNECTED
+
+
+def test_a_kind_that_is_followed_anew_must_be_listed_before_the_cluster_is_ready() -> None:
+    state = followed()
+    state.connect(10.0, 1000.0)
+    state.begin(config(), (Kind.NODES, Kind.ENDPOINT_SLICES))
+    assert not state.is_ready
+    state.synced[Kind.ENDPOINT_SLICES] = True
+    assert state.is_ready
+    state.begin(config(), (Kind.NODES, Kind.IPS))
+    assert not state.is_ready
