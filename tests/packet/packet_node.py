@@ -43,6 +43,13 @@ class Outcome(NamedTuple):
         (event,) = [e for e in self.events if e.type == EventType.DROP]
         return Reason(event.reason)
 
+    @property
+    def answered(self) -> Reason:
+        """Why it was dropped and its sender told; fails unless the packet became an answer, with exactly one event."""
+        assert self.verdict == REDIRECT, self
+        (event,) = [e for e in self.events if e.type == EventType.DROP]
+        return Reason(event.reason)
+
     def event(self, kind: EventType) -> DatapathEvent:
         """The only event of that kind."""
         (event,) = [e for e in self.events if e.type == kind]
@@ -122,6 +129,10 @@ class PacketNode:
     def send(self, packet: Packet | bytes) -> Outcome:
         """POD sends it."""
         return self._run(self.datapath.program_fd("mesh_from_container"), packet, 0, 0)
+
+    def raw(self, packet: Packet) -> bytes:
+        """The frame it became when POD sent it."""
+        return syscall.run_packet(self.datapath.program_fd("mesh_from_container"), packet.frame(), 0, 0).packet
 
     def receive(self, packet: Packet | bytes) -> Outcome:
         """The node's stack sends it to POD."""

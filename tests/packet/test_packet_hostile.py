@@ -84,11 +84,6 @@ def test_pods_may_not_speak_vxlan_to_nodes(node: PacketNode) -> None:
     assert node.send(Packet(POD, REMOTE_NODE, UDP, destination_port=8473)).verdict == PASS
 
 
-def test_a_packet_at_the_end_of_its_life_is_dropped(node: PacketNode) -> None:
-    assert node.send(Packet(POD, REMOTE_POD, ttl=1)).drop is Reason.TTL_EXCEEDED
-    assert node.overlay(Packet(REMOTE_POD, POD, ttl=1)).drop is Reason.TTL_EXCEEDED
-
-
 # overlay ------------------------------------------------------------------------------------------------------------
 
 

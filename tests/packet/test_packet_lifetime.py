@@ -143,4 +143,4 @@ def test_a_udp_flow_is_forgotten_after_its_lifetime(node: PacketNode) -> None:
     _open(node, UDP)
     _pass_time(node, LIFE.other_s + 5)
     node.service([], UDP)
-    assert node.send(Packet(POD, VIP, UDP)).drop is Reason.NO_BACKEND
+    assert node.send(Packet(POD, VIP, UDP)).answered is Reason.NO_BACKEND

@@ -78,12 +78,6 @@ def test_another_port_of_the_service_address_is_left_to_the_stack(node: PacketNo
     assert (out.verdict, out.packet.destination) == (PASS, VIP)
 
 
-def test_a_service_without_backends_drops_with_its_own_reason(node: PacketNode) -> None:
-    node.service([])
-    assert node.send(Packet(POD, VIP)).drop is Reason.NO_BACKEND
-    assert node.metric(Reason.NO_BACKEND, 0) == 1
-
-
 def test_new_connections_spread_over_all_backends(node: PacketNode) -> None:
     node.service([LOCAL, REMOTE])
     sent = [node.send(Packet(POD, VIP, source_port=1024 + n)).packet.destination for n in range(200)]
@@ -130,14 +124,6 @@ def _set_state(node: PacketNode, backend: int, state: BackendState) -> None:
     node.maps.backends.update([(BackendKey(backend), value._replace(state=state))])
 
 
-def test_a_terminating_backend_keeps_its_connections(node: PacketNode) -> None:
-    node.service([REMOTE])
-    node.send(Packet(POD, VIP))
-    node.service([LOCAL])
-    _set_state(node, REMOTE[0], BackendState.TERMINATING)
-    assert node.send(Packet(POD, VIP, flags=ACK)).packet.destination == REMOTE_POD
-
-
 def test_a_syn_on_the_ports_of_a_connection_to_a_terminating_backend_selects_anew(node: PacketNode) -> None:
     node.service([REMOTE])
     node.send(Packet(POD, VIP))
@@ -162,26 +148,6 @@ def test_a_syn_after_a_reset_selects_anew(node: PacketNode) -> None:
         seen.add(node.send(Packet(POD, VIP)).packet.destination)
         node.send(Packet(POD, VIP, flags=RST))
     assert seen == {NEIGHBOUR, REMOTE_POD}
-
-
-def test_a_packet_of_a_connection_whose_backend_vanished_selects_anew(node: PacketNode) -> None:
-    node.service([REMOTE])
-    node.send(Packet(POD, VIP))
-    node.service([LOCAL])
-    node.maps.backends.delete([BackendKey(REMOTE[0])])
-    assert node.send(Packet(POD, VIP, flags=ACK)).packet.destination == NEIGHBOUR
-
-
-@pytest.mark.parametrize("protocol", [TCP, UDP])
-def test_a_connection_outlives_its_service(node: PacketNode, protocol: int) -> None:
-    node.service([REMOTE], protocol)
-    out = node.send(Packet(POD, VIP, protocol))
-    node.maps.services.delete([k for k, _ in node.maps.services.items()])
-    node.maps.backends.delete([k for k, _ in node.maps.backends.items()])
-    again = node.send(Packet(POD, VIP, protocol, flags=ACK))
-    assert (again.packet.destination, again.packet.destination_port) == REMOTE[1:]
-    back = node.overlay(replace(out.packet.reverse, ttl=64))
-    assert (back.packet.source, back.packet.source_port) == (VIP, 80)
 
 
 def test_a_new_connection_to_a_deleted_service_is_not_translated(node: PacketNode) -> None:

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The last step on this node: reply translation or ingress policy, then into the pod. */
 #pragma once
+#include "answer.h"
 #include "flow.h"
 #include "icmp.h"
 #include "ipcache.h"
@@ -66,11 +67,11 @@ outline int deliver(struct __sk_buff *skb, struct packet *p, const struct endpoi
 	p->direction = INGRESS;
 	p->rule_id = 0;
 	p->match = MATCH_NONE;
-	r = how & DELIVER_HAIRPIN ? 0 : admit(skb, p, to, how);
-	if (!r && !(how & DELIVER_VIA_STACK))
-		r = decrement_ttl(skb);
+	r = how & DELIVER_VIA_STACK ? 0 : decrement_ttl(skb);
+	if (!r && !(how & DELIVER_HAIRPIN))
+		r = admit(skb, p, to, how);
 	if (r)
-		return drop(skb, p, r);
+		return end_way(skb, p, r);
 	if (p->trace)
 		emit(skb, p, EVENT_TRACE, p->trace, POINT_ENDPOINT);
 	count(TO_ENDPOINT, INGRESS, skb->len);

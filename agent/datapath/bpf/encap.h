@@ -4,8 +4,6 @@
 #include "events.h"
 #include "mtu.h"
 
-#define TUNNEL_TTL 64
-
 inlined int encapsulate(struct __sk_buff *skb, struct packet *p, __be32 node)
 {
 	struct bpf_tunnel_key key = {
@@ -16,7 +14,7 @@ inlined int encapsulate(struct __sk_buff *skb, struct packet *p, __be32 node)
 		return tell_mtu(skb, p);
 	int r = decrement_ttl(skb);
 	if (r)
-		return drop(skb, p, r);
+		return end_way(skb, p, r);
 	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX) < 0)
 		return drop(skb, p, DROP_WRITE);
 	if (p->trace)

@@ -51,8 +51,10 @@ outline int fill_addresses(struct __sk_buff *skb, const struct packet *p, struct
 	return 0;
 }
 
-outline int emit(struct __sk_buff *skb, const struct packet *p, __u8 type, __u8 reason, __u8 point)
+apart int emit(struct __sk_buff *skb, const struct packet *p, __u8 type, __u8 reason, __u8 point)
 {
+	if (!p)
+		return 0;
 	__u64 now = bpf_ktime_get_ns();
 	if (!within_rate(type, now)) {
 		count_lost(0);
@@ -87,8 +89,10 @@ outline int emit(struct __sk_buff *skb, const struct packet *p, __u8 type, __u8 
 	return 0;
 }
 
-outline int drop(struct __sk_buff *skb, const struct packet *p, int reason)
+apart int drop(struct __sk_buff *skb, const struct packet *p, int reason)
 {
+	if (!p)
+		return TC_ACT_SHOT;
 	count(reason, p->direction, skb->len);
 	emit(skb, p, EVENT_DROP, reason, 0);
 	return TC_ACT_SHOT;

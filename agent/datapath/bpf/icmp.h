@@ -35,11 +35,12 @@ inlined int rewrite_quoted_address(struct __sk_buff *skb, const struct quote *q,
 	return bpf_skb_store_bytes(skb, q->ip_offset + offset, &new, 4, 0) < 0 ? DROP_WRITE : 0;
 }
 
-inlined int rewrite_quoted_port(struct __sk_buff *skb, const struct packet *p, const struct quote *q, __be16 new)
+/* which: 0 the source's, 1 the destination's. */
+inlined int rewrite_quoted_port(struct __sk_buff *skb, const struct packet *p, const struct quote *q, int which, __be16 new)
 {
-	if (bpf_l4_csum_replace(skb, p->l4_offset + ICMP_CHECK_OFFSET, q->ports[1], new, 2) < 0)
+	if (bpf_l4_csum_replace(skb, p->l4_offset + ICMP_CHECK_OFFSET, q->ports[which], new, 2) < 0)
 		return DROP_WRITE;
-	return bpf_skb_store_bytes(skb, q->l4_offset + 2, &new, 2, 0) < 0 ? DROP_WRITE : 0;
+	return bpf_skb_store_bytes(skb, q->l4_offset + which * 2, &new, 2, 0) < 0 ? DROP_WRITE : 0;
 }
 
 /* The pod sent to the frontend and, with a hairpin, from its own address; the quote shows what became of that. */
@@ -51,7 +52,7 @@ inlined int restore_quote(struct __sk_buff *skb, struct packet *p, const struct 
 	__builtin_memcpy(&frontend, v->nat_address, 4);
 	int r = rewrite_quoted_address(skb, q, offsetof(struct iphdr, daddr), q->destination, frontend);
 	if (!r)
-		r = rewrite_quoted_port(skb, p, q, port);
+		r = rewrite_quoted_port(skb, p, q, 1, port);
 	if (!r && flags & CT_LOOPBACK) {
 		r = rewrite_quoted_address(skb, q, offsetof(struct iphdr, saddr), q->source, q->destination);
 		if (!r)

@@ -3,7 +3,8 @@
 #pragma once
 #include "ct.h"
 #include "events.h"
-#include "nat.h"
+#include "icmp.h"
+#include "ipcache.h"
 
 #define NS_PER_S 1000000000ULL
 
@@ -80,15 +81,21 @@ outline struct conntrack_value *recall(const struct packet *p, const struct conn
 	return v->lifetime >= now_ticks() ? v : 0;
 }
 
-/* Packets of a known connection stay where they are as long as the backend exists at all; a new connection on the
- * same ports wants a backend that may still be chosen. */
-inlined struct backend_value *tracked_backend(const struct packet *p, const struct service_value *service,
-					      const struct conntrack_value *v)
+/* Nobody knows the backend's address any more. Losing its slots, its service or its readiness does not end it. */
+outline int is_gone(__u32 id, __be32 address, __be16 port)
 {
-	__u32 id = v->backend_id;
-	if (opens_connection(p) && (ct_is_over(v) || !is_choosable(service, id)))
+	struct backend_value *b = bpf_map_lookup_elem(&mesh_backends, &id);
+	if ((b && b->address == address && b->port == port) || endpoint_of(address))
 		return 0;
-	return bpf_map_lookup_elem(&mesh_backends, &id);
+	struct ipcache_value *known = ipcache_lookup(address);
+	return !known || known->identity == ID_UNKNOWN || known->identity >> IDENTITY_BITS;
+}
+
+/* May the packet stay with the backend its ports are known to lead to? A new connection on the same ports wants one
+ * that may still be chosen. */
+inlined int keeps_backend(const struct packet *p, const struct service_value *service, const struct conntrack_value *v)
+{
+	return !opens_connection(p) || (!ct_is_over(v) && is_choosable(service, v->backend_id));
 }
 
 /* A pod that is its own backend would see its own address as the peer's: it sees the loopback address instead. */
@@ -104,14 +111,31 @@ inlined int redirect_to_backend(struct __sk_buff *skb, struct packet *p, __be32 
 	return nat_destination(skb, p, address, port);
 }
 
-inlined int open_service_flow(struct __sk_buff *skb, const struct packet *p, const struct conntrack_key *key,
-			      const struct backend_value *backend)
+/* A new connection to the service. 0, or the reason to drop. */
+inlined int open_service_flow(struct __sk_buff *skb, struct packet *p, const struct conntrack_key *key,
+			      struct service_key *service_key, const struct service_value *service)
 {
+	p->backend_id = select_backend(p, service_key, service);
+	struct backend_value *backend = bpf_map_lookup_elem(&mesh_backends, &p->backend_id);
+	if (!backend)
+		return DROP_NO_BACKEND;
 	struct conntrack_value fresh = {
 		.bytes = skb->len, .peer_identity = p->source_identity, .backend_id = p->backend_id,
 		.nat_port = backend->port };
 	__builtin_memcpy(fresh.nat_address, &backend->address, 4);
-	return ct_create(key, p, &fresh);
+	int r = ct_create(key, p, &fresh);
+	return r ? r : redirect_to_backend(skb, p, backend->address, backend->port);
+}
+
+/* A connection stays with its backend, with or without its service, until the backend is gone. `is_ended` says so. */
+inlined int continue_service_flow(struct __sk_buff *skb, struct packet *p, const struct conntrack_value *v, int *is_ended)
+{
+	__be32 address;
+	__builtin_memcpy(&address, v->nat_address, 4);
+	__be16 port = v->nat_port;
+	p->backend_id = v->backend_id;
+	*is_ended = is_gone(p->backend_id, address, port);
+	return *is_ended ? DROP_NO_BACKEND : redirect_to_backend(skb, p, address, port);
 }
 
 /* 0 (translated, or not a service), or the reason to drop. */
@@ -123,39 +147,49 @@ outline int translate_service(struct __sk_buff *skb, struct packet *p)
 	if (!service)
 		return 0;
 	struct conntrack_key key;
-	struct backend_value *backend = 0;
 	ct_key_forward(&key, p, CT_SERVICE);
 	struct conntrack_value *v = recall(p, &key);
-	if (v) {
-		p->backend_id = v->backend_id;
-		backend = tracked_backend(p, service, v);
-	} else if (p->protocol == PROTO_TCP && !opens_connection(p)) {
+	if (v && keeps_backend(p, service, v)) {
+		int is_ended, r = continue_service_flow(skb, p, v, &is_ended);
+		if (!is_ended || p->protocol == PROTO_TCP)
+			return r;
+	} else if (!v && p->protocol == PROTO_TCP && !opens_connection(p)) {
 		p->kind |= KIND_MIDSTREAM;	/* older than we are: whoever translated it so far goes on */
 		return 0;
 	}
-	if (!backend) {
-		p->backend_id = select_backend(p, &service_key, service);
-		backend = bpf_map_lookup_elem(&mesh_backends, &p->backend_id);
-		if (!backend)
-			return DROP_NO_BACKEND;
-		int e = open_service_flow(skb, p, &key, backend);
-		if (e)
-			return e;
-	}
-	return redirect_to_backend(skb, p, backend->address, backend->port);
+	return open_service_flow(skb, p, &key, &service_key, service);
 }
 
-/* A connection outlives its service: the entry knows the backend's address. 0 (translated or not), or drop. */
+/* A connection outlives its service. 0 (translated or not), or the reason to drop. */
 outline int translate_orphan(struct __sk_buff *skb, struct packet *p)
 {
 	struct conntrack_key key;
 	ct_key_forward(&key, p, CT_SERVICE);
 	struct conntrack_value *v = opens_connection(p) ? 0 : recall(p, &key);
-	if (!v)
-		return 0;
-	__be32 address;
-	__builtin_memcpy(&address, v->nat_address, 4);
+	int is_ended;
+	return v ? continue_service_flow(skb, p, v, &is_ended) : 0;
+}
+
+/* A pod's ICMP error about what a service sent it: the backend is told, about what it sent. 0, or the reason to drop. */
+outline int related_to_service(struct __sk_buff *skb, struct packet *p)
+{
+	struct quote q;
+	int r = read_quote(skb, p, &q);
+	if (r)
+		return r;
+	struct conntrack_key key = {
+		.source = q.destination, .destination = q.source, .source_port = q.ports[1],
+		.destination_port = q.ports[0], .protocol = q.protocol, .kind = CT_SERVICE };
+	struct conntrack_value *v = ct_find(&key);
+	if (!v || p->destination != q.source)
+		return DROP_UNRELATED_ICMP;
+	__be32 backend;
+	__builtin_memcpy(&backend, v->nat_address, 4);
 	__be16 port = v->nat_port;
-	p->backend_id = v->backend_id;
-	return redirect_to_backend(skb, p, address, port);
+	if (backend == p->source)
+		return DROP_UNRELATED_ICMP;	/* its own pod: no error finds back through the loopback address */
+	r = rewrite_quoted_address(skb, &q, offsetof(struct iphdr, saddr), q.source, backend);
+	if (!r)
+		r = rewrite_quoted_port(skb, p, &q, 0, port);
+	return r ? r : nat_destination(skb, p, backend, 0);
 }

@@ -112,12 +112,16 @@ int mesh_from_container(struct __sk_buff *skb)
 		return deliver(skb, &p, from, DELIVER_REPLY_ONLY);
 	if (p.kind & KIND_ICMP_ERROR) {
 		r = related(skb, &p, CT_INGRESS);
+		if (r == DROP_UNRELATED_ICMP)
+			r = related_to_service(skb, &p);
 		find_way(&p, &w);
 	} else if (is_answer(skb, &p)) {
 		find_way(&p, &w);
 	} else {
 		r = open_or_continue(skb, &p, from, &w);
 	}
+	if (r == DROP_NO_BACKEND)
+		return refuse(skb, &p, r);
 	return r ? drop(skb, &p, r) : leave(skb, &p, &w);
 }
 

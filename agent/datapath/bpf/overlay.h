@@ -35,6 +35,7 @@ outline int check_sender(struct packet *p, __be32 outer_source)
 inlined int receive(struct __sk_buff *skb, struct packet *p, __be32 outer_source)
 {
 	int r = parse(skb, p);
+	p->tunnel_source = outer_source;
 	if (r == PARSED_NEIGHBOUR || r == PARSED_IPV6) {
 		p->kind |= r == PARSED_IPV6 ? KIND_IPV6 : 0;
 		return drop(skb, p, DROP_UNSUPPORTED_L3);

@@ -16,6 +16,9 @@
 #define PASS TC_ACT_UNSPEC	/* let the next program on the interface, then the stack, have it */
 #define outline static __attribute__((noinline))
 #define inlined static __always_inline
+/* Verified once, apart from its callers (Linux 5.12): what ends a packet's way is called from many places. Its pointers
+ * may be null for all the verifier knows. */
+#define apart __attribute__((noinline))
 
 enum packet_kind { KIND_LATER_FRAGMENT = 1, KIND_ICMP_ERROR = 2, KIND_IPV6 = 4, KIND_MIDSTREAM = 8 };
 enum tcp_flag { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_ACK = 16 };
@@ -33,6 +36,7 @@ struct packet {
 	__be32 frontend;
 	__be16 frontend_port;
 	__u16 conntrack_flags;
+	__be32 tunnel_source;	/* 0: not from the overlay */
 };
 
 /* What parse answers beside drop reasons (>= 128). */

@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,34 +22,12 @@ from agent.datapath.layout import BackendKey, BackendState, Direction, EndpointF
 from agent.datapath.loader import Datapath
 from agent.datapath.netlink import endpoint_interface
 from agent.datapath.reasons import Reason
-from tests.integration.datapath.datapath_topology import TCP_PORT, Node, Pod, Topology, exchange, topology
-from tests.packet.datapath_host import bpffs, build_objects, inside, run, tcx_programs
+from tests.integration.datapath.datapath_topology import TCP_PORT, Node, Pod, Topology, exchange
+from tests.packet.datapath_host import inside, run, tcx_programs
 from tests.packet.packet_bytes import Packet
 
 pytestmark = pytest.mark.root
 VIP = "172.20.1.7"
-
-
-@pytest.fixture(scope="module", params=[(AttachMode.TCX, True), (AttachMode.CLSACT, False)], ids=["tcx", "clsact"])
-def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
-    build_objects()
-    with (
-        bpffs(tmp_path_factory.mktemp("topology") / "bpf") as pins,
-        topology(f"dpt-{os.getpid()}", pins, request.param[0], peer_redirect=request.param[1]) as made,
-    ):
-        yield made
-
-
-@pytest.fixture
-def clean(mesh: Topology) -> Topology:
-    for node in mesh.nodes:
-        maps = node.maps
-        maps.services.delete([k for k, _ in maps.services.items()])
-        maps.backends.delete([k for k, _ in maps.backends.items()])
-        maps.policy.delete([k for k, _ in maps.policy.items()])
-        for pod in node.pods:
-            node.endpoint(pod)
-    return mesh
 
 
 def _enforce(node: Node, pod: Pod, flag: EndpointFlag, allowed: list[int], revision: int) -> None:

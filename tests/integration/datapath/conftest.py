@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One topology for the tests of a module, with and without peer redirection; services and policies are cleared between."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from agent.datapath.config import AttachMode
+from tests.integration.datapath.datapath_topology import Topology, topology
+from tests.packet.datapath_host import bpffs, build_objects
+
+
+@pytest.fixture(scope="module", params=[(AttachMode.TCX, True), (AttachMode.CLSACT, False)], ids=["tcx", "clsact"])
+def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
+    build_objects()
+    with (
+        bpffs(tmp_path_factory.mktemp("topology") / "bpf") as pins,
+        topology(f"dpt-{os.getpid()}", pins, request.param[0], peer_redirect=request.param[1]) as made,
+    ):
+        yield made
+
+
+@pytest.fixture
+def clean(mesh: Topology) -> Topology:
+    for node in mesh.nodes:
+        maps = node.maps
+        maps.services.delete([k for k, _ in maps.services.items()])
+        maps.backends.delete([k for k, _ in maps.backends.items()])
+        maps.policy.delete([k for k, _ in maps.policy.items()])
+        for pod in node.pods:
+            node.endpoint(pod)
+    return mesh
