@@ -10,6 +10,7 @@ certificate reads anything. Clusters that share one authority are told apart by 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from certs.bundle import TrustBundle
@@ -42,7 +43,7 @@ class Access:
             if name == admin_user(self._cluster):
                 return _grant(name, ADMIN_READS)
             if name == local_user(self._cluster):
-                return _grant(name, agent_reads())
+                return replace(_grant(name, agent_reads()), is_per_address=True)
         if name not in self._remote_users:
             return None
         peers = [signer for signer in signers if signer != self._cluster]

@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is connected to the facade and what they have used; where the limits are kept."""
+"""Who is connected to the facade and what they have used; where the limits of a client are kept."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 import grpc
 
 from kvstore.facade.grant import Grant, Limits
 from kvstore.limiter import Limiter
 from meshkit.clock import Clock
+
+log = logging.getLogger(__name__)
+
+# a client that comes back sooner finds its limits as it left them
+REMEMBERED_S: Final = 900.0
+REPORT_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +36,18 @@ class ConnectionInfo:
     requests: int
 
 
+@dataclass(frozen=True, slots=True)
+class ClientInfo:
+    """Everybody who shares one set of limits, and how far they are used; `refused` counts calls beyond a limit."""
+
+    name: str
+    connections: int
+    streams: int
+    watches: int
+    in_flight_bytes: int
+    refused: int
+
+
 class Endable(Protocol):
     """Something a revocation ends."""
 
@@ -36,13 +56,48 @@ class Endable(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Client:
-    """All connections of one grant name, and what they may use together."""
+class InFlight:
+    """Bytes handed to gRPC and not yet taken by the client."""
 
-    requests: Limiter
-    bytes: Limiter
-    streams: int = 0
+    def __init__(self, limit: int) -> None:
+        self._limit, self.bytes = limit, 0
+        self._changed = asyncio.Event()
+
+    async def wait_for_room(self) -> None:
+        """More may be sent now; what is sent next may exceed the limit by one message."""
+        while self.bytes >= self._limit:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def add(self, size: int) -> None:
+        """So many bytes more are on their way; negative when they have arrived."""
+        self.bytes += size
+        if size < 0:
+            self._changed.set()
+
+
+class Client:
+    """All connections that share one set of limits, and what they use together."""
+
+    def __init__(self, name: str, limits: Limits, clock: Clock) -> None:
+        self.name, self._clock = name, clock
+        self.requests = Limiter(limits.requests_per_s, limits.request_burst, clock)
+        self.bytes = Limiter(limits.bytes_per_s, limits.bytes_burst, clock)
+        self.etcd_time = Limiter(limits.etcd_s_per_s, limits.etcd_burst_s, clock)
+        self.ranges_at_once = asyncio.Semaphore(limits.ranges_at_once_per_client)
+        self.unpaged_at_once = asyncio.Semaphore(limits.unpaged_at_once_per_client)
+        self.in_flight = InFlight(limits.in_flight_bytes_per_client)
+        self.connections = self.streams = self.watches = self.private_watches = self.refused = 0
+        self.used_at = clock.monotonic()
+        self._reported_at = float("-inf")
+
+    def refuse(self, limit: str) -> None:
+        """Count a refusal; log the first one, then one a minute at most."""
+        self.refused += 1
+        now = self._clock.monotonic()
+        if now - self._reported_at >= REPORT_S:
+            self._reported_at = now
+            log.warning("client at its limit, refused", extra={"peer": self.name, "reason": limit})
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +131,23 @@ class Connection:
             self.requests,
         )
 
+    def may_begin(self, limits: Limits) -> bool:
+        """False if no call is open here and the client has as many other connections with open calls as it may."""
+        return bool(self.calls) or self.client.connections < limits.connections_per_client
+
+    def begin(self, call: Endable) -> None:
+        """The call is open."""
+        if not self.calls:
+            self.client.connections += 1
+        self.calls.add(call)
+        self.requests += 1
+
+    def finish(self, call: Endable) -> None:
+        """The call is over."""
+        self.calls.discard(call)
+        if not self.calls:
+            self.client.connections -= 1
+
     def charge(self, size: int) -> float:
         """Count bytes sent and say how many seconds to wait before sending more."""
         self.bytes_sent += size
@@ -91,14 +163,15 @@ class Connections:
         self._clients: dict[str, Client] = {}
 
     def find(self, grant: Grant, certificate: bytes, common_name: str, address: str) -> Connection:
-        """The connection of a connection, new if need be."""
+        """The record of a connection, new if need be."""
         key = (address, certificate)
         connection = self._connections.get(key)
         if connection is None or connection.grant != grant:
             self._forget_idle()
-            since_s, client = self._clock.wall(), self._client(grant.name)
+            since_s, client = self._clock.wall(), self._client(client_name(grant, address))
             connection = Connection(grant, certificate, common_name, address, since_s, client)
             self._connections[key] = connection
+        connection.client.used_at = self._clock.monotonic()
         return connection
 
     def infos(self) -> list[ConnectionInfo]:
@@ -107,6 +180,13 @@ class Connections:
             (connection.info() for connection in self._connections.values() if connection.calls),
             key=lambda info: (info.name, info.address),
         )
+
+    def clients(self) -> list[ClientInfo]:
+        """Every client that is or was here of late."""
+        return [
+            ClientInfo(name, client.connections, client.streams, client.watches, client.in_flight.bytes, client.refused)
+            for name, client in sorted(self._clients.items())
+        ]
 
     def certificates(self) -> set[bytes]:
         """The certificates of connections with a call open."""
@@ -120,17 +200,21 @@ class Connections:
         return len(calls)
 
     def _client(self, name: str) -> Client:
-        limits = self._limits
         if name not in self._clients:
-            self._clients[name] = Client(
-                Limiter(limits.requests_per_s, limits.request_burst, self._clock),
-                Limiter(limits.bytes_per_s, limits.bytes_burst, self._clock),
-            )
+            self._clients[name] = Client(name, self._limits, self._clock)
         return self._clients[name]
 
     def _forget_idle(self) -> None:
         idle = [key for key, connection in self._connections.items() if not connection.calls]
         for key in idle:
             del self._connections[key]
-        for name in set(self._clients) - {connection.grant.name for connection in self._connections.values()}:
-            del self._clients[name]
+        before = self._clock.monotonic() - REMEMBERED_S
+        in_use = {connection.client.name for connection in self._connections.values()}
+        for name, client in list(self._clients.items()):
+            if name not in in_use and client.used_at < before and not client.in_flight.bytes:
+                del self._clients[name]
+
+
+def client_name(grant: Grant, address: str) -> str:
+    """Whose limits a connection counts for: the grant's name, with the host of the address if each counts alone."""
+    return f"{grant.name} {address.rpartition(':')[0]}" if grant.is_per_address else grant.name

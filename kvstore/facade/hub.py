@@ -38,11 +38,22 @@ class Hub:
     `synced` is the revision up to which every change is in here. `ended` says why no more will come.
     """
 
-    def __init__(self, upstream: Upstream, key: bytes, range_end: bytes, limits: Limits, clock: Clock) -> None:
-        self.key, self.range_end = key, range_end
+    def __init__(
+        self,
+        upstream: Upstream,
+        key: bytes,
+        range_end: bytes,
+        limits: Limits,
+        clock: Clock,
+        *,
+        owner: str | None = None,
+        on_resize: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.key, self.range_end, self.owner = key, range_end, owner
+        self._on_resize = on_resize
         self._upstream, self._limits, self._clock = upstream, limits, clock
         self._records: list[Record] = []
-        self._base = self._bytes = 0
+        self._base = self.bytes = 0
         self.floor = self.synced = 0
         self.ready = asyncio.Event()
         self.ended: KvError | Denied | None = None
@@ -54,6 +65,11 @@ class Hub:
     def end(self) -> int:
         """The cursor behind the newest message."""
         return self._base + len(self._records)
+
+    @property
+    def spare_bytes(self) -> int:
+        """What can be forgotten: everything but the newest message."""
+        return self.bytes - len(self._records[-1].raw) if self._records else 0
 
     def can_serve(self, revision: int) -> bool:
         """True if every change from the revision on is or will be in here; a client that is behind is too slow."""
@@ -148,30 +164,35 @@ class Hub:
             raise Unavailable(answer.cancel_reason or "upstream watch canceled")
         self._base = self.end
         self._records.clear()
-        self._bytes = 0
+        self._resize(-self.bytes)
         self.floor = self.synced = max(self.floor, answer.compact_revision - 1)
         self._wake()
 
     def _append(self, raw: bytes, answer: pb.WatchResponse) -> None:
         record = Record(answer.events[0].kv.mod_revision, answer.events[-1].kv.mod_revision, raw)
         self._records.append(record)
-        self._bytes += len(raw)
         self.synced = record.last
         self.messages += 1
-        if self._bytes > self._limits.history_bytes:
-            self._trim()
+        self._resize(len(raw))
+        if self.bytes > self._limits.history_bytes:
+            self.trim(self._limits.history_bytes // 2)
         self._wake()
 
-    def _trim(self) -> None:
-        """Forget the older half of the history, at least one message and never the newest."""
-        dropped = 0
-        while dropped < len(self._records) - 1 and self._bytes > self._limits.history_bytes // 2:
-            self._bytes -= len(self._records[dropped].raw)
+    def trim(self, size: int) -> None:
+        """The oldest messages are forgotten until the history has the size; at least one, and never the newest."""
+        dropped = freed = 0
+        while dropped < len(self._records) - 1 and self.bytes - freed > size:
+            freed += len(self._records[dropped].raw)
             dropped += 1
+        self._resize(-freed)
         if dropped:
             self.floor = self._records[dropped - 1].last
             self._base += dropped
             del self._records[:dropped]
+
+    def _resize(self, change: int) -> None:
+        self.bytes += change
+        self._on_resize(change)
 
     def _wake(self) -> None:
         for wake in list(self.clients):
@@ -179,25 +200,29 @@ class Hub:
 
 
 class HubPool:
-    """The hubs by range; one that nobody used for a while, or that ended, is replaced when it is asked for again."""
+    """The hubs by range; one that nobody used for a while, or that ended, is replaced when it is asked for again.
+
+    Their histories share one bound: the largest gives way.
+    """
 
     def __init__(self, upstream: Upstream, limits: Limits, clock: Clock) -> None:
         self._upstream, self._limits, self._clock = upstream, limits, clock
         self._hubs: dict[tuple[bytes, bytes], Hub] = {}
         self._tasks: dict[Hub, asyncio.Task[None]] = {}
+        self.history_bytes = 0
         upstream.on_store_change.append(self._on_store_change)
 
     def __len__(self) -> int:
         return len(self._hubs)
 
-    async def hub(self, key: bytes, range_end: bytes) -> Hub | None:
-        """The shared watch of a range, ready; None if there are too many already."""
+    async def hub(self, key: bytes, range_end: bytes, *, owner: str | None = None) -> Hub | None:
+        """The shared watch of a range, ready; None if there are too many already, or too many of this owner's."""
         self._drop_unused()
         hub = self._hubs.get((key, range_end))
         if hub is None:
-            if len(self._hubs) >= self._limits.shared_watches:
+            if len(self._hubs) >= self._limits.shared_watches or not self._has_room(owner):
                 return None
-            hub = Hub(self._upstream, key, range_end, self._limits, self._clock)
+            hub = Hub(self._upstream, key, range_end, self._limits, self._clock, owner=owner, on_resize=self._on_resize)
             self._hubs[key, range_end] = hub
             self._tasks[hub] = asyncio.create_task(hub.run(), name="facade hub")
         await hub.ready.wait()
@@ -208,21 +233,58 @@ class HubPool:
         tasks = list(self._tasks.values())
         self._hubs.clear()
         self._tasks.clear()
+        self.history_bytes = 0
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _has_room(self, owner: str | None) -> bool:
+        """Whether the owner may have one more; hubs of its own that it left make way at once."""
+        if owner is None:
+            return True
+        owned = [hub for hub in self._hubs.values() if hub.owner == owner]
+        if len(owned) < self._limits.shared_watches_per_client:
+            return True
+        unused = [hub for hub in owned if hub.unused_since is not None and hub.ready.is_set()]
+        for hub in unused:
+            self._drop(hub)
+        return bool(unused)
+
     def _drop_unused(self) -> None:
         before = self._clock.monotonic() - self._limits.linger_s
-        for name, hub in list(self._hubs.items()):
+        for hub in list(self._hubs.values()):
             is_unused = hub.unused_since is not None and hub.unused_since < before
             if is_unused or hub.ended is not None:
-                del self._hubs[name]
-                self._tasks.pop(hub).cancel()
+                self._drop(hub)
+
+    def _drop(self, hub: Hub) -> None:
+        """The hub is gone; who is about to join it sees that it has ended."""
+        del self._hubs[hub.key, hub.range_end]
+        self._tasks.pop(hub).cancel()
+        self.history_bytes -= hub.bytes
+        hub.finish(Unavailable("shared watch not used any more"))
+
+    def _on_resize(self, change: int) -> None:
+        """Over the bound, histories that nobody reads go first, then the largest ones give way."""
+        self.history_bytes += change
+        limit = self._limits.history_bytes_total
+        if change <= 0 or self.history_bytes <= limit:
+            return
+        for hub in [hub for hub in self._hubs.values() if hub.unused_since is not None and hub.ready.is_set()]:
+            self._drop(hub)
+        while self.history_bytes > limit:
+            largest = max(self._hubs.values(), key=_spare_bytes)
+            if not largest.spare_bytes:
+                return
+            largest.trim(largest.bytes // 2)
 
     def _on_store_change(self) -> None:
         for hub in self._hubs.values():
             hub.finish(StoreChanged("the store was replaced"))
+
+
+def _spare_bytes(hub: Hub) -> int:
+    return hub.spare_bytes
 
 
 def _last(record: Record) -> int:

@@ -8,9 +8,8 @@ roles do not hold below 3.5.33: a reader can write, compact and stop the store t
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -20,9 +19,10 @@ from google.protobuf.message import DecodeError
 
 from kvstore.errors import Unavailable
 from kvstore.etcd import EtcdStore
-from kvstore.facade.connections import Connection, ConnectionInfo, Connections
+from kvstore.facade.connections import ClientInfo, Connection, ConnectionInfo, Connections
 from kvstore.facade.grant import Grant, Limits
 from kvstore.facade.hub import HubPool
+from kvstore.facade.ranges import RangeContext, Ranges
 from kvstore.facade.stream import StreamContext, WatchStream
 from kvstore.facade.upstream import Upstream
 from kvstore.methods import PACKAGE, RANGE, WATCH
@@ -34,16 +34,16 @@ log = logging.getLogger(__name__)
 DENIED: Final = "etcdserver: permission denied"
 EMPTY_KEY: Final = "etcdserver: key is not provided"
 BUSY: Final = "etcdserver: too many requests"
-MAX_RANGE_S: Final = 30.0
 STOP_GRACE_S: Final = 0.2
 MAX_KNOWN_CERTIFICATES: Final = 4096
+GRPC_LOGGER: Final = "grpc._cython.cygrpc"
+CLIENT_LEFT: Final = "ExecuteBatchError"
 SERVICES: Final = tuple(f"{PACKAGE}{name}/" for name in ("KV", "Lease", "Cluster", "Maintenance", "Auth"))
 NOTHING: Final = Grant("")
 
 Authorize = Callable[[bytes], Grant | None]
 # quoted: the classes take parameters in their stubs only
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
-RangeContext: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class ReadOnlyFacade:
         self._connections = Connections(self._limits, self._clock)
         self._grants: dict[bytes, Grant | None] = {}
         self._hubs = HubPool(self._upstream, self._limits, self._clock)
-        self._unpaged = asyncio.Semaphore(self._limits.unpaged_at_once)
+        self._ranges = Ranges(self._upstream, self._limits, self._clock)
         self._server: grpc.aio.Server | None = None
         self._fresh_tls: grpc.ServerCertificateConfiguration | None = None
         self.refused = 0
@@ -87,6 +87,7 @@ class ReadOnlyFacade:
 
         Raises: Unavailable if the address cannot be had.
         """
+        logging.getLogger(GRPC_LOGGER).addFilter(_is_worth_a_line)
         server = grpc.aio.server(options=self._server_options())
         server.add_generic_rpc_handlers((_Router(self),))
         credentials = grpc.dynamic_ssl_server_credentials(
@@ -141,6 +142,14 @@ class ReadOnlyFacade:
         """Every connection with an open call."""
         return self._connections.infos()
 
+    def clients(self) -> list[ClientInfo]:
+        """Everybody who shares one set of limits, and how far they are used."""
+        return self._connections.clients()
+
+    def history_bytes(self) -> int:
+        """How much the shared watches hold together, for clients that resume."""
+        return self._hubs.history_bytes
+
     def shared_watches(self) -> int:
         """How many upstream watches serve all shared ones."""
         return len(self._hubs)
@@ -149,7 +158,7 @@ class ReadOnlyFacade:
 
     async def serve_range(self, raw: bytes, context: RangeContext) -> bytes:
         """etcd's own answer, if the client may read all of the range."""
-        connection = self._connection(context)
+        connection = await self._admit(context)
         try:
             request = pb.RangeRequest.FromString(raw)
         except DecodeError:
@@ -160,52 +169,47 @@ class ReadOnlyFacade:
             self.refused += 1
             return await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, DENIED)
         if connection.ranges >= self._limits.ranges_per_connection:
-            return await _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, BUSY)
-        call = _RangeCall()
-        connection.calls.add(call)
-        connection.ranges += 1
-        connection.requests += 1
+            return await self._refuse_busy(context, connection, "range calls of one connection")
         try:
-            await connection.client.requests.take()
-            answer = await call.run(self._range(request, context.time_remaining()))
-            delay_s = connection.charge(len(answer))
-            if delay_s > 0:
-                await self._clock.sleep(delay_s)
-            return answer
+            return await self._ranges.serve(request, connection, context)
         except grpc.aio.AioRpcError as exc:
             return await _refuse(context, exc.code(), exc.details() or "")
-        finally:
-            connection.ranges -= 1
-            connection.calls.discard(call)
 
     async def serve_watch(self, _requests: object, context: StreamContext) -> None:
         """One Watch call, until it ends."""
-        connection = self._connection(context)
+        connection = await self._admit(context)
         limits = self._limits
-        if (
-            connection.streams >= limits.streams_per_connection
-            or connection.client.streams >= limits.streams_per_client
-        ):
-            await _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, BUSY)
-        connection.requests += 1
+        if connection.streams >= limits.streams_per_connection:
+            await self._refuse_busy(context, connection, "watch streams of one connection")
+        if connection.client.streams >= limits.streams_per_client:
+            await self._refuse_busy(context, connection, "watch streams")
         stream = WatchStream(context, connection, self._upstream, self._hubs, limits=limits, clock=self._clock)
         await stream.serve()
 
     async def refuse(self, _requests: object, context: StreamContext) -> None:
         """What etcd says to a reader that asks for anything else."""
+        await self._admit(context)
         self.refused += 1
         await context.abort(grpc.StatusCode.PERMISSION_DENIED, DENIED)
 
     # ---- parts
 
-    async def _range(self, request: pb.RangeRequest, remaining_s: float | None) -> bytes:
-        timeout_s = MAX_RANGE_S if remaining_s is None else min(remaining_s, MAX_RANGE_S)
-        is_single = not request.range_end or request.count_only
-        request.limit = min(request.limit, self._limits.page_size)
-        if request.limit > 0 or is_single:
-            return await self._upstream.range(request.SerializeToString(), timeout_s)
-        async with self._unpaged:
-            return await self._upstream.range(request.SerializeToString(), timeout_s)
+    async def _admit(self, context: grpc.aio.ServicerContext[Any, Any]) -> Connection:
+        """The caller's connection, after the wait that its client's rate of requests asks for.
+
+        The call is refused if the client has too many connections.
+        """
+        connection = self._connection(context)
+        if not connection.may_begin(self._limits):
+            await self._refuse_busy(context, connection, "connections")
+        await connection.client.requests.take()
+        return connection
+
+    async def _refuse_busy(
+        self, context: grpc.aio.ServicerContext[Any, Any], connection: Connection, limit: str
+    ) -> bytes:
+        connection.client.refuse(limit)
+        return await _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, BUSY)
 
     def _connection(self, context: grpc.aio.ServicerContext[Any, Any]) -> Connection:
         """The caller's connection; with no grant it is one that may read nothing, as a user without roles in etcd."""
@@ -246,33 +250,13 @@ class ReadOnlyFacade:
             # etcd allows a ping every 5 s; gRPC's own default would end clients that ping every 15 s
             ("grpc.http2.min_ping_interval_without_data_ms", int(self._limits.ping_interval_s * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
+            # a connection without a call costs us memory and the client nothing
+            ("grpc.max_connection_idle_ms", int(self._limits.idle_connection_s * 1000)),
+            ("grpc.server_handshake_timeout_ms", int(self._limits.handshake_s * 1000)),
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.http2.ping_timeout_ms", 20_000),
         ]
-
-
-class _RangeCall:
-    """One Range call under way, so that a revocation can end it."""
-
-    def __init__(self) -> None:
-        self._task: asyncio.Task[bytes] | None = None
-        self._reason: tuple[grpc.StatusCode, str] | None = None
-
-    async def run(self, work: Awaitable[bytes]) -> bytes:
-        self._task = asyncio.ensure_future(work)
-        try:
-            return await self._task
-        except asyncio.CancelledError:
-            if self._reason is None:
-                raise
-            code, text = self._reason
-            raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=text) from None
-
-    def end(self, code: grpc.StatusCode, text: str) -> None:
-        self._reason = (code, text)
-        if self._task is not None:
-            self._task.cancel()
 
 
 class _Router(grpc.GenericRpcHandler):
@@ -293,6 +277,12 @@ class _Router(grpc.GenericRpcHandler):
 async def _refuse(context: grpc.aio.ServicerContext[Any, Any], code: grpc.StatusCode, text: str) -> bytes:
     await context.abort(code, text)
     raise AssertionError  # abort never returns
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """False for the traceback that gRPC logs when a client leaves before it took its answer."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__name__ != CLIENT_LEFT
 
 
 def _certificate_configuration(tls: ServerTls) -> grpc.ServerCertificateConfiguration:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Coroutine
 from contextlib import aclosing
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 DENIED_REASON: Final = "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
 BUSY_REASON: Final = "rpc error: code = ResourceExhausted desc = etcdserver: too many requests"
 DUPLICATE_REASON: Final = "mvcc: duplicate watch ID provided on the WatchStream"
+STALLED: Final = "etcdserver: client does not read"
 EMPTY_REASON: Final = "mvcc: watcher range is empty"
 
 # quoted: the class takes parameters in its stubs only
@@ -52,6 +54,7 @@ class WatchStream:
         self._watchers: dict[int, Watcher] = {}
         self._private: dict[int, asyncio.Task[None]] = {}
         self._control: deque[bytes] = deque()
+        self._control_bytes, self._writing_since = 0, math.inf
         self._wake, self._has_room = asyncio.Event(), asyncio.Event()
         self._ended: asyncio.Future[tuple[grpc.StatusCode, str]] = asyncio.get_running_loop().create_future()
         self._next_id = 0
@@ -68,13 +71,13 @@ class WatchStream:
     async def serve(self) -> None:
         """The call is over; raises what `context.abort` raises if it was ended by us."""
         connection, tasks = self._connection, list[asyncio.Task[None]]()
-        connection.calls.add(self)
+        connection.begin(self)
         connection.streams += 1
         connection.client.streams += 1
         try:
             # sent first, since a call whose first answer is cut short could not be given a status any more
             await self._context.send_initial_metadata(())
-            parts = (self._read_requests(), self._write_answers(), self._tell_progress())
+            parts = (self._read_requests(), self._write_answers(), self._tell_progress(), self._end_if_stalled())
             tasks = [self._start(part, "watch") for part in parts]
             await asyncio.wait([self._ended])
         finally:
@@ -84,9 +87,9 @@ class WatchStream:
             await asyncio.gather(*tasks, return_exceptions=True)
             for watch_id in list(self._watchers):
                 self._forget(watch_id)
-            connection.calls.discard(self)
             connection.streams -= 1
             connection.client.streams -= 1
+            connection.finish(self)
         await self._context.abort(*self._ended.result())
 
     # ---- requests
@@ -112,7 +115,8 @@ class WatchStream:
             await self._wait_for_room()
 
     async def _wait_for_room(self) -> None:
-        while len(self._control) >= self._limits.control_messages:
+        limits = self._limits
+        while len(self._control) >= limits.control_messages or self._control_bytes >= limits.control_bytes:
             self._has_room.clear()
             await self._has_room.wait()
 
@@ -133,7 +137,8 @@ class WatchStream:
         watcher = Watcher(self._new_id(request.watch_id), request, start)
         self._watchers[watcher.id] = watcher
         self._connection.watches += 1
-        hub = None if request.prev_kv else await self._hubs.hub(request.key, request.range_end)
+        self._connection.client.watches += 1
+        hub = None if request.prev_kv else await self._hub(request)
         if watcher.id not in self._watchers:
             return
         self._answer(pb.WatchResponse(header=self._header(), watch_id=watcher.id, created=True))
@@ -149,7 +154,11 @@ class WatchStream:
             return DUPLICATE_REASON
         if request.range_end not in {b"", b"\0"} and request.range_end <= request.key:
             return EMPTY_REASON
-        return BUSY_REASON if len(self._watchers) >= self._limits.watches_per_stream else ""
+        limits, client = self._limits, self._connection.client
+        if len(self._watchers) < limits.watches_per_stream and client.watches < limits.watches_per_client:
+            return ""
+        client.refuse("watches")
+        return BUSY_REASON
 
     def _new_id(self, wanted: int) -> int:
         if wanted > 0:
@@ -167,18 +176,23 @@ class WatchStream:
     # ---- answers
 
     async def _write_answers(self) -> None:
+        in_flight = self._connection.client.in_flight
         while True:
             self._wake.clear()
             while self._control:
-                await self._send(self._control.popleft())
-            self._has_room.set()
+                await in_flight.wait_for_room()
+                message = self._control.popleft()
+                self._control_bytes -= len(message)
+                self._has_room.set()
+                await self._send(message)
             is_idle = True
             for watcher in list(self._watchers.values()):
-                message = self._next_message(watcher)
-                if message is not None:
+                await in_flight.wait_for_room()
+                found = self._next_message(watcher)
+                if found is not None:
                     is_idle = False
                     watcher.idle_since = self._clock.monotonic()
-                    await self._send(message)
+                    await self._send(found)
             if is_idle and not self._wake.is_set():
                 await self._wake.wait()
 
@@ -206,14 +220,31 @@ class WatchStream:
                 if watcher.cursor == hub.end:  # else it would be told of changes it was not given yet
                     self._answer(pb.WatchResponse(header=self._header(hub.synced), watch_id=watcher.id))
 
+    async def _end_if_stalled(self) -> None:
+        """A client that takes no message for a while is sent away: what waits for it is memory of ours."""
+        while self._clock.monotonic() - self._writing_since < self._limits.stalled_s:
+            await self._clock.sleep(self._limits.stalled_s / 4)
+        self._connection.client.refuse("time to read one message")
+        self.end(grpc.StatusCode.UNAVAILABLE, STALLED)
+
     async def _send(self, message: bytes) -> None:
-        await self._context.write(message)
+        in_flight, self._writing_since = self._connection.client.in_flight, self._clock.monotonic()
+        in_flight.add(len(message))
+        try:
+            await self._context.write(message)
+        finally:
+            in_flight.add(-len(message))
+            self._writing_since = math.inf
         delay_s = self._connection.charge(len(message))
         if delay_s > 0:
             await self._clock.sleep(delay_s)
 
     def _answer(self, message: pb.WatchResponse) -> None:
-        self._control.append(message.SerializeToString())
+        self._push(message.SerializeToString())
+
+    def _push(self, raw: bytes) -> None:
+        self._control.append(raw)
+        self._control_bytes += len(raw)
         self._wake.set()
 
     def _header(self, revision: int | None = None) -> pb.ResponseHeader:
@@ -231,6 +262,10 @@ class WatchStream:
 
     # ---- where watches get their messages
 
+    async def _hub(self, request: pb.WatchCreateRequest) -> Hub | None:
+        owner = None if self._grant.is_per_address else self._connection.client.name
+        return await self._hubs.hub(request.key, request.range_end, owner=owner)
+
     def _attach(self, watcher: Watcher, hub: Hub) -> None:
         watcher.attach(hub)
         hub.join(self._wake.set)
@@ -243,11 +278,16 @@ class WatchStream:
 
     def _go_private(self, watcher: Watcher) -> None:
         """An upstream watch of its own, for history older than the shared one and for previous values."""
-        connection = self._connection
-        if connection.private_watches >= self._limits.private_watches_per_connection:
+        connection, client, limits = self._connection, self._connection.client, self._limits
+        if (
+            connection.private_watches >= limits.private_watches_per_connection
+            or client.private_watches >= limits.private_watches_per_client
+        ):
+            client.refuse("watches of old history or previous values")
             self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
             return
         connection.private_watches += 1
+        client.private_watches += 1
         self._private[watcher.id] = self._start(self._follow(watcher), "private watch")
 
     async def _follow(self, watcher: Watcher) -> None:
@@ -262,8 +302,7 @@ class WatchStream:
                 is_progress = not answer.events and not answer.canceled
                 if not is_progress or watcher.request.progress_notify:
                     await self._wait_for_room()
-                    self._control.append(watcher.rewrap(raw))
-                    self._wake.set()
+                    self._push(watcher.rewrap(raw))
                 if answer.canceled:
                     self._forget(watcher.id)
                     return
@@ -276,7 +315,7 @@ class WatchStream:
         """True if the watch has caught up with the shared history and goes on from there."""
         if watcher.request.prev_kv:
             return False
-        hub = await self._hubs.hub(watcher.request.key, watcher.request.range_end)
+        hub = await self._hub(watcher.request)
         if hub is None or not hub.can_serve(watcher.next_revision) or watcher.id not in self._watchers:
             return False
         self._attach(watcher, hub)
@@ -286,6 +325,7 @@ class WatchStream:
     def _forget(self, watch_id: int) -> None:
         watcher = self._watchers.pop(watch_id)
         self._connection.watches -= 1
+        self._connection.client.watches -= 1
         self._detach(watcher)
         self._end_private(watch_id)
 
@@ -293,6 +333,7 @@ class WatchStream:
         task = self._private.pop(watch_id, None)
         if task is not None:
             self._connection.private_watches -= 1
+            self._connection.client.private_watches -= 1
             if task is not asyncio.current_task():
                 task.cancel()
 

@@ -96,6 +96,15 @@ def test_our_own_users_need_no_list() -> None:
     assert local.covers(b"clustermesh/private/ip/v1/default/", b"clustermesh/private/ip/v1/default0")
 
 
+def test_agents_share_a_name_and_not_their_limits() -> None:
+    granting = access("remote-green")
+    local, peer = granting.grant(cert(OWN, "local-blue")), granting.grant(cert(PEER, "remote-green"))
+    assert local is not None
+    assert peer is not None
+    assert local.is_per_address, "a hundred nodes of ours are a hundred clients"
+    assert not peer.is_per_address, "however many addresses a peer has"
+
+
 def test_clusters_that_share_an_authority_are_told_apart_by_name() -> None:
     shared = access("remote-green", shared=True)
     assert shared.grant(cert(OWN, "remote-green")) is not None

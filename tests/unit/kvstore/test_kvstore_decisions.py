@@ -23,12 +23,11 @@ from kvstore.errors import (
     Unavailable,
     classify,
 )
-from kvstore.facade.grant import Grant
 from kvstore.facade.watcher import id_suffix
 from kvstore.limiter import Limiter
 from kvstore.memoryserver import is_inside
 from kvstore.proto import rpc_pb2 as pb
-from kvstore.store import OPEN_END, prefix_end
+from kvstore.store import prefix_end
 from kvstore.version import holds_roles
 from meshkit.clock import ManualClock
 from meshkit.errors import PermanentError, TransientError
@@ -80,44 +79,6 @@ def test_errors_say_whether_trying_again_helps() -> None:
 def test_prefix_end_bounds_exactly_the_keys_with_the_prefix(prefix: bytes, key: bytes) -> None:
     """A key is in [prefix, prefix_end(prefix)) if and only if it begins with the prefix."""
     assert is_inside(key, prefix, prefix_end(prefix)) == key.startswith(prefix)
-
-
-@given(PARTS, PARTS, st.just(b"") | PARTS, st.lists(PARTS, max_size=6))
-def test_a_granted_request_never_names_a_key_outside_the_grant(
-    prefix: bytes, start: bytes, end: bytes, keys: list[bytes]
-) -> None:
-    """If a grant covers a request, every key the request selects begins with a granted prefix or is a granted key."""
-    grant = Grant("peer", prefixes=(prefix,), keys=(b"single",))
-    if not grant.covers(start, end):
-        return
-    for key in [*keys, start, start + b"\0", end, b"single", b"single\0", b"zzz"]:
-        if key and is_inside(key, start, end):
-            assert key.startswith(prefix) or key == b"single"
-
-
-@given(PARTS, PARTS)
-def test_every_key_and_prefix_below_a_granted_prefix_is_covered(prefix: bytes, rest: bytes) -> None:
-    """What lies under a granted prefix may be read, as one key and as a prefix."""
-    grant = Grant("peer", prefixes=(prefix,))
-    assert grant.covers(prefix + rest, b"")
-    assert grant.covers(prefix + rest, prefix_end(prefix + rest)) or prefix_end(prefix + rest) == OPEN_END
-    assert grant.covers(prefix, prefix_end(prefix))
-
-
-def test_a_granted_key_is_only_itself() -> None:
-    grant = Grant("peer", keys=(b"cilium/cluster-config/north",))
-    key = b"cilium/cluster-config/north"
-    assert grant.covers(key, b"")
-    assert grant.covers(key, key + b"\0")
-    for end in (b"\0", prefix_end(key), key + b"\1", b"zzz"):
-        assert not grant.covers(key, end)
-    assert not grant.covers(key + b"x", b"")
-    assert not Grant("nobody").covers(key, b"")
-
-
-def test_a_grant_of_everything_covers_the_open_end() -> None:
-    assert Grant("root", prefixes=(b"",)).covers(b"\0", b"\0")
-    assert not Grant("peer", prefixes=(b"a",)).covers(b"a", b"\0")
 
 
 @given(st.integers(min_value=-1, max_value=(1 << 63) - 1), st.integers(min_value=0, max_value=1 << 62))

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A peer that asks for too much: what it can make us hold and do is bounded, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import grpc
+import grpc.aio
+import pytest
+import pytest_asyncio
+
+from certs.diagnose import client_context
+from certs.store import CertFiles
+from kvstore.facade.grant import Limits
+from kvstore.proto import rpc_pb2 as pb
+from tests.integration.kvstore.bare_http2 import BareClient
+from tests.integration.kvstore.facade_under_test import Facade, Plain, PlainWatch, facade_for
+from tests.integration.kvstore.private_etcd import Pki, eventually, needs_etcd, running_etcd
+
+pytestmark = needs_etcd
+
+ROOT = b"cilium/state/floods/"
+END = b"cilium/state/floods0"
+SMALL = Limits(
+    connections_per_client=3,
+    streams_per_client=6,
+    watches_per_client=10,
+    private_watches_per_client=2,
+    shared_watches_per_client=4,
+    in_flight_bytes_per_client=2 << 20,
+    history_bytes_total=200_000,
+    stalled_s=0.5,
+    idle_connection_s=1.0,
+)
+BUSY = (grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
+
+
+@pytest_asyncio.fixture(scope="module")
+async def facade(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Facade]:
+    pki = Pki()
+    async with running_etcd(tmp_path_factory.mktemp("etcd"), pki) as etcd, facade_for(pki, etcd, SMALL) as running:
+        for number in range(20):
+            await running.admin.put(ROOT + b"%03d" % number, b"v" * 50_000)
+        yield running
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def nothing_is_left(facade: Facade) -> AsyncIterator[None]:
+    yield
+    await eventually(lambda: not facade.facade.connections(), "every call of the test is over")
+
+
+@pytest_asyncio.fixture
+async def own(facade: Facade) -> AsyncIterator[Plain]:
+    """Somebody else, who must not notice."""
+    plain = Plain(facade.port, facade.pki.tls("local-north"))
+    yield plain
+    await plain.close()
+
+
+def in_flight(facade: Facade) -> int:
+    return sum(info.in_flight_bytes for info in facade.facade.clients() if info.name == "remote-south")
+
+
+async def watching(client: Plain, key: bytes = ROOT, end: bytes = END, **fields: object) -> PlainWatch:
+    watch = client.watch()
+    await watch.create(key, end, **fields)
+    assert not (await watch.read()).canceled
+    return watch
+
+
+@pytest_asyncio.fixture
+async def peers(facade: Facade) -> AsyncIterator[list[Plain]]:
+    """Four connections of the peer."""
+    clients = [Plain(facade.port, facade.south()) for _ in range(4)]
+    yield clients
+    for client in clients:
+        await client.close()
+
+
+@pytest_asyncio.fixture
+async def bare(facade: Facade) -> AsyncIterator[BareClient]:
+    """A connection of the peer that reads no answers."""
+    made = facade.south()
+    client = await BareClient.connect(facade.port, client_context(CertFiles(made.ca, made.cert, made.key)))
+    yield client
+    client.close()
+
+
+async def test_a_peer_has_so_many_connections_with_calls(facade: Facade, own: Plain, peers: list[Plain]) -> None:
+    watches = [await watching(client) for client in peers[:3]]
+    refused = peers[3].watch()
+    await refused.create(ROOT, END)
+    assert await refused.status() == BUSY
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await peers[3].range(pb.RangeRequest(key=ROOT))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    await watching(own)
+    watches[0].call.cancel()
+    await eventually(lambda: len(facade.facade.connections()) == 3)
+    await watching(peers[3])
+
+
+async def test_a_peer_has_so_many_streams_and_watches_over_all_connections(own: Plain, peers: list[Plain]) -> None:
+    streams = [await watching(peers[number % 2]) for number in range(6)]
+    refused = peers[0].watch()
+    await refused.create(ROOT, END)
+    assert await refused.status() == BUSY
+    for _ in range(4):
+        await streams[0].create(ROOT, END)
+        assert not (await streams[0].read()).canceled
+    await streams[1].create(ROOT, END)
+    answer = await streams[1].read()
+    assert (answer.created, answer.canceled, answer.watch_id) == (True, True, -1)
+    assert "too many requests" in answer.cancel_reason
+    await streams[0].cancel(0)
+    assert (await streams[0].read()).canceled
+    await streams[1].create(ROOT, END)
+    assert not (await streams[1].read()).canceled, "a watch that ended gives its place back"
+    await watching(own)
+
+
+async def test_watches_of_many_ranges_do_not_take_the_shared_watches_from_others(
+    facade: Facade, own: Plain, peers: list[Plain]
+) -> None:
+    client = peers[0]
+    before = facade.facade.shared_watches()
+    watch = await watching(client, ROOT + b"0")
+    for number in range(1, 6):
+        await watch.create(ROOT + b"%d" % number, b"", start_revision=1)
+    # four shared, two of its own; the one after that is beyond what a peer may make etcd hold
+    await watching(own, b"cilium/cache/floods/", b"cilium/cache/floods0")
+    assert facade.facade.shared_watches() <= before + 4 + 1
+    await watch.create(ROOT + b"7", b"", start_revision=1)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await watch.events(1000)
+    assert (caught.value.code(), caught.value.details()) == BUSY
+    # shared watches that the peer left make way for its next ones at once
+    for number in range(10, 16):
+        ended = await watching(client, ROOT + b"%d" % number)
+        ended.call.cancel()
+        await eventually(
+            lambda: not facade.facade.connections() or facade.facade.connections()[0].name != "remote-south"
+        )
+    assert facade.facade.shared_watches() <= before + 4 + 1
+
+
+async def test_histories_of_shared_watches_have_one_bound(facade: Facade, peers: list[Plain]) -> None:
+    client = peers[0]
+    watches = [await watching(client, ROOT, ROOT + bytes((end,))) for end in (0xF0, 0xF1, 0xF2)]
+    await facade.admin.put(ROOT + b"000", b"the history so far came as one message, which is kept until the next one")
+    for watch in watches:
+        await watch.events(1)
+    for number in range(20):
+        await facade.admin.put(ROOT + b"%03d" % number, b"w" * 20_000)
+    for watch in watches:
+        assert len(await watch.events(20)) == 20
+    assert facade.facade.history_bytes() <= 200_000 + 20_100
+
+
+async def test_a_peer_that_asks_and_never_reads_holds_a_bounded_amount(
+    facade: Facade, own: Plain, bare: BareClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each of 60 calls asks for 1 MB that the client's window has no room for."""
+    request = pb.RangeRequest(key=ROOT, range_end=END).SerializeToString()
+    for _ in range(60):
+        bare.call("KV/Range", request)
+    await eventually(lambda: in_flight(facade) >= 2 << 20, "its share is used up")
+    began = time.monotonic()
+    answer = await own.range(pb.RangeRequest(key=ROOT, range_end=END))
+    assert len(answer.kvs) == 20
+    assert time.monotonic() - began < 2
+    assert in_flight(facade) <= (2 << 20) + 4 * 1_100_000
+    caplog.clear()
+    bare.close()
+    await eventually(lambda: in_flight(facade) == 0, "what it held is given back")
+    assert not caplog.records, "a client that leaves is no error of ours"
+
+
+async def test_a_watcher_that_does_not_read_is_sent_away(facade: Facade, bare: BareClient) -> None:
+    create = pb.WatchCreateRequest(key=ROOT, range_end=END, start_revision=1)
+    bare.call("Watch/Watch", pb.WatchRequest(create_request=create).SerializeToString())
+    await eventually(lambda: len(facade.facade.connections()) == 1)
+    for number in range(20):
+        await facade.admin.put(ROOT + b"%03d" % number, b"x" * 20_000)
+    await eventually(lambda: not facade.facade.connections(), "its call is ended")
+    assert in_flight(facade) == 0
+
+
+async def test_a_connection_without_calls_is_closed(bare: BareClient) -> None:
+    await eventually(lambda: bare.is_over, "sent away after the idle time")
+
+
+async def test_refused_calls_are_counted_for_the_rate_too(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A peer that only asks for what it may not have, and one without any grant, get as slow as everybody."""
+    pki, limits = Pki(), Limits(requests_per_s=50, request_burst=10)
+    async with (
+        running_etcd(tmp_path_factory.mktemp("etcd"), pki) as etcd,
+        facade_for(pki, etcd, limits) as facade,
+    ):
+        for tls in (facade.south(), facade.pki.tls("nobody", facade.pki.south)):
+            client = Plain(facade.port, tls)
+            began = time.monotonic()
+
+            async def refused(client: Plain, number: int) -> grpc.StatusCode:
+                call = client.raw("KV/Put") if number % 2 else client.range(pb.RangeRequest(key=b"secret"))
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call
+                return caught.value.code()
+
+            codes = await asyncio.gather(*(refused(client, number) for number in range(40)))
+            assert set(codes) == {grpc.StatusCode.PERMISSION_DENIED}
+            assert time.monotonic() - began > 30 / 50 * 0.9
+            await client.close()
