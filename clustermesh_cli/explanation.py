@@ -133,7 +133,10 @@ def build_engine(live: LiveCluster, view: AgentView, pods: LiveCluster | None = 
         engine.set_identity(number, labels)
     for cluster in (live, *(() if pods is None or pods.name == live.name else (pods,))):
         for pod in cluster.pods:
-            engine.set_pod_ports(f"{cluster.name}/{pod.namespace}/{pod.name}", pod.named_ports)
+            row = view.row_of(pod.address) if pod.named_ports and pod.address else None
+            if row is not None:
+                name = f"{cluster.name}/{pod.namespace}/{pod.name}"
+                engine.set_pod_ports(name, NumericIdentity(row.identity), pod.named_ports)
     for document, item in zip(live.documents, load_documents(live.documents, context), strict=True):
         if isinstance(item, Policy):
             engine.set_policy(item)

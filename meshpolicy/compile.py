@@ -9,7 +9,7 @@ from typing import Final
 from meshpolicy.mapstate import Entry, Group, compile_group, precedence
 from meshpolicy.peer import CidrSelector
 from meshpolicy.port import EVERYTHING, L4Key, NamedPorts, PortSpec
-from meshpolicy.ports_of_pods import PodPorts
+from meshpolicy.ports_of_pods import PortsOfPods
 from meshpolicy.reference import ALLOW_ALL, ALLOW_LOCALHOST, Direction
 from meshpolicy.rule import Level, Rule
 from meshpolicy.selection import Selection, Selections
@@ -29,7 +29,7 @@ EVERYONE: Final[BuiltIn] = (
 class ActiveRule:
     """A rule in force: its selections, and the part of its entries that does not depend on the endpoint."""
 
-    __slots__ = ("direction", "entry", "keys", "names", "number", "peers", "rule", "subject")
+    __slots__ = ("direction", "entry", "keys", "names", "number", "peers", "resolves_at_peers", "rule", "subject")
 
     def __init__(self, number: int, rule: Rule, subject: Selection, peers: tuple[Selection, ...] | None) -> None:
         self.number, self.rule, self.subject, self.peers = number, rule, subject, peers
@@ -38,6 +38,7 @@ class ActiveRule:
         self.entry = Entry(denies, precedence(rule.level, deny=denies), 0, rule.origin)
         ports = rule.ports
         self.names = tuple(spec for spec in ports or () if spec.name)
+        self.resolves_at_peers = bool(self.names) and rule.direction is Direction.EGRESS
         self.keys = (EVERYTHING,) if ports is None else tuple(key for spec in ports for key in spec.map_keys())
 
     def detach(self) -> Iterable[Selection]:
@@ -68,15 +69,19 @@ def activate(
 class Templates:
     """Groups by the set of rules that make them. Peers that the same rules select share one group."""
 
-    def __init__(self, pods: PodPorts) -> None:
+    def __init__(self, pods: PortsOfPods) -> None:
         self._pods = pods
         self._groups: dict[tuple[object, ...], Group] = {}
         self._uses: dict[int, set[tuple[object, ...]]] = {}
 
-    def group(self, rules: tuple[ActiveRule, ...], built_in: tuple[BuiltIn, ...], ports: NamedPorts) -> Group:
+    def group(
+        self, peer: int, rules: tuple[ActiveRule, ...], built_in: tuple[BuiltIn, ...], ports: NamedPorts
+    ) -> Group:
         """The entries that rules (of one direction, sorted by number) make for a peer that all of them select."""
         resolved = tuple(
-            (active.number, *specs) for active in rules if active.names and (specs := self._resolve(active, ports))
+            (active.number, *specs)
+            for active in rules
+            if active.names and (specs := self._resolve(active, peer, ports))
         )
         numbers = tuple(active.number for active in rules)
         key = (numbers, built_in, resolved)
@@ -100,10 +105,8 @@ class Templates:
         specs = named.get(active.number, ())
         return (*active.keys, *(key for spec in specs for key in spec.map_keys())) if specs else active.keys
 
-    def _resolve(self, active: ActiveRule, ports: NamedPorts) -> tuple[PortSpec, ...]:
-        """Names on ingress are the endpoint's own ports; on egress they are what all pods agree on."""
+    def _resolve(self, active: ActiveRule, peer: int, ports: NamedPorts) -> tuple[PortSpec, ...]:
+        """Names on ingress are the endpoint's own ports; on egress they are the peer's."""
         if active.direction is Direction.INGRESS:
-            found = (spec.resolved(ports) for spec in active.names)
-        else:
-            found = (self._pods.resolve(spec) for spec in active.names)
-        return tuple(spec for spec in found if spec is not None)
+            return tuple(found for spec in active.names if (found := spec.resolved(ports)) is not None)
+        return tuple(found for spec in active.names for found in self._pods.resolve(spec, peer))

@@ -16,7 +16,7 @@ from meshpolicy.context import PolicyContext
 from meshpolicy.endpoint_policy import EndpointPolicy
 from meshpolicy.peer import CidrGroupSelector, CidrSelector, PeerSelector
 from meshpolicy.port import NamedPorts, PortSpec
-from meshpolicy.ports_of_pods import PodPorts
+from meshpolicy.ports_of_pods import PodPorts, PortsOfPods
 from meshpolicy.prefix import Prefix, label_key
 from meshpolicy.reference import PolicyRef
 from meshpolicy.rule import CidrGroup, Policy, Rule
@@ -73,10 +73,10 @@ class Engine:
         self._groups: dict[str, CidrGroup] = {}
         self._prefixes: dict[Prefix, NumericIdentity] = {}
         self._prefix_uses: Counter[Prefix] = Counter()
-        self._ports = PodPorts()
+        self._ports = PortsOfPods()
         self._next_rule = 1
         self._templates = Templates(self._ports)
-        self._views = Views(context, self._selections, self._templates)
+        self._views = Views(context, self._selections, self._templates, self._ports)
         for number, labels in RESERVED_LABELS.items():
             self._selections.add_identity(int(number), labels)
 
@@ -117,8 +117,8 @@ class Engine:
         is_range = range(LOCAL_SCOPE_CIDR, 2 * LOCAL_SCOPE_CIDR).__contains__
         return {NumericIdentity(n): found.labels for n, found in known if found is not None and not is_range(n)}
 
-    def pod_ports(self) -> Mapping[str, NamedPorts]:
-        """The port names of every pod that defines some."""
+    def pod_ports(self) -> Mapping[str, PodPorts]:
+        """The identity and port names of every pod that defines some."""
         return self._ports.all()
 
     def tracked(self) -> Iterable[tuple[NumericIdentity, NamedPorts]]:
@@ -175,17 +175,20 @@ class Engine:
 
     # Named ports
 
-    def set_pod_ports(self, pod: str, ports: NamedPorts) -> Change:
-        """A pod (by any unique name) defines exactly these port names; egress rules resolve them over all pods."""
-        return self._changed(self._views.touch_ports(self._ports.set(pod, ports)))
+    def set_pod_ports(self, pod: str, identity: NumericIdentity, ports: NamedPorts) -> Change:
+        """A pod (by any unique name) of this identity defines exactly these port names.
+
+        An egress rule that names a port means, for each peer, the numbers that pods of the peer's identity define.
+        """
+        return self._changed(self._views.touch_ports(self._ports.set_pod(pod, int(identity), ports)))
 
     def remove_pod_ports(self, pod: str) -> Change:
         """A pod is gone."""
-        return self.set_pod_ports(pod, {})
+        return self.set_pod_ports(pod, NumericIdentity(0), {})
 
-    def resolve_egress_port(self, spec: PortSpec) -> PortSpec | None:
-        """What a port name means in an egress rule: the one port that all pods which define it agree on."""
-        return self._ports.resolve(spec)
+    def resolve_egress_port(self, spec: PortSpec, peer: NumericIdentity) -> tuple[PortSpec, ...]:
+        """What a port name means in an egress rule for this peer."""
+        return self._ports.resolve(spec, int(peer))
 
     # Results
 

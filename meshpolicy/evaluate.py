@@ -142,7 +142,7 @@ class _CaseWorld:
             number = NumericIdentity(_FIRST_NUMBER + len(self._numbers))
         self._engine.set_identity(number, labels)
         if any(label.key == NAMESPACE_LABEL for label in labels):
-            self._engine.set_pod_ports(name, self._ports_of(name))
+            self._engine.set_pod_ports(name, number, self._ports_of(name))
         self._numbers[name] = number
         self._policies.clear()
         return number

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -119,22 +119,21 @@ def _mismatch(rule: Rule, engine: Engine, half: Half, packet: L4Key) -> str:
         return f"the peer is not {' or '.join(str(peer) for peer in rule.peers)}"
     if rule.ports is None:
         return ""
-    keys = (key for spec in rule.ports for key in _keys(spec, engine, half.named_ports, rule.direction))
+    keys = (key for spec in rule.ports for key in _keys(spec, engine, half, rule.direction))
     if any(key == EVERYTHING or key.covers(packet) for key in keys):
         return ""
     return f"the port is not {' or '.join(map(str, dict.fromkeys(rule.ports))) or 'any'}"
 
 
-def _keys(
-    spec: PortSpec, engine: Engine, named_ports: Mapping[str, tuple[int, int]], direction: Direction
-) -> Iterator[L4Key]:
+def _keys(spec: PortSpec, engine: Engine, half: Half, direction: Direction) -> Iterator[L4Key]:
     if not spec.name:
         yield from spec.map_keys()
         return
-    ports = {name.lower(): port for name, port in named_ports.items()}
-    resolved = spec.resolved(ports) if direction is Direction.INGRESS else engine.resolve_egress_port(spec)
-    if resolved is not None:
-        yield from resolved.map_keys()
+    ports = {name.lower(): port for name, port in half.named_ports.items()}
+    if direction is Direction.EGRESS:
+        yield from (key for found in engine.resolve_egress_port(spec, half.peer) for key in found.map_keys())
+    elif (own := spec.resolved(ports)) is not None:
+        yield from own.map_keys()
 
 
 def render(explanation: Explanation) -> str:

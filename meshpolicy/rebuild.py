@@ -30,8 +30,8 @@ def rebuild(
     for number, labels in engine.identities().items():
         if number not in without:
             fresh.set_identity(number, labels)
-    for pod, ports in engine.pod_ports().items():
-        fresh.set_pod_ports(pod, ports)
+    for pod, defined in engine.pod_ports().items():
+        fresh.set_pod_ports(pod, NumericIdentity(defined.identity), defined.ports)
     for policy in engine.policies() if policies is None else policies:
         try:
             fresh.set_policy(policy)

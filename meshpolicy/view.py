@@ -12,6 +12,7 @@ from meshpolicy.endpoint_policy import DirectionPolicy, EndpointPolicy
 from meshpolicy.entity import is_endpoint
 from meshpolicy.mapstate import ANY_IDENTITY, Group
 from meshpolicy.port import NamedPorts
+from meshpolicy.ports_of_pods import PortsOfPods
 from meshpolicy.reference import Direction
 from meshpolicy.selection import KnownIdentity, Selections
 from meshpolicy.selector import RESERVED_SOURCE
@@ -35,7 +36,8 @@ class _View:
 class Views:
     """Policies by endpoint identity and named ports; touching marks, asking refreshes."""
 
-    def __init__(self, context: PolicyContext, selections: Selections, templates: Templates) -> None:
+    def __init__(self, context: PolicyContext, selections: Selections, templates: Templates, pods: PortsOfPods) -> None:
+        self._pods = pods
         self._context = context
         self._selections = selections
         self._templates = templates
@@ -88,18 +90,25 @@ class Views:
             peers: set[int] = {ANY_IDENTITY, _HOST}
             if self._tracked(active):
                 peers.update(*(selection.identities for selection in active.peers or ()))
+                if active.peers is None:
+                    peers.update(self._with_names(active))
             touched |= self._mark(active, peers)
         return touched
 
-    def touch_ports(self, names: frozenset[str]) -> set[int]:
-        """Port names have another meaning on egress."""
+    def touch_ports(self, changed: Mapping[int, frozenset[str]]) -> set[int]:
+        """Port names (by peer identity) have another meaning on egress."""
         touched: set[int] = set()
+        names = frozenset[str]().union(*changed.values())
         if not names:
             return touched
-        for number in self._views:
+        for number, views in self._views.items():
             egress = self.rules_of(number)[Direction.EGRESS]
-            if any(spec.name in names for active in egress for spec in active.names):
-                touched |= self.touch_endpoint(number)
+            if not any(spec.name in names for active in egress for spec in active.names):
+                continue
+            touched.add(number)
+            for view in views.values():
+                if view.dirty is not None:
+                    view.dirty[Direction.EGRESS].update(changed)
         return touched
 
     def rules_of(self, number: int) -> _Rules:
@@ -185,6 +194,8 @@ class Views:
                 if len(active.peers) == 1
                 else set().union(*(selection.identities for selection in active.peers))
             )
+            if active.peers is None and active.resolves_at_peers:
+                peers = (ANY_IDENTITY, *sorted(self._with_names(active)))
             for peer in peers:
                 parts.setdefault(peer, []).append(active)
         return self._groups({peer: tuple(found) for peer, found in parts.items()}, built_in, ports)
@@ -212,12 +223,19 @@ class Views:
         if peer == ANY_IDENTITY:
             return tuple(active for active in own.values() if active.peers is None and (active.keys or active.names))
         known = self._selections.identity(peer)
-        numbers = {
+        by_name = {n for n, active in own.items() if active.peers is None and peer in self._with_names(active)}
+        numbers = by_name | {
             number
             for selection in (known.selections if known is not None else ())
             for number in (own.keys() & selection.peer_rules.keys())
         }
         return tuple(own[number] for number in sorted(numbers))
+
+    def _with_names(self, active: ActiveRule) -> set[int]:
+        """The peers for which a rule that names everybody has entries of their own: those that define its port names."""
+        if not active.resolves_at_peers:
+            return set()
+        return self._pods.identities_with(spec.name for spec in active.names)
 
     def _groups(
         self,
@@ -229,7 +247,7 @@ class Views:
         for peer, rules in parts.items():
             extra = built_in.get(peer, ())
             if rules or extra:
-                group = self._templates.group(rules, extra, ports)
+                group = self._templates.group(peer, rules, extra, ports)
                 if group:
                     found[peer] = group
         return found

@@ -185,7 +185,7 @@ class PolicyCompiler:
                 self._affected.add(row.id)
 
     def _take_ports(self) -> None:
-        """Port names of all pods: egress rules resolve them there."""
+        """Port names of all pods: egress rules mean those of each peer."""
         seen, self._seen_prefixes = self._seen_prefixes, self._db.prefixes.revision
         try:
             changes = [(c.key, None if c.deleted else c.row) for c in self._db.prefixes.changes_since(seen)]
@@ -195,7 +195,8 @@ class PolicyCompiler:
         for key, row in changes:
             ports = row.named_ports if row is not None else ()
             if ports or key in self._pods_with_ports:
-                self._note(self._guard.set_pod_ports(key, named_ports(ports)))
+                identity = NumericIdentity(row.identity if row is not None else 0)
+                self._note(self._guard.set_pod_ports(key, identity, named_ports(ports)))
                 (self._pods_with_ports.add if ports else self._pods_with_ports.discard)(key)
 
     def _known_identities(self) -> list[int]:

@@ -69,9 +69,9 @@ class GuardedEngine:
         """The identity is not known."""
         return self._change(f"identity {number}", lambda: self.engine.remove_identity(number), without=number)
 
-    def set_pod_ports(self, pod: str, ports: NamedPorts) -> Change:
-        """The pod defines these port names."""
-        return self._change(f"ports of {pod}", lambda: self.engine.set_pod_ports(pod, ports))
+    def set_pod_ports(self, pod: str, identity: NumericIdentity, ports: NamedPorts) -> Change:
+        """The pod has this identity and defines these port names."""
+        return self._change(f"ports of {pod}", lambda: self.engine.set_pod_ports(pod, identity, ports))
 
     def endpoint_policy(self, number: NumericIdentity, ports: Mapping[str, tuple[int, int]]) -> EndpointPolicy:
         """What the endpoint enforces; closed in both directions if the engine fails to say."""

@@ -201,7 +201,7 @@ class Twin:
         return (first == 0 and last in (0, 65535)) or first <= packet.port <= last
 
     def _named(self, name: str, packet: Packet) -> int | None:
-        owners = [packet.subject] if packet.direction == "ingress" else self.pods
+        owners = [packet.subject if packet.direction == "ingress" else packet.peer]
         found = {
             port for who in owners for own, (port, protocol) in who.ports if own == name and protocol == packet.protocol
         }

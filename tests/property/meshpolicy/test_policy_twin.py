@@ -37,7 +37,7 @@ def add_everybody(engine: Engine) -> None:
     for name, who in WHO.items():
         engine.set_identity(NUMBERS[name], labels_of(who))
         if is_pod(who):
-            engine.set_pod_ports(name, dict(who.ports))
+            engine.set_pod_ports(name, NUMBERS[name], dict(who.ports))
 
 
 def trie_lookup(entries: Mapping[EntryKey, Entry], direction: Direction, peer: int, protocol: int, port: int) -> bool:
@@ -151,7 +151,7 @@ def apply(engine: Engine, step: tuple[str, Any], held: dict[Any, Any]) -> frozen
     if kind == "forget":
         return engine.remove_identity(NUMBERS[value]).affected
     if kind == "ports":
-        return engine.set_pod_ports(value, {"http": (8080 + len(value), 6)}).affected
+        return engine.set_pod_ports(value, NUMBERS[value], {"http": (8080 + len(value), 6)}).affected
     engine.endpoint_policy(NUMBERS[value], dict(WHO[value].ports))
     return frozenset()
 
@@ -182,9 +182,9 @@ def test_any_history_ends_like_a_fresh_build(steps: list[tuple[str, Any]]) -> No
         if name not in gone:
             fresh.set_identity(NUMBERS[name], labels_of(who))
         if is_pod(who):
-            fresh.set_pod_ports(name, ports.get(name, dict(who.ports)))
+            fresh.set_pod_ports(name, NUMBERS[name], ports.get(name, dict(who.ports)))
     for name, defined in ports.items():
-        fresh.set_pod_ports(name, defined)
+        fresh.set_pod_ports(name, NUMBERS[name], defined)
     assert state_of(fresh) == before
 
 

@@ -8,7 +8,7 @@ from policy_world import CLIENT, REMOTE, SERVER, STRANGER, WHO, allows, build, l
 
 from meshmodel.identity import LOCAL_SCOPE_CIDR, NumericIdentity, Reserved
 from meshmodel.labels import Label
-from meshpolicy import CidrGroup, Direction, Enforcement, EntryKey, MatchType, PolicyRef, lookup
+from meshpolicy import CidrGroup, Direction, Enforcement, EntryKey, MatchType, PolicyRef, differences, lookup
 from meshpolicy.prefix import parse_prefix
 
 FROM_CLIENT = [{"fromEndpoints": [{"matchLabels": {"app": "client"}}]}]
@@ -196,10 +196,60 @@ def test_named_ports_follow_the_pods_on_egress() -> None:
     engine = build()
     engine.set_policy(policy(engine, egress=[{"toEntities": ["all"], "toPorts": port("http")}]))
     engine.endpoint_policy(SERVER)
-    assert engine.set_pod_ports("default/a", {"http": (8080, 6)}).affected == {SERVER}
+    assert engine.set_pod_ports("default/a", CLIENT, {"http": (8080, 6)}).affected == {SERVER}
     assert engine.endpoint_policy(SERVER).verdict(Direction.EGRESS, CLIENT, 6, 8080).allowed
     assert engine.remove_pod_ports("default/a").affected == {SERVER}
     assert not engine.endpoint_policy(SERVER).verdict(Direction.EGRESS, CLIENT, 6, 8080).allowed
+
+
+def test_a_port_name_means_each_peers_own_number_on_egress() -> None:
+    engine = build()
+    engine.set_policy(
+        policy(engine, egress=[{"toEndpoints": [{"matchLabels": {"app": "client"}}], "toPorts": port("http")}])
+    )
+    engine.set_pod_ports("default/a", CLIENT, {"http": (8080, 6)})
+    engine.set_pod_ports("default/b", STRANGER, {"http": (9090, 6)})
+    engine.set_pod_ports("south/default/c", REMOTE, {"http": (7070, 6)})
+    found = engine.endpoint_policy(SERVER)
+    for peer, allowed in ((CLIENT, 8080), (REMOTE, 7070)):
+        for number in (7070, 8080, 9090):
+            assert found.verdict(Direction.EGRESS, peer, 6, number).allowed is (number == allowed)
+    assert not found.verdict(Direction.EGRESS, STRANGER, 6, 9090).allowed
+    assert differences(engine) == ()
+
+
+def test_a_port_name_to_everybody_opens_nothing_of_who_does_not_define_it() -> None:
+    engine = build()
+    engine.set_policy(policy(engine, egress=[{"toPorts": port("http")}]))
+    engine.set_pod_ports("default/a", CLIENT, {"http": (8080, 6)})
+    found = engine.endpoint_policy(SERVER)
+    assert found.verdict(Direction.EGRESS, CLIENT, 6, 8080).allowed
+    for peer in (REMOTE, STRANGER, 2):
+        assert not found.verdict(Direction.EGRESS, peer, 6, 8080).allowed
+
+
+def test_pods_of_one_identity_that_disagree_are_all_reached_during_a_rolling_update() -> None:
+    engine = build()
+    engine.set_policy(policy(engine, egress=[{"toPorts": port("http")}]))
+    engine.endpoint_policy(SERVER)
+    for pod, number in (("old", 80), ("new", 8080)):
+        assert engine.set_pod_ports(pod, CLIENT, {"http": (number, 6)}).affected == {SERVER}
+    found = engine.endpoint_policy(SERVER)
+    assert all(found.verdict(Direction.EGRESS, CLIENT, 6, number).allowed for number in (80, 8080))
+    assert engine.remove_pod_ports("old").affected == {SERVER}
+    assert not engine.endpoint_policy(SERVER).verdict(Direction.EGRESS, CLIENT, 6, 80).allowed
+
+
+def test_a_pod_that_takes_another_identity_takes_its_port_names_along() -> None:
+    engine = build()
+    engine.set_policy(policy(engine, egress=[{"toPorts": port("http")}]))
+    engine.endpoint_policy(SERVER)
+    engine.set_pod_ports("a", CLIENT, {"http": (80, 6)})
+    assert engine.set_pod_ports("a", REMOTE, {"http": (80, 6)}).affected == {SERVER}
+    found = engine.endpoint_policy(SERVER)
+    assert not found.verdict(Direction.EGRESS, CLIENT, 6, 80).allowed
+    assert found.verdict(Direction.EGRESS, REMOTE, 6, 80).allowed
+    assert differences(engine) == ()
 
 
 @pytest.mark.parametrize(

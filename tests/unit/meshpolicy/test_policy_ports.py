@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from meshpolicy.port import SCTP, TCP, UDP, L4Key, PortSpec, masked_ports, parse_protocol
-from meshpolicy.ports_of_pods import PodPorts
+from meshpolicy.ports_of_pods import PortsOfPods
 
 RANGES = [
     (0, 0),
@@ -62,12 +62,17 @@ def test_a_name_resolves_only_for_its_protocol() -> None:
     assert spec.resolved({}) is None
 
 
-def test_egress_names_mean_what_all_pods_agree_on() -> None:
-    pods = PodPorts()
-    assert pods.set("a", {"HTTP": (80, TCP)}) == {"http"}
-    assert pods.set("b", {"http": (80, TCP)}) == frozenset()
-    assert pods.resolve(PortSpec(TCP, name="http")) == PortSpec(TCP, 80, 80)
-    assert pods.set("b", {"http": (8080, TCP)}) == {"http"}
-    assert pods.resolve(PortSpec(TCP, name="http")) is None
-    assert pods.set("b", {}) == {"http"}
-    assert pods.resolve(PortSpec(TCP, name="http")) == PortSpec(TCP, 80, 80)
+def test_egress_names_mean_what_pods_of_the_peers_identity_define() -> None:
+    pods, http = PortsOfPods(), PortSpec(TCP, name="http")
+    assert pods.set_pod("a", 300, {"HTTP": (80, TCP)}) == {300: {"http"}}
+    assert pods.set_pod("b", 300, {"http": (80, TCP)}) == {}
+    assert pods.set_pod("c", 301, {"http": (9090, TCP)}) == {301: {"http"}}
+    assert pods.resolve(http, 300) == (PortSpec(TCP, 80, 80),)
+    assert pods.resolve(http, 301) == (PortSpec(TCP, 9090, 9090),)
+    assert pods.resolve(http, 302) == pods.resolve(PortSpec(17, name="http"), 300) == ()
+    assert pods.set_pod("b", 300, {"http": (8080, TCP)}) == {300: {"http"}}
+    assert pods.resolve(http, 300) == (PortSpec(TCP, 80, 80), PortSpec(TCP, 8080, 8080))
+    assert pods.set_pod("b", 301, {"http": (8080, TCP)}) == {300: {"http"}, 301: {"http"}}
+    assert pods.identities_with(["http"]) == {300, 301}
+    assert pods.set_pod("a", 0, {}) == {300: {"http"}}
+    assert pods.identities_with(["http"]) == {301}
