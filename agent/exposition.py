@@ -101,8 +101,12 @@ def drops(metrics: Iterable[tuple[Any, Any]]) -> Mapping[tuple[int, int], int]:
     return {(key.reason, key.direction): value.packets for key, value in metrics if value.packets}
 
 
+_FLOW_STATES = {Reason.FLOW_OPENED: "opened", Reason.FLOW_ESTABLISHED: "established"}
+
+
 def _drops(agent: Served) -> Iterable[Metric]:
     family = CounterMetricFamily(f"{PREFIX}_drop", "packets dropped", labels=["reason", "direction"])
+    flows = CounterMetricFamily(f"{PREFIX}_flows", "flows tracked, by how far they came", labels=["state", "direction"])
     unknown = 0
     for (reason, direction), packets in sorted(drops(agent.maps.metrics.items()).items()):
         try:
@@ -111,9 +115,12 @@ def _drops(agent: Served) -> Iterable[Metric]:
             continue
         if known.dropped:
             family.add_metric([known.text, Direction(direction & 1).name.lower()], packets)
+        if known in _FLOW_STATES:
+            flows.add_metric([_FLOW_STATES[known], Direction(direction & 1).name.lower()], packets)
         if known is Reason.UNKNOWN_IDENTITY:
             unknown += packets
     yield family
+    yield flows
     late = CounterMetricFamily(f"{PREFIX}_policy_drop_unknown_remote_identity", "drops of peers not known yet")
     late.add_metric([], unknown)
     yield late

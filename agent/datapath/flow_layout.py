@@ -28,6 +28,7 @@ class ConntrackFlag(IntFlag):
     CLOSING_REPLY = 4
     SEEN_REPLY = 8
     VIA_STACK = 16
+    OPENING = 32
 
 
 class EventType(IntEnum):

@@ -230,6 +230,7 @@ def kernel_maps(pin_directory: Path) -> Maps:
         endpoints_by_ifindex=open_map(spec.ENDPOINTS_BY_IFINDEX, directory),
         conntrack_tcp=open_map(spec.CONNTRACK_TCP, directory),
         conntrack_other=open_map(spec.CONNTRACK_OTHER, directory),
+        conntrack_opening=open_map(spec.CONNTRACK_OPENING, directory),
         affinity=open_map(spec.AFFINITY, directory),
         metrics=open_map(spec.METRICS, directory),
     )

@@ -86,7 +86,7 @@ class Maps:
     """Every map of one node that user space reads or writes.
 
     Written by the agent: services, backends, members, ipcache, policy, both endpoint maps (the same value in both).
-    Written by the kernel: conntrack (TCP and all others), affinity, metrics.
+    Written by the kernel: conntrack (established TCP, established others, all that are opening), affinity, metrics.
     Order when a service grows: backends, members, slots 1..n, slot 0; when it shrinks the reverse.
     """
 
@@ -99,10 +99,12 @@ class Maps:
     endpoints_by_ifindex: Map[IfindexKey, EndpointValue]
     conntrack_tcp: Map[ConntrackKey, ConntrackValue]
     conntrack_other: Map[ConntrackKey, ConntrackValue]
+    conntrack_opening: Map[ConntrackKey, ConntrackValue]
     affinity: Map[AffinityKey, AffinityValue]
     metrics: Map[MetricKey, MetricValue]
 
     def conntrack(self) -> Iterator[tuple[ConntrackKey, ConntrackValue]]:
-        """Entries of both connection tracking maps."""
+        """Entries of all connection tracking maps."""
         yield from self.conntrack_tcp.items()
         yield from self.conntrack_other.items()
+        yield from self.conntrack_opening.items()

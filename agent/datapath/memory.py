@@ -163,6 +163,7 @@ def memory_maps(max_entries: dict[str, int] | None = None) -> MemoryMaps:
         endpoints_by_ifindex=make(spec.ENDPOINTS_BY_IFINDEX),
         conntrack_tcp=make(spec.CONNTRACK_TCP),
         conntrack_other=make(spec.CONNTRACK_OTHER),
+        conntrack_opening=make(spec.CONNTRACK_OPENING),
         affinity=make(spec.AFFINITY),
         metrics=make(spec.METRICS),
     )

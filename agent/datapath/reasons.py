@@ -10,12 +10,17 @@ from enum import IntEnum
 
 
 class Reason(IntEnum):
-    """Metric and event reasons: below 128 a packet was forwarded, from 128 on it was dropped."""
+    """Metric and event reasons: from 128 on a packet was dropped, below it was forwarded.
+
+    FLOW_OPENED and FLOW_ESTABLISHED count flows beside their packets; many more opened than established is a flood.
+    """
 
     TO_ENDPOINT = 0
     TO_OVERLAY = 1
     TO_STACK = 2
     UNKNOWN_PROTOCOL_PASSED = 3
+    FLOW_OPENED = 4
+    FLOW_ESTABLISHED = 5
     INVALID_SOURCE_IP = 132
     POLICY_DENIED = 133
     INVALID_PACKET = 134
@@ -55,6 +60,8 @@ _TEXTS = {
     Reason.TO_OVERLAY: "Forwarded to overlay",
     Reason.TO_STACK: "Forwarded to stack",
     Reason.UNKNOWN_PROTOCOL_PASSED: "Passed unjudged to stack",
+    Reason.FLOW_OPENED: "Flow opened",
+    Reason.FLOW_ESTABLISHED: "Flow established",
     Reason.INVALID_SOURCE_IP: "Invalid source ip",
     Reason.POLICY_DENIED: "Policy denied",
     Reason.INVALID_PACKET: "Invalid packet",

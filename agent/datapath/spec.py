@@ -49,6 +49,9 @@ ENDPOINTS_BY_ADDRESS: Final = MapSpec("mesh_ep_address", layout.AddressKey, layo
 ENDPOINTS_BY_IFINDEX: Final = MapSpec("mesh_ep_ifindex", layout.IfindexKey, layout.EndpointValue, 4, 44, 1 << 12)
 CONNTRACK_TCP: Final = MapSpec("mesh_ct_tcp", flow_layout.ConntrackKey, flow_layout.ConntrackValue, 16, 56, 1 << 18)
 CONNTRACK_OTHER: Final = MapSpec("mesh_ct_other", flow_layout.ConntrackKey, flow_layout.ConntrackValue, 16, 56, 1 << 17)
+CONNTRACK_OPENING: Final = MapSpec(
+    "mesh_ct_opening", flow_layout.ConntrackKey, flow_layout.ConntrackValue, 16, 56, 1 << 16
+)
 AFFINITY: Final = MapSpec("mesh_affinity", layout.AffinityKey, layout.AffinityValue, 16, 16, 1 << 16)
 METRICS: Final = MapSpec("mesh_metrics", flow_layout.MetricKey, flow_layout.MetricValue, 4, 16, 512, is_per_cpu=True)
 

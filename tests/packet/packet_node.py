@@ -60,7 +60,7 @@ class PacketNode:
     """One node; `maps` are its kernel maps."""
 
     def __init__(self, pins: Path, overlay_entry: Path) -> None:
-        sizes = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096}
+        sizes = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096, "mesh_ct_opening": 4096}
         config = NodeConfig(NODE, 1, pins, mtu=1450, max_entries=sizes)
         self.datapath = Datapath(config)
         self.maps: Maps = self.datapath.open()
@@ -133,6 +133,10 @@ class PacketNode:
     def raw(self, packet: Packet) -> bytes:
         """The frame it became when POD sent it."""
         return syscall.run_packet(self.datapath.program_fd("mesh_from_container"), packet.frame(), 0, 0).packet
+
+    def push(self, frame: bytes) -> None:
+        """POD sends it; nobody looks at what becomes of it."""
+        syscall.run_packet(self.datapath.program_fd("mesh_from_container"), frame, 0, 0)
 
     def receive(self, packet: Packet | bytes) -> Outcome:
         """The node's stack sends it to POD."""

@@ -25,9 +25,7 @@ def _ticks(seconds: int) -> int:
 
 
 def _entry(node: PacketNode, key: ConntrackKey) -> ConntrackValue:
-    values = node.maps.conntrack_tcp if key.protocol == TCP else node.maps.conntrack_other
-    value = values.get(key)
-    assert value is not None
+    (value,) = [value for found, value in node.maps.conntrack() if found == key]
     return value
 
 
@@ -40,7 +38,7 @@ def _life_s(node: PacketNode, key: ConntrackKey) -> int:
 
 def _pass_time(node: PacketNode, seconds: int) -> None:
     """Every connection was last seen that much earlier."""
-    for values in (node.maps.conntrack_tcp, node.maps.conntrack_other):
+    for values in (node.maps.conntrack_tcp, node.maps.conntrack_other, node.maps.conntrack_opening):
         aged = [(k, v._replace(lifetime=max(0, v.lifetime - _ticks(seconds)))) for k, v in values.items()]
         values.update(aged)
 

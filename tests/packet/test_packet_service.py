@@ -186,10 +186,10 @@ def test_the_loopback_address_answers_nobody_else(node: PacketNode) -> None:
 def test_a_closed_connection_lives_ten_ticks(node: PacketNode) -> None:
     node.send(Packet(POD, REMOTE_POD))
     key = ConntrackKey(POD, REMOTE_POD, 40000, 80, TCP, ConntrackKind.EGRESS)
-    opened = node.maps.conntrack_tcp.get(key)
+    opened = node.maps.conntrack_opening.get(key)
     node.send(Packet(POD, REMOTE_POD, flags=FIN | ACK))
     node.overlay(Packet(REMOTE_POD, POD, source_port=80, destination_port=40000, flags=FIN | ACK))
-    closed = node.maps.conntrack_tcp.get(key)
+    closed = node.maps.conntrack_opening.get(key)
     assert opened is not None
     assert closed is not None
     assert 45 <= opened.lifetime - closed.lifetime <= 50
@@ -197,6 +197,6 @@ def test_a_closed_connection_lives_ten_ticks(node: PacketNode) -> None:
 
 def test_an_expired_flow_counts_as_absent(node: PacketNode) -> None:
     node.send(Packet(POD, WORLD, UDP))
-    ((key, value),) = node.maps.conntrack_other.items()
-    node.maps.conntrack_other.update([(key, value._replace(lifetime=0))])
+    ((key, value),) = node.maps.conntrack_opening.items()
+    node.maps.conntrack_opening.update([(key, value._replace(lifetime=0))])
     assert node.send(Packet(POD, WORLD, UDP)).events, "judged and traced as a new flow"

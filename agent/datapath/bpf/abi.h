@@ -20,6 +20,7 @@ enum conntrack_flag {
 	CT_CLOSING_REPLY = 4,
 	CT_SEEN_REPLY = 8,
 	CT_VIA_STACK = 16,	/* came through the node's stack: replies go back that way */
+	CT_OPENING = 32,	/* the entry lies in mesh_ct_opening */
 };
 enum identity_number {
 	ID_UNKNOWN = 0,
@@ -31,12 +32,14 @@ enum identity_number {
 };
 #define IDENTITY_BITS 24
 
-/* Cilium's numbers where they exist; 240 and above are ours. Below 128: forwarded. */
+/* Cilium's numbers where they exist; 240 and above are ours. Below 128: forwarded, and counts of flows. */
 enum reason {
 	TO_ENDPOINT = 0,
 	TO_OVERLAY = 1,
 	TO_STACK = 2,
 	UNJUDGED_TO_STACK = 3,
+	FLOW_OPENED = 4,
+	FLOW_ESTABLISHED = 5,
 	DROP_INVALID_SOURCE = 132,
 	DROP_POLICY = 133,
 	DROP_INVALID_PACKET = 134,

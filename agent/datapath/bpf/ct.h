@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Connection tracking: one entry per flow and side, in an LRU for TCP and one for the rest. An entry past its
- * lifetime counts as absent, so nothing needs to sweep the maps. The EGRESS entry is the connection of a client; its
+/* Connection tracking: one entry per flow and side. Every flow begins in one LRU for all, and moves when both sides were
+ * heard to the one for TCP or the one for the rest, so that flows nobody answers cannot evict any that was. An entry past
+ * its lifetime counts as absent, so nothing needs to sweep the maps. The EGRESS entry is the connection of a client; its
  * SERVICE entry only remembers the backend, and lives as long as the connection does. */
 #pragma once
-#include "parse.h"
+#include "events.h"
 
 #define TICK_SHIFT 30	/* ticks of 2^30 ns: cheaper than a division, close enough to a second */
 
@@ -26,12 +27,18 @@ inlined void ct_key_reverse(struct conntrack_key *key, const struct packet *p, _
 		.destination_port = p->source_port, .protocol = p->protocol, .kind = kind };
 }
 
-/* Whatever its lifetime. */
+/* Past its lifetime too, unless a newer flow with the same key is opening. */
 outline struct conntrack_value *ct_find(const struct conntrack_key *key)
 {
+	struct conntrack_value *v, *opening;
 	if (key->protocol == PROTO_TCP)
-		return bpf_map_lookup_elem(&mesh_ct_tcp, key);
-	return bpf_map_lookup_elem(&mesh_ct_other, key);
+		v = bpf_map_lookup_elem(&mesh_ct_tcp, key);
+	else
+		v = bpf_map_lookup_elem(&mesh_ct_other, key);
+	if (v && v->lifetime >= now_ticks())
+		return v;
+	opening = bpf_map_lookup_elem(&mesh_ct_opening, key);
+	return opening ? opening : v;
 }
 
 inlined struct conntrack_value *ct_lookup(const struct conntrack_key *key)
@@ -78,19 +85,49 @@ inlined void ct_follow(struct conntrack_value *service, const struct conntrack_v
 	service->lifetime = connection->lifetime;
 	service->tcp_forward = connection->tcp_forward;
 	service->tcp_reply = connection->tcp_reply;
-	service->flags = connection->flags;
+	service->flags = (connection->flags & ~CT_OPENING) | (service->flags & CT_OPENING);
 }
 
-/* A new flow's entry; 0 or DROP_CT_FULL. */
-outline int ct_create(const struct conntrack_key *key, const struct packet *p, struct conntrack_value *v)
+/* Does this packet, in the direction of opening, establish the connection? A SYN-ACK or a single answer alone does not:
+ * a flood gets those too. */
+inlined int ct_establishes(const struct conntrack_value *connection, const struct packet *p)
 {
-	v->packets = 1;
-	v->tcp_forward = p->tcp_flags;
-	v->lifetime = now_ticks() + (p->protocol == PROTO_TCP ? CONFIG.life_opening : CONFIG.life_other);
+	if (p->protocol != PROTO_TCP)
+		return connection->flags & CT_SEEN_REPLY;
+	return p->tcp_flags & connection->tcp_reply & TCP_ACK && !((p->tcp_flags | connection->tcp_reply) & TCP_RST);
+}
+
+/* `v` was opening; it is not to be used any more. When the map takes it not, it stays where it is. */
+apart int ct_establish(const struct conntrack_key *key, struct conntrack_value *v)
+{
 	long r;
+	if (!key || !v)
+		return 0;
+	v->flags &= ~CT_OPENING;
 	if (key->protocol == PROTO_TCP)
 		r = bpf_map_update_elem(&mesh_ct_tcp, key, v, BPF_ANY);
 	else
 		r = bpf_map_update_elem(&mesh_ct_other, key, v, BPF_ANY);
-	return r ? DROP_CT_FULL : 0;
+	if (r)
+		v->flags |= CT_OPENING;
+	else
+		bpf_map_delete_elem(&mesh_ct_opening, key);
+	return 0;
+}
+
+/* A new flow's entry, instead of the one with the same key that is over (`old`, or 0). 0 or DROP_CT_FULL. */
+apart int ct_create(const struct conntrack_key *key, const struct packet *p, struct conntrack_value *v,
+		    struct conntrack_value *old)
+{
+	if (!key || !p || !v)
+		return DROP_CT_FULL;
+	v->packets = 1;
+	v->tcp_forward = p->tcp_flags;
+	v->lifetime = now_ticks() + (p->protocol == PROTO_TCP ? CONFIG.life_opening : CONFIG.life_other);
+	if (old && !(old->flags & CT_OPENING)) {
+		*old = *v;
+		return 0;
+	}
+	v->flags |= CT_OPENING;
+	return bpf_map_update_elem(&mesh_ct_opening, key, v, BPF_ANY) ? DROP_CT_FULL : 0;
 }

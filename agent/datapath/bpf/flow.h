@@ -54,7 +54,12 @@ outline int track(struct __sk_buff *skb, struct packet *p, const struct endpoint
 		if (key->kind == CT_EGRESS)
 			follow_frontend(p, v);
 		follow_path(p, v, key->kind);
+		int is_established = v->flags & CT_OPENING && ct_establishes(v, p);
 		ct_touch(v, p, skb->len, 0);
+		if (is_established) {
+			count(FLOW_ESTABLISHED, p->direction, skb->len);
+			ct_establish(key, v);
+		}
 		return 0;
 	}
 	if (!(p->conntrack_flags & CT_LOOPBACK)) {
@@ -70,7 +75,8 @@ outline int track(struct __sk_buff *skb, struct packet *p, const struct endpoint
 		__builtin_memcpy(fresh.nat_address, &p->frontend, 4);
 	}
 	p->trace = TRACE_NEW;
-	return ct_create(key, p, &fresh);
+	count(FLOW_OPENED, p->direction, skb->len);
+	return ct_create(key, p, &fresh, v);
 }
 
 inlined void touch_reply(struct __sk_buff *skb, struct packet *p, struct conntrack_value *v)

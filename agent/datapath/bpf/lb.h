@@ -57,8 +57,8 @@ outline __u32 select_backend(const struct packet *p, struct service_key *key, co
 	return id;
 }
 
-/* The connection that a SERVICE entry belongs to: replies prolong and end only that one. */
-inlined void catch_up(const struct packet *p, struct conntrack_value *service)
+/* The connection that a SERVICE entry belongs to, or 0: replies prolong and end only that one. */
+inlined struct conntrack_value *connection_of(const struct packet *p, const struct conntrack_value *service)
 {
 	__be32 backend;
 	__builtin_memcpy(&backend, service->nat_address, 4);
@@ -66,23 +66,28 @@ inlined void catch_up(const struct packet *p, struct conntrack_value *service)
 		.source = backend == p->source ? CONFIG.loopback_address : p->source, .destination = backend,
 		.source_port = p->source_port, .destination_port = service->nat_port, .protocol = p->protocol,
 		.kind = CT_EGRESS };
-	struct conntrack_value *connection = ct_lookup(&key);
-	if (connection)
-		ct_follow(service, connection);
+	return ct_lookup(&key);
 }
 
-/* The SERVICE entry of a known connection, or 0. */
+/* The SERVICE entry of a known connection, or 0. It becomes established with this packet if its connection does. */
 outline struct conntrack_value *recall(const struct packet *p, const struct conntrack_key *key)
 {
 	struct conntrack_value *v = ct_find(key);
 	if (!v)
 		return 0;
-	catch_up(p, v);
-	return v->lifetime >= now_ticks() ? v : 0;
+	struct conntrack_value *connection = connection_of(p, v);
+	if (connection) {
+		ct_follow(v, connection);
+		if (v->flags & CT_OPENING && ct_establishes(connection, p)) {
+			ct_establish(key, v);
+			v = ct_find(key);
+		}
+	}
+	return v && v->lifetime >= now_ticks() ? v : 0;
 }
 
 /* Nobody knows the backend's address any more. Losing its slots, its service or its readiness does not end it. */
-outline int is_gone(__u32 id, __be32 address, __be16 port)
+apart int is_gone(__u32 id, __be32 address, __be16 port)
 {
 	struct backend_value *b = bpf_map_lookup_elem(&mesh_backends, &id);
 	if ((b && b->address == address && b->port == port) || endpoint_of(address))
@@ -113,7 +118,8 @@ inlined int redirect_to_backend(struct __sk_buff *skb, struct packet *p, __be32 
 
 /* A new connection to the service. 0, or the reason to drop. */
 inlined int open_service_flow(struct __sk_buff *skb, struct packet *p, const struct conntrack_key *key,
-			      struct service_key *service_key, const struct service_value *service)
+			      struct service_key *service_key, const struct service_value *service,
+			      struct conntrack_value *old)
 {
 	p->backend_id = select_backend(p, service_key, service);
 	struct backend_value *backend = bpf_map_lookup_elem(&mesh_backends, &p->backend_id);
@@ -123,7 +129,7 @@ inlined int open_service_flow(struct __sk_buff *skb, struct packet *p, const str
 		.bytes = skb->len, .peer_identity = p->source_identity, .backend_id = p->backend_id,
 		.nat_port = backend->port };
 	__builtin_memcpy(fresh.nat_address, &backend->address, 4);
-	int r = ct_create(key, p, &fresh);
+	int r = ct_create(key, p, &fresh, old);
 	return r ? r : redirect_to_backend(skb, p, backend->address, backend->port);
 }
 
@@ -157,7 +163,7 @@ outline int translate_service(struct __sk_buff *skb, struct packet *p)
 		p->kind |= KIND_MIDSTREAM;	/* older than we are: whoever translated it so far goes on */
 		return 0;
 	}
-	return open_service_flow(skb, p, &key, &service_key, service);
+	return open_service_flow(skb, p, &key, &service_key, service, v);
 }
 
 /* A connection outlives its service. 0 (translated or not), or the reason to drop. */

@@ -21,6 +21,8 @@ MAP(mesh_ep_address, BPF_MAP_TYPE_HASH, struct address16, struct endpoint_value,
 MAP(mesh_ep_ifindex, BPF_MAP_TYPE_HASH, __u32, struct endpoint_value, 1 << 12, SPARSE);
 MAP(mesh_ct_tcp, BPF_MAP_TYPE_LRU_HASH, struct conntrack_key, struct conntrack_value, 1 << 18, 0);
 MAP(mesh_ct_other, BPF_MAP_TYPE_LRU_HASH, struct conntrack_key, struct conntrack_value, 1 << 17, 0);
+/* flows that are not established: a flood of them evicts only each other */
+MAP(mesh_ct_opening, BPF_MAP_TYPE_LRU_HASH, struct conntrack_key, struct conntrack_value, 1 << 16, 0);
 MAP(mesh_fragments, BPF_MAP_TYPE_LRU_HASH, struct fragment_key, struct fragment_value, 1 << 13, 0);
 /* index: direction << 8 | reason */
 MAP(mesh_metrics, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct metric_value, 512, 0);

@@ -4,8 +4,10 @@
 #include "csum.h"
 
 /* port 0 leaves the port alone. 0, or DROP_WRITE. */
-outline int nat_source(struct __sk_buff *skb, struct packet *p, __be32 address, __be16 port)
+apart int nat_source(struct __sk_buff *skb, struct packet *p, __be32 address, __be16 port)
 {
+	if (!p)
+		return DROP_WRITE;
 	int r = replace_address(skb, p, SOURCE_OFFSET, p->source, address);
 	if (!r && port)
 		r = replace_port(skb, p, p->l4_offset, p->source_port, port);
@@ -15,8 +17,10 @@ outline int nat_source(struct __sk_buff *skb, struct packet *p, __be32 address, 
 	return r;
 }
 
-outline int nat_destination(struct __sk_buff *skb, struct packet *p, __be32 address, __be16 port)
+apart int nat_destination(struct __sk_buff *skb, struct packet *p, __be32 address, __be16 port)
 {
+	if (!p)
+		return DROP_WRITE;
 	int r = replace_address(skb, p, DESTINATION_OFFSET, p->destination, address);
 	if (!r && port)
 		r = replace_port(skb, p, p->l4_offset + 2, p->destination_port, port);

@@ -59,8 +59,10 @@ outline int policy_verdict(struct packet *p, const struct endpoint_value *endpoi
 }
 
 /* Judges one direction of one endpoint; an endpoint that does not enforce it is not looked up. */
-outline int judge(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *endpoint, __u32 peer, int is_new)
+apart int judge(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *endpoint, __u32 peer, int is_new)
 {
+	if (!p || !endpoint)
+		return DROP_NO_CONFIGURATION;
 	__u16 flag = p->direction == INGRESS ? ENFORCE_INGRESS : ENFORCE_EGRESS;
 	if (!(endpoint->flags & flag))
 		return 0;

@@ -25,7 +25,7 @@ from tests.packet.datapath_host import inside, run
 TCP_PORT, UDP_PORT = 8080, 5353
 UNDERLAY_MTU = 1500
 POD_MTU = UNDERLAY_MTU - 50
-SIZES = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096}
+SIZES = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096, "mesh_ct_opening": 4096}
 _GATEWAY = "169.254.1.1"
 
 

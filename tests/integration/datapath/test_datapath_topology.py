@@ -283,7 +283,7 @@ from pathlib import Path
 from agent.datapath.config import AttachMode, NodeConfig
 from agent.datapath.loader import Datapath
 address, cluster, pins, mode, peer = sys.argv[1:6]
-sizes = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096}
+sizes = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096, "mesh_ct_opening": 4096}
 way = {"attach_mode": AttachMode(mode), "peer_redirect": bool(peer)}
 made = Datapath(NodeConfig(address, int(cluster), Path(pins), max_entries=sizes, **way))
 made.open()
