@@ -4,7 +4,7 @@
 Here: the policy languages (CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy, CiliumCIDRGroup, Kubernetes
 NetworkPolicy), their validation, the engine that turns them and the known identities into map entries, the lookup
 that decides a packet, and the tools that explain all of it. The agent enforces with it, the command explains with it.
-Not here: Kubernetes clients, kernel maps, clocks, sockets, files, logs. Everything is a function of its arguments.
+Not here: Kubernetes clients, kernel maps, clocks, sockets, files, logs. Pure: everything is a function of its arguments.
 Imports meshmodel and meshkit's errors; imported by the programs.
 
 The reference is Cilium. A part of a policy that cannot be enforced yet never widens anything: ports with HTTP, Kafka

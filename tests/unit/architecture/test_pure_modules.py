@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A module that says "Pure" is fenced: the contract covers it, and it reaches no clock, loop, socket, log or file."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+
+from tests.unit.architecture.source_tree import Module, contract, is_within, modules
+
+# what no pure module imports, and what no module of ours that a pure one imports may import either
+OUTSIDE = frozenset({
+    "asyncio", "concurrent", "grpc", "http", "httpx", "kubernetes", "logging", "multiprocessing", "pyroute2", "select",
+    "signal", "socket", "ssl", "subprocess", "tempfile", "threading", "time", "urllib", "watchfiles",
+})  # fmt: skip
+# modules of ours that act; a pure module decides, others act on what it returns
+ACTING = re.compile(r"\.(client|feature|host|node_agent|ops|reflector|runner|session|source|writer)$")
+FILE_CALLS = frozenset({"open", "print", "read_text", "read_bytes", "write_text", "write_bytes", "mkdir", "unlink"})
+CONTRACT = "pure modules do no I/O"
+# modules of ours with an outside import that a pure one may use for its values, and which
+VALUES = {
+    "lab.devkube.api.cluster": "the error and object types of the API",
+    "lab.devkube.api.http": "the request type",
+    "lab.devkube.api.models": "the schema of the built-in kinds",
+    "lab.devkube.api.runtime": "the protocol towards the kubelet",
+}
+
+
+def _pure() -> list[Module]:
+    covered = frozenset(contract(CONTRACT)["source_modules"])
+    return [m for m in modules().values() if m.says_pure or is_within(m.name, covered)]
+
+
+def test_every_module_that_says_pure_is_covered_by_the_contract() -> None:
+    covered = frozenset(contract(CONTRACT)["source_modules"])
+    assert [m.name for m in modules().values() if m.says_pure and not is_within(m.name, covered)] == []
+
+
+def test_every_module_of_the_contract_exists_and_says_pure() -> None:
+    """Packages say it for their modules: in the charter, or module by module."""
+    names = contract(CONTRACT)["source_modules"]
+    assert [name for name in names if name not in modules()] == []
+    assert [name for name in names if not modules()[name].says_pure] == []
+
+
+def test_every_charter_that_calls_a_module_pure_is_right() -> None:
+    wrong = []
+    for package in modules().values():
+        for listed in re.findall(r"((?:`\w+`(?:, | and )?)+) \(pure\)", package.docstring):
+            for word in re.findall(r"`(\w+)`", listed)[-1:]:
+                module = modules().get(f"{package.name}.{word}")
+                if module is not None and module not in _pure():
+                    wrong.append(module.name)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("module", _pure(), ids=lambda m: m.name)
+def test_a_pure_module_reaches_nothing_outside(module: Module) -> None:
+    for name in sorted(module.imports):
+        assert name.partition(".")[0] not in OUTSIDE, f"{module.name} imports {name}"
+        known = modules().get(name)
+        if known is None:
+            continue
+        assert not ACTING.search(name), f"{module.name} imports {name}, which acts"
+        if name not in VALUES:
+            reached = sorted(n for n in known.imports if n.partition(".")[0] in OUTSIDE)
+            assert not reached, f"{module.name} imports {name}, which imports {', '.join(reached)}"
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            assert called not in FILE_CALLS, f"{module.name}:{node.lineno} calls {called}"
