@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
-from agent.datapath.errors import MapError
 from agent.datapath.layout import IpcacheKey, IpcacheValue
 from agent.datapath.maps import Map
 from agent.tables import UNKNOWN_IDENTITY, Prefix
@@ -26,22 +25,12 @@ class IpcacheTarget:
         self._map = ipcache
 
     def update(self, rows: Sequence[Prefix]) -> Mapping[Hashable, Exception]:
-        try:
-            self._map.update([(IpcacheKey(row.prefix), ipcache_value(row)) for row in rows])
-        except MapError as exc:
-            if len(rows) == 1:
-                return {rows[0].prefix: exc}
-            return {key: error for row in rows for key, error in self.update([row]).items()}
-        return {}
+        return _by_halves(
+            rows, lambda some: self._map.update([(IpcacheKey(row.prefix), ipcache_value(row)) for row in some])
+        )
 
     def delete(self, rows: Sequence[Prefix]) -> Mapping[Hashable, Exception]:
-        try:
-            self._map.delete([IpcacheKey(row.prefix) for row in rows])
-        except MapError as exc:
-            if len(rows) == 1:
-                return {rows[0].prefix: exc}
-            return {key: error for row in rows for key, error in self.delete([row]).items()}
-        return {}
+        return _by_halves(rows, lambda some: self._map.delete([IpcacheKey(row.prefix) for row in some]))
 
     def prune(self, rows: Iterable[Prefix]) -> None:
         """Nothing but these prefixes is left in the map."""
@@ -49,3 +38,15 @@ class IpcacheTarget:
         surplus = [key for key, _ in self._map.items() if key.prefix not in wanted]
         if surplus:
             self._map.delete(surplus)
+
+
+def _by_halves(rows: Sequence[Prefix], write: Callable[[Sequence[Prefix]], None]) -> Mapping[Hashable, Exception]:
+    """All rows are written but those that cannot be; these are found by halving, so that one costs few more calls."""
+    try:
+        write(rows)
+    except Exception as exc:  # a row is an item: whatever is wrong with it stays with it
+        if len(rows) == 1:
+            return {rows[0].prefix: exc}
+        middle = len(rows) // 2
+        return {**_by_halves(rows[:middle], write), **_by_halves(rows[middle:], write)}
+    return {}

@@ -38,15 +38,34 @@ class Who:
         return any(f"reserved:{name}" in {text.rstrip("=") for text in self.labels} for name in names)
 
 
+@dataclass(frozen=True)
+class Hit:
+    """One rule that speaks about the packet: `length` is how many bits of protocol and port it names.
+
+    Strength: 3 denies, 2 allows, 1 would allow less than it could be held to (denies), 0 allows where nothing is denied.
+    """
+
+    strength: int
+    length: int
+    names_peer: bool
+    rule: tuple[tuple[str, str, str], str]
+
+
 @dataclass
 class Tally:
     """What all rules together say about one packet in one direction."""
 
     selected: bool = False
     default_deny: bool = False
-    allow: bool = False
-    deny: bool = False
-    pending: bool = False
+    hits: list[Hit] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The verdict, and the rule that is named for it: None when no rule speaks."""
+
+    allowed: bool
+    rule: tuple[tuple[str, str, str], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,10 +86,14 @@ class Twin:
     documents: list[dict[str, Any]]
     pods: list[Who] = field(default_factory=list)
 
-    def allows(self, packet: Packet) -> bool:
-        """The verdict, from first principles."""
+    def decide(self, packet: Packet) -> Decision:
+        """The verdict, from first principles.
+
+        Named is the strongest rule; of these the one with the longest layer 4 part, then one that names the peer, then
+        the first by name.
+        """
         if packet.subject.is_reserved("world", "host", "remote-node", "kube-apiserver"):
-            return True
+            return Decision(True)
         tally = Tally()
         for document in self.documents:
             if document["kind"] == "NetworkPolicy":
@@ -79,21 +102,25 @@ class Twin:
                 self._cilium(document, packet, tally)
         is_init = packet.subject.is_reserved("init")
         if not tally.selected and not is_init:
-            return True
-        if tally.deny:
-            return False
+            return Decision(True)
+        hits = tally.hits
         if packet.direction == "ingress" and packet.peer.is_reserved("host"):
-            return True
-        if tally.allow:
-            return True
-        return not (tally.default_deny or is_init or tally.pending)
+            hits.append(Hit(2, 0, True, (("built-in", "", "allow-localhost"), "")))
+        if not tally.default_deny and not is_init:
+            hits.append(Hit(0, 0, False, (("built-in", "", "allow-without-default-deny"), "")))
+        if not hits:
+            return Decision(False)
+        best = max((hit.strength, hit.length, hit.names_peer) for hit in hits)
+        winners = [hit for hit in hits if (hit.strength, hit.length, hit.names_peer) == best]
+        return Decision(best[0] in (2, 0), min(hit.rule for hit in winners))
 
     # Cilium
 
     def _cilium(self, document: dict[str, Any], packet: Packet, tally: Tally) -> None:
         namespace = document["metadata"].get("namespace", "default")
         clusterwide = document["kind"] == "CiliumClusterwideNetworkPolicy"
-        for spec in [*([document["spec"]] if "spec" in document else []), *document.get("specs", [])]:
+        several = [(f"specs[{n}].", spec) for n, spec in enumerate(document.get("specs", []))]
+        for place, spec in [*([("", document["spec"])] if "spec" in document else []), *several]:
             subject = spec["endpointSelector"]
             if not clusterwide:
                 labels = {k: v for k, v in (subject.get("matchLabels") or {}).items() if k != f"k8s:{NAMESPACE}"}
@@ -104,13 +131,30 @@ class Twin:
                 continue
             switch = (spec.get("enableDefaultDeny") or {}).get(packet.direction)
             for section, is_deny in ((packet.direction, False), (packet.direction + "Deny", True)):
-                for rule in spec.get(section) or []:
+                for number, rule in enumerate(spec.get(section) or []):
                     tally.selected = True
                     tally.default_deny |= switch is not False
                     scope = "" if clusterwide else namespace
                     about_init = "reserved:init" in str(spec["endpointSelector"])
                     if self._cilium_peer(rule, packet, scope, about_init):
-                        self._cilium_ports(rule, packet, is_deny, tally)
+                        name = (_reference(document), f"{place}{section}[{number}]")
+                        names_peer = not self._means_everyone(rule, packet, scope, about_init)
+                        self._cilium_ports(rule, packet, is_deny, names_peer, name, tally)
+
+    def _means_everyone(self, rule: dict[str, Any], packet: Packet, namespace: str, about_init: bool) -> bool:
+        """No peer is given, or one of them is every identity there is."""
+        word = "from" if packet.direction == "ingress" else "to"
+        given = [key for key in rule if key.startswith(word) and key != "toPorts"]
+        if not given:
+            return True
+        bare = [
+            s
+            for s in rule.get(word + "Endpoints") or []
+            if not any(s.get(k) for k in ("matchLabels", "matchExpressions"))
+        ]
+        if bare and not namespace and about_init and not self.scope:
+            return True
+        return "all" in (rule.get(word + "Entities") or [])
 
     def _cilium_peer(self, rule: dict[str, Any], packet: Packet, namespace: str, about_init: bool) -> bool:
         word = "from" if packet.direction == "ingress" else "to"
@@ -167,38 +211,44 @@ class Twin:
         address = ipaddress.ip_address(peer.address)
         return address in outer and not any(address in ipaddress.ip_network(hole, strict=False) for hole in excepts)
 
-    def _cilium_ports(self, rule: dict[str, Any], packet: Packet, is_deny: bool, tally: Tally) -> None:
+    def _cilium_ports(
+        self, rule: dict[str, Any], packet: Packet, is_deny: bool, names_peer: bool, name: Any, tally: Tally
+    ) -> None:
         port_rules, icmps = rule.get("toPorts") or [], rule.get("icmps") or []
-        matched, pending = not port_rules and not icmps, False
+        matched = [0] if not port_rules and not icmps else []
+        pending = []
         for port_rule in port_rules:
-            hit = any(self._cilium_port(port, packet) for port in port_rule.get("ports") or [])
-            if hit and (port_rule.get("rules") or {}).get("http"):
-                pending = True
-            elif hit:
-                matched = True
+            lengths = [self._cilium_port(port, packet) for port in port_rule.get("ports") or []]
+            hit = [length for length in lengths if length]
+            (pending if (port_rule.get("rules") or {}).get("http") else matched).extend(hit)
         for icmp in icmps:
             for entry in icmp.get("fields") or []:
-                number = ICMP_NAMES.get(entry["type"], entry["type"])
+                number = int(ICMP_NAMES.get(entry["type"], entry["type"]))
                 family = 58 if entry.get("family") == "IPv6" else 1
-                if family == packet.protocol and int(number) in (0, packet.port):
-                    matched = True
-        if matched and is_deny:
-            tally.deny = True
-        elif matched:
-            tally.allow = True
+                if family == packet.protocol and number in (0, packet.port):
+                    matched.append(8 if number == 0 else 24)
+        if matched:
+            tally.hits.append(Hit(3 if is_deny else 2, max(matched), names_peer, name))
         if pending:
-            tally.pending = True
+            tally.hits.append(Hit(1, max(pending), names_peer, name))
 
-    def _cilium_port(self, entry: dict[str, Any], packet: Packet) -> bool:
+    def _cilium_port(self, entry: dict[str, Any], packet: Packet) -> int:
+        """How many bits of protocol and port the entry names of the packet; 0 if it does not match."""
         word = entry.get("protocol", "ANY")
         protocols = list(PROTOCOLS.values()) if word == "ANY" else [PROTOCOLS[word]]
         if packet.protocol not in protocols:
-            return False
+            return 0
         if not entry["port"].isdigit():
-            return packet.port == self._named(entry["port"], packet)
+            return 24 if packet.port == self._named(entry["port"], packet) else 0
         first = int(entry["port"])
         last = max(first, entry.get("endPort") or 0)
-        return (first == 0 and last in (0, 65535)) or first <= packet.port <= last
+        return (
+            8
+            if first == 0 and last in (0, 65535)
+            else 8 + _bits(first, last, packet.port)
+            if first <= packet.port <= last
+            else 0
+        )
 
     def _named(self, name: str, packet: Packet) -> int | None:
         owners = [packet.subject if packet.direction == "ingress" else packet.peer]
@@ -221,13 +271,16 @@ class Twin:
         named = packet.direction.capitalize() in types
         if rules or named or (packet.direction == "ingress" and "Egress" not in types):
             tally.selected = tally.default_deny = True
-        for rule in rules:
+        for number, rule in enumerate(rules):
             peers = rule.get("from" if packet.direction == "ingress" else "to") or []
             if peers and not any(self._kubernetes_peer(peer, packet.peer, namespace) for peer in peers):
                 continue
             ports = rule.get("ports") or []
-            if not ports or any(self._kubernetes_port(port, packet) for port in ports):
-                tally.allow = True
+            lengths = [self._kubernetes_port(port, packet) for port in ports] if ports else [0]
+            lengths = [length for length in lengths if length or not ports]
+            if lengths:
+                name = (_reference(document), f"{packet.direction}[{number}]")
+                tally.hits.append(Hit(2, max(lengths), bool(peers), name))
 
     def _kubernetes_peer(self, entry: dict[str, Any], peer: Who, namespace: str) -> bool:
         block = entry.get("ipBlock")
@@ -244,15 +297,17 @@ class Twin:
             return bool(peer.values("k8s", NAMESPACE))
         return self._selects(namespaces, peer, "k8s", NAMESPACE_LABELS)
 
-    def _kubernetes_port(self, entry: dict[str, Any], packet: Packet) -> bool:
+    def _kubernetes_port(self, entry: dict[str, Any], packet: Packet) -> int:
+        """How many bits of protocol and port the entry names of the packet; 0 if it does not match."""
         if packet.protocol != PROTOCOLS[entry.get("protocol", "TCP")]:
-            return False
+            return 0
         port = entry.get("port")
         if port is None:
-            return True
+            return 8
         if isinstance(port, str):
-            return packet.port == self._named(port, packet)
-        return bool(port <= packet.port <= (entry.get("endPort") or port))
+            return 24 if packet.port == self._named(port, packet) else 0
+        last = entry.get("endPort") or port
+        return 8 + _bits(port, last, packet.port) if port <= packet.port <= last else 0
 
     # Labels
 
@@ -270,3 +325,19 @@ class Twin:
             if hit != (entry["operator"] in ("In", "Exists")):
                 return False
         return True
+
+
+def _reference(document: dict[str, Any]) -> tuple[str, str, str]:
+    is_clusterwide = document["kind"] == "CiliumClusterwideNetworkPolicy"
+    namespace = "" if is_clusterwide else document["metadata"].get("namespace", "default")
+    return document["kind"], namespace, document["metadata"]["name"]
+
+
+def _bits(first: int, last: int, port: int) -> int:
+    """The high bits that the largest aligned block of ports around `port` and inside the range fixes."""
+    for bits in range(17):
+        size = 1 << (16 - bits)
+        start = port - port % size
+        if first <= start and start + size - 1 <= last:
+            return bits
+    raise AssertionError

@@ -40,8 +40,13 @@ def add_everybody(engine: Engine) -> None:
             engine.set_pod_ports(name, NUMBERS[name], dict(who.ports))
 
 
-def trie_lookup(entries: Mapping[EntryKey, Entry], direction: Direction, peer: int, protocol: int, port: int) -> bool:
-    """The kernel, written from its description: scan for the longest prefix twice, compare, deny by default."""
+def trie_lookup(
+    entries: Mapping[EntryKey, Entry], direction: Direction, peer: int, protocol: int, port: int
+) -> EntryKey | None:
+    """The kernel, written from its description: scan for the longest prefix twice, compare, deny by default.
+
+    Returns the entry that decides: of equal precedence the longer one, then the one that names the peer.
+    """
 
     def longest(identity: int) -> tuple[int, EntryKey] | None:
         best: tuple[int, EntryKey] | None = None
@@ -60,9 +65,8 @@ def trie_lookup(entries: Mapping[EntryKey, Entry], direction: Direction, peer: i
 
     hits = [hit for hit in (longest(peer), longest(0)) if hit is not None]
     if not hits:
-        return False
-    _, _, winner = max((entries[key].precedence, length, key) for length, key in hits)
-    return not entries[winner].deny
+        return None
+    return max((entries[key].precedence, length, key.identity != 0, key) for length, key in hits)[3]
 
 
 def unique(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -73,7 +77,10 @@ def unique(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @settings(max_examples=examples(40))
 @given(st.lists(documents(), max_size=4), st.booleans())
 def test_engine_and_twin_agree_on_every_packet(found: list[dict[str, Any]], local: bool) -> None:
-    """For all policies, identities and flows: compiled map = lookup = direct evaluation of the documents."""
+    """For all policies, identities and flows: compiled map = lookup = direct evaluation of the documents.
+
+    Also which rule decided: `explain`, flow records and the policy map of an endpoint name it.
+    """
     kept = unique(found)
     engine = Engine(PolicyContext(NORTH, local))
     add_everybody(engine)
@@ -87,10 +94,12 @@ def test_engine_and_twin_agree_on_every_packet(found: list[dict[str, Any]], loca
             for peer_name, peer in WHO.items():
                 number = int(NUMBERS[peer_name])
                 for protocol, port in FLOWS:
-                    expected = twin.allows(Packet(direction.word, subject, peer, protocol, port))
+                    expected = twin.decide(Packet(direction.word, subject, peer, protocol, port))
                     verdict = policy.verdict(direction, number, protocol, port)
                     where = f"{direction.word} of {name} with {peer_name} on {protocol}/{port}: {verdict}"
-                    assert verdict.allowed == expected, where
+                    assert verdict.allowed == expected.allowed, where
+                    rule = None if verdict.entry is None else tuple(verdict.entry.rule)
+                    assert rule == expected.rule, f"{where}\nexpected {expected.rule}"
                     if enforced:
                         assert lookup(policy.entries, direction, number, protocol, port) == verdict, where
 
@@ -111,7 +120,10 @@ def test_a_trie_scan_finds_what_lookup_finds(found: list[dict[str, Any]]) -> Non
             for number in NUMBERS.values():
                 for protocol, port in FLOWS:
                     expected = trie_lookup(policy.entries, direction, int(number), protocol, port)
-                    assert lookup(policy.entries, direction, int(number), protocol, port).allowed == expected
+                    verdict = lookup(policy.entries, direction, int(number), protocol, port)
+                    assert verdict.key == expected
+                    assert verdict.entry == (None if expected is None else policy.entries[expected])
+                    assert verdict.allowed == (verdict.entry is not None and not verdict.entry.deny)
 
 
 def state_of(engine: Engine) -> dict[str, object]:

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the ipcache map is told of a prefix: an identity only when its labels are known, and only what is wanted."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.datapath.layout import IpcacheKey, IpcacheValue
+from agent.datapath.memory import memory_maps
+from agent.ipcache.ops import IpcacheTarget
+from agent.ipcache.writer import PrefixWriter
+from agent.tables import AgentDB, Identity, Origin, Prefix
+from meshkit.clock import ManualClock
+from meshkit.reconciler import Reconciler
+from meshmodel.names import ClusterId, ClusterName
+
+NORTH, SOUTH = ClusterName("north"), ClusterName("south")
+POD, IDENTITY = "10.2.0.5/32", 2 << 16 | 7
+
+
+def prefix(text: str = POD, *, is_known: bool = True) -> Prefix:
+    return Prefix(text, IDENTITY, "172.18.0.9", SOUTH, ClusterId(2), Origin.POD, "172.18.0.9", is_known=is_known)
+
+
+@pytest.mark.parametrize(("is_known", "identity"), [(True, IDENTITY), (False, 0)])
+def test_an_address_has_no_identity_in_the_kernel_until_the_labels_are_known(is_known: bool, identity: int) -> None:
+    maps = memory_maps()
+    assert IpcacheTarget(maps.ipcache).update([prefix(is_known=is_known)]) == {}
+    assert maps.ipcache.get(IpcacheKey(POD)) == IpcacheValue(identity, "172.18.0.9", 2, 0)
+
+
+def test_labels_that_come_and_go_change_what_the_kernel_holds_for_the_address() -> None:
+    db, maps = AgentDB(NORTH, ClusterId(1), "n1", "172.18.0.2"), memory_maps()
+    writer = PrefixWriter(db)
+    reconciler = Reconciler(db.prefixes, IpcacheTarget(maps.ipcache), clock=ManualClock())
+
+    def held() -> int:
+        reconciler.run_once(0.0)
+        found = maps.ipcache.get(IpcacheKey(POD))
+        assert found is not None
+        return found.identity
+
+    with db.write():
+        writer.set_pod(prefix())
+    assert held() == 0
+    with db.write():
+        db.identities.put(Identity(IDENTITY, SOUTH, ()))
+        writer.set_identity_known(IDENTITY)
+    assert held() == IDENTITY
+    with db.write():
+        db.identities.delete(IDENTITY)
+        writer.set_identity_unknown(IDENTITY)
+    assert held() == 0
+
+
+def test_a_prefix_that_cannot_be_written_does_not_stop_the_others() -> None:
+    maps = memory_maps()
+    failures = IpcacheTarget(maps.ipcache).update([prefix("10.2.0.6/32"), prefix("no prefix"), prefix("10.2.0.7/32")])
+    assert set(failures) == {"no prefix"}
+    assert {key.prefix for key, _ in maps.ipcache.items()} == {"10.2.0.6/32", "10.2.0.7/32"}
+
+
+def test_pruning_leaves_wanted_prefixes_only() -> None:
+    maps = memory_maps()
+    target = IpcacheTarget(maps.ipcache)
+    target.update([prefix("10.2.0.6/32"), prefix("10.2.0.0/16")])
+    target.prune([prefix("10.2.0.0/16")])
+    assert [key.prefix for key, _ in maps.ipcache.items()] == ["10.2.0.0/16"]
