@@ -14,7 +14,7 @@ from clustermesh_apiserver.mirror.peers import Mirror
 from clustermesh_apiserver.parts import Apiserver, Publication
 from clustermesh_apiserver.problems import Problems
 from clustermesh_apiserver.publish.announcement import cluster_config, kinds_of
-from clustermesh_apiserver.publish.own_store import OwnStore, check_store, open_store, watch_store
+from clustermesh_apiserver.publish.own_store import OwnStore, care_for_store, open_store, watch_store
 from clustermesh_apiserver.publish.publisher import Publisher
 from clustermesh_apiserver.serve.facade_server import FacadeServer
 from clustermesh_apiserver.settings import Settings
@@ -99,8 +99,9 @@ async def _hold_store(apiserver: Apiserver) -> None:
         apiserver.source.attach(publication.exporters)
         jobs = {
             "publish": publication.publisher.run(),
-            "store-health": watch_store(store),
-            "tick": _tick(publication.exporters, store),
+            "store-process": watch_store(store),
+            "store-upkeep": care_for_store(store, SystemClock()),
+            "tick": _tick(publication.exporters),
             "facade": _serve(apiserver, store),
         }
         if publication.mirror is not None:
@@ -147,9 +148,8 @@ def _mirror(settings: Settings, store: OwnStore) -> Mirror | None:
     return mirror
 
 
-async def _tick(exporters: ExporterSet, store: OwnStore) -> None:
+async def _tick(exporters: ExporterSet) -> None:
     """What waits for time, not for a change, is looked at again."""
     while True:
-        await check_store(store)
         await asyncio.sleep(TICK_S)
         exporters.flush()

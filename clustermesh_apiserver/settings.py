@@ -57,6 +57,9 @@ class Settings(Base):
         "with --etcd-config: make the mesh's roles and users there, remove all others and switch access control on",
     )
     etcd_binary: str = option("etcd", "program to run as the private etcd")
+    etcd_quota_mib: int = option(
+        2048, "file size at which the private etcd takes no more records; history is given up before that"
+    )
     data_dir: Path = option(BASE / "data", "directory of the private etcd; its content is a cache")
     server_cert_dir: Path = option(BASE / "server", "tls.crt, tls.key and ca.crt of what peers connect to")
     ca_file: Path = option(BASE / "ca/ca.crt", "our own authority, where server-cert-dir has no ca.crt")

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from meshapi.agent import AgentStatus
 from meshapi.apiserver import ApiserverStatus
 from meshapi.peer import RemoteCluster
+
+STORE: Final = "store: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ def _apiserver_problems(status: ApiserverStatus) -> Iterable[str]:
         missing = [kind for kind, done in status.synced.items() if not done]
         yield f"clustermesh-apiserver is not ready{': ' + ', '.join(missing) + ' not yet published' if missing else ''}"
         yield from status.problems
+        return
+    yield from (problem for problem in status.problems if problem.startswith(STORE))
 
 
 def _mirror_problems(status: ApiserverStatus, expected: Mapping[str, object]) -> Iterable[str]:
@@ -100,7 +105,7 @@ def _mirror_problems(status: ApiserverStatus, expected: Mapping[str, object]) ->
 
 def _warnings(status: ApiserverStatus) -> Iterable[str]:
     """What a program that serves complains about: a policy, an annotation, a record; each is named once, whoever says it."""
-    own = status.problems if status.ready else []
+    own = [problem for problem in status.problems if not problem.startswith(STORE)] if status.ready else []
     agents = (problem for agent in status.agents if agent.ready for problem in agent.problems)
     yield from dict.fromkeys((*own, *agents))
 

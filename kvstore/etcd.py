@@ -122,7 +122,14 @@ class EtcdStore:
         answer = await self.call(self.methods.status, pb.StatusRequest())
         self._check_store(answer.header)
         header = answer.header
-        return Status(answer.version, header.cluster_id, header.revision, answer.dbSize, tuple(answer.errors))
+        return Status(
+            answer.version,
+            header.cluster_id,
+            header.revision,
+            answer.dbSize,
+            tuple(answer.errors),
+            answer.dbSizeInUse,
+        )
 
     # ---- leases
 

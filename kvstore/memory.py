@@ -104,7 +104,7 @@ class MemoryStore:
         """The store about itself."""
         await self._enter()
         size = sum(len(entry.key) + len(entry.value) for entry in self.server.entries.values())
-        return Status("memory", self.server.cluster_id, self.server.revision, size)
+        return Status("memory", self.server.cluster_id, self.server.revision, size, used_bytes=size)
 
     # ---- leases
 

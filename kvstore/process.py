@@ -84,6 +84,11 @@ class EtcdProcess:
         return f"{self._settings.address}:{self.port}"
 
     @property
+    def quota_bytes(self) -> int:
+        """How large its file may become before it takes no writes."""
+        return self._settings.quota_bytes
+
+    @property
     def pid(self) -> int | None:
         """The process id while it runs."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None

@@ -70,13 +70,17 @@ class Page(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The store about itself; `alarms` is empty when it is well."""
+    """The store about itself; `alarms` is empty when it is well.
+
+    `size_bytes` is the file, which counts for the quota; `used_bytes` is what is left of it after defragmentation.
+    """
 
     version: str
     cluster_id: int
     revision: int
     size_bytes: int
     alarms: tuple[str, ...] = ()
+    used_bytes: int = 0
 
 
 class Store(Protocol):

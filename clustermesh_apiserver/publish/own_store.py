@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,28 +15,38 @@ from certs import profile
 from certs.authority import Authority
 from clustermesh_apiserver.settings import Settings
 from kvstore.clientconfig import parse_client_config
-from kvstore.errors import KvError
+from kvstore.errors import Denied, KvError, Rejected, Unavailable
 from kvstore.etcd import EtcdStore
 from kvstore.process import EtcdCertificates, EtcdProcess, EtcdSettings
 from kvstore.store import Status
+from kvstore.upkeep import Caretaker
 from kvstore.version import fixed_releases, holds_roles
 from meshkit.atomic import write_atomic
-from meshkit.clock import SystemClock
+from meshkit.clock import Clock, SystemClock
 
 log = logging.getLogger(__name__)
 
 ELECTION_MS: Final = (20, 200)
 CERTIFICATE_DAYS: Final = 3650
+LOOK_S: Final = 5.0
+SILENT_S: Final = 30.0
 
 
 @dataclass(slots=True)
 class OwnStore:
-    """The open store; `status` is what it last said of itself, None before it was asked."""
+    """The open store; `status` is what it last said of itself, None before it was asked.
+
+    `problem` says why records are not taken, or will not be before long; `is_silent` that it does not answer at all.
+    `warnings` are what an operator should know and what stops nothing.
+    """
 
     client: EtcdStore
     process: EtcdProcess | None = None
+    caretaker: Caretaker | None = None
     status: Status | None = None
-    problems: list[str] = field(default_factory=list)
+    problem: str = ""
+    is_silent: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 @asynccontextmanager
@@ -55,7 +65,8 @@ async def open_store(settings: Settings) -> AsyncIterator[OwnStore]:
         return
     process = _private_etcd(settings)
     await process.start()
-    store = OwnStore(process.connect(), process=process)
+    client = process.connect()
+    store = OwnStore(client, process=process, caretaker=Caretaker(client, process.quota_bytes))
     try:
         yield store
     finally:
@@ -70,19 +81,43 @@ async def watch_store(store: OwnStore) -> None:
     await asyncio.Event().wait()
 
 
-async def check_store(store: OwnStore) -> None:
-    """`status` and `problems` say how the store is."""
+async def care_for_store(store: OwnStore, clock: Clock) -> None:
+    """`status`, `problem` and `warnings` say how the store is, looked at every few seconds; never returns.
+
+    A private etcd that runs full is compacted, defragmented and disarmed. Raises: Unavailable when a private etcd has
+    been silent for `SILENT_S`, so that it is started again; an etcd of others is only waited for.
+    """
+    heard_at = clock.monotonic()
+    while True:
+        if await look_at_store(store, clock.monotonic()):
+            heard_at = clock.monotonic()
+        elif store.process is not None and clock.monotonic() - heard_at >= SILENT_S:
+            raise Unavailable(f"etcd has not answered for {SILENT_S:.0f} s, starting it again")
+        await clock.sleep(LOOK_S)
+
+
+async def look_at_store(store: OwnStore, now: float) -> bool:
+    """False if the store did not answer; else `status`, `problem` and `warnings` are of now."""
     try:
-        store.status = await store.client.status()
-    except KvError as exc:
-        store.problems = [f"etcd does not answer: {exc}"]
-        return
-    store.problems = [f"etcd alarm: {alarm}" for alarm in store.status.alarms]
-    if not holds_roles(store.status.version):
-        store.problems.append(
-            f"etcd {store.status.version} lets readers write and compact (fixed in {fixed_releases()}); "
-            "peers only reach the read-only facade, keep etcd itself unreachable for them"
-        )
+        if store.caretaker is not None:
+            store.status, store.problem = await store.caretaker.look(now), store.caretaker.problem
+        else:
+            store.status = await store.client.status()
+            alarms = ", ".join(store.status.alarms)
+            store.problem = f"etcd raised an alarm, which who runs it has to clear: {alarms}" if alarms else ""
+    except (KvError, Denied, Rejected) as exc:
+        store.problem, store.is_silent = f"etcd does not answer: {exc}", True
+        return False
+    store.is_silent = False
+    store.warnings = () if holds_roles(store.status.version) else (_bypasses(store.status.version),)
+    return True
+
+
+def _bypasses(version: str) -> str:
+    return (
+        f"etcd {version} lets readers write and compact (fixed in {fixed_releases()}); "
+        "peers only reach the read-only facade, keep etcd itself unreachable for them"
+    )
 
 
 def _private_etcd(settings: Settings) -> EtcdProcess:
@@ -101,5 +136,10 @@ def _private_etcd(settings: Settings) -> EtcdProcess:
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, content in (("admin.crt", made.admin_cert), ("admin.key", made.admin_key)):
         write_atomic(settings.data_dir / name, content, 0o600)  # for etcdctl inside the pod
-    timings = EtcdSettings(binary=settings.etcd_binary, heartbeat_ms=ELECTION_MS[0], election_ms=ELECTION_MS[1])
-    return EtcdProcess(settings.data_dir, made, timings)
+    chosen = EtcdSettings(
+        binary=settings.etcd_binary,
+        heartbeat_ms=ELECTION_MS[0],
+        election_ms=ELECTION_MS[1],
+        quota_bytes=settings.etcd_quota_mib << 20,
+    )
+    return EtcdProcess(settings.data_dir, made, chosen)

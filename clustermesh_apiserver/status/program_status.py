@@ -24,7 +24,7 @@ def report_health(apiserver: Apiserver, health: Health) -> bool:
         health.starting("publish")
     else:
         publisher = apiserver.publication.publisher
-        health.ok("store") if not publisher.last_error else health.degraded("store", publisher.last_error)
+        _report_store(apiserver.publication, health)
         missing = [kind.value for kind, written in publisher.stores.items() if not written.synced.is_set()]
         health.starting("publish", f"not complete: {', '.join(missing)}") if missing else health.ok("publish")
     _report_mirror(apiserver, health)
@@ -76,7 +76,9 @@ def problems(apiserver: Apiserver) -> list[str]:
 
 
 def _publication_problems(publication: Publication) -> list[str]:
-    found = list(publication.store.problems)
+    store = publication.store
+    found = [f"store: {store.problem}"] if store.problem else []
+    found += store.warnings
     for kind, exporter in publication.exporters.by_kind.items():
         found += [f"{kind.value} {key} not converted: {why}" for key, why in sorted(exporter.failures.items())]
     for kind, written in publication.publisher.stores.items():
@@ -105,6 +107,17 @@ def _sessions(apiserver: Apiserver) -> list[FacadeSession]:
         )
         for info in (facade.connections() if facade is not None else ())
     ]
+
+
+def _report_store(publication: Publication, health: Health) -> None:
+    """A store that takes no records is degraded: peers and agents still read it. A silent one serves nobody."""
+    store, error = publication.store, publication.publisher.last_error
+    if store.is_silent:
+        health.failed("store", store.problem)
+    elif store.problem or error:
+        health.degraded("store", store.problem or error)
+    else:
+        health.ok("store")
 
 
 def _report_mirror(apiserver: Apiserver, health: Health) -> None:

@@ -14,13 +14,17 @@ from pathlib import Path
 
 import pytest
 
+from clustermesh_apiserver.publish.own_store import OwnStore, care_for_store
 from clustermesh_apiserver.serve.access import mesh_roles
 from kvstore.auth import ensure_auth
+from kvstore.errors import Unavailable
 from kvstore.etcd import EtcdStore
 from kvstore.facade.grant import Limits
 from kvstore.lease import LeaseSession
 from kvstore.process import EtcdProcess, EtcdSettings
 from kvstore.sharedstore import SharedStore
+from kvstore.upkeep import Caretaker
+from meshkit.clock import ManualClock
 from tests.contract.kvstore.stores_under_test import contents, reading, until_written
 from tests.integration.kvstore.facade_under_test import USERS, facade_for
 from tests.integration.kvstore.private_etcd import (
@@ -28,6 +32,7 @@ from tests.integration.kvstore.private_etcd import (
     QUICK,
     Pki,
     eventually,
+    fill,
     needs_etcd,
     running_etcd,
 )
@@ -172,6 +177,66 @@ async def test_a_full_store_says_so_and_can_still_be_read(tmp_path: Path) -> Non
         task.cancel()
         await asyncio.wait([task])
         await client.close()
+
+
+SMALL = EtcdSettings(heartbeat_ms=20, election_ms=200, quota_bytes=2 << 20)
+
+
+async def test_a_store_full_of_history_is_given_room_and_disarmed(tmp_path: Path) -> None:
+    async with running_etcd(tmp_path, Pki(), SMALL) as etcd:
+        client = etcd.connect(QUICK)
+        caretaker = Caretaker(client, etcd.quota_bytes)
+        async with reading(client, ROOT) as reader:
+            await fill(client, ROOT, keys=1)
+            status = await caretaker.look(now=0.0)
+            assert (caretaker.problem, status.alarms) == ("", ())
+            assert status.size_bytes < 1 << 20
+            await client.put(ROOT + b"after", b"1")
+            await eventually(lambda: reader.values.get(b"after") == "1")
+            assert reader.store.lists == 1, "a reader that is up to date does not notice"
+        await client.close()
+
+
+async def test_a_store_full_of_records_stays_armed_until_some_are_gone(tmp_path: Path) -> None:
+    async with running_etcd(tmp_path, Pki(), SMALL) as etcd:
+        client = etcd.connect(QUICK)
+        caretaker = Caretaker(client, etcd.quota_bytes)
+        await fill(client, ROOT, keys=1000)
+        assert (await caretaker.look(now=0.0)).alarms
+        assert "takes no records" in caretaker.problem
+        assert (await caretaker.look(now=1.0)).alarms
+        assert caretaker.rooms_made == 1, "not defragmented again at once"
+        await client.delete_prefix(ROOT)
+        assert not (await caretaker.look(now=100.0)).alarms
+        assert caretaker.problem == ""
+        await client.put(ROOT + b"after", b"1")
+        await client.close()
+
+
+async def test_a_private_etcd_that_is_silent_is_given_up(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with running_etcd(tmp_path, Pki()) as etcd:
+        client = etcd.connect(replace(QUICK, call_timeout_s=0.2))
+        store = OwnStore(client, process=etcd, caretaker=Caretaker(client, etcd.quota_bytes))
+        caring = asyncio.create_task(care_for_store(store, clock))
+        try:
+            await eventually(lambda: store.status is not None)
+            assert not store.is_silent
+            assert etcd.pid is not None
+            os.kill(etcd.pid, signal.SIGSTOP)
+
+            def is_given_up() -> bool:
+                clock.advance(1.0)
+                return caring.done()
+
+            await eventually(is_given_up, timeout_s=30)
+            assert isinstance(caring.exception(), Unavailable)
+            assert store.is_silent
+            assert "does not answer" in store.problem
+        finally:
+            caring.cancel()
+            await asyncio.wait([caring])
+            await client.close()
 
 
 def test_the_fast_elections_are_only_for_tests() -> None:

@@ -21,6 +21,7 @@ from cryptography import x509
 from certs import profile
 from certs.authority import Authority
 from clustermesh_apiserver.parts import Apiserver
+from clustermesh_cli.judge import judge
 from kube.client import KubeClient
 from kvstore.process import EtcdCertificates, EtcdProcess, EtcdSettings
 from meshapi.agent import AgentStatus
@@ -36,6 +37,7 @@ from tests.integration.apiserver.apiserver_world import (
     until,
 )
 from tests.integration.apiserver.workloads import Workloads
+from tests.integration.kvstore.private_etcd import fill
 
 
 async def get(apiserver: Apiserver, path: str) -> httpx.Response:
@@ -257,3 +259,44 @@ async def agents(*addresses: str) -> AsyncIterator[int]:
 
 def _serial(port: int) -> int:
     return x509.load_pem_x509_certificate(ssl.get_server_certificate(("127.0.0.1", port)).encode()).serial_number
+
+
+async def test_a_store_that_ran_full_takes_records_again_by_itself(
+    client: KubeClient, workloads: Workloads, pki: Pki, tmp_path: Path
+) -> None:
+    """Somebody fills the store's history; what Kubernetes says afterwards is published without a hand."""
+    workloads.namespace("shop")
+    async with run_apiserver(client, settings(tmp_path, etcd_quota_mib=2)) as apiserver:
+        assert apiserver.publication is not None
+        store = apiserver.publication.store
+        assert store.caretaker is not None
+        await fill(store.client, b"flood/", keys=1)
+        workloads.service("cart", annotations={"service.cilium.io/global": "true"})
+        key = b"cilium/state/services/v1/koornacht/shop/cart"
+        async with connect(apiserver, pki.peer_tls()) as peer:
+            for _ in range(1500):
+                if await peer.get(key) is not None:
+                    break
+                await asyncio.sleep(0.02)
+            assert await peer.get(key) is not None
+        assert (store.caretaker.disarmed, store.problem) == (1, "")
+        status = decode_apiserver((await get(apiserver, "/v1/status")).content)
+        assert (status.ready, status.health["store"]) == (True, "ok")
+
+
+async def test_a_store_that_is_really_full_says_so_and_is_read_on(
+    client: KubeClient, workloads: Workloads, pki: Pki, tmp_path: Path
+) -> None:
+    async with run_apiserver(client, settings(tmp_path, etcd_quota_mib=2)) as apiserver:
+        assert apiserver.publication is not None
+        store = apiserver.publication.store
+        await fill(store.client, b"flood/", keys=1000)
+        await until(lambda: "full" in store.problem, limit_s=20)
+        status = decode_apiserver((await get(apiserver, "/v1/status")).content)
+        assert (status.ready, status.health["store"]) == (True, "degraded")
+        (problem,) = (problem for problem in status.problems if problem.startswith("store: "))
+        assert "takes no records" in problem
+        verdict = judge(status, expected_peers={}, expected_agents=0)
+        assert verdict.problems == (problem,), "the command says so too, and its exit code is not 0"
+        async with connect(apiserver, pki.peer_tls()) as peer:
+            assert await peer.get(b"cilium/cluster-config/koornacht") is not None

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +16,8 @@ import pytest
 
 from certs import profile
 from certs.authority import Authority, Issued
+from kvstore.errors import NoSpace
+from kvstore.etcd import EtcdStore
 from kvstore.options import Options, Tls
 from kvstore.process import EtcdCertificates, EtcdProcess, EtcdSettings
 
@@ -72,6 +75,16 @@ async def eventually(is_true: Callable[[], bool], what: str = "", timeout_s: flo
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s} s: {what or is_true}")
         await asyncio.sleep(0.005)
+
+
+async def fill(client: EtcdStore, prefix: bytes, *, keys: int) -> None:
+    """So many keys of 100 kB were written over and over until the store took no more."""
+    for number in range(1000):
+        try:
+            await client.put(prefix + b"%d" % (number % keys), os.urandom(100_000))
+        except NoSpace:
+            return
+    raise AssertionError("100 MB fit: the store has no small quota")
 
 
 class Relay:

@@ -42,6 +42,13 @@ def test_a_mirror_that_lost_a_peer_is_said_although_every_agent_is_ready() -> No
     )
 
 
+def test_a_store_that_takes_no_records_is_a_problem_although_the_apiserver_serves() -> None:
+    status = apiserver(agent("a", READY))
+    status.health, status.problems = {"store": "degraded"}, ["store: etcd is full", "service shop/x: bad annotation"]
+    verdict = judge(status, expected_peers={"south": 2}, expected_agents=1)
+    assert (verdict.problems, verdict.warnings) == (("store: etcd is full",), ("service shop/x: bad annotation",))
+
+
 def test_a_mesh_without_peers_is_well_once_its_programs_are() -> None:
     assert judge(apiserver(agent("a")), expected_peers={}, expected_agents=1).is_well
 
