@@ -13,6 +13,7 @@ from agent.datapath.maps import Maps
 from agent.endpoints.discovery import EndpointDiscovery
 from agent.host import Host
 from agent.loadbalancer.ops import LoadBalancerTarget
+from agent.loadbalancer.source import KubernetesSource
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.mesh.runner import MeshRunner
 from agent.node_agent import Features
@@ -44,6 +45,7 @@ class Served:
     mesh: MeshRunner
     load_balancer: LoadBalancerWriter
     lb_target: LoadBalancerTarget
+    lb_source: KubernetesSource
     compiler: PolicyCompiler
     endpoint_target: EndpointTarget
     discovery: EndpointDiscovery
@@ -58,6 +60,7 @@ def make_served(core: Core, features: Features, reconcilers: Mapping[str, Reconc
         mesh=features.mesh.runner,
         load_balancer=features.loadbalancer.writer,
         lb_target=features.loadbalancer.target,
+        lb_source=features.loadbalancer.source,
         compiler=features.policy.compiler,
         endpoint_target=features.policy.target,
         discovery=features.endpoints.discovery,

@@ -13,19 +13,13 @@ from typing import NamedTuple
 
 from meshkit.table import Database, Table
 from meshmodel.annotations import Affinity
+from meshmodel.condition import Condition
 from meshmodel.labels import Labels
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshpolicy import EndpointPolicy
 
 # Identity 0 in the ipcache: an address that is ours or a peer's, of which we do not know yet whose it is.
 UNKNOWN_IDENTITY = 0
-
-
-class Condition(StrEnum):
-    """What Kubernetes said of a backend: may it take new connections, or only keep the old ones."""
-
-    ACTIVE = "active"
-    TERMINATING = "terminating"
 
 
 class Backend(NamedTuple):

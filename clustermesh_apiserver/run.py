@@ -42,7 +42,7 @@ def make_apiserver(settings: Settings, client: KubeClient) -> Apiserver:
     def choose(before: SourcePlan | None) -> SourcePlan:
         return make_plan(settings, look(client), before)
 
-    source = Source(client, tables, problems, choose)
+    source = Source(client, tables, problems, choose, default_global=settings.default_global_namespace)
 
     def identity_appeared(key: str) -> None:
         source.touch(Kind.IDENTITIES, (key,))

@@ -50,6 +50,9 @@ class Settings(Base):
     service_export_mode: ExportMode = option(
         ExportMode.SERVICES, f"empty: services only; {ExportMode.BOTH}: their endpoint slices too"
     )
+    default_global_namespace: bool = option(
+        True, "whether a namespace without the annotation clustermesh.cilium.io/global takes part in the mesh"
+    )
     mcs_api: bool = option(False, "publish ServiceExport objects (Multi-Cluster Services API)")
     etcd_config: str = option("", "etcd client configuration file of an etcd run by others; empty: run a private one")
     manage_etcd_users: bool = option(

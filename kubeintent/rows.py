@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Kubernetes objects say that the mesh needs to know: one small row per object, nothing else is kept."""
+"""What Kubernetes objects say that the mesh needs to know: one small row per object, nothing else is kept. Pure.
+
+Every address and network is in its one form, every port in its range, every protocol one of TCP, UDP and SCTP.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,17 @@ Pairs: TypeAlias = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One port of a service or an endpoint slice; `name` may be empty."""
+    """One port of a service or an endpoint slice; `name` may be empty, and a slice's port without number means all."""
 
     name: str
     protocol: str
-    port: int
+    port: int | None
     app_protocol: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceIntent:
-    """One Service."""
+    """One Service. `balancer_ips` are the load balancer's addresses that nodes translate."""
 
     namespace: str
     name: str
@@ -40,6 +43,8 @@ class ServiceIntent:
     other_proxy: bool = False
     session_affinity: str = "None"
     affinity_timeout_s: int = 0
+    external_ips: tuple[str, ...] = ()
+    balancer_ips: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +62,8 @@ class Endpoint:
 
     @property
     def is_exported(self) -> bool:
-        """Ready or serving; an endpoint that does not say counts as ready, as everywhere in Kubernetes."""
-        ready = self.ready is not False
-        return ready or bool(self.serving)
+        """Not both unready and not serving; one that does not say counts as ready, and as serving, as in Cilium."""
+        return self.ready is not False or self.serving is not False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,7 @@ class EndpointIntent:
     identity: int
     encryption_key: int = 0
     service_account: str = ""
+    named_ports: tuple[tuple[str, int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

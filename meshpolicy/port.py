@@ -6,15 +6,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-ANY_PROTOCOL: Final = 0
-ICMP: Final = 1
-TCP: Final = 6
-UDP: Final = 17
-ICMPV6: Final = 58
-SCTP: Final = 132
+from meshmodel import protocol
 
-PROTOCOL_NUMBERS: Final[Mapping[str, int]] = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP, "ICMP": ICMP, "ICMPV6": ICMPV6}
-PROTOCOL_NAMES: Final[Mapping[int, str]] = {ANY_PROTOCOL: "ANY", **{n: name for name, n in PROTOCOL_NUMBERS.items()}}
+ANY_PROTOCOL: Final = 0
+ICMP: Final = protocol.ICMP
+TCP: Final = protocol.TCP
+UDP: Final = protocol.UDP
+ICMPV6: Final = protocol.ICMPV6
+SCTP: Final = protocol.SCTP
+
+PROTOCOL_NUMBERS: Final = protocol.PROTOCOL_NUMBERS
+PROTOCOL_NAMES: Final[Mapping[int, str]] = {ANY_PROTOCOL: "ANY", **protocol.PROTOCOL_NAMES}
 PORT_PROTOCOLS: Final = (TCP, UDP, SCTP)
 
 MAXIMUM_PORT: Final = 65535

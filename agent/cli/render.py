@@ -17,8 +17,9 @@ from meshapi.agent import (
 )
 from meshapi.peer import RemoteCluster
 from meshapi.service import ServiceStatus
+from meshmodel.protocol import PROTOCOL_NAMES
 
-PROTOCOLS = {0: "ANY", 1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP"}
+PROTOCOLS = {0: "ANY", **PROTOCOL_NAMES}
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -24,7 +24,7 @@ class LoadBalancerFeature(Feature):
         self._core = core
         self.writer = LoadBalancerWriter(core.db)
         self.target = LoadBalancerTarget(core.maps, core.clock.wall, self._on_written)
-        self._source = KubernetesSource(core.db, self.writer, core.clock)
+        self.source = KubernetesSource(core.db, self.writer, core.clock)
         self._reconciler = Reconciler(core.db.frontends, self.target, clock=core.clock)
         self._lag = core.registry.histogram(
             "propagation_lag_seconds", "from a backend record's arrival at this agent to its map entries"
@@ -47,8 +47,8 @@ class LoadBalancerFeature(Feature):
         if client is None:
             return {}
         return {
-            "services": self._source.run_services(client, self._listed[SERVICES]),
-            "endpointslices": self._source.run_slices(client, self._listed[ENDPOINT_SLICES]),
+            "services": self.source.run_services(client, self._listed[SERVICES]),
+            "endpointslices": self.source.run_slices(client, self._listed[ENDPOINT_SLICES]),
         }
 
     async def resolve(self, name: str, namespace: str) -> str | None:

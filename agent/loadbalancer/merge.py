@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agent.tables import Backend, Condition
+from agent.tables import Backend
+from meshmodel.condition import Condition
 
 
 def merge_backends(groups: Iterable[Iterable[Backend]]) -> tuple[Backend, ...]:

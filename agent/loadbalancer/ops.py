@@ -14,9 +14,10 @@ from typing import Final
 from agent.datapath.errors import MapError
 from agent.datapath.layout import MemberKey, MemberValue, ServiceFlag, ServiceKey, ServiceValue
 from agent.datapath.maps import Maps
-from agent.loadbalancer.registry import PROTOCOL_NAMES, PROTOCOL_NUMBERS, BackendRegistry, changed_targets
+from agent.loadbalancer.registry import BackendRegistry, changed_targets
 from agent.loadbalancer.slots import arrange
 from agent.tables import Frontend, FrontendKey, Target
+from meshmodel.protocol import PROTOCOL_NAMES, PROTOCOL_NUMBERS
 
 _MEMBER: Final = MemberValue()
 

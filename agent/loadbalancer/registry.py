@@ -9,9 +9,8 @@ from typing import Final
 from agent.datapath.layout import BackendKey, BackendState, BackendValue
 from agent.datapath.maps import Map
 from agent.tables import Target
+from meshmodel.protocol import PROTOCOL_NAMES, PROTOCOL_NUMBERS
 
-PROTOCOL_NUMBERS: Final = {"TCP": 6, "UDP": 17, "SCTP": 132}
-PROTOCOL_NAMES: Final = {number: name for name, number in PROTOCOL_NUMBERS.items()}
 _ACTIVE: Final = int(BackendState.ACTIVE)
 _TERMINATING: Final = int(BackendState.TERMINATING)
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from agent.tables import Backend, Condition
+from agent.tables import Backend
 from meshmodel.annotations import Affinity
+from meshmodel.condition import Condition
 
 
 class Candidate(NamedTuple):

@@ -27,6 +27,7 @@ class KubernetesSource:
         self._slices: dict[ServiceName, dict[str, Slice]] = {}
         self._owner: dict[str, ServiceName] = {}
         self._problems: dict[ServiceName, tuple[str, ...]] = {}
+        self._slice_problems: dict[str, tuple[str, ...]] = {}
 
     async def run_services(self, client: KubeClient, on_synced: Callable[[], None]) -> None:
         """Follow Services until cancelled."""
@@ -37,6 +38,10 @@ class KubernetesSource:
         """Follow EndpointSlices until cancelled."""
         reflector = Reflector(client, ENDPOINT_SLICES, strip=strip_slice)
         await reflector.run(lambda batch: self.take_slices(batch, on_synced))
+
+    def slice_problems(self) -> list[str]:
+        """Values of EndpointSlices that were left out, as sentences."""
+        return [f"endpointslice {key}: {text}" for key, found in sorted(self._slice_problems.items()) for text in found]
 
     def take_services(self, batch: Sequence[Change[Service | None]], on_synced: Callable[[], None]) -> None:
         is_synced = False
@@ -61,6 +66,7 @@ class KubernetesSource:
                 is_synced = True
                 continue
             piece = None if isinstance(change, Delete) else change.obj
+            self._note(change.key, piece.problems if piece is not None else ())
             touched.update(dict.fromkeys(self._place(change.key, piece)))
         wall_s = self._clock.wall()
         with self._db.write():
@@ -85,9 +91,22 @@ class KubernetesSource:
             touched.append(piece.service)
         return touched
 
+    def _note(self, key: str, problems: tuple[str, ...]) -> None:
+        """One line per slice and problem, not one per event."""
+        before = self._slice_problems.get(key, ())
+        if problems == before:
+            return
+        if problems:
+            self._slice_problems[key] = problems
+        else:
+            del self._slice_problems[key]
+        for problem in problems:
+            if problem not in before:
+                log.warning("endpoint slice value left out", extra={"key": key, "reason": problem})
+
     def _complain(self, service: Service) -> None:
         """One line per service and problem, not one per event."""
         if service.problems != self._problems.get(service.name, ()):
             self._problems[service.name] = service.problems
             for problem in service.problems:
-                log.warning("service annotation problem", extra={"service": str(service.name), "reason": problem})
+                log.warning("service value left out", extra={"service": str(service.name), "reason": problem})

@@ -10,7 +10,6 @@ from agent.tables import (
     AgentDB,
     Backend,
     BackendSet,
-    Condition,
     Frontend,
     FrontendKey,
     Peer,
@@ -18,6 +17,7 @@ from agent.tables import (
     ServicePort,
     Target,
 )
+from meshmodel.condition import Condition
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 
 

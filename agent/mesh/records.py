@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from agent.tables import Backend, Condition, Identity, NamedPort, Node, NodeAddress, Origin, Prefix
+from agent.tables import Backend, Identity, NamedPort, Node, NodeAddress, Origin, Prefix
 from meshmodel import identity_record, ip, node, service
+from meshmodel.condition import Condition, condition_of
 from meshmodel.errors import RecordError
 from meshmodel.identity import IdentityRange, NumericIdentity, Reserved
 from meshmodel.names import ClusterId, ClusterName, ServiceName
@@ -95,7 +96,7 @@ class Reader:
         ports = [p for p in record.ports if p.port]
         backends: list[Backend] = []
         for endpoint in record.endpoints if record.address_type == "IPv4" else ():
-            condition = _condition(ready=endpoint.ready, serving=endpoint.serving, terminating=endpoint.terminating)
+            condition = condition_of(ready=endpoint.ready, serving=endpoint.serving, terminating=endpoint.terminating)
             if condition is None:
                 continue
             backends.extend(
@@ -126,13 +127,6 @@ def _names(name: str) -> tuple[str, ...]:
         if len(_ONE_NAME) < 10_000:
             _ONE_NAME[name] = known
     return known
-
-
-def _condition(*, ready: bool | None, serving: bool | None, terminating: bool | None) -> Condition | None:
-    if ready is not False and not terminating:
-        return Condition.ACTIVE
-    is_serving = serving if serving is not None else ready is not False
-    return Condition.TERMINATING if terminating and is_serving else None
 
 
 class SliceSets:

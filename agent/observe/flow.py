@@ -13,11 +13,12 @@ from typing import Protocol
 import msgspec
 
 from agent.datapath.flow_layout import DatapathEvent, EventType, PolicyMatch, TracePoint, TraceReason
-from agent.datapath.layout import PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP, Direction
+from agent.datapath.layout import PROTOCOL_ICMP, PROTOCOL_TCP, Direction
 from agent.datapath.reasons import Reason
 from agent.tables import AgentDB, FrontendKey
 from meshmodel.identity import identity_name
 from meshmodel.labels import CLUSTER_LABEL
+from meshmodel.protocol import PROTOCOL_NAMES
 
 _FLAGS = (("SYN", 2), ("ACK", 16), ("RST", 4), ("FIN", 1), ("PSH", 8), ("URG", 32), ("ECE", 64), ("CWR", 128))
 _POINTS = {TracePoint.TO_ENDPOINT: "to-endpoint", TracePoint.TO_STACK: "to-stack", TracePoint.TO_OVERLAY: "to-overlay"}
@@ -179,7 +180,7 @@ def _what(kind: FlowType, event: DatapathEvent, reason: int) -> str:
 
 
 def _protocol(number: int) -> str:
-    return {PROTOCOL_TCP: "TCP", PROTOCOL_UDP: "UDP", PROTOCOL_ICMP: "ICMPv4", 132: "SCTP"}.get(number, str(number))
+    return "ICMPv4" if number == PROTOCOL_ICMP else PROTOCOL_NAMES.get(number, str(number))
 
 
 def _summary(event: DatapathEvent) -> str:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pod's addresses → one record each. Pure. An address that does not parse makes no record."""
+"""A pod's addresses → one record each. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from kubeintent.rows import EndpointIntent, PodIntent
-from meshmodel.address import canonical_ip, canonical_prefix
+from meshmodel.address import canonical_prefix
 from meshmodel.identity import NumericIdentity
 from meshmodel.ip import IpRecord, NamedPort
 
@@ -14,7 +16,7 @@ def convert_pod(pod: PodIntent, identity: NumericIdentity) -> dict[bytes, bytes]
 
     Container ports that have a name go with it: policies of every cluster may name them.
     """
-    ports = tuple(NamedPort(name=name, port=port, protocol=protocol) for name, port, protocol in pod.named_ports)
+    ports = _named_ports(pod.named_ports)
     return _records(
         pod.ips, pod.host_ip, identity, 0, (pod.namespace, pod.name, pod.service_account), named_ports=ports
     )
@@ -24,7 +26,8 @@ def convert_endpoint(endpoint: EndpointIntent) -> dict[bytes, bytes]:
     """The same from what Cilium wrote; an endpoint without identity is published as unknown, as Cilium does."""
     owner = (endpoint.namespace, endpoint.name, endpoint.service_account)
     identity = NumericIdentity(endpoint.identity)
-    return _records(endpoint.ips, endpoint.host_ip, identity, endpoint.encryption_key, owner)
+    ports = _named_ports(endpoint.named_ports)
+    return _records(endpoint.ips, endpoint.host_ip, identity, endpoint.encryption_key, owner, named_ports=ports)
 
 
 def _records(
@@ -34,17 +37,13 @@ def _records(
     key: int,
     owner: tuple[str, str, str],
     *,
-    named_ports: tuple[NamedPort, ...] = (),
+    named_ports: tuple[NamedPort, ...],
 ) -> dict[bytes, bytes]:
-    host = _canonical(host_ip) or ""
     records: dict[bytes, bytes] = {}
-    for ip in ips:
-        address = _canonical(ip)
-        if address is None:
-            continue
+    for address in ips:
         record = IpRecord(
             prefix=canonical_prefix(address),
-            host_ip=host,
+            host_ip=host_ip,
             identity=identity,
             encryption_key=key,
             namespace=owner[0],
@@ -56,8 +55,5 @@ def _records(
     return records
 
 
-def _canonical(text: str) -> str | None:
-    try:
-        return canonical_ip(text)
-    except ValueError:
-        return None
+def _named_ports(ports: Iterable[tuple[str, int, str]]) -> tuple[NamedPort, ...]:
+    return tuple(NamedPort(name=name, port=port, protocol=protocol) for name, port, protocol in ports)

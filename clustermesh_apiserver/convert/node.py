@@ -1,24 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Node or CiliumNode → record. Pure. An address or prefix that does not parse is left out."""
+"""Node or CiliumNode → record. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from kubeintent.rows import NodeIntent
-from meshmodel.address import canonical_ip, canonical_prefix
 from meshmodel.names import ClusterId, ClusterName
 from meshmodel.node import MeshNode, NodeAddress
 
 
 def convert_node(node: NodeIntent, *, cluster: ClusterName, cluster_id: ClusterId) -> MeshNode:
     """The record: cluster and id are ours whatever the object says; the first prefix of a family is its primary one."""
-    prefixes = list(_prefixes(node.pod_cidrs))
+    prefixes = node.pod_cidrs
     return MeshNode(
         name=node.name,
         cluster=cluster,
         cluster_id=cluster_id,
-        addresses=tuple(_addresses(node.addresses)),
+        addresses=tuple(NodeAddress(kind, ip) for kind, ip in node.addresses),
         ipv4_pod_cidrs=tuple(prefix for prefix in prefixes if ":" not in prefix),
         ipv6_pod_cidrs=tuple(prefix for prefix in prefixes if ":" in prefix),
         ipv4_health_ip=node.health_ips[0],
@@ -33,19 +30,3 @@ def convert_node(node: NodeIntent, *, cluster: ClusterName, cluster_id: ClusterI
         wireguard_key=node.wireguard_key,
         boot_id=node.boot_id,
     )
-
-
-def _addresses(pairs: Iterable[tuple[str, str]]) -> Iterable[NodeAddress]:
-    for kind, text in pairs:
-        try:
-            yield NodeAddress(kind, canonical_ip(text))
-        except ValueError:
-            continue
-
-
-def _prefixes(texts: Iterable[str]) -> Iterable[str]:
-    for text in texts:
-        try:
-            yield canonical_prefix(text)
-        except ValueError:
-            continue

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kubeintent.rows import Endpoint, NamespaceIntent, Port, ServiceIntent, SliceIntent
-from meshmodel.address import canonical_ip
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.service import ClusterService, PortSpec, Zone
 
@@ -41,7 +40,7 @@ def convert_service(
             if endpoint.is_exported:
                 _add_endpoint(endpoint, ports, backends, zones, hostnames)
     frontend_ports = _port_map(service.ports)
-    addresses = () if service.headless else _addresses(service.cluster_ips)
+    addresses = () if service.headless else service.cluster_ips
     return ClusterService(
         cluster=cluster,
         cluster_id=cluster_id,
@@ -64,7 +63,7 @@ def _add_endpoint(
     zones: dict[str, Zone],
     hostnames: dict[str, str],
 ) -> None:
-    for address in _addresses(endpoint.addresses):
+    for address in endpoint.addresses:
         backends.setdefault(address, {}).update(ports)
         if endpoint.zone:
             zones[address] = Zone(endpoint.zone, endpoint.for_zones)
@@ -73,15 +72,5 @@ def _add_endpoint(
 
 
 def _port_map(ports: Iterable[Port]) -> Ports:
-    return {port.name: PortSpec(port.protocol.upper(), port.port) for port in ports}
-
-
-def _addresses(texts: Iterable[str]) -> list[str]:
-    """Those that are addresses: one that is not would make every reader reject the whole record."""
-    found: list[str] = []
-    for text in texts:
-        try:
-            found.append(canonical_ip(text))
-        except ValueError:
-            continue
-    return found
+    """By name; a slice's port that means all ports has no place in this record."""
+    return {port.name: PortSpec(port.protocol, port.port) for port in ports if port.port is not None}

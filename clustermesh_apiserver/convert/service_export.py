@@ -29,6 +29,7 @@ def convert_export(
         ports=tuple(
             ExportPort(name=port.name, protocol=port.protocol, app_protocol=port.app_protocol or None, port=port.port)
             for port in service.ports
+            if port.port is not None
         ),
         annotations=dict(export.annotations),
         labels=dict(export.labels),

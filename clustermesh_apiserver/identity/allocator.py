@@ -18,7 +18,7 @@ from clustermesh_apiserver.tables import Tables
 from kube.client import KubeClient, in_thread
 from kube.errors import AlreadyExists, KubeError
 from kube.resource import CILIUM_IDENTITIES, KubeObject
-from kubeintent.reader import IDENTITY_OWNER, IDENTITY_OWNER_LABEL, cilium_identity
+from kubeintent.cilium import IDENTITY_OWNER, IDENTITY_OWNER_LABEL, read_cilium_identity
 from kubeintent.rows import IdentityIntent
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
@@ -138,7 +138,7 @@ class IdentityAllocator:
                 self.made += 1
             except AlreadyExists:
                 taken = await in_thread(self._client.get, CILIUM_IDENTITIES, str(number))
-                known = cilium_identity(taken) if taken is not None else None
+                known = read_cilium_identity(taken).row if taken is not None else None
                 if known is None:
                     continue  # just gone, or not ours to read: the next number will do
                 self._adopt(known)

@@ -7,11 +7,12 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from clustermesh_apiserver.convert.exporter_set import ExporterSet
 from clustermesh_apiserver.identity.allocator import IdentityAllocator
-from clustermesh_apiserver.problems import Problems, problems_of
+from clustermesh_apiserver.problems import BAD_ANNOTATION, Problems, Subject, problems_of
 from clustermesh_apiserver.source.intake import Intake
 from clustermesh_apiserver.source.plan import SourcePlan
 from clustermesh_apiserver.tables import IntentTable, Tables
@@ -29,21 +30,30 @@ from kube.resource import (
     PODS,
     SERVICE_EXPORTS,
     SERVICES,
+    KubeObject,
     Resource,
 )
-from kubeintent import reader
+from kubeintent.cilium import read_cilium_endpoint, read_cilium_endpoint_slice, read_cilium_identity
+from kubeintent.endpoint_slice import read_endpoint_slice
+from kubeintent.node import read_cilium_node, read_node
+from kubeintent.pod import read_namespace, read_pod
+from kubeintent.read import Read
 from kubeintent.rows import (
     IdentityIntent,
     NamespaceIntent,
     ServiceIntent,
     SliceIntent,
 )
+from kubeintent.service import read_service
+from kubeintent.service_export import read_service_export
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
 from meshkit.errors import PermanentError
 from meshmodel.keys import Kind
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 RECHECK_S: Final = 30.0
 BACKOFF_S: Final = (0.5, 15.0)
@@ -54,6 +64,7 @@ class Source:
     """Keeps the tables equal to the cluster and tells the exporters which rows to look at.
 
     `choose` says what to read, given what is read so far; it blocks, and is asked again every `RECHECK_S` seconds.
+    `default_global`: whether a namespace that does not say is global.
     """
 
     def __init__(
@@ -63,10 +74,12 @@ class Source:
         problems: Problems,
         choose: Callable[[SourcePlan | None], SourcePlan],
         *,
+        default_global: bool = True,
         timing: Timing | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._client, self.tables, self._problems, self._choose = client, tables, problems, choose
+        self._default_global = default_global
         self._timing, self._clock = timing, clock or SystemClock()
         self._exporters: ExporterSet | None = None
         self._tasks: dict[Resource, asyncio.Task[None]] = {}
@@ -148,6 +161,7 @@ class Source:
             task.cancel()
             await asyncio.wait([task])
             self.progress.pop(resource.plural, None)
+            self._problems.forget_kind(resource)
         for resource in wanted.keys() - self._tasks.keys():
             follow = self._follow(wanted[resource])
             self._tasks[resource] = group.create_task(follow, name=f"source-{resource.plural}")
@@ -164,24 +178,34 @@ class Source:
         await reflector.run(intake.take)
 
     def _make_intakes(self, plan: SourcePlan) -> list[Intake[Any]]:
-        tables, settle = self.tables, self.flush
+        tables = self.tables
+        namespace = partial(read_namespace, default_global=self._default_global)
         intakes: list[Intake[Any]] = [
-            Intake(NAMESPACES, reader.namespace, tables.namespaces, self._namespace_changed, settle),
-            Intake(SERVICES, reader.service, tables.services, self._service_changed, settle),
-            Intake(ENDPOINT_SLICES, reader.endpoint_slice, tables.slices, self._slice_changed, settle),
-            Intake(CILIUM_IDENTITIES, reader.cilium_identity, tables.identities, self._identity_changed, settle),
+            self._intake(NAMESPACES, namespace, tables.namespaces, self._namespace_changed),
+            self._intake(SERVICES, read_service, tables.services, self._service_changed),
+            self._intake(ENDPOINT_SLICES, read_endpoint_slice, tables.slices, self._slice_changed),
+            self._intake(CILIUM_IDENTITIES, read_cilium_identity, tables.identities, self._identity_changed),
         ]
         if plan.cilium:
-            intakes.append(Intake(CILIUM_NODES, reader.cilium_node, tables.nodes, self._node_changed, settle))
+            intakes.append(self._intake(CILIUM_NODES, read_cilium_node, tables.nodes, self._node_changed))
             kind = CILIUM_ENDPOINT_SLICES if plan.cilium_slices else CILIUM_ENDPOINTS
-            read = reader.cilium_endpoint_slice if plan.cilium_slices else reader.cilium_endpoint
-            intakes.append(Intake(kind, read, tables.endpoints, self._address_changed, settle))
+            read = read_cilium_endpoint_slice if plan.cilium_slices else read_cilium_endpoint
+            intakes.append(self._intake(kind, read, tables.endpoints, self._address_changed))
         else:
-            intakes.append(Intake(NODES, reader.node, tables.nodes, self._node_changed, settle))
-            intakes.append(Intake(PODS, reader.pod, tables.pods, self._address_changed, settle))
+            intakes.append(self._intake(NODES, read_node, tables.nodes, self._node_changed))
+            intakes.append(self._intake(PODS, read_pod, tables.pods, self._address_changed))
         if plan.exports:
-            intakes.append(Intake(SERVICE_EXPORTS, reader.service_export, tables.exports, self._export_changed, settle))
+            intakes.append(self._intake(SERVICE_EXPORTS, read_service_export, tables.exports, self._export_changed))
         return intakes
+
+    def _intake(
+        self,
+        resource: Resource,
+        read: Callable[[KubeObject], Read[T]],
+        table: IntentTable[T],
+        changed: Callable[[str, T | None, T | None], None],
+    ) -> Intake[T]:
+        return Intake(resource, read, table, changed, settle=self.flush, problems=self._problems)
 
     def flush(self) -> None:
         if self._exporters is not None:
@@ -201,10 +225,8 @@ class Source:
         self.touch(Kind.SERVICES, (key,))
         self.touch(Kind.SERVICE_EXPORTS, (key,))
         self.touch(Kind.ENDPOINT_SLICES, self.tables.slices.in_group(key))
-        if after is None:
-            self._problems.forget(key)
-        else:
-            self._problems.set_problems(after, problems_of(after))
+        if after is not None:
+            self._problems.set_problems(Subject(SERVICES, key, after.uid), BAD_ANNOTATION, problems_of(after))
 
     def _slice_changed(self, key: str, before: SliceIntent | None, after: SliceIntent | None) -> None:
         self.touch(Kind.ENDPOINT_SLICES, (key,))

@@ -7,9 +7,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
+from clustermesh_apiserver.problems import VALUE_LEFT_OUT, Problems, Subject
 from clustermesh_apiserver.tables import IntentTable
 from kube.reflector import Change, Delete, Synced, Upsert
-from kube.resource import KubeObject, Resource, object_key
+from kube.resource import KubeObject, Resource
+from kubeintent.read import Read, UnreadableError
 
 log = logging.getLogger(__name__)
 
@@ -19,49 +21,62 @@ LOGGED_UNREADABLE: Final = 10
 
 
 class Intake(Generic[T]):
-    """What a kind's objects become and whom their changes concern.
+    """The rows that a kind's objects become, and whom their changes concern.
 
-    `changed` gets the key and the row before and after; `settle` is called after each batch. An object that cannot be
-    understood counts as absent and is counted in `unreadable`.
+    `changed` gets the key and the row before and after; `settle` is called after each batch. Values of an object that are
+    left out are told to `problems`. An object without a name counts as absent and is counted in `unreadable`.
     """
 
     def __init__(
         self,
         resource: Resource,
-        read: Callable[[KubeObject], T | None],
+        read: Callable[[KubeObject], Read[T]],
         table: IntentTable[T],
         changed: Callable[[str, T | None, T | None], None],
+        *,
         settle: Callable[[], None],
+        problems: Problems,
     ) -> None:
         self.resource, self.table = resource, table
-        self._read, self._changed, self._settle = read, changed, settle
+        self._read, self._changed, self._settle, self._problems = read, changed, settle, problems
         self.unreadable = 0
 
-    def strip(self, obj: KubeObject) -> T | None:
-        """The object's row; runs in the reflector's thread and never raises."""
+    def strip(self, obj: KubeObject) -> Read[T]:
+        """What the object says; runs in the reflector's thread and never raises."""
         try:
             return self._read(obj)
-        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        except UnreadableError as exc:
             self.unreadable += 1
             if self.unreadable <= LOGGED_UNREADABLE:
-                facts = {"key": f"{self.resource.plural} {object_key(obj)}", "error": repr(exc)}
+                facts = {"key": self.resource.plural, "error": str(exc)}
                 log.warning("kubernetes object not understood, it counts as absent", extra=facts)
-            return None
+            return Read(None)
 
-    def take(self, batch: Sequence[Change[T | None]]) -> None:
+    def take(self, batch: Sequence[Change[Read[T]]]) -> None:
         """The table is as the batch leaves it."""
         for change in batch:
             match change:
-                case Upsert(key, row) if row is not None:
-                    before = self.table.get(key)
-                    if self.table.put(key, row):
-                        self._changed(key, before, row)
-                case Upsert(key, _) | Delete(key, _):
-                    before = self.table.delete(key)
-                    if before is not None:
-                        self._changed(key, before, None)
+                case Upsert(key, read):
+                    self._put(key, read)
+                case Delete(key, _):
+                    self._remove(key)
                 case Synced():
                     for key, before in self.table.end_listing():
                         self._changed(key, before, None)
                     log.info("kubernetes listing complete", extra={"key": self.resource.plural})
         self._settle()
+
+    def _put(self, key: str, read: Read[T]) -> None:
+        self._problems.set_problems(Subject(self.resource, key, read.uid), VALUE_LEFT_OUT, read.problems)
+        before = self.table.get(key)
+        if read.row is None:
+            if self.table.delete(key) is not None:
+                self._changed(key, before, None)
+        elif self.table.put(key, read.row):
+            self._changed(key, before, read.row)
+
+    def _remove(self, key: str) -> None:
+        self._problems.forget(self.resource, key)
+        before = self.table.delete(key)
+        if before is not None:
+            self._changed(key, before, None)

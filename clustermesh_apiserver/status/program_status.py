@@ -72,7 +72,7 @@ def problems(apiserver: Apiserver) -> list[str]:
     if publication is not None:
         found += _publication_problems(publication)
     found += [f"{count} identities not published: {reason}" for reason, count in sorted(refused(apiserver).items())]
-    return found + [f"service {problem.service}: {problem.message}" for problem in apiserver.problems.current()]
+    return found + [f"{problem.subject}: {problem.message}" for problem in apiserver.problems.current()]
 
 
 def _publication_problems(publication: Publication) -> list[str]:

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.loadbalancer.writer import LoadBalancerWriter, _targets
-from agent.tables import Address, AgentDB, Backend, Condition, Peer, Service, ServicePort
+from agent.tables import Address, AgentDB, Backend, Peer, Service, ServicePort
 from meshmodel.annotations import Affinity
+from meshmodel.condition import Condition
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 
 NAME = ServiceName("t", "s")

@@ -28,12 +28,13 @@ from agent.mesh.ingest import Ingest, Writers
 from agent.mesh.networks import Networks
 from agent.mesh.rejections import Rejections
 from agent.nodes.writer import NodeWriter
-from agent.tables import AgentDB, Backend, Condition, Peer
+from agent.tables import AgentDB, Backend, Peer
 from kvstore.store import Event, Phase
 from kvstore.store import Kind as EventKind
 from meshkit.clock import ManualClock
 from meshkit.reconciler import Reconciler
 from meshmodel.cluster_config import ClusterConfig
+from meshmodel.condition import Condition
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshpeer.kinds import BACKEND_KINDS

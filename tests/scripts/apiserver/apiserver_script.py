@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs one script: Kubernetes objects go in, the records that are wanted and every write of them come out.
 
-mode cilium slices mcs     what is read and published (default: cilium; or pods)
+mode cilium slices mcs     what is read and published (default: cilium; or pods); opt-in: namespaces are not global
+                           unless they say so
 apply FILE...              objects of these sections arrive
 delete KIND [NS/]NAME...   and go
 listed                     every listing is complete
@@ -84,7 +85,8 @@ class Script:
         plan = SourcePlan(cilium="pods" not in modes, exports="mcs" in modes, cilium_slices="ces" in modes)
         self.tables, self.problems = Tables(), Problems(None)
         self.sinks = {kind: Sink(kind, self.log) for kind in kinds_of(chosen)}
-        self.source = Source(None, self.tables, self.problems, lambda _: plan)  # type: ignore[arg-type]
+        default = "opt-in" not in modes
+        self.source = Source(None, self.tables, self.problems, lambda _: plan, default_global=default)  # type: ignore[arg-type]
         self.source.set_plan(plan)
         self.exporters = make_exporters(chosen, self.tables, self.sinks, Numbers())
         self.intakes = {intake.resource.kind: intake for intake in self.source.intakes}

@@ -11,10 +11,11 @@ from agent.loadbalancer.convert import strip_service, strip_slice
 from agent.loadbalancer.merge import merge_backends
 from agent.loadbalancer.source import KubernetesSource
 from agent.loadbalancer.writer import LoadBalancerWriter
-from agent.tables import AgentDB, Backend, Condition
+from agent.tables import AgentDB, Backend
 from kube.reflector import Delete, Synced, Upsert
 from meshkit.clock import ManualClock
 from meshmodel.annotations import Affinity
+from meshmodel.condition import Condition
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 
 

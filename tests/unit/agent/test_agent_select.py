@@ -9,8 +9,9 @@ import pytest
 
 from agent.loadbalancer.select import Candidate, select
 from agent.loadbalancer.slots import arrange
-from agent.tables import Backend, Condition
+from agent.tables import Backend
 from meshmodel.annotations import Affinity
+from meshmodel.condition import Condition
 
 ACTIVE = Backend("10.0.0.1", 80, "TCP")
 KINDS = {

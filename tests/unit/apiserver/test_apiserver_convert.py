@@ -27,7 +27,7 @@ def service(*, headless: bool = False, external_name: bool = False, other_proxy:
         uid="u",
         annotations=parse_service_annotations({"service.cilium.io/global": "true"}),
         cluster_ips=("10.96.20.4", "fd00::1"),
-        ports=(Port("http", "tcp", 80),),
+        ports=(Port("http", "TCP", 80),),
         labels=(),
         selector=(),
         headless=headless,
@@ -54,12 +54,12 @@ def test_an_address_in_two_slices_keeps_the_ports_of_both_in_any_order() -> None
 
 
 @pytest.mark.parametrize(("ready", "serving", "terminating"), list(itertools.product([None, True, False], repeat=3)))
-def test_an_endpoint_is_published_while_it_is_ready_or_serving(
+def test_an_endpoint_is_published_unless_it_is_neither_ready_nor_serving(
     ready: bool | None, serving: bool | None, terminating: bool | None
 ) -> None:
-    """T22: all of the matrix; one that does not say is ready, as everywhere in Kubernetes."""
+    """All of the matrix; one that does not say is ready and serving, as in Cilium."""
     found = record(piece("cart-a", Endpoint(("10.11.9.1",), ready=ready, serving=serving, terminating=terminating)))
-    expected = ready is not False or serving is True
+    expected = not (ready is False and serving is False)
     assert ("10.11.9.1" in found.backends) is expected
 
 
@@ -74,8 +74,8 @@ def test_every_condition_travels_in_a_slice() -> None:
 
 def test_both_families_and_no_foreign_or_named_endpoints_are_published() -> None:
     mesh_made = SliceIntent("shop", "echo", "cart", "IPv4", (Endpoint(("10.99.0.1",)),), (HTTP,), from_mesh=True)
-    names = piece("names", Endpoint(("example.org",)), family="FQDN")
-    found = record(piece("a", Endpoint(("10.11.9.1", "not an address"))), piece("b", Endpoint(("FD00::7",)), family="IPv6"),
+    names = piece("names", family="FQDN")
+    found = record(piece("a", Endpoint(("10.11.9.1",))), piece("b", Endpoint(("fd00::7",)), family="IPv6"),
                    mesh_made, names)  # fmt: skip
     assert set(found.backends) == {"10.11.9.1", "fd00::7"}
     assert set(found.frontends) == {"10.96.20.4", "fd00::1"}
@@ -107,3 +107,12 @@ def test_losing_one_family_takes_back_that_address_only() -> None:
     queue.set_claims("pod", {b"10.1.1.7": b"a", b"fd00::7": b"b"})
     assert queue.set_claims("pod", {b"10.1.1.7": b"a"}) == {b"fd00::7": None, b"10.1.1.7": b"a"}
     assert queue.owners(b"10.1.1.7") == ("pod",)
+
+
+def test_a_port_that_means_all_ports_travels_in_a_slice_and_has_no_place_in_a_service_record() -> None:
+    whole = piece("cart-a", Endpoint(("10.11.9.1",)), ports=(HTTP, Port("any", "UDP", None)))
+    value = convert_slice(whole, cluster=ClusterName("blue"), cluster_id=ClusterId(7))
+    assert value is not None
+    found = endpointslice.decode("shop/cart-a", value, cluster="blue", cluster_id=7)
+    assert [(port.name, port.port) for port in found.ports] == [("http", 8080), ("any", None)]
+    assert set(record(whole).backends["10.11.9.1"]) == {"http"}

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""EndpointSlice → row. Pure. Source: discovery/v1 and its validation; an address that no API server takes is left out."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kubeintent import fields
+from kubeintent.read import Obj, Read, bounded, name_of
+from kubeintent.rows import Endpoint, SliceIntent
+from kubeintent.service import read_ports
+
+SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
+MANAGED_BY_LABEL: Final = "endpointslice.kubernetes.io/managed-by"
+MESH_CONTROLLERS: Final = frozenset(
+    {"endpointslice-mesh-controller.cilium.io", "endpointslice-mesh-controller.clustermesh.io"}
+)
+"""Who mirrors a peer's slices into this cluster: read back, a peer's backends would look like ours."""
+ADDRESS_TYPES: Final = frozenset({"IPv4", "IPv6", "FQDN"})
+
+
+def read_endpoint_slice(obj: Obj) -> Read[SliceIntent]:
+    """The slice; one of host names has no endpoints here. Raises: UnreadableError."""
+    name = name_of(obj)
+    problems: list[str] = []
+    meta = obj["metadata"]
+    labels = fields.pairs(meta, "labels", problems)
+    by_name = dict(labels)
+    family = fields.choice(obj, "addressType", ADDRESS_TYPES, "", problems) or ""
+    endpoints = fields.objects(obj, "endpoints", problems) if family in ("IPv4", "IPv6") else ()
+    row = SliceIntent(
+        namespace=name.namespace,
+        name=name.name,
+        service=by_name.get(SERVICE_NAME_LABEL, ""),
+        address_type=family,
+        endpoints=tuple(_endpoint(entry, family, problems) for entry in endpoints),
+        ports=read_ports(obj, problems, may_be_all=True),
+        labels=labels,
+        annotations=fields.pairs(meta, "annotations", problems),
+        from_mesh=by_name.get(MANAGED_BY_LABEL) in MESH_CONTROLLERS,
+    )
+    return Read(row, bounded(problems), name.uid)
+
+
+def _endpoint(entry: Obj, family: str, problems: list[str]) -> Endpoint:
+    conditions = fields.mapping(entry, "conditions", problems)
+    zones: tuple[str, ...] = ()
+    if entry.get("hints") is not None:
+        hints = fields.objects(fields.mapping(entry, "hints", problems), "forZones", problems)
+        zones = tuple(name for hint in hints if (name := fields.text(hint, "name", problems, "hints.forZones")))
+    return Endpoint(
+        addresses=_addresses(entry, family, problems),
+        ready=fields.flag(conditions, "ready", problems),
+        serving=fields.flag(conditions, "serving", problems),
+        terminating=fields.flag(conditions, "terminating", problems),
+        hostname=fields.text(entry, "hostname", problems),
+        node_name=fields.text(entry, "nodeName", problems),
+        zone=fields.text(entry, "zone", problems),
+        for_zones=zones,
+    )
+
+
+def _addresses(entry: Obj, family: str, problems: list[str]) -> tuple[str, ...]:
+    listed = fields.entries(entry, "addresses", problems)
+    found = fields.addresses(listed, "endpoint address", problems, special=False)
+    kept = tuple(ip for ip in found if (":" in ip) == (family == "IPv6"))
+    if len(kept) < len(found):
+        problems.extend(f"endpoint address: {ip} is not {family}" for ip in found if ip not in kept)
+    return kept

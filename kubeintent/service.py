@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Service → row. Pure. Source: core/v1; Cilium's annotations."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from kubeintent import fields
+from kubeintent.read import Obj, Read, bounded, name_of
+from kubeintent.rows import Port, ServiceIntent
+from meshmodel.annotations import parse_service_annotations
+
+HEADLESS_LABEL: Final = "service.kubernetes.io/headless"
+PROXY_NAME_LABEL: Final = "service.kubernetes.io/service-proxy-name"
+MAX_AFFINITY_S: Final = 86_400
+IP_MODES: Final = frozenset({"VIP", "Proxy"})
+
+
+def read_service(obj: Obj) -> Read[ServiceIntent]:
+    """The service; what its annotations say wrongly stands in `row.annotations.problems`. Raises: UnreadableError."""
+    name = name_of(obj)
+    problems: list[str] = []
+    meta, spec = obj["metadata"], fields.mapping(obj, "spec", problems)
+    labels = fields.pairs(meta, "labels", problems)
+    label_names = {key for key, _ in labels}
+    annotations = parse_service_annotations(dict(fields.pairs(meta, "annotations", problems)))
+    cluster_ips = fields.entries(spec, "clusterIPs", problems) or [spec.get("clusterIP")]
+    is_headless = any(isinstance(ip, str) and ip.lower() == "none" for ip in cluster_ips)
+    affinity = fields.mapping(fields.mapping(spec, "sessionAffinityConfig", problems), "clientIP", problems)
+    row = ServiceIntent(
+        namespace=name.namespace,
+        name=name.name,
+        uid=name.uid,
+        annotations=annotations,
+        cluster_ips=() if is_headless else fields.addresses(cluster_ips, "spec.clusterIPs", problems),
+        ports=read_ports(spec, problems),
+        labels=labels,
+        selector=fields.pairs(spec, "selector", problems),
+        headless=is_headless or HEADLESS_LABEL in label_names,
+        external_name=fields.text(spec, "type", problems) == "ExternalName",
+        other_proxy=PROXY_NAME_LABEL in label_names,
+        session_affinity=fields.choice(spec, "sessionAffinity", ("None", "ClientIP"), "None", problems) or "None",
+        affinity_timeout_s=fields.number(affinity, "timeoutSeconds", 1, MAX_AFFINITY_S, problems) or 0,
+        external_ips=fields.addresses(
+            fields.entries(spec, "externalIPs", problems), "spec.externalIPs", problems, special=False
+        ),
+        balancer_ips=_balancer_ips(obj, problems),
+    )
+    return Read(row, bounded(problems), name.uid)
+
+
+def read_ports(obj: dict[str, Any], problems: list[str], *, may_be_all: bool = False) -> tuple[Port, ...]:
+    """The ports of a service or, where a port may have no number and means all of them, of an endpoint slice."""
+    found: list[Port] = []
+    for entry in fields.objects(obj, "ports", problems):
+        name = fields.text(entry, "name", problems, "port name")
+        protocol = fields.choice(entry, "protocol", fields.PROTOCOLS, "TCP", problems)
+        number = fields.number(entry, "port", 1, 65535, problems)
+        if protocol is None or (number is None and entry.get("port") is not None):
+            continue  # the problem is noted
+        if number is None and not may_be_all:
+            problems.append(f"ports: {name or 'a port without name'} has no number")
+            continue
+        found.append(Port(name, protocol, number, fields.text(entry, "appProtocol", problems)))
+    return tuple(found)
+
+
+def _balancer_ips(obj: Obj, problems: list[str]) -> tuple[str, ...]:
+    """The load balancer's addresses that a node translates: those of mode VIP, which is also what absence means."""
+    balancer = fields.mapping(fields.mapping(obj, "status", problems), "loadBalancer", problems)
+    entries = fields.objects(balancer, "ingress", problems)
+    kept = [entry.get("ip") for entry in entries if fields.choice(entry, "ipMode", IP_MODES, "VIP", problems) == "VIP"]
+    return fields.addresses(kept, "status.loadBalancer.ingress", problems)
