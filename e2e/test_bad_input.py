@@ -24,7 +24,16 @@ spec:
   endpointSelector: {}
   ingress:
   - toPorts:
-    - ports: [{port: "80", protocol: CARRIERPIGEON}]
+    - ports: [{port: "80", protocol: UDP}]
+      rules: {http: [{method: GET}]}
+"""
+MISSPELT_POLICY = """
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: misspelt}
+spec:
+  endpointSelector: {matchlabels: {app: web}}
+  ingress: [{fromEndpoints: [{matchLabels: {app: db}}]}]
 """
 
 
@@ -298,15 +307,21 @@ def backends(mesh: Mesh, node: str, service_name: str) -> list[str]:
     return [backend["address"] for backend in found["backends"]]
 
 
+def test_the_api_server_refuses_a_policy_with_a_misspelt_field(mesh: Mesh) -> None:
+    refused = mesh.kubectl("koornacht", "apply", "-f", "-", input=MISSPELT_POLICY, check=False)
+    assert refused.returncode == 1
+    assert 'unknown field "spec.endpointSelector.matchlabels"' in refused.err
+
+
 def test_a_policy_that_does_not_parse_says_so_in_its_status_and_enforces_nothing(mesh: Mesh) -> None:
-    logs, reason = agent_logs(mesh, "koornacht"), "unknown protocol CARRIERPIGEON"
+    logs, reason = agent_logs(mesh, "koornacht"), "http rules on a protocol other than TCP"
     try:
         mesh.apply("koornacht", BROKEN_POLICY)
         mesh.kubectl("koornacht", "wait", "cnp/broken", "--for=jsonpath={.status.conditions[0].status}=False")
         (condition,) = mesh.get("koornacht", "cnp", "broken")["status"]["conditions"]
         assert condition["type"] == "Valid"
         assert reason in condition["message"]
-        assert "spec.ingress[0].toPorts[0].ports[0].protocol" in condition["message"]
+        assert "spec.ingress[0].toPorts[0].rules" in condition["message"]
         selector = "--field-selector=involvedObject.kind=CiliumNetworkPolicy,involvedObject.name=broken"
         events = mesh.wait_until("there is an Event", lambda: mesh.get("koornacht", "events", selector)["items"])
         assert {(e["type"], e["reason"]) for e in events} == {("Warning", "InvalidPolicy")}

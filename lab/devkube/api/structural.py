@@ -154,11 +154,18 @@ def _wrong(path: str, value: Any, why: str) -> Cause:
     return Cause(path or "<root>", "FieldValueInvalid", f"Invalid value: {shown[:256]}: {why}")
 
 
+def _cidr(text: str) -> object:
+    """As Go's net.ParseCIDR reads it: a length is needed, bits after it may be set. Raises: ValueError."""
+    if not re.search(r"/[0-9]+$", text):
+        raise ValueError(text)
+    return ipaddress.ip_network(text, strict=False)
+
+
 def _format(_schema: Obj, limit: Any, value: Any) -> str:
     kinds: dict[str, Callable[[str], object]] = {
         "ipv4": ipaddress.IPv4Address,
         "ipv6": ipaddress.IPv6Address,
-        "cidr": ipaddress.ip_network,
+        "cidr": _cidr,
     }
     if limit in kinds and isinstance(value, str):
         try:
