@@ -310,7 +310,7 @@ def backends(mesh: Mesh, node: str, service_name: str) -> list[str]:
 def test_the_api_server_refuses_a_policy_with_a_misspelt_field(mesh: Mesh) -> None:
     refused = mesh.kubectl("koornacht", "apply", "-f", "-", input=MISSPELT_POLICY, check=False)
     assert refused.returncode == 1
-    assert 'unknown field "spec.endpointSelector.matchlabels"' in refused.err
+    assert 'unknown field "spec.endpointSelector.matchlabels"' in refused.stderr
 
 
 def test_a_policy_that_does_not_parse_says_so_in_its_status_and_enforces_nothing(mesh: Mesh) -> None:
