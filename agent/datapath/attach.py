@@ -30,7 +30,7 @@ _PARENT = {Hook.INGRESS: netlink.INGRESS_PARENT, Hook.EGRESS: netlink.EGRESS_PAR
 
 
 class Attachment(NamedTuple):
-    """One program on one hook; role says whose interface it is ("pod", "overlay")."""
+    """One program on one hook; role says whose interface it is ("pod", "overlay", "underlay")."""
 
     role: str
     ifindex: int

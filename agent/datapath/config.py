@@ -48,7 +48,7 @@ class NodeConfig:
     cluster_id_bits: 8 for up to 255 clusters, 9 for 511; decides where an identity's cluster id starts.
     events_per_s: per CPU and event type; beyond it events are counted as lost, packets are not affected.
     lifetimes: of connections in the tracking maps.
-    mark: skb mark bits that say "already judged"; used only where peer redirection is missing.
+    mark: skb mark bits that say "ours": judged already, or encapsulated by us. 0 would leave both unsaid.
     """
 
     node_address: str

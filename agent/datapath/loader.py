@@ -30,7 +30,8 @@ OBJECTS: Final = ("mesh_pod.bpf.o", "mesh_overlay.bpf.o")
 FROM_CONTAINER: Final = "mesh_from_container"
 TO_CONTAINER: Final = "mesh_to_container"
 FROM_OVERLAY: Final = "mesh_from_overlay"
-_CONFIG = struct.Struct("<4s4s7I2sH4I")
+TO_UNDERLAY: Final = "mesh_to_underlay"
+_CONFIG = struct.Struct("<4s4s7I2sH5I")
 _PEER_REDIRECT: Final = 1
 _IDENTITY_BITS: Final = 24
 _POD_HOOKS: Final = {Hook.INGRESS: FROM_CONTAINER, Hook.EGRESS: TO_CONTAINER}
@@ -47,6 +48,7 @@ class Datapath:
         self._maps: Maps | None = None
         self.mtu = 0
         self.overlay_ifindex = 0
+        self.underlay_ifindex = 0
 
     def open(self) -> Maps:
         """Load programs, take over or create pinned maps, bring up the overlay device. Idempotent.
@@ -153,6 +155,7 @@ class Datapath:
         )
         if underlay is None and not config.mtu:
             raise KernelError("find the underlay device", errno.ENODEV, config.underlay_device or config.node_address)
+        self.underlay_ifindex = underlay.ifindex if underlay else 0
         self.mtu = config.mtu or (underlay.mtu if underlay else 0) - VXLAN_OVERHEAD
         self.overlay_ifindex = netlink.ensure_overlay(OVERLAY_DEVICE, config.vxlan_port, self.mtu)
         netlink.set_sysctl(f"net.ipv4.conf.{OVERLAY_DEVICE}.rp_filter", "0")
@@ -167,7 +170,7 @@ class Datapath:
         rest = (flags, config.mark, config.events_per_s, self.mtu)
         port = struct.pack("!H", config.vxlan_port)
         lives = (-(-seconds * 10**9 // TICK_NS) for seconds in astuple(config.lifetimes))
-        return _CONFIG.pack(*addresses, *numbers, *rest, port, 0, *lives)
+        return _CONFIG.pack(*addresses, *numbers, *rest, port, 0, self.underlay_ifindex, *lives)
 
     def _load(self, path: Path, map_pins: MapPins) -> None:
         program_object = BpfObject(path, map_pins.directory)
@@ -198,8 +201,11 @@ class Datapath:
                 self._attacher.attach(attachment, self._programs[program], program)
 
     def _attach_overlay(self) -> None:
-        attachment = Attachment("overlay", self.overlay_ifindex, Hook.INGRESS)
-        self._attacher.attach(attachment, self._programs[FROM_OVERLAY], FROM_OVERLAY)
+        places = [(Attachment("overlay", self.overlay_ifindex, Hook.INGRESS), FROM_OVERLAY)]
+        if self.underlay_ifindex:
+            places.append((Attachment("underlay", self.underlay_ifindex, Hook.EGRESS), TO_UNDERLAY))
+        for attachment, program in places:
+            self._attacher.attach(attachment, self._programs[program], program)
 
 
 def _kernel_maps_of(maps: Maps) -> list[kernel.KernelMap]:  # type: ignore[type-arg]

@@ -21,6 +21,7 @@ class Reason(IntEnum):
     UNKNOWN_PROTOCOL_PASSED = 3
     FLOW_OPENED = 4
     FLOW_ESTABLISHED = 5
+    INVALID_SOURCE_MAC = 130
     INVALID_SOURCE_IP = 132
     POLICY_DENIED = 133
     INVALID_PACKET = 134
@@ -43,6 +44,8 @@ class Reason(IntEnum):
     TTL_EXCEEDED = 196
     UNKNOWN_IDENTITY = 240
     UNRELATED_ICMP_ERROR = 241
+    NOT_BY_TUNNEL = 242
+    FOREIGN_SOURCE = 243
 
     @property
     def dropped(self) -> bool:
@@ -62,6 +65,7 @@ _TEXTS = {
     Reason.UNKNOWN_PROTOCOL_PASSED: "Passed unjudged to stack",
     Reason.FLOW_OPENED: "Flow opened",
     Reason.FLOW_ESTABLISHED: "Flow established",
+    Reason.INVALID_SOURCE_MAC: "Invalid source mac",
     Reason.INVALID_SOURCE_IP: "Invalid source ip",
     Reason.POLICY_DENIED: "Policy denied",
     Reason.INVALID_PACKET: "Invalid packet",
@@ -84,4 +88,6 @@ _TEXTS = {
     Reason.TTL_EXCEEDED: "TTL exceeded",
     Reason.UNKNOWN_IDENTITY: "Identity of the peer is not known yet",
     Reason.UNRELATED_ICMP_ERROR: "ICMP error matches no connection",
+    Reason.NOT_BY_TUNNEL: "Source is behind a tunnel and came without it",
+    Reason.FOREIGN_SOURCE: "Source does not belong to the cluster of the sending node",
 }

@@ -93,14 +93,14 @@ class PacketNode:
         self.ipcache(f"{NODE}/32", 1, cluster_id=1)
         self._ring.drain()
 
-    def endpoint(self, flags: int = 0, revision: int = 1, address: str = POD) -> None:
+    def endpoint(self, flags: int = 0, revision: int = 1, address: str = POD, mac: str = "02:00:00:00:0a:01") -> None:
         """POD or NEIGHBOUR with these policy settings."""
         ifindex, endpoint_id, identity = (
             (_POD_IFINDEX, ENDPOINT_ID, POD_ID)
             if address == POD
             else (_NEIGHBOUR_IFINDEX, NEIGHBOUR_ENDPOINT_ID, NEIGHBOUR_ID)
         )
-        macs = ("02:00:00:00:0a:01", "02:00:00:00:0b:01")
+        macs = (mac, "02:00:00:00:0b:01")
         value = layout.EndpointValue(ifindex, endpoint_id, flags, identity, revision, *macs, address)
         self.maps.endpoints_by_address.update([(layout.AddressKey(address), value)])
         self.maps.endpoints_by_ifindex.update([(layout.IfindexKey(ifindex), value)])
@@ -146,6 +146,10 @@ class PacketNode:
         """It arrives by VXLAN from `outer` with `identity` as VNI."""
         priority = struct.unpack("<I", bytes(int(b) for b in outer.split(".")))[0]
         return self._run(self._entry.program_fd("test_from_overlay"), packet, identity, priority)
+
+    def leave(self, packet: Packet, mark: int = 0) -> Outcome:
+        """The node's stack sends it to another node."""
+        return self._run(self.datapath.program_fd("mesh_to_underlay"), packet, mark, 0)
 
     def metric(self, reason: Reason, direction: int) -> int:
         """Packets counted."""

@@ -40,6 +40,7 @@ enum reason {
 	UNJUDGED_TO_STACK = 3,
 	FLOW_OPENED = 4,
 	FLOW_ESTABLISHED = 5,
+	DROP_INVALID_MAC = 130,
 	DROP_INVALID_SOURCE = 132,
 	DROP_POLICY = 133,
 	DROP_INVALID_PACKET = 134,
@@ -62,6 +63,8 @@ enum reason {
 	DROP_TTL = 196,
 	DROP_UNKNOWN_IDENTITY = 240,
 	DROP_UNRELATED_ICMP = 241,
+	DROP_NOT_BY_TUNNEL = 242,
+	DROP_FOREIGN_SOURCE = 243,
 };
 
 enum event_type { EVENT_DROP = 1, EVENT_TRACE = 4, EVENT_VERDICT = 5 };
@@ -122,5 +125,6 @@ struct config {
 	__be32 node_address, loopback_address;
 	__u32 overlay_ifindex, cluster_id, cluster_shift, flags, mark, events_per_s, overlay_mtu;
 	__be16 vxlan_port; __u16 pad;
+	__u32 underlay_ifindex;	/* 0: not known */
 	__u32 life_established, life_opening, life_closing, life_other;	/* ticks of 2^30 ns */
 };

@@ -10,6 +10,20 @@
 #define QUOTED_TCP (sizeof(struct iphdr) + 20)	/* a checksum left to the device bars a shorter packet */
 #define TUNNEL_TTL 64
 
+/* Ours, for the next program of ours it meets on this node. A packet loses it when it enters another namespace. */
+inlined void set_mark(struct __sk_buff *skb)
+{
+	skb->mark = (skb->mark & ~CONFIG.mark) | CONFIG.mark;
+}
+
+inlined int take_mark(struct __sk_buff *skb)
+{
+	if (!CONFIG.mark || (skb->mark & CONFIG.mark) != CONFIG.mark)
+		return 0;
+	skb->mark &= ~CONFIG.mark;
+	return 1;
+}
+
 struct icmp_error { struct icmp_header icmp; __u8 quote[QUOTED_TCP]; };
 struct tcp_header {
 	__be16 source, destination; __be32 sequence, acknowledged; __u8 offset, flags; __be16 window; __sum16 check;
@@ -96,7 +110,7 @@ inlined int back_to_pod(struct __sk_buff *skb)
 	__u32 ifindex = skb->ifindex;
 	if (CONFIG.flags & CONFIG_PEER_REDIRECT)
 		return bpf_redirect_peer(ifindex, 0);
-	skb->mark = (skb->mark & ~CONFIG.mark) | CONFIG.mark;
+	set_mark(skb);
 	return bpf_redirect(ifindex, 0);
 }
 
@@ -145,6 +159,7 @@ apart int tell_sender(struct __sk_buff *skb, struct packet *p, int reason, __u32
 	if (restore_for_answer(skb, p) || become_icmp_error(skb, p, CONFIG.node_address, what) ||
 	    bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX) < 0)
 		return TC_ACT_SHOT;
+	set_mark(skb);
 	return bpf_redirect(CONFIG.overlay_ifindex, 0);
 }
 

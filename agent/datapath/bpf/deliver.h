@@ -49,13 +49,18 @@ outline int admit(struct __sk_buff *skb, struct packet *p, const struct endpoint
 	return track(skb, p, to, &key, ct_lookup(&key));
 }
 
+/* to_container lets a marked packet pass: it is judged already. */
 inlined int enter(struct __sk_buff *skb, const struct packet *p, const struct endpoint_value *to)
 {
+	if (!has_mac(to)) {	/* judged is what counts: the node's stack will find it */
+		set_mark(skb);
+		return PASS;
+	}
 	if (bpf_skb_store_bytes(skb, 0, to->mac, 6, 0) < 0 || bpf_skb_store_bytes(skb, 6, to->node_mac, 6, 0) < 0)
 		return drop(skb, p, DROP_WRITE);
 	if (CONFIG.flags & CONFIG_PEER_REDIRECT)
 		return bpf_redirect_peer(to->ifindex, 0);
-	skb->mark = (skb->mark & ~CONFIG.mark) | CONFIG.mark;	/* to_container must not judge it again */
+	set_mark(skb);
 	return bpf_redirect(to->ifindex, 0);
 }
 

@@ -20,6 +20,7 @@ inlined int encapsulate(struct __sk_buff *skb, struct packet *p, __be32 node)
 	if (p->trace)
 		emit(skb, p, EVENT_TRACE, p->trace, POINT_OVERLAY);
 	count(TO_OVERLAY, p->direction, skb->len);
+	set_mark(skb);
 	return bpf_redirect(CONFIG.overlay_ifindex, 0);
 }
 

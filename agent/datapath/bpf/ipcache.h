@@ -17,6 +17,11 @@ outline struct endpoint_value *endpoint_of(__be32 address)
 	return bpf_map_lookup_elem(&mesh_ep_address, &key);
 }
 
+inlined int is_node(const struct ipcache_value *v)
+{
+	return v && (v->identity == ID_REMOTE_NODE || v->identity == ID_KUBE_APISERVER);
+}
+
 inlined __be32 tunnel_of(const struct ipcache_value *v)
 {
 	__be32 tunnel;
@@ -29,6 +34,14 @@ inlined __be32 address_of(const struct endpoint_value *v)
 	__be32 address;
 	__builtin_memcpy(&address, v->address, 4);
 	return address;
+}
+
+inlined int has_mac(const struct endpoint_value *v)
+{
+	__u8 any = 0;
+	for (int i = 0; i < 6; i++)
+		any |= v->mac[i];
+	return any;
 }
 
 inlined __u32 cluster_of(__u32 identity)

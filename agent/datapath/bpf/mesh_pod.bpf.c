@@ -21,6 +21,37 @@ inlined struct endpoint_value *endpoint_here(struct __sk_buff *skb)
 	return bpf_map_lookup_elem(&mesh_ep_ifindex, &ifindex);
 }
 
+/* True for every MAC while the pod's is not known. */
+inlined int is_mac_of(const struct endpoint_value *pod, const __u8 *mac)
+{
+	__u8 differs = 0;
+	for (int i = 0; i < 6; i++)
+		differs |= pod->mac[i] ^ mac[i];
+	return !differs || !has_mac(pod);
+}
+
+/* A pod speaks with its own MAC, once that is known. 0, or the reason to drop. */
+inlined int check_mac(struct __sk_buff *skb, const struct endpoint_value *from)
+{
+	__u8 mac[6];
+	if (bpf_skb_load_bytes(skb, 6, mac, 6) < 0)
+		return DROP_INVALID_PACKET;
+	return is_mac_of(from, mac) ? 0 : DROP_INVALID_MAC;
+}
+
+/* ARP of a pod says that its own address is at its own MAC; a probe (RFC 5227) names no address yet. */
+inlined int check_neighbour(struct __sk_buff *skb, const struct endpoint_value *from)
+{
+	struct { __u8 fixed[8], mac[6], address[4]; } arp;	/* of the sender */
+	__be32 address;
+	if (bpf_skb_load_bytes(skb, L3_OFFSET, &arp, sizeof(arp)) < 0)
+		return DROP_INVALID_PACKET;
+	__builtin_memcpy(&address, arp.address, 4);
+	if (!is_mac_of(from, arp.mac))
+		return DROP_INVALID_MAC;
+	return address && address != address_of(from) ? DROP_INVALID_SOURCE : 0;
+}
+
 /* Is it an answer to somebody who reached this pod? Then it was judged when it was opened. */
 inlined int is_answer(struct __sk_buff *skb, struct packet *p)
 {
@@ -99,9 +130,13 @@ int mesh_from_container(struct __sk_buff *skb)
 		return drop(skb, &p, DROP_NO_CONFIGURATION);
 	p.endpoint_id = from->endpoint_id;
 	p.source_identity = from->identity;
-	int r = parse(skb, &p);
-	if (r == PARSED_NEIGHBOUR)
-		return PASS;
+	int r = check_mac(skb, from);
+	if (!r)
+		r = parse(skb, &p);
+	if (r == PARSED_NEIGHBOUR) {
+		r = check_neighbour(skb, from);
+		return r ? drop(skb, &p, r) : PASS;
+	}
 	if (r == PARSED_IPV6)
 		return unjudged(skb, &p, from->flags & ENFORCE_EGRESS);
 	if (r)
@@ -125,15 +160,27 @@ int mesh_from_container(struct __sk_buff *skb)
 	return r ? drop(skb, &p, r) : leave(skb, &p, &w);
 }
 
+/* An address behind a tunnel comes through it, and a pod of this node not from outside. Connections of our own cluster
+ * that are older than the programs may go on by the routes of its CNI. 0, or the reason to drop. */
+inlined int check_way(struct __sk_buff *skb, const struct packet *p, const struct endpoint_value *local,
+		      const struct ipcache_value *remote)
+{
+	if (local)
+		return CONFIG.underlay_ifindex && skb->ingress_ifindex == CONFIG.underlay_ifindex ? DROP_NOT_BY_TUNNEL : 0;
+	if (!remote || !tunnel_of(remote))
+		return 0;
+	if (remote->cluster_id == CONFIG.cluster_id && p->protocol == PROTO_TCP && !opens_connection(p))
+		return 0;
+	return DROP_NOT_BY_TUNNEL;
+}
+
 /* Packets the node's stack sends into the pod: from the node itself, from outside, or routed by the CNI plugin. */
 SEC("tc")
 int mesh_to_container(struct __sk_buff *skb)
 {
 	struct packet p = { .direction = INGRESS };
-	if (!(CONFIG.flags & CONFIG_PEER_REDIRECT) && (skb->mark & CONFIG.mark) == CONFIG.mark) {
-		skb->mark &= ~CONFIG.mark;
+	if (take_mark(skb))
 		return PASS;
-	}
 	struct endpoint_value *to = endpoint_here(skb);
 	if (!to)
 		return drop(skb, &p, DROP_NO_CONFIGURATION);
@@ -149,6 +196,9 @@ int mesh_to_container(struct __sk_buff *skb)
 	struct endpoint_value *local = endpoint_of(p.source);
 	struct ipcache_value *remote = local ? 0 : ipcache_lookup(p.source);
 	p.source_identity = local ? local->identity : remote ? remote->identity : ID_WORLD;
+	r = check_way(skb, &p, local, remote);
+	if (r)
+		return drop(skb, &p, r);
 	return deliver(skb, &p, to, DELIVER_VIA_STACK);
 }
 

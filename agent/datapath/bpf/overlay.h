@@ -1,14 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Packets of other nodes, with the sender's identity as VNI. VXLAN proves nothing, so a packet is believed only as far
- * as its outer source may speak: a known node, for identities and pods of its own cluster. IPv6 is dropped with its
+ * as its outer source may speak: a known node, for identities and addresses of its own cluster. IPv6 is dropped with its
  * own reason. */
 #pragma once
 #include "deliver.h"
-
-inlined int is_node(const struct ipcache_value *v)
-{
-	return v && (v->identity == ID_REMOTE_NODE || v->identity == ID_KUBE_APISERVER);
-}
 
 /* 0, or the reason to drop. */
 outline int check_sender(struct packet *p, __be32 outer_source)
@@ -22,13 +17,12 @@ outline int check_sender(struct packet *p, __be32 outer_source)
 	__u16 cluster = node->cluster_id;
 	if (identity >= ID_FIRST_CLUSTER_SCOPED && cluster_of(identity) != cluster)
 		return DROP_INVALID_CLUSTER;
-	if (endpoint_of(p->source))
-		return DROP_INVALID_SOURCE;	/* one of our own pods cannot come from outside */
+	if (identity == ID_KUBE_APISERVER && cluster != CONFIG.cluster_id)
+		return DROP_INVALID_IDENTITY;	/* that is ours */
 	struct ipcache_value *inner = ipcache_lookup(p->source);
-	if (inner && inner->identity >= ID_FIRST_CLUSTER_SCOPED && !(inner->identity >> IDENTITY_BITS) &&
-	    cluster_of(inner->identity) != cluster)
-		return DROP_INVALID_SOURCE;
-	return 0;
+	if (!inner || inner->cluster_id != cluster || inner->identity == ID_HOST || endpoint_of(p->source))
+		return DROP_FOREIGN_SOURCE;	/* also a pod of this node: it cannot come from outside */
+	return identity == ID_REMOTE_NODE && !is_node(inner) ? DROP_INVALID_IDENTITY : 0;
 }
 
 /* `p` holds the identity the packet came with. */

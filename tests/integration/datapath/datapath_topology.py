@@ -18,6 +18,7 @@ from pathlib import Path
 
 from agent.datapath import layout
 from agent.datapath.config import AttachMode, Lifetimes, NodeConfig
+from agent.datapath.flow_layout import DatapathEvent
 from agent.datapath.loader import Datapath
 from agent.datapath.maps import Maps
 from tests.packet.datapath_host import inside, run
@@ -72,6 +73,15 @@ def exchange(made: socket.socket) -> str:
     """One question and its answer on an open connection."""
     made.sendall(b"?")
     return made.recv(256).decode()
+
+
+def drain_events(node: Node) -> list[DatapathEvent]:
+    """What the node's programs reported since the last call."""
+    ring = node.datapath.event_ring()
+    try:
+        return ring.drain()
+    finally:
+        ring.close()
 
 
 @dataclass
@@ -132,7 +142,7 @@ class Topology:
     """Everything, and the writes that tests make on all nodes at once."""
 
     def __init__(self, prefix: str, pins: Path, mode: AttachMode, *, peer_redirect: bool, lifetimes: Lifetimes) -> None:
-        self._prefix, self._underlay = prefix, f"{prefix}-ul"
+        self._prefix, self.underlay = prefix, f"{prefix}-ul"
         self.nodes = [
             Node(c, n, prefix, pins / f"c{c}n{n}", mode, peer_redirect, lifetimes) for c in (1, 2) for n in (1, 2)
         ]
@@ -140,8 +150,8 @@ class Topology:
 
     def up(self) -> None:
         """Namespaces, pods, servers, datapaths and maps."""
-        _ip(None, [f"netns add {self._underlay}"])
-        _ip(self._underlay, ["link add br0 type bridge", "link set br0 up"])
+        _ip(None, [f"netns add {self.underlay}"])
+        _ip(self.underlay, ["link add br0 type bridge", "link set br0 up"])
         for node in self.nodes:
             self._add_node(node)
         for node in self.nodes:
@@ -158,7 +168,7 @@ class Topology:
         self._stop.set()
         for thread in self._threads:
             thread.join(5)
-        names = [self._underlay, *(n.namespace for n in self.nodes), *(p.namespace for n in self.nodes for p in n.pods)]
+        names = [self.underlay, *(n.namespace for n in self.nodes), *(p.namespace for n in self.nodes for p in n.pods)]
         with contextlib.ExitStack() as stack:
             for name in names:
                 stack.callback(subprocess.run, ["ip", "netns", "del", name], capture_output=True, check=False)
@@ -196,7 +206,7 @@ class Topology:
         name, uplink = node.namespace, f"u{node.cluster}{node.number}"
         _ip(None, [f"netns add {name}"])
         _ip(
-            self._underlay,
+            self.underlay,
             [
                 f"link add {uplink} type veth peer name eth0 netns {name}",
                 f"link set {uplink} master br0 up",

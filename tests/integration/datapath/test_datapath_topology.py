@@ -17,14 +17,13 @@ from pathlib import Path
 import pytest
 
 from agent.datapath.config import AttachMode
-from agent.datapath.flow_layout import DatapathEvent, EventType
+from agent.datapath.flow_layout import EventType
 from agent.datapath.layout import BackendKey, BackendState, Direction, EndpointFlag, PolicyKey, PolicyValue
 from agent.datapath.loader import Datapath
 from agent.datapath.netlink import endpoint_interface
 from agent.datapath.reasons import Reason
-from tests.integration.datapath.datapath_topology import TCP_PORT, Node, Pod, Topology, exchange
+from tests.integration.datapath.datapath_topology import TCP_PORT, Node, Pod, Topology, drain_events, exchange
 from tests.packet.datapath_host import inside, run, tcx_programs
-from tests.packet.packet_bytes import Packet
 
 pytestmark = pytest.mark.root
 VIP = "172.20.1.7"
@@ -36,14 +35,6 @@ def _enforce(node: Node, pod: Pod, flag: EndpointFlag, allowed: list[int], revis
     node.maps.policy.update([(PolicyKey(pod.endpoint_id, direction, i), PolicyValue(False, 1, i)) for i in allowed])
     node.maps.policy.delete([k for k in old if k.identity not in allowed])
     node.endpoint(pod, flag, revision)
-
-
-def _events(node: Node) -> list[DatapathEvent]:
-    ring = node.datapath.event_ring()
-    try:
-        return ring.drain()
-    finally:
-        ring.close()
 
 
 def test_every_pod_reaches_every_pod(clean: Topology) -> None:
@@ -138,10 +129,10 @@ def test_policy_by_remote_identity_names_both_sides_of_a_drop(clean: Topology) -
     node = clean.nodes[0]
     target, friend, stranger = node.pods[0], clean.nodes[2].pods[0], clean.nodes[3].pods[0]
     _enforce(node, target, EndpointFlag.ENFORCE_INGRESS, [friend.identity], 2)
-    _events(node)
+    drain_events(node)
     assert friend.ask(target.address, TCP_PORT).startswith(target.name)
     assert stranger.is_refused(target.address, TCP_PORT)
-    drops = [e for e in _events(node) if e.type == EventType.DROP and e.destination_port == TCP_PORT]
+    drops = [e for e in drain_events(node) if e.type == EventType.DROP and e.destination_port == TCP_PORT]
     assert drops
     assert {(e.source_identity, e.destination_identity, e.reason) for e in drops} == {
         (stranger.identity, target.identity, Reason.POLICY_DENIED)
@@ -205,22 +196,6 @@ def test_endpoints_are_found_by_route_and_neighbour(mesh: Topology) -> None:
             assert endpoint_interface(pod.address) == (pod.ifindex, pod.mac, pod.node_mac)
         assert endpoint_interface(mesh.nodes[1].pods[0].address) is None, "another node's pod"
         assert endpoint_interface("203.0.113.1") is None, "no route at all"
-
-
-def test_a_forged_tunnel_packet_is_dropped(clean: Topology) -> None:
-    """A pod's own VXLAN never leaves, and a stranger on the underlay is not believed."""
-    node, target = clean.nodes[0], clean.nodes[0].pods[0]
-    with inside(clean.nodes[3].namespace):
-        inner = Packet(clean.nodes[3].pods[0].address, target.address, flags=2, destination_port=TCP_PORT).frame()
-        vni = ((1 << 16) + 77).to_bytes(3, "big")
-        _events(node)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
-            made.sendto(b"\x08\0\0\0" + vni + b"\0" + inner, (node.address, 8472))
-    reasons: list[int] = []
-    deadline = time.monotonic() + 2
-    while not reasons and time.monotonic() < deadline:
-        reasons = [e.reason for e in _events(node) if e.type == EventType.DROP and e.source_identity == (1 << 16) + 77]
-    assert reasons == [Reason.INVALID_CLUSTER_ID]
 
 
 async def test_events_arrive_through_the_event_loop(clean: Topology) -> None:

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forged packets on a real underlay: from a stranger beside the nodes, from a node's processes, and through its NAT."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from agent.datapath.flow_layout import DatapathEvent, EventType
+from agent.datapath.reasons import Reason
+from tests.integration.datapath.datapath_topology import TCP_PORT, UDP_PORT, Node, Topology, drain_events
+from tests.packet.datapath_host import inside, run
+from tests.packet.packet_bytes import UDP, Packet
+
+pytestmark = pytest.mark.root
+VXLAN_PORT, NODE_PORT = 8472, 30_072
+
+
+def _vxlan(identity: int, inner: Packet) -> bytes:
+    return b"\x08\0\0\0" + identity.to_bytes(3, "big") + b"\0" + inner.frame()
+
+
+def _drops(node: Node, reason: Reason) -> list[DatapathEvent]:
+    """Drops with this reason, as soon as there is one. Raises: AssertionError when none comes."""
+    seen: list[DatapathEvent] = []
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        seen += [e for e in drain_events(node) if e.type == EventType.DROP]
+        if found := [e for e in seen if e.reason == reason]:
+            return found
+    raise AssertionError(f"no drop for {reason.text}: {seen}")
+
+
+@pytest.fixture
+def stranger(clean: Topology) -> Iterator[Topology]:
+    """A host on the underlay that sends whatever it likes; reverse path filters of the nodes are off."""
+    address = "192.168.50.99/24"
+    run("ip", "-n", clean.underlay, "addr", "add", address, "dev", "br0")
+    for node in clean.nodes:
+        for device in ("all", "eth0"):
+            run("ip", "netns", "exec", node.namespace, "sysctl", "-q", "-w", f"net.ipv4.conf.{device}.rp_filter=0")
+        drain_events(node)
+    try:
+        yield clean
+    finally:
+        run("ip", "-n", clean.underlay, "addr", "del", address, "dev", "br0")
+
+
+def _send_raw(mesh: Topology, packet: Packet, towards: Node) -> None:
+    """The stranger sends this IP packet to the node's own MAC, whatever its addresses."""
+    run("ip", "netns", "exec", mesh.underlay, "ping", "-c", "1", "-W", "1", towards.address)
+    with inside(mesh.underlay), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as made:
+        made.sendto(packet.ip(), (packet.destination, 0))
+
+
+@pytest.mark.parametrize("forged", ["cluster", "own pod", "our node", "public"])
+def test_a_tunnel_packet_is_believed_only_about_its_nodes_cluster(stranger: Topology, forged: str) -> None:
+    """The stranger even uses the address of a node of the other cluster."""
+    node, liar = stranger.nodes[0], stranger.nodes[3]
+    target, friend = node.pods[0], liar.pods[0]
+    source, identity, reason = {
+        "cluster": (friend.address, (1 << 16) + 77, Reason.INVALID_CLUSTER_ID),
+        "own pod": (node.pods[1].address, friend.identity, Reason.FOREIGN_SOURCE),
+        "our node": (node.address, friend.identity, Reason.FOREIGN_SOURCE),
+        "public": ("198.51.100.9", friend.identity, Reason.FOREIGN_SOURCE),
+    }[forged]
+    body = _vxlan(identity, Packet(source, target.address, destination_port=TCP_PORT))
+    outer = Packet(liar.address, node.address, UDP, 50_000, VXLAN_PORT, payload=body)
+    _send_raw(stranger, outer, node)
+    assert {e.source for e in _drops(node, reason)} == {source}
+
+
+@pytest.mark.parametrize("whose", ["other cluster", "other node", "this node"])
+def test_plain_packets_with_a_pods_address_are_not_believed(stranger: Topology, whose: str) -> None:
+    node = stranger.nodes[0]
+    target = node.pods[0]
+    source = {"other cluster": stranger.nodes[3], "other node": stranger.nodes[1], "this node": node}[whose].pods[1]
+    run("ip", "-n", stranger.underlay, "route", "replace", target.address, "via", node.address)
+    try:
+        _send_raw(stranger, Packet(source.address, target.address, UDP, 50_000, UDP_PORT), node)
+        assert {e.source for e in _drops(node, Reason.NOT_BY_TUNNEL)} == {source.address}
+    finally:
+        run("ip", "-n", stranger.underlay, "route", "del", target.address)
+
+
+def test_a_process_of_the_node_cannot_speak_vxlan_to_a_peer(clean: Topology) -> None:
+    node, peer = clean.nodes[3], clean.nodes[0]
+    drain_events(node)
+    drain_events(peer)
+    forged = Packet(node.pods[0].address, peer.pods[0].address, destination_port=TCP_PORT)
+    with inside(node.namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+        made.sendto(_vxlan(node.pods[0].identity, forged), (peer.address, VXLAN_PORT))
+    assert {e.destination for e in _drops(node, Reason.ENCAPSULATION_PROHIBITED)} == {peer.address}
+    assert not [e for e in drain_events(peer) if e.source == forged.source]
+
+
+def test_a_pod_cannot_reach_a_peers_tunnel_port_through_its_nodes_translation(clean: Topology) -> None:
+    """What kube-proxy does for a UDP NodePort whose hand-made EndpointSlice names a peer's node and port 8472."""
+    node, peer, pod = clean.nodes[0], clean.nodes[2], clean.nodes[0].pods[0]
+    rules = (
+        "add table ip forged; add chain ip forged in { type nat hook prerouting priority -100; }; "
+        "add chain ip forged out { type nat hook postrouting priority 100; }; "
+        f"add rule ip forged in udp dport {NODE_PORT} dnat to {peer.address}:{VXLAN_PORT}; "
+        f"add rule ip forged out ip daddr {peer.address} udp dport {VXLAN_PORT} masquerade"
+    )
+    run("ip", "netns", "exec", node.namespace, "nft", rules)
+    try:
+        drain_events(node)
+        drain_events(peer)
+        inner = Packet(clean.nodes[1].pods[0].address, peer.pods[0].address, destination_port=TCP_PORT)
+        with pod.datagram() as made:
+            made.sendto(_vxlan(clean.nodes[1].pods[0].identity, inner), (node.address, NODE_PORT))
+        (drop,) = _drops(node, Reason.ENCAPSULATION_PROHIBITED)
+        assert (drop.source, drop.destination) == (node.address, peer.address), "as the node itself"
+        assert not [e for e in drain_events(peer) if e.source == inner.source]
+    finally:
+        run("ip", "netns", "exec", node.namespace, "nft", "delete table ip forged")
