@@ -107,6 +107,7 @@ class Follower(Generic[C]):
             member = self._member(name, listing.configs[name])
             member.content = listing.configs[name]
             await _stop(member)
+            member.views.doubt()  # the file may say that other records are to be believed than before
             log.info("peer configured", extra={"peer": name})
             self._start(group, member)
 

@@ -85,6 +85,11 @@ class Views:
             return changes
         return [change for change in changes if change[1] is not None or change[0] not in other]
 
+    def doubt(self) -> None:
+        """Every value counts as changed when it is seen next."""
+        for view in self._parts.values():
+            view.doubt()
+
     def forget(self, kind: Kind) -> None:
         """Nothing is known of this kind: the next listing is the first one."""
         self._parts = {part: view for part, view in self._parts.items() if part[0] is not kind}

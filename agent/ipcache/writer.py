@@ -132,8 +132,10 @@ class PrefixWriter:
         """Whether pods of other nodes of this cluster are reached through our overlay, or by the routes of its CNI."""
         return self._tunnels_own_cluster or cluster != self._db.own
 
-    def _rank(self, row: Prefix) -> tuple[int, bool, int, str, str]:
-        return (_STRENGTH[row.origin], row.cluster != self._db.own, row.cluster_id, row.cluster, row.name)
+    def _rank(self, row: Prefix) -> tuple[bool, bool, int, int, str, str]:
+        """The own cluster wins over a peer, whatever the kind of claim; prefixes of policies are the weakest."""
+        is_policy, is_peers = row.origin is Origin.POLICY, row.cluster != self._db.own
+        return (is_policy, is_peers, _STRENGTH[row.origin], row.cluster_id, row.cluster, row.name)
 
     def _forget(self, old: Prefix) -> None:
         """Drop the index entry of a claim that is gone, unless another claim on the prefix has the same identity."""

@@ -2,25 +2,29 @@
 """From one cluster's stored records to rows: decoded, judged, and committed as one transaction per batch.
 
 The only place that calls other features' writers. A record that is not believed counts as absent, so that what is known never
-depends on what came before it; a record outside the cluster's networks is held and judged again when its nodes change.
+depends on what came before it. What a cluster may not speak for is left out of its record, backend by backend, and judged again
+when somebody's claims change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from agent.identity.writer import IdentityWriter
 from agent.ipcache.writer import PrefixWriter
 from agent.loadbalancer.merge import merge_backends
 from agent.loadbalancer.writer import LoadBalancerWriter
-from agent.mesh.networks import Networks
+from agent.mesh.blocks import Block, block_of
+from agent.mesh.held import Held
+from agent.mesh.networks import Change as Claimed
+from agent.mesh.networks import Networks, Refusal
 from agent.mesh.records import Reader, SliceSets
 from agent.mesh.rejections import Rejections
 from agent.nodes.writer import NodeWriter
-from agent.tables import AgentDB, Backend, Origin, Peer
+from agent.tables import AgentDB, Backend, Node, Origin, Peer, Prefix
 from meshkit.clock import Clock
 from meshmodel import ip
 from meshmodel.cluster_config import ClusterConfig
@@ -28,10 +32,25 @@ from meshmodel.errors import RecordError
 from meshmodel.identity import identity_range
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName, ServiceName
+from meshpeer.allowed import Allowed
 from meshpeer.consumer import Change
 from meshpeer.kinds import BACKEND_KINDS
 
-MAX_HELD: Final = 10_000
+FIRST_NAMES: Final = 10
+MANY_BLOCKS: Final = 16
+
+
+@dataclass(slots=True)
+class Overflow:
+    """Refused records for which there was no room to wait: how many, and the first of them."""
+
+    total: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, kind: Kind, key: str) -> None:
+        self.total += 1
+        if len(self.first) < FIRST_NAMES:
+            self.first.append(f"{kind}/{key}"[:256])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +83,27 @@ class Ingest:
         self._reader: Reader | None = None
         self._form: Kind | None = None
         self._outdated: set[ServiceName] = set()
-        self._held: dict[tuple[Kind, bytes], bytes] = {}
+        self._held = Held()
+        self.overflow = Overflow()
         self._slices = SliceSets()
         self.on_listed: Callable[[Kind], None] = lambda _kind: None
         self.on_removed: Callable[[tuple[str, ...]], None] = lambda _networks: None
+        self.on_withdrawn: Callable[[], None] = lambda: None
+        self.allowed: Callable[[], Allowed] = Allowed
+        networks.judges.append(self._judge_again)
+
+    @property
+    def held(self) -> int:
+        """How many records are refused for now."""
+        return len(self._held)
 
     async def begin(self, config: ClusterConfig, kinds: Sequence[Kind]) -> None:
         """Records are judged by this configuration from here on.
 
+        Raises: ModelError when the connection file's lists of networks cannot be understood.
         Backends that came in a form that is not read any more stay until the new form was listed once.
         """
+        self._networks.allow(self._name, self.allowed())
         self._cluster_id = ClusterId(config.id)
         self._reader = Reader(self._name, self._cluster_id, identity_range(config.id, self._maximum))
         form = next((kind for kind in kinds if kind in BACKEND_KINDS), None)
@@ -81,7 +111,7 @@ class Ingest:
             self._form = form
             self._outdated = {row.service for row in self._db.backends.rows() if row.cluster == self._name}
             self._slices.clear()
-            self._held = {(kind, key): value for (kind, key), value in self._held.items() if kind not in BACKEND_KINDS}
+        self._held.keep(kinds)
         with self._db.write():
             old = self._db.peers.get(self._name)
             self._writers.load_balancer.set_peer(old or Peer(self._name, self._cluster_id))
@@ -99,12 +129,11 @@ class Ingest:
         """Everything that changed is in the tables, in one transaction."""
         with self._db.write():
             for key, value in changes:
-                self._held.pop((kind, key), None)
+                self._held.pop((kind, key))
                 self._set_or_reject(kind, key, value)
-            if kind is Kind.NODES:
-                self._judge_held()
             if kind is Kind.ENDPOINT_SLICES:
                 self._store_slices()
+            self._networks.settle()
 
     def drain(self) -> None:
         """Nothing of the cluster is left: nodes, services, IPs, identities, in this order."""
@@ -115,13 +144,16 @@ class Ingest:
             for identity in self._writers.identities.drain_cluster(self._name):
                 self._writers.prefixes.set_identity_unknown(identity)
             self._writers.load_balancer.delete_peer(self._name)
-        self._networks.drop(self._name)
-        self._held.clear()
+            self._held.keep(())
+            self.overflow = Overflow()
+            self._networks.drop(self._name)
+            self._networks.settle()
         self._cluster_id, self._form = ClusterId(0), None
 
     def remove(self) -> None:
         """The cluster is no peer any more: nothing of it is left. `on_removed` is told which pod networks it had."""
         networks = tuple(c for n in self._db.nodes.rows() if n.cluster == self._name for c in n.pod_cidrs)
+        self._networks.judges.remove(self._judge_again)
         self.drain()
         self.on_removed(networks)
 
@@ -132,7 +164,8 @@ class Ingest:
         self._slices.clear()
         self._outdated.clear()
 
-    def _set_or_reject(self, kind: Kind, key: bytes, value: bytes | None) -> None:
+    def _set_or_reject(self, kind: Kind, key: bytes, value: bytes | None, *, is_known: bool = False) -> None:
+        """`is_known`: it was counted before, when it was refused first."""
         try:
             text = key.decode()
         except UnicodeDecodeError:
@@ -141,46 +174,124 @@ class Ingest:
         try:
             if value is None:
                 self._delete(kind, text)
-            else:
-                self._set(kind, text, value)
+                return
+            refused = self._set(kind, text, value)
         except RecordError as exc:
             self._rejections.record(self._name, exc)
             with suppress(RecordError):
                 self._delete(kind, text)
-            if value is not None and exc.reason in HELD_REASONS and len(self._held) < MAX_HELD:
-                self._held[kind, key] = value
+            return
+        if not refused:
+            return
+        if not is_known:
+            for reason, refusal in refused:
+                self._rejections.record(self._name, RecordError(text, reason, refusal.reason))
+        if not self._held.put((kind, key), value, _around([refusal.block for _, refusal in refused])):
+            self.overflow.add(kind, text)
 
-    def _judge_held(self) -> None:
-        """Nodes changed: what was outside the cluster's networks before may be inside now."""
-        for (kind, key), value in list(self._held.items()):
-            try:
-                self._set(kind, key.decode(), value)
-            except RecordError:
-                continue
-            del self._held[kind, key]
+    def _judge_again(self, changes: Sequence[Claimed]) -> None:
+        """Claims changed: what was refused may be this cluster's now, and what was accepted another's."""
+        freed = [c.block for c in changes if (c.cluster == self._name) == c.is_added]
+        for kind, key in self._held.waiting_for(freed):
+            self._set_or_reject(kind, key, self._held.pop((kind, key)), is_known=True)
+        self._store_slices()
+        if self._name != self._db.own:
+            taken = [c.block for c in changes if c.cluster != self._name and c.is_added]
+            if taken := [block for block in taken if self._networks.may_hold(self._name, block)]:
+                self._withdraw(taken)
 
-    def _set(self, kind: Kind, key: str, value: bytes) -> None:
+    def _withdraw(self, taken: Sequence[Block]) -> None:
+        """Rows about networks that another cluster claims now, with a better right, are gone.
+
+        They come back by the next listing if the claim is given up. This looks at every row of the cluster: it is for conflicts.
+        """
+        name, count = self._name, 0
+        for node in [row for row in self._db.nodes.rows() if row.cluster == name]:
+            admitted, refusals = self._networks.admit(node)
+            count += self._reject(node.name, "foreign-network", refusals)
+            if refusals:
+                self._store_node(node.name, admitted)
+        for row in [r for r in self._db.prefixes.rows() if r.cluster == name and r.origin is Origin.POD]:
+            if any(block.overlaps(block_of(row.prefix)) for block in taken):
+                refusal = self._networks.refuse_address(name, row.prefix)
+                if refusal is not None:
+                    count += self._reject(row.prefix, "address-outside", [refusal])
+                    self._writers.prefixes.delete_pod(name, row.prefix)
+        for backends in [row for row in self._db.backends.rows() if row.cluster == name]:
+            kept, refusals = self._believable(backends.backends)
+            count += self._reject(str(backends.service), "address-outside", refusals)
+            if refusals:
+                self._set_backends(backends.service, kept)
+        if count:
+            self.on_withdrawn()
+
+    def _reject(self, key: str, reason: str, refusals: Sequence[Refusal]) -> int:
+        for refusal in refusals:
+            self._rejections.record(self._name, RecordError(key, reason, refusal.reason))
+        return len(refusals)
+
+    def _set(self, kind: Kind, key: str, value: bytes) -> list[tuple[str, Refusal]]:
+        """The record is in the tables, but for what is returned as refused. Raises: RecordError."""
         assert self._reader is not None
         match kind:
             case Kind.NODES:
-                self._set_node(key, value)
+                admitted, refusals = self._networks.admit(self._reader.node(key, value))
+                self._store_node(key, admitted)
+                return [("foreign-network", refusal) for refusal in refusals]
             case Kind.IDENTITIES:
                 row = self._reader.identity(key, value)
                 self._writers.identities.set_identity(row)
                 self._writers.prefixes.set_identity_known(row.id)
             case Kind.IPS:
-                prefix = self._reader.ip(key, value, is_own_node=self._is_own_node)
-                self._check(key, prefix.prefix)
-                self._writers.prefixes.set_pod(prefix)
+                return self._set_ip(key, self._reader.ip(key, value, is_own_node=self._is_own_node))
             case Kind.SERVICES:
-                self._set_service(key, value)
+                name, found = self._reader.service(key, value)
+                backends, refusals = self._believable(found)
+                self._set_backends(name, backends)
+                return [("address-outside", refusal) for refusal in refusals]
             case Kind.ENDPOINT_SLICES:
                 piece = self._reader.endpoint_slice(key, value)
-                for backend in piece.backends:
-                    self._check(key, backend.address)
-                self._slices.set(key, piece)
+                backends, refusals = self._believable(piece.backends)
+                self._slices.set(key, piece._replace(backends=backends))
+                return [("address-outside", refusal) for refusal in refusals]
             case _:
-                return
+                pass
+        return []
+
+    def _set_ip(self, key: str, row: Prefix) -> list[tuple[str, Refusal]]:
+        """A refused address is nobody's by this record."""
+        networks, name = self._networks, self._name
+        refused = [
+            (reason, refusal)
+            for reason, refusal in (
+                ("address-outside", networks.refuse_address(name, row.prefix) or self._refuse_taken(row.prefix)),
+                ("unknown-host", networks.refuse_host(name, row.host)),
+                ("reserved-identity", networks.refuse_identity(name, row.prefix, row.identity)),
+            )
+            if refusal is not None
+        ]
+        if refused:
+            self._delete(Kind.IPS, key)
+            return refused
+        if name == self._db.own:
+            networks.set_own_pod(row.prefix)
+        self._writers.prefixes.set_pod(row)
+        return []
+
+    def _refuse_taken(self, prefix: str) -> Refusal | None:
+        """An address that another peer's pod has, in networks that neither of them announces."""
+        row = self._db.prefixes.get(prefix)
+        if row is None or row.origin is not Origin.POD or row.cluster in (self._name, self._db.own):
+            return None
+        return None if self._name == self._db.own else Refusal(f"{prefix} is a pod of {row.cluster}", block_of(prefix))
+
+    def _believable(self, backends: tuple[Backend, ...]) -> tuple[tuple[Backend, ...], list[Refusal]]:
+        """The backends whose addresses the cluster may speak for, and what was refused: one bad one costs one."""
+        refuse, name = self._networks.refuse_address, self._name
+        refusals = [refusal for b in backends if (refusal := refuse(name, b.address)) is not None]
+        if not refusals:
+            return backends, []
+        return tuple(b for b in backends if refuse(name, b.address) is None), refusals
 
     def _delete(self, kind: Kind, key: str) -> None:
         match kind:
@@ -194,7 +305,12 @@ class Ingest:
                     self._writers.identities.delete_identity(identity)
                     self._writers.prefixes.set_identity_unknown(identity)
             case Kind.IPS:
-                self._writers.prefixes.delete_pod(self._name, ip.decode_key(key))
+                prefix = ip.decode_key(key)
+                self._writers.prefixes.delete_pod(self._name, prefix)
+                if self._name == self._db.own:
+                    self._networks.delete_own_pod(prefix)
+                else:
+                    self._networks.release(self._name, prefix)
             case Kind.SERVICES:
                 namespace, _, name = key.partition("/")
                 self._set_backends(ServiceName(namespace, name), ())
@@ -203,22 +319,13 @@ class Ingest:
             case _:
                 return
 
-    def _set_node(self, key: str, value: bytes) -> None:
-        assert self._reader is not None
-        node = self._reader.node(key, value)
-        refusal = self._networks.refuse_node(node)
-        if refusal is not None:
-            raise RecordError(key, "foreign-network", refusal)
+    def _store_node(self, key: str, node: Node | None) -> None:
+        if node is None:
+            self._delete(Kind.NODES, key)
+            return
         self._networks.set_node(node)
         self._writers.nodes.set_node(node)
         self._writers.prefixes.set_node(node)
-
-    def _set_service(self, key: str, value: bytes) -> None:
-        assert self._reader is not None
-        name, backends = self._reader.service(key, value)
-        for backend in backends:
-            self._check(key, backend.address)
-        self._set_backends(name, backends)
 
     def _store_slices(self) -> None:
         for name, groups in self._slices.take_changed():
@@ -228,13 +335,12 @@ class Ingest:
         self._outdated.discard(name)
         self._writers.load_balancer.set_backends(name, self._name, self._cluster_id, backends, self._clock.wall())
 
-    def _check(self, key: str, address: str) -> None:
-        refusal = self._networks.refuse_address(self._name, address)
-        if refusal is not None:
-            raise RecordError(key, "address-outside", refusal)
-
     def _is_own_node(self, host: str) -> bool:
         return self._name == self._db.own and host == self._db.node_address
 
 
-HELD_REASONS: Final = frozenset({"address-outside", "foreign-network"})
+def _around(blocks: Sequence[Block]) -> Sequence[Block]:
+    """The networks of many addresses, so that a large record waits for few."""
+    if len(blocks) <= MANY_BLOCKS:
+        return blocks
+    return [Block(b.version, 24, b.value >> (b.length - 24)) if b.version == 4 and b.length > 24 else b for b in blocks]

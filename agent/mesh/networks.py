@@ -1,117 +1,316 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which addresses a cluster may speak for: its own pod networks and nodes, as its node records say. Pure."""
+"""Which addresses and networks a cluster may speak for. Pure.
+
+The own cluster is believed and always wins. A peer may claim what nobody else has claimed, but never loopback, link-local,
+multicast or unspecified addresses, nor a network wider than /8 (IPv4) or /16 (IPv6); where its connection file has lists of
+networks, only what they contain. Among peers the first claim holds. `settle` tells what changed to the `judges`, so that records
+that were refused, or accepted before somebody with a better claim spoke, are judged again.
+"""
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
 
+from agent.mesh.blocks import Block, BlockIndex, block_of
 from agent.tables import Node
-from meshmodel.names import ClusterName
+from meshmodel.identity import FIRST_ALLOCATED, UNKNOWN, Reserved
+from meshmodel.names import ClusterName, ServiceName
+from meshmodel.node import EXTERNAL_IP, INTERNAL_IP
+from meshpeer.allowed import Allowed
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-_Counted = TypeVar("_Counted", str, Network)
-_MEMO_BITS = 24
+WIDEST: Final = {4: 8, 6: 16}
+NEVER: Final = {
+    block_of(text): what
+    for text, what in (
+        ("0.0.0.0/8", "unspecified"),
+        ("127.0.0.0/8", "loopback"),
+        ("169.254.0.0/16", "link-local"),
+        ("224.0.0.0/4", "multicast"),
+        ("255.255.255.255/32", "broadcast"),
+        ("::/127", "unspecified or loopback"),
+        ("::ffff:0:0/96", "IPv4-mapped"),
+        ("fe80::/10", "link-local"),
+        ("ff00::/8", "multicast"),
+    )
+}
+AROUND_SERVICE: Final = {
+    4: 24,
+    6: 120,
+}  # cluster addresses of our services are ours with the network of this length around
+EVERYTHING: Final = (Block(4, 0, 0), Block(6, 0, 0))
+
+
+_OF_HOST: Final = frozenset({INTERNAL_IP, EXTERNAL_IP})
+
+
+class Change(NamedTuple):
+    """A network that the cluster claims from now on, or does not claim any more."""
+
+    block: Block
+    cluster: ClusterName
+    is_added: bool
+
+
+class Refusal(NamedTuple):
+    """Why a claim is not believed, and the network whose change may make it believable."""
+
+    reason: str
+    block: Block
 
 
 @dataclass(slots=True)
 class _Cluster:
-    nodes: dict[str, tuple[frozenset[str], tuple[Network, ...]]] = field(default_factory=dict)
-    networks: dict[Network, int] = field(default_factory=dict)  # how many nodes announce it
-    addresses: dict[str, int] = field(default_factory=dict)
-    verified: set[str] = field(default_factory=set)  # "10.2.0": every address that starts so is the cluster's
-
-    def has(self, network: Network) -> bool:
-        """Whether the network, or a wider one, is announced."""
-        lengths = {
-            n.prefixlen for n in self.networks if n.version == network.version and n.prefixlen <= network.prefixlen
-        }
-        return any(network.supernet(new_prefix=length) in self.networks for length in lengths)
+    nodes: dict[str, tuple[Node, tuple[Block, ...]]] = field(default_factory=dict)
+    claims: Counter[Block] = field(default_factory=Counter)
+    roles: dict[str, Counter[int]] = field(default_factory=dict)  # node address: reserved identities it may have
+    pods: tuple[Block, ...] = ()  # what pods and node addresses must be in; empty: no such list
+    hosts: tuple[Block, ...] = ()
+    clear: dict[str, Block] = field(default_factory=dict)  # "10.2.0": all of it may be claimed, and some of it was
+    accepted: BlockIndex[None] = field(default_factory=BlockIndex)  # what else was accepted, at some time
 
 
 class Networks:
-    """What every cluster has announced so far. The own cluster's claims cannot be taken by a peer, nor a peer's by another."""
+    """What every cluster claims: addresses and pod networks of its nodes; of the own one also pods and services."""
 
     def __init__(self, own: ClusterName) -> None:
         self._own = own
         self._clusters: dict[ClusterName, _Cluster] = {}
+        self._holders: BlockIndex[ClusterName] = BlockIndex()
+        self._pods: set[Block] = set()
+        self._services: dict[ServiceName, tuple[Block, ...]] = {}
+        self._changes: list[Change] = []
+        self.judges: list[Callable[[Sequence[Change]], None]] = []
+
+    # ---- claims
 
     def set_node(self, node: Node) -> None:
-        self.delete_node(node.cluster, node.name)
-        cluster = self._clusters.setdefault(node.cluster, _Cluster())
-        cluster.verified.clear()
-        networks = tuple(ipaddress.ip_network(cidr, strict=False) for cidr in node.pod_cidrs)
-        addresses = frozenset(a for a in (*(x.ip for x in node.addresses), node.health_ip, node.ingress_ip) if a)
-        cluster.nodes[node.name] = (addresses, networks)
-        for address in addresses:
-            cluster.addresses[address] = cluster.addresses.get(address, 0) + 1
-        for network in networks:
-            cluster.networks[network] = cluster.networks.get(network, 0) + 1
+        """The node's addresses and pod networks are its cluster's, and nothing else of what it claimed before."""
+        cluster = self._cluster(node.cluster)
+        blocks = tuple({block_of(text): None for text in (*_addresses(node), *node.pod_cidrs)})
+        old = cluster.nodes.get(node.name)
+        cluster.nodes[node.name] = (node, blocks)
+        self._replace(node.cluster, () if old is None else old[1], blocks)
+        _set_roles(cluster, None if old is None else old[0], node)
 
     def delete_node(self, name: ClusterName, node: str) -> None:
-        cluster = self._clusters.get(name)
-        addresses, networks = cluster.nodes.pop(node, ((), ())) if cluster is not None else ((), ())
-        if cluster is None:
+        cluster = self._cluster(name)
+        old = cluster.nodes.pop(node, None)
+        if old is not None:
+            self._replace(name, old[1], ())
+            _set_roles(cluster, old[0], None)
+
+    def set_own_pod(self, prefix: str) -> None:
+        """A pod of ours has this address, wherever its CNI took it from."""
+        own, near = self._cluster(self._own), _near(prefix)
+        if near in own.clear:
             return
-        cluster.verified.clear()
-        for address in addresses:
-            _count_down(cluster.addresses, address)
-        for network in networks:
-            _count_down(cluster.networks, network)
+        block = block_of(prefix)
+        if near and self._is_ours(around := Block(4, 24, block.value >> 8)):
+            own.clear[near] = around
+        elif not self._is_ours(block):
+            self._pods.add(block)
+            self._add(self._own, block)
+
+    def delete_own_pod(self, prefix: str) -> None:
+        if self._pods and (block := block_of(prefix)) in self._pods:
+            self._pods.discard(block)
+            self._remove(self._own, block)
+
+    def own_services(self) -> tuple[ServiceName, ...]:
+        """Services of ours whose addresses are known here."""
+        return tuple(self._services)
+
+    def set_own_service(self, name: ServiceName, cluster_ips: Iterable[str], load_balancer_ips: Iterable[str]) -> None:
+        """Addresses of a service of ours; the network around a cluster address is ours too."""
+        blocks = [_around(block_of(ip)) for ip in cluster_ips] + [block_of(ip) for ip in load_balancer_ips]
+        new = tuple(dict.fromkeys(blocks))
+        self._replace(self._own, self._services.pop(name, ()), new)
+        if new:
+            self._services[name] = new
+
+    def allow(self, name: ClusterName, allowed: Allowed) -> None:
+        """The peer may claim only what these lists contain."""
+        cluster = self._cluster(name)
+        pods, hosts = (tuple(map(block_of, texts)) for texts in (allowed.networks, allowed.node_networks))
+        if (pods, hosts) != (cluster.pods, cluster.hosts):
+            cluster.pods, cluster.hosts = pods, hosts
+            cluster.clear.clear()
 
     def drop(self, name: ClusterName) -> None:
-        self._clusters.pop(name, None)
+        """The cluster claims nothing, and has nothing."""
+        for node in list(self._cluster(name).nodes):
+            self.delete_node(name, node)
+        del self._clusters[name]
+        self._changes += [Change(block, name, is_added=False) for block in EVERYTHING]
 
-    def refuse_node(self, node: Node) -> str | None:
-        """Why this node record cannot be true: it takes addresses or networks that another cluster has announced."""
-        networks = [ipaddress.ip_network(cidr, strict=False) for cidr in node.pod_cidrs]
-        for name, cluster in self._others(node.cluster):
-            for address in node.addresses:
-                if address.ip in cluster.addresses:
-                    return f"address {address.ip} is a node of cluster {name}"
-            for network in networks:
-                for other in cluster.networks:
-                    if network.version == other.version and network.overlaps(other):
-                        return f"pod network {network} overlaps {other} of cluster {name}"
-        return None
+    def release(self, name: ClusterName, prefix: str) -> None:
+        """The cluster does not have this any more, which it had without claiming it by a node."""
+        self._changes.append(Change(block_of(prefix), name, is_added=False))
 
-    def refuse_address(self, name: ClusterName, address: str) -> str | None:
-        """Why the cluster may not speak for this address (a prefix or a plain address); None if it may.
+    def settle(self) -> None:
+        """Every judge was told what was claimed and given up since the last time, and what followed from that."""
+        while self._changes:
+            changes, self._changes = self._changes, []
+            for judge in tuple(self.judges):
+                judge(changes)
 
-        A cluster that announces no pod networks at all is held only to not taking other clusters' addresses. The own
-        cluster is believed: it may number pods from where no node record says so.
+    # ---- judgement
+
+    def admit(self, node: Node) -> tuple[Node | None, list[Refusal]]:
+        """What may be believed of a node record, None without a usable address, and what was refused of it."""
+        if node.cluster == self._own:
+            return node, []
+        refusals: list[Refusal] = []
+        pods, hosts = self._cluster(node.cluster).pods, self._cluster(node.cluster).hosts
+
+        def is_fine(text: str, what: str, lists: tuple[Block, ...]) -> bool:
+            refusal = self._refuse(node.cluster, block_of(text), lists)
+            if refusal is not None:
+                refusals.append(Refusal(f"{what} {refusal.reason}", refusal.block))
+            return refusal is None
+
+        addresses = tuple(a for a in node.addresses if is_fine(a.ip, a.kind, hosts if a.kind in _OF_HOST else pods))
+        health = node.health_ip if node.health_ip and is_fine(node.health_ip, "HealthIP", pods) else ""
+        ingress = node.ingress_ip if node.ingress_ip and is_fine(node.ingress_ip, "IngressIP", pods) else ""
+        cidrs = tuple(c for c in node.pod_cidrs if is_fine(c, "pod network", pods))
+        if node.addresses and not addresses:
+            return None, refusals
+        return replace(node, addresses=addresses, health_ip=health, ingress_ip=ingress, pod_cidrs=cidrs), refusals
+
+    def refuse_address(self, name: ClusterName, address: str) -> Refusal | None:
+        """Why the cluster may not speak for this address or prefix; None if it may."""
+        if name == self._own:
+            return None
+        cluster = self._cluster(name)
+        near = _near(address)
+        if near in cluster.clear:
+            return None
+        block = block_of(address)
+        if near and self._refuse(name, around := Block(4, 24, block.value >> 8), cluster.pods) is None:
+            cluster.clear[near] = around
+            return None
+        is_node = address.partition("/")[0] in cluster.roles
+        refusal = self._refuse(name, block, () if is_node else cluster.pods)
+        if refusal is None:
+            cluster.accepted.add(block, None)
+        return refusal
+
+    def refuse_host(self, name: ClusterName, host: str) -> Refusal | None:
+        """Why tunnels for pods of the cluster may not lead there: only to addresses of its own nodes."""
+        if name == self._own or not host or host in self._cluster(name).roles:
+            return None
+        return Refusal(f"tunnel endpoint {host} is no node of cluster {name}", block_of(host))
+
+    def refuse_identity(self, name: ClusterName, address: str, identity: int) -> Refusal | None:
+        """Why an address of the cluster may not have this identity.
+
+        Reserved identities are for addresses of its nodes: `remote-node`, or what the node record says (`health`, `ingress`).
         """
-        if name == self._own:
+        if name == self._own or identity >= FIRST_ALLOCATED or identity == UNKNOWN:
             return None
-        mine = self._clusters.get(name)
-        if mine is not None and address.rpartition(".")[0] in mine.verified:
+        if identity in self._cluster(name).roles.get(address.partition("/")[0], ()):
             return None
-        network = ipaddress.ip_network(address, strict=False)
-        if mine is not None and mine.has(network):
-            if network.version == 4 and not any(n.prefixlen > _MEMO_BITS for n in mine.networks):
-                mine.verified.add(address.rpartition(".")[0])
-            return None
-        if mine is not None and str(network.network_address) in mine.addresses:
-            return None
-        for other, cluster in self._others(name):
-            if str(network.network_address) in cluster.addresses or cluster.has(network):
-                return f"{address} belongs to cluster {other}"
-        if mine is not None and mine.networks:
-            return f"{address} is in no pod network and on no node of cluster {name}"
+        return Refusal(f"reserved identity {identity} for {address}, which no node record says", block_of(address))
+
+    def may_hold(self, name: ClusterName, block: Block) -> bool:
+        """Whether an address in this network was ever accepted of the cluster: false is certain."""
+        is_claimed = any(holder == name for _, holder in self._holders.overlapping(block))
+        return is_claimed or any(True for _ in self._cluster(name).accepted.overlapping(block))
+
+    # ---- inside
+
+    def _cluster(self, name: ClusterName) -> _Cluster:
+        return self._clusters.setdefault(name, _Cluster())
+
+    def _refuse(self, name: ClusterName, block: Block, lists: tuple[Block, ...]) -> Refusal | None:
+        if block.length < WIDEST[block.version]:
+            return Refusal(f"{block} is wider than /{WIDEST[block.version]}", block)
+        for never, what in NEVER.items():
+            if never.overlaps(block):
+                return Refusal(f"{block} is {what}", block)
+        if lists and not any(allowed.covers(block) for allowed in lists):
+            return Refusal(f"{block} is not in the networks its connection file allows", block)
+        for held, holder in self._holders.overlapping(block):
+            if holder != name:
+                return Refusal(f"{block} belongs to cluster {holder} ({held})", block)
         return None
 
-    def _others(self, name: ClusterName) -> Iterable[tuple[ClusterName, _Cluster]]:
-        """The own cluster is never refused anything: nobody is believed about it but itself."""
-        if name == self._own:
-            return ()
-        return ((other, cluster) for other, cluster in self._clusters.items() if other != name)
+    def _is_ours(self, block: Block) -> bool:
+        return any(holder == self._own for _, holder in self._holders.covering(block))
+
+    def _replace(self, name: ClusterName, old: Iterable[Block], new: Iterable[Block]) -> None:
+        for block in new:
+            self._add(name, block)
+        for block in old:
+            self._remove(name, block)
+
+    def _add(self, name: ClusterName, block: Block) -> None:
+        claims = self._cluster(name).claims
+        claims[block] += 1
+        if claims[block] == 1:
+            self._holders.add(block, name)
+            self._changes.append(Change(block, name, is_added=True))
+            for other, cluster in self._clusters.items():
+                if other != name:
+                    _unclear(cluster, block)
+
+    def _remove(self, name: ClusterName, block: Block) -> None:
+        claims = self._cluster(name).claims
+        claims[block] -= 1
+        if claims[block] <= 0:
+            del claims[block]
+            self._holders.discard(block, name)
+            if name == self._own:
+                self._cluster(name).clear.clear()
+            self._changes.append(Change(block, name, is_added=False))
 
 
-def _count_down(counts: dict[_Counted, int], key: _Counted) -> None:
-    left = counts[key] - 1
-    if left:
-        counts[key] = left
+def _set_roles(cluster: _Cluster, old: Node | None, new: Node | None) -> None:
+    for address, identity in _roles(new):
+        cluster.roles.setdefault(address, Counter())[identity] += 1
+    for address, identity in _roles(old):
+        counts = cluster.roles[address]
+        counts[identity] -= 1
+        if not counts[identity]:
+            del counts[identity]
+        if not counts:
+            del cluster.roles[address]
+
+
+def _roles(node: Node | None) -> list[tuple[str, int]]:
+    """Addresses of a node with the reserved identity each may have."""
+    if node is None:
+        return []
+    found = [(address.ip, int(Reserved.REMOTE_NODE)) for address in node.addresses]
+    found += [(node.health_ip, int(Reserved.HEALTH))] if node.health_ip else []
+    return found + ([(node.ingress_ip, int(Reserved.INGRESS))] if node.ingress_ip else [])
+
+
+def _addresses(node: Node) -> list[str]:
+    return [address for address, _ in _roles(node)]
+
+
+def _near(address: str) -> str:
+    """What an IPv4 address has in common with its /24, as text; empty for anything but one IPv4 address."""
+    ip, slash, length = address.partition("/")
+    return ip.rpartition(".")[0] if (not slash or length == "32") and ":" not in ip else ""
+
+
+def _around(block: Block) -> Block:
+    length = AROUND_SERVICE[block.version]
+    return Block(block.version, length, block.value >> (block.length - length))
+
+
+def _unclear(cluster: _Cluster, block: Block) -> None:
+    """Addresses near what somebody else claims are looked at one by one from here on; what was accepted there is known."""
+    if block.version == 4 and block.length >= 24:
+        names = [str(Block(4, 32, (block.value >> (block.length - 24)) << 8)).rpartition(".")[0]]
     else:
-        del counts[key]
+        names = [name for name, around in cluster.clear.items() if block.overlaps(around)]
+    for name in names:
+        around = cluster.clear.pop(name, None)
+        if around is not None:
+            cluster.accepted.add(around, None)

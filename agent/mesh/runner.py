@@ -15,11 +15,13 @@ from agent.mesh.liveness import DEFAULT_WITHDRAW_AFTER_S, Liveness, Signals, dec
 from agent.mesh.networks import Networks
 from agent.mesh.probe import Prober
 from agent.mesh.rejections import Rejections
-from agent.tables import AgentDB, Node
+from agent.tables import AgentDB, Node, Service
 from meshapi.peer import PeerState
 from meshkit.clock import Clock
+from meshkit.table import HistoryLostError
 from meshmodel.keys import Kind
-from meshmodel.names import ClusterName
+from meshmodel.names import ClusterName, ServiceName
+from meshpeer.allowed import parse_allowed
 from meshpeer.followed import FollowedCluster
 from meshpeer.follower import Connector, Follower, Member
 from meshpeer.kinds import BACKEND_KINDS
@@ -97,6 +99,7 @@ class MeshRunner:
             group.create_task(self._watch_silence(), name="peer liveness")
             if self._prober is not None:
                 group.create_task(self._prober.run(self.states), name="peer probes")
+            group.create_task(self._watch_services(), name="own service addresses")
             await self._follower.run(changes)
 
     # ---- what a configured cluster's consumer is here
@@ -119,7 +122,14 @@ class MeshRunner:
         self._waiting[name] = waiting
         ingest.on_listed = lambda kind: self._listed(name, kind)
         ingest.on_removed = lambda networks: self._removed(name, networks)
+        if name != self._db.own:
+            ingest.allowed = lambda: parse_allowed(self._follower.members[name].content)
+            ingest.on_withdrawn = lambda: self._doubt(name)
         return ingest
+
+    def _doubt(self, name: ClusterName) -> None:
+        """The next listing tells everything again."""
+        self._follower.members[name].views.doubt()
 
     def _listed(self, name: ClusterName, kind: Kind) -> None:
         """Backends are waited for in whichever form they are read."""
@@ -135,6 +145,30 @@ class MeshRunner:
         self._release(name)
         self._waiting.pop(name, None)
         self.drained[name] = networks
+
+    async def _watch_services(self) -> None:
+        """Addresses of our services are ours, whatever a peer says."""
+        services, seen = self._db.services, 0
+        while True:
+            rung = services.changed.count
+            try:
+                changes = [(c.key, None if c.deleted else c.row) for c in services.changes_since(seen)]
+            except HistoryLostError:
+                gone: list[tuple[ServiceName, Service | None]] = [
+                    (name, None) for name in self._networks.own_services() if name not in services
+                ]
+                changes = gone + [(row.name, row) for row in services.rows()]
+            seen = services.revision
+            with self._db.write():
+                for name, row in changes:
+                    found = () if row is None else row.addresses
+                    self._networks.set_own_service(
+                        name,
+                        [a.ip for a in found if a.kind == "ClusterIP"],
+                        [a.ip for a in found if a.kind == "LoadBalancer"],
+                    )
+                self._networks.settle()
+            await services.changed.wait(rung)
 
     # ---- liveness
 

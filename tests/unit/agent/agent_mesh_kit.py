@@ -14,7 +14,7 @@ from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.mesh.ingest import Writers
 from agent.mesh.runner import MeshRunner
 from agent.nodes.writer import NodeWriter
-from agent.tables import Address, AgentDB, Service, ServicePort
+from agent.tables import Address, AgentDB, Node, NodeAddress, Service, ServicePort
 from kvstore.store import Store
 from meshkit.clock import ManualClock
 from meshkit.wake import Wake
@@ -48,6 +48,8 @@ class Mesh:
             options=session,
             **options,
         )
+        own = Node(self.db.own, self.db.own_id, "n1", (NodeAddress("InternalIP", "172.18.0.2"),), ())
+        self.runner.know_own_node(own)  # as the program does before it reads any store
         row = Service(ECHO, (Address("172.20.1.9"),), (ServicePort("", 80, "TCP"),), is_global=True)
         with self.db.write():
             self.lb.set_service(row)

@@ -11,13 +11,10 @@ import pytest
 from agent.bootstrap import MissingFactError, learn
 from agent.cli import render
 from agent.cli.troubleshoot import troubleshoot
-from agent.mesh.networks import Networks
 from agent.settings import AgentSettings
-from agent.tables import Node, NodeAddress
 from kvstore.clientconfig import parse_client_config
 from meshapi.agent import MapEntry
 from meshkit.clock import ManualClock
-from meshmodel.names import ClusterId, ClusterName
 from meshpeer.connection import own_store_config, service_of
 
 
@@ -78,30 +75,6 @@ def test_the_own_store_has_the_form_of_a_peers_file(tmp_path: Path) -> None:
     config = parse_client_config(own_store_config("https://api.ns.svc:2379", tmp_path))
     assert (config.endpoints[0].host, config.cert_file) == ("api.ns.svc", str(tmp_path / "tls.crt"))
     assert not parse_client_config(own_store_config("http://127.0.0.1:1", tmp_path)).endpoints[0].is_tls
-
-
-def node(cluster: str, name: str, ip: str, *cidrs: str) -> Node:
-    return Node(ClusterName(cluster), ClusterId(1), name, (NodeAddress("InternalIP", ip),), cidrs)
-
-
-def test_who_may_speak_for_an_address() -> None:
-    networks = Networks(ClusterName("north"))
-    north, south, east = ClusterName("north"), ClusterName("south"), ClusterName("east")
-    networks.set_node(node("north", "n1", "172.18.0.2", "10.1.0.0/24"))
-    networks.set_node(node("south", "s1", "172.18.0.5", "10.2.0.0/24", "10.2.7.128/25"))
-    assert networks.refuse_address(south, "10.2.0.9") is None
-    assert networks.refuse_address(south, "172.18.0.5/32") is None
-    assert networks.refuse_address(south, "10.2.7.200") is None
-    assert "no pod network" in (networks.refuse_address(south, "10.2.7.1") or "")
-    assert "cluster north" in (networks.refuse_address(south, "10.1.0.9") or "")
-    assert "cluster north" in (networks.refuse_address(south, "172.18.0.2") or "")
-    assert networks.refuse_address(east, "10.9.9.9") is None
-    assert "cluster south" in (networks.refuse_address(east, "10.2.0.9") or "")
-    assert networks.refuse_address(north, "10.77.0.1") is None
-    assert "overlaps" in (networks.refuse_node(node("east", "e1", "172.18.0.8", "10.2.0.0/16")) or "")
-    assert "is a node of cluster south" in (networks.refuse_node(node("east", "e1", "172.18.0.5")) or "")
-    networks.delete_node(south, "s1")
-    assert networks.refuse_address(east, "10.2.0.9") is None
 
 
 def test_a_broken_file_is_named_and_fails_the_check(tmp_path: Path) -> None:

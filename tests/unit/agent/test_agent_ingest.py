@@ -66,7 +66,7 @@ def service_json(**changes: object) -> bytes:
         (service_json(frontends={"": {}}), "bad-address"),
         (service_json(backends={"10.2.0.300": {"": {"Protocol": "TCP", "Port": 80}}}), "bad-address"),
         (service_json(backends={"fe80::1%eth0": {"": {"Protocol": "TCP", "Port": 80}}}), "bad-address"),
-        (service_json(backends={"10.9.0.1": {"": {"Protocol": "TCP", "Port": 80}}}), "address-outside"),
+        (service_json(backends={"127.0.0.1": {"": {"Protocol": "TCP", "Port": 80}}}), "address-outside"),
         (service_json(backends={"172.18.0.2": {"": {"Protocol": "TCP", "Port": 80}}}), "address-outside"),
     ],
 )
@@ -94,26 +94,79 @@ async def test_an_unshared_record_withdraws_the_cluster(mesh: Mesh, south: PeerS
 
 
 @pytest.mark.parametrize(
-    ("identity", "expected"), [(6, 6), (1, 6), (4, 4), (2 << 16 | 9, 2 << 16 | 9), (3 << 16 | 9, None), (300, None)]
+    ("identity", "expected"),
+    [(2 << 16 | 9, 2 << 16 | 9), (0, 0), (3 << 16 | 9, None), (300, None)]
+    + [(reserved, None) for reserved in (1, 2, 3, 4, 5, 6, 7, 8)],
 )
-async def test_an_ip_is_believed_within_the_peers_identities_only(
+async def test_a_pods_identity_is_believed_within_the_peers_range_only(
     mesh: Mesh, south: PeerStore, identity: int, expected: int | None
 ) -> None:
     await south.ip("10.2.0.50", identity)
-    await south.ip("10.2.0.51", 4)
+    await south.ip("10.2.0.51", 2 << 16 | 9)
     await mesh.until(lambda: mesh.db.prefixes.get("10.2.0.51/32") is not None)
     row = mesh.db.prefixes.get("10.2.0.50/32")
     assert (row.identity if row is not None else None) == expected
 
 
-async def test_an_ip_outside_the_peers_networks_is_held_until_a_node_announces_them(
-    mesh: Mesh, south: PeerStore
+@pytest.mark.parametrize(
+    ("address", "identity", "is_believed"),
+    [
+        ("172.18.0.9", 1, True),
+        ("172.18.0.9", 6, True),
+        ("172.18.0.9", 7, False),
+        ("10.2.9.3", 4, True),
+        ("10.2.9.3", 6, False),
+        ("10.2.9.4", 8, True),
+        ("10.2.9.4", 4, False),
+    ],
+)
+async def test_reserved_identities_are_for_what_the_node_record_says(
+    mesh: Mesh, south: PeerStore, address: str, identity: int, is_believed: bool
 ) -> None:
-    await south.ip("10.2.9.9", 2 << 16 | 7)
-    await mesh.until(lambda: mesh.runner.rejections.counts(SOUTH) == {"address-outside": 1})
+    await south.node("s9", "172.18.0.9", "10.2.9.0/24", ipv4_health_ip="10.2.9.3", ipv4_ingress_ip="10.2.9.4")
+    await south.ip(address, identity, "172.18.0.9")
+    await south.ip("10.2.0.51", 2 << 16 | 9)
+    await mesh.until(lambda: mesh.db.prefixes.get("10.2.0.51/32") is not None)
+    assert mesh.runner.rejections.counts(SOUTH) == ({} if is_believed else {"reserved-identity": 1})
+
+
+async def test_a_tunnel_endpoint_must_be_a_node_of_the_peer_and_is_waited_for(mesh: Mesh, south: PeerStore) -> None:
+    await south.ip("10.2.9.9", 2 << 16 | 7, "172.18.0.9")
+    await mesh.until(lambda: mesh.runner.rejections.counts(SOUTH) == {"unknown-host": 1})
     assert mesh.db.prefixes.get("10.2.9.9/32") is None
     await south.node("s9", "172.18.0.9", "10.2.9.0/24")
     await mesh.until(lambda: mesh.db.prefixes.get("10.2.9.9/32") is not None)
+    assert mesh.runner.rejections.counts(SOUTH) == {"unknown-host": 1}
+
+
+async def test_pods_outside_the_announced_networks_are_believed_where_nobody_else_is(
+    mesh: Mesh, south: PeerStore
+) -> None:
+    """A CNI with blocks of its own: the nodes say 10.2.0.0/24, the pods have other addresses."""
+    await south.ip("192.168.219.7", 2 << 16 | 7)
+    await south.service("192.168.219.7", "10.2.0.9")
+    await mesh.until(lambda: mesh.backends() == ["10.2.0.9", "192.168.219.7"])
+    assert mesh.db.prefixes.get("192.168.219.7/32") is not None
+    assert mesh.runner.rejections.counts(SOUTH) == {}
+
+
+async def test_one_bad_backend_costs_one_backend(mesh: Mesh, south: PeerStore) -> None:
+    await south.service("10.2.0.9", "172.18.0.2", "10.2.0.10")
+    await mesh.until(lambda: mesh.backends() == ["10.2.0.10", "10.2.0.9"])
+    assert mesh.runner.rejections.counts(SOUTH) == {"address-outside": 1}
+    assert "belongs to cluster north" in mesh.runner.rejections.samples(SOUTH)["address-outside"]
+
+
+async def test_one_bad_backend_of_a_slice_costs_one_backend(tmp_path: Path, clock: ManualClock) -> None:
+    mesh = Mesh(tmp_path, clock)
+    south = PeerStore("south", 2, clock)
+    await south.fill()
+    await south.config(endpoint_slices_export_mode="endpointslices-only")
+    await south.slice("10.2.0.9", "169.254.169.254")
+    async with mesh.running():
+        mesh.add(south)
+        await mesh.until(lambda: mesh.backends() == ["10.2.0.9"])
+        assert mesh.runner.rejections.counts(SOUTH) == {"address-outside": 1}
 
 
 async def test_a_node_that_takes_another_clusters_network_is_refused(
@@ -128,7 +181,10 @@ async def test_a_node_that_takes_another_clusters_network_is_refused(
     mesh.add(east)
     await mesh.until(lambda: mesh.db.nodes.get((ClusterName("east"), "e3")) is not None)
     assert mesh.runner.rejections.counts(ClusterName("east"))["foreign-network"] == 2
-    assert mesh.db.nodes.get((ClusterName("east"), "e1")) is None
+    assert mesh.db.nodes.get((ClusterName("east"), "e2")) is None
+    believed = mesh.db.nodes.get((ClusterName("east"), "e1"))
+    assert believed is not None
+    assert believed.pod_cidrs == ()
     row = mesh.db.prefixes.get("172.18.0.5/32")
     assert row is not None
     assert row.cluster == "south"
@@ -139,7 +195,7 @@ async def test_a_peer_cannot_speak_for_another_peers_pod(mesh: Mesh, south: Peer
     await east.config()
     await east.node("e1", "172.18.0.8", "10.3.0.0/24")
     await east.service("10.2.0.9", name=OTHER)
-    await east.ip("10.2.0.9", 3 << 16 | 1)
+    await east.ip("10.2.0.9", 3 << 16 | 1, "172.18.0.8")
     await east.canaries()
     await east.beat()
     mesh.add(east)

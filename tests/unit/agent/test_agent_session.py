@@ -228,6 +228,7 @@ async def test_an_expired_cache_drains_services_only(tmp_path: Path, clock: Manu
 async def test_the_cached_layout_is_read_where_the_configuration_says_so(mesh: Mesh, clock: ManualClock) -> None:
     south = PeerStore("south", 2, clock)
     await south.config(cached=True)
+    await south.node(cached=True)
     await south.service("10.2.0.77", cached=True)
     await south.service("10.2.0.66")
     await south.put(b"cilium/cache/identities/v1/south/id/131079", b"k8s:io.cilium.k8s.policy.cluster=south;")

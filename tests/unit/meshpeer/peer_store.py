@@ -45,15 +45,18 @@ class PeerStore:
         for kind in kinds or tuple(Kind):
             await self.put(keys.canary_key(self.name, kind, cached=cached), b"now")
 
-    async def node(self, name: str = "s1", ip: str = "172.18.0.5", cidr: str = "10.2.0.0/24") -> None:
-        record = node.MeshNode(
-            cluster=self.name,
-            cluster_id=self.cluster_id,
-            name=name,
-            addresses=(node.NodeAddress("InternalIP", ip),),
-            ipv4_pod_cidrs=(cidr,),
-        )
-        await self.put(keys.node_key(self.name, name), record.encode())
+    async def node(
+        self,
+        name: str = "s1",
+        ip: str = "172.18.0.5",
+        cidr: str = "10.2.0.0/24",
+        *,
+        cached: bool = False,
+        **more: object,
+    ) -> None:
+        fields = {"addresses": (node.NodeAddress("InternalIP", ip),), "ipv4_pod_cidrs": (cidr,), **more}
+        record = node.MeshNode(cluster=self.name, cluster_id=self.cluster_id, name=name, **fields)  # type: ignore[arg-type]
+        await self.put(keys.node_key(self.name, name, cached=cached), record.encode())
 
     async def service(self, *backends: str, name: ServiceName = ECHO, cached: bool = False) -> None:
         await self.put(keys.service_key(self.name, name, cached=cached), self.service_bytes(*backends, name=name))

@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a cluster may speak for: the own cluster always wins, special addresses are nobody's, lists narrow what a peer may own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from agent_mesh_kit import ECHO, FILE, Mesh, PeerStore
+
+from agent.mesh.blocks import Block, BlockIndex, block_of
+from agent.mesh.held import Held
+from agent.mesh.networks import Change, Networks
+from agent.tables import Address, Node, NodeAddress, Service, ServicePort
+from meshapi.peer import PeerState
+from meshkit.clock import ManualClock
+from meshmodel.errors import ModelError
+from meshmodel.keys import Kind
+from meshmodel.names import ClusterId, ClusterName, ServiceName
+from meshmodel.node import NodeAddress as WireAddress
+from meshpeer.allowed import Allowed, parse_allowed
+
+NORTH, SOUTH, EAST = ClusterName("north"), ClusterName("south"), ClusterName("east")
+
+
+def node(cluster: str, name: str, ip: str, *cidrs: str, **more: str) -> Node:
+    return Node(ClusterName(cluster), ClusterId(1), name, (NodeAddress("InternalIP", ip),), cidrs, **more)
+
+
+@pytest.fixture
+def networks() -> Networks:
+    """We have a node, a pod elsewhere and a service; south has a node."""
+    found = Networks(NORTH)
+    found.set_node(node("north", "n1", "172.18.0.2", "10.1.0.0/24", health_ip="10.1.0.3"))
+    found.set_own_pod("192.168.7.9/32")
+    found.set_own_service(ServiceName("kube-system", "dns"), ["10.96.0.10"], ["172.18.9.1"])
+    found.set_node(node("south", "s1", "172.18.0.5", "10.2.0.0/24"))
+    return found
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "10.2.0.9", "10.2.0.9/32", "10.2.0.0/24", "172.18.0.5", "10.77.0.1", "192.168.219.0/26", "172.18.9.2", "192.168.7.8",
+        "10.96.1.10", "fd00::7", "11.0.0.0/8",
+    ],
+)  # fmt: skip
+def test_a_peer_may_speak_for_what_nobody_else_has(networks: Networks, address: str) -> None:
+    assert networks.refuse_address(SOUTH, address) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("172.18.0.2", "belongs to cluster north"),
+        ("10.1.0.3", "belongs to cluster north"),
+        ("10.1.0.77", "belongs to cluster north"),
+        ("10.1.0.0/16", "belongs to cluster north"),
+        ("192.168.7.9", "belongs to cluster north"),
+        ("192.168.0.0/16", "belongs to cluster north"),
+        ("10.96.0.10", "belongs to cluster north"),
+        ("10.96.0.11", "belongs to cluster north"),
+        ("10.96.0.0/12", "belongs to cluster north"),
+        ("172.18.9.1", "belongs to cluster north"),
+        ("127.0.0.1", "loopback"),
+        ("169.254.169.0/24", "link-local"),
+        ("224.0.0.7", "multicast"),
+        ("0.0.0.0", "unspecified"),
+        ("255.255.255.255", "broadcast"),
+        ("128.0.0.0/5", "wider than /8"),
+        ("0.0.0.0/0", "wider than /8"),
+        ("2000::/12", "wider than /16"),
+        ("::1", "loopback"),
+        ("::", "unspecified"),
+        ("::ffff:10.1.0.9", "IPv4-mapped"),
+        ("fe80::1", "link-local"),
+        ("ff02::1", "multicast"),
+    ],
+)
+def test_a_peer_may_never_speak_for_ours_or_special_addresses(networks: Networks, address: str, why: str) -> None:
+    for peer in (SOUTH, EAST):
+        refusal = networks.refuse_address(peer, address)
+        assert refusal is not None
+        assert why in refusal.reason
+    assert networks.refuse_address(NORTH, address) is None
+
+
+def test_a_peer_may_not_speak_for_another_peers_networks(networks: Networks) -> None:
+    for address in ("10.2.0.9", "10.2.0.0/16", "172.18.0.5"):
+        refusal = networks.refuse_address(EAST, address)
+        assert refusal is not None
+        assert "belongs to cluster south" in refusal.reason
+    networks.delete_node(SOUTH, "s1")
+    assert networks.refuse_address(EAST, "10.2.0.9") is None
+
+
+def test_a_prefix_is_not_judged_by_the_addresses_it_begins_with(networks: Networks) -> None:
+    assert networks.refuse_address(SOUTH, "10.1.1.0") is None
+    assert networks.refuse_address(SOUTH, "10.1.1.0/16") is not None
+
+
+def test_a_later_claim_of_ours_ends_what_a_peer_was_allowed(networks: Networks) -> None:
+    assert networks.refuse_address(SOUTH, "10.77.0.1") is None
+    networks.set_node(node("north", "n2", "172.18.0.3", "10.77.0.0/24"))
+    assert networks.refuse_address(SOUTH, "10.77.0.1") is not None
+    assert networks.may_hold(SOUTH, block_of("10.77.0.0/24"))
+    assert not networks.may_hold(EAST, block_of("10.77.0.0/24"))
+
+
+def test_what_is_released_may_be_claimed_again(networks: Networks) -> None:
+    networks.delete_own_pod("192.168.7.9/32")
+    networks.set_own_service(ServiceName("kube-system", "dns"), [], [])
+    networks.delete_node(NORTH, "n1")
+    for address in ("192.168.7.9", "10.96.0.10", "10.1.0.9", "172.18.0.2"):
+        assert networks.refuse_address(SOUTH, address) is None
+
+
+@pytest.mark.parametrize("kind", ["InternalIP", "ExternalIP", "CiliumInternalIP", "Other", "health", "ingress"])
+@pytest.mark.parametrize("ours", ["172.18.0.2", "10.1.0.77", "192.168.7.9", "10.96.0.10"])
+def test_no_address_of_a_peers_node_record_takes_what_is_ours(networks: Networks, kind: str, ours: str) -> None:
+    good = NodeAddress("InternalIP", "172.18.0.6")
+    more = {"health": {"health_ip": ours}, "ingress": {"ingress_ip": ours}}.get(kind, {})
+    addresses = (good,) if more else (good, NodeAddress(kind, ours))
+    found, refusals = networks.admit(Node(SOUTH, ClusterId(2), "s2", addresses, ("10.2.2.0/24",), **more))
+    assert found == Node(SOUTH, ClusterId(2), "s2", (good,), ("10.2.2.0/24",))
+    assert len(refusals) == 1
+    assert "belongs to cluster north" in refusals[0].reason
+
+
+@pytest.mark.parametrize(
+    "cidr", ["10.96.0.0/16", "10.1.0.0/24", "10.0.0.0/8", "169.254.169.0/24", "128.0.0.0/5", "10.2.0.0/25"]
+)
+def test_no_pod_network_of_a_peers_node_record_takes_what_is_not_its(networks: Networks, cidr: str) -> None:
+    found, refusals = networks.admit(node("east", "e1", "172.18.0.8", cidr, "10.3.0.0/24"))
+    assert found is not None
+    assert found.pod_cidrs == ("10.3.0.0/24",)
+    assert len(refusals) == 1
+
+
+def test_a_node_without_any_address_of_its_own_is_refused(networks: Networks) -> None:
+    found, refusals = networks.admit(node("east", "e1", "172.18.0.2", "10.3.0.0/24"))
+    assert found is None
+    assert refusals
+
+
+def test_lists_in_the_connection_file_narrow_what_a_peer_may_own(networks: Networks) -> None:
+    assert networks.refuse_address(SOUTH, "10.9.0.1") is None
+    networks.allow(SOUTH, Allowed(("10.2.0.0/16",), ("172.18.0.0/24",)))
+    refusal = networks.refuse_address(SOUTH, "10.9.0.1")
+    assert refusal is not None
+    assert "connection file" in refusal.reason
+    assert networks.refuse_address(SOUTH, "10.2.9.1") is None
+    assert networks.refuse_address(SOUTH, "172.18.0.5") is None  # a node it announced
+    assert networks.refuse_address(SOUTH, "172.18.0.6") is not None
+    found, refusals = networks.admit(
+        node("south", "s2", "172.18.0.6", "10.2.6.0/24", "8.8.8.0/24", health_ip="8.8.8.8", ingress_ip="10.2.6.1")
+    )
+    assert found == node("south", "s2", "172.18.0.6", "10.2.6.0/24", ingress_ip="10.2.6.1")
+    assert len(refusals) == 2
+    assert networks.admit(node("south", "s3", "8.8.4.4"))[0] is None
+    assert networks.refuse_address(EAST, "10.9.0.1") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "networks: 10.2.0.0/16",
+        "networks: []",
+        "networks: [10.2.0.0/33]",
+        "networks: [7]",
+        "node-networks: [x]",
+        "- a",
+        "a: [",
+    ],
+)
+def test_a_list_that_cannot_be_understood_is_an_error(text: str) -> None:
+    with pytest.raises(ModelError):
+        parse_allowed(text.encode())
+
+
+def test_lists_are_read_from_the_connection_file() -> None:
+    content = FILE % b"south" + b"networks: [10.2.0.7/16, fd00:2::/48]\nnode-networks:\n- 172.18.0.0/24\n"
+    assert parse_allowed(content) == Allowed(("10.2.0.0/16", "fd00:2::/48"), ("172.18.0.0/24",))
+    assert parse_allowed(FILE % b"south") == Allowed()
+
+
+# ---- through the whole ingest
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def mesh(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Mesh]:
+    """Our own store is read too; a peer is there first."""
+    mesh = Mesh(tmp_path, clock)
+    mesh.stores["north"] = north = PeerStore("north", 1, clock)
+    await north.config()
+    await north.canaries()
+    await north.beat()
+    mesh.runner.expect_own(FILE % b"north")
+    async with mesh.running():
+        south = PeerStore("south", 2, clock)
+        await south.fill()
+        mesh.add(south)
+        await mesh.until(lambda: mesh.state().is_ready)
+        yield mesh
+
+
+async def test_a_health_address_equal_to_our_pod_moves_no_traffic(mesh: Mesh) -> None:
+    """The attack: `IPv4HealthIP`, `CiliumInternalIP` and the like were claims stronger than our pod's own record."""
+    north, south = mesh.stores["north"], mesh.stores["south"]
+    await north.node("n2", "172.18.0.3", "10.1.0.0/24")
+    await north.ip("10.1.0.9", 1 << 16 | 9, "172.18.0.3")
+    await mesh.until(lambda: mesh.db.prefixes.get("10.1.0.9/32") is not None)
+    evil = (WireAddress("InternalIP", "172.18.0.6"), WireAddress("CiliumInternalIP", "10.1.0.9"))
+    await south.node("s2", cidr="10.1.0.0/25", addresses=evil, ipv4_health_ip="10.1.0.9", ipv4_ingress_ip="10.1.0.9")
+    await mesh.until(lambda: mesh.db.nodes.get((SOUTH, "s2")) is not None)
+    row = mesh.db.prefixes.get("10.1.0.9/32")
+    assert row is not None
+    assert (row.cluster, row.identity) == ("north", 1 << 16 | 9)
+    assert mesh.runner.rejections.counts(SOUTH) == {"foreign-network": 4}
+
+
+@pytest.mark.parametrize("is_pod_outside", [False, True])
+async def test_what_a_peer_took_first_is_ours_when_we_claim_it(mesh: Mesh, is_pod_outside: bool) -> None:
+    north, south = mesh.stores["north"], mesh.stores["south"]
+    await south.node("s2", "172.18.0.6", "10.9.0.0/24", ipv4_health_ip="10.9.0.7")
+    await south.ip("10.9.0.7", 2 << 16 | 7, "172.18.0.6")
+    await south.ip("10.9.0.8", 2 << 16 | 7, "172.18.0.6")
+    await south.service("10.9.0.7", "10.2.0.9")
+    await mesh.until(lambda: mesh.backends() == ["10.2.0.9", "10.9.0.7"])
+    await mesh.until(lambda: mesh.db.prefixes.get("10.9.0.8/32") is not None)
+    if is_pod_outside:
+        await north.ip("10.9.0.7", 1 << 16 | 9, "172.18.0.2")
+    else:
+        await north.node("n9", "172.18.0.9", "10.9.0.0/24")
+    await mesh.until(lambda: mesh.backends() == ["10.2.0.9"])
+    row = mesh.db.prefixes.get("10.9.0.7/32")
+    assert row is None or row.cluster == "north"
+    assert (mesh.db.prefixes.get("10.9.0.8/32") is None) != is_pod_outside
+    found = mesh.db.nodes.get((SOUTH, "s2"))
+    assert found is not None
+    assert (found.pod_cidrs, found.health_ip) == ((), "")
+    cidr = mesh.db.prefixes.get("10.9.0.0/24")
+    assert (cidr.cluster if cidr is not None else None) == (None if is_pod_outside else "north")
+
+
+async def test_a_service_address_of_ours_is_never_a_peers(mesh: Mesh) -> None:
+    south = mesh.stores["south"]
+    await south.node("s2", "172.18.0.6", "10.96.5.0/24")
+    await mesh.until(lambda: mesh.db.prefixes.get("10.96.5.0/24") is not None)
+    row = Service(ServiceName("a", "b"), (Address("10.96.5.9"),), (ServicePort("", 80, "TCP"),))
+    with mesh.db.write():
+        mesh.lb.set_service(row)
+    await mesh.until(lambda: mesh.db.prefixes.get("10.96.5.0/24") is None)
+    await south.node("s3", "172.18.0.7", "172.20.1.0/28")
+    await mesh.until(lambda: mesh.db.nodes.get((SOUTH, "s3")) is not None)
+    assert mesh.db.prefixes.get("172.20.1.0/28") is None
+    with mesh.db.write():
+        mesh.lb.delete_service(ServiceName("a", "b"))
+    await south.node("s2", "172.18.0.6", "10.96.5.0/24", boot_id="again")
+    await mesh.until(lambda: mesh.db.prefixes.get("10.96.5.0/24") is not None)
+
+
+async def test_what_one_peer_gives_up_another_may_have(mesh: Mesh, clock: ManualClock) -> None:
+    east = PeerStore("east", 3, clock)
+    await east.fill()  # the same node and network as south's
+    mesh.add(east)
+    await mesh.until(lambda: bool(mesh.runner.rejections.counts(EAST)))
+    await mesh.pass_s(5)
+    assert mesh.db.nodes.get((EAST, "s1")) is None
+    mesh.remove("south")
+    await mesh.until(lambda: mesh.db.nodes.get((EAST, "s1")) is not None)
+    row = mesh.db.prefixes.get("10.2.0.9/32")
+    assert row is not None
+    assert row.cluster == "east"
+    assert mesh.db.backends.get((ECHO, EAST)) is not None
+
+
+async def test_a_changed_list_in_the_connection_file_is_followed(mesh: Mesh, tmp_path: Path) -> None:
+    (tmp_path / "south").write_bytes(FILE % b"south" + b"networks: [10.3.0.0/16]\n")
+    mesh.changed.set()
+    await mesh.until(lambda: mesh.backends() == [], 10)
+    assert mesh.db.prefixes.get("10.2.0.0/24") is None
+    (tmp_path / "south").write_bytes(FILE % b"south" + b"networks: nonsense\n")
+    mesh.changed.set()
+    await mesh.until(lambda: mesh.state().state is PeerState.REFUSED, 10)
+    assert "networks is no list" in mesh.state().reason
+    (tmp_path / "south").write_bytes(FILE % b"south" + b"networks: [10.2.0.0/16]\n")
+    mesh.changed.set()
+    await mesh.until(lambda: mesh.backends() == ["10.2.0.9"], 10)
+
+
+# ---- finding what overlaps
+
+
+def test_overlaps_are_those_of_a_plain_search() -> None:
+    """The twin: every network compared with every other by the standard library."""
+    rng = random.Random(7)
+
+    def draw() -> str:
+        if rng.random() < 0.2:
+            return str(
+                ip_network((rng.getrandbits(4) << 124 | rng.getrandbits(3) << 60, rng.randint(0, 128)), strict=False)
+            )
+        return str(ip_network((rng.getrandbits(6) << 22 | rng.getrandbits(2) << 6, rng.randint(0, 32)), strict=False))
+
+    index: BlockIndex[str] = BlockIndex()
+    known: set[str] = set()
+    for _ in range(600):
+        text = draw()
+        if known and rng.random() < 0.3:
+            gone = rng.choice(sorted(known))
+            known.discard(gone)
+            assert index.discard(block_of(gone), gone)
+        known.add(text)
+        index.add(block_of(text), text)
+        asked = ip_network(draw())
+        expected = {k for k in known if ip_network(k).version == asked.version and ip_network(k).overlaps(asked)}
+        assert {item for _, item in index.overlapping(block_of(str(asked)))} == expected
+    assert len(index) == len(known)
+
+
+def test_a_block_says_what_it_is() -> None:
+    assert [str(block_of(t)) for t in ("10.1.2.3/8", "10.1.2.3", "fd00::1/64")] == [
+        "10.0.0.0/8",
+        "10.1.2.3",
+        "fd00::/64",
+    ]
+    assert block_of("10.0.0.0/8").covers(Block(4, 32, 10 << 24))
+
+
+def test_only_records_that_a_change_touches_are_judged_again() -> None:
+    held = Held()
+    for number in range(1000):
+        held.put((Kind.IPS, b"%d" % number), b"{}", [block_of(f"10.{number >> 8}.{number & 255}.1")])
+    assert held.waiting_for([block_of("10.2.7.0/24")]) == [(Kind.IPS, b"519")]
+    assert held.waiting_for([block_of("172.18.0.0/16")]) == []
+    assert held.pop((Kind.IPS, b"519")) == b"{}"
+    assert held.waiting_for([block_of("10.2.7.0/24")]) == []
+
+
+def test_refused_records_wait_within_bounds() -> None:
+    held = Held(maximum_records=3, maximum_bytes=100)
+    block = block_of("10.0.0.1")
+    assert held.put((Kind.IPS, b"a"), b"x" * 40, [block])
+    assert not held.put((Kind.IPS, b"b"), b"x" * 90, [block])
+    assert held.put((Kind.IPS, b"a"), b"x" * 20, [block])
+    assert held.put((Kind.SERVICES, b"b"), b"x" * 20, [block])
+    assert held.put((Kind.IPS, b"c"), b"x" * 20, [block])
+    assert not held.put((Kind.IPS, b"d"), b"x", [block])
+    assert (len(held), held.size_bytes, held.overflowed) == (3, 63, {Kind.IPS})
+    held.keep([Kind.IPS])
+    assert (len(held), held.size_bytes) == (2, 42)
+
+
+async def test_a_node_event_judges_no_record_it_does_not_touch(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """10,000 refused records must not make every node event expensive."""
+    south = mesh.stores["south"]
+    for number in range(200):
+        await south.ip(f"10.5.{number}.1", 2 << 16 | 7, f"172.19.0.{number}")
+    ingest = mesh.runner.members[SOUTH].consumer
+    await mesh.until(lambda: ingest.held == 200)
+    judged: list[str] = []
+    real = Networks.refuse_host
+    monkeypatch.setattr(Networks, "refuse_host", lambda s, n, host: judged.append(host) or real(s, n, host))
+    await south.node("s2", "172.19.0.7", "10.5.7.0/24")
+    await mesh.until(lambda: mesh.db.prefixes.get("10.5.7.1/32") is not None)
+    assert judged == ["172.19.0.7"]
+    assert ingest.held == 199
+
+
+def test_changes_say_who_claims_what(networks: Networks) -> None:
+    seen: list[Change] = []
+    networks.settle()
+    networks.judges.append(seen.extend)
+    networks.set_node(node("south", "s1", "172.18.0.5", "10.2.1.0/24"))
+    networks.settle()
+    networks.settle()
+    assert sorted(map(str, (c.block for c in seen if c.is_added))) == ["10.2.1.0/24"]
+    assert [str(c.block) for c in seen if not c.is_added] == ["10.2.0.0/24"]
