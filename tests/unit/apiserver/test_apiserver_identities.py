@@ -172,12 +172,12 @@ async def test_a_failed_request_is_repeated_and_shown_meanwhile() -> None:
         world.allocator.use("a", labels("cart"))
         await until(lambda: bool(world.allocator.last_error))
         assert world.allocator.pending == 1
-        for _ in range(200):
+
+        def is_repeated() -> bool:
             clock.advance(1)
-            await asyncio.sleep(0.002)
-            if world.allocator.use("a", labels("cart")) is not None:
-                break
-    assert world.allocator.use("a", labels("cart")) is not None
+            return world.allocator.use("a", labels("cart")) is not None
+
+        await until(is_repeated)
     assert world.allocator.last_error == ""
 
 
@@ -193,10 +193,12 @@ async def test_an_unused_identity_of_ours_goes_after_the_grace_and_others_stay()
         kept = await world.number("a", labels("kept"))
         gone = await world.number("b", labels("gone"))
         world.allocator.release("b")
-        for _ in range(10):
-            await asyncio.sleep(0.005)
+
+        def is_gone() -> bool:
             clock.advance(61)
-        await until(lambda: str(gone) not in objects.stored)
+            return str(gone) not in objects.stored
+
+        await until(is_gone)
     assert set(objects.stored) == {"70000", str(kept)}
 
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from clustermesh_apiserver.publish.publisher import Publisher
 from kvstore.lease import KEYS_PER_LEASE
 from kvstore.memory import MemoryStore
-from meshkit.clock import ManualClock
+from meshkit.clock import ManualClock, settle
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName
 from tests.unit.apiserver.apiserver_wait import until
@@ -132,7 +132,7 @@ async def test_a_config_changed_or_deleted_by_somebody_else_is_written_again_wit
         await other.apply({CONFIG_KEY: None})
         await until(lambda: value_of(backend, CONFIG_KEY) == b"{config}")
         await other.put(b"cilium/cluster-config/blueberry", b"{theirs}")
-        await asyncio.sleep(0.01)
+        await settle(100)
         assert value_of(backend, b"cilium/cluster-config/blueberry") == b"{theirs}"
 
 
