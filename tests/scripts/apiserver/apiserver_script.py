@@ -34,6 +34,7 @@ from meshmodel.endpointslice import decode as decode_slice
 from meshmodel.identity import NumericIdentity
 from meshmodel.keys import Kind
 from meshmodel.labels import Labels
+from tests.support.script import Script
 
 
 class Sink:
@@ -69,14 +70,13 @@ class Numbers:
     def release(self, owner: str) -> None: ...
 
 
-class Script:
-    """One script file."""
+class ApiserverScript(Script):
+    """One run of one script."""
 
     def __init__(self, path: Path) -> None:
-        head, self.sections = _split(path.read_text())
-        self.steps = [line.split() for line in head.splitlines() if line.strip() and not line.startswith("#")]
+        super().__init__(path)
         self.log: list[str] = []
-        modes = next((step[1:] for step in self.steps if step[0] == "mode"), ["cilium"])
+        modes = next((words[1:] for _, words in self.commands if words[0] == "mode"), ["cilium"])
         self._start(set(modes))
 
     def _start(self, modes: set[str]) -> None:
@@ -92,21 +92,18 @@ class Script:
         self.intakes = {intake.resource.kind: intake for intake in self.source.intakes}
 
     def run(self) -> None:
+        """As Script.run, with a loop for the exporters."""
         asyncio.run(self._run())
 
     async def _run(self) -> None:
         self.source.attach(self.exporters)
-        for number, step in enumerate(self.steps, 1):
-            try:
-                getattr(self, f"do_{step[0]}")(*step[1:])
-            except AssertionError as exc:
-                raise AssertionError(f"step {number}, `{' '.join(step)}`: {exc}") from None
+        super().run()
 
     def do_mode(self, *modes: str) -> None: ...
 
     def do_apply(self, *files: str) -> None:
         for name in files:
-            for obj in yaml.safe_load_all(self.sections[name]):
+            for obj in yaml.safe_load_all(self.section(name)):
                 obj["metadata"].setdefault("resourceVersion", "1")
                 intake = self.intakes[from_manifest(obj).kind]
                 intake.take([Upsert(object_key(obj), intake.strip(obj))])
@@ -119,9 +116,8 @@ class Script:
             intake.take([Synced()])
 
     def do_wants(self, kind: str, name: str) -> None:
-        expected = self.sections[name].splitlines()
-        found = [self._line(kind, key, value) for key, value in sorted(self.sinks[Kind(kind)].wanted.items())]
-        assert found == expected, "wanted is\n" + "\n".join(found)
+        wanted = sorted(self.sinks[Kind(kind)].wanted.items())
+        self.compare(name, "\n".join(self._line(kind, key, value) for key, value in wanted))
 
     def do_writes(self, *words: str) -> None:
         expected = [" ".join(words[index : index + 2]) for index in range(0, len(words), 2)]
@@ -146,15 +142,3 @@ class Script:
         piece: Any = decode_slice(key.decode(), value, cluster="c1", cluster_id=1)
         ends = [f"{'+'.join(e.addresses)} ready={e.ready} serving={e.serving} zone={e.zone}" for e in piece.endpoints]
         return f"{key.decode()} {piece.service} {piece.address_type} {[p.name for p in piece.ports]} {'; '.join(ends)}"
-
-
-def _split(text: str) -> tuple[str, dict[str, str]]:
-    head: list[str] = []
-    sections: dict[str, list[str]] = {}
-    current = head
-    for line in text.splitlines():
-        if line.startswith("-- ") and line.endswith(" --"):
-            current = sections.setdefault(line[3:-3], [])
-        else:
-            current.append(line)
-    return "\n".join(head), {name: "\n".join(lines).strip("\n") for name, lines in sections.items()}

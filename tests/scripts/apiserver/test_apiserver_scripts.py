@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts.apiserver.apiserver_script import Script
+from tests.scripts.apiserver.apiserver_script import ApiserverScript
+from tests.support.script import scripts_in
 
-SCRIPTS = sorted(Path(__file__).parent.glob("*.txtar"))
 
-
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", scripts_in(Path(__file__).parent), ids=lambda path: path.stem)
 def test_script(path: Path) -> None:
-    Script(path).run()
+    ApiserverScript.run_file(path)

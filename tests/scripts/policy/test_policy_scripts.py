@@ -16,7 +16,6 @@ A -> B PORT/PROTO EGRESS INGRESS  the verdict of each side, + or -
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -24,28 +23,26 @@ import yaml
 from meshmodel.labels import pod_labels
 from meshpolicy import PolicyContext, PolicyError, parse_policy
 from meshpolicy.evaluate import evaluate_case
+from tests.support.script import Script, scripts_in
 
-SCRIPTS = sorted(Path(__file__).parent.glob("*.txtar"))
 SIGNS = {"+": "allowed", "-": "denied"}
 
 
-class Story:
+class Story(Script):
     """What the commands so far amount to: one case of `policy eval`."""
 
-    def __init__(self, files: dict[str, str]) -> None:
-        self.files = files
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
         self.cluster, self.scope = "default", ""
         self.ids: dict[str, list[str]] = {}
         self.ips: dict[str, str] = {}
         self.applied: dict[str, str] = {}
 
-    def run(self, line: str) -> None:
-        words = line.split()
+    def do(self, words: list[str]) -> None:
         if "->" in words:
-            return self.check(words)
-        command: Any = getattr(self, f"do_{words[0]}")
-        command(*words[1:])
-        return None
+            self.check(words)
+        else:
+            super().do(words)
 
     def do_cluster(self, name: str) -> None:
         self.cluster = name
@@ -81,19 +78,19 @@ class Story:
         self.ips[name] = address
 
     def do_apply(self, *names: str) -> None:
-        self.applied.update({name: self.files[name] for name in names})
+        self.applied.update({name: self.section(name) for name in names})
 
     def do_remove(self, *names: str) -> None:
         for name in names:
             del self.applied[name]
 
     def do_problem(self, name: str, *text: str) -> None:
-        policy = parse_policy(yaml.safe_load(self.files[name]), PolicyContext(self.cluster, bool(self.scope)))
+        policy = parse_policy(yaml.safe_load(self.section(name)), PolicyContext(self.cluster, bool(self.scope)))
         assert " ".join(text) in "\n".join((*policy.problems, *policy.warnings))
 
     def do_refused(self, name: str, *text: str) -> None:
         with pytest.raises(PolicyError) as caught:
-            parse_policy(yaml.safe_load(self.files[name]), PolicyContext(self.cluster))
+            parse_policy(yaml.safe_load(self.section(name)), PolicyContext(self.cluster))
         assert " ".join(text) in str(caught.value)
 
     def check(self, words: list[str]) -> None:
@@ -112,32 +109,6 @@ class Story:
         assert answer == {"errors": [], "verdicts": [[SIGNS[egress], SIGNS[ingress]]]}
 
 
-def read_archive(text: str) -> tuple[list[str], dict[str, str]]:
-    """The commands at the top and the files below them."""
-    commands: list[str] = []
-    files: dict[str, str] = {}
-    name = ""
-    for line in text.splitlines():
-        if line.startswith("-- ") and line.endswith(" --"):
-            name = line[3:-3]
-            files[name] = ""
-        elif name:
-            files[name] += line + "\n"
-        else:
-            commands.append(line)
-    return commands, files
-
-
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", scripts_in(Path(__file__).parent), ids=lambda path: path.stem)
 def test_story(path: Path) -> None:
-    commands, files = read_archive(path.read_text())
-    story = Story(files)
-    told = 0
-    for number, line in enumerate(commands, 1):
-        if line.strip() and not line.startswith("#"):
-            try:
-                story.run(line)
-            except AssertionError as exc:
-                raise AssertionError(f"{path.name}:{number}: {line}\n{exc}") from exc
-            told += 1
-    assert told
+    Story.run_file(path)
