@@ -39,6 +39,7 @@ from meshapi.peer import RejectedRecords, RemoteCluster
 from meshapi.service import ServiceExplanation, ServiceStatus
 from meshkit.http import make_app
 from meshkit.rest import NotAnswered, Rest
+from meshkit.table import snapshot
 from meshmodel.names import ClusterName, ServiceName
 
 if TYPE_CHECKING:
@@ -146,10 +147,13 @@ def _add_tables(rest: Rest, agent: Served) -> None:
         """Pods of this node that have an interface."""
         return endpoint_rows(db, agent.endpoint_target.revision)
 
-    @rest.get_stream("/v1/tables", str, "text/plain", tag="tables")
-    async def tables() -> Response:
-        """Every table as deterministic text."""
-        return PlainTextResponse(db.dump())
+    @rest.get_stream("/v1/tables", str, "text/plain", tag="tables", errors={404: "no such table"})
+    async def tables(name: str = "") -> Response:
+        """Every table as deterministic text, or the one of this name."""
+        found = sorted((t for t in db.tables if name in ("", t.name)), key=lambda t: t.name)
+        if not found:
+            raise NotAnswered(404, f"no table {name}; there are: {', '.join(sorted(t.name for t in db.tables))}")
+        return PlainTextResponse(snapshot(found))
 
 
 def _add_maps(rest: Rest, agent: Served) -> None:

@@ -39,6 +39,7 @@ command -v mmdebstrap >/dev/null || { echo "bare-machine: install Debian's mmdeb
 
 repository=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 name=clustermesh-bare
+commit=$(git -C "$repository" rev-parse HEAD)
 # several GB: not on a file system in memory
 root=/var/tmp/$name-$$
 cgroup_mount=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
@@ -107,7 +108,7 @@ done < <({ cat /etc/pip.conf /etc/xdg/pip/pip.conf "$HOME/.config/pip/pip.conf" 
            env | grep '^PIP_'; } | grep -vE '^ *#' | tr ' =' '\n\n' | sed -n 's,^\(file://\)\?\(/.*\)$,\2,p' | sort -u)
 
 git clone --quiet --no-local "$repository" "$root/root/clustermesh"
-git -C "$root/root/clustermesh" checkout --quiet --detach "$(git -C "$repository" rev-parse HEAD)"
+git -C "$root/root/clustermesh" checkout --quiet --detach "$commit"
 
 # Process 1 of the new pid namespace: the root becomes / and the commands run one after the other.
 cat >"$root/root/inside.sh" <<'INSIDE'

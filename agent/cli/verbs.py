@@ -118,6 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     policy = group(verbs, "policy", "policies")
     add(policy, "get", "policies, in force or refused", _policies)
     add(policy, "selectors", "selectors and what they select", _selectors)
+    table = add(group(verbs, "table", "what the agent knows, as text"), "show", "rows of one table, or of all", _table)
+    table.add_argument("name", nargs="?", default="", help="such as frontends, prefixes, identities (default: all)")
     monitor = add(verbs, "monitor", "flows of this node", _monitor)
     monitor.add_argument("--type", default="", choices=("drop", "trace", "policy-verdict"), help="only this type")
     monitor.add_argument("--last", type=int, default=20, help="how many past flows first (default: 20)")
@@ -206,6 +208,12 @@ def _policies(client: Client, arguments: argparse.Namespace) -> int:
 def _selectors(client: Client, arguments: argparse.Namespace) -> int:
     answer = client.get("/v1/policy/selectors", list[SelectorRow])
     return _show(arguments, answer, lambda: render.selectors(answer))
+
+
+def _table(client: Client, arguments: argparse.Namespace) -> int:
+    with client.open(f"/v1/tables?name={urllib.parse.quote(arguments.name)}", TIMEOUT_S) as answer:
+        text = answer.read().decode("utf-8", "replace").rstrip("\n")
+    return _show(arguments, text, lambda: text)
 
 
 def _monitor(client: Client, arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ sections it was compared with; `SCRIPT_REPEAT=200` runs each script that often, 
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shlex
@@ -90,6 +91,10 @@ class Script:
         if method is None:
             known = sorted(name[3:].replace("_", "-") for name in dir(self) if name.startswith("do_"))
             raise ScriptError(f"no verb {verb}; there are: {', '.join(known)}")
+        try:
+            inspect.signature(method).bind(*arguments)
+        except TypeError as exc:
+            raise ScriptError(f"{verb}: {exc}") from None
         method(*arguments)
 
     def section(self, name: str) -> str:

@@ -49,6 +49,12 @@ async def test_the_agent_follows_services_peers_and_policies(tmp_path: Path) -> 
         assert code == 0
         assert "10.2.0.6:9090 (active) (preferred)" in text
         assert "south" in text
+        code, text = await agent.verb("table", "show", "services")
+        assert code == 0
+        assert "  default/echo  name=default/echo " in text
+        assert (await agent.verb("table", "show"))[1].startswith("backends (")
+        code, text = await agent.verb("table", "show", "service")
+        assert (code, text) == (1, "")
         code, text = await agent.verb("status")
         assert code == 0, text
         assert "1/1 remote clusters ready" in text

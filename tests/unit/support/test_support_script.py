@@ -45,6 +45,7 @@ def test_what_came_out_is_compared_with_the_section(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("shout hello\n", "story.txtar:1: shout hello\nno verb shout; there are: heard, say"),
+        ("heard\n", "story.txtar:1: heard\nheard: missing a required argument: 'name'"),
         ("heard y\n-- x --\n", "no section y; there are: x"),
         ("say hello\n-- x --\nhello\n", "no command names x"),
         ("heard x\n-- x --\n-- x --\n", "same name: .'x'."),

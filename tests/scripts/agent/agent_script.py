@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole agent on memory maps and a manual clock: its real features, without etcd, Kubernetes and kernel.
+
+The own cluster is `north` (id 1), the node is n1 at 172.18.0.2 with pods in 10.1.0.0/24. The own cluster's store speaks as
+`north` too. After every command the clock moves a second, so that what follows from it has been done.
+
+apply FILE...                       Services, EndpointSlices and policies of the own cluster are as these documents say
+delete KIND NS/NAME                 and this one is gone
+pods NS/NAME:PORT [ADDRESS...]      one EndpointSlice of the service has these pods; PORT is 8080 or http=8080, an address may end in
+                                    ,terminating or ,unready
+peer NAME ID                        a cluster is followed from here on; every kind it has is listed (peer-connect: not yet)
+peer-connect NAME ID
+put NAME KIND KEY FILE              a record of its store, as it stands in FILE or is the JSON given in its place
+del NAME KIND KEY                   the record is gone
+listing NAME KIND, listed NAME KIND the listing begins again, and is complete
+forget NAME                         the cluster is no peer any more
+expire NAME                         its services are too old to be believed
+withdraw NAME, restore NAME         nothing is sent to it, and is again
+interface ADDRESS IFINDEX           a pod of this node has this interface (0: none any more)
+fail-after MAP WRITES               the kernel refuses that map's next write but WRITES
+restart [TABLE...]                  a new agent on the same maps; each of these tables waits for one more source
+source-listed TABLE                 which is complete now
+pass SECONDS                        time passes
+table show NAME FILE                a table's text, as `clustermesh-agent table show` prints it
+service list FILE, policy get FILE, endpoint list FILE, bpf policy get ADDRESS FILE   as clustermesh-agent prints them
+maps FILE, ipcache FILE             what the kernel holds, in short
+problem NS/NAME TEXT                a problem of the service contains the text
+rejected NAME [REASON=N...]         exactly these records of the cluster were refused
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from agent_world import KINDS, Fed, show_ipcache, show_services
+
+from agent.bootstrap import Facts
+from agent.cli import render
+from agent.core import Core, open_core
+from agent.datapath.maps import Maps
+from agent.datapath.memory import MemoryMaps, memory_maps
+from agent.datapath.netlink import EndpointInterface
+from agent.endpoints.feature import EndpointsFeature
+from agent.endpoints.rows import endpoint_rows
+from agent.feature import Feature
+from agent.host import MemoryHost
+from agent.identity.feature import IdentityFeature
+from agent.ipcache.feature import IpcacheFeature
+from agent.loadbalancer.convert import strip_service, strip_slice
+from agent.loadbalancer.feature import LoadBalancerFeature
+from agent.loadbalancer.rows import ServiceRows
+from agent.loadbalancer.source import KubernetesSource
+from agent.mesh.ingest import Writers
+from agent.mesh.networks import Networks
+from agent.mesh.rejections import Rejections
+from agent.node_agent import NodeAgent
+from agent.nodes.feature import NodesFeature
+from agent.policy.feature import PolicyFeature
+from agent.policy.rows import policy_list, policy_map_rows
+from agent.settings import AgentSettings
+from agent.tables import AgentDB, Node, NodeAddress, Peer
+from kube.reflector import Delete, Upsert
+from kvstore.store import Phase
+from meshkit.clock import ManualClock
+from meshmodel.names import ClusterId, ClusterName, ServiceName
+from meshpolicy import PolicyRef
+from tests.support.script import Script, ScriptError
+
+FACTS: Final = Facts(ClusterName("north"), ClusterId(1), 255, "n1", "172.18.0.2", ("10.1.0.0/24",))
+STEP_S: Final = 1.0
+
+
+class Machine(MemoryHost):
+    """A node whose maps and interfaces outlive agents."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps: MemoryMaps = memory_maps()
+        self.interfaces: dict[str, int] = {}
+
+    def open(self) -> Maps:
+        return self.maps
+
+    def find(self, address: str) -> EndpointInterface | None:
+        index = self.interfaces.get(address)
+        mac = f"02:00:00:00:00:{index or 0:02x}"
+        return None if index is None else EndpointInterface(index, mac, f"02:01:00:00:00:{index:02x}")
+
+
+class Sources(Feature):
+    """Stands for stores and Kubernetes: names what a script wants to be waited for."""
+
+    name = "sources"
+
+    def __init__(self, db: AgentDB, names: Sequence[str]) -> None:
+        self._db, self._names = db, names
+        self.listed: dict[str, Callable[[], None]] = {}
+
+    def expect(self) -> None:
+        for name in self._names:
+            self.listed[name] = find_table(self._db, name).expect("script")
+
+
+class Agent:
+    """One life of the agent on a machine, and what clusters and Kubernetes told it."""
+
+    def __init__(self, core: Core, machine: Machine, sources: Sequence[str]) -> None:
+        self.core, self.db, self.machine = core, core.db, machine
+        self.nodes, self.identities, self.ipcache = NodesFeature(core), IdentityFeature(core), IpcacheFeature(core)
+        self.balancer = LoadBalancerFeature(core)
+        self.policy = PolicyFeature(core, self.ipcache.writer.set_policy_prefixes)
+        self.sources = Sources(core.db, sources)
+        endpoints = EndpointsFeature(core, machine.find)
+        features = (self.nodes, self.identities, self.ipcache, self.balancer, self.policy, endpoints, self.sources)
+        self._agent = NodeAgent(core, features)
+        self.kubernetes = KubernetesSource(core.db, self.balancer.writer, core.clock)
+        self.writers = Writers(self.balancer.writer, self.ipcache.writer, self.identities.writer, self.nodes.writer)
+        self.networks, self.rejections = Networks(core.db.own), Rejections(core.clock)
+        self.clusters: dict[str, Fed] = {}
+
+    def start(self) -> None:
+        self._task = asyncio.ensure_future(self._agent.run(_serve_nobody))
+        node = Node(FACTS.cluster, FACTS.cluster_id, "n1", (NodeAddress("InternalIP", FACTS.node_ip),), FACTS.pod_cidrs)
+        self.networks.set_node(node)
+        with self.db.write():
+            self.nodes.writer.set_node(node)
+            self.ipcache.writer.set_node(node)
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    def check(self) -> None:
+        """It still runs. Raises: whatever ended it."""
+        if self._task.done():
+            raise self._task.exception() or AssertionError("the agent ended")
+
+    def connect(self, name: str, cluster_id: int) -> None:
+        rest = (self.db, self.writers, self.networks, self.rejections, self.core.clock)
+        self.clusters[name] = Fed(name, cluster_id, *rest)
+
+
+class AgentScript(Script):
+    """One run of one script."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.clock, self.machine = ManualClock(), Machine()
+
+    def run(self) -> None:
+        """As Script.run; commands are given between two seconds of the agent's life."""
+        with asyncio.Runner() as self._runner:
+            self._runner.get_loop().set_default_executor(AtOnce())
+            try:
+                self._start(())
+                super().run()
+            finally:
+                self._wait(self.agent.stop())
+
+    def do(self, words: list[str]) -> None:
+        super().do(words)
+        self._pass_time(STEP_S)
+
+    def _wait(self, what: Awaitable[Any]) -> Any:
+        async def wait() -> Any:
+            return await what
+
+        return self._runner.run(wait())
+
+    def _start(self, sources: Sequence[str]) -> None:
+        async def start() -> Agent:
+            settings = AgentSettings(local_etcd="none", sync_timeout_s=600.0)
+            agent = Agent(await open_core(settings, FACTS, None, self.machine, self.clock), self.machine, sources)
+            agent.start()
+            return agent
+
+        self.agent: Agent = self._wait(start())
+        self._pass_time(STEP_S)
+
+    def _pass_time(self, seconds: float) -> None:
+        self._wait(self.clock.run_for(seconds))
+        self.agent.check()
+
+    # ---- inputs
+
+    def do_apply(self, *files: str) -> None:
+        for document in (d for name in files for d in yaml.safe_load_all(self.section(name))):
+            meta, kind = document["metadata"], document["kind"]
+            key = f"{meta.get('namespace', '')}/{meta['name']}"
+            if kind == "Service":
+                self.agent.kubernetes.take_services([Upsert(key, strip_service(document))], _nothing)
+            elif kind == "EndpointSlice":
+                self.agent.kubernetes.take_slices([Upsert(key, strip_slice(document))], _nothing)
+            else:
+                self.agent.policy.compiler.set_document(document, _ref(kind, key))
+                self.agent.policy.compiler.step()
+
+    def do_delete(self, kind: str, key: str) -> None:
+        if kind == "Service":
+            self.agent.kubernetes.take_services([Delete(key, None)], _nothing)
+        elif kind == "EndpointSlice":
+            self.agent.kubernetes.take_slices([Delete(key, None)], _nothing)
+        else:
+            self.agent.policy.compiler.remove_document(_ref(kind, key))
+            self.agent.policy.compiler.step()
+
+    def do_pods(self, where: str, *addresses: str) -> None:
+        key, _, port = where.rpartition(":")
+        name, _, number = port.rpartition("=")
+        found = [{"addresses": [a.split(",")[0]], "conditions": _conditions(a)} for a in addresses]
+        document = {
+            "metadata": _meta(f"{key}-{number}") | {"labels": {"kubernetes.io/service-name": key.split("/")[1]}},
+            "addressType": "IPv4",
+            "ports": [{"name": name, "port": int(number), "protocol": "TCP"}],
+            "endpoints": found,
+        }
+        self.agent.kubernetes.take_slices([Upsert(f"{key}-{number}", strip_slice(document))], _nothing)
+
+    def do_peer(self, name: str, cluster_id: str) -> None:
+        self.do_peer_connect(name, cluster_id)
+        for kind in KINDS:
+            self.do_listed(name, kind)
+
+    def do_peer_connect(self, name: str, cluster_id: str) -> None:
+        self.agent.connect(name, int(cluster_id))
+        for kind in KINDS:
+            self.do_listing(name, kind)
+
+    def do_put(self, name: str, kind: str, key: str, value: str) -> None:
+        text = value if value.startswith("{") else self.section(value).strip()
+        self._fed(name).feed(KINDS[kind], Phase.CHANGES, (key, text.encode()))
+
+    def do_del(self, name: str, kind: str, key: str) -> None:
+        self._fed(name).feed(KINDS[kind], Phase.CHANGES, (key, None))
+
+    def do_listing(self, name: str, kind: str) -> None:
+        self._fed(name).feed(KINDS[kind], Phase.LISTING)
+
+    def do_listed(self, name: str, kind: str) -> None:
+        self._fed(name).feed(KINDS[kind], Phase.LISTED)
+
+    def do_forget(self, name: str) -> None:
+        self._fed(name).ingest.remove()
+        del self.agent.clusters[name]
+
+    def do_expire(self, name: str) -> None:
+        self._fed(name).expire()
+
+    def _fed(self, name: str) -> Fed:
+        if name not in self.agent.clusters:
+            raise ScriptError(f"no cluster {name} is followed")
+        return self.agent.clusters[name]
+
+    def do_withdraw(self, name: str) -> None:
+        self._set_peer(name, is_withdrawn=True)
+
+    def do_restore(self, name: str) -> None:
+        self._set_peer(name, is_withdrawn=False)
+
+    def _set_peer(self, name: str, *, is_withdrawn: bool) -> None:
+        row = self.agent.db.peers.get(ClusterName(name))
+        if row is None:
+            raise ScriptError(f"no peer {name}")
+        with self.agent.db.write():
+            self.agent.balancer.writer.set_peer(Peer(row.name, row.cluster_id, is_withdrawn))
+
+    def do_interface(self, address: str, index: str) -> None:
+        if int(index):
+            self.machine.interfaces[address] = int(index)
+        else:
+            del self.machine.interfaces[address]
+
+    def do_fail_after(self, name: str, writes: str) -> None:
+        getattr(self.machine.maps, name).fail_after(int(writes))
+
+    def do_restart(self, *sources: str) -> None:
+        self._wait(self.agent.stop())
+        self._start(sources)
+
+    def do_source_listed(self, name: str) -> None:
+        self.agent.sources.listed[name]()
+
+    def do_pass(self, seconds: str) -> None:
+        self._pass_time(float(seconds))
+
+    # ---- outputs
+
+    def do_table(self, show: str, name: str, file: str) -> None:
+        self.compare(file, find_table(self.agent.db, name).dump())
+
+    def do_service(self, show: str, file: str) -> None:
+        rows = ServiceRows(self.agent.db, self.agent.balancer.writer, self.agent.balancer.target, self.clock)
+        self.compare(file, render.services(rows.services(), with_affinity=True))
+
+    def do_policy(self, get: str, file: str) -> None:
+        self.compare(file, render.policies(policy_list(self.agent.db, self.agent.policy.compiler)))
+
+    def do_endpoint(self, show: str, file: str) -> None:
+        self.compare(file, render.endpoints(endpoint_rows(self.agent.db, self.agent.policy.target.revision)))
+
+    def do_bpf(self, policy: str, get: str, address: str, file: str) -> None:
+        row = self.agent.db.endpoints.get(address)
+        if row is None:
+            raise ScriptError(f"no endpoint {address}")
+        entries = policy_map_rows(self.machine.maps.policy.items(), row.endpoint_id, self.agent.policy.compiler)
+        self.compare(file, render.policy_map(entries))
+
+    def do_maps(self, file: str) -> None:
+        self.machine.maps.check()
+        self.compare(file, show_services(self.machine.maps))
+
+    def do_ipcache(self, file: str) -> None:
+        self.compare(file, show_ipcache(self.machine.maps))
+
+    def do_attached(self, *interfaces: str) -> None:
+        found = sorted(self.machine.attached())
+        assert found == sorted(map(int, interfaces)), f"attached: {found}"
+
+    def do_problem(self, name: str, text: str) -> None:
+        row = self.agent.db.services.get(ServiceName.parse(name))
+        assert row is not None, f"no service {name}"
+        assert any(text in problem for problem in row.problems), f"problems: {row.problems}"
+
+    def do_rejected(self, name: str, *expected: str) -> None:
+        counts = self.agent.rejections.counts(ClusterName(name))
+        found = [f"{reason}={count}" for reason, count in counts.items()]
+        assert sorted(found) == sorted(expected), f"rejected: {found}"
+
+
+class AtOnce(ThreadPoolExecutor):
+    """Calls that would block run at once: which thread ends first is not what scripts are about."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as exc:
+            future.set_exception(exc)
+        return future
+
+
+def find_table(db: AgentDB, name: str) -> Any:
+    """Raises: ScriptError naming the tables there are."""
+    for table in db.tables:
+        if table.name == name:
+            return table
+    raise ScriptError(f"no table {name}; there are: {', '.join(sorted(t.name for t in db.tables))}")
+
+
+async def _serve_nobody() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+def _ref(kind: str, key: str) -> PolicyRef:
+    namespace, _, name = key.rpartition("/")
+    return PolicyRef(kind, namespace, name)
+
+
+def _conditions(text: str) -> dict[str, bool]:
+    return {"ready": "," not in text, "serving": ",unready" not in text, "terminating": ",terminating" in text}
+
+
+def _meta(key: str) -> dict[str, Any]:
+    namespace, _, name = key.partition("/")
+    return {"namespace": namespace, "name": name}
+
+
+def _nothing() -> None: ...
