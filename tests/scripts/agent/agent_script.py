@@ -4,33 +4,45 @@
 The own cluster is `north` (id 1), the node is n1 at 172.18.0.2 with pods in 10.1.0.0/24. The own cluster's store speaks as
 `north` too. After every command the clock moves a second, so that what follows from it has been done.
 
-apply FILE...                       Services, EndpointSlices and policies of the own cluster are as these documents say
-delete KIND NS/NAME                 and this one is gone
-pods NS/NAME:PORT [ADDRESS...]      one EndpointSlice of the service has these pods; PORT is 8080 or http=8080, an address may end in
-                                    ,terminating or ,unready
-peer NAME ID                        a cluster is followed from here on; every kind it has is listed (peer-connect: not yet)
-peer-connect NAME ID
-put NAME KIND KEY FILE              a record of its store, as it stands in FILE or is the JSON given in its place
-del NAME KIND KEY                   the record is gone
-listing NAME KIND, listed NAME KIND the listing begins again, and is complete
-forget NAME                         the cluster is no peer any more
-expire NAME                         its services are too old to be believed
-withdraw NAME, restore NAME         nothing is sent to it, and is again
-interface ADDRESS IFINDEX           a pod of this node has this interface (0: none any more)
-fail-after MAP WRITES               the kernel refuses that map's next write but WRITES
-restart [TABLE...]                  a new agent on the same maps; each of these tables waits for one more source
-source-listed TABLE                 which is complete now
-pass SECONDS                        time passes
-table show NAME FILE                a table's text, as `clustermesh-agent table show` prints it
-service list FILE, policy get FILE, endpoint list FILE, bpf policy get ADDRESS FILE   as clustermesh-agent prints them
-maps FILE, ipcache FILE             what the kernel holds, in short
-problem NS/NAME TEXT                a problem of the service contains the text
-rejected NAME [REASON=N...]         exactly these records of the cluster were refused
+Told by Kubernetes:
+apply FILE...                  Services, EndpointSlices and policies of the own cluster are as these documents say
+delete KIND NS/NAME            and this one is gone
+pods NS/NAME:PORT [ADDRESS...] one EndpointSlice of the service has these pods; PORT is 8080 or http=8080, and an address may
+                               end in ,terminating or ,unready
+Told by the stores of clusters:
+peer NAME ID                   the cluster is followed, and every kind of it is listed (peer-connect: is not listed yet)
+put NAME KIND KEY FILE         a record, as it stands in FILE or is given in braces
+put-node NAME NODE IP CIDR     records in short
+put-ip NAME ADDRESS IDENTITY HOST [POD]
+put-identity NAME NUMBER LABEL...
+put-service NAME NS/NAME ADDRESS:PORT...
+del NAME KIND KEY              the record is gone
+listing NAME KIND              the listing begins again (listed: and is complete)
+forget NAME                    the cluster is no peer any more
+expire NAME                    its services are too old to be believed
+withdraw NAME                  nothing is sent to it (restore: again)
+Done to the node:
+interface ADDRESS IFINDEX      a pod has this interface; 0: none any more
+fail-after MAP WRITES          the kernel refuses a write of this map after so many more
+restart [TABLE...]             a new agent on the same maps; each of these tables waits for one more source
+source-listed TABLE            which is complete now
+pass SECONDS                   time passes
+What came out:
+table show NAME FILE           as clustermesh-agent prints it; so do service list, policy get, endpoint list FILE and
+                               bpf policy get ADDRESS FILE
+maps FILE, ipcache FILE        what the kernel holds, in short
+attached [IFINDEX...]          where our programs run
+policy-entries N               how many entries the policy map has
+problem NS/NAME TEXT           a problem of the service contains the text
+rejected NAME [REASON=N...]    exactly these records of the cluster were refused
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import ipaddress
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -235,6 +247,34 @@ class AgentScript(Script):
         text = value if value.startswith("{") else self.section(value).strip()
         self._fed(name).feed(KINDS[kind], Phase.CHANGES, (key, text.encode()))
 
+    def do_put_node(self, name: str, node: str, address: str, cidr: str) -> None:
+        network = ipaddress.ip_network(cidr)
+        mask = base64.b64encode(network.netmask.packed).decode()
+        record = {
+            "Name": node, "Cluster": name, "ClusterID": self._fed(name).cluster_id,
+            "IPAddresses": [{"Type": "InternalIP", "IP": address}],
+            "IPv4AllocCIDR": {"IP": str(network.network_address), "Mask": mask},
+        }  # fmt: skip
+        self.do_put(name, "nodes", node, json.dumps(record))
+
+    def do_put_ip(self, name: str, address: str, identity: str, host: str, pod: str = "") -> None:
+        record = {"IP": address, "HostIP": host, "ID": int(identity), "K8sNamespace": "test", "K8sPodName": pod}
+        self.do_put(name, "ips", address, json.dumps(record))
+
+    def do_put_identity(self, name: str, number: str, *labels: str) -> None:
+        place = ("io.kubernetes.pod.namespace=test", f"io.cilium.k8s.policy.cluster={name}")
+        text = "".join(f"k8s:{label};" for label in sorted((*labels, *place)))
+        self._fed(name).feed(KINDS["identities"], Phase.CHANGES, (number, text.encode()))
+
+    def do_put_service(self, name: str, service: str, *backends: str) -> None:
+        namespace, _, short = service.partition("/")
+        found = (backend.split(":") for backend in backends)
+        record = {
+            "cluster": name, "clusterID": self._fed(name).cluster_id, "namespace": namespace, "name": short,
+            "shared": True, "backends": {ip: {"": {"Protocol": "TCP", "Port": int(port)}} for ip, port in found},
+        }  # fmt: skip
+        self.do_put(name, "services", service, json.dumps(record))
+
     def do_del(self, name: str, kind: str, key: str) -> None:
         self._fed(name).feed(KINDS[kind], Phase.CHANGES, (key, None))
 
@@ -316,6 +356,10 @@ class AgentScript(Script):
 
     def do_ipcache(self, file: str) -> None:
         self.compare(file, show_ipcache(self.machine.maps))
+
+    def do_policy_entries(self, count: str) -> None:
+        found = sum(1 for _ in self.machine.maps.policy.items())
+        assert found == int(count), f"{found} entries"
 
     def do_attached(self, *interfaces: str) -> None:
         found = sorted(self.machine.attached())

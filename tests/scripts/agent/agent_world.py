@@ -57,7 +57,7 @@ class Fed:
     ) -> None:
         self.ingest = Ingest(ClusterName(name), db, writers, networks=networks, rejections=rejections, clock=clock)
         _finish(self.ingest.begin(ClusterConfig(id=ClusterId(cluster_id)), list(KINDS.values())))
-        self._views = Views()
+        self.cluster_id, self._views = cluster_id, Views()
 
     def feed(self, kind: Kind, phase: Phase, *changes: tuple[str, bytes | None]) -> None:
         """One batch of one prefix, as a session hands it over; None deletes."""
