@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which programs the repository starts, found in its files, and which Debian package brings each. Pure but for reading.
 
-A program's name is found where an argument vector or a command line may stand: as a word of its own among the arguments
-of a call or in a list, at the head of each command of a longer text, and at the head of each command in a shell script,
-a Makefile recipe or a manifest. Many such words are no programs: `NOT_STARTED` names those that a machine might take for one.
+A program's name is found where an argument vector or a command line may begin: as the first word among the arguments of a
+call or in a list, at the head of each command of a longer text, and at the head of each command in a shell script, a
+Makefile recipe or a manifest. Many such words are no programs: `NOT_STARTED` names those that a machine might take for one.
 """
 
 from __future__ import annotations
@@ -80,9 +80,7 @@ OWN: Final = frozenset(
     }
 )
 # words of ours that happen to be programs on some machine
-NOT_STARTED: Final = _names(
-    "absent bc file host init last link more node opt patch red reset route service size users watch who write"
-)
+NOT_STARTED: Final = _names("absent file host init link node patch reset route script service size watch write")
 SHELL_WORDS: Final = _names(
     "break case cd command do done elif else esac eval exec exit export fi for function if in local read return set shift"
     " source then trap umask unset until wait while"
@@ -125,8 +123,17 @@ def programs_of_module(text: str) -> tuple[set[str], set[str]]:
         if isinstance(node, ast.Call | ast.List | ast.Tuple):
             texts = [_text(place) for place in _vector(node)]
             sure |= {Path(word).name for word in _sure(node, texts) if word}
-            possible |= {word for text in texts if text for word in _words(text)}
+            possible |= {word for text in _heads(_vector(node), texts) for word in _words(text)}
     return sure, possible
+
+
+def _heads(vector: list[ast.expr], texts: list[str | None]) -> Iterator[str]:
+    """Texts where an argument vector may begin: the first one, if another argument follows; and whole command lines."""
+    first = next((at for at, text in enumerate(texts) if text is not None), None)
+    for at, text in enumerate(texts):
+        has_arguments = texts[at + 1 :] and (texts[at + 1] is not None or isinstance(vector[at + 1], ast.Starred))
+        if text and (not WORD.fullmatch(text) or (at == first and has_arguments)):
+            yield text
 
 
 def _sure(node: ast.expr, texts: list[str | None]) -> Iterator[str | None]:
