@@ -21,7 +21,7 @@ from agent.mesh.ingest import Ingest, Writers
 from agent.mesh.networks import Networks
 from agent.mesh.rejections import Rejections
 from agent.nodes.writer import NodeWriter
-from agent.tables import AgentDB, Backend, Condition
+from agent.tables import AgentDB, Backend
 from kvstore.store import Event, Phase
 from kvstore.store import Kind as EventKind
 from meshkit.clock import Clock, ManualClock
