@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the manifests install is what the programs and the command look for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from agent.settings import AgentSettings
+from clustermesh_apiserver.settings import Settings as ApiserverSettings
+from clustermesh_cli.commands.disable import workloads
+from meshapi import installed
+
+OBJECTS = workloads("mesh-system")
+PODS = {
+    o["metadata"]["name"]: o["spec"]["template"]["spec"] for o in OBJECTS if o["kind"] in ("Deployment", "DaemonSet")
+}
+
+
+def named(kind: str, name: str) -> dict[str, Any]:
+    (found,) = (o for o in OBJECTS if (o["kind"], o["metadata"]["name"]) == (kind, name))
+    return found
+
+
+def container(program: str) -> dict[str, Any]:
+    (found,) = PODS[program]["containers"]
+    return dict(found)
+
+
+def test_every_object_is_ours_by_label_and_has_a_name_we_know() -> None:
+    names = {installed.AGENT, installed.APISERVER, installed.VIEWER, installed.STATUS_SERVICE}
+    assert {o["metadata"]["name"] for o in OBJECTS} == names
+    assert [
+        o["metadata"].get("labels", {})
+        for o in OBJECTS
+        if installed.PART_OF.items() - o["metadata"].get("labels", {}).items()
+    ] == []
+    assert all(o["metadata"]["namespace"] == "mesh-system" for o in OBJECTS if not o["kind"].startswith("ClusterRole"))
+
+
+@pytest.mark.parametrize("program", [installed.AGENT, installed.APISERVER])
+def test_pods_are_found_by_their_selector(program: str) -> None:
+    kind = "DaemonSet" if program == installed.AGENT else "Deployment"
+    selector = installed.AGENT_SELECTOR if program == installed.AGENT else installed.APISERVER_SELECTOR
+    labels = named(kind, program)["spec"]["template"]["metadata"]["labels"]
+    assert f"k8s-app={labels['k8s-app']}" == selector
+    assert named(kind, program)["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert PODS[program]["serviceAccountName"] == program
+
+
+def test_ports_are_those_the_programs_listen_on() -> None:
+    assert named("Service", installed.STORE_SERVICE)["spec"]["ports"][0]["port"] == installed.STORE_PORT
+    assert named("Service", installed.STATUS_SERVICE)["spec"]["ports"][0]["port"] == installed.APISERVER_PORT
+    ports = [port["containerPort"] for port in container(installed.APISERVER)["ports"]]
+    assert ports == [installed.STORE_PORT, installed.APISERVER_PORT, installed.PROBE_PORT]
+    probes = [container(program)[f"{kind}Probe"]["httpGet"] for program in PODS for kind in ("liveness", "readiness")]
+    assert {probe["port"] for probe in probes} == {installed.PROBE_PORT}
+    apiserver = ApiserverSettings(cluster_name="x", cluster_id=1)
+    assert (apiserver.listen_port, apiserver.status_port) == (installed.STORE_PORT, installed.APISERVER_PORT)
+    assert (AgentSettings().port, apiserver.agent_status_port) == (installed.AGENT_PORT, installed.AGENT_PORT)
+    assert AgentSettings().probe_port == apiserver.probe_port == installed.PROBE_PORT
+    store = f"--local-etcd=https://{installed.STORE_SERVICE}.mesh-system.svc:{installed.STORE_PORT}"
+    assert store in container(installed.AGENT)["args"]
+
+
+def sources(program: str) -> Iterator[tuple[str, str]]:
+    for volume in PODS[program]["volumes"]:
+        if "secret" in volume:
+            yield "Secret", volume["secret"]["secretName"]
+        elif "configMap" in volume:
+            yield "ConfigMap", volume["configMap"]["name"]
+
+
+def test_pods_are_given_what_they_use_and_no_administrators_certificate() -> None:
+    assert set(sources(installed.AGENT)) == {
+        ("Secret", installed.PEERS_SECRET), ("Secret", installed.LOCAL_SECRET), ("Secret", installed.REMOTE_SECRET),
+    }  # fmt: skip
+    assert set(sources(installed.APISERVER)) == {
+        ("Secret", installed.SERVER_SECRET), ("Secret", installed.MIRROR_SECRET), ("Secret", installed.REMOTE_SECRET),
+        ("ConfigMap", installed.CA_BUNDLE), ("ConfigMap", installed.REMOTE_USERS),
+    }  # fmt: skip
+
+
+def test_the_apiserver_has_a_token_that_agents_admit_where_it_looks_for_it() -> None:
+    (volume,) = (v for v in PODS[installed.APISERVER]["volumes"] if "projected" in v)
+    (source,) = volume["projected"]["sources"]
+    token = source["serviceAccountToken"]
+    (mount,) = (m for m in container(installed.APISERVER)["volumeMounts"] if m["name"] == volume["name"])
+    assert f"{mount['mountPath']}/{token['path']}" == installed.AGENT_TOKEN_FILE
+    assert token["audience"] == installed.TOKEN_AUDIENCE
+
+
+@pytest.mark.parametrize("program", [installed.AGENT, installed.APISERVER])
+def test_pods_hold_no_privilege_that_is_not_named(program: str) -> None:
+    spec, main = PODS[program], container(program)
+    allowed = {"BPF", "NET_ADMIN", "PERFMON", "SYS_ADMIN", "SYS_RESOURCE"} if program == installed.AGENT else set()
+    context = {**spec.get("securityContext", {}), **main["securityContext"]}
+    assert context["capabilities"]["drop"] == ["ALL"]
+    assert set(context["capabilities"].get("add", ())) == allowed
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert (context["readOnlyRootFilesystem"], context["allowPrivilegeEscalation"]) == (True, False)
+    assert main["resources"]["requests"].keys() == {"cpu", "memory"}
+    assert "memory" in main["resources"]["limits"]
+    assert spec["priorityClassName"] in ("system-node-critical", "system-cluster-critical")
+    written = {m["mountPath"] for m in main["volumeMounts"] if not m.get("readOnly")}
+    assert {"/run/clustermesh", "/tmp"} <= written
+
+
+def test_roles_name_no_secret_no_wildcard_and_only_the_agents_own_config_maps() -> None:
+    for role in (o for o in OBJECTS if o["kind"] in ("ClusterRole", "Role")):
+        for rule in role["rules"]:
+            assert "*" not in [*rule["verbs"], *rule.get("resources", ()), *rule.get("apiGroups", ())], role["metadata"]
+            assert not {"secrets", "leases", "customresourcedefinitions"} & set(rule.get("resources", ()))
+            assert "configmaps" not in rule.get("resources", ()) or rule["resourceNames"]
+    (rule,) = named("Role", installed.AGENT)["rules"]
+    assert rule["resourceNames"] == [installed.CONFIG_MAP, installed.CILIUM_CONFIG_MAP]
+
+
+def test_the_viewer_may_read_every_path_that_needs_a_token() -> None:
+    (rule,) = named("ClusterRole", installed.VIEWER)["rules"]
+    assert rule == {"nonResourceURLs": ["/v1/*", "/docs", "/openapi.json"], "verbs": ["get"]}
+    assert named("ServiceAccount", installed.VIEWER)["automountServiceAccountToken"] is False
