@@ -18,7 +18,6 @@ from meshkit.errors import MeshError
 from meshkit.settings import load
 
 if TYPE_CHECKING:
-    from agent.served import Served
     from kube.client import KubeClient
 
 log = logging.getLogger(__name__)
@@ -65,6 +64,7 @@ async def _run(settings: AgentSettings) -> None:
     from agent.host import Host, KernelHost, MemoryHost
     from agent.node_agent import NodeAgent, make_features
     from agent.served import make_served
+    from agent.serving import serve_agent
 
     clock = SystemClock()
     client = load_kube_client(settings)
@@ -79,18 +79,9 @@ async def _run(settings: AgentSettings) -> None:
     gc.set_threshold(GC_THRESHOLD, 20, 1_000_000)
     gc.freeze()
     try:
-        await agent.run(lambda: _serve(make_served(core, features, agent.reconcilers)))
+        await agent.run(lambda: serve_agent(make_served(core, features, agent.reconcilers), client))
     except BaseExceptionGroup as failures:
         raise _first(failures) from failures
-
-
-async def _serve(agent: Served) -> None:
-    from agent.status_api import make_api
-    from meshkit.http import serve
-
-    settings = agent.settings
-    hosts = settings.listen or tuple(dict.fromkeys(("127.0.0.1", agent.facts.node_ip)))
-    await serve(make_api(agent), hosts, settings.port)
 
 
 def load_kube_client(settings: AgentSettings) -> KubeClient | None:

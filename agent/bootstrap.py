@@ -11,13 +11,14 @@ from typing import Final
 from agent.settings import AgentSettings
 from kube.client import KubeClient, in_thread
 from kube.resource import CONFIG_MAPS, NODES, KubeObject
+from meshapi import installed
 from meshkit.clock import Clock
 from meshkit.errors import PermanentError, TransientError
 from meshmodel.names import ClusterId, ClusterName, check_cluster_id, check_maximum, parse_cluster_name
 
 log = logging.getLogger(__name__)
 
-CONFIG_MAP_NAMES: Final = ("clustermesh-config", "cilium-config")
+CONFIG_MAP_NAMES: Final = (installed.CONFIG_MAP, installed.CILIUM_CONFIG_MAP)
 RETRY_S: Final = 1.0
 
 
@@ -62,15 +63,15 @@ def _learn(settings: AgentSettings, client: KubeClient | None) -> Facts:
     config = {} if client is None or _is_complete(settings) else read_config(client, settings.config_namespace)
     nodes = client.list(NODES) if client is not None else []
     node = next((n for n in nodes if n["metadata"]["name"] == settings.node_name), None)
-    name = settings.cluster_name or config.get("cluster-name", "")
-    number = settings.cluster_id or int(config.get("cluster-id") or 0)
+    name = settings.cluster_name or config.get(installed.CLUSTER_NAME_KEY, "")
+    number = settings.cluster_id or int(config.get(installed.CLUSTER_ID_KEY) or 0)
     if not name or not number:
         raise MissingFactError("cluster name or id is not set: give --cluster-name and --cluster-id, or run enable")
-    maximum = check_maximum(settings.max_connected_clusters or int(config.get("max-connected-clusters") or 255))
+    maximum = check_maximum(settings.max_connected_clusters or int(config.get(installed.MAXIMUM_KEY) or 255))
     node_ip = settings.node_ip or _internal_ip(node)
     if not node_ip:
         raise MissingFactError("address of this node is not known: give --node-ip, or --node-name of a Node object")
-    scope = settings.policy_default_local_cluster or config.get("policy-default-local-cluster", "") or "true"
+    scope = settings.policy_default_local_cluster or config.get(installed.SCOPE_KEY, "") or "true"
     return Facts(
         cluster=parse_cluster_name(name),
         cluster_id=check_cluster_id(number, maximum),

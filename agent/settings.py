@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from meshapi import installed
 from meshkit.settings import Settings, option
 
-REST_PORT = 9879
-LOCAL_STORE = "https://clustermesh-apiserver.kube-system.svc:2379"
+LOCAL_STORE = f"https://{installed.STORE_SERVICE}.kube-system.svc:{installed.STORE_PORT}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,11 @@ class AgentSettings(Settings):
     mtu: int = option(0, "MTU of the overlay device; underlay MTU - 50 if 0")
     attach_mode: str = option("auto", "how programs are attached", choices=("auto", "tcx", "clsact"))
     listen: tuple[str, ...] = option((), "addresses of the REST server; 127.0.0.1 and the node address if empty")
-    port: int = option(REST_PORT, "port of the REST server")
+    port: int = option(
+        installed.AGENT_PORT, "port of the REST server: health and metrics for all, the rest with a token"
+    )
+    probe_port: int = option(installed.PROBE_PORT, "port of liveness and readiness, on 127.0.0.1 only; 0: any")
+    socket: Path = option(Path(installed.AGENT_SOCKET), "unix socket of the REST server, for this node's root")
     connection_established_s: int = option(21_600, "an established TCP connection may be silent this long")
     connection_opening_s: int = option(60, "a TCP connection that is not established yet is remembered this long")
     connection_closing_s: int = option(10, "a TCP connection that was closed or reset is remembered this long")

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from fastapi import FastAPI, Query, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from agent.endpoints.rows import endpoint_rows
 from agent.exposition import collect_metrics
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
 LAST_DEFAULT: Final = 20
 MAX_MAP_ENTRIES: Final = 100_000
+MAX_FOLLOWERS: Final = 16
 SHOWN_MAPS: Final = (*MAP_NAMES, "metrics", "endpoints_by_ifindex")
 
 
@@ -197,7 +200,9 @@ def _add_policy(rest: Rest, agent: Served) -> None:
 
 
 def _add_flows(rest: Rest, agent: Served) -> None:
-    @rest.get_stream("/v1/flows", Flow, "application/x-ndjson", tag="flows")
+    followers = asyncio.Semaphore(MAX_FOLLOWERS)
+
+    @rest.get_stream("/v1/flows", Flow, "application/x-ndjson", tag="flows", errors={429: "too many followers"})
     async def flows(
         *,
         type_: str = Query("", alias="type"),
@@ -215,13 +220,31 @@ def _add_flows(rest: Rest, agent: Served) -> None:
         if not follow:
             return Response(b"".join(render(flow) for flow in shown), media_type=media)
 
+        if followers.locked():
+            raise NotAnswered(429, f"{MAX_FOLLOWERS} followers are connected already")
+        await followers.acquire()
+
         async def stream() -> AsyncIterator[bytes]:
             for flow in shown:
                 yield render(flow)
             async for flow in agent.flows.follow(keep):
                 yield render(flow)
 
-        return StreamingResponse(stream(), media_type=media)
+        return _Follow(stream(), followers, media)
+
+
+class _Follow(StreamingResponse):
+    """A response that gives its place back when it ends, also when it never began."""
+
+    def __init__(self, lines: AsyncIterator[bytes], places: asyncio.Semaphore, media_type: str) -> None:
+        super().__init__(lines, media_type=media_type)
+        self._places = places
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._places.release()
 
 
 def _filter(kind: str, pod: str, verdict: str) -> Filter:

@@ -18,6 +18,7 @@ from clustermesh_apiserver.source.follow import Source
 from clustermesh_apiserver.tables import Tables
 from kvstore.sharedstore import SharedStore
 from meshapi.peer import RemoteCluster
+from meshkit.guard import Admit
 from meshmodel.keys import Kind
 
 
@@ -35,7 +36,8 @@ class Publication:
 class Apiserver:
     """Everything a run consists of. `publication` is None while no store is open, `store_error` says why.
 
-    `started_s` is wall time; `status_port` is 0 until the status server listens.
+    `started_s` is wall time; `status_port` is 0 until the status server listens. `admit` decides who
+    may ask over the network.
     """
 
     settings: Settings
@@ -45,6 +47,7 @@ class Apiserver:
     source: Source
     allocator: IdentityAllocator
     facade_server: FacadeServer
+    admit: Admit
     publication: Publication | None = None
     store_error: str = ""
     status_port: int = 0

@@ -23,6 +23,8 @@ from clustermesh_apiserver.source.plan import SourcePlan, look, make_plan
 from clustermesh_apiserver.status.status_api import serve_status
 from clustermesh_apiserver.tables import Tables
 from kube.client import KubeClient
+from kube.review import AccessReviewer
+from meshapi.installed import TOKEN_AUDIENCE
 from meshkit.backoff import Backoff
 from meshkit.clock import SystemClock
 from meshkit.supervise import supervise, together
@@ -67,6 +69,7 @@ def make_apiserver(settings: Settings, client: KubeClient) -> Apiserver:
         source=source,
         allocator=allocator,
         facade_server=FacadeServer(settings),
+        admit=AccessReviewer(client, TOKEN_AUDIENCE, SystemClock()).admit,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from meshapi import installed
 from meshkit.settings import Settings as Base
 from meshkit.settings import option, required
 from meshmodel.cluster_config import ExportMode
@@ -69,10 +70,15 @@ class Settings(Base):
     ca_bundle_dir: Path = option(BASE / "ca-bundle", "one <peer>.crt per trusted peer")
     users_file: Path = option(BASE / "users/users.yaml", "which remote users may read")
     listen_address: str = option("0.0.0.0", "address that peers and agents connect to")
-    listen_port: int = option(2379, "port that peers and agents connect to; 0: any")
+    listen_port: int = option(installed.STORE_PORT, "port that peers and agents connect to; 0: any")
     status_address: str = option("0.0.0.0", "address of the status server")
-    status_port: int = option(9880, "port of the status server; 0: any")
-    agent_status_port: int = option(9879, "where each node's agent answers /v1/status")
+    status_port: int = option(
+        installed.APISERVER_PORT, "port of the status server: health and metrics for all, the rest with a token; 0: any"
+    )
+    status_socket: Path = option(Path(installed.APISERVER_SOCKET), "unix socket of the status server, for root here")
+    probe_port: int = option(installed.PROBE_PORT, "port of liveness and readiness; 0: any")
+    agent_status_port: int = option(installed.AGENT_PORT, "where each node's agent answers /v1/status")
+    agent_token_file: Path = option(Path(installed.AGENT_TOKEN_FILE), "token that agents admit us by")
     identity_grace: float = option(900.0, "seconds an identity that no pod uses is kept")
     lease_ttl: float = option(900.0, "seconds peers keep seeing our records after we are gone")
     mirror: bool = option(False, "copy each peer's records into our own etcd, for our agents to read there")

@@ -12,7 +12,8 @@ import typer
 from typer.exceptions import TyperException
 
 from clustermesh_cli.console import Console
-from clustermesh_cli.outcome import CommandError, ExitCode, RefusedError
+from clustermesh_cli.exit_code import CommandError, ExitCode, RefusedError
+from meshapi.installed import STORE_NODE_PORT
 from meshkit.clock import SystemClock
 from meshkit.errors import MeshError
 
@@ -75,7 +76,7 @@ def enable(
     service_type: Annotated[
         str, typer.Option(help="how peers reach us: NodePort, LoadBalancer or ClusterIP")
     ] = "NodePort",
-    node_port: Annotated[int, typer.Option(help="the port on every node, with NodePort")] = 32379,
+    node_port: Annotated[int, typer.Option(help="the port on every node, with NodePort")] = STORE_NODE_PORT,
     advertise: Annotated[
         list[str] | None, typer.Option(help="extra name or address for the server certificate")
     ] = None,

@@ -11,21 +11,22 @@ import orjson
 
 import kube.resource as k
 from certs.inspect import parse
-from clustermesh_cli.outcome import CommandError
+from clustermesh_cli.exit_code import CommandError
 from clustermesh_cli.plan.facts import Access, ClusterFacts, KnownPeer
 from clustermesh_cli.plan.peering import PEERS_ANNOTATION
 from kube.client import KubeClient
+from meshapi.installed import (
+    CA_SECRET,
+    CILIUM_CONFIG_MAP,
+    CLUSTER_ID_KEY,
+    CLUSTER_NAME_KEY,
+    CONFIG_MAP,
+    MAXIMUM_KEY,
+    MIRROR_KEY,
+    PEERS_SECRET,
+    STORE_SERVICE,
+)
 from meshmodel.names import check_cluster_id, parse_cluster_name
-
-CONFIG_MAP = "clustermesh-config"
-CILIUM_CONFIG_MAP = "cilium-config"
-CA_SECRET = "clustermesh-ca"
-CA_BUNDLE = "clustermesh-ca-bundle"
-REMOTE_USERS = "clustermesh-remote-users"
-PEERS_SECRET = "cilium-clustermesh"
-MIRROR_SECRET = "cilium-kvstoremesh"
-MIRROR_KEY = "enable-kvstoremesh"
-SERVICE = "clustermesh-apiserver"
 
 
 def read_config(client: KubeClient, namespace: str) -> Mapping[str, str]:
@@ -38,22 +39,22 @@ def read_config(client: KubeClient, namespace: str) -> Mapping[str, str]:
     return {}
 
 
-def gather(client: KubeClient, namespace: str, context: str) -> ClusterFacts:
+def read_facts(client: KubeClient, namespace: str, context: str) -> ClusterFacts:
     """Read one cluster. Raises CommandError when the mesh is not enabled there."""
     config = read_config(client, namespace)
     ca = client.get(k.SECRETS, CA_SECRET, namespace)
-    if ca is None or "cluster-name" not in config:
+    if ca is None or CLUSTER_NAME_KEY not in config:
         raise CommandError(f"the mesh is not enabled in {context}: run `clustermesh enable --context {context}` first")
-    maximum = int(config.get("max-connected-clusters", "255"))
+    maximum = int(config.get(MAXIMUM_KEY, "255"))
     ca_pem = base64.b64decode(ca["data"]["ca.crt"])
     return ClusterFacts(
         context=context,
-        name=parse_cluster_name(config["cluster-name"]),
-        id=check_cluster_id(int(config["cluster-id"]), maximum),
+        name=parse_cluster_name(config[CLUSTER_NAME_KEY]),
+        id=check_cluster_id(int(config[CLUSTER_ID_KEY]), maximum),
         maximum=maximum,
         ca_pem=ca_pem,
         ca_fingerprint=parse(ca_pem, CA_SECRET)[0].fingerprint,
-        access=find_access(client.get(k.SERVICES, SERVICE, namespace), client.list(k.NODES)),
+        access=find_access(client.get(k.SERVICES, STORE_SERVICE, namespace), client.list(k.NODES)),
         pod_cidrs=_pod_cidrs(client.list(k.NODES)),
         peers=read_peers(client.get(k.SECRETS, PEERS_SECRET, namespace)),
         is_mirrored=is_mirrored(config),

@@ -80,7 +80,7 @@ class Enforced(NamedTuple):
     revision: int
 
 
-class SideJudgement(NamedTuple):
+class SideDecision(NamedTuple):
     """One side: the decision, the two identities it was made of, and what the node really enforces."""
 
     end: End
@@ -91,11 +91,11 @@ class SideJudgement(NamedTuple):
     remarks: tuple[str, ...] = ()
 
 
-class Judgement(NamedTuple):
+class ConnectionDecision(NamedTuple):
     """Both sides; the connection needs both. `allowed` None: a side is not known, and the other one does not deny."""
 
-    egress: SideJudgement
-    ingress: SideJudgement
+    egress: SideDecision
+    ingress: SideDecision
 
     @property
     def allowed(self) -> bool | None:
@@ -103,11 +103,11 @@ class Judgement(NamedTuple):
         return False if False in sides else None if None in sides else True
 
 
-def judge(source: End, destination: End, packet: Packet) -> Judgement:
+def decide(source: End, destination: End, packet: Packet) -> ConnectionDecision:
     """Both sides of a new connection."""
-    return Judgement(
-        _judge_side(source, destination, Direction.EGRESS, packet),
-        _judge_side(destination, source, Direction.INGRESS, packet),
+    return ConnectionDecision(
+        _decide_side(source, destination, Direction.EGRESS, packet),
+        _decide_side(destination, source, Direction.INGRESS, packet),
     )
 
 
@@ -147,13 +147,13 @@ def build_engine(live: LiveCluster, view: AgentView, pods: LiveCluster | None = 
     return engine, tuple(remarks)
 
 
-def _judge_side(end: End, other: End, direction: Direction, packet: Packet) -> SideJudgement:
+def _decide_side(end: End, other: End, direction: Direction, packet: Packet) -> SideDecision:
     if not end.cluster:
         reason = "it is outside of the mesh: no policy is enforced there"
-        return SideJudgement(end, _plain(direction, True, reason), None, None)
+        return SideDecision(end, _plain(direction, True, reason), None, None)
     if end.live is None or end.view is None:
         reason = f"not known here: give --destination-context with a context of cluster {end.cluster}"
-        return SideJudgement(end, _plain(direction, None, reason), None, None)
+        return SideDecision(end, _plain(direction, None, reason), None, None)
     engine, remarks = build_engine(end.live, end.view, other.live)
     own = believe(end.view, end.address, {})
     if end.endpoint is not None:
@@ -162,11 +162,11 @@ def _judge_side(end: End, other: End, direction: Direction, packet: Packet) -> S
     peer = believe(end.view, other.address, engine.prefixes())
     if end.uses_host_network:
         reason = "it uses its node's network: policies select pods only"
-        return SideJudgement(end, _plain(direction, True, reason), own, peer, None, remarks)
+        return SideDecision(end, _plain(direction, True, reason), own, peer, None, remarks)
     half = Half(engine, own.number, peer.number, end.named_ports)
     judged = _with_unknowns(explain_side(half, direction, *packet), half, own, peer, packet)
     enforced = _enforced(end, direction, peer.number, packet)
-    return SideJudgement(end, judged, own, peer, enforced, (*remarks, *_differences(end, judged, enforced)))
+    return SideDecision(end, judged, own, peer, enforced, (*remarks, *_differences(end, judged, enforced)))
 
 
 def _with_unknowns(judged: SideExplanation, half: Half, own: Belief, peer: Belief, packet: Packet) -> SideExplanation:

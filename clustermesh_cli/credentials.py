@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
 
 import kube.resource as k
 from certs import profile
@@ -12,12 +12,10 @@ from certs.authority import Authority
 from certs.inspect import issued_by, parse
 from certs.rotation import Rotation, decide
 from certs.store import CertFiles, encode_data, from_secret_data, secret_data
-from clustermesh_cli.gather import CA_SECRET
 from clustermesh_cli.plan.cluster_identity import ClusterIdentity
 from kube.client import KubeClient
+from meshapi.installed import ADMIN_SECRET, CA_SECRET, LOCAL_SECRET, PART_OF, REMOTE_SECRET, SERVER_SECRET
 from meshkit.errors import MeshError
-
-SERVER: Final = "clustermesh-apiserver-server-cert"
 
 
 def ensure_authority(client: KubeClient, namespace: str, identity: ClusterIdentity, wall_s: float) -> Authority:
@@ -46,10 +44,10 @@ def ensure_certificates(
 ) -> float:
     """Every certificate signed by `authority` and not due for renewal; returns when the first one expires (wall s)."""
     wanted = {
-        SERVER: profile.server(identity.name, namespace, tuple(advertised)),
-        "clustermesh-apiserver-admin-cert": profile.admin(identity.name),
-        "clustermesh-apiserver-local-cert": profile.local(identity.name),
-        "clustermesh-apiserver-remote-cert": profile.remote(identity.name),
+        SERVER_SECRET: profile.server(identity.name, namespace, tuple(advertised)),
+        ADMIN_SECRET: profile.admin(identity.name),
+        LOCAL_SECRET: profile.local(identity.name),
+        REMOTE_SECRET: profile.remote(identity.name),
     }
     expiries = []
     for name, shape in wanted.items():
@@ -83,7 +81,7 @@ def _secret(name: str, namespace: str, data: dict[str, str]) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/part-of": "clustermesh"}},
+        "metadata": {"name": name, "namespace": namespace, "labels": dict(PART_OF)},
         "type": "Opaque",
         "data": data,
     }

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from clustermesh_cli.connection_decision import Belief, ConnectionDecision, End, Packet, SideDecision
 from clustermesh_cli.console import Console
-from clustermesh_cli.explanation import Belief, End, Judgement, Packet, SideJudgement
 from meshmodel.identity import identity_name, is_reserved
 from meshmodel.labels import (
     CLUSTER_LABEL,
@@ -23,20 +23,20 @@ _WORDS: Final = {True: "allowed", False: "denied", None: "not known"}
 _EVERY_POD_HAS: Final = (CLUSTER_LABEL, NAMESPACE_LABEL, SERVICE_ACCOUNT_LABEL)
 
 
-def render(judgement: Judgement, packet: Packet, wall_s: float, console: Console) -> None:
+def render(decision: ConnectionDecision, packet: Packet, wall_s: float, console: Console) -> None:
     """The two ends, the two sides, the result; one fact a line."""
-    for word, side in zip(("from", "to"), judgement, strict=True):
+    for word, side in zip(("from", "to"), decision, strict=True):
         console.line(f"{word:<5}{_end_text(side.end)}")
         if side.own is not None:
             console.line(f"     {_belief_text(side.own, _born_s(side), wall_s)}")
     console.line(f"port {_port_text(packet)}")
     console.line()
-    for side in judgement:
+    for side in decision:
         _render_side(side, console)
-    console.line(f"RESULT {_result(judgement)}")
+    console.line(f"RESULT {_result(decision)}")
 
 
-def _render_side(side: SideJudgement, console: Console) -> None:
+def _render_side(side: SideDecision, console: Console) -> None:
     said = side.explanation
     mark = {True: console.ok, False: console.fail, None: console.warn}[said.allowed]
     where = f"{said.direction.word}, judged by {side.end.cluster}" if side.end.cluster else said.direction.word
@@ -63,14 +63,14 @@ def short_labels(labels: Labels) -> list[str]:
     ]
 
 
-def _result(judgement: Judgement) -> str:
-    if judgement.allowed:
+def _result(decision: ConnectionDecision) -> str:
+    if decision.allowed:
         return "allowed by both sides"
-    stops = [side for side in judgement if side.explanation.allowed is judgement.allowed]
+    stops = [side for side in decision if side.explanation.allowed is decision.allowed]
     parts = [f"{side.explanation.direction.word} ({side.end.cluster})" for side in stops]
-    if judgement.allowed is None:
+    if decision.allowed is None:
         return f"not known: {' and '.join(parts)} was not judged, and the other side allows it"
-    lets = [side for side in judgement if side.explanation.allowed and side.end.cluster]
+    lets = [side for side in decision if side.explanation.allowed and side.end.cluster]
     other = f"; {lets[0].explanation.direction.word} allows it" if lets else ""
     return f"denied by {' and '.join(parts)}{other}"
 
@@ -95,7 +95,7 @@ def _belief_text(belief: Belief, born_s: float | None = None, wall_s: float = 0.
     return ", ".join(facts)
 
 
-def _born_s(side: SideJudgement) -> float | None:
+def _born_s(side: SideDecision) -> float | None:
     if side.own is None or side.end.live is None:
         return None
     return side.end.live.identity_born_s.get(int(side.own.number))
@@ -112,22 +112,22 @@ def _port_text(packet: Packet) -> str:
     return f"{packet.port}/{PROTOCOL_NAMES.get(packet.protocol, str(packet.protocol))}"
 
 
-def to_document(judgement: Judgement, packet: Packet, wall_s: float) -> dict[str, object]:
+def to_document(decision: ConnectionDecision, packet: Packet, wall_s: float) -> dict[str, object]:
     """Everything `render` says, for -o json. Ages are in seconds; null is "not known" or "does not apply"."""
-    source, destination = judgement
+    source, destination = decision
     return {
         "from": _end_document(source, wall_s),
         "to": _end_document(destination, wall_s),
         "port": packet.port,
         "protocol": PROTOCOL_NAMES.get(packet.protocol, str(packet.protocol)),
-        "verdict": _WORDS[judgement.allowed],
-        "result": _result(judgement),
+        "verdict": _WORDS[decision.allowed],
+        "result": _result(decision),
         "egress": _side_document(source),
         "ingress": _side_document(destination),
     }
 
 
-def _end_document(side: SideJudgement, wall_s: float) -> dict[str, object]:
+def _end_document(side: SideDecision, wall_s: float) -> dict[str, object]:
     end, born_s = side.end, _born_s(side)
     return {
         "name": end.name,
@@ -139,7 +139,7 @@ def _end_document(side: SideJudgement, wall_s: float) -> dict[str, object]:
     }
 
 
-def _side_document(side: SideJudgement) -> dict[str, object]:
+def _side_document(side: SideDecision) -> dict[str, object]:
     said = side.explanation
     enforced = side.enforced
     return {

@@ -11,21 +11,22 @@ from typing import Final, TypeVar
 import msgspec
 
 import kube.resource as k
-from clustermesh_cli.gather import read_config
-from clustermesh_cli.outcome import CommandError
+from clustermesh_cli.cluster_facts import read_config
+from clustermesh_cli.exit_code import CommandError
+from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
 from kube.errors import Forbidden, KubeError, NotFound
 from meshapi.agent import AddressRow, EndpointRow, IdentityRow, PolicyMapRow, decode_agent
+from meshapi.installed import AGENT, AGENT_SELECTOR, CLUSTER_NAME_KEY, SCOPE_KEY
 from meshapi.peer import RemoteCluster
+from meshkit.refusal import read_refusal
 from meshmodel.errors import ModelError
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Labels, parse_label, sort_labels
 from meshpolicy.port import PROTOCOL_NUMBERS, NamedPorts
 from meshpolicy.prefix import Prefix, parse_address, parse_prefix
 
-AGENT_LABEL: Final = "k8s-app=clustermesh-agent"
-AGENT_PORT: Final = 9879
-SCOPE_FLAG: Final = "--policy-default-local-cluster="
+SCOPE_FLAG: Final = f"--{SCOPE_KEY}="
 POLICY_RESOURCES: Final = (k.CNP, k.CCNP, k.NETWORK_POLICIES, k.CIDR_GROUPS)
 
 _T = TypeVar("_T")
@@ -81,7 +82,7 @@ def read_cluster(client: KubeClient, system: str, context: str) -> LiveCluster:
     """Policies, pods and identities of one cluster. Raises: CommandError if it is in no mesh or does not answer."""
     try:
         config = read_config(client, system)
-        name = config.get("cluster-name")
+        name = config.get(CLUSTER_NAME_KEY)
         if not name:
             raise CommandError(
                 f"the mesh is not enabled in {context}: run clustermesh enable --context {context} first"
@@ -98,20 +99,20 @@ def read_cluster(client: KubeClient, system: str, context: str) -> LiveCluster:
         raise _refused(context, exc) from exc
 
 
-def read_agent(client: KubeClient, system: str, context: str, node: str = "") -> AgentView:
+def read_agent(programs: ProgramClient, context: str, node: str = "") -> AgentView:
     """The view of the agent on the node, of any ready one without a node. Raises: CommandError if none answers."""
     try:
-        pod = _agent_pod(client, system, context, node)
-        status = decode_agent(_ask(client, system, pod, "v1/status"))
-        identities = _decode(_ask(client, system, pod, "v1/identities"), list[IdentityRow])
-        addresses = _decode(_ask(client, system, pod, "v1/ips"), list[AddressRow])
+        pod = _agent_pod(programs, context, node)
+        status = decode_agent(_ask(programs, pod, "v1/status"))
+        identities = _decode(_ask(programs, pod, "v1/identities"), list[IdentityRow])
+        addresses = _decode(_ask(programs, pod, "v1/ips"), list[AddressRow])
         return AgentView(
             cluster=status.cluster,
             node=status.node,
             addresses={parse_prefix(row.cidr): row for row in addresses},
             identities={NumericIdentity(row.id): _labels(row.labels) for row in identities},
             peers={peer.name: peer for peer in status.peers},
-            endpoints=tuple(_decode(_ask(client, system, pod, "v1/endpoints"), list[EndpointRow])),
+            endpoints=tuple(_decode(_ask(programs, pod, "v1/endpoints"), list[EndpointRow])),
         )
     except KubeError as exc:
         raise _refused(context, exc) from exc
@@ -121,35 +122,36 @@ def read_agent(client: KubeClient, system: str, context: str, node: str = "") ->
         ) from exc
 
 
-def read_realised(
-    client: KubeClient, system: str, context: str, node: str, endpoint_id: int
-) -> tuple[PolicyMapRow, ...]:
+def read_realised(programs: ProgramClient, context: str, node: str, endpoint_id: int) -> tuple[PolicyMapRow, ...]:
     """The entries that the node's kernel holds for an endpoint."""
     try:
-        pod = _agent_pod(client, system, context, node)
-        body = _ask(client, system, pod, f"v1/policy/endpoints/{endpoint_id}")
+        pod = _agent_pod(programs, context, node)
+        body = _ask(programs, pod, f"v1/policy/endpoints/{endpoint_id}")
         return tuple(_decode(body, list[PolicyMapRow]))
     except KubeError as exc:
         raise _refused(context, exc) from exc
 
 
-def _agent_pod(client: KubeClient, system: str, context: str, node: str) -> k.KubeObject:
+def _agent_pod(programs: ProgramClient, context: str, node: str) -> k.KubeObject:
     fields = f"spec.nodeName={node}" if node else ""
-    found = client.list(k.PODS, system, AGENT_LABEL, fields)
+    found = programs.client.list(k.PODS, programs.namespace, AGENT_SELECTOR, fields)
     running = [pod for pod in found if (pod.get("status") or {}).get("phase") == "Running"]
     if not running:
         where = f"on node {node} of {context}" if node else f"in {context}"
         raise CommandError(
-            f"no agent runs {where}: see kubectl --context {context} -n {system} get pods -l {AGENT_LABEL}"
+            f"no agent runs {where}: see kubectl --context {context} -n {programs.namespace} get pods -l {AGENT_SELECTOR}"
         )
     return min(running, key=lambda pod: str(pod["metadata"]["name"]))
 
 
-def _ask(client: KubeClient, system: str, pod: k.KubeObject, path: str) -> bytes:
+def _ask(programs: ProgramClient, pod: k.KubeObject, path: str) -> bytes:
     name, node = pod["metadata"]["name"], pod["spec"].get("nodeName", "")
-    code, body = client.pod_proxy_get(system, name, AGENT_PORT, path)
+    code, body = programs.get_agent(name, path)
     if code != 200:
-        raise CommandError(f"the agent on {node} does not answer (HTTP {code}): see kubectl -n {system} logs {name}")
+        raise CommandError(
+            f"the agent on {node} does not answer (HTTP {code}: {read_refusal(body)}): "
+            f"see kubectl -n {programs.namespace} logs {name}"
+        )
     return body
 
 
@@ -171,11 +173,11 @@ def _list(client: KubeClient, resource: k.Resource) -> list[k.KubeObject]:
 
 def _scope_in_force(client: KubeClient, system: str, config: Mapping[str, str]) -> bool:
     """What the agents were started with, else what they would read. Source: agent.bootstrap."""
-    daemon = client.get(k.DAEMON_SETS, "clustermesh-agent", system)
+    daemon = client.get(k.DAEMON_SETS, AGENT, system)
     containers = daemon["spec"]["template"]["spec"]["containers"] if daemon is not None else ()
     flags = [word for container in containers for word in container.get("args") or () if word.startswith(SCOPE_FLAG)]
     text = flags[-1].removeprefix(SCOPE_FLAG) if flags else ""
-    return (text or config.get("policy-default-local-cluster", "") or "true").lower() != "false"
+    return (text or config.get(SCOPE_KEY, "") or "true").lower() != "false"
 
 
 def _pod(pod: k.KubeObject) -> PodFacts:

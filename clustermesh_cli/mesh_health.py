@@ -24,7 +24,7 @@ class PeerCount:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class MeshHealth:
     """`problems` in the order a person should read them; well means there is none. `warnings` are somebody's objects."""
 
     nodes: int
@@ -38,7 +38,7 @@ class Verdict:
         return not self.problems
 
 
-def judge(status: ApiserverStatus, *, expected_peers: Mapping[str, object], expected_agents: int) -> Verdict:
+def assess(status: ApiserverStatus, *, expected_peers: Mapping[str, object], expected_agents: int) -> MeshHealth:
     """Compare what is with what should be: every expected agent ready, and ready with every expected peer."""
     problems = [*_apiserver_problems(status), *_mirror_problems(status, expected_peers)]
     agents = status.agents
@@ -47,7 +47,7 @@ def judge(status: ApiserverStatus, *, expected_peers: Mapping[str, object], expe
     for agent in agents:
         problems += _agent_problems(agent, expected_peers)
     ready = sum(1 for agent in agents if agent.ready and not _missing(agent, expected_peers))
-    return Verdict(
+    return MeshHealth(
         nodes=max(expected_agents, len(status.agents)),
         ready_nodes=ready,
         peers=tuple(_count(name, agents) for name in sorted({*expected_peers, *_seen(agents)})),

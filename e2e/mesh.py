@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One connected lab as scenarios use it: kubectl, the command, the programs' REST faces, and requests from a pod."""
+"""One connected lab as scenarios use it: kubectl, the command, the programs' REST interfaces, and requests from a pod."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from clustermesh_cli.program_client import ProgramClient
+from kube.config import load_client
 from lab import cleanup
 from lab.daemon import MANIFESTS
 from lab.mesh import node_command
@@ -79,12 +81,18 @@ def wait_until(what: str, predicate: Callable[[], object], limit_s: float = SETT
         _pause.wait(POLL_S)
 
 
+def _answer(path: str, code: int, body: bytes) -> Any:
+    assert code == 200, f"{path}: HTTP {code} {body[:256]!r}"
+    return json.loads(body)
+
+
 @dataclass
 class Mesh:
     """A lab in which koornacht and tion are connected and answer for rebel-base together."""
 
     state: LabState
     _agents: dict[str, str] = field(default_factory=dict)
+    _programs: dict[str, ProgramClient] = field(default_factory=dict)
 
     # -- commands
 
@@ -109,6 +117,11 @@ class Mesh:
     def on_node(self, node: str, *words: str, check: bool = True) -> Result:
         """The command as a process of the node."""
         return run(node_command(self.state.node(node), words), check=check)
+
+    def start_on_node(self, node: str, *words: str) -> subprocess.Popen[str]:
+        """The command, running as a process of the node; whoever starts it ends it by closing its input."""
+        command = node_command(self.state.node(node), words)
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     # -- objects
 
@@ -146,15 +159,18 @@ class Mesh:
 
     def agent_rest(self, cluster: Cluster, node: str, path: str) -> Any:
         """The JSON answer of the agent of the node, e.g. to /v1/status."""
-        return self._rest(cluster, f"pods/{self.agent_pod(cluster, node)}:9879", path)
+        return _answer(path, *self.programs(cluster).get_agent(self.agent_pod(cluster, node), path))
 
     def apiserver_rest(self, cluster: Cluster, path: str) -> Any:
         """The JSON answer of the cluster's clustermesh-apiserver."""
-        return self._rest(cluster, "services/clustermesh-apiserver-status:9880", path)
+        return _answer(path, *self.programs(cluster).get_apiserver(path))
 
-    def _rest(self, cluster: Cluster, target: str, path: str) -> Any:
-        url = f"/api/v1/namespaces/{SYSTEM}/{target}/proxy/{path.lstrip('/')}"
-        return json.loads(self.kubectl(cluster, "get", "--raw", url).stdout)
+    def programs(self, cluster: Cluster) -> ProgramClient:
+        """The cluster's programs as the command asks them."""
+        if cluster not in self._programs:
+            client = load_client(str(self.state.kubeconfig(cluster)))
+            self._programs[cluster] = ProgramClient(client, SYSTEM)
+        return self._programs[cluster]
 
     # -- traffic
 

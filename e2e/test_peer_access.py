@@ -105,7 +105,11 @@ def test_etcd_itself_listens_on_loopback_only(mesh: Mesh, tion: Intruder, cluste
     etcd = [line.split()[3] for line in lines if '"etcd"' in line]
     assert len(etcd) == 2, lines
     assert {where.rpartition(":")[0] for where in etcd} == {"127.0.0.1"}
-    assert sorted(line.split()[3].rpartition(":")[2] for line in lines if '"etcd"' not in line) == ["2379", "9880"]
+    assert sorted(line.split()[3].rpartition(":")[2] for line in lines if '"etcd"' not in line) == [
+        "2379",
+        "9880",
+        "9881",
+    ]
     refused = 7
     for where in etcd:
         found = tion.shell(f"curl -sk --max-time 2 https://{address}:{where.rpartition(':')[2]}/health; echo $?")

@@ -39,26 +39,29 @@ class Transport:
         body: bytes | None = None,
         content_type: str = "application/json",
         timeout_s: float = 30.0,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[int, bytes]:
-        """One exchange: HTTP status and whole body, whatever the status is.
+        """One exchange: HTTP status and whole body, whatever the status is. `headers` go beside our own.
 
         Raises: Unreachable if no complete answer came.
         """
         try:
-            reply = self._send(method, path, query, timeout_s, body=body, content_type=content_type)
+            reply = self._send(method, path, query, timeout_s, body=body, content_type=content_type, extra=headers)
         except Unreachable as exc:
             # a kept connection may be closed by the server at the very moment it is used again
             if method != "GET" or not isinstance(exc.__cause__, urllib3.exceptions.ProtocolError):
                 raise
-            reply = self._send(method, path, query, timeout_s)
+            reply = self._send(method, path, query, timeout_s, extra=headers)
         return reply.status, reply.data
 
-    def stream(self, path: str, *, query: Query, read_timeout_s: float) -> Stream:
+    def stream(
+        self, path: str, *, query: Query, read_timeout_s: float, headers: Mapping[str, str] | None = None
+    ) -> Stream:
         """An answer that is read as it comes.
 
         Raises: Unreachable if no answer came; KubeError if the server refused.
         """
-        reply = self._send("GET", path, query, read_timeout_s, stream=True)
+        reply = self._send("GET", path, query, read_timeout_s, stream=True, extra=headers)
         if reply.status != 200:
             try:
                 data = reply.read(MAX_STATUS_BYTES)
@@ -82,8 +85,9 @@ class Transport:
         body: bytes | None = None,
         content_type: str = "",
         stream: bool = False,
+        extra: Mapping[str, str] | None = None,
     ) -> urllib3.BaseHTTPResponse:
-        headers = {"Accept": "application/json", "User-Agent": self._agent}
+        headers = {**(extra or {}), "Accept": "application/json", "User-Agent": self._agent}
         authorization = self._authorization()
         if authorization:
             headers["Authorization"] = authorization

@@ -5,20 +5,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from meshkit.guard import App
 from meshkit.health import Health, Level
 from meshkit.metrics import CONTENT_TYPE, Registry
+from meshkit.probe_server import Probe
 from meshkit.rest import StrictRoute
 
 GRACE_S: Final = 3
+MAX_CONNECTIONS: Final = 128
+FIRST_REQUEST_S: Final = 10.0
 TICK_S: Final = 1.0
 _SIGNS: Final = {Level.OK: "[+]", Level.DEGRADED: "[~]", Level.STARTING: "[ ]", Level.FAILED: "[-]"}
 
@@ -37,16 +44,27 @@ def make_app(
 
     @app.get("/readyz", response_class=PlainTextResponse, tags=["health"])
     async def readyz(verbose: str | None = None) -> PlainTextResponse:
-        is_ok = is_ready()
+        code, head = readiness(health, is_ready)
         text = _verbose(health) if verbose is not None else ""
-        head = "Ready" if is_ok else "Not ready: " + (", ".join(health.blocking()) or "starting")
-        return PlainTextResponse(f"{text}{head}\n", status_code=200 if is_ok else 503)
+        return PlainTextResponse(f"{text}{head}\n", status_code=code)
 
     @app.get("/metrics", tags=["health"])
     async def metrics() -> Response:
         return Response(registry.exposition(), headers={"content-type": CONTENT_TYPE})
 
     return app
+
+
+def readiness(health: Health, is_ready: Callable[[], bool]) -> tuple[int, str]:
+    """The answer to a readiness probe: 200, or 503 naming what is missing."""
+    if is_ready():
+        return 200, "Ready"
+    return 503, "Not ready: " + (", ".join(health.blocking()) or "starting")
+
+
+def probes(health: Health, is_ready: Callable[[], bool]) -> Mapping[str, Probe]:
+    """What the port for probes answers."""
+    return {"/healthz": lambda: (200, "ok"), "/readyz": lambda: readiness(health, is_ready)}
 
 
 def bind(host: str | Sequence[str], port: int) -> list[socket.socket]:
@@ -77,8 +95,29 @@ def bind(host: str | Sequence[str], port: int) -> list[socket.socket]:
     return sockets
 
 
+def bind_unix(path: Path) -> socket.socket:
+    """A listening unix socket that only our user may connect to; one that was left behind is replaced.
+
+    Raises: OSError naming the path.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            sock.bind(str(path))
+        finally:
+            os.umask(before)
+        sock.setblocking(False)
+    except OSError as exc:
+        sock.close()
+        raise OSError(exc.errno, f"cannot listen on {path}: {exc.strerror or exc}") from exc
+    return sock
+
+
 async def serve(
-    app: FastAPI,
+    app: App,
     host: str | Sequence[str] = "127.0.0.1",
     port: int = 0,
     *,
@@ -88,7 +127,8 @@ async def serve(
 ) -> None:
     """Serves until cancelled, then lets open requests end (at most GRACE_S seconds) and closes every socket.
 
-    No signal handler is installed: the program decides when to stop. `on_started` gets the port.
+    No signal handler is installed: the program decides when to stop. `on_started` gets the port, 0 for a unix socket.
+    More than MAX_CONNECTIONS are answered 503, and one that has not sent a request after FIRST_REQUEST_S seconds is closed.
     Raises: OSError when an address cannot be bound.
     """
     listening = list(sockets) if sockets is not None else bind(host, port)
@@ -97,7 +137,8 @@ async def serve(
         await server.startup(sockets=listening)
         try:
             if on_started is not None:
-                on_started(int(listening[0].getsockname()[1]))
+                name = listening[0].getsockname()
+                on_started(int(name[1]) if isinstance(name, tuple) else 0)
             await server.main_loop()
         finally:
             await server.shutdown(sockets=listening)
@@ -107,15 +148,42 @@ async def serve(
                 sock.close()
 
 
+class _Connection(H11Protocol):
+    """One connection: refused beyond the limit, and closed if it never asks anything."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait a bounded time for the first request."""
+        super().connection_made(transport)
+        if len(self.connections) > 2 * MAX_CONNECTIONS:
+            transport.abort()
+            return
+        self._deadline = self.loop.call_later(FIRST_REQUEST_S, self._close_if_silent)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is waited for any more."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def _close_if_silent(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
+
+
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers, its start banner and its ten ticks a second."""
 
-    def __init__(self, app: FastAPI, ssl_context: ssl.SSLContext | None) -> None:
+    def __init__(self, app: App, ssl_context: ssl.SSLContext | None) -> None:
         config = uvicorn.Config(
             app,
+            http=_Connection,
+            ws="none",
             log_config=None,
             access_log=False,
             lifespan="on",
+            limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=GRACE_S,
             server_header=False,
         )

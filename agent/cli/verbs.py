@@ -5,19 +5,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from agent.cli import render
-from agent.settings import REST_PORT
 from meshapi.agent import (
     AgentStatus,
     EndpointRow,
@@ -28,12 +28,12 @@ from meshapi.agent import (
     PolicyMapRow,
     SelectorRow,
 )
+from meshapi.installed import AGENT_SOCKET
 from meshapi.row import encode
 from meshapi.service import ServiceExplanation, ServiceStatus
 from meshkit.refusal import read_refusal
 
 TIMEOUT_S: Final = 10.0
-DEFAULT_URL: Final = f"http://127.0.0.1:{REST_PORT}"
 _T = TypeVar("_T")
 
 
@@ -44,7 +44,7 @@ class NoAnswerError(Exception):
 def main(argv: Sequence[str]) -> int:
     """Run one verb; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    client = Client(arguments.url)
+    client = Client(arguments.socket)
     try:
         return int(arguments.run(client, arguments))
     except NoAnswerError as exc:
@@ -57,10 +57,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 class Client:
-    """The REST port of one agent."""
+    """The REST interface of this node's agent, on its unix socket."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+    def __init__(self, path: str) -> None:
+        self.path = path
 
     def get(self, path: str, answer: type[_T]) -> _T:
         """What the agent answers. Raises: NoAnswerError, also for what is not such an answer."""
@@ -70,13 +70,31 @@ class Client:
             except msgspec.DecodeError as exc:
                 raise NoAnswerError(f"{path}: not an answer of this version of the agent: {exc}") from exc
 
-    def open(self, path: str, timeout_s: float | None) -> Any:
+    @contextmanager
+    def open(self, path: str, timeout_s: float | None) -> Iterator[HTTPResponse]:
+        """The answer to one request, to be read as it comes. Raises: NoAnswerError."""
+        connection = _UnixConnection(self.path, timeout_s)
         try:
-            return urllib.request.urlopen(self.url + path, timeout=timeout_s)
-        except urllib.error.HTTPError as exc:
-            raise NoAnswerError(f"{path}: {exc.code} {read_refusal(exc.read())}") from exc
-        except OSError as exc:
-            raise NoAnswerError(f"the agent at {self.url} does not answer: {exc}") from exc
+            connection.request("GET", path)
+            response = connection.getresponse()
+            if response.status != 200:
+                raise NoAnswerError(f"{path}: {response.status} {read_refusal(response.read())}")
+            yield response
+        except (OSError, HTTPException) as exc:
+            raise NoAnswerError(f"the agent of this node does not answer on {self.path}: {exc}") from exc
+        finally:
+            connection.close()
+
+
+class _UnixConnection(HTTPConnection):
+    def __init__(self, path: str, timeout_s: float | None) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,9 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
-        "--url",
-        default=os.environ.get("CLUSTERMESH_AGENT_URL", DEFAULT_URL),
-        help=f"agent to ask (default: {DEFAULT_URL})",
+        "--socket",
+        default=os.environ.get("CLUSTERMESH_SOCKET", AGENT_SOCKET),
+        help=f"unix socket of the agent to ask (default: {AGENT_SOCKET})",
     )
     shared.add_argument("-o", "--output", choices=("table", "json"), default="table", help="form of the answer")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")

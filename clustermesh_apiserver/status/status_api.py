@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
@@ -13,16 +15,19 @@ from clustermesh_apiserver.status.kv_api import add_routes
 from clustermesh_apiserver.status.metrics import make_registry
 from clustermesh_apiserver.status.program_status import VERSION, make_status, report_health
 from meshapi.apiserver import ApiserverStatus, CertificateRow, PublishedService
+from meshapi.installed import TOKEN_HEADER
 from meshapi.peer import RemoteCluster
+from meshkit.guard import Guard
 from meshkit.health import Health
-from meshkit.http import make_app, serve
+from meshkit.http import bind_unix, make_app, probes, serve
+from meshkit.probe_server import serve_probes
 from meshkit.rest import Rest
+from meshkit.supervise import together
 from meshmodel.keys import Kind
 
 
-def make_status_app(apiserver: Apiserver) -> FastAPI:
+def make_status_app(apiserver: Apiserver, health: Health) -> FastAPI:
     """The application; every answer is made from the parts as they are at that moment."""
-    health = Health()
     app = make_app(
         "clustermesh-apiserver",
         VERSION,
@@ -36,7 +41,9 @@ def make_status_app(apiserver: Apiserver) -> FastAPI:
     async def status(nodes: bool = False) -> ApiserverStatus:
         """This cluster as it publishes itself; with nodes=true, what every agent says too."""
         port = apiserver.settings.agent_status_port
-        agents = await ask_agents(list(apiserver.tables.nodes.rows()), port) if nodes else None
+        agents = None
+        if nodes:
+            agents = await ask_agents(list(apiserver.tables.nodes.rows()), port, await _agent_token(apiserver))
         return make_status(apiserver, health, agents)
 
     @rest.get("/v1/clusters", list[RemoteCluster], tag="status")
@@ -76,14 +83,33 @@ def make_status_app(apiserver: Apiserver) -> FastAPI:
 
 
 async def serve_status(apiserver: Apiserver) -> None:
-    """The REST interface is served until cancelled."""
-    settings = apiserver.settings
+    """The REST interface is served until cancelled: everything on the socket; over the network what a token opens.
+
+    Raises: OSError when an address or the socket cannot be bound.
+    """
+    settings, health = apiserver.settings, Health()
 
     def started(port: int) -> None:
         apiserver.status_port = port
 
-    app = make_status_app(apiserver)
-    await serve(app, settings.status_address, settings.status_port, on_started=started)
+    app = make_status_app(apiserver, health)
+    guarded = Guard(app, apiserver.admit, headers=(TOKEN_HEADER,))
+    answers = probes(health, lambda: report_health(apiserver, health))
+    await together(
+        {
+            "rest": serve(guarded, settings.status_address, settings.status_port, on_started=started),
+            "rest on the socket": serve(app, sockets=[bind_unix(settings.status_socket)]),
+            "probes": serve_probes(settings.status_address, settings.probe_port, answers),
+        }
+    )
+
+
+async def _agent_token(apiserver: Apiserver) -> str:
+    """The token that agents admit us by, read anew each time as it is renewed in place; empty if there is none."""
+    try:
+        return (await asyncio.to_thread(apiserver.settings.agent_token_file.read_text)).strip()
+    except OSError:
+        return ""
 
 
 def _published(apiserver: Apiserver, kind: Kind, prefix: str) -> list[PublishedService]:

@@ -7,17 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import kube.resource as k
+from clustermesh_cli.cluster_facts import read_config, read_facts, read_peers
 from clustermesh_cli.console import Console
-from clustermesh_cli.gather import (
-    CA_BUNDLE,
-    MIRROR_SECRET,
-    PEERS_SECRET,
-    REMOTE_USERS,
-    gather,
-    read_config,
-    read_peers,
-)
-from clustermesh_cli.outcome import RefusedError
+from clustermesh_cli.exit_code import RefusedError
 from clustermesh_cli.plan.connect import Link, Mode, check_access, check_all, plan_links
 from clustermesh_cli.plan.facts import Access, ClusterFacts
 from clustermesh_cli.plan.peering import (
@@ -31,6 +23,7 @@ from clustermesh_cli.plan.peering import (
     real_files,
 )
 from kube.client import KubeClient
+from meshapi.installed import CA_BUNDLE, CLUSTER_NAME_KEY, MIRROR_SECRET, PEERS_SECRET, REMOTE_USERS
 
 
 def connect(
@@ -50,7 +43,7 @@ def connect(
     facts = []
     for context, client in clients.items():
         console.step(f"Reading cluster {context}...")
-        found = gather(client, namespace, context)
+        found = read_facts(client, namespace, context)
         facts.append(replace(found, access=given_access(endpoints[context])) if endpoints.get(context) else found)
         access = check_access(facts[-1])
         console.info(
@@ -111,9 +104,9 @@ def run_disconnect(
         if not disconnect(local, namespace, peer, console):
             raise RefusedError(f"{peer} is not a peer of this cluster")
         return
-    own = read_config(local, namespace).get("cluster-name", "")
+    own = read_config(local, namespace).get(CLUSTER_NAME_KEY, "")
     for client in others.values():
-        name = read_config(client, namespace).get("cluster-name", "")
+        name = read_config(client, namespace).get(CLUSTER_NAME_KEY, "")
         disconnect(local, namespace, name, console)
         disconnect(client, namespace, own, console)
 

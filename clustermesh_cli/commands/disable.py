@@ -6,11 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 import kube.resource as k
+from clustermesh_cli.cluster_facts import read_config
 from clustermesh_cli.console import Console
-from clustermesh_cli.gather import CA_BUNDLE, CA_SECRET, MIRROR_SECRET, PEERS_SECRET, REMOTE_USERS, read_config
 from clustermesh_cli.manifests import load_workloads
 from kube.client import KubeClient
 from kube.resource import from_manifest
+from meshapi.installed import CA_BUNDLE, CA_SECRET, CERTIFICATE_SECRETS, MIRROR_SECRET, PEERS_SECRET, REMOTE_USERS
 
 MARKS = (
     "CLUSTER_NAME",
@@ -22,7 +23,6 @@ MARKS = (
     "SERVICE_TYPE",
     "MIRROR",
 )
-CERTIFICATES = tuple(f"clustermesh-apiserver-{role}-cert" for role in ("server", "admin", "local", "remote"))
 
 
 def workloads(namespace: str) -> list[dict[str, Any]]:
@@ -37,7 +37,7 @@ def disable(client: KubeClient, namespace: str, *, keep_ca: bool, console: Conso
     for obj in reversed(workloads(namespace)):
         meta = obj["metadata"]
         removed += client.delete(from_manifest(obj), meta["name"], meta.get("namespace"))
-    for name in (*CERTIFICATES, PEERS_SECRET, MIRROR_SECRET, *(() if keep_ca else (CA_SECRET,))):
+    for name in (*CERTIFICATE_SECRETS, PEERS_SECRET, MIRROR_SECRET, *(() if keep_ca else (CA_SECRET,))):
         removed += client.delete(k.SECRETS, name, namespace)
     for name in (CA_BUNDLE, REMOTE_USERS):
         removed += client.delete(k.CONFIG_MAPS, name, namespace)

@@ -12,27 +12,30 @@ import yaml
 
 import kube.resource as k
 from certs.authority import Authority
+from clustermesh_cli.cluster_facts import is_mirrored, read_config
 from clustermesh_cli.console import Console
 from clustermesh_cli.credentials import ensure_authority, ensure_certificates
-from clustermesh_cli.gather import (
-    CA_BUNDLE,
-    CONFIG_MAP,
-    MIRROR_KEY,
-    MIRROR_SECRET,
-    PEERS_SECRET,
-    REMOTE_USERS,
-    is_mirrored,
-    read_config,
-)
+from clustermesh_cli.exit_code import RefusedError
 from clustermesh_cli.manifests import load_crds, load_workloads
-from clustermesh_cli.outcome import RefusedError
 from clustermesh_cli.plan.cluster_identity import ClusterIdentity, decide_identity
 from clustermesh_cli.plan.peering import agent_files, find_real_files
 from kube.client import KubeClient
 from kube.resource import from_manifest
+from meshapi.installed import (
+    CA_BUNDLE,
+    CLUSTER_ID_KEY,
+    CLUSTER_NAME_KEY,
+    CONFIG_MAP,
+    MAXIMUM_KEY,
+    MIRROR_KEY,
+    MIRROR_SECRET,
+    PART_OF,
+    PEERS_SECRET,
+    REMOTE_USERS,
+    SCOPE_KEY,
+)
 
 SERVICE_TYPES = ("NodePort", "LoadBalancer", "ClusterIP")
-DEFAULT_NODE_PORT = 32379
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +63,13 @@ def plan_objects(options: EnableOptions, identity: ClusterIdentity, config: dict
     """Everything `enable` applies except certificates, in order. Pure."""
     if options.service_type not in SERVICE_TYPES:
         raise RefusedError(f"--service-type {options.service_type}: choose one of {', '.join(SERVICE_TYPES)}")
-    scope = config.get("policy-default-local-cluster", "true")
+    scope = config.get(SCOPE_KEY, "true")
     own = {
         **config,
-        "cluster-name": str(identity.name),
-        "cluster-id": str(identity.id),
-        "max-connected-clusters": str(identity.maximum),
-        "policy-default-local-cluster": scope,
+        CLUSTER_NAME_KEY: str(identity.name),
+        CLUSTER_ID_KEY: str(identity.id),
+        MAXIMUM_KEY: str(identity.maximum),
+        SCOPE_KEY: scope,
         MIRROR_KEY: str(options.mirrors(config)).lower(),
     }
     values = {
@@ -166,4 +169,4 @@ def _config_map(name: str, namespace: str, data: dict[str, str]) -> dict[str, An
 
 
 def _metadata(name: str, namespace: str) -> dict[str, Any]:
-    return {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/part-of": "clustermesh"}}
+    return {"name": name, "namespace": namespace, "labels": dict(PART_OF)}

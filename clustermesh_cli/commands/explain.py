@@ -10,9 +10,10 @@ from typing import Final, NamedTuple
 
 import orjson
 
+from clustermesh_cli.connection_decision import End, Packet, decide
 from clustermesh_cli.console import Console
-from clustermesh_cli.explanation import End, Packet, judge
-from clustermesh_cli.explanation_text import render, to_document
+from clustermesh_cli.decision_text import render, to_document
+from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.live_policy import (
     AgentView,
     LiveCluster,
@@ -21,7 +22,7 @@ from clustermesh_cli.live_policy import (
     read_cluster,
     read_realised,
 )
-from clustermesh_cli.outcome import CommandError, ExitCode
+from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
 from meshapi.agent import AddressRow
 from meshpolicy.icmp import TYPE_NAMES
@@ -42,16 +43,15 @@ class PodName(NamedTuple):
 class Sources:
     """The clusters that may be asked, by name; the first is the local one."""
 
-    clients: Mapping[str, KubeClient]
+    programs: Mapping[str, ProgramClient]
     live: Mapping[str, LiveCluster]
-    system: str
 
     @property
     def local(self) -> str:
         return next(iter(self.live))
 
     def view(self, cluster: str, node: str = "") -> AgentView:
-        return read_agent(self.clients[cluster], self.system, self.live[cluster].context, node)
+        return read_agent(self.programs[cluster], self.live[cluster].context, node)
 
 
 def parse_end(text: str) -> PodName | str:
@@ -99,12 +99,12 @@ def explain(
     sources = read_sources(clients, system)
     source, destination = (find_end(name, sources) for name in names)
     packet = parse_packet(port, destination.named_ports)
-    judgement = judge(source, destination, packet)
+    decision = decide(source, destination, packet)
     if as_json:
-        console.line(orjson.dumps(to_document(judgement, packet, wall_s), option=orjson.OPT_INDENT_2).decode())
+        console.line(orjson.dumps(to_document(decision, packet, wall_s), option=orjson.OPT_INDENT_2).decode())
     else:
-        render(judgement, packet, wall_s, console)
-    return _CODES[judgement.allowed]
+        render(decision, packet, wall_s, console)
+    return _CODES[decision.allowed]
 
 
 def read_sources(clients: Mapping[str, KubeClient], system: str) -> Sources:
@@ -113,8 +113,8 @@ def read_sources(clients: Mapping[str, KubeClient], system: str) -> Sources:
     for context, client in clients.items():
         cluster = read_cluster(client, system, context)
         if cluster.name not in live:
-            live[cluster.name], by_name[cluster.name] = cluster, client
-    return Sources(by_name, live, system)
+            live[cluster.name], by_name[cluster.name] = cluster, ProgramClient(client, system)
+    return Sources(by_name, live)
 
 
 def find_end(name: PodName | str, sources: Sources) -> End:
@@ -194,5 +194,5 @@ def _with_view(end: End, sources: Sources) -> End:
     if seen.endpoint is None:
         return seen
     context = sources.live[end.cluster].context
-    client = sources.clients[end.cluster]
-    return replace(seen, realised=read_realised(client, sources.system, context, end.node, seen.endpoint.id))
+    programs = sources.programs[end.cluster]
+    return replace(seen, realised=read_realised(programs, context, end.node, seen.endpoint.id))

@@ -4,23 +4,27 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
 
-from clustermesh_cli.commands.status import STATUS_PORT, STATUS_SERVICE
 from clustermesh_cli.console import Console
-from clustermesh_cli.outcome import CommandError, ExitCode
-from clustermesh_cli.records import CONFIGS, Decoded, Known, decode, one_line, read_configs
+from clustermesh_cli.exit_code import CommandError, ExitCode
+from clustermesh_cli.program_client import ProgramClient
+from clustermesh_cli.store_record import CONFIGS, Decoded, Known, decode, one_line, read_configs
 from kube.client import KubeClient
 from kube.errors import KubeError, Unreachable
+from meshapi.apiserver import StoreEntry, StoreEvent, StorePage
+from meshkit.refusal import read_refusal
 
 PAGE: Final = 500
 SILENCE_S: Final = 30.0
+
+_T = TypeVar("_T")
 
 
 class Form(StrEnum):
@@ -53,7 +57,7 @@ class Store:
     """The store of one cluster, read only."""
 
     def __init__(self, client: KubeClient, namespace: str) -> None:
-        self._client, self._namespace = client, namespace
+        self._programs = ProgramClient(client, namespace)
 
     def known(self) -> Known:
         """What records are judged by."""
@@ -63,45 +67,41 @@ class Store:
         """Every key under the prefix, page by page."""
         after = ""
         while True:
-            page = self._ask("v1/kv", prefix=prefix, after=after, limit=PAGE, keys_only=str(keys_only).lower())
-            found = [_shown(entry) for entry in page["entries"]]
+            query = {"prefix": prefix, "after": after, "limit": PAGE, "keys_only": str(keys_only).lower()}
+            page = self._ask("v1/kv", StorePage, query)
+            found = [_shown(entry) for entry in page.entries]
             yield from found
-            if not page["more"]:
+            if not page.more:
                 return
             after = found[-1].key
 
     def get(self, key: str) -> Shown:
         """One key. Raises: CommandError if there is none."""
-        return _shown(self._ask("v1/kv/get", key=key))
+        return _shown(self._ask("v1/kv/get", StoreEntry, {"key": key}))
 
     def changes(self, prefix: str) -> Iterator[Shown]:
         """What is there, then every change; ends when the connection does."""
-        path = f"/api/v1/namespaces/{self._namespace}/services/{STATUS_SERVICE}:{STATUS_PORT}/proxy/v1/kv/watch"
-        stream = self._client.transport.stream(path, query={"prefix": prefix}, read_timeout_s=SILENCE_S)
+        stream = self._programs.follow_apiserver("v1/kv/watch", {"prefix": prefix}, SILENCE_S)
         buffer = b""
         try:
             while data := stream.read():
                 *lines, buffer = (buffer + data).split(b"\n")
                 for line in lines:
                     if line.startswith(b"data: "):
-                        yield _shown(msgspec.json.decode(line[6:]))
+                        yield _shown(msgspec.json.decode(line[6:], type=StoreEvent))
         except Unreachable as exc:
             raise CommandError(f"the watch ended: {exc}") from exc
         finally:
             stream.close()
 
-    def _ask(self, path: str, **query: object) -> Any:
+    def _ask(self, path: str, answer: type[_T], query: Mapping[str, object]) -> _T:
         try:
-            code, body = self._client.service_proxy_get(
-                self._namespace, STATUS_SERVICE, STATUS_PORT, f"{path}?{urlencode(query)}"
-            )
-            answer = msgspec.json.decode(body)
+            code, body = self._programs.get_apiserver(f"{path}?{urlencode(query)}")
+            if code == 200:
+                return msgspec.json.decode(body, type=answer)
         except (KubeError, msgspec.DecodeError) as exc:
             raise CommandError(f"clustermesh-apiserver does not answer: {exc}") from exc
-        if code == 200:
-            return answer
-        message = str(answer.get("message", "")) if isinstance(answer, dict) else ""
-        raise CommandError(message or f"clustermesh-apiserver answered HTTP {code}", _exit_code(code))
+        raise CommandError(read_refusal(body) or f"clustermesh-apiserver answered HTTP {code}", _exit_code(code))
 
 
 def ls(store: Store, prefix: str, form: Form, console: Console) -> None:
@@ -168,13 +168,13 @@ def _json(shown: Shown, decoded: Decoded) -> str:
     return msgspec.json.encode({name: fact for name, fact in facts.items() if fact != "" or name == "value"}).decode()
 
 
-def _shown(entry: dict[str, Any]) -> Shown:
+def _shown(entry: StoreEntry | StoreEvent) -> Shown:
     return Shown(
-        key=entry.get("key", ""),
-        value=base64.b64decode(entry.get("value", "")),
-        revision=int(entry.get("revision", 0)),
-        lease=entry.get("lease", ""),
-        event=entry.get("event", ""),
+        key=entry.key,
+        value=base64.b64decode(entry.value or ""),
+        revision=entry.revision,
+        lease=entry.lease,
+        event=entry.event if isinstance(entry, StoreEvent) else "",
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import orjson
 
-from clustermesh_cli.outcome import CommandError, ExitCode
+from clustermesh_cli.exit_code import CommandError, ExitCode
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Labels
 from meshpolicy.context import PolicyContext
@@ -65,9 +65,10 @@ def lint_files(
 def lint_live(paths: Sequence[str], client: KubeClient, system: str, output: TextIO | None = None) -> ExitCode:
     """As `lint_files`, for the running cluster: its name, its switch, and the identities that its agents know."""
     from clustermesh_cli.live_policy import read_agent, read_cluster  # offline verbs need no client
+    from clustermesh_cli.program_client import ProgramClient
 
     live = read_cluster(client, system, client.context)
-    view = read_agent(client, system, client.context)
+    view = read_agent(ProgramClient(client, system), client.context)
     return lint_files(
         paths,
         live.name,

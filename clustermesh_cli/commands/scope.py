@@ -10,9 +10,10 @@ from typing import Final
 import orjson
 
 from clustermesh_cli.console import Console
-from clustermesh_cli.explanation_text import short_labels
+from clustermesh_cli.decision_text import short_labels
+from clustermesh_cli.exit_code import ExitCode
 from clustermesh_cli.live_policy import AgentView, LiveCluster, read_agent, read_cluster
-from clustermesh_cli.outcome import ExitCode
+from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import CLUSTER_LABEL, Labels, find_label, labels_text
@@ -54,7 +55,7 @@ def inspect_scope(
 ) -> ExitCode:
     """Print what changes for the policies of a namespace, of all without one (then clusterwide ones too)."""
     live = read_cluster(client, system, client.context)
-    inspection = inspect(live, read_agent(client, system, client.context), namespace)
+    inspection = inspect(live, read_agent(ProgramClient(client, system), client.context), namespace)
     if as_json:
         console.line(orjson.dumps(to_document(inspection), option=orjson.OPT_INDENT_2).decode())
     else:

@@ -11,20 +11,21 @@ from dataclasses import asdict, dataclass
 import msgspec
 
 import kube.resource as k
+from clustermesh_cli.cluster_facts import find_access, read_peers
 from clustermesh_cli.console import Console
-from clustermesh_cli.gather import PEERS_SECRET, SERVICE, find_access, read_peers
-from clustermesh_cli.judge import Verdict, judge
-from clustermesh_cli.outcome import CommandError, ExitCode
+from clustermesh_cli.exit_code import CommandError, ExitCode
+from clustermesh_cli.mesh_health import MeshHealth, assess
 from clustermesh_cli.plan.facts import Access, KnownPeer
-from clustermesh_cli.render import render_status
+from clustermesh_cli.program_client import ProgramClient
+from clustermesh_cli.status_text import render_status
 from kube.client import KubeClient
 from kube.errors import KubeError
 from meshapi.apiserver import ApiserverStatus, decode_apiserver
+from meshapi.installed import AGENT, PEERS_SECRET, STORE_SERVICE
+from meshkit.refusal import read_refusal
 
 RETRY_S = 0.5
 SAY_EVERY_S = 10.0
-STATUS_SERVICE = "clustermesh-apiserver-status"
-STATUS_PORT = 9880
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,40 +35,41 @@ class Snapshot:
     access: Access | None
     service_type: str
     status: ApiserverStatus
-    verdict: Verdict
+    verdict: MeshHealth
     expected_peers: Mapping[str, KnownPeer]
 
 
-def look(client: KubeClient, namespace: str) -> Snapshot:
+def look(programs: ProgramClient) -> Snapshot:
     """One look. Raises CommandError with what is missing while the apiserver cannot be asked."""
-    service = client.get(k.SERVICES, SERVICE, namespace)
+    client, namespace = programs.client, programs.namespace
+    service = client.get(k.SERVICES, STORE_SERVICE, namespace)
     if service is None:
         raise CommandError(
-            f"the mesh is not enabled here: there is no Service {namespace}/{SERVICE}; run clustermesh enable"
+            f"the mesh is not enabled here: there is no Service {namespace}/{STORE_SERVICE}; run clustermesh enable"
         )
-    daemon = client.get(k.DAEMON_SETS, "clustermesh-agent", namespace) or {}
+    daemon = client.get(k.DAEMON_SETS, AGENT, namespace) or {}
     expected_agents = int((daemon.get("status") or {}).get("desiredNumberScheduled", 0))
-    code, body = client.service_proxy_get(namespace, STATUS_SERVICE, STATUS_PORT, "v1/status?nodes=true")
+    code, body = programs.get_apiserver("v1/status?nodes=true")
     if code != 200:
         raise CommandError(
-            f"clustermesh-apiserver does not answer yet (HTTP {code}); see kubectl -n {namespace} get pods"
+            f"clustermesh-apiserver does not answer yet (HTTP {code}: {read_refusal(body)}); "
+            f"see kubectl -n {namespace} get pods"
         )
     try:
         status = decode_apiserver(body)
     except msgspec.DecodeError as exc:
         raise CommandError(f"clustermesh-apiserver answered something else than its status: {exc}") from exc
     peers = read_peers(client.get(k.SECRETS, PEERS_SECRET, namespace))
-    verdict = judge(status, expected_peers=peers, expected_agents=max(expected_agents, 1))
+    verdict = assess(status, expected_peers=peers, expected_agents=max(expected_agents, 1))
     access = find_access(service, client.list(k.NODES))
     return Snapshot(access, service["spec"].get("type", "ClusterIP"), status, verdict, peers)
 
 
 def status(client: KubeClient, namespace: str, console: Console, *, wait_s: float | None, as_json: bool) -> ExitCode:
     """Print the state, after waiting for it to be well if asked; the exit code says what was found."""
+    programs = ProgramClient(client, namespace)
     try:
-        snapshot = (
-            look(client, namespace) if wait_s is None else _wait(client, namespace, console, wait_s, quiet=as_json)
-        )
+        snapshot = look(programs) if wait_s is None else _wait(programs, console, wait_s, quiet=as_json)
         code = ExitCode.OK if snapshot.verdict.is_well else ExitCode.DEGRADED
     except _NotInTimeError as exc:
         if exc.snapshot is None:
@@ -84,7 +86,7 @@ def status(client: KubeClient, namespace: str, console: Console, *, wait_s: floa
 def wait_until_ready(client: KubeClient, namespace: str, console: Console, wait_s: float, *, context: str) -> None:
     """Return once the cluster is well. Raises CommandError (timeout) naming what is not."""
     try:
-        _wait(client, namespace, console, wait_s, quiet=False)
+        _wait(ProgramClient(client, namespace), console, wait_s, quiet=False)
     except _NotInTimeError as exc:
         raise CommandError(f"{context}: {exc}", ExitCode.TIMEOUT) from exc
 
@@ -95,13 +97,13 @@ class _NotInTimeError(Exception):
         self.snapshot = snapshot
 
 
-def _wait(client: KubeClient, namespace: str, console: Console, wait_s: float, *, quiet: bool) -> Snapshot:
+def _wait(programs: ProgramClient, console: Console, wait_s: float, *, quiet: bool) -> Snapshot:
     started = time.monotonic()
     said = started
     snapshot: Snapshot | None = None
     while True:
         try:
-            snapshot = look(client, namespace)
+            snapshot = look(programs)
             last = snapshot.verdict.problems[0] if snapshot.verdict.problems else ""
         except (CommandError, KubeError) as exc:
             last = str(exc)

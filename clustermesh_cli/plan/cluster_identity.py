@@ -7,7 +7,8 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from clustermesh_cli.outcome import RefusedError
+from clustermesh_cli.exit_code import RefusedError
+from meshapi.installed import CLUSTER_ID_KEY, CLUSTER_NAME_KEY
 from meshmodel.errors import ModelError
 from meshmodel.names import ClusterId, ClusterName, check_cluster_id, parse_cluster_name
 
@@ -32,7 +33,7 @@ def decide_identity(
     """
     try:
         maximum = int(config.get("max-connected-clusters", "255"))
-        known_name, known_id = config.get("cluster-name"), config.get("cluster-id")
+        known_name, known_id = config.get(CLUSTER_NAME_KEY), config.get(CLUSTER_ID_KEY)
         chosen = name or (known_name if known_name not in (None, "", "default") else None) or _from_context(context)
         cluster_name = parse_cluster_name(chosen)
         number = id_ if id_ is not None else int(known_id) if known_id not in (None, "", "0") else 0

@@ -11,8 +11,9 @@ from itertools import combinations
 
 import yaml
 
-from clustermesh_cli.outcome import RefusedError
+from clustermesh_cli.exit_code import RefusedError
 from clustermesh_cli.plan.facts import Access, ClusterFacts
+from meshapi.installed import STORE_PORT, STORE_SERVICE
 
 PEER_DIRECTORY = "/var/lib/cilium/clustermesh"
 CREDENTIAL_DIRECTORY = "/var/lib/clustermesh/remote"
@@ -96,7 +97,7 @@ def mirrored_config(namespace: str) -> str:
     """The etcd client file by which agents read a mirrored peer: our own store, as its `local` user."""
     return yaml.safe_dump(
         {
-            "endpoints": [f"https://clustermesh-apiserver.{namespace}.svc:2379"],
+            "endpoints": [f"https://{STORE_SERVICE}.{namespace}.svc:{STORE_PORT}"],
             "trusted-ca-file": f"{LOCAL_DIRECTORY}/ca.crt",
             "cert-file": f"{LOCAL_DIRECTORY}/tls.crt",
             "key-file": f"{LOCAL_DIRECTORY}/tls.key",

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from lab.devkube.api.objects import Obj
 
 ALL_AUTHENTICATED = "system:authenticated"
+API_AUDIENCE = "https://kubernetes.default.svc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,31 +36,31 @@ def service_account_user(namespace: str, name: str, uid: str = "") -> User:
 
 
 class ServiceAccountTokens:
-    """Opaque tokens per service account. They hold until the account is removed; there is no expiry.
+    """Opaque tokens per service account and audiences. They hold until the account is removed; there is no expiry.
 
-    `exists` tells whether an account with this namespace, name and uid is still there.
+    `exists` tells whether an account with this namespace, name and uid is still there. No audience means the API server's.
     """
 
     def __init__(self, exists: Callable[[str, str, str], bool]) -> None:
         self._exists = exists
-        self._by_token: dict[str, tuple[str, str, str]] = {}
-        self._by_account: dict[tuple[str, str, str], str] = {}
+        self._by_token: dict[str, tuple[tuple[str, str, str], tuple[str, ...]]] = {}
+        self._by_holder: dict[tuple[tuple[str, str, str], tuple[str, ...]], str] = {}
 
-    def token(self, namespace: str, name: str, uid: str) -> str:
-        """The account's token; the same one each time."""
-        account = (namespace, name, uid)
-        if account not in self._by_account:
+    def token(self, namespace: str, name: str, uid: str, audiences: Iterable[str] = ()) -> str:
+        """The account's token for these audiences; the same one each time."""
+        holder = ((namespace, name, uid), tuple(sorted(set(audiences) - {API_AUDIENCE})))
+        if holder not in self._by_holder:
             token = f"dev-{secrets.token_urlsafe(32)}"
-            self._by_account[account] = token
-            self._by_token[token] = account
-        return self._by_account[account]
+            self._by_holder[holder] = token
+            self._by_token[token] = holder
+        return self._by_holder[holder]
 
-    def user(self, token: str) -> User | None:
-        """Who holds this token, if anybody still does."""
-        account = self._by_token.get(token)
+    def user(self, token: str, audience: str = API_AUDIENCE) -> User | None:
+        """Who holds this token, if anybody still does and the token is for this audience."""
+        account, audiences = self._by_token.get(token, (None, ()))
         if account is None or not self._exists(*account):
             return None
-        return service_account_user(*account)
+        return service_account_user(*account) if audience in (audiences or (API_AUDIENCE,)) else None
 
 
 class Authenticator:
@@ -69,11 +70,12 @@ class Authenticator:
         self._tokens = dict(tokens)
         self._accounts = accounts
 
-    def by_token(self, token: str) -> User | None:
+    def by_token(self, token: str, audience: str = API_AUDIENCE) -> User | None:
+        """Who holds the token, if it is for this audience; static tokens are for the API server only."""
         for known, user in self._tokens.items():
             if secrets.compare_digest(known.encode(), token.encode()):
-                return user
-        return self._accounts.user(token)
+                return user if audience == API_AUDIENCE else None
+        return self._accounts.user(token, audience)
 
     def by_subject(self, subject: Mapping[str, tuple[str, ...]]) -> User | None:
         """By the subject of a verified client certificate: common name is the user, organizations are its groups."""

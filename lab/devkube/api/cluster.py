@@ -105,10 +105,10 @@ class Cluster:
         """Call back after every change until the returned function is called. Leave the event's objects unaltered."""
         return self.store.subscribe(callback)
 
-    def service_account_token(self, namespace: str, name: str) -> str:
-        """The bearer token by which the API server knows this account. Raises ApiError 404 without the account."""
+    def service_account_token(self, namespace: str, name: str, audiences: Iterable[str] = ()) -> str:
+        """A bearer token of this account, for the API server unless told otherwise. Raises ApiError 404 without it."""
         resource = self.catalog.by_plural(SERVICE_ACCOUNTS[1])
-        return self.accounts.token(namespace, name, uid_of(self.find(resource, namespace, name)))
+        return self.accounts.token(namespace, name, uid_of(self.find(resource, namespace, name)), audiences)
 
     def publish_api_server(self, addresses: Iterable[str], port: int) -> None:
         """The Service `kubernetes` in `default` leads to these addresses."""

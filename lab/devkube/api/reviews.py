@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from lab.devkube.api.accounts import Authenticator, User
+from collections.abc import Iterable
+
+from lab.devkube.api.accounts import API_AUDIENCE, Authenticator, User
 from lab.devkube.api.objects import Obj, part
 
 _REASON = "authorization is not enforced by this development server"
@@ -15,7 +17,8 @@ def review(kind: str, obj: Obj, user: User, authenticator: Authenticator) -> Obj
     """The review object with its status; `obj` is what was asked."""
     match kind:
         case "TokenReview":
-            status = _token_status(str(part(obj, "spec").get("token", "")), authenticator)
+            spec = part(obj, "spec")
+            status = _token_status(str(spec.get("token", "")), spec.get("audiences") or (API_AUDIENCE,), authenticator)
         case "SelfSubjectReview":
             status = {"userInfo": user.info()}
         case "SelfSubjectRulesReview":
@@ -25,8 +28,9 @@ def review(kind: str, obj: Obj, user: User, authenticator: Authenticator) -> Obj
     return {**obj, "status": status}
 
 
-def _token_status(token: str, authenticator: Authenticator) -> Obj:
-    user = authenticator.by_token(token)
-    if user is None:
+def _token_status(token: str, audiences: Iterable[str], authenticator: Authenticator) -> Obj:
+    holders = {audience: authenticator.by_token(token, audience) for audience in audiences}
+    valid = {audience: user for audience, user in holders.items() if user is not None}
+    if not valid:
         return {"authenticated": False, "user": {}, "error": "invalid bearer token"}
-    return {"authenticated": True, "user": user.info()}
+    return {"authenticated": True, "user": next(iter(valid.values())).info(), "audiences": list(valid)}

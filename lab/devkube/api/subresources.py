@@ -109,7 +109,7 @@ class Subresources:
         asked = request.object()
         spec = part(asked, "spec")
         lifetime_s = int(spec.get("expirationSeconds") or _TOKEN_LIFETIME_S)
-        token = self._cluster.service_account_token(target.namespace or "", target.name)
+        token = self._cluster.service_account_token(target.namespace or "", target.name, spec.get("audiences") or ())
         now = self._cluster.wall()
         return json_response(201, {
             "kind": "TokenRequest",

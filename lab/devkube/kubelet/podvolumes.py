@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -68,9 +69,9 @@ class PodVolumes:
                 path.mkdir(parents=True)
         return path
 
-    def _token(self, namespace: str, account: str) -> str:
+    def _token(self, namespace: str, account: str, audiences: Sequence[str]) -> str:
         try:
-            return self._site.cluster.service_account_token(namespace, account)
+            return self._site.cluster.service_account_token(namespace, account, audiences)
         except ApiError as exc:
             raise MissingSourceError(exc.message) from exc
 

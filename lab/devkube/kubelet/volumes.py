@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,8 +18,8 @@ DEFAULT_MODE: Final = 0o644
 # below these a host path is the node's own, below all others the machine's, as an image's files are
 NODE_OWN: Final = ("etc", "home", "mnt", "opt", "root", "run", "srv", "tmp", "var")
 
-Token = Callable[[str, str], str]
-"""Namespace and service account to a bearer token."""
+Token = Callable[[str, str, Sequence[str]], str]
+"""Namespace, service account and audiences to a bearer token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,9 @@ def host_path(path: str, node_root: Path, special: Mapping[str, Path]) -> Path:
 def _source_files(pod: Obj, source: Obj, facts: PodFacts, sources: Sources) -> dict[str, File]:
     if "serviceAccountToken" in source:
         account = pod["spec"].get("serviceAccountName") or "default"
-        token = sources.token(namespace_of(pod), account)
-        return {source["serviceAccountToken"]["path"]: File(token.encode())}
+        asked = source["serviceAccountToken"]
+        audiences = (asked["audience"],) if asked.get("audience") else ()
+        return {asked["path"]: File(sources.token(namespace_of(pod), account, audiences).encode())}
     if "downwardAPI" in source:
         items = items_of(source["downwardAPI"], "items")
         return {

@@ -135,6 +135,8 @@ async def _program(folder: Path, kubeconfig: str, etcd: str) -> AsyncIterator[in
         "listen-port": 0,
         "status-address": "127.0.0.1",
         "status-port": 0,
+        "status-socket": folder / "status.sock",
+        "probe-port": 0,
         "log-level": "warning",
     }
     arguments = [f"--{name}={value}" for name, value in flags.items()]

@@ -95,7 +95,7 @@ cilium-host-aliases:
 
 
 class Agent:
-    """One agent process and its REST port."""
+    """One agent process, asked on its socket."""
 
     def __init__(self, folder: Path, arguments: list[str]) -> None:
         self.folder, self.arguments = folder, arguments
@@ -109,6 +109,7 @@ class Agent:
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "agent.app", *self.arguments, "--port", str(self.port), "--listen", "127.0.0.1",
+                "--socket", str(self.folder / "agent.sock"), "--probe-port", "0",
                 stderr=log,
             )  # fmt: skip
 
@@ -122,7 +123,7 @@ class Agent:
     async def get(self, path: str) -> Any:
         """JSON, or text where it is none; None while nothing answers."""
         try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            reader, writer = await asyncio.open_unix_connection(self.folder / "agent.sock")
         except OSError:
             return None
         writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
@@ -146,7 +147,7 @@ class Agent:
     async def verb(self, *words: str) -> tuple[int, str]:
         """Run the command against this agent."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "agent.app", *words, "--url", f"http://127.0.0.1:{self.port}",
+            sys.executable, "-m", "agent.app", *words, "--socket", str(self.folder / "agent.sock"),
             stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         out, _ = await process.communicate()

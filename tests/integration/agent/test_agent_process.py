@@ -6,12 +6,16 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
+from agent.status_api import MAX_FOLLOWERS
 from kube.client import in_thread
-from kube.resource import CNP, EVENTS
+from kube.resource import CNP, EVENTS, SERVICE_ACCOUNTS
+from meshapi.installed import TOKEN_AUDIENCE, TOKEN_HEADER, VIEWER
 from tests.integration.agent.agent_process_world import LOCAL_IDENTITY, REMOTE_IDENTITY, world
 from tests.integration.kvstore.private_etcd import needs_etcd
 
@@ -115,3 +119,39 @@ async def test_the_command_explains_itself(argument: str) -> None:
     out, _ = await process.communicate()
     assert process.returncode == 0
     assert out
+
+
+async def test_over_the_network_a_token_of_our_audience_opens_what_is_not_health_or_metrics(tmp_path: Path) -> None:
+    async with world(tmp_path) as mesh:
+        await mesh.agent.until("/readyz", lambda text: text.startswith("Ready"))
+        await in_thread(mesh.kube.create, SERVICE_ACCOUNTS, {"metadata": {"name": VIEWER, "namespace": "kube-system"}})
+        make, both = mesh.kube.service_account_token, (TOKEN_AUDIENCE, "https://kubernetes.default.svc")
+        tokens = [await in_thread(make, "kube-system", VIEWER, audience=name, lifetime_s=600) for name in both]
+        for_us, for_kubernetes = ({TOKEN_HEADER: token} for token in tokens)
+        document = await mesh.agent.get("/openapi.json")
+        assert len(document["paths"]) > 15
+        async with httpx.AsyncClient(trust_env=False, base_url=f"http://127.0.0.1:{mesh.agent.port}") as http:
+            for path in document["paths"]:
+                codes = [(await http.get(path, headers=headers)).status_code for headers in ({}, for_kubernetes)]
+                is_open = path in ("/healthz", "/readyz", "/metrics")
+                assert codes == ([200, 200] if is_open else [401, 401]), path
+            assert (await http.get("/v1/status", headers=for_us)).json()["cluster"] == "north"
+            assert (await http.get("/v1/services?n=x", headers=for_us)).json()["message"].endswith("cluster, ns")
+            metrics = (await http.get("/metrics")).text
+        assert "clustermesh_agent_remote_clusters 0.0" in metrics
+        assert "echo" not in metrics
+
+
+async def test_followers_are_bounded_and_give_their_places_back(tmp_path: Path) -> None:
+    async with world(tmp_path) as mesh:
+        await mesh.agent.until("/readyz", lambda text: text.startswith("Ready"))
+        transport = httpx.AsyncHTTPTransport(uds=str(mesh.agent.folder / "agent.sock"))
+        async with httpx.AsyncClient(transport=transport, base_url="http://agent", timeout=10) as http:
+            for _ in range(2):
+                async with AsyncExitStack() as stack:
+                    for _ in range(MAX_FOLLOWERS):
+                        follower = http.stream("GET", "/v1/flows?follow=true")
+                        assert (await stack.enter_async_context(follower)).status_code == 200
+                    refused = await http.get("/v1/flows?follow=true")
+                    assert (refused.status_code, "followers" in refused.json()["message"]) == (429, True)
+                    assert (await http.get("/v1/flows")).status_code == 200

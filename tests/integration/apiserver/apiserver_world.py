@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 from certs import profile
@@ -119,6 +120,9 @@ def settings(folder: Path, **changes: Any) -> Settings:
         "listen_port": 0,
         "status_address": "127.0.0.1",
         "status_port": 0,
+        "status_socket": folder / "status.sock",
+        "probe_port": 0,
+        "agent_token_file": folder / "agent-token",
         **changes,
     }
     return Settings(**values)
@@ -139,6 +143,12 @@ async def run_apiserver(client: KubeClient, chosen: Settings, *, ready: bool = T
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+def rest(apiserver: Apiserver) -> httpx.AsyncClient:
+    """A client of the program's unix socket."""
+    transport = httpx.AsyncHTTPTransport(uds=str(apiserver.settings.status_socket))
+    return httpx.AsyncClient(transport=transport, base_url="http://apiserver", timeout=10)
 
 
 def is_ready(apiserver: Apiserver) -> bool:

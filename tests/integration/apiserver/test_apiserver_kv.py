@@ -16,20 +16,18 @@ import pytest
 from clustermesh_apiserver.parts import Apiserver
 from clustermesh_apiserver.status import kv_api
 from kube.client import KubeClient
-from tests.integration.apiserver.apiserver_world import Pki, run_apiserver, settings, until
+from tests.integration.apiserver.apiserver_world import Pki, rest, run_apiserver, settings, until
 from tests.integration.apiserver.workloads import Workloads
 
 
 async def ask(apiserver: Apiserver, path: str, **query: object) -> httpx.Response:
     await until(lambda: apiserver.status_port != 0)
-    url = f"http://127.0.0.1:{apiserver.status_port}/v1/{path}"
-    async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
-        return await http.get(url, params={name: str(value) for name, value in query.items()})
+    async with rest(apiserver) as http:
+        return await http.get(f"/v1/{path}", params={name: str(value) for name, value in query.items()})
 
 
-async def events(http: httpx.AsyncClient, apiserver: Apiserver, prefix: str) -> AsyncIterator[dict[str, Any]]:
-    url = f"http://127.0.0.1:{apiserver.status_port}/v1/kv/watch"
-    async with http.stream("GET", url, params={"prefix": prefix}) as reply:
+async def events(http: httpx.AsyncClient, prefix: str) -> AsyncIterator[dict[str, Any]]:
+    async with http.stream("GET", "/v1/kv/watch", params={"prefix": prefix}) as reply:
         async for line in reply.aiter_lines():
             if line.startswith("data: "):
                 yield json.loads(line[6:])
@@ -74,18 +72,19 @@ async def test_only_the_meshs_keys_are_shown_and_nothing_is_written(
         assert (await ask(apiserver, "kv/watch", prefix="cil")).status_code == 400
         assert (await ask(apiserver, "kv/get", key="cilium/state/none")).status_code == 404
         assert (await ask(apiserver, "kv", limit=1_000_000)).status_code == 400
-        async with httpx.AsyncClient(trust_env=False) as http:
-            url = f"http://127.0.0.1:{apiserver.status_port}/v1/kv/get"
+        async with rest(apiserver) as http:
             for method in ("PUT", "POST", "DELETE"):
-                assert (await http.request(method, url, params={"key": "cilium/.heartbeat"})).status_code == 405
+                assert (
+                    await http.request(method, "/v1/kv/get", params={"key": "cilium/.heartbeat"})
+                ).status_code == 405
 
 
 async def test_a_watch_tells_what_is_there_and_then_every_change(
     client: KubeClient, shop: Workloads, tmp_path: Path
 ) -> None:
-    async with run_apiserver(client, settings(tmp_path)) as apiserver, httpx.AsyncClient(trust_env=False) as http:
+    async with run_apiserver(client, settings(tmp_path)) as apiserver, rest(apiserver) as http:
         await until(lambda: apiserver.status_port != 0)
-        stream = events(http, apiserver, "cilium/state/services/v1/")
+        stream = events(http, "cilium/state/services/v1/")
         async with asyncio.timeout(10):
             first = [await anext(stream) for _ in range(6)]
             assert [event["event"] for event in first] == ["listed"] * 6
@@ -108,10 +107,9 @@ async def test_readers_who_go_away_make_room_for_others(
     async with run_apiserver(client, settings(tmp_path)) as apiserver:
         await until(lambda: apiserver.status_port != 0)
         for _ in range(3):
-            async with httpx.AsyncClient(trust_env=False) as http:
+            async with rest(apiserver) as http:
                 for _ in range(200):
-                    url = f"http://127.0.0.1:{apiserver.status_port}/v1/kv/watch"
-                    async with http.stream("GET", url, params={"prefix": "cilium/"}) as reply:
+                    async with http.stream("GET", "/v1/kv/watch", params={"prefix": "cilium/"}) as reply:
                         if reply.status_code == 200:
                             await anext(reply.aiter_lines())
                             assert (await ask(apiserver, "kv/watch", prefix="cilium/")).status_code == 429

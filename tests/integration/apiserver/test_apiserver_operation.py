@@ -21,17 +21,20 @@ from cryptography import x509
 from certs import profile
 from certs.authority import Authority
 from clustermesh_apiserver.parts import Apiserver
-from clustermesh_cli.judge import judge
-from kube.client import KubeClient
+from clustermesh_cli.mesh_health import assess
+from kube.client import KubeClient, in_thread
+from kube.resource import SERVICE_ACCOUNTS
 from kvstore.process import EtcdCertificates, EtcdProcess, EtcdSettings
 from meshapi.agent import AgentStatus
 from meshapi.apiserver import decode_apiserver
+from meshapi.installed import TOKEN_AUDIENCE, TOKEN_HEADER, VIEWER
 from meshapi.row import encode
 from tests.integration.apiserver.apiserver_world import (
     OWN,
     Pki,
     all_keys,
     connect,
+    rest,
     run_apiserver,
     settings,
     until,
@@ -42,8 +45,8 @@ from tests.integration.kvstore.private_etcd import fill
 
 async def get(apiserver: Apiserver, path: str) -> httpx.Response:
     await until(lambda: apiserver.status_port != 0)
-    async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
-        return await http.get(f"http://127.0.0.1:{apiserver.status_port}{path}")
+    async with rest(apiserver) as http:
+        return await http.get(path)
 
 
 async def test_the_status_says_what_is_published_and_by_whom_it_is_read(
@@ -86,6 +89,26 @@ async def test_the_status_says_what_is_published_and_by_whom_it_is_read(
         )
 
 
+async def test_over_the_network_a_token_of_our_audience_opens_what_is_not_health_or_metrics(
+    client: KubeClient, pki: Pki, tmp_path: Path
+) -> None:
+    await in_thread(client.create, SERVICE_ACCOUNTS, {"metadata": {"name": VIEWER, "namespace": "kube-system"}})
+    make, both = client.service_account_token, (TOKEN_AUDIENCE, "https://kubernetes.default.svc")
+    tokens = [await in_thread(make, "kube-system", VIEWER, audience=name, lifetime_s=600) for name in both]
+    for_us, for_kubernetes = ({TOKEN_HEADER: token} for token in tokens)
+    async with run_apiserver(client, settings(tmp_path)) as apiserver:
+        await until(lambda: apiserver.status_port != 0)
+        base = f"http://127.0.0.1:{apiserver.status_port}"
+        async with httpx.AsyncClient(trust_env=False, base_url=base) as http:
+            document = (await http.get("/openapi.json", headers=for_us)).json()
+            assert len(document["paths"]) > 8
+            for path in document["paths"]:
+                codes = [(await http.get(path, headers=h)).status_code for h in ({}, for_kubernetes)]
+                is_open = path in ("/healthz", "/readyz", "/metrics")
+                assert codes == ([200, 200] if is_open else [401, 401]), path
+            assert (await http.get("/v1/status", headers=for_us)).status_code == 200
+
+
 async def test_without_certificates_it_says_so_and_goes_on_when_they_come(
     client: KubeClient, workloads: Workloads, pki: Pki, tmp_path: Path
 ) -> None:
@@ -107,6 +130,7 @@ async def test_all_agents_are_asked_at_once_and_a_silent_one_costs_its_limit_onl
         for index in (1, 2, 3, 4):
             workloads.node(f"n{index}", f"127.0.0.{index}", f"10.1.{index}.0/24")
         silent = [socket.create_server((f"127.0.0.{index}", port), backlog=1) for index in (3, 4)]
+        (tmp_path / "agent-token").write_text("apiserver-token\n")
         async with run_apiserver(client, settings(tmp_path, agent_status_port=port)) as apiserver:
             began = time.monotonic()
             status = decode_apiserver((await get(apiserver, "/v1/status?nodes=true")).content)
@@ -240,7 +264,7 @@ async def agents(*addresses: str) -> AsyncIterator[int]:
     """An agent's status server on each address, all on one port."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        assert b"x-clustermesh-token: apiserver-token\r\n" in await reader.readuntil(b"\r\n\r\n")
         node = "n" + writer.get_extra_info("sockname")[0].rsplit(".", 1)[1]
         body = encode(AgentStatus(node=node, cluster=OWN, cluster_id=1, ready=True))
         writer.write(b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
@@ -296,7 +320,7 @@ async def test_a_store_that_is_really_full_says_so_and_is_read_on(
         assert (status.ready, status.health["store"]) == (True, "degraded")
         (problem,) = (problem for problem in status.problems if problem.startswith("store: "))
         assert "takes no records" in problem
-        verdict = judge(status, expected_peers={}, expected_agents=0)
+        verdict = assess(status, expected_peers={}, expected_agents=0)
         assert verdict.problems == (problem,), "the command says so too, and its exit code is not 0"
         async with connect(apiserver, pki.peer_tls()) as peer:
             assert await peer.get(b"cilium/cluster-config/koornacht") is not None

@@ -9,7 +9,7 @@ from typing import Any, cast
 import msgspec
 import orjson
 
-from clustermesh_cli.explanation import End
+from clustermesh_cli.connection_decision import End
 from clustermesh_cli.live_policy import AgentView, LiveCluster
 from kube.client import KubeClient
 from kube.transport import Query, Transport
@@ -28,6 +28,7 @@ NAMES = {
     DB_NORTH: ("north", "db"),
     DB_SOUTH: ("south", "db"),
 }
+TOKEN = "/api/v1/namespaces/kube-system/serviceaccounts/clustermesh-viewer/token"
 CONFIG_MAP = "/api/v1/namespaces/kube-system/configmaps/clustermesh-config"
 NODES = {"north": "172.18.0.2", "south": "172.18.0.5"}
 
@@ -118,7 +119,7 @@ class ScriptedApi:
     def request(
         self, method: str, path: str, *, query: Query | None = None, timeout_s: float = 0, **_: object
     ) -> tuple[int, bytes]:
-        assert method == "GET", "explaining changes nothing"
+        assert method == "GET" or path.endswith("/token"), "explaining changes nothing"
         if path in self.refuse:
             status = self.refuse[path]
             return status, orjson.dumps({"kind": "Status", "reason": "Refused", "message": "no", "code": status})
@@ -177,6 +178,7 @@ def scripted_cluster(
     endpoints = [endpoint(i) for i in own]
     return ScriptedApi(
         {
+            TOKEN: {"status": {"token": "viewer-token"}},
             CONFIG_MAP: {"data": {"cluster-name": cluster, "policy-default-local-cluster": "false"}},
             "/apis/apps/v1/namespaces/kube-system/daemonsets/clustermesh-agent": {"spec": {"template": template}},
             "/apis/cilium.io/v2/ciliumnetworkpolicies": listing(*documents),

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from explain_world import DB_SOUTH, WEB_NORTH, app, deny_all, end, policy
 
-from clustermesh_cli.explanation import End, Judgement, Packet, judge
+from clustermesh_cli.connection_decision import ConnectionDecision, End, Packet, decide
 from meshapi.agent import PolicyMapRow
 from meshmodel.labels import CLUSTER_LABEL
 from meshpolicy.mapstate import precedence
@@ -36,8 +36,8 @@ def entry(direction: int, identity: int, *, deny: bool = False) -> PolicyMapRow:
     )
 
 
-def judged(source: End, destination: End, packet: Packet = HTTP) -> Judgement:
-    return judge(source, destination, packet)
+def judged(source: End, destination: End, packet: Packet = HTTP) -> ConnectionDecision:
+    return decide(source, destination, packet)
 
 
 def test_the_ingress_side_is_named_when_only_egress_is_allowed() -> None:

@@ -24,8 +24,8 @@ from explain_world import (
 
 from clustermesh_cli.commands.explain import explain, parse_end, parse_packet
 from clustermesh_cli.console import Console
+from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.live_policy import read_cluster
-from clustermesh_cli.outcome import CommandError, ExitCode
 from meshpolicy.port import ICMP, TCP, UDP
 
 WALL_S = 1_767_225_600.0 + 120  # two minutes after the identities were made
@@ -135,7 +135,7 @@ def test_a_pod_that_is_not_there_is_an_error_that_names_those_that_are() -> None
 @pytest.mark.parametrize(
     ("path", "status", "words"),
     [
-        (f"{PROXY}/ips", 503, "agent on north-node does not answer .HTTP 503.: see kubectl"),
+        (f"{PROXY}/ips", 503, "agent on north-node does not answer .HTTP 503: no.: see kubectl"),
         ("/api/v1/pods", 403, "needs to read pods, policies and pods/proxy"),
         ("/api/v1/pods", 500, "does not answer: .* try kubectl --context kind-north"),
         (

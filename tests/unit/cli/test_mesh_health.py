@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from clustermesh_cli.judge import describe_peer, judge
+from clustermesh_cli.mesh_health import assess, describe_peer
 from meshapi.agent import AgentStatus
 from meshapi.apiserver import ApiserverStatus
 from meshapi.peer import RemoteCluster, RemoteClusterConfig, RemoteClusterSynced
@@ -25,7 +25,7 @@ def apiserver(*agents: AgentStatus, ready: bool = True) -> ApiserverStatus:
 
 
 def test_every_agent_ready_with_every_expected_peer_is_well() -> None:
-    verdict = judge(apiserver(agent("a", READY), agent("b", READY)), expected_peers={"south": 2}, expected_agents=2)
+    verdict = assess(apiserver(agent("a", READY), agent("b", READY)), expected_peers={"south": 2}, expected_agents=2)
     assert verdict.is_well
     assert [(p.name, p.configured, p.connected) for p in verdict.peers] == [("south", 2, 2)]
     assert (verdict.ready_nodes, verdict.nodes) == (2, 2)
@@ -35,7 +35,7 @@ def test_a_mirror_that_lost_a_peer_is_said_although_every_agent_is_ready() -> No
     status = apiserver(agent("a", READY))
     status.health = {"mirror": "degraded"}
     status.peers = [RemoteCluster(name="south", connected=False, last_error="no route", age_s=12.4)]
-    verdict = judge(status, expected_peers={"south": 2, "west": 3}, expected_agents=1)
+    verdict = assess(status, expected_peers={"south": 2, "west": 3}, expected_agents=1)
     assert verdict.problems[:2] == (
         "clustermesh-apiserver does not mirror cluster west yet",
         "clustermesh-apiserver does not mirror cluster south: no route; agents keep what is 12 s old",
@@ -45,12 +45,12 @@ def test_a_mirror_that_lost_a_peer_is_said_although_every_agent_is_ready() -> No
 def test_a_store_that_takes_no_records_is_a_problem_although_the_apiserver_serves() -> None:
     status = apiserver(agent("a", READY))
     status.health, status.problems = {"store": "degraded"}, ["store: etcd is full", "service shop/x: bad annotation"]
-    verdict = judge(status, expected_peers={"south": 2}, expected_agents=1)
+    verdict = assess(status, expected_peers={"south": 2}, expected_agents=1)
     assert (verdict.problems, verdict.warnings) == (("store: etcd is full",), ("service shop/x: bad annotation",))
 
 
 def test_a_mesh_without_peers_is_well_once_its_programs_are() -> None:
-    assert judge(apiserver(agent("a")), expected_peers={}, expected_agents=1).is_well
+    assert assess(apiserver(agent("a")), expected_peers={}, expected_agents=1).is_well
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_mesh_without_peers_is_well_once_its_programs_are() -> None:
     ids=["apiserver", "unknown-peer", "silent-agent", "missing-agent", "agent", "unconnected"],
 )
 def test_anything_less_is_named(status: ApiserverStatus, words: str) -> None:
-    verdict = judge(status, expected_peers={"south": 2}, expected_agents=1)
+    verdict = assess(status, expected_peers={"south": 2}, expected_agents=1)
     assert not verdict.is_well
     assert any(words in problem for problem in verdict.problems), verdict.problems
 
@@ -91,6 +91,6 @@ def test_what_a_serving_agent_complains_about_is_a_warning_named_once() -> None:
     agents = [AgentStatus(node=n, cluster="north", cluster_id=1, ready=True, problems=[complaint]) for n in ("a", "b")]
     status = apiserver(*agents)
     status.problems.append(complaint)
-    verdict = judge(status, expected_peers={}, expected_agents=2)
+    verdict = assess(status, expected_peers={}, expected_agents=2)
     assert verdict.is_well
     assert verdict.warnings == (complaint,)

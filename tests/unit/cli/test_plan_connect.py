@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from clustermesh_cli.outcome import RefusedError
+from clustermesh_cli.exit_code import RefusedError
 from clustermesh_cli.plan.connect import Mode, check_access, check_all, peer_config, plan_links
 from clustermesh_cli.plan.facts import Access, ClusterFacts, KnownPeer
 from clustermesh_cli.plan.peering import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from clustermesh_cli.outcome import RefusedError
+from clustermesh_cli.exit_code import RefusedError
 from clustermesh_cli.plan.cluster_identity import decide_identity
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from clustermesh_cli.cluster_facts import is_mirrored
 from clustermesh_cli.commands.disable import workloads
 from clustermesh_cli.commands.enable import EnableOptions, plan_objects
-from clustermesh_cli.gather import is_mirrored
 from clustermesh_cli.plan.cluster_identity import ClusterIdentity
 from clustermesh_cli.plan.facts import Access, ClusterFacts
 from clustermesh_cli.plan.peering import agent_files, find_real_files, real_files

@@ -13,7 +13,7 @@ from explain_world import DB_NORTH, DB_SOUTH, ScriptedApi, app, listing, policy,
 from clustermesh_cli.commands.policy import lint_live
 from clustermesh_cli.commands.scope import inspect_scope
 from clustermesh_cli.console import Console
-from clustermesh_cli.outcome import ExitCode
+from clustermesh_cli.exit_code import ExitCode
 from meshmodel.labels import CLUSTER_LABEL
 
 UNSCOPED = policy("to-db", "web", egress=[{"toEndpoints": [app("db")]}])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clustermesh_cli.records import Known, decode, one_line, read_configs
+from clustermesh_cli.store_record import Known, decode, one_line, read_configs
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "wire"
 OWN = b'{"id":1,"capabilities":{"syncedCanaries":true,"maxConnectedClusters":255}}'

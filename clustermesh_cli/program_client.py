@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mesh's programs of one cluster, asked through its Kubernetes API with a short-lived token made for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import quote
+
+from clustermesh_cli.exit_code import CommandError
+from kube.client import KubeClient
+from kube.errors import Forbidden, KubeError, NotFound
+from kube.transport import Query, Stream
+from meshapi.installed import AGENT_PORT, APISERVER_PORT, STATUS_SERVICE, TOKEN_AUDIENCE, TOKEN_HEADER, VIEWER
+
+TOKEN_LIFETIME_S: Final = 3600  # longer than any verb waits
+
+
+class ProgramClient:
+    """Reads the REST interfaces of the apiserver and the agents. One token is made at first use and kept.
+
+    The API server passes requests on to pods but never the caller's own credentials; the token is for the mesh's programs
+    alone, so that it is of no use to anybody else who sees it.
+    """
+
+    def __init__(self, client: KubeClient, namespace: str) -> None:
+        self.client, self.namespace = client, namespace
+        self._headers: Mapping[str, str] | None = None
+
+    def get_apiserver(self, path: str) -> tuple[int, bytes]:
+        """HTTP status and body. Raises: KubeError, CommandError if no token can be made."""
+        return self.client.service_proxy_get(
+            self.namespace, STATUS_SERVICE, APISERVER_PORT, path, headers=self._credentials()
+        )
+
+    def get_agent(self, pod: str, path: str) -> tuple[int, bytes]:
+        """HTTP status and body of the agent in a pod. Raises: KubeError, CommandError if no token can be made."""
+        return self.client.pod_proxy_get(self.namespace, pod, AGENT_PORT, path, headers=self._credentials())
+
+    def follow_apiserver(self, path: str, query: Query, silence_s: float) -> Stream:
+        """An answer that is read as it comes. Raises: KubeError, CommandError if no token can be made."""
+        where = f"/api/v1/namespaces/{quote(self.namespace)}/services/{STATUS_SERVICE}:{APISERVER_PORT}/proxy/{path}"
+        return self.client.transport.stream(where, query=query, read_timeout_s=silence_s, headers=self._credentials())
+
+    def _credentials(self) -> Mapping[str, str]:
+        if self._headers is None:
+            self._headers = {TOKEN_HEADER: self._make_token()}
+        return self._headers
+
+    def _make_token(self) -> str:
+        try:
+            return self.client.service_account_token(
+                self.namespace, VIEWER, audience=TOKEN_AUDIENCE, lifetime_s=TOKEN_LIFETIME_S
+            )
+        except NotFound as exc:
+            raise CommandError(
+                f"there is no ServiceAccount {self.namespace}/{VIEWER} to ask the mesh's programs with: "
+                "run clustermesh enable again"
+            ) from exc
+        except Forbidden as exc:
+            raise CommandError(f"{exc}; this needs to create serviceaccounts/token of {VIEWER}") from exc
+        except KubeError as exc:
+            raise CommandError(f"no token to ask the mesh's programs with: {exc}") from exc

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `enable` installs under which name: programs, ports, Secrets, ConfigMaps and their keys, labels, accounts. Pure.
+
+The manifests under deploy/ name the same; a test compares them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# programs: the name of the workload, its ServiceAccount, its roles and its `k8s-app` label
+AGENT: Final = "clustermesh-agent"
+APISERVER: Final = "clustermesh-apiserver"
+VIEWER: Final = "clustermesh-viewer"
+"""The account whose tokens read the programs' REST interfaces; no pod runs as it."""
+
+PART_OF: Final = {"app.kubernetes.io/part-of": "clustermesh"}
+"""The label of every object of ours."""
+AGENT_SELECTOR: Final = f"k8s-app={AGENT}"
+APISERVER_SELECTOR: Final = f"k8s-app={APISERVER}"
+
+# Services of the apiserver
+STORE_SERVICE: Final = APISERVER
+STATUS_SERVICE: Final = "clustermesh-apiserver-status"
+
+# TCP ports
+STORE_PORT: Final = 2379
+STORE_NODE_PORT: Final = 32379
+AGENT_PORT: Final = 9879
+APISERVER_PORT: Final = 9880
+PROBE_PORT: Final = 9881
+"""Liveness and readiness of both: the agent's on its node's 127.0.0.1, the apiserver's on its pod's address."""
+
+# how a program is asked over the network: a bearer token of this audience, in this header or in Authorization
+TOKEN_AUDIENCE: Final = "clustermesh"
+TOKEN_HEADER: Final = "x-clustermesh-token"
+AGENT_SOCKET: Final = "/run/clustermesh/agent.sock"
+APISERVER_SOCKET: Final = "/run/clustermesh/apiserver.sock"
+AGENT_TOKEN_FILE: Final = "/run/secrets/clustermesh/token"
+"""The apiserver's own token for asking agents."""
+
+# ConfigMaps, and the keys of the first
+CONFIG_MAP: Final = "clustermesh-config"
+CILIUM_CONFIG_MAP: Final = "cilium-config"
+CLUSTER_NAME_KEY: Final = "cluster-name"
+CLUSTER_ID_KEY: Final = "cluster-id"
+MAXIMUM_KEY: Final = "max-connected-clusters"
+SCOPE_KEY: Final = "policy-default-local-cluster"
+MIRROR_KEY: Final = "enable-kvstoremesh"
+CA_BUNDLE: Final = "clustermesh-ca-bundle"
+REMOTE_USERS: Final = "clustermesh-remote-users"
+
+# Secrets
+CA_SECRET: Final = "clustermesh-ca"
+SERVER_SECRET: Final = "clustermesh-apiserver-server-cert"
+ADMIN_SECRET: Final = "clustermesh-apiserver-admin-cert"
+LOCAL_SECRET: Final = "clustermesh-apiserver-local-cert"
+REMOTE_SECRET: Final = "clustermesh-apiserver-remote-cert"
+PEERS_SECRET: Final = "cilium-clustermesh"
+MIRROR_SECRET: Final = "cilium-kvstoremesh"
+CERTIFICATE_SECRETS: Final = (SERVER_SECRET, ADMIN_SECRET, LOCAL_SECRET, REMOTE_SECRET)

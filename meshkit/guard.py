@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a program answers over the network without credentials, and that it answers nothing else without."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
+
+from meshkit.rest import refuse
+
+OPEN_PATHS: Final = frozenset(("/healthz", "/readyz", "/metrics"))
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class NotAdmitted(NamedTuple):
+    """Why a request is not answered: the HTTP status, and what to do about it."""
+
+    status_code: int
+    message: str
+
+
+Admit = Callable[[str, str], Awaitable[NotAdmitted | None]]
+"""Whether the holder of a token may read a path; None means yes."""
+
+
+async def admit_nobody(_token: str, _path: str) -> NotAdmitted | None:
+    """For a program that has nobody to ask who a token belongs to."""
+    return NotAdmitted(HTTPStatus.FORBIDDEN, "this program asks no Kubernetes API: use its unix socket")
+
+
+class Guard:
+    """An application in front of another: open paths pass, every other request needs a token that `admit` accepts.
+
+    The token is taken from one of `headers`, else from `Authorization: Bearer`.
+    """
+
+    def __init__(self, app: App, admit: Admit, *, headers: Iterable[str] = ()) -> None:
+        self._app, self._admit = app, admit
+        self._headers = tuple(header.lower().encode() for header in headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in OPEN_PATHS):
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        refused = await self._judge(scope)
+        if refused is None:
+            await self._app(scope, receive, send)
+        else:
+            await refuse(refused.status_code, refused.message)(scope, receive, send)
+
+    async def _judge(self, scope: Scope) -> NotAdmitted | None:
+        token = self._token(dict(scope["headers"]))
+        if not token:
+            return NotAdmitted(HTTPStatus.UNAUTHORIZED, "credentials are needed: a token of this program's audience")
+        return await self._admit(token, scope["path"])
+
+    def _token(self, headers: dict[bytes, bytes]) -> str:
+        for name in self._headers:
+            if name in headers:
+                return headers[name].decode("latin-1").strip()
+        scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else ""
