@@ -10,8 +10,9 @@ from typing import Protocol
 
 from agent.bootstrap import Facts
 from agent.datapath.config import AttachMode, Lifetimes, NodeConfig
-from agent.datapath.flow_layout import DatapathEvent
-from agent.datapath.maps import Maps
+from agent.datapath.flow_layout import DatapathEvent, ProbeKey, ProbeValue
+from agent.datapath.maps import Map, Maps
+from agent.datapath.overlay_probe import Overlay
 from agent.settings import AgentSettings
 
 
@@ -25,6 +26,7 @@ class Host(Protocol):
     def events(self) -> AsyncIterator[Sequence[DatapathEvent]]: ...
     def wall_of(self, timestamp_ns: int) -> float: ...
     def lost(self) -> int: ...
+    def overlay(self, answers: Map[ProbeKey, ProbeValue]) -> Overlay | None: ...
 
 
 class KernelHost:
@@ -60,6 +62,9 @@ class KernelHost:
     def lost(self) -> int:
         return self._ring.lost
 
+    def overlay(self, answers: Map[ProbeKey, ProbeValue]) -> Overlay:
+        return self.datapath.overlay_probe(answers)
+
 
 class MemoryHost:
     """No kernel: maps in memory, nothing attached, no events."""
@@ -90,6 +95,9 @@ class MemoryHost:
 
     def lost(self) -> int:
         return 0
+
+    def overlay(self, answers: Map[ProbeKey, ProbeValue]) -> None:  # noqa: ARG002 - nothing answers here
+        return None
 
 
 def node_config(settings: AgentSettings, facts: Facts) -> NodeConfig:

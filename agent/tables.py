@@ -223,6 +223,15 @@ class Peer:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class LostNode:
+    """A node of a peer that answered probes and does not any more: its pods are not chosen for new connections."""
+
+    ip: str
+    cluster: ClusterName
+    reason: str
+
+
 class AgentDB(Database):
     """Every table of the agent. `own` names this cluster and `node_address` this node: rows of theirs are local."""
 
@@ -244,3 +253,4 @@ class AgentDB(Database):
             self, "policies", key=lambda p: (p.kind, p.namespace, p.name)
         )
         self.peers: Table[ClusterName, Peer] = Table(self, "peers", key=lambda p: p.name)
+        self.lost_nodes: Table[str, LostNode] = Table(self, "lost_nodes", key=lambda n: n.ip)

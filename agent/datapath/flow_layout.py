@@ -72,6 +72,8 @@ _CONNTRACK_KEY = struct.Struct("<4s4s2s2sBBH")
 _CONNTRACK_VALUE = struct.Struct("<QQIIII16s2sHBB2s")
 _U32 = struct.Struct("<I")
 _METRIC_VALUE = struct.Struct("<QQ")
+_PROBE_KEY: Final = struct.Struct("<4sI")
+_PROBE_VALUE: Final = struct.Struct("<QQII")
 _EVENT = struct.Struct("<QBBBBBBHIIIIII2s2s2sBB16s16s16s")
 
 
@@ -166,6 +168,47 @@ class MetricValue(NamedTuple):
     def unpack(cls, raw: bytes) -> Self:
         """Inverse of pack."""
         return cls(*_METRIC_VALUE.unpack(raw))
+
+
+class ProbeSize(IntEnum):
+    """SMALL fits every path; FULL is as long as the overlay device's MTU allows."""
+
+    SMALL = 0
+    FULL = 1
+
+
+class ProbeKey(NamedTuple):
+    """`struct probe_key`: the node that answered, by its underlay address."""
+
+    node: str
+    size: ProbeSize
+
+    def pack(self) -> bytes:
+        """8 bytes."""
+        return _PROBE_KEY.pack(pack4(self.node), self.size)
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Self:
+        """Inverse of pack."""
+        node, size = _PROBE_KEY.unpack(raw)
+        return cls(unpack4(node), ProbeSize(size))
+
+
+class ProbeValue(NamedTuple):
+    """`struct probe_value`: the newest answer. answered_ns: CLOCK_MONOTONIC. nonce: the question's."""
+
+    answered_ns: int
+    nonce: int
+    length: int
+
+    def pack(self) -> bytes:
+        """24 bytes."""
+        return _PROBE_VALUE.pack(*self, 0)
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Self:
+        """Inverse of pack."""
+        return cls(*_PROBE_VALUE.unpack(raw)[:3])
 
 
 class DatapathEvent(NamedTuple):

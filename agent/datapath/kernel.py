@@ -233,4 +233,5 @@ def kernel_maps(pin_directory: Path) -> Maps:
         conntrack_opening=open_map(spec.CONNTRACK_OPENING, directory),
         affinity=open_map(spec.AFFINITY, directory),
         metrics=open_map(spec.METRICS, directory),
+        probes=open_map(spec.PROBES, directory),
     )

@@ -18,9 +18,11 @@ from agent.datapath.attach import Attacher, Attachment, Hook
 from agent.datapath.config import OVERLAY_DEVICE, VXLAN_OVERHEAD, AttachMode, NodeConfig
 from agent.datapath.errors import KernelError
 from agent.datapath.events import EventRing
+from agent.datapath.flow_layout import ProbeKey, ProbeValue
 from agent.datapath.layout import LOOPBACK_ADDRESS, TICK_NS
 from agent.datapath.libbpf import BpfObject
-from agent.datapath.maps import Maps
+from agent.datapath.maps import Map, Maps
+from agent.datapath.overlay_probe import OverlayProbe
 from agent.datapath.pins import MapPins
 from meshkit.errors import MeshError
 
@@ -127,6 +129,11 @@ class Datapath:
     @cached_property
     def _attacher(self) -> Attacher:
         return Attacher(self._pins / "links", use_tcx=self._wants_tcx())
+
+    def overlay_probe(self, answers: Map[ProbeKey, ProbeValue]) -> OverlayProbe:
+        """Asks other nodes' overlays from this node. Raises: OSError if its address cannot be bound."""
+        config = self._config
+        return OverlayProbe(config.node_address, config.vxlan_port, config.mark, self.mtu, answers)
 
     def _wants_tcx(self) -> bool:
         if self._config.attach_mode is AttachMode.AUTO:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self, TypeVar
 
-from agent.datapath.flow_layout import ConntrackKey, ConntrackValue, MetricKey, MetricValue
+from agent.datapath.flow_layout import ConntrackKey, ConntrackValue, MetricKey, MetricValue, ProbeKey, ProbeValue
 from agent.datapath.layout import (
     AddressKey,
     AffinityKey,
@@ -86,7 +86,8 @@ class Maps:
     """Every map of one node that user space reads or writes.
 
     Written by the agent: services, backends, members, ipcache, policy, both endpoint maps (the same value in both).
-    Written by the kernel: conntrack (established TCP, established others, all that are opening), affinity, metrics.
+    Written by the kernel: conntrack (established TCP, established others, all that are opening), affinity, metrics,
+    probes.
     Order when a service grows: backends, members, slots 1..n, slot 0; when it shrinks the reverse.
     """
 
@@ -102,6 +103,7 @@ class Maps:
     conntrack_opening: Map[ConntrackKey, ConntrackValue]
     affinity: Map[AffinityKey, AffinityValue]
     metrics: Map[MetricKey, MetricValue]
+    probes: Map[ProbeKey, ProbeValue]
 
     def conntrack(self) -> Iterator[tuple[ConntrackKey, ConntrackValue]]:
         """Entries of all connection tracking maps."""

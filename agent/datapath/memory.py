@@ -166,6 +166,7 @@ def memory_maps(max_entries: dict[str, int] | None = None) -> MemoryMaps:
         conntrack_opening=make(spec.CONNTRACK_OPENING),
         affinity=make(spec.AFFINITY),
         metrics=make(spec.METRICS),
+        probes=make(spec.PROBES),
     )
     services.on_write = maps._check_frontend
     backends.on_write = maps._check_backend

@@ -54,6 +54,7 @@ CONNTRACK_OPENING: Final = MapSpec(
 )
 AFFINITY: Final = MapSpec("mesh_affinity", layout.AffinityKey, layout.AffinityValue, 16, 16, 1 << 16)
 METRICS: Final = MapSpec("mesh_metrics", flow_layout.MetricKey, flow_layout.MetricValue, 4, 16, 512, is_per_cpu=True)
+PROBES: Final = MapSpec("mesh_probes", flow_layout.ProbeKey, flow_layout.ProbeValue, 8, 24, 1 << 13)
 
 EVENTS_NAME: Final = "mesh_events"
 LOST_NAME: Final = "mesh_lost"

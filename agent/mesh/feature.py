@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.core import Core
 from agent.feature import Feature, Tasks
 from agent.mesh.ingest import Writers
-from agent.mesh.probe import Prober, make_reach
+from agent.mesh.probe import OverlayThenTcp, Prober, make_reach
 from agent.mesh.runner import MeshRunner
 from agent.tables import Node, NodeAddress
 from meshkit.filewatch import watch_directory
@@ -43,7 +43,7 @@ class MeshFeature(Feature):
             ),
             cache_ttl_s=settings.cluster_cache_ttl_s,
             withdraw_after_s=settings.withdraw_after_s,
-            prober=Prober(core.db, core.clock, make_reach(settings.port)) if settings.probe_peers else None,
+            prober=_make_prober(core) if settings.probe_peers else None,
         )
 
     def expect(self) -> None:
@@ -89,3 +89,8 @@ class MeshFeature(Feature):
     def _own_node(self, name: str, ip: str, pod_cidrs: tuple[str, ...]) -> Node:
         addresses = (NodeAddress("InternalIP", ip),) if ip else ()
         return Node(self._core.facts.cluster, self._core.facts.cluster_id, name, addresses, pod_cidrs)
+
+
+def _make_prober(core: Core) -> Prober:
+    probe = OverlayThenTcp(core.host.overlay(core.maps.probes), make_reach(core.settings.port), core.clock)
+    return Prober(core.db, core.clock, probe, lost_after_s=core.settings.withdraw_after_s)

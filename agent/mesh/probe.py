@@ -1,72 +1,177 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a peer's nodes can be reached at all: the data signal of liveness, independent of any store.
+"""Whether pods' packets reach a peer's nodes: the data signal of liveness, independent of any store.
 
-A probe opens a TCP connection to a node's address over the underlay, the path the overlay takes. An answer of any kind, a refusal
-included, means that the node is there. A peer that was never reached this way, behind a firewall for example, is not judged
-by it: its data signal stays unknown.
+A node whose datapath is ours answers through the overlay, to a small and to a full-sized question; from its first answer
+on only that counts. Any other node is asked by a TCP connection to its underlay address, where an answer of any kind, a
+refusal included, means that it is there. A node that never answered either way, behind a firewall for example, is not judged.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, Protocol
 
-from agent.tables import AgentDB
+from agent.datapath.flow_layout import ProbeSize
+from agent.datapath.overlay_probe import Overlay
+from agent.tables import AgentDB, LostNode
 from meshkit.clock import Clock
 from meshmodel.names import ClusterName
 from meshpeer.followed import FollowedCluster
 
-INTERVAL_S = 1.0
-TIMEOUT_S = 1.0
-NODES_A_ROUND = 8
+INTERVAL_S: Final = 0.5
+ANSWER_WAIT_S: Final = 1.0
+NODES_A_ROUND: Final = 64
+FAILURES_BEFORE_LOST: Final = 2
 
 Reach = Callable[[str], Awaitable[bool]]
 
 
-class Prober:
-    """Probes the nodes of every peer, a few a round, and writes what it found into the session records."""
+class Answer(Enum):
+    """What a node said in one round; the value says what is wrong."""
 
-    def __init__(self, db: AgentDB, clock: Clock, reach: Reach, interval_s: float = INTERVAL_S) -> None:
-        self._db, self._clock, self._reach, self._interval_s = db, clock, reach, interval_s
-        self._reached_s: dict[ClusterName, float] = {}
+    WHOLE = ""
+    SMALL_ONLY = "only small packets pass the overlay; the underlay's MTU is smaller than the pods' plus 50"
+    NONE = "no answer"
+
+
+class NodeProbe(Protocol):
+    """Asks nodes by their underlay addresses."""
+
+    async def ask(self, nodes: Sequence[str]) -> Mapping[str, Answer]:
+        """What each of them said in this round."""
+        ...
+
+
+class OverlayThenTcp:
+    """The real probe. `overlay` is None where no kernel datapath is."""
+
+    def __init__(self, overlay: Overlay | None, reach: Reach, clock: Clock) -> None:
+        self._overlay, self._reach, self._clock = overlay, reach, clock
+        self._by_overlay: set[str] = set(overlay.known()) if overlay is not None else set()
+        self._round = 0
+
+    async def ask(self, nodes: Sequence[str]) -> Mapping[str, Answer]:
+        """What each of them said in this round."""
+        self._round += 1
+        if self._overlay is not None:
+            self._overlay.ask(nodes, self._round)
+        others = [node for node in nodes if node not in self._by_overlay]
+        connected, _ = await asyncio.gather(
+            asyncio.gather(*(self._reach(node) for node in others)),
+            self._clock.sleep(ANSWER_WAIT_S if self._overlay is not None else 0.0),
+        )
+        found = self._overlay.answers(self._round) if self._overlay is not None else {}
+        self._by_overlay.update(node for node in found if node in nodes)
+        said = {
+            node: Answer.WHOLE if is_there else Answer.NONE for node, is_there in zip(others, connected, strict=True)
+        }
+        return said | {node: _overlay_answer(found.get(node)) for node in nodes if node in self._by_overlay}
+
+
+def _overlay_answer(sizes: frozenset[ProbeSize] | None) -> Answer:
+    if not sizes:
+        return Answer.NONE
+    return Answer.WHOLE if ProbeSize.FULL in sizes else Answer.SMALL_ONLY
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What is remembered of one node: when it last answered whole, and how often it has not since."""
+
+    reached_s: float | None = None
+    failures: int = 0
+    last: Answer = Answer.WHOLE
+
+
+@dataclass(slots=True)
+class _Cluster:
+    nodes: dict[str, _Heard] = field(default_factory=dict)
+    reached_s: float = 0.0
+
+
+class Prober:
+    """Probes the nodes of every peer and writes what it found into the session records and the table of lost nodes."""
+
+    def __init__(self, db: AgentDB, clock: Clock, probe: NodeProbe, *, lost_after_s: float = 10.0) -> None:
+        self._db, self._clock, self._probe, self._lost_after_s = db, clock, probe, lost_after_s
+        self._clusters: dict[ClusterName, _Cluster] = {}
         self._round = 0
 
     async def run(self, states: Callable[[], Iterable[FollowedCluster]]) -> None:
         """Until cancelled."""
         while True:
             await self.probe_all(tuple(states()))
-            await self._clock.sleep(self._interval_s)
+            await self._clock.sleep(INTERVAL_S)
 
     async def probe_all(self, states: Iterable[FollowedCluster]) -> None:
         """One round: every state says how many of its nodes answered, and since when none has."""
         self._round += 1
-        async with asyncio.TaskGroup() as group:
-            for state in states:
-                group.create_task(self._probe(state), name=f"probe {state.name}")
+        kept = tuple(states)
+        chosen = {state.name: self._choose(state.name) for state in kept}
+        answers = await self._probe.ask([node for nodes in chosen.values() for node in nodes])
+        lost: dict[str, LostNode] = {}
+        for state in kept:
+            lost |= self._note(state, {node: answers[node] for node in chosen[state.name]})
+        self._clusters = {state.name: self._clusters[state.name] for state in kept if state.name in self._clusters}
+        self._write(lost)
 
-    async def _probe(self, state: FollowedCluster) -> None:
-        addresses = self._choose(state.name)
-        if not addresses:
-            return
-        answers = await asyncio.gather(*(self._reach(address) for address in addresses))
-        state.probes_reached, state.probes_total = sum(answers), len(answers)
+    def _note(self, state: FollowedCluster, answers: Mapping[str, Answer]) -> dict[str, LostNode]:
+        cluster = self._clusters.setdefault(state.name, _Cluster())
+        addresses = {n.internal_ip for n in self._db.nodes.rows() if n.cluster == state.name}
+        cluster.nodes = {node: heard for node, heard in cluster.nodes.items() if node in addresses}
+        if not answers:
+            return {}
         now_s = self._clock.monotonic()
-        if any(answers):
-            self._reached_s[state.name] = now_s
+        for node, answer in answers.items():
+            heard = cluster.nodes.setdefault(node, _Heard())
+            heard.last = answer
+            if answer is Answer.WHOLE:
+                heard.reached_s, heard.failures = now_s, 0
+            else:
+                heard.failures += 1
+        reached = [node for node, answer in answers.items() if answer is Answer.WHOLE]
+        state.probes_reached, state.probes_total = len(reached), len(answers)
+        if reached:
+            cluster.reached_s = now_s
             state.has_probes, state.data_lost_s = True, None
         elif state.has_probes and state.data_lost_s is None:
-            state.data_lost_s = self._reached_s.get(state.name, now_s)
+            state.data_lost_s = cluster.reached_s
+        return {
+            node: LostNode(node, state.name, heard.last.value)
+            for node, heard in cluster.nodes.items()
+            if self._is_lost(heard, now_s)
+        }
+
+    def _is_lost(self, heard: _Heard, now_s: float) -> bool:
+        """A node that was never reached is not judged; one unlucky packet makes no node lost."""
+        if heard.reached_s is None or heard.failures < FAILURES_BEFORE_LOST:
+            return False
+        return now_s - heard.reached_s >= self._lost_after_s
+
+    def _write(self, lost: Mapping[str, LostNode]) -> None:
+        table = self._db.lost_nodes
+        gone = [row.ip for row in table.rows() if row.ip not in lost]
+        changed = [row for row in lost.values() if table.get(row.ip) != row]
+        if gone or changed:
+            with self._db.write():
+                for ip in gone:
+                    table.delete(ip)
+                for row in changed:
+                    table.put(row)
 
     def _choose(self, cluster: ClusterName) -> tuple[str, ...]:
-        """At most a few nodes, others in the next round, so that a large peer costs no more than a small one."""
-        nodes = sorted(n.internal_ip for n in self._db.nodes.rows() if n.cluster == cluster and n.internal_ip)
+        """A bounded number of nodes, others in the next round, so that a large peer costs no more than a small one."""
+        nodes = sorted({n.internal_ip for n in self._db.nodes.rows() if n.cluster == cluster and n.internal_ip})
         if len(nodes) <= NODES_A_ROUND:
             return tuple(nodes)
         start = self._round * NODES_A_ROUND % len(nodes)
         return tuple((nodes + nodes)[start : start + NODES_A_ROUND])
 
 
-def make_reach(port: int, timeout_s: float = TIMEOUT_S) -> Reach:
+def make_reach(port: int, timeout_s: float = ANSWER_WAIT_S) -> Reach:
     """A probe of one TCP port; what listens there does not matter."""
 
     async def reach(address: str) -> bool:

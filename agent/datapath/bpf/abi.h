@@ -111,6 +111,13 @@ struct fragment_value { __be16 source_port, destination_port, policy_port, pad; 
 
 struct metric_value { __u64 packets, bytes; };
 
+/* UDP port, inside the overlay, of questions whether a node's overlay answers. */
+#define PROBE_PORT 9879
+enum probe_size { PROBE_SMALL = 0, PROBE_FULL = 1 };
+struct probe { __u64 nonce; __u32 size, pad; };	/* the datagram's first bytes */
+struct probe_key { __be32 node; __u32 size; };
+struct probe_value { __u64 answered_ns, nonce; __u32 length, pad; };	/* the newest answer of a node */
+
 #define EVENT_VERSION 1
 struct event {
 	__u64 timestamp_ns;

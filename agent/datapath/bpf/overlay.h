@@ -4,6 +4,7 @@
  * own reason. */
 #pragma once
 #include "deliver.h"
+#include "probe.h"
 
 /* 0, or the reason to drop. */
 outline int check_sender(struct packet *p, __be32 outer_source)
@@ -38,6 +39,8 @@ inlined int receive(struct __sk_buff *skb, struct packet *p, __be32 outer_source
 		r = check_sender(p, outer_source);
 	if (r)
 		return drop(skb, p, r);
+	if (is_probe(p))
+		return take_probe(skb, p);
 	struct endpoint_value *to = endpoint_of(p->destination);
 	return to ? deliver(skb, p, to, DELIVER) : drop(skb, p, DROP_UNROUTABLE);
 }

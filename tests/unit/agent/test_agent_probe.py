@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable, Sequence
+
 import pytest
 
+from agent.datapath.flow_layout import ProbeSize
 from agent.mesh.liveness import Liveness, Signals, decide
-from agent.mesh.probe import NODES_A_ROUND, Prober, make_reach
+from agent.mesh.probe import ANSWER_WAIT_S, NODES_A_ROUND, Answer, OverlayThenTcp, Prober, make_reach
 from agent.tables import AgentDB, Node, NodeAddress
 from meshkit.clock import ManualClock
 from meshkit.http import bind
@@ -23,15 +27,20 @@ class World:
         self.alive: set[str] = set()
         self.asked: list[str] = []
         self.state = FollowedCluster(SOUTH)
-        self.prober = Prober(self.db, self.clock, self._reach)
+        self.small_only: set[str] = set()
+        self.prober = Prober(self.db, self.clock, self, lost_after_s=10.0)
         with self.db.write():
             for number in range(nodes):
                 address = NodeAddress("InternalIP", f"172.18.1.{number}")
                 self.db.nodes.put(Node(SOUTH, ClusterId(2), f"s{number:02}", (address,), ()))
 
-    async def _reach(self, address: str) -> bool:
-        self.asked.append(address)
-        return address in self.alive
+    async def ask(self, nodes: Sequence[str]) -> dict[str, Answer]:
+        self.asked += nodes
+        whole = {node: Answer.WHOLE if node in self.alive else Answer.NONE for node in nodes}
+        return whole | {node: Answer.SMALL_ONLY for node in nodes if node in self.small_only}
+
+    def lost(self) -> dict[str, str]:
+        return {row.ip: row.reason for row in self.db.lost_nodes.rows()}
 
     async def round(self) -> None:
         self.clock.advance(1.0)
@@ -96,3 +105,120 @@ async def test_any_answer_counts_a_refusal_too(listens: bool) -> None:
         assert await make_reach(port)("127.0.0.1")
     finally:
         listener.close()
+
+
+A, B = "172.18.1.0", "172.18.1.1"
+
+
+async def test_one_node_that_fell_silent_is_lost_after_the_bound_and_back_at_its_first_answer() -> None:
+    world = World()
+    world.alive = {A, B}
+    await world.round()
+    world.alive = {B}
+    for _ in range(9):
+        await world.round()
+        assert world.lost() == {}
+    await world.round()
+    assert world.lost() == {A: "no answer"}
+    assert world.liveness() is Liveness.CONNECTED
+    world.alive = {A, B}
+    await world.round()
+    assert world.lost() == {}
+
+
+async def test_a_node_that_only_small_packets_reach_is_lost_and_the_reason_is_its_mtu() -> None:
+    world = World()
+    world.alive = {A, B}
+    await world.round()
+    world.alive, world.small_only = {B}, {A}
+    for _ in range(10):
+        await world.round()
+    assert list(world.lost()) == [A]
+    assert "MTU" in world.lost()[A]
+
+
+async def test_one_lost_packet_after_a_long_turn_makes_no_node_lost() -> None:
+    world = World()
+    world.alive = {A, B}
+    await world.round()
+    world.clock.advance(60.0)
+    world.alive = set()
+    await world.round()
+    assert world.lost() == {}
+
+
+async def test_a_node_that_never_answered_or_is_gone_is_not_lost() -> None:
+    world = World()
+    world.alive = {A}
+    await world.round()
+    world.alive = set()
+    for _ in range(12):
+        await world.round()
+    assert list(world.lost()) == [A]
+    with world.db.write():
+        world.db.nodes.delete((SOUTH, "s00"))
+    await world.round()
+    assert world.lost() == {}
+
+
+async def test_nodes_of_a_peer_that_was_removed_are_not_lost_any_more() -> None:
+    world = World()
+    world.alive = {A, B}
+    await world.round()
+    world.alive = set()
+    for _ in range(12):
+        await world.round()
+    assert set(world.lost()) == {A, B}
+    await world.prober.probe_all([])
+    assert world.lost() == {}
+
+
+class ScriptedOverlay:
+    """`sizes` says which questions of a node come back."""
+
+    def __init__(self, sizes: dict[str, frozenset[ProbeSize]], *known: str) -> None:
+        self.sizes, self._known = sizes, frozenset(known)
+        self.asked: list[tuple[str, int]] = []
+
+    def ask(self, nodes: Iterable[str], round_number: int) -> None:
+        self.asked += [(node, round_number) for node in nodes]
+
+    def answers(self, round_number: int) -> dict[str, frozenset[ProbeSize]]:
+        return {node: self.sizes[node] for node, number in self.asked if number == round_number and node in self.sizes}
+
+    def known(self) -> frozenset[str]:
+        return self._known
+
+
+BOTH, SMALL = frozenset(ProbeSize), frozenset({ProbeSize.SMALL})
+
+
+async def answers_of(overlay: ScriptedOverlay | None, reached: set[str], rounds: int = 1) -> dict[str, Answer]:
+    clock = ManualClock()
+
+    async def reach(address: str) -> bool:
+        return address in reached
+
+    probe = OverlayThenTcp(overlay, reach, clock)
+    said: dict[str, Answer] = {}
+    for _ in range(rounds):
+        asking = asyncio.ensure_future(probe.ask([A, B]))
+        while not asking.done():
+            await asyncio.sleep(0)
+            clock.advance(ANSWER_WAIT_S)
+        said = dict(asking.result())
+    return said
+
+
+async def test_a_node_that_answers_through_the_overlay_is_judged_by_nothing_else() -> None:
+    overlay = ScriptedOverlay({A: BOTH, B: SMALL})
+    assert await answers_of(overlay, set()) == {A: Answer.WHOLE, B: Answer.SMALL_ONLY}
+
+
+async def test_a_node_that_answered_an_earlier_agent_and_is_silent_now_is_not_saved_by_its_tcp_answer() -> None:
+    assert await answers_of(ScriptedOverlay({}, A), {A, B}) == {A: Answer.NONE, B: Answer.WHOLE}
+
+
+async def test_a_node_without_our_datapath_is_judged_by_its_tcp_answer() -> None:
+    assert await answers_of(ScriptedOverlay({}), {A}) == {A: Answer.WHOLE, B: Answer.NONE}
+    assert await answers_of(None, {A}) == {A: Answer.WHOLE, B: Answer.NONE}

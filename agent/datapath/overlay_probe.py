@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Questions to other nodes' overlays, and what came back. Source of the format: bpf/probe.h.
+
+A question is VXLAN made here and sent from a socket: its path, its port and its size are those of the pods' packets, and
+the answer comes back through the other node's programs and ours. A full question forbids fragments, so that a path with
+a smaller MTU than the pods were told drops it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Final, Protocol
+
+from agent.datapath.address import pack4
+from agent.datapath.flow_layout import ProbeKey, ProbeSize, ProbeValue
+from agent.datapath.maps import Map
+
+PROBE_PORT: Final = 9879
+_ASKING_PORT: Final = 1
+_REMOTE_NODE: Final = 6
+_ROUND_BITS: Final = 16
+_SMALL_PAYLOAD: Final = 16
+_IP_HEADER, _UDP_HEADER = 20, 8
+_IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE = 10, 3
+_VXLAN: Final = struct.pack("!II", 0x08 << 24, _REMOTE_NODE << 8)
+_ETHERNET: Final = bytes.fromhex("020000000002020000000001") + b"\x08\x00"
+
+
+class Overlay(Protocol):
+    """Asks nodes by their underlay addresses; the kernel's, or a test's."""
+
+    def ask(self, nodes: Iterable[str], round_number: int) -> None:
+        """A small and a full question are on their way to every node; one that cannot be sent counts as lost."""
+        ...
+
+    def answers(self, round_number: int) -> Mapping[str, frozenset[ProbeSize]]:
+        """The sizes of this round's questions that were answered, by node."""
+        ...
+
+    def known(self) -> frozenset[str]:
+        """Nodes that ever answered while the map existed, also an earlier agent."""
+        ...
+
+
+class OverlayProbe:
+    """The overlay of this node. `mtu` is the overlay device's, `mark` the skb mark of our own encapsulation."""
+
+    def __init__(
+        self, node_address: str, vxlan_port: int, mark: int, mtu: int, answers: Map[ProbeKey, ProbeValue]
+    ) -> None:
+        self._address, self._port, self._mtu, self._answers = node_address, vxlan_port, mtu, answers
+        self._secret = random.SystemRandom().getrandbits(64 - _ROUND_BITS)
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE)
+        self._socket.bind((node_address, 0))
+
+    def close(self) -> None:
+        """Give back the socket."""
+        self._socket.close()
+
+    def ask(self, nodes: Iterable[str], round_number: int) -> None:
+        """A small and a full question are on their way to every node; one that cannot be sent counts as lost."""
+        nonce = self._nonce(round_number)
+        for node in nodes:
+            for size in ProbeSize:
+                with contextlib.suppress(OSError):  # no route, no room, larger than the device: no answer will come
+                    question = question_bytes(self._address, node, nonce, size, self._mtu)
+                    self._socket.sendto(_VXLAN + question, (node, self._port))
+
+    def answers(self, round_number: int) -> Mapping[str, frozenset[ProbeSize]]:
+        """The sizes of this round's questions that were answered, by node."""
+        nonce = self._nonce(round_number)
+        found: dict[str, frozenset[ProbeSize]] = {}
+        for key, value in self._answers.items():
+            if value.nonce == nonce:
+                found[key.node] = found.get(key.node, frozenset()) | {key.size}
+        return found
+
+    def known(self) -> frozenset[str]:
+        """Nodes that ever answered while the map existed, also an earlier agent."""
+        return frozenset(key.node for key, _ in self._answers.items())
+
+    def _nonce(self, round_number: int) -> int:
+        return self._secret << _ROUND_BITS | round_number & ((1 << _ROUND_BITS) - 1)
+
+
+def question_bytes(source: str, destination: str, nonce: int, size: ProbeSize, mtu: int) -> bytes:
+    """One question as a frame inside VXLAN: `struct probe` in a UDP datagram between the two nodes' addresses."""
+    payload = _SMALL_PAYLOAD if size is ProbeSize.SMALL else mtu - _IP_HEADER - _UDP_HEADER
+    length = _IP_HEADER + _UDP_HEADER + payload
+    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, length, 0, 0x4000, 64, 17, 0, pack4(source), pack4(destination))
+    checksum = _checksum(head)
+    head = head[:10] + checksum.to_bytes(2, "big") + head[12:]
+    udp = struct.pack("!HHHH", _ASKING_PORT, PROBE_PORT, _UDP_HEADER + payload, 0)
+    return _ETHERNET + head + udp + struct.pack("<QII", nonce, size, 0).ljust(payload, b"\0")
+
+
+def _checksum(data: bytes) -> int:
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return int(~total & 0xFFFF)
