@@ -23,7 +23,6 @@ from agent.datapath.address import (
     unpack_mac,
 )
 
-ABI_VERSION: Final = 1
 LOOPBACK_ADDRESS: Final = "169.254.42.1"
 PROTOCOL_ICMP: Final = 1
 PROTOCOL_TCP: Final = 6

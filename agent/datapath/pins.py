@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pinned maps over program versions: taken over when they fit, else replaced beside and swapped.
 
-A map fits when type, sizes and flags are those of the object and the ABI version beside it is ours. A map that differs
-in capacity only keeps its entries (copied); one with another record layout starts empty and is filled by the agent.
+A map fits when type, sizes and flags are those of the object and its version in mesh_abi is ours. A map that differs in
+capacity only keeps its entries (copied); one with other records starts empty: the agent fills its own maps, what the
+programs wrote is lost. Every other map stays as it is.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ from pathlib import Path
 from agent.datapath import spec, syscall
 from agent.datapath.errors import KernelError
 from agent.datapath.kernel import RawMap
-from agent.datapath.layout import ABI_VERSION
 from agent.datapath.libbpf import BpfObject
 from agent.datapath.syscall import MapType
 
 log = logging.getLogger(__name__)
 _COPIED = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE})
-_ZERO = bytes(4)
+_INDEX = struct.Struct("<I")
 _COPY_BATCH = 4096
 
 
@@ -32,7 +32,7 @@ class MapPins:
 
     def __init__(self, directory: Path) -> None:
         self.directory, self._staged = directory / "maps", directory / "staged"
-        self._same_abi = True
+        self._versions: dict[int, int] = {}
         self._replaced: set[str] = set()
 
     def prepare(self) -> None:
@@ -41,7 +41,7 @@ class MapPins:
             shutil.rmtree(self._staged)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._staged.mkdir()
-        self._same_abi = self._pinned_abi() in (None, ABI_VERSION)
+        self._versions = self._pinned_versions()
 
     def choose(self, program_object: BpfObject) -> None:
         """Each map of a not yet loaded object is bound to its pin, or to a staged one when the pin does not fit."""
@@ -51,15 +51,15 @@ class MapPins:
                 self._replaced.add(name)
 
     def swap(self) -> bool:
-        """Staged maps hold what could be copied and are the pinned ones now. True when no entry was left behind."""
-        complete = self._same_abi
+        """Staged maps hold what could be copied and are the pinned ones now. True when the agent need not fill any."""
+        complete = True
         for name in sorted(self._replaced):
-            complete = self._copy(name) and complete
+            complete = (self._copy(name) or spec.ABIS[name].written_by_kernel) and complete
             (self._staged / name).rename(self.directory / name)
             log.warning("replaced a pinned map of another shape", extra={"path": str(self.directory / name)})
         self._replaced.clear()
         self._staged.rmdir()
-        self._write_abi()
+        self._write_versions()
         return complete
 
     def _fits(self, program_object: BpfObject, name: str) -> bool:
@@ -68,7 +68,7 @@ class MapPins:
             return True
         fd = syscall.get_pinned(path)
         try:
-            return self._same_abi and syscall.map_info(fd)._replace(id=0) == program_object.map_spec(name)
+            return self._is_ours(name) and syscall.map_info(fd)._replace(id=0) == program_object.map_spec(name)
         finally:
             os.close(fd)
 
@@ -78,34 +78,46 @@ class MapPins:
             if old.details.type not in _COPIED:
                 return True
             same = (old.details.type, old.key_size, old.value_size) == (new.details.type, new.key_size, new.value_size)
-            return same and self._same_abi and _copy_entries(old, new)
+            return same and self._is_ours(name) and _copy_entries(old, new)
         finally:
             old.close()
             new.close()
 
-    def _pinned_abi(self) -> int | None:
+    def _is_ours(self, name: str) -> bool:
+        """The records of the pinned map mean what this program takes them for."""
+        if name == spec.ABI_NAME:
+            return True
+        place, version, _ = spec.ABIS[name]
+        return self._versions.get(place, version) == version
+
+    def _pinned_versions(self) -> dict[int, int]:
+        """What the pinned mesh_abi says, by place; nothing where there is none. A map it does not name is as old as 0."""
         path = self.directory / spec.ABI_NAME
         if not path.exists():
-            return None
-        value = _read(path)
-        return int(struct.unpack("<I", value)[0]) if value else None
-
-    def _write_abi(self) -> None:
-        abi = RawMap(syscall.get_pinned(self.directory / spec.ABI_NAME))
+            return {}
+        pinned = RawMap(syscall.get_pinned(path))
         try:
-            error, _ = abi.update([_ZERO], [struct.pack("<I", ABI_VERSION)])
+            known = {place: _read(pinned, place) for place in range(pinned.details.max_entries)}
         finally:
-            abi.close()
+            pinned.close()
+        if len(known) == 1 or known[spec.ABI_SCHEME.place] != spec.ABI_SCHEME.version:
+            return {abi.place: known[spec.ABI_SCHEME.place] for abi in spec.ABIS.values()}
+        return known
+
+    def _write_versions(self) -> None:
+        entries = [spec.ABI_SCHEME, *spec.ABIS.values()]
+        pinned = RawMap(syscall.get_pinned(self.directory / spec.ABI_NAME))
+        try:
+            error, _ = pinned.update([_INDEX.pack(e.place) for e in entries], [_INDEX.pack(e.version) for e in entries])
+        finally:
+            pinned.close()
         if error:
-            raise KernelError("write the ABI version", error)
+            raise KernelError("write the versions of the maps", error)
 
 
-def _read(path: Path) -> bytes | None:
-    pinned = RawMap(syscall.get_pinned(path))
-    try:
-        return pinned.get(_ZERO)
-    finally:
-        pinned.close()
+def _read(pinned: RawMap, place: int) -> int:
+    value = pinned.get(_INDEX.pack(place))
+    return int(_INDEX.unpack(value)[0]) if value else 0
 
 
 def _copy_entries(old: RawMap, new: RawMap) -> bool:

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from agent.datapath import flow_layout, layout
 from agent.datapath.maps import Record
@@ -59,3 +59,36 @@ PROBES: Final = MapSpec("mesh_probes", flow_layout.ProbeKey, flow_layout.ProbeVa
 EVENTS_NAME: Final = "mesh_events"
 LOST_NAME: Final = "mesh_lost"
 ABI_NAME: Final = "mesh_abi"
+
+
+class MapAbi(NamedTuple):
+    """Where `mesh_abi` keeps a map's version, and the version of the records this program reads and writes.
+
+    Raise the version with every change of what a record means: an upgrade then empties this map and no other. A place
+    is never given to another map. The agent refills its own maps; what the kernel wrote is lost.
+    """
+
+    place: int
+    version: int
+    written_by_kernel: bool = False
+
+
+ABI_SCHEME: Final = MapAbi(0, 1)  # an older agent knows this number only, for all maps together
+ABIS: Final[Mapping[str, MapAbi]] = {
+    "mesh_services": MapAbi(1, 1),
+    "mesh_backends": MapAbi(2, 1),
+    "mesh_members": MapAbi(3, 1),
+    "mesh_affinity": MapAbi(4, 1, written_by_kernel=True),
+    "mesh_ipcache": MapAbi(5, 1),
+    "mesh_policy": MapAbi(6, 1),
+    "mesh_ep_address": MapAbi(7, 1),
+    "mesh_ep_ifindex": MapAbi(8, 1),
+    "mesh_ct_tcp": MapAbi(9, 1, written_by_kernel=True),
+    "mesh_ct_other": MapAbi(10, 1, written_by_kernel=True),
+    "mesh_ct_opening": MapAbi(11, 1, written_by_kernel=True),
+    "mesh_fragments": MapAbi(12, 1, written_by_kernel=True),
+    "mesh_metrics": MapAbi(13, 1, written_by_kernel=True),
+    "mesh_lost": MapAbi(14, 1, written_by_kernel=True),
+    "mesh_event_rate": MapAbi(15, 1, written_by_kernel=True),
+    "mesh_events": MapAbi(16, 1, written_by_kernel=True),
+}

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Every struct that user space shares with the programs, and the numbers in them. Mirrored by layout.py and
  * flow_layout.py; a test compares both through BTF. No struct has an implicit hole; addresses are 16 bytes where IPv6
- * will need them, IPv4 first and zeros after. A change of meaning needs a new ABI_VERSION. */
+ * will need them, IPv4 first and zeros after. A change of meaning needs a new version of the maps
+ * it concerns (ABIS in spec.py). */
 #pragma once
 #include <linux/types.h>
-
-#define ABI_VERSION 1
 
 enum protocol_number { PROTO_ICMP = 1, PROTO_TCP = 6, PROTO_UDP = 17, PROTO_SCTP = 132 };
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from agent.datapath import layout, spec
-from agent.datapath.flow_layout import DatapathEvent
+from agent.datapath.flow_layout import EVENT_VERSION, DatapathEvent
 from agent.datapath.reasons import Reason
 from tests.packet.datapath_host import BPF_DIRECTORY, build_objects, run
 
@@ -111,9 +111,9 @@ def test_reasons_and_texts_are_those_of_the_header() -> None:
     assert all(r.text for r in Reason)
 
 
-def test_event_and_abi_versions_are_those_of_the_header() -> None:
+def test_the_version_of_an_event_is_that_of_the_header() -> None:
     header = (BPF_DIRECTORY / "abi.h").read_text()
-    assert f"#define ABI_VERSION {layout.ABI_VERSION}\n" in header
+    assert f"#define EVENT_VERSION {EVENT_VERSION}\n" in header
     assert DatapathEvent(0, *[0] * 11, "0.0.0.0", "0.0.0.0", 0, 0).pack()[8] == 1
 
 
@@ -122,3 +122,13 @@ def test_map_names_and_sizes_are_those_of_the_header() -> None:
     declared = {n: eval(size) for n, size in re.findall(r"^MAP\((\w+), .*, (1 << \d+|\d+), \w+\);", header, re.M)}
     specs = [v for v in vars(spec).values() if isinstance(v, spec.MapSpec)]
     assert {s.name: s.max_entries for s in specs}.items() <= declared.items()
+
+
+def test_every_map_has_a_version_at_a_place_of_its_own() -> None:
+    header = (BPF_DIRECTORY / "maps.h").read_text()
+    (room,) = re.findall(r"^MAP\(mesh_abi, .*, (\d+), \w+\);", header, re.M)
+    declared = {*re.findall(r"^MAP\((\w+),", header, re.M), *re.findall(r"^\} (\w+) SEC", header, re.M)}
+    assert set(spec.ABIS) == declared - {spec.ABI_NAME}
+    places = [spec.ABI_SCHEME.place, *(abi.place for abi in spec.ABIS.values())]
+    assert len(set(places)) == len(places)
+    assert max(places) < int(room)

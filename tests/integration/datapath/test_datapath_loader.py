@@ -12,16 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from agent.datapath import features, netlink, syscall
+from agent.datapath import features, netlink, spec, syscall
 from agent.datapath.config import OVERLAY_DEVICE, AttachMode, NodeConfig
 from agent.datapath.errors import KernelError, LoadError
 from agent.datapath.features import Feature, Presence
+from agent.datapath.flow_layout import ConntrackKey, ConntrackValue
 from agent.datapath.kernel import RawMap, kernel_maps
 from agent.datapath.layout import BackendKey, BackendValue, IpcacheKey, IpcacheValue
 from agent.datapath.loader import OBJECT_DIRECTORY, Datapath
 from tests.packet.datapath_host import bpffs, build_objects, inside, namespace, run, tcx_programs
 
 pytestmark = pytest.mark.root
+FLOW = (ConntrackKey("10.0.0.1", "10.0.0.2", 1, 2, 6, 0), ConntrackValue(1, 2, 3, 4))
 BACKEND = (BackendKey(1), BackendValue("10.0.0.1", 80, 6))
 MAX_PROCESSED_INSTRUCTIONS = 40_000
 MAX_FRAME_BYTES = 160
@@ -75,6 +77,58 @@ def test_maps_of_another_abi_start_empty_and_interfaces_wait_for_attach(config: 
     again.open().backends.update([BACKEND])
     again.attach(_interface())
     assert _program_on(config) != old
+    again.close()
+
+
+def _with_version(name: str, version: int) -> dict[str, spec.MapAbi]:
+    return {**spec.ABIS, name: spec.ABIS[name]._replace(version=version)}
+
+
+def test_a_new_version_of_one_map_empties_that_one_only(
+    config: NodeConfig, datapath: Datapath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps = datapath.open()
+    maps.backends.update([BACKEND])
+    maps.ipcache.update([(IpcacheKey("10.0.0.0/8"), IpcacheValue(7))])
+    maps.conntrack_tcp.update([FLOW])
+    datapath.close()
+    monkeypatch.setattr(spec, "ABIS", _with_version("mesh_backends", 2))
+    again = Datapath(config)
+    maps = again.open()
+    assert not list(maps.backends.items())
+    assert maps.ipcache.get(IpcacheKey("10.1.1.1")) == IpcacheValue(7)
+    assert dict(maps.conntrack_tcp.items()) == {FLOW[0]: FLOW[1]}, "open connections survive the upgrade"
+    maps.backends.update([BACKEND])
+    again.close()
+    assert dict(again.open().backends.items()) == {BACKEND[0]: BACKEND[1]}, "the new version is remembered"
+    again.close()
+
+
+def test_a_new_version_of_a_map_the_kernel_writes_waits_for_nobody(
+    config: NodeConfig, datapath: Datapath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datapath.open().conntrack_tcp.update([FLOW])
+    datapath.attach(_interface())
+    old = _program_on(config)
+    datapath.close()
+    monkeypatch.setattr(spec, "ABIS", _with_version("mesh_ct_tcp", 2))
+    again = Datapath(config)
+    assert not list(again.open().conntrack_tcp.items())
+    assert _program_on(config) != old
+    again.close()
+
+
+def test_maps_of_an_agent_with_one_version_for_all_are_taken_over(config: NodeConfig, datapath: Datapath) -> None:
+    datapath.open().backends.update([BACKEND])
+    datapath.close()
+    path = config.pin_directory / "maps" / spec.ABI_NAME
+    path.unlink()
+    single = RawMap(syscall.create_map(syscall.MapType.ARRAY, 4, 4, 1))
+    single.update([bytes(4)], [struct.pack("<I", 1)])
+    syscall.pin(single.fd, path)
+    single.close()
+    again = Datapath(config)
+    assert dict(again.open().backends.items()) == {BACKEND[0]: BACKEND[1]}
     again.close()
 
 
