@@ -124,6 +124,7 @@ def _publication(apiserver: Apiserver, store: OwnStore) -> Publication:
         ClusterName(settings.cluster_name),
         cluster_config(settings).encode(),
         kinds_of(settings),
+        is_shared=store.process is None,
         ttl_s=settings.lease_ttl,
     )
     store.client.on_store_change.append(publisher.store_changed)

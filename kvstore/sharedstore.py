@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from itertools import islice
 from typing import Final
 
@@ -32,6 +33,8 @@ class SharedStore:
     Three queues, emptied in this order: deletes, updates, and bulk (the first listing, and everything again after a
     loss); a key is in one of them at most, and its newest value is what gets written. Once everything wanted at
     `mark_synced` is written, the canary key is, and `synced` is set.
+
+    `read_back` finds what somebody else changed under the prefix, and has it written again; `repaired` counts that.
     """
 
     def __init__(
@@ -56,8 +59,11 @@ class SharedStore:
         self._is_marked = self._is_canary_due = False
         self.synced = asyncio.Event()
         self.rejected: Counter[str] = Counter()
-        self.transactions = self.writes = self.failures = 0
+        self._rejected_keys: set[bytes] = set()
+        self.transactions = self.writes = self.failures = self.repaired = 0
+        self._known_revision = self._foreign = 0
         self.last_error = ""
+        store.on_store_change.append(self._forget_revision)
         if session is not None:
             session.on_loss.append(self._on_loss)
         else:
@@ -78,6 +84,7 @@ class SharedStore:
         if self._wanted.get(key) == value:
             return
         self._wanted[key] = value
+        self._rejected_keys.discard(key)
         self._deletes.pop(key, None)
         if self._is_marked and key not in self._bulk:
             self._updates[key] = None
@@ -89,6 +96,7 @@ class SharedStore:
         """The key should not exist; nothing happens if it was never wanted."""
         if self._wanted.pop(key, None) is None:
             return
+        self._rejected_keys.discard(key)
         self._updates.pop(key, None)
         self._bulk.pop(key, None)
         self._deletes[key] = None
@@ -105,6 +113,58 @@ class SharedStore:
         self._bulk.update(dict.fromkeys(key for key in self._wanted if key not in self._updates))
         self._is_canary_due = self._is_marked
         self._wake.set()
+
+    async def read_back(self, *, is_shared: bool = False) -> int:
+        """What is under the prefix is what is wanted, or will be: returns how many keys somebody else had changed.
+
+        Foreign keys are removed, unless the prefix `is_shared` with other writers: then they are theirs.
+
+        Costs one question while nobody did. Nothing is judged before `synced`, or while something is still to be written.
+        Raises: KvError or Denied.
+        """
+        if not self._is_at_rest:
+            return 0
+        transactions = self.transactions
+        extent = await self._store.extent(self._prefix)
+        expected = len(self._wanted) - len(self._rejected_keys) + self._foreign
+        if extent.total == expected and extent.newest <= self._known_revision:
+            return await self._read_back_canary()
+        found: dict[bytes, bytes] = {}
+        revision = 0
+        async with aclosing(self._store.list(self._prefix)) as pages:
+            async for page in pages:
+                revision = page.revision
+                for entry in page.entries:
+                    is_held = entry.lease != 0 or self._session is None
+                    found[entry.key[len(self._prefix) :]] = entry.value if is_held else b""
+        if not self._is_at_rest or transactions != self.transactions:
+            return 0  # our own writes passed by: the next look decides
+        wrong = [
+            key for key, value in self._wanted.items() if found.get(key) != value and key not in self._rejected_keys
+        ]
+        foreign = [key for key in found if key not in self._wanted]
+        self._foreign = len(foreign) if is_shared else 0
+        if is_shared:
+            foreign = []
+        self._known_revision = max(self._known_revision, revision)
+        self._updates.update(dict.fromkeys(wrong))
+        self._deletes.update(dict.fromkeys(foreign))
+        self.repaired += len(wrong) + len(foreign)
+        if wrong or foreign:
+            self._wake.set()
+        return len(wrong) + len(foreign) + await self._read_back_canary()
+
+    @property
+    def _is_at_rest(self) -> bool:
+        return self.synced.is_set() and not self.pending and not self._is_canary_due
+
+    async def _read_back_canary(self) -> int:
+        if self._canary_key is None or await self._store.get(self._canary_key) is not None:
+            return 0
+        self._is_canary_due = True
+        self.repaired += 1
+        self._wake.set()
+        return 1
 
     async def run(self) -> None:
         """The store becomes what is wanted and stays so, until cancelled."""
@@ -160,7 +220,8 @@ class SharedStore:
     async def _apply(self, ops: Mapping[bytes, bytes | None], leases: Mapping[bytes, int]) -> None:
         used = {leases.get(self._prefix + key, 0) for key in ops}
         try:
-            await self._store.apply({self._prefix + key: value for key, value in ops.items()}, lease=leases)
+            changes = {self._prefix + key: value for key, value in ops.items()}
+            revision = await self._store.apply(changes, lease=leases)
         except LeaseLost:
             if len(used) > 1:
                 await self._apply_by_lease(ops, leases)
@@ -174,6 +235,7 @@ class SharedStore:
         if self._session is not None and not used - {0} <= set(self._session.leases):
             raise LeaseLost  # lost while the answer was on its way: written, and gone again
         self.transactions += 1
+        self._known_revision = max(self._known_revision, revision)
         self._settle(ops)
 
     async def _apply_by_lease(self, ops: Mapping[bytes, bytes | None], leases: Mapping[bytes, int]) -> None:
@@ -197,6 +259,8 @@ class SharedStore:
         if len(ops) == 1:
             (key,) = ops
             self.rejected[str(reason)] += 1
+            if key in self._wanted:
+                self._rejected_keys.add(key)
             facts = {"key": (self._prefix + key)[:256].decode("utf-8", "replace"), "reason": str(reason)}
             log.warning("record rejected by the store", extra=facts)
             self._settle(ops)
@@ -235,6 +299,9 @@ class SharedStore:
         if self._session is None:
             return 0
         return next(iter(await self._session.bind([key])))
+
+    def _forget_revision(self) -> None:
+        self._known_revision = 0
 
     def _on_loss(self, lost: frozenset[bytes]) -> None:
         cut = len(self._prefix)

@@ -68,6 +68,13 @@ class Page(NamedTuple):
     cluster_id: int
 
 
+class Extent(NamedTuple):
+    """How many keys begin with a prefix, and the revision of the newest of them; 0 if there is none."""
+
+    total: int
+    newest: int
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """The store about itself; `alarms` is empty when it is well.
@@ -116,6 +123,10 @@ class Store(Protocol):
 
     async def delete_prefix(self, prefix: bytes) -> int:
         """No key begins with the prefix; returns how many did."""
+        ...
+
+    async def extent(self, prefix: bytes) -> Extent:
+        """How much there is under the prefix, and how new it is: enough to see that somebody else wrote there."""
         ...
 
     def list(self, prefix: bytes) -> AsyncGenerator[Page, None]:

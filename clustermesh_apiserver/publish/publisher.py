@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_S: Final = 60.0
 CONFIG_REFRESH_S: Final = 300.0
+READ_BACK_S: Final = 60.0
 BACKOFF_S: Final = (0.1, 5.0)
 
 RECORDS: Final[Mapping[Kind, Callable[[str], bytes]]] = {
@@ -45,6 +46,7 @@ RECORDS: Final[Mapping[Kind, Callable[[str], bytes]]] = {
 class Publisher:
     """Everything this cluster says, in one etcd. `stores` take what is wanted; `run` makes it so.
 
+    `is_shared` if others write to this etcd too: their keys are left alone.
     `private` takes what only our own agents may read; marking one of these synced marks the public one of its kind.
     """
 
@@ -55,12 +57,13 @@ class Publisher:
         config: bytes,
         kinds: Sequence[Kind],
         *,
+        is_shared: bool = False,
         ttl_s: float = KEY_TTL_S,
         limiter: Limiter | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._backend, self._cluster, self._config = backend, cluster, config
-        self._clock = clock or SystemClock()
+        self._clock, self._is_shared = clock or SystemClock(), is_shared
         self.session = LeaseSession(backend, ttl_s=ttl_s, clock=self._clock)
         self.stores: Mapping[Kind, SharedStore] = {
             kind: SharedStore(
@@ -105,6 +108,7 @@ class Publisher:
             group.create_task(self.session.run(), name="leases")
             group.create_task(self._keep_house(), name="heartbeat")
             group.create_task(self._guard_config(), name="cluster-config")
+            group.create_task(self._guard_records(), name="read-back")
             for kind, store in self.stores.items():
                 group.create_task(store.run(), name=f"publish-{kind}")
             for kind, store in self.private.items():
@@ -172,6 +176,20 @@ class Publisher:
                         self._check_config(event)
                 if batch.phase is Phase.LISTED and not is_listed:
                     self._rewrite_config()
+
+    async def _guard_records(self) -> None:
+        """Records of ours that somebody else changed or deleted are written again, and foreign ones among them removed."""
+        while True:
+            await self._clock.sleep(READ_BACK_S)
+            for kind, store in [*self.stores.items(), *self.private.items()]:
+                try:
+                    repaired = await store.read_back(is_shared=self._is_shared)
+                except (KvError, Denied) as exc:
+                    log.debug("own records not read back", extra={"key": kind.value, "error": repr(exc)})
+                    continue
+                if repaired:
+                    facts = {"key": kind.value, "reason": f"{repaired} keys"}
+                    log.warning("records changed by somebody else, writing them again", extra=facts)
 
     def _check_config(self, event: Event) -> None:
         if event.kind is Change.DELETE or event.value != self._config:

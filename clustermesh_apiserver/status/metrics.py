@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 from clustermesh_apiserver.parts import Apiserver
 from clustermesh_apiserver.status.program_status import VERSION, refused
 from meshkit.metrics import Registry
+from meshmodel.keys import Kind
 
 PREFIX: Final = "clustermesh_apiserver"
 SCOPED: Final = ("scope", "source_cluster")
@@ -53,6 +54,7 @@ def _stores(apiserver: Apiserver) -> Iterable[Metric]:
     queue = GaugeMetricFamily(f"{PREFIX}_kvstore_sync_queue_size", "keys waiting to be written", labels=SCOPED)
     errors = CounterMetricFamily(f"{PREFIX}_kvstore_sync_errors", "failed writes", labels=SCOPED)
     writes = CounterMetricFamily(f"{PREFIX}_kvstore_writes", "keys written or deleted", labels=SCOPED)
+    repairs = CounterMetricFamily(f"{PREFIX}_kvstore_repairs", "keys that somebody else had changed", labels=SCOPED)
     published = GaugeMetricFamily(f"{PREFIX}_records_published", "records wanted in the store", labels=SCOPED)
     complete = GaugeMetricFamily(
         f"{PREFIX}_kvstore_initial_sync_completed", "1 once the canary is written", labels=(*SCOPED, "action")
@@ -62,14 +64,15 @@ def _stores(apiserver: Apiserver) -> Iterable[Metric]:
         queue.add_metric(scope, store.pending)
         errors.add_metric(scope, store.failures)
         writes.add_metric(scope, store.writes)
+        repairs.add_metric(scope, store.repaired)
         published.add_metric(scope, len(store.wanted))
         complete.add_metric((*scope, "write"), float(store.synced.is_set()))
-    yield from (queue, errors, writes, published, complete)
+    yield from (queue, errors, writes, repairs, published, complete)
 
 
 def _identities(apiserver: Apiserver) -> Iterable[Metric]:
     missing = GaugeMetricFamily(f"{PREFIX}_identities_refused", "identities not published", labels=("reason",))
-    for reason, count in sorted(refused(apiserver).items()):
+    for reason, count in sorted(refused(apiserver, Kind.IDENTITIES).items()):
         missing.add_metric((reason,), count)
     yield missing
     pending = GaugeMetricFamily(f"{PREFIX}_identities_pending", "label sets that wait for a number")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from kvstore.lease import LeaseSession
@@ -240,3 +240,62 @@ async def test_writing_goes_on_after_the_store_was_away(store: StoreUnderTest, p
         await store.come_back()
         await flushed(writer)
         assert await contents(writer.client, prefix) == {b"a": b"4", b"b": b"3"}
+
+
+async def test_what_somebody_else_changed_is_found_and_written_again(store: StoreUnderTest, prefix: bytes) -> None:
+    canary, other = b"cilium/synced/" + prefix, store.client()
+    async with writing(store.client(), prefix, canary=canary) as writer:
+        for number in range(300):
+            writer.store.upsert(b"%d" % number, b"v%d" % number)
+        writer.store.mark_synced()
+        async with asyncio.timeout(10):
+            await writer.store.synced.wait()
+        wanted = await contents(other, prefix)
+        assert len(wanted) == 300
+        assert await writer.store.read_back() == 0
+        await other.apply({prefix + b"7": b"foreign", prefix + b"8": None, prefix + b"new": b"foreign", canary: None})
+        assert await writer.store.read_back() == 4
+        await flushed(writer)
+        await eventually(lambda: writer.store.pending == 0)
+        assert await contents(other, prefix) == wanted
+        async with asyncio.timeout(10), aclosing(other.list_and_watch(canary)) as batches:
+            async for batch in batches:
+                if any(event.value for event in batch.events):
+                    break
+        assert await writer.store.read_back() == 0
+        entry = await other.get(prefix + b"9")
+        assert entry is not None
+        await other.put(prefix + b"9", entry.value)  # the same value, on no lease: it would outlive us
+        assert await writer.store.read_back() == 1
+        await flushed(writer)
+        again = await other.get(prefix + b"9")
+        assert again is not None
+        assert again.lease
+        assert writer.store.repaired == 5
+
+
+async def test_other_writers_of_a_shared_prefix_keep_their_keys(store: StoreUnderTest, prefix: bytes) -> None:
+    other = store.client()
+    async with writing(store.client(), prefix) as writer:
+        writer.store.upsert(b"ours", b"1")
+        writer.store.mark_synced()
+        async with asyncio.timeout(10):
+            await writer.store.synced.wait()
+        await other.put(prefix + b"theirs", b"2")
+        assert await writer.store.read_back(is_shared=True) == 0
+        await other.apply({prefix + b"ours": None})
+        assert await writer.store.read_back(is_shared=True) == 1
+        await flushed(writer)
+        assert await contents(other, prefix) == {b"ours": b"1", b"theirs": b"2"}
+
+
+async def test_a_rejected_record_is_not_taken_for_a_missing_one(store: StoreUnderTest, prefix: bytes) -> None:
+    async with writing(store.client(), prefix) as writer:
+        writer.store.upsert(b"large", b"x" * (4 << 20))
+        writer.store.upsert(b"fine", b"1")
+        writer.store.mark_synced()
+        async with asyncio.timeout(20):
+            await writer.store.synced.wait()
+        if writer.store.rejected:  # the twin has no limit of its own
+            assert await contents(store.client(), prefix) == {b"fine": b"1"}
+        assert await writer.store.read_back() == 0

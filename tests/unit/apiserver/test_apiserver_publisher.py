@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from clustermesh_apiserver.publish.publisher import Publisher
+from clustermesh_apiserver.publish.publisher import READ_BACK_S, Publisher
 from kvstore.lease import KEYS_PER_LEASE
 from kvstore.memory import MemoryStore
 from meshkit.clock import ManualClock, settle
@@ -159,3 +159,20 @@ async def test_a_replaced_store_is_filled_again() -> None:
         await backend.delete_prefix(b"cilium/")
         made.store_changed()
         await until(lambda: set(backend.server.entries) == expected)
+
+
+async def test_records_changed_behind_our_back_are_repaired_within_a_minute() -> None:
+    store, clock = MemoryStore(), ManualClock()
+    async with publisher(store, clock) as made:
+        made.stores[Kind.IPS].upsert(b"10.0.0.1", b"{1}")
+        made.stores[Kind.IPS].upsert(b"10.0.0.2", b"{2}")
+        for kind in KINDS:
+            made.stores[kind].mark_synced()
+        await until(lambda: made.is_synced)
+        first, second = b"cilium/state/ip/v1/default/10.0.0.1", b"cilium/state/ip/v1/default/10.0.0.2"
+        canary = b"cilium/synced/blue/cilium/state/nodes/v1"
+        store.server.commit({first: None, second: b"{lie}", canary: None}, 0)
+        clock.advance(READ_BACK_S + 1)
+        await until(lambda: value_of(store, first) == b"{1}" and value_of(store, second) == b"{2}")
+        await until(lambda: canary in store.server.entries)
+        assert made.stores[Kind.IPS].repaired == 2
