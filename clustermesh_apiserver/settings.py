@@ -48,9 +48,7 @@ class Settings(Base):
     cilium_endpoint_slices: CiliumSlices = option(
         CiliumSlices.AUTO, "read CiliumEndpointSlices (on) or CiliumEndpoints (off); auto: slices while there are any"
     )
-    service_export_mode: ExportMode = option(
-        ExportMode.SERVICES, f"empty: services only; {ExportMode.BOTH}: their endpoint slices too"
-    )
+    service_export_mode: ExportMode = option(ExportMode.BOTH, "services-and-endpointslices, or empty: services only")
     default_global_namespace: bool = option(
         True, "whether a namespace without the annotation clustermesh.cilium.io/global takes part in the mesh"
     )

@@ -8,16 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from clustermesh_apiserver.convert.exporter import Exporter, Sink, publish
+from clustermesh_apiserver.convert.identity import Refusal
 from clustermesh_apiserver.convert.ip import convert_endpoint, convert_pod
 from clustermesh_apiserver.convert.owner_queue import OwnerQueue
 from clustermesh_apiserver.tables import IntentTable, Tables
 from kubeintent.rows import NamespaceIntent, PodIntent
-from meshmodel.identity import NumericIdentity
+from meshmodel.identity import IdentityRange, NumericIdentity
 from meshmodel.labels import Labels
 
 log = logging.getLogger(__name__)
 
 MAX_WAIT_S: Final = 30.0
+FIRST_OF_A_CLUSTER: Final = 256
+"""Lower identities are reserved, and the same in every cluster."""
 
 
 class Allocator(Protocol):
@@ -44,12 +47,13 @@ class AddressExporter(Exporter):
         sink: Sink,
         allocator: Allocator,
         labels_of: Callable[[PodIntent, NamespaceIntent], Labels],
-        now: Callable[[], float],
+        numbers: IdentityRange,
         *,
+        now: Callable[[], float],
         private: Sink | None = None,
     ) -> None:
         super().__init__(tables, sink, private)
-        self._allocator, self._labels_of, self._now = allocator, labels_of, now
+        self._allocator, self._labels_of, self._numbers, self._now = allocator, labels_of, numbers, now
         self._queue, self._private_queue = OwnerQueue(), OwnerQueue()
         self._waiting_since: float | None = None
         self.waiting: set[str] = set()
@@ -78,6 +82,7 @@ class AddressExporter(Exporter):
 
     def export(self, key: str) -> None:
         self.waiting.discard(key)
+        self.refused.pop(key, None)
         if self.tables.is_cilium:
             self._allocator.release(key)
             self._export_endpoints(key)
@@ -92,7 +97,10 @@ class AddressExporter(Exporter):
             if namespace is None:
                 return
             is_global = namespace.is_global
-            records |= convert_endpoint(endpoint)
+            if self._is_believed(endpoint.identity):
+                records |= convert_endpoint(endpoint)
+            else:
+                self.refused[key] = Refusal.OUT_OF_RANGE
         self._claim(key, records, is_global=is_global)
 
     def _export_pod(self, key: str) -> None:
@@ -108,7 +116,15 @@ class AddressExporter(Exporter):
         if number is None:
             self.waiting.add(key)  # what was published stays: the pod keeps its old identity until the new one is there
             return
+        if not self._is_believed(number):
+            self.refused[key] = Refusal.OUT_OF_RANGE
+            self._claim(key, {})
+            return
         self._claim(key, convert_pod(pod, number), is_global=namespace.is_global)
+
+    def _is_believed(self, identity: int) -> bool:
+        """Readers take identities of our range and those that mean the same everywhere; 0 is: not known yet."""
+        return identity < FIRST_OF_A_CLUSTER or self._numbers.contains(NumericIdentity(identity))
 
     def _claim(self, owner: str, records: Mapping[bytes, bytes], *, is_global: bool = True) -> None:
         """The owner has exactly these records, of a global namespace or of one that peers must not know."""

@@ -40,19 +40,21 @@ def make_exporters(
     """The exporters that fill these stores; without private ones, records of namespaces that are not global go nowhere."""
     hidden = private or {}
     cluster, cluster_id = ClusterName(settings.cluster_name), ClusterId(settings.cluster_id)
+    numbers = identity_range(settings.cluster_id, settings.max_connected_clusters)
     addresses = AddressExporter(
         tables,
         stores[Kind.IPS],
         allocator,
         labels_of(cluster),
-        SystemClock().monotonic,
+        numbers,
+        now=SystemClock().monotonic,
         private=hidden.get(Kind.IPS),
     )
     identities = IdentityExporter(
         tables,
         stores[Kind.IDENTITIES],
         cluster,
-        identity_range(settings.cluster_id, settings.max_connected_clusters),
+        numbers,
         lambda: addresses.is_settled,
         private=hidden.get(Kind.IDENTITIES),
     )

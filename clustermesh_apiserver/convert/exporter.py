@@ -45,7 +45,8 @@ class Exporter(ABC):
     """One kind of record.
 
     `is_settled` once everything that existed at the start has been handed over. `private` takes records that only our own
-    agents may read; marking it synced marks the public part synced too, after it.
+    agents may read; marking it synced marks the public part synced too, after it. `refused` are rows of which something is
+    left out because every reader would reject it, and why.
     """
 
     def __init__(self, tables: Tables, sink: Sink, private: Sink | None = None) -> None:
@@ -53,6 +54,7 @@ class Exporter(ABC):
         self._dirty: dict[str, None] = {}
         self.is_settled = False
         self.failures: dict[str, str] = {}
+        self.refused: dict[str, Refusal] = {}
 
     def touch(self, keys: Iterable[str]) -> None:
         """These rows changed, or something they depend on did."""
@@ -227,7 +229,6 @@ class IdentityExporter(Exporter):
     ) -> None:
         super().__init__(tables, sink, private)
         self._cluster, self._numbers, self._are_users_settled = cluster, numbers, are_users_settled
-        self.refused: dict[str, Refusal] = {}
 
     @property
     def needs(self) -> Sequence[IntentTable[Any]]:

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
-from clustermesh_apiserver.convert.exporter import IdentityExporter
 from clustermesh_apiserver.parts import Apiserver, Publication
 from meshapi.agent import AgentStatus
 from meshapi.apiserver import ApiserverStatus, FacadeSession
@@ -71,7 +71,9 @@ def problems(apiserver: Apiserver) -> list[str]:
         found.append(f"identities cannot be allocated: {apiserver.allocator.last_error}")
     if publication is not None:
         found += _publication_problems(publication)
-    found += [f"{count} identities not published: {reason}" for reason, count in sorted(refused(apiserver).items())]
+    for kind, what in ((Kind.IDENTITIES, "identities"), (Kind.IPS, "pods or endpoints")):
+        counts = sorted(refused(apiserver, kind).items())
+        found += [f"{count} {what} not published: {reason}" for reason, count in counts]
     return found + [f"{problem.subject}: {problem.message}" for problem in apiserver.problems.current()]
 
 
@@ -88,15 +90,11 @@ def _publication_problems(publication: Publication) -> list[str]:
     return found
 
 
-def refused(apiserver: Apiserver) -> dict[str, int]:
-    """How many identities are not published, by reason."""
+def refused(apiserver: Apiserver, kind: Kind) -> dict[str, int]:
+    """Of how many rows something is not published because every reader would reject it, by reason."""
     publication = apiserver.publication
-    exporter = publication.exporters.by_kind.get(Kind.IDENTITIES) if publication is not None else None
-    counts: dict[str, int] = {}
-    if isinstance(exporter, IdentityExporter):
-        for reason in exporter.refused.values():
-            counts[reason.value] = counts.get(reason.value, 0) + 1
-    return counts
+    exporter = publication.exporters.by_kind.get(kind) if publication is not None else None
+    return dict(Counter(reason.value for reason in exporter.refused.values())) if exporter is not None else {}
 
 
 def _sessions(apiserver: Apiserver) -> list[FacadeSession]:

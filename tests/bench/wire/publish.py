@@ -26,6 +26,7 @@ from kube.resource import object_key
 from kvstore.etcd import EtcdStore
 from kvstore.store import Phase
 from meshmodel import keys
+from meshmodel.cluster_config import ExportMode
 from meshmodel.identity import NumericIdentity
 from meshmodel.keys import Kind
 from meshmodel.labels import Labels
@@ -71,7 +72,12 @@ class Running:
 @asynccontextmanager
 async def publishing(connection: str, tables: Tables) -> AsyncIterator[Running]:
     """Wired as the program wires it; it runs, and what the tables hold already is looked at."""
-    settings = Settings(cluster_name=CLUSTER, cluster_id=CLUSTER_ID, source=SourceChoice.CILIUM)
+    settings = Settings(
+        cluster_name=CLUSTER,
+        cluster_id=CLUSTER_ID,
+        source=SourceChoice.CILIUM,
+        service_export_mode=ExportMode.SERVICES,  # what the figures of Cilium's exporter were taken with
+    )
     backend = connect(connection)
     publisher = Publisher(backend, ClusterName(CLUSTER), cluster_config(settings).encode(), kinds_of(settings))
     source = Source(None, tables, Problems(None), lambda _: PLAN)  # type: ignore[arg-type]  # nothing is asked of Kubernetes

@@ -60,7 +60,8 @@ async def test_the_status_says_what_is_published_and_by_whom_it_is_read(
         await watching
         status = decode_apiserver((await get(apiserver, "/v1/status")).content)
         assert (status.cluster, status.cluster_id, status.ready, status.source) == (OWN, 1, True, "pods")
-        assert status.published == {"nodes": 1, "identities": 0, "ip": 0, "services": 1, "serviceexports": 0}
+        kinds = {"nodes": 1, "identities": 0, "ip": 0, "services": 1, "endpointslices": 0, "serviceexports": 0}
+        assert status.published == kinds
         assert all(status.synced.values())
         assert status.etcd_version.count(".") == 2
         assert status.certificate_not_after > time.time()
