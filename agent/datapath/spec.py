@@ -91,4 +91,5 @@ ABIS: Final[Mapping[str, MapAbi]] = {
     "mesh_lost": MapAbi(14, 1, written_by_kernel=True),
     "mesh_event_rate": MapAbi(15, 1, written_by_kernel=True),
     "mesh_events": MapAbi(16, 1, written_by_kernel=True),
+    "mesh_probes": MapAbi(17, 1, written_by_kernel=True),
 }
