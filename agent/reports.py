@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from agent.mesh.rows import cluster_row
-from agent.policy.rows import describe_widening, policy_problems
+from agent.mesh.rows import cluster_row, lost_node_problems
+from agent.policy.rows import describe_widening, engine_faults, policy_problems
 from meshapi.agent import AgentStatus, MapStatus
 from meshapi.peer import RemoteCluster
 
@@ -70,6 +70,8 @@ def problems(agent: Served) -> list[str]:
     found += [f"service {s.name}: {p}" for s in db.services.rows() for p in s.problems]
     found += agent.lb_source.slice_problems()
     found += policy_problems(db)
+    found += engine_faults(agent.compiler.faults)
+    found += lost_node_problems(db)
     found += describe_widening(agent.compiler.engine.policies(), mesh.drained)
     for state in mesh.states():
         found += [f"peer {state.name}: {warning}" for warning in state.warnings]

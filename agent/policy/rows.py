@@ -57,6 +57,11 @@ def policy_map_rows(
     return sorted(found, key=lambda row: (row.direction, row.identity, row.protocol, row.port, row.port_bits))
 
 
+def engine_faults(faults: Mapping[str, str]) -> list[str]:
+    """What is kept closed because the policy engine failed on it."""
+    return [f"{what}: {reason}" for what, reason in sorted(faults.items())]
+
+
 def policy_problems(db: AgentDB) -> list[str]:
     """Policy objects that are refused, and parts of others that are not in force."""
     found = []
