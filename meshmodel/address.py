@@ -8,6 +8,7 @@ import ipaddress
 import re
 from typing import Final
 
+PROTOCOLS: Final = frozenset({"TCP", "UDP", "SCTP"})
 _OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4: Final = re.compile(rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}")
 is_ipv4: Final = _IPV4.fullmatch
@@ -55,6 +56,17 @@ def prefix_length(mask: str) -> int:
     if known is None:
         raise ValueError(f"mask {mask[:32]!r} is not the base64 of an IPv4 or IPv6 mask")
     return known
+
+
+def has_prefix_mask(address: str, mask: str) -> bool:
+    """Whether a wire mask is of the address's family and has no holes. Raises: ValueError when it is no base64."""
+    if mask in _LENGTHS:
+        return len(base64.b64decode(mask)) == (16 if ":" in address else 4)
+    try:
+        base64.b64decode(mask, validate=True)
+    except ValueError:
+        raise ValueError(f"mask {mask[:32]!r} is not base64") from None
+    return False
 
 
 def join_prefix(address: str, mask: str) -> str:

@@ -12,7 +12,7 @@ import msgspec
 from meshmodel.errors import ModelError
 from meshmodel.keys import cluster_config_key
 from meshmodel.names import ClusterId, ClusterName, check_cluster_id
-from meshmodel.wire import decode_json, encode_json
+from meshmodel.wire import JsonReader, encode_json
 
 DEFAULT_MAXIMUM: Final = 255
 Uint32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
@@ -26,7 +26,7 @@ class ExportMode(StrEnum):
     ENDPOINT_SLICES = "endpointslices-only"
 
 
-class _Capabilities(msgspec.Struct, omit_defaults=True, rename="camel", frozen=True):
+class _Capabilities(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, rename="camel", frozen=True):
     synced_canaries: bool = False
     cached: bool = False
     max_connected_clusters: Uint32 = 0
@@ -34,7 +34,7 @@ class _Capabilities(msgspec.Struct, omit_defaults=True, rename="camel", frozen=T
     endpoint_slices_export_mode: str = ""
 
 
-class _Wire(msgspec.Struct, omit_defaults=True, frozen=True):
+class _Wire(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     id: Uint32 = 0
     capabilities: _Capabilities | None = None
 
@@ -79,7 +79,7 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, synced_canaries=True, cached=True)
 
 
-_decoder: Final = msgspec.json.Decoder(_Wire)
+_reader: Final = JsonReader(_Wire)
 
 
 def decode(value: bytes, *, cluster: str = "") -> ClusterConfig:
@@ -87,7 +87,7 @@ def decode(value: bytes, *, cluster: str = "") -> ClusterConfig:
 
     Raises: RecordError.
     """
-    wire = decode_json(_decoder, cluster_config_key(cluster).decode(), value)
+    wire = _reader.read(cluster_config_key(cluster).decode(), value)
     capabilities = wire.capabilities or _Capabilities()
     return ClusterConfig(
         id=ClusterId(wire.id),

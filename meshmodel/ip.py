@@ -8,21 +8,21 @@ from typing import Annotated, Final
 
 import msgspec
 
-from meshmodel.address import canonical_ip, canonical_prefix, is_ipv4, join_prefix, mask_of
+from meshmodel.address import PROTOCOLS, canonical_ip, canonical_prefix, is_ipv4, join_prefix, mask_of
 from meshmodel.errors import RecordError
 from meshmodel.identity import FIRST_ALLOCATED, IdentityRange, NumericIdentity, Reserved
-from meshmodel.wire import decode_json, encode_json
+from meshmodel.wire import JsonReader, encode_json
 
 
-class NamedPort(msgspec.Struct, frozen=True, gc=False, rename="pascal"):
+class NamedPort(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False, rename="pascal"):
     """A container port with a name; the protocol is upper-case text."""
 
-    name: str
-    port: Annotated[int, msgspec.Meta(ge=0, le=65535)]
-    protocol: str
+    name: str = ""
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    protocol: str = ""
 
 
-class _Wire(msgspec.Struct, omit_defaults=False):
+class _Wire(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=False):
     ip: str = msgspec.field(default="", name="IP")
     mask: str | None = msgspec.field(default=None, name="Mask")
     host_ip: str = msgspec.field(default="", name="HostIP")
@@ -86,30 +86,30 @@ class IpRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         )
 
 
-_decoder: Final = msgspec.json.Decoder(_Wire)
+_reader: Final = JsonReader(_Wire)
+MAXIMUM_NAMED_PORTS: Final = 1024
 
 
 def decode(key_suffix: str, value: bytes, *, identities: IdentityRange) -> IpRecord:
     """The record stored under this address by the cluster that owns these identities.
 
-    A peer's "host" is a remote node to us. Raises: RecordError: bad-json, bad-field, too-large, bad-address,
-    key-mismatch, out-of-range.
+    A peer's "host" is a remote node to us; named ports that cannot be used are left out. Raises: RecordError: bad-json,
+    bad-field, too-large, bad-address, key-mismatch (the key is not the record's address, or address/length), out-of-range.
     """
-    wire = decode_json(_decoder, key_suffix, value)
+    wire = _reader.read(key_suffix, value)
     identity = wire.identity
     if not (identity < FIRST_ALLOCATED or identities.first <= identity <= identities.last):
         raise RecordError(key_suffix, "out-of-range", f"identity {identity} is not in {identities}")
     if identity == Reserved.HOST:
         identity = int(Reserved.REMOTE_NODE)
     try:
-        prefix = _prefix(wire.ip, wire.mask)
+        address = wire.ip if is_ipv4(wire.ip) else canonical_ip(wire.ip)
+        prefix, written = _prefix(address, wire.mask)
         host_ip = wire.host_ip if not wire.host_ip or is_ipv4(wire.host_ip) else canonical_ip(wire.host_ip)
-        if key_suffix != wire.ip and _key_prefix(key_suffix) != prefix:
-            raise RecordError(key_suffix, "key-mismatch", f"holds {prefix}")
     except ValueError as exc:
-        if isinstance(exc, RecordError):
-            raise
         raise RecordError(key_suffix, "bad-address", str(exc)) from None
+    if key_suffix != written:
+        raise RecordError(key_suffix, "key-mismatch", f"holds {written}")
     return IpRecord(
         prefix=prefix,
         identity=NumericIdentity(identity),
@@ -120,29 +120,40 @@ def decode(key_suffix: str, value: bytes, *, identities: IdentityRange) -> IpRec
         namespace=intern(wire.namespace or ""),
         pod=wire.pod or "",
         service_account=intern(wire.service_account or ""),
-        named_ports=tuple(wire.named_ports) if wire.named_ports else (),
+        named_ports=_named_ports(key_suffix, wire.named_ports) if wire.named_ports else (),
     )
 
 
 def decode_key(key_suffix: str) -> str:
-    """The canonical prefix a key names: for deletions, which come without a record.
+    """The prefix a key names: for deletions, which come without a record.
 
-    Raises: RecordError (bad-address).
+    Raises: RecordError: bad-address; key-mismatch for a spelling under which no record is taken.
     """
     try:
-        return _key_prefix(key_suffix)
+        prefix = canonical_prefix(key_suffix)
     except ValueError as exc:
         raise RecordError(key_suffix, "bad-address", str(exc)) from None
+    if key_suffix not in (prefix, prefix.partition("/")[0]):
+        raise RecordError(key_suffix, "key-mismatch", f"is {prefix} in another spelling")
+    return prefix
 
 
-def _prefix(ip: str, mask: str | None) -> str:
-    if mask:
-        return join_prefix(ip, mask)
-    if is_ipv4(ip):
-        return ip + "/32"
-    address = canonical_ip(ip)
-    return f"{address}/{128 if ':' in address else 32}"
+def _prefix(address: str, mask: str | None) -> tuple[str, str]:
+    """The network of a record, and the key it must stand under. Raises: ValueError for host bits and other masks."""
+    if mask is None:
+        return f"{address}/{128 if ':' in address else 32}", address
+    prefix = join_prefix(address, mask)
+    if prefix.partition("/")[0] != address:
+        raise ValueError(f"{address} has bits outside of its mask")
+    return prefix, prefix
 
 
-def _key_prefix(key_suffix: str) -> str:
-    return canonical_prefix(key_suffix)
+def _named_ports(key_suffix: str, found: list[NamedPort]) -> tuple[NamedPort, ...]:
+    if len(found) > MAXIMUM_NAMED_PORTS:
+        raise RecordError(key_suffix, "too-large", f"{len(found)} named ports")
+    usual = (port if port.protocol in PROTOCOLS else _upper_case(port) for port in found)
+    return tuple(port for port in usual if port.name and port.port and port.protocol in PROTOCOLS)
+
+
+def _upper_case(port: NamedPort) -> NamedPort:
+    return NamedPort(name=port.name, port=port.port, protocol=port.protocol.upper())

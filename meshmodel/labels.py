@@ -77,22 +77,25 @@ def encode_labels(labels: Iterable[Label]) -> bytes:
 
 
 def decode_labels(value: bytes) -> Labels:
-    """The labels of an identity value, sorted by key.
+    """The labels of an identity value, sorted by key; what has no key is left out, what is no UTF-8 is replaced.
 
-    Raises: ModelError when it is not UTF-8, a label has no key, or there are absurdly many.
+    Raises: ModelError when there are absurdly many.
     """
-    try:
-        text = value.decode()
-    except UnicodeDecodeError:
-        raise ModelError("labels are not UTF-8") from None
-    pieces = text.split(";", MAXIMUM_LABELS)
+    pieces = value.decode("utf-8", "replace").split(";", MAXIMUM_LABELS)
     if len(pieces) > MAXIMUM_LABELS:
         raise ModelError(f"more than {MAXIMUM_LABELS} labels")
-    if not pieces[-1]:
-        pieces.pop()
-    labels = [_shared_label(piece) if len(piece) <= SHARED_LENGTH else parse_label(piece) for piece in pieces]
+    labels = [
+        _shared_label(piece) if len(piece) <= SHARED_LENGTH else parse_label(piece)
+        for piece in pieces
+        if _has_key(piece)
+    ]
     labels.sort(key=_order)
     return tuple(labels)
+
+
+def _has_key(piece: str) -> bool:
+    head = piece.partition("=")[0]
+    return bool(head.partition(":")[2] if ":" in head else head)
 
 
 def find_label(labels: Labels, key: str, source: str = "") -> Label | None:

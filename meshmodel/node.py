@@ -8,10 +8,10 @@ from typing import Annotated, Final
 
 import msgspec
 
-from meshmodel.address import canonical_ip, canonical_prefix, join_prefix, mask_of
+from meshmodel.address import canonical_ip, canonical_prefix, has_prefix_mask, join_prefix, mask_of
 from meshmodel.errors import RecordError
 from meshmodel.names import ClusterId, ClusterName
-from meshmodel.wire import decode_json, encode_json
+from meshmodel.wire import JsonReader, encode_json
 
 INTERNAL_IP: Final = "InternalIP"
 EXTERNAL_IP: Final = "ExternalIP"
@@ -26,12 +26,12 @@ class NodeAddress(msgspec.Struct, frozen=True, gc=False):
     ip: str
 
 
-class _Address(msgspec.Struct, rename="pascal"):
+class _Address(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
     type: str = ""
     ip: str = msgspec.field(default="", name="IP")
 
 
-class _Cidr(msgspec.Struct):
+class _Cidr(msgspec.Struct, forbid_unknown_fields=True):
     ip: str = msgspec.field(default="", name="IP")
     mask: str | None = msgspec.field(default=None, name="Mask")
 
@@ -40,7 +40,7 @@ Uint8 = Annotated[int, msgspec.Meta(ge=0, le=255)]
 Uint32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
 
 
-class _Wire(msgspec.Struct):
+class _Wire(msgspec.Struct, forbid_unknown_fields=True):
     name: str = msgspec.field(default="", name="Name")
     cluster: str = msgspec.field(default="", name="Cluster")
     addresses: list[_Address] | None = msgspec.field(default=None, name="IPAddresses")
@@ -122,21 +122,30 @@ class MeshNode(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         )
 
 
-_decoder: Final = msgspec.json.Decoder(_Wire)
+_reader: Final = JsonReader(_Wire)
+MAXIMUM_ADDRESSES: Final = 1024
+MAXIMUM_NETWORKS: Final = 4096
 
 
 def decode(key_suffix: str, value: bytes, *, cluster: str, cluster_id: int) -> MeshNode:
     """The record stored under the node's name by this cluster.
 
-    Raises: RecordError: bad-json, bad-field, too-large, key-mismatch, cluster-mismatch, id-mismatch, bad-address.
+    Addresses that are not given and networks whose mask has holes are left out; the family of a network is its own,
+    whatever field it came in. Raises: RecordError: bad-json, bad-field, too-large, key-mismatch, cluster-mismatch,
+    id-mismatch, bad-address.
     """
-    wire = decode_json(_decoder, key_suffix, value)
+    wire = _reader.read(key_suffix, value)
     if not wire.name or wire.name != key_suffix:
         raise RecordError(key_suffix, "key-mismatch", f"holds node {wire.name!r}")
     if wire.cluster != cluster:
         raise RecordError(key_suffix, "cluster-mismatch", f"holds a node of {wire.cluster!r}, not of {cluster!r}")
     if wire.cluster_id != cluster_id:
         raise RecordError(key_suffix, "id-mismatch", f"cluster id {wire.cluster_id}, expected {cluster_id}")
+    networks = len(wire.ipv4_more or ()) + len(wire.ipv6_more or ())
+    if len(wire.addresses or ()) > MAXIMUM_ADDRESSES or networks > MAXIMUM_NETWORKS:
+        raise RecordError(
+            key_suffix, "too-large", f"more than {MAXIMUM_ADDRESSES} addresses or {MAXIMUM_NETWORKS} networks"
+        )
     try:
         return _node(wire)
     except ValueError as exc:
@@ -144,13 +153,15 @@ def decode(key_suffix: str, value: bytes, *, cluster: str, cluster_id: int) -> M
 
 
 def _node(wire: _Wire) -> MeshNode:
+    found = (wire.ipv4, *(wire.ipv4_more or ()), wire.ipv6, *(wire.ipv6_more or ()))
+    networks = [network for cidr in found if cidr and (network := _prefix(cidr))]
     return MeshNode(
         cluster=ClusterName(wire.cluster),
         cluster_id=ClusterId(wire.cluster_id),
         name=wire.name,
-        addresses=tuple(NodeAddress(a.type, canonical_ip(a.ip)) for a in wire.addresses or ()),
-        ipv4_pod_cidrs=_prefixes(wire.ipv4, wire.ipv4_more, 4),
-        ipv6_pod_cidrs=_prefixes(wire.ipv6, wire.ipv6_more, 6),
+        addresses=tuple(NodeAddress(a.type, canonical_ip(a.ip)) for a in wire.addresses or () if a.ip),
+        ipv4_pod_cidrs=tuple(network for network in networks if ":" not in network),
+        ipv6_pod_cidrs=tuple(network for network in networks if ":" in network),
         ipv4_health_ip=_optional_ip(wire.ipv4_health),
         ipv6_health_ip=_optional_ip(wire.ipv6_health),
         ipv4_ingress_ip=_optional_ip(wire.ipv4_ingress),
@@ -169,18 +180,14 @@ def _optional_ip(text: str | None) -> str:
     return canonical_ip(text) if text else ""
 
 
-def _prefixes(first: _Cidr | str | None, more: list[_Cidr | str | None] | None, family: int) -> tuple[str, ...]:
-    found = tuple(_prefix(cidr) for cidr in (first, *(more or ())) if cidr)
-    for prefix in found:
-        if (":" in prefix) != (family == 6):
-            raise ValueError(f"{prefix} is no IPv{family} network")
-    return found
-
-
 def _prefix(cidr: _Cidr | str) -> str:
+    """The network, "" if its mask is none. Raises: ValueError for what is no address or no base64."""
     if isinstance(cidr, str):
         return canonical_prefix(cidr)
-    return join_prefix(cidr.ip, cidr.mask or "")
+    address = _optional_ip(cidr.ip)
+    if not address or not has_prefix_mask(address, cidr.mask or ""):
+        return ""
+    return join_prefix(address, cidr.mask or "")
 
 
 def _cidr(prefixes: tuple[str, ...]) -> _Cidr | None:

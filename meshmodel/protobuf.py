@@ -50,10 +50,10 @@ def fields(data: bytes) -> Iterator[tuple[int, Value]]:
 
 
 def text(value: Value) -> str:
-    """A string field. Raises: ValueError."""
+    """A string field; what is no UTF-8 is replaced, as Go keeps it. Raises: ValueError."""
     if not isinstance(value, bytes):
         raise ValueError("expected text, got a number")
-    return value.decode()
+    return value.decode("utf-8", "replace")
 
 
 def message(value: Value) -> bytes:

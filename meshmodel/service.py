@@ -13,20 +13,23 @@ from typing import Annotated, Final
 
 import msgspec
 
-from meshmodel.address import canonical_ip, is_ipv4
+from meshmodel.address import PROTOCOLS, canonical_ip, is_ipv4
 from meshmodel.errors import RecordError
 from meshmodel.names import ClusterId, ClusterName, ServiceName
-from meshmodel.wire import decode_json, encode_json
+from meshmodel.wire import JsonReader, encode_json
 
-PROTOCOLS: Final = frozenset({"TCP", "UDP", "SCTP"})
+MAXIMUM_BACKENDS: Final = 65_536
+MAXIMUM_FRONTENDS: Final = 1024
+MAXIMUM_PORTS: Final = 1024
+MAXIMUM_LABELS: Final = 4096
 _MAXIMUM_INTERNED: Final = 4096
 
 
-class PortSpec(msgspec.Struct, frozen=True, gc=False, rename="pascal"):
+class PortSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False, rename="pascal"):
     """A port in host order and its protocol: TCP, UDP or SCTP."""
 
-    protocol: str
-    port: Annotated[int, msgspec.Meta(ge=0, le=65535)]
+    protocol: str = ""
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
 
 
 PortMap = Mapping[str, PortSpec]
@@ -39,16 +42,16 @@ class Zone(msgspec.Struct, frozen=True):
     for_zones: tuple[str, ...] = ()
 
 
-class _ForZone(msgspec.Struct, frozen=True, gc=False):
+class _ForZone(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
     name: str = ""
 
 
-class _Zone(msgspec.Struct, frozen=True):
+class _Zone(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     zone: str = ""
     for_zones: list[_ForZone] | None = msgspec.field(default=None, name="forZones")
 
 
-class _Wire(msgspec.Struct):
+class _Wire(msgspec.Struct, forbid_unknown_fields=True):
     cluster: str = ""
     namespace: str = ""
     name: str = ""
@@ -105,7 +108,7 @@ class ClusterService(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         )
 
 
-_decoder: Final = msgspec.json.Decoder(_Wire)
+_reader: Final = JsonReader(_Wire)
 _NOTHING: Final[Mapping[str, str]] = {}
 _NO_ZONES: Final[Mapping[str, Zone]] = {}
 _interned: dict[tuple[tuple[str, PortSpec], ...], PortMap] = {}
@@ -114,23 +117,22 @@ _interned: dict[tuple[tuple[str, PortSpec], ...], PortMap] = {}
 def decode(key_suffix: str, value: bytes, *, cluster: str, cluster_id: int) -> ClusterService:
     """The record stored under `namespace/name` by this cluster.
 
-    Raises: RecordError: bad-json, bad-field, too-large, key-mismatch, cluster-mismatch, id-mismatch, bad-address,
-    bad-protocol.
+    Ports of protocols we do not balance, and host names and zones of what is no address, are left out. Raises:
+    RecordError: bad-json, bad-field, too-large, key-mismatch, cluster-mismatch, id-mismatch, bad-address.
     """
-    wire = decode_json(_decoder, key_suffix, value)
+    wire = _reader.read(key_suffix, value)
     if key_suffix != f"{wire.namespace}/{wire.name}" or not wire.namespace or not wire.name:
         raise RecordError(key_suffix, "key-mismatch", f"holds {wire.namespace}/{wire.name}")
     if wire.cluster != cluster:
         raise RecordError(key_suffix, "cluster-mismatch", f"holds a service of {wire.cluster!r}, not of {cluster!r}")
     if wire.cluster_id != cluster_id:
         raise RecordError(key_suffix, "id-mismatch", f"cluster id {wire.cluster_id}, expected {cluster_id}")
+    _check_size(key_suffix, wire)
     try:
         frontends = _addresses(wire.frontends)
         backends = _addresses(wire.backends)
         hostnames = _keyed(wire.hostnames) if wire.hostnames else _NOTHING
         zones = _zones(wire.zones) if wire.zones else _NO_ZONES
-    except _ProtocolError as exc:
-        raise RecordError(key_suffix, "bad-protocol", str(exc)) from None
     except ValueError as exc:
         raise RecordError(key_suffix, "bad-address", str(exc)) from None
     labels = wire.labels or _NOTHING
@@ -149,22 +151,28 @@ def decode(key_suffix: str, value: bytes, *, cluster: str, cluster_id: int) -> C
     )
 
 
-class _ProtocolError(Exception):
-    pass
+def _check_size(key: str, wire: _Wire) -> None:
+    for what, count, maximum in (
+        ("backends", len(wire.backends or ()), MAXIMUM_BACKENDS),
+        ("frontends", len(wire.frontends or ()), MAXIMUM_FRONTENDS),
+        ("labels", max(len(wire.labels or ()), len(wire.selector or ())), MAXIMUM_LABELS),
+    ):
+        if count > maximum:
+            raise RecordError(key, "too-large", f"{count} {what}, {maximum} are accepted")
 
 
 def _addresses(found: dict[str, dict[str, PortSpec] | None] | None) -> Mapping[str, PortMap]:
+    """Ports by canonical address; an address in two spellings has the ports of both."""
     if not found:
         return {}
     last_raw: dict[str, PortSpec] | None = None
     last: PortMap = {}
     result: dict[str, PortMap] = {}
-    for ip, ports in found.items():
+    for text, ports in found.items():
         if not last or ports != last_raw:
             last_raw, last = ports, _ports(ports)
-        result[ip if is_ipv4(ip) else canonical_ip(ip)] = last
-    if len(result) != len(found):
-        raise ValueError("the same address in two forms")
+        ip = text if is_ipv4(text) else canonical_ip(text)
+        result[ip] = {**result[ip], **last} if ip in result else last
     return result
 
 
@@ -173,23 +181,37 @@ def _ports(ports: dict[str, PortSpec] | None) -> PortMap:
     known = _interned.get(items)
     if known is not None:
         return known
-    for _, spec in items:
-        if spec.protocol not in PROTOCOLS:
-            raise _ProtocolError(f"{spec.protocol[:32]!r} is not TCP, UDP or SCTP")
+    if len(items) > MAXIMUM_PORTS:
+        raise ValueError(f"{len(items)} ports of one address, {MAXIMUM_PORTS} are accepted")
     if len(_interned) >= _MAXIMUM_INTERNED:
         _interned.clear()
-    result = dict(items)
+    usual = ((name, spec if spec.protocol in PROTOCOLS else _upper_case(spec)) for name, spec in items)
+    result = {name: spec for name, spec in usual if spec.protocol in PROTOCOLS}
     if len(items) <= 8 and all(len(name) <= 64 for name, _ in items):
         _interned[items] = result
     return result
 
 
+def _upper_case(spec: PortSpec) -> PortSpec:
+    return PortSpec(spec.protocol.upper(), spec.port)
+
+
 def _keyed(found: dict[str, str]) -> Mapping[str, str]:
-    return {ip if is_ipv4(ip) else canonical_ip(ip): text for ip, text in found.items()}
+    return {ip: text for key, text in found.items() if (ip := _ip_or_nothing(key))}
 
 
 def _zones(found: dict[str, _Zone]) -> Mapping[str, Zone]:
     return {
-        ip if is_ipv4(ip) else canonical_ip(ip): Zone(z.zone, tuple(f.name for f in z.for_zones or ()))
-        for ip, z in found.items()
+        ip: Zone(zone.zone, tuple(each.name for each in zone.for_zones or ()))
+        for key, zone in found.items()
+        if (ip := _ip_or_nothing(key))
     }
+
+
+def _ip_or_nothing(text: str) -> str:
+    if is_ipv4(text):
+        return text
+    try:
+        return canonical_ip(text)
+    except ValueError:
+        return ""

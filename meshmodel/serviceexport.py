@@ -12,7 +12,7 @@ import msgspec
 
 from meshmodel.errors import RecordError
 from meshmodel.names import ClusterName, ServiceName
-from meshmodel.wire import decode_json, encode_json
+from meshmodel.wire import JsonReader, encode_json
 
 
 class ExportType(StrEnum):
@@ -25,7 +25,7 @@ class SessionAffinity(StrEnum):
     CLIENT_IP = "ClientIP"
 
 
-class ExportPort(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename="camel"):
+class ExportPort(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False, omit_defaults=True, rename="camel"):
     """A port of the exported service, as in MCS."""
 
     name: str = ""
@@ -34,15 +34,15 @@ class ExportPort(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rena
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
 
 
-class _ClientIp(msgspec.Struct, omit_defaults=True):
+class _ClientIp(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     timeout: int | None = msgspec.field(default=None, name="timeoutSeconds")
 
 
-class _AffinityConfig(msgspec.Struct, omit_defaults=True):
+class _AffinityConfig(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     client_ip: _ClientIp | None = msgspec.field(default=None, name="clientIP")
 
 
-class _Wire(msgspec.Struct, rename="camel"):
+class _Wire(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     cluster: str = ""
     name: str = ""
     namespace: str = ""
@@ -108,7 +108,7 @@ class ServiceExport(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-_decoder: Final = msgspec.json.Decoder(_Wire)
+_reader: Final = JsonReader(_Wire)
 _ZERO_TIME: Final = "0001-01-01T00:00:00Z"
 
 
@@ -118,7 +118,7 @@ def decode(key_suffix: str, value: bytes, *, cluster: str) -> ServiceExport:
     Raises: RecordError: bad-json, bad-field, too-large, key-mismatch, cluster-mismatch, bad-timestamp, bad-type,
     bad-affinity.
     """
-    wire = decode_json(_decoder, key_suffix, value)
+    wire = _reader.read(key_suffix, value)
     if not wire.namespace or not wire.name or key_suffix != f"{wire.namespace}/{wire.name}":
         raise RecordError(key_suffix, "key-mismatch", f"holds {wire.namespace}/{wire.name}")
     if wire.cluster != cluster:
