@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Protocol
 
 from agent.bootstrap import Facts
@@ -13,16 +13,24 @@ from agent.datapath.config import AttachMode, Lifetimes, NodeConfig
 from agent.datapath.flow_layout import DatapathEvent, ProbeKey, ProbeValue
 from agent.datapath.maps import Map, Maps
 from agent.datapath.overlay_probe import Overlay
+from agent.datapath.rtnetlink import Changes, ChangeSocket, Sighting, sight
 from agent.settings import AgentSettings
 
 
 class Host(Protocol):
-    """The seam below the agent."""
+    """The seam below the agent.
+
+    `unattached` are those of the interfaces on which our programs do not run; `sight` says where pod addresses are (the
+    number is that of the interface each was last known on, or 0); `changes` are those of interfaces and routes from the call on.
+    """
 
     def open(self) -> Maps: ...
     def attach(self, ifindex: int) -> None: ...
     def detach(self, ifindex: int) -> None: ...
     def attached(self) -> set[int]: ...
+    def unattached(self, ifindexes: Collection[int]) -> set[int]: ...
+    def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[Sighting]: ...
+    def changes(self) -> AsyncIterator[Changes]: ...
     def events(self) -> AsyncIterator[Sequence[DatapathEvent]]: ...
     def wall_of(self, timestamp_ns: int) -> float: ...
     def lost(self) -> int: ...
@@ -51,6 +59,15 @@ class KernelHost:
 
     def attached(self) -> set[int]:
         return self.datapath.attached()
+
+    def unattached(self, ifindexes: Collection[int]) -> set[int]:
+        return self.datapath.unattached(ifindexes)
+
+    def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[Sighting]:
+        return sight(asked)
+
+    def changes(self) -> AsyncIterator[Changes]:
+        return ChangeSocket().batches()
 
     def events(self) -> AsyncIterator[Sequence[DatapathEvent]]:
         return self._ring.batches()
@@ -85,6 +102,16 @@ class MemoryHost:
 
     def attached(self) -> set[int]:
         return set(self._attached)
+
+    def unattached(self, ifindexes: Collection[int]) -> set[int]:
+        return set(ifindexes) - self._attached
+
+    def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[Sighting]:
+        return [Sighting() for _ in asked]
+
+    async def changes(self) -> AsyncIterator[Changes]:
+        await asyncio.get_running_loop().create_future()
+        yield Changes()
 
     async def events(self) -> AsyncIterator[Sequence[DatapathEvent]]:
         await asyncio.get_running_loop().create_future()

@@ -87,6 +87,12 @@ class Attacher:
                 os.close(link)
                 path.unlink()
 
+    def runs(self, attachment: Attachment, program_fd: int) -> bool:
+        """The hook runs this very program now; an interface that is gone runs nothing. Raises: KernelError."""
+        if not self._use_tcx:
+            return netlink.has_filter(attachment.ifindex, _PARENT[attachment.hook])
+        return syscall.program_id(program_fd) in syscall.tcx_programs(attachment.ifindex, _TCX[attachment.hook])
+
     def attachments(self) -> set[Attachment]:
         """What really runs now; records of interfaces that are gone are cleared away."""
         live: set[Attachment] = set()

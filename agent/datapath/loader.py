@@ -7,6 +7,7 @@ import errno
 import logging
 import shutil
 import struct
+from collections.abc import Collection
 from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
@@ -89,6 +90,15 @@ class Datapath:
         hooks = set(_POD_HOOKS)
         indexes = {a.ifindex for a in live if a.role == "pod"}
         return {i for i in indexes if {a.hook for a in live if a.role == "pod" and a.ifindex == i} == hooks}
+
+    def unattached(self, ifindexes: Collection[int]) -> set[int]:
+        """Those of the interfaces on which one of our hooks runs no program of this process; changes nothing."""
+        missing = set()
+        for ifindex in ifindexes:
+            for hook, program in _POD_HOOKS.items():
+                if not self._attacher.runs(Attachment("pod", ifindex, hook), self._programs[program]):
+                    missing.add(ifindex)
+        return missing
 
     def event_ring(self) -> EventRing:
         """A reader of this node's events; one at a time."""

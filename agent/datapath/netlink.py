@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Devices of the node's network namespace: overlay, endpoint discovery, MTU, tc filters. Raises KernelError.
+"""Devices of the node's network namespace: overlay, MTU, tc filters. Raises KernelError.
 
 The process runs inside that namespace already. Each call is one short netlink conversation in a thread of its own,
 because pyroute2's synchronous face brings its own event loop; callers wait for it, whether they run in a loop or not.
@@ -22,15 +22,6 @@ EGRESS_PARENT: Final = 0xFFFFFFF3
 _CLSACT: Final = 0xFFFF0000
 _FILTER_HANDLE: Final = 1
 _FILTER_PRIORITY: Final = 0xC111
-_DISCARD_PORT: Final = 9
-
-
-class EndpointInterface(NamedTuple):
-    """The node-side end of a pod's veth; mac is the pod's, node_mac the node's."""
-
-    ifindex: int
-    mac: str
-    node_mac: str
 
 
 class Device(NamedTuple):
@@ -145,45 +136,6 @@ def remove_device(name: str) -> None:
             route.link("del", index=ifindex)
 
     _converse(f"remove {name}", talk)
-
-
-def endpoint_interface(address: str) -> EndpointInterface | None:
-    """Where the node delivers this pod address, or None while no veth route or neighbour for it exists.
-
-    Works with any CNI plugin that routes each pod over a host-side veth. An unresolved neighbour is asked for, so
-    that a later call succeeds.
-    """
-
-    def talk(route: Any) -> EndpointInterface | None:
-        ways = list(route.route("get", dst=address))
-        ifindex = ways[0].get_attr("RTA_OIF") if ways else None
-        if not ifindex or ways[0].get_attr("RTA_GATEWAY"):
-            return None
-        link = route.get_links(ifindex)[0]
-        if _kind(link) != "veth":
-            return None
-        for entry in route.get_neighbours(family=socket.AF_INET, ifindex=ifindex):
-            mac = entry.get_attr("NDA_LLADDR")
-            if mac and entry["ifindex"] == ifindex and entry.get_attr("NDA_DST") == address:
-                return EndpointInterface(ifindex, mac, link.get_attr("IFLA_ADDRESS"))
-        _ask_neighbour(address)
-        return None
-
-    try:
-        return _converse(f"find the endpoint of {address}", talk)
-    except KernelError as exc:
-        if exc.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
-            return None
-        raise
-
-
-def _ask_neighbour(address: str) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.sendto(b"", (address, _DISCARD_PORT))
-        except OSError:
-            return
 
 
 def replace_filter(ifindex: int, parent: int, program_fd: int, name: str) -> None:

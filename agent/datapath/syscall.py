@@ -7,6 +7,7 @@ Source: the kernel's include/uapi/linux/bpf.h, union bpf_attr.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 from enum import IntEnum
@@ -21,6 +22,7 @@ _syscall.restype = ctypes.c_long
 _PROGRAM_TYPE_SCHED_CLS: Final = 3
 _LOG_BYTES: Final = 16384
 _INFO_BYTES: Final = 88
+_TCX_PROGRAMS: Final = 64
 
 
 class Command(IntEnum):
@@ -36,6 +38,7 @@ class Command(IntEnum):
     OBJ_GET = 7
     PROG_TEST_RUN = 10
     OBJ_GET_INFO_BY_FD = 15
+    PROG_QUERY = 16
     MAP_LOOKUP_BATCH = 24
     MAP_UPDATE_BATCH = 26
     MAP_DELETE_BATCH = 27
@@ -94,9 +97,9 @@ def call(command: Command, attr: ctypes.Array[ctypes.c_char]) -> tuple[int, int]
 
 def checked(command: Command, attr: bytes, detail: str = "") -> int:
     """The result of a call that must succeed."""
-    result, errno = call(command, buffer(attr))
-    if errno:
-        raise KernelError(command.name, errno, detail)
+    result, error = call(command, buffer(attr))
+    if error:
+        raise KernelError(command.name, error, detail)
     return result
 
 
@@ -128,6 +131,24 @@ def tcx_link_ifindex(fd: int) -> int:
     return int(struct.unpack_from("<I", _info(fd), 16)[0])
 
 
+def program_id(fd: int) -> int:
+    """The kernel's number of a loaded program. Source: struct bpf_prog_info."""
+    return int(struct.unpack_from("<I", _info(fd), 4)[0])
+
+
+def tcx_programs(ifindex: int, attach_type: AttachType) -> tuple[int, ...]:
+    """The ids of the programs on a tcx hook, in the order they run; none where there is no such interface."""
+    ids = (ctypes.c_uint32 * _TCX_PROGRAMS)()
+    head = struct.pack("<IIIIQII", ifindex, attach_type, 0, 0, ctypes.addressof(ids), _TCX_PROGRAMS, 0)
+    attr = buffer(head + bytes(32))
+    _, error = call(Command.PROG_QUERY, attr)
+    if error in (errno.ENODEV, errno.ENOENT):
+        return ()
+    if error:
+        raise KernelError("PROG_QUERY", error, f"ifindex {ifindex}")
+    return tuple(ids[: struct.unpack_from("<I", attr.raw, 24)[0]])
+
+
 def create_map(map_type: MapType, key_size: int, value_size: int, max_entries: int, flags: int = 0) -> int:
     """A map without a name; for probes."""
     return checked(Command.MAP_CREATE, struct.pack("<5I", map_type, key_size, value_size, max_entries, flags))
@@ -138,11 +159,11 @@ def load_program(instructions: bytes) -> int:
     code, licence, log = buffer(instructions), buffer(b"Dual BSD/GPL\0"), buffer(bytes(_LOG_BYTES))
     pointers = [ctypes.addressof(b) for b in (code, licence)]
     head = struct.pack("<IIQQ", _PROGRAM_TYPE_SCHED_CLS, len(instructions) // 8, *pointers)
-    result, errno = call(
+    result, error = call(
         Command.PROG_LOAD, buffer(head + struct.pack("<IIQI", 1, _LOG_BYTES, ctypes.addressof(log), 0) + bytes(4))
     )
-    if errno:
-        raise KernelError("PROG_LOAD", errno, log.value.decode(errors="replace")[-256:])
+    if error:
+        raise KernelError("PROG_LOAD", error, log.value.decode(errors="replace")[-256:])
     return result
 
 
@@ -171,9 +192,9 @@ def run_packet(program_fd: int, packet: bytes, mark: int = 0, priority: int = 0)
         + struct.pack("<IIQQIII", len(context), 0, ctypes.addressof(context), 0, 0, 0, 0)
         + bytes(4)
     )
-    _, errno = call(Command.PROG_TEST_RUN, attr)
-    if errno:
-        raise KernelError("PROG_TEST_RUN", errno)
+    _, error = call(Command.PROG_TEST_RUN, attr)
+    if error:
+        raise KernelError("PROG_TEST_RUN", error)
     verdict, _, length = struct.unpack_from("<III", attr.raw, 4)
     duration_ns = struct.unpack_from("<I", attr.raw, 36)[0]
     return TestRun(verdict, out.raw[:length], duration_ns)

@@ -1,23 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From pod addresses of this node to endpoints: find the interface, keep a stable id, try again until it is there."""
+"""From pod addresses of this node to endpoints: find the interface, keep a stable id, look again when something changes.
+
+An endpoint stays as long as its last known interface exists, whatever records and routes say meanwhile: a store that loses
+our pods, or a route that is away for a moment, takes no policy off a pod. Only a record that says that the pod is on another
+node, or the end of the interface, ends an endpoint.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
 
 from agent.tables import AgentDB, Endpoint, Origin, Prefix
-from meshkit.errors import TransientError
 from meshkit.table import HistoryLostError
 
 log = logging.getLogger(__name__)
 
 RETRY_MINIMUM_S = 0.05
 RETRY_MAXIMUM_S = 5.0
-VERIFY_S = 30.0
+RECHECK_S = 600.0  # everything is looked at again, in case a change was not heard of
 LAST_ID = 0xFFFF
+_HOST_BITS = 32
 
 
 class Interface(Protocol):
@@ -31,75 +37,189 @@ class Interface(Protocol):
     def node_mac(self) -> str: ...
 
 
+class Sighting(Protocol):
+    """What was seen of a pod address; `is_there`: the interface it was last known on exists."""
+
+    @property
+    def interface(self) -> Interface | None: ...
+    @property
+    def is_there(self) -> bool: ...
+    @property
+    def error(self) -> str: ...
+
+
+class Changes(Protocol):
+    """What changed among this node's interfaces and routes."""
+
+    @property
+    def links(self) -> frozenset[int]: ...
+    @property
+    def gone(self) -> frozenset[int]: ...
+    @property
+    def routes(self) -> frozenset[str]: ...
+    @property
+    def is_all(self) -> bool: ...
+
+
+class Restored(Protocol):
+    """An endpoint as the maps of an earlier agent hold it."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def endpoint_id(self) -> int: ...
+    @property
+    def ifindex(self) -> int: ...
+    @property
+    def mac(self) -> str: ...
+    @property
+    def node_mac(self) -> str: ...
+    @property
+    def identity(self) -> int: ...
+
+
 @dataclass(slots=True, eq=False)
 class Wanted:
-    """A pod address of this node, and when to look for its interface (again)."""
+    """A pod address of this node. `prefix` is its record (None: there is none), `known` what was put into the table."""
 
-    prefix: Prefix
-    due_s: float
+    address: str
+    prefix: Prefix | None
+    known: Endpoint | None = None
     delay_s: float = RETRY_MINIMUM_S
 
     @property
-    def address(self) -> str:
-        return self.prefix.prefix.partition("/")[0]
+    def asked(self) -> tuple[str, int]:
+        return self.address, self.known.ifindex if self.known is not None else 0
 
 
 class EndpointDiscovery:
     """Keeps the endpoints table; a clock-free step that says when it wants to be called again."""
 
-    def __init__(self, db: AgentDB, find: Callable[[str], Interface | None]) -> None:
-        self._db, self._find = db, find
+    def __init__(self, db: AgentDB) -> None:
+        self._db = db
         self._wanted: dict[str, Wanted] = {}
+        self._by_ifindex: dict[int, set[str]] = {}
+        self._due: dict[str, None] = {}
+        self._retry_at: dict[str, float] = {}
+        self._recheck_at_s = RECHECK_S
         self._ids: dict[str, int] = {}
         self._next_id = 1
         self._seen = 0
 
-    def restore(self, ids: Mapping[str, int]) -> None:
-        """These addresses keep the endpoint ids that an earlier agent gave them."""
-        self._ids.update(ids)
+    def restore(self, values: Iterable[Restored]) -> None:
+        """Pods that an earlier agent enforced keep their ids, and stay while their interfaces exist."""
+        for value in values:
+            known = Endpoint(
+                value.address, value.endpoint_id, value.ifindex, value.mac, value.node_mac, value.identity, "", ""
+            )
+            self._ids[value.address] = value.endpoint_id
+            self._wanted[value.address] = wanted = Wanted(value.address, None)
+            self._know(wanted, known)
+            self._due[value.address] = None
         self._next_id = max(self._ids.values(), default=0) + 1
 
     @property
     def waiting(self) -> tuple[str, ...]:
         """Addresses of pods of this node whose interface is not there (yet)."""
-        return tuple(sorted(a for a in self._wanted if self._db.endpoints.get(a) is None))
+        return tuple(sorted(w.address for w in self._wanted.values() if w.known is None))
+
+    def note(self, changes: Changes) -> None:
+        """The addresses that these changes concern are looked for at the next step, the others are not."""
+        if changes.is_all:
+            self._due.update(dict.fromkeys(self._wanted))
+            return
+        for ifindex in changes.links | changes.gone:
+            self._due.update(dict.fromkeys(self._by_ifindex.get(ifindex, ())))
+        for route in changes.routes:
+            address, _, bits = route.partition("/")
+            if int(bits) == _HOST_BITS:
+                if address in self._wanted:
+                    self._due[address] = None
+                continue
+            network = IPv4Network(route, strict=False)
+            self._due.update(dict.fromkeys(a for a in self._wanted if IPv4Address(a) in network))
 
     def begin(self, now_s: float) -> list[Wanted]:
-        """Every change so far is taken in; returns the look-ups that are due."""
-        self._take_changes(now_s)
-        return [w for w in self._wanted.values() if w.due_s <= now_s]
+        """Every change so far is taken in; returns the addresses to look for."""
+        self._take_changes()
+        if now_s >= self._recheck_at_s:
+            self._recheck_at_s = now_s + RECHECK_S
+            self._due.update(dict.fromkeys(self._wanted))
+        for address in [a for a, at in self._retry_at.items() if at <= now_s]:
+            del self._retry_at[address]
+            self._due[address] = None
+        due, self._due = self._due, {}
+        return [wanted for address in due if (wanted := self._wanted.get(address)) is not None]
 
-    def look_up(self, due: Sequence[Wanted]) -> list[Interface | None]:
-        """The interface behind each; blocks on netlink and touches no table, so it may run in a thread."""
-        return [self._find_one(w.address) for w in due]
-
-    def finish(self, due: Sequence[Wanted], found: Sequence[Interface | None], now_s: float) -> float | None:
-        """What was found is in the table, unless it changed meanwhile; returns when the next look-up is due."""
+    def finish(self, due: Sequence[Wanted], seen: Sequence[Sighting], now_s: float) -> float:
+        """What was seen is in the table, unless it changed meanwhile; returns when the next step is due."""
         with self._db.write():
-            for wanted, interface in zip(due, found, strict=True):
+            for wanted, sighting in zip(due, seen, strict=True):
                 if self._wanted.get(wanted.address) is wanted:
-                    self._schedule(wanted, now_s, is_found=interface is not None)
-                    self._settle(wanted, interface)
-        return min((w.due_s for w in self._wanted.values()), default=None)
+                    self._settle(wanted, sighting, now_s)
+        return min([self._recheck_at_s, *self._retry_at.values()])
 
-    def step(self, now_s: float) -> float | None:
-        """All three at once."""
-        due = self.begin(now_s)
-        return self.finish(due, self.look_up(due), now_s)
+    def _settle(self, wanted: Wanted, sighting: Sighting, now_s: float) -> None:
+        address, row, interface = wanted.address, wanted.prefix, sighting.interface
+        if sighting.error:
+            self._retry_at[address] = now_s + wanted.delay_s
+            wanted.delay_s = min(RETRY_MAXIMUM_S, wanted.delay_s * 2)
+            log.warning("endpoint look-up failed", extra={"endpoint": address, "error": sighting.error})
+            return
+        wanted.delay_s = RETRY_MINIMUM_S
+        if interface is None and not (sighting.is_there and wanted.known is not None):
+            self._know(wanted, None)
+            self._db.endpoints.delete(address)
+            if row is None:
+                self._forget(address)
+            return
+        known = wanted.known or Endpoint(address, self._id_of(address), 0, "", "", 0, "", "")
+        if interface is not None:
+            known = replace(known, ifindex=interface.ifindex, mac=interface.mac, node_mac=interface.node_mac)
+        if row is not None:
+            known = replace(
+                known, identity=row.identity, namespace=row.namespace, pod=row.name, named_ports=row.named_ports
+            )
+        self._know(wanted, known)
+        self._db.endpoints.put(known)
 
-    def _take_changes(self, now_s: float) -> None:
-        gone: list[str] = []
+    def _know(self, wanted: Wanted, known: Endpoint | None) -> None:
+        old, wanted.known = wanted.known, known
+        if old is not None:
+            self._by_ifindex[old.ifindex].discard(wanted.address)
+            if not self._by_ifindex[old.ifindex]:
+                del self._by_ifindex[old.ifindex]
+        if known is not None:
+            self._by_ifindex.setdefault(known.ifindex, set()).add(wanted.address)
+
+    def _take_changes(self) -> None:
+        moved: list[str] = []
         for row, deleted in self._changes():
-            address = row.prefix.partition("/")[0]
+            address, _, bits = row.prefix.partition("/")
+            known = self._wanted.get(address)
             if not deleted and self._is_ours(row):
-                self._wanted[address] = Wanted(row, now_s)
-            elif self._wanted.pop(address, None) is not None:
-                gone.append(address)
-        if gone:
+                if not bits or int(bits) == _HOST_BITS:
+                    self._want(address, row, known)
+            elif known is not None and known.prefix is not None and not self._is_elsewhere(row, deleted=deleted):
+                self._want(address, None, known)
+            elif known is not None and self._is_elsewhere(row, deleted=deleted):
+                moved.append(address)
+        if moved:
             with self._db.write():
-                for address in gone:
+                for address in moved:
+                    self._know(self._wanted[address], None)
                     self._db.endpoints.delete(address)
-                    self._ids.pop(address, None)
+                    self._forget(address)
+
+    def _want(self, address: str, row: Prefix | None, known: Wanted | None) -> None:
+        """A new object each time, so that a look-up under way for the old one is void."""
+        self._wanted[address] = Wanted(address, row, known.known if known is not None else None)
+        self._due[address] = None
+
+    def _forget(self, address: str) -> None:
+        self._wanted.pop(address, None)
+        self._ids.pop(address, None)
+        self._retry_at.pop(address, None)
 
     def _changes(self) -> list[tuple[Prefix, bool]]:
         """Prefixes that changed since the last call; when too many were forgotten, all of them and what we still had."""
@@ -107,43 +227,17 @@ class EndpointDiscovery:
         try:
             return [(c.row, c.deleted) for c in self._db.prefixes.changes_since(seen)]
         except HistoryLostError:
-            lost = [w.prefix for w in self._wanted.values() if self._db.prefixes.get(w.prefix.prefix) is None]
+            had = [w.prefix for w in self._wanted.values() if w.prefix is not None]
+            lost = [row for row in had if self._db.prefixes.get(row.prefix) is None]
             return [(row, True) for row in lost] + [(row, False) for row in self._db.prefixes.rows()]
 
     def _is_ours(self, row: Prefix) -> bool:
         return row.origin is Origin.POD and row.cluster == self._db.own and row.host == self._db.node_address
 
-    def _find_one(self, address: str) -> Interface | None:
-        try:
-            return self._find(address)
-        except TransientError as exc:
-            log.warning("endpoint look-up failed", extra={"endpoint": address, "error": str(exc)})
-            return None
-
-    def _schedule(self, wanted: Wanted, now_s: float, *, is_found: bool) -> None:
-        if is_found:
-            wanted.due_s, wanted.delay_s = now_s + VERIFY_S, RETRY_MINIMUM_S
-        else:
-            wanted.due_s, wanted.delay_s = now_s + wanted.delay_s, min(RETRY_MAXIMUM_S, wanted.delay_s * 2)
-
-    def _settle(self, wanted: Wanted, interface: Interface | None) -> None:
-        row, address = wanted.prefix, wanted.address
-        if interface is None:
-            self._db.endpoints.delete(address)
-            return
-        self._db.endpoints.put(
-            Endpoint(
-                address=address,
-                endpoint_id=self._id_of(address),
-                ifindex=interface.ifindex,
-                mac=interface.mac,
-                node_mac=interface.node_mac,
-                identity=row.identity,
-                namespace=row.namespace,
-                pod=row.name,
-                named_ports=row.named_ports,
-            )
-        )
+    def _is_elsewhere(self, row: Prefix, *, deleted: bool) -> bool:
+        """Our own cluster says that this pod address is on another node."""
+        is_own_pod = row.origin is Origin.POD and row.cluster == self._db.own
+        return not deleted and is_own_pod and row.host != self._db.node_address
 
     def _id_of(self, address: str) -> int:
         """The id the address has, else the next one that nobody has."""

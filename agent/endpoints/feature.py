@@ -3,46 +3,60 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from agent.core import Core
-from agent.datapath.netlink import endpoint_interface
-from agent.endpoints.discovery import EndpointDiscovery, Interface
+from agent.endpoints.discovery import EndpointDiscovery, Sighting
 from agent.feature import Feature, Tasks
-from kube.client import in_thread
-from meshkit.wake import wait_for_ring
+from meshkit.wake import Wake, wait_for_ring
+
+LOOK_UPS = 64  # in a row, before other tasks get their turn
 
 
 class EndpointsFeature(Feature):
     name = "endpoints"
 
-    def __init__(self, core: Core, find: Callable[[str], Interface | None] = endpoint_interface) -> None:
-        self._core = core
-        self.discovery = EndpointDiscovery(core.db, find)
+    def __init__(self, core: Core) -> None:
+        self._core, self._wake = core, Wake()
+        self.discovery = EndpointDiscovery(core.db)
         self._listed: list[Callable[[], None]] = []
 
     def restore(self) -> int:
-        """Pods keep the endpoint ids that the maps hold."""
-        ids = {value.address: value.endpoint_id for _, value in self._core.maps.endpoints_by_address.items()}
-        self.discovery.restore(ids)
-        return len(ids)
+        """Pods keep the endpoint ids that the maps hold, and stay while their interfaces exist."""
+        values = [value for _, value in self._core.maps.endpoints_by_address.items()]
+        self.discovery.restore(values)
+        return len(values)
 
     def expect(self) -> None:
         self._listed.append(self._core.db.endpoints.expect("interfaces of this node's pods"))
 
     def tasks(self) -> Tasks:
-        return {"endpoints": self._follow()}
+        """Changes are heard of before anything is looked up, so that none falls between."""
+        return {"interface changes": self._hear(), "endpoint records": self._forward(), "endpoints": self._follow()}
+
+    async def _hear(self) -> None:
+        async for changes in self._core.host.changes():
+            self.discovery.note(changes)
+            self._wake.set()
+
+    async def _forward(self) -> None:
+        while True:
+            await self._core.db.prefixes.changed.wait()
+            self._wake.set()
 
     async def _follow(self) -> None:
         """The endpoints table counts as listed once every pod of the first listing was looked for."""
         prefixes, clock = self._core.db.prefixes, self._core.clock
         while True:
-            rung, was_listed = prefixes.changed.count, prefixes.initialized
+            rung, was_listed = self._wake.count, prefixes.initialized
             due = self.discovery.begin(clock.monotonic())
-            found = await in_thread(self.discovery.look_up, due) if due else []
-            again_s = self.discovery.finish(due, found, clock.monotonic())
+            seen: list[Sighting] = []
+            for start in range(0, len(due), LOOK_UPS):
+                seen += self._core.host.sight([wanted.asked for wanted in due[start : start + LOOK_UPS]])
+                await asyncio.sleep(0)
+            again_s = self.discovery.finish(due, seen, clock.monotonic())
             if was_listed:
                 for done in self._listed:
                     done()
-            delay_s = None if again_s is None else max(0.0, again_s - clock.monotonic())
-            await wait_for_ring(prefixes.changed, rung, delay_s, clock)
+            await wait_for_ring(self._wake, rung, max(0.0, again_s - clock.monotonic()), clock)

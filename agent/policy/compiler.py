@@ -46,6 +46,7 @@ class PolicyCompiler:
         self._seen_identities = self._seen_endpoints = self._seen_prefixes = 0
         self._pods_with_ports: set[str] = set()
         self._by_identity: dict[int, set[str]] = {}
+        self._forgotten: set[int] = set()  # identities of our pods that no store knows any more
         self._identity_of: dict[str, int] = {}
         self._rule_names: dict[int, str] = {}
         self._in_force: set[PolicyRef] = set()
@@ -134,7 +135,8 @@ class PolicyCompiler:
 
     def _policy_of(self, endpoint: Endpoint) -> EndpointPolicy:
         """Where no policy exists nobody can be selected by one, so labels that are not known yet do not matter."""
-        if self._db.identities.get(endpoint.identity) is None and not self._has_policies():
+        is_known = endpoint.identity in self._forgotten or self._db.identities.get(endpoint.identity) is not None
+        if not is_known and not self._has_policies():
             return EndpointPolicy()
         return self._guard.endpoint_policy(NumericIdentity(endpoint.identity), named_ports(endpoint.named_ports))
 
@@ -177,10 +179,13 @@ class PolicyCompiler:
             changes += [(row, False) for row in self._db.identities.rows()]
         for row, deleted in changes:
             number = NumericIdentity(row.id)
-            if deleted:
-                self._note(self._guard.remove_identity(number))
-            else:
+            if not deleted:
+                self._forgotten.discard(row.id)
                 self._note(self._guard.set_identity(number, row.labels))
+            elif row.id in self._by_identity:
+                self._forgotten.add(row.id)  # a pod of this node keeps what it was judged by while it is there
+            else:
+                self._note(self._guard.remove_identity(number))
             if row.id in self._by_identity:
                 self._affected.add(row.id)
 
@@ -210,10 +215,12 @@ class PolicyCompiler:
         except HistoryLostError:
             changed = set(self._identity_of) | {row.address for row in self._db.endpoints.rows()}
         for address in changed:
-            old = self._identity_of.pop(address, None)
+            old, row = self._identity_of.get(address), self._db.endpoints.get(address)
+            if row is not None and row.identity == old:
+                continue
             if old is not None:
+                del self._identity_of[address]
                 self._leave(old, address)
-            row = self._db.endpoints.get(address)
             if row is not None:
                 self._identity_of[address] = row.identity
                 self._by_identity.setdefault(row.identity, set()).add(address)
@@ -225,6 +232,9 @@ class PolicyCompiler:
         if not users:
             del self._by_identity[identity]
             self.engine.forget_endpoint(NumericIdentity(identity))
+            if identity in self._forgotten:
+                self._forgotten.discard(identity)
+                self._note(self._guard.remove_identity(NumericIdentity(identity)))
 
 
 def named_ports(ports: tuple[NamedPort, ...]) -> dict[str, tuple[int, int]]:

@@ -14,10 +14,12 @@ from agent.policy.source import POLICY_RESOURCES, PolicySource
 from kube.resource import Resource
 from meshkit.reconciler import Reconciler
 from meshkit.table import Table
-from meshkit.wake import Wake
+from meshkit.wake import Wake, wait_for_ring
 from meshpolicy import PolicyContext
 
 GATHER_S = 0.002
+LOOK_S = 0.5
+LOOK_SHARE = 100
 
 
 class PolicyFeature(Feature):
@@ -26,7 +28,7 @@ class PolicyFeature(Feature):
     name = "policy"
 
     def __init__(self, core: Core, set_prefixes: Callable[[Mapping[str, int]], None]) -> None:
-        self._core, self._wake = core, Wake()
+        self._core, self._wake, self._interfaces = core, Wake(), Wake()
         context = PolicyContext(core.facts.cluster, core.facts.default_local_cluster)
         self.compiler = PolicyCompiler(core.db, context, set_prefixes)
         self.target = EndpointTarget(core.maps, core.host)
@@ -51,6 +53,8 @@ class PolicyFeature(Feature):
         core, db = self._core, self._core.db
         tasks = {f"policy input {t.name}": self._forward(t) for t in (db.identities, db.endpoints, db.prefixes)}
         tasks["policies"] = self._follow()
+        tasks["attachments"] = self._keep_attached()
+        tasks["attachment changes"] = self._hear()
         if core.client is not None:
             source = PolicySource(core.client, self.compiler, self._wake.set, core.clock)
             tasks["policy reports"] = source.report()
@@ -69,6 +73,24 @@ class PolicyFeature(Feature):
                 part()
 
         return done
+
+    async def _hear(self) -> None:
+        async for changes in self._core.host.changes():
+            if changes.gone or changes.is_all:
+                self._interfaces.set()
+
+    async def _keep_attached(self) -> None:
+        """Interfaces that lost our programs have them again: at once where an interface went, else within a second.
+
+        Nobody tells of a program that was taken off, so this looks; on a node with so many pods that looking would take more
+        than a hundredth of the time, less often.
+        """
+        clock = self._core.clock
+        while True:
+            rung, began_s = self._interfaces.count, clock.monotonic()
+            self.target.reattach()
+            delay_s = max(LOOK_S, LOOK_SHARE * (clock.monotonic() - began_s))
+            await wait_for_ring(self._interfaces, rung, delay_s, clock)
 
     async def _forward(self, table: Table[Any, Any]) -> None:
         while True:

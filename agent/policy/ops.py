@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from agent.datapath.layout import AddressKey, EndpointFlag, EndpointValue, IfindexKey, PolicyKey, PolicyValue
@@ -12,6 +13,8 @@ from agent.policy.plan import ClassChange, changes, changes_from_map, order, run
 from agent.tables import EndpointVerdicts
 from meshkit.errors import TransientError
 from meshpolicy import Direction, EndpointPolicy, EntryKey
+
+log = logging.getLogger(__name__)
 
 _REVISION_MODULUS = 1 << 32
 
@@ -22,6 +25,7 @@ class Attachments(Protocol):
     def attach(self, ifindex: int) -> None: ...
     def detach(self, ifindex: int) -> None: ...
     def attached(self) -> set[int]: ...
+    def unattached(self, ifindexes: Collection[int]) -> set[int]: ...
 
 
 class EndpointTarget:
@@ -49,6 +53,20 @@ class EndpointTarget:
         """The policy revision the kernel enforces for the pod; None if it enforces nothing."""
         live = self._live.get(address)
         return None if live is None else live.policy_revision
+
+    def reattach(self) -> set[int]:
+        """Interfaces of endpoints that lost our programs run them again; returns which those were."""
+        lost = self._attachments.unattached(self._attached)
+        for ifindex in lost:
+            self._attached.discard(ifindex)  # should this fail, the next write for the pod attaches
+            try:
+                self._attachments.attach(ifindex)
+            except TransientError as exc:
+                log.warning("interface lost its programs and takes none", extra={"key": ifindex, "error": str(exc)})
+            else:
+                self._attached.add(ifindex)
+                log.warning("interface lost its programs, attached again", extra={"key": ifindex})
+        return lost
 
     def update(self, rows: Sequence[EndpointVerdicts]) -> Mapping[Hashable, Exception]:
         failures: dict[Hashable, Exception] = {}

@@ -20,8 +20,8 @@ from agent.datapath.config import AttachMode
 from agent.datapath.flow_layout import EventType
 from agent.datapath.layout import BackendKey, BackendState, Direction, EndpointFlag, PolicyKey, PolicyValue
 from agent.datapath.loader import Datapath
-from agent.datapath.netlink import endpoint_interface
 from agent.datapath.reasons import Reason
+from agent.datapath.rtnetlink import sight
 from tests.integration.datapath.datapath_topology import TCP_PORT, Node, Pod, Topology, drain_events, exchange
 from tests.packet.datapath_host import inside, run, tcx_programs
 
@@ -189,13 +189,12 @@ def test_a_connection_outlives_its_service(clean: Topology) -> None:
         assert exchange(made).startswith(target.name)
 
 
-def test_endpoints_are_found_by_route_and_neighbour(mesh: Topology) -> None:
+def test_endpoints_are_found_by_route_and_the_other_end_of_the_veth(mesh: Topology) -> None:
     node = mesh.nodes[0]
     with inside(node.namespace):
-        for pod in node.pods:
-            assert endpoint_interface(pod.address) == (pod.ifindex, pod.mac, pod.node_mac)
-        assert endpoint_interface(mesh.nodes[1].pods[0].address) is None, "another node's pod"
-        assert endpoint_interface("203.0.113.1") is None, "no route at all"
+        seen = sight([*((pod.address, 0) for pod in node.pods), (mesh.nodes[1].pods[0].address, 0), ("203.0.113.1", 0)])
+    expected = [(pod.ifindex, pod.mac, pod.node_mac) for pod in node.pods]
+    assert [s.interface for s in seen] == [*expected, None, None], "no pod of another node, no route at all"
 
 
 async def test_events_arrive_through_the_event_loop(clean: Topology) -> None:

@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from agent.policy.compiler import PolicyCompiler
-from agent.tables import AgentDB
+from agent.tables import AgentDB, Endpoint, Identity
+from meshmodel.labels import pod_labels
 from meshmodel.names import ClusterId, ClusterName
 from meshpolicy import PolicyContext, policy_ref
 
@@ -60,3 +61,31 @@ def test_a_removed_policy_is_not_remembered_as_valid() -> None:
     compiler.set_document(CLOSED, ref)
     compiler.remove_document(ref)
     assert "stays in force" not in compiler.set_document(BROKEN, ref).message
+
+
+def test_a_pod_of_this_node_keeps_its_policy_when_the_store_loses_its_identity() -> None:
+    db = AgentDB(ClusterName("north"), ClusterId(1))
+    compiler = PolicyCompiler(db, PolicyContext("north"), lambda _: None)
+    compiler.set_document(CLOSED, policy_ref(CLOSED))
+    endpoint = Endpoint("10.1.0.5", 7, 12, "02:00:00:00:00:01", "02:00:00:00:00:02", 65_537, "shop", "p")
+    with db.write():
+        db.identities.put(Identity(65_537, db.own, pod_labels({"app": "p"}, "shop", {}, "default", db.own)))
+        db.endpoints.put(endpoint)
+    compiler.step()
+    before = db.verdicts.get("10.1.0.5")
+    assert before is not None
+    assert (before.policy.egress_enforced, before.policy.ingress_enforced) == (True, False)
+    with db.write():
+        db.identities.delete(65_537)
+    compiler.step()
+    assert db.verdicts.get("10.1.0.5") == before
+    with db.write():
+        db.endpoints.delete("10.1.0.5")
+    compiler.step()
+    assert db.verdicts.get("10.1.0.5") is None
+    with db.write():
+        db.endpoints.put(endpoint)
+    compiler.step()
+    again = db.verdicts.get("10.1.0.5")
+    assert again is not None
+    assert again.policy.ingress_enforced, "a pod whose labels nobody knows any more is denied"

@@ -5,35 +5,66 @@ from __future__ import annotations
 
 import pytest
 
-from agent.datapath.netlink import EndpointInterface
-from agent.endpoints.discovery import VERIFY_S, EndpointDiscovery
+from agent.datapath.layout import EndpointValue
+from agent.datapath.rtnetlink import Changes, EndpointInterface, Sighting
+from agent.endpoints.discovery import RECHECK_S, RETRY_MINIMUM_S, EndpointDiscovery
 from agent.ipcache.writer import PrefixWriter
 from agent.mesh.liveness import Liveness, Signals, decide, is_cache_expired
 from agent.tables import AgentDB, Origin, Prefix
 from meshmodel.names import ClusterId, ClusterName
 
 NORTH = ClusterName("north")
+NODE_IP, IDENTITY = "172.18.0.2", 65_537
 MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02")
 
 
 class Node:
+    """Routes and interfaces of a node, and the discovery that looks at them."""
+
     def __init__(self, ids: dict[str, int] | None = None) -> None:
-        self.db = AgentDB(NORTH, ClusterId(1), "n1", "172.18.0.2")
+        self.db = AgentDB(NORTH, ClusterId(1), "n1", NODE_IP)
         self.prefixes = PrefixWriter(self.db)
-        self.interfaces: dict[str, int] = {}
+        self.routes: dict[str, int] = {}
+        self.links: set[int] = set()
         self.asked: list[str] = []
-        self.discovery = EndpointDiscovery(self.db, self._find)
-        self.discovery.restore(ids or {})
+        self.failing: set[str] = set()
+        self.discovery = EndpointDiscovery(self.db)
+        self.discovery.restore(
+            EndpointValue(90 + number, number, 0, IDENTITY, 1, *MACS, address)
+            for address, number in (ids or {}).items()
+        )
 
-    def _find(self, address: str) -> EndpointInterface | None:
+    def see(self, address: str, known: int) -> Sighting:
         self.asked.append(address)
-        ifindex = self.interfaces.get(address)
-        return None if ifindex is None else EndpointInterface(ifindex, *MACS)
+        if address in self.failing:
+            return Sighting(error="netlink: no buffer")
+        ifindex = self.routes.get(address)
+        if ifindex is None:
+            return Sighting(None, is_there=known in self.links)
+        self.links.add(ifindex)
+        return Sighting(EndpointInterface(ifindex, *MACS))
 
-    def pod(self, address: str, host: str = "172.18.0.2", name: str = "p", cluster: str = "north") -> None:
-        row = Prefix(f"{address}/32", 65_537, "", ClusterName(cluster), ClusterId(1), Origin.POD, host, "default", name)
+    def step(self, now_s: float = 0.0) -> float:
+        due = self.discovery.begin(now_s)
+        return self.discovery.finish(due, [self.see(*wanted.asked) for wanted in due], now_s)
+
+    def pod(self, address: str, host: str = NODE_IP, name: str = "p", cluster: str = "north") -> None:
+        row = Prefix(
+            f"{address}/32", IDENTITY, "", ClusterName(cluster), ClusterId(1), Origin.POD, host, "default", name
+        )
         with self.db.write():
             self.prefixes.set_pod(row)
+
+    def forget(self, address: str) -> None:
+        """The pod's record is gone."""
+        with self.db.write():
+            self.prefixes.delete_pod(NORTH, f"{address}/32")
+
+    def remove_link(self, ifindex: int) -> None:
+        """The interface and the routes over it are gone; the node hears of the interface only."""
+        self.links.discard(ifindex)
+        self.routes = {a: i for a, i in self.routes.items() if i != ifindex}
+        self.discovery.note(Changes(gone=frozenset({ifindex})))
 
     def found(self) -> dict[str, tuple[int, int]]:
         return {e.address: (e.endpoint_id, e.ifindex) for e in self.db.endpoints.rows()}
@@ -41,74 +72,178 @@ class Node:
 
 def test_only_pods_of_this_node_become_endpoints() -> None:
     node = Node()
-    node.interfaces = {f"10.1.0.{n}": n for n in range(1, 4)}
+    node.routes = {f"10.1.0.{n}": n for n in range(1, 4)}
     node.pod("10.1.0.1")
     node.pod("10.1.0.2", host="172.18.0.3")
     node.pod("10.1.0.3", cluster="south")
-    node.discovery.step(0.0)
+    node.step()
     assert node.found() == {"10.1.0.1": (1, 1)}
 
 
-def test_an_interface_that_is_not_there_yet_is_looked_for_again() -> None:
+def test_an_interface_that_comes_later_is_found_by_its_route() -> None:
     node = Node()
     node.pod("10.1.0.1")
-    due_s = node.discovery.step(0.0)
+    node.step()
     assert node.discovery.waiting == ("10.1.0.1",)
-    assert due_s is not None
-    node.interfaces["10.1.0.1"] = 5
-    node.discovery.step(due_s / 2)
-    assert node.found() == {}
-    assert node.discovery.step(due_s) == due_s + VERIFY_S
+    node.routes["10.1.0.1"] = 5
+    node.discovery.note(Changes(routes=frozenset({"10.1.0.1/32"})))
+    node.step()
     assert node.found() == {"10.1.0.1": (1, 5)}
     assert node.discovery.waiting == ()
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_asked"),
+    [
+        (Changes(), False),
+        (Changes(links=frozenset({3}), gone=frozenset({4}), routes=frozenset({"10.1.9.9/32", "10.7.0.0/16"})), False),
+        (Changes(routes=frozenset({"10.1.0.0/24"})), True),
+        (Changes(routes=frozenset({"0.0.0.0/0"})), True),
+        (Changes(is_all=True), True),
+    ],
+)
+def test_pods_without_an_interface_cost_nothing_until_something_of_theirs_changes(
+    changes: Changes, is_asked: bool
+) -> None:
+    node = Node()
+    for n in range(1, 100):
+        node.pod(f"10.1.0.{n}")
+    assert node.step() == RECHECK_S
+    node.asked.clear()
+    node.discovery.note(changes)
+    assert node.step(RECHECK_S - 1.0) == RECHECK_S
+    assert len(node.asked) == (99 if is_asked else 0)
+
+
+def test_everything_is_looked_at_again_now_and_then() -> None:
+    node = Node()
+    node.routes["10.1.0.1"] = 5
+    node.pod("10.1.0.1")
+    node.pod("10.1.0.2")
+    node.step()
+    node.routes["10.1.0.2"] = 6  # nobody said so
+    assert node.step(RECHECK_S) == 2 * RECHECK_S
+    assert node.found() == {"10.1.0.1": (1, 5), "10.1.0.2": (2, 6)}
+
+
+def test_a_look_up_that_fails_is_tried_again_and_changes_nothing() -> None:
+    node = Node()
+    node.routes = {"10.1.0.1": 5, "10.1.0.2": 6}
+    node.pod("10.1.0.1")
+    node.step()
+    node.failing = {"10.1.0.1", "10.1.0.2"}
+    node.pod("10.1.0.2")
+    node.discovery.note(Changes(is_all=True))
+    due_s = node.step()
+    assert due_s == RETRY_MINIMUM_S
+    assert node.step(due_s) == pytest.approx(3 * RETRY_MINIMUM_S)
+    assert node.found() == {"10.1.0.1": (1, 5)}
+    node.failing.clear()
+    node.step(1.0)
+    assert node.found() == {"10.1.0.1": (1, 5), "10.1.0.2": (2, 6)}
+
+
 def test_a_restarted_agent_keeps_the_ids_that_the_maps_hold() -> None:
     node = Node({"10.1.0.9": 41, "10.1.0.8": 7})
-    node.interfaces = {"10.1.0.9": 1, "10.1.0.1": 2}
+    node.routes = {"10.1.0.9": 1, "10.1.0.1": 2}
     node.pod("10.1.0.9")
     node.pod("10.1.0.1")
-    node.discovery.step(0.0)
+    node.step()
     assert node.found() == {"10.1.0.9": (41, 1), "10.1.0.1": (42, 2)}
 
 
 def test_an_address_that_comes_back_with_another_pod_is_looked_up_at_once() -> None:
     node = Node()
-    node.interfaces["10.1.0.1"] = 5
+    node.routes["10.1.0.1"] = 5
     node.pod("10.1.0.1")
-    node.discovery.step(0.0)
-    node.interfaces["10.1.0.1"] = 6
+    node.step()
+    node.routes["10.1.0.1"] = 6
     node.pod("10.1.0.1", name="other")
-    node.discovery.step(0.1)
+    node.step(0.1)
     assert node.found()["10.1.0.1"][1] == 6
 
 
-def test_a_pod_that_is_gone_is_let_go_and_its_id_is_not_used_at_once() -> None:
+def test_a_pod_whose_record_and_interface_are_gone_is_let_go_and_its_id_is_not_used_at_once() -> None:
     node = Node()
-    node.interfaces = {"10.1.0.1": 5, "10.1.0.2": 6}
+    node.routes = {"10.1.0.1": 5, "10.1.0.2": 6}
     node.pod("10.1.0.1")
-    node.discovery.step(0.0)
-    with node.db.write():
-        node.prefixes.delete_pod(NORTH, "10.1.0.1/32")
-    node.discovery.step(0.1)
+    node.step()
+    node.forget("10.1.0.1")
+    node.remove_link(5)
+    node.step(0.1)
     assert node.found() == {}
     node.pod("10.1.0.2")
-    node.discovery.step(0.2)
+    node.step(0.2)
     assert node.found() == {"10.1.0.2": (2, 6)}
+
+
+def test_a_store_that_loses_a_pod_does_not_end_its_endpoint_while_the_interface_is_there() -> None:
+    node = Node()
+    node.routes["10.1.0.1"] = 5
+    node.pod("10.1.0.1")
+    node.step()
+    before = node.db.endpoints.get("10.1.0.1")
+    node.forget("10.1.0.1")
+    node.step(0.1)
+    del node.routes["10.1.0.1"]
+    node.discovery.note(Changes(is_all=True))
+    node.step(0.2)
+    assert node.db.endpoints.get("10.1.0.1") == before
+    node.pod("10.1.0.1")
+    node.step(0.3)
+    assert node.db.endpoints.get("10.1.0.1") == before
+    node.forget("10.1.0.1")
+    node.remove_link(5)
+    node.step(0.4)
+    assert node.found() == {}
+
+
+def test_a_pod_that_its_own_cluster_says_is_on_another_node_is_no_endpoint_here() -> None:
+    node = Node()
+    node.routes["10.1.0.1"] = 5
+    node.pod("10.1.0.1")
+    node.step()
+    node.pod("10.1.0.1", host="172.18.0.3")
+    node.step(0.1)
+    assert node.found() == {}
+
+
+def test_a_restarted_agent_keeps_pods_whose_records_are_missing_while_their_interfaces_are_there() -> None:
+    node = Node({"10.1.0.9": 41, "10.1.0.8": 7, "10.1.0.7": 3})
+    node.links = {90 + 41}  # without a route
+    node.routes = {"10.1.0.8": 98}
+    node.step()
+    assert node.found() == {"10.1.0.9": (41, 90 + 41), "10.1.0.8": (7, 98)}
+    assert {e.identity for e in node.db.endpoints.rows()} == {IDENTITY}
+
+
+def test_an_interface_keeps_its_pod_while_the_route_is_away() -> None:
+    node = Node()
+    node.routes["10.1.0.1"] = 5
+    node.pod("10.1.0.1")
+    node.step()
+    del node.routes["10.1.0.1"]
+    node.discovery.note(Changes(routes=frozenset({"10.1.0.1/32"})))
+    node.step(0.1)
+    assert node.found() == {"10.1.0.1": (1, 5)}
+    node.remove_link(5)
+    node.step(0.2)
+    assert node.found() == {}
+    assert node.discovery.waiting == ("10.1.0.1",)
 
 
 def test_a_change_during_a_look_up_makes_its_result_void() -> None:
     node = Node()
-    node.interfaces["10.1.0.1"] = 5
+    node.routes["10.1.0.1"] = 5
     node.pod("10.1.0.1")
     due = node.discovery.begin(0.0)
-    found = node.discovery.look_up(due)
-    node.interfaces["10.1.0.1"] = 6
+    seen = [node.see(*wanted.asked) for wanted in due]
+    node.routes["10.1.0.1"] = 6
     node.pod("10.1.0.1", name="other")
-    node.discovery.begin(0.1)
-    node.discovery.finish(due, found, 0.1)
+    later = node.discovery.begin(0.1)
+    node.discovery.finish(due, seen, 0.1)
     assert node.found() == {}
-    node.discovery.step(0.2)
+    node.discovery.finish(later, [node.see(*wanted.asked) for wanted in later], 0.1)
     assert node.found() == {"10.1.0.1": (1, 6)}
 
 

@@ -15,7 +15,7 @@ from agent.core import Core, open_core
 from agent.datapath.layout import EndpointFlag
 from agent.datapath.maps import Maps
 from agent.datapath.memory import memory_maps
-from agent.datapath.netlink import EndpointInterface
+from agent.datapath.rtnetlink import EndpointInterface, Sighting
 from agent.endpoints.feature import EndpointsFeature
 from agent.feature import Feature, Tasks
 from agent.host import MemoryHost
@@ -250,6 +250,7 @@ async def test_the_first_write_for_a_pod_is_by_what_was_known_when_the_last_list
 
     class Host(UsedHost):
         def attach(self, ifindex: int) -> None:
+            super().attach(ifindex)
             flags_at_attach.extend(value.flags for _, value in self.maps.endpoints_by_address.items())
 
     core = await make_core(Host())
@@ -317,12 +318,17 @@ async def test_the_time_out_releases_peers_and_never_the_own_cluster(tmp_path: P
 
 
 async def test_pods_count_as_looked_for_only_after_a_round_that_began_when_all_addresses_were_known() -> None:
-    core = await make_core(MemoryHost())
+    class Host(MemoryHost):
+        def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[Sighting]:
+            interface = EndpointInterface(12, "02:00:00:00:00:01", "02:00:00:00:00:02")
+            return [Sighting(interface if address == POD else None) for address, _ in asked]
+
+    core = await make_core(Host())
     clock, db = core.clock, core.db
     assert isinstance(clock, ManualClock)
     source = Source(core, "prefixes")
-    interface = EndpointInterface(12, "02:00:00:00:00:01", "02:00:00:00:00:02")
-    async with running(core, source, EndpointsFeature(core, lambda address: interface if address == POD else None)):
+    async with running(core, source, EndpointsFeature(core)):
+        await clock.run_for(3_600.0)
         assert not db.endpoints.initialized
         with db.write():
             db.prefixes.put(Prefix(f"{POD}/32", IDENTITY, "", NORTH, NORTH_ID, Origin.POD, NODE_IP, "d", "p"))
@@ -330,6 +336,20 @@ async def test_pods_count_as_looked_for_only_after_a_round_that_began_when_all_a
         while not db.endpoints.initialized:
             await db.endpoints.changed.wait(db.endpoints.changed.count)
         assert db.endpoints.get(POD) is not None
+
+
+async def test_an_interface_that_lost_its_programs_has_them_again_within_a_second() -> None:
+    host = UsedHost()
+    core = await make_core(host)
+    clock = core.clock
+    assert isinstance(clock, ManualClock)
+    async with running(core, *map_features(core)):
+        fill(core.db)
+        await clock.run_for(1.0)
+        assert host.attached() == {12}
+        host.detach(12)
+        await clock.run_for(1.0)
+        assert host.attached() == {12}
 
 
 async def test_a_row_that_cannot_be_written_is_in_the_health_report() -> None:

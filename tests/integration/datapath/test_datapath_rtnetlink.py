@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pods on real veths: found without their help, heard of when they change, and attached again when they lose programs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agent.bootstrap import Facts
+from agent.core import Core, open_core
+from agent.datapath import netlink
+from agent.datapath.config import AttachMode
+from agent.datapath.layout import AddressKey, EndpointFlag
+from agent.datapath.rtnetlink import Changes, ChangeSocket, EndpointInterface, sight
+from agent.endpoints.feature import EndpointsFeature
+from agent.host import KernelHost
+from agent.ipcache.writer import PrefixWriter
+from agent.node_agent import NodeAgent
+from agent.policy.feature import PolicyFeature
+from agent.settings import AgentSettings
+from agent.tables import Identity, Origin, Prefix
+from meshkit.clock import SystemClock
+from meshmodel.labels import pod_labels
+from meshmodel.names import ClusterId, ClusterName
+from meshpolicy import PolicyKind, PolicyRef
+from tests.packet.datapath_host import bpffs, build_objects, inside, namespace, run
+
+pytestmark = pytest.mark.root
+NORTH, NORTH_ID = ClusterName("north"), ClusterId(1)
+POD, IDENTITY, SILENT_MAC = "10.1.0.5", 65_537, "02:00:00:00:00:05"
+DENY = {
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "deny", "namespace": "d"},
+    "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+}
+
+
+@pytest.fixture
+def node() -> Iterator[str]:
+    """A node's namespace with a namespace for a pod beside it; the test runs in the node's."""
+    name = f"rtn-{os.getpid()}"
+    with namespace(name), namespace(f"{name}-pod"), inside(name):
+        yield name
+
+
+def plug(node: str, ifindex: int = 0, name: str = "lxc1", address: str = POD) -> int:
+    """A veth to the pod, which answers no ARP, and the route to its address; returns the node-side interface."""
+    number = ("index", str(ifindex)) if ifindex else ()
+    peer = ("peer", "name", "eth0", "netns", f"{node}-pod", "address", SILENT_MAC)
+    run("ip", "link", "add", name, *number, "mtu", "1450", "type", "veth", *peer)
+    run("ip", "-n", f"{node}-pod", "link", "set", "eth0", "arp", "off", "up")
+    run("ip", "link", "set", name, "up")
+    run("ip", "route", "add", f"{address}/32", "dev", name)
+    found = netlink.device(name)
+    assert found is not None
+    return found.ifindex
+
+
+def test_a_pod_that_answers_no_arp_is_found_with_its_mac(node: str) -> None:
+    ifindex = plug(node)
+    found = sight([(POD, 0), ("10.1.0.6", 0), ("10.1.0.6", ifindex), ("10.1.0.6", 99_999), ("127.0.0.1", 0)])
+    assert isinstance(found[0].interface, EndpointInterface)
+    assert (found[0].interface.ifindex, found[0].interface.mac) == (ifindex, SILENT_MAC)
+    assert [s.interface for s in found[1:]] == [None] * 4
+    assert [s.is_there for s in found[1:]] == [False, True, False, False]
+    assert not any(s.error for s in found)
+
+
+def test_a_route_through_a_gateway_or_over_something_else_is_no_endpoint(node: str) -> None:
+    plug(node)
+    run("ip", "address", "add", "10.1.1.1/24", "dev", "lxc1")
+    run("ip", "route", "add", "10.9.0.0/16", "via", "10.1.1.2")
+    run("ip", "link", "add", "br0", "type", "bridge")
+    run("ip", "link", "set", "br0", "up")
+    run("ip", "route", "add", "10.8.0.1/32", "dev", "br0")
+    assert [s.interface for s in sight([("10.9.0.1", 0), ("10.8.0.1", 0), ("10.1.1.1", 0)])] == [None, None, None]
+
+
+def test_interfaces_and_routes_that_come_and_go_are_heard_of(node: str) -> None:
+    heard = ChangeSocket()
+    try:
+        ifindex = plug(node)
+        changes = heard.drain()
+        assert ifindex in changes.links
+        assert f"{POD}/32" in changes.routes
+        run("ip", "route", "del", f"{POD}/32")
+        assert heard.drain().routes == {f"{POD}/32"}
+        run("ip", "link", "del", "lxc1")
+        assert ifindex in heard.drain().gone
+        assert heard.drain() == Changes()
+    finally:
+        heard.close()
+
+
+@dataclass
+class World:
+    """An agent's endpoints and policies on a real node."""
+
+    core: Core
+    policy: PolicyFeature
+    host: KernelHost
+
+    def pod(self, address: str = POD) -> None:
+        with self.core.db.write():
+            self.core.db.identities.put(Identity(IDENTITY, NORTH, pod_labels({"app": "p"}, "d", {}, "d", NORTH)))
+            self.prefixes.set_pod(
+                Prefix(f"{address}/32", IDENTITY, "", NORTH, NORTH_ID, Origin.POD, "127.0.0.1", "d", "p")
+            )
+
+    def lose_pod(self, address: str = POD) -> None:
+        with self.core.db.write():
+            self.prefixes.delete_pod(NORTH, f"{address}/32")
+            self.core.db.identities.delete(IDENTITY)
+
+    prefixes: PrefixWriter
+
+    def enforced(self) -> dict[str, int]:
+        """Interfaces by address of pods whose ingress is enforced and whose interface runs our programs."""
+        values = [value for _, value in self.core.maps.endpoints_by_address.items()]
+        lost = self.host.unattached([value.ifindex for value in values])
+        kept = [v for v in values if v.flags & EndpointFlag.ENFORCE_INGRESS and v.ifindex not in lost]
+        return {value.address: value.ifindex for value in kept}
+
+    async def until(self, expected: dict[str, int], within_s: float) -> None:
+        deadline = time.monotonic() + within_s
+        while (found := self.enforced()) != expected:
+            assert time.monotonic() < deadline, found
+            await asyncio.sleep(0.01)
+
+    async def until_forgotten(self, within_s: float) -> None:
+        """Nothing of any pod is left in the maps."""
+        deadline = time.monotonic() + within_s
+        while left := [*self.core.maps.endpoints_by_address.items(), *self.core.maps.policy.items()]:
+            assert time.monotonic() < deadline, left
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def running(pins: Path, mode: AttachMode) -> AsyncIterator[World]:
+    settings = AgentSettings(
+        pin_directory=pins, mtu=1450, attach_mode=mode.value, node_ip="127.0.0.1", kubeconfig="none", local_etcd="none"
+    )
+    facts = Facts(NORTH, NORTH_ID, 255, "n1", "127.0.0.1")
+    host = KernelHost(settings, facts)
+    host.datapath.open()  # in this thread, which is in the node's namespace
+    core = await open_core(settings, facts, None, host, SystemClock())
+    prefixes = PrefixWriter(core.db)
+    policy = PolicyFeature(core, prefixes.set_policy_prefixes)
+    policy.compiler.set_document(DENY, PolicyRef(PolicyKind.KUBERNETES, "d", "deny"))
+    agent = NodeAgent(core, (policy, EndpointsFeature(core)))
+
+    async def serve() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    task = asyncio.ensure_future(agent.run(serve))
+    try:
+        yield World(core, policy, host, prefixes)
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        host.datapath.close()
+
+
+@pytest.fixture
+def pins(node: str, tmp_path: Path) -> Iterator[Path]:
+    build_objects()
+    with bpffs(tmp_path / "bpf") as directory:
+        yield directory / "node"
+
+
+@pytest.mark.parametrize("mode", [AttachMode.TCX, AttachMode.CLSACT])
+async def test_a_silent_pod_is_enforced_and_stays_so_through_all_that_can_happen(
+    node: str, pins: Path, mode: AttachMode
+) -> None:
+    async with running(pins, mode) as world:
+        world.pod()
+        await asyncio.sleep(0)
+        first = plug(node)
+        await world.until({POD: first}, 2.0)
+
+        run("ip", "route", "del", f"{POD}/32")  # the route is away for a moment
+        run("ip", "route", "add", f"{POD}/32", "dev", "lxc1")
+        await world.until({POD: first}, 2.0)
+
+        if mode is AttachMode.TCX:  # somebody takes a program off
+            run("bpftool", "link", "detach", "pinned", str(pins / "links" / f"pod_{first}_ingress"))
+        else:
+            run("tc", "qdisc", "del", "dev", "lxc1", "clsact")
+        assert world.enforced() == {}
+        await world.until({POD: first}, 1.0)
+
+        run("ip", "link", "del", "lxc1")  # made anew with the same number
+        assert plug(node, first) == first
+        await world.until({POD: first}, 1.0)
+
+        world.lose_pod()  # the store loses the pod and its identity
+        await asyncio.sleep(1.0)
+        assert world.enforced() == {POD: first}
+        kept = world.core.maps.endpoints_by_address.get(AddressKey(POD))
+        assert kept is not None
+        assert (kept.flags, kept.identity) == (EndpointFlag.ENFORCE_INGRESS, IDENTITY), "judged as before"
+
+        run("ip", "link", "del", "lxc1")
+        await world.until_forgotten(1.0)
+        world.host.datapath.uninstall()
+
+
+async def test_a_restarted_agent_keeps_a_pod_that_the_store_has_lost(node: str, pins: Path) -> None:
+    async with running(pins, AttachMode.TCX) as world:
+        world.pod()
+        ifindex = plug(node)
+        await world.until({POD: ifindex}, 2.0)
+    async with running(pins, AttachMode.TCX) as world:
+        await asyncio.sleep(1.0)
+        assert world.enforced() == {POD: ifindex}
+        run("ip", "link", "del", "lxc1")
+        await world.until_forgotten(1.0)
+        world.host.datapath.uninstall()
