@@ -43,7 +43,7 @@ import asyncio
 import base64
 import ipaddress
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -56,7 +56,7 @@ from agent.cli import render
 from agent.core import Core, open_core
 from agent.datapath.maps import Maps
 from agent.datapath.memory import MemoryMaps, memory_maps
-from agent.datapath.netlink import EndpointInterface
+from agent.datapath.rtnetlink import Changes, EndpointInterface, Sighting
 from agent.endpoints.feature import EndpointsFeature
 from agent.endpoints.rows import endpoint_rows
 from agent.feature import Feature
@@ -79,6 +79,7 @@ from agent.tables import AgentDB, Node, NodeAddress, Peer
 from kube.reflector import Delete, Upsert
 from kvstore.store import Phase
 from meshkit.clock import ManualClock
+from meshkit.wake import Wake
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshpolicy import PolicyRef
 from tests.support.script import Script, ScriptError
@@ -94,14 +95,26 @@ class Machine(MemoryHost):
         super().__init__()
         self.maps: MemoryMaps = memory_maps()
         self.interfaces: dict[str, int] = {}
+        self.plugged = Wake()
 
     def open(self) -> Maps:
         return self.maps
 
-    def find(self, address: str) -> EndpointInterface | None:
+    def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[Sighting]:
+        """Interfaces of the script, whose pods answer nothing."""
+        return [self._sight(address, known) for address, known in asked]
+
+    async def changes(self) -> AsyncIterator[Changes]:
+        """Whatever the script plugs in or out."""
+        while True:
+            await self.plugged.wait(self.plugged.count)
+            yield Changes(is_all=True)
+
+    def _sight(self, address: str, known: int) -> Sighting:
         index = self.interfaces.get(address)
-        mac = f"02:00:00:00:00:{index or 0:02x}"
-        return None if index is None else EndpointInterface(index, mac, f"02:01:00:00:00:{index:02x}")
+        if index is None:
+            return Sighting(is_there=known in self.interfaces.values())
+        return Sighting(EndpointInterface(index, f"02:00:00:00:00:{index:02x}", f"02:01:00:00:00:{index:02x}"))
 
 
 class Sources(Feature):
@@ -127,7 +140,7 @@ class Agent:
         self.balancer = LoadBalancerFeature(core)
         self.policy = PolicyFeature(core, self.ipcache.writer.set_policy_prefixes)
         self.sources = Sources(core.db, sources)
-        endpoints = EndpointsFeature(core, machine.find)
+        endpoints = EndpointsFeature(core)
         features = (self.nodes, self.identities, self.ipcache, self.balancer, self.policy, endpoints, self.sources)
         self._agent = NodeAgent(core, features)
         self.kubernetes = KubernetesSource(core.db, self.balancer.writer, core.clock)
@@ -314,6 +327,7 @@ class AgentScript(Script):
             self.machine.interfaces[address] = int(index)
         else:
             del self.machine.interfaces[address]
+        self.machine.plugged.set()
 
     def do_fail_after(self, name: str, writes: str) -> None:
         getattr(self.machine.maps, name).fail_after(int(writes))
