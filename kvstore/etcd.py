@@ -17,7 +17,7 @@ from kvstore.limiter import Limiter
 from kvstore.methods import Methods
 from kvstore.options import Options, Tls
 from kvstore.proto import rpc_pb2 as pb
-from kvstore.store import MAX_TXN_OPS, Batch, Entry, Event, Extent, Kind, Page, Status, lease_by_key, prefix_end
+from kvstore.store import MAX_TXN_OPS, Batch, Changes, Entry, Event, Kind, Page, Status, lease_by_key, prefix_end
 from kvstore.watch import Follower, Listed, Message, Probe
 from meshkit.clock import Clock, SystemClock
 from meshkit.errors import MeshError
@@ -105,19 +105,18 @@ class EtcdStore:
         self._check_store(response.header)
         return response.deleted
 
-    async def extent(self, prefix: bytes) -> Extent:
-        """How much there is under the prefix, and how new it is."""
+    async def changed_since(self, prefix: bytes, revision: int) -> Changes:
+        """How many keys begin with the prefix, and up to a page of those last changed after the revision."""
         request = pb.RangeRequest(
             key=prefix or b"\0",
             range_end=prefix_end(prefix),
-            limit=1,
-            sort_order=pb.RangeRequest.DESCEND,
-            sort_target=pb.RangeRequest.MOD,
-            keys_only=True,
+            min_mod_revision=revision + 1,
+            limit=self.options.page_size,
         )
-        response = await self.call(self.methods.range, request, timeout_s=self.options.list_timeout_s)
-        self._check_store(response.header)
-        return Extent(response.count, response.kvs[0].mod_revision if response.kvs else 0)
+        answer = await self.call(self.methods.range, request, timeout_s=self.options.list_timeout_s)
+        self._check_store(answer.header)
+        entries = [Entry(kv.key, kv.value, kv.mod_revision, kv.lease) for kv in answer.kvs]
+        return Changes(answer.count, entries, answer.header.revision, not answer.more)
 
     async def list(self, prefix: bytes) -> AsyncGenerator[Page, None]:
         """Every key that begins with the prefix, in order, as of one revision."""

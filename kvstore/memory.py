@@ -10,7 +10,7 @@ from typing import Final
 from kvstore.errors import Compacted, Denied, Rejected, StoreChanged, Unavailable
 from kvstore.memoryserver import MemoryServer, is_inside
 from kvstore.options import Options
-from kvstore.store import MAX_TXN_OPS, Batch, Entry, Event, Extent, Kind, Page, Status, prefix_end
+from kvstore.store import MAX_TXN_OPS, Batch, Changes, Entry, Event, Kind, Page, Status, prefix_end
 from kvstore.watch import Follower, Listed, Message, Probe
 
 EVENTS_PER_MESSAGE: Final = 1000
@@ -81,11 +81,12 @@ class MemoryStore:
         self.server.commit(dict.fromkeys(keys), 0)
         return len(keys)
 
-    async def extent(self, prefix: bytes) -> Extent:
-        """How much there is under the prefix, and how new it is."""
+    async def changed_since(self, prefix: bytes, revision: int) -> Changes:
+        """How many keys begin with the prefix, and up to a page of those last changed after the revision."""
         await self._enter(prefix)
-        entries = self.server.select(prefix, prefix_end(prefix))
-        return Extent(len(entries), max((entry.revision for entry in entries), default=0))
+        found = self.server.select(prefix, prefix_end(prefix))
+        changed, size = [entry for entry in found if entry.revision > revision], self.options.page_size
+        return Changes(len(found), changed[:size], self.server.revision, len(changed) <= size)
 
     async def list(self, prefix: bytes) -> AsyncGenerator[Page, None]:
         """Every key that begins with the prefix, in order, as of one revision."""

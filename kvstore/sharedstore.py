@@ -6,15 +6,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from itertools import islice
 from typing import Final
 
 from kvstore.errors import Denied, KvError, LeaseLost, Rejected
 from kvstore.lease import LeaseSession
 from kvstore.limiter import Limiter
-from kvstore.store import MAX_TXN_OPS, Store
+from kvstore.store import MAX_TXN_OPS, Entry, Store
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
 
@@ -61,7 +61,8 @@ class SharedStore:
         self.rejected: Counter[str] = Counter()
         self._rejected_keys: set[bytes] = set()
         self.transactions = self.writes = self.failures = self.repaired = 0
-        self._known_revision = self._foreign = 0
+        self._clean_revision = self._foreign = 0
+        self._settled: list[set[bytes]] = []
         self.last_error = ""
         store.on_store_change.append(self._forget_revision)
         if session is not None:
@@ -117,36 +118,25 @@ class SharedStore:
     async def read_back(self, *, is_shared: bool = False) -> int:
         """What is under the prefix is what is wanted, or will be: returns how many keys somebody else had changed.
 
-        Foreign keys are removed, unless the prefix `is_shared` with other writers: then they are theirs.
-
-        Costs one question while nobody did. Nothing is judged before `synced`, or while something is still to be written.
+        Foreign keys are removed, unless the prefix `is_shared` with other writers: then they are theirs. Costs one question
+        if all that changed since the last look was our doing, else a listing. Nothing is judged before `synced`, and no
+        key that is being written just now.
         Raises: KvError or Denied.
         """
-        if not self._is_at_rest:
+        if not self.synced.is_set():
             return 0
-        transactions = self.transactions
-        extent = await self._store.extent(self._prefix)
-        expected = len(self._wanted) - len(self._rejected_keys) + self._foreign
-        if extent.total == expected and extent.newest <= self._known_revision:
-            return await self._read_back_canary()
-        found: dict[bytes, bytes] = {}
-        revision = 0
-        async with aclosing(self._store.list(self._prefix)) as pages:
-            async for page in pages:
-                revision = page.revision
-                for entry in page.entries:
-                    is_held = entry.lease != 0 or self._session is None
-                    found[entry.key[len(self._prefix) :]] = entry.value if is_held else b""
-        if not self._is_at_rest or transactions != self.transactions:
-            return 0  # our own writes passed by: the next look decides
-        wrong = [
-            key for key, value in self._wanted.items() if found.get(key) != value and key not in self._rejected_keys
-        ]
-        foreign = [key for key in found if key not in self._wanted]
+        with self._settling() as settled:
+            if await self._is_as_left(settled):
+                return await self._read_back_canary()
+            found, revision = await self._read_all()
+        moving = {*settled, *self._queued(), *self._rejected_keys}
+        wrong = [key for key in self._wanted if key not in moving and not self._is_right(key, found.get(key))]
+        foreign = [key for key in found if key not in self._wanted and key not in moving]
         self._foreign = len(foreign) if is_shared else 0
         if is_shared:
             foreign = []
-        self._known_revision = max(self._known_revision, revision)
+        if not wrong and not foreign and not moving - self._rejected_keys:
+            self._clean_revision = revision
         self._updates.update(dict.fromkeys(wrong))
         self._deletes.update(dict.fromkeys(foreign))
         self.repaired += len(wrong) + len(foreign)
@@ -154,12 +144,51 @@ class SharedStore:
             self._wake.set()
         return len(wrong) + len(foreign) + await self._read_back_canary()
 
-    @property
-    def _is_at_rest(self) -> bool:
-        return self.synced.is_set() and not self.pending and not self._is_canary_due
+    async def _is_as_left(self, settled: set[bytes]) -> bool:
+        """True if there are as many keys as there should be, and what changed since all was right is as wanted."""
+        if not self._clean_revision:
+            return False
+        changes = await self._store.changed_since(self._prefix, self._clean_revision)
+        if settled or self.pending or not changes.is_complete:
+            return False
+        if changes.key_count != len(self._wanted) - len(self._rejected_keys) + self._foreign:
+            return False
+        if not all(self._is_right(entry.key[len(self._prefix) :], entry) for entry in changes.entries):
+            return False
+        self._clean_revision = changes.revision
+        return True
+
+    def _is_right(self, key: bytes, entry: Entry | None) -> bool:
+        """Whether the key has its value, on a lease: without one it would outlive us."""
+        return (
+            entry is not None and entry.value == self._wanted.get(key) and (entry.lease != 0 or self._session is None)
+        )
+
+    def _queued(self) -> Iterator[bytes]:
+        yield from (*self._deletes, *self._updates, *self._bulk)
+
+    async def _read_all(self) -> tuple[dict[bytes, Entry], int]:
+        """Every key under the prefix, and the revision of the listing."""
+        found: dict[bytes, Entry] = {}
+        revision = 0
+        async with aclosing(self._store.list(self._prefix)) as pages:
+            async for page in pages:
+                revision = page.revision
+                found |= {entry.key[len(self._prefix) :]: entry for entry in page.entries}
+        return found, revision
+
+    @contextmanager
+    def _settling(self) -> Iterator[set[bytes]]:
+        """The keys that are written or deleted while the context lasts."""
+        settled = set[bytes]()
+        self._settled.append(settled)
+        try:
+            yield settled
+        finally:
+            self._settled = [each for each in self._settled if each is not settled]
 
     async def _read_back_canary(self) -> int:
-        if self._canary_key is None or await self._store.get(self._canary_key) is not None:
+        if self._canary_key is None or self._is_canary_due or await self._store.get(self._canary_key) is not None:
             return 0
         self._is_canary_due = True
         self.repaired += 1
@@ -221,7 +250,7 @@ class SharedStore:
         used = {leases.get(self._prefix + key, 0) for key in ops}
         try:
             changes = {self._prefix + key: value for key, value in ops.items()}
-            revision = await self._store.apply(changes, lease=leases)
+            await self._store.apply(changes, lease=leases)
         except LeaseLost:
             if len(used) > 1:
                 await self._apply_by_lease(ops, leases)
@@ -235,7 +264,6 @@ class SharedStore:
         if self._session is not None and not used - {0} <= set(self._session.leases):
             raise LeaseLost  # lost while the answer was on its way: written, and gone again
         self.transactions += 1
-        self._known_revision = max(self._known_revision, revision)
         self._settle(ops)
 
     async def _apply_by_lease(self, ops: Mapping[bytes, bytes | None], leases: Mapping[bytes, int]) -> None:
@@ -272,6 +300,8 @@ class SharedStore:
     def _settle(self, written: Mapping[bytes, bytes | None]) -> None:
         """Written keys leave their queue, unless they were changed again meanwhile."""
         self.writes += len(written)
+        for settled in self._settled:
+            settled.update(written)
         for key, value in written.items():
             if value is None and self._session is not None and key not in self._wanted:
                 self._session.release(self._prefix + key)
@@ -301,7 +331,7 @@ class SharedStore:
         return next(iter(await self._session.bind([key])))
 
     def _forget_revision(self) -> None:
-        self._known_revision = 0
+        self._clean_revision = 0
 
     def _on_loss(self, lost: frozenset[bytes]) -> None:
         cut = len(self._prefix)

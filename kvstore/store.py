@@ -68,11 +68,13 @@ class Page(NamedTuple):
     cluster_id: int
 
 
-class Extent(NamedTuple):
-    """How many keys begin with a prefix, and the revision of the newest of them; 0 if there is none."""
+class Changes(NamedTuple):
+    """How many keys there are, and those of them last changed after some revision; not all of these if incomplete."""
 
-    total: int
-    newest: int
+    key_count: int
+    entries: Sequence[Entry]
+    revision: int
+    is_complete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +127,8 @@ class Store(Protocol):
         """No key begins with the prefix; returns how many did."""
         ...
 
-    async def extent(self, prefix: bytes) -> Extent:
-        """How much there is under the prefix, and how new it is: enough to see that somebody else wrote there."""
+    async def changed_since(self, prefix: bytes, revision: int) -> Changes:
+        """How many keys begin with the prefix, and up to a page of those last changed after the revision."""
         ...
 
     def list(self, prefix: bytes) -> AsyncGenerator[Page, None]:

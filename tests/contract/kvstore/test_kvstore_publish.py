@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from kvstore.lease import LeaseSession
 from kvstore.sharedstore import SharedStore
 from kvstore.store import LeaseStore
-from tests.contract.kvstore.stores_under_test import StoreUnderTest, contents, reading
+from tests.contract.kvstore.stores_under_test import StoreUnderTest, contents, paged, reading
 from tests.integration.kvstore.private_etcd import eventually
 
 
@@ -272,6 +272,56 @@ async def test_what_somebody_else_changed_is_found_and_written_again(store: Stor
         assert again is not None
         assert again.lease
         assert writer.store.repaired == 5
+
+
+async def test_a_foreign_change_is_found_behind_newer_ones_of_our_own(store: StoreUnderTest, prefix: bytes) -> None:
+    """The number of keys is right and the newest change is ours: what lies between must be looked at too."""
+    other = store.client()
+    async with writing(store.client(), prefix) as writer:
+        for number in range(100):
+            writer.store.upsert(b"%d" % number, b"v")
+        writer.store.mark_synced()
+        await eventually(writer.store.synced.is_set)
+        assert await writer.store.read_back() == 0
+        await other.put(prefix + b"7", b"foreign")
+        writer.store.upsert(b"8", b"ours")
+        await flushed(writer)
+        assert await writer.store.read_back() == 1
+        await flushed(writer)
+        assert (await contents(other, prefix))[b"7"] == b"v"
+        assert await writer.store.read_back() == 0
+
+
+async def test_a_writer_that_never_rests_is_read_back_all_the_same(store: StoreUnderTest, prefix: bytes) -> None:
+    other = store.client()
+    async with writing(store.client(), prefix) as writer:
+        for number in range(100):
+            writer.store.upsert(b"%d" % number, b"v")
+        writer.store.mark_synced()
+        await eventually(writer.store.synced.is_set)
+        await other.apply({prefix + b"7": b"foreign", prefix + b"9": None, prefix + b"new": b"foreign"})
+        writer.store.upsert(b"8", b"under way")
+        assert writer.store.pending
+        assert await writer.store.read_back() == 3
+        writer.store.upsert(b"8", b"again")
+        await flushed(writer)
+        wanted = {b"%d" % number: b"v" for number in range(100)} | {b"8": b"again"}
+        assert await contents(other, prefix) == wanted
+
+
+async def test_what_changed_since_a_revision_and_how_many_there_are(store: StoreUnderTest, prefix: bytes) -> None:
+    client = store.client(paged(3))
+    await client.apply({prefix + b"%d" % number: b"x" for number in range(5)})
+    beside = await client.put(prefix[:-1] + b"0", b"beside")
+    found = await client.changed_since(prefix, beside)
+    assert (found.key_count, list(found.entries), found.is_complete) == (5, [], True)
+    assert found.revision >= beside
+    await client.apply({prefix + b"1": b"y", prefix + b"2": None})
+    found = await client.changed_since(prefix, beside)
+    assert (found.key_count, [(entry.key, entry.value) for entry in found.entries]) == (4, [(prefix + b"1", b"y")])
+    assert found.entries[0].revision == found.revision
+    found = await client.changed_since(prefix, 0)
+    assert (found.key_count, len(found.entries), found.is_complete) == (4, 3, False), "no more than a page"
 
 
 async def test_other_writers_of_a_shared_prefix_keep_their_keys(store: StoreUnderTest, prefix: bytes) -> None:
