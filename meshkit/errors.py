@@ -12,3 +12,7 @@ class TransientError(MeshError):
 
 class PermanentError(MeshError):
     """A person, or a new record, must change something first."""
+
+
+class ExhaustedError(TransientError):
+    """There is no room. Trying again helps once something was removed, and not before."""

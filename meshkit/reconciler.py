@@ -2,8 +2,9 @@
 """Drive a target towards a table, one bounded round at a time.
 
 Level-triggered: a round looks at the rows as they are now, so a row that changed twice is written once. A failed row is
-tried again with its own back-off and holds nobody up. What the table does not want is pruned once every source of the
-table has finished its first listing, and again at every prune interval.
+tried again with its own back-off and holds nobody up; rows for which the target has no room share one back-off (`room`).
+What the table does not want is pruned, and what the target lost is written again, once every source of the table has
+finished its first listing, and at every prune interval from then on.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import asyncio
 import heapq
 import itertools
 import logging
+import math
 import random
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
-from meshkit.errors import MeshError
+from meshkit.errors import ExhaustedError, MeshError
+from meshkit.room import RoomQueue
 from meshkit.table import HistoryLostError, Table
 from meshkit.wake import wait_for_ring
 
@@ -31,20 +34,23 @@ R_contra = TypeVar("R_contra", contravariant=True)
 ROUND_SIZE: Final = 1000
 PRUNE_INTERVAL_S: Final = 1800.0
 STATUS_FAILURES: Final = 20
+SORTED_FAILURES: Final = 1000  # beyond this the first to fail are shown: status must not cost O(failures)
 
 
 class Target(Protocol[R_contra]):
     """What is driven: three idempotent verbs over whole rows.
 
     `update` and `delete` return the failures by primary key (empty: all done); deleting what is absent is success. An
-    exception fails the whole batch. `prune` removes everything that belongs to none of the rows.
+    exception fails the whole batch, so a target isolates the rows that cannot be applied. `prune` compares the target
+    with the rows: it removes everything that belongs to none of them, and returns the keys of those whose part of the
+    target is not as it was last written; they are updated in the next round.
     """
 
     def update(self, rows: Sequence[R_contra]) -> Mapping[Any, Exception]: ...
 
     def delete(self, rows: Sequence[R_contra]) -> Mapping[Any, Exception]: ...
 
-    def prune(self, rows: Iterable[R_contra]) -> None: ...
+    def prune(self, rows: Iterable[R_contra]) -> Collection[Any]: ...
 
 
 class Outcome(NamedTuple):
@@ -65,7 +71,7 @@ class Failure(NamedTuple):
 
 
 class ReconcilerStatus(NamedTuple):
-    """Where a reconciler stands; `failures` shows the first few of `failed` by key."""
+    """Where a reconciler stands; `failures` shows a few of `failed`, `repaired_total` counts rows the target had lost."""
 
     name: str
     pending: int
@@ -76,6 +82,8 @@ class ReconcilerStatus(NamedTuple):
     prune_error: str
     waiting_for: tuple[str, ...]
     failures: tuple[Failure, ...]
+    waiting_for_room: int = 0
+    repaired_total: int = 0
 
     @property
     def is_settled(self) -> bool:
@@ -119,11 +127,12 @@ class Reconciler(Generic[K, R]):
         self._pending: dict[K, R] = {}  # in the order of change; the row matters only if it is deleted by then
         self._retries: dict[K, _Retry[R]] = {}
         self._due: list[tuple[float, int, K]] = []  # heap; entries whose retry moved on are ignored
+        self._waiting: RoomQueue[K] = RoomQueue(self._new_backoff)
         self._sequence = 0
         self._prune_at: float | None = 0.0
         self._prune_backoff = self._new_backoff()
         self._is_pruned, self._prune_error = False, ""
-        self._done_total = self._failed_total = 0
+        self._done_total = self._failed_total = self._repaired_total = 0
 
     async def run(self) -> None:
         """Runs for ever. Between two rounds every other task of the loop gets its turn."""
@@ -146,16 +155,18 @@ class Reconciler(Generic[K, R]):
         self._gather()
         gone: dict[K, R] = {}
         wanted: dict[K, R] = {}
-        for key, last in self._take(now):
+        tried = [key for key in self._waiting.take(now, max(1, self._round_size // 2)) if key not in self._pending]
+        for key, last in self._take(now, tried):
             row = self._table.get(key)
             if row is None:
                 gone[key] = last
             else:
                 wanted[key] = row
-        failed = self._apply(self._target.delete, gone, now) + self._apply(self._target.update, wanted, now)
+        failures = self._apply(self._target.delete, gone, now) | self._apply(self._target.update, wanted, now)
+        self._look_for_room(now, tried, failures, is_any_done=len(gone) + len(wanted) > len(failures))
         if not self._pending:
             self._prune_if_due(now)
-        return Outcome(self._wake_at(now), len(gone) + len(wanted) - failed, failed)
+        return Outcome(self._wake_at(now), len(gone) + len(wanted) - len(failures), len(failures))
 
     def prune_soon(self) -> None:
         """The next round that finds nothing pending prunes, if the table is initialized."""
@@ -165,7 +176,8 @@ class Reconciler(Generic[K, R]):
     def status(self) -> ReconcilerStatus:
         """Where it stands now, counting changes that no round has seen yet."""
         self._gather()
-        first = heapq.nsmallest(STATUS_FAILURES, self._retries.items(), key=lambda item: str(item[0]))
+        shown = itertools.islice(self._retries.items(), SORTED_FAILURES)
+        first = heapq.nsmallest(STATUS_FAILURES, shown, key=lambda item: str(item[0]))
         return ReconcilerStatus(
             name=self.name,
             pending=len(self._pending),
@@ -175,8 +187,15 @@ class Reconciler(Generic[K, R]):
             is_pruned=self._is_pruned,
             prune_error=self._prune_error,
             waiting_for=self._table.waiting_for,
-            failures=tuple(Failure(key, repr(r.error)[:256], r.attempts, r.at) for key, r in first),
+            failures=tuple(self._failure(key, retry) for key, retry in first),
+            waiting_for_room=len(self._waiting),
+            repaired_total=self._repaired_total,
         )
+
+    def failure_of(self, key: K) -> Failure | None:
+        """Why this row is not in the target as it should be; None if nothing is known against it."""
+        retry = self._retries.get(key)
+        return None if retry is None else self._failure(key, retry)
 
     def dump(self) -> str:
         """The status as text without times; equal states give equal text."""
@@ -199,9 +218,9 @@ class Reconciler(Generic[K, R]):
                 self._pending[change.key] = change.row
         self._seen = self._table.revision
 
-    def _take(self, now: float) -> list[tuple[K, R]]:
+    def _take(self, now: float, tried: Iterable[K]) -> list[tuple[K, R]]:
         """The next rows to look at, each with its last known form: due retries may use half of a round."""
-        taken: dict[K, R] = {}
+        taken: dict[K, R] = {key: self._retries[key].row for key in tried}
         limit = self._round_size if not self._pending else max(1, self._round_size // 2)
         while self._due and self._due[0][0] <= now and len(taken) < limit:
             at, _, key = heapq.heappop(self._due)
@@ -212,58 +231,101 @@ class Reconciler(Generic[K, R]):
             taken[key] = self._pending.pop(key)
         return list(taken.items())
 
-    def _apply(self, verb: Callable[[Sequence[R]], Mapping[Any, Exception]], rows: Mapping[K, R], now: float) -> int:
+    def _apply(
+        self, verb: Callable[[Sequence[R]], Mapping[Any, Exception]], rows: Mapping[K, R], now: float
+    ) -> dict[K, Exception]:
+        """The failures of this round, with which every row that failed knows when it is tried again."""
         if not rows:
-            return 0
-        failures: Mapping[Any, Exception]
+            return {}
         try:
-            failures = verb(list(rows.values()))
+            found = verb(list(rows.values()))
         except Exception as exc:  # a batch is an item: its failure stays with its rows
-            if not isinstance(exc, OSError | MeshError):
-                log.exception("reconciler target is broken", extra={"reconciler": self.name})
-            failures = dict.fromkeys(rows, exc)
-        for key in rows:
-            if key in failures:
-                self._fail(key, rows[key], failures[key], now)
-            else:
-                self._retries.pop(key, None)
-        failed = sum(1 for key in rows if key in failures) if failures else 0
-        self._done_total += len(rows) - failed
-        self._failed_total += failed
-        return failed
+            found = dict.fromkeys(rows, exc)
+        failures = {key: found[key] for key in rows if key in found} if found else {}
+        if self._retries:
+            for key in rows:
+                if key not in failures and self._retries.pop(key, None) is not None:
+                    self._waiting.discard(key)
+        news = [key for key, error in failures.items() if self._fail(key, rows[key], error, now)]
+        if news:
+            self._complain(news, failures)
+        self._done_total += len(rows) - len(failures)
+        self._failed_total += len(failures)
+        return failures
 
-    def _fail(self, key: K, row: R, error: Exception, now: float) -> None:
+    def _fail(self, key: K, row: R, error: Exception, now: float) -> bool:
+        """The row waits for its next attempt; true if it was in order before."""
         retry = self._retries.get(key)
+        is_new = retry is None
         if retry is None:
             retry = self._retries[key] = _Retry(row, self._new_backoff())
-            log.warning(
-                "row not applied, retrying",
-                extra={"reconciler": self.name, "key": str(key)[:256], "error": repr(error)[:256]},
-            )
         retry.row, retry.error = row, error
         retry.attempts += 1
+        if isinstance(error, ExhaustedError):
+            retry.at = math.inf
+            self._waiting.put(key, now)
+            return is_new
+        self._waiting.discard(key)
         retry.at = now + retry.backoff.next()
         self._sequence += 1
         heapq.heappush(self._due, (retry.at, self._sequence, key))
+        return is_new
+
+    def _complain(self, news: Sequence[K], failures: Mapping[K, Exception]) -> None:
+        """One line per round, whatever the number of rows. What is neither the kernel's nor ours is a programming error."""
+        error = failures[news[0]]
+        facts = {"reconciler": self.name, "key": str(news[0])[:256], "error": repr(error)[:256], "rows": len(news)}
+        log.warning("rows not applied, retrying", extra=facts)
+        broken = next((e for e in failures.values() if not isinstance(e, OSError | MeshError | ValueError)), None)
+        if broken is not None:
+            log.error("reconciler target is broken", extra={"reconciler": self.name}, exc_info=broken)
+
+    def _look_for_room(
+        self, now: float, tried: Collection[K], failures: Mapping[K, Exception], *, is_any_done: bool
+    ) -> None:
+        if tried:
+            self._waiting.tried(now, has_room=not any(isinstance(failures.get(k), ExhaustedError) for k in tried))
+        if is_any_done:
+            self._waiting.room_made(now)
+
+    def _failure(self, key: K, retry: _Retry[R]) -> Failure:
+        at = self._waiting.due_at if key in self._waiting else retry.at
+        return Failure(key, repr(retry.error)[:256], retry.attempts, retry.at if at is None else at)
 
     def _prune_if_due(self, now: float) -> None:
         if self._prune_at is None or now < self._prune_at or not self._table.initialized:
             return
         try:
-            self._target.prune(self._table.rows())
-        except (OSError, MeshError) as exc:
+            lost = self._target.prune(self._table.rows())
+        except Exception as exc:  # the rows go on; a programming error is one, and says where
             delay_s = self._prune_backoff.next()
             self._prune_error, self._prune_at = repr(exc)[:256], now + delay_s
-            log.warning("prune failed, retrying", extra={"reconciler": self.name, "delay_s": delay_s})
+            is_known = isinstance(exc, OSError | MeshError | ValueError)
+            facts = {"reconciler": self.name, "delay_s": delay_s, "error": repr(exc)[:256]}
+            log.warning("prune failed, retrying", extra=facts, exc_info=None if is_known else exc)
         else:
+            self._repair(lost)
             self._is_pruned, self._prune_error = True, ""
             self._prune_backoff.reset()
             self._prune_at = None if self._prune_interval_s is None else now + self._prune_interval_s
+            self._waiting.room_made(now)
+
+    def _repair(self, lost: Collection[K]) -> None:
+        """Rows whose part of the target was lost or changed by others are pending."""
+        rows = {key: row for key in lost if (row := self._table.get(key)) is not None}
+        if not rows:
+            return
+        self._repaired_total += len(rows)
+        first = str(next(iter(rows)))[:256]
+        log.warning("target was changed by others", extra={"reconciler": self.name, "key": first, "rows": len(rows)})
+        self._pending |= rows
 
     def _wake_at(self, now: float) -> float | None:
         if self._pending:
             return now
         times = [self._due[0][0]] if self._due else []
+        if self._waiting.due_at is not None:
+            times.append(self._waiting.due_at)
         if self._prune_at is not None and self._table.initialized:
             times.append(self._prune_at)
         return max(now, min(times)) if times else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from meshkit.errors import PermanentError, TransientError
+from meshkit.errors import ExhaustedError, PermanentError, TransientError
 
 
 class KernelError(TransientError):
@@ -32,5 +32,5 @@ class MapError(TransientError):
         self.name, self.operation, self.errno, self.done = name, operation, errno, done
 
 
-class MapFullError(MapError):
+class MapFullError(MapError, ExhaustedError):
     """No room for a new key: a health condition, and worth trying again after something was deleted."""

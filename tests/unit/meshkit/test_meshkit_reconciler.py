@@ -4,13 +4,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import pytest
 
 from meshkit import table as table_module
 from meshkit.clock import ManualClock, settle
+from meshkit.errors import ExhaustedError
+from meshkit.isolation import apply_rows
 from meshkit.reconciler import Reconciler
 from meshkit.table import Database, Table
 
@@ -26,14 +28,21 @@ class FakeTarget:
     def __init__(self) -> None:
         self.held: dict[str, int] = {}
         self.failing: set[str] = set()
+        self.room = 1_000_000
+        self.lost: tuple[str, ...] = ()
         self.is_down = False
         self.is_prune_down = False
         self.calls: list[str] = []
 
     def update(self, rows: Sequence[Row]) -> Mapping[str, Exception]:
         self._enter("update", rows)
-        self.held |= {r.name: r.value for r in rows if r.name not in self.failing}
-        return {r.name: OSError("full") for r in rows if r.name in self.failing}
+        failures: dict[str, Exception] = {r.name: OSError("full") for r in rows if r.name in self.failing}
+        for row in rows:
+            if row.name not in self.held and len(self.held) >= self.room:
+                failures[row.name] = ExhaustedError("no room")
+            elif row.name not in failures:
+                self.held[row.name] = row.value
+        return failures
 
     def delete(self, rows: Sequence[Row]) -> Mapping[str, Exception]:
         self._enter("delete", rows)
@@ -42,12 +51,14 @@ class FakeTarget:
                 self.held.pop(row.name, None)
         return {r.name: OSError("busy") for r in rows if r.name in self.failing}
 
-    def prune(self, rows: Iterable[Row]) -> None:
+    def prune(self, rows: Iterable[Row]) -> Collection[str]:
         self._enter("prune", [])
         if self.is_prune_down:
             raise OSError("prune refused")
         wanted = {r.name for r in rows}
         self.held = {name: value for name, value in self.held.items() if name in wanted}
+        lost, self.lost = self.lost, ()
+        return lost
 
     def _enter(self, verb: str, rows: Sequence[Row]) -> None:
         self.calls.append(f"{verb} {','.join(r.name for r in rows)}".strip())
@@ -291,3 +302,101 @@ def test_the_dump_names_what_failed_without_times() -> None:
     assert world.reconciler.dump() == (
         "reconciler rows pending=0 failed=1 pruned=yes\n  a  attempts=1 error=OSError('full')\n"
     )
+
+
+def test_a_full_target_costs_one_attempt_per_interval_and_fills_up_when_room_appears() -> None:
+    world = World(round_size=100)
+    world.target.room = 3
+    world.put(**{f"r{n:02}": n for n in range(40)})
+    while (outcome := world.reconciler.run_once(0.0)).wake_at == 0.0:
+        pass
+    assert sorted(world.target.held) == ["r00", "r01", "r02"]
+    status = world.reconciler.status()
+    assert (status.failed, status.waiting_for_room) == (37, 37)
+    failure = world.reconciler.failure_of("r30")
+    assert failure is not None
+    assert "no room" in failure.error
+    world.target.calls.clear()
+    now = 0.0
+    for _ in range(12):
+        assert outcome.wake_at is not None
+        assert outcome.wake_at > now
+        now = outcome.wake_at
+        outcome = world.reconciler.run_once(now)
+    assert len(world.target.calls) == 12
+    assert all(call.count(",") == 0 for call in world.target.calls), "one row per attempt"
+    assert len({call for call in world.target.calls}) == 12, "the row that waited longest is tried first"
+    world.delete("r00")
+    rounds = 0
+    while (outcome := world.reconciler.run_once(now)).wake_at == now:
+        rounds += 1
+    assert len(world.target.held) == 3
+    world.target.room = 100
+    world.delete("r01")
+    while (outcome := world.reconciler.run_once(now)).wake_at == now:
+        rounds += 1
+    assert rounds < 20
+    assert len(world.target.held) == 38
+    assert world.reconciler.status().is_settled
+    assert outcome.wake_at is None
+
+
+def test_a_row_without_room_that_is_deleted_waits_no_more() -> None:
+    world = World()
+    world.target.room = 0
+    world.put(a=1)
+    world.reconciler.run_once(0.0)
+    world.delete("a")
+    assert world.reconciler.run_once(0.0).wake_at is None
+    assert world.reconciler.status().waiting_for_room == 0
+
+
+def test_many_failures_are_one_line_per_round(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(round_size=100)
+    world.target.failing = {f"r{n}" for n in range(100)}
+    world.put(**{f"r{n}": n for n in range(100)})
+    with caplog.at_level(logging.WARNING):
+        world.reconciler.run_once(0.0)
+        world.reconciler.run_once(1000.0)
+    (line,) = caplog.records
+    assert vars(line)["rows"] == 100
+
+
+def test_a_prune_that_finds_rows_lost_has_them_written_again() -> None:
+    world = World(prune_interval_s=100.0)
+    world.put(a=1, b=1)
+    world.reconciler.run_once(0.0)
+    del world.target.held["a"]
+    world.target.lost = ("a", "gone meanwhile")
+    assert world.reconciler.run_once(100.0).wake_at == 100.0
+    assert world.reconciler.run_once(100.0).done == 1
+    assert world.target.held == {"a": 1, "b": 1}
+    assert world.reconciler.status().repaired_total == 1
+
+
+def test_a_programming_error_in_prune_stops_nothing() -> None:
+    world = World(prune_interval_s=100.0)
+
+    def broken(rows: Iterable[Row]) -> Collection[str]:
+        raise KeyError("SCTP")
+
+    world.target.prune = broken  # type: ignore[method-assign]
+    world.put(a=1)
+    world.reconciler.run_once(0.0)
+    assert "SCTP" in world.reconciler.status().prune_error
+    assert world.target.held == {"a": 1}
+
+
+@pytest.mark.parametrize("bad", [set(), {3}, {0, 1, 2}, {7}, set(range(8))])
+def test_every_row_that_can_be_written_is(bad: set[int]) -> None:
+    written: set[int] = set()
+
+    def write(rows: Sequence[int]) -> None:
+        for row in rows:
+            if row in bad:
+                raise ValueError(row)
+            written.add(row)
+
+    failures = apply_rows(range(8), lambda row: row, write)
+    assert written == set(range(8)) - bad
+    assert set(failures) == bad
