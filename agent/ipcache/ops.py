@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from agent.datapath.layout import IpcacheKey, IpcacheValue
 from agent.datapath.maps import Map
 from agent.tables import UNKNOWN_IDENTITY, Prefix
+from meshkit.isolation import apply_rows
 
 NO_TUNNEL = "0.0.0.0"
 
@@ -25,28 +27,41 @@ class IpcacheTarget:
         self._map = ipcache
 
     def update(self, rows: Sequence[Prefix]) -> Mapping[Hashable, Exception]:
-        return _by_halves(
-            rows, lambda some: self._map.update([(IpcacheKey(row.prefix), ipcache_value(row)) for row in some])
-        )
+        return apply_rows(rows, _prefix_of, self._write)
 
     def delete(self, rows: Sequence[Prefix]) -> Mapping[Hashable, Exception]:
-        return _by_halves(rows, lambda some: self._map.delete([IpcacheKey(row.prefix) for row in some]))
+        return apply_rows(rows, _prefix_of, self._remove)
 
-    def prune(self, rows: Iterable[Prefix]) -> None:
-        """Nothing but these prefixes is left in the map."""
-        wanted = {row.prefix for row in rows}
-        surplus = [key for key, _ in self._map.items() if key.prefix not in wanted]
-        if surplus:
-            self._map.delete(surplus)
+    def prune(self, rows: Iterable[Prefix]) -> Collection[str]:
+        """Nothing but these prefixes is left in the map; returns those that are missing there or say something else."""
+        wanted = {row.prefix: row for row in rows}
+        surplus: list[IpcacheKey] = []
+        lost: list[str] = []
+        for key, value in self._map.items():
+            row = wanted.pop(key.prefix, None)
+            if row is None:
+                surplus.append(key)
+            elif value != ipcache_value(row):
+                lost.append(row.prefix)
+        absent = {prefix: found for prefix in wanted if (found := _canonical(prefix)) is not None}
+        spelled_otherwise = set(absent.values()).intersection(surplus)
+        self._map.delete([key for key in surplus if key not in spelled_otherwise])
+        return [*lost, *(prefix for prefix, found in absent.items() if found not in spelled_otherwise)]
+
+    def _write(self, rows: Sequence[Prefix]) -> None:
+        self._map.update([(IpcacheKey(row.prefix), ipcache_value(row)) for row in rows])
+
+    def _remove(self, rows: Sequence[Prefix]) -> None:
+        """What cannot be packed was never in the map: there is nothing to delete."""
+        self._map.delete([key for row in rows if (key := _canonical(row.prefix)) is not None])
 
 
-def _by_halves(rows: Sequence[Prefix], write: Callable[[Sequence[Prefix]], None]) -> Mapping[Hashable, Exception]:
-    """All rows are written but those that cannot be; these are found by halving, so that one costs few more calls."""
-    try:
-        write(rows)
-    except Exception as exc:  # a row is an item: whatever is wrong with it stays with it
-        if len(rows) == 1:
-            return {rows[0].prefix: exc}
-        middle = len(rows) // 2
-        return {**_by_halves(rows[:middle], write), **_by_halves(rows[middle:], write)}
-    return {}
+def _prefix_of(row: Prefix) -> str:
+    return row.prefix
+
+
+def _canonical(prefix: str) -> IpcacheKey | None:
+    """The key as the map gives it back; None for a prefix that no map can hold."""
+    with suppress(ValueError):
+        return IpcacheKey.unpack(IpcacheKey(prefix).pack())
+    return None

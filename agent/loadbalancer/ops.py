@@ -2,36 +2,30 @@
 """Frontends to map entries, in an order in which no packet meets a hole.
 
 Growing writes backends, members, slots, count; shrinking writes slots that stay, count, and only then removes slots, members
-and backends. The shadow is what the maps are known to hold: restored from them at start, and read again after every failed write.
+and backends. The shadow is what the maps are known to hold: restored from them at start, read again after every failed write,
+and compared with them at every prune.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
-from agent.datapath.errors import MapError
-from agent.datapath.layout import MemberKey, MemberValue, ServiceFlag, ServiceKey, ServiceValue
-from agent.datapath.maps import Maps
-from agent.loadbalancer.registry import BackendRegistry, changed_targets
+from agent.datapath.errors import MapError, MapFullError
+from agent.datapath.layout import MemberKey, MemberValue, ServiceKey, ServiceValue
+from agent.datapath.maps import MapInfo, Maps
+from agent.loadbalancer.ids import free_id, natural_id
+from agent.loadbalancer.live import Live, frontend_of, head_value, slot_key
+from agent.loadbalancer.registry import BackendRegistry, OwnerOf, changed_targets, protocol_number
+from agent.loadbalancer.room import Room
 from agent.loadbalancer.slots import arrange
 from agent.tables import Frontend, FrontendKey, Target
-from meshmodel.protocol import PROTOCOL_NAMES, PROTOCOL_NUMBERS
+from meshkit.errors import MeshError
+from meshkit.isolation import apply_rows
 
 _MEMBER: Final = MemberValue()
-
-
-@dataclass(slots=True)
-class Live:
-    """What the maps hold for one frontend. `count` is what the kernel was told; None while there is no head entry."""
-
-    service_id: int
-    slots: list[Target | None] = field(default_factory=list)
-    draining: tuple[Target, ...] = ()
-    count: int | None = None
-    timeout_s: int = 0
-    written_wall_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -53,106 +47,176 @@ class LoadBalancerTarget:
         maps: Maps,
         wall: Callable[[], float],
         on_written: Callable[[Frontend, float], None] | None = None,
+        owner_of: OwnerOf = lambda _target, _service: None,
     ) -> None:
-        self._services, self._members, self._backends = maps.services, maps.members, BackendRegistry(maps.backends)
+        self._services, self._members = maps.services, maps.members
+        self._backends = BackendRegistry(maps.backends, owner_of)
         self._wall, self._on_written = wall, on_written
         self._live: dict[FrontendKey, Live] = {}
+        self._service_ids: set[int] = set()
         self._suspects: dict[int, set[int]] = {}  # by service id: backends that may be members without having a slot
-        self._next_service_id = 1
+        self._is_doubtful = False  # whether others may have changed the maps since all of their entries were written
+        self._room, self._member_room = (Room(m.name, m.max_entries, m.count) for m in _sizes(maps))
+
+    @property
+    def backends(self) -> BackendRegistry:
+        return self._backends
 
     def restore(self) -> int:
         """Take over ids and slots from the live maps, so that established traffic keeps its entries. Returns frontends."""
         by_id = self._backends.restore()
         slots: dict[FrontendKey, dict[int, int]] = {}
+        heads: dict[FrontendKey, ServiceValue] = {}
         for key, value in self._services.items():
-            frontend = FrontendKey(key.address, key.port, PROTOCOL_NAMES.get(key.protocol, str(key.protocol)))
             if key.slot:
-                slots.setdefault(frontend, {})[key.slot] = value.backend_id
+                slots.setdefault(frontend_of(key), {})[key.slot] = value.backend_id
+            else:
+                heads[frontend_of(key)] = value
+        for frontend, head in sorted(heads.items(), key=lambda item: item[1].service_id != natural_id(*item[0])):
+            if head.service_id in self._service_ids:  # not of ours: two frontends never share an id
+                self._new_live(frontend).slots = [None] * head.count
                 continue
-            self._live[frontend] = Live(value.service_id, count=value.count, timeout_s=value.backend_id)
-            self._next_service_id = max(self._next_service_id, value.service_id + 1)
+            self._live[frontend] = Live(head.service_id, count=head.count, timeout_s=head.backend_id)
+            self._service_ids.add(head.service_id)
         for frontend, ids in slots.items():
-            live = self._live.setdefault(frontend, self._new_live())
+            live = self._live.get(frontend) or self._new_live(frontend)
             live.slots = [by_id.get(ids.get(n, 0)) for n in range(1, max(ids) + 1)]
         for live in self._live.values():
             live.slots += [None] * ((live.count or 0) - len(live.slots))
             self._backends.acquire(live.slots)
         for member in [key for key, _ in self._members.items()]:
             self._suspects.setdefault(member.service_id, set()).add(member.backend_id)
+        self._is_doubtful |= bool(by_id or self._live or self._suspects)
         return len(self._live)
 
     def live(self, key: FrontendKey) -> Live | None:
         return self._live.get(key)
 
     def update(self, rows: Sequence[Frontend]) -> Mapping[Hashable, Exception]:
-        """The maps hold exactly these rows for their frontends; rows whose writes failed are returned."""
-        try:
-            self._write(rows)
-        except MapError as exc:
-            for row in rows:
-                self._reload(row.key)
-            if len(rows) == 1:
-                return {rows[0].key: exc}
-            failures: dict[Hashable, Exception] = {}
-            for row in rows:
-                failures.update(self.update([row]))
-            return failures
-        return {}
+        """The maps hold exactly these rows for their frontends; rows that cannot be written or find no room are returned.
+
+        What was in force for a row that fails stays in force.
+        """
+        fitting, refused = self._admit(rows)
+        return refused | apply_rows(fitting, _key_of, self._write)
 
     def delete(self, rows: Sequence[Frontend]) -> Mapping[Hashable, Exception]:
         """Nothing of these frontends is left in the maps."""
-        failures: dict[Hashable, Exception] = {}
-        for row in rows:
-            try:
-                self._remove([row.key])
-            except MapError as exc:
-                failures[row.key] = exc
-        return failures
+        return apply_rows(rows, _key_of, lambda part: self._remove([row.key for row in part]))
 
-    def prune(self, rows: Iterable[Frontend]) -> None:
-        """Nothing but these frontends, and no backend without a user, is left in the maps."""
+    def prune(self, rows: Iterable[Frontend]) -> Collection[FrontendKey]:
+        """Nothing but these frontends is left in the maps, nor a backend that neither they nor live connections can need.
+
+        Returns those whose entries others have changed: their shadow is what the maps hold now.
+        """
         wanted = {row.key for row in rows}
         self._remove([key for key in self._live if key not in wanted])
-        in_use = {live.service_id for live in self._live.values()}
-        for service_id in [s for s in self._suspects if s not in in_use]:
-            self._members.delete([MemberKey(service_id, b) for b in self._suspects[service_id]])
-            del self._suspects[service_id]
-        self._backends.collect(everything=True)
+        changed: list[FrontendKey] = []
+        if self._is_doubtful:
+            changed, published = self._compare_services()
+            self._backends.compare(published)
+            self._compare_members()
+            for key in changed:
+                if key in self._live:
+                    self._suspect(self._live[key], ())
+        self._is_doubtful = True
+        self._backends.collect()
+        self._backends.check_kept()
+        return changed
 
-    def _new_live(self) -> Live:
-        live = Live(self._next_service_id)
-        self._next_service_id += 1
+    def _new_live(self, key: FrontendKey) -> Live:
+        live = self._live[key] = Live(free_id(natural_id(*key), self._service_ids))
         return live
 
+    # ---- room
+
+    def _admit(self, rows: Sequence[Frontend]) -> tuple[Sequence[Frontend], dict[Hashable, Exception]]:
+        """The rows that find room, and why the others do not. Says yes to all without a closer look where it can."""
+        free = min(self._room.free, self._member_room.free, self._backends.free)
+        if sum([len(row.chosen) + len(row.draining) + 1 for row in rows]) <= free:
+            return rows, {}
+        fitting: list[Frontend] = []
+        refused: dict[Hashable, Exception] = {}
+        slots = members = 0
+        new: set[Target] = set()
+        for row in rows:
+            live = self._live.get(row.key)
+            gained = set(row.chosen).difference(() if live is None else live.slots)
+            more_slots = max(0, len(row.chosen) + 1 - (0 if live is None else live.entries))
+            more = {t for t in self._backends.absent((*gained, *row.draining)) if t not in new}
+            if more_slots and slots + more_slots > self._room.free:
+                refused[row.key] = self._room.refusal()
+            elif gained and members + len(gained) > self._member_room.free:
+                refused[row.key] = self._member_room.refusal()
+            elif more and not self._backends.make_room(len(new) + len(more)):
+                refused[row.key] = self._backends.refusal()
+            else:
+                slots, members = slots + more_slots, members + len(gained)
+                new |= more
+                fitting.append(row)
+        return fitting, refused
+
+    # ---- one write
+
     def _write(self, rows: Sequence[Frontend]) -> None:
-        plans = [self._plan(row) for row in rows]
-        for plan in plans:
-            self._backends.acquire(plan.gained, plan.row.draining)
+        """The maps hold these rows; or, after an exception, whatever was written before it, and the shadow is that."""
+        _, refused = self._admit(rows)
+        for error in refused.values():
+            raise error
+        plans: list[_Plan] = []
         try:
-            self._backends.flush()
-            self._members.update([item for plan in plans for item in self._new_members(plan)])
-            self._services.update([item for plan in plans for item in self._slot_writes(plan)])
-            self._services.update([item for plan in plans for item in self._head_write(plan)])
-            self._services.delete([key for plan in plans for key in _surplus_slots(plan)])
-            self._members.delete([key for plan in plans for key in self._old_members(plan)])
-        except MapError:
+            plans.extend(map(self._plan, rows))
+            self._publish(plans)
+        except Exception as exc:
+            for room in (self._room, self._member_room):
+                if isinstance(exc, MapFullError) and exc.name == room.name:
+                    room.full()
             for plan in plans:
-                self._suspect(plan.live, plan.slots)
-                self._backends.release(plan.gained, plan.row.draining)
+                self._give_back(plan)
+            with suppress(MapError):
+                self._backends.collect()
             raise
         wall_s = self._wall()
         for plan in plans:
             self._commit(plan, wall_s)
         self._backends.collect()
 
+    def _plan(self, row: Frontend) -> _Plan:
+        live = self._live.get(row.key)
+        if live is None:
+            live = self._new_live(row.key)
+        elif live.is_unsure:
+            self._reload(row.key, live)
+        gained, lost = changed_targets(live.slots, row.chosen)
+        slots = arrange(live.slots, row.chosen) if gained or lost else [t for t in live.slots if t is not None]
+        self._backends.acquire(gained, row.draining)
+        live.held += gained
+        return _Plan(row, live, slots, gained, lost)
+
+    def _publish(self, plans: Sequence[_Plan]) -> None:
+        self._backends.flush(
+            [target for plan in plans for target in plan.gained],
+            [target for plan in plans for target in plan.row.draining],
+        )
+        self._members.update([item for plan in plans for item in self._new_members(plan)])
+        self._services.update([item for plan in plans for item in self._slot_writes(plan)])
+        self._services.update([item for plan in plans for item in self._head_write(plan)])
+        self._services.delete([key for plan in plans for key in _surplus_slots(plan)])
+        self._members.delete([key for plan in plans for key in self._old_members(plan)])
+
     def _commit(self, plan: _Plan, wall_s: float) -> None:
         """The shadow is what was written."""
-        live, old_draining = plan.live, plan.live.draining
+        live, old_draining, before = plan.live, plan.live.draining, plan.live.entries
+        live.held.clear()
         live.slots, live.draining = list(plan.slots), plan.row.draining
         live.count, live.timeout_s = len(plan.slots), plan.row.session_affinity_s
         live.written_wall_s = wall_s
+        self._room.used += live.entries - before
+        self._member_room.used += len(plan.gained) - len(plan.lost)
         self._suspects.pop(live.service_id, None)
-        self._backends.release(plan.lost, old_draining)
+        live.service = plan.row.service
+        if plan.lost or old_draining:
+            self._backends.release(plan.lost, old_draining, live.service)
         if self._on_written is not None:
             self._on_written(plan.row, wall_s)
 
@@ -170,76 +234,148 @@ class LoadBalancerTarget:
             gone = (gone | set(suspects)) - set(self._backends.ids_of(plan.slots))
         return [MemberKey(service_id, backend_id) for backend_id in sorted(gone)]
 
-    def _suspect(self, live: Live, slots: Iterable[Target | None]) -> None:
-        ids = self._backends.ids_of(t for t in (*live.slots, *slots) if t is not None)
-        self._suspects.setdefault(live.service_id, set()).update(ids)
-
-    def _plan(self, row: Frontend) -> _Plan:
-        live = self._live.get(row.key)
-        if live is None:
-            live = self._live[row.key] = self._new_live()
-        gained, lost = changed_targets(live.slots, row.chosen)
-        slots = arrange(live.slots, row.chosen) if gained or lost else [t for t in live.slots if t is not None]
-        return _Plan(row, live, slots, gained, lost)
-
     def _slot_writes(self, plan: _Plan) -> list[tuple[ServiceKey, ServiceValue]]:
         live, old = plan.live, plan.live.slots
         address, port, protocol = plan.row.key
-        number, service_id, known = PROTOCOL_NUMBERS[protocol], live.service_id, len(old)
-        changed = [(n, t) for n, t in enumerate(plan.slots) if n >= known or old[n] != t]
-        ids = self._backends.ids_of(t for _, t in changed)
-        return [
-            (ServiceKey(address, port, number, n + 1), ServiceValue(backend_id, service_id))
-            for (n, _), backend_id in zip(changed, ids, strict=True)
-        ]
+        number, service_id, known = protocol_number(protocol), live.service_id, len(old)
+        if not old:
+            numbered: Iterable[tuple[int, int]] = enumerate(self._backends.ids_of(plan.slots), 1)
+        else:
+            changed = [(n, t) for n, t in enumerate(plan.slots) if n >= known or old[n] != t]
+            ids = self._backends.ids_of([t for _, t in changed])
+            numbered = zip([n + 1 for n, _ in changed], ids, strict=True)
+        return [(ServiceKey(address, port, number, n), ServiceValue(i, service_id)) for n, i in numbered]
 
     def _head_write(self, plan: _Plan) -> list[tuple[ServiceKey, ServiceValue]]:
         live, count, timeout_s = plan.live, len(plan.slots), plan.row.session_affinity_s
         if live.count == count and live.timeout_s == timeout_s:
             return []
-        flags = ServiceFlag.AFFINITY if timeout_s else 0
-        return [(_slot_key(plan.row.key, 0), ServiceValue(timeout_s, live.service_id, count, flags))]
+        return [(slot_key(plan.row.key, 0), head_value(live.service_id, count, timeout_s))]
 
     def _remove(self, keys: Sequence[FrontendKey]) -> None:
-        """Heads first: from then on no packet looks at the rest. Slots from the last, so that what is left is counted."""
+        """Heads first: from then on no packet looks at the rest. Slots from the last, so that what is left is counted.
+
+        A frontend of which the maps hold nothing needs no deletion, not even of a key that no map can hold.
+        """
         doomed = [(key, live) for key in keys if (live := self._live.get(key)) is not None]
         for _, live in doomed:
             self._suspect(live, ())
         try:
-            self._services.delete([_slot_key(key, 0) for key in keys])
-            self._services.delete([_slot_key(k, slot) for k, live in doomed for slot in range(len(live.slots), 0, -1)])
-            self._members.delete(
-                [MemberKey(live.service_id, b) for _, live in doomed for b in self._suspects.get(live.service_id, ())]
-            )
-        except MapError:
-            for key, _ in doomed:
-                self._reload(key)
+            self._services.delete([slot_key(key, 0) for key, _ in doomed])
+            self._services.delete([slot_key(k, slot) for k, live in doomed for slot in range(len(live.slots), 0, -1)])
+            self._members.delete([key for _, live in doomed for key in self._suspected(live.service_id)])
+        except Exception:
+            for key, live in doomed:
+                self._reload_or_doubt(key, live)
             raise
         for key, live in doomed:
-            del self._live[key]
-            self._suspects.pop(live.service_id, None)
-            self._backends.release(live.slots, live.draining)
+            self._room.used -= live.entries
+            self._member_room.used -= len(live.slots)
+            self._backends.release(live.slots, live.draining, live.service)
+            self._backends.give_back(live.held)
+            self._forget(key, live)
         self._backends.collect()
 
-    def _reload(self, key: FrontendKey) -> None:
-        """The shadow of one frontend is what the map holds, whatever was written before the failure."""
-        live = self._live.get(key)
-        if live is None:
-            return
-        head = self._services.get(_slot_key(key, 0))
+    # ---- after a failure
+
+    def _give_back(self, plan: _Plan) -> None:
+        self._suspect(plan.live, plan.gained)
+        self._backends.give_back((), plan.row.draining)
+        self._reload_or_doubt(plan.row.key, plan.live)
+
+    def _suspect(self, live: Live, slots: Iterable[Target | None]) -> None:
+        ids = self._backends.ids_of(t for t in (*live.slots, *slots) if t is not None)
+        self._suspects.setdefault(live.service_id, set()).update(ids)
+
+    def _suspected(self, service_id: int) -> list[MemberKey]:
+        return [MemberKey(service_id, backend_id) for backend_id in sorted(self._suspects.get(service_id, ()))]
+
+    def _reload_or_doubt(self, key: FrontendKey, live: Live) -> None:
+        """The shadow is what the map holds; if that cannot be read now, it is before the next write."""
+        live.is_unsure = True
+        with suppress(MeshError):
+            self._reload(key, live)
+
+    def _reload(self, key: FrontendKey, live: Live) -> None:
+        """The shadow of one frontend is what the map holds; nothing is left of one of which the maps hold nothing."""
+        before = live.entries
         slots: list[Target | None] = []
-        while (value := self._services.get(_slot_key(key, len(slots) + 1))) is not None:
-            slots.append(self._backends.target_of(value.backend_id))
-        old_slots = live.slots
-        live.slots = slots
-        live.count, live.timeout_s = (head.count, head.backend_id) if head is not None else (None, 0)
+        try:
+            head = self._services.get(slot_key(key, 0))
+            counted = 0 if head is None else head.count
+            while (value := self._services.get(slot_key(key, len(slots) + 1))) is not None or len(slots) < counted:
+                slots.append(None if value is None else self._backends.target_of(value.backend_id))
+        except ValueError:  # a key that no map can hold
+            head = None
+        old_slots, live.slots = live.slots, slots
+        live.count, live.timeout_s = (None, 0) if head is None else (head.count, head.backend_id)
+        if head is not None and head != head_value(live.service_id, head.count, head.backend_id):
+            live.count = None  # somebody else wrote it: it is written again
         self._backends.acquire(slots)
-        self._backends.release(old_slots)
+        self._backends.release(old_slots, (), live.service)
+        self._backends.give_back(live.held)
+        live.held.clear()
+        live.is_unsure = False
+        self._room.used += live.entries - before
+        if head is None and not slots:
+            self._members.delete(self._suspected(live.service_id))
+            self._backends.give_back((), live.draining)
+            self._forget(key, live)
+
+    def _forget(self, key: FrontendKey, live: Live) -> None:
+        del self._live[key]
+        self._service_ids.discard(live.service_id)
+        self._suspects.pop(live.service_id, None)
+
+    # ---- comparing
+
+    def _compare_services(self) -> tuple[list[FrontendKey], set[int]]:
+        """Frontends that others changed, read again, and the backend ids their slots name. What others added is deleted."""
+        found = dict(self._services.items())
+        self._room.used = len(found)
+        changed: list[FrontendKey] = []
+        published: set[int] = set()
+        for key, live in list(self._live.items()):
+            values = [found.pop(slot_key(key, slot), None) for slot in range(len(live.slots) + 1)]
+            named = [0 if value is None else value.backend_id for value in values[1:]]
+            is_same = live.count is not None and values[0] == head_value(live.service_id, live.count, live.timeout_s)
+            if is_same and None not in live.slots and named == self._backends.ids_of(t for t in live.slots if t):
+                continue
+            self._reload(key, live)
+            for slot in range(len(values), len(live.slots) + 1):
+                found.pop(slot_key(key, slot), None)
+            published.update(named)
+            changed.append(key)
+        strange = sorted(found, key=lambda key: (key.slot != 0, -key.slot))
+        self._services.delete([k for k in strange if not self._is_counted(k)])
+        return changed, published
+
+    def _is_counted(self, key: ServiceKey) -> bool:
+        """Whether a head that is in force says that packets may look at this slot."""
+        live = self._live.get(frontend_of(key))
+        return live is not None and key.slot <= (live.count or 0)
+
+    def _compare_members(self) -> None:
+        """Each slot's backend is a member of its service, and nobody else is."""
+        wanted = {
+            MemberKey(live.service_id, backend_id)
+            for live in self._live.values()
+            for backend_id in self._backends.ids_of(t for t in live.slots if t is not None)
+        }
+        found = {key for key, _ in self._members.items()}
+        self._members.update([(key, _MEMBER) for key in sorted(wanted - found)])
+        self._members.delete(sorted(found - wanted))
+        self._member_room.used = len(wanted)
+        self._suspects.clear()
 
 
-def _slot_key(key: FrontendKey, slot: int) -> ServiceKey:
-    return ServiceKey(key.address, key.port, PROTOCOL_NUMBERS[key.protocol], slot)
+def _sizes(maps: Maps) -> tuple[MapInfo, MapInfo]:
+    return maps.services.info(), maps.members.info()
+
+
+def _key_of(row: Frontend) -> FrontendKey:
+    return row.key
 
 
 def _surplus_slots(plan: _Plan) -> list[ServiceKey]:
-    return [_slot_key(plan.row.key, slot) for slot in range(len(plan.live.slots), len(plan.slots), -1)]
+    return [slot_key(plan.row.key, slot) for slot in range(len(plan.live.slots), len(plan.slots), -1)]

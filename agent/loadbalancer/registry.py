@@ -1,27 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Backend entries, shared by frontends: an id for each, how many use it, and what the map holds of it."""
+"""Backend entries, shared by frontends: an id for each, how many use it, and what the map holds of it.
+
+Deselected is not gone: an entry without a user stays, not to be chosen for new connections, while its address is known to
+live (`owner_of`), so that the connections it has go on. Such entries are given up oldest first when the map is short of room.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import errno
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from agent.datapath.errors import MapError, MapFullError
 from agent.datapath.layout import BackendKey, BackendState, BackendValue
 from agent.datapath.maps import Map
+from agent.loadbalancer.ids import free_id, natural_id
+from agent.loadbalancer.kept import Holder, KeptBackends
 from agent.tables import Target
+from meshmodel.names import ServiceName
 from meshmodel.protocol import PROTOCOL_NAMES, PROTOCOL_NUMBERS
 
+KEPT_SHARE: Final = 4  # at most one quarter of the map is for backends that nobody selects
 _ACTIVE: Final = int(BackendState.ACTIVE)
 _TERMINATING: Final = int(BackendState.TERMINATING)
 
+OwnerOf = Callable[[Target, ServiceName | None], str | None]
+"""Who has the backend's address now: the pod's name, "" if that cannot be said, None if the address is gone."""
+
 
 class _Entry:
-    """`written` is the state the map holds, None if nothing was written."""
+    """`written` is the state the map holds, None if nothing was written; `was_used`: connections may remember it."""
 
-    __slots__ = ("draining", "id", "in_slots", "written")
+    __slots__ = ("draining", "id", "in_slots", "was_used", "written")
 
     def __init__(self, number: int, written: int | None = None) -> None:
         self.id, self.in_slots, self.draining, self.written = number, 0, 0, written
+        self.was_used = written is not None
 
 
 class BackendRegistry:
@@ -30,40 +44,72 @@ class BackendRegistry:
     A backend that any frontend offers is active, however it came to be chosen; one that only drains is terminating.
     """
 
-    def __init__(self, backends: Map[BackendKey, BackendValue]) -> None:
-        self._map = backends
+    def __init__(
+        self, backends: Map[BackendKey, BackendValue], owner_of: OwnerOf = lambda _target, _service: None
+    ) -> None:
+        self._map, self._owner_of = backends, owner_of
+        details = backends.info()
+        self._name, self._max = details.name, details.max_entries
+        self._limit = self._max
         self._entries: dict[Target, _Entry] = {}
-        self._rising: list[Target] = []  # may have to be written before slots point at them
-        self._falling: list[Target] = []  # lost a user since the last collect
-        self._restored: set[Target] = set()  # found in the map, not used by anybody yet
-        self._twins: list[int] = []  # second ids of one backend, found at restore
-        self._next_id = 1
+        self._ids: set[int] = set()
+        self._falling: dict[Target, ServiceName | None] = {}  # lost a user since the last collect, of this service
+        self._low: set[Target] = set()  # in slots, but the map says that they are not to be chosen
+        self._written = 0  # entries in the map, as far as we know
+        self.kept = KeptBackends()
+        self.given_up_total = 0
+        """Kept backends whose address lived and that had to make room."""
 
     def restore(self) -> dict[int, Target]:
-        """Every entry of the live map is known, without users; returns them by id."""
+        """Every entry of the live map is known, kept and without users; returns them by id."""
         by_id: dict[int, Target] = {}
         for key, value in self._map.items():
-            target = _target(value)
-            self._next_id = max(self._next_id, key.id + 1)
-            if target in self._entries:
-                self._twins.append(key.id)
-                continue
+            target = target_of(value)
+            self._ids.add(key.id)
+            self._written += 1
+            known = self._entries.get(target)
+            if known is not None:
+                if key.id != natural_id(*target):
+                    continue  # a second id of one backend: no slot of ours keeps it, and `compare` removes it
+                del by_id[known.id]
             self._entries[target] = _Entry(key.id, value.state)
-            self._restored.add(target)
+            self.kept.put(target, Holder())
             by_id[key.id] = target
         return by_id
-
-    def id_of(self, target: Target) -> int:
-        return self._entries[target].id
 
     def ids_of(self, targets: Iterable[Target]) -> list[int]:
         entries = self._entries
         return [entries[target].id for target in targets]
 
     def target_of(self, backend_id: int) -> Target | None:
-        """Whom the map entry of this id leads to; None when there is none."""
+        """Whom the map entry of this id leads to; None when there is none, or when it is none of ours."""
         value = self._map.get(BackendKey(backend_id))
-        return None if value is None else _target(value)
+        if value is None:
+            return None
+        entry = self._entries.get(target_of(value))
+        return target_of(value) if entry is not None and entry.id == backend_id else None
+
+    def absent(self, targets: Iterable[Target]) -> list[Target]:
+        """Those of which the map holds nothing yet: what `flush` will need room for."""
+        entries = self._entries
+        return [t for t in targets if (entry := entries.get(t)) is None or entry.written is None]
+
+    @property
+    def free(self) -> int:
+        """How many new entries fit without giving up any."""
+        return max(0, self._limit - self._written)
+
+    def make_room(self, number: int) -> bool:
+        """Whether `number` new entries fit. Kept backends make room for them, those that were deselected first."""
+        short = number - self.free
+        if short > len(self.kept):
+            return False
+        if short > 0:
+            self._give_up(self.kept.oldest(short))
+        return True
+
+    def refusal(self) -> MapFullError:
+        return MapFullError(self._name, "update", errno.E2BIG, 0)
 
     def acquire(self, slots: Iterable[Target | None], draining: Iterable[Target] = ()) -> None:
         """Count one user per slot and per draining reference; a slot without a backend counts nothing."""
@@ -71,87 +117,168 @@ class BackendRegistry:
             if target is not None:
                 entry = self._entry(target)
                 entry.in_slots += 1
-                if entry.written != _ACTIVE:
-                    self._rising.append(target)
+                if entry.written == _TERMINATING:
+                    self._low.add(target)
         for target in draining:
             entry = self._entry(target)
             entry.draining += 1
-            if entry.written is None:
-                self._rising.append(target)
+            if entry.written == _ACTIVE and not entry.in_slots:
+                self._falling.setdefault(target, None)
 
-    def release(self, slots: Iterable[Target | None], draining: Iterable[Target] = ()) -> None:
-        """Count users off. Entries nobody uses stay in the map until `collect`."""
+    def release(
+        self, slots: Iterable[Target | None], draining: Iterable[Target] = (), service: ServiceName | None = None
+    ) -> None:
+        """Count users of this service off. What becomes of entries nobody uses is decided by `collect`."""
         for target in slots:
             if target is not None:
-                self._entries[target].in_slots -= 1
-                self._falling.append(target)
+                entry = self._entries[target]
+                entry.in_slots -= 1
+                entry.was_used = True
+                self._falling[target] = service
+        self.give_back((), draining)
+
+    def give_back(self, slots: Iterable[Target], draining: Iterable[Target] = ()) -> None:
+        """Count users off that never were: their write failed before a connection could use them."""
+        for target in slots:
+            self._entries[target].in_slots -= 1
+            self._falling.setdefault(target, None)
         for target in draining:
             self._entries[target].draining -= 1
-            self._falling.append(target)
+            self._falling.setdefault(target, None)
 
-    def flush(self) -> None:
-        """Every acquired backend is in the map. Only raises states: slots that still point somewhere keep it active."""
-        due: dict[Target, int] = {}
-        for target in self._rising:
-            entry = self._entries[target]
-            if entry.in_slots:
-                due[target] = _ACTIVE
-            elif entry.draining and entry.written is None:
-                due[target] = _TERMINATING
+    def flush(self, slots: Iterable[Target], draining: Iterable[Target] = ()) -> None:
+        """These acquired backends are in the map. Only raises states: slots that still point somewhere keep it active."""
+        entries = self._entries
+        due = {target: _TERMINATING for target in draining if entries[target].written is None}
+        low = [t for t in self._low if (entry := entries.get(t)) is not None and entry.in_slots]
+        due.update((target, _ACTIVE) for target in (*low, *slots) if entries[target].written != _ACTIVE)
         self._write(due)
-        self._rising.clear()
+        self._low.clear()
 
-    def collect(self, *, everything: bool = False) -> None:
-        """States are as used now, and entries without a user are gone (with `everything`, restored ones too)."""
-        if not self._falling and not everything:
+    def collect(self) -> None:
+        """States are as used now; entries that lost their last user are kept if their address lives, and gone if not."""
+        if not self._falling:
             return
         lower: dict[Target, int] = {}
-        gone: dict[Target, None] = dict.fromkeys(self._restored if everything else ())
-        for target in self._falling:
+        gone: list[Target] = []
+        for target, service in self._falling.items():
             entry = self._entries.get(target)
             if entry is None or entry.in_slots:
                 continue
-            if entry.draining:
+            pod = None
+            if not entry.draining and entry.was_used:
+                pod = self._owner_of(target, service)
+            if entry.draining or pod is not None:
                 lower[target] = _TERMINATING
             else:
-                gone[target] = None
+                gone.append(target)
+            if pod is not None:
+                self.kept.put(target, Holder(service, pod))
         self._write(lower)
-        self._map.delete([BackendKey(self._entries[target].id) for target in gone])
-        if everything and self._twins:
-            self._map.delete([BackendKey(twin) for twin in self._twins])
-            self._twins.clear()
-        for target in gone:
-            del self._entries[target]
-        self._restored.difference_update(gone)
+        self._delete(gone)
         self._falling.clear()
+        surplus = len(self.kept) - self._limit // KEPT_SHARE
+        if surplus > 0:
+            self._give_up(self.kept.oldest(surplus))
+
+    def check_kept(self, targets: Iterable[Target] | None = None) -> int:
+        """Kept backends whose address is gone, or has another pod, have no entry any more; returns how many."""
+        gone: list[Target] = []
+        for target in list(self.kept) if targets is None else targets:
+            holder = self.kept.holder(target)
+            pod = self._owner_of(target, holder.service)
+            if pod is None or (pod and holder.pod and pod != holder.pod):
+                gone.append(target)
+            elif pod and not holder.pod:
+                self.kept.put(target, Holder(holder.service, pod))
+        self._delete(gone)
+        return len(gone)
+
+    def compare(self, published: set[int]) -> None:
+        """The map holds what was written: what others changed or deleted is put back, what they added is deleted.
+
+        Ids that a slot in the map names (`published`) are left alone until the slot is written again.
+        """
+        found = {key.id: value for key, value in self._map.items()}
+        due: dict[Target, int] = {}
+        for target, entry in self._entries.items():
+            if entry.written is None:
+                continue
+            value = found.pop(entry.id, None)
+            if value is None or value != backend_value(target, entry.written):
+                due[target], entry.written = entry.written, None
+        self._map.update([(BackendKey(self._entries[t].id), backend_value(t, state)) for t, state in due.items()])
+        for target, state in due.items():
+            self._entries[target].written = state
+        strange = [number for number in found if number not in published]
+        self._map.delete([BackendKey(number) for number in strange])
+        left = found.keys() & published
+        self._ids = {entry.id for entry in self._entries.values()} | left
+        self._written = len(left) + sum(1 for entry in self._entries.values() if entry.written is not None)
+        self._limit = self._max
 
     def _write(self, states: dict[Target, int]) -> None:
         entries = self._entries
-        due = [(target, entries[target], state) for target, state in states.items()]
-        changed = [(t, entry, state) for t, entry, state in due if entry.written != state]
+        changed = [(t, entry, state) for t, state in states.items() if (entry := entries[t]).written != state]
         if not changed:
             return
-        self._map.update([(BackendKey(entry.id), _value(target, state)) for target, entry, state in changed])
+        try:
+            self._map.update([(BackendKey(entry.id), backend_value(t, state)) for t, entry, state in changed])
+        except MapError as exc:
+            self._note_written(changed[: exc.done])
+            if isinstance(exc, MapFullError):
+                self._limit = min(self._limit, self._written)
+            raise
+        self._note_written(changed)
+
+    def _note_written(self, changed: Iterable[tuple[Target, _Entry, int]]) -> None:
         for _, entry, state in changed:
+            if entry.written is None:
+                self._written += 1
             entry.written = state
+
+    def _give_up(self, targets: Sequence[Target]) -> None:
+        self._delete(targets)
+        self.given_up_total += len(targets)
+
+    def _delete(self, targets: Sequence[Target]) -> None:
+        """Nothing of these is left, in the map or here."""
+        if not targets:
+            return
+        entries = self._entries
+        self._map.delete([BackendKey(entries[target].id) for target in targets])
+        for target in targets:
+            entry = entries.pop(target)
+            self._ids.discard(entry.id)
+            self.kept.discard(target)
+            if entry.written is not None:
+                self._written -= 1
 
     def _entry(self, target: Target) -> _Entry:
         entry = self._entries.get(target)
         if entry is None:
-            entry = self._entries[target] = _Entry(self._next_id)
-            self._next_id += 1
-        elif self._restored:
-            self._restored.discard(target)
+            entry = self._entries[target] = _Entry(free_id(natural_id(*target), self._ids))
+        elif self.kept and target in self.kept:
+            self.kept.discard(target)
         return entry
 
 
-def _target(value: BackendValue) -> Target:
+def target_of(value: BackendValue) -> Target:
     protocol = PROTOCOL_NAMES.get(value.protocol, str(value.protocol))
     return Target(value.address, value.port, protocol, value.cluster_id)
 
 
-def _value(target: Target, state: int) -> BackendValue:
-    return BackendValue(target.address, target.port, PROTOCOL_NUMBERS[target.protocol], state, target.cluster_id)
+def backend_value(target: Target, state: int) -> BackendValue:
+    """Raises: ValueError for a protocol that has no number."""
+    address, port, protocol, cluster_id = target
+    number = PROTOCOL_NUMBERS.get(protocol)
+    return BackendValue(address, port, protocol_number(protocol) if number is None else number, state, cluster_id)
+
+
+def protocol_number(protocol: str) -> int:
+    """The IP protocol number of a name, or of a number that was found in a map. Raises: ValueError."""
+    number = PROTOCOL_NUMBERS.get(protocol)
+    return int(protocol) if number is None else number
 
 
 def changed_targets(old: Sequence[Target | None], new: Sequence[Target]) -> tuple[list[Target], list[Target | None]]:

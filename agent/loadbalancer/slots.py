@@ -15,6 +15,8 @@ def arrange(old: Sequence[T | None], new: Sequence[T]) -> list[T]:
     Slots whose backend stays keep it; free slots are filled from what is missing, in order. A change of one backend
     among thousands is then one slot write, not thousands.
     """
+    if not old:
+        return list(new)
     wanted = set(new)
     if len(old) == len(new) and wanted.issuperset(old) and len(set(old)) == len(new):
         return [t for t in old if t is not None]

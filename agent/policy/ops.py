@@ -12,6 +12,7 @@ from agent.datapath.maps import Maps
 from agent.policy.plan import ClassChange, changes, changes_from_map, order, runs
 from agent.tables import EndpointVerdicts
 from meshkit.errors import TransientError
+from meshkit.isolation import apply_rows
 from meshpolicy import Direction, EndpointPolicy, EntryKey
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class EndpointTarget:
         self._applied: dict[int, EndpointPolicy] = {}
         self._held: dict[int, dict[EntryKey, PolicyValue]] = {}  # instead of it, where the map was read
         self._attached: set[int] = set()
+        self._torn: set[str] = set()  # addresses of which one of the two endpoint maps may hold something else
         self._last_revision = 0  # never used twice on this node: an address may come back with another pod
 
     def restore(self) -> dict[str, int]:
@@ -45,8 +47,11 @@ class EndpointTarget:
         for value in [value for _, value in self._by_address.items()]:
             self._live[value.address] = value
             self._last_revision = max(self._last_revision, value.policy_revision)
-        for key, entry in self._policy.items():
-            self._held.setdefault(key.endpoint_id, {})[_entry_key(key)] = entry
+        by_ifindex = {key.ifindex: value for key, value in self._by_ifindex.items()}
+        self._last_revision = max([self._last_revision, *(v.policy_revision for v in by_ifindex.values())])
+        self._torn = {a for a, value in self._live.items() if by_ifindex.get(value.ifindex) != value}
+        for endpoint_id, entries in self._entries_in_map().items():
+            self._held[endpoint_id] = entries
         return {address: value.endpoint_id for address, value in self._live.items()}
 
     def revision(self, address: str) -> int | None:
@@ -72,23 +77,26 @@ class EndpointTarget:
         failures: dict[Hashable, Exception] = {}
         for row in rows:
             try:
+                _value(row, 0).pack()  # before anything is written for a row that no map can hold
+            except Exception as exc:  # one pod's failure stays with that pod
+                failures[row.endpoint.address] = exc
+                continue
+            try:
                 self._write(row)
-            except TransientError as exc:
+            except Exception as exc:
                 self._reload(row.endpoint.endpoint_id)
                 failures[row.endpoint.address] = exc
         return failures
 
     def delete(self, rows: Sequence[EndpointVerdicts]) -> Mapping[Hashable, Exception]:
-        failures: dict[Hashable, Exception] = {}
-        for row in rows:
-            try:
+        def remove(part: Sequence[EndpointVerdicts]) -> None:
+            for row in part:
                 self._remove(row.endpoint.address)
-            except TransientError as exc:
-                failures[row.endpoint.address] = exc
-        return failures
 
-    def prune(self, rows: Iterable[EndpointVerdicts]) -> None:
-        """Only these endpoints have entries, and only their interfaces run our programs."""
+        return apply_rows(rows, lambda row: row.endpoint.address, remove)
+
+    def prune(self, rows: Iterable[EndpointVerdicts]) -> Collection[str]:
+        """Only these endpoints have entries, and only their interfaces run our programs; returns whose differ."""
         kept = {row.endpoint.address: row.endpoint for row in rows}
         for address in [a for a in self._live if a not in kept]:
             self._remove(address)
@@ -96,29 +104,65 @@ class EndpointTarget:
         for endpoint_id in [i for i in (*self._held, *self._applied) if i not in ids]:
             self._delete_entries(endpoint_id)
         interfaces = {endpoint.ifindex for endpoint in kept.values()}
-        stray = [key for key, _ in self._by_ifindex.items() if key.ifindex not in interfaces]
-        self._by_ifindex.delete(stray)
-        for ifindex in self._attachments.attached() - interfaces:
+        by_address = {key.address: value for key, value in self._by_address.items()}
+        by_ifindex = {key.ifindex: value for key, value in self._by_ifindex.items()}
+        self._by_address.delete([AddressKey(address) for address in by_address if address not in self._live])
+        self._by_ifindex.delete([IfindexKey(ifindex) for ifindex in by_ifindex if ifindex not in interfaces])
+        attached = self._attachments.attached()
+        for ifindex in attached - interfaces:
             self._attachments.detach(ifindex)
+        self._attached &= attached
+        for address, value in self._live.items():
+            if by_address.get(address) != value or by_ifindex.get(value.ifindex) != value:
+                self._torn.add(address)
+        changed = self._compare_entries(ids)
+        return [
+            address
+            for address, endpoint in kept.items()
+            if address in self._torn or endpoint.endpoint_id in changed or endpoint.ifindex not in self._attached
+        ]
+
+    def _compare_entries(self, ids: set[int]) -> set[int]:
+        """Endpoints whose policy entries are not as they were written; their shadow is what the map holds."""
+        found = self._entries_in_map()
+        for endpoint_id in found.keys() - ids:
+            self._held[endpoint_id] = found[endpoint_id]
+            self._delete_entries(endpoint_id)
+        changed = set()
+        for endpoint_id, policy in list(self._applied.items()):
+            held = found.get(endpoint_id, {})
+            if changes_from_map(held, policy):
+                self._held[endpoint_id] = held
+                del self._applied[endpoint_id]
+                changed.add(endpoint_id)
+        return changed
+
+    def _entries_in_map(self) -> dict[int, dict[EntryKey, PolicyValue]]:
+        """Entries by endpoint id; an entry that no policy can have made is deleted."""
+        found: dict[int, dict[EntryKey, PolicyValue]] = {}
+        odd: list[PolicyKey] = []
+        for key, entry in self._policy.items():
+            if key.direction in (Direction.EGRESS, Direction.INGRESS):
+                found.setdefault(key.endpoint_id, {})[_entry_key(key)] = entry
+            else:
+                odd.append(key)
+        self._policy.delete(odd)
+        return found
 
     def _write(self, row: EndpointVerdicts) -> None:
         endpoint, live = row.endpoint, self._live.get(row.endpoint.address)
         if live is not None and live.endpoint_id != endpoint.endpoint_id:
             self._remove(endpoint.address)
             live = None
-        flags = _flags(row)
+        wanted = _value(row, 0 if live is None else live.policy_revision)
+        flags = wanted.flags
         found = self._changes(endpoint.endpoint_id, row.policy)
         if live is not None and live.flags & ~flags:
             live = self._publish(live._replace(flags=live.flags & flags))
         self._write_entries(endpoint.endpoint_id, found)
         self._held.pop(endpoint.endpoint_id, None)
         self._applied[endpoint.endpoint_id] = row.policy
-        revision = 0 if live is None else live.policy_revision
-        wanted = EndpointValue(
-            endpoint.ifindex, endpoint.endpoint_id, flags, endpoint.identity, revision,
-            endpoint.mac, endpoint.node_mac, endpoint.address,
-        )  # fmt: skip
-        if live is None or wanted != live or found:
+        if live is None or wanted != live or found or endpoint.address in self._torn:
             self._last_revision = (self._last_revision + 1) % _REVISION_MODULUS or 1
             self._publish(wanted._replace(policy_revision=self._last_revision))
         if live is not None and live.ifindex != endpoint.ifindex:
@@ -128,9 +172,12 @@ class EndpointTarget:
             self._attached.add(endpoint.ifindex)
 
     def _publish(self, value: EndpointValue) -> EndpointValue:
+        """Both maps say this of the endpoint. Until they do, the next attempt publishes again."""
+        self._torn.add(value.address)
         self._by_address.update([(AddressKey(value.address), value)])
-        self._by_ifindex.update([(IfindexKey(value.ifindex), value)])
         self._live[value.address] = value
+        self._by_ifindex.update([(IfindexKey(value.ifindex), value)])
+        self._torn.discard(value.address)
         return value
 
     def _remove(self, address: str) -> None:
@@ -141,6 +188,7 @@ class EndpointTarget:
         self._leave(live.ifindex, address)
         self._by_address.delete([AddressKey(address)])
         self._delete_entries(live.endpoint_id)
+        self._torn.discard(address)
         del self._live[address]
 
     def _leave(self, ifindex: int, address: str) -> None:
@@ -172,10 +220,16 @@ class EndpointTarget:
 
     def _reload(self, endpoint_id: int) -> None:
         """The shadow of one endpoint's entries is what the map holds, whatever was written before the failure."""
+        self._held[endpoint_id] = self._entries_in_map().get(endpoint_id, {})
         self._applied.pop(endpoint_id, None)
-        self._held[endpoint_id] = {
-            _entry_key(key): value for key, value in self._policy.items() if key.endpoint_id == endpoint_id
-        }
+
+
+def _value(row: EndpointVerdicts, revision: int) -> EndpointValue:
+    endpoint = row.endpoint
+    return EndpointValue(
+        endpoint.ifindex, endpoint.endpoint_id, _flags(row), endpoint.identity, revision,
+        endpoint.mac, endpoint.node_mac, endpoint.address,
+    )  # fmt: skip
 
 
 def _flags(row: EndpointVerdicts) -> int:

@@ -15,7 +15,7 @@ from agent.identity.writer import IdentityWriter
 from agent.ipcache.ops import IpcacheTarget
 from agent.ipcache.writer import PrefixWriter
 from agent.loadbalancer.convert import strip_service
-from agent.loadbalancer.ops import PROTOCOL_NAMES, LoadBalancerTarget
+from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.mesh.ingest import Ingest, Writers
 from agent.mesh.networks import Networks
@@ -30,6 +30,7 @@ from meshmodel.cluster_config import ClusterConfig
 from meshmodel.condition import Condition
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName, ServiceName
+from meshmodel.protocol import PROTOCOL_NAMES
 from meshpeer.kinds import BACKEND_KINDS
 from meshpeer.view import Views
 

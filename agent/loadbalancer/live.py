@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the maps hold for one frontend, and how it is spelled there. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from agent.datapath.layout import ServiceFlag, ServiceKey, ServiceValue
+from agent.loadbalancer.registry import protocol_number
+from agent.tables import FrontendKey, Target
+from meshmodel.names import ServiceName
+from meshmodel.protocol import PROTOCOL_NAMES
+
+
+@dataclass(slots=True)
+class Live:
+    """The shadow of one frontend. `count` is what the kernel was told; None while there is no head entry of ours."""
+
+    service_id: int
+    slots: list[Target | None] = field(default_factory=list)
+    draining: tuple[Target, ...] = ()
+    count: int | None = None
+    timeout_s: int = 0
+    written_wall_s: float = 0.0
+    service: ServiceName | None = None
+    """Whose frontend it was when it was last written; None if that was before this process."""
+    held: list[Target] = field(default_factory=list)
+    """Acquired for slots of a write that is under way, or that failed and was not read again yet."""
+    is_unsure: bool = False
+    """A write failed, and the map could not be read after it."""
+
+    @property
+    def entries(self) -> int:
+        """How many entries of the service map these are."""
+        return len(self.slots) + (self.count is not None)
+
+
+def head_value(service_id: int, count: int, timeout_s: int) -> ServiceValue:
+    """Slot 0: how many slots may be looked at."""
+    return ServiceValue(timeout_s, service_id, count, ServiceFlag.AFFINITY if timeout_s else 0)
+
+
+def slot_key(key: FrontendKey, slot: int) -> ServiceKey:
+    """Raises: ValueError for a protocol without a number."""
+    return ServiceKey(key.address, key.port, protocol_number(key.protocol), slot)
+
+
+def frontend_of(key: ServiceKey) -> FrontendKey:
+    return FrontendKey(key.address, key.port, PROTOCOL_NAMES.get(key.protocol, str(key.protocol)))
