@@ -55,7 +55,7 @@ test: setup ## all tests that CI runs, except the lab scenarios
 e2e: setup ## lab scenarios: make e2e [SCENARIO=name]
 	$(BIN)/python -m pytest -q e2e $(if $(SCENARIO),-k $(SCENARIO))
 
-bench: setup ## figures as JSON under build/bench: make bench [SUITE=slice|wire|policy]
+bench: setup ## figures as JSON under build/bench: make bench [SUITE=slice|wire|policy|loadbalancer]
 	$(BIN)/python -m tests.bench $(SUITE)
 
 clean: ## remove what make built

@@ -10,7 +10,7 @@ import platform
 import sys
 from pathlib import Path
 
-SUITES = ("slice", "wire", "policy")
+SUITES = ("slice", "wire", "policy", "loadbalancer")
 OUTPUT = Path("build/bench")
 
 
