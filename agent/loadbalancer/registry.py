@@ -23,6 +23,7 @@ from meshmodel.protocol import PROTOCOL_NAMES, PROTOCOL_NUMBERS
 KEPT_SHARE: Final = 4  # at most one quarter of the map is for backends that nobody selects
 _ACTIVE: Final = int(BackendState.ACTIVE)
 _TERMINATING: Final = int(BackendState.TERMINATING)
+_KEPT: Final = int(BackendState.MAINTENANCE)
 
 OwnerOf = Callable[[Target, ServiceName | None], str | None]
 """Who has the backend's address now: the pod's name, "" if that cannot be said, None if the address is gone."""
@@ -117,7 +118,7 @@ class BackendRegistry:
             if target is not None:
                 entry = self._entry(target)
                 entry.in_slots += 1
-                if entry.written == _TERMINATING:
+                if entry.written not in (None, _ACTIVE):
                     self._low.add(target)
         for target in draining:
             entry = self._entry(target)
@@ -168,12 +169,13 @@ class BackendRegistry:
             pod = None
             if not entry.draining and entry.was_used:
                 pod = self._owner_of(target, service)
-            if entry.draining or pod is not None:
+            if entry.draining:
                 lower[target] = _TERMINATING
+            elif pod is not None:
+                lower[target] = _KEPT
+                self.kept.put(target, Holder(service, pod))
             else:
                 gone.append(target)
-            if pod is not None:
-                self.kept.put(target, Holder(service, pod))
         self._write(lower)
         self._delete(gone)
         self._falling.clear()

@@ -18,6 +18,7 @@ from meshpolicy import Direction, EndpointPolicy, EntryKey
 log = logging.getLogger(__name__)
 
 _REVISION_MODULUS = 1 << 32
+_DIRECTIONS = frozenset(Direction)
 
 
 class Attachments(Protocol):
@@ -125,6 +126,7 @@ class EndpointTarget:
     def _compare_entries(self, ids: set[int]) -> set[int]:
         """Endpoints whose policy entries are not as they were written; their shadow is what the map holds."""
         found = self._entries_in_map()
+        self._policy.delete([key for key, _ in self._policy.items() if key.direction not in _DIRECTIONS])
         for endpoint_id in found.keys() - ids:
             self._held[endpoint_id] = found[endpoint_id]
             self._delete_entries(endpoint_id)
@@ -138,15 +140,11 @@ class EndpointTarget:
         return changed
 
     def _entries_in_map(self) -> dict[int, dict[EntryKey, PolicyValue]]:
-        """Entries by endpoint id; an entry that no policy can have made is deleted."""
+        """Entries by endpoint id, without those that no policy can have made."""
         found: dict[int, dict[EntryKey, PolicyValue]] = {}
-        odd: list[PolicyKey] = []
         for key, entry in self._policy.items():
-            if key.direction in (Direction.EGRESS, Direction.INGRESS):
+            if key.direction in _DIRECTIONS:
                 found.setdefault(key.endpoint_id, {})[_entry_key(key)] = entry
-            else:
-                odd.append(key)
-        self._policy.delete(odd)
         return found
 
     def _write(self, row: EndpointVerdicts) -> None:

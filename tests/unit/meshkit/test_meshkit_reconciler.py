@@ -325,7 +325,7 @@ def test_a_full_target_costs_one_attempt_per_interval_and_fills_up_when_room_app
         outcome = world.reconciler.run_once(now)
     assert len(world.target.calls) == 12
     assert all(call.count(",") == 0 for call in world.target.calls), "one row per attempt"
-    assert len({call for call in world.target.calls}) == 12, "the row that waited longest is tried first"
+    assert len(set(world.target.calls)) == 12, "the row that waited longest is tried first"
     world.delete("r00")
     rounds = 0
     while (outcome := world.reconciler.run_once(now)).wake_at == now:
