@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the maps hold for one frontend, and how it is spelled there. Pure."""
+"""What the maps hold for one frontend, and how it is spelled there."""
 
 from __future__ import annotations
 
