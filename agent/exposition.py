@@ -101,7 +101,11 @@ def drops(metrics: Iterable[tuple[Any, Any]]) -> Mapping[tuple[int, int], int]:
     return {(key.reason, key.direction): value.packets for key, value in metrics if value.packets}
 
 
-_FLOW_STATES = {Reason.FLOW_OPENED: "opened", Reason.FLOW_ESTABLISHED: "established"}
+_FLOW_STATES = {
+    Reason.FLOW_OPENED: "opened",
+    Reason.FLOW_ESTABLISHED: "established",
+    Reason.FLOW_UNATTENDED: "unattended",
+}
 
 
 def _drops(agent: Served) -> Iterable[Metric]:

@@ -138,6 +138,7 @@ def node_config(settings: AgentSettings, facts: Facts) -> NodeConfig:
         mtu=settings.mtu,
         attach_mode=AttachMode(settings.attach_mode),
         cluster_id_bits=9 if facts.maximum == 511 else 8,
+        unattended_after_s=settings.unattended_after_s,
         lifetimes=Lifetimes(
             settings.connection_established_s,
             settings.connection_opening_s,

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from agent.core import Core
 from agent.endpoints.feature import EndpointsFeature
 from agent.feature import Feature, Reconciling, wait_until_listed
+from agent.heartbeat.feature import HeartbeatFeature
 from agent.identity.feature import IdentityFeature
 from agent.ipcache.feature import IpcacheFeature
 from agent.loadbalancer.feature import LoadBalancerFeature
@@ -46,6 +47,7 @@ class FeatureStartError(MeshError):
 class Features(NamedTuple):
     """Every feature of the agent, in the order in which they start."""
 
+    heartbeat: HeartbeatFeature
     nodes: NodesFeature
     identity: IdentityFeature
     ipcache: IpcacheFeature
@@ -64,6 +66,7 @@ def make_features(core: Core) -> Features:
     policy = PolicyFeature(core, ipcache.writer.set_policy_prefixes)
     writers = Writers(loadbalancer.writer, ipcache.writer, identity.writer, nodes.writer)
     return Features(
+        heartbeat=HeartbeatFeature(core),
         nodes=nodes,
         identity=identity,
         ipcache=ipcache,

@@ -60,6 +60,9 @@ class AgentSettings(Settings):
     connection_opening_s: int = option(60, "a TCP connection that is not established yet is remembered this long")
     connection_closing_s: int = option(10, "a TCP connection that was closed or reset is remembered this long")
     connection_other_s: int = option(60, "a UDP or other flow may be silent this long")
+    unattended_after_s: int = option(
+        1800, "without an agent for this long, programs leave new connections to the node's own stack; 0: never"
+    )
     sync_timeout_s: float = option(60.0, "how long a restarted agent waits for first listings before it writes maps")
     heartbeat_silence_s: float = option(120.0, "a store without heartbeat for this long is connected to anew")
     cluster_cache_ttl_s: float = option(0.0, "services of a peer silent for this long are withdrawn; 0: never")

@@ -48,6 +48,7 @@ class NodeConfig:
     cluster_id_bits: 8 for up to 255 clusters, 9 for 511; decides where an identity's cluster id starts.
     events_per_s: per CPU and event type; beyond it events are counted as lost, packets are not affected.
     lifetimes: of connections in the tracking maps.
+    unattended_after_s: without a heartbeat for this long, new connections are left to the node's stack; 0: never.
     mark: skb mark bits that say "ours": judged already, or encapsulated by us. 0 would leave both unsaid.
     """
 
@@ -64,3 +65,4 @@ class NodeConfig:
     mark: int = 0x0F00
     peer_redirect: bool = True
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
+    unattended_after_s: int = 0

@@ -71,6 +71,7 @@ class PolicyMatch(IntEnum):
 _CONNTRACK_KEY = struct.Struct("<4s4s2s2sBBH")
 _CONNTRACK_VALUE = struct.Struct("<QQIIII16s2sHBB2s")
 _U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
 _METRIC_VALUE = struct.Struct("<QQ")
 _PROBE_KEY: Final = struct.Struct("<4sI")
 _PROBE_VALUE: Final = struct.Struct("<QQII")
@@ -209,6 +210,36 @@ class ProbeValue(NamedTuple):
     def unpack(cls, raw: bytes) -> Self:
         """Inverse of pack."""
         return cls(*_PROBE_VALUE.unpack(raw)[:3])
+
+
+class HeartbeatKey(NamedTuple):
+    """The only key of the heartbeat map."""
+
+    index: int = 0  # type: ignore[assignment]  # the kernel's word; tuple.index is not used on records
+
+    def pack(self) -> bytes:
+        """4 bytes."""
+        return _U32.pack(self.index)
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Self:
+        """Inverse of pack."""
+        return cls(*_U32.unpack(raw))
+
+
+class HeartbeatValue(NamedTuple):
+    """When the agent last said that it keeps the maps up to date: nanoseconds of CLOCK_MONOTONIC."""
+
+    beaten_ns: int
+
+    def pack(self) -> bytes:
+        """8 bytes."""
+        return _U64.pack(self.beaten_ns)
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Self:
+        """Inverse of pack."""
+        return cls(*_U64.unpack(raw))
 
 
 class DatapathEvent(NamedTuple):

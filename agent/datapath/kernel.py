@@ -234,4 +234,5 @@ def kernel_maps(pin_directory: Path) -> Maps:
         affinity=open_map(spec.AFFINITY, directory),
         metrics=open_map(spec.METRICS, directory),
         probes=open_map(spec.PROBES, directory),
+        heartbeat=open_map(spec.HEARTBEAT, directory),
     )

@@ -34,10 +34,14 @@ FROM_CONTAINER: Final = "mesh_from_container"
 TO_CONTAINER: Final = "mesh_to_container"
 FROM_OVERLAY: Final = "mesh_from_overlay"
 TO_UNDERLAY: Final = "mesh_to_underlay"
-_CONFIG = struct.Struct("<4s4s7I2sH5I")
+_CONFIG = struct.Struct("<4s4s7I2sH6I")
 _PEER_REDIRECT: Final = 1
 _IDENTITY_BITS: Final = 24
 _POD_HOOKS: Final = {Hook.INGRESS: FROM_CONTAINER, Hook.EGRESS: TO_CONTAINER}
+
+
+def _ticks(seconds: int) -> int:
+    return -(-seconds * 10**9 // TICK_NS)
 
 
 class Datapath:
@@ -186,7 +190,7 @@ class Datapath:
         flags = _PEER_REDIRECT if config.peer_redirect else 0
         rest = (flags, config.mark, config.events_per_s, self.mtu)
         port = struct.pack("!H", config.vxlan_port)
-        lives = (-(-seconds * 10**9 // TICK_NS) for seconds in astuple(config.lifetimes))
+        lives = (_ticks(seconds) for seconds in (*astuple(config.lifetimes), config.unattended_after_s))
         return _CONFIG.pack(*addresses, *numbers, *rest, port, 0, self.underlay_ifindex, *lives)
 
     def _load(self, path: Path, map_pins: MapPins) -> None:

@@ -7,7 +7,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self, TypeVar
 
-from agent.datapath.flow_layout import ConntrackKey, ConntrackValue, MetricKey, MetricValue, ProbeKey, ProbeValue
+from agent.datapath.flow_layout import (
+    ConntrackKey,
+    ConntrackValue,
+    HeartbeatKey,
+    HeartbeatValue,
+    MetricKey,
+    MetricValue,
+    ProbeKey,
+    ProbeValue,
+)
 from agent.datapath.layout import (
     AddressKey,
     AffinityKey,
@@ -85,7 +94,7 @@ class Map(Protocol[K, V]):
 class Maps:
     """Every map of one node that user space reads or writes.
 
-    Written by the agent: services, backends, members, ipcache, policy, both endpoint maps (the same value in both).
+    Written by the agent: services, backends, members, ipcache, policy, both endpoint maps (the same value in both), heartbeat.
     Written by the kernel: conntrack (established TCP, established others, all that are opening), affinity, metrics,
     probes.
     Order when a service grows: backends, members, slots 1..n, slot 0; when it shrinks the reverse.
@@ -104,6 +113,7 @@ class Maps:
     affinity: Map[AffinityKey, AffinityValue]
     metrics: Map[MetricKey, MetricValue]
     probes: Map[ProbeKey, ProbeValue]
+    heartbeat: Map[HeartbeatKey, HeartbeatValue]
 
     def conntrack(self) -> Iterator[tuple[ConntrackKey, ConntrackValue]]:
         """Entries of all connection tracking maps."""

@@ -167,6 +167,7 @@ def memory_maps(max_entries: dict[str, int] | None = None) -> MemoryMaps:
         affinity=make(spec.AFFINITY),
         metrics=make(spec.METRICS),
         probes=make(spec.PROBES),
+        heartbeat=make(spec.HEARTBEAT),
     )
     services.on_write = maps._check_frontend
     backends.on_write = maps._check_backend

@@ -12,7 +12,7 @@ from enum import IntEnum
 class Reason(IntEnum):
     """Metric and event reasons: from 128 on a packet was dropped, below it was forwarded.
 
-    FLOW_OPENED and FLOW_ESTABLISHED count flows beside their packets; many more opened than established is a flood.
+    FLOW_* count flows beside their packets; many more opened than established is a flood.
     """
 
     TO_ENDPOINT = 0
@@ -21,6 +21,7 @@ class Reason(IntEnum):
     UNKNOWN_PROTOCOL_PASSED = 3
     FLOW_OPENED = 4
     FLOW_ESTABLISHED = 5
+    FLOW_UNATTENDED = 6
     INVALID_SOURCE_MAC = 130
     INVALID_SOURCE_IP = 132
     POLICY_DENIED = 133
@@ -65,6 +66,7 @@ _TEXTS = {
     Reason.UNKNOWN_PROTOCOL_PASSED: "Passed unjudged to stack",
     Reason.FLOW_OPENED: "Flow opened",
     Reason.FLOW_ESTABLISHED: "Flow established",
+    Reason.FLOW_UNATTENDED: "Flow left to the stack while no agent ran",
     Reason.INVALID_SOURCE_MAC: "Invalid source mac",
     Reason.INVALID_SOURCE_IP: "Invalid source ip",
     Reason.POLICY_DENIED: "Policy denied",

@@ -55,6 +55,7 @@ CONNTRACK_OPENING: Final = MapSpec(
 AFFINITY: Final = MapSpec("mesh_affinity", layout.AffinityKey, layout.AffinityValue, 16, 16, 1 << 16)
 METRICS: Final = MapSpec("mesh_metrics", flow_layout.MetricKey, flow_layout.MetricValue, 4, 16, 512, is_per_cpu=True)
 PROBES: Final = MapSpec("mesh_probes", flow_layout.ProbeKey, flow_layout.ProbeValue, 8, 24, 1 << 13)
+HEARTBEAT: Final = MapSpec("mesh_heartbeat", flow_layout.HeartbeatKey, flow_layout.HeartbeatValue, 4, 8, 1)
 
 EVENTS_NAME: Final = "mesh_events"
 LOST_NAME: Final = "mesh_lost"
@@ -92,4 +93,5 @@ ABIS: Final[Mapping[str, MapAbi]] = {
     "mesh_event_rate": MapAbi(15, 1, written_by_kernel=True),
     "mesh_events": MapAbi(16, 1, written_by_kernel=True),
     "mesh_probes": MapAbi(17, 1, written_by_kernel=True),
+    "mesh_heartbeat": MapAbi(18, 1),
 }

@@ -25,6 +25,7 @@ POD, NEIGHBOUR, REMOTE_POD, WORLD = "10.1.1.10", "10.1.1.11", "10.2.1.10", "93.1
 POD_ID, NEIGHBOUR_ID, REMOTE_ID = (1 << 16) + 1000, (1 << 16) + 1001, (2 << 16) + 5
 ENDPOINT_ID, NEIGHBOUR_ENDPOINT_ID = 10, 11
 VIP = "172.20.1.7"
+UNATTENDED_AFTER_S = 20
 SHOT, REDIRECT, PASS = 2, 7, 0xFFFFFFFF
 _POD_IFINDEX, _NEIGHBOUR_IFINDEX = 1, 77
 
@@ -61,7 +62,7 @@ class PacketNode:
 
     def __init__(self, pins: Path, overlay_entry: Path) -> None:
         sizes = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096, "mesh_ct_opening": 4096}
-        config = NodeConfig(NODE, 1, pins, mtu=1450, max_entries=sizes)
+        config = NodeConfig(NODE, 1, pins, mtu=1450, max_entries=sizes, unattended_after_s=UNATTENDED_AFTER_S)
         self.datapath = Datapath(config)
         self.maps: Maps = self.datapath.open()
         self._ring: EventRing = self.datapath.event_ring()

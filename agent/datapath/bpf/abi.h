@@ -39,6 +39,7 @@ enum reason {
 	UNJUDGED_TO_STACK = 3,
 	FLOW_OPENED = 4,
 	FLOW_ESTABLISHED = 5,
+	FLOW_UNATTENDED = 6,
 	DROP_INVALID_MAC = 130,
 	DROP_INVALID_SOURCE = 132,
 	DROP_POLICY = 133,
@@ -133,4 +134,5 @@ struct config {
 	__be16 vxlan_port; __u16 pad;
 	__u32 underlay_ifindex;	/* 0: not known */
 	__u32 life_established, life_opening, life_closing, life_other;	/* ticks of 2^30 ns */
+	__u32 unattended_after;	/* ticks; 0: never */
 };

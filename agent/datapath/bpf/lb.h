@@ -116,11 +116,26 @@ inlined int redirect_to_backend(struct __sk_buff *skb, struct packet *p, __be32 
 	return nat_destination(skb, p, address, port);
 }
 
-/* A new connection to the service. 0, or the reason to drop. */
+/* Nobody has kept the maps up to date for long: what is new is better left to the node's stack. A pod whose egress is
+ * judged goes on with the old maps, since the stack's translation would come after the verdict. */
+outline int is_unattended(const struct packet *p)
+{
+	__u32 zero = 0;
+	if (!CONFIG.unattended_after || p->kind & KIND_ENFORCED)
+		return 0;
+	__u64 *beat = bpf_map_lookup_elem(&mesh_heartbeat, &zero);
+	return beat && (*beat >> TICK_SHIFT) + CONFIG.unattended_after < now_ticks();
+}
+
+/* A new connection to the service. 0 (translated, or left to the stack), or the reason to drop. */
 inlined int open_service_flow(struct __sk_buff *skb, struct packet *p, const struct conntrack_key *key,
 			      struct service_key *service_key, const struct service_value *service,
 			      struct conntrack_value *old)
 {
+	if (is_unattended(p)) {
+		p->kind |= KIND_UNATTENDED;
+		return 0;
+	}
 	p->backend_id = select_backend(p, service_key, service);
 	struct backend_value *backend = bpf_map_lookup_elem(&mesh_backends, &p->backend_id);
 	if (!backend)

@@ -29,6 +29,8 @@ MAP(mesh_probes, BPF_MAP_TYPE_LRU_HASH, struct probe_key, struct probe_value, 1 
 MAP(mesh_metrics, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct metric_value, 512, 0);
 /* 0: over the rate, 1: ring buffer full */
 MAP(mesh_lost, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, 2, 0);
+/* 0: when the agent last said that it keeps the maps up to date, in ns of CLOCK_MONOTONIC */
+MAP(mesh_heartbeat, BPF_MAP_TYPE_HASH, __u32, __u64, 1, SPARSE);
 /* Versions of the records of the maps beside it, at the places spec.py gives them; written by user space. */
 MAP(mesh_abi, BPF_MAP_TYPE_ARRAY, __u32, __u32, 64, 0);
 

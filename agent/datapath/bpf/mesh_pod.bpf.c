@@ -76,12 +76,18 @@ inlined void find_way(struct packet *p, struct way *w)
 	p->destination_identity = w->local ? w->local->identity : w->remote ? w->remote->identity : ID_WORLD;
 }
 
-/* Connections older than the programs stay with the stack that knows them, unless only we know the way. */
+/* Connections older than the programs stay with the stack that knows them, unless only we know the way; so do new ones
+ * while nobody attends to the maps. */
 inlined void keep_old_path(struct packet *p, const struct way *w, const struct conntrack_value *v)
 {
-	if (v || p->protocol != PROTO_TCP || opens_connection(p) || p->frontend_port)
+	if (v || p->frontend_port)
 		return;
-	if (w->local || (w->remote && w->remote->cluster_id == CONFIG.cluster_id))
+	int is_old = p->protocol == PROTO_TCP && !opens_connection(p);
+	if (!is_old && !(p->kind & KIND_UNATTENDED) && !is_unattended(p))
+		return;
+	if (!is_old)
+		count(FLOW_UNATTENDED, EGRESS, 0);
+	if (w->local || (w->remote && w->remote->cluster_id == CONFIG.cluster_id && (is_old || !tunnel_of(w->remote))))
 		p->conntrack_flags |= CT_VIA_STACK;
 }
 
@@ -106,7 +112,7 @@ inlined int open_or_continue(struct __sk_buff *skb, struct packet *p, const stru
 		return r;
 	ct_key_forward(&key, p, CT_EGRESS);
 	struct conntrack_value *v = ct_lookup(&key);
-	if (!v && !p->frontend_port && !(p->kind & KIND_MIDSTREAM)) {
+	if (!v && !p->frontend_port && !(p->kind & (KIND_MIDSTREAM | KIND_UNATTENDED))) {
 		r = translate_orphan(skb, p);
 		if (r)
 			return r;
@@ -130,6 +136,7 @@ int mesh_from_container(struct __sk_buff *skb)
 		return drop(skb, &p, DROP_NO_CONFIGURATION);
 	p.endpoint_id = from->endpoint_id;
 	p.source_identity = from->identity;
+	p.kind = from->flags & ENFORCE_EGRESS ? KIND_ENFORCED : 0;
 	int r = check_mac(skb, from);
 	if (!r)
 		r = parse(skb, &p);

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from agent.datapath import layout
 from agent.datapath.config import AttachMode, Lifetimes, NodeConfig
@@ -95,6 +96,7 @@ class Node:
     mode: AttachMode
     peer_redirect: bool
     lifetimes: Lifetimes
+    unattended_after_s: int
     pods: list[Pod] = field(default_factory=list)
     opened: list[Datapath] = field(default_factory=list)
 
@@ -120,6 +122,7 @@ class Node:
             peer_redirect=self.peer_redirect,
             max_entries=SIZES,
             lifetimes=self.lifetimes,
+            unattended_after_s=self.unattended_after_s,
         )
 
     @property
@@ -141,10 +144,22 @@ class Node:
 class Topology:
     """Everything, and the writes that tests make on all nodes at once."""
 
-    def __init__(self, prefix: str, pins: Path, mode: AttachMode, *, peer_redirect: bool, lifetimes: Lifetimes) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        pins: Path,
+        mode: AttachMode,
+        *,
+        peer_redirect: bool = True,
+        lifetimes: Lifetimes | None = None,
+        unattended_after_s: int = 0,
+    ) -> None:
         self._prefix, self.underlay = prefix, f"{prefix}-ul"
+        lives = lifetimes or Lifetimes()
         self.nodes = [
-            Node(c, n, prefix, pins / f"c{c}n{n}", mode, peer_redirect, lifetimes) for c in (1, 2) for n in (1, 2)
+            Node(c, n, prefix, pins / f"c{c}n{n}", mode, peer_redirect, lives, unattended_after_s)
+            for c in (1, 2)
+            for n in (1, 2)
         ]
         self._stop, self._threads = threading.Event(), list[threading.Thread]()
 
@@ -312,11 +327,9 @@ def _ip(namespace: str | None, commands: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def topology(
-    prefix: str, pins: Path, mode: AttachMode, *, peer_redirect: bool = True, lifetimes: Lifetimes | None = None
-) -> Iterator[Topology]:
-    """A running topology, gone afterwards."""
-    made = Topology(prefix, pins, mode, peer_redirect=peer_redirect, lifetimes=lifetimes or Lifetimes())
+def topology(prefix: str, pins: Path, mode: AttachMode, **options: Any) -> Iterator[Topology]:
+    """A running topology, gone afterwards. `options` are those of Topology."""
+    made = Topology(prefix, pins, mode, **options)
     try:
         made.up()
         yield made

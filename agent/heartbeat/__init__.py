@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells this node's programs that somebody keeps their maps up to date (ADR 19). Nothing else belongs here."""
