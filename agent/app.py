@@ -107,7 +107,9 @@ def uninstall(settings: AgentSettings) -> int:
 
     facts = Facts(ClusterName("none"), ClusterId(1), 255, settings.node_name, settings.node_ip or "127.0.0.1")
     try:
-        KernelHost(settings, facts).datapath.uninstall()
+        host = KernelHost(settings, facts)
+        host.lock.take()
+        host.datapath.uninstall()
     except (MeshError, OSError) as exc:
         log.error("uninstall failed", extra={"error": str(exc)})
         return 1

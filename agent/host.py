@@ -11,6 +11,7 @@ from typing import Protocol
 from agent.bootstrap import Facts
 from agent.datapath.config import AttachMode, Lifetimes, NodeConfig
 from agent.datapath.flow_layout import DatapathEvent, ProbeKey, ProbeValue
+from agent.datapath.lock import NodeLock
 from agent.datapath.maps import Map, Maps
 from agent.datapath.overlay_probe import Overlay
 from agent.datapath.rtnetlink import Changes, ChangeSocket, Sighting, sight
@@ -43,10 +44,13 @@ class KernelHost:
     def __init__(self, settings: AgentSettings, facts: Facts) -> None:
         from agent.datapath.loader import Datapath
 
+        self.lock = NodeLock(settings.pin_directory)
         self.datapath = Datapath(node_config(settings, facts))
         self._offset_s = time.clock_gettime(time.CLOCK_REALTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
     def open(self) -> Maps:
+        """Raises: NodeTakenError when another agent has this node, and what Datapath.open raises."""
+        self.lock.take()
         maps = self.datapath.open()
         self._ring = self.datapath.event_ring()
         return maps

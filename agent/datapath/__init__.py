@@ -11,6 +11,8 @@ Only this package makes bpf(2) calls or speaks netlink; errors of both are trans
     kernel    the same maps through bpf(2), with batches
     loader    programs, pins and attachments of one node
     events    records out of the ring buffer
-    netlink   overlay device, endpoint discovery, MTU, sysctls
+    netlink   overlay device, MTU, tc filters, sysctls
+    rtnetlink where a pod address is, and what changes among interfaces and routes
+    lock      one agent per node
     features  what this kernel can do: present, absent, or undetermined
 """
