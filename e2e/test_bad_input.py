@@ -317,8 +317,10 @@ def test_a_policy_that_does_not_parse_says_so_in_its_status_and_enforces_nothing
     logs, reason = agent_logs(mesh, "koornacht"), "http rules on a protocol other than TCP"
     try:
         mesh.apply("koornacht", BROKEN_POLICY)
-        mesh.kubectl("koornacht", "wait", "cnp/broken", "--for=jsonpath={.status.conditions[0].status}=False")
-        (condition,) = mesh.get("koornacht", "cnp", "broken")["status"]["conditions"]
+        (condition,) = mesh.wait_until(
+            "the policy has a condition", lambda: mesh.get("koornacht", "cnp", "broken")["status"]["conditions"]
+        )
+        assert condition["status"] == "False"
         assert condition["type"] == "Valid"
         assert reason in condition["message"]
         assert "spec.ingress[0].toPorts[0].rules" in condition["message"]
