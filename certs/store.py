@@ -7,11 +7,9 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from certs.errors import CertificateError
-from meshkit.atomic import write_atomic
 
 CA_FILE: Final = "ca.crt"
 CERT_FILE: Final = "tls.crt"
@@ -29,21 +27,6 @@ class CertFiles:
 
     def __repr__(self) -> str:
         return f"CertFiles(ca={len(self.ca)} bytes, cert={len(self.cert)} bytes)"
-
-
-def write_files(directory: Path, files: CertFiles) -> None:
-    """The directory (0700 if new) holds all three parts, each 0600 and never seen half-written."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name, content in ((KEY_FILE, files.key), (CERT_FILE, files.cert), (CA_FILE, files.ca)):
-        write_atomic(directory / name, content, 0o600)
-
-
-def read_files(directory: Path) -> CertFiles:
-    """The three parts of one directory, as a mounted Secret lays them out.
-
-    Raises: CertificateError naming the file that is missing or empty.
-    """
-    return CertFiles(*(_read(directory / name) for name in (CA_FILE, CERT_FILE, KEY_FILE)))
 
 
 def secret_data(files: CertFiles) -> dict[str, str]:
@@ -76,13 +59,3 @@ def decode_entry(data: Mapping[str, str] | None, name: str, what: str = "Secret"
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as exc:
         raise CertificateError(what, f"entry {name} is not base64") from exc
-
-
-def _read(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as exc:
-        raise CertificateError(str(path), exc.strerror or "cannot be read") from exc
-    if not content:
-        raise CertificateError(str(path), "is empty")
-    return content

@@ -138,10 +138,6 @@ class KubeClient:
             return False
         return True
 
-    def delete_manifest(self, manifest: KubeObject) -> bool:
-        """As `delete`, of the object that a manifest names."""
-        return self.delete(from_manifest(manifest), str(manifest["metadata"]["name"]), _namespace(manifest))
-
     def apply_manifest(self, manifest: KubeObject) -> KubeObject:
         """As `apply`, of a manifest that says itself what it is."""
         return self.apply(from_manifest(manifest), manifest)
@@ -152,10 +148,6 @@ class KubeClient:
         Raises: KubeError if the server refuses.
         """
         return self._call("GET", path, query=query)
-
-    def get_raw(self, path: str, *, timeout_s: float | None = None) -> tuple[int, bytes]:
-        """HTTP status and body at any path; no status is an error."""
-        return self.transport.request("GET", path, timeout_s=timeout_s or self.timeout_s)
 
     def service_proxy_get(
         self, namespace: str, name: str, port: int | str, path: str, *, headers: Mapping[str, str] | None = None

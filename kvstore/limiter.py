@@ -21,12 +21,6 @@ class Limiter:
         """Weight a second."""
         return self._rate
 
-    def set_rate(self, rate: float, burst: float) -> None:
-        """From now on another rate, for example once the first listing is published."""
-        self._refill()
-        self._rate, self._burst = rate, burst
-        self._tokens = min(self._tokens, burst)
-
     async def take(self, weight: float = 1.0) -> None:
         """The caller may go on; a batch weighs as much as it holds."""
         delay_s = self.reserve(weight)

@@ -134,10 +134,6 @@ class Table(Generic[K, R]):
         found.reverse()
         return found
 
-    def revision_of(self, key: K) -> int:
-        """When this row last changed, or 0 when it never existed (or that is forgotten)."""
-        return self._log.get(key, 0)
-
     @property
     def revision(self) -> int:
         """The revision of the database; changes_since(table.revision) is empty."""

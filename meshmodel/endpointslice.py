@@ -59,10 +59,6 @@ class SliceEndpoint(msgspec.Struct, frozen=True, kw_only=True):
         """Answers: unset follows ready."""
         return self.is_ready if self.serving is None else self.serving
 
-    @property
-    def is_terminating(self) -> bool:
-        return bool(self.terminating)
-
 
 class ClusterEndpointSlice(msgspec.Struct, frozen=True, kw_only=True):
     """One slice, complete; addresses are canonical text of the family `address_type` names."""

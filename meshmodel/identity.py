@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple, NewType
 
 from meshmodel.errors import ModelError
-from meshmodel.names import ClusterId, check_maximum
+from meshmodel.names import check_maximum
 
 NumericIdentity = NewType("NumericIdentity", int)
 
@@ -68,21 +68,9 @@ def identity_range(cluster_id: int, maximum: int = 255) -> IdentityRange:
     return IdentityRange(first if cluster_id else FIRST_ALLOCATED, first + (1 << shift) - 1)
 
 
-def cluster_of(identity: int, maximum: int = 255) -> ClusterId:
-    """The cluster whose range holds this number; 0 for reserved and node-local ones."""
-    if identity < FIRST_ALLOCATED or identity >= 1 << IDENTITY_BITS:
-        return ClusterId(0)
-    return ClusterId(identity >> identity_shift(maximum))
-
-
 def is_reserved(identity: int) -> bool:
     """It means the same in every cluster (0, unknown, included)."""
     return 0 <= identity < FIRST_ALLOCATED
-
-
-def is_local_scope(identity: int) -> bool:
-    """It means something on one node only and must never be exported."""
-    return identity >= 1 << IDENTITY_BITS
 
 
 def identity_name(identity: int) -> str:

@@ -91,10 +91,6 @@ class MeshNode(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def pod_cidrs(self) -> tuple[str, ...]:
         return self.ipv4_pod_cidrs + self.ipv6_pod_cidrs
 
-    @property
-    def internal_ips(self) -> tuple[str, ...]:
-        return tuple(a.ip for a in self.addresses if a.kind == INTERNAL_IP)
-
     def encode(self) -> bytes:
         """The bytes of the record, like Cilium's own: networks as objects, nothing as null."""
         return encode_json(

@@ -78,10 +78,6 @@ class ServiceExport(msgspec.Struct, frozen=True, kw_only=True):
     annotations: Mapping[str, str] = msgspec.field(default_factory=dict)
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
 
-    @property
-    def created_at(self) -> datetime:
-        return _parse_time(self.created)
-
     def encode(self) -> bytes:
         """The bytes of the record; annotations and labels are written twice, once for older readers."""
         unset = msgspec.UNSET

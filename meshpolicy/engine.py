@@ -182,10 +182,6 @@ class Engine:
         """
         return self._changed(self._views.touch_ports(self._ports.set_pod(pod, int(identity), ports)))
 
-    def remove_pod_ports(self, pod: str) -> Change:
-        """A pod is gone."""
-        return self.set_pod_ports(pod, NumericIdentity(0), {})
-
     def resolve_egress_port(self, spec: PortSpec, peer: NumericIdentity) -> tuple[PortSpec, ...]:
         """What a port name means in an egress rule for this peer."""
         return self._ports.resolve(spec, int(peer))

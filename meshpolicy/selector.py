@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -156,8 +156,3 @@ def scope_cluster(selector: LabelSelector, scope: str) -> LabelSelector:
 def reserved(name: str) -> LabelSelector:
     """The selector of one reserved label."""
     return LabelSelector((equals(RESERVED_SOURCE, name, ""),))
-
-
-def from_match_labels(labels: Mapping[str, str], source: str) -> tuple[Requirement, ...]:
-    """Requirements of a matchLabels map."""
-    return tuple(equals(*parse_key(key, source), value) for key, value in labels.items())

@@ -34,10 +34,6 @@ class ServiceAddresses:
     def api_server(self) -> str:
         return str(self.network[API_SERVER_HOST])
 
-    @property
-    def dns(self) -> str:
-        return str(self.network[DNS_HOST])
-
     def allocate(self, resource: Resource, obj: Obj, old: Obj | None) -> None:
         """Complete the Service's addresses, keeping those it has. Raises ApiError 422 for one it cannot have."""
         spec = obj["spec"]

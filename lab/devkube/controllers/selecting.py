@@ -3,32 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from lab.devkube.api.objects import Obj, items_of, labels_of, part
 
 EFFECTS_THAT_KEEP_PODS_OFF = ("NoSchedule", "NoExecute")
-
-
-def selects(selector: Obj, labels: Mapping[str, str]) -> bool:
-    """Whether a LabelSelector (matchLabels, matchExpressions) matches; an empty one matches everything."""
-    if not part(selector, "matchLabels").items() <= dict(labels).items():
-        return False
-    return all(_holds(expression, labels) for expression in items_of(selector, "matchExpressions"))
-
-
-def _holds(expression: Obj, labels: Mapping[str, str]) -> bool:
-    key, values = expression["key"], expression.get("values") or []
-    match expression["operator"]:
-        case "In":
-            return labels.get(key) in values
-        case "NotIn":
-            return labels.get(key) not in values
-        case "Exists":
-            return key in labels
-        case "DoesNotExist":
-            return key not in labels
-    return False
 
 
 def tolerates(spec: Obj, taint: Obj) -> bool:

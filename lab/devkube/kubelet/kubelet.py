@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from lab.devkube.api.error import ApiError, bad_request
-from lab.devkube.api.objects import Obj, copy_object, name_of, namespace_of, uid_of
+from lab.devkube.api.objects import Obj, name_of, namespace_of, uid_of
 from lab.devkube.api.runtime import ExecRequest, ExecSession, LogOptions, Output
 from lab.devkube.api.store import Event, EventType
 from lab.devkube.kubelet.entering import open_session
@@ -121,11 +121,6 @@ class Kubelets:
             which = name or (known[0] if known else "")
             raise bad_request(f'container "{which}" in pod "{name_of(pod)}" is waiting to start: ContainerCreating')
         return life, container
-
-    def pod_object(self, uid: str) -> Obj | None:
-        """The pod as its kubelet sees it; for tests and dumps."""
-        life = self._pods.get(uid)
-        return copy_object(life.pod) if life else None
 
 
 def _is_in_run(record: ContainerRecord, run: int) -> bool:

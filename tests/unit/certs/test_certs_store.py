@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import stat
-from pathlib import Path
-
 import pytest
 
 from certs.errors import CertificateError
@@ -14,31 +11,10 @@ from certs.store import (
     decode_entry,
     encode_data,
     from_secret_data,
-    read_files,
     secret_data,
-    write_files,
 )
 
 FILES = CertFiles(b"ca", b"cert", b"the private key")
-
-
-def test_files_come_back_and_are_nobody_elses_business(tmp_path: Path) -> None:
-    directory = tmp_path / "tls"
-    write_files(directory, FILES)
-    assert read_files(directory) == FILES
-    assert {path.name for path in directory.iterdir()} == {"ca.crt", "tls.crt", "tls.key"}
-    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in directory.iterdir())
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-
-
-def test_a_missing_or_empty_file_is_named(tmp_path: Path) -> None:
-    write_files(tmp_path, FILES)
-    (tmp_path / "tls.key").unlink()
-    with pytest.raises(CertificateError, match=r"tls\.key: No such file"):
-        read_files(tmp_path)
-    (tmp_path / "tls.key").touch()
-    with pytest.raises(CertificateError, match=r"tls\.key: is empty"):
-        read_files(tmp_path)
 
 
 def test_secret_data_comes_back() -> None:

@@ -5,28 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from lab.devkube.controllers.selecting import obstacle, selects
+from lab.devkube.controllers.selecting import obstacle
 
 LABELS = {"name": "x-wing", "tier": "front"}
 TAINT = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
 TAINTED = {"metadata": {"name": "n", "labels": {"disk": "ssd"}}, "spec": {"taints": [TAINT]}}
-
-
-@pytest.mark.parametrize(
-    ("selector", "chosen"),
-    [
-        ({}, True),
-        ({"matchLabels": {"name": "x-wing"}}, True),
-        ({"matchLabels": {"name": "rebel-base"}}, False),
-        ({"matchExpressions": [{"key": "tier", "operator": "In", "values": ["front", "back"]}]}, True),
-        ({"matchExpressions": [{"key": "tier", "operator": "NotIn", "values": ["front"]}]}, False),
-        ({"matchExpressions": [{"key": "absent", "operator": "NotIn", "values": ["x"]}]}, True),
-        ({"matchExpressions": [{"key": "absent", "operator": "Exists"}]}, False),
-        ({"matchExpressions": [{"key": "absent", "operator": "DoesNotExist"}]}, True),
-    ],
-)
-def test_selectors_mean_what_kubernetes_means(selector: dict[str, object], chosen: bool) -> None:
-    assert selects(selector, LABELS) is chosen
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,6 @@ def test_a_node_keeps_its_networks_primary_first() -> None:
     assert found.ipv4_pod_cidrs == ("10.1.1.0/24", "10.9.0.0/24")
     assert found.pod_cidrs == ("10.1.1.0/24", "10.9.0.0/24", "fd00:1::/64")
     assert found.addresses[2] == NodeAddress("CiliumInternalIP", "10.1.1.1")
-    assert found.internal_ips == ("172.18.0.3", "fd00:18::3")
 
 
 def test_an_ip_record_keeps_prefix_identity_and_pod() -> None:
@@ -118,7 +117,6 @@ def test_a_service_export_keeps_its_decisions() -> None:
         600,
     )
     assert export.annotations == {"team": "a&b"}
-    assert export.created_at.year == 2026
 
 
 def test_the_slice_vector_decodes_with_and_without_a_declared_size() -> None:

@@ -13,10 +13,8 @@ from meshmodel.errors import ModelError, RecordError
 from meshmodel.identity import (
     LOCAL_SCOPE_CIDR,
     IdentityRange,
-    cluster_of,
     identity_name,
     identity_range,
-    is_local_scope,
     is_reserved,
 )
 from meshmodel.keys import Kind
@@ -72,7 +70,6 @@ def test_identity_ranges(cluster_id: int, maximum: int, first: int, last: int) -
     assert found.contains(first)
     assert found.contains(last)
     assert not found.contains(last + 1)
-    assert cluster_of(first, maximum) == cluster_of(last, maximum) == cluster_id
 
 
 def test_identities_have_names_and_scopes() -> None:
@@ -88,8 +85,6 @@ def test_identities_have_names_and_scopes() -> None:
     assert identity_name(LOCAL_SCOPE_CIDR + 5) == "cidr:5"
     assert is_reserved(255)
     assert not is_reserved(256)
-    assert is_local_scope(LOCAL_SCOPE_CIDR)
-    assert cluster_of(LOCAL_SCOPE_CIDR + 70000) == 0
     with pytest.raises(ModelError):
         identity_range(256)
 

@@ -198,7 +198,7 @@ def test_named_ports_follow_the_pods_on_egress() -> None:
     engine.endpoint_policy(SERVER)
     assert engine.set_pod_ports("default/a", CLIENT, {"http": (8080, 6)}).affected == {SERVER}
     assert engine.endpoint_policy(SERVER).verdict(Direction.EGRESS, CLIENT, 6, 8080).allowed
-    assert engine.remove_pod_ports("default/a").affected == {SERVER}
+    assert engine.set_pod_ports("default/a", CLIENT, {}).affected == {SERVER}
     assert not engine.endpoint_policy(SERVER).verdict(Direction.EGRESS, CLIENT, 6, 8080).allowed
 
 
@@ -236,7 +236,7 @@ def test_pods_of_one_identity_that_disagree_are_all_reached_during_a_rolling_upd
         assert engine.set_pod_ports(pod, CLIENT, {"http": (number, 6)}).affected == {SERVER}
     found = engine.endpoint_policy(SERVER)
     assert all(found.verdict(Direction.EGRESS, CLIENT, 6, number).allowed for number in (80, 8080))
-    assert engine.remove_pod_ports("old").affected == {SERVER}
+    assert engine.set_pod_ports("old", CLIENT, {}).affected == {SERVER}
     assert not engine.endpoint_policy(SERVER).verdict(Direction.EGRESS, CLIENT, 6, 80).allowed
 
 
