@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
+from meshpolicy.binding import ActiveRule
 from meshpolicy.mapstate import Entry, Group, compile_group, precedence
 from meshpolicy.peer import CidrSelector
 from meshpolicy.port import EVERYTHING, L4Key, NamedPorts, PortSpec
 from meshpolicy.ports_of_pods import PortsOfPods
 from meshpolicy.reference import ALLOW_ALL, ALLOW_LOCALHOST, Direction
 from meshpolicy.rule import Level, Rule
-from meshpolicy.selection import Selection, Selections
+from meshpolicy.selection import Selections
 from meshpolicy.selector import LabelSelector
 
 BuiltIn = tuple[tuple[L4Key, ...], Entry]
@@ -24,29 +25,6 @@ EVERYONE: Final[BuiltIn] = (
     (EVERYTHING,),
     Entry(deny=False, precedence=precedence(Level.DEFAULT_ALLOW, deny=False), proxy_port=0, rule=ALLOW_ALL),
 )
-
-
-class ActiveRule:
-    """A rule in force: its selections, and the part of its entries that does not depend on the endpoint."""
-
-    __slots__ = ("direction", "entry", "keys", "names", "number", "peers", "resolves_at_peers", "rule", "subject")
-
-    def __init__(self, number: int, rule: Rule, subject: Selection, peers: tuple[Selection, ...] | None) -> None:
-        self.number, self.rule, self.subject, self.peers = number, rule, subject, peers
-        self.direction = rule.direction
-        denies = rule.deny or rule.unenforced
-        self.entry = Entry(denies, precedence(rule.level, deny=denies), 0, rule.origin)
-        ports = rule.ports
-        self.names = tuple(spec for spec in ports or () if spec.name)
-        self.resolves_at_peers = bool(self.names) and rule.direction is Direction.EGRESS
-        self.keys = (EVERYTHING,) if ports is None else tuple(key for spec in ports for key in spec.map_keys())
-
-    def detach(self) -> Iterable[Selection]:
-        """The selections that the rule holds, one entry per hold; the rule is in none of their tables any more."""
-        self.subject.subject_rules.pop(self.number, None)
-        for selection in self.peers or ():
-            selection.peer_rules.pop(self.number, None)
-        return (self.subject, *(self.peers or ()))
 
 
 def activate(

@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 
 from meshmodel.identity import LOCAL_SCOPE_CIDR, NumericIdentity, Reserved
 from meshmodel.labels import Label, Labels
-from meshpolicy.compile import ActiveRule, Templates, activate
+from meshpolicy.binding import ActiveRule
+from meshpolicy.compile import Templates, activate
 from meshpolicy.context import PolicyContext
 from meshpolicy.endpoint_policy import EndpointPolicy
 from meshpolicy.peer import CidrGroupSelector, CidrSelector, PeerSelector

@@ -10,37 +10,16 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from meshmodel.labels import CLUSTER_LABEL, NAMESPACE_LABEL, Label
+from meshpolicy.binding import Feature, Selection
 from meshpolicy.peer import CidrSelector, cidr_prefixes
 from meshpolicy.prefix import Prefix
 from meshpolicy.selector import ANY_SOURCE, RESERVED_SOURCE, LabelSelector, Operator, Requirement
 
-if TYPE_CHECKING:
-    from meshpolicy.compile import ActiveRule
-
-_Feature = tuple[str, ...]
 _REMEMBERED: Final = 1024
 _SCOPE_KEYS: Final = frozenset({NAMESPACE_LABEL, CLUSTER_LABEL})
-
-
-class Selection:
-    """One selector in use: what it selects now, who holds it, and the rules that it can decide for.
-
-    `holders` counts `acquire` less `release`. The rule tables do not: a rule without an effective port names its peers
-    and is in none of their tables.
-    """
-
-    __slots__ = ("anchors", "holders", "identities", "peer_rules", "selector", "subject_rules")
-
-    def __init__(self, selector: LabelSelector | CidrSelector) -> None:
-        self.selector = selector
-        self.holders = 0
-        self.identities: set[int] = set()
-        self.subject_rules: dict[int, ActiveRule] = {}
-        self.peer_rules: dict[int, ActiveRule] = {}
-        self.anchors: tuple[_Feature, ...] = ()
 
 
 class KnownIdentity:
@@ -62,8 +41,8 @@ class Selections:
         self._dual_stack = dual_stack
         self._identities: dict[int, KnownIdentity] = {}
         self._selections: dict[LabelSelector | CidrSelector, Selection] = {}
-        self._by_feature: dict[_Feature, set[int]] = {}
-        self._anchored: dict[_Feature, dict[LabelSelector, Selection]] = {}
+        self._by_feature: dict[Feature, set[int]] = {}
+        self._anchored: dict[Feature, dict[LabelSelector, Selection]] = {}
         self._unanchored: dict[LabelSelector, Selection] = {}
         self._by_prefix: dict[Prefix, dict[CidrSelector, Selection]] = {}
         self._ranges: list[tuple[int, int, int, int]] = []
@@ -230,7 +209,7 @@ class Selections:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _features(labels: tuple[Label, ...]) -> frozenset[_Feature]:
+def _features(labels: tuple[Label, ...]) -> frozenset[Feature]:
     """What an identity can be found by: each label and each key, under its own source and under "any"."""
     return frozenset(
         feature
@@ -240,13 +219,13 @@ def _features(labels: tuple[Label, ...]) -> frozenset[_Feature]:
     )
 
 
-def _required_features(part: Requirement) -> tuple[_Feature, ...]:
+def _required_features(part: Requirement) -> tuple[Feature, ...]:
     """The features of which a requirement speaks: one per value, or the key."""
     if part.operator in (Operator.IN, Operator.NOT_IN):
         return tuple((part.source, part.key, value) for value in part.values)
     return ((part.source, part.key),)
 
 
-def _holds(part: Requirement, features: frozenset[_Feature]) -> bool:
+def _holds(part: Requirement, features: frozenset[Feature]) -> bool:
     found = any(feature in features for feature in _required_features(part))
     return found == (part.operator in (Operator.IN, Operator.EXISTS))

@@ -5,13 +5,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from lab.devkube.api.objects import Obj
 from meshkit.errors import MeshError
 
-if TYPE_CHECKING:
-    from lab.devkube.api.resource import Resource
+
+class Resource(Protocol):
+    """What a sentence says of a kind of object."""
+
+    @property
+    def group(self) -> str: ...
+    @property
+    def plural(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def qualified(self) -> str: ...
 
 
 class ApiError(MeshError):
