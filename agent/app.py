@@ -8,7 +8,7 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from agent.settings import AgentSettings, program_version
@@ -42,15 +42,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 async def run(settings: AgentSettings) -> int:
-    """Run until told to stop; what is pinned stays. Returns the exit code."""
+    """Run until told to stop; what is pinned stays, unless it is to be detached. Returns the exit code."""
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
-        await _run(settings)
+        await (_detach(settings) if settings.detach else _run(settings))
     except asyncio.CancelledError:
-        log.info("stopping, programs and maps stay pinned")
+        log.info("stopping" if settings.detach else "stopping, programs and maps stay pinned")
         return 0
     except MeshError as exc:
         log.error("agent cannot run", extra={"error": str(exc)})
@@ -101,20 +101,38 @@ def _uninstall(arguments: Sequence[str]) -> int:
 
 def uninstall(settings: AgentSettings) -> int:
     """Nothing of ours is left in this node's kernel."""
-    from agent.bootstrap import Facts
-    from agent.host import KernelHost
-    from meshmodel.names import ClusterId, ClusterName
-
-    facts = Facts(ClusterName("none"), ClusterId(1), 255, settings.node_name, settings.node_ip or "127.0.0.1")
     try:
-        host = KernelHost(settings, facts)
-        host.lock.take()
-        host.datapath.uninstall()
+        remover(settings)()
     except (MeshError, OSError) as exc:
         log.error("uninstall failed", extra={"error": str(exc)})
         return 1
     log.info("uninstalled", extra={"path": str(settings.pin_directory)})
     return 0
+
+
+def remover(settings: AgentSettings) -> Callable[[], None]:
+    """What removes everything of ours from this node's kernel when it is called, again if it failed.
+
+    It raises MeshError or OSError, also while another agent holds the node's pins.
+    """
+    from agent.bootstrap import Facts
+    from agent.host import KernelHost
+    from meshmodel.names import ClusterId, ClusterName
+
+    facts = Facts(ClusterName("none"), ClusterId(1), 255, settings.node_name, settings.node_ip or "127.0.0.1")
+    host = KernelHost(settings, facts)
+
+    def remove() -> None:
+        host.lock.take()
+        host.datapath.uninstall()
+
+    return remove
+
+
+async def _detach(settings: AgentSettings) -> None:
+    from agent.detachment import Detachment
+
+    await Detachment(remover(settings), SystemClock()).run(settings.probe_port)
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

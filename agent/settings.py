@@ -70,6 +70,9 @@ class AgentSettings(Settings):
     probe_peers: bool = option(True, "probe the nodes of peers, so that a dead cluster is noticed without its store")
     prefer_endpoint_slices: bool = option(False, "read a peer's services from its endpoint slices where it offers them")
     once_uninstall: bool = option(False, "remove programs, maps, pins and the overlay device from this node, then exit")
+    detach: bool = option(
+        False, "remove all of that, say so on the probe port, and wait to be stopped: the last pod of a node"
+    )
     log_level: str = option("info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
     log_format: str = option("json", "json lines or plain text", choices=("json", "text"))
 

@@ -123,12 +123,21 @@ def disable(
     keep_ca: Annotated[
         bool, typer.Option("--keep-ca", help="keep the authority, so that peers need not trust a new one")
     ] = False,
+    keep_identities: Annotated[
+        bool, typer.Option("--keep-identities", help="keep the cluster's name, id and identities for the next enable")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="go on although a node has not confirmed; what stays there is said")
+    ] = False,
+    wait_duration: Wait = 120.0,
     plain: Plain = False,
 ) -> None:
-    """Remove the mesh's programs and what they know from this cluster."""
+    """Detach every node, then remove the mesh's programs and what they know from this cluster."""
+    from clustermesh_cli.commands.disable import DisableOptions
     from clustermesh_cli.commands.disable import disable as verb
 
-    verb(_client(kubeconfig, context), namespace, keep_ca=keep_ca, console=_console(plain))
+    options = DisableOptions(keep_ca, keep_identities, force, wait_duration)
+    verb(_client(kubeconfig, context), namespace, options, _console(plain))
 
 
 @app.command()

@@ -96,9 +96,16 @@ def programs(mesh: Mesh, cluster: Cluster) -> list[str]:
 
 
 def test_a_disabled_cluster_is_out_of_the_mesh_and_comes_back(whole: Mesh) -> None:
+    config = whole.get("tion", *CONFIG)
     try:
-        whole.clustermesh("disable", "--context", "kind-tion")
+        said = whole.clustermesh("disable", "--context", "kind-tion").stdout
+        assert "Every node confirmed that nothing of the mesh is left on it" in said
         whole.wait_until("no program of the mesh runs in tion", lambda: not programs(whole, "tion"), 30)
+        for node in whole.get("tion", "nodes")["items"]:
+            assert not left_behind(whole, node["metadata"]["name"])
+        assert whole.kubectl("tion", "get", *CONFIG, check=False).returncode != 0
+        assert whole.get("tion", "ciliumidentities")["items"] == []
+        assert_names_resolve_after_a_restart_of_dns(whole, "tion")
         assert_one_line(whole.clustermesh("status", "--context", "kind-tion", check=False), FAILED, "not enabled")
         assert_one_line(whole.clustermesh("connect", *CONNECTION, check=False), FAILED, "not enabled", "kind-tion")
         done = whole.clustermesh("status", check=False)
@@ -113,6 +120,24 @@ def test_a_disabled_cluster_is_out_of_the_mesh_and_comes_back(whole: Mesh) -> No
         whole.clustermesh("disconnect", "tion", "--context", "kind-koornacht")
         whole.wait_for_answers("koornacht", "Koornacht")
     finally:
+        kept = {"name": config["metadata"]["name"], "namespace": SYSTEM}
+        manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": kept, "data": config["data"]}
+        whole.apply("tion", json.dumps(manifest))
         whole.clustermesh("enable", "--context", "kind-tion", "--service-type", "NodePort")
         whole.clustermesh("connect", *CONNECTION)
     whole.expect_whole()
+
+
+def left_behind(mesh: Mesh, node: str) -> list[str]:
+    """Pins, the overlay device and tc programs of ours on a node."""
+    pins = mesh.on_node(node, "find", "/sys/fs/bpf/clustermesh", check=False).stdout.splitlines()
+    devices = mesh.on_node(node, "ip", "-o", "link", "show", "type", "vxlan").stdout.splitlines()
+    hooks = mesh.on_node(node, "bpftool", "net", "show", check=False).stdout.splitlines()
+    return [*pins, *devices, *(line for line in hooks if "mesh_" in line)]
+
+
+def assert_names_resolve_after_a_restart_of_dns(mesh: Mesh, cluster: Cluster) -> None:
+    for pod in mesh.pods(cluster, "k8s-app=kube-dns", SYSTEM):
+        mesh.kubectl(cluster, "delete", "pod", "-n", SYSTEM, pod["metadata"]["name"])
+    ask = ("exec", "deployments/x-wing", "--", "getent", "hosts", "rebel-base.default.svc.cluster.local")
+    mesh.wait_until("names resolve", lambda: mesh.kubectl(cluster, *ask, check=False).returncode == 0, 30)

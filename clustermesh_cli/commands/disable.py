@@ -1,19 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`clustermesh disable`: take the programs and their state out of a cluster. CRDs and policies stay: they are the user's."""
+"""`clustermesh disable`: agents remove everything from their nodes, then the programs and their state go.
+
+CRDs and policies stay: they are the user's.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
 
 import kube.resource as k
 from clustermesh_cli.cluster_facts import read_config
 from clustermesh_cli.console import Console
+from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.manifests import load_workloads
+from clustermesh_cli.plan.detachment import detaching_patch, unconfirmed_nodes
 from kube.client import KubeClient
+from kube.errors import NotFound
 from kube.resource import from_manifest
-from meshapi.installed import CA_BUNDLE, CA_SECRET, CERTIFICATE_SECRETS, MIRROR_SECRET, PEERS_SECRET, REMOTE_USERS
+from kubeintent.cilium import IDENTITY_OWNER, IDENTITY_OWNER_LABEL
+from meshapi.installed import (
+    AGENT,
+    AGENT_SELECTOR,
+    APISERVER_SELECTOR,
+    CA_BUNDLE,
+    CA_SECRET,
+    CERTIFICATE_SECRETS,
+    CLUSTER_NAME_KEY,
+    CONFIG_MAP,
+    MIRROR_SECRET,
+    PEERS_SECRET,
+    REMOTE_USERS,
+)
 
-MARKS = (
+MARKS: Final = (
     "CLUSTER_NAME",
     "CLUSTER_ID",
     "MAX_CONNECTED_CLUSTERS",
@@ -23,6 +46,18 @@ MARKS = (
     "SERVICE_TYPE",
     "MIRROR",
 )
+POLL_S: Final = 0.5
+GONE_WITHIN_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class DisableOptions:
+    """What the user asked for. `force` goes on although nodes have not confirmed; `wait_s` is how long they may take."""
+
+    keep_ca: bool = False
+    keep_identities: bool = False
+    force: bool = False
+    wait_s: float = 120.0
 
 
 def workloads(namespace: str) -> list[dict[str, Any]]:
@@ -30,17 +65,68 @@ def workloads(namespace: str) -> list[dict[str, Any]]:
     return load_workloads({**dict.fromkeys(MARKS, "none"), "NAMESPACE": namespace})
 
 
-def disable(client: KubeClient, namespace: str, *, keep_ca: bool, console: Console) -> None:
-    """Delete what `enable` made, last first; what is already gone is no error."""
+def disable(client: KubeClient, namespace: str, options: DisableOptions, console: Console) -> None:
+    """Nothing of ours is left on any node, then in the cluster; what is already gone is no error.
+
+    Raises: CommandError (timeout), having deleted nothing, if a node does not confirm and `force` is not set.
+    """
     config = read_config(client, namespace)
+    left = _detach_nodes(client, namespace, options, console)
     removed = 0
     for obj in reversed(workloads(namespace)):
         meta = obj["metadata"]
         removed += client.delete(from_manifest(obj), meta["name"], meta.get("namespace"))
-    for name in (*CERTIFICATE_SECRETS, PEERS_SECRET, MIRROR_SECRET, *(() if keep_ca else (CA_SECRET,))):
+    for name in (*CERTIFICATE_SECRETS, PEERS_SECRET, MIRROR_SECRET, *(() if options.keep_ca else (CA_SECRET,))):
         removed += client.delete(k.SECRETS, name, namespace)
-    for name in (CA_BUNDLE, REMOTE_USERS):
+    for name in (CA_BUNDLE, REMOTE_USERS, *(() if options.keep_identities else (CONFIG_MAP,))):
         removed += client.delete(k.CONFIG_MAPS, name, namespace)
-    console.ok(f"Removed {removed} objects of the mesh from cluster {config.get('cluster-name', '(unnamed)')}")
+    if not options.keep_identities:
+        removed += _delete_identities(client, namespace)
+    console.ok(f"Removed {removed} objects of the mesh from cluster {config.get(CLUSTER_NAME_KEY, '(unnamed)')}")
     console.info("Peers keep what they know until they disconnect: clustermesh disconnect, in each of them")
-    console.info("Programs and maps on the nodes stay in force until each node runs: clustermesh-agent uninstall")
+    for node in left:
+        console.warn(
+            f"{node}: programs, maps and the overlay device stay in force as they are, and are no longer updated; "
+            "reboot the node, or run there: clustermesh-agent uninstall"
+        )
+
+
+def _detach_nodes(client: KubeClient, namespace: str, options: DisableOptions, console: Console) -> list[str]:
+    """Every agent removed what is in its node's kernel; the nodes that did not confirm, only with `force`."""
+    daemon = client.get(k.DAEMON_SETS, AGENT, namespace)
+    if daemon is None:
+        return []
+    console.step("Detaching every node: connections to other clusters end, Services are the business of the CNI again")
+    client.patch_merge(k.DAEMON_SETS, AGENT, detaching_patch(daemon), namespace)
+
+    def missing() -> list[str]:
+        return unconfirmed_nodes(client.list(k.NODES), client.list(k.PODS, namespace, AGENT_SELECTOR))
+
+    left = _poll(missing, options.wait_s)
+    if not left:
+        console.ok("Every node confirmed that nothing of the mesh is left on it")
+    elif not options.force:
+        raise CommandError(
+            f"no confirmation within {options.wait_s:g} s from {', '.join(left)}; nothing was deleted. Run disable again, "
+            "remove Node objects of machines that are gone, or go on without those nodes: disable --force",
+            ExitCode.TIMEOUT,
+        )
+    return left
+
+
+def _delete_identities(client: KubeClient, namespace: str) -> int:
+    """The identities that our apiserver allocated are gone, once it is; those of Cilium are Cilium's."""
+    _poll(lambda: client.list(k.PODS, namespace, APISERVER_SELECTOR), GONE_WITHIN_S)
+    try:
+        found = client.list(k.CILIUM_IDENTITIES, None, f"{IDENTITY_OWNER_LABEL}={IDENTITY_OWNER}")
+    except NotFound:
+        return 0
+    return sum(client.delete(k.CILIUM_IDENTITIES, item["metadata"]["name"]) for item in found)
+
+
+def _poll(look: Callable[[], list[Any]], wait_s: float) -> list[Any]:
+    """What was seen last: empty as soon as it is, else after the time is over."""
+    deadline = time.monotonic() + wait_s
+    while (seen := look()) and time.monotonic() < deadline:
+        threading.Event().wait(POLL_S)
+    return seen

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How agents are told to remove everything from their nodes, and which of them have confirmed it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+DETACH_FLAG: Final = "--detach"
+
+
+def detaching_patch(daemon: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge patch of the agents' DaemonSet by which every node's agent is replaced, at once, by one that detaches."""
+    spec = daemon["spec"]["template"]["spec"]
+    containers = [
+        {**container, "args": [*_without_flag(container), DETACH_FLAG]} for container in spec.get("containers") or ()
+    ]
+    return {
+        "spec": {
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "100%"}},
+            "template": {"spec": {"containers": containers}},
+        }
+    }
+
+
+def unconfirmed_nodes(nodes: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Nodes whose agent has not said yet that nothing of ours is left there, by name. `pods` are those of the agents."""
+    confirmed = {pod["spec"].get("nodeName", "") for pod in pods if _has_detached(pod)}
+    return sorted({str(node["metadata"]["name"]) for node in nodes} - confirmed)
+
+
+def _without_flag(container: Mapping[str, Any]) -> list[str]:
+    return [word for word in container.get("args") or () if word != DETACH_FLAG]
+
+
+def _has_detached(pod: Mapping[str, Any]) -> bool:
+    told = any(DETACH_FLAG in (container.get("args") or ()) for container in pod["spec"].get("containers") or ())
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return told and any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)

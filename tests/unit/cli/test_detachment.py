@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pytest
+
+import kube.resource as k
+from clustermesh_cli.commands import disable as verb
+from clustermesh_cli.commands.disable import DisableOptions, disable
+from clustermesh_cli.console import Console
+from clustermesh_cli.exit_code import CommandError, ExitCode
+from clustermesh_cli.plan.detachment import detaching_patch, unconfirmed_nodes
+from kube.client import KubeClient
+from kube.resource import Resource
+from meshapi.installed import AGENT, CA_SECRET, CONFIG_MAP
+
+DAEMON = {"spec": {"template": {"spec": {"containers": [{"name": "agent", "image": "i", "args": ["--port=1"]}]}}}}
+
+
+def node(name: str) -> dict[str, Any]:
+    return {"metadata": {"name": name}}
+
+
+def pod(on: str, *args: str, ready: bool = True) -> dict[str, Any]:
+    conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
+    return {"spec": {"nodeName": on, "containers": [{"args": list(args)}]}, "status": {"conditions": conditions}}
+
+
+def test_all_agents_are_replaced_at_once_and_asking_again_changes_nothing() -> None:
+    patch = detaching_patch(DAEMON)
+    assert patch["spec"]["updateStrategy"]["rollingUpdate"] == {"maxUnavailable": "100%"}
+    (container,) = patch["spec"]["template"]["spec"]["containers"]
+    assert container == {"name": "agent", "image": "i", "args": ["--port=1", "--detach"]}
+    assert detaching_patch(patch) == patch
+
+
+def test_a_node_has_confirmed_when_its_new_agent_is_ready() -> None:
+    nodes = [node("a"), node("b"), node("c"), node("d")]
+    pods = [pod("a", "--detach"), pod("b"), pod("c", "--detach", ready=False)]
+    assert unconfirmed_nodes(nodes, pods) == ["b", "c", "d"]
+
+
+class Cluster:
+    """A cluster with two nodes; the agents of `alive` detach when they are told to."""
+
+    def __init__(self, *alive: str) -> None:
+        self.alive, self.told = alive, False
+        self.deleted: list[tuple[str, str]] = []
+
+    def get(self, resource: Resource, name: str, namespace: str | None = None) -> dict[str, Any] | None:
+        if resource == k.CONFIG_MAPS:
+            return {"data": {"cluster-name": "north"}} if name == CONFIG_MAP else None
+        return DAEMON
+
+    def patch_merge(self, resource: Resource, name: str, body: Mapping[str, Any], namespace: str) -> None:
+        assert (resource, name) == (k.DAEMON_SETS, AGENT)
+        self.told = True
+
+    def list(self, resource: Resource, namespace: str | None = None, selector: str = "") -> list[dict[str, Any]]:
+        if resource == k.NODES:
+            return [node("a"), node("b")]
+        if resource == k.CILIUM_IDENTITIES:
+            assert selector == "app.kubernetes.io/managed-by=clustermesh-apiserver"
+            return [{"metadata": {"name": "65537"}}]
+        if "apiserver" in selector:
+            return []
+        return [pod(name, *(("--detach",) if self.told else ())) for name in self.alive]
+
+    def delete(self, resource: Resource, name: str, namespace: str | None = None) -> bool:
+        self.deleted.append((resource.kind, name))
+        return True
+
+
+def run(cluster: Cluster, **options: Any) -> str:
+    output = io.StringIO()
+    chosen = DisableOptions(**{"wait_s": 0.0, **options})
+    disable(cast(KubeClient, cluster), "kube-system", chosen, Console(stream=output))
+    return output.getvalue()
+
+
+def test_everything_goes_once_every_node_has_confirmed() -> None:
+    cluster = Cluster("a", "b")
+    assert "Every node confirmed" in run(cluster)
+    kinds = {kind for kind, _ in cluster.deleted}
+    assert {"DaemonSet", "Deployment", "Secret", "ConfigMap", "CiliumIdentity", "ClusterRole"} <= kinds
+    assert ("ConfigMap", CONFIG_MAP) in cluster.deleted
+
+
+def test_name_id_and_authority_may_be_kept() -> None:
+    cluster = Cluster("a", "b")
+    run(cluster, keep_identities=True, keep_ca=True)
+    assert not [name for kind, name in cluster.deleted if kind == "CiliumIdentity" or name in (CONFIG_MAP, CA_SECRET)]
+
+
+def test_a_node_that_does_not_confirm_stops_it_before_anything_is_deleted() -> None:
+    cluster = Cluster("a")
+    with pytest.raises(CommandError, match=r"from b; nothing was deleted.*disable --force") as caught:
+        run(cluster)
+    assert (caught.value.code, cluster.deleted) == (ExitCode.TIMEOUT, [])
+
+
+def test_force_goes_on_and_says_what_stays_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verb, "POLL_S", 0.0)
+    cluster = Cluster("a")
+    said = run(cluster, force=True)
+    assert "b: programs, maps and the overlay device stay in force" in said
+    assert "a: programs" not in said
+    assert ("DaemonSet", AGENT) in cluster.deleted
