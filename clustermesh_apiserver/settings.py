@@ -10,6 +10,7 @@ from pathlib import Path
 from meshapi import installed
 from meshkit.settings import Settings as Base
 from meshkit.settings import option, required
+from meshmodel.address import canonical_prefix
 from meshmodel.cluster_config import ExportMode
 from meshmodel.names import check_cluster_id, parse_cluster_name
 
@@ -49,6 +50,10 @@ class Settings(Base):
         CiliumSlices.AUTO, "read CiliumEndpointSlices (on) or CiliumEndpoints (off); auto: slices while there are any"
     )
     service_export_mode: ExportMode = option(ExportMode.BOTH, "services-and-endpointslices, or empty: services only")
+    pod_cidr: tuple[str, ...] = option(
+        (),
+        "the networks of this cluster's pods, where they are not what nodes, Calico's blocks and pods themselves say",
+    )
     default_global_namespace: bool = option(
         True, "whether a namespace without the annotation clustermesh.cilium.io/global takes part in the mesh"
     )
@@ -85,6 +90,9 @@ class Settings(Base):
 
     def __post_init__(self) -> None:
         parse_cluster_name(self.cluster_name)
+        for cidr in self.pod_cidr:
+            if canonical_prefix(cidr) != cidr:
+                raise ValueError(f"--pod-cidr {cidr}: write it as {canonical_prefix(cidr)}")
         check_cluster_id(self.cluster_id, self.max_connected_clusters)
         if self.service_export_mode is ExportMode.ENDPOINT_SLICES:
             raise ValueError("--service-export-mode: services are always published, readers before 1.20 need them")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from kubeintent.rows import (
+    BlockIntent,
     EndpointIntent,
     ExportIntent,
     IdentityIntent,
@@ -25,17 +26,21 @@ _NONE: frozenset[str] = frozenset()
 class IntentTable(Generic[R]):
     """The rows of one kind by object key; `synced` once everything that exists has been reported.
 
-    `group_of` sorts rows into groups (a namespace, a service) that can be re-evaluated together; a row without a group
-    gives None.
+    `group_of` sorts rows into groups (a namespace, a service) that can be re-evaluated together, and `node_of` into nodes; a
+    row without one gives None.
     """
 
-    def __init__(self, name: str, group_of: Callable[[R], str | None] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        group_of: Callable[[R], str | None] | None = None,
+        node_of: Callable[[R], str | None] | None = None,
+    ) -> None:
         self.name = name
         self.synced = False
         self._unconfirmed: dict[str, None] = {}
-        self._group_of = group_of
         self._rows: dict[str, R] = {}
-        self._groups: dict[str, set[str]] = {}
+        self._groups, self._nodes = _Groups(group_of), _Groups(node_of)
 
     def put(self, key: str, row: R) -> bool:
         """The table holds this row; False if it did already."""
@@ -43,14 +48,16 @@ class IntentTable(Generic[R]):
         old = self._rows.get(key)
         if old == row:
             return False
-        self._regroup(key, old, row)
+        self._groups.move(key, old, row)
+        self._nodes.move(key, old, row)
         self._rows[key] = row
         return True
 
     def delete(self, key: str) -> R | None:
         """The table holds no such row; returns what it held."""
         old = self._rows.pop(key, None)
-        self._regroup(key, old, None)
+        self._groups.move(key, old, None)
+        self._nodes.move(key, old, None)
         return old
 
     def begin_again(self, also: Iterable[str] = ()) -> None:
@@ -70,6 +77,7 @@ class IntentTable(Generic[R]):
         self.synced = False
         self._rows.clear()
         self._groups.clear()
+        self._nodes.clear()
         self._unconfirmed.clear()
 
     def get(self, key: str) -> R | None:
@@ -86,7 +94,11 @@ class IntentTable(Generic[R]):
 
     def in_group(self, group: str) -> Iterable[str]:
         """The keys of one group's rows."""
-        return self._groups.get(group, _NONE)
+        return self._groups.members(group)
+
+    def on_node(self, node: str) -> Iterable[str]:
+        """The keys of one node's rows."""
+        return self._nodes.members(node)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -99,7 +111,22 @@ class IntentTable(Generic[R]):
         lines = [f"{key} {row}" for key, row in sorted(self._rows.items())]
         return "\n".join([f"{self.name} synced={self.synced} rows={len(lines)}", *lines])
 
-    def _regroup(self, key: str, old: R | None, new: R | None) -> None:
+
+class _Groups(Generic[R]):
+    """The keys of rows, by what the rows have in common."""
+
+    def __init__(self, group_of: Callable[[R], str | None] | None) -> None:
+        self._group_of = group_of
+        self._members: dict[str, set[str]] = {}
+
+    def members(self, group: str) -> Iterable[str]:
+        return self._members.get(group, _NONE)
+
+    def clear(self) -> None:
+        self._members.clear()
+
+    def move(self, key: str, old: R | None, new: R | None) -> None:
+        """The key's row was the old one and is the new one."""
         if self._group_of is None:
             return
         before = self._group_of(old) if old is not None else None
@@ -107,12 +134,12 @@ class IntentTable(Generic[R]):
         if before == after:
             return
         if before is not None:
-            members = self._groups[before]
+            members = self._members[before]
             members.discard(key)
             if not members:
-                del self._groups[before]
+                del self._members[before]
         if after is not None:
-            self._groups.setdefault(after, set()).add(key)
+            self._members.setdefault(after, set()).add(key)
 
 
 class Tables:
@@ -127,15 +154,18 @@ class Tables:
         self.services: IntentTable[ServiceIntent] = IntentTable("services", lambda row: row.namespace)
         self.slices: IntentTable[SliceIntent] = IntentTable("slices", _service_of)
         self.nodes: IntentTable[NodeIntent] = IntentTable("nodes")
-        self.pods: IntentTable[PodIntent] = IntentTable("pods", lambda row: row.namespace)
+        self.pods: IntentTable[PodIntent] = IntentTable("pods", lambda row: row.namespace, lambda row: row.node or None)
+        self.blocks: IntentTable[BlockIntent] = IntentTable("blocks", node_of=lambda row: row.node)
         self.endpoints: IntentTable[tuple[EndpointIntent, ...]] = IntentTable("endpoints", _namespace_of)
         self.identities: IntentTable[IdentityIntent] = IntentTable("identities", lambda row: row.namespace)
         self.exports: IntentTable[ExportIntent] = IntentTable("exports", lambda row: row.namespace)
 
     def dump(self) -> str:
         """All tables as text, the same for the same rows."""
-        tables = (self.namespaces, self.services, self.slices, self.nodes, self.pods, self.endpoints)
-        return "\n".join([*(table.dump() for table in tables), self.identities.dump(), self.exports.dump()])
+        tables = (self.namespaces, self.services, self.slices, self.nodes, self.pods, self.blocks)
+        return "\n".join(
+            [*(table.dump() for table in tables), self.endpoints.dump(), self.identities.dump(), self.exports.dump()]
+        )
 
 
 def _service_of(row: SliceIntent) -> str | None:

@@ -79,6 +79,7 @@ CILIUM_ENDPOINT_SLICES = Resource(
     "cilium.io", "v2alpha1", "ciliumendpointslices", "CiliumEndpointSlice", namespaced=False
 )
 CILIUM_NODES = Resource("cilium.io", "v2", "ciliumnodes", "CiliumNode", namespaced=False)
+CALICO_IPAM_BLOCKS = Resource("crd.projectcalico.org", "v1", "ipamblocks", "IPAMBlock", namespaced=False)
 SERVICE_EXPORTS = Resource("multicluster.x-k8s.io", "v1alpha1", "serviceexports", "ServiceExport")
 SERVICE_IMPORTS = Resource("multicluster.x-k8s.io", "v1alpha1", "serviceimports", "ServiceImport")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Node and CiliumNode → rows. Pure. Source: core/v1; cilium.io/v2 CiliumNode."""
+"""Node, CiliumNode and Calico's IPAMBlock → rows. Pure. Source: core/v1; cilium.io/v2; crd.projectcalico.org/v1."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from kubeintent import fields
 from kubeintent.read import Obj, Read, bounded, name_of
-from kubeintent.rows import NodeIntent
+from kubeintent.rows import BlockIntent, NodeIntent
 
 WIREGUARD_ANNOTATION: Final = "network.cilium.io/wg-pub-key"
 NODE_ADDRESS_TYPES: Final = ("InternalIP", "ExternalIP")
@@ -60,6 +60,17 @@ def read_cilium_node(obj: Obj) -> Read[NodeIntent]:
         boot_id=fields.text(spec, "bootid", problems),
     )
     return Read(row, bounded(problems), name.uid)
+
+
+def read_calico_block(obj: Obj) -> Read[BlockIntent]:
+    """The block; no row for one that is of no node, or on its way out. Raises: UnreadableError."""
+    name = name_of(obj, namespaced=False)
+    problems: list[str] = []
+    spec = fields.mapping(obj, "spec", problems)
+    kind, _, node = fields.text(spec, "affinity", problems).partition(":")
+    cidrs = fields.prefixes([spec.get("cidr")], "spec.cidr", problems)
+    is_of_node = kind == "host" and bool(node) and bool(cidrs) and not fields.flag(spec, "deleted", problems)
+    return Read(BlockIntent(cidrs[0], node) if is_of_node else None, bounded(problems), name.uid)
 
 
 def _cilium_networks(spec: Obj, problems: list[str]) -> tuple[str, ...]:

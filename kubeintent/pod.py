@@ -41,6 +41,7 @@ def read_pod(obj: Obj) -> Read[PodIntent]:
         labels=fields.pairs(obj["metadata"], "labels", problems),
         service_account=fields.text(spec, "serviceAccountName", problems) or "default",
         named_ports=_named_ports(spec, problems),
+        node=fields.text(spec, "nodeName", problems),
     )
     return Read(row, bounded(problems), name.uid)
 

@@ -92,7 +92,9 @@ class NamespaceIntent:
 
 @dataclass(frozen=True, slots=True)
 class PodIntent:
-    """One Pod that may have addresses of its own. `named_ports` are (name, port, protocol), sorted."""
+    """One Pod that may have addresses of its own; `node` is empty until it has one. `named_ports` are (name, port, protocol),
+    sorted.
+    """
 
     namespace: str
     name: str
@@ -101,6 +103,7 @@ class PodIntent:
     labels: Pairs
     service_account: str
     named_ports: tuple[tuple[str, int, str], ...] = ()
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,3 +157,11 @@ class ExportIntent:
     created: str
     labels: Pairs = ()
     annotations: Pairs = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BlockIntent:
+    """One block of pod addresses that Calico gave to a node."""
+
+    cidr: str
+    node: str

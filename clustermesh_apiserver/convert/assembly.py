@@ -59,7 +59,7 @@ def make_exporters(
         private=hidden.get(Kind.IDENTITIES),
     )
     exporters: dict[Kind, Exporter] = {
-        Kind.NODES: NodeExporter(tables, stores[Kind.NODES], cluster, cluster_id),
+        Kind.NODES: NodeExporter(tables, stores[Kind.NODES], cluster, cluster_id, settings.pod_cidr),
         Kind.IPS: addresses,
         Kind.IDENTITIES: identities,
         Kind.SERVICES: ServiceExporter(tables, stores[Kind.SERVICES], cluster, cluster_id),

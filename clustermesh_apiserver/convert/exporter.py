@@ -9,16 +9,18 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Protocol
 
 from clustermesh_apiserver.convert.endpoint_slice import convert_slice
 from clustermesh_apiserver.convert.identity import Refusal, convert_identity
 from clustermesh_apiserver.convert.node import convert_node
+from clustermesh_apiserver.convert.pod_networks import pod_networks
 from clustermesh_apiserver.convert.service import convert_service, is_shared
 from clustermesh_apiserver.convert.service_export import convert_export
 from clustermesh_apiserver.tables import IntentTable, Tables
-from kubeintent.rows import NamespaceIntent
+from kubeintent.rows import NamespaceIntent, NodeIntent
 from meshmodel.identity import IdentityRange
 from meshmodel.names import ClusterId, ClusterName
 
@@ -192,15 +194,27 @@ class ExportExporter(Exporter):
 
 
 class NodeExporter(Exporter):
-    """Node records: every node of this cluster."""
+    """Node records: every node of this cluster, with the networks that its pods are really in.
 
-    def __init__(self, tables: Tables, sink: Sink, cluster: ClusterName, cluster_id: ClusterId) -> None:
+    Networks that people give (`by_hand`) take the place of all others. The first node by name announces them: they are the
+    cluster's, and readers send what is in a node's network to that node.
+    """
+
+    def __init__(
+        self, tables: Tables, sink: Sink, cluster: ClusterName, cluster_id: ClusterId, by_hand: Sequence[str] = ()
+    ) -> None:
         super().__init__(tables, sink)
-        self._cluster, self._cluster_id = cluster, cluster_id
+        self._cluster, self._cluster_id, self._by_hand = cluster, cluster_id, tuple(by_hand)
 
     @property
     def needs(self) -> Sequence[IntentTable[Any]]:
-        return (self.tables.nodes,)
+        tables = self.tables
+        return (tables.nodes,) if tables.is_cilium else (tables.nodes, tables.pods, tables.blocks)
+
+    def touch(self, keys: Iterable[str]) -> None:
+        super().touch(keys)
+        if self._by_hand:
+            super().touch(self.tables.nodes.keys())
 
     def touch_namespace(self, namespace: str) -> None:
         """Nodes belong to no namespace."""
@@ -210,8 +224,19 @@ class NodeExporter(Exporter):
         if node is None:
             self.sink.delete(key.encode())
             return
+        node = replace(node, pod_cidrs=self._networks(node))
         record = convert_node(node, cluster=self._cluster, cluster_id=self._cluster_id)
         self.sink.upsert(key.encode(), record.encode())
+
+    def _networks(self, node: NodeIntent) -> tuple[str, ...]:
+        tables = self.tables
+        if self._by_hand:
+            return self._by_hand if node.name == min(tables.nodes.keys()) else ()
+        if tables.is_cilium:
+            return node.pod_cidrs
+        pods = [ip for key in tables.pods.on_node(node.name) if (pod := tables.pods.get(key)) for ip in pod.ips]
+        blocks = [block.cidr for key in tables.blocks.on_node(node.name) if (block := tables.blocks.get(key))]
+        return pod_networks(node.pod_cidrs, sorted(blocks), sorted(pods), has_blocks=len(tables.blocks) > 0)
 
 
 class IdentityExporter(Exporter):

@@ -20,6 +20,7 @@ from kube.client import KubeClient, in_thread
 from kube.errors import KubeError
 from kube.reflector import Progress, Reflector, Timing
 from kube.resource import (
+    CALICO_IPAM_BLOCKS,
     CILIUM_ENDPOINT_SLICES,
     CILIUM_ENDPOINTS,
     CILIUM_IDENTITIES,
@@ -35,12 +36,14 @@ from kube.resource import (
 )
 from kubeintent.cilium import read_cilium_endpoint, read_cilium_endpoint_slice, read_cilium_identity
 from kubeintent.endpoint_slice import read_endpoint_slice
-from kubeintent.node import read_cilium_node, read_node
+from kubeintent.node import read_calico_block, read_cilium_node, read_node
 from kubeintent.pod import read_namespace, read_pod
 from kubeintent.read import Read
 from kubeintent.rows import (
+    BlockIntent,
     IdentityIntent,
     NamespaceIntent,
+    PodIntent,
     ServiceIntent,
     SliceIntent,
 )
@@ -138,6 +141,7 @@ class Source:
             if before.cilium != plan.cilium:
                 tables.nodes.begin_again()
                 tables.pods.clear()
+                tables.blocks.clear()
         known = {intake.resource: intake for intake in self.intakes}
         self.intakes = [known.get(intake.resource, intake) for intake in self._make_intakes(plan)]
 
@@ -193,7 +197,8 @@ class Source:
             intakes.append(self._intake(kind, read, tables.endpoints, self._address_changed))
         else:
             intakes.append(self._intake(NODES, read_node, tables.nodes, self._node_changed))
-            intakes.append(self._intake(PODS, read_pod, tables.pods, self._address_changed))
+            intakes.append(self._intake(PODS, read_pod, tables.pods, self._pod_changed))
+            intakes.append(self._intake(CALICO_IPAM_BLOCKS, read_calico_block, tables.blocks, self._block_changed))
         if plan.exports:
             intakes.append(self._intake(SERVICE_EXPORTS, read_service_export, tables.exports, self._export_changed))
         return intakes
@@ -236,6 +241,16 @@ class Source:
 
     def _address_changed(self, key: str, _before: object, _after: object) -> None:
         self.touch(Kind.IPS, (key,))
+
+    def _pod_changed(self, key: str, before: PodIntent | None, after: PodIntent | None) -> None:
+        self.touch(Kind.IPS, (key,))
+        if before is None or after is None or (before.node, before.ips) != (after.node, after.ips):
+            self.touch(Kind.NODES, (row.node for row in (before, after) if row is not None and row.node))
+
+    def _block_changed(self, _key: str, before: BlockIntent | None, after: BlockIntent | None) -> None:
+        if len(self.tables.blocks) <= 1:  # the first or the last block says how all nodes are to be read
+            self.touch(Kind.NODES, self.tables.nodes.keys())
+        self.touch(Kind.NODES, (row.node for row in (before, after) if row is not None))
 
     def _node_changed(self, key: str, _before: object, _after: object) -> None:
         self.touch(Kind.NODES, (key,))

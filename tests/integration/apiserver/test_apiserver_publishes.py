@@ -49,7 +49,8 @@ async def test_a_peer_sees_the_whole_cluster_and_its_changes(
         config = await peer.get(b"cilium/cluster-config/koornacht")
         assert config is not None
         assert config.value == (
-            b'{"id":1,"capabilities":{"syncedCanaries":true,"maxConnectedClusters":255,"serviceExportsEnabled":false}}'
+            b'{"id":1,"capabilities":{"syncedCanaries":true,"maxConnectedClusters":255,"serviceExportsEnabled":false,'
+            b'"endpointSlicesExportMode":"services-and-endpointslices"}}'
         )
         assert config.lease != 0
         heartbeat = await peer.get(b"cilium/.heartbeat")
@@ -179,7 +180,7 @@ async def test_an_unknown_affinity_is_one_event_on_the_service_and_changes_nothi
         workloads.slice("cart", "10.1.1.7")
         await eventually(lambda: _value_has(peer, CART, b"10.1.1.8"), False)
         assert len(cluster.list("events", namespace="shop")) == 1
-        assert [problem.service for problem in apiserver.problems.current()] == ["shop/cart"]
+        assert [problem.subject for problem in apiserver.problems.current()] == ["service shop/cart"]
 
 
 async def test_a_peer_may_read_and_nothing_else(

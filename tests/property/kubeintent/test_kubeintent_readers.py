@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from kubeintent.cilium import read_cilium_endpoint, read_cilium_endpoint_slice, read_cilium_identity
 from kubeintent.endpoint_slice import read_endpoint_slice
-from kubeintent.node import read_cilium_node, read_node
+from kubeintent.node import read_calico_block, read_cilium_node, read_node
 from kubeintent.pod import read_namespace, read_pod
 from kubeintent.read import MAX_PROBLEMS, Read, UnreadableError
 from kubeintent.rows import (
+    BlockIntent,
     Endpoint,
     EndpointIntent,
     ExportIntent,
@@ -101,6 +102,7 @@ EXAMPLES: dict[Callable[[dict[str, Any]], Read[Any]], dict[str, Any]] = {
             "bootid": "b",
         },
     },
+    read_calico_block: {"metadata": META, "spec": {"affinity": "host:n1", "cidr": "10.1.0.64/26", "deleted": False}},
     read_cilium_endpoint: {
         "metadata": META,
         "status": {
@@ -220,6 +222,10 @@ def check(row: Any) -> None:  # noqa: C901 - one arm per kind of row
                 assert first == "" or ("." in first and canonical_ip(first) == first)
                 assert second == "" or (":" in second and canonical_ip(second) == second)
             check_texts(row.boot_id, row.wireguard_key)
+        case BlockIntent():
+            assert canonical_prefix(row.cidr) == row.cidr
+            check_texts(row.node)
+            assert row.node
         case IdentityIntent():
             assert 0 <= row.number < 10**10
             for label in row.labels:

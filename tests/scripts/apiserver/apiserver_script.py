@@ -9,6 +9,7 @@ listed                     every listing is complete
 wants KIND FILE            exactly these records of the kind, `key value` per line, are wanted
 writes [put|delete KIND/KEY ...]   exactly these changes since the last `writes`
 synced KIND...             exactly these kinds are complete
+networks NODE [NETWORK ...]  exactly these pod networks are announced for the node
 problems [TEXT]            exactly one problem that contains the text, or none
 """
 
@@ -34,6 +35,7 @@ from meshmodel.endpointslice import decode as decode_slice
 from meshmodel.identity import NumericIdentity
 from meshmodel.keys import Kind
 from meshmodel.labels import Labels
+from meshmodel.node import decode as decode_node
 from tests.support.script import Script
 
 
@@ -127,6 +129,10 @@ class ApiserverScript(Script):
     def do_synced(self, *kinds: str) -> None:
         found = {kind.value for kind, sink in self.sinks.items() if sink.is_synced}
         assert found == set(kinds), f"synced are {sorted(found)}"
+
+    def do_networks(self, node: str, *networks: str) -> None:
+        record = decode_node(node, self.sinks[Kind.NODES].wanted[node.encode()], cluster="c1", cluster_id=1)
+        assert list(record.pod_cidrs) == list(networks), record.pod_cidrs
 
     def do_problems(self, *words: str) -> None:
         found = [problem.message for problem in self.problems.current()]

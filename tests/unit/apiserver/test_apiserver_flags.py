@@ -60,6 +60,8 @@ def test_the_effective_settings_are_printed_and_can_be_given_back(
         ((*NAMED, "--lease-ttl", "3"), "use 25 to 86400 seconds"),
         ((*NAMED, "--log-level", "loud"), "debug, info, warning, error"),
         ((*NAMED, "--service-export-mode", "endpointslices-only"), "services are always published"),
+        ((*NAMED, "--pod-cidr", "10.1.0.7/16"), "write it as 10.1.0.0/16"),
+        ((*NAMED, "--pod-cidr", "10.1.0.0/33"), "33"),
         ((*NAMED, "--no-such-flag"), "--no-such-flag"),
     ],
 )

@@ -13,8 +13,9 @@ from clustermesh_apiserver.settings import CiliumSlices, Settings, SourceChoice
 from clustermesh_apiserver.source.follow import Source
 from clustermesh_apiserver.source.plan import Seen, SourcePlan, make_plan
 from clustermesh_apiserver.tables import Tables
-from kube.reflector import Synced, Upsert
+from kube.reflector import Delete, Synced, Upsert
 from meshmodel.keys import Kind
+from meshmodel.node import decode
 from tests.scripts.apiserver.apiserver_script import Numbers, Sink
 
 PODS = SourcePlan(cilium=False)
@@ -52,12 +53,12 @@ def test_flags_decide_whatever_exists() -> None:
 class World:
     """A source whose listings are given by hand, and everything that its sinks were told."""
 
-    def __init__(self, plan: SourcePlan) -> None:
+    def __init__(self, plan: SourcePlan, **changes: Any) -> None:
         self.tables, self.log = Tables(), list[str]()
         self.source = Source(None, self.tables, Problems(None), lambda _: plan)  # type: ignore[arg-type]
         self.source.set_plan(plan)
         self.sinks = {kind: Sink(kind, self.log) for kind in Kind}
-        self.source.attach(make_exporters(chosen(), self.tables, self.sinks, Numbers()))
+        self.source.attach(make_exporters(chosen(**changes), self.tables, self.sinks, Numbers()))
         self.list("namespaces", {"metadata": {"name": "shop"}})
         self.list("ciliumidentities")
 
@@ -71,6 +72,10 @@ class World:
 
     def addresses(self) -> list[str]:
         return sorted(key.decode() for key in self.sinks[Kind.IPS].wanted)
+
+    def networks(self) -> dict[str, tuple[str, ...]]:
+        wanted = self.sinks[Kind.NODES].wanted
+        return {key.decode(): decode(key.decode(), wanted[key], cluster="c1", cluster_id=1).pod_cidrs for key in wanted}
 
     def deleted(self) -> list[str]:
         return [line.removeprefix("delete ") for line in self.log if line.startswith("delete ")]
@@ -98,6 +103,7 @@ def endpoint_slice(name: str, *endpoints: tuple[str, str]) -> dict[str, Any]:
 
 def test_cilium_takes_over_from_pods_without_a_missing_address() -> None:
     world = World(PODS)
+    world.list("ipamblocks")
     world.list("nodes", {"metadata": {"name": "n1"}}, {"metadata": {"name": "n2"}})
     world.list("pods", pod("a", "10.1.0.1"), pod("gone", "10.1.0.2"))
     assert world.addresses() == ["10.1.0.1", "10.1.0.2"]
@@ -123,3 +129,18 @@ def test_slices_take_over_from_endpoints_and_back_without_a_missing_address() ->
     world.list("ciliumendpoints", endpoint("a", "10.1.0.1"), endpoint("b", "10.1.0.2"))
     assert world.addresses() == ["10.1.0.1", "10.1.0.2"]
     assert world.deleted() == ["ip/10.1.0.2"]
+
+
+@pytest.mark.parametrize("plan", [PODS, ENDPOINTS])
+def test_networks_given_by_hand_are_announced_once_whoever_goes(plan: SourcePlan) -> None:
+    world = World(plan, pod_cidr=("10.0.0.0/8", "fd00::/48"))
+    if not plan.cilium:
+        world.list("ipamblocks")
+        world.list("pods")
+    plural = "ciliumnodes" if plan.cilium else "nodes"
+    nodes = [{"metadata": {"name": name}, "spec": {"podCIDRs": ["10.1.0.0/24"]}} for name in ("n2", "n1", "n3")]
+    world.list(plural, *nodes)
+    assert world.networks() == {"n1": ("10.0.0.0/8", "fd00::/48"), "n2": (), "n3": ()}
+    intake = next(intake for intake in world.source.intakes if intake.resource.plural == plural)
+    intake.take([Delete("n1", None)])
+    assert world.networks() == {"n2": ("10.0.0.0/8", "fd00::/48"), "n3": ()}
