@@ -59,7 +59,7 @@ async def test_a_peer_sees_the_whole_cluster_and_its_changes(
         canaries = await all_keys(peer, b"cilium/synced/koornacht/")
         assert sorted(canaries) == [
             b"cilium/synced/koornacht/cilium/state/" + kind + b"/v1"
-            for kind in (b"identities", b"ip", b"nodes", b"serviceexports", b"services")
+            for kind in (b"endpointslices", b"identities", b"ip", b"nodes", b"serviceexports", b"services")
         ]
         assert not await all_keys(peer, b"cilium/state/services/v1/koornacht/")
 
