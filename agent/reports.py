@@ -74,7 +74,8 @@ def problems(agent: Served) -> list[str]:
     found += lost_node_problems(db)
     found += describe_widening(agent.compiler.engine.policies(), mesh.drained)
     for state in mesh.states():
-        found += [f"peer {state.name}: {warning}" for warning in state.warnings]
+        warnings = cluster_row(state, mesh.rejections, agent.clock).warnings
+        found += [f"peer {state.name}: {warning}" for warning in warnings]
         rejected = mesh.rejections.counts(state.name)
         found += [f"peer {state.name}: {total} records rejected ({reason})" for reason, total in rejected.items()]
     own = mesh.members.get(db.own)

@@ -147,6 +147,7 @@ def _mirror(settings: Settings, store: OwnStore) -> Mirror | None:
         settings.mirror_config_dir,
         Own(ClusterName(settings.cluster_name), ClusterId(settings.cluster_id), settings.max_connected_clusters),
         ttl_s=settings.lease_ttl,
+        quota_bytes=settings.etcd_quota_mib << 20,
     )
     store.client.on_store_change.append(mirror.store_changed)
     return mirror

@@ -46,6 +46,14 @@ class RemoteClusterSynced(Row, kw_only=True):
     service_exports: bool | None = None
 
 
+class Truncated(Row, kw_only=True):
+    """Records of one kind that were not taken because the cluster publishes more than the limit; `first` names some."""
+
+    total: int
+    first: list[str]
+    limit: str
+
+
 class RemoteCluster(Row, kw_only=True):
     """One peer as one program sees it. `age_s` is how old the newest confirmed data is; times are wall seconds, 0 = never."""
 
@@ -75,6 +83,7 @@ class RemoteCluster(Row, kw_only=True):
     probes_total: int = 0
     cert_not_after: float = 0.0
     records_rejected: dict[str, int] = msgspec.field(default_factory=dict)
+    truncated: dict[str, Truncated] = msgspec.field(default_factory=dict)
     warnings: list[str] = msgspec.field(default_factory=list)
 
 

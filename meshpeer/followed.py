@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,6 +11,7 @@ from meshapi.peer import PeerState
 from meshmodel.cluster_config import ClusterConfig
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName
+from meshpeer.caps import Dropped
 
 INITIAL_STATUS: Final = "Waiting for initial connection to be established"
 MAXIMUM_TEXT: Final = 256
@@ -46,6 +47,7 @@ class FollowedCluster:
     counts: dict[Kind, int] = field(default_factory=dict)
     revocations: int = 0
     warnings: tuple[str, ...] = ()
+    truncated: Mapping[str, Dropped] = field(default_factory=dict)
 
     @property
     def is_synced(self) -> bool:

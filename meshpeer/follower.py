@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
@@ -16,6 +16,7 @@ from meshkit.clock import Clock
 from meshkit.errors import PermanentError, TransientError
 from meshkit.supervise import supervise
 from meshmodel.names import ClusterName
+from meshpeer.caps import Budget
 from meshpeer.consumer import Consumer
 from meshpeer.directory import Listing, compare, read_directory
 from meshpeer.followed import FollowedCluster
@@ -43,7 +44,7 @@ class Member(Generic[C]):
     state: FollowedCluster
     consumer: C
     content: bytes
-    views: Views = field(default_factory=Views)
+    views: Views
     task: asyncio.Task[None] | None = None
 
 
@@ -66,6 +67,7 @@ class Follower(Generic[C]):
         self._own, self._directory, self._connect, self._consume = own, directory, connect, consume
         self._clock, self._options = clock, options or SessionOptions()
         self._reservations = Reservations(own)
+        self._total = Budget(self._options.total_bytes)
         self.members: dict[ClusterName, Member[C]] = {}
         self.refused: Mapping[str, str] = {}
         self._has_own = False
@@ -116,7 +118,8 @@ class Follower(Generic[C]):
         if known is not None:
             return known
         state = FollowedCluster(name, is_own=name == self._own.name, control_lost_s=self._clock.monotonic())
-        member = self.members[name] = Member(state, self._consume(name), content)
+        views = Views() if state.is_own else Views(self._options.caps, self._total)
+        member = self.members[name] = Member(state, self._consume(name), content, views)
         return member
 
     def _start(self, group: asyncio.TaskGroup, member: Member[C]) -> None:
@@ -148,6 +151,7 @@ class Follower(Generic[C]):
         member = self.members.pop(name)
         await _stop(member)
         self._reservations.release(name)
+        member.views.keep(())
         member.consumer.remove()
         log.info("peer removed", extra={"peer": name})
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from kvstore.errors import Denied, KvError
+from kvstore.limiter import Limiter
 from kvstore.store import Batch, Event, Phase, Store
 from meshkit.clock import Clock
 from meshkit.errors import MeshError, TransientError
@@ -24,6 +26,7 @@ from meshmodel import cluster_config, keys, private_keys
 from meshmodel.cluster_config import ClusterConfig
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName
+from meshpeer.caps import UNLIMITED, Caps
 from meshpeer.consumer import Change, Consumer
 from meshpeer.followed import FollowedCluster
 from meshpeer.kinds import OWN_KINDS, backends_once, offered_kinds
@@ -39,6 +42,7 @@ NODES_FIRST_S: Final = 5.0
 CLOSE_WAIT_S: Final = 5.0
 EVENTS_PER_TURN: Final = 1_000
 TICK_S: Final = 1.0
+RELIST_S: Final = 60.0
 
 Connect = Callable[[], Awaitable[Store]]
 Accept = Callable[[ClusterName, ClusterConfig], Sequence[str]]
@@ -53,7 +57,8 @@ class SessionOptions:
     """How stores are followed.
 
     `everything` follows every kind the cluster publishes, else backends are read in one form (see `kinds`). Other kinds wait
-    `nodes_first_s` at most for the first listing of nodes, for consumers that judge records by the cluster's nodes.
+    `nodes_first_s` at most for the first listing of nodes, for consumers that judge records by the cluster's nodes. `caps` hold
+    for each peer, `total_bytes` for all of them together; neither for the own cluster.
     """
 
     prefer_slices: bool = False
@@ -62,6 +67,8 @@ class SessionOptions:
     config_wait_s: float = CONFIG_WAIT_S
     config_recheck_s: float = CONFIG_RECHECK_S
     limits: Limits = field(default_factory=Limits)
+    caps: Caps = field(default_factory=Caps)
+    total_bytes: float = math.inf
 
 
 class Stream(NamedTuple):
@@ -95,10 +102,17 @@ class Session:
         self._connect, self._accept, self._clock, self._options = connect, accept, clock, options
         self._streams = Streams(clock.monotonic())
         self._recheck, self._was_listed = Wake(), Wake()
+        self._following: dict[Kind, asyncio.Task[None]] = {}
+        self._listed_s: dict[Kind, float] = {}
+        caps = UNLIMITED if state.is_own else options.caps
+        self._changes = Limiter(caps.changes_per_s, caps.changes_burst, clock)
+        self._bytes = Limiter(caps.bytes_per_s, caps.size_bytes, clock)
 
     async def run(self) -> None:
         """Follow the cluster until the attempt is over. Raises: MeshError, OSError, or what the consumer raised."""
         self._streams = Streams(self._clock.monotonic())
+        self._following.clear()
+        self._listed_s.clear()
         store = await self._connect()
         try:
             config = await self._fetch_config(store)
@@ -164,11 +178,15 @@ class Session:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._beat(store), name=f"{name} heartbeat")
-                group.create_task(self._watchdog(), name=f"{name} watchdog")
                 group.create_task(self._watch_config(store, config), name=f"{name} config")
+
+                def follow(kind: Kind) -> None:
+                    watching = self._watch(store, self._public(kind, config), nodes_listed)
+                    self._following[kind] = group.create_task(watching, name=f"{name} {kind}")
+
+                group.create_task(self._watchdog(follow), name=f"{name} watchdog")
                 for kind in self._state.kinds:
-                    stream = self._public(kind, config)
-                    group.create_task(self._watch(store, stream, nodes_listed), name=f"{name} {stream.name}")
+                    follow(kind)
                     if self._has_private(kind):
                         group.create_task(self._watch_private(store, kind), name=f"{name} private {kind}")
         except BaseExceptionGroup as failures:
@@ -214,6 +232,7 @@ class Session:
         state, kind, is_listed = self._state, stream.kind, batch.phase is Phase.LISTED
         await self._hand_over(stream, batch)
         if batch.events or is_listed:
+            self._note_truncations()
             state.counts[kind] = self._views.count(kind)
             state.last_update_wall_s = self._clock.wall()
             state.revision = max(state.revision, batch.revision)
@@ -221,6 +240,7 @@ class Session:
             if not self._has_private(kind):
                 await self._consumer.listed(kind)
             state.synced[kind] = True
+            self._listed_s[kind] = self._clock.monotonic()
             self._was_listed.set()
         if state.settle():
             log.info("peer ready", extra={"peer": state.name, "revision": state.revision})
@@ -233,7 +253,10 @@ class Session:
         for number, events in enumerate(_parts(batch.events)):
             if number:
                 await asyncio.sleep(0)
-            self._apply(stream, view.feed(events, len(stream.prefix)))
+            changes = view.feed(events, len(stream.prefix))
+            self._apply(stream, changes)
+            await self._changes.take(len(changes))
+            await self._bytes.take(sum(len(value) for _, value in changes if value))
         if batch.phase is Phase.LISTED:
             while gone := view.take_gone(EVENTS_PER_TURN):
                 self._apply(stream, gone)
@@ -258,7 +281,7 @@ class Session:
                 if batch.events:
                     self._state.last_heartbeat_s = self._clock.monotonic()
 
-    async def _watchdog(self) -> None:
+    async def _watchdog(self, follow: Callable[[Kind], None]) -> None:
         limits = self._options.limits
         while True:
             await self._clock.sleep(TICK_S)
@@ -267,6 +290,23 @@ class Session:
             if reason is not None:
                 raise SessionEndedError(reason)
             self._state.note_lost_streams(self._streams.lost(now_s, limits.lost_limit_s))
+            self._list_again(now_s, follow)
+
+    def _list_again(self, now_s: float, follow: Callable[[Kind], None]) -> None:
+        """Kinds of which there is more to know than is known are listed anew, each once a minute at most."""
+        for kind in self._views.due():
+            if kind in self._following and now_s - self._listed_s.get(kind, now_s) >= RELIST_S:
+                self._views.wanted.discard(kind)
+                del self._listed_s[kind]
+                self._following.pop(kind).cancel()
+                follow(kind)
+
+    def _note_truncations(self) -> None:
+        found = self._views.truncations()
+        if found.keys() - self._state.truncated.keys():
+            facts = {"peer": self._state.name, "reason": ", ".join(f"{w}: {d.limit}" for w, d in found.items())}
+            log.warning("peer publishes more than is taken", extra=facts)
+        self._state.truncated = found
 
     async def _watch_config(self, store: Store, config: ClusterConfig) -> None:
         """A cluster that was given another id, layout or form of backends is met again from the start."""

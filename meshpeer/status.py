@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from meshapi.peer import PeerState, RemoteCluster, RemoteClusterConfig, RemoteClusterSynced
+from meshapi.peer import PeerState, RemoteCluster, RemoteClusterConfig, RemoteClusterSynced, Truncated
 from meshmodel.cluster_config import ClusterConfig
 from meshmodel.keys import Kind
 from meshpeer.followed import FollowedCluster
@@ -53,7 +53,11 @@ def remote_cluster(
         age_s=None if state.last_heard_s is None else max(0.0, now_s - state.last_heard_s),
         revision=state.revision,
         records_rejected=dict(rejected or {}),
-        warnings=list(state.warnings),
+        truncated={
+            what: Truncated(total=dropped.total, first=list(dropped.first), limit=dropped.limit)
+            for what, dropped in state.truncated.items()
+        },
+        warnings=[*state.warnings, *_truncations(state)],
     )
 
 
@@ -61,6 +65,13 @@ def _text(state: FollowedCluster) -> str:
     if state.is_connected:
         return f"etcd: connected, ID: {state.store_id:x}" if state.store_id else "etcd: connected"
     return state.reason or state.last_error
+
+
+def _truncations(state: FollowedCluster) -> list[str]:
+    return [
+        f"publishes more than is taken: {what}, {dropped.total} records beyond {dropped.limit}, first {dropped.first[0]}"
+        for what, dropped in state.truncated.items()
+    ]
 
 
 def _config(config: ClusterConfig | None) -> RemoteClusterConfig:

@@ -2,26 +2,36 @@
 """List, then watch, then sweep: what is known of one prefix. Pure.
 
 Known keys are kept across reconnects. When a listing begins they become suspect; when it ends, the suspects that it did not
-mention are gone. A value that did not change is not reported again.
+mention are gone. A value that did not change is not reported again. What is beyond the cluster's caps is not known at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from typing import Final
 
 from kvstore.store import Event
 from kvstore.store import Kind as Happened
 from meshmodel.keys import Kind
+from meshpeer.caps import UNLIMITED, Budget, Caps, Dropped
 from meshpeer.consumer import Change
+
+_SIZE_BITS: Final = 24  # larger than any value a store takes
+_SIZE: Final = (1 << _SIZE_BITS) - 1
+_UNKNOWN: Final = -1 << _SIZE_BITS  # no hash of bytes is -1
+ROOM_AGAIN: Final = 0.9
 
 
 class View:
-    """Keys without the prefix, each with a digest of its value."""
+    """Keys without the prefix, each with a digest of its value and the size of both."""
 
-    def __init__(self) -> None:
-        self._known: dict[bytes, int | None] = {}
+    def __init__(self, maximum: float = math.inf, budget: Budget | None = None) -> None:
+        self._maximum, self._budget = maximum, budget or Budget()
+        self._known: dict[bytes, int] = {}
         self._suspects: dict[bytes, None] = {}
+        self.dropped = Dropped()
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._known
@@ -32,6 +42,14 @@ class View:
     def begin_listing(self) -> None:
         """Everything known is suspect until it is mentioned."""
         self._suspects = dict.fromkeys(self._known)
+        self.dropped = Dropped()
+
+    @property
+    def has_room_again(self) -> bool:
+        """Whether something was dropped that a new listing might take now."""
+        is_under = len(self._known) <= self._maximum * ROOM_AGAIN
+        has_bytes = self._budget.room_bytes >= self._budget.limit_bytes * (1 - ROOM_AGAIN)
+        return bool(self.dropped.total) and is_under and has_bytes
 
     def feed(self, events: Sequence[Event], cut: int) -> list[Change]:
         """What the events change, in their order; `cut` is the length of the prefix in front of every key."""
@@ -42,25 +60,49 @@ class View:
             suspects.pop(key, None)
             if kind is Happened.DELETE:
                 if key in known:
-                    del known[key]
+                    self._forget(key)
                     changes.append((key, None))
                 continue
-            digest = hash(value)
-            if known.get(key) != digest:
+            size = len(key) + len(value)
+            digest = hash(value) << _SIZE_BITS | size
+            old = known.get(key)
+            if old == digest:
+                continue
+            is_new = old is None
+            if is_new and len(known) >= self._maximum:
+                self.dropped.add(key, f"{self._maximum:.0f} records")
+            elif self._budget.use(size if old is None else size - (old & _SIZE)):
                 known[key] = digest
                 changes.append((key, value))
+                continue
+            else:
+                self.dropped.add(key, f"{self._budget.limit_bytes:.0f} bytes")
+            if not is_new:  # what was known of it is not true any more
+                self._forget(key)
+                changes.append((key, None))
         return changes
+
+    def _forget(self, key: bytes) -> None:
+        self._budget.use(-(self._known.pop(key) & _SIZE))
 
     def take_gone(self, limit: int) -> list[Change]:
         """Some of what the finished listing did not mention, at most `limit`; empty when no more is left."""
         gone = list(islice(self._suspects, limit))
         for key in gone:
-            del self._suspects[key], self._known[key]
+            del self._suspects[key]
+            self._forget(key)
         return [(key, None) for key in gone]
 
     def doubt(self) -> None:
         """Every value counts as changed when it is seen next; keys stay known, so that a listing can sweep them."""
-        self._known = dict.fromkeys(self._known)
+        self._known = {key: _UNKNOWN | digest & _SIZE for key, digest in self._known.items()}
+
+    def release(self) -> None:
+        """Nothing is known."""
+        self._budget.use(-sum(digest & _SIZE for digest in self._known.values()))
+        self._known.clear()
+        self._suspects.clear()
+        self.dropped = Dropped()
 
 
 class Views:
@@ -69,11 +111,36 @@ class Views:
     A key that is gone from one part and stands in the other is not gone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, caps: Caps = UNLIMITED, shared: Budget | None = None) -> None:
+        self._caps, self._budget = caps, Budget(caps.size_bytes, shared)
         self._parts: dict[tuple[Kind, bool], View] = {}
+        self._others: dict[str, Dropped] = {}
+        self.wanted: set[Kind] = set()
 
     def part(self, kind: Kind, *, is_private: bool = False) -> View:
-        return self._parts.setdefault((kind, is_private), View())
+        view = self._parts.get((kind, is_private))
+        if view is None:
+            view = self._parts[kind, is_private] = View(self._caps.records.get(kind, math.inf), self._budget)
+        return view
+
+    def want_again(self, kind: Kind) -> None:
+        """The consumer could not keep records of this kind, and can now: all of them are told again."""
+        self.part(kind).doubt()
+        self.wanted.add(kind)
+
+    def note(self, what: str, dropped: Dropped) -> None:
+        """The consumer did not keep everything either, in a place of this name."""
+        self._others[what] = dropped
+
+    def truncations(self) -> Mapping[str, Dropped]:
+        """What was not taken, by kind or place; empty while everything is."""
+        found = {str(kind): view.dropped for (kind, is_private), view in self._parts.items() if not is_private}
+        return {what: dropped for what, dropped in sorted({**found, **self._others}.items()) if dropped.total}
+
+    def due(self) -> tuple[Kind, ...]:
+        """Kinds that a new listing would tell more of than is known."""
+        found = {kind for (kind, is_private), view in self._parts.items() if not is_private and view.has_room_again}
+        return tuple(sorted(found | self.wanted))
 
     def count(self, kind: Kind) -> int:
         return sum(len(view) for (found, _), view in self._parts.items() if found is kind)
@@ -92,9 +159,14 @@ class Views:
 
     def forget(self, kind: Kind) -> None:
         """Nothing is known of this kind: the next listing is the first one."""
-        self._parts = {part: view for part, view in self._parts.items() if part[0] is not kind}
+        self._drop([part for part in self._parts if part[0] is kind])
 
     def keep(self, kinds: Iterable[Kind]) -> None:
         """Nothing is known of any other kind."""
         kept = set(kinds)
-        self._parts = {part: view for part, view in self._parts.items() if part[0] in kept}
+        self._drop([part for part in self._parts if part[0] not in kept])
+        self.wanted &= kept
+
+    def _drop(self, parts: Iterable[tuple[Kind, bool]]) -> None:
+        for part in parts:
+            self._parts.pop(part).release()

@@ -35,6 +35,12 @@ class Held:
     def __len__(self) -> int:
         return len(self._records)
 
+    @property
+    def has_room_again(self) -> bool:
+        """Whether records that were not taken might find room now."""
+        is_half = len(self) <= self._maximum_records / 2 and self.size_bytes <= self._maximum_bytes / 2
+        return bool(self.overflowed) and is_half
+
     def put(self, key: Key, value: bytes, blocks: Iterable[Block]) -> bool:
         """The record waits for a change of one of the networks; false if there is no room, and it is forgotten."""
         self.pop(key)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from agent.identity.writer import IdentityWriter
@@ -36,21 +36,7 @@ from meshpeer.allowed import Allowed
 from meshpeer.consumer import Change
 from meshpeer.kinds import BACKEND_KINDS
 
-FIRST_NAMES: Final = 10
 MANY_BLOCKS: Final = 16
-
-
-@dataclass(slots=True)
-class Overflow:
-    """Refused records for which there was no room to wait: how many, and the first of them."""
-
-    total: int = 0
-    first: list[str] = field(default_factory=list)
-
-    def add(self, kind: Kind, key: str) -> None:
-        self.total += 1
-        if len(self.first) < FIRST_NAMES:
-            self.first.append(f"{kind}/{key}"[:256])
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +70,8 @@ class Ingest:
         self._form: Kind | None = None
         self._outdated: set[ServiceName] = set()
         self._held = Held()
-        self.overflow = Overflow()
+        self.on_overflow: Callable[[Kind, bytes], None] = lambda _kind, _key: None
+        self.on_room: Callable[[frozenset[Kind]], None] = lambda _kinds: None
         self._slices = SliceSets()
         self.on_listed: Callable[[Kind], None] = lambda _kind: None
         self.on_removed: Callable[[tuple[str, ...]], None] = lambda _networks: None
@@ -129,7 +116,8 @@ class Ingest:
         """Everything that changed is in the tables, in one transaction."""
         with self._db.write():
             for key, value in changes:
-                self._held.pop((kind, key))
+                if len(self._held):
+                    self._held.pop((kind, key))
                 self._set_or_reject(kind, key, value)
             if kind is Kind.ENDPOINT_SLICES:
                 self._store_slices()
@@ -145,7 +133,6 @@ class Ingest:
                 self._writers.prefixes.set_identity_unknown(identity)
             self._writers.load_balancer.delete_peer(self._name)
             self._held.keep(())
-            self.overflow = Overflow()
             self._networks.drop(self._name)
             self._networks.settle()
         self._cluster_id, self._form = ClusterId(0), None
@@ -187,7 +174,7 @@ class Ingest:
             for reason, refusal in refused:
                 self._rejections.record(self._name, RecordError(text, reason, refusal.reason))
         if not self._held.put((kind, key), value, _around([refusal.block for _, refusal in refused])):
-            self.overflow.add(kind, text)
+            self.on_overflow(kind, key)
 
     def _judge_again(self, changes: Sequence[Claimed]) -> None:
         """Claims changed: what was refused may be this cluster's now, and what was accepted another's."""
@@ -195,6 +182,9 @@ class Ingest:
         for kind, key in self._held.waiting_for(freed):
             self._set_or_reject(kind, key, self._held.pop((kind, key)), is_known=True)
         self._store_slices()
+        if self._held.has_room_again:
+            overflowed, self._held.overflowed = frozenset(self._held.overflowed), set()
+            self.on_room(overflowed)
         if self._name != self._db.own:
             taken = [c.block for c in changes if c.cluster != self._name and c.is_added]
             if taken := [block for block in taken if self._networks.may_hold(self._name, block)]:
@@ -261,7 +251,21 @@ class Ingest:
     def _set_ip(self, key: str, row: Prefix) -> list[tuple[str, Refusal]]:
         """A refused address is nobody's by this record."""
         networks, name = self._networks, self._name
-        refused = [
+        is_plain = (
+            networks.is_plain(name, row.prefix, row.host, row.identity) and self._refuse_taken(row.prefix) is None
+        )
+        refused = [] if is_plain else self._refuse_ip(row)
+        if refused:
+            self._delete(Kind.IPS, key)
+            return refused
+        if name == self._db.own:
+            networks.set_own_pod(row.prefix)
+        self._writers.prefixes.set_pod(row)
+        return []
+
+    def _refuse_ip(self, row: Prefix) -> list[tuple[str, Refusal]]:
+        networks, name = self._networks, self._name
+        return [
             (reason, refusal)
             for reason, refusal in (
                 ("address-outside", networks.refuse_address(name, row.prefix) or self._refuse_taken(row.prefix)),
@@ -270,13 +274,6 @@ class Ingest:
             )
             if refusal is not None
         ]
-        if refused:
-            self._delete(Kind.IPS, key)
-            return refused
-        if name == self._db.own:
-            networks.set_own_pod(row.prefix)
-        self._writers.prefixes.set_pod(row)
-        return []
 
     def _refuse_taken(self, prefix: str) -> Refusal | None:
         """An address that another peer's pod has, in networks that neither of them announces."""

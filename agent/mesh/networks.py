@@ -22,20 +22,19 @@ from meshmodel.node import EXTERNAL_IP, INTERNAL_IP
 from meshpeer.allowed import Allowed
 
 WIDEST: Final = {4: 8, 6: 16}
-NEVER: Final = {
-    block_of(text): what
-    for text, what in (
-        ("0.0.0.0/8", "unspecified"),
-        ("127.0.0.0/8", "loopback"),
-        ("169.254.0.0/16", "link-local"),
-        ("224.0.0.0/4", "multicast"),
-        ("255.255.255.255/32", "broadcast"),
-        ("::/127", "unspecified or loopback"),
-        ("::ffff:0:0/96", "IPv4-mapped"),
-        ("fe80::/10", "link-local"),
-        ("ff00::/8", "multicast"),
-    )
-}
+NEVER: Final[BlockIndex[str]] = BlockIndex()
+for _network, _what in (
+    ("0.0.0.0/8", "unspecified"),
+    ("127.0.0.0/8", "loopback"),
+    ("169.254.0.0/16", "link-local"),
+    ("224.0.0.0/4", "multicast"),
+    ("255.255.255.255/32", "broadcast"),
+    ("::/127", "unspecified or loopback"),
+    ("::ffff:0:0/96", "IPv4-mapped"),
+    ("fe80::/10", "link-local"),
+    ("ff00::/8", "multicast"),
+):
+    NEVER.add(block_of(_network), _what)
 AROUND_SERVICE: Final = {
     4: 24,
     6: 120,
@@ -198,6 +197,17 @@ class Networks:
             cluster.accepted.add(block, None)
         return refusal
 
+    def is_plain(self, name: ClusterName, address: str, host: str, identity: int) -> bool:
+        """Whether a pod's address, tunnel endpoint and identity are all believed, told at once: most are."""
+        cluster = self._clusters.get(name)
+        return (
+            cluster is not None
+            and identity >= FIRST_ALLOCATED
+            and address.endswith("/32")
+            and address[: address.rfind(".")] in cluster.clear
+            and (not host or host in cluster.roles)
+        )
+
     def refuse_host(self, name: ClusterName, host: str) -> Refusal | None:
         """Why tunnels for pods of the cluster may not lead there: only to addresses of its own nodes."""
         if name == self._own or not host or host in self._cluster(name).roles:
@@ -228,9 +238,8 @@ class Networks:
     def _refuse(self, name: ClusterName, block: Block, lists: tuple[Block, ...]) -> Refusal | None:
         if block.length < WIDEST[block.version]:
             return Refusal(f"{block} is wider than /{WIDEST[block.version]}", block)
-        for never, what in NEVER.items():
-            if never.overlaps(block):
-                return Refusal(f"{block} is {what}", block)
+        for _, what in NEVER.overlapping(block):
+            return Refusal(f"{block} is {what}", block)
         if lists and not any(allowed.covers(block) for allowed in lists):
             return Refusal(f"{block} is not in the networks its connection file allows", block)
         for held, holder in self._holders.overlapping(block):

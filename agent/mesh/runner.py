@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from agent.mesh.held import MAXIMUM_RECORDS
 from agent.mesh.ingest import Ingest, Writers
 from agent.mesh.liveness import DEFAULT_WITHDRAW_AFTER_S, Liveness, Signals, decide, is_cache_expired
 from agent.mesh.networks import Networks
@@ -22,6 +23,7 @@ from meshkit.table import HistoryLostError
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName, ServiceName
 from meshpeer.allowed import parse_allowed
+from meshpeer.caps import Dropped
 from meshpeer.followed import FollowedCluster
 from meshpeer.follower import Connector, Follower, Member
 from meshpeer.kinds import BACKEND_KINDS
@@ -125,7 +127,22 @@ class MeshRunner:
         if name != self._db.own:
             ingest.allowed = lambda: parse_allowed(self._follower.members[name].content)
             ingest.on_withdrawn = lambda: self._doubt(name)
+            overflow = Dropped()
+
+            def overflowed(kind: Kind, key: bytes) -> None:
+                overflow.add(f"{kind}/".encode() + key, f"{MAXIMUM_RECORDS} refused records that wait")
+                self._follower.members[name].views.note("waiting", overflow)
+
+            ingest.on_overflow = overflowed
+            ingest.on_room = lambda kinds: self._want_again(name, kinds)
         return ingest
+
+    def _want_again(self, name: ClusterName, kinds: Iterable[Kind]) -> None:
+        """There is room for refused records again: those that found none are told again."""
+        views = self._follower.members[name].views
+        views.note("waiting", Dropped())
+        for kind in kinds:
+            views.want_again(kind)
 
     def _doubt(self, name: ClusterName) -> None:
         """The next listing tells everything again."""

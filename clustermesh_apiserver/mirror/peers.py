@@ -14,6 +14,7 @@ from clustermesh_apiserver.mirror.drain import GRACE_S, drain
 from clustermesh_apiserver.mirror.leader import lead
 from clustermesh_apiserver.mirror.peer_copy import PeerCopy
 from kvstore.lease import KEY_TTL_S, LeaseSession
+from kvstore.process import DEFAULT_QUOTA_BYTES
 from kvstore.sharedstore import SharedStore
 from kvstore.store import LeaseStore
 from meshapi.peer import RemoteCluster
@@ -23,6 +24,7 @@ from meshkit.filewatch import watch_directory
 from meshkit.supervise import supervise, together
 from meshmodel import keys
 from meshmodel.names import ClusterName
+from meshpeer.caps import Caps
 from meshpeer.connection import StoreConnector
 from meshpeer.follower import RETRY_S, Connector, Follower
 from meshpeer.reservations import Own
@@ -32,10 +34,14 @@ from meshpeer.status import remote_cluster
 log = logging.getLogger(__name__)
 
 PEER_READY_S: Final = 5.0
+BYTES_PER_S: Final = float(1 << 20)
 
 
 class Mirror:
-    """All mirrored peers of one run of our store. `directory` holds one connection file per peer."""
+    """All mirrored peers of one run of our store. `directory` holds one connection file per peer.
+
+    Peers never fill our store: of its `quota_bytes` (0: not known) one peer may use half, all of them three quarters.
+    """
 
     def __init__(
         self,
@@ -48,11 +54,12 @@ class Mirror:
         clock: Clock | None = None,
         connect: Connector | None = None,
         options: SessionOptions | None = None,
+        quota_bytes: int = 0,
     ) -> None:
         self._backend, self._directory, self._own, self._grace_s = backend, directory, own, grace_s
         self._clock = clock or SystemClock()
         self._connect = connect or StoreConnector(directory)
-        self._options = replace(options or SessionOptions(), everything=True, nodes_first_s=0.0)
+        self._options = replace(options or capped_by(quota_bytes), everything=True, nodes_first_s=0.0)
         self._session = LeaseSession(backend, ttl_s=ttl_s, clock=self._clock)
         self._configs = SharedStore(backend, self._session, keys.CLUSTER_CONFIG_PREFIX, None, clock=self._clock)
         self._follower: Follower[PeerCopy] | None = None
@@ -139,3 +146,9 @@ class Mirror:
         log.info("peer removed, its records go after the grace", extra={"peer": name, "delay_s": self._grace_s})
         draining = drain(self._backend, name, self._clock, grace_s=self._grace_s)
         self._draining[name] = group.create_task(draining, name=f"drain-{name}")
+
+
+def capped_by(quota_bytes: int) -> SessionOptions:
+    """What peers may use of a store that takes so many bytes; a record takes up to twice its size in it."""
+    quota = quota_bytes or DEFAULT_QUOTA_BYTES
+    return SessionOptions(caps=Caps(size_bytes=quota // 4, bytes_per_s=BYTES_PER_S), total_bytes=quota * 3 // 8)

@@ -13,6 +13,7 @@ from agent_mesh_kit import ECHO, FILE, Mesh, PeerStore
 
 from agent.mesh.blocks import Block, BlockIndex, block_of
 from agent.mesh.held import Held
+from agent.mesh.ingest import Ingest
 from agent.mesh.networks import Change, Networks
 from agent.tables import Address, Node, NodeAddress, Service, ServicePort
 from meshapi.peer import PeerState
@@ -368,11 +369,11 @@ async def test_a_node_event_judges_no_record_it_does_not_touch(mesh: Mesh, monke
     ingest = mesh.runner.members[SOUTH].consumer
     await mesh.until(lambda: ingest.held == 200)
     judged: list[str] = []
-    real = Networks.refuse_host
-    monkeypatch.setattr(Networks, "refuse_host", lambda s, n, host: judged.append(host) or real(s, n, host))
+    real = Ingest._set_ip
+    monkeypatch.setattr(Ingest, "_set_ip", lambda s, key, row: judged.append(key) or real(s, key, row))
     await south.node("s2", "172.19.0.7", "10.5.7.0/24")
     await mesh.until(lambda: mesh.db.prefixes.get("10.5.7.1/32") is not None)
-    assert judged == ["172.19.0.7"]
+    assert judged == ["10.5.7.1"]
     assert ingest.held == 199
 
 
@@ -385,3 +386,27 @@ def test_changes_say_who_claims_what(networks: Networks) -> None:
     networks.settle()
     assert sorted(map(str, (c.block for c in seen if c.is_added))) == ["10.2.1.0/24"]
     assert [str(c.block) for c in seen if not c.is_added] == ["10.2.0.0/24"]
+
+
+async def test_refused_records_that_found_no_room_are_told_again_when_there_is(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer whose nodes come late: more records wait for them than may wait."""
+    monkeypatch.setattr(Held.__init__, "__defaults__", (20, 1 << 20))
+    mesh = Mesh(tmp_path, clock)
+    south = PeerStore("south", 2, clock)
+    await south.config()
+    await south.beat()
+    for number in range(1, 101):
+        await south.ip(f"10.2.0.{number}", 2 << 16 | 7, "172.18.0.5")
+    await south.canaries()
+    async with mesh.running():
+        mesh.add(south)
+        await mesh.until(lambda: mesh.state().is_ready, 10)
+        truncated = mesh.state().truncated["waiting"]
+        assert (truncated.total, truncated.first[0][:8]) == (80, "ip/10.2.")
+        await south.node()
+        await mesh.until(lambda: len(mesh.db.prefixes) >= 20)
+        await mesh.until(lambda: mesh.db.prefixes.get("10.2.0.100/32") is not None, 70)
+        assert not mesh.state().truncated
+        assert mesh.attempts == 1
