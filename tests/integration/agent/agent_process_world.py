@@ -233,7 +233,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
         stack.push_async_callback(own.backend.close)
         stack.push_async_callback(peer.backend.close)
         await own.publish("127.0.0.9", "10.1.0.5", "127.0.0.1")
-        await peer.publish("127.0.0.8", "10.2.0.5", "127.0.0.8")
+        await peer.publish("172.18.0.8", "10.2.0.5", "172.18.0.8")
         await peer.service("10.2.0.5")
         (peers := folder / "peers").mkdir()
         (folder / "own.yaml").write_bytes(own.client_file(folder / "own-certs"))

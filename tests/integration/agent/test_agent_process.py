@@ -47,7 +47,7 @@ async def test_the_agent_follows_services_peers_and_policies(tmp_path: Path) -> 
         assert own["ready"]
         assert own["num-endpoints"] == 1
         whose = await agent.get("/v1/ip/10.2.0.5")
-        assert (whose["identity"], whose["tunnel"], whose["cluster"]) == (REMOTE_IDENTITY, "127.0.0.8", "south")
+        assert (whose["identity"], whose["tunnel"], whose["cluster"]) == (REMOTE_IDENTITY, "172.18.0.8", "south")
         assert {i["id"] for i in await agent.get("/v1/identities")} == {LOCAL_IDENTITY, REMOTE_IDENTITY}
         code, text = await agent.verb("service", "list", "--clustermesh-affinity")
         assert code == 0
