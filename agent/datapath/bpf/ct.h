@@ -27,15 +27,24 @@ inlined void ct_key_reverse(struct conntrack_key *key, const struct packet *p, _
 		.destination_port = p->source_port, .protocol = p->protocol, .kind = kind };
 }
 
-/* Past its lifetime too, unless a newer flow with the same key is opening. */
+inlined struct conntrack_value *ct_alive(struct conntrack_value *v)
+{
+	return v && v->lifetime >= now_ticks() ? v : 0;
+}
+
+/* An established flow, past its lifetime too. */
+outline struct conntrack_value *ct_find_established(const struct conntrack_key *key)
+{
+	if (key->protocol == PROTO_TCP)
+		return bpf_map_lookup_elem(&mesh_ct_tcp, key);
+	return bpf_map_lookup_elem(&mesh_ct_other, key);
+}
+
+/* Any flow, past its lifetime too, unless a newer one with the same key is opening. */
 outline struct conntrack_value *ct_find(const struct conntrack_key *key)
 {
-	struct conntrack_value *v, *opening;
-	if (key->protocol == PROTO_TCP)
-		v = bpf_map_lookup_elem(&mesh_ct_tcp, key);
-	else
-		v = bpf_map_lookup_elem(&mesh_ct_other, key);
-	if (v && v->lifetime >= now_ticks())
+	struct conntrack_value *v = ct_find_established(key), *opening;
+	if (ct_alive(v))
 		return v;
 	opening = bpf_map_lookup_elem(&mesh_ct_opening, key);
 	return opening ? opening : v;
@@ -43,8 +52,7 @@ outline struct conntrack_value *ct_find(const struct conntrack_key *key)
 
 inlined struct conntrack_value *ct_lookup(const struct conntrack_key *key)
 {
-	struct conntrack_value *v = ct_find(key);
-	return v && v->lifetime >= now_ticks() ? v : 0;
+	return ct_alive(ct_find(key));
 }
 
 /* A connection that is over: a SYN on its ports opens another one. */

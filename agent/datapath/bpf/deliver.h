@@ -27,26 +27,34 @@ inlined int translate_reply(struct __sk_buff *skb, struct packet *p, const struc
 	return flags & CT_LOOPBACK ? nat_destination(skb, p, backend, 0) : 0;
 }
 
-/* 0, or the reason to drop. */
+/* Is it an answer to what this pod opened? Then `r` is 0, or the reason to drop. */
+inlined int accept_reply(struct __sk_buff *skb, struct packet *p, struct conntrack_value *v, int *r)
+{
+	if (!v)
+		return 0;
+	touch_reply(skb, p, v);
+	*r = translate_reply(skb, p, v);
+	return 1;
+}
+
+/* 0, or the reason to drop. Established flows of both directions are looked for before any that is opening. */
 outline int admit(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *to, int how)
 {
-	struct conntrack_key key;
-	struct conntrack_value *v;
+	struct conntrack_key key, reverse;
+	int may_be_reply = !opens_connection(p), r = 0;
 	if (p->kind & KIND_ICMP_ERROR)
 		return related(skb, p, CT_EGRESS);
-	if (!opens_connection(p)) {
-		ct_key_reverse(&key, p, CT_EGRESS);
-		v = ct_lookup(&key);
-		if (v) {
-			touch_reply(skb, p, v);
-			return translate_reply(skb, p, v);
-		}
-	}
+	ct_key_reverse(&reverse, p, CT_EGRESS);
+	if (may_be_reply && accept_reply(skb, p, ct_alive(ct_find_established(&reverse)), &r))
+		return r;
+	ct_key_forward(&key, p, CT_INGRESS);
+	struct conntrack_value *v = how & DELIVER_REPLY_ONLY ? 0 : ct_lookup(&key);
+	if (!v && may_be_reply && accept_reply(skb, p, ct_lookup(&reverse), &r))
+		return r;
 	if (how & DELIVER_REPLY_ONLY)
 		return DROP_UNROUTABLE;
 	p->conntrack_flags = how & DELIVER_VIA_STACK ? CT_VIA_STACK : 0;
-	ct_key_forward(&key, p, CT_INGRESS);
-	return track(skb, p, to, &key, ct_lookup(&key));
+	return track(skb, p, to, &key, v);
 }
 
 /* to_container lets a marked packet pass: it is judged already. */

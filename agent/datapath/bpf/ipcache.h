@@ -38,10 +38,8 @@ inlined __be32 address_of(const struct endpoint_value *v)
 
 inlined int has_mac(const struct endpoint_value *v)
 {
-	__u8 any = 0;
-	for (int i = 0; i < 6; i++)
-		any |= v->mac[i];
-	return any;
+	const __u16 *words = (const void *)v->mac;
+	return words[0] | words[1] | words[2];
 }
 
 inlined __u32 cluster_of(__u32 identity)

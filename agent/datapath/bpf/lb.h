@@ -69,13 +69,16 @@ inlined struct conntrack_value *connection_of(const struct packet *p, const stru
 	return ct_lookup(&key);
 }
 
-/* The SERVICE entry of a known connection, or 0. It becomes established with this packet if its connection does. */
-outline struct conntrack_value *recall(const struct packet *p, const struct conntrack_key *key)
+/* The SERVICE entry of a known connection, or 0. It becomes established with this packet if its connection does.
+ * `found` is the connection's own entry, if there is one. */
+outline struct conntrack_value *recall(const struct packet *p, const struct conntrack_key *key,
+				       struct conntrack_value **found)
 {
 	struct conntrack_value *v = ct_find(key);
 	if (!v)
 		return 0;
 	struct conntrack_value *connection = connection_of(p, v);
+	*found = connection;
 	if (connection) {
 		ct_follow(v, connection);
 		if (v->flags & CT_OPENING && ct_establishes(connection, p)) {
@@ -83,7 +86,7 @@ outline struct conntrack_value *recall(const struct packet *p, const struct conn
 			v = ct_find(key);
 		}
 	}
-	return v && v->lifetime >= now_ticks() ? v : 0;
+	return ct_alive(v);
 }
 
 /* Nobody knows the backend's address any more. Losing its slots, its service or its readiness does not end it. */
@@ -159,8 +162,8 @@ inlined int continue_service_flow(struct __sk_buff *skb, struct packet *p, const
 	return *is_ended ? DROP_NO_BACKEND : redirect_to_backend(skb, p, address, port);
 }
 
-/* 0 (translated, or not a service), or the reason to drop. */
-outline int translate_service(struct __sk_buff *skb, struct packet *p)
+/* 0 (translated, or not a service), or the reason to drop. `connection`: its entry, when it is known. */
+outline int translate_service(struct __sk_buff *skb, struct packet *p, struct conntrack_value **connection)
 {
 	struct service_key service_key = {
 		.address = p->destination, .port = p->destination_port, .protocol = p->protocol };
@@ -169,7 +172,7 @@ outline int translate_service(struct __sk_buff *skb, struct packet *p)
 		return 0;
 	struct conntrack_key key;
 	ct_key_forward(&key, p, CT_SERVICE);
-	struct conntrack_value *v = recall(p, &key);
+	struct conntrack_value *v = recall(p, &key, connection);
 	if (v && keeps_backend(p, service, v)) {
 		int is_ended, r = continue_service_flow(skb, p, v, &is_ended);
 		if (!is_ended || p->protocol == PROTO_TCP)
@@ -178,15 +181,16 @@ outline int translate_service(struct __sk_buff *skb, struct packet *p)
 		p->kind |= KIND_MIDSTREAM;	/* older than we are: whoever translated it so far goes on */
 		return 0;
 	}
+	*connection = 0;
 	return open_service_flow(skb, p, &key, &service_key, service, v);
 }
 
 /* A connection outlives its service. 0 (translated or not), or the reason to drop. */
-outline int translate_orphan(struct __sk_buff *skb, struct packet *p)
+outline int translate_orphan(struct __sk_buff *skb, struct packet *p, struct conntrack_value **connection)
 {
 	struct conntrack_key key;
 	ct_key_forward(&key, p, CT_SERVICE);
-	struct conntrack_value *v = opens_connection(p) ? 0 : recall(p, &key);
+	struct conntrack_value *v = opens_connection(p) ? 0 : recall(p, &key, connection);
 	int is_ended;
 	return v ? continue_service_flow(skb, p, v, &is_ended) : 0;
 }

@@ -24,25 +24,23 @@ inlined struct endpoint_value *endpoint_here(struct __sk_buff *skb)
 /* True for every MAC while the pod's is not known. */
 inlined int is_mac_of(const struct endpoint_value *pod, const __u8 *mac)
 {
-	__u8 differs = 0;
-	for (int i = 0; i < 6; i++)
-		differs |= pod->mac[i] ^ mac[i];
-	return !differs || !has_mac(pod);
+	const __u16 *own = (const void *)pod->mac, *other = (const void *)mac;
+	return (own[0] == other[0] && own[1] == other[1] && own[2] == other[2]) || !has_mac(pod);
 }
 
 /* A pod speaks with its own MAC, once that is known. 0, or the reason to drop. */
 inlined int check_mac(struct __sk_buff *skb, const struct endpoint_value *from)
 {
-	__u8 mac[6];
-	if (bpf_skb_load_bytes(skb, 6, mac, 6) < 0)
+	struct ethhdr *frame = (void *)(long)skb->data;
+	if ((void *)(frame + 1) > (void *)(long)skb->data_end)
 		return DROP_INVALID_PACKET;
-	return is_mac_of(from, mac) ? 0 : DROP_INVALID_MAC;
+	return is_mac_of(from, frame->h_source) ? 0 : DROP_INVALID_MAC;
 }
 
 /* ARP of a pod says that its own address is at its own MAC; a probe (RFC 5227) names no address yet. */
 inlined int check_neighbour(struct __sk_buff *skb, const struct endpoint_value *from)
 {
-	struct { __u8 fixed[8], mac[6], address[4]; } arp;	/* of the sender */
+	struct { __u8 fixed[8]; __u8 mac[6] __attribute__((aligned(2))); __u8 address[4]; } arp;	/* of the sender */
 	__be32 address;
 	if (bpf_skb_load_bytes(skb, L3_OFFSET, &arp, sizeof(arp)) < 0)
 		return DROP_INVALID_PACKET;
@@ -53,13 +51,13 @@ inlined int check_neighbour(struct __sk_buff *skb, const struct endpoint_value *
 }
 
 /* Is it an answer to somebody who reached this pod? Then it was judged when it was opened. */
-inlined int is_answer(struct __sk_buff *skb, struct packet *p)
+inlined int is_answer(struct __sk_buff *skb, struct packet *p, int is_established)
 {
 	struct conntrack_key key;
 	if (opens_connection(p))
 		return 0;
 	ct_key_reverse(&key, p, CT_INGRESS);
-	struct conntrack_value *v = ct_lookup(&key);
+	struct conntrack_value *v = is_established ? ct_alive(ct_find_established(&key)) : ct_lookup(&key);
 	if (!v)
 		return 0;
 	p->conntrack_flags = v->flags & CT_VIA_STACK;
@@ -103,23 +101,29 @@ inlined int leave(struct __sk_buff *skb, struct packet *p, const struct way *w)
 	return node ? encapsulate(skb, p, node) : pass_to_stack(skb, p);
 }
 
-/* A connection this pod opens. 0, or the reason to drop. */
+/* A connection this pod opens, or an answer within one that is not established yet. 0, or the reason to drop. */
 inlined int open_or_continue(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *from, struct way *w)
 {
 	struct conntrack_key key;
-	int r = translate_service(skb, p);
+	struct conntrack_value *v = 0;
+	int r = translate_service(skb, p, &v);
 	if (r)
 		return r;
 	ct_key_forward(&key, p, CT_EGRESS);
-	struct conntrack_value *v = ct_lookup(&key);
-	if (!v && !p->frontend_port && !(p->kind & (KIND_MIDSTREAM | KIND_UNATTENDED))) {
-		r = translate_orphan(skb, p);
+	if (!v)
+		v = ct_lookup(&key);
+	if (!v && !p->frontend_port) {
+		if (is_answer(skb, p, 0)) {
+			find_way(p, w);
+			return 0;
+		}
+		if (!(p->kind & (KIND_MIDSTREAM | KIND_UNATTENDED)))
+			r = translate_orphan(skb, p, &v);
 		if (r)
 			return r;
-		if (p->frontend_port) {
-			ct_key_forward(&key, p, CT_EGRESS);
+		ct_key_forward(&key, p, CT_EGRESS);
+		if (!v)
 			v = ct_lookup(&key);
-		}
 	}
 	find_way(p, w);
 	keep_old_path(p, w, v);
@@ -157,7 +161,7 @@ int mesh_from_container(struct __sk_buff *skb)
 		if (r == DROP_UNRELATED_ICMP)
 			r = related_to_service(skb, &p);
 		find_way(&p, &w);
-	} else if (is_answer(skb, &p)) {
+	} else if (is_answer(skb, &p, 1)) {
 		find_way(&p, &w);
 	} else {
 		r = open_or_continue(skb, &p, from, &w);
