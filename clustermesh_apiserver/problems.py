@@ -76,6 +76,10 @@ class Problems:
                 if not self._events.full():
                     self._events.put_nowait((subject.reference(), reason, message))
 
+    def knows(self, resource: Resource, key: str) -> bool:
+        """Whether anything is wrong with the object."""
+        return (resource.kind, key) in self._known
+
     def forget(self, resource: Resource, key: str) -> None:
         """The object is gone."""
         self._known.pop((resource.kind, key), None)

@@ -90,8 +90,14 @@ def _endpoint(namespace: str, name: str, identity: int | None, status: Obj, prob
         identity=identity or 0,
         encryption_key=fields.number(fields.mapping(status, "encryption", problems), "key", 0, 255, problems) or 0,
         service_account=fields.text(status, "service-account", problems),
-        named_ports=tuple(sorted(read_named_ports(status, "named-ports", "port", problems))),
+        named_ports=_named_ports(status, problems),
     )
+
+
+def _named_ports(status: Obj, problems: list[str]) -> tuple[tuple[str, int, str], ...]:
+    if status.get("named-ports") is None:
+        return ()
+    return tuple(sorted(read_named_ports(status, "named-ports", "port", problems)))
 
 
 def _pod_namespace(labels: Iterable[Label]) -> str | None:

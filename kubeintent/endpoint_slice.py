@@ -17,6 +17,8 @@ MESH_CONTROLLERS: Final = frozenset(
 )
 """Who mirrors a peer's slices into this cluster: read back, a peer's backends would look like ours."""
 ADDRESS_TYPES: Final = frozenset({"IPv4", "IPv6", "FQDN"})
+CONDITIONS: Final = ("ready", "serving", "terminating")
+TEXTS: Final = ("hostname", "nodeName", "zone")
 
 
 def read_endpoint_slice(obj: Obj) -> Read[SliceIntent]:
@@ -43,27 +45,26 @@ def read_endpoint_slice(obj: Obj) -> Read[SliceIntent]:
 
 
 def _endpoint(entry: Obj, family: str, problems: list[str]) -> Endpoint:
-    conditions = fields.mapping(entry, "conditions", problems)
+    ready, serving, terminating = fields.flags(fields.mapping(entry, "conditions", problems), CONDITIONS, problems)
+    hostname, node_name, zone = fields.texts(entry, TEXTS, problems)
     zones: tuple[str, ...] = ()
     if entry.get("hints") is not None:
         hints = fields.objects(fields.mapping(entry, "hints", problems), "forZones", problems)
         zones = tuple(name for hint in hints if (name := fields.text(hint, "name", problems, "hints.forZones")))
-    return Endpoint(
-        addresses=_addresses(entry, family, problems),
-        ready=fields.flag(conditions, "ready", problems),
-        serving=fields.flag(conditions, "serving", problems),
-        terminating=fields.flag(conditions, "terminating", problems),
-        hostname=fields.text(entry, "hostname", problems),
-        node_name=fields.text(entry, "nodeName", problems),
-        zone=fields.text(entry, "zone", problems),
-        for_zones=zones,
-    )
+    addresses = _addresses(entry, family, problems)
+    return Endpoint(addresses, ready, serving, terminating, hostname, node_name, zone, zones)
 
 
 def _addresses(entry: Obj, family: str, problems: list[str]) -> tuple[str, ...]:
     listed = fields.entries(entry, "addresses", problems)
-    found = fields.addresses(listed, "endpoint address", problems, special=False)
-    kept = tuple(ip for ip in found if (":" in ip) == (family == "IPv6"))
-    if len(kept) < len(found):
-        problems.extend(f"endpoint address: {ip} is not {family}" for ip in found if ip not in kept)
-    return kept
+    if len(listed) == 1:  # as every controller writes them
+        only = fields.address(listed[0], "endpoint address", problems, special=False)
+        found: tuple[str, ...] = (only,) if only is not None else ()
+    else:
+        found = fields.addresses(listed, "endpoint address", problems, special=False)
+    wanted = ":" if family == "IPv6" else "."
+    foreign = [ip for ip in found if wanted not in ip]
+    if not foreign:
+        return found
+    problems.extend(f"endpoint address: {ip} is not {family}" for ip in foreign)
+    return tuple(ip for ip in found if wanted in ip)

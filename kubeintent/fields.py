@@ -7,15 +7,17 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from kubeintent.read import Obj
 from kubeintent.rows import Pairs
-from meshmodel.address import canonical_ip, canonical_prefix
+from meshmodel.address import canonical_ip, canonical_prefix, is_ipv4
 
 PROTOCOLS: Final = frozenset({"TCP", "UDP", "SCTP"})
+SPECIAL_IPV4: Final = ("0.", "127.", "169.254.", "224.0.0.")
 _EMPTY: Final[Obj] = {}
+_SPECIAL: Final = (*SPECIAL_IPV4, "fe", "ff", ":")
 
 
 def mapping(obj: Mapping[str, Any], name: str, problems: list[str]) -> Obj:
@@ -59,6 +61,26 @@ def text(obj: Mapping[str, Any], name: str, problems: list[str], where: str = ""
     return ""
 
 
+def texts(obj: Mapping[str, Any], names: Iterable[str], problems: list[str]) -> list[str]:
+    """The text of each field; quicker than one by one where most of an object's fields are text."""
+    get = obj.get
+    found = []
+    for name in names:
+        value = get(name)
+        found.append(value if type(value) is str else "" if value is None else text(obj, name, problems))
+    return found
+
+
+def flags(obj: Mapping[str, Any], names: Iterable[str], problems: list[str]) -> list[bool | None]:
+    """True, false or None of each field."""
+    get = obj.get
+    found = []
+    for name in names:
+        value = get(name)
+        found.append(value if value is None or value is True or value is False else flag(obj, name, problems))
+    return found
+
+
 def number(obj: Mapping[str, Any], name: str, first: int, last: int, problems: list[str]) -> int | None:
     """The whole number in this field."""
     value = obj.get(name)
@@ -92,12 +114,13 @@ def choice(obj: Mapping[str, Any], name: str, known: Iterable[str], default: str
 
 def pairs(obj: Mapping[str, Any], name: str, problems: list[str]) -> Pairs:
     """A map of text to text, sorted by key; entries of another type are left out."""
-    found = mapping(obj, name, problems)
-    if not found:
+    if obj.get(name) is None:
         return ()
+    found = mapping(obj, name, problems)
+    if all(map(_is_text, found.values())) and all(map(_is_text, found)):
+        return tuple(sorted(found.items()))
     kept = [(key, value) for key, value in found.items() if isinstance(value, str) and isinstance(key, str)]
-    if len(kept) < len(found):
-        problems.append(f"{name}: some values are no text")
+    problems.append(f"{name}: some values are no text")
     return tuple(sorted(kept))
 
 
@@ -107,6 +130,8 @@ def address(value: object, where: str, problems: list[str], *, special: bool = T
     """
     if value is None or value == "":
         return None
+    if type(value) is str and is_ipv4(value) and (special or not value.startswith(SPECIAL_IPV4)):
+        return value
     try:
         found = canonical_ip(value) if isinstance(value, str) else None
     except ValueError:
@@ -120,10 +145,16 @@ def address(value: object, where: str, problems: list[str], *, special: bool = T
     return found
 
 
-def addresses(values: Iterable[object], where: str, problems: list[str], *, special: bool = True) -> tuple[str, ...]:
+def addresses(values: Sequence[object], where: str, problems: list[str], *, special: bool = True) -> tuple[str, ...]:
     """Every address once, in order."""
-    found = (address(value, where, problems, special=special) for value in values)
-    return tuple(dict.fromkeys(ip for ip in found if ip is not None))
+    if not values:
+        return ()
+    found: dict[str, None] = {}
+    for value in values:
+        ip = address(value, where, problems, special=special)
+        if ip is not None:
+            found[ip] = None
+    return tuple(found)
 
 
 def prefixes(values: Iterable[object], where: str, problems: list[str]) -> tuple[str, ...]:
@@ -148,7 +179,7 @@ def shown(value: object) -> str:
 
 def _special(ip: str) -> str:
     """What an address is that no endpoint can have; empty for all others. Quick for nearly every one."""
-    if not ip.startswith(("0.", "127.", "169.254.", "224.0.0.", "fe", "ff", ":")):
+    if not ip.startswith(_SPECIAL):
         return ""
     parsed = ipaddress.ip_address(ip)
     if parsed.is_unspecified:
@@ -159,3 +190,7 @@ def _special(ip: str) -> str:
         return "a link-local address"
     is_local_multicast = ip.startswith("224.0.0.") or (parsed.is_multicast and ip.startswith("ff02:"))
     return "a link-local multicast address" if is_local_multicast else ""
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)

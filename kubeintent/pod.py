@@ -59,6 +59,8 @@ def read_named_ports(owner: Obj, name: str, number: str, problems: list[str]) ->
 
 
 def _named_ports(spec: Obj, problems: list[str]) -> tuple[tuple[str, int, str], ...]:
-    containers = fields.objects(spec, "containers", problems)
-    found = (read_named_ports(container, "ports", "containerPort", problems) for container in containers)
-    return tuple(sorted(frozenset[tuple[str, int, str]]().union(*found)))
+    found: set[tuple[str, int, str]] = set()
+    for container in fields.objects(spec, "containers", problems):
+        if container.get("ports") is not None:
+            found |= read_named_ports(container, "ports", "containerPort", problems)
+    return tuple(sorted(found))

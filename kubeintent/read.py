@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -19,8 +18,7 @@ class UnreadableError(ValueError):
     """The object has no name, or no namespace where its kind has one: nothing can be said about it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Read(Generic[T]):
+class Read(NamedTuple, Generic[T]):
     """`row` is None if the object counts as absent. `problems` are sentences for its owner, `uid` names it in an Event."""
 
     row: T | None
@@ -28,8 +26,7 @@ class Read(Generic[T]):
     uid: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(NamedTuple):
     """Which object this is; `namespace` is empty where its kind has none."""
 
     namespace: str
@@ -54,6 +51,8 @@ def name_of(obj: Obj, *, namespaced: bool = True) -> Name:
 
 def bounded(problems: Sequence[str]) -> tuple[str, ...]:
     """Each problem once, in order; of very many the first ones and how many more there are."""
+    if not problems:
+        return ()
     found = tuple(dict.fromkeys(problems))
     if len(found) <= MAX_PROBLEMS:
         return found

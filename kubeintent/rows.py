@@ -7,7 +7,7 @@ Every address and network is in its one form, every port in its range, every pro
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from meshmodel.annotations import ServiceAnnotations
 from meshmodel.labels import Labels
@@ -16,8 +16,7 @@ Pairs: TypeAlias = tuple[tuple[str, str], ...]
 """A map of labels or annotations, sorted by key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
+class Port(NamedTuple):
     """One port of a service or an endpoint slice; `name` may be empty, and a slice's port without number means all."""
 
     name: str
@@ -47,9 +46,8 @@ class ServiceIntent:
     balancer_ips: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One endpoint of a slice; a condition that is None was not stated."""
+class Endpoint(NamedTuple):
+    """One endpoint of a slice; a condition that is None was not stated. A tuple, as there may be half a million of them."""
 
     addresses: tuple[str, ...]
     ready: bool | None = None

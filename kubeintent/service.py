@@ -26,7 +26,6 @@ def read_service(obj: Obj) -> Read[ServiceIntent]:
     annotations = parse_service_annotations(dict(fields.pairs(meta, "annotations", problems)))
     cluster_ips = fields.entries(spec, "clusterIPs", problems) or [spec.get("clusterIP")]
     is_headless = any(isinstance(ip, str) and ip.lower() == "none" for ip in cluster_ips)
-    affinity = fields.mapping(fields.mapping(spec, "sessionAffinityConfig", problems), "clientIP", problems)
     row = ServiceIntent(
         namespace=name.namespace,
         name=name.name,
@@ -40,7 +39,7 @@ def read_service(obj: Obj) -> Read[ServiceIntent]:
         external_name=fields.text(spec, "type", problems) == "ExternalName",
         other_proxy=PROXY_NAME_LABEL in label_names,
         session_affinity=fields.choice(spec, "sessionAffinity", ("None", "ClientIP"), "None", problems) or "None",
-        affinity_timeout_s=fields.number(affinity, "timeoutSeconds", 1, MAX_AFFINITY_S, problems) or 0,
+        affinity_timeout_s=_affinity_timeout(spec, problems),
         external_ips=fields.addresses(
             fields.entries(spec, "externalIPs", problems), "spec.externalIPs", problems, special=False
         ),
@@ -49,10 +48,22 @@ def read_service(obj: Obj) -> Read[ServiceIntent]:
     return Read(row, bounded(problems), name.uid)
 
 
+def _affinity_timeout(spec: Obj, problems: list[str]) -> int:
+    """Seconds, 0 if the service does not say."""
+    if spec.get("sessionAffinityConfig") is None:
+        return 0
+    client_ip = fields.mapping(fields.mapping(spec, "sessionAffinityConfig", problems), "clientIP", problems)
+    return fields.number(client_ip, "timeoutSeconds", 1, MAX_AFFINITY_S, problems) or 0
+
+
 def read_ports(obj: dict[str, Any], problems: list[str], *, may_be_all: bool = False) -> tuple[Port, ...]:
     """The ports of a service or, where a port may have no number and means all of them, of an endpoint slice."""
     found: list[Port] = []
     for entry in fields.objects(obj, "ports", problems):
+        port = _plain_port(entry)
+        if port is not None:
+            found.append(port)
+            continue
         name = fields.text(entry, "name", problems, "port name")
         protocol = fields.choice(entry, "protocol", fields.PROTOCOLS, "TCP", problems)
         number = fields.number(entry, "port", 1, 65535, problems)
@@ -65,9 +76,19 @@ def read_ports(obj: dict[str, Any], problems: list[str], *, may_be_all: bool = F
     return tuple(found)
 
 
+def _plain_port(entry: Obj) -> Port | None:
+    """Nearly every port: a number, perhaps a name and a protocol, all as they should be. None: it must be looked at."""
+    name, number, protocol = entry.get("name", ""), entry.get("port"), entry.get("protocol", "TCP")
+    if type(name) is not str or type(number) is not int or type(protocol) is not str or "appProtocol" in entry:
+        return None
+    return Port(name, protocol, number) if 1 <= number <= 65535 and protocol in fields.PROTOCOLS else None
+
+
 def _balancer_ips(obj: Obj, problems: list[str]) -> tuple[str, ...]:
     """The load balancer's addresses that a node translates: those of mode VIP, which is also what absence means."""
     balancer = fields.mapping(fields.mapping(obj, "status", problems), "loadBalancer", problems)
+    if not balancer:
+        return ()
     entries = fields.objects(balancer, "ingress", problems)
     kept = [entry.get("ip") for entry in entries if fields.choice(entry, "ipMode", IP_MODES, "VIP", problems) == "VIP"]
     return fields.addresses(kept, "status.loadBalancer.ingress", problems)

@@ -230,8 +230,9 @@ class Source:
         self.touch(Kind.SERVICES, (key,))
         self.touch(Kind.SERVICE_EXPORTS, (key,))
         self.touch(Kind.ENDPOINT_SLICES, self.tables.slices.in_group(key))
-        if after is not None:
-            self._problems.set_problems(Subject(SERVICES, key, after.uid), BAD_ANNOTATION, problems_of(after))
+        found = problems_of(after) if after is not None else ()
+        if after is not None and (found or self._problems.knows(SERVICES, key)):
+            self._problems.set_problems(Subject(SERVICES, key, after.uid), BAD_ANNOTATION, found)
 
     def _slice_changed(self, key: str, before: SliceIntent | None, after: SliceIntent | None) -> None:
         self.touch(Kind.ENDPOINT_SLICES, (key,))

@@ -67,7 +67,8 @@ class Intake(Generic[T]):
         self._settle()
 
     def _put(self, key: str, read: Read[T]) -> None:
-        self._problems.set_problems(Subject(self.resource, key, read.uid), VALUE_LEFT_OUT, read.problems)
+        if read.problems or self._problems.knows(self.resource, key):
+            self._problems.set_problems(Subject(self.resource, key, read.uid), VALUE_LEFT_OUT, read.problems)
         before = self.table.get(key)
         if read.row is None:
             if self.table.delete(key) is not None:

@@ -175,9 +175,6 @@ def check(row: Any) -> None:  # noqa: C901 - one arm per kind of row
     match row:
         case None:
             pass
-        case tuple():
-            for one in row:
-                check(one)
         case ServiceIntent():
             for ip in (*row.cluster_ips, *row.external_ips, *row.balancer_ips):
                 assert canonical_ip(ip) == ip
@@ -233,6 +230,9 @@ def check(row: Any) -> None:  # noqa: C901 - one arm per kind of row
         case ExportIntent():
             check_texts(row.created)
             check_pairs(row.labels)
+        case tuple():
+            for one in row:
+                check(one)
         case _:
             raise AssertionError(row)
 
