@@ -143,3 +143,11 @@ def test_a_syn_on_the_ports_of_a_connection_to_an_address_that_is_gone_selects_a
     node.service([LOCAL])
     _forget_address(node, REMOTE)
     assert node.send(Packet(POD, VIP)).packet.destination == NEIGHBOUR
+
+
+def test_a_syn_whose_backends_id_leads_elsewhere_selects_anew(node: PacketNode) -> None:
+    node.service([REMOTE])
+    node.send(Packet(POD, VIP))
+    _forget_address(node, REMOTE)
+    node.service([(REMOTE[0], NEIGHBOUR, 8080)])
+    assert node.send(Packet(POD, VIP)).packet.destination == NEIGHBOUR

@@ -78,7 +78,6 @@ outline struct conntrack_value *recall(const struct packet *p, const struct conn
 	if (!v)
 		return 0;
 	struct conntrack_value *connection = connection_of(p, v);
-	*found = connection;
 	if (connection) {
 		ct_follow(v, connection);
 		if (v->flags & CT_OPENING && ct_establishes(connection, p)) {
@@ -86,7 +85,9 @@ outline struct conntrack_value *recall(const struct packet *p, const struct conn
 			v = ct_find(key);
 		}
 	}
-	return ct_alive(v);
+	v = ct_alive(v);
+	*found = v ? connection : 0;
+	return v;
 }
 
 /* Nobody knows the backend's address any more. Losing its slots, its service or its readiness does not end it. */
@@ -175,7 +176,7 @@ outline int translate_service(struct __sk_buff *skb, struct packet *p, struct co
 	struct conntrack_value *v = recall(p, &key, connection);
 	if (v && keeps_backend(p, service, v)) {
 		int is_ended, r = continue_service_flow(skb, p, v, &is_ended);
-		if (!is_ended || p->protocol == PROTO_TCP)
+		if (!is_ended || (p->protocol == PROTO_TCP && !opens_connection(p)))
 			return r;
 	} else if (!v && p->protocol == PROTO_TCP && !opens_connection(p)) {
 		p->kind |= KIND_MIDSTREAM;	/* older than we are: whoever translated it so far goes on */
