@@ -41,6 +41,7 @@ ESSENTIAL: Final[Mapping[str, str]] = {
     "findutils": "find xargs",
     "grep": "grep",
     "hostname": "hostname",
+    "libc-bin": "getent",
     "mawk": "awk",
     "mount": "mount umount",
     "sed": "sed",
