@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers to "who am I" and "may I": the first is true, the second always yes, since authorization is not enforced."""
+"""Answers to "who am I" and "may I"."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from lab.devkube.api.accounts import API_AUDIENCE, Authenticator, User
+from lab.devkube.api.authorizer import Authorizer, asked_of_review
 from lab.devkube.api.objects import Obj, part
 
-_REASON = "authorization is not enforced by this development server"
+_REASON = "only service accounts with roles are held to them by this development server"
 _EVERYTHING = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
 _EVERY_URL = {"verbs": ["*"], "nonResourceURLs": ["*"]}
 
 
-def review(kind: str, obj: Obj, user: User, authenticator: Authenticator) -> Obj:
+def review(kind: str, obj: Obj, user: User, authenticator: Authenticator, authorizer: Authorizer) -> Obj:
     """The review object with its status; `obj` is what was asked."""
     match kind:
         case "TokenReview":
@@ -23,8 +24,11 @@ def review(kind: str, obj: Obj, user: User, authenticator: Authenticator) -> Obj
             status = {"userInfo": user.info()}
         case "SelfSubjectRulesReview":
             status = {"resourceRules": [_EVERYTHING], "nonResourceRules": [_EVERY_URL], "incomplete": False}
+        case "SubjectAccessReview" | "LocalSubjectAccessReview":
+            holder = User(str(part(obj, "spec").get("user", "")))
+            status = {"allowed": authorizer.allows(holder, asked_of_review(obj)), "reason": _REASON}
         case _:
-            status = {"allowed": True, "reason": _REASON}
+            status = {"allowed": authorizer.allows(user, asked_of_review(obj)), "reason": _REASON}
     return {**obj, "status": status}
 
 

@@ -18,6 +18,7 @@ import uvicorn
 
 from lab.devkube.api import discovery, openapi
 from lab.devkube.api.accounts import Authenticator, User
+from lab.devkube.api.authorizer import Authorizer, asked_of_request
 from lab.devkube.api.cluster import Cluster
 from lab.devkube.api.connection import connection_class, subject_of_scope
 from lab.devkube.api.error import ApiError, bad_request, no_such_path
@@ -41,7 +42,7 @@ from lab.devkube.api.http import (
 from lab.devkube.api.objects import Obj, timestamp
 from lab.devkube.api.resource import REVIEWS
 from lab.devkube.api.reviews import review
-from lab.devkube.api.routes import discovery_target, find_target
+from lab.devkube.api.routes import Target, discovery_target, find_target
 from lab.devkube.api.runtime import Runtime
 from lab.devkube.api.subresources import Subresources
 from lab.devkube.api.verbs import Verbs, method_not_allowed
@@ -74,12 +75,13 @@ class ServerOptions:
 
 
 class ApiServer:
-    """Serves one cluster. Callers are authenticated; what they may do is not restricted."""
+    """Serves one cluster. Callers are authenticated; service accounts with roles are held to them (`Authorizer`)."""
 
     def __init__(self, cluster: Cluster, runtime: Runtime, options: ServerOptions | None = None) -> None:
         options = options or ServerOptions()
         self.cluster, self.runtime = cluster, runtime
         self.authenticator = Authenticator(options.tokens, cluster.accounts)
+        self.authorizer = Authorizer(cluster)
         self._stop = Stop()
         self._verbs = Verbs(cluster, self._stop, options.bookmark_s)
         self._subresources = Subresources(cluster, runtime)
@@ -166,6 +168,7 @@ class ApiServer:
         if (document := self._discover(request)) is not None:
             return document
         target = find_target(self.cluster.catalog, path)
+        self._authorize(target, request)
         if target.resource in REVIEWS:
             if request.method != "POST":
                 raise method_not_allowed()
@@ -175,7 +178,13 @@ class ApiServer:
         return await self._subresources.handle(target, request)
 
     def _review(self, kind: str, request: Request) -> Obj:
-        return review(kind, request.object(), request.user, self.authenticator)
+        return review(kind, request.object(), request.user, self.authenticator, self.authorizer)
+
+    def _authorize(self, target: Target, request: Request) -> None:
+        asked = asked_of_request(target, request)
+        is_about_oneself = target.resource.kind.startswith("Self")
+        if not is_about_oneself and not self.authorizer.allows(request.user, asked):
+            raise ApiError(403, "Forbidden", f'User "{request.user.name}" cannot {asked}')
 
     def _authenticate(self, scope: Scope, headers: Mapping[str, str]) -> User:
         user = self.authenticator.identify(headers.get("authorization", ""), subject_of_scope(scope))
