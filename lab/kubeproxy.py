@@ -92,7 +92,16 @@ def _condition(endpoint: Obj, name: str, *, default: bool) -> bool:
 
 
 def _addresses(backends: Iterable[tuple[Obj, int]]) -> tuple[Backend, ...]:
-    return tuple(sorted({(address, port) for endpoint, port in backends for address in endpoint["addresses"]}))
+    """What the node's table can hold: IPv4 addresses. An odd one costs itself alone."""
+    found = {(address, port) for endpoint, port in backends for address in endpoint["addresses"]}
+    return tuple(sorted(backend for backend in found if _is_ipv4(backend[0])))
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        return ip_address(text).version == 4
+    except ValueError:
+        return False
 
 
 def render(ports: Sequence[Frontend], cluster: ClusterPlan, node: NodePlan) -> str:

@@ -6,6 +6,7 @@ Only the mistakes people make often are found here; a production server knows ma
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Iterator
 
@@ -21,6 +22,7 @@ _LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
 _DATA_KEY = re.compile(r"[-._a-zA-Z0-9]+")
 _PATH_NAMED = frozenset({"roles", "rolebindings", "clusterroles", "clusterrolebindings"})
 _LABEL_NAMED = frozenset({"namespaces"})
+_LINK_LOCAL_MULTICAST = (ipaddress.ip_network("224.0.0.0/24"), ipaddress.ip_network("ff02::/16"))
 
 
 def check(resource: Resource, obj: Obj, old: Obj | None) -> None:
@@ -156,6 +158,40 @@ def _service(obj: Obj, _old: Obj | None) -> Iterator[Cause]:
         if port.get("protocol") not in ("TCP", "UDP", "SCTP"):
             text = f'Unsupported value: "{port.get("protocol")}": supported values: "SCTP", "TCP", "UDP"'
             yield Cause(f"{here}.protocol", "FieldValueNotSupported", text)
+    for index, address in enumerate(spec.get("externalIPs") or []):
+        yield from _address(f"spec.externalIPs[{index}]", address, ("IPv4", "IPv6"))
+
+
+def _endpoint_slice(obj: Obj, _old: Obj | None) -> Iterator[Cause]:
+    kind = obj.get("addressType")
+    for index, endpoint in enumerate(items_of(obj, "endpoints")):
+        addresses = endpoint.get("addresses") or []
+        if not addresses:
+            yield required(f"endpoints[{index}].addresses")
+        for place, address in enumerate(addresses):
+            if kind in ("IPv4", "IPv6"):
+                yield from _address(f"endpoints[{index}].addresses[{place}]", address, (kind,))
+
+
+def _address(field: str, value: object, kinds: tuple[str, ...]) -> Iterator[Cause]:
+    """An address that traffic may be sent to, as Kubernetes reads it since leading zeros are refused."""
+    try:
+        address = ipaddress.ip_address(str(value))
+    except ValueError:
+        yield bad_value(field, value, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
+        return
+    if f"IPv{address.version}" not in kinds:
+        yield bad_value(field, value, f"must be an {kinds[0]} address")
+    ranges = (
+        (address.is_unspecified, f"may not be unspecified ({value})"),
+        (address.is_loopback, "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
+        (address.is_link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
+        (
+            any(address in network for network in _LINK_LOCAL_MULTICAST if network.version == address.version),
+            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
+        ),
+    )
+    yield from (bad_value(field, value, why) for is_in, why in ranges if is_in)
 
 
 def _data(obj: Obj, old: Obj | None) -> Iterator[Cause]:
@@ -212,6 +248,7 @@ def _definition(obj: Obj, _old: Obj | None) -> Iterator[Cause]:
 
 _BY_KIND: dict[str, Callable[[Obj, Obj | None], Iterator[Cause]]] = {
     "Pod": _pod,
+    "EndpointSlice": _endpoint_slice,
     "Deployment": _workload,
     "ReplicaSet": _workload,
     "DaemonSet": _workload,

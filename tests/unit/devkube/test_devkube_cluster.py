@@ -363,3 +363,27 @@ def test_an_address_changed_in_an_objects_last_write_is_released(cluster: Cluste
     cluster.update("services", marked)
     again = service("again", type="NodePort", ports=[{"port": 80, "nodePort": port}])
     assert cluster.create("services", again)["spec"]["ports"][0]["nodePort"] == port
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("010.1.1.3", "must be a valid IP address"),
+        ("10.1.1.3/32", "must be a valid IP address"),
+        ("fd00::1", "must be an IPv4 address"),
+        ("0.0.0.0", "may not be unspecified"),
+        ("127.0.0.1", "loopback range"),
+        ("169.254.169.254", "link-local range"),
+        ("224.0.0.1", "link-local multicast range"),
+    ],
+)
+def test_addresses_that_traffic_may_not_be_sent_to_are_refused(cluster: Cluster, address: str, why: str) -> None:
+    endpoints = [{"addresses": ["10.1.1.4"]}, {"addresses": [address]}]
+    piece = {"metadata": {"name": "web-1"}, "addressType": "IPv4", "ports": [], "endpoints": endpoints}
+    error = refusal(cluster.create, "endpointslices", piece, group="discovery.k8s.io")
+    assert error.code == 422
+    assert f'endpoints[1].addresses[0]: Invalid value: "{address}": ' in error.message
+    assert why in error.message
+    if address != "fd00::1":
+        wrong = service("web", externalIPs=["192.0.2.7", address])
+        assert "spec.externalIPs[1]: Invalid value" in refusal(cluster.create, "services", wrong).message

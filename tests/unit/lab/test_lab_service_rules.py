@@ -75,3 +75,8 @@ def test_equal_services_give_equal_text_in_any_order() -> None:
     turned = {**found, "endpoints": found["endpoints"][::-1]}
     first = render(frontends([service(), other], [found], NODE.name), KOORNACHT, NODE)
     assert first == render(frontends([other, service()], [turned], NODE.name), KOORNACHT, NODE)
+
+
+def test_an_address_that_nft_would_refuse_costs_itself_alone() -> None:
+    found = backends(("010.1.1.3", "a", READY), ("fd00::3", "a", READY), ("odd", "a", READY), ("10.1.1.4", "a", READY))
+    assert found == (("10.1.1.4", 8080),)
