@@ -60,6 +60,7 @@ def _clusters(agent: Served) -> Iterable[Metric]:
         "remote_cluster_readiness_status": [float(s.is_ready) for s in states],
         "remote_cluster_failures": [float(s.failures) for s in states],
         "remote_cluster_last_failure_ts": [s.last_failure_wall_s for s in states],
+        "remote_cluster_truncated_records": [float(sum(d.total for d in s.truncated.values())) for s in states],
         "remote_cluster_cache_revocations": [float(s.revocations) for s in states],
         "remote_cluster_data_age_seconds": [
             0.0 if s.control_lost_s is None else now_s - s.control_lost_s for s in states

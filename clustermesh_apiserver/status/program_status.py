@@ -87,6 +87,8 @@ def _publication_problems(publication: Publication) -> list[str]:
         found += [f"etcd rejected {count} {kind.value}: {why}" for why, count in written.rejected.items()]
     if publication.mirror is not None:
         found += [f"mirror file {name}: {why}" for name, why in sorted(publication.mirror.refused.items())]
+        peers = publication.mirror.statuses()
+        found += [f"mirrored peer {peer.name}: {warning}" for peer in peers for warning in peer.warnings]
     return found
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from agent_mesh_kit import ECHO, FILE, Mesh, PeerStore
 
+from agent.ipcache.writer import PrefixWriter
 from agent.mesh.blocks import Block, BlockIndex, block_of
 from agent.mesh.held import Held
 from agent.mesh.ingest import Ingest
 from agent.mesh.networks import Change, Networks
-from agent.tables import Address, Node, NodeAddress, Service, ServicePort
+from agent.tables import Address, AgentDB, Node, NodeAddress, Origin, Prefix, Service, ServicePort
 from meshapi.peer import PeerState
 from meshkit.clock import ManualClock
 from meshmodel.errors import ModelError
@@ -296,6 +297,23 @@ async def test_a_changed_list_in_the_connection_file_is_followed(mesh: Mesh, tmp
     (tmp_path / "south").write_bytes(FILE % b"south" + b"networks: [10.2.0.0/16]\n")
     mesh.changed.set()
     await mesh.until(lambda: mesh.backends() == ["10.2.0.9"], 10)
+
+
+def test_of_claims_on_one_prefix_the_own_clusters_is_the_row_whatever_its_kind() -> None:
+    db = AgentDB(NORTH, ClusterId(1), "n1", "172.18.0.2")
+    writer = PrefixWriter(db)
+    pod = Prefix("10.1.0.9/32", 1 << 16 | 9, "", NORTH, ClusterId(1), Origin.POD, host="172.18.0.3")
+    theirs = Prefix("10.2.0.9/32", 2 << 16 | 9, "", SOUTH, ClusterId(2), Origin.POD, host="172.18.0.5")
+    with db.write():
+        writer.set_node(Node(SOUTH, ClusterId(2), "s1", (NodeAddress("InternalIP", "10.1.0.9"),), ()))
+        writer.set_pod(pod)
+        writer.set_pod(theirs)
+        writer.set_policy_prefixes({"10.2.0.9/32": (1 << 24) + 1})
+    found = [db.prefixes.get(prefix) for prefix in ("10.1.0.9/32", "10.2.0.9/32")]
+    assert [(row.cluster, row.identity) for row in found if row is not None] == [
+        (NORTH, 1 << 16 | 9),
+        (SOUTH, 2 << 16 | 9),
+    ]
 
 
 # ---- finding what overlaps
