@@ -21,7 +21,7 @@ from meshmodel import (
     serviceexport,
 )
 from meshmodel.cluster_config import ClusterConfig
-from meshmodel.errors import RecordError
+from meshmodel.errors import ModelError, RecordError
 from meshmodel.identity import identity_range
 from meshmodel.keys import CLUSTER_CONFIG_PREFIX, Kind, Place
 from meshmodel.labels import labels_text
@@ -110,7 +110,10 @@ def _decode_record(place: Place, value: bytes, known: Known) -> Any:
     if config is None:
         raise RecordError(place.suffix, "no-cluster-config", f"nothing says which id cluster {place.cluster!r} has")
     key, cluster, number = place.suffix, place.cluster, config.id
-    identities = identity_range(number, config.max_connected_clusters)
+    try:
+        identities = identity_range(number, config.max_connected_clusters)
+    except ModelError as exc:
+        raise RecordError(place.suffix, "bad-cluster-config", str(exc)) from None
     match place.kind:
         case Kind.NODES:
             node.decode(key, value, cluster=cluster, cluster_id=number)

@@ -79,7 +79,7 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, synced_canaries=True, cached=True)
 
 
-_reader: Final = JsonReader(_Wire)
+_reader: Final = JsonReader(_Wire, 64 * 1024)
 
 
 def decode(value: bytes, *, cluster: str = "") -> ClusterConfig:

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from meshmodel.errors import ModelError, RecordError
 from meshmodel.identity import IdentityRange, NumericIdentity
 from meshmodel.labels import CLUSTER_LABEL, K8S, Labels, decode_labels
-from meshmodel.wire import MAXIMUM_BYTES
+
+MAXIMUM_BYTES: Final = 256 * 1024
 
 
 def decode(key_suffix: str, value: bytes, *, cluster: str, identities: IdentityRange) -> tuple[NumericIdentity, Labels]:

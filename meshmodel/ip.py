@@ -86,7 +86,7 @@ class IpRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         )
 
 
-_reader: Final = JsonReader(_Wire)
+_reader: Final = JsonReader(_Wire, 128 * 1024)
 MAXIMUM_NAMED_PORTS: Final = 1024
 
 

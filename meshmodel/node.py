@@ -118,9 +118,10 @@ class MeshNode(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         )
 
 
-_reader: Final = JsonReader(_Wire)
+_reader: Final = JsonReader(_Wire, 1024 * 1024)
 MAXIMUM_ADDRESSES: Final = 1024
 MAXIMUM_NETWORKS: Final = 4096
+MAXIMUM_LABELS: Final = 4096
 
 
 def decode(key_suffix: str, value: bytes, *, cluster: str, cluster_id: int) -> MeshNode:
@@ -137,6 +138,8 @@ def decode(key_suffix: str, value: bytes, *, cluster: str, cluster_id: int) -> M
         raise RecordError(key_suffix, "cluster-mismatch", f"holds a node of {wire.cluster!r}, not of {cluster!r}")
     if wire.cluster_id != cluster_id:
         raise RecordError(key_suffix, "id-mismatch", f"cluster id {wire.cluster_id}, expected {cluster_id}")
+    if max(len(wire.labels or ()), len(wire.annotations or ())) > MAXIMUM_LABELS:
+        raise RecordError(key_suffix, "too-large", f"more than {MAXIMUM_LABELS} labels or annotations")
     networks = len(wire.ipv4_more or ()) + len(wire.ipv6_more or ())
     if len(wire.addresses or ()) > MAXIMUM_ADDRESSES or networks > MAXIMUM_NETWORKS:
         raise RecordError(

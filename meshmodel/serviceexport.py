@@ -104,7 +104,9 @@ class ServiceExport(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-_reader: Final = JsonReader(_Wire)
+_reader: Final = JsonReader(_Wire, 1024 * 1024)
+MAXIMUM_PORTS: Final = 1024
+MAXIMUM_LABELS: Final = 4096
 _ZERO_TIME: Final = "0001-01-01T00:00:00Z"
 
 
@@ -119,6 +121,9 @@ def decode(key_suffix: str, value: bytes, *, cluster: str) -> ServiceExport:
         raise RecordError(key_suffix, "key-mismatch", f"holds {wire.namespace}/{wire.name}")
     if wire.cluster != cluster:
         raise RecordError(key_suffix, "cluster-mismatch", f"holds an export of {wire.cluster!r}, not of {cluster!r}")
+    kinds = (wire.annotations, wire.labels, wire.old_annotations, wire.old_labels)
+    if len(wire.ports or ()) > MAXIMUM_PORTS or any(len(each or ()) > MAXIMUM_LABELS for each in kinds):
+        raise RecordError(key_suffix, "too-large", f"more than {MAXIMUM_PORTS} ports or {MAXIMUM_LABELS} labels")
     created = _check_time(key_suffix, wire.export_creation_timestamp)
     try:
         export_type = ExportType(wire.type)

@@ -53,8 +53,8 @@ class JsonReader(Generic[T]):
     The structure and all inside it must forbid unknown fields: an unknown name may be a known one in another case.
     """
 
-    def __init__(self, kind: type[T]) -> None:
-        self._kind = kind
+    def __init__(self, kind: type[T], maximum_bytes: int = MAXIMUM_BYTES) -> None:
+        self._kind, self._maximum_bytes = kind, maximum_bytes
         self._info = inspect.type_info(kind)
         self._exact = msgspec.json.Decoder(kind)
         # the same, for records of newer writers: what their top level has more is left out without the slow way
@@ -64,8 +64,8 @@ class JsonReader(Generic[T]):
 
     def read(self, key: str, value: bytes) -> T:
         """The record. Raises: RecordError: too-large, bad-field (JSON of another shape), bad-json (no JSON at all)."""
-        if len(value) > MAXIMUM_BYTES:
-            raise RecordError(key, "too-large", f"{len(value)} bytes")
+        if len(value) > self._maximum_bytes:
+            raise RecordError(key, "too-large", f"{len(value)} bytes, {self._maximum_bytes} are accepted")
         if len(value) > _COUNTED_BYTES and (
             value.count(b"{") > _MAXIMUM_OBJECTS or value.count(b":") > _MAXIMUM_COLONS
         ):

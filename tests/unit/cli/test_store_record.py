@@ -20,6 +20,14 @@ SERVICE = (
 LABELS = b"k8s:app=cart;k8s:io.cilium.k8s.policy.cluster=koornacht;"
 
 
+def test_a_config_with_an_impossible_number_spoils_its_own_records_only() -> None:
+    odd = TION.replace(b"255", b"7")
+    known = read_configs([("cilium/cluster-config/koornacht", OWN), ("cilium/cluster-config/tion", odd)])
+    spoilt = decode("cilium/cache/services/v1/tion/shop/cart", SERVICE, known)
+    assert "bad-cluster-config" in spoilt.problem
+    assert decode("cilium/state/identities/v1/id/65537", LABELS, known).problem == ""
+
+
 def test_the_cluster_whose_config_is_not_a_mirrors_is_our_own() -> None:
     assert KNOWN.own == "koornacht"
     assert {name: config.id for name, config in KNOWN.configs.items()} == {"koornacht": 1, "tion": 2}

@@ -274,7 +274,7 @@ def test_a_node_with_lower_case_names_is_read() -> None:
         .replace("internalip", "InternalIP")
     )
     found = node.decode("w1", value.replace('"////aa=="', f'"{M24}"').encode(), cluster="tion", cluster_id=2)
-    assert (found.internal_ips, found.pod_cidrs) == (("172.18.0.6",), ("10.2.1.0/24",))
+    assert ([address.ip for address in found.addresses], found.pod_cidrs) == (["172.18.0.6"], ("10.2.1.0/24",))
 
 
 # ---- identities, configs, exports
@@ -350,6 +350,33 @@ def test_only_records_of_common_size_are_read_the_slow_way() -> None:
 def test_one_service_is_bounded(changes: dict[str, Any]) -> None:
     with pytest.raises(RecordError):
         read_service(said(**changes))
+
+
+def test_the_text_of_each_small_kind_is_bounded() -> None:
+    long = "x" * (1024 * 1024)
+    with pytest.raises(RecordError, match="too-large"):
+        ip.decode("10.2.1.7", json.dumps(IP | {"Metadata": long}).encode(), identities=OWN_IDS)
+    with pytest.raises(RecordError, match="too-large"):
+        node.decode("w1", json.dumps(NODE | {"BootID": long}).encode(), cluster="tion", cluster_id=2)
+    with pytest.raises(RecordError, match="too-large"):
+        cluster_config.decode(json.dumps({"id": 2, "capabilities": {"endpointSlicesExportMode": long}}).encode())
+    with pytest.raises(RecordError, match="too-large"):
+        identity_record.decode("131073", CLUSTER_LABEL + long.encode(), cluster="tion", identities=OWN_IDS)
+    with pytest.raises(RecordError, match="too-large"):
+        serviceexport.decode("tour/tickets", json.dumps({"name": long}).encode(), cluster="tion")
+
+
+def test_one_service_export_and_the_labels_of_a_node_are_bounded() -> None:
+    export = {
+        "cluster": "tion", "namespace": "tour", "name": "tickets", "exportCreationTimestamp": "2026-03-02T09:15:00Z",
+        "type": "ClusterSetIP", "sessionAffinity": "None",
+    }  # fmt: skip
+    many = {str(number): "" for number in range(4097)}
+    for changes in ({"ports": [{"port": 1}] * 1025}, {"labels": many}, {"Annotations": many}):
+        with pytest.raises(RecordError, match="too-large"):
+            serviceexport.decode("tour/tickets", json.dumps(export | changes).encode(), cluster="tion")
+    with pytest.raises(RecordError, match="too-large"):
+        node.decode("w1", json.dumps(NODE | {"Labels": many}).encode(), cluster="tion", cluster_id=2)
 
 
 def test_one_node_and_one_address_are_bounded() -> None:

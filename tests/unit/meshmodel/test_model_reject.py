@@ -110,7 +110,7 @@ def test_what_is_no_record_is_refused_by_every_json_decoder(value: bytes) -> Non
         reason_of(lambda: serviceexport.decode("a/b", value, cluster="tion")),
         reason_of(lambda: cluster_config.decode(value, cluster="tion")),
     }
-    assert reasons <= {"bad-json", "bad-field", "key-mismatch", "bad-address"}
+    assert reasons <= {"bad-json", "bad-field", "key-mismatch", "bad-address", "too-large"}
 
 
 def test_what_is_too_large_is_refused_before_it_is_read() -> None:
