@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Protocol
 
 from agent.bootstrap import Facts
+from agent.datapath import spec
 from agent.datapath.config import AttachMode, Lifetimes, NodeConfig
 from agent.datapath.flow_layout import DatapathEvent, ProbeKey, ProbeValue
 from agent.datapath.lock import NodeLock
@@ -143,6 +144,7 @@ def node_config(settings: AgentSettings, facts: Facts) -> NodeConfig:
         attach_mode=AttachMode(settings.attach_mode),
         cluster_id_bits=9 if facts.maximum == 511 else 8,
         unattended_after_s=settings.unattended_after_s,
+        max_entries={spec.POLICY.name: settings.policy_entries},
         lifetimes=Lifetimes(
             settings.connection_established_s,
             settings.connection_opening_s,

@@ -81,6 +81,7 @@ def problems(agent: Served) -> list[str]:
     own = mesh.members.get(db.own)
     if own is not None and not (row := cluster_row(own.state, mesh.rejections, agent.clock)).ready:
         found.append(f"own store: {row.reason or row.status}")
+    found += [f"pod {address}: {reason}" for address, reason in sorted(agent.endpoint_target.failures.items())]
     found += [f"pod {address}: no interface found on this node" for address in agent.discovery.waiting]
     health = agent.health.snapshot()
     return found + [f"{name}: {c.message}" for name, c in health.items() if c.level != "ok" and name.startswith("map ")]

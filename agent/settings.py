@@ -63,6 +63,10 @@ class AgentSettings(Settings):
     unattended_after_s: int = option(
         1800, "without an agent for this long, programs leave new connections to the node's own stack; 0: never"
     )
+    policy_entries: int = option(262_144, "entries of the policy map, for all pods of this node together")
+    policy_entries_per_pod: int = option(
+        16_384, "entries of one pod's policy; what a pod's rules allow beyond them is denied, and its status says so"
+    )
     sync_timeout_s: float = option(60.0, "how long a restarted agent waits for first listings before it writes maps")
     heartbeat_silence_s: float = option(120.0, "a store without heartbeat for this long is connected to anew")
     cluster_cache_ttl_s: float = option(0.0, "services of a peer silent for this long are withdrawn; 0: never")

@@ -148,7 +148,7 @@ def _add_tables(rest: Rest, agent: Served) -> None:
     @rest.get("/v1/endpoints", list[EndpointRow], tag="tables")
     async def endpoints() -> list[EndpointRow]:
         """Pods of this node that have an interface."""
-        return endpoint_rows(db, agent.endpoint_target.revision)
+        return endpoint_rows(db, agent.endpoint_target.revision, agent.endpoint_target.failures)
 
     @rest.get_stream("/v1/tables", str, "text/plain", tag="tables", errors={404: "no such table"})
     async def tables(name: str = "") -> Response:

@@ -89,7 +89,8 @@ class AddressRow(Row):
 class EndpointRow(Row):
     """A pod of this node that has an interface: what enforcement is attached to.
 
-    `policy_revision` is what the kernel enforces for it; None while it enforces nothing yet.
+    `policy_revision` is what the kernel enforces for it; None while it enforces nothing yet. `failure` says why its policy
+    is not in force as written ("": it is).
     """
 
     id: int
@@ -101,6 +102,7 @@ class EndpointRow(Row):
     namespace: str = ""
     pod: str = ""
     ifindex: int = 0
+    failure: str = ""
 
 
 class PolicyStatus(Row, kw_only=True):

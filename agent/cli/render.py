@@ -229,7 +229,7 @@ def endpoints(answer: Sequence[EndpointRow]) -> str:
             e.identity,
             e.address,
             f"{e.namespace}/{e.pod}",
-            "-" if e.policy_revision is None else e.policy_revision,
+            "FAILED" if e.failure else "-" if e.policy_revision is None else e.policy_revision,
         )
         for e in answer
     ]

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from agent.tables import AgentDB
 from meshapi.agent import EndpointRow
 
 
-def endpoint_rows(db: AgentDB, revision: Callable[[str], int | None]) -> list[EndpointRow]:
-    """Pods that have an interface, by address. `revision` is the policy revision that the kernel enforces for an address."""
+def endpoint_rows(db: AgentDB, revision: Callable[[str], int | None], failures: Mapping[str, str]) -> list[EndpointRow]:
+    """Pods that have an interface, by address.
+
+    `revision` is the policy revision that the kernel enforces for an address, `failures` say why a policy does not fit.
+    """
     found = []
     for row in sorted(db.endpoints.rows(), key=lambda e: e.address):
         verdicts = db.verdicts.get(row.address)
@@ -25,6 +28,7 @@ def endpoint_rows(db: AgentDB, revision: Callable[[str], int | None]) -> list[En
                 namespace=row.namespace,
                 pod=row.pod,
                 ifindex=row.ifindex,
+                failure=failures.get(row.address, ""),
             )
         )
     return found

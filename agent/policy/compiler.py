@@ -46,7 +46,6 @@ class PolicyCompiler:
         self._seen_identities = self._seen_endpoints = self._seen_prefixes = 0
         self._pods_with_ports: set[str] = set()
         self._by_identity: dict[int, set[str]] = {}
-        self._forgotten: set[int] = set()  # identities of our pods that no store knows any more
         self._identity_of: dict[str, int] = {}
         self._rule_names: dict[int, str] = {}
         self._in_force: set[PolicyRef] = set()
@@ -135,8 +134,7 @@ class PolicyCompiler:
 
     def _policy_of(self, endpoint: Endpoint) -> EndpointPolicy:
         """Where no policy exists nobody can be selected by one, so labels that are not known yet do not matter."""
-        is_known = endpoint.identity in self._forgotten or self._db.identities.get(endpoint.identity) is not None
-        if not is_known and not self._has_policies():
+        if self._db.identities.get(endpoint.identity) is None and not self._has_policies():
             return EndpointPolicy()
         return self._guard.endpoint_policy(NumericIdentity(endpoint.identity), named_ports(endpoint.named_ports))
 
@@ -179,13 +177,10 @@ class PolicyCompiler:
             changes += [(row, False) for row in self._db.identities.rows()]
         for row, deleted in changes:
             number = NumericIdentity(row.id)
-            if not deleted:
-                self._forgotten.discard(row.id)
-                self._note(self._guard.set_identity(number, row.labels))
-            elif row.id in self._by_identity:
-                self._forgotten.add(row.id)  # a pod of this node keeps what it was judged by while it is there
-            else:
+            if deleted:
                 self._note(self._guard.remove_identity(number))
+            else:
+                self._note(self._guard.set_identity(number, row.labels))
             if row.id in self._by_identity:
                 self._affected.add(row.id)
 
@@ -232,9 +227,6 @@ class PolicyCompiler:
         if not users:
             del self._by_identity[identity]
             self.engine.forget_endpoint(NumericIdentity(identity))
-            if identity in self._forgotten:
-                self._forgotten.discard(identity)
-                self._note(self._guard.remove_identity(NumericIdentity(identity)))
 
 
 def named_ports(ports: tuple[NamedPort, ...]) -> dict[str, tuple[int, int]]:

@@ -12,6 +12,7 @@ from agent.policy.compiler import PolicyCompiler
 from agent.policy.ops import EndpointTarget
 from agent.policy.source import POLICY_RESOURCES, PolicySource
 from kube.resource import Resource
+from meshkit.health import Health
 from meshkit.reconciler import Reconciler
 from meshkit.table import Table
 from meshkit.wake import Wake, wait_for_ring
@@ -20,6 +21,7 @@ from meshpolicy import PolicyContext
 GATHER_S = 0.002
 LOOK_S = 0.5
 LOOK_SHARE = 100
+_ENFORCEMENT = "policy enforcement"
 
 
 class PolicyFeature(Feature):
@@ -31,7 +33,7 @@ class PolicyFeature(Feature):
         self._core, self._wake, self._interfaces = core, Wake(), Wake()
         context = PolicyContext(core.facts.cluster, core.facts.default_local_cluster)
         self.compiler = PolicyCompiler(core.db, context, set_prefixes)
-        self.target = EndpointTarget(core.maps, core.host)
+        self.target = EndpointTarget(core.maps, core.host, core.settings.policy_entries_per_pod)
         self._reconciler = Reconciler(core.db.verdicts, self.target, clock=core.clock)
         self._listed: dict[Resource, Callable[[], None]] = {}
 
@@ -61,6 +63,17 @@ class PolicyFeature(Feature):
             for resource in POLICY_RESOURCES:
                 tasks[resource.plural] = source.run(resource, self._listed[resource])
         return tasks
+
+    def check_health(self, health: Health) -> None:
+        """FAILED while a pod's policy is not in force as it says: the pod is denied what did not fit."""
+        failures = self.target.failures
+        if failures:
+            first = min(failures)
+            health.failed(
+                _ENFORCEMENT, f"{len(failures)} pods are not enforced as their policies say; {first}: {failures[first]}"
+            )
+        else:
+            health.ok(_ENFORCEMENT)
 
     def _expect(self, resource: Resource) -> Callable[[], None]:
         """Name the kind as a source of verdicts and of prefixes; what is returned says that it was listed."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
+from agent.datapath.errors import MapFullError
 from agent.datapath.layout import AddressKey, EndpointFlag, EndpointValue, IfindexKey, PolicyKey, PolicyValue
 from agent.datapath.maps import Maps
-from agent.policy.plan import ClassChange, changes, changes_from_map, order, runs
+from agent.policy.plan import ClassChange, Write, changes, changes_from_map, closing, fit, order, runs
 from agent.tables import EndpointVerdicts
 from meshkit.errors import TransientError
 from meshkit.isolation import apply_rows
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 _REVISION_MODULUS = 1 << 32
 _DIRECTIONS = frozenset(Direction)
+DEFAULT_SHARE: Final = 16_384  # entries of one endpoint, as many as Cilium gives each
 
 
 class Attachments(Protocol):
@@ -30,10 +32,20 @@ class Attachments(Protocol):
     def unattached(self, ifindexes: Collection[int]) -> set[int]: ...
 
 
-class EndpointTarget:
-    """Policy entries, endpoint entries and attachments of this node's pods; keys of failures are pod addresses."""
+class PolicyTruncatedError(TransientError):
+    """A pod's policy does not fit: all it denies is denied, but not all it allows is allowed."""
 
-    def __init__(self, maps: Maps, attachments: Attachments) -> None:
+
+class EndpointTarget:
+    """Policy entries, endpoint entries and attachments of this node's pods; keys of failures are pod addresses.
+
+    A pod is enforced from before its first entry on, and stays so when its entries find no room: then it has the denials
+    and what else fits, `failures` says so, and no pod takes more than `share` entries from the others.
+    """
+
+    def __init__(self, maps: Maps, attachments: Attachments, share: int = DEFAULT_SHARE) -> None:
+        self.failures: dict[str, str] = {}
+        self._share = share
         self._policy, self._attachments = maps.policy, attachments
         self._by_address, self._by_ifindex = maps.endpoints_by_address, maps.endpoints_by_ifindex
         self._live: dict[str, EndpointValue] = {}
@@ -84,9 +96,14 @@ class EndpointTarget:
                 continue
             try:
                 self._write(row)
+            except PolicyTruncatedError as exc:
+                failures[row.endpoint.address] = exc
             except Exception as exc:
                 self._reload(row.endpoint.endpoint_id)
                 failures[row.endpoint.address] = exc
+            else:
+                self.failures.pop(row.endpoint.address, None)
+        self.failures.update({str(address): str(exc) for address, exc in failures.items()})
         return failures
 
     def delete(self, rows: Sequence[EndpointVerdicts]) -> Mapping[Hashable, Exception]:
@@ -152,22 +169,69 @@ class EndpointTarget:
         if live is not None and live.endpoint_id != endpoint.endpoint_id:
             self._remove(endpoint.address)
             live = None
-        wanted = _value(row, 0 if live is None else live.policy_revision)
+        wanted, policy = _value(row, 0 if live is None else live.policy_revision), fit(row.policy, self._share)
         flags = wanted.flags
-        found = self._changes(endpoint.endpoint_id, row.policy)
-        if live is not None and live.flags & ~flags:
+        if live is None:
+            live = self._publish(wanted._replace(policy_revision=self._next_revision()))
+            self._attach(endpoint.ifindex)
+        found = self._changes(endpoint.endpoint_id, policy)
+        if live.flags & ~flags:
             live = self._publish(live._replace(flags=live.flags & flags))
-        self._write_entries(endpoint.endpoint_id, found)
-        self._held.pop(endpoint.endpoint_id, None)
-        self._applied[endpoint.endpoint_id] = row.policy
-        if live is None or wanted != live or found or endpoint.address in self._torn:
-            self._last_revision = (self._last_revision + 1) % _REVISION_MODULUS or 1
-            self._publish(wanted._replace(policy_revision=self._last_revision))
-        if live is not None and live.ifindex != endpoint.ifindex:
+        try:
+            self._write_entries(endpoint.endpoint_id, found)
+            is_whole = True
+        except MapFullError:
+            is_whole = self._close(endpoint.endpoint_id, policy)
+        if is_whole:
+            self._held.pop(endpoint.endpoint_id, None)
+            self._applied[endpoint.endpoint_id] = policy
+        wanted = wanted._replace(policy_revision=live.policy_revision)
+        if wanted != live or found or endpoint.address in self._torn:
+            self._publish(wanted._replace(policy_revision=self._next_revision()))
+        if live.ifindex != endpoint.ifindex:
             self._leave(live.ifindex, endpoint.address)
-        if endpoint.ifindex not in self._attached:
-            self._attachments.attach(endpoint.ifindex)
-            self._attached.add(endpoint.ifindex)
+        self._attach(endpoint.ifindex)
+        if not is_whole:
+            raise PolicyTruncatedError("the policy map is full: what is allowed beyond it is denied")
+        if policy is not row.policy:
+            raise PolicyTruncatedError(
+                f"the policy has {len(row.policy.entries)} map entries and {self._share} is the most for one pod: "
+                "what is allowed beyond them is denied"
+            )
+
+    def _close(self, endpoint_id: int, policy: EndpointPolicy) -> bool:
+        """The map holds nothing for the endpoint that this policy does not say, and what finds room; true if that is all."""
+        self._reload(endpoint_id)
+        held = self._held[endpoint_id]
+        surplus, denials, others = closing(held, policy)
+        self._policy.delete([_policy_key(endpoint_id, key) for key in surplus])
+        for key in surplus:
+            del held[key]
+        if self._put_some(endpoint_id, denials) == len(denials):
+            return self._put_some(endpoint_id, others) == len(others)
+        self._policy.delete([_policy_key(endpoint_id, key) for key in held])
+        held.clear()
+        return False
+
+    def _put_some(self, endpoint_id: int, writes: Sequence[Write]) -> int:
+        """As many of the writes as find room, in order; returns how many that were."""
+        items = [(w.key, w.value) for w in writes if w.value is not None]
+        try:
+            self._policy.update([(_policy_key(endpoint_id, key), value) for key, value in items])
+            done = len(items)
+        except MapFullError as exc:
+            done = exc.done
+        self._held[endpoint_id].update(items[:done])
+        return done
+
+    def _attach(self, ifindex: int) -> None:
+        if ifindex not in self._attached:
+            self._attachments.attach(ifindex)
+            self._attached.add(ifindex)
+
+    def _next_revision(self) -> int:
+        self._last_revision = (self._last_revision + 1) % _REVISION_MODULUS or 1
+        return self._last_revision
 
     def _publish(self, value: EndpointValue) -> EndpointValue:
         """Both maps say this of the endpoint. Until they do, the next attempt publishes again."""
@@ -187,6 +251,7 @@ class EndpointTarget:
         self._by_address.delete([AddressKey(address)])
         self._delete_entries(live.endpoint_id)
         self._torn.discard(address)
+        self.failures.pop(address, None)
         del self._live[address]
 
     def _leave(self, ifindex: int, address: str) -> None:

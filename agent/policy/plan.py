@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from agent.datapath.layout import PolicyValue
 from meshpolicy import Direction, EndpointPolicy, Entry, EntryKey
+from meshpolicy.endpoint_policy import DirectionPolicy
 from meshpolicy.port import EVERYTHING, PORT_BITS, L4Key
 
 Values = Mapping[L4Key, PolicyValue]
@@ -61,6 +62,38 @@ def changes_from_map(held: Mapping[EntryKey, PolicyValue], new: EndpointPolicy) 
     peers = set(old) | {(d, identity) for d in Direction for identity in new.side(d).groups}
     found = [ClassChange(d, i, old.get((d, i), {}), _values(new, d, i)) for d, i in sorted(peers)]
     return [change for change in found if change.old != change.new]
+
+
+def fit(policy: EndpointPolicy, most: int) -> EndpointPolicy:
+    """The policy, or what of it fits into `most` entries without allowing anything that it does not allow.
+
+    That is every entry that denies, then allowing ones in the order of their keys; if the denials alone do not fit, no
+    entry at all: then the directions that are enforced deny everything.
+    """
+    if sum(len(group) for d in Direction for group in policy.side(d).groups.values()) <= most:
+        return policy
+    ordered = sorted(policy.entries.items(), key=lambda item: (not item[1].deny, item[0]))
+    kept = ordered[:most] if sum(entry.deny for _, entry in ordered) <= most else []
+    sides: dict[Direction, dict[int, dict[L4Key, Entry]]] = {d: {} for d in Direction}
+    for key, entry in kept:
+        group = sides[key.direction].setdefault(key.identity, {})
+        group[L4Key(key.protocol, key.port, key.port_bits)] = entry
+    return EndpointPolicy(
+        DirectionPolicy(policy.ingress_enforced, sides[Direction.INGRESS]),
+        DirectionPolicy(policy.egress_enforced, sides[Direction.EGRESS]),
+    )
+
+
+def closing(
+    held: Mapping[EntryKey, PolicyValue], new: EndpointPolicy
+) -> tuple[list[EntryKey], list[Write], list[Write]]:
+    """How to come as near to a policy as a full map lets us, never beyond it: what to delete first (what allows
+    before what denies), the denials to put then, and last the allowing entries, as many of them as find room."""
+    wanted = {key: policy_value(entry) for key, entry in new.entries.items()}
+    surplus = sorted((key for key in held if wanted.get(key) != held[key]), key=lambda key: held[key].deny)
+    missing = [Write(key, value) for key, value in sorted(wanted.items()) if held.get(key) != value]
+    denials = [write for write in missing if write.value is not None and write.value.deny]
+    return surplus, denials, [write for write in missing if write.value is None or not write.value.deny]
 
 
 def order(found: Iterable[ClassChange]) -> list[Write]:

@@ -117,7 +117,6 @@ class World:
     def lose_pod(self, address: str = POD) -> None:
         with self.core.db.write():
             self.prefixes.delete_pod(NORTH, f"{address}/32")
-            self.core.db.identities.delete(IDENTITY)
 
     prefixes: PrefixWriter
 
@@ -167,6 +166,7 @@ async def running(pins: Path, mode: AttachMode) -> AsyncIterator[World]:
         with suppress(asyncio.CancelledError):
             await task
         host.datapath.close()
+        host.lock.release()
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ async def test_a_silent_pod_is_enforced_and_stays_so_through_all_that_can_happen
         assert plug(node, first) == first
         await world.until({POD: first}, 1.0)
 
-        world.lose_pod()  # the store loses the pod and its identity
+        world.lose_pod()  # the store loses the pod
         await asyncio.sleep(1.0)
         assert world.enforced() == {POD: first}
         kept = world.core.maps.endpoints_by_address.get(AddressKey(POD))

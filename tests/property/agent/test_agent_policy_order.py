@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -61,9 +63,9 @@ def compiled(found: list[list[tuple[str, str, list[tuple[str, int | None]] | Non
 class Kernel:
     """The lookup of the kernel program, over the maps as they are at this moment."""
 
-    def __init__(self) -> None:
-        self.maps = memory_maps()
-        self.target = EndpointTarget(self.maps, self)
+    def __init__(self, room: int = 1000, share: int = 1000) -> None:
+        self.maps = memory_maps({"mesh_policy": room})
+        self.target = EndpointTarget(self.maps, self, share)
         self.links: set[int] = set()
 
     def attach(self, ifindex: int) -> None:
@@ -74,6 +76,9 @@ class Kernel:
 
     def attached(self) -> set[int]:
         return set(self.links)
+
+    def unattached(self, ifindexes: Collection[int]) -> set[int]:
+        return set(ifindexes) - self.links
 
     def allows(self, direction: Direction, peer: int, port: int) -> bool:
         endpoint = self.maps.endpoints_by_address.get(AddressKey("10.1.0.9"))
@@ -140,6 +145,55 @@ def test_a_failed_write_is_made_good_by_the_next_attempt(
         assert kernel.allows(*packet) == will[packet], packet
     held = {tuple(key)[1:] for key, _ in kernel.maps.policy.items()}
     assert held == {tuple(map(int, key)) for key in new.entries}
+
+
+@settings(max_examples=examples(150))
+@given(policies, policies, st.integers(1, 12), st.integers(1, 12))
+def test_a_policy_without_room_allows_nothing_that_it_does_not_say_and_says_so(
+    before: list[list[tuple[str, str, list[tuple[str, int | None]] | None]]],
+    after: list[list[tuple[str, str, list[tuple[str, int | None]] | None]]],
+    room: int,
+    share: int,
+) -> None:
+    """Whatever fits: the pod is attached and enforced, what is denied stays denied, and only a pod that fits is well."""
+    old, new = compiled(before), compiled(after)
+    kernel = Kernel(room, share)
+    was, will = expected(old), expected(new)
+    for policy, may, had in ((old, was, {}), (new, will, was), (new, will, will)):
+
+        def check(_key: object, may: dict = may, had: dict = had) -> None:  # type: ignore[type-arg]
+            if kernel.links:
+                for packet in PACKETS:
+                    assert not kernel.allows(*packet) or may[packet] or had.get(packet), packet
+
+        for name in ("policy", "endpoints_by_address", "endpoints_by_ifindex"):
+            getattr(kernel.maps, name).on_write = check
+        failures = kernel.target.update([EndpointVerdicts(ENDPOINT, policy)])
+        assert kernel.links == {ENDPOINT.ifindex}
+        for packet in PACKETS:
+            assert not kernel.allows(*packet) or may[packet], packet
+        fits = len(policy.entries) <= min(room, share)
+        assert set(failures) == set(kernel.target.failures) == (set() if fits else {ENDPOINT.address})
+        if fits:
+            assert {packet: kernel.allows(*packet) for packet in PACKETS} == may
+    if len(new.entries) <= share:  # and as soon as there is room all is well again
+        kernel.maps.policy._max_entries = 1000  # type: ignore[attr-defined]
+        assert not kernel.target.update([EndpointVerdicts(ENDPOINT, new)])
+        assert {packet: kernel.allows(*packet) for packet in PACKETS} == will
+
+
+def test_one_pods_large_policy_takes_no_room_from_another_pod() -> None:
+    large = compiled([[("ingress", app, [(str(port), None) for port in PORTS]) for app in APPS]])
+    small = compiled([[("ingress", "a", None)]])
+    other = Endpoint("10.1.0.8", 4, 6, ENDPOINT.mac, ENDPOINT.node_mac, int(SUBJECT), "test", "q")
+    kernel = Kernel(room=8, share=5)
+    failures = kernel.target.update([EndpointVerdicts(ENDPOINT, large), EndpointVerdicts(other, small)])
+    assert set(failures) == {ENDPOINT.address}
+    assert "5 is the most for one pod" in kernel.target.failures[ENDPOINT.address]
+    held = [key.endpoint_id for key, _ in kernel.maps.policy.items()]
+    assert (held.count(5), held.count(4)) == (5, len(small.entries))
+    assert not kernel.target.update([EndpointVerdicts(ENDPOINT, small)])
+    assert kernel.target.failures == {}
 
 
 def test_a_changed_policy_has_a_new_revision_and_an_unchanged_one_keeps_it() -> None:

@@ -355,7 +355,12 @@ class AgentScript(Script):
         self.compare(file, render.policies(policy_list(self.agent.db, self.agent.policy.compiler)))
 
     def do_endpoint(self, show: str, file: str) -> None:
-        self.compare(file, render.endpoints(endpoint_rows(self.agent.db, self.agent.policy.target.revision)))
+        self.compare(
+            file,
+            render.endpoints(
+                endpoint_rows(self.agent.db, self.agent.policy.target.revision, self.agent.policy.target.failures)
+            ),
+        )
 
     def do_bpf(self, policy: str, get: str, address: str, file: str) -> None:
         row = self.agent.db.endpoints.get(address)
