@@ -80,15 +80,19 @@ def security_labels(security: Obj) -> Labels | None:
 
 def _endpoint(namespace: str, name: str, identity: int | None, status: Obj, problems: list[str]) -> EndpointIntent:
     networking = fields.mapping(status, "networking", problems)
-    pairs = fields.objects(networking, "addressing", problems)
-    listed = [pair.get(family) for pair in pairs for family in ("ipv4", "ipv6")]
+    listed: list[object] = []
+    for pair in fields.objects(networking, "addressing", problems):
+        listed += (pair.get("ipv4"), pair.get("ipv6"))
+    key = 0
+    if status.get("encryption") is not None:
+        key = fields.number(fields.mapping(status, "encryption", problems), "key", 0, 255, problems) or 0
     return EndpointIntent(
         namespace=namespace,
         name=name,
         host_ip=fields.address(networking.get("node"), "networking.node", problems) or "",
         ips=fields.addresses(listed, "networking.addressing", problems),
         identity=identity or 0,
-        encryption_key=fields.number(fields.mapping(status, "encryption", problems), "key", 0, 255, problems) or 0,
+        encryption_key=key,
         service_account=fields.text(status, "service-account", problems),
         named_ports=_named_ports(status, problems),
     )

@@ -117,11 +117,13 @@ def pairs(obj: Mapping[str, Any], name: str, problems: list[str]) -> Pairs:
     if obj.get(name) is None:
         return ()
     found = mapping(obj, name, problems)
-    if all(map(_is_text, found.values())) and all(map(_is_text, found)):
-        return tuple(sorted(found.items()))
-    kept = [(key, value) for key, value in found.items() if isinstance(value, str) and isinstance(key, str)]
-    problems.append(f"{name}: some values are no text")
-    return tuple(sorted(kept))
+    kept = found
+    for value in found.values():
+        if type(value) is not str:
+            kept = {key: value for key, value in found.items() if isinstance(value, str)}
+            problems.append(f"{name}: some values are no text")
+            break
+    return tuple(sorted(kept.items())) if len(kept) > 1 else tuple(kept.items())
 
 
 def address(value: object, where: str, problems: list[str], *, special: bool = True) -> str | None:
@@ -190,7 +192,3 @@ def _special(ip: str) -> str:
         return "a link-local address"
     is_local_multicast = ip.startswith("224.0.0.") or (parsed.is_multicast and ip.startswith("ff02:"))
     return "a link-local multicast address" if is_local_multicast else ""
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)

@@ -86,6 +86,8 @@ def _plain_port(entry: Obj) -> Port | None:
 
 def _balancer_ips(obj: Obj, problems: list[str]) -> tuple[str, ...]:
     """The load balancer's addresses that a node translates: those of mode VIP, which is also what absence means."""
+    if not obj.get("status"):
+        return ()
     balancer = fields.mapping(fields.mapping(obj, "status", problems), "loadBalancer", problems)
     if not balancer:
         return ()

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kubeintent.rows import EndpointIntent, PodIntent
-from meshmodel.address import canonical_prefix
 from meshmodel.identity import NumericIdentity
 from meshmodel.ip import IpRecord, NamedPort
 
@@ -42,7 +41,7 @@ def _records(
     records: dict[bytes, bytes] = {}
     for address in ips:
         record = IpRecord(
-            prefix=canonical_prefix(address),
+            prefix=f"{address}/{128 if ':' in address else 32}",
             host_ip=host_ip,
             identity=identity,
             encryption_key=key,
