@@ -11,6 +11,8 @@ import pytest
 from e2e.mesh import Mesh, bring_up, tear_down
 from tests.support.labs import lab_name, remove_abandoned
 
+ATTACKS = pytest.StashKey[list[tuple[str, str, str, str]]]()
+HEADER = ("ATTACKER", "ATTACK", "REFUSED BY", "WHAT THE VICTIM NOTICED")
 LIMIT_S = 400
 """For one scenario, and for bringing up the lab before the first."""
 
@@ -42,3 +44,21 @@ def whole(mesh: Mesh) -> Iterator[Mesh]:
     """The mesh, which answers from both clusters again after the scenario, as it did after the one before."""
     yield mesh
     mesh.expect_whole()
+
+
+@pytest.fixture
+def attacks(request: pytest.FixtureRequest) -> list[tuple[str, str, str, str]]:
+    """Rows of the table that ends the run: attacker, attack, refused by what, what the victim noticed."""
+    return request.config.stash.setdefault(ATTACKS, [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    rows = config.stash.get(ATTACKS, [])
+    if not rows:
+        return
+    widths = [max(len(row[n]) for row in (HEADER, *rows)) for n in range(len(HEADER))]
+    terminalreporter.section("attacks")
+    for row in (HEADER, *rows):
+        terminalreporter.write_line(
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        )
