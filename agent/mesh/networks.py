@@ -39,6 +39,7 @@ AROUND_SERVICE: Final = {
     4: 24,
     6: 120,
 }  # cluster addresses of our services are ours with the network of this length around
+NEIGHBOURHOOD: Final = {4: 24, 6: 64}
 EVERYTHING: Final = (Block(4, 0, 0), Block(6, 0, 0))
 
 
@@ -67,7 +68,8 @@ class _Cluster:
     roles: dict[str, Counter[int]] = field(default_factory=dict)  # node address: reserved identities it may have
     pods: tuple[Block, ...] = ()  # what pods and node addresses must be in; empty: no such list
     hosts: tuple[Block, ...] = ()
-    clear: dict[str, Block] = field(default_factory=dict)  # "10.2.0": all of it may be claimed, and some of it was
+    # neighbourhoods (/24, /64) all of which may be claimed, and some of which was; an IPv4 one by its text too: "10.2.0"
+    clear: dict[str | Block, Block] = field(default_factory=dict)
     accepted: BlockIndex[None] = field(default_factory=BlockIndex)  # what else was accepted, at some time
 
 
@@ -136,6 +138,8 @@ class Networks:
         pods, hosts = (tuple(map(block_of, texts)) for texts in (allowed.networks, allowed.node_networks))
         if (pods, hosts) != (cluster.pods, cluster.hosts):
             cluster.pods, cluster.hosts = pods, hosts
+            for around in cluster.clear.values():
+                cluster.accepted.add(around, None)
             cluster.clear.clear()
 
     def drop(self, name: ClusterName) -> None:
@@ -188,13 +192,16 @@ class Networks:
         if near in cluster.clear:
             return None
         block = block_of(address)
-        if near and self._refuse(name, around := Block(4, 24, block.value >> 8), cluster.pods) is None:
-            cluster.clear[near] = around
+        around = _neighbourhood(block)
+        if around in cluster.clear:
+            return None
+        if around is not None and self._refuse(name, around, cluster.pods) is None:
+            cluster.clear[near or around] = around
             return None
         is_node = address.partition("/")[0] in cluster.roles
         refusal = self._refuse(name, block, () if is_node else cluster.pods)
         if refusal is None:
-            cluster.accepted.add(block, None)
+            cluster.accepted.add(around if around is not None and block.version == 6 else block, None)
         return refusal
 
     def is_plain(self, name: ClusterName, address: str, host: str, identity: int) -> bool:
@@ -226,7 +233,7 @@ class Networks:
         return Refusal(f"reserved identity {identity} for {address}, which no node record says", block_of(address))
 
     def may_hold(self, name: ClusterName, block: Block) -> bool:
-        """Whether an address in this network was ever accepted of the cluster: false is certain."""
+        """Whether an address in this network, which another cluster claims, was ever accepted of this one: false is certain."""
         is_claimed = any(holder == name for _, holder in self._holders.overlapping(block))
         return is_claimed or any(True for _ in self._cluster(name).accepted.overlapping(block))
 
@@ -308,6 +315,12 @@ def _near(address: str) -> str:
     return ip.rpartition(".")[0] if (not slash or length == "32") and ":" not in ip else ""
 
 
+def _neighbourhood(block: Block) -> Block | None:
+    """The /24 (IPv6: /64) that a network is in; None for a wider one."""
+    length = NEIGHBOURHOOD[block.version]
+    return Block(block.version, length, block.value >> (block.length - length)) if block.length >= length else None
+
+
 def _around(block: Block) -> Block:
     length = AROUND_SERVICE[block.version]
     return Block(block.version, length, block.value >> (block.length - length))
@@ -315,8 +328,10 @@ def _around(block: Block) -> Block:
 
 def _unclear(cluster: _Cluster, block: Block) -> None:
     """Addresses near what somebody else claims are looked at one by one from here on; what was accepted there is known."""
-    if block.version == 4 and block.length >= 24:
-        names = [str(Block(4, 32, (block.value >> (block.length - 24)) << 8)).rpartition(".")[0]]
+    names: list[str | Block]
+    neighbourhood = _neighbourhood(block)
+    if neighbourhood is not None:
+        names = [neighbourhood, str(neighbourhood).rpartition(".")[0]]
     else:
         names = [name for name, around in cluster.clear.items() if block.overlaps(around)]
     for name in names:

@@ -112,6 +112,24 @@ def test_a_later_claim_of_ours_ends_what_a_peer_was_allowed(networks: Networks) 
     assert not networks.may_hold(EAST, block_of("10.77.0.0/24"))
 
 
+@pytest.mark.parametrize(
+    ("address", "ours"), [("fd00:2::7", "fd00:2::7/128"), ("fd00:2::/80", "fd00::/16"), ("10.8.0.0/26", "10.8.0.1")]
+)
+def test_what_was_accepted_is_found_again_whatever_its_length(networks: Networks, address: str, ours: str) -> None:
+    """So that a later claim of ours ends it; many addresses cost no more memory than their neighbourhoods."""
+    for _ in range(2):
+        assert networks.refuse_address(SOUTH, address) is None
+    networks.set_own_pod(ours)
+    assert networks.may_hold(SOUTH, block_of(ours))
+    assert networks.refuse_address(SOUTH, address) is not None
+
+
+def test_a_list_that_narrows_forgets_nothing_that_was_accepted(networks: Networks) -> None:
+    assert networks.refuse_address(SOUTH, "10.9.0.1") is None
+    networks.allow(SOUTH, Allowed(("10.2.0.0/16",)))
+    assert networks.may_hold(SOUTH, block_of("10.9.0.1"))
+
+
 def test_what_is_released_may_be_claimed_again(networks: Networks) -> None:
     networks.delete_own_pod("192.168.7.9/32")
     networks.set_own_service(ServiceName("kube-system", "dns"), [], [])
