@@ -3,33 +3,39 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from typing import Final
 
 from meshkit.errors import ExhaustedError, PermanentError, TransientError
+
+FULL: Final = frozenset({errno.E2BIG, errno.ENOSPC})
+"""What the kernel answers when a map has no room."""
 
 
 class KernelError(TransientError):
     """A system call or netlink request failed; `errno` says how."""
 
-    def __init__(self, operation: str, errno: int, detail: str = "") -> None:
-        super().__init__(f"{operation}: {os.strerror(errno)}{': ' if detail else ''}{detail}")
-        self.operation, self.errno = operation, errno
+    def __init__(self, operation: str, code: int, detail: str = "") -> None:
+        super().__init__(f"{operation}: {os.strerror(code)}{': ' if detail else ''}{detail}")
+        self.operation, self.errno = operation, code
 
 
 class LoadError(PermanentError):
     """The kernel or libbpf refuses an object; `tail` is the end of what they said, the verifier's reason included."""
 
-    def __init__(self, path: str, errno: int, tail: str) -> None:
-        super().__init__(f"{path}: {os.strerror(errno)}\n{tail}")
-        self.path, self.errno, self.tail = path, errno, tail
+    def __init__(self, path: str, code: int, tail: str) -> None:
+        super().__init__(f"{path}: {os.strerror(code)}\n{tail}")
+        self.path, self.errno, self.tail = path, code, tail
 
 
 class MapError(TransientError):
     """A map refused a call; `done` records of the call were applied, in order, before it did."""
 
-    def __init__(self, name: str, operation: str, errno: int, done: int) -> None:
-        super().__init__(f"map {name}: {operation} stopped after {done}: {os.strerror(errno)}")
-        self.name, self.operation, self.errno, self.done = name, operation, errno, done
+    def __init__(self, name: str, operation: str, code: int, done: int) -> None:
+        reason = "the map is full" if code in FULL else os.strerror(code)
+        super().__init__(f"map {name}: {operation} stopped after {done}: {reason}")
+        self.name, self.operation, self.errno, self.done = name, operation, code, done
 
 
 class MapFullError(MapError, ExhaustedError):

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from agent.datapath import spec, syscall
-from agent.datapath.errors import KernelError, MapError, MapFullError
+from agent.datapath.errors import FULL, KernelError, MapError, MapFullError
 from agent.datapath.maps import MapInfo, Maps, Record
 from agent.datapath.syscall import Command, buffer
 
 K = TypeVar("K", bound=Record)
 V = TypeVar("V", bound=Record)
 _BATCH: Final = 4096
-_FULL: Final = frozenset({errno.E2BIG, errno.ENOSPC})
 _ENOTSUPP: Final = 524
 _NO_BATCH: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP, _ENOTSUPP})
 
@@ -129,7 +128,7 @@ class KernelMap(Generic[K, V]):
         encode = self._spec.encode
         error, done = self._raw.update([k.pack() for k, _ in items], [encode(k, v) for k, v in items])
         if error:
-            raise (MapFullError if error in _FULL else MapError)(self._spec.name, "update", error, done)
+            raise (MapFullError if error in FULL else MapError)(self._spec.name, "update", error, done)
 
     def delete(self, keys: Sequence[K]) -> None:
         """None of the keys is in the map."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from agent.core import Core
 from agent.feature import Feature, Reconciling, Tasks
+from agent.loadbalancer.known import AddressFollower, KnownAddresses
 from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.source import KubernetesSource
 from agent.loadbalancer.writer import LoadBalancerWriter
@@ -23,7 +24,9 @@ class LoadBalancerFeature(Feature):
     def __init__(self, core: Core) -> None:
         self._core = core
         self.writer = LoadBalancerWriter(core.db)
-        self.target = LoadBalancerTarget(core.maps, core.clock.wall, self._on_written)
+        owner_of = KnownAddresses(core.db).owner_of
+        self.target = LoadBalancerTarget(core.maps, core.clock.wall, self._on_written, owner_of)
+        self._follower = AddressFollower(core.db, self.target.backends)
         self.source = KubernetesSource(core.db, self.writer, core.clock)
         self._reconciler = Reconciler(core.db.frontends, self.target, clock=core.clock)
         self._lag = core.registry.histogram(
@@ -44,9 +47,10 @@ class LoadBalancerFeature(Feature):
 
     def tasks(self) -> Tasks:
         client = self._core.client
+        follow = {f"addresses in {table.name}": self._follower.follow(table) for table in self._follower.tables}
         if client is None:
-            return {}
-        return {
+            return follow
+        return follow | {
             "services": self.source.run_services(client, self._listed[SERVICES]),
             "endpointslices": self.source.run_slices(client, self._listed[ENDPOINT_SLICES]),
         }

@@ -30,7 +30,7 @@ pass SECONDS                   time passes
 What came out:
 table show NAME FILE           as clustermesh-agent prints it; so do service list, policy get, endpoint list FILE and
                                bpf policy get ADDRESS FILE
-maps FILE, ipcache FILE        what the kernel holds, in short
+maps FILE, ipcache FILE        what the kernel holds, in short (maps-kept: with backends kept for open connections)
 attached [IFINDEX...]          where our programs run
 policy-entries N               how many entries the policy map has
 problem NS/NAME TEXT           a problem of the service contains the text
@@ -372,6 +372,10 @@ class AgentScript(Script):
     def do_maps(self, file: str) -> None:
         self.machine.maps.check()
         self.compare(file, show_services(self.machine.maps))
+
+    def do_maps_kept(self, file: str) -> None:
+        self.machine.maps.check()
+        self.compare(file, show_services(self.machine.maps, with_kept=True))
 
     def do_ipcache(self, file: str) -> None:
         self.compare(file, show_ipcache(self.machine.maps))

@@ -10,11 +10,13 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
+from agent.datapath.layout import BackendState
 from agent.datapath.memory import MemoryMaps, memory_maps
 from agent.identity.writer import IdentityWriter
 from agent.ipcache.ops import IpcacheTarget
 from agent.ipcache.writer import PrefixWriter
 from agent.loadbalancer.convert import strip_service
+from agent.loadbalancer.known import AddressFollower, KnownAddresses
 from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.mesh.ingest import Ingest, Writers
@@ -96,8 +98,9 @@ class World:
 
     def restart_target(self) -> None:
         """As a new process would: the maps are what they are, the shadow is restored from them."""
-        self.target = LoadBalancerTarget(self.maps, self.clock.wall)
+        self.target = LoadBalancerTarget(self.maps, self.clock.wall, owner_of=KnownAddresses(self.db).owner_of)
         self.target.restore()
+        self.follower = AddressFollower(self.db, self.target.backends)
         self.reconcilers = [
             Reconciler(self.db.frontends, self.target, clock=self.clock),
             Reconciler(self.db.prefixes, IpcacheTarget(self.maps.ipcache), clock=self.clock),
@@ -136,6 +139,7 @@ class World:
 
     def settle(self) -> None:
         """Reconcile until nothing is left to do; a failing map is retried on the manual clock."""
+        self.follower.step()
         for reconciler in self.reconcilers:
             for _ in range(200):
                 wake_at = reconciler.run_once(self.clock.monotonic()).wake_at
@@ -146,15 +150,18 @@ class World:
             else:
                 raise AssertionError(f"did not settle: {reconciler.dump()}")
 
-    def dump_maps(self) -> str:
-        return show_services(self.maps)
+    def dump_maps(self, *, with_kept: bool = True) -> str:
+        return show_services(self.maps, with_kept=with_kept)
 
     def dump_ipcache(self) -> str:
         return show_ipcache(self.maps)
 
 
-def show_services(maps: MemoryMaps) -> str:
-    """Frontends of the service map with the backends behind their slots, as a person would compare them."""
+def show_services(maps: MemoryMaps, *, with_kept: bool = False) -> str:
+    """Frontends of the service map with the backends behind their slots, as a person would compare them.
+
+    Backends without a slot are listed with their state; those that are only kept for open connections if asked for.
+    """
     lines = []
     heads = [(key, value) for key, value in maps.services.items() if key.slot == 0]
     by_id = {key.id: value for key, value in maps.backends.items()}
@@ -166,7 +173,12 @@ def show_services(maps: MemoryMaps) -> str:
         proto = PROTOCOL_NAMES[key.protocol]
         lines.append(f"{key.address}:{key.port}/{proto}{flags} -> {', '.join(names) or '-'}")
     used = set(slots.values())
-    lines += sorted(f"KEPT {b.address}:{b.port} {b.state}" for i, b in by_id.items() if i not in used)
+    without_slot = [b for i, b in by_id.items() if i not in used]
+    lines += sorted(
+        f"KEPT {b.address}:{b.port} {BackendState(b.state).name.lower()}"
+        for b in without_slot
+        if with_kept or b.state != BackendState.MAINTENANCE
+    )
     return "\n".join(lines)
 
 
