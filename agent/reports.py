@@ -68,6 +68,7 @@ def problems(agent: Served) -> list[str]:
     db, mesh = agent.db, agent.mesh
     found = [f"peer configuration {name}: {reason}" for name, reason in sorted(mesh.refused.items())]
     found += [f"service {s.name}: {p}" for s in db.services.rows() for p in s.problems]
+    found += [f"service {row.service}: {p}" for row in db.service_problems.rows() for p in row.problems]
     found += agent.lb_source.slice_problems()
     found += policy_problems(db)
     found += engine_faults(agent.compiler.faults)

@@ -73,6 +73,10 @@ class AgentSettings(Settings):
     withdraw_after_s: float = option(10.0, "a peer without control and data path for this long gets no new connections")
     probe_peers: bool = option(True, "probe the nodes of peers, so that a dead cluster is noticed without its store")
     prefer_endpoint_slices: bool = option(False, "read a peer's services from its endpoint slices where it offers them")
+    external_ip_ranges: tuple[str, ...] = option(
+        (), "IPv4 networks from which Services may take externalIPs; none: they are not honoured"
+    )
+    service_frontends_max: int = option(4096, "addresses times ports of one Service; what is beyond is left out")
     once_uninstall: bool = option(False, "remove programs, maps, pins and the overlay device from this node, then exit")
     detach: bool = option(
         False, "remove all of that, say so on the probe port, and wait to be stopped: the last pod of a node"

@@ -93,7 +93,9 @@ def _add_clusters(rest: Rest, agent: Served) -> None:
 
 
 def _add_services(rest: Rest, agent: Served) -> None:
-    rows = ServiceRows(agent.db, agent.load_balancer, agent.lb_target, agent.clock)
+    rows = ServiceRows(
+        agent.db, agent.load_balancer, agent.lb_target, agent.clock, agent.reconcilers["frontends"].failure_of
+    )
 
     @rest.get("/v1/services", list[ServiceStatus], tag="services")
     async def services(cluster: str = "", ns: str = "") -> list[ServiceStatus]:

@@ -79,6 +79,18 @@ class Service:
     affinity: Affinity = Affinity.NONE
     session_affinity_s: int = 0
     problems: tuple[str, ...] = ()
+    created: str = ""
+    """When the object was made, as Kubernetes writes it (RFC 3339, UTC): of two that claim one thing, the older has it."""
+    uid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceProblems:
+    """What this node does not do of what a service asks for, as sentences for its owner. Desired row."""
+
+    service: ServiceName
+    uid: str
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +104,8 @@ class BackendSet:
     updated_wall_s: float = field(default=0.0, compare=False)
     is_plain: bool = field(default=False, compare=False)
     """Every backend is healthy and active: nothing is left to decide about single ones."""
+    has_unnamed: bool = field(default=False, compare=False)
+    """Some backend has no port name: it fits a port of any name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +256,9 @@ class AgentDB(Database):
         self.services: Table[ServiceName, Service] = Table(self, "services", key=lambda s: s.name)
         self.backends: Table[tuple[ServiceName, ClusterName], BackendSet] = Table(
             self, "backends", key=lambda b: (b.service, b.cluster)
+        )
+        self.service_problems: Table[ServiceName, ServiceProblems] = Table(
+            self, "service-problems", key=lambda p: p.service
         )
         self.frontends: Table[FrontendKey, Frontend] = Table(self, "frontends", key=lambda f: f.key)
         self.prefixes: Table[str, Prefix] = Table(self, "prefixes", key=lambda p: p.prefix)

@@ -44,6 +44,8 @@ class ServiceIntent:
     affinity_timeout_s: int = 0
     external_ips: tuple[str, ...] = ()
     balancer_ips: tuple[str, ...] = ()
+    created: str = ""
+    """Creation time as Kubernetes writes it: RFC 3339 in UTC, so that the order of texts is the order of times."""
 
 
 class Endpoint(NamedTuple):

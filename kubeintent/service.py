@@ -44,6 +44,7 @@ def read_service(obj: Obj) -> Read[ServiceIntent]:
             fields.entries(spec, "externalIPs", problems), "spec.externalIPs", problems, special=False
         ),
         balancer_ips=_balancer_ips(obj, problems),
+        created=fields.text(meta, "creationTimestamp", problems),
     )
     return Read(row, bounded(problems), name.uid)
 

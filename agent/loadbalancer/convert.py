@@ -53,6 +53,8 @@ def strip_service(item: dict[str, Any]) -> Service | None:
         affinity=found.annotations.affinity,
         session_affinity_s=_session_affinity(found),
         problems=tuple(problems),
+        created=found.created,
+        uid=found.uid,
     )
 
 
@@ -84,8 +86,8 @@ def _addresses(found: ServiceIntent) -> tuple[Address, ...]:
     kinds: dict[str, str] = {}
     for kind, ips in (
         ("ClusterIP", found.cluster_ips),
-        ("ExternalIP", found.external_ips),
         ("LoadBalancer", found.balancer_ips),
+        ("ExternalIP", found.external_ips),
     ):
         for ip in ips:
             if ":" not in ip:

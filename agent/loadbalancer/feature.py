@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 
 from agent.core import Core
 from agent.feature import Feature, Reconciling, Tasks
-from agent.loadbalancer.known import AddressFollower, KnownAddresses
+from agent.loadbalancer.addresses import parse_ranges
+from agent.loadbalancer.events import ServiceEvents
+from agent.loadbalancer.follower import AddressFollower
+from agent.loadbalancer.known import KnownAddresses
 from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.source import KubernetesSource
 from agent.loadbalancer.writer import LoadBalancerWriter
@@ -23,10 +26,11 @@ class LoadBalancerFeature(Feature):
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.writer = LoadBalancerWriter(core.db)
+        ranges = parse_ranges(core.settings.external_ip_ranges)
+        self.writer = LoadBalancerWriter(core.db, ranges, core.settings.service_frontends_max)
         owner_of = KnownAddresses(core.db).owner_of
         self.target = LoadBalancerTarget(core.maps, core.clock.wall, self._on_written, owner_of)
-        self._follower = AddressFollower(core.db, self.target.backends)
+        self._follower = AddressFollower(core.db, self.writer, self.target.backends)
         self.source = KubernetesSource(core.db, self.writer, core.clock)
         self._reconciler = Reconciler(core.db.frontends, self.target, clock=core.clock)
         self._lag = core.registry.histogram(
@@ -51,6 +55,7 @@ class LoadBalancerFeature(Feature):
         if client is None:
             return follow
         return follow | {
+            "service events": ServiceEvents(self._core.db, client, self._core.clock).run(),
             "services": self.source.run_services(client, self._listed[SERVICES]),
             "endpointslices": self.source.run_slices(client, self._listed[ENDPOINT_SLICES]),
         }

@@ -3,30 +3,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.select import Candidate
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.tables import AgentDB, FrontendKey, Service, ServicePort
 from meshapi.service import BackendStatus, RealizedFrontend, ServiceExplanation, ServiceStatus
 from meshkit.clock import Clock
+from meshkit.reconciler import Failure
 from meshmodel.names import ClusterName, ServiceName
 
 
 class ServiceRows:
     """Makes the rows of services from the tables and the live entries of the service map."""
 
-    def __init__(self, db: AgentDB, writer: LoadBalancerWriter, target: LoadBalancerTarget, clock: Clock) -> None:
+    def __init__(
+        self,
+        db: AgentDB,
+        writer: LoadBalancerWriter,
+        target: LoadBalancerTarget,
+        clock: Clock,
+        failure_of: Callable[[FrontendKey], Failure | None] = lambda _key: None,
+    ) -> None:
         self._db, self._writer, self._target, self._clock = db, writer, target, clock
+        self._failure_of = failure_of
 
     def services(self, cluster: str = "", namespace: str = "") -> list[ServiceStatus]:
         """Every service address in order of names; `cluster` keeps those with a backend there."""
         rows = sorted(self._db.services.rows(), key=lambda s: s.name)
         found = [
-            self._service(service, port, address.ip, address.kind)
+            row
             for service in rows
             if not namespace or service.name.namespace == namespace
-            for port in service.ports
-            for address in service.addresses
+            for row in self._frontends(service)
         ]
         return [s for s in found if not cluster or any(b.cluster == cluster for b in s.backends)]
 
@@ -40,21 +50,41 @@ class ServiceRows:
         return ServiceExplanation(
             name=str(name),
             rule="; ".join(sorted(rules)),
-            frontends=[self._service(service, port, address.ip, address.kind) for port, address in frontends],
+            frontends=self._frontends(service),
             realized=[self._realized(FrontendKey(address.ip, port.port, port.protocol)) for port, address in frontends],
             is_global=service.is_global,
             shared=service.is_shared,
             affinity=service.affinity.value,
             last_update=self._last_update(name),
-            problems=list(service.problems),
+            problems=self.problems(service),
         )
+
+    def _frontends(self, service: Service) -> list[ServiceStatus]:
+        problems = self.problems(service)
+        return [
+            self._service(service, port, address.ip, address.kind, problems)
+            for port in service.ports
+            for address in service.addresses
+        ]
+
+    def problems(self, service: Service) -> list[str]:
+        """What its object says wrongly, what it asks for in vain, and which of its frontends the maps do not hold."""
+        decided = self._db.service_problems.get(service.name)
+        found = [*service.problems, *(decided.problems if decided is not None else ())]
+        for address in service.addresses:
+            for port in service.ports:
+                key = FrontendKey(address.ip, port.port, port.protocol)
+                row, failure = self._db.frontends.get(key), self._failure_of(key)
+                if failure is not None and row is not None and row.service == service.name:
+                    found.append(f"FAILED {key}: {failure.error}")
+        return found
 
     def _last_update(self, name: ServiceName) -> float:
         clusters = {self._db.own, *(peer.name for peer in self._db.peers.rows())}
         rows = (self._db.backends.get((name, cluster)) for cluster in clusters)
         return max((row.updated_wall_s for row in rows if row is not None), default=0.0)
 
-    def _service(self, service: Service, port: ServicePort, ip: str, kind: str) -> ServiceStatus:
+    def _service(self, service: Service, port: ServicePort, ip: str, kind: str, problems: list[str]) -> ServiceStatus:
         choice, candidates = self._writer.choose(service, port)
         chosen = set(map(id, choice.chosen))
         return ServiceStatus(
@@ -64,7 +94,7 @@ class ServiceRows:
             backends=[self._backend(service, c, is_chosen=id(c) in chosen) for c in candidates],
             affinity=service.affinity.value,
             is_global=service.is_global,
-            problems=list(service.problems),
+            problems=problems,
         )
 
     def _backend(self, service: Service, candidate: Candidate, *, is_chosen: bool) -> BackendStatus:

@@ -4,9 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network
 
+from agent.loadbalancer.addresses import AddressRules
+from agent.loadbalancer.ownership import CLUSTER_IP, Claim, Contests, claim_of, describe_loss
+from agent.loadbalancer.ports import describe_mismatch, fitting
 from agent.loadbalancer.select import Candidate, Choice, Counts, select, sides
 from agent.tables import (
+    Address,
     AgentDB,
     Backend,
     BackendSet,
@@ -15,29 +20,41 @@ from agent.tables import (
     Peer,
     Service,
     ServicePort,
+    ServiceProblems,
     Target,
 )
 from meshmodel.condition import Condition
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 
+MAX_FRONTENDS = 4096
+
 
 class LoadBalancerWriter:
-    """Writes services, backends and frontends; every method must be called inside `db.write()`."""
+    """Writes services, backends, frontends and service problems; every method must be called inside `db.write()`."""
 
-    def __init__(self, db: AgentDB) -> None:
-        self._db = db
+    def __init__(
+        self, db: AgentDB, external_ranges: Sequence[IPv4Network] = (), max_frontends: int = MAX_FRONTENDS
+    ) -> None:
+        self._db, self._max_frontends = db, max_frontends
         self._clusters: list[ClusterName] = [db.own]  # own cluster first, then by name: the order of selection
-        self._contested: dict[FrontendKey, set[ServiceName]] = {}
+        self._rules = AddressRules(db, external_ranges, self._owner_of_cluster_ip)
+        self._contests = Contests()
+        self._cluster_ips: dict[str, tuple[ServiceName, ...]] = {}
+        self._outside: dict[str, set[ServiceName]] = {}  # who claims an address that is not its cluster IP
+        self._keys: dict[ServiceName, tuple[tuple[Address, ServicePort], ...]] = {}  # of services that do not get all
+        self._refusals: dict[ServiceName, tuple[str, ...]] = {}
+        self._mismatches: dict[ServiceName, tuple[str, ...]] = {}
+        self._unreachable: frozenset[str] = frozenset()
 
     def set_service(self, service: Service) -> None:
         """The service is as given, and so are its frontends; ports and addresses it no longer has are gone."""
         old = self._db.services.get(service.name)
         if not self._db.services.put(service):
             return
-        if old is not None:
-            for key in set(_frontend_keys(old)) - set(_frontend_keys(service)):
-                self._delete_frontend(key, service.name)
-        self._select(service)
+        moved = self._note_addresses(service.name, () if old is None else old.addresses, service.addresses)
+        self._place(service, () if old is None else _frontend_keys(old))
+        for ip in moved:
+            self.reconsider_address(ip)
 
     def delete_service(self, name: ServiceName) -> None:
         """No frontend of the service is left. What peers contribute to it stays known."""
@@ -47,6 +64,11 @@ class LoadBalancerWriter:
         self._db.services.delete(name)
         for key in _frontend_keys(old):
             self._delete_frontend(key, name)
+        for known in (self._keys, self._refusals, self._mismatches):
+            known.pop(name, None)
+        self._tell(name)
+        for ip in self._note_addresses(name, old.addresses, ()):
+            self.reconsider_address(ip)
 
     def set_backends(
         self, name: ServiceName, cluster: ClusterName, cluster_id: ClusterId, backends: Sequence[Backend], wall_s: float
@@ -55,8 +77,9 @@ class LoadBalancerWriter:
         if backends:
             if cluster not in self._clusters:
                 self._clusters = [self._db.own, *sorted({*self._clusters, cluster} - {self._db.own})]
-            is_plain = all(b.is_healthy and b.condition is Condition.ACTIVE for b in backends)
-            changed = self._db.backends.put(BackendSet(name, cluster, cluster_id, tuple(backends), wall_s, is_plain))
+            is_plain, has_unnamed = _summary(backends)
+            row = BackendSet(name, cluster, cluster_id, tuple(backends), wall_s, is_plain, has_unnamed)
+            changed = self._db.backends.put(row)
         else:
             changed = self._db.backends.delete((name, cluster))
         service = self._db.services.get(name) if changed else None
@@ -70,16 +93,32 @@ class LoadBalancerWriter:
 
     def set_peer(self, peer: Peer) -> None:
         """A withdrawn peer's backends count as unhealthy from here on; a peer that is back counts again."""
-        if not self._db.peers.put(peer):
-            return
-        names = [b.service for b in self._db.backends.rows() if b.cluster == peer.name]
-        for name in names:
-            service = self._db.services.get(name)
-            if service is not None:
-                self._select(service)
+        if self._db.peers.put(peer):
+            self._select_all({b.service for b in self._db.backends.rows() if b.cluster == peer.name})
 
     def delete_peer(self, name: ClusterName) -> None:
         self._db.peers.delete(name)
+
+    def set_unreachable(self, addresses: frozenset[str]) -> None:
+        """Backends at exactly these addresses count as unhealthy from here on: their node cannot be reached from here."""
+        changed, self._unreachable = addresses ^ self._unreachable, addresses
+        if changed:
+            rows = self._db.backends.rows()
+            self._select_all({r.service for r in rows if any(b.address in changed for b in r.backends)})
+
+    def reconsider_address(self, ip: str) -> None:
+        """Who claims this address without it being their cluster IP is judged again: it may belong to somebody now."""
+        for name in sorted(self._outside.get(ip, ())):
+            service = self._db.services.get(name)
+            if service is not None:
+                self._place(service, _frontend_keys(service))
+
+    @property
+    def outside_addresses(self) -> Iterable[str]:
+        """Addresses that services claim and that Kubernetes did not give them."""
+        return self._outside.keys()
+
+    # ---- selection
 
     def candidates(self, service: Service, port: ServicePort, *, with_withdrawals: bool = True) -> list[Candidate]:
         """Every backend that fits the port by protocol and name, own cluster first."""
@@ -91,50 +130,56 @@ class LoadBalancerWriter:
             is_local = cluster == self._db.own
             peer = None if is_local else self._db.peers.get(cluster)
             is_withdrawn = with_withdrawals and peer is not None and peer.is_withdrawn
-            for backend in row.backends:
-                if backend.protocol != port.protocol or port.name not in backend.names:
-                    continue
-                kept = backend._replace(is_healthy=False) if is_withdrawn else backend
+            for backend in fitting(row, port):
+                is_lost = is_withdrawn or (with_withdrawals and backend.address in self._unreachable)
+                kept = backend._replace(is_healthy=False) if is_lost else backend
                 out.append(Candidate(kept, cluster, row.cluster_id, is_local))
         return out
 
     def choose(self, service: Service, port: ServicePort) -> tuple[Choice, list[Candidate]]:
         """The decision for one port and what it was made from: the same call explains it to people.
 
-        Withdrawn peers count as unhealthy, unless the service would be left with nothing by that alone.
+        Backends of withdrawn peers and behind unreachable nodes count as unhealthy, unless that alone would leave nothing.
         """
         candidates = self.candidates(service, port)
         choice = select(is_global=service.is_global, affinity=service.affinity, candidates=candidates)
-        if not choice.chosen and service.is_global and self._any_withdrawn():
+        if not _any_healthy(choice) and (self._unreachable or self._any_withdrawn()):
             kept = self.candidates(service, port, with_withdrawals=False)
-            again = select(is_global=True, affinity=service.affinity, candidates=kept)
-            if again.chosen:
-                return again._replace(reason=f"{again.reason}; withdrawn peers are kept, nothing else is left"), kept
+            again = select(is_global=service.is_global, affinity=service.affinity, candidates=kept)
+            if _any_healthy(again):
+                reason = f"{again.reason}; unreachable nodes and withdrawn peers are kept, nothing else is left"
+                if choice.chosen:  # by select, as unhealthy as they are
+                    return choice._replace(reason=reason), candidates
+                return again._replace(reason=reason), kept
         return choice, candidates
 
     def _any_withdrawn(self) -> bool:
         return any(peer.is_withdrawn for peer in self._db.peers.rows())
 
-    def _select(self, service: Service, wall_s: float = 0.0) -> None:
-        for port in service.ports:
-            chosen, draining = self._targets_of(service, port)
-            for address in service.addresses:
-                self._put_frontend(
-                    Frontend(
-                        key=FrontendKey(address.ip, port.port, port.protocol),
-                        service=service.name,
-                        kind=address.kind,
-                        port_name=port.name,
-                        chosen=chosen,
-                        draining=draining,
-                        session_affinity_s=service.session_affinity_s,
-                        received_wall_s=wall_s,
-                    )
-                )
+    def _select_all(self, names: Iterable[ServiceName]) -> None:
+        for name in sorted(names):
+            service = self._db.services.get(name)
+            if service is not None:
+                self._select(service)
 
-    def _targets_of(self, service: Service, port: ServicePort) -> tuple[tuple[Target, ...], tuple[Target, ...]]:
+    def _select(self, service: Service, wall_s: float = 0.0) -> None:
+        """Every frontend the service has is chosen anew."""
+        mismatches: list[str] = []
+        limited = self._keys.get(service.name)
+        for port in service.ports:
+            targets = self._targets_of(service, port, mismatches)
+            for address in service.addresses:
+                if limited is None or (address, port) in limited:
+                    self._put_frontend(_frontend(service, address, port, targets, wall_s))
+        if mismatches or service.name in self._mismatches:
+            self._mismatches[service.name] = tuple(mismatches)
+            self._tell(service.name)
+
+    def _targets_of(
+        self, service: Service, port: ServicePort, mismatches: list[str]
+    ) -> tuple[tuple[Target, ...], tuple[Target, ...]]:
         """What `choose` says, as targets; sets whose backends need no looking at one by one are taken whole."""
-        plain = self._plain_targets(service, port)
+        plain = self._plain_targets(service, port, mismatches)
         if plain is not None:
             return plain, ()
         choice, _ = self.choose(service, port)
@@ -142,54 +187,172 @@ class LoadBalancerWriter:
         draining = tuple(t for t in _targets(choice.draining) if t not in chosen) if choice.draining else ()
         return chosen, draining
 
-    def _plain_targets(self, service: Service, port: ServicePort) -> tuple[Target, ...] | None:
+    def _plain_targets(self, service: Service, port: ServicePort, mismatches: list[str]) -> tuple[Target, ...] | None:
         """The same answer as `choose` where every backend is healthy and active, None elsewhere."""
         local: list[Target] = []
         remote: list[Target] = []
+        is_plain = not self._unreachable
+        name, protocol, own = port.name, port.protocol, self._db.own
         for cluster in self._clusters:
             row = self._db.backends.get((service.name, cluster))
             if row is None:
                 continue
             peer = self._db.peers.get(cluster)
             if not row.is_plain or (peer is not None and peer.is_withdrawn):
-                return None
-            name, protocol, cluster_id = port.name, port.protocol, row.cluster_id
-            (local if cluster == self._db.own else remote).extend(
-                Target(b.address, b.port, protocol, cluster_id)
-                for b in row.backends
-                if b.protocol == protocol and name in b.names
-            )
+                is_plain = False
+            cluster_id = row.cluster_id
+            if name and row.has_unnamed:
+                found = [Target(b.address, b.port, protocol, cluster_id) for b in fitting(row, port)]
+            else:
+                found = [
+                    Target(b.address, b.port, protocol, cluster_id)
+                    for b in row.backends
+                    if b.protocol == protocol and name in b.names
+                ]
+                if not found and not name:
+                    found = [Target(b.address, b.port, protocol, cluster_id) for b in fitting(row, port)]
+            (local if cluster == own else remote).extend(found)
+            if cluster != own and service.is_global and (not found or not name or row.has_unnamed):
+                problem = describe_mismatch(row, port, len(service.ports))
+                if problem:
+                    mismatches.append(problem)
+        if not is_plain:
+            return None
         counts = Counts(len(local), len(local), len(remote) if service.is_global else 0)
         use_local, use_remote, _ = sides(counts, is_global=service.is_global, affinity=service.affinity)
         return (*(local if use_local else ()), *(remote if use_remote else ()))
 
-    def _put_frontend(self, frontend: Frontend) -> None:
-        """Of several services that claim one address, the first by name has it, in whatever order they came."""
-        key, name = frontend.key, frontend.service
-        old = self._db.frontends.get(key)
-        if old is not None and old.service != name and self._has_claim(old.service, key):
-            self._contested.setdefault(key, set()).update((old.service, name))
-        if key in self._contested and name != min(self._contested[key]):
+    # ---- addresses
+
+    def _note_addresses(self, name: ServiceName, old: Sequence[Address], new: Sequence[Address]) -> list[str]:
+        """Who claims what is known; returns the cluster IPs that have another owner now."""
+        moved = []
+        for address in old:
+            if address in new:
+                continue
+            if address.kind == CLUSTER_IP:
+                owners = tuple(n for n in self._cluster_ips.pop(address.ip, ()) if n != name)
+                if owners:
+                    self._cluster_ips[address.ip] = owners
+                moved.append(address.ip)
+            else:
+                self._outside.get(address.ip, set()).discard(name)
+                if not self._outside.get(address.ip):
+                    self._outside.pop(address.ip, None)
+        for address in new:
+            if address.kind != CLUSTER_IP:
+                self._outside.setdefault(address.ip, set()).add(name)
+            elif name not in (owners := self._cluster_ips.get(address.ip, ())):
+                self._cluster_ips[address.ip] = tuple(sorted((*owners, name)))
+                moved.append(address.ip)
+        return [ip for ip in moved if ip in self._outside]
+
+    def _owner_of_cluster_ip(self, ip: str, asking: ServiceName) -> ServiceName | None:
+        return next((name for name in self._cluster_ips.get(ip, ()) if name != asking), None)
+
+    def _place(self, service: Service, had: Iterable[FrontendKey]) -> None:
+        """The service has the frontends it may have, and no longer those it may not."""
+        self._judge_addresses(service)
+        has = {_key(address, port) for address, port in self._keys_of(service)}
+        for key in had:
+            if key not in has:
+                self._delete_frontend(key, service.name)
+        self._select(service)
+        if service.name in self._refusals or service.name in self._db.service_problems:
+            self._tell(service.name)
+
+    def _judge_addresses(self, service: Service) -> None:
+        """What the service asks for and does not get is noted."""
+        for known in (self._keys, self._refusals):
+            known.pop(service.name, None)
+        pairs = _pairs(service)
+        if len(pairs) <= self._max_frontends and all(a.kind == CLUSTER_IP for a in service.addresses):
             return
-        self._db.frontends.put(frontend)
+        refusals = {a: text for a in service.addresses if (text := self._rules.refusal(service, a))}
+        allowed = tuple(pair for pair in pairs if pair[0] not in refusals)
+        said = list(refusals.values())
+        if len(allowed) > self._max_frontends:
+            said.append(
+                f"{len(allowed)} addresses times ports are more than {self._max_frontends} (service-frontends-max): "
+                f"{_key(*allowed[self._max_frontends])} and what follows is left out"
+            )
+        if said:
+            self._keys[service.name] = allowed[: self._max_frontends]
+            self._refusals[service.name] = tuple(said)
+
+    def _keys_of(self, service: Service) -> Sequence[tuple[Address, ServicePort]]:
+        found = self._keys.get(service.name)
+        return _pairs(service) if found is None else found
+
+    def _put_frontend(self, frontend: Frontend) -> None:
+        key, name = frontend.key, frontend.service
+        if key not in self._contests:
+            old = self._db.frontends.get(key)
+            if old is None or old.service == name or not self._has_claim(old.service, key):
+                self._db.frontends.put(frontend)
+                return
+            self._contests.join(key, (old.service,))
+        self._contests.join(key, (name,))
+        if self._claims(self._contests.rivals(key), key)[0].service == name:
+            self._db.frontends.put(frontend)
+        self._award(key)
 
     def _delete_frontend(self, key: FrontendKey, name: ServiceName) -> None:
         row = self._db.frontends.get(key)
         if row is not None and row.service == name:
             self._db.frontends.delete(key)
-        rivals = self._contested.get(key)
-        if rivals is None:
-            return
-        rivals.discard(name)
-        heir = self._db.services.get(min(rivals)) if rivals else None
-        if len(rivals) <= 1:
-            del self._contested[key]
-        if heir is not None:
-            self._select(heir)
+        if key in self._contests:
+            left = self._contests.leave(key, name)
+            self._award(key, left)
+
+    def _award(self, key: FrontendKey, claimants: Sequence[ServiceName] = ()) -> None:
+        """The strongest claim has the frontend, and the others are told."""
+        claimants = claimants or self._contests.rivals(key)
+        claims = self._claims(claimants, key)
+        row = self._db.frontends.get(key)
+        if claims and (row is None or row.service != claims[0].service):
+            service = self._db.services.get(claims[0].service)
+            assert service is not None
+            address, port = next(pair for pair in self._keys_of(service) if _key(*pair) == key)
+            self._db.frontends.put(_frontend(service, address, port, self._targets_of(service, port, []), 0.0))
+        for name in claimants:
+            self._tell(name)
+
+    def _claims(self, claimants: Iterable[ServiceName], key: FrontendKey) -> list[Claim]:
+        """The strongest first."""
+        services = (self._db.services.get(name) for name in claimants)
+        return sorted(c for s in services if s is not None and (c := claim_of(s, key.address)) is not None)
 
     def _has_claim(self, name: ServiceName, key: FrontendKey) -> bool:
         service = self._db.services.get(name)
-        return service is not None and key in _frontend_keys(service)
+        return service is not None and any(_key(*pair) == key for pair in self._keys_of(service))
+
+    def _tell(self, name: ServiceName) -> None:
+        """The service's problems are those known now."""
+        service = self._db.services.get(name)
+        found = [*self._refusals.get(name, ()), *self._mismatches.get(name, ())]
+        for key in self._contests.of(name):
+            claims = self._claims(self._contests.rivals(key), key)
+            found += [describe_loss(key, claim, claims[0]) for claim in claims[1:] if claim.service == name]
+        if service is None or not found:
+            self._db.service_problems.delete(name)
+        else:
+            self._db.service_problems.put(ServiceProblems(name, service.uid, tuple(found)))
+
+
+def _summary(backends: Sequence[Backend]) -> tuple[bool, bool]:
+    """Whether every backend is healthy and active, and whether some have no port name."""
+    is_plain, has_unnamed, active = True, False, Condition.ACTIVE
+    for _, _, _, names, condition, is_healthy, _ in backends:
+        if not is_healthy or condition is not active:
+            is_plain = False
+        if "" in names:
+            has_unnamed = True
+    return is_plain, has_unnamed
+
+
+def _any_healthy(choice: Choice) -> bool:
+    return any(c.backend.is_healthy for c in choice.chosen)
 
 
 def _targets(candidates: Iterable[Candidate]) -> tuple[Target, ...]:
@@ -199,7 +362,32 @@ def _targets(candidates: Iterable[Candidate]) -> tuple[Target, ...]:
     )
 
 
+def _pairs(service: Service) -> list[tuple[Address, ServicePort]]:
+    return [(address, port) for address in service.addresses for port in service.ports]
+
+
+def _key(address: Address, port: ServicePort) -> FrontendKey:
+    return FrontendKey(address.ip, port.port, port.protocol)
+
+
 def _frontend_keys(service: Service) -> tuple[FrontendKey, ...]:
-    return tuple(
-        FrontendKey(address.ip, port.port, port.protocol) for address in service.addresses for port in service.ports
+    return tuple(_key(address, port) for address, port in _pairs(service))
+
+
+def _frontend(
+    service: Service,
+    address: Address,
+    port: ServicePort,
+    targets: tuple[tuple[Target, ...], tuple[Target, ...]],
+    wall_s: float,
+) -> Frontend:
+    return Frontend(
+        key=_key(address, port),
+        service=service.name,
+        kind=address.kind,
+        port_name=port.name,
+        chosen=targets[0],
+        draining=targets[1],
+        session_affinity_s=service.session_affinity_s,
+        received_wall_s=wall_s,
     )

@@ -10,7 +10,7 @@ import gc
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from agent.datapath import spec
@@ -84,14 +84,12 @@ class Node:
 
 
 def make_node(services_limit: int = 0) -> Node:
-    rest = memory_maps()
-    maps = Maps(
-        services=PackedMap(spec.SERVICES, services_limit), backends=PackedMap(spec.BACKENDS),
-        members=PackedMap(spec.MEMBERS), ipcache=rest.ipcache, policy=rest.policy,
-        endpoints_by_address=rest.endpoints_by_address, endpoints_by_ifindex=rest.endpoints_by_ifindex,
-        conntrack_tcp=rest.conntrack_tcp, conntrack_other=rest.conntrack_other, affinity=rest.affinity,
-        metrics=rest.metrics,
-    )  # fmt: skip
+    maps: Maps = replace(
+        memory_maps(),
+        services=PackedMap(spec.SERVICES, services_limit),
+        backends=PackedMap(spec.BACKENDS),
+        members=PackedMap(spec.MEMBERS),
+    )
     db = AgentDB(ClusterName("north"), ClusterId(1), "n1", "172.18.0.2")
     clock = ManualClock()
     target = LoadBalancerTarget(maps, clock.wall)

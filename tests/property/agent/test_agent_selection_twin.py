@@ -46,7 +46,7 @@ def test_the_short_cut_equals_the_decision(
             writer.set_peer(Peer(ClusterName(name), ClusterId(number), is_withdrawn and name == "south"))
             writer.set_backends(NAME, ClusterName(name), ClusterId(number), backends, 0.0)
     choice, _ = writer.choose(service, port)
-    plain = writer._plain_targets(service, port)
+    plain = writer._plain_targets(service, port, [])
     if plain is not None:
         assert plain == _targets(choice.chosen)
     (row,) = db.frontends.rows()

@@ -33,7 +33,7 @@ table show NAME FILE           as clustermesh-agent prints it; so do service lis
 maps FILE, ipcache FILE        what the kernel holds, in short (maps-kept: with backends kept for open connections)
 attached [IFINDEX...]          where our programs run
 policy-entries N               how many entries the policy map has
-problem NS/NAME TEXT           a problem of the service contains the text
+problem NS/NAME TEXT           a problem of the service contains the text (no-problem: it has none)
 rejected NAME [REASON=N...]    exactly these records of the cluster were refused
 """
 
@@ -388,10 +388,19 @@ class AgentScript(Script):
         found = sorted(self.machine.attached())
         assert found == sorted(map(int, interfaces)), f"attached: {found}"
 
-    def do_problem(self, name: str, text: str) -> None:
+    def do_problem(self, name: str, *text: str) -> None:
+        found = self._problems(name)
+        assert any(" ".join(text) in problem for problem in found), f"problems: {found}"
+
+    def do_no_problem(self, name: str) -> None:
+        assert not self._problems(name), f"problems: {self._problems(name)}"
+
+    def _problems(self, name: str) -> list[str]:
         row = self.agent.db.services.get(ServiceName.parse(name))
         assert row is not None, f"no service {name}"
-        assert any(text in problem for problem in row.problems), f"problems: {row.problems}"
+        return ServiceRows(self.agent.db, self.agent.balancer.writer, self.agent.balancer.target, self.clock).problems(
+            row
+        )
 
     def do_rejected(self, name: str, *expected: str) -> None:
         counts = self.agent.rejections.counts(ClusterName(name))

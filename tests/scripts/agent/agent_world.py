@@ -16,7 +16,8 @@ from agent.identity.writer import IdentityWriter
 from agent.ipcache.ops import IpcacheTarget
 from agent.ipcache.writer import PrefixWriter
 from agent.loadbalancer.convert import strip_service
-from agent.loadbalancer.known import AddressFollower, KnownAddresses
+from agent.loadbalancer.follower import AddressFollower
+from agent.loadbalancer.known import KnownAddresses
 from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.mesh.ingest import Ingest, Writers
@@ -100,7 +101,7 @@ class World:
         """As a new process would: the maps are what they are, the shadow is restored from them."""
         self.target = LoadBalancerTarget(self.maps, self.clock.wall, owner_of=KnownAddresses(self.db).owner_of)
         self.target.restore()
-        self.follower = AddressFollower(self.db, self.target.backends)
+        self.follower = AddressFollower(self.db, self.lb, self.target.backends)
         self.reconcilers = [
             Reconciler(self.db.frontends, self.target, clock=self.clock),
             Reconciler(self.db.prefixes, IpcacheTarget(self.maps.ipcache), clock=self.clock),

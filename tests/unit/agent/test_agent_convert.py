@@ -46,8 +46,8 @@ def test_every_address_is_a_frontend_with_its_kind() -> None:
     assert row is not None
     assert [(a.ip, a.kind) for a in row.addresses] == [
         ("10.0.0.1", "ClusterIP"),
-        ("192.0.2.1", "ExternalIP"),
         ("192.0.2.2", "LoadBalancer"),
+        ("192.0.2.1", "ExternalIP"),
     ]
 
 

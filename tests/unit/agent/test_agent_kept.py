@@ -7,9 +7,11 @@ import pytest
 
 from agent.datapath.layout import BackendKey, BackendState
 from agent.datapath.memory import MemoryMaps, memory_maps
-from agent.loadbalancer.known import AddressFollower, KnownAddresses
+from agent.loadbalancer.follower import AddressFollower
+from agent.loadbalancer.known import KnownAddresses
 from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.registry import KEPT_SHARE
+from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.tables import AgentDB, Backend, BackendSet, Frontend, FrontendKey, Origin, Prefix, Target
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 
@@ -36,7 +38,7 @@ class Node:
         owner_of = KnownAddresses(self.db).owner_of
         self.target = LoadBalancerTarget(self.maps, lambda: 0.0, owner_of=owner_of)
         self.target.restore()
-        self.follower = AddressFollower(self.db, self.target.backends)
+        self.follower = AddressFollower(self.db, LoadBalancerWriter(self.db), self.target.backends)
 
     def pod(self, number: int, name: str = "p", cluster_id: int = 1) -> None:
         cluster = NORTH if cluster_id == 1 else SOUTH

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the load balancer does when addresses and nodes change, not services: promptly, and at the cost of what changed.
+
+Kept backends end when their address does; a claim on an address is judged again when the address comes or goes; backends
+behind a node that probes cannot reach take no new connections.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from agent.loadbalancer.registry import BackendRegistry
+from agent.loadbalancer.writer import LoadBalancerWriter
+from agent.tables import AgentDB, Target
+from meshkit.errors import MeshError
+from meshkit.table import HistoryLostError, Table
+
+log = logging.getLogger(__name__)
+K = TypeVar("K")
+_HOST = "/32"
+
+
+class AddressFollower:
+    """One task per table calls `follow`; a step looks at all of them, so that no order of events matters."""
+
+    def __init__(self, db: AgentDB, writer: LoadBalancerWriter, backends: BackendRegistry) -> None:
+        self._db, self._writer, self._backends = db, writer, backends
+        self.tables: tuple[Table[Any, Any], ...] = (db.prefixes, db.backends, db.lost_nodes)
+        self._seen = dict.fromkeys((table.name for table in self.tables), 0)
+        self._dead: frozenset[str] = frozenset()
+        self._behind: frozenset[str] = frozenset()
+
+    async def follow(self, table: Table[Any, Any]) -> None:
+        """Until cancelled."""
+        while True:
+            rung = table.changed.count
+            self.step()
+            await table.changed.wait(rung)
+
+    def step(self) -> None:
+        """Everything that depends on what changed since the last step is judged again."""
+        outside = frozenset(self._writer.outside_addresses)
+        kept = self._backends.kept
+        prefixes = self._changed(self._db.prefixes, is_wanted=bool(kept or outside or self._dead))
+        services = self._changed(self._db.backends, is_wanted=bool(kept))
+        lost = self._changed(self._db.lost_nodes, is_wanted=True)
+        if prefixes is None or services is None:
+            self._check(self._backends.check_kept)
+        else:
+            addresses = [prefix.removesuffix(_HOST) for prefix in prefixes]
+            targets: set[Target] = {target for address in addresses for target in kept.at_address(address)}
+            targets.update(target for service, _ in services for target in kept.of_service(service))
+            if targets:
+                self._check(lambda: self._backends.check_kept(sorted(targets)))
+        self._judge_claims(outside, prefixes)
+        if lost is None or lost or (self._dead and prefixes != []):
+            self._judge_nodes()
+
+    def _judge_claims(self, outside: frozenset[str], prefixes: list[str] | None) -> None:
+        if prefixes is None or any(not prefix.endswith(_HOST) for prefix in prefixes):
+            due = outside
+        else:
+            due = outside.intersection(prefix.removesuffix(_HOST) for prefix in prefixes)
+        if due:
+            with self._db.write():
+                for address in sorted(due):
+                    self._writer.reconsider_address(address)
+
+    def _judge_nodes(self) -> None:
+        """Pods behind nodes that cannot be reached, by the tunnel or host their records name."""
+        self._dead = frozenset(row.ip for row in self._db.lost_nodes.rows())
+        behind = frozenset(
+            row.prefix.removesuffix(_HOST)
+            for row in (self._db.prefixes.rows() if self._dead else ())
+            if row.host in self._dead and row.prefix.endswith(_HOST)
+        )
+        if behind != self._behind:
+            self._behind = behind
+            with self._db.write():
+                self._writer.set_unreachable(behind)
+
+    def _changed(self, table: Table[K, Any], *, is_wanted: bool) -> list[K] | None:
+        """Keys that changed since the last step, None if that is forgotten. Where nobody asks it costs nothing."""
+        seen, self._seen[table.name] = self._seen[table.name], table.revision
+        if not is_wanted:
+            return []
+        try:
+            return [change.key for change in table.changes_since(seen)]
+        except HistoryLostError:
+            return None
+
+    def _check(self, check: Callable[[], int]) -> None:
+        try:
+            check()
+        except MeshError as exc:  # the next prune looks at all of them again
+            log.warning("kept backends could not be removed", extra={"error": repr(exc)[:256]})
