@@ -6,20 +6,33 @@ Requests go on in both clusters during every attack, and none of them may be los
 
 from __future__ import annotations
 
+import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import pytest
 
 from e2e.forged import Victim, drops, send_from_pod, send_from_underlay, victim
-from e2e.mesh import Cluster, Mesh
+from e2e.mesh import Cluster, Mesh, run
 from e2e.peers import hoth, peer_file
 from e2e.traffic import BOTH, Requests, traffic
+from lab.netns import command_inside
+from lab.topology import cluster_named
 
 Rows = list[tuple[str, str, str, str]]
 Refused = Callable[[str, str, str], None]
-CLIENT_IDENTITY = "131500"
+KEPT = """
+import http.client, sys
+held = [http.client.HTTPConnection("rebel-base", timeout=10) for _ in range({count})]
+def ask(connection):
+    connection.request("GET", "/")
+    return "Tion" if "Tion" in connection.getresponse().read().decode() else "Koornacht"
+print(*map(ask, held))
+sys.stdin.readline()
+print(*map(ask, held))
+"""
 HONEST = {
     "cilium/cluster-config/hoth": {"id": 3, "capabilities": {"maxConnectedClusters": 255}},
     "cilium/state/identities/v1/id/196609": "k8s:name=liar;k8s:io.cilium.k8s.policy.cluster=hoth;",
@@ -227,3 +240,80 @@ def test_a_host_off_the_mesh_is_no_pod_of_a_peer(mesh: Mesh, ours: Victim, refus
     ):
         assert words.lower() in shown.lower(), shown
         refused("host off the mesh", attack, f"datapath: {words}")
+
+
+# ---- the network between
+
+
+def test_a_network_that_lets_no_tunnel_through_costs_ten_seconds(mesh: Mesh, attacks: Rows) -> None:
+    """UDP 8472 is dropped between the clusters and all else passes: control is fine, data is not."""
+    node = mesh.pod("koornacht", "x-wing")[1]
+    mesh.expect_whole()
+    with tunnels_dropped(mesh):
+        mesh.wait_until(
+            "koornacht chooses its own pods only", lambda: set(mesh.answers("koornacht", 20, 1)) == {"Koornacht"}, 14
+        )
+        found = mesh.answers("koornacht", 60)
+        assert set(found) == {"Koornacht"}, found
+        problems = mesh.agent_rest("koornacht", node, "/v1/status")["problems"]
+        assert [text for text in problems if "tion" in text], problems
+        assert mesh.clustermesh("status", check=False).returncode != 0
+    mesh.expect_whole()
+    row = (
+        "network",
+        "UDP 8472 dropped, all else open",
+        "probe through the overlay: nodes withdrawn",
+        "at most 10 s of time-outs",
+    )
+    attacks.append(row)
+
+
+@contextmanager
+def tunnels_dropped(mesh: Mesh) -> Iterator[None]:
+    """Encapsulated packets of one cluster reach no node of the other; everything else does."""
+    ours, theirs = (", ".join(node.address for node in cluster_named(name).nodes) for name in ("koornacht", "tion"))
+    rules = f"""
+table bridge tunnels {{
+  chain forward {{
+    type filter hook forward priority 0;
+    ip saddr {{ {ours} }} ip daddr {{ {theirs} }} udp dport 8472 drop
+    ip saddr {{ {theirs} }} ip daddr {{ {ours} }} udp dport 8472 drop
+  }}
+}}
+"""
+    nft = command_inside(mesh.state.underlay, ["nft", "-f", "-"])
+    try:
+        run(nft, input=rules)
+        yield
+    finally:
+        run(nft, input="table bridge tunnels {}\ndelete table bridge tunnels\n")
+
+
+# ---- connections that stay
+
+
+def test_an_edit_of_the_service_ends_no_connection(mesh: Mesh, attacks: Rows) -> None:
+    """Connections to the peer go on when affinity, and then the own pods, turn new ones away from it."""
+    pod = mesh.pod("koornacht", "x-wing")[0]
+    annotate = ("koornacht", "annotate", "service", "rebel-base", "--overwrite")
+    try:
+        mesh.kubectl(*annotate, "service.cilium.io/affinity=remote")
+        mesh.wait_for_answers("koornacht", "Tion")
+        script = KEPT.format(count=3)
+        command = ["kubectl", f"--kubeconfig={mesh.state.kubeconfig('koornacht')}", "exec", "-i", pod, "--"]
+        process = subprocess.Popen(
+            [*command, "python3", "-uc", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "Tion Tion Tion"
+        mesh.kubectl(*annotate, "service.cilium.io/affinity=local")
+        mesh.wait_for_answers("koornacht", "Koornacht")
+        answered, _ = process.communicate("again\n", timeout=30)
+        assert answered.strip() == "Tion Tion Tion"
+    finally:
+        mesh.kubectl("koornacht", "annotate", "service", "rebel-base", "service.cilium.io/affinity-")
+        mesh.expect_whole()
+    attacks.append(
+        ("owner", "affinity changes under open connections", "deselected backends keep them", "nothing: 3 of 3 go on")
+    )
