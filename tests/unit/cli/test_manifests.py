@@ -11,6 +11,7 @@ import pytest
 from agent.settings import AgentSettings
 from clustermesh_apiserver.settings import Settings as ApiserverSettings
 from clustermesh_cli.commands.disable import workloads
+from clustermesh_cli.plan.detachment import detaching_patch
 from meshapi import installed
 
 OBJECTS = workloads("mesh-system")
@@ -122,3 +123,17 @@ def test_the_viewer_may_read_every_path_that_needs_a_token() -> None:
     (rule,) = named("ClusterRole", installed.VIEWER)["rules"]
     assert rule == {"nonResourceURLs": ["/v1/*", "/docs", "/openapi.json"], "verbs": ["get"]}
     assert named("ServiceAccount", installed.VIEWER)["automountServiceAccountToken"] is False
+
+
+def test_enabling_again_undoes_all_that_an_interrupted_disable_changed() -> None:
+    daemon = named("DaemonSet", installed.AGENT)
+    patch = detaching_patch(daemon)
+
+    def undone(changed: Any, manifest: Any) -> bool:
+        """The manifest, applied as a merge patch, says something for every field that was changed."""
+        if isinstance(changed, dict):
+            return all(field in manifest and undone(value, manifest[field]) for field, value in changed.items())
+        return True
+
+    assert undone(patch, daemon)
+    assert "--detach" not in container(installed.AGENT)["args"]
