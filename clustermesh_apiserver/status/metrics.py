@@ -36,17 +36,47 @@ def collect(apiserver: Apiserver) -> Iterable[Metric]:
     if apiserver.facade_server.not_after_s:
         expiry.add_metric((apiserver.settings.cluster_name, "server"), apiserver.facade_server.not_after_s)
     yield expiry
+    yield from _facade(apiserver)
+    yield from _etcd(apiserver)
+
+
+def _facade(apiserver: Apiserver) -> Iterable[Metric]:
+    """What each user of the facade uses; one user may be many clients, each with limits of its own."""
     facade = apiserver.facade_server.facade
-    sessions = GaugeMetricFamily(f"{PREFIX}_facade_clients", "connections with an open call", labels=("user",))
-    counts: dict[str, int] = {}
-    for info in facade.connections() if facade is not None else ():
-        counts[info.name] = counts.get(info.name, 0) + 1
-    for name, count in sorted(counts.items()):
-        sessions.add_metric((name,), count)
-    yield sessions
+    clients = facade.clients() if facade is not None else []
+    connections = GaugeMetricFamily(f"{PREFIX}_facade_clients", "connections with an open call", labels=("user",))
+    in_flight = GaugeMetricFamily(f"{PREFIX}_facade_in_flight_bytes", "answers on their way", labels=("user",))
+    limited = CounterMetricFamily(
+        f"{PREFIX}_facade_limited", "calls refused beyond a client's limits", labels=("user",)
+    )
+    for user in sorted({client.user for client in clients}):
+        mine = [client for client in clients if client.user == user]
+        if any(client.connections for client in mine):
+            connections.add_metric((user,), sum(client.connections for client in mine))
+        in_flight.add_metric((user,), sum(client.in_flight_bytes for client in mine))
+        limited.add_metric((user,), sum(client.refused for client in mine))
     refusals = CounterMetricFamily(f"{PREFIX}_facade_refused", "calls that were not allowed")
     refusals.add_metric((), facade.refused if facade is not None else 0)
-    yield refusals
+    history = GaugeMetricFamily(f"{PREFIX}_facade_history_bytes", "changes kept for clients that resume")
+    history.add_metric((), facade.history_bytes() if facade is not None else 0)
+    yield from (connections, in_flight, limited, refusals, history)
+
+
+def _etcd(apiserver: Apiserver) -> Iterable[Metric]:
+    store = apiserver.publication.store if apiserver.publication is not None else None
+    if store is None or store.status is None:
+        return
+    size = GaugeMetricFamily(f"{PREFIX}_etcd_size_bytes", "size of etcd's file, which counts for its quota")
+    size.add_metric((), store.status.size_bytes)
+    used = GaugeMetricFamily(f"{PREFIX}_etcd_used_bytes", "what would be left of etcd's file after defragmentation")
+    used.add_metric((), store.status.used_bytes)
+    alarms = GaugeMetricFamily(f"{PREFIX}_etcd_alarms", "alarms that etcd has raised")
+    alarms.add_metric((), len(store.status.alarms))
+    yield from (size, used, alarms)
+    if store.caretaker is not None:
+        made = CounterMetricFamily(f"{PREFIX}_etcd_compactions", "times a full etcd was compacted and defragmented")
+        made.add_metric((), store.caretaker.rooms_made)
+        yield made
 
 
 def _stores(apiserver: Apiserver) -> Iterable[Metric]:

@@ -64,6 +64,9 @@ def problems(apiserver: Apiserver) -> list[str]:
     """Everything a person should look at, as sentences."""
     found = list(apiserver.facade_server.problems)
     source, publication = apiserver.source, apiserver.publication
+    facade = apiserver.facade_server.facade
+    limited = [client for client in facade.clients() if client.limit] if facade is not None else []
+    found += [f"client {client.name} of the facade is at its limit of {client.limit}" for client in limited]
     found += [f"kubernetes {name}: {p.last_error}" for name, p in sorted(source.progress.items()) if p.failures]
     unreadable = [intake for intake in source.intakes if intake.unreadable]
     found += [f"{intake.unreadable} times {intake.resource.plural} could not be understood" for intake in unreadable]

@@ -38,14 +38,19 @@ class ConnectionInfo:
 
 @dataclass(frozen=True, slots=True)
 class ClientInfo:
-    """Everybody who shares one set of limits, and how far they are used; `refused` counts calls beyond a limit."""
+    """Everybody who shares one set of limits, and how far they are used.
+
+    `user` is the grant's name; `refused` counts calls beyond a limit; `limit` names the one met within the last minute.
+    """
 
     name: str
+    user: str
     connections: int
     streams: int
     watches: int
     in_flight_bytes: int
     refused: int
+    limit: str
 
 
 class Endable(Protocol):
@@ -79,8 +84,8 @@ class InFlight:
 class Client:
     """All connections that share one set of limits, and what they use together."""
 
-    def __init__(self, name: str, limits: Limits, clock: Clock) -> None:
-        self.name, self._clock = name, clock
+    def __init__(self, name: str, user: str, limits: Limits, clock: Clock) -> None:
+        self.name, self.user, self._clock = name, user, clock
         self.requests = Limiter(limits.requests_per_s, limits.request_burst, clock)
         self.bytes = Limiter(limits.bytes_per_s, limits.bytes_burst, clock)
         self.etcd_time = Limiter(limits.etcd_s_per_s, limits.etcd_burst_s, clock)
@@ -89,15 +94,31 @@ class Client:
         self.in_flight = InFlight(limits.in_flight_bytes_per_client)
         self.connections = self.streams = self.watches = self.private_watches = self.refused = 0
         self.used_at = clock.monotonic()
-        self._reported_at = float("-inf")
+        self._reported_at = self._refused_at = float("-inf")
+        self._limit = ""
 
     def refuse(self, limit: str) -> None:
         """Count a refusal; log the first one, then one a minute at most."""
         self.refused += 1
-        now = self._clock.monotonic()
+        self._limit, self._refused_at = limit, self._clock.monotonic()
+        now = self._refused_at
         if now - self._reported_at >= REPORT_S:
             self._reported_at = now
             log.warning("client at its limit, refused", extra={"peer": self.name, "reason": limit})
+
+    def info(self) -> ClientInfo:
+        """What the status shows."""
+        is_recent = self._clock.monotonic() - self._refused_at < REPORT_S
+        return ClientInfo(
+            self.name,
+            self.user,
+            self.connections,
+            self.streams,
+            self.watches,
+            self.in_flight.bytes,
+            self.refused,
+            self._limit if is_recent else "",
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -168,7 +189,7 @@ class Connections:
         connection = self._connections.get(key)
         if connection is None or connection.grant != grant:
             self._forget_idle()
-            since_s, client = self._clock.wall(), self._client(client_name(grant, address))
+            since_s, client = self._clock.wall(), self._client(client_name(grant, address), grant.name)
             connection = Connection(grant, certificate, common_name, address, since_s, client)
             self._connections[key] = connection
         connection.client.used_at = self._clock.monotonic()
@@ -183,10 +204,7 @@ class Connections:
 
     def clients(self) -> list[ClientInfo]:
         """Every client that is or was here of late."""
-        return [
-            ClientInfo(name, client.connections, client.streams, client.watches, client.in_flight.bytes, client.refused)
-            for name, client in sorted(self._clients.items())
-        ]
+        return [client.info() for _, client in sorted(self._clients.items())]
 
     def certificates(self) -> set[bytes]:
         """The certificates of connections with a call open."""
@@ -199,9 +217,9 @@ class Connections:
             call.end(code, text)
         return len(calls)
 
-    def _client(self, name: str) -> Client:
+    def _client(self, name: str, user: str) -> Client:
         if name not in self._clients:
-            self._clients[name] = Client(name, self._limits, self._clock)
+            self._clients[name] = Client(name, user, self._limits, self._clock)
         return self._clients[name]
 
     def _forget_idle(self) -> None:

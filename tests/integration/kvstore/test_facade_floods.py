@@ -98,6 +98,8 @@ async def test_a_peer_has_so_many_connections_with_calls(facade: Facade, own: Pl
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await peers[3].range(pb.RangeRequest(key=ROOT))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    limits = {info.name: (info.limit, info.refused > 0) for info in facade.facade.clients()}
+    assert limits["remote-south"] == ("connections", True), "it is said who is at which limit"
     await watching(own)
     watches[0].call.cancel()
     await eventually(lambda: len(facade.facade.connections()) == 3)
