@@ -82,6 +82,39 @@ def wait_known(mesh: Mesh, cluster: Cluster, node: str, address: str) -> None:
 # ---- tenants
 
 
+TENANT = """
+apiVersion: v1
+kind: Service
+metadata: {{name: aaa}}
+spec:
+  externalIPs: ["{address}"]
+  selector: {{name: x-wing}}
+  ports: [{{name: dns, port: 53, protocol: UDP, targetPort: 5353}}, {{name: dns-tcp, port: 53, targetPort: 5353}}]
+"""
+
+
+def test_a_tenant_does_not_take_the_address_of_the_clusters_dns(mesh: Mesh, refused: Refused) -> None:
+    dns = mesh.get("koornacht", "service", "-n", "kube-system", "kube-dns")["spec"]["clusterIP"]
+    node = mesh.pod("koornacht", "x-wing")[1]
+    text = TENANT.format(address=dns)
+    try:
+        mesh.apply("koornacht", text)
+        mesh.wait_until(
+            "the tenant is told",
+            lambda: [
+                e
+                for e in mesh.get("koornacht", "events", "--field-selector=involvedObject.name=aaa")["items"]
+                if dns in e["message"]
+            ],
+        )
+        found = mesh.agent_rest("koornacht", node, "/v1/services")
+        owners = {row["name"] for row in found if row["frontend"] == f"{dns}:53/UDP"}
+        assert "kube-system/kube-dns" in owners
+        refused("tenant", "externalIPs: the cluster's DNS", "a ClusterIP keeps its owner; Event on the Service")
+    finally:
+        mesh.delete("koornacht", text)
+
+
 SLICE = """
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
