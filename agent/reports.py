@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from agent.mesh.rows import cluster_row, lost_node_problems
@@ -18,17 +17,6 @@ MAP_NAMES = (
     "services", "backends", "members", "ipcache", "policy", "endpoints_by_address",
     "conntrack_tcp", "conntrack_other", "conntrack_opening", "affinity",
 )  # fmt: skip
-_CROWDED = {
-    "conntrack_opening": "connections that nobody answers",
-    "conntrack_tcp": "established TCP connections",
-    "conntrack_other": "established UDP and other flows",
-}
-_EVICTED = {
-    "conntrack_opening": "new connections may be lost, established ones are kept; see flows_total for the direction",
-    "conntrack_tcp": "the longest silent ones are forgotten",
-    "conntrack_other": "the longest silent ones are forgotten",
-}
-_EVICTING = 0.8
 _TABLE_OF = {"services": "frontends", "ipcache": "prefixes", "policy": "endpoints"}
 
 
@@ -36,7 +24,6 @@ def agent_status(agent: Served, version: str) -> AgentStatus:
     """The whole agent."""
     db = agent.db
     health = agent.health.snapshot()
-    maps = map_status_rows(agent)
     return AgentStatus(
         node=agent.facts.node,
         cluster=db.own,
@@ -50,10 +37,10 @@ def agent_status(agent: Served, version: str) -> AgentStatus:
         global_services=sum(1 for s in db.services.rows() if s.is_global),
         identities=len(db.identities),
         policies=len(db.policies),
-        maps=maps,
+        maps=map_status_rows(agent),
         health={name: f"{c.level}: {c.message}" if c.message else str(c.level) for name, c in health.items()},
         datapath={"kind": agent.settings.datapath, "lost-events": str(agent.host.lost())},
-        problems=problems(agent) + crowded_tables(maps),
+        problems=problems(agent),
     )
 
 
@@ -86,15 +73,6 @@ def problems(agent: Served) -> list[str]:
     found += [f"pod {address}: no interface found on this node" for address in agent.discovery.waiting]
     health = agent.health.snapshot()
     return found + [f"{name}: {c.message}" for name, c in health.items() if c.level != "ok" and name.startswith("map ")]
-
-
-def crowded_tables(maps: Iterable[MapStatus]) -> list[str]:
-    """Connection tables that evict; an LRU begins to do so somewhat below its size."""
-    return [
-        f"{_CROWDED[row.name]} fill their table ({row.entries} of {row.maximum}): {_EVICTED[row.name]}"
-        for row in maps
-        if row.name in _CROWDED and row.entries >= _EVICTING * row.maximum
-    ]
 
 
 def map_status_rows(agent: Served) -> list[MapStatus]:

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flow records as a feature: events of the kernel become flows in a ring."""
+"""Flow records as a feature: events of the kernel become flows in a ring, and its counters tell of a flood."""
 
 from __future__ import annotations
 
 from agent.core import Core
+from agent.datapath.flow_layout import MetricKey
+from agent.datapath.layout import Direction
+from agent.datapath.reasons import Reason
 from agent.feature import Feature, Tasks
+from agent.observe.flood import HalfOpen
 from agent.observe.flow import FlowMaker, Rules
 from agent.observe.ring import FlowRing
+from meshkit.health import Health
 
 
 class ObserveFeature(Feature):
@@ -16,7 +21,21 @@ class ObserveFeature(Feature):
 
     def __init__(self, core: Core, rule_name: Rules) -> None:
         self._core, self.flows = core, FlowRing()
+        self._half_open = HalfOpen(core.maps.conntrack_opening.info().max_entries)
         self._maker = FlowMaker(core.db, core.host.wall_of, rule_name)
+
+    def check_health(self, health: Health) -> None:
+        self._half_open.note(
+            self._core.clock.monotonic(), self._count(Reason.FLOW_OPENED), self._count(Reason.FLOW_ESTABLISHED)
+        )
+        if flood := self._half_open.describe():
+            health.degraded("map conntrack_opening", flood)
+        else:
+            health.ok("map conntrack_opening")
+
+    def _count(self, reason: Reason) -> int:
+        values = (self._core.maps.metrics.get(MetricKey(reason, direction)) for direction in Direction)
+        return sum(value.packets for value in values if value is not None)
 
     def tasks(self) -> Tasks:
         return {"flows": self._follow_events()}

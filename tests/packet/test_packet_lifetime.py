@@ -25,7 +25,7 @@ def _ticks(seconds: int) -> int:
 
 
 def _entry(node: PacketNode, key: ConntrackKey) -> ConntrackValue:
-    (value,) = [value for found, value in node.maps.conntrack() if found == key]
+    (value,) = [value for found, value in node.maps.conntrack() if found == key and value.lifetime]
     return value
 
 

@@ -47,12 +47,18 @@ outline struct conntrack_value *ct_find(const struct conntrack_key *key)
 	if (ct_alive(v))
 		return v;
 	opening = bpf_map_lookup_elem(&mesh_ct_opening, key);
-	return opening ? opening : v;
+	return opening && (!v || ct_alive(opening)) ? opening : v;
 }
 
 inlined struct conntrack_value *ct_lookup(const struct conntrack_key *key)
 {
 	return ct_alive(ct_find(key));
+}
+
+/* What is looked for first: a SYN-ACK is within a flow that is opening, nearly everything else within one that is not. */
+inlined struct conntrack_value *ct_lookup_likely(const struct conntrack_key *key, const struct packet *p)
+{
+	return p->tcp_flags & TCP_SYN ? ct_lookup(key) : ct_alive(ct_find_established(key));
 }
 
 /* A connection that is over: a SYN on its ports opens another one. */
@@ -105,21 +111,21 @@ inlined int ct_establishes(const struct conntrack_value *connection, const struc
 	return p->tcp_flags & connection->tcp_reply & TCP_ACK && !((p->tcp_flags | connection->tcp_reply) & TCP_RST);
 }
 
-/* `v` was opening; it is not to be used any more. When the map takes it not, it stays where it is. */
-apart int ct_establish(const struct conntrack_key *key, struct conntrack_value *v)
+/* The flow moves; what it leaves behind is past its lifetime and is recycled when its turn comes, which is cheaper than
+ * deleting it. When the map does not take it, it stays where it is. */
+apart int ct_establish(const struct conntrack_key *key, struct conntrack_value *opening)
 {
 	long r;
-	if (!key || !v)
+	if (!key || !opening)
 		return 0;
-	v->flags &= ~CT_OPENING;
+	struct conntrack_value v = *opening;
+	v.flags &= ~CT_OPENING;
 	if (key->protocol == PROTO_TCP)
-		r = bpf_map_update_elem(&mesh_ct_tcp, key, v, BPF_ANY);
+		r = bpf_map_update_elem(&mesh_ct_tcp, key, &v, BPF_ANY);
 	else
-		r = bpf_map_update_elem(&mesh_ct_other, key, v, BPF_ANY);
-	if (r)
-		v->flags |= CT_OPENING;
-	else
-		bpf_map_delete_elem(&mesh_ct_opening, key);
+		r = bpf_map_update_elem(&mesh_ct_other, key, &v, BPF_ANY);
+	if (!r)
+		opening->lifetime = 0;
 	return 0;
 }
 

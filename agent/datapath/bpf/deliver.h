@@ -45,7 +45,7 @@ outline int admit(struct __sk_buff *skb, struct packet *p, const struct endpoint
 	if (p->kind & KIND_ICMP_ERROR)
 		return related(skb, p, CT_EGRESS);
 	ct_key_reverse(&reverse, p, CT_EGRESS);
-	if (may_be_reply && accept_reply(skb, p, ct_alive(ct_find_established(&reverse)), &r))
+	if (may_be_reply && accept_reply(skb, p, ct_lookup_likely(&reverse, p), &r))
 		return r;
 	ct_key_forward(&key, p, CT_INGRESS);
 	struct conntrack_value *v = how & DELIVER_REPLY_ONLY ? 0 : ct_lookup(&key);

@@ -51,13 +51,13 @@ inlined int check_neighbour(struct __sk_buff *skb, const struct endpoint_value *
 }
 
 /* Is it an answer to somebody who reached this pod? Then it was judged when it was opened. */
-inlined int is_answer(struct __sk_buff *skb, struct packet *p, int is_established)
+inlined int is_answer(struct __sk_buff *skb, struct packet *p, int is_likely)
 {
 	struct conntrack_key key;
 	if (opens_connection(p))
 		return 0;
 	ct_key_reverse(&key, p, CT_INGRESS);
-	struct conntrack_value *v = is_established ? ct_alive(ct_find_established(&key)) : ct_lookup(&key);
+	struct conntrack_value *v = is_likely ? ct_lookup_likely(&key, p) : ct_lookup(&key);
 	if (!v)
 		return 0;
 	p->conntrack_flags = v->flags & CT_VIA_STACK;
