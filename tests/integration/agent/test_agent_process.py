@@ -18,6 +18,7 @@ from kube.resource import CNP, EVENTS, SERVICE_ACCOUNTS
 from meshapi.installed import TOKEN_AUDIENCE, TOKEN_HEADER, VIEWER
 from tests.integration.agent.agent_process_world import LOCAL_IDENTITY, REMOTE_IDENTITY, world
 from tests.integration.kvstore.private_etcd import needs_etcd
+from tests.support.openapi import check_typed
 
 pytestmark = needs_etcd
 
@@ -130,6 +131,7 @@ async def test_over_the_network_a_token_of_our_audience_opens_what_is_not_health
         for_us, for_kubernetes = ({TOKEN_HEADER: token} for token in tokens)
         document = await mesh.agent.get("/openapi.json")
         assert len(document["paths"]) > 15
+        check_typed(document)
         async with httpx.AsyncClient(trust_env=False, base_url=f"http://127.0.0.1:{mesh.agent.port}") as http:
             for path in document["paths"]:
                 codes = [(await http.get(path, headers=headers)).status_code for headers in ({}, for_kubernetes)]

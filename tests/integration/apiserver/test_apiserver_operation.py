@@ -41,6 +41,7 @@ from tests.integration.apiserver.apiserver_world import (
 )
 from tests.integration.apiserver.workloads import Workloads
 from tests.integration.kvstore.private_etcd import fill
+from tests.support.openapi import check_typed
 
 
 async def get(apiserver: Apiserver, path: str) -> httpx.Response:
@@ -106,6 +107,7 @@ async def test_over_the_network_a_token_of_our_audience_opens_what_is_not_health
         async with httpx.AsyncClient(trust_env=False, base_url=base) as http:
             document = (await http.get("/openapi.json", headers=for_us)).json()
             assert len(document["paths"]) > 8
+            check_typed(document)
             for path in document["paths"]:
                 codes = [(await http.get(path, headers=h)).status_code for h in ({}, for_kubernetes)]
                 is_open = path in ("/healthz", "/readyz", "/metrics")

@@ -12,6 +12,7 @@ from meshkit.http import make_app
 from meshkit.metrics import Registry
 from meshkit.refusal import read_refusal
 from meshkit.rest import NotAnswered, Rest
+from tests.support.openapi import check_typed
 
 
 class Ewok(msgspec.Struct, rename="kebab"):
@@ -25,12 +26,14 @@ def client() -> httpx.AsyncClient:
 
     @rest.get("/v1/ewoks", list[Ewok], tag="ewoks", errors={404: "no such tree"})
     async def ewoks(tree: str = "", limit: int = Query(5, ge=1)) -> list[Ewok]:
+        """Everybody in a tree."""
         if tree == "none":
             raise NotAnswered(404, "no tree none")
         return [Ewok(tree or "oak", {"b": limit, "a": 0})]
 
     @rest.get_stream("/v1/drums", Ewok, "application/x-ndjson", tag="ewoks")
     async def drums() -> Response:
+        """What is heard."""
         return PlainTextResponse("boom\n")
 
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
@@ -63,6 +66,7 @@ async def test_every_error_is_a_refusal() -> None:
 async def test_the_document_says_what_is_answered_and_what_is_refused() -> None:
     async with client() as http:
         document = (await http.get("/openapi.json")).json()
+        check_typed(document)
         ewoks = document["paths"]["/v1/ewoks"]["get"]
         content = ewoks["responses"]["200"]["content"]["application/json"]
         assert content == {"schema": {"type": "array", "items": {"$ref": "#/components/schemas/Ewok"}}}
