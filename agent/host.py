@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Protocol
@@ -16,6 +17,7 @@ from agent.datapath.lock import NodeLock
 from agent.datapath.maps import Map, Maps
 from agent.datapath.overlay_probe import Overlay
 from agent.datapath.rtnetlink import Changes, ChangeSocket, Sighting, sight
+from agent.datapath.sizes import service_map_sizes
 from agent.settings import AgentSettings
 
 
@@ -132,6 +134,11 @@ class MemoryHost:
         return None
 
 
+def _memory_bytes() -> int:
+    """The memory of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def node_config(settings: AgentSettings, facts: Facts) -> NodeConfig:
     """The datapath's constants of this node."""
     return NodeConfig(
@@ -144,7 +151,10 @@ def node_config(settings: AgentSettings, facts: Facts) -> NodeConfig:
         attach_mode=AttachMode(settings.attach_mode),
         cluster_id_bits=9 if facts.maximum == 511 else 8,
         unattended_after_s=settings.unattended_after_s,
-        max_entries={spec.POLICY.name: settings.policy_entries},
+        max_entries={
+            spec.POLICY.name: settings.policy_entries,
+            **service_map_sizes(settings.service_entries, _memory_bytes()),
+        },
         lifetimes=Lifetimes(
             settings.connection_established_s,
             settings.connection_opening_s,

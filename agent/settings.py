@@ -63,6 +63,9 @@ class AgentSettings(Settings):
     unattended_after_s: int = option(
         1800, "without an agent for this long, programs leave new connections to the node's own stack; 0: never"
     )
+    service_entries: int = option(
+        0, "entries of the service map (a service port with n backends takes n + 1); by this node's memory if 0"
+    )
     policy_entries: int = option(262_144, "entries of the policy map, for all pods of this node together")
     policy_entries_per_pod: int = option(
         16_384, "entries of one pod's policy; what a pod's rules allow beyond them is denied, and its status says so"
