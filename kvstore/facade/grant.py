@@ -52,8 +52,8 @@ class Limits:
     request_burst: float = 2000.0
     bytes_per_s: float = 256.0 * (1 << 20)
     bytes_burst: float = 512.0 * (1 << 20)
-    etcd_s_per_s: float = 1.0
-    etcd_burst_s: float = 60.0
+    etcd_s_per_s: float = 2.0
+    etcd_burst_s: float = 300.0
 
     page_size: int = 10_000
     unpaged_at_once: int = 2
