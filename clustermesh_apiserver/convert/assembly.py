@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Final
 
 from clustermesh_apiserver.convert.address_exporter import AddressExporter, Allocator
 from clustermesh_apiserver.convert.exporter import (
@@ -20,13 +21,14 @@ from clustermesh_apiserver.convert.exporter_set import ExporterSet
 from clustermesh_apiserver.settings import Settings
 from clustermesh_apiserver.tables import Tables
 from kubeintent.rows import NamespaceIntent, Pairs, PodIntent
-from meshkit.clock import SystemClock
+from meshkit.clock import Clock, SystemClock
 from meshmodel.identity import identity_range
 from meshmodel.keys import Kind
 from meshmodel.labels import Labels, pod_labels
 from meshmodel.names import ClusterId, ClusterName
 
 REMEMBERED_LABEL_SETS = 16_384
+SYSTEM_CLOCK: Final = SystemClock()
 
 
 def make_exporters(
@@ -36,9 +38,10 @@ def make_exporters(
     allocator: Allocator,
     *,
     private: Mapping[Kind, Sink] | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> ExporterSet:
     """The exporters that fill these stores; without private ones, records of namespaces that are not global go nowhere."""
-    hidden = private or {}
+    hidden, now = private or {}, clock.monotonic
     cluster, cluster_id = ClusterName(settings.cluster_name), ClusterId(settings.cluster_id)
     numbers = identity_range(settings.cluster_id, settings.max_connected_clusters)
     addresses = AddressExporter(
@@ -47,7 +50,7 @@ def make_exporters(
         allocator,
         labels_of(cluster),
         numbers,
-        now=SystemClock().monotonic,
+        now=now,
         private=hidden.get(Kind.IPS),
     )
     identities = IdentityExporter(
@@ -59,7 +62,7 @@ def make_exporters(
         private=hidden.get(Kind.IDENTITIES),
     )
     exporters: dict[Kind, Exporter] = {
-        Kind.NODES: NodeExporter(tables, stores[Kind.NODES], cluster, cluster_id, settings.pod_cidr),
+        Kind.NODES: NodeExporter(tables, stores[Kind.NODES], cluster, cluster_id, now=now, by_hand=settings.pod_cidr),
         Kind.IPS: addresses,
         Kind.IDENTITIES: identities,
         Kind.SERVICES: ServiceExporter(tables, stores[Kind.SERVICES], cluster, cluster_id),

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from clustermesh_apiserver.convert.endpoint_slice import convert_slice
 from clustermesh_apiserver.convert.identity import Refusal, convert_identity
@@ -25,6 +25,8 @@ from meshmodel.identity import IdentityRange
 from meshmodel.names import ClusterId, ClusterName
 
 log = logging.getLogger(__name__)
+
+MAX_BLOCKS_WAIT_S: Final = 30.0
 
 
 class Sink(Protocol):
@@ -201,15 +203,32 @@ class NodeExporter(Exporter):
     """
 
     def __init__(
-        self, tables: Tables, sink: Sink, cluster: ClusterName, cluster_id: ClusterId, by_hand: Sequence[str] = ()
+        self,
+        tables: Tables,
+        sink: Sink,
+        cluster: ClusterName,
+        cluster_id: ClusterId,
+        *,
+        now: Callable[[], float],
+        by_hand: Sequence[str] = (),
     ) -> None:
         super().__init__(tables, sink)
-        self._cluster, self._cluster_id, self._by_hand = cluster, cluster_id, tuple(by_hand)
+        self._cluster, self._cluster_id, self._now, self._by_hand = cluster, cluster_id, now, tuple(by_hand)
+        self._waiting_since: float | None = None
 
     @property
     def needs(self) -> Sequence[IntentTable[Any]]:
+        """Calico's blocks are waited for, but not for ever: they may be forbidden to us, and nodes are needed."""
         tables = self.tables
-        return (tables.nodes,) if tables.is_cilium else (tables.nodes, tables.pods, tables.blocks)
+        if tables.is_cilium:
+            return (tables.nodes,)
+        if not (tables.nodes.synced and tables.pods.synced) or tables.blocks.synced:
+            return (tables.nodes, tables.pods)
+        if self._waiting_since is None:
+            self._waiting_since = self._now()
+        if self._now() - self._waiting_since < MAX_BLOCKS_WAIT_S:
+            return (tables.blocks,)
+        return (tables.nodes, tables.pods)
 
     def touch(self, keys: Iterable[str]) -> None:
         super().touch(keys)

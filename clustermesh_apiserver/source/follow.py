@@ -60,6 +60,8 @@ T = TypeVar("T")
 
 RECHECK_S: Final = 30.0
 BACKOFF_S: Final = (0.5, 15.0)
+NOT_WAITED_FOR: Final = frozenset({CALICO_IPAM_BLOCKS.plural})
+"""Kinds whose listing readiness does not wait for: they make records better, and may be forbidden to us."""
 REQUIRED_GROUPS: Final = frozenset({"", "discovery.k8s.io"})
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Final
 
 from clustermesh_apiserver.parts import Apiserver, Publication
+from clustermesh_apiserver.source.follow import NOT_WAITED_FOR
 from meshapi.agent import AgentStatus
 from meshapi.apiserver import ApiserverStatus, FacadeSession
 from meshkit.health import Health
@@ -139,7 +140,8 @@ def _report_kubernetes(apiserver: Apiserver, health: Health) -> None:
     if source.plan is None:
         health.starting("kubernetes", "not reached yet")
         return
-    listing = [name for name, progress in source.progress.items() if not progress.synced]
+    waited_for = [(name, progress) for name, progress in source.progress.items() if name not in NOT_WAITED_FOR]
+    listing = [name for name, progress in waited_for if not progress.synced]
     broken = [name for name, progress in source.progress.items() if progress.failures]
     if listing or not source.progress:
         health.starting("kubernetes", f"listing: {', '.join(sorted(listing))}")

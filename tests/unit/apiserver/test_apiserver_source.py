@@ -14,6 +14,7 @@ from clustermesh_apiserver.source.follow import Source
 from clustermesh_apiserver.source.plan import Seen, SourcePlan, make_plan
 from clustermesh_apiserver.tables import Tables
 from kube.reflector import Delete, Synced, Upsert
+from meshkit.clock import ManualClock
 from meshmodel.keys import Kind
 from meshmodel.node import decode
 from tests.scripts.apiserver.apiserver_script import Numbers, Sink
@@ -58,7 +59,9 @@ class World:
         self.source = Source(None, self.tables, Problems(None), lambda _: plan)  # type: ignore[arg-type]
         self.source.set_plan(plan)
         self.sinks = {kind: Sink(kind, self.log) for kind in Kind}
-        self.source.attach(make_exporters(chosen(**changes), self.tables, self.sinks, Numbers()))
+        self.clock = ManualClock()
+        self.exporters = make_exporters(chosen(**changes), self.tables, self.sinks, Numbers(), clock=self.clock)
+        self.source.attach(self.exporters)
         self.list("namespaces", {"metadata": {"name": "shop"}})
         self.list("ciliumidentities")
 
@@ -144,3 +147,16 @@ def test_networks_given_by_hand_are_announced_once_whoever_goes(plan: SourcePlan
     intake = next(intake for intake in world.source.intakes if intake.resource.plural == plural)
     intake.take([Delete("n1", None)])
     assert world.networks() == {"n2": ("10.0.0.0/8", "fd00::/48"), "n3": ()}
+
+
+def test_nodes_wait_for_calicos_blocks_but_not_for_ever() -> None:
+    """Where we may not read them, the nodes are published all the same."""
+    world = World(PODS)
+    world.list("pods")
+    world.list("nodes", {"metadata": {"name": "n1"}, "spec": {"podCIDRs": ["10.1.0.0/24"]}})
+    world.clock.advance(29)
+    world.exporters.flush()
+    assert world.networks() == {}
+    world.clock.advance(1)
+    world.exporters.flush()
+    assert world.networks() == {"n1": ("10.1.0.0/24",)}
