@@ -37,12 +37,23 @@ def collect_metrics(agent: Served) -> Iterable[Metric]:
     yield _gauge("flows_seen_total", "flow records since the start", agent.flows.seen)
     pending = GaugeMetricFamily(f"{PREFIX}_map_pending", "rows waiting to be written", labels=["table"])
     failing = GaugeMetricFamily(f"{PREFIX}_map_failing", "rows that could not be written", labels=["table"])
+    crowded = GaugeMetricFamily(f"{PREFIX}_map_without_room", "rows for which the map has no room", labels=["table"])
+    repaired = CounterMetricFamily(
+        f"{PREFIX}_map_repaired", "rows that others had changed in the map", labels=["table"]
+    )
     for name, reconciler in agent.reconcilers.items():
         status = reconciler.status()
         pending.add_metric([name], status.pending)
         failing.add_metric([name], status.failed)
-    yield pending
-    yield failing
+        crowded.add_metric([name], status.waiting_for_room)
+        repaired.add_metric([name], status.repaired_total)
+    yield from (pending, failing, crowded, repaired)
+    backends = agent.lb_target.backends
+    yield _gauge("kept_backends", "backends that only open connections may need", len(backends.kept))
+    given_up = CounterMetricFamily(f"{PREFIX}_kept_backends_given_up", "kept backends that had to make room")
+    given_up.add_metric([], backends.given_up_total)
+    yield given_up
+    yield _gauge("services_not_honoured", "services whose owner is told of a problem", len(agent.db.service_problems))
 
 
 def _gauge(name: str, help_text: str, value: float) -> Metric:
