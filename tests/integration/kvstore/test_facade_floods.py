@@ -182,6 +182,51 @@ async def test_a_peer_that_asks_and_never_reads_holds_a_bounded_amount(
     assert not caplog.records, "a client that leaves is no error of ours"
 
 
+class HeldUpstream:
+    """etcd's answers are held back until the gate opens; counts how many are asked for at once."""
+
+    def __init__(self, facade: Facade, monkeypatch: pytest.MonkeyPatch) -> None:
+        upstream = facade.facade._upstream
+        self._range = upstream.range
+        self.gate, self.running, self.peak = asyncio.Event(), 0, 0
+        monkeypatch.setattr(upstream, "range", self.range)
+
+    async def range(self, request: bytes, timeout_s: float) -> bytes:
+        self.running += 1
+        self.peak = max(self.peak, self.running)
+        try:
+            await self.gate.wait()
+            return await self._range(request, timeout_s)
+        finally:
+            self.running -= 1
+
+
+SORTED = pb.RangeRequest(
+    key=ROOT, range_end=END, limit=1, sort_order=pb.RangeRequest.DESCEND, sort_target=pb.RangeRequest.VALUE
+)
+
+
+@pytest.mark.parametrize(
+    ("request_", "at_once"), [(pb.RangeRequest(key=ROOT + b"000"), 4), (SORTED, 1)], ids=["one key", "all, sorted"]
+)
+async def test_one_peer_has_etcd_answer_so_many_at_once_and_others_are_not_behind_it(
+    facade: Facade,
+    own: Plain,
+    peers: list[Plain],
+    monkeypatch: pytest.MonkeyPatch,
+    request_: pb.RangeRequest,
+    at_once: int,
+) -> None:
+    held = HeldUpstream(facade, monkeypatch)
+    calls = [asyncio.ensure_future(peers[number % 3].range(request_)) for number in range(12)]
+    await eventually(lambda: held.running == at_once)
+    calls.append(asyncio.ensure_future(own.range(request_)))
+    await eventually(lambda: held.running == at_once + 1, "somebody else's call is asked for at once")
+    held.gate.set()
+    await asyncio.gather(*calls)
+    assert held.peak == at_once + 1
+
+
 async def test_a_watcher_that_does_not_read_is_sent_away(facade: Facade, bare: BareClient) -> None:
     create = pb.WatchCreateRequest(key=ROOT, range_end=END, start_revision=1)
     bare.call("Watch/Watch", pb.WatchRequest(create_request=create).SerializeToString())
