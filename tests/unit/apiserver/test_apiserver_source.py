@@ -9,12 +9,15 @@ import pytest
 
 from clustermesh_apiserver.convert.assembly import make_exporters
 from clustermesh_apiserver.problems import Problems
+from clustermesh_apiserver.run import make_apiserver
 from clustermesh_apiserver.settings import CiliumSlices, Settings, SourceChoice
 from clustermesh_apiserver.source.follow import Source
 from clustermesh_apiserver.source.plan import Seen, SourcePlan, make_plan
+from clustermesh_apiserver.status.program_status import report_health
 from clustermesh_apiserver.tables import Tables
-from kube.reflector import Delete, Synced, Upsert
+from kube.reflector import Delete, Progress, Synced, Upsert
 from meshkit.clock import ManualClock
+from meshkit.health import Health, Level
 from meshmodel.keys import Kind
 from meshmodel.node import decode
 from tests.scripts.apiserver.apiserver_script import Numbers, Sink
@@ -160,3 +163,15 @@ def test_nodes_wait_for_calicos_blocks_but_not_for_ever() -> None:
     world.clock.advance(1)
     world.exporters.flush()
     assert world.networks() == {"n1": ("10.1.0.0/24",)}
+
+
+def test_a_kind_that_only_makes_records_better_does_not_keep_us_from_being_ready() -> None:
+    apiserver = make_apiserver(chosen(), None)  # type: ignore[arg-type]  # nothing is asked of Kubernetes
+    apiserver.source.set_plan(PODS)
+    apiserver.source.progress = {"pods": Progress(synced=True), "ipamblocks": Progress(failures=3)}
+    health = Health()
+    report_health(apiserver, health)
+    assert health.snapshot()["kubernetes"].level is Level.DEGRADED
+    apiserver.source.progress["pods"] = Progress()
+    report_health(apiserver, health)
+    assert health.snapshot()["kubernetes"].level is Level.STARTING
