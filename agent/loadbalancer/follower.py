@@ -8,12 +8,12 @@ behind a node that probes cannot reach take no new connections.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, TypeVar
 
 from agent.loadbalancer.registry import BackendRegistry
 from agent.loadbalancer.writer import LoadBalancerWriter
-from agent.tables import AgentDB, Target
+from agent.tables import AgentDB, Prefix, Target
 from meshkit.errors import MeshError
 from meshkit.table import HistoryLostError, Table
 
@@ -41,8 +41,7 @@ class AddressFollower:
 
     def step(self) -> None:
         """Everything that depends on what changed since the last step is judged again."""
-        outside = frozenset(self._writer.outside_addresses)
-        kept = self._backends.kept
+        kept, outside = self._backends.kept, self._writer.outside_addresses
         prefixes = self._changed(self._db.prefixes, is_wanted=bool(kept or outside or self._dead))
         services = self._changed(self._db.backends, is_wanted=bool(kept))
         lost = self._changed(self._db.lost_nodes, is_wanted=True)
@@ -54,15 +53,18 @@ class AddressFollower:
             targets.update(target for service, _ in services for target in kept.of_service(service))
             if targets:
                 self._check(lambda: self._backends.check_kept(sorted(targets)))
-        self._judge_claims(outside, prefixes)
-        if lost is None or lost or (self._dead and prefixes != []):
+        if outside and prefixes != []:
+            self._judge_claims(outside, prefixes)
+        if lost is None or lost or (self._dead and prefixes is None):
             self._judge_nodes()
+        elif self._dead and prefixes:
+            self._judge_pods(prefixes)
 
-    def _judge_claims(self, outside: frozenset[str], prefixes: list[str] | None) -> None:
+    def _judge_claims(self, outside: Collection[str], prefixes: list[str] | None) -> None:
         if prefixes is None or any(not prefix.endswith(_HOST) for prefix in prefixes):
-            due = outside
+            due = set(outside)
         else:
-            due = outside.intersection(prefix.removesuffix(_HOST) for prefix in prefixes)
+            due = {address for prefix in prefixes if (address := prefix.removesuffix(_HOST)) in outside}
         if due:
             with self._db.write():
                 for address in sorted(due):
@@ -71,11 +73,22 @@ class AddressFollower:
     def _judge_nodes(self) -> None:
         """Pods behind nodes that cannot be reached, by the tunnel or host their records name."""
         self._dead = frozenset(row.ip for row in self._db.lost_nodes.rows())
-        behind = frozenset(
-            row.prefix.removesuffix(_HOST)
-            for row in (self._db.prefixes.rows() if self._dead else ())
-            if row.host in self._dead and row.prefix.endswith(_HOST)
-        )
+        rows = self._db.prefixes.rows() if self._dead else ()
+        self._set_behind(frozenset(row.prefix.removesuffix(_HOST) for row in rows if self._is_behind(row)))
+
+    def _judge_pods(self, prefixes: Iterable[str]) -> None:
+        """The same, where only these prefixes changed."""
+        behind = set(self._behind)
+        for prefix in prefixes:
+            row = self._db.prefixes.get(prefix)
+            keep = behind.add if row is not None and self._is_behind(row) else behind.discard
+            keep(prefix.removesuffix(_HOST))
+        self._set_behind(frozenset(behind))
+
+    def _is_behind(self, row: Prefix) -> bool:
+        return row.host in self._dead and row.prefix.endswith(_HOST)
+
+    def _set_behind(self, behind: frozenset[str]) -> None:
         if behind != self._behind:
             self._behind = behind
             with self._db.write():

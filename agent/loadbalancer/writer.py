@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Network
 
 from agent.loadbalancer.addresses import AddressRules
@@ -114,7 +114,7 @@ class LoadBalancerWriter:
                 self._place(service, _frontend_keys(service))
 
     @property
-    def outside_addresses(self) -> Iterable[str]:
+    def outside_addresses(self) -> Collection[str]:
         """Addresses that services claim and that Kubernetes did not give them."""
         return self._outside.keys()
 

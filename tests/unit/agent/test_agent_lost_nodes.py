@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from agent.datapath.memory import memory_maps
@@ -131,3 +133,23 @@ def test_a_sick_backend_that_answers_is_no_better_than_a_lost_one() -> None:
     world.backends(SOUTH, "10.2.0.1")
     world.lose("172.18.0.5")
     assert world.chosen() == ["10.1.0.1", "10.2.0.1"]
+
+
+def test_a_pod_that_moves_to_another_node_or_goes_is_judged_by_where_it_is() -> None:
+    world = World()
+    world.backends(SOUTH, "10.2.0.1", "10.2.1.1")
+    world.lose("172.18.0.5")
+    with world.db.write():
+        row = world.db.prefixes.get("10.2.0.1/32")
+        assert row is not None
+        world.db.prefixes.put(replace(row, host="172.18.0.6"))
+    world.follower.step()
+    assert world.chosen() == ["10.2.0.1", "10.2.1.1"]
+    with world.db.write():
+        world.db.prefixes.put(row)
+    world.follower.step()
+    assert world.chosen() == ["10.2.1.1"]
+    with world.db.write():
+        world.db.prefixes.delete("10.2.0.1/32")
+    world.follower.step()
+    assert world.chosen() == ["10.2.0.1", "10.2.1.1"], "nothing says where it is"
