@@ -39,7 +39,8 @@ def channel_options(tls: Tls | None, options: Options) -> ChannelOptions:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", int(options.backoff_minimum_s * 1000)),
-        ("grpc.min_reconnect_backoff_ms", int(options.backoff_minimum_s * 1000)),
+        # gRPC's name for the least time that an attempt to connect is given
+        ("grpc.min_reconnect_backoff_ms", int(options.connect_timeout_s * 1000)),
         ("grpc.max_reconnect_backoff_ms", int(options.backoff_maximum_s * 1000)),
         # a shared connection would go on with the certificate of the channel that opened it
         ("grpc.use_local_subchannel_pool", 1),

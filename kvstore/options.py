@@ -28,6 +28,7 @@ class Options:
     max_message_bytes: int = 256 << 20
     keepalive_s: float = 10.0
     keepalive_timeout_s: float = 5.0
+    connect_timeout_s: float = 3.0
     call_timeout_s: float = 5.0
     list_timeout_s: float = 30.0
     replay_limit: int = 5_000

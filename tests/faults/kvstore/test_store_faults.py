@@ -31,6 +31,7 @@ from tests.integration.kvstore.private_etcd import (
     FAST_ELECTIONS,
     QUICK,
     Pki,
+    Relay,
     eventually,
     fill,
     needs_etcd,
@@ -80,6 +81,21 @@ async def _disturb(etcd: EtcdProcess, how: str, has_noticed: Callable[[], bool])
             os.kill(etcd.pid, signal.SIGSTOP)
             await eventually(has_noticed, "pings tell")
             os.kill(etcd.pid, signal.SIGCONT)
+
+
+async def test_a_link_far_slower_than_the_first_pause_between_attempts_is_connected_at_once(tmp_path: Path) -> None:
+    """A handshake takes its round trips: an attempt has time for it, whatever the pause before the next one would be."""
+    async with running_etcd(tmp_path, Pki()) as etcd:
+        relay = Relay(lambda: ("127.0.0.1", etcd.port))
+        await relay.start()
+        relay.delay_s = 0.15
+        client = EtcdStore([f"127.0.0.1:{relay.port}"], etcd.admin_tls(), QUICK)
+        try:
+            assert await client.get(b"absent") is None
+            assert relay.connections == 1
+        finally:
+            await client.close()
+            await relay.stop()
 
 
 @pytest.mark.parametrize("how", ["kill -9", "SIGTERM", "replaced by an empty one", "frozen"])

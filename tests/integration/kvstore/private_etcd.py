@@ -88,7 +88,7 @@ async def fill(client: EtcdStore, prefix: bytes, *, keys: int) -> None:
 
 
 class Relay:
-    """A TCP relay in front of a server that can cut, stop, or break after so many bytes."""
+    """A TCP relay in front of a server that can cut, stop, be slow, or break after so many bytes."""
 
     def __init__(self, target: Callable[[], tuple[str, int]]) -> None:
         self._target = target
@@ -97,6 +97,7 @@ class Relay:
         self.port = 0
         self.budget: int | None = None
         self.accepts = True
+        self.delay_s = 0.0
         self.connections = 0
 
     async def start(self) -> None:
@@ -142,6 +143,7 @@ class Relay:
                         self.budget = None
                         self.cut()
                         return
+                await asyncio.sleep(self.delay_s)
                 writer.write(data)
                 await writer.drain()
         except ConnectionError:
