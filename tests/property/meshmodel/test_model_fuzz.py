@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshmodel import cluster_config, endpointslice, identity_record, ip, keys, node, service, serviceexport
@@ -18,6 +18,7 @@ from meshmodel.errors import ModelError, RecordError
 from meshmodel.identity import identity_range
 from meshmodel.labels import Label, decode_labels, encode_labels, sort_labels
 from meshmodel.names import ClusterId, ClusterName, ServiceName
+from tests.support.effort import examples
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "wire"
 IDS = identity_range(1)
@@ -62,7 +63,7 @@ DECODERS: dict[str, tuple[Decode, str, bytes]] = {
     ),
 }
 every_decoder = pytest.mark.parametrize("kind", sorted(DECODERS))
-fuzzing = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+fuzzing = settings(max_examples=examples(150))
 
 
 def survive(decode: Decode, key: str, value: bytes) -> None:
