@@ -63,7 +63,6 @@ async def _run(settings: AgentSettings) -> None:
     from agent.core import open_core
     from agent.host import Host, KernelHost, MemoryHost
     from agent.node_agent import NodeAgent, make_features
-    from agent.served import make_served
     from agent.serving import serve_agent
 
     clock = SystemClock()
@@ -79,7 +78,7 @@ async def _run(settings: AgentSettings) -> None:
     gc.set_threshold(GC_THRESHOLD, 20, 1_000_000)
     gc.freeze()
     try:
-        await agent.run(lambda: serve_agent(make_served(core, features, agent.reconcilers), client))
+        await agent.run(lambda: serve_agent(core, features, agent.reconcilers))
     except BaseExceptionGroup as failures:
         raise _first(failures) from failures
 

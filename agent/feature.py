@@ -7,12 +7,15 @@ tables of `agent/tables.py`, and what one needs of another besides is handed to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from prometheus_client.metrics_core import Metric
+
 from meshkit.health import Health
 from meshkit.reconciler import Reconciler
+from meshkit.rest import Rest
 from meshkit.table import Table
 
 Tasks = Mapping[str, Coroutine[Any, Any, None]]
@@ -60,6 +63,17 @@ class Feature:
 
     def stop_waiting(self) -> Sequence[str]:
         """The sync time-out passed: sources that may never come are waited for no longer; returns what is missing."""
+        return ()
+
+    def add_routes(self, rest: Rest) -> None:
+        """REST paths of the feature are served."""
+
+    def metrics(self) -> Iterable[Metric]:
+        """What an operator would graph or alert on, read from state when it is asked for."""
+        return ()
+
+    def problems(self) -> Sequence[str]:
+        """One sentence for each thing a person should look at."""
         return ()
 
     def check_health(self, health: Health) -> None:

@@ -72,9 +72,11 @@ def make_features(core: Core) -> Features:
         ipcache=ipcache,
         loadbalancer=loadbalancer,
         policy=policy,
-        endpoints=EndpointsFeature(core),
+        endpoints=EndpointsFeature(core, policy.target.revision, policy.target.failures),
         observe=ObserveFeature(core, policy.compiler.rule_name),
-        mesh=MeshFeature(core, writers, loadbalancer.resolve if core.client is not None else None),
+        mesh=MeshFeature(
+            core, writers, loadbalancer.resolve if core.client is not None else None, policy.describe_widening
+        ),
     )
 
 

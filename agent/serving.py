@@ -14,24 +14,26 @@ from meshkit.probe_server import serve_probes
 from meshkit.supervise import together
 
 if TYPE_CHECKING:
-    from agent.served import Served
-    from kube.client import KubeClient
+    from agent.core import Core
+    from agent.node_agent import Features
+    from agent.reports import Reconcilers
 
 LOOPBACK = "127.0.0.1"
 
 
-async def serve_agent(agent: Served, client: KubeClient | None) -> None:
+async def serve_agent(core: Core, features: Features, reconcilers: Reconcilers) -> None:
     """The REST interface is served until cancelled: everything on the socket; over the network what a token opens.
 
     Raises: OSError when an address or the socket cannot be bound.
     """
-    settings, app = agent.settings, make_api(agent)
-    admit = AccessReviewer(client, TOKEN_AUDIENCE, agent.clock).admit if client is not None else admit_nobody
-    hosts = settings.listen or tuple(dict.fromkeys((LOOPBACK, agent.facts.node_ip)))
+    settings, client, health = core.settings, core.client, core.health
+    app = make_api(core, features, reconcilers)
+    admit = AccessReviewer(client, TOKEN_AUDIENCE, core.clock).admit if client is not None else admit_nobody
+    hosts = settings.listen or tuple(dict.fromkeys((LOOPBACK, core.facts.node_ip)))
     await together(
         {
             "rest": serve(Guard(app, admit, headers=(TOKEN_HEADER,)), hosts, settings.port),
             "rest on the socket": serve(app, sockets=[bind_unix(settings.socket)]),
-            "probes": serve_probes(LOOPBACK, settings.probe_port, probes(agent.health, agent.health.ready)),
+            "probes": serve_probes(LOOPBACK, settings.probe_port, probes(health, health.ready)),
         }
     )

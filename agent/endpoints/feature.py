@@ -4,21 +4,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from prometheus_client.metrics_core import Metric
 
 from agent.core import Core
 from agent.endpoints.discovery import EndpointDiscovery, Sighting
+from agent.endpoints.rows import endpoint_rows
 from agent.feature import Feature, Tasks
+from agent.metric import gauge
+from meshapi.agent import EndpointRow
+from meshkit.rest import Rest
 from meshkit.wake import Wake, wait_for_ring
 
 LOOK_UPS = 64  # in a row, before other tasks get their turn
 
 
+def _unknown(_address: str) -> None:
+    return None
+
+
 class EndpointsFeature(Feature):
+    """`revision` is the policy revision that the kernel enforces for an address, `failures` say which policies do not fit."""
+
     name = "endpoints"
 
-    def __init__(self, core: Core) -> None:
+    def __init__(
+        self, core: Core, revision: Callable[[str], int | None] = _unknown, failures: Mapping[str, str] | None = None
+    ) -> None:
         self._core, self._wake = core, Wake()
+        self._revision, self._failures = revision, failures if failures is not None else {}
         self.discovery = EndpointDiscovery(core.db)
         self._listed: list[Callable[[], None]] = []
 
@@ -34,6 +49,18 @@ class EndpointsFeature(Feature):
     def tasks(self) -> Tasks:
         """Changes are heard of before anything is looked up, so that none falls between."""
         return {"interface changes": self._hear(), "endpoint records": self._forward(), "endpoints": self._follow()}
+
+    def add_routes(self, rest: Rest) -> None:
+        @rest.get("/v1/endpoints", list[EndpointRow], tag="tables")
+        async def endpoints() -> list[EndpointRow]:
+            """Pods of this node that have an interface."""
+            return endpoint_rows(self._core.db, self._revision, self._failures)
+
+    def metrics(self) -> Iterable[Metric]:
+        yield gauge("endpoints", "pods of this node that are enforced", len(self._core.db.endpoints))
+
+    def problems(self) -> Sequence[str]:
+        return [f"pod {address}: no interface found on this node" for address in self.discovery.waiting]
 
     async def _hear(self) -> None:
         async for changes in self._core.host.changes():

@@ -2,5 +2,5 @@
 """Which address is whose: claims of pods, nodes, pod networks and policies, to the ipcache map.
 
 `writer` holds the only verbs on the prefixes table, `ops` writes the map. Nothing here decides what an identity may do.
-Only `agent.app`, `agent.status_api` and `agent.mesh.ingest` import it.
+Only `agent.node_agent` and `agent.mesh` import it.
 """

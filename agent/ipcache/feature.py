@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from agent.core import Core
 from agent.feature import Feature, Reconciling
 from agent.ipcache.ops import IpcacheTarget
+from agent.ipcache.routes import add_address_routes
 from agent.ipcache.writer import PrefixWriter
 from meshkit.reconciler import Reconciler
+from meshkit.rest import Rest
 
 
 class IpcacheFeature(Feature):
@@ -26,3 +28,6 @@ class IpcacheFeature(Feature):
 
     def reconcilers(self) -> Sequence[Reconciling]:
         return (Reconciling("prefixes", self._reconciler, (self._core.db.prefixes,)),)
+
+    def add_routes(self, rest: Rest) -> None:
+        add_address_routes(rest, self._core.db)

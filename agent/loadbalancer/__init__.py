@@ -4,5 +4,5 @@
 `source` reads Kubernetes through `convert` (pure), `writer` holds the only verbs on the load-balancing tables, `select`
 (pure) decides which backends a frontend may use, `ownership` (pure) and `addresses` which service has an address, `ops` and
 `registry` write the maps in an order in which no packet meets a hole, `known` and `follower` end what lost its address.
-Nothing here knows where a peer's backends come from. Only `agent.app`, `agent.status_api` and `agent.mesh.ingest` import it.
+Nothing here knows where a peer's backends come from. Only `agent.node_agent` and `agent.mesh` import it.
 """

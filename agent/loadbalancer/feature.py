@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 
 from agent.core import Core
 from agent.feature import Feature, Reconciling, Tasks
@@ -12,12 +16,16 @@ from agent.loadbalancer.events import ServiceEvents
 from agent.loadbalancer.follower import AddressFollower
 from agent.loadbalancer.known import KnownAddresses
 from agent.loadbalancer.ops import LoadBalancerTarget
+from agent.loadbalancer.routes import add_service_routes
+from agent.loadbalancer.rows import ServiceRows
 from agent.loadbalancer.source import KubernetesSource
 from agent.loadbalancer.writer import LoadBalancerWriter
+from agent.metric import PREFIX, gauge
 from agent.tables import Frontend
 from kube.client import in_thread
 from kube.resource import ENDPOINT_SLICES, SERVICES, Resource
 from meshkit.reconciler import Reconciler
+from meshkit.rest import Rest
 from meshmodel.names import ServiceName
 
 
@@ -59,6 +67,32 @@ class LoadBalancerFeature(Feature):
             "services": self.source.run_services(client, self._listed[SERVICES]),
             "endpointslices": self.source.run_slices(client, self._listed[ENDPOINT_SLICES]),
         }
+
+    def add_routes(self, rest: Rest) -> None:
+        add_service_routes(
+            rest, ServiceRows(self._core.db, self.writer, self.target, self._core.clock, self._reconciler.failure_of)
+        )
+
+    def metrics(self) -> Iterable[Metric]:
+        counts: Counter[str] = Counter()
+        for row in self._core.db.backends.rows():
+            counts[row.cluster] += len(row.backends)
+        family = GaugeMetricFamily(f"{PREFIX}_backends", "backends known, by cluster", labels=["cluster"])
+        for cluster, count in sorted(counts.items()):
+            family.add_metric([cluster], count)
+        yield family
+        backends = self.target.backends
+        yield gauge("kept_backends", "backends that only open connections may need", len(backends.kept))
+        given_up = CounterMetricFamily(f"{PREFIX}_kept_backends_given_up", "kept backends that had to make room")
+        given_up.add_metric([], backends.given_up_total)
+        yield given_up
+        problems = len(self._core.db.service_problems)
+        yield gauge("services_not_honoured", "services whose owner is told of a problem", problems)
+
+    def problems(self) -> Sequence[str]:
+        found = [f"service {s.name}: {p}" for s in self._core.db.services.rows() for p in s.problems]
+        found += [f"service {row.service}: {p}" for row in self._core.db.service_problems.rows() for p in row.problems]
+        return found + self.source.slice_problems()
 
     async def resolve(self, name: str, namespace: str) -> str | None:
         """A Service's cluster address, from what we know, else from Kubernetes. None: there is none."""

@@ -4,4 +4,6 @@
 `runner` keeps an `ingest` for each followed cluster, `ingest` turns records into rows: it is the one place that calls other
 features' writers. `networks`, `held` and `liveness` are pure decisions. A peer is believed about itself only; what it
 sends wrong is skipped, counted and shown.
+
+Only `agent.node_agent` imports it.
 """

@@ -3,17 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+
+from prometheus_client.metrics_core import Metric
 
 from agent.core import Core
 from agent.feature import Feature, Tasks
 from agent.mesh.ingest import Writers
+from agent.mesh.metrics import cluster_metrics, rejection_metrics
 from agent.mesh.probe import OverlayThenTcp, Prober, make_reach
+from agent.mesh.routes import add_cluster_routes, mesh_problems, peer_rows
 from agent.mesh.runner import MeshRunner
 from agent.tables import Node, NodeAddress
+from meshapi.peer import RemoteCluster
 from meshkit.filewatch import watch_directory
 from meshkit.health import Health
+from meshkit.rest import Rest
+from meshmodel.names import ClusterName
 from meshpeer.connection import StoreConnector, own_store_config
 from meshpeer.session import SessionOptions
 from meshpeer.signals import Limits
@@ -27,10 +34,14 @@ class MeshFeature(Feature):
     name = "mesh"
 
     def __init__(
-        self, core: Core, writers: Writers, resolve: Callable[[str, str], Awaitable[str | None]] | None
+        self,
+        core: Core,
+        writers: Writers,
+        resolve: Callable[[str, str], Awaitable[str | None]] | None,
+        describe_widening: Callable[[Mapping[ClusterName, tuple[str, ...]]], list[str]],
     ) -> None:
         settings = core.settings
-        self._core, self._writers = core, writers
+        self._core, self._writers, self._describe_widening = core, writers, describe_widening
         self.runner = MeshRunner(
             core.db,
             writers,
@@ -66,6 +77,22 @@ class MeshFeature(Feature):
     def stop_waiting(self) -> Sequence[str]:
         """Peers that are not there are waited for no longer; the own cluster is waited for without end."""
         return self.runner.release_waiting()
+
+    def peers(self) -> list[RemoteCluster]:
+        """Every configured peer."""
+        return peer_rows(self.runner, self._core.clock)
+
+    def add_routes(self, rest: Rest) -> None:
+        add_cluster_routes(rest, self.runner, self._core.clock)
+
+    def metrics(self) -> Iterable[Metric]:
+        yield from cluster_metrics(self.runner, self._core.db.own, self._core.clock.monotonic())
+        yield from rejection_metrics(self.runner)
+
+    def problems(self) -> Sequence[str]:
+        """Also what rules for addresses admit since a cluster is no peer any more."""
+        found = mesh_problems(self.runner, self._core.db, self._core.clock)
+        return found + self._describe_widening(self.runner.drained)
 
     def check_health(self, health: Health) -> None:
         """A peer never makes this node unready."""

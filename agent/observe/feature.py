@@ -3,15 +3,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from prometheus_client.metrics_core import Metric
+
 from agent.core import Core
 from agent.datapath.flow_layout import MetricKey
 from agent.datapath.layout import Direction
 from agent.datapath.reasons import Reason
 from agent.feature import Feature, Tasks
+from agent.metric import gauge
 from agent.observe.flood import HalfOpen
 from agent.observe.flow import FlowMaker, Rules
 from agent.observe.ring import FlowRing
+from agent.observe.routes import add_flow_routes
 from meshkit.health import Health
+from meshkit.rest import Rest
 
 
 class ObserveFeature(Feature):
@@ -39,6 +46,12 @@ class ObserveFeature(Feature):
 
     def tasks(self) -> Tasks:
         return {"flows": self._follow_events()}
+
+    def add_routes(self, rest: Rest) -> None:
+        add_flow_routes(rest, self.flows)
+
+    def metrics(self) -> Iterable[Metric]:
+        yield gauge("flows_seen_total", "flow records since the start", self.flows.seen)
 
     async def _follow_events(self) -> None:
         async for batch in self._core.host.events():

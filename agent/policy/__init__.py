@@ -3,5 +3,5 @@
 
 `source` reads the objects, `compiler` feeds `meshpolicy` and writes the verdicts table, `plan` (pure) orders the writes of one
 change so that no packet is judged by something neither the old nor the new policy says, `ops` does them. What a rule means
-is decided in `meshpolicy`, never here. Only `agent.app` and `agent.status_api` import it.
+is decided in `meshpolicy`, never here. Only `agent.node_agent` imports it.
 """

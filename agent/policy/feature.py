@@ -10,12 +10,16 @@ from agent.core import Core
 from agent.feature import Feature, Reconciling, Tasks
 from agent.policy.compiler import PolicyCompiler
 from agent.policy.ops import EndpointTarget
+from agent.policy.routes import add_policy_routes
+from agent.policy.rows import describe_widening, engine_faults, policy_problems
 from agent.policy.source import POLICY_RESOURCES, PolicySource
 from kube.resource import Resource
 from meshkit.health import Health
 from meshkit.reconciler import Reconciler
+from meshkit.rest import Rest
 from meshkit.table import Table
 from meshkit.wake import Wake, wait_for_ring
+from meshmodel.names import ClusterName
 from meshpolicy import PolicyContext
 
 GATHER_S = 0.002
@@ -63,6 +67,17 @@ class PolicyFeature(Feature):
             for resource in POLICY_RESOURCES:
                 tasks[resource.plural] = source.run(resource, self._listed[resource])
         return tasks
+
+    def describe_widening(self, drained: Mapping[ClusterName, tuple[str, ...]]) -> list[str]:
+        """What rules for addresses admit since clusters with these pod networks are no peers any more."""
+        return describe_widening(self.compiler.engine.policies(), drained)
+
+    def add_routes(self, rest: Rest) -> None:
+        add_policy_routes(rest, self._core.db, self.compiler, self._core.maps.policy)
+
+    def problems(self) -> Sequence[str]:
+        found = policy_problems(self._core.db) + engine_faults(self.compiler.faults)
+        return found + [f"pod {address}: {reason}" for address, reason in sorted(self.target.failures.items())]
 
     def check_health(self, health: Health) -> None:
         """FAILED while a pod's policy is not in force as it says: the pod is denied what did not fit."""

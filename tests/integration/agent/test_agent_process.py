@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from agent.status_api import MAX_FOLLOWERS
+from agent.observe.routes import MAX_FOLLOWERS
 from kube.client import in_thread
 from kube.resource import CNP, EVENTS, SERVICE_ACCOUNTS
 from meshapi.installed import TOKEN_AUDIENCE, TOKEN_HEADER, VIEWER

@@ -307,7 +307,7 @@ async def test_the_time_out_releases_peers_and_never_the_own_cluster(tmp_path: P
     clock = core.clock
     assert isinstance(clock, ManualClock)
     writers = Writers(made.loadbalancer.writer, made.ipcache.writer, made.identity.writer, made.nodes.writer)
-    async with running(core, QuietMesh(core, writers, None)):
+    async with running(core, QuietMesh(core, writers, None, made.policy.describe_widening)):
         assert any(s.startswith("south ") for s in core.db.prefixes.waiting_for)
         assert any(s.startswith("south ") for s in core.db.frontends.waiting_for)
         own = tuple(s for s in core.db.prefixes.waiting_for if s.startswith("north "))

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""REST paths of policies. Reads, never writes."""
+
+from __future__ import annotations
+
+from agent.datapath.layout import PolicyKey, PolicyValue
+from agent.datapath.maps import Map
+from agent.policy.compiler import PolicyCompiler
+from agent.policy.rows import policy_list, policy_map_rows, selector_rows
+from agent.tables import AgentDB
+from meshapi.agent import PolicyList, PolicyMapRow, SelectorRow
+from meshkit.rest import Rest
+
+
+def add_policy_routes(rest: Rest, db: AgentDB, compiler: PolicyCompiler, held: Map[PolicyKey, PolicyValue]) -> None:
+    @rest.get("/v1/policy", PolicyList, tag="policy")
+    async def policy() -> PolicyList:
+        """Policy objects, in force or refused."""
+        return policy_list(db, compiler)
+
+    @rest.get("/v1/policy/selectors", list[SelectorRow], tag="policy")
+    async def selectors() -> list[SelectorRow]:
+        """Every selector in use and the identities it selects."""
+        return selector_rows(compiler)
+
+    @rest.get("/v1/policy/endpoints/{endpoint_id}", list[PolicyMapRow], tag="policy")
+    async def endpoint(endpoint_id: int) -> list[PolicyMapRow]:
+        """The realised policy map of one endpoint, rules by name."""
+        return policy_map_rows(held.items(), endpoint_id, compiler)
