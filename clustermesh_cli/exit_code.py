@@ -9,7 +9,7 @@ from meshkit.errors import PermanentError
 
 
 class ExitCode(IntEnum):
-    """What a script may rely on. Source: spec of the command line, section 7.1."""
+    """What a script may rely on; listed in docs/status.md."""
 
     OK = 0
     INTERNAL = 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a verdict reads: the same facts in the order users of the anchor know, and a RESULT line a script can look for."""
+"""How a verdict reads: the same facts in the order of `cilium clustermesh status`, and a RESULT line a script can look for."""
 
 from __future__ import annotations
 

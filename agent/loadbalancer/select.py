@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which backends a frontend uses. Pure.
 
-The table of spec/wire 7.4: `local` and `remote` are counted over the backends that fit the frontend's port, healthy means
-active or terminating and not marked unhealthy.
+Affinity as Cilium Cluster Mesh defines it: `local` and `remote` are counted over the backends that fit the frontend's port;
+healthy means active or terminating and not marked unhealthy. `tests/scripts/agent/affinity.txtar` has the whole table.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One flow record, from one datapath event and the tables as they are now. Pure.
 
-Source: spec/observe 1.2 and 1.3 for field meanings, verdicts, directions and summaries.
+Source: fields, verdicts, directions and summaries are those of Hubble's flow message.
 """
 
 from __future__ import annotations

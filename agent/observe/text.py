@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flow records as compact lines. Pure. Source: spec/observe 1.4."""
+"""Flow records as compact lines. Pure. Source: `hubble observe`, compact form."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def split_endpoints(
 
 
 def link_text(links: Sequence[Link], mode: Mode) -> str:
-    """The last line of `connect`, as users of the anchor know it."""
+    """The last line of `connect`, as users of `cilium clustermesh connect` know it."""
     contexts = list(dict.fromkeys(c.context for link in links for c in (link.reader, link.target)))
     match mode:
         case Mode.UNICAST:
