@@ -23,7 +23,7 @@ RECORDS: Final[Mapping[Kind, int]] = {
     Kind.SERVICE_EXPORTS: 200_000,
 }
 SIZE_BYTES: Final = 512 << 20
-CHANGES_PER_S: Final = 5_000.0
+CHANGES_PER_S: Final = 1_000.0
 CHANGES_BURST: Final = 2_000_000.0
 BYTES_PER_S: Final = float(4 << 20)
 FIRST_NAMES: Final = 10

@@ -30,8 +30,11 @@ class Consumer(Protocol):
         """Records that are applied from here on are of this configuration and of these kinds."""
         ...
 
-    def apply(self, kind: Kind, changes: Sequence[Change]) -> None:
-        """Everything the changes say is taken over, or counted as rejected record by record."""
+    def apply(self, kind: Kind, changes: Sequence[Change]) -> int:
+        """Everything the changes say is taken over, or counted as rejected record by record.
+
+        Returns how many records were looked at for it: the rate of a peer's changes is counted by that.
+        """
         ...
 
     async def listed(self, kind: Kind) -> None:

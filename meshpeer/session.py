@@ -254,20 +254,19 @@ class Session:
             if number:
                 await asyncio.sleep(0)
             changes = view.feed(events, len(stream.prefix))
-            self._apply(stream, changes)
-            await self._changes.take(len(changes))
+            await self._changes.take(self._apply(stream, changes))
             await self._bytes.take(sum(len(value) for _, value in changes if value))
         if batch.phase is Phase.LISTED:
             while gone := view.take_gone(EVENTS_PER_TURN):
                 self._apply(stream, gone)
                 await asyncio.sleep(0)
 
-    def _apply(self, stream: Stream, changes: list[Change]) -> None:
+    def _apply(self, stream: Stream, changes: list[Change]) -> int:
         changes = self._views.without_twins(stream.kind, changes, is_private=stream.is_private)
         if not changes:
-            return
+            return 0
         try:
-            self._consumer.apply(stream.kind, changes)
+            return self._consumer.apply(stream.kind, changes)
         except Exception:
             self._views.part(stream.kind, is_private=stream.is_private).doubt()
             raise

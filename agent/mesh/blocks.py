@@ -26,6 +26,11 @@ class Block(NamedTuple):
         address = ipaddress.ip_address((self.value << (bits - self.length)).to_bytes(bits // 8, "big"))
         return str(address) if self.length == bits else f"{address}/{self.length}"
 
+    @property
+    def is_address(self) -> bool:
+        """Whether it has one address only."""
+        return self.length == _BITS[self.version]
+
     def covers(self, other: Block) -> bool:
         """Whether the other network is this one or a part of it."""
         if self.version != other.version or self.length > other.length:

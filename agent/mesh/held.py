@@ -70,6 +70,12 @@ class Held:
             return []
         return list(dict.fromkeys(key for block in blocks for _, key in self._index.overlapping(block)))
 
+    def waiting_at(self, blocks: Iterable[Block]) -> list[Key]:
+        """Records that wait for exactly one of these networks."""
+        if not self._records:
+            return []
+        return list(dict.fromkeys(key for block in blocks for key in self._index.at(block)))
+
     def keep(self, kinds: Iterable[Kind]) -> None:
         """Records of other kinds wait no longer."""
         kept = set(kinds)

@@ -112,8 +112,8 @@ class Ingest:
                     self._set_backends(name, ())
         self.on_listed(kind)
 
-    def apply(self, kind: Kind, changes: Sequence[Change]) -> None:
-        """Everything that changed is in the tables, in one transaction."""
+    def apply(self, kind: Kind, changes: Sequence[Change]) -> int:
+        """Everything that changed is in the tables, in one transaction; returns how many records were looked at for it."""
         with self._db.write():
             for key, value in changes:
                 if len(self._held):
@@ -121,7 +121,7 @@ class Ingest:
                 self._set_or_reject(kind, key, value)
             if kind is Kind.ENDPOINT_SLICES:
                 self._store_slices()
-            self._networks.settle()
+            return len(changes) + self._networks.settle()
 
     def drain(self) -> None:
         """Nothing of the cluster is left: nodes, services, IPs, identities, in this order."""
@@ -176,22 +176,29 @@ class Ingest:
         if not self._held.put((kind, key), value, _around([refusal.block for _, refusal in refused])):
             self.on_overflow(kind, key)
 
-    def _judge_again(self, changes: Sequence[Claimed]) -> None:
-        """Claims changed: what was refused may be this cluster's now, and what was accepted another's."""
-        freed = [c.block for c in changes if (c.cluster == self._name) == c.is_added]
-        for kind, key in self._held.waiting_for(freed):
+    def _judge_again(self, changes: Sequence[Claimed]) -> int:
+        """Claims changed: what was refused may be this cluster's now, and what was accepted ours.
+
+        Returns how many records were looked at. Of its own claims only addresses help a cluster, as tunnel endpoint or for an
+        identity: so a peer that announces a wide network again and again costs nothing.
+        """
+        freed = [c.block for c in changes if c.cluster != self._name and not c.is_added]
+        gained = [c.block for c in changes if c.cluster == self._name and c.is_added and c.block.is_address]
+        waiting = dict.fromkeys([*self._held.waiting_for(freed), *self._held.waiting_at(gained)])
+        for kind, key in waiting:
             self._set_or_reject(kind, key, self._held.pop((kind, key)), is_known=True)
         self._store_slices()
         if self._held.has_room_again:
             overflowed, self._held.overflowed = frozenset(self._held.overflowed), set()
             self.on_room(overflowed)
         if self._name != self._db.own:
-            taken = [c.block for c in changes if c.cluster != self._name and c.is_added]
+            taken = [c.block for c in changes if c.cluster == self._db.own and c.is_added]
             if taken := [block for block in taken if self._networks.may_hold(self._name, block)]:
                 self._withdraw(taken)
+        return len(waiting)
 
     def _withdraw(self, taken: Sequence[Block]) -> None:
-        """Rows about networks that another cluster claims now, with a better right, are gone.
+        """Rows about networks that the own cluster claims now are gone.
 
         They come back by the next listing if the claim is given up. This looks at every row of the cluster: it is for conflicts.
         """
@@ -201,17 +208,24 @@ class Ingest:
             count += self._reject(node.name, "foreign-network", refusals)
             if refusals:
                 self._store_node(node.name, admitted)
-        for row in [r for r in self._db.prefixes.rows() if r.cluster == name and r.origin is Origin.POD]:
+        for row in [
+            r for r in self._db.prefixes.rows() if r.origin is Origin.POD and r.cluster in (name, self._db.own)
+        ]:
             if any(block.overlaps(block_of(row.prefix)) for block in taken):
                 refusal = self._networks.refuse_address(name, row.prefix)
-                if refusal is not None:
-                    count += self._reject(row.prefix, "address-outside", [refusal])
+                if refusal is not None:  # where the row is ours, the peer's claim may wait below it
+                    count += self._reject(row.prefix, "address-outside", [refusal]) if row.cluster == name else 0
                     self._writers.prefixes.delete_pod(name, row.prefix)
+        for key, piece in self._slices.pieces():
+            kept, refusals = self._believable(piece.backends)
+            if refusals:
+                self._slices.set(key, piece._replace(backends=kept))
         for backends in [row for row in self._db.backends.rows() if row.cluster == name]:
             kept, refusals = self._believable(backends.backends)
             count += self._reject(str(backends.service), "address-outside", refusals)
             if refusals:
                 self._set_backends(backends.service, kept)
+        self._store_slices()
         if count:
             self.on_withdrawn()
 

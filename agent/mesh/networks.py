@@ -83,7 +83,7 @@ class Networks:
         self._pods: set[Block] = set()
         self._services: dict[ServiceName, tuple[Block, ...]] = {}
         self._changes: list[Change] = []
-        self.judges: list[Callable[[Sequence[Change]], None]] = []
+        self.judges: list[Callable[[Sequence[Change]], int]] = []
 
     # ---- claims
 
@@ -153,12 +153,16 @@ class Networks:
         """The cluster does not have this any more, which it had without claiming it by a node."""
         self._changes.append(Change(block_of(prefix), name, is_added=False))
 
-    def settle(self) -> None:
-        """Every judge was told what was claimed and given up since the last time, and what followed from that."""
+    def settle(self) -> int:
+        """Every judge was told what was claimed and given up since the last time, and what followed from that.
+
+        Returns how many records they looked at.
+        """
+        looked_at = 0
         while self._changes:
             changes, self._changes = self._changes, []
-            for judge in tuple(self.judges):
-                judge(changes)
+            looked_at += sum(judge(changes) for judge in tuple(self.judges))
+        return looked_at
 
     # ---- judgement
 

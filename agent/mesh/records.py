@@ -153,6 +153,10 @@ class SliceSets:
             del self._by_service[name]
         self._changed[name] = None
 
+    def pieces(self) -> list[tuple[str, Piece]]:
+        """Every slice by its key."""
+        return [item for pieces in self._by_service.values() for item in pieces.items()]
+
     def clear(self) -> None:
         self._by_service.clear()
         self._owner.clear()

@@ -80,9 +80,10 @@ class PeerCopy:
             if kind not in kinds and not copy.is_written and kind not in (self._announced or ()):
                 await copy.finish()
 
-    def apply(self, kind: Kind, changes: Sequence[Change]) -> None:
+    def apply(self, kind: Kind, changes: Sequence[Change]) -> int:
         """What changed at the peer is wanted in our store."""
         self._copies[kind].apply(changes)
+        return len(changes)
 
     async def listed(self, kind: Kind) -> None:
         """All records of this kind are wanted, and nothing else of it."""

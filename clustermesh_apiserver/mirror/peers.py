@@ -34,6 +34,7 @@ from meshpeer.status import remote_cluster
 log = logging.getLogger(__name__)
 
 PEER_READY_S: Final = 5.0
+CHANGES_PER_S: Final = 5_000.0  # a copy costs less than an agent's judgement
 BYTES_PER_S: Final = float(1 << 20)
 
 
@@ -151,4 +152,7 @@ class Mirror:
 def capped_by(quota_bytes: int) -> SessionOptions:
     """What peers may use of a store that takes so many bytes; a record takes up to twice its size in it."""
     quota = quota_bytes or DEFAULT_QUOTA_BYTES
-    return SessionOptions(caps=Caps(size_bytes=quota // 4, bytes_per_s=BYTES_PER_S), total_bytes=quota * 3 // 8)
+    return SessionOptions(
+        caps=Caps(size_bytes=quota // 4, changes_per_s=CHANGES_PER_S, bytes_per_s=BYTES_PER_S),
+        total_bytes=quota * 3 // 8,
+    )

@@ -19,6 +19,7 @@ from agent.mesh.networks import Change, Networks
 from agent.tables import Address, AgentDB, Node, NodeAddress, Origin, Prefix, Service, ServicePort
 from meshapi.peer import PeerState
 from meshkit.clock import ManualClock
+from meshmodel import keys
 from meshmodel.errors import ModelError
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName, ServiceName
@@ -271,6 +272,53 @@ async def test_what_a_peer_took_first_is_ours_when_we_claim_it(mesh: Mesh, is_po
     assert (cidr.cluster if cidr is not None else None) == (None if is_pod_outside else "north")
 
 
+async def test_a_slices_backend_that_became_ours_stays_away(mesh: Mesh) -> None:
+    north, south = mesh.stores["north"], mesh.stores["south"]
+    await south.config(endpoint_slices_export_mode="endpointslices-only")
+    await south.slice("10.9.0.7", "10.2.0.9")
+    await mesh.until(lambda: mesh.backends() == ["10.2.0.9", "10.9.0.7"], 20)
+    await north.node("n9", "172.18.0.9", "10.9.0.0/24")
+    await mesh.until(lambda: mesh.backends() == ["10.2.0.9"])
+    await south.slice("10.2.0.11", name="echo-2")
+    await mesh.until(lambda: mesh.backends() == ["10.2.0.11", "10.2.0.9"])
+
+
+async def test_a_peers_claim_below_ours_does_not_come_back_when_our_pod_goes(mesh: Mesh) -> None:
+    north, south = mesh.stores["north"], mesh.stores["south"]
+    await south.ip("10.9.0.7", 2 << 16 | 7)
+    await mesh.until(lambda: mesh.db.prefixes.get("10.9.0.7/32") is not None)
+    await north.ip("10.9.0.7", 1 << 16 | 9, "172.18.0.2")
+    await north.node("n9", "172.18.0.9", "10.9.0.0/24")
+    await mesh.until(lambda: mesh.db.nodes.get((NORTH, "n9")) is not None)
+    await north.delete(keys.ip_key("north", "10.9.0.7"))
+    await mesh.until(lambda: mesh.db.prefixes.get("10.9.0.7/32") is None)
+    await mesh.pass_s(2)
+    assert mesh.db.prefixes.get("10.9.0.7/32") is None
+
+
+async def test_records_that_are_judged_again_count_as_changes_of_who_caused_it(mesh: Mesh) -> None:
+    """A wide network announced again and again makes nobody look at the refused records."""
+    south = mesh.stores["south"]
+    ingest = mesh.runner.members[SOUTH].consumer
+    for number in range(50):
+        await south.ip(f"10.5.0.{number}", 7, "172.19.0.1")
+    await mesh.until(lambda: ingest.held == 50)
+    wide = await record_of(south, "s8", "172.19.0.8", "10.0.0.0/8")
+    assert ingest.apply(Kind.NODES, [(b"s8", wide)]) == 1
+    assert ingest.apply(Kind.NODES, [(b"s8", None)]) == 1
+    host = await record_of(south, "s9", "172.19.0.1", "10.6.0.0/24")
+    assert ingest.apply(Kind.NODES, [(b"s9", host)]) == 51
+
+
+async def record_of(south: PeerStore, name: str, address: str, cidr: str) -> bytes:
+    """A node's record, which nobody is told."""
+    other = PeerStore(south.name, south.cluster_id, south.clock)
+    await other.node(name, address, cidr)
+    entry = await other.backend.get(keys.node_key(south.name, name))
+    assert entry is not None
+    return entry.value
+
+
 async def test_a_service_address_of_ours_is_never_a_peers(mesh: Mesh) -> None:
     south = mesh.stores["south"]
     await south.node("s2", "172.18.0.6", "10.96.5.0/24")
@@ -416,7 +464,7 @@ async def test_a_node_event_judges_no_record_it_does_not_touch(mesh: Mesh, monke
 def test_changes_say_who_claims_what(networks: Networks) -> None:
     seen: list[Change] = []
     networks.settle()
-    networks.judges.append(seen.extend)
+    networks.judges.append(lambda changes: seen.extend(changes) or len(changes))
     networks.set_node(node("south", "s1", "172.18.0.5", "10.2.1.0/24"))
     networks.settle()
     networks.settle()

@@ -35,7 +35,7 @@ class Remembering:
     async def begin(self, config: ClusterConfig, kinds: Sequence[Kind]) -> None:
         self.verbs.append(f"begin {config.id} {' '.join(kinds)}")
 
-    def apply(self, kind: Kind, changes: Sequence[Change]) -> None:
+    def apply(self, kind: Kind, changes: Sequence[Change]) -> int:
         if self.fails_with is not None:
             raise self.fails_with
         self.applied.append((kind, len(changes)))
@@ -45,6 +45,7 @@ class Remembering:
                 del known[key]  # a key that is not known is never taken back
             else:
                 known[key] = value
+        return len(changes)
 
     async def listed(self, kind: Kind) -> None:
         self.verbs.append(f"listed {kind}")
