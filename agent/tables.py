@@ -228,7 +228,7 @@ class PolicyRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class PeerRow:
     """What selection must know of a cluster: is it withdrawn by the liveness rule."""
 
     name: ClusterName
@@ -269,5 +269,5 @@ class AgentDB(Database):
         self.policies: Table[tuple[str, str, str], PolicyRow] = Table(
             self, "policies", key=lambda p: (p.kind, p.namespace, p.name)
         )
-        self.peers: Table[ClusterName, Peer] = Table(self, "peers", key=lambda p: p.name)
+        self.peers: Table[ClusterName, PeerRow] = Table(self, "peers", key=lambda p: p.name)
         self.lost_nodes: Table[str, LostNode] = Table(self, "lost_nodes", key=lambda n: n.ip)

@@ -23,7 +23,7 @@ HTTP2: Final = "h2"
 TEXT_LIMIT: Final = 256
 
 
-class Problem(StrEnum):
+class CertificateProblem(StrEnum):
     """What stands in the way, from the network upwards."""
 
     NONE = "none"
@@ -41,10 +41,10 @@ class Problem(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CertificateFinding:
     """The verdict on one connection: `problem`, what was seen, and what to do about it."""
 
-    problem: Problem
+    problem: CertificateProblem
     detail: str = ""
     advice: str = ""
     server: CertInfo | None = None
@@ -52,56 +52,58 @@ class Finding:
     @property
     def is_ok(self) -> bool:
         """True if a client would get through."""
-        return self.problem is Problem.NONE
+        return self.problem is CertificateProblem.NONE
 
 
 ADVICE: Final = {
-    Problem.NAME_UNKNOWN: "check the endpoint's host name and the host aliases in the peer's configuration file",
-    Problem.REFUSED: "nothing listens there: check the address, the port, and that the peer's apiserver runs",
-    Problem.UNREACHABLE: "no answer: check routes, firewalls and the exposed Service",
-    Problem.NOT_TLS: "something else than a TLS server listens there: check the port",
-    Problem.OWN_CERTIFICATE: "our own certificate, key or CA file cannot be used: issue it again",
-    Problem.UNKNOWN_CA: "we do not trust the authority of the server: exchange CA certificates, connect again",
-    Problem.EXPIRED: "the server's certificate has expired: renew it, or correct the clocks",
-    Problem.NOT_YET_VALID: "the server's certificate is not valid yet: correct the clocks",
-    Problem.WRONG_NAME: "the server certificate does not cover this name: issue it with it, or change the endpoint",
-    Problem.CLIENT_REJECTED: "the server does not accept our client certificate: it must trust our CA; connect again",
-    Problem.CLOSED: "the server closed the connection without a reason: read its log",
+    CertificateProblem.NAME_UNKNOWN: "check the endpoint's host name and the host aliases in the peer's configuration file",
+    CertificateProblem.REFUSED: "nothing listens there: check the address, the port, and that the peer's apiserver runs",
+    CertificateProblem.UNREACHABLE: "no answer: check routes, firewalls and the exposed Service",
+    CertificateProblem.NOT_TLS: "something else than a TLS server listens there: check the port",
+    CertificateProblem.OWN_CERTIFICATE: "our own certificate, key or CA file cannot be used: issue it again",
+    CertificateProblem.UNKNOWN_CA: "we do not trust the authority of the server: exchange CA certificates, connect again",
+    CertificateProblem.EXPIRED: "the server's certificate has expired: renew it, or correct the clocks",
+    CertificateProblem.NOT_YET_VALID: "the server's certificate is not valid yet: correct the clocks",
+    CertificateProblem.WRONG_NAME: "the server certificate does not cover this name: issue it with it, or change the endpoint",
+    CertificateProblem.CLIENT_REJECTED: "the server does not accept our client certificate: it must trust our CA; connect again",
+    CertificateProblem.CLOSED: "the server closed the connection without a reason: read its log",
 }
 
 # verification results of OpenSSL (X509_V_ERR_*)
 _VERIFY: Final = {
-    9: Problem.NOT_YET_VALID,
-    10: Problem.EXPIRED,
-    62: Problem.WRONG_NAME,
-    63: Problem.WRONG_NAME,
-    64: Problem.WRONG_NAME,
+    9: CertificateProblem.NOT_YET_VALID,
+    10: CertificateProblem.EXPIRED,
+    62: CertificateProblem.WRONG_NAME,
+    63: CertificateProblem.WRONG_NAME,
+    64: CertificateProblem.WRONG_NAME,
 }
 
 
-async def diagnose(host: str, port: int, server_name: str, files: CertFiles, timeout_s: float = 5.0) -> Finding:
+async def diagnose(
+    host: str, port: int, server_name: str, files: CertFiles, timeout_s: float = 5.0
+) -> CertificateFinding:
     """Shake hands as a mesh client would and name the first thing that is wrong; never raises for a bad peer."""
     try:
         context = client_context(files)
     except CertificateError as exc:
-        return _finding(Problem.OWN_CERTIFICATE, str(exc))
+        return _finding(CertificateProblem.OWN_CERTIFICATE, str(exc))
     try:
         async with asyncio.timeout(timeout_s):
             return await _shake_hands(host, port, server_name, context)
     except TimeoutError:
-        return _finding(Problem.UNREACHABLE, f"no answer in {timeout_s:g} s")
+        return _finding(CertificateProblem.UNREACHABLE, f"no answer in {timeout_s:g} s")
     except socket.gaierror as exc:
-        return _finding(Problem.NAME_UNKNOWN, exc.strerror or "name not known")
+        return _finding(CertificateProblem.NAME_UNKNOWN, exc.strerror or "name not known")
     except ConnectionRefusedError:
-        return _finding(Problem.REFUSED, "connection refused")
+        return _finding(CertificateProblem.REFUSED, "connection refused")
     except ssl.SSLError as exc:
         problem = classify(exc)
         server = await _server_certificate(host, port, server_name, timeout_s)
-        return Finding(problem, (exc.reason or str(exc))[:TEXT_LIMIT], ADVICE[problem], server)
+        return CertificateFinding(problem, (exc.reason or str(exc))[:TEXT_LIMIT], ADVICE[problem], server)
     except ConnectionError as exc:
-        return _finding(Problem.CLOSED, exc.strerror or "connection closed")
+        return _finding(CertificateProblem.CLOSED, exc.strerror or "connection closed")
     except OSError as exc:
-        return _finding(Problem.UNREACHABLE, exc.strerror or str(exc))
+        return _finding(CertificateProblem.UNREACHABLE, exc.strerror or str(exc))
 
 
 def client_context(files: CertFiles) -> ssl.SSLContext:
@@ -126,19 +128,19 @@ def client_context(files: CertFiles) -> ssl.SSLContext:
     return context
 
 
-def classify(exc: ssl.SSLError) -> Problem:
+def classify(exc: ssl.SSLError) -> CertificateProblem:
     """What a failed handshake means."""
     if isinstance(exc, ssl.SSLCertVerificationError):
-        return _VERIFY.get(exc.verify_code, Problem.UNKNOWN_CA)
+        return _VERIFY.get(exc.verify_code, CertificateProblem.UNKNOWN_CA)
     reason = (exc.reason or "").upper()
     if "ALERT" in reason:
-        return Problem.CLIENT_REJECTED
+        return CertificateProblem.CLIENT_REJECTED
     if reason in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"}:
-        return Problem.NOT_TLS
-    return Problem.CLOSED
+        return CertificateProblem.NOT_TLS
+    return CertificateProblem.CLOSED
 
 
-async def _shake_hands(host: str, port: int, server_name: str, context: ssl.SSLContext) -> Finding:
+async def _shake_hands(host: str, port: int, server_name: str, context: ssl.SSLContext) -> CertificateFinding:
     reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=server_name)
     try:
         server = _peer_certificate(writer)
@@ -147,8 +149,10 @@ async def _shake_hands(host: str, port: int, server_name: str, context: ssl.SSLC
         if not first:
             # gRPC closes without an alert when it does not like the client's certificate
             text = "closed as soon as our certificate was shown"
-            return Finding(Problem.CLIENT_REJECTED, text, ADVICE[Problem.CLIENT_REJECTED], server)
-        return Finding(Problem.NONE, server=server)
+            return CertificateFinding(
+                CertificateProblem.CLIENT_REJECTED, text, ADVICE[CertificateProblem.CLIENT_REJECTED], server
+            )
+        return CertificateFinding(CertificateProblem.NONE, server=server)
     finally:
         writer.transport.abort()
 
@@ -181,5 +185,5 @@ def _peer_certificate(writer: asyncio.StreamWriter) -> CertInfo | None:
         return None
 
 
-def _finding(problem: Problem, detail: str) -> Finding:
-    return Finding(problem, detail[:TEXT_LIMIT], ADVICE[problem])
+def _finding(problem: CertificateProblem, detail: str) -> CertificateFinding:
+    return CertificateFinding(problem, detail[:TEXT_LIMIT], ADVICE[problem])

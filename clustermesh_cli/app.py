@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from clustermesh_cli.console import Console
-from clustermesh_cli.exit_code import CommandError, ExitCode, RefusedError
+from clustermesh_cli.exit_code import CommandError, CommandRefusedError, ExitCode
 from meshapi.installed import STORE_NODE_PORT
 from meshkit.clock import SystemClock
 from meshkit.errors import MeshError
@@ -176,7 +176,7 @@ def connect(
         raise CommandError(f"--connection-mode {connection_mode}: choose one of {', '.join(Mode)}", ExitCode.USAGE)
     destinations = [c for given in destination_context for c in given.split(",") if c]
     if context in destinations:
-        raise RefusedError(f"{context} cannot be connected to itself: name another --destination-context")
+        raise CommandRefusedError(f"{context} cannot be connected to itself: name another --destination-context")
     local = _client(kubeconfig, context)
     clients = {context or local.context or "local": local, **{c: _client(kubeconfig, c) for c in destinations}}
     endpoints = verb.split_endpoints(
@@ -338,7 +338,12 @@ def kv_ls(
     """Every key under a prefix with its record, and why a reader would refuse it."""
     from clustermesh_cli.commands import kv as verb
 
-    verb.ls(verb.Store(_client(kubeconfig, context), namespace), prefix, verb.parse_form(output), _console(plain=True))
+    verb.ls(
+        verb.ReadableStore(_client(kubeconfig, context), namespace),
+        prefix,
+        verb.parse_form(output),
+        _console(plain=True),
+    )
 
 
 @kv.command("get")
@@ -352,7 +357,9 @@ def kv_get(
     """One record, spelled out."""
     from clustermesh_cli.commands import kv as verb
 
-    verb.get(verb.Store(_client(kubeconfig, context), namespace), key, verb.parse_form(output), _console(plain=True))
+    verb.get(
+        verb.ReadableStore(_client(kubeconfig, context), namespace), key, verb.parse_form(output), _console(plain=True)
+    )
 
 
 @kv.command("watch")
@@ -367,7 +374,7 @@ def kv_watch(
     """What is under a prefix, then every change as it comes."""
     from clustermesh_cli.commands import kv as verb
 
-    store, form = verb.Store(_client(kubeconfig, context), namespace), verb.parse_form(output)
+    store, form = verb.ReadableStore(_client(kubeconfig, context), namespace), verb.parse_form(output)
     verb.watch(store, prefix, form, _console(plain=True), limit=limit)
 
 

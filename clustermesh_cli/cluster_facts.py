@@ -12,7 +12,7 @@ import orjson
 import kube.resource as k
 from certs.inspect import parse
 from clustermesh_cli.exit_code import CommandError
-from clustermesh_cli.plan.facts import Access, ClusterFacts, KnownPeer
+from clustermesh_cli.plan.facts import ClusterFacts, KnownPeer, StoreAccess
 from clustermesh_cli.plan.peering import PEERS_ANNOTATION
 from kube.client import KubeClient
 from meshapi.installed import (
@@ -66,7 +66,7 @@ def is_mirrored(config: Mapping[str, str]) -> bool:
     return config.get(MIRROR_KEY, "false").lower() == "true"
 
 
-def find_access(service: Mapping[str, Any] | None, nodes: list[dict[str, Any]]) -> Access | None:
+def find_access(service: Mapping[str, Any] | None, nodes: list[dict[str, Any]]) -> StoreAccess | None:
     """Addresses of the apiserver's Service: every ready node for NodePort, every ingress for LoadBalancer.
 
     Returns None while there is none (no Service, or a load balancer still being assigned).
@@ -89,7 +89,7 @@ def find_access(service: Mapping[str, Any] | None, nodes: list[dict[str, Any]]) 
                 (spec["clusterIP"],) if spec.get("clusterIP") not in (None, "None") else (),
                 port["port"],
             )
-    return Access(spec.get("type", "ClusterIP"), addresses, number) if addresses and number else None
+    return StoreAccess(spec.get("type", "ClusterIP"), addresses, number) if addresses and number else None
 
 
 def read_peers(secret: Mapping[str, Any] | None) -> Mapping[str, KnownPeer]:

@@ -28,7 +28,7 @@ class CommandError(PermanentError):
         self.code = code
 
 
-class RefusedError(CommandError):
+class CommandRefusedError(CommandError):
     """What was asked would leave the mesh in a state we know to be wrong; nothing was changed."""
 
     def __init__(self, message: str) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from clustermesh_cli.exit_code import CommandError
 from kube.client import KubeClient
 from kube.errors import Forbidden, KubeError, NotFound
-from kube.transport import Query, Stream
+from kube.transport import LineStream, Query
 from meshapi.installed import AGENT_PORT, APISERVER_PORT, STATUS_SERVICE, TOKEN_AUDIENCE, TOKEN_HEADER, VIEWER
 
 TOKEN_LIFETIME_S: Final = 3600  # longer than any verb waits
@@ -37,7 +37,7 @@ class ProgramClient:
         """HTTP status and body of the agent in a pod. Raises: KubeError, CommandError if no token can be made."""
         return self.client.pod_proxy_get(self.namespace, pod, AGENT_PORT, path, headers=self._credentials())
 
-    def follow_apiserver(self, path: str, query: Query, silence_s: float) -> Stream:
+    def follow_apiserver(self, path: str, query: Query, silence_s: float) -> LineStream:
         """An answer that is read as it comes. Raises: KubeError, CommandError if no token can be made."""
         where = f"/api/v1/namespaces/{quote(self.namespace)}/services/{STATUS_SERVICE}:{APISERVER_PORT}/proxy/{path}"
         return self.client.transport.stream(where, query=query, read_timeout_s=silence_s, headers=self._credentials())

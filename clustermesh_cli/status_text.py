@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from clustermesh_cli.console import Console
 from clustermesh_cli.mesh_health import MeshHealth, is_mirrored
-from clustermesh_cli.plan.facts import Access
+from clustermesh_cli.plan.facts import StoreAccess
 from meshapi.agent import AgentStatus
 from meshapi.apiserver import ApiserverStatus
 
@@ -15,7 +15,7 @@ _COLUMNS = f"{'NODE':<28}{'PEER':<14}{'ID':>4}  {'STATE':<11}{'NODES':>6}{'SERVI
 
 
 def render_status(
-    status: ApiserverStatus, verdict: MeshHealth, access: Access | None, service_type: str, console: Console
+    status: ApiserverStatus, verdict: MeshHealth, access: StoreAccess | None, service_type: str, console: Console
 ) -> None:
     """Print everything `clustermesh status` says."""
     console.line(

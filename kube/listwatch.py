@@ -22,7 +22,7 @@ import orjson
 from kube.client import PAGE_SIZE, KubeClient
 from kube.errors import Gone, KubeError, NotFound, ServerFailed, Unreachable, error_for
 from kube.resource import KubeObject, Resource, object_key
-from kube.transport import Stream
+from kube.transport import LineStream
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class ListWatch(Generic[T]):
         self._timing, self._rng = timing or Timing(), rng or random.Random()
         self._known: dict[str, tuple[str, T]] = {}
         self._stop = threading.Event()
-        self._stream: Stream | None = None
+        self._stream: LineStream | None = None
         self._delay_s = self._timing.minimum_backoff_s
         self.progress = Progress()
 
@@ -281,7 +281,7 @@ class ListWatch(Generic[T]):
         return self._rng.uniform(0.5, 1.0)
 
 
-def _lines(stream: Stream) -> Iterator[list[bytes]]:
+def _lines(stream: LineStream) -> Iterator[list[bytes]]:
     """Whole lines as they come; what follows the last newline waits for more."""
     rest = b""
     while True:

@@ -56,7 +56,7 @@ class Transport:
 
     def stream(
         self, path: str, *, query: Query, read_timeout_s: float, headers: Mapping[str, str] | None = None
-    ) -> Stream:
+    ) -> LineStream:
         """An answer that is read as it comes.
 
         Raises: Unreachable if no answer came; KubeError if the server refused.
@@ -70,7 +70,7 @@ class Transport:
             finally:
                 reply.close()
             raise refusal(f"GET {path}", reply.status, data)
-        return Stream(path, reply)
+        return LineStream(path, reply)
 
     def close(self) -> None:
         self._pool.clear()
@@ -112,7 +112,7 @@ class Transport:
             raise Unreachable(f"{method} {self.server}{path}", detail=str(exc) or repr(exc)) from exc
 
 
-class Stream:
+class LineStream:
     """The body of one long answer: `read` in one thread, `stop` from any."""
 
     def __init__(self, path: str, reply: urllib3.BaseHTTPResponse) -> None:

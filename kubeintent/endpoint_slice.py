@@ -7,7 +7,7 @@ from typing import Final
 
 from kubeintent import fields
 from kubeintent.read import Obj, Read, bounded, name_of
-from kubeintent.rows import Endpoint, SliceIntent
+from kubeintent.rows import SliceEndpointIntent, SliceIntent
 from kubeintent.service import read_ports
 
 SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
@@ -44,7 +44,7 @@ def read_endpoint_slice(obj: Obj) -> Read[SliceIntent]:
     return Read(row, bounded(problems), name.uid)
 
 
-def _endpoint(entry: Obj, family: str, problems: list[str]) -> Endpoint:
+def _endpoint(entry: Obj, family: str, problems: list[str]) -> SliceEndpointIntent:
     ready, serving, terminating = fields.flags(fields.mapping(entry, "conditions", problems), CONDITIONS, problems)
     hostname, node_name, zone = fields.texts(entry, TEXTS, problems)
     zones: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ def _endpoint(entry: Obj, family: str, problems: list[str]) -> Endpoint:
         hints = fields.objects(fields.mapping(entry, "hints", problems), "forZones", problems)
         zones = tuple(name for hint in hints if (name := fields.text(hint, "name", problems, "hints.forZones")))
     addresses = _addresses(entry, family, problems)
-    return Endpoint(addresses, ready, serving, terminating, hostname, node_name, zone, zones)
+    return SliceEndpointIntent(addresses, ready, serving, terminating, hostname, node_name, zone, zones)
 
 
 def _addresses(entry: Obj, family: str, problems: list[str]) -> tuple[str, ...]:

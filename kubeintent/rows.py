@@ -48,7 +48,7 @@ class ServiceIntent:
     """Creation time as Kubernetes writes it: RFC 3339 in UTC, so that the order of texts is the order of times."""
 
 
-class Endpoint(NamedTuple):
+class SliceEndpointIntent(NamedTuple):
     """One endpoint of a slice; a condition that is None was not stated. A tuple, as there may be half a million of them."""
 
     addresses: tuple[str, ...]
@@ -74,7 +74,7 @@ class SliceIntent:
     name: str
     service: str
     address_type: str
-    endpoints: tuple[Endpoint, ...]
+    endpoints: tuple[SliceEndpointIntent, ...]
     ports: tuple[Port, ...]
     labels: Pairs = ()
     annotations: Pairs = ()

@@ -24,7 +24,7 @@ Resolver = Callable[[str], str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class StoreEndpoint:
     """One URL of the file, taken apart."""
 
     host: str
@@ -36,7 +36,7 @@ class Endpoint:
 class ClientConfig:
     """What a connection file says; certificate files are named, not read, so that each connect reads them anew."""
 
-    endpoints: tuple[Endpoint, ...]
+    endpoints: tuple[StoreEndpoint, ...]
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
@@ -112,7 +112,7 @@ def _load(content: bytes) -> Mapping[str, object]:
     return document
 
 
-def _endpoint(url: str) -> Endpoint:
+def _endpoint(url: str) -> StoreEndpoint:
     parts = urlsplit(url if "://" in url else f"http://{url}")
     try:
         port = parts.port or DEFAULT_PORT
@@ -120,7 +120,7 @@ def _endpoint(url: str) -> Endpoint:
         raise Rejected(f"endpoint {url[:100]!r} has no usable port") from exc
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"}:
         raise Rejected(f"endpoint {url[:100]!r} is not http(s)://host:port")
-    return Endpoint(parts.hostname, port, parts.scheme == "https")
+    return StoreEndpoint(parts.hostname, port, parts.scheme == "https")
 
 
 def _aliases(found: object) -> Mapping[str, tuple[str, ...]]:

@@ -17,15 +17,15 @@ from kvstore.limiter import Limiter
 from kvstore.methods import Methods
 from kvstore.options import Options, Tls
 from kvstore.proto import rpc_pb2 as pb
-from kvstore.store import MAX_TXN_OPS, Batch, Changes, Entry, Event, Kind, Page, Status, lease_by_key, prefix_end
-from kvstore.watch import Follower, Listed, Message, Probe
+from kvstore.store import MAX_TXN_OPS, Batch, ChangeKind, Changes, Entry, Event, Page, Status, lease_by_key, prefix_end
+from kvstore.watch import Listed, Message, PrefixFollower, Probe
 from meshkit.clock import Clock, SystemClock
 from meshkit.errors import MeshError
 
 STALE_RETRIES: Final = 20
 STALE_DELAY_S: Final = 0.01
 SMALLEST_PAGE: Final = 64
-KINDS: Final = (Kind.PUT, Kind.DELETE)
+KINDS: Final = (ChangeKind.PUT, ChangeKind.DELETE)
 
 RequestT = TypeVar("RequestT", bound=ProtobufMessage)
 ResponseT = TypeVar("ResponseT", bound=ProtobufMessage)
@@ -126,7 +126,7 @@ class EtcdStore:
 
     async def list_and_watch(self, prefix: bytes, *, canary: bytes | None = None) -> AsyncGenerator[Batch, None]:
         """Everything under the prefix and every change to it, for ever; raises Denied only."""
-        follower = Follower(self, prefix, canary, self.options, clock=self._clock)
+        follower = PrefixFollower(self, prefix, canary, self.options, clock=self._clock)
         async for batch in follower.run():
             yield batch
 
@@ -187,7 +187,7 @@ class EtcdStore:
     async def listing(self, prefix: bytes) -> AsyncGenerator[Listed, None]:
         """The parts of a listing as of one revision."""
         async for page in self._pages(prefix):
-            events = [Event(Kind.PUT, kv.key, kv.value, kv.mod_revision) for kv in page.kvs]
+            events = [Event(ChangeKind.PUT, kv.key, kv.value, kv.mod_revision) for kv in page.kvs]
             yield Listed(events, page.header.revision, page.header.cluster_id)
 
     async def watch(self, key: bytes, range_end: bytes, start_revision: int) -> AsyncGenerator[Message, None]:

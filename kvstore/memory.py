@@ -10,8 +10,8 @@ from typing import Final
 from kvstore.errors import Compacted, Denied, Rejected, StoreChanged, Unavailable
 from kvstore.memoryserver import MemoryServer, is_inside
 from kvstore.options import Options
-from kvstore.store import MAX_TXN_OPS, Batch, Changes, Entry, Event, Kind, Page, Status, prefix_end
-from kvstore.watch import Follower, Listed, Message, Probe
+from kvstore.store import MAX_TXN_OPS, Batch, ChangeKind, Changes, Entry, Event, Page, Status, prefix_end
+from kvstore.watch import Listed, Message, PrefixFollower, Probe
 
 EVENTS_PER_MESSAGE: Final = 1000
 
@@ -103,7 +103,7 @@ class MemoryStore:
 
     async def list_and_watch(self, prefix: bytes, *, canary: bytes | None = None) -> AsyncGenerator[Batch, None]:
         """Everything under the prefix and every change to it, for ever; raises Denied only."""
-        follower = Follower(self, prefix, canary, self.options, clock=self.server.clock)
+        follower = PrefixFollower(self, prefix, canary, self.options, clock=self.server.clock)
         async for batch in follower.run():
             yield batch
 
@@ -140,7 +140,7 @@ class MemoryStore:
     async def listing(self, prefix: bytes) -> AsyncGenerator[Listed, None]:
         """The parts of a listing as of one revision."""
         async for page in self.list(prefix):
-            events = [Event(Kind.PUT, entry.key, entry.value, entry.revision) for entry in page.entries]
+            events = [Event(ChangeKind.PUT, entry.key, entry.value, entry.revision) for entry in page.entries]
             yield Listed(events, page.revision, page.cluster_id)
 
     async def watch(self, key: bytes, range_end: bytes, start_revision: int) -> AsyncGenerator[Message, None]:

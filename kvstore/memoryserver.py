@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kvstore.errors import Compacted, Denied, KvError, LeaseLost, Rejected, Unavailable
-from kvstore.store import OPEN_END, Entry, Event, Kind, lease_by_key
+from kvstore.store import OPEN_END, ChangeKind, Entry, Event, lease_by_key
 from meshkit.clock import Clock, SystemClock
 
 FIRST_CLUSTER_ID: Final = 0xC1
@@ -164,12 +164,12 @@ class MemoryServer:
             self.leases[before.lease].keys.discard(key)
         if value is None:
             if before is not None:
-                self.history.append(Event(Kind.DELETE, key, b"", self.revision))
+                self.history.append(Event(ChangeKind.DELETE, key, b"", self.revision))
             return
         if lease:
             self.leases[lease].keys.add(key)
         self.entries[key] = Entry(key, value, self.revision, lease)
-        self.history.append(Event(Kind.PUT, key, value, self.revision))
+        self.history.append(Event(ChangeKind.PUT, key, value, self.revision))
 
 
 def is_inside(key: bytes, start: bytes, range_end: bytes) -> bool:

@@ -12,7 +12,7 @@ MAX_TXN_OPS: Final = 128
 OPEN_END: Final = b"\0"
 
 
-class Kind(IntEnum):
+class ChangeKind(IntEnum):
     """What happened to a key."""
 
     PUT = 0
@@ -22,7 +22,7 @@ class Kind(IntEnum):
 class Event(NamedTuple):
     """One change of one key; `value` is empty for a delete."""
 
-    kind: Kind
+    kind: ChangeKind
     key: bytes
     value: bytes
     revision: int

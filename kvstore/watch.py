@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from kvstore.errors import Compacted, Denied, KvError, Oversized, StoreChanged, Unavailable
 from kvstore.options import Options
-from kvstore.store import Batch, Event, Kind, Phase, prefix_end
+from kvstore.store import Batch, ChangeKind, Event, Phase, prefix_end
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock
 
@@ -64,7 +64,7 @@ class WatchSource(Protocol):
         ...
 
 
-class Follower:
+class PrefixFollower:
     """Follows one prefix for ever; with a canary key, lists only a store that has it."""
 
     def __init__(
@@ -134,7 +134,7 @@ class Follower:
                         message.cluster_id != probe.cluster_id or message.revision < probe.revision
                     ):
                         raise StoreChanged("the store was replaced before it was filled")
-                    if any(event.kind is Kind.PUT for event in message.events):
+                    if any(event.kind is ChangeKind.PUT for event in message.events):
                         break
 
     async def _watch(self) -> AsyncGenerator[Batch, None]:

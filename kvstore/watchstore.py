@@ -11,7 +11,7 @@ from contextlib import aclosing
 from types import MappingProxyType
 from typing import Final, Generic, Protocol, TypeVar
 
-from kvstore.store import Batch, Event, Kind, Phase, Store
+from kvstore.store import Batch, ChangeKind, Event, Phase, Store
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class WatchStore(Generic[T]):
         for kind, full_key, raw, _ in events:
             key = full_key[cut:]
             suspects.discard(key)
-            if kind is Kind.DELETE:
+            if kind is ChangeKind.DELETE:
                 self._drop(key)
                 continue
             try:

@@ -11,7 +11,7 @@ from meshkit.clock import Clock, SystemClock
 from meshkit.wake import Wake
 
 
-class Level(StrEnum):
+class HealthLevel(StrEnum):
     """STARTING and FAILED components keep the program from being ready; DEGRADED ones do not."""
 
     OK = "ok"
@@ -23,7 +23,7 @@ class Level(StrEnum):
 class Component(NamedTuple):
     """The last report of one part; `since_wall_s` is when it entered this level."""
 
-    level: Level
+    level: HealthLevel
     message: str
     since_wall_s: float
 
@@ -36,9 +36,9 @@ class Health:
         self._components: dict[str, Component] = {}
         self.changed = Wake()
 
-    def report(self, component: str, level: Level | str, message: str = "") -> None:
+    def report(self, component: str, level: HealthLevel | str, message: str = "") -> None:
         """This is how the component is from now on."""
-        level = Level(level)
+        level = HealthLevel(level)
         known = self._components.get(component)
         if known is not None and known.level == level:
             if known.message != message:
@@ -48,16 +48,16 @@ class Health:
         self.changed.set()
 
     def ok(self, component: str, message: str = "") -> None:
-        self.report(component, Level.OK, message)
+        self.report(component, HealthLevel.OK, message)
 
     def degraded(self, component: str, message: str) -> None:
-        self.report(component, Level.DEGRADED, message)
+        self.report(component, HealthLevel.DEGRADED, message)
 
     def failed(self, component: str, message: str) -> None:
-        self.report(component, Level.FAILED, message)
+        self.report(component, HealthLevel.FAILED, message)
 
     def starting(self, component: str, message: str = "") -> None:
-        self.report(component, Level.STARTING, message)
+        self.report(component, HealthLevel.STARTING, message)
 
     def forget(self, component: str) -> None:
         """The component is no more."""
@@ -74,7 +74,11 @@ class Health:
 
     def blocking(self) -> tuple[str, ...]:
         """The components that keep the program from being ready."""
-        return tuple(name for name, c in sorted(self._components.items()) if c.level in (Level.STARTING, Level.FAILED))
+        return tuple(
+            name
+            for name, c in sorted(self._components.items())
+            if c.level in (HealthLevel.STARTING, HealthLevel.FAILED)
+        )
 
     def dump(self) -> str:
         """One line per component, without times."""

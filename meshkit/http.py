@@ -18,7 +18,7 @@ from fastapi.responses import PlainTextResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from meshkit.guard import App
-from meshkit.health import Health, Level
+from meshkit.health import Health, HealthLevel
 from meshkit.metrics import CONTENT_TYPE, Registry
 from meshkit.probe_server import Probe
 from meshkit.rest import StrictRoute
@@ -27,7 +27,12 @@ GRACE_S: Final = 3
 MAX_CONNECTIONS: Final = 128
 FIRST_REQUEST_S: Final = 10.0
 TICK_S: Final = 1.0
-_SIGNS: Final = {Level.OK: "[+]", Level.DEGRADED: "[~]", Level.STARTING: "[ ]", Level.FAILED: "[-]"}
+_SIGNS: Final = {
+    HealthLevel.OK: "[+]",
+    HealthLevel.DEGRADED: "[~]",
+    HealthLevel.STARTING: "[ ]",
+    HealthLevel.FAILED: "[-]",
+}
 
 
 def make_app(

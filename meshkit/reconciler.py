@@ -37,7 +37,7 @@ STATUS_FAILURES: Final = 20
 SORTED_FAILURES: Final = 1000  # beyond this the first to fail are shown: status must not cost O(failures)
 
 
-class Target(Protocol[R_contra]):
+class ReconcilerTarget(Protocol[R_contra]):
     """What is driven: three idempotent verbs over whole rows.
 
     `update` and `delete` return the failures by primary key (empty: all done); deleting what is absent is success. An
@@ -106,7 +106,7 @@ class Reconciler(Generic[K, R]):
     def __init__(
         self,
         table: Table[K, R],
-        target: Target[R],
+        target: ReconcilerTarget[R],
         *,
         clock: Clock | None = None,
         name: str = "",

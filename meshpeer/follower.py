@@ -22,7 +22,7 @@ from meshpeer.directory import Listing, compare, read_directory
 from meshpeer.followed import FollowedCluster
 from meshpeer.reservations import Own, Reservations
 from meshpeer.session import CLOSE_WAIT_S, Session, SessionOptions
-from meshpeer.view import Views
+from meshpeer.view import RecordViews
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Member(Generic[C]):
     state: FollowedCluster
     consumer: C
     content: bytes
-    views: Views
+    views: RecordViews
     task: asyncio.Task[None] | None = None
 
 
@@ -118,7 +118,7 @@ class Follower(Generic[C]):
         if known is not None:
             return known
         state = FollowedCluster(name, is_own=name == self._own.name, control_lost_s=self._clock.monotonic())
-        views = Views() if state.is_own else Views(self._options.caps, self._total)
+        views = RecordViews() if state.is_own else RecordViews(self._options.caps, self._total)
         member = self.members[name] = Member(state, self._consume(name), content, views)
         return member
 

@@ -30,8 +30,8 @@ from meshpeer.caps import UNLIMITED, Caps
 from meshpeer.consumer import Change, Consumer
 from meshpeer.followed import FollowedCluster
 from meshpeer.kinds import OWN_KINDS, backends_once, offered_kinds
-from meshpeer.signals import Limits, Streams, why_config_ends, why_over
-from meshpeer.view import Views
+from meshpeer.signals import SignalLimits, Streams, why_config_ends, why_over
+from meshpeer.view import RecordViews
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +66,12 @@ class SessionOptions:
     nodes_first_s: float = NODES_FIRST_S
     config_wait_s: float = CONFIG_WAIT_S
     config_recheck_s: float = CONFIG_RECHECK_S
-    limits: Limits = field(default_factory=Limits)
+    limits: SignalLimits = field(default_factory=SignalLimits)
     caps: Caps = field(default_factory=Caps)
     total_bytes: float = math.inf
 
 
-class Stream(NamedTuple):
+class RecordStream(NamedTuple):
     """One prefix that is followed; `is_private` is the part of the own cluster's store that peers cannot read."""
 
     kind: Kind
@@ -91,7 +91,7 @@ class Session:
         self,
         state: FollowedCluster,
         consumer: Consumer,
-        views: Views,
+        views: RecordViews,
         *,
         connect: Connect,
         accept: Accept,
@@ -192,15 +192,15 @@ class Session:
         except BaseExceptionGroup as failures:
             raise _first(failures) from None
 
-    def _public(self, kind: Kind, config: ClusterConfig) -> Stream:
+    def _public(self, kind: Kind, config: ClusterConfig) -> RecordStream:
         name, cached = self._state.name, config.cached
         canary = keys.canary_key(name, kind, cached=cached) if config.synced_canaries else None
-        return Stream(kind, keys.prefix_of(kind, name, cached=cached), canary)
+        return RecordStream(kind, keys.prefix_of(kind, name, cached=cached), canary)
 
     def _has_private(self, kind: Kind) -> bool:
         return self._state.is_own and kind in private_keys.PRIVATE_KINDS
 
-    async def _watch(self, store: Store, stream: Stream, nodes_listed: Wake) -> None:
+    async def _watch(self, store: Store, stream: RecordStream, nodes_listed: Wake) -> None:
         """Nodes first: what other records may claim is judged by them. A cluster that never lists them is not waited for."""
         if stream.kind is not Kind.NODES and self._options.nodes_first_s:
             await wait_for_ring(nodes_listed, 0, self._options.nodes_first_s, self._clock)
@@ -215,7 +215,7 @@ class Session:
         """Records of the own cluster that peers cannot read. Their writer has written all when the public ones are listed."""
         while not self._state.synced.get(kind):
             await self._was_listed.wait(self._was_listed.count)
-        stream = Stream(kind, private_keys.prefix_of(kind), private_keys.canary_key(kind), is_private=True)
+        stream = RecordStream(kind, private_keys.prefix_of(kind), private_keys.canary_key(kind), is_private=True)
         assert stream.canary is not None
         try:
             if await store.get(stream.canary) is None:
@@ -228,7 +228,7 @@ class Session:
         except Denied:  # a store without a private part
             await self._consumer.listed(kind)
 
-    async def _take(self, stream: Stream, batch: Batch) -> None:
+    async def _take(self, stream: RecordStream, batch: Batch) -> None:
         state, kind, is_listed = self._state, stream.kind, batch.phase is Phase.LISTED
         await self._hand_over(stream, batch)
         if batch.events or is_listed:
@@ -245,7 +245,7 @@ class Session:
         if state.settle():
             log.info("peer ready", extra={"peer": state.name, "revision": state.revision})
 
-    async def _hand_over(self, stream: Stream, batch: Batch) -> None:
+    async def _hand_over(self, stream: RecordStream, batch: Batch) -> None:
         """The consumer has everything the batch changes, in parts of bounded size; other tasks get a turn between them."""
         view = self._views.part(stream.kind, is_private=stream.is_private)
         if batch.phase is Phase.LISTING:
@@ -261,7 +261,7 @@ class Session:
                 self._apply(stream, gone)
                 await asyncio.sleep(0)
 
-    def _apply(self, stream: Stream, changes: list[Change]) -> int:
+    def _apply(self, stream: RecordStream, changes: list[Change]) -> int:
         changes = self._views.without_twins(stream.kind, changes, is_private=stream.is_private)
         if not changes:
             return 0

@@ -16,7 +16,7 @@ LOST_LIMIT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SignalLimits:
     """How long the heartbeat may be silent, and how long no stream may stand, before the attempt is over."""
 
     heartbeat_silence_s: float = HEARTBEAT_SILENCE_S
@@ -53,7 +53,7 @@ class Streams:
         return tuple(sorted(name for name, since_s in self._lost_s.items() if now_s - since_s > limit_s))
 
 
-def why_over(now_s: float, streams: Streams, last_heartbeat_s: float, limits: Limits) -> str | None:
+def why_over(now_s: float, streams: Streams, last_heartbeat_s: float, limits: SignalLimits) -> str | None:
     """Why the attempt is over; None while it may go on.
 
     Only the heartbeat tells whether a remote store lives. A connection that stays lost is made anew, since the next one reads

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
+from kvstore.store import ChangeKind as Happened
 from kvstore.store import Event
-from kvstore.store import Kind as Happened
 from meshmodel.keys import Kind
 from meshpeer.caps import UNLIMITED, Budget, Caps, Dropped
 from meshpeer.consumer import Change
@@ -105,7 +105,7 @@ class View:
         self.dropped = Dropped()
 
 
-class Views:
+class RecordViews:
     """What is known of one cluster, by kind. The own cluster has a second, private part of some kinds.
 
     A key that is gone from one part and stands in the other is not gone.

@@ -15,7 +15,7 @@ allowed and every name may be asked.
 
 from meshpolicy.context import Enforcement, PolicyContext
 from meshpolicy.endpoint_policy import DirectionPolicy, EndpointPolicy, PolicyDiff
-from meshpolicy.engine import Change, Engine
+from meshpolicy.engine import Engine, PolicyChange
 from meshpolicy.errors import PolicyError
 from meshpolicy.mapstate import ANY_IDENTITY, Entry, EntryKey, MatchType, Verdict, lookup
 from meshpolicy.parse import parse_policy, policy_ref
@@ -26,7 +26,6 @@ from meshpolicy.rule import CidrGroup, Level, Policy, Rule
 
 __all__ = [
     "ANY_IDENTITY",
-    "Change",
     "CidrGroup",
     "Direction",
     "DirectionPolicy",
@@ -39,6 +38,7 @@ __all__ = [
     "MatchType",
     "Origin",
     "Policy",
+    "PolicyChange",
     "PolicyContext",
     "PolicyDiff",
     "PolicyError",

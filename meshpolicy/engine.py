@@ -23,7 +23,7 @@ from meshpolicy.reference import PolicyRef
 from meshpolicy.rule import CidrGroup, Policy, Rule
 from meshpolicy.selection import Selections
 from meshpolicy.selector import CIDR_SOURCE, RESERVED_SOURCE, LabelSelector
-from meshpolicy.view import Views
+from meshpolicy.view import PolicyViews
 
 _RESERVED_NAMES: Final[Mapping[Reserved, tuple[str, ...]]] = {
     Reserved.HOST: ("host",),
@@ -44,7 +44,7 @@ RESERVED_LABELS: Final[Mapping[NumericIdentity, Labels]] = {
 """The identities that every engine knows from the start."""
 
 
-class Change(NamedTuple):
+class PolicyChange(NamedTuple):
     """What a change did: endpoint identities whose policy must be asked for again, and address ranges to map."""
 
     revision: int
@@ -77,29 +77,29 @@ class Engine:
         self._ports = PortsOfPods()
         self._next_rule = 1
         self._templates = Templates(self._ports)
-        self._views = Views(context, self._selections, self._templates, self._ports)
+        self._views = PolicyViews(context, self._selections, self._templates, self._ports)
         for number, labels in RESERVED_LABELS.items():
             self._selections.add_identity(int(number), labels)
 
     # Policies
 
-    def set_policy(self, policy: Policy) -> Change:
+    def set_policy(self, policy: Policy) -> PolicyChange:
         """This policy is in force, in place of an older one of the same key."""
         if self._policies.get(policy.key) == policy:
-            return Change(self.revision)
+            return PolicyChange(self.revision)
         self._policies[policy.key] = policy
         return self._replace(policy.key, policy)
 
-    def remove_policy(self, key: PolicyRef) -> Change:
+    def remove_policy(self, key: PolicyRef) -> PolicyChange:
         """No policy of this key is in force."""
-        return self._replace(key, None) if self._policies.pop(key, None) is not None else Change(self.revision)
+        return self._replace(key, None) if self._policies.pop(key, None) is not None else PolicyChange(self.revision)
 
-    def set_cidr_group(self, group: CidrGroup) -> Change:
+    def set_cidr_group(self, group: CidrGroup) -> PolicyChange:
         """This group is known; policies that name it mean its prefixes."""
         self._groups[group.name] = group
         return self._reload_groups()
 
-    def remove_cidr_group(self, name: str) -> Change:
+    def remove_cidr_group(self, name: str) -> PolicyChange:
         """No group of this name is known; policies that name it select nobody by it."""
         self._groups.pop(name, None)
         return self._reload_groups()
@@ -132,22 +132,22 @@ class Engine:
 
     # Identities
 
-    def set_identity(self, identity: NumericIdentity, labels: Labels) -> Change:
+    def set_identity(self, identity: NumericIdentity, labels: Labels) -> PolicyChange:
         """This identity has exactly these labels."""
         number = int(identity)
         known = self._selections.identity(number)
         if known is not None and known.labels == tuple(labels):
-            return Change(self.revision)
+            return PolicyChange(self.revision)
         touched = self._touch_identity(number)
         self._selections.remove_identity(number)
         self._selections.add_identity(number, tuple(labels))
         return self._changed(touched | self._touch_identity(number))
 
-    def remove_identity(self, identity: NumericIdentity) -> Change:
+    def remove_identity(self, identity: NumericIdentity) -> PolicyChange:
         """This identity is not known any more; no selector selects it."""
         number = int(identity)
         if self._selections.identity(number) is None:
-            return Change(self.revision)
+            return PolicyChange(self.revision)
         touched = self._touch_identity(number)
         self._selections.remove_identity(number)
         return self._changed(touched)
@@ -176,7 +176,7 @@ class Engine:
 
     # Named ports
 
-    def set_pod_ports(self, pod: str, identity: NumericIdentity, ports: NamedPorts) -> Change:
+    def set_pod_ports(self, pod: str, identity: NumericIdentity, ports: NamedPorts) -> PolicyChange:
         """A pod (by any unique name) of this identity defines exactly these port names.
 
         An egress rule that names a port means, for each peer, the numbers that pods of the peer's identity define.
@@ -206,9 +206,11 @@ class Engine:
 
     # Below: how
 
-    def _changed(self, affected: Iterable[int], added: Iterable[Prefix] = (), removed: Iterable[str] = ()) -> Change:
+    def _changed(
+        self, affected: Iterable[int], added: Iterable[Prefix] = (), removed: Iterable[str] = ()
+    ) -> PolicyChange:
         self.revision += 1
-        return Change(
+        return PolicyChange(
             self.revision,
             frozenset(NumericIdentity(number) for number in affected),
             {str(prefix): self._prefixes[prefix] for prefix in added if prefix in self._prefixes},
@@ -219,7 +221,7 @@ class Engine:
         known = self._selections.identity(number)
         return self._views.touch_identity(number, known) if known is not None else self._views.touch_endpoint(number)
 
-    def _replace(self, key: PolicyRef, policy: Policy | None) -> Change:
+    def _replace(self, key: PolicyRef, policy: Policy | None) -> PolicyChange:
         old = self._loaded.pop(key, None)
         touched: set[int] = set()
         added: set[Prefix] = set()
@@ -272,7 +274,7 @@ class Engine:
             if selector.matches(tuple(Label("k8s", key, value) for key, value in group.labels.items()))
         ]
 
-    def _reload_groups(self) -> Change:
+    def _reload_groups(self) -> PolicyChange:
         affected: set[NumericIdentity] = set()
         added: dict[str, NumericIdentity] = {}
         removed: set[str] = set()
@@ -283,7 +285,7 @@ class Engine:
             removed |= set(change.prefixes_removed)
         known = self.prefixes()
         self.revision += 1
-        return Change(
+        return PolicyChange(
             self.revision,
             frozenset(affected),
             {prefix: identity for prefix, identity in added.items() if prefix in known},

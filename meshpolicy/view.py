@@ -34,7 +34,7 @@ class _View:
         self.dirty: tuple[set[int], set[int]] | None = None
 
 
-class Views:
+class PolicyViews:
     """Policies by endpoint identity and named ports; touching marks, asking refreshes."""
 
     def __init__(self, context: PolicyContext, selections: Selections, templates: Templates, pods: PortsOfPods) -> None:

@@ -13,7 +13,7 @@ from certs.diagnose import diagnose
 from certs.errors import CertificateError
 from certs.inspect import CertInfo, issued_by, parse
 from certs.store import CertFiles
-from kvstore.clientconfig import ClientConfig, Endpoint, parse_client_config
+from kvstore.clientconfig import ClientConfig, StoreEndpoint, parse_client_config
 from kvstore.errors import Rejected
 from meshkit.errors import MeshError
 from meshmodel import keys
@@ -65,9 +65,9 @@ async def _try(name: ClusterName, content: bytes, directory: Path, trial: Trial)
     return await _try_read(name, config, trial) and any(results)
 
 
-async def _try_endpoint(config: ClientConfig, endpoint: Endpoint, trial: Trial) -> bool:
+async def _try_endpoint(config: ClientConfig, endpoint: StoreEndpoint, trial: Trial) -> bool:
     timeout_s, write = trial.timeout_s, trial.write
-    write(f"\n  Endpoint {'https' if endpoint.is_tls else 'http'}://{endpoint.host}:{endpoint.port}\n")
+    write(f"\n  StoreEndpoint {'https' if endpoint.is_tls else 'http'}://{endpoint.host}:{endpoint.port}\n")
     addresses = config.host_aliases.get(endpoint.host, ())
     if addresses:
         write(f"     {OK} {endpoint.host} is {', '.join(addresses)} (host alias)\n")

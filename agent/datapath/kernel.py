@@ -13,11 +13,11 @@ from typing import Final, Generic, TypeVar
 
 from agent.datapath import spec, syscall
 from agent.datapath.errors import FULL, KernelError, MapError, MapFullError
-from agent.datapath.maps import MapInfo, Maps, Record
+from agent.datapath.maps import MapInfo, MapRecord, Maps
 from agent.datapath.syscall import Command, buffer
 
-K = TypeVar("K", bound=Record)
-V = TypeVar("V", bound=Record)
+K = TypeVar("K", bound=MapRecord)
+V = TypeVar("V", bound=MapRecord)
 _BATCH: Final = 4096
 _ENOTSUPP: Final = 524
 _NO_BATCH: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP, _ENOTSUPP})

@@ -39,7 +39,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Record(Protocol):
+class MapRecord(Protocol):
     """A key or a value of a map."""
 
     def pack(self) -> bytes:

@@ -16,10 +16,10 @@ from typing import Generic, TypeVar
 from agent.datapath import spec
 from agent.datapath.errors import MapError, MapFullError
 from agent.datapath.layout import BackendKey, BackendValue, ServiceKey, ServiceValue
-from agent.datapath.maps import Map, MapInfo, Maps, Record
+from agent.datapath.maps import Map, MapInfo, MapRecord, Maps
 
-K = TypeVar("K", bound=Record)
-V = TypeVar("V", bound=Record)
+K = TypeVar("K", bound=MapRecord)
+V = TypeVar("V", bound=MapRecord)
 _PREFIX_LENGTH = struct.Struct("<I")
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from agent.datapath import flow_layout, layout
-from agent.datapath.maps import Record
+from agent.datapath.maps import MapRecord
 
-K = TypeVar("K", bound=Record)
-V = TypeVar("V", bound=Record)
+K = TypeVar("K", bound=MapRecord)
+V = TypeVar("V", bound=MapRecord)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from meshkit.rest import Rest
 from meshmodel.names import ClusterName
 from meshpeer.connection import StoreConnector, own_store_config
 from meshpeer.session import SessionOptions
-from meshpeer.signals import Limits
+from meshpeer.signals import SignalLimits
 
 _PEER = "peer "
 
@@ -50,7 +50,7 @@ class MeshFeature(Feature):
             directory=settings.clustermesh_config,
             maximum=core.facts.maximum,
             options=SessionOptions(
-                prefer_slices=settings.prefer_endpoint_slices, limits=Limits(settings.heartbeat_silence_s)
+                prefer_slices=settings.prefer_endpoint_slices, limits=SignalLimits(settings.heartbeat_silence_s)
             ),
             cache_ttl_s=settings.cluster_cache_ttl_s,
             withdraw_after_s=settings.withdraw_after_s,

@@ -19,12 +19,12 @@ from agent.loadbalancer.merge import merge_backends
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.mesh.blocks import Block, block_of
 from agent.mesh.held import Held
-from agent.mesh.networks import Change as Claimed
-from agent.mesh.networks import Networks, Refusal
+from agent.mesh.networks import ClaimChange as Claimed
+from agent.mesh.networks import ClaimRefusal, Networks
 from agent.mesh.records import Reader, SliceSets
 from agent.mesh.rejections import Rejections
 from agent.nodes.writer import NodeWriter
-from agent.tables import AgentDB, Backend, Node, Origin, Peer, Prefix
+from agent.tables import AgentDB, Backend, Node, Origin, PeerRow, Prefix
 from meshkit.clock import Clock
 from meshmodel import ip
 from meshmodel.cluster_config import ClusterConfig
@@ -101,7 +101,7 @@ class Ingest:
         self._held.keep(kinds)
         with self._db.write():
             old = self._db.peers.get(self._name)
-            self._writers.load_balancer.set_peer(old or Peer(self._name, self._cluster_id))
+            self._writers.load_balancer.set_peer(old or PeerRow(self._name, self._cluster_id))
 
     async def listed(self, kind: Kind) -> None:
         """All records of this kind are in the tables, and backends of another form are gone."""
@@ -229,12 +229,12 @@ class Ingest:
         if count:
             self.on_withdrawn()
 
-    def _reject(self, key: str, reason: str, refusals: Sequence[Refusal]) -> int:
+    def _reject(self, key: str, reason: str, refusals: Sequence[ClaimRefusal]) -> int:
         for refusal in refusals:
             self._rejections.record(self._name, RecordError(key, reason, refusal.reason))
         return len(refusals)
 
-    def _set(self, kind: Kind, key: str, value: bytes) -> list[tuple[str, Refusal]]:
+    def _set(self, kind: Kind, key: str, value: bytes) -> list[tuple[str, ClaimRefusal]]:
         """The record is in the tables, but for what is returned as refused. Raises: RecordError."""
         assert self._reader is not None
         match kind:
@@ -262,7 +262,7 @@ class Ingest:
                 pass
         return []
 
-    def _set_ip(self, key: str, row: Prefix) -> list[tuple[str, Refusal]]:
+    def _set_ip(self, key: str, row: Prefix) -> list[tuple[str, ClaimRefusal]]:
         """A refused address is nobody's by this record."""
         networks, name = self._networks, self._name
         is_plain = (
@@ -277,7 +277,7 @@ class Ingest:
         self._writers.prefixes.set_pod(row)
         return []
 
-    def _refuse_ip(self, row: Prefix) -> list[tuple[str, Refusal]]:
+    def _refuse_ip(self, row: Prefix) -> list[tuple[str, ClaimRefusal]]:
         networks, name = self._networks, self._name
         return [
             (reason, refusal)
@@ -289,14 +289,18 @@ class Ingest:
             if refusal is not None
         ]
 
-    def _refuse_taken(self, prefix: str) -> Refusal | None:
+    def _refuse_taken(self, prefix: str) -> ClaimRefusal | None:
         """An address that another peer's pod has, in networks that neither of them announces."""
         row = self._db.prefixes.get(prefix)
         if row is None or row.origin is not Origin.POD or row.cluster in (self._name, self._db.own):
             return None
-        return None if self._name == self._db.own else Refusal(f"{prefix} is a pod of {row.cluster}", block_of(prefix))
+        return (
+            None
+            if self._name == self._db.own
+            else ClaimRefusal(f"{prefix} is a pod of {row.cluster}", block_of(prefix))
+        )
 
-    def _believable(self, backends: tuple[Backend, ...]) -> tuple[tuple[Backend, ...], list[Refusal]]:
+    def _believable(self, backends: tuple[Backend, ...]) -> tuple[tuple[Backend, ...], list[ClaimRefusal]]:
         """The backends whose addresses the cluster may speak for, and what was refused: one bad one costs one."""
         refuse, name = self._networks.refuse_address, self._name
         refusals = [refusal for b in backends if (refusal := refuse(name, b.address)) is not None]

@@ -34,7 +34,7 @@ class Signals:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class LivenessDecision:
     """What holds now, why, and when to decide again (None: at the next change of a signal)."""
 
     liveness: Liveness
@@ -42,22 +42,22 @@ class Verdict:
     again_at_s: float | None = None
 
 
-def decide(now_s: float, signals: Signals, withdraw_after_s: float = DEFAULT_WITHDRAW_AFTER_S) -> Verdict:
+def decide(now_s: float, signals: Signals, withdraw_after_s: float = DEFAULT_WITHDRAW_AFTER_S) -> LivenessDecision:
     """The state of a peer's backends on this node."""
     bound_s = max(MINIMUM_WITHDRAW_AFTER_S, withdraw_after_s)
     control, data = signals.control_lost_s, signals.data_lost_s if signals.has_probes else None
     if control is None and data is None:
-        return Verdict(Liveness.CONNECTED, "")
+        return LivenessDecision(Liveness.CONNECTED, "")
     if data is None:
         known = "data path is alive" if signals.has_probes else "data path is not probed"
-        return Verdict(Liveness.FROZEN, f"control session lost, {known}: last known state is kept")
+        return LivenessDecision(Liveness.FROZEN, f"control session lost, {known}: last known state is kept")
     since = data if control is None else max(control, data)
     due_s = since + bound_s
     what = "data path lost" if control is None else "control and data path lost"
     if now_s >= due_s:
-        return Verdict(Liveness.WITHDRAWN, f"{what}: not chosen for new connections")
+        return LivenessDecision(Liveness.WITHDRAWN, f"{what}: not chosen for new connections")
     held = Liveness.CONNECTED if control is None else Liveness.FROZEN
-    return Verdict(held, f"{what}: withdrawn in {due_s - now_s:.0f} s unless one comes back", due_s)
+    return LivenessDecision(held, f"{what}: withdrawn in {due_s - now_s:.0f} s unless one comes back", due_s)
 
 
 def is_cache_expired(now_s: float, disconnected_since_s: float | None, cache_ttl_s: float) -> bool:

@@ -46,7 +46,7 @@ EVERYTHING: Final = (Block(4, 0, 0), Block(6, 0, 0))
 _OF_HOST: Final = frozenset({INTERNAL_IP, EXTERNAL_IP})
 
 
-class Change(NamedTuple):
+class ClaimChange(NamedTuple):
     """A network that the cluster claims from now on, or does not claim any more."""
 
     block: Block
@@ -54,7 +54,7 @@ class Change(NamedTuple):
     is_added: bool
 
 
-class Refusal(NamedTuple):
+class ClaimRefusal(NamedTuple):
     """Why a claim is not believed, and the network whose change may make it believable."""
 
     reason: str
@@ -82,8 +82,8 @@ class Networks:
         self._holders: BlockIndex[ClusterName] = BlockIndex()
         self._pods: set[Block] = set()
         self._services: dict[ServiceName, tuple[Block, ...]] = {}
-        self._changes: list[Change] = []
-        self.judges: list[Callable[[Sequence[Change]], int]] = []
+        self._changes: list[ClaimChange] = []
+        self.judges: list[Callable[[Sequence[ClaimChange]], int]] = []
 
     # ---- claims
 
@@ -147,11 +147,11 @@ class Networks:
         for node in list(self._cluster(name).nodes):
             self.delete_node(name, node)
         del self._clusters[name]
-        self._changes += [Change(block, name, is_added=False) for block in EVERYTHING]
+        self._changes += [ClaimChange(block, name, is_added=False) for block in EVERYTHING]
 
     def release(self, name: ClusterName, prefix: str) -> None:
         """The cluster does not have this any more, which it had without claiming it by a node."""
-        self._changes.append(Change(block_of(prefix), name, is_added=False))
+        self._changes.append(ClaimChange(block_of(prefix), name, is_added=False))
 
     def settle(self) -> int:
         """Every judge was told what was claimed and given up since the last time, and what followed from that.
@@ -166,17 +166,17 @@ class Networks:
 
     # ---- judgement
 
-    def admit(self, node: Node) -> tuple[Node | None, list[Refusal]]:
+    def admit(self, node: Node) -> tuple[Node | None, list[ClaimRefusal]]:
         """What may be believed of a node record, None without a usable address, and what was refused of it."""
         if node.cluster == self._own:
             return node, []
-        refusals: list[Refusal] = []
+        refusals: list[ClaimRefusal] = []
         pods, hosts = self._cluster(node.cluster).pods, self._cluster(node.cluster).hosts
 
         def is_fine(text: str, what: str, lists: tuple[Block, ...]) -> bool:
             refusal = self._refuse(node.cluster, block_of(text), lists)
             if refusal is not None:
-                refusals.append(Refusal(f"{what} {refusal.reason}", refusal.block))
+                refusals.append(ClaimRefusal(f"{what} {refusal.reason}", refusal.block))
             return refusal is None
 
         addresses = tuple(a for a in node.addresses if is_fine(a.ip, a.kind, hosts if a.kind in _OF_HOST else pods))
@@ -187,7 +187,7 @@ class Networks:
             return None, refusals
         return replace(node, addresses=addresses, health_ip=health, ingress_ip=ingress, pod_cidrs=cidrs), refusals
 
-    def refuse_address(self, name: ClusterName, address: str) -> Refusal | None:
+    def refuse_address(self, name: ClusterName, address: str) -> ClaimRefusal | None:
         """Why the cluster may not speak for this address or prefix; None if it may."""
         if name == self._own:
             return None
@@ -219,13 +219,13 @@ class Networks:
             and (not host or host in cluster.roles)
         )
 
-    def refuse_host(self, name: ClusterName, host: str) -> Refusal | None:
+    def refuse_host(self, name: ClusterName, host: str) -> ClaimRefusal | None:
         """Why tunnels for pods of the cluster may not lead there: only to addresses of its own nodes."""
         if name == self._own or not host or host in self._cluster(name).roles:
             return None
-        return Refusal(f"tunnel endpoint {host} is no node of cluster {name}", block_of(host))
+        return ClaimRefusal(f"tunnel endpoint {host} is no node of cluster {name}", block_of(host))
 
-    def refuse_identity(self, name: ClusterName, address: str, identity: int) -> Refusal | None:
+    def refuse_identity(self, name: ClusterName, address: str, identity: int) -> ClaimRefusal | None:
         """Why an address of the cluster may not have this identity.
 
         Reserved identities are for addresses of its nodes: `remote-node`, or what the node record says (`health`, `ingress`).
@@ -234,7 +234,7 @@ class Networks:
             return None
         if identity in self._cluster(name).roles.get(address.partition("/")[0], ()):
             return None
-        return Refusal(f"reserved identity {identity} for {address}, which no node record says", block_of(address))
+        return ClaimRefusal(f"reserved identity {identity} for {address}, which no node record says", block_of(address))
 
     def may_hold(self, name: ClusterName, block: Block) -> bool:
         """Whether an address in this network, which another cluster claims, was ever accepted of this one: false is certain."""
@@ -246,16 +246,16 @@ class Networks:
     def _cluster(self, name: ClusterName) -> _Cluster:
         return self._clusters.setdefault(name, _Cluster())
 
-    def _refuse(self, name: ClusterName, block: Block, lists: tuple[Block, ...]) -> Refusal | None:
+    def _refuse(self, name: ClusterName, block: Block, lists: tuple[Block, ...]) -> ClaimRefusal | None:
         if block.length < WIDEST[block.version]:
-            return Refusal(f"{block} is wider than /{WIDEST[block.version]}", block)
+            return ClaimRefusal(f"{block} is wider than /{WIDEST[block.version]}", block)
         for _, what in NEVER.overlapping(block):
-            return Refusal(f"{block} is {what}", block)
+            return ClaimRefusal(f"{block} is {what}", block)
         if lists and not any(allowed.covers(block) for allowed in lists):
-            return Refusal(f"{block} is not in the networks its connection file allows", block)
+            return ClaimRefusal(f"{block} is not in the networks its connection file allows", block)
         for held, holder in self._holders.overlapping(block):
             if holder != name:
-                return Refusal(f"{block} belongs to cluster {holder} ({held})", block)
+                return ClaimRefusal(f"{block} belongs to cluster {holder} ({held})", block)
         return None
 
     def _is_ours(self, block: Block) -> bool:
@@ -272,7 +272,7 @@ class Networks:
         claims[block] += 1
         if claims[block] == 1:
             self._holders.add(block, name)
-            self._changes.append(Change(block, name, is_added=True))
+            self._changes.append(ClaimChange(block, name, is_added=True))
             for other, cluster in self._clusters.items():
                 if other != name:
                     _unclear(cluster, block)
@@ -285,7 +285,7 @@ class Networks:
             self._holders.discard(block, name)
             if name == self._own:
                 self._cluster(name).clear.clear()
-            self._changes.append(Change(block, name, is_added=False))
+            self._changes.append(ClaimChange(block, name, is_added=False))
 
 
 def _set_roles(cluster: _Cluster, old: Node | None, new: Node | None) -> None:

@@ -29,7 +29,7 @@ FAILURES_BEFORE_LOST: Final = 2
 Reach = Callable[[str], Awaitable[bool]]
 
 
-class Answer(Enum):
+class ProbeAnswer(Enum):
     """What a node said in one round; the value says what is wrong."""
 
     WHOLE = ""
@@ -40,7 +40,7 @@ class Answer(Enum):
 class NodeProbe(Protocol):
     """Asks nodes by their underlay addresses."""
 
-    async def ask(self, nodes: Sequence[str]) -> Mapping[str, Answer]:
+    async def ask(self, nodes: Sequence[str]) -> Mapping[str, ProbeAnswer]:
         """What each of them said in this round."""
         ...
 
@@ -53,7 +53,7 @@ class OverlayThenTcp:
         self._by_overlay: set[str] = set(overlay.known()) if overlay is not None else set()
         self._round = 0
 
-    async def ask(self, nodes: Sequence[str]) -> Mapping[str, Answer]:
+    async def ask(self, nodes: Sequence[str]) -> Mapping[str, ProbeAnswer]:
         """What each of them said in this round."""
         self._round += 1
         if self._overlay is not None:
@@ -66,15 +66,16 @@ class OverlayThenTcp:
         found = self._overlay.answers(self._round) if self._overlay is not None else {}
         self._by_overlay.update(node for node in found if node in nodes)
         said = {
-            node: Answer.WHOLE if is_there else Answer.NONE for node, is_there in zip(others, connected, strict=True)
+            node: ProbeAnswer.WHOLE if is_there else ProbeAnswer.NONE
+            for node, is_there in zip(others, connected, strict=True)
         }
         return said | {node: _overlay_answer(found.get(node)) for node in nodes if node in self._by_overlay}
 
 
-def _overlay_answer(sizes: frozenset[ProbeSize] | None) -> Answer:
+def _overlay_answer(sizes: frozenset[ProbeSize] | None) -> ProbeAnswer:
     if not sizes:
-        return Answer.NONE
-    return Answer.WHOLE if ProbeSize.FULL in sizes else Answer.SMALL_ONLY
+        return ProbeAnswer.NONE
+    return ProbeAnswer.WHOLE if ProbeSize.FULL in sizes else ProbeAnswer.SMALL_ONLY
 
 
 @dataclass(slots=True)
@@ -83,7 +84,7 @@ class _Heard:
 
     reached_s: float | None = None
     failures: int = 0
-    last: Answer = Answer.WHOLE
+    last: ProbeAnswer = ProbeAnswer.WHOLE
 
 
 @dataclass(slots=True)
@@ -118,7 +119,7 @@ class Prober:
         self._clusters = {state.name: self._clusters[state.name] for state in kept if state.name in self._clusters}
         self._write(lost)
 
-    def _note(self, state: FollowedCluster, answers: Mapping[str, Answer]) -> dict[str, LostNode]:
+    def _note(self, state: FollowedCluster, answers: Mapping[str, ProbeAnswer]) -> dict[str, LostNode]:
         cluster = self._clusters.setdefault(state.name, _Cluster())
         addresses = {n.internal_ip for n in self._db.nodes.rows() if n.cluster == state.name}
         cluster.nodes = {node: heard for node, heard in cluster.nodes.items() if node in addresses}
@@ -128,11 +129,11 @@ class Prober:
         for node, answer in answers.items():
             heard = cluster.nodes.setdefault(node, _Heard())
             heard.last = answer
-            if answer is Answer.WHOLE:
+            if answer is ProbeAnswer.WHOLE:
                 heard.reached_s, heard.failures = now_s, 0
             else:
                 heard.failures += 1
-        reached = [node for node, answer in answers.items() if answer is Answer.WHOLE]
+        reached = [node for node, answer in answers.items() if answer is ProbeAnswer.WHOLE]
         state.probes_reached, state.probes_total = len(reached), len(answers)
         if reached:
             cluster.reached_s = now_s

@@ -36,7 +36,7 @@ _UNREACHABLE = {0: "(Net)", 1: "(Host)", 3: "(Port)", 4: "(FragmentationNeeded)"
 _RESERVED_END = 256
 
 
-class Verdict(StrEnum):
+class FlowVerdict(StrEnum):
     FORWARDED = "FORWARDED"
     DROPPED = "DROPPED"
     REDIRECTED = "REDIRECTED"
@@ -48,7 +48,7 @@ class FlowType(StrEnum):
     POLICY_VERDICT = "policy-verdict"
 
 
-class Peer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class FlowEnd(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One side of a flow."""
 
     ip: str
@@ -66,9 +66,9 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     time_s: float
     type: FlowType
-    verdict: Verdict
-    source: Peer
-    destination: Peer
+    verdict: FlowVerdict
+    source: FlowEnd
+    destination: FlowEnd
     protocol: str
     summary: str
     direction: str = ""
@@ -105,7 +105,7 @@ class FlowMaker:
         reason = self._reason(event, source, target) if kind is FlowType.DROP else event.reason
         is_reply = event.reason == TraceReason.REPLY if kind is FlowType.TRACE else None
         verdict = _verdict(kind, event)
-        if kind is FlowType.POLICY_VERDICT and verdict is not Verdict.DROPPED:
+        if kind is FlowType.POLICY_VERDICT and verdict is not FlowVerdict.DROPPED:
             is_reply = False
         return Flow(
             time_s=self._wall_of(event.timestamp_ns),
@@ -126,7 +126,7 @@ class FlowMaker:
             length=event.length,
         )
 
-    def _peer(self, ip: str, port: int, identity: int) -> Peer:
+    def _peer(self, ip: str, port: int, identity: int) -> FlowEnd:
         row = self._db.prefixes.get(f"{ip}/32" if ":" not in ip else f"{ip}/128")
         number = identity or (row.identity if row is not None else 0)
         known = self._db.identities.get(number)
@@ -134,7 +134,7 @@ class FlowMaker:
         if known is not None:
             cluster = next((label.value for label in known.labels if label.key == CLUSTER_LABEL), cluster)
         is_pod = row is not None and bool(row.namespace)
-        return Peer(
+        return FlowEnd(
             ip=ip,
             port=port,
             identity=number,
@@ -145,7 +145,7 @@ class FlowMaker:
             labels=tuple(f"{x.source}:{x.key}={x.value}" for x in known.labels) if known is not None else (),
         )
 
-    def _reason(self, event: DatapathEvent, source: Peer, target: Peer) -> int:
+    def _reason(self, event: DatapathEvent, source: FlowEnd, target: FlowEnd) -> int:
         """A policy drop of a peer whose labels have not arrived has its own reason: nobody denied it, it is unknown."""
         remote = source if event.direction == Direction.INGRESS else target
         is_labelled = remote.identity < _RESERVED_END or remote.identity >> 24 or remote.labels
@@ -160,10 +160,10 @@ class FlowMaker:
         return str(row.service) if row is not None else f"{event.frontend}:{event.frontend_port}"
 
 
-def _verdict(kind: FlowType, event: DatapathEvent) -> Verdict:
+def _verdict(kind: FlowType, event: DatapathEvent) -> FlowVerdict:
     if kind is FlowType.DROP or (kind is FlowType.POLICY_VERDICT and event.reason):
-        return Verdict.DROPPED
-    return Verdict.FORWARDED
+        return FlowVerdict.DROPPED
+    return FlowVerdict.FORWARDED
 
 
 def _what(kind: FlowType, event: DatapathEvent, reason: int) -> str:

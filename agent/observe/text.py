@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from agent.observe.flow import Flow, FlowType, Peer, Verdict
+from agent.observe.flow import Flow, FlowEnd, FlowType, FlowVerdict
 
-_DECISIONS = {Verdict.FORWARDED: "ALLOWED", Verdict.REDIRECTED: "ALLOWED", Verdict.DROPPED: "DENIED"}
+_DECISIONS = {FlowVerdict.FORWARDED: "ALLOWED", FlowVerdict.REDIRECTED: "ALLOWED", FlowVerdict.DROPPED: "DENIED"}
 
 
 def line(flow: Flow, *, with_node: bool = False, with_policy: bool = False, with_cluster: bool = False) -> str:
@@ -27,7 +27,7 @@ def stamp(wall_s: float) -> str:
     return f"{moment:%b} {moment.day:2d} {moment:%H:%M:%S}.{moment.microsecond // 1000:03d}"
 
 
-def side(peer: Peer, *, with_cluster: bool = False) -> str:
+def side(peer: FlowEnd, *, with_cluster: bool = False) -> str:
     """Name or address, port, identity; `cluster/` in front of a pod where asked for."""
     if peer.pod:
         host = f"{peer.namespace}/{peer.pod}"

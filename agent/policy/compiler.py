@@ -15,10 +15,10 @@ from agent.tables import AgentDB, Endpoint, EndpointVerdicts, Identity, NamedPor
 from meshkit.table import HistoryLostError
 from meshmodel.identity import NumericIdentity
 from meshpolicy import (
-    Change,
     EndpointPolicy,
     Engine,
     Policy,
+    PolicyChange,
     PolicyContext,
     PolicyError,
     PolicyKind,
@@ -162,7 +162,7 @@ class PolicyCompiler:
         else:
             self._note(self._guard.remove_policy(ref))
 
-    def _note(self, change: Change) -> None:
+    def _note(self, change: PolicyChange) -> None:
         self._affected.update(change.affected)
         if change.prefixes_added or change.prefixes_removed:
             self._prefixes_changed = True

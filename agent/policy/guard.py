@@ -14,12 +14,12 @@ from typing import Final
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Labels
 from meshpolicy import (
-    Change,
     CidrGroup,
     DirectionPolicy,
     EndpointPolicy,
     Engine,
     Policy,
+    PolicyChange,
     PolicyContext,
     PolicyRef,
     closed,
@@ -43,33 +43,33 @@ class GuardedEngine:
         self.rebuilds = 0
         """How often the engine was built anew; every result may differ after one."""
 
-    def set_policy(self, policy: Policy) -> Change:
+    def set_policy(self, policy: Policy) -> PolicyChange:
         """The policy is in force, or closed with a fault that `fault_of` tells."""
         self.faults.pop(str(policy.key), None)
         return self._change(str(policy.key), lambda: self.engine.set_policy(policy), close=policy)
 
-    def remove_policy(self, key: PolicyRef) -> Change:
+    def remove_policy(self, key: PolicyRef) -> PolicyChange:
         """Nothing of the policy is in force."""
         self.faults.pop(str(key), None)
         return self._change(str(key), lambda: self.engine.remove_policy(key))
 
-    def set_cidr_group(self, group: CidrGroup) -> Change:
+    def set_cidr_group(self, group: CidrGroup) -> PolicyChange:
         """The group is known; a policy that the engine fails on because of it is closed."""
         return self._change(f"group {group.name}", lambda: self.engine.set_cidr_group(group))
 
-    def remove_cidr_group(self, name: str) -> Change:
+    def remove_cidr_group(self, name: str) -> PolicyChange:
         """The group is not known any more."""
         return self._change(f"group {name}", lambda: self.engine.remove_cidr_group(name))
 
-    def set_identity(self, number: NumericIdentity, labels: Labels) -> Change:
+    def set_identity(self, number: NumericIdentity, labels: Labels) -> PolicyChange:
         """The identity has these labels, or is unknown: no rule allows it anything."""
         return self._change(f"identity {number}", lambda: self.engine.set_identity(number, labels), without=number)
 
-    def remove_identity(self, number: NumericIdentity) -> Change:
+    def remove_identity(self, number: NumericIdentity) -> PolicyChange:
         """The identity is not known."""
         return self._change(f"identity {number}", lambda: self.engine.remove_identity(number), without=number)
 
-    def set_pod_ports(self, pod: str, identity: NumericIdentity, ports: NamedPorts) -> Change:
+    def set_pod_ports(self, pod: str, identity: NumericIdentity, ports: NamedPorts) -> PolicyChange:
         """The pod has this identity and defines these port names."""
         return self._change(f"ports of {pod}", lambda: self.engine.set_pod_ports(pod, identity, ports))
 
@@ -88,11 +88,11 @@ class GuardedEngine:
     def _change(
         self,
         what: str,
-        change: Callable[[], Change],
+        change: Callable[[], PolicyChange],
         *,
         close: Policy | None = None,
         without: NumericIdentity | None = None,
-    ) -> Change:
+    ) -> PolicyChange:
         try:
             return change()
         except Exception as exc:  # whatever it was, it costs one input
@@ -101,7 +101,7 @@ class GuardedEngine:
         if close is not None:
             policies[close.key] = closed(close)
         self._rebuild(policies, () if without is None else (without,))
-        return Change(self.engine.revision, frozenset(number for number, _ in self.engine.tracked()))
+        return PolicyChange(self.engine.revision, frozenset(number for number, _ in self.engine.tracked()))
 
     def _rebuild(self, policies: dict[PolicyRef, Policy], without: tuple[NumericIdentity, ...]) -> None:
         """Another engine with these policies; those it fails on are closed, and left out if even that fails."""

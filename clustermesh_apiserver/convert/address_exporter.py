@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from clustermesh_apiserver.convert.exporter import Exporter, Sink, publish
-from clustermesh_apiserver.convert.identity import Refusal
+from clustermesh_apiserver.convert.identity import IdentityRefusal
 from clustermesh_apiserver.convert.ip import convert_endpoint, convert_pod
 from clustermesh_apiserver.convert.owner_queue import OwnerQueue
 from clustermesh_apiserver.tables import IntentTable, Tables
@@ -100,7 +100,7 @@ class AddressExporter(Exporter):
             if self._is_believed(endpoint.identity):
                 records |= convert_endpoint(endpoint)
             else:
-                self.refused[key] = Refusal.OUT_OF_RANGE
+                self.refused[key] = IdentityRefusal.OUT_OF_RANGE
         self._claim(key, records, is_global=is_global)
 
     def _export_pod(self, key: str) -> None:
@@ -117,7 +117,7 @@ class AddressExporter(Exporter):
             self.waiting.add(key)  # what was published stays: the pod keeps its old identity until the new one is there
             return
         if not self._is_believed(number):
-            self.refused[key] = Refusal.OUT_OF_RANGE
+            self.refused[key] = IdentityRefusal.OUT_OF_RANGE
             self._claim(key, {})
             return
         self._claim(key, convert_pod(pod, number), is_global=namespace.is_global)

@@ -7,7 +7,7 @@ where they are from.
 
 from __future__ import annotations
 
-from kubeintent.rows import Endpoint, SliceIntent
+from kubeintent.rows import SliceEndpointIntent, SliceIntent
 from meshmodel.endpointslice import ADDRESS_TYPES, ClusterEndpointSlice, SliceEndpoint, SlicePort
 from meshmodel.names import ClusterId, ClusterName
 
@@ -30,7 +30,7 @@ def convert_slice(piece: SliceIntent, *, cluster: ClusterName, cluster_id: Clust
     return record.encode()
 
 
-def _endpoint(endpoint: Endpoint) -> SliceEndpoint:
+def _endpoint(endpoint: SliceEndpointIntent) -> SliceEndpoint:
     """Every condition travels as it is: the reader of slices decides."""
     return SliceEndpoint(
         addresses=endpoint.addresses,

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, Final, Protocol
 
 from clustermesh_apiserver.convert.endpoint_slice import convert_slice
-from clustermesh_apiserver.convert.identity import Refusal, convert_identity
+from clustermesh_apiserver.convert.identity import IdentityRefusal, convert_identity
 from clustermesh_apiserver.convert.node import convert_node
 from clustermesh_apiserver.convert.pod_networks import pod_networks
 from clustermesh_apiserver.convert.service import convert_service, is_shared
@@ -58,7 +58,7 @@ class Exporter(ABC):
         self._dirty: dict[str, None] = {}
         self.is_settled = False
         self.failures: dict[str, str] = {}
-        self.refused: dict[str, Refusal] = {}
+        self.refused: dict[str, IdentityRefusal] = {}
 
     def touch(self, keys: Iterable[str]) -> None:
         """These rows changed, or something they depend on did."""
@@ -288,8 +288,8 @@ class IdentityExporter(Exporter):
         identity = self.tables.identities.get(key)
         record = convert_identity(identity, cluster=self._cluster, numbers=self._numbers) if identity else None
         self.refused.pop(key, None)
-        if identity is None or record is None or isinstance(record, Refusal):
-            if isinstance(record, Refusal):
+        if identity is None or record is None or isinstance(record, IdentityRefusal):
+            if isinstance(record, IdentityRefusal):
                 self.refused[key] = record
             self._say(key.encode(), None, None)
             return

@@ -12,7 +12,7 @@ from meshmodel.labels import CLUSTER_LABEL, encode_labels
 from meshmodel.names import ClusterName
 
 
-class Refusal(StrEnum):
+class IdentityRefusal(StrEnum):
     """Why an identity is not published: every reader would reject it, or it belongs to nobody."""
 
     NO_NAMESPACE = "missing-namespace-label"
@@ -23,18 +23,18 @@ class Refusal(StrEnum):
 
 def convert_identity(
     identity: IdentityIntent, *, cluster: ClusterName, numbers: IdentityRange
-) -> tuple[bytes, bytes] | Refusal:
+) -> tuple[bytes, bytes] | IdentityRefusal:
     """Key remainder and value."""
     if identity.namespace is None:
-        return Refusal.NO_NAMESPACE
+        return IdentityRefusal.NO_NAMESPACE
     if not numbers.contains(identity.number):
-        return Refusal.OUT_OF_RANGE
+        return IdentityRefusal.OUT_OF_RANGE
     if not any(_names(label.source, label.key, label.value, cluster) for label in identity.labels):
-        return Refusal.NO_CLUSTER
+        return IdentityRefusal.NO_CLUSTER
     try:
         return str(identity.number).encode(), encode_labels(identity.labels)
     except ModelError:
-        return Refusal.BAD_LABEL
+        return IdentityRefusal.BAD_LABEL
 
 
 def _names(source: str, key: str, value: str, cluster: ClusterName) -> bool:

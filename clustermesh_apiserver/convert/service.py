@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kubeintent.rows import Endpoint, NamespaceIntent, Port, ServiceIntent, SliceIntent
+from kubeintent.rows import NamespaceIntent, Port, ServiceIntent, SliceEndpointIntent, SliceIntent
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.service import ClusterService, PortSpec, Zone
 
@@ -57,7 +57,7 @@ def convert_service(
 
 
 def _add_endpoint(
-    endpoint: Endpoint,
+    endpoint: SliceEndpointIntent,
     ports: Ports,
     backends: dict[str, Ports],
     zones: dict[str, Zone],

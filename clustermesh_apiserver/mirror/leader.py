@@ -10,7 +10,7 @@ from contextlib import aclosing, suppress
 from typing import Final
 
 from kvstore.errors import KvError, LeaseLost
-from kvstore.store import Kind, LeaseStore, Phase
+from kvstore.store import ChangeKind, LeaseStore, Phase
 from meshkit.clock import Clock
 from meshkit.supervise import together
 from meshmodel.keys import MIRROR_LOCK_PREFIX
@@ -69,7 +69,7 @@ async def _become_first(backend: LeaseStore, key: bytes) -> None:
             if batch.phase is Phase.LISTING:
                 arrived, is_listed = {}, False
             for event in batch.events:
-                if event.kind is Kind.DELETE:
+                if event.kind is ChangeKind.DELETE:
                     arrived.pop(event.key, None)
                 else:
                     arrived[event.key] = event.revision

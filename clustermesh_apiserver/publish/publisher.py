@@ -18,8 +18,8 @@ from kvstore.errors import Denied, KvError, LeaseLost
 from kvstore.lease import KEY_TTL_S, LeaseSession
 from kvstore.limiter import Limiter
 from kvstore.sharedstore import SharedStore
+from kvstore.store import ChangeKind as Change
 from kvstore.store import Event, LeaseStore, Phase
-from kvstore.store import Kind as Change
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
 from meshmodel import keys, private_keys

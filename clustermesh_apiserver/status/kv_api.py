@@ -18,7 +18,7 @@ from fastapi.responses import StreamingResponse
 
 from clustermesh_apiserver.parts import Apiserver
 from kvstore.errors import Denied, KvError, Rejected
-from kvstore.store import Batch, Entry, Kind, Phase, Store
+from kvstore.store import Batch, ChangeKind, Entry, Phase, Store
 from meshapi.apiserver import StoreEntry, StoreEvent, StorePage
 from meshkit.rest import NotAnswered, Rest
 from meshmodel import keys, private_keys
@@ -124,7 +124,7 @@ async def _next(stream: AsyncGenerator[Batch, None]) -> Batch | None:
 
 def _messages(batch: Batch, *, is_listing: bool) -> Iterable[StoreEvent]:
     for event in batch.events:
-        if event.kind is Kind.DELETE:
+        if event.kind is ChangeKind.DELETE:
             yield StoreEvent(event="delete", key=_text(event.key), revision=event.revision)
         else:
             entry = _entry(Entry(event.key, event.value, event.revision))

@@ -9,9 +9,9 @@ from dataclasses import replace
 import kube.resource as k
 from clustermesh_cli.cluster_facts import read_config, read_facts, read_peers
 from clustermesh_cli.console import Console
-from clustermesh_cli.exit_code import RefusedError
-from clustermesh_cli.plan.connect import Link, Mode, check_access, check_all, plan_links
-from clustermesh_cli.plan.facts import Access, ClusterFacts
+from clustermesh_cli.exit_code import CommandRefusedError
+from clustermesh_cli.plan.connect import Mode, PeerLink, check_access, check_all, plan_links
+from clustermesh_cli.plan.facts import ClusterFacts, StoreAccess
 from clustermesh_cli.plan.peering import (
     USERS_KEY,
     admit_users,
@@ -34,11 +34,11 @@ def connect(
     endpoints: Mapping[str, Sequence[str]],
     console: Console,
     dry_run: bool = False,
-) -> tuple[Link, ...]:
+) -> tuple[PeerLink, ...]:
     """Connect the first context of `clients` to the others. Everything is checked before anything is written.
 
     `endpoints` maps a context to HOST:PORT entries that replace what its Service says.
-    Returns the links made. Raises RefusedError, having changed nothing, when the clusters cannot share a mesh.
+    Returns the links made. Raises CommandRefusedError, having changed nothing, when the clusters cannot share a mesh.
     """
     facts = []
     for context, client in clients.items():
@@ -64,18 +64,18 @@ def connect(
     return links
 
 
-def given_access(entries: Sequence[str]) -> Access:
-    """The access that HOST:PORT entries describe. Raises RefusedError when ports differ or an entry is malformed."""
+def given_access(entries: Sequence[str]) -> StoreAccess:
+    """The access that HOST:PORT entries describe. Raises CommandRefusedError when ports differ or an entry is malformed."""
     addresses, ports = [], set()
     for entry in entries:
         host, colon, port = entry.rpartition(":")
         if not colon or not port.isdigit() or not host:
-            raise RefusedError(f"endpoint {entry!r} is not HOST:PORT")
+            raise CommandRefusedError(f"endpoint {entry!r} is not HOST:PORT")
         addresses.append(host.strip("[]"))
         ports.add(int(port))
     if len(ports) != 1:
-        raise RefusedError(f"endpoints {', '.join(entries)} must share one port")
-    return Access("given", tuple(addresses), ports.pop())
+        raise CommandRefusedError(f"endpoints {', '.join(entries)} must share one port")
+    return StoreAccess("given", tuple(addresses), ports.pop())
 
 
 def disconnect(client: KubeClient, namespace: str, peer: str, console: Console) -> bool:
@@ -99,10 +99,10 @@ def disconnect(client: KubeClient, namespace: str, peer: str, console: Console) 
 def run_disconnect(
     local: KubeClient, others: Mapping[str, KubeClient], namespace: str, peer: str | None, console: Console
 ) -> None:
-    """Forget `peer`, or each of `others` on both sides. Raises RefusedError when a named peer was never known."""
+    """Forget `peer`, or each of `others` on both sides. Raises CommandRefusedError when a named peer was never known."""
     if peer is not None:
         if not disconnect(local, namespace, peer, console):
-            raise RefusedError(f"{peer} is not a peer of this cluster")
+            raise CommandRefusedError(f"{peer} is not a peer of this cluster")
         return
     own = read_config(local, namespace).get(CLUSTER_NAME_KEY, "")
     for client in others.values():
@@ -119,15 +119,17 @@ def split_endpoints(
     for entry in destination:
         context, equals, endpoint = entry.partition("=")
         if not equals and len(destinations) != 1:
-            raise RefusedError(f"--destination-endpoint {entry}: with several destinations write CONTEXT=HOST:PORT")
+            raise CommandRefusedError(
+                f"--destination-endpoint {entry}: with several destinations write CONTEXT=HOST:PORT"
+            )
         target, value = (context, endpoint) if equals else (destinations[0], entry)
         if target not in destinations:
-            raise RefusedError(f"--destination-endpoint {entry}: {target} is not a destination context")
+            raise CommandRefusedError(f"--destination-endpoint {entry}: {target} is not a destination context")
         found.setdefault(target, []).append(value)
     return found
 
 
-def link_text(links: Sequence[Link], mode: Mode) -> str:
+def link_text(links: Sequence[PeerLink], mode: Mode) -> str:
     """The last line of `connect`, as users of `cilium clustermesh connect` know it."""
     contexts = list(dict.fromkeys(c.context for link in links for c in (link.reader, link.target)))
     match mode:
@@ -146,7 +148,7 @@ def _admit(client: KubeClient, namespace: str, reader: ClusterFacts) -> None:
     client.patch_merge(k.CONFIG_MAPS, REMOTE_USERS, {"data": {USERS_KEY: admit_users(users, reader.name)}}, namespace)
 
 
-def _learn(client: KubeClient, namespace: str, link: Link) -> None:
+def _learn(client: KubeClient, namespace: str, link: PeerLink) -> None:
     """Our mirror first, then our agents."""
     real = real_files(link.target)
     if client.get(k.SECRETS, MIRROR_SECRET, namespace) is not None:

@@ -15,7 +15,7 @@ from certs.authority import Authority
 from clustermesh_cli.cluster_facts import is_mirrored, read_config
 from clustermesh_cli.console import Console
 from clustermesh_cli.credentials import ensure_authority, ensure_certificates
-from clustermesh_cli.exit_code import RefusedError
+from clustermesh_cli.exit_code import CommandRefusedError
 from clustermesh_cli.manifests import load_crds, load_workloads
 from clustermesh_cli.plan.cluster_identity import ClusterIdentity, decide_identity
 from clustermesh_cli.plan.peering import agent_files, find_real_files
@@ -62,7 +62,7 @@ class EnableOptions:
 def plan_objects(options: EnableOptions, identity: ClusterIdentity, config: dict[str, str]) -> list[dict[str, Any]]:
     """Everything `enable` applies except certificates, in order. Pure."""
     if options.service_type not in SERVICE_TYPES:
-        raise RefusedError(f"--service-type {options.service_type}: choose one of {', '.join(SERVICE_TYPES)}")
+        raise CommandRefusedError(f"--service-type {options.service_type}: choose one of {', '.join(SERVICE_TYPES)}")
     scope = config.get(SCOPE_KEY, "true")
     own = {
         **config,
@@ -93,7 +93,7 @@ def plan_objects(options: EnableOptions, identity: ClusterIdentity, config: dict
 def enable(client: KubeClient, context: str, options: EnableOptions, console: Console, wall_s: float) -> None:
     """Apply the plan. Running it again changes nothing that is already right.
 
-    Raises RefusedError when the cluster's name or id would change, KubeError when the API refuses.
+    Raises CommandRefusedError when the cluster's name or id would change, KubeError when the API refuses.
     """
     config = dict(read_config(client, options.namespace))
     identity = decide_identity(

@@ -40,7 +40,7 @@ class PodName(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class ExplainSources:
     """The clusters that may be asked, by name; the first is the local one."""
 
     programs: Mapping[str, ProgramClient]
@@ -107,17 +107,17 @@ def explain(
     return _CODES[decision.allowed]
 
 
-def read_sources(clients: Mapping[str, KubeClient], system: str) -> Sources:
+def read_sources(clients: Mapping[str, KubeClient], system: str) -> ExplainSources:
     """Every cluster that was named by a context."""
     live, by_name = {}, {}
     for context, client in clients.items():
         cluster = read_cluster(client, system, context)
         if cluster.name not in live:
             live[cluster.name], by_name[cluster.name] = cluster, ProgramClient(client, system)
-    return Sources(by_name, live)
+    return ExplainSources(by_name, live)
 
 
-def find_end(name: PodName | str, sources: Sources) -> End:
+def find_end(name: PodName | str, sources: ExplainSources) -> End:
     """The end with everything its cluster, or else the local agents, know of it. Raises: CommandError if there is none."""
     if isinstance(name, str):
         return _find_address(name, sources)
@@ -142,7 +142,7 @@ def find_end(name: PodName | str, sources: Sources) -> End:
     )
 
 
-def _find_address(address: str, sources: Sources) -> End:
+def _find_address(address: str, sources: ExplainSources) -> End:
     row = sources.view(sources.local).row_of(address)
     if row is None or row.origin == "policy":
         return End(name=address, cluster="", address=address)
@@ -161,7 +161,7 @@ def _find_address(address: str, sources: Sources) -> End:
     return end if live is None else _with_view(end, sources)
 
 
-def _find_remote(name: PodName, sources: Sources) -> End:
+def _find_remote(name: PodName, sources: ExplainSources) -> End:
     """A pod of a cluster whose Kubernetes is not asked: what it announces to the local agents."""
     view = sources.view(sources.local)
     if name.cluster not in view.peers:
@@ -188,7 +188,7 @@ def _choose(name: PodName, pods: Sequence[PodFacts], cluster: str) -> PodFacts:
     return found[0]
 
 
-def _with_view(end: End, sources: Sources) -> End:
+def _with_view(end: End, sources: ExplainSources) -> End:
     view = sources.view(end.cluster, end.node)
     seen = replace(end, view=view)
     if seen.endpoint is None:

@@ -27,7 +27,7 @@ SILENCE_S: Final = 30.0
 _T = TypeVar("_T")
 
 
-class Form(StrEnum):
+class OutputForm(StrEnum):
     """How records are shown: for reading, one JSON object per line, or the bytes as they are."""
 
     TEXT = "text"
@@ -35,11 +35,11 @@ class Form(StrEnum):
     RAW = "raw"
 
 
-def parse_form(text: str) -> Form:
+def parse_form(text: str) -> OutputForm:
     """Raises: CommandError (usage) for any other word."""
-    if text not in list(Form):
-        raise CommandError(f"--output {text}: choose one of {', '.join(Form)}", ExitCode.USAGE)
-    return Form(text)
+    if text not in list(OutputForm):
+        raise CommandError(f"--output {text}: choose one of {', '.join(OutputForm)}", ExitCode.USAGE)
+    return OutputForm(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Shown:
     event: str = ""
 
 
-class Store:
+class ReadableStore:
     """The store of one cluster, read only."""
 
     def __init__(self, client: KubeClient, namespace: str) -> None:
@@ -104,24 +104,24 @@ class Store:
         raise CommandError(read_refusal(body) or f"clustermesh-apiserver answered HTTP {code}", _exit_code(code))
 
 
-def ls(store: Store, prefix: str, form: Form, console: Console) -> None:
+def ls(store: ReadableStore, prefix: str, form: OutputForm, console: Console) -> None:
     """Print every key under the prefix with its value, or with `raw` the keys alone."""
-    known = Known() if form is Form.RAW else store.known()
-    for shown in store.entries(prefix, keys_only=form is Form.RAW):
-        if form is Form.RAW:
+    known = Known() if form is OutputForm.RAW else store.known()
+    for shown in store.entries(prefix, keys_only=form is OutputForm.RAW):
+        if form is OutputForm.RAW:
             console.line(shown.key)
         else:
             console.line(_line(shown, known, form))
 
 
-def get(store: Store, key: str, form: Form, console: Console) -> None:
+def get(store: ReadableStore, key: str, form: OutputForm, console: Console) -> None:
     """Print one record: spelled out, as JSON with what is known about it, or its bytes as text."""
     shown = store.get(key)
-    if form is Form.RAW:
+    if form is OutputForm.RAW:
         console.line(shown.value.decode("utf-8", "backslashreplace"))
         return
     decoded = decode(key, shown.value, store.known())
-    if form is Form.JSON:
+    if form is OutputForm.JSON:
         console.line(_json(shown, decoded))
         return
     about = f"{decoded.kind}{' of ' + decoded.cluster if decoded.cluster else ''}, revision {shown.revision}"
@@ -132,7 +132,7 @@ def get(store: Store, key: str, form: Form, console: Console) -> None:
         console.warn(f"readers refuse it: {decoded.problem}")
 
 
-def watch(store: Store, prefix: str, form: Form, console: Console, *, limit: int = 0) -> None:
+def watch(store: ReadableStore, prefix: str, form: OutputForm, console: Console, *, limit: int = 0) -> None:
     """Print what is there, then every change as it comes; with a limit, stop after so many lines."""
     known = store.known()
     for count, shown in enumerate(store.changes(prefix), 1):
@@ -143,14 +143,14 @@ def watch(store: Store, prefix: str, form: Form, console: Console, *, limit: int
             return
 
 
-def _line(shown: Shown, known: Known, form: Form) -> str:
+def _line(shown: Shown, known: Known, form: OutputForm) -> str:
     decoded = decode(shown.key, shown.value, known)
     if shown.event == "delete":
         decoded = Decoded(decoded.kind, decoded.cluster, "")
-    if form is Form.JSON:
+    if form is OutputForm.JSON:
         return _json(shown, decoded)
     head = f"{shown.event:<7} " if shown.event else ""
-    text = shown.value.decode("utf-8", "backslashreplace") if form is Form.RAW else one_line(decoded)
+    text = shown.value.decode("utf-8", "backslashreplace") if form is OutputForm.RAW else one_line(decoded)
     return f"{head}{shown.key}  {text}".rstrip()
 
 

@@ -15,7 +15,7 @@ from clustermesh_cli.cluster_facts import find_access, read_peers
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.mesh_health import MeshHealth, assess
-from clustermesh_cli.plan.facts import Access, KnownPeer
+from clustermesh_cli.plan.facts import KnownPeer, StoreAccess
 from clustermesh_cli.program_client import ProgramClient
 from clustermesh_cli.status_text import render_status
 from kube.client import KubeClient
@@ -32,7 +32,7 @@ SAY_EVERY_S = 10.0
 class Snapshot:
     """Everything one look at the cluster gave."""
 
-    access: Access | None
+    access: StoreAccess | None
     service_type: str
     status: ApiserverStatus
     verdict: MeshHealth

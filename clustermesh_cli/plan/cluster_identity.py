@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from clustermesh_cli.exit_code import RefusedError
+from clustermesh_cli.exit_code import CommandRefusedError
 from meshapi.installed import CLUSTER_ID_KEY, CLUSTER_NAME_KEY
 from meshmodel.errors import ModelError
 from meshmodel.names import ClusterId, ClusterName, check_cluster_id, parse_cluster_name
@@ -29,7 +29,7 @@ def decide_identity(
 
     `config` is the data of ConfigMap clustermesh-config or, without one, of Cilium's own cilium-config. A name is
     derived from the context (kind's prefix dropped); an id from the name, so that asking twice gives the same answer.
-    Raises RefusedError when a value is not acceptable, or when a flag contradicts what the cluster already is.
+    Raises CommandRefusedError when a value is not acceptable, or when a flag contradicts what the cluster already is.
     """
     try:
         maximum = int(config.get("max-connected-clusters", "255"))
@@ -41,7 +41,7 @@ def decide_identity(
             number = zlib.crc32(cluster_name.encode()) % maximum + 1
         cluster_id = check_cluster_id(number, maximum)
     except (ModelError, ValueError) as exc:
-        raise RefusedError(f"{exc}; give --cluster-name and --cluster-id") from exc
+        raise CommandRefusedError(f"{exc}; give --cluster-name and --cluster-id") from exc
     _refuse_change("name", known_name if known_name != "default" else None, str(cluster_name))
     _refuse_change("id", known_id if known_id != "0" else None, str(cluster_id))
     return ClusterIdentity(cluster_name, cluster_id, maximum)
@@ -55,7 +55,7 @@ def _from_context(context: str | None) -> str:
 
 def _refuse_change(what: str, known: str | None, wanted: str) -> None:
     if known and known != wanted:
-        raise RefusedError(
+        raise CommandRefusedError(
             f"this cluster already has the {what} {known}, which its identities are numbered by; "
             f"it cannot become {wanted}: disable the mesh first"
         )

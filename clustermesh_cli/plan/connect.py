@@ -11,8 +11,8 @@ from itertools import combinations
 
 import yaml
 
-from clustermesh_cli.exit_code import RefusedError
-from clustermesh_cli.plan.facts import Access, ClusterFacts
+from clustermesh_cli.exit_code import CommandRefusedError
+from clustermesh_cli.plan.facts import ClusterFacts, StoreAccess
 from meshapi.installed import STORE_PORT, STORE_SERVICE
 
 PEER_DIRECTORY = "/var/lib/cilium/clustermesh"
@@ -29,28 +29,28 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class PeerLink:
     """`reader` learns `target`; `target` lets `reader` in. `session` is False where only the door is opened."""
 
     reader: ClusterFacts
     target: ClusterFacts
 
 
-def plan_links(local: ClusterFacts, remotes: Iterable[ClusterFacts], mode: Mode) -> tuple[Link, ...]:
+def plan_links(local: ClusterFacts, remotes: Iterable[ClusterFacts], mode: Mode) -> tuple[PeerLink, ...]:
     """Every directed link the mode asks for, in the order they are applied."""
     others = tuple(remotes)
     match mode:
         case Mode.UNICAST:
-            return tuple(Link(local, r) for r in others)
+            return tuple(PeerLink(local, r) for r in others)
         case Mode.BIDIRECTIONAL:
-            return tuple(link for r in others for link in (Link(local, r), Link(r, local)))
+            return tuple(link for r in others for link in (PeerLink(local, r), PeerLink(r, local)))
         case Mode.MESH:
             pairs = combinations((local, *others), 2)
-            return tuple(link for a, b in pairs for link in (Link(a, b), Link(b, a)))
+            return tuple(link for a, b in pairs for link in (PeerLink(a, b), PeerLink(b, a)))
 
 
 def check_all(clusters: Iterable[ClusterFacts]) -> None:
-    """Raises RefusedError, naming both clusters, when any two of them cannot share a mesh.
+    """Raises CommandRefusedError, naming both clusters, when any two of them cannot share a mesh.
 
     Peers that either side already has count as well, so that a third cluster with the same id is found before a packet is.
     """
@@ -61,16 +61,16 @@ def check_all(clusters: Iterable[ClusterFacts]) -> None:
         for other in everyone:
             for name, peer in cluster.peers.items():
                 if name != other.name and peer.id == other.id:
-                    raise RefusedError(
+                    raise CommandRefusedError(
                         f"{cluster.name} already has a peer {name} with id {peer.id}, the id of {other.name}; "
                         "every cluster of a mesh needs its own id"
                     )
 
 
-def check_access(cluster: ClusterFacts) -> Access:
-    """Raises RefusedError when nobody could reach the cluster."""
+def check_access(cluster: ClusterFacts) -> StoreAccess:
+    """Raises CommandRefusedError when nobody could reach the cluster."""
     if cluster.access is None:
-        raise RefusedError(
+        raise CommandRefusedError(
             f"{cluster.name}: Service clustermesh-apiserver has no address yet: wait for the load balancer "
             "(clustermesh status --wait), or give --destination-endpoint/--source-endpoint"
         )
@@ -108,17 +108,19 @@ def mirrored_config(namespace: str) -> str:
 
 def _check_pair(a: ClusterFacts, b: ClusterFacts) -> None:
     if a.name == b.name:
-        raise RefusedError(
+        raise CommandRefusedError(
             f"{a.context} and {b.context} are both named {a.name}: every cluster of a mesh needs its own name"
         )
     if a.id == b.id:
-        raise RefusedError(f"{a.name} and {b.name} both have the id {a.id}: every cluster of a mesh needs its own id")
+        raise CommandRefusedError(
+            f"{a.name} and {b.name} both have the id {a.id}: every cluster of a mesh needs its own id"
+        )
     if a.maximum != b.maximum:
-        raise RefusedError(
+        raise CommandRefusedError(
             f"{a.name} is set for {a.maximum} connected clusters and {b.name} for {b.maximum}: identities would be numbered "
             "differently; set max-connected-clusters alike in both"
         )
     for left in a.pod_cidrs:
         for right in b.pod_cidrs:
             if ipaddress.ip_network(left).overlaps(ipaddress.ip_network(right)):
-                raise RefusedError(f"pod networks overlap: {left} of {a.name} and {right} of {b.name}")
+                raise CommandRefusedError(f"pod networks overlap: {left} of {a.name} and {right} of {b.name}")

@@ -10,7 +10,7 @@ from meshmodel.names import ClusterId, ClusterName
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class StoreAccess:
     """Where peers reach the facade: the kind of Service, addresses, one port."""
 
     service_type: str
@@ -37,7 +37,7 @@ class ClusterFacts:
     maximum: int
     ca_pem: bytes
     ca_fingerprint: str
-    access: Access | None
+    access: StoreAccess | None
     pod_cidrs: tuple[str, ...]
     peers: Mapping[str, KnownPeer] = field(default_factory=dict)
     is_mirrored: bool = False

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import grpc
 
-from kvstore.facade.grant import Grant, Limits
+from kvstore.facade.grant import ClientLimits, Grant
 from kvstore.limiter import Limiter
 from meshkit.clock import Clock
 
@@ -84,7 +84,7 @@ class InFlight:
 class Client:
     """All connections that share one set of limits, and what they use together."""
 
-    def __init__(self, name: str, user: str, limits: Limits, clock: Clock) -> None:
+    def __init__(self, name: str, user: str, limits: ClientLimits, clock: Clock) -> None:
         self.name, self.user, self._clock = name, user, clock
         self.requests = Limiter(limits.requests_per_s, limits.request_burst, clock)
         self.bytes = Limiter(limits.bytes_per_s, limits.bytes_burst, clock)
@@ -152,7 +152,7 @@ class Connection:
             self.requests,
         )
 
-    def may_begin(self, limits: Limits) -> bool:
+    def may_begin(self, limits: ClientLimits) -> bool:
         """False if no call is open here and the client has as many other connections with open calls as it may."""
         return bool(self.calls) or self.client.connections < limits.connections_per_client
 
@@ -178,7 +178,7 @@ class Connection:
 class Connections:
     """Every connection that has a call open, or had one a short while ago."""
 
-    def __init__(self, limits: Limits, clock: Clock) -> None:
+    def __init__(self, limits: ClientLimits, clock: Clock) -> None:
         self._limits, self._clock = limits, clock
         self._connections: dict[tuple[str, bytes], Connection] = {}
         self._clients: dict[str, Client] = {}

@@ -32,7 +32,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ClientLimits:
     """What clients can make us spend, by what it is counted for: connection, stream, client, or the whole facade."""
 
     streams_per_connection: int = 32

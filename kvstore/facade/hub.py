@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Final, NamedTuple
 
 from kvstore.errors import Denied, KvError, StoreChanged, Unavailable
-from kvstore.facade.grant import Limits
+from kvstore.facade.grant import ClientLimits
 from kvstore.facade.upstream import Upstream
 from kvstore.proto import rpc_pb2 as pb
 from meshkit.backoff import Backoff
@@ -24,7 +24,7 @@ HEAD_START: Final = 1000
 BACKOFF_S: Final = (0.05, 2.0)
 
 
-class Record(NamedTuple):
+class HistoryRecord(NamedTuple):
     """One upstream message: its bytes and the revisions of its first and last event."""
 
     first: int
@@ -43,7 +43,7 @@ class Hub:
         upstream: Upstream,
         key: bytes,
         range_end: bytes,
-        limits: Limits,
+        limits: ClientLimits,
         clock: Clock,
         *,
         owner: str | None = None,
@@ -52,7 +52,7 @@ class Hub:
         self.key, self.range_end, self.owner = key, range_end, owner
         self._on_resize = on_resize
         self._upstream, self._limits, self._clock = upstream, limits, clock
-        self._records: list[Record] = []
+        self._records: list[HistoryRecord] = []
         self._base = self.bytes = 0
         self.floor = self.synced = 0
         self.ready = asyncio.Event()
@@ -79,7 +79,7 @@ class Hub:
         """Where a client that wants changes from the revision on has to begin."""
         return self._base + bisect_left(self._records, revision, key=_last)
 
-    def read(self, cursor: int) -> Sequence[Record]:
+    def read(self, cursor: int) -> Sequence[HistoryRecord]:
         """The messages from the cursor on that fit one answer; the history must reach back so far."""
         index = cursor - self._base
         size, end = 0, index
@@ -169,7 +169,7 @@ class Hub:
         self._wake()
 
     def _append(self, raw: bytes, answer: pb.WatchResponse) -> None:
-        record = Record(answer.events[0].kv.mod_revision, answer.events[-1].kv.mod_revision, raw)
+        record = HistoryRecord(answer.events[0].kv.mod_revision, answer.events[-1].kv.mod_revision, raw)
         self._records.append(record)
         self.synced = record.last
         self.messages += 1
@@ -205,7 +205,7 @@ class HubPool:
     Their histories share one bound: the largest gives way.
     """
 
-    def __init__(self, upstream: Upstream, limits: Limits, clock: Clock) -> None:
+    def __init__(self, upstream: Upstream, limits: ClientLimits, clock: Clock) -> None:
         self._upstream, self._limits, self._clock = upstream, limits, clock
         self._hubs: dict[tuple[bytes, bytes], Hub] = {}
         self._tasks: dict[Hub, asyncio.Task[None]] = {}
@@ -287,5 +287,5 @@ def _spare_bytes(hub: Hub) -> int:
     return hub.spare_bytes
 
 
-def _last(record: Record) -> int:
+def _last(record: HistoryRecord) -> int:
     return record.last

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 
 from kvstore.facade.connections import Client, Connection
-from kvstore.facade.grant import Limits
+from kvstore.facade.grant import ClientLimits
 from kvstore.facade.upstream import Upstream
 from kvstore.proto import rpc_pb2 as pb
 from meshkit.clock import Clock
@@ -26,7 +26,7 @@ RangeContext: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 class Ranges:
     """Answers Range requests that the grant covers already; the caller has counted the request."""
 
-    def __init__(self, upstream: Upstream, limits: Limits, clock: Clock) -> None:
+    def __init__(self, upstream: Upstream, limits: ClientLimits, clock: Clock) -> None:
         self._upstream, self._limits, self._clock = upstream, limits, clock
         self._unpaged = asyncio.Semaphore(limits.unpaged_at_once)
 

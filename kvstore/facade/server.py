@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from kvstore.errors import Unavailable
 from kvstore.etcd import EtcdStore
 from kvstore.facade.connections import ClientInfo, Connection, ConnectionInfo, Connections
-from kvstore.facade.grant import Grant, Limits
+from kvstore.facade.grant import ClientLimits, Grant
 from kvstore.facade.hub import HubPool
 from kvstore.facade.ranges import RangeContext, Ranges
 from kvstore.facade.stream import StreamContext, WatchStream
@@ -66,12 +66,12 @@ class ReadOnlyFacade:
         upstream: EtcdStore,
         authorize: Authorize,
         server_tls: ServerTls,
-        limits: Limits | None = None,
+        limits: ClientLimits | None = None,
         *,
         clock: Clock | None = None,
     ) -> None:
         self._authorize, self._tls = authorize, server_tls
-        self._limits, self._clock = limits or Limits(), clock or SystemClock()
+        self._limits, self._clock = limits or ClientLimits(), clock or SystemClock()
         self._upstream = Upstream(upstream)
         self._upstream.on_store_change.append(self._on_store_change)
         self._connections = Connections(self._limits, self._clock)

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from kvstore.errors import KvError
 from kvstore.facade.connections import Connection
-from kvstore.facade.grant import Grant, Limits
+from kvstore.facade.grant import ClientLimits, Grant
 from kvstore.facade.hub import Hub, HubPool
 from kvstore.facade.upstream import Upstream
 from kvstore.facade.watcher import NO_WATCH_ID, Watcher
@@ -46,7 +46,7 @@ class WatchStream:
         upstream: Upstream,
         hubs: HubPool,
         *,
-        limits: Limits,
+        limits: ClientLimits,
         clock: Clock,
     ) -> None:
         self._context, self._connection, self._upstream, self._hubs = context, connection, upstream, hubs

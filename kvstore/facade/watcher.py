@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from kvstore.facade.hub import Hub, Record
+from kvstore.facade.hub import HistoryRecord, Hub
 from kvstore.proto import rpc_pb2 as pb
-from kvstore.store import Kind
+from kvstore.store import ChangeKind
 
 WATCH_ID_TAG: Final = b"\x10"
 NO_WATCH_ID: Final = -1
@@ -28,7 +28,9 @@ class Watcher:
         self._suffix = id_suffix(watch_id)
         names = pb.WatchCreateRequest
         self._hidden = frozenset(
-            kind for kind, name in ((Kind.PUT, names.NOPUT), (Kind.DELETE, names.NODELETE)) if name in request.filters
+            kind
+            for kind, name in ((ChangeKind.PUT, names.NOPUT), (ChangeKind.DELETE, names.NODELETE))
+            if name in request.filters
         )
 
     def attach(self, hub: Hub) -> None:
@@ -63,10 +65,12 @@ class Watcher:
         """A message of a private upstream watch under this watch's own id."""
         return raw + self._suffix
 
-    def _filtered(self, records: Sequence[Record], since: int) -> bytes | None:
+    def _filtered(self, records: Sequence[HistoryRecord], since: int) -> bytes | None:
         merged = pb.WatchResponse.FromString(b"".join(record.raw for record in records))
         kept = [
-            event for event in merged.events if event.kv.mod_revision >= since and Kind(event.type) not in self._hidden
+            event
+            for event in merged.events
+            if event.kv.mod_revision >= since and ChangeKind(event.type) not in self._hidden
         ]
         if not kept:
             return None

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from agent.datapath import spec
 from agent.datapath.errors import MapFullError
-from agent.datapath.maps import MapInfo, Maps, Record
+from agent.datapath.maps import MapInfo, MapRecord, Maps
 from agent.datapath.memory import memory_maps
 from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.writer import LoadBalancerWriter
@@ -25,8 +25,8 @@ from meshkit.reconciler import Reconciler
 from meshmodel.annotations import Affinity
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 
-K = TypeVar("K", bound=Record)
-V = TypeVar("V", bound=Record)
+K = TypeVar("K", bound=MapRecord)
+V = TypeVar("V", bound=MapRecord)
 SERVICES, BACKENDS, BIG = 10_000, 10, 5_000
 REPEATS = 3
 

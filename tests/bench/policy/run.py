@@ -18,7 +18,7 @@ from typing import Any
 
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import NAMESPACE_LABEL, Labels, pod_labels
-from meshpolicy import Change, EndpointPolicy, Engine, Policy, PolicyContext, parse_policy
+from meshpolicy import EndpointPolicy, Engine, Policy, PolicyChange, PolicyContext, parse_policy
 from meshpolicy.evaluate import evaluate
 from meshpolicy.selector import LabelSelector
 
@@ -171,7 +171,7 @@ def _popular_labels(index: int) -> Labels:
     )
 
 
-def _one_change(node: Node, change: Callable[[], Change]) -> tuple[float, int, int]:
+def _one_change(node: Node, change: Callable[[], PolicyChange]) -> tuple[float, int, int]:
     """CPU seconds until the maps are right again, map writes, endpoints concerned."""
     endpoints = writes = 0
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from clustermesh_apiserver.tables import Tables
 from kubeintent.rows import (
-    Endpoint,
     EndpointIntent,
     IdentityIntent,
     NamespaceIntent,
     NodeIntent,
     Port,
     ServiceIntent,
+    SliceEndpointIntent,
     SliceIntent,
 )
 from meshmodel.annotations import parse_service_annotations
@@ -57,7 +57,7 @@ def service_row(index: int) -> ServiceIntent:
 def slice_row(index: int, shift: int = 0) -> SliceIntent:
     name = records.service_name(index)
     endpoints = tuple(
-        Endpoint((address,), ready=True, serving=True, terminating=False, node_name=f"node-{index % 500}")
+        SliceEndpointIntent((address,), ready=True, serving=True, terminating=False, node_name=f"node-{index % 500}")
         for address in records.backend_ips(index, shift)
     )
     ports = (Port("http", "TCP", 8080),)

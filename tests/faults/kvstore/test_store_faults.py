@@ -19,7 +19,7 @@ from clustermesh_apiserver.serve.access import mesh_roles
 from kvstore.auth import ensure_auth
 from kvstore.errors import Unavailable
 from kvstore.etcd import EtcdStore
-from kvstore.facade.grant import Limits
+from kvstore.facade.grant import ClientLimits
 from kvstore.lease import LeaseSession
 from kvstore.process import EtcdProcess, EtcdSettings
 from kvstore.sharedstore import SharedStore
@@ -164,7 +164,7 @@ async def test_a_restarted_facade_is_found_again_without_a_new_listing(tmp_path:
 
 async def test_a_peer_is_told_when_etcd_behind_the_facade_stays_away(tmp_path: Path) -> None:
     pki = Pki()
-    async with running_etcd(tmp_path, pki) as etcd, facade_for(pki, etcd, Limits(outage_s=0.3)) as facade:
+    async with running_etcd(tmp_path, pki) as etcd, facade_for(pki, etcd, ClientLimits(outage_s=0.3)) as facade:
         await facade.admin.put(ROOT + b"a", b"1")
         async with reading(facade.client(), ROOT) as reader:
             await etcd.kill()

@@ -17,7 +17,7 @@ from clustermesh_apiserver.serve.access import mesh_roles
 from kvstore.auth import ensure_auth
 from kvstore.channel import open_channel
 from kvstore.etcd import EtcdStore
-from kvstore.facade.grant import Grant, Limits
+from kvstore.facade.grant import ClientLimits, Grant
 from kvstore.facade.server import ReadOnlyFacade, ServerTls
 from kvstore.methods import Methods
 from kvstore.options import Options, Tls
@@ -67,7 +67,7 @@ class Facade:
 
 
 @asynccontextmanager
-async def facade_for(pki: Pki, etcd: EtcdProcess, limits: Limits | None = None) -> AsyncIterator[Facade]:
+async def facade_for(pki: Pki, etcd: EtcdProcess, limits: ClientLimits | None = None) -> AsyncIterator[Facade]:
     """A facade that serves, and is gone afterwards."""
     admin = etcd.connect(QUICK)
     await ensure_auth(admin, mesh_roles("north"), USERS)

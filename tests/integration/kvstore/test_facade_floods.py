@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from certs.diagnose import client_context
 from certs.store import CertFiles
-from kvstore.facade.grant import Limits
+from kvstore.facade.grant import ClientLimits
 from kvstore.proto import rpc_pb2 as pb
 from tests.integration.kvstore.bare_http2 import BareClient
 from tests.integration.kvstore.facade_under_test import Facade, Plain, PlainWatch, facade_for
@@ -24,7 +24,7 @@ pytestmark = needs_etcd
 
 ROOT = b"cilium/state/floods/"
 END = b"cilium/state/floods0"
-SMALL = Limits(
+SMALL = ClientLimits(
     connections_per_client=3,
     streams_per_client=6,
     watches_per_client=10,
@@ -243,7 +243,7 @@ async def test_a_connection_without_calls_is_closed(bare: BareClient) -> None:
 
 async def test_refused_calls_are_counted_for_the_rate_too(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A peer that only asks for what it may not have, and one without any grant, get as slow as everybody."""
-    pki, limits = Pki(), Limits(requests_per_s=50, request_burst=10)
+    pki, limits = Pki(), ClientLimits(requests_per_s=50, request_burst=10)
     async with (
         running_etcd(tmp_path_factory.mktemp("etcd"), pki) as etcd,
         facade_for(pki, etcd, limits) as facade,

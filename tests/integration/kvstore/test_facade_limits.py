@@ -15,10 +15,10 @@ import pytest_asyncio
 
 from certs import profile
 from certs.authority import Authority
-from certs.diagnose import Problem, client_context, diagnose
+from certs.diagnose import CertificateProblem, client_context, diagnose
 from certs.store import CertFiles
 from kvstore.errors import Denied, Unavailable
-from kvstore.facade.grant import Limits
+from kvstore.facade.grant import ClientLimits
 from kvstore.facade.server import ReadOnlyFacade, ServerTls
 from kvstore.proto import rpc_pb2 as pb
 from tests.contract.kvstore.stores_under_test import reading
@@ -29,7 +29,7 @@ pytestmark = needs_etcd
 
 ROOT = b"cilium/state/limits/"
 END = b"cilium/state/limits0"
-TIGHT = Limits(
+TIGHT = ClientLimits(
     streams_per_connection=3,
     watches_per_stream=4,
     page_size=50,
@@ -214,7 +214,7 @@ async def test_new_certificates_serve_the_next_handshake_and_keep_open_streams(f
     facade.bundle.forget("west")
     facade.facade.reload_tls(facade.server_tls())
     finding = await diagnose("127.0.0.1", facade.port, "north.mesh.cilium.io", _files(facade, "remote-west", newcomer))
-    assert finding.problem is Problem.CLIENT_REJECTED
+    assert finding.problem is CertificateProblem.CLIENT_REJECTED
 
 
 def _files(facade: Facade, name: str = "remote-south", authority: Authority | None = None) -> CertFiles:

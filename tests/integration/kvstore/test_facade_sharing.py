@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from certs.diagnose import client_context
 from certs.store import CertFiles
-from kvstore.facade.grant import Limits
+from kvstore.facade.grant import ClientLimits
 from kvstore.proto import rpc_pb2 as pb
 from kvstore.watchstore import WatchStore
 from tests.contract.kvstore.stores_under_test import Recorder, TextCodec, reading
@@ -24,7 +24,7 @@ pytestmark = needs_etcd
 
 ROOT = b"cilium/state/shared/"
 END = b"cilium/state/shared0"
-SMALL_HISTORY = Limits(history_bytes=20_000, linger_s=0.0)
+SMALL_HISTORY = ClientLimits(history_bytes=20_000, linger_s=0.0)
 
 
 @pytest_asyncio.fixture(scope="module")

@@ -18,7 +18,6 @@ from kubeintent.pod import read_namespace, read_pod
 from kubeintent.read import MAX_PROBLEMS, Read, UnreadableError
 from kubeintent.rows import (
     BlockIntent,
-    Endpoint,
     EndpointIntent,
     ExportIntent,
     IdentityIntent,
@@ -27,6 +26,7 @@ from kubeintent.rows import (
     PodIntent,
     Port,
     ServiceIntent,
+    SliceEndpointIntent,
     SliceIntent,
 )
 from kubeintent.service import read_service
@@ -192,7 +192,7 @@ def check(row: Any) -> None:  # noqa: C901 - one arm per kind of row
             for endpoint in row.endpoints:
                 check(endpoint)
                 assert all((":" in ip) == (row.address_type == "IPv6") for ip in endpoint.addresses)
-        case Endpoint():
+        case SliceEndpointIntent():
             assert all(canonical_ip(ip) == ip for ip in row.addresses)
             assert not any(ip.startswith(("127.", "169.254.", "fe80:")) or ip in ("::", "::1") for ip in row.addresses)
             assert all(value in (None, True, False) for value in (row.ready, row.serving, row.terminating))

@@ -75,7 +75,7 @@ from agent.nodes.feature import NodesFeature
 from agent.policy.feature import PolicyFeature
 from agent.policy.rows import policy_list, policy_map_rows
 from agent.settings import AgentSettings
-from agent.tables import AgentDB, Node, NodeAddress, Peer
+from agent.tables import AgentDB, Node, NodeAddress, PeerRow
 from kube.reflector import Delete, Upsert
 from kvstore.store import Phase
 from meshkit.clock import ManualClock
@@ -320,7 +320,7 @@ class AgentScript(Script):
         if row is None:
             raise ScriptError(f"no peer {name}")
         with self.agent.db.write():
-            self.agent.balancer.writer.set_peer(Peer(row.name, row.cluster_id, is_withdrawn))
+            self.agent.balancer.writer.set_peer(PeerRow(row.name, row.cluster_id, is_withdrawn))
 
     def do_interface(self, address: str, index: str) -> None:
         if int(index):

@@ -25,8 +25,8 @@ from agent.mesh.networks import Networks
 from agent.mesh.rejections import Rejections
 from agent.nodes.writer import NodeWriter
 from agent.tables import AgentDB, Backend
+from kvstore.store import ChangeKind as EventKind
 from kvstore.store import Event, Phase
-from kvstore.store import Kind as EventKind
 from meshkit.clock import Clock, ManualClock
 from meshkit.reconciler import Reconciler
 from meshmodel.cluster_config import ClusterConfig
@@ -35,7 +35,7 @@ from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.protocol import PROTOCOL_NAMES
 from meshpeer.kinds import BACKEND_KINDS
-from meshpeer.view import Views
+from meshpeer.view import RecordViews
 
 KINDS = {
     "services": Kind.SERVICES,
@@ -61,7 +61,7 @@ class Fed:
     ) -> None:
         self.ingest = Ingest(ClusterName(name), db, writers, networks=networks, rejections=rejections, clock=clock)
         _finish(self.ingest.begin(ClusterConfig(id=ClusterId(cluster_id)), list(KINDS.values())))
-        self.cluster_id, self._views = cluster_id, Views()
+        self.cluster_id, self._views = cluster_id, RecordViews()
 
     def feed(self, kind: Kind, phase: Phase, *changes: tuple[str, bytes | None]) -> None:
         """One batch of one prefix, as a session hands it over; None deletes."""

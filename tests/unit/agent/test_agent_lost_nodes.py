@@ -18,7 +18,7 @@ from agent.tables import (
     FrontendKey,
     LostNode,
     Origin,
-    Peer,
+    PeerRow,
     Prefix,
     Service,
     ServicePort,
@@ -39,7 +39,7 @@ class World:
         self.follower = AddressFollower(self.db, self.writer, BackendRegistry(memory_maps().backends))
         ports = (ServicePort("", 80, "TCP"),)
         with self.db.write():
-            self.writer.set_peer(Peer(SOUTH, ClusterId(2)))
+            self.writer.set_peer(PeerRow(SOUTH, ClusterId(2)))
             self.writer.set_service(Service(ECHO, (Address(KEY.address),), ports, is_global, affinity=affinity))
 
     def backends(self, cluster: ClusterName, *addresses: str, healthy: bool = True) -> None:

@@ -15,7 +15,7 @@ from agent.ipcache.writer import PrefixWriter
 from agent.mesh.blocks import Block, BlockIndex, block_of
 from agent.mesh.held import Held
 from agent.mesh.ingest import Ingest
-from agent.mesh.networks import Change, Networks
+from agent.mesh.networks import ClaimChange, Networks
 from agent.tables import Address, AgentDB, Node, NodeAddress, Origin, Prefix, Service, ServicePort
 from meshapi.peer import PeerState
 from meshkit.clock import ManualClock
@@ -462,7 +462,7 @@ async def test_a_node_event_judges_no_record_it_does_not_touch(mesh: Mesh, monke
 
 
 def test_changes_say_who_claims_what(networks: Networks) -> None:
-    seen: list[Change] = []
+    seen: list[ClaimChange] = []
     networks.settle()
     networks.judges.append(lambda changes: seen.extend(changes) or len(changes))
     networks.set_node(node("south", "s1", "172.18.0.5", "10.2.1.0/24"))

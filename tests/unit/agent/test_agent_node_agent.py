@@ -28,7 +28,7 @@ from agent.policy.feature import PolicyFeature
 from agent.settings import AgentSettings
 from agent.tables import AgentDB, Endpoint, Frontend, FrontendKey, Identity, Origin, Prefix, Target
 from meshkit.clock import ManualClock, settle
-from meshkit.health import Level
+from meshkit.health import HealthLevel
 from meshkit.table import Table
 from meshmodel.labels import pod_labels
 from meshmodel.names import ClusterId, ClusterName, ServiceName
@@ -283,13 +283,13 @@ async def test_sources_are_waited_for_no_longer_than_the_sync_time_out() -> None
     async with running(core, Recorder("a", said), Recorder("b", said), waiting):
         await clock.run_for(59.0)
         assert "a stop waiting" not in said
-        assert core.health.snapshot()["first listings"].level is Level.STARTING
+        assert core.health.snapshot()["first listings"].level is HealthLevel.STARTING
         await clock.run_for(2.0)
         assert said[-2:] == ["a stop waiting", "b stop waiting"]
-        assert core.health.snapshot()["first listings"].level is Level.DEGRADED
+        assert core.health.snapshot()["first listings"].level is HealthLevel.DEGRADED
         waiting.done["frontends"]()
         await clock.run_for(2.0)
-        assert core.health.snapshot()["first listings"].level is Level.OK
+        assert core.health.snapshot()["first listings"].level is HealthLevel.OK
 
 
 async def test_the_time_out_releases_peers_and_never_the_own_cluster(tmp_path: Path) -> None:
@@ -362,7 +362,7 @@ async def test_a_row_that_cannot_be_written_is_in_the_health_report() -> None:
             core.db.prefixes.put(Prefix("no prefix", IDENTITY, "", NORTH, NORTH_ID, Origin.POD))
         await clock.run_for(2.0)
         component = core.health.snapshot()["map prefixes"]
-        assert component.level is Level.DEGRADED
+        assert component.level is HealthLevel.DEGRADED
         assert "no prefix" in component.message
         assert agent.reconcilers["prefixes"].status().failed == 1
-        assert core.health.snapshot()["map frontends"].level is Level.OK
+        assert core.health.snapshot()["map frontends"].level is HealthLevel.OK

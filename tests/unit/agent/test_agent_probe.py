@@ -10,7 +10,7 @@ import pytest
 
 from agent.datapath.flow_layout import ProbeSize
 from agent.mesh.liveness import Liveness, Signals, decide
-from agent.mesh.probe import ANSWER_WAIT_S, NODES_A_ROUND, Answer, OverlayThenTcp, Prober, make_reach
+from agent.mesh.probe import ANSWER_WAIT_S, NODES_A_ROUND, OverlayThenTcp, ProbeAnswer, Prober, make_reach
 from agent.tables import AgentDB, Node, NodeAddress
 from meshkit.clock import ManualClock
 from meshkit.http import bind
@@ -34,10 +34,10 @@ class World:
                 address = NodeAddress("InternalIP", f"172.18.1.{number}")
                 self.db.nodes.put(Node(SOUTH, ClusterId(2), f"s{number:02}", (address,), ()))
 
-    async def ask(self, nodes: Sequence[str]) -> dict[str, Answer]:
+    async def ask(self, nodes: Sequence[str]) -> dict[str, ProbeAnswer]:
         self.asked += nodes
-        whole = {node: Answer.WHOLE if node in self.alive else Answer.NONE for node in nodes}
-        return whole | {node: Answer.SMALL_ONLY for node in nodes if node in self.small_only}
+        whole = {node: ProbeAnswer.WHOLE if node in self.alive else ProbeAnswer.NONE for node in nodes}
+        return whole | {node: ProbeAnswer.SMALL_ONLY for node in nodes if node in self.small_only}
 
     def lost(self) -> dict[str, str]:
         return {row.ip: row.reason for row in self.db.lost_nodes.rows()}
@@ -193,14 +193,14 @@ class ScriptedOverlay:
 BOTH, SMALL = frozenset(ProbeSize), frozenset({ProbeSize.SMALL})
 
 
-async def answers_of(overlay: ScriptedOverlay | None, reached: set[str], rounds: int = 1) -> dict[str, Answer]:
+async def answers_of(overlay: ScriptedOverlay | None, reached: set[str], rounds: int = 1) -> dict[str, ProbeAnswer]:
     clock = ManualClock()
 
     async def reach(address: str) -> bool:
         return address in reached
 
     probe = OverlayThenTcp(overlay, reach, clock)
-    said: dict[str, Answer] = {}
+    said: dict[str, ProbeAnswer] = {}
     for _ in range(rounds):
         asking = asyncio.ensure_future(probe.ask([A, B]))
         while not asking.done():
@@ -212,13 +212,13 @@ async def answers_of(overlay: ScriptedOverlay | None, reached: set[str], rounds:
 
 async def test_a_node_that_answers_through_the_overlay_is_judged_by_nothing_else() -> None:
     overlay = ScriptedOverlay({A: BOTH, B: SMALL})
-    assert await answers_of(overlay, set()) == {A: Answer.WHOLE, B: Answer.SMALL_ONLY}
+    assert await answers_of(overlay, set()) == {A: ProbeAnswer.WHOLE, B: ProbeAnswer.SMALL_ONLY}
 
 
 async def test_a_node_that_answered_an_earlier_agent_and_is_silent_now_is_not_saved_by_its_tcp_answer() -> None:
-    assert await answers_of(ScriptedOverlay({}, A), {A, B}) == {A: Answer.NONE, B: Answer.WHOLE}
+    assert await answers_of(ScriptedOverlay({}, A), {A, B}) == {A: ProbeAnswer.NONE, B: ProbeAnswer.WHOLE}
 
 
 async def test_a_node_without_our_datapath_is_judged_by_its_tcp_answer() -> None:
-    assert await answers_of(ScriptedOverlay({}), {A}) == {A: Answer.WHOLE, B: Answer.NONE}
-    assert await answers_of(None, {A}) == {A: Answer.WHOLE, B: Answer.NONE}
+    assert await answers_of(ScriptedOverlay({}), {A}) == {A: ProbeAnswer.WHOLE, B: ProbeAnswer.NONE}
+    assert await answers_of(None, {A}) == {A: ProbeAnswer.WHOLE, B: ProbeAnswer.NONE}

@@ -10,7 +10,7 @@ import pytest
 from clustermesh_apiserver.convert.endpoint_slice import convert_slice
 from clustermesh_apiserver.convert.owner_queue import OwnerQueue
 from clustermesh_apiserver.convert.service import convert_service, is_shared
-from kubeintent.rows import Endpoint, NamespaceIntent, Port, ServiceIntent, SliceIntent
+from kubeintent.rows import NamespaceIntent, Port, ServiceIntent, SliceEndpointIntent, SliceIntent
 from meshmodel import endpointslice
 from meshmodel.annotations import parse_service_annotations
 from meshmodel.names import ClusterId, ClusterName
@@ -36,7 +36,9 @@ def service(*, headless: bool = False, external_name: bool = False, other_proxy:
     )
 
 
-def piece(name: str, *endpoints: Endpoint, ports: tuple[Port, ...] = (HTTP,), family: str = "IPv4") -> SliceIntent:
+def piece(
+    name: str, *endpoints: SliceEndpointIntent, ports: tuple[Port, ...] = (HTTP,), family: str = "IPv4"
+) -> SliceIntent:
     return SliceIntent("shop", name, "cart", family, endpoints, ports)
 
 
@@ -46,8 +48,8 @@ def record(*slices: SliceIntent, of: ServiceIntent | None = None) -> ClusterServ
 
 def test_an_address_in_two_slices_keeps_the_ports_of_both_in_any_order() -> None:
     """T22: Cilium keeps the ports of one of them only."""
-    one = piece("cart-a", Endpoint(("10.11.9.1",)), ports=(HTTP,))
-    two = piece("cart-b", Endpoint(("10.11.9.1",)), ports=(Port("dns", "UDP", 53),))
+    one = piece("cart-a", SliceEndpointIntent(("10.11.9.1",)), ports=(HTTP,))
+    two = piece("cart-b", SliceEndpointIntent(("10.11.9.1",)), ports=(Port("dns", "UDP", 53),))
     for slices in itertools.permutations([one, two]):
         assert set(record(*slices).backends["10.11.9.1"]) == {"http", "dns"}
     assert record(one, two).encode() == record(two, one).encode()
@@ -58,14 +60,16 @@ def test_an_endpoint_is_published_unless_it_is_neither_ready_nor_serving(
     ready: bool | None, serving: bool | None, terminating: bool | None
 ) -> None:
     """All of the matrix; one that does not say is ready and serving, as in Cilium."""
-    found = record(piece("cart-a", Endpoint(("10.11.9.1",), ready=ready, serving=serving, terminating=terminating)))
+    found = record(
+        piece("cart-a", SliceEndpointIntent(("10.11.9.1",), ready=ready, serving=serving, terminating=terminating))
+    )
     expected = not (ready is False and serving is False)
     assert ("10.11.9.1" in found.backends) is expected
 
 
 def test_every_condition_travels_in_a_slice() -> None:
     conditions = list(itertools.product([None, True, False], repeat=3))
-    endpoints = [Endpoint((f"10.11.9.{n}",), *one) for n, one in enumerate(conditions, 1)]
+    endpoints = [SliceEndpointIntent((f"10.11.9.{n}",), *one) for n, one in enumerate(conditions, 1)]
     value = convert_slice(piece("cart-a", *endpoints), cluster=ClusterName("blue"), cluster_id=ClusterId(7))
     assert value is not None
     found = endpointslice.decode("shop/cart-a", value, cluster="blue", cluster_id=7)
@@ -73,9 +77,11 @@ def test_every_condition_travels_in_a_slice() -> None:
 
 
 def test_both_families_and_no_foreign_or_named_endpoints_are_published() -> None:
-    mesh_made = SliceIntent("shop", "echo", "cart", "IPv4", (Endpoint(("10.99.0.1",)),), (HTTP,), from_mesh=True)
+    mesh_made = SliceIntent(
+        "shop", "echo", "cart", "IPv4", (SliceEndpointIntent(("10.99.0.1",)),), (HTTP,), from_mesh=True
+    )
     names = piece("names", family="FQDN")
-    found = record(piece("a", Endpoint(("10.11.9.1",))), piece("b", Endpoint(("fd00::7",)), family="IPv6"),
+    found = record(piece("a", SliceEndpointIntent(("10.11.9.1",))), piece("b", SliceEndpointIntent(("fd00::7",)), family="IPv6"),
                    mesh_made, names)  # fmt: skip
     assert set(found.backends) == {"10.11.9.1", "fd00::7"}
     assert set(found.frontends) == {"10.96.20.4", "fd00::1"}
@@ -110,7 +116,7 @@ def test_losing_one_family_takes_back_that_address_only() -> None:
 
 
 def test_a_port_that_means_all_ports_travels_in_a_slice_and_has_no_place_in_a_service_record() -> None:
-    whole = piece("cart-a", Endpoint(("10.11.9.1",)), ports=(HTTP, Port("any", "UDP", None)))
+    whole = piece("cart-a", SliceEndpointIntent(("10.11.9.1",)), ports=(HTTP, Port("any", "UDP", None)))
     value = convert_slice(whole, cluster=ClusterName("blue"), cluster_id=ClusterId(7))
     assert value is not None
     found = endpointslice.decode("shop/cart-a", value, cluster="blue", cluster_id=7)

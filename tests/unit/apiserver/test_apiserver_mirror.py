@@ -27,7 +27,7 @@ from meshmodel.keys import MIRROR_LOCK_PREFIX
 from meshmodel.names import ClusterId, ClusterName
 from meshpeer.reservations import Own
 from meshpeer.session import SessionOptions
-from meshpeer.signals import Limits
+from meshpeer.signals import SignalLimits
 from tests.unit.apiserver.apiserver_wait import until
 
 QUICK = Options(backoff_minimum_s=0.005, backoff_maximum_s=0.02)
@@ -233,7 +233,7 @@ async def test_a_peer_whose_heartbeat_is_silent_is_met_again_and_its_records_sta
 ) -> None:
     """T10."""
     world.peer("green", {**GREEN, **CANARIES})
-    async with world.running(SessionOptions(limits=Limits(heartbeat_silence_s=0.1))) as mirror:
+    async with world.running(SessionOptions(limits=SignalLimits(heartbeat_silence_s=0.1))) as mirror:
         await until(lambda: world.cached() == CACHED)
         await until(lambda: mirror.statuses()[0].num_failures >= 1)
         assert "no heartbeat" in mirror.statuses()[0].last_error
@@ -244,7 +244,7 @@ async def test_a_peer_whose_heartbeat_is_silent_is_met_again_and_its_records_sta
 async def test_a_connection_that_stays_lost_is_made_anew(world: World) -> None:
     """A peer that was given a new authority answers again only to who reads its certificate anew."""
     store = world.peer("green", {**GREEN, **CANARIES})
-    async with world.running(SessionOptions(limits=Limits(lost_limit_s=0.05))) as mirror:
+    async with world.running(SessionOptions(limits=SignalLimits(lost_limit_s=0.05))) as mirror:
         await until(lambda: bool(mirror.statuses()) and mirror.statuses()[0].ready)
         assert world.connects == 1
         store.stop()

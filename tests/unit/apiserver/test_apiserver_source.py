@@ -17,7 +17,7 @@ from clustermesh_apiserver.status.program_status import report_health
 from clustermesh_apiserver.tables import Tables
 from kube.reflector import Delete, Progress, Synced, Upsert
 from meshkit.clock import ManualClock
-from meshkit.health import Health, Level
+from meshkit.health import Health, HealthLevel
 from meshmodel.keys import Kind
 from meshmodel.node import decode
 from tests.scripts.apiserver.apiserver_script import Numbers, Sink
@@ -171,7 +171,7 @@ def test_a_kind_that_only_makes_records_better_does_not_keep_us_from_being_ready
     apiserver.source.progress = {"pods": Progress(synced=True), "ipamblocks": Progress(failures=3)}
     health = Health()
     report_health(apiserver, health)
-    assert health.snapshot()["kubernetes"].level is Level.DEGRADED
+    assert health.snapshot()["kubernetes"].level is HealthLevel.DEGRADED
     apiserver.source.progress["pods"] = Progress()
     report_health(apiserver, health)
-    assert health.snapshot()["kubernetes"].level is Level.STARTING
+    assert health.snapshot()["kubernetes"].level is HealthLevel.STARTING

@@ -14,7 +14,7 @@ import pytest
 
 from certs import profile
 from certs.authority import Authority, Issued
-from certs.diagnose import ADVICE, Problem, diagnose
+from certs.diagnose import ADVICE, CertificateProblem, diagnose
 from certs.store import CertFiles
 
 NAME = "north.mesh.cilium.io"
@@ -85,14 +85,14 @@ async def test_a_server_of_an_unknown_authority(tmp_path: Path, north: Authority
     other = Authority.create("mesh CA", time.time(), 10)
     async with tls_server(tmp_path, other.issue(profile.server("north", "ns"), time.time()), north) as port:
         finding = await diagnose("127.0.0.1", port, NAME, client(north, north))
-    assert finding.problem is Problem.UNKNOWN_CA
+    assert finding.problem is CertificateProblem.UNKNOWN_CA
 
 
 async def test_an_expired_server_certificate(tmp_path: Path, north: Authority) -> None:
     made = north.issue(profile.Profile("x", dns_names=(NAME,), is_server=True, days=1), time.time() - 10 * DAY)
     async with tls_server(tmp_path, made, north) as port:
         finding = await diagnose("127.0.0.1", port, NAME, client(north, north))
-    assert finding.problem is Problem.EXPIRED
+    assert finding.problem is CertificateProblem.EXPIRED
     assert finding.server is not None
     assert finding.server.not_after_s < time.time()
 
@@ -101,14 +101,14 @@ async def test_a_server_certificate_from_the_future(tmp_path: Path, north: Autho
     made = north.issue(profile.server("north", "ns"), time.time() + 10 * DAY)
     async with tls_server(tmp_path, made, north) as port:
         finding = await diagnose("127.0.0.1", port, NAME, client(north, north))
-    assert finding.problem is Problem.NOT_YET_VALID
+    assert finding.problem is CertificateProblem.NOT_YET_VALID
 
 
 async def test_a_server_certificate_for_another_name(tmp_path: Path, north: Authority) -> None:
     made = north.issue(profile.server("north", "ns"), time.time())
     async with tls_server(tmp_path, made, north) as port:
         finding = await diagnose("127.0.0.1", port, "north.example.org", client(north, north))
-    assert finding.problem is Problem.WRONG_NAME
+    assert finding.problem is CertificateProblem.WRONG_NAME
     assert finding.server is not None
     assert NAME in finding.server.sans
 
@@ -118,7 +118,7 @@ async def test_a_client_of_an_authority_the_server_does_not_know(tmp_path: Path,
     made = north.issue(profile.server("north", "ns"), time.time())
     async with tls_server(tmp_path, made, north) as port:
         finding = await diagnose("127.0.0.1", port, NAME, client(stranger, north))
-    assert finding.problem is Problem.CLIENT_REJECTED
+    assert finding.problem is CertificateProblem.CLIENT_REJECTED
 
 
 async def test_an_expired_client_certificate(tmp_path: Path, north: Authority) -> None:
@@ -127,14 +127,14 @@ async def test_an_expired_client_certificate(tmp_path: Path, north: Authority) -
     async with tls_server(tmp_path, made, north) as port:
         files = CertFiles(north.certificate_pem, old.cert_pem, old.key_pem)
         finding = await diagnose("127.0.0.1", port, NAME, files)
-    assert finding.problem is Problem.CLIENT_REJECTED
+    assert finding.problem is CertificateProblem.CLIENT_REJECTED
 
 
 async def test_nothing_listens(north: Authority) -> None:
     async with plain_server(lambda _reader, _writer: asyncio.sleep(0)) as port:
         pass
     finding = await diagnose("127.0.0.1", port, NAME, client(north, north))
-    assert finding.problem is Problem.REFUSED
+    assert finding.problem is CertificateProblem.REFUSED
 
 
 async def test_something_else_listens(north: Authority) -> None:
@@ -144,13 +144,13 @@ async def test_something_else_listens(north: Authority) -> None:
 
     async with plain_server(shout) as port:
         finding = await diagnose("127.0.0.1", port, NAME, client(north, north))
-    assert finding.problem is Problem.NOT_TLS
+    assert finding.problem is CertificateProblem.NOT_TLS
 
 
 async def test_nobody_answers(north: Authority) -> None:
     async with plain_server(lambda reader, _writer: reader.read()) as port:
         finding = await diagnose("127.0.0.1", port, NAME, client(north, north), timeout_s=0.2)
-    assert finding.problem is Problem.UNREACHABLE
+    assert finding.problem is CertificateProblem.UNREACHABLE
 
 
 async def test_the_connection_is_dropped(north: Authority) -> None:
@@ -159,12 +159,12 @@ async def test_the_connection_is_dropped(north: Authority) -> None:
 
     async with plain_server(drop) as port:
         finding = await diagnose("127.0.0.1", port, NAME, client(north, north))
-    assert finding.problem is Problem.CLOSED
+    assert finding.problem is CertificateProblem.CLOSED
 
 
 async def test_the_name_is_not_known(north: Authority) -> None:
     finding = await diagnose("no-such-host.invalid", 2379, NAME, client(north, north))
-    assert finding.problem is Problem.NAME_UNKNOWN
+    assert finding.problem is CertificateProblem.NAME_UNKNOWN
 
 
 @pytest.mark.parametrize("broken", ["ca", "cert", "key"])
@@ -172,8 +172,8 @@ async def test_our_own_files_are_unusable(north: Authority, broken: str) -> None
     good = client(north, north)
     parts = {"ca": good.ca, "cert": good.cert, "key": good.key, broken: b"nonsense"}
     finding = await diagnose("127.0.0.1", 1, NAME, CertFiles(**parts))
-    assert finding.problem is Problem.OWN_CERTIFICATE
+    assert finding.problem is CertificateProblem.OWN_CERTIFICATE
 
 
 def test_every_problem_has_an_advice() -> None:
-    assert set(ADVICE) == set(Problem) - {Problem.NONE}
+    assert set(ADVICE) == set(CertificateProblem) - {CertificateProblem.NONE}

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from clustermesh_cli.exit_code import RefusedError
+from clustermesh_cli.exit_code import CommandRefusedError
 from clustermesh_cli.plan.connect import Mode, check_access, check_all, peer_config, plan_links
-from clustermesh_cli.plan.facts import Access, ClusterFacts, KnownPeer
+from clustermesh_cli.plan.facts import ClusterFacts, KnownPeer, StoreAccess
 from clustermesh_cli.plan.peering import (
     PEERS_ANNOTATION,
     admit_users,
@@ -29,12 +29,12 @@ NORTH = ClusterFacts(
     maximum=255,
     ca_pem=b"CA of north",
     ca_fingerprint="aa",
-    access=Access("NodePort", ("192.0.2.1", "192.0.2.2"), 32379),
+    access=StoreAccess("NodePort", ("192.0.2.1", "192.0.2.2"), 32379),
     pod_cidrs=("10.1.0.0/24", "10.1.1.0/24"),
 )
 SOUTH = replace(
     NORTH, context="kind-south", name=ClusterName("south"), id=ClusterId(2), ca_pem=b"CA of south", ca_fingerprint="bb",
-    access=Access("NodePort", ("192.0.2.9",), 32379), pod_cidrs=("10.2.0.0/24",),
+    access=StoreAccess("NodePort", ("192.0.2.9",), 32379), pod_cidrs=("10.2.0.0/24",),
 )  # fmt: skip
 EAST = replace(SOUTH, context="kind-east", name=ClusterName("east"), id=ClusterId(3), pod_cidrs=("10.3.0.0/24",))
 
@@ -61,7 +61,7 @@ def test_two_proper_clusters_are_accepted() -> None:
     ids=["name", "id", "maximum", "pod-cidr", "id-of-a-third-cluster"],
 )
 def test_clusters_that_cannot_share_a_mesh_are_refused_with_the_reason(other: ClusterFacts, words: str) -> None:
-    with pytest.raises(RefusedError, match=words):
+    with pytest.raises(CommandRefusedError, match=words):
         check_all([NORTH, other])
 
 
@@ -72,7 +72,7 @@ def test_connecting_again_is_not_a_conflict_with_oneself() -> None:
 
 
 def test_a_cluster_without_an_address_is_refused() -> None:
-    with pytest.raises(RefusedError, match="north: Service clustermesh-apiserver has no address yet"):
+    with pytest.raises(CommandRefusedError, match="north: Service clustermesh-apiserver has no address yet"):
         check_access(replace(NORTH, access=None))
 
 

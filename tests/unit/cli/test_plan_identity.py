@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from clustermesh_cli.exit_code import RefusedError
+from clustermesh_cli.exit_code import CommandRefusedError
 from clustermesh_cli.plan.cluster_identity import decide_identity
 
 
@@ -40,5 +40,5 @@ def test_the_default_values_of_a_cilium_installation_count_as_not_set() -> None:
     ids=["rename", "renumber", "bad-name", "id-too-large", "nothing-to-go-by"],
 )
 def test_what_cannot_be_is_refused(name: str | None, id_: int | None, config: dict[str, str], words: str) -> None:
-    with pytest.raises(RefusedError, match=words):
+    with pytest.raises(CommandRefusedError, match=words):
         decide_identity(name=name, id_=id_, config=config, context=None)

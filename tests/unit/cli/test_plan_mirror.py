@@ -14,7 +14,7 @@ from clustermesh_cli.cluster_facts import is_mirrored
 from clustermesh_cli.commands.disable import workloads
 from clustermesh_cli.commands.enable import EnableOptions, plan_objects
 from clustermesh_cli.plan.cluster_identity import ClusterIdentity
-from clustermesh_cli.plan.facts import Access, ClusterFacts
+from clustermesh_cli.plan.facts import ClusterFacts, StoreAccess
 from clustermesh_cli.plan.peering import agent_files, find_real_files, real_files
 from meshmodel.names import ClusterId, ClusterName
 
@@ -25,7 +25,7 @@ SOUTH = ClusterFacts(
     maximum=255,
     ca_pem=b"CA of south",
     ca_fingerprint="bb",
-    access=Access("NodePort", ("192.0.2.9",), 32379),
+    access=StoreAccess("NodePort", ("192.0.2.9",), 32379),
     pod_cidrs=(),
 )
 REAL = {name: value for name, value in real_files(SOUTH).items() if value is not None}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvstore.facade.connections import Connections, client_name
-from kvstore.facade.grant import Grant, Limits
+from kvstore.facade.grant import ClientLimits, Grant
 from kvstore.facade.ranges import reads_whole_range
 from kvstore.proto import rpc_pb2 as pb
 from kvstore.store import prefix_end
@@ -140,7 +140,7 @@ def test_peers_share_limits_by_name_and_agents_have_theirs_by_address() -> None:
 
 def test_coming_back_does_not_fill_the_limits_again() -> None:
     clock = ManualClock()
-    connections = Connections(Limits(request_burst=10, requests_per_s=0.001), clock)
+    connections = Connections(ClientLimits(request_burst=10, requests_per_s=0.001), clock)
     first = connections.find(Grant("remote-south"), b"pem", "remote-south", "ipv4:10.0.0.1:4000")
     assert first.client.requests.reserve(10) == 0
     clock.advance(60)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvstore.channel import channel_target
-from kvstore.clientconfig import Endpoint, is_client_config, parse_client_config
+from kvstore.clientconfig import StoreEndpoint, is_client_config, parse_client_config
 from kvstore.errors import Rejected
 from tests.support.effort import examples
 
@@ -29,7 +29,7 @@ cilium-host-aliases:
 
 def test_ciliums_own_form_is_read() -> None:
     config = parse_client_config(CILIUM)
-    assert config.endpoints == (Endpoint("green.mesh.cilium.io", 2379, is_tls=True),)
+    assert config.endpoints == (StoreEndpoint("green.mesh.cilium.io", 2379, is_tls=True),)
     assert config.ca_file.endswith("-ca.crt")
     assert config.key_file.endswith(".key")
     targets, name = config.targets()

@@ -14,7 +14,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from meshkit import log
 from meshkit.clock import ManualClock
-from meshkit.health import Health, Level
+from meshkit.health import Health, HealthLevel
 from meshkit.metrics import Registry
 from meshkit.text import render
 
@@ -102,7 +102,7 @@ def test_health_is_ready_when_something_reported_and_nothing_starts_or_fails() -
     health.ok("tables", "done")
     health.degraded("peer tion", "disconnected")
     assert health.ready()
-    assert health.snapshot()["tables"] == (Level.OK, "done", 105.0)
+    assert health.snapshot()["tables"] == (HealthLevel.OK, "done", 105.0)
     clock.advance(5.0)
     health.report("tables", "ok", "still")
     assert health.snapshot()["tables"].since_wall_s == 105.0

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from kvstore.store import ChangeKind as Happened
 from kvstore.store import Event
-from kvstore.store import Kind as Happened
 from meshmodel import keys
 from meshmodel.keys import Kind
 from meshpeer import session as session_module
 from meshpeer.caps import RECORDS, UNLIMITED, Budget, Caps
 from meshpeer.session import SessionOptions
 from meshpeer.status import remote_cluster
-from meshpeer.view import View, Views
+from meshpeer.view import RecordViews, View
 from tests.unit.meshpeer.follower_world import World, turns
 from tests.unit.meshpeer.peer_store import PeerStore
 
@@ -80,7 +80,7 @@ def test_doubt_and_sweep_keep_the_account_right() -> None:
 
 def test_the_bytes_of_all_peers_count_together() -> None:
     total = Budget(50)
-    south, east = (Views(Caps(size_bytes=40), total) for _ in range(2))
+    south, east = (RecordViews(Caps(size_bytes=40), total) for _ in range(2))
     assert len(south.part(Kind.IPS).feed([put("a", 29)], 0)) == 1
     assert east.part(Kind.IPS).feed([put("a", 29)], 0) == []
     assert (east.truncations().keys(), total.used_bytes) == ({"ip"}, 30)
@@ -90,7 +90,7 @@ def test_the_bytes_of_all_peers_count_together() -> None:
 
 
 def test_a_new_listing_is_due_when_there_is_room_for_what_was_dropped() -> None:
-    views = Views(Caps(only(Kind.IPS, 10)))
+    views = RecordViews(Caps(only(Kind.IPS, 10)))
     view = views.part(Kind.IPS)
     view.feed([put(f"{n:02}") for n in range(12)], 0)
     assert views.due() == ()

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from kvstore.store import ChangeKind as Happened
 from kvstore.store import Event
-from kvstore.store import Kind as Happened
 from meshapi.peer import PeerState
 from meshmodel.cluster_config import ClusterConfig
 from meshmodel.errors import ModelError
@@ -15,9 +15,9 @@ from meshmodel.names import ClusterId, ClusterName
 from meshpeer.followed import FollowedCluster
 from meshpeer.kinds import backends_once, offered_kinds
 from meshpeer.reservations import Own, Reservations
-from meshpeer.signals import Limits, Streams, why_config_ends, why_over
+from meshpeer.signals import SignalLimits, Streams, why_config_ends, why_over
 from meshpeer.status import remote_cluster
-from meshpeer.view import View, Views
+from meshpeer.view import RecordViews, View
 
 SOUTH, EAST = ClusterName("south"), ClusterName("east")
 BOTH, ONLY = "services-and-endpointslices", "endpointslices-only"
@@ -62,7 +62,7 @@ def test_an_unknown_export_mode_is_an_error_for_everybody() -> None:
 
 
 def test_the_limits_are_exact() -> None:
-    limits = Limits(heartbeat_silence_s=120, lost_limit_s=10)
+    limits = SignalLimits(heartbeat_silence_s=120, lost_limit_s=10)
     streams = Streams(100.0)
     assert why_over(110.0, streams, 100.0, limits) is None
     assert why_over(110.1, streams, 100.0, limits) == "connection lost for 10 s"
@@ -153,7 +153,7 @@ def test_doubted_values_are_reported_again_and_still_swept() -> None:
 
 
 def test_a_key_that_stands_in_the_other_part_is_not_gone() -> None:
-    views = Views()
+    views = RecordViews()
     views.part(Kind.IPS).feed([put(b"a", b"1"), put(b"b", b"1")], 2)
     views.part(Kind.IPS, is_private=True).feed([put(b"a", b"1")], 2)
     changes = [(b"a", None), (b"b", None), (b"a", b"2")]
