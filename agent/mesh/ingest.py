@@ -17,10 +17,10 @@ from agent.identity.writer import IdentityWriter
 from agent.ipcache.writer import PrefixWriter
 from agent.loadbalancer.merge import merge_backends
 from agent.loadbalancer.writer import LoadBalancerWriter
-from agent.mesh.blocks import Block, block_of
-from agent.mesh.held import Held
+from agent.mesh.blocks import Block, BlockIndex, block_of
+from agent.mesh.held import MAXIMUM_RECORDS, Held
+from agent.mesh.networks import EVERYTHING, ClaimRefusal, Networks
 from agent.mesh.networks import ClaimChange as Claimed
-from agent.mesh.networks import ClaimRefusal, Networks
 from agent.mesh.records import Reader, SliceSets
 from agent.mesh.rejections import Rejections
 from agent.nodes.writer import NodeWriter
@@ -70,8 +70,10 @@ class Ingest:
         self._form: Kind | None = None
         self._outdated: set[ServiceName] = set()
         self._held = Held()
+        self._withdrawn: BlockIndex[Kind] = BlockIndex()  # what rows were given up for, and the kinds of their records
         self.on_overflow: Callable[[Kind, bytes], None] = lambda _kind, _key: None
         self.on_room: Callable[[frozenset[Kind]], None] = lambda _kinds: None
+        self.on_given_back: Callable[[frozenset[Kind]], None] = lambda _kinds: None
         self._slices = SliceSets()
         self.on_listed: Callable[[Kind], None] = lambda _kind: None
         self.on_removed: Callable[[tuple[str, ...]], None] = lambda _networks: None
@@ -133,6 +135,7 @@ class Ingest:
                 self._writers.prefixes.set_identity_unknown(identity)
             self._writers.load_balancer.delete_peer(self._name)
             self._held.keep(())
+            self._withdrawn = BlockIndex()
             self._networks.drop(self._name)
             self._networks.settle()
         self._cluster_id, self._form = ClusterId(0), None
@@ -191,6 +194,8 @@ class Ingest:
         if self._held.has_room_again:
             overflowed, self._held.overflowed = frozenset(self._held.overflowed), set()
             self.on_room(overflowed)
+        if again := self._given_back([c.block for c in changes if c.cluster != self._name and not c.is_added]):
+            self.on_given_back(again)
         if self._name != self._db.own:
             taken = [c.block for c in changes if c.cluster == self._db.own and c.is_added]
             if taken := [block for block in taken if self._networks.may_hold(self._name, block)]:
@@ -200,12 +205,13 @@ class Ingest:
     def _withdraw(self, taken: Sequence[Block]) -> None:
         """Rows about networks that the own cluster claims now are gone.
 
-        They come back by the next listing if the claim is given up. This looks at every row of the cluster: it is for conflicts.
+        They come back if the claim is given up, by a listing that is asked for then. This looks at every row of the cluster: it
+        is for conflicts.
         """
         name, count = self._name, 0
         for node in [row for row in self._db.nodes.rows() if row.cluster == name]:
             admitted, refusals = self._networks.admit(node)
-            count += self._reject(node.name, "foreign-network", refusals)
+            count += self._reject(Kind.NODES, node.name, "foreign-network", refusals)
             if refusals:
                 self._store_node(node.name, admitted)
         for row in [
@@ -214,7 +220,9 @@ class Ingest:
             if any(block.overlaps(block_of(row.prefix)) for block in taken):
                 refusal = self._networks.refuse_address(name, row.prefix)
                 if refusal is not None:  # where the row is ours, the peer's claim may wait below it
-                    count += self._reject(row.prefix, "address-outside", [refusal]) if row.cluster == name else 0
+                    self._remember(refusal, Kind.IPS)
+                    if row.cluster == name:
+                        count += self._reject(Kind.IPS, row.prefix, "address-outside", [refusal])
                     self._writers.prefixes.delete_pod(name, row.prefix)
         for key, piece in self._slices.pieces():
             kept, refusals = self._believable(piece.backends)
@@ -222,17 +230,29 @@ class Ingest:
                 self._slices.set(key, piece._replace(backends=kept))
         for backends in [row for row in self._db.backends.rows() if row.cluster == name]:
             kept, refusals = self._believable(backends.backends)
-            count += self._reject(str(backends.service), "address-outside", refusals)
+            count += self._reject(self._form or Kind.SERVICES, str(backends.service), "address-outside", refusals)
             if refusals:
                 self._set_backends(backends.service, kept)
         self._store_slices()
         if count:
             self.on_withdrawn()
 
-    def _reject(self, key: str, reason: str, refusals: Sequence[ClaimRefusal]) -> int:
+    def _reject(self, kind: Kind, key: str, reason: str, refusals: Sequence[ClaimRefusal]) -> int:
         for refusal in refusals:
             self._rejections.record(self._name, RecordError(key, reason, refusal.reason))
+            self._remember(refusal, kind)
         return len(refusals)
+
+    def _remember(self, refusal: ClaimRefusal, kind: Kind) -> None:
+        for block in (refusal.block,) if len(self._withdrawn) < MAXIMUM_RECORDS else EVERYTHING:
+            self._withdrawn.add(block, kind)
+
+    def _given_back(self, freed: Sequence[Block]) -> frozenset[Kind]:
+        """Kinds of records that were withdrawn for claims on these networks, which nobody makes any more: each told once."""
+        found = {pair for block in freed for pair in self._withdrawn.overlapping(block)} if len(self._withdrawn) else set()
+        for block, kind in found:
+            self._withdrawn.discard(block, kind)
+        return frozenset(kind for _, kind in found)
 
     def _set(self, kind: Kind, key: str, value: bytes) -> list[tuple[str, ClaimRefusal]]:
         """The record is in the tables, but for what is returned as refused. Raises: RecordError."""

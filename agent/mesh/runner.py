@@ -134,15 +134,19 @@ class MeshRunner:
                 self._follower.members[name].views.note("waiting", overflow)
 
             ingest.on_overflow = overflowed
-            ingest.on_room = lambda kinds: self._want_again(name, kinds)
+            ingest.on_room = lambda kinds: self._let_in_again(name, kinds)
+            ingest.on_given_back = lambda kinds: self._want_again(name, kinds)
         return ingest
 
-    def _want_again(self, name: ClusterName, kinds: Iterable[Kind]) -> None:
+    def _let_in_again(self, name: ClusterName, kinds: Iterable[Kind]) -> None:
         """There is room for refused records again: those that found none are told again."""
-        views = self._follower.members[name].views
-        views.note("waiting", Dropped())
+        self._follower.members[name].views.note("waiting", Dropped())
+        self._want_again(name, kinds)
+
+    def _want_again(self, name: ClusterName, kinds: Iterable[Kind]) -> None:
+        """All records of these kinds are told again, by a listing once a minute at most."""
         for kind in kinds:
-            views.want_again(kind)
+            self._follower.members[name].views.want_again(kind)
 
     def _doubt(self, name: ClusterName) -> None:
         """The next listing tells everything again."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from ipaddress import ip_network
@@ -334,6 +335,34 @@ async def test_a_service_address_of_ours_is_never_a_peers(mesh: Mesh) -> None:
         mesh.lb.delete_service(ServiceName("a", "b"))
     await south.node("s2", "172.18.0.6", "10.96.5.0/24", boot_id="again")
     await mesh.until(lambda: mesh.db.prefixes.get("10.96.5.0/24") is not None)
+
+
+async def test_what_a_peer_had_is_its_again_when_we_give_up_our_claim(mesh: Mesh) -> None:
+    """A claim of a minute, by a load balancer's status for example, took a peer's pods away until its session ended."""
+    north, south = mesh.stores["north"], mesh.stores["south"]
+    await south.ip("10.2.0.9", 2 << 16 | 7, "172.18.0.5")
+    await mesh.until(lambda: mesh.db.prefixes.get("10.2.0.9/32") is not None)
+    name = ServiceName("a", "b")
+
+    def is_whole() -> bool:
+        network, pod = mesh.db.prefixes.get("10.2.0.0/24"), mesh.db.prefixes.get("10.2.0.9/32")
+        return {row and row.cluster for row in (network, pod)} == {SOUTH} and mesh.backends() == ["10.2.0.9"]
+
+    await mesh.until(is_whole)
+    for _ in range(2):
+        await asyncio.gather(south.beat(), north.beat())
+        with mesh.db.write():
+            mesh.lb.set_service(Service(name, (Address("10.2.0.9", "LoadBalancer"),), (ServicePort("", 80, "TCP"),)))
+        await mesh.until(lambda: mesh.backends() == [] and mesh.db.prefixes.get("10.2.0.0/24") is None)
+        with mesh.db.write():
+            mesh.lb.delete_service(name)
+        await mesh.until(is_whole, 65)
+    await asyncio.gather(south.beat(), north.beat())
+    await north.ip("10.2.0.9", 1 << 16 | 9, "172.18.0.2")
+    await mesh.until(lambda: mesh.backends() == [])
+    await north.delete(keys.ip_key(NORTH, "10.2.0.9"))
+    await mesh.until(is_whole, 65)
+    assert mesh.attempts == 2
 
 
 async def test_what_one_peer_gives_up_another_may_have(mesh: Mesh, clock: ManualClock) -> None:
