@@ -290,6 +290,8 @@ CLUSTER_LABEL: Final = b"k8s:io.cilium.k8s.policy.cluster=tion;"
         (CLUSTER_LABEL + b";;", 1),
         (CLUSTER_LABEL + b"k8s:=x;=y;k8s:;", 1),
         (CLUSTER_LABEL + b"app;", 2),
+        (CLUSTER_LABEL + b"reserved:thing;", 2),
+        (CLUSTER_LABEL + b"k8s:host;k8s:reserved=host;", 3),
         (CLUSTER_LABEL + b"k8s:app=a=b=c;", 2),
         (CLUSTER_LABEL + b"k8s:app=\xff;", 2),
     ],
