@@ -194,7 +194,7 @@ class Ingest:
         if self._held.has_room_again:
             overflowed, self._held.overflowed = frozenset(self._held.overflowed), set()
             self.on_room(overflowed)
-        if again := self._given_back([c.block for c in changes if c.cluster != self._name and not c.is_added]):
+        if again := self._given_back(freed):
             self.on_given_back(again)
         if self._name != self._db.own:
             taken = [c.block for c in changes if c.cluster == self._db.own and c.is_added]
@@ -249,7 +249,9 @@ class Ingest:
 
     def _given_back(self, freed: Sequence[Block]) -> frozenset[Kind]:
         """Kinds of records that were withdrawn for claims on these networks, which nobody makes any more: each told once."""
-        found = {pair for block in freed for pair in self._withdrawn.overlapping(block)} if len(self._withdrawn) else set()
+        if not len(self._withdrawn):
+            return frozenset()
+        found = {pair for block in freed for pair in self._withdrawn.overlapping(block)}
         for block, kind in found:
             self._withdrawn.discard(block, kind)
         return frozenset(kind for _, kind in found)
