@@ -133,7 +133,8 @@ async def serve(
     """Serves until cancelled, then lets open requests end (at most GRACE_S seconds) and closes every socket.
 
     No signal handler is installed: the program decides when to stop. `on_started` gets the port, 0 for a unix socket.
-    More than MAX_CONNECTIONS are answered 503, and one that has not sent a request after FIRST_REQUEST_S seconds is closed.
+    Of MAX_CONNECTIONS the one that has asked nothing for the longest makes room for the next; where all wait for answers, more
+    are answered 503. One that has not sent a request after FIRST_REQUEST_S seconds is closed.
     Raises: OSError when an address cannot be bound.
     """
     listening = list(sockets) if sockets is not None else bind(host, port)
@@ -154,13 +155,17 @@ async def serve(
 
 
 class _Connection(H11Protocol):
-    """One connection: refused beyond the limit, and closed if it never asks anything."""
+    """One connection: it makes room for others while it asks nothing, and is closed if it never does."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _idle_since_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait a bounded time for the first request."""
         super().connection_made(transport)
+        self._idle_since_s = self.loop.time()
+        if len(self.connections) >= MAX_CONNECTIONS:
+            self._make_room()
         if len(self.connections) > 2 * MAX_CONNECTIONS:
             transport.abort()
             return
@@ -171,6 +176,24 @@ class _Connection(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """Nothing is owed to the client until it has sent another request."""
+        self._idle_since_s = self.loop.time()
+        super().on_response_complete()
+
+    def _make_room(self) -> None:
+        """The connection that has asked nothing for the longest is closed, be it that it sends a request byte by byte."""
+        idle = [c for c in self.connections if isinstance(c, _Connection) and c is not self and c.asks_nothing]
+        if idle:
+            oldest = min(idle, key=lambda c: c._idle_since_s)
+            self.connections.discard(oldest)
+            oldest.transport.abort()
+
+    @property
+    def asks_nothing(self) -> bool:
+        """No request of it waits for an answer."""
+        return self.cycle is None or self.cycle.response_complete
 
     def _close_if_silent(self) -> None:
         if self.cycle is None:

@@ -149,13 +149,43 @@ async def test_a_connection_that_asks_nothing_is_closed(monkeypatch: pytest.Monk
         writer.close()
 
 
-async def test_more_connections_than_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nG"])
+async def test_connections_that_ask_nothing_make_room(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    """Silent ones, and those that send a request byte by byte, the first or the second."""
     monkeypatch.setattr(meshhttp, "MAX_CONNECTIONS", 4)
     async with running(make()) as port:
-        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
-        assert (await ask(port)).startswith("HTTP/1.1 503 ")
-        for _, writer in idle:
+        idle = []
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(sent)
+            if b"\r\n\r\n" in sent:
+                await reader.readuntil(b"ok\n")
+            idle.append(writer)
+        for _ in range(3):
+            assert (await ask(port, "GET /healthz HTTP/1.1\r\nConnection: close")).startswith("HTTP/1.1 200 ")
+        for writer in idle:
             writer.close()
+
+
+async def test_connections_that_wait_for_an_answer_make_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meshhttp, "MAX_CONNECTIONS", 4)
+    arrived, answer = asyncio.Semaphore(0), asyncio.Event()
+    app = make_app("test", "1.0", Health(ManualClock()), Registry("mesh", process=False))
+
+    @app.get("/wait")
+    async def wait() -> str:
+        arrived.release()
+        await answer.wait()
+        return "done"
+
+    async with running(app) as port:
+        waiting = []
+        for _ in range(3):
+            waiting.append(asyncio.create_task(ask(port, "GET /wait HTTP/1.1\r\nConnection: close")))
+            await arrived.acquire()
+        assert (await ask(port)).startswith("HTTP/1.1 503 ")
+        answer.set()
+        assert all('"done"' in text for text in await asyncio.gather(*waiting))
 
 
 async def test_the_socket_is_for_our_user_only_and_replaces_what_was_left(tmp_path: Path) -> None:
