@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from prometheus_client.metrics_core import Metric
 
+from meshapi.agent import Difference
 from meshkit.health import Health
 from meshkit.reconciler import Reconciler
 from meshkit.rest import Rest
@@ -71,6 +72,13 @@ class Feature:
     def metrics(self) -> Iterable[Metric]:
         """What an operator would graph or alert on, read from state when it is asked for."""
         return ()
+
+    def differences(self) -> Sequence[Difference]:
+        """Where this feature's maps and attachments are not as its tables say, read from the kernel now. Writes nothing."""
+        return ()
+
+    def doubt(self) -> None:
+        """Called before a repair: the feature's reconcilers compare everything when they prune next."""
 
     def problems(self) -> Sequence[str]:
         """One sentence for each thing a person should look at."""

@@ -24,7 +24,8 @@ from agent.settings import AgentSettings
 class Host(Protocol):
     """The seam below the agent.
 
-    `unattached` are those of the interfaces on which our programs do not run; `sight` says where pod addresses are (the
+    `unattached` are those of the interfaces on which our programs do not run, `unattached_node` the same for the node's own
+    devices, as text, and `attach_node` attaches to these; `sight` says where pod addresses are (the
     number is that of the interface each was last known on, or 0); `changes` are those of interfaces and routes from the call on.
     """
 
@@ -33,6 +34,8 @@ class Host(Protocol):
     def detach(self, ifindex: int) -> None: ...
     def attached(self) -> set[int]: ...
     def unattached(self, ifindexes: Collection[int]) -> set[int]: ...
+    def unattached_node(self) -> Sequence[str]: ...
+    def attach_node(self) -> None: ...
     def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[Sighting]: ...
     def changes(self) -> AsyncIterator[Changes]: ...
     def events(self) -> AsyncIterator[Sequence[DatapathEvent]]: ...
@@ -69,6 +72,12 @@ class KernelHost:
 
     def unattached(self, ifindexes: Collection[int]) -> set[int]:
         return self.datapath.unattached(ifindexes)
+
+    def unattached_node(self) -> Sequence[str]:
+        return self.datapath.unattached_node()
+
+    def attach_node(self) -> None:
+        self.datapath.attach_node()
 
     def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[Sighting]:
         return sight(asked)
@@ -112,6 +121,12 @@ class MemoryHost:
 
     def unattached(self, ifindexes: Collection[int]) -> set[int]:
         return set(ifindexes) - self._attached
+
+    def unattached_node(self) -> Sequence[str]:
+        return ()
+
+    def attach_node(self) -> None:
+        return
 
     def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[Sighting]:
         return [Sighting() for _ in asked]

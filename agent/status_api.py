@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent's REST interface: read-only, each path typed by a struct of meshapi, OpenAPI at /openapi.json.
+"""The agent's REST interface: each path typed by a struct of meshapi, OpenAPI at /openapi.json.
 
 Here are the paths about the agent as a whole; each feature adds its own.
 """
@@ -17,6 +17,7 @@ from agent.node_agent import Features
 from agent.reports import MAP_NAMES, Reconcilers, agent_status, map_status_rows
 from agent.settings import program_version
 from agent.tables import AgentDB
+from agent.verification import add_verification_routes
 from meshapi.agent import AgentStatus, MapEntry, MapStatus
 from meshkit.http import make_app
 from meshkit.rest import NotAnswered, Rest
@@ -37,6 +38,7 @@ def make_api(core: Core, features: Features, reconcilers: Reconcilers) -> FastAP
         """The whole agent."""
         return agent_status(core, features, reconcilers, program_version())
 
+    add_verification_routes(rest, core, features, reconcilers)
     _add_tables(rest, core.db)
     _add_maps(rest, core, reconcilers)
     for feature in features:

@@ -151,6 +151,35 @@ class PolicyMapRow(Row, kw_only=True):
     rule: str = ""
 
 
+class Difference(Row, order=True):
+    """One entry that is not as it should be. `place` is a map or "attachments", `what` says what is wrong."""
+
+    place: str
+    key: str
+    what: str
+
+
+class Verification(Row, kw_only=True):
+    """This node's maps and attachments against the agent's tables, in the order of places and keys.
+
+    While `waiting_for` names sources the tables are not complete; `pending` rows are not written yet, or failed.
+    `repaired` are differences that a repair removed; `not_begun` reconcilers that write nothing yet, so repaired nothing.
+    """
+
+    schema: int = SCHEMA
+    node: str = ""
+    differences: list[Difference] = msgspec.field(default_factory=list)
+    repaired: list[Difference] = msgspec.field(default_factory=list)
+    waiting_for: list[str] = msgspec.field(default_factory=list)
+    pending: int = 0
+    not_begun: list[str] = msgspec.field(default_factory=list)
+
+    @property
+    def is_equal(self) -> bool:
+        """Nothing differs, and the tables are complete enough to say so."""
+        return not self.differences and not self.waiting_for
+
+
 MapField = int | str | bool
 
 

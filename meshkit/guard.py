@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from meshkit.rest import refuse
 
 OPEN_PATHS: Final = frozenset(("/healthz", "/readyz", "/metrics"))
+READING: Final = frozenset(("GET", "HEAD"))
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -24,6 +25,8 @@ class NotAdmitted(NamedTuple):
     message: str
 
 
+ONLY_READS: Final = NotAdmitted(HTTPStatus.FORBIDDEN, "over the network this program is only read: use its unix socket")
+
 Admit = Callable[[str, str], Awaitable[NotAdmitted | None]]
 """Whether the holder of a token may read a path; None means yes."""
 
@@ -36,6 +39,7 @@ async def admit_nobody(_token: str, _path: str) -> NotAdmitted | None:
 class Guard:
     """An application in front of another: open paths pass, every other request needs a token that `admit` accepts.
 
+    What is no reading request is refused, whatever its token: who changes something does so through the unix socket.
     The token is taken from one of `headers`, else from `Authorization: Bearer`.
     """
 
@@ -44,7 +48,7 @@ class Guard:
         self._headers = tuple(header.lower().encode() for header in headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in OPEN_PATHS):
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and _is_open(scope)):
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
@@ -60,6 +64,8 @@ class Guard:
         token = self._token(dict(scope["headers"]))
         if not token:
             return NotAdmitted(HTTPStatus.UNAUTHORIZED, "credentials are needed: a token of this program's audience")
+        if scope["method"] not in READING:
+            return ONLY_READS
         return await self._admit(token, scope["path"])
 
     def _token(self, headers: dict[bytes, bytes]) -> str:
@@ -68,3 +74,7 @@ class Guard:
                 return headers[name].decode("latin-1").strip()
         scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _is_open(scope: Scope) -> bool:
+    return scope["path"] in OPEN_PATHS and scope["method"] in READING

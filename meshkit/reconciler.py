@@ -131,11 +131,12 @@ class Reconciler(Generic[K, R]):
         self._sequence = 0
         self._prune_at: float | None = 0.0
         self._prune_backoff = self._new_backoff()
-        self._is_pruned, self._prune_error = False, ""
+        self._is_pruned, self._prune_error, self._has_begun = False, "", False
         self._done_total = self._failed_total = self._repaired_total = 0
 
     async def run(self) -> None:
         """Runs for ever. Between two rounds every other task of the loop gets its turn."""
+        self._has_begun = True
         while True:
             rung = self._table.changed.count
             outcome = self.run_once(self._clock.monotonic())
@@ -172,6 +173,21 @@ class Reconciler(Generic[K, R]):
         """The next round that finds nothing pending prunes, if the table is initialized."""
         self._prune_at = 0.0
         self._table.changed.set()
+
+    async def repair(self, deadline_s: float) -> bool:
+        """The table was written and the target compared with it, or the deadline (monotonic seconds) passed.
+
+        False, and nothing was done, if `run` did not begin: what the target holds is to stay until it does.
+        """
+        if not self._has_begun:
+            return False
+        self.prune_soon()
+        while True:
+            now = self._clock.monotonic()
+            outcome = self.run_once(now)
+            if outcome.wake_at is None or outcome.wake_at > now or now >= deadline_s:
+                return True
+            await asyncio.sleep(0)
 
     def status(self) -> ReconcilerStatus:
         """Where it stands now, counting changes that no round has seen yet."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Typed read-only routes: what a handler returns is what the OpenAPI document says, errors and query parameters included."""
+"""Typed routes: what a handler returns is what the OpenAPI document says, errors and query parameters included."""
 
 from __future__ import annotations
 
@@ -64,6 +64,17 @@ class Rest:
         self, path: str, answer: type[_T], *, tag: str, errors: Mapping[int, str] | None = None
     ) -> Callable[[Callable[_P, Awaitable[_T]]], Callable[_P, Awaitable[Response]]]:
         """The decorated handler answers GET `path` with JSON of `answer`, or raises NotAnswered with one of `errors`."""
+        return self._register("get", path, answer, tag, errors)
+
+    def post(
+        self, path: str, answer: type[_T], *, tag: str, errors: Mapping[int, str] | None = None
+    ) -> Callable[[Callable[_P, Awaitable[_T]]], Callable[_P, Awaitable[Response]]]:
+        """The same for POST `path`, which is nowhere also read: the handler changes something. Guard lets none through."""
+        return self._register("post", path, answer, tag, errors)
+
+    def _register(
+        self, method: str, path: str, answer: type[_T], tag: str, errors: Mapping[int, str] | None
+    ) -> Callable[[Callable[_P, Awaitable[_T]]], Callable[_P, Awaitable[Response]]]:
         self._answers[path], self._errors[path] = (answer, JSON), errors or {}
 
         def register(handler: Callable[_P, Awaitable[_T]]) -> Callable[_P, Awaitable[Response]]:
@@ -72,7 +83,7 @@ class Rest:
                 return json_response(await handler(*args, **kwargs))
 
             encoded.__signature__ = _resolved(handler)  # type: ignore[attr-defined]
-            self._app.get(path, tags=[tag], response_model=None)(encoded)
+            self._app.api_route(path, methods=[method.upper()], tags=[tag], response_model=None)(encoded)
             return encoded
 
         return register
@@ -99,7 +110,7 @@ class Rest:
         schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
         refusal = {JSON: {"schema": schemas[-1]}}
         for path, schema in zip(paths, schemas[:-1], strict=True):
-            operation = found["paths"][path]["get"]
+            (operation,) = found["paths"][path].values()
             media = self._answers[path][1]
             responses: dict[str, Any] = {
                 "200": {"description": "Successful Response", "content": {media: {"schema": schema}}}

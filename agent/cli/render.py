@@ -14,6 +14,7 @@ from meshapi.agent import (
     PolicyList,
     PolicyMapRow,
     SelectorRow,
+    Verification,
 )
 from meshapi.peer import RemoteCluster
 from meshapi.service import ServiceStatus
@@ -217,6 +218,23 @@ def selectors(answer: Sequence[SelectorRow]) -> str:
     """Selectors and the identities they select."""
     rows = [(s.selector, " ".join(map(str, s.identities)) or "-") for s in answer]
     return table(("SELECTOR", "IDENTITIES"), rows)
+
+
+def verification(answer: Verification) -> str:
+    """One line for each difference, then the sum; equal answers give equal text."""
+    lines = [f"{d.place}: {d.key}: repaired; it was: {d.what}" for d in answer.repaired]
+    lines += [f"{d.place}: {d.key}: {d.what}" for d in answer.differences]
+    if answer.waiting_for:
+        lines.append(f"the tables are not complete yet, still missing: {', '.join(answer.waiting_for)}")
+    if answer.not_begun:
+        lines.append(
+            f"not repaired, because nothing is written before the first listings: {', '.join(answer.not_begun)}"
+        )
+    number = len(answer.differences)
+    said = "no differences" if not number else f"{number} difference{'s' if number > 1 else ''}"
+    said += f", {len(answer.repaired)} repaired" if answer.repaired else ""
+    said += f"; {answer.pending} rows are not written yet or failed" if answer.pending else ""
+    return "\n".join([*lines, f"node {answer.node}: {said}"])
 
 
 def endpoints(answer: Sequence[EndpointRow]) -> str:

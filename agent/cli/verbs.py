@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parse a verb, ask the agent, print. Exit codes: 0 done, 1 no answer, 2 usage, 3 degraded (status), 4 failed check."""
+"""Parse a verb, ask the agent, print.
+
+Exit codes: 0 done, 1 no answer, 2 usage, 3 degraded (status) or different (verify), 4 failed check.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,7 @@ from meshapi.agent import (
     PolicyList,
     PolicyMapRow,
     SelectorRow,
+    Verification,
 )
 from meshapi.installed import AGENT_SOCKET
 from meshapi.row import encode
@@ -34,6 +38,7 @@ from meshapi.service import ServiceExplanation, ServiceStatus
 from meshkit.refusal import read_refusal
 
 TIMEOUT_S: Final = 10.0
+VERIFY_TIMEOUT_S: Final = 60.0
 _T = TypeVar("_T")
 
 
@@ -62,20 +67,27 @@ class Client:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def get(self, path: str, answer: type[_T]) -> _T:
+    def get(self, path: str, answer: type[_T], *, timeout_s: float = TIMEOUT_S) -> _T:
         """What the agent answers. Raises: NoAnswerError, also for what is not such an answer."""
-        with self.open(path, TIMEOUT_S) as response:
+        return self._ask("GET", path, answer, timeout_s)
+
+    def post(self, path: str, answer: type[_T], *, timeout_s: float) -> _T:
+        """The agent does something, and answers. Raises: NoAnswerError, also for what is not such an answer."""
+        return self._ask("POST", path, answer, timeout_s)
+
+    def _ask(self, method: str, path: str, answer: type[_T], timeout_s: float) -> _T:
+        with self.open(path, timeout_s, method) as response:
             try:
                 return msgspec.json.decode(response.read(), type=answer)
             except msgspec.DecodeError as exc:
                 raise NoAnswerError(f"{path}: not an answer of this version of the agent: {exc}") from exc
 
     @contextmanager
-    def open(self, path: str, timeout_s: float | None) -> Iterator[HTTPResponse]:
+    def open(self, path: str, timeout_s: float | None, method: str = "GET") -> Iterator[HTTPResponse]:
         """The answer to one request, to be read as it comes. Raises: NoAnswerError."""
         connection = _UnixConnection(self.path, timeout_s)
         try:
-            connection.request("GET", path)
+            connection.request(method, path)
             response = connection.getresponse()
             if response.status != 200:
                 raise NoAnswerError(f"{path}: {response.status} {read_refusal(response.read())}")
@@ -138,6 +150,8 @@ def _parser() -> argparse.ArgumentParser:
     add(policy, "selectors", "selectors and what they select", _selectors)
     table = add(group(verbs, "table", "what the agent knows, as text"), "show", "rows of one table, or of all", _table)
     table.add_argument("name", nargs="?", default="", help="such as frontends, prefixes, identities (default: all)")
+    verify = add(verbs, "verify", "are the maps and attachments of this node as the tables say", _verify)
+    verify.add_argument("--repair", action="store_true", help="make them so now, and print what remains")
     monitor = add(verbs, "monitor", "flows of this node", _monitor)
     monitor.add_argument("--type", default="", choices=("drop", "trace", "policy-verdict"), help="only this type")
     monitor.add_argument("--last", type=int, default=20, help="how many past flows first (default: 20)")
@@ -232,6 +246,15 @@ def _table(client: Client, arguments: argparse.Namespace) -> int:
     with client.open(f"/v1/tables?name={urllib.parse.quote(arguments.name)}", TIMEOUT_S) as answer:
         text = answer.read().decode("utf-8", "replace").rstrip("\n")
     return _show(arguments, text, lambda: text)
+
+
+def _verify(client: Client, arguments: argparse.Namespace) -> int:
+    if arguments.repair:
+        answer = client.post("/v1/repair", Verification, timeout_s=VERIFY_TIMEOUT_S)
+    else:
+        answer = client.get("/v1/verify", Verification, timeout_s=VERIFY_TIMEOUT_S)
+    _show(arguments, answer, lambda: render.verification(answer))
+    return 0 if answer.is_equal else 3
 
 
 def _monitor(client: Client, arguments: argparse.Namespace) -> int:

@@ -79,7 +79,7 @@ class Datapath:
         device = netlink.device_by_index(ifindex)
         if device is not None and device.mtu > self.mtu:
             log.warning("pod MTU leaves no room for the overlay", extra={"endpoint": device.name, "error": device.mtu})
-        self._attach_overlay()
+        self.attach_node()
         for hook, program in _POD_HOOKS.items():
             self._attacher.attach(Attachment("pod", ifindex, hook), self._programs[program], program)
 
@@ -103,6 +103,19 @@ class Datapath:
                 if not self._attacher.runs(Attachment("pod", ifindex, hook), self._programs[program]):
                     missing.add(ifindex)
         return missing
+
+    def attach_node(self) -> None:
+        """The overlay and the underlay device run this object's programs. Idempotent. Raises: KernelError."""
+        for attachment, program in self._node_places():
+            self._attacher.attach(attachment, self._programs[program], program)
+
+    def unattached_node(self) -> list[str]:
+        """Those of the node's own hooks that run no program of this process, such as "overlay ingress"; changes nothing."""
+        return [
+            f"{attachment.role} {attachment.hook}"
+            for attachment, program in self._node_places()
+            if not self._attacher.runs(attachment, self._programs[program])
+        ]
 
     def event_ring(self) -> EventRing:
         """A reader of this node's events; one at a time."""
@@ -215,18 +228,17 @@ class Datapath:
             syscall.pin(fd, path)
 
     def _take_over(self) -> None:
-        self._attach_overlay()
+        self.attach_node()
         for attachment in self._attacher.attachments():
             if attachment.role == "pod":
                 program = _POD_HOOKS[attachment.hook]
                 self._attacher.attach(attachment, self._programs[program], program)
 
-    def _attach_overlay(self) -> None:
+    def _node_places(self) -> list[tuple[Attachment, str]]:
         places = [(Attachment("overlay", self.overlay_ifindex, Hook.INGRESS), FROM_OVERLAY)]
         if self.underlay_ifindex:
             places.append((Attachment("underlay", self.underlay_ifindex, Hook.EGRESS), TO_UNDERLAY))
-        for attachment, program in places:
-            self._attacher.attach(attachment, self._programs[program], program)
+        return places
 
 
 def _kernel_maps_of(maps: Maps) -> list[kernel.KernelMap]:  # type: ignore[type-arg]

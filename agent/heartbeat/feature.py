@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from agent.core import Core
 from agent.datapath.errors import MapError
 from agent.datapath.flow_layout import HeartbeatKey, HeartbeatValue
 from agent.feature import Feature, Tasks
+from meshapi.agent import Difference
 from meshkit.health import Health
 
 EVERY_S: Final = 5.0
+LATE_S: Final = 3 * EVERY_S
 
 
 class HeartbeatFeature(Feature):
@@ -41,6 +44,17 @@ class HeartbeatFeature(Feature):
             self._failure = str(exc)
         else:
             self._failure = ""
+
+    def differences(self) -> Sequence[Difference]:
+        """The map says that it was attended to lately."""
+        value = self._map.get(HeartbeatKey())
+        oldest_ns = (self._core.clock.monotonic() - LATE_S) * 1e9
+        if value is None or not oldest_ns <= value.beaten_ns:
+            return [Difference("heartbeat", "beat", f"older than {LATE_S:.0f} s")]
+        return ()
+
+    def doubt(self) -> None:
+        self.beat()
 
     async def _beat_for_ever(self) -> None:
         while True:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from agent.core import Core
 from agent.feature import Feature, Reconciling
-from agent.ipcache.ops import IpcacheTarget
+from agent.ipcache.ops import IpcacheTarget, compare_prefixes
 from agent.ipcache.routes import add_address_routes
 from agent.ipcache.writer import PrefixWriter
+from meshapi.agent import Difference
 from meshkit.reconciler import Reconciler
 from meshkit.rest import Rest
 
@@ -28,6 +29,9 @@ class IpcacheFeature(Feature):
 
     def reconcilers(self) -> Sequence[Reconciling]:
         return (Reconciling("prefixes", self._reconciler, (self._core.db.prefixes,)),)
+
+    def differences(self) -> Sequence[Difference]:
+        return compare_prefixes(self._core.maps.ipcache, self._core.db.prefixes.rows())
 
     def add_routes(self, rest: Rest) -> None:
         add_address_routes(rest, self._core.db)

@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 from agent.core import Core
 from agent.feature import Feature, Reconciling, Tasks
 from agent.loadbalancer.addresses import parse_ranges
+from agent.loadbalancer.comparison import compare_services
 from agent.loadbalancer.events import ServiceEvents
 from agent.loadbalancer.follower import AddressFollower
 from agent.loadbalancer.known import KnownAddresses
@@ -24,6 +25,7 @@ from agent.metric import PREFIX, gauge
 from agent.tables import Frontend
 from kube.client import in_thread
 from kube.resource import ENDPOINT_SLICES, SERVICES, Resource
+from meshapi.agent import Difference
 from meshkit.reconciler import Reconciler
 from meshkit.rest import Rest
 from meshmodel.names import ServiceName
@@ -67,6 +69,12 @@ class LoadBalancerFeature(Feature):
             "services": self.source.run_services(client, self._listed[SERVICES]),
             "endpointslices": self.source.run_slices(client, self._listed[ENDPOINT_SLICES]),
         }
+
+    def differences(self) -> Sequence[Difference]:
+        return compare_services(self._core.maps, self._core.db.frontends.rows(), self.target.backends.kept_states())
+
+    def doubt(self) -> None:
+        self.target.doubt()
 
     def add_routes(self, rest: Rest) -> None:
         add_service_routes(

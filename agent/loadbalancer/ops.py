@@ -89,6 +89,10 @@ class LoadBalancerTarget:
         self._is_doubtful |= bool(by_id or self._live or self._suspects)
         return len(self._live)
 
+    def doubt(self) -> None:
+        """The next prune compares the maps with what was written to them, whatever happened before."""
+        self._is_doubtful = True
+
     def live(self, key: FrontendKey) -> Live | None:
         return self._live.get(key)
 

@@ -90,6 +90,11 @@ class BackendRegistry:
         entry = self._entries.get(target_of(value))
         return target_of(value) if entry is not None and entry.id == backend_id else None
 
+    def kept_states(self) -> dict[Target, int]:
+        """The state that was written for each backend that nothing selects any more."""
+        found = ((target, self._entries[target].written) for target in self.kept)
+        return {target: state for target, state in found if state is not None}
+
     def absent(self, targets: Iterable[Target]) -> list[Target]:
         """Those of which the map holds nothing yet: what `flush` will need room for."""
         entries = self._entries

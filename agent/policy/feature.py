@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agent.core import Core
 from agent.feature import Feature, Reconciling, Tasks
+from agent.policy.comparison import compare_endpoints
 from agent.policy.compiler import PolicyCompiler
 from agent.policy.ops import EndpointTarget
 from agent.policy.routes import add_policy_routes
 from agent.policy.rows import describe_widening, engine_faults, policy_problems
 from agent.policy.source import POLICY_RESOURCES, PolicySource
 from kube.resource import Resource
+from meshapi.agent import Difference
+from meshkit.errors import MeshError
 from meshkit.health import Health
 from meshkit.reconciler import Reconciler
 from meshkit.rest import Rest
@@ -26,6 +30,9 @@ GATHER_S = 0.002
 LOOK_S = 0.5
 LOOK_SHARE = 100
 _ENFORCEMENT = "policy enforcement"
+_NODE_PROGRAMS = "node programs"
+
+log = logging.getLogger(__name__)
 
 
 class PolicyFeature(Feature):
@@ -39,6 +46,7 @@ class PolicyFeature(Feature):
         self.compiler = PolicyCompiler(core.db, context, set_prefixes)
         self.target = EndpointTarget(core.maps, core.host, core.settings.policy_entries_per_pod)
         self._reconciler = Reconciler(core.db.verdicts, self.target, clock=core.clock)
+        self._node_failure = ""
         self._listed: dict[Resource, Callable[[], None]] = {}
 
     def restore(self) -> int:
@@ -75,6 +83,16 @@ class PolicyFeature(Feature):
     def add_routes(self, rest: Rest) -> None:
         add_policy_routes(rest, self._core.db, self.compiler, self._core.maps.policy)
 
+    def differences(self) -> Sequence[Difference]:
+        core = self._core
+        rows, share = core.db.verdicts.rows(), core.settings.policy_entries_per_pod
+        return [*compare_endpoints(core.maps, core.host, rows, share), *self._node_differences()]
+
+    def doubt(self) -> None:
+        """Lost attachments are made again at once: pods' by the target, the node's own here."""
+        self.target.reattach()
+        self._reattach_node()
+
     def problems(self) -> Sequence[str]:
         found = policy_problems(self._core.db) + engine_faults(self.compiler.faults)
         return found + [f"pod {address}: {reason}" for address, reason in sorted(self.target.failures.items())]
@@ -89,6 +107,10 @@ class PolicyFeature(Feature):
             )
         else:
             health.ok(_ENFORCEMENT)
+        if self._node_failure:
+            health.failed(_NODE_PROGRAMS, f"overlay or underlay device without our program: {self._node_failure}")
+        else:
+            health.ok(_NODE_PROGRAMS)
 
     def _expect(self, resource: Resource) -> Callable[[], None]:
         """Name the kind as a source of verdicts and of prefixes; what is returned says that it was listed."""
@@ -101,6 +123,22 @@ class PolicyFeature(Feature):
                 part()
 
         return done
+
+    def _node_differences(self) -> list[Difference]:
+        what = "missing: the interface does not run our program"
+        return [Difference("attachments", place, what) for place in self._core.host.unattached_node()]
+
+    def _reattach_node(self) -> None:
+        """The overlay and underlay devices run our programs; why they do not is kept for the health report."""
+        try:
+            lost = self._core.host.unattached_node()
+            if lost:
+                self._core.host.attach_node()
+                log.warning("device lost its program, attached again", extra={"key": ", ".join(lost)})
+        except (MeshError, OSError) as exc:
+            self._node_failure = str(exc)
+        else:
+            self._node_failure = ""
 
     async def _hear(self) -> None:
         async for changes in self._core.host.changes():
@@ -117,6 +155,7 @@ class PolicyFeature(Feature):
         while True:
             rung, began_s = self._interfaces.count, clock.monotonic()
             self.target.reattach()
+            self._reattach_node()
             delay_s = max(LOOK_S, LOOK_SHARE * (clock.monotonic() - began_s))
             await wait_for_ring(self._interfaces, rung, delay_s, clock)
 

@@ -90,7 +90,7 @@ class EndpointTarget:
         failures: dict[Hashable, Exception] = {}
         for row in rows:
             try:
-                _value(row, 0).pack()  # before anything is written for a row that no map can hold
+                endpoint_value(row, 0).pack()  # before anything is written for a row that no map can hold
             except Exception as exc:  # one pod's failure stays with that pod
                 failures[row.endpoint.address] = exc
                 continue
@@ -169,7 +169,7 @@ class EndpointTarget:
         if live is not None and live.endpoint_id != endpoint.endpoint_id:
             self._remove(endpoint.address)
             live = None
-        wanted, policy = _value(row, 0 if live is None else live.policy_revision), fit(row.policy, self._share)
+        wanted, policy = endpoint_value(row, 0 if live is None else live.policy_revision), fit(row.policy, self._share)
         flags = wanted.flags
         if live is None:
             live = self._publish(wanted._replace(policy_revision=self._next_revision()))
@@ -287,7 +287,8 @@ class EndpointTarget:
         self._applied.pop(endpoint_id, None)
 
 
-def _value(row: EndpointVerdicts, revision: int) -> EndpointValue:
+def endpoint_value(row: EndpointVerdicts, revision: int) -> EndpointValue:
+    """What both endpoint maps hold for the pod of this row."""
     endpoint = row.endpoint
     return EndpointValue(
         endpoint.ifindex, endpoint.endpoint_id, _flags(row), endpoint.identity, revision,

@@ -11,9 +11,10 @@ REFUSAL = {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal
 
 def check_typed(document: Mapping[str, Any]) -> None:
     """Every path of ours says what it answers and how it refuses, by schemas that exist in the document."""
-    paths = {path: item["get"] for path, item in document["paths"].items() if path.startswith("/v1/")}
+    paths = {path: item for path, item in document["paths"].items() if path.startswith("/v1/")}
     assert paths
-    for path, operation in paths.items():
+    for path, item in paths.items():
+        (operation,) = item.values()
         answers = dict(operation["responses"])
         (content,) = answers.pop("200")["content"].values()
         assert content["schema"], path

@@ -18,6 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.datapath.attach import Attacher
+from agent.datapath.features import Presence, has_tcx
+from agent.datapath.kernel import kernel_maps
+from agent.datapath.layout import AddressKey, IpcacheKey
 from kube.client import in_thread
 from kube.resource import CNP
 from meshmodel import ip, keys
@@ -191,3 +195,38 @@ async def test_a_service_is_reached_a_policy_drops_and_a_killed_agent_changes_no
     finally:
         server.kill()
         await server.wait()
+
+
+async def test_changes_behind_the_agents_back_are_found_by_verify_and_repaired(
+    tmp_path: Path, pods: dict[str, str]
+) -> None:
+    if not os.environ.get(INSIDE):
+        return
+    async with mesh_on_kernel(tmp_path) as mesh:
+        assert pods
+        code, text = await mesh.agent.verb("verify")
+        assert code == 0, text
+        maps = kernel_maps(PINS)
+        maps.ipcache.delete([IpcacheKey(f"{SERVER}/32")])
+        maps.members.delete([key for key, _ in maps.members.items()])
+        maps.endpoints_by_address.delete([AddressKey(CLIENT)])
+        code, text = await mesh.agent.verb("verify")
+        assert code == 3, text
+        assert f"ipcache: prefix={SERVER}/32: missing" in text
+        assert f"endpoints_by_address: address={CLIENT}: missing" in text
+        assert text.count("members: ") == 1
+        code, text = await mesh.agent.verb("verify", "--repair")
+        assert (code, text.count("repaired; it was: missing")) == (0, 3), text
+        overlay = next(a for a in attacher().attachments() if a.role == "overlay")
+        attacher().detach(overlay)
+        for _ in range(50):
+            if overlay in attacher().attachments():
+                break
+            await asyncio.to_thread(run, "sleep", "0.1")
+        assert overlay in attacher().attachments()
+        code, text = await mesh.agent.verb("verify")
+        assert code == 0, text
+
+
+def attacher() -> Attacher:
+    return Attacher(PINS / "links", use_tcx=has_tcx() is Presence.PRESENT)

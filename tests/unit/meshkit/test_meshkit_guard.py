@@ -69,6 +69,27 @@ async def test_a_token_is_taken_from_our_header_or_from_authorization(headers: M
         assert (await http.get("/v1/secrets", headers=headers)).status_code == code
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+async def test_no_token_changes_anything_over_the_network(method: str) -> None:
+    asked: list[str] = []
+
+    async def admit_all(_token: str, path: str) -> None:
+        asked.append(path)
+
+    app = make()
+    Rest(app).post("/v1/change", list[str], tag="x")(_never)
+    async with client(Guard(app, admit_all)) as http:
+        for path in ("/v1/change", "/v1/secrets", "/healthz", "/metrics"):
+            answer = await http.request(method, path, headers={"Authorization": "Bearer leia"})
+            assert answer.status_code == 403, path
+            assert "unix socket" in answer.text
+    assert not asked
+
+
+async def _never() -> list[str]:
+    raise AssertionError("the handler was reached")
+
+
 async def test_without_a_kubernetes_api_nobody_is_admitted() -> None:
     async with client(Guard(make(), admit_nobody)) as http:
         assert (await http.get("/v1/secrets", headers={"Authorization": "Bearer leia"})).status_code == 403
