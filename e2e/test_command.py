@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 from e2e.command import CONNECTION, DEGRADED, FAILED, REFUSED, assert_one_line, versions
 from e2e.mesh import CLUSTERS, SYSTEM, Cluster, Mesh
+from e2e.peers import SECRET, set_peer_file
 
 CONFIG = ("configmap", "-n", SYSTEM, "clustermesh-config")
 
@@ -26,6 +28,20 @@ def test_connecting_again_changes_nothing(whole: Mesh) -> None:
     before = {cluster: versions(whole, cluster) for cluster in CLUSTERS}
     whole.clustermesh("connect", *CONNECTION)
     assert {cluster: versions(whole, cluster) for cluster in CLUSTERS} == before
+
+
+def test_what_a_peer_may_own_stays_when_it_is_connected_and_enabled_again(whole: Mesh) -> None:
+    secret = whole.get("koornacht", "secret", "-n", SYSTEM, SECRET)["data"]
+    before = base64.b64decode(secret["tion"]).decode()
+    narrowed = before + "networks: [10.2.0.0/16]\n"
+    try:
+        set_peer_file(whole, "koornacht", "tion", narrowed)
+        whole.clustermesh("connect", *CONNECTION)
+        whole.clustermesh("enable", "--context", "kind-koornacht", "--service-type", "NodePort")
+        found = whole.get("koornacht", "secret", "-n", SYSTEM, SECRET)["data"]
+        assert base64.b64decode(found["tion"]).decode() == narrowed
+    finally:
+        set_peer_file(whole, "koornacht", "tion", before)
 
 
 def test_a_dry_run_of_connect_and_of_enable_changes_nothing(whole: Mesh) -> None:

@@ -19,6 +19,7 @@ from clustermesh_cli.plan.peering import (
     expel_users,
     forget_peer,
     forgotten_files,
+    keep_lists,
     learn_peer,
     real_files,
 )
@@ -149,12 +150,15 @@ def _admit(client: KubeClient, namespace: str, reader: ClusterFacts) -> None:
 
 
 def _learn(client: KubeClient, namespace: str, link: PeerLink) -> None:
-    """Our mirror first, then our agents."""
+    """Our mirror first, then our agents. What their files say about what the peer may own stays."""
     real = real_files(link.target)
-    if client.get(k.SECRETS, MIRROR_SECRET, namespace) is not None:
-        client.patch_merge(k.SECRETS, MIRROR_SECRET, {"data": dict(real)}, namespace)
-    known = read_peers(client.get(k.SECRETS, PEERS_SECRET, namespace))
+    mirror, agents = (client.get(k.SECRETS, name, namespace) for name in (MIRROR_SECRET, PEERS_SECRET))
+    if mirror is not None:
+        kept = keep_lists(mirror.get("data") or {}, real)
+        client.patch_merge(k.SECRETS, MIRROR_SECRET, {"data": dict(kept)}, namespace)
+    known = read_peers(agents)
     files = agent_files(real, is_mirrored=link.reader.is_mirrored, namespace=namespace)
+    files = keep_lists((agents or {}).get("data") or {}, files)
     client.patch_merge(k.SECRETS, PEERS_SECRET, learn_peer(known, link.target, files), namespace)
 
 

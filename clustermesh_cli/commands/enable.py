@@ -18,7 +18,7 @@ from clustermesh_cli.credentials import ensure_authority, ensure_certificates
 from clustermesh_cli.exit_code import CommandRefusedError
 from clustermesh_cli.manifests import load_crds, load_workloads
 from clustermesh_cli.plan.cluster_identity import ClusterIdentity, decide_identity
-from clustermesh_cli.plan.peering import agent_files, find_real_files
+from clustermesh_cli.plan.peering import agent_files, find_real_files, keep_lists
 from kube.client import KubeClient
 from kube.resource import from_manifest
 from meshapi.installed import (
@@ -142,7 +142,7 @@ def _ensure_peer_files(client: KubeClient, namespace: str, *, is_mirrored: bool)
     """The mirror has every peer's real files, and agents are told to read the mirror, or the peers themselves."""
     mirror, agents = (_data(client, name, namespace) for name in (MIRROR_SECRET, PEERS_SECRET))
     real = find_real_files(mirror, agents)
-    wanted = agent_files(real, is_mirrored=is_mirrored, namespace=namespace)
+    wanted = keep_lists(agents, agent_files(real, is_mirrored=is_mirrored, namespace=namespace))
     for name, before, after in ((MIRROR_SECRET, mirror, real), (PEERS_SECRET, agents, wanted)):
         change = {key: value for key, value in after.items() if before.get(key) != value}
         if change:

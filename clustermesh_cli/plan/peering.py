@@ -19,6 +19,8 @@ import yaml
 
 from clustermesh_cli.plan.connect import mirrored_config, peer_config
 from clustermesh_cli.plan.facts import ClusterFacts, KnownPeer
+from meshkit.yamltext import load_documents
+from meshpeer.allowed import NETWORKS, NODE_NETWORKS
 
 PEERS_ANNOTATION: Final = "mesh.clustermesh.io/peers"
 USERS_KEY: Final = "users.yaml"
@@ -39,6 +41,32 @@ def agent_files(real: Data, *, is_mirrored: bool, namespace: str) -> Data:
         return real
     own = _encode(mirrored_config(namespace).encode())
     return {name: None if name.endswith(CA_SUFFIX) or value is None else own for name, value in real.items()}
+
+
+def keep_lists(before: Data, after: Data) -> Data:
+    """The files as given, with the lists of what a peer may own that somebody wrote into the files that were there.
+
+    A file that says the same but for these lists stays as it was written.
+    """
+    return {name: value and _keep_lists(before.get(name), value) for name, value in after.items()}
+
+
+def _keep_lists(before: str | None, after: str) -> str:
+    old, new = (_document(value) for value in (before, after))
+    lists = {name: old[name] for name in (NETWORKS, NODE_NETWORKS) if name in old}
+    if not lists or before is None:
+        return after
+    wanted = new | lists
+    return before if old == wanted else _encode(yaml.safe_dump(wanted, sort_keys=False).encode())
+
+
+def _document(file: str | None) -> dict[object, object]:
+    """A connection file's content; empty for what is none, a certificate for example."""
+    try:
+        found = next(iter(load_documents(base64.b64decode(file or "").decode())), None)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def learn_peer(known: Mapping[str, KnownPeer], target: ClusterFacts, files: Data) -> dict[str, Any]:

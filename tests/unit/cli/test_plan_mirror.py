@@ -15,7 +15,7 @@ from clustermesh_cli.commands.disable import workloads
 from clustermesh_cli.commands.enable import EnableOptions, plan_objects
 from clustermesh_cli.plan.cluster_identity import ClusterIdentity
 from clustermesh_cli.plan.facts import ClusterFacts, StoreAccess
-from clustermesh_cli.plan.peering import agent_files, find_real_files, real_files
+from clustermesh_cli.plan.peering import agent_files, find_real_files, keep_lists, real_files
 from meshmodel.names import ClusterId, ClusterName
 
 SOUTH = ClusterFacts(
@@ -83,6 +83,28 @@ def test_switching_to_and_fro_ends_where_it_began() -> None:
 def test_a_mirrored_peers_file_is_never_taken_for_a_real_one() -> None:
     mirrored = merged({}, agent_files(REAL, is_mirrored=True, namespace="kube-system"))
     assert find_real_files({}, mirrored) == {}
+
+
+LISTS = "networks: [10.2.0.0/16]  # what south told us\nnode-networks:\n- 172.18.0.0/24\n"
+
+
+@pytest.mark.parametrize("is_mirrored", [True, False])
+def test_what_a_person_lets_a_peer_own_stays_when_it_is_connected_again(is_mirrored: bool) -> None:
+    """Else the next `connect` or `enable` lets the peer own everything again, without a word."""
+    files = agent_files(REAL, is_mirrored=is_mirrored, namespace="kube-system")
+    written = base64.b64decode(files["south"] or "") + LISTS.encode()
+    edited = merged({}, {**files, "south": base64.b64encode(written).decode()})
+    assert keep_lists(edited, files) == {**files, "south": edited["south"]}
+    elsewhere = {**edited, "south": base64.b64encode(b"endpoints: ['https://old:1']\n" + LISTS.encode()).decode()}
+    kept = yaml.safe_load(base64.b64decode(keep_lists(elsewhere, files)["south"] or ""))
+    assert kept == yaml.safe_load(written)
+
+
+@pytest.mark.parametrize("before", [{}, {"south": ""}, {"south": "LSBh"}, {"south": "YTogWw=="}, {"south": "gIA="}])
+def test_files_without_lists_are_as_planned(before: dict[str, str]) -> None:
+    files = agent_files(REAL, is_mirrored=True, namespace="kube-system")
+    assert keep_lists(before, files) == files
+    assert keep_lists({name: value for name, value in files.items() if value}, files) == files
 
 
 @pytest.mark.parametrize(
