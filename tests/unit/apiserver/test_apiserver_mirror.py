@@ -22,7 +22,7 @@ from kvstore.memoryserver import MemoryServer
 from kvstore.options import Options
 from kvstore.store import Store
 from meshapi.peer import PeerState
-from meshkit.clock import ManualClock, SystemClock
+from meshkit.clock import ManualClock, SystemClock, settle
 from meshmodel.keys import MIRROR_LOCK_PREFIX
 from meshmodel.names import ClusterId, ClusterName
 from meshpeer.reservations import Own
@@ -30,6 +30,8 @@ from meshpeer.session import SessionOptions
 from meshpeer.signals import SignalLimits
 from tests.unit.apiserver.apiserver_wait import until
 
+ABSENT_TURNS = 500
+"""Turns of the loop after which everything in memory has happened that is going to."""
 QUICK = Options(backoff_minimum_s=0.005, backoff_maximum_s=0.02)
 GREEN = {
     b"cilium/cluster-config/green": b'{"id":7,"capabilities":{"syncedCanaries":true,"maxConnectedClusters":255}}',
@@ -140,7 +142,7 @@ async def test_nothing_is_listed_before_the_peers_canary(world: World) -> None:
     store = world.peer("green", GREEN)
     async with world.running():
         await until(lambda: b"cilium/cluster-config/green" in world.own.server.entries)
-        await asyncio.sleep(0.05)
+        await settle(ABSENT_TURNS)
         assert set(world.cached()) == {b"cilium/cluster-config/green"}
         store.commit(dict(CANARIES), 0)
         await until(lambda: world.cached() == CACHED)
@@ -157,7 +159,7 @@ async def test_changes_follow_and_a_refilled_peer_costs_no_record(world: World) 
         assert world.cached()[b"cilium/cache/nodes/v1/green/n2"] == b"{2}"
         before = {key: entry.revision for key, entry in world.own.server.entries.items()}
         store.wipe()
-        await asyncio.sleep(0.05)
+        await settle(ABSENT_TURNS)
         assert {key: entry.revision for key, entry in world.own.server.entries.items()} == before
         again = {**GREEN, b"cilium/state/nodes/v1/green/n2": b"{2}"}
         del again[b"cilium/state/nodes/v1/green/n1"], again[b"cilium/state/ip/v1/default/fd00::7"]
@@ -222,8 +224,7 @@ async def test_the_age_of_a_lost_peers_records_is_the_time_since_it_was_lost(wor
         store.stop()
         await until(lambda: not mirror.statuses()[0].connected)
         first = mirror.statuses()[0]
-        await asyncio.sleep(0.05)
-        assert (mirror.statuses()[0].age_s or 0) > (first.age_s or 0)
+        await until(lambda: (mirror.statuses()[0].age_s or 0) > (first.age_s or 0))
         assert mirror.statuses()[0].last_update == first.last_update
         assert world.cached() == CACHED
 
@@ -332,7 +333,7 @@ async def test_a_new_form_is_announced_when_it_is_copied_and_the_former_one_goes
         store.commit({b"cilium/cluster-config/green": CONFIG % b"endpointslices-only", **SLICES}, 0)
         await until(lambda: world.connects == 2)
         await until(lambda: mirror.statuses()[0].connected)
-        await asyncio.sleep(0.1)
+        await settle(ABSENT_TURNS)
         assert b"endpointslices-only" not in world.cached()[b"cilium/cluster-config/green"]
         store.commit(dict(SLICES_CANARY), 0)
         await until(lambda: b"endpointslices-only" in world.cached()[b"cilium/cluster-config/green"])
@@ -376,7 +377,7 @@ async def test_one_candidate_leads_and_the_next_takes_over() -> None:
         tasks.append(asyncio.create_task(lead(backend, SystemClock(), lambda name=name: work(name))))
         await until(lambda: len([key for key in store.entries if key.startswith(MIRROR_LOCK_PREFIX)]) == len(tasks))
     await until(lambda: led == ["a"])
-    await asyncio.sleep(0.02)
+    await settle(ABSENT_TURNS)
     assert led == ["a"]
     tasks[0].cancel()
     await until(lambda: led == ["a", "b"])
@@ -394,7 +395,7 @@ async def test_a_leader_whose_lease_is_gone_steps_down() -> None:
     await MemoryStore(store).revoke(store.entries[key].lease)
     for _ in range(20):
         clock.advance(5)
-        await asyncio.sleep(0.002)
+        await settle()
     with pytest.raises(KvError):
         await task
 
@@ -414,7 +415,7 @@ async def test_draining_is_repeated_without_another_grace() -> None:
     task = asyncio.create_task(drain(backend, ClusterName("green"), clock))
     slept = 0.0
     while not task.done():
-        await asyncio.sleep(0.001)
+        await settle()
         clock.advance(1)
         slept += 1
         assert slept < 500
