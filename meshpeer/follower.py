@@ -20,9 +20,9 @@ from meshpeer.caps import Budget
 from meshpeer.consumer import Consumer
 from meshpeer.directory import Listing, compare, read_directory
 from meshpeer.followed import FollowedCluster
+from meshpeer.record_views import RecordViews
 from meshpeer.reservations import Own, Reservations
 from meshpeer.session import CLOSE_WAIT_S, Session, SessionOptions
-from meshpeer.view import RecordViews
 
 log = logging.getLogger(__name__)
 

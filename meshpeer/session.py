@@ -30,8 +30,8 @@ from meshpeer.caps import UNLIMITED, Caps
 from meshpeer.consumer import Change, Consumer
 from meshpeer.followed import FollowedCluster
 from meshpeer.kinds import OWN_KINDS, backends_once, offered_kinds
+from meshpeer.record_views import RecordViews
 from meshpeer.signals import SignalLimits, Streams, why_config_ends, why_over
-from meshpeer.view import RecordViews
 
 log = logging.getLogger(__name__)
 

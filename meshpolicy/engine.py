@@ -11,10 +11,11 @@ from typing import Final, NamedTuple
 
 from meshmodel.identity import LOCAL_SCOPE_CIDR, NumericIdentity, Reserved
 from meshmodel.labels import Label, Labels
+from meshpolicy.active_rules import Templates, activate
 from meshpolicy.binding import ActiveRule
-from meshpolicy.compile import Templates, activate
 from meshpolicy.context import PolicyContext
 from meshpolicy.endpoint_policy import EndpointPolicy
+from meshpolicy.endpoint_views import PolicyViews
 from meshpolicy.peer import CidrGroupSelector, CidrSelector, PeerSelector
 from meshpolicy.port import NamedPorts, PortSpec
 from meshpolicy.ports_of_pods import PodPorts, PortsOfPods
@@ -23,7 +24,6 @@ from meshpolicy.reference import PolicyRef
 from meshpolicy.rule import CidrGroup, Policy, Rule
 from meshpolicy.selection import Selections
 from meshpolicy.selector import CIDR_SOURCE, RESERVED_SOURCE, LabelSelector
-from meshpolicy.view import PolicyViews
 
 _RESERVED_NAMES: Final[Mapping[Reserved, tuple[str, ...]]] = {
     Reserved.HOST: ("host",),

@@ -21,7 +21,7 @@ from agent.mesh.blocks import Block, BlockIndex, block_of
 from agent.mesh.held import MAXIMUM_RECORDS, Held
 from agent.mesh.networks import EVERYTHING, ClaimRefusal, Networks
 from agent.mesh.networks import ClaimChange as Claimed
-from agent.mesh.records import Reader, SliceSets
+from agent.mesh.record_rows import Reader, SliceSets
 from agent.mesh.rejections import Rejections
 from agent.nodes.writer import NodeWriter
 from agent.tables import AgentDB, Backend, Node, Origin, PeerRow, Prefix

@@ -35,7 +35,7 @@ from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.protocol import PROTOCOL_NAMES
 from meshpeer.kinds import BACKEND_KINDS
-from meshpeer.view import RecordViews
+from meshpeer.record_views import RecordViews
 
 KINDS = {
     "services": Kind.SERVICES,

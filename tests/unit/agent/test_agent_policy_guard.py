@@ -12,7 +12,7 @@ from agent.tables import AgentDB, Endpoint, Identity
 from meshmodel.labels import pod_labels
 from meshmodel.names import ClusterId, ClusterName
 from meshpolicy import Direction, PolicyContext, PolicyRef, differences, engine
-from meshpolicy.compile import ActiveRule
+from meshpolicy.active_rules import ActiveRule
 
 SERVER, CLIENT = 300, 301
 NORTH = ClusterName("north")

@@ -15,9 +15,9 @@ from meshmodel import keys
 from meshmodel.keys import Kind
 from meshpeer import session as session_module
 from meshpeer.caps import RECORDS, UNLIMITED, Budget, Caps
+from meshpeer.record_views import RecordViews, View
 from meshpeer.session import SessionOptions
 from meshpeer.status import remote_cluster
-from meshpeer.view import RecordViews, View
 from tests.unit.meshpeer.follower_world import World, turns
 from tests.unit.meshpeer.peer_store import PeerStore
 

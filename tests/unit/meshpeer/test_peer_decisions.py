@@ -14,10 +14,10 @@ from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName
 from meshpeer.followed import FollowedCluster
 from meshpeer.kinds import backends_once, offered_kinds
+from meshpeer.record_views import RecordViews, View
 from meshpeer.reservations import Own, Reservations
 from meshpeer.signals import SignalLimits, Streams, why_config_ends, why_over
 from meshpeer.status import remote_cluster
-from meshpeer.view import RecordViews, View
 
 SOUTH, EAST = ClusterName("south"), ClusterName("east")
 BOTH, ONLY = "services-and-endpointslices", "endpointslices-only"

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from meshpolicy.active_rules import EVERYONE, LOCALHOST, BuiltIn, Templates
 from meshpolicy.binding import ActiveRule
-from meshpolicy.compile import EVERYONE, LOCALHOST, BuiltIn, Templates
 from meshpolicy.context import Enforcement, PolicyContext
 from meshpolicy.endpoint_policy import DirectionPolicy, EndpointPolicy
 from meshpolicy.entity import is_endpoint
