@@ -85,10 +85,13 @@ class ServiceRows:
         return max((row.updated_wall_s for row in rows if row is not None), default=0.0)
 
     def _service(self, service: Service, port: ServicePort, ip: str, kind: str, problems: list[str]) -> ServiceStatus:
+        """An address and port that the service asks for in vain chooses no backend."""
         choice, candidates = self._writer.choose(service, port)
-        chosen = set(map(id, choice.chosen))
+        key = FrontendKey(ip, port.port, port.protocol)
+        owner = self._db.frontends.get(key)
+        chosen = set(map(id, choice.chosen)) if owner is not None and owner.service == service.name else set()
         return ServiceStatus(
-            frontend=str(FrontendKey(ip, port.port, port.protocol)),
+            frontend=str(key),
             type=kind,
             name=str(service.name),
             backends=[self._backend(service, c, is_chosen=id(c) in chosen) for c in candidates],

@@ -10,9 +10,12 @@ import pytest
 
 from agent.datapath.memory import memory_maps
 from agent.loadbalancer.follower import AddressFollower
+from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.registry import BackendRegistry
+from agent.loadbalancer.rows import ServiceRows
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.tables import Address, AgentDB, Backend, FrontendKey, Origin, Prefix, Service, ServicePort
+from meshkit.clock import ManualClock
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 
 NORTH = ClusterName("north")
@@ -61,6 +64,22 @@ class World:
     def problems(self, name: ServiceName) -> str:
         row = self.db.service_problems.get(name)
         return "" if row is None else "; ".join(row.problems)
+
+
+def test_an_address_that_is_asked_for_in_vain_is_not_shown_with_backends() -> None:
+    """The list of services is read in a hurry: the tenant's claim on the cluster's DNS looked as if it had it."""
+    world = World()
+    clock = ManualClock()
+    rows = ServiceRows(world.db, world.writer, LoadBalancerTarget(memory_maps(), clock.wall), clock)
+    world.put(service(DNS, DNS_IP), service(TENANT, "10.96.0.20", f"ExternalIP={DNS_IP}"))
+    with world.db.write():
+        for name, ip in ((DNS, "10.1.0.2"), (TENANT, "10.1.0.3")):
+            backends = [Backend(ip, 53, port.protocol, (port.name,)) for port in PORTS]
+            world.writer.set_backends(name, NORTH, ClusterId(1), backends, 0.0)
+    found = {(row.name, row.frontend): [b.address for b in row.backends if b.chosen] for row in rows.services()}
+    assert found[str(DNS), f"{DNS_IP}:53/UDP"] == ["10.1.0.2"]
+    assert found[str(TENANT), "10.96.0.20:53/UDP"] == ["10.1.0.3"]
+    assert found[str(TENANT), f"{DNS_IP}:53/UDP"] == []
 
 
 ROWS = {
