@@ -3,24 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from certs.validity import KeptCertificates, Validity, date, judge
+from clustermesh_cli.peer_rows import MIRROR, PeerRow, describe_peer, is_mirrored, peer_row
 from meshapi.agent import AgentStatus
 from meshapi.apiserver import ApiserverStatus
-from meshapi.peer import RemoteCluster
 
 STORE: Final = "store: "
-
-
-@dataclass(frozen=True, slots=True)
-class PeerCount:
-    """How many of the nodes that should read a peer are configured for it, and how many have all of it."""
-
-    name: str
-    configured: int
-    connected: int
+_PEER: Final = "peer "  # components of an agent's health that stand for one followed cluster each
+_TROUBLED: Final = ("degraded", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +23,7 @@ class MeshHealth:
 
     nodes: int
     ready_nodes: int
-    peers: tuple[PeerCount, ...]
+    peers: tuple[PeerRow, ...]
     problems: tuple[str, ...]
     warnings: tuple[str, ...] = ()
 
@@ -38,48 +32,53 @@ class MeshHealth:
         return not self.problems
 
 
-def assess(status: ApiserverStatus, *, expected_peers: Mapping[str, object], expected_agents: int) -> MeshHealth:
-    """Compare what is with what should be: every expected agent ready, and ready with every expected peer."""
-    problems = [*_apiserver_problems(status), *_mirror_problems(status, expected_peers)]
+def assess(
+    status: ApiserverStatus,
+    *,
+    expected_peers: Mapping[str, object],
+    expected_agents: int,
+    certificates: Sequence[KeptCertificates] = (),
+    now_s: float,
+) -> MeshHealth:
+    """Compare what is with what should be at `now_s` (wall seconds).
+
+    Well means: every expected agent is ready, and ready with every expected peer; no part of a program is degraded; no
+    certificate is refused for its dates. What is wrong with an object that somebody wrote is a warning.
+    """
+    states = [judge(now_s, kept) for kept in certificates]
+    problems = [
+        *(state.sentence for state in states if state.is_refused),
+        *_server_problems(status, certificates, now_s),
+        *_apiserver_problems(status),
+        *_mirror_problems(status, expected_peers),
+    ]
     agents = status.agents
-    if len(status.agents) < expected_agents:
-        problems.append(f"{expected_agents - len(status.agents)} of {expected_agents} agents have not started")
+    if len(agents) < expected_agents:
+        problems.append(f"{expected_agents - len(agents)} of {expected_agents} agents have not started")
     for agent in agents:
         problems += _agent_problems(agent, expected_peers)
-    ready = sum(1 for agent in agents if agent.ready and not _missing(agent, expected_peers))
+    ending = [state.sentence for state in states if state.validity is Validity.ENDING]
     return MeshHealth(
-        nodes=max(expected_agents, len(status.agents)),
-        ready_nodes=ready,
-        peers=tuple(_count(name, agents) for name in sorted({*expected_peers, *_seen(agents)})),
+        nodes=max(expected_agents, len(agents)),
+        ready_nodes=sum(1 for agent in agents if agent.ready),
+        peers=tuple(peer_row(name, status) for name in sorted({*expected_peers, *_seen(status)})),
         problems=tuple(problems),
-        warnings=tuple(_warnings(status)),
+        warnings=tuple(warning for warning in (*ending, *_warnings(status)) if warning not in problems),
     )
 
 
-def is_mirrored(status: ApiserverStatus) -> bool:
-    """Whether the apiserver copies its peers, and agents read the copies."""
-    return "mirror" in status.health
-
-
-def describe_peer(peer: RemoteCluster) -> str:
-    """Why a peer is not ready, right layer first: connection, configuration, synchronisation."""
-    if peer.reason:
-        return peer.reason
-    if not peer.connected:
-        return peer.last_error or peer.status or "not connected"
-    if peer.config.required and not peer.config.retrieved:
-        return "its cluster configuration has not been retrieved"
-    missing = [
-        kind
-        for kind, done in (
-            ("nodes", peer.synced.nodes),
-            ("services", peer.synced.services),
-            ("identities", peer.synced.identities),
-            ("endpoints", peer.synced.endpoints),
+def _server_problems(status: ApiserverStatus, certificates: Iterable[KeptCertificates], now_s: float) -> Iterable[str]:
+    """An expired certificate that the server shows although its Secret holds another one."""
+    shown = status.certificate_not_after
+    if (
+        shown
+        and now_s > shown
+        and not any(cert.not_after_s == shown for kept in certificates for cert in kept.certificates)
+    ):
+        yield (
+            f"clustermesh-apiserver serves with a certificate that expired on {date(shown)}: "
+            "run clustermesh enable; if the Secret has a newer one, restart deployment/clustermesh-apiserver"
         )
-        if not done
-    ]
-    return f"synchronization in progress for {', '.join(missing)}" if missing else "not ready"
 
 
 def _apiserver_problems(status: ApiserverStatus) -> Iterable[str]:
@@ -88,7 +87,11 @@ def _apiserver_problems(status: ApiserverStatus) -> Iterable[str]:
         yield f"clustermesh-apiserver is not ready{': ' + ', '.join(missing) + ' not yet published' if missing else ''}"
         yield from status.problems
         return
-    yield from (problem for problem in status.problems if problem.startswith(STORE))
+    said = [problem for problem in status.problems if problem.startswith(STORE)]
+    yield from said
+    for name, level in sorted(status.health.items()):
+        if level in _TROUBLED and not (name == MIRROR or (name == "store" and said)):
+            yield f"clustermesh-apiserver: {name} is {level}; see its log"
 
 
 def _mirror_problems(status: ApiserverStatus, expected: Mapping[str, object]) -> Iterable[str]:
@@ -106,7 +109,13 @@ def _mirror_problems(status: ApiserverStatus, expected: Mapping[str, object]) ->
 def _warnings(status: ApiserverStatus) -> Iterable[str]:
     """What a program that serves complains about: a policy, an annotation, a record; each is named once, whoever says it."""
     own = [problem for problem in status.problems if not problem.startswith(STORE)] if status.ready else []
-    agents = (problem for agent in status.agents if agent.ready for problem in agent.problems)
+    agents = (
+        problem
+        for agent in status.agents
+        if agent.ready
+        for problem in agent.problems
+        if problem not in _degraded_parts(agent)
+    )
     yield from dict.fromkeys((*own, *agents))
 
 
@@ -120,17 +129,19 @@ def _agent_problems(agent: AgentStatus, expected: Mapping[str, object]) -> Itera
             yield f"{agent.node} is not connected to cluster {peer.name}: {describe_peer(peer)}"
     if not agent.ready:
         yield f"{agent.node} is not ready{': ' + '; '.join(agent.problems) if agent.problems else ''}"
+    else:
+        yield from (f"{agent.node}: {part}" for part in _degraded_parts(agent))
 
 
-def _missing(agent: AgentStatus, expected: Mapping[str, object]) -> bool:
-    ready = {peer.name for peer in agent.peers if peer.ready}
-    return not ready >= set(expected)
+def _degraded_parts(agent: AgentStatus) -> Iterable[str]:
+    """Parts of an agent that serves although they are not whole; its peers are judged by their sessions."""
+    judged = {_PEER + peer.name for peer in agent.peers}
+    for name, text in sorted(agent.health.items()):
+        level, _, message = text.partition(": ")
+        if level in _TROUBLED and name not in judged:
+            yield f"{name}: {message}"
 
 
-def _seen(agents: Iterable[AgentStatus]) -> set[str]:
-    return {peer.name for agent in agents for peer in agent.peers}
-
-
-def _count(name: str, agents: Iterable[AgentStatus]) -> PeerCount:
-    peers = [peer for agent in agents for peer in agent.peers if peer.name == name]
-    return PeerCount(name, len(peers), sum(1 for peer in peers if peer.ready))
+def _seen(status: ApiserverStatus) -> set[str]:
+    mirrored = (peer.name for peer in status.peers)
+    return {*mirrored, *(peer.name for agent in status.agents for peer in agent.peers)}

@@ -14,6 +14,7 @@ from agent.mesh.ingest import Writers
 from agent.mesh.metrics import cluster_metrics, rejection_metrics
 from agent.mesh.probe import OverlayThenTcp, Prober, make_reach
 from agent.mesh.routes import add_cluster_routes, mesh_problems, peer_rows
+from agent.mesh.rows import lost_node_problems
 from agent.mesh.runner import MeshRunner
 from agent.tables import Node, NodeAddress
 from meshapi.peer import RemoteCluster
@@ -26,6 +27,7 @@ from meshpeer.session import SessionOptions
 from meshpeer.signals import SignalLimits
 
 _PEER = "peer "
+_NODES = "nodes of peers"
 
 
 class MeshFeature(Feature):
@@ -95,7 +97,11 @@ class MeshFeature(Feature):
         return found + self._describe_widening(self.runner.drained)
 
     def check_health(self, health: Health) -> None:
-        """A peer never makes this node unready."""
+        """A peer never makes this node unready, nor do nodes of it that are not reached."""
+        if lost := lost_node_problems(self._core.db):
+            health.degraded(_NODES, f"{len(lost)} not reached; {lost[0]}")
+        else:
+            health.ok(_NODES)
         states = self.runner.states()
         for state in states:
             if state.is_ready:

@@ -30,6 +30,7 @@ GATHER_S = 0.002
 LOOK_S = 0.5
 LOOK_SHARE = 100
 _ENFORCEMENT = "policy enforcement"
+_ENGINE = "policy engine"
 _NODE_PROGRAMS = "node programs"
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,14 @@ class PolicyFeature(Feature):
         return found + [f"pod {address}: {reason}" for address, reason in sorted(self.target.failures.items())]
 
     def check_health(self, health: Health) -> None:
-        """FAILED while a pod's policy is not in force as it says: the pod is denied what did not fit."""
+        """Enforcement is FAILED while a pod's policy is not in force as it says: the pod is denied what did not fit.
+
+        The engine is DEGRADED while something is kept closed because the engine failed on it.
+        """
+        if faults := engine_faults(self.compiler.faults):
+            health.degraded(_ENGINE, f"{len(faults)} kept closed; {faults[0]}")
+        else:
+            health.ok(_ENGINE)
         failures = self.target.failures
         if failures:
             first = min(failures)

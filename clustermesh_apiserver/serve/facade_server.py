@@ -12,7 +12,7 @@ from typing import Final
 from certs.bundle import TrustBundle
 from certs.errors import CertificateError
 from certs.inspect import CertInfo, parse
-from certs.rotation import Rotation, decide
+from certs.validity import KeptCertificates, judge
 from clustermesh_apiserver.publish.own_store import OwnStore
 from clustermesh_apiserver.serve.access import Access
 from clustermesh_apiserver.serve.etcd_users import set_users
@@ -29,6 +29,7 @@ from meshmodel.names import ClusterName
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
+_RENEW: Final = "run clustermesh enable, which issues it again"
 MAX_FILE_BYTES: Final = 1 << 20
 
 
@@ -61,8 +62,9 @@ class FacadeServer:
     @property
     def problems(self) -> list[str]:
         found = [text for _, text in sorted(self._file_problems.items())]
-        if self._certificate is not None and decide(self._clock.wall(), self._certificate) is Rotation.ALARM:
-            found.append("the server certificate is in the last tenth of its life: renew it")
+        if self._certificate is not None:
+            state = judge(self._clock.wall(), KeptCertificates("server certificate", (self._certificate,), _RENEW))
+            found += [state.sentence] if state.sentence else []
         return found
 
     @property

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 import msgspec
 
 import kube.resource as k
+from clustermesh_cli.cluster_certificates import read_certificates
 from clustermesh_cli.cluster_facts import find_access, read_peers
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
@@ -22,8 +23,10 @@ from kube.client import KubeClient
 from kube.errors import KubeError
 from meshapi.apiserver import ApiserverStatus, decode_apiserver
 from meshapi.installed import AGENT, PEERS_SECRET, STORE_SERVICE
+from meshkit.clock import SystemClock
 from meshkit.refusal import read_refusal
 
+CLOCK = SystemClock()
 RETRY_S = 0.5
 SAY_EVERY_S = 10.0
 
@@ -53,14 +56,21 @@ def look(programs: ProgramClient) -> Snapshot:
     if code != 200:
         raise CommandError(
             f"clustermesh-apiserver does not answer yet (HTTP {code}: {read_refusal(body)}); "
-            f"see kubectl -n {namespace} get pods"
+            f"see kubectl -n {namespace} get pods",
+            ExitCode.DEGRADED,
         )
     try:
         status = decode_apiserver(body)
     except msgspec.DecodeError as exc:
         raise CommandError(f"clustermesh-apiserver answered something else than its status: {exc}") from exc
     peers = read_peers(client.get(k.SECRETS, PEERS_SECRET, namespace))
-    verdict = assess(status, expected_peers=peers, expected_agents=max(expected_agents, 1))
+    verdict = assess(
+        status,
+        expected_peers=peers,
+        expected_agents=max(expected_agents, 1),
+        certificates=read_certificates(client, namespace),
+        now_s=CLOCK.wall(),
+    )
     access = find_access(service, client.list(k.NODES))
     return Snapshot(access, service["spec"].get("type", "ClusterIP"), status, verdict, peers)
 
@@ -79,7 +89,9 @@ def status(client: KubeClient, namespace: str, console: Console, *, wait_s: floa
         document = {**msgspec.to_builtins(snapshot.status), "verdict": asdict(snapshot.verdict)}
         console.line(msgspec.json.encode(document).decode())
     else:
-        render_status(snapshot.status, snapshot.verdict, snapshot.access, snapshot.service_type, console)
+        render_status(
+            snapshot.status, snapshot.verdict, snapshot.access, snapshot.service_type, console, now_s=CLOCK.wall()
+        )
     return code
 
 

@@ -328,7 +328,7 @@ async def test_a_store_that_is_really_full_says_so_and_is_read_on(
         assert (status.ready, status.health["store"]) == (True, "degraded")
         (problem,) = (problem for problem in status.problems if problem.startswith("store: "))
         assert "takes no records" in problem
-        verdict = assess(status, expected_peers={}, expected_agents=0)
+        verdict = assess(status, expected_peers={}, expected_agents=0, now_s=time.time())
         assert verdict.problems == (problem,), "the command says so too, and its exit code is not 0"
         async with connect(apiserver, pki.peer_tls()) as peer:
             assert await peer.get(b"cilium/cluster-config/koornacht") is not None

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The certificates in the Secrets of a cluster's mesh: its authority, its own four, and the authorities of its peers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import kube.resource as k
+from certs.errors import CertificateError
+from certs.inspect import parse
+from certs.store import CA_FILE, CERT_FILE, decode_entry
+from certs.validity import KeptCertificates
+from clustermesh_cli.plan.peering import CA_SUFFIX
+from kube.client import KubeClient
+from meshapi.installed import (
+    ADMIN_SECRET,
+    CA_SECRET,
+    LOCAL_SECRET,
+    MIRROR_SECRET,
+    PEERS_SECRET,
+    REMOTE_SECRET,
+    SERVER_SECRET,
+)
+
+_ENABLE: Final = "run clustermesh enable, which issues it again"
+_OWN: Final = (
+    (SERVER_SECRET, "server certificate"),
+    (ADMIN_SECRET, "certificate of the store's administrator"),
+    (LOCAL_SECRET, "certificate of this cluster's agents"),
+    (REMOTE_SECRET, "certificate that peers know this cluster by"),
+)
+
+
+def read_certificates(client: KubeClient, namespace: str) -> tuple[KeptCertificates, ...]:
+    """Everything that Secrets of the mesh hold; private keys are not looked at. Raises: KubeError."""
+    authority = (
+        f"delete Secret {namespace}/{CA_SECRET}, run clustermesh enable, then clustermesh connect with every peer again"
+    )
+    found = [
+        _read(client.get(k.SECRETS, CA_SECRET, namespace), CA_SECRET, CA_FILE, "authority of this cluster", authority)
+    ]
+    found += [_read(client.get(k.SECRETS, name, namespace), name, CERT_FILE, what, _ENABLE) for name, what in _OWN]
+    for name in (PEERS_SECRET, MIRROR_SECRET):  # which of them has the authorities depends on who connects to peers
+        found += _peer_authorities(client.get(k.SECRETS, name, namespace), name)
+    return tuple(found)
+
+
+def _peer_authorities(secret: Mapping[str, Any] | None, secret_name: str) -> Iterable[KeptCertificates]:
+    for entry in sorted((secret or {}).get("data") or {}):
+        if entry.endswith(CA_SUFFIX):
+            name = entry.removesuffix(CA_SUFFIX)
+            remedy = f"renew the authority of {name}, then run clustermesh connect with {name} again"
+            yield _read(secret, secret_name, entry, f"authority of peer {name}", remedy)
+
+
+def _read(secret: Mapping[str, Any] | None, name: str, entry: str, what: str, remedy: str) -> KeptCertificates:
+    if secret is None:
+        return KeptCertificates(what, (), remedy, f"Secret {name} is missing")
+    try:
+        return KeptCertificates(
+            what, tuple(parse(decode_entry(secret.get("data"), entry, f"Secret {name}"), entry)), remedy
+        )
+    except CertificateError as exc:
+        return KeptCertificates(what, (), remedy, str(exc))
