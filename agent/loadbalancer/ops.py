@@ -111,18 +111,25 @@ class LoadBalancerTarget:
     def prune(self, rows: Iterable[Frontend]) -> Collection[FrontendKey]:
         """Nothing but these frontends is left in the maps, nor a backend that neither they nor live connections can need.
 
-        Returns those whose entries others have changed: their shadow is what the maps hold now.
+        Returns those whose entries others have changed, backends and members included: their shadow is what the maps hold now.
         """
         wanted = {row.key for row in rows}
         self._remove([key for key in self._live if key not in wanted])
         changed: list[FrontendKey] = []
         if self._is_doubtful:
             changed, published = self._compare_services()
-            self._backends.compare(published)
-            self._compare_members()
+            backends = self._backends.compare(published)
+            ids = self._compare_members()
             for key in changed:
                 if key in self._live:
                     self._suspect(self._live[key], ())
+            if backends or ids:
+                seen = set(changed)
+                changed += [
+                    key
+                    for key, live in self._live.items()
+                    if key not in seen and (live.service_id in ids or not backends.isdisjoint(live.slots))
+                ]
         self._is_doubtful = True
         self._backends.collect()
         self._backends.check_kept()
@@ -359,8 +366,8 @@ class LoadBalancerTarget:
         live = self._live.get(frontend_of(key))
         return live is not None and key.slot <= (live.count or 0)
 
-    def _compare_members(self) -> None:
-        """Each slot's backend is a member of its service, and nobody else is."""
+    def _compare_members(self) -> set[int]:
+        """Each slot's backend is a member of its service, and nobody else is; returns services that lacked one."""
         wanted = {
             MemberKey(live.service_id, backend_id)
             for live in self._live.values()
@@ -371,6 +378,7 @@ class LoadBalancerTarget:
         self._members.delete(sorted(found - wanted))
         self._member_room.used = len(wanted)
         self._suspects.clear()
+        return {key.service_id for key in wanted - found}
 
 
 def _sizes(maps: Maps) -> tuple[MapInfo, MapInfo]:

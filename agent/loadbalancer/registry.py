@@ -201,10 +201,10 @@ class BackendRegistry:
         self._delete(gone)
         return len(gone)
 
-    def compare(self, published: set[int]) -> None:
+    def compare(self, published: set[int]) -> set[Target]:
         """The map holds what was written: what others changed or deleted is put back, what they added is deleted.
 
-        Ids that a slot in the map names (`published`) are left alone until the slot is written again.
+        Returns what was put back. Ids that a slot in the map names (`published`) are left alone until the slot is written again.
         """
         found = {key.id: value for key, value in self._map.items()}
         due: dict[Target, int] = {}
@@ -223,6 +223,7 @@ class BackendRegistry:
         self._ids = {entry.id for entry in self._entries.values()} | left
         self._written = len(left) + sum(1 for entry in self._entries.values() if entry.written is not None)
         self._limit = self._max
+        return set(due)
 
     def _write(self, states: dict[Target, int]) -> None:
         entries = self._entries
