@@ -15,7 +15,7 @@ from agent.datapath.config import AttachMode, Lifetimes, NodeConfig
 from agent.datapath.flow_layout import DatapathEvent, ProbeKey, ProbeValue
 from agent.datapath.lock import NodeLock
 from agent.datapath.maps import Map, Maps
-from agent.datapath.overlay_probe import Overlay
+from agent.datapath.overlay_probe import Overlay, OverlayProbe
 from agent.datapath.rtnetlink import Changes, ChangeSocket, Sighting, sight
 from agent.datapath.sizes import service_map_sizes
 from agent.settings import AgentSettings
@@ -25,7 +25,8 @@ class Host(Protocol):
     """The seam below the agent.
 
     `unattached` are those of the interfaces on which our programs do not run, `unattached_node` the same for the node's own
-    devices, as text, and `attach_node` attaches to these; `sight` says where pod addresses are (the
+    devices, as text, and `attach_node` attaches to these. `is_current`: the datapath was loaded for the devices there are now,
+    and `adapt` makes it so; `sight` says where pod addresses are (the
     number is that of the interface each was last known on, or 0); `changes` are those of interfaces and routes from the call on.
     """
 
@@ -36,6 +37,8 @@ class Host(Protocol):
     def unattached(self, ifindexes: Collection[int]) -> set[int]: ...
     def unattached_node(self) -> Sequence[str]: ...
     def attach_node(self) -> None: ...
+    def is_current(self) -> bool: ...
+    def adapt(self) -> None: ...
     def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[Sighting]: ...
     def changes(self) -> AsyncIterator[Changes]: ...
     def events(self) -> AsyncIterator[Sequence[DatapathEvent]]: ...
@@ -52,6 +55,7 @@ class KernelHost:
 
         self.lock = NodeLock(settings.pin_directory)
         self.datapath = Datapath(node_config(settings, facts))
+        self._overlay: OverlayProbe | None = None
         self._offset_s = time.clock_gettime(time.CLOCK_REALTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
     def open(self) -> Maps:
@@ -79,6 +83,15 @@ class KernelHost:
     def attach_node(self) -> None:
         self.datapath.attach_node()
 
+    def is_current(self) -> bool:
+        return self.datapath.is_current()
+
+    def adapt(self) -> None:
+        """Raises: LoadError, KernelError; then the programs go on that ran before."""
+        self.datapath.adapt()
+        if self._overlay is not None:
+            self._overlay.resize(self.datapath.mtu)
+
     def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[Sighting]:
         return sight(asked)
 
@@ -96,7 +109,8 @@ class KernelHost:
         return self._ring.lost
 
     def overlay(self, answers: Map[ProbeKey, ProbeValue]) -> Overlay:
-        return self.datapath.overlay_probe(answers)
+        self._overlay = self.datapath.overlay_probe(answers)
+        return self._overlay
 
 
 class MemoryHost:
@@ -126,6 +140,12 @@ class MemoryHost:
         return ()
 
     def attach_node(self) -> None:
+        return
+
+    def is_current(self) -> bool:
+        return True
+
+    def adapt(self) -> None:
         return
 
     def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[Sighting]:

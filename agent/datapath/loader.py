@@ -74,6 +74,31 @@ class Datapath:
             log.info("datapath loaded", extra={"path": str(self._pins)})
         return self._maps
 
+    def is_current(self) -> bool:
+        """The overlay and the underlay device are those that the programs were loaded for. Raises: KernelError, OSError."""
+        if self._maps is None:
+            return True
+        underlay = self._find_underlay()
+        mtu = self._config.mtu or (underlay.mtu - VXLAN_OVERHEAD if underlay else 0)
+        overlay = netlink.device(OVERLAY_DEVICE)
+        found = (underlay.ifindex if underlay else 0, mtu, overlay and overlay.ifindex, overlay and overlay.mtu)
+        return found == (self.underlay_ifindex, self.mtu, self.overlay_ifindex, self.mtu)
+
+    def adapt(self) -> None:
+        """Programs fit the devices as they are now: loaded anew over the same maps and put in place of the running ones.
+
+        No packet meets a hook without a program. After an exception the programs go on that ran before.
+        Raises: LoadError, KernelError.
+        """
+        fresh = Datapath(self._config, self._object_directory)
+        for opened in _kernel_maps_of(fresh.open()):
+            opened.close()
+        for program_object in self._objects:
+            program_object.close()
+        self._objects, self._programs = fresh._objects, fresh._programs
+        self.mtu, self.overlay_ifindex, self.underlay_ifindex = fresh.mtu, fresh.overlay_ifindex, fresh.underlay_ifindex
+        log.info("datapath fits its devices again", extra={"key": f"mtu {self.mtu}"})
+
     def attach(self, ifindex: int) -> None:
         """The endpoint's interface runs this object's programs; write the endpoint maps first. Idempotent."""
         device = netlink.device_by_index(ifindex)
@@ -182,11 +207,7 @@ class Datapath:
 
     def _prepare_overlay(self) -> None:
         config = self._config
-        underlay = (
-            netlink.device(config.underlay_device)
-            if config.underlay_device
-            else netlink.device_with_address(config.node_address)
-        )
+        underlay = self._find_underlay()
         if underlay is None and not config.mtu:
             raise KernelError("find the underlay device", errno.ENODEV, config.underlay_device or config.node_address)
         self.underlay_ifindex = underlay.ifindex if underlay else 0
@@ -194,6 +215,12 @@ class Datapath:
         self.overlay_ifindex = netlink.ensure_overlay(OVERLAY_DEVICE, config.vxlan_port, self.mtu)
         netlink.set_sysctl(f"net.ipv4.conf.{OVERLAY_DEVICE}.rp_filter", "0")
         netlink.set_sysctl(f"net.ipv6.conf.{OVERLAY_DEVICE}.disable_ipv6", "1")
+
+    def _find_underlay(self) -> netlink.Device | None:
+        config = self._config
+        if config.underlay_device:
+            return netlink.device(config.underlay_device)
+        return netlink.device_with_address(config.node_address)
 
     def _constants(self) -> bytes:
         """`struct config` of bpf/abi.h."""
@@ -229,10 +256,13 @@ class Datapath:
 
     def _take_over(self) -> None:
         self.attach_node()
+        places = {attachment for attachment, _ in self._node_places()}
         for attachment in self._attacher.attachments():
             if attachment.role == "pod":
                 program = _POD_HOOKS[attachment.hook]
                 self._attacher.attach(attachment, self._programs[program], program)
+            elif attachment not in places:  # the node's address moved to another device
+                self._attacher.detach(attachment)
 
     def _node_places(self) -> list[tuple[Attachment, str]]:
         places = [(Attachment("overlay", self.overlay_ifindex, Hook.INGRESS), FROM_OVERLAY)]

@@ -60,6 +60,10 @@ class OverlayProbe:
         self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE)
         self._socket.bind((node_address, 0))
 
+    def resize(self, mtu: int) -> None:
+        """Full questions are as large as the overlay device now lets packets be."""
+        self._mtu = mtu
+
     def close(self) -> None:
         """Give back the socket."""
         self._socket.close()

@@ -224,8 +224,18 @@ async def test_changes_behind_the_agents_back_are_found_by_verify_and_repaired(
                 break
             await asyncio.to_thread(run, "sleep", "0.1")
         assert overlay in attacher().attachments()
+        run("ip", "link", "set", "under0", "mtu", "1400")
+        for _ in range(50):
+            if overlay_mtu() == 1350:
+                break
+            await asyncio.to_thread(run, "sleep", "0.1")
+        assert overlay_mtu() == 1350
         code, text = await mesh.agent.verb("verify")
         assert code == 0, text
+
+
+def overlay_mtu() -> int:
+    return int(json.loads(run("ip", "-j", "link", "show", "mesh0"))[0]["mtu"])
 
 
 def attacher() -> Attacher:

@@ -285,3 +285,43 @@ def test_a_pod_mtu_that_leaves_no_room_is_reported(datapath: Datapath, caplog: p
     finally:
         run("ip", "link", "set", "lxc1", "mtu", "1450")
     assert [r.message for r in caplog.records if "MTU" in r.message]
+
+
+def test_programs_follow_the_underlay_to_another_mtu_and_another_device(config: NodeConfig) -> None:
+    for name in ("under1", "under2"):
+        run("ip", "link", "add", name, "mtu", "1500", "type", "veth", "peer", "name", f"{name}p")
+        run("ip", "link", "set", name, "up")
+    run("ip", "addr", "add", "192.0.2.9/32", "dev", "under1")
+    made = Datapath(replace(config, node_address="192.0.2.9", mtu=0))
+    try:
+        maps = made.open()
+        maps.backends.update([BACKEND])
+        made.attach(_interface())
+        assert made.is_current()
+        run("ip", "link", "set", "under1", "mtu", "1400")
+        assert not made.is_current()
+        made.adapt()
+        overlay = netlink.device(OVERLAY_DEVICE)
+        assert overlay is not None
+        assert (made.mtu, overlay.mtu, made.is_current()) == (1350, 1350, True)
+        assert (made.unattached([_interface()]), made.unattached_node()) == (set(), [])
+        assert maps.backends.get(BACKEND[0]) == BACKEND[1]
+        run("ip", "addr", "del", "192.0.2.9/32", "dev", "under1")
+        with pytest.raises(KernelError):
+            made.adapt()
+        assert (made.unattached([_interface()]), made.unattached_node()) == (set(), [])
+        run("ip", "addr", "add", "192.0.2.9/32", "dev", "under2")
+        made.adapt()
+        under2 = netlink.device("under2")
+        assert under2 is not None
+        assert (made.underlay_ifindex, made.mtu, made.unattached_node()) == (under2.ifindex, 1450, [])
+        assert [a.ifindex for a in made._attacher.attachments() if a.role == "underlay"] == [under2.ifindex]
+        run("ip", "link", "del", OVERLAY_DEVICE)
+        assert not made.is_current()
+        made.adapt()
+        assert (made.is_current(), made.unattached_node()) == (True, [])
+        assert maps.backends.get(BACKEND[0]) == BACKEND[1]
+    finally:
+        made.uninstall()
+        for name in ("under1", "under2"):
+            run("ip", "link", "del", name)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The datapath fits this node's overlay and underlay devices: a changed MTU, a device made again, a moved address."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Final, Protocol
+
+from agent.datapath.rtnetlink import Changes
+from meshkit.clock import Clock
+from meshkit.errors import MeshError
+from meshkit.wake import Wake, wait_for_ring
+
+log = logging.getLogger(__name__)
+
+GATHER_S: Final = 0.5
+RETRY_S: Final = 5.0
+
+
+class Machine(Protocol):
+    """The part of the host that is followed here."""
+
+    def changes(self) -> AsyncIterator[Changes]: ...
+    def is_current(self) -> bool: ...
+    def adapt(self) -> None: ...
+
+
+class DeviceFollower:
+    """`failure` says why the datapath does not fit the devices; "" while it does."""
+
+    def __init__(self, machine: Machine, clock: Clock) -> None:
+        self._machine, self._clock, self._wake = machine, clock, Wake()
+        self.failure = ""
+
+    async def hear(self) -> None:
+        """Until cancelled."""
+        async for _ in self._machine.changes():
+            self._wake.set()
+
+    async def follow(self) -> None:
+        """Until cancelled: at most one look every GATHER_S, none while nothing changes and all is well."""
+        while True:
+            rung = self._wake.count
+            self.look()
+            if self.failure:
+                await wait_for_ring(self._wake, rung, RETRY_S, self._clock)
+            else:
+                await self._wake.wait(rung)
+            await self._clock.sleep(GATHER_S)
+
+    def look(self) -> None:
+        """The datapath fits the devices, or `failure` says why not and what ran goes on."""
+        try:
+            if not self._machine.is_current():
+                self._machine.adapt()
+        except (MeshError, OSError) as exc:
+            if str(exc) != self.failure:
+                log.warning("datapath does not fit the devices, retrying", extra={"error": str(exc)})
+            self.failure = str(exc)
+        else:
+            self.failure = ""
