@@ -51,7 +51,10 @@ def test_a_lost_node_degrades_the_agent_until_it_is_back_and_never_makes_it_unre
 
 def test_a_fault_of_the_policy_engine_degrades_the_agent_until_it_is_gone() -> None:
     health, faults = Health(), {"cnp/a/b": "kept closed: x"}
-    feature = cast("Any", SimpleNamespace(compiler=SimpleNamespace(faults=faults), target=SimpleNamespace(failures={})))
+    feature = cast(
+        "Any",
+        SimpleNamespace(compiler=SimpleNamespace(faults=faults), target=SimpleNamespace(failures={}), _node_failure=""),
+    )
     PolicyFeature.check_health(feature, health)
     assert health.snapshot()["policy engine"][:2] == (HealthLevel.DEGRADED, "1 kept closed; cnp/a/b: kept closed: x")
     assert health.ready()
