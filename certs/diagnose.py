@@ -87,9 +87,15 @@ async def diagnose(
         context = client_context(files)
     except CertificateError as exc:
         return _finding(CertificateProblem.OWN_CERTIFICATE, str(exc))
+    return await _judge(host, port, server_name, context, timeout_s, is_known=True)
+
+
+async def _judge(
+    host: str, port: int, server_name: str, context: ssl.SSLContext, timeout_s: float, *, is_known: bool
+) -> CertificateFinding:
     try:
         async with asyncio.timeout(timeout_s):
-            return await _shake_hands(host, port, server_name, context)
+            return await _shake_hands(host, port, server_name, context, is_known=is_known)
     except TimeoutError:
         return _finding(CertificateProblem.UNREACHABLE, f"no answer in {timeout_s:g} s")
     except socket.gaierror as exc:
@@ -104,6 +110,24 @@ async def diagnose(
         return _finding(CertificateProblem.CLOSED, exc.strerror or "connection closed")
     except OSError as exc:
         return _finding(CertificateProblem.UNREACHABLE, exc.strerror or str(exc))
+
+
+async def diagnose_server(
+    host: str, port: int, server_name: str, authority: bytes, timeout_s: float = 5.0
+) -> CertificateFinding:
+    """Name the first thing that is wrong with a server that does not know us yet; never raises for a bad peer.
+
+    No client certificate is shown. With TLS 1.3, which every apiserver speaks, the server proves itself before it asks for one.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols([HTTP2])
+    try:
+        load(authority, "CA certificate")
+        context.load_verify_locations(cadata=authority.decode("ascii"))
+    except (CertificateError, ssl.SSLError, UnicodeDecodeError) as exc:
+        return _finding(CertificateProblem.UNKNOWN_CA, str(exc))
+    return await _judge(host, port, server_name, context, timeout_s, is_known=False)
 
 
 def client_context(files: CertFiles) -> ssl.SSLContext:
@@ -140,10 +164,14 @@ def classify(exc: ssl.SSLError) -> CertificateProblem:
     return CertificateProblem.CLOSED
 
 
-async def _shake_hands(host: str, port: int, server_name: str, context: ssl.SSLContext) -> CertificateFinding:
+async def _shake_hands(
+    host: str, port: int, server_name: str, context: ssl.SSLContext, *, is_known: bool
+) -> CertificateFinding:
     reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=server_name)
     try:
         server = _peer_certificate(writer)
+        if not is_known:
+            return CertificateFinding(CertificateProblem.NONE, server=server)
         # in TLS 1.3 a refused client certificate shows only on the first read; an HTTP/2 server speaks first
         first = await reader.read(1)
         if not first:

@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from clustermesh_cli.console import Console
-from clustermesh_cli.exit_code import CommandError, CommandRefusedError, ExitCode
+from clustermesh_cli.exit_code import CommandError, ExitCode
 from meshapi.installed import STORE_NODE_PORT
 from meshkit.clock import SystemClock
 from meshkit.errors import MeshError
@@ -46,9 +46,9 @@ Wait = Annotated[float, typer.Option("--wait-duration", help="seconds to wait at
 
 
 def _client(kubeconfig: str | None, context: str | None) -> KubeClient:
-    from kube.config import load_client
+    from clustermesh_cli.contexts import open_cluster
 
-    return load_client(kubeconfig, context)
+    return open_cluster(kubeconfig, context)
 
 
 def _is_json(output: str) -> bool:
@@ -163,6 +163,12 @@ def connect(
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="wait until every agent has read its new peers")
     ] = True,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify/--no-verify", help="let the clusters try each other's endpoints, before and after writing"
+        ),
+    ] = True,
     wait_duration: Wait = 120.0,
     plain: Plain = False,
 ) -> None:
@@ -170,27 +176,25 @@ def connect(
     del allow_mismatching_ca
     from clustermesh_cli.commands import connect as verb
     from clustermesh_cli.commands import status as status_verb
+    from clustermesh_cli.contexts import open_clusters, split_contexts
+    from clustermesh_cli.link_proof import Patience
     from clustermesh_cli.plan.connect import Mode
+    from clustermesh_cli.plan.endpoint import split_endpoints
 
     if connection_mode not in list(Mode):
         raise CommandError(f"--connection-mode {connection_mode}: choose one of {', '.join(Mode)}", ExitCode.USAGE)
-    destinations = [c for given in destination_context for c in given.split(",") if c]
-    if context in destinations:
-        raise CommandRefusedError(f"{context} cannot be connected to itself: name another --destination-context")
-    local = _client(kubeconfig, context)
-    clients = {context or local.context or "local": local, **{c: _client(kubeconfig, c) for c in destinations}}
-    endpoints = verb.split_endpoints(
-        next(iter(clients)), destinations, source_endpoint or [], destination_endpoint or []
-    )
+    destinations = split_contexts(destination_context)
+    clients = open_clusters(kubeconfig, context, destinations, "connected to")
+    endpoints = split_endpoints(next(iter(clients)), destinations, source_endpoint or [], destination_endpoint or [])
     console = _console(plain)
-    mode = Mode(connection_mode)
-    links = verb.connect(clients, namespace, mode=mode, endpoints=endpoints, console=console, dry_run=dry_run)
+    options = verb.ConnectOptions(Mode(connection_mode), endpoints, dry_run, verify, wait)
+    links = verb.connect(clients, namespace, options, console, Patience(wait_duration))
     if dry_run:
         return
     if wait:
         for reader in dict.fromkeys(link.reader.context for link in links):
             status_verb.wait_until_ready(clients[reader], namespace, console, wait_duration, context=reader)
-    console.ok(verb.link_text(links, mode))
+    console.ok(verb.link_text(links, options.mode))
 
 
 @app.command()
@@ -205,13 +209,17 @@ def disconnect(
     plain: Plain = False,
 ) -> None:
     """Stop reading a peer and stop letting it read us. Works when the peer is gone."""
-    from clustermesh_cli.commands import connect as verb
+    from clustermesh_cli.commands import disconnect as verb
+    from clustermesh_cli.contexts import open_clusters, split_contexts
 
-    destinations = [c for given in destination_context or [] for c in given.split(",") if c]
-    if bool(peer) == bool(destinations):
+    if (peer is None) == (destination_context is None) or peer == "":
         raise CommandError("name either a PEER or --destination-context", ExitCode.USAGE)
-    others = {c: _client(kubeconfig, c) for c in destinations}
-    verb.run_disconnect(_client(kubeconfig, context), others, namespace, peer, _console(plain))
+    if peer is not None:
+        local = _client(kubeconfig, context)
+        verb.disconnect_peer(local, namespace, context or local.context, peer, _console(plain))
+        return
+    clients = open_clusters(kubeconfig, context, split_contexts(destination_context or []), "disconnected from")
+    verb.disconnect_contexts(clients, namespace, _console(plain))
 
 
 @app.command()
@@ -288,8 +296,9 @@ def explain_policy(
 ) -> None:
     """May a new connection pass, and which rule of which side decides? Exit code 0 allowed, 4 denied, 3 not known."""
     from clustermesh_cli.commands.explain import explain as verb
+    from clustermesh_cli.contexts import split_contexts
 
-    contexts = [c for given in destination_context or [] for c in given.split(",") if c]
+    contexts = split_contexts(destination_context or [])
     local = _client(kubeconfig, context)
     clients = {context or local.context: local, **{c: _client(kubeconfig, c) for c in contexts}}
     code = verb(

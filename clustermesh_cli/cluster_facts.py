@@ -7,13 +7,11 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 import kube.resource as k
 from certs.inspect import parse
 from clustermesh_cli.exit_code import CommandError
-from clustermesh_cli.plan.facts import ClusterFacts, KnownPeer, StoreAccess
-from clustermesh_cli.plan.peering import PEERS_ANNOTATION
+from clustermesh_cli.plan.facts import ClusterFacts, StoreAccess
+from clustermesh_cli.plan.peering import read_peers
 from kube.client import KubeClient
 from meshapi.installed import (
     CA_SECRET,
@@ -90,15 +88,6 @@ def find_access(service: Mapping[str, Any] | None, nodes: list[dict[str, Any]]) 
                 port["port"],
             )
     return StoreAccess(spec.get("type", "ClusterIP"), addresses, number) if addresses and number else None
-
-
-def read_peers(secret: Mapping[str, Any] | None) -> Mapping[str, KnownPeer]:
-    """What the peers' Secret was annotated with when they were connected."""
-    raw = ((secret or {}).get("metadata", {}).get("annotations") or {}).get(PEERS_ANNOTATION, "{}")
-    return {
-        name: KnownPeer(int(p["id"]), p.get("ca", ""), tuple(p.get("podCIDRs", ())))
-        for name, p in orjson.loads(raw).items()
-    }
 
 
 def _is_ready(node: Mapping[str, Any]) -> bool:

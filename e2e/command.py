@@ -11,6 +11,7 @@ from e2e.mesh import SYSTEM, Cluster, Mesh, Result
 FAILED: Final = 1
 USAGE: Final = 2
 DEGRADED: Final = 3
+CHECK_FAILED: Final = 4
 TIMEOUT: Final = 5
 REFUSED: Final = 6
 CONNECTION: Final = ("--context", "kind-koornacht", "--destination-context", "kind-tion")

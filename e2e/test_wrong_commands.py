@@ -23,10 +23,11 @@ def nothing_changes(mesh: Mesh) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("command", "code", "words"),
     [
-        ("status --context nope", FAILED, ("nope",)),
-        ("enable --context nope", FAILED, ("nope",)),
-        ("connect --context kind-koornacht --destination-context nope", FAILED, ("nope",)),
-        ("disconnect --context kind-koornacht --destination-context nope", FAILED, ("nope",)),
+        ("status --context nope", USAGE, ("nope", "kind-tion")),
+        ("enable --context nope", USAGE, ("nope", "kind-tion")),
+        ("connect --context kind-koornacht --destination-context nope", USAGE, ("nope", "kind-tion")),
+        ("disconnect --context kind-koornacht --destination-context nope", USAGE, ("nope", "kind-tion")),
+        ("status --context=", USAGE, ("--context is empty",)),
         ("status --kubeconfig /nowhere", FAILED, ("/nowhere",)),
         ("status -n nowhere", FAILED, ("not enabled", "clustermesh enable")),
         ("status -n nowhere --wait --wait-duration 1", TIMEOUT, ("not enabled", "timeout")),

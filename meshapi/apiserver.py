@@ -64,6 +64,14 @@ class CertificateRow(Row, kw_only=True):
     sans: list[str] = msgspec.field(default_factory=list)
 
 
+class Reach(Row, kw_only=True):
+    """Whether a TLS server was reached and is who it should be: `problem` is "none", or a word for what is wrong."""
+
+    problem: str
+    detail: str = ""
+    advice: str = ""
+
+
 class StoreEntry(Row, kw_only=True, omit_defaults=True):
     """One key of the store; `value` is base64 and absent where only keys were asked for, `lease` is hexadecimal."""
 

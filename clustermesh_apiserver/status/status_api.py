@@ -9,19 +9,20 @@ import msgspec
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 
+from certs.diagnose import diagnose_server
 from clustermesh_apiserver.parts import Apiserver
 from clustermesh_apiserver.status.agents import ask_agents
 from clustermesh_apiserver.status.kv_api import add_routes
 from clustermesh_apiserver.status.metrics import make_registry
 from clustermesh_apiserver.status.program_status import VERSION, make_status, report_health
-from meshapi.apiserver import ApiserverStatus, CertificateRow, PublishedService
+from meshapi.apiserver import ApiserverStatus, CertificateRow, PublishedService, Reach
 from meshapi.installed import TOKEN_HEADER
 from meshapi.peer import RemoteCluster
 from meshkit.guard import Guard
 from meshkit.health import Health
 from meshkit.http import bind_unix, make_app, probes, serve
 from meshkit.probe_server import serve_probes
-from meshkit.rest import Rest
+from meshkit.rest import NotAnswered, Rest
 from meshkit.supervise import together
 from meshmodel.keys import Kind
 
@@ -72,6 +73,14 @@ def make_status_app(apiserver: Apiserver, health: Health) -> FastAPI:
             )
             for role, info in apiserver.facade_server.certificates()
         ]
+
+    @rest.get("/v1/reach", Reach, tag="debug", errors={400: "the port is not in 1..65535"})
+    async def reach(host: str, port: int, name: str, ca: str) -> Reach:
+        """Whether this program reaches a TLS server that proves `name` by the authority `ca` (PEM). Nothing is sent to it."""
+        if not 1 <= port <= 65535:
+            raise NotAnswered(400, f"port {port} is not in 1..65535")
+        found = await diagnose_server(host, port, name, ca.encode())
+        return Reach(problem=found.problem, detail=found.detail, advice=found.advice)
 
     @rest.get_stream("/v1/tables", str, "text/plain", tag="debug")
     async def tables() -> Response:

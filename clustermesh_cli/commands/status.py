@@ -12,11 +12,12 @@ import msgspec
 
 import kube.resource as k
 from clustermesh_cli.cluster_certificates import read_certificates
-from clustermesh_cli.cluster_facts import find_access, read_peers
+from clustermesh_cli.cluster_facts import find_access
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.mesh_health import MeshHealth, assess
 from clustermesh_cli.plan.facts import KnownPeer, StoreAccess
+from clustermesh_cli.plan.peering import read_peers
 from clustermesh_cli.program_client import ProgramClient
 from clustermesh_cli.status_text import render_status
 from kube.client import KubeClient

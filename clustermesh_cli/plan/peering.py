@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+import orjson
 import yaml
 
 from clustermesh_cli.plan.connect import mirrored_config, peer_config
@@ -28,6 +29,24 @@ CA_SUFFIX: Final = ".etcd-client-ca.crt"
 
 Data = Mapping[str, str | None]
 """Data of a Secret, base64; None removes a key in a merge patch."""
+
+
+def read_peers(secret: Mapping[str, Any] | None) -> Mapping[str, KnownPeer]:
+    """What the peers' Secret was annotated with when they were connected."""
+    raw = ((secret or {}).get("metadata", {}).get("annotations") or {}).get(PEERS_ANNOTATION, "{}")
+    return {
+        name: KnownPeer(int(p["id"]), p.get("ca", ""), tuple(p.get("podCIDRs", ())))
+        for name, p in orjson.loads(raw).items()
+    }
+
+
+def known_peers(secrets: Iterable[Mapping[str, Any] | None], bundle: Mapping[str, Any] | None) -> frozenset[str]:
+    """Whoever has an entry in any object of a cluster, which includes the cluster itself: its own CA is in the bundle."""
+    found: set[str] = set()
+    for secret in secrets:
+        found |= {name.removesuffix(CA_SUFFIX) for name in (secret or {}).get("data") or {}}
+        found |= set(read_peers(secret))
+    return frozenset(found | {name.removesuffix(".crt") for name in (bundle or {}).get("data") or {}})
 
 
 def real_files(target: ClusterFacts) -> Data:

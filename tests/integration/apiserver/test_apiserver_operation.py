@@ -80,6 +80,9 @@ async def test_the_status_says_what_is_published_and_by_whom_it_is_read(
             "authority of tion",
         ]
         assert (await get(apiserver, "/v1/clusters")).json() == []
+        unreached = (await get(apiserver, "/v1/reach?host=127.0.0.1&port=1&name=x&ca=none")).json()
+        assert unreached["problem"] == "unknown-ca"
+        assert (await get(apiserver, "/v1/reach?host=x&port=99999&name=x&ca=none")).status_code == 400
         assert "shop/cart ServiceIntent" in (await get(apiserver, "/v1/tables")).text
         metrics = (await get(apiserver, "/metrics")).text
         assert 'clustermesh_apiserver_records_published{scope="services/v1",source_cluster="koornacht"} 1.0' in metrics

@@ -14,7 +14,7 @@ import pytest
 
 from certs import profile
 from certs.authority import Authority, Issued
-from certs.diagnose import ADVICE, CertificateProblem, diagnose
+from certs.diagnose import ADVICE, CertificateProblem, diagnose, diagnose_server
 from certs.store import CertFiles
 
 NAME = "north.mesh.cilium.io"
@@ -177,3 +177,18 @@ async def test_our_own_files_are_unusable(north: Authority, broken: str) -> None
 
 def test_every_problem_has_an_advice() -> None:
     assert set(ADVICE) == set(CertificateProblem) - {CertificateProblem.NONE}
+
+
+async def test_a_server_that_does_not_know_us_yet_is_judged_by_its_own_certificate(
+    tmp_path: Path, north: Authority
+) -> None:
+    made = north.issue(profile.server("north", "ns"), time.time())
+    stranger = Authority.create("mesh CA", time.time() - DAY, 3650)
+    async with tls_server(tmp_path, made, north) as port:
+        assert (await diagnose_server("127.0.0.1", port, NAME, north.certificate_pem)).is_ok
+        finding = await diagnose_server("127.0.0.1", port, NAME, stranger.certificate_pem)
+        assert finding.problem is CertificateProblem.UNKNOWN_CA
+        finding = await diagnose_server("127.0.0.1", port, "north.example.org", north.certificate_pem)
+        assert finding.problem is CertificateProblem.WRONG_NAME
+        finding = await diagnose_server("127.0.0.1", port, NAME, b"no certificate")
+        assert finding.problem is CertificateProblem.UNKNOWN_CA
