@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""May a caller do this: role-based access control for service accounts that a role binding names, everything for all others.
+"""May a caller do this: role-based access control for service accounts that a role binding names, objects for all others.
 
-Users of a lab are its owners, and a service account that nobody gave a role is one of a test; but a program that comes with
-roles is held to them, so that a missing rule shows here and not first in a production cluster.
+Users of a lab are its owners, and a service account that nobody gave a role is one of a test: it may use every object, but no
+path outside of resources, which are what our programs ask about. A program that comes with roles is held to them, so that a
+missing rule shows here and not first in a production cluster.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Authorizer:
             return True
         bindings = list(self._bindings(user.name))
         if not bindings:
-            return True
+            return not asked.path
         return any(
             _covers(rule, asked)
             for binding in bindings

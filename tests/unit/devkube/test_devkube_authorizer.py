@@ -51,6 +51,7 @@ REFUSED = [
     (APISERVER, Asked("get", path="/v1/flows")),
     (VIEWER, Asked("get", "", "pods", "sys", "x")),
     (VIEWER, Asked("post", path="/v1/status")),
+    (service_account_user("shop", "somebody"), Asked("get", path="/v1/flows")),
 ]
 
 
