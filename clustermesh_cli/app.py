@@ -91,6 +91,9 @@ def enable(
             help="copy peers' records into this cluster's own store, for its agents; on unless chosen otherwise before",
         ),
     ] = None,
+    new_ca: Annotated[
+        bool, typer.Option("--new-ca", help="make a new authority in place of a lost one that peers still trust")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", "--print", help="print the objects, change nothing")] = False,
     plain: Plain = False,
 ) -> None:
@@ -107,6 +110,7 @@ def enable(
         apiserver_image,
         agent_image,
         mirror,
+        new_ca,
     )
     client = _client(kubeconfig, context)
     if dry_run:

@@ -40,11 +40,15 @@ def read_config(client: KubeClient, namespace: str) -> Mapping[str, str]:
 def read_facts(client: KubeClient, namespace: str, context: str) -> ClusterFacts:
     """Read one cluster. Raises CommandError when the mesh is not enabled there."""
     config = read_config(client, namespace)
-    ca = client.get(k.SECRETS, CA_SECRET, namespace)
-    if ca is None or CLUSTER_NAME_KEY not in config:
+    ca, peers = (client.get(k.SECRETS, name, namespace) for name in (CA_SECRET, PEERS_SECRET))
+    if CLUSTER_NAME_KEY not in config or (ca is None and peers is None):
         raise CommandError(f"the mesh is not enabled in {context}: run `clustermesh enable --context {context}` first")
+    if not ((ca or {}).get("data") or {}).get("ca.crt"):
+        raise CommandError(
+            f"{context}: Secret {CA_SECRET} is lost: put it back from a backup, or run enable --new-ca there"
+        )
     maximum = int(config.get(MAXIMUM_KEY, "255"))
-    ca_pem = base64.b64decode(ca["data"]["ca.crt"])
+    ca_pem = base64.b64decode((ca or {})["data"]["ca.crt"])
     return ClusterFacts(
         context=context,
         name=parse_cluster_name(config[CLUSTER_NAME_KEY]),
@@ -54,7 +58,7 @@ def read_facts(client: KubeClient, namespace: str, context: str) -> ClusterFacts
         ca_fingerprint=parse(ca_pem, CA_SECRET)[0].fingerprint,
         access=find_access(client.get(k.SERVICES, STORE_SERVICE, namespace), client.list(k.NODES)),
         pod_cidrs=_pod_cidrs(client.list(k.NODES)),
-        peers=read_peers(client.get(k.SECRETS, PEERS_SECRET, namespace)),
+        peers=read_peers(peers),
         is_mirrored=is_mirrored(config),
     )
 

@@ -12,6 +12,7 @@ from certs.authority import Authority
 from certs.inspect import issued_by, parse
 from certs.rotation import Rotation, decide
 from certs.store import CertFiles, encode_data, from_secret_data, secret_data
+from clustermesh_cli.exit_code import CommandError
 from clustermesh_cli.plan.cluster_identity import ClusterIdentity
 from kube.client import KubeClient
 from meshapi.installed import ADMIN_SECRET, CA_SECRET, LOCAL_SECRET, PART_OF, REMOTE_SECRET, SERVER_SECRET
@@ -22,7 +23,12 @@ def ensure_authority(client: KubeClient, namespace: str, identity: ClusterIdenti
     """The cluster's authority: the one in its Secret, else a new one stored there. Its key never leaves the cluster."""
     found = client.get(k.SECRETS, CA_SECRET, namespace)
     if found is not None:
-        files = found["data"]
+        files = found.get("data") or {}
+        missing = [name for name in ("ca.crt", "ca.key") if not files.get(name)]
+        if missing:
+            raise CommandError(
+                f"Secret {CA_SECRET} has no {' and no '.join(missing)}: put the Secret back from a backup"
+            )
         parts = from_secret_data(
             {"ca.crt": files["ca.crt"], "tls.crt": files["ca.crt"], "tls.key": files["ca.key"]}, CA_SECRET
         )

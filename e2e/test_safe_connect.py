@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
-from e2e.command import CHECK_FAILED, CONNECTION, REFUSED, TIMEOUT, USAGE, assert_one_line, versions
+from e2e.command import CHECK_FAILED, CONNECTION, FAILED, REFUSED, TIMEOUT, USAGE, assert_one_line, versions
 from e2e.mesh import CLUSTERS, SYSTEM, Cluster, Mesh
 
 
@@ -74,6 +75,22 @@ def test_a_link_that_gets_no_session_is_taken_back(whole: Mesh) -> None:
         assert {cluster: _peers(whole, cluster) for cluster in CLUSTERS} == before
     finally:
         whole.clustermesh("connect", *CONNECTION)
+
+
+def test_a_lost_authority_is_not_replaced_without_a_word(whole: Mesh) -> None:
+    secret = whole.get("tion", "secret", "-n", SYSTEM, "clustermesh-ca")
+    kept = {name: secret["metadata"].get(name, {}) for name in ("name", "namespace", "labels")}
+    whole.kubectl("tion", "delete", "secret", "-n", SYSTEM, "clustermesh-ca")
+    try:
+        for dry in ([], ["--dry-run"]):
+            done = whole.clustermesh("enable", "--context", "kind-tion", *dry, check=False)
+            assert_one_line(done, REFUSED, "clustermesh-ca is lost", "koornacht", "--new-ca")
+        done = whole.clustermesh("connect", *CONNECTION, check=False)
+        assert_one_line(done, FAILED, "clustermesh-ca is lost")
+        assert whole.kubectl("tion", "get", "secret", "-n", SYSTEM, "clustermesh-ca", check=False).returncode != 0
+    finally:
+        whole.apply("tion", json.dumps({**secret, "metadata": kept}))
+    whole.clustermesh("enable", "--context", "kind-tion", "--service-type", "NodePort")
 
 
 def _has_no_peer(mesh: Mesh, cluster: Cluster) -> bool:

@@ -17,12 +17,14 @@ from clustermesh_cli.console import Console
 from clustermesh_cli.credentials import ensure_authority, ensure_certificates
 from clustermesh_cli.exit_code import CommandRefusedError
 from clustermesh_cli.manifests import load_crds, load_workloads
+from clustermesh_cli.plan.authority_choice import check_authority
 from clustermesh_cli.plan.cluster_identity import ClusterIdentity, decide_identity
-from clustermesh_cli.plan.peering import agent_files, find_real_files, keep_lists
+from clustermesh_cli.plan.peering import agent_files, find_real_files, keep_lists, known_peers
 from kube.client import KubeClient
 from kube.resource import from_manifest
 from meshapi.installed import (
     CA_BUNDLE,
+    CA_SECRET,
     CLUSTER_ID_KEY,
     CLUSTER_NAME_KEY,
     CONFIG_MAP,
@@ -51,6 +53,7 @@ class EnableOptions:
     apiserver_image: str
     agent_image: str
     mirror: bool | None = None
+    new_ca: bool = False
 
     def mirrors(self, config: Mapping[str, str]) -> bool:
         """Whether the apiserver mirrors peers: what the flag says, else what was chosen before, else yes."""
@@ -100,6 +103,7 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
         name=options.cluster_name, id_=options.cluster_id, config=config, context=context or client.context
     )
     objects = plan_objects(options, identity, config)
+    trusting = _check_authority(client, options, identity)
     console.step(f"Enabling the mesh in cluster {identity.name} (id {identity.id})...")
     authority = ensure_authority(client, options.namespace, identity, wall_s)
     expires_s = ensure_certificates(
@@ -113,6 +117,10 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
             continue  # a CRD that is there, Cilium's own perhaps, is the cluster's business
         client.apply(resource, obj)
     _report(identity, authority, options, expires_s, console)
+    if options.new_ca and trusting:
+        console.warn(
+            f"The authority is new: {', '.join(sorted(trusting))} refuse this cluster until they are connected again"
+        )
 
 
 def show(client: KubeClient, context: str, options: EnableOptions) -> None:
@@ -121,7 +129,17 @@ def show(client: KubeClient, context: str, options: EnableOptions) -> None:
     identity = decide_identity(
         name=options.cluster_name, id_=options.cluster_id, config=config, context=context or client.context
     )
+    _check_authority(client, options, identity)
     print(yaml.safe_dump_all(plan_objects(options, identity, config), sort_keys=False), end="")
+
+
+def _check_authority(client: KubeClient, options: EnableOptions, identity: ClusterIdentity) -> frozenset[str]:
+    """The peers that trust this cluster's authority. Raises: CommandRefusedError where it may not be replaced."""
+    secrets = [client.get(k.SECRETS, name, options.namespace) for name in (PEERS_SECRET, MIRROR_SECRET)]
+    peers = known_peers(secrets, client.get(k.CONFIG_MAPS, CA_BUNDLE, options.namespace)) - {identity.name}
+    is_kept = client.get(k.SECRETS, CA_SECRET, options.namespace) is not None
+    check_authority(is_kept=is_kept, may_be_new=options.new_ca, peers=peers)
+    return peers
 
 
 def _ensure_peering(client: KubeClient, namespace: str, identity: ClusterIdentity, authority: Authority) -> None:

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 import yaml
-from connect_world import World
+from connect_world import NS, WALL_S, World
 
 from clustermesh_cli.commands.disconnect import disconnect_contexts, disconnect_peer
+from clustermesh_cli.commands.enable import EnableOptions, enable
 from clustermesh_cli.contexts import open_clusters, split_contexts
 from clustermesh_cli.exit_code import CommandError, ExitCode
+from clustermesh_cli.plan.authority_choice import check_authority
 from meshapi.apiserver import Reach
+
+CA = f"{NS}/secrets/clustermesh-ca"
 
 
 @pytest.fixture
@@ -207,3 +211,41 @@ def test_contexts_are_refused_by_name(
 def test_each_context_is_opened_once(kubeconfig: str) -> None:
     found = open_clusters(kubeconfig, None, split_contexts(["kind-south", "kind-south"]), "connected to")
     assert list(found) == ["kind-north", "kind-south"]
+
+
+# -- a lost authority
+
+
+def enable_north(world: World, *, new_ca: bool) -> None:
+    options = EnableOptions("kube-system", None, None, "NodePort", 32379, (), "apiserver", "agent", new_ca=new_ca)
+    enable(world.north.client("kind-north"), "kind-north", options, world.console, WALL_S)
+
+
+def test_a_lost_authority_that_peers_trust_is_not_replaced_without_a_word(world: World) -> None:
+    world.connect()
+    del world.north.answers[CA]
+    before, written = world.state(), len(world.writes())
+    with pytest.raises(CommandError, match="clustermesh-ca is lost, and south trust the authority") as caught:
+        enable_north(world, new_ca=False)
+    assert caught.value.code == ExitCode.REFUSED
+    assert (world.state(), len(world.writes())) == (before, written)
+    assert CA not in world.north.answers
+    with pytest.raises(CommandError, match="kind-north: Secret clustermesh-ca is lost: put it back"):
+        world.connect()
+
+
+def test_an_authority_that_is_there_is_not_replaced(world: World) -> None:
+    with pytest.raises(CommandError, match="--new-ca replaces a lost one only"):
+        enable_north(world, new_ca=True)
+    world.north.answers[CA] = {"data": {"ca.crt": "eA=="}}
+    with pytest.raises(CommandError, match=r"clustermesh-ca has no ca\.key"):
+        enable_north(world, new_ca=False)
+
+
+@pytest.mark.parametrize(
+    ("is_kept", "may_be_new", "peers"), [(True, False, ["south"]), (False, False, []), (False, True, ["south"])]
+)
+def test_an_authority_is_kept_or_made_where_that_cuts_nobody_unasked(
+    is_kept: bool, may_be_new: bool, peers: list[str]
+) -> None:
+    check_authority(is_kept=is_kept, may_be_new=may_be_new, peers=peers)

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether `enable` may make a certificate authority. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from clustermesh_cli.exit_code import CommandRefusedError
+from meshapi.installed import CA_SECRET
+
+
+def check_authority(*, is_kept: bool, may_be_new: bool, peers: Iterable[str]) -> None:
+    """A cluster whose authority is kept keeps it; one that nobody trusts yet gets one.
+
+    Raises: CommandRefusedError where the authority is lost and peers trust it, unless `may_be_new`; and where
+    `may_be_new` is asked for an authority that is not lost.
+    """
+    if is_kept and may_be_new:
+        raise CommandRefusedError(f"Secret {CA_SECRET} holds the authority: --new-ca replaces a lost one only")
+    trusting = sorted(peers)
+    if not is_kept and trusting and not may_be_new:
+        raise CommandRefusedError(
+            f"Secret {CA_SECRET} is lost, and {', '.join(trusting)} trust the authority that was in it: put the Secret back "
+            "from a backup, or run enable --new-ca and then clustermesh connect to each of them; nothing was changed"
+        )
