@@ -80,8 +80,13 @@ def _learn(settings: AgentSettings, client: KubeClient | None) -> Facts:
         node_ip=node_ip,
         pod_cidrs=_pod_cidrs(node),
         default_local_cluster=scope.lower() != "false",
-        own_nodes=tuple(OwnNode(str(n["metadata"]["name"]), _internal_ip(n), _pod_cidrs(n)) for n in nodes),
+        own_nodes=tuple(map(read_node, nodes)),
     )
+
+
+def read_node(found: KubeObject) -> OwnNode:
+    """What a Node object says."""
+    return OwnNode(str(found["metadata"]["name"]), _internal_ip(found), _pod_cidrs(found))
 
 
 def read_config(client: KubeClient, namespace: str) -> Mapping[str, str]:

@@ -12,6 +12,7 @@ from agent.core import Core
 from agent.feature import Feature, Tasks
 from agent.mesh.ingest import Writers
 from agent.mesh.metrics import cluster_metrics, rejection_metrics
+from agent.mesh.own_node import OwnNodeFollower
 from agent.mesh.probe import OverlayThenTcp, Prober, make_reach
 from agent.mesh.routes import add_cluster_routes, mesh_problems, peer_rows
 from agent.mesh.rows import lost_node_problems
@@ -44,6 +45,7 @@ class MeshFeature(Feature):
     ) -> None:
         settings = core.settings
         self._core, self._writers, self._describe_widening = core, writers, describe_widening
+        self.own_node = OwnNodeFollower(core, self._claim)
         self.runner = MeshRunner(
             core.db,
             writers,
@@ -66,15 +68,22 @@ class MeshFeature(Feature):
             self.runner.expect_own(self._own_store())
         facts = self._core.facts
         for known in facts.own_nodes:
-            self.runner.know_own_node(self._own_node(known.name, known.ip, known.pod_cidrs))
-        node = self._own_node(facts.node, facts.node_ip, facts.pod_cidrs)
-        self.runner.know_own_node(node)
+            with self._core.db.write():
+                self.runner.know_own_node(self._own_node(known.name, known.ip, known.pod_cidrs))
+        self._claim(self._own_node(facts.node, facts.node_ip, facts.pod_cidrs))
+
+    def _claim(self, node: Node) -> None:
         with self._core.db.write():
+            self.runner.know_own_node(node)
             self._writers.nodes.set_node(node)
             self._writers.prefixes.set_node(node)
 
     def tasks(self) -> Tasks:
-        return {"mesh": self.runner.run(watch_directory(self._core.settings.clustermesh_config))}
+        core = self._core
+        tasks = {"mesh": self.runner.run(watch_directory(core.settings.clustermesh_config))}
+        if core.client is not None and core.settings.node_name:
+            tasks["own node"] = self.own_node.run(core.client)
+        return tasks
 
     def stop_waiting(self) -> Sequence[str]:
         """Peers that are not there are waited for no longer; the own cluster is waited for without end."""
@@ -94,6 +103,8 @@ class MeshFeature(Feature):
     def problems(self) -> Sequence[str]:
         """Also what rules for addresses admit since a cluster is no peer any more."""
         found = mesh_problems(self.runner, self._core.db, self._core.clock)
+        if self.own_node.problem:
+            found.append(self.own_node.problem)
         return found + self._describe_widening(self.runner.drained)
 
     def check_health(self, health: Health) -> None:
@@ -102,6 +113,10 @@ class MeshFeature(Feature):
             health.degraded(_NODES, f"{len(lost)} not reached; {lost[0]}")
         else:
             health.ok(_NODES)
+        if self.own_node.problem:
+            health.degraded("node address", self.own_node.problem)
+        else:
+            health.ok("node address")
         states = self.runner.states()
         for state in states:
             if state.is_ready:

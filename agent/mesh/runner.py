@@ -84,8 +84,9 @@ class MeshRunner:
         self._follower.expect_own(content)
 
     def know_own_node(self, node: Node) -> None:
-        """Peers may not claim what this node has, also before the own cluster's store says so."""
+        """Peers may not claim what this node has, also before the own cluster's store says so. Call inside `db.write()`."""
         self._networks.set_node(node)
+        self._networks.settle()
 
     def release_waiting(self) -> tuple[str, ...]:
         """Stop waiting for peers' first listings; returns what was still missing. The own cluster is waited for."""

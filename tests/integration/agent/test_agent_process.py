@@ -14,7 +14,7 @@ import pytest
 
 from agent.observe.routes import MAX_FOLLOWERS
 from kube.client import in_thread
-from kube.resource import CNP, EVENTS, SERVICE_ACCOUNTS
+from kube.resource import CNP, EVENTS, NODES, SERVICE_ACCOUNTS
 from meshapi.installed import TOKEN_AUDIENCE, TOKEN_HEADER, VIEWER
 from tests.integration.agent.agent_process_world import LOCAL_IDENTITY, REMOTE_IDENTITY, world
 from tests.integration.kvstore.private_etcd import needs_etcd
@@ -157,3 +157,17 @@ async def test_followers_are_bounded_and_give_their_places_back(tmp_path: Path) 
                     refused = await http.get("/v1/flows?follow=true")
                     assert (refused.status_code, "followers" in refused.json()["message"]) == (429, True)
                     assert (await http.get("/v1/flows")).status_code == 200
+
+
+async def test_an_edited_node_object_is_followed_and_a_new_address_asks_for_a_restart(tmp_path: Path) -> None:
+    async with world(tmp_path) as mesh:
+        await mesh.agent.until("/v1/status", lambda status: status["ready"])
+        for address, cidr, asks in (("127.0.0.77", "10.1.77.0/24", True), ("127.0.0.1", "10.1.78.0/24", False)):
+            await in_thread(mesh.kube.apply, NODES, {"metadata": {"name": "n1"}, "spec": {"podCIDRs": [cidr]}})
+            status = {"addresses": [{"type": "InternalIP", "address": address}]}
+            await in_thread(mesh.kube.patch_status, NODES, "n1", status)
+            await mesh.agent.until("/v1/ips", lambda rows, cidr=cidr: any(row["cidr"] == cidr for row in rows))
+            await mesh.agent.until(
+                "/v1/status",
+                lambda status, asks=asks: any("restart the agent" in text for text in status["problems"]) is asks,
+            )

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Edits of this node's Node object: new addresses and pod networks are claimed at once, also while the own store is away."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from agent.bootstrap import OwnNode, read_node
+from agent.core import Core
+from agent.tables import Node, NodeAddress
+from kube.client import KubeClient
+from kube.reflector import Change, Reflector, Upsert
+from kube.resource import NODES
+from meshmodel.node import INTERNAL_IP
+
+log = logging.getLogger(__name__)
+
+
+class OwnNodeFollower:
+    """`claim` is called with the node's row whenever the object says something else than before.
+
+    The store's record of the node may hold more than the object, such as addresses of other kinds: these stay.
+    """
+
+    def __init__(self, core: Core, claim: Callable[[Node], None]) -> None:
+        self._core, self._claim = core, claim
+        facts = core.facts
+        known = {node.name: node for node in facts.own_nodes}
+        self._last = known.get(facts.node, OwnNode(facts.node, facts.node_ip, facts.pod_cidrs))
+        self._address = self._last.ip
+        self.problem = ""
+        """What of an edit needs a restart of the agent; "" while nothing does."""
+
+    async def run(self, client: KubeClient) -> None:
+        """Until cancelled."""
+        selector = f"metadata.name={self._core.facts.node}"
+        await Reflector(client, NODES, strip=read_node, field_selector=selector).run(self.take)
+
+    def take(self, batch: Sequence[Change[OwnNode]]) -> None:
+        """A Node that is deleted changes nothing: its pods run until their own records go."""
+        for change in batch:
+            if isinstance(change, Upsert) and change.obj.name == self._core.facts.node and change.obj != self._last:
+                self._take(change.obj)
+
+    def _take(self, found: OwnNode) -> None:
+        facts, before = self._core.facts, self._last
+        self._last = found
+        log.info("own node changed", extra={"node": found.name, "key": f"{found.ip} {' '.join(found.pod_cidrs)}"})
+        row = self._core.db.nodes.get((facts.cluster, facts.node))
+        if row is None:
+            row = Node(facts.cluster, facts.cluster_id, facts.node, (), ())
+        others = tuple(a for a in row.addresses if not (a.kind == INTERNAL_IP and a.ip in (before.ip, found.ip)))
+        own = (NodeAddress(INTERNAL_IP, found.ip),) if found.ip else ()
+        self._claim(replace(row, addresses=(*own, *others), pod_cidrs=found.pod_cidrs))
+        is_moved = found.ip not in ("", self._address, facts.node_ip)
+        self.problem = (
+            f"the address of node {found.name} is {found.ip} now, and the programs and tunnels of this agent use "
+            f"{facts.node_ip}: restart the agent"
+            if is_moved
+            else ""
+        )
