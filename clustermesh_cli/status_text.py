@@ -61,7 +61,8 @@ def render_status(
         console.warn(warning)
     for problem in verdict.problems:
         console.fail(problem)
-    result = "well" if verdict.is_well else f"degraded: {len(verdict.problems)} problems"
+    count = len(verdict.problems)
+    result = "well" if verdict.is_well else f"degraded: {count} problem{'' if count == 1 else 's'}"
     console.line(f"RESULT {result}")
 
 
