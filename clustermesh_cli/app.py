@@ -25,13 +25,21 @@ app = typer.Typer(
     help="Make several Kubernetes clusters act as one.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # loading rich takes as long as all the rest of --help
+    context_settings={"max_content_width": 130},
     add_completion=False,
 )
-policy = typer.Typer(help="Ask what policies do, before and after applying them.", no_args_is_help=True)
+policy = typer.Typer(
+    help="Ask what policies do, before and after applying them.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(policy, name="policy")
-kv = typer.Typer(help="Look into this cluster's store: every record, decoded.", no_args_is_help=True)
+kv = typer.Typer(
+    help="Look into this cluster's store: every record, decoded.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(kv, name="kv")
-explain = typer.Typer(help="Ask why: may this pod talk to that one, and who says so.", no_args_is_help=True)
+explain = typer.Typer(
+    help="Ask why: may this pod talk to that one, and who says so.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(explain, name="explain")
 
 Context = Annotated[str | None, typer.Option("--context", help="kubeconfig context; the current one by default")]
