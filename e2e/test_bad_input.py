@@ -70,7 +70,7 @@ def test_an_unknown_annotation_value_is_an_event_on_the_service_and_means_nothin
         )
         assert [e["reason"] for e in events] == ["InvalidMeshAnnotation"]
         (line,) = log.about("sideways")
-        assert line["service"] == "default/rebel-base"
+        assert line["key"] == "service default/rebel-base"
         assert mesh.clustermesh("status").returncode == 0, "somebody's annotation is no failure of the mesh"
         assert set(mesh.answers("koornacht")) == {"Koornacht", "Tion"}, "an unknown affinity is none"
     finally:
