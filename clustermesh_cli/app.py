@@ -167,6 +167,12 @@ def connect(
     destination_endpoint: Annotated[
         list[str] | None, typer.Option(help="[CONTEXT=]HOST:PORT by which a destination is reached")
     ] = None,
+    peer_networks: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="pod networks a peer may own: [CONTEXT=]none, auto (as announced) or CIDR,...; kept if not given"
+        ),
+    ] = None,
     allow_mismatching_ca: Annotated[
         bool,
         typer.Option(help="accepted for familiarity: every cluster has its own CA here, and bundles are exchanged"),
@@ -192,6 +198,7 @@ def connect(
     from clustermesh_cli.link_proof import Patience
     from clustermesh_cli.plan.connect import Mode
     from clustermesh_cli.plan.endpoint import split_endpoints
+    from clustermesh_cli.plan.peer_networks import parse_choices
 
     if connection_mode not in list(Mode):
         raise CommandError(f"--connection-mode {connection_mode}: choose one of {', '.join(Mode)}", ExitCode.USAGE)
@@ -199,7 +206,8 @@ def connect(
     clients = open_clusters(kubeconfig, context, destinations, "connected to")
     endpoints = split_endpoints(next(iter(clients)), destinations, source_endpoint or [], destination_endpoint or [])
     console = _console(plain)
-    options = verb.ConnectOptions(Mode(connection_mode), endpoints, dry_run, verify, wait)
+    networks = parse_choices(peer_networks or [], next(iter(clients)), destinations)
+    options = verb.ConnectOptions(Mode(connection_mode), endpoints, dry_run, verify, wait, networks)
     links = verb.connect(clients, namespace, options, console, Patience(wait_duration))
     if dry_run:
         return

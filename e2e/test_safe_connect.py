@@ -93,6 +93,16 @@ def test_a_lost_authority_is_not_replaced_without_a_word(whole: Mesh) -> None:
     whole.clustermesh("enable", "--context", "kind-tion", "--service-type", "NodePort")
 
 
+def test_what_a_peer_may_own_is_written_as_it_announces_it(whole: Mesh) -> None:
+    try:
+        said = whole.clustermesh("connect", *CONNECTION, "--peer-networks", "auto").stdout
+        assert "koornacht lets tion own 10.2.0.0/16" in said
+        for cluster in CLUSTERS:
+            whole.wait_for_answers(cluster, "Koornacht", "Tion")
+    finally:
+        whole.clustermesh("connect", *CONNECTION, "--peer-networks", "none")
+
+
 def _has_no_peer(mesh: Mesh, cluster: Cluster) -> bool:
     return bool(mesh.apiserver_rest(cluster, "/v1/clusters") == [])
 

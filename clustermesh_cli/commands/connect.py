@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from clustermesh_cli.announced import announced_networks
 from clustermesh_cli.cluster_facts import read_facts
 from clustermesh_cli.console import Console
 from clustermesh_cli.link_proof import Patience, prove_reach, prove_session
@@ -14,6 +15,7 @@ from clustermesh_cli.plan.connect import Mode, PeerLink, check_access, check_all
 from clustermesh_cli.plan.endpoint import given_access
 from clustermesh_cli.plan.facts import ClusterFacts
 from clustermesh_cli.plan.link_change import plan_changes
+from clustermesh_cli.plan.peer_networks import AUTO, Choices, decide_networks
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
 
@@ -30,6 +32,7 @@ class ConnectOptions:
     dry_run: bool = False
     is_verified: bool = True
     waits: bool = True
+    networks: Choices = field(default_factory=dict)
 
 
 def connect(
@@ -49,7 +52,7 @@ def connect(
         _say_access(facts[-1], console)
     check_all(facts)
     local, *remotes = facts
-    links = plan_links(local, remotes, options.mode)
+    links = _with_networks(plan_links(local, remotes, options.mode), clients, namespace, options.networks, console)
     changes = plan_changes(links, read_objects(clients, namespace), namespace)
     programs = {context: ProgramClient(client, namespace) for context, client in clients.items()}
     if options.is_verified:
@@ -67,6 +70,30 @@ def connect(
         said = " (dry run, nothing written)" if options.dry_run else ""
         console.info(f"{link.reader.context} reads {link.target.context}{said}")
     return links
+
+
+def _with_networks(
+    links: tuple[PeerLink, ...],
+    clients: Mapping[str, KubeClient],
+    namespace: str,
+    choices: Choices,
+    console: Console,
+) -> tuple[PeerLink, ...]:
+    """The links with what each target may own; said before anything is written."""
+    everyone = {c.name: c for link in links for c in (link.reader, link.target)}
+    found = []
+    for link in links:
+        target = link.target
+        choice = choices.get(target.context)
+        announced = announced_networks(clients[target.context], namespace, target) if choice == AUTO else ()
+        others = [cidr for name, cluster in everyone.items() if name != target.name for cidr in cluster.pod_cidrs]
+        networks = decide_networks(choice, announced, others)
+        if networks:
+            console.info(f"{link.reader.name} lets {target.name} own {', '.join(networks)} and its nodes' addresses")
+        elif networks is not None:
+            console.info(f"{link.reader.name} lets {target.name} own whatever nobody else has")
+        found.append(replace(link, networks=networks))
+    return tuple(found)
 
 
 def link_text(links: Sequence[PeerLink], mode: Mode) -> str:

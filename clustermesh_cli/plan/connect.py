@@ -30,10 +30,11 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PeerLink:
-    """`reader` learns `target`; `target` lets `reader` in. `session` is False where only the door is opened."""
+    """`reader` learns `target`; `target` lets `reader` in. `networks`: what `target` may own, None for what it may now."""
 
     reader: ClusterFacts
     target: ClusterFacts
+    networks: tuple[str, ...] | None = None
 
 
 def plan_links(local: ClusterFacts, remotes: Iterable[ClusterFacts], mode: Mode) -> tuple[PeerLink, ...]:

@@ -11,6 +11,7 @@ from clustermesh_cli.exit_code import CommandRefusedError
 from clustermesh_cli.plan.connect import PeerLink
 from clustermesh_cli.plan.peering import (
     USERS_KEY,
+    Data,
     admit_users,
     agent_files,
     expel_users,
@@ -20,6 +21,7 @@ from clustermesh_cli.plan.peering import (
     learn_peer,
     read_peers,
     real_files,
+    with_networks,
 )
 from meshapi.installed import CA_BUNDLE, MIRROR_SECRET, PEERS_SECRET, REMOTE_USERS
 
@@ -133,12 +135,14 @@ def _admit(draft: _Draft, link: PeerLink) -> None:
 
 def _learn(draft: _Draft, link: PeerLink, namespace: str) -> None:
     """The reader's mirror first, then its agents. What their files say about what the peer may own stays."""
-    real, context = real_files(link.target), link.reader.context
-    draft.change(context, MIRROR_SECRET, lambda old: {"data": dict(keep_lists(_data(old), real))}, needed=False)
+    real, context, peer = real_files(link.target), link.reader.context, link.target.name
     files = agent_files(real, is_mirrored=link.reader.is_mirrored, namespace=namespace)
-    draft.change(
-        context, PEERS_SECRET, lambda old: learn_peer(read_peers(old), link.target, keep_lists(_data(old), files))
-    )
+
+    def kept(old: Mapping[str, Any], new: Data) -> Data:
+        return with_networks(keep_lists(_data(old), new), peer, link.networks)
+
+    draft.change(context, MIRROR_SECRET, lambda old: {"data": dict(kept(old, real))}, needed=False)
+    draft.change(context, PEERS_SECRET, lambda old: learn_peer(read_peers(old), link.target, kept(old, files)))
 
 
 def _data(secret: Mapping[str, Any]) -> Mapping[str, str]:

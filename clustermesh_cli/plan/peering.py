@@ -79,6 +79,17 @@ def _keep_lists(before: str | None, after: str) -> str:
     return before if old == wanted else _encode(yaml.safe_dump(wanted, sort_keys=False).encode())
 
 
+def with_networks(files: Data, peer: str, networks: tuple[str, ...] | None) -> Data:
+    """The files with this list of what the peer may own: None leaves the list that is there, an empty one removes it."""
+    document = _document(files.get(peer))
+    wanted = {name: value for name, value in document.items() if name != NETWORKS} | (
+        {NETWORKS: list(networks)} if networks else {}
+    )
+    if networks is None or wanted == document:
+        return files
+    return {**files, peer: _encode(yaml.safe_dump(wanted, sort_keys=False).encode())}
+
+
 def _document(file: str | None) -> dict[object, object]:
     """A connection file's content; empty for what is none, a certificate for example."""
     try:

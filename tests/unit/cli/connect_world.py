@@ -18,10 +18,11 @@ from clustermesh_cli.console import Console
 from clustermesh_cli.link_proof import Patience
 from clustermesh_cli.plan.connect import Mode
 from clustermesh_cli.plan.link_change import PEERING_OBJECTS, merge
+from clustermesh_cli.plan.peer_networks import Choices
 from kube.client import KubeClient
 from kube.transport import Query, Transport
 from meshapi.agent import AgentStatus
-from meshapi.apiserver import ApiserverStatus, Reach
+from meshapi.apiserver import ApiserverStatus, Reach, StoreEntry, StorePage
 from meshapi.peer import RemoteCluster
 from meshapi.row import encode
 from meshkit.clock import ManualClock
@@ -78,6 +79,8 @@ class WritableApi(ScriptedApi):
         if path.startswith(f"{PROXY}/reach"):
             asked = parse_qs(urlsplit(path).query)
             return 200, encode(self.reached.get(asked["host"][0], Reach(problem="none")))
+        if path.startswith(f"{PROXY}/kv?"):
+            return 200, encode(StorePage(entries=[self._node_record()], more=False))
         if path.startswith(f"{PROXY}/status"):
             return 200, encode(self._status())
         return super().request(method, path, query=query, timeout_s=timeout_s)
@@ -94,6 +97,19 @@ class WritableApi(ScriptedApi):
         peers = [RemoteCluster(name=other, ready=True)] if self.has_sessions else []
         agent = AgentStatus(node=f"{self.name}-node", cluster=self.name, ready=True, peers=peers)
         return ApiserverStatus(cluster=self.name, ready=True, agents=[agent], peers=peers)
+
+    def _node_record(self) -> StoreEntry:
+        number = IDS[self.name]
+        record = {
+            "Name": f"{self.name}-node",
+            "Cluster": self.name,
+            "ClusterID": number,
+            "IPAddresses": [{"Type": "InternalIP", "IP": f"192.0.2.{number}"}],
+            "IPv4AllocCIDR": {"IP": f"10.{number}.0.0", "Mask": "////AA=="},
+        }
+        key = f"cilium/state/nodes/v1/{self.name}/{self.name}-node"
+        value = base64.b64encode(orjson.dumps(record)).decode()
+        return StoreEntry(key=key, revision=1, bytes=len(value), value=value)
 
     def peering(self) -> dict[str, object]:
         """Everything that `connect` may write, without empty maps."""
@@ -122,8 +138,8 @@ class World:
     def clients(self) -> dict[str, KubeClient]:
         return {f"kind-{api.name}": api.client(f"kind-{api.name}") for api in (self.north, self.south)}
 
-    def connect(self, *endpoints: str, **options: bool) -> None:
-        given = ConnectOptions(Mode.BIDIRECTIONAL, {"kind-south": endpoints}, **options)
+    def connect(self, *endpoints: str, networks: Choices | None = None, **options: bool) -> None:
+        given = ConnectOptions(Mode.BIDIRECTIONAL, {"kind-south": endpoints}, networks=networks or {}, **options)
         clock = ManualClock()
         connect(self.clients(), "kube-system", given, self.console, Patience(3, clock.monotonic, clock.advance))
 

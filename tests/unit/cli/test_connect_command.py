@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,7 +16,9 @@ from clustermesh_cli.commands.enable import EnableOptions, enable
 from clustermesh_cli.contexts import open_clusters, split_contexts
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.plan.authority_choice import check_authority
+from clustermesh_cli.plan.peer_networks import decide_networks, parse_choices
 from meshapi.apiserver import Reach
+from meshpeer.allowed import Allowed, parse_allowed
 
 CA = f"{NS}/secrets/clustermesh-ca"
 
@@ -211,6 +215,61 @@ def test_contexts_are_refused_by_name(
 def test_each_context_is_opened_once(kubeconfig: str) -> None:
     found = open_clusters(kubeconfig, None, split_contexts(["kind-south", "kind-south"]), "connected to")
     assert list(found) == ["kind-north", "kind-south"]
+
+
+# -- what a peer may own
+
+
+def entry(world: World, secret: str = "cilium-clustermesh") -> Allowed:
+    data: Any = world.north.answers[f"{NS}/secrets/{secret}"]
+    return parse_allowed(base64.b64decode(data["data"]["south"]))
+
+
+def test_what_a_peer_may_own_is_said_and_written_and_stays_until_it_is_chosen_anew(world: World) -> None:
+    world.connect()
+    assert entry(world).networks == ()
+    world.connect(networks={"kind-south": "auto"})
+    assert "INFO north lets south own 10.2.0.0/16 and its nodes' addresses" in world.stream.getvalue()
+    assert entry(world).networks == entry(world, "cilium-kvstoremesh").networks == ("10.2.0.0/16",)
+    world.connect()
+    assert entry(world).networks == ("10.2.0.0/16",)
+    world.connect(networks={"kind-south": ("10.2.0.0/15", "fd00::/48")})
+    assert entry(world).networks == ("10.2.0.0/15", "fd00::/48")
+    world.connect(networks={"kind-south": "none"})
+    assert entry(world).networks == ()
+
+
+def test_auto_leaves_room_for_nodes_but_not_in_the_networks_of_others() -> None:
+    assert decide_networks("auto", ["10.2.0.0/24", "10.2.1.0/24", "fd00:2::/64"], ["10.1.0.0/16"]) == (
+        "10.2.0.0/16",
+        "fd00:2::/48",
+    )
+    assert decide_networks("auto", ["10.1.128.0/24", "10.0.0.0/12"], ["10.1.0.0/24"]) == ("10.0.0.0/12",)
+    assert decide_networks("auto", ["10.1.128.0/24"], ["10.1.0.0/24"]) == ("10.1.128.0/24",)
+    with pytest.raises(CommandError, match="announces no pod networks"):
+        decide_networks("auto", [], [])
+
+
+def test_choices_are_for_the_peers_they_name() -> None:
+    assert parse_choices(["auto"], "a", ["b", "c"]) == {"a": "auto", "b": "auto", "c": "auto"}
+    assert parse_choices(["10.2.0.0/16"], "a", ["b"]) == {"b": ("10.2.0.0/16",)}
+    assert parse_choices(["auto", "c=10.2.0.0/16, fd00::/48", "a=none"], "a", ["b", "c"]) == {
+        "a": "none",
+        "b": "auto",
+        "c": ("10.2.0.0/16", "fd00::/48"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [("10.2.0.0/33", ExitCode.USAGE), ("Auto", ExitCode.USAGE), ("", ExitCode.USAGE), ("d=auto", ExitCode.REFUSED)],
+)
+def test_choices_that_are_none_are_refused(given: str, code: ExitCode) -> None:
+    with pytest.raises(CommandError, match="--peer-networks") as caught:
+        parse_choices([given], "a", ["b"])
+    assert caught.value.code == code
+    with pytest.raises(CommandError, match="write CONTEXT="):
+        parse_choices(["10.2.0.0/16"], "a", ["b", "c"])
 
 
 # -- a lost authority
