@@ -13,12 +13,14 @@ from typer.exceptions import TyperException
 
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
+from clustermesh_cli.kv_verbs import kv
+from clustermesh_cli.verb_options import Context, Kubeconfig, Namespace, Plain, Wait, make_client
 from meshapi.installed import STORE_NODE_PORT
 from meshkit.clock import SystemClock
 from meshkit.errors import MeshError
 
 if TYPE_CHECKING:
-    from kube.client import KubeClient
+    pass
 
 app = typer.Typer(
     name="clustermesh",
@@ -33,30 +35,11 @@ policy = typer.Typer(
     help="Ask what policies do, before and after applying them.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(policy, name="policy")
-kv = typer.Typer(
-    help="Look into this cluster's store: every record, decoded.", no_args_is_help=True, rich_markup_mode=None
-)
 app.add_typer(kv, name="kv")
 explain = typer.Typer(
     help="Ask why: may this pod talk to that one, and who says so.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(explain, name="explain")
-
-Context = Annotated[str | None, typer.Option("--context", help="kubeconfig context; the current one by default")]
-Kubeconfig = Annotated[str | None, typer.Option("--kubeconfig", help="path of the kubeconfig", envvar="KUBECONFIG")]
-Namespace = Annotated[
-    str, typer.Option("--namespace", "-n", help="where the mesh runs", envvar="CLUSTERMESH_NAMESPACE")
-]
-Plain = Annotated[bool, typer.Option("--plain", help="words instead of symbols; automatic when not a terminal")]
-KvForm = Annotated[str, typer.Option("--output", "-o", help="text, json or raw (with ls: keys only)")]
-KvPrefix = Annotated[str, typer.Argument(help="what the keys begin with")]
-Wait = Annotated[float, typer.Option("--wait-duration", help="seconds to wait at most")]
-
-
-def _client(kubeconfig: str | None, context: str | None) -> KubeClient:
-    from clustermesh_cli.contexts import open_cluster
-
-    return open_cluster(kubeconfig, context)
 
 
 def _is_json(output: str) -> bool:
@@ -120,7 +103,7 @@ def enable(
         mirror,
         new_ca,
     )
-    client = _client(kubeconfig, context)
+    client = make_client(kubeconfig, context)
     if dry_run:
         verb.show(client, context or "", options)
         return
@@ -149,7 +132,7 @@ def disable(
     from clustermesh_cli.commands.disable import disable as verb
 
     options = DisableOptions(keep_ca, keep_identities, force, wait_duration)
-    verb(_client(kubeconfig, context), namespace, options, _console(plain))
+    verb(make_client(kubeconfig, context), namespace, options, _console(plain))
 
 
 @app.command()
@@ -235,7 +218,7 @@ def disconnect(
     if (peer is None) == (destination_context is None) or peer == "":
         raise CommandError("name either a PEER or --destination-context", ExitCode.USAGE)
     if peer is not None:
-        local = _client(kubeconfig, context)
+        local = make_client(kubeconfig, context)
         verb.disconnect_peer(local, namespace, context or local.context, peer, _console(plain))
         return
     clients = open_clusters(kubeconfig, context, split_contexts(destination_context or []), "disconnected from")
@@ -257,7 +240,7 @@ def status(
 
     _check_output(output)
     code = verb.status(
-        _client(kubeconfig, context),
+        make_client(kubeconfig, context),
         namespace,
         _console(plain),
         wait_s=wait_duration if wait else None,
@@ -295,7 +278,7 @@ def policy_lint(
     from clustermesh_cli.commands.policy import lint_files, lint_live
 
     if live:
-        raise typer.Exit(lint_live(files, _client(kubeconfig, context), namespace))
+        raise typer.Exit(lint_live(files, make_client(kubeconfig, context), namespace))
     raise typer.Exit(lint_files(files, cluster, default_local_cluster=default_local_cluster))
 
 
@@ -319,8 +302,8 @@ def explain_policy(
     from clustermesh_cli.contexts import split_contexts
 
     contexts = split_contexts(destination_context or [])
-    local = _client(kubeconfig, context)
-    clients = {context or local.context: local, **{c: _client(kubeconfig, c) for c in contexts}}
+    local = make_client(kubeconfig, context)
+    clients = {context or local.context: local, **{c: make_client(kubeconfig, c) for c in contexts}}
     code = verb(
         clients,
         namespace,
@@ -347,64 +330,13 @@ def inspect_scope(
     from clustermesh_cli.commands.scope import inspect_scope as verb
 
     code = verb(
-        _client(kubeconfig, context),
+        make_client(kubeconfig, context),
         mesh_namespace,
         None if all_namespaces else namespace,
         _console(plain),
         as_json=_is_json(output),
     )
     raise typer.Exit(code)
-
-
-@kv.command("ls")
-def kv_ls(
-    prefix: KvPrefix = "cilium/",
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
-    output: KvForm = "text",
-) -> None:
-    """Every key under a prefix with its record, and why a reader would refuse it."""
-    from clustermesh_cli.commands import kv as verb
-
-    verb.ls(
-        verb.ReadableStore(_client(kubeconfig, context), namespace),
-        prefix,
-        verb.parse_form(output),
-        _console(plain=True),
-    )
-
-
-@kv.command("get")
-def kv_get(
-    key: Annotated[str, typer.Argument(help="the whole key")],
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
-    output: KvForm = "text",
-) -> None:
-    """One record, spelled out."""
-    from clustermesh_cli.commands import kv as verb
-
-    verb.get(
-        verb.ReadableStore(_client(kubeconfig, context), namespace), key, verb.parse_form(output), _console(plain=True)
-    )
-
-
-@kv.command("watch")
-def kv_watch(
-    prefix: KvPrefix = "cilium/",
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
-    output: KvForm = "text",
-    limit: Annotated[int, typer.Option(help="stop after so many lines; 0: never")] = 0,
-) -> None:
-    """What is under a prefix, then every change as it comes."""
-    from clustermesh_cli.commands import kv as verb
-
-    store, form = verb.ReadableStore(_client(kubeconfig, context), namespace), verb.parse_form(output)
-    verb.watch(store, prefix, form, _console(plain=True), limit=limit)
 
 
 @app.command(
