@@ -7,7 +7,7 @@ from clustermesh_cli.commands.kv import ReadableStore
 from clustermesh_cli.exit_code import CommandError
 from clustermesh_cli.plan.facts import ClusterFacts
 from kube.client import KubeClient
-from meshmodel import node
+from meshmodel import keys, node
 from meshmodel.errors import ModelError
 
 
@@ -16,7 +16,7 @@ def announced_networks(client: KubeClient, namespace: str, cluster: ClusterFacts
 
     Raises: CommandError when its apiserver does not answer, or a record cannot be read.
     """
-    prefix = f"cilium/state/nodes/v1/{cluster.name}/"
+    prefix = keys.nodes_prefix(cluster.name).decode()
     found: set[str] = set()
     for entry in ReadableStore(client, namespace).entries(prefix):
         try:

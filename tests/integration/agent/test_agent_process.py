@@ -11,15 +11,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 
 from agent.observe.routes import MAX_FOLLOWERS
 from kube.client import in_thread
 from kube.resource import CNP, EVENTS, NODES
 from meshapi.installed import TOKEN_AUDIENCE, TOKEN_HEADER, VIEWER
-from tests.integration.agent.agent_process_world import LOCAL_IDENTITY, REMOTE_IDENTITY, REPOSITORY, world
+from tests.integration.agent.agent_process_world import LOCAL_IDENTITY, REMOTE_IDENTITY, world
 from tests.integration.kvstore.private_etcd import needs_etcd
 from tests.support.openapi import check_typed
+from tests.support.viewer import viewer_manifests
 
 pytestmark = needs_etcd
 
@@ -126,10 +126,8 @@ async def test_the_command_explains_itself(argument: str) -> None:
 async def test_over_the_network_a_token_of_our_audience_opens_what_is_not_health_or_metrics(tmp_path: Path) -> None:
     async with world(tmp_path) as mesh:
         await mesh.agent.until("/readyz", lambda text: text.startswith("Ready"))
-        roles = (REPOSITORY / "deploy/manifests/rbac.yaml").read_text().replace("${NAMESPACE}", "kube-system")
-        for manifest in yaml.safe_load_all(roles):
-            if manifest["metadata"]["name"] == VIEWER:
-                await in_thread(mesh.kube.apply_manifest, manifest)
+        for manifest in viewer_manifests("kube-system"):
+            await in_thread(mesh.kube.apply_manifest, manifest)
         make, both = mesh.kube.service_account_token, (TOKEN_AUDIENCE, "https://kubernetes.default.svc")
         tokens = [await in_thread(make, "kube-system", VIEWER, audience=name, lifetime_s=600) for name in both]
         for_us, for_kubernetes = ({TOKEN_HEADER: token} for token in tokens)

@@ -23,7 +23,6 @@ from certs.authority import Authority
 from clustermesh_apiserver.parts import Apiserver
 from clustermesh_cli.mesh_health import assess
 from kube.client import KubeClient, in_thread
-from kube.resource import SERVICE_ACCOUNTS
 from kvstore.process import EtcdCertificates, EtcdProcess, EtcdSettings
 from meshapi.agent import AgentStatus
 from meshapi.apiserver import decode_apiserver
@@ -42,6 +41,7 @@ from tests.integration.apiserver.apiserver_world import (
 from tests.integration.apiserver.workloads import Workloads
 from tests.integration.kvstore.private_etcd import fill
 from tests.support.openapi import check_typed
+from tests.support.viewer import viewer_manifests
 
 
 async def get(apiserver: Apiserver, path: str) -> httpx.Response:
@@ -99,7 +99,8 @@ async def test_the_status_says_what_is_published_and_by_whom_it_is_read(
 async def test_over_the_network_a_token_of_our_audience_opens_what_is_not_health_or_metrics(
     client: KubeClient, pki: Pki, tmp_path: Path
 ) -> None:
-    await in_thread(client.create, SERVICE_ACCOUNTS, {"metadata": {"name": VIEWER, "namespace": "kube-system"}})
+    for manifest in viewer_manifests("kube-system"):
+        await in_thread(client.apply_manifest, manifest)
     make, both = client.service_account_token, (TOKEN_AUDIENCE, "https://kubernetes.default.svc")
     tokens = [await in_thread(make, "kube-system", VIEWER, audience=name, lifetime_s=600) for name in both]
     for_us, for_kubernetes = ({TOKEN_HEADER: token} for token in tokens)

@@ -35,7 +35,9 @@ def test_each_fault_names_what_is_kept_closed() -> None:
 
 def test_a_lost_node_degrades_the_agent_until_it_is_back_and_never_makes_it_unready() -> None:
     db, health = AgentDB(ClusterName("north"), ClusterId(1)), Health()
-    feature = cast("Any", SimpleNamespace(_core=SimpleNamespace(db=db), runner=SimpleNamespace(states=list)))
+    parts = SimpleNamespace(_core=SimpleNamespace(db=db), runner=SimpleNamespace(states=list))
+    parts.own_node = SimpleNamespace(problem="")
+    feature = cast("Any", parts)
     with db.write():
         db.lost_nodes.put(LostNode("172.18.0.7", ClusterName("south"), "no answer"))
     MeshFeature.check_health(feature, health)
