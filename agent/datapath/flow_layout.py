@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from typing import Final, NamedTuple, Self
 
 from agent.datapath.address import ANY_ADDRESS, family_of, pack4, pack16, unpack4, unpack16
@@ -18,17 +18,6 @@ class ConntrackKind(IntEnum):
     EGRESS = 0
     INGRESS = 1
     SERVICE = 2
-
-
-class ConntrackFlag(IntFlag):
-    """State bits of one flow."""
-
-    LOOPBACK = 1
-    CLOSING_FORWARD = 2
-    CLOSING_REPLY = 4
-    SEEN_REPLY = 8
-    VIA_STACK = 16
-    OPENING = 32
 
 
 class EventType(IntEnum):
