@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from meshapi.agent import Difference
+from meshapi.agent import MapDifference
 
 MISSING: Final = "missing"
 UNEXPECTED: Final = "nothing asks for it"
@@ -17,12 +17,12 @@ def fields(record: NamedTuple) -> str:
     return " ".join(f"{name}={value}" for name, value in record._asdict().items())
 
 
-def compare_entries(place: str, wanted: Mapping[Any, Any], found: Mapping[Any, Any]) -> list[Difference]:
+def compare_entries(place: str, wanted: Mapping[Any, Any], found: Mapping[Any, Any]) -> list[MapDifference]:
     """One difference for each key that only one side has, or whose values differ."""
-    result = [Difference(place, fields(key), MISSING) for key in wanted.keys() - found.keys()]
-    result += [Difference(place, fields(key), UNEXPECTED) for key in found.keys() - wanted.keys()]
+    result = [MapDifference(place, fields(key), MISSING) for key in wanted.keys() - found.keys()]
+    result += [MapDifference(place, fields(key), UNEXPECTED) for key in found.keys() - wanted.keys()]
     for key in wanted.keys() & found.keys():
         if wanted[key] != found[key]:
             what = f"holds {fields(found[key])}, should hold {fields(wanted[key])}"
-            result.append(Difference(place, fields(key), what))
+            result.append(MapDifference(place, fields(key), what))
     return result

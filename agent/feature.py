@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from prometheus_client.metrics_core import Metric
 
-from meshapi.agent import Difference
+from meshapi.agent import MapDifference
 from meshkit.health import Health
 from meshkit.reconciler import Reconciler
 from meshkit.rest import Rest
@@ -73,7 +73,7 @@ class Feature:
         """What an operator would graph or alert on, read from state when it is asked for."""
         return ()
 
-    def differences(self) -> Sequence[Difference]:
+    def differences(self) -> Sequence[MapDifference]:
         """Where this feature's maps and attachments are not as its tables say, read from the kernel now. Writes nothing."""
         return ()
 

@@ -16,7 +16,7 @@ from agent.datapath.flow_layout import DatapathEvent, ProbeKey, ProbeValue
 from agent.datapath.lock import NodeLock
 from agent.datapath.maps import Map, Maps
 from agent.datapath.overlay_probe import Overlay, OverlayProbe
-from agent.datapath.rtnetlink import Changes, ChangeSocket, Sighting, sight
+from agent.datapath.rtnetlink import ChangeSocket, LinkChanges, LinkSighting, sight
 from agent.datapath.sizes import service_map_sizes
 from agent.settings import AgentSettings
 
@@ -39,8 +39,8 @@ class Host(Protocol):
     def attach_node(self) -> None: ...
     def is_current(self) -> bool: ...
     def adapt(self) -> None: ...
-    def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[Sighting]: ...
-    def changes(self) -> AsyncIterator[Changes]: ...
+    def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[LinkSighting]: ...
+    def changes(self) -> AsyncIterator[LinkChanges]: ...
     def events(self) -> AsyncIterator[Sequence[DatapathEvent]]: ...
     def wall_of(self, timestamp_ns: int) -> float: ...
     def lost(self) -> int: ...
@@ -92,10 +92,10 @@ class KernelHost:
         if self._overlay is not None:
             self._overlay.resize(self.datapath.mtu)
 
-    def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[Sighting]:
+    def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[LinkSighting]:
         return sight(asked)
 
-    def changes(self) -> AsyncIterator[Changes]:
+    def changes(self) -> AsyncIterator[LinkChanges]:
         return ChangeSocket().batches()
 
     def events(self) -> AsyncIterator[Sequence[DatapathEvent]]:
@@ -148,12 +148,12 @@ class MemoryHost:
     def adapt(self) -> None:
         return
 
-    def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[Sighting]:
-        return [Sighting() for _ in asked]
+    def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[LinkSighting]:
+        return [LinkSighting() for _ in asked]
 
-    async def changes(self) -> AsyncIterator[Changes]:
+    async def changes(self) -> AsyncIterator[LinkChanges]:
         await asyncio.get_running_loop().create_future()
-        yield Changes()
+        yield LinkChanges()
 
     async def events(self) -> AsyncIterator[Sequence[DatapathEvent]]:
         await asyncio.get_running_loop().create_future()

@@ -122,7 +122,7 @@ class Frontend:
     received_wall_s: float = field(default=0.0, compare=False)
 
 
-class Origin(StrEnum):
+class ClaimOrigin(StrEnum):
     """Why a prefix is in the ipcache, strongest claim first."""
 
     NODE = "node"
@@ -150,7 +150,7 @@ class Prefix:
     tunnel: str
     cluster: ClusterName
     cluster_id: ClusterId
-    origin: Origin
+    origin: ClaimOrigin
     host: str = ""
     namespace: str = ""
     name: str = ""
@@ -228,7 +228,7 @@ class PolicyRow:
 
 
 @dataclass(frozen=True, slots=True)
-class PeerRow:
+class PeerHealth:
     """What selection must know of a cluster: is it withdrawn by the liveness rule."""
 
     name: ClusterName
@@ -269,5 +269,5 @@ class AgentDB(Database):
         self.policies: Table[tuple[str, str, str], PolicyRow] = Table(
             self, "policies", key=lambda p: (p.kind, p.namespace, p.name)
         )
-        self.peers: Table[ClusterName, PeerRow] = Table(self, "peers", key=lambda p: p.name)
+        self.peers: Table[ClusterName, PeerHealth] = Table(self, "peers", key=lambda p: p.name)
         self.lost_nodes: Table[str, LostNode] = Table(self, "lost_nodes", key=lambda n: n.ip)

@@ -13,7 +13,7 @@ from typing import Final
 from agent.core import Core
 from agent.feature import Feature
 from agent.reports import Reconcilers
-from meshapi.agent import Difference, Verification
+from meshapi.agent import MapDifference, Verification
 from meshkit.errors import MeshError
 from meshkit.rest import NotAnswered, Rest
 
@@ -44,9 +44,9 @@ def add_verification_routes(rest: Rest, core: Core, features: Iterable[Feature],
             raise NotAnswered(503, str(exc)) from exc
 
 
-async def find_differences(features: Iterable[Feature]) -> list[Difference]:
+async def find_differences(features: Iterable[Feature]) -> list[MapDifference]:
     """What every feature finds, in the order of places and keys. Raises: KernelError, OSError."""
-    found: list[Difference] = []
+    found: list[MapDifference] = []
     for feature in features:
         found.extend(feature.differences())
         await asyncio.sleep(0)
@@ -69,7 +69,7 @@ async def repair_differences(core: Core, features: Iterable[Feature], reconciler
     return result
 
 
-def verification(core: Core, reconcilers: Reconcilers, differences: list[Difference]) -> Verification:
+def verification(core: Core, reconcilers: Reconcilers, differences: list[MapDifference]) -> Verification:
     """The differences, with what makes them expected: tables that are not complete, rows that are not written yet."""
     statuses = [reconciler.status() for reconciler in reconcilers.values()]
     return Verification(

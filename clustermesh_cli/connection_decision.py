@@ -18,10 +18,10 @@ from meshpolicy.context import PolicyContext
 from meshpolicy.documents import load_documents
 from meshpolicy.engine import Engine
 from meshpolicy.explain import Half, SideExplanation, explain_side
-from meshpolicy.mapstate import ANY_IDENTITY, Entry, EntryKey, MatchType, lookup
+from meshpolicy.mapstate import ANY_IDENTITY, EntryKey, MatchType, PolicyEntry, lookup
 from meshpolicy.port import ANY_PROTOCOL, NamedPorts
 from meshpolicy.prefix import parse_address, parse_prefix
-from meshpolicy.reference import Direction, Origin, PolicyKind, PolicyRef
+from meshpolicy.reference import Direction, PolicyKind, PolicyRef, RuleOrigin
 from meshpolicy.rule import CidrGroup, Policy
 
 UNKNOWN: Final = NumericIdentity(0)
@@ -208,9 +208,9 @@ def _enforced(end: End, direction: Direction, peer: NumericIdentity, packet: Pac
     return Enforced(allowed, rule, endpoint.policy_revision or 0)
 
 
-def _entry(entry: PolicyMapRow) -> Entry:
-    origin = Origin(PolicyRef(PolicyKind.BUILT_IN, "", ""), entry.rule)
-    return Entry(entry.deny, entry.precedence, entry.proxy_port, origin)
+def _entry(entry: PolicyMapRow) -> PolicyEntry:
+    origin = RuleOrigin(PolicyRef(PolicyKind.BUILT_IN, "", ""), entry.rule)
+    return PolicyEntry(entry.deny, entry.precedence, entry.proxy_port, origin)
 
 
 def _differences(end: End, judged: SideExplanation, enforced: Enforced | None) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import kube.resource as k
 from clustermesh_cli.exit_code import CommandError, ExitCode
-from clustermesh_cli.plan.link_change import PEERING_OBJECTS, PEERING_SECRETS, Change, Objects
+from clustermesh_cli.plan.link_change import PEERING_OBJECTS, PEERING_SECRETS, Objects, SecretChange
 from kube.client import KubeClient
 from kube.errors import KubeError
 
@@ -22,13 +22,13 @@ def read_objects(clients: Mapping[str, KubeClient], namespace: str) -> Objects:
 
 
 def write_changes(
-    clients: Mapping[str, KubeClient], namespace: str, changes: Iterable[Change], verify: Callable[[], None]
+    clients: Mapping[str, KubeClient], namespace: str, changes: Iterable[SecretChange], verify: Callable[[], None]
 ) -> None:
     """Every change is written and `verify` returned, or everything is as it was.
 
     Raises: CommandError with the cause and whether what was there is back.
     """
-    begun: list[Change] = []
+    begun: list[SecretChange] = []
     try:
         for change in changes:
             begun.append(change)  # before the write: one whose answer is lost may have been made
@@ -40,7 +40,7 @@ def write_changes(
         raise CommandError(f"{str(exc) or 'interrupted'}; {outcome}", code) from exc
 
 
-def _take_back(clients: Mapping[str, KubeClient], namespace: str, begun: Sequence[Change]) -> str:
+def _take_back(clients: Mapping[str, KubeClient], namespace: str, begun: Sequence[SecretChange]) -> str:
     """What a person is told about it."""
     left: dict[str, str] = {}
     for change in reversed(begun):

@@ -151,7 +151,7 @@ class PolicyMapRow(Row, kw_only=True):
     rule: str = ""
 
 
-class Difference(Row, order=True):
+class MapDifference(Row, order=True):
     """One entry that is not as it should be. `place` is a map or "attachments", `what` says what is wrong."""
 
     place: str
@@ -168,8 +168,8 @@ class Verification(Row, kw_only=True):
 
     schema: int = SCHEMA
     node: str = ""
-    differences: list[Difference] = msgspec.field(default_factory=list)
-    repaired: list[Difference] = msgspec.field(default_factory=list)
+    differences: list[MapDifference] = msgspec.field(default_factory=list)
+    repaired: list[MapDifference] = msgspec.field(default_factory=list)
     waiting_for: list[str] = msgspec.field(default_factory=list)
     pending: int = 0
     not_begun: list[str] = msgspec.field(default_factory=list)

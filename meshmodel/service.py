@@ -25,14 +25,14 @@ MAXIMUM_LABELS: Final = 4096
 _MAXIMUM_INTERNED: Final = 4096
 
 
-class PortSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False, rename="pascal"):
+class RecordPort(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False, rename="pascal"):
     """A port in host order and its protocol: TCP, UDP or SCTP."""
 
     protocol: str = ""
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
 
 
-PortMap = Mapping[str, PortSpec]
+PortMap = Mapping[str, RecordPort]
 
 
 class Zone(msgspec.Struct, frozen=True):
@@ -55,8 +55,8 @@ class _Wire(msgspec.Struct, forbid_unknown_fields=True):
     cluster: str = ""
     namespace: str = ""
     name: str = ""
-    frontends: dict[str, dict[str, PortSpec] | None] | None = None
-    backends: dict[str, dict[str, PortSpec] | None] | None = None
+    frontends: dict[str, dict[str, RecordPort] | None] | None = None
+    backends: dict[str, dict[str, RecordPort] | None] | None = None
     hostnames: dict[str, str] | msgspec.UnsetType | None = msgspec.UNSET
     zones: dict[str, _Zone] | msgspec.UnsetType | None = msgspec.UNSET
     labels: dict[str, str] | None = None
@@ -111,7 +111,7 @@ class ClusterService(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 _reader: Final = JsonReader(_Wire)
 _NOTHING: Final[Mapping[str, str]] = {}
 _NO_ZONES: Final[Mapping[str, Zone]] = {}
-_interned: dict[tuple[tuple[str, PortSpec], ...], PortMap] = {}
+_interned: dict[tuple[tuple[str, RecordPort], ...], PortMap] = {}
 
 
 def decode(key_suffix: str, value: bytes, *, cluster: str, cluster_id: int) -> ClusterService:
@@ -161,11 +161,11 @@ def _check_size(key: str, wire: _Wire) -> None:
             raise RecordError(key, "too-large", f"{count} {what}, {maximum} are accepted")
 
 
-def _addresses(found: dict[str, dict[str, PortSpec] | None] | None) -> Mapping[str, PortMap]:
+def _addresses(found: dict[str, dict[str, RecordPort] | None] | None) -> Mapping[str, PortMap]:
     """Ports by canonical address; an address in two spellings has the ports of both."""
     if not found:
         return {}
-    last_raw: dict[str, PortSpec] | None = None
+    last_raw: dict[str, RecordPort] | None = None
     last: PortMap = {}
     result: dict[str, PortMap] = {}
     for text, ports in found.items():
@@ -176,7 +176,7 @@ def _addresses(found: dict[str, dict[str, PortSpec] | None] | None) -> Mapping[s
     return result
 
 
-def _ports(ports: dict[str, PortSpec] | None) -> PortMap:
+def _ports(ports: dict[str, RecordPort] | None) -> PortMap:
     items = tuple(ports.items()) if ports else ()
     known = _interned.get(items)
     if known is not None:
@@ -192,8 +192,8 @@ def _ports(ports: dict[str, PortSpec] | None) -> PortMap:
     return result
 
 
-def _upper_case(spec: PortSpec) -> PortSpec:
-    return PortSpec(spec.protocol.upper(), spec.port)
+def _upper_case(spec: RecordPort) -> RecordPort:
+    return RecordPort(spec.protocol.upper(), spec.port)
 
 
 def _keyed(found: dict[str, str]) -> Mapping[str, str]:

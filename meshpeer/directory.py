@@ -34,7 +34,7 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class DirectoryDifference:
     """Peers to connect (new or changed content) and peers to remove for good."""
 
     changed: tuple[ClusterName, ...]
@@ -72,13 +72,13 @@ def read_directory(path: Path, own: str) -> Listing:
     return Listing(configs, refused, has_own, frozenset(unreadable))
 
 
-def compare(known: Mapping[ClusterName, bytes], listing: Listing) -> Difference:
+def compare(known: Mapping[ClusterName, bytes], listing: Listing) -> DirectoryDifference:
     """Same content is no change, however often the file was touched or swapped. Only what is gone is removed."""
     changed = tuple(sorted(name for name, content in listing.configs.items() if known.get(name) != content))
     if not listing.is_readable:
-        return Difference(changed, ())
+        return DirectoryDifference(changed, ())
     gone = known.keys() - listing.configs.keys() - listing.unreadable
-    return Difference(changed, tuple(ClusterName(name) for name in sorted(gone)))
+    return DirectoryDifference(changed, tuple(ClusterName(name) for name in sorted(gone)))
 
 
 def _read(entry: Path) -> bytes:

@@ -17,11 +17,11 @@ from meshpolicy.context import Enforcement, PolicyContext
 from meshpolicy.endpoint_policy import DirectionPolicy, EndpointPolicy, PolicyDiff
 from meshpolicy.engine import Engine, PolicyChange
 from meshpolicy.errors import PolicyError
-from meshpolicy.mapstate import ANY_IDENTITY, Entry, EntryKey, MatchType, Verdict, lookup
+from meshpolicy.mapstate import ANY_IDENTITY, EntryKey, MatchType, PolicyEntry, Verdict, lookup
 from meshpolicy.parse import parse_policy, policy_ref
 from meshpolicy.parse_cilium import parse_cidr_group
 from meshpolicy.rebuild import closed, differences, rebuild
-from meshpolicy.reference import Direction, Origin, PolicyKind, PolicyRef
+from meshpolicy.reference import Direction, PolicyKind, PolicyRef, RuleOrigin
 from meshpolicy.rule import CidrGroup, Level, Policy, Rule
 
 __all__ = [
@@ -32,19 +32,19 @@ __all__ = [
     "EndpointPolicy",
     "Enforcement",
     "Engine",
-    "Entry",
     "EntryKey",
     "Level",
     "MatchType",
-    "Origin",
     "Policy",
     "PolicyChange",
     "PolicyContext",
     "PolicyDiff",
+    "PolicyEntry",
     "PolicyError",
     "PolicyKind",
     "PolicyRef",
     "Rule",
+    "RuleOrigin",
     "Verdict",
     "closed",
     "differences",

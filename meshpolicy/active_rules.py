@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from meshpolicy.binding import ActiveRule
-from meshpolicy.mapstate import Entry, Group, compile_group, precedence
+from meshpolicy.mapstate import Group, PolicyEntry, compile_group, precedence
 from meshpolicy.peer import CidrSelector
 from meshpolicy.port import EVERYTHING, L4Key, NamedPorts, PortSpec
 from meshpolicy.ports_of_pods import PortsOfPods
@@ -16,14 +16,14 @@ from meshpolicy.rule import Level, Rule
 from meshpolicy.selection import Selections
 from meshpolicy.selector import LabelSelector
 
-BuiltIn = tuple[tuple[L4Key, ...], Entry]
+BuiltIn = tuple[tuple[L4Key, ...], PolicyEntry]
 LOCALHOST: Final[BuiltIn] = (
     (EVERYTHING,),
-    Entry(deny=False, precedence=precedence(Level.NORMAL, deny=False), proxy_port=0, rule=ALLOW_LOCALHOST),
+    PolicyEntry(deny=False, precedence=precedence(Level.NORMAL, deny=False), proxy_port=0, rule=ALLOW_LOCALHOST),
 )
 EVERYONE: Final[BuiltIn] = (
     (EVERYTHING,),
-    Entry(deny=False, precedence=precedence(Level.DEFAULT_ALLOW, deny=False), proxy_port=0, rule=ALLOW_ALL),
+    PolicyEntry(deny=False, precedence=precedence(Level.DEFAULT_ALLOW, deny=False), proxy_port=0, rule=ALLOW_ALL),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from meshpolicy.mapstate import Entry, precedence
+from meshpolicy.mapstate import PolicyEntry, precedence
 from meshpolicy.peer import CidrSelector
 from meshpolicy.port import EVERYTHING
 from meshpolicy.reference import Direction
@@ -43,7 +43,7 @@ class ActiveRule:
         self.number, self.rule, self.subject, self.peers = number, rule, subject, peers
         self.direction = rule.direction
         denies = rule.deny or rule.unenforced
-        self.entry = Entry(denies, precedence(rule.level, deny=denies), 0, rule.origin)
+        self.entry = PolicyEntry(denies, precedence(rule.level, deny=denies), 0, rule.origin)
         ports = rule.ports
         self.names = tuple(spec for spec in ports or () if spec.name)
         self.resolves_at_peers = bool(self.names) and rule.direction is Direction.EGRESS

@@ -10,12 +10,12 @@ from typing import NoReturn
 from meshpolicy.errors import PolicyError
 
 
-class Node:
+class DocumentNode:
     """One value of a document and the path that leads to it."""
 
     __slots__ = ("_key", "_parent", "value")
 
-    def __init__(self, value: object, key: str | int, parent: Node | None = None) -> None:
+    def __init__(self, value: object, key: str | int, parent: DocumentNode | None = None) -> None:
         self.value, self._key, self._parent = value, key, parent
 
     @property
@@ -26,19 +26,19 @@ class Node:
             return f"{parent}[{self._key}]"
         return f"{parent}.{self._key}" if parent and self._key else parent or self._key
 
-    def child(self, key: str, value: object = None) -> Node:
+    def child(self, key: str, value: object = None) -> DocumentNode:
         """A field of this value, for reports about it."""
-        return Node(value, key, self)
+        return DocumentNode(value, key, self)
 
     def fail(self, what: str, fix: str) -> NoReturn:
         """Refuse the document because of this value."""
         raise PolicyError(what, where=self.path or "document", fix=fix)
 
-    def get(self, key: str) -> Node | None:
+    def get(self, key: str) -> DocumentNode | None:
         """The field, or None if it is absent or null."""
         fields = self.value if isinstance(self.value, dict) else self.mapping()
         value = fields.get(key)
-        return None if value is None else Node(value, key, self)
+        return None if value is None else DocumentNode(value, key, self)
 
     def mapping(self) -> Mapping[str, object]:
         """The value as a map; null is an empty one."""
@@ -50,12 +50,12 @@ class Node:
             self.fail(f"a map is expected, not {_shape(self.value)}", "indent its fields below it")
         return self.value
 
-    def items(self) -> Iterator[Node]:
+    def items(self) -> Iterator[DocumentNode]:
         """The entries of a list."""
         if not isinstance(self.value, list | tuple):
             self.fail(f"a list is expected, not {_shape(self.value)}", "begin each entry with a dash")
         for index, value in enumerate(self.value):
-            yield Node(value, index, self)
+            yield DocumentNode(value, index, self)
 
     def text(self) -> str:
         """The value as a string."""
@@ -75,7 +75,7 @@ class Node:
             self.fail(f"a number is expected, not {_shape(self.value)}", "write it without quotes")
         return self.value
 
-    def list_of(self, key: str) -> tuple[Node, ...]:
+    def list_of(self, key: str) -> tuple[DocumentNode, ...]:
         """The entries of a list field; absent is the same as empty."""
         field = self.get(key)
         return () if field is None else tuple(field.items())
@@ -89,7 +89,7 @@ class Node:
         """A field that lists strings."""
         return tuple(item.text() for item in self.list_of(key))
 
-    def only(self, known: Set[str]) -> Node:
+    def only(self, known: Set[str]) -> DocumentNode:
         """This value, whose fields are all among `known`.
 
         Raises: PolicyError naming the first other field. A misspelt field left out would mean "everybody" or "every port".

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from meshpolicy.mapstate import ANY_IDENTITY, Entry, EntryKey, Group, Verdict, decide, find_longest
+from meshpolicy.mapstate import ANY_IDENTITY, EntryKey, Group, PolicyEntry, Verdict, decide, find_longest
 from meshpolicy.reference import Direction
 
 _NO_GROUP: Final[Group] = {}
@@ -17,7 +17,7 @@ _NO_GROUPS: Final[Mapping[int, Group]] = {}
 class PolicyDiff(NamedTuple):
     """What must be written and deleted in a map that holds an older policy."""
 
-    updates: Mapping[EntryKey, Entry]
+    updates: Mapping[EntryKey, PolicyEntry]
     deletes: tuple[EntryKey, ...]
 
 
@@ -36,7 +36,7 @@ class EndpointPolicy:
 
     ingress: DirectionPolicy = DirectionPolicy()
     egress: DirectionPolicy = DirectionPolicy()
-    _entries: list[Mapping[EntryKey, Entry]] = field(default_factory=list, repr=False, compare=False)
+    _entries: list[Mapping[EntryKey, PolicyEntry]] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def ingress_enforced(self) -> bool:
@@ -49,13 +49,13 @@ class EndpointPolicy:
         return self.egress.enforced
 
     @property
-    def entries(self) -> Mapping[EntryKey, Entry]:
+    def entries(self) -> Mapping[EntryKey, PolicyEntry]:
         """The flat map, as the kernel holds it. Made on first use."""
         if not self._entries:
             self._entries.append(dict(self._flat()))
         return self._entries[0]
 
-    def _flat(self) -> Iterator[tuple[EntryKey, Entry]]:
+    def _flat(self) -> Iterator[tuple[EntryKey, PolicyEntry]]:
         for direction in Direction:
             for peer, group in self.side(direction).groups.items():
                 for key, entry in group.items():
@@ -81,7 +81,7 @@ class EndpointPolicy:
 
     def diff(self, previous: EndpointPolicy | None) -> PolicyDiff:
         """What turns a map that holds `previous` (None: nothing) into this policy; only the differences."""
-        updates: dict[EntryKey, Entry] = {}
+        updates: dict[EntryKey, PolicyEntry] = {}
         deletes: list[EntryKey] = []
         for direction in Direction:
             new = self.side(direction).groups

@@ -12,7 +12,7 @@ from meshpolicy.engine import Engine
 from meshpolicy.mapstate import MatchType, Verdict
 from meshpolicy.peer import FqdnSelector
 from meshpolicy.port import EVERYTHING, L4Key, NamedPorts, PortSpec
-from meshpolicy.reference import Direction, Origin
+from meshpolicy.reference import Direction, RuleOrigin
 from meshpolicy.rule import Rule
 
 
@@ -31,7 +31,7 @@ class Half(NamedTuple):
 class RuleNote(NamedTuple):
     """What one rule that selects the endpoint says to this connection."""
 
-    origin: Origin
+    origin: RuleOrigin
     effect: str
     """"allows", "denies", "would allow" (its restriction cannot be enforced yet) or "does not apply"."""
     reason: str
@@ -44,7 +44,7 @@ class SideExplanation(NamedTuple):
     allowed: bool | None
     enforced: bool
     match_type: MatchType
-    deciding: Origin | None
+    deciding: RuleOrigin | None
     reason: str
     rules: tuple[RuleNote, ...]
 

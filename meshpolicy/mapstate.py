@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from meshpolicy.port import ANY_PROTOCOL, EVERYTHING, PORT_BITS, L4Key
-from meshpolicy.reference import Direction, Origin
+from meshpolicy.reference import Direction, RuleOrigin
 from meshpolicy.rule import Level
 
 ANY_IDENTITY: Final = 0
@@ -27,13 +27,13 @@ class EntryKey(NamedTuple):
     port_bits: int
 
 
-class Entry(NamedTuple):
+class PolicyEntry(NamedTuple):
     """A value of the policy map. The higher precedence wins; it encodes level and verdict in one number."""
 
     deny: bool
     precedence: int
     proxy_port: int
-    rule: Origin
+    rule: RuleOrigin
 
 
 class MatchType(IntEnum):
@@ -53,7 +53,7 @@ class Verdict(NamedTuple):
 
     allowed: bool
     key: EntryKey | None
-    entry: Entry | None
+    entry: PolicyEntry | None
 
     @property
     def match_type(self) -> MatchType:
@@ -68,7 +68,7 @@ class Verdict(NamedTuple):
         return MatchType.L3_L4 if named else MatchType.L4_ONLY
 
 
-Group = Mapping[L4Key, Entry]
+Group = Mapping[L4Key, PolicyEntry]
 """The entries of one direction for one peer."""
 
 
@@ -77,13 +77,13 @@ def precedence(level: Level, *, deny: bool) -> int:
     return ((_HIGHEST_LEVEL - level) << 8) | (_DENY if deny else _ALLOW)
 
 
-def compile_group(parts: Iterable[tuple[Iterable[L4Key], Entry]]) -> Group:
+def compile_group(parts: Iterable[tuple[Iterable[L4Key], PolicyEntry]]) -> Group:
     """The entries for one peer such that the longest matching key also has the highest precedence.
 
     Of equal keys the higher precedence stays, then the rule that sorts first; a key that a broader one of higher
     precedence covers is dropped.
     """
-    group: dict[L4Key, Entry] = {}
+    group: dict[L4Key, PolicyEntry] = {}
     precedences = set()
     for keys, entry in parts:
         precedences.add(entry.precedence)
@@ -96,7 +96,7 @@ def compile_group(parts: Iterable[tuple[Iterable[L4Key], Entry]]) -> Group:
     return {key: entry for key, entry in group.items() if not _is_shadowed(key, entry, group)}
 
 
-def _is_shadowed(key: L4Key, entry: Entry, group: Group) -> bool:
+def _is_shadowed(key: L4Key, entry: PolicyEntry, group: Group) -> bool:
     return any(
         broader is not None and broader.precedence > entry.precedence
         for broader in (group.get(candidate) for candidate in _broader(key))
@@ -116,7 +116,9 @@ def _masked(port: int, bits: int) -> int:
     return port >> (PORT_BITS - bits) << (PORT_BITS - bits)
 
 
-def find_longest(get: Callable[[L4Key], Entry | None], protocol: int, port: int) -> tuple[L4Key, Entry] | None:
+def find_longest(
+    get: Callable[[L4Key], PolicyEntry | None], protocol: int, port: int
+) -> tuple[L4Key, PolicyEntry] | None:
     """The longest key that matches, as the kernel's trie finds it."""
     for bits in range(PORT_BITS, -1, -1):
         key = L4Key(protocol, _masked(port, bits), bits)
@@ -130,8 +132,8 @@ def find_longest(get: Callable[[L4Key], Entry | None], protocol: int, port: int)
 def decide(
     direction: Direction,
     identity: int,
-    named: tuple[L4Key, Entry] | None,
-    anyone: tuple[L4Key, Entry] | None,
+    named: tuple[L4Key, PolicyEntry] | None,
+    anyone: tuple[L4Key, PolicyEntry] | None,
 ) -> Verdict:
     """Compare the hit for the peer's identity with the hit for any identity.
 
@@ -146,15 +148,17 @@ def decide(
     return Verdict(not entry.deny, EntryKey(direction, winner, *key), entry)
 
 
-def _rank(hit: tuple[L4Key, Entry]) -> tuple[int, int]:
+def _rank(hit: tuple[L4Key, PolicyEntry]) -> tuple[int, int]:
     key, entry = hit
     return entry.precedence, 0 if key.protocol == ANY_PROTOCOL else 8 + key.bits
 
 
-def lookup(entries: Mapping[EntryKey, Entry], direction: Direction, identity: int, protocol: int, port: int) -> Verdict:
+def lookup(
+    entries: Mapping[EntryKey, PolicyEntry], direction: Direction, identity: int, protocol: int, port: int
+) -> Verdict:
     """What the kernel decides from an endpoint's map for a direction that is enforced: two longest-prefix lookups."""
 
-    def search(peer: int) -> tuple[L4Key, Entry] | None:
+    def search(peer: int) -> tuple[L4Key, PolicyEntry] | None:
         return find_longest(lambda key: entries.get(EntryKey(direction, peer, *key)), protocol, port)
 
     anyone = search(ANY_IDENTITY)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from meshpolicy.context import PolicyContext
-from meshpolicy.decode import Node
+from meshpolicy.decode import DocumentNode
 from meshpolicy.errors import NotAPolicyError
 from meshpolicy.parse_cilium import parse_cilium_policy
 from meshpolicy.parse_kubernetes import parse_kubernetes_policy
@@ -25,12 +25,12 @@ def policy_ref(document: Mapping[str, object]) -> PolicyRef:
 
     A namespaced policy without a namespace is in the namespace "default", as kubectl sends it.
     """
-    root = Node(document, "")
+    root = DocumentNode(document, "")
     kind = root.text_of("kind")
     if kind not in _POLICY_KINDS:
         fix = f"write kind: {', '.join(_POLICY_KINDS[:-1])} or {_POLICY_KINDS[-1]}"
         raise NotAPolicyError(f"kind {kind!r} is no policy", where="document", fix=fix)
-    metadata = root.get("metadata") or Node({}, "metadata")
+    metadata = root.get("metadata") or DocumentNode({}, "metadata")
     name, namespace = metadata.text_of("name"), metadata.text_of("namespace")
     if not name and kind != PolicyKind.KUBERNETES:
         metadata.fail("name is missing", "name the policy in metadata.name")
@@ -42,7 +42,7 @@ def policy_ref(document: Mapping[str, object]) -> PolicyRef:
 def parse_policy(document: Mapping[str, object], context: PolicyContext) -> Policy:
     """Read one policy. Raises PolicyError, which names the field; such a document has no effect at all."""
     key = policy_ref(document)
-    root = Node(document, "").only(_FIELDS)
+    root = DocumentNode(document, "").only(_FIELDS)
     check_version(root, key.kind)
     if key.kind == PolicyKind.KUBERNETES:
         return parse_kubernetes_policy(root, key, context)

@@ -9,7 +9,7 @@ from typing import Final
 
 from meshmodel.labels import NAMESPACE_LABEL
 from meshpolicy.context import PolicyContext
-from meshpolicy.decode import Node
+from meshpolicy.decode import DocumentNode
 from meshpolicy.errors import PolicyError
 from meshpolicy.parse_peers import PeerScope, parse_cidr_text, parse_peers, peer_fields
 from meshpolicy.parse_ports import parse_ports
@@ -17,7 +17,7 @@ from meshpolicy.parse_selector import parse_selector
 from meshpolicy.parse_version import check_version
 from meshpolicy.peer import PeerSelector
 from meshpolicy.prefix import Prefix, parse_address
-from meshpolicy.reference import Direction, Origin, PolicyKind, PolicyRef
+from meshpolicy.reference import Direction, PolicyKind, PolicyRef, RuleOrigin
 from meshpolicy.rule import CidrGroup, Policy, Rule
 from meshpolicy.selector import (
     KUBERNETES_SOURCE,
@@ -64,7 +64,7 @@ class _Document:
     warnings: list[str] = field(default_factory=list)
 
 
-def parse_cilium_policy(root: Node, key: PolicyRef, context: PolicyContext) -> Policy:
+def parse_cilium_policy(root: DocumentNode, key: PolicyRef, context: PolicyContext) -> Policy:
     """Read spec and specs. Raises PolicyError; one bad spec refuses the whole document."""
     document = _Document(context, key)
     spec, specs = root.get("spec"), root.get("specs")
@@ -79,7 +79,7 @@ def parse_cilium_policy(root: Node, key: PolicyRef, context: PolicyContext) -> P
     return Policy(key, tuple(document.rules), tuple(document.problems), tuple(document.warnings))
 
 
-def _parse_spec(spec: Node, document: _Document) -> None:
+def _parse_spec(spec: DocumentNode, document: _Document) -> None:
     spec.only(_SPEC_FIELDS)
     if not any(spec.list_of(name) for name, _, _ in _SECTIONS):
         spec.fail(
@@ -96,7 +96,7 @@ def _parse_spec(spec: Node, document: _Document) -> None:
         default_deny = _default_deny(spec, direction, document)
         for node in spec.list_of(name):
             rule = Rule(
-                Origin(document.key, node.path.removeprefix("spec.")),
+                RuleOrigin(document.key, node.path.removeprefix("spec.")),
                 subject,
                 direction,
                 peers=(),
@@ -112,7 +112,9 @@ def _parse_spec(spec: Node, document: _Document) -> None:
         )
 
 
-def _parse_rule(node: Node, rule: Rule, scope: PeerScope, document: _Document, *, is_host: bool) -> tuple[Rule, ...]:
+def _parse_rule(
+    node: DocumentNode, rule: Rule, scope: PeerScope, document: _Document, *, is_host: bool
+) -> tuple[Rule, ...]:
     """The rule itself, and beside it the part of it that cannot be enforced as written."""
     fields = peer_fields(rule.direction, is_deny=rule.deny)
     word = "from" if rule.direction is Direction.INGRESS else "to"
@@ -144,7 +146,7 @@ def _without_everyone(peers: tuple[PeerSelector, ...] | None) -> tuple[PeerSelec
     return None if peers is not None and LabelSelector() in peers else peers
 
 
-def _needs_authentication(node: Node) -> bool:
+def _needs_authentication(node: DocumentNode) -> bool:
     field_node = node.get("authentication")
     if field_node is None:
         return False
@@ -154,7 +156,7 @@ def _needs_authentication(node: Node) -> bool:
     return mode != "disabled"
 
 
-def _parse_subject(spec: Node, document: _Document) -> tuple[LabelSelector, bool]:
+def _parse_subject(spec: DocumentNode, document: _Document) -> tuple[LabelSelector, bool]:
     endpoint, node = spec.get("endpointSelector"), spec.get("nodeSelector")
     if endpoint is None and node is None:
         spec.fail("endpointSelector is missing", 'write "endpointSelector: {}" to select every pod')
@@ -173,7 +175,7 @@ def _parse_subject(spec: Node, document: _Document) -> tuple[LabelSelector, bool
     return selector.with_requirement(own), False
 
 
-def _namespace_warnings(node: Node, selector: LabelSelector, own: Requirement) -> tuple[str, ...]:
+def _namespace_warnings(node: DocumentNode, selector: LabelSelector, own: Requirement) -> tuple[str, ...]:
     """What a subject selector that names another namespace than the policy's comes to."""
     labels = node.get("matchLabels")
     replaced = (labels.mapping() if labels else {}).get(f"{own.source}:{own.key}", own.values[0])
@@ -188,7 +190,7 @@ def _namespace_warnings(node: Node, selector: LabelSelector, own: Requirement) -
     return tuple(found)
 
 
-def _default_deny(spec: Node, direction: Direction, document: _Document) -> bool:
+def _default_deny(spec: DocumentNode, direction: Direction, document: _Document) -> bool:
     switch = spec.get("enableDefaultDeny")
     if switch is None:
         return True
@@ -202,7 +204,7 @@ def _default_deny(spec: Node, direction: Direction, document: _Document) -> bool
     return flag.flag()
 
 
-def _check_log(spec: Node) -> None:
+def _check_log(spec: DocumentNode) -> None:
     log = spec.get("log")
     if log is None:
         return
@@ -215,7 +217,7 @@ def _check_log(spec: Node) -> None:
 
 def parse_cidr_group(document: Mapping[str, object]) -> CidrGroup:
     """Read a CiliumCIDRGroup. Prefixes that do not parse are left out and reported. Raises PolicyError."""
-    root = Node(document, "")
+    root = DocumentNode(document, "")
     check_version(root, PolicyKind.CIDR_GROUP)
     metadata, spec = root.get("metadata"), root.get("spec")
     name = metadata.text_of("name") if metadata else ""

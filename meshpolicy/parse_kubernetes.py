@@ -7,12 +7,12 @@ from typing import Final
 
 from meshmodel.labels import NAMESPACE_LABEL
 from meshpolicy.context import PolicyContext
-from meshpolicy.decode import Node
+from meshpolicy.decode import DocumentNode
 from meshpolicy.parse_peers import check_except, parse_cidr_text
 from meshpolicy.parse_selector import parse_selector
 from meshpolicy.peer import CidrSelector, PeerSelector
 from meshpolicy.port import MAXIMUM_PORT, PortSpec, parse_protocol
-from meshpolicy.reference import Direction, Origin, PolicyRef
+from meshpolicy.reference import Direction, PolicyRef, RuleOrigin
 from meshpolicy.rule import Policy, Rule
 from meshpolicy.selector import (
     KUBERNETES_SOURCE,
@@ -35,12 +35,12 @@ _PORT_FIELDS: Final = frozenset({"protocol", "port", "endPort"})
 _PROTOCOLS: Final = ("TCP", "UDP", "SCTP")
 
 
-def parse_kubernetes_policy(root: Node, key: PolicyRef, context: PolicyContext) -> Policy:
+def parse_kubernetes_policy(root: DocumentNode, key: PolicyRef, context: PolicyContext) -> Policy:
     """Read spec. A direction that policyTypes names and that has no rule denies everything."""
-    spec = root.get("spec") or Node({}, "spec")
+    spec = root.get("spec") or DocumentNode({}, "spec")
     spec.only(_SPEC_FIELDS)
     warnings: list[str] = []
-    pods = spec.get("podSelector") or Node({}, "spec.podSelector")
+    pods = spec.get("podSelector") or DocumentNode({}, "spec.podSelector")
     subject = _in_namespace(_parse_pods(pods), key.namespace)
     types = _policy_types(spec)
     rules: list[Rule] = []
@@ -51,14 +51,14 @@ def parse_kubernetes_policy(root: Node, key: PolicyRef, context: PolicyContext) 
         for node in nodes:
             node.only(frozenset({peer_field, "ports"}))
             peers = _parse_peers(node, peer_field, key.namespace, context)
-            origin = Origin(key, node.path.removeprefix("spec."))
+            origin = RuleOrigin(key, node.path.removeprefix("spec."))
             rules.append(Rule(origin, subject, direction, peers, _parse_ports(node)))
         if not nodes and _is_isolated(direction, types):
-            rules.append(Rule(Origin(key, name), subject, direction, peers=(), ports=()))
+            rules.append(Rule(RuleOrigin(key, name), subject, direction, peers=(), ports=()))
     return Policy(key, tuple(rules), warnings=tuple(warnings))
 
 
-def _policy_types(spec: Node) -> tuple[str, ...]:
+def _policy_types(spec: DocumentNode) -> tuple[str, ...]:
     types = spec.texts_of("policyTypes")
     for item in spec.list_of("policyTypes"):
         if item.text() not in ("Ingress", "Egress"):
@@ -77,19 +77,21 @@ def _in_namespace(selector: LabelSelector, namespace: str) -> LabelSelector:
     return selector.with_requirement(equals(KUBERNETES_SOURCE, NAMESPACE_LABEL, namespace))
 
 
-def _parse_pods(node: Node) -> LabelSelector:
+def _parse_pods(node: DocumentNode) -> LabelSelector:
     """A podSelector in a place where the namespace is the policy's own, whatever the selector says."""
     return parse_selector(node, KUBERNETES_SOURCE, but=(KUBERNETES_SOURCE, NAMESPACE_LABEL))
 
 
-def _parse_peers(rule: Node, field: str, namespace: str, context: PolicyContext) -> tuple[PeerSelector, ...] | None:
+def _parse_peers(
+    rule: DocumentNode, field: str, namespace: str, context: PolicyContext
+) -> tuple[PeerSelector, ...] | None:
     items = rule.list_of(field)
     if not items:
         return None
     return tuple(dict.fromkeys(_parse_peer(item, namespace, context) for item in items))
 
 
-def _parse_peer(node: Node, namespace: str, context: PolicyContext) -> PeerSelector:
+def _parse_peer(node: DocumentNode, namespace: str, context: PolicyContext) -> PeerSelector:
     node.only(_PEER_FIELDS)
     pods, namespaces, block = (node.get(name) for name in ("podSelector", "namespaceSelector", "ipBlock"))
     if block is not None:
@@ -106,7 +108,7 @@ def _parse_peer(node: Node, namespace: str, context: PolicyContext) -> PeerSelec
     return LabelSelector((*selector.requirements, *_namespace_requirements(namespaces)))
 
 
-def _namespace_requirements(node: Node) -> tuple[Requirement, ...]:
+def _namespace_requirements(node: DocumentNode) -> tuple[Requirement, ...]:
     """Conditions on the labels of a pod's namespace; none at all means that it has a namespace."""
     selector = parse_selector(node, KUBERNETES_SOURCE)
     if not selector.requirements:
@@ -117,7 +119,7 @@ def _namespace_requirements(node: Node) -> tuple[Requirement, ...]:
     )
 
 
-def _parse_ip_block(node: Node) -> CidrSelector:
+def _parse_ip_block(node: DocumentNode) -> CidrSelector:
     field = node.only(_BLOCK_FIELDS).get("cidr")
     if field is None:
         node.fail("cidr is missing", 'write cidr: "10.0.0.0/8"')
@@ -130,12 +132,12 @@ def _parse_ip_block(node: Node) -> CidrSelector:
     return CidrSelector(prefix, tuple(holes))
 
 
-def _parse_ports(rule: Node) -> tuple[PortSpec, ...] | None:
+def _parse_ports(rule: DocumentNode) -> tuple[PortSpec, ...] | None:
     items = rule.list_of("ports")
     return tuple(_parse_port(item) for item in items) if items else None
 
 
-def _parse_port(node: Node) -> PortSpec:
+def _parse_port(node: DocumentNode) -> PortSpec:
     name = node.only(_PORT_FIELDS).text_of("protocol") or "TCP"
     if name not in _PROTOCOLS:
         node.child("protocol", name).fail(f"unknown protocol {name!r}", "write TCP, UDP or SCTP")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from meshpolicy.decode import Node
+from meshpolicy.decode import DocumentNode
 from meshpolicy.rule import L7Rules
 
 DNS: Final = "dns"
@@ -24,7 +24,7 @@ SECRET_FIELDS: Final = frozenset({"namespace", "name"})
 _MISMATCHES: Final = ("", "LOG", "ADD", "DELETE", "REPLACE")
 
 
-def parse_l7_rules(node: Node) -> L7Rules | None:
+def parse_l7_rules(node: DocumentNode) -> L7Rules | None:
     """Read `rules` of a port rule; None if it restricts nothing. Raises PolicyError for more than one kind."""
     node.only(_RULES_FIELDS)
     kinds = [kind for kind in BUILT_IN_KINDS if node.get(kind) is not None]
@@ -48,7 +48,7 @@ def parse_l7_rules(node: Node) -> L7Rules | None:
     return L7Rules(kinds[0], len(entries), "; ".join(_render(entry) for entry in entries))
 
 
-def check_dns_name(node: Node, *, exclusive: bool) -> tuple[str, str]:
+def check_dns_name(node: DocumentNode, *, exclusive: bool) -> tuple[str, str]:
     """The matchName and matchPattern of a DNS selector. Raises PolicyError for characters they cannot have."""
     node.only(_DNS_FIELDS)
     name, pattern = node.text_of("matchName"), node.text_of("matchPattern")
@@ -68,7 +68,7 @@ def check_dns_name(node: Node, *, exclusive: bool) -> tuple[str, str]:
     return name, pattern
 
 
-def _check_http(node: Node) -> None:
+def _check_http(node: DocumentNode) -> None:
     node.only(_HTTP_FIELDS)
     for field in ("path", "method", "host"):
         text = node.text_of(field)
@@ -87,5 +87,5 @@ def _check_http(node: Node) -> None:
             secret.fail("a secret name is missing", "write name")
 
 
-def _render(node: Node) -> str:
+def _render(node: DocumentNode) -> str:
     return ", ".join(f"{key}={value}" for key, value in sorted(node.mapping().items()))

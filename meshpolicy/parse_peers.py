@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from meshpolicy.context import PolicyContext
-from meshpolicy.decode import Node
+from meshpolicy.decode import DocumentNode
 from meshpolicy.entity import ENTITIES, entity_selectors
 from meshpolicy.parse_l7 import check_dns_name
 from meshpolicy.parse_selector import parse_selector
@@ -52,7 +52,7 @@ def peer_fields(direction: Direction, *, is_deny: bool) -> tuple[str, ...]:
     return (*common, "toServices") if is_deny else (*common, "toServices", "toFQDNs")
 
 
-def parse_peers(rule: Node, direction: Direction, scope: PeerScope, *, is_deny: bool) -> Peers:
+def parse_peers(rule: DocumentNode, direction: Direction, scope: PeerScope, *, is_deny: bool) -> Peers:
     """Read the one peer field of a rule. Raises PolicyError for two kinds, or for what the field cannot hold."""
     word = "from" if direction is Direction.INGRESS else "to"
     _check_removed(rule, word, is_deny=is_deny)
@@ -75,14 +75,14 @@ def parse_peers(rule: Node, direction: Direction, scope: PeerScope, *, is_deny: 
     return Peers(() if empty else tuple(dict.fromkeys(selectors)), tuple(problems), warnings)
 
 
-def _check_removed(rule: Node, word: str, *, is_deny: bool) -> None:
+def _check_removed(rule: DocumentNode, word: str, *, is_deny: bool) -> None:
     if rule.list_of(f"{word}Requires"):
         rule.fail(f"{word}Requires is no longer part of the language", f"add the labels to each {word}Endpoints entry")
     if is_deny and rule.list_of("toFQDNs"):
         rule.fail("toFQDNs in egressDeny", "names can only be allowed; deny the addresses with toCIDR")
 
 
-def _parse_endpoint(node: Node, scope: PeerScope) -> tuple[LabelSelector, ...]:
+def _parse_endpoint(node: DocumentNode, scope: PeerScope) -> tuple[LabelSelector, ...]:
     selector = parse_selector(node)
     context = scope.context
     return (
@@ -90,7 +90,7 @@ def _parse_endpoint(node: Node, scope: PeerScope) -> tuple[LabelSelector, ...]:
     )
 
 
-def _parse_cidr(node: Node, _scope: PeerScope) -> tuple[CidrSelector, ...]:
+def _parse_cidr(node: DocumentNode, _scope: PeerScope) -> tuple[CidrSelector, ...]:
     text = node.text()
     try:
         return (CidrSelector(parse_prefix(text) if "/" in text else parse_address(text)),)
@@ -98,7 +98,7 @@ def _parse_cidr(node: Node, _scope: PeerScope) -> tuple[CidrSelector, ...]:
         node.fail(f"{text!r} is not an address or a prefix", 'write "10.0.0.0/8" or one address')
 
 
-def _parse_cidr_rule(node: Node, _scope: PeerScope) -> tuple[PeerSelector, ...]:
+def _parse_cidr_rule(node: DocumentNode, _scope: PeerScope) -> tuple[PeerSelector, ...]:
     node.only(_CIDR_RULE_FIELDS)
     given = [name for name in _CIDR_FIELDS if node.mapping().get(name) not in (None, "")]
     if len(given) != 1:
@@ -119,11 +119,11 @@ def _parse_cidr_rule(node: Node, _scope: PeerScope) -> tuple[PeerSelector, ...]:
     return (CidrSelector(prefix, excepts),)
 
 
-def _parse_strict(node: Node) -> Prefix:
+def _parse_strict(node: DocumentNode) -> Prefix:
     return parse_cidr_text(node, node.text())
 
 
-def parse_cidr_text(node: Node, text: str) -> Prefix:
+def parse_cidr_text(node: DocumentNode, text: str) -> Prefix:
     """Read a prefix. Raises PolicyError naming the field."""
     try:
         return parse_prefix(text)
@@ -131,29 +131,29 @@ def parse_cidr_text(node: Node, text: str) -> Prefix:
         node.fail(f"{text!r} is not a prefix", 'write "10.0.0.0/8"')
 
 
-def check_except(node: Node, prefix: Prefix, hole: Prefix) -> None:
+def check_except(node: DocumentNode, prefix: Prefix, hole: Prefix) -> None:
     """Refuse an exception that begins outside the prefix it is made from."""
     address = parse_address(node.text().partition("/")[0])
     if not prefix.covers(address):
         node.fail(f"{hole} is not inside {prefix}", f"except only parts of {prefix}")
 
 
-def _parse_entity(node: Node, scope: PeerScope) -> tuple[LabelSelector, ...]:
+def _parse_entity(node: DocumentNode, scope: PeerScope) -> tuple[LabelSelector, ...]:
     name = node.text()
     if name not in ENTITIES:
         node.fail(f"unknown entity {name!r}", f"write one of {', '.join(ENTITIES)}")
     return entity_selectors(name, scope.context.cluster)
 
 
-def _parse_node(node: Node, _scope: PeerScope) -> tuple[PeerSelector, ...]:
+def _parse_node(node: DocumentNode, _scope: PeerScope) -> tuple[PeerSelector, ...]:
     node.fail("node selectors as peers need node labels in identities", "write the entity remote-node instead")
 
 
-def _parse_fqdn(node: Node, _scope: PeerScope) -> tuple[FqdnSelector, ...]:
+def _parse_fqdn(node: DocumentNode, _scope: PeerScope) -> tuple[FqdnSelector, ...]:
     return (FqdnSelector(*check_dns_name(node, exclusive=True)),)
 
 
-def _parse_service(node: Node, _scope: PeerScope) -> tuple[PeerSelector, ...]:
+def _parse_service(node: DocumentNode, _scope: PeerScope) -> tuple[PeerSelector, ...]:
     node.only(_SERVICE_FIELDS)
     name, selector = node.get("k8sService"), node.get("k8sServiceSelector")
     if name is not None:
@@ -164,12 +164,12 @@ def _parse_service(node: Node, _scope: PeerScope) -> tuple[PeerSelector, ...]:
     return ()
 
 
-def _parse_group(node: Node, _scope: PeerScope) -> tuple[PeerSelector, ...]:
+def _parse_group(node: DocumentNode, _scope: PeerScope) -> tuple[PeerSelector, ...]:
     node.only(_GROUP_FIELDS)
     return ()
 
 
-_PARSERS: Final[Mapping[str, Callable[[Node, PeerScope], tuple[PeerSelector, ...]]]] = {
+_PARSERS: Final[Mapping[str, Callable[[DocumentNode, PeerScope], tuple[PeerSelector, ...]]]] = {
     "Endpoints": _parse_endpoint,
     "CIDR": _parse_cidr,
     "CIDRSet": _parse_cidr_rule,

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from meshpolicy.decode import Node
+from meshpolicy.decode import DocumentNode
 from meshpolicy.icmp import FAMILIES, TYPE_NAMES
 from meshpolicy.parse_l7 import BUILT_IN_KINDS, DNS, SECRET_FIELDS, parse_l7_rules
 from meshpolicy.port import MAXIMUM_PORT, TCP, PortSpec, parse_protocol
@@ -40,7 +40,7 @@ class Ports:
     """Whether any entry was there: without one, all protocols and ports are meant."""
 
 
-def parse_ports(rule: Node, *, is_ingress: bool, is_deny: bool, is_host: bool) -> Ports:
+def parse_ports(rule: DocumentNode, *, is_ingress: bool, is_deny: bool, is_host: bool) -> Ports:
     """Read toPorts and icmps of one ingress or egress rule. Raises PolicyError as the reference's validator does."""
     found = Ports()
     port_rules, icmp_rules = rule.list_of("toPorts"), rule.list_of("icmps")
@@ -57,12 +57,12 @@ def parse_ports(rule: Node, *, is_ingress: bool, is_deny: bool, is_host: bool) -
     return found
 
 
-def _parse_deny_rule(node: Node, found: Ports) -> None:
+def _parse_deny_rule(node: DocumentNode, found: Ports) -> None:
     node.only(_DENY_RULE_FIELDS)
     found.plain.extend(_parse_port_list(node, found))
 
 
-def _parse_port_rule(node: Node, found: Ports, *, is_ingress: bool, is_host: bool) -> None:
+def _parse_port_rule(node: DocumentNode, found: Ports, *, is_ingress: bool, is_host: bool) -> None:
     node.only(_PORT_RULE_FIELDS)
     rules = node.get("rules")
     l7 = parse_l7_rules(rules) if rules is not None else None
@@ -85,7 +85,7 @@ def _parse_port_rule(node: Node, found: Ports, *, is_ingress: bool, is_host: boo
     )
 
 
-def _unenforced_reason(node: Node, l7: L7Rules | None, *, has_dns: bool) -> str:
+def _unenforced_reason(node: DocumentNode, l7: L7Rules | None, *, has_dns: bool) -> str:
     if node.get("listener") is not None:
         return "a listener"
     if node.list_of("serverNames"):
@@ -97,7 +97,7 @@ def _unenforced_reason(node: Node, l7: L7Rules | None, *, has_dns: bool) -> str:
     return f"a list of {l7.kind} rules" if l7.size or l7.kind not in BUILT_IN_KINDS else ""
 
 
-def _check_proxy_fields(node: Node, l7: L7Rules | None, *, is_ingress: bool) -> None:
+def _check_proxy_fields(node: DocumentNode, l7: L7Rules | None, *, is_ingress: bool) -> None:
     names = node.texts_of("serverNames")
     if names and l7 is not None and node.get("terminatingTLS") is None:
         node.fail("serverNames with rules but without TLS termination", "add terminatingTLS or remove the rules")
@@ -119,7 +119,7 @@ def _check_proxy_fields(node: Node, l7: L7Rules | None, *, is_ingress: bool) -> 
         listener.fail("a listener together with rules", "remove one of the two")
 
 
-def _check_l7(node: Node, l7: L7Rules, specs: list[PortSpec], *, has_dns: bool, is_host: bool) -> None:
+def _check_l7(node: DocumentNode, l7: L7Rules, specs: list[PortSpec], *, has_dns: bool, is_host: bool) -> None:
     where = node.child("rules")
     if is_host and not has_dns:
         where.fail(f"{l7.kind} rules in a host policy", "remove the rules; host policies end at the port")
@@ -131,7 +131,7 @@ def _check_l7(node: Node, l7: L7Rules, specs: list[PortSpec], *, has_dns: bool, 
         where.fail(f"{l7.kind} rules on a protocol other than TCP", "write protocol: TCP")
 
 
-def _parse_port_list(node: Node, found: Ports, *, has_dns: bool = False) -> list[PortSpec]:
+def _parse_port_list(node: DocumentNode, found: Ports, *, has_dns: bool = False) -> list[PortSpec]:
     ports = node.list_of("ports")
     if len(ports) > MAXIMUM_PORTS:
         node.child("ports").fail(f"{len(ports)} ports", f"write at most {MAXIMUM_PORTS} in one rule")
@@ -142,7 +142,7 @@ def _parse_port_list(node: Node, found: Ports, *, has_dns: bool = False) -> list
     return specs
 
 
-def _parse_port(node: Node, found: Ports, *, has_dns: bool) -> list[PortSpec]:
+def _parse_port(node: DocumentNode, found: Ports, *, has_dns: bool) -> list[PortSpec]:
     text, end = node.text_of("port"), _parse_end_port(node)
     try:
         protocols = parse_protocol(node.text_of("protocol"))
@@ -163,7 +163,7 @@ def _parse_port(node: Node, found: Ports, *, has_dns: bool) -> list[PortSpec]:
     return [PortSpec(protocol, first, max(first, end) if end else first) for protocol in protocols]
 
 
-def _parse_end_port(node: Node) -> int:
+def _parse_end_port(node: DocumentNode) -> int:
     end = node.get("endPort")
     if end is None:
         return 0
@@ -172,7 +172,7 @@ def _parse_end_port(node: Node) -> int:
     return end.number()
 
 
-def parse_port_number(where: Node, text: str) -> int:
+def parse_port_number(where: DocumentNode, text: str) -> int:
     """Read a port as the reference does: digits; with a leading zero they are octal."""
     digits = text.replace("_", "") if re.fullmatch(r"[0-9]+(_[0-9]+)*", text) else text
     base = 8 if len(digits) > 1 and digits.startswith("0") else 10
@@ -181,14 +181,14 @@ def parse_port_number(where: Node, text: str) -> int:
     return int(digits, base)
 
 
-def _parse_icmp_rule(node: Node, found: Ports) -> list[PortSpec]:
+def _parse_icmp_rule(node: DocumentNode, found: Ports) -> list[PortSpec]:
     fields = node.only(_ICMP_RULE_FIELDS).list_of("fields")
     if len(fields) > MAXIMUM_ICMP_FIELDS:
         node.fail(f"{len(fields)} ICMP fields", f"write at most {MAXIMUM_ICMP_FIELDS} in one rule")
     return [_parse_icmp_field(field_node, found) for field_node in fields]
 
 
-def _parse_icmp_field(node: Node, found: Ports) -> PortSpec:
+def _parse_icmp_field(node: DocumentNode, found: Ports) -> PortSpec:
     node.only(_ICMP_FIELDS)
     family = node.text_of("family") or "IPv4"
     if family not in FAMILIES:

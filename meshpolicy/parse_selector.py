@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from meshpolicy.decode import Node
+from meshpolicy.decode import DocumentNode
 from meshpolicy.selector import (
     ANY_SOURCE,
     LabelSelector,
@@ -27,7 +27,7 @@ _VALUED: Final = (Operator.IN, Operator.NOT_IN)
 
 
 def parse_selector(
-    node: Node, default_source: str = ANY_SOURCE, *, but: tuple[str, str] | None = None
+    node: DocumentNode, default_source: str = ANY_SOURCE, *, but: tuple[str, str] | None = None
 ) -> LabelSelector:
     """Read {matchLabels, matchExpressions}; keys without a source get the default one.
 
@@ -48,7 +48,7 @@ def parse_selector(
     return LabelSelector(tuple(requirements))
 
 
-def _parse_expression(node: Node, default_source: str) -> Requirement:
+def _parse_expression(node: DocumentNode, default_source: str) -> Requirement:
     node.only(_EXPRESSION_FIELDS)
     key, word = node.text_of("key"), node.text_of("operator")
     _check_key(node.child("key", key), key)
@@ -68,7 +68,7 @@ def _parse_expression(node: Node, default_source: str) -> Requirement:
     return Requirement(*parse_key(key, default_source), operator, tuple(sorted(set(texts))))
 
 
-def _check_key(node: Node, text: str) -> None:
+def _check_key(node: DocumentNode, text: str) -> None:
     if not _is_key(text):
         node.fail(
             f"{text!r} is not a label key",
@@ -76,7 +76,7 @@ def _check_key(node: Node, text: str) -> None:
         )
 
 
-def _check_value(node: Node, text: str) -> None:
+def _check_value(node: DocumentNode, text: str) -> None:
     if not _is_value(text):
         node.fail(
             f"{text!r} is not a label value",

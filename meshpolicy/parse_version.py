@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from meshpolicy.decode import Node
+from meshpolicy.decode import DocumentNode
 from meshpolicy.reference import PolicyKind
 
 _VERSIONS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -17,7 +17,7 @@ _VERSIONS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def check_version(root: Node, kind: str) -> None:
+def check_version(root: DocumentNode, kind: str) -> None:
     """The document is of a version that is read here; one without apiVersion is of the newest.
 
     Raises: PolicyError. Another version may give the same fields another meaning.

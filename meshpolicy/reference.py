@@ -51,7 +51,7 @@ class PolicyRef(NamedTuple):
         return "/".join(part for part in (short, self.namespace, self.name) if part)
 
 
-class Origin(NamedTuple):
+class RuleOrigin(NamedTuple):
     """One rule of one document. Prints as "cnp/default/allow-dns egress[0]"."""
 
     policy: PolicyRef
@@ -67,5 +67,5 @@ class Origin(NamedTuple):
 
 
 _BUILT_IN = PolicyRef(PolicyKind.BUILT_IN, "", "")
-ALLOW_LOCALHOST = Origin(_BUILT_IN._replace(name="allow-localhost"), "")
-ALLOW_ALL = Origin(_BUILT_IN._replace(name="allow-without-default-deny"), "")
+ALLOW_LOCALHOST = RuleOrigin(_BUILT_IN._replace(name="allow-localhost"), "")
+ALLOW_ALL = RuleOrigin(_BUILT_IN._replace(name="allow-without-default-deny"), "")

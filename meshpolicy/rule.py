@@ -11,7 +11,7 @@ from typing import NamedTuple
 from meshpolicy.peer import CidrGroupSelector, CidrSelector, PeerSelector
 from meshpolicy.port import PortSpec
 from meshpolicy.prefix import Prefix
-from meshpolicy.reference import Direction, Origin, PolicyRef
+from meshpolicy.reference import Direction, PolicyRef, RuleOrigin
 from meshpolicy.selector import LabelSelector
 
 
@@ -40,7 +40,7 @@ class Rule:
     empty tuple matches nothing. `unenforced` marks the part of an allow rule that must not take effect as written.
     """
 
-    origin: Origin
+    origin: RuleOrigin
     subject: LabelSelector
     direction: Direction
     peers: tuple[PeerSelector, ...] | None

@@ -14,7 +14,7 @@ from meshpolicy.documents import Document, load_documents
 from meshpolicy.engine import Engine
 from meshpolicy.peer import CidrSelector, PeerSelector
 from meshpolicy.prefix import Prefix, parse_prefix
-from meshpolicy.reference import Origin
+from meshpolicy.reference import RuleOrigin
 from meshpolicy.rule import CidrGroup, Policy, Rule
 from meshpolicy.selector import LabelSelector, reserved
 
@@ -22,7 +22,7 @@ from meshpolicy.selector import LabelSelector, reserved
 class ScopeChange(NamedTuple):
     """One rule that means other peers with the switch on than with it off."""
 
-    origin: Origin
+    origin: RuleOrigin
     deny: bool
     selectors: tuple[str, ...]
     """The peers of the rule as they read without the switch."""
@@ -34,7 +34,7 @@ class ScopeChange(NamedTuple):
 class Widening(NamedTuple):
     """An allow rule for addresses that would admit pods of a cluster once it is not a peer any more."""
 
-    origin: Origin
+    origin: RuleOrigin
     selector: str
     prefixes: tuple[str, ...]
 

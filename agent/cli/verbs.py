@@ -49,7 +49,7 @@ class NoAnswerError(Exception):
 def main(argv: Sequence[str]) -> int:
     """Run one verb; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    client = Client(arguments.socket)
+    client = SocketClient(arguments.socket)
     try:
         return int(arguments.run(client, arguments))
     except NoAnswerError as exc:
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
 
 
-class Client:
+class SocketClient:
     """The REST interface of this node's agent, on its unix socket."""
 
     def __init__(self, path: str) -> None:
@@ -174,37 +174,37 @@ def _show(arguments: argparse.Namespace, answer: Any, text: Callable[[], str]) -
     return 0
 
 
-def _status(client: Client, arguments: argparse.Namespace) -> int:
+def _status(client: SocketClient, arguments: argparse.Namespace) -> int:
     answer = client.get("/v1/status", AgentStatus)
     _show(arguments, answer, lambda: render.status(answer, time.time()))  # noqa: TID251
     is_degraded = not answer.ready or any(not peer.ready for peer in answer.peers)
     return 3 if is_degraded else 0
 
 
-def _services(client: Client, arguments: argparse.Namespace) -> int:
+def _services(client: SocketClient, arguments: argparse.Namespace) -> int:
     answer = client.get("/v1/services", list[ServiceStatus])
     return _show(arguments, answer, lambda: render.services(answer, with_affinity=arguments.clustermesh_affinity))
 
 
-def _clusters(client: Client) -> dict[int, str]:
+def _clusters(client: SocketClient) -> dict[int, str]:
     status = client.get("/v1/status", AgentStatus)
     names = {peer.config.cluster_id: peer.name for peer in status.peers}
     return {**names, status.cluster_id: status.cluster}
 
 
-def _bpf_lb(client: Client, arguments: argparse.Namespace) -> int:
+def _bpf_lb(client: SocketClient, arguments: argparse.Namespace) -> int:
     services = client.get("/v1/maps/services", list[MapEntry])
     backends = client.get("/v1/maps/backends", list[MapEntry])
     answer = {"services": services, "backends": backends}
     return _show(arguments, answer, lambda: render.load_balancer_map(services, backends, _clusters(client)))
 
 
-def _bpf_ipcache(client: Client, arguments: argparse.Namespace) -> int:
+def _bpf_ipcache(client: SocketClient, arguments: argparse.Namespace) -> int:
     answer = client.get("/v1/maps/ipcache", list[MapEntry])
     return _show(arguments, answer, lambda: render.ipcache(answer, _clusters(client)))
 
 
-def _bpf_policy(client: Client, arguments: argparse.Namespace) -> int:
+def _bpf_policy(client: SocketClient, arguments: argparse.Namespace) -> int:
     wanted = arguments.endpoint
     found = [
         row.id
@@ -217,38 +217,38 @@ def _bpf_policy(client: Client, arguments: argparse.Namespace) -> int:
     return _show(arguments, answer, lambda: render.policy_map(answer))
 
 
-def _nodes(client: Client, arguments: argparse.Namespace) -> int:
+def _nodes(client: SocketClient, arguments: argparse.Namespace) -> int:
     answer = client.get("/v1/nodes", list[NodeRow])
     return _show(arguments, answer, lambda: render.nodes(answer))
 
 
-def _identities(client: Client, arguments: argparse.Namespace) -> int:
+def _identities(client: SocketClient, arguments: argparse.Namespace) -> int:
     answer = client.get(f"/v1/identities?label={urllib.parse.quote(arguments.label)}", list[IdentityRow])
     return _show(arguments, answer, lambda: render.identities(answer))
 
 
-def _endpoints(client: Client, arguments: argparse.Namespace) -> int:
+def _endpoints(client: SocketClient, arguments: argparse.Namespace) -> int:
     answer = client.get("/v1/endpoints", list[EndpointRow])
     return _show(arguments, answer, lambda: render.endpoints(answer))
 
 
-def _policies(client: Client, arguments: argparse.Namespace) -> int:
+def _policies(client: SocketClient, arguments: argparse.Namespace) -> int:
     answer = client.get("/v1/policy", PolicyList)
     return _show(arguments, answer, lambda: render.policies(answer))
 
 
-def _selectors(client: Client, arguments: argparse.Namespace) -> int:
+def _selectors(client: SocketClient, arguments: argparse.Namespace) -> int:
     answer = client.get("/v1/policy/selectors", list[SelectorRow])
     return _show(arguments, answer, lambda: render.selectors(answer))
 
 
-def _table(client: Client, arguments: argparse.Namespace) -> int:
+def _table(client: SocketClient, arguments: argparse.Namespace) -> int:
     with client.open(f"/v1/tables?name={urllib.parse.quote(arguments.name)}", TIMEOUT_S) as answer:
         text = answer.read().decode("utf-8", "replace").rstrip("\n")
     return _show(arguments, text, lambda: text)
 
 
-def _verify(client: Client, arguments: argparse.Namespace) -> int:
+def _verify(client: SocketClient, arguments: argparse.Namespace) -> int:
     if arguments.repair:
         answer = client.post("/v1/repair", Verification, timeout_s=VERIFY_TIMEOUT_S)
     else:
@@ -257,7 +257,7 @@ def _verify(client: Client, arguments: argparse.Namespace) -> int:
     return 0 if answer.is_equal else 3
 
 
-def _monitor(client: Client, arguments: argparse.Namespace) -> int:
+def _monitor(client: SocketClient, arguments: argparse.Namespace) -> int:
     form = "json" if arguments.output == "json" else "text"
     query = {"type": arguments.type, "last": arguments.last, "pod": arguments.pod, "format": form}
     path = f"/v1/flows?{urllib.parse.urlencode(query)}&follow={'true' if arguments.follow else 'false'}"
@@ -268,7 +268,7 @@ def _monitor(client: Client, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _trouble(client: Client, arguments: argparse.Namespace) -> int:
+def _trouble(client: SocketClient, arguments: argparse.Namespace) -> int:
     from agent.cli.troubleshoot import troubleshoot
 
     def resolve(host: str) -> str | None:

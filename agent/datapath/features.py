@@ -29,7 +29,7 @@ class Presence(StrEnum):
     UNDETERMINED = "undetermined"
 
 
-class Feature(NamedTuple):
+class KernelFeature(NamedTuple):
     """One thing a kernel has since a version; `required` ones must be present for the datapath to load."""
 
     name: str
@@ -44,7 +44,7 @@ def kernel_version() -> tuple[int, int]:
     return int(major), int("".join(c for c in minor if c.isdigit()) or 0)
 
 
-def presence(feature: Feature) -> Presence:
+def presence(feature: KernelFeature) -> Presence:
     """The probe's answer. Refusals on a kernel that is new enough are undetermined: the probe may be what rotted."""
     try:
         feature.probe()
@@ -90,17 +90,19 @@ def _probe_batch() -> None:
 _HELPER_COARSE_CLOCK: Final = 160
 _HELPER_REDIRECT_PEER: Final = 155
 FEATURES: Final = (
-    Feature("tcx", (6, 6), required=False, probe=_probe_tcx),
-    Feature("redirect_peer", (5, 10), required=True, probe=lambda: _probe_helper(_HELPER_REDIRECT_PEER, 2)),
-    Feature("coarse_clock", (5, 11), required=True, probe=lambda: _probe_helper(_HELPER_COARSE_CLOCK, 0)),
-    Feature(
+    KernelFeature("tcx", (6, 6), required=False, probe=_probe_tcx),
+    KernelFeature("redirect_peer", (5, 10), required=True, probe=lambda: _probe_helper(_HELPER_REDIRECT_PEER, 2)),
+    KernelFeature("coarse_clock", (5, 11), required=True, probe=lambda: _probe_helper(_HELPER_COARSE_CLOCK, 0)),
+    KernelFeature(
         "ring_buffer",
         (5, 8),
         required=True,
         probe=lambda: _with_fd(syscall.create_map(MapType.RINGBUF, 0, 0, os.sysconf("SC_PAGE_SIZE"))),
     ),
-    Feature("lru_hash", (4, 10), required=True, probe=lambda: _with_fd(syscall.create_map(MapType.LRU_HASH, 4, 4, 8))),
-    Feature("prefix_batches", (5, 13), required=False, probe=_probe_batch),
+    KernelFeature(
+        "lru_hash", (4, 10), required=True, probe=lambda: _with_fd(syscall.create_map(MapType.LRU_HASH, 4, 4, 8))
+    ),
+    KernelFeature("prefix_batches", (5, 13), required=False, probe=_probe_batch),
 )
 
 

@@ -65,7 +65,7 @@ class Link(NamedTuple):
     netns_id: int | None
 
 
-class Sighting(NamedTuple):
+class LinkSighting(NamedTuple):
     """What was seen of a pod address. `is_there`: the interface it was last known on exists. `error`: nothing was seen."""
 
     interface: EndpointInterface | None = None
@@ -73,7 +73,7 @@ class Sighting(NamedTuple):
     error: str = ""
 
 
-class Changes(NamedTuple):
+class LinkChanges(NamedTuple):
     """What changed in the namespace: interfaces by number, and IPv4 routes by destination ("10.1.0.5/32").
 
     `gone` are the interfaces that ceased to exist, also when the number is in use again by now. `is_all`: changes were
@@ -162,21 +162,21 @@ class Conversation:
                 return answer
 
 
-def sight(asked: Sequence[tuple[str, int]]) -> list[Sighting]:
+def sight(asked: Sequence[tuple[str, int]]) -> list[LinkSighting]:
     """For each (pod address, number of the interface it was last known on, or 0) what the node's routes say now."""
     with Conversation() as talk:
         return [_sight_one(talk, address, known) for address, known in asked]
 
 
-def _sight_one(talk: Conversation, address: str, known: int) -> Sighting:
+def _sight_one(talk: Conversation, address: str, known: int) -> LinkSighting:
     try:
         interface = talk.endpoint(address)
         if interface is not None or not known:
-            return Sighting(interface)
+            return LinkSighting(interface)
         link = talk.link(known)
-        return Sighting(None, is_there=link is not None and link.kind == "veth")
+        return LinkSighting(None, is_there=link is not None and link.kind == "veth")
     except (KernelError, OSError) as exc:
-        return Sighting(error=str(exc))
+        return LinkSighting(error=str(exc))
 
 
 class ChangeSocket:
@@ -193,7 +193,7 @@ class ChangeSocket:
         """Readable when there are changes."""
         return self._socket.fileno()
 
-    def drain(self) -> Changes:
+    def drain(self) -> LinkChanges:
         """Every change so far that was not returned before; never blocks."""
         links: set[int] = set()
         gone: set[int] = set()
@@ -203,7 +203,7 @@ class ChangeSocket:
             try:
                 raw = self._socket.recv(_RECEIVE_BYTES)
             except BlockingIOError:
-                return Changes(frozenset(links), frozenset(gone), frozenset(routes), is_all)
+                return LinkChanges(frozenset(links), frozenset(gone), frozenset(routes), is_all)
             except OSError as exc:
                 if exc.errno != errno.ENOBUFS:
                     raise KernelError("hear of changes", exc.errno or errno.EIO) from exc
@@ -216,8 +216,8 @@ class ChangeSocket:
                     destination = _attributes(body[_ROUTE.size :]).get(_RTA_DST, bytes(4))
                     routes.add(f"{socket.inet_ntoa(destination)}/{_ROUTE.unpack_from(body)[1]}")
 
-    async def batches(self) -> AsyncIterator[Changes]:
-        """Changes as they come until cancelled, which closes the socket; those of a few milliseconds are one batch."""
+    async def batches(self) -> AsyncIterator[LinkChanges]:
+        """LinkChanges as they come until cancelled, which closes the socket; those of a few milliseconds are one batch."""
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(self._socket, ready.set)
         try:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
 
-from agent.tables import AgentDB, Endpoint, Origin, Prefix
+from agent.tables import AgentDB, ClaimOrigin, Endpoint, Prefix
 from meshkit.table import HistoryLostError
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Sighting(Protocol):
     def error(self) -> str: ...
 
 
-class Changes(Protocol):
+class EndpointChanges(Protocol):
     """What changed among this node's interfaces and routes."""
 
     @property
@@ -123,7 +123,7 @@ class EndpointDiscovery:
         """Addresses of pods of this node whose interface is not there (yet)."""
         return tuple(sorted(w.address for w in self._wanted.values() if w.known is None))
 
-    def note(self, changes: Changes) -> None:
+    def note(self, changes: EndpointChanges) -> None:
         """The addresses that these changes concern are looked for at the next step, the others are not."""
         if changes.is_all:
             self._due.update(dict.fromkeys(self._wanted))
@@ -232,11 +232,11 @@ class EndpointDiscovery:
             return [(row, True) for row in lost] + [(row, False) for row in self._db.prefixes.rows()]
 
     def _is_ours(self, row: Prefix) -> bool:
-        return row.origin is Origin.POD and row.cluster == self._db.own and row.host == self._db.node_address
+        return row.origin is ClaimOrigin.POD and row.cluster == self._db.own and row.host == self._db.node_address
 
     def _is_elsewhere(self, row: Prefix, *, deleted: bool) -> bool:
         """Our own cluster says that this pod address is on another node."""
-        is_own_pod = row.origin is Origin.POD and row.cluster == self._db.own
+        is_own_pod = row.origin is ClaimOrigin.POD and row.cluster == self._db.own
         return not deleted and is_own_pod and row.host != self._db.node_address
 
     def _id_of(self, address: str) -> int:

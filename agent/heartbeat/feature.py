@@ -10,7 +10,7 @@ from agent.core import Core
 from agent.datapath.errors import MapError
 from agent.datapath.flow_layout import HeartbeatKey, HeartbeatValue
 from agent.feature import Feature, Tasks
-from meshapi.agent import Difference
+from meshapi.agent import MapDifference
 from meshkit.health import Health
 
 EVERY_S: Final = 5.0
@@ -45,12 +45,12 @@ class HeartbeatFeature(Feature):
         else:
             self._failure = ""
 
-    def differences(self) -> Sequence[Difference]:
+    def differences(self) -> Sequence[MapDifference]:
         """The map says that it was attended to lately."""
         value = self._map.get(HeartbeatKey())
         oldest_ns = (self._core.clock.monotonic() - LATE_S) * 1e9
         if value is None or not oldest_ns <= value.beaten_ns:
-            return [Difference("heartbeat", "beat", f"older than {LATE_S:.0f} s")]
+            return [MapDifference("heartbeat", "beat", f"older than {LATE_S:.0f} s")]
         return ()
 
     def doubt(self) -> None:

@@ -10,7 +10,7 @@ from agent.feature import Feature, Reconciling
 from agent.ipcache.ops import IpcacheTarget, compare_prefixes
 from agent.ipcache.routes import add_address_routes
 from agent.ipcache.writer import PrefixWriter
-from meshapi.agent import Difference
+from meshapi.agent import MapDifference
 from meshkit.reconciler import Reconciler
 from meshkit.rest import Rest
 
@@ -30,7 +30,7 @@ class IpcacheFeature(Feature):
     def reconcilers(self) -> Sequence[Reconciling]:
         return (Reconciling("prefixes", self._reconciler, (self._core.db.prefixes,)),)
 
-    def differences(self) -> Sequence[Difference]:
+    def differences(self) -> Sequence[MapDifference]:
         return compare_prefixes(self._core.maps.ipcache, self._core.db.prefixes.rows())
 
     def add_routes(self, rest: Rest) -> None:

@@ -10,7 +10,7 @@ from agent.comparison import compare_entries
 from agent.datapath.layout import IpcacheKey, IpcacheValue
 from agent.datapath.maps import Map
 from agent.tables import UNKNOWN_IDENTITY, Prefix
-from meshapi.agent import Difference
+from meshapi.agent import MapDifference
 from meshkit.isolation import apply_rows
 
 NO_TUNNEL = "0.0.0.0"
@@ -58,14 +58,14 @@ class IpcacheTarget:
         self._map.delete([key for row in rows if (key := _canonical(row.prefix)) is not None])
 
 
-def compare_prefixes(ipcache: Map[IpcacheKey, IpcacheValue], rows: Iterable[Prefix]) -> list[Difference]:
+def compare_prefixes(ipcache: Map[IpcacheKey, IpcacheValue], rows: Iterable[Prefix]) -> list[MapDifference]:
     """Every entry of the map that is not as these rows say, and every row that no map can hold. Only reads."""
     wanted: dict[IpcacheKey, IpcacheValue] = {}
-    found: list[Difference] = []
+    found: list[MapDifference] = []
     for row in rows:
         key = _canonical(row.prefix)
         if key is None:
-            found.append(Difference("ipcache", row.prefix, "no map can hold it"))
+            found.append(MapDifference("ipcache", row.prefix, "no map can hold it"))
         else:
             wanted[key] = ipcache_value(row)
     return found + compare_entries("ipcache", wanted, {_canonical(k.prefix) or k: v for k, v in ipcache.items()})

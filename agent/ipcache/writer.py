@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from agent.tables import UNKNOWN_IDENTITY, AgentDB, Node, Origin, Prefix
+from agent.tables import UNKNOWN_IDENTITY, AgentDB, ClaimOrigin, Node, Prefix
 from meshmodel.identity import LOCAL_SCOPE_CIDR, Reserved
 from meshmodel.names import ClusterName
 
-_STRENGTH = {Origin.NODE: 0, Origin.POD: 1, Origin.POD_CIDR: 2, Origin.POLICY: 3}
+_STRENGTH = {ClaimOrigin.NODE: 0, ClaimOrigin.POD: 1, ClaimOrigin.POD_CIDR: 2, ClaimOrigin.POLICY: 3}
 _RESERVED_END = 256
 
-ClaimKey = tuple[Origin, ClusterName, str]
+ClaimKey = tuple[ClaimOrigin, ClusterName, str]
 
 
 class PrefixWriter:
@@ -33,7 +33,7 @@ class PrefixWriter:
         self._claim(replace(row, tunnel=tunnel, is_known=self._is_known(row.identity)))
 
     def delete_pod(self, cluster: ClusterName, prefix: str) -> None:
-        self._withdraw(prefix, (Origin.POD, cluster, ""))
+        self._withdraw(prefix, (ClaimOrigin.POD, cluster, ""))
 
     def set_node(self, node: Node) -> None:
         """The node's addresses and pod networks are claimed, and nothing else of what it claimed before."""
@@ -55,9 +55,9 @@ class PrefixWriter:
         """Exactly these prefixes carry identities of CIDR rules."""
         own, own_id = self._db.own, self._db.own_id
         for prefix in self._policy_prefixes - wanted.keys():
-            self._withdraw(prefix, (Origin.POLICY, own, ""))
+            self._withdraw(prefix, (ClaimOrigin.POLICY, own, ""))
         for prefix, identity in wanted.items():
-            self._claim(Prefix(prefix, identity, "", own, own_id, Origin.POLICY))
+            self._claim(Prefix(prefix, identity, "", own, own_id, ClaimOrigin.POLICY))
         self._policy_prefixes = set(wanted)
 
     def set_identity_known(self, identity: int) -> None:
@@ -68,15 +68,15 @@ class PrefixWriter:
         """Addresses that still claim this identity are unknown from here on."""
         self._mark(identity, is_known=False)
 
-    def drain_cluster(self, cluster: ClusterName, origins: Iterable[Origin]) -> None:
+    def drain_cluster(self, cluster: ClusterName, origins: Iterable[ClaimOrigin]) -> None:
         """No claim of these kinds by the cluster is left."""
         kinds = frozenset(origins)
-        if Origin.NODE in kinds:
+        if ClaimOrigin.NODE in kinds:
             for owner, name in [k for k in self._node_claims if k[0] == cluster]:
                 self.delete_node(owner, name)
-        if Origin.POD in kinds:
-            rows = {r.prefix for r in self._db.prefixes.rows() if r.cluster == cluster and r.origin is Origin.POD}
-            rows.update(p for p, claims in self._weaker.items() if (Origin.POD, cluster, "") in claims)
+        if ClaimOrigin.POD in kinds:
+            rows = {r.prefix for r in self._db.prefixes.rows() if r.cluster == cluster and r.origin is ClaimOrigin.POD}
+            rows.update(p for p, claims in self._weaker.items() if (ClaimOrigin.POD, cluster, "") in claims)
             for prefix in rows:
                 self.delete_pod(cluster, prefix)
 
@@ -134,7 +134,7 @@ class PrefixWriter:
 
     def _rank(self, row: Prefix) -> tuple[bool, bool, int, int, str, str]:
         """The own cluster wins over a peer, whatever the kind of claim; prefixes of policies are the weakest."""
-        is_policy, is_peers = row.origin is Origin.POLICY, row.cluster != self._db.own
+        is_policy, is_peers = row.origin is ClaimOrigin.POLICY, row.cluster != self._db.own
         return (is_policy, is_peers, _STRENGTH[row.origin], row.cluster_id, row.cluster, row.name)
 
     def _forget(self, old: Prefix) -> None:
@@ -148,14 +148,14 @@ class PrefixWriter:
 
 
 def _key(row: Prefix) -> ClaimKey:
-    return (row.origin, row.cluster, row.name if row.origin in (Origin.NODE, Origin.POD_CIDR) else "")
+    return (row.origin, row.cluster, row.name if row.origin in (ClaimOrigin.NODE, ClaimOrigin.POD_CIDR) else "")
 
 
 def _node_prefixes(node: Node, *, is_own: bool, is_tunnelled: bool) -> Iterable[Prefix]:
     """What a node record claims: its addresses as host or remote-node, its pod networks as unknown pods behind it."""
     internal = node.internal_ip
 
-    def claim(prefix: str, identity: int, origin: Origin, *, is_behind: bool) -> Prefix:
+    def claim(prefix: str, identity: int, origin: ClaimOrigin, *, is_behind: bool) -> Prefix:
         tunnel = internal if is_behind and is_tunnelled and not is_own else ""
         return Prefix(prefix, identity, tunnel, node.cluster, node.cluster_id, origin, host=internal, name=node.name)
 
@@ -165,13 +165,13 @@ def _node_prefixes(node: Node, *, is_own: bool, is_tunnelled: bool) -> Iterable[
         if prefix not in seen:
             seen.add(prefix)
             identity = Reserved.HOST if is_own else Reserved.REMOTE_NODE
-            yield claim(prefix, identity, Origin.NODE, is_behind=address.kind == "CiliumInternalIP")
+            yield claim(prefix, identity, ClaimOrigin.NODE, is_behind=address.kind == "CiliumInternalIP")
     for ip, identity in ((node.health_ip, Reserved.HEALTH), (node.ingress_ip, Reserved.INGRESS)):
         if ip and host_prefix(ip) not in seen:
             seen.add(host_prefix(ip))
-            yield claim(host_prefix(ip), identity, Origin.NODE, is_behind=True)
+            yield claim(host_prefix(ip), identity, ClaimOrigin.NODE, is_behind=True)
     for cidr in dict.fromkeys(node.pod_cidrs):
-        yield claim(cidr, UNKNOWN_IDENTITY, Origin.POD_CIDR, is_behind=True)
+        yield claim(cidr, UNKNOWN_IDENTITY, ClaimOrigin.POD_CIDR, is_behind=True)
 
 
 def host_prefix(ip: str) -> str:

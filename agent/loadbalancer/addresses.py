@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from agent.loadbalancer.ownership import CLUSTER_IP, EXTERNAL_IP
-from agent.tables import Address, AgentDB, Origin, Service
+from agent.tables import Address, AgentDB, ClaimOrigin, Service
 from meshmodel.names import ServiceName
 
 _SHORTEST, _LONGEST = 8, 31
@@ -55,14 +55,14 @@ class AddressRules:
     def _holder(self, ip: IPv4Address) -> str:
         """The node or pod that has the address, or the pod network it lies in."""
         row = self._db.prefixes.get(f"{ip}/32")
-        if row is not None and row.origin in (Origin.NODE, Origin.POD):
+        if row is not None and row.origin in (ClaimOrigin.NODE, ClaimOrigin.POD):
             label = f"{row.namespace}/{row.name}" if row.namespace else row.name
             return f"belongs to {row.origin} {label or ip} of cluster {row.cluster}"
         number = int(ip)
         for length in range(_LONGEST, _SHORTEST - 1, -1):
             network = f"{IPv4Address(number >> (32 - length) << (32 - length))}/{length}"
             row = self._db.prefixes.get(network)
-            if row is not None and row.origin is Origin.POD_CIDR:
+            if row is not None and row.origin is ClaimOrigin.POD_CIDR:
                 return f"lies in the pod network {network} of cluster {row.cluster}"
         return ""
 

@@ -12,13 +12,13 @@ from agent.datapath.maps import Maps
 from agent.loadbalancer.live import head_value, slot_key
 from agent.loadbalancer.registry import backend_value, target_of
 from agent.tables import Frontend, Target
-from meshapi.agent import Difference
+from meshapi.agent import MapDifference
 
 _CHOSEN = frozenset((BackendState.ACTIVE,))
 _DRAINING = frozenset((BackendState.TERMINATING, BackendState.MAINTENANCE))
 
 
-def compare_services(maps: Maps, rows: Iterable[Frontend], kept: Mapping[Target, int]) -> list[Difference]:
+def compare_services(maps: Maps, rows: Iterable[Frontend], kept: Mapping[Target, int]) -> list[MapDifference]:
     """Every entry that is not as these rows say. `kept` are the states of backends that only open connections may need."""
     held = _Held(dict(maps.services.items()), {key.id: value for key, value in maps.backends.items()})
     states: dict[Target, frozenset[int]] = {target: frozenset((state,)) for target, state in kept.items()}
@@ -28,7 +28,7 @@ def compare_services(maps: Maps, rows: Iterable[Frontend], kept: Mapping[Target,
     for row in rows:
         states.update((target, _CHOSEN) for target in row.chosen)
         held.compare_frontend(row)
-    held.found += [Difference("services", fields(key), UNEXPECTED) for key in held.services]
+    held.found += [MapDifference("services", fields(key), UNEXPECTED) for key in held.services]
     members = dict.fromkeys(held.members, MemberValue())
     held.found += compare_entries("members", members, dict(maps.members.items()))
     return held.found + _compare_backends(held.backends, states)
@@ -41,58 +41,58 @@ class _Held:
     services: dict[ServiceKey, ServiceValue]
     backends: dict[int, BackendValue]
     members: set[MemberKey] = field(default_factory=set)
-    found: list[Difference] = field(default_factory=list)
+    found: list[MapDifference] = field(default_factory=list)
 
     def compare_frontend(self, row: Frontend) -> None:
         try:
             key = slot_key(row.key, 0)
             key.pack()
         except ValueError as exc:
-            self.found.append(Difference("services", str(row.key), f"no map can hold it: {exc}"))
+            self.found.append(MapDifference("services", str(row.key), f"no map can hold it: {exc}"))
             return
         head = self.services.pop(key, None)
         if head is None:
-            self.found.append(Difference("services", fields(key), MISSING))
+            self.found.append(MapDifference("services", fields(key), MISSING))
         elif head != (wanted := head_value(head.service_id, len(row.chosen), row.session_affinity_s)):
             what = f"holds {fields(head)}, should hold {fields(wanted)}"
-            self.found.append(Difference("services", fields(key), what))
+            self.found.append(MapDifference("services", fields(key), what))
         named = [self._slot(key._replace(slot=n), head) for n in range(1, len(row.chosen) + 1)]
         for target in set(row.chosen).difference(named):
-            self.found.append(Difference("services", fields(key), f"no slot leads to {fields(target)}"))
+            self.found.append(MapDifference("services", fields(key), f"no slot leads to {fields(target)}"))
 
     def _slot(self, key: ServiceKey, head: ServiceValue | None) -> Target | None:
         """Whom a slot leads to; None if it leads nowhere."""
         value = self.services.pop(key, None)
         if value is None:
-            self.found.append(Difference("services", fields(key), MISSING))
+            self.found.append(MapDifference("services", fields(key), MISSING))
             return None
         service_id = value.service_id if head is None else head.service_id
         self.members.add(MemberKey(service_id, value.backend_id))
         wanted = ServiceValue(value.backend_id, service_id)
         if value != wanted:
             what = f"holds {fields(value)}, should hold {fields(wanted)}"
-            self.found.append(Difference("services", fields(key), what))
+            self.found.append(MapDifference("services", fields(key), what))
         backend = self.backends.get(value.backend_id)
         if backend is None:
-            self.found.append(Difference("services", fields(key), f"names the missing backend {value.backend_id}"))
+            self.found.append(MapDifference("services", fields(key), f"names the missing backend {value.backend_id}"))
             return None
         return target_of(backend)
 
 
 def _compare_backends(
     backends: Mapping[int, BackendValue], states: Mapping[Target, frozenset[int]]
-) -> list[Difference]:
-    found: list[Difference] = []
+) -> list[MapDifference]:
+    found: list[MapDifference] = []
     seen: set[Target] = set()
     for number, value in sorted(backends.items()):
         target, key = target_of(value), f"id={number}"
         allowed = states.get(target)
         if allowed is None:
-            found.append(Difference("backends", key, f"{UNEXPECTED}: {fields(value)}"))
+            found.append(MapDifference("backends", key, f"{UNEXPECTED}: {fields(value)}"))
         elif target in seen:
-            found.append(Difference("backends", key, f"a second entry of {fields(target)}"))
+            found.append(MapDifference("backends", key, f"a second entry of {fields(target)}"))
         elif value not in [backend_value(target, state) for state in allowed]:
             what = f"holds {fields(value)}, should have state {' or '.join(map(str, sorted(allowed)))}"
-            found.append(Difference("backends", key, what))
+            found.append(MapDifference("backends", key, what))
         seen.add(target)
-    return found + [Difference("backends", fields(target), MISSING) for target in states.keys() - seen]
+    return found + [MapDifference("backends", fields(target), MISSING) for target in states.keys() - seen]

@@ -25,7 +25,7 @@ from agent.metric import PREFIX, gauge
 from agent.tables import Frontend
 from kube.client import in_thread
 from kube.resource import ENDPOINT_SLICES, SERVICES, Resource
-from meshapi.agent import Difference
+from meshapi.agent import MapDifference
 from meshkit.reconciler import Reconciler
 from meshkit.rest import Rest
 from meshmodel.names import ServiceName
@@ -70,7 +70,7 @@ class LoadBalancerFeature(Feature):
             "endpointslices": self.source.run_slices(client, self._listed[ENDPOINT_SLICES]),
         }
 
-    def differences(self) -> Sequence[Difference]:
+    def differences(self) -> Sequence[MapDifference]:
         return compare_services(self._core.maps, self._core.db.frontends.rows(), self.target.backends.kept_states())
 
     def doubt(self) -> None:

@@ -6,10 +6,10 @@ A backend that nothing selects keeps its entry, and so its connections, until th
 
 from __future__ import annotations
 
-from agent.tables import AgentDB, Origin, Target
+from agent.tables import AgentDB, ClaimOrigin, Target
 from meshmodel.names import ServiceName
 
-_HOLDERS = frozenset({Origin.POD, Origin.NODE})
+_HOLDERS = frozenset({ClaimOrigin.POD, ClaimOrigin.NODE})
 
 
 class KnownAddresses:

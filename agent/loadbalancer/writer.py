@@ -17,7 +17,7 @@ from agent.tables import (
     BackendSet,
     Frontend,
     FrontendKey,
-    PeerRow,
+    PeerHealth,
     Service,
     ServicePort,
     ServiceProblems,
@@ -91,7 +91,7 @@ class LoadBalancerWriter:
         for row in [b for b in self._db.backends.rows() if b.cluster == cluster]:
             self.set_backends(row.service, cluster, row.cluster_id, (), 0.0)
 
-    def set_peer(self, peer: PeerRow) -> None:
+    def set_peer(self, peer: PeerHealth) -> None:
         """A withdrawn peer's backends count as unhealthy from here on; a peer that is back counts again."""
         if self._db.peers.put(peer):
             self._select_all({b.service for b in self._db.backends.rows() if b.cluster == peer.name})

@@ -24,7 +24,7 @@ from agent.mesh.networks import ClaimChange as Claimed
 from agent.mesh.record_rows import Reader, SliceSets
 from agent.mesh.rejections import Rejections
 from agent.nodes.writer import NodeWriter
-from agent.tables import AgentDB, Backend, Node, Origin, PeerRow, Prefix
+from agent.tables import AgentDB, Backend, ClaimOrigin, Node, PeerHealth, Prefix
 from meshkit.clock import Clock
 from meshmodel import ip
 from meshmodel.cluster_config import ClusterConfig
@@ -103,7 +103,7 @@ class Ingest:
         self._held.keep(kinds)
         with self._db.write():
             old = self._db.peers.get(self._name)
-            self._writers.load_balancer.set_peer(old or PeerRow(self._name, self._cluster_id))
+            self._writers.load_balancer.set_peer(old or PeerHealth(self._name, self._cluster_id))
 
     async def listed(self, kind: Kind) -> None:
         """All records of this kind are in the tables, and backends of another form are gone."""
@@ -130,7 +130,7 @@ class Ingest:
         self.drain_services()
         with self._db.write():
             self._writers.nodes.drain_cluster(self._name)
-            self._writers.prefixes.drain_cluster(self._name, (Origin.NODE, Origin.POD))
+            self._writers.prefixes.drain_cluster(self._name, (ClaimOrigin.NODE, ClaimOrigin.POD))
             for identity in self._writers.identities.drain_cluster(self._name):
                 self._writers.prefixes.set_identity_unknown(identity)
             self._writers.load_balancer.delete_peer(self._name)
@@ -215,7 +215,7 @@ class Ingest:
             if refusals:
                 self._store_node(node.name, admitted)
         for row in [
-            r for r in self._db.prefixes.rows() if r.origin is Origin.POD and r.cluster in (name, self._db.own)
+            r for r in self._db.prefixes.rows() if r.origin is ClaimOrigin.POD and r.cluster in (name, self._db.own)
         ]:
             if any(block.overlaps(block_of(row.prefix)) for block in taken):
                 refusal = self._networks.refuse_address(name, row.prefix)
@@ -314,7 +314,7 @@ class Ingest:
     def _refuse_taken(self, prefix: str) -> ClaimRefusal | None:
         """An address that another peer's pod has, in networks that neither of them announces."""
         row = self._db.prefixes.get(prefix)
-        if row is None or row.origin is not Origin.POD or row.cluster in (self._name, self._db.own):
+        if row is None or row.origin is not ClaimOrigin.POD or row.cluster in (self._name, self._db.own):
             return None
         return (
             None

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from agent.tables import Backend, Identity, NamedPort, Node, NodeAddress, Origin, Prefix
+from agent.tables import Backend, ClaimOrigin, Identity, NamedPort, Node, NodeAddress, Prefix
 from meshmodel import identity_record, ip, node, service
 from meshmodel.condition import Condition, condition_of
 from meshmodel.errors import RecordError
@@ -60,7 +60,7 @@ class Reader:
             tunnel="",
             cluster=self._cluster,
             cluster_id=self._cluster_id,
-            origin=Origin.POD,
+            origin=ClaimOrigin.POD,
             host=record.host_ip,
             namespace=record.namespace,
             name=record.pod,

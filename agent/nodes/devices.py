@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
-from agent.datapath.rtnetlink import Changes
+from agent.datapath.rtnetlink import LinkChanges
 from meshkit.clock import Clock
 from meshkit.errors import MeshError
 from meshkit.wake import Wake, wait_for_ring
@@ -21,7 +21,7 @@ RETRY_S: Final = 5.0
 class Machine(Protocol):
     """The part of the host that is followed here."""
 
-    def changes(self) -> AsyncIterator[Changes]: ...
+    def changes(self) -> AsyncIterator[LinkChanges]: ...
     def is_current(self) -> bool: ...
     def adapt(self) -> None: ...
 

@@ -11,12 +11,12 @@ from agent.datapath.maps import Maps
 from agent.policy.ops import Attachments, endpoint_value
 from agent.policy.plan import fit, policy_value
 from agent.tables import EndpointVerdicts
-from meshapi.agent import Difference
+from meshapi.agent import MapDifference
 
 
 def compare_endpoints(
     maps: Maps, attachments: Attachments, rows: Iterable[EndpointVerdicts], share: int
-) -> list[Difference]:
+) -> list[MapDifference]:
     """Every entry and every attachment that is not as these rows say. Any policy revision is right that both maps hold."""
     kept = tuple(rows)
     by_address, by_ifindex = dict(maps.endpoints_by_address.items()), dict(maps.endpoints_by_ifindex.items())
@@ -32,9 +32,10 @@ def compare_endpoints(
     found += compare_entries("policy", entries, dict(maps.policy.items()))
     interfaces = {row.endpoint.ifindex for row in kept}
     found += [
-        Difference("attachments", f"ifindex={ifindex}", "missing: the pod's interface does not run our programs")
+        MapDifference("attachments", f"ifindex={ifindex}", "missing: the pod's interface does not run our programs")
         for ifindex in attachments.unattached(interfaces)
     ]
     return found + [
-        Difference("attachments", f"ifindex={ifindex}", UNEXPECTED) for ifindex in attachments.attached() - interfaces
+        MapDifference("attachments", f"ifindex={ifindex}", UNEXPECTED)
+        for ifindex in attachments.attached() - interfaces
     ]

@@ -16,7 +16,7 @@ from agent.policy.routes import add_policy_routes
 from agent.policy.rows import describe_widening, engine_faults, policy_problems
 from agent.policy.source import POLICY_RESOURCES, PolicySource
 from kube.resource import Resource
-from meshapi.agent import Difference
+from meshapi.agent import MapDifference
 from meshkit.errors import MeshError
 from meshkit.health import Health
 from meshkit.reconciler import Reconciler
@@ -84,7 +84,7 @@ class PolicyFeature(Feature):
     def add_routes(self, rest: Rest) -> None:
         add_policy_routes(rest, self._core.db, self.compiler, self._core.maps.policy)
 
-    def differences(self) -> Sequence[Difference]:
+    def differences(self) -> Sequence[MapDifference]:
         core = self._core
         rows, share = core.db.verdicts.rows(), core.settings.policy_entries_per_pod
         return [*compare_endpoints(core.maps, core.host, rows, share), *self._node_differences()]
@@ -132,9 +132,9 @@ class PolicyFeature(Feature):
 
         return done
 
-    def _node_differences(self) -> list[Difference]:
+    def _node_differences(self) -> list[MapDifference]:
         what = "missing: the interface does not run our program"
-        return [Difference("attachments", place, what) for place in self._core.host.unattached_node()]
+        return [MapDifference("attachments", place, what) for place in self._core.host.unattached_node()]
 
     def _reattach_node(self) -> None:
         """The overlay and underlay devices run our programs; why they do not is kept for the health report."""

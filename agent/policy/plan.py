@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from agent.datapath.layout import PolicyValue
-from meshpolicy import Direction, EndpointPolicy, Entry, EntryKey
+from meshpolicy import Direction, EndpointPolicy, EntryKey, PolicyEntry
 from meshpolicy.endpoint_policy import DirectionPolicy
 from meshpolicy.port import EVERYTHING, PORT_BITS, L4Key
 
@@ -39,7 +39,7 @@ class Write(NamedTuple):
     value: PolicyValue | None
 
 
-def policy_value(entry: Entry) -> PolicyValue:
+def policy_value(entry: PolicyEntry) -> PolicyValue:
     """The map value of an entry; the rule is named by its stable number."""
     return PolicyValue(entry.deny, entry.precedence, entry.rule.number, entry.proxy_port)
 
@@ -74,7 +74,7 @@ def fit(policy: EndpointPolicy, most: int) -> EndpointPolicy:
         return policy
     ordered = sorted(policy.entries.items(), key=lambda item: (not item[1].deny, item[0]))
     kept = ordered[:most] if sum(entry.deny for _, entry in ordered) <= most else []
-    sides: dict[Direction, dict[int, dict[L4Key, Entry]]] = {d: {} for d in Direction}
+    sides: dict[Direction, dict[int, dict[L4Key, PolicyEntry]]] = {d: {} for d in Direction}
     for key, entry in kept:
         group = sides[key.direction].setdefault(key.identity, {})
         group[L4Key(key.protocol, key.port, key.port_bits)] = entry

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 
 from kubeintent.rows import NamespaceIntent, Port, ServiceIntent, SliceEndpointIntent, SliceIntent
 from meshmodel.names import ClusterId, ClusterName, ServiceName
-from meshmodel.service import ClusterService, PortSpec, Zone
+from meshmodel.service import ClusterService, RecordPort, Zone
 
-Ports = dict[str, PortSpec]
+Ports = dict[str, RecordPort]
 
 
 def is_shared(service: ServiceIntent, namespace: NamespaceIntent) -> bool:
@@ -73,4 +73,4 @@ def _add_endpoint(
 
 def _port_map(ports: Iterable[Port]) -> Ports:
     """By name; a slice's port that means all ports has no place in this record."""
-    return {port.name: PortSpec(port.protocol, port.port) for port in ports if port.port is not None}
+    return {port.name: RecordPort(port.protocol, port.port) for port in ports if port.port is not None}

@@ -33,7 +33,7 @@ Objects = Mapping[tuple[str, str], Mapping[str, Any] | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class SecretChange:
     """One merge patch of one object of a cluster, and the merge patch that takes it back."""
 
     context: str
@@ -42,7 +42,7 @@ class Change:
     undo: Mapping[str, Any]
 
 
-def plan_changes(links: Iterable[PeerLink], objects: Objects, namespace: str) -> tuple[Change, ...]:
+def plan_changes(links: Iterable[PeerLink], objects: Objects, namespace: str) -> tuple[SecretChange, ...]:
     """What to write for these links, in order: first every target lets its readers in, then readers learn their targets.
 
     What is there already is not written again. Raises: CommandRefusedError if an object that `enable` makes is missing.
@@ -56,7 +56,7 @@ def plan_changes(links: Iterable[PeerLink], objects: Objects, namespace: str) ->
     return tuple(draft.changes)
 
 
-def plan_partings(partings: Iterable[tuple[str, str]], objects: Objects) -> tuple[Change, ...]:
+def plan_partings(partings: Iterable[tuple[str, str]], objects: Objects) -> tuple[SecretChange, ...]:
     """What to write so that each cluster, named by its context, has forgotten a peer, named by its cluster's name.
 
     The files go first, so that agents drain; then the user, which cuts open streams; then the trust.
@@ -96,7 +96,7 @@ class _Draft:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = dict(objects)
-        self.changes: list[Change] = []
+        self.changes: list[SecretChange] = []
 
     def change(
         self, context: str, name: str, decide: Callable[[Mapping[str, Any]], Mapping[str, Any]], *, needed: bool = True
@@ -111,7 +111,7 @@ class _Draft:
         patch = decide(before)
         undo = inverse(before, patch)
         if merge(before, patch) != merge(before, undo):
-            self.changes.append(Change(context, name, patch, undo))
+            self.changes.append(SecretChange(context, name, patch, undo))
             self._objects[context, name] = merge(before, patch)
 
 

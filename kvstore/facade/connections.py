@@ -81,7 +81,7 @@ class InFlight:
             self._changed.set()
 
 
-class Client:
+class FacadeClient:
     """All connections that share one set of limits, and what they use together."""
 
     def __init__(self, name: str, user: str, limits: ClientLimits, clock: Clock) -> None:
@@ -130,7 +130,7 @@ class Connection:
     common_name: str
     address: str
     since_s: float
-    client: Client
+    client: FacadeClient
     calls: set[Endable] = field(default_factory=set)
     streams: int = 0
     watches: int = 0
@@ -181,7 +181,7 @@ class Connections:
     def __init__(self, limits: ClientLimits, clock: Clock) -> None:
         self._limits, self._clock = limits, clock
         self._connections: dict[tuple[str, bytes], Connection] = {}
-        self._clients: dict[str, Client] = {}
+        self._clients: dict[str, FacadeClient] = {}
 
     def find(self, grant: Grant, certificate: bytes, common_name: str, address: str) -> Connection:
         """The record of a connection, new if need be."""
@@ -217,9 +217,9 @@ class Connections:
             call.end(code, text)
         return len(calls)
 
-    def _client(self, name: str, user: str) -> Client:
+    def _client(self, name: str, user: str) -> FacadeClient:
         if name not in self._clients:
-            self._clients[name] = Client(name, user, self._limits, self._clock)
+            self._clients[name] = FacadeClient(name, user, self._limits, self._clock)
         return self._clients[name]
 
     def _forget_idle(self) -> None:

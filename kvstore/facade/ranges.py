@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 import grpc
 import grpc.aio
 
-from kvstore.facade.connections import Client, Connection
+from kvstore.facade.connections import Connection, FacadeClient
 from kvstore.facade.grant import ClientLimits
 from kvstore.facade.upstream import Upstream
 from kvstore.proto import rpc_pb2 as pb
@@ -51,7 +51,7 @@ class Ranges:
             connection.ranges -= 1
             connection.finish(call)
 
-    async def _ask(self, request: pb.RangeRequest, client: Client, remaining_s: float | None) -> bytes:
+    async def _ask(self, request: pb.RangeRequest, client: FacadeClient, remaining_s: float | None) -> bytes:
         timeout_s = MAX_RANGE_S if remaining_s is None else min(remaining_s, MAX_RANGE_S)
         request.limit = min(request.limit, self._limits.page_size)
         async with AsyncExitStack() as slots:

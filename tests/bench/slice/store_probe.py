@@ -18,7 +18,7 @@ from kvstore.options import Tls
 from kvstore.store import Phase
 from meshmodel import keys
 from meshmodel.names import ClusterId, ClusterName, ServiceName
-from meshmodel.service import ClusterService, PortSpec
+from meshmodel.service import ClusterService, RecordPort
 
 DATA = Path("/var/lib/clustermesh/data")
 SCRATCH = b"bench/"
@@ -54,8 +54,8 @@ async def put_records(backend: EtcdStore, cluster: str, number: int, addresses: 
             cluster=ClusterName(cluster),
             cluster_id=ClusterId(number),
             name=name,
-            frontends={"172.20.1.250": {"http": PortSpec("TCP", 80)}},
-            backends={address: {"http": PortSpec("TCP", 8080)}},
+            frontends={"172.20.1.250": {"http": RecordPort("TCP", 80)}},
+            backends={address: {"http": RecordPort("TCP", 8080)}},
         )
         sent = time.monotonic()
         await backend.put(keys.service_key(cluster, name), record.encode())

@@ -12,15 +12,15 @@ from meshmodel.identity import NumericIdentity, identity_range
 from meshmodel.ip import IpRecord
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName, ServiceName
-from meshmodel.service import ClusterService, PortSpec
+from meshmodel.service import ClusterService, RecordPort
 
 CLUSTER, CLUSTER_ID = "south", 2
 FIRST_IDENTITY = identity_range(ClusterId(CLUSTER_ID)).first
 NAMESPACES = 50
 BACKENDS = 5
 KINDS = (Kind.NODES, Kind.IDENTITIES, Kind.IPS, Kind.SERVICES, Kind.SERVICE_EXPORTS)
-PORTS = {"http": PortSpec("TCP", 8080)}
-FRONTEND = {"http": PortSpec("TCP", 80)}
+PORTS = {"http": RecordPort("TCP", 8080)}
+FRONTEND = {"http": RecordPort("TCP", 80)}
 
 Pair = tuple[bytes, bytes]
 

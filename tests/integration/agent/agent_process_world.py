@@ -28,7 +28,7 @@ from meshmodel import ip, keys, labels, node
 from meshmodel.cluster_config import ClusterConfig
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName, ServiceName
-from meshmodel.service import ClusterService, PortSpec
+from meshmodel.service import ClusterService, RecordPort
 from tests.integration.devkube.fake_workloads import FakeRuntime
 from tests.integration.kvstore.private_etcd import Pki, running_etcd
 
@@ -67,7 +67,7 @@ class Cluster:
         await put(keys.HEARTBEAT, b"now")
 
     async def service(self, *backends: str) -> None:
-        ports = {"": PortSpec("TCP", 9090)}
+        ports = {"": RecordPort("TCP", 9090)}
         record = ClusterService(
             cluster=self.name, cluster_id=self.number, name=ECHO, frontends={}, backends=dict.fromkeys(backends, ports)
         )

@@ -15,7 +15,7 @@ import pytest
 from agent.datapath import features, netlink, spec, syscall
 from agent.datapath.config import OVERLAY_DEVICE, AttachMode, NodeConfig
 from agent.datapath.errors import KernelError, LoadError
-from agent.datapath.features import Feature, Presence
+from agent.datapath.features import KernelFeature, Presence
 from agent.datapath.flow_layout import ConntrackKey, ConntrackValue
 from agent.datapath.kernel import RawMap, kernel_maps
 from agent.datapath.layout import BackendKey, BackendValue, IpcacheKey, IpcacheValue
@@ -274,7 +274,7 @@ def test_a_probe_that_is_refused_for_another_reason_is_undetermined() -> None:
     def refuse() -> None:
         raise KernelError("probe", 1)
 
-    assert features.presence(Feature("x", (1, 0), required=False, probe=refuse)) is Presence.UNDETERMINED
+    assert features.presence(KernelFeature("x", (1, 0), required=False, probe=refuse)) is Presence.UNDETERMINED
 
 
 def test_a_pod_mtu_that_leaves_no_room_is_reported(datapath: Datapath, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,14 +18,14 @@ from agent.core import Core, open_core
 from agent.datapath import netlink
 from agent.datapath.config import AttachMode
 from agent.datapath.layout import AddressKey, EndpointFlag
-from agent.datapath.rtnetlink import Changes, ChangeSocket, EndpointInterface, sight
+from agent.datapath.rtnetlink import ChangeSocket, EndpointInterface, LinkChanges, sight
 from agent.endpoints.feature import EndpointsFeature
 from agent.host import KernelHost
 from agent.ipcache.writer import PrefixWriter
 from agent.node_agent import NodeAgent
 from agent.policy.feature import PolicyFeature
 from agent.settings import AgentSettings
-from agent.tables import Identity, Origin, Prefix
+from agent.tables import ClaimOrigin, Identity, Prefix
 from meshkit.clock import SystemClock
 from meshmodel.labels import pod_labels
 from meshmodel.names import ClusterId, ClusterName
@@ -94,7 +94,7 @@ def test_interfaces_and_routes_that_come_and_go_are_heard_of(node: str) -> None:
         assert heard.drain().routes == {f"{POD}/32"}
         run("ip", "link", "del", "lxc1")
         assert ifindex in heard.drain().gone
-        assert heard.drain() == Changes()
+        assert heard.drain() == LinkChanges()
     finally:
         heard.close()
 
@@ -111,7 +111,7 @@ class World:
         with self.core.db.write():
             self.core.db.identities.put(Identity(IDENTITY, NORTH, pod_labels({"app": "p"}, "d", {}, "d", NORTH)))
             self.prefixes.set_pod(
-                Prefix(f"{address}/32", IDENTITY, "", NORTH, NORTH_ID, Origin.POD, "127.0.0.1", "d", "p")
+                Prefix(f"{address}/32", IDENTITY, "", NORTH, NORTH_ID, ClaimOrigin.POD, "127.0.0.1", "d", "p")
             )
 
     def lose_pod(self, address: str = POD) -> None:

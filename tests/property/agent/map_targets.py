@@ -10,7 +10,7 @@ from agent.datapath.memory import MemoryMaps, memory_maps
 from agent.ipcache.ops import IpcacheTarget
 from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.policy.ops import EndpointTarget
-from agent.tables import AgentDB, Endpoint, EndpointVerdicts, Frontend, FrontendKey, Origin, Prefix, Target
+from agent.tables import AgentDB, ClaimOrigin, Endpoint, EndpointVerdicts, Frontend, FrontendKey, Prefix, Target
 from meshkit.clock import ManualClock
 from meshkit.reconciler import Reconciler
 from meshmodel.identity import NumericIdentity
@@ -177,7 +177,7 @@ def backend(number: int | str, port: int = 8080, protocol: str = "TCP") -> Targe
 
 
 def prefix(text: str, identity: int = 70_000, tunnel: str = "172.18.0.3") -> Prefix:
-    return Prefix(text, identity, tunnel, ClusterName("south"), ClusterId(2), Origin.POD)
+    return Prefix(text, identity, tunnel, ClusterName("south"), ClusterId(2), ClaimOrigin.POD)
 
 
 def verdicts(number: int, ports: list[int], *, mac: str = "", address: str = "", ifindex: int = 0) -> EndpointVerdicts:

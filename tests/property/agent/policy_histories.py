@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from agent.policy.compiler import PolicyCompiler
-from agent.tables import AgentDB, Endpoint, Identity, NamedPort, Origin, Prefix
+from agent.tables import AgentDB, ClaimOrigin, Endpoint, Identity, NamedPort, Prefix
 from meshmodel.labels import pod_labels
 from meshmodel.names import ClusterId, ClusterName
 from meshpolicy import PolicyContext, PolicyRef
@@ -156,7 +156,7 @@ class World:
             case ("ports", index, port):
                 ports = (NamedPort("http", port, "TCP"),) if port else ()
                 db.prefixes.put(
-                    Prefix(f"10.9.0.{index}/32", 300, "", NORTH, ClusterId(1), Origin.POD, named_ports=ports)
+                    Prefix(f"10.9.0.{index}/32", 300, "", NORTH, ClusterId(1), ClaimOrigin.POD, named_ports=ports)
                 )
 
     def set_document(self, document: dict[str, Any]) -> None:

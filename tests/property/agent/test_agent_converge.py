@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "agent"))
 from agent_world import World
 
 from agent.datapath.layout import BackendState
-from agent.tables import PeerRow
+from agent.tables import PeerHealth
 from kvstore.store import Phase
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName, ServiceName
@@ -102,7 +102,7 @@ def withdraw(world: World, peer: str, is_withdrawn: bool) -> None:
     row = world.db.peers.get(ClusterName(peer))
     assert row is not None
     with world.db.write():
-        world.lb.set_peer(PeerRow(row.name, row.cluster_id, is_withdrawn))
+        world.lb.set_peer(PeerHealth(row.name, row.cluster_id, is_withdrawn))
 
 
 def step(world: World, inputs: Inputs, what: tuple[object, ...]) -> None:  # noqa: C901

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.loadbalancer.writer import LoadBalancerWriter, _targets
-from agent.tables import Address, AgentDB, Backend, PeerRow, Service, ServicePort
+from agent.tables import Address, AgentDB, Backend, PeerHealth, Service, ServicePort
 from meshmodel.annotations import Affinity
 from meshmodel.condition import Condition
 from meshmodel.names import ClusterId, ClusterName, ServiceName
@@ -43,7 +43,7 @@ def test_the_short_cut_equals_the_decision(
     with db.write():
         writer.set_service(service)
         for (name, number), backends in zip(CLUSTERS, found, strict=True):
-            writer.set_peer(PeerRow(ClusterName(name), ClusterId(number), is_withdrawn and name == "south"))
+            writer.set_peer(PeerHealth(ClusterName(name), ClusterId(number), is_withdrawn and name == "south"))
             writer.set_backends(NAME, ClusterName(name), ClusterId(number), backends, 0.0)
     choice, _ = writer.choose(service, port)
     plain = writer._plain_targets(service, port, [])

@@ -157,7 +157,7 @@ def test_labels_come_back_sorted_and_whole(labels: list[Label]) -> None:
 addresses = st.ip_addresses().map(str)
 ports = st.dictionaries(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
-    st.builds(service.PortSpec, st.sampled_from(["TCP", "UDP", "SCTP"]), st.integers(0, 65535)),
+    st.builds(service.RecordPort, st.sampled_from(["TCP", "UDP", "SCTP"]), st.integers(0, 65535)),
     max_size=3,
 )
 texts = st.dictionaries(

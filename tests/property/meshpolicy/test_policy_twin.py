@@ -13,7 +13,7 @@ from policy_twin import Packet, Twin, Who
 
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Label, Labels, parse_label, sort_labels
-from meshpolicy import Direction, Engine, Entry, EntryKey, PolicyContext, lookup, parse_policy
+from meshpolicy import Direction, Engine, EntryKey, PolicyContext, PolicyEntry, lookup, parse_policy
 from meshpolicy.prefix import label_key, parse_address
 from tests.support.effort import examples
 
@@ -41,7 +41,7 @@ def add_everybody(engine: Engine) -> None:
 
 
 def trie_lookup(
-    entries: Mapping[EntryKey, Entry], direction: Direction, peer: int, protocol: int, port: int
+    entries: Mapping[EntryKey, PolicyEntry], direction: Direction, peer: int, protocol: int, port: int
 ) -> EntryKey | None:
     """The kernel, written from its description: scan for the longest prefix twice, compare, deny by default.
 

@@ -56,7 +56,7 @@ from agent.cli import render
 from agent.core import Core, open_core
 from agent.datapath.maps import Maps
 from agent.datapath.memory import MemoryMaps, memory_maps
-from agent.datapath.rtnetlink import Changes, EndpointInterface, Sighting
+from agent.datapath.rtnetlink import EndpointInterface, LinkChanges, LinkSighting
 from agent.endpoints.feature import EndpointsFeature
 from agent.endpoints.rows import endpoint_rows
 from agent.feature import Feature
@@ -75,7 +75,7 @@ from agent.nodes.feature import NodesFeature
 from agent.policy.feature import PolicyFeature
 from agent.policy.rows import policy_list, policy_map_rows
 from agent.settings import AgentSettings
-from agent.tables import AgentDB, Node, NodeAddress, PeerRow
+from agent.tables import AgentDB, Node, NodeAddress, PeerHealth
 from kube.reflector import Delete, Upsert
 from kvstore.store import Phase
 from meshkit.clock import ManualClock
@@ -100,21 +100,21 @@ class Machine(MemoryHost):
     def open(self) -> Maps:
         return self.maps
 
-    def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[Sighting]:
+    def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[LinkSighting]:
         """Interfaces of the script, whose pods answer nothing."""
         return [self._sight(address, known) for address, known in asked]
 
-    async def changes(self) -> AsyncIterator[Changes]:
+    async def changes(self) -> AsyncIterator[LinkChanges]:
         """Whatever the script plugs in or out."""
         while True:
             await self.plugged.wait(self.plugged.count)
-            yield Changes(is_all=True)
+            yield LinkChanges(is_all=True)
 
-    def _sight(self, address: str, known: int) -> Sighting:
+    def _sight(self, address: str, known: int) -> LinkSighting:
         index = self.interfaces.get(address)
         if index is None:
-            return Sighting(is_there=known in self.interfaces.values())
-        return Sighting(EndpointInterface(index, f"02:00:00:00:00:{index:02x}", f"02:01:00:00:00:{index:02x}"))
+            return LinkSighting(is_there=known in self.interfaces.values())
+        return LinkSighting(EndpointInterface(index, f"02:00:00:00:00:{index:02x}", f"02:01:00:00:00:{index:02x}"))
 
 
 class Sources(Feature):
@@ -320,7 +320,7 @@ class AgentScript(Script):
         if row is None:
             raise ScriptError(f"no peer {name}")
         with self.agent.db.write():
-            self.agent.balancer.writer.set_peer(PeerRow(row.name, row.cluster_id, is_withdrawn))
+            self.agent.balancer.writer.set_peer(PeerHealth(row.name, row.cluster_id, is_withdrawn))
 
     def do_interface(self, address: str, index: str) -> None:
         if int(index):

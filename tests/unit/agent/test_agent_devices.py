@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes of the node's devices: one look for many changes, none without, and another try after a failure."""
+"""LinkChanges of the node's devices: one look for many changes, none without, and another try after a failure."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import AsyncIterator
 import pytest
 
 from agent.datapath.errors import KernelError
-from agent.datapath.rtnetlink import Changes
+from agent.datapath.rtnetlink import LinkChanges
 from agent.nodes.devices import GATHER_S, RETRY_S, DeviceFollower
 from meshkit.clock import ManualClock, settle
 
 
 class Machine:
     def __init__(self) -> None:
-        self.queue: asyncio.Queue[Changes] = asyncio.Queue()
+        self.queue: asyncio.Queue[LinkChanges] = asyncio.Queue()
         self.mtu, self.loaded_for = 1500, 1500
         self.looks = 0
         self.is_broken = False
 
-    async def changes(self) -> AsyncIterator[Changes]:
+    async def changes(self) -> AsyncIterator[LinkChanges]:
         while True:
             yield await self.queue.get()
 
@@ -49,12 +49,12 @@ async def test_the_datapath_follows_a_change_and_looks_once_for_many(machine: Ma
     assert machine.looks == 1
     machine.mtu = 1400
     for _ in range(50):
-        machine.queue.put_nowait(Changes(links=frozenset({3})))
+        machine.queue.put_nowait(LinkChanges(links=frozenset({3})))
     await settle()
     await clock.run_for(GATHER_S)
     assert (machine.loaded_for, machine.looks) == (1400, 2)
     machine.mtu, machine.is_broken = 9000, True
-    machine.queue.put_nowait(Changes(links=frozenset({3})))
+    machine.queue.put_nowait(LinkChanges(links=frozenset({3})))
     await settle()
     await clock.run_for(GATHER_S)
     assert (machine.loaded_for, "under0" in follower.failure) == (1400, True)

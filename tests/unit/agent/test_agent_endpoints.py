@@ -6,11 +6,11 @@ from __future__ import annotations
 import pytest
 
 from agent.datapath.layout import EndpointValue
-from agent.datapath.rtnetlink import Changes, EndpointInterface, Sighting
+from agent.datapath.rtnetlink import EndpointInterface, LinkChanges, LinkSighting
 from agent.endpoints.discovery import RECHECK_S, RETRY_MINIMUM_S, EndpointDiscovery
 from agent.ipcache.writer import PrefixWriter
 from agent.mesh.liveness import Liveness, Signals, decide, is_cache_expired
-from agent.tables import AgentDB, Origin, Prefix
+from agent.tables import AgentDB, ClaimOrigin, Prefix
 from meshmodel.names import ClusterId, ClusterName
 
 NORTH = ClusterName("north")
@@ -34,15 +34,15 @@ class Node:
             for address, number in (ids or {}).items()
         )
 
-    def see(self, address: str, known: int) -> Sighting:
+    def see(self, address: str, known: int) -> LinkSighting:
         self.asked.append(address)
         if address in self.failing:
-            return Sighting(error="netlink: no buffer")
+            return LinkSighting(error="netlink: no buffer")
         ifindex = self.routes.get(address)
         if ifindex is None:
-            return Sighting(None, is_there=known in self.links)
+            return LinkSighting(None, is_there=known in self.links)
         self.links.add(ifindex)
-        return Sighting(EndpointInterface(ifindex, *MACS))
+        return LinkSighting(EndpointInterface(ifindex, *MACS))
 
     def step(self, now_s: float = 0.0) -> float:
         due = self.discovery.begin(now_s)
@@ -50,7 +50,7 @@ class Node:
 
     def pod(self, address: str, host: str = NODE_IP, name: str = "p", cluster: str = "north") -> None:
         row = Prefix(
-            f"{address}/32", IDENTITY, "", ClusterName(cluster), ClusterId(1), Origin.POD, host, "default", name
+            f"{address}/32", IDENTITY, "", ClusterName(cluster), ClusterId(1), ClaimOrigin.POD, host, "default", name
         )
         with self.db.write():
             self.prefixes.set_pod(row)
@@ -64,7 +64,7 @@ class Node:
         """The interface and the routes over it are gone; the node hears of the interface only."""
         self.links.discard(ifindex)
         self.routes = {a: i for a, i in self.routes.items() if i != ifindex}
-        self.discovery.note(Changes(gone=frozenset({ifindex})))
+        self.discovery.note(LinkChanges(gone=frozenset({ifindex})))
 
     def found(self) -> dict[str, tuple[int, int]]:
         return {e.address: (e.endpoint_id, e.ifindex) for e in self.db.endpoints.rows()}
@@ -86,7 +86,7 @@ def test_an_interface_that_comes_later_is_found_by_its_route() -> None:
     node.step()
     assert node.discovery.waiting == ("10.1.0.1",)
     node.routes["10.1.0.1"] = 5
-    node.discovery.note(Changes(routes=frozenset({"10.1.0.1/32"})))
+    node.discovery.note(LinkChanges(routes=frozenset({"10.1.0.1/32"})))
     node.step()
     assert node.found() == {"10.1.0.1": (1, 5)}
     assert node.discovery.waiting == ()
@@ -95,15 +95,18 @@ def test_an_interface_that_comes_later_is_found_by_its_route() -> None:
 @pytest.mark.parametrize(
     ("changes", "is_asked"),
     [
-        (Changes(), False),
-        (Changes(links=frozenset({3}), gone=frozenset({4}), routes=frozenset({"10.1.9.9/32", "10.7.0.0/16"})), False),
-        (Changes(routes=frozenset({"10.1.0.0/24"})), True),
-        (Changes(routes=frozenset({"0.0.0.0/0"})), True),
-        (Changes(is_all=True), True),
+        (LinkChanges(), False),
+        (
+            LinkChanges(links=frozenset({3}), gone=frozenset({4}), routes=frozenset({"10.1.9.9/32", "10.7.0.0/16"})),
+            False,
+        ),
+        (LinkChanges(routes=frozenset({"10.1.0.0/24"})), True),
+        (LinkChanges(routes=frozenset({"0.0.0.0/0"})), True),
+        (LinkChanges(is_all=True), True),
     ],
 )
 def test_pods_without_an_interface_cost_nothing_until_something_of_theirs_changes(
-    changes: Changes, is_asked: bool
+    changes: LinkChanges, is_asked: bool
 ) -> None:
     node = Node()
     for n in range(1, 100):
@@ -133,7 +136,7 @@ def test_a_look_up_that_fails_is_tried_again_and_changes_nothing() -> None:
     node.step()
     node.failing = {"10.1.0.1", "10.1.0.2"}
     node.pod("10.1.0.2")
-    node.discovery.note(Changes(is_all=True))
+    node.discovery.note(LinkChanges(is_all=True))
     due_s = node.step()
     assert due_s == RETRY_MINIMUM_S
     assert node.step(due_s) == pytest.approx(3 * RETRY_MINIMUM_S)
@@ -186,7 +189,7 @@ def test_a_store_that_loses_a_pod_does_not_end_its_endpoint_while_the_interface_
     node.forget("10.1.0.1")
     node.step(0.1)
     del node.routes["10.1.0.1"]
-    node.discovery.note(Changes(is_all=True))
+    node.discovery.note(LinkChanges(is_all=True))
     node.step(0.2)
     assert node.db.endpoints.get("10.1.0.1") == before
     node.pod("10.1.0.1")
@@ -223,7 +226,7 @@ def test_an_interface_keeps_its_pod_while_the_route_is_away() -> None:
     node.pod("10.1.0.1")
     node.step()
     del node.routes["10.1.0.1"]
-    node.discovery.note(Changes(routes=frozenset({"10.1.0.1/32"})))
+    node.discovery.note(LinkChanges(routes=frozenset({"10.1.0.1/32"})))
     node.step(0.1)
     assert node.found() == {"10.1.0.1": (1, 5)}
     node.remove_link(5)

@@ -9,7 +9,7 @@ from agent.datapath.layout import IpcacheKey, IpcacheValue
 from agent.datapath.memory import memory_maps
 from agent.ipcache.ops import IpcacheTarget
 from agent.ipcache.writer import PrefixWriter
-from agent.tables import AgentDB, Identity, Origin, Prefix
+from agent.tables import AgentDB, ClaimOrigin, Identity, Prefix
 from meshkit.clock import ManualClock
 from meshkit.reconciler import Reconciler
 from meshmodel.names import ClusterId, ClusterName
@@ -19,7 +19,7 @@ POD, IDENTITY = "10.2.0.5/32", 2 << 16 | 7
 
 
 def prefix(text: str = POD, *, is_known: bool = True) -> Prefix:
-    return Prefix(text, IDENTITY, "172.18.0.9", SOUTH, ClusterId(2), Origin.POD, "172.18.0.9", is_known=is_known)
+    return Prefix(text, IDENTITY, "172.18.0.9", SOUTH, ClusterId(2), ClaimOrigin.POD, "172.18.0.9", is_known=is_known)
 
 
 @pytest.mark.parametrize(("is_known", "identity"), [(True, IDENTITY), (False, 0)])

@@ -12,7 +12,7 @@ from agent.loadbalancer.known import KnownAddresses
 from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.registry import KEPT_SHARE
 from agent.loadbalancer.writer import LoadBalancerWriter
-from agent.tables import AgentDB, Backend, BackendSet, Frontend, FrontendKey, Origin, Prefix, Target
+from agent.tables import AgentDB, Backend, BackendSet, ClaimOrigin, Frontend, FrontendKey, Prefix, Target
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 
 NORTH, SOUTH = ClusterName("north"), ClusterName("south")
@@ -45,7 +45,7 @@ class Node:
         with self.db.write():
             self.db.prefixes.put(
                 Prefix(
-                    f"10.1.0.{number}/32", 70_000, "", cluster, ClusterId(cluster_id), Origin.POD,
+                    f"10.1.0.{number}/32", 70_000, "", cluster, ClusterId(cluster_id), ClaimOrigin.POD,
                     namespace="test", name=name,
                 )
             )  # fmt: skip

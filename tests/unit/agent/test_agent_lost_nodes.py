@@ -15,10 +15,10 @@ from agent.tables import (
     Address,
     AgentDB,
     Backend,
+    ClaimOrigin,
     FrontendKey,
     LostNode,
-    Origin,
-    PeerRow,
+    PeerHealth,
     Prefix,
     Service,
     ServicePort,
@@ -39,7 +39,7 @@ class World:
         self.follower = AddressFollower(self.db, self.writer, BackendRegistry(memory_maps().backends))
         ports = (ServicePort("", 80, "TCP"),)
         with self.db.write():
-            self.writer.set_peer(PeerRow(SOUTH, ClusterId(2)))
+            self.writer.set_peer(PeerHealth(SOUTH, ClusterId(2)))
             self.writer.set_service(Service(ECHO, (Address(KEY.address),), ports, is_global, affinity=affinity))
 
     def backends(self, cluster: ClusterName, *addresses: str, healthy: bool = True) -> None:
@@ -49,7 +49,7 @@ class World:
             self.writer.set_backends(ECHO, cluster, number, found, 0.0)
             for address in addresses:
                 host = NODES[address.rpartition(".")[0]]
-                self.db.prefixes.put(Prefix(f"{address}/32", 70_000, host, cluster, number, Origin.POD, host=host))
+                self.db.prefixes.put(Prefix(f"{address}/32", 70_000, host, cluster, number, ClaimOrigin.POD, host=host))
         self.follower.step()
 
     def lose(self, *nodes: str) -> None:

@@ -17,7 +17,7 @@ from agent.mesh.blocks import Block, BlockIndex, block_of
 from agent.mesh.held import Held
 from agent.mesh.ingest import Ingest
 from agent.mesh.networks import ClaimChange, Networks
-from agent.tables import Address, AgentDB, Node, NodeAddress, Origin, Prefix, Service, ServicePort
+from agent.tables import Address, AgentDB, ClaimOrigin, Node, NodeAddress, Prefix, Service, ServicePort
 from meshapi.peer import PeerState
 from meshkit.clock import ManualClock
 from meshmodel import keys
@@ -397,8 +397,8 @@ async def test_a_changed_list_in_the_connection_file_is_followed(mesh: Mesh, tmp
 def test_of_claims_on_one_prefix_the_own_clusters_is_the_row_whatever_its_kind() -> None:
     db = AgentDB(NORTH, ClusterId(1), "n1", "172.18.0.2")
     writer = PrefixWriter(db)
-    pod = Prefix("10.1.0.9/32", 1 << 16 | 9, "", NORTH, ClusterId(1), Origin.POD, host="172.18.0.3")
-    theirs = Prefix("10.2.0.9/32", 2 << 16 | 9, "", SOUTH, ClusterId(2), Origin.POD, host="172.18.0.5")
+    pod = Prefix("10.1.0.9/32", 1 << 16 | 9, "", NORTH, ClusterId(1), ClaimOrigin.POD, host="172.18.0.3")
+    theirs = Prefix("10.2.0.9/32", 2 << 16 | 9, "", SOUTH, ClusterId(2), ClaimOrigin.POD, host="172.18.0.5")
     with db.write():
         writer.set_node(Node(SOUTH, ClusterId(2), "s1", (NodeAddress("InternalIP", "10.1.0.9"),), ()))
         writer.set_pod(pod)

@@ -15,7 +15,7 @@ from agent.core import Core, open_core
 from agent.datapath.layout import EndpointFlag
 from agent.datapath.maps import Maps
 from agent.datapath.memory import memory_maps
-from agent.datapath.rtnetlink import EndpointInterface, Sighting
+from agent.datapath.rtnetlink import EndpointInterface, LinkSighting
 from agent.endpoints.feature import EndpointsFeature
 from agent.feature import Feature, Tasks
 from agent.host import MemoryHost
@@ -26,7 +26,7 @@ from agent.mesh.ingest import Writers
 from agent.node_agent import FeatureStartError, NodeAgent, make_features
 from agent.policy.feature import PolicyFeature
 from agent.settings import AgentSettings
-from agent.tables import AgentDB, Endpoint, Frontend, FrontendKey, Identity, Origin, Prefix, Target
+from agent.tables import AgentDB, ClaimOrigin, Endpoint, Frontend, FrontendKey, Identity, Prefix, Target
 from meshkit.clock import ManualClock, settle
 from meshkit.health import HealthLevel
 from meshkit.table import Table
@@ -136,7 +136,7 @@ def fill(db: AgentDB) -> None:
     """A service, a pod of this node, and the address of the pod."""
     with db.write():
         db.frontends.put(Frontend(VIP, ServiceName("d", "s"), "ClusterIP", "", (Target("10.1.0.7", 80, "TCP", 1),)))
-        db.prefixes.put(Prefix(f"{POD}/32", IDENTITY, "", NORTH, NORTH_ID, Origin.POD, NODE_IP, "d", "p"))
+        db.prefixes.put(Prefix(f"{POD}/32", IDENTITY, "", NORTH, NORTH_ID, ClaimOrigin.POD, NODE_IP, "d", "p"))
         db.identities.put(Identity(IDENTITY, NORTH, pod_labels({"app": "p"}, "d", {}, "d", NORTH)))
         db.endpoints.put(Endpoint(POD, 7, 12, "02:00:00:00:00:01", "02:00:00:00:00:02", IDENTITY, "d", "p"))
 
@@ -217,7 +217,7 @@ async def test_a_used_node_is_not_written_row_by_row_while_a_source_is_missing(m
         with core.db.write():
             core.db.frontends.put(Frontend(VIP, ServiceName("d", "s"), "ClusterIP", "", ()))
             core.db.prefixes.put(
-                Prefix(f"{POD}/32", IDENTITY, "", NORTH, NORTH_ID, Origin.POD, NODE_IP, is_known=False)
+                Prefix(f"{POD}/32", IDENTITY, "", NORTH, NORTH_ID, ClaimOrigin.POD, NODE_IP, is_known=False)
             )
             core.db.endpoints.put(Endpoint(POD, 7, 13, "02:00:00:00:00:01", "02:00:00:00:00:02", IDENTITY, "d", "p"))
         await clock.run_for(3_600.0)
@@ -319,9 +319,9 @@ async def test_the_time_out_releases_peers_and_never_the_own_cluster(tmp_path: P
 
 async def test_pods_count_as_looked_for_only_after_a_round_that_began_when_all_addresses_were_known() -> None:
     class Host(MemoryHost):
-        def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[Sighting]:
+        def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[LinkSighting]:
             interface = EndpointInterface(12, "02:00:00:00:00:01", "02:00:00:00:00:02")
-            return [Sighting(interface if address == POD else None) for address, _ in asked]
+            return [LinkSighting(interface if address == POD else None) for address, _ in asked]
 
     core = await make_core(Host())
     clock, db = core.clock, core.db
@@ -331,7 +331,7 @@ async def test_pods_count_as_looked_for_only_after_a_round_that_began_when_all_a
         await clock.run_for(3_600.0)
         assert not db.endpoints.initialized
         with db.write():
-            db.prefixes.put(Prefix(f"{POD}/32", IDENTITY, "", NORTH, NORTH_ID, Origin.POD, NODE_IP, "d", "p"))
+            db.prefixes.put(Prefix(f"{POD}/32", IDENTITY, "", NORTH, NORTH_ID, ClaimOrigin.POD, NODE_IP, "d", "p"))
         source.done["prefixes"]()
         while not db.endpoints.initialized:
             await db.endpoints.changed.wait(db.endpoints.changed.count)
@@ -359,7 +359,7 @@ async def test_a_row_that_cannot_be_written_is_in_the_health_report() -> None:
     assert isinstance(clock, ManualClock)
     async with running(core, *map_features(core)) as agent:
         with core.db.write():
-            core.db.prefixes.put(Prefix("no prefix", IDENTITY, "", NORTH, NORTH_ID, Origin.POD))
+            core.db.prefixes.put(Prefix("no prefix", IDENTITY, "", NORTH, NORTH_ID, ClaimOrigin.POD))
         await clock.run_for(2.0)
         component = core.health.snapshot()["map prefixes"]
         assert component.level is HealthLevel.DEGRADED

@@ -13,7 +13,7 @@ from agent.datapath.reasons import Reason
 from agent.observe.flow import Flow, FlowMaker
 from agent.observe.ring import FlowRing
 from agent.observe.text import line, stamp
-from agent.tables import AgentDB, Frontend, FrontendKey, Identity, Origin, Prefix
+from agent.tables import AgentDB, ClaimOrigin, Frontend, FrontendKey, Identity, Prefix
 from meshmodel.labels import Label
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 
@@ -31,7 +31,9 @@ def maker() -> FlowMaker:
             db.identities.put(Identity(number, ClusterName(cluster), labels))
         for address, number, cluster, pod in (("10.1.0.5", CLIENT, "north", "xw"), ("10.2.0.9", SERVER, "south", "rb")):
             db.prefixes.put(
-                Prefix(f"{address}/32", number, "", ClusterName(cluster), ClusterId(1), Origin.POD, "", "default", pod)
+                Prefix(
+                    f"{address}/32", number, "", ClusterName(cluster), ClusterId(1), ClaimOrigin.POD, "", "default", pod
+                )
             )
         key = FrontendKey("172.20.1.9", 80, "TCP")
         db.frontends.put(Frontend(key, ServiceName("default", "rebel-base"), "ClusterIP", "", ()))

@@ -14,7 +14,7 @@ from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.registry import BackendRegistry
 from agent.loadbalancer.rows import ServiceRows
 from agent.loadbalancer.writer import LoadBalancerWriter
-from agent.tables import Address, AgentDB, Backend, FrontendKey, Origin, Prefix, Service, ServicePort
+from agent.tables import Address, AgentDB, Backend, ClaimOrigin, FrontendKey, Prefix, Service, ServicePort
 from meshkit.clock import ManualClock
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 
@@ -53,7 +53,7 @@ class World:
             with self.db.write():
                 self.writer.delete_service(name)
 
-    def prefix(self, text: str, origin: Origin) -> None:
+    def prefix(self, text: str, origin: ClaimOrigin) -> None:
         with self.db.write():
             self.db.prefixes.put(Prefix(text, 1, "", NORTH, ClusterId(1), origin, name="holder"))
         self.follower.step()
@@ -185,12 +185,12 @@ def test_two_services_share_a_balancer_address_on_different_ports() -> None:
 @pytest.mark.parametrize(
     ("prefix", "origin", "what"),
     [
-        (f"{EXTERNAL_IP}/32", Origin.NODE, "belongs to node holder"),
-        (f"{EXTERNAL_IP}/32", Origin.POD, "belongs to pod holder"),
-        ("198.51.100.0/24", Origin.POD_CIDR, "pod network 198.51.100.0/24"),
+        (f"{EXTERNAL_IP}/32", ClaimOrigin.NODE, "belongs to node holder"),
+        (f"{EXTERNAL_IP}/32", ClaimOrigin.POD, "belongs to pod holder"),
+        ("198.51.100.0/24", ClaimOrigin.POD_CIDR, "pod network 198.51.100.0/24"),
     ],
 )
-def test_what_a_node_or_pod_has_is_no_services(kind: str, prefix: str, origin: Origin, what: str) -> None:
+def test_what_a_node_or_pod_has_is_no_services(kind: str, prefix: str, origin: ClaimOrigin, what: str) -> None:
     """Whichever is known first; and when the node or pod is gone, the service has the address."""
     world = World()
     world.put(service(TENANT, "10.96.0.20", f"{kind}={EXTERNAL_IP}"))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from agent.ipcache.writer import PrefixWriter
-from agent.tables import AgentDB, Origin, Prefix
+from agent.tables import AgentDB, ClaimOrigin, Prefix
 from meshmodel.names import ClusterId, ClusterName
 
 
@@ -26,7 +26,7 @@ def test_a_pod_is_reached_through_the_overlay_or_by_its_cni(
 ) -> None:
     db = AgentDB(ClusterName("north"), ClusterId(1), "n1", "172.18.0.2")
     writer = PrefixWriter(db, tunnels_own_cluster=tunnels_own)
-    row = Prefix("10.1.0.9/32", 65_537, "", ClusterName(cluster), ClusterId(1), Origin.POD, host, "default", "p")
+    row = Prefix("10.1.0.9/32", 65_537, "", ClusterName(cluster), ClusterId(1), ClaimOrigin.POD, host, "default", "p")
     with db.write():
         writer.set_pod(row)
     written = db.prefixes.get("10.1.0.9/32")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from agent_mesh_kit import ECHO, FILE, Mesh, PeerStore
 
-from agent.tables import Backend, Origin
+from agent.tables import Backend, ClaimOrigin
 from meshapi.peer import PeerState
 from meshkit.clock import ManualClock
 from meshmodel import keys
@@ -50,7 +50,7 @@ async def test_a_filled_peer_becomes_ready_and_its_backends_are_chosen(mesh: Mes
     assert (prefix.identity, prefix.tunnel, prefix.is_known) == (2 << 16 | 7, "172.18.0.5", True)
     cidr = mesh.db.prefixes.get("10.2.0.0/24")
     assert cidr is not None
-    assert (cidr.identity, cidr.tunnel, cidr.origin) == (0, "172.18.0.5", Origin.POD_CIDR)
+    assert (cidr.identity, cidr.tunnel, cidr.origin) == (0, "172.18.0.5", ClaimOrigin.POD_CIDR)
     address = mesh.db.prefixes.get("172.18.0.5/32")
     assert address is not None
     assert (address.identity, address.tunnel, address.cluster_id) == (6, "", 2)

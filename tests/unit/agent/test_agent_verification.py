@@ -39,9 +39,9 @@ from agent.loadbalancer.feature import LoadBalancerFeature
 from agent.node_agent import NodeAgent
 from agent.policy.feature import PolicyFeature
 from agent.settings import AgentSettings
-from agent.tables import Endpoint, Frontend, FrontendKey, Identity, Origin, Prefix, Target
+from agent.tables import ClaimOrigin, Endpoint, Frontend, FrontendKey, Identity, Prefix, Target
 from agent.verification import add_verification_routes
-from meshapi.agent import Difference, Verification
+from meshapi.agent import MapDifference, Verification
 from meshkit.clock import ManualClock, settle
 from meshkit.http import bind_unix, make_app, serve
 from meshkit.rest import Rest
@@ -190,7 +190,7 @@ def fill(core: Core) -> None:
     db = core.db
     with db.write():
         db.frontends.put(Frontend(VIP, ServiceName("d", "s"), "ClusterIP", "", CHOSEN, DRAINING))
-        db.prefixes.put(Prefix(f"{POD}/32", IDENTITY, "", NORTH, NORTH_ID, Origin.POD, NODE_IP, "d", "p"))
+        db.prefixes.put(Prefix(f"{POD}/32", IDENTITY, "", NORTH, NORTH_ID, ClaimOrigin.POD, NODE_IP, "d", "p"))
         db.identities.put(Identity(IDENTITY, NORTH, pod_labels({"app": "p"}, "d", {}, "d", NORTH)))
         db.endpoints.put(Endpoint(POD, 7, INTERFACE, "02:00:00:00:00:01", "02:00:00:00:00:02", IDENTITY, "d", "p"))
 
@@ -215,9 +215,9 @@ async def test_one_changed_entry_is_found_and_repaired(name: str) -> None:
 async def test_what_cannot_be_repaired_remains_and_is_named() -> None:
     async with running() as agent:
         with agent.core.db.write():
-            agent.core.db.prefixes.put(Prefix("10.1.0.300/32", 2, "", NORTH, NORTH_ID, Origin.POD))
+            agent.core.db.prefixes.put(Prefix("10.1.0.300/32", 2, "", NORTH, NORTH_ID, ClaimOrigin.POD))
         answer = await agent.ask("POST", "/v1/repair")
-        assert answer.differences == [Difference("ipcache", "10.1.0.300/32", "no map can hold it")]
+        assert answer.differences == [MapDifference("ipcache", "10.1.0.300/32", "no map can hold it")]
         assert (answer.pending, answer.repaired) == (1, [])
 
 
@@ -266,7 +266,7 @@ async def test_the_verb_prints_one_line_per_difference_and_exits_3_until_it_is_r
 
 
 def test_the_text_says_why_differences_are_expected() -> None:
-    found = [Difference("ipcache", "prefix=10.1.0.9/32", "missing")] * 2
+    found = [MapDifference("ipcache", "prefix=10.1.0.9/32", "missing")] * 2
     answer = Verification(node="n1", differences=found, waiting_for=["peer south"], pending=2, not_begun=["prefixes"])
     assert render.verification(answer).splitlines()[2:] == [
         "the tables are not complete yet, still missing: peer south",

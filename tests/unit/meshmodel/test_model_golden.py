@@ -12,7 +12,7 @@ from meshmodel.identity import NumericIdentity, identity_range
 from meshmodel.labels import Label, encode_labels
 from meshmodel.names import ClusterId, ServiceName
 from meshmodel.node import NodeAddress
-from meshmodel.service import PortSpec, Zone
+from meshmodel.service import RecordPort, Zone
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "wire"
 CLUSTER = "koornacht"
@@ -65,12 +65,12 @@ def test_every_golden_record_comes_back_byte_for_byte(name: str) -> None:
 def test_a_service_keeps_addresses_ports_zones_and_hostnames() -> None:
     zones = decode_service("service-zones")
     assert (zones.cluster_id, zones.name, zones.shared) == (ClusterId(1), ServiceName("tour", "tickets"), True)
-    assert zones.frontends == {"172.20.1.233": {"web": PortSpec("TCP", 80)}}
-    assert zones.backends["10.1.2.40"] == {"web": PortSpec("TCP", 8080)}
+    assert zones.frontends == {"172.20.1.233": {"web": RecordPort("TCP", 80)}}
+    assert zones.backends["10.1.2.40"] == {"web": RecordPort("TCP", 8080)}
     assert zones.zones == {"10.1.1.7": Zone("ams-a", ("ams-a",)), "10.1.2.2": Zone("ams-b", ())}
     headless = decode_service("service-headless")
     assert (headless.frontends, headless.hostnames) == ({}, {"10.1.1.9": "seats-0"})
-    assert decode_service("service-dual-stack").backends["fd00:1::7"] == {"http": PortSpec("TCP", 8080)}
+    assert decode_service("service-dual-stack").backends["fd00:1::7"] == {"http": RecordPort("TCP", 8080)}
 
 
 def test_equal_services_are_equal_and_a_different_port_is_not() -> None:

@@ -15,7 +15,7 @@ from meshmodel import cluster_config, identity_record, ip, node, service, servic
 from meshmodel.errors import RecordError
 from meshmodel.identity import identity_range
 from meshmodel.ip import NamedPort
-from meshmodel.service import PortSpec, Zone
+from meshmodel.service import RecordPort, Zone
 from meshmodel.wire import MAXIMUM_SLOW_BYTES
 
 REFUSED: Final = "refused"
@@ -35,9 +35,9 @@ SERVICE: Final[dict[str, Any]] = {
     "shared": True,
     "clusterID": 2,
 }
-WEB: Final = {"web": PortSpec("TCP", 8080)}
+WEB: Final = {"web": RecordPort("TCP", 8080)}
 OTHER: Final = {"x": {"Protocol": "TCP", "Port": 8080}}
-BOTH: Final = WEB | {"x": PortSpec("TCP", 8080)}
+BOTH: Final = WEB | {"x": RecordPort("TCP", 8080)}
 PORT: Final = {"web": {"Protocol": "TCP", "Port": 8080}}
 
 
@@ -93,7 +93,7 @@ SERVICES: Final[list[tuple[str, bytes, Any]]] = [
     ("unknown protocol", ports(PORT | {"x": {"Protocol": "ICMP", "Port": 1}}), backend(WEB)),
     ("only an unknown protocol", ports({"x": {"Protocol": "QUIC", "Port": 1}}), backend({})),
     ("no protocol", ports({"web": {"Port": 1}}), backend({})),
-    ("no port number", ports({"web": {"Protocol": "TCP"}}), backend({"web": PortSpec("TCP", 0)})),
+    ("no port number", ports({"web": {"Protocol": "TCP"}}), backend({"web": RecordPort("TCP", 0)})),
     ("lower-case protocol", ports({"web": {"Protocol": "tcp", "Port": 8080}}), backend(WEB)),
     ("zone of no address", said(zones={"x": {"zone": "a"}}), {"zones": {}}),
     ("hostname of no address", said(hostnames={"": "a", "10.2.1.7": "b"}), {"hostnames": {"10.2.1.7": "b"}}),

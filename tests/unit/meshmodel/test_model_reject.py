@@ -90,7 +90,7 @@ def test_a_service_with_unknown_fields_nulls_and_odd_address_forms_is_read() -> 
     document = base_service() | {"future": {"a": [1]}, "hostnames": None, "zones": None, "labels": None}
     document["backends"] = {"FD00:0::7": PORT, "::ffff:10.2.1.9": None}
     found = decode_service(document)
-    assert dict(found.backends) == {"fd00::7": {"web": service.PortSpec("TCP", 80)}, "10.2.1.9": {}}
+    assert dict(found.backends) == {"fd00::7": {"web": service.RecordPort("TCP", 80)}, "10.2.1.9": {}}
     assert decode_service(base_service() | {"shared": False}).shared is False
 
 

@@ -12,7 +12,7 @@ from meshmodel.endpointslice import ClusterEndpointSlice, SliceEndpoint, SlicePo
 from meshmodel.ip import IpRecord
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName, ServiceName
-from meshmodel.service import ClusterService, PortSpec
+from meshmodel.service import ClusterService, RecordPort
 
 ECHO = ServiceName("test", "echo")
 
@@ -62,12 +62,12 @@ class PeerStore:
         await self.put(keys.service_key(self.name, name, cached=cached), self.service_bytes(*backends, name=name))
 
     def service_bytes(self, *backends: str, name: ServiceName = ECHO, **fields: object) -> bytes:
-        ports = {"": PortSpec("TCP", 9090)}
+        ports = {"": RecordPort("TCP", 9090)}
         record = {
             "cluster": self.name,
             "cluster_id": self.cluster_id,
             "name": name,
-            "frontends": {"172.20.2.9": {"": PortSpec("TCP", 80)}},
+            "frontends": {"172.20.2.9": {"": RecordPort("TCP", 80)}},
             "backends": dict.fromkeys(backends, ports),
             **fields,
         }

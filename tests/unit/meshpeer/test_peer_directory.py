@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from meshmodel.names import ClusterName
-from meshpeer.directory import Difference, compare, read_directory
+from meshpeer.directory import DirectoryDifference, compare, read_directory
 
 OWN = ClusterName("north")
 CONTENT = b"endpoints:\n- https://south.mesh.cilium.io:2379\n"
@@ -52,7 +52,7 @@ def test_a_swapped_symlink_changes_and_the_same_content_does_not(tmp_path: Path)
     first = read_directory(tmp_path, OWN)
     mount(tmp_path, "2", {"south": CONTENT})
     second = read_directory(tmp_path, OWN)
-    assert compare(first.configs, second) == Difference((), ())
+    assert compare(first.configs, second) == DirectoryDifference((), ())
     mount(tmp_path, "3", {"south": CONTENT + b"# other\n", "east": CONTENT})
     third = read_directory(tmp_path, OWN)
     assert compare(second.configs, third).changed == ("east", "south")
@@ -79,7 +79,7 @@ def test_what_cannot_be_read_is_refused_and_not_removed(tmp_path: Path) -> None:
     (tmp_path / "south").symlink_to(tmp_path / "south")  # a loop: every read of it is an error, for root too
     listing = read_directory(tmp_path, OWN)
     assert list(listing.refused) == ["south"]
-    assert compare(known, listing) == Difference((), ())
+    assert compare(known, listing) == DirectoryDifference((), ())
     (tmp_path / "south").unlink()
     assert compare(known, read_directory(tmp_path, OWN)).removed == ("south",)
 
@@ -89,4 +89,4 @@ def test_a_directory_that_cannot_be_read_removes_nobody(tmp_path: Path) -> None:
     path.write_bytes(b"")
     listing = read_directory(path, OWN)
     assert str(path) in listing.refused
-    assert compare({ClusterName("south"): CONTENT}, listing) == Difference((), ())
+    assert compare({ClusterName("south"): CONTENT}, listing) == DirectoryDifference((), ())

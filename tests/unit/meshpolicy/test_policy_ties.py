@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from meshpolicy import Direction, Entry, EntryKey, Level, Origin, PolicyKind, PolicyRef, lookup
+from meshpolicy import Direction, EntryKey, Level, PolicyEntry, PolicyKind, PolicyRef, RuleOrigin, lookup
 from meshpolicy.mapstate import compile_group, decide, precedence
 from meshpolicy.port import EVERYTHING, L4Key
 
@@ -13,9 +13,9 @@ TCP_ALL, TCP_80, TCP_64 = L4Key(6, 0, 0), L4Key(6, 80, 16), L4Key(6, 64, 10)
 PEER = 300
 
 
-def entry(name: str, *, deny: bool = False, level: Level = Level.NORMAL) -> Entry:
-    origin = Origin(PolicyRef(PolicyKind.CILIUM, "default", name), "ingress[0]")
-    return Entry(deny, precedence(level, deny=deny), 0, origin)
+def entry(name: str, *, deny: bool = False, level: Level = Level.NORMAL) -> PolicyEntry:
+    origin = RuleOrigin(PolicyRef(PolicyKind.CILIUM, "default", name), "ingress[0]")
+    return PolicyEntry(deny, precedence(level, deny=deny), 0, origin)
 
 
 ONE, TWO, DENY = entry("one"), entry("two"), entry("deny", deny=True)
@@ -36,7 +36,7 @@ ONE, TWO, DENY = entry("one"), entry("two"), entry("deny", deny=True)
     ],
 )
 def test_of_two_hits_the_stronger_then_the_longer_then_the_one_for_the_peer_decides(
-    named: tuple[L4Key, Entry] | None, anyone: tuple[L4Key, Entry] | None, winner: Entry
+    named: tuple[L4Key, PolicyEntry] | None, anyone: tuple[L4Key, PolicyEntry] | None, winner: PolicyEntry
 ) -> None:
     verdict = decide(Direction.INGRESS, PEER, named, anyone)
     assert verdict.entry == winner
