@@ -323,11 +323,13 @@ async def test_a_store_that_is_really_full_says_so_and_is_read_on(
     async with run_apiserver(client, settings(tmp_path, etcd_quota_mib=2)) as apiserver:
         assert apiserver.publication is not None
         store = apiserver.publication.store
-        await fill(store.client, b"flood/", keys=1000)
-        await until(lambda: bool(store.problem), limit_s=20)
-        # what the first attempt to make room left is filled too; a second attempt is made a minute later
-        await fill(store.client, b"more/", keys=1000)
-        await until(lambda: "takes no records" in store.problem, limit_s=20)
+        for attempt in range(
+            8
+        ):  # room that is made meanwhile is filled too; the next attempt to make some is a minute later
+            await fill(store.client, b"flood%d/" % attempt, keys=1000)
+            with contextlib.suppress(AssertionError):
+                await until(lambda: "takes no records" in store.problem, limit_s=5)
+                break
         status = decode_apiserver((await get(apiserver, "/v1/status")).content)
         assert (status.ready, status.health["store"]) == (True, "degraded")
         (problem,) = (problem for problem in status.problems if problem.startswith("store: "))
