@@ -184,7 +184,7 @@ MapField = int | str | bool
 
 
 class MapEntry(Row):
-    """One entry of a kernel map; the fields are those of the C structs in agent/datapath/bpf/lib/maps.h."""
+    """One entry of a kernel map; the fields are those of the C structs in agent/datapath/bpf/abi.h."""
 
     key: dict[str, MapField]
     value: dict[str, MapField]
