@@ -14,7 +14,7 @@ from agent.mesh.ingest import Writers
 from agent.mesh.metrics import cluster_metrics, rejection_metrics
 from agent.mesh.own_node import OwnNodeFollower
 from agent.mesh.probe import OverlayThenTcp, Prober, make_reach
-from agent.mesh.routes import add_cluster_routes, mesh_problems, peer_rows
+from agent.mesh.routes import NETWORKS_OF_PEERS, add_cluster_routes, mesh_problems, peer_rows, refused_networks
 from agent.mesh.rows import lost_node_problems
 from agent.mesh.runner import MeshRunner
 from agent.tables import Node, NodeAddress
@@ -113,6 +113,10 @@ class MeshFeature(Feature):
             health.degraded(_NODES, f"{len(lost)} not reached; {lost[0]}")
         else:
             health.ok(_NODES)
+        if refused := refused_networks(self.runner):
+            health.degraded(NETWORKS_OF_PEERS, refused)
+        else:
+            health.ok(NETWORKS_OF_PEERS)
         if self.own_node.problem:
             health.degraded("node address", self.own_node.problem)
         else:

@@ -71,6 +71,8 @@ class Ingest:
         self._outdated: set[ServiceName] = set()
         self._held = Held()
         self._withdrawn: BlockIndex[Kind] = BlockIndex()  # what rows were given up for, and the kinds of their records
+        self.unlisted: dict[str, tuple[str, ...]] = {}
+        """Networks of each node that only the connection file's list refuses."""
         self.on_overflow: Callable[[Kind, bytes], None] = lambda _kind, _key: None
         self.on_room: Callable[[frozenset[Kind]], None] = lambda _kinds: None
         self.on_given_back: Callable[[frozenset[Kind]], None] = lambda _kinds: None
@@ -135,6 +137,7 @@ class Ingest:
                 self._writers.prefixes.set_identity_unknown(identity)
             self._writers.load_balancer.delete_peer(self._name)
             self._held.keep(())
+            self.unlisted.clear()
             self._withdrawn = BlockIndex()
             self._networks.drop(self._name)
             self._networks.settle()
@@ -262,7 +265,10 @@ class Ingest:
         match kind:
             case Kind.NODES:
                 admitted, refusals = self._networks.admit(self._reader.node(key, value))
+                self.unlisted.pop(key, None)
                 self._store_node(key, admitted)
+                if unlisted := tuple(str(refusal.block) for refusal in refusals if refusal.is_unlisted):
+                    self.unlisted[key] = unlisted
                 return [("foreign-network", refusal) for refusal in refusals]
             case Kind.IDENTITIES:
                 row = self._reader.identity(key, value)
@@ -333,6 +339,7 @@ class Ingest:
     def _delete(self, kind: Kind, key: str) -> None:
         match kind:
             case Kind.NODES:
+                self.unlisted.pop(key, None)
                 self._networks.delete_node(self._name, key)
                 self._writers.nodes.delete_node(self._name, key)
                 self._writers.prefixes.delete_node(self._name, key)

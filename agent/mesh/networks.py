@@ -55,10 +55,14 @@ class ClaimChange(NamedTuple):
 
 
 class ClaimRefusal(NamedTuple):
-    """Why a claim is not believed, and the network whose change may make it believable."""
+    """Why a claim is not believed, and the network whose change may make it believable.
+
+    `is_unlisted`: only the connection file's list stands against it.
+    """
 
     reason: str
     block: Block
+    is_unlisted: bool = False
 
 
 @dataclass(slots=True)
@@ -176,7 +180,7 @@ class Networks:
         def is_fine(text: str, what: str, lists: tuple[Block, ...]) -> bool:
             refusal = self._refuse(node.cluster, block_of(text), lists)
             if refusal is not None:
-                refusals.append(ClaimRefusal(f"{what} {refusal.reason}", refusal.block))
+                refusals.append(refusal._replace(reason=f"{what} {refusal.reason}"))
             return refusal is None
 
         addresses = tuple(a for a in node.addresses if is_fine(a.ip, a.kind, hosts if a.kind in _OF_HOST else pods))
@@ -251,11 +255,11 @@ class Networks:
             return ClaimRefusal(f"{block} is wider than /{WIDEST[block.version]}", block)
         for _, what in NEVER.overlapping(block):
             return ClaimRefusal(f"{block} is {what}", block)
-        if lists and not any(allowed.covers(block) for allowed in lists):
-            return ClaimRefusal(f"{block} is not in the networks its connection file allows", block)
         for held, holder in self._holders.overlapping(block):
             if holder != name:
                 return ClaimRefusal(f"{block} belongs to cluster {holder} ({held})", block)
+        if lists and not any(allowed.covers(block) for allowed in lists):
+            return ClaimRefusal(f"{block} is not in the networks its connection file allows", block, True)
         return None
 
     def _is_ours(self, block: Block) -> bool:

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
-from agent.mesh.rows import cluster_row, lost_node_problems, rejected_rows
+from typing import Final
+
+from agent.mesh.rows import cluster_row, lost_node_problems, rejected_rows, unlisted_warning
 from agent.mesh.runner import MeshRunner
 from agent.tables import AgentDB
 from meshapi.peer import RejectedRecords, RemoteCluster
 from meshkit.clock import Clock
 from meshkit.rest import NotAnswered, Rest
 from meshmodel.names import ClusterName
+
+NETWORKS_OF_PEERS: Final = "networks of peers"
 
 
 def add_cluster_routes(rest: Rest, runner: MeshRunner, clock: Clock) -> None:
@@ -24,7 +28,7 @@ def add_cluster_routes(rest: Rest, runner: MeshRunner, clock: Clock) -> None:
         member = runner.members.get(ClusterName(name))
         if member is None:
             raise NotAnswered(404, f"no cluster {name} is configured")
-        return cluster_row(member.state, runner.rejections, clock)
+        return cluster_row(member.state, runner.rejections, clock, member.consumer.unlisted)
 
     @rest.get("/v1/clusters/{name}/rejected", dict[str, RejectedRecords], tag="clusters")
     async def rejected(name: str) -> dict[str, RejectedRecords]:
@@ -34,18 +38,27 @@ def add_cluster_routes(rest: Rest, runner: MeshRunner, clock: Clock) -> None:
 
 def peer_rows(runner: MeshRunner, clock: Clock) -> list[RemoteCluster]:
     """Every configured peer."""
-    return [cluster_row(state, runner.rejections, clock) for state in runner.states()]
+    return [
+        cluster_row(state, runner.rejections, clock, runner.members[state.name].consumer.unlisted)
+        for state in runner.states()
+    ]
+
+
+def refused_networks(runner: MeshRunner) -> str:
+    """What is refused of peers only because of the lists in their entries, and what to do; empty if nothing is."""
+    unlisted = {state.name: runner.members[state.name].consumer.unlisted for state in runner.states()}
+    return "; ".join(f"{name} {unlisted_warning(name, nodes)}" for name, nodes in sorted(unlisted.items()) if nodes)
 
 
 def mesh_problems(runner: MeshRunner, db: AgentDB, clock: Clock) -> list[str]:
     """Configurations and records that are refused, stores that are away, nodes that are not reached."""
     found = [f"peer configuration {name}: {reason}" for name, reason in sorted(runner.refused.items())]
     found += lost_node_problems(db)
-    for state in runner.states():
-        warnings = cluster_row(state, runner.rejections, clock).warnings
-        found += [f"peer {state.name}: {warning}" for warning in warnings]
-        rejected = runner.rejections.counts(state.name)
-        found += [f"peer {state.name}: {total} records rejected ({reason})" for reason, total in rejected.items()]
+    if refused := refused_networks(runner):
+        found.append(f"{NETWORKS_OF_PEERS}: {refused}")
+    for row in [cluster_row(state, runner.rejections, clock) for state in runner.states()]:
+        found += [f"peer {row.name}: {warning}" for warning in row.warnings]
+        found += [f"peer {row.name}: {total} records rejected ({why})" for why, total in row.records_rejected.items()]
     own = runner.members.get(db.own)
     if own is not None and not (row := cluster_row(own.state, runner.rejections, clock)).ready:
         found.append(f"own store: {row.reason or row.status}")

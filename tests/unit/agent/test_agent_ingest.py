@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from agent_mesh_kit import ECHO, Mesh, PeerStore
+from agent_mesh_kit import ECHO, FILE, Mesh, PeerStore
 
+from agent.mesh.routes import mesh_problems, peer_rows, refused_networks
+from agent.mesh.rows import unlisted_warning
 from meshkit.clock import ManualClock
 from meshmodel import keys
 from meshmodel.endpointslice import ClusterEndpointSlice, SliceEndpoint, SlicePort
@@ -274,3 +276,38 @@ async def test_slices_are_preferred_where_set_and_offered(tmp_path: Path, clock:
         ]
         await south.delete(keys.endpointslice_key("south", "test", "echo-1"))
         await mesh.until(lambda: mesh.backends() == [])
+
+
+async def test_a_node_outside_of_the_list_is_named_with_what_to_run_until_the_list_holds_it(
+    mesh: Mesh, clock: ManualClock
+) -> None:
+    store = PeerStore("south", 2, clock)
+    await store.fill()
+    mesh.stores["south"] = store
+    file = mesh.directory / "south"
+    file.write_bytes(FILE % b"south" + b"networks: [10.2.0.0/24]\n")
+    mesh.changed.set()
+    await mesh.until(lambda: mesh.state().is_ready)
+    assert refused_networks(mesh.runner) == ""
+    added = {
+        "Name": "s9",
+        "Cluster": "south",
+        "ClusterID": 2,
+        "IPAddresses": [{"Type": "InternalIP", "IP": "172.18.0.9"}],
+        "IPv4AllocCIDR": {"IP": "10.2.9.0", "Mask": "////AA=="},
+    }
+    await store.put(keys.node_key("south", "s9"), json.dumps(added).encode())
+    await mesh.until(lambda: bool(refused_networks(mesh.runner)))
+    assert refused_networks(mesh.runner) == (
+        "south announces what its entry does not let it own: 10.2.9.0/24 of node s9; if that is its own: "
+        "clustermesh connect --destination-context CONTEXT_OF_SOUTH --peer-networks auto"
+    )
+    assert [row.warnings for row in peer_rows(mesh.runner, clock)] == [
+        [unlisted_warning(SOUTH, {"s9": ["10.2.9.0/24"]})]
+    ]
+    assert any(problem.startswith("networks of peers: south") for problem in mesh_problems(mesh.runner, mesh.db, clock))
+    file.write_bytes(FILE % b"south" + b"networks: [10.2.0.0/16]\n")
+    mesh.changed.set()
+    await mesh.until(lambda: not refused_networks(mesh.runner), within_s=30)
+    assert mesh.db.nodes.get((SOUTH, "s9")) is not None
+    assert "10.2.9.0/24" in mesh.db.nodes.get((SOUTH, "s9")).pod_cidrs  # type: ignore[union-attr]

@@ -35,7 +35,7 @@ def test_each_fault_names_what_is_kept_closed() -> None:
 
 def test_a_lost_node_degrades_the_agent_until_it_is_back_and_never_makes_it_unready() -> None:
     db, health = AgentDB(ClusterName("north"), ClusterId(1)), Health()
-    parts = SimpleNamespace(_core=SimpleNamespace(db=db), runner=SimpleNamespace(states=list))
+    parts = SimpleNamespace(_core=SimpleNamespace(db=db), runner=SimpleNamespace(states=list, members={}))
     parts.own_node = SimpleNamespace(problem="")
     feature = cast("Any", parts)
     with db.write():
