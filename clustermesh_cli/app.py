@@ -153,7 +153,7 @@ def connect(
     peer_networks: Annotated[
         list[str] | None,
         typer.Option(
-            help="pod networks a peer may own: [CONTEXT=]none, auto (as announced) or CIDR,...; kept if not given"
+            help="pod networks a peer may own: [CONTEXT=]none (any), auto or CIDR,...; if not given: as before, at first auto"
         ),
     ] = None,
     allow_mismatching_ca: Annotated[

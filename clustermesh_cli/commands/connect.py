@@ -6,16 +6,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from clustermesh_cli.announced import announced_networks
 from clustermesh_cli.cluster_facts import read_facts
 from clustermesh_cli.console import Console
 from clustermesh_cli.link_proof import Patience, prove_reach, prove_session
 from clustermesh_cli.link_writer import read_objects, write_changes
+from clustermesh_cli.owned_networks import OwnedNetworks
 from clustermesh_cli.plan.connect import Mode, PeerLink, check_access, check_all, plan_links
 from clustermesh_cli.plan.endpoint import given_access
 from clustermesh_cli.plan.facts import ClusterFacts
 from clustermesh_cli.plan.link_change import plan_changes
-from clustermesh_cli.plan.peer_networks import AUTO, Choices, decide_networks
+from clustermesh_cli.plan.peer_networks import Choices
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
 
@@ -52,8 +52,10 @@ def connect(
         _say_access(facts[-1], console)
     check_all(facts)
     local, *remotes = facts
-    links = _with_networks(plan_links(local, remotes, options.mode), clients, namespace, options.networks, console)
-    changes = plan_changes(links, read_objects(clients, namespace), namespace)
+    objects = read_objects(clients, namespace)
+    links = plan_links(local, remotes, options.mode)
+    links = OwnedNetworks(clients, namespace, options.networks, console).decide(links, objects)
+    changes = plan_changes(links, objects, namespace)
     programs = {context: ProgramClient(client, namespace) for context, client in clients.items()}
     if options.is_verified:
         for link in links:
@@ -70,30 +72,6 @@ def connect(
         said = " (dry run, nothing written)" if options.dry_run else ""
         console.info(f"{link.reader.context} reads {link.target.context}{said}")
     return links
-
-
-def _with_networks(
-    links: tuple[PeerLink, ...],
-    clients: Mapping[str, KubeClient],
-    namespace: str,
-    choices: Choices,
-    console: Console,
-) -> tuple[PeerLink, ...]:
-    """The links with what each target may own; said before anything is written."""
-    everyone = {c.name: c for link in links for c in (link.reader, link.target)}
-    found = []
-    for link in links:
-        target = link.target
-        choice = choices.get(target.context)
-        announced = announced_networks(clients[target.context], namespace, target) if choice == AUTO else ()
-        others = [cidr for name, cluster in everyone.items() if name != target.name for cidr in cluster.pod_cidrs]
-        networks = decide_networks(choice, announced, others)
-        if networks:
-            console.info(f"{link.reader.name} lets {target.name} own {', '.join(networks)} and its nodes' addresses")
-        elif networks is not None:
-            console.info(f"{link.reader.name} lets {target.name} own whatever nobody else has")
-        found.append(replace(link, networks=networks))
-    return tuple(found)
 
 
 def link_text(links: Sequence[PeerLink], mode: Mode) -> str:

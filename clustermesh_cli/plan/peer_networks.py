@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from clustermesh_cli.exit_code import CommandError, CommandRefusedError, ExitCode
 from meshmodel.address import canonical_prefix
@@ -15,8 +15,9 @@ NONE: Final = "none"
 AROUND: Final = {4: 16, 6: 48}
 """`auto` allows the network of this length around what is announced: nodes that are added later get pod networks in it."""
 
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 Choices = Mapping[str, str | tuple[str, ...]]
-"""By context of the peer: `auto`, `none`, or canonical prefixes. The entry of a peer without a choice stays as it is."""
+"""By context of the peer: `auto`, `none`, or canonical prefixes. Without a choice a list that is there stays; else `auto`."""
 
 
 def parse_choices(given: Iterable[str], local: str, destinations: Sequence[str]) -> Choices:
@@ -38,30 +39,43 @@ def parse_choices(given: Iterable[str], local: str, destinations: Sequence[str])
 
 
 def decide_networks(
-    choice: str | tuple[str, ...] | None, announced: Iterable[str], others: Iterable[str]
-) -> tuple[str, ...] | None:
-    """The list to write: None leaves what is there, an empty one removes it. `others` are other clusters' pod networks.
+    choice: str | tuple[str, ...], announced: Iterable[str], others: Iterable[str], ranges: Iterable[str] = ()
+) -> tuple[str, ...]:
+    """The list to write; an empty one removes it. `others` are other clusters' pod networks, `ranges` what the peer's objects
+    say all its pods are in.
 
-    Raises: CommandRefusedError for `auto` where the peer announces nothing.
+    `auto` allows the ranges, and what is announced outside of them with room around it; neither reaches into networks of
+    others, unless that very network is announced. Raises: CommandRefusedError for `auto` where nothing is known.
     """
-    if choice is None:
-        return None
     if choice == NONE:
         return ()
     if choice != AUTO:
         return tuple(choice)
-    networks = [ipaddress.ip_network(text) for text in announced]
-    if not networks:
-        raise CommandRefusedError("--peer-networks auto: the peer announces no pod networks; give them, or none")
     foreign = [ipaddress.ip_network(text) for text in others]
-    wide = [_around(network) for network in networks]
-    chosen = [n if any(w.overlaps(f) for f in foreign) else w for n, w in zip(networks, wide, strict=True)]
+    chosen = [r for r in map(ipaddress.ip_network, ranges) if not any(r.overlaps(f) for f in foreign)]
+    for network in map(ipaddress.ip_network, announced):
+        if not any(covers(r, network) for r in chosen):
+            wide = _around(network)
+            chosen.append(network if any(wide.overlaps(f) for f in foreign) else wide)
+    if not chosen:
+        raise CommandRefusedError("--peer-networks auto: the peer announces no pod networks; give them, or none")
     v4 = ipaddress.collapse_addresses(n for n in chosen if isinstance(n, ipaddress.IPv4Network))
     v6 = ipaddress.collapse_addresses(n for n in chosen if isinstance(n, ipaddress.IPv6Network))
     return tuple(str(network) for network in (*v4, *v6))
 
 
-def _around(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+def outside(announced: Iterable[str], allowed: Iterable[str]) -> tuple[str, ...]:
+    """What is announced and not inside the list."""
+    lists = [ipaddress.ip_network(text) for text in allowed]
+    return tuple(text for text in announced if not any(covers(a, ipaddress.ip_network(text)) for a in lists))
+
+
+def covers(wide: Network, network: Network) -> bool:
+    """Whether one network is inside the other."""
+    return wide.version == network.version and wide.supernet_of(network)  # type: ignore[arg-type]
+
+
+def _around(network: Network) -> Network:
     length = AROUND[network.version]
     return network if network.prefixlen <= length else network.supernet(new_prefix=length)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
@@ -21,6 +22,7 @@ import yaml
 from clustermesh_cli.plan.connect import mirrored_config, peer_config
 from clustermesh_cli.plan.facts import ClusterFacts, KnownPeer
 from meshkit.yamltext import load_documents
+from meshmodel.address import canonical_prefix
 from meshpeer.allowed import NETWORKS, NODE_NETWORKS
 
 PEERS_ANNOTATION: Final = "mesh.clustermesh.io/peers"
@@ -88,6 +90,16 @@ def with_networks(files: Data, peer: str, networks: tuple[str, ...] | None) -> D
     if networks is None or wanted == document:
         return files
     return {**files, peer: _encode(yaml.safe_dump(wanted, sort_keys=False).encode())}
+
+
+def read_networks(files: Mapping[str, str], peer: str) -> tuple[str, ...]:
+    """The list of what the peer may own in its entry; empty where there is none."""
+    found = _document(files.get(peer)).get(NETWORKS)
+    lists = []
+    for item in found if isinstance(found, list) else ():
+        with suppress(ValueError):  # agents say what is wrong with it
+            lists.append(canonical_prefix(item if isinstance(item, str) else ""))
+    return tuple(lists)
 
 
 def _document(file: str | None) -> dict[object, object]:

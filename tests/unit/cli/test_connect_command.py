@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from connect_world import NS, WALL_S, World
+from explain_world import listing
 
 from clustermesh_cli.commands.disconnect import disconnect_contexts, disconnect_peer
 from clustermesh_cli.commands.enable import EnableOptions, enable
@@ -17,6 +18,7 @@ from clustermesh_cli.contexts import open_clusters, split_contexts
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.plan.authority_choice import check_authority
 from clustermesh_cli.plan.peer_networks import decide_networks, parse_choices
+from clustermesh_cli.plan.pod_ranges import calico_ranges, cilium_ranges, flag_ranges, kubeadm_ranges
 from meshapi.apiserver import Reach
 from meshpeer.allowed import Allowed, parse_allowed
 
@@ -227,16 +229,80 @@ def entry(world: World, secret: str = "cilium-clustermesh") -> Allowed:
 
 def test_what_a_peer_may_own_is_said_and_written_and_stays_until_it_is_chosen_anew(world: World) -> None:
     world.connect()
-    assert entry(world).networks == ()
-    world.connect(networks={"kind-south": "auto"})
     assert "INFO north lets south own 10.2.0.0/16 and its nodes' addresses" in world.stream.getvalue()
     assert entry(world).networks == entry(world, "cilium-kvstoremesh").networks == ("10.2.0.0/16",)
     world.connect()
+    assert "own 10.2.0.0/16 and its nodes' addresses, as before" in world.stream.getvalue()
     assert entry(world).networks == ("10.2.0.0/16",)
     world.connect(networks={"kind-south": ("10.2.0.0/15", "fd00::/48")})
     assert entry(world).networks == ("10.2.0.0/15", "fd00::/48")
+    world.connect()
+    assert entry(world).networks == ("10.2.0.0/15", "fd00::/48")
+    world.connect(networks={"kind-south": "auto"})
+    assert entry(world).networks == ("10.2.0.0/16",)
     world.connect(networks={"kind-south": "none"})
     assert entry(world).networks == ()
+
+
+def test_a_list_that_does_not_hold_what_the_peer_announces_is_kept_and_named(world: World) -> None:
+    world.connect(networks={"kind-south": ("172.30.0.0/16",)})
+    world.connect()
+    assert entry(world).networks == ("172.30.0.0/16",)
+    said = world.stream.getvalue()
+    assert "south announces 10.2.0.0/24, which north refuses: --peer-networks kind-south=auto lets it own that" in said
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        (
+            f"{NS}/configmaps/kubeadm-config",
+            {"data": {"ClusterConfiguration": "networking:\n  podSubnet: 10.0.0.0/14, fd00:2::/40\n"}},
+        ),
+        (
+            f"{NS}/configmaps/cilium-config",
+            {"data": {"cluster-pool-ipv4-cidr": "10.0.0.0/14", "cluster-pool-ipv6-cidr": "fd00:2::/40"}},
+        ),
+        (
+            "/apis/crd.projectcalico.org/v1/ippools",
+            listing(
+                {"spec": {"cidr": "10.0.0.0/14"}},
+                {"spec": {"cidr": "fd00:2::/40"}},
+                {"spec": {"cidr": "9.0.0.0/8", "disabled": True}},
+            ),
+        ),
+        (
+            "/apis/apps/v1/namespaces/kube-system/deployments/clustermesh-apiserver",
+            {
+                "spec": {
+                    "template": {
+                        "spec": {"containers": [{"args": ["--pod-cidr=10.0.0.0/14", "--pod-cidr", "fd00:2::/40"]}]}
+                    }
+                }
+            },
+        ),
+    ],
+    ids=["kubeadm", "cilium", "calico", "flag"],
+)
+def test_networks_of_all_pods_are_taken_where_objects_of_the_cluster_tell_them(
+    world: World, path: str, answer: object
+) -> None:
+    world.north.answers["/api/v1/nodes"]["items"][0]["spec"]["podCIDRs"] = ["10.9.0.0/24"]  # type: ignore[index]
+    world.south.answers[path] = answer
+    world.connect()
+    assert entry(world).networks == ("10.0.0.0/14", "fd00:2::/40")
+
+
+def test_what_tells_nothing_about_all_pods_is_passed_over() -> None:
+    assert cilium_ranges({"data": {"ipam": "kubernetes", "cluster-pool-ipv4-cidr": "10.0.0.0/8"}}) == ()
+    assert cilium_ranges({"data": {"cluster-pool-ipv4-cidr": "10.244.0.0/16 10.245.0.0/16"}}) == (
+        "10.244.0.0/16",
+        "10.245.0.0/16",
+    )
+    assert cilium_ranges({"data": {"cluster-pool-ipv4-cidr": "0.0.0.0/0", "cluster-pool-ipv6-cidr": "fd00::/8"}}) == ()
+    for text in ("", "- a list", "networking: [", "networking: 7", "networking:\n  podSubnet: not-a-prefix"):
+        assert kubeadm_ranges({"data": {"ClusterConfiguration": text}}) == ()
+    assert kubeadm_ranges(None) == cilium_ranges(None) == flag_ranges(None) == calico_ranges([]) == ()
 
 
 def test_auto_leaves_room_for_nodes_but_not_in_the_networks_of_others() -> None:
@@ -246,6 +312,11 @@ def test_auto_leaves_room_for_nodes_but_not_in_the_networks_of_others() -> None:
     )
     assert decide_networks("auto", ["10.1.128.0/24", "10.0.0.0/12"], ["10.1.0.0/24"]) == ("10.0.0.0/12",)
     assert decide_networks("auto", ["10.1.128.0/24"], ["10.1.0.0/24"]) == ("10.1.128.0/24",)
+    assert decide_networks("auto", ["10.2.0.0/24"], ["10.1.0.0/24"], ["10.0.0.0/8"]) == ("10.2.0.0/16",)
+    assert decide_networks("auto", ["10.2.0.0/24", "192.168.7.3/32"], [], ["10.0.0.0/12"]) == (
+        "10.0.0.0/12",
+        "192.168.0.0/16",
+    )
     with pytest.raises(CommandError, match="announces no pod networks"):
         decide_networks("auto", [], [])
 
