@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -37,11 +38,18 @@ log = logging.getLogger(__name__)
 
 
 class PolicyFeature(Feature):
-    """`set_prefixes` puts the identities of CIDR rules into the ipcache."""
+    """`set_prefixes` puts the identities of CIDR rules into the ipcache; `cpu_s` is the CPU time of this thread so far."""
 
     name = "policy"
 
-    def __init__(self, core: Core, set_prefixes: Callable[[Mapping[str, int]], None]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        set_prefixes: Callable[[Mapping[str, int]], None],
+        *,
+        cpu_s: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._cpu_s = cpu_s
         self._core, self._wake, self._interfaces = core, Wake(), Wake()
         context = PolicyContext(core.facts.cluster, core.facts.default_local_cluster)
         self.compiler = PolicyCompiler(core.db, context, set_prefixes)
@@ -157,14 +165,14 @@ class PolicyFeature(Feature):
         """Interfaces that lost our programs have them again: at once where an interface went, else within a second.
 
         Nobody tells of a program that was taken off, so this looks; on a node with so many pods that looking would take more
-        than a hundredth of the time, less often.
+        than a hundredth of a CPU, less often. A machine that is busy otherwise is no reason to look less often.
         """
         clock = self._core.clock
         while True:
-            rung, began_s = self._interfaces.count, clock.monotonic()
+            rung, began_s = self._interfaces.count, self._cpu_s()
             self.target.reattach()
             self._reattach_node()
-            delay_s = max(LOOK_S, LOOK_SHARE * (clock.monotonic() - began_s))
+            delay_s = max(LOOK_S, LOOK_SHARE * (self._cpu_s() - began_s))
             await wait_for_ring(self._interfaces, rung, delay_s, clock)
 
     async def _forward(self, table: Table[Any, Any]) -> None:
