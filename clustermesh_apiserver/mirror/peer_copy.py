@@ -57,6 +57,10 @@ class PeerCopy:
         stores = {f"write-{kind}": copy.store.run() for kind, copy in self._copies.items()}
         await together({**stores, "settle": self._settle()})
 
+    def stores(self) -> list[tuple[str, SharedStore, bool]]:
+        """What is read back: nobody else writes copies of this peer."""
+        return [(f"{self.name} {kind}", copy.store, False) for kind, copy in self._copies.items()]
+
     def written(self) -> Mapping[Kind, bool]:
         """Which kinds are complete in our store."""
         return {kind: copy.is_written for kind, copy in self._copies.items()}

@@ -15,6 +15,7 @@ from clustermesh_apiserver.mirror.leader import lead
 from clustermesh_apiserver.mirror.peer_copy import PeerCopy
 from kvstore.lease import KEY_TTL_S, LeaseSession
 from kvstore.process import DEFAULT_QUOTA_BYTES
+from kvstore.readback import keep_reading_back
 from kvstore.sharedstore import SharedStore
 from kvstore.store import LeaseStore
 from meshapi.peer import RemoteCluster
@@ -63,6 +64,7 @@ class Mirror:
         self._options = replace(options or capped_by(quota_bytes), everything=True, nodes_first_s=0.0)
         self._session = LeaseSession(backend, ttl_s=ttl_s, clock=self._clock)
         self._configs = SharedStore(backend, self._session, keys.CLUSTER_CONFIG_PREFIX, None, clock=self._clock)
+        self._configs.mark_synced()  # what is beside those of our peers is somebody else's
         self._follower: Follower[PeerCopy] | None = None
         self._writing: dict[ClusterName, asyncio.Task[None]] = {}
         self._draining: dict[ClusterName, asyncio.Task[None]] = {}
@@ -104,10 +106,17 @@ class Mirror:
 
     async def _work(self) -> None:
         jobs = {"leases": self._session.run(), "configs": self._configs.run(), "peers": self._follow()}
+        jobs["read-back"] = keep_reading_back(self._written, self._clock)
         try:
             await together(jobs)
         finally:
             self._follower = None
+
+    def _written(self) -> list[tuple[str, SharedStore, bool]]:
+        """What is read back: the copies of every peer that is written now, and peers' configurations among others."""
+        members = self._follower.peers() if self._follower is not None else []
+        copies = [member.consumer for member in members if member.consumer.name in self._writing]
+        return [("cluster-config", self._configs, True), *(store for copy in copies for store in copy.stores())]
 
     async def _follow(self) -> None:
         async with asyncio.TaskGroup() as group:

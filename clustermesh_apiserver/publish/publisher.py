@@ -17,6 +17,7 @@ from typing import Final
 from kvstore.errors import Denied, KvError, LeaseLost
 from kvstore.lease import KEY_TTL_S, LeaseSession
 from kvstore.limiter import Limiter
+from kvstore.readback import keep_reading_back
 from kvstore.sharedstore import SharedStore
 from kvstore.store import ChangeKind as Change
 from kvstore.store import Event, LeaseStore, Phase
@@ -30,7 +31,6 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_S: Final = 60.0
 CONFIG_REFRESH_S: Final = 300.0
-READ_BACK_S: Final = 60.0
 BACKOFF_S: Final = (0.1, 5.0)
 
 RECORDS: Final[Mapping[Kind, Callable[[str], bytes]]] = {
@@ -108,7 +108,7 @@ class Publisher:
             group.create_task(self.session.run(), name="leases")
             group.create_task(self._keep_house(), name="heartbeat")
             group.create_task(self._guard_config(), name="cluster-config")
-            group.create_task(self._guard_records(), name="read-back")
+            group.create_task(keep_reading_back(self._written, self._clock), name="read-back")
             for kind, store in self.stores.items():
                 group.create_task(store.run(), name=f"publish-{kind}")
             for kind, store in self.private.items():
@@ -177,19 +177,10 @@ class Publisher:
                 if batch.phase is Phase.LISTED and not is_listed:
                     self._rewrite_config()
 
-    async def _guard_records(self) -> None:
-        """Records of ours that somebody else changed or deleted are written again, and foreign ones among them removed."""
-        while True:
-            await self._clock.sleep(READ_BACK_S)
-            for kind, store in [*self.stores.items(), *self.private.items()]:
-                try:
-                    repaired = await store.read_back(is_shared=self._is_shared)
-                except (KvError, Denied) as exc:
-                    log.debug("own records not read back", extra={"key": kind.value, "error": repr(exc)})
-                    continue
-                if repaired:
-                    facts = {"key": kind.value, "reason": f"{repaired} keys"}
-                    log.warning("records changed by somebody else, writing them again", extra=facts)
+    def _written(self) -> list[tuple[str, SharedStore, bool]]:
+        """What is read back: records of ours, of which foreign ones are removed where nobody else writes."""
+        stores = [*self.stores.items(), *self.private.items()]
+        return [(kind.value, store, self._is_shared) for kind, store in stores]
 
     def _check_config(self, event: Event) -> None:
         if event.kind is Change.DELETE or event.value != self._config:

@@ -20,9 +20,10 @@ from kvstore.errors import KvError, Unavailable
 from kvstore.memory import MemoryStore
 from kvstore.memoryserver import MemoryServer
 from kvstore.options import Options
+from kvstore.readback import READ_BACK_S
 from kvstore.store import Store
 from meshapi.peer import PeerState
-from meshkit.clock import ManualClock, SystemClock, settle
+from meshkit.clock import Clock, ManualClock, SystemClock, settle
 from meshmodel.keys import MIRROR_LOCK_PREFIX
 from meshmodel.names import ClusterId, ClusterName
 from meshpeer.reservations import Own
@@ -98,9 +99,11 @@ class World:
         return {key.removeprefix(prefix) for key in self.own.server.entries if key.startswith(prefix)}
 
     @contextlib.asynccontextmanager
-    async def running(self, session: SessionOptions | None = None, **options: float) -> AsyncIterator[Mirror]:
+    async def running(
+        self, session: SessionOptions | None = None, clock: Clock | None = None, **options: float
+    ) -> AsyncIterator[Mirror]:
         own = Own(ClusterName("blue"), ClusterId(1))
-        mirror = Mirror(self.own, self.directory, own, connect=self._connect, options=session, **options)
+        mirror = Mirror(self.own, self.directory, own, connect=self._connect, options=session, clock=clock, **options)
         task = asyncio.create_task(mirror.run())
         try:
             yield mirror
@@ -421,3 +424,29 @@ async def test_draining_is_repeated_without_another_grace() -> None:
         assert slept < 500
     assert backend.server.entries == {}
     assert drain_module.GRACE_S <= slept <= drain_module.GRACE_S + 20
+
+
+async def test_copies_changed_behind_our_back_are_repaired_within_a_minute(world: World) -> None:
+    """Records, canaries and the configuration of a peer; what others wrote beside the configuration is theirs."""
+    world.peer("green", {**GREEN, **CANARIES})
+    clock = ManualClock()
+    async with world.running(clock=clock) as mirror:
+        await until(lambda: clock.advance(0.01) is None and bool(mirror.statuses()) and mirror.statuses()[0].ready)
+        await until(lambda: clock.advance(0.01) is None and len(world.canaries()) == 6)
+        before = dict(world.own.server.entries)
+        lies: dict[bytes, bytes | None] = {
+            b"cilium/cluster-config/green": b'{"id":9}',
+            b"cilium/cluster-config/red": b'{"id":3}',
+            b"cilium/cache/nodes/v1/green/n1": None,
+            b"cilium/cache/ip/v1/green/10.7.0.1": b"{lie}",
+            b"cilium/cache/ip/v1/green/10.7.0.66": b"{foreign}",
+            b"cilium/synced/green/cilium/cache/services/v1": None,
+        }
+        world.own.server.commit(lies, 0)
+        clock.advance(READ_BACK_S + 1)
+        repaired = {**CACHED, b"cilium/cluster-config/red": b'{"id":3}'}
+        await until(lambda: clock.advance(0.01) is None and world.cached() == repaired and len(world.canaries()) == 6)
+        after = world.own.server.entries
+        assert {key for key, entry in after.items() if not entry.lease} == {b"cilium/cluster-config/red"}
+        untouched = before.keys() - lies.keys()
+        assert {key: after[key].revision for key in untouched} == {key: before[key].revision for key in untouched}

@@ -7,9 +7,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from clustermesh_apiserver.publish.publisher import READ_BACK_S, Publisher
+from clustermesh_apiserver.publish.publisher import Publisher
 from kvstore.lease import KEYS_PER_LEASE
 from kvstore.memory import MemoryStore
+from kvstore.readback import READ_BACK_S
 from meshkit.clock import ManualClock, settle
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName
