@@ -8,6 +8,7 @@ would be without aliases is counted before it is built.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
@@ -50,17 +51,28 @@ _Loader.bool_values = {**_Loader.bool_values, "y": True, "n": False}
 
 
 def load_documents(text: str) -> Iterator[object]:
-    """The documents of the text, in order. Raises: YamlTextError."""
+    """The documents of the text, in order. A text that is one JSON value is read as such. Raises: YamlTextError."""
     if len(text) > MAXIMUM_BYTES:
         raise YamlTextError(f"{len(text)} characters; at most {MAXIMUM_BYTES} are read")
+    if text.startswith("{") and _brackets(text) <= MAXIMUM_DEPTH:
+        try:
+            found = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        except ValueError:
+            pass  # as YAML it may be right, or the error says where it is not
+        else:
+            yield found
+            return
     try:
-        _check_depth(text)
+        if not _is_shallow(text):
+            _check_depth(text)
+        is_small = "*" not in text and 2 * len(text) <= MAXIMUM_NODES
         loader = _Loader(text)
         try:
             while loader.check_node():
                 node = loader.get_node()
                 assert node is not None
-                _check_size(node)
+                if not is_small:
+                    _check_size(node)
                 yield loader.construct_document(node)
         finally:
             loader.dispose()
@@ -68,6 +80,33 @@ def load_documents(text: str) -> Iterator[object]:
         raise
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as exc:
         raise YamlTextError(" ".join(str(exc).split())[:_REASON_LENGTH]) from exc
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The map of a JSON object. Raises: ValueError when a key stands there twice, which the YAML reader then locates."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is given twice in one object")
+    return found
+
+
+def _refuse_constant(text: str) -> object:
+    """NaN and infinities are no JSON."""
+    raise ValueError(text)
+
+
+def _brackets(text: str) -> int:
+    return text.count("[") + text.count("{")
+
+
+def _is_shallow(text: str) -> bool:
+    """Whether no nesting in the text can be too deep, told without parsing.
+
+    A block collection begins at a greater column than the one around it, or is a sequence at the column of its map; a flow
+    collection has a bracket of its own, and may hold maps of one pair without any.
+    """
+    longest = max(map(len, text.splitlines()), default=0)
+    return 2 * (_brackets(text) + longest) <= MAXIMUM_DEPTH
 
 
 def _check_depth(text: str) -> None:

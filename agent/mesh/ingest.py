@@ -331,6 +331,8 @@ class Ingest:
     def _believable(self, backends: tuple[Backend, ...]) -> tuple[tuple[Backend, ...], list[ClaimRefusal]]:
         """The backends whose addresses the cluster may speak for, and what was refused: one bad one costs one."""
         refuse, name = self._networks.refuse_address, self._name
+        if name == self._db.own or self._networks.may_have_all(name, [b.address for b in backends]):
+            return backends, []
         refusals = [refusal for b in backends if (refusal := refuse(name, b.address)) is not None]
         if not refusals:
             return backends, []

@@ -212,6 +212,17 @@ class Networks:
             cluster.accepted.add(around if around is not None and block.version == 6 else block, None)
         return refusal
 
+    def may_have_all(self, name: ClusterName, addresses: Iterable[str]) -> bool:
+        """Whether every one of these IPv4 addresses is near others of the cluster where nobody else claims any: most are.
+
+        False is no judgement: `refuse_address` gives one for each address.
+        """
+        cluster = self._clusters.get(name)
+        if cluster is None:
+            return False
+        clear = cluster.clear
+        return all(address[: address.rfind(".")] in clear for address in addresses)
+
     def is_plain(self, name: ClusterName, address: str, host: str, identity: int) -> bool:
         """Whether a pod's address, tunnel endpoint and identity are all believed, told at once: most are."""
         cluster = self._clusters.get(name)
@@ -248,7 +259,10 @@ class Networks:
     # ---- inside
 
     def _cluster(self, name: ClusterName) -> _Cluster:
-        return self._clusters.setdefault(name, _Cluster())
+        found = self._clusters.get(name)
+        if found is None:
+            found = self._clusters[name] = _Cluster()
+        return found
 
     def _refuse(self, name: ClusterName, block: Block, lists: tuple[Block, ...]) -> ClaimRefusal | None:
         if block.length < WIDEST[block.version]:

@@ -132,6 +132,16 @@ def test_a_list_that_narrows_forgets_nothing_that_was_accepted(networks: Network
     assert networks.may_hold(SOUTH, block_of("10.9.0.1"))
 
 
+def test_many_addresses_are_told_at_once_only_where_each_may_be_claimed(networks: Networks) -> None:
+    near = [f"10.2.0.{number}" for number in range(9)]
+    assert not networks.may_have_all(SOUTH, near)  # nobody has looked at any yet
+    assert networks.refuse_address(SOUTH, near[0]) is None
+    assert networks.may_have_all(SOUTH, near)
+    assert not networks.may_have_all(SOUTH, [*near, "10.1.0.9"])
+    networks.set_node(node("north", "n2", "172.18.0.3", "10.2.0.128/25"))
+    assert not networks.may_have_all(SOUTH, near)
+
+
 def test_what_is_released_may_be_claimed_again(networks: Networks) -> None:
     networks.delete_own_pod("192.168.7.9/32")
     networks.set_own_service(ServiceName("kube-system", "dns"), [], [])
