@@ -56,7 +56,9 @@ def load_documents(text: str) -> Iterator[object]:
         raise YamlTextError(f"{len(text)} characters; at most {MAXIMUM_BYTES} are read")
     if text.startswith("{") and _brackets(text) <= MAXIMUM_DEPTH:
         try:
-            found = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+            found = json.loads(  # noqa: TID251 - orjson does not tell of a key that is given twice
+                text, object_pairs_hook=_unique, parse_constant=_refuse_constant
+            )
         except ValueError:
             pass  # as YAML it may be right, or the error says where it is not
         else:
