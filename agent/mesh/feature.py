@@ -14,7 +14,15 @@ from agent.mesh.ingest import Writers
 from agent.mesh.metrics import cluster_metrics, rejection_metrics
 from agent.mesh.own_node import OwnNodeFollower
 from agent.mesh.probe import OverlayThenTcp, Prober, make_reach
-from agent.mesh.routes import NETWORKS_OF_PEERS, add_cluster_routes, mesh_problems, peer_rows, refused_networks
+from agent.mesh.routes import (
+    NETWORKS_OF_PEERS,
+    OWN_STORE,
+    add_cluster_routes,
+    mesh_problems,
+    own_store_problem,
+    peer_rows,
+    refused_networks,
+)
 from agent.mesh.rows import lost_node_problems
 from agent.mesh.runner import MeshRunner
 from agent.tables import Node, NodeAddress
@@ -108,19 +116,21 @@ class MeshFeature(Feature):
         return found + self._describe_widening(self.runner.drained)
 
     def check_health(self, health: Health) -> None:
-        """A peer never makes this node unready, nor do nodes of it that are not reached."""
+        """A peer never makes this node unready, nor do nodes of it that are not reached, nor the own store once it was read."""
         if lost := lost_node_problems(self._core.db):
             health.degraded(_NODES, f"{len(lost)} not reached; {lost[0]}")
         else:
             health.ok(_NODES)
-        if refused := refused_networks(self.runner):
-            health.degraded(NETWORKS_OF_PEERS, refused)
-        else:
-            health.ok(NETWORKS_OF_PEERS)
-        if self.own_node.problem:
-            health.degraded("node address", self.own_node.problem)
-        else:
-            health.ok("node address")
+        found = {
+            OWN_STORE: own_store_problem(self.runner, self._core.db.own, self._core.clock),
+            NETWORKS_OF_PEERS: refused_networks(self.runner),
+            "node address": self.own_node.problem,
+        }
+        for name, problem in found.items():
+            if problem:
+                health.degraded(name, problem)
+            else:
+                health.ok(name)
         states = self.runner.states()
         for state in states:
             if state.is_ready:

@@ -14,6 +14,7 @@ from meshkit.rest import NotAnswered, Rest
 from meshmodel.names import ClusterName
 
 NETWORKS_OF_PEERS: Final = "networks of peers"
+OWN_STORE: Final = "own store"
 
 
 def add_cluster_routes(rest: Rest, runner: MeshRunner, clock: Clock) -> None:
@@ -50,6 +51,17 @@ def refused_networks(runner: MeshRunner) -> str:
     return "; ".join(f"{name} {unlisted_warning(name, nodes)}" for name, nodes in sorted(unlisted.items()) if nodes)
 
 
+def own_store_problem(runner: MeshRunner, own: ClusterName, clock: Clock) -> str:
+    """Why the own cluster's store is not followed; empty while it is, or where the agent runs without."""
+    member = runner.members.get(own)
+    if member is None or (row := cluster_row(member.state, runner.rejections, clock)).ready:
+        return ""
+    since = f", last heard of {row.age_s:.0f} s ago" if row.age_s is not None else ""
+    return (
+        f"{row.reason or row.status}{since}; what changes in the cluster is not learned, what is known stays in force"
+    )
+
+
 def mesh_problems(runner: MeshRunner, db: AgentDB, clock: Clock) -> list[str]:
     """Configurations and records that are refused, stores that are away, nodes that are not reached."""
     found = [f"peer configuration {name}: {reason}" for name, reason in sorted(runner.refused.items())]
@@ -59,7 +71,6 @@ def mesh_problems(runner: MeshRunner, db: AgentDB, clock: Clock) -> list[str]:
     for row in [cluster_row(state, runner.rejections, clock) for state in runner.states()]:
         found += [f"peer {row.name}: {warning}" for warning in row.warnings]
         found += [f"peer {row.name}: {total} records rejected ({why})" for why, total in row.records_rejected.items()]
-    own = runner.members.get(db.own)
-    if own is not None and not (row := cluster_row(own.state, runner.rejections, clock)).ready:
-        found.append(f"own store: {row.reason or row.status}")
+    if away := own_store_problem(runner, db.own, clock):
+        found.append(f"{OWN_STORE}: {away}")
     return found

@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from agent_mesh_kit import FILE, Mesh, PeerStore
 
+from agent.mesh.feature import MeshFeature
+from agent.mesh.routes import mesh_problems
 from meshkit.clock import ManualClock
+from meshkit.health import Component, Health, HealthLevel
 from meshmodel import keys, private_keys
 from meshmodel.keys import Kind
 
@@ -152,3 +157,29 @@ async def test_a_peer_is_never_asked_for_private_records(tmp_path: Path, clock: 
         await mesh.until(lambda: mesh.state().is_ready)
         await mesh.pass_s(2)
         assert mesh.db.prefixes.get("10.2.0.77/32") is None
+
+
+async def test_an_own_store_that_is_away_degrades_the_agent_until_it_is_back(
+    tmp_path: Path, clock: ManualClock, north: PeerStore
+) -> None:
+    """What is known stays in force, the node stays ready, and whoever looks at the status is told: exit code 3."""
+    await north.canaries()
+    mesh, health = own(tmp_path, clock, north), Health()
+    parts = SimpleNamespace(
+        runner=mesh.runner, own_node=SimpleNamespace(problem=""), _core=SimpleNamespace(db=mesh.db, clock=clock)
+    )
+
+    def part() -> Component:
+        MeshFeature.check_health(cast("Any", parts), health)
+        return health.snapshot()["own store"]
+
+    async with mesh.running():
+        await mesh.until(lambda: part().level is HealthLevel.OK)
+        assert mesh_problems(mesh.runner, mesh.db, clock) == []
+        north.backend.server.stop()
+        await mesh.until(lambda: part().level is HealthLevel.DEGRADED, within_s=200)
+        assert "what changes in the cluster is not learned, what is known stays in force" in part().message
+        assert mesh_problems(mesh.runner, mesh.db, clock) == [f"own store: {part().message}"]
+        assert health.ready()
+        north.backend.server.start()
+        await mesh.until(lambda: part().level is HealthLevel.OK, within_s=200)

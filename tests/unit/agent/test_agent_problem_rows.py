@@ -11,6 +11,7 @@ from agent.mesh.rows import lost_node_problems
 from agent.policy.feature import PolicyFeature
 from agent.policy.rows import engine_faults
 from agent.tables import AgentDB, LostNode
+from meshkit.clock import ManualClock
 from meshkit.health import Health, HealthLevel
 from meshmodel.names import ClusterId, ClusterName
 
@@ -37,6 +38,7 @@ def test_a_lost_node_degrades_the_agent_until_it_is_back_and_never_makes_it_unre
     db, health = AgentDB(ClusterName("north"), ClusterId(1)), Health()
     parts = SimpleNamespace(_core=SimpleNamespace(db=db), runner=SimpleNamespace(states=list, members={}))
     parts.own_node = SimpleNamespace(problem="")
+    parts._core.clock = ManualClock()
     feature = cast("Any", parts)
     with db.write():
         db.lost_nodes.put(LostNode("172.18.0.7", ClusterName("south"), "no answer"))
