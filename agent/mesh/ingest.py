@@ -106,6 +106,7 @@ class Ingest:
         with self._db.write():
             old = self._db.peers.get(self._name)
             self._writers.load_balancer.set_peer(old or PeerHealth(self._name, self._cluster_id))
+            self._networks.settle()  # what its lists let it own may have been ours
 
     async def listed(self, kind: Kind) -> None:
         """All records of this kind are in the tables, and backends of another form are gone."""

@@ -86,6 +86,7 @@ class Networks:
         self._holders: BlockIndex[ClusterName] = BlockIndex()
         self._pods: set[Block] = set()
         self._services: dict[ServiceName, tuple[Block, ...]] = {}
+        self._balancers: dict[ServiceName, tuple[Block, ...]] = {}
         self._changes: list[ClaimChange] = []
         self.judges: list[Callable[[Sequence[ClaimChange]], int]] = []
 
@@ -126,15 +127,20 @@ class Networks:
 
     def own_services(self) -> tuple[ServiceName, ...]:
         """Services of ours whose addresses are known here."""
-        return tuple(self._services)
+        return tuple({**self._services, **self._balancers})
 
     def set_own_service(self, name: ServiceName, cluster_ips: Iterable[str], load_balancer_ips: Iterable[str]) -> None:
-        """Addresses of a service of ours; the network around a cluster address is ours too."""
-        blocks = [_around(block_of(ip)) for ip in cluster_ips] + [block_of(ip) for ip in load_balancer_ips]
-        new = tuple(dict.fromkeys(blocks))
-        self._replace(self._own, self._services.pop(name, ()), new)
-        if new:
-            self._services[name] = new
+        """Addresses of a service of ours; the network around a cluster address is ours too.
+
+        A load balancer's address is a field that others than Kubernetes may write. It is ours, but not where a person lets a
+        peer own it by a list: that decides, and not who spoke first.
+        """
+        balancers = tuple(block_of(ip) for ip in load_balancer_ips)
+        self._balancers.pop(name, None)
+        if balancers:
+            self._balancers[name] = balancers
+        blocks = [_around(block_of(ip)) for ip in cluster_ips]
+        self._set_service_blocks(name, [*blocks, *(block for block in balancers if not self._is_listed(block))])
 
     def allow(self, name: ClusterName, allowed: Allowed) -> None:
         """The peer may claim only what these lists contain."""
@@ -145,12 +151,14 @@ class Networks:
             for around in cluster.clear.values():
                 cluster.accepted.add(around, None)
             cluster.clear.clear()
+            self._judge_balancers()
 
     def drop(self, name: ClusterName) -> None:
         """The cluster claims nothing, and has nothing."""
         for node in list(self._cluster(name).nodes):
             self.delete_node(name, node)
         del self._clusters[name]
+        self._judge_balancers()
         self._changes += [ClaimChange(block, name, is_added=False) for block in EVERYTHING]
 
     def release(self, name: ClusterName, prefix: str) -> None:
@@ -275,6 +283,22 @@ class Networks:
         if lists and not any(allowed.covers(block) for allowed in lists):
             return ClaimRefusal(f"{block} is not in the networks its connection file allows", block, True)
         return None
+
+    def _set_service_blocks(self, name: ServiceName, blocks: Iterable[Block]) -> None:
+        new = tuple(dict.fromkeys(blocks))
+        self._replace(self._own, self._services.pop(name, ()), new)
+        if new:
+            self._services[name] = new
+
+    def _judge_balancers(self) -> None:
+        """Lists changed: addresses of load balancers may be ours now, or not any more."""
+        for name, balancers in self._balancers.items():
+            rest = [block for block in self._services.get(name, ()) if block not in balancers]
+            self._set_service_blocks(name, [*rest, *(block for block in balancers if not self._is_listed(block))])
+
+    def _is_listed(self, block: Block) -> bool:
+        """Whether some peer's list of pod networks or node networks has it."""
+        return any(allowed.covers(block) for c in self._clusters.values() for allowed in (*c.pods, *c.hosts))
 
     def _is_ours(self, block: Block) -> bool:
         return any(holder == self._own for _, holder in self._holders.covering(block))

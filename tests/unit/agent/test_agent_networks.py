@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import AsyncIterator
 from ipaddress import ip_network
@@ -12,12 +13,15 @@ from pathlib import Path
 import pytest
 from agent_mesh_kit import ECHO, FILE, Mesh, PeerStore
 
+from agent.datapath.memory import memory_maps
 from agent.ipcache.writer import PrefixWriter
+from agent.loadbalancer.follower import AddressFollower
+from agent.loadbalancer.registry import BackendRegistry
 from agent.mesh.blocks import Block, BlockIndex, block_of
 from agent.mesh.held import Held
 from agent.mesh.ingest import Ingest
 from agent.mesh.networks import ClaimChange, Networks
-from agent.tables import Address, AgentDB, ClaimOrigin, Node, NodeAddress, Prefix, Service, ServicePort
+from agent.tables import Address, AgentDB, ClaimOrigin, FrontendKey, Node, NodeAddress, Prefix, Service, ServicePort
 from meshapi.peer import PeerState
 from meshkit.clock import ManualClock
 from meshmodel import keys
@@ -533,3 +537,61 @@ async def test_refused_records_that_found_no_room_are_told_again_when_there_is(
         await mesh.until(lambda: mesh.db.prefixes.get("10.2.0.100/32") is not None, 70)
         assert not mesh.state().truncated
         assert mesh.attempts == 1
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(("peer", "balancer", "list"))), ids="-".join)
+async def test_a_balancers_address_never_takes_what_a_list_lets_a_peer_own(
+    mesh: Mesh, clock: ManualClock, order: tuple[str, ...]
+) -> None:
+    """`status.loadBalancer` is a field that others than Kubernetes may write: a person's list decides, not who was first."""
+    follower = AddressFollower(mesh.db, mesh.lb, BackendRegistry(memory_maps().backends))
+    south, name = mesh.stores["south"], ServiceName("tenant", "b")
+
+    async def step(what: str) -> None:
+        await asyncio.gather(south.beat(), mesh.stores["north"].beat())
+        match what:
+            case "peer":
+                await south.node("s2", "172.18.0.6", "10.9.0.0/24")
+                await south.ip("10.9.0.7", 2 << 16 | 7, "172.18.0.6")
+                await south.service("10.2.0.9", "10.9.0.7")
+            case "balancer":
+                with mesh.db.write():
+                    mesh.lb.set_service(
+                        Service(name, (Address("10.9.0.7", "LoadBalancer"),), (ServicePort("", 80, "TCP"),))
+                    )
+            case _:
+                (mesh.directory / "south").write_bytes(FILE % b"south" + b"networks: [10.2.0.0/16, 10.9.0.0/16]\n")
+                mesh.changed.set()
+        await mesh.pass_s(5, 0.05)
+        follower.step()
+
+    for what in order:
+        await step(what)
+
+    def is_the_peers() -> bool:
+        follower.step()
+        network, pod = mesh.db.prefixes.get("10.9.0.0/24"), mesh.db.prefixes.get("10.9.0.7/32")
+        return {row and row.cluster for row in (network, pod)} == {SOUTH}
+
+    await mesh.until(lambda: is_the_peers() and mesh.backends() == ["10.2.0.9", "10.9.0.7"], 65)
+    assert mesh.db.frontends.get(FrontendKey("10.9.0.7", 80, "TCP")) is None
+    assert mesh.db.backends.get((name, SOUTH)) is None
+
+
+def test_a_balancers_address_is_ours_again_when_no_list_has_it(networks: Networks) -> None:
+    dns = ServiceName("kube-system", "dns")
+    networks.allow(SOUTH, Allowed(("172.18.9.0/24",)))
+    assert networks.refuse_address(SOUTH, "172.18.9.1") is None
+    assert networks.refuse_address(SOUTH, "10.96.0.7") is not None
+    assert networks.refuse_address(EAST, "10.96.0.7") is not None
+    networks.allow(SOUTH, Allowed(("172.19.0.0/24",)))
+    assert networks.refuse_address(EAST, "172.18.9.1") is not None
+    networks.allow(SOUTH, Allowed((), ("172.18.9.0/24",)))
+    assert networks.refuse_address(EAST, "172.18.9.1") is None
+    networks.drop(SOUTH)
+    assert networks.refuse_address(EAST, "172.18.9.1") is not None
+    networks.allow(SOUTH, Allowed(("172.18.0.0/16",)))
+    networks.set_own_service(dns, ["172.18.9.1"], ["172.18.9.1"])  # what Kubernetes gave is ours, whatever a list says
+    assert networks.refuse_address(SOUTH, "172.18.9.1") is not None
+    networks.set_own_service(dns, [], [])
+    assert networks.own_services() == ()
