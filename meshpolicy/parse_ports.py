@@ -10,7 +10,7 @@ from typing import Final
 from meshpolicy.decode import DocumentNode
 from meshpolicy.icmp import FAMILIES, TYPE_NAMES
 from meshpolicy.parse_l7 import BUILT_IN_KINDS, DNS, SECRET_FIELDS, parse_l7_rules
-from meshpolicy.port import MAXIMUM_PORT, TCP, PortSpec, parse_protocol
+from meshpolicy.port import MAXIMUM_PORT, PORT_PROTOCOLS, PORTLESS_PROTOCOLS, TCP, PortSpec, parse_protocol
 from meshpolicy.rule import L7Rules
 
 MAXIMUM_PORTS: Final = 40
@@ -147,10 +147,16 @@ def _parse_port(node: DocumentNode, found: Ports, *, has_dns: bool) -> list[Port
     try:
         protocols = parse_protocol(node.text_of("protocol"))
     except ValueError as exc:
-        node.child("protocol").fail(f"unknown protocol {exc}", "write TCP, UDP, SCTP or ANY")
+        names = ", ".join(("TCP", "UDP", "SCTP", *PORTLESS_PROTOCOLS))
+        fix = "write an icmps rule" if "ICMP" in str(exc).upper() else f"write {names} or ANY"
+        node.child("protocol").fail(f"unknown protocol {exc}", fix)
     where = node.child("port", text)
     if not text:
         where.fail("the port is missing", 'write a number or a name in quotes; "0" is every port')
+    if not set(protocols) <= set(PORT_PROTOCOLS):
+        if text != "0" or end:
+            where.fail(f"{node.text_of('protocol')} has no ports", 'write port: "0", which is all of the protocol')
+        return [PortSpec(protocol) for protocol in protocols]
     if _SERVICE_NAME.fullmatch(text):
         if end:
             found.warnings.append(f"{node.path}.endPort: a named port has no range, endPort has no effect")

@@ -15,9 +15,24 @@ UDP: Final = protocol.UDP
 ICMPV6: Final = protocol.ICMPV6
 SCTP: Final = protocol.SCTP
 
-PROTOCOL_NUMBERS: Final = protocol.PROTOCOL_NUMBERS
-PROTOCOL_NAMES: Final[Mapping[int, str]] = {ANY_PROTOCOL: "ANY", **protocol.PROTOCOL_NAMES}
 PORT_PROTOCOLS: Final = (TCP, UDP, SCTP)
+PORTLESS_PROTOCOLS: Final[Mapping[str, int]] = {
+    "IGMP": 2,
+    "IPIP": 4,
+    "IPV6": 41,
+    "GRE": 47,
+    "ESP": 50,
+    "AH": 51,
+    "VRRP": 112,
+}
+"""Further protocols a port rule may name. They have no ports: such a rule is about all of the protocol's packets."""
+
+PROTOCOL_NUMBERS: Final[Mapping[str, int]] = {**protocol.PROTOCOL_NUMBERS, **PORTLESS_PROTOCOLS}
+PROTOCOL_NAMES: Final[Mapping[int, str]] = {
+    ANY_PROTOCOL: "ANY",
+    **protocol.PROTOCOL_NAMES,
+    **{number: name for name, number in PORTLESS_PROTOCOLS.items()},
+}
 
 MAXIMUM_PORT: Final = 65535
 PORT_BITS: Final = 16
@@ -88,10 +103,10 @@ def masked_ports(first: int, last: int) -> Iterator[tuple[int, int]]:
 
 
 def parse_protocol(text: str) -> tuple[int, ...]:
-    """The protocol numbers of a port rule's protocol; empty and ANY are all three. Raises ValueError."""
+    """The protocol numbers of a port rule's protocol; empty and ANY are those that have ports. Raises ValueError."""
     upper = text.upper()
     if upper in ("", "ANY"):
         return PORT_PROTOCOLS
-    if upper in ("TCP", "UDP", "SCTP"):
+    if upper in ("TCP", "UDP", "SCTP", *PORTLESS_PROTOCOLS):
         return (PROTOCOL_NUMBERS[upper],)
     raise ValueError(text)

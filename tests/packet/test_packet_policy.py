@@ -85,6 +85,21 @@ def test_the_verdict_of_a_new_connection(
     assert out.verdict == (SHOT if reason else REDIRECT)
 
 
+@pytest.mark.parametrize("protocol", [2, 4, 41, 47, 50, 51, 112])
+def test_a_protocol_without_ports_is_judged_by_its_number(node: PacketNode, protocol: int) -> None:
+    """IGMP, IPIP, IPv6, GRE, ESP, AH, VRRP: what opens TCP, or another of them, opens none; bytes are no ports."""
+    node.endpoint(flags=EndpointFlag.ENFORCE_EGRESS | EndpointFlag.ENFORCE_INGRESS)
+    packet = Packet(POD, REMOTE_POD, protocol)
+    _install(node, OUT, [Rule(0, TCP), Rule(REMOTE_ID, UDP), Rule(0, protocol + 1)])
+    assert node.send(packet).drop is Reason.POLICY_DENIED
+    _install(node, OUT, [Rule(REMOTE_ID, protocol)])
+    verdict = node.send(packet).event(EventType.POLICY_VERDICT)
+    assert (verdict.reason, verdict.match) == (0, PolicyMatch.L3_PROTOCOL)
+    arriving = Packet(REMOTE_POD, POD, protocol, identification=2)
+    _install(node, IN, [Rule(0, protocol, precedence=255, deny=True), Rule(REMOTE_ID)])
+    assert node.overlay(arriving).drop is Reason.POLICY_DENY_RULE
+
+
 def test_a_direction_that_is_not_enforced_is_not_judged(node: PacketNode) -> None:
     node.endpoint(flags=EndpointFlag.ENFORCE_INGRESS)
     out = node.send(Packet(POD, REMOTE_POD))

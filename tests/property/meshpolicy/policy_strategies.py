@@ -105,6 +105,8 @@ _ports = st.one_of(
             {"port": "53", "protocol": "UDP"},
             {"port": "53", "protocol": "ANY"},
             {"port": "0", "protocol": "TCP"},
+            {"port": "0", "protocol": "GRE"},
+            {"port": "0", "protocol": "IGMP"},
             {"port": "0"},
             {"port": "http", "protocol": "TCP"},
             {"port": "http"},

@@ -14,6 +14,7 @@ NAMESPACE = "io.kubernetes.pod.namespace"
 CLUSTER = "io.cilium.k8s.policy.cluster"
 NAMESPACE_LABELS = "io.cilium.k8s.namespace.labels."
 PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
+WITHOUT_PORTS = {"IGMP": 2, "GRE": 47, "VRRP": 112}
 ICMP_NAMES = {"EchoRequest": 8, "EchoReply": 0, "TimeExceeded": 11}
 
 
@@ -235,6 +236,8 @@ class Twin:
     def _cilium_port(self, entry: dict[str, Any], packet: Packet) -> int:
         """How many bits of protocol and port the entry names of the packet; 0 if it does not match."""
         word = entry.get("protocol", "ANY")
+        if word in WITHOUT_PORTS:
+            return 8 if packet.protocol == WITHOUT_PORTS[word] else 0
         protocols = list(PROTOCOLS.values()) if word == "ANY" else [PROTOCOLS[word]]
         if packet.protocol not in protocols:
             return 0

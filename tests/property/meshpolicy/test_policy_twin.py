@@ -19,7 +19,7 @@ from tests.support.effort import examples
 
 _RESERVED = {"host": 1, "world": 2, "health": 4, "init": 5, "node": 6, "api": 7}
 NUMBERS = {name: NumericIdentity(_RESERVED.get(name, 300 + index)) for index, name in enumerate(WHO)}
-FLOWS = [(6, 80), (6, 81), (6, 8080), (17, 53), (132, 53), (6, 65535), (1, 8), (1, 3), (58, 128), (47, 0)]
+FLOWS = [(6, 80), (6, 81), (6, 8080), (17, 53), (132, 53), (6, 65535), (1, 8), (1, 3), (58, 128), (47, 0), (2, 0)]
 
 
 def labels_of(who: Who) -> Labels:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from meshpolicy.port import SCTP, TCP, UDP, L4Key, PortSpec, masked_ports, parse_protocol
+from meshpolicy.port import PORTLESS_PROTOCOLS, SCTP, TCP, UDP, L4Key, PortSpec, masked_ports, parse_protocol
 from meshpolicy.ports_of_pods import PortsOfPods
 
 RANGES = [
@@ -52,6 +52,13 @@ def test_covers(broad: L4Key, narrow: L4Key, *, covers: bool) -> None:
 
 def test_any_is_tcp_udp_and_sctp_but_not_icmp() -> None:
     assert parse_protocol("") == parse_protocol("any") == (TCP, UDP, SCTP)
+
+
+@pytest.mark.parametrize("name", PORTLESS_PROTOCOLS)
+def test_a_protocol_without_ports_is_meant_as_a_whole(name: str) -> None:
+    (number,) = parse_protocol(name.lower())
+    assert PortSpec(number).map_keys() == (L4Key(number, 0, 0),)
+    assert str(PortSpec(number)) == f"0/{name}"
 
 
 def test_a_name_resolves_only_for_its_protocol() -> None:

@@ -76,6 +76,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         ingress(toPorts=ports({"port": "80", "protocol": "ICMP"})),
         "spec.ingress[0].toPorts[0].ports[0].protocol",
     ),
+    "a port of a protocol without ports": (
+        ingress(toPorts=ports({"port": "80", "protocol": "VRRP"})),
+        "spec.ingress[0].toPorts[0].ports[0].port",
+    ),
+    "a port range of a protocol without ports": (
+        ingress(toPorts=ports({"port": "0", "endPort": 9, "protocol": "GRE"})),
+        "spec.ingress[0].toPorts[0].ports[0].port",
+    ),
     "41 ports": (ingress(toPorts=ports(*[TCP80] * 41)), "spec.ingress[0].toPorts[0].ports"),
     "41 denied ports": (cnp(**ALL, ingressDeny=[{"toPorts": ports(*[TCP80] * 41)}]), "spec.ingressDeny[0].toPorts[0]"),
     "41 ICMP fields": (ingress(icmps=[{"fields": [{"type": 8}] * 41}]), "spec.ingress[0].icmps[0]"),
