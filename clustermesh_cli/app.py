@@ -252,7 +252,7 @@ def status(
 @policy.command("eval")
 def policy_eval(
     file: Annotated[
-        typer.FileText, typer.Option("--file", "-f", help="a case, or a list of cases, as JSON; - for stdin")
+        typer.FileText, typer.Option("--file", "-f", help="a case, or a list of cases, as JSON or YAML; - for stdin")
     ],
 ) -> None:
     """Evaluate policies offline: verdicts of flows between labelled identities, as JSON."""
@@ -295,6 +295,7 @@ def explain_policy(
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = "kube-system",
     output: Annotated[str, typer.Option("--output", "-o", help="summary or json")] = "summary",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="also every rule that does not apply")] = False,
     plain: Plain = False,
 ) -> None:
     """May a new connection pass, and which rule of which side decides? Exit code 0 allowed, 4 denied, 3 not known."""
@@ -312,6 +313,7 @@ def explain_policy(
         _console(plain),
         wall_s=SystemClock().wall(),
         as_json=_is_json(output),
+        verbose=verbose,
     )
     raise typer.Exit(code)
 

@@ -23,8 +23,10 @@ _WORDS: Final = {True: "allowed", False: "denied", None: "not known"}
 _EVERY_POD_HAS: Final = (CLUSTER_LABEL, NAMESPACE_LABEL, SERVICE_ACCOUNT_LABEL)
 
 
-def render(decision: ConnectionDecision, packet: Packet, wall_s: float, console: Console) -> None:
-    """The two ends, the two sides, the result; one fact a line."""
+def render(
+    decision: ConnectionDecision, packet: Packet, wall_s: float, console: Console, *, verbose: bool = True
+) -> None:
+    """The two ends, the two sides, the result; one fact a line. Unless `verbose`, rules that do not apply are counted."""
     for word, side in zip(("from", "to"), decision, strict=True):
         console.line(f"{word:<5}{_end_text(side.end)}")
         if side.own is not None:
@@ -32,11 +34,11 @@ def render(decision: ConnectionDecision, packet: Packet, wall_s: float, console:
     console.line(f"port {_port_text(packet)}")
     console.line()
     for side in decision:
-        _render_side(side, console)
+        _render_side(side, console, verbose=verbose)
     console.line(f"RESULT {_result(decision)}")
 
 
-def _render_side(side: SideDecision, console: Console) -> None:
+def _render_side(side: SideDecision, console: Console, *, verbose: bool) -> None:
     said = side.explanation
     mark = {True: console.ok, False: console.fail, None: console.warn}[said.allowed]
     where = f"{said.direction.word}, judged by {side.end.cluster}" if side.end.cluster else said.direction.word
@@ -47,11 +49,22 @@ def _render_side(side: SideDecision, console: Console) -> None:
         does = "allows" if side.enforced.allowed else "drops"
         by = f" by {side.enforced.rule}" if side.enforced.rule else ""
         console.line(f"     node {side.end.node} {does} it now{by} (policy revision {side.enforced.revision})")
-    for note in said.rules:
+    shown = [note for note in said.rules if verbose or note.applies]
+    for note in shown:
         console.line(f"     {note.origin}: {note.effect} ({note.reason})")
+    hidden = len(said.rules) - len(shown)
+    if hidden:
+        console.line(
+            f"     {hidden} rule{'' if hidden == 1 else 's'} of {_documents(side)} not applying (-v shows them)"
+        )
     for remark in side.remarks:
         console.warn(remark)
     console.line()
+
+
+def _documents(side: SideDecision) -> str:
+    names = dict.fromkeys(str(note.origin.policy) for note in side.explanation.rules if not note.applies)
+    return next(iter(names)) if len(names) == 1 else f"{len(names)} policies"
 
 
 def short_labels(labels: Labels) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from meshmodel.identity import NumericIdentity
 from meshpolicy.engine import Engine
@@ -14,6 +14,8 @@ from meshpolicy.peer import FqdnSelector
 from meshpolicy.port import EVERYTHING, L4Key, NamedPorts, PortSpec
 from meshpolicy.reference import Direction, RuleOrigin
 from meshpolicy.rule import Rule
+
+_NO_EFFECT: Final = "does not apply"
 
 
 class Half(NamedTuple):
@@ -35,6 +37,11 @@ class RuleNote(NamedTuple):
     effect: str
     """"allows", "denies", "would allow" (its restriction cannot be enforced yet) or "does not apply"."""
     reason: str
+
+    @property
+    def applies(self) -> bool:
+        """Whether the rule's peers and ports include this connection."""
+        return self.effect != _NO_EFFECT
 
 
 class SideExplanation(NamedTuple):
@@ -105,7 +112,7 @@ def _reason(verdict: Verdict, notes: tuple[RuleNote, ...], *, enforced: bool, di
 def _note(rule: Rule, engine: Engine, half: Half, packet: L4Key) -> RuleNote:
     reason = _mismatch(rule, engine, half, packet)
     if reason:
-        return RuleNote(rule.origin, "does not apply", reason)
+        return RuleNote(rule.origin, _NO_EFFECT, reason)
     effect = "would allow" if rule.unenforced else "denies" if rule.deny else "allows"
     return RuleNote(rule.origin, effect, "peer and port match")
 

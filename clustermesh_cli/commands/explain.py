@@ -92,6 +92,7 @@ def explain(
     *,
     wall_s: float,
     as_json: bool,
+    verbose: bool = False,
 ) -> ExitCode:
     """Print why. `clients` are by context, the local one first; `ends` are --from and --to."""
     names = [parse_end(text) for text in ends]
@@ -103,7 +104,7 @@ def explain(
     if as_json:
         console.line(orjson.dumps(to_document(decision, packet, wall_s), option=orjson.OPT_INDENT_2).decode())
     else:
-        render(decision, packet, wall_s, console)
+        render(decision, packet, wall_s, console, verbose=verbose)
     return _CODES[decision.allowed]
 
 

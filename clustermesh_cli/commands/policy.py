@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 import orjson
 
 from clustermesh_cli.exit_code import CommandError, ExitCode
+from meshkit import yamltext
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Labels
 from meshpolicy.context import PolicyContext
@@ -22,17 +23,27 @@ if TYPE_CHECKING:
 
 
 def evaluate_file(text: str, output: TextIO) -> None:
-    """Write the answer to a case, or to a list of cases, as JSON. Raises CommandError (usage) for a malformed case.
+    """Write the answer to a case, or to a list of cases (JSON or YAML), as JSON.
 
-    An invalid policy is part of the answer, not an error of the command.
+    An invalid policy is part of the answer, not an error of the command. Raises: CommandError (usage) for a malformed case.
     """
     try:
-        answer = evaluate(orjson.loads(text))
-    except orjson.JSONDecodeError as exc:
-        raise CommandError(f"the case is not JSON: {exc}", ExitCode.USAGE) from exc
+        answer = evaluate(_read_case(text))
     except CaseError as exc:
         raise CommandError(f"the case cannot be read: {exc}", ExitCode.USAGE) from exc
     output.write(orjson.dumps(answer).decode() + "\n")
+
+
+def _read_case(text: str) -> object:
+    """The one case, or the list of cases. Several YAML documents are a list of cases too."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as not_json:
+        try:
+            found = [item for item in yamltext.load_documents(text) if item is not None]
+        except yamltext.YamlTextError as exc:
+            raise CommandError(f"the case is neither JSON ({not_json}) nor YAML ({exc})", ExitCode.USAGE) from exc
+    return found[0] if len(found) == 1 else found
 
 
 def lint_files(

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`clustermesh policy`: cases in either notation."""
+
+from __future__ import annotations
+
+import io
+
+import orjson
+import pytest
+
+from clustermesh_cli.commands.policy import evaluate_file
+from clustermesh_cli.exit_code import CommandError, ExitCode
+
+CASE = """
+cluster: north
+ids:
+  web: ["k8s:app=web", "k8s:io.kubernetes.pod.namespace=default"]
+  db: ["k8s:app=db", "k8s:io.kubernetes.pod.namespace=default"]
+policies:
+- apiVersion: cilium.io/v2
+  kind: CiliumNetworkPolicy
+  metadata: {name: only-web, namespace: default}
+  spec:
+    endpointSelector: {matchLabels: {app: db}}
+    ingress:
+    - fromEndpoints: [{matchLabels: {app: web}}]
+      toPorts: [{ports: [{port: "80", protocol: TCP}]}]
+flows: [[web, db, TCP, 80], [web, db, TCP, 81]]
+"""
+
+
+def answer(text: str) -> object:
+    output = io.StringIO()
+    evaluate_file(text, output)
+    return orjson.loads(output.getvalue())
+
+
+def test_a_case_in_yaml_is_evaluated_as_in_json() -> None:
+    expected = {"errors": [], "verdicts": [["allowed", "allowed"], ["allowed", "denied"]]}
+    assert answer(CASE) == expected
+    assert answer(f"{CASE}\n---\n{CASE}") == [expected, expected]
+
+
+def test_a_case_that_is_neither_is_refused_with_both_reasons() -> None:
+    with pytest.raises(CommandError, match=r"neither JSON .* nor YAML") as caught:
+        evaluate_file("{cluster: [", io.StringIO())
+    assert caught.value.code == ExitCode.USAGE
+
+
+def test_one_tenant_s_yaml_bomb_is_refused() -> None:
+    bomb = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
+        f"{new}: &{new} [*{old},*{old},*{old},*{old},*{old},*{old},*{old}]\n"
+        for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    with pytest.raises(CommandError, match="YAML"):
+        evaluate_file(bomb, io.StringIO())
