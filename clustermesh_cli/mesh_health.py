@@ -82,6 +82,9 @@ def _server_problems(status: ApiserverStatus, certificates: Iterable[KeptCertifi
 
 
 def _apiserver_problems(status: ApiserverStatus) -> Iterable[str]:
+    if not status.ready and not status.health:  # it did not answer: who asked says why
+        yield from status.problems or ("clustermesh-apiserver is not ready",)
+        return
     if not status.ready:
         missing = [kind for kind, done in status.synced.items() if not done]
         yield f"clustermesh-apiserver is not ready{': ' + ', '.join(missing) + ' not yet published' if missing else ''}"

@@ -30,16 +30,16 @@ def render_status(
     )
     console.ok(f'Service "clustermesh-apiserver" of type "{service_type}" found')
     _render_access(access, console)
-    (console.ok if status.ready else console.fail)(
-        f"Deployment clustermesh-apiserver is {'ready' if status.ready else 'not ready'}"
-    )
+    state = "ready" if status.ready else "not ready" if status.health else "silent: the agents were asked one by one"
+    (console.ok if status.ready else console.fail)(f"Deployment clustermesh-apiserver is {state}")
     if status.certificate_not_after:
         ended = now_s > status.certificate_not_after
         (console.fail if ended else console.info)(
             f"The server certificate {'expired on' if ended else 'lasts until'} {date(status.certificate_not_after)}"
         )
-    published = ", ".join(f"{count} {kind}" for kind, count in status.published.items())
-    console.info(f"Published: {published or 'nothing yet'}")
+    if status.health:  # without, agents answered in its place
+        published = ", ".join(f"{count} {kind}" for kind, count in status.published.items())
+        console.info(f"Published: {published or 'nothing yet'}")
     console.line()
     console.line("Cluster Connections:")
     if verdict.peers:

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`clustermesh status`: one request to the cluster's own apiserver, which asks its agents; then a verdict."""
+"""`clustermesh status`: one request to the cluster's own apiserver, which asks its agents; then a verdict.
+
+While the apiserver does not answer, the agents are asked one by one.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import msgspec
 
@@ -19,13 +23,14 @@ from clustermesh_cli.mesh_health import MeshHealth, assess
 from clustermesh_cli.plan.facts import KnownPeer, StoreAccess
 from clustermesh_cli.plan.peering import read_peers
 from clustermesh_cli.program_client import ProgramClient
+from clustermesh_cli.program_statuses import ApiserverSilentError, ask_agents, read_apiserver
 from clustermesh_cli.status_text import render_status
 from kube.client import KubeClient
 from kube.errors import KubeError
-from meshapi.apiserver import ApiserverStatus, decode_apiserver
+from meshapi.apiserver import ApiserverStatus
 from meshapi.installed import AGENT, PEERS_SECRET, STORE_SERVICE
+from meshapi.row import SCHEMA
 from meshkit.clock import SystemClock
-from meshkit.refusal import read_refusal
 
 CLOCK = SystemClock()
 RETRY_S = 0.5
@@ -43,8 +48,11 @@ class Snapshot:
     expected_peers: Mapping[str, KnownPeer]
 
 
-def look(programs: ProgramClient) -> Snapshot:
-    """One look. Raises CommandError with what is missing while the apiserver cannot be asked."""
+def look(programs: ProgramClient, *, without_apiserver: bool = False) -> Snapshot:
+    """One look. Where the apiserver does not answer, the agents are asked if the caller can do `without_apiserver`.
+
+    Raises: CommandError where the mesh is not enabled, ApiserverSilentError, KubeError.
+    """
     client, namespace = programs.client, programs.namespace
     service = client.get(k.SERVICES, STORE_SERVICE, namespace)
     if service is None:
@@ -53,17 +61,12 @@ def look(programs: ProgramClient) -> Snapshot:
         )
     daemon = client.get(k.DAEMON_SETS, AGENT, namespace) or {}
     expected_agents = int((daemon.get("status") or {}).get("desiredNumberScheduled", 0))
-    code, body = programs.get_apiserver("v1/status?nodes=true")
-    if code != 200:
-        raise CommandError(
-            f"clustermesh-apiserver does not answer yet (HTTP {code}: {read_refusal(body)}); "
-            f"see kubectl -n {namespace} get pods",
-            ExitCode.DEGRADED,
-        )
     try:
-        status = decode_apiserver(body)
-    except msgspec.DecodeError as exc:
-        raise CommandError(f"clustermesh-apiserver answered something else than its status: {exc}") from exc
+        status = read_apiserver(programs)
+    except ApiserverSilentError as exc:
+        if not without_apiserver:
+            raise
+        status = ask_agents(programs, str(exc))
     peers = read_peers(client.get(k.SECRETS, PEERS_SECRET, namespace))
     verdict = assess(
         status,
@@ -77,23 +80,50 @@ def look(programs: ProgramClient) -> Snapshot:
 
 
 def status(client: KubeClient, namespace: str, console: Console, *, wait_s: float | None, as_json: bool) -> ExitCode:
-    """Print the state, after waiting for it to be well if asked; the exit code says what was found."""
+    """Print the state, after waiting for it to be well if asked; the exit code says what was found.
+
+    As JSON there is a document whatever happens. Raises: CommandError, KubeError, after it.
+    """
     programs = ProgramClient(client, namespace)
     try:
-        snapshot = look(programs) if wait_s is None else _wait(programs, console, wait_s, quiet=as_json)
-        code = ExitCode.OK if snapshot.verdict.is_well else ExitCode.DEGRADED
-    except _NotInTimeError as exc:
-        if exc.snapshot is None:
-            raise CommandError(str(exc), ExitCode.TIMEOUT) from exc
-        snapshot, code = exc.snapshot, ExitCode.TIMEOUT
+        snapshot, code = _find(programs, console, wait_s, quiet=as_json)
+    except (CommandError, KubeError) as exc:
+        if as_json:
+            code = exc.code if isinstance(exc, CommandError) else ExitCode.INTERNAL
+            _print_json({"schema": SCHEMA}, code, [str(exc)], console)
+        raise
+    verdict = snapshot.verdict
     if as_json:
-        document = {**msgspec.to_builtins(snapshot.status), "verdict": asdict(snapshot.verdict)}
-        console.line(msgspec.json.encode(document).decode())
+        document = {**msgspec.to_builtins(snapshot.status), "verdict": _hyphenated(asdict(verdict))}
+        _print_json(document, code, verdict.problems, console)
     else:
-        render_status(
-            snapshot.status, snapshot.verdict, snapshot.access, snapshot.service_type, console, now_s=CLOCK.wall()
-        )
+        render_status(snapshot.status, verdict, snapshot.access, snapshot.service_type, console, now_s=CLOCK.wall())
     return code
+
+
+def _find(programs: ProgramClient, console: Console, wait_s: float | None, *, quiet: bool) -> tuple[Snapshot, ExitCode]:
+    if wait_s is None:
+        snapshot = look(programs, without_apiserver=True)
+        return snapshot, ExitCode.OK if snapshot.verdict.is_well else ExitCode.DEGRADED
+    try:
+        return _wait(programs, console, wait_s, quiet=quiet), ExitCode.OK
+    except _NotInTimeError as exc:
+        try:
+            return look(programs, without_apiserver=True), ExitCode.TIMEOUT
+        except (CommandError, KubeError):
+            raise CommandError(str(exc), ExitCode.TIMEOUT) from exc
+
+
+def _print_json(document: Mapping[str, Any], code: ExitCode, problems: Sequence[str], console: Console) -> None:
+    outcome = {"result": code.name.lower().replace("_", "-"), "exit-code": int(code), "problems": list(problems)}
+    console.line(msgspec.json.encode({**document, "outcome": outcome}).decode())
+
+
+def _hyphenated(value: Any) -> Any:
+    """The same with names as all other JSON of the mesh has them."""
+    if isinstance(value, Mapping):
+        return {name.replace("_", "-"): _hyphenated(inner) for name, inner in value.items()}
+    return [_hyphenated(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def wait_until_ready(client: KubeClient, namespace: str, console: Console, wait_s: float, *, context: str) -> None:
@@ -105,9 +135,7 @@ def wait_until_ready(client: KubeClient, namespace: str, console: Console, wait_
 
 
 class _NotInTimeError(Exception):
-    def __init__(self, message: str, snapshot: Snapshot | None) -> None:
-        super().__init__(message)
-        self.snapshot = snapshot
+    """The message has the last thing that was missing."""
 
 
 def _wait(programs: ProgramClient, console: Console, wait_s: float, *, quiet: bool) -> Snapshot:
@@ -119,12 +147,12 @@ def _wait(programs: ProgramClient, console: Console, wait_s: float, *, quiet: bo
             snapshot = look(programs)
             last = snapshot.verdict.problems[0] if snapshot.verdict.problems else ""
         except (CommandError, KubeError) as exc:
-            last = str(exc)
+            snapshot, last = None, str(exc)
         if snapshot is not None and not last:
             return snapshot
         now = time.monotonic()
         if now - started >= wait_s:
-            raise _NotInTimeError(f"timeout while waiting for condition, last error: {last}", snapshot)
+            raise _NotInTimeError(f"timeout while waiting for condition, last error: {last}")
         if now - said >= SAY_EVERY_S and not quiet:
             said = now
             console.wait(f"Waiting ({now - started:.0f}s): {last}")

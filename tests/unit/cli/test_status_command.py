@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`status` where a program does not answer: what is known is shown, as text and as JSON, and the exit code says so."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import msgspec
+import pytest
+from connect_world import NS, PROXY, WritableApi
+from explain_world import listing
+
+from clustermesh_cli.commands.status import status
+from clustermesh_cli.console import Console
+from clustermesh_cli.exit_code import CommandError, ExitCode
+from kube.errors import Unreachable
+from kube.transport import Query
+from meshapi.agent import AgentStatus
+from meshapi.peer import RemoteCluster
+from meshapi.row import encode
+
+READY = RemoteCluster(name="south", ready=True, connected=True, age_s=4.0)
+
+
+class SilentApiserver(WritableApi):
+    """North, whose apiserver answers with this code, and two agents, of which the second does not answer."""
+
+    def __init__(self, code: int = 503, body: bytes = b"no endpoints available") -> None:
+        super().__init__("north")
+        self.answer = code, body
+        pods = [
+            {
+                "metadata": {"name": f"agent-{n}", "labels": {"k8s-app": "clustermesh-agent"}},
+                "spec": {"nodeName": f"node-{n}"},
+            }
+            for n in (1, 2)
+        ]
+        agent = AgentStatus(node="node-1", cluster="north", ready=True, peers=[READY])
+        self.answers[f"{NS}/pods"] = listing(*pods)
+        self.answers[f"{NS}/pods/agent-1:9879/proxy/v1/status"] = encode(agent)
+
+    def request(
+        self, method: str, path: str, *, query: Query | None = None, timeout_s: float = 0, **given: object
+    ) -> tuple[int, bytes]:
+        if path.startswith(f"{PROXY}/status"):
+            return self.answer
+        if "agent-2" in path:
+            raise Unreachable("GET agent-2", detail="timed out")
+        return super().request(method, path, query=query, timeout_s=timeout_s, **given)
+
+
+def run(api: SilentApiserver, *, as_json: bool = False, wait_s: float | None = None) -> tuple[ExitCode, str]:
+    stream = io.StringIO()
+    console = Console(plain=True, stream=stream)
+    code = status(api.client("kind-north"), "kube-system", console, wait_s=wait_s, as_json=as_json)
+    return code, stream.getvalue()
+
+
+@pytest.mark.parametrize(("code", "body"), [(503, b"no endpoints"), (500, b""), (200, b"<html>"), (200, b"[]")])
+def test_the_agents_are_asked_while_the_apiserver_does_not_answer(code: int, body: bytes) -> None:
+    found, text = run(SilentApiserver(code, body))
+    assert found == ExitCode.DEGRADED
+    assert "CLUSTER north (id 1)   1/2 agents ready" in text
+    assert "FAIL Deployment clustermesh-apiserver is silent: the agents were asked one by one" in text
+    assert "FAIL clustermesh-apiserver does not answer (" in text
+    assert "FAIL node-2 is not ready: agent not reached: GET agent-2: timed out" in text
+    assert "Published" not in text
+
+
+def test_the_same_is_said_as_json() -> None:
+    found, text = run(SilentApiserver(), as_json=True)
+    document = msgspec.json.decode(text)
+    assert (found, document["outcome"]["exit-code"]) == (ExitCode.DEGRADED, 3)
+    assert document["outcome"]["result"] == "degraded"
+    assert [agent["node"] for agent in document["agents"]] == ["node-1", "node-2"]
+    (peer,) = document["verdict"]["peers"]
+    assert (peer["name"], peer["age-s"], peer["probes-total"]) == ("south", 4.0, 0)
+    assert not _names_with_underscores(document)
+
+
+def test_a_wait_that_ends_shows_what_is_known() -> None:
+    found, text = run(SilentApiserver(), wait_s=0.0)
+    assert found == ExitCode.TIMEOUT
+    assert "1/2 agents ready" in text
+
+
+def test_json_is_printed_where_the_mesh_is_not_enabled_too() -> None:
+    api = SilentApiserver()
+    api.answers.pop(f"{NS}/services/clustermesh-apiserver")
+    stream = io.StringIO()
+    with pytest.raises(CommandError, match="not enabled"):
+        status(api.client("kind-north"), "kube-system", Console(plain=True, stream=stream), wait_s=None, as_json=True)
+    document = msgspec.json.decode(stream.getvalue())
+    assert document["schema"] == 1
+    assert document["outcome"]["exit-code"] == 1
+    assert "not enabled" in document["outcome"]["problems"][0]
+
+
+def _names_with_underscores(document: Any) -> list[str]:
+    """Names of members; health, synced and published are keyed by what programs call their parts."""
+    if isinstance(document, dict):
+        return [n for n in document if "_" in n] + [f for v in document.values() for f in _names_with_underscores(v)]
+    return [f for v in document for f in _names_with_underscores(v)] if isinstance(document, list) else []
