@@ -11,6 +11,8 @@ from typing import Final
 from agent.settings import AgentSettings
 from kube.client import KubeClient, in_thread
 from kube.resource import CONFIG_MAPS, NODES, KubeObject
+from kubeintent import node as node_object
+from kubeintent.read import UnreadableError
 from meshapi import installed
 from meshkit.clock import Clock
 from meshkit.errors import PermanentError, TransientError
@@ -62,13 +64,14 @@ async def learn(settings: AgentSettings, client: KubeClient | None, clock: Clock
 def _learn(settings: AgentSettings, client: KubeClient | None) -> Facts:
     config = {} if client is None or _is_complete(settings) else read_config(client, settings.config_namespace)
     nodes = client.list(NODES) if client is not None else []
-    node = next((n for n in nodes if n["metadata"]["name"] == settings.node_name), None)
+    own_nodes = tuple(row for n in nodes if (row := _read_if_readable(n)) is not None)
+    node = next((n for n in own_nodes if n.name == settings.node_name), OwnNode(settings.node_name, "", ()))
     name = settings.cluster_name or config.get(installed.CLUSTER_NAME_KEY, "")
     number = settings.cluster_id or int(config.get(installed.CLUSTER_ID_KEY) or 0)
     if not name or not number:
         raise MissingFactError("cluster name or id is not set: give --cluster-name and --cluster-id, or run enable")
     maximum = check_maximum(settings.max_connected_clusters or int(config.get(installed.MAXIMUM_KEY) or 255))
-    node_ip = settings.node_ip or _internal_ip(node)
+    node_ip = settings.node_ip or node.ip
     if not node_ip:
         raise MissingFactError("address of this node is not known: give --node-ip, or --node-name of a Node object")
     scope = settings.policy_default_local_cluster or config.get(installed.SCOPE_KEY, "") or "true"
@@ -78,15 +81,25 @@ def _learn(settings: AgentSettings, client: KubeClient | None) -> Facts:
         maximum=maximum,
         node=settings.node_name or node_ip,
         node_ip=node_ip,
-        pod_cidrs=_pod_cidrs(node),
+        pod_cidrs=node.pod_cidrs,
         default_local_cluster=scope.lower() != "false",
-        own_nodes=tuple(map(read_node, nodes)),
+        own_nodes=own_nodes,
     )
 
 
 def read_node(found: KubeObject) -> OwnNode:
-    """What a Node object says."""
-    return OwnNode(str(found["metadata"]["name"]), _internal_ip(found), _pod_cidrs(found))
+    """What a Node object says. Raises: UnreadableError."""
+    row = node_object.read_node(found).row
+    assert row is not None  # of a node there always is one
+    return OwnNode(row.name, row.internal_ip(version=4), row.pod_cidrs)
+
+
+def _read_if_readable(found: KubeObject) -> OwnNode | None:
+    try:
+        return read_node(found)
+    except UnreadableError as exc:
+        log.warning("a Node object is left out", extra={"error": str(exc)})
+        return None
 
 
 def read_config(client: KubeClient, namespace: str) -> Mapping[str, str]:
@@ -106,12 +119,3 @@ def _is_complete(settings: AgentSettings) -> bool:
         and settings.max_connected_clusters
         and settings.policy_default_local_cluster
     )
-
-
-def _pod_cidrs(node: KubeObject | None) -> tuple[str, ...]:
-    return tuple(((node or {}).get("spec") or {}).get("podCIDRs") or ())
-
-
-def _internal_ip(node: KubeObject | None) -> str:
-    addresses = ((node or {}).get("status") or {}).get("addresses") or ()
-    return next((str(a["address"]) for a in addresses if a.get("type") == "InternalIP" and ":" not in a["address"]), "")

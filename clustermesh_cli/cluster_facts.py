@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import kube.resource as k
@@ -13,6 +14,9 @@ from clustermesh_cli.exit_code import CommandError
 from clustermesh_cli.plan.facts import ClusterFacts, StoreAccess
 from clustermesh_cli.plan.peering import read_peers
 from kube.client import KubeClient
+from kubeintent.node import read_node
+from kubeintent.read import UnreadableError
+from kubeintent.rows import NodeIntent
 from meshapi.installed import (
     CA_SECRET,
     CILIUM_CONFIG_MAP,
@@ -57,7 +61,7 @@ def read_facts(client: KubeClient, namespace: str, context: str) -> ClusterFacts
         ca_pem=ca_pem,
         ca_fingerprint=parse(ca_pem, CA_SECRET)[0].fingerprint,
         access=find_access(client.get(k.SERVICES, STORE_SERVICE, namespace), client.list(k.NODES)),
-        pod_cidrs=_pod_cidrs(client.list(k.NODES)),
+        pod_cidrs=tuple(sorted({c for n in read_nodes(client.list(k.NODES)) for c in n.pod_cidrs})),
         peers=read_peers(peers),
         is_mirrored=is_mirrored(config),
     )
@@ -80,7 +84,7 @@ def find_access(service: Mapping[str, Any] | None, nodes: list[dict[str, Any]]) 
     match spec.get("type", "ClusterIP"):
         case "NodePort":
             addresses, number = (
-                tuple(a for n in nodes if _is_ready(n) for a in _internal_ip(n)),
+                tuple(ip for n in read_nodes(nodes) if n.is_ready and (ip := n.internal_ip())),
                 port.get("nodePort", 0),
             )
         case "LoadBalancer":
@@ -94,15 +98,11 @@ def find_access(service: Mapping[str, Any] | None, nodes: list[dict[str, Any]]) 
     return StoreAccess(spec.get("type", "ClusterIP"), addresses, number) if addresses and number else None
 
 
-def _is_ready(node: Mapping[str, Any]) -> bool:
-    conditions = node.get("status", {}).get("conditions") or []
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-
-
-def _internal_ip(node: Mapping[str, Any]) -> list[str]:
-    return [a["address"] for a in node.get("status", {}).get("addresses") or [] if a["type"] == "InternalIP"][:1]
-
-
-def _pod_cidrs(nodes: list[dict[str, Any]]) -> tuple[str, ...]:
-    found = {c for n in nodes for c in n["spec"].get("podCIDRs") or [n["spec"].get("podCIDR")] if c}
-    return tuple(sorted(found))
+def read_nodes(objects: Iterable[Mapping[str, Any]]) -> tuple[NodeIntent, ...]:
+    """The nodes that can be read."""
+    found = []
+    for item in objects:
+        with suppress(UnreadableError):
+            row = read_node(dict(item)).row
+            found += [row] if row is not None else []
+    return tuple(found)

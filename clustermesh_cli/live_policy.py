@@ -16,6 +16,8 @@ from clustermesh_cli.exit_code import CommandError
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
 from kube.errors import Forbidden, KubeError, NotFound
+from kubeintent.pod import ENDED_PHASES, read_pod
+from kubeintent.read import UnreadableError
 from meshapi.agent import AddressRow, EndpointRow, IdentityRow, PolicyMapRow, decode_agent
 from meshapi.installed import AGENT, AGENT_SELECTOR, CLUSTER_NAME_KEY, SCOPE_KEY
 from meshapi.peer import RemoteCluster
@@ -92,7 +94,7 @@ def read_cluster(client: KubeClient, system: str, context: str) -> LiveCluster:
             name=name,
             default_local_cluster=_scope_in_force(client, system, config),
             documents=tuple(document for res in POLICY_RESOURCES for document in _list(client, res)),
-            pods=tuple(_pod(pod) for pod in client.list(k.PODS)),
+            pods=tuple(row for pod in client.list(k.PODS) if (row := _pod(pod)) is not None),
             identity_born_s=dict(_births(_list(client, k.CILIUM_IDENTITIES))),
         )
     except KubeError as exc:
@@ -180,21 +182,21 @@ def _scope_in_force(client: KubeClient, system: str, config: Mapping[str, str]) 
     return (text or config.get(SCOPE_KEY, "") or "true").lower() != "false"
 
 
-def _pod(pod: k.KubeObject) -> PodFacts:
-    spec = pod["spec"]
-    ports = (port for container in spec.get("containers") or () for port in container.get("ports") or ())
-    named = {
-        str(port["name"]): (int(port["containerPort"]), PROTOCOL_NUMBERS.get(port.get("protocol") or "TCP", 0))
-        for port in ports
-        if port.get("name")
-    }
+def _pod(pod: k.KubeObject) -> PodFacts | None:
+    """The pod; None if it has ended or cannot be read."""
+    try:
+        row = read_pod(pod).row
+    except UnreadableError:
+        return None
+    if row is None or (pod.get("status") or {}).get("phase") in ENDED_PHASES:
+        return None
     return PodFacts(
-        namespace=str(pod["metadata"]["namespace"]),
-        name=str(pod["metadata"]["name"]),
-        node=str(spec.get("nodeName") or ""),
-        address=str((pod.get("status") or {}).get("podIP") or ""),
-        uses_host_network=bool(spec.get("hostNetwork")),
-        named_ports=named,
+        namespace=row.namespace,
+        name=row.name,
+        node=row.node,
+        address=row.host_ip if row.uses_host_network else next(iter(row.ips), ""),
+        uses_host_network=row.uses_host_network,
+        named_ports={name: (number, PROTOCOL_NUMBERS[protocol]) for name, number, protocol in row.named_ports},
     )
 
 

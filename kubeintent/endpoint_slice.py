@@ -9,8 +9,8 @@ from kubeintent import fields
 from kubeintent.read import Obj, Read, bounded, name_of
 from kubeintent.rows import SliceEndpointIntent, SliceIntent
 from kubeintent.service import read_ports
+from meshmodel.endpointslice import SERVICE_NAME_LABEL
 
-SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
 MANAGED_BY_LABEL: Final = "endpointslice.kubernetes.io/managed-by"
 MESH_CONTROLLERS: Final = frozenset(
     {"endpointslice-mesh-controller.cilium.io", "endpointslice-mesh-controller.clustermesh.io"}

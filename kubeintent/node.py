@@ -32,6 +32,10 @@ def read_node(obj: Obj) -> Read[NodeIntent]:
         labels=fields.pairs(obj["metadata"], "labels", problems),
         source="k8s",
         boot_id=fields.text(fields.mapping(status, "nodeInfo", problems), "bootID", problems),
+        is_ready=any(
+            condition.get("type") == "Ready" and condition.get("status") == "True"
+            for condition in fields.objects(status, "conditions", problems)
+        ),
     )
     return Read(row, bounded(problems), name.uid)
 

@@ -30,7 +30,8 @@ def read_pod(obj: Obj) -> Read[PodIntent]:
     problems: list[str] = []
     spec, status = fields.mapping(obj, "spec", problems), fields.mapping(obj, "status", problems)
     ips: tuple[str, ...] = ()
-    if not fields.flag(spec, "hostNetwork", problems) and status.get("phase") not in ENDED_PHASES:
+    uses_host_network = bool(fields.flag(spec, "hostNetwork", problems))
+    if not uses_host_network and status.get("phase") not in ENDED_PHASES:
         listed = [entry.get("ip") for entry in fields.objects(status, "podIPs", problems)]
         ips = fields.addresses(listed or [status.get("podIP")], "status.podIPs", problems)
     row = PodIntent(
@@ -42,6 +43,7 @@ def read_pod(obj: Obj) -> Read[PodIntent]:
         service_account=fields.text(spec, "serviceAccountName", problems) or "default",
         named_ports=_named_ports(spec, problems),
         node=fields.text(spec, "nodeName", problems),
+        uses_host_network=uses_host_network,
     )
     return Read(row, bounded(problems), name.uid)
 

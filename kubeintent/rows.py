@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 from meshmodel.annotations import ServiceAnnotations
 from meshmodel.labels import Labels
+from meshmodel.node import INTERNAL_IP
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
 """A map of labels or annotations, sorted by key."""
@@ -92,8 +93,9 @@ class NamespaceIntent:
 
 @dataclass(frozen=True, slots=True)
 class PodIntent:
-    """One Pod that may have addresses of its own; `node` is empty until it has one. `named_ports` are (name, port, protocol),
-    sorted.
+    """One Pod. `ips` are addresses of its own, none on the host network; `node` is empty until it has one.
+
+    `named_ports` are (name, port, protocol), sorted.
     """
 
     namespace: str
@@ -104,6 +106,7 @@ class PodIntent:
     service_account: str
     named_ports: tuple[tuple[str, int, str], ...] = ()
     node: str = ""
+    uses_host_network: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,7 @@ class IdentityIntent:
 
 @dataclass(frozen=True, slots=True)
 class NodeIntent:
-    """One Node or CiliumNode."""
+    """One Node or CiliumNode; `is_ready` is the kubelet's word, which only a Node has."""
 
     name: str
     addresses: tuple[tuple[str, str], ...]
@@ -146,6 +149,18 @@ class NodeIntent:
     node_identity: int = 0
     wireguard_key: str = ""
     boot_id: str = ""
+    is_ready: bool = False
+
+    def internal_ip(self, *, version: int | None = None) -> str:
+        """The first internal address, of this IP version if one is given; empty if there is none."""
+        return next(
+            (
+                ip
+                for kind, ip in self.addresses
+                if kind == INTERNAL_IP and (version is None or (":" in ip) == (version == 6))
+            ),
+            "",
+        )
 
 
 @dataclass(frozen=True, slots=True)

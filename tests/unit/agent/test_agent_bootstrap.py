@@ -23,12 +23,7 @@ class Kubernetes:
 
     def __init__(self, config: dict[str, str]) -> None:
         self.config = config
-
-    def get(self, resource: object, name: str, namespace: str | None = None) -> dict[str, Any] | None:
-        return {"data": self.config} if name == "cilium-config" else None
-
-    def list(self, resource: object) -> list[dict[str, Any]]:
-        return [
+        self.nodes: list[dict[str, Any]] = [
             {
                 "metadata": {"name": name},
                 "spec": {"podCIDRs": [cidr]},
@@ -36,6 +31,12 @@ class Kubernetes:
             }
             for name, ip, cidr in (("n1", "172.18.0.2", "10.1.0.0/24"), ("n2", "172.18.0.3", "10.1.1.0/24"))
         ]
+
+    def get(self, resource: object, name: str, namespace: str | None = None) -> dict[str, Any] | None:
+        return {"data": self.config} if name == "cilium-config" else None
+
+    def list(self, resource: object) -> list[dict[str, Any]]:
+        return self.nodes
 
 
 async def test_the_config_map_fills_in_what_the_settings_leave_open() -> None:
@@ -45,6 +46,25 @@ async def test_the_config_map_fills_in_what_the_settings_leave_open() -> None:
     assert facts.pod_cidrs == ("10.1.0.0/24",)
     assert not facts.default_local_cluster
     assert [n.name for n in facts.own_nodes] == ["n1", "n2"]
+
+
+async def test_nodes_are_read_as_everywhere_else() -> None:
+    """An old server's `podCIDR`, host bits in a network, an odd address before the right one, an object without a name."""
+    client = Kubernetes({"cluster-name": "north", "cluster-id": "7"})
+    status = {
+        "addresses": [
+            {"type": "InternalIP", "address": "fd00::2"},
+            {"type": "InternalIP", "address": "172.018.0.2"},
+            {"type": "InternalIP", "address": "172.18.0.2"},
+        ]
+    }
+    client.nodes = [
+        {"metadata": {"name": "n1"}, "spec": {"podCIDR": "10.1.0.7/24"}, "status": status},
+        {"metadata": {}},
+    ]
+    facts = await learn(AgentSettings(node_name="n1"), client, ManualClock())  # type: ignore[arg-type]
+    assert (facts.node_ip, facts.pod_cidrs) == ("172.18.0.2", ("10.1.0.0/24",))
+    assert [n.name for n in facts.own_nodes] == ["n1"]
 
 
 async def test_a_flag_wins_over_the_config_map_and_nothing_at_all_is_an_error() -> None:

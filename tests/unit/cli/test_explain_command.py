@@ -18,6 +18,8 @@ from explain_world import (
     ScriptedApi,
     app,
     deny_all,
+    listing,
+    pod,
     policy,
     scripted_cluster,
 )
@@ -171,3 +173,16 @@ def test_ends_and_ports_are_read_as_people_write_them() -> None:
     assert parse_packet("80", {}) == (TCP, 80)
     assert parse_packet("8/ICMP", {}) == parse_packet("EchoRequest/ICMP", {}) == (ICMP, 8)
     assert parse_packet("HTTP", {"http": (8080, TCP)}) == (TCP, 8080)
+
+
+def test_a_pod_that_has_ended_is_not_asked_for_and_odd_ports_are_left_out() -> None:
+    """Its address may be another pod's by now."""
+    cluster = scripted_cluster("north")
+    ended, odd = pod(WEB_NORTH), pod(WEB_NORTH)
+    ended["metadata"]["name"], ended["status"]["phase"] = "ended", "Succeeded"
+    odd["metadata"]["name"] = "odd"
+    ports = [{"name": "http", "containerPort": 70000}, {"name": "grpc", "containerPort": 50051, "protocol": "TCP"}]
+    odd["spec"]["containers"] = [{"name": "c", "ports": ports}]
+    cluster.answers["/api/v1/pods"] = listing(ended, odd, {"metadata": {}})
+    (found,) = read_cluster(cluster.client("kind-north"), "kube-system", "kind-north").pods
+    assert (found.name, found.named_ports) == ("odd", {"grpc": (50051, 6)})
