@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from prometheus_client.metrics_core import Metric
 
 from meshapi.agent import MapDifference
+from meshapi.peer import RemoteCluster
 from meshkit.health import Health
 from meshkit.reconciler import Reconciler
 from meshkit.rest import Rest
@@ -79,6 +80,10 @@ class Feature:
 
     def doubt(self) -> None:
         """Called before a repair: the feature's reconcilers compare everything when they prune next."""
+
+    def peers(self) -> Sequence[RemoteCluster]:
+        """Followed clusters, as status shows them."""
+        return ()
 
     def problems(self) -> Sequence[str]:
         """One sentence for each thing a person should look at."""

@@ -13,7 +13,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from agent.core import Core
 from agent.endpoints.feature import EndpointsFeature
@@ -44,39 +44,23 @@ class FeatureStartError(MeshError):
         self.feature = feature
 
 
-class Features(NamedTuple):
-    """Every feature of the agent, in the order in which they start."""
-
-    heartbeat: HeartbeatFeature
-    nodes: NodesFeature
-    identity: IdentityFeature
-    ipcache: IpcacheFeature
-    loadbalancer: LoadBalancerFeature
-    policy: PolicyFeature
-    endpoints: EndpointsFeature
-    observe: ObserveFeature
-    mesh: MeshFeature
-
-
-def make_features(core: Core) -> Features:
-    """Each is given what it needs of another one here, and nowhere else."""
-    nodes, identity, ipcache, loadbalancer = (
-        NodesFeature(core), IdentityFeature(core), IpcacheFeature(core), LoadBalancerFeature(core),
-    )  # fmt: skip
+def make_features(core: Core) -> tuple[Feature, ...]:
+    """Every feature of the agent in the order in which they start: a line each. What one needs of another it is given here."""
+    nodes, identity, ipcache = NodesFeature(core), IdentityFeature(core), IpcacheFeature(core)
+    loadbalancer = LoadBalancerFeature(core)
     policy = PolicyFeature(core, ipcache.writer.set_policy_prefixes)
     writers = Writers(loadbalancer.writer, ipcache.writer, identity.writer, nodes.writer)
-    return Features(
-        heartbeat=HeartbeatFeature(core),
-        nodes=nodes,
-        identity=identity,
-        ipcache=ipcache,
-        loadbalancer=loadbalancer,
-        policy=policy,
-        endpoints=EndpointsFeature(core, policy.target.revision, policy.target.failures),
-        observe=ObserveFeature(core, policy.compiler.rule_name),
-        mesh=MeshFeature(
-            core, writers, loadbalancer.resolve if core.client is not None else None, policy.describe_widening
-        ),
+    resolve = loadbalancer.resolve if core.client is not None else None
+    return (
+        HeartbeatFeature(core),
+        nodes,
+        identity,
+        ipcache,
+        loadbalancer,
+        policy,
+        EndpointsFeature(core, policy.target.revision, policy.target.failures),
+        ObserveFeature(core, policy.compiler.rule_name),
+        MeshFeature(core, writers, resolve, policy.describe_widening),
     )
 
 

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from agent.core import Core
 from agent.feature import Feature
-from agent.node_agent import Features
 from meshapi.agent import AgentStatus, MapStatus
 from meshkit.reconciler import Reconciler
 
@@ -20,7 +19,7 @@ MAP_NAMES = (
 _TABLE_OF = {"services": "frontends", "ipcache": "prefixes", "policy": "endpoints"}
 
 
-def agent_status(core: Core, features: Features, reconcilers: Reconcilers, version: str) -> AgentStatus:
+def agent_status(core: Core, features: Sequence[Feature], reconcilers: Reconcilers, version: str) -> AgentStatus:
     """The whole agent."""
     db = core.db
     health = core.health.snapshot()
@@ -31,7 +30,7 @@ def agent_status(core: Core, features: Features, reconcilers: Reconcilers, versi
         version=version,
         ready=core.health.ready(),
         started=core.started_wall_s,
-        peers=features.mesh.peers(),
+        peers=[peer for feature in features for peer in feature.peers()],
         endpoints=len(db.endpoints),
         services=len(db.frontends),
         global_services=sum(1 for s in db.services.rows() if s.is_global),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agent.status_api import make_api
@@ -15,13 +16,13 @@ from meshkit.supervise import together
 
 if TYPE_CHECKING:
     from agent.core import Core
-    from agent.node_agent import Features
+    from agent.feature import Feature
     from agent.reports import Reconcilers
 
 LOOPBACK = "127.0.0.1"
 
 
-async def serve_agent(core: Core, features: Features, reconcilers: Reconcilers) -> None:
+async def serve_agent(core: Core, features: Sequence[Feature], reconcilers: Reconcilers) -> None:
     """The REST interface is served until cancelled: everything on the socket; over the network what a token opens.
 
     Raises: OSError when an address or the socket cannot be bound.

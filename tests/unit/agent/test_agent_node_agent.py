@@ -19,11 +19,13 @@ from agent.datapath.rtnetlink import EndpointInterface, LinkSighting
 from agent.endpoints.feature import EndpointsFeature
 from agent.feature import Feature, Tasks
 from agent.host import MemoryHost
+from agent.identity.feature import IdentityFeature
 from agent.ipcache.feature import IpcacheFeature
 from agent.loadbalancer.feature import LoadBalancerFeature
 from agent.mesh.feature import MeshFeature
 from agent.mesh.ingest import Writers
 from agent.node_agent import FeatureStartError, NodeAgent, make_features
+from agent.nodes.feature import NodesFeature
 from agent.policy.feature import PolicyFeature
 from agent.settings import AgentSettings
 from agent.tables import AgentDB, ClaimOrigin, Endpoint, Frontend, FrontendKey, Identity, Prefix, Target
@@ -306,8 +308,19 @@ async def test_the_time_out_releases_peers_and_never_the_own_cluster(tmp_path: P
     made = make_features(core)
     clock = core.clock
     assert isinstance(clock, ManualClock)
-    writers = Writers(made.loadbalancer.writer, made.ipcache.writer, made.identity.writer, made.nodes.writer)
-    async with running(core, QuietMesh(core, writers, None, made.policy.describe_widening)):
+    found = {feature.name: feature for feature in made}
+    assert list(found) == [
+        "heartbeat", "nodes", "identity", "ipcache", "loadbalancer", "policy", "endpoints", "observe", "mesh",
+    ]  # fmt: skip
+    balancer, addresses = found["loadbalancer"], found["ipcache"]
+    identities, nodes, policies = found["identity"], found["nodes"], found["policy"]
+    assert isinstance(balancer, LoadBalancerFeature)
+    assert isinstance(addresses, IpcacheFeature)
+    assert isinstance(identities, IdentityFeature)
+    assert isinstance(nodes, NodesFeature)
+    assert isinstance(policies, PolicyFeature)
+    writers = Writers(balancer.writer, addresses.writer, identities.writer, nodes.writer)
+    async with running(core, QuietMesh(core, writers, None, policies.describe_widening)):
         assert any(s.startswith("south ") for s in core.db.prefixes.waiting_for)
         assert any(s.startswith("south ") for s in core.db.frontends.waiting_for)
         own = tuple(s for s in core.db.prefixes.waiting_for if s.startswith("north "))

@@ -28,7 +28,7 @@ async def make(start: OwnNode = START, node_ip: str = IP) -> tuple[Core, MeshFea
     facts = Facts(NORTH, NORTH_ID, 255, "n1", node_ip, (CIDR,), own_nodes=(start, OwnNode("n2", "172.18.0.3", ())))
     settings = AgentSettings(local_etcd="none", probe_peers=False, node_name="n1")
     core = await open_core(settings, facts, None, MemoryHost(), ManualClock())
-    mesh = make_features(core).mesh
+    mesh = next(f for f in make_features(core) if isinstance(f, MeshFeature))
     mesh.expect()
     with core.db.write():
         row = core.db.nodes.get((NORTH, "n1"))
