@@ -21,6 +21,7 @@ from lab.devkube.api.store import Event
 from lab.netns import command_inside
 from lab.state import LabState
 from lab.topology import ClusterPlan, NodePlan
+from meshmodel.endpointslice import SERVICE_NAME_LABEL
 
 log = logging.getLogger(__name__)
 TABLE: Final = "kube_proxy"
@@ -28,7 +29,6 @@ WATCHED: Final[tuple[ResourceKey, ...]] = (("", "services"), ("discovery.k8s.io"
 RETRY_S: Final = 1.0
 MASQUERADE: Final = "0x4000"
 PROTOCOLS: Final = ("TCP", "UDP")
-SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
 
 Obj = Mapping[str, Any]
 Backend = tuple[str, int]

@@ -24,9 +24,6 @@ from agent.datapath.address import (
 )
 
 LOOPBACK_ADDRESS: Final = "169.254.42.1"
-PROTOCOL_ICMP: Final = 1
-PROTOCOL_TCP: Final = 6
-PROTOCOL_UDP: Final = 17
 TICK_NS: Final = 1 << 30
 _IPCACHE_BASE_BITS: Final = 32
 _POLICY_PEER_BITS: Final = 64

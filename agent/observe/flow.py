@@ -13,12 +13,12 @@ from typing import Protocol
 import msgspec
 
 from agent.datapath.flow_layout import DatapathEvent, EventType, PolicyMatch, TracePoint, TraceReason
-from agent.datapath.layout import PROTOCOL_ICMP, PROTOCOL_TCP, Direction
+from agent.datapath.layout import Direction
 from agent.datapath.reasons import Reason
 from agent.tables import AgentDB, FrontendKey
+from meshmodel import protocol
 from meshmodel.identity import identity_name
 from meshmodel.labels import CLUSTER_LABEL
-from meshmodel.protocol import PROTOCOL_NAMES
 
 _FLAGS = (("SYN", 2), ("ACK", 16), ("RST", 4), ("FIN", 1), ("PSH", 8), ("URG", 32), ("ECE", 64), ("CWR", 128))
 _POINTS = {TracePoint.TO_ENDPOINT: "to-endpoint", TracePoint.TO_STACK: "to-stack", TracePoint.TO_OVERLAY: "to-overlay"}
@@ -99,7 +99,7 @@ class FlowMaker:
         kind = {EventType.DROP: FlowType.DROP, EventType.POLICY_VERDICT: FlowType.POLICY_VERDICT}.get(
             EventType(event.type), FlowType.TRACE
         )
-        is_icmp = event.protocol == PROTOCOL_ICMP
+        is_icmp = event.protocol == protocol.ICMP
         source = self._peer(event.source, 0 if is_icmp else event.source_port, event.source_identity)
         target = self._peer(event.destination, 0 if is_icmp else event.destination_port, event.destination_identity)
         reason = self._reason(event, source, target) if kind is FlowType.DROP else event.reason
@@ -180,13 +180,13 @@ def _what(kind: FlowType, event: DatapathEvent, reason: int) -> str:
 
 
 def _protocol(number: int) -> str:
-    return "ICMPv4" if number == PROTOCOL_ICMP else PROTOCOL_NAMES.get(number, str(number))
+    return "ICMPv4" if number == protocol.ICMP else protocol.PROTOCOL_NAMES.get(number, str(number))
 
 
 def _summary(event: DatapathEvent) -> str:
-    if event.protocol == PROTOCOL_TCP:
+    if event.protocol == protocol.TCP:
         return "TCP Flags: " + ", ".join(name for name, bit in _FLAGS if event.tcp_flags & bit)
-    if event.protocol == PROTOCOL_ICMP:
+    if event.protocol == protocol.ICMP:
         kind = _ICMP_TYPES.get(event.source_port, str(event.source_port))
         return f"ICMPv4 {kind}{_UNREACHABLE.get(event.destination_port, '') if event.source_port == 3 else ''}"
     return _protocol(event.protocol)

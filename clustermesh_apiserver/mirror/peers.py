@@ -78,11 +78,6 @@ class Mirror:
         )
 
     @property
-    def is_leader(self) -> bool:
-        """Whether this replica is the one that mirrors."""
-        return self._follower is not None
-
-    @property
     def refused(self) -> Mapping[str, str]:
         """Files of the directory that are no peers, and why."""
         return self._follower.refused if self._follower is not None else {}

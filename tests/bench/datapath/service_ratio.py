@@ -20,6 +20,7 @@ from typing import Any
 
 from agent.datapath import layout
 from agent.datapath.config import AttachMode
+from meshmodel import protocol
 from tests.integration.datapath.datapath_topology import Pod, Topology, topology
 from tests.packet.datapath_host import bpffs, build_objects, run
 
@@ -64,9 +65,9 @@ def _measure(made: Topology, tool: Path, rounds: int, seconds: float) -> dict[st
 
 
 def _service(made: Topology, address: str, backend: Pod, number: int) -> None:
-    head = layout.ServiceKey(address, 80, layout.PROTOCOL_TCP)
+    head = layout.ServiceKey(address, 80, protocol.TCP)
     for node in made.nodes:
-        value = layout.BackendValue(backend.address, LOAD_PORT, layout.PROTOCOL_TCP)
+        value = layout.BackendValue(backend.address, LOAD_PORT, protocol.TCP)
         node.maps.backends.update([(layout.BackendKey(number), value)])
         node.maps.members.update([(layout.MemberKey(number, number), layout.MemberValue())])
         slot = (head._replace(slot=1), layout.ServiceValue(number, number))
