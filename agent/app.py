@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from agent.settings import AgentSettings, program_version
+from meshapi.installed import AGENT
 from meshkit import log as logs
 from meshkit.clock import SystemClock
 from meshkit.errors import MeshError
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from agent.cli import verbs
 
         raise SystemExit(verbs.main(arguments))
-    settings = load(AgentSettings, arguments, program="clustermesh-agent", version=program_version())
+    settings = load(AgentSettings, arguments, program=AGENT, version=program_version())
     logs.setup(settings.log_level, json=settings.log_format == "json")
     if settings.once_uninstall:
         raise SystemExit(uninstall(settings))

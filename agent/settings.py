@@ -33,10 +33,10 @@ class AgentSettings(Settings):
         LOCAL_STORE, "endpoint of this cluster's own store (URL); `none` runs without: no identities, no endpoints"
     )
     local_etcd_certificates: Path = option(
-        Path("/var/lib/clustermesh/local"), "directory with ca.crt, tls.crt and tls.key for the own store"
+        Path(installed.LOCAL_DIRECTORY), "directory with ca.crt, tls.crt and tls.key for the own store"
     )
     local_etcd_config: str = option("", "etcd client YAML file for the own store; wins over --local-etcd")
-    pin_directory: Path = option(Path("/sys/fs/bpf/clustermesh"), "where programs and maps are pinned")
+    pin_directory: Path = option(Path(installed.PIN_DIRECTORY), "where programs and maps are pinned")
     datapath: str = option(
         "kernel", "kernel, or memory to run without touching the kernel", choices=("kernel", "memory")
     )

@@ -6,6 +6,7 @@ Here are the paths about the agent as a whole; each feature adds its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI, Query, Response
@@ -13,12 +14,13 @@ from fastapi.responses import PlainTextResponse
 
 from agent.core import Core
 from agent.exposition import collect_metrics
-from agent.node_agent import Features
+from agent.feature import Feature
 from agent.reports import MAP_NAMES, Reconcilers, agent_status, map_status_rows
 from agent.settings import program_version
 from agent.tables import AgentDB
 from agent.verification import add_verification_routes
 from meshapi.agent import AgentStatus, MapEntry, MapStatus
+from meshapi.installed import AGENT
 from meshkit.http import make_app
 from meshkit.rest import NotAnswered, Rest
 from meshkit.table import snapshot
@@ -27,9 +29,9 @@ MAX_MAP_ENTRIES: Final = 100_000
 SHOWN_MAPS: Final = (*MAP_NAMES, "metrics", "endpoints_by_ifindex")
 
 
-def make_api(core: Core, features: Features, reconcilers: Reconcilers) -> FastAPI:
+def make_api(core: Core, features: Sequence[Feature], reconcilers: Reconcilers) -> FastAPI:
     """The application that serves one agent's state."""
-    app = make_app("clustermesh-agent", program_version(), core.health, core.registry)
+    app = make_app(AGENT, program_version(), core.health, core.registry)
     core.registry.add_source(lambda: collect_metrics(core, features, reconcilers))
     rest = Rest(app)
 

@@ -8,13 +8,13 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Final
 
 from clustermesh_apiserver.parts import Apiserver
 from clustermesh_apiserver.run import make_apiserver, run
 from clustermesh_apiserver.settings import Settings
 from clustermesh_apiserver.status.program_status import VERSION
 from kube.config import load_client
+from meshapi.installed import APISERVER
 from meshkit import log as meshlog
 from meshkit.errors import MeshError
 from meshkit.settings import load
@@ -22,11 +22,9 @@ from meshkit.supervise import first_error
 
 log = logging.getLogger(__name__)
 
-PROGRAM: Final = "clustermesh-apiserver"
-
 
 async def _run_until_signal(apiserver: Apiserver) -> None:
-    task = asyncio.create_task(run(apiserver), name=PROGRAM)
+    task = asyncio.create_task(run(apiserver), name=APISERVER)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
@@ -40,13 +38,13 @@ async def _run_until_signal(apiserver: Apiserver) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `clustermesh-apiserver`; returns its exit code."""
-    settings = load(Settings, argv, program=PROGRAM, version=f"{PROGRAM} {VERSION}")
+    settings = load(Settings, argv, program=APISERVER, version=f"{APISERVER} {VERSION}")
     meshlog.setup(settings.log_level)
     try:
         client = load_client(settings.kubeconfig or None, settings.context or None)
         asyncio.run(_run_until_signal(make_apiserver(settings, client)))
     except MeshError as exc:
-        sys.stderr.write(f"{PROGRAM}: {exc}\n")
+        sys.stderr.write(f"{APISERVER}: {exc}\n")
         return 1
     except BaseExceptionGroup as errors:
         log.exception("ended by an error", extra={"error": repr(first_error(errors))})

@@ -14,10 +14,10 @@ from kube.errors import KubeError
 from kube.events import emit_event
 from kube.resource import KubeObject, Resource
 from kubeintent.rows import ServiceIntent
+from meshapi.installed import APISERVER
 
 log = logging.getLogger(__name__)
 
-COMPONENT: Final = "clustermesh-apiserver"
 BAD_ANNOTATION: Final = "InvalidMeshAnnotation"
 VALUE_LEFT_OUT: Final = "ValueLeftOut"
 MAX_WAITING: Final = 1_000
@@ -104,7 +104,7 @@ class Problems:
             if self._client is None:
                 continue
             try:
-                await in_thread(emit_event, self._client, involved, reason, message, component=COMPONENT)
+                await in_thread(emit_event, self._client, involved, reason, message, component=APISERVER)
             except KubeError as exc:
                 log.debug("event not written", extra={"error": str(exc)})
 

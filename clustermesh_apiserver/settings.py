@@ -14,7 +14,7 @@ from meshmodel.address import canonical_prefix
 from meshmodel.cluster_config import ExportMode
 from meshmodel.names import check_cluster_id, parse_cluster_name
 
-BASE = Path("/var/lib/clustermesh")
+BASE = Path(installed.STATE_DIRECTORY)
 
 
 class SourceChoice(StrEnum):

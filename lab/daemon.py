@@ -37,6 +37,7 @@ from lab.kubeproxy import ProxyLoop
 from lab.netns import listen_inside
 from lab.state import LabState, lab_state
 from lab.topology import API_PORT, ClusterPlan, cluster_named
+from meshapi.installed import CLUSTER_ID_KEY, CLUSTER_NAME_KEY, CONFIG_MAP, SCOPE_KEY
 from meshkit.clock import SystemClock
 from meshkit.log import setup
 
@@ -98,11 +99,11 @@ def system_objects(plan: ClusterPlan) -> list[Obj]:
     """What a cluster has before anybody used it: its DNS, and its name and id in the mesh."""
     text = (MANIFESTS / "kube-dns.yaml").read_text().replace("DNS_ADDRESS", plan.dns_address)
     settings = {
-        "cluster-name": plan.name,
-        "cluster-id": str(plan.cluster_id),
-        "policy-default-local-cluster": "false",
+        CLUSTER_NAME_KEY: plan.name,
+        CLUSTER_ID_KEY: str(plan.cluster_id),
+        SCOPE_KEY: "false",
     }
-    meta = {"name": "clustermesh-config", "namespace": SYSTEM}
+    meta = {"name": CONFIG_MAP, "namespace": SYSTEM}
     config: Obj = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": settings}
     return [*yaml.safe_load_all(text), config]
 

@@ -39,6 +39,14 @@ APISERVER_SOCKET: Final = "/run/clustermesh/apiserver.sock"
 AGENT_TOKEN_FILE: Final = "/run/secrets/clustermesh/token"
 """The apiserver's own token for asking agents."""
 
+# where containers find what is mounted into them, and where the agent pins programs and maps on its node
+STATE_DIRECTORY: Final = "/var/lib/clustermesh"
+LOCAL_DIRECTORY: Final = f"{STATE_DIRECTORY}/local"
+"""Certificates for reading the own store."""
+REMOTE_DIRECTORY: Final = f"{STATE_DIRECTORY}/remote"
+"""Certificates for reading peers' stores."""
+PIN_DIRECTORY: Final = "/sys/fs/bpf/clustermesh"
+
 # ConfigMaps, and the keys of the first
 CONFIG_MAP: Final = "clustermesh-config"
 CILIUM_CONFIG_MAP: Final = "cilium-config"

@@ -32,7 +32,7 @@ from meshapi.agent import (
     SelectorRow,
     Verification,
 )
-from meshapi.installed import AGENT_SOCKET
+from meshapi.installed import AGENT, AGENT_SOCKET
 from meshapi.row import encode
 from meshapi.service import ServiceExplanation, ServiceStatus
 from meshkit.refusal import read_refusal
@@ -111,7 +111,7 @@ class _UnixConnection(HTTPConnection):
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="clustermesh-agent",
+        prog=AGENT,
         description="Ask the agent of this node. Without a verb: run the agent (--help there).",
     )
     shared = argparse.ArgumentParser(add_help=False)

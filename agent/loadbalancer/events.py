@@ -9,12 +9,12 @@ from agent.tables import AgentDB, ServiceProblems
 from kube.client import KubeClient, in_thread
 from kube.errors import KubeError
 from kube.events import emit_event
+from meshapi.installed import AGENT
 from meshkit.clock import Clock
 from meshkit.table import HistoryLostError
 from meshmodel.names import ServiceName
 
 log = logging.getLogger(__name__)
-COMPONENT = "clustermesh-agent"
 REASON = "ServiceNotFullyHonoured"
 GATHER_S = 1.0
 MAX_EVENTS_A_ROUND = 100
@@ -67,4 +67,4 @@ class ServiceEvents:
         """Blocks."""
         meta = {"name": row.service.name, "namespace": row.service.namespace, "uid": row.uid}
         involved = {"apiVersion": "v1", "kind": "Service", "metadata": meta}
-        emit_event(self._client, involved, REASON, "; ".join(row.problems), component=COMPONENT)
+        emit_event(self._client, involved, REASON, "; ".join(row.problems), component=AGENT)

@@ -15,13 +15,13 @@ from kube.errors import KubeError
 from kube.events import emit_event
 from kube.reflector import Change, Delete, Reflector, Synced, Upsert
 from kube.resource import CCNP, CIDR_GROUPS, CNP, NETWORK_POLICIES, KubeObject, Resource
+from meshapi.installed import AGENT
 from meshkit.clock import Clock
 from meshpolicy import PolicyRef
 
 log = logging.getLogger(__name__)
 
 POLICY_RESOURCES: tuple[Resource, ...] = (CNP, CCNP, NETWORK_POLICIES, CIDR_GROUPS)
-COMPONENT = "clustermesh-agent"
 REASON_INVALID = "InvalidPolicy"
 REASON_PARTLY = "PolicyNotFullyEnforced"
 MAX_PENDING_REPORTS = 1_000
@@ -121,7 +121,7 @@ class PolicySource:
                 )
         if text:
             reason = REASON_PARTLY if row.is_valid else REASON_INVALID
-            emit_event(self._client, document, reason, text, component=COMPONENT)
+            emit_event(self._client, document, reason, text, component=AGENT)
 
 
 def _ref(resource: Resource, document: KubeObject) -> PolicyRef:

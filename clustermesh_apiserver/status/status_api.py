@@ -16,7 +16,7 @@ from clustermesh_apiserver.status.kv_api import add_routes
 from clustermesh_apiserver.status.metrics import make_registry
 from clustermesh_apiserver.status.program_status import VERSION, make_status, report_health
 from meshapi.apiserver import ApiserverStatus, CertificateRow, PublishedService, Reach
-from meshapi.installed import TOKEN_HEADER
+from meshapi.installed import APISERVER, TOKEN_HEADER
 from meshapi.peer import RemoteCluster
 from meshkit.guard import Guard
 from meshkit.health import Health
@@ -30,7 +30,7 @@ from meshmodel.keys import Kind
 def make_status_app(apiserver: Apiserver, health: Health) -> FastAPI:
     """The application; every answer is made from the parts as they are at that moment."""
     app = make_app(
-        "clustermesh-apiserver",
+        APISERVER,
         VERSION,
         health,
         make_registry(apiserver),

@@ -13,11 +13,9 @@ import yaml
 
 from clustermesh_cli.exit_code import CommandRefusedError
 from clustermesh_cli.plan.facts import ClusterFacts, StoreAccess
-from meshapi.installed import STORE_PORT, STORE_SERVICE
+from meshapi.installed import LOCAL_DIRECTORY, REMOTE_DIRECTORY, STORE_PORT, STORE_SERVICE
 
 PEER_DIRECTORY = "/var/lib/cilium/clustermesh"
-CREDENTIAL_DIRECTORY = "/var/lib/clustermesh/remote"
-LOCAL_DIRECTORY = "/var/lib/clustermesh/local"
 
 
 class Mode(StrEnum):
@@ -86,8 +84,8 @@ def peer_config(target: ClusterFacts) -> str:
         {
             "endpoints": [f"https://{host}:{access.port}"],
             "trusted-ca-file": f"{PEER_DIRECTORY}/{target.name}.etcd-client-ca.crt",
-            "cert-file": f"{CREDENTIAL_DIRECTORY}/tls.crt",
-            "key-file": f"{CREDENTIAL_DIRECTORY}/tls.key",
+            "cert-file": f"{REMOTE_DIRECTORY}/tls.crt",
+            "key-file": f"{REMOTE_DIRECTORY}/tls.key",
             "cilium-host-aliases": [{"hostname": host, "ips": list(access.addresses)}],
         },
         sort_keys=False,

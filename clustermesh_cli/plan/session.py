@@ -7,12 +7,13 @@ from collections.abc import Iterable
 
 from clustermesh_cli.peer_rows import describe_peer, is_mirrored
 from meshapi.apiserver import ApiserverStatus
+from meshapi.installed import APISERVER
 from meshapi.peer import RemoteCluster
 
 
 def session_problem(status: ApiserverStatus, name: str) -> str | None:
     """Why the cluster does not read peer `name`: None when its mirror, and an agent at least, have all of the peer."""
-    if is_mirrored(status) and (problem := _problem("clustermesh-apiserver", status.peers, name)):
+    if is_mirrored(status) and (problem := _problem(APISERVER, status.peers, name)):
         return problem
     if not status.agents:
         return "no agent has answered yet"

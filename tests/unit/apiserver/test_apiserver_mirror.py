@@ -196,14 +196,15 @@ async def test_a_removed_peer_is_drained_after_the_grace_and_the_config_goes_at_
 
 async def test_a_peer_that_comes_back_during_the_grace_is_not_drained(world: World) -> None:
     world.peer("green", {**GREEN, **CANARIES})
-    async with world.running(grace_s=0.2):
-        await until(lambda: world.cached() == CACHED)
+    clock = ManualClock()
+    async with world.running(clock=clock, grace_s=60.0):
+        await until(lambda: clock.advance(0.01) is None and world.cached() == CACHED)
         (world.directory / "green").unlink()
-        await until(lambda: b"cilium/cluster-config/green" not in world.cached())
+        await until(lambda: clock.advance(0.01) is None and b"cilium/cluster-config/green" not in world.cached())
         world.write("green", "endpoints: [green]")
-        await until(lambda: b"cilium/cluster-config/green" in world.cached())
-        await asyncio.sleep(0.4)
-        await until(lambda: world.cached() == CACHED)
+        await until(lambda: clock.advance(0.01) is None and b"cilium/cluster-config/green" in world.cached())
+        await clock.run_for(120.0)
+        assert world.cached() == CACHED
 
 
 async def test_what_a_peer_deleted_while_it_was_not_mirrored_goes_when_it_is_back(world: World) -> None:

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one place decides is not decided elsewhere: names of what is installed, fields of Kubernetes objects; no sleeps."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from meshapi import installed
+from tests.unit.architecture.source_tree import REPOSITORY, Module, is_within, modules
+
+PROGRAMS = ("agent", "clustermesh_apiserver", "clustermesh_cli", "meshpeer", "certs", "kvstore", "kube", "lab.daemon")
+_COMMON_WORDS = {"clustermesh"}  # the project's name, not only the name of something installed
+INSTALLED = {
+    value
+    for name, value in vars(installed).items()
+    if name.isupper() and isinstance(value, str) and len(value) > 8 and value not in _COMMON_WORDS
+}
+SETTINGS = {installed.CLUSTER_NAME_KEY, installed.CLUSTER_ID_KEY, installed.MAXIMUM_KEY, installed.MIRROR_KEY}
+"""Keys of the ConfigMap that are names of settings and fields too."""
+
+# what only `kubeintent` reads of a Kubernetes object; the kubelet and the controllers of the lab write them
+READ_FIELDS = {
+    "podIP", "podIPs", "containerPort", "hostNetwork", "podCIDR", "externalIPs", "addressType", "publishNotReadyAddresses",
+}  # fmt: skip
+
+
+def _texts(module: Module) -> Iterator[str]:
+    """Every string constant that is no docstring."""
+    tree = module.tree
+    documentation = {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+            yield node.value
+
+
+def _of_programs() -> list[Module]:
+    return [m for m in modules().values() if is_within(m.name, frozenset(PROGRAMS))]
+
+
+def test_what_is_installed_is_named_in_one_module() -> None:
+    """A name that stands elsewhere is to be imported from meshapi.installed."""
+    wanted = INSTALLED - SETTINGS
+    respelled = {(m.name, text) for m in _of_programs() for text in _texts(m) if text in wanted}
+    assert sorted(respelled) == []
+
+
+def test_kubernetes_objects_are_read_in_kubeintent() -> None:
+    found = {(m.name, text) for m in _of_programs() for text in _texts(m) if text in READ_FIELDS}
+    assert sorted(found) == []
+
+
+def _unit_tests() -> list[Path]:
+    return sorted((REPOSITORY / "tests/unit").rglob("*.py"))
+
+
+_SLEEP = re.compile(r"\b(?:time|asyncio)\.sleep\((?!0\))")
+_POLLS = {"tests/unit/apiserver/apiserver_wait.py"}
+"""Waiting with a bound for what a thread does."""
+
+
+def test_no_unit_test_sleeps() -> None:
+    found = {str(path.relative_to(REPOSITORY)) for path in _unit_tests() if _SLEEP.search(path.read_text())}
+    assert found - {"tests/unit/architecture/test_one_home.py"} == _POLLS
