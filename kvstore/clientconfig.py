@@ -18,6 +18,7 @@ from kvstore.options import Options, Tls
 
 MARKER: Final = b"endpoints:"
 DEFAULT_PORT: Final = 2379
+READS: Final = 3
 MAX_FILE_BYTES: Final = 1 << 20
 
 Resolver = Callable[[str], str | None]
@@ -67,15 +68,23 @@ class ClientConfig:
         """
         if not self.endpoints[0].is_tls:
             return None
+        before, found = None, self._read(server_name)
+        for _ in range(READS):  # files that are replaced between two reads do not fit each other
+            if found == before:
+                break
+            before, found = found, self._read(server_name)
+        return found
+
+    def _read(self, server_name: str | None) -> Tls:
         return Tls(_read(self.ca_file), _read(self.cert_file), _read(self.key_file), server_name)
 
     def connect(self, options: Options | None = None, resolve: Resolver | None = None) -> EtcdStore:
-        """A client of these endpoints; the first call makes the connection.
+        """A client of these endpoints; the first call makes the connection, and each new one reads the certificates anew.
 
         Raises: Rejected if a certificate file cannot be read.
         """
         targets, server_name = self.targets(resolve)
-        return EtcdStore(targets, self.tls(server_name), options)
+        return EtcdStore(targets, self.tls(server_name), options, read_tls=lambda: self.tls(server_name))
 
 
 def is_client_config(content: bytes) -> bool:

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Final, TypeVar
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message as ProtobufMessage
 
-from kvstore.channel import open_channel
 from kvstore.errors import Oversized, Rejected, Stale, StoreChanged, Unavailable, classify
 from kvstore.limiter import Limiter
+from kvstore.link import Link
 from kvstore.methods import Methods
 from kvstore.options import Options, Tls
 from kvstore.proto import rpc_pb2 as pb
@@ -35,7 +36,8 @@ class EtcdStore:
     """One etcd cluster as one user.
 
     The first store id seen is kept; another one raises StoreChanged, tells `on_store_change`, and is kept from then
-    on. Client certificates are fixed: when files change, make a new store and let the readers go over to it.
+    on. `read_tls` tells the certificates as they are now; it is asked after a call failed, and if they changed, what comes next
+    uses a new connection with them. Streams that stand on the old one go on.
     """
 
     def __init__(
@@ -46,11 +48,13 @@ class EtcdStore:
         *,
         limiter: Limiter | None = None,
         clock: Clock | None = None,
+        read_tls: Callable[[], Tls | None] | None = None,
     ) -> None:
         self.options = options or Options()
-        self.channel = open_channel(targets, tls, self.options)
-        self.methods = Methods(self.channel)
         self.targets = tuple(targets)
+        self._link = Link(self.targets, tls, self.options)
+        self._retired: list[Link] = []
+        self._read_tls, self._is_doubtful = read_tls, False
         self.on_store_change: list[Callable[[], None]] = []
         self._limiter, self._clock = limiter or Limiter(), clock or SystemClock()
         self._cluster_id = 0
@@ -60,9 +64,20 @@ class EtcdStore:
         """The id of the store that answered last, 0 before the first answer."""
         return self._cluster_id
 
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The channel that calls use now."""
+        return self._link.channel
+
+    @property
+    def methods(self) -> Methods:
+        """The procedures that calls use now."""
+        return self._fresh_link().methods
+
     async def close(self) -> None:
         """No call is under way and none can be made."""
-        await self.channel.close()
+        for link in (self._link, *self._retired):
+            await link.close()
 
     # ---- keys
 
@@ -171,6 +186,7 @@ class EtcdStore:
                 self._check_store(answer.header)
                 lives[answer.ID] = float(max(0, answer.TTL))
         except (grpc.RpcError, asyncio.InvalidStateError, asyncio.CancelledError, grpc.aio.UsageError) as exc:
+            self._is_doubtful = True
             raise translate(exc) from exc
         finally:
             call.cancel()
@@ -195,7 +211,13 @@ class EtcdStore:
         request = pb.WatchCreateRequest(
             key=key or b"\0", range_end=range_end, start_revision=start_revision, progress_notify=True
         )
-        call = self.methods.watch()
+        with self._fresh_link().stream() as methods:
+            async with aclosing(self._answers(methods, request)) as answers:
+                async for answer in answers:
+                    yield answer
+
+    async def _answers(self, methods: Methods, request: pb.WatchCreateRequest) -> AsyncGenerator[Message, None]:
+        call = methods.watch()
         try:
             await call.write(pb.WatchRequest(create_request=request))
             while True:
@@ -206,6 +228,7 @@ class EtcdStore:
                     self._check_store(answer.header)
                 yield _message(answer)
         except (grpc.RpcError, asyncio.InvalidStateError, asyncio.CancelledError, grpc.aio.UsageError) as exc:
+            self._is_doubtful = True
             raise translate(exc) from exc
         finally:
             call.cancel()
@@ -227,10 +250,26 @@ class EtcdStore:
                 return await method(request, timeout=timeout_s or self.options.call_timeout_s)
             except (grpc.RpcError, asyncio.InvalidStateError, asyncio.CancelledError, grpc.aio.UsageError) as exc:
                 error = translate(exc)
+                self._is_doubtful = self._is_doubtful or isinstance(error, Unavailable)
                 if not isinstance(error, Stale) or attempt == STALE_RETRIES - 1:
                     raise error from exc
             await self._clock.sleep(STALE_DELAY_S)
         raise AssertionError  # the last attempt returned or raised
+
+    def _fresh_link(self) -> Link:
+        """The link with the certificates as they are now, as far as somebody doubted those of the present one."""
+        if self._is_doubtful and self._read_tls is not None:
+            try:
+                tls = self._read_tls()
+            except Rejected:  # not readable at this moment: what is there may still do
+                return self._link
+            self._is_doubtful = False
+            if tls != self._link.tls:
+                self._retired = [link for link in self._retired if not link.is_closed]
+                self._retired.append(self._link)
+                self._link.retire()
+                self._link = Link(self.targets, tls, self.options)
+        return self._link
 
     def _check_store(self, header: pb.ResponseHeader) -> None:
         if not header.cluster_id:

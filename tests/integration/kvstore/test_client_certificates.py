@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client whose certificate files are renewed goes on with them, and what stands is not ended for it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from certs import profile
+from certs.authority import Authority
+from kvstore.clientconfig import parse_client_config
+from kvstore.errors import Unavailable
+from kvstore.etcd import EtcdStore
+from kvstore.facade.server import ReadOnlyFacade
+from tests.contract.kvstore.stores_under_test import reading
+from tests.integration.kvstore.facade_under_test import Facade
+from tests.integration.kvstore.private_etcd import QUICK, eventually, needs_etcd
+
+pytestmark = needs_etcd
+
+ROOT = b"cilium/state/renewal/"
+SHORT_S = 2.0
+
+
+def write_files(directory: Path, facade: Facade, authority: Authority, life_s: float) -> None:
+    shape = profile.Profile("remote-south", days=life_s / profile.DAY_S)
+    made = authority.issue(shape, time.time())
+    for name, content in (
+        ("ca.crt", facade.pki.north.certificate_pem),
+        ("tls.crt", made.cert_pem),
+        ("tls.key", made.key_pem),
+    ):
+        (directory / name).write_bytes(content)
+
+
+def connect(directory: Path, facade: Facade) -> EtcdStore:
+    host = "north.mesh.cilium.io"
+    document = {
+        "endpoints": [f"https://{host}:{facade.port}"],
+        "trusted-ca-file": "ca.crt",
+        "cert-file": "tls.crt",
+        "key-file": "tls.key",
+        "cilium-host-aliases": [{"hostname": host, "ips": ["127.0.0.1"]}],
+    }
+    return parse_client_config(json.dumps(document).encode(), directory).connect(QUICK)
+
+
+@pytest_asyncio.fixture
+async def store(facade: Facade, tmp_path: Path) -> AsyncIterator[EtcdStore]:
+    write_files(tmp_path, facade, facade.pki.south, SHORT_S)
+    client = connect(tmp_path, facade)
+    yield client
+    await client.close()
+
+
+async def restart(facade: Facade) -> None:
+    """Every connection is broken."""
+    await facade.facade.stop()
+    facade.facade = ReadOnlyFacade(facade.admin, facade.authorize, facade.server_tls())
+    assert await facade.facade.start("127.0.0.1", facade.port) == facade.port
+
+
+async def wait_until_ended(since_s: float) -> None:
+    await eventually(lambda: time.time() > since_s + SHORT_S + 1.1, "the first certificate has ended")
+
+
+async def test_a_stream_outlives_the_certificate_it_was_opened_with(facade: Facade, store: EtcdStore) -> None:
+    since_s = time.time()
+    async with reading(store, ROOT) as reader:
+        await wait_until_ended(since_s)
+        await facade.admin.put(ROOT + b"a", b"1")
+        await eventually(lambda: b"a" in reader.values)
+
+
+async def test_a_broken_stream_goes_on_with_the_renewed_certificate(
+    facade: Facade, store: EtcdStore, tmp_path: Path
+) -> None:
+    since_s = time.time()
+    async with reading(store, ROOT) as reader:
+        await wait_until_ended(since_s)
+        write_files(tmp_path, facade, facade.pki.south, 600.0)
+        await restart(facade)
+        await facade.admin.put(ROOT + b"b", b"1")
+        await eventually(lambda: b"b" in reader.values)
+    # single calls use the new connection too
+    assert await store.get(ROOT + b"b") is not None
+
+
+async def test_a_certificate_that_ended_and_was_not_renewed_connects_nowhere(facade: Facade, store: EtcdStore) -> None:
+    await wait_until_ended(time.time())
+    with pytest.raises(Unavailable):
+        await store.get(ROOT + b"b")
+
+
+async def test_files_that_cannot_be_read_for_a_moment_end_nothing(
+    facade: Facade, store: EtcdStore, tmp_path: Path
+) -> None:
+    write_files(tmp_path, facade, facade.pki.south, 600.0)
+    store = connect(tmp_path, facade)
+    async with reading(store, ROOT) as reader:
+        (tmp_path / "tls.crt").unlink()
+        await restart(facade)
+        await facade.admin.put(ROOT + b"c", b"1")
+        await eventually(lambda: b"c" in reader.values)
+    await store.close()
