@@ -18,6 +18,8 @@ from certs.inspect import CertInfo, describe, is_authority, load
 from certs.profile import Profile
 
 CLOCK_SKEW: Final = timedelta(minutes=5)
+BACKDATED_SHARE: Final = 0.1
+"""Of a life so short that the skew would be most of it, certificates are backdated by this share only."""
 DEFAULT_AUTHORITY_DAYS: Final = 3650
 
 SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -98,9 +100,14 @@ class Authority:
         return describe(self._cert, "CA certificate")
 
     def issue(self, profile: Profile, wall_s: float) -> Issued:
-        """A certificate with a fresh key that contains exactly what the profile says and never outlives us."""
+        """A certificate with a fresh key that contains exactly what the profile says and never outlives us.
+
+        Raises: CertificateError if our own certificate has ended, or is not valid yet.
+        """
+        if not self.info.not_before_s <= wall_s < self.info.not_after_s:
+            raise CertificateError("CA certificate", "is not valid now, so it signs nothing")
         key = ec.generate_private_key(ec.SECP256R1())
-        start = datetime.fromtimestamp(wall_s, UTC)
+        start, life = datetime.fromtimestamp(wall_s, UTC), timedelta(days=profile.days)
         usage = ExtendedKeyUsageOID.SERVER_AUTH if profile.is_server else ExtendedKeyUsageOID.CLIENT_AUTH
         builder = (
             x509.CertificateBuilder()
@@ -108,8 +115,8 @@ class Authority:
             .issuer_name(self._cert.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(max(start - CLOCK_SKEW, self._cert.not_valid_before_utc))
-            .not_valid_after(min(start + timedelta(days=profile.days), self._cert.not_valid_after_utc))
+            .not_valid_before(max(start - min(CLOCK_SKEW, life * BACKDATED_SHARE), self._cert.not_valid_before_utc))
+            .not_valid_after(min(start + life, self._cert.not_valid_after_utc))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(sign=True, sign_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)

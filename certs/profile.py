@@ -7,12 +7,17 @@ Source: Cilium's certificate roles; the client's common name is its etcd user.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
+
+from meshapi.installed import ADMIN_SECRET, LOCAL_SECRET, REMOTE_SECRET, SERVER_SECRET
 
 MESH_DOMAIN: Final = "mesh.cilium.io"
 DEFAULT_DAYS: Final = 365
+DAY_S: Final = 86_400.0
+SHORTEST_LIFETIME_S: Final = 10.0
+"""Less than an hour is for trials: a kubelet takes up to two minutes to show pods a Secret that changed."""
 SHARED_REMOTE_USER: Final = "remote"
 
 
@@ -53,6 +58,19 @@ def local(cluster: str) -> Profile:
 def remote(cluster: str) -> Profile:
     """This cluster's credential towards its peers."""
     return Profile(remote_user(cluster))
+
+
+def own_shapes(
+    cluster: str, namespace: str, lifetime_s: float, extra_sans: Iterable[str] = ()
+) -> Mapping[str, Profile]:
+    """What the certificate in each of a cluster's own Secrets must contain, by the Secret's name."""
+    shapes = {
+        SERVER_SECRET: server(cluster, namespace, extra_sans),
+        ADMIN_SECRET: admin(cluster),
+        LOCAL_SECRET: local(cluster),
+        REMOTE_SECRET: remote(cluster),
+    }
+    return {name: replace(shape, days=lifetime_s / DAY_S) for name, shape in shapes.items()}
 
 
 def admin_user(cluster: str) -> str:

@@ -12,6 +12,7 @@ from clustermesh_apiserver.mirror.peers import Mirror
 from clustermesh_apiserver.problems import Problems
 from clustermesh_apiserver.publish.own_store import OwnStore
 from clustermesh_apiserver.publish.publisher import Publisher
+from clustermesh_apiserver.renewal.keeper import CertificateKeeper
 from clustermesh_apiserver.serve.facade_server import FacadeServer
 from clustermesh_apiserver.settings import Settings
 from clustermesh_apiserver.source.follow import Source
@@ -37,7 +38,7 @@ class Apiserver:
     """Everything a run consists of. `publication` is None while no store is open, `store_error` says why.
 
     `started_s` is wall time; `status_port` is 0 until the status server listens. `admit` decides who
-    may ask over the network.
+    may ask over the network. `keeper` is None where somebody else renews certificates.
     """
 
     settings: Settings
@@ -48,6 +49,7 @@ class Apiserver:
     allocator: IdentityAllocator
     facade_server: FacadeServer
     admit: Admit
+    keeper: CertificateKeeper | None = None
     publication: Publication | None = None
     store_error: str = ""
     status_port: int = 0

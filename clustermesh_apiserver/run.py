@@ -16,6 +16,7 @@ from clustermesh_apiserver.problems import Problems
 from clustermesh_apiserver.publish.announcement import cluster_config, kinds_of
 from clustermesh_apiserver.publish.own_store import OwnStore, care_for_store, open_store, watch_store
 from clustermesh_apiserver.publish.publisher import Publisher
+from clustermesh_apiserver.renewal.keeper import CertificateKeeper, CertificateOwner
 from clustermesh_apiserver.serve.facade_server import FacadeServer
 from clustermesh_apiserver.settings import Settings
 from clustermesh_apiserver.source.follow import Source
@@ -70,6 +71,7 @@ def make_apiserver(settings: Settings, client: KubeClient) -> Apiserver:
         allocator=allocator,
         facade_server=FacadeServer(settings),
         admit=AccessReviewer(client, TOKEN_AUDIENCE, SystemClock()).admit,
+        keeper=_keeper(settings, client),
     )
 
 
@@ -81,6 +83,15 @@ async def run(apiserver: Apiserver) -> None:
         group.create_task(apiserver.source.run(), name="source")
         group.create_task(apiserver.allocator.run(), name="identities")
         group.create_task(_keep_store(apiserver), name="store")
+        if apiserver.keeper is not None:
+            group.create_task(apiserver.keeper.run(), name="certificates")
+
+
+def _keeper(settings: Settings, client: KubeClient) -> CertificateKeeper | None:
+    if not settings.renew_certificates:
+        return None
+    owner = CertificateOwner(settings.cluster_name, settings.namespace, settings.certificate_lifetime)
+    return CertificateKeeper(client, owner, SystemClock())
 
 
 async def _keep_store(apiserver: Apiserver) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from certs.profile import SHORTEST_LIFETIME_S
 from meshapi import installed
 from meshkit.settings import Settings as Base
 from meshkit.settings import option, required
@@ -72,6 +73,8 @@ class Settings(Base):
     ca_file: Path = option(BASE / "ca/ca.crt", "our own authority, where server-cert-dir has no ca.crt")
     ca_bundle_dir: Path = option(BASE / "ca-bundle", "one <peer>.crt per trusted peer")
     users_file: Path = option(BASE / "users/users.yaml", "which remote users may read")
+    renew_certificates: bool = option(False, "issue this cluster's certificates anew at two thirds of their life")
+    certificate_lifetime: float = option(365 * 86_400.0, "seconds that a new certificate lasts")
     listen_address: str = option("0.0.0.0", "address that peers and agents connect to")
     listen_port: int = option(installed.STORE_PORT, "port that peers and agents connect to; 0: any")
     status_address: str = option("0.0.0.0", "address of the status server")
@@ -96,5 +99,9 @@ class Settings(Base):
         check_cluster_id(self.cluster_id, self.max_connected_clusters)
         if self.service_export_mode is ExportMode.ENDPOINT_SLICES:
             raise ValueError("--service-export-mode: services are always published, readers before 1.20 need them")
+        if self.certificate_lifetime < SHORTEST_LIFETIME_S:
+            raise ValueError(
+                f"--certificate-lifetime {self.certificate_lifetime:g}: use {SHORTEST_LIFETIME_S:g} seconds or more"
+            )
         if not 25 <= self.lease_ttl <= 86400:
             raise ValueError(f"--lease-ttl {self.lease_ttl:g}: use 25 to 86400 seconds")

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
+from clustermesh_cli.certs_verbs import certs
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.kv_verbs import kv
-from clustermesh_cli.verb_options import Context, Kubeconfig, Namespace, Plain, Wait, make_client
+from clustermesh_cli.verb_options import Context, Kubeconfig, Namespace, Plain, Wait, make_client, parse_duration
 from meshapi.installed import STORE_NODE_PORT
 from meshkit.clock import SystemClock
 from meshkit.errors import MeshError
@@ -36,6 +37,7 @@ policy = typer.Typer(
 )
 app.add_typer(policy, name="policy")
 app.add_typer(kv, name="kv")
+app.add_typer(certs, name="certs")
 explain = typer.Typer(
     help="Ask why: may this pod talk to that one, and who says so.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -85,6 +87,14 @@ def enable(
     new_ca: Annotated[
         bool, typer.Option("--new-ca", help="make a new authority in place of a lost one that peers still trust")
     ] = False,
+    certificate_lifetime: Annotated[
+        float | None,
+        typer.Option(
+            help="how long a new certificate lasts: 720h; a year unless chosen otherwise before",
+            parser=parse_duration,
+            metavar="DURATION",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "--print", help="print the objects, change nothing")] = False,
     plain: Plain = False,
 ) -> None:
@@ -102,6 +112,7 @@ def enable(
         agent_image,
         mirror,
         new_ca,
+        certificate_lifetime,
     )
     client = make_client(kubeconfig, context)
     if dry_run:

@@ -23,7 +23,7 @@ from meshapi.installed import (
     SERVER_SECRET,
 )
 
-_ENABLE: Final = "run clustermesh enable, which issues it again"
+ROTATE: Final = "run clustermesh certs rotate"
 _OWN: Final = (
     (SERVER_SECRET, "server certificate"),
     (ADMIN_SECRET, "certificate of the store's administrator"),
@@ -35,12 +35,13 @@ _OWN: Final = (
 def read_certificates(client: KubeClient, namespace: str) -> tuple[KeptCertificates, ...]:
     """Everything that Secrets of the mesh hold; private keys are not looked at. Raises: KubeError."""
     authority = (
-        f"delete Secret {namespace}/{CA_SECRET}, run clustermesh enable, then clustermesh connect with every peer again"
+        f"delete Secret {namespace}/{CA_SECRET}, run clustermesh enable --new-ca, "
+        "then clustermesh connect with every peer again"
     )
     found = [
         _read(client.get(k.SECRETS, CA_SECRET, namespace), CA_SECRET, CA_FILE, "authority of this cluster", authority)
     ]
-    found += [_read(client.get(k.SECRETS, name, namespace), name, CERT_FILE, what, _ENABLE) for name, what in _OWN]
+    found += [_read(client.get(k.SECRETS, name, namespace), name, CERT_FILE, what, ROTATE) for name, what in _OWN]
     for name in (PEERS_SECRET, MIRROR_SECRET):  # which of them has the authorities depends on who connects to peers
         found += _peer_authorities(client.get(k.SECRETS, name, namespace), name)
     return tuple(found)

@@ -3,20 +3,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import kube.resource as k
 from certs import profile
-from certs.authority import Authority
-from certs.inspect import issued_by, parse
-from certs.rotation import Rotation, decide
+from certs.authority import DEFAULT_AUTHORITY_DAYS, Authority
+from certs.inspect import parse
+from certs.leaf_secret import LeafAction, judge_leaf
 from certs.store import CertFiles, encode_data, from_secret_data, secret_data
-from clustermesh_cli.exit_code import CommandError
+from clustermesh_cli.exit_code import CommandError, CommandRefusedError
 from clustermesh_cli.plan.cluster_identity import ClusterIdentity
 from kube.client import KubeClient
-from meshapi.installed import ADMIN_SECRET, CA_SECRET, LOCAL_SECRET, PART_OF, REMOTE_SECRET, SERVER_SECRET
-from meshkit.errors import MeshError
+from meshapi.installed import (
+    CA_SECRET,
+    CONFIG_MAP,
+    LIFETIME_KEY,
+    PART_OF,
+)
 
 
 def ensure_authority(client: KubeClient, namespace: str, identity: ClusterIdentity, wall_s: float) -> Authority:
@@ -39,48 +44,67 @@ def ensure_authority(client: KubeClient, namespace: str, identity: ClusterIdenti
     return authority
 
 
+@dataclass(frozen=True, slots=True)
+class IssuedCertificates:
+    """When the first one ends (wall s), which Secrets were written, and which somebody else keeps."""
+
+    expires_s: float
+    written: tuple[str, ...]
+    foreign: tuple[str, ...]
+
+
+def read_lifetime_s(config: Mapping[str, str]) -> float:
+    """How long a new certificate lasts, as `enable` was told, else a year. Raises: CommandError for what is no number."""
+    try:
+        return float(config.get(LIFETIME_KEY, profile.DEFAULT_DAYS * profile.DAY_S))
+    except ValueError as exc:
+        raise CommandError(
+            f"ConfigMap {CONFIG_MAP}: {LIFETIME_KEY} is no number of seconds: run enable --certificate-lifetime"
+        ) from exc
+
+
+def check_lifetime(lifetime_s: float) -> None:
+    """Raises: CommandRefusedError for a life that is too short to renew in time, or longer than an authority's."""
+    if not profile.SHORTEST_LIFETIME_S <= lifetime_s <= DEFAULT_AUTHORITY_DAYS * profile.DAY_S:
+        raise CommandRefusedError(
+            f"--certificate-lifetime {lifetime_s:g} s: choose {profile.SHORTEST_LIFETIME_S:g}s to "
+            f"{DEFAULT_AUTHORITY_DAYS * 24}h"
+        )
+
+
 def ensure_certificates(
     client: KubeClient,
     namespace: str,
-    identity: ClusterIdentity,
     authority: Authority,
-    *,
-    advertised: Iterable[str],
+    shapes: Mapping[str, profile.Profile],
     wall_s: float,
-) -> float:
-    """Every certificate signed by `authority` and not due for renewal; returns when the first one expires (wall s)."""
-    wanted = {
-        SERVER_SECRET: profile.server(identity.name, namespace, tuple(advertised)),
-        ADMIN_SECRET: profile.admin(identity.name),
-        LOCAL_SECRET: profile.local(identity.name),
-        REMOTE_SECRET: profile.remote(identity.name),
-    }
-    expiries = []
-    for name, shape in wanted.items():
-        files = _current(client.get(k.SECRETS, name, namespace), name, authority, shape, wall_s)
-        if files is None:
-            issued = authority.issue(shape, wall_s)
+    *,
+    is_forced: bool = False,
+) -> IssuedCertificates:
+    """Every certificate of ours is signed by `authority` and not due; all are issued anew if `is_forced`.
+
+    Raises: Conflict if one was changed meanwhile, by the apiserver for example: the next run judges what is there then.
+    """
+    expiries, written, foreign = [], [], []
+    for name, shape in shapes.items():
+        secret = client.get(k.SECRETS, name, namespace)
+        verdict = judge_leaf(secret, name, shape, authority, labels=PART_OF, wall_s=wall_s)
+        info = verdict.current
+        if verdict.action is LeafAction.FOREIGN:
+            foreign.append(name)
+        elif verdict.action is LeafAction.ISSUE or is_forced:
+            issued = authority.issue(verdict.shape, wall_s)
             files = CertFiles(ca=authority.certificate_pem, cert=issued.cert_pem, key=issued.key_pem)
-            client.apply(k.SECRETS, _secret(name, namespace, secret_data(files)))
-        expiries.append(parse(files.cert, name)[0].not_after_s)
-    return min(expiries)
-
-
-def _current(
-    secret: dict[str, Any] | None, name: str, authority: Authority, shape: profile.Profile, wall_s: float
-) -> CertFiles | None:
-    """What the Secret holds, or None when it must be issued anew: missing, unreadable, foreign, wrong names, or old."""
-    if secret is None:
-        return None
-    try:
-        files = from_secret_data(secret.get("data"), name)
-        info = parse(files.cert, name)[0]
-        ours = issued_by(files.cert, authority.certificate_pem)
-    except MeshError:
-        return None
-    names = {*shape.dns_names, *(str(a) for a in shape.addresses)}
-    fresh = decide(wall_s, info) is Rotation.KEEP
-    return files if ours and fresh and info.subject_cn == shape.common_name and names <= set(info.sans) else None
+            if secret is None:
+                client.create(k.SECRETS, _secret(name, namespace, secret_data(files)))
+            else:
+                data = {**(secret.get("data") or {}), **secret_data(files)}
+                client.replace(k.SECRETS, {**secret, "data": data})
+            info = parse(files.cert, name)[0]
+            written.append(name)
+        if info is not None:
+            expiries.append(info.not_after_s)
+    return IssuedCertificates(min(expiries, default=0.0), tuple(written), tuple(foreign))
 
 
 def _secret(name: str, namespace: str, data: dict[str, str]) -> dict[str, Any]:

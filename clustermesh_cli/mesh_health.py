@@ -77,7 +77,7 @@ def _server_problems(status: ApiserverStatus, certificates: Iterable[KeptCertifi
     ):
         yield (
             f"clustermesh-apiserver serves with a certificate that expired on {date(shown)}: "
-            "run clustermesh enable; if the Secret has a newer one, restart deployment/clustermesh-apiserver"
+            "run clustermesh certs rotate; if the Secret has a newer one, restart deployment/clustermesh-apiserver"
         )
 
 

@@ -55,6 +55,7 @@ CLUSTER_ID_KEY: Final = "cluster-id"
 MAXIMUM_KEY: Final = "max-connected-clusters"
 SCOPE_KEY: Final = "policy-default-local-cluster"
 MIRROR_KEY: Final = "enable-kvstoremesh"
+LIFETIME_KEY: Final = "certificate-lifetime-s"
 CA_BUNDLE: Final = "clustermesh-ca-bundle"
 REMOTE_USERS: Final = "clustermesh-remote-users"
 

@@ -12,6 +12,7 @@ from typing import Final
 from certs.bundle import TrustBundle
 from certs.errors import CertificateError
 from certs.inspect import CertInfo, parse
+from certs.pair import check_pair
 from certs.validity import KeptCertificates, judge
 from clustermesh_apiserver.publish.own_store import OwnStore
 from clustermesh_apiserver.serve.access import Access
@@ -29,7 +30,7 @@ from meshmodel.names import ClusterName
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
-_RENEW: Final = "run clustermesh enable, which issues it again"
+_RENEW: Final = "run clustermesh certs rotate"
 MAX_FILE_BYTES: Final = 1 << 20
 
 
@@ -127,6 +128,7 @@ class FacadeServer:
         trust = self._trust(files)
         try:
             self._certificate = parse(files.cert, "server certificate")[0]
+            check_pair(files.cert, files.key)  # a Secret that is replaced while it is read is looked at again
         except CertificateError as exc:
             self._file_problems["server"] = str(exc)
             return False

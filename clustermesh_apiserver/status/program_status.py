@@ -29,6 +29,9 @@ def report_health(apiserver: Apiserver, health: Health) -> bool:
         missing = [kind.value for kind, written in publisher.stores.items() if not written.synced.is_set()]
         health.starting("publish", f"not complete: {', '.join(missing)}") if missing else health.ok("publish")
     _report_mirror(apiserver, health)
+    if apiserver.keeper is not None:
+        problem = "; ".join(apiserver.keeper.problems)
+        health.degraded("certificates", problem) if problem else health.ok("certificates")
     if apiserver.facade_server.facade is None:
         health.starting("facade", "; ".join(apiserver.facade_server.problems) or "not serving yet")
     else:
@@ -64,6 +67,7 @@ def make_status(apiserver: Apiserver, health: Health, agents: list[AgentStatus] 
 def problems(apiserver: Apiserver) -> list[str]:
     """Everything a person should look at, as sentences."""
     found = list(apiserver.facade_server.problems)
+    found += apiserver.keeper.problems if apiserver.keeper is not None else ()
     source, publication = apiserver.source, apiserver.publication
     facade = apiserver.facade_server.facade
     limited = [client for client in facade.clients() if client.limit] if facade is not None else []

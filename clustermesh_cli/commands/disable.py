@@ -45,6 +45,7 @@ MARKS: Final = (
     "AGENT_IMAGE",
     "SERVICE_TYPE",
     "MIRROR",
+    "CERTIFICATE_LIFETIME_S",
 )
 POLL_S: Final = 0.5
 GONE_WITHIN_S: Final = 30.0

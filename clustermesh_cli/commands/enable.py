@@ -12,9 +12,15 @@ import yaml
 
 import kube.resource as k
 from certs.authority import Authority
+from certs.profile import own_shapes
 from clustermesh_cli.cluster_facts import is_mirrored, read_config
 from clustermesh_cli.console import Console
-from clustermesh_cli.credentials import ensure_authority, ensure_certificates
+from clustermesh_cli.credentials import (
+    check_lifetime,
+    ensure_authority,
+    ensure_certificates,
+    read_lifetime_s,
+)
 from clustermesh_cli.exit_code import CommandRefusedError
 from clustermesh_cli.manifests import load_crds, load_workloads
 from clustermesh_cli.plan.authority_choice import check_authority
@@ -28,6 +34,7 @@ from meshapi.installed import (
     CLUSTER_ID_KEY,
     CLUSTER_NAME_KEY,
     CONFIG_MAP,
+    LIFETIME_KEY,
     MAXIMUM_KEY,
     MIRROR_KEY,
     MIRROR_SECRET,
@@ -54,12 +61,17 @@ class EnableOptions:
     agent_image: str
     mirror: bool | None = None
     new_ca: bool = False
+    lifetime_s: float | None = None
 
     def mirrors(self, config: Mapping[str, str]) -> bool:
         """Whether the apiserver mirrors peers: what the flag says, else what was chosen before, else yes."""
         if self.mirror is not None:
             return self.mirror
         return MIRROR_KEY not in config or is_mirrored(config)
+
+    def chosen_lifetime_s(self, config: Mapping[str, str]) -> float:
+        """How long a new certificate lasts: what the flag says, else what was chosen before, else a year."""
+        return self.lifetime_s if self.lifetime_s is not None else read_lifetime_s(config)
 
 
 def plan_objects(options: EnableOptions, identity: ClusterIdentity, config: dict[str, str]) -> list[dict[str, Any]]:
@@ -74,6 +86,7 @@ def plan_objects(options: EnableOptions, identity: ClusterIdentity, config: dict
         MAXIMUM_KEY: str(identity.maximum),
         SCOPE_KEY: scope,
         MIRROR_KEY: str(options.mirrors(config)).lower(),
+        **({LIFETIME_KEY: f"{options.lifetime_s:g}"} if options.lifetime_s is not None else {}),
     }
     values = {
         "NAMESPACE": options.namespace,
@@ -84,6 +97,7 @@ def plan_objects(options: EnableOptions, identity: ClusterIdentity, config: dict
         "POLICY_DEFAULT_LOCAL_CLUSTER": scope,
         "APISERVER_IMAGE": options.apiserver_image,
         "AGENT_IMAGE": options.agent_image,
+        "CERTIFICATE_LIFETIME_S": f"{options.chosen_lifetime_s(config):g}",
         "MIRROR": "--mirror" if options.mirrors(config) else "--no-mirror",
     }
     workloads = load_workloads(values)
@@ -102,13 +116,16 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
     identity = decide_identity(
         name=options.cluster_name, id_=options.cluster_id, config=config, context=context or client.context
     )
+    check_lifetime(options.chosen_lifetime_s(config))
     objects = plan_objects(options, identity, config)
     trusting = _check_authority(client, options, identity)
     console.step(f"Enabling the mesh in cluster {identity.name} (id {identity.id})...")
     authority = ensure_authority(client, options.namespace, identity, wall_s)
-    expires_s = ensure_certificates(
-        client, options.namespace, identity, authority, advertised=options.advertise, wall_s=wall_s
-    )
+    lifetime_s = options.chosen_lifetime_s(config)
+    shapes = own_shapes(identity.name, options.namespace, lifetime_s, options.advertise)
+    issued = ensure_certificates(client, options.namespace, authority, shapes, wall_s)
+    for name in issued.foreign:
+        console.warn(f"Secret {name} is kept by somebody else and was left alone")
     _ensure_peering(client, options.namespace, identity, authority)
     _ensure_peer_files(client, options.namespace, is_mirrored=options.mirrors(config))
     for obj in objects:
@@ -116,7 +133,7 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
         if resource == k.CRDS and client.get(resource, obj["metadata"]["name"]) is not None:
             continue  # a CRD that is there, Cilium's own perhaps, is the cluster's business
         client.apply(resource, obj)
-    _report(identity, authority, options, expires_s, console)
+    _report(identity, authority, options, issued.expires_s, console)
     if options.new_ca and trusting:
         console.warn(
             f"The authority is new: {', '.join(sorted(trusting))} refuse this cluster until they are connected again"

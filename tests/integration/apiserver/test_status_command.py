@@ -99,7 +99,7 @@ async def test_each_kind_of_certificate_that_expired_or_is_not_valid_yet_is_a_fa
                 code, text = await run_status(client, apiserver, monkeypatch)
                 (failure,) = failures(text)
                 assert words in failure
-                assert "run clustermesh enable" in failure
+                assert "run clustermesh certs rotate" in failure
                 assert code is ExitCode.DEGRADED
             await in_thread(secrets.issue, name)
         code, _ = await run_status(client, apiserver, monkeypatch)
@@ -128,9 +128,7 @@ async def test_a_secret_that_is_gone_is_a_failure(
     async with run_apiserver(client, settings(tmp_path)) as apiserver:
         code, text = await run_status(client, apiserver, monkeypatch)
     assert code is ExitCode.DEGRADED
-    assert failures(text) == [
-        f"server certificate: Secret {SERVER_SECRET} is missing; run clustermesh enable, which issues it again"
-    ]
+    assert failures(text) == [f"server certificate: Secret {SERVER_SECRET} is missing; run clustermesh certs rotate"]
 
 
 async def test_a_silent_store_is_a_failure(

@@ -20,7 +20,9 @@ print("LOADED", *sorted({{name.split(".")[0] for name in sys.modules}} & {set(SL
 """
 
 
-@pytest.mark.parametrize("words", [["--help"], ["status", "--help"], ["explain", "--help"], ["kv", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["status", "--help"], ["explain", "--help"], ["kv", "--help"], ["certs", "--help"]]
+)
 def test_help_loads_no_library_that_takes_long(words: list[str]) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, timeout=60, check=True

@@ -109,14 +109,27 @@ def test_pods_hold_no_privilege_that_is_not_named(program: str) -> None:
     assert {"/run/clustermesh", "/tmp"} <= written
 
 
-def test_roles_name_no_secret_no_wildcard_and_only_the_agents_own_config_maps() -> None:
+def test_roles_hold_no_wildcard_and_name_every_secret_and_config_map_of_theirs() -> None:
     for role in (o for o in OBJECTS if o["kind"] in ("ClusterRole", "Role")):
         for rule in role["rules"]:
             assert "*" not in [*rule["verbs"], *rule.get("resources", ()), *rule.get("apiGroups", ())], role["metadata"]
-            assert not {"secrets", "leases", "customresourcedefinitions"} & set(rule.get("resources", ()))
-            assert "configmaps" not in rule.get("resources", ()) or rule["resourceNames"]
+            assert not {"leases", "customresourcedefinitions"} & set(rule.get("resources", ()))
+            assert not {"configmaps", "secrets"} & set(rule.get("resources", ())) or rule["resourceNames"]
+            assert "secrets" not in rule.get("resources", ()) or role["metadata"]["name"] == installed.APISERVER
     (rule,) = named("Role", installed.AGENT)["rules"]
     assert rule["resourceNames"] == [installed.CONFIG_MAP, installed.CILIUM_CONFIG_MAP]
+
+
+def test_the_apiserver_reads_the_authority_and_replaces_the_certificates_of_its_own_cluster_only() -> None:
+    assert named("Role", installed.APISERVER)["rules"] == [
+        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [installed.CA_SECRET], "verbs": ["get"]},
+        {
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": list(installed.CERTIFICATE_SECRETS),
+            "verbs": ["get", "update"],
+        },
+    ]
 
 
 def test_the_viewer_may_read_every_path_that_needs_a_token() -> None:

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Certificates that live for seconds are renewed under load: no request fails, no session ends, no stream is late.
+
+`CLUSTERMESH_ROTATION_S` and `CLUSTERMESH_LIFETIME_S` choose how long: 600 and 60 are the full trial.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pytest
+
+from e2e.mesh import CLUSTERS, SYSTEM, Cluster, Mesh
+from e2e.traffic import undisturbed
+
+ROTATION_S: Final = float(os.environ.get("CLUSTERMESH_ROTATION_S", "80"))
+LIFETIME_S: Final = float(os.environ.get("CLUSTERMESH_LIFETIME_S", "20"))
+GAP_S: Final = 1.0
+KEY: Final = "cilium/cache/services/v1/tion/default/rebel-base"
+CERTIFICATES: Final = ("server", "admin", "local", "remote")
+YEAR: Final = "8760h"
+
+
+def set_lifetime(mesh: Mesh, lifetime: str) -> None:
+    for cluster in CLUSTERS:
+        words = ("--context", f"kind-{cluster}", "--service-type", "NodePort", "--certificate-lifetime", lifetime)
+        mesh.clustermesh("enable", *words)
+    for cluster in CLUSTERS:
+        mesh.kubectl(cluster, "rollout", "status", "deployment/clustermesh-apiserver", "-n", SYSTEM, "--timeout=60s")
+        mesh.clustermesh("status", "--context", f"kind-{cluster}", "--wait", "--wait-duration", "60s")
+
+
+@pytest.fixture
+def short_lived(whole: Mesh) -> Iterator[Mesh]:
+    """Certificates of both clusters live for seconds."""
+    try:
+        set_lifetime(whole, f"{LIFETIME_S:g}s")
+        yield whole
+    finally:
+        set_lifetime(whole, YEAR)
+
+
+def serials(mesh: Mesh, cluster: Cluster) -> Mapping[str, str]:
+    names = {kind: f"clustermesh-apiserver-{kind}-cert" for kind in CERTIFICATES}
+    return {kind: mesh.get(cluster, "secret", "-n", SYSTEM, name)["data"]["tls.crt"] for kind, name in names.items()}
+
+
+def sessions(mesh: Mesh) -> Mapping[str, tuple[float, int]]:
+    """Since when every session of every program stands, and how often it failed before."""
+    found: dict[str, tuple[float, int]] = {}
+    for cluster in CLUSTERS:
+        rows: dict[str, list[Any]] = {"mirror": mesh.apiserver_rest(cluster, "/v1/clusters")}
+        for node in mesh.get(cluster, "nodes")["items"]:
+            name = node["metadata"]["name"]
+            rows[name] = mesh.agent_rest(cluster, name, "/v1/clusters")
+        for who, peers in rows.items():
+            for row in peers:
+                found[f"{cluster} {who} {row['name']}"] = (row["session-since"], row["num-failures"])
+    return found
+
+
+@dataclass
+class Pulse:
+    """Changes of one service in tion, and how long each took to be in koornacht's store."""
+
+    mesh: Mesh
+    delays_s: list[float] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def beat(self) -> None:
+        number = next(self._numbers)
+        self.mesh.kubectl("tion", "label", "service", "rebel-base", f"pulse=p{number}", "--overwrite")
+        began = time.monotonic()
+        self.mesh.wait_until("the change is in the other cluster's store", lambda: self._is_there(f"p{number}"), 20)
+        self.delays_s.append(time.monotonic() - began)
+
+    def _is_there(self, value: str) -> bool:
+        entries = self.mesh.apiserver_rest("koornacht", f"/v1/kv?prefix={KEY}")["entries"]
+        return any(value in base64.b64decode(entry["value"]).decode() for entry in entries)
+
+
+@pytest.mark.timeout(ROTATION_S + 400)
+def test_short_lived_certificates_rotate_under_load(short_lived: Mesh, record_property: Any) -> None:
+    mesh, pulse = short_lived, Pulse(short_lived)
+    seen = {cluster: {kind: {pem} for kind, pem in serials(mesh, cluster).items()} for cluster in CLUSTERS}
+    with undisturbed(mesh):
+        before = sessions(mesh)
+        end = time.monotonic() + ROTATION_S
+        while time.monotonic() < end:
+            pulse.beat()
+            for cluster in CLUSTERS:
+                for kind, pem in serials(mesh, cluster).items():
+                    seen[cluster][kind].add(pem)
+        assert sessions(mesh) == before
+    counts = {f"{cluster} {kind}": len(pems) for cluster, kinds in seen.items() for kind, pems in kinds.items()}
+    figures = {
+        "seconds": ROTATION_S,
+        "lifetime_s": LIFETIME_S,
+        "beats": len(pulse.delays_s),
+        "slowest_s": round(max(pulse.delays_s), 3),
+        "certificates": counts,
+    }
+    record_property("rotation", json.dumps(figures))
+    print(json.dumps(figures))
+    assert max(pulse.delays_s) < GAP_S, figures
+    assert min(counts.values()) > ROTATION_S / LIFETIME_S, figures
+    # connections made now use the renewed certificates: the first ones ended long ago
+    mesh.kubectl("tion", "delete", "pod", "-n", SYSTEM, "-l", "k8s-app=clustermesh-apiserver", "--wait=false")
+    mesh.wait_until("every session was made anew", lambda: all_made_anew(mesh, before), 60)
+
+
+def all_made_anew(mesh: Mesh, before: Mapping[str, tuple[float, int]]) -> bool:
+    """Whoever reads tion's apiserver has another session, and all are ready."""
+    try:
+        now = sessions(mesh)
+    except AssertionError:  # an apiserver that is not there answers nothing
+        return False
+    readers = {who for who in before if who.startswith("tion ") or "mirror" in who}
+    if any(now.get(who, before[who])[0] <= before[who][0] for who in readers):
+        return False
+    return all(
+        mesh.clustermesh("status", "--context", f"kind-{cluster}", check=False).returncode == 0 for cluster in CLUSTERS
+    )
+
+
+def test_certs_show_and_rotate(whole: Mesh) -> None:
+    before = serials(whole, "koornacht")
+    shown = json.loads(whole.clustermesh("certs", "show", "-o", "json").stdout)
+    kinds = [row["kind"] for row in shown["certificates"]]
+    assert {"server certificate", "authority of peer tion", "shown by clustermesh-apiserver"} <= set(kinds)
+    assert {row["state"] for row in shown["certificates"]} == {"valid"}
+    with undisturbed(whole):
+        standing = sessions(whole)
+        whole.clustermesh("certs", "rotate")
+        after = serials(whole, "koornacht")
+        assert all(after[kind] != before[kind] for kind in CERTIFICATES)
+        wanted = {
+            row["fingerprint"]
+            for row in json.loads(whole.clustermesh("certs", "show", "-o", "json").stdout)["certificates"]
+            if row["kind"] == "server certificate"
+        }
+
+        def is_shown() -> bool:
+            rows = whole.apiserver_rest("koornacht", "/v1/certs")
+            return {row["fingerprint"] for row in rows if row["role"] == "server"} == wanted
+
+        whole.wait_until("the facade shows the new certificate", is_shown)
+        assert sessions(whole) == standing
