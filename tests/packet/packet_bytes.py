@@ -111,6 +111,8 @@ def read(frame: bytes) -> Packet:
             packet, source_port=struct.unpack("!H", body[:2])[0], destination_port=struct.unpack("!H", body[4:6])[0],
             payload=body[8:],
         )  # fmt: skip
+    if packet.protocol not in (TCP, UDP):
+        return packet
     ports = struct.unpack("!HH", body[:4])
     whole = not fragment & 0x2000
     has_checksum = packet.protocol == TCP or body[6:8] != b"\0\0"
