@@ -90,14 +90,13 @@ def test_a_protocol_without_ports_is_judged_by_its_number(node: PacketNode, prot
     """IGMP, IPIP, IPv6, GRE, ESP, AH, VRRP: what opens TCP, or another of them, opens none; bytes are no ports."""
     node.endpoint(flags=EndpointFlag.ENFORCE_EGRESS | EndpointFlag.ENFORCE_INGRESS)
     packet = Packet(POD, REMOTE_POD, protocol)
+    _install(node, IN, [Rule(0, protocol, precedence=255, deny=True), Rule(REMOTE_ID)])
+    assert node.overlay(Packet(REMOTE_POD, POD, protocol)).drop is Reason.POLICY_DENY_RULE
     _install(node, OUT, [Rule(0, TCP), Rule(REMOTE_ID, UDP), Rule(0, protocol + 1)])
     assert node.send(packet).drop is Reason.POLICY_DENIED
     _install(node, OUT, [Rule(REMOTE_ID, protocol)])
     verdict = node.send(packet).event(EventType.POLICY_VERDICT)
     assert (verdict.reason, verdict.match) == (0, PolicyMatch.L3_PROTOCOL)
-    arriving = Packet(REMOTE_POD, POD, protocol, identification=2)
-    _install(node, IN, [Rule(0, protocol, precedence=255, deny=True), Rule(REMOTE_ID)])
-    assert node.overlay(arriving).drop is Reason.POLICY_DENY_RULE
 
 
 def test_a_direction_that_is_not_enforced_is_not_judged(node: PacketNode) -> None:
