@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """etcd, and the only place that knows it is etcd (and the only importer of grpc).
 
-Belongs here: the client (`etcd`), its in-memory twin with faults (`memory`), list-watch-sweep (`watch`, `watchstore`),
+Belongs here: the client (`etcd`), its in-memory twin with faults (`memory`), list-watch-sweep (`watch`),
 leases (`lease`), publishing wanted state (`sharedstore`), the peers' connection files (`clientconfig`), a managed
 private etcd (`process`, `auth`) and the read-only facade peers connect to (`facade/`).
 Does not belong here: what keys and values mean (meshmodel), which certificate is whose (certs), who may read what

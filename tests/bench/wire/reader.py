@@ -17,7 +17,6 @@ from agent.mesh.ingest import Writers
 from agent.mesh.runner import MeshRunner
 from agent.nodes.writer import NodeWriter
 from agent.tables import AgentDB
-from kvstore.watchstore import WatchStore
 from meshkit.clock import SystemClock
 from meshmodel import keys, service
 from meshmodel.keys import Kind
@@ -28,6 +27,7 @@ from tests.bench.wire.child import Talk
 from tests.bench.wire.meter import Meter, until
 from tests.bench.wire.records import CLUSTER, CLUSTER_ID
 from tests.bench.wire.store import PEER, connect
+from tests.support.watchstore import WatchStore
 
 
 class _Services:

@@ -20,8 +20,8 @@ from kvstore.options import Options
 from kvstore.process import EtcdProcess
 from kvstore.proto import rpc_pb2 as pb
 from kvstore.store import LeaseStore
-from kvstore.watchstore import WatchStore
 from tests.integration.kvstore.private_etcd import QUICK, Relay
+from tests.support.watchstore import WatchStore
 
 # how many bytes of a catch-up pass before the cut; the test writes several times as many
 CUT_AFTER_BYTES = 60_000

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 
 from kvstore.store import Phase
-from kvstore.watchstore import WatchStore
 from tests.contract.kvstore.stores_under_test import (
     Recorder,
     StoreUnderTest,
@@ -17,6 +16,7 @@ from tests.contract.kvstore.stores_under_test import (
     until_written,
 )
 from tests.integration.kvstore.private_etcd import eventually
+from tests.support.watchstore import WatchStore
 
 
 async def test_phases_come_as_listing_changes_listed_changes(store: StoreUnderTest, prefix: bytes) -> None:

@@ -15,10 +15,10 @@ from certs.diagnose import client_context
 from certs.store import CertFiles
 from kvstore.facade.grant import ClientLimits
 from kvstore.proto import rpc_pb2 as pb
-from kvstore.watchstore import WatchStore
 from tests.contract.kvstore.stores_under_test import Recorder, TextCodec, reading
 from tests.integration.kvstore.facade_under_test import Facade, Plain, facade_for
 from tests.integration.kvstore.private_etcd import Pki, eventually, needs_etcd, running_etcd
+from tests.support.watchstore import WatchStore
 
 pytestmark = needs_etcd
 
