@@ -285,7 +285,7 @@ def policy_lint(
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = "kube-system",
 ) -> None:
-    """Find what people trip over in policies. Exit code 4 when a document is in error; not for warnings and notes."""
+    """Find what people trip over in policies. Exit code 4 for a document in error, 3 for one that is not enforced as written."""
     from clustermesh_cli.commands.policy import lint_files, lint_live
 
     if live:

@@ -20,6 +20,8 @@ from meshpolicy.rule import CidrGroup, Policy, Rule
 from meshpolicy.selector import LabelSelector, scope_cluster
 
 _DNS_PORT: Final = 53
+NOT_ENFORCED: Final = "not-enforced"
+"""The code of what is valid and has no effect, or another one, as long as this mesh cannot enforce it."""
 
 
 class Severity(StrEnum):
@@ -77,7 +79,7 @@ def lint(
 def _lint_policy(policy: Policy, wide: Policy, context: PolicyContext) -> Iterator[Finding]:
     where = str(policy.key)
     for text in policy.problems:
-        yield Finding(Severity.WARNING, "not-enforced", where, text)
+        yield Finding(Severity.WARNING, NOT_ENFORCED, where, text)
     for text in policy.warnings:
         yield Finding(Severity.WARNING, "no-effect", where, text)
     yield from _unscoped(wide, context)

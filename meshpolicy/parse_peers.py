@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from meshpolicy.context import PolicyContext
 from meshpolicy.decode import DocumentNode
@@ -15,7 +15,7 @@ from meshpolicy.parse_selector import parse_selector
 from meshpolicy.peer import CidrGroupSelector, CidrSelector, FqdnSelector, PeerSelector
 from meshpolicy.prefix import Prefix, parse_address, parse_prefix
 from meshpolicy.reference import Direction
-from meshpolicy.selector import LabelSelector, scope_peer
+from meshpolicy.selector import LabelSelector, reserved, scope_peer
 
 _CIDR_FIELDS: Final = ("cidr", "cidrGroupRef", "cidrGroupSelector")
 _CIDR_RULE_FIELDS: Final = frozenset({*_CIDR_FIELDS, "except"})
@@ -67,7 +67,11 @@ def parse_peers(rule: DocumentNode, direction: Direction, scope: PeerScope, *, i
     for name in used:
         for item in fields[name].items():
             selectors.extend(_PARSERS[name.removeprefix(word)](item, scope))
-        if name in ("toServices", "toFQDNs") or name.endswith("Groups"):
+        unresolved = _UNRESOLVED.get(name.removeprefix(word))
+        if unresolved is not None and is_deny:
+            selectors.extend(unresolved.denied)
+            problems.append(f"{fields[name].path}: {name} is not resolved yet; it denies {unresolved.denied_text}")
+        elif unresolved is not None:
             problems.append(f"{fields[name].path}: {name} is not resolved yet; it selects nobody")
     # A field that is there but empty names nobody, and wins over a field that names somebody.
     empty = [field for name, field in fields.items() if name not in used]
@@ -146,7 +150,8 @@ def _parse_entity(node: DocumentNode, scope: PeerScope) -> tuple[LabelSelector, 
 
 
 def _parse_node(node: DocumentNode, _scope: PeerScope) -> tuple[PeerSelector, ...]:
-    node.fail("node selectors as peers need node labels in identities", "write the entity remote-node instead")
+    parse_selector(node)
+    return ()
 
 
 def _parse_fqdn(node: DocumentNode, _scope: PeerScope) -> tuple[FqdnSelector, ...]:
@@ -167,6 +172,22 @@ def _parse_service(node: DocumentNode, _scope: PeerScope) -> tuple[PeerSelector,
 def _parse_group(node: DocumentNode, _scope: PeerScope) -> tuple[PeerSelector, ...]:
     node.only(_GROUP_FIELDS)
     return ()
+
+
+class _Unresolved(NamedTuple):
+    """Peers that cannot be told yet: an allow rule selects nobody by them, a deny rule everybody they could mean."""
+
+    denied: tuple[LabelSelector, ...]
+    denied_text: str
+
+
+_EVERYBODY: Final = _Unresolved((LabelSelector(),), "everybody")
+_UNRESOLVED: Final[Mapping[str, _Unresolved]] = {
+    "Nodes": _Unresolved(tuple(reserved(name) for name in ("host", "remote-node", "kube-apiserver")), "every node"),
+    "Groups": _EVERYBODY,
+    "Services": _EVERYBODY,
+    "FQDNs": _EVERYBODY,
+}
 
 
 _PARSERS: Final[Mapping[str, Callable[[DocumentNode, PeerScope], tuple[PeerSelector, ...]]]] = {

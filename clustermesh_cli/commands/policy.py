@@ -16,7 +16,7 @@ from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Labels
 from meshpolicy.context import PolicyContext
 from meshpolicy.evaluate import CaseError, evaluate
-from meshpolicy.lint import Severity, lint
+from meshpolicy.lint import NOT_ENFORCED, Severity, lint
 
 if TYPE_CHECKING:
     from kube.client import KubeClient
@@ -54,9 +54,10 @@ def lint_files(
     identities: Mapping[NumericIdentity, Labels] | None = None,
     output: TextIO | None = None,
 ) -> ExitCode:
-    """Print one line per finding, file by file, then those that only all files together have. CHECK_FAILED by errors.
+    """Print one line per finding, file by file, then those that only all files together have.
 
-    Warnings and notes are about correct policies. With identities, selectors that select none of them are findings too.
+    CHECK_FAILED by errors; DEGRADED where a valid policy has a part that is not enforced as written. Other warnings
+    and notes are about correct policies. With identities, selectors that select none of them are findings too.
     """
     stream = output or sys.stdout
     context = PolicyContext(cluster=cluster, default_local_cluster=default_local_cluster)
@@ -70,7 +71,9 @@ def lint_files(
     counts = {severity: sum(found.severity is severity for _, found in lines) for severity in Severity}
     summary = ", ".join(f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in counts.items())
     print(f"{summary} in {len(paths)} file{'' if len(paths) == 1 else 's'}", file=stream)
-    return ExitCode.CHECK_FAILED if counts[Severity.ERROR] else ExitCode.OK
+    if counts[Severity.ERROR]:
+        return ExitCode.CHECK_FAILED
+    return ExitCode.DEGRADED if any(found.code == NOT_ENFORCED for _, found in lines) else ExitCode.OK
 
 
 def lint_live(paths: Sequence[str], client: KubeClient, system: str, output: TextIO | None = None) -> ExitCode:

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import orjson
 import pytest
 
-from clustermesh_cli.commands.policy import evaluate_file
+from clustermesh_cli.commands.policy import evaluate_file, lint_files
 from clustermesh_cli.exit_code import CommandError, ExitCode
 
 CASE = """
@@ -54,3 +55,36 @@ def test_one_tenant_s_yaml_bomb_is_refused() -> None:
     )
     with pytest.raises(CommandError, match="YAML"):
         evaluate_file(bomb, io.StringIO())
+
+
+ONLY_NODES = """
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: nodes, namespace: default}
+spec:
+  endpointSelector: {}
+  SECTION: [{WORDNodes: [{matchLabels: {role: edge}}]}]
+"""
+
+
+@pytest.mark.parametrize(("section", "text"), [("ingress", "selects nobody"), ("ingressDeny", "denies every node")])
+def test_lint_ends_with_3_where_a_valid_policy_is_not_enforced_as_written(
+    tmp_path: Path, section: str, text: str
+) -> None:
+    file = tmp_path / "nodes.yaml"
+    file.write_text(ONLY_NODES.replace("SECTION", section).replace("WORD", "from"))
+    output = io.StringIO()
+    assert lint_files([str(file)], "north", default_local_cluster=True, output=output) == ExitCode.DEGRADED
+    assert (
+        f"warning: cnp/default/nodes: spec.{section}[0].fromNodes: fromNodes is not resolved yet; it {text}"
+        in output.getvalue()
+    )
+
+
+def test_lint_ends_with_0_on_a_correct_policy_and_4_on_a_wrong_one(tmp_path: Path) -> None:
+    file = tmp_path / "one.yaml"
+    for words, code in (("fromEntities: [host]", ExitCode.OK), ("fromEntity: [host]", ExitCode.CHECK_FAILED)):
+        file.write_text(
+            ONLY_NODES.replace("SECTION", "ingress").replace("WORDNodes: [{matchLabels: {role: edge}}]", words)
+        )
+        assert lint_files([str(file)], "north", default_local_cluster=True, output=io.StringIO()) == code

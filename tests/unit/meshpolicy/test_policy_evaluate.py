@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meshpolicy.evaluate import CaseError, evaluate
+from meshpolicy.evaluate import CaseError, evaluate, evaluate_case
 
 POD = "k8s:io.kubernetes.pod.namespace=default"
 OPEN_HTTP = """
@@ -120,3 +120,22 @@ def test_two_documents_of_one_name_both_count() -> None:
 def test_a_malformed_case_is_refused(broken: object) -> None:
     with pytest.raises(CaseError):
         evaluate(broken)
+
+
+@pytest.mark.parametrize("peers", [{"toServices": [{"k8sService": {"serviceName": "s"}}]}, {"toGroups": [{"aws": {}}]}])
+def test_a_deny_rule_whose_peers_cannot_be_told_denies_everybody(peers: dict[str, object]) -> None:
+    """Selecting nobody, as an allow rule does then, would open what the policy closes."""
+    spec = {"endpointSelector": {}, "egress": [{"toEntities": ["all"]}], "egressDeny": [peers]}
+    document = {"kind": "CiliumNetworkPolicy", "metadata": {"name": "p"}, "spec": spec}
+    pod = ["k8s:io.kubernetes.pod.namespace=default"]
+    case = {"ids": {"a": [*pod, "k8s:app=a"]}, "policies": [document], "flows": [["a", "192.0.2.1", "TCP", 80]]}
+    assert evaluate_case(case)["verdicts"] == [["denied", "allowed"]]
+
+
+def test_a_deny_rule_by_node_labels_denies_every_node_and_no_pod() -> None:
+    spec = {"endpointSelector": {}, "egress": [{"toEntities": ["all"]}], "egressDeny": [{"toNodes": [{}]}]}
+    document = {"kind": "CiliumNetworkPolicy", "metadata": {"name": "p"}, "spec": spec}
+    ids = {"a": ["k8s:io.kubernetes.pod.namespace=default", "k8s:app=a"]}
+    flows = [["a", to, "TCP", 80] for to in ("host", "remote-node", "kube-apiserver", "a", "192.0.2.1")]
+    verdicts = evaluate_case({"ids": ids, "policies": [document], "flows": flows})["verdicts"]
+    assert [egress for egress, _ in verdicts] == ["denied", "denied", "denied", "allowed", "allowed"]

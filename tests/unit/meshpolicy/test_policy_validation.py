@@ -153,7 +153,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an unknown entity": (ingress(fromEntities=["internet"]), "spec.ingress[0].fromEntities[0]"),
     "an entity in capitals": (ingress(fromEntities=["World"]), "spec.ingress[0].fromEntities[0]"),
-    "nodes as peers": (ingress(fromNodes=[{}]), "spec.ingress[0].fromNodes[0]"),
     "removed requirements": (ingress(fromRequires=[{}]), "spec.ingress[0]"),
     "an operator": (
         ingress(fromEndpoints=[{"matchExpressions": [{"key": "a", "operator": "Gt", "values": ["1"]}]}]),
@@ -299,6 +298,10 @@ def test_surprises_are_warnings(document: dict[str, Any], text: str) -> None:
         (egress(toPorts=ports(TCP80, originatingTLS={})), "TLS interception cannot be enforced yet"),
         (egress(toFQDNs=[{"matchName": "a.b"}]), "toFQDNs is not resolved yet; it selects nobody"),
         (egress(toServices=[{}]), "toServices is not resolved yet; it selects nobody"),
+        (ingress(fromNodes=[{}]), "fromNodes is not resolved yet; it selects nobody"),
+        (cnp(**ALL, egressDeny=[{"toServices": [{}]}]), "toServices is not resolved yet; it denies everybody"),
+        (cnp(**ALL, ingressDeny=[{"fromGroups": [{"aws": {}}]}]), "it denies everybody"),
+        (cnp(**ALL, egressDeny=[{"toNodes": [{}]}]), "toNodes is not resolved yet; it denies every node"),
         (ingress(authentication={"mode": "required"}, fromEndpoints=[{}]), "mutual authentication cannot be enforced"),
         (ccnp(nodeSelector={}, ingress=[{}]), "host policies are not enforced"),
     ],
