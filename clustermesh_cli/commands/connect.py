@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from clustermesh_cli.cluster_facts import read_facts
 from clustermesh_cli.console import Console
 from clustermesh_cli.link_proof import Patience, prove_reach, prove_session
-from clustermesh_cli.link_writer import read_objects, write_changes
+from clustermesh_cli.link_writer import read_objects, write_steps
 from clustermesh_cli.owned_networks import OwnedNetworks
 from clustermesh_cli.plan.connect import Mode, PeerLink, check_access, check_all, plan_links
 from clustermesh_cli.plan.endpoint import given_access
 from clustermesh_cli.plan.facts import ClusterFacts
-from clustermesh_cli.plan.link_change import plan_changes
+from clustermesh_cli.plan.link_change import connecting_steps, plan_changes
 from clustermesh_cli.plan.peer_networks import Choices
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
@@ -55,7 +55,8 @@ def connect(
     objects = read_objects(clients, namespace)
     links = plan_links(local, remotes, options.mode)
     links = OwnedNetworks(clients, namespace, options.networks, console).decide(links, objects)
-    changes = plan_changes(links, objects, namespace)
+    steps = connecting_steps(links, namespace)
+    plan_changes(steps, objects)
     programs = {context: ProgramClient(client, namespace) for context, client in clients.items()}
     if options.is_verified:
         for link in links:
@@ -67,7 +68,7 @@ def connect(
                 prove_session(link, programs[link.reader.context], patience)
 
     if not options.dry_run:
-        write_changes(clients, namespace, changes, verify)
+        write_steps(clients, namespace, steps, verify)
     for link in links:
         said = " (dry run, nothing written)" if options.dry_run else ""
         console.info(f"{link.reader.context} reads {link.target.context}{said}")

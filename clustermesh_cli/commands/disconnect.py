@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from clustermesh_cli.cluster_facts import read_config
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, CommandRefusedError
-from clustermesh_cli.link_writer import read_objects, write_changes
-from clustermesh_cli.plan.link_change import Objects, plan_partings
+from clustermesh_cli.link_writer import read_objects, write_steps
+from clustermesh_cli.plan.link_change import Objects, parting_steps
 from clustermesh_cli.plan.peering import known_peers
 from kube.client import KubeClient
 from meshapi.installed import CA_BUNDLE, CLUSTER_NAME_KEY, MIRROR_SECRET, PEERS_SECRET
@@ -28,7 +28,7 @@ def disconnect_peer(client: KubeClient, namespace: str, context: str, peer: str,
         raise CommandRefusedError(
             f"{peer} is not a peer of {own}: nothing was changed; its peers: {', '.join(sorted(known)) or 'none'}"
         )
-    _forget({context: client}, namespace, objects, [(context, peer)], console)
+    _forget({context: client}, namespace, [(context, peer)], console)
 
 
 def disconnect_contexts(clients: Mapping[str, KubeClient], namespace: str, console: Console) -> None:
@@ -53,7 +53,7 @@ def disconnect_contexts(clients: Mapping[str, KubeClient], namespace: str, conso
                 partings.append((reader, names[target]))
             else:
                 console.info(f"{names[target]} was not a peer of {names[reader]}")
-    _forget(clients, namespace, objects, partings, console)
+    _forget(clients, namespace, partings, console)
 
 
 def _name(client: KubeClient, namespace: str, context: str) -> str:
@@ -85,11 +85,10 @@ def _knows(objects: Objects, names: Mapping[str, str], reader: str, target: str)
 def _forget(
     clients: Mapping[str, KubeClient],
     namespace: str,
-    objects: Objects,
     partings: Sequence[tuple[str, str]],
     console: Console,
 ) -> None:
-    write_changes(clients, namespace, plan_partings(partings, objects), lambda: None)
+    write_steps(clients, namespace, parting_steps(partings), lambda: None)
     for _, peer in partings:
         console.ok(
             f"Removed {peer}: its configuration, its trusted CA and its user remote-{peer}; agents drain its records"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What connecting clusters writes where, and what puts back what was there. Pure."""
+"""What connecting and parting clusters writes next, and what takes one write back. Pure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Final
 from clustermesh_cli.exit_code import CommandRefusedError
 from clustermesh_cli.plan.connect import PeerLink
 from clustermesh_cli.plan.peering import (
+    PEERS_ANNOTATION,
     USERS_KEY,
     Data,
     admit_users,
@@ -21,6 +22,8 @@ from clustermesh_cli.plan.peering import (
     learn_peer,
     read_peers,
     real_files,
+    restore_peers,
+    restore_users,
     with_networks,
 )
 from meshapi.installed import CA_BUNDLE, MIRROR_SECRET, PEERS_SECRET, REMOTE_USERS
@@ -32,49 +35,116 @@ Objects = Mapping[tuple[str, str], Mapping[str, Any] | None]
 """Objects by context and name; None where there is none."""
 
 
+Decide = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""The merge patch that makes of an object as it stands what it should be."""
+
+
 @dataclass(frozen=True, slots=True)
-class SecretChange:
-    """One merge patch of one object of a cluster, and the merge patch that takes it back."""
+class LinkStep:
+    """What one object of a cluster must come to say. Where it is not `needed`, a cluster may be without the object."""
 
     context: str
     name: str
+    decide: Decide
+    is_needed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChange:
+    """One write: the object it was decided from, of that version, and its merge patch."""
+
+    context: str
+    name: str
+    before: Mapping[str, Any]
     patch: Mapping[str, Any]
-    undo: Mapping[str, Any]
+
+    @property
+    def after(self) -> Mapping[str, Any]:
+        """The object once the patch is written."""
+        return merge(self.before, self.patch)
 
 
-def plan_changes(links: Iterable[PeerLink], objects: Objects, namespace: str) -> tuple[SecretChange, ...]:
-    """What to write for these links, in order: first every target lets its readers in, then readers learn their targets.
-
-    What is there already is not written again. Raises: CommandRefusedError if an object that `enable` makes is missing.
-    """
-    draft = _Draft(objects)
+def connecting_steps(links: Iterable[PeerLink], namespace: str) -> tuple[LinkStep, ...]:
+    """What these links need, in order: first every target lets its readers in, then readers learn their targets."""
     links = tuple(links)
-    for link in links:
-        _admit(draft, link)
-    for link in links:
-        _learn(draft, link, namespace)
-    return tuple(draft.changes)
+    return (
+        *(step for link in links for step in _admit(link)),
+        *(step for link in links for step in _learn(link, namespace)),
+    )
 
 
-def plan_partings(partings: Iterable[tuple[str, str]], objects: Objects) -> tuple[SecretChange, ...]:
-    """What to write so that each cluster, named by its context, has forgotten a peer, named by its cluster's name.
+def parting_steps(partings: Iterable[tuple[str, str]]) -> tuple[LinkStep, ...]:
+    """What it takes that each cluster, named by its context, has forgotten a peer, named by its cluster's name.
 
-    The files go first, so that agents drain; then the user, which cuts open streams; then the trust.
+    The files go first, so that agents drain; then the user, which cuts open streams; then the trust, by which the
+    peer is known until all else is gone.
     """
-    draft = _Draft(objects)
-    for context, peer in partings:
-        _part(draft, context, peer)
-    return tuple(draft.changes)
+    return tuple(step for context, peer in partings for step in _part(context, peer))
 
 
-def inverse(before: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    """The merge patch that makes `before` of what `patch` makes of it, in the fields of `patch`; others are left alone."""
-    found: dict[str, Any] = {}
-    for name, value in patch.items():
-        old = before.get(name)
-        is_inner = isinstance(value, Mapping)
-        found[name] = inverse(old if isinstance(old, Mapping) else {}, value) if is_inner else old
-    return found
+def next_change(steps: Iterable[LinkStep], objects: Objects) -> LinkChange | None:
+    """What to write next, from whatever state somebody left the objects in; None once all is as the steps want it.
+
+    Raises: CommandRefusedError if an object that `enable` makes is missing.
+    """
+    for step in steps:
+        before = objects.get((step.context, step.name))
+        if before is None:
+            if step.is_needed:
+                raise CommandRefusedError(
+                    f"{step.context}: {step.name} is missing: run `clustermesh enable --context {step.context}` again"
+                )
+            continue
+        patch = step.decide(before)
+        if has_effect(before, patch):
+            return LinkChange(step.context, step.name, before, patch)
+    return None
+
+
+def plan_changes(steps: Iterable[LinkStep], objects: Objects) -> tuple[LinkChange, ...]:
+    """Everything there is to write if nobody else writes meanwhile. Raises: CommandRefusedError as `next_change` does."""
+    steps, after, found = tuple(steps), dict(objects), []
+    while (change := next_change(steps, after)) is not None:
+        found.append(change)
+        after[change.context, change.name] = change.after
+    return tuple(found)
+
+
+def restoring_patch(change: LinkChange, now: Mapping[str, Any]) -> dict[str, Any]:
+    """The merge patch that takes a change out of the object as it stands `now`; what somebody else wrote since stays."""
+    before, after = change.before, change.after
+    data = _restored(_data(before), _data(after), _data(now), {USERS_KEY: restore_users})
+    notes = _restored(_notes(before), _notes(after), _notes(now), {PEERS_ANNOTATION: restore_peers})
+    return {**({"data": data} if data else {}), **({"metadata": {"annotations": notes}} if notes else {})}
+
+
+def has_effect(before: Mapping[str, Any], patch: Mapping[str, Any]) -> bool:
+    """Whether a merge patch changes an object."""
+    return any(
+        has_effect(old if isinstance(old := before.get(name), Mapping) else {}, value)
+        if isinstance(value, Mapping)
+        else before.get(name) != value
+        for name, value in patch.items()
+    )
+
+
+Restore = Callable[[str, str, str], str]
+
+
+def _restored(
+    before: Mapping[str, str], after: Mapping[str, str], now: Mapping[str, str], lists: Mapping[str, Restore]
+) -> dict[str, str | None]:
+    """Members to set. One that somebody else wrote since is left, but for `lists`, of which our entries are taken out."""
+    found: dict[str, str | None] = {}
+    for name in sorted({*before, *after}):
+        old, ours, current = before.get(name), after.get(name), now.get(name)
+        if old in (ours, current):
+            continue
+        if current == ours:
+            found[name] = old
+        elif name in lists and current is not None:
+            found[name] = lists[name](old or "", ours or "", current)
+    return {name: value for name, value in found.items() if now.get(name) != value}
 
 
 def merge(before: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,49 +161,28 @@ def merge(before: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]
     return found
 
 
-class _Draft:
-    """The objects as they will be after the changes so far."""
+def _part(context: str, peer: str) -> Iterable[LinkStep]:
+    def expel(old: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"data": {USERS_KEY: expel_users(_users(old), peer)}}
 
-    def __init__(self, objects: Objects) -> None:
-        self._objects = dict(objects)
-        self.changes: list[SecretChange] = []
-
-    def change(
-        self, context: str, name: str, decide: Callable[[Mapping[str, Any]], Mapping[str, Any]], *, needed: bool = True
-    ) -> None:
-        before = self._objects.get((context, name))
-        if before is None:
-            if needed:
-                raise CommandRefusedError(
-                    f"{context}: {name} is missing: run `clustermesh enable --context {context}` again"
-                )
-            return
-        patch = decide(before)
-        undo = inverse(before, patch)
-        if merge(before, patch) != merge(before, undo):
-            self.changes.append(SecretChange(context, name, patch, undo))
-            self._objects[context, name] = merge(before, patch)
-
-
-def _part(draft: _Draft, context: str, peer: str) -> None:
-    draft.change(context, PEERS_SECRET, lambda old: forget_peer(read_peers(old), peer), needed=False)
-    draft.change(context, MIRROR_SECRET, lambda _: {"data": dict(forgotten_files(peer))}, needed=False)
-    draft.change(context, REMOTE_USERS, lambda old: {"data": {USERS_KEY: expel_users(_users(old), peer)}}, needed=False)
-    draft.change(context, CA_BUNDLE, lambda _: {"data": {f"{peer}.crt": None}}, needed=False)
+    yield LinkStep(context, PEERS_SECRET, lambda old: forget_peer(read_peers(old), peer), is_needed=False)
+    yield LinkStep(context, MIRROR_SECRET, lambda _: {"data": dict(forgotten_files(peer))}, is_needed=False)
+    yield LinkStep(context, REMOTE_USERS, expel, is_needed=False)
+    yield LinkStep(context, CA_BUNDLE, lambda _: {"data": {f"{peer}.crt": None}}, is_needed=False)
 
 
 def _users(config_map: Mapping[str, Any]) -> str:
-    return str((config_map.get("data") or {}).get(USERS_KEY, ""))
+    return str(_data(config_map).get(USERS_KEY, ""))
 
 
-def _admit(draft: _Draft, link: PeerLink) -> None:
+def _admit(link: PeerLink) -> Iterable[LinkStep]:
     """The target trusts the reader's CA for the reader's own name, and has a user for it. No key is copied."""
     reader, context = link.reader, link.target.context
-    draft.change(context, CA_BUNDLE, lambda _: {"data": {f"{reader.name}.crt": reader.ca_pem.decode()}})
-    draft.change(context, REMOTE_USERS, lambda old: {"data": {USERS_KEY: admit_users(_users(old), reader.name)}})
+    yield LinkStep(context, CA_BUNDLE, lambda _: {"data": {f"{reader.name}.crt": reader.ca_pem.decode()}})
+    yield LinkStep(context, REMOTE_USERS, lambda old: {"data": {USERS_KEY: admit_users(_users(old), reader.name)}})
 
 
-def _learn(draft: _Draft, link: PeerLink, namespace: str) -> None:
+def _learn(link: PeerLink, namespace: str) -> Iterable[LinkStep]:
     """The reader's mirror first, then its agents. What their files say about what the peer may own stays."""
     real, context, peer = real_files(link.target), link.reader.context, link.target.name
     files = agent_files(real, is_mirrored=link.reader.is_mirrored, namespace=namespace)
@@ -141,9 +190,13 @@ def _learn(draft: _Draft, link: PeerLink, namespace: str) -> None:
     def kept(old: Mapping[str, Any], new: Data) -> Data:
         return with_networks(keep_lists(_data(old), new), peer, link.networks)
 
-    draft.change(context, MIRROR_SECRET, lambda old: {"data": dict(kept(old, real))}, needed=False)
-    draft.change(context, PEERS_SECRET, lambda old: learn_peer(read_peers(old), link.target, kept(old, files)))
+    yield LinkStep(context, MIRROR_SECRET, lambda old: {"data": dict(kept(old, real))}, is_needed=False)
+    yield LinkStep(context, PEERS_SECRET, lambda old: learn_peer(read_peers(old), link.target, kept(old, files)))
 
 
-def _data(secret: Mapping[str, Any]) -> Mapping[str, str]:
-    return secret.get("data") or {}
+def _data(obj: Mapping[str, Any]) -> Mapping[str, str]:
+    return obj.get("data") or {}
+
+
+def _notes(obj: Mapping[str, Any]) -> Mapping[str, str]:
+    return (obj.get("metadata") or {}).get("annotations") or {}

@@ -123,7 +123,8 @@ def learn_peer(known: Mapping[str, KnownPeer], target: ClusterFacts, files: Data
 def forget_peer(known: Mapping[str, KnownPeer], peer: str) -> dict[str, Any]:
     """Merge patch of the agents' Secret by which they drain and forget `peer`."""
     rest = {name: record for name, record in known.items() if name != peer}
-    return {"metadata": {"annotations": {PEERS_ANNOTATION: _dump_peers(rest)}}, "data": dict(forgotten_files(peer))}
+    note = _dump_peers(rest) if rest else None
+    return {"metadata": {"annotations": {PEERS_ANNOTATION: note}}, "data": dict(forgotten_files(peer))}
 
 
 def forgotten_files(peer: str) -> Data:
@@ -149,8 +150,33 @@ def admit_users(users_yaml: str, reader: str) -> str:
 
 
 def expel_users(users_yaml: str, reader: str) -> str:
-    """users.yaml without `reader`: the facade then cuts its open streams."""
-    return _dump_users([u for u in _users(users_yaml) if u.get("name") != f"remote-{reader}"])
+    """users.yaml without `reader`, the same text when it is not there: the facade then cuts its open streams."""
+    users = _users(users_yaml)
+    rest = [u for u in users if u.get("name") != f"remote-{reader}"]
+    return users_yaml if rest == users else _dump_users(rest)
+
+
+def restore_users(before: str, after: str, now: str) -> str:
+    """users.yaml `now` without the change from `before` to `after`; users that others let in or expelled since stay so."""
+    old, ours, current = ({u["name"]: u for u in _users(text)} for text in (before, after, now))
+    return _dump_users(list(_restore_entries(old, ours, current).values()))
+
+
+def restore_peers(before: str, after: str, now: str) -> str:
+    """The note of peers, in the same way."""
+    old, ours, current = (orjson.loads(text or "{}") for text in (before, after, now))
+    return json.dumps(_restore_entries(old, ours, current), separators=(",", ":"), sort_keys=True)
+
+
+def _restore_entries(before: Mapping[str, Any], after: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(now)
+    for name in {*before, *after}:
+        old, ours = before.get(name), after.get(name)
+        if old != ours and now.get(name) == ours:
+            found.pop(name, None)
+            if old is not None:
+                found[name] = old
+    return found
 
 
 def _users(text: str) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
@@ -33,8 +33,16 @@ NS = "/api/v1/namespaces/kube-system"
 PROXY = f"{NS}/services/clustermesh-apiserver-status:9880/proxy/v1"
 
 
+class KilledError(BaseException):
+    """The command is gone: nothing it would do afterwards happens."""
+
+
 class WritableApi(ScriptedApi):
-    """Also takes merge patches of what it knows. `broken` paths answer 500 to the patch of that number, from 1 on."""
+    """Also takes merge patches of what it knows, if they name the version that it has.
+
+    To the patch of a number in `broken`, from 1 on, it answers 500; after the one of number `dies_after` the command is
+    dead. Before a patch, `rivals` may write: each once, the last one first.
+    """
 
     def __init__(self, name: str) -> None:
         authority = Authority.create(f"clustermesh {name}", WALL_S)
@@ -59,10 +67,13 @@ class WritableApi(ScriptedApi):
                     "spec": {"type": "NodePort", "ports": [{"port": 2379, "nodePort": 32379}]}
                 },
                 "/api/v1/nodes": listing(node),
-                f"{NS}/configmaps/clustermesh-ca-bundle": {"metadata": {}, "data": own},
-                f"{NS}/configmaps/clustermesh-remote-users": {"metadata": {}, "data": {"users.yaml": "users: []\n"}},
-                f"{NS}/secrets/cilium-clustermesh": {"metadata": {}, "data": {}},
-                f"{NS}/secrets/cilium-kvstoremesh": {"metadata": {}, "data": {}},
+                f"{NS}/configmaps/clustermesh-ca-bundle": {"metadata": {"resourceVersion": "1"}, "data": own},
+                f"{NS}/configmaps/clustermesh-remote-users": {
+                    "metadata": {"resourceVersion": "1"},
+                    "data": {"users.yaml": "users: []\n"},
+                },
+                f"{NS}/secrets/cilium-clustermesh": {"metadata": {"resourceVersion": "1"}, "data": {}},
+                f"{NS}/secrets/cilium-kvstoremesh": {"metadata": {"resourceVersion": "1"}, "data": {}},
             }
         )
         self.name = name
@@ -70,6 +81,8 @@ class WritableApi(ScriptedApi):
         self.has_sessions = True
         self.writes: list[str] = []
         self.broken: set[int] = set()
+        self.dies_after = 0
+        self.rivals: list[Callable[[WritableApi], None]] = []
 
     def request(
         self, method: str, path: str, *, query: Query | None = None, timeout_s: float = 0, **given: object
@@ -86,11 +99,27 @@ class WritableApi(ScriptedApi):
         return super().request(method, path, query=query, timeout_s=timeout_s)
 
     def _patch(self, path: str, patch: Mapping[str, Any]) -> tuple[int, bytes]:
+        if self.rivals:
+            self.rivals.pop()(self)
+        if (patch.get("metadata") or {}).get("resourceVersion", self._version(path)) != self._version(path):
+            return 409, orjson.dumps({"kind": "Status", "reason": "Conflict", "message": "modified", "code": 409})
         self.writes.append(path)
         if len(self.writes) in self.broken:
             return 500, orjson.dumps({"kind": "Status", "message": "no leader", "code": 500})
-        self.answers[path] = merge(cast(dict[str, Any], self.answers[path]), patch)
+        self.write(path, patch)
+        if len(self.writes) == self.dies_after:
+            raise KilledError
         return 200, orjson.dumps(self.answers[path])
+
+    def write(self, path: str, patch: Mapping[str, Any]) -> None:
+        """Anybody's merge patch."""
+        version = str(int(self._version(path) or "0") + 1)
+        merged = merge(cast(dict[str, Any], self.answers[path]), patch)
+        self.answers[path] = merge(merged, {"metadata": {"resourceVersion": version}})
+
+    def _version(self, path: str) -> str | None:
+        found = cast(dict[str, Any], self.answers[path])["metadata"].get("resourceVersion")
+        return None if found is None else str(found)
 
     def _status(self) -> ApiserverStatus:
         other = "south" if self.name == "north" else "north"
@@ -112,8 +141,13 @@ class WritableApi(ScriptedApi):
         return StoreEntry(key=key, revision=1, bytes=len(value), value=value)
 
     def peering(self) -> dict[str, object]:
-        """Everything that `connect` may write, without empty maps."""
-        found = {path: answer for path, answer in self.answers.items() if path.rpartition("/")[2] in PEERING_OBJECTS}
+        """Everything that `connect` may write, without empty maps and versions."""
+        unversioned = {"metadata": {"resourceVersion": None}}
+        found = {
+            path: merge(cast(dict[str, Any], answer), unversioned)
+            for path, answer in self.answers.items()
+            if path.rpartition("/")[2] in PEERING_OBJECTS
+        }
         return cast(dict[str, object], _filled(found))
 
     def client(self, context: str) -> KubeClient:
