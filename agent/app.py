@@ -62,7 +62,7 @@ async def run(settings: AgentSettings) -> int:
 async def _run(settings: AgentSettings) -> None:
     from agent.bootstrap import learn
     from agent.core import open_core
-    from agent.host import Host, KernelHost, MemoryHost
+    from agent.machine import Host, KernelHost, MemoryHost
     from agent.node_agent import NodeAgent, make_features
     from agent.serving import serve_agent
 
@@ -116,7 +116,7 @@ def remover(settings: AgentSettings) -> Callable[[], None]:
     It raises MeshError or OSError, also while another agent holds the node's pins.
     """
     from agent.bootstrap import Facts
-    from agent.host import KernelHost
+    from agent.machine import KernelHost
     from meshmodel.names import ClusterId, ClusterName
 
     facts = Facts(ClusterName("none"), ClusterId(1), 255, settings.node_name, settings.node_ip or "127.0.0.1")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agent.bootstrap import Facts
 from agent.datapath.maps import Maps
-from agent.host import Host
+from agent.machine import Host
 from agent.settings import AgentSettings
 from agent.tables import AgentDB
 from kube.client import KubeClient, in_thread

@@ -9,9 +9,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from clustermesh_apiserver.parts import Apiserver
+from clustermesh_apiserver.apiserver import Apiserver
 from clustermesh_apiserver.run import make_apiserver, run
-from clustermesh_apiserver.settings import Settings
+from clustermesh_apiserver.settings import ApiserverSettings
 from clustermesh_apiserver.status.program_status import VERSION
 from kube.config import load_client
 from meshapi.installed import APISERVER
@@ -38,7 +38,7 @@ async def _run_until_signal(apiserver: Apiserver) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `clustermesh-apiserver`; returns its exit code."""
-    settings = load(Settings, argv, program=APISERVER, version=f"{APISERVER} {VERSION}")
+    settings = load(ApiserverSettings, argv, program=APISERVER, version=f"{APISERVER} {VERSION}")
     meshlog.setup(settings.log_level)
     try:
         client = load_client(settings.kubeconfig or None, settings.context or None)

@@ -7,18 +7,18 @@ import asyncio
 import random
 from typing import Final
 
+from clustermesh_apiserver.apiserver import Apiserver, Publication
 from clustermesh_apiserver.convert.assembly import make_exporters
 from clustermesh_apiserver.convert.exporter_set import ExporterSet
 from clustermesh_apiserver.identity.allocator import IdentityAllocator
 from clustermesh_apiserver.mirror.peers import Mirror
-from clustermesh_apiserver.parts import Apiserver, Publication
 from clustermesh_apiserver.problems import Problems
 from clustermesh_apiserver.publish.announcement import cluster_config, kinds_of
 from clustermesh_apiserver.publish.own_store import OwnStore, care_for_store, open_store, watch_store
 from clustermesh_apiserver.publish.publisher import Publisher
 from clustermesh_apiserver.renewal.keeper import CertificateKeeper, CertificateOwner
 from clustermesh_apiserver.serve.facade_server import FacadeServer
-from clustermesh_apiserver.settings import Settings
+from clustermesh_apiserver.settings import ApiserverSettings
 from clustermesh_apiserver.source.follow import Source
 from clustermesh_apiserver.source.plan import SourcePlan, look, make_plan
 from clustermesh_apiserver.status.status_api import serve_status
@@ -38,7 +38,7 @@ BACKOFF_S: Final = (0.5, 15.0)
 TICK_S: Final = 5.0
 
 
-def make_apiserver(settings: Settings, client: KubeClient) -> Apiserver:
+def make_apiserver(settings: ApiserverSettings, client: KubeClient) -> Apiserver:
     """All parts of a run that has not begun."""
     tables, problems = Tables(), Problems(client)
 
@@ -87,7 +87,7 @@ async def run(apiserver: Apiserver) -> None:
             group.create_task(apiserver.keeper.run(), name="certificates")
 
 
-def _keeper(settings: Settings, client: KubeClient) -> CertificateKeeper | None:
+def _keeper(settings: ApiserverSettings, client: KubeClient) -> CertificateKeeper | None:
     if not settings.renew_certificates:
         return None
     owner = CertificateOwner(settings.cluster_name, settings.namespace, settings.certificate_lifetime)
@@ -150,7 +150,7 @@ async def _serve(apiserver: Apiserver, store: OwnStore) -> None:
     await supervise("facade", lambda: apiserver.facade_server.run(store), backoff=backoff, clock=SystemClock())
 
 
-def _mirror(settings: Settings, store: OwnStore) -> Mirror | None:
+def _mirror(settings: ApiserverSettings, store: OwnStore) -> Mirror | None:
     if not settings.mirror:
         return None
     mirror = Mirror(

@@ -35,7 +35,7 @@ class CiliumSlices(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Base):
+class ApiserverSettings(Base):
     """Publish one Kubernetes cluster to its mesh peers."""
 
     cluster_name: str = required("this cluster's name, unique in the mesh: at most 32 of a-z, 0-9 and -")

@@ -26,7 +26,7 @@ from meshmodel.errors import ModelError
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Labels, parse_label, sort_labels
 from meshpolicy.port import PROTOCOL_NUMBERS, NamedPorts
-from meshpolicy.prefix import Prefix, parse_address, parse_prefix
+from meshpolicy.prefix import Cidr, parse_address, parse_prefix
 
 SCOPE_FLAG: Final = f"--{SCOPE_KEY}="
 POLICY_RESOURCES: Final = (k.CNP, k.CCNP, k.NETWORK_POLICIES, k.CIDR_GROUPS)
@@ -64,7 +64,7 @@ class AgentView:
 
     cluster: str
     node: str
-    addresses: Mapping[Prefix, AddressRow]
+    addresses: Mapping[Cidr, AddressRow]
     identities: Mapping[NumericIdentity, Labels]
     peers: Mapping[str, RemoteCluster]
     endpoints: tuple[EndpointRow, ...] = ()

@@ -14,7 +14,7 @@ from google.protobuf.message import Message as ProtobufMessage
 
 from kvstore.errors import Oversized, Rejected, Stale, StoreChanged, Unavailable, classify
 from kvstore.limiter import Limiter
-from kvstore.link import Link
+from kvstore.link import StoreLink
 from kvstore.methods import Methods
 from kvstore.options import Options, Tls
 from kvstore.proto import rpc_pb2 as pb
@@ -52,8 +52,8 @@ class EtcdStore:
     ) -> None:
         self.options = options or Options()
         self.targets = tuple(targets)
-        self._link = Link(self.targets, tls, self.options)
-        self._retired: list[Link] = []
+        self._link = StoreLink(self.targets, tls, self.options)
+        self._retired: list[StoreLink] = []
         self._read_tls, self._is_doubtful = read_tls, False
         self.on_store_change: list[Callable[[], None]] = []
         self._limiter, self._clock = limiter or Limiter(), clock or SystemClock()
@@ -256,7 +256,7 @@ class EtcdStore:
             await self._clock.sleep(STALE_DELAY_S)
         raise AssertionError  # the last attempt returned or raised
 
-    def _fresh_link(self) -> Link:
+    def _fresh_link(self) -> StoreLink:
         """The link with the certificates as they are now, as far as somebody doubted those of the present one."""
         if self._is_doubtful and self._read_tls is not None:
             try:
@@ -268,7 +268,7 @@ class EtcdStore:
                 self._retired = [link for link in self._retired if not link.is_closed]
                 self._retired.append(self._link)
                 self._link.retire()
-                self._link = Link(self.targets, tls, self.options)
+                self._link = StoreLink(self.targets, tls, self.options)
         return self._link
 
     def _check_store(self, header: pb.ResponseHeader) -> None:

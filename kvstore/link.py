@@ -12,7 +12,7 @@ from kvstore.methods import Methods
 from kvstore.options import Options, Tls
 
 
-class Link:
+class StoreLink:
     """Calls go through `methods`. `streams` are open; a retired link is closed when the last of them ended."""
 
     def __init__(self, targets: Sequence[str], tls: Tls | None, options: Options) -> None:

@@ -22,7 +22,7 @@ DAYS: Final = 365
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class ClusterLogin:
     """One way into one cluster, as its administrator."""
 
     plan: ClusterPlan
@@ -46,7 +46,7 @@ def issue_certificates(directory: Path, plan: ClusterPlan) -> tuple[TlsFiles, st
     return files, authority.certificate_pem.decode()
 
 
-def write_kubeconfig(path: Path, accesses: Sequence[Access]) -> None:
+def write_kubeconfig(path: Path, accesses: Sequence[ClusterLogin]) -> None:
     """The file has one context per access, named as kind names them; the first one is current."""
     document = {
         "apiVersion": "v1",
@@ -70,6 +70,6 @@ def merge_kubeconfigs(path: Path, sources: Sequence[Path]) -> None:
     write_atomic(path, yaml.safe_dump(merged, sort_keys=False).encode())
 
 
-def _cluster(access: Access) -> dict[str, str]:
+def _cluster(access: ClusterLogin) -> dict[str, str]:
     ca = base64.b64encode(access.ca_certificate_pem.encode()).decode()
     return {"server": f"https://127.0.0.1:{access.port}", "certificate-authority-data": ca}

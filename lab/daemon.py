@@ -17,7 +17,7 @@ from typing import Final
 
 import yaml
 
-from lab.access import Access, issue_certificates, write_kubeconfig
+from lab.access import ClusterLogin, issue_certificates, write_kubeconfig
 from lab.devkube.api.accounts import ADMIN
 from lab.devkube.api.cluster import Cluster
 from lab.devkube.api.objects import Obj
@@ -130,7 +130,9 @@ async def run(state: LabState, plan: ClusterPlan) -> None:
     server = ApiServer(machinery.cluster, machinery.kubelets, ServerOptions(tokens={token: ADMIN}))
     loopback = socket.create_server(("127.0.0.1", 0))
     inner = listen_inside(state.node(plan.nodes[0].name).netns, plan.api_address, API_PORT)
-    write_kubeconfig(state.kubeconfig(plan.name), [Access(plan, loopback.getsockname()[1], ca_certificate, token)])
+    write_kubeconfig(
+        state.kubeconfig(plan.name), [ClusterLogin(plan, loopback.getsockname()[1], ca_certificate, token)]
+    )
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

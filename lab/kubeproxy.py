@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from lab.devkube.api.cluster import Cluster
 from lab.devkube.api.resource import ResourceKey
-from lab.devkube.api.store import Event
+from lab.devkube.api.store import ObjectEvent
 from lab.netns import command_inside
 from lab.state import LabState
 from lab.topology import ClusterPlan, NodePlan
@@ -35,7 +35,7 @@ Backend = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Frontend:
+class ProxyFrontend:
     """One port of one Service with its backends, as one node sees them. `node_port` 0 means none."""
 
     name: str
@@ -47,14 +47,14 @@ class Frontend:
     keep_client: bool = False
 
 
-def frontends(services: Iterable[Obj], slices: Iterable[Obj], node: str) -> list[Frontend]:
+def frontends(services: Iterable[Obj], slices: Iterable[Obj], node: str) -> list[ProxyFrontend]:
     """Every port with a ClusterIP, with its ready backends; with the serving ones that end if none is ready."""
     by_service: dict[tuple[str, str], list[Obj]] = {}
     for item in slices:
         meta = item["metadata"]
         owner = (meta.get("labels") or {}).get(SERVICE_NAME_LABEL, "")
         by_service.setdefault((meta["namespace"], owner), []).append(item)
-    found: list[Frontend] = []
+    found: list[ProxyFrontend] = []
     for service in services:
         meta, spec = service["metadata"], service["spec"]
         address = spec.get("clusterIP") or "None"
@@ -68,11 +68,11 @@ def frontends(services: Iterable[Obj], slices: Iterable[Obj], node: str) -> list
                 backends = _backends(own, port.get("name") or "", protocol)
                 name = f"{meta['namespace']}/{meta['name']}:{port['port']}/{protocol}"
                 node_port = int(port.get("nodePort") or 0)
-                found.append(Frontend(name, address, protocol, port["port"], node_port, _addresses(backends)))
+                found.append(ProxyFrontend(name, address, protocol, port["port"], node_port, _addresses(backends)))
                 if local and node_port:
                     here = _addresses([b for b in backends if b[0].get("nodeName") == node])
-                    found[-1] = Frontend(name, address, protocol, port["port"], 0, found[-1].backends)
-                    found.append(Frontend(name, "", protocol, 0, node_port, here, keep_client=True))
+                    found[-1] = ProxyFrontend(name, address, protocol, port["port"], 0, found[-1].backends)
+                    found.append(ProxyFrontend(name, "", protocol, 0, node_port, here, keep_client=True))
     return sorted(found)
 
 
@@ -104,7 +104,7 @@ def _is_ipv4(text: str) -> bool:
         return False
 
 
-def render(ports: Sequence[Frontend], cluster: ClusterPlan, node: NodePlan) -> str:
+def render(ports: Sequence[ProxyFrontend], cluster: ClusterPlan, node: NodePlan) -> str:
     """The node's whole table, as text for `nft -f` that replaces whatever was there."""
     rules: list[str] = []
     chains: list[str] = []
@@ -149,7 +149,7 @@ def _elements(values: Sequence[str]) -> str:
     return f" elements = {{ {', '.join(values)} }};" if values else ""
 
 
-def _chain(name: str, front: Frontend, *, masquerade: bool) -> list[str]:
+def _chain(name: str, front: ProxyFrontend, *, masquerade: bool) -> list[str]:
     choices = ", ".join(f"{i} : {address} . {port}" for i, (address, port) in enumerate(front.backends))
     mark = [f"    meta mark set meta mark or {MASQUERADE}"] if masquerade else []
     choose = (
@@ -222,7 +222,7 @@ class ProxyLoop:
         finally:
             unsubscribe()
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: ObjectEvent) -> None:
         if event.resource.key in WATCHED:
             self._wake.set()
 

@@ -39,7 +39,7 @@ class Tab:
     kubeconfig: Path
     directory: Path
 
-    def start(self, command: str) -> Session:
+    def start(self, command: str) -> TabSession:
         """The command begins; nothing waits for it."""
         master, slave = pty.openpty()
         try:
@@ -65,14 +65,14 @@ class Tab:
             raise
         finally:
             os.close(slave)
-        return Session(process, master)
+        return TabSession(process, master)
 
     def run(self, command: str, limit_s: float = DEFAULT_LIMIT_S) -> Output:
         """The command to its end, or to the time limit."""
         return self.start(command).finish(limit_s)
 
 
-class Session:
+class TabSession:
     """A command that runs on a terminal of its own."""
 
     def __init__(self, process: subprocess.Popen[bytes], terminal: int) -> None:

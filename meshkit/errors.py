@@ -7,7 +7,7 @@ class MeshError(Exception):
 
 
 class TransientError(MeshError):
-    """Trying again later can succeed without anybody changing anything."""
+    """Trying again later can succeed without a change of settings or objects."""
 
 
 class PermanentError(MeshError):

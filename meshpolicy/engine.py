@@ -19,7 +19,7 @@ from meshpolicy.endpoint_views import PolicyViews
 from meshpolicy.peer import CidrGroupSelector, CidrSelector, PeerSelector
 from meshpolicy.port import NamedPorts, PortSpec
 from meshpolicy.ports_of_pods import PodPorts, PortsOfPods
-from meshpolicy.prefix import Prefix, label_key
+from meshpolicy.prefix import Cidr, label_key
 from meshpolicy.reference import PolicyRef
 from meshpolicy.rule import CidrGroup, Policy, Rule
 from meshpolicy.selection import Selections
@@ -55,7 +55,7 @@ class PolicyChange(NamedTuple):
 
 class _Loaded(NamedTuple):
     rules: tuple[ActiveRule, ...]
-    prefixes: frozenset[Prefix]
+    prefixes: frozenset[Cidr]
 
 
 class Engine:
@@ -72,8 +72,8 @@ class Engine:
         self._policies: dict[PolicyRef, Policy] = {}
         self._loaded: dict[PolicyRef, _Loaded] = {}
         self._groups: dict[str, CidrGroup] = {}
-        self._prefixes: dict[Prefix, NumericIdentity] = {}
-        self._prefix_uses: Counter[Prefix] = Counter()
+        self._prefixes: dict[Cidr, NumericIdentity] = {}
+        self._prefix_uses: Counter[Cidr] = Counter()
         self._ports = PortsOfPods()
         self._next_rule = 1
         self._templates = Templates(self._ports)
@@ -207,7 +207,7 @@ class Engine:
     # Below: how
 
     def _changed(
-        self, affected: Iterable[int], added: Iterable[Prefix] = (), removed: Iterable[str] = ()
+        self, affected: Iterable[int], added: Iterable[Cidr] = (), removed: Iterable[str] = ()
     ) -> PolicyChange:
         self.revision += 1
         return PolicyChange(
@@ -224,7 +224,7 @@ class Engine:
     def _replace(self, key: PolicyRef, policy: Policy | None) -> PolicyChange:
         old = self._loaded.pop(key, None)
         touched: set[int] = set()
-        added: set[Prefix] = set()
+        added: set[Cidr] = set()
         if policy is not None:
             rules = tuple((rule, self._expand(rule.peers)) for rule in policy.rules)
             prefixes = frozenset(prefix for rule, peers in rules for prefix in _prefixes_of(peers))
@@ -292,7 +292,7 @@ class Engine:
             tuple(sorted(removed - known.keys())),
         )
 
-    def _use_prefixes(self, prefixes: frozenset[Prefix]) -> tuple[set[Prefix], set[int]]:
+    def _use_prefixes(self, prefixes: frozenset[Cidr]) -> tuple[set[Cidr], set[int]]:
         self._prefix_uses.update(prefixes)
         added = {prefix for prefix in prefixes if prefix not in self._prefixes}
         touched: set[int] = set()
@@ -303,7 +303,7 @@ class Engine:
             touched |= self._touch_identity(number)
         return added, touched
 
-    def _drop_prefixes(self, prefixes: frozenset[Prefix]) -> tuple[list[str], set[int]]:
+    def _drop_prefixes(self, prefixes: frozenset[Cidr]) -> tuple[list[str], set[int]]:
         self._prefix_uses.subtract(prefixes)
         touched: set[int] = set()
         removed = sorted(prefix for prefix in prefixes if not self._prefix_uses[prefix])
@@ -314,14 +314,14 @@ class Engine:
             self._selections.remove_identity(number)
         return [str(prefix) for prefix in removed], touched
 
-    def _free_number(self, prefix: Prefix) -> int:
+    def _free_number(self, prefix: Cidr) -> int:
         """A number in the node-local scope that follows from the prefix, so that a restart gives the same one."""
         offset = zlib.crc32(str(prefix).encode()) % (LOCAL_SCOPE_CIDR - 1)
         while self._selections.identity(LOCAL_SCOPE_CIDR + 1 + offset) is not None:
             offset = (offset + 1) % (LOCAL_SCOPE_CIDR - 1)
         return LOCAL_SCOPE_CIDR + 1 + offset
 
-    def _range_labels(self, prefix: Prefix) -> Labels:
+    def _range_labels(self, prefix: Cidr) -> Labels:
         world = f"world-ipv{prefix.version}" if self.context.dual_stack else "world"
         return Label(CIDR_SOURCE, label_key(prefix), ""), Label(RESERVED_SOURCE, world, "")
 
@@ -332,7 +332,7 @@ class Engine:
         return found
 
 
-def _prefixes_of(peers: tuple[LabelSelector | CidrSelector, ...] | None) -> Iterable[Prefix]:
+def _prefixes_of(peers: tuple[LabelSelector | CidrSelector, ...] | None) -> Iterable[Cidr]:
     for peer in peers or ():
         if isinstance(peer, CidrSelector):
             yield from (prefix for prefix in (peer.prefix, *peer.excepts) if prefix.bits)

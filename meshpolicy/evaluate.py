@@ -24,7 +24,7 @@ from meshpolicy.entity import WORLDS
 from meshpolicy.errors import PolicyError
 from meshpolicy.icmp import TYPE_NAMES
 from meshpolicy.port import MAXIMUM_PORT, PROTOCOL_NUMBERS, TCP, NamedPorts
-from meshpolicy.prefix import Prefix, label_key, parse_address
+from meshpolicy.prefix import Cidr, label_key, parse_address
 from meshpolicy.reference import Direction
 from meshpolicy.rule import CidrGroup, Policy
 from meshpolicy.selector import CIDR_SOURCE, RESERVED_SOURCE
@@ -153,7 +153,7 @@ class _CaseWorld:
             return NumericIdentity(Reserved.HOST)
         return _RESERVED_NUMBERS.get(labels)
 
-    def _outside_labels(self, labels: Labels, address: Prefix) -> Labels:
+    def _outside_labels(self, labels: Labels, address: Cidr) -> Labels:
         world = f"world-ipv{address.version}" if self._context.dual_stack else "world"
         has_world = any(label.source == RESERVED_SOURCE and label.key in WORLDS for label in labels)
         extra = () if has_world else (Label(RESERVED_SOURCE, world, ""),)
@@ -181,7 +181,7 @@ def _parse_labels(texts: tuple[str, ...]) -> Labels:
     return sort_labels(parse_label(text) for text in texts)
 
 
-def _address(text: object, name: str) -> Prefix:
+def _address(text: object, name: str) -> Cidr:
     try:
         return parse_address(str(text).partition("/")[0])
     except ValueError as exc:

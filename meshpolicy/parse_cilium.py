@@ -16,7 +16,7 @@ from meshpolicy.parse_ports import parse_ports
 from meshpolicy.parse_selector import parse_selector
 from meshpolicy.parse_version import check_version
 from meshpolicy.peer import PeerSelector
-from meshpolicy.prefix import Prefix, parse_address
+from meshpolicy.prefix import Cidr, parse_address
 from meshpolicy.reference import Direction, PolicyKind, PolicyRef, RuleOrigin
 from meshpolicy.rule import CidrGroup, Policy, Rule
 from meshpolicy.selector import (
@@ -225,7 +225,7 @@ def parse_cidr_group(document: Mapping[str, object]) -> CidrGroup:
         root.fail("metadata.name is missing", "name the group")
     if spec is not None:
         spec.only(_GROUP_SPEC_FIELDS)
-    prefixes: list[Prefix] = []
+    prefixes: list[Cidr] = []
     problems: list[str] = []
     for item in spec.list_of("externalCIDRs") if spec else ():
         try:

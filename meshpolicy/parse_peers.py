@@ -13,7 +13,7 @@ from meshpolicy.entity import ENTITIES, entity_selectors
 from meshpolicy.parse_l7 import check_dns_name
 from meshpolicy.parse_selector import parse_selector
 from meshpolicy.peer import CidrGroupSelector, CidrSelector, FqdnSelector, PeerSelector
-from meshpolicy.prefix import Prefix, parse_address, parse_prefix
+from meshpolicy.prefix import Cidr, parse_address, parse_prefix
 from meshpolicy.reference import Direction
 from meshpolicy.selector import LabelSelector, reserved, scope_peer
 
@@ -123,11 +123,11 @@ def _parse_cidr_rule(node: DocumentNode, _scope: PeerScope) -> tuple[PeerSelecto
     return (CidrSelector(prefix, excepts),)
 
 
-def _parse_strict(node: DocumentNode) -> Prefix:
+def _parse_strict(node: DocumentNode) -> Cidr:
     return parse_cidr_text(node, node.text())
 
 
-def parse_cidr_text(node: DocumentNode, text: str) -> Prefix:
+def parse_cidr_text(node: DocumentNode, text: str) -> Cidr:
     """Read a prefix. Raises PolicyError naming the field."""
     try:
         return parse_prefix(text)
@@ -135,7 +135,7 @@ def parse_cidr_text(node: DocumentNode, text: str) -> Prefix:
         node.fail(f"{text!r} is not a prefix", 'write "10.0.0.0/8"')
 
 
-def check_except(node: DocumentNode, prefix: Prefix, hole: Prefix) -> None:
+def check_except(node: DocumentNode, prefix: Cidr, hole: Cidr) -> None:
     """Refuse an exception that begins outside the prefix it is made from."""
     address = parse_address(node.text().partition("/")[0])
     if not prefix.covers(address):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from meshmodel.labels import Label
-from meshpolicy.prefix import Prefix, parse_label_key
+from meshpolicy.prefix import Cidr, parse_label_key
 from meshpolicy.selector import CIDR_SOURCE, RESERVED_SOURCE, LabelSelector, Requirement
 
 
@@ -15,10 +15,10 @@ from meshpolicy.selector import CIDR_SOURCE, RESERVED_SOURCE, LabelSelector, Req
 class CidrSelector:
     """Everything outside the mesh inside `prefix`, except what lies inside one of `excepts`."""
 
-    prefix: Prefix
-    excepts: tuple[Prefix, ...] = ()
+    prefix: Cidr
+    excepts: tuple[Cidr, ...] = ()
 
-    def covers(self, prefix: Prefix) -> bool:
+    def covers(self, prefix: Cidr) -> bool:
         """Whether an address range of its own (an identity labelled with it) is selected."""
         return self.prefix.covers(prefix) and not any(hole.covers(prefix) for hole in self.excepts)
 
@@ -54,7 +54,7 @@ class CidrGroupSelector:
 
     name: str
     labels: tuple[Requirement, ...] | None
-    excepts: tuple[Prefix, ...] = ()
+    excepts: tuple[Cidr, ...] = ()
 
     def __str__(self) -> str:
         return f"cidrGroup {self.name}" if self.labels is None else f"cidrGroups {LabelSelector(self.labels)}"
@@ -74,7 +74,7 @@ class FqdnSelector:
 PeerSelector = LabelSelector | CidrSelector | CidrGroupSelector | FqdnSelector
 
 
-def cidr_prefixes(labels: Iterable[Label]) -> tuple[Prefix, ...]:
+def cidr_prefixes(labels: Iterable[Label]) -> tuple[Cidr, ...]:
     """The prefixes that an identity's cidr: labels name."""
     parsed = (parse_label_key(label.key) for label in labels if label.source == CIDR_SOURCE)
     return tuple(prefix for prefix in parsed if prefix is not None)

@@ -11,7 +11,7 @@ _BITS = re.compile(r"(0|[1-9][0-9]{0,2})")
 _WIDTH = {4: 32, 6: 128}
 
 
-class Prefix(NamedTuple):
+class Cidr(NamedTuple):
     """`network` has its host bits cleared; `bits` counts the significant ones."""
 
     version: int
@@ -32,7 +32,7 @@ class Prefix(NamedTuple):
         """The highest address inside."""
         return self.network | ((1 << (self.width - self.bits)) - 1)
 
-    def covers(self, other: Prefix) -> bool:
+    def covers(self, other: Cidr) -> bool:
         """Whether every address of `other` is inside; a prefix covers itself."""
         return (
             self.version == other.version
@@ -40,21 +40,21 @@ class Prefix(NamedTuple):
             and (other.network >> (self.width - self.bits)) == (self.network >> (self.width - self.bits))
         )
 
-    def shortened(self, bits: int) -> Prefix:
+    def shortened(self, bits: int) -> Cidr:
         """The covering prefix of `bits` significant bits."""
         shift = self.width - bits
-        return Prefix(self.version, (self.network >> shift) << shift, bits)
+        return Cidr(self.version, (self.network >> shift) << shift, bits)
 
 
-def parse_address(text: str) -> Prefix:
+def parse_address(text: str) -> Cidr:
     """Read one address as a host prefix. Raises ValueError; zones are refused."""
     if "%" in text:
         raise ValueError("an address zone has no meaning in a policy")
     address = ipaddress.ip_address(text)
-    return Prefix(address.version, int(address), _WIDTH[address.version])
+    return Cidr(address.version, int(address), _WIDTH[address.version])
 
 
-def parse_prefix(text: str) -> Prefix:
+def parse_prefix(text: str) -> Cidr:
     """Read address/bits and clear the host bits. Raises ValueError; netmask notation and leading zeros are refused."""
     address_text, slash, bits_text = text.partition("/")
     address = parse_address(address_text)
@@ -63,13 +63,13 @@ def parse_prefix(text: str) -> Prefix:
     return address.shortened(int(bits_text))
 
 
-def label_key(prefix: Prefix) -> str:
+def label_key(prefix: Cidr) -> str:
     """The key of the cidr: label; label keys have no colons and neither begin nor end with the dash in their place."""
     address, _, bits = str(prefix).replace(":", "-").partition("/")
     return f"{'0' * address.startswith('-')}{address}{'0' * address.endswith('-')}/{bits}"
 
 
-def parse_label_key(key: str) -> Prefix | None:
+def parse_label_key(key: str) -> Cidr | None:
     """Read a cidr: label's key, a prefix or a bare address; None if it is neither."""
     text = key if "." in key else key.replace("-", ":")
     try:

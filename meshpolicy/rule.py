@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from meshpolicy.peer import CidrGroupSelector, CidrSelector, PeerSelector
 from meshpolicy.port import PortSpec
-from meshpolicy.prefix import Prefix
+from meshpolicy.prefix import Cidr
 from meshpolicy.reference import Direction, PolicyRef, RuleOrigin
 from meshpolicy.selector import LabelSelector
 
@@ -60,9 +60,9 @@ class Rule:
         """The layer that the verdict belongs to."""
         return Level.UNENFORCED if self.unenforced else Level.NORMAL
 
-    def prefixes(self) -> frozenset[Prefix]:
+    def prefixes(self) -> frozenset[Cidr]:
         """The address ranges that must have identities of their own for this rule to be decidable."""
-        found: set[Prefix] = set()
+        found: set[Cidr] = set()
         for peer in self.peers or ():
             if isinstance(peer, CidrSelector):
                 found.update((peer.prefix, *peer.excepts))
@@ -90,5 +90,5 @@ class CidrGroup:
 
     name: str
     labels: Mapping[str, str]
-    prefixes: tuple[Prefix, ...]
+    prefixes: tuple[Cidr, ...]
     problems: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from meshpolicy.context import PolicyContext
 from meshpolicy.documents import Document, load_documents
 from meshpolicy.engine import Engine
 from meshpolicy.peer import CidrSelector, PeerSelector
-from meshpolicy.prefix import Prefix, parse_prefix
+from meshpolicy.prefix import Cidr, parse_prefix
 from meshpolicy.reference import RuleOrigin
 from meshpolicy.rule import CidrGroup, Policy, Rule
 from meshpolicy.selector import LabelSelector, reserved
@@ -105,7 +105,7 @@ def find_widening(policies: Iterable[Policy], peer_prefixes: Iterable[str]) -> t
     return tuple(found)
 
 
-def _would_match(peer: PeerSelector, prefix: Prefix) -> bool:
+def _would_match(peer: PeerSelector, prefix: Cidr) -> bool:
     if isinstance(peer, CidrSelector):
         overlaps = peer.prefix.covers(prefix) or prefix.covers(peer.prefix)
         return overlaps and not any(hole.covers(prefix) for hole in peer.excepts)
@@ -113,7 +113,7 @@ def _would_match(peer: PeerSelector, prefix: Prefix) -> bool:
     return isinstance(peer, LabelSelector) and peer in worlds
 
 
-def _parsed(text: str) -> Prefix | None:
+def _parsed(text: str) -> Cidr | None:
     try:
         return parse_prefix(text)
     except ValueError:

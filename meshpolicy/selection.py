@@ -15,7 +15,7 @@ from typing import Final
 from meshmodel.labels import CLUSTER_LABEL, NAMESPACE_LABEL, Label
 from meshpolicy.binding import Feature, Selection
 from meshpolicy.peer import CidrSelector, cidr_prefixes
-from meshpolicy.prefix import Prefix
+from meshpolicy.prefix import Cidr
 from meshpolicy.selector import ANY_SOURCE, RESERVED_SOURCE, LabelSelector, Operator, Requirement
 
 _REMEMBERED: Final = 1024
@@ -44,7 +44,7 @@ class Selections:
         self._by_feature: dict[Feature, set[int]] = {}
         self._anchored: dict[Feature, dict[LabelSelector, Selection]] = {}
         self._unanchored: dict[LabelSelector, Selection] = {}
-        self._by_prefix: dict[Prefix, dict[CidrSelector, Selection]] = {}
+        self._by_prefix: dict[Cidr, dict[CidrSelector, Selection]] = {}
         self._ranges: list[tuple[int, int, int, int]] = []
         """(version, first address, bits, identity) of every identity that is an address range, sorted."""
 
@@ -176,7 +176,7 @@ class Selections:
         if not identity.prefixes:
             if not any(label.source == RESERVED_SOURCE for label in identity.labels):
                 return []
-            zeros = (Prefix(4, 0, 0), Prefix(6, 0, 0))
+            zeros = (Cidr(4, 0, 0), Cidr(6, 0, 0))
             candidates = [entry for prefix in zeros for entry in self._by_prefix.get(prefix, {}).items()]
         else:
             candidates = [

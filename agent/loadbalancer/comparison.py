@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from agent.comparison import MISSING, UNEXPECTED, compare_entries, fields
 from agent.datapath.layout import BackendState, BackendValue, MemberKey, MemberValue, ServiceKey, ServiceValue
 from agent.datapath.maps import Maps
-from agent.loadbalancer.live import head_value, slot_key
+from agent.loadbalancer.frontend_shadow import head_value, slot_key
 from agent.loadbalancer.registry import backend_value, target_of
 from agent.tables import Frontend, Target
 from meshapi.agent import MapDifference

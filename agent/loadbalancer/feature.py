@@ -15,7 +15,7 @@ from agent.loadbalancer.addresses import parse_ranges
 from agent.loadbalancer.comparison import compare_services
 from agent.loadbalancer.events import ServiceEvents
 from agent.loadbalancer.follower import AddressFollower
-from agent.loadbalancer.known import KnownAddresses
+from agent.loadbalancer.known_addresses import KnownAddresses
 from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.routes import add_service_routes
 from agent.loadbalancer.rows import ServiceRows

@@ -16,8 +16,8 @@ from typing import Final
 from agent.datapath.errors import MapError, MapFullError
 from agent.datapath.layout import MemberKey, MemberValue, ServiceKey, ServiceValue
 from agent.datapath.maps import MapInfo, Maps
+from agent.loadbalancer.frontend_shadow import FrontendShadow, frontend_of, head_value, slot_key
 from agent.loadbalancer.ids import free_id, natural_id
-from agent.loadbalancer.live import Live, frontend_of, head_value, slot_key
 from agent.loadbalancer.registry import BackendRegistry, OwnerOf, changed_targets, protocol_number
 from agent.loadbalancer.room import Room
 from agent.loadbalancer.slots import arrange
@@ -33,7 +33,7 @@ class _Plan:
     """One row's writes, decided before any is done."""
 
     row: Frontend
-    live: Live
+    live: FrontendShadow
     slots: list[Target]
     gained: list[Target]
     lost: list[Target | None]
@@ -52,7 +52,7 @@ class LoadBalancerTarget:
         self._services, self._members = maps.services, maps.members
         self._backends = BackendRegistry(maps.backends, owner_of)
         self._wall, self._on_written = wall, on_written
-        self._live: dict[FrontendKey, Live] = {}
+        self._live: dict[FrontendKey, FrontendShadow] = {}
         self._service_ids: set[int] = set()
         self._suspects: dict[int, set[int]] = {}  # by service id: backends that may be members without having a slot
         self._is_doubtful = False  # whether others may have changed the maps since all of their entries were written
@@ -76,7 +76,7 @@ class LoadBalancerTarget:
             if head.service_id in self._service_ids:  # not of ours: two frontends never share an id
                 self._new_live(frontend).slots = [None] * head.count
                 continue
-            self._live[frontend] = Live(head.service_id, count=head.count, timeout_s=head.backend_id)
+            self._live[frontend] = FrontendShadow(head.service_id, count=head.count, timeout_s=head.backend_id)
             self._service_ids.add(head.service_id)
         for frontend, ids in slots.items():
             live = self._live.get(frontend) or self._new_live(frontend)
@@ -93,7 +93,7 @@ class LoadBalancerTarget:
         """The next prune compares the maps with what was written to them, whatever happened before."""
         self._is_doubtful = True
 
-    def live(self, key: FrontendKey) -> Live | None:
+    def live(self, key: FrontendKey) -> FrontendShadow | None:
         return self._live.get(key)
 
     def update(self, rows: Sequence[Frontend]) -> Mapping[Hashable, Exception]:
@@ -135,8 +135,8 @@ class LoadBalancerTarget:
         self._backends.check_kept()
         return changed
 
-    def _new_live(self, key: FrontendKey) -> Live:
-        live = self._live[key] = Live(free_id(natural_id(*key), self._service_ids))
+    def _new_live(self, key: FrontendKey) -> FrontendShadow:
+        live = self._live[key] = FrontendShadow(free_id(natural_id(*key), self._service_ids))
         return live
 
     # ---- room
@@ -294,20 +294,20 @@ class LoadBalancerTarget:
         self._backends.give_back((), plan.row.draining)
         self._reload_or_doubt(plan.row.key, plan.live)
 
-    def _suspect(self, live: Live, slots: Iterable[Target | None]) -> None:
+    def _suspect(self, live: FrontendShadow, slots: Iterable[Target | None]) -> None:
         ids = self._backends.ids_of(t for t in (*live.slots, *slots) if t is not None)
         self._suspects.setdefault(live.service_id, set()).update(ids)
 
     def _suspected(self, service_id: int) -> list[MemberKey]:
         return [MemberKey(service_id, backend_id) for backend_id in sorted(self._suspects.get(service_id, ()))]
 
-    def _reload_or_doubt(self, key: FrontendKey, live: Live) -> None:
+    def _reload_or_doubt(self, key: FrontendKey, live: FrontendShadow) -> None:
         """The shadow is what the map holds; if that cannot be read now, it is before the next write."""
         live.is_unsure = True
         with suppress(MeshError):
             self._reload(key, live)
 
-    def _reload(self, key: FrontendKey, live: Live) -> None:
+    def _reload(self, key: FrontendKey, live: FrontendShadow) -> None:
         """The shadow of one frontend is what the map holds; nothing is left of one of which the maps hold nothing."""
         before = live.entries
         slots: list[Target | None] = []
@@ -333,7 +333,7 @@ class LoadBalancerTarget:
             self._backends.give_back((), live.draining)
             self._forget(key, live)
 
-    def _forget(self, key: FrontendKey, live: Live) -> None:
+    def _forget(self, key: FrontendKey, live: FrontendShadow) -> None:
         del self._live[key]
         self._service_ids.discard(live.service_id)
         self._suspects.pop(live.service_id, None)
@@ -367,7 +367,7 @@ class LoadBalancerTarget:
         return live is not None and key.slot <= (live.count or 0)
 
     def _compare_members(self) -> set[int]:
-        """Each slot's backend is a member of its service, and nobody else is; returns services that lacked one."""
+        """The members of each service are the backends of its slots; returns services that lacked one."""
         wanted = {
             MemberKey(live.service_id, backend_id)
             for live in self._live.values()

@@ -38,7 +38,7 @@ def claim_of(service: Service, ip: str) -> Claim | None:
 
 
 def describe_loss(key: FrontendKey, mine: Claim, winner: Claim) -> str:
-    """What the loser's owner is told."""
+    """The sentence for the status of the service that does not get the frontend."""
     if mine.rank != winner.rank:
         why = f"its {_kind(winner.rank)} goes before {_kind(mine.rank)}"
     elif mine.created != winner.created:

@@ -15,7 +15,7 @@ from agent.datapath.errors import MapError, MapFullError
 from agent.datapath.layout import BackendKey, BackendState, BackendValue
 from agent.datapath.maps import Map
 from agent.loadbalancer.ids import free_id, natural_id
-from agent.loadbalancer.kept import Holder, KeptBackends
+from agent.loadbalancer.kept_backends import Holder, KeptBackends
 from agent.tables import Target
 from meshmodel.names import ServiceName
 from meshmodel.protocol import PROTOCOL_NAMES, PROTOCOL_NUMBERS
@@ -134,7 +134,7 @@ class BackendRegistry:
     def release(
         self, slots: Iterable[Target | None], draining: Iterable[Target] = (), service: ServiceName | None = None
     ) -> None:
-        """Count users of this service off. What becomes of entries nobody uses is decided by `collect`."""
+        """This service has so many users fewer of the backends. `collect` decides what happens to entries without users."""
         for target in slots:
             if target is not None:
                 entry = self._entries[target]

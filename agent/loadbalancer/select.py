@@ -69,7 +69,7 @@ def sides(counts: Counts, *, is_global: bool, affinity: Affinity) -> tuple[bool,
 
 
 def select(*, is_global: bool, affinity: Affinity, candidates: Sequence[Candidate]) -> Choice:
-    """Apply global and affinity, then prefer healthy active backends; nobody is left without a backend by health alone."""
+    """Apply global and affinity, then prefer healthy active backends; unhealthy ones are chosen where there is no other."""
     local = [c for c in candidates if c.is_local]
     remote = [c for c in candidates if not c.is_local] if is_global else []
     counts = Counts(

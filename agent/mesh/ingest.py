@@ -18,7 +18,7 @@ from agent.ipcache.writer import PrefixWriter
 from agent.loadbalancer.merge import merge_backends
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.mesh.blocks import Block, BlockIndex, block_of
-from agent.mesh.held import MAXIMUM_RECORDS, Held
+from agent.mesh.held_records import MAXIMUM_RECORDS, Held
 from agent.mesh.networks import EVERYTHING, ClaimRefusal, Networks
 from agent.mesh.networks import ClaimChange as Claimed
 from agent.mesh.record_rows import Reader, SliceSets
@@ -252,7 +252,7 @@ class Ingest:
             self._withdrawn.add(block, kind)
 
     def _given_back(self, freed: Sequence[Block]) -> frozenset[Kind]:
-        """Kinds of records that were withdrawn for claims on these networks, which nobody makes any more: each told once."""
+        """Kinds of records to list again: their rows were withdrawn for claims on these networks, which were given up now."""
         if not len(self._withdrawn):
             return frozenset()
         found = {pair for block in freed for pair in self._withdrawn.overlapping(block)}
@@ -292,7 +292,7 @@ class Ingest:
         return []
 
     def _set_ip(self, key: str, row: Prefix) -> list[tuple[str, ClaimRefusal]]:
-        """A refused address is nobody's by this record."""
+        """Stores the address, or refuses it and removes the row that an earlier record of the same key made."""
         networks, name = self._networks, self._name
         is_plain = (
             networks.is_plain(name, row.prefix, row.host, row.identity) and self._refuse_taken(row.prefix) is None

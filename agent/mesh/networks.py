@@ -162,7 +162,7 @@ class Networks:
         self._changes += [ClaimChange(block, name, is_added=False) for block in EVERYTHING]
 
     def release(self, name: ClusterName, prefix: str) -> None:
-        """The cluster does not have this any more, which it had without claiming it by a node."""
+        """The cluster gave up an address outside its nodes' networks: what others were refused for it is judged again."""
         self._changes.append(ClaimChange(block_of(prefix), name, is_added=False))
 
     def settle(self) -> int:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from agent.mesh.held import MAXIMUM_RECORDS
+from agent.mesh.held_records import MAXIMUM_RECORDS
 from agent.mesh.ingest import Ingest, Writers
 from agent.mesh.liveness import DEFAULT_WITHDRAW_AFTER_S, Liveness, Signals, decide, is_cache_expired
 from agent.mesh.networks import Networks

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is this node flooded with flows that nobody answers? Pure.
+"""Whether the node's pods open more flows that get no answer than the map of opening flows holds. Pure.
 
 Such flows evict each other only. That begins to matter when their table turns over while a handshake is under way.
 """

@@ -146,7 +146,7 @@ class FlowMaker:
         )
 
     def _reason(self, event: DatapathEvent, source: FlowEnd, target: FlowEnd) -> int:
-        """A policy drop of a peer whose labels have not arrived has its own reason: nobody denied it, it is unknown."""
+        """A policy drop of a peer whose labels have not arrived has a reason of its own: no rule denied it."""
         remote = source if event.direction == Direction.INGRESS else target
         is_labelled = remote.identity < _RESERVED_END or remote.identity >> 24 or remote.labels
         if event.reason == Reason.POLICY_DENIED and not is_labelled:

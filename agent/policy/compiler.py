@@ -133,7 +133,7 @@ class PolicyCompiler:
                     self._db.policies.put(replace(row, is_valid=False, message=fault))
 
     def _policy_of(self, endpoint: Endpoint) -> EndpointPolicy:
-        """Where no policy exists nobody can be selected by one, so labels that are not known yet do not matter."""
+        """Without any policy an endpoint is not enforced, also while the labels of its identity are not known."""
         if self._db.identities.get(endpoint.identity) is None and not self._has_policies():
             return EndpointPolicy()
         return self._guard.endpoint_policy(NumericIdentity(endpoint.identity), named_ports(endpoint.named_ports))

@@ -18,7 +18,7 @@ from clustermesh_apiserver.convert.exporter import (
     SliceExporter,
 )
 from clustermesh_apiserver.convert.exporter_set import ExporterSet
-from clustermesh_apiserver.settings import Settings
+from clustermesh_apiserver.settings import ApiserverSettings
 from clustermesh_apiserver.tables import Tables
 from kubeintent.rows import NamespaceIntent, Pairs, PodIntent
 from meshkit.clock import Clock, SystemClock
@@ -32,7 +32,7 @@ SYSTEM_CLOCK: Final = SystemClock()
 
 
 def make_exporters(
-    settings: Settings,
+    settings: ApiserverSettings,
     tables: Tables,
     stores: Mapping[Kind, Sink],
     allocator: Allocator,

@@ -306,7 +306,7 @@ class IdentityExporter(Exporter):
 
 
 def publish(sink: Sink, changes: Mapping[bytes, bytes | None]) -> None:
-    """The sink wants each of these; None is a key that nobody claims any more."""
+    """The sink wants each of these; None is a key that no row claims any more."""
     for key, value in changes.items():
         if value is None:
             sink.delete(key)

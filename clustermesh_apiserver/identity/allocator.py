@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from clustermesh_apiserver.identity.book import Grace, IdentityBook
+from clustermesh_apiserver.identity.number_choice import Grace, IdentityBook
 from clustermesh_apiserver.tables import Tables
 from kube.client import KubeClient, in_thread
 from kube.errors import AlreadyExists, KubeError

@@ -13,7 +13,7 @@ from typing import Final
 
 from certs import profile
 from certs.authority import Authority
-from clustermesh_apiserver.settings import Settings
+from clustermesh_apiserver.settings import ApiserverSettings
 from kvstore.clientconfig import parse_client_config
 from kvstore.errors import Denied, KvError, Rejected, Unavailable
 from kvstore.etcd import EtcdStore
@@ -50,7 +50,7 @@ class OwnStore:
 
 
 @asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[OwnStore]:
+async def open_store(settings: ApiserverSettings) -> AsyncIterator[OwnStore]:
     """An etcd that answers, as its administrator.
 
     Raises: KvError if it does not come up; Rejected if the configuration file cannot be used.
@@ -120,7 +120,7 @@ def _bypasses(version: str) -> str:
     )
 
 
-def _private_etcd(settings: Settings) -> EtcdProcess:
+def _private_etcd(settings: ApiserverSettings) -> EtcdProcess:
     """Its certificates are of an authority that lives as long as this program and signs nothing else."""
     wall_s = SystemClock().wall()
     authority = Authority.create("clustermesh private etcd", wall_s, CERTIFICATE_DAYS)

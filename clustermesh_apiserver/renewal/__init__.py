@@ -4,5 +4,5 @@
 Belongs here: when to look at the Secrets of certificates, and replacing one. Whether one is due, and what it must contain, is
 decided in `certs`; programs notice new ones by themselves where they are mounted.
 
-Only `clustermesh_apiserver.run` and `clustermesh_apiserver.parts` import it.
+Only `clustermesh_apiserver.run` and `clustermesh_apiserver.apiserver` import it.
 """

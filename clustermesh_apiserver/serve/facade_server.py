@@ -18,7 +18,7 @@ from clustermesh_apiserver.publish.own_store import OwnStore
 from clustermesh_apiserver.serve.access import Access
 from clustermesh_apiserver.serve.etcd_users import set_users
 from clustermesh_apiserver.serve.users import User, UsersError, parse_users
-from clustermesh_apiserver.settings import Settings
+from clustermesh_apiserver.settings import ApiserverSettings
 from kvstore.errors import Denied, KvError, Rejected
 from kvstore.facade.grant import Grant
 from kvstore.facade.server import ReadOnlyFacade, ServerTls
@@ -48,7 +48,7 @@ class Files:
 class FacadeServer:
     """Everything about who may connect. `problems` are sentences for people."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ApiserverSettings) -> None:
         self._settings, self._cluster = settings, ClusterName(settings.cluster_name)
         self._clock = SystemClock()
         self._files = Files()
@@ -161,7 +161,7 @@ class FacadeServer:
         return ServerTls(self._trust(files).union_pem, files.cert, files.key)
 
     def _trust(self, files: Files) -> TrustBundle:
-        """Each cluster's authorities; a file that is no certificate takes nobody else's place."""
+        """The authorities of each cluster; a file that is no certificate is left out and leaves the others as they are."""
         trust = TrustBundle()
         for name, pem in ((self._cluster, files.own_ca), *files.bundle):
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clustermesh_apiserver.settings import CiliumSlices, Settings, SourceChoice
+from clustermesh_apiserver.settings import ApiserverSettings, CiliumSlices, SourceChoice
 from kube.client import KubeClient
 from kube.resource import CILIUM_ENDPOINT_SLICES, CILIUM_NODES, Resource
 
@@ -35,7 +35,7 @@ def look(client: KubeClient) -> Seen:
     return Seen(_has_objects(client, CILIUM_NODES), _has_objects(client, CILIUM_ENDPOINT_SLICES))
 
 
-def make_plan(settings: Settings, seen: Seen, before: SourcePlan | None) -> SourcePlan:
+def make_plan(settings: ApiserverSettings, seen: Seen, before: SourcePlan | None) -> SourcePlan:
     """What to read. Pure.
 
     `auto` reads Cilium's objects from the moment that Cilium has described a node, and never goes back: nodes that are

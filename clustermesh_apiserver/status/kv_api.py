@@ -16,7 +16,7 @@ import msgspec
 from fastapi import Query, Response
 from fastapi.responses import StreamingResponse
 
-from clustermesh_apiserver.parts import Apiserver
+from clustermesh_apiserver.apiserver import Apiserver
 from kvstore.errors import Denied, KvError, Rejected
 from kvstore.store import Batch, ChangeKind, Entry, Phase, Store
 from meshapi.apiserver import StoreEntry, StoreEvent, StorePage

@@ -9,7 +9,7 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from clustermesh_apiserver.parts import Apiserver
+from clustermesh_apiserver.apiserver import Apiserver
 from clustermesh_apiserver.status.program_status import VERSION, refused
 from meshkit.metrics import Registry
 from meshmodel.keys import Kind

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from clustermesh_apiserver.parts import Apiserver, Publication
+from clustermesh_apiserver.apiserver import Apiserver, Publication
 from clustermesh_apiserver.source.follow import NOT_WAITED_FOR
 from meshapi.agent import AgentStatus
 from meshapi.apiserver import ApiserverStatus, FacadeSession
@@ -118,7 +118,7 @@ def _sessions(apiserver: Apiserver) -> list[FacadeSession]:
 
 
 def _report_store(publication: Publication, health: Health) -> None:
-    """A store that takes no records is degraded: peers and agents still read it. A silent one serves nobody."""
+    """A store that takes no records is degraded, as peers and agents still read it; one that does not answer is failed."""
     store, error = publication.store, publication.publisher.last_error
     if store.is_silent:
         health.failed("store", store.problem)

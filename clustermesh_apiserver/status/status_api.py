@@ -10,7 +10,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 
 from certs.diagnose import diagnose_server
-from clustermesh_apiserver.parts import Apiserver
+from clustermesh_apiserver.apiserver import Apiserver
 from clustermesh_apiserver.status.agents import ask_agents
 from clustermesh_apiserver.status.kv_api import add_routes
 from clustermesh_apiserver.status.metrics import make_registry

@@ -265,7 +265,7 @@ class HubPool:
         hub.finish(Unavailable("shared watch not used any more"))
 
     def _on_resize(self, change: int) -> None:
-        """Over the bound, histories that nobody reads go first, then the largest ones give way."""
+        """Over the bound, histories without readers are dropped first, then the largest ones are shortened."""
         self.history_bytes += change
         limit = self._limits.history_bytes_total
         if change <= 0 or self.history_bytes <= limit:

@@ -12,7 +12,7 @@ import zstandard
 ROOT = Path(__file__).parents[2]
 RUNS = 60_000
 DECODERS = {"service": 2, "ip": 3, "node": 4, "identity": 5}
-# the vector of the wire format, section 2.6
+# an endpoint slice as Cilium encodes it, before compression
 SLICE = bytes.fromhex(
     "0a04626c756510011a0473686f70220a636172742d78376b32702a220a1a6b756265726e657465732e696f2f"
     "736572766963652d6e616d651204636172743a044950763442280a0931302e31312e332e3712020801320762"

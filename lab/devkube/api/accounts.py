@@ -14,7 +14,7 @@ API_AUDIENCE = "https://kubernetes.default.svc"
 
 
 @dataclass(frozen=True, slots=True)
-class User:
+class Account:
     """An authenticated caller, named as Kubernetes names it."""
 
     name: str
@@ -27,12 +27,12 @@ class User:
         return {"username": self.name, "groups": groups} | ({"uid": self.uid} if self.uid else {})
 
 
-ADMIN = User("kubernetes-admin", ("system:masters",))
+ADMIN = Account("kubernetes-admin", ("system:masters",))
 
 
-def service_account_user(namespace: str, name: str, uid: str = "") -> User:
+def service_account_user(namespace: str, name: str, uid: str = "") -> Account:
     groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
-    return User(f"system:serviceaccount:{namespace}:{name}", groups, uid)
+    return Account(f"system:serviceaccount:{namespace}:{name}", groups, uid)
 
 
 class ServiceAccountTokens:
@@ -55,7 +55,7 @@ class ServiceAccountTokens:
             self._by_token[token] = holder
         return self._by_holder[holder]
 
-    def user(self, token: str, audience: str = API_AUDIENCE) -> User | None:
+    def user(self, token: str, audience: str = API_AUDIENCE) -> Account | None:
         """Who holds this token, if anybody still does and the token is for this audience."""
         account, audiences = self._by_token.get(token, (None, ()))
         if account is None or not self._exists(*account):
@@ -66,23 +66,23 @@ class ServiceAccountTokens:
 class Authenticator:
     """Answers who a request comes from; None means nobody known."""
 
-    def __init__(self, tokens: Mapping[str, User], accounts: ServiceAccountTokens) -> None:
+    def __init__(self, tokens: Mapping[str, Account], accounts: ServiceAccountTokens) -> None:
         self._tokens = dict(tokens)
         self._accounts = accounts
 
-    def by_token(self, token: str, audience: str = API_AUDIENCE) -> User | None:
+    def by_token(self, token: str, audience: str = API_AUDIENCE) -> Account | None:
         """Who holds the token, if it is for this audience; static tokens are for the API server only."""
         for known, user in self._tokens.items():
             if secrets.compare_digest(known.encode(), token.encode()):
                 return user if audience == API_AUDIENCE else None
         return self._accounts.user(token, audience)
 
-    def by_subject(self, subject: Mapping[str, tuple[str, ...]]) -> User | None:
+    def by_subject(self, subject: Mapping[str, tuple[str, ...]]) -> Account | None:
         """By the subject of a verified client certificate: common name is the user, organizations are its groups."""
         names = subject.get("commonName", ())
-        return User(names[0], subject.get("organizationName", ())) if names else None
+        return Account(names[0], subject.get("organizationName", ())) if names else None
 
-    def identify(self, authorization: str, subject: Mapping[str, tuple[str, ...]] | None) -> User | None:
+    def identify(self, authorization: str, subject: Mapping[str, tuple[str, ...]] | None) -> Account | None:
         """A certificate goes before a token, as in a production server."""
         if subject and (user := self.by_subject(subject)):
             return user

@@ -10,8 +10,8 @@ import ipaddress
 
 from lab.devkube.api.error import Cause, invalid
 from lab.devkube.api.objects import Obj, items_of, name_of, part
-from lab.devkube.api.resource import Resource
-from lab.devkube.api.store import Event, EventType
+from lab.devkube.api.resource import ApiResource
+from lab.devkube.api.store import ObjectEvent, ObjectEventType
 
 API_SERVER_HOST = 1
 DNS_HOST = 10
@@ -34,7 +34,7 @@ class ServiceAddresses:
     def api_server(self) -> str:
         return str(self.network[API_SERVER_HOST])
 
-    def allocate(self, resource: Resource, obj: Obj, old: Obj | None) -> None:
+    def allocate(self, resource: ApiResource, obj: Obj, old: Obj | None) -> None:
         """Complete the Service's addresses, keeping those it has. Raises ApiError 422 for one it cannot have."""
         spec = obj["spec"]
         before = part(old, "spec") if old else {}
@@ -45,18 +45,18 @@ class ServiceAddresses:
             for port in items_of(spec, "ports"):
                 port.pop("nodePort", None)
 
-    def observe(self, event: Event) -> None:
+    def observe(self, event: ObjectEvent) -> None:
         """Release what the old state held and take what the new one holds."""
         if event.resource.key != ("", "services"):
             return
         if event.old is not None:
             self._taken_ips -= _ips(event.old)
             self._taken_ports -= _node_ports(event.old)
-        if event.type is not EventType.DELETED:
+        if event.type is not ObjectEventType.DELETED:
             self._taken_ips |= _ips(event.object)
             self._taken_ports |= _node_ports(event.object)
 
-    def _allocate_ip(self, resource: Resource, obj: Obj, spec: Obj, before: Obj) -> None:
+    def _allocate_ip(self, resource: ApiResource, obj: Obj, spec: Obj, before: Obj) -> None:
         if spec["type"] == "ExternalName":
             spec.pop("clusterIP", None)
             spec.pop("clusterIPs", None)
@@ -72,7 +72,7 @@ class ServiceAddresses:
             self._check_ip(resource, obj, address)
         spec["clusterIP"], spec["clusterIPs"] = address, [address]
 
-    def _check_ip(self, resource: Resource, obj: Obj, address: str) -> None:
+    def _check_ip(self, resource: ApiResource, obj: Obj, address: str) -> None:
         field = "spec.clusterIPs"
         try:
             inside = ipaddress.IPv4Address(address) in self.network
@@ -84,7 +84,7 @@ class ServiceAddresses:
         if address in self._taken_ips:
             raise _bad(resource, obj, field, f'Invalid value: ["{address}"]: provided IP is already allocated')
 
-    def _free_ip(self, resource: Resource, obj: Obj) -> str:
+    def _free_ip(self, resource: ApiResource, obj: Obj) -> str:
         hosts = self.network.num_addresses - 2
         for step in range(hosts):
             address = str(self.network[1 + (self._next_host + step) % hosts])
@@ -93,7 +93,7 @@ class ServiceAddresses:
                 return address
         raise _bad(resource, obj, "spec.clusterIPs", "Internal error: range is full")
 
-    def _allocate_ports(self, resource: Resource, obj: Obj, spec: Obj, before: Obj) -> None:
+    def _allocate_ports(self, resource: ApiResource, obj: Obj, spec: Obj, before: Obj) -> None:
         held = {_port_key(p): p["nodePort"] for p in items_of(before, "ports") if p.get("nodePort")}
         own = set(held.values())
         for index, port in enumerate(items_of(spec, "ports")):
@@ -105,7 +105,7 @@ class ServiceAddresses:
                 self._check_port(resource, obj, field, number)
             port["nodePort"] = number
 
-    def _check_port(self, resource: Resource, obj: Obj, field: str, number: int) -> None:
+    def _check_port(self, resource: ApiResource, obj: Obj, field: str, number: int) -> None:
         if number not in self._ports:
             valid = f"{self._ports[0]}-{self._ports[-1]}"
             why = f"provided port is not in the valid range. The range of valid ports is {valid}"
@@ -113,7 +113,7 @@ class ServiceAddresses:
         if number in self._taken_ports:
             raise _bad(resource, obj, field, f"Invalid value: {number}: provided port is already allocated")
 
-    def _free_port(self, resource: Resource, obj: Obj, field: str) -> int:
+    def _free_port(self, resource: ApiResource, obj: Obj, field: str) -> int:
         for step in range(len(self._ports)):
             number = self._ports[(self._next_port + step) % len(self._ports)]
             if number not in self._taken_ports:
@@ -134,5 +134,5 @@ def _node_ports(service: Obj) -> set[int]:
     return {p["nodePort"] for p in items_of(part(service, "spec"), "ports") if p.get("nodePort")}
 
 
-def _bad(resource: Resource, obj: Obj, field: str, text: str) -> Exception:
+def _bad(resource: ApiResource, obj: Obj, field: str, text: str) -> Exception:
     return invalid(resource, name_of(obj), [Cause(field, "FieldValueInvalid", text)])

@@ -12,8 +12,8 @@ from lab.devkube.api.crd import CRD_KEY, CustomKinds, establish
 from lab.devkube.api.defaults import set_defaults
 from lab.devkube.api.error import Cause, already_exists, bad_request, conflict, forbidden, invalid, not_found
 from lab.devkube.api.objects import Obj, is_deleting, metadata, name_of, namespace_of, part, timestamp
-from lab.devkube.api.resource import Resource
-from lab.devkube.api.store import Store
+from lab.devkube.api.resource import ApiResource
+from lab.devkube.api.store import ObjectStore
 from lab.devkube.api.validation import check
 
 NAMESPACES = ("", "namespaces")
@@ -29,7 +29,7 @@ class Admission:
 
     def __init__(
         self,
-        store: Store,
+        store: ObjectStore,
         addresses: ServiceAddresses,
         kinds: CustomKinds,
         wall: Callable[[], float],
@@ -37,7 +37,7 @@ class Admission:
     ) -> None:
         self._store, self._addresses, self._kinds, self._wall, self._rng = store, addresses, kinds, wall, rng
 
-    def for_create(self, resource: Resource, obj: Obj) -> Obj:
+    def for_create(self, resource: ApiResource, obj: Obj) -> Obj:
         """Complete `obj` in place and return it. Raises ApiError."""
         self._set_type(resource, obj)
         meta = obj.setdefault("metadata", {})
@@ -57,7 +57,7 @@ class Admission:
             meta["generation"] = 1
         return obj
 
-    def for_update(self, resource: Resource, obj: Obj, old: Obj, subresource: str | None) -> Obj:
+    def for_update(self, resource: ApiResource, obj: Obj, old: Obj, subresource: str | None) -> Obj:
         """The object to store: server-owned fields are the old ones. Raises ApiError."""
         before, meta = metadata(old), obj.setdefault("metadata", {})
         if meta.get("resourceVersion") not in (None, "", before["resourceVersion"]):
@@ -76,7 +76,7 @@ class Admission:
             new["metadata"]["generation"] = before.get("generation", 0) + 1
         return new
 
-    def _merged(self, resource: Resource, obj: Obj, old: Obj, subresource: str | None) -> Obj:
+    def _merged(self, resource: ApiResource, obj: Obj, old: Obj, subresource: str | None) -> Obj:
         if subresource == "status":
             kept = dict(metadata(old))
             if not resource.custom:
@@ -92,13 +92,13 @@ class Admission:
                 new["status"] = old["status"]
         return new
 
-    def _check_finalizers(self, resource: Resource, new: Obj, old: Obj) -> None:
+    def _check_finalizers(self, resource: ApiResource, new: Obj, old: Obj) -> None:
         before = set(metadata(old).get("finalizers") or ())
         if added := set(metadata(new).get("finalizers") or ()) - before:
             text = f"Forbidden: no new finalizers can be added if the object is being deleted: {sorted(added)}"
             raise invalid(resource, name_of(old), [Cause("metadata.finalizers", "FieldValueForbidden", text)])
 
-    def _complete(self, resource: Resource, obj: Obj, old: Obj | None) -> None:
+    def _complete(self, resource: ApiResource, obj: Obj, old: Obj | None) -> None:
         if resource.custom:
             self._kinds.complete(resource, obj)
         else:
@@ -111,14 +111,14 @@ class Admission:
         elif resource.key == CRD_KEY:
             establish(obj, self._wall)
 
-    def _check_service_account(self, resource: Resource, pod: Obj) -> None:
+    def _check_service_account(self, resource: ApiResource, pod: Obj) -> None:
         account = part(pod, "spec")["serviceAccountName"]
         if self._store.find(("", "serviceaccounts"), namespace_of(pod), account) is None:
             looked_up = f"error looking up service account {namespace_of(pod)}/{account}"
             why = f'{looked_up}: serviceaccount "{account}" not found'
             raise forbidden(resource, name_of(pod), why)
 
-    def _set_type(self, resource: Resource, obj: Obj) -> None:
+    def _set_type(self, resource: ApiResource, obj: Obj) -> None:
         if obj.setdefault("kind", resource.kind) != resource.kind:
             raise bad_request(f"{obj['kind']} in the data does not match the expected kind {resource.kind}")
         if obj.setdefault("apiVersion", resource.api_version) != resource.api_version:
@@ -127,19 +127,19 @@ class Admission:
                 f"({resource.api_version})"
             )
 
-    def _set_namespace(self, resource: Resource, meta: Obj) -> None:
+    def _set_namespace(self, resource: ApiResource, meta: Obj) -> None:
         if not resource.namespaced:
             meta.pop("namespace", None)
             return
         name = meta.setdefault("namespace", "default")
         space = self._store.find(NAMESPACES, "", name)
         if space is None:
-            raise not_found(Resource("", "v1", "namespaces", "Namespace", False), name)
+            raise not_found(ApiResource("", "v1", "namespaces", "Namespace", False), name)
         if is_deleting(space):
             why = f"unable to create new content in namespace {name} because it is being terminated"
             raise forbidden(resource, meta.get("name") or meta.get("generateName", ""), why)
 
-    def _set_name(self, resource: Resource, meta: Obj) -> None:
+    def _set_name(self, resource: ApiResource, meta: Obj) -> None:
         if not meta.get("name") and (prefix := meta.get("generateName")):
             meta["name"] = prefix[:58] + "".join(self._rng.choices(_SUFFIX_LETTERS, k=5))
         if not meta.get("name"):

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from lab.devkube.api.accounts import User
+from lab.devkube.api.accounts import Account
 from lab.devkube.api.cluster import Cluster
 from lab.devkube.api.http import Request
 from lab.devkube.api.objects import Obj, items_of, name_of, namespace_of, part
-from lab.devkube.api.routes import Target
+from lab.devkube.api.routes import RequestTarget
 
 GROUP: Final = "rbac.authorization.k8s.io"
 _PREFIX: Final = "system:serviceaccount:"
@@ -41,7 +41,7 @@ class Asked:
         return f'{self.verb} resource "{self.resource}" in API group "{self.group}"{where}'
 
 
-def asked_of_request(target: Target, request: Request) -> Asked:
+def asked_of_request(target: RequestTarget, request: Request) -> Asked:
     """What a request on a resource is in the words of roles."""
     verb = _VERBS.get(request.method, "get" if target.name else "watch" if request.flag("watch") else "list")
     if verb == "delete" and not target.name:
@@ -73,7 +73,7 @@ class Authorizer:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
-    def allows(self, user: User, asked: Asked) -> bool:
+    def allows(self, user: Account, asked: Asked) -> bool:
         """Whether the caller may do it."""
         if not user.name.startswith(_PREFIX):
             return True

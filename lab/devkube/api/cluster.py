@@ -18,9 +18,9 @@ from lab.devkube.api.deletion import DeleteOptions, Deletion
 from lab.devkube.api.error import not_found
 from lab.devkube.api.objects import Obj, copy_object, is_deleting, name_of, namespace_of, uid_of
 from lab.devkube.api.owners import OwnerIndex
-from lab.devkube.api.resource import Resource, built_in_catalog
+from lab.devkube.api.resource import ApiResource, built_in_catalog
 from lab.devkube.api.selectors import Selector, parse_selector
-from lab.devkube.api.store import Event, EventType, Store, Subscriber
+from lab.devkube.api.store import ObjectEvent, ObjectEventType, ObjectStore, Subscriber
 from meshkit.clock import SystemClock
 
 SERVICE_ACCOUNTS = ("", "serviceaccounts")
@@ -32,7 +32,7 @@ class Cluster:
     """Objects, their rules and their history.
 
     Objects that go in are copied and objects that come out are copies, so a caller may alter them freely; only the
-    objects inside an Event are shared and must be left alone. Errors are `ApiError`.
+    objects inside an ObjectEvent are shared and must be left alone. Errors are `ApiError`.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Cluster:
         self.wall = wall or SystemClock().wall
         self.rng = rng or random.Random()
         self.catalog = built_in_catalog()
-        self.store = Store(keep_events=keep_events, first_revision=first_revision)
+        self.store = ObjectStore(keep_events=keep_events, first_revision=first_revision)
         self.custom = CustomKinds(self.catalog)
         self.addresses = ServiceAddresses(service_cidr, node_port_range)
         self.accounts = ServiceAccountTokens(self._has_account)
@@ -124,25 +124,27 @@ class Cluster:
 
     # -- by resource: what the HTTP server uses; objects passed out by these are shared with the store
 
-    def select(self, resource: Resource, namespace: str | None, selector: Selector) -> Objects:
+    def select(self, resource: ApiResource, namespace: str | None, selector: Selector) -> Objects:
         objects = self.store.objects(resource.key)
         keys = sorted(objects) if namespace is None else sorted(key for key in objects if key[0] == namespace)
         return [objects[key] for key in keys if selector.matches(objects[key])]
 
-    def find(self, resource: Resource, namespace: str, name: str) -> Obj:
+    def find(self, resource: ApiResource, namespace: str, name: str) -> Obj:
         """Raises ApiError 404 if there is no such object."""
         found = self.store.find(resource.key, namespace if resource.namespaced else "", name)
         if found is None:
             raise not_found(resource, name)
         return found
 
-    def create_as(self, resource: Resource, obj: Obj, *, dry_run: bool = False) -> Obj:
+    def create_as(self, resource: ApiResource, obj: Obj, *, dry_run: bool = False) -> Obj:
         new = self._admission.for_create(resource, copy_object(obj))
         if not dry_run:
-            self._commit(EventType.ADDED, resource, new, None)
+            self._commit(ObjectEventType.ADDED, resource, new, None)
         return copy_object(new)
 
-    def update_as(self, resource: Resource, obj: Obj, subresource: str | None = None, *, dry_run: bool = False) -> Obj:
+    def update_as(
+        self, resource: ApiResource, obj: Obj, subresource: str | None = None, *, dry_run: bool = False
+    ) -> Obj:
         meta = obj.get("metadata") or {}
         old = self.find(resource, meta.get("namespace", ""), meta.get("name", ""))
         new = self._admission.for_update(resource, copy_object(obj), old, subresource)
@@ -151,10 +153,10 @@ class Cluster:
         held = is_deleting(old) and old["metadata"].get("finalizers")
         if held and self._deletion.finish_if_released(resource, new, old):
             return copy_object(new)
-        return copy_object(self._commit(EventType.MODIFIED, resource, new, old).object)
+        return copy_object(self._commit(ObjectEventType.MODIFIED, resource, new, old).object)
 
     def delete_as(
-        self, resource: Resource, namespace: str, name: str, options: DeleteOptions, *, dry_run: bool = False
+        self, resource: ApiResource, namespace: str, name: str, options: DeleteOptions, *, dry_run: bool = False
     ) -> Obj:
         obj = self.find(resource, namespace, name)
         if dry_run:
@@ -162,13 +164,13 @@ class Cluster:
             return copy_object(obj)
         return copy_object(self._deletion.delete(resource, obj, options))
 
-    def _commit(self, kind: EventType, resource: Resource, obj: Obj, old: Obj | None) -> Event:
+    def _commit(self, kind: ObjectEventType, resource: ApiResource, obj: Obj, old: Obj | None) -> ObjectEvent:
         event = self.store.commit(kind, resource, obj, old)
         self.addresses.observe(event)
         self._owners.observe(event)
         self.custom.observe(event)
         self.store.publish(event)
-        if resource.key == NAMESPACES and kind is EventType.ADDED:
+        if resource.key == NAMESPACES and kind is ObjectEventType.ADDED:
             self.create("serviceaccounts", {"metadata": {"name": "default", "namespace": name_of(obj)}})
         self._deletion.follow(event)
         return event

@@ -48,7 +48,7 @@ def subject_of_certificate(certificate: Mapping[str, Any]) -> Subject:
 def connection_class(server: ExecServer) -> type[H11Protocol]:
     """The class of connections that serve this server."""
 
-    class Connection(H11Protocol):
+    class ClientConnection(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             if certificate := transport.get_extra_info("peercert"):
@@ -99,4 +99,4 @@ def connection_class(server: ExecServer) -> type[H11Protocol]:
             self.transport.write(head.encode() + response.body)
             self.transport.close()
 
-    return Connection
+    return ClientConnection

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from lab.devkube.api.error import invalid
 from lab.devkube.api.objects import Obj, items_of, name_of, part, timestamp
-from lab.devkube.api.resource import Catalog, Resource
-from lab.devkube.api.store import Event, EventType
+from lab.devkube.api.resource import ApiResource, Catalog
+from lab.devkube.api.store import ObjectEvent, ObjectEventType
 from lab.devkube.api.structural import prune, set_schema_defaults, violations
 
 CRD_KEY = ("apiextensions.k8s.io", "customresourcedefinitions")
@@ -20,7 +20,7 @@ CLEANUP_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 class CustomKind:
     """One served version of a definition."""
 
-    resource: Resource
+    resource: ApiResource
     schema: Obj
     columns: tuple[Obj, ...]
     definition: str
@@ -31,12 +31,12 @@ class CustomKinds:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._kinds: dict[Resource, CustomKind] = {}
+        self._kinds: dict[ApiResource, CustomKind] = {}
 
-    def observe(self, event: Event) -> None:
+    def observe(self, event: ObjectEvent) -> None:
         if event.resource.key != CRD_KEY:
             return
-        wanted = {} if event.type is EventType.DELETED else {k.resource: k for k in custom_kinds(event.object)}
+        wanted = {} if event.type is ObjectEventType.DELETED else {k.resource: k for k in custom_kinds(event.object)}
         for resource in [r for r, k in self._kinds.items() if k.definition == name_of(event.object)]:
             if resource not in wanted:
                 del self._kinds[resource]
@@ -46,10 +46,10 @@ class CustomKinds:
                 self._kinds[resource] = kind
                 self._catalog.put(resource)
 
-    def find(self, resource: Resource) -> CustomKind | None:
+    def find(self, resource: ApiResource) -> CustomKind | None:
         return self._kinds.get(resource)
 
-    def complete(self, resource: Resource, obj: Obj) -> None:
+    def complete(self, resource: ApiResource, obj: Obj) -> None:
         """Prune, default and check an object of a custom kind. Raises ApiError 422 naming the wrong fields."""
         kind = self._kinds.get(resource)
         if kind is None:
@@ -59,7 +59,7 @@ class CustomKinds:
         if causes := list(violations(kind.schema, obj)):
             raise invalid(resource, name_of(obj), causes)
 
-    def unknown_fields(self, resource: Resource, obj: Obj) -> list[str]:
+    def unknown_fields(self, resource: ApiResource, obj: Obj) -> list[str]:
         """Remove what the schema does not know and return the paths of what was removed."""
         kind = self._kinds.get(resource)
         return prune(kind.schema, obj) if kind else []
@@ -73,7 +73,7 @@ def custom_kinds(definition: Obj) -> list[CustomKind]:
     for version in versions:
         if not version.get("served", True):
             continue
-        resource = Resource(
+        resource = ApiResource(
             spec["group"],
             version["name"],
             names["plural"],

@@ -23,8 +23,8 @@ from lab.devkube.api.objects import (
     uid_of,
 )
 from lab.devkube.api.owners import OwnerIndex, owner_uids
-from lab.devkube.api.resource import Catalog, Resource
-from lab.devkube.api.store import Event, EventType, Store
+from lab.devkube.api.resource import ApiResource, Catalog
+from lab.devkube.api.store import ObjectEvent, ObjectEventType, ObjectStore
 
 FOREGROUND_FINALIZER = "foregroundDeletion"
 IMMORTAL_NAMESPACES = frozenset({"default", "kube-system", "kube-public"})
@@ -47,19 +47,19 @@ class DeleteOptions:
     propagation: Propagation = Propagation.BACKGROUND
 
 
-Commit = Callable[[EventType, Resource, Obj, Obj | None], Event]
+Commit = Callable[[ObjectEventType, ApiResource, Obj, Obj | None], ObjectEvent]
 
 
 class Deletion:
     """Removes objects, now or when whoever still needs them agrees, and draws the consequences of every change."""
 
     def __init__(
-        self, store: Store, catalog: Catalog, owners: OwnerIndex, commit: Commit, wall: Callable[[], float]
+        self, store: ObjectStore, catalog: Catalog, owners: OwnerIndex, commit: Commit, wall: Callable[[], float]
     ) -> None:
         self._store, self._catalog, self._owners = store, catalog, owners
         self._commit, self._wall = commit, wall
 
-    def delete(self, resource: Resource, obj: Obj, options: DeleteOptions) -> Obj:
+    def delete(self, resource: ApiResource, obj: Obj, options: DeleteOptions) -> Obj:
         """Start the object's end and return its last state; it is gone at once if nothing holds it."""
         self.check(resource, obj, options)
         finalizers: list[str] = list(metadata(obj).get("finalizers") or ())
@@ -76,11 +76,11 @@ class Deletion:
         self._spread(resource, marked, options)
         return marked
 
-    def remove(self, resource: Resource, obj: Obj, old: Obj | None = None) -> Obj:
+    def remove(self, resource: ApiResource, obj: Obj, old: Obj | None = None) -> Obj:
         """The object is gone, whatever held it; `old` is the stored state if `obj` is a last change of it."""
-        return self._commit(EventType.DELETED, resource, copy_object(obj), old or obj).object
+        return self._commit(ObjectEventType.DELETED, resource, copy_object(obj), old or obj).object
 
-    def check(self, resource: Resource, obj: Obj, options: DeleteOptions) -> None:
+    def check(self, resource: ApiResource, obj: Obj, options: DeleteOptions) -> None:
         """Raises ApiError if this object may not be deleted, or is not the one that was meant."""
         if options.uid not in (None, uid_of(obj)):
             why = f"Precondition failed: UID in precondition: {options.uid}, UID in object meta: {uid_of(obj)}"
@@ -91,19 +91,19 @@ class Deletion:
         if resource.key == NAMESPACES and name_of(obj) in IMMORTAL_NAMESPACES:
             raise forbidden(resource, name_of(obj), "this namespace may not be deleted")
 
-    def follow(self, event: Event) -> None:
+    def follow(self, event: ObjectEvent) -> None:
         """Draw the consequences of a change that was just stored."""
-        if event.type is EventType.DELETED:
+        if event.type is ObjectEventType.DELETED:
             self._collect_dependents(event.object)
             self._release_owners(event)
             self._finish_namespace(namespace_of(event.object))
             self._finish_definition(event.resource)
         elif event.resource.key == NAMESPACES:
             self._finish_namespace(name_of(event.object))
-        elif event.type is EventType.ADDED and self._is_abandoned(event.object):
+        elif event.type is ObjectEventType.ADDED and self._is_abandoned(event.object):
             self.delete(event.resource, event.object, DeleteOptions())
 
-    def finish_if_released(self, resource: Resource, obj: Obj, old: Obj) -> bool:
+    def finish_if_released(self, resource: ApiResource, obj: Obj, old: Obj) -> bool:
         """Remove an object whose end had begun and that nothing holds any longer; says whether it did."""
         meta = metadata(obj)
         if not is_deleting(obj) or meta.get("finalizers") or resource.key == NAMESPACES:
@@ -117,7 +117,7 @@ class Deletion:
         uids = owner_uids(obj)
         return bool(uids) and not any(self._owners.is_alive(uid) for uid in uids)
 
-    def _mark(self, resource: Resource, obj: Obj, grace_s: int, finalizers: list[str]) -> Obj:
+    def _mark(self, resource: ApiResource, obj: Obj, grace_s: int, finalizers: list[str]) -> Obj:
         meta = metadata(obj)
         marked = copy_object(obj)
         marked["metadata"].setdefault("deletionTimestamp", timestamp(self._wall() + grace_s))
@@ -131,9 +131,9 @@ class Deletion:
             marked["metadata"]["generation"] = meta.get("generation", 0) + 1
         if marked == obj:
             return obj
-        return self._commit(EventType.MODIFIED, resource, marked, obj).object
+        return self._commit(ObjectEventType.MODIFIED, resource, marked, obj).object
 
-    def _spread(self, resource: Resource, obj: Obj, options: DeleteOptions) -> None:
+    def _spread(self, resource: ApiResource, obj: Obj, options: DeleteOptions) -> None:
         if resource.key == NAMESPACES:
             self._empty_namespace(name_of(obj))
         elif resource.key == CRD_KEY:
@@ -143,7 +143,7 @@ class Deletion:
             for dependent_of, dependent in self._dependents(obj):
                 self._delete_quietly(dependent_of, dependent, DeleteOptions(propagation=options.propagation))
 
-    def _delete_quietly(self, resource: Resource, obj: Obj, options: DeleteOptions) -> None:
+    def _delete_quietly(self, resource: ApiResource, obj: Obj, options: DeleteOptions) -> None:
         """As delete, for an object that may have gone or changed while its neighbours were dealt with."""
         current = self._store.find(resource.key, namespace_of(obj), name_of(obj))
         if current is not None and uid_of(current) == uid_of(obj):
@@ -163,7 +163,7 @@ class Deletion:
         if self._owners.is_empty(name):
             self.remove(self._catalog.by_plural("namespaces"), space)
 
-    def _finish_definition(self, resource: Resource) -> None:
+    def _finish_definition(self, resource: ApiResource) -> None:
         if not resource.custom or self._store.objects(resource.key):
             return
         definition = self._store.find(CRD_KEY, "", resource.qualified)
@@ -177,7 +177,7 @@ class Deletion:
             else:
                 self._delete_quietly(resource, dependent, DeleteOptions())
 
-    def _release_owners(self, event: Event) -> None:
+    def _release_owners(self, event: ObjectEvent) -> None:
         for reference in items_of(metadata(event.object), "ownerReferences"):
             group = str(reference.get("apiVersion", "")).rpartition("/")[0]
             resource = self._catalog.by_kind(group, str(reference.get("kind")))
@@ -188,7 +188,7 @@ class Deletion:
             if owner is not None and is_deleting(owner) and not self._blocking(owner):
                 self._drop_finalizer(resource, owner, FOREGROUND_FINALIZER)
 
-    def _drop_finalizer(self, resource: Resource, obj: Obj, finalizer: str) -> None:
+    def _drop_finalizer(self, resource: ApiResource, obj: Obj, finalizer: str) -> None:
         finalizers = metadata(obj).get("finalizers") or []
         if finalizer not in finalizers:
             return
@@ -197,22 +197,22 @@ class Deletion:
         if not freed["metadata"]["finalizers"]:
             del freed["metadata"]["finalizers"]
         if not self.finish_if_released(resource, freed, obj):
-            self._commit(EventType.MODIFIED, resource, freed, obj)
+            self._commit(ObjectEventType.MODIFIED, resource, freed, obj)
 
-    def _drop_owner(self, resource: Resource, obj: Obj, uid: str) -> None:
+    def _drop_owner(self, resource: ApiResource, obj: Obj, uid: str) -> None:
         freed = copy_object(obj)
         references = items_of(freed["metadata"], "ownerReferences")
         freed["metadata"]["ownerReferences"] = [r for r in references if r["uid"] != uid]
         if not freed["metadata"]["ownerReferences"]:
             del freed["metadata"]["ownerReferences"]
-        self._commit(EventType.MODIFIED, resource, freed, obj)
+        self._commit(ObjectEventType.MODIFIED, resource, freed, obj)
 
     def _orphan(self, owner: Obj) -> None:
         for resource, dependent in self._dependents(owner):
             self._drop_owner(resource, dependent, uid_of(owner))
 
-    def _dependents(self, owner: Obj) -> list[tuple[Resource, Obj]]:
-        found: list[tuple[Resource, Obj]] = []
+    def _dependents(self, owner: Obj) -> list[tuple[ApiResource, Obj]]:
+        found: list[tuple[ApiResource, Obj]] = []
         for (group, plural), (namespace, name) in self._owners.dependents(uid_of(owner)):
             obj = self._store.find((group, plural), namespace, name)
             if obj is not None:
@@ -227,14 +227,14 @@ class Deletion:
             for reference in items_of(metadata(dependent), "ownerReferences")
         )
 
-    def _instances(self, definition: Obj) -> list[tuple[Resource, Obj]]:
+    def _instances(self, definition: Obj) -> list[tuple[ApiResource, Obj]]:
         spec = definition["spec"]
         key = (spec["group"], spec["names"]["plural"])
         objects = list(self._store.objects(key).values())
         return [(self._catalog.by_plural(key[1], key[0]), obj) for obj in objects]
 
 
-def _grace(resource: Resource, obj: Obj, options: DeleteOptions) -> int:
+def _grace(resource: ApiResource, obj: Obj, options: DeleteOptions) -> int:
     """Seconds to wait for whoever runs the object; only a pod on a node that has not ended is run by anybody."""
     if resource.key != ("", "pods"):
         return 0

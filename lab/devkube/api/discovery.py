@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from lab.devkube.api.objects import Obj
-from lab.devkube.api.resource import Catalog, Resource
+from lab.devkube.api.resource import ApiResource, Catalog
 
 AGGREGATED_TYPE = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
@@ -84,7 +84,7 @@ def _group(name: str, versions: list[str]) -> Obj:
     return {"name": name, "versions": known, "preferredVersion": known[0]}
 
 
-def _row(resource: Resource) -> Obj:
+def _row(resource: ApiResource) -> Obj:
     row: Obj = {
         "name": resource.plural,
         "singularName": resource.singular or resource.kind.lower(),
@@ -99,7 +99,7 @@ def _row(resource: Resource) -> Obj:
     return row
 
 
-def _subresource_rows(resource: Resource) -> list[Obj]:
+def _subresource_rows(resource: ApiResource) -> list[Obj]:
     rows: list[Obj] = []
     for name in resource.subresources:
         group_name, version, kind = _subresource_kind(resource, name)
@@ -110,13 +110,13 @@ def _subresource_rows(resource: Resource) -> list[Obj]:
     return rows
 
 
-def _subresource_kind(resource: Resource, name: str) -> tuple[str, str, str]:
+def _subresource_kind(resource: ApiResource, name: str) -> tuple[str, str, str]:
     if name == "proxy":
         return resource.group, resource.version, _PROXY_KINDS[resource.plural]
     return _SUBRESOURCE_KINDS.get(name, (resource.group, resource.version, resource.kind))
 
 
-def _aggregated_row(resource: Resource) -> Obj:
+def _aggregated_row(resource: ApiResource) -> Obj:
     def response_kind(group_name: str, version: str, kind: str) -> Obj:
         return {"group": group_name, "version": version, "kind": kind}
 

@@ -11,7 +11,7 @@ from lab.devkube.api.objects import Obj
 from meshkit.errors import MeshError
 
 
-class Resource(Protocol):
+class DescribedResource(Protocol):
     """What a sentence says of a kind of object."""
 
     @property
@@ -64,25 +64,25 @@ def no_such_path() -> ApiError:
     return ApiError(404, "NotFound", "the server could not find the requested resource")
 
 
-def not_found(resource: Resource, name: str) -> ApiError:
+def not_found(resource: DescribedResource, name: str) -> ApiError:
     return ApiError(404, "NotFound", f'{resource.qualified} "{name}" not found', _details(resource, name))
 
 
-def already_exists(resource: Resource, name: str) -> ApiError:
+def already_exists(resource: DescribedResource, name: str) -> ApiError:
     return ApiError(409, "AlreadyExists", f'{resource.qualified} "{name}" already exists', _details(resource, name))
 
 
-def conflict(resource: Resource, name: str, why: str) -> ApiError:
+def conflict(resource: DescribedResource, name: str, why: str) -> ApiError:
     text = f'Operation cannot be fulfilled on {resource.qualified} "{name}": {why}'
     return ApiError(409, "Conflict", text, _details(resource, name))
 
 
-def forbidden(resource: Resource, name: str, why: str) -> ApiError:
+def forbidden(resource: DescribedResource, name: str, why: str) -> ApiError:
     text = f'{resource.qualified} "{name}" is forbidden: {why}'
     return ApiError(403, "Forbidden", text, _details(resource, name))
 
 
-def invalid(resource: Resource, name: str, causes: Sequence[Cause]) -> ApiError:
+def invalid(resource: DescribedResource, name: str, causes: Sequence[Cause]) -> ApiError:
     """422 naming every field that is wrong."""
     kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
     texts = [f"{c.field}: {c.text}" for c in causes]
@@ -107,6 +107,6 @@ def unsupported_media_type(content_type: str, accepted: Sequence[str]) -> ApiErr
     return ApiError(415, "UnsupportedMediaType", text + ", ".join(accepted))
 
 
-def _details(resource: Resource, name: str) -> dict[str, Any]:
+def _details(resource: DescribedResource, name: str) -> dict[str, Any]:
     named = {"name": name, "kind": resource.plural}
     return named | {"group": resource.group} if resource.group else named

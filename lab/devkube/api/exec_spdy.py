@@ -31,7 +31,7 @@ _QUEUED_MESSAGES = 64
 _GOODBYE_S = 5.0
 
 
-class Role(StrEnum):
+class StreamRole(StrEnum):
     ERROR = "error"
     STDIN = "stdin"
     STDOUT = "stdout"
@@ -39,14 +39,14 @@ class Role(StrEnum):
     RESIZE = "resize"
 
 
-def stream_order(request: ExecRequest) -> list[Role]:
+def stream_order(request: ExecRequest) -> list[StreamRole]:
     """The streams in the order in which a client opens them."""
     wanted = {
-        Role.ERROR: True,
-        Role.STDIN: request.stdin,
-        Role.STDOUT: request.stdout,
-        Role.STDERR: request.stderr and not request.tty,
-        Role.RESIZE: request.tty,
+        StreamRole.ERROR: True,
+        StreamRole.STDIN: request.stdin,
+        StreamRole.STDOUT: request.stdout,
+        StreamRole.STDERR: request.stderr and not request.tty,
+        StreamRole.RESIZE: request.tty,
     }
     return [role for role, is_wanted in wanted.items() if is_wanted]
 
@@ -57,8 +57,8 @@ class SpdyExec(asyncio.Protocol):
     def __init__(self, runtime: Runtime, call: ExecCall, transport: asyncio.Transport) -> None:
         self._runtime, self._call, self._transport = runtime, call, transport
         self._expected = stream_order(call.request)
-        self._roles: dict[int, Role] = {}
-        self._streams: dict[Role, int] = {}
+        self._roles: dict[int, StreamRole] = {}
+        self._streams: dict[StreamRole, int] = {}
         self._buffer = bytearray()
         self._headers = zlib.compressobj()
         self._input: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -113,14 +113,14 @@ class SpdyExec(asyncio.Protocol):
 
     def _on_data(self, stream: int, flags: int, payload: bytes) -> None:
         role = self._roles.get(stream)
-        if role is Role.STDIN:
+        if role is StreamRole.STDIN:
             if payload:
                 self._input.put_nowait(payload)
             if flags & _FIN:
                 self._input.put_nowait(None)
             if self._input.qsize() > _QUEUED_MESSAGES:
                 self._transport.pause_reading()
-        elif role is Role.RESIZE and payload:
+        elif role is StreamRole.RESIZE and payload:
             if self._session is None:
                 self._early_size = payload
             else:
@@ -137,11 +137,11 @@ class SpdyExec(asyncio.Protocol):
             self._transport.close()
 
     async def _status(self) -> Obj:
-        stderr = Role.STDERR if Role.STDERR in self._streams else Role.STDOUT
+        stderr = StreamRole.STDERR if StreamRole.STDERR in self._streams else StreamRole.STDOUT
         try:
             session = await self._runtime.exec(
                 self._call.pod, self._call.request,
-                lambda data: self._send(Role.STDOUT, data), lambda data: self._send(stderr, data),
+                lambda data: self._send(StreamRole.STDOUT, data), lambda data: self._send(stderr, data),
             )  # fmt: skip
         except (ApiError, OSError) as exc:
             return failure_status(exc)
@@ -164,11 +164,11 @@ class SpdyExec(asyncio.Protocol):
             await write_stdin(session, data)
 
     async def _finish(self, status: Obj) -> None:
-        for role in (Role.STDOUT, Role.STDERR):
+        for role in (StreamRole.STDOUT, StreamRole.STDERR):
             await self._send(role, b"", fin=True)
-        await self._send(Role.ERROR, orjson.dumps(status), fin=True)
+        await self._send(StreamRole.ERROR, orjson.dumps(status), fin=True)
 
-    async def _send(self, role: Role, data: bytes, *, fin: bool = False) -> None:
+    async def _send(self, role: StreamRole, data: bytes, *, fin: bool = False) -> None:
         if role not in self._streams or not (data or fin):
             return
         for start in range(0, max(len(data), 1), _MAX_FRAME_BYTES):

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from lab.devkube.api.accounts import User
+from lab.devkube.api.accounts import Account
 from lab.devkube.api.error import ApiError, bad_request
 from lab.devkube.api.objects import Obj
 from lab.devkube.api.protobuf_bodies import PROTOBUF_TYPE, decode_body
@@ -37,7 +37,7 @@ class Request:
     headers: Mapping[str, str]
     body: bytes = b""
     raw_query: str = ""
-    user: User = field(default_factory=lambda: User("system:anonymous", ("system:unauthenticated",)))
+    user: Account = field(default_factory=lambda: Account("system:anonymous", ("system:unauthenticated",)))
 
     @property
     def accept(self) -> str:

@@ -17,7 +17,7 @@ from kubernetes.client import models
 
 from lab.devkube.api.error import bad_request
 from lab.devkube.api.objects import Obj
-from lab.devkube.api.resource import Resource
+from lab.devkube.api.resource import ApiResource
 
 Shape = Literal["one", "list", "map"]
 
@@ -46,7 +46,7 @@ class Field:
     description: str
 
 
-def model_of(resource: Resource) -> type | None:
+def model_of(resource: ApiResource) -> type | None:
     """The model class of a built-in kind; None for custom kinds."""
     if resource.custom:
         return None
@@ -83,7 +83,7 @@ def _shape(text: str) -> tuple[Shape, str]:
     return "one", text
 
 
-def decode(resource: Resource, obj: Obj) -> list[str]:
+def decode(resource: ApiResource, obj: Obj) -> list[str]:
     """Drop nulls and unknown fields from a client's object, in place; the paths of the unknown ones are returned.
 
     Raises: ApiError 400 for a value of the wrong type, as a typed server would.
@@ -96,7 +96,7 @@ def decode(resource: Resource, obj: Obj) -> list[str]:
     return _decode(resource, model, obj, "")
 
 
-def _decode(resource: Resource, model: type, obj: Obj, path: str) -> list[str]:
+def _decode(resource: ApiResource, model: type, obj: Obj, path: str) -> list[str]:
     known, unknown = fields_of(model), []
     for name in list(obj):
         value, here = obj[name], f"{path}.{name}" if path else name
@@ -110,7 +110,7 @@ def _decode(resource: Resource, model: type, obj: Obj, path: str) -> list[str]:
     return unknown
 
 
-def _decode_field(resource: Resource, field: Field, value: Any, path: str) -> list[str]:
+def _decode_field(resource: ApiResource, field: Field, value: Any, path: str) -> list[str]:
     if field.shape == "list":
         _require(resource, isinstance(value, list), value, path, "[]" + _GO_TYPES.get(field.scalar, field.scalar))
         places = [(item, f"{path}[{index}]") for index, item in enumerate(value)]
@@ -132,7 +132,7 @@ def _decode_field(resource: Resource, field: Field, value: Any, path: str) -> li
     return unknown
 
 
-def _require(resource: Resource, fits: bool, value: Any, path: str, wanted: str) -> None:
+def _require(resource: ApiResource, fits: bool, value: Any, path: str, wanted: str) -> None:
     if fits:
         return
     names = {str: "string", bool: "bool", int: "number", float: "number", list: "array", dict: "object"}
@@ -142,7 +142,7 @@ def _require(resource: Resource, fits: bool, value: Any, path: str, wanted: str)
     )
 
 
-def _require_base64(resource: Resource, value: Any, path: str) -> None:
+def _require_base64(resource: ApiResource, value: Any, path: str) -> None:
     _require(resource, isinstance(value, str), value, path, "[]uint8")
     try:
         base64.b64decode(value, validate=True)
@@ -151,7 +151,7 @@ def _require_base64(resource: Resource, value: Any, path: str) -> None:
         raise bad_request(f"{what}: illegal base64 data in {path}") from exc
 
 
-def missing_fields(resource: Resource, obj: Obj) -> list[str]:
+def missing_fields(resource: ApiResource, obj: Obj) -> list[str]:
     """Paths of required fields that a client's object lacks, outside its status."""
     model = model_of(resource)
     if model is None:

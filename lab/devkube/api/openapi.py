@@ -11,7 +11,7 @@ from lab.devkube.api.crd import CustomKinds
 from lab.devkube.api.merge_keys import strategic_key
 from lab.devkube.api.models import Field, fields_of, model_of
 from lab.devkube.api.objects import Obj
-from lab.devkube.api.resource import Catalog, Resource
+from lab.devkube.api.resource import ApiResource, Catalog
 
 EMPTY_V2_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 """The type of /openapi/v2; an empty body of it is a valid document and all that old clients need."""
@@ -72,7 +72,7 @@ class Documents:
             self._made[(group, version)] = self._make(resources)
         return self._made[(group, version)]
 
-    def _make(self, resources: list[Resource]) -> Obj:
+    def _make(self, resources: list[ApiResource]) -> Obj:
         schemas = _Schemas()
         paths: Obj = {}
         for resource in resources:
@@ -91,7 +91,7 @@ class _Schemas:
     def __init__(self) -> None:
         self.found: Obj = {}
 
-    def add_kind(self, resource: Resource, kind: Obj, custom: CustomKinds) -> None:
+    def add_kind(self, resource: ApiResource, kind: Obj, custom: CustomKinds) -> None:
         model = model_of(resource)
         if model is not None:
             self.found[self._component(model, resource.kind)]["x-kubernetes-group-version-kind"] = [kind]
@@ -163,7 +163,7 @@ def _component_name(model: type) -> str:
 
 
 def _meta_model() -> type:
-    pod = model_of(Resource("", "v1", "pods", "Pod"))
+    pod = model_of(ApiResource("", "v1", "pods", "Pod"))
     found = fields_of(pod)["metadata"].model if pod else None
     if found is None:
         raise LookupError("the client library has no model of object metadata")
@@ -188,13 +188,13 @@ def _described(schema: Obj) -> Obj:
     return described
 
 
-def _path(resource: Resource) -> str:
+def _path(resource: ApiResource) -> str:
     base = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
     space = "/namespaces/{namespace}" if resource.namespaced else ""
     return f"{base}{space}/{resource.plural}/{{name}}"
 
 
-def _operation(resource: Resource, action: str, kind: Obj) -> Obj:
+def _operation(resource: ApiResource, action: str, kind: Obj) -> Obj:
     parameters = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in _WRITE_PARAMETERS]
     return {
         "operationId": f"{action}{resource.kind}",

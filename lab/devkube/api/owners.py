@@ -7,7 +7,7 @@ from collections import Counter
 
 from lab.devkube.api.objects import Obj, ObjectKey, items_of, key_of, metadata, uid_of
 from lab.devkube.api.resource import ResourceKey
-from lab.devkube.api.store import Event, EventType
+from lab.devkube.api.store import ObjectEvent, ObjectEventType
 
 Dependent = tuple[ResourceKey, ObjectKey]
 
@@ -20,18 +20,18 @@ class OwnerIndex:
         self._alive: set[str] = set()
         self._in_namespace: Counter[str] = Counter()
 
-    def observe(self, event: Event) -> None:
+    def observe(self, event: ObjectEvent) -> None:
         reference = (event.resource.key, key_of(event.object))
         if event.old is not None:
             for uid in owner_uids(event.old):
                 self._forget(uid, reference)
-        if event.type is EventType.DELETED:
+        if event.type is ObjectEventType.DELETED:
             self._alive.discard(uid_of(event.object))
             self._in_namespace[reference[1][0]] -= 1
             return
         for uid in owner_uids(event.object):
             self._dependents.setdefault(uid, set()).add(reference)
-        if event.type is EventType.ADDED:
+        if event.type is ObjectEventType.ADDED:
             self._alive.add(uid_of(event.object))
             self._in_namespace[reference[1][0]] += 1
 

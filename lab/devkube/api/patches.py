@@ -11,7 +11,7 @@ from lab.devkube.api.objects import Obj, timestamp
 from lab.devkube.api.patch_apply import Applier, server_side_apply
 from lab.devkube.api.patch_merge import json_patch, merge_patch
 from lab.devkube.api.patch_strategic import strategic_merge
-from lab.devkube.api.resource import Resource
+from lab.devkube.api.resource import ApiResource
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -19,7 +19,7 @@ STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
 
-def patch_object(resource: Resource, obj: Obj, request: Request) -> Obj:
+def patch_object(resource: ApiResource, obj: Obj, request: Request) -> Obj:
     """A patched copy of the object, for the three patches that need an object to start from. Raises ApiError."""
     accepted = [JSON_PATCH, MERGE_PATCH, *([] if resource.custom else [STRATEGIC_PATCH]), APPLY_PATCH]
     kind = request.content_type
@@ -34,7 +34,7 @@ def patch_object(resource: Resource, obj: Obj, request: Request) -> Obj:
 
 
 def apply_object(
-    resource: Resource, obj: Obj, request: Request, subresource: str, *, custom: CustomKinds, wall_s: float
+    resource: ApiResource, obj: Obj, request: Request, subresource: str, *, custom: CustomKinds, wall_s: float
 ) -> Obj:
     """The object as the applier wants it. Raises ApiError 409 for another's fields, 400 without a manager's name."""
     manager = request.text("fieldManager")

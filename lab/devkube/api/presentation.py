@@ -10,7 +10,7 @@ from enum import StrEnum
 from lab.devkube.api.columns import Column, built_in_columns, custom_columns
 from lab.devkube.api.crd import CustomKinds
 from lab.devkube.api.objects import Obj
-from lab.devkube.api.resource import Resource
+from lab.devkube.api.resource import ApiResource
 
 
 class Form(StrEnum):
@@ -23,7 +23,7 @@ class Form(StrEnum):
 class Presentation:
     """How one client wants one resource. `include` says what a table row carries besides its cells."""
 
-    resource: Resource
+    resource: ApiResource
     form: Form
     include: str
     columns: tuple[Column, ...]
@@ -77,7 +77,7 @@ class Presentation:
 
 
 def choose(
-    resource: Resource, accept: str, include: str, custom: CustomKinds, wall: Callable[[], float]
+    resource: ApiResource, accept: str, include: str, custom: CustomKinds, wall: Callable[[], float]
 ) -> Presentation:
     """The form that an Accept header asks for first."""
     form = Form.OBJECT

@@ -16,7 +16,7 @@ from lab.devkube.api.cluster import Cluster
 from lab.devkube.api.error import ApiError, bad_request
 from lab.devkube.api.http import Request, Stream
 from lab.devkube.api.objects import Obj, items_of, name_of, namespace_of, part
-from lab.devkube.api.routes import Target
+from lab.devkube.api.routes import RequestTarget
 from lab.devkube.api.runtime import Runtime
 from lab.devkube.api.selectors import parse_selector
 
@@ -32,7 +32,7 @@ _NOT_PASSED_BACK = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Backend:
+class ProxyBackend:
     """Where a proxied request goes."""
 
     host: str
@@ -46,13 +46,13 @@ class Proxy:
     def __init__(self, cluster: Cluster, runtime: Runtime) -> None:
         self._cluster, self._runtime = cluster, runtime
 
-    async def handle(self, target: Target, request: Request) -> Stream:
+    async def handle(self, target: RequestTarget, request: Request) -> Stream:
         """Raises ApiError 503 if nobody answers."""
         scheme, name, port = parse_proxy_name(target.name)
         obj = self._cluster.find(target.resource, target.namespace or "", name)
         host, number = self._pod(obj, port) if target.resource.kind == "Pod" else self._service(obj, port)
         path = "/" + quote(target.rest, safe="/:@!$&'()*+,;=~%")
-        return await forward(self._runtime, Backend(host, number, scheme == "https"), request, path)
+        return await forward(self._runtime, ProxyBackend(host, number, scheme == "https"), request, path)
 
     def _pod(self, pod: Obj, port: str) -> tuple[str, int]:
         address = part(pod, "status").get("podIP")
@@ -94,7 +94,7 @@ def parse_proxy_name(text: str) -> tuple[str, str, str]:
             raise bad_request(f"invalid proxy request {text!r}")
 
 
-async def forward(runtime: Runtime, backend: Backend, request: Request, path: str) -> Stream:
+async def forward(runtime: Runtime, backend: ProxyBackend, request: Request, path: str) -> Stream:
     """The backend's answer as it arrives. Raises ApiError 503 if there is none."""
     writer: asyncio.StreamWriter | None = None
     try:
@@ -117,7 +117,7 @@ async def forward(runtime: Runtime, backend: Backend, request: Request, path: st
 
 
 async def _send_request(
-    connection: h11.Connection, writer: asyncio.StreamWriter, backend: Backend, request: Request, path: str
+    connection: h11.Connection, writer: asyncio.StreamWriter, backend: ProxyBackend, request: Request, path: str
 ) -> None:
     target = f"{path}?{request.raw_query}" if request.raw_query else path
     headers = [("host", f"{backend.host}:{backend.port}"), ("connection", "close")]

@@ -15,7 +15,7 @@ ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "up
 
 
 @dataclass(frozen=True, slots=True)
-class Resource:
+class ApiResource:
     """One row of the discovery document: a kind in one version."""
 
     group: str
@@ -55,29 +55,29 @@ _STATUS = ("status",)
 _SCALED = ("status", "scale")
 _POD_SUBRESOURCES = ("status", "log", "exec", "binding", "eviction", "proxy")
 
-BUILT_IN: tuple[Resource, ...] = (
-    Resource("", "v1", "namespaces", "Namespace", False, ("ns",), (), ("status", "finalize")),
-    Resource("", "v1", "nodes", "Node", False, ("no",), (), _STATUS),
-    Resource("", "v1", "pods", "Pod", True, ("po",), ("all",), _POD_SUBRESOURCES),
-    Resource("", "v1", "services", "Service", True, ("svc",), ("all",), ("status", "proxy")),
-    Resource("", "v1", "configmaps", "ConfigMap", True, ("cm",)),
-    Resource("", "v1", "secrets", "Secret"),
-    Resource("", "v1", "serviceaccounts", "ServiceAccount", True, ("sa",), (), ("token",)),
-    Resource("", "v1", "endpoints", "Endpoints", True, ("ep",), singular="endpoints"),
-    Resource("", "v1", "events", "Event", True, ("ev",)),
-    Resource("apps", "v1", "deployments", "Deployment", True, ("deploy",), ("all",), _SCALED),
-    Resource("apps", "v1", "replicasets", "ReplicaSet", True, ("rs",), ("all",), _SCALED),
-    Resource("apps", "v1", "daemonsets", "DaemonSet", True, ("ds",), ("all",), _STATUS),
-    Resource("apps", "v1", "controllerrevisions", "ControllerRevision"),
-    Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice"),
-    Resource("coordination.k8s.io", "v1", "leases", "Lease"),
-    Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", True, ("netpol",)),
-    Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, ("pdb",), (), _STATUS),
-    Resource(_RBAC, "v1", "roles", "Role"),
-    Resource(_RBAC, "v1", "rolebindings", "RoleBinding"),
-    Resource(_RBAC, "v1", "clusterroles", "ClusterRole", False),
-    Resource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", False),
-    Resource(
+BUILT_IN: tuple[ApiResource, ...] = (
+    ApiResource("", "v1", "namespaces", "Namespace", False, ("ns",), (), ("status", "finalize")),
+    ApiResource("", "v1", "nodes", "Node", False, ("no",), (), _STATUS),
+    ApiResource("", "v1", "pods", "Pod", True, ("po",), ("all",), _POD_SUBRESOURCES),
+    ApiResource("", "v1", "services", "Service", True, ("svc",), ("all",), ("status", "proxy")),
+    ApiResource("", "v1", "configmaps", "ConfigMap", True, ("cm",)),
+    ApiResource("", "v1", "secrets", "Secret"),
+    ApiResource("", "v1", "serviceaccounts", "ServiceAccount", True, ("sa",), (), ("token",)),
+    ApiResource("", "v1", "endpoints", "Endpoints", True, ("ep",), singular="endpoints"),
+    ApiResource("", "v1", "events", "Event", True, ("ev",)),
+    ApiResource("apps", "v1", "deployments", "Deployment", True, ("deploy",), ("all",), _SCALED),
+    ApiResource("apps", "v1", "replicasets", "ReplicaSet", True, ("rs",), ("all",), _SCALED),
+    ApiResource("apps", "v1", "daemonsets", "DaemonSet", True, ("ds",), ("all",), _STATUS),
+    ApiResource("apps", "v1", "controllerrevisions", "ControllerRevision"),
+    ApiResource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice"),
+    ApiResource("coordination.k8s.io", "v1", "leases", "Lease"),
+    ApiResource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", True, ("netpol",)),
+    ApiResource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, ("pdb",), (), _STATUS),
+    ApiResource(_RBAC, "v1", "roles", "Role"),
+    ApiResource(_RBAC, "v1", "rolebindings", "RoleBinding"),
+    ApiResource(_RBAC, "v1", "clusterroles", "ClusterRole", False),
+    ApiResource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", False),
+    ApiResource(
         "apiextensions.k8s.io",
         "v1",
         "customresourcedefinitions",
@@ -90,8 +90,8 @@ BUILT_IN: tuple[Resource, ...] = (
 )
 
 _CREATE_ONLY = ("create",)
-REVIEWS: tuple[Resource, ...] = tuple(
-    Resource(group, "v1", plural, kind, namespaced, verbs=_CREATE_ONLY)
+REVIEWS: tuple[ApiResource, ...] = tuple(
+    ApiResource(group, "v1", plural, kind, namespaced, verbs=_CREATE_ONLY)
     for group, plural, kind, namespaced in (
         ("authentication.k8s.io", "tokenreviews", "TokenReview", False),
         ("authentication.k8s.io", "selfsubjectreviews", "SelfSubjectReview", False),
@@ -108,30 +108,30 @@ class Catalog:
     """All resources served now. `generation` grows with every change, so that documents made from it can be kept."""
 
     generation: int = 0
-    _served: dict[tuple[str, str, str], Resource] = field(default_factory=dict)
+    _served: dict[tuple[str, str, str], ApiResource] = field(default_factory=dict)
 
-    def put(self, resource: Resource) -> None:
+    def put(self, resource: ApiResource) -> None:
         self._served[(resource.group, resource.version, resource.plural)] = resource
         self.generation += 1
 
-    def remove(self, resource: Resource) -> None:
+    def remove(self, resource: ApiResource) -> None:
         self._served.pop((resource.group, resource.version, resource.plural), None)
         self.generation += 1
 
-    def find(self, group: str, version: str, plural: str) -> Resource | None:
+    def find(self, group: str, version: str, plural: str) -> ApiResource | None:
         return self._served.get((group, version, plural))
 
-    def by_plural(self, plural: str, group: str = "") -> Resource:
+    def by_plural(self, plural: str, group: str = "") -> ApiResource:
         """The resource in its preferred version. Raises ApiError 404 if it is not served."""
         for resource in self._served.values():
             if resource.plural == plural and resource.group == group:
                 return resource
         raise no_such_path()
 
-    def by_kind(self, group: str, kind: str) -> Resource | None:
+    def by_kind(self, group: str, kind: str) -> ApiResource | None:
         return next((r for r in self._served.values() if r.group == group and r.kind == kind), None)
 
-    def is_served(self, resource: Resource) -> bool:
+    def is_served(self, resource: ApiResource) -> bool:
         return (resource.group, resource.version, resource.plural) in self._served
 
     def versions(self) -> dict[str, list[str]]:
@@ -143,10 +143,10 @@ class Catalog:
                 versions.append(resource.version)
         return found
 
-    def in_version(self, group: str, version: str) -> list[Resource]:
+    def in_version(self, group: str, version: str) -> list[ApiResource]:
         return [r for r in self._served.values() if (r.group, r.version) == (group, version)]
 
-    def __iter__(self) -> Iterator[Resource]:
+    def __iter__(self) -> Iterator[ApiResource]:
         return iter(tuple(self._served.values()))
 
 

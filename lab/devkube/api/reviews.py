@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lab.devkube.api.accounts import API_AUDIENCE, Authenticator, User
+from lab.devkube.api.accounts import API_AUDIENCE, Account, Authenticator
 from lab.devkube.api.authorizer import Authorizer, asked_of_review
 from lab.devkube.api.objects import Obj, part
 
@@ -14,7 +14,7 @@ _EVERYTHING = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
 _EVERY_URL = {"verbs": ["*"], "nonResourceURLs": ["*"]}
 
 
-def review(kind: str, obj: Obj, user: User, authenticator: Authenticator, authorizer: Authorizer) -> Obj:
+def review(kind: str, obj: Obj, user: Account, authenticator: Authenticator, authorizer: Authorizer) -> Obj:
     """The review object with its status; `obj` is what was asked."""
     match kind:
         case "TokenReview":
@@ -25,7 +25,7 @@ def review(kind: str, obj: Obj, user: User, authenticator: Authenticator, author
         case "SelfSubjectRulesReview":
             status = {"resourceRules": [_EVERYTHING], "nonResourceRules": [_EVERY_URL], "incomplete": False}
         case "SubjectAccessReview" | "LocalSubjectAccessReview":
-            holder = User(str(part(obj, "spec").get("user", "")))
+            holder = Account(str(part(obj, "spec").get("user", "")))
             status = {"allowed": authorizer.allows(holder, asked_of_review(obj)), "reason": _REASON}
         case _:
             status = {"allowed": authorizer.allows(user, asked_of_review(obj)), "reason": _REASON}

@@ -6,26 +6,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lab.devkube.api.error import no_such_path
-from lab.devkube.api.resource import Catalog, Resource
+from lab.devkube.api.resource import ApiResource, Catalog
 
 _NAMESPACE_SUBRESOURCES = frozenset({"status", "finalize"})
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RequestTarget:
     """What a path names: a resource, maybe one object of it, maybe a subresource of that and a path below it.
 
     A namespace of None means all of them, or a kind that has none.
     """
 
-    resource: Resource
+    resource: ApiResource
     namespace: str | None = None
     name: str = ""
     subresource: str = ""
     rest: str = ""
 
 
-def find_target(catalog: Catalog, path: str) -> Target:
+def find_target(catalog: Catalog, path: str) -> RequestTarget:
     """Raises ApiError 404 for a path that names nothing."""
     segments = path.strip("/").split("/")
     if segments[:2] == ["api", "v1"]:
@@ -48,7 +48,7 @@ def find_target(catalog: Catalog, path: str) -> Target:
     if rest and subresource != "proxy":
         raise no_such_path()
     slash = "/" if path.endswith("/") and rest else ""
-    return Target(resource, namespace, name, subresource, "/".join(rest) + slash)
+    return RequestTarget(resource, namespace, name, subresource, "/".join(rest) + slash)
 
 
 def discovery_target(path: str) -> tuple[str, str] | None:

@@ -12,7 +12,7 @@ from lab.devkube.api.error import bad_request
 from lab.devkube.api.objects import Obj, labels_of
 
 
-class Operator(StrEnum):
+class SelectorOperator(StrEnum):
     IN = "in"
     NOT_IN = "notin"
     EXISTS = "exists"
@@ -22,18 +22,18 @@ class Operator(StrEnum):
 @dataclass(frozen=True, slots=True)
 class LabelRequirement:
     key: str
-    operator: Operator
+    operator: SelectorOperator
     values: frozenset[str] = frozenset()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         match self.operator:
-            case Operator.IN:
+            case SelectorOperator.IN:
                 return labels.get(self.key) in self.values
-            case Operator.NOT_IN:
+            case SelectorOperator.NOT_IN:
                 return labels.get(self.key) not in self.values
-            case Operator.EXISTS:
+            case SelectorOperator.EXISTS:
                 return self.key in labels
-            case Operator.ABSENT:
+            case SelectorOperator.ABSENT:
                 return self.key not in labels
 
 
@@ -80,15 +80,15 @@ def parse_selector(labels: str = "", fields: str = "") -> Selector:
 def _label_requirement(term: str) -> LabelRequirement:
     if found := _SET_TERM.match(term):
         values = frozenset(value.strip() for value in found[3].split(","))
-        return LabelRequirement(found[1], Operator(found[2]), values)
+        return LabelRequirement(found[1], SelectorOperator(found[2]), values)
     if found := _EQUALITY_TERM.match(term):
-        operator = Operator.NOT_IN if found[2] == "!=" else Operator.IN
+        operator = SelectorOperator.NOT_IN if found[2] == "!=" else SelectorOperator.IN
         return LabelRequirement(found[1], operator, frozenset({found[3].strip()}))
     if re.search(r"[\s=()]", term):
         raise bad_request(f'unable to parse requirement: "{term}"')
     if term.startswith("!"):
-        return LabelRequirement(term[1:].strip(), Operator.ABSENT)
-    return LabelRequirement(term, Operator.EXISTS)
+        return LabelRequirement(term[1:].strip(), SelectorOperator.ABSENT)
+    return LabelRequirement(term, SelectorOperator.EXISTS)
 
 
 def _field_requirement(term: str) -> FieldRequirement:

@@ -17,7 +17,7 @@ from pathlib import Path
 import uvicorn
 
 from lab.devkube.api import discovery, openapi
-from lab.devkube.api.accounts import Authenticator, User
+from lab.devkube.api.accounts import Account, Authenticator
 from lab.devkube.api.authorizer import Authorizer, asked_of_request
 from lab.devkube.api.cluster import Cluster
 from lab.devkube.api.connection import connection_class, subject_of_scope
@@ -42,7 +42,7 @@ from lab.devkube.api.http import (
 from lab.devkube.api.objects import Obj, timestamp
 from lab.devkube.api.resource import REVIEWS
 from lab.devkube.api.reviews import review
-from lab.devkube.api.routes import Target, discovery_target, find_target
+from lab.devkube.api.routes import RequestTarget, discovery_target, find_target
 from lab.devkube.api.runtime import Runtime
 from lab.devkube.api.subresources import Subresources
 from lab.devkube.api.verbs import Verbs, method_not_allowed
@@ -70,7 +70,7 @@ class TlsFiles:
 class ServerOptions:
     """Who may connect, by static bearer token, and how often idle watches hear from the server."""
 
-    tokens: Mapping[str, User] = field(default_factory=dict)
+    tokens: Mapping[str, Account] = field(default_factory=dict)
     bookmark_s: float = BOOKMARK_S
 
 
@@ -180,13 +180,13 @@ class ApiServer:
     def _review(self, kind: str, request: Request) -> Obj:
         return review(kind, request.object(), request.user, self.authenticator, self.authorizer)
 
-    def _authorize(self, target: Target, request: Request) -> None:
+    def _authorize(self, target: RequestTarget, request: Request) -> None:
         asked = asked_of_request(target, request)
         is_about_oneself = target.resource.kind.startswith("Self")
         if not is_about_oneself and not self.authorizer.allows(request.user, asked):
             raise ApiError(403, "Forbidden", f'User "{request.user.name}" cannot {asked}')
 
-    def _authenticate(self, scope: Scope, headers: Mapping[str, str]) -> User:
+    def _authenticate(self, scope: Scope, headers: Mapping[str, str]) -> Account:
         user = self.authenticator.identify(headers.get("authorization", ""), subject_of_scope(scope))
         if user is None:
             raise ApiError(401, "Unauthorized", "Unauthorized")

@@ -16,26 +16,26 @@ import orjson
 
 from lab.devkube.api.error import expired
 from lab.devkube.api.objects import Obj, ObjectKey, key_of, revision_of
-from lab.devkube.api.resource import Resource, ResourceKey
+from lab.devkube.api.resource import ApiResource, ResourceKey
 
 log = logging.getLogger(__name__)
 
 
-class EventType(StrEnum):
+class ObjectEventType(StrEnum):
     ADDED = "ADDED"
     MODIFIED = "MODIFIED"
     DELETED = "DELETED"
 
 
 @dataclass(slots=True)
-class Event:
+class ObjectEvent:
     """One change. `object` and `old` are shared with the store and must not be altered.
 
     A DELETED event's object is the last state, with the revision of the deletion.
     """
 
-    type: EventType
-    resource: Resource
+    type: ObjectEventType
+    resource: ApiResource
     object: Obj
     old: Obj | None = None
     _json: bytes | None = field(default=None, repr=False, compare=False)
@@ -51,18 +51,18 @@ class Event:
         return self._json
 
 
-Subscriber = Callable[[Event], None]
+Subscriber = Callable[[ObjectEvent], None]
 
 
 @dataclass(slots=True)
 class _History:
     """Changes of one resource. `lost` is the newest revision that a replay can no longer contain."""
 
-    events: deque[Event] = field(default_factory=deque)
+    events: deque[ObjectEvent] = field(default_factory=deque)
     lost: int = 0
 
 
-class Store:
+class ObjectStore:
     """What is true now and how it came about, per resource."""
 
     def __init__(self, *, keep_events: int = 10_000, first_revision: int = 1) -> None:
@@ -72,7 +72,7 @@ class Store:
         self._objects: dict[ResourceKey, dict[ObjectKey, Obj]] = {}
         self._history: dict[ResourceKey, _History] = {}
         self._subscribers: list[Subscriber] = []
-        self._undelivered: deque[Event] = deque()
+        self._undelivered: deque[ObjectEvent] = deque()
         self._delivering = False
 
     def objects(self, key: ResourceKey) -> Mapping[ObjectKey, Obj]:
@@ -82,30 +82,30 @@ class Store:
     def find(self, key: ResourceKey, namespace: str, name: str) -> Obj | None:
         return self._objects.get(key, {}).get((namespace, name))
 
-    def commit(self, kind: EventType, resource: Resource, obj: Obj, old: Obj | None = None) -> Event:
+    def commit(self, kind: ObjectEventType, resource: ApiResource, obj: Obj, old: Obj | None = None) -> ObjectEvent:
         """Give `obj` the next revision and make it the stored state; the store owns it from here on."""
         self.revision += 1
         obj["metadata"]["resourceVersion"] = str(self.revision)
         objects = self._objects.setdefault(resource.key, {})
-        if kind is EventType.DELETED:
+        if kind is ObjectEventType.DELETED:
             objects.pop(key_of(obj), None)
         else:
             objects[key_of(obj)] = obj
-        event = Event(kind, resource, obj, old)
+        event = ObjectEvent(kind, resource, obj, old)
         history = self._history.setdefault(resource.key, _History())
         history.events.append(event)
         if len(history.events) > self._keep:
             history.lost = history.events.popleft().revision
         return event
 
-    def events_since(self, key: ResourceKey, revision: int) -> list[Event]:
+    def events_since(self, key: ResourceKey, revision: int) -> list[ObjectEvent]:
         """Every later change in order. Raises ApiError 410 if some of them are no longer known."""
         if revision < (oldest := self.oldest(key)):
             raise expired(revision, oldest)
         history = self._history.get(key)
         if history is None:
             return []
-        newest_first: list[Event] = []
+        newest_first: list[ObjectEvent] = []
         for event in reversed(history.events):
             if event.revision <= revision:
                 break
@@ -122,7 +122,7 @@ class Store:
         self._subscribers.append(callback)
         return lambda: self._subscribers.remove(callback)
 
-    def publish(self, event: Event) -> None:
+    def publish(self, event: ObjectEvent) -> None:
         """Tell the subscribers. A change made by a subscriber is told to everybody after the present one."""
         self._undelivered.append(event)
         if self._delivering:
@@ -134,7 +134,7 @@ class Store:
         finally:
             self._delivering = False
 
-    def _deliver(self, event: Event) -> None:
+    def _deliver(self, event: ObjectEvent) -> None:
         for callback in tuple(self._subscribers):
             try:
                 callback(event)

@@ -13,12 +13,12 @@ from lab.devkube.api.http import Request, Response, Stream, json_response
 from lab.devkube.api.objects import Obj, copy_object, items_of, metadata, part, timestamp
 from lab.devkube.api.patches import APPLY_PATCH, patch_object
 from lab.devkube.api.proxy import Proxy
-from lab.devkube.api.resource import Resource
-from lab.devkube.api.routes import Target
+from lab.devkube.api.resource import ApiResource
+from lab.devkube.api.routes import RequestTarget
 from lab.devkube.api.runtime import LogOptions, Runtime
 from lab.devkube.api.verbs import method_not_allowed
 
-_SCALE = Resource("autoscaling", "v1", "scales", "Scale")
+_SCALE = ApiResource("autoscaling", "v1", "scales", "Scale")
 _TOKEN_LIFETIME_S = 3600
 
 
@@ -29,7 +29,7 @@ class Subresources:
         self._cluster, self._runtime = cluster, runtime
         self._proxy = Proxy(cluster, runtime)
 
-    async def handle(self, target: Target, request: Request) -> Response | Stream:
+    async def handle(self, target: RequestTarget, request: Request) -> Response | Stream:
         """Raises ApiError, 405 for a method that the subresource does not have."""
         if target.subresource == "proxy":
             return await self._proxy.handle(target, request)
@@ -50,10 +50,10 @@ class Subresources:
                 raise bad_request("Upgrade request required")
         raise method_not_allowed()
 
-    def _find(self, target: Target) -> Obj:
+    def _find(self, target: RequestTarget) -> Obj:
         return self._cluster.find(target.resource, target.namespace or "", target.name)
 
-    def _scale(self, target: Target, request: Request) -> Response:
+    def _scale(self, target: RequestTarget, request: Request) -> Response:
         obj = self._find(target)
         if request.method == "GET":
             return json_response(200, _scale_of(obj))
@@ -72,7 +72,7 @@ class Subresources:
             200, _scale_of(self._cluster.update_as(target.resource, scaled, dry_run=request.is_dry_run))
         )
 
-    def _log(self, target: Target, request: Request) -> Stream:
+    def _log(self, target: RequestTarget, request: Request) -> Stream:
         pod = self._find(target)
         options = LogOptions(
             container=container_of(pod, request.text("container")),
@@ -86,7 +86,7 @@ class Subresources:
         chunks: AsyncIterator[bytes] = self._runtime.logs(pod, options)
         return Stream(chunks, content_type="text/plain")
 
-    def _bind(self, target: Target, request: Request) -> Response:
+    def _bind(self, target: RequestTarget, request: Request) -> Response:
         pod = copy_object(self._find(target))
         node = part(request.object(), "target").get("name")
         if pod["spec"].get("nodeName"):
@@ -95,7 +95,7 @@ class Subresources:
         self._cluster.update_as(target.resource, pod, dry_run=request.is_dry_run)
         return json_response(201, status_object(201))
 
-    def _evict(self, target: Target, request: Request) -> Response:
+    def _evict(self, target: RequestTarget, request: Request) -> Response:
         options = part(request.object(), "deleteOptions")
         dry_run = request.is_dry_run or "All" in (options.get("dryRun") or [])
         self._cluster.delete_as(
@@ -104,7 +104,7 @@ class Subresources:
         )  # fmt: skip
         return json_response(201, status_object(201))
 
-    def _token(self, target: Target, request: Request) -> Response:
+    def _token(self, target: RequestTarget, request: Request) -> Response:
         self._find(target)
         asked = request.object()
         spec = part(asked, "spec")
@@ -119,7 +119,7 @@ class Subresources:
             "status": {"token": token, "expirationTimestamp": timestamp(now + lifetime_s)},
         })  # fmt: skip
 
-    def _finalize(self, target: Target) -> Response:
+    def _finalize(self, target: RequestTarget) -> Response:
         """Namespaces are emptied by the server itself, so there is nobody's consent to take note of."""
         return json_response(200, self._find(target))
 

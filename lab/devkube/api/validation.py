@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from lab.devkube.api.error import Cause, invalid
 from lab.devkube.api.objects import Obj, items_of, name_of, part
-from lab.devkube.api.resource import Resource
+from lab.devkube.api.resource import ApiResource
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -25,7 +25,7 @@ _LABEL_NAMED = frozenset({"namespaces"})
 _LINK_LOCAL_MULTICAST = (ipaddress.ip_network("224.0.0.0/24"), ipaddress.ip_network("ff02::/16"))
 
 
-def check(resource: Resource, obj: Obj, old: Obj | None) -> None:
+def check(resource: ApiResource, obj: Obj, old: Obj | None) -> None:
     """Raises ApiError 422 naming every field that is wrong; `old` is the stored state, if there is one."""
     causes = [*_name(resource, obj), *_labels(obj)]
     if rule := None if resource.custom else _BY_KIND.get(resource.kind):
@@ -43,7 +43,7 @@ def bad_value(field: str, value: object, why: str) -> Cause:
     return Cause(field, "FieldValueInvalid", f"Invalid value: {shown}: {why}")
 
 
-def _name(resource: Resource, obj: Obj) -> Iterator[Cause]:
+def _name(resource: ApiResource, obj: Obj) -> Iterator[Cause]:
     name = name_of(obj)
     if resource.plural in _PATH_NAMED:
         if name in (".", "..") or "/" in name or "%" in name:

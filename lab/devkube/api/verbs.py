@@ -24,8 +24,8 @@ from lab.devkube.api.models import decode, missing_fields
 from lab.devkube.api.objects import Obj, ObjectKey, copy_object, key_of, name_of, uid_of
 from lab.devkube.api.patches import APPLY_PATCH, apply_object, patch_object
 from lab.devkube.api.presentation import Presentation, choose
-from lab.devkube.api.resource import Resource
-from lab.devkube.api.routes import Target
+from lab.devkube.api.resource import ApiResource
+from lab.devkube.api.routes import RequestTarget
 from lab.devkube.api.selectors import parse_selector
 from lab.devkube.api.watch import BOOKMARK_S, Stop, Watch, parse_revision, watch_options
 
@@ -38,7 +38,7 @@ class Verbs:
     def __init__(self, cluster: Cluster, stop: Stop, bookmark_s: float = BOOKMARK_S) -> None:
         self._cluster, self._stop, self._bookmark_s = cluster, stop, bookmark_s
 
-    def handle(self, target: Target, request: Request) -> Response | Stream:
+    def handle(self, target: RequestTarget, request: Request) -> Response | Stream:
         """Raises ApiError, 405 for a verb that the path does not have."""
         verb = _verb(target, request)
         if verb not in target.resource.verbs:
@@ -65,11 +65,11 @@ class Verbs:
             case _:
                 return self._delete_collection(target, request, presentation)
 
-    def presentation(self, resource: Resource, request: Request) -> Presentation:
+    def presentation(self, resource: ApiResource, request: Request) -> Presentation:
         include = request.text("includeObject")
         return choose(resource, request.accept, include, self._cluster.custom, self._cluster.wall)
 
-    def _list(self, target: Target, request: Request, presentation: Presentation) -> Response:
+    def _list(self, target: RequestTarget, request: Request, presentation: Presentation) -> Response:
         store, resource = self._cluster.store, target.resource
         asked = parse_revision(request.text("resourceVersion"))
         if asked is not None and asked > store.revision:
@@ -91,7 +91,7 @@ class Verbs:
             chosen = chosen[:limit]
         return json_response(200, presentation.many(chosen, meta))
 
-    def _create(self, target: Target, request: Request, presentation: Presentation) -> Response:
+    def _create(self, target: RequestTarget, request: Request, presentation: Presentation) -> Response:
         resource = target.resource
         obj, warnings = self._read(resource, request, request.object())
         self._place(target, obj)
@@ -100,13 +100,13 @@ class Verbs:
         made = self._cluster.create_as(resource, obj, dry_run=request.is_dry_run)
         return json_response(201, presentation.one(made), warnings)
 
-    def _update(self, target: Target, request: Request, presentation: Presentation) -> Response:
+    def _update(self, target: RequestTarget, request: Request, presentation: Presentation) -> Response:
         resource = target.resource
         obj, warnings = self._read(resource, request, request.object())
         self._place(target, obj)
         return self._store(target, request, presentation, obj, warnings)
 
-    def _patch(self, target: Target, request: Request, presentation: Presentation) -> Response:
+    def _patch(self, target: RequestTarget, request: Request, presentation: Presentation) -> Response:
         resource, space = target.resource, target.namespace or ""
         old = self._cluster.store.find(resource.key, space, target.name)
         if request.content_type == APPLY_PATCH:
@@ -118,7 +118,7 @@ class Verbs:
         self._place(target, obj)
         return self._store(target, request, presentation, obj, warnings)
 
-    def _apply(self, target: Target, request: Request, presentation: Presentation, old: Obj | None) -> Response:
+    def _apply(self, target: RequestTarget, request: Request, presentation: Presentation, old: Obj | None) -> Response:
         resource = target.resource
         meta: Obj = {"name": target.name} | ({"namespace": target.namespace} if target.namespace else {})
         base = {**(copy_object(old) if old else {"metadata": meta}), "apiVersion": resource.api_version}
@@ -136,7 +136,7 @@ class Verbs:
         return json_response(201, presentation.one(made), warnings)
 
     def _store(
-        self, target: Target, request: Request, presentation: Presentation, obj: Obj, warnings: list[str]
+        self, target: RequestTarget, request: Request, presentation: Presentation, obj: Obj, warnings: list[str]
     ) -> Response:
         if not target.subresource:
             check_required(target.resource, obj)
@@ -144,7 +144,7 @@ class Verbs:
         stored = self._cluster.update_as(target.resource, obj, subresource, dry_run=request.is_dry_run)
         return json_response(200, presentation.one(stored), warnings)
 
-    def _delete(self, target: Target, request: Request) -> Response:
+    def _delete(self, target: RequestTarget, request: Request) -> Response:
         resource, space = target.resource, target.namespace or ""
         options, dry_run = delete_options(request)
         obj = self._cluster.delete_as(resource, space, target.name, options, dry_run=dry_run)
@@ -156,7 +156,7 @@ class Verbs:
             details["group"] = resource.group
         return json_response(200, status_object(200, details=details))
 
-    def _delete_collection(self, target: Target, request: Request, presentation: Presentation) -> Response:
+    def _delete_collection(self, target: RequestTarget, request: Request, presentation: Presentation) -> Response:
         selector = parse_selector(request.text("labelSelector"), request.text("fieldSelector"))
         options, dry_run = delete_options(request)
         deleted = [
@@ -166,7 +166,7 @@ class Verbs:
         ]
         return json_response(200, presentation.many(deleted, {"resourceVersion": str(self._cluster.store.revision)}))
 
-    def _read(self, resource: Resource, request: Request, obj: Obj) -> tuple[Obj, list[str]]:
+    def _read(self, resource: ApiResource, request: Request, obj: Obj) -> tuple[Obj, list[str]]:
         """The object without unknown fields, and warnings about those, as strictly as the client asked for."""
         mode = request.text("fieldValidation") or "Warn"
         unknown = decode(resource, obj)
@@ -178,7 +178,7 @@ class Verbs:
             raise bad_request(f"{what}: strict decoding error: {', '.join(named)}")
         return obj, [] if mode == _IGNORE else named
 
-    def _place(self, target: Target, obj: Obj) -> None:
+    def _place(self, target: RequestTarget, obj: Obj) -> None:
         """The object's own name and namespace are those of the path, or the request is wrong."""
         meta = obj.setdefault("metadata", {})
         if not isinstance(meta, dict):
@@ -196,7 +196,7 @@ class Verbs:
             )
 
 
-def check_required(resource: Resource, obj: Obj) -> None:
+def check_required(resource: ApiResource, obj: Obj) -> None:
     """Raises ApiError 422 naming every required field that is missing."""
     if missing := missing_fields(resource, obj):
         causes = [Cause(field, "FieldValueRequired", "Required value") for field in missing]
@@ -228,7 +228,7 @@ def method_not_allowed() -> ApiError:
     return ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
 
 
-def _verb(target: Target, request: Request) -> str:
+def _verb(target: RequestTarget, request: Request) -> str:
     if target.name:
         verbs = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
     else:

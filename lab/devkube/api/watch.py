@@ -20,9 +20,9 @@ from lab.devkube.api.error import ApiError, Cause, bad_request, expired, invalid
 from lab.devkube.api.http import Request
 from lab.devkube.api.objects import Obj, namespace_of
 from lab.devkube.api.presentation import Presentation
-from lab.devkube.api.resource import Resource
+from lab.devkube.api.resource import ApiResource
 from lab.devkube.api.selectors import Selector, parse_selector
-from lab.devkube.api.store import Event, EventType
+from lab.devkube.api.store import ObjectEvent, ObjectEventType
 
 BOOKMARK_S = 60.0
 _SHORTEST_S, _LONGEST_S = 1800, 3600
@@ -41,7 +41,7 @@ class WatchOptions:
     timeout_s: float
 
 
-def watch_options(request: Request, namespace: str | None, resource: Resource, rng: Random) -> WatchOptions:
+def watch_options(request: Request, namespace: str | None, resource: ApiResource, rng: Random) -> WatchOptions:
     """Raises ApiError for options that do not go together."""
     revision = parse_revision(request.text("resourceVersion"))
     initial = request.flag("sendInitialEvents")
@@ -141,7 +141,7 @@ class Watch:
         except TimeoutError:
             pass
 
-    def _notice(self, event: Event) -> None:
+    def _notice(self, event: ObjectEvent) -> None:
         served = event.resource.key == self._resource.key or not self._cluster.catalog.is_served(self._resource)
         if served:
             self._changed.set()
@@ -168,10 +168,10 @@ class Watch:
         self._position = store.revision
         return b"".join(frame for event in events if (frame := self._event_frame(event)))
 
-    def _event_frame(self, event: Event) -> bytes | None:
+    def _event_frame(self, event: ObjectEvent) -> bytes | None:
         """None for a change that this client does not see; crossing the selection's border adds or deletes."""
         before, after = self._selects(event.old), self._selects(event.object)
-        if event.type is EventType.DELETED:
+        if event.type is ObjectEventType.DELETED:
             return self._frame("DELETED", event.object, event) if before or after else None
         if after:
             return self._frame("MODIFIED" if before else "ADDED", event.object, event)
@@ -185,7 +185,7 @@ class Watch:
             return False
         return self._options.selector.matches(obj)
 
-    def _frame(self, kind: str, obj: Obj, event: Event | None = None) -> bytes:
+    def _frame(self, kind: str, obj: Obj, event: ObjectEvent | None = None) -> bytes:
         same_version = obj.get("apiVersion") == self._resource.api_version
         if event is not None and self._presentation.is_stored_form and same_version:
             return self._line(kind, event.object_json())

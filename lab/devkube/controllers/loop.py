@@ -11,7 +11,7 @@ from typing import Protocol
 from lab.devkube.api.cluster import Cluster
 from lab.devkube.api.error import ApiError
 from lab.devkube.api.resource import ResourceKey
-from lab.devkube.api.store import Event
+from lab.devkube.api.store import ObjectEvent
 
 log = logging.getLogger(__name__)
 RETRY_S = 0.5
@@ -50,7 +50,7 @@ class ControllerLoop:
         finally:
             unsubscribe()
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: ObjectEvent) -> None:
         for index, controller in enumerate(self._controllers):
             if event.resource.key in controller.watches:
                 self._dirty.add(index)

@@ -56,7 +56,7 @@ def exit_code(code: int | None) -> int:
     return code if code >= 0 else 128 - code
 
 
-class Session:
+class TerminalSession:
     """One interactive command in a container, as the API server's exec endpoint drives it."""
 
     def __init__(self, child: asyncio.subprocess.Process, terminal: int | None) -> None:
@@ -117,7 +117,9 @@ class Session:
             await output(data)
 
 
-async def open_session(process: ContainerProcess, request: ExecRequest, stdout: Output, stderr: Output) -> Session:
+async def open_session(
+    process: ContainerProcess, request: ExecRequest, stdout: Output, stderr: Output
+) -> TerminalSession:
     """Start the command; its output goes to the two callbacks. Raises: OSError."""
     environment = dict(process.launch.environment)
     if not request.tty:
@@ -129,7 +131,7 @@ async def open_session(process: ContainerProcess, request: ExecRequest, stdout: 
             env=environment,
             start_new_session=True,
         )
-        session = Session(child, None)
+        session = TerminalSession(child, None)
         session.pump(child.stdout, stdout)
         session.pump(child.stderr, stderr)
         return session
@@ -147,7 +149,7 @@ async def open_session(process: ContainerProcess, request: ExecRequest, stdout: 
     finally:
         os.close(slave)
     os.set_blocking(master, False)
-    session = Session(child, master)
+    session = TerminalSession(child, master)
     session.pump(master, stdout)
     return session
 

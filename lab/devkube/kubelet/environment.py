@@ -23,14 +23,14 @@ class MissingSourceError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class PodFacts:
+class DownwardFacts:
     """What the downward API can tell a pod about itself beyond its object."""
 
     pod_address: str
     host_address: str
 
 
-def field_value(pod: Obj, path: str, facts: PodFacts) -> str:
+def field_value(pod: Obj, path: str, facts: DownwardFacts) -> str:
     """The text behind a fieldRef. Raises: MissingSourceError for a path the downward API does not have."""
     if found := SUBSCRIPT.fullmatch(path):
         return str(part(pod["metadata"], found[1]).get(found[2], ""))
@@ -62,7 +62,7 @@ def source_data(kind: str, found: Obj) -> dict[str, bytes]:
 
 
 def container_environment(
-    pod: Obj, container: Obj, base: Mapping[str, str], facts: PodFacts, find: Find
+    pod: Obj, container: Obj, base: Mapping[str, str], facts: DownwardFacts, find: Find
 ) -> dict[str, str]:
     """Every variable of the container. Raises: MissingSourceError naming what is not there."""
     result = dict(base)
@@ -99,7 +99,7 @@ def _whole_source(pod: Obj, source: Obj, find: Find) -> dict[str, str]:
     return {}
 
 
-def _variable(pod: Obj, variable: Obj, facts: PodFacts, find: Find) -> str | None:
+def _variable(pod: Obj, variable: Obj, facts: DownwardFacts, find: Find) -> str | None:
     source = variable.get("valueFrom")
     if not source:
         return str(variable.get("value") or "")

@@ -11,9 +11,9 @@ from typing import Final
 from lab.devkube.api.error import ApiError, bad_request
 from lab.devkube.api.objects import Obj, name_of, namespace_of, uid_of
 from lab.devkube.api.runtime import ExecRequest, ExecSession, LogOptions, Output
-from lab.devkube.api.store import Event, EventType
+from lab.devkube.api.store import ObjectEvent, ObjectEventType
+from lab.devkube.kubelet.container_life import ContainerLife
 from lab.devkube.kubelet.entering import open_session
-from lab.devkube.kubelet.life import ContainerLife
 from lab.devkube.kubelet.logs import log_file, read_log
 from lab.devkube.kubelet.pod import PodLife
 from lab.devkube.kubelet.record import ContainerRecord, Running
@@ -50,9 +50,9 @@ class Kubelets:
 
     # -- from the API server's changes to pods' lives
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: ObjectEvent) -> None:
         if event.resource.key == PODS:
-            if event.type is EventType.DELETED:
+            if event.type is ObjectEventType.DELETED:
                 if life := self._pods.get(uid_of(event.object)):
                     life.vanish()
             else:

@@ -13,8 +13,8 @@ from lab.devkube.api.error import ApiError
 from lab.devkube.api.objects import Obj, copy_object, is_deleting, items_of, name_of, namespace_of, part, uid_of
 from lab.devkube.controllers.desired import set_status
 from lab.devkube.controllers.events import WARNING
-from lab.devkube.kubelet.environment import MissingSourceError, PodFacts, container_environment, expand_all
-from lab.devkube.kubelet.life import ContainerLife, Surroundings
+from lab.devkube.kubelet.container_life import ContainerLife, Surroundings
+from lab.devkube.kubelet.environment import DownwardFacts, MissingSourceError, container_environment, expand_all
 from lab.devkube.kubelet.logs import log_file
 from lab.devkube.kubelet.podvolumes import PodVolumes, source_names
 from lab.devkube.kubelet.process import Launch
@@ -168,8 +168,8 @@ class PodLife:
             working_directory=spec.get("workingDir") or "/",
         )
 
-    def _facts(self) -> PodFacts:
-        return PodFacts(self._place.address, self._place.host_address)
+    def _facts(self) -> DownwardFacts:
+        return DownwardFacts(self._place.address, self._place.host_address)
 
     # -- the end
 

@@ -10,7 +10,7 @@ from typing import Final
 from lab.devkube.api.error import ApiError
 from lab.devkube.api.objects import Obj, items_of
 from lab.devkube.kubelet.atomicdir import write_directory
-from lab.devkube.kubelet.environment import MissingSourceError, PodFacts
+from lab.devkube.kubelet.environment import DownwardFacts, MissingSourceError
 from lab.devkube.kubelet.process import Mount
 from lab.devkube.kubelet.site import NodeSite, Site
 from lab.devkube.kubelet.volumes import Sources, host_path, mounts_of, volume_files, volumes_of
@@ -24,7 +24,7 @@ class PodVolumes:
     def __init__(self, site: Site, node: NodeSite, directory: Path) -> None:
         self._site, self._node, self._directory = site, node, directory
 
-    def write(self, pod: Obj, facts: PodFacts) -> None:
+    def write(self, pod: Obj, facts: DownwardFacts) -> None:
         """Every volume holds what its sources say now. Raises: MissingSourceError; nothing is written then."""
         sources = Sources(self._site.find, self._token)
         wanted = [(volume, volume_files(pod, volume, facts, sources)) for volume in volumes_of(pod)]

@@ -20,7 +20,7 @@ OUTPUT_LIMIT: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ProbeTarget:
     """The container a probe asks, and the place it asks from."""
 
     process: ContainerProcess
@@ -30,7 +30,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProbeOutcome:
     """One probe's outcome; the message says what went wrong."""
 
     ok: bool
@@ -55,7 +55,12 @@ class Counter:
 
 
 async def watch(
-    probe: Obj, ask: Callable[[], Awaitable[Answer]], on_answer: Callable[[Answer], None], *, verdict: bool, eager: bool
+    probe: Obj,
+    ask: Callable[[], Awaitable[ProbeOutcome]],
+    on_answer: Callable[[ProbeOutcome], None],
+    *,
+    verdict: bool,
+    eager: bool,
 ) -> bool:
     """Ask again and again; returns the first time the verdict differs from the one given.
 
@@ -73,7 +78,7 @@ async def watch(
         await asyncio.sleep(min(EAGER_S, period_s) if eager else period_s)
 
 
-async def ask_once(probe: Obj, target: Target) -> Answer:
+async def ask_once(probe: Obj, target: ProbeTarget) -> ProbeOutcome:
     """One answer, within the probe's own time limit."""
     limit_s = float(probe.get("timeoutSeconds", 1))
     try:
@@ -85,24 +90,24 @@ async def ask_once(probe: Obj, target: Target) -> Answer:
             if "tcpSocket" in probe:
                 return await _tcp(probe["tcpSocket"], target)
     except TimeoutError:
-        return Answer(ok=False, message=f"no answer within {limit_s:g} s")
+        return ProbeOutcome(ok=False, message=f"no answer within {limit_s:g} s")
     except (OSError, asyncio.IncompleteReadError, ssl.SSLError) as exc:
-        return Answer(ok=False, message=str(exc))
-    return Answer(ok=False, message=f"the lab has no probe of kind {', '.join(probe)}")
+        return ProbeOutcome(ok=False, message=str(exc))
+    return ProbeOutcome(ok=False, message=f"the lab has no probe of kind {', '.join(probe)}")
 
 
-async def _exec(action: Obj, target: Target) -> Answer:
+async def _exec(action: Obj, target: ProbeTarget) -> ProbeOutcome:
     code, output = await run_to_end(target.process, [str(word) for word in action.get("command") or []])
-    return Answer(code == 0, output.decode(errors="replace")[:OUTPUT_LIMIT])
+    return ProbeOutcome(code == 0, output.decode(errors="replace")[:OUTPUT_LIMIT])
 
 
-async def _tcp(action: Obj, target: Target) -> Answer:
+async def _tcp(action: Obj, target: ProbeTarget) -> ProbeOutcome:
     _, writer = await _connect(action, target, None)
     writer.close()
-    return Answer(ok=True)
+    return ProbeOutcome(ok=True)
 
 
-async def _http(action: Obj, target: Target) -> Answer:
+async def _http(action: Obj, target: ProbeTarget) -> ProbeOutcome:
     context = None
     if action.get("scheme") == "HTTPS":
         context = ssl.create_default_context()
@@ -117,7 +122,7 @@ async def _http(action: Obj, target: Target) -> Answer:
         await writer.drain()
         words = (await reader.readline()).split()
         code = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
-        return Answer(200 <= code < 400, f"HTTP probe failed with statuscode: {code}")
+        return ProbeOutcome(200 <= code < 400, f"HTTP probe failed with statuscode: {code}")
     finally:
         writer.close()
         with suppress(OSError, ssl.SSLError):
@@ -125,7 +130,7 @@ async def _http(action: Obj, target: Target) -> Answer:
 
 
 async def _connect(
-    action: Obj, target: Target, context: ssl.SSLContext | None
+    action: Obj, target: ProbeTarget, context: ssl.SSLContext | None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     address = str(action.get("host") or target.address)
     connection = socket_inside(target.node_netns)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from lab.devkube.api.objects import Obj, items_of, namespace_of, part
-from lab.devkube.kubelet.environment import Find, MissingSourceError, PodFacts, field_value, lookup, source_data
+from lab.devkube.kubelet.environment import DownwardFacts, Find, MissingSourceError, field_value, lookup, source_data
 
 ACCOUNT_MOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 ACCOUNT_VOLUME: Final = "kube-api-access"
@@ -63,7 +63,7 @@ def mounts_of(pod: Obj, container: Obj) -> list[Obj]:
     return sorted(named, key=lambda mount: str(mount["mountPath"]).rstrip("/").count("/"))
 
 
-def volume_files(pod: Obj, volume: Obj, facts: PodFacts, sources: Sources) -> dict[str, File] | None:
+def volume_files(pod: Obj, volume: Obj, facts: DownwardFacts, sources: Sources) -> dict[str, File] | None:
     """Relative paths and contents; None for a volume whose contents are not ours (emptyDir, hostPath).
 
     Raises: MissingSourceError if something it needs is absent and not optional.
@@ -92,7 +92,7 @@ def host_path(path: str, node_root: Path, special: Mapping[str, Path]) -> Path:
     return node_root / clean.strip("/") if first in NODE_OWN else Path(clean)
 
 
-def _source_files(pod: Obj, source: Obj, facts: PodFacts, sources: Sources) -> dict[str, File]:
+def _source_files(pod: Obj, source: Obj, facts: DownwardFacts, sources: Sources) -> dict[str, File]:
     if "serviceAccountToken" in source:
         account = pod["spec"].get("serviceAccountName") or "default"
         asked = source["serviceAccountToken"]

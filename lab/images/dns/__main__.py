@@ -13,7 +13,7 @@ from kube.config import load_client
 from kube.reflector import Change, Delete, Handler, Reflector, Synced, Upsert
 from kube.resource import ENDPOINT_SLICES, SERVICES, KubeObject
 from lab.images.dns.server import serve
-from lab.images.dns.zone import Zone
+from lab.images.dns.zone import DnsZone
 
 Step = Callable[[KubeObject], None]
 
@@ -41,7 +41,7 @@ def follower(put: Step, remove: Step, synced: asyncio.Event) -> Handler[KubeObje
 async def run(address: str, port: int) -> None:
     """Serve until told to end."""
     client = await asyncio.to_thread(load_client)
-    zone, services, slices = Zone(), asyncio.Event(), asyncio.Event()
+    zone, services, slices = DnsZone(), asyncio.Event(), asyncio.Event()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with asyncio.TaskGroup() as group:

@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from dnslib import CNAME, EDNS0, PTR, QTYPE, RCODE, RR, SOA, SRV, A, DNSError, DNSRecord
 
-from lab.images.dns.zone import DOMAIN, TTL_S, Answer, Record, Zone
+from lab.images.dns.zone import DOMAIN, TTL_S, DnsAnswer, DnsZone, Record
 
 log = logging.getLogger(__name__)
 PLAIN_LIMIT: Final = 512
@@ -18,7 +18,7 @@ EDNS_LIMIT: Final = 1232
 IDLE_S: Final = 10.0
 
 
-def reply(zone: Zone, question: bytes, *, limit: int | None, rng: random.Random) -> bytes | None:
+def reply(zone: DnsZone, question: bytes, *, limit: int | None, rng: random.Random) -> bytes | None:
     """The packet to send back; None for what is no question. Units: limit is the largest UDP answer, in bytes."""
     try:
         asked = DNSRecord.parse(question)
@@ -37,7 +37,7 @@ def reply(zone: Zone, question: bytes, *, limit: int | None, rng: random.Random)
     return bytes(answer.truncate().pack()) if limit is not None and len(packed) > limit else packed
 
 
-def _fill(answer: DNSRecord, found: Answer, rng: random.Random) -> None:
+def _fill(answer: DNSRecord, found: DnsAnswer, rng: random.Random) -> None:
     records = list(found.records)
     rng.shuffle(records)
     for record in records:
@@ -63,7 +63,7 @@ def _data(record: Record) -> A | CNAME | PTR | SRV:
 class UdpServer(asyncio.DatagramProtocol):
     """Answers datagrams."""
 
-    def __init__(self, zone: Zone) -> None:
+    def __init__(self, zone: DnsZone) -> None:
         self._zone, self._rng = zone, random.Random()
         self._transport: asyncio.DatagramTransport | None = None
 
@@ -76,7 +76,7 @@ class UdpServer(asyncio.DatagramProtocol):
             self._transport.sendto(packet, addr)
 
 
-async def serve(zone: Zone, address: str, port: int) -> None:
+async def serve(zone: DnsZone, address: str, port: int) -> None:
     """Answer until cancelled."""
     rng = random.Random()
 

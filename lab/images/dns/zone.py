@@ -36,14 +36,14 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class DnsAnswer:
     """What a question is answered with; no records and no error means: the name exists, that kind of record does not."""
 
     code: Code
     records: tuple[Record, ...] = ()
 
 
-class Zone:
+class DnsZone:
     """The names of one cluster, kept by whole objects: the last one given counts."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Zone:
         self._slices.get(_owner(item), {}).pop(item["metadata"]["name"], None)
         self._names = None
 
-    def answer(self, name: str, kind: str) -> Answer:
+    def answer(self, name: str, kind: str) -> DnsAnswer:
         """What to say about a name and a kind of record (`A`, `AAAA`, `SRV`, `PTR`, …)."""
         if self._names is None:
             self._names = self._build()
@@ -75,9 +75,9 @@ class Zone:
         found = self._names.get(name)
         if found is None:
             inner = any(known.endswith(f".{name}") for known in self._names)
-            return Answer(Code.NO_ERROR if inner else Code.NAME_ERROR)
+            return DnsAnswer(Code.NO_ERROR if inner else Code.NAME_ERROR)
         wanted = [record for record in found if record.kind in (kind, "CNAME")]
-        return Answer(Code.NO_ERROR, tuple(wanted))
+        return DnsAnswer(Code.NO_ERROR, tuple(wanted))
 
     def _build(self) -> dict[str, list[Record]]:
         names: dict[str, list[Record]] = {DOMAIN: []}

@@ -16,7 +16,7 @@ from clustermesh_apiserver.convert.assembly import make_exporters
 from clustermesh_apiserver.problems import Problems
 from clustermesh_apiserver.publish.announcement import cluster_config, kinds_of
 from clustermesh_apiserver.publish.publisher import Publisher
-from clustermesh_apiserver.settings import Settings, SourceChoice
+from clustermesh_apiserver.settings import ApiserverSettings, SourceChoice
 from clustermesh_apiserver.source.follow import Source
 from clustermesh_apiserver.source.intake import Intake
 from clustermesh_apiserver.source.plan import SourcePlan
@@ -72,7 +72,7 @@ class Running:
 @asynccontextmanager
 async def publishing(connection: str, tables: Tables) -> AsyncIterator[Running]:
     """Wired as the program wires it; it runs, and what the tables hold already is looked at."""
-    settings = Settings(
+    settings = ApiserverSettings(
         cluster_name=CLUSTER,
         cluster_id=CLUSTER_ID,
         source=SourceChoice.CILIUM,

@@ -12,19 +12,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.bench.wire import parts
+from tests.bench.wire import measurements
 from tests.bench.wire.targets import judge
 
 Part = Callable[[Path], Awaitable[dict[str, Any]]]
 
 PARTS: dict[str, Part] = {
-    "publish": parts.publish,
-    "publish_small": parts.publish_small,
-    "first_sync": parts.first_sync,
-    "mirror": parts.mirror,
-    "services": parts.services,
-    "facade": parts.facade,
-    "change": parts.change,
+    "publish": measurements.publish,
+    "publish_small": measurements.publish_small,
+    "first_sync": measurements.first_sync,
+    "mirror": measurements.mirror,
+    "services": measurements.services,
+    "facade": measurements.facade,
+    "change": measurements.change,
 }
 
 

@@ -17,9 +17,9 @@ import yaml
 
 from certs import profile
 from certs.authority import Authority
-from clustermesh_apiserver.parts import Apiserver
+from clustermesh_apiserver.apiserver import Apiserver
 from clustermesh_apiserver.run import make_apiserver, run
-from clustermesh_apiserver.settings import Settings
+from clustermesh_apiserver.settings import ApiserverSettings
 from kube.client import KubeClient, in_thread
 from kube.config import load_client
 from kvstore.etcd import EtcdStore
@@ -108,7 +108,7 @@ class Pki:
         return self.tls(self.own, profile.local(OWN))
 
 
-def settings(folder: Path, **changes: Any) -> Settings:
+def settings(folder: Path, **changes: Any) -> ApiserverSettings:
     values: dict[str, Any] = {
         "cluster_name": OWN,
         "cluster_id": 1,
@@ -125,11 +125,13 @@ def settings(folder: Path, **changes: Any) -> Settings:
         "agent_token_file": folder / "agent-token",
         **changes,
     }
-    return Settings(**values)
+    return ApiserverSettings(**values)
 
 
 @contextlib.asynccontextmanager
-async def run_apiserver(client: KubeClient, chosen: Settings, *, ready: bool = True) -> AsyncIterator[Apiserver]:
+async def run_apiserver(
+    client: KubeClient, chosen: ApiserverSettings, *, ready: bool = True
+) -> AsyncIterator[Apiserver]:
     """The program in this process, ready unless told otherwise."""
     apiserver = make_apiserver(chosen, client)
     task = asyncio.create_task(run(apiserver))

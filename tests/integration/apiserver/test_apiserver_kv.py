@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from clustermesh_apiserver.parts import Apiserver
+from clustermesh_apiserver.apiserver import Apiserver
 from clustermesh_apiserver.status import kv_api
 from kube.client import KubeClient
 from tests.integration.apiserver.apiserver_world import Pki, rest, run_apiserver, settings, until

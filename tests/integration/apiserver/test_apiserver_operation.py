@@ -20,7 +20,7 @@ from cryptography import x509
 
 from certs import profile
 from certs.authority import Authority
-from clustermesh_apiserver.parts import Apiserver
+from clustermesh_apiserver.apiserver import Apiserver
 from clustermesh_cli.mesh_health import assess
 from kube.client import KubeClient, in_thread
 from kvstore.process import EtcdCertificates, EtcdProcess, EtcdSettings

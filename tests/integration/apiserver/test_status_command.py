@@ -15,7 +15,7 @@ import kube.resource as k
 from certs import profile
 from certs.authority import Authority
 from certs.store import CertFiles, encode_data, secret_data
-from clustermesh_apiserver.parts import Apiserver
+from clustermesh_apiserver.apiserver import Apiserver
 from clustermesh_cli.commands.status import status
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode

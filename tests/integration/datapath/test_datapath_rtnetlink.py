@@ -20,8 +20,8 @@ from agent.datapath.config import AttachMode
 from agent.datapath.layout import AddressKey, EndpointFlag
 from agent.datapath.rtnetlink import ChangeSocket, EndpointInterface, LinkChanges, sight
 from agent.endpoints.feature import EndpointsFeature
-from agent.host import KernelHost
 from agent.ipcache.writer import PrefixWriter
+from agent.machine import KernelHost
 from agent.node_agent import NodeAgent
 from agent.policy.feature import PolicyFeature
 from agent.settings import AgentSettings

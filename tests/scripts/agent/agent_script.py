@@ -60,13 +60,13 @@ from agent.datapath.rtnetlink import EndpointInterface, LinkChanges, LinkSightin
 from agent.endpoints.feature import EndpointsFeature
 from agent.endpoints.rows import endpoint_rows
 from agent.feature import Feature
-from agent.host import MemoryHost
 from agent.identity.feature import IdentityFeature
 from agent.ipcache.feature import IpcacheFeature
 from agent.loadbalancer.convert import strip_service, strip_slice
 from agent.loadbalancer.feature import LoadBalancerFeature
 from agent.loadbalancer.rows import ServiceRows
 from agent.loadbalancer.source import KubernetesSource
+from agent.machine import MemoryHost
 from agent.mesh.ingest import Writers
 from agent.mesh.networks import Networks
 from agent.mesh.rejections import Rejections

@@ -17,7 +17,7 @@ from agent.ipcache.ops import IpcacheTarget
 from agent.ipcache.writer import PrefixWriter
 from agent.loadbalancer.convert import strip_service
 from agent.loadbalancer.follower import AddressFollower
-from agent.loadbalancer.known import KnownAddresses
+from agent.loadbalancer.known_addresses import KnownAddresses
 from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.mesh.ingest import Ingest, Writers

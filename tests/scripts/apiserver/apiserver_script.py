@@ -24,7 +24,7 @@ import yaml
 from clustermesh_apiserver.convert.assembly import make_exporters
 from clustermesh_apiserver.problems import Problems
 from clustermesh_apiserver.publish.announcement import kinds_of
-from clustermesh_apiserver.settings import Settings
+from clustermesh_apiserver.settings import ApiserverSettings
 from clustermesh_apiserver.source.follow import Source
 from clustermesh_apiserver.source.plan import SourcePlan
 from clustermesh_apiserver.tables import Tables
@@ -83,7 +83,7 @@ class ApiserverScript(Script):
 
     def _start(self, modes: set[str]) -> None:
         mode = ExportMode.BOTH if "slices" in modes else ExportMode.SERVICES
-        chosen = Settings(cluster_name="c1", cluster_id=1, service_export_mode=mode, mcs_api="mcs" in modes)
+        chosen = ApiserverSettings(cluster_name="c1", cluster_id=1, service_export_mode=mode, mcs_api="mcs" in modes)
         plan = SourcePlan(cilium="pods" not in modes, exports="mcs" in modes, cilium_slices="ces" in modes)
         self.tables, self.problems = Tables(), Problems(None)
         self.sinks = {kind: Sink(kind, self.log) for kind in kinds_of(chosen)}

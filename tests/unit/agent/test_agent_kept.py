@@ -8,7 +8,7 @@ import pytest
 from agent.datapath.layout import BackendKey, BackendState
 from agent.datapath.memory import MemoryMaps, memory_maps
 from agent.loadbalancer.follower import AddressFollower
-from agent.loadbalancer.known import KnownAddresses
+from agent.loadbalancer.known_addresses import KnownAddresses
 from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.registry import KEPT_SHARE
 from agent.loadbalancer.writer import LoadBalancerWriter

@@ -18,7 +18,7 @@ from agent.ipcache.writer import PrefixWriter
 from agent.loadbalancer.follower import AddressFollower
 from agent.loadbalancer.registry import BackendRegistry
 from agent.mesh.blocks import Block, BlockIndex, block_of
-from agent.mesh.held import Held
+from agent.mesh.held_records import Held
 from agent.mesh.ingest import Ingest
 from agent.mesh.networks import ClaimChange, Networks
 from agent.tables import Address, AgentDB, ClaimOrigin, FrontendKey, Node, NodeAddress, Prefix, Service, ServicePort

@@ -18,10 +18,10 @@ from agent.datapath.memory import memory_maps
 from agent.datapath.rtnetlink import EndpointInterface, LinkSighting
 from agent.endpoints.feature import EndpointsFeature
 from agent.feature import Feature, Tasks
-from agent.host import MemoryHost
 from agent.identity.feature import IdentityFeature
 from agent.ipcache.feature import IpcacheFeature
 from agent.loadbalancer.feature import LoadBalancerFeature
+from agent.machine import MemoryHost
 from agent.mesh.feature import MeshFeature
 from agent.mesh.ingest import Writers
 from agent.node_agent import FeatureStartError, NodeAgent, make_features

@@ -7,7 +7,7 @@ import pytest
 
 from agent.bootstrap import Facts, OwnNode
 from agent.core import Core, open_core
-from agent.host import MemoryHost
+from agent.machine import MemoryHost
 from agent.mesh.feature import MeshFeature
 from agent.node_agent import make_features
 from agent.settings import AgentSettings

@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from agent.bootstrap import Facts
 from agent.core import open_core
-from agent.host import MemoryHost
+from agent.machine import MemoryHost
 from agent.policy.feature import LOOK_S, LOOK_SHARE, PolicyFeature
 from agent.settings import AgentSettings
 from meshkit.clock import ManualClock, settle

@@ -33,9 +33,9 @@ from agent.datapath.maps import Maps
 from agent.datapath.memory import MemoryMaps, memory_maps
 from agent.feature import Feature
 from agent.heartbeat.feature import HeartbeatFeature
-from agent.host import MemoryHost
 from agent.ipcache.feature import IpcacheFeature
 from agent.loadbalancer.feature import LoadBalancerFeature
+from agent.machine import MemoryHost
 from agent.node_agent import NodeAgent
 from agent.policy.feature import PolicyFeature
 from agent.settings import AgentSettings
@@ -201,7 +201,7 @@ async def test_one_changed_entry_is_found_and_repaired(name: str) -> None:
     async with running() as agent:
         equal = await agent.ask("GET", "/v1/verify")
         assert (equal.is_equal, equal.differences, equal.waiting_for, equal.pending) == (True, [], [], 0)
-        tamper(agent.host)
+        tamper(agent.machine)
         found = await agent.ask("GET", "/v1/verify")
         assert not found.is_equal
         assert place in {difference.place for difference in found.differences}
@@ -209,7 +209,7 @@ async def test_one_changed_entry_is_found_and_repaired(name: str) -> None:
         repaired = await agent.ask("POST", "/v1/repair")
         assert (repaired.is_equal, repaired.differences, repaired.not_begun) == (True, [], [])
         assert repaired.repaired == found.differences
-        agent.host.maps.check()
+        agent.machine.maps.check()
 
 
 async def test_what_cannot_be_repaired_remains_and_is_named() -> None:
@@ -257,7 +257,7 @@ async def test_the_verb_prints_one_line_per_difference_and_exits_3_until_it_is_r
             while not socket.exists():  # noqa: ASYNC110 - another thread of control makes it
                 await asyncio.sleep(0)
         assert await verb() == (0, ["node n1: no differences"])
-        agent.host.maps.ipcache.delete([IpcacheKey(f"{POD}/32")])
+        agent.machine.maps.ipcache.delete([IpcacheKey(f"{POD}/32")])
         line = f"ipcache: prefix={POD}/32: "
         assert await verb() == (3, [f"{line}missing", "node n1: 1 difference"])
         repaired = [f"{line}repaired; it was: missing", "node n1: no differences, 1 repaired"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clustermesh_apiserver.convert.assembly import make_exporters
 from clustermesh_apiserver.problems import Problems
-from clustermesh_apiserver.settings import Settings
+from clustermesh_apiserver.settings import ApiserverSettings
 from clustermesh_apiserver.source.follow import Source
 from clustermesh_apiserver.source.intake import Intake
 from clustermesh_apiserver.source.plan import SourcePlan
@@ -85,7 +85,7 @@ class World:
     """Every kind of both sources, converted into sinks that only remember."""
 
     def __init__(self, *, cilium: bool) -> None:
-        chosen = Settings(cluster_name="c1", cluster_id=1, service_export_mode=ExportMode.BOTH, mcs_api=True)
+        chosen = ApiserverSettings(cluster_name="c1", cluster_id=1, service_export_mode=ExportMode.BOTH, mcs_api=True)
         plan = SourcePlan(cilium=cilium, exports=True)
         self.tables = Tables()
         self.problems = Problems(None)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from clustermesh_apiserver.app import main
-from clustermesh_apiserver.settings import Settings
+from clustermesh_apiserver.settings import ApiserverSettings
 
 NAMED = ("--cluster-name", "koornacht", "--cluster-id", "1")
 
@@ -20,7 +20,7 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None
         main(["--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    for field in dataclasses.fields(Settings):
+    for field in dataclasses.fields(ApiserverSettings):
         assert f"--{field.name.replace('_', '-')}" in text
         assert field.metadata["help"]
     assert "--print-config" in text
@@ -37,7 +37,7 @@ def test_the_effective_settings_are_printed_and_can_be_given_back(
     assert end.value.code == 0
     printed = capsys.readouterr().out
     shown = yaml.safe_load(printed)
-    assert set(shown) == {field.name.replace("_", "-") for field in dataclasses.fields(Settings)}
+    assert set(shown) == {field.name.replace("_", "-") for field in dataclasses.fields(ApiserverSettings)}
     assert (shown["kubeconfig"], shown["context"], shown["etcd-config"]) == ("/k", "c", "/e.yaml")
     assert (shown["mirror"], shown["lease-ttl"], shown["source"]) == (True, 120.0, "pods")
     monkeypatch.delenv("CLUSTERMESH_LEASE_TTL")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from clustermesh_apiserver.identity.allocator import IdentityAllocator, manifest
-from clustermesh_apiserver.identity.book import Grace, IdentityBook
+from clustermesh_apiserver.identity.number_choice import Grace, IdentityBook
 from clustermesh_apiserver.tables import Tables
 from kube.errors import AlreadyExists, Unreachable
 from kubeintent.cilium import read_cilium_identity

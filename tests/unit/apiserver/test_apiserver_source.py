@@ -10,7 +10,7 @@ import pytest
 from clustermesh_apiserver.convert.assembly import make_exporters
 from clustermesh_apiserver.problems import Problems
 from clustermesh_apiserver.run import make_apiserver
-from clustermesh_apiserver.settings import CiliumSlices, Settings, SourceChoice
+from clustermesh_apiserver.settings import ApiserverSettings, CiliumSlices, SourceChoice
 from clustermesh_apiserver.source.follow import Source
 from clustermesh_apiserver.source.plan import Seen, SourcePlan, make_plan
 from clustermesh_apiserver.status.program_status import report_health
@@ -27,8 +27,8 @@ ENDPOINTS = SourcePlan(cilium=True)
 SLICES = SourcePlan(cilium=True, cilium_slices=True)
 
 
-def chosen(**changes: Any) -> Settings:
-    return Settings(cluster_name="c1", cluster_id=1, **changes)
+def chosen(**changes: Any) -> ApiserverSettings:
+    return ApiserverSettings(cluster_name="c1", cluster_id=1, **changes)
 
 
 @pytest.mark.parametrize(

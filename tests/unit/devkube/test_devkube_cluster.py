@@ -14,7 +14,7 @@ from lab.devkube.api.cluster import Cluster
 from lab.devkube.api.deletion import DeleteOptions, Propagation
 from lab.devkube.api.error import ApiError
 from lab.devkube.api.objects import Obj
-from lab.devkube.api.store import Event
+from lab.devkube.api.store import ObjectEvent
 
 APPS = "apps"
 CRDS = ("customresourcedefinitions", "apiextensions.k8s.io")
@@ -151,7 +151,7 @@ def test_generated_names_are_unique(cluster: Cluster) -> None:
 
 
 def test_changes_made_by_a_subscriber_are_told_in_order(cluster: Cluster) -> None:
-    def react(event: Event) -> None:
+    def react(event: ObjectEvent) -> None:
         if event.object["metadata"]["name"] == "first":
             cluster.create("configmaps", config_map("second"))
 
@@ -162,7 +162,7 @@ def test_changes_made_by_a_subscriber_are_told_in_order(cluster: Cluster) -> Non
 
 
 def test_a_failing_subscriber_stops_nobody(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
-    def fail(_event: Event) -> None:
+    def fail(_event: ObjectEvent) -> None:
         raise RuntimeError("broken")
 
     cluster.subscribe(fail)

@@ -11,7 +11,7 @@ import pytest
 from lab.devkube.api.objects import Obj
 from lab.devkube.kubelet.atomicdir import write_directory
 from lab.devkube.kubelet.backoff import RestartDelays
-from lab.devkube.kubelet.environment import MissingSourceError, PodFacts, container_environment, expand
+from lab.devkube.kubelet.environment import DownwardFacts, MissingSourceError, container_environment, expand
 from lab.devkube.kubelet.probe import Counter
 from lab.devkube.kubelet.record import ContainerRecord, PodPlace, Running, Terminated, Waiting, phase, pod_status
 from lab.devkube.kubelet.site import PodAddresses, resolv_conf
@@ -19,7 +19,7 @@ from lab.devkube.kubelet.volumes import ACCOUNT_MOUNT, File, Sources, host_path,
 from lab.images.table import command_line, find_image, short_name
 from lab.topology import KOORNACHT
 
-FACTS = PodFacts("10.1.1.2", "172.18.0.3")
+FACTS = DownwardFacts("10.1.1.2", "172.18.0.3")
 POD: Obj = {
     "metadata": {"name": "p", "namespace": "default", "uid": "u", "labels": {"app": "x"}},
     "spec": {"nodeName": "koornacht-worker", "restartPolicy": "Always", "containers": []},

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a backend's address still lives, by everything this node was told: pods, nodes and endpoint slices. Reads tables only.
+"""Whether a pod, a node or an endpoint slice still has a backend's address. Reads tables only.
 
-A backend that nothing selects keeps its entry, and so its connections, until the answer is no.
+The registry deletes the entry of a backend that no service selects once nobody has its address; its connections end then.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class KnownAddresses:
         self._listed_at = -1
 
     def owner_of(self, target: Target, service: ServiceName | None) -> str | None:
-        """The pod that has the address, "" if it lives but nobody says whose it is, None if nobody knows it any more.
+        """The pod that has the address as namespace/name, "" if its pod is not known, None if nobody has the address.
 
-        Nobody is gone before every source of addresses has finished its first listing.
+        Before every source of addresses has finished its first listing the answer is never None.
         """
         if not self._db.prefixes.initialized:
             return ""

@@ -14,7 +14,7 @@ from clustermesh_apiserver.publish.own_store import OwnStore
 from clustermesh_apiserver.publish.publisher import Publisher
 from clustermesh_apiserver.renewal.keeper import CertificateKeeper
 from clustermesh_apiserver.serve.facade_server import FacadeServer
-from clustermesh_apiserver.settings import Settings
+from clustermesh_apiserver.settings import ApiserverSettings
 from clustermesh_apiserver.source.follow import Source
 from clustermesh_apiserver.tables import Tables
 from kvstore.sharedstore import SharedStore
@@ -41,7 +41,7 @@ class Apiserver:
     may ask over the network. `keeper` is None where somebody else renews certificates.
     """
 
-    settings: Settings
+    settings: ApiserverSettings
     started_s: float
     tables: Tables
     problems: Problems

@@ -13,7 +13,7 @@ from meshmodel.protocol import PROTOCOL_NAMES
 
 
 @dataclass(slots=True)
-class Live:
+class FrontendShadow:
     """The shadow of one frontend. `count` is what the kernel was told; None while there is no head entry of ours."""
 
     service_id: int

@@ -13,7 +13,7 @@ from lab.devkube.api.objects import Obj, name_of, namespace_of, part, uid_of
 from lab.devkube.controllers.events import NORMAL, WARNING
 from lab.devkube.kubelet.backoff import RestartDelays
 from lab.devkube.kubelet.environment import MissingSourceError
-from lab.devkube.kubelet.probe import Answer, Target, ask_once, watch
+from lab.devkube.kubelet.probe import ProbeOutcome, ProbeTarget, ask_once, watch
 from lab.devkube.kubelet.process import ContainerProcess, Launch, start
 from lab.devkube.kubelet.record import ContainerRecord, Running, Terminated, Waiting, should_restart
 from lab.images.table import Image, find_image
@@ -72,7 +72,7 @@ class ContainerLife:
         if "sleep" in hook:
             await asyncio.sleep(min(grace_s, float(hook["sleep"].get("seconds", 0))))
         elif hook and self.process is not None:
-            target = Target(self.process, self.record.spec, self._around.address, self._around.node_netns)
+            target = ProbeTarget(self.process, self.record.spec, self._around.address, self._around.node_netns)
             await ask_once({**hook, "timeoutSeconds": max(1.0, grace_s)}, target)
 
     async def _start(self) -> ContainerProcess:
@@ -136,7 +136,7 @@ class ContainerLife:
 
     async def _probe(self, process: ContainerProcess) -> None:
         spec = self.record.spec
-        target = Target(process, spec, self._around.address, self._around.node_netns)
+        target = ProbeTarget(process, spec, self._around.address, self._around.node_netns)
         if "startupProbe" in spec:
             if not await self._watch("startupProbe", "Startup", target, verdict=False, gives_up=True):
                 await self._kill(process, "failed startup probe, will be restarted")
@@ -150,27 +150,29 @@ class ContainerLife:
             if "livenessProbe" in spec:
                 group.create_task(self._probe_liveness(process, target))
 
-    async def _probe_readiness(self, target: Target) -> None:
+    async def _probe_readiness(self, target: ProbeTarget) -> None:
         while True:
             self.record.ready = await self._watch("readinessProbe", "Readiness", target, verdict=self.record.ready)
             self._around.report()
 
-    async def _probe_liveness(self, process: ContainerProcess, target: Target) -> None:
+    async def _probe_liveness(self, process: ContainerProcess, target: ProbeTarget) -> None:
         await self._watch("livenessProbe", "Liveness", target, verdict=True)
         await self._kill(process, "failed liveness probe, will be restarted")
 
-    async def _watch(self, field: str, word: str, target: Target, *, verdict: bool, gives_up: bool = False) -> bool:
+    async def _watch(
+        self, field: str, word: str, target: ProbeTarget, *, verdict: bool, gives_up: bool = False
+    ) -> bool:
         probe = self.record.spec[field]
         failures = 0
 
-        def note(answer: Answer) -> None:
+        def note(answer: ProbeOutcome) -> None:
             nonlocal failures
             failures = 0 if answer.ok else failures + 1
             # a program that is not listening yet is no news
             if not answer.ok and (verdict or failures > int(probe.get("failureThreshold", 3))):
                 self._emit("Unhealthy", f"{word} probe failed: {answer.message}", WARNING)
 
-        async def ask() -> Answer:
+        async def ask() -> ProbeOutcome:
             return await ask_once(probe, target)
 
         if not gives_up:

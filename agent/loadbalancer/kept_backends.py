@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Backends that nothing selects any more, and that keep their entries for the connections they have. Pure.
+"""Backends that no service selects any more, whose map entries stay so that open connections keep working. Pure.
 
-Oldest first: this is the order in which they are given up when the map is short of room.
+They are kept in the order in which they were deselected; when the backend map is full, the registry deletes the oldest first.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ K = TypeVar("K")
 
 
 class Holder(NamedTuple):
-    """Why a backend is believed to live: the service that used it last, and the pod that had its address then.
+    """The service that selected the backend last, and the pod that had its address then.
 
-    None and empty: not known, the entry was found in the map at start.
+    `service` is None and `pod` empty for an entry that the agent found in the map when it started.
     """
 
     service: ServiceName | None = None
