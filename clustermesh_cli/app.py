@@ -16,7 +16,6 @@ from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.kv_verbs import kv
 from clustermesh_cli.verb_options import Context, Kubeconfig, Namespace, Plain, Wait, make_client, parse_duration
-from meshapi.installed import STORE_NODE_PORT
 from meshkit.clock import SystemClock
 from meshkit.errors import MeshError
 
@@ -67,9 +66,20 @@ def enable(
     cluster_name: Annotated[str | None, typer.Option(help="this cluster's name in the mesh")] = None,
     cluster_id: Annotated[int | None, typer.Option(help="this cluster's id, 1 to 255; chosen when not given")] = None,
     service_type: Annotated[
-        str, typer.Option(help="how peers reach us: NodePort, LoadBalancer or ClusterIP")
-    ] = "NodePort",
-    node_port: Annotated[int, typer.Option(help="the port on every node, with NodePort")] = STORE_NODE_PORT,
+        str | None,
+        typer.Option(
+            help="how peers reach us: NodePort, LoadBalancer or ClusterIP; as it is, or NodePort, if not given"
+        ),
+    ] = None,
+    node_port: Annotated[
+        int | None, typer.Option(help="the port on every node, with NodePort; as it is, or 32379, if not given")
+    ] = None,
+    drop_previous_endpoint: Annotated[
+        bool,
+        typer.Option(
+            "--drop-previous-endpoint", help="close the ports that peers were told before; they were connected again"
+        ),
+    ] = False,
     advertise: Annotated[
         list[str] | None, typer.Option(help="extra name or address for the server certificate")
     ] = None,
@@ -100,13 +110,13 @@ def enable(
 ) -> None:
     """Give this cluster a name, an id, certificates, and the mesh's programs."""
     from clustermesh_cli.commands import enable as verb
+    from clustermesh_cli.plan.exposure import ExposureWish
 
     options = verb.EnableOptions(
         namespace,
         cluster_name,
         cluster_id,
-        service_type,
-        node_port,
+        ExposureWish(service_type, node_port, drop_previous_endpoint),
         tuple(advertise or ()),
         apiserver_image,
         agent_image,

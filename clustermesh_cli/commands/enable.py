@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,10 +21,10 @@ from clustermesh_cli.credentials import (
     ensure_certificates,
     read_lifetime_s,
 )
-from clustermesh_cli.exit_code import CommandRefusedError
 from clustermesh_cli.manifests import load_crds, load_workloads
 from clustermesh_cli.plan.authority_choice import check_authority
 from clustermesh_cli.plan.cluster_identity import ClusterIdentity, decide_identity
+from clustermesh_cli.plan.exposure import DROP_FLAG, Exposure, ExposureWish, decide_exposure
 from clustermesh_cli.plan.peering import agent_files, find_real_files, keep_lists, known_peers
 from kube.client import KubeClient
 from kube.resource import from_manifest
@@ -42,9 +42,8 @@ from meshapi.installed import (
     PEERS_SECRET,
     REMOTE_USERS,
     SCOPE_KEY,
+    STORE_SERVICE,
 )
-
-SERVICE_TYPES = ("NodePort", "LoadBalancer", "ClusterIP")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +53,7 @@ class EnableOptions:
     namespace: str
     cluster_name: str | None
     cluster_id: int | None
-    service_type: str
-    node_port: int
+    exposure: ExposureWish
     advertise: Sequence[str]
     apiserver_image: str
     agent_image: str
@@ -74,10 +72,10 @@ class EnableOptions:
         return self.lifetime_s if self.lifetime_s is not None else read_lifetime_s(config)
 
 
-def plan_objects(options: EnableOptions, identity: ClusterIdentity, config: dict[str, str]) -> list[dict[str, Any]]:
+def plan_objects(
+    options: EnableOptions, identity: ClusterIdentity, config: dict[str, str], exposure: Exposure
+) -> list[dict[str, Any]]:
     """Everything `enable` applies except certificates, in order. Pure."""
-    if options.service_type not in SERVICE_TYPES:
-        raise CommandRefusedError(f"--service-type {options.service_type}: choose one of {', '.join(SERVICE_TYPES)}")
     scope = config.get(SCOPE_KEY, "true")
     own = {
         **config,
@@ -90,7 +88,7 @@ def plan_objects(options: EnableOptions, identity: ClusterIdentity, config: dict
     }
     values = {
         "NAMESPACE": options.namespace,
-        "SERVICE_TYPE": options.service_type,
+        "SERVICE_TYPE": exposure.service_type,
         "CLUSTER_NAME": str(identity.name),
         "CLUSTER_ID": str(identity.id),
         "MAX_CONNECTED_CLUSTERS": str(identity.maximum),
@@ -102,9 +100,13 @@ def plan_objects(options: EnableOptions, identity: ClusterIdentity, config: dict
     }
     workloads = load_workloads(values)
     for obj in workloads:
-        if obj["kind"] == "Service" and obj["spec"]["type"] == "NodePort":
-            obj["spec"]["ports"][0]["nodePort"] = options.node_port
+        if _is_exposed(obj):
+            obj["spec"]["ports"] = exposure.ports()
     return [*load_crds(), _config_map(CONFIG_MAP, options.namespace, own), *workloads]
+
+
+def _is_exposed(obj: Mapping[str, Any]) -> bool:
+    return bool(obj["kind"] == "Service" and obj["metadata"]["name"] == STORE_SERVICE)
 
 
 def enable(client: KubeClient, context: str, options: EnableOptions, console: Console, wall_s: float) -> None:
@@ -117,9 +119,12 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
         name=options.cluster_name, id_=options.cluster_id, config=config, context=context or client.context
     )
     check_lifetime(options.chosen_lifetime_s(config))
-    objects = plan_objects(options, identity, config)
     trusting = _check_authority(client, options, identity)
+    exposure = _decide_exposure(client, options, trusting)
+    objects = plan_objects(options, identity, config, exposure)
     console.step(f"Enabling the mesh in cluster {identity.name} (id {identity.id})...")
+    for obj in filter(_is_exposed, objects):  # first: a port that the API server refuses leaves everything as it was
+        client.apply(k.SERVICES, obj)
     authority = ensure_authority(client, options.namespace, identity, wall_s)
     lifetime_s = options.chosen_lifetime_s(config)
     shapes = own_shapes(identity.name, options.namespace, lifetime_s, options.advertise)
@@ -133,7 +138,7 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
         if resource == k.CRDS and client.get(resource, obj["metadata"]["name"]) is not None:
             continue  # a CRD that is there, Cilium's own perhaps, is the cluster's business
         client.apply(resource, obj)
-    _report(identity, authority, options, issued.expires_s, console)
+    _report(identity, authority, exposure, issued.expires_s, console)
     if options.new_ca and trusting:
         console.warn(
             f"The authority is new: {', '.join(sorted(trusting))} refuse this cluster until they are connected again"
@@ -146,8 +151,13 @@ def show(client: KubeClient, context: str, options: EnableOptions) -> None:
     identity = decide_identity(
         name=options.cluster_name, id_=options.cluster_id, config=config, context=context or client.context
     )
-    _check_authority(client, options, identity)
-    print(yaml.safe_dump_all(plan_objects(options, identity, config), sort_keys=False), end="")
+    exposure = _decide_exposure(client, options, _check_authority(client, options, identity))
+    print(yaml.safe_dump_all(plan_objects(options, identity, config, exposure), sort_keys=False), end="")
+
+
+def _decide_exposure(client: KubeClient, options: EnableOptions, peers: Collection[str]) -> Exposure:
+    service = client.get(k.SERVICES, STORE_SERVICE, options.namespace)
+    return decide_exposure(service, options.exposure, has_peers=bool(peers))
 
 
 def _check_authority(client: KubeClient, options: EnableOptions, identity: ClusterIdentity) -> frozenset[str]:
@@ -189,13 +199,19 @@ def _data(client: KubeClient, name: str, namespace: str) -> dict[str, str]:
 
 
 def _report(
-    identity: ClusterIdentity, authority: Authority, options: EnableOptions, expires_s: float, console: Console
+    identity: ClusterIdentity, authority: Authority, exposure: Exposure, expires_s: float, console: Console
 ) -> None:
     expires = datetime.fromtimestamp(expires_s, UTC)
     console.ok(f"Cluster {identity.name} has id {identity.id} of {identity.maximum}")
     console.ok(f"Its authority is SHA-256 {authority.fingerprint[:16]}; its certificates last until {expires:%Y-%m-%d}")
-    exposed = f" on port {options.node_port} of every node" if options.service_type == "NodePort" else ""
-    console.ok(f"Peers will reach it through a {options.service_type} Service{exposed}")
+    exposed = f" on port {exposure.node_port} of every node" if exposure.service_type == "NodePort" else ""
+    console.ok(f"Peers will reach it through a {exposure.service_type} Service{exposed}")
+    if exposure.previous:
+        ports = ", ".join(str(port) for port in exposure.previous)
+        console.warn(
+            f"Port {ports} stays open for the peers that were told it: run clustermesh connect with each of them, "
+            f"which tells them port {exposure.node_port}, then clustermesh enable {DROP_FLAG}"
+        )
     console.line("Next: clustermesh status --wait, then clustermesh connect --destination-context <other cluster>")
 
 

@@ -57,5 +57,6 @@ def _refuse_change(what: str, known: str | None, wanted: str) -> None:
     if known and known != wanted:
         raise CommandRefusedError(
             f"this cluster already has the {what} {known}, which its identities are numbered by; "
-            f"it cannot become {wanted}: disable the mesh first"
+            f"it cannot become {wanted}: run clustermesh disconnect with every peer, then clustermesh disable, then "
+            "clustermesh enable again; where Cilium runs, its ConfigMap cilium-config must say the same"
         )

@@ -118,7 +118,7 @@ class WritableApi(ScriptedApi):
         self.answers[path] = merge(merged, {"metadata": {"resourceVersion": version}})
 
     def _version(self, path: str) -> str | None:
-        found = cast(dict[str, Any], self.answers[path])["metadata"].get("resourceVersion")
+        found = cast(dict[str, Any], self.answers[path]).get("metadata", {}).get("resourceVersion")
         return None if found is None else str(found)
 
     def _status(self) -> ApiserverStatus:

@@ -17,6 +17,7 @@ from clustermesh_cli.commands.enable import EnableOptions, enable
 from clustermesh_cli.contexts import open_clusters, split_contexts
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.plan.authority_choice import check_authority
+from clustermesh_cli.plan.exposure import ExposureWish
 from clustermesh_cli.plan.peer_networks import decide_networks, parse_choices
 from clustermesh_cli.plan.pod_ranges import calico_ranges, cilium_ranges, flag_ranges, kubeadm_ranges
 from meshapi.apiserver import Reach
@@ -347,7 +348,7 @@ def test_choices_that_are_none_are_refused(given: str, code: ExitCode) -> None:
 
 
 def enable_north(world: World, *, new_ca: bool) -> None:
-    options = EnableOptions("kube-system", None, None, "NodePort", 32379, (), "apiserver", "agent", new_ca=new_ca)
+    options = EnableOptions("kube-system", None, None, ExposureWish(), (), "apiserver", "agent", new_ca=new_ca)
     enable(world.north.client("kind-north"), "kind-north", options, world.console, WALL_S)
 
 

@@ -14,6 +14,7 @@ from clustermesh_cli.cluster_facts import is_mirrored
 from clustermesh_cli.commands.disable import workloads
 from clustermesh_cli.commands.enable import EnableOptions, plan_objects
 from clustermesh_cli.plan.cluster_identity import ClusterIdentity
+from clustermesh_cli.plan.exposure import Exposure, ExposureWish
 from clustermesh_cli.plan.facts import ClusterFacts, StoreAccess
 from clustermesh_cli.plan.peering import agent_files, find_real_files, keep_lists, real_files
 from meshmodel.names import ClusterId, ClusterName
@@ -29,7 +30,8 @@ SOUTH = ClusterFacts(
     pod_cidrs=(),
 )
 REAL = {name: value for name, value in real_files(SOUTH).items() if value is not None}
-DEFAULTS = EnableOptions("mesh-system", None, None, "NodePort", 32379, (), "apiserver", "agent")
+DEFAULTS = EnableOptions("mesh-system", None, None, ExposureWish(), (), "apiserver", "agent")
+EXPOSURE = Exposure("NodePort", 32379)
 NORTH = ClusterIdentity(ClusterName("north"), ClusterId(1), 255)
 
 
@@ -44,7 +46,7 @@ def endpoint(data: Mapping[str, str]) -> str:
 
 def planned(options: EnableOptions, config: dict[str, str]) -> tuple[dict[str, str], list[str], list[str]]:
     """The ConfigMap's data, and the arguments of apiserver and agent."""
-    objects = plan_objects(options, NORTH, config)
+    objects = plan_objects(options, NORTH, config, EXPOSURE)
     arguments: dict[str, list[str]] = {}
     for obj in objects:
         if obj["kind"] in ("Deployment", "DaemonSet"):
@@ -122,7 +124,7 @@ def test_the_mirror_is_on_unless_chosen_otherwise_and_the_choice_is_remembered(
     flag: bool | None, before: str | None, expected: bool
 ) -> None:
     config = {} if before is None else {"enable-kvstoremesh": before}
-    options = EnableOptions("mesh-system", None, None, "NodePort", 32379, (), "apiserver", "agent", mirror=flag)
+    options = EnableOptions("mesh-system", None, None, ExposureWish(), (), "apiserver", "agent", mirror=flag)
     data, apiserver, agent = planned(options, config)
     assert data["enable-kvstoremesh"] == str(expected).lower()
     assert is_mirrored(data) is expected
@@ -139,6 +141,6 @@ def test_disable_removes_the_very_workloads_that_enable_applies() -> None:
         kept = ("CustomResourceDefinition", "ConfigMap")
         return {(obj["kind"], obj["metadata"]["name"]) for obj in objects if obj["kind"] not in kept}
 
-    applied = plan_objects(DEFAULTS, NORTH, {})
+    applied = plan_objects(DEFAULTS, NORTH, {}, EXPOSURE)
     assert names(workloads("mesh-system")) == names(applied)
     assert {obj["metadata"].get("namespace", "mesh-system") for obj in workloads("mesh-system")} == {"mesh-system"}
