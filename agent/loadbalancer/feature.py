@@ -25,6 +25,7 @@ from agent.metric import PREFIX, gauge
 from agent.tables import Frontend
 from kube.client import in_thread
 from kube.resource import ENDPOINT_SLICES, SERVICES, Resource
+from kubeintent.service import read_service
 from meshapi.agent import MapDifference
 from meshkit.reconciler import Reconciler
 from meshkit.rest import Rest
@@ -110,8 +111,8 @@ class LoadBalancerFeature(Feature):
         if self._core.client is None:
             return None
         found = await in_thread(self._core.client.get, SERVICES, name, namespace)
-        address = ((found or {}).get("spec") or {}).get("clusterIP")
-        return str(address) if address and address != "None" else None
+        service = read_service(found).row if found is not None else None
+        return next(iter(service.cluster_ips), None) if service is not None else None
 
     def _on_written(self, row: Frontend, wall_s: float) -> None:
         if row.received_wall_s:
