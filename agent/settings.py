@@ -79,6 +79,9 @@ class AgentSettings(Settings):
     external_ip_ranges: tuple[str, ...] = option(
         (), "IPv4 networks from which Services may take externalIPs; none: they are not honoured"
     )
+    service_backends_max: int = option(
+        10_000, "backends (addresses times ports) that a cluster may give one Service; what is beyond is left out"
+    )
     service_frontends_max: int = option(4096, "addresses times ports of one Service; what is beyond is left out")
     once_uninstall: bool = option(False, "remove programs, maps, pins and the overlay device from this node, then exit")
     detach: bool = option(

@@ -38,7 +38,8 @@ class LoadBalancerFeature(Feature):
     def __init__(self, core: Core) -> None:
         self._core = core
         ranges = parse_ranges(core.settings.external_ip_ranges)
-        self.writer = LoadBalancerWriter(core.db, ranges, core.settings.service_frontends_max)
+        settings = core.settings
+        self.writer = LoadBalancerWriter(core.db, ranges, settings.service_frontends_max, settings.service_backends_max)
         owner_of = KnownAddresses(core.db).owner_of
         self.target = LoadBalancerTarget(core.maps, core.clock.wall, self._on_written, owner_of)
         self._follower = AddressFollower(core.db, self.writer, self.target.backends)

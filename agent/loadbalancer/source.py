@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from agent.loadbalancer.convert import Slice, strip_service, strip_slice
 from agent.loadbalancer.merge import merge_backends
@@ -14,9 +16,16 @@ from kube.client import KubeClient
 from kube.reflector import Change, Delete, Reflector, Synced, Upsert
 from kube.resource import ENDPOINT_SLICES, SERVICES
 from meshkit.clock import Clock
+from meshkit.supervise import together
+from meshkit.wake import Wake
 from meshmodel.names import ServiceName
 
 log = logging.getLogger(__name__)
+
+LARGE: Final = 1_000
+"""Backends of a service that is not put together again at once for each of its slices."""
+REST: Final = 4.0
+"""After that much of the time that it took, the next large service has its turn."""
 
 
 class KubernetesSource:
@@ -28,6 +37,8 @@ class KubernetesSource:
         self._owner: dict[str, ServiceName] = {}
         self._problems: dict[ServiceName, tuple[str, ...]] = {}
         self._slice_problems: dict[str, tuple[str, ...]] = {}
+        self._due: dict[ServiceName, None] = {}
+        self._large_changed = Wake()
 
     async def run_services(self, client: KubeClient, on_synced: Callable[[], None]) -> None:
         """Follow Services until cancelled."""
@@ -37,7 +48,26 @@ class KubernetesSource:
     async def run_slices(self, client: KubeClient, on_synced: Callable[[], None]) -> None:
         """Follow EndpointSlices until cancelled."""
         reflector = Reflector(client, ENDPOINT_SLICES, strip=strip_slice)
-        await reflector.run(lambda batch: self.take_slices(batch, on_synced))
+        following = reflector.run(lambda batch: self.take_slices(batch, on_synced, defers_large=True))
+        await together({"slices": following, "large services": self.settle_large()})
+
+    async def settle_large(self) -> None:
+        """Large services whose slices changed are put together one at a time, with rests between, until cancelled.
+
+        A service of thousands of backends costs a tenth of a second for each of its slices that changes, and hundreds of them
+        change in a row: put together once for all that came meanwhile, it takes a fifth of this program's time at most.
+        """
+        while True:
+            seen = self._large_changed.count
+            while self._due:
+                name = next(iter(self._due))
+                del self._due[name]
+                began_s = self._clock.monotonic()
+                with self._db.write():
+                    self._put_together(name)
+                await asyncio.sleep(0)
+                await self._clock.sleep(REST * (self._clock.monotonic() - began_s))
+            await self._large_changed.wait(seen)
 
     def slice_problems(self) -> list[str]:
         """Values of EndpointSlices that were left out, as sentences."""
@@ -58,7 +88,10 @@ class KubernetesSource:
         if is_synced:
             on_synced()
 
-    def take_slices(self, batch: Sequence[Change[Slice | None]], on_synced: Callable[[], None]) -> None:
+    def take_slices(
+        self, batch: Sequence[Change[Slice | None]], on_synced: Callable[[], None], *, defers_large: bool = False
+    ) -> None:
+        """One batch. `defers_large` leaves large services to `settle_large`, unless the first listing ends with this batch."""
         is_synced = False
         touched: dict[ServiceName, None] = {}
         for change in batch:
@@ -68,13 +101,27 @@ class KubernetesSource:
             piece = None if isinstance(change, Delete) else change.obj
             self._note(change.key, piece.problems if piece is not None else ())
             touched.update(dict.fromkeys(self._place(change.key, piece)))
-        wall_s = self._clock.wall()
+        if defers_large and not is_synced:
+            large = [name for name in touched if self._size(name) > LARGE]
+            self._due.update(dict.fromkeys(large))
+            if large:
+                self._large_changed.set()
+        else:
+            touched.update(self._due)
+            self._due.clear()
         with self._db.write():
             for name in touched:
-                backends = merge_backends(piece.backends for piece in self._slices.get(name, {}).values())
-                self._writer.set_backends(name, self._db.own, self._db.own_id, backends, wall_s)
+                if name not in self._due:
+                    self._put_together(name)
         if is_synced:
             on_synced()
+
+    def _size(self, name: ServiceName) -> int:
+        return sum(len(piece.backends) for piece in self._slices.get(name, {}).values())
+
+    def _put_together(self, name: ServiceName) -> None:
+        backends = merge_backends(piece.backends for piece in self._slices.get(name, {}).values())
+        self._writer.set_backends(name, self._db.own, self._db.own_id, backends, self._clock.wall())
 
     def _place(self, key: str, piece: Slice | None) -> list[ServiceName]:
         """The slice is known as given, None as gone; returns the services whose backends may differ now."""

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Network
 
 from agent.loadbalancer.addresses import AddressRules
+from agent.loadbalancer.frontend import frontend_keys, key_of, make_frontend, pairs_of
+from agent.loadbalancer.limit import MAX_BACKENDS, BackendLimit
 from agent.loadbalancer.ownership import CLUSTER_IP, Claim, Contests, claim_of, describe_loss
 from agent.loadbalancer.ports import describe_mismatch, fitting
 from agent.loadbalancer.select import Candidate, Choice, Counts, select, sides
@@ -33,9 +35,13 @@ class LoadBalancerWriter:
     """Writes services, backends, frontends and service problems; every method must be called inside `db.write()`."""
 
     def __init__(
-        self, db: AgentDB, external_ranges: Sequence[IPv4Network] = (), max_frontends: int = MAX_FRONTENDS
+        self,
+        db: AgentDB,
+        external_ranges: Sequence[IPv4Network] = (),
+        max_frontends: int = MAX_FRONTENDS,
+        max_backends: int = MAX_BACKENDS,
     ) -> None:
-        self._db, self._max_frontends = db, max_frontends
+        self._db, self._max_frontends, self._limit = db, max_frontends, BackendLimit(max_backends)
         self._clusters: list[ClusterName] = [db.own]  # own cluster first, then by name: the order of selection
         self._rules = AddressRules(db, external_ranges, self._owner_of_cluster_ip)
         self._contests = Contests()
@@ -52,7 +58,7 @@ class LoadBalancerWriter:
         if not self._db.services.put(service):
             return
         moved = self._note_addresses(service.name, () if old is None else old.addresses, service.addresses)
-        self._place(service, () if old is None else _frontend_keys(old))
+        self._place(service, () if old is None else frontend_keys(old))
         for ip in moved:
             self.reconsider_address(ip)
 
@@ -62,7 +68,7 @@ class LoadBalancerWriter:
         if old is None:
             return
         self._db.services.delete(name)
-        for key in _frontend_keys(old):
+        for key in frontend_keys(old):
             self._delete_frontend(key, name)
         for known in (self._keys, self._refusals, self._mismatches):
             known.pop(name, None)
@@ -74,6 +80,7 @@ class LoadBalancerWriter:
         self, name: ServiceName, cluster: ClusterName, cluster_id: ClusterId, backends: Sequence[Backend], wall_s: float
     ) -> None:
         """The cluster's whole contribution to the service is `backends`; nothing of it is left when they are empty."""
+        backends, is_news = self._limit.cut(name, cluster, backends)
         if backends:
             if cluster not in self._clusters:
                 self._clusters = [self._db.own, *sorted({*self._clusters, cluster} - {self._db.own})]
@@ -85,6 +92,8 @@ class LoadBalancerWriter:
         service = self._db.services.get(name) if changed else None
         if service is not None and (service.is_global or cluster == self._db.own):
             self._select(service, wall_s)
+        if is_news:
+            self._tell(name)
 
     def drain_cluster(self, cluster: ClusterName) -> None:
         """Nothing the cluster contributed is left anywhere."""
@@ -111,7 +120,7 @@ class LoadBalancerWriter:
         for name in sorted(self._outside.get(ip, ())):
             service = self._db.services.get(name)
             if service is not None:
-                self._place(service, _frontend_keys(service))
+                self._place(service, frontend_keys(service))
 
     @property
     def outside_addresses(self) -> Collection[str]:
@@ -170,7 +179,7 @@ class LoadBalancerWriter:
             targets = self._targets_of(service, port, mismatches)
             for address in service.addresses:
                 if limited is None or (address, port) in limited:
-                    self._put_frontend(_frontend(service, address, port, targets, wall_s))
+                    self._put_frontend(make_frontend(service, address, port, targets, wall_s))
         if mismatches or service.name in self._mismatches:
             self._mismatches[service.name] = tuple(mismatches)
             self._tell(service.name)
@@ -253,19 +262,23 @@ class LoadBalancerWriter:
     def _place(self, service: Service, had: Iterable[FrontendKey]) -> None:
         """The service has the frontends it may have, and no longer those it may not."""
         self._judge_addresses(service)
-        has = {_key(address, port) for address, port in self._keys_of(service)}
+        has = {key_of(address, port) for address, port in self._keys_of(service)}
         for key in had:
             if key not in has:
                 self._delete_frontend(key, service.name)
         self._select(service)
-        if service.name in self._refusals or service.name in self._db.service_problems:
+        if (
+            service.name in self._refusals
+            or service.name in self._db.service_problems
+            or self._limit.problems(service.name)
+        ):
             self._tell(service.name)
 
     def _judge_addresses(self, service: Service) -> None:
         """What the service asks for and does not get is noted."""
         for known in (self._keys, self._refusals):
             known.pop(service.name, None)
-        pairs = _pairs(service)
+        pairs = pairs_of(service)
         if len(pairs) <= self._max_frontends and all(a.kind == CLUSTER_IP for a in service.addresses):
             return
         refusals = {a: text for a in service.addresses if (text := self._rules.refusal(service, a))}
@@ -274,7 +287,7 @@ class LoadBalancerWriter:
         if len(allowed) > self._max_frontends:
             said.append(
                 f"{len(allowed)} addresses times ports are more than {self._max_frontends} (service-frontends-max): "
-                f"{_key(*allowed[self._max_frontends])} and what follows is left out"
+                f"{key_of(*allowed[self._max_frontends])} and what follows is left out"
             )
         if said:
             self._keys[service.name] = allowed[: self._max_frontends]
@@ -282,7 +295,7 @@ class LoadBalancerWriter:
 
     def _keys_of(self, service: Service) -> Sequence[tuple[Address, ServicePort]]:
         found = self._keys.get(service.name)
-        return _pairs(service) if found is None else found
+        return pairs_of(service) if found is None else found
 
     def _put_frontend(self, frontend: Frontend) -> None:
         key, name = frontend.key, frontend.service
@@ -313,8 +326,8 @@ class LoadBalancerWriter:
         if claims and (row is None or row.service != claims[0].service):
             service = self._db.services.get(claims[0].service)
             assert service is not None
-            address, port = next(pair for pair in self._keys_of(service) if _key(*pair) == key)
-            self._db.frontends.put(_frontend(service, address, port, self._targets_of(service, port, []), 0.0))
+            address, port = next(pair for pair in self._keys_of(service) if key_of(*pair) == key)
+            self._db.frontends.put(make_frontend(service, address, port, self._targets_of(service, port, []), 0.0))
         for name in claimants:
             self._tell(name)
 
@@ -325,12 +338,12 @@ class LoadBalancerWriter:
 
     def _has_claim(self, name: ServiceName, key: FrontendKey) -> bool:
         service = self._db.services.get(name)
-        return service is not None and any(_key(*pair) == key for pair in self._keys_of(service))
+        return service is not None and any(key_of(*pair) == key for pair in self._keys_of(service))
 
     def _tell(self, name: ServiceName) -> None:
         """The service's problems are those known now."""
         service = self._db.services.get(name)
-        found = [*self._refusals.get(name, ()), *self._mismatches.get(name, ())]
+        found = [*self._refusals.get(name, ()), *self._limit.problems(name), *self._mismatches.get(name, ())]
         for key in self._contests.of(name):
             claims = self._claims(self._contests.rivals(key), key)
             found += [describe_loss(key, claim, claims[0]) for claim in claims[1:] if claim.service == name]
@@ -359,35 +372,4 @@ def _targets(candidates: Iterable[Candidate]) -> tuple[Target, ...]:
     """One target per address and port, in order; two port names of one backend are one target."""
     return tuple(
         dict.fromkeys(Target(c.backend.address, c.backend.port, c.backend.protocol, c.cluster_id) for c in candidates)
-    )
-
-
-def _pairs(service: Service) -> list[tuple[Address, ServicePort]]:
-    return [(address, port) for address in service.addresses for port in service.ports]
-
-
-def _key(address: Address, port: ServicePort) -> FrontendKey:
-    return FrontendKey(address.ip, port.port, port.protocol)
-
-
-def _frontend_keys(service: Service) -> tuple[FrontendKey, ...]:
-    return tuple(_key(address, port) for address, port in _pairs(service))
-
-
-def _frontend(
-    service: Service,
-    address: Address,
-    port: ServicePort,
-    targets: tuple[tuple[Target, ...], tuple[Target, ...]],
-    wall_s: float,
-) -> Frontend:
-    return Frontend(
-        key=_key(address, port),
-        service=service.name,
-        kind=address.kind,
-        port_name=port.name,
-        chosen=targets[0],
-        draining=targets[1],
-        session_affinity_s=service.session_affinity_s,
-        received_wall_s=wall_s,
     )

@@ -38,9 +38,9 @@ def service(
 
 
 class World:
-    def __init__(self, ranges: tuple[IPv4Network, ...] = ANYWHERE, most: int = 100) -> None:
+    def __init__(self, ranges: tuple[IPv4Network, ...] = ANYWHERE, most: int = 100, most_backends: int = 100) -> None:
         self.db = AgentDB(NORTH, ClusterId(1))
-        self.writer = LoadBalancerWriter(self.db, ranges, most)
+        self.writer = LoadBalancerWriter(self.db, ranges, most, most_backends)
         self.follower = AddressFollower(self.db, self.writer, BackendRegistry(memory_maps().backends))
 
     def put(self, *services: Service) -> None:
@@ -259,3 +259,37 @@ def test_backends_follow_whoever_has_the_address() -> None:
     row = world.db.frontends.get(FrontendKey(DNS_IP, 53, "UDP"))
     assert row is not None
     assert [t.address for t in row.chosen] == ["10.1.0.9"]
+
+
+def test_backends_of_one_service_are_bounded_for_each_cluster_and_the_first_beyond_are_named() -> None:
+    world = World(most_backends=3)
+    world.put(service(TENANT, "10.96.0.20"))
+    south = ClusterName("south")
+
+    def give(cluster: ClusterName, number: int, count: int) -> None:
+        found = [
+            Backend(f"10.{number}.0.{n}", 53, protocol, ("dns", "dns-tcp"))
+            for n in range(count)
+            for protocol in ("UDP",)
+        ]
+        with world.db.write():
+            world.writer.set_backends(TENANT, cluster, ClusterId(number), found, 0.0)
+
+    give(NORTH, 1, 5)
+    assert len(world.db.backends.get((TENANT, NORTH)).backends) == 3  # type: ignore[union-attr]
+    assert (
+        "cluster north has 5 backends (addresses times ports), more than 3 (service-backends-max): 10.1.0.3:53/UDP"
+        in (world.problems(TENANT))
+    )
+    give(south, 2, 4)
+    assert "cluster south has 4" in world.problems(TENANT)
+    give(NORTH, 1, 3)
+    assert "north" not in world.problems(TENANT)
+    assert "cluster south has 4" in world.problems(TENANT)
+    with world.db.write():
+        world.writer.delete_service(TENANT)
+    assert not world.problems(TENANT)
+    world.put(service(TENANT, "10.96.0.20"))
+    assert "cluster south has 4" in world.problems(TENANT), "whoever comes first, the service or its backends"
+    give(south, 2, 0)
+    assert not world.problems(TENANT)

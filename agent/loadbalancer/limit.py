@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many backends one cluster may give one service: what is beyond costs nobody else time or room. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from agent.tables import Backend
+from meshmodel.names import ClusterName, ServiceName
+
+MAX_BACKENDS: Final = 10_000
+NAMED: Final = 3
+
+
+class BackendLimit:
+    """The first so many are kept, in the order they are given in, which is that of their addresses."""
+
+    def __init__(self, maximum: int = MAX_BACKENDS) -> None:
+        self._maximum = maximum
+        self._said: dict[ServiceName, dict[ClusterName, str]] = {}
+
+    def cut(
+        self, name: ServiceName, cluster: ClusterName, backends: Sequence[Backend]
+    ) -> tuple[Sequence[Backend], bool]:
+        """What is kept, and whether the service has other problems now than before."""
+        said = self._said.get(name, {})
+        before = said.get(cluster, "")
+        now = self._describe(cluster, backends) if len(backends) > self._maximum else ""
+        if now:
+            self._said.setdefault(name, {})[cluster] = now
+        elif before:
+            del said[cluster]
+            if not said:
+                del self._said[name]
+        return (backends[: self._maximum] if now else backends), now != before
+
+    def problems(self, name: ServiceName) -> list[str]:
+        """One sentence for each cluster that gives the service too many."""
+        return [text for _, text in sorted(self._said.get(name, {}).items())]
+
+    def _describe(self, cluster: ClusterName, backends: Sequence[Backend]) -> str:
+        first = ", ".join(f"{b.address}:{b.port}/{b.protocol}" for b in backends[self._maximum : self._maximum + NAMED])
+        return (
+            f"cluster {cluster} has {len(backends)} backends (addresses times ports), more than {self._maximum} "
+            f"(service-backends-max): {first} and what follows is left out"
+        )
