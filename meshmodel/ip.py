@@ -33,13 +33,15 @@ class _Wire(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=False):
     pod: str | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="K8sPodName")
     service_account: str | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="K8sServiceAccount")
     named_ports: list[NamedPort] | msgspec.UnsetType | None = msgspec.field(default=msgspec.UNSET, name="NamedPorts")
+    pod_uid: str | msgspec.UnsetType | None = msgspec.field(default=msgspec.UNSET, name="K8sPodUID")
 
 
 class IpRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One address (or network) of a cluster.
 
     Shape: `prefix` is canonical and always has a length; `host_ip` is the tunnel endpoint, "" when there is none;
-    `identity` 0 means that the cluster does not know it yet; `encryption_key` 0 means not encrypted.
+    `identity` 0 means that the cluster does not know it yet; `encryption_key` 0 means not encrypted. `pod_uid` is in private
+    records only: agents name the pods by it that they enforce.
     """
 
     prefix: str
@@ -51,6 +53,7 @@ class IpRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     pod: str = ""
     service_account: str = ""
     named_ports: tuple[NamedPort, ...] = ()
+    pod_uid: str = ""
 
     @property
     def ip(self) -> str:
@@ -82,6 +85,7 @@ class IpRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
                 pod=self.pod or unset,
                 service_account=self.service_account or unset,
                 named_ports=sorted(self.named_ports, key=lambda p: p.name) or unset,
+                pod_uid=self.pod_uid or unset,
             )
         )
 
@@ -121,6 +125,7 @@ def decode(key_suffix: str, value: bytes, *, identities: IdentityRange) -> IpRec
         pod=wire.pod or "",
         service_account=intern(wire.service_account or ""),
         named_ports=_named_ports(key_suffix, wire.named_ports) if wire.named_ports else (),
+        pod_uid=wire.pod_uid or "",
     )
 
 
