@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
+from agent.confirmation.feature import ConfirmationFeature
 from agent.core import Core
 from agent.endpoints.feature import EndpointsFeature
 from agent.feature import Feature, Reconciling, wait_until_listed
@@ -49,7 +50,8 @@ def make_features(core: Core) -> tuple[Feature, ...]:
     nodes, identity, ipcache = NodesFeature(core), IdentityFeature(core), IpcacheFeature(core)
     loadbalancer = LoadBalancerFeature(core)
     policy = PolicyFeature(core, ipcache.writer.set_policy_prefixes)
-    writers = Writers(loadbalancer.writer, ipcache.writer, identity.writer, nodes.writer)
+    confirmation = ConfirmationFeature(core, policy.target.enforces, policy.enforced)
+    writers = Writers(loadbalancer.writer, ipcache.writer, identity.writer, nodes.writer, confirmation.words.hear)
     resolve = loadbalancer.resolve if core.client is not None else None
     return (
         HeartbeatFeature(core),
@@ -60,6 +62,7 @@ def make_features(core: Core) -> tuple[Feature, ...]:
         policy,
         EndpointsFeature(core, policy.target.revision, policy.target.failures),
         ObserveFeature(core, policy.compiler.rule_name),
+        confirmation,
         MeshFeature(core, writers, resolve, policy.describe_widening),
     )
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from clustermesh_apiserver.convert.confirmations import Confirmations
 from clustermesh_apiserver.convert.exporter_set import ExporterSet
 from clustermesh_apiserver.identity.allocator import IdentityAllocator
 from clustermesh_apiserver.mirror.peers import Mirror
@@ -46,6 +47,7 @@ class Apiserver:
     tables: Tables
     problems: Problems
     source: Source
+    confirmations: Confirmations
     allocator: IdentityAllocator
     facade_server: FacadeServer
     admit: Admit

@@ -9,6 +9,7 @@ from typing import Final
 
 from clustermesh_apiserver.apiserver import Apiserver, Publication
 from clustermesh_apiserver.convert.assembly import make_exporters
+from clustermesh_apiserver.convert.confirmations import Confirmations
 from clustermesh_apiserver.convert.exporter_set import ExporterSet
 from clustermesh_apiserver.identity.allocator import IdentityAllocator
 from clustermesh_apiserver.mirror.peers import Mirror
@@ -45,7 +46,17 @@ def make_apiserver(settings: ApiserverSettings, client: KubeClient) -> Apiserver
     def choose(before: SourcePlan | None) -> SourcePlan:
         return make_plan(settings, look(client), before)
 
-    source = Source(client, tables, problems, choose, default_global=settings.default_global_namespace)
+    clock = SystemClock()
+    confirmations = Confirmations(tables, now=clock.monotonic, wall=clock.wall)
+    source = Source(
+        client,
+        tables,
+        problems,
+        choose,
+        default_global=settings.default_global_namespace,
+        namespace=settings.namespace,
+        confirmations=confirmations,
+    )
 
     def identity_appeared(key: str) -> None:
         source.touch(Kind.IDENTITIES, (key,))
@@ -68,6 +79,7 @@ def make_apiserver(settings: ApiserverSettings, client: KubeClient) -> Apiserver
         tables=tables,
         problems=problems,
         source=source,
+        confirmations=confirmations,
         allocator=allocator,
         facade_server=FacadeServer(settings),
         admit=AccessReviewer(client, TOKEN_AUDIENCE, SystemClock()).admit,
@@ -140,7 +152,12 @@ def _publication(apiserver: Apiserver, store: OwnStore) -> Publication:
     )
     store.client.on_store_change.append(publisher.store_changed)
     exporters = make_exporters(
-        settings, apiserver.tables, publisher.stores, apiserver.allocator, private=publisher.private
+        settings,
+        apiserver.tables,
+        publisher.stores,
+        apiserver.allocator,
+        private=publisher.private,
+        confirmations=apiserver.confirmations,
     )
     return Publication(store, publisher, exporters, _mirror(settings, store))
 

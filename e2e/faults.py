@@ -47,9 +47,14 @@ def command_of(pid: int) -> str:
 def kill(pids: Sequence[int]) -> None:
     """The processes have no chance to say anything."""
     assert pids, "nothing runs there"
+    send(pids, signal.SIGKILL)
+
+
+def send(pids: Sequence[int], what: signal.Signals) -> None:
+    """The processes get the signal; those that ended are none."""
     for pid in pids:
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, what)
 
 
 def restarts(pod: Any) -> int:

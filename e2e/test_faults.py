@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import ExitStack
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,9 +19,10 @@ from e2e.faults import (
     observed,
     processes_of,
     sampled_maps,
+    send,
     wait_for_restart,
 )
-from e2e.mesh import CLUSTERS, SYSTEM, Cluster, Mesh
+from e2e.mesh import CLUSTERS, SYSTEM, Cluster, Mesh, is_ready
 from e2e.peers import mirrored, peer_seen
 from e2e.store import open_store
 from e2e.traffic import requests, undisturbed
@@ -138,28 +140,69 @@ def test_a_store_that_begins_again_empty_takes_no_backend_away(whole: Mesh, how:
     whole.wait_until("both are well", lambda: are_well(whole), KEEPALIVE_LIMIT_S)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a node without its own store does not attach new pods (ADR 8, docs/critiques.md): peers' packets are refused there",
-)
-def test_a_backend_that_comes_to_a_node_without_a_store_is_reachable_from_the_first_request(whole: Mesh) -> None:
-    """Its own cluster's store is away for that node only: peers hear of the new pod before its own agent does."""
+def agent_on(mesh: Mesh, node: str) -> Any:
+    cluster: Cluster = "koornacht" if node.startswith("koornacht") else "tion"
+    (agent,) = (pod for pod in mesh.pods(cluster, AGENTS, SYSTEM) if pod["spec"]["nodeName"] == node)
+    return agent
+
+
+@contextmanager
+def frozen_agent(mesh: Mesh, node: str) -> Iterator[None]:
+    """The node's agent stands still."""
+    pids = processes_of(mesh, agent_on(mesh, node))
+    assert pids
+    send(pids, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        send(pids, signal.SIGCONT)
+
+
+@contextmanager
+def node_without_store(mesh: Mesh, node: str) -> Iterator[None]:
+    """The node's agent hears nothing of its own cluster's store: of no pod's identity, not even its own node's."""
+    mesh.on_node(node, "nft", NO_STORE)
+    try:
+        yield
+    finally:
+        mesh.on_node(node, "nft", "delete table ip e2e", check=False)
+
+
+@pytest.mark.parametrize("trouble", [frozen_agent, node_without_store])
+def test_a_pod_is_announced_when_its_node_enforces_it_and_not_before(
+    whole: Mesh, trouble: Callable[[Mesh, str], AbstractContextManager[None]]
+) -> None:
+    """Peers lose no request meanwhile, status names the node whose word is missing, and the pod serves after that."""
     node, far = "koornacht-worker2", whole.pod("tion", "x-wing")[1]
+
+    def known() -> int:
+        return len(known_backends(whole, "tion", far, "koornacht"))
+
+    def third_is_ready() -> bool:
+        return sum(is_ready(pod) for pod in whole.pods("koornacht", "name=rebel-base")) == 3
+
+    def is_missed() -> bool:
+        status = whole.clustermesh("status", "--context", "kind-koornacht", check=False)
+        return f"node {node}: 1 pods are not announced" in status.stdout
+
     try:
         whole.kubectl("koornacht", "cordon", "koornacht-worker")
-        whole.on_node(node, "nft", NO_STORE)
         with requests(whole, "tion") as loop:
-            scale(whole, "koornacht", 3)
-            whole.wait_until("tion knows the third", lambda: len(known_backends(whole, "tion", far, "koornacht")) == 3)
+            with trouble(whole, node):
+                scale(whole, "koornacht", 3)
+                whole.wait_until("the third is ready", third_is_ready)
+                assert sum(p["spec"]["nodeName"] == node for p in whole.pods("koornacht", "name=rebel-base")) == 2
+                whole.wait_until("status names the node", is_missed)
+                loop.more(60)
+                assert known() == 2
+            whole.wait_until("tion knows the third", lambda: known() == 3, KEEPALIVE_LIMIT_S)
             found = loop.more(60)
-        pods = whole.pods("koornacht", "name=rebel-base")
-        assert sum(pod["spec"]["nodeName"] == node for pod in pods) == 2
         assert set(found) == {"Koornacht", "Tion"}, found
+        assert not is_missed()
     finally:
-        whole.on_node(node, "nft", "delete table ip e2e", check=False)
         whole.kubectl("koornacht", "uncordon", "koornacht-worker")
         scale(whole, "koornacht", 2)
-    whole.wait_until("tion knows two again", lambda: len(known_backends(whole, "tion", far, "koornacht")) == 2)
+    whole.wait_until("tion knows two again", lambda: known() == 2)
 
 
 def are_well(mesh: Mesh) -> bool:

@@ -52,7 +52,9 @@ def _endpoint(entry: Obj, family: str, problems: list[str]) -> SliceEndpointInte
         hints = fields.objects(fields.mapping(entry, "hints", problems), "forZones", problems)
         zones = tuple(name for hint in hints if (name := fields.text(hint, "name", problems, "hints.forZones")))
     addresses = _addresses(entry, family, problems)
-    return SliceEndpointIntent(addresses, ready, serving, terminating, hostname, node_name, zone, zones)
+    target = entry.get("targetRef")
+    is_pod = isinstance(target, dict) and target.get("kind") == "Pod"
+    return SliceEndpointIntent(addresses, ready, serving, terminating, hostname, node_name, zone, zones, is_pod)
 
 
 def _addresses(entry: Obj, family: str, problems: list[str]) -> tuple[str, ...]:

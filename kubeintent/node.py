@@ -36,6 +36,7 @@ def read_node(obj: Obj) -> Read[NodeIntent]:
             condition.get("type") == "Ready" and condition.get("status") == "True"
             for condition in fields.objects(status, "conditions", problems)
         ),
+        created=fields.text(obj["metadata"], "creationTimestamp", problems),
     )
     return Read(row, bounded(problems), name.uid)
 

@@ -44,6 +44,7 @@ def read_pod(obj: Obj) -> Read[PodIntent]:
         named_ports=_named_ports(spec, problems),
         node=fields.text(spec, "nodeName", problems),
         uses_host_network=uses_host_network,
+        uid=name.uid,
     )
     return Read(row, bounded(problems), name.uid)
 

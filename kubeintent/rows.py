@@ -6,6 +6,7 @@ Every address and network is in its one form, every port in its range, every pro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -60,6 +61,7 @@ class SliceEndpointIntent(NamedTuple):
     node_name: str = ""
     zone: str = ""
     for_zones: tuple[str, ...] = ()
+    is_pod: bool = False
 
     @property
     def is_exported(self) -> bool:
@@ -107,6 +109,7 @@ class PodIntent:
     named_ports: tuple[tuple[str, int, str], ...] = ()
     node: str = ""
     uses_host_network: bool = False
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,7 @@ class NodeIntent:
     node_identity: int = 0
     wireguard_key: str = ""
     boot_id: str = ""
+    created: str = ""
     is_ready: bool = False
 
     def internal_ip(self, *, version: int | None = None) -> str:
@@ -180,3 +184,16 @@ class BlockIntent:
 
     cidr: str
     node: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmationIntent:
+    """One agent's Lease: the pods of its node that it enforces and forwards for. Times are RFC 3339.
+
+    `pods` has a pod's uid for each of its addresses, or namespace/name where the agent was never told the uid.
+    """
+
+    node: str
+    pods: Mapping[str, str]
+    created: str = ""
+    renewed: str = ""

@@ -47,6 +47,13 @@ REMOTE_DIRECTORY: Final = f"{STATE_DIRECTORY}/remote"
 """Certificates for reading peers' stores."""
 PIN_DIRECTORY: Final = "/sys/fs/bpf/clustermesh"
 
+# how each node's agent says which pods it enforces: a Lease of its own in our namespace, read by the apiserver
+LEASE_PREFIX: Final = "clustermesh-agent-"
+"""The node's name follows; the holder is the node."""
+LEASE_LABELS: Final = {"k8s-app": AGENT, **PART_OF}
+CONFIRMED_PODS: Final = "mesh.clustermesh.io/confirmed-pods"
+"""The annotation: a JSON object from pod address to pod uid, or to namespace/name where the agent was never told the uid."""
+
 # ConfigMaps, and the keys of the first
 CONFIG_MAP: Final = "clustermesh-config"
 CILIUM_CONFIG_MAP: Final = "cilium-config"

@@ -39,14 +39,19 @@ from meshpeer.kinds import BACKEND_KINDS
 MANY_BLOCKS: Final = 16
 
 
+def _nobody_asks(_pod: Prefix, _uid: str) -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class Writers:
-    """Every verb the ingest may use."""
+    """Every verb the ingest may use. `hear_pod` is told of each pod of this node, with its uid ("": not in the record)."""
 
     load_balancer: LoadBalancerWriter
     prefixes: PrefixWriter
     identities: IdentityWriter
     nodes: NodeWriter
+    hear_pod: Callable[[Prefix, str], None] = _nobody_asks
 
 
 class Ingest:
@@ -276,7 +281,11 @@ class Ingest:
                 self._writers.identities.set_identity(row)
                 self._writers.prefixes.set_identity_known(row.id)
             case Kind.IPS:
-                return self._set_ip(key, self._reader.ip(key, value, is_own_node=self._is_own_node))
+                owned = self._reader.ip(key, value, is_own_node=self._is_own_node)
+                refused = self._set_ip(key, owned.row)
+                if not refused and self._is_own_node(owned.row.host):
+                    self._writers.hear_pod(*owned)
+                return refused
             case Kind.SERVICES:
                 name, found = self._reader.service(key, value)
                 backends, refusals = self._believable(found)

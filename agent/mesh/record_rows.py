@@ -16,6 +16,13 @@ from meshmodel.names import ClusterId, ClusterName, ServiceName
 _ONE_NAME: dict[str, tuple[str, ...]] = {}
 
 
+class OwnedPrefix(NamedTuple):
+    """An address, and the uid of the pod that has it where the record says so."""
+
+    row: Prefix
+    pod_uid: str
+
+
 class Piece(NamedTuple):
     """One endpoint slice's part of a service."""
 
@@ -48,13 +55,13 @@ class Reader:
         number, labels = identity_record.decode(key, value, cluster=self._cluster, identities=self._identities)
         return Identity(number, self._cluster, labels)
 
-    def ip(self, key: str, value: bytes, *, is_own_node: Callable[[str], bool]) -> Prefix:
+    def ip(self, key: str, value: bytes, *, is_own_node: Callable[[str], bool]) -> OwnedPrefix:
         """Tunnel and whether the identity is known are decided by the writer; this node's own address stays `host`."""
         record = ip.decode(key, value, identities=self._identities)
         identity = int(record.identity)
         if identity == int(Reserved.REMOTE_NODE) and is_own_node(record.ip):
             identity = int(Reserved.HOST)
-        return Prefix(
+        row = Prefix(
             prefix=record.prefix,
             identity=identity,
             tunnel="",
@@ -66,6 +73,7 @@ class Reader:
             name=record.pod,
             named_ports=tuple(NamedPort(p.name, p.port, p.protocol) for p in record.named_ports),
         )
+        return OwnedPrefix(row, record.pod_uid)
 
     def service(self, key: str, value: bytes) -> tuple[ServiceName, tuple[Backend, ...]]:
         """Every IPv4 backend, in address order; a record that is not shared contributes none."""

@@ -54,7 +54,11 @@ class PolicyFeature(Feature):
         context = PolicyContext(core.facts.cluster, core.facts.default_local_cluster)
         self.compiler = PolicyCompiler(core.db, context, set_prefixes)
         self.target = EndpointTarget(core.maps, core.host, core.settings.policy_entries_per_pod)
-        self._reconciler = Reconciler(core.db.verdicts, self.target, clock=core.clock)
+        self.enforced = Wake()
+        """Rings when what is enforced may have changed."""
+        self._reconciler = Reconciler(
+            core.db.verdicts, self.target, clock=core.clock, on_outcome=lambda _: self.enforced.set()
+        )
         self._node_failure = ""
         self._listed: dict[Resource, Callable[[], None]] = {}
 

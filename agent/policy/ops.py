@@ -11,7 +11,7 @@ from agent.datapath.errors import MapFullError
 from agent.datapath.layout import AddressKey, EndpointFlag, EndpointValue, IfindexKey, PolicyKey, PolicyValue
 from agent.datapath.maps import Maps
 from agent.policy.plan import ClassChange, Write, changes, changes_from_map, closing, fit, order, runs
-from agent.tables import EndpointVerdicts
+from agent.tables import Endpoint, EndpointVerdicts
 from meshkit.errors import TransientError
 from meshkit.isolation import apply_rows
 from meshpolicy import Direction, EndpointPolicy, EntryKey
@@ -71,6 +71,17 @@ class EndpointTarget:
         """The policy revision the kernel enforces for the pod; None if it enforces nothing."""
         live = self._live.get(address)
         return None if live is None else live.policy_revision
+
+    def enforces(self, endpoint: Endpoint) -> bool:
+        """Whether the pod's interface runs our programs and the maps lead to it; what its policy has no room for is denied."""
+        live = self._live.get(endpoint.address)
+        return (
+            live is not None
+            and (live.ifindex, live.endpoint_id, live.identity)
+            == (endpoint.ifindex, endpoint.endpoint_id, endpoint.identity)
+            and endpoint.ifindex in self._attached
+            and endpoint.address not in self._torn
+        )
 
     def reattach(self) -> set[int]:
         """Interfaces of endpoints that lost our programs run them again; returns which those were."""

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from clustermesh_apiserver.convert.confirmations import Confirmations
 from clustermesh_apiserver.convert.exporter import Exporter, Sink, publish
 from clustermesh_apiserver.convert.identity import IdentityRefusal
 from clustermesh_apiserver.convert.ip import convert_endpoint, convert_pod
@@ -38,7 +39,8 @@ class Allocator(Protocol):
 class AddressExporter(Exporter):
     """From Cilium's endpoints or from pods, whichever fills the tables; a row's key is the owner of its claims.
 
-    A pod gets an identity of our own, and waits until its label set has a number.
+    A pod gets an identity of our own, and waits until its label set has a number. While its node's agent has not confirmed
+    it, only our own agents may read of it.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class AddressExporter(Exporter):
         *,
         now: Callable[[], float],
         private: Sink | None = None,
+        confirmations: Confirmations | None = None,
     ) -> None:
         super().__init__(tables, sink, private)
+        self._confirmations = confirmations
         self._allocator, self._labels_of, self._numbers, self._now = allocator, labels_of, numbers, now
         self._queue, self._private_queue = OwnerQueue(), OwnerQueue()
         self._waiting_since: float | None = None
@@ -63,7 +67,8 @@ class AddressExporter(Exporter):
         tables = self.tables
         if tables.is_cilium:
             return (tables.namespaces, tables.endpoints)
-        return (tables.namespaces, tables.pods, tables.identities)
+        waited_for = self._confirmations.needs if self._confirmations is not None else ()
+        return (tables.namespaces, tables.pods, tables.identities, *waited_for)
 
     def touch_namespace(self, namespace: str) -> None:
         self.touch(self.tables.endpoints.in_group(namespace))
@@ -120,7 +125,15 @@ class AddressExporter(Exporter):
             self.refused[key] = IdentityRefusal.OUT_OF_RANGE
             self._claim(key, {})
             return
-        self._claim(key, convert_pod(pod, number), is_global=namespace.is_global)
+        unconfirmed = self._confirmations.unconfirmed(key) if self._confirmations is not None else ()
+        hidden = set(pod.ips) if not namespace.is_global else set(unconfirmed)
+        public = convert_pod(pod, number)
+        private = convert_pod(pod, number, is_private=True) if hidden else {}
+        self._claim_both(
+            key,
+            {address: value for address, value in public.items() if address.decode() not in hidden},
+            {address: value for address, value in private.items() if address.decode() in hidden},
+        )
 
     def _is_believed(self, identity: int) -> bool:
         """Readers take identities of our range and those that mean the same everywhere; 0 is: not known yet."""
@@ -128,6 +141,9 @@ class AddressExporter(Exporter):
 
     def _claim(self, owner: str, records: Mapping[bytes, bytes], *, is_global: bool = True) -> None:
         """The owner has exactly these records, of a global namespace or of one that peers must not know."""
+        self._claim_both(owner, records if is_global else {}, {} if is_global else records)
+
+    def _claim_both(self, owner: str, public: Mapping[bytes, bytes], private: Mapping[bytes, bytes]) -> None:
         if self.private is not None:
-            publish(self.private, self._private_queue.set_claims(owner, {} if is_global else records))
-        publish(self.sink, self._queue.set_claims(owner, records if is_global else {}))
+            publish(self.private, self._private_queue.set_claims(owner, private))
+        publish(self.sink, self._queue.set_claims(owner, public))

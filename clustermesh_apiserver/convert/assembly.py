@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Final
 
 from clustermesh_apiserver.convert.address_exporter import AddressExporter, Allocator
+from clustermesh_apiserver.convert.confirmations import Confirmations
 from clustermesh_apiserver.convert.exporter import (
     Exporter,
     ExportExporter,
@@ -39,8 +40,12 @@ def make_exporters(
     *,
     private: Mapping[Kind, Sink] | None = None,
     clock: Clock = SYSTEM_CLOCK,
+    confirmations: Confirmations | None = None,
 ) -> ExporterSet:
-    """The exporters that fill these stores; without private ones, records of namespaces that are not global go nowhere."""
+    """The exporters that fill these stores; without private ones, records of namespaces that are not global go nowhere.
+
+    Without `confirmations` every pod is announced as soon as it has an address.
+    """
     hidden, now = private or {}, clock.monotonic
     cluster, cluster_id = ClusterName(settings.cluster_name), ClusterId(settings.cluster_id)
     numbers = identity_range(settings.cluster_id, settings.max_connected_clusters)
@@ -52,6 +57,7 @@ def make_exporters(
         numbers,
         now=now,
         private=hidden.get(Kind.IPS),
+        confirmations=confirmations,
     )
     identities = IdentityExporter(
         tables,
@@ -65,7 +71,7 @@ def make_exporters(
         Kind.NODES: NodeExporter(tables, stores[Kind.NODES], cluster, cluster_id, now=now, by_hand=settings.pod_cidr),
         Kind.IPS: addresses,
         Kind.IDENTITIES: identities,
-        Kind.SERVICES: ServiceExporter(tables, stores[Kind.SERVICES], cluster, cluster_id),
+        Kind.SERVICES: ServiceExporter(tables, stores[Kind.SERVICES], cluster, cluster_id, confirmations),
     }
     if settings.mcs_api:
         exporters[Kind.SERVICE_EXPORTS] = ExportExporter(tables, stores[Kind.SERVICE_EXPORTS], cluster)
@@ -73,7 +79,7 @@ def make_exporters(
         stores[Kind.SERVICE_EXPORTS].mark_synced()
     if Kind.ENDPOINT_SLICES in stores:
         store = stores[Kind.ENDPOINT_SLICES]
-        exporters[Kind.ENDPOINT_SLICES] = SliceExporter(tables, store, cluster, cluster_id)
+        exporters[Kind.ENDPOINT_SLICES] = SliceExporter(tables, store, cluster, cluster_id, confirmations)
     return ExporterSet(exporters)
 
 

@@ -10,15 +10,15 @@ from meshmodel.identity import NumericIdentity
 from meshmodel.ip import IpRecord, NamedPort
 
 
-def convert_pod(pod: PodIntent, identity: NumericIdentity) -> dict[bytes, bytes]:
+def convert_pod(pod: PodIntent, identity: NumericIdentity, *, is_private: bool = False) -> dict[bytes, bytes]:
     """Key remainder and value of every address of a pod whose identity is known.
 
-    Container ports that have a name go with it: policies of every cluster may name them.
+    Container ports that have a name go with it: policies of every cluster may name them. Private records have the pod's
+    uid too, by which its node's agent confirms it.
     """
-    ports = _named_ports(pod.named_ports)
-    return _records(
-        pod.ips, pod.host_ip, identity, 0, (pod.namespace, pod.name, pod.service_account), named_ports=ports
-    )
+    ports, owner = _named_ports(pod.named_ports), (pod.namespace, pod.name, pod.service_account)
+    uid = pod.uid if is_private else ""
+    return _records(pod.ips, pod.host_ip, identity, 0, owner, named_ports=ports, uid=uid)
 
 
 def convert_endpoint(endpoint: EndpointIntent) -> dict[bytes, bytes]:
@@ -37,6 +37,7 @@ def _records(
     owner: tuple[str, str, str],
     *,
     named_ports: tuple[NamedPort, ...],
+    uid: str = "",
 ) -> dict[bytes, bytes]:
     records: dict[bytes, bytes] = {}
     for address in ips:
@@ -49,6 +50,7 @@ def _records(
             pod=owner[1],
             service_account=owner[2],
             named_ports=named_ports,
+            pod_uid=uid,
         )
         records[address.encode()] = record.encode()
     return records

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from clustermesh_apiserver.convert.confirmations import Confirmations
 from clustermesh_apiserver.convert.exporter_set import ExporterSet
 from clustermesh_apiserver.identity.allocator import IdentityAllocator
 from clustermesh_apiserver.problems import BAD_ANNOTATION, Problems, Subject, problems_of
@@ -26,6 +27,7 @@ from kube.resource import (
     CILIUM_IDENTITIES,
     CILIUM_NODES,
     ENDPOINT_SLICES,
+    LEASES,
     NAMESPACES,
     NODES,
     PODS,
@@ -35,20 +37,24 @@ from kube.resource import (
     Resource,
 )
 from kubeintent.cilium import read_cilium_endpoint, read_cilium_endpoint_slice, read_cilium_identity
+from kubeintent.confirmation import read_confirmation
 from kubeintent.endpoint_slice import read_endpoint_slice
 from kubeintent.node import read_calico_block, read_cilium_node, read_node
 from kubeintent.pod import read_namespace, read_pod
 from kubeintent.read import Read
 from kubeintent.rows import (
     BlockIntent,
+    ConfirmationIntent,
     IdentityIntent,
     NamespaceIntent,
+    NodeIntent,
     PodIntent,
     ServiceIntent,
     SliceIntent,
 )
 from kubeintent.service import read_service
 from kubeintent.service_export import read_service_export
+from meshapi.installed import AGENT_SELECTOR
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
 from meshkit.errors import PermanentError
@@ -60,7 +66,7 @@ T = TypeVar("T")
 
 RECHECK_S: Final = 30.0
 BACKOFF_S: Final = (0.5, 15.0)
-NOT_WAITED_FOR: Final = frozenset({CALICO_IPAM_BLOCKS.plural})
+NOT_WAITED_FOR: Final = frozenset({CALICO_IPAM_BLOCKS.plural, LEASES.plural})
 """Kinds whose listing readiness does not wait for: they make records better, and may be forbidden to us."""
 REQUIRED_GROUPS: Final = frozenset({"", "discovery.k8s.io"})
 
@@ -69,7 +75,7 @@ class Source:
     """Keeps the tables equal to the cluster and tells the exporters which rows to look at.
 
     `choose` says what to read, given what is read so far; it blocks, and is asked again every `RECHECK_S` seconds.
-    `default_global`: whether a namespace that does not say is global.
+    `default_global`: whether a namespace that does not say is global. The agents' Leases are in `namespace`.
     """
 
     def __init__(
@@ -80,11 +86,16 @@ class Source:
         choose: Callable[[SourcePlan | None], SourcePlan],
         *,
         default_global: bool = True,
+        namespace: str = "kube-system",
+        confirmations: Confirmations | None = None,
         timing: Timing | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._client, self.tables, self._problems, self._choose = client, tables, problems, choose
-        self._default_global = default_global
+        self._default_global, self._namespace = default_global, namespace
+        self._confirmations = confirmations
+        if confirmations is not None:
+            confirmations.on_news = self.touch
         self._timing, self._clock = timing, clock or SystemClock()
         self._exporters: ExporterSet | None = None
         self._tasks: dict[Resource, asyncio.Task[None]] = {}
@@ -177,6 +188,8 @@ class Source:
             self._client,
             intake.resource,
             strip=intake.strip,
+            namespace=self._namespace if intake.resource is LEASES else None,
+            label_selector=AGENT_SELECTOR if intake.resource is LEASES else "",
             optional=intake.resource.group not in REQUIRED_GROUPS,
             timing=self._timing,
         )
@@ -201,6 +214,9 @@ class Source:
             intakes.append(self._intake(NODES, read_node, tables.nodes, self._node_changed))
             intakes.append(self._intake(PODS, read_pod, tables.pods, self._pod_changed))
             intakes.append(self._intake(CALICO_IPAM_BLOCKS, read_calico_block, tables.blocks, self._block_changed))
+            if self._confirmations is not None:
+                taken = self._confirmation_changed
+                intakes.append(self._intake(LEASES, read_confirmation, tables.confirmations, taken))
         if plan.exports:
             intakes.append(self._intake(SERVICE_EXPORTS, read_service_export, tables.exports, self._export_changed))
         return intakes
@@ -246,6 +262,8 @@ class Source:
         self.touch(Kind.IPS, (key,))
 
     def _pod_changed(self, key: str, before: PodIntent | None, after: PodIntent | None) -> None:
+        if self._confirmations is not None:
+            self._confirmations.pod_changed(key, before, after)
         self.touch(Kind.IPS, (key,))
         if before is None or after is None or (before.node, before.ips) != (after.node, after.ips):
             self.touch(Kind.NODES, (row.node for row in (before, after) if row is not None and row.node))
@@ -255,7 +273,15 @@ class Source:
             self.touch(Kind.NODES, self.tables.nodes.keys())
         self.touch(Kind.NODES, (row.node for row in (before, after) if row is not None))
 
-    def _node_changed(self, key: str, _before: object, _after: object) -> None:
+    def _confirmation_changed(
+        self, _key: str, before: ConfirmationIntent | None, after: ConfirmationIntent | None
+    ) -> None:
+        if self._confirmations is not None:
+            self._confirmations.confirmation_changed(before, after)
+
+    def _node_changed(self, key: str, before: NodeIntent | None, after: NodeIntent | None) -> None:
+        if self._confirmations is not None:
+            self._confirmations.node_changed(key, before, after)
         self.touch(Kind.NODES, (key,))
 
     def _export_changed(self, key: str, _before: object, _after: object) -> None:

@@ -36,6 +36,9 @@ def collect(apiserver: Apiserver) -> Iterable[Metric]:
     if apiserver.facade_server.not_after_s:
         expiry.add_metric((apiserver.settings.cluster_name, "server"), apiserver.facade_server.not_after_s)
     yield expiry
+    waiting = GaugeMetricFamily(f"{PREFIX}_pods_unconfirmed", "pods that peers hear of when their node confirms them")
+    waiting.add_metric((), sum(len(node.pods) for node in apiserver.confirmations.waiting()))
+    yield waiting
     yield from _facade(apiserver)
     yield from _etcd(apiserver)
 

@@ -4,17 +4,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Final
 
 from clustermesh_apiserver.apiserver import Apiserver, Publication
+from clustermesh_apiserver.convert.confirmations import Confirmations, WaitingNode
 from clustermesh_apiserver.source.follow import NOT_WAITED_FOR
 from meshapi.agent import AgentStatus
 from meshapi.apiserver import ApiserverStatus, FacadeSession
+from meshapi.installed import AGENT_SELECTOR
+from meshkit.clock import SystemClock
 from meshkit.health import Health
 from meshmodel.keys import Kind
 
 VERSION: Final = "0.1.0"
 MAX_PROBLEMS: Final = 100
+SAID_AFTER_S: Final = 10.0
+"""A pod that waits this long for its node's agent is a problem; before, it is starting."""
 
 
 def report_health(apiserver: Apiserver, health: Health) -> bool:
@@ -32,6 +38,11 @@ def report_health(apiserver: Apiserver, health: Health) -> bool:
     if apiserver.keeper is not None:
         problem = "; ".join(apiserver.keeper.problems)
         health.degraded("certificates", problem) if problem else health.ok("certificates")
+    waiting = _long_waiting(apiserver.confirmations, SystemClock().wall())
+    if waiting:
+        health.degraded("announcements", f"pods wait to be confirmed on {', '.join(w.node for w in waiting)}"[:256])
+    else:
+        health.ok("announcements")
     if apiserver.facade_server.facade is None:
         health.starting("facade", "; ".join(apiserver.facade_server.problems) or "not serving yet")
     else:
@@ -77,12 +88,36 @@ def problems(apiserver: Apiserver) -> list[str]:
     found += [f"{intake.unreadable} times {intake.resource.plural} could not be understood" for intake in unreadable]
     if apiserver.allocator.last_error:
         found.append(f"identities cannot be allocated: {apiserver.allocator.last_error}")
+    found += waiting_problems(apiserver.confirmations, SystemClock().wall())
     if publication is not None:
         found += _publication_problems(publication)
     for kind, what in ((Kind.IDENTITIES, "identities"), (Kind.IPS, "pods or endpoints")):
         counts = sorted(refused(apiserver, kind).items())
         found += [f"{count} {what} not published: {reason}" for reason, count in counts]
     return found + [f"{problem.subject}: {problem.message}" for problem in apiserver.problems.current()]
+
+
+def waiting_problems(confirmations: Confirmations, now_s: float) -> list[str]:
+    """Pods that peers do not hear of, as their node's agent has not confirmed them, and what to do about it."""
+    found = []
+    for waiting in _long_waiting(confirmations, now_s):
+        since = datetime.fromtimestamp(waiting.since_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        last = f"wrote last at {waiting.renewed}" if waiting.renewed else "never wrote"
+        found.append(
+            f"node {waiting.node}: {len(waiting.pods)} pods are not announced to peers since {since}, first "
+            f"{waiting.pods[0]}: the node's agent has not confirmed them and {last}; look at its pod "
+            f"({AGENT_SELECTOR}, spec.nodeName={waiting.node}), or move the pods to another node"
+        )
+    if silent := confirmations.silent_nodes():
+        found.append(
+            f"{len(silent)} nodes have no agent that confirms pods, first {silent[0]}: their pods are announced at once; "
+            "update or start the agent there"
+        )
+    return found
+
+
+def _long_waiting(confirmations: Confirmations, now_s: float) -> list[WaitingNode]:
+    return [waiting for waiting in confirmations.waiting() if now_s - waiting.since_s >= SAID_AFTER_S]
 
 
 def _publication_problems(publication: Publication) -> list[str]:

@@ -81,6 +81,8 @@ def disable(client: KubeClient, namespace: str, options: DisableOptions, console
         removed += client.delete(k.SECRETS, name, namespace)
     for name in (CA_BUNDLE, REMOTE_USERS, *(() if options.keep_identities else (CONFIG_MAP,))):
         removed += client.delete(k.CONFIG_MAPS, name, namespace)
+    for lease in client.list(k.LEASES, namespace, AGENT_SELECTOR):
+        removed += client.delete(k.LEASES, lease["metadata"]["name"], namespace)
     if not options.keep_identities:
         removed += _delete_identities(client, namespace)
     console.ok(f"Removed {removed} objects of the mesh from cluster {config.get(CLUSTER_NAME_KEY, '(unnamed)')}")

@@ -65,6 +65,8 @@ class Cluster:
         if resource == k.CILIUM_IDENTITIES:
             assert selector == "app.kubernetes.io/managed-by=clustermesh-apiserver"
             return [{"metadata": {"name": "65537"}}]
+        if resource == k.LEASES:
+            return [{"metadata": {"name": "clustermesh-agent-a"}}]
         if "apiserver" in selector:
             return []
         return [pod(name, *(("--detach",) if self.told else ())) for name in self.alive]
@@ -87,6 +89,7 @@ def test_everything_goes_once_every_node_has_confirmed() -> None:
     kinds = {kind for kind, _ in cluster.deleted}
     assert {"DaemonSet", "Deployment", "Secret", "ConfigMap", "CiliumIdentity", "ClusterRole"} <= kinds
     assert ("ConfigMap", CONFIG_MAP) in cluster.deleted
+    assert ("Lease", "clustermesh-agent-a") in cluster.deleted
 
 
 def test_name_id_and_authority_may_be_kept() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.settings import AgentSettings
-from clustermesh_apiserver.settings import Settings as ApiserverSettings
+from clustermesh_apiserver.settings import ApiserverSettings
 from clustermesh_cli.commands.disable import workloads
 from clustermesh_cli.plan.detachment import detaching_patch
 from meshapi import installed
@@ -113,14 +113,18 @@ def test_roles_hold_no_wildcard_and_name_every_secret_and_config_map_of_theirs()
     for role in (o for o in OBJECTS if o["kind"] in ("ClusterRole", "Role")):
         for rule in role["rules"]:
             assert "*" not in [*rule["verbs"], *rule.get("resources", ()), *rule.get("apiGroups", ())], role["metadata"]
-            assert not {"leases", "customresourcedefinitions"} & set(rule.get("resources", ()))
+            assert "customresourcedefinitions" not in rule.get("resources", ())
             assert not {"configmaps", "secrets"} & set(rule.get("resources", ())) or rule["resourceNames"]
             assert "secrets" not in rule.get("resources", ()) or role["metadata"]["name"] == installed.APISERVER
-    (rule,) = named("Role", installed.AGENT)["rules"]
-    assert rule["resourceNames"] == [installed.CONFIG_MAP, installed.CILIUM_CONFIG_MAP]
+            assert role["kind"] == "Role" or "leases" not in rule.get("resources", ())
+    maps, leases = named("Role", installed.AGENT)["rules"]
+    assert maps["resourceNames"] == [installed.CONFIG_MAP, installed.CILIUM_CONFIG_MAP]
+    assert (leases["resources"], leases["verbs"]) == (["leases"], ["get", "create", "patch"])
 
 
-def test_the_apiserver_reads_the_authority_and_replaces_the_certificates_of_its_own_cluster_only() -> None:
+def test_the_apiserver_reads_the_authority_and_the_leases_and_replaces_the_certificates_of_its_own_cluster_only() -> (
+    None
+):
     assert named("Role", installed.APISERVER)["rules"] == [
         {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [installed.CA_SECRET], "verbs": ["get"]},
         {
@@ -129,6 +133,7 @@ def test_the_apiserver_reads_the_authority_and_replaces_the_certificates_of_its_
             "resourceNames": list(installed.CERTIFICATE_SECRETS),
             "verbs": ["get", "update"],
         },
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["list", "watch"]},
     ]
 
 
