@@ -85,6 +85,15 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelledService:
+    """Any Service of the own cluster that has backends, balanced here or not (headless ones are not), for policies."""
+
+    name: ServiceName
+    labels: tuple[tuple[str, str], ...]
+    is_global: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceProblems:
     """What this node does not do of what a service asks for, as sentences for its owner. Desired row."""
 
@@ -254,6 +263,9 @@ class AgentDB(Database):
         self.own, self.own_id = own, own_id
         self.node_name, self.node_address = node_name, node_address
         self.services: Table[ServiceName, Service] = Table(self, "services", key=lambda s: s.name)
+        self.labelled_services: Table[ServiceName, LabelledService] = Table(
+            self, "labelled-services", key=lambda s: s.name
+        )
         self.backends: Table[tuple[ServiceName, ClusterName], BackendSet] = Table(
             self, "backends", key=lambda b: (b.service, b.cluster)
         )

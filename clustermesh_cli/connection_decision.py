@@ -19,6 +19,7 @@ from meshpolicy.documents import load_documents
 from meshpolicy.engine import Engine
 from meshpolicy.explain import Half, SideExplanation, explain_side
 from meshpolicy.mapstate import ANY_IDENTITY, EntryKey, MatchType, PolicyEntry, lookup
+from meshpolicy.peer import ServiceSelector
 from meshpolicy.port import ANY_PROTOCOL, NamedPorts
 from meshpolicy.prefix import parse_address, parse_prefix
 from meshpolicy.reference import Direction, PolicyKind, PolicyRef, RuleOrigin
@@ -166,6 +167,8 @@ def _decide_side(end: End, other: End, direction: Direction, packet: Packet) -> 
     half = Half(engine, own.number, peer.number, end.named_ports)
     judged = _with_unknowns(explain_side(half, direction, *packet), half, own, peer, packet)
     enforced = _enforced(end, direction, peer.number, packet)
+    if _names_services(engine, own.number, direction):
+        judged = _by_node(judged, enforced)
     return SideDecision(end, judged, own, peer, enforced, (*remarks, *_differences(end, judged, enforced)))
 
 
@@ -186,6 +189,23 @@ def _with_unknowns(judged: SideExplanation, half: Half, own: Belief, peer: Belie
         return judged
     reason = "denied: whose address the peer's is has not arrived at this node, and an unknown peer is never allowed"
     return judged._replace(allowed=False, deciding=None, match_type=MatchType.NONE, reason=reason)
+
+
+def _names_services(engine: Engine, endpoint: NumericIdentity, direction: Direction) -> bool:
+    rules = (rule for rule in engine.rules_of(endpoint) if rule.direction is direction)
+    return any(isinstance(peer, ServiceSelector) for rule in rules for peer in rule.peers or ())
+
+
+def _by_node(judged: SideExplanation, enforced: Enforced | None) -> SideExplanation:
+    """Who a Service's backends are is known on the node only, so what its kernel does is the answer."""
+    if enforced is None:
+        reason = "not known: a rule names a Service, and no node says who its backends are"
+        return judged._replace(allowed=None, deciding=None, match_type=MatchType.NONE, reason=reason)
+    if enforced.allowed == judged.allowed:
+        return judged
+    by = f" by {enforced.rule}" if enforced.rule else ""
+    reason = f"{'allowed' if enforced.allowed else 'denied'} on its node{by}, where backends of Services are known"
+    return judged._replace(allowed=enforced.allowed, deciding=None, match_type=MatchType.NONE, reason=reason)
 
 
 def _enforced(end: End, direction: Direction, peer: NumericIdentity, packet: Packet) -> Enforced | None:

@@ -8,8 +8,9 @@ Not here: Kubernetes clients, kernel maps, clocks, sockets, files, logs. Pure: e
 Imports meshmodel and meshkit's errors; imported by the programs.
 
 The reference is Cilium. A part of a policy that cannot be enforced yet never widens anything: ports with HTTP, Kafka
-or TLS rules are denied unless another rule allows them plainly, DNS names and services as peers select nobody, host
-policies have no effect; each is a problem of the accepted Policy. DNS rules keep their layer 4 meaning: the port is
+or TLS rules are denied unless another rule allows them plainly; DNS names, nodes by label and provider groups as peers
+select nobody in allow rules and everybody they could mean in deny rules; host policies have no effect. Each is a problem
+of the accepted Policy. DNS rules keep their layer 4 meaning: the port is
 allowed and every name may be asked.
 """
 
@@ -20,6 +21,7 @@ from meshpolicy.errors import PolicyError
 from meshpolicy.mapstate import ANY_IDENTITY, EntryKey, MatchType, PolicyEntry, Verdict, lookup
 from meshpolicy.parse import parse_policy, policy_ref
 from meshpolicy.parse_cilium import parse_cidr_group
+from meshpolicy.peer import ServicePeers
 from meshpolicy.rebuild import closed, differences, rebuild
 from meshpolicy.reference import Direction, PolicyKind, PolicyRef, RuleOrigin
 from meshpolicy.rule import CidrGroup, Level, Policy, Rule
@@ -45,6 +47,7 @@ __all__ = [
     "PolicyRef",
     "Rule",
     "RuleOrigin",
+    "ServicePeers",
     "Verdict",
     "closed",
     "differences",

@@ -8,13 +8,12 @@ from typing import Final
 
 from meshpolicy.binding import ActiveRule
 from meshpolicy.mapstate import Group, PolicyEntry, compile_group, precedence
-from meshpolicy.peer import CidrSelector
+from meshpolicy.peer import BoundSelector
 from meshpolicy.port import EVERYTHING, L4Key, NamedPorts, PortSpec
 from meshpolicy.ports_of_pods import PortsOfPods
 from meshpolicy.reference import ALLOW_ALL, ALLOW_LOCALHOST, Direction
 from meshpolicy.rule import Level, Rule
 from meshpolicy.selection import Selections
-from meshpolicy.selector import LabelSelector
 
 BuiltIn = tuple[tuple[L4Key, ...], PolicyEntry]
 LOCALHOST: Final[BuiltIn] = (
@@ -30,7 +29,7 @@ EVERYONE: Final[BuiltIn] = (
 def activate(
     number: int,
     rule: Rule,
-    peers: tuple[LabelSelector | CidrSelector, ...] | None,
+    peers: tuple[BoundSelector, ...] | None,
     selections: Selections,
 ) -> ActiveRule:
     """Bind a rule to the selections of its subject and peers."""

@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from meshpolicy.mapstate import PolicyEntry, precedence
-from meshpolicy.peer import CidrSelector
+from meshpolicy.peer import BoundSelector
 from meshpolicy.port import EVERYTHING
 from meshpolicy.reference import Direction
 from meshpolicy.rule import Rule
-from meshpolicy.selector import LabelSelector
 
 Feature = tuple[str, ...]
 """A label in the form in which selectors are found by it."""
@@ -25,7 +24,7 @@ class Selection:
 
     __slots__ = ("anchors", "holders", "identities", "peer_rules", "selector", "subject_rules")
 
-    def __init__(self, selector: LabelSelector | CidrSelector) -> None:
+    def __init__(self, selector: BoundSelector) -> None:
         self.selector = selector
         self.holders = 0
         self.identities: set[int] = set()

@@ -16,7 +16,15 @@ from meshpolicy.binding import ActiveRule
 from meshpolicy.context import PolicyContext
 from meshpolicy.endpoint_policy import EndpointPolicy
 from meshpolicy.endpoint_views import PolicyViews
-from meshpolicy.peer import CidrGroupSelector, CidrSelector, PeerSelector
+from meshpolicy.peer import (
+    BoundSelector,
+    CidrGroupSelector,
+    CidrSelector,
+    IdentitySelector,
+    PeerSelector,
+    ServicePeers,
+    ServiceSelector,
+)
 from meshpolicy.port import NamedPorts, PortSpec
 from meshpolicy.ports_of_pods import PodPorts, PortsOfPods
 from meshpolicy.prefix import Cidr, label_key
@@ -72,6 +80,7 @@ class Engine:
         self._policies: dict[PolicyRef, Policy] = {}
         self._loaded: dict[PolicyRef, _Loaded] = {}
         self._groups: dict[str, CidrGroup] = {}
+        self._services: dict[tuple[str, str], ServicePeers] = {}
         self._prefixes: dict[Cidr, NumericIdentity] = {}
         self._prefix_uses: Counter[Cidr] = Counter()
         self._ports = PortsOfPods()
@@ -103,6 +112,32 @@ class Engine:
         """No group of this name is known; policies that name it select nobody by it."""
         self._groups.pop(name, None)
         return self._reload_groups()
+
+    def set_services(self, services: Iterable[ServicePeers], gone: Iterable[tuple[str, str]] = ()) -> PolicyChange:
+        """These Services have exactly these backends, those gone (namespace, name) have none; others stay as they are.
+
+        Policies that name one mean its backends; one that is not known is nobody.
+        """
+        before = [known for key in gone if (known := self._services.pop(key, None)) is not None]
+        after = list(services)
+        for service in after:
+            key = (service.namespace, service.name)
+            before.extend(() if key not in self._services else (self._services[key],))
+            self._services[key] = service
+        changed = (*before, *after)
+        return self._reload(
+            policy
+            for policy in self._policies.values()
+            if any(selector.matches(service) for selector in policy.services for service in changed)
+        )
+
+    def services(self) -> Iterable[ServicePeers]:
+        """All Services known, sorted by namespace and name."""
+        return [self._services[key] for key in sorted(self._services)]
+
+    def uses_services(self) -> bool:
+        """Whether a policy in force names a Service as a peer."""
+        return any(policy.services for policy in self._policies.values())
 
     def policies(self) -> Iterable[Policy]:
         """All policies in force, sorted by key."""
@@ -157,10 +192,12 @@ class Engine:
         known = self._selections.identity(int(identity))
         return None if known is None else known.labels
 
-    def selected_by(self, selector: PeerSelector) -> frozenset[NumericIdentity]:
-        """The identities that a selector selects now."""
+    def selected_by(self, selector: PeerSelector, *, deny: bool = False) -> frozenset[NumericIdentity]:
+        """The identities that a selector selects now, in a rule that denies or in one that allows."""
         return frozenset(
-            NumericIdentity(number) for part in self._expand((selector,)) or () for number in self._peek(part)
+            NumericIdentity(number)
+            for part in self._expand((selector,), deny=deny) or ()
+            for number in self._peek(part)
         )
 
     def selectors(self) -> Mapping[str, tuple[NumericIdentity, ...]]:
@@ -226,7 +263,7 @@ class Engine:
         touched: set[int] = set()
         added: set[Cidr] = set()
         if policy is not None:
-            rules = tuple((rule, self._expand(rule.peers)) for rule in policy.rules)
+            rules = tuple((rule, self._expand(rule.peers, deny=rule.deny)) for rule in policy.rules)
             prefixes = frozenset(prefix for rule, peers in rules for prefix in _prefixes_of(peers))
             added, touched = self._use_prefixes(prefixes)
             active = tuple(self._activate(rule, peers) for rule, peers in rules)
@@ -240,7 +277,7 @@ class Engine:
             removed, touched = gone, touched | more
         return self._changed(touched, added - {prefix for prefix in added if str(prefix) in removed}, removed)
 
-    def _activate(self, rule: Rule, peers: tuple[LabelSelector | CidrSelector, ...] | None) -> ActiveRule:
+    def _activate(self, rule: Rule, peers: tuple[BoundSelector, ...] | None) -> ActiveRule:
         active = activate(self._next_rule, rule, peers, self._selections)
         self._next_rule += 1
         return active
@@ -251,14 +288,17 @@ class Engine:
                 self._selections.release(selection)
             self._templates.discard(active.number)
 
-    def _expand(self, peers: tuple[PeerSelector, ...] | None) -> tuple[LabelSelector | CidrSelector, ...] | None:
-        """Peers as the selections know them: groups become their prefixes, names nothing."""
+    def _expand(self, peers: tuple[PeerSelector, ...] | None, *, deny: bool) -> tuple[BoundSelector, ...] | None:
+        """Peers as the selections know them: groups become their prefixes, services their backends, names nothing."""
         if peers is None:
             return None
-        expanded: list[LabelSelector | CidrSelector] = []
+        expanded: list[BoundSelector] = []
         for peer in peers:
-            if isinstance(peer, LabelSelector | CidrSelector):
+            if isinstance(peer, LabelSelector | CidrSelector | IdentitySelector):
                 expanded.append(peer)
+            elif isinstance(peer, ServiceSelector):
+                found = (service for _, service in sorted(self._services.items()) if peer.matches(service))
+                expanded.extend(selector for service in found for selector in service.selectors(deny=deny))
             elif isinstance(peer, CidrGroupSelector):
                 prefixes = (prefix for group in self._named_groups(peer) for prefix in group.prefixes)
                 expanded.extend(CidrSelector(prefix, peer.excepts) for prefix in prefixes)
@@ -275,11 +315,15 @@ class Engine:
         ]
 
     def _reload_groups(self) -> PolicyChange:
+        return self._reload(policy for policy in self._policies.values() if policy.uses_groups)
+
+    def _reload(self, policies: Iterable[Policy]) -> PolicyChange:
+        """These policies, whose peers may expand to something else now, are loaded again."""
         affected: set[NumericIdentity] = set()
         added: dict[str, NumericIdentity] = {}
         removed: set[str] = set()
-        for key, policy in [(key, policy) for key, policy in self._policies.items() if policy.uses_groups]:
-            change = self._replace(key, policy)
+        for policy in list(policies):
+            change = self._replace(policy.key, policy)
             affected |= change.affected
             added |= change.prefixes_added
             removed |= set(change.prefixes_removed)
@@ -325,14 +369,14 @@ class Engine:
         world = f"world-ipv{prefix.version}" if self.context.dual_stack else "world"
         return Label(CIDR_SOURCE, label_key(prefix), ""), Label(RESERVED_SOURCE, world, "")
 
-    def _peek(self, selector: LabelSelector | CidrSelector) -> frozenset[int]:
+    def _peek(self, selector: BoundSelector) -> frozenset[int]:
         selection = self._selections.acquire(selector)
         found = frozenset(selection.identities)
         self._selections.release(selection)
         return found
 
 
-def _prefixes_of(peers: tuple[LabelSelector | CidrSelector, ...] | None) -> Iterable[Cidr]:
+def _prefixes_of(peers: tuple[BoundSelector, ...] | None) -> Iterable[Cidr]:
     for peer in peers or ():
         if isinstance(peer, CidrSelector):
             yield from (prefix for prefix in (peer.prefix, *peer.excepts) if prefix.bits)

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from meshmodel.identity import NumericIdentity
 from meshpolicy.engine import Engine
 from meshpolicy.mapstate import MatchType, Verdict
-from meshpolicy.peer import FqdnSelector
+from meshpolicy.peer import FqdnSelector, ServiceSelector
 from meshpolicy.port import EVERYTHING, L4Key, NamedPorts, PortSpec
 from meshpolicy.reference import Direction, RuleOrigin
 from meshpolicy.rule import Rule
@@ -120,9 +120,11 @@ def _note(rule: Rule, engine: Engine, half: Half, packet: L4Key) -> RuleNote:
 def _mismatch(rule: Rule, engine: Engine, half: Half, packet: L4Key) -> str:
     if rule.peers == ():
         return "it names no peer"
-    if rule.peers is not None and not any(half.peer in engine.selected_by(peer) for peer in rule.peers):
+    if rule.peers is not None and not any(half.peer in engine.selected_by(peer, deny=rule.deny) for peer in rule.peers):
         if any(isinstance(peer, FqdnSelector) for peer in rule.peers):
             return "DNS names as peers are not resolved yet"
+        if any(isinstance(peer, ServiceSelector) for peer in rule.peers) and not tuple(engine.services()):
+            return f"who {' or '.join(str(peer) for peer in rule.peers)} is, only the node knows"
         return f"the peer is not {' or '.join(str(peer) for peer in rule.peers)}"
     if rule.ports is None:
         return ""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from meshpolicy.context import PolicyContext
@@ -12,7 +12,7 @@ from meshpolicy.decode import DocumentNode
 from meshpolicy.entity import ENTITIES, entity_selectors
 from meshpolicy.parse_l7 import check_dns_name
 from meshpolicy.parse_selector import parse_selector
-from meshpolicy.peer import CidrGroupSelector, CidrSelector, FqdnSelector, PeerSelector
+from meshpolicy.peer import CidrGroupSelector, CidrSelector, FqdnSelector, PeerSelector, ServiceSelector
 from meshpolicy.prefix import Cidr, parse_address, parse_prefix
 from meshpolicy.reference import Direction
 from meshpolicy.selector import LabelSelector, reserved, scope_peer
@@ -32,6 +32,7 @@ class PeerScope:
     context: PolicyContext
     namespace: str
     subject_is_init: bool
+    is_deny: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def parse_peers(rule: DocumentNode, direction: Direction, scope: PeerScope, *, i
     problems: list[str] = []
     for name in used:
         for item in fields[name].items():
-            selectors.extend(_PARSERS[name.removeprefix(word)](item, scope))
+            selectors.extend(_PARSERS[name.removeprefix(word)](item, replace(scope, is_deny=is_deny)))
         unresolved = _UNRESOLVED.get(name.removeprefix(word))
         if unresolved is not None and is_deny:
             selectors.extend(unresolved.denied)
@@ -158,15 +159,22 @@ def _parse_fqdn(node: DocumentNode, _scope: PeerScope) -> tuple[FqdnSelector, ..
     return (FqdnSelector(*check_dns_name(node, exclusive=True)),)
 
 
-def _parse_service(node: DocumentNode, _scope: PeerScope) -> tuple[PeerSelector, ...]:
+def _parse_service(node: DocumentNode, scope: PeerScope) -> tuple[ServiceSelector, ...]:
+    """The services an entry names; none is nobody. Without a namespace: the policy's own; in a deny rule, every one."""
     node.only(_SERVICE_FIELDS)
+    own = "" if scope.is_deny else scope.namespace
     name, selector = node.get("k8sService"), node.get("k8sServiceSelector")
+    found: list[ServiceSelector] = []
     if name is not None:
-        name.only(_SERVICE_NAME_FIELDS)
-    labels = selector.only(_SERVICE_SELECTOR_FIELDS).get("selector") if selector is not None else None
-    if labels is not None:
-        parse_selector(labels)
-    return ()
+        text = name.only(_SERVICE_NAME_FIELDS).text_of("serviceName")
+        found.append(ServiceSelector(text, name.text_of("namespace") or own))
+    if selector is not None:
+        labels = selector.only(_SERVICE_SELECTOR_FIELDS).get("selector")
+        if labels is None:
+            selector.fail("selector is missing", "write the labels of the Services that are meant")
+        requirements = parse_selector(labels).requirements
+        found.append(ServiceSelector("", selector.text_of("namespace") or own, requirements))
+    return tuple(found)
 
 
 def _parse_group(node: DocumentNode, _scope: PeerScope) -> tuple[PeerSelector, ...]:
@@ -185,7 +193,6 @@ _EVERYBODY: Final = _Unresolved((LabelSelector(),), "everybody")
 _UNRESOLVED: Final[Mapping[str, _Unresolved]] = {
     "Nodes": _Unresolved(tuple(reserved(name) for name in ("host", "remote-node", "kube-apiserver")), "every node"),
     "Groups": _EVERYBODY,
-    "Services": _EVERYBODY,
     "FQDNs": _EVERYBODY,
 }
 

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kinds of peers besides pods: address ranges, named groups of them, and DNS names."""
+"""The kinds of peers besides pods by label: address ranges, named groups of them, services, and DNS names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from meshmodel.labels import Label
 from meshpolicy.prefix import Cidr, parse_label_key
-from meshpolicy.selector import CIDR_SOURCE, RESERVED_SOURCE, LabelSelector, Requirement
+from meshpolicy.selector import CIDR_SOURCE, KUBERNETES_SOURCE, RESERVED_SOURCE, LabelSelector, Requirement
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,61 @@ class FqdnSelector:
         return self.match_name or self.match_pattern
 
 
-PeerSelector = LabelSelector | CidrSelector | CidrGroupSelector | FqdnSelector
+@dataclass(frozen=True, slots=True)
+class IdentitySelector:
+    """One identity by its number: what a backend of a service is."""
+
+    number: int
+
+    def __str__(self) -> str:
+        return f"identity {self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSelector:
+    """The backends of a Service by name, or of all Services whose labels match. An empty namespace means every one."""
+
+    name: str
+    namespace: str
+    labels: tuple[Requirement, ...] | None = None
+
+    def matches(self, service: ServicePeers) -> bool:
+        """Whether the service is meant."""
+        if self.namespace not in ("", service.namespace):
+            return False
+        if self.labels is None:
+            return self.name == service.name
+        known = tuple(Label(KUBERNETES_SOURCE, key, value) for key, value in service.labels)
+        return LabelSelector(self.labels).matches(known)
+
+    def __str__(self) -> str:
+        what = self.name if self.labels is None else str(LabelSelector(self.labels))
+        return f"service {self.namespace or '*'}/{what}"
+
+
+class ServicePeers(NamedTuple):
+    """A Service and who its backends are: identities where the mesh knows one, else addresses as host prefixes.
+
+    `reserved` are backends that run in the network of a node: their identity stands for every node.
+    """
+
+    namespace: str
+    name: str
+    labels: tuple[tuple[str, str], ...] = ()
+    identities: frozenset[int] = frozenset()
+    addresses: frozenset[Cidr] = frozenset()
+    reserved: frozenset[int] = frozenset()
+
+    def selectors(self, *, deny: bool) -> tuple[BoundSelector, ...]:
+        """The backends as peers, in a stable order. What would mean every node is left to deny rules."""
+        numbers = sorted(self.identities | self.reserved if deny else self.identities)
+        return (*map(IdentitySelector, numbers), *map(CidrSelector, sorted(self.addresses)))
+
+
+BoundSelector = LabelSelector | CidrSelector | IdentitySelector
+"""What selects identities by itself."""
+
+PeerSelector = BoundSelector | CidrGroupSelector | FqdnSelector | ServiceSelector
 
 
 def cidr_prefixes(labels: Iterable[Label]) -> tuple[Cidr, ...]:

@@ -27,6 +27,7 @@ def rebuild(
     fresh.revision = engine.revision
     for group in engine.cidr_groups():
         fresh.set_cidr_group(group)
+    fresh.set_services(engine.services())
     for number, labels in engine.identities().items():
         if number not in without:
             fresh.set_identity(number, labels)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from meshpolicy.peer import CidrGroupSelector, CidrSelector, PeerSelector
+from meshpolicy.peer import CidrGroupSelector, CidrSelector, PeerSelector, ServiceSelector
 from meshpolicy.port import PortSpec
 from meshpolicy.prefix import Cidr
 from meshpolicy.reference import Direction, PolicyRef, RuleOrigin
@@ -82,6 +82,11 @@ class Policy:
     def uses_groups(self) -> bool:
         """Whether a rule names a CiliumCIDRGroup."""
         return any(isinstance(peer, CidrGroupSelector) for rule in self.rules for peer in rule.peers or ())
+
+    @property
+    def services(self) -> tuple[ServiceSelector, ...]:
+        """The Services that its rules name as peers."""
+        return tuple(p for rule in self.rules for p in rule.peers or () if isinstance(p, ServiceSelector))
 
 
 @dataclass(frozen=True, slots=True)

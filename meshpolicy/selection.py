@@ -14,7 +14,7 @@ from typing import Final
 
 from meshmodel.labels import CLUSTER_LABEL, NAMESPACE_LABEL, Label
 from meshpolicy.binding import Feature, Selection
-from meshpolicy.peer import CidrSelector, cidr_prefixes
+from meshpolicy.peer import BoundSelector, CidrSelector, IdentitySelector, cidr_prefixes
 from meshpolicy.prefix import Cidr
 from meshpolicy.selector import ANY_SOURCE, RESERVED_SOURCE, LabelSelector, Operator, Requirement
 
@@ -40,11 +40,12 @@ class Selections:
     def __init__(self, *, dual_stack: bool) -> None:
         self._dual_stack = dual_stack
         self._identities: dict[int, KnownIdentity] = {}
-        self._selections: dict[LabelSelector | CidrSelector, Selection] = {}
+        self._selections: dict[BoundSelector, Selection] = {}
         self._by_feature: dict[Feature, set[int]] = {}
         self._anchored: dict[Feature, dict[LabelSelector, Selection]] = {}
         self._unanchored: dict[LabelSelector, Selection] = {}
         self._by_prefix: dict[Cidr, dict[CidrSelector, Selection]] = {}
+        self._by_number: dict[int, Selection] = {}
         self._ranges: list[tuple[int, int, int, int]] = []
         """(version, first address, bits, identity) of every identity that is an address range, sorted."""
 
@@ -60,7 +61,7 @@ class Selections:
         """All selectors in use."""
         return self._selections.values()
 
-    def acquire(self, selector: LabelSelector | CidrSelector) -> Selection:
+    def acquire(self, selector: BoundSelector) -> Selection:
         """The selection of a selector, made if nobody holds it. Each call is answered by one `release`."""
         selection = self._selections.get(selector)
         if selection is None:
@@ -68,12 +69,15 @@ class Selections:
         selection.holders += 1
         return selection
 
-    def _make(self, selector: LabelSelector | CidrSelector) -> Selection:
+    def _make(self, selector: BoundSelector) -> Selection:
         selection = Selection(selector)
         self._selections[selector] = selection
         if isinstance(selector, CidrSelector):
             self._by_prefix.setdefault(selector.prefix, {})[selector] = selection
             selection.identities = self._select_cidr(selector)
+        elif isinstance(selector, IdentitySelector):
+            self._by_number[selector.number] = selection
+            selection.identities = {selector.number} & self._identities.keys()
         else:
             self._anchor(selection, selector)
             selection.identities = self._select(selector)
@@ -94,6 +98,8 @@ class Selections:
             self._by_prefix[selector.prefix].pop(selector)
             if not self._by_prefix[selector.prefix]:
                 del self._by_prefix[selector.prefix]
+        elif isinstance(selector, IdentitySelector):
+            del self._by_number[selector.number]
         else:
             for anchor in selection.anchors:
                 del self._anchored[anchor][selector]
@@ -110,6 +116,8 @@ class Selections:
         for prefix in identity.prefixes:
             insort(self._ranges, (prefix.version, prefix.network, prefix.bits, number))
         identity.selections = [*self._matching_labels(identity), *self._matching_ranges(identity)]
+        if number in self._by_number:
+            identity.selections.append(self._by_number[number])
         for selection in identity.selections:
             selection.identities.add(number)
         return identity

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from agent.tables import Address, Backend, Service, ServicePort
+from agent.tables import Address, Backend, LabelledService, Service, ServicePort
 from kubeintent.endpoint_slice import read_endpoint_slice
 from kubeintent.read import UnreadableError
 from kubeintent.rows import ServiceIntent
@@ -24,6 +24,29 @@ class Slice(NamedTuple):
     name: str
     backends: tuple[Backend, ...]
     problems: tuple[str, ...] = ()
+
+
+class ServiceObject(NamedTuple):
+    """What is kept of a Service: its labels, for policies, and the row to balance; each None where there is none."""
+
+    labelled: LabelledService | None
+    balanced: Service | None
+
+
+def strip_object(item: dict[str, Any]) -> ServiceObject:
+    """The object as policies and as the load balancer see it."""
+    return ServiceObject(_labelled(item), strip_service(item))
+
+
+def _labelled(item: dict[str, Any]) -> LabelledService | None:
+    """None for what has no backends by itself: ExternalName, and objects without a name."""
+    try:
+        found = read_service(item).row
+    except UnreadableError:
+        return None
+    if found is None or found.external_name:
+        return None
+    return LabelledService(ServiceName(found.namespace, found.name), found.labels, found.annotations.global_)
 
 
 def strip_service(item: dict[str, Any]) -> Service | None:

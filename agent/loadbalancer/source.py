@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from agent.loadbalancer.convert import Slice, strip_service, strip_slice
+from agent.loadbalancer.convert import ServiceObject, Slice, strip_object, strip_slice
 from agent.loadbalancer.merge import merge_backends
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.tables import AgentDB, Service
@@ -42,8 +42,8 @@ class KubernetesSource:
 
     async def run_services(self, client: KubeClient, on_synced: Callable[[], None]) -> None:
         """Follow Services until cancelled."""
-        reflector = Reflector(client, SERVICES, strip=strip_service)
-        await reflector.run(lambda batch: self.take_services(batch, on_synced))
+        reflector = Reflector(client, SERVICES, strip=strip_object)
+        await reflector.run(lambda batch: self.take_objects(batch, on_synced))
 
     async def run_slices(self, client: KubeClient, on_synced: Callable[[], None]) -> None:
         """Follow EndpointSlices until cancelled."""
@@ -72,6 +72,19 @@ class KubernetesSource:
     def slice_problems(self) -> list[str]:
         """Values of EndpointSlices that were left out, as sentences."""
         return [f"endpointslice {key}: {text}" for key, found in sorted(self._slice_problems.items()) for text in found]
+
+    def take_objects(self, batch: Sequence[Change[ServiceObject]], on_synced: Callable[[], None]) -> None:
+        """Every Service as policies see it, and those to balance."""
+        balanced: list[Change[Service | None]] = []
+        with self._db.write():
+            for change in batch:
+                found = change.obj if isinstance(change, Upsert) else None
+                if found is not None and found.labelled is not None:
+                    self._db.labelled_services.put(found.labelled)
+                elif not isinstance(change, Synced):
+                    self._db.labelled_services.delete(ServiceName.parse(change.key))
+                balanced.append(Upsert(change.key, found.balanced) if found is not None else change)  # type: ignore[union-attr,arg-type]
+        self.take_services(balanced, on_synced)
 
     def take_services(self, batch: Sequence[Change[Service | None]], on_synced: Callable[[], None]) -> None:
         is_synced = False

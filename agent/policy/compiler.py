@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from agent.policy.guard import GuardedEngine
+from agent.policy.services import ServiceResolver
 from agent.tables import AgentDB, Endpoint, EndpointVerdicts, Identity, NamedPort, PolicyRow
 from meshkit.table import HistoryLostError
 from meshmodel.identity import NumericIdentity
@@ -40,6 +41,7 @@ class PolicyCompiler:
     def __init__(self, db: AgentDB, context: PolicyContext, set_prefixes: Callable[[Mapping[str, int]], None]) -> None:
         self._db, self._context, self._set_prefixes = db, context, set_prefixes
         self._guard = GuardedEngine(context)
+        self._services = ServiceResolver(db)
         self._seen_rebuilds = 0
         self._affected: set[int] = set()
         self._prefixes_changed = False
@@ -103,6 +105,7 @@ class PolicyCompiler:
         """Verdicts are what policies, identities and endpoints say now; returns how many endpoints were judged again."""
         self._take_identities()
         self._take_ports()
+        self._take_services()
         changed = self._take_endpoints()
         if self._guard.rebuilds != self._seen_rebuilds:
             self._take_new_engine()
@@ -183,6 +186,12 @@ class PolicyCompiler:
                 self._note(self._guard.set_identity(number, row.labels))
             if row.id in self._by_identity:
                 self._affected.add(row.id)
+
+    def _take_services(self) -> None:
+        """Who the backends of Services are, while a policy names some as peers."""
+        changed, gone = self._services.take(wanted=self.engine.uses_services())
+        if changed or gone:
+            self._note(self._guard.set_services(changed, gone))
 
     def _take_ports(self) -> None:
         """Port names of all pods: egress rules mean those of each peer."""

@@ -73,12 +73,12 @@ class PolicyFeature(Feature):
     def reconcilers(self) -> Sequence[Reconciling]:
         """Pods of this node are never enforced by half of what we will know, also on a node that was empty."""
         db = self._core.db
-        tables = (db.verdicts, db.prefixes, db.endpoints)
+        tables = (db.verdicts, db.prefixes, db.endpoints, db.frontends)  # the last for rules that name Services
         return (Reconciling("endpoints", self._reconciler, tables, always_waits=True, before_first=self.compiler.step),)
 
     def tasks(self) -> Tasks:
-        core, db = self._core, self._core.db
-        tasks = {f"policy input {t.name}": self._forward(t) for t in (db.identities, db.endpoints, db.prefixes)}
+        core = self._core
+        tasks = {f"policy input {t.name}": self._forward(t) for t in self._inputs()}
         tasks["policies"] = self._follow()
         tasks["attachments"] = self._keep_attached()
         tasks["attachment changes"] = self._hear()
@@ -88,6 +88,10 @@ class PolicyFeature(Feature):
             for resource in POLICY_RESOURCES:
                 tasks[resource.plural] = source.run(resource, self._listed[resource])
         return tasks
+
+    def _inputs(self) -> Sequence[Table[Any, Any]]:
+        db = self._core.db
+        return (db.identities, db.endpoints, db.prefixes, db.labelled_services, db.backends)
 
     def describe_widening(self, drained: Mapping[ClusterName, tuple[str, ...]]) -> list[str]:
         """What rules for addresses admit since clusters with these pod networks are no peers any more."""

@@ -8,7 +8,7 @@ may be half changed, and built anew from the same inputs, with `meshpolicy.close
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from meshmodel.identity import NumericIdentity
@@ -22,6 +22,7 @@ from meshpolicy import (
     PolicyChange,
     PolicyContext,
     PolicyRef,
+    ServicePeers,
     closed,
     rebuild,
 )
@@ -60,6 +61,10 @@ class GuardedEngine:
     def remove_cidr_group(self, name: str) -> PolicyChange:
         """The group is not known any more."""
         return self._change(f"group {name}", lambda: self.engine.remove_cidr_group(name))
+
+    def set_services(self, services: Sequence[ServicePeers], gone: Sequence[tuple[str, str]]) -> PolicyChange:
+        """These Services have these backends; a policy that the engine fails on because of them is closed."""
+        return self._change("services", lambda: self.engine.set_services(services, gone))
 
     def set_identity(self, number: NumericIdentity, labels: Labels) -> PolicyChange:
         """The identity has these labels, or is unknown: no rule allows it anything."""

@@ -12,15 +12,28 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from agent.policy.compiler import PolicyCompiler
-from agent.tables import AgentDB, ClaimOrigin, Endpoint, Identity, NamedPort, Prefix
+from agent.tables import (
+    AgentDB,
+    Backend,
+    BackendSet,
+    ClaimOrigin,
+    Endpoint,
+    Identity,
+    LabelledService,
+    NamedPort,
+    PeerHealth,
+    Prefix,
+)
 from meshmodel.labels import pod_labels
-from meshmodel.names import ClusterId, ClusterName
+from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshpolicy import PolicyContext, PolicyRef
 
 Step = tuple[Any, ...]
 NORTH, SOUTH = ClusterName("north"), ClusterName("south")
 APPS, NAMESPACES = ("a", "b", "c"), ("one", "two")
 CIDRS = ("10.0.0.0/8", "10.1.0.0/16", "192.0.2.0/24", "0.0.0.0/0", "::/0", "fd00::/8")
+SERVICES = ("s1", "s2")
+BACKENDS = ("10.9.0.1", "10.9.0.2", "10.9.0.3", "10.9.0.9", "192.0.2.7")
 GROUPS = ("g1", "g2", "g3")
 NUMBERS = (300, 301, 302, 303, 131_372)
 
@@ -33,7 +46,23 @@ def history(seed: int, length: int) -> list[Step]:
 def _steps(pick: random.Random, length: int) -> Iterator[Step]:
     for _ in range(length):
         kind = pick.choice(
-            ["policy"] * 6 + ["drop", "drop", "group", "ungroup", "identity", "forget", "pod", "unpod", "ports"]
+            ["policy"] * 6
+            + [
+                "service",
+                "service",
+                "backends",
+                "backends",
+                "noservice",
+                "drop",
+                "drop",
+                "group",
+                "ungroup",
+                "identity",
+                "forget",
+                "pod",
+                "unpod",
+                "ports",
+            ]
         )
         name = (pick.choice(NAMESPACES), pick.choice("pqr"))
         match kind:
@@ -59,8 +88,19 @@ def _steps(pick: random.Random, length: int) -> Iterator[Step]:
                 yield kind, pick.randint(1, 4), pick.choice(NUMBERS), pick.choice([0, 80, 8080])
             case "unpod":
                 yield kind, pick.randint(1, 4)
+            case "service" | "noservice" | "backends":
+                yield _service_step(pick, kind)
             case _:
                 yield "ports", pick.randint(1, 4), pick.choice([0, 80, 8080])
+
+
+def _service_step(pick: random.Random, kind: str) -> Step:
+    name = (pick.choice(SERVICES), pick.choice(NAMESPACES))
+    if kind == "service":
+        return kind, *name, pick.choice(APPS), pick.random() < 0.5
+    if kind == "backends":
+        return kind, *name, pick.choice([NORTH, SOUTH]), tuple(pick.sample(BACKENDS, pick.randint(0, 3)))
+    return kind, *name
 
 
 def _spec(pick: random.Random) -> dict[str, Any]:
@@ -81,7 +121,9 @@ def _selector(pick: random.Random) -> dict[str, Any]:
 def _rule(pick: random.Random, section: str) -> dict[str, Any]:
     word = "from" if section.startswith("in") else "to"
     rule: dict[str, Any] = {}
-    match pick.randrange(6):
+    match pick.randrange(8 if word == "to" else 6):
+        case 6 | 7:
+            rule["toServices"] = [_service(pick) for _ in range(pick.randint(1, 2))]
         case 0 | 1:
             rule[f"{word}Endpoints"] = [_selector(pick) for _ in range(pick.randint(0, 2))]
         case 2:
@@ -108,12 +150,21 @@ def _rule(pick: random.Random, section: str) -> dict[str, Any]:
     return rule
 
 
+def _service(pick: random.Random) -> dict[str, Any]:
+    where = pick.choice([{}, {"namespace": pick.choice(NAMESPACES)}])
+    if pick.random() < 0.5:
+        return {"k8sService": {"serviceName": pick.choice(SERVICES), **where}}
+    return {"k8sServiceSelector": {"selector": _selector(pick), **where}}
+
+
 class World:
     """A compiler fed step by step; it remembers what is there now, to build another one from it."""
 
     def __init__(self, *, default_local_cluster: bool, dual_stack: bool) -> None:
         self.context = PolicyContext(NORTH, default_local_cluster=default_local_cluster, dual_stack=dual_stack)
         self.db = AgentDB(NORTH, ClusterId(1))
+        with self.db.write():
+            self.db.peers.put(PeerHealth(SOUTH, ClusterId(2)))
         self.prefixes: dict[str, int] = {}
         self.compiler = PolicyCompiler(self.db, self.context, self._set_prefixes)
         self.documents: dict[PolicyRef, dict[str, Any]] = {}
@@ -155,9 +206,17 @@ class World:
                 db.endpoints.delete(f"10.9.0.{index}")
             case ("ports", index, port):
                 ports = (NamedPort("http", port, "TCP"),) if port else ()
+                number = 6 if index == 4 else 300 if port else 301
                 db.prefixes.put(
-                    Prefix(f"10.9.0.{index}/32", 300, "", NORTH, ClusterId(1), ClaimOrigin.POD, named_ports=ports)
+                    Prefix(f"10.9.0.{index}/32", number, "", NORTH, ClusterId(1), ClaimOrigin.POD, named_ports=ports)
                 )
+            case ("service", name, namespace, app, is_global):
+                db.labelled_services.put(LabelledService(ServiceName(namespace, name), (("app", app),), is_global))
+            case ("noservice", name, namespace):
+                db.labelled_services.delete(ServiceName(namespace, name))
+            case ("backends", name, namespace, cluster, addresses):
+                backends = tuple(Backend(address, 80, "TCP") for address in addresses)
+                db.backends.put(BackendSet(ServiceName(namespace, name), cluster, ClusterId(1), backends))
 
     def set_document(self, document: dict[str, Any]) -> None:
         meta = document["metadata"]
@@ -180,6 +239,8 @@ class World:
                 (other.db.identities, self.db.identities.rows()),
                 (other.db.endpoints, self.db.endpoints.rows()),
                 (other.db.prefixes, self.db.prefixes.rows()),
+                (other.db.labelled_services, self.db.labelled_services.rows()),
+                (other.db.backends, self.db.backends.rows()),
             ):
                 for row in rows:
                     table.put(row)  # type: ignore[arg-type]

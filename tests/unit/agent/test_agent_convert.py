@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.loadbalancer.convert import strip_service, strip_slice
+from agent.loadbalancer.convert import strip_object, strip_service, strip_slice
 from agent.loadbalancer.merge import merge_backends
 from agent.loadbalancer.source import KubernetesSource
 from agent.loadbalancer.writer import LoadBalancerWriter
@@ -124,3 +124,21 @@ def test_objects_become_whole_contributions_and_vanish_with_their_objects() -> N
     source.take_services([Upsert("t/s", strip_service(service(type="ExternalName")))], lambda: None)
     assert list(db.frontends.rows()) == []
     assert db.backends.get((ServiceName("t", "s"), db.own)) is not None
+
+
+def test_policies_see_headless_services_which_are_not_balanced() -> None:
+    db = AgentDB(ClusterName("north"), ClusterId(1))
+    source = KubernetesSource(db, LoadBalancerWriter(db), ManualClock())
+    headless = service(clusterIP="None", clusterIPs=["None"])
+    headless["metadata"]["labels"] = {"app": "web"}
+    source.take_objects([Upsert("t/s", strip_object(headless)), Synced()], lambda: None)
+    row = db.labelled_services.get(ServiceName("t", "s"))
+    assert row is not None
+    assert (row.labels, row.is_global) == ((("app", "web"),), False)
+    assert not len(db.services)
+    source.take_objects([Upsert("t/s", strip_object(service(type="ExternalName")))], lambda: None)
+    assert not len(db.labelled_services)
+    source.take_objects([Upsert("t/s", strip_object(service()))], lambda: None)
+    assert len(db.services) == len(db.labelled_services) == 1
+    source.take_objects([Delete("t/s", None)], lambda: None)
+    assert len(db.services) == len(db.labelled_services) == 0
