@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.exceptions import TyperException
@@ -28,8 +28,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # loading rich takes as long as all the rest of --help
-    context_settings={"max_content_width": 130},
-    add_completion=False,
+    context_settings={"max_content_width": 130, "help_option_names": ["-h", "--help"]},
 )
 policy = typer.Typer(
     help="Ask what policies do, before and after applying them.", no_args_is_help=True, rich_markup_mode=None
@@ -41,6 +40,23 @@ explain = typer.Typer(
     help="Ask why: may this pod talk to that one, and who says so.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(explain, name="explain")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"clustermesh {version('clustermesh')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="show the version and exit", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Make several Kubernetes clusters act as one."""
 
 
 def _is_json(output: str) -> bool:
@@ -372,25 +388,26 @@ def lab(context: typer.Context) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "lab", *context.args])
 
 
-def main() -> NoReturn:
-    """Run the command; every failure is one line that starts with "Error:" and an exit code that means something."""
+def run_app() -> int:
+    """The exit code; every failure is one line that starts with "Error:", and its code means something."""
     logging.basicConfig(level=logging.ERROR)
     try:
         code = app(standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else ExitCode.OK)
     except CommandError as exc:
-        _fail(str(exc), exc.code)
+        return _fail(str(exc), exc.code)
     except MeshError as exc:
-        _fail(str(exc), ExitCode.INTERNAL)
-    except typer.Abort:
-        _fail("interrupted", ExitCode.INTERNAL)
+        return _fail(str(exc), ExitCode.INTERNAL)
+    except typer.Abort as exc:
+        raise KeyboardInterrupt from exc
     except TyperException as exc:
         message = exc.format_message()
-        if not message:  # no verb was given: the help was the answer
-            sys.exit(ExitCode.USAGE)
-        _fail(f"{message} See clustermesh --help.", ExitCode.USAGE)
+        if message.startswith("Usage: "):  # no verb was given: the help is the answer
+            print(message, file=sys.stderr)
+            return ExitCode.USAGE
+        return _fail(f"{message} See clustermesh --help.", ExitCode.USAGE)
+    return code if isinstance(code, int) else ExitCode.OK
 
 
-def _fail(message: str, code: ExitCode) -> NoReturn:
+def _fail(message: str, code: ExitCode) -> ExitCode:
     print(f"Error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(code)
+    return code

@@ -192,5 +192,12 @@ def _lab(*words: str) -> None:
 
 
 def _clustermesh(kubeconfig: str, *words: str) -> None:
-    command = [sys.executable, "-c", "from clustermesh_cli.app import main; main()", *words, "--kubeconfig", kubeconfig]
+    command = [
+        sys.executable,
+        "-c",
+        "from clustermesh_cli.start import main; main()",
+        *words,
+        "--kubeconfig",
+        kubeconfig,
+    ]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
