@@ -19,7 +19,7 @@ from agent.datapath.address import pack4
 from agent.datapath.flow_layout import ProbeKey, ProbeSize, ProbeValue
 from agent.datapath.maps import Map
 
-PROBE_PORT: Final = 9879
+OVERLAY_PROBE_PORT: Final = 9879
 _ASKING_PORT: Final = 1
 _REMOTE_NODE: Final = 6
 _ROUND_BITS: Final = 16
@@ -101,7 +101,7 @@ def question_bytes(source: str, destination: str, nonce: int, size: ProbeSize, m
     head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, length, 0, 0x4000, 64, 17, 0, pack4(source), pack4(destination))
     checksum = _checksum(head)
     head = head[:10] + checksum.to_bytes(2, "big") + head[12:]
-    udp = struct.pack("!HHHH", _ASKING_PORT, PROBE_PORT, _UDP_HEADER + payload, 0)
+    udp = struct.pack("!HHHH", _ASKING_PORT, OVERLAY_PROBE_PORT, _UDP_HEADER + payload, 0)
     return _ETHERNET + head + udp + struct.pack("<QII", nonce, size, 0).ljust(payload, b"\0")
 
 

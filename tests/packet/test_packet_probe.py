@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from agent.datapath.flow_layout import ProbeKey, ProbeSize
-from agent.datapath.overlay_probe import PROBE_PORT, question_bytes
+from agent.datapath.overlay_probe import OVERLAY_PROBE_PORT, question_bytes
 from agent.datapath.reasons import Reason
 from tests.packet.packet_bytes import UDP, Packet
 from tests.packet.packet_node import NODE, POD, REDIRECT, REMOTE_ID, REMOTE_NODE, REMOTE_POD, SHOT, STRANGER, PacketNode
@@ -21,14 +21,14 @@ NONCE = 0x1122334455667788
 
 def answer(size: ProbeSize, nonce: int = NONCE) -> Packet:
     """The other node's program sent our question back."""
-    return Packet(REMOTE_NODE, NODE, UDP, PROBE_PORT, 1, payload=struct.pack("<QII", nonce, size, 0))
+    return Packet(REMOTE_NODE, NODE, UDP, OVERLAY_PROBE_PORT, 1, payload=struct.pack("<QII", nonce, size, 0))
 
 
 def test_a_question_goes_back_to_the_node_it_came_from_with_addresses_and_ports_swapped(node: PacketNode) -> None:
-    out = node.overlay(Packet(REMOTE_NODE, NODE, UDP, 1, PROBE_PORT, payload=b"x" * 16), NODE_IDENTITY)
+    out = node.overlay(Packet(REMOTE_NODE, NODE, UDP, 1, OVERLAY_PROBE_PORT, payload=b"x" * 16), NODE_IDENTITY)
     assert out.verdict == REDIRECT
     assert (out.packet.source, out.packet.destination) == (NODE, REMOTE_NODE)
-    assert (out.packet.source_port, out.packet.destination_port) == (PROBE_PORT, 1)
+    assert (out.packet.source_port, out.packet.destination_port) == (OVERLAY_PROBE_PORT, 1)
     assert out.packet.payload == b"x" * 16
     assert out.events == []
 
@@ -55,14 +55,14 @@ def test_the_newest_answer_counts_and_no_answer_is_answered(node: PacketNode) ->
 
 
 def test_a_datagram_between_two_probe_ports_is_taken_for_an_answer_and_ends(node: PacketNode) -> None:
-    both = replace(answer(ProbeSize.SMALL), destination_port=PROBE_PORT)
+    both = replace(answer(ProbeSize.SMALL), destination_port=OVERLAY_PROBE_PORT)
     assert node.overlay(both, NODE_IDENTITY).verdict == SHOT
 
 
 @pytest.mark.parametrize(
     ("identity", "packet"),
     [
-        (REMOTE_ID, Packet(REMOTE_POD, NODE, UDP, 1, PROBE_PORT, payload=b"x" * 16)),
+        (REMOTE_ID, Packet(REMOTE_POD, NODE, UDP, 1, OVERLAY_PROBE_PORT, payload=b"x" * 16)),
         (NODE_IDENTITY, Packet(REMOTE_NODE, POD, UDP, 1, 53, payload=b"x" * 16)),
         (NODE_IDENTITY, Packet(REMOTE_NODE, NODE, UDP, 1, 53, payload=b"x" * 16)),
     ],
@@ -75,7 +75,7 @@ def test_nothing_else_is_answered(node: PacketNode, identity: int, packet: Packe
 
 
 def test_a_stranger_is_not_answered(node: PacketNode) -> None:
-    question = Packet(STRANGER, NODE, UDP, 1, PROBE_PORT, payload=b"x" * 16)
+    question = Packet(STRANGER, NODE, UDP, 1, OVERLAY_PROBE_PORT, payload=b"x" * 16)
     assert node.overlay(question, NODE_IDENTITY, outer=STRANGER).drop is Reason.UNKNOWN_SENDER
 
 
