@@ -59,8 +59,11 @@ class KernelHost:
         self._offset_s = time.clock_gettime(time.CLOCK_REALTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
     def open(self) -> Maps:
-        """Raises: NodeTakenError when another agent has this node, and what Datapath.open raises."""
+        """Raises: NodeTakenError when another agent has this node, UnsupportedKernelError, and what Datapath.open raises."""
+        from agent.datapath.features import check_kernel
+
         self.lock.take()
+        check_kernel()
         maps = self.datapath.open()
         self._ring = self.datapath.event_ring()
         return maps

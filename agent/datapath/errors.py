@@ -21,6 +21,10 @@ class KernelError(TransientError):
         self.operation, self.errno = operation, code
 
 
+class UnsupportedKernelError(PermanentError):
+    """This kernel lacks what our programs need; the message names it, and the least version that has it."""
+
+
 class LoadError(PermanentError):
     """The kernel or libbpf refuses an object; `tail` is the end of what they said, the verifier's reason included."""
 

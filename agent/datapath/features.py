@@ -6,13 +6,13 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import cache
 from typing import Final, NamedTuple
 
 from agent.datapath import syscall
-from agent.datapath.errors import KernelError
+from agent.datapath.errors import KernelError, UnsupportedKernelError
 from agent.datapath.syscall import AttachType, MapType
 
 _RETURN_NEXT: Final = struct.pack("<BBhi", 0xB7, 0, 0, -1) + struct.pack("<BBhi", 0x95, 0, 0, 0)
@@ -89,6 +89,8 @@ def _probe_batch() -> None:
 
 _HELPER_COARSE_CLOCK: Final = 160
 _HELPER_REDIRECT_PEER: Final = 155
+LEAST_KERNEL: Final = (5, 12)
+"""From here on the verifier looks at our functions one by one; before, the programs are too long for it."""
 FEATURES: Final = (
     KernelFeature("tcx", (6, 6), required=False, probe=_probe_tcx),
     KernelFeature("redirect_peer", (5, 10), required=True, probe=lambda: _probe_helper(_HELPER_REDIRECT_PEER, 2)),
@@ -104,6 +106,24 @@ FEATURES: Final = (
     ),
     KernelFeature("prefix_batches", (5, 13), required=False, probe=_probe_batch),
 )
+
+
+def check_kernel(kernel_features: Sequence[KernelFeature] = FEATURES, running: tuple[int, int] | None = None) -> None:
+    """Everything that our programs cannot do without is there, as far as can be determined.
+
+    Raises: UnsupportedKernelError.
+    """
+    running = kernel_version() if running is None else running
+    lacking = [f for f in kernel_features if f.required and presence(f) is Presence.ABSENT]
+    needs = [f"{f.name} (Linux {f.since[0]}.{f.since[1]})" for f in lacking]
+    least = max([LEAST_KERNEL, *(f.since for f in lacking)])
+    if running < LEAST_KERNEL:
+        needs.append(f"functions verified one by one (Linux {LEAST_KERNEL[0]}.{LEAST_KERNEL[1]})")
+    if needs:
+        raise UnsupportedKernelError(
+            f"this kernel is Linux {running[0]}.{running[1]} and lacks {', '.join(needs)}: "
+            f"the agent needs Linux {least[0]}.{least[1]} or later"
+        )
 
 
 @cache

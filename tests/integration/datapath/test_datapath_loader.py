@@ -12,14 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from agent.bootstrap import Facts
 from agent.datapath import features, netlink, spec, syscall
 from agent.datapath.config import OVERLAY_DEVICE, AttachMode, NodeConfig
-from agent.datapath.errors import KernelError, LoadError
+from agent.datapath.errors import KernelError, LoadError, UnsupportedKernelError
 from agent.datapath.features import KernelFeature, Presence
 from agent.datapath.flow_layout import ConntrackKey, ConntrackValue
 from agent.datapath.kernel import RawMap, kernel_maps
 from agent.datapath.layout import BackendKey, BackendValue, IpcacheKey, IpcacheValue
 from agent.datapath.loader import OBJECT_DIRECTORY, Datapath
+from agent.machine import KernelHost
+from agent.settings import AgentSettings
+from meshmodel.names import ClusterId, ClusterName
 from tests.packet.datapath_host import bpffs, build_objects, inside, namespace, run, tcx_programs
 
 pytestmark = pytest.mark.root
@@ -275,6 +279,30 @@ def test_a_probe_that_is_refused_for_another_reason_is_undetermined() -> None:
         raise KernelError("probe", 1)
 
     assert features.presence(KernelFeature("x", (1, 0), required=False, probe=refuse)) is Presence.UNDETERMINED
+
+
+def test_a_kernel_that_lacks_what_is_needed_is_refused_with_what_and_since_when() -> None:
+    def refuse() -> None:
+        raise KernelError("probe", 22)
+
+    features.check_kernel()
+    wanted = (KernelFeature("flying", (99, 1), required=True, probe=refuse), features.FEATURES[0])
+    with pytest.raises(
+        UnsupportedKernelError, match=r"lacks flying \(Linux 99\.1\): the agent needs Linux 99\.1 or later"
+    ):
+        features.check_kernel(wanted)
+    features.check_kernel([KernelFeature("flying", (99, 1), required=False, probe=refuse)])
+    with pytest.raises(UnsupportedKernelError, match=r"Linux 5\.10 and lacks functions .*needs Linux 5\.12 or later"):
+        features.check_kernel(running=(5, 10))
+
+
+def test_an_agent_on_such_a_kernel_changes_nothing_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = Facts(ClusterName("north"), ClusterId(1), 255, "n1", "172.18.0.2", ())
+    host = KernelHost(AgentSettings(pin_directory=tmp_path / "pins"), facts)
+    monkeypatch.setattr(features, "kernel_version", lambda: (5, 10))
+    with pytest.raises(UnsupportedKernelError):
+        host.open()
+    assert not any(path.is_file() for path in (tmp_path / "pins").glob("*/*"))
 
 
 def test_a_pod_mtu_that_leaves_no_room_is_reported(datapath: Datapath, caplog: pytest.LogCaptureFixture) -> None:
