@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from certs.authority import Authority
+from certs.authority_secret import KeptAuthority
 from certs.errors import CertificateError
 from certs.inspect import CertInfo, issued_by, parse
 from certs.pair import check_pair
 from certs.profile import Profile
 from certs.rotation import Rotation, decide
-from certs.store import CA_FILE, CA_KEY_FILE, CertFiles, decode_entry, from_secret_data
+from certs.store import CertFiles, from_secret_data
 
 MANAGED_BY: Final = "cert-manager.io/"
 DAY_S: Final = 86_400.0
@@ -51,19 +51,11 @@ def is_foreign(metadata: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     )
 
 
-def load_authority(secret: Mapping[str, Any] | None, name: str) -> Authority:
-    """The authority in its Secret. Raises: CertificateError saying what is missing or does not fit."""
-    if secret is None:
-        raise CertificateError(f"Secret {name}", "is missing")
-    cert, key = (decode_entry(secret.get("data"), entry, f"Secret {name}") for entry in (CA_FILE, CA_KEY_FILE))
-    return Authority.load(cert, key)
-
-
 def judge_leaf(
     secret: Mapping[str, Any] | None,
     name: str,
     shape: Profile,
-    authority: Authority,
+    kept: KeptAuthority,
     *,
     labels: Mapping[str, str],
     wall_s: float,
@@ -86,17 +78,17 @@ def judge_leaf(
     if info.subject_cn != shape.common_name:
         return LeafVerdict(LeafAction.ISSUE, f"is of {info.subject_cn}", shape, info)
     wanted = _with_names(shape, info)
-    if reason := _why_issue(files, info, shape, authority, wall_s):
+    if reason := _why_issue(files, info, shape, kept, wall_s):
         return LeafVerdict(LeafAction.ISSUE, reason, wanted, info)
     return LeafVerdict(LeafAction.KEEP, "", wanted, info)
 
 
-def _why_issue(files: CertFiles, info: CertInfo, shape: Profile, authority: Authority, wall_s: float) -> str:
-    life_s = shape.days * DAY_S
+def _why_issue(files: CertFiles, info: CertInfo, shape: Profile, kept: KeptAuthority, wall_s: float) -> str:
+    authority, life_s = kept.authority, shape.days * DAY_S
     if not issued_by(files.cert, authority.certificate_pem):
         return "is not of this cluster's authority"
-    if files.ca != authority.certificate_pem:
-        return "has another authority beside it"
+    if files.ca != kept.trust_pem:
+        return "has other authorities beside it than are trusted now"
     if not {*shape.dns_names, *shape.addresses} <= set(info.sans):
         return "lacks a name"
     if wall_s < info.not_before_s:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from clustermesh_cli.console import Console
-from clustermesh_cli.verb_options import Context, Kubeconfig, Namespace, Plain, make_client
+from clustermesh_cli.exit_code import CommandError, ExitCode
+from clustermesh_cli.verb_options import Context, Kubeconfig, Namespace, Plain, Wait, make_client, parse_duration
 from meshkit.clock import SystemClock
 
 certs = typer.Typer(
@@ -35,9 +36,48 @@ def certs_rotate(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = "kube-system",
+    ca: Annotated[
+        bool,
+        typer.Option("--ca", help="replace the authority too, with both trusted for a while; goes on where it stopped"),
+    ] = False,
+    destination_context: Annotated[
+        list[str] | None, typer.Option(help="with --ca: context of a peer to tell; repeat or separate by commas")
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="with --ca: name of a peer that is gone and cannot be told")
+    ] = None,
+    settle: Annotated[
+        float,
+        typer.Option(
+            help="with --ca: how long programs may take to see a Secret that changed",
+            parser=parse_duration,
+            metavar="DURATION",
+        ),
+    ] = 150.0,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait/--no-wait", help="with --ca: go on until it is done, or stop where waiting is needed"),
+    ] = True,
+    wait_duration: Wait = 900.0,
     plain: Plain = False,
 ) -> None:
-    """Issue this cluster's certificates anew, by the same authority; peers need not be told."""
-    from clustermesh_cli.commands import certs as verb
+    """Issue this cluster's certificates anew, by the same authority unless --ca is given; sessions go on."""
+    console = Console(plain=plain or None)
+    if not ca:
+        if destination_context or without:
+            raise CommandError("--destination-context and --without belong to --ca", ExitCode.USAGE)
+        from clustermesh_cli.commands import certs as verb
 
-    verb.rotate(make_client(kubeconfig, context), namespace, Console(plain=plain or None), SystemClock().wall())
+        verb.rotate(make_client(kubeconfig, context), namespace, console, SystemClock().wall())
+        return
+    from clustermesh_cli.commands.replace_authority import AuthorityReplacement, ReplacementOptions
+    from clustermesh_cli.contexts import open_clusters, split_contexts
+    from clustermesh_cli.link_proof import Patience
+
+    clients = open_clusters(
+        kubeconfig, context, split_contexts(destination_context or []), "told of its own authority by"
+    )
+    own, *others = clients
+    options = ReplacementOptions({name: clients[name] for name in others}, frozenset(without or ()), settle, wait)
+    replacement = AuthorityReplacement(clients[own], namespace, options, console, wall=SystemClock().wall)
+    raise typer.Exit(replacement.run(Patience(wait_duration)))

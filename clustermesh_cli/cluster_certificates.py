@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import kube.resource as k
+from certs.authority_secret import AuthorityPhase, phase_of
 from certs.errors import CertificateError
 from certs.inspect import parse
 from certs.store import CA_FILE, CERT_FILE, decode_entry
@@ -24,6 +25,11 @@ from meshapi.installed import (
 )
 
 ROTATE: Final = "run clustermesh certs rotate"
+PHASES: Final = {
+    AuthorityPhase.ANNOUNCED: "the new one is announced, the old one signs",
+    AuthorityPhase.REPLACED: "the new one signs, the old one is still trusted",
+    AuthorityPhase.RETIRED: "the new one signs, peers are told to forget the old one",
+}
 _OWN: Final = (
     (SERVER_SECRET, "server certificate"),
     (ADMIN_SECRET, "certificate of the store's administrator"),
@@ -35,8 +41,8 @@ _OWN: Final = (
 def read_certificates(client: KubeClient, namespace: str) -> tuple[KeptCertificates, ...]:
     """Everything that Secrets of the mesh hold; private keys are not looked at. Raises: KubeError."""
     authority = (
-        f"delete Secret {namespace}/{CA_SECRET}, run clustermesh enable --new-ca, "
-        "then clustermesh connect with every peer again"
+        "run clustermesh certs rotate --ca before it ends; once it has ended, "
+        f"delete Secret {namespace}/{CA_SECRET}, run clustermesh enable --new-ca, then clustermesh connect with every peer"
     )
     found = [
         _read(client.get(k.SECRETS, CA_SECRET, namespace), CA_SECRET, CA_FILE, "authority of this cluster", authority)
@@ -45,6 +51,16 @@ def read_certificates(client: KubeClient, namespace: str) -> tuple[KeptCertifica
     for name in (PEERS_SECRET, MIRROR_SECRET):  # which of them has the authorities depends on who connects to peers
         found += _peer_authorities(client.get(k.SECRETS, name, namespace), name)
     return tuple(found)
+
+
+def replacement_notice(client: KubeClient, namespace: str) -> str:
+    """That the authority is being replaced, in which phase, and what to run; empty while it is not. Raises: KubeError."""
+    phase = phase_of((client.get(k.SECRETS, CA_SECRET, namespace) or {}).get("data") or {})
+    if phase is AuthorityPhase.SETTLED:
+        return ""
+    return (
+        f"the authority of this cluster is being replaced ({PHASES[phase]}): run clustermesh certs rotate --ca to go on"
+    )
 
 
 def _peer_authorities(secret: Mapping[str, Any] | None, secret_name: str) -> Iterable[KeptCertificates]:

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
 import kube.resource as k
+from certs.authority_secret import read_trust
 from certs.inspect import parse
 from clustermesh_cli.exit_code import CommandError
 from clustermesh_cli.plan.facts import ClusterFacts, StoreAccess
@@ -52,7 +52,7 @@ def read_facts(client: KubeClient, namespace: str, context: str) -> ClusterFacts
             f"{context}: Secret {CA_SECRET} is lost: put it back from a backup, or run enable --new-ca there"
         )
     maximum = int(config.get(MAXIMUM_KEY, "255"))
-    ca_pem = base64.b64decode((ca or {})["data"]["ca.crt"])
+    ca_pem = read_trust(ca, CA_SECRET)
     return ClusterFacts(
         context=context,
         name=parse_cluster_name(config[CLUSTER_NAME_KEY]),

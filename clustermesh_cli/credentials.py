@@ -10,9 +10,10 @@ from typing import Any
 import kube.resource as k
 from certs import profile
 from certs.authority import DEFAULT_AUTHORITY_DAYS, Authority
+from certs.authority_secret import AuthorityPhase, KeptAuthority, read_authority
 from certs.inspect import parse
 from certs.leaf_secret import LeafAction, judge_leaf
-from certs.store import CertFiles, encode_data, from_secret_data, secret_data
+from certs.store import CertFiles, encode_data, secret_data
 from clustermesh_cli.exit_code import CommandError, CommandRefusedError
 from clustermesh_cli.plan.cluster_identity import ClusterIdentity
 from kube.client import KubeClient
@@ -24,7 +25,7 @@ from meshapi.installed import (
 )
 
 
-def ensure_authority(client: KubeClient, namespace: str, identity: ClusterIdentity, wall_s: float) -> Authority:
+def ensure_authority(client: KubeClient, namespace: str, identity: ClusterIdentity, wall_s: float) -> KeptAuthority:
     """The cluster's authority: the one in its Secret, else a new one stored there. Its key never leaves the cluster."""
     found = client.get(k.SECRETS, CA_SECRET, namespace)
     if found is not None:
@@ -34,14 +35,22 @@ def ensure_authority(client: KubeClient, namespace: str, identity: ClusterIdenti
             raise CommandError(
                 f"Secret {CA_SECRET} has no {' and no '.join(missing)}: put the Secret back from a backup"
             )
-        parts = from_secret_data(
-            {"ca.crt": files["ca.crt"], "tls.crt": files["ca.crt"], "tls.key": files["ca.key"]}, CA_SECRET
-        )
-        return Authority.load(parts.ca, parts.key)
+        return read_authority(found, CA_SECRET)
     authority = Authority.create(f"clustermesh {identity.name}", wall_s)
     data = encode_data({"ca.crt": authority.certificate_pem, "ca.key": authority.key_pem})
     client.apply(k.SECRETS, _secret(CA_SECRET, namespace, data))
-    return authority
+    return KeptAuthority(authority, AuthorityPhase.SETTLED, authority.certificate_pem)
+
+
+def are_issued(
+    client: KubeClient, namespace: str, kept: KeptAuthority, shapes: Mapping[str, profile.Profile], wall_s: float
+) -> bool:
+    """Whether `ensure_certificates` would write nothing."""
+    verdicts = (
+        judge_leaf(client.get(k.SECRETS, name, namespace), name, shape, kept, labels=PART_OF, wall_s=wall_s)
+        for name, shape in shapes.items()
+    )
+    return all(verdict.action is not LeafAction.ISSUE for verdict in verdicts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +84,27 @@ def check_lifetime(lifetime_s: float) -> None:
 def ensure_certificates(
     client: KubeClient,
     namespace: str,
-    authority: Authority,
+    kept: KeptAuthority,
     shapes: Mapping[str, profile.Profile],
     wall_s: float,
     *,
     is_forced: bool = False,
 ) -> IssuedCertificates:
-    """Every certificate of ours is signed by `authority` and not due; all are issued anew if `is_forced`.
+    """Every certificate of ours is signed by the authority, beside all that are trusted, and not due.
 
-    Raises: Conflict if one was changed meanwhile, by the apiserver for example: the next run judges what is there then.
+    All are issued anew if `is_forced`. Raises: Conflict if one was changed meanwhile, by the apiserver for example: the next
+    run judges what is there then.
     """
     expiries, written, foreign = [], [], []
     for name, shape in shapes.items():
         secret = client.get(k.SECRETS, name, namespace)
-        verdict = judge_leaf(secret, name, shape, authority, labels=PART_OF, wall_s=wall_s)
+        verdict = judge_leaf(secret, name, shape, kept, labels=PART_OF, wall_s=wall_s)
         info = verdict.current
         if verdict.action is LeafAction.FOREIGN:
             foreign.append(name)
         elif verdict.action is LeafAction.ISSUE or is_forced:
-            issued = authority.issue(verdict.shape, wall_s)
-            files = CertFiles(ca=authority.certificate_pem, cert=issued.cert_pem, key=issued.key_pem)
+            issued = kept.authority.issue(verdict.shape, wall_s)
+            files = CertFiles(ca=kept.trust_pem, cert=issued.cert_pem, key=issued.key_pem)
             if secret is None:
                 client.create(k.SECRETS, _secret(name, namespace, secret_data(files)))
             else:

@@ -38,6 +38,7 @@ def assess(
     expected_peers: Mapping[str, object],
     expected_agents: int,
     certificates: Sequence[KeptCertificates] = (),
+    notices: Sequence[str] = (),
     now_s: float,
 ) -> MeshHealth:
     """Compare what is with what should be at `now_s` (wall seconds).
@@ -63,7 +64,7 @@ def assess(
         ready_nodes=sum(1 for agent in agents if agent.ready),
         peers=tuple(peer_row(name, status) for name in sorted({*expected_peers, *_seen(status)})),
         problems=tuple(problems),
-        warnings=tuple(warning for warning in (*ending, *_warnings(status)) if warning not in problems),
+        warnings=tuple(warning for warning in (*ending, *notices, *_warnings(status)) if warning not in problems),
     )
 
 

@@ -13,10 +13,12 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import pytest
 
+from e2e.command import REFUSED, assert_one_line
 from e2e.mesh import CLUSTERS, SYSTEM, Cluster, Mesh
 from e2e.traffic import undisturbed
 
@@ -113,21 +115,48 @@ def test_short_lived_certificates_rotate_under_load(short_lived: Mesh, record_pr
     assert min(counts.values()) > ROTATION_S / LIFETIME_S, figures
     # connections made now use the renewed certificates: the first ones ended long ago
     mesh.kubectl("tion", "delete", "pod", "-n", SYSTEM, "-l", "k8s-app=clustermesh-apiserver", "--wait=false")
-    mesh.wait_until("every session was made anew", lambda: all_made_anew(mesh, before), 60)
+    mesh.wait_until("every session was made anew", lambda: all_made_anew(mesh, "tion", before), 60)
 
 
-def all_made_anew(mesh: Mesh, before: Mapping[str, tuple[float, int]]) -> bool:
-    """Whoever reads tion's apiserver has another session, and all are ready."""
+def all_made_anew(mesh: Mesh, restarted: Cluster, before: Mapping[str, tuple[float, int]]) -> bool:
+    """Whoever reads the apiserver of the cluster has another session, and all are ready."""
     try:
         now = sessions(mesh)
     except AssertionError:  # an apiserver that is not there answers nothing
         return False
-    readers = {who for who in before if who.startswith("tion ") or "mirror" in who}
+    readers = {who for who in before if who.startswith(f"{restarted} ") or "mirror" in who}
     if any(now.get(who, before[who])[0] <= before[who][0] for who in readers):
         return False
     return all(
         mesh.clustermesh("status", "--context", f"kind-{cluster}", check=False).returncode == 0 for cluster in CLUSTERS
     )
+
+
+def test_an_authority_is_replaced_under_load(whole: Mesh) -> None:
+    def authority() -> str:
+        return str(whole.get("koornacht", "secret", "-n", SYSTEM, "clustermesh-ca")["data"]["ca.crt"])
+
+    before, words = authority(), ("certs", "rotate", "--ca", "--settle", "4s")
+    assert_one_line(whole.clustermesh(*words, check=False), REFUSED, "tion must be told", "nothing was changed")
+    assert authority() == before
+    with undisturbed(whole):
+        to_tion = ("--destination-context", "kind-tion")
+        done = whole.clustermesh(*words, *to_tion, "--no-wait")
+        assert "Not done yet" in done.stdout
+        assert "is being replaced" in whole.clustermesh("status").stdout
+        whole.clustermesh(*words, *to_tion)
+        assert authority() != before
+        for cluster in CLUSTERS:
+            whole.clustermesh("status", "--context", f"kind-{cluster}", "--wait", "--wait-duration", "30s")
+            shown = json.loads(whole.clustermesh("certs", "show", "--context", f"kind-{cluster}", "-o", "json").stdout)
+            assert {row["state"] for row in shown["certificates"]} == {"valid"}
+    # who connects now knows the new authority only
+    for cluster in CLUSTERS:
+        standing = sessions(whole)
+        whole.kubectl(cluster, "delete", "pod", "-n", SYSTEM, "-l", "k8s-app=clustermesh-apiserver", "--wait=false")
+        whole.wait_until(
+            f"every session with {cluster} was made anew", partial(all_made_anew, whole, cluster, standing), 60
+        )
 
 
 def test_certs_show_and_rotate(whole: Mesh) -> None:

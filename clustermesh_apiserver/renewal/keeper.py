@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import kube.resource as k
-from certs.authority import Authority
+from certs.authority_secret import KeptAuthority, read_authority
 from certs.errors import CertificateError
-from certs.leaf_secret import LeafAction, judge_leaf, load_authority
+from certs.leaf_secret import LeafAction, judge_leaf
 from certs.profile import Profile, own_shapes
 from certs.store import CertFiles, secret_data
 from kube.client import KubeClient
@@ -56,23 +56,23 @@ class CertificateKeeper:
         """Everything that is due now is issued anew, unless another replica was quicker."""
         try:
             found = self._client.get(k.SECRETS, CA_SECRET, self._owner.namespace)
-            authority = load_authority(found, CA_SECRET)
+            kept = read_authority(found, CA_SECRET)
         except (CertificateError, KubeError) as exc:
             self.problems = (f"certificates are not renewed: {exc}",)
             return
-        problems = (self._keep(name, shape, authority) for name, shape in self._shapes.items())
+        problems = (self._keep(name, shape, kept) for name, shape in self._shapes.items())
         self.problems = tuple(problem for problem in problems if problem)
 
-    def _keep(self, name: str, shape: Profile, authority: Authority) -> str:
+    def _keep(self, name: str, shape: Profile, kept: KeptAuthority) -> str:
         """Why one certificate is not as it should be; empty if it is now."""
         try:
             secret = self._client.get(k.SECRETS, name, self._owner.namespace)
-            verdict = judge_leaf(secret, name, shape, authority, labels=PART_OF, wall_s=self._clock.wall())
+            verdict = judge_leaf(secret, name, shape, kept, labels=PART_OF, wall_s=self._clock.wall())
             if verdict.action is not LeafAction.ISSUE:
                 return ""
             if secret is None:
                 return f"Secret {name} is missing: run clustermesh enable"
-            self._client.replace(k.SECRETS, self._renewed(secret, verdict.shape, authority))
+            self._client.replace(k.SECRETS, self._renewed(secret, verdict.shape, kept))
         except Conflict:
             return ""  # somebody else wrote it since it was read: the next look judges what is there
         except (CertificateError, KubeError) as exc:
@@ -81,8 +81,8 @@ class CertificateKeeper:
         log.info("certificate renewed", extra={"path": name, "reason": verdict.reason})
         return ""
 
-    def _renewed(self, secret: Mapping[str, Any], shape: Profile, authority: Authority) -> dict[str, Any]:
+    def _renewed(self, secret: Mapping[str, Any], shape: Profile, kept: KeptAuthority) -> dict[str, Any]:
         """The Secret with a new certificate; its resourceVersion makes the write fail if it changed meanwhile."""
-        issued = authority.issue(shape, self._clock.wall())
-        files = CertFiles(ca=authority.certificate_pem, cert=issued.cert_pem, key=issued.key_pem)
+        issued = kept.authority.issue(shape, self._clock.wall())
+        files = CertFiles(ca=kept.trust_pem, cert=issued.cert_pem, key=issued.key_pem)
         return {**secret, "data": {**(secret.get("data") or {}), **secret_data(files)}}

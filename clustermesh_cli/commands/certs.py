@@ -9,13 +9,13 @@ import msgspec
 import yaml
 
 import kube.resource as k
+from certs.authority_secret import read_authority
 from certs.errors import CertificateError
 from certs.inspect import CertInfo
-from certs.leaf_secret import load_authority
 from certs.profile import own_shapes
 from certs.validity import KeptCertificates
 from clustermesh_cli.certificate_rows import ShownCertificates, is_well, make_rows, rfc3339, table
-from clustermesh_cli.cluster_certificates import ROTATE, read_certificates
+from clustermesh_cli.cluster_certificates import ROTATE, read_certificates, replacement_notice
 from clustermesh_cli.cluster_facts import read_config
 from clustermesh_cli.console import Console
 from clustermesh_cli.credentials import ensure_certificates, read_lifetime_s
@@ -52,6 +52,8 @@ def show(client: KubeClient, namespace: str, console: Console, form: str, wall_s
         for row in rows:
             if row.next:
                 console.line(f"{row.kind} ({row.state}): {row.next}")
+        if notice := replacement_notice(client, namespace):
+            console.line(notice)
     return ExitCode.OK if is_well(rows) else ExitCode.DEGRADED
 
 
@@ -63,11 +65,11 @@ def rotate(client: KubeClient, namespace: str, console: Console, wall_s: float) 
     config = read_config(client, namespace)
     name = _cluster_name(client, namespace)
     try:
-        authority = load_authority(client.get(k.SECRETS, CA_SECRET, namespace), CA_SECRET)
+        kept = read_authority(client.get(k.SECRETS, CA_SECRET, namespace), CA_SECRET)
         shapes = dict(own_shapes(name, namespace, read_lifetime_s(config)))
         for _ in range(ATTEMPTS):
             try:
-                issued = ensure_certificates(client, namespace, authority, shapes, wall_s, is_forced=True)
+                issued = ensure_certificates(client, namespace, kept, shapes, wall_s, is_forced=True)
                 break
             except Conflict:
                 continue  # the apiserver renewed one at the same moment

@@ -12,6 +12,7 @@ import yaml
 
 import kube.resource as k
 from certs.authority import Authority
+from certs.authority_secret import KeptAuthority
 from certs.profile import own_shapes
 from clustermesh_cli.cluster_facts import is_mirrored, read_config
 from clustermesh_cli.console import Console
@@ -125,20 +126,20 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
     console.step(f"Enabling the mesh in cluster {identity.name} (id {identity.id})...")
     for obj in filter(_is_exposed, objects):  # first: a port that the API server refuses leaves everything as it was
         client.apply(k.SERVICES, obj)
-    authority = ensure_authority(client, options.namespace, identity, wall_s)
+    kept = ensure_authority(client, options.namespace, identity, wall_s)
     lifetime_s = options.chosen_lifetime_s(config)
     shapes = own_shapes(identity.name, options.namespace, lifetime_s, options.advertise)
-    issued = ensure_certificates(client, options.namespace, authority, shapes, wall_s)
+    issued = ensure_certificates(client, options.namespace, kept, shapes, wall_s)
     for name in issued.foreign:
         console.warn(f"Secret {name} is kept by somebody else and was left alone")
-    _ensure_peering(client, options.namespace, identity, authority)
+    _ensure_peering(client, options.namespace, identity, kept)
     _ensure_peer_files(client, options.namespace, is_mirrored=options.mirrors(config))
     for obj in objects:
         resource = from_manifest(obj)
         if resource == k.CRDS and client.get(resource, obj["metadata"]["name"]) is not None:
             continue  # a CRD that is there, Cilium's own perhaps, is the cluster's business
         client.apply(resource, obj)
-    _report(identity, authority, exposure, issued.expires_s, console)
+    _report(identity, kept.authority, exposure, issued.expires_s, console)
     if options.new_ca and trusting:
         console.warn(
             f"The authority is new: {', '.join(sorted(trusting))} refuse this cluster until they are connected again"
@@ -169,13 +170,13 @@ def _check_authority(client: KubeClient, options: EnableOptions, identity: Clust
     return peers
 
 
-def _ensure_peering(client: KubeClient, namespace: str, identity: ClusterIdentity, authority: Authority) -> None:
+def _ensure_peering(client: KubeClient, namespace: str, identity: ClusterIdentity, kept: KeptAuthority) -> None:
     """The objects that hold peers exist; what they already hold is kept."""
     for name in (MIRROR_SECRET, PEERS_SECRET):
         if client.get(k.SECRETS, name, namespace) is None:
             empty = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": _metadata(name, namespace)}
             client.create(k.SECRETS, {**empty, "data": {}})
-    own = {f"{identity.name}.crt": authority.certificate_pem.decode()}
+    own = {f"{identity.name}.crt": kept.trust_pem.decode()}
     client.apply(k.CONFIG_MAPS, _config_map(CA_BUNDLE, namespace, own))
     if client.get(k.CONFIG_MAPS, REMOTE_USERS, namespace) is None:
         client.create(

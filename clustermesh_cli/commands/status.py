@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 import kube.resource as k
-from clustermesh_cli.cluster_certificates import read_certificates
+from clustermesh_cli.cluster_certificates import read_certificates, replacement_notice
 from clustermesh_cli.cluster_facts import find_access
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
@@ -73,6 +73,7 @@ def look(programs: ProgramClient, *, without_apiserver: bool = False) -> Snapsho
         expected_peers=peers,
         expected_agents=max(expected_agents, 1),
         certificates=read_certificates(client, namespace),
+        notices=[notice] if (notice := replacement_notice(client, namespace)) else [],
         now_s=CLOCK.wall(),
     )
     access = find_access(service, client.list(k.NODES))
