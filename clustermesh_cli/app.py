@@ -121,12 +121,21 @@ def enable(
             metavar="DURATION",
         ),
     ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="agent.NAME=VALUE or apiserver.NAME=VALUE: a setting of that program, kept until it is set anew; repeat",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "--print", help="print the objects, change nothing")] = False,
     plain: Plain = False,
 ) -> None:
     """Give this cluster a name, an id, certificates, and the mesh's programs."""
     from clustermesh_cli.commands import enable as verb
+    from clustermesh_cli.manifests import load_settings
     from clustermesh_cli.plan.exposure import ExposureWish
+    from clustermesh_cli.plan.program_settings import parse_settings
 
     options = verb.EnableOptions(
         namespace,
@@ -139,6 +148,7 @@ def enable(
         mirror,
         new_ca,
         certificate_lifetime,
+        parse_settings(setting or [], load_settings()),
     )
     client = make_client(kubeconfig, context)
     if dry_run:

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from clustermesh_cli.plan.program_settings import Known, read_known
+
 WORKLOADS = ("rbac", "apiserver", "agent")
 
 
@@ -28,6 +30,11 @@ def load_workloads(values: Mapping[str, str]) -> list[dict[str, Any]]:
         for name in WORKLOADS
         for obj in _objects(Template((folder / f"{name}.yaml").read_text()).substitute(values))
     ]
+
+
+def load_settings() -> Known:
+    """What the programs can be told."""
+    return read_known(yaml.safe_load((files("deploy") / "settings.yaml").read_text()))
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:

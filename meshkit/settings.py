@@ -109,6 +109,24 @@ def make_parser(cls: type[Settings], *, program: str = "", version: str = "") ->
     return parser
 
 
+def describe(cls: type[Settings]) -> dict[str, dict[str, Any]]:
+    """Type, choices and whether several are taken, of every setting by its flag: what somebody else needs to check values."""
+    hints = typing.get_type_hints(cls)
+    found: dict[str, dict[str, Any]] = {}
+    for field in dataclasses.fields(cls):
+        kind, is_list = _kind(hints[field.name])
+        choices = field.metadata.get("choices") or ([str(m) for m in kind] if issubclass(kind, StrEnum) else ())
+        what = {"PosixPath": "path", "Path": "path"}.get(
+            kind.__name__, "str" if issubclass(kind, StrEnum) else kind.__name__
+        )
+        found[_flag(field)] = {
+            "type": what,
+            **({"list": True} if is_list else {}),
+            **({"choices": list(choices)} if choices else {}),
+        }
+    return found
+
+
 def resolve(cls: type[S], flags: Mapping[str, Any], environ: Mapping[str, str]) -> S:
     """The settings from parsed flags (None: not given), environment and the file named by the flag `config`.
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,14 +22,19 @@ from clustermesh_cli.credentials import (
     ensure_certificates,
     read_lifetime_s,
 )
-from clustermesh_cli.manifests import load_crds, load_workloads
+from clustermesh_cli.manifests import load_crds, load_settings, load_workloads
 from clustermesh_cli.plan.authority_choice import check_authority
 from clustermesh_cli.plan.cluster_identity import ClusterIdentity, decide_identity
 from clustermesh_cli.plan.exposure import DROP_FLAG, Exposure, ExposureWish, decide_exposure
 from clustermesh_cli.plan.peering import agent_files, find_real_files, keep_lists, known_peers
+from clustermesh_cli.plan.program_settings import AGENT as AGENT_SETTINGS
+from clustermesh_cli.plan.program_settings import APISERVER as APISERVER_SETTINGS
+from clustermesh_cli.plan.program_settings import flags_of, settings_in
 from kube.client import KubeClient
 from kube.resource import from_manifest
 from meshapi.installed import (
+    AGENT,
+    APISERVER,
     CA_BUNDLE,
     CA_SECRET,
     CLUSTER_ID_KEY,
@@ -46,6 +51,8 @@ from meshapi.installed import (
     STORE_SERVICE,
 )
 
+PROGRAMS = {("DaemonSet", AGENT): AGENT_SETTINGS, ("Deployment", APISERVER): APISERVER_SETTINGS}
+
 
 @dataclass(frozen=True, slots=True)
 class EnableOptions:
@@ -61,6 +68,7 @@ class EnableOptions:
     mirror: bool | None = None
     new_ca: bool = False
     lifetime_s: float | None = None
+    settings: Mapping[str, str | None] = field(default_factory=dict)
 
     def mirrors(self, config: Mapping[str, str]) -> bool:
         """Whether the apiserver mirrors peers: what the flag says, else what was chosen before, else yes."""
@@ -78,8 +86,10 @@ def plan_objects(
 ) -> list[dict[str, Any]]:
     """Everything `enable` applies except certificates, in order. Pure."""
     scope = config.get(SCOPE_KEY, "true")
+    kept = {key: value for key, value in config.items() if options.settings.get(key, "") is not None}
     own = {
-        **config,
+        **kept,
+        **{key: value for key, value in options.settings.items() if value is not None},
         CLUSTER_NAME_KEY: str(identity.name),
         CLUSTER_ID_KEY: str(identity.id),
         MAXIMUM_KEY: str(identity.maximum),
@@ -99,8 +109,12 @@ def plan_objects(
         "CERTIFICATE_LIFETIME_S": f"{options.chosen_lifetime_s(config):g}",
         "MIRROR": "--mirror" if options.mirrors(config) else "--no-mirror",
     }
-    workloads = load_workloads(values)
+    workloads, known = load_workloads(values), load_settings()
+    settings = settings_in(own, known)
     for obj in workloads:
+        program = PROGRAMS.get((obj["kind"], obj["metadata"]["name"]))
+        if program is not None:
+            obj["spec"]["template"]["spec"]["containers"][0]["args"] += flags_of(program, settings, known)
         if _is_exposed(obj):
             obj["spec"]["ports"] = exposure.ports()
     return [*load_crds(), _config_map(CONFIG_MAP, options.namespace, own), *workloads]
@@ -123,6 +137,9 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
     trusting = _check_authority(client, options, identity)
     exposure = _decide_exposure(client, options, trusting)
     objects = plan_objects(options, identity, config, exposure)
+    chosen = {key: value for key, value in {**config, **options.settings}.items() if value is not None}
+    for key, value in sorted(settings_in(chosen, load_settings()).items()):
+        console.info(f"{key} is {value}")
     console.step(f"Enabling the mesh in cluster {identity.name} (id {identity.id})...")
     for obj in filter(_is_exposed, objects):  # first: a port that the API server refuses leaves everything as it was
         client.apply(k.SERVICES, obj)
