@@ -233,6 +233,8 @@ class PolicyRow:
     is_valid: bool
     message: str = ""
     problems: tuple[str, ...] = ()
+    unenforced: tuple[str, ...] = ()
+    """Those of `problems` that say what has not the effect it states."""
     document: str = field(default="", repr=False)
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from certs.validity import KeptCertificates, Validity, date, judge
 from clustermesh_cli.peer_rows import MIRROR, PeerRow, describe_peer, is_mirrored, peer_row
-from meshapi.agent import AgentStatus
+from meshapi.agent import NOT_ENFORCED, AgentStatus
 from meshapi.apiserver import ApiserverStatus
 
 STORE: Final = "store: "
@@ -28,8 +28,13 @@ class MeshHealth:
     warnings: tuple[str, ...] = ()
 
     @property
+    def not_enforced(self) -> tuple[str, ...]:
+        """Warnings about valid policies that have not the effect they state."""
+        return tuple(warning for warning in self.warnings if warning.startswith(NOT_ENFORCED))
+
+    @property
     def is_well(self) -> bool:
-        return not self.problems
+        return not self.problems and not self.not_enforced
 
 
 def assess(
@@ -44,7 +49,8 @@ def assess(
     """Compare what is with what should be at `now_s` (wall seconds).
 
     Well means: every expected agent is ready, and ready with every expected peer; no part of a program is degraded; no
-    certificate is refused for its dates. What is wrong with an object that somebody wrote is a warning.
+    certificate is refused for its dates; no valid policy is without the effect it states. What is wrong with an object that
+    somebody wrote is a warning.
     """
     states = [judge(now_s, kept) for kept in certificates]
     problems = [

@@ -61,7 +61,7 @@ def render_status(
         console.warn(warning)
     for problem in verdict.problems:
         console.fail(problem)
-    count = len(verdict.problems)
+    count = len(verdict.problems) + len(verdict.not_enforced)
     result = "well" if verdict.is_well else f"degraded: {count} problem{'' if count == 1 else 's'}"
     console.line(f"RESULT {result}")
 

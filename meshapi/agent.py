@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from meshapi.peer import RemoteCluster
@@ -17,6 +19,10 @@ class MapStatus(Row, kw_only=True):
     maximum: int
     pending: int = 0
     failed: int = 0
+
+
+NOT_ENFORCED: Final = "not enforced: "
+"""What a sentence in `AgentStatus.problems` begins with that tells of a valid policy's part without its full effect."""
 
 
 class AgentStatus(Row, kw_only=True):
@@ -114,6 +120,10 @@ class PolicyStatus(Row, kw_only=True):
     valid: bool
     message: str = ""
     problems: list[str] = msgspec.field(default_factory=list)
+    not_enforced: list[str] = msgspec.field(default_factory=list)
+    """Those of `problems` that say what has not the effect it states."""
+    pods: list[str] = msgspec.field(default_factory=list)
+    """Pods of this node that are concerned by what is not enforced."""
 
 
 class PolicyList(Row, kw_only=True):

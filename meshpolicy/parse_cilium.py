@@ -108,7 +108,7 @@ def _parse_spec(spec: DocumentNode, document: _Document) -> None:
             document.rules.extend(() if is_host else parsed)
     if is_host:
         document.problems.append(
-            f"{spec.path}.nodeSelector: host policies are not enforced; these rules have no effect"
+            f"{spec.path}.nodeSelector: host policies are not enforced; the nodes that {subject} selects stay open"
         )
 
 

@@ -208,7 +208,7 @@ def policies(answer: PolicyList) -> str:
     """Policy objects and the revision they make."""
     rows: list[Sequence[object]] = [
         (p.kind, f"{p.namespace}/{p.name}" if p.namespace else p.name, _word(p.valid),
-         p.message or "; ".join(p.problems) or "-")
+         (p.message or "; ".join(p.problems) or "-") + (f" (pods here: {', '.join(p.pods)})" if p.pods else ""))
         for p in answer.policies
     ]  # fmt: skip
     return f"{table(('KIND', 'NAME', 'VALID', 'MESSAGE'), rows)}\nRevision: {answer.revision}"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parse a verb, ask the agent, print.
 
-Exit codes: 0 done, 1 no answer, 2 usage, 3 degraded (status) or different (verify), 4 failed check.
+Exit codes: 0 done, 1 no answer, 2 usage, 3 degraded (status), not enforced (policy get) or different (verify), 4 failed check.
 """
 
 from __future__ import annotations
@@ -234,7 +234,8 @@ def _endpoints(client: SocketClient, arguments: argparse.Namespace) -> int:
 
 def _policies(client: SocketClient, arguments: argparse.Namespace) -> int:
     answer = client.get("/v1/policy", PolicyList)
-    return _show(arguments, answer, lambda: render.policies(answer))
+    _show(arguments, answer, lambda: render.policies(answer))
+    return 3 if any(not row.valid or row.not_enforced for row in answer.policies) else 0
 
 
 def _selectors(client: SocketClient, arguments: argparse.Namespace) -> int:

@@ -71,10 +71,12 @@ class PolicyCompiler:
         """
         had_policies = self._has_policies()
         try:
-            problems = self._load(document)
+            unenforced, warnings = self._load(document)
             self._in_force.add(ref)
             fault = self._guard.fault_of(ref)
-            row = PolicyRow(ref.kind, ref.namespace, ref.name, not fault, message=fault, problems=problems)
+            row = PolicyRow(
+                *ref, is_valid=not fault, message=fault, problems=(*unenforced, *warnings), unenforced=unenforced
+            )
         except PolicyError as exc:
             kept = "; the last valid form stays in force" if ref in self._in_force else ""
             row = PolicyRow(ref.kind, ref.namespace, ref.name, is_valid=False, message=f"{exc}{kept}")
@@ -149,15 +151,16 @@ class PolicyCompiler:
         if self._has_policies() != had_policies:
             self._affected.update(i for i in self._by_identity if self._db.identities.get(i) is None)
 
-    def _load(self, document: Document) -> tuple[str, ...]:
+    def _load(self, document: Document) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What of it is not enforced as written, and what else its author should know."""
         if document.get("kind") == PolicyKind.CIDR_GROUP:
             group = parse_cidr_group(document)
             self._note(self._guard.set_cidr_group(group))
-            return group.problems
+            return (), group.problems
         policy: Policy = parse_policy(document, self._context)
         self._note(self._guard.set_policy(policy))
         self._rule_names.clear()
-        return (*policy.problems, *policy.warnings)
+        return policy.problems, policy.warnings
 
     def _unload(self, ref: PolicyRef) -> None:
         if ref.kind == PolicyKind.CIDR_GROUP:

@@ -111,7 +111,7 @@ class PolicyFeature(Feature):
         self._reattach_node()
 
     def problems(self) -> Sequence[str]:
-        found = policy_problems(self._core.db) + engine_faults(self.compiler.faults)
+        found = policy_problems(self._core.db, self.compiler.engine) + engine_faults(self.compiler.faults)
         return found + [f"pod {address}: {reason}" for address, reason in sorted(self.target.failures.items())]
 
     def check_health(self, health: Health) -> None:

@@ -3,20 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from agent.datapath.layout import PolicyKey, PolicyValue
 from agent.policy.compiler import PolicyCompiler
 from agent.tables import AgentDB
-from meshapi.agent import PolicyList, PolicyMapRow, PolicyStatus, SelectorRow
+from meshapi.agent import NOT_ENFORCED, PolicyList, PolicyMapRow, PolicyStatus, SelectorRow
 from meshmodel.identity import NumericIdentity, identity_name
 from meshmodel.names import ClusterName
-from meshpolicy import Policy
+from meshpolicy import Engine, Policy
 from meshpolicy.scope import find_widening
+
+_NAMED_PODS: Final = 5
 
 
 def policy_list(db: AgentDB, compiler: PolicyCompiler) -> PolicyList:
     """Every policy object, in force or refused."""
+    concerned = concerned_pods(db, compiler.engine)
     rows = sorted(db.policies.rows(), key=lambda p: (p.kind, p.namespace, p.name))
     return PolicyList(
         revision=compiler.engine.revision,
@@ -28,6 +32,8 @@ def policy_list(db: AgentDB, compiler: PolicyCompiler) -> PolicyList:
                 valid=row.is_valid,
                 message=row.message,
                 problems=list(row.problems),
+                not_enforced=list(row.unenforced),
+                pods=concerned.get((row.kind, row.namespace, row.name), []),
             )
             for row in rows
         ],
@@ -62,15 +68,42 @@ def engine_faults(faults: Mapping[str, str]) -> list[str]:
     return [f"{what}: {reason}" for what, reason in sorted(faults.items())]
 
 
-def policy_problems(db: AgentDB) -> list[str]:
-    """Policy objects that are refused, and parts of others that are not in force."""
+def concerned_pods(db: AgentDB, engine: Engine) -> dict[tuple[str, str, str], list[str]]:
+    """The pods of this node, as namespace/name, that each policy selects of which a part is not enforced."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for policy in engine.policies():
+        row = db.policies.get((policy.key.kind, policy.key.namespace, policy.key.name))
+        if row is not None and row.unenforced:
+            subjects = {rule.subject for rule in policy.rules}
+            selected = frozenset[int]().union(*(engine.selected_by(subject) for subject in subjects))
+            found[policy.key.kind, policy.key.namespace, policy.key.name] = sorted(
+                f"{e.namespace}/{e.pod}" for e in db.endpoints.rows() if e.identity in selected
+            )
+    return found
+
+
+def policy_problems(db: AgentDB, engine: Engine) -> list[str]:
+    """Policy objects that are refused, and parts of others that are not in force, with the pods here that it concerns."""
+    concerned = concerned_pods(db, engine)
     found = []
     for row in db.policies.rows():
         label = f"{row.kind} {row.namespace}/{row.name}" if row.namespace else f"{row.kind} {row.name}"
         if not row.is_valid:
             found.append(f"{label} refused: {row.message}")
-        found += [f"{label}: {problem}" for problem in row.problems]
+        pods = concerned.get((row.kind, row.namespace, row.name), [])
+        for problem in row.problems:
+            if problem in row.unenforced:
+                found.append(f"{NOT_ENFORCED}{label}: {problem}{_pods_text(pods)}")
+            else:
+                found.append(f"{label}: {problem}")
     return found
+
+
+def _pods_text(pods: Sequence[str]) -> str:
+    if not pods:
+        return ""
+    more = f" and {len(pods) - _NAMED_PODS} more" if len(pods) > _NAMED_PODS else ""
+    return f" (pods here: {', '.join(pods[:_NAMED_PODS])}{more})"
 
 
 def describe_widening(policies: Iterable[Policy], drained: Mapping[ClusterName, tuple[str, ...]]) -> list[str]:

@@ -107,7 +107,8 @@ def _find(programs: ProgramClient, console: Console, wait_s: float | None, *, qu
         snapshot = look(programs, without_apiserver=True)
         return snapshot, ExitCode.OK if snapshot.verdict.is_well else ExitCode.DEGRADED
     try:
-        return _wait(programs, console, wait_s, quiet=quiet), ExitCode.OK
+        snapshot = _wait(programs, console, wait_s, quiet=quiet)
+        return snapshot, ExitCode.OK if snapshot.verdict.is_well else ExitCode.DEGRADED
     except _NotInTimeError as exc:
         try:
             return look(programs, without_apiserver=True), ExitCode.TIMEOUT

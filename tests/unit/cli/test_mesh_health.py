@@ -15,7 +15,7 @@ from certs.inspect import parse
 from certs.validity import KeptCertificates
 from clustermesh_cli.mesh_health import assess
 from clustermesh_cli.peer_rows import describe_peer
-from meshapi.agent import AgentStatus
+from meshapi.agent import NOT_ENFORCED, AgentStatus
 from meshapi.apiserver import ApiserverStatus
 from meshapi.peer import PeerState, RemoteCluster, RemoteClusterConfig, RemoteClusterSynced
 
@@ -108,6 +108,14 @@ def test_what_a_serving_agent_complains_about_is_a_warning_named_once() -> None:
     verdict = assess(status, expected_peers={}, expected_agents=2, now_s=NOW)
     assert verdict.is_well
     assert verdict.warnings == (complaint,)
+
+
+def test_a_valid_policy_that_is_not_enforced_as_written_is_a_warning_and_never_well() -> None:
+    said = f"{NOT_ENFORCED}CiliumNetworkPolicy shop/get-only: http rules cannot be enforced yet (pods here: shop/web)"
+    serving = AgentStatus(node="a", cluster="north", cluster_id=1, ready=True, problems=[said])
+    verdict = assess(apiserver(serving), expected_peers={}, expected_agents=1, now_s=NOW)
+    assert (verdict.warnings, verdict.not_enforced, verdict.problems) == ((said,), (said,), ())
+    assert not verdict.is_well
 
 
 def kept(what: str, issued_s: float, days: float) -> KeptCertificates:
