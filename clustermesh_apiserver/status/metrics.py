@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 
 from clustermesh_apiserver.apiserver import Apiserver
+from clustermesh_apiserver.status.peer_metrics import peer_metrics
 from clustermesh_apiserver.status.program_status import VERSION, refused
 from meshkit.metrics import Registry
 from meshmodel.keys import Kind
@@ -39,6 +40,7 @@ def collect(apiserver: Apiserver) -> Iterable[Metric]:
     waiting = GaugeMetricFamily(f"{PREFIX}_pods_unconfirmed", "pods that peers hear of when their node confirms them")
     waiting.add_metric((), sum(len(node.pods) for node in apiserver.confirmations.waiting()))
     yield waiting
+    yield from peer_metrics(PREFIX, apiserver.settings.cluster_name, apiserver.peers())
     yield from _facade(apiserver)
     yield from _etcd(apiserver)
 
