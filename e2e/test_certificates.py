@@ -12,13 +12,16 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
 import pytest
 
-from e2e.command import REFUSED, assert_one_line
+from certs import profile
+from certs.authority import Authority
+from certs.store import CertFiles, secret_data
+from e2e.command import DEGRADED, REFUSED, assert_one_line
 from e2e.mesh import CLUSTERS, SYSTEM, Cluster, Mesh
 from e2e.traffic import undisturbed
 
@@ -157,6 +160,41 @@ def test_an_authority_is_replaced_under_load(whole: Mesh) -> None:
         whole.wait_until(
             f"every session with {cluster} was made anew", partial(all_made_anew, whole, cluster, standing), 60
         )
+
+
+def keep_elsewhere(mesh: Mesh, cluster: Cluster, secret: str, *, is_elsewhere: bool) -> None:
+    """Whether the Secret looks as if cert-manager kept it, so that it is not renewed."""
+    word = "cert-manager.io/certificate-name" + ("=trial" if is_elsewhere else "-")
+    mesh.kubectl(cluster, "annotate", "--overwrite", "secret", "-n", SYSTEM, secret, word)
+
+
+def test_a_client_certificate_that_expired_is_named_with_its_date(whole: Mesh) -> None:
+    secret = "clustermesh-apiserver-remote-cert"
+    kept = whole.get("koornacht", "secret", "-n", SYSTEM, "clustermesh-ca")["data"]
+    authority = Authority.load(*(base64.b64decode(kept[entry]) for entry in ("ca.crt", "ca.key")))
+    past = max(authority.info.not_before_s, time.time() - 3600) + 1
+    made = authority.issue(replace(profile.remote("koornacht"), days=1 / profile.DAY_S), past)
+    data = secret_data(CertFiles(authority.certificate_pem, made.cert_pem, made.key_pem))
+    keep_elsewhere(whole, "koornacht", secret, is_elsewhere=True)
+    try:
+        whole.kubectl("koornacht", "patch", "secret", "-n", SYSTEM, secret, "-p", json.dumps({"data": data}))
+        whole.kubectl("tion", "delete", "pod", "-n", SYSTEM, "-l", "k8s-app=clustermesh-apiserver", "--wait=false")
+
+        def is_named() -> bool:
+            done = whole.clustermesh("status", check=False)
+            (peer,) = whole.apiserver_rest("koornacht", "/v1/clusters")
+            return (
+                done.returncode == DEGRADED
+                and "certificate that peers know this cluster by expired on" in done.stdout
+                and "our certificate remote-koornacht expired on" in peer["last-error"]
+            )
+
+        whole.wait_until("both the command and the mirror name the certificate", is_named, 60)
+        assert whole.clustermesh("certs", "show", check=False).returncode == DEGRADED
+    finally:
+        keep_elsewhere(whole, "koornacht", secret, is_elsewhere=False)
+        whole.clustermesh("certs", "rotate")
+    whole.clustermesh("status", "--wait", "--wait-duration", "60s")
 
 
 def test_certs_show_and_rotate(whole: Mesh) -> None:

@@ -8,8 +8,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from kvstore.clientconfig import ClientConfig, parse_client_config
+from kvstore.errors import Rejected
 from kvstore.options import Options
 from kvstore.store import Store
+from meshkit.clock import SystemClock
+from meshpeer.refusal_cause import find_cause
 
 Resolve = Callable[[str, str], Awaitable[str | None]]
 
@@ -25,6 +28,19 @@ class StoreConnector:
         config = parse_client_config(content, self._directory)
         addresses = await self._addresses(config)
         return config.connect(self._options, addresses.get)
+
+    async def explain(self, content: bytes) -> str:
+        """Why the certificates of both sides prevent a connection; empty if they do not, or the file cannot be used."""
+        try:
+            config = parse_client_config(content, self._directory)
+            endpoint, tls = config.endpoints[0], config.tls(None)
+        except Rejected:
+            return ""
+        if tls is None:
+            return ""
+        found = await self._addresses(config)
+        addresses = config.host_aliases.get(endpoint.host) or (found.get(endpoint.host, endpoint.host),)
+        return await find_cause(addresses[0], endpoint.port, endpoint.host, tls, SystemClock().wall())
 
     async def _addresses(self, config: ClientConfig) -> dict[str, str]:
         found: dict[str, str] = {}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
+from kvstore.errors import Unavailable
 from kvstore.store import Store
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 RETRY_S: Final = (0.5, 5.0)
 STOP_WAIT_S: Final = CLOSE_WAIT_S + 1.0
 
+Explain = Callable[[bytes], Awaitable[str]]
 Connector = Callable[[bytes], Awaitable[Store]]
 C = TypeVar("C", bound=Consumer)
 
@@ -51,7 +53,8 @@ class Member(Generic[C]):
 class Follower(Generic[C]):
     """Follows the clusters of a configuration directory, and the own cluster's store where one is given.
 
-    `connect` makes a client of a connection file's content, `consume` the consumer of a cluster that was configured.
+    `connect` makes a client of a connection file's content, `consume` the consumer of a cluster that was configured. `explain`
+    says of a connection file what stands in the way of a connection, empty if it does not know.
     """
 
     def __init__(
@@ -63,7 +66,9 @@ class Follower(Generic[C]):
         clock: Clock,
         *,
         options: SessionOptions | None = None,
+        explain: Explain | None = None,
     ) -> None:
+        self._explain = explain
         self._own, self._directory, self._connect, self._consume = own, directory, connect, consume
         self._clock, self._options = clock, options or SessionOptions()
         self._reservations = Reservations(own)
@@ -139,12 +144,22 @@ class Follower(Generic[C]):
 
         job = supervise(
             f"peer {name}",
-            lambda: _attempt(name, session),
+            lambda: self._attempt(member, session),
             backoff=Backoff(*RETRY_S),
             clock=self._clock,
             on_failure=failed,
         )
         member.task = group.create_task(job, name=f"peer {name}")
+
+    async def _attempt(self, member: Member[C], session: Session) -> None:
+        """One attempt; one that ended without a connection says why, if that can be found out."""
+        try:
+            await _attempt(member.state.name, session)
+        except Unavailable as exc:
+            cause = await self._explain(member.content) if self._explain is not None else ""
+            if cause:
+                raise Unavailable(cause) from exc
+            raise
 
     async def _remove(self, name: ClusterName) -> None:
         """The peer was removed on purpose."""

@@ -54,10 +54,11 @@ class MeshFeature(Feature):
         settings = core.settings
         self._core, self._writers, self._describe_widening = core, writers, describe_widening
         self.own_node = OwnNodeFollower(core, self._claim)
+        connector = StoreConnector(settings.clustermesh_config, resolve)
         self.runner = MeshRunner(
             core.db,
             writers,
-            StoreConnector(settings.clustermesh_config, resolve),
+            connector,
             core.clock,
             directory=settings.clustermesh_config,
             maximum=core.facts.maximum,
@@ -67,6 +68,7 @@ class MeshFeature(Feature):
             cache_ttl_s=settings.cluster_cache_ttl_s,
             withdraw_after_s=settings.withdraw_after_s,
             prober=_make_prober(core) if settings.probe_peers else None,
+            explain=connector.explain,
         )
 
     def expect(self) -> None:

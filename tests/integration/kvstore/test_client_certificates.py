@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from certs.authority import Authority
 from kvstore.clientconfig import parse_client_config
 from kvstore.errors import Unavailable
 from kvstore.etcd import EtcdStore
-from kvstore.facade.server import ReadOnlyFacade
+from kvstore.facade.server import ReadOnlyFacade, ServerTls
+from meshpeer.connection import StoreConnector
 from tests.contract.kvstore.stores_under_test import reading
 from tests.integration.kvstore.facade_under_test import Facade
 from tests.integration.kvstore.private_etcd import QUICK, eventually, needs_etcd
@@ -108,3 +110,46 @@ async def test_files_that_cannot_be_read_for_a_moment_end_nothing(
         await facade.admin.put(ROOT + b"c", b"1")
         await eventually(lambda: b"c" in reader.values)
     await store.close()
+
+
+async def test_the_reason_why_nobody_connects_is_named_with_its_date(facade: Facade, tmp_path: Path) -> None:
+    host = "north.mesh.cilium.io"
+    explain = StoreConnector(tmp_path).explain
+    content = json.dumps(
+        {
+            "endpoints": [f"https://{host}:{facade.port}"],
+            "trusted-ca-file": "ca.crt",
+            "cert-file": "tls.crt",
+            "key-file": "tls.key",
+            "cilium-host-aliases": [{"hostname": host, "ips": ["127.0.0.1"]}],
+        }
+    ).encode()
+    write_files(tmp_path, facade, facade.pki.south, 600.0)
+    assert await explain(content) == ""
+
+    past = Authority.create("mesh CA", time.time() - profile.DAY_S, 30)
+    write_files(tmp_path, facade, past, 600.0)
+    assert (await explain(content)).startswith("client-rejected: ")
+
+    (tmp_path / "ca.crt").write_bytes(past.certificate_pem)
+    assert (await explain(content)).startswith("unknown-ca: ")
+
+    ended = past.issue(profile.Profile("remote-south", days=0.1), time.time() - profile.DAY_S / 2)
+    (tmp_path / "tls.crt").write_bytes(ended.cert_pem)
+    (tmp_path / "tls.key").write_bytes(ended.key_pem)
+    found = await explain(content)
+    assert found.startswith("our certificate remote-south expired on ")
+    assert found.endswith(": run clustermesh certs rotate in this cluster")
+
+    write_files(tmp_path, facade, facade.pki.south, 600.0)
+    shape = replace(profile.server("north", "kube-system"), days=1 / profile.DAY_S)
+    short = facade.pki.north.issue(shape, time.time())
+    facade.facade.reload_tls(ServerTls(facade.bundle.union_pem, short.cert_pem, short.key_pem))
+    try:
+        since_s = time.time()
+        await eventually(lambda: time.time() > since_s + 2.1, "the server's certificate has ended")
+        found = await explain(content)
+        assert found.startswith("the server's certificate expired on ")
+        assert found.endswith(": run clustermesh certs rotate there")
+    finally:
+        facade.facade.reload_tls(facade.server_tls())

@@ -67,12 +67,22 @@ class World:
         self.directory, self.attempts, self.closed = directory, 0, 0
         self.stores: dict[str, PeerStore] = {}
         self.connect_error: Exception | None = None
+        self.cause = ""
         self.mute: set[bytes] = set()
         self.never_closes = False
         own = Own(ClusterName("north"), ClusterId(1))
         self.follower = Follower(
-            own, directory, self._connect, lambda _name: Remembering(), self.clock, options=options
+            own,
+            directory,
+            self._connect,
+            lambda _name: Remembering(),
+            self.clock,
+            options=options,
+            explain=self._explain,
         )
+
+    async def _explain(self, _content: bytes) -> str:
+        return self.cause
 
     async def filled(self, name: str = "south", cluster_id: int = 2) -> PeerStore:
         """A peer that has something of everything, and is configured."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.errors import Rejected
+from kvstore.errors import Rejected, Unavailable
 from meshapi.peer import PeerState
 from meshmodel import keys
 from meshmodel.cluster_config import ExportMode
@@ -110,6 +110,18 @@ async def test_a_store_that_cannot_be_connected_to_ends_the_attempt(tmp_path: Pa
         assert (world.state().state is PeerState.REFUSED) == isinstance(error, Rejected)
         world.connect_error = None
         await world.until(lambda: world.state().is_ready, 10)
+
+
+async def test_the_cause_of_a_refused_connection_is_shown_in_place_of_what_grpc_calls_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.connect_error, world.cause = (
+        Unavailable("Socket closed"),
+        "our certificate remote-north expired on 2026-01-01",
+    )
+    async with world.running():
+        await world.filled()
+        await world.until(lambda: world.state().failures > 0)
+        assert world.state().last_error == world.cause
 
 
 async def test_no_configuration_in_time_ends_the_attempt(tmp_path: Path) -> None:
