@@ -12,6 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from clustermesh_cli.certs_verbs import certs
+from clustermesh_cli.config_verbs import config
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.kv_verbs import kv
@@ -35,6 +36,7 @@ policy = typer.Typer(
 )
 app.add_typer(policy, name="policy")
 app.add_typer(kv, name="kv")
+app.add_typer(config, name="config")
 app.add_typer(certs, name="certs")
 explain = typer.Typer(
     help="Ask why: may this pod talk to that one, and who says so.", no_args_is_help=True, rich_markup_mode=None
@@ -63,11 +65,6 @@ def _is_json(output: str) -> bool:
     if output not in ("summary", "json"):
         raise CommandError(f"--output {output}: choose summary or json", ExitCode.USAGE)
     return output == "json"
-
-
-def _check_output(output: str) -> None:
-    if output not in ("summary", "json"):
-        raise CommandError(f"--output {output}: choose summary or json", ExitCode.USAGE)
 
 
 def _console(plain: bool) -> Console:
@@ -279,19 +276,32 @@ def status(
     namespace: Namespace = "kube-system",
     wait: Annotated[bool, typer.Option("--wait", help="wait until everything is ready")] = False,
     wait_duration: Wait = 900.0,
-    output: Annotated[str, typer.Option("--output", "-o", help="summary or json")] = "summary",
+    summary: Annotated[
+        bool, typer.Option("--summary", help="only the workloads: desired, ready, available, images")
+    ] = False,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="summary or json; with --summary: table, json or yaml")
+    ] = "",
     plain: Plain = False,
 ) -> None:
     """Is the mesh well, as this cluster sees it? Exit code 0 well, 3 degraded, 5 not in time."""
+    if summary:
+        from clustermesh_cli.answer_form import parse_answer_form
+        from clustermesh_cli.commands.installed import show_summary
+
+        if wait:
+            raise CommandError("--summary shows what is, and does not --wait", ExitCode.USAGE)
+        form = parse_answer_form(output or "table")
+        raise typer.Exit(show_summary(make_client(kubeconfig, context), namespace, form, _console(plain)))
     from clustermesh_cli.commands import status as verb
 
-    _check_output(output)
+    as_json = _is_json(output or "summary")
     code = verb.status(
         make_client(kubeconfig, context),
         namespace,
         _console(plain),
         wait_s=wait_duration if wait else None,
-        as_json=output == "json",
+        as_json=as_json,
     )
     raise typer.Exit(code)
 
