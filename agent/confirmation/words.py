@@ -11,8 +11,9 @@ from agent.tables import Endpoint, Prefix
 class Words:
     """Pod uids by address, or namespace/name where no record ever said the uid.
 
-    A pod that was confirmed stays so while its endpoint exists: programs that are lost for a moment take nothing back. The uids
-    that an earlier agent wrote are kept, since records of announced pods do not say them.
+    A pod that was confirmed, by this agent or an earlier one, stays so while its endpoint exists: programs that are lost for a
+    moment take nothing back. Uids are kept longer, also those that an earlier agent wrote: records of announced pods do not say
+    them, and an interface may be made anew.
     """
 
     def __init__(self) -> None:
@@ -37,12 +38,10 @@ class Words:
     def step(self, endpoints: Iterable[Endpoint], enforces: Callable[[Endpoint], bool]) -> bool:
         """`confirmed` is of now; true if it has something that it did not have before."""
         rows = {row.address: row for row in endpoints}
-        for address in [address for address in self._heard if address not in rows and address in self.confirmed]:
-            del self._heard[address]  # the pod was here and went
         found: dict[str, str] = {}
         for address, row in rows.items():
             word = self._word(address)
-            if word and (self.confirmed.get(address) == word or enforces(row)):
+            if word and (word in (self.confirmed.get(address), self._earlier.get(address)) or enforces(row)):
                 found[address] = word
         has_more = any(self.confirmed.get(address) != word for address, word in found.items())
         self.confirmed = found

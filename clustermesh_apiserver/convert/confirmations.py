@@ -44,9 +44,10 @@ class Confirmations:
         self._confirmed: dict[str, tuple[str, frozenset[str]]] = {}  # by pod: its uid, and addresses
         self._of_first_listing: dict[str, str] = {}  # uids
         self._owners: dict[str, tuple[str, ...]] = {}  # pods by address
+        self._told: set[str] = set()  # confirmed addresses of pods, as far as somebody asked since the pods changed
         self._hosts: dict[str, None] = {}  # addresses of pods on the host network
         self._waiting: dict[str, tuple[str, float]] = {}  # by pod: its node, since when
-        self._askers: dict[str, dict[Asker, None]] = {}  # by address that was refused
+        self._askers: dict[str, dict[Asker, float]] = {}  # by address that was refused, since when
         self._by_node: dict[str, ConfirmationIntent] = {}
         self._first_created = ""
         self._listing_since: float | None = None
@@ -99,11 +100,17 @@ class Confirmations:
         """The slice without addresses that peers must not hear of yet; the asker is news when one of them may be told."""
         if not self.is_active:
             return piece
-        refused = {ip for e in piece.endpoints for ip in e.addresses if not self._may_be_told(ip, is_pod=e.is_pod)}
+        known = self._told
+        refused = {
+            ip
+            for e in piece.endpoints
+            for ip in e.addresses
+            if ip not in known and not self._may_be_told(ip, is_pod=e.is_pod)
+        }
         if not refused:
             return piece
         for ip in refused:
-            self._askers.setdefault(ip, {})[asker] = None
+            self._askers.setdefault(ip, {}).setdefault(asker, self._wall())
         kept = (e._replace(addresses=tuple(ip for ip in e.addresses if ip not in refused)) for e in piece.endpoints)
         return replace(piece, endpoints=tuple(e for e in kept if e.addresses))
 
@@ -124,6 +131,15 @@ class Confirmations:
             for node, keys in sorted(found.items())
         ]
 
+    def strangers(self) -> list[tuple[str, str, float]]:
+        """Addresses that an EndpointSlice calls a pod's, and that no pod has: the address, the row, since when (wall time)."""
+        return [
+            (ip, key, since_s)
+            for ip, askers in sorted(self._askers.items())
+            if ip not in self._owners
+            for (_, key), since_s in list(askers.items())[:1]
+        ]
+
     def silent_nodes(self) -> list[str]:
         """Nodes whose agent never said anything, as others do, and whose pods are announced nevertheless."""
         if not self.is_active:
@@ -136,6 +152,7 @@ class Confirmations:
     def pod_changed(self, key: str, before: PodIntent | None, after: PodIntent | None) -> None:
         """The table of pods has the row after the change."""
         old, new = (before.ips if before is not None else ()), (after.ips if after is not None else ())
+        self._told.difference_update(old)
         self._set_owner(key, old, new)
         if after is None:
             self._confirmed.pop(key, None)
@@ -210,7 +227,10 @@ class Confirmations:
         owners = self._owners.get(ip)
         if owners is None:
             return not is_pod or ip in self._hosts or self._is_node_address(ip)
-        return any(ip not in self.unconfirmed(key) for key in owners)
+        if all(ip in self.unconfirmed(key) for key in owners):
+            return False
+        self._told.add(ip)
+        return True
 
     def _is_node_address(self, ip: str) -> bool:
         return any(ip == found for row in self._tables.nodes.rows() for _, found in row.addresses)

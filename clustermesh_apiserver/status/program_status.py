@@ -108,6 +108,13 @@ def waiting_problems(confirmations: Confirmations, now_s: float) -> list[str]:
             f"{waiting.pods[0]}: the node's agent has not confirmed them and {last}; look at its pod "
             f"({AGENT_SELECTOR}, spec.nodeName={waiting.node}), or move the pods to another node"
         )
+    strangers = [(ip, key) for ip, key, since_s in confirmations.strangers() if now_s - since_s >= SAID_AFTER_S]
+    if strangers:
+        ip, key = strangers[0]
+        found.append(
+            f"{len(strangers)} addresses in EndpointSlices are said to be pods, no pod has them, and they are not announced: "
+            f"first {ip} in {key}"
+        )
     if silent := confirmations.silent_nodes():
         found.append(
             f"{len(silent)} nodes have no agent that confirms pods, first {silent[0]}: their pods are announced at once; "

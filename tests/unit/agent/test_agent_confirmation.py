@@ -66,8 +66,21 @@ def test_an_agent_that_starts_keeps_the_uids_of_the_one_before_for_pods_that_are
     words.hear(prefix(), "")
     words.hear(prefix("b", "10.1.0.6"), "u66")
     words.hear(prefix("new", "10.1.0.9"), "")
-    words.step([endpoint(a) for a in (POD, "10.1.0.6", "10.1.0.8", "10.1.0.9")], yes)
+    endpoints = [endpoint(a) for a in (POD, "10.1.0.6", "10.1.0.8", "10.1.0.9")]
+    words.step(endpoints, no)  # nothing is enforced yet by this agent
+    assert words.confirmed == {POD: "u1", "10.1.0.8": "u8"}
+    words.step(endpoints, yes)
     assert words.confirmed == {POD: "u1", "10.1.0.6": "u66", "10.1.0.8": "u8", "10.1.0.9": "shop/new"}
+
+
+def test_a_pod_whose_interface_is_made_anew_is_confirmed_by_its_uid_again() -> None:
+    words = Words()
+    words.hear(prefix(), "u1")
+    words.step([endpoint()], yes)
+    words.hear(prefix(), "")
+    words.step([], yes)
+    assert words.step([endpoint(ifindex=13)], yes)
+    assert words.confirmed == {POD: "u1"}
 
 
 async def test_a_pod_counts_as_enforced_when_its_programs_run_and_both_maps_lead_to_it() -> None:

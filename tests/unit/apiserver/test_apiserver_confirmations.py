@@ -264,6 +264,19 @@ def test_addresses_that_are_no_pods_are_announced_at_once() -> None:
     assert world.announced()[1:] == (["172.18.0.77"], ["172.18.0.77"])
 
 
+def test_an_address_that_is_called_a_pod_and_is_none_is_not_announced_and_named() -> None:
+    world = World()
+    world.list_all(nodes=[node()], leases=[lease({})])
+    world.put("endpointslices", piece("10.9.9.9"))
+    assert waiting_problems(world.confirmations, world.clock.wall()) == []
+    world.clock.advance(20.0)
+    (found,) = waiting_problems(world.confirmations, world.clock.wall())
+    assert found.endswith("first 10.9.9.9 in shop/cart")
+    world.put("pods", pod(ip="10.9.9.9"))
+    assert "shop/a" in waiting_problems(world.confirmations, world.clock.wall() + 20.0)[0]
+    assert len(waiting_problems(world.confirmations, world.clock.wall() + 20.0)) == 1
+
+
 def test_a_slice_made_by_hand_does_not_tell_of_a_pod_that_waits() -> None:
     world = World()
     world.list_all(nodes=[node()], leases=[lease({})], pods=[pod()])
