@@ -201,7 +201,7 @@ async def test_one_changed_entry_is_found_and_repaired(name: str) -> None:
     async with running() as agent:
         equal = await agent.ask("GET", "/v1/verify")
         assert (equal.is_equal, equal.differences, equal.waiting_for, equal.pending) == (True, [], [], 0)
-        tamper(agent.machine)
+        tamper(agent.host)
         found = await agent.ask("GET", "/v1/verify")
         assert not found.is_equal
         assert place in {difference.place for difference in found.differences}
@@ -209,7 +209,7 @@ async def test_one_changed_entry_is_found_and_repaired(name: str) -> None:
         repaired = await agent.ask("POST", "/v1/repair")
         assert (repaired.is_equal, repaired.differences, repaired.not_begun) == (True, [], [])
         assert repaired.repaired == found.differences
-        agent.machine.maps.check()
+        agent.host.maps.check()
 
 
 async def test_what_cannot_be_repaired_remains_and_is_named() -> None:
@@ -257,7 +257,7 @@ async def test_the_verb_prints_one_line_per_difference_and_exits_3_until_it_is_r
             while not socket.exists():  # noqa: ASYNC110 - another thread of control makes it
                 await asyncio.sleep(0)
         assert await verb() == (0, ["node n1: no differences"])
-        agent.machine.maps.ipcache.delete([IpcacheKey(f"{POD}/32")])
+        agent.host.maps.ipcache.delete([IpcacheKey(f"{POD}/32")])
         line = f"ipcache: prefix={POD}/32: "
         assert await verb() == (3, [f"{line}missing", "node n1: 1 difference"])
         repaired = [f"{line}repaired; it was: missing", "node n1: no differences, 1 repaired"]
