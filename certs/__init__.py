@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may speak in the mesh: certificates, the authorities that sign them, and the peers' authorities we trust.
+"""Certificates of the mesh's programs, the authorities that sign them, and the peers' authorities that are trusted.
 
 Belongs here: what a certificate must contain, issuing, judging when to renew, deciding whose authority signed a
 certificate, certificate files and Secret data, and naming what is wrong with a TLS connection.

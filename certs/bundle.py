@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which authorities we trust, and whose word each of them is."""
+"""Trusted authorities, and the cluster whose programs each of them may certify."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ USER_NAMES: Final = (remote_user, local_user, admin_user)
 class TrustBundle:
     """The authorities of each peer by its name, our own under our own name.
 
-    A speaker is recognised by the key that signed its certificate, so one peer's authority can never make a
-    certificate that speaks for another peer or for one of our own users, whatever the subject says.
+    A client belongs to the cluster whose authority signed its certificate, so one peer's authority can never make a
+    certificate of another peer or of one of our own users, whatever the subject says.
     """
 
     def __init__(self, authorities: Mapping[str, bytes] | None = None) -> None:
@@ -30,7 +30,7 @@ class TrustBundle:
             self.set_authority(name, pem)
 
     def set_authority(self, name: str, pem: bytes) -> None:
-        """From now on exactly these authorities speak for the named cluster.
+        """From now on exactly these authorities certify the named cluster.
 
         Raises: CertificateError if one cannot be read; what was known before stays.
         """
@@ -39,12 +39,12 @@ class TrustBundle:
         self._pems[name] = b"".join(ca.public_bytes(serialization.Encoding.PEM) for ca in authorities)
 
     def forget(self, name: str) -> None:
-        """Nobody speaks for the named cluster any more."""
+        """No authority certifies the named cluster any more."""
         self._authorities.pop(name, None)
         self._pems.pop(name, None)
 
     def names(self) -> tuple[str, ...]:
-        """The clusters somebody may speak for."""
+        """The clusters that have a trusted authority."""
         return tuple(sorted(self._authorities))
 
     def pem(self, name: str) -> bytes:

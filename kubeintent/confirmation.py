@@ -19,7 +19,7 @@ MAXIMUM_PODS: Final = 10_000
 def read_confirmation(obj: Obj) -> Read[ConfirmationIntent]:
     """What the agent of one node says; a Lease of another name is absent. Raises: UnreadableError.
 
-    The name of the Lease says whose word it is, so that no two Leases speak for one node.
+    The node is the one in the name of the Lease, so that no two Leases can confirm for one node.
     """
     name = name_of(obj)
     node = name.name.removeprefix(LEASE_PREFIX)

@@ -79,7 +79,7 @@ class FacadeServer:
         return self._facade
 
     def certificates(self) -> list[tuple[str, CertInfo]]:
-        """Our server certificate and every authority whose word we take, by role."""
+        """Our server certificate and every authority that is trusted, by role."""
         found: list[tuple[str, CertInfo]] = []
         files = self._files
         for role, pem in (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who we let in: the list in users.yaml. Pure."""
+"""Which users may read through the facade: the list in users.yaml. Pure."""
 
 from __future__ import annotations
 
