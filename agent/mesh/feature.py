@@ -25,6 +25,7 @@ from agent.mesh.routes import (
 )
 from agent.mesh.rows import lost_node_problems
 from agent.mesh.runner import MeshRunner
+from agent.mesh.service_networks import ServiceNetworkFollower
 from agent.tables import Node, NodeAddress
 from meshapi.peer import RemoteCluster
 from meshkit.filewatch import watch_directory
@@ -55,6 +56,7 @@ class MeshFeature(Feature):
         self._core, self._writers, self._describe_widening = core, writers, describe_widening
         self.own_node = OwnNodeFollower(core, self._claim)
         connector = StoreConnector(settings.clustermesh_config, resolve)
+        self._service_networks = ServiceNetworkFollower(self._claim_service_networks, core.clock)
         self.runner = MeshRunner(
             core.db,
             writers,
@@ -88,9 +90,15 @@ class MeshFeature(Feature):
             self._writers.nodes.set_node(node)
             self._writers.prefixes.set_node(node)
 
+    def _claim_service_networks(self, networks: tuple[str, ...]) -> None:
+        with self._core.db.write():
+            self.runner.know_service_networks(networks)
+
     def tasks(self) -> Tasks:
         core = self._core
         tasks = {"mesh": self.runner.run(watch_directory(core.settings.clustermesh_config))}
+        if core.client is not None:
+            tasks["service networks"] = self._service_networks.run(core.client)
         if core.client is not None and core.settings.node_name:
             tasks["own node"] = self.own_node.run(core.client)
         return tasks

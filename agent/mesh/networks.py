@@ -86,6 +86,7 @@ class Networks:
         self._holders: BlockIndex[ClusterName] = BlockIndex()
         self._pods: set[Block] = set()
         self._services: dict[ServiceName, tuple[Block, ...]] = {}
+        self._service_networks: tuple[Block, ...] = ()
         self._balancers: dict[ServiceName, tuple[Block, ...]] = {}
         self._changes: list[ClaimChange] = []
         self.judges: list[Callable[[Sequence[ClaimChange]], int]] = []
@@ -124,6 +125,12 @@ class Networks:
         if self._pods and (block := block_of(prefix)) in self._pods:
             self._pods.discard(block)
             self._remove(self._own, block)
+
+    def set_own_service_networks(self, prefixes: Iterable[str]) -> None:
+        """What cluster addresses of our services are taken from is ours, also where no service has one yet."""
+        new = tuple(dict.fromkeys(map(block_of, prefixes)))
+        old, self._service_networks = self._service_networks, new
+        self._replace(self._own, old, new)
 
     def own_services(self) -> tuple[ServiceName, ...]:
         """Services of ours whose addresses are known here."""

@@ -89,6 +89,11 @@ class MeshRunner:
         self._networks.set_node(node)
         self._networks.settle()
 
+    def know_service_networks(self, prefixes: Iterable[str]) -> None:
+        """Peers may not claim what our services' addresses are taken from. Call inside `db.write()`."""
+        self._networks.set_own_service_networks(prefixes)
+        self._networks.settle()
+
     def release_waiting(self) -> tuple[str, ...]:
         """Stop waiting for peers' first listings; returns what was still missing. The own cluster is waited for."""
         peers = [name for name in sorted(self._waiting) if name != self._db.own]
