@@ -339,6 +339,20 @@ def policy_lint(
     raise typer.Exit(lint_files(files, cluster, default_local_cluster=default_local_cluster))
 
 
+@policy.command("diff")
+def policy_diff(
+    file: Annotated[str, typer.Argument(help="manifest that would be applied; - for stdin")],
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = "kube-system",
+    plain: Plain = False,
+) -> None:
+    """Which identity pairs of the live mesh the cluster of --context would judge differently. Changes nothing."""
+    from clustermesh_cli.commands.policy_diff import diff
+
+    raise typer.Exit(diff(file, make_client(kubeconfig, context), namespace, _console(plain)))
+
+
 @explain.command("policy")
 def explain_policy(
     source: Annotated[str, typer.Option("--from", help="NAMESPACE/POD[@CLUSTER] or an address")],

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`clustermesh policy diff`: which identity pairs of the live mesh are judged differently once a file is applied."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from clustermesh_cli.connection_decision import build_engine
+from clustermesh_cli.console import Console
+from clustermesh_cli.decision_text import short_labels
+from clustermesh_cli.exit_code import CommandError, ExitCode
+from clustermesh_cli.live_policy import AgentView, LiveCluster, read_agent, read_cluster
+from clustermesh_cli.program_client import ProgramClient
+from kube.client import KubeClient
+from meshkit import yamltext
+from meshmodel.identity import NumericIdentity, identity_name, is_reserved
+from meshmodel.labels import CLUSTER_LABEL, NAMESPACE_LABEL, Labels
+from meshpolicy import Engine, PolicyContext
+from meshpolicy.documents import load_documents
+from meshpolicy.errors import PolicyError
+from meshpolicy.port import NamedPorts
+from meshpolicy.reference import Direction, PolicyKind
+from meshpolicy.verdict_changes import VerdictChange, verdict_changes
+
+MOST_LINES: Final = 200
+Document = Mapping[str, object]
+
+
+def diff(path: str, client: KubeClient, system: str, console: Console) -> ExitCode:
+    """Print one line per changed pair. CHECK_FAILED if a document is in error: it would have no effect.
+
+    Nothing is written. Raises: CommandError if the file cannot be read or the cluster does not answer.
+    """
+    added = _read(path)
+    live = read_cluster(client, system, client.context)
+    view = read_agent(ProgramClient(client, system), live.context)
+    context = PolicyContext(live.name, live.default_local_cluster)
+    errors = [item for item in load_documents(added, context) if isinstance(item, PolicyError)]
+    for error in errors:
+        console.fail(f"{error.document}: {error}" if error.document else str(error))
+    if errors:
+        return ExitCode.CHECK_FAILED
+    before, _ = build_engine(live, view)
+    after, _ = build_engine(replace(live, documents=_applied(live.documents, added)), view)
+    own = [n for n, labels in view.identities.items() if _value(labels, CLUSTER_LABEL) == live.name]
+    found = verdict_changes(before, after, own, _ports(live, view))
+    for line in _lines(found, live.name, after):
+        console.line(line)
+    if before.uses_services() or after.uses_services():
+        console.warn("rules that name Services are not compared: only nodes know who their backends are")
+    pairs = len({(change.subject, change.peer, change.direction) for change in found})
+    console.line(f"RESULT {pairs} pair{'' if pairs == 1 else 's'} of {live.name} judged differently")
+    return ExitCode.OK
+
+
+def _read(path: str) -> list[Document]:
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        found = [item for item in yamltext.load_documents(text) if item is not None]
+    except (OSError, UnicodeDecodeError, yamltext.YamlTextError) as exc:
+        raise CommandError(f"{path}: {exc}", ExitCode.USAGE) from exc
+    documents = [item for item in found if isinstance(item, Mapping)]
+    if len(documents) != len(found) or not documents:
+        raise CommandError(f"{path}: holds no policy: begin with apiVersion, kind, metadata and spec", ExitCode.USAGE)
+    return documents
+
+
+def _applied(documents: Sequence[Document], added: Sequence[Document]) -> tuple[Document, ...]:
+    """The documents after `kubectl apply`: one of the same kind, namespace and name is replaced."""
+    by_key = {_key(document): document for document in (*documents, *added)}
+    return tuple(by_key.values())
+
+
+def _key(document: Document) -> tuple[str, str, str]:
+    meta = document.get("metadata")
+    fields = meta if isinstance(meta, Mapping) else {}
+    kind = str(document.get("kind"))
+    is_namespaced = kind not in (PolicyKind.CLUSTERWIDE, PolicyKind.CIDR_GROUP)
+    return kind, str(fields.get("namespace") or "default") if is_namespaced else "", str(fields.get("name"))
+
+
+def _ports(live: LiveCluster, view: AgentView) -> Mapping[NumericIdentity, NamedPorts]:
+    """The port names of one pod of each identity."""
+    found: dict[NumericIdentity, NamedPorts] = {}
+    for pod in live.pods:
+        row = view.row_of(pod.address) if pod.named_ports and pod.address else None
+        if row is not None:
+            found.setdefault(NumericIdentity(row.identity), pod.named_ports)
+    return found
+
+
+def _lines(found: Sequence[VerdictChange], cluster: str, engine: Engine) -> Iterator[str]:
+    words = {True: "allowed", False: "denied"}
+    for change in found[:MOST_LINES]:
+        subject, peer = _name(engine, change.subject), _peer_name(engine, change.peer.name)
+        ends = f"from {peer} to {subject}" if change.direction is Direction.INGRESS else f"from {subject} to {peer}"
+        decided = change.after.entry or change.before.entry
+        by = f" by {change.after.entry.rule}" if change.after.entry is not None else ""
+        by = by or (f" without {decided.rule}" if decided is not None else " by default")
+        yield (
+            f"{cluster} {change.direction.word}: {ends}: {', '.join(change.packets)}: "
+            f"{words[change.before.allowed]} -> {words[change.after.allowed]}{by}"
+        )
+    if len(found) > MOST_LINES:
+        yield f"... and {len(found) - MOST_LINES} more"
+
+
+def _peer_name(engine: Engine, text: str) -> str:
+    return _name(engine, NumericIdentity(int(text))) if text.isdecimal() else text
+
+
+def _name(engine: Engine, number: NumericIdentity) -> str:
+    """namespace/labels@cluster of pods, the word of a reserved identity."""
+    labels = engine.labels_of(number) or ()
+    if is_reserved(number):
+        return identity_name(number)
+    own = ",".join(short_labels(labels)) or str(int(number))
+    return f"{_value(labels, NAMESPACE_LABEL)}/{own}@{_value(labels, CLUSTER_LABEL)}"
+
+
+def _value(labels: Labels, key: str) -> str:
+    return next((label.value for label in labels if label.key == key), "")
