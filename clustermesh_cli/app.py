@@ -306,6 +306,30 @@ def status(
     raise typer.Exit(code)
 
 
+@app.command()
+def get(
+    kind: Annotated[str, typer.Argument(help="clusters, peers, services, nodes, identities or endpoints")],
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = "kube-system",
+    node: Annotated[
+        str | None, typer.Option(help="as the agent of this node knows it; of any that answers if not given")
+    ] = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="table, json or yaml")] = "table",
+) -> None:
+    """List what this cluster knows of the mesh, with cluster and age. Exit code 3 where no program answers."""
+    from clustermesh_cli.answer_form import parse_answer_form
+    from clustermesh_cli.commands.get import get as verb
+    from clustermesh_cli.listed_rows import ListedKind
+    from clustermesh_cli.program_client import ProgramClient
+
+    if kind not in list(ListedKind):
+        raise CommandError(f"{kind}: choose one of {', '.join(ListedKind)}", ExitCode.USAGE)
+    form = parse_answer_form(output)
+    programs = ProgramClient(make_client(kubeconfig, context), namespace)
+    raise typer.Exit(verb(programs, ListedKind(kind), node, form, Console(plain=True)))
+
+
 @policy.command("eval")
 def policy_eval(
     file: Annotated[
