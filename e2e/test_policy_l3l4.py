@@ -118,6 +118,15 @@ EGRESS = {
         set(),
     ),
     "a port": ('egress: [{toPorts: [{ports: [{port: "80", protocol: TCP}]}]}]', {"own pod", "peer's pod"}),
+    "a global service": (
+        "egress: [{toServices: [{k8sService: {serviceName: rebel-base}}]}]",
+        {"own pod", "peer's pod"},
+    ),
+    "a service that is not there": ("egress: [{toServices: [{k8sService: {serviceName: death-star}}]}]", set()),
+    "all but a global service": (
+        "egress: [{toEntities: [all]}], egressDeny: [{toServices: [{k8sService: {serviceName: rebel-base}}]}]",
+        {"own node", "other node", "peer's node", "outside"},
+    ),
     "all but pods of the peer": (
         "egress: [{toEntities: [all]}], egressDeny: [{toEndpoints: [{matchLabels: {io.cilium.k8s.policy.cluster: tion}}]}]",
         {"own pod", "own node", "other node", "peer's node", "outside"},
