@@ -4,16 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from certs.errors import CertificateError
-from certs.inspect import common_name, load, signed
-from certs.profile import admin_user, local_user, remote_user
-
-USER_NAMES: Final = (remote_user, local_user, admin_user)
+from certs.inspect import load, signed
 
 
 class TrustBundle:
@@ -53,7 +49,7 @@ class TrustBundle:
 
     @property
     def union_pem(self) -> bytes:
-        """Every authority once: what a TLS server accepts at the door, before `who` decides."""
+        """Every authority once: what a TLS server accepts at the door, before the apiserver decides by `signers`."""
         unique = dict.fromkeys(
             ca.public_bytes(serialization.Encoding.PEM) for name in self.names() for ca in self._authorities[name]
         )
@@ -65,24 +61,4 @@ class TrustBundle:
             leaf = load(cert_pem)[0]
         except CertificateError:
             return ()
-        return self._signers(leaf)
-
-    def who(self, cert_pem: bytes) -> str | None:
-        """The cluster that vouches for a certificate, None if nobody we know does.
-
-        Clusters that share one authority vouch for each other by that choice; among those, and only those, the
-        common name (`remote-<cluster>`, `local-<cluster>`, `admin-<cluster>`) tells which one is meant.
-        """
-        try:
-            leaf = load(cert_pem)[0]
-        except CertificateError:
-            return None
-        signers = self._signers(leaf)
-        if len(signers) == 1:
-            return signers[0]
-        subject = common_name(leaf.subject)
-        named = [name for name in signers if subject in {user(name) for user in USER_NAMES}]
-        return named[0] if len(named) == 1 else None
-
-    def _signers(self, leaf: x509.Certificate) -> tuple[str, ...]:
         return tuple(name for name in self.names() if any(signed(leaf, ca) for ca in self._authorities[name]))

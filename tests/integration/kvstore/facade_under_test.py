@@ -31,7 +31,7 @@ USERS = {"admin-north": "root", "remote-south": "remote", "local-north": "local"
 
 @dataclass
 class Facade:
-    """North's etcd and the facade in front of it; `bundle` decides who may speak."""
+    """North's etcd and the facade in front of it; `bundle` holds the trusted authorities."""
 
     pki: Pki
     etcd: EtcdProcess
@@ -47,12 +47,12 @@ class Facade:
 
     def authorize(self, pem: bytes) -> Grant | None:
         remote, local = mesh_roles("north")
-        who, name = self.bundle.who(pem), parse(pem)[0].subject_cn
+        signers, name = self.bundle.signers(pem), parse(pem)[0].subject_cn
         if name in self.revoked:
             return None
-        if who == "south" and name in {"remote-south", "remote"}:
+        if signers == ("south",) and name in {"remote-south", "remote"}:
             return Grant(name, remote.prefixes, remote.keys)
-        if who == "north" and name == "local-north":
+        if signers == ("north",) and name == "local-north":
             return Grant(name, local.prefixes, local.keys)
         return None
 
