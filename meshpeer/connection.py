@@ -9,10 +9,10 @@ from pathlib import Path
 
 from kvstore.clientconfig import ClientConfig, parse_client_config
 from kvstore.errors import Rejected
-from kvstore.options import Options
+from kvstore.options import Options, Tls
 from kvstore.store import Store
 from meshkit.clock import SystemClock
-from meshpeer.refusal_cause import find_cause
+from meshpeer.refusal_cause import find_cause, find_end
 
 Resolve = Callable[[str, str], Awaitable[str | None]]
 
@@ -31,16 +31,26 @@ class StoreConnector:
 
     async def explain(self, content: bytes) -> str:
         """Why the certificates of both sides prevent a connection; empty if they do not, or the file cannot be used."""
+        found = await self._server(content)
+        return await find_cause(*found, SystemClock().wall()) if found is not None else ""
+
+    async def certificate_end(self, content: bytes) -> float:
+        """When the certificate that the store shows ends, wall seconds; 0 for a store without one, or that does not answer."""
+        found = await self._server(content)
+        return await find_end(*found) if found is not None else 0.0
+
+    async def _server(self, content: bytes) -> tuple[str, int, str, Tls] | None:
+        """Address, port and name of a store with TLS, and what it is asked with."""
         try:
             config = parse_client_config(content, self._directory)
             endpoint, tls = config.endpoints[0], config.tls(None)
         except Rejected:
-            return ""
+            return None
         if tls is None:
-            return ""
-        found = await self._addresses(config)
-        addresses = config.host_aliases.get(endpoint.host) or (found.get(endpoint.host, endpoint.host),)
-        return await find_cause(addresses[0], endpoint.port, endpoint.host, tls, SystemClock().wall())
+            return None
+        known = await self._addresses(config)
+        addresses = config.host_aliases.get(endpoint.host) or (known.get(endpoint.host, endpoint.host),)
+        return addresses[0], endpoint.port, endpoint.host, tls
 
     async def _addresses(self, config: ClientConfig) -> dict[str, str]:
         found: dict[str, str] = {}

@@ -47,6 +47,7 @@ class FollowedCluster:
     counts: dict[Kind, int] = field(default_factory=dict)
     revocations: int = 0
     warnings: tuple[str, ...] = ()
+    cert_not_after_s: float = 0.0  # wall time; 0 while unknown
     truncated: Mapping[str, Dropped] = field(default_factory=dict)
 
     @property

@@ -31,6 +31,10 @@ RETRY_S: Final = (0.5, 5.0)
 STOP_WAIT_S: Final = CLOSE_WAIT_S + 1.0
 
 Explain = Callable[[bytes], Awaitable[str]]
+CertificateEnd = Callable[[bytes], Awaitable[float]]
+LOOK_S = 10.0
+CERTIFICATE_S = 3600.0
+"""How often a connected store is asked for the certificate that it shows to new connections."""
 Connector = Callable[[bytes], Awaitable[Store]]
 C = TypeVar("C", bound=Consumer)
 
@@ -67,8 +71,9 @@ class Follower(Generic[C]):
         *,
         options: SessionOptions | None = None,
         explain: Explain | None = None,
+        certificate_end: CertificateEnd | None = None,
     ) -> None:
-        self._explain = explain
+        self._explain, self._certificate_end = explain, certificate_end
         self._own, self._directory, self._connect, self._consume = own, directory, connect, consume
         self._clock, self._options = clock, options or SessionOptions()
         self._reservations = Reservations(own)
@@ -93,11 +98,25 @@ class Follower(Generic[C]):
     async def run(self, changes: AsyncIterator[None]) -> None:
         """Until cancelled. `changes` yields whenever the directory may have changed. Nothing is drained at the end."""
         async with asyncio.TaskGroup() as group:
+            if self._certificate_end is not None:
+                group.create_task(self._watch_certificates(self._certificate_end), name="certificates of stores")
             for member in self.members.values():
                 self._start(group, member)
             async for _ in changes:
                 listing = read_directory(self._directory, self._own.name)  # a mounted Secret: memory, not disk
                 await self._follow(group, listing)
+
+    async def _watch_certificates(self, certificate_end: CertificateEnd) -> None:
+        """Each store is asked once it is connected, and now and then: gRPC does not tell what it was shown."""
+        asked: dict[ClusterName, tuple[float, float]] = {}
+        while True:
+            for name, member in list(self.members.items()):
+                state, now_s = member.state, self._clock.monotonic()
+                session, last_s = asked.get(name, (0.0, 0.0))
+                if state.is_connected and (session != state.session_since_wall_s or now_s - last_s >= CERTIFICATE_S):
+                    asked[name] = (state.session_since_wall_s, now_s)
+                    state.cert_not_after_s = await certificate_end(member.content) or state.cert_not_after_s
+            await self._clock.sleep(LOOK_S)
 
     async def _follow(self, group: asyncio.TaskGroup, listing: Listing) -> None:
         if listing.refused != self.refused:

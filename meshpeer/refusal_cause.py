@@ -44,6 +44,12 @@ async def find_cause(host: str, port: int, server_name: str, tls: Tls, wall_s: f
     return describe(await diagnose(host, port, server_name, files, TIMEOUT_S))
 
 
+async def find_end(host: str, port: int, server_name: str, tls: Tls) -> float:
+    """When the certificate that the server shows ends, wall seconds; 0 if it shows none now."""
+    found = await diagnose(host, port, server_name, CertFiles(tls.ca, tls.cert, tls.key), TIMEOUT_S)
+    return found.server.not_after_s if found.server is not None else 0.0
+
+
 def describe(finding: CertificateFinding) -> str:
     """The finding as a sentence with the date where it is a matter of dates."""
     if finding.problem not in CERTIFICATE_PROBLEMS:

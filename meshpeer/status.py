@@ -52,6 +52,7 @@ def remote_cluster(
         last_update=state.last_update_wall_s,
         age_s=None if state.last_heard_s is None else max(0.0, now_s - state.last_heard_s),
         revision=state.revision,
+        cert_not_after=state.cert_not_after_s,
         records_rejected=dict(rejected or {}),
         truncated={
             what: Truncated(total=dropped.total, first=list(dropped.first), limit=dropped.limit)

@@ -71,6 +71,7 @@ class MeshFeature(Feature):
             withdraw_after_s=settings.withdraw_after_s,
             prober=_make_prober(core) if settings.probe_peers else None,
             explain=connector.explain,
+            certificate_end=connector.certificate_end,
         )
 
     def expect(self) -> None:

@@ -25,7 +25,7 @@ from meshmodel.names import ClusterName, ServiceName
 from meshpeer.allowed import parse_allowed
 from meshpeer.caps import Dropped
 from meshpeer.followed import FollowedCluster
-from meshpeer.follower import Connector, Explain, Follower, Member
+from meshpeer.follower import CertificateEnd, Connector, Explain, Follower, Member
 from meshpeer.kinds import BACKEND_KINDS
 from meshpeer.reservations import Own
 from meshpeer.session import SessionOptions
@@ -52,6 +52,7 @@ class MeshRunner:
         withdraw_after_s: float = DEFAULT_WITHDRAW_AFTER_S,
         prober: Prober | None = None,
         explain: Explain | None = None,
+        certificate_end: CertificateEnd | None = None,
     ) -> None:
         self._db, self._writers, self._clock, self._maximum = db, writers, clock, maximum
         self._cache_ttl_s, self._withdraw_after_s, self._prober = cache_ttl_s, withdraw_after_s, prober
@@ -60,7 +61,16 @@ class MeshRunner:
         self.rejections = Rejections(clock)
         self.drained: dict[ClusterName, tuple[str, ...]] = {}  # pod networks of clusters that are no peers any more
         own = Own(db.own, db.own_id, maximum)
-        self._follower = Follower(own, directory, connect, self._consume, clock, options=options, explain=explain)
+        self._follower = Follower(
+            own,
+            directory,
+            connect,
+            self._consume,
+            clock,
+            options=options,
+            explain=explain,
+            certificate_end=certificate_end,
+        )
 
     @property
     def members(self) -> Mapping[ClusterName, Member[Ingest]]:

@@ -61,7 +61,7 @@ class Mirror:
         self._backend, self._directory, self._own, self._grace_s = backend, directory, own, grace_s
         self._clock = clock or SystemClock()
         connector = StoreConnector(directory)
-        self._connect, self._explain = connect or connector, None if connect else connector.explain
+        self._connect, self._connector = connect or connector, None if connect else connector
         self._options = replace(options or capped_by(quota_bytes), everything=True, nodes_first_s=0.0)
         self._session = LeaseSession(backend, ttl_s=ttl_s, clock=self._clock)
         self._configs = SharedStore(backend, self._session, keys.CLUSTER_CONFIG_PREFIX, None, clock=self._clock)
@@ -123,7 +123,8 @@ class Mirror:
                 lambda name: self._copy(name, group),
                 self._clock,
                 options=self._options,
-                explain=self._explain,
+                explain=self._connector.explain if self._connector else None,
+                certificate_end=self._connector.certificate_end if self._connector else None,
             )
             try:
                 await self._follower.run(watch_directory(self._directory))

@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from certs import profile
 from certs.authority import Authority
+from certs.inspect import parse
 from kvstore.clientconfig import parse_client_config
 from kvstore.errors import Unavailable
 from kvstore.etcd import EtcdStore
@@ -126,6 +127,8 @@ async def test_the_reason_why_nobody_connects_is_named_with_its_date(facade: Fac
     ).encode()
     write_files(tmp_path, facade, facade.pki.south, 600.0)
     assert await explain(content) == ""
+    shown = parse(facade.server_tls().cert, "server certificate")[0]
+    assert await StoreConnector(tmp_path).certificate_end(content) == shown.not_after_s
 
     past = Authority.create("mesh CA", time.time() - profile.DAY_S, 30)
     write_files(tmp_path, facade, past, 600.0)

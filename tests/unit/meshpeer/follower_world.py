@@ -68,6 +68,7 @@ class World:
         self.stores: dict[str, PeerStore] = {}
         self.connect_error: Exception | None = None
         self.cause = ""
+        self.certificate_end_s, self.certificate_looks = 0.0, 0
         self.mute: set[bytes] = set()
         self.never_closes = False
         own = Own(ClusterName("north"), ClusterId(1))
@@ -79,10 +80,15 @@ class World:
             self.clock,
             options=options,
             explain=self._explain,
+            certificate_end=self._certificate_end,
         )
 
     async def _explain(self, _content: bytes) -> str:
         return self.cause
+
+    async def _certificate_end(self, _content: bytes) -> float:
+        self.certificate_looks += 1
+        return self.certificate_end_s
 
     async def filled(self, name: str = "south", cluster_id: int = 2) -> PeerStore:
         """A peer that has something of everything, and is configured."""

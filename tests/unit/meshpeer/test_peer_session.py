@@ -14,9 +14,10 @@ from meshmodel.cluster_config import ExportMode
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName
 from meshpeer import session as session_module
-from meshpeer.follower import RETRY_S
+from meshpeer.follower import LOOK_S, RETRY_S
 from meshpeer.session import SessionOptions
 from meshpeer.signals import LOST_LIMIT_S
+from meshpeer.status import remote_cluster
 from tests.unit.meshpeer.follower_world import World, turns
 from tests.unit.meshpeer.peer_store import PeerStore
 
@@ -304,3 +305,25 @@ async def test_a_cluster_that_publishes_slices_only_becomes_ready_whatever_is_pr
         assert world.state().kinds == (Kind.NODES, Kind.IDENTITIES, Kind.ENDPOINT_SLICES, Kind.IPS)
         assert list(world.consumer().known[Kind.ENDPOINT_SLICES]) == [b"test/echo-1"]
         await turns()
+
+
+async def test_the_end_of_the_certificate_that_a_store_shows_is_in_its_status(tmp_path: Path) -> None:
+    """Asked for each session; an answer that cannot be had for a moment changes nothing."""
+    world = World(tmp_path)
+
+    def shown() -> float:
+        return remote_cluster(world.state(), world.clock.monotonic()).cert_not_after
+
+    async with world.running():
+        south = await world.filled()
+        world.certificate_end_s = 1_900_000_000.0
+        await world.until(lambda: world.state().is_ready)
+        await world.until(lambda: shown() == 1_900_000_000.0, LOOK_S + 5)
+        assert world.certificate_looks == 1
+        world.certificate_end_s = 0.0
+        south.store.stop()
+        await world.until(lambda: world.state().failures == 1, LOST_LIMIT_S + 5)
+        south.store.start()
+        await south.beat()
+        await world.until(lambda: world.certificate_looks == 2, RETRY_S[1] + LOOK_S + 10)
+        assert shown() == 1_900_000_000.0
