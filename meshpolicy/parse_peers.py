@@ -57,6 +57,8 @@ def parse_peers(rule: DocumentNode, direction: Direction, scope: PeerScope, *, i
     """Read the one peer field of a rule. Raises PolicyError for two kinds, or for what the field cannot hold."""
     word = "from" if direction is Direction.INGRESS else "to"
     _check_removed(rule, word, is_deny=is_deny)
+    if is_deny:
+        scope = replace(scope, is_deny=True)
     fields = {name: field for name in peer_fields(direction, is_deny=is_deny) if (field := rule.get(name)) is not None}
     used = [name for name, field in fields.items() if tuple(field.items())]
     if len(used) > 1:
@@ -67,7 +69,7 @@ def parse_peers(rule: DocumentNode, direction: Direction, scope: PeerScope, *, i
     problems: list[str] = []
     for name in used:
         for item in fields[name].items():
-            selectors.extend(_PARSERS[name.removeprefix(word)](item, replace(scope, is_deny=is_deny)))
+            selectors.extend(_PARSERS[name.removeprefix(word)](item, scope))
         unresolved = _UNRESOLVED.get(name.removeprefix(word))
         if unresolved is not None and is_deny:
             selectors.extend(unresolved.denied)

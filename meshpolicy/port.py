@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from meshmodel import protocol
@@ -36,6 +37,7 @@ PROTOCOL_NAMES: Final[Mapping[int, str]] = {
 
 MAXIMUM_PORT: Final = 65535
 PORT_BITS: Final = 16
+_REMEMBERED: Final = 4096
 
 NamedPorts = Mapping[str, tuple[int, int]]
 """Port name → (port, protocol number; 0 = any) of one pod."""
@@ -75,7 +77,7 @@ class PortSpec(NamedTuple):
         """The map keys of a numeric spec; a name has none of its own."""
         if self.name:
             return ()
-        return tuple(L4Key(self.protocol, port, bits) for port, bits in masked_ports(self.first, self.last))
+        return _keys_of(self.protocol, self.first, self.last)
 
     def resolved(self, ports: NamedPorts) -> PortSpec | None:
         """The numeric spec that the name means here; None if it is not defined or is of another protocol."""
@@ -83,6 +85,11 @@ class PortSpec(NamedTuple):
         if port == 0 or protocol not in (ANY_PROTOCOL, self.protocol):
             return None
         return PortSpec(self.protocol, port, port)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _keys_of(protocol: int, first: int, last: int) -> tuple[L4Key, ...]:
+    return tuple(L4Key(protocol, port, bits) for port, bits in masked_ports(first, last))
 
 
 def masked_ports(first: int, last: int) -> Iterator[tuple[int, int]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 _BITS = re.compile(r"(0|[1-9][0-9]{0,2})")
 _WIDTH = {4: 32, 6: 128}
+_REMEMBERED = 4096
 
 
 class Cidr(NamedTuple):
@@ -69,6 +71,7 @@ def label_key(prefix: Cidr) -> str:
     return f"{'0' * address.startswith('-')}{address}{'0' * address.endswith('-')}/{bits}"
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def parse_label_key(key: str) -> Cidr | None:
     """Read a cidr: label's key, a prefix or a bare address; None if it is neither."""
     text = key if "." in key else key.replace("-", ":")
