@@ -462,7 +462,7 @@ def run_app() -> int:
         if message.startswith("Usage: "):  # no verb was given: the help is the answer
             print(message, file=sys.stderr)
             return ExitCode.USAGE
-        return _fail(f"{message} See clustermesh --help.", ExitCode.USAGE)
+        return _fail(f"{message.rstrip('.')}. See clustermesh --help.", ExitCode.USAGE)
     return code if isinstance(code, int) else ExitCode.OK
 
 
