@@ -48,15 +48,6 @@ def make_apiserver(settings: ApiserverSettings, client: KubeClient) -> Apiserver
 
     clock = SystemClock()
     confirmations = Confirmations(tables, now=clock.monotonic, wall=clock.wall)
-    source = Source(
-        client,
-        tables,
-        problems,
-        choose,
-        default_global=settings.default_global_namespace,
-        namespace=settings.namespace,
-        confirmations=confirmations,
-    )
 
     def identity_appeared(key: str) -> None:
         source.touch(Kind.IDENTITIES, (key,))
@@ -65,13 +56,23 @@ def make_apiserver(settings: ApiserverSettings, client: KubeClient) -> Apiserver
         source.touch(Kind.IPS, owners)
         source.flush()
 
-    allocator = source.allocator = IdentityAllocator(
+    allocator = IdentityAllocator(
         client,
         tables,
         identity_range(settings.cluster_id, settings.max_connected_clusters),
         on_identity=identity_appeared,
         on_number=number_known,
         grace_s=settings.identity_grace,
+    )
+    source = Source(
+        client,
+        tables,
+        problems,
+        choose,
+        default_global=settings.default_global_namespace,
+        namespace=settings.namespace,
+        confirmations=confirmations,
+        allocator=allocator,
     )
     return Apiserver(
         settings=settings,

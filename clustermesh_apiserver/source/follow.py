@@ -75,7 +75,8 @@ class Source:
     """Keeps the tables equal to the cluster and tells the exporters which rows to look at.
 
     `choose` says what to read, given what is read so far; it blocks, and is asked again every `RECHECK_S` seconds.
-    `default_global`: whether a namespace that does not say is global. The agents' Leases are in `namespace`.
+    `default_global`: whether a namespace that does not say is global. The agents' Leases are in `namespace`. `allocator`
+    is told of every identity there is; without one, identities are read only.
     """
 
     def __init__(
@@ -88,18 +89,18 @@ class Source:
         default_global: bool = True,
         namespace: str = "kube-system",
         confirmations: Confirmations | None = None,
+        allocator: IdentityAllocator | None = None,
         timing: Timing | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._client, self.tables, self._problems, self._choose = client, tables, problems, choose
         self._default_global, self._namespace = default_global, namespace
-        self._confirmations = confirmations
+        self._confirmations, self._allocator = confirmations, allocator
         if confirmations is not None:
             confirmations.on_news = self.touch
         self._timing, self._clock = timing, clock or SystemClock()
         self._exporters: ExporterSet | None = None
         self._tasks: dict[Resource, asyncio.Task[None]] = {}
-        self.allocator: IdentityAllocator | None = None
         self.plan: SourcePlan | None = None
         self.intakes: list[Intake[Any]] = []
         self.progress: dict[str, Progress] = {}
@@ -289,9 +290,9 @@ class Source:
 
     def _identity_changed(self, key: str, before: IdentityIntent | None, after: IdentityIntent | None) -> None:
         self.touch(Kind.IDENTITIES, (key,))
-        if self.allocator is None:
+        if self._allocator is None:
             return
         if after is not None:
-            self.allocator.observe(after)
+            self._allocator.observe(after)
         elif before is not None:
-            self.allocator.forget(before.number)
+            self._allocator.forget(before.number)
