@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of frozen rows with atomic commits, revisions, secondary indexes and change history.
+"""Tables of frozen rows with atomic commits, revisions and change history.
 
 One event loop owns a Database. Writes happen inside `with db.write():`, never across an await; so code that reads
 several tables without awaiting sees one commit, and needs no lock and no copy.
@@ -8,7 +8,7 @@ several tables without awaiting sees one commit, and needs no lock and no copy.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
@@ -41,18 +41,9 @@ class Change(NamedTuple, Generic[K, R]):
 
 
 class Table(Generic[K, R]):
-    """Rows by primary key and in the order they last changed.
+    """Rows by primary key and in the order they last changed."""
 
-    An index function gives a row's value in that index, or a frozenset when the row stands under several (or none).
-    """
-
-    def __init__(
-        self,
-        db: Database,
-        name: str,
-        key: Callable[[R], K],
-        indexes: Mapping[str, Callable[[R], Hashable]] | None = None,
-    ) -> None:
+    def __init__(self, db: Database, name: str, key: Callable[[R], K]) -> None:
         self.name, self.key = name, key
         self.changed = Wake()
         self._db = db
@@ -62,8 +53,6 @@ class Table(Generic[K, R]):
         self._grave_limit = TOMBSTONES_BEYOND_SIZE
         self._forgotten = 0  # the newest revision of a deletion that is no longer remembered
         self._undo: dict[K, R | None] = {}  # the row before the open transaction
-        self._index_of = dict(indexes or {})
-        self._index: dict[str, dict[Hashable, dict[K, None]]] = {n: {} for n in self._index_of}
         self._waiting_for: set[str] = set()
         db.tables.append(self)
 
@@ -86,14 +75,6 @@ class Table(Generic[K, R]):
     def keys(self) -> Collection[K]:
         return self._rows.keys()
 
-    def by_index(self, index: str, value: Hashable) -> list[R]:
-        """The rows that stand under `value`, in the order they came to stand there. O(result)."""
-        return [self._rows[key] for key in self._index[index].get(value, ())]
-
-    def index_values(self, index: str) -> Collection[Hashable]:
-        """Every value that at least one row stands under."""
-        return self._index[index].keys()
-
     def put(self, row: R) -> bool:
         """The row is there. Returns False, and nothing happened, when an equal one was."""
         self._db.require_open()
@@ -102,7 +83,7 @@ class Table(Generic[K, R]):
         if old is not None and (old is row or old == row):
             return False
         self._undo.setdefault(key, old)
-        self._replace(key, old, row)
+        self._replace(key, row)
         return True
 
     def delete(self, key: K) -> bool:
@@ -112,7 +93,7 @@ class Table(Generic[K, R]):
         if old is None:
             return False
         self._undo.setdefault(key, old)
-        self._replace(key, old, None)
+        self._replace(key, None)
         return True
 
     def changes_since(self, revision: int) -> list[Change[K, R]]:
@@ -163,28 +144,11 @@ class Table(Generic[K, R]):
         """The table as text: equal tables give equal text, whatever the order of events was."""
         return render_rows(self.name, self._rows)
 
-    def _replace(self, key: K, old: R | None, new: R | None) -> None:
-        if self._index_of:
-            self._reindex(key, old, new)
+    def _replace(self, key: K, new: R | None) -> None:
         if new is None:
             del self._rows[key]
         else:
             self._rows[key] = new
-
-    def _reindex(self, key: K, old: R | None, new: R | None) -> None:
-        for name, value_of in self._index_of.items():
-            before = _values(value_of(old)) if old is not None else frozenset()
-            after = _values(value_of(new)) if new is not None else frozenset()
-            if before == after:
-                continue
-            index = self._index[name]
-            for value in before - after:
-                keys = index[value]
-                del keys[key]
-                if not keys:
-                    del index[value]
-            for value in after - before:
-                index.setdefault(value, {})[key] = None
 
     def commit(self) -> bool:
         """Called by Database.write: changes of the open transaction get their revisions."""
@@ -211,7 +175,7 @@ class Table(Generic[K, R]):
         for key, old in undo.items():
             now = self._rows.get(key)
             if now is not old:
-                self._replace(key, now, old)
+                self._replace(key, old)
 
     def _forget_half(self) -> None:
         for key in list(itertools.islice(self._graves, len(self._graves) // 2)):
@@ -261,10 +225,6 @@ class Database:
     def next_revision(self) -> int:
         self.revision += 1
         return self.revision
-
-
-def _values(value: Hashable) -> frozenset[Hashable]:
-    return value if isinstance(value, frozenset) else frozenset((value,))
 
 
 def snapshot(tables: Iterable[Table[Any, Any]]) -> str:

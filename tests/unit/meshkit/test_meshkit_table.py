@@ -20,9 +20,7 @@ class Pod:
 
 def make() -> tuple[Database, Table[str, Pod]]:
     db = Database()
-    pods: Table[str, Pod] = Table(
-        db, "pods", key=lambda p: p.name, indexes={"node": lambda p: p.node, "label": lambda p: p.labels}
-    )
+    pods: Table[str, Pod] = Table(db, "pods", key=lambda p: p.name)
     return db, pods
 
 
@@ -63,7 +61,7 @@ def test_a_row_that_came_back_to_what_it_was_is_no_change() -> None:
     assert pods.changes_since(revision) == []
 
 
-def test_an_exception_leaves_every_table_and_index_as_it_was() -> None:
+def test_an_exception_leaves_every_table_as_it_was() -> None:
     db, pods = make()
     others: Table[str, Pod] = Table(db, "others", key=lambda p: p.name)
     with db.write():
@@ -76,30 +74,16 @@ def test_an_exception_leaves_every_table_and_index_as_it_was() -> None:
         others.put(Pod("x", "n1"))
         raise RuntimeError("stop")
     assert (db.dump(), db.revision) == (before, revision)
-    assert pods.by_index("node", "n1") == [Pod("a", "n1")]
-    assert pods.by_index("node", "n2") == []
+    assert list(pods) == [Pod("a", "n1")]
 
 
-def test_a_transaction_sees_its_own_writes_through_key_and_index() -> None:
+def test_a_transaction_sees_its_own_writes() -> None:
     db, pods = make()
     with db.write():
         pods.put(Pod("a", "n1"))
         assert pods.get("a") == Pod("a", "n1")
         pods.put(Pod("a", "n2"))
-        assert pods.by_index("node", "n1") == []
-        assert pods.by_index("node", "n2") == [Pod("a", "n2")]
-
-
-def test_a_row_stands_under_every_value_of_a_multi_valued_index() -> None:
-    db, pods = make()
-    with db.write():
-        pods.put(Pod("a", "n1", frozenset({"x", "y"})))
-        pods.put(Pod("b", "n1", frozenset({"y"})))
-    assert [p.name for p in pods.by_index("label", "y")] == ["a", "b"]
-    with db.write():
-        pods.put(Pod("a", "n1", frozenset({"z"})))
-    assert [p.name for p in pods.by_index("label", "y")] == ["b"]
-    assert set(pods.index_values("label")) == {"y", "z"}
+        assert list(pods) == [Pod("a", "n2")]
 
 
 def test_writes_outside_or_inside_another_transaction_are_refused() -> None:
