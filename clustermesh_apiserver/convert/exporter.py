@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Final, Protocol
 
-from clustermesh_apiserver.convert.confirmations import Confirmations
+from clustermesh_apiserver.convert.confirmations import Asker, Confirmations
 from clustermesh_apiserver.convert.endpoint_slice import convert_slice
 from clustermesh_apiserver.convert.identity import IdentityRefusal, convert_identity
 from clustermesh_apiserver.convert.node import convert_node
@@ -21,7 +21,7 @@ from clustermesh_apiserver.convert.pod_networks import pod_networks
 from clustermesh_apiserver.convert.service import convert_service, is_shared
 from clustermesh_apiserver.convert.service_export import convert_export
 from clustermesh_apiserver.tables import IntentTable, Tables
-from kubeintent.rows import NamespaceIntent, NodeIntent
+from kubeintent.rows import NamespaceIntent, NodeIntent, SliceIntent
 from meshmodel.identity import IdentityRange
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName
@@ -105,8 +105,8 @@ class Exporter(ABC):
         return self.tables.namespaces.get(name)
 
 
-class ServiceExporter(Exporter):
-    """Service records: services that are global and shared, with the endpoints that are confirmed."""
+class BackendExporter(Exporter):
+    """What records of backends are made from: services that are global and shared, with the endpoints that are confirmed."""
 
     def __init__(
         self,
@@ -123,6 +123,14 @@ class ServiceExporter(Exporter):
     def needs(self) -> Sequence[IntentTable[Any]]:
         waited_for = self._confirmations.backends_need if self._confirmations is not None else ()
         return (self.tables.namespaces, self.tables.services, self.tables.slices, *waited_for)
+
+    def announced(self, piece: SliceIntent, asker: Asker) -> SliceIntent:
+        """The slice without addresses that are not confirmed yet; the asker's record is converted again when one is."""
+        return piece if self._confirmations is None else self._confirmations.announced(piece, asker)
+
+
+class ServiceExporter(BackendExporter):
+    """Service records."""
 
     def touch_namespace(self, namespace: str) -> None:
         self.touch(self.tables.services.in_group(namespace))
@@ -138,31 +146,14 @@ class ServiceExporter(Exporter):
         if not is_shared(service, namespace):
             self.sink.delete(key.encode())
             return
-        slices = [piece for name in self.tables.slices.in_group(key) if (piece := self.tables.slices.get(name))]
-        if self._confirmations is not None:
-            slices = [self._confirmations.announced(piece, (Kind.SERVICES, key)) for piece in slices]
+        rows = (self.tables.slices.get(name) for name in self.tables.slices.in_group(key))
+        slices = [self.announced(piece, (Kind.SERVICES, key)) for piece in rows if piece is not None]
         record = convert_service(service, slices, cluster=self._cluster, cluster_id=self._cluster_id)
         self.sink.upsert(key.encode(), record.encode())
 
 
-class SliceExporter(Exporter):
-    """Endpoint slice records: the endpoint slices of those services, with the endpoints that are confirmed."""
-
-    def __init__(
-        self,
-        tables: Tables,
-        sink: Sink,
-        cluster: ClusterName,
-        cluster_id: ClusterId,
-        confirmations: Confirmations | None = None,
-    ) -> None:
-        super().__init__(tables, sink)
-        self._cluster, self._cluster_id, self._confirmations = cluster, cluster_id, confirmations
-
-    @property
-    def needs(self) -> Sequence[IntentTable[Any]]:
-        waited_for = self._confirmations.backends_need if self._confirmations is not None else ()
-        return (self.tables.namespaces, self.tables.services, self.tables.slices, *waited_for)
+class SliceExporter(BackendExporter):
+    """Endpoint slice records."""
 
     def touch_namespace(self, namespace: str) -> None:
         for service in self.tables.services.in_group(namespace):
@@ -179,8 +170,7 @@ class SliceExporter(Exporter):
             return
         record = None
         if is_shared(service, namespace):
-            if self._confirmations is not None:
-                piece = self._confirmations.announced(piece, (Kind.ENDPOINT_SLICES, key))
+            piece = self.announced(piece, (Kind.ENDPOINT_SLICES, key))
             record = convert_slice(piece, cluster=self._cluster, cluster_id=self._cluster_id)
         if record is None:
             self.sink.delete(key.encode())
