@@ -29,7 +29,7 @@ BACKOFF_S: Final = (0.2, 15.0)
 class ConfirmationFeature(Feature):
     """`enforces` says whether a pod's interface runs our programs and its maps are written, `enforced` rings after changes.
 
-    Where no Kubernetes API is read, nobody is told.
+    Where no Kubernetes API is read, no Lease is written.
     """
 
     name = "confirmation"

@@ -173,7 +173,7 @@ class Networks:
         self._changes.append(ClaimChange(block_of(prefix), name, is_added=False))
 
     def settle(self) -> int:
-        """Every judge was told what was claimed and given up since the last time, and what followed from that.
+        """Every judge has the claims made and given up since the last call, and those that judging them led to.
 
         Returns how many records they looked at.
         """
