@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
 from e2e.command import CHECK_FAILED, CONNECTION, FAILED, REFUSED, TIMEOUT, USAGE, assert_one_line, versions
+from e2e.faults import processes_of, send
 from e2e.mesh import CLUSTERS, SYSTEM, Cluster, Mesh
 
 
@@ -70,7 +72,13 @@ def test_a_link_that_gets_no_session_is_taken_back(whole: Mesh) -> None:
         before = {cluster: _peers(whole, cluster) for cluster in CLUSTERS}
         for cluster in CLUSTERS:
             whole.wait_until("no peer", partial(_has_no_peer, whole, cluster))
-        done = whole.clustermesh("connect", *CONNECTION, "--wait-duration", "0", check=False)
+        pods = whole.pods("koornacht", "k8s-app=clustermesh-agent", SYSTEM)
+        agents = [pid for pod in pods for pid in processes_of(whole, pod)]
+        send(agents, signal.SIGSTOP)  # whatever the machine does meanwhile, no agent has read the peer
+        try:
+            done = whole.clustermesh("connect", *CONNECTION, "--wait-duration", "3", check=False)
+        finally:
+            send(agents, signal.SIGCONT)
         assert_one_line(done, TIMEOUT, "has no session with", "what was there before is restored")
         assert {cluster: _peers(whole, cluster) for cluster in CLUSTERS} == before
     finally:
