@@ -52,7 +52,7 @@ class Facts:
 
 
 async def learn(settings: AgentSettings, client: KubeClient | None, clock: Clock) -> Facts:
-    """The facts; waits for an API server that is not there yet. Raises: PermanentError for what nobody says."""
+    """The facts; waits for an API server that is not there yet. Raises: PermanentError for a missing fact."""
     while True:
         try:
             return await in_thread(_learn, settings, client)

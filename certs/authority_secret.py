@@ -2,7 +2,7 @@
 """A cluster's authority in its Secret, and how a new one takes its place in three writes, each of them safe to stop after.
 
 ANNOUNCED: the new one is trusted beside the one that signs. REPLACED: the new one signs, the old one is still trusted.
-RETIRED: the old one is trusted by nobody who was told; then it is forgotten, and the authority is SETTLED again.
+RETIRED: no cluster that could be told trusts the old one any more; it is deleted then, and the authority is SETTLED again.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class CertificateState:
 
     @property
     def is_refused(self) -> bool:
-        """True if nobody can be convinced with them."""
+        """True if every reader refuses the certificate."""
         return self.validity in (Validity.EXPIRED, Validity.NOT_YET_VALID, Validity.MISSING)
 
 

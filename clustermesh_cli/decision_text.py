@@ -97,7 +97,7 @@ def _end_text(end: End) -> str:
 def _belief_text(belief: Belief, born_s: float | None = None, wall_s: float = 0.0) -> str:
     number = int(belief.number)
     name = f" ({identity_name(number)})" if is_reserved(number) and number else ""
-    facts = [f"identity {number}{name}" if number else "unknown: nobody said yet whose its address is"]
+    facts = [f"identity {number}{name}" if number else "unknown: no record or policy names this address"]
     if number and not belief.is_known:
         facts.append("its labels have not arrived")
     facts.extend(short_labels(belief.labels or ()))

@@ -65,7 +65,7 @@ class OwnedNetworks:
         return networks
 
     def _announced(self, target: ClusterFacts) -> tuple[str, ...]:
-        """What the target's records say; where nobody asked for that and they cannot be read, what its Node objects say."""
+        """What the target's records say; where they cannot be read and no list was asked for, what its Node objects say."""
         if target.context not in self._known:
             try:
                 found = announced_networks(self._clients[target.context], self._namespace, target)

@@ -140,21 +140,21 @@ async def _try_read(name: ClusterName, config: ClientConfig, trial: Trial) -> bo
     timeout_s, write = trial.timeout_s, trial.write
     write("\n  Store\n")
     try:
-        backend = config.connect(None, trial.resolve)
+        store = config.connect(None, trial.resolve)
     except MeshError as exc:
         write(f"     {BAD} {exc}\n")
         return False
     try:
         async with asyncio.timeout(timeout_s):
-            beat = await backend.get(keys.HEARTBEAT)
-            config_found = await read_config(backend, name)
+            beat = await store.get(keys.HEARTBEAT)
+            config_found = await read_config(store, name)
             if config_found is not None:
                 _ = offered_kinds(config_found)
     except (MeshError, TimeoutError) as exc:
         write(f"     {BAD} cannot be read: {exc or 'no answer'}\n")
         return False
     finally:
-        await backend.close()
+        await store.close()
     write(f"     {OK if beat else BAD} heartbeat {'found' if beat else 'not found: its publisher does not run'}\n")
     if config_found is None:
         write(f"     {BAD} no configuration of cluster {name}: the name differs, or it is not published yet\n")

@@ -14,7 +14,7 @@ class IdentityWriter:
         self._db = db
 
     def set_identity(self, row: Identity) -> None:
-        """The identity stands for these labels; a cluster's range is its own, so nobody else claims the number."""
+        """The identity stands for these labels. Ranges of clusters do not overlap, so a number has one owner."""
         self._db.identities.put(row)
 
     def delete_identity(self, identity: int) -> None:

@@ -95,7 +95,7 @@ class AddressFollower:
                 self._writer.set_unreachable(behind)
 
     def _changed(self, table: Table[K, Any], *, is_wanted: bool) -> list[K] | None:
-        """Keys that changed since the last step, None if that is forgotten. Where nobody asks it costs nothing."""
+        """Keys that changed since the last step, None if the table has forgotten some of them."""
         seen, self._seen[table.name] = self._seen[table.name], table.revision
         if not is_wanted:
             return []

@@ -40,7 +40,7 @@ class KnownAddresses:
         return any(b.address == address for row in rows if row is not None for b in row.backends)
 
     def _is_listed(self, address: str) -> bool:
-        """The same for an entry of which nobody remembers the service: it was found in the map at start."""
+        """Whether any service has the address: for an entry found in the map at start, whose service is not known."""
         if self._listed_at != self._db.revision:
             self._listed = frozenset(b.address for row in self._db.backends.rows() for b in row.backends)
             self._listed_at = self._db.revision

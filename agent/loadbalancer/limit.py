@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many backends one cluster may give one service: what is beyond costs nobody else time or room. Pure."""
+"""How many backends one cluster may give one service, and what is left out beyond. Pure."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ from meshpeer.kinds import BACKEND_KINDS
 MANY_BLOCKS: Final = 16
 
 
-def _nobody_asks(_pod: Prefix, _uid: str) -> None:
+def _ignore_pod(_pod: Prefix, _uid: str) -> None:
     return
 
 
@@ -51,7 +51,7 @@ class Writers:
     prefixes: PrefixWriter
     identities: IdentityWriter
     nodes: NodeWriter
-    hear_pod: Callable[[Prefix, str], None] = _nobody_asks
+    hear_pod: Callable[[Prefix, str], None] = _ignore_pod
 
 
 class Ingest:

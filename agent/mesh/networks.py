@@ -228,9 +228,9 @@ class Networks:
         return refusal
 
     def may_have_all(self, name: ClusterName, addresses: Iterable[str]) -> bool:
-        """Whether every one of these IPv4 addresses is near others of the cluster where nobody else claims any: most are.
+        """Whether each of these IPv4 addresses is in a /24 that `refuse_address` has found clear of claims of other clusters.
 
-        False is no judgement: `refuse_address` gives one for each address.
+        False decides nothing: ask `refuse_address` for each address then.
         """
         cluster = self._clusters.get(name)
         if cluster is None:

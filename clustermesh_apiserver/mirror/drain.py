@@ -19,7 +19,7 @@ ATTEMPTS: Final = 6
 FIRST_RETRY_S: Final = 2.0
 
 
-async def drain(backend: Store, peer: ClusterName, clock: Clock, *, grace_s: float = GRACE_S) -> None:
+async def drain(store: Store, peer: ClusterName, clock: Clock, *, grace_s: float = GRACE_S) -> None:
     """Nothing of the peer is left: its config at once, so that readers go by themselves; its records after the grace.
 
     Tried again a few times, without another grace; then given up, loudly: the leases remove the rest.
@@ -27,13 +27,13 @@ async def drain(backend: Store, peer: ClusterName, clock: Clock, *, grace_s: flo
     delay_s, is_graced = FIRST_RETRY_S, False
     for attempt in range(ATTEMPTS):
         try:
-            await backend.apply({keys.cluster_config_key(peer): None})
+            await store.apply({keys.cluster_config_key(peer): None})
             if not is_graced:
                 await clock.sleep(grace_s)
                 is_graced = True
-            await backend.delete_prefix(keys.synced_prefix(peer))
+            await store.delete_prefix(keys.synced_prefix(peer))
             for kind in keys.Kind:
-                await backend.delete_prefix(keys.prefix_of(kind, peer, cached=True))
+                await store.delete_prefix(keys.prefix_of(kind, peer, cached=True))
         except KvError as exc:
             log.warning(
                 "removed peer not drained, retrying", extra={"peer": peer, "error": repr(exc), "delay_s": delay_s}

@@ -22,29 +22,29 @@ REFRESH_S: Final = 5.0
 STOP_S: Final = 1.0
 
 
-async def lead(backend: LeaseStore, clock: Clock, work: Callable[[], Awaitable[None]]) -> None:
+async def lead(store: LeaseStore, clock: Clock, work: Callable[[], Awaitable[None]]) -> None:
     """`work` runs while we lead.
 
     Raises: KvError when leadership is lost, so that a supervisor stands for election again.
     """
-    lease = await backend.grant(TTL_S)
+    lease = await store.grant(TTL_S)
     key = MIRROR_LOCK_PREFIX + f"{lease:x}".encode()
     try:
-        await backend.put(key, b"", lease=lease)
-        await together({"lock": _hold(backend, clock, lease), "leader": _work_when_first(backend, key, work)})
+        await store.put(key, b"", lease=lease)
+        await together({"lock": _hold(store, clock, lease), "leader": _work_when_first(store, key, work)})
     finally:
         # the next candidate need not wait for the lease to run out
         with suppress(KvError, TimeoutError):
             async with asyncio.timeout(STOP_S):
-                await backend.revoke(lease)
+                await store.revoke(lease)
 
 
-async def _hold(backend: LeaseStore, clock: Clock, lease: int) -> None:
+async def _hold(store: LeaseStore, clock: Clock, lease: int) -> None:
     heard_at = clock.monotonic()
     while True:
         await clock.sleep(REFRESH_S)
         try:
-            lives = await backend.keep_alive([lease])
+            lives = await store.keep_alive([lease])
         except KvError:
             if clock.monotonic() - heard_at >= TTL_S - REFRESH_S:
                 raise LeaseLost(lease) from None
@@ -54,17 +54,17 @@ async def _hold(backend: LeaseStore, clock: Clock, lease: int) -> None:
         heard_at = clock.monotonic()
 
 
-async def _work_when_first(backend: LeaseStore, key: bytes, work: Callable[[], Awaitable[None]]) -> None:
-    await _become_first(backend, key)
+async def _work_when_first(store: LeaseStore, key: bytes, work: Callable[[], Awaitable[None]]) -> None:
+    await _become_first(store, key)
     log.info("leading", extra={"key": key.decode()})
     await work()
 
 
-async def _become_first(backend: LeaseStore, key: bytes) -> None:
+async def _become_first(store: LeaseStore, key: bytes) -> None:
     """Locks are written once, so the order of their last writes is the order of arrival."""
     arrived: dict[bytes, int] = {}
     is_listed = False
-    async with aclosing(backend.list_and_watch(MIRROR_LOCK_PREFIX)) as batches:
+    async with aclosing(store.list_and_watch(MIRROR_LOCK_PREFIX)) as batches:
         async for batch in batches:
             if batch.phase is Phase.LISTING:
                 arrived, is_listed = {}, False

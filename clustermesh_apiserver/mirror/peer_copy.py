@@ -36,7 +36,7 @@ class PeerCopy:
     def __init__(
         self,
         name: ClusterName,
-        backend: LeaseStore,
+        store: LeaseStore,
         session: LeaseSession,
         configs: SharedStore,
         clock: Clock,
@@ -44,7 +44,7 @@ class PeerCopy:
         on_removed: Callable[[ClusterName], None],
     ) -> None:
         self.name, self._configs, self._clock, self._on_removed = name, configs, clock, on_removed
-        self._copies = {kind: Copy(name, kind, backend, session, clock) for kind in Kind}
+        self._copies = {kind: Copy(name, kind, store, session, clock) for kind in Kind}
         self._kinds: tuple[Kind, ...] = ()
         self._announced: tuple[Kind, ...] | None = None
         self._due: ClusterConfig | None = None

@@ -47,7 +47,7 @@ class Mirror:
 
     def __init__(
         self,
-        backend: LeaseStore,
+        store: LeaseStore,
         directory: Path,
         own: Own,
         *,
@@ -58,13 +58,13 @@ class Mirror:
         options: SessionOptions | None = None,
         quota_bytes: int = 0,
     ) -> None:
-        self._backend, self._directory, self._own, self._grace_s = backend, directory, own, grace_s
+        self._store, self._directory, self._own, self._grace_s = store, directory, own, grace_s
         self._clock = clock or SystemClock()
         connector = StoreConnector(directory)
         self._connect, self._connector = connect or connector, None if connect else connector
         self._options = replace(options or capped_by(quota_bytes), everything=True, nodes_first_s=0.0)
-        self._session = LeaseSession(backend, ttl_s=ttl_s, clock=self._clock)
-        self._configs = SharedStore(backend, self._session, keys.CLUSTER_CONFIG_PREFIX, None, clock=self._clock)
+        self._session = LeaseSession(store, ttl_s=ttl_s, clock=self._clock)
+        self._configs = SharedStore(store, self._session, keys.CLUSTER_CONFIG_PREFIX, None, clock=self._clock)
         self._configs.mark_synced()  # what is beside those of our peers is somebody else's
         self._follower: Follower[PeerCopy] | None = None
         self._writing: dict[ClusterName, asyncio.Task[None]] = {}
@@ -75,7 +75,7 @@ class Mirror:
         """Leads if nobody else does, and then mirrors every configured peer, until cancelled."""
         backoff = Backoff(*RETRY_S)
         await supervise(
-            "mirror", lambda: lead(self._backend, self._clock, self._work), backoff=backoff, clock=self._clock
+            "mirror", lambda: lead(self._store, self._clock, self._work), backoff=backoff, clock=self._clock
         )
 
     @property
@@ -139,7 +139,7 @@ class Mirror:
             draining.cancel()
         copy = PeerCopy(
             name,
-            self._backend,
+            self._store,
             self._session,
             self._configs,
             self._clock,
@@ -152,7 +152,7 @@ class Mirror:
         writing = self._writing.pop(name)
         writing.cancel()
         log.info("peer removed, its records go after the grace", extra={"peer": name, "delay_s": self._grace_s})
-        draining = drain(self._backend, name, self._clock, grace_s=self._grace_s)
+        draining = drain(self._store, name, self._clock, grace_s=self._grace_s)
         self._draining[name] = group.create_task(draining, name=f"drain-{name}")
 
 

@@ -52,7 +52,7 @@ class Publisher:
 
     def __init__(
         self,
-        backend: LeaseStore,
+        store: LeaseStore,
         cluster: ClusterName,
         config: bytes,
         kinds: Sequence[Kind],
@@ -62,12 +62,12 @@ class Publisher:
         limiter: Limiter | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._backend, self._cluster, self._config = backend, cluster, config
+        self._store, self._cluster, self._config = store, cluster, config
         self._clock, self._is_shared = clock or SystemClock(), is_shared
-        self.session = LeaseSession(backend, ttl_s=ttl_s, clock=self._clock)
+        self.session = LeaseSession(store, ttl_s=ttl_s, clock=self._clock)
         self.stores: Mapping[Kind, SharedStore] = {
             kind: SharedStore(
-                backend,
+                store,
                 self.session,
                 RECORDS[kind](cluster),
                 keys.synced_prefix(cluster) + keys.canary_name(kind),
@@ -79,7 +79,7 @@ class Publisher:
         }
         self.private: Mapping[Kind, SharedStore] = {
             kind: SharedStore(
-                backend,
+                store,
                 self.session,
                 private_keys.prefix_of(kind),
                 private_keys.canary_key(kind),
@@ -158,14 +158,14 @@ class Publisher:
     async def _put(self, key: bytes, value: bytes) -> None:
         lease = next(iter(await self.session.bind([key])))
         try:
-            await self._backend.put(key, value, lease=lease)
+            await self._store.put(key, value, lease=lease)
         except LeaseLost:
             self.session.report_lost(lease)
             raise
 
     async def _guard_config(self) -> None:
         """Somebody else's change of our config is undone at once."""
-        async with aclosing(self._backend.list_and_watch(self._config_key)) as batches:
+        async with aclosing(self._store.list_and_watch(self._config_key)) as batches:
             is_listed = False
             async for batch in batches:
                 if batch.phase is Phase.LISTING:

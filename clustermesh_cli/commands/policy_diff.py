@@ -114,7 +114,7 @@ def _peer_name(engine: Engine, text: str) -> str:
 
 
 def _name(engine: Engine, number: NumericIdentity) -> str:
-    """namespace/labels@cluster of pods, the word of a reserved identity."""
+    """namespace/labels@cluster of pods, the name of a reserved identity."""
     labels = engine.labels_of(number) or ()
     if is_reserved(number):
         return identity_name(number)
