@@ -18,7 +18,7 @@ from certs.store import CertFiles, encode_data, secret_data
 from clustermesh_apiserver.apiserver import Apiserver
 from clustermesh_cli.commands.status import status
 from clustermesh_cli.console import Console
-from clustermesh_cli.exit_code import CommandError, ExitCode
+from clustermesh_cli.exit_code import ExitCode
 from clustermesh_cli.plan.peering import CA_SUFFIX
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient, in_thread
@@ -150,6 +150,5 @@ async def test_an_apiserver_that_is_not_reached_is_told_from_an_error_of_the_com
     await in_thread(InstalledSecrets, client)
     monkeypatch.setattr(ProgramClient, "get_apiserver", lambda _self, _path: (503, b"no endpoints available"))
     console = Console(plain=True, stream=io.StringIO())
-    with pytest.raises(CommandError, match="does not answer yet") as raised:
-        await in_thread(lambda: status(client, NAMESPACE, console, wait_s=None, as_json=False))
-    assert raised.value.code is ExitCode.DEGRADED
+    code = await in_thread(lambda: status(client, NAMESPACE, console, wait_s=None, as_json=False))
+    assert code is ExitCode.DEGRADED

@@ -48,7 +48,15 @@ def test_every_changed_packet_is_told_and_no_other(old: list[dict[str, Any]], ne
         policies = [engine.endpoint_policy(subject, ports[subject]) for engine in (before, after)]
         for direction in Direction:
             for name, peer in NUMBERS.items():
-                mine = [c for c in told if (c.direction, c.subject, c.peer.after) == (direction, subject, int(peer))]
+                both = (
+                    int(peer),
+                    int(peer),
+                )  # what is told of a range that was, or becomes, part of the world is not of it
+                mine = [
+                    c
+                    for c in told
+                    if (c.direction, c.subject) == (direction, subject) and (c.peer.before, c.peer.after) == both
+                ]
                 for protocol, port in FLOWS:
                     if protocol in (2, 47, 58):
                         continue  # named one by one only where a rule names them
