@@ -9,7 +9,6 @@ from typing import Any
 
 import kube.resource as k
 from certs.authority_secret import read_trust
-from certs.inspect import parse
 from clustermesh_cli.exit_code import CommandError
 from clustermesh_cli.plan.facts import ClusterFacts, StoreAccess
 from clustermesh_cli.plan.peering import read_peers
@@ -59,7 +58,6 @@ def read_facts(client: KubeClient, namespace: str, context: str) -> ClusterFacts
         id=check_cluster_id(int(config[CLUSTER_ID_KEY]), maximum),
         maximum=maximum,
         ca_pem=ca_pem,
-        ca_fingerprint=parse(ca_pem, CA_SECRET)[0].fingerprint,
         access=find_access(client.get(k.SERVICES, STORE_SERVICE, namespace), client.list(k.NODES)),
         pod_cidrs=tuple(sorted({c for n in read_nodes(client.list(k.NODES)) for c in n.pod_cidrs})),
         peers=read_peers(peers),

@@ -20,8 +20,6 @@ LIMIT_S = 400
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # the walkthrough has a lab of its own: before the shared one is up, the machine is its alone
     items.sort(key=lambda item: "walkthrough" not in item.nodeid)
-    # another authority makes the next connect write again: after the scenarios that compare what stands there
-    items.sort(key=lambda item: "authority_is_replaced" in item.nodeid)
     for item in items:
         item.add_marker(pytest.mark.lab)
         if not item.get_closest_marker("timeout"):

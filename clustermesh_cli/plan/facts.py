@@ -23,7 +23,6 @@ class KnownPeer:
     """What was written down about a peer when it was connected."""
 
     id: int
-    ca_fingerprint: str
     pod_cidrs: tuple[str, ...] = ()
 
 
@@ -36,7 +35,6 @@ class ClusterFacts:
     id: ClusterId
     maximum: int
     ca_pem: bytes
-    ca_fingerprint: str
     access: StoreAccess | None
     pod_cidrs: tuple[str, ...]
     peers: Mapping[str, KnownPeer] = field(default_factory=dict)

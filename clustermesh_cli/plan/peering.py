@@ -36,10 +36,7 @@ Data = Mapping[str, str | None]
 def read_peers(secret: Mapping[str, Any] | None) -> Mapping[str, KnownPeer]:
     """What the peers' Secret was annotated with when they were connected."""
     raw = ((secret or {}).get("metadata", {}).get("annotations") or {}).get(PEERS_ANNOTATION, "{}")
-    return {
-        name: KnownPeer(int(p["id"]), p.get("ca", ""), tuple(p.get("podCIDRs", ())))
-        for name, p in orjson.loads(raw).items()
-    }
+    return {name: KnownPeer(int(p["id"]), tuple(p.get("podCIDRs", ()))) for name, p in orjson.loads(raw).items()}
 
 
 def known_peers(secrets: Iterable[Mapping[str, Any] | None], bundle: Mapping[str, Any] | None) -> frozenset[str]:
@@ -113,7 +110,7 @@ def _document(file: str | None) -> dict[object, object]:
 
 def learn_peer(known: Mapping[str, KnownPeer], target: ClusterFacts, files: Data) -> dict[str, Any]:
     """Merge patch of the agents' Secret by which they start to read `target`, by these files."""
-    record = KnownPeer(target.id, target.ca_fingerprint, target.pod_cidrs)
+    record = KnownPeer(target.id, target.pod_cidrs)
     return {
         "metadata": {"annotations": {PEERS_ANNOTATION: _dump_peers({**known, target.name: record})}},
         "data": dict(files),
@@ -189,7 +186,7 @@ def _dump_users(users: list[dict[str, str]]) -> str:
 
 
 def _dump_peers(peers: Mapping[str, KnownPeer]) -> str:
-    plain = {n: {"id": p.id, "ca": p.ca_fingerprint, "podCIDRs": list(p.pod_cidrs)} for n, p in sorted(peers.items())}
+    plain = {n: {"id": p.id, "podCIDRs": list(p.pod_cidrs)} for n, p in sorted(peers.items())}
     return json.dumps(plain, separators=(",", ":"), sort_keys=True)
 
 

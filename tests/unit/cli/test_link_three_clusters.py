@@ -38,7 +38,7 @@ def facts(name: str) -> ClusterFacts:
     access = StoreAccess("NodePort", (f"192.0.2.{number}",), 32379)
     authority = f"CA of {name}".encode()
     return ClusterFacts(
-        name, ClusterName(name), ClusterId(number), 255, authority, name, access, (f"10.{number}.0.0/24",), {}, True
+        name, ClusterName(name), ClusterId(number), 255, authority, access, (f"10.{number}.0.0/24",), {}, True
     )
 
 

@@ -25,7 +25,6 @@ SOUTH = ClusterFacts(
     id=ClusterId(2),
     maximum=255,
     ca_pem=b"CA of south",
-    ca_fingerprint="bb",
     access=StoreAccess("NodePort", ("192.0.2.9",), 32379),
     pod_cidrs=(),
 )
