@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
@@ -16,12 +16,20 @@ from clustermesh_cli.config_verbs import config
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.kv_verbs import kv
-from clustermesh_cli.verb_options import Context, Kubeconfig, Namespace, Plain, Wait, make_client, parse_duration
+from clustermesh_cli.policy_verbs import explain, inspect_scope, policy
+from clustermesh_cli.verb_options import (
+    Context,
+    Kubeconfig,
+    Namespace,
+    Plain,
+    Wait,
+    is_json,
+    make_client,
+    make_console,
+    parse_duration,
+)
 from meshkit.clock import SystemClock
 from meshkit.errors import MeshError
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     name="clustermesh",
@@ -31,17 +39,12 @@ app = typer.Typer(
     rich_markup_mode=None,  # loading rich takes as long as all the rest of --help
     context_settings={"max_content_width": 130, "help_option_names": ["-h", "--help"]},
 )
-policy = typer.Typer(
-    help="Ask what policies do, before and after applying them.", no_args_is_help=True, rich_markup_mode=None
-)
 app.add_typer(policy, name="policy")
 app.add_typer(kv, name="kv")
 app.add_typer(config, name="config")
 app.add_typer(certs, name="certs")
-explain = typer.Typer(
-    help="Ask why: may this pod talk to that one, and who says so.", no_args_is_help=True, rich_markup_mode=None
-)
 app.add_typer(explain, name="explain")
+app.command("inspect-policy-default-local-cluster")(inspect_scope)
 
 
 def _show_version(wanted: bool) -> None:
@@ -59,16 +62,6 @@ def options(
     ] = False,
 ) -> None:
     """Make several Kubernetes clusters act as one."""
-
-
-def _is_json(output: str) -> bool:
-    if output not in ("summary", "json"):
-        raise CommandError(f"--output {output}: choose summary or json", ExitCode.USAGE)
-    return output == "json"
-
-
-def _console(plain: bool) -> Console:
-    return Console(plain=True if plain else None)
 
 
 @app.command()
@@ -151,7 +144,7 @@ def enable(
     if dry_run:
         verb.show(client, context or "", options)
         return
-    verb.enable(client, context or "", options, _console(plain), SystemClock().wall())
+    verb.enable(client, context or "", options, make_console(plain), SystemClock().wall())
 
 
 @app.command()
@@ -176,7 +169,7 @@ def disable(
     from clustermesh_cli.commands.disable import disable as verb
 
     options = DisableOptions(keep_ca, keep_identities, force, wait_duration)
-    verb(make_client(kubeconfig, context), namespace, options, _console(plain))
+    verb(make_client(kubeconfig, context), namespace, options, make_console(plain))
 
 
 @app.command()
@@ -232,7 +225,7 @@ def connect(
     destinations = split_contexts(destination_context)
     clients = open_clusters(kubeconfig, context, destinations, "connected to")
     endpoints = split_endpoints(next(iter(clients)), destinations, source_endpoint or [], destination_endpoint or [])
-    console = _console(plain)
+    console = make_console(plain)
     networks = parse_choices(peer_networks or [], next(iter(clients)), destinations)
     options = verb.ConnectOptions(Mode(connection_mode), endpoints, dry_run, verify, wait, networks)
     links = verb.connect(clients, namespace, options, console, Patience(wait_duration))
@@ -263,10 +256,10 @@ def disconnect(
         raise CommandError("name either a PEER or --destination-context", ExitCode.USAGE)
     if peer is not None:
         local = make_client(kubeconfig, context)
-        verb.disconnect_peer(local, namespace, context or local.context, peer, _console(plain))
+        verb.disconnect_peer(local, namespace, context or local.context, peer, make_console(plain))
         return
     clients = open_clusters(kubeconfig, context, split_contexts(destination_context or []), "disconnected from")
-    verb.disconnect_contexts(clients, namespace, _console(plain))
+    verb.disconnect_contexts(clients, namespace, make_console(plain))
 
 
 @app.command()
@@ -292,14 +285,14 @@ def status(
         if wait:
             raise CommandError("--summary shows what is, and does not --wait", ExitCode.USAGE)
         form = parse_answer_form(output or "table")
-        raise typer.Exit(show_summary(make_client(kubeconfig, context), namespace, form, _console(plain)))
+        raise typer.Exit(show_summary(make_client(kubeconfig, context), namespace, form, make_console(plain)))
     from clustermesh_cli.commands import status as verb
 
-    as_json = _is_json(output or "summary")
+    as_json = is_json(output or "summary")
     code = verb.status(
         make_client(kubeconfig, context),
         namespace,
-        _console(plain),
+        make_console(plain),
         wait_s=wait_duration if wait else None,
         as_json=as_json,
     )
@@ -328,112 +321,6 @@ def get(
     form = parse_answer_form(output)
     programs = ProgramClient(make_client(kubeconfig, context), namespace)
     raise typer.Exit(verb(programs, ListedKind(kind), node, form, Console(plain=True)))
-
-
-@policy.command("eval")
-def policy_eval(
-    file: Annotated[
-        typer.FileText, typer.Option("--file", "-f", help="a case, or a list of cases, as JSON or YAML; - for stdin")
-    ],
-) -> None:
-    """Evaluate policies offline: verdicts of flows between labelled identities, as JSON."""
-    from clustermesh_cli.commands.policy import evaluate_file
-
-    evaluate_file(file.read(), sys.stdout)
-
-
-@policy.command("lint")
-def policy_lint(
-    files: Annotated[list[str], typer.Argument(help="manifests; - for stdin")],
-    cluster: Annotated[str, typer.Option(help="name of the cluster they are meant for")] = "default",
-    default_local_cluster: Annotated[bool, typer.Option(help="what an unscoped selector means")] = True,
-    live: Annotated[
-        bool,
-        typer.Option("--live", help="take name, switch and the identities that exist from the cluster of --context"),
-    ] = False,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
-) -> None:
-    """Find what people trip over in policies. Exit code 4 for a document in error, 3 for one that is not enforced as written."""
-    from clustermesh_cli.commands.policy import lint_files, lint_live
-
-    if live:
-        raise typer.Exit(lint_live(files, make_client(kubeconfig, context), namespace))
-    raise typer.Exit(lint_files(files, cluster, default_local_cluster=default_local_cluster))
-
-
-@policy.command("diff")
-def policy_diff(
-    file: Annotated[str, typer.Argument(help="manifest that would be applied; - for stdin")],
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
-    plain: Plain = False,
-) -> None:
-    """Which identity pairs of the live mesh the cluster of --context would judge differently. Changes nothing."""
-    from clustermesh_cli.commands.policy_diff import diff
-
-    raise typer.Exit(diff(file, make_client(kubeconfig, context), namespace, _console(plain)))
-
-
-@explain.command("policy")
-def explain_policy(
-    source: Annotated[str, typer.Option("--from", help="NAMESPACE/POD[@CLUSTER] or an address")],
-    destination: Annotated[str, typer.Option("--to", help="NAMESPACE/POD[@CLUSTER] or an address")],
-    port: Annotated[str, typer.Option("--port", help="80/TCP, a port name of the destination, 8/ICMP")],
-    context: Context = None,
-    destination_context: Annotated[
-        list[str] | None,
-        typer.Option(help="context of another cluster that may be asked; repeat or separate by commas"),
-    ] = None,
-    kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
-    output: Annotated[str, typer.Option("--output", "-o", help="summary or json")] = "summary",
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="also every rule that does not apply")] = False,
-    plain: Plain = False,
-) -> None:
-    """May a new connection pass, and which rule of which side decides? Exit code 0 allowed, 4 denied, 3 not known."""
-    from clustermesh_cli.commands.explain import explain as verb
-    from clustermesh_cli.contexts import split_contexts
-
-    contexts = split_contexts(destination_context or [])
-    local = make_client(kubeconfig, context)
-    clients = {context or local.context: local, **{c: make_client(kubeconfig, c) for c in contexts}}
-    code = verb(
-        clients,
-        namespace,
-        (source, destination),
-        port,
-        _console(plain),
-        wall_s=SystemClock().wall(),
-        as_json=_is_json(output),
-        verbose=verbose,
-    )
-    raise typer.Exit(code)
-
-
-@app.command("inspect-policy-default-local-cluster")
-def inspect_scope(
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="namespace of the policies")] = "default",
-    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A")] = False,
-    mesh_namespace: Annotated[str, typer.Option(help="where the mesh runs")] = "kube-system",
-    output: Annotated[str, typer.Option("--output", "-o", help="summary or json")] = "summary",
-    plain: Plain = False,
-) -> None:
-    """Which policies mean something else once unscoped selectors stay in their own cluster, and for which peers."""
-    from clustermesh_cli.commands.scope import inspect_scope as verb
-
-    code = verb(
-        make_client(kubeconfig, context),
-        mesh_namespace,
-        None if all_namespaces else namespace,
-        _console(plain),
-        as_json=_is_json(output),
-    )
-    raise typer.Exit(code)
 
 
 @app.command(

@@ -11,6 +11,7 @@ import typer
 from clustermesh_cli.exit_code import CommandError, ExitCode
 
 if TYPE_CHECKING:
+    from clustermesh_cli.console import Console
     from kube.client import KubeClient
 
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -48,3 +49,17 @@ def make_client(kubeconfig: str | None, context: str | None) -> KubeClient:
     from clustermesh_cli.contexts import open_cluster
 
     return open_cluster(kubeconfig, context)
+
+
+def make_console(plain: bool) -> Console:
+    """Where a verb writes: words instead of symbols where that is asked for, or where nobody looks at a terminal."""
+    from clustermesh_cli.console import Console
+
+    return Console(plain=True if plain else None)
+
+
+def is_json(output: str) -> bool:
+    """Whether `--output` of a verb that knows summary and json asks for JSON. Raises: CommandError (usage)."""
+    if output not in ("summary", "json"):
+        raise CommandError(f"--output {output}: choose summary or json", ExitCode.USAGE)
+    return output == "json"

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flags of `clustermesh policy`, `explain policy` and `inspect-policy-default-local-cluster`; their work is in commands/."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from clustermesh_cli.verb_options import Context, Kubeconfig, Namespace, Plain, is_json, make_client, make_console
+from meshkit.clock import SystemClock
+
+policy = typer.Typer(
+    help="Ask what policies do, before and after applying them.", no_args_is_help=True, rich_markup_mode=None
+)
+explain = typer.Typer(
+    help="Ask why: may this pod talk to that one, and who says so.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@policy.command("eval")
+def policy_eval(
+    file: Annotated[
+        typer.FileText, typer.Option("--file", "-f", help="a case, or a list of cases, as JSON or YAML; - for stdin")
+    ],
+) -> None:
+    """Evaluate policies offline: verdicts of flows between labelled identities, as JSON."""
+    from clustermesh_cli.commands.policy import evaluate_file
+
+    evaluate_file(file.read(), sys.stdout)
+
+
+@policy.command("lint")
+def policy_lint(
+    files: Annotated[list[str], typer.Argument(help="manifests; - for stdin")],
+    cluster: Annotated[str, typer.Option(help="name of the cluster they are meant for")] = "default",
+    default_local_cluster: Annotated[bool, typer.Option(help="what an unscoped selector means")] = True,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="take name, switch and the identities that exist from the cluster of --context"),
+    ] = False,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = "kube-system",
+) -> None:
+    """Find what people trip over in policies. Exit code 4 for a document in error, 3 for one that is not enforced as written."""
+    from clustermesh_cli.commands.policy import lint_files, lint_live
+
+    if live:
+        raise typer.Exit(lint_live(files, make_client(kubeconfig, context), namespace))
+    raise typer.Exit(lint_files(files, cluster, default_local_cluster=default_local_cluster))
+
+
+@policy.command("diff")
+def policy_diff(
+    file: Annotated[str, typer.Argument(help="manifest that would be applied; - for stdin")],
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = "kube-system",
+    plain: Plain = False,
+) -> None:
+    """Which identity pairs of the live mesh the cluster of --context would judge differently. Changes nothing."""
+    from clustermesh_cli.commands.policy_diff import diff
+
+    raise typer.Exit(diff(file, make_client(kubeconfig, context), namespace, make_console(plain)))
+
+
+@explain.command("policy")
+def explain_policy(
+    source: Annotated[str, typer.Option("--from", help="NAMESPACE/POD[@CLUSTER] or an address")],
+    destination: Annotated[str, typer.Option("--to", help="NAMESPACE/POD[@CLUSTER] or an address")],
+    port: Annotated[str, typer.Option("--port", help="80/TCP, a port name of the destination, 8/ICMP")],
+    context: Context = None,
+    destination_context: Annotated[
+        list[str] | None,
+        typer.Option(help="context of another cluster that may be asked; repeat or separate by commas"),
+    ] = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = "kube-system",
+    output: Annotated[str, typer.Option("--output", "-o", help="summary or json")] = "summary",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="also every rule that does not apply")] = False,
+    plain: Plain = False,
+) -> None:
+    """May a new connection pass, and which rule of which side decides? Exit code 0 allowed, 4 denied, 3 not known."""
+    from clustermesh_cli.commands.explain import explain as verb
+    from clustermesh_cli.contexts import split_contexts
+
+    contexts = split_contexts(destination_context or [])
+    local = make_client(kubeconfig, context)
+    clients = {context or local.context: local, **{c: make_client(kubeconfig, c) for c in contexts}}
+    code = verb(
+        clients,
+        namespace,
+        (source, destination),
+        port,
+        make_console(plain),
+        wall_s=SystemClock().wall(),
+        as_json=is_json(output),
+        verbose=verbose,
+    )
+    raise typer.Exit(code)
+
+
+def inspect_scope(
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="namespace of the policies")] = "default",
+    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A")] = False,
+    mesh_namespace: Annotated[str, typer.Option(help="where the mesh runs")] = "kube-system",
+    output: Annotated[str, typer.Option("--output", "-o", help="summary or json")] = "summary",
+    plain: Plain = False,
+) -> None:
+    """Which policies mean something else once unscoped selectors stay in their own cluster, and for which peers."""
+    from clustermesh_cli.commands.scope import inspect_scope as verb
+
+    code = verb(
+        make_client(kubeconfig, context),
+        mesh_namespace,
+        None if all_namespaces else namespace,
+        make_console(plain),
+        as_json=is_json(output),
+    )
+    raise typer.Exit(code)
