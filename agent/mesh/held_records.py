@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from agent.mesh.blocks import Block, BlockIndex
 from meshmodel.keys import Kind
 
+MANY_BLOCKS: Final = 16
 MAXIMUM_RECORDS: Final = 10_000
 MAXIMUM_BYTES: Final = 16 << 20
 
@@ -82,3 +83,10 @@ class Held:
         for key in [key for key in self._records if key[0] not in kept]:
             self.pop(key)
         self.overflowed &= kept
+
+
+def around(blocks: Sequence[Block]) -> Sequence[Block]:
+    """The networks of many addresses, so that a large record waits for few."""
+    if len(blocks) <= MANY_BLOCKS:
+        return blocks
+    return [Block(b.version, 24, b.value >> (b.length - 24)) if b.version == 4 and b.length > 24 else b for b in blocks]

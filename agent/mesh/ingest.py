@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
 
 from agent.identity.writer import IdentityWriter
 from agent.ipcache.writer import PrefixWriter
 from agent.loadbalancer.merge import merge_backends
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.mesh.blocks import Block, BlockIndex, block_of
-from agent.mesh.held_records import MAXIMUM_RECORDS, Held
+from agent.mesh.held_records import MAXIMUM_RECORDS, Held, around
 from agent.mesh.networks import EVERYTHING, ClaimRefusal, Networks
 from agent.mesh.networks import ClaimChange as Claimed
 from agent.mesh.record_rows import Reader, SliceSets
@@ -35,8 +34,6 @@ from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshpeer.allowed import Allowed
 from meshpeer.consumer import Change
 from meshpeer.kinds import BACKEND_KINDS
-
-MANY_BLOCKS: Final = 16
 
 
 def _ignore_pod(_pod: Prefix, _uid: str) -> None:
@@ -185,7 +182,7 @@ class Ingest:
         if not is_known:
             for reason, refusal in refused:
                 self._rejections.record(self._name, RecordError(text, reason, refusal.reason))
-        if not self._held.put((kind, key), value, _around([refusal.block for _, refusal in refused])):
+        if not self._held.put((kind, key), value, around([refusal.block for _, refusal in refused])):
             self.on_overflow(kind, key)
 
     def _judge_again(self, changes: Sequence[Claimed]) -> int:
@@ -393,10 +390,3 @@ class Ingest:
 
     def _is_own_node(self, host: str) -> bool:
         return self._name == self._db.own and host == self._db.node_address
-
-
-def _around(blocks: Sequence[Block]) -> Sequence[Block]:
-    """The networks of many addresses, so that a large record waits for few."""
-    if len(blocks) <= MANY_BLOCKS:
-        return blocks
-    return [Block(b.version, 24, b.value >> (b.length - 24)) if b.version == 4 and b.length > 24 else b for b in blocks]
