@@ -10,7 +10,8 @@ import pytest
 
 from certs.authority import Authority
 from lab.devkube.api.cluster import Cluster
-from tests.integration.devkube.harness import Kubectl, Served, find_kubectl, serve
+from tests.integration.devkube.harness import Kubectl, Served, eventually, find_kubectl, serve
+from tests.integration.devkube.rebel_base import CONFIG_MAP, DEPLOYMENT, SERVICE, is_rolled_out
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +37,12 @@ async def kubectl(request: pytest.FixtureRequest, served: Served, tmp_path_facto
     namespace = f"steps-{version.replace('.', '-')}"
     served.cluster.create("namespaces", {"metadata": {"name": namespace}})
     return Kubectl(binary, version, served.kubeconfig, tmp_path_factory.mktemp("home"), namespace)
+
+
+@pytest.fixture
+async def rebel_base(kubectl: Kubectl, served: Served) -> Kubectl:
+    """The walkthrough's application, applied and rolled out."""
+    manifests = "---".join((CONFIG_MAP, DEPLOYMENT, SERVICE))
+    await kubectl.ok("apply", "-f", "-", stdin=manifests)
+    await eventually(lambda: is_rolled_out(served, kubectl.namespace))
+    return kubectl

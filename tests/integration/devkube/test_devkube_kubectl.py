@@ -11,63 +11,12 @@ import pytest
 import yaml
 
 from tests.integration.devkube.harness import Kubectl, Served, eventually
-
-CONFIG_MAP = """
-apiVersion: v1
-kind: ConfigMap
-metadata:
-  name: rebel-base-response
-data:
-  message: '{"Cluster": "Koornacht", "Planet": "N''Zoth"}'
-"""
-DEPLOYMENT = """
-apiVersion: apps/v1
-kind: Deployment
-metadata:
-  name: rebel-base
-spec:
-  selector:
-    matchLabels: {name: rebel-base}
-  replicas: 2
-  template:
-    metadata:
-      labels: {name: rebel-base}
-    spec:
-      containers:
-      - name: rebel-base
-        image: docker.io/nginx:1.15.8
-        ports: [{containerPort: 80}]
-        env: [{name: COLOUR, value: red}]
-        volumeMounts: [{name: html, mountPath: /usr/share/nginx/html/}]
-        readinessProbe: {httpGet: {path: /, port: 80}}
-      volumes:
-      - name: html
-        configMap: {name: rebel-base-response, items: [{key: message, path: index.html}]}
-"""
-SERVICE = """
-apiVersion: v1
-kind: Service
-metadata:
-  name: rebel-base
-spec:
-  type: ClusterIP
-  ports: [{port: 80}]
-  selector: {name: rebel-base}
-"""
+from tests.integration.devkube.rebel_base import CONFIG_MAP, DEPLOYMENT, SERVICE
 
 
 async def document(kubectl: Kubectl, *arguments: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(await kubectl.ok("get", *arguments, "-o", "json"))
     return found
-
-
-@pytest.fixture
-async def rebel_base(kubectl: Kubectl, served: Served) -> Kubectl:
-    """The walkthrough's application, applied and rolled out."""
-    manifests = "---".join((CONFIG_MAP, DEPLOYMENT, SERVICE))
-    await kubectl.ok("apply", "-f", "-", stdin=manifests)
-    await eventually(lambda: _rolled_out(served, kubectl.namespace))
-    return kubectl
 
 
 async def test_apply_creates_then_configures_then_leaves_alone(kubectl: Kubectl) -> None:
@@ -183,56 +132,6 @@ async def test_apply_removes_what_the_manifest_no_longer_says(rebel_base: Kubect
     container = (await document(rebel_base, "deploy", "rebel-base"))["spec"]["template"]["spec"]["containers"][0]
     assert "COLOUR" not in {e["name"] for e in container.get("env", [])}
     assert container["volumeMounts"]
-
-
-@pytest.mark.parametrize("transport", ["true", "false"])
-async def test_exec_passes_streams_and_exit_codes(rebel_base: Kubectl, transport: str) -> None:
-    how = {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": transport}
-    command = ("exec", "deployments/rebel-base", "--", "sh", "-c", "echo to-out; echo to-err >&2; exit 28")
-    result = await rebel_base(*command, **how)
-    assert (result.code, result.out) == (28, "to-out\n")
-    assert "to-err" in result.err
-    echoed = await rebel_base.ok("exec", "-i", "deploy/rebel-base", "--", "cat", stdin="through the wire\n", **how)
-    assert echoed == "through the wire\n"
-
-
-@pytest.mark.parametrize("transport", ["true", "false"])
-async def test_exec_passes_megabytes_both_ways(rebel_base: Kubectl, transport: str) -> None:
-    how = {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": transport}
-    data = "0123456789abcdef" * 131072
-    counted = await rebel_base.ok("exec", "-i", "deploy/rebel-base", "--", "wc", "-c", stdin=data, **how)
-    assert int(counted) == len(data)
-    read = await rebel_base.ok("exec", "deploy/rebel-base", "--", "head", "-c", "3000000", "/dev/zero", **how)
-    assert len(read) == 3000000
-
-
-@pytest.mark.parametrize("transport", ["true", "false"])
-async def test_exec_says_why_a_command_cannot_start(rebel_base: Kubectl, transport: str) -> None:
-    how = {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": transport}
-    failed = await rebel_base("exec", "deploy/rebel-base", "--", "absent", **how)
-    assert failed.code != 0
-    assert "executable file not found" in failed.err
-    missing = await rebel_base("exec", "deploy/rebel-base", "-c", "nobody", "--", "true", **how)
-    assert "nobody" in missing.err
-
-
-@pytest.mark.parametrize("transport", ["true", "false"])
-async def test_exec_with_a_terminal_has_its_size(rebel_base: Kubectl, transport: str) -> None:
-    remote = "until [ $(stty size | cut -d' ' -f1) = 33 ]; do :; done; tty; stty size; exit 7"
-    result = await rebel_base.in_terminal(
-        33, 91, "exec", "-ti", "deploy/rebel-base", "--", "sh", "-c", remote,
-        KUBECTL_REMOTE_COMMAND_WEBSOCKETS=transport,
-    )  # fmt: skip
-    assert result.code == 7, result.out
-    assert "/dev/pts/" in result.out
-    assert "33 91" in result.out
-
-
-@pytest.mark.parametrize("transport", ["true", "false"])
-async def test_exec_survives_a_command_that_stops_reading(rebel_base: Kubectl, transport: str) -> None:
-    how = {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": transport}
-    first = await rebel_base.ok("exec", "-i", "deploy/rebel-base", "--", "head", "-1", stdin="line\n" * 200000, **how)
-    assert first == "line\n"
 
 
 async def test_logs_of_a_deployment(rebel_base: Kubectl) -> None:
@@ -412,16 +311,6 @@ async def test_drain_and_uncordon(kubectl: Kubectl) -> None:
     assert "SchedulingDisabled" in await kubectl.ok("get", "nodes")
     await kubectl.ok("uncordon", "worker")
     assert "NotFound" in (await kubectl("get", "pod", "guest")).err
-
-
-def _rolled_out(served: Served, namespace: str) -> bool:
-    deployment = served.cluster.get("deployments", "rebel-base", namespace, "apps")
-    if deployment is None:
-        return False
-    status, spec = deployment.get("status", {}), deployment["spec"]
-    done = status.get("observedGeneration") == deployment["metadata"]["generation"]
-    pods = served.cluster.list("pods", namespace=namespace, label_selector="name=rebel-base")
-    return bool(done and status.get("readyReplicas") == spec["replicas"] == len(pods))
 
 
 async def _image(kubectl: Kubectl) -> str:

@@ -43,131 +43,28 @@ import asyncio
 import base64
 import ipaddress
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 from agent_world import KINDS, Fed, show_ipcache, show_services
+from scripted_agent import FACTS, STEP_S, Agent, AtOnce, Machine, find_table
 
-from agent.bootstrap import Facts
 from agent.cli import render
-from agent.core import Core, open_core
-from agent.datapath.maps import Maps
-from agent.datapath.memory import MemoryMaps, memory_maps
-from agent.datapath.rtnetlink import EndpointInterface, LinkChanges, LinkSighting
-from agent.endpoints.feature import EndpointsFeature
+from agent.core import open_core
 from agent.endpoints.rows import endpoint_rows
-from agent.feature import Feature
-from agent.identity.feature import IdentityFeature
-from agent.ipcache.feature import IpcacheFeature
 from agent.loadbalancer.convert import strip_service, strip_slice
-from agent.loadbalancer.feature import LoadBalancerFeature
 from agent.loadbalancer.rows import ServiceRows
-from agent.loadbalancer.source import KubernetesSource
-from agent.machine import MemoryHost
-from agent.mesh.ingest import Writers
-from agent.mesh.networks import Networks
-from agent.mesh.rejections import Rejections
-from agent.node_agent import NodeAgent
-from agent.nodes.feature import NodesFeature
-from agent.policy.feature import PolicyFeature
 from agent.policy.rows import policy_list, policy_map_rows
 from agent.settings import AgentSettings
-from agent.tables import AgentDB, Node, NodeAddress, PeerHealth
+from agent.tables import PeerHealth
 from kube.reflector import Delete, Upsert
 from kvstore.store import Phase
 from meshkit.clock import ManualClock
-from meshkit.wake import Wake
-from meshmodel.names import ClusterId, ClusterName, ServiceName
+from meshmodel.names import ClusterName, ServiceName
 from meshpolicy import PolicyRef
 from tests.support.script import Script, ScriptError
-
-FACTS: Final = Facts(ClusterName("north"), ClusterId(1), 255, "n1", "172.18.0.2", ("10.1.0.0/24",))
-STEP_S: Final = 1.0
-
-
-class Machine(MemoryHost):
-    """A node whose maps and interfaces outlive agents."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maps: MemoryMaps = memory_maps()
-        self.interfaces: dict[str, int] = {}
-        self.plugged = Wake()
-
-    def open(self) -> Maps:
-        return self.maps
-
-    def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[LinkSighting]:
-        """Interfaces of the script, whose pods answer nothing."""
-        return [self._sight(address, known) for address, known in asked]
-
-    async def changes(self) -> AsyncIterator[LinkChanges]:
-        """Whatever the script plugs in or out."""
-        while True:
-            await self.plugged.wait(self.plugged.count)
-            yield LinkChanges(is_all=True)
-
-    def _sight(self, address: str, known: int) -> LinkSighting:
-        index = self.interfaces.get(address)
-        if index is None:
-            return LinkSighting(is_there=known in self.interfaces.values())
-        return LinkSighting(EndpointInterface(index, f"02:00:00:00:00:{index:02x}", f"02:01:00:00:00:{index:02x}"))
-
-
-class Sources(Feature):
-    """Stands for stores and Kubernetes: names what a script wants to be waited for."""
-
-    name = "sources"
-
-    def __init__(self, db: AgentDB, names: Sequence[str]) -> None:
-        self._db, self._names = db, names
-        self.listed: dict[str, Callable[[], None]] = {}
-
-    def expect(self) -> None:
-        for name in self._names:
-            self.listed[name] = find_table(self._db, name).expect("script")
-
-
-class Agent:
-    """One life of the agent on a machine, and what clusters and Kubernetes told it."""
-
-    def __init__(self, core: Core, machine: Machine, sources: Sequence[str]) -> None:
-        self.core, self.db, self.machine = core, core.db, machine
-        self.nodes, self.identities, self.ipcache = NodesFeature(core), IdentityFeature(core), IpcacheFeature(core)
-        self.balancer = LoadBalancerFeature(core)
-        self.policy = PolicyFeature(core, self.ipcache.writer.set_policy_prefixes)
-        self.sources = Sources(core.db, sources)
-        endpoints = EndpointsFeature(core)
-        features = (self.nodes, self.identities, self.ipcache, self.balancer, self.policy, endpoints, self.sources)
-        self._agent = NodeAgent(core, features)
-        self.kubernetes = KubernetesSource(core.db, self.balancer.writer, core.clock)
-        self.writers = Writers(self.balancer.writer, self.ipcache.writer, self.identities.writer, self.nodes.writer)
-        self.networks, self.rejections = Networks(core.db.own), Rejections(core.clock)
-        self.clusters: dict[str, Fed] = {}
-
-    def start(self) -> None:
-        self._task = asyncio.ensure_future(self._agent.run(_serve_nobody))
-        node = Node(FACTS.cluster, FACTS.cluster_id, "n1", (NodeAddress("InternalIP", FACTS.node_ip),), FACTS.pod_cidrs)
-        self.networks.set_node(node)
-        with self.db.write():
-            self.nodes.writer.set_node(node)
-            self.ipcache.writer.set_node(node)
-
-    async def stop(self) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
-
-    def check(self) -> None:
-        """It still runs. Raises: whatever ended it."""
-        if self._task.done():
-            raise self._task.exception() or AssertionError("the agent ended")
-
-    def connect(self, name: str, cluster_id: int) -> None:
-        rest = (self.db, self.writers, self.networks, self.rejections, self.core.clock)
-        self.clusters[name] = Fed(name, cluster_id, *rest)
 
 
 class AgentScript(Script):
@@ -406,30 +303,6 @@ class AgentScript(Script):
         counts = self.agent.rejections.counts(ClusterName(name))
         found = [f"{reason}={count}" for reason, count in counts.items()]
         assert sorted(found) == sorted(expected), f"rejected: {found}"
-
-
-class AtOnce(ThreadPoolExecutor):
-    """Calls that would block run at once: which thread ends first is not what scripts are about."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as exc:
-            future.set_exception(exc)
-        return future
-
-
-def find_table(db: AgentDB, name: str) -> Any:
-    """Raises: ScriptError naming the tables there are."""
-    for table in db.tables:
-        if table.name == name:
-            return table
-    raise ScriptError(f"no table {name}; there are: {', '.join(sorted(t.name for t in db.tables))}")
-
-
-async def _serve_nobody() -> None:
-    await asyncio.get_running_loop().create_future()
 
 
 def _ref(kind: str, key: str) -> PolicyRef:
