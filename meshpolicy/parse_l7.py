@@ -15,6 +15,7 @@ BUILT_IN_KINDS: Final = (HTTP, "kafka", DNS)
 _NAME_CHARACTERS: Final = re.compile(r"[-a-zA-Z0-9_.]+")
 _PATTERN_CHARACTERS: Final = re.compile(r"[-a-zA-Z0-9_.*]+")
 _LONGEST_NAME: Final = 255
+_EVERY_NAME: Final = "*"
 _RULES_FIELDS: Final = frozenset({*BUILT_IN_KINDS, "l7proto", "l7"})
 _HTTP_FIELDS: Final = frozenset({"path", "method", "host", "headers", "headerMatches"})
 _HEADER_FIELDS: Final = frozenset({"name", "value", "mismatch", "secret"})
@@ -45,7 +46,8 @@ def parse_l7_rules(node: DocumentNode) -> L7Rules | None:
         return None
     field = node.get("l7" if custom else kinds[0])
     entries = tuple(field.items()) if field else ()
-    return L7Rules(kinds[0], len(entries), "; ".join(_render(entry) for entry in entries))
+    every_name = kinds[0] == DNS and any(entry.text_of("matchPattern") == _EVERY_NAME for entry in entries)
+    return L7Rules(kinds[0], len(entries), "; ".join(_render(entry) for entry in entries), every_name)
 
 
 def check_dns_name(node: DocumentNode, *, exclusive: bool) -> tuple[str, str]:

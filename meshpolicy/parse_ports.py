@@ -92,8 +92,10 @@ def _unenforced_reason(node: DocumentNode, l7: L7Rules | None, *, has_dns: bool)
         return "a list of server names"
     if node.get("terminatingTLS") is not None or node.get("originatingTLS") is not None:
         return "TLS interception"
-    if l7 is None or has_dns:
+    if l7 is None:
         return ""
+    if has_dns:  # what allows every name means what its port says
+        return "" if l7.allows_every_name else "a list of DNS names"
     return f"a list of {l7.kind} rules" if l7.size or l7.kind not in BUILT_IN_KINDS else ""
 
 

@@ -25,11 +25,15 @@ class Level(IntEnum):
 
 
 class L7Rules(NamedTuple):
-    """The application part of a port rule, kept for the proxy that will enforce it."""
+    """The application part of a port rule, kept for the proxy that will enforce it.
+
+    `allows_every_name`: it is of DNS names, and one entry is the pattern `*`.
+    """
 
     kind: str
     size: int
     text: str
+    allows_every_name: bool = False
 
 
 @dataclass(frozen=True, slots=True)

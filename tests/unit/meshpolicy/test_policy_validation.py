@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from policy_documents import ALL, CONTEXT, TCP80, ccnp, cnp, egress, ingress, netpol, ports
 
-from meshpolicy import PolicyError, parse_policy
+from meshmodel.identity import NumericIdentity
+from meshmodel.labels import pod_labels
+from meshpolicy import Direction, Engine, PolicyError, parse_policy
+from meshpolicy.port import UDP
 
 HTTP = {"http": [{"method": "GET"}]}
 DNS = {"dns": [{"matchPattern": "*"}]}
@@ -285,5 +288,25 @@ def test_what_cannot_be_enforced_yet_is_a_problem(document: dict[str, Any], text
     assert text in "\n".join(parse_policy(document, CONTEXT).problems)
 
 
-def test_dns_rules_are_no_problem() -> None:
-    assert parse_policy(egress(toPorts=ports({"port": "53"}, rules=DNS)), CONTEXT).problems == ()
+@pytest.mark.parametrize(
+    ("names", "is_open"),
+    [
+        ([{"matchPattern": "*"}], True),
+        ([{"matchName": "example.com"}, {"matchPattern": "*"}], True),
+        ([{"matchName": "example.com"}], False),
+        ([{"matchPattern": "*.example.com"}], False),
+        ([{"matchPattern": "*.*"}], False),
+        ([{}], False),
+    ],
+)
+def test_a_list_of_some_dns_names_opens_nothing(names: list[dict[str, str]], is_open: bool) -> None:
+    """Names are not looked at: a port that was open for every name would leak by those that the author did not mean."""
+    document = egress(toEndpoints=[{}], toPorts=ports({"port": "53", "protocol": "UDP"}, rules={"dns": names}))
+    policy = parse_policy(document, CONTEXT)
+    assert bool(policy.problems) is not is_open
+    engine = Engine(CONTEXT)
+    client, server = NumericIdentity(70_001), NumericIdentity(70_002)
+    for number in (client, server):
+        engine.set_identity(number, pod_labels({"app": str(number)}, "default", {}, "default", "north"))
+    engine.set_policy(policy)
+    assert engine.endpoint_policy(client, {}).verdict(Direction.EGRESS, int(server), UDP, 53).allowed is is_open
