@@ -8,10 +8,10 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
 from lab import cgroup
@@ -29,6 +29,11 @@ class Mount:
     source: Path
     target: str
     mode: str = "rw"
+
+
+def outer_first(mounts: Iterable[Mount]) -> list[Mount]:
+    """In the order in which they can be mounted: one below another's place comes after it, or it would be hidden."""
+    return sorted(mounts, key=lambda mount: PurePosixPath(mount.target).parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +134,7 @@ def _prepare(launch: Launch) -> None:
         target = launch.directory / "upper" / path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(content)
-    lines = [f"{mount.mode}\t{mount.source}\t{mount.target}\n" for mount in launch.mounts]
+    lines = [f"{mount.mode}\t{mount.source}\t{mount.target}\n" for mount in outer_first(launch.mounts)]
     (launch.directory / "mounts").write_text("".join(lines))
     launch.log.parent.mkdir(parents=True, exist_ok=True)
     launch.cgroup.mkdir(parents=True, exist_ok=True)

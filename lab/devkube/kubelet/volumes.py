@@ -55,12 +55,12 @@ def volumes_of(pod: Obj) -> list[Obj]:
 
 
 def mounts_of(pod: Obj, container: Obj) -> list[Obj]:
-    """The container's volume mounts, the one with its service account's token included, the outer before the inner."""
+    """The container's volume mounts, the one with its service account's token included."""
     named = items_of(container, "volumeMounts")
     own = {mount["mountPath"].rstrip("/") for mount in named}
     if pod["spec"].get("automountServiceAccountToken") is not False and ACCOUNT_MOUNT not in own:
         named = [*named, {"name": ACCOUNT_VOLUME, "mountPath": ACCOUNT_MOUNT, "readOnly": True}]
-    return sorted(named, key=lambda mount: str(mount["mountPath"]).rstrip("/").count("/"))
+    return named
 
 
 def volume_files(pod: Obj, volume: Obj, facts: DownwardFacts, sources: Sources) -> dict[str, File] | None:

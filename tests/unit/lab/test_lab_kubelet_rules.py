@@ -13,6 +13,7 @@ from lab.devkube.kubelet.atomicdir import write_directory
 from lab.devkube.kubelet.backoff import RestartDelays
 from lab.devkube.kubelet.environment import DownwardFacts, MissingSourceError, container_environment, expand
 from lab.devkube.kubelet.probe import Counter
+from lab.devkube.kubelet.process import Mount, outer_first
 from lab.devkube.kubelet.record import ContainerRecord, PodPlace, Running, Terminated, Waiting, phase, pod_status
 from lab.devkube.kubelet.site import PodAddresses, resolv_conf
 from lab.devkube.kubelet.volumes import ACCOUNT_MOUNT, File, Sources, host_path, mounts_of, volume_files
@@ -135,6 +136,17 @@ def test_every_container_sees_its_service_account_unless_the_pod_refuses() -> No
     assert [mount["mountPath"] for mount in mounts_of(POD, {})] == [ACCOUNT_MOUNT]
     refusing = {**POD, "spec": {**POD["spec"], "automountServiceAccountToken": False}}
     assert mounts_of(refusing, {}) == []
+
+
+def test_a_mount_inside_another_one_is_not_hidden_by_it() -> None:
+    """The repository in /tmp, for example, where a pod has an emptyDir at /tmp."""
+    targets = ["/var/run/secrets/x", "/tmp/clone/.venv", "/data/", "/tmp", "/var", "/tmp/clone", "/tmp-not"]
+    mounts = [Mount(Path("/s"), target) for target in targets]
+    found = [mount.target for mount in outer_first(mounts)]
+    assert sorted(found) == sorted(targets)
+    for index, target in enumerate(found):
+        inside = [other for other in found if other != target and other.startswith(target.rstrip("/") + "/")]
+        assert all(found.index(other) > index for other in inside)
 
 
 def test_host_paths_lead_to_the_nodes_own_instance(tmp_path: Path) -> None:
