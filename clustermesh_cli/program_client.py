@@ -3,21 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote
 
 from clustermesh_cli.exit_code import CommandError
 from kube.client import KubeClient
-from kube.errors import Forbidden, KubeError, NotFound
+from kube.errors import Forbidden, KubeError, NotFound, Unauthorized
 from kube.transport import LineStream, Query
 from meshapi.installed import AGENT_PORT, APISERVER_PORT, STATUS_SERVICE, TOKEN_AUDIENCE, TOKEN_HEADER, VIEWER
 
-TOKEN_LIFETIME_S: Final = 3600  # longer than any verb waits
+TOKEN_LIFETIME_S: Final = 3600
 
 
 class ProgramClient:
-    """Reads the REST interfaces of the apiserver and the agents. One token is made at first use and kept.
+    """Reads the REST interfaces of the apiserver and the agents. One token is made at first use and kept; another
+    one in place of one that is refused: its account was made anew, by `disable` and `enable` for example, or it has ended.
 
     The API server passes requests on to pods but never the caller's own credentials; the token is for the mesh's programs
     alone, so that it is of no use to anybody else who sees it.
@@ -29,18 +31,34 @@ class ProgramClient:
 
     def get_apiserver(self, path: str) -> tuple[int, bytes]:
         """HTTP status and body. Raises: KubeError, CommandError if no token can be made."""
-        return self.client.service_proxy_get(
-            self.namespace, STATUS_SERVICE, APISERVER_PORT, path, headers=self._credentials()
+        return self._ask(
+            lambda headers: self.client.service_proxy_get(
+                self.namespace, STATUS_SERVICE, APISERVER_PORT, path, headers=headers
+            )
         )
 
     def get_agent(self, pod: str, path: str) -> tuple[int, bytes]:
         """HTTP status and body of the agent in a pod. Raises: KubeError, CommandError if no token can be made."""
-        return self.client.pod_proxy_get(self.namespace, pod, AGENT_PORT, path, headers=self._credentials())
+        return self._ask(
+            lambda headers: self.client.pod_proxy_get(self.namespace, pod, AGENT_PORT, path, headers=headers)
+        )
 
     def follow_apiserver(self, path: str, query: Query, silence_s: float) -> LineStream:
         """An answer that is read as it comes. Raises: KubeError, CommandError if no token can be made."""
         where = f"/api/v1/namespaces/{quote(self.namespace)}/services/{STATUS_SERVICE}:{APISERVER_PORT}/proxy/{path}"
-        return self.client.transport.stream(where, query=query, read_timeout_s=silence_s, headers=self._credentials())
+        transport = self.client.transport
+        try:
+            return transport.stream(where, query=query, read_timeout_s=silence_s, headers=self._credentials())
+        except Unauthorized:
+            self._headers = None
+            return transport.stream(where, query=query, read_timeout_s=silence_s, headers=self._credentials())
+
+    def _ask(self, get: Callable[[Mapping[str, str]], tuple[int, bytes]]) -> tuple[int, bytes]:
+        code, body = get(self._credentials())
+        if code == HTTPStatus.UNAUTHORIZED:
+            self._headers = None
+            code, body = get(self._credentials())
+        return code, body
 
     def _credentials(self) -> Mapping[str, str]:
         if self._headers is None:
