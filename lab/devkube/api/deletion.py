@@ -243,4 +243,5 @@ def _grace(resource: ApiResource, obj: Obj, options: DeleteOptions) -> int:
         return 0
     if options.grace_period_s is not None:
         return options.grace_period_s
-    return int(spec.get("terminationGracePeriodSeconds") or _DEFAULT_GRACE_S)
+    grace_s = spec.get("terminationGracePeriodSeconds")
+    return _DEFAULT_GRACE_S if grace_s is None else int(grace_s)

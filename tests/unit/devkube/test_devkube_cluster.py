@@ -192,6 +192,13 @@ def test_a_pod_on_a_node_ends_when_the_kubelet_says_so(cluster: Cluster) -> None
     cluster.remove("pods", "p", "default")
 
 
+def test_a_pod_without_a_grace_period_ends_at_once(cluster: Cluster) -> None:
+    made = pod("p", "worker")
+    cluster.create("pods", {**made, "spec": {**made["spec"], "terminationGracePeriodSeconds": 0}})
+    cluster.delete("pods", "p", "default")
+    assert cluster.get("pods", "p", "default") is None
+
+
 def test_a_pod_on_no_node_ends_at_once(cluster: Cluster) -> None:
     cluster.create("pods", pod("p"))
     cluster.delete("pods", "p", "default")
