@@ -25,7 +25,7 @@ from e2e.command import DEGRADED, REFUSED, assert_one_line
 from e2e.mesh import CLUSTERS, SYSTEM, Cluster, Mesh
 from e2e.traffic import undisturbed
 
-ROTATION_S: Final = float(os.environ.get("CLUSTERMESH_ROTATION_S", "50"))
+ROTATION_S: Final = float(os.environ.get("CLUSTERMESH_ROTATION_S", "45"))
 LIFETIME_S: Final = float(os.environ.get("CLUSTERMESH_LIFETIME_S", "20"))
 GAP_S: Final = 1.0
 KEY: Final = "cilium/cache/services/v1/tion/default/rebel-base"
@@ -139,7 +139,7 @@ def test_an_authority_is_replaced_under_load(whole: Mesh) -> None:
     def authority() -> str:
         return str(whole.get("koornacht", "secret", "-n", SYSTEM, "clustermesh-ca")["data"]["ca.crt"])
 
-    before, words = authority(), ("certs", "rotate", "--ca", "--settle", "12s")
+    before, words = authority(), ("certs", "rotate", "--ca", "--settle", "10s")
     assert_one_line(whole.clustermesh(*words, check=False), REFUSED, "tion must be told", "nothing was changed")
     assert authority() == before
     with undisturbed(whole):

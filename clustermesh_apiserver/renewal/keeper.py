@@ -41,16 +41,23 @@ class CertificateKeeper:
     def __init__(self, client: KubeClient, owner: CertificateOwner, clock: Clock) -> None:
         self._client, self._owner, self._clock = client, owner, clock
         self._shapes = own_shapes(owner.cluster, owner.namespace, owner.lifetime_s)
+        self._lives_s: dict[str, float] = {}
+        """How long each certificate that was found lasts from its beginning."""
         self.problems: tuple[str, ...] = ()
         self.renewed = 0
 
     async def run(self) -> None:
-        """Looks again and again, often enough for the lifetime; never returns."""
-        shortest_s, longest_s = LOOK_S
-        pause_s = min(max(self._owner.lifetime_s / LOOKS_PER_LIFE, shortest_s), longest_s)
+        """Looks again and again; never returns."""
         while True:
             await asyncio.to_thread(self.look)
-            await self._clock.sleep(pause_s)
+            await self._clock.sleep(self.pause_s)
+
+    @property
+    def pause_s(self) -> float:
+        """Until the next look: often enough for new certificates, and for those of an earlier, shorter setting."""
+        shortest_s, longest_s = LOOK_S
+        life_s = min((self._owner.lifetime_s, *self._lives_s.values()))
+        return min(max(life_s / LOOKS_PER_LIFE, shortest_s), longest_s)
 
     def look(self) -> None:
         """Everything that is due now is issued anew, unless another replica was quicker."""
@@ -68,6 +75,8 @@ class CertificateKeeper:
         try:
             secret = self._client.get(k.SECRETS, name, self._owner.namespace)
             verdict = judge_leaf(secret, name, shape, kept, labels=PART_OF, wall_s=self._clock.wall())
+            if verdict.current is not None:
+                self._lives_s[name] = verdict.current.not_after_s - verdict.current.not_before_s
             if verdict.action is not LeafAction.ISSUE:
                 return ""
             if secret is None:

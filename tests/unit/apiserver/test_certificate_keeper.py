@@ -125,6 +125,21 @@ def test_a_certificate_of_a_minute_is_not_due_when_it_is_new() -> None:
     assert len(world.look()) == 4
 
 
+async def test_certificates_of_a_shorter_setting_are_looked_at_often_until_they_are_replaced() -> None:
+    """A year is asked for while certificates of twenty seconds are in place: they are renewed before they end."""
+    world = World(lifetime_s=20.0)
+    world.lifetime_s = 365 * DAY
+    world.keeper = world.replica()
+    ends_s = {name: world.leaf(name).not_after_s for name in CERTIFICATE_SECRETS}
+    assert world.look() == []
+    while len(world.secrets.writes) < 4:
+        world.clock.advance(world.keeper.pause_s)
+        world.look()
+        assert world.clock.wall() < min(ends_s.values())
+    world.look()
+    assert world.keeper.pause_s == 60.0
+
+
 @pytest.mark.parametrize("writes", range(4))
 def test_a_program_that_is_killed_between_two_writes_is_followed_by_one_that_writes_the_rest(
     world: World, writes: int
