@@ -28,6 +28,7 @@ from meshapi.agent import AgentStatus
 from meshapi.apiserver import decode_apiserver
 from meshapi.installed import TOKEN_AUDIENCE, TOKEN_HEADER, VIEWER
 from meshapi.row import encode
+from meshmodel.keys import Kind
 from tests.integration.apiserver.apiserver_world import (
     OWN,
     Pki,
@@ -210,10 +211,12 @@ async def test_the_program_stops_quickly_on_sigterm_and_leaves_every_key(
         try:
             for _ in range(1000):
                 found = await all_keys(backend, b"cilium/")
-                if len([key for key in found if b"/synced/" in key]) == 5:
+                if len([key for key in found if b"/synced/" in key]) == len(Kind):
                     break
                 assert process.returncode is None, (await process.communicate())[1].decode()
                 await asyncio.sleep(0.02)
+            else:
+                pytest.fail(f"not all kinds were published: {sorted(found)}")
             process.send_signal(signal.SIGTERM)
             began = time.monotonic()
             _, err = await asyncio.wait_for(process.communicate(), 10)
