@@ -34,6 +34,7 @@ FROM_CONTAINER: Final = "mesh_from_container"
 TO_CONTAINER: Final = "mesh_to_container"
 FROM_OVERLAY: Final = "mesh_from_overlay"
 TO_UNDERLAY: Final = "mesh_to_underlay"
+FROM_UNDERLAY: Final = "mesh_from_underlay"
 _CONFIG = struct.Struct("<4s4s7I2sH6I")
 _PEER_REDIRECT: Final = 1
 _IDENTITY_BITS: Final = 24
@@ -268,6 +269,7 @@ class Datapath:
         places = [(Attachment("overlay", self.overlay_ifindex, Hook.INGRESS), FROM_OVERLAY)]
         if self.underlay_ifindex:
             places.append((Attachment("underlay", self.underlay_ifindex, Hook.EGRESS), TO_UNDERLAY))
+            places.append((Attachment("underlay", self.underlay_ifindex, Hook.INGRESS), FROM_UNDERLAY))
         return places
 
 

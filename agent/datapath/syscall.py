@@ -82,6 +82,7 @@ class TestRun(NamedTuple):
     verdict: int
     packet: bytes
     duration_ns: int
+    priority: int
 
 
 def buffer(data: bytes) -> ctypes.Array[ctypes.c_char]:
@@ -189,7 +190,7 @@ def run_packet(program_fd: int, packet: bytes, mark: int = 0, priority: int = 0)
     context = buffer(struct.pack("<III", 0, 0, mark) + bytes(20) + struct.pack("<I", priority) + bytes(156))
     attr = buffer(
         struct.pack("<IIIIQQII", program_fd, 0, len(packet), len(out), *map(ctypes.addressof, (data, out)), 1, 0)
-        + struct.pack("<IIQQIII", len(context), 0, ctypes.addressof(context), 0, 0, 0, 0)
+        + struct.pack("<IIQQIII", len(context), len(context), *[ctypes.addressof(context)] * 2, 0, 0, 0)
         + bytes(4)
     )
     _, error = call(Command.PROG_TEST_RUN, attr)
@@ -197,4 +198,4 @@ def run_packet(program_fd: int, packet: bytes, mark: int = 0, priority: int = 0)
         raise KernelError("PROG_TEST_RUN", error)
     verdict, _, length = struct.unpack_from("<III", attr.raw, 4)
     duration_ns = struct.unpack_from("<I", attr.raw, 36)[0]
-    return TestRun(verdict, out.raw[:length], duration_ns)
+    return TestRun(verdict, out.raw[:length], duration_ns, struct.unpack_from("<I", context.raw, 32)[0])

@@ -152,6 +152,12 @@ class PacketNode:
         """The node's stack sends it to another node."""
         return self._run(self.datapath.program_fd("mesh_to_underlay"), packet, mark, 0)
 
+    def arrive(self, packet: Packet) -> int:
+        """It comes to the node through the underlay device, and passes. The priority it goes on with."""
+        result = syscall.run_packet(self.datapath.program_fd("mesh_from_underlay"), packet.frame())
+        assert result.verdict == PASS
+        return result.priority
+
     def metric(self, reason: Reason, direction: int) -> int:
         """Packets counted."""
         value = self.maps.metrics.get(MetricKey(reason, direction))

@@ -209,3 +209,20 @@ def test_everything_else_leaves_the_node(node: PacketNode) -> None:
         replace(VXLAN, fragment=2),
     ):
         assert node.leave(packet).verdict == PASS
+
+
+def test_what_comes_to_the_node_for_another_port_is_never_taken_for_the_overlays(node: PacketNode) -> None:
+    arrived = Packet(REMOTE_NODE, NODE, UDP, 50000, 30073)
+    for foreign in (arrived, replace(arrived, fragment=0x2000)):
+        priority = node.arrive(foreign)
+        out = node._run(node.datapath.program_fd("mesh_from_overlay"), Packet(REMOTE_POD, POD), 0, priority)
+        assert out.drop is Reason.ENCAPSULATION_PROHIBITED
+        assert (out.event(EventType.DROP).source, out.event(EventType.DROP).destination) == (REMOTE_POD, POD)
+    overlays = replace(arrived, destination_port=8472)
+    for other in (
+        overlays,
+        replace(overlays, fragment=0x2000),
+        replace(arrived, fragment=2),
+        replace(arrived, protocol=TCP),
+    ):
+        assert node.arrive(other) == 0

@@ -2,11 +2,33 @@
 /* tc programs on the overlay device and on the one below it. */
 #include "overlay.h"
 
+/* skb->priority of UDP that came to the node for another port than the overlay's. The stack of a node that translates
+ * it to the overlay's port keeps it; it means nothing to anybody else, and forwarding replaces it. */
+#define CAME_BY_ANOTHER_PORT 0x6d657368
+
+struct outer_packet { struct iphdr ip; __be16 ports[2]; };
+
+/* Is it UDP, and not a later fragment? What ends within the ports is nobody's. The device may have no link header. */
+inlined int is_udp_with_ports(struct __sk_buff *skb, struct outer_packet *outer)
+{
+	if (skb->protocol != bpf_htons(ETH_P_IP) ||
+	    bpf_skb_load_bytes_relative(skb, 0, outer, sizeof(*outer), BPF_HDR_START_NET) < 0 ||
+	    outer->ip.protocol != PROTO_UDP || outer->ip.frag_off & bpf_htons(0x1fff))
+		return 0;
+	__u32 header = outer->ip.ihl * 4;
+	return header == sizeof(outer->ip) ||
+	       bpf_skb_load_bytes_relative(skb, header, outer->ports, sizeof(outer->ports), BPF_HDR_START_NET) >= 0;
+}
+
 SEC("tc")
 int mesh_from_overlay(struct __sk_buff *skb)
 {
 	struct packet p = { .direction = INGRESS };
 	struct bpf_tunnel_key key = {};
+	if (skb->priority == CAME_BY_ANOTHER_PORT) {
+		parse(skb, &p);
+		return drop(skb, &p, DROP_ENCAPSULATION);
+	}
 	if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0) < 0)
 		return drop(skb, &p, DROP_NO_TUNNEL_KEY);
 	p.source_identity = key.tunnel_id;
@@ -19,19 +41,27 @@ SEC("tc")
 int mesh_to_underlay(struct __sk_buff *skb)
 {
 	struct packet p = { .direction = EGRESS, .protocol = PROTO_UDP };
-	struct iphdr ip;
-	__be16 ports[2];
-	if (take_mark(skb) || skb->protocol != bpf_htons(ETH_P_IP) ||
-	    bpf_skb_load_bytes_relative(skb, 0, &ip, sizeof(ip), BPF_HDR_START_NET) < 0 ||
-	    ip.protocol != PROTO_UDP || ip.frag_off & bpf_htons(0x1fff) ||
-	    bpf_skb_load_bytes_relative(skb, ip.ihl * 4, ports, sizeof(ports), BPF_HDR_START_NET) < 0 ||
-	    ports[1] != CONFIG.vxlan_port || !is_node(ipcache_lookup(ip.daddr)))
+	struct outer_packet outer;
+	if (take_mark(skb) || !is_udp_with_ports(skb, &outer) || outer.ports[1] != CONFIG.vxlan_port ||
+	    !is_node(ipcache_lookup(outer.ip.daddr)))
 		return PASS;
-	p.source = ip.saddr;
-	p.destination = ip.daddr;
-	p.source_port = ports[0];
-	p.destination_port = ports[1];
+	p.source = outer.ip.saddr;
+	p.destination = outer.ip.daddr;
+	p.source_port = outer.ports[0];
+	p.destination_port = outer.ports[1];
 	return drop(skb, &p, DROP_ENCAPSULATION);
+}
+
+/* What comes to the node. Its stack would hand UDP for one of its other ports to the overlay device for whoever may name
+ * the node's own overlay port as a backend, and such a packet may have passed another node's translation before, which
+ * gave it a node's source. */
+SEC("tc")
+int mesh_from_underlay(struct __sk_buff *skb)
+{
+	struct outer_packet outer;
+	if (is_udp_with_ports(skb, &outer) && outer.ports[1] != CONFIG.vxlan_port)
+		skb->priority = CAME_BY_ANOTHER_PORT;
+	return PASS;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -118,3 +118,30 @@ def test_a_pod_cannot_reach_a_peers_tunnel_port_through_its_nodes_translation(cl
         assert not [e for e in drain_events(peer) if e.source == inner.source]
     finally:
         run("ip", "netns", "exec", node.namespace, "nft", "delete table ip forged")
+
+
+def test_a_pod_cannot_speak_vxlan_through_the_translation_of_two_nodes(clean: Topology) -> None:
+    """The first node sends it on under its own address to a node port of the second, whose backend is its overlay."""
+    first, second, pod = clean.nodes[0], clean.nodes[1], clean.nodes[0].pods[0]
+    victim, friend = second.pods[0], first.pods[1]
+    hops = (
+        (first, f"dnat to {second.address}:{NODE_PORT + 1}", NODE_PORT),
+        (second, f"dnat to {second.address}:{VXLAN_PORT}", NODE_PORT + 1),
+    )
+    for node, action, port in hops:
+        rules = (
+            "add table ip forged; add chain ip forged in { type nat hook prerouting priority -100; }; "
+            "add chain ip forged out { type nat hook postrouting priority 100; }; "
+            f"add rule ip forged in udp dport {port} {action}; add rule ip forged out oifname eth0 masquerade"
+        )
+        run("ip", "netns", "exec", node.namespace, "nft", rules)
+    try:
+        drain_events(second)
+        inner = Packet(friend.address, victim.address, UDP, destination_port=UDP_PORT)
+        with pod.datagram() as made:
+            made.sendto(_vxlan(friend.identity, inner), (first.address, NODE_PORT))
+        (drop,) = _drops(second, Reason.ENCAPSULATION_PROHIBITED)
+        assert (drop.source, drop.destination) == (friend.address, victim.address), "what it said to be"
+    finally:
+        for node, _, _ in hops:
+            run("ip", "netns", "exec", node.namespace, "nft", "delete table ip forged")

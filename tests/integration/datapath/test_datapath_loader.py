@@ -343,7 +343,7 @@ def test_programs_follow_the_underlay_to_another_mtu_and_another_device(config: 
         under2 = netlink.device("under2")
         assert under2 is not None
         assert (made.underlay_ifindex, made.mtu, made.unattached_node()) == (under2.ifindex, 1450, [])
-        assert [a.ifindex for a in made._attacher.attachments() if a.role == "underlay"] == [under2.ifindex]
+        assert {a.ifindex for a in made._attacher.attachments() if a.role == "underlay"} == {under2.ifindex}
         run("ip", "link", "del", OVERLAY_DEVICE)
         assert not made.is_current()
         made.adapt()
