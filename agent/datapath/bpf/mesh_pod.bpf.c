@@ -207,6 +207,8 @@ int mesh_to_container(struct __sk_buff *skb)
 	struct endpoint_value *local = endpoint_of(p.source);
 	struct ipcache_value *remote = local ? 0 : ipcache_lookup(p.source);
 	p.source_identity = local ? local->identity : remote ? remote->identity : ID_WORLD;
+	if (p.source_identity == ID_HOST && skb->ingress_ifindex)
+		p.source_identity = ID_WORLD;	/* only passed on under the node's address: it may be anybody's */
 	r = check_way(skb, &p, local, remote);
 	if (r)
 		return drop(skb, &p, r);

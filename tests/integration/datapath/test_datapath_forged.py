@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from agent.datapath.flow_layout import DatapathEvent, EventType
+from agent.datapath.layout import Direction, EndpointFlag, PolicyKey, PolicyValue
 from agent.datapath.reasons import Reason
-from tests.integration.datapath.datapath_topology import TCP_PORT, UDP_PORT, Node, Topology, drain_events
+from tests.integration.datapath.datapath_topology import TCP_PORT, UDP_PORT, Node, Topology, drain_events, exchange
 from tests.packet.datapath_host import inside, run
 from tests.packet.packet_bytes import UDP, Packet
 
@@ -145,3 +146,36 @@ def test_a_pod_cannot_speak_vxlan_through_the_translation_of_two_nodes(clean: To
     finally:
         for node, _, _ in hops:
             run("ip", "netns", "exec", node.namespace, "nft", "delete table ip forged")
+
+
+def test_the_node_is_who_made_a_packet_and_not_whom_it_translated(clean: Topology) -> None:
+    """A node port with a hand-made EndpointSlice, for which kube-proxy gives every sender the node's own address."""
+    node = clean.nodes[0]
+    victim, pod = node.pods
+    host, world = 1, 2
+
+    def let_in(identity: int, revision: int) -> None:
+        node.maps.policy.delete([key for key, _ in node.maps.policy.items()])
+        node.maps.policy.update(
+            [(PolicyKey(victim.endpoint_id, Direction.INGRESS, identity), PolicyValue(False, 1, 1))]
+        )
+        node.endpoint(victim, EndpointFlag.ENFORCE_INGRESS, revision)
+
+    rules = (
+        "add table ip forged; add chain ip forged in { type nat hook prerouting priority -100; }; "
+        "add chain ip forged out { type nat hook postrouting priority 100; }; "
+        f"add rule ip forged in tcp dport {NODE_PORT} dnat to {victim.address}:{TCP_PORT}; "
+        f"add rule ip forged out ip daddr {victim.address} tcp dport {TCP_PORT} masquerade"
+    )
+    run("ip", "netns", "exec", node.namespace, "nft", rules)
+    try:
+        let_in(host, 2)
+        drain_events(node)
+        assert pod.is_refused(node.address, NODE_PORT)
+        assert {(e.source, e.source_identity) for e in _drops(node, Reason.POLICY_DENIED)} == {(node.address, world)}
+        with inside(node.namespace), socket.create_connection((victim.address, TCP_PORT), 2) as made:
+            assert exchange(made) == f"{victim.name} {node.address}"
+        let_in(world, 3)
+        assert pod.ask(node.address, NODE_PORT) == f"{victim.name} {node.address}"
+    finally:
+        run("ip", "netns", "exec", node.namespace, "nft", "delete table ip forged")
