@@ -25,7 +25,8 @@ class Host(Protocol):
     """The seam below the agent.
 
     `unattached` are those of the interfaces on which our programs do not run, `unattached_node` the same for the node's own
-    devices, as text, and `attach_node` attaches to these. `is_current`: the datapath was loaded for the devices there are now,
+    devices, as text, and `attach_node` attaches to these. `unpinned` are the pins that are gone of what is in use, and
+    `pin_again` makes them. `is_current`: the datapath was loaded for the devices there are now,
     and `adapt` makes it so; `sight` says where pod addresses are (the
     number is that of the interface each was last known on, or 0); `changes` are those of interfaces and routes from the call on.
     """
@@ -37,6 +38,8 @@ class Host(Protocol):
     def unattached(self, ifindexes: Collection[int]) -> set[int]: ...
     def unattached_node(self) -> Sequence[str]: ...
     def attach_node(self) -> None: ...
+    def unpinned(self) -> Sequence[str]: ...
+    def pin_again(self) -> None: ...
     def is_current(self) -> bool: ...
     def adapt(self) -> None: ...
     def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[LinkSighting]: ...
@@ -85,6 +88,14 @@ class KernelHost:
 
     def attach_node(self) -> None:
         self.datapath.attach_node()
+
+    def unpinned(self) -> Sequence[str]:
+        return self.datapath.unpinned()
+
+    def pin_again(self) -> None:
+        """Raises: NodeTakenError when another agent has the directory by now, KernelError, OSError."""
+        self.lock.take()
+        self.datapath.pin_again()
 
     def is_current(self) -> bool:
         return self.datapath.is_current()
@@ -143,6 +154,12 @@ class MemoryHost:
         return ()
 
     def attach_node(self) -> None:
+        return
+
+    def unpinned(self) -> Sequence[str]:
+        return ()
+
+    def pin_again(self) -> None:
         return
 
     def is_current(self) -> bool:

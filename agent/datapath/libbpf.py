@@ -133,6 +133,10 @@ class BpfObject:
         _log.clear()
         self._check(self._call("bpf_object__load", _INT, _POINTER)(self._object))
 
+    def map_fd(self, name: str) -> int:
+        """After load(), until close()."""
+        return int(self._call("bpf_map__fd", _INT, _POINTER)(self._maps[name]))
+
     def program_names(self) -> list[str]:
         """Every program of the object."""
         return list(self._programs)

@@ -91,6 +91,7 @@ class Datapath:
         No packet meets a hook without a program. After an exception the programs go on that ran before.
         Raises: LoadError, KernelError.
         """
+        self.pin_again()
         fresh = Datapath(self._config, self._object_directory)
         for opened in _kernel_maps_of(fresh.open()):
             opened.close()
@@ -99,6 +100,21 @@ class Datapath:
         self._objects, self._programs = fresh._objects, fresh._programs
         self.mtu, self.overlay_ifindex, self.underlay_ifindex = fresh.mtu, fresh.overlay_ifindex, fresh.underlay_ifindex
         log.info("datapath fits its devices again", extra={"key": f"mtu {self.mtu}"})
+
+    def unpinned(self) -> list[str]:
+        """Which pins of maps and programs in use are gone, as paths below the pin directory, and whether that of links is.
+
+        Changes nothing.
+        """
+        gone = [*self._lost_pins(), *([] if self._links.is_dir() else [self._links])]
+        return sorted(str(path.relative_to(self._pins)) for path in gone)
+
+    def pin_again(self) -> None:
+        """What is in use is pinned, so that it outlives this process and the next one finds it. Raises: KernelError, OSError."""
+        self._links.mkdir(parents=True, exist_ok=True)
+        for path, fd in self._lost_pins().items():
+            path.parent.mkdir(exist_ok=True)
+            syscall.pin(fd, path)
 
     def attach(self, ifindex: int) -> None:
         """The endpoint's interface runs this object's programs; write the endpoint maps first. Idempotent."""
@@ -181,7 +197,16 @@ class Datapath:
 
     @cached_property
     def _attacher(self) -> Attacher:
-        return Attacher(self._pins / "links", use_tcx=self._wants_tcx())
+        return Attacher(self._links, use_tcx=self._wants_tcx())
+
+    @property
+    def _links(self) -> Path:
+        return self._pins / "links"
+
+    def _lost_pins(self) -> dict[Path, int]:
+        maps = {self._pins / "maps" / name: o.map_fd(name) for o in self._objects for name in o.map_names()}
+        programs = {self._pins / "programs" / name: fd for name, fd in self._programs.items()}
+        return {path: fd for path, fd in (maps | programs).items() if not path.exists()}
 
     def overlay_probe(self, answers: Map[ProbeKey, ProbeValue]) -> OverlayProbe:
         """Asks other nodes' overlays from this node. Raises: OSError if its address cannot be bound."""
@@ -197,7 +222,7 @@ class Datapath:
         self._prepare_overlay()
         map_pins = MapPins(self._pins)
         map_pins.prepare()
-        (self._pins / "links").mkdir(exist_ok=True)
+        self._links.mkdir(exist_ok=True)
         for name in OBJECTS:
             self._load(self._object_directory / name, map_pins)
         complete = map_pins.swap()

@@ -34,9 +34,13 @@ class NodeLock:
         self._fd = -1
 
     def take(self) -> None:
-        """Nobody else has the directory while this process has it. Idempotent. Raises: NodeTakenError, KernelError."""
-        if self._fd >= 0:
+        """Nobody else has the directory while this process has it; also one that was made anew under the same name.
+
+        Idempotent. Raises: NodeTakenError, KernelError.
+        """
+        if self._is_held():
             return
+        self.release()
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -49,6 +53,12 @@ class NodeLock:
             os.close(fd)
             raise NodeTakenError(self._directory, owner) from None
         self._fd = fd
+
+    def _is_held(self) -> bool:
+        try:
+            return self._fd >= 0 and os.path.samestat(os.fstat(self._fd), self._directory.stat())
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         if self._fd >= 0:

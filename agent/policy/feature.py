@@ -59,7 +59,7 @@ class PolicyFeature(Feature):
         self._reconciler = Reconciler(
             core.db.verdicts, self.target, clock=core.clock, on_outcome=lambda _: self.enforced.set()
         )
-        self._node_failure = ""
+        self._node_failure = self._pin_failure = ""
         self._listed: dict[Resource, Callable[[], None]] = {}
 
     def restore(self) -> int:
@@ -106,9 +106,8 @@ class PolicyFeature(Feature):
         return [*compare_endpoints(core.maps, core.host, rows, share), *self._node_differences()]
 
     def doubt(self) -> None:
-        """Lost attachments are made again at once: pods' by the target, the node's own here."""
-        self.target.reattach()
-        self._reattach_node()
+        """Lost pins and attachments are made again at once: pods' by the target, the node's own here."""
+        self._reattach()
 
     def problems(self) -> Sequence[str]:
         found = policy_problems(self._core.db, self.compiler.engine) + engine_faults(self.compiler.faults)
@@ -133,6 +132,8 @@ class PolicyFeature(Feature):
             health.ok(_ENFORCEMENT)
         if self._node_failure:
             health.failed(_NODE_PROGRAMS, f"overlay or underlay device without our program: {self._node_failure}")
+        elif self._pin_failure:
+            health.failed(_NODE_PROGRAMS, f"maps or programs without their pins: {self._pin_failure}")
         else:
             health.ok(_NODE_PROGRAMS)
 
@@ -149,8 +150,27 @@ class PolicyFeature(Feature):
         return done
 
     def _node_differences(self) -> list[MapDifference]:
-        what = "missing: the interface does not run our program"
-        return [MapDifference("attachments", place, what) for place in self._core.host.unattached_node()]
+        host, what = self._core.host, "missing: the interface does not run our program"
+        lost = [MapDifference("attachments", place, what) for place in host.unattached_node()]
+        gone = "missing: what is in use would end with the agent"
+        return lost + [MapDifference("pins", path, gone) for path in host.unpinned()]
+
+    def _reattach(self) -> None:
+        """Everything that is in use is pinned, and runs where it should; pins first, since links need their directory."""
+        self._pin_again()
+        self.target.reattach()
+        self._reattach_node()
+
+    def _pin_again(self) -> None:
+        try:
+            lost = self._core.host.unpinned()
+            if lost:
+                self._core.host.pin_again()
+                log.warning("maps or programs lost their pins, pinned again", extra={"key": ", ".join(lost)})
+        except (MeshError, OSError) as exc:
+            self._pin_failure = str(exc)
+        else:
+            self._pin_failure = ""
 
     def _reattach_node(self) -> None:
         """The overlay and underlay devices run our programs; why they do not is kept for the health report."""
@@ -178,8 +198,7 @@ class PolicyFeature(Feature):
         clock = self._core.clock
         while True:
             rung, began_s = self._interfaces.count, self._cpu_s()
-            self.target.reattach()
-            self._reattach_node()
+            self._reattach()
             delay_s = max(LOOK_S, LOOK_SHARE * (self._cpu_s() - began_s))
             await wait_for_ring(self._interfaces, rung, delay_s, clock)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
@@ -313,6 +314,28 @@ def test_a_pod_mtu_that_leaves_no_room_is_reported(datapath: Datapath, caplog: p
     finally:
         run("ip", "link", "set", "lxc1", "mtu", "1450")
     assert [r.message for r in caplog.records if "MTU" in r.message]
+
+
+@pytest.mark.parametrize("adapts", [False, True], ids=["at the next look", "devices change first"])
+def test_pins_that_are_removed_while_in_use_are_made_again(
+    config: NodeConfig, datapath: Datapath, adapts: bool
+) -> None:
+    datapath.open().backends.update([BACKEND])
+    datapath.attach(_interface())
+    shutil.rmtree(config.pin_directory)
+    assert {"links", "maps/mesh_backends", "programs/mesh_from_overlay"} < set(datapath.unpinned())
+    if adapts:
+        datapath.adapt()
+    else:
+        datapath.pin_again()
+    assert (datapath.unpinned(), datapath.unattached([_interface()])) == ([], {_interface()})
+    datapath.attach(_interface())
+    assert (datapath.unattached([_interface()]), datapath.unattached_node()) == (set(), [])
+    datapath.close()
+    taken_over = Datapath(config)
+    assert taken_over.open().backends.get(BACKEND[0]) == BACKEND[1], "the maps in use, not new ones"
+    assert taken_over.attached() == {_interface()}
+    taken_over.close()
 
 
 def test_programs_follow_the_underlay_to_another_mtu_and_another_device(config: NodeConfig) -> None:

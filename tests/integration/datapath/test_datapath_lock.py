@@ -65,3 +65,18 @@ def test_the_uninstall_verb_leaves_a_running_agent_alone(pins: Path) -> None:
     assert f"in use by process {os.getpid()}" in done.stderr
     assert pins.is_dir()
     lock.release()
+
+
+def test_a_directory_that_was_made_anew_is_taken_anew_unless_somebody_has_it(pins: Path) -> None:
+    lock, other = NodeLock(pins), NodeLock(pins)
+    lock.take()
+    for is_free in (True, False):
+        pins.rmdir()
+        pins.mkdir()
+        if is_free:
+            lock.take()
+        else:
+            other.take()
+            with pytest.raises(NodeTakenError):
+                lock.take()
+    other.release()

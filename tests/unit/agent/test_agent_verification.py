@@ -65,6 +65,7 @@ class Host(MemoryHost):
         super().__init__()
         self.maps: MemoryMaps = memory_maps()
         self.lost_on_node: list[str] = []
+        self.lost_pins: list[str] = []
 
     def open(self) -> Maps:
         return self.maps
@@ -73,7 +74,20 @@ class Host(MemoryHost):
         return list(self.lost_on_node)
 
     def attach_node(self) -> None:
+        assert not self.lost_pins, "links need their directory"
         self.lost_on_node.clear()
+
+    def unpinned(self) -> list[str]:
+        return list(self.lost_pins)
+
+    def pin_again(self) -> None:
+        self.lost_pins.clear()
+
+
+def lose_everything(host: Host) -> None:
+    """The pin directory was removed: links end with their pins."""
+    host.lost_pins.append("maps/mesh_services")
+    host.lost_on_node.append("overlay ingress")
 
 
 def delete(name: str) -> Callable[[Host], None]:
@@ -137,6 +151,8 @@ TAMPERED: dict[str, tuple[str, Callable[[Host], None]]] = {
     "heart stopped": ("heartbeat", add("heartbeat", HeartbeatKey(), HeartbeatValue(0))),
     "programs lost": ("attachments", lambda host: host.detach(INTERFACE)),
     "programs of nobody": ("attachments", lambda host: host.attach(99)),
+    "pins lost": ("pins", lambda host: host.lost_pins.append("maps/mesh_services")),
+    "pin directory lost": ("pins", lose_everything),
     "node programs lost": ("attachments", lambda host: host.lost_on_node.append("overlay ingress")),
 }
 
