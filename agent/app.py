@@ -11,12 +11,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from agent.settings import AgentSettings, program_version
+from agent.settings import AgentSettings
 from meshapi.installed import AGENT
 from meshkit import log as logs
 from meshkit.clock import SystemClock
 from meshkit.errors import MeshError
 from meshkit.settings import load
+from meshkit.version import program_version
 
 if TYPE_CHECKING:
     from kube.client import KubeClient
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from agent.cli import verbs
 
         raise SystemExit(verbs.main(arguments))
-    settings = load(AgentSettings, arguments, program=AGENT, version=program_version())
+    settings = load(AgentSettings, arguments, program=AGENT, version=f"{AGENT} {program_version()}")
     logs.setup(settings.log_level, json=settings.log_format == "json")
     if settings.once_uninstall:
         raise SystemExit(uninstall(settings))
@@ -94,7 +95,7 @@ def load_kube_client(settings: AgentSettings) -> KubeClient | None:
 
 
 def _uninstall(arguments: Sequence[str]) -> int:
-    settings = load(AgentSettings, arguments, program="clustermesh-agent uninstall", version=program_version())
+    settings = load(AgentSettings, arguments, program=f"{AGENT} uninstall", version=f"{AGENT} {program_version()}")
     logs.setup(settings.log_level, json=settings.log_format == "json")
     return uninstall(settings)
 

@@ -16,7 +16,6 @@ from agent.core import Core
 from agent.exposition import collect_metrics
 from agent.feature import Feature
 from agent.reports import MAP_NAMES, Reconcilers, agent_status, map_status_rows
-from agent.settings import program_version
 from agent.tables import AgentDB
 from agent.verification import add_verification_routes
 from meshapi.agent import AgentStatus, MapEntry, MapStatus
@@ -24,6 +23,7 @@ from meshapi.installed import AGENT
 from meshkit.http import make_app
 from meshkit.rest import NotAnswered, Rest
 from meshkit.table import snapshot
+from meshkit.version import program_version
 
 MAX_MAP_ENTRIES: Final = 100_000
 SHOWN_MAPS: Final = (*MAP_NAMES, "metrics", "endpoints_by_ifindex")

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from clustermesh_apiserver.apiserver import Apiserver
 from clustermesh_apiserver.run import make_apiserver, run
 from clustermesh_apiserver.settings import ApiserverSettings
-from clustermesh_apiserver.status.program_status import VERSION
 from kube.config import load_client
 from meshapi.installed import APISERVER
 from meshkit import log as meshlog
 from meshkit.errors import MeshError
 from meshkit.settings import load
 from meshkit.supervise import first_error
+from meshkit.version import program_version
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ async def _run_until_signal(apiserver: Apiserver) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `clustermesh-apiserver`; returns its exit code."""
-    settings = load(ApiserverSettings, argv, program=APISERVER, version=f"{APISERVER} {VERSION}")
+    settings = load(ApiserverSettings, argv, program=APISERVER, version=f"{APISERVER} {program_version()}")
     meshlog.setup(settings.log_level)
     try:
         client = load_client(settings.kubeconfig or None, settings.context or None)

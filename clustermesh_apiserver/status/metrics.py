@@ -11,8 +11,9 @@ from prometheus_client.metrics_core import Metric
 
 from clustermesh_apiserver.apiserver import Apiserver
 from clustermesh_apiserver.status.peer_metrics import peer_metrics
-from clustermesh_apiserver.status.program_status import VERSION, refused
+from clustermesh_apiserver.status.program_status import refused
 from meshkit.metrics import Registry
+from meshkit.version import program_version
 from meshmodel.keys import Kind
 
 PREFIX: Final = "clustermesh_apiserver"
@@ -28,7 +29,7 @@ def make_registry(apiserver: Apiserver) -> Registry:
 
 def collect(apiserver: Apiserver) -> Iterable[Metric]:
     """Every metric as it is now."""
-    yield InfoMetricFamily(PREFIX, "this program", value={"version": VERSION})
+    yield InfoMetricFamily(PREFIX, "this program", value={"version": program_version()})
     yield from _stores(apiserver)
     yield from _identities(apiserver)
     expiry = GaugeMetricFamily(

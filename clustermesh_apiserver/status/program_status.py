@@ -15,9 +15,9 @@ from meshapi.apiserver import ApiserverStatus, FacadeSession
 from meshapi.installed import AGENT_SELECTOR
 from meshkit.clock import SystemClock
 from meshkit.health import Health
+from meshkit.version import program_version
 from meshmodel.keys import Kind
 
-VERSION: Final = "0.1.0"
 MAX_PROBLEMS: Final = 100
 SAID_AFTER_S: Final = 10.0
 """A pod that waits this long for its node's agent is a problem; before, it is starting."""
@@ -59,7 +59,7 @@ def make_status(apiserver: Apiserver, health: Health, agents: list[AgentStatus] 
         cluster=apiserver.settings.cluster_name,
         cluster_id=apiserver.settings.cluster_id,
         max_connected_clusters=apiserver.settings.max_connected_clusters,
-        version=VERSION,
+        version=program_version(),
         ready=ready,
         started=apiserver.started_s,
         source=apiserver.source.name,

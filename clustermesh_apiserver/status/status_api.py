@@ -14,7 +14,7 @@ from clustermesh_apiserver.apiserver import Apiserver
 from clustermesh_apiserver.status.agents import ask_agents
 from clustermesh_apiserver.status.kv_api import add_routes
 from clustermesh_apiserver.status.metrics import make_registry
-from clustermesh_apiserver.status.program_status import VERSION, make_status, report_health
+from clustermesh_apiserver.status.program_status import make_status, report_health
 from meshapi.apiserver import ApiserverStatus, CertificateRow, PublishedService, Reach
 from meshapi.installed import APISERVER, TOKEN_HEADER
 from meshapi.peer import RemoteCluster
@@ -24,6 +24,7 @@ from meshkit.http import bind_unix, make_app, probes, serve
 from meshkit.probe_server import serve_probes
 from meshkit.rest import NotAnswered, Rest
 from meshkit.supervise import together
+from meshkit.version import program_version
 from meshmodel.keys import Kind
 
 
@@ -31,7 +32,7 @@ def make_status_app(apiserver: Apiserver, health: Health) -> FastAPI:
     """The application; every answer is made from the parts as they are at that moment."""
     app = make_app(
         APISERVER,
-        VERSION,
+        program_version(),
         health,
         make_registry(apiserver),
         ready=lambda: report_health(apiserver, health),
