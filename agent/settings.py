@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from agent.datapath import spec
+from agent.datapath.config import VXLAN_PORT, Lifetimes
 from meshapi import installed
 from meshkit.settings import Settings, option
+from meshpeer.signals import HEARTBEAT_SILENCE_S
 
-LOCAL_STORE = f"https://{installed.STORE_SERVICE}.kube-system.svc:{installed.STORE_PORT}"
+LOCAL_STORE = f"https://{installed.STORE_SERVICE}.{installed.DEFAULT_NAMESPACE}.svc:{installed.STORE_PORT}"
+
+_LIFETIMES = Lifetimes()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +27,14 @@ class AgentSettings(Settings):
     policy_default_local_cluster: str = option(
         "", "true: a policy peer that names no cluster means this one; false: any. ConfigMap, else true, if empty"
     )
-    config_namespace: str = option("kube-system", "namespace of ConfigMap clustermesh-config (or cilium-config)")
+    config_namespace: str = option(
+        installed.DEFAULT_NAMESPACE, "namespace of ConfigMap clustermesh-config (or cilium-config)"
+    )
     node_name: str = option("", "name of this node", env="NODE_NAME")
     node_ip: str = option("", "underlay address of this node; its Node object's InternalIP if empty", env="NODE_IP")
     kubeconfig: str = option("", "kubeconfig file; in-cluster configuration if empty", env="KUBECONFIG")
     context: str = option("", "context in the kubeconfig; its current one if empty")
-    clustermesh_config: Path = option(Path("/var/lib/cilium/clustermesh"), "directory with one file per peer")
+    clustermesh_config: Path = option(Path(installed.PEER_DIRECTORY), "directory with one file per peer")
     local_etcd: str = option(
         LOCAL_STORE, "endpoint of this cluster's own store (URL); `none` runs without: no identities, no endpoints"
     )
@@ -47,7 +53,7 @@ class AgentSettings(Settings):
         choices=("native", "tunnel"),
     )
     underlay_device: str = option("", "device towards other nodes; found by the node address if empty")
-    vxlan_port: int = option(8472, "UDP port of the overlay")
+    vxlan_port: int = option(VXLAN_PORT, "UDP port of the overlay")
     mtu: int = option(0, "MTU of the overlay device; underlay MTU - 50 if 0")
     attach_mode: str = option("auto", "how programs are attached", choices=("auto", "tcx", "clsact"))
     listen: tuple[str, ...] = option((), "addresses of the REST server; 127.0.0.1 and the node address if empty")
@@ -56,22 +62,32 @@ class AgentSettings(Settings):
     )
     probe_port: int = option(installed.PROBE_PORT, "port of liveness and readiness, on 127.0.0.1 only; 0: any")
     socket: Path = option(Path(installed.AGENT_SOCKET), "unix socket of the REST server, for this node's root")
-    connection_established_s: int = option(21_600, "an established TCP connection may be silent this long")
-    connection_opening_s: int = option(60, "a TCP connection that is not established yet is remembered this long")
-    connection_closing_s: int = option(10, "a TCP connection that was closed or reset is remembered this long")
-    connection_other_s: int = option(60, "a UDP or other flow may be silent this long")
+    connection_established_s: int = option(
+        _LIFETIMES.established_s, "an established TCP connection may be silent this long"
+    )
+    connection_opening_s: int = option(
+        _LIFETIMES.opening_s, "a TCP connection that is not established yet is remembered this long"
+    )
+    connection_closing_s: int = option(
+        _LIFETIMES.closing_s, "a TCP connection that was closed or reset is remembered this long"
+    )
+    connection_other_s: int = option(_LIFETIMES.other_s, "a UDP or other flow may be silent this long")
     unattended_after_s: int = option(
         1800, "without an agent for this long, programs leave new connections to the node's own stack; 0: never"
     )
     service_entries: int = option(
         0, "entries of the service map (a service port with n backends takes n + 1); by this node's memory if 0"
     )
-    policy_entries: int = option(262_144, "entries of the policy map, for all pods of this node together")
+    policy_entries: int = option(
+        spec.POLICY.max_entries, "entries of the policy map, for all pods of this node together"
+    )
     policy_entries_per_pod: int = option(
         16_384, "entries of one pod's policy; what a pod's rules allow beyond them is denied, and its status says so"
     )
     sync_timeout_s: float = option(60.0, "how long a restarted agent waits for first listings before it writes maps")
-    heartbeat_silence_s: float = option(120.0, "a store without heartbeat for this long is connected to anew")
+    heartbeat_silence_s: float = option(
+        HEARTBEAT_SILENCE_S, "a store without heartbeat for this long is connected to anew"
+    )
     cluster_cache_ttl_s: float = option(0.0, "services of a peer silent for this long are withdrawn; 0: never")
     withdraw_after_s: float = option(10.0, "a peer without control and data path for this long gets no new connections")
     probe_peers: bool = option(True, "probe the nodes of peers, so that a dead cluster is noticed without its store")
@@ -89,11 +105,3 @@ class AgentSettings(Settings):
     )
     log_level: str = option("info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
     log_format: str = option("json", "json lines or plain text", choices=("json", "text"))
-
-
-def program_version() -> str:
-    """The version of the installed distribution."""
-    try:
-        return version("clustermesh")
-    except PackageNotFoundError:
-        return "unknown"

@@ -19,7 +19,6 @@ from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshpolicy import EndpointPolicy
 
 # Identity 0 in the ipcache: an address that is ours or a peer's, of which we do not know yet whose it is.
-UNKNOWN_IDENTITY = 0
 
 
 class Backend(NamedTuple):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from meshapi.installed import ADMIN_SECRET, LOCAL_SECRET, REMOTE_SECRET, SERVER_SECRET
+from meshapi.installed import ADMIN_SECRET, LOCAL_SECRET, REMOTE_SECRET, SERVER_SECRET, STORE_SERVICE
 
 MESH_DOMAIN: Final = "mesh.cilium.io"
 DEFAULT_DAYS: Final = 365
@@ -19,6 +19,7 @@ DAY_S: Final = 86_400.0
 SHORTEST_LIFETIME_S: Final = 10.0
 """Less than an hour is for trials: a kubelet takes up to two minutes to show pods a Secret that changed."""
 SHARED_REMOTE_USER: Final = "remote"
+"""The name that the credentials of every peer may share instead of one each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Profile:
 
 def server(cluster: str, namespace: str, extra_sans: Iterable[str] = ()) -> Profile:
     """The apiserver's own certificate; it has no client usage, which keeps etcd's HTTP gateway shut."""
-    name = f"clustermesh-apiserver.{namespace}.svc"
+    name = f"{STORE_SERVICE}.{namespace}.svc"
     names = [name, f"*.{MESH_DOMAIN}", f"{cluster}.{MESH_DOMAIN}"]
     addresses = ["127.0.0.1", "::1"]
     for extra in extra_sans:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from certs.profile import SHORTEST_LIFETIME_S
+from certs.profile import DAY_S, DEFAULT_DAYS, SHORTEST_LIFETIME_S
+from kvstore.lease import KEY_TTL_S
+from kvstore.process import DEFAULT_QUOTA_BYTES
 from meshapi import installed
 from meshkit.settings import Settings as Base
 from meshkit.settings import option, required
@@ -43,7 +45,7 @@ class ApiserverSettings(Base):
     max_connected_clusters: int = option(255, "255 or 511, the same in every cluster of the mesh")
     kubeconfig: str = option("", "kubeconfig file; empty: the pod's service account, else the user's kubeconfig")
     context: str = option("", "context of the kubeconfig; empty: its current one")
-    namespace: str = option("kube-system", "namespace this program runs in")
+    namespace: str = option(installed.DEFAULT_NAMESPACE, "namespace this program runs in")
     source: SourceChoice = option(
         SourceChoice.AUTO, "cilium: from Cilium's objects; pods: from pods and nodes; auto: Cilium's once there are any"
     )
@@ -66,7 +68,8 @@ class ApiserverSettings(Base):
     )
     etcd_binary: str = option("etcd", "program to run as the private etcd")
     etcd_quota_mib: int = option(
-        2048, "file size at which the private etcd takes no more records; history is given up before that"
+        DEFAULT_QUOTA_BYTES >> 20,
+        "file size at which the private etcd takes no more records; history is given up before that",
     )
     data_dir: Path = option(BASE / "data", "directory of the private etcd; its content is a cache")
     server_cert_dir: Path = option(BASE / "server", "tls.crt, tls.key and ca.crt of what peers connect to")
@@ -74,7 +77,7 @@ class ApiserverSettings(Base):
     ca_bundle_dir: Path = option(BASE / "ca-bundle", "one <peer>.crt per trusted peer")
     users_file: Path = option(BASE / "users/users.yaml", "which remote users may read")
     renew_certificates: bool = option(False, "issue this cluster's certificates anew at two thirds of their life")
-    certificate_lifetime: float = option(365 * 86_400.0, "seconds that a new certificate lasts")
+    certificate_lifetime: float = option(DEFAULT_DAYS * DAY_S, "seconds that a new certificate lasts")
     listen_address: str = option("0.0.0.0", "address that peers and agents connect to")
     listen_port: int = option(installed.STORE_PORT, "port that peers and agents connect to; 0: any")
     status_address: str = option("0.0.0.0", "address of the status server")
@@ -86,7 +89,7 @@ class ApiserverSettings(Base):
     agent_status_port: int = option(installed.AGENT_PORT, "where each node's agent answers /v1/status")
     agent_token_file: Path = option(Path(installed.AGENT_TOKEN_FILE), "token that agents admit us by")
     identity_grace: float = option(900.0, "seconds an identity that no pod uses is kept")
-    lease_ttl: float = option(900.0, "seconds peers keep seeing our records after we are gone")
+    lease_ttl: float = option(KEY_TTL_S, "seconds peers keep seeing our records after we are gone")
     mirror: bool = option(False, "copy each peer's records into our own etcd, for our agents to read there")
     mirror_config_dir: Path = option(BASE / "mirror", "one connection file per peer to mirror")
     log_level: str = option("info", "how much is logged", choices=("debug", "info", "warning", "error"))

@@ -28,8 +28,10 @@ from clustermesh_cli.verb_options import (
     make_console,
     parse_duration,
 )
+from meshapi.installed import AGENT, APISERVER, DEFAULT_NAMESPACE
 from meshkit.clock import SystemClock
 from meshkit.errors import MeshError
+from meshkit.version import program_version
 
 app = typer.Typer(
     name="clustermesh",
@@ -49,9 +51,7 @@ app.command("inspect-policy-default-local-cluster")(inspect_scope)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        print(f"clustermesh {version('clustermesh')}")
+        print(f"clustermesh {program_version()}")
         raise typer.Exit
 
 
@@ -68,7 +68,7 @@ def options(
 def enable(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
+    namespace: Namespace = DEFAULT_NAMESPACE,
     cluster_name: Annotated[str | None, typer.Option(help="this cluster's name in the mesh")] = None,
     cluster_id: Annotated[int | None, typer.Option(help="this cluster's id, 1 to 255; chosen when not given")] = None,
     service_type: Annotated[
@@ -91,8 +91,8 @@ def enable(
     ] = None,
     apiserver_image: Annotated[
         str, typer.Option(help="image of the apiserver")
-    ] = "clustermesh/clustermesh-apiserver:0.1.0",
-    agent_image: Annotated[str, typer.Option(help="image of the agent")] = "clustermesh/clustermesh-agent:0.1.0",
+    ] = f"clustermesh/{APISERVER}:{program_version()}",
+    agent_image: Annotated[str, typer.Option(help="image of the agent")] = f"clustermesh/{AGENT}:{program_version()}",
     mirror: Annotated[
         bool | None,
         typer.Option(
@@ -151,7 +151,7 @@ def enable(
 def disable(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
+    namespace: Namespace = DEFAULT_NAMESPACE,
     keep_ca: Annotated[
         bool, typer.Option("--keep-ca", help="keep the authority, so that peers need not trust a new one")
     ] = False,
@@ -179,7 +179,7 @@ def connect(
     ],
     context: Context = None,
     kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
+    namespace: Namespace = DEFAULT_NAMESPACE,
     connection_mode: Annotated[str, typer.Option(help="unicast, bidirectional or mesh")] = "bidirectional",
     source_endpoint: Annotated[
         list[str] | None, typer.Option(help="HOST:PORT by which others reach the local cluster")
@@ -245,7 +245,7 @@ def disconnect(
     ] = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
+    namespace: Namespace = DEFAULT_NAMESPACE,
     plain: Plain = False,
 ) -> None:
     """Stop reading a peer and stop letting it read us. Works when the peer is gone."""
@@ -266,7 +266,7 @@ def disconnect(
 def status(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
+    namespace: Namespace = DEFAULT_NAMESPACE,
     wait: Annotated[bool, typer.Option("--wait", help="wait until everything is ready")] = False,
     wait_duration: Wait = 900.0,
     summary: Annotated[
@@ -304,7 +304,7 @@ def get(
     kind: Annotated[str, typer.Argument(help="clusters, peers, services, nodes, identities or endpoints")],
     context: Context = None,
     kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
+    namespace: Namespace = DEFAULT_NAMESPACE,
     node: Annotated[
         str | None, typer.Option(help="as the agent of this node knows it; of any that answers if not given")
     ] = None,

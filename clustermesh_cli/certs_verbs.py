@@ -10,6 +10,7 @@ import typer
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.verb_options import Context, Kubeconfig, Namespace, Plain, Wait, make_client, parse_duration
+from meshapi.installed import DEFAULT_NAMESPACE
 from meshkit.clock import SystemClock
 
 certs = typer.Typer(
@@ -21,7 +22,7 @@ certs = typer.Typer(
 def certs_show(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
+    namespace: Namespace = DEFAULT_NAMESPACE,
     output: Annotated[str, typer.Option("--output", "-o", help="table, json or yaml")] = "table",
 ) -> None:
     """Every certificate and authority. Exit code 3 when one has expired or is in the last tenth of its life."""
@@ -35,7 +36,7 @@ def certs_show(
 def certs_rotate(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
+    namespace: Namespace = DEFAULT_NAMESPACE,
     ca: Annotated[
         bool,
         typer.Option("--ca", help="replace the authority too, with both trusted for a while; goes on where it stopped"),

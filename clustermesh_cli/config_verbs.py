@@ -9,6 +9,7 @@ import typer
 
 from clustermesh_cli.console import Console
 from clustermesh_cli.verb_options import Context, Kubeconfig, Namespace, make_client
+from meshapi.installed import DEFAULT_NAMESPACE
 
 config = typer.Typer(help="See this cluster's settings.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -17,7 +18,7 @@ config = typer.Typer(help="See this cluster's settings.", no_args_is_help=True, 
 def config_view(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
+    namespace: Namespace = DEFAULT_NAMESPACE,
     output: Annotated[str, typer.Option("--output", "-o", help="table, json or yaml")] = "table",
 ) -> None:
     """Every setting, one a line."""

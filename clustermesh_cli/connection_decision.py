@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from clustermesh_cli.live_policy import AgentView, LiveCluster
 from meshapi.agent import EndpointRow, PolicyMapRow
-from meshmodel.identity import NumericIdentity, Reserved, is_reserved
+from meshmodel.identity import UNKNOWN, NumericIdentity, Reserved, is_reserved
 from meshmodel.labels import Labels
 from meshpolicy.context import PolicyContext
 from meshpolicy.documents import load_documents
@@ -24,8 +24,6 @@ from meshpolicy.port import ANY_PROTOCOL, NamedPorts
 from meshpolicy.prefix import parse_address, parse_prefix
 from meshpolicy.reference import Direction, PolicyKind, PolicyRef, RuleOrigin
 from meshpolicy.rule import CidrGroup, Policy
-
-UNKNOWN: Final = NumericIdentity(0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,26 +3,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from clustermesh_cli.console import Console
 from clustermesh_cli.verb_options import Context, Kubeconfig, Namespace, make_client
+from meshapi.installed import DEFAULT_NAMESPACE
+from meshmodel.keys import ROOT
 
 kv = typer.Typer(
     help="Look into this cluster's store: every record, decoded.", no_args_is_help=True, rich_markup_mode=None
 )
 Form = Annotated[str, typer.Option("--output", "-o", help="text, json or raw (with ls: keys only)")]
+EVERYTHING: Final = ROOT.decode()
 Prefix = Annotated[str, typer.Argument(help="what the keys begin with")]
 
 
 @kv.command("ls")
 def kv_ls(
-    prefix: Prefix = "cilium/",
+    prefix: Prefix = EVERYTHING,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
+    namespace: Namespace = DEFAULT_NAMESPACE,
     output: Form = "text",
 ) -> None:
     """Every key under a prefix with its record, and why a reader would refuse it."""
@@ -41,7 +44,7 @@ def kv_get(
     key: Annotated[str, typer.Argument(help="the whole key")],
     context: Context = None,
     kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
+    namespace: Namespace = DEFAULT_NAMESPACE,
     output: Form = "text",
 ) -> None:
     """One record, spelled out."""
@@ -57,10 +60,10 @@ def kv_get(
 
 @kv.command("watch")
 def kv_watch(
-    prefix: Prefix = "cilium/",
+    prefix: Prefix = EVERYTHING,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
+    namespace: Namespace = DEFAULT_NAMESPACE,
     output: Form = "text",
     limit: Annotated[int, typer.Option(help="stop after so many lines; 0: never")] = 0,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from clustermesh_cli.verb_options import Context, Kubeconfig, Namespace, Plain, is_json, make_client, make_console
+from meshapi.installed import DEFAULT_NAMESPACE
 from meshkit.clock import SystemClock
 
 policy = typer.Typer(
@@ -42,7 +43,7 @@ def policy_lint(
     ] = False,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
+    namespace: Namespace = DEFAULT_NAMESPACE,
 ) -> None:
     """Find what people trip over in policies. Exit code 4 for a document in error, 3 for one that is not enforced as written."""
     from clustermesh_cli.commands.policy import lint_files, lint_live
@@ -57,7 +58,7 @@ def policy_diff(
     file: Annotated[str, typer.Argument(help="manifest that would be applied; - for stdin")],
     context: Context = None,
     kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
+    namespace: Namespace = DEFAULT_NAMESPACE,
     plain: Plain = False,
 ) -> None:
     """Which identity pairs of the live mesh the cluster of --context would judge differently. Changes nothing."""
@@ -77,7 +78,7 @@ def explain_policy(
         typer.Option(help="context of another cluster that may be asked; repeat or separate by commas"),
     ] = None,
     kubeconfig: Kubeconfig = None,
-    namespace: Namespace = "kube-system",
+    namespace: Namespace = DEFAULT_NAMESPACE,
     output: Annotated[str, typer.Option("--output", "-o", help="summary or json")] = "summary",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="also every rule that does not apply")] = False,
     plain: Plain = False,
@@ -107,7 +108,7 @@ def inspect_scope(
     kubeconfig: Kubeconfig = None,
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="namespace of the policies")] = "default",
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A")] = False,
-    mesh_namespace: Annotated[str, typer.Option(help="where the mesh runs")] = "kube-system",
+    mesh_namespace: Annotated[str, typer.Option(help="where the mesh runs")] = DEFAULT_NAMESPACE,
     output: Annotated[str, typer.Option("--output", "-o", help="summary or json")] = "summary",
     plain: Plain = False,
 ) -> None:

@@ -10,12 +10,12 @@ from kubeintent import fields
 from kubeintent.pod import read_named_ports
 from kubeintent.read import Obj, Read, UnreadableError, bounded, name_of
 from kubeintent.rows import EndpointIntent, IdentityIntent
+from meshapi.installed import APISERVER
 from meshmodel.errors import ModelError
 from meshmodel.labels import NAMESPACE_LABEL, Label, Labels, parse_label
 
 IDENTITY_OWNER_LABEL: Final = "app.kubernetes.io/managed-by"
-IDENTITY_OWNER: Final = "clustermesh-apiserver"
-MAX_IDENTITY: Final = (1 << 32) - 1
+IDENTITY_OWNER: Final = APISERVER
 
 
 def read_cilium_endpoint(obj: Obj) -> Read[tuple[EndpointIntent, ...]]:
@@ -23,7 +23,7 @@ def read_cilium_endpoint(obj: Obj) -> Read[tuple[EndpointIntent, ...]]:
     name = name_of(obj)
     problems: list[str] = []
     status = fields.mapping(obj, "status", problems)
-    identity = fields.number(fields.mapping(status, "identity", problems), "id", 0, MAX_IDENTITY, problems)
+    identity = fields.number(fields.mapping(status, "identity", problems), "id", 0, fields.MAX_IDENTITY, problems)
     row = _endpoint(name.namespace, name.name, identity, status, problems)
     return Read((row,) if row is not None else (), bounded(problems), name.uid)
 
@@ -41,7 +41,7 @@ def read_cilium_endpoint_slice(obj: Obj) -> Read[tuple[EndpointIntent, ...]]:
         if not endpoint_name:
             problems.append("endpoints: an endpoint has no name")
             continue
-        identity = fields.number(entry, "id", 0, MAX_IDENTITY, problems)
+        identity = fields.number(entry, "id", 0, fields.MAX_IDENTITY, problems)
         row = _endpoint(namespace, endpoint_name, identity, entry, problems)
         if row is not None:
             rows.append(row)
@@ -54,7 +54,7 @@ def read_cilium_identity(obj: Obj) -> Read[IdentityIntent]:
     """
     name = name_of(obj, namespaced=False)
     problems: list[str] = []
-    if not (name.name.isascii() and name.name.isdigit() and len(name.name) <= len(str(MAX_IDENTITY))):
+    if not (name.name.isascii() and name.name.isdigit() and len(name.name) <= len(str(fields.MAX_IDENTITY))):
         return Read(None, (f"the name {fields.shown(name.name)} is no identity number",), name.uid)
     security = fields.mapping(obj, "security-labels", problems)
     if not security:

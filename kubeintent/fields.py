@@ -14,6 +14,8 @@ from kubeintent.read import Obj
 from kubeintent.rows import Pairs
 from meshmodel.address import canonical_ip, canonical_prefix, is_ipv4
 
+MAX_IDENTITY: Final = (1 << 32) - 1
+"""What fits where Kubernetes objects hold the number of an identity."""
 PROTOCOLS: Final = frozenset({"TCP", "UDP", "SCTP"})
 SPECIAL_IPV4: Final = ("0.", "127.", "169.254.", "224.0.0.")
 _EMPTY: Final[Obj] = {}

@@ -11,7 +11,6 @@ from kubeintent.rows import BlockIntent, NodeIntent
 
 WIREGUARD_ANNOTATION: Final = "network.cilium.io/wg-pub-key"
 NODE_ADDRESS_TYPES: Final = ("InternalIP", "ExternalIP")
-MAX_NODE_IDENTITY: Final = (1 << 32) - 1
 
 
 def read_node(obj: Obj) -> Read[NodeIntent]:
@@ -60,7 +59,7 @@ def read_cilium_node(obj: Obj) -> Read[NodeIntent]:
         health_ips=_both(spec, "health", problems),
         ingress_ips=_both(spec, "ingress", problems),
         encryption_key=fields.number(fields.mapping(spec, "encryption", problems), "key", 0, 255, problems) or 0,
-        node_identity=fields.number(spec, "nodeidentity", 0, MAX_NODE_IDENTITY, problems) or 0,
+        node_identity=fields.number(spec, "nodeidentity", 0, fields.MAX_IDENTITY, problems) or 0,
         wireguard_key=dict(annotations).get(WIREGUARD_ANNOTATION, ""),
         boot_id=fields.text(spec, "bootid", problems),
     )

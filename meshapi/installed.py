@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+DEFAULT_NAMESPACE: Final = "kube-system"
+"""Where the mesh runs in a cluster, unless `--namespace` says otherwise."""
+
 # programs: the name of the workload, its ServiceAccount, its roles and its `k8s-app` label
 AGENT: Final = "clustermesh-agent"
 APISERVER: Final = "clustermesh-apiserver"
@@ -45,6 +48,8 @@ LOCAL_DIRECTORY: Final = f"{STATE_DIRECTORY}/local"
 """Certificates for reading the own store."""
 REMOTE_DIRECTORY: Final = f"{STATE_DIRECTORY}/remote"
 """Certificates for reading peers' stores."""
+PEER_DIRECTORY: Final = "/var/lib/cilium/clustermesh"
+"""The connection files of peers, and what they name: where Cilium's programs look for them too."""
 PIN_DIRECTORY: Final = "/sys/fs/bpf/clustermesh"
 
 # how each node's agent says which pods it enforces: a Lease of its own in our namespace, read by the apiserver

@@ -20,6 +20,8 @@ from meshmodel.errors import ModelError
 
 NETWORKS: Final = "networks"
 NODE_NETWORKS: Final = "node-networks"
+WIDEST: Final = {4: 8, 6: 16}
+"""By IP version, the shortest prefix length of a network that a peer is believed to own, listed or not."""
 
 
 @dataclass(frozen=True, slots=True)

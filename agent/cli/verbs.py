@@ -32,7 +32,7 @@ from meshapi.agent import (
     SelectorRow,
     Verification,
 )
-from meshapi.installed import AGENT, AGENT_SOCKET
+from meshapi.installed import AGENT, AGENT_SOCKET, PEER_DIRECTORY
 from meshapi.row import encode
 from meshapi.service import ServiceExplanation, ServiceStatus
 from meshkit.refusal import read_refusal
@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     trouble.add_argument("cluster", nargs="*", help="only these peers")
     trouble.add_argument(
-        "--clustermesh-config", type=Path, default=Path("/var/lib/cilium/clustermesh"), help="directory with peer files"
+        "--clustermesh-config", type=Path, default=Path(PEER_DIRECTORY), help="directory with peer files"
     )
     trouble.add_argument("--timeout", type=float, default=5.0, help="seconds per peer")
     return parser

@@ -9,16 +9,17 @@ from contextlib import suppress
 from agent.comparison import compare_entries
 from agent.datapath.layout import IpcacheKey, IpcacheValue
 from agent.datapath.maps import Map
-from agent.tables import UNKNOWN_IDENTITY, Prefix
+from agent.tables import Prefix
 from meshapi.agent import MapDifference
 from meshkit.isolation import apply_rows
+from meshmodel.identity import UNKNOWN
 
 NO_TUNNEL = "0.0.0.0"
 
 
 def ipcache_value(row: Prefix) -> IpcacheValue:
     """What the kernel is told of a prefix: identity 0 until the identity's labels are known."""
-    identity = row.identity if row.is_known else UNKNOWN_IDENTITY
+    identity = row.identity if row.is_known else UNKNOWN
     return IpcacheValue(identity, row.tunnel or NO_TUNNEL, row.cluster_id, 0)
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from agent.tables import UNKNOWN_IDENTITY, AgentDB, ClaimOrigin, Node, Prefix
-from meshmodel.identity import LOCAL_SCOPE_CIDR, Reserved
+from agent.tables import AgentDB, ClaimOrigin, Node, Prefix
+from meshmodel.identity import LOCAL_SCOPE_CIDR, UNKNOWN, Reserved
 from meshmodel.names import ClusterName
 
 _STRENGTH = {ClaimOrigin.NODE: 0, ClaimOrigin.POD: 1, ClaimOrigin.POD_CIDR: 2, ClaimOrigin.POLICY: 3}
@@ -171,7 +171,7 @@ def _node_prefixes(node: Node, *, is_own: bool, is_tunnelled: bool) -> Iterable[
             seen.add(host_prefix(ip))
             yield claim(host_prefix(ip), identity, ClaimOrigin.NODE, is_behind=True)
     for cidr in dict.fromkeys(node.pod_cidrs):
-        yield claim(cidr, UNKNOWN_IDENTITY, ClaimOrigin.POD_CIDR, is_behind=True)
+        yield claim(cidr, UNKNOWN, ClaimOrigin.POD_CIDR, is_behind=True)
 
 
 def host_prefix(ip: str) -> str:

@@ -9,14 +9,13 @@ from typing import Final
 from agent.tables import Backend
 from meshmodel.names import ClusterName, ServiceName
 
-MAX_BACKENDS: Final = 10_000
 NAMED: Final = 3
 
 
 class BackendLimit:
     """The first so many are kept, in the order they are given in, which is that of their addresses."""
 
-    def __init__(self, maximum: int = MAX_BACKENDS) -> None:
+    def __init__(self, maximum: int) -> None:
         self._maximum = maximum
         self._said: dict[ServiceName, dict[ClusterName, str]] = {}
 

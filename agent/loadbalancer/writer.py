@@ -8,10 +8,11 @@ from ipaddress import IPv4Network
 
 from agent.loadbalancer.addresses import AddressRules
 from agent.loadbalancer.frontend import frontend_keys, key_of, make_frontend, pairs_of
-from agent.loadbalancer.limit import MAX_BACKENDS, BackendLimit
+from agent.loadbalancer.limit import BackendLimit
 from agent.loadbalancer.ownership import CLUSTER_IP, Claim, Contests, claim_of, describe_loss
 from agent.loadbalancer.ports import describe_mismatch, fitting
 from agent.loadbalancer.select import Candidate, Choice, Counts, select, sides
+from agent.settings import AgentSettings
 from agent.tables import (
     Address,
     AgentDB,
@@ -28,8 +29,6 @@ from agent.tables import (
 from meshmodel.condition import Condition
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 
-MAX_FRONTENDS = 4096
-
 
 class LoadBalancerWriter:
     """Writes services, backends, frontends and service problems; every method must be called inside `db.write()`."""
@@ -38,8 +37,8 @@ class LoadBalancerWriter:
         self,
         db: AgentDB,
         external_ranges: Sequence[IPv4Network] = (),
-        max_frontends: int = MAX_FRONTENDS,
-        max_backends: int = MAX_BACKENDS,
+        max_frontends: int = AgentSettings.service_frontends_max,
+        max_backends: int = AgentSettings.service_backends_max,
     ) -> None:
         self._db, self._max_frontends, self._limit = db, max_frontends, BackendLimit(max_backends)
         self._clusters: list[ClusterName] = [db.own]  # own cluster first, then by name: the order of selection

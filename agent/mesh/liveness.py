@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-DEFAULT_WITHDRAW_AFTER_S = 10.0
 MINIMUM_WITHDRAW_AFTER_S = 3.0
 
 
@@ -42,7 +41,7 @@ class LivenessDecision:
     again_at_s: float | None = None
 
 
-def decide(now_s: float, signals: Signals, withdraw_after_s: float = DEFAULT_WITHDRAW_AFTER_S) -> LivenessDecision:
+def decide(now_s: float, signals: Signals, withdraw_after_s: float) -> LivenessDecision:
     """The state of a peer's backends on this node."""
     bound_s = max(MINIMUM_WITHDRAW_AFTER_S, withdraw_after_s)
     control, data = signals.control_lost_s, signals.data_lost_s if signals.has_probes else None

@@ -19,9 +19,8 @@ from agent.tables import Node
 from meshmodel.identity import FIRST_ALLOCATED, UNKNOWN, Reserved
 from meshmodel.names import ClusterName, ServiceName
 from meshmodel.node import EXTERNAL_IP, INTERNAL_IP
-from meshpeer.allowed import Allowed
+from meshpeer.allowed import WIDEST, Allowed
 
-WIDEST: Final = {4: 8, 6: 16}
 NEVER: Final[BlockIndex[str]] = BlockIndex()
 for _network, _what in (
     ("0.0.0.0/8", "unspecified"),

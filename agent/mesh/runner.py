@@ -12,10 +12,11 @@ from typing import Final
 
 from agent.mesh.held_records import MAXIMUM_RECORDS
 from agent.mesh.ingest import Ingest, Writers
-from agent.mesh.liveness import DEFAULT_WITHDRAW_AFTER_S, Liveness, Signals, decide, is_cache_expired
+from agent.mesh.liveness import Liveness, Signals, decide, is_cache_expired
 from agent.mesh.networks import Networks
 from agent.mesh.probe import Prober
 from agent.mesh.rejections import Rejections
+from agent.settings import AgentSettings
 from agent.tables import AgentDB, Node, Service
 from meshapi.peer import PeerState
 from meshkit.clock import Clock
@@ -49,7 +50,7 @@ class MeshRunner:
         maximum: int = 255,
         options: SessionOptions | None = None,
         cache_ttl_s: float = 0.0,
-        withdraw_after_s: float = DEFAULT_WITHDRAW_AFTER_S,
+        withdraw_after_s: float = AgentSettings.withdraw_after_s,
         prober: Prober | None = None,
         explain: Explain | None = None,
         certificate_end: CertificateEnd | None = None,

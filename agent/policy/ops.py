@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 from agent.datapath.errors import MapFullError
 from agent.datapath.layout import AddressKey, EndpointFlag, EndpointValue, IfindexKey, PolicyKey, PolicyValue
 from agent.datapath.maps import Maps
 from agent.policy.plan import ClassChange, Write, changes, changes_from_map, closing, fit, order, runs
+from agent.settings import AgentSettings
 from agent.tables import Endpoint, EndpointVerdicts
 from meshkit.errors import TransientError
 from meshkit.isolation import apply_rows
@@ -20,7 +21,6 @@ log = logging.getLogger(__name__)
 
 _REVISION_MODULUS = 1 << 32
 _DIRECTIONS = frozenset(Direction)
-DEFAULT_SHARE: Final = 16_384  # entries of one endpoint, as many as Cilium gives each
 
 
 class Attachments(Protocol):
@@ -43,7 +43,7 @@ class EndpointTarget:
     and what else fits, `failures` says so, and no pod takes more than `share` entries from the others.
     """
 
-    def __init__(self, maps: Maps, attachments: Attachments, share: int = DEFAULT_SHARE) -> None:
+    def __init__(self, maps: Maps, attachments: Attachments, share: int = AgentSettings.policy_entries_per_pod) -> None:
         self.failures: dict[str, str] = {}
         self._share = share
         self._policy, self._attachments = maps.policy, attachments

@@ -14,14 +14,12 @@ from clustermesh_apiserver.convert.ip import convert_endpoint, convert_pod
 from clustermesh_apiserver.convert.owner_queue import OwnerQueue
 from clustermesh_apiserver.tables import IntentTable, Tables
 from kubeintent.rows import NamespaceIntent, PodIntent
-from meshmodel.identity import IdentityRange, NumericIdentity
+from meshmodel.identity import IdentityRange, NumericIdentity, is_reserved
 from meshmodel.labels import Labels
 
 log = logging.getLogger(__name__)
 
 MAX_WAIT_S: Final = 30.0
-FIRST_OF_A_CLUSTER: Final = 256
-"""Lower identities are reserved, and the same in every cluster."""
 
 
 class Allocator(Protocol):
@@ -137,7 +135,7 @@ class AddressExporter(Exporter):
 
     def _is_believed(self, identity: int) -> bool:
         """Readers take identities of our range and those that mean the same everywhere; 0 is: not known yet."""
-        return identity < FIRST_OF_A_CLUSTER or self._numbers.contains(NumericIdentity(identity))
+        return is_reserved(identity) or self._numbers.contains(NumericIdentity(identity))
 
     def _claim(self, owner: str, records: Mapping[bytes, bytes], *, is_global: bool = True) -> None:
         """The owner has exactly these records, of a global namespace or of one that peers must not know."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from clustermesh_apiserver.identity.number_choice import Grace, IdentityBook
+from clustermesh_apiserver.settings import ApiserverSettings
 from clustermesh_apiserver.tables import Tables
 from kube.client import KubeClient, in_thread
 from kube.errors import AlreadyExists, KubeError
@@ -28,7 +29,6 @@ from meshmodel.labels import NAMESPACE_LABEL, Labels
 log = logging.getLogger(__name__)
 
 WORKERS: Final = 8
-GRACE_S: Final = 15 * 60.0
 SWEEP_S: Final = 60.0
 BACKOFF_S: Final = (0.2, 15.0)
 
@@ -48,7 +48,7 @@ class IdentityAllocator:
         *,
         on_identity: Callable[[str], None],
         on_number: Callable[[set[str]], None],
-        grace_s: float = GRACE_S,
+        grace_s: float = ApiserverSettings.identity_grace,
         clock: Clock | None = None,
     ) -> None:
         self._client, self._tables, self._clock = client, tables, clock or SystemClock()

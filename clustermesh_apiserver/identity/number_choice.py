@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Final
 
-from meshmodel.identity import IdentityRange
+from meshmodel.identity import FIRST_ALLOCATED, IdentityRange
 from meshmodel.labels import Labels, encode_labels
-
-FIRST_FREE: Final = 256
-"""The lowest numbers of a range are left alone, so that a range of cluster 0 would not touch the reserved ones."""
 
 
 class IdentityBook:
     """Every identity that exists as an object, by number and by labels."""
 
     def __init__(self, numbers: IdentityRange) -> None:
-        self._first, self._size = numbers.first + FIRST_FREE, numbers.last - numbers.first - FIRST_FREE + 1
+        # the lowest numbers of every range are left alone, as those of cluster 0 are the reserved ones
+        self._first, self._size = numbers.first + FIRST_ALLOCATED, numbers.last - numbers.first - FIRST_ALLOCATED + 1
         self._labels: dict[int, Labels] = {}
         self._numbers: dict[Labels, set[int]] = {}
 

@@ -11,18 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Final
 
 from certs.bundle import TrustBundle
 from certs.errors import CertificateError
 from certs.inspect import parse
-from certs.profile import admin_user, local_user, remote_user
+from certs.profile import SHARED_REMOTE_USER, admin_user, local_user, remote_user
 from clustermesh_apiserver.serve.users import User
 from kvstore.auth import Role
 from kvstore.facade.grant import Grant
 from meshmodel.readers import ADMIN_READS, LOCAL, REMOTE, Readable, agent_reads, peer_reads
-
-SHARED_REMOTE_USER: Final = REMOTE
 
 
 class Access:

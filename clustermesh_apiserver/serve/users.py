@@ -8,9 +8,12 @@ from typing import Final
 
 import yaml
 
+from certs.profile import admin_user, local_user, remote_user
+from kvstore.auth import ROOT
 from meshkit.errors import PermanentError
+from meshmodel.readers import LOCAL, REMOTE
 
-ROLES: Final = frozenset({"remote", "local", "root"})
+ROLES: Final = frozenset({REMOTE, LOCAL, ROOT})
 
 
 class UsersError(PermanentError):
@@ -40,7 +43,7 @@ def parse_users(text: str, own_cluster: str) -> tuple[User, ...]:
         return ()
     if not isinstance(entries, list):
         raise UsersError("users.yaml: expected a list under `users`")
-    own = {own_cluster, f"remote-{own_cluster}", f"local-{own_cluster}", f"admin-{own_cluster}"}
+    own = {own_cluster, remote_user(own_cluster), local_user(own_cluster), admin_user(own_cluster)}
     users = {user.name: user for user in map(_user, entries) if user.name not in own}
     return tuple(users[name] for name in sorted(users))
 
@@ -48,7 +51,7 @@ def parse_users(text: str, own_cluster: str) -> tuple[User, ...]:
 def _user(entry: object) -> User:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"]:
         raise UsersError(f"users.yaml: {str(entry)[:80]} has no name")
-    role = entry.get("role", "remote")
+    role = entry.get("role", REMOTE)
     if role not in ROLES:
         raise UsersError(f"users.yaml: {entry['name']} has role {str(role)[:40]!r}, expected one of {sorted(ROLES)}")
     return User(entry["name"], role)

@@ -54,7 +54,7 @@ from kubeintent.rows import (
 )
 from kubeintent.service import read_service
 from kubeintent.service_export import read_service_export
-from meshapi.installed import AGENT_SELECTOR
+from meshapi.installed import AGENT_SELECTOR, DEFAULT_NAMESPACE
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
 from meshkit.errors import PermanentError
@@ -87,7 +87,7 @@ class Source:
         choose: Callable[[SourcePlan | None], SourcePlan],
         *,
         default_global: bool = True,
-        namespace: str = "kube-system",
+        namespace: str = DEFAULT_NAMESPACE,
         confirmations: Confirmations | None = None,
         allocator: IdentityAllocator | None = None,
         timing: Timing | None = None,

@@ -13,9 +13,7 @@ import yaml
 
 from clustermesh_cli.exit_code import CommandRefusedError
 from clustermesh_cli.plan.facts import ClusterFacts, StoreAccess
-from meshapi.installed import LOCAL_DIRECTORY, REMOTE_DIRECTORY, STORE_PORT, STORE_SERVICE
-
-PEER_DIRECTORY = "/var/lib/cilium/clustermesh"
+from meshapi.installed import LOCAL_DIRECTORY, PEER_DIRECTORY, REMOTE_DIRECTORY, STORE_PORT, STORE_SERVICE
 
 
 class Mode(StrEnum):

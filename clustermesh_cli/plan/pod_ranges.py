@@ -12,12 +12,10 @@ from typing import Any, Final
 
 from meshkit.yamltext import load_documents
 from meshmodel.address import canonical_prefix
+from meshpeer.allowed import WIDEST
 
 POD_CIDR_FLAG: Final = "--pod-cidr"
 CLUSTER_POOL: Final = "cluster-pool"
-WIDEST_V4: Final = 8
-WIDEST_V6: Final = 16
-"""What agents believe of a peer at most."""
 POOL_KEYS: Final = ("cluster-pool-ipv4-cidr", "cluster-pool-ipv6-cidr")
 
 
@@ -68,6 +66,6 @@ def _prefixes(texts: Iterable[str]) -> tuple[str, ...]:
             prefix = canonical_prefix(part)
         except ValueError:
             continue
-        if int(prefix.partition("/")[2]) >= (WIDEST_V6 if ":" in prefix else WIDEST_V4):
+        if int(prefix.partition("/")[2]) >= WIDEST[6 if ":" in prefix else 4]:
             found.append(prefix)
     return tuple(dict.fromkeys(found))

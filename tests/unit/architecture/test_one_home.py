@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from meshapi import installed
+from meshmodel import keys, private_keys
 from tests.unit.architecture.source_tree import REPOSITORY, Module, is_within, modules
 
 PROGRAMS = ("agent", "clustermesh_apiserver", "clustermesh_cli", "meshpeer", "certs", "kvstore", "kube", "lab.daemon")
@@ -20,6 +21,18 @@ INSTALLED = {
 }
 SETTINGS = {installed.CLUSTER_NAME_KEY, installed.CLUSTER_ID_KEY, installed.MAXIMUM_KEY, installed.MIRROR_KEY}
 """Keys of the ConfigMap that are names of settings and fields too."""
+OTHER_MEANING = {
+    ("clustermesh_cli.announced", "kube-system"),  # where kubeadm's own ConfigMap stands
+    ("lab.daemon", "kube-system"),  # where the lab's DNS runs
+}
+IMAGES: set[tuple[str, bytes | str]] = {("clustermesh_cli.app", "clustermesh/")}
+"""Repositories of images."""
+PORTS = {value: name for name, value in vars(installed).items() if name.endswith("_PORT") and isinstance(value, int)}
+OTHER_NUMBERS = {
+    ("agent.datapath.overlay_probe", installed.AGENT_PORT): "a UDP port inside the overlay: PROBE_PORT of bpf/probe.h",
+    ("kvstore.clientconfig", installed.STORE_PORT): "etcd's own port, where an endpoint names none",
+}
+"""The same number as an installed port, decided by somebody else."""
 
 # what only `kubeintent` reads of a Kubernetes object; the kubelet and the controllers of the lab write them
 READ_FIELDS = {
@@ -46,7 +59,32 @@ def test_what_is_installed_is_named_in_one_module() -> None:
     """A name that stands elsewhere is to be imported from meshapi.installed."""
     wanted = INSTALLED - SETTINGS
     respelled = {(m.name, text) for m in _of_programs() for text in _texts(m) if text in wanted}
-    assert sorted(respelled) == []
+    assert sorted(respelled - OTHER_MEANING) == []
+    assert sorted(OTHER_MEANING - respelled) == []
+
+
+def test_ports_of_what_is_installed_are_numbered_in_one_module() -> None:
+    found = {
+        (module.name, node.value)
+        for module in _of_programs()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Constant) and type(node.value) is int and node.value in PORTS
+    }
+    assert found == OTHER_NUMBERS.keys()
+
+
+def test_keys_of_the_mesh_are_spelled_in_meshmodel() -> None:
+    """In bytes or in text: whoever needs a key or a prefix takes it from meshmodel.keys or meshmodel.private_keys."""
+    roots = (keys.ROOT, private_keys.ROOT)
+    respelled = {
+        (module.name, node.value)
+        for module in _of_programs()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, bytes | str)
+        and (node.value if isinstance(node.value, bytes) else node.value.encode()).startswith(roots)
+    }
+    assert sorted(respelled - IMAGES) == []
 
 
 def test_kubernetes_objects_are_read_in_kubeintent() -> None:
