@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every module of the product as a syntax tree, and what pyproject.toml says about imports."""
+"""Every module of the product as a syntax tree, and what pyproject.toml says about imports.
+
+Imports are absolute everywhere: the linter refuses relative ones.
+"""
 
 from __future__ import annotations
 
