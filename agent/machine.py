@@ -26,9 +26,9 @@ class Host(Protocol):
 
     `unattached` are those of the interfaces on which our programs do not run, `unattached_node` the same for the node's own
     devices, as text, and `attach_node` attaches to these. `unpinned` are the pins that are gone of what is in use, and
-    `pin_again` makes them. `is_current`: the datapath was loaded for the devices there are now,
-    and `adapt` makes it so; `sight` says where pod addresses are (the
-    number is that of the interface each was last known on, or 0); `changes` are those of interfaces and routes from the call on.
+    `pin_again` makes them. `is_current`: the datapath was loaded for the devices and the address there are now, and `adapt`
+    makes it so; `move_to` says that the node has another address; `sight` says where pod addresses are (the number is that of
+    the interface each was last known on, or 0); `changes` are those of interfaces and routes from the call on.
     """
 
     def open(self) -> Maps: ...
@@ -42,6 +42,7 @@ class Host(Protocol):
     def pin_again(self) -> None: ...
     def is_current(self) -> bool: ...
     def adapt(self) -> None: ...
+    def move_to(self, address: str) -> None: ...
     def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[LinkSighting]: ...
     def changes(self) -> AsyncIterator[LinkChanges]: ...
     def events(self) -> AsyncIterator[Sequence[DatapathEvent]]: ...
@@ -98,13 +99,18 @@ class KernelHost:
         self.datapath.pin_again()
 
     def is_current(self) -> bool:
-        return self.datapath.is_current()
+        asks_from = self._overlay.address if self._overlay is not None else self.datapath.address
+        return asks_from == self.datapath.address and self.datapath.is_current()
 
     def adapt(self) -> None:
-        """Raises: LoadError, KernelError; then the programs go on that ran before."""
-        self.datapath.adapt()
+        """Raises: LoadError, KernelError, OSError; then the programs go on that ran before."""
+        if not self.datapath.is_current():
+            self.datapath.adapt()
         if self._overlay is not None:
-            self._overlay.resize(self.datapath.mtu)
+            self._overlay.fit(self.datapath.address, self.datapath.mtu)
+
+    def move_to(self, address: str) -> None:
+        self.datapath.move_to(address)
 
     def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[LinkSighting]:
         return sight(asked)
@@ -132,6 +138,7 @@ class MemoryHost:
 
     def __init__(self) -> None:
         self._attached: set[int] = set()
+        self.address = ""
 
     def open(self) -> Maps:
         from agent.datapath.memory import memory_maps
@@ -167,6 +174,9 @@ class MemoryHost:
 
     def adapt(self) -> None:
         return
+
+    def move_to(self, address: str) -> None:
+        self.address = address
 
     def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[LinkSighting]:
         return [LinkSighting() for _ in asked]

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agent.status_api import make_api
 from kube.review import AccessReviewer
 from meshapi.installed import TOKEN_AUDIENCE, TOKEN_HEADER
-from meshkit.guard import Guard, admit_nobody
-from meshkit.http import bind_unix, probes, serve
+from meshkit.guard import App, Guard, admit_nobody
+from meshkit.http import bind, bind_unix, probes, serve
 from meshkit.probe_server import serve_probes
 from meshkit.supervise import together
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from agent.feature import Feature
     from agent.reports import Reconcilers
 
-LOOPBACK = "127.0.0.1"
+LOOPBACK: Final = "127.0.0.1"
+RETRY_S: Final = 1.0
 
 
 async def serve_agent(core: Core, features: Sequence[Feature], reconcilers: Reconcilers) -> None:
@@ -30,11 +32,40 @@ async def serve_agent(core: Core, features: Sequence[Feature], reconcilers: Reco
     settings, client, health = core.settings, core.client, core.health
     app = make_api(core, features, reconcilers)
     admit = AccessReviewer(client, TOKEN_AUDIENCE, core.clock).admit if client is not None else admit_nobody
-    hosts = settings.listen or tuple(dict.fromkeys((LOOPBACK, core.facts.node_ip)))
+    guarded = Guard(app, admit, headers=(TOKEN_HEADER,))
+    listening = bind(settings.listen or LOOPBACK, settings.port)
+    port = int(listening[0].getsockname()[1])
+    jobs = {} if settings.listen else {"rest on the node's address": serve_at_node(core, guarded, port)}
     await together(
-        {
-            "rest": serve(Guard(app, admit, headers=(TOKEN_HEADER,)), hosts, settings.port),
+        jobs
+        | {
+            "rest": serve(guarded, sockets=listening),
             "rest on the socket": serve(app, sockets=[bind_unix(settings.socket)]),
             "probes": serve_probes(LOOPBACK, settings.probe_port, probes(health, health.ready)),
         }
     )
+
+
+async def serve_at_node(core: Core, app: App, port: int) -> None:
+    """Until cancelled: the node's address is listened on, and every other that it gets, as soon as a device has that.
+
+    A former address is listened on still: the API server asks an agent there until the kubelet has said where it is now.
+    Raises: OSError when the first address cannot be bound.
+    """
+    db, served = core.db, {LOOPBACK}
+    async with asyncio.TaskGroup() as group:
+        while True:
+            rung, address = db.moved.count, db.node_address
+            if address not in served:
+                try:
+                    sockets = bind(address, port)
+                except OSError as exc:
+                    if not db.former_addresses:
+                        raise
+                    core.health.degraded("rest", str(exc))
+                    await core.clock.sleep(RETRY_S)
+                    continue
+                served.add(address)
+                group.create_task(serve(app, sockets=sockets), name=f"rest on {address}")
+            core.health.ok("rest")
+            await db.moved.wait(rung)

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from meshkit.table import Database, Table
+from meshkit.wake import Wake
 from meshmodel.annotations import Affinity
 from meshmodel.condition import Condition
 from meshmodel.labels import Labels
@@ -257,12 +258,17 @@ class LostNode:
 
 
 class AgentDB(Database):
-    """Every table of the agent. `own` names this cluster and `node_address` this node: rows of theirs are local."""
+    """Every table of the agent. `own` names this cluster and `node_address` this node: rows of theirs are local.
+
+    `moved` rings when the node got another address. Records that name a former one are still of this node.
+    """
 
     def __init__(self, own: ClusterName, own_id: ClusterId, node_name: str = "", node_address: str = "") -> None:
         super().__init__()
         self.own, self.own_id = own, own_id
         self.node_name, self.node_address = node_name, node_address
+        self.former_addresses: frozenset[str] = frozenset()
+        self.moved = Wake()
         self.services: Table[ServiceName, Service] = Table(self, "services", key=lambda s: s.name)
         self.labelled_services: Table[ServiceName, LabelledService] = Table(
             self, "labelled-services", key=lambda s: s.name
@@ -284,3 +290,18 @@ class AgentDB(Database):
         )
         self.peers: Table[ClusterName, PeerHealth] = Table(self, "peers", key=lambda p: p.name)
         self.lost_nodes: Table[str, LostNode] = Table(self, "lost_nodes", key=lambda n: n.ip)
+
+    def is_here(self, host: str) -> bool:
+        """Whether a record that names this host is about this node."""
+        return host == self.node_address or host in self.former_addresses
+
+    def move_to(self, address: str) -> None:
+        """This node has another address from now on. Call inside `write()`."""
+        self.former_addresses = (self.former_addresses | {self.node_address}) - {address, ""}
+        self.node_address = address
+        self.moved.set()
+
+    def give_up(self, address: str) -> None:
+        """A former address of this node is another node's now. Call inside `write()`."""
+        self.former_addresses -= {address}
+        self.moved.set()

@@ -8,7 +8,7 @@ import logging
 import shutil
 import struct
 from collections.abc import Collection
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -54,6 +54,7 @@ class Datapath:
         self._programs: dict[str, int] = {}
         self._objects: list[BpfObject] = []
         self._maps: Maps | None = None
+        self._loaded_address = config.node_address
         self.mtu = 0
         self.overlay_ifindex = 0
         self.underlay_ifindex = 0
@@ -75,10 +76,24 @@ class Datapath:
             log.info("datapath loaded", extra={"path": str(self._pins)})
         return self._maps
 
+    @property
+    def address(self) -> str:
+        """The node's underlay address, which the programs were loaded for unless adapt() is due."""
+        return self._config.node_address
+
+    def move_to(self, address: str) -> None:
+        """The node has another underlay address; what runs goes on with the former one until adapt()."""
+        self._config = replace(self._config, node_address=address)
+
     def is_current(self) -> bool:
-        """The overlay and the underlay device are those that the programs were loaded for. Raises: KernelError, OSError."""
+        """The address, the overlay and the underlay device are those that the programs were loaded for.
+
+        Raises: KernelError, OSError.
+        """
         if self._maps is None:
             return True
+        if self._loaded_address != self._config.node_address:
+            return False
         underlay = self._find_underlay()
         mtu = self._config.mtu or (underlay.mtu - VXLAN_OVERHEAD if underlay else 0)
         overlay = netlink.device(OVERLAY_DEVICE)
@@ -86,7 +101,7 @@ class Datapath:
         return found == (self.underlay_ifindex, self.mtu, self.overlay_ifindex, self.mtu)
 
     def adapt(self) -> None:
-        """Programs fit the devices as they are now: loaded anew over the same maps and put in place of the running ones.
+        """Programs fit the address and the devices as they are now: loaded anew over the same maps, in place of the running ones.
 
         No packet meets a hook without a program. After an exception the programs go on that ran before.
         Raises: LoadError, KernelError.
@@ -98,8 +113,9 @@ class Datapath:
         for program_object in self._objects:
             program_object.close()
         self._objects, self._programs = fresh._objects, fresh._programs
+        self._loaded_address = self._config.node_address
         self.mtu, self.overlay_ifindex, self.underlay_ifindex = fresh.mtu, fresh.overlay_ifindex, fresh.underlay_ifindex
-        log.info("datapath fits its devices again", extra={"key": f"mtu {self.mtu}"})
+        log.info("datapath fits its devices again", extra={"key": f"{self.address} mtu {self.mtu}"})
 
     def unpinned(self) -> list[str]:
         """Which pins of maps and programs in use are gone, as paths below the pin directory, and whether that of links is.

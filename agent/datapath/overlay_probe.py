@@ -52,17 +52,20 @@ class OverlayProbe:
     def __init__(
         self, node_address: str, vxlan_port: int, mark: int, mtu: int, answers: Map[ProbeKey, ProbeValue]
     ) -> None:
-        self._address, self._port, self._mtu, self._answers = node_address, vxlan_port, mtu, answers
+        self.address, self._port, self._mark, self._mtu, self._answers = node_address, vxlan_port, mark, mtu, answers
         self._secret = random.SystemRandom().getrandbits(64 - _ROUND_BITS)
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
-        self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE)
-        self._socket.bind((node_address, 0))
+        self._socket = _asking_socket(node_address, mark)
 
-    def resize(self, mtu: int) -> None:
-        """Full questions are as large as the overlay device now lets packets be."""
+    def fit(self, node_address: str, mtu: int) -> None:
+        """Questions come from this address of the node, full ones as large as the overlay device now lets packets be.
+
+        Raises: OSError when no device has the address; then the former one is used on.
+        """
         self._mtu = mtu
+        if node_address != self.address:
+            fresh = _asking_socket(node_address, self._mark)
+            self._socket.close()
+            self.address, self._socket = node_address, fresh
 
     def close(self) -> None:
         """Give back the socket."""
@@ -74,7 +77,7 @@ class OverlayProbe:
         for node in nodes:
             for size in ProbeSize:
                 with contextlib.suppress(OSError):  # no route, no room, larger than the device: no answer will come
-                    question = question_bytes(self._address, node, nonce, size, self._mtu)
+                    question = question_bytes(self.address, node, nonce, size, self._mtu)
                     self._socket.sendto(_VXLAN + question, (node, self._port))
 
     def answers(self, round_number: int) -> Mapping[str, frozenset[ProbeSize]]:
@@ -92,6 +95,19 @@ class OverlayProbe:
 
     def _nonce(self, round_number: int) -> int:
         return self._secret << _ROUND_BITS | round_number & ((1 << _ROUND_BITS) - 1)
+
+
+def _asking_socket(node_address: str, mark: int) -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        made.setblocking(False)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        made.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE)
+        made.bind((node_address, 0))
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 def question_bytes(source: str, destination: str, nonce: int, size: ProbeSize, mtu: int) -> bytes:

@@ -105,6 +105,7 @@ class EndpointDiscovery:
         self._ids: dict[str, int] = {}
         self._next_id = 1
         self._seen = 0
+        self._here = (db.node_address, db.former_addresses)
 
     def restore(self, values: Iterable[Restored]) -> None:
         """Pods that an earlier agent enforced keep their ids, and stay while their interfaces exist."""
@@ -222,22 +223,36 @@ class EndpointDiscovery:
         self._retry_at.pop(address, None)
 
     def _changes(self) -> list[tuple[Prefix, bool]]:
-        """Prefixes that changed since the last call; when too many were forgotten, all of them and what we still had."""
+        """Prefixes that changed since the last call.
+
+        When too many were forgotten, or this node's addresses are others, all of them and what we still had.
+        """
         seen, self._seen = self._seen, self._db.prefixes.revision
+        here, self._here = self._here, (self._db.node_address, self._db.former_addresses)
         try:
-            return [(c.row, c.deleted) for c in self._db.prefixes.changes_since(seen)]
+            if here == self._here:
+                return [(c.row, c.deleted) for c in self._db.prefixes.changes_since(seen)]
         except HistoryLostError:
-            had = [w.prefix for w in self._wanted.values() if w.prefix is not None]
-            lost = [row for row in had if self._db.prefixes.get(row.prefix) is None]
-            return [(row, True) for row in lost] + [(row, False) for row in self._db.prefixes.rows()]
+            pass
+        had = [w.prefix for w in self._wanted.values() if w.prefix is not None]
+        lost = [row for row in had if self._db.prefixes.get(row.prefix) is None]
+        return [(row, True) for row in lost] + [(row, False) for row in self._db.prefixes.rows()]
 
     def _is_ours(self, row: Prefix) -> bool:
-        return row.origin is ClaimOrigin.POD and row.cluster == self._db.own and row.host == self._db.node_address
+        return row.origin is ClaimOrigin.POD and row.cluster == self._db.own and self._db.is_here(row.host)
 
     def _is_elsewhere(self, row: Prefix, *, deleted: bool) -> bool:
-        """Our own cluster says that this pod address is on another node."""
+        """Our own cluster says that this pod address is on another node.
+
+        An address that no other node is known to have may be a new one of this node, of which we have not heard yet.
+        """
         is_own_pod = row.origin is ClaimOrigin.POD and row.cluster == self._db.own
-        return not deleted and is_own_pod and row.host != self._db.node_address
+        return not deleted and is_own_pod and not self._db.is_here(row.host) and self._is_of_another_node(row.host)
+
+    def _is_of_another_node(self, host: str) -> bool:
+        own, name = self._db.own, self._db.node_name
+        others = (n for n in self._db.nodes.rows() if n.cluster == own and n.name != name)
+        return any(a.ip == host for n in others for a in n.addresses)
 
     def _id_of(self, address: str) -> int:
         """The id the address has, else the next one that nobody has."""

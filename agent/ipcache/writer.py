@@ -28,9 +28,7 @@ class PrefixWriter:
 
     def set_pod(self, row: Prefix) -> None:
         """The pod address is as the row says; `tunnel` and `is_known` are decided here."""
-        is_direct = row.host == self._db.node_address or not self._is_tunnelled(row.cluster)
-        tunnel = "" if is_direct else row.host
-        self._claim(replace(row, tunnel=tunnel, is_known=self._is_known(row.identity)))
+        self._claim(replace(row, tunnel=self._tunnel_to(row), is_known=self._is_known(row.identity)))
 
     def delete_pod(self, cluster: ClusterName, prefix: str) -> None:
         self._withdraw(prefix, (ClaimOrigin.POD, cluster, ""))
@@ -38,6 +36,10 @@ class PrefixWriter:
     def set_node(self, node: Node) -> None:
         """The node's addresses and pod networks are claimed, and nothing else of what it claimed before."""
         key = (node.cluster, node.name)
+        if node.cluster == self._db.own and not self._is_own(node):
+            for taken in self._db.former_addresses.intersection(a.ip for a in node.addresses):
+                self._db.give_up(taken)
+                self._settle_tunnels(taken)
         claims = tuple(_node_prefixes(node, is_own=self._is_own(node), is_tunnelled=self._is_tunnelled(node.cluster)))
         kept = {c.prefix for c in claims}
         for old in self._node_claims.get(key, ()):
@@ -46,6 +48,11 @@ class PrefixWriter:
         for claim in claims:
             self._claim(claim)
         self._node_claims[key] = claims
+
+    def move_own_node(self, address: str) -> None:
+        """This node has another address: pods that are said to be there are here."""
+        self._db.move_to(address)
+        self._settle_tunnels(address)
 
     def delete_node(self, cluster: ClusterName, name: str) -> None:
         for old in self._node_claims.pop((cluster, name), ()):
@@ -127,6 +134,18 @@ class PrefixWriter:
             self._db.prefixes.put(min(claims.values(), key=self._rank))
         else:
             self._db.prefixes.delete(prefix)
+
+    def _settle_tunnels(self, host: str) -> None:
+        """Pods of our cluster at this host are reached as the addresses of this node now say."""
+        rows = {row.prefix: (row,) for row in self._db.prefixes.rows()} | {
+            prefix: tuple(claims.values()) for prefix, claims in self._weaker.items()
+        }
+        for row in [row for claims in rows.values() for row in claims]:
+            if row.origin is ClaimOrigin.POD and row.cluster == self._db.own and row.host == host:
+                self._claim(replace(row, tunnel=self._tunnel_to(row)))
+
+    def _tunnel_to(self, row: Prefix) -> str:
+        return "" if self._db.is_here(row.host) or not self._is_tunnelled(row.cluster) else row.host
 
     def _is_tunnelled(self, cluster: ClusterName) -> bool:
         """Whether pods of other nodes of this cluster are reached through our overlay, or by the routes of its CNI."""

@@ -54,7 +54,7 @@ class MeshFeature(Feature):
     ) -> None:
         settings = core.settings
         self._core, self._writers, self._describe_widening = core, writers, describe_widening
-        self.own_node = OwnNodeFollower(core, self._claim)
+        self.own_node = OwnNodeFollower(core, self._claim, self._move)
         connector = StoreConnector(settings.clustermesh_config, resolve)
         self._service_networks = ServiceNetworkFollower(self._claim_service_networks, core.clock)
         self.runner = MeshRunner(
@@ -91,6 +91,10 @@ class MeshFeature(Feature):
             self._writers.nodes.set_node(node)
             self._writers.prefixes.set_node(node)
 
+    def _move(self, address: str) -> None:
+        with self._core.db.write():
+            self._writers.prefixes.move_own_node(address)
+
     def _claim_service_networks(self, networks: tuple[str, ...]) -> None:
         with self._core.db.write():
             self.runner.know_service_networks(networks)
@@ -122,8 +126,6 @@ class MeshFeature(Feature):
     def problems(self) -> Sequence[str]:
         """Also what rules for addresses admit since a cluster is no peer any more."""
         found = mesh_problems(self.runner, self._core.db, self._core.clock)
-        if self.own_node.problem:
-            found.append(self.own_node.problem)
         return found + self._describe_widening(self.runner.drained)
 
     def check_health(self, health: Health) -> None:
@@ -135,7 +137,6 @@ class MeshFeature(Feature):
         found = {
             OWN_STORE: own_store_problem(self.runner, self._core.db.own, self._core.clock),
             NETWORKS_OF_PEERS: refused_networks(self.runner),
-            "node address": self.own_node.problem,
         }
         for name, problem in found.items():
             if problem:

@@ -389,4 +389,4 @@ class Ingest:
         self._writers.load_balancer.set_backends(name, self._name, self._cluster_id, backends, self._clock.wall())
 
     def _is_own_node(self, host: str) -> bool:
-        return self._name == self._db.own and host == self._db.node_address
+        return self._name == self._db.own and self._db.is_here(host)

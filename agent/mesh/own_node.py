@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Edits of this node's Node object: new addresses and pod networks are claimed at once, also while the own store is away."""
+"""Edits of this node's Node object: new addresses and pod networks are ours at once, also while the own store is away."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ log = logging.getLogger(__name__)
 
 
 class OwnNodeFollower:
-    """`claim` is called with the node's row whenever the object says something else than before.
+    """`claim` is called with the node's row whenever the object says something else than before, `move` before it with an
+    address that the node did not have. An address that was given by hand and is not the object's is not followed.
 
     The store's record of the node may hold more than the object, such as addresses of other kinds: these stay.
     """
 
-    def __init__(self, core: Core, claim: Callable[[Node], None]) -> None:
-        self._core, self._claim = core, claim
+    def __init__(self, core: Core, claim: Callable[[Node], None], move: Callable[[str], None]) -> None:
+        self._core, self._claim, self._move = core, claim, move
         facts = core.facts
         known = {node.name: node for node in facts.own_nodes}
         self._last = known.get(facts.node, OwnNode(facts.node, facts.node_ip, facts.pod_cidrs))
-        self._address = self._last.ip
-        self.problem = ""
-        """What of an edit needs a restart of the agent; "" while nothing does."""
+        self._is_address_followed = self._last.ip in ("", facts.node_ip)
 
     async def run(self, client: KubeClient) -> None:
         """Until cancelled."""
@@ -53,11 +52,6 @@ class OwnNodeFollower:
             row = Node(facts.cluster, facts.cluster_id, facts.node, (), ())
         others = tuple(a for a in row.addresses if not (a.kind == INTERNAL_IP and a.ip in (before.ip, found.ip)))
         own = (NodeAddress(INTERNAL_IP, found.ip),) if found.ip else ()
+        if self._is_address_followed and found.ip not in ("", self._core.db.node_address):
+            self._move(found.ip)
         self._claim(replace(row, addresses=(*own, *others), pod_cidrs=found.pod_cidrs))
-        is_moved = found.ip not in ("", self._address, facts.node_ip)
-        self.problem = (
-            f"the address of node {found.name} is {found.ip} now, and the programs and tunnels of this agent use "
-            f"{facts.node_ip}: restart the agent"
-            if is_moved
-            else ""
-        )

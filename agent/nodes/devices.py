@@ -24,6 +24,7 @@ class Machine(Protocol):
     def changes(self) -> AsyncIterator[LinkChanges]: ...
     def is_current(self) -> bool: ...
     def adapt(self) -> None: ...
+    def move_to(self, address: str) -> None: ...
 
 
 class DeviceFollower:
@@ -37,6 +38,11 @@ class DeviceFollower:
         """Until cancelled."""
         async for _ in self._machine.changes():
             self._wake.set()
+
+    def move_to(self, address: str) -> None:
+        """The node has another address: the datapath is to be that one's, as soon as a device has it."""
+        self._machine.move_to(address)
+        self._wake.set()
 
     async def follow(self) -> None:
         """Until cancelled: at most one look every GATHER_S, none while nothing changes and all is well."""

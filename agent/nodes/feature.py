@@ -22,13 +22,26 @@ class NodesFeature(Feature):
         self._devices = DeviceFollower(core.host, core.clock)
 
     def tasks(self) -> Tasks:
-        return {"device changes": self._devices.hear(), "devices": self._devices.follow()}
+        return {
+            "device changes": self._devices.hear(),
+            "devices": self._devices.follow(),
+            "node address": self._follow_address(),
+        }
 
     def check_health(self, health: Health) -> None:
         if self._devices.failure:
             health.failed("node devices", self._devices.failure)
         else:
             health.ok("node devices")
+
+    async def _follow_address(self) -> None:
+        db, followed = self._core.db, self._core.facts.node_ip
+        while True:
+            rung = db.moved.count
+            if db.node_address != followed:
+                followed = db.node_address
+                self._devices.move_to(followed)
+            await db.moved.wait(rung)
 
     def add_routes(self, rest: Rest) -> None:
         @rest.get("/v1/nodes", list[NodeRow], tag="tables")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from clustermesh_apiserver.convert.confirmations import Confirmations
@@ -125,6 +126,7 @@ class AddressExporter(Exporter):
             return
         unconfirmed = self._confirmations.unconfirmed(key) if self._confirmations is not None else ()
         hidden = set(pod.ips) if not namespace.is_global else set(unconfirmed)
+        pod = self._at_its_node(pod)
         public = convert_pod(pod, number)
         private = convert_pod(pod, number, is_private=True) if hidden else {}
         self._claim_both(
@@ -132,6 +134,14 @@ class AddressExporter(Exporter):
             {address: value for address, value in public.items() if address.decode() not in hidden},
             {address: value for address, value in private.items() if address.decode() in hidden},
         )
+
+    def _at_its_node(self, pod: PodIntent) -> PodIntent:
+        """The pod with the address its node has now; a kubelet writes `hostIP` of running pods some time after its Node."""
+        node = self.tables.nodes.get(pod.node)
+        if node is None or pod.host_ip in [ip for _, ip in node.addresses]:
+            return pod
+        address = node.internal_ip(version=6 if ":" in pod.host_ip else 4)
+        return replace(pod, host_ip=address) if address else pod
 
     def _is_believed(self, identity: int) -> bool:
         """Readers take identities of our range and those that mean the same everywhere; 0 is: not known yet."""

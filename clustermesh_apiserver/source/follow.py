@@ -284,6 +284,8 @@ class Source:
         if self._confirmations is not None:
             self._confirmations.node_changed(key, before, after)
         self.touch(Kind.NODES, (key,))
+        if before is not None and after is not None and before.addresses != after.addresses:
+            self.touch(Kind.IPS, self.tables.pods.on_node(key))
 
     def _export_changed(self, key: str, _before: object, _after: object) -> None:
         self.touch(Kind.SERVICE_EXPORTS, (key,))

@@ -108,7 +108,7 @@ class Agent:
     async def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "agent.app", *self.arguments, "--port", str(self.port), "--listen", "127.0.0.1",
+                sys.executable, "-m", "agent.app", *self.arguments, "--port", str(self.port),
                 "--socket", str(self.folder / "agent.sock"), "--probe-port", "0",
                 stderr=log,
             )  # fmt: skip

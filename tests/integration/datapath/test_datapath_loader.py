@@ -367,6 +367,15 @@ def test_programs_follow_the_underlay_to_another_mtu_and_another_device(config: 
         assert under2 is not None
         assert (made.underlay_ifindex, made.mtu, made.unattached_node()) == (under2.ifindex, 1450, [])
         assert {a.ifindex for a in made._attacher.attachments() if a.role == "underlay"} == {under2.ifindex}
+        made.move_to("192.0.2.10")
+        assert not made.is_current()
+        with pytest.raises(KernelError):
+            made.adapt()  # no device has the address yet
+        assert (made.unattached([_interface()]), made.unattached_node()) == (set(), [])
+        run("ip", "addr", "add", "192.0.2.10/32", "dev", "under1")
+        made.adapt()
+        assert (made.is_current(), made.mtu, made.unattached_node()) == (True, 1350, [])
+        assert maps.backends.get(BACKEND[0]) == BACKEND[1]
         run("ip", "link", "del", OVERLAY_DEVICE)
         assert not made.is_current()
         made.adapt()

@@ -19,6 +19,7 @@ class Machine:
         self.queue: asyncio.Queue[LinkChanges] = asyncio.Queue()
         self.mtu, self.loaded_for = 1500, 1500
         self.looks = 0
+        self.address = self.loaded_address = "192.0.2.1"
         self.is_broken = False
 
     async def changes(self) -> AsyncIterator[LinkChanges]:
@@ -27,12 +28,15 @@ class Machine:
 
     def is_current(self) -> bool:
         self.looks += 1
-        return self.mtu == self.loaded_for
+        return (self.mtu, self.address) == (self.loaded_for, self.loaded_address)
+
+    def move_to(self, address: str) -> None:
+        self.address = address
 
     def adapt(self) -> None:
         if self.is_broken:
             raise KernelError("find the underlay device", 19, "under0")
-        self.loaded_for = self.mtu
+        self.loaded_for, self.loaded_address = self.mtu, self.address
 
 
 @pytest.fixture
@@ -61,6 +65,9 @@ async def test_the_datapath_follows_a_change_and_looks_once_for_many(machine: Ma
     machine.is_broken = False
     await clock.run_for(RETRY_S + GATHER_S)
     assert (machine.loaded_for, follower.failure) == (9000, "")
+    follower.move_to("192.0.2.2")
+    await clock.run_for(GATHER_S)
+    assert machine.loaded_address == "192.0.2.2"
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)

@@ -10,7 +10,7 @@ from agent.datapath.rtnetlink import EndpointInterface, LinkChanges, LinkSightin
 from agent.endpoints.discovery import RECHECK_S, RETRY_MINIMUM_S, EndpointDiscovery
 from agent.ipcache.writer import PrefixWriter
 from agent.mesh.liveness import Liveness, Signals, decide, is_cache_expired
-from agent.tables import AgentDB, ClaimOrigin, Prefix
+from agent.tables import AgentDB, ClaimOrigin, Node, NodeAddress, Prefix
 from meshmodel.names import ClusterId, ClusterName
 
 NORTH = ClusterName("north")
@@ -18,7 +18,7 @@ NODE_IP, IDENTITY = "172.18.0.2", 65_537
 MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02")
 
 
-class Node:
+class ThisNode:
     """Routes and interfaces of a node, and the discovery that looks at them."""
 
     def __init__(self, ids: dict[str, int] | None = None) -> None:
@@ -71,7 +71,7 @@ class Node:
 
 
 def test_only_pods_of_this_node_become_endpoints() -> None:
-    node = Node()
+    node = ThisNode()
     node.routes = {f"10.1.0.{n}": n for n in range(1, 4)}
     node.pod("10.1.0.1")
     node.pod("10.1.0.2", host="172.18.0.3")
@@ -81,7 +81,7 @@ def test_only_pods_of_this_node_become_endpoints() -> None:
 
 
 def test_an_interface_that_comes_later_is_found_by_its_route() -> None:
-    node = Node()
+    node = ThisNode()
     node.pod("10.1.0.1")
     node.step()
     assert node.discovery.waiting == ("10.1.0.1",)
@@ -108,7 +108,7 @@ def test_an_interface_that_comes_later_is_found_by_its_route() -> None:
 def test_pods_without_an_interface_cost_nothing_until_something_of_theirs_changes(
     changes: LinkChanges, is_asked: bool
 ) -> None:
-    node = Node()
+    node = ThisNode()
     for n in range(1, 100):
         node.pod(f"10.1.0.{n}")
     assert node.step() == RECHECK_S
@@ -119,7 +119,7 @@ def test_pods_without_an_interface_cost_nothing_until_something_of_theirs_change
 
 
 def test_everything_is_looked_at_again_now_and_then() -> None:
-    node = Node()
+    node = ThisNode()
     node.routes["10.1.0.1"] = 5
     node.pod("10.1.0.1")
     node.pod("10.1.0.2")
@@ -129,8 +129,31 @@ def test_everything_is_looked_at_again_now_and_then() -> None:
     assert node.found() == {"10.1.0.1": (1, 5), "10.1.0.2": (2, 6)}
 
 
+@pytest.mark.parametrize("record_first", [True, False])
+def test_a_pod_stays_enforced_while_its_node_gets_another_address(record_first: bool) -> None:
+    node = ThisNode()
+    node.routes["10.1.0.1"] = 5
+    node.pod("10.1.0.1")
+    node.step()
+
+    def move() -> None:
+        with node.db.write():
+            node.prefixes.move_own_node("172.18.0.9")
+
+    steps = [move, lambda: node.pod("10.1.0.1", host="172.18.0.9")]
+    for happens in reversed(steps) if record_first else steps:
+        happens()
+        node.step()
+        assert node.found() == {"10.1.0.1": (1, 5)}
+    assert node.db.endpoints.get("10.1.0.1").pod == "p"  # type: ignore[union-attr]
+    node.routes["10.1.0.2"] = 6
+    node.pod("10.1.0.2", host=NODE_IP)  # the kubelet has not renewed its status
+    node.step()
+    assert node.found() == {"10.1.0.1": (1, 5), "10.1.0.2": (2, 6)}
+
+
 def test_a_look_up_that_fails_is_tried_again_and_changes_nothing() -> None:
-    node = Node()
+    node = ThisNode()
     node.routes = {"10.1.0.1": 5, "10.1.0.2": 6}
     node.pod("10.1.0.1")
     node.step()
@@ -147,7 +170,7 @@ def test_a_look_up_that_fails_is_tried_again_and_changes_nothing() -> None:
 
 
 def test_a_restarted_agent_keeps_the_ids_that_the_maps_hold() -> None:
-    node = Node({"10.1.0.9": 41, "10.1.0.8": 7})
+    node = ThisNode({"10.1.0.9": 41, "10.1.0.8": 7})
     node.routes = {"10.1.0.9": 1, "10.1.0.1": 2}
     node.pod("10.1.0.9")
     node.pod("10.1.0.1")
@@ -156,7 +179,7 @@ def test_a_restarted_agent_keeps_the_ids_that_the_maps_hold() -> None:
 
 
 def test_an_address_that_comes_back_with_another_pod_is_looked_up_at_once() -> None:
-    node = Node()
+    node = ThisNode()
     node.routes["10.1.0.1"] = 5
     node.pod("10.1.0.1")
     node.step()
@@ -167,7 +190,7 @@ def test_an_address_that_comes_back_with_another_pod_is_looked_up_at_once() -> N
 
 
 def test_a_pod_whose_record_and_interface_are_gone_is_let_go_and_its_id_is_not_used_at_once() -> None:
-    node = Node()
+    node = ThisNode()
     node.routes = {"10.1.0.1": 5, "10.1.0.2": 6}
     node.pod("10.1.0.1")
     node.step()
@@ -181,7 +204,7 @@ def test_a_pod_whose_record_and_interface_are_gone_is_let_go_and_its_id_is_not_u
 
 
 def test_a_store_that_loses_a_pod_does_not_end_its_endpoint_while_the_interface_is_there() -> None:
-    node = Node()
+    node = ThisNode()
     node.routes["10.1.0.1"] = 5
     node.pod("10.1.0.1")
     node.step()
@@ -202,17 +225,19 @@ def test_a_store_that_loses_a_pod_does_not_end_its_endpoint_while_the_interface_
 
 
 def test_a_pod_that_its_own_cluster_says_is_on_another_node_is_no_endpoint_here() -> None:
-    node = Node()
+    node = ThisNode()
     node.routes["10.1.0.1"] = 5
     node.pod("10.1.0.1")
     node.step()
+    with node.db.write():
+        node.db.nodes.put(Node(NORTH, ClusterId(1), "n2", (NodeAddress("InternalIP", "172.18.0.3"),), ()))
     node.pod("10.1.0.1", host="172.18.0.3")
     node.step(0.1)
     assert node.found() == {}
 
 
 def test_a_restarted_agent_keeps_pods_whose_records_are_missing_while_their_interfaces_are_there() -> None:
-    node = Node({"10.1.0.9": 41, "10.1.0.8": 7, "10.1.0.7": 3})
+    node = ThisNode({"10.1.0.9": 41, "10.1.0.8": 7, "10.1.0.7": 3})
     node.links = {90 + 41}  # without a route
     node.routes = {"10.1.0.8": 98}
     node.step()
@@ -221,7 +246,7 @@ def test_a_restarted_agent_keeps_pods_whose_records_are_missing_while_their_inte
 
 
 def test_an_interface_keeps_its_pod_while_the_route_is_away() -> None:
-    node = Node()
+    node = ThisNode()
     node.routes["10.1.0.1"] = 5
     node.pod("10.1.0.1")
     node.step()
@@ -236,7 +261,7 @@ def test_an_interface_keeps_its_pod_while_the_route_is_away() -> None:
 
 
 def test_a_change_during_a_look_up_makes_its_result_void() -> None:
-    node = Node()
+    node = ThisNode()
     node.routes["10.1.0.1"] = 5
     node.pod("10.1.0.1")
     due = node.discovery.begin(0.0)

@@ -112,8 +112,8 @@ SERVICE: dict[str, Any] = {
 }
 
 
-def node(name: str = "n1", created: str = OLD) -> dict[str, Any]:
-    addresses = [{"type": "InternalIP", "address": "172.18.0.2"}]
+def node(name: str = "n1", created: str = OLD, address: str = "172.18.0.2") -> dict[str, Any]:
+    addresses = [{"type": "InternalIP", "address": address}]
     return {"metadata": {"name": name, "creationTimestamp": created}, "status": {"addresses": addresses}}
 
 
@@ -191,6 +191,16 @@ def test_a_confirmed_pod_stays_announced_whatever_becomes_of_the_agent_its_lease
         happens()
         assert world.announced() == everywhere("10.1.0.1")
     assert not [line for line in world.log if line.startswith("delete")]
+
+
+def test_pods_are_announced_at_the_address_their_node_has_now_before_their_kubelet_says_so() -> None:
+    world = World()
+    world.list_all(nodes=[node()], pods=[pod(), pod("b", "10.1.0.2", "u2", on="n2")])
+    hosts = [json.loads(value)["HostIP"] for value in world.sinks[Kind.IPS].wanted.values()]
+    assert hosts == ["172.18.0.2", "172.18.0.2"]
+    world.put("nodes", node(address="172.18.0.9"))
+    hosts_after = {key.decode(): json.loads(v)["HostIP"] for key, v in world.sinks[Kind.IPS].wanted.items()}
+    assert hosts_after == {"10.1.0.1": "172.18.0.9", "10.1.0.2": "172.18.0.2"}
 
 
 def test_another_pod_that_gets_the_address_or_even_the_name_is_confirmed_anew() -> None:
