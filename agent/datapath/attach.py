@@ -85,7 +85,7 @@ class Attacher:
                     raise
             finally:
                 os.close(link)
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def runs(self, attachment: Attachment, program_fd: int) -> bool:
         """The hook runs this very program now; an interface that is gone runs nothing. Raises: KernelError."""
@@ -103,7 +103,7 @@ class Attacher:
             elif path.is_dir():
                 path.rmdir()
             else:
-                path.unlink()
+                path.unlink(missing_ok=True)
         return live
 
     def _entries(self) -> Iterable[Path]:
