@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import grpc
@@ -115,13 +115,18 @@ class PlainWatch:
 
     async def create(self, key: bytes, range_end: bytes = b"", **fields: object) -> None:
         request = pb.WatchCreateRequest(key=key, range_end=range_end, **fields)  # type: ignore[arg-type]
-        await self.call.write(pb.WatchRequest(create_request=request))
+        await self._send(pb.WatchRequest(create_request=request))
 
     async def cancel(self, watch_id: int) -> None:
-        await self.call.write(pb.WatchRequest(cancel_request=pb.WatchCancelRequest(watch_id=watch_id)))
+        await self._send(pb.WatchRequest(cancel_request=pb.WatchCancelRequest(watch_id=watch_id)))
 
     async def progress(self) -> None:
-        await self.call.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
+        await self._send(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
+
+    async def _send(self, request: pb.WatchRequest) -> None:
+        # a call that was refused before the request was written says so to whoever reads it or asks for its status
+        with suppress(grpc.aio.AioRpcError):
+            await self.call.write(request)
 
     async def read(self, timeout_s: float = 5.0) -> pb.WatchResponse:
         """The next answer. A timeout ends the call, so it is for tests that fail."""
