@@ -50,10 +50,10 @@ check: build/.venv ## format, lint, types, import contracts; needs neither apt n
 	$(BIN)/lint-imports --no-cache --config pyproject.toml
 
 test: setup ## all tests that CI runs, except the lab scenarios
-	$(BIN)/python -m pytest -q --durations=10 -m 'not lab'
+	$(BIN)/python -m pytest -q --durations=10 -n 2 -m 'not lab'
 
 e2e: setup ## lab scenarios: make e2e [SCENARIO=name]
-	$(BIN)/python -m pytest -q e2e $(if $(SCENARIO),-k $(SCENARIO))
+	$(BIN)/python -m pytest -q --durations=10 -n 2 --no-loadscope-reorder e2e $(if $(SCENARIO),-k $(SCENARIO))
 
 bench: setup ## figures as JSON under build/bench: make bench [SUITE=slice|wire|policy|loadbalancer]
 	$(BIN)/python -m tests.bench $(SUITE)

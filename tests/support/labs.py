@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names of the labs that tests make: each run has its own, so that no run removes another's.
 
-A run is a process and everything it starts: `.ci/run` where it says so, else the pytest process itself.
+A run is a process and everything it starts: `.ci/run` where it says so, else the pytest process that was called. Tests
+that run side by side, in workers of pytest-xdist, are one run; a worker's labs end with a letter of its own.
 """
 
 from __future__ import annotations
@@ -16,20 +17,24 @@ from lab import cleanup
 from lab.state import existing_labs, lab_state
 
 VARIABLE: Final = "CLUSTERMESH_TEST_RUN"
-OWN: Final = re.compile(r"(?:e2e|t|u)(\d+)[a-z]?")
+WORKER: Final = "PYTEST_XDIST_WORKER"
+OWN: Final = re.compile(r"(?:e2e|t|u)(\d+)[a-z]{0,2}")
 PROGRAMS: Final = (b"pytest", b".ci/run", b"tests.bench")
 
 
 def run_id() -> int:
     """The process id of this run."""
-    return int(os.environ.get(VARIABLE) or os.getpid())
+    own = os.getppid() if WORKER in os.environ else os.getpid()
+    return int(os.environ.get(VARIABLE) or own)
 
 
 def lab_name(kind: str, suffix: str = "") -> str:
-    """This run's name for a lab of a kind, such as `e2e4711w`."""
-    name = f"{kind}{run_id()}{suffix}"
+    """The name for a lab of a kind in this run or, where tests run side by side, in this worker: such as `e2e4711w`."""
+    worker = os.environ.get(WORKER, "")
+    letter = chr(ord("a") + int(worker.removeprefix("gw"))) if worker else ""
+    name = f"{kind}{run_id()}{suffix}{letter}"
     if not OWN.fullmatch(name):
-        raise ValueError(f"{name!r}: labs of tests are called e2e, t or u, a number and at most one letter")
+        raise ValueError(f"{name!r}: labs of tests are called e2e, t or u, a number and at most two letters")
     return name
 
 
@@ -39,11 +44,16 @@ def labs_of(run: int) -> list[str]:
 
 
 def remove_abandoned() -> None:
-    """Labs of runs that were killed are gone; those of runs still going on stay, and so do labs of people."""
+    """Labs of runs that were killed are gone; those of this run and of others still going on stay, and so do labs of people."""
     for name in existing_labs():
-        found = OWN.fullmatch(name)
-        if found and not is_going_on(int(found[1])):
+        if is_abandoned(name):
             cleanup.remove_lab(lab_state(name))
+
+
+def is_abandoned(lab: str) -> bool:
+    """Whether a run of tests made it that is not this one, and does not go on."""
+    found = OWN.fullmatch(lab)
+    return found is not None and int(found[1]) != run_id() and not is_going_on(int(found[1]))
 
 
 def is_going_on(run: int) -> bool:
