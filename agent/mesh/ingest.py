@@ -147,10 +147,11 @@ class Ingest:
         self._cluster_id, self._form = ClusterId(0), None
 
     def remove(self) -> None:
-        """The cluster is no peer any more: nothing of it is left. `on_removed` is told which pod networks it had."""
+        """The cluster is no peer any more: nothing of it is left, no count either. `on_removed` is told its pod networks."""
         networks = tuple(c for n in self._db.nodes.rows() if n.cluster == self._name for c in n.pod_cidrs)
         self._networks.judges.remove(self._judge_again)
         self.drain()
+        self._rejections.forget(self._name)
         self.on_removed(networks)
 
     def drain_services(self) -> None:

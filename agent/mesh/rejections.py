@@ -41,6 +41,10 @@ class Rejections:
             facts = {"peer": cluster, "reason": error.reason, "key": error.key[:MAX_TEXT], "error": entry.sample}
             log.warning("record rejected", extra=facts)
 
+    def forget(self, cluster: ClusterName) -> None:
+        """The cluster is no peer any more; a later peer of that name begins at nought."""
+        self._reasons = {key: entry for key, entry in self._reasons.items() if key[0] != cluster}
+
     def counts(self, cluster: ClusterName) -> Mapping[str, int]:
         """How many records of the cluster were rejected, by reason."""
         return {reason: e.total for (name, reason), e in sorted(self._reasons.items()) if name == cluster}
