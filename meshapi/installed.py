@@ -59,6 +59,9 @@ LEASE_LABELS: Final = {"k8s-app": AGENT, **PART_OF}
 CONFIRMED_PODS: Final = "mesh.clustermesh.io/confirmed-pods"
 """The annotation: a JSON object from pod address to pod uid, or to namespace/name where the agent was never told the uid."""
 
+LEAST_KERNEL: Final = (5, 12)
+"""Of every node: from here on the verifier looks at our functions one by one; before, the programs are too long for it."""
+
 # ConfigMaps, and the keys of the first
 CONFIG_MAP: Final = "clustermesh-config"
 CILIUM_CONFIG_MAP: Final = "cilium-config"

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from agent.datapath import syscall
 from agent.datapath.errors import KernelError, UnsupportedKernelError
 from agent.datapath.syscall import AttachType, MapType
+from meshapi.installed import LEAST_KERNEL
 
 _RETURN_NEXT: Final = struct.pack("<BBhi", 0xB7, 0, 0, -1) + struct.pack("<BBhi", 0x95, 0, 0, 0)
 _LOOPBACK_IFINDEX: Final = 1
@@ -89,8 +90,6 @@ def _probe_batch() -> None:
 
 _HELPER_COARSE_CLOCK: Final = 160
 _HELPER_REDIRECT_PEER: Final = 155
-LEAST_KERNEL: Final = (5, 12)
-"""From here on the verifier looks at our functions one by one; before, the programs are too long for it."""
 FEATURES: Final = (
     KernelFeature("tcx", (6, 6), required=False, probe=_probe_tcx),
     KernelFeature("redirect_peer", (5, 10), required=True, probe=lambda: _probe_helper(_HELPER_REDIRECT_PEER, 2)),

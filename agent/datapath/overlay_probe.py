@@ -12,6 +12,7 @@ import contextlib
 import random
 import socket
 import struct
+import time
 from collections.abc import Iterable, Mapping
 from typing import Final, Protocol
 
@@ -37,8 +38,8 @@ class Overlay(Protocol):
         """A small and a full question are on their way to every node; one that cannot be sent counts as lost."""
         ...
 
-    def answers(self, round_number: int) -> Mapping[str, frozenset[ProbeSize]]:
-        """The sizes of this round's questions that were answered, by node."""
+    def answers(self, round_number: int) -> Mapping[str, Mapping[ProbeSize, float]]:
+        """Which sizes of this round's questions each node answered, and after how many seconds."""
         ...
 
     def known(self) -> frozenset[str]:
@@ -53,6 +54,7 @@ class OverlayProbe:
         self, node_address: str, vxlan_port: int, mark: int, mtu: int, answers: Map[ProbeKey, ProbeValue]
     ) -> None:
         self.address, self._port, self._mark, self._mtu, self._answers = node_address, vxlan_port, mark, mtu, answers
+        self._asked_ns: dict[tuple[str, ProbeSize], int] = {}
         self._secret = random.SystemRandom().getrandbits(64 - _ROUND_BITS)
         self._socket = _asking_socket(node_address, mark)
 
@@ -74,19 +76,21 @@ class OverlayProbe:
     def ask(self, nodes: Iterable[str], round_number: int) -> None:
         """A small and a full question are on their way to every node; one that cannot be sent counts as lost."""
         nonce = self._nonce(round_number)
+        self._asked_ns = {}
         for node in nodes:
             for size in ProbeSize:
+                self._asked_ns[node, size] = time.monotonic_ns()  # the clock of `answered_ns`
                 with contextlib.suppress(OSError):  # no route, no room, larger than the device: no answer will come
                     question = question_bytes(self.address, node, nonce, size, self._mtu)
                     self._socket.sendto(_VXLAN + question, (node, self._port))
 
-    def answers(self, round_number: int) -> Mapping[str, frozenset[ProbeSize]]:
-        """The sizes of this round's questions that were answered, by node."""
+    def answers(self, round_number: int) -> Mapping[str, Mapping[ProbeSize, float]]:
+        """Which sizes of this round's questions each node answered, and after how many seconds."""
         nonce = self._nonce(round_number)
-        found: dict[str, frozenset[ProbeSize]] = {}
+        found: dict[str, dict[ProbeSize, float]] = {}
         for key, value in self._answers.items():
-            if value.nonce == nonce:
-                found[key.node] = found.get(key.node, frozenset()) | {key.size}
+            if value.nonce == nonce and (asked_ns := self._asked_ns.get((key.node, key.size))) is not None:
+                found.setdefault(key.node, {})[key.size] = max(value.answered_ns - asked_ns, 0) / 1e9
         return found
 
     def known(self) -> frozenset[str]:

@@ -18,6 +18,7 @@ from agent.mesh.routes import (
     NETWORKS_OF_PEERS,
     OWN_STORE,
     add_cluster_routes,
+    add_probe_routes,
     mesh_problems,
     own_store_problem,
     peer_rows,
@@ -55,6 +56,7 @@ class MeshFeature(Feature):
         settings = core.settings
         self._core, self._writers, self._describe_widening = core, writers, describe_widening
         self.own_node = OwnNodeFollower(core, self._claim, self._move)
+        self._prober = _make_prober(core) if settings.probe_peers else None
         connector = StoreConnector(settings.clustermesh_config, resolve)
         self._service_networks = ServiceNetworkFollower(self._claim_service_networks, core.clock)
         self.runner = MeshRunner(
@@ -69,7 +71,7 @@ class MeshFeature(Feature):
             ),
             cache_ttl_s=settings.cluster_cache_ttl_s,
             withdraw_after_s=settings.withdraw_after_s,
-            prober=_make_prober(core) if settings.probe_peers else None,
+            prober=self._prober,
             explain=connector.explain,
             certificate_end=connector.certificate_end,
         )
@@ -118,6 +120,7 @@ class MeshFeature(Feature):
 
     def add_routes(self, rest: Rest) -> None:
         add_cluster_routes(rest, self.runner, self._core.clock)
+        add_probe_routes(rest, self._core.db, self.runner, self._prober)
 
     def metrics(self) -> Iterable[Metric]:
         yield from cluster_metrics(self.runner, self._core.db.own, self._core.clock.monotonic())

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from agent.datapath.flow_layout import ProbeSize
 from agent.datapath.overlay_probe import Overlay
@@ -37,10 +37,18 @@ class ProbeAnswer(Enum):
     NONE = "no answer"
 
 
+class ProbeReply(NamedTuple):
+    """One node's answer in one round, how long it took (None without an answer), and whether the overlay was the way."""
+
+    answer: ProbeAnswer
+    rtt_s: float | None = None
+    is_overlay: bool = False
+
+
 class NodeProbe(Protocol):
     """Asks nodes by their underlay addresses."""
 
-    async def ask(self, nodes: Sequence[str]) -> Mapping[str, ProbeAnswer]:
+    async def ask(self, nodes: Sequence[str]) -> Mapping[str, ProbeReply]:
         """What each of them said in this round."""
         ...
 
@@ -53,29 +61,36 @@ class OverlayThenTcp:
         self._by_overlay: set[str] = set(overlay.known()) if overlay is not None else set()
         self._round = 0
 
-    async def ask(self, nodes: Sequence[str]) -> Mapping[str, ProbeAnswer]:
+    async def ask(self, nodes: Sequence[str]) -> Mapping[str, ProbeReply]:
         """What each of them said in this round."""
         self._round += 1
         if self._overlay is not None:
             self._overlay.ask(nodes, self._round)
         others = [node for node in nodes if node not in self._by_overlay]
         connected, _ = await asyncio.gather(
-            asyncio.gather(*(self._reach(node) for node in others)),
+            asyncio.gather(*(self._connect(node) for node in others)),
             self._clock.sleep(ANSWER_WAIT_S if self._overlay is not None else 0.0),
         )
         found = self._overlay.answers(self._round) if self._overlay is not None else {}
         self._by_overlay.update(node for node in found if node in nodes)
-        said = {
-            node: ProbeAnswer.WHOLE if is_there else ProbeAnswer.NONE
-            for node, is_there in zip(others, connected, strict=True)
-        }
-        return said | {node: _overlay_answer(found.get(node)) for node in nodes if node in self._by_overlay}
+        said = dict(zip(others, connected, strict=True))
+        return said | {node: _overlay_reply(found.get(node, {})) for node in nodes if node in self._by_overlay}
+
+    async def _connect(self, node: str) -> ProbeReply:
+        before_s = self._clock.monotonic()
+        if not await self._reach(node):
+            return ProbeReply(ProbeAnswer.NONE)
+        return ProbeReply(ProbeAnswer.WHOLE, self._clock.monotonic() - before_s)
 
 
-def _overlay_answer(sizes: frozenset[ProbeSize] | None) -> ProbeAnswer:
-    if not sizes:
-        return ProbeAnswer.NONE
-    return ProbeAnswer.WHOLE if ProbeSize.FULL in sizes else ProbeAnswer.SMALL_ONLY
+def _overlay_reply(rtts_s: Mapping[ProbeSize, float]) -> ProbeReply:
+    if not rtts_s:
+        return ProbeReply(ProbeAnswer.NONE, is_overlay=True)
+    answer = ProbeAnswer.WHOLE if ProbeSize.FULL in rtts_s else ProbeAnswer.SMALL_ONLY
+    return ProbeReply(answer, rtts_s.get(ProbeSize.SMALL, rtts_s.get(ProbeSize.FULL)), is_overlay=True)
+
+
+_SILENT: Final = ProbeReply(ProbeAnswer.NONE)
 
 
 @dataclass(slots=True)
@@ -84,7 +99,17 @@ class _Heard:
 
     reached_s: float | None = None
     failures: int = 0
-    last: ProbeAnswer = ProbeAnswer.WHOLE
+    last: ProbeReply = _SILENT
+
+
+class HeardNode(NamedTuple):
+    """What probing knows of one node: its last reply, how long ago it answered whole (None: never), if it counts as lost."""
+
+    cluster: ClusterName
+    ip: str
+    reply: ProbeReply
+    reached_ago_s: float | None
+    is_lost: bool
 
 
 @dataclass(slots=True)
@@ -119,21 +144,36 @@ class Prober:
         self._clusters = {state.name: self._clusters[state.name] for state in kept if state.name in self._clusters}
         self._write(lost)
 
-    def _note(self, state: FollowedCluster, answers: Mapping[str, ProbeAnswer]) -> dict[str, LostNode]:
+    def heard(self) -> list[HeardNode]:
+        """Every node that was asked, by cluster and address."""
+        now_s = self._clock.monotonic()
+        return [
+            HeardNode(
+                cluster,
+                ip,
+                node.last,
+                None if node.reached_s is None else now_s - node.reached_s,
+                ip in self._db.lost_nodes,
+            )
+            for cluster, known in sorted(self._clusters.items())
+            for ip, node in sorted(known.nodes.items())
+        ]
+
+    def _note(self, state: FollowedCluster, answers: Mapping[str, ProbeReply]) -> dict[str, LostNode]:
         cluster = self._clusters.setdefault(state.name, _Cluster())
         addresses = {n.internal_ip for n in self._db.nodes.rows() if n.cluster == state.name}
         cluster.nodes = {node: heard for node, heard in cluster.nodes.items() if node in addresses}
         if not answers:
             return {}
         now_s = self._clock.monotonic()
-        for node, answer in answers.items():
+        for node, reply in answers.items():
             heard = cluster.nodes.setdefault(node, _Heard())
-            heard.last = answer
-            if answer is ProbeAnswer.WHOLE:
+            heard.last = reply
+            if reply.answer is ProbeAnswer.WHOLE:
                 heard.reached_s, heard.failures = now_s, 0
             else:
                 heard.failures += 1
-        reached = [node for node, answer in answers.items() if answer is ProbeAnswer.WHOLE]
+        reached = [node for node, reply in answers.items() if reply.answer is ProbeAnswer.WHOLE]
         state.probes_reached, state.probes_total = len(reached), len(answers)
         if reached:
             cluster.reached_s = now_s
@@ -141,7 +181,7 @@ class Prober:
         elif state.has_probes and state.data_lost_s is None:
             state.data_lost_s = cluster.reached_s
         return {
-            node: LostNode(node, state.name, heard.last.value)
+            node: LostNode(node, state.name, heard.last.answer.value)
             for node, heard in cluster.nodes.items()
             if self._is_lost(heard, now_s)
         }

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from agent.mesh.rows import cluster_row, lost_node_problems, rejected_rows, unlisted_warning
+from agent.mesh.probe import Prober
+from agent.mesh.rows import cluster_row, lost_node_problems, probe_rows, rejected_rows, unlisted_warning
 from agent.mesh.runner import MeshRunner
 from agent.tables import AgentDB
 from meshapi.peer import RejectedRecords, RemoteCluster
+from meshapi.probe import NodeProbes
 from meshkit.clock import Clock
 from meshkit.rest import NotAnswered, Rest
 from meshmodel.names import ClusterName
@@ -35,6 +37,18 @@ def add_cluster_routes(rest: Rest, runner: MeshRunner, clock: Clock) -> None:
     async def rejected(name: str) -> dict[str, RejectedRecords]:
         """Rejected records by reason, with the last sample of each."""
         return rejected_rows(runner.rejections, ClusterName(name))
+
+
+def add_probe_routes(rest: Rest, db: AgentDB, runner: MeshRunner, prober: Prober | None) -> None:
+    """`prober` is None where this node does not probe: then no node was asked."""
+
+    @rest.get("/v1/probes", NodeProbes, tag="clusters")
+    async def probes() -> NodeProbes:
+        """Whether this node's pods reach the nodes of every peer: through the overlay, small and full-sized."""
+        sessions = {state.name: str(state.state) for state in runner.states()}
+        return NodeProbes(
+            cluster=db.own, node=db.node_name, targets=probe_rows(db, prober.heard() if prober else (), sessions)
+        )
 
 
 def peer_rows(runner: MeshRunner, clock: Clock) -> list[RemoteCluster]:

@@ -3,18 +3,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+import msgspec
+
+from agent.mesh.probe import HeardNode, ProbeAnswer
 from agent.mesh.rejections import Rejections
-from agent.tables import AgentDB
+from agent.tables import AgentDB, Node
 from meshapi.peer import RejectedRecords, RemoteCluster
+from meshapi.probe import PathState, ProbeRow
 from meshkit.clock import Clock
 from meshmodel.names import ClusterName
 from meshpeer.followed import FollowedCluster
 from meshpeer.status import remote_cluster
 
 MAX_NAMED: Final = 3
+_PATHS: Final = {
+    ProbeAnswer.WHOLE: PathState.WHOLE,
+    ProbeAnswer.SMALL_ONLY: PathState.SMALL_ONLY,
+    ProbeAnswer.NONE: PathState.NO_ANSWER,
+}
 
 
 def cluster_row(
@@ -44,6 +53,29 @@ def lost_node_problems(db: AgentDB) -> list[str]:
     """One sentence for each node of a peer whose pods get no new connections from here."""
     rows = sorted(db.lost_nodes.rows(), key=lambda row: (row.cluster, row.ip))
     return [f"peer {row.cluster}: node {row.ip} gets no new connections from this node: {row.reason}" for row in rows]
+
+
+def probe_rows(db: AgentDB, heard: Iterable[HeardNode], sessions: Mapping[ClusterName, str]) -> list[ProbeRow]:
+    """Every node of every peer, by cluster and name; one that no round has asked yet says so."""
+    known = {(node.cluster, node.ip): node for node in heard}
+    nodes = sorted((n for n in db.nodes.rows() if n.cluster in sessions), key=lambda n: (n.cluster, n.name))
+    return [_probe_row(n, known.get((n.cluster, n.internal_ip)), sessions[n.cluster]) for n in nodes]
+
+
+def _probe_row(node: Node, heard: HeardNode | None, session: str) -> ProbeRow:
+    row = ProbeRow(
+        cluster=node.cluster, node=node.name, address=node.internal_ip, path=PathState.NOT_ASKED, session=session
+    )
+    if heard is None:
+        return row
+    return msgspec.structs.replace(
+        row,
+        path=_PATHS[heard.reply.answer],
+        way="overlay" if heard.reply.is_overlay else "tcp",
+        rtt_s=heard.reply.rtt_s,
+        reached_ago_s=heard.reached_ago_s,
+        lost=heard.is_lost,
+    )
 
 
 def rejected_rows(rejections: Rejections, cluster: ClusterName) -> dict[str, RejectedRecords]:

@@ -36,12 +36,17 @@ def answers(probe: OverlayProbe, asked: list[str], expected: dict[str, frozenset
     number = next(ROUNDS)
     probe.ask(asked, number)
     deadline = time.monotonic() + 3
-    while (found := dict(probe.answers(number))) != expected and time.monotonic() < deadline:
+    while (found := sizes_of(probe, number)) != expected and time.monotonic() < deadline:
         time.sleep(0.01)
     if not expected:
         time.sleep(0.3)  # long enough for an answer on this machine's own links
-        found = dict(probe.answers(number))
+        found = sizes_of(probe, number)
     assert found == expected
+    assert all(0 < rtt_s < 3 for sizes in probe.answers(number).values() for rtt_s in sizes.values())
+
+
+def sizes_of(probe: OverlayProbe, number: int) -> dict[str, frozenset[ProbeSize]]:
+    return {node: frozenset(sizes) for node, sizes in probe.answers(number).items()}
 
 
 def in_namespace(node: Node, *words: str) -> None:

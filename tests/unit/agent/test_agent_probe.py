@@ -10,14 +10,17 @@ import pytest
 
 from agent.datapath.flow_layout import ProbeSize
 from agent.mesh.liveness import Liveness, Signals, decide
-from agent.mesh.probe import ANSWER_WAIT_S, NODES_A_ROUND, OverlayThenTcp, ProbeAnswer, Prober, make_reach
+from agent.mesh.probe import ANSWER_WAIT_S, NODES_A_ROUND, OverlayThenTcp, ProbeAnswer, Prober, ProbeReply, make_reach
+from agent.mesh.rows import probe_rows
 from agent.tables import AgentDB, Node, NodeAddress
+from meshapi.probe import PathState
 from meshkit.clock import ManualClock
 from meshkit.http import bind
 from meshmodel.names import ClusterId, ClusterName
 from meshpeer.followed import FollowedCluster
 
 SOUTH = ClusterName("south")
+SILENT = ProbeReply(ProbeAnswer.NONE)
 
 
 class World:
@@ -34,10 +37,10 @@ class World:
                 address = NodeAddress("InternalIP", f"172.18.1.{number}")
                 self.db.nodes.put(Node(SOUTH, ClusterId(2), f"s{number:02}", (address,), ()))
 
-    async def ask(self, nodes: Sequence[str]) -> dict[str, ProbeAnswer]:
+    async def ask(self, nodes: Sequence[str]) -> dict[str, ProbeReply]:
         self.asked += nodes
-        whole = {node: ProbeAnswer.WHOLE if node in self.alive else ProbeAnswer.NONE for node in nodes}
-        return whole | {node: ProbeAnswer.SMALL_ONLY for node in nodes if node in self.small_only}
+        said = {node: ProbeReply(ProbeAnswer.WHOLE, 0.002) if node in self.alive else SILENT for node in nodes}
+        return said | {node: ProbeReply(ProbeAnswer.SMALL_ONLY) for node in nodes if node in self.small_only}
 
     def lost(self) -> dict[str, str]:
         return {row.ip: row.reason for row in self.db.lost_nodes.rows()}
@@ -183,8 +186,9 @@ class ScriptedOverlay:
     def ask(self, nodes: Iterable[str], round_number: int) -> None:
         self.asked += [(node, round_number) for node in nodes]
 
-    def answers(self, round_number: int) -> dict[str, frozenset[ProbeSize]]:
-        return {node: self.sizes[node] for node, number in self.asked if number == round_number and node in self.sizes}
+    def answers(self, round_number: int) -> dict[str, dict[ProbeSize, float]]:
+        asked = [node for node, number in self.asked if number == round_number and node in self.sizes]
+        return {node: {size: 0.001 * (size + 1) for size in self.sizes[node]} for node in asked}
 
     def known(self) -> frozenset[str]:
         return self._known
@@ -206,7 +210,7 @@ async def answers_of(overlay: ScriptedOverlay | None, reached: set[str], rounds:
         while not asking.done():
             await asyncio.sleep(0)
             clock.advance(ANSWER_WAIT_S)
-        said = dict(asking.result())
+        said = {node: reply.answer for node, reply in asking.result().items()}
     return said
 
 
@@ -222,3 +226,39 @@ async def test_a_node_that_answered_an_earlier_agent_and_is_silent_now_is_not_sa
 async def test_a_node_without_our_datapath_is_judged_by_its_tcp_answer() -> None:
     assert await answers_of(ScriptedOverlay({}), {A}) == {A: ProbeAnswer.WHOLE, B: ProbeAnswer.NONE}
     assert await answers_of(None, {A}) == {A: ProbeAnswer.WHOLE, B: ProbeAnswer.NONE}
+
+
+async def test_how_long_an_answer_took_is_told_of_the_way_that_was_taken() -> None:
+    clock = ManualClock()
+
+    async def reach(_address: str) -> bool:
+        clock.advance(0.25)
+        return True
+
+    probe = OverlayThenTcp(ScriptedOverlay({A: BOTH}), reach, clock)
+    for _ in range(2):
+        asking = asyncio.ensure_future(probe.ask([A, B]))
+        while not asking.done():
+            await asyncio.sleep(0)
+            clock.advance(ANSWER_WAIT_S)
+    assert asking.result()[A] == ProbeReply(ProbeAnswer.WHOLE, 0.001, is_overlay=True)
+    assert asking.result()[B] == ProbeReply(ProbeAnswer.WHOLE, 0.25)
+
+
+async def test_what_probing_knows_of_every_node_can_be_read() -> None:
+    world = World()
+    world.alive = {A}
+    await world.round()
+    world.alive, world.small_only = set(), {A}
+    for _ in range(10):
+        await world.round()
+    first, second = world.prober.heard()
+    assert (first.ip, first.reply.answer, first.reached_ago_s, first.is_lost) == (A, ProbeAnswer.SMALL_ONLY, 10.0, True)
+    assert (second.ip, second.reply, second.reached_ago_s, second.is_lost) == (B, SILENT, None, False)
+    with world.db.write():
+        world.db.nodes.put(Node(SOUTH, ClusterId(2), "s99", (NodeAddress("InternalIP", "172.18.1.99"),), ()))
+    shown = {row.node: row for row in probe_rows(world.db, world.prober.heard(), {SOUTH: "ready"})}
+    assert {name: row.path for name, row in shown.items()} == {
+        "s00": PathState.SMALL_ONLY, "s01": PathState.NO_ANSWER, "s99": PathState.NOT_ASKED,
+    }  # fmt: skip
+    assert (shown["s00"].lost, shown["s00"].reached_ago_s, shown["s00"].session) == (True, 10.0, "ready")
