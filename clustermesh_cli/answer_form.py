@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 
-import msgspec
-
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
-from meshapi.row import encode
+
+_SUMMARY = "summary"
+"""What `cilium` calls the table."""
 
 
 class AnswerForm(StrEnum):
@@ -24,20 +24,24 @@ class AnswerForm(StrEnum):
 def parse_answer_form(output: str) -> AnswerForm:
     """Raises: CommandError (usage) for what is no form."""
     try:
-        return AnswerForm(output)
+        return AnswerForm.TABLE if output == _SUMMARY else AnswerForm(output)
     except ValueError:
         raise CommandError(f"--output {output}: choose {', '.join(AnswerForm)}", ExitCode.USAGE) from None
 
 
 def print_answer(answer: object, lines: Iterable[str], form: AnswerForm, console: Console) -> None:
     """Print the answer, or the lines that are its table."""
-    match form:
-        case AnswerForm.TABLE:
-            for line in lines:
-                console.line(line)
-        case AnswerForm.JSON:
-            console.line(msgspec.json.format(encode(answer), indent=2).decode())
-        case AnswerForm.YAML:
-            import yaml
+    if form is AnswerForm.TABLE:
+        for line in lines:
+            console.line(line)
+        return
+    import msgspec
 
-            console.line(yaml.safe_dump(msgspec.json.decode(encode(answer)), sort_keys=False).rstrip("\n"))
+    from meshapi.row import encode
+
+    if form is AnswerForm.JSON:
+        console.line(msgspec.json.format(encode(answer), indent=2).decode())
+    else:
+        import yaml
+
+        console.line(yaml.safe_dump(msgspec.json.decode(encode(answer)), sort_keys=False).rstrip("\n"))

@@ -13,8 +13,10 @@ import msgspec
 
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
+from clustermesh_cli.plan.check_row import CheckResult, CheckRow, failures
 from clustermesh_cli.plan.connect import PeerLink, check_access
-from clustermesh_cli.plan.endpoint import GIVEN, ReachVerdict, judge_reach
+from clustermesh_cli.plan.endpoint import GIVEN, judge_reach, reach_text
+from clustermesh_cli.plan.program_rules import apiserver_problem
 from clustermesh_cli.plan.session import session_problem
 from clustermesh_cli.program_client import ProgramClient
 from kube.errors import KubeError
@@ -56,20 +58,26 @@ def prove_reach(link: PeerLink, programs: Mapping[str, ProgramClient], patience:
         last = patience.until_none(lambda wanted=wanted: _unready(wanted))  # type: ignore[misc]
         if last is not None:
             raise CommandError(f"{cluster.name}: {last}; nothing was changed", ExitCode.TIMEOUT)
-    access = check_access(link.target)
-    verdict = ReachVerdict((), ())
+    rows: list[CheckRow] = []
 
     def look() -> str | None:
-        nonlocal verdict
-        answers = {address: _ask(link, programs[link.reader.context], address) for address in access.addresses}
-        verdict = judge_reach(link.reader, link.target, access, answers)
-        return verdict.refusals[0] if verdict.refusals else None
+        nonlocal rows
+        rows = look_at_reach(link, programs[link.reader.context])
+        return next((reach_text(row) for row in failures(rows)), None)
 
-    refusal = patience.until_none(look, 0.0 if access.service_type == GIVEN else APPEAR_S)
+    refusal = patience.until_none(look, 0.0 if check_access(link.target).service_type == GIVEN else APPEAR_S)
     if refusal is not None:
         raise CommandError(f"{refusal}; nothing was changed", ExitCode.CHECK_FAILED)
-    for warning in verdict.warnings:
-        console.warn(warning)
+    for row in rows:
+        if row.result is CheckResult.WARN:
+            console.warn(reach_text(row))
+
+
+def look_at_reach(link: PeerLink, programs: ProgramClient) -> list[CheckRow]:
+    """What the reader's apiserver sees at each address of the target now. Raises: CommandError if it cannot try."""
+    access = check_access(link.target)
+    answers = {address: _ask(link, programs, address) for address in access.addresses}
+    return judge_reach(link.reader, link.target, access, answers)
 
 
 def prove_session(link: PeerLink, programs: ProgramClient, patience: Patience) -> None:
@@ -97,7 +105,7 @@ def _unready(programs: ProgramClient) -> str | None:
         code, body = programs.get_apiserver("v1/status")
         if code != 200:
             return f"clustermesh-apiserver does not answer (HTTP {code}: {read_refusal(body)})"
-        return None if decode_apiserver(body).ready else "clustermesh-apiserver is not ready"
+        return apiserver_problem(decode_apiserver(body))
     except (CommandError, KubeError, msgspec.DecodeError) as exc:
         return f"clustermesh-apiserver cannot be asked: {exc}"
 

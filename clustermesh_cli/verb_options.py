@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from clustermesh_cli.answer_form import AnswerForm, parse_answer_form
 from clustermesh_cli.exit_code import CommandError, ExitCode
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ Plain = Annotated[bool, typer.Option("--plain", help="words instead of symbols; 
 Wait = Annotated[
     float,
     typer.Option("--wait-duration", help="how long to wait at most: 90, 5m", parser=parse_duration, metavar="DURATION"),
+]
+Output = Annotated[
+    AnswerForm,
+    typer.Option("--output", "-o", help="table, json or yaml", parser=parse_answer_form, metavar="FORM"),
 ]
 
 

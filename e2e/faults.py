@@ -14,9 +14,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from e2e.mesh import SYSTEM, Cluster, Mesh, is_ready
+from e2e.mesh import SYSTEM, Cluster, Mesh, is_ready, run
 from lab import cgroup
+from lab.faults import nodes_of
 from lab.mesh import node_command
+from lab.netns import command_inside
 
 MAPS: Final = ("mesh_services", "mesh_backends", "mesh_members", "mesh_ipcache", "mesh_policy", "mesh_ep_address")
 PINS: Final = "/sys/fs/bpf/clustermesh/maps"
@@ -134,3 +136,24 @@ def observed(look: Callable[[], Any]) -> Iterator[Observed]:
     finally:
         stop.set()
         thread.join()
+
+
+@contextmanager
+def tunnels_dropped(mesh: Mesh, first: str = "koornacht", second: str = "tion") -> Iterator[None]:
+    """Encapsulated packets between two places, clusters or nodes, are dropped; everything else passes."""
+    ours, theirs = (", ".join(node.address for node in nodes_of(place)) for place in (first, second))
+    rules = f"""
+table bridge tunnels {{
+  chain forward {{
+    type filter hook forward priority 0;
+    ip saddr {{ {ours} }} ip daddr {{ {theirs} }} udp dport 8472 drop
+    ip saddr {{ {theirs} }} ip daddr {{ {ours} }} udp dport 8472 drop
+  }}
+}}
+"""
+    nft = command_inside(mesh.state.underlay, ["nft", "-f", "-"])
+    try:
+        run(nft, input=rules)
+        yield
+    finally:
+        run(nft, input="table bridge tunnels {}\ndelete table bridge tunnels\n")

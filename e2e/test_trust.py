@@ -9,17 +9,15 @@ from __future__ import annotations
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import pytest
 
+from e2e.faults import tunnels_dropped
 from e2e.forged import Victim, drops, send_from_pod, send_from_underlay, victim
-from e2e.mesh import Cluster, Mesh, run
+from e2e.mesh import Cluster, Mesh
 from e2e.peers import hoth, peer_file
 from e2e.traffic import BOTH, Requests, traffic
-from lab.netns import command_inside
-from lab.topology import cluster_named
 
 Rows = list[tuple[str, str, str, str]]
 Refused = Callable[[str, str, str], None]
@@ -299,27 +297,6 @@ def test_a_network_that_lets_no_tunnel_through_costs_ten_seconds(mesh: Mesh, att
         "at most 10 s of time-outs",
     )
     attacks.append(row)
-
-
-@contextmanager
-def tunnels_dropped(mesh: Mesh) -> Iterator[None]:
-    """Encapsulated packets of one cluster reach no node of the other; everything else does."""
-    ours, theirs = (", ".join(node.address for node in cluster_named(name).nodes) for name in ("koornacht", "tion"))
-    rules = f"""
-table bridge tunnels {{
-  chain forward {{
-    type filter hook forward priority 0;
-    ip saddr {{ {ours} }} ip daddr {{ {theirs} }} udp dport 8472 drop
-    ip saddr {{ {theirs} }} ip daddr {{ {ours} }} udp dport 8472 drop
-  }}
-}}
-"""
-    nft = command_inside(mesh.state.underlay, ["nft", "-f", "-"])
-    try:
-        run(nft, input=rules)
-        yield
-    finally:
-        run(nft, input="table bridge tunnels {}\ndelete table bridge tunnels\n")
 
 
 # ---- connections that stay

@@ -3,24 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import msgspec
-
-import kube.resource as k
 from clustermesh_cli import listed_rows as rows
+from clustermesh_cli.agent_answers import agent_pods, ask_agent
 from clustermesh_cli.answer_form import AnswerForm, print_answer
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.listed_rows import ListedKind, ListedRows, Table
 from clustermesh_cli.program_client import ProgramClient
 from clustermesh_cli.program_statuses import ApiserverSilentError, ask_agents, read_apiserver
-from kube.errors import KubeError
 from meshapi.agent import AgentStatus, EndpointRow, IdentityRow, NodeRow
-from meshapi.installed import AGENT_SELECTOR, APISERVER
+from meshapi.installed import APISERVER
 from meshapi.service import ServiceStatus
-from meshkit.refusal import read_refusal
 
 _T = TypeVar("_T")
 
@@ -70,8 +65,8 @@ def _endpoints(programs: ProgramClient, node: str | None) -> tuple[ListedRows, T
     asked, missing = [], []
     for name, pod in _agents(programs, node):
         try:
-            cluster = _ask(programs, pod, "v1/status", AgentStatus).cluster
-            found += rows.list_endpoints(name, cluster, _ask(programs, pod, "v1/endpoints", list[EndpointRow]))
+            cluster = ask_agent(programs, pod, "v1/status", AgentStatus).cluster
+            found += rows.list_endpoints(name, cluster, ask_agent(programs, pod, "v1/endpoints", list[EndpointRow]))
             asked.append(name)
         except CommandError as exc:
             missing.append(f"{name}: {exc}")
@@ -84,27 +79,16 @@ def _ask_one(programs: ProgramClient, node: str | None, path: str, answer: type[
     last: CommandError | None = None
     for name, pod in _agents(programs, node):
         try:
-            return [name], _ask(programs, pod, path, answer)
+            return [name], ask_agent(programs, pod, path, answer)
         except CommandError as exc:
             last = exc
     assert last is not None  # there is an agent, and it did not answer
     raise last
 
 
-def _ask(programs: ProgramClient, pod: str, path: str, answer: type[_T]) -> _T:
-    try:
-        code, body = programs.get_agent(pod, path)
-        if code != 200:
-            raise CommandError(f"agent {pod} answered {code}: {read_refusal(body)}", ExitCode.DEGRADED)
-        return msgspec.json.decode(body, type=answer)
-    except (KubeError, msgspec.DecodeError) as exc:
-        raise CommandError(f"agent {pod} does not answer: {exc}", ExitCode.DEGRADED) from exc
-
-
 def _agents(programs: ProgramClient, node: str | None) -> list[tuple[str, str]]:
     """Node and pod of every agent, or of the one that was named. Raises: CommandError where there is none."""
-    pods: Iterable[dict[str, Any]] = programs.client.list(k.PODS, programs.namespace, AGENT_SELECTOR)
-    found = sorted((str(p["spec"].get("nodeName", "")), str(p["metadata"]["name"])) for p in pods)
+    found = agent_pods(programs)
     chosen = [pair for pair in found if node is None or pair[0] == node]
     if not chosen:
         there = ", ".join(name for name, _ in found) or "none; is the mesh enabled here?"

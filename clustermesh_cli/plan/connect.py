@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +11,9 @@ from itertools import combinations
 import yaml
 
 from clustermesh_cli.exit_code import CommandRefusedError
+from clustermesh_cli.plan.check_row import failures
 from clustermesh_cli.plan.facts import ClusterFacts, StoreAccess
+from clustermesh_cli.plan.mesh_rules import judge_mesh
 from meshapi.installed import LOCAL_DIRECTORY, PEER_DIRECTORY, REMOTE_DIRECTORY, STORE_PORT, STORE_SERVICE
 
 
@@ -51,17 +52,8 @@ def check_all(clusters: Iterable[ClusterFacts]) -> None:
 
     Peers that either side already has count as well, so that a third cluster with the same id is found before a packet is.
     """
-    everyone = tuple(clusters)
-    for a, b in combinations(everyone, 2):
-        _check_pair(a, b)
-    for cluster in everyone:
-        for other in everyone:
-            for name, peer in cluster.peers.items():
-                if name != other.name and peer.id == other.id:
-                    raise CommandRefusedError(
-                        f"{cluster.name} already has a peer {name} with id {peer.id}, the id of {other.name}; "
-                        "every cluster of a mesh needs its own id"
-                    )
+    for row in failures(judge_mesh(tuple(clusters))):
+        raise CommandRefusedError(row.detail)
 
 
 def check_access(cluster: ClusterFacts) -> StoreAccess:
@@ -101,23 +93,3 @@ def mirrored_config(namespace: str) -> str:
         },
         sort_keys=False,
     )
-
-
-def _check_pair(a: ClusterFacts, b: ClusterFacts) -> None:
-    if a.name == b.name:
-        raise CommandRefusedError(
-            f"{a.context} and {b.context} are both named {a.name}: every cluster of a mesh needs its own name"
-        )
-    if a.id == b.id:
-        raise CommandRefusedError(
-            f"{a.name} and {b.name} both have the id {a.id}: every cluster of a mesh needs its own id"
-        )
-    if a.maximum != b.maximum:
-        raise CommandRefusedError(
-            f"{a.name} is set for {a.maximum} connected clusters and {b.name} for {b.maximum}: identities would be numbered "
-            "differently; set max-connected-clusters alike in both"
-        )
-    for left in a.pod_cidrs:
-        for right in b.pod_cidrs:
-            if ipaddress.ip_network(left).overlaps(ipaddress.ip_network(right)):
-                raise CommandRefusedError(f"pod networks overlap: {left} of {a.name} and {right} of {b.name}")

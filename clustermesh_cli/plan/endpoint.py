@@ -4,26 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from clustermesh_cli.exit_code import CommandRefusedError
+from clustermesh_cli.plan.check_row import CheckResult, CheckRow
 from clustermesh_cli.plan.facts import ClusterFacts, StoreAccess
 from meshapi.apiserver import Reach
 
+ENDPOINT: Final = "endpoint"
 GIVEN: Final = "given"
 """The service type of an access that a person gave instead of the Service's own."""
 FINE: Final = "none"
 ABSENT: Final = frozenset({"name-unknown", "refused", "unreachable", "closed"})
 """Problems that one node of several may have; any other means that something else answers there."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReachVerdict:
-    """`refusals` forbid the link; `warnings` do not."""
-
-    refusals: tuple[str, ...]
-    warnings: tuple[str, ...]
 
 
 def given_access(entries: Sequence[str]) -> StoreAccess:
@@ -63,20 +56,27 @@ def split_endpoints(
 
 def judge_reach(
     reader: ClusterFacts, target: ClusterFacts, access: StoreAccess, answers: Mapping[str, Reach]
-) -> ReachVerdict:
+) -> list[CheckRow]:
     """Whether `reader` may be told to read `target` at the addresses of `access`, given what it saw at each of them.
 
     Every given address must answer as the target. Of the addresses of a Service some may be silent, but not all.
     """
-    texts = {
-        address: f"{reader.name} cannot use {target.name} at {address} port {access.port}: "
-        f"{found.detail or found.problem}{f' ({found.advice})' if found.advice else ''}"
-        for address, found in answers.items()
-        if found.problem != FINE
-    }
-    is_reached = len(texts) < len(answers)
-    excused = [a for a in texts if access.service_type != GIVEN and is_reached and answers[a].problem in ABSENT]
-    return ReachVerdict(
-        tuple(text for address, text in texts.items() if address not in excused),
-        tuple(texts[address] for address in excused),
-    )
+    is_reached = any(found.problem == FINE for found in answers.values())
+    rows = []
+    for address, found in answers.items():
+        result, detail = CheckResult.OK, f"{address} port {access.port} is {target.name}, by TLS"
+        if found.problem != FINE:
+            is_excused = access.service_type != GIVEN and is_reached and found.problem in ABSENT
+            result = CheckResult.WARN if is_excused else CheckResult.FAIL
+            detail = f"{reader.name} cannot use {target.name} at {address} port {access.port}: {found.detail or found.problem}"
+        rows.append(
+            CheckRow(
+                check=ENDPOINT, clusters=[reader.name, target.name], result=result, detail=detail, next=found.advice
+            )
+        )
+    return rows
+
+
+def reach_text(row: CheckRow) -> str:
+    """A row of `judge_reach` as one sentence."""
+    return f"{row.detail} ({row.next})" if row.next else row.detail
