@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from meshkit.guard import App
 from meshkit.health import Health, HealthLevel
-from meshkit.metrics import CONTENT_TYPE, Registry
+from meshkit.metrics import CONTENT_TYPE, Registry, Scrapes
 from meshkit.probe_server import Probe
 from meshkit.rest import StrictRoute
 
@@ -42,6 +42,7 @@ def make_app(
     app = FastAPI(title=title, version=version)
     app.router.route_class = StrictRoute
     is_ready = ready or health.ready
+    scrapes = Scrapes(registry)
 
     @app.get("/healthz", response_class=PlainTextResponse, tags=["health"])
     async def healthz() -> PlainTextResponse:
@@ -55,7 +56,7 @@ def make_app(
 
     @app.get("/metrics", tags=["health"])
     async def metrics() -> Response:
-        return Response(registry.exposition(), headers={"content-type": CONTENT_TYPE})
+        return Response(scrapes.text(), headers={"content-type": CONTENT_TYPE})
 
     return app
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
@@ -14,6 +16,7 @@ from prometheus_client.registry import Collector
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+SCRAPE_SHARE: Final = 0.05
 M = TypeVar("M", Counter, Gauge, Histogram)
 
 
@@ -58,6 +61,22 @@ class Registry:
         if not isinstance(known, kind):
             raise ValueError(f"metric {full} is a {type(known).__name__}, not a {kind.__name__}")
         return known
+
+
+class Scrapes:
+    """The exposition for anybody who asks, however often: making it takes no more than SCRAPE_SHARE of the time."""
+
+    def __init__(self, registry: Registry, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._registry, self._monotonic = registry, monotonic
+        self._text, self._kept_until_s = b"", -math.inf
+
+    def text(self) -> bytes:
+        """As it is now, or was a moment ago."""
+        began_s = self._monotonic()
+        if began_s >= self._kept_until_s:
+            self._text = self._registry.exposition()
+            self._kept_until_s = began_s + (self._monotonic() - began_s) / SCRAPE_SHARE
+        return self._text
 
 
 class _Source(Collector):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import struct
 from collections.abc import Iterator, Sequence
@@ -168,26 +169,21 @@ class PerCpuMap(KernelMap[K, V]):
 
     def get(self, key: K) -> V | None:
         """The sum over all CPUs."""
-        width = (self._raw.value_size + 7) & ~7
-        raw = self._raw.get(key.pack(), width * possible_cpus())
-        if raw is None:
-            return None
-        numbers = struct.unpack(f"<{len(raw) // 8}Q", raw)
-        fields = width // 8
-        return self._spec.value.unpack(struct.pack(f"<{fields}Q", *(sum(numbers[i::fields]) for i in range(fields))))
+        raw = self._raw.get(key.pack(), self._width * possible_cpus())
+        return None if raw is None else self._sum(raw)
 
     def items(self) -> Iterator[tuple[K, V]]:
         """Every index whose value is not zero."""
-        zero = bytes(self._raw.value_size)
+        size = self._width * possible_cpus()
         for index in range(self._raw.details.max_entries):
-            key = self._spec.key.unpack(struct.pack("<I", index))
-            value = self.get(key)
-            if value is not None and value.pack() != zero:
-                yield key, value
+            key = struct.pack("<I", index)
+            raw = self._raw.get(key, size)
+            if raw is not None and any(raw):
+                yield self._spec.key.unpack(key), self._sum(raw)
 
     def update(self, items: Sequence[tuple[K, V]]) -> None:
         """The first CPU holds the value, the others zero."""
-        rest = bytes(((self._raw.value_size + 7) & ~7) * (possible_cpus() - 1))
+        rest = bytes(self._width * (possible_cpus() - 1))
         error, done = self._raw.update([k.pack() for k, _ in items], [v.pack() + rest for _, v in items])
         if error:
             raise MapError(self._spec.name, "update", error, done)
@@ -202,7 +198,17 @@ class PerCpuMap(KernelMap[K, V]):
         sizes = (self._raw.key_size, self._raw.value_size)
         return MapInfo(self._spec.name, self._raw.details.max_entries, sum(1 for _ in self.items()), *sizes)
 
+    @property
+    def _width(self) -> int:
+        """Bytes of one CPU's copy."""
+        return (self._raw.value_size + 7) & ~7
 
+    def _sum(self, raw: bytes) -> V:
+        numbers, fields = struct.unpack(f"<{len(raw) // 8}Q", raw), self._width // 8
+        return self._spec.value.unpack(struct.pack(f"<{fields}Q", *(sum(numbers[i::fields]) for i in range(fields))))
+
+
+@functools.cache  # the same until the next boot
 def possible_cpus() -> int:
     """Per-CPU values have one slot per possible CPU. Source: the kernel's list "0-7" or "0,2-3"."""
     text = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii").strip()

@@ -15,7 +15,7 @@ from prometheus_client.core import GaugeMetricFamily
 from meshkit import log
 from meshkit.clock import ManualClock
 from meshkit.health import Health, HealthLevel
-from meshkit.metrics import Registry
+from meshkit.metrics import Registry, Scrapes
 from meshkit.text import render
 
 
@@ -136,3 +136,24 @@ def test_metrics_have_the_prefix_and_one_owner_per_name() -> None:
     assert "mesh_rows 7.0" in text
     with pytest.raises(ValueError, match="Counter, not a Gauge"):
         registry.gauge("records_rejected_total", "x")
+
+
+def test_asking_for_metrics_without_end_costs_a_bounded_share_of_the_time() -> None:
+    """Anybody may ask, and making them costs tens of milliseconds."""
+    clock, registry, made = ManualClock(), Registry("mesh", process=False), []
+
+    def collect() -> list[GaugeMetricFamily]:
+        made.append(clock.monotonic())
+        clock.advance(0.05)
+        return [GaugeMetricFamily("mesh_made", "times", value=len(made))]
+
+    registry.add_source(collect)
+    scrapes = Scrapes(registry, clock.monotonic)
+    for _ in range(10_000):
+        text = scrapes.text().decode()
+        assert f"mesh_made {len(made)}.0" in text
+        clock.advance(0.001)
+    assert len(made) * 0.05 <= 0.06 * clock.monotonic()
+    clock.advance(10)
+    before, text = len(made), scrapes.text().decode()
+    assert f"mesh_made {before + 1}.0" in text, "who asks now and then sees it as it is"
