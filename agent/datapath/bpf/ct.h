@@ -6,13 +6,6 @@
 #pragma once
 #include "events.h"
 
-#define TICK_SHIFT 30	/* ticks of 2^30 ns: cheaper than a division, close enough to a second */
-
-inlined __u32 now_ticks(void)
-{
-	return bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
-}
-
 inlined void ct_key_forward(struct conntrack_key *key, const struct packet *p, __u8 kind)
 {
 	*key = (struct conntrack_key){
@@ -27,9 +20,9 @@ inlined void ct_key_reverse(struct conntrack_key *key, const struct packet *p, _
 		.destination_port = p->source_port, .protocol = p->protocol, .kind = kind };
 }
 
-inlined struct conntrack_value *ct_alive(struct conntrack_value *v)
+inlined struct conntrack_value *ct_alive(struct conntrack_value *v, const struct packet *p)
 {
-	return v && v->lifetime >= now_ticks() ? v : 0;
+	return v && v->lifetime >= p->now ? v : 0;
 }
 
 /* An established flow, past its lifetime too. */
@@ -41,24 +34,24 @@ outline struct conntrack_value *ct_find_established(const struct conntrack_key *
 }
 
 /* Any flow, past its lifetime too, unless a newer one with the same key is opening. */
-outline struct conntrack_value *ct_find(const struct conntrack_key *key)
+outline struct conntrack_value *ct_find(const struct conntrack_key *key, const struct packet *p)
 {
 	struct conntrack_value *v = ct_find_established(key), *opening;
-	if (ct_alive(v))
+	if (ct_alive(v, p))
 		return v;
 	opening = bpf_map_lookup_elem(&mesh_ct_opening, key);
-	return opening && (!v || ct_alive(opening)) ? opening : v;
+	return opening && (!v || ct_alive(opening, p)) ? opening : v;
 }
 
-inlined struct conntrack_value *ct_lookup(const struct conntrack_key *key)
+inlined struct conntrack_value *ct_lookup(const struct conntrack_key *key, const struct packet *p)
 {
-	return ct_alive(ct_find(key));
+	return ct_alive(ct_find(key, p), p);
 }
 
 /* What is looked for first: a SYN-ACK is within a flow that is opening, nearly everything else within one that is not. */
 inlined struct conntrack_value *ct_lookup_likely(const struct conntrack_key *key, const struct packet *p)
 {
-	return p->tcp_flags & TCP_SYN ? ct_lookup(key) : ct_alive(ct_find_established(key));
+	return p->tcp_flags & TCP_SYN ? ct_lookup(key, p) : ct_alive(ct_find_established(key), p);
 }
 
 /* A connection that is over: a SYN on its ports opens another one. */
@@ -90,7 +83,7 @@ inlined void ct_touch(struct conntrack_value *v, const struct packet *p, __u32 l
 		if (p->tcp_flags & TCP_FIN)
 			v->flags |= CT_CLOSING_FORWARD;
 	}
-	v->lifetime = now_ticks() + ct_lifetime(v, p);
+	v->lifetime = p->now + ct_lifetime(v, p);
 }
 
 /* What a SERVICE entry says of its connection, should the connection's own entry be evicted. */
@@ -137,7 +130,7 @@ apart int ct_create(const struct conntrack_key *key, const struct packet *p, str
 		return DROP_CT_FULL;
 	v->packets = 1;
 	v->tcp_forward = p->tcp_flags;
-	v->lifetime = now_ticks() + (p->protocol == PROTO_TCP ? CONFIG.life_opening : CONFIG.life_other);
+	v->lifetime = p->now + (p->protocol == PROTO_TCP ? CONFIG.life_opening : CONFIG.life_other);
 	if (old && !(old->flags & CT_OPENING)) {
 		*old = *v;
 		return 0;

@@ -48,8 +48,8 @@ outline int admit(struct __sk_buff *skb, struct packet *p, const struct endpoint
 	if (may_be_reply && accept_reply(skb, p, ct_lookup_likely(&reverse, p), &r))
 		return r;
 	ct_key_forward(&key, p, CT_INGRESS);
-	struct conntrack_value *v = how & DELIVER_REPLY_ONLY ? 0 : ct_lookup(&key);
-	if (!v && may_be_reply && accept_reply(skb, p, ct_lookup(&reverse), &r))
+	struct conntrack_value *v = how & DELIVER_REPLY_ONLY ? 0 : ct_lookup(&key, p);
+	if (!v && may_be_reply && accept_reply(skb, p, ct_lookup(&reverse, p), &r))
 		return r;
 	if (how & DELIVER_REPLY_ONLY)
 		return DROP_UNROUTABLE;

@@ -40,7 +40,7 @@ inlined void follow_frontend(const struct packet *p, struct conntrack_value *v)
 	v->nat_port = p->frontend_port;
 }
 
-/* 0, or the reason to drop. `v` is what ct_lookup(key) found. */
+/* 0, or the reason to drop. `v` is what ct_lookup(key, p) found. */
 outline int track(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *endpoint,
 		  const struct conntrack_key *key, struct conntrack_value *v)
 {

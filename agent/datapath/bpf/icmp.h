@@ -72,7 +72,7 @@ outline int related(struct __sk_buff *skb, struct packet *p, __u8 kind)
 	struct conntrack_key key = {
 		.source = q.source, .destination = q.destination, .source_port = q.ports[0],
 		.destination_port = q.ports[1], .protocol = q.protocol, .kind = kind };
-	struct conntrack_value *v = ct_lookup(&key);
+	struct conntrack_value *v = ct_lookup(&key, p);
 	if (v && kind == CT_EGRESS && v->nat_port)
 		return restore_quote(skb, p, &q, v);
 	if (!v) {
@@ -80,7 +80,7 @@ outline int related(struct __sk_buff *skb, struct packet *p, __u8 kind)
 			.source = q.destination, .destination = q.source, .source_port = q.ports[1],
 			.destination_port = q.ports[0], .protocol = q.protocol,
 			.kind = kind == CT_EGRESS ? CT_INGRESS : CT_EGRESS };
-		v = ct_lookup(&reverse);
+		v = ct_lookup(&reverse, p);
 	}
 	if (!v)
 		return DROP_UNRELATED_ICMP;

@@ -66,7 +66,7 @@ inlined struct conntrack_value *connection_of(const struct packet *p, const stru
 		.source = backend == p->source ? CONFIG.loopback_address : p->source, .destination = backend,
 		.source_port = p->source_port, .destination_port = service->nat_port, .protocol = p->protocol,
 		.kind = CT_EGRESS };
-	return ct_lookup(&key);
+	return ct_lookup(&key, p);
 }
 
 /* The SERVICE entry of a known connection, or 0. It becomes established with this packet if its connection does.
@@ -74,7 +74,7 @@ inlined struct conntrack_value *connection_of(const struct packet *p, const stru
 outline struct conntrack_value *recall(const struct packet *p, const struct conntrack_key *key,
 				       struct conntrack_value **found)
 {
-	struct conntrack_value *v = ct_find(key);
+	struct conntrack_value *v = ct_find(key, p);
 	if (!v)
 		return 0;
 	struct conntrack_value *connection = connection_of(p, v);
@@ -82,10 +82,10 @@ outline struct conntrack_value *recall(const struct packet *p, const struct conn
 		ct_follow(v, connection);
 		if (v->flags & CT_OPENING && ct_establishes(connection, p)) {
 			ct_establish(key, v);
-			v = ct_find(key);
+			v = ct_find(key, p);
 		}
 	}
-	v = ct_alive(v);
+	v = ct_alive(v, p);
 	*found = v ? connection : 0;
 	return v;
 }
@@ -128,7 +128,7 @@ outline int is_unattended(const struct packet *p)
 	if (!CONFIG.unattended_after || p->kind & KIND_ENFORCED)
 		return 0;
 	__u64 *beat = bpf_map_lookup_elem(&mesh_heartbeat, &zero);
-	return beat && (*beat >> TICK_SHIFT) + CONFIG.unattended_after < now_ticks();
+	return beat && (*beat >> TICK_SHIFT) + CONFIG.unattended_after < p->now;
 }
 
 /* A new connection to the service. 0 (translated, or left to the stack), or the reason to drop. */
@@ -206,7 +206,7 @@ outline int related_to_service(struct __sk_buff *skb, struct packet *p)
 	struct conntrack_key key = {
 		.source = q.destination, .destination = q.source, .source_port = q.ports[1],
 		.destination_port = q.ports[0], .protocol = q.protocol, .kind = CT_SERVICE };
-	struct conntrack_value *v = ct_find(&key);
+	struct conntrack_value *v = ct_find(&key, p);
 	if (!v || p->destination != q.source)
 		return DROP_UNRELATED_ICMP;
 	__be32 backend;

@@ -24,7 +24,7 @@ SEC("tc")
 int mesh_from_overlay(struct __sk_buff *skb)
 {
 	struct packet p = { .direction = INGRESS };
-	struct bpf_tunnel_key key = {};
+	struct bpf_tunnel_key key;
 	if (skb->priority == CAME_BY_ANOTHER_PORT) {
 		parse(skb, &p);
 		return drop(skb, &p, DROP_ENCAPSULATION);
@@ -40,15 +40,13 @@ int mesh_from_overlay(struct __sk_buff *skb)
 SEC("tc")
 int mesh_to_underlay(struct __sk_buff *skb)
 {
-	struct packet p = { .direction = EGRESS, .protocol = PROTO_UDP };
 	struct outer_packet outer;
 	if (take_mark(skb) || !is_udp_with_ports(skb, &outer) || outer.ports[1] != CONFIG.vxlan_port ||
 	    !is_node(ipcache_lookup(outer.ip.daddr)))
 		return PASS;
-	p.source = outer.ip.saddr;
-	p.destination = outer.ip.daddr;
-	p.source_port = outer.ports[0];
-	p.destination_port = outer.ports[1];
+	struct packet p = {
+		.source = outer.ip.saddr, .destination = outer.ip.daddr, .source_port = outer.ports[0],
+		.destination_port = outer.ports[1], .protocol = PROTO_UDP, .direction = EGRESS };
 	return drop(skb, &p, DROP_ENCAPSULATION);
 }
 

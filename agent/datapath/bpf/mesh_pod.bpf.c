@@ -57,7 +57,7 @@ inlined int is_answer(struct __sk_buff *skb, struct packet *p, int is_likely)
 	if (opens_connection(p))
 		return 0;
 	ct_key_reverse(&key, p, CT_INGRESS);
-	struct conntrack_value *v = is_likely ? ct_lookup_likely(&key, p) : ct_lookup(&key);
+	struct conntrack_value *v = is_likely ? ct_lookup_likely(&key, p) : ct_lookup(&key, p);
 	if (!v)
 		return 0;
 	p->conntrack_flags = v->flags & CT_VIA_STACK;
@@ -111,7 +111,7 @@ inlined int open_or_continue(struct __sk_buff *skb, struct packet *p, const stru
 		return r;
 	ct_key_forward(&key, p, CT_EGRESS);
 	if (!v)
-		v = ct_lookup(&key);
+		v = ct_lookup(&key, p);
 	if (!v && !p->frontend_port) {
 		if (is_answer(skb, p, 0)) {
 			find_way(p, w);
@@ -123,7 +123,7 @@ inlined int open_or_continue(struct __sk_buff *skb, struct packet *p, const stru
 			return r;
 		ct_key_forward(&key, p, CT_EGRESS);
 		if (!v)
-			v = ct_lookup(&key);
+			v = ct_lookup(&key, p);
 	}
 	find_way(p, w);
 	keep_old_path(p, w, v);
@@ -189,9 +189,9 @@ inlined int check_way(struct __sk_buff *skb, const struct packet *p, const struc
 SEC("tc")
 int mesh_to_container(struct __sk_buff *skb)
 {
-	struct packet p = { .direction = INGRESS };
 	if (take_mark(skb))
 		return PASS;
+	struct packet p = { .direction = INGRESS };
 	struct endpoint_value *to = endpoint_here(skb);
 	if (!to)
 		return drop(skb, &p, DROP_NO_CONFIGURATION);
