@@ -9,3 +9,8 @@ Does not belong here: what keys and values mean (meshmodel), which certificate i
 
 Programs import it; libraries do not. Bytes go in and come out; every foreign error leaves as one of `errors`.
 """
+
+import os
+
+# before grpc is imported: it writes a line past our log for every handshake that a stranger breaks off
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json as jsonlib
 import logging
+import math
 import sys
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
 MAXIMUM_TEXT: Final = 256
+SELDOM_S: Final = 60.0
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -20,6 +22,7 @@ def setup(level: str = "info", json: bool = True, stream: TextIO | None = None) 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.getLogger("uvicorn.error").filters[:] = [Seldom()]
     for noisy in ("uvicorn.access", "urllib3", "watchfiles", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
@@ -27,6 +30,22 @@ def setup(level: str = "info", json: bool = True, stream: TextIO | None = None) 
 def facts(record: logging.LogRecord) -> dict[str, Any]:
     """What the caller gave in `extra`, foreign text cut."""
     return {k: _cut(v) for k, v in vars(record).items() if k not in _STANDARD and not k.startswith("_")}
+
+
+class Seldom(logging.Filter):
+    """What strangers can make a logger say at will, up to warnings, is written once in SELDOM_S seconds for each message."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._written: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written."""
+        text = str(record.msg)  # the template, of which a library has few
+        if record.levelno > logging.WARNING or record.created - self._written.get(text, -math.inf) < SELDOM_S:
+            return record.levelno > logging.WARNING
+        self._written[text] = record.created
+        return True
 
 
 class JsonFormatter(logging.Formatter):

@@ -92,6 +92,23 @@ def test_plain_lines_are_for_people(root_logger: None) -> None:
     assert stream.getvalue().endswith(" info    peer connected peer=tion\n")
 
 
+def test_a_flood_of_requests_is_no_flood_of_lines(root_logger: None) -> None:
+    stream = io.StringIO()
+    log.setup("info", stream=stream)
+    server = logging.getLogger("uvicorn.error")
+    for second in range(0, 130, 10):
+        for message in ("Exceeded concurrency limit.", "Invalid HTTP request received."):
+            record = server.makeRecord(server.name, logging.WARNING, "", 0, message, (), None)
+            record.created = second
+            server.handle(record)
+    server.error("Exception in ASGI application")
+    server.error("Exception in ASGI application")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["level"] for line in lines].count("error") == 2
+    assert [line["message"] for line in lines].count("Exceeded concurrency limit.") == 3, "at 0, 60 and 120"
+    assert len(lines) == 2 + 3 + 3
+
+
 def test_health_is_ready_when_something_reported_and_nothing_starts_or_fails() -> None:
     clock = ManualClock(wall=100.0)
     health = Health(clock)
