@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from agent.tables import AgentDB, ClaimOrigin, Node, Prefix
-from meshmodel.identity import LOCAL_SCOPE_CIDR, UNKNOWN, Reserved
+from meshmodel.identity import LOCAL_SCOPE_CIDR, UNKNOWN, Reserved, is_reserved
 from meshmodel.names import ClusterName
 
 _STRENGTH = {ClaimOrigin.NODE: 0, ClaimOrigin.POD: 1, ClaimOrigin.POD_CIDR: 2, ClaimOrigin.POLICY: 3}
-_RESERVED_END = 256
 
 ClaimKey = tuple[ClaimOrigin, ClusterName, str]
 
@@ -91,7 +90,7 @@ class PrefixWriter:
         return node.cluster == self._db.own and node.name == self._db.node_name
 
     def _is_known(self, identity: int) -> bool:
-        return identity < _RESERVED_END or identity >= LOCAL_SCOPE_CIDR or self._db.identities.get(identity) is not None
+        return is_reserved(identity) or identity >= LOCAL_SCOPE_CIDR or self._db.identities.get(identity) is not None
 
     def _mark(self, identity: int, *, is_known: bool) -> None:
         for prefix in tuple(self._by_identity.get(identity, ())):
@@ -107,7 +106,7 @@ class PrefixWriter:
         return {} if row is None else {_key(row): row}
 
     def _claim(self, row: Prefix) -> None:
-        if _RESERVED_END <= row.identity < LOCAL_SCOPE_CIDR:
+        if not is_reserved(row.identity) and row.identity < LOCAL_SCOPE_CIDR:
             self._by_identity.setdefault(row.identity, set()).add(row.prefix)
         claims = self._claims(row.prefix)
         old = claims.get(_key(row))

@@ -17,7 +17,7 @@ from agent.datapath.layout import Direction
 from agent.datapath.reasons import Reason
 from agent.tables import AgentDB, FrontendKey
 from meshmodel import protocol
-from meshmodel.identity import identity_name
+from meshmodel.identity import LOCAL_SCOPE_CIDR, identity_name, is_reserved
 from meshmodel.labels import CLUSTER_LABEL
 
 _FLAGS = (("SYN", 2), ("ACK", 16), ("RST", 4), ("FIN", 1), ("PSH", 8), ("URG", 32), ("ECE", 64), ("CWR", 128))
@@ -33,7 +33,6 @@ _MATCHES = {
 }
 _ICMP_TYPES = {0: "EchoReply", 3: "DestinationUnreachable", 8: "EchoRequest", 11: "TimeExceeded"}
 _UNREACHABLE = {0: "(Net)", 1: "(Host)", 3: "(Port)", 4: "(FragmentationNeeded)"}
-_RESERVED_END = 256
 
 
 class FlowVerdict(StrEnum):
@@ -138,7 +137,7 @@ class FlowMaker:
             ip=ip,
             port=port,
             identity=number,
-            name=identity_name(number) if number < _RESERVED_END else "",
+            name=identity_name(number) if is_reserved(number) else "",
             namespace=row.namespace if row is not None and is_pod else "",
             pod=row.name if row is not None and is_pod else "",
             cluster=cluster,
@@ -148,7 +147,7 @@ class FlowMaker:
     def _reason(self, event: DatapathEvent, source: FlowEnd, target: FlowEnd) -> int:
         """A policy drop of a peer whose labels have not arrived has a reason of its own: no rule denied it."""
         remote = source if event.direction == Direction.INGRESS else target
-        is_labelled = remote.identity < _RESERVED_END or remote.identity >> 24 or remote.labels
+        is_labelled = is_reserved(remote.identity) or remote.identity >= LOCAL_SCOPE_CIDR or remote.labels
         if event.reason == Reason.POLICY_DENIED and not is_labelled:
             return int(Reason.UNKNOWN_IDENTITY)
         return event.reason

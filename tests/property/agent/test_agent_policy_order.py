@@ -207,6 +207,23 @@ def test_a_changed_policy_has_a_new_revision_and_an_unchanged_one_keeps_it() -> 
     assert kernel.target.revision(ENDPOINT.address) != first
 
 
+def test_a_restarted_agent_uses_no_revision_again_that_either_map_of_endpoints_holds() -> None:
+    """A write that was cut short leaves the newer revision in one of the two maps."""
+    kernel = Kernel()
+    kernel.target.update([EndpointVerdicts(ENDPOINT, compiled([[("ingress", "a", None)]]))])
+    for name in ("endpoints_by_address", "endpoints_by_ifindex"):
+        written = getattr(kernel.maps, name)
+        (key, value), *_ = written.items()
+        written.update([(key, value._replace(policy_revision=value.policy_revision + 5))])
+        newest = value.policy_revision + 5
+        again = EndpointTarget(kernel.maps, kernel)
+        again.restore()
+        again.update([EndpointVerdicts(ENDPOINT, compiled([[("ingress", "b", None)]]))])
+        revision = again.revision(ENDPOINT.address)
+        assert revision is not None
+        assert revision > newest
+
+
 def test_a_restarted_agent_prunes_pods_that_are_gone_and_keeps_the_others() -> None:
     kernel = Kernel()
     gone = Endpoint("10.1.0.8", 4, 6, ENDPOINT.mac, ENDPOINT.node_mac, int(SUBJECT), "test", "q")

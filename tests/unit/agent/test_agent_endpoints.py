@@ -169,6 +169,29 @@ def test_a_look_up_that_fails_is_tried_again_and_changes_nothing() -> None:
     assert node.found() == {"10.1.0.1": (1, 5), "10.1.0.2": (2, 6)}
 
 
+def test_a_pod_that_moved_away_while_its_look_up_failed_is_not_waited_for() -> None:
+    node = Node()
+    node.failing = {"10.1.0.1"}
+    node.pod("10.1.0.1")
+    assert node.step() == RETRY_MINIMUM_S
+    node.pod("10.1.0.1", host="172.18.0.3")
+    assert node.step(0.01) == RECHECK_S
+
+
+@pytest.mark.parametrize("cluster", ["north", "south"])
+def test_only_a_record_of_our_own_cluster_takes_a_pod_from_this_node_at_once(cluster: str) -> None:
+    """What another cluster says of the address ends our record of it; the interface that is here still counts."""
+    node = Node()
+    node.routes["10.1.0.1"] = 5
+    node.pod("10.1.0.1")
+    node.step()
+    if cluster == "south":
+        node.forget("10.1.0.1")
+    node.pod("10.1.0.1", host="172.18.0.3", cluster=cluster)
+    node.step(0.1)
+    assert node.found() == ({} if cluster == "north" else {"10.1.0.1": (1, 5)})
+
+
 def test_a_restarted_agent_keeps_the_ids_that_the_maps_hold() -> None:
     node = ThisNode({"10.1.0.9": 41, "10.1.0.8": 7})
     node.routes = {"10.1.0.9": 1, "10.1.0.1": 2}

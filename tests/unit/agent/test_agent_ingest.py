@@ -311,3 +311,10 @@ async def test_a_node_outside_of_the_list_is_named_with_what_to_run_until_the_li
     await mesh.until(lambda: not refused_networks(mesh.runner), within_s=30)
     assert mesh.db.nodes.get((SOUTH, "s9")) is not None
     assert "10.2.9.0/24" in mesh.db.nodes.get((SOUTH, "s9")).pod_cidrs  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("count", "more"), [(1, ""), (3, ""), (4, " and 1 more"), (9, " and 6 more")])
+def test_of_many_networks_that_a_list_refuses_three_are_named(count: int, more: str) -> None:
+    said = unlisted_warning(SOUTH, {"s1": [f"10.2.{n}.0/24" for n in range(count)]})
+    assert said.count(" of node s1") == min(count, 3)
+    assert f"of node s1{more}; if that" in said

@@ -8,10 +8,12 @@ import pytest
 from agent.datapath.layout import IpcacheKey, IpcacheValue
 from agent.datapath.memory import memory_maps
 from agent.ipcache.ops import IpcacheTarget
+from agent.ipcache.rows import address_row
 from agent.ipcache.writer import PrefixWriter
 from agent.tables import AgentDB, ClaimOrigin, Identity, Prefix
 from meshkit.clock import ManualClock
 from meshkit.reconciler import Reconciler
+from meshmodel.identity import FIRST_ALLOCATED, LOCAL_SCOPE_CIDR
 from meshmodel.names import ClusterId, ClusterName
 
 NORTH, SOUTH = ClusterName("north"), ClusterName("south")
@@ -66,3 +68,37 @@ def test_pruning_leaves_wanted_prefixes_only() -> None:
     target.update([prefix("10.2.0.6/32"), prefix("10.2.0.0/16")])
     target.prune([prefix("10.2.0.0/16")])
     assert [key.prefix for key, _ in maps.ipcache.items()] == ["10.2.0.0/16"]
+
+
+@pytest.mark.parametrize(
+    ("identity", "is_known"),
+    [(0, True), (FIRST_ALLOCATED - 1, True), (FIRST_ALLOCATED, False), (LOCAL_SCOPE_CIDR - 1, False), (LOCAL_SCOPE_CIDR, True)],
+)  # fmt: skip
+def test_only_numbers_whose_meaning_is_fixed_are_known_without_labels(identity: int, is_known: bool) -> None:
+    db = AgentDB(NORTH, ClusterId(1), "n1", "172.18.0.2")
+    writer = PrefixWriter(db)
+    with db.write():
+        writer.set_pod(Prefix(POD, identity, "", NORTH, ClusterId(1), ClaimOrigin.POD, "172.18.0.9"))
+    row = db.prefixes.get(POD)
+    assert row is not None
+    assert row.is_known is is_known
+
+
+def test_a_row_is_found_by_the_longest_prefix_that_holds_an_address() -> None:
+    db = AgentDB(NORTH, ClusterId(1), "n1", "172.18.0.2")
+    with db.write():
+        for text in ("0.0.0.0/0", "10.2.0.0/16", "10.2.0.4/31", POD):
+            db.prefixes.put(prefix(text))
+
+    def held_by(address: str) -> str:
+        row = address_row(db, address)
+        return "" if row is None else row.cidr
+
+    found = {
+        address: held_by(address)
+        for address in ("10.2.0.5", "10.2.0.4", "10.2.9.9", "10.2.0.0/24", "11.0.0.1", "fd00::1")
+    }
+    assert found == {
+        "10.2.0.5": POD, "10.2.0.4": "10.2.0.4/31", "10.2.9.9": "10.2.0.0/16", "10.2.0.0/24": "10.2.0.0/16",
+        "11.0.0.1": "0.0.0.0/0", "fd00::1": "",
+    }  # fmt: skip

@@ -233,3 +233,13 @@ def test_a_balancers_address_is_ours_again_when_no_list_has_it(networks: Network
     assert networks.refuse_address(SOUTH, "172.18.9.1") is not None
     networks.set_own_service(dns, [], [])
     assert networks.own_services() == ()
+
+
+def test_an_address_is_a_nodes_for_as_long_as_some_record_says_so(networks: Networks) -> None:
+    """Two records with one address, one of them written twice: the address is forgotten with the last of them."""
+    for name in ("s2", "s3", "s3"):
+        networks.set_node(node("south", name, "172.18.0.6"))
+    networks.delete_node(SOUTH, "s2")
+    assert networks.refuse_host(SOUTH, "172.18.0.6") is None
+    networks.delete_node(SOUTH, "s3")
+    assert "is no node of cluster south" in str(networks.refuse_host(SOUTH, "172.18.0.6"))

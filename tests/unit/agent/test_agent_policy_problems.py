@@ -65,3 +65,15 @@ def test_a_host_policy_is_told_on_every_node() -> None:
     (said,) = policy_problems(db, compiler.engine)
     assert said.startswith(f"{NOT_ENFORCED}CiliumClusterwideNetworkPolicy nodes: ")
     assert "stay open" in said
+
+
+def test_a_refused_policy_is_named_with_the_reason() -> None:
+    db, compiler = node()
+    document = {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": "p", "namespace": "shop"},
+    }
+    row = compiler.set_document(document, PolicyRef("CiliumNetworkPolicy", "shop", "p"))
+    assert not row.is_valid
+    assert policy_problems(db, compiler.engine) == [f"CiliumNetworkPolicy shop/p refused: {row.message}"]

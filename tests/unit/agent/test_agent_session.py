@@ -206,6 +206,32 @@ async def test_stopping_the_agent_drains_nothing(tmp_path: Path, clock: ManualCl
     assert mesh.db.prefixes.get("10.2.0.9/32") is not None
 
 
+async def test_a_peer_lost_on_both_paths_is_withdrawn_and_chosen_again_when_one_is_back(
+    tmp_path: Path, clock: ManualClock, south: PeerStore
+) -> None:
+    mesh = Mesh(tmp_path, clock, withdraw_after_s=10.0)
+    async with mesh.running():
+        mesh.add(south)
+        await mesh.until(lambda: mesh.state().is_ready)
+        state = mesh.state()
+        south.store.stop()
+        await mesh.until(lambda: state.control_lost_s is not None)
+        await mesh.pass_s(15)
+        assert state.state is PeerState.DISCONNECTED  # without probes the lost session says nothing about the data path
+        state.has_probes, state.data_lost_s = True, clock.monotonic()
+        await mesh.pass_s(9)
+        assert state.state is PeerState.DISCONNECTED
+        await mesh.pass_s(2)
+        peer = mesh.db.peers.get(ClusterName("south"))
+        assert peer is not None
+        assert (state.state, peer.is_withdrawn, peer.reason) == (PeerState.WITHDRAWN, True, state.reason)
+        state.data_lost_s = None
+        await mesh.pass_s(1)
+        peer = mesh.db.peers.get(ClusterName("south"))
+        assert peer is not None
+        assert (state.state, peer.is_withdrawn) == (PeerState.DISCONNECTED, False)
+
+
 async def test_an_expired_cache_drains_services_only(tmp_path: Path, clock: ManualClock, south: PeerStore) -> None:
     mesh = Mesh(tmp_path, clock, cache_ttl_s=60.0)
     async with mesh.running():

@@ -327,3 +327,40 @@ async def test_the_end_of_the_certificate_that_a_store_shows_is_in_its_status(tm
         await south.beat()
         await world.until(lambda: world.certificate_looks == 2, RETRY_S[1] + LOOK_S + 10)
         assert shown() == 1_900_000_000.0
+
+
+async def test_a_removed_cluster_is_not_followed_any_more(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    async with world.running():
+        await world.filled()
+        await world.until(lambda: world.state().is_ready)
+        world.remove("south")
+        await world.until(lambda: ClusterName("south") not in world.follower.members)
+        assert world.closed == 1
+        await world.pass_s(30)
+        assert world.attempts == 1
+
+
+async def test_a_session_that_stands_began_once_whatever_it_hears(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    async with world.running():
+        south = await world.filled()
+        await world.until(lambda: world.state().is_ready)
+        since = world.state().session_since_wall_s
+        for _ in range(5):
+            await world.pass_s(1)
+            await south.beat()
+        await world.until(lambda: world.state().last_heard_s == world.clock.monotonic())
+        assert world.state().session_since_wall_s == since
+
+
+async def test_a_store_that_took_the_place_of_another_is_named_in_the_state(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    async with world.running():
+        south = await world.filled()
+        await world.until(lambda: world.state().is_ready)
+        former = world.state().store_id
+        south.store.wipe()
+        await south.fill()
+        await world.until(lambda: world.state().store_id == former + 1, 10)
+        assert world.attempts == 1
