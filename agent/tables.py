@@ -17,6 +17,7 @@ from meshmodel.annotations import Affinity
 from meshmodel.condition import Condition
 from meshmodel.labels import Labels
 from meshmodel.names import ClusterId, ClusterName, ServiceName
+from meshmodel.node import CILIUM_INTERNAL_IP
 from meshpolicy import EndpointPolicy
 
 # Identity 0 in the ipcache: an address that is ours or a peer's, of which we do not know yet whose it is.
@@ -197,7 +198,7 @@ class Node:
             for address in self.addresses:
                 if address.kind == kind:
                     return address.ip
-        return next((a.ip for a in self.addresses if a.kind != "CiliumInternalIP"), "")
+        return next((a.ip for a in self.addresses if a.kind != CILIUM_INTERNAL_IP), "")
 
 
 @dataclass(frozen=True, slots=True)

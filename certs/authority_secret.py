@@ -18,11 +18,12 @@ from certs.authority import Authority
 from certs.errors import CertificateError
 from certs.inspect import CertInfo, describe, load
 from certs.store import CA_FILE, CA_KEY_FILE, decode_entry, encode_data
+from meshapi.installed import OWN_PREFIX
 
 NEXT: Final = ("next.crt", "next.key")
 PREVIOUS_FILE: Final = "previous.crt"
 RETIRED_FILE: Final = "retired.crt"
-TOLD_ANNOTATION: Final = "mesh.clustermesh.io/trust-told"
+TOLD_ANNOTATION: Final = OWN_PREFIX + "trust-told"
 """Wall seconds at which all were told whom to trust in the present phase; what is mounted follows a little later."""
 
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import orjson
 
 from kube.errors import AlreadyExists, Gone, NotFound, ServerFailed
-from kube.resource import SERVICE_ACCOUNTS, KubeObject, Resource, from_manifest
+from kube.resource import SERVICE_ACCOUNTS, KubeObject, Resource
 from kube.transport import Query, Transport, refusal
 
 PAGE_SIZE = 500
@@ -137,10 +137,6 @@ class KubeClient:
         except NotFound:
             return False
         return True
-
-    def apply_manifest(self, manifest: KubeObject) -> KubeObject:
-        """As `apply`, of a manifest that says itself what it is."""
-        return self.apply(from_manifest(manifest), manifest)
 
     def get_path(self, path: str, query: Query | None = None) -> KubeObject:
         """The JSON document at any path of the API.

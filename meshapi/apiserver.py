@@ -99,7 +99,6 @@ class StoreEvent(Row, kw_only=True, omit_defaults=True):
     revision: int
     key: str = ""
     bytes: int = 0
-    lease: str = ""
     value: str | None = None
 
 

@@ -56,7 +56,9 @@ PIN_DIRECTORY: Final = "/sys/fs/bpf/clustermesh"
 LEASE_PREFIX: Final = "clustermesh-agent-"
 """The node's name follows; the holder is the node."""
 LEASE_LABELS: Final = {"k8s-app": AGENT, **PART_OF}
-CONFIRMED_PODS: Final = "mesh.clustermesh.io/confirmed-pods"
+OWN_PREFIX: Final = "mesh.clustermesh.io/"
+"""Of annotations that only our programs write and read; Cilium ignores them."""
+CONFIRMED_PODS: Final = OWN_PREFIX + "confirmed-pods"
 """The annotation: a JSON object from pod address to pod uid, or to namespace/name where the agent was never told the uid."""
 
 LEAST_KERNEL: Final = (5, 12)

@@ -20,7 +20,6 @@ class PeerState(StrEnum):
     DISCONNECTED = "disconnected"
     WITHDRAWN = "withdrawn"
     REFUSED = "refused"
-    REMOVED = "removed"
 
 
 class RemoteClusterConfig(Row, kw_only=True):
@@ -78,7 +77,6 @@ class RemoteCluster(Row, kw_only=True):
     last_update: float = 0.0
     age_s: float | None = msgspec.field(default=None, name="age")
     revision: int = 0
-    rtt_s: float | None = msgspec.field(default=None, name="rtt")
     probes_reached: int = 0
     probes_total: int = 0
     cert_not_after: float = 0.0

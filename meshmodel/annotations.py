@@ -13,31 +13,7 @@ AFFINITY: Final = "service.cilium.io/affinity"
 GLOBAL_ALIAS: Final = "io.cilium/global-service"
 SHARED_ALIAS: Final = "io.cilium/shared-service"
 AFFINITY_ALIAS: Final = "io.cilium/service-affinity"
-SYNC_ENDPOINT_SLICES: Final = "service.cilium.io/global-sync-endpoint-slices"
 NAMESPACE_GLOBAL: Final = "clustermesh.cilium.io/global"
-
-# Our extensions. A Cilium peer ignores them, and none changes what a legacy record means.
-OWN_PREFIX: Final = "mesh.clustermesh.io/"
-AFFINITY_ORDER: Final = OWN_PREFIX + "affinity-order"
-CLUSTER_WEIGHTS: Final = OWN_PREFIX + "cluster-weights"
-AFFINITY_THRESHOLD: Final = OWN_PREFIX + "affinity-threshold"
-ON_UNREACHABLE: Final = OWN_PREFIX + "on-unreachable"
-HEALTH_PROBE: Final = OWN_PREFIX + "health-probe"
-EXPORT_TO: Final = OWN_PREFIX + "export-to"
-IMPORT: Final = OWN_PREFIX + "import"
-DRAIN_TIMEOUT: Final = OWN_PREFIX + "drain-timeout"
-OWN_SERVICE_ANNOTATIONS: Final = frozenset(
-    {
-        AFFINITY_ORDER,
-        CLUSTER_WEIGHTS,
-        AFFINITY_THRESHOLD,
-        ON_UNREACHABLE,
-        HEALTH_PROBE,
-        EXPORT_TO,
-        IMPORT,
-        DRAIN_TIMEOUT,
-    }
-)
 
 
 class Affinity(StrEnum):
@@ -55,7 +31,6 @@ class ServiceAnnotations(NamedTuple):
     shared: bool
     affinity: Affinity
     problems: tuple[str, ...] = ()
-    sync_endpoint_slices: bool | None = None
 
 
 def parse_service_annotations(annotations: Mapping[str, str]) -> ServiceAnnotations:
@@ -69,14 +44,11 @@ def parse_service_annotations(annotations: Mapping[str, str]) -> ServiceAnnotati
     has_shared = SHARED in annotations or SHARED_ALIAS in annotations
     is_shared = _is_true(annotations, SHARED, SHARED_ALIAS, problems) if has_shared else True
     affinity = _affinity(annotations, problems)
-    sync: bool | None = None
-    if SYNC_ENDPOINT_SLICES in annotations:
-        sync = _is_true(annotations, SYNC_ENDPOINT_SLICES, "", problems)
     if not is_global:
         if has_shared or affinity is not Affinity.NONE:
             problems.append(f'shared and affinity have no effect without {GLOBAL}: "true"')
-        return ServiceAnnotations(False, False, Affinity.NONE, tuple(problems), sync)
-    return ServiceAnnotations(True, is_shared, affinity, tuple(problems), sync)
+        return ServiceAnnotations(False, False, Affinity.NONE, tuple(problems))
+    return ServiceAnnotations(True, is_shared, affinity, tuple(problems))
 
 
 def namespace_is_global(annotations: Mapping[str, str], default: bool = True) -> bool:

@@ -15,9 +15,8 @@ UNKNOWN: Final = NumericIdentity(0)
 IDENTITY_BITS: Final = 24
 # Below: the same meaning in every cluster. In the range of cluster 0, the first number for pods.
 FIRST_ALLOCATED: Final = 256
-# Scopes of one node, never exported: prefixes named by policies, and other nodes by their labels.
+# The scope of one node, never exported: prefixes named by policies. Cilium has a second one (2 << 24) for nodes by labels.
 LOCAL_SCOPE_CIDR: Final = 1 << 24
-LOCAL_SCOPE_REMOTE_NODE: Final = 2 << 24
 
 
 class Reserved(IntEnum):

@@ -16,7 +16,6 @@ ROOT: Final = b"cilium/"
 STATE: Final = b"cilium/state/"
 CACHE: Final = b"cilium/cache/"
 HEARTBEAT: Final = b"cilium/.heartbeat"
-INIT_LOCK_PREFIX: Final = b"cilium/.initlock/"
 CLUSTER_CONFIG_PREFIX: Final = b"cilium/cluster-config/"
 SYNCED_PREFIX: Final = b"cilium/synced/"
 MIRROR_LOCK_PREFIX: Final = b"cilium/kvstoremesh-lock/"
@@ -32,10 +31,6 @@ class Kind(StrEnum):
     IDENTITIES = "identities"
     ENDPOINT_SLICES = "endpointslices"
     SERVICE_EXPORTS = "serviceexports"
-
-
-# Kinds a reader always needs before a cluster is complete; the other two depend on the peer's capabilities.
-BASE_KINDS: Final = (Kind.NODES, Kind.SERVICES, Kind.IPS, Kind.IDENTITIES)
 
 
 def cluster_config_key(cluster: str) -> bytes:
@@ -59,7 +54,6 @@ def canary_name(kind: Kind, *, cached: bool = False) -> bytes:
 
 
 CANARY: Final = {kind: canary_name(kind) for kind in Kind}
-CANARY_CACHED: Final = {kind: canary_name(kind, cached=True) for kind in Kind}
 
 
 def canary_key(cluster: str, kind: Kind, *, cached: bool = False) -> bytes:
@@ -104,30 +98,8 @@ def serviceexports_prefix(cluster: str, *, cached: bool = False) -> bytes:
     return prefix_of(Kind.SERVICE_EXPORTS, cluster, cached=cached)
 
 
-def node_key(cluster: str, node: str, *, cached: bool = False) -> bytes:
-    return nodes_prefix(cluster, cached=cached) + node.encode()
-
-
-def service_key(cluster: str, name: object, *, cached: bool = False) -> bytes:
-    """`name` is a ServiceName or the text namespace/name."""
-    return services_prefix(cluster, cached=cached) + str(name).encode()
-
-
-def ip_key(cluster: str, prefix: str, *, cached: bool = False) -> bytes:
-    """`prefix` is an address, or network/length for a record with a mask."""
-    return ips_prefix(cluster, cached=cached) + prefix.encode()
-
-
 def identity_key(cluster: str, identity: int, *, cached: bool = False) -> bytes:
     return identities_prefix(cluster, cached=cached) + str(int(identity)).encode()
-
-
-def endpointslice_key(cluster: str, namespace: str, name: str, *, cached: bool = False) -> bytes:
-    return endpointslices_prefix(cluster, cached=cached) + f"{namespace}/{name}".encode()
-
-
-def serviceexport_key(cluster: str, name: object, *, cached: bool = False) -> bytes:
-    return serviceexports_prefix(cluster, cached=cached) + str(name).encode()
 
 
 def suffix_of(key: bytes, prefix: bytes) -> str:

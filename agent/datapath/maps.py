@@ -114,9 +114,3 @@ class Maps:
     metrics: Map[MetricKey, MetricValue]
     probes: Map[ProbeKey, ProbeValue]
     heartbeat: Map[HeartbeatKey, HeartbeatValue]
-
-    def conntrack(self) -> Iterator[tuple[ConntrackKey, ConntrackValue]]:
-        """Entries of all connection tracking maps."""
-        yield from self.conntrack_tcp.items()
-        yield from self.conntrack_other.items()
-        yield from self.conntrack_opening.items()

@@ -19,7 +19,6 @@ from agent.datapath.errors import KernelError
 T = TypeVar("T")
 INGRESS_PARENT: Final = 0xFFFFFFF2
 EGRESS_PARENT: Final = 0xFFFFFFF3
-_CLSACT: Final = 0xFFFF0000
 _FILTER_HANDLE: Final = 1
 _FILTER_PRIORITY: Final = 0xC111
 

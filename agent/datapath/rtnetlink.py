@@ -10,7 +10,7 @@ import asyncio
 import errno
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
@@ -41,8 +41,6 @@ _BUFFER_BYTES: Final = 1 << 20
 _GATHER_S: Final = 0.002
 _NO_MAC: Final = "00:00:00:00:00:00"
 _UNREACHABLE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
-
-Attributes = Mapping[int, bytes]
 
 
 class EndpointInterface(NamedTuple):

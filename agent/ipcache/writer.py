@@ -9,6 +9,7 @@ from dataclasses import replace
 from agent.tables import AgentDB, ClaimOrigin, Node, Prefix
 from meshmodel.identity import LOCAL_SCOPE_CIDR, UNKNOWN, Reserved, is_reserved
 from meshmodel.names import ClusterName
+from meshmodel.node import CILIUM_INTERNAL_IP
 
 _STRENGTH = {ClaimOrigin.NODE: 0, ClaimOrigin.POD: 1, ClaimOrigin.POD_CIDR: 2, ClaimOrigin.POLICY: 3}
 
@@ -183,7 +184,7 @@ def _node_prefixes(node: Node, *, is_own: bool, is_tunnelled: bool) -> Iterable[
         if prefix not in seen:
             seen.add(prefix)
             identity = Reserved.HOST if is_own else Reserved.REMOTE_NODE
-            yield claim(prefix, identity, ClaimOrigin.NODE, is_behind=address.kind == "CiliumInternalIP")
+            yield claim(prefix, identity, ClaimOrigin.NODE, is_behind=address.kind == CILIUM_INTERNAL_IP)
     for ip, identity in ((node.health_ip, Reserved.HEALTH), (node.ingress_ip, Reserved.INGRESS)):
         if ip and host_prefix(ip) not in seen:
             seen.add(host_prefix(ip))

@@ -94,7 +94,6 @@ class Publisher:
         self._config_written_at = float("-inf")
         self.session.on_loss.append(self._on_loss)
         self.last_error = ""
-        self.heartbeats = 0
 
     @property
     def is_synced(self) -> bool:
@@ -153,7 +152,6 @@ class Publisher:
             await self._put(self._config_key, self._config)
             self._config_written_at = now
         await self._put(keys.HEARTBEAT, self._stamp())
-        self.heartbeats += 1
 
     async def _put(self, key: bytes, value: bytes) -> None:
         lease = next(iter(await self.session.bind([key])))

@@ -173,7 +173,7 @@ def _shown(entry: StoreEntry | StoreEvent) -> Shown:
         key=entry.key,
         value=base64.b64decode(entry.value or ""),
         revision=entry.revision,
-        lease=entry.lease,
+        lease=entry.lease if isinstance(entry, StoreEntry) else "",
         event=entry.event if isinstance(entry, StoreEvent) else "",
     )
 

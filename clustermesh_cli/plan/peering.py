@@ -21,11 +21,12 @@ import yaml
 
 from clustermesh_cli.plan.connect import mirrored_config, peer_config
 from clustermesh_cli.plan.facts import ClusterFacts, KnownPeer
+from meshapi.installed import OWN_PREFIX
 from meshkit.yamltext import load_documents
 from meshmodel.address import canonical_prefix
 from meshpeer.allowed import NETWORKS, NODE_NETWORKS
 
-PEERS_ANNOTATION: Final = "mesh.clustermesh.io/peers"
+PEERS_ANNOTATION: Final = OWN_PREFIX + "peers"
 USERS_KEY: Final = "users.yaml"
 CA_SUFFIX: Final = ".etcd-client-ca.crt"
 

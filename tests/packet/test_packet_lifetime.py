@@ -13,6 +13,7 @@ from agent.datapath.layout import TICK_NS
 from agent.datapath.reasons import Reason
 from tests.packet.packet_bytes import ACK, FIN, RST, SYN, TCP, UDP, Packet
 from tests.packet.packet_node import NEIGHBOUR, POD, REDIRECT, REMOTE_POD, VIP, PacketNode
+from tests.support.connections import connections
 
 pytestmark = pytest.mark.root
 LIFE = Lifetimes()
@@ -25,7 +26,7 @@ def _ticks(seconds: int) -> int:
 
 
 def _entry(node: PacketNode, key: ConntrackKey) -> ConntrackValue:
-    (value,) = [value for found, value in node.maps.conntrack() if found == key and value.lifetime]
+    (value,) = [value for found, value in connections(node.maps) if found == key and value.lifetime]
     return value
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from kvstore.etcd import EtcdStore
 from kvstore.options import Tls
 from kvstore.store import Phase
-from meshmodel import keys
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.service import ClusterService, RecordPort
+from tests.support import record_keys
 
 DATA = Path("/var/lib/clustermesh/data")
 SCRATCH = b"bench/"
@@ -58,7 +58,7 @@ async def put_records(backend: EtcdStore, cluster: str, number: int, addresses: 
             backends={address: {"http": RecordPort("TCP", 8080)}},
         )
         sent = time.monotonic()
-        await backend.put(keys.service_key(cluster, name), record.encode())
+        await backend.put(record_keys.service_key(cluster, name), record.encode())
         print(json.dumps({"address": address, "sent": sent}), flush=True)
         await asyncio.sleep(max(0.0, sent + interval_s - time.monotonic()))
 

@@ -25,6 +25,7 @@ from tests.bench.wire.child import GUARD, Talk, child
 from tests.bench.wire.meter import Meter, cpu_s, memory_mib, quantiles
 from tests.bench.wire.records import CLUSTER, CLUSTER_ID, KINDS, SMALL
 from tests.bench.wire.store import WALL_S, Store, connect
+from tests.support import record_keys
 
 SAMPLES, INTERVAL_S = 150, 0.05
 
@@ -59,13 +60,13 @@ async def drive(talk: Talk, connection: str, kubeconfig: str) -> dict[str, Any]:
         name = records.service_name(number)
         body = {"metadata": {"labels": {"changed": str(number)}}}
         client.patch_merge(SERVICES, name.name, body, name.namespace)
-        return keys.service_key(CLUSTER, name)
+        return record_keys.service_key(CLUSTER, name)
 
     def port(number: int) -> bytes:
         name = records.service_name(number)
         body = {"ports": cluster_rows.slice_object(number, port=9000)["ports"]}
         client.patch_merge(ENDPOINT_SLICES, f"{name.name}-1", body, name.namespace)
-        return keys.service_key(CLUSTER, name)
+        return record_keys.service_key(CLUSTER, name)
 
     found = {}
     for what, change in (("service", label), ("slice", port)):

@@ -12,6 +12,7 @@ import yaml
 
 from kube.client import in_thread
 from kube.config import load_client
+from kube.resource import from_manifest
 from lab.devkube.api.accounts import ADMIN
 from lab.devkube.api.cluster import Cluster
 from lab.devkube.api.server import ApiServer, ServerOptions
@@ -35,7 +36,7 @@ async def serve(talk: Talk, kubeconfig: str, shape: dict[str, int]) -> dict[str,
     client = await in_thread(load_client, kubeconfig)
     for path in sorted(CRDS.glob("*.yaml")):
         for manifest in yaml.safe_load_all(path.read_text()):
-            await in_thread(client.apply_manifest, manifest)
+            await in_thread(client.apply, from_manifest(manifest), manifest)
     fill(cluster, Shape(**shape))
     talk.say(ready=True)
     await talk.hear()

@@ -21,6 +21,7 @@ from tests.bench.wire.child import Talk
 from tests.bench.wire.meter import Meter, quantiles
 from tests.bench.wire.records import CLUSTER, KINDS, Shape, ip_record, pod_ip
 from tests.bench.wire.store import PEER, connect
+from tests.support import record_keys
 
 SAMPLES, INTERVAL_S = 200, 0.05
 BURST = 20_000
@@ -52,7 +53,7 @@ async def drive(
     talk.say(ready=True)
     await _canaries(reader)
     found: dict[str, Any] = {"first": meter.read(wanted.total)}
-    changed = [(keys.ip_key(CLUSTER, pod_ip(i)), ip_record(i, wanted.identities, 1)) for i in range(BURST)]
+    changed = [(record_keys.ip_key(CLUSTER, pod_ip(i)), ip_record(i, wanted.identities, 1)) for i in range(BURST)]
     prefix = keys.ips_prefix(CLUSTER, cached=True)
     async with aclosing(_changes(reader, prefix)) as messages:
         await anext(messages)
@@ -99,7 +100,7 @@ async def _hops(
     """Milliseconds from sending each put to the cached key."""
     found = []
     for number in numbers:
-        key, value = keys.ip_key(CLUSTER, pod_ip(number)), ip_record(number, 60_000, 1_000 + number)
+        key, value = record_keys.ip_key(CLUSTER, pod_ip(number)), ip_record(number, 60_000, 1_000 + number)
         started = time.monotonic()
         putting = asyncio.create_task(writer.put(key, value))
         async with asyncio.timeout(10):

@@ -36,6 +36,7 @@ from tests.bench.wire.child import Talk
 from tests.bench.wire.meter import Meter, quantiles, until
 from tests.bench.wire.records import CLUSTER, CLUSTER_ID, Shape, pod_ip
 from tests.bench.wire.store import connect
+from tests.support import record_keys
 
 BURST = 20_000
 SAMPLES, INTERVAL_S = 200, 0.02
@@ -164,7 +165,7 @@ async def _steady(running: Running, shape: Shape) -> dict[str, Any]:
         tables.endpoints.put(key, row)
         source.touch(Kind.IPS, (key,))
         source.flush()
-        return keys.ip_key(CLUSTER, pod_ip(number))
+        return record_keys.ip_key(CLUSTER, pod_ip(number))
 
     return await times(running.backend, keys.ips_prefix(CLUSTER), change)
 

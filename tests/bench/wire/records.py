@@ -13,6 +13,7 @@ from meshmodel.ip import IpRecord
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.service import ClusterService, RecordPort
+from tests.support import record_keys
 
 CLUSTER, CLUSTER_ID = "south", 2
 FIRST_IDENTITY = identity_range(ClusterId(CLUSTER_ID)).first
@@ -114,17 +115,17 @@ def pairs(kind: Kind, shape: Shape, cluster: str = CLUSTER) -> Iterator[Pair]:
     match kind:
         case Kind.SERVICES:
             for index in range(shape.services):
-                yield keys.service_key(cluster, service_name(index)), service_record(index)
+                yield record_keys.service_key(cluster, service_name(index)), service_record(index)
         case Kind.IPS:
             for index in range(shape.ips):
-                yield keys.ip_key(cluster, pod_ip(index)), ip_record(index, shape.identities)
+                yield record_keys.ip_key(cluster, pod_ip(index)), ip_record(index, shape.identities)
         case Kind.IDENTITIES:
             for index in range(shape.identities):
                 value = labels.encode_labels(identity_labels(index))
                 yield keys.identity_key(cluster, FIRST_IDENTITY + index), value
         case Kind.NODES:
             for index in range(shape.nodes):
-                yield keys.node_key(cluster, f"node-{index}"), node_record(index)
+                yield record_keys.node_key(cluster, f"node-{index}"), node_record(index)
 
 
 def config() -> bytes:

@@ -18,7 +18,7 @@ import yaml
 
 from kube.client import KubeClient, in_thread
 from kube.config import load_client
-from kube.resource import CONFIG_MAPS, ENDPOINT_SLICES, NODES, SERVICES
+from kube.resource import CONFIG_MAPS, ENDPOINT_SLICES, NODES, SERVICES, from_manifest
 from kvstore.etcd import EtcdStore
 from kvstore.process import EtcdProcess
 from lab.devkube.api.accounts import ADMIN
@@ -31,6 +31,7 @@ from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.service import ClusterService, RecordPort
 from tests.integration.devkube.fake_workloads import FakeRuntime
 from tests.integration.kvstore.private_etcd import Pki, running_etcd
+from tests.support import record_keys
 
 REPOSITORY = Path(__file__).parents[3]
 TOKEN = "agent-test"
@@ -56,12 +57,12 @@ class Cluster:
             addresses=(node.NodeAddress("InternalIP", node_ip),),
             ipv4_pod_cidrs=(f"10.{self.number}.0.0/24",),
         )
-        await put(keys.node_key(self.name, member.name), member.encode())
+        await put(record_keys.node_key(self.name, member.name), member.encode())
         found = labels.pod_labels({"app": "echo"}, "default", {}, "default", self.name)
         identity = self.number << 16 | 1
         await put(keys.identity_key(self.name, identity), labels.encode_labels(found))
         record = ip.IpRecord(prefix=f"{pod}/32", identity=identity, host_ip=host, namespace="default", pod="echo-1")  # type: ignore[arg-type]
-        await put(keys.ip_key(self.name, pod), record.encode())
+        await put(record_keys.ip_key(self.name, pod), record.encode())
         for kind in Kind:
             await put(keys.canary_key(self.name, kind), b"now")
         await put(keys.HEARTBEAT, b"now")
@@ -71,7 +72,7 @@ class Cluster:
         record = ClusterService(
             cluster=self.name, cluster_id=self.number, name=ECHO, frontends={}, backends=dict.fromkeys(backends, ports)
         )
-        await self.backend.put(keys.service_key(self.name, ECHO), record.encode())
+        await self.backend.put(record_keys.service_key(self.name, ECHO), record.encode())
 
     def client_file(self, folder: Path) -> bytes:
         """An etcd client configuration for this cluster's store, with an alias as `connect` writes it."""
@@ -215,7 +216,7 @@ async def serve_kubernetes(folder: Path) -> AsyncIterator[KubeClient]:
         client = await in_thread(load_client, str(folder / "kubeconfig"))
         for path in sorted((REPOSITORY / "deploy/crds").glob("*.yaml")):
             for manifest in yaml.safe_load_all(path.read_text()):
-                await in_thread(client.apply_manifest, manifest)
+                await in_thread(client.apply, from_manifest(manifest), manifest)
         try:
             yield client
         finally:

@@ -24,10 +24,11 @@ from agent.datapath.kernel import kernel_maps
 from agent.datapath.layout import AddressKey, IpcacheKey
 from kube.client import in_thread
 from kube.resource import CNP
-from meshmodel import ip, keys
+from meshmodel import ip
 from tests.integration.agent.agent_process_world import LOCAL_IDENTITY, World, world
 from tests.integration.kvstore.private_etcd import needs_etcd
 from tests.packet.datapath_host import bpffs, build_objects
+from tests.support import record_keys
 
 pytestmark = [needs_etcd, pytest.mark.root]
 
@@ -109,7 +110,7 @@ async def mesh_on_kernel(folder: Path) -> AsyncIterator[World]:
                 namespace="default",
                 pod="client" if address == CLIENT else "server",
             )
-            await mesh.own.backend.put(keys.ip_key("north", address), record.encode())
+            await mesh.own.backend.put(record_keys.ip_key("north", address), record.encode())
         await mesh.service()
         await mesh.backends(SERVER)
         await mesh.agent.start()

@@ -14,7 +14,7 @@ import pytest
 
 from agent.observe.routes import MAX_FOLLOWERS
 from kube.client import in_thread
-from kube.resource import CNP, EVENTS, NODES
+from kube.resource import CNP, EVENTS, NODES, from_manifest
 from meshapi.installed import TOKEN_AUDIENCE, TOKEN_HEADER, VIEWER
 from tests.integration.agent.agent_process_world import LOCAL_IDENTITY, REMOTE_IDENTITY, world
 from tests.integration.kvstore.private_etcd import needs_etcd
@@ -127,7 +127,7 @@ async def test_over_the_network_a_token_of_our_audience_opens_what_is_not_health
     async with world(tmp_path) as mesh:
         await mesh.agent.until("/readyz", lambda text: text.startswith("Ready"))
         for manifest in viewer_manifests("kube-system"):
-            await in_thread(mesh.kube.apply_manifest, manifest)
+            await in_thread(mesh.kube.apply, from_manifest(manifest), manifest)
         make, both = mesh.kube.service_account_token, (TOKEN_AUDIENCE, "https://kubernetes.default.svc")
         tokens = [await in_thread(make, "kube-system", VIEWER, audience=name, lifetime_s=600) for name in both]
         for_us, for_kubernetes = ({TOKEN_HEADER: token} for token in tokens)

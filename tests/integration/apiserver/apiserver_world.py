@@ -22,6 +22,7 @@ from clustermesh_apiserver.run import make_apiserver, run
 from clustermesh_apiserver.settings import ApiserverSettings
 from kube.client import KubeClient, in_thread
 from kube.config import load_client
+from kube.resource import from_manifest
 from kvstore.etcd import EtcdStore
 from kvstore.options import Options, Tls
 from lab.devkube.api.accounts import ADMIN
@@ -57,7 +58,7 @@ async def serve_kubernetes(folder: Path) -> AsyncIterator[tuple[Cluster, KubeCli
         client = await in_thread(load_client, str(kubeconfig))
         for path in sorted((REPOSITORY / "deploy/crds").glob("*.yaml")):
             for manifest in yaml.safe_load_all(path.read_text()):
-                await in_thread(client.apply_manifest, manifest)
+                await in_thread(client.apply, from_manifest(manifest), manifest)
         try:
             yield cluster, client
         finally:

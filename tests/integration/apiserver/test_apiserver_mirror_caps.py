@@ -18,6 +18,7 @@ from meshmodel.names import ClusterId, ClusterName
 from meshpeer.reservations import Own
 from tests.integration.apiserver.apiserver_world import until
 from tests.integration.kvstore.private_etcd import Pki, needs_etcd, running_etcd
+from tests.support import record_keys
 
 pytestmark = needs_etcd
 QUOTA = 4 << 20  # of which one peer may use a quarter, as records are counted
@@ -44,9 +45,11 @@ async def test_a_flooding_peer_uses_its_share_of_our_store_and_no_more(
     config = ClusterConfig(id=ClusterId(7))
     await peer.put(keys.cluster_config_key("green"), config.encode())
     await peer.put(keys.HEARTBEAT, b"now")
-    await peer.put(keys.node_key("green", "n1"), b"{node}")
+    await peer.put(record_keys.node_key("green", "n1"), b"{node}")
     for start in range(0, 400, 40):
-        await peer.apply({keys.ip_key("green", f"10.7.{n >> 8}.{n & 255}"): VALUE for n in range(start, start + 40)})
+        await peer.apply(
+            {record_keys.ip_key("green", f"10.7.{n >> 8}.{n & 255}"): VALUE for n in range(start, start + 40)}
+        )
     directory = tmp_path / "mirror"
     directory.mkdir()
     (directory / "green").write_text("endpoints: [green]")

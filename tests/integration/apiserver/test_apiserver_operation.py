@@ -23,6 +23,7 @@ from certs.authority import Authority
 from clustermesh_apiserver.apiserver import Apiserver
 from clustermesh_cli.mesh_health import assess
 from kube.client import KubeClient, in_thread
+from kube.resource import from_manifest
 from kvstore.process import EtcdCertificates, EtcdProcess, EtcdSettings
 from meshapi.agent import AgentStatus
 from meshapi.apiserver import decode_apiserver
@@ -101,7 +102,7 @@ async def test_over_the_network_a_token_of_our_audience_opens_what_is_not_health
     client: KubeClient, pki: Pki, tmp_path: Path
 ) -> None:
     for manifest in viewer_manifests("kube-system"):
-        await in_thread(client.apply_manifest, manifest)
+        await in_thread(client.apply, from_manifest(manifest), manifest)
     make, both = client.service_account_token, (TOKEN_AUDIENCE, "https://kubernetes.default.svc")
     tokens = [await in_thread(make, "kube-system", VIEWER, audience=name, lifetime_s=600) for name in both]
     for_us, for_kubernetes = ({TOKEN_HEADER: token} for token in tokens)

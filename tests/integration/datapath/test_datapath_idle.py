@@ -16,6 +16,7 @@ from agent.datapath.config import AttachMode, Lifetimes
 from agent.datapath.layout import TICK_NS
 from tests.integration.datapath.datapath_topology import Node, Topology, exchange, topology
 from tests.packet.datapath_host import bpffs, build_objects, inside
+from tests.support.connections import connections
 
 pytestmark = pytest.mark.root
 VIP, NOBODY = "172.20.1.7", "192.0.2.1"
@@ -42,7 +43,7 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 def _is_forgotten(node: Node, destination: str) -> bool:
     """The flow was tracked, and counts as absent now."""
     now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // TICK_NS
-    lives = [value.lifetime for key, value in node.maps.conntrack() if key.destination == destination]
+    lives = [value.lifetime for key, value in connections(node.maps) if key.destination == destination]
     assert lives
     return max(lives) < now
 

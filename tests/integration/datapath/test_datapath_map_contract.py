@@ -11,7 +11,7 @@ import pytest
 
 from agent.datapath.config import NodeConfig
 from agent.datapath.errors import MapError, MapFullError
-from agent.datapath.flow_layout import ConntrackKey, ConntrackValue, MetricKey, MetricValue
+from agent.datapath.flow_layout import MetricKey, MetricValue
 from agent.datapath.layout import (
     BackendKey,
     BackendValue,
@@ -133,11 +133,3 @@ def test_metrics_are_one_number_over_all_cpus(maps: Maps) -> None:
     maps.metrics.update([(key, MetricValue(5, 500))])
     assert maps.metrics.get(key) == MetricValue(5, 500)
     assert dict(maps.metrics.items())[key] == MetricValue(5, 500)
-
-
-def test_conntrack_covers_both_maps(maps: Maps) -> None:
-    tcp, udp = (ConntrackKey("10.0.0.1", "10.0.0.2", 1, 2, p, 0) for p in (6, 17))
-    value = ConntrackValue(1, 60, 100, 42)
-    maps.conntrack_tcp.update([(tcp, value)])
-    maps.conntrack_other.update([(udp, value)])
-    assert dict(maps.conntrack()) == {tcp: value, udp: value}

@@ -18,6 +18,7 @@ from meshmodel import keys
 from meshmodel.endpointslice import ClusterEndpointSlice, SliceEndpoint, SlicePort
 from meshmodel.names import ClusterName, ServiceName
 from meshpeer.session import SessionOptions
+from tests.support import record_keys
 
 SOUTH = ClusterName("south")
 OTHER = ServiceName("test", "other")
@@ -75,7 +76,7 @@ def service_json(**changes: object) -> bytes:
 async def test_a_bad_service_is_counted_and_the_others_stay(
     mesh: Mesh, south: PeerStore, value: bytes, reason: str
 ) -> None:
-    await south.put(keys.service_key("south", OTHER), value)
+    await south.put(record_keys.service_key("south", OTHER), value)
     await mesh.until(lambda: bool(mesh.runner.rejections.counts(SOUTH)))
     assert mesh.runner.rejections.counts(SOUTH) == {reason: 1}
     assert mesh.db.backends.get((OTHER, SOUTH)) is None
@@ -85,12 +86,12 @@ async def test_a_bad_service_is_counted_and_the_others_stay(
 
 
 async def test_a_record_that_turns_bad_counts_as_absent(mesh: Mesh, south: PeerStore) -> None:
-    await south.put(keys.service_key("south", ECHO), b"garbage")
+    await south.put(record_keys.service_key("south", ECHO), b"garbage")
     await mesh.until(lambda: mesh.backends() == [])
 
 
 async def test_an_unshared_record_withdraws_the_cluster(mesh: Mesh, south: PeerStore) -> None:
-    await south.put(keys.service_key("south", ECHO), south.service_bytes("10.2.0.9", shared=False))
+    await south.put(record_keys.service_key("south", ECHO), south.service_bytes("10.2.0.9", shared=False))
     await mesh.until(lambda: mesh.backends() == [])
     assert mesh.runner.rejections.counts(SOUTH) == {}
 
@@ -179,7 +180,7 @@ async def test_a_node_that_takes_another_clusters_network_is_refused(
     await east.node("e1", "172.18.0.8", "10.2.0.0/16")
     await east.node("e2", "172.18.0.5", "10.3.0.0/24")
     await east.node("e3", "172.18.0.7", "10.4.0.0/24")
-    await east.delete(keys.node_key("east", "s1"))
+    await east.delete(record_keys.node_key("east", "s1"))
     mesh.add(east)
     await mesh.until(lambda: mesh.db.nodes.get((ClusterName("east"), "e3")) is not None)
     assert mesh.runner.rejections.counts(ClusterName("east"))["foreign-network"] == 2
@@ -241,7 +242,7 @@ async def test_a_storm_of_bad_records_is_one_log_line_a_minute(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         for number in range(50):
-            await south.put(keys.service_key("south", f"test/bad{number}"), b"{")
+            await south.put(record_keys.service_key("south", f"test/bad{number}"), b"{")
         await mesh.until(lambda: mesh.runner.rejections.counts(SOUTH) == {"bad-json": 50})
     assert [r.getMessage() for r in caplog.records].count("record rejected") == 1
 
@@ -264,7 +265,7 @@ async def test_slices_are_preferred_where_set_and_offered(tmp_path: Path, clock:
         ),
         ports=(SlicePort(port=9090),),
     )
-    await south.put(keys.endpointslice_key("south", "test", "echo-1"), record.encode())
+    await south.put(record_keys.endpointslice_key("south", "test", "echo-1"), record.encode())
     async with mesh.running():
         mesh.add(south)
         await mesh.until(lambda: mesh.state().is_ready)
@@ -274,7 +275,7 @@ async def test_slices_are_preferred_where_set_and_offered(tmp_path: Path, clock:
             ("10.2.0.41", "active"),
             ("10.2.0.42", "terminating"),
         ]
-        await south.delete(keys.endpointslice_key("south", "test", "echo-1"))
+        await south.delete(record_keys.endpointslice_key("south", "test", "echo-1"))
         await mesh.until(lambda: mesh.backends() == [])
 
 
@@ -296,7 +297,7 @@ async def test_a_node_outside_of_the_list_is_named_with_what_to_run_until_the_li
         "IPAddresses": [{"Type": "InternalIP", "IP": "172.18.0.9"}],
         "IPv4AllocCIDR": {"IP": "10.2.9.0", "Mask": "////AA=="},
     }
-    await store.put(keys.node_key("south", "s9"), json.dumps(added).encode())
+    await store.put(record_keys.node_key("south", "s9"), json.dumps(added).encode())
     await mesh.until(lambda: bool(refused_networks(mesh.runner)))
     assert refused_networks(mesh.runner) == (
         "south announces what its entry does not let it own: 10.2.9.0/24 of node s9; if that is its own: "

@@ -20,10 +20,10 @@ from agent.mesh.ingest import Ingest
 from agent.tables import Address, AgentDB, ClaimOrigin, FrontendKey, Node, NodeAddress, Prefix, Service, ServicePort
 from meshapi.peer import PeerState
 from meshkit.clock import ManualClock
-from meshmodel import keys
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.node import NodeAddress as WireAddress
+from tests.support import record_keys
 
 NORTH, SOUTH, EAST = ClusterName("north"), ClusterName("south"), ClusterName("east")
 
@@ -107,7 +107,7 @@ async def test_a_peers_claim_below_ours_does_not_come_back_when_our_pod_goes(mes
     await north.ip("10.9.0.7", 1 << 16 | 9, "172.18.0.2")
     await north.node("n9", "172.18.0.9", "10.9.0.0/24")
     await mesh.until(lambda: mesh.db.nodes.get((NORTH, "n9")) is not None)
-    await north.delete(keys.ip_key("north", "10.9.0.7"))
+    await north.delete(record_keys.ip_key("north", "10.9.0.7"))
     await mesh.until(lambda: mesh.db.prefixes.get("10.9.0.7/32") is None)
     await mesh.pass_s(2)
     assert mesh.db.prefixes.get("10.9.0.7/32") is None
@@ -131,7 +131,7 @@ async def record_of(south: PeerStore, name: str, address: str, cidr: str) -> byt
     """A node's record, which nobody is told."""
     other = PeerStore(south.name, south.cluster_id, south.clock)
     await other.node(name, address, cidr)
-    entry = await other.backend.get(keys.node_key(south.name, name))
+    entry = await other.backend.get(record_keys.node_key(south.name, name))
     assert entry is not None
     return entry.value
 
@@ -176,7 +176,7 @@ async def test_what_a_peer_had_is_its_again_when_we_give_up_our_claim(mesh: Mesh
     await asyncio.gather(south.beat(), north.beat())
     await north.ip("10.2.0.9", 1 << 16 | 9, "172.18.0.2")
     await mesh.until(lambda: mesh.backends() == [])
-    await north.delete(keys.ip_key(NORTH, "10.2.0.9"))
+    await north.delete(record_keys.ip_key(NORTH, "10.2.0.9"))
     await mesh.until(is_whole, 65)
     assert mesh.attempts == 2
 

@@ -16,6 +16,7 @@ from meshkit.clock import ManualClock
 from meshkit.health import Component, Health, HealthLevel
 from meshmodel import keys, private_keys
 from meshmodel.keys import Kind
+from tests.support import record_keys
 
 NUMBER = 1 << 16 | 9
 ADDRESS = "10.1.0.9"
@@ -56,7 +57,7 @@ async def show(store: PeerStore) -> None:
 
 
 def public() -> dict[Kind, bytes]:
-    return {Kind.IPS: keys.ip_key("north", ADDRESS), Kind.IDENTITIES: keys.identity_key("north", NUMBER)}
+    return {Kind.IPS: record_keys.ip_key("north", ADDRESS), Kind.IDENTITIES: keys.identity_key("north", NUMBER)}
 
 
 async def announce_private(store: PeerStore) -> None:

@@ -10,6 +10,7 @@ from clustermesh_apiserver.serve.access import mesh_roles
 from meshmodel import keys, private_keys
 from meshmodel.keys import Kind
 from meshmodel.readers import ADMIN_READS, Readable, agent_reads, peer_reads
+from tests.support import record_keys
 
 ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = ("kvstore", "certs", "kube", "meshkit", "meshpolicy", "clustermesh_apiserver", "agent", "clustermesh_cli")
@@ -69,5 +70,5 @@ def test_keys_are_spelled_in_the_model_only() -> None:
 
 def test_a_private_key_is_located_as_the_public_one_of_its_kind() -> None:
     found = private_keys.locate(private_keys.prefix_of(Kind.IPS) + b"10.1.0.9")
-    assert found == keys.locate(keys.ip_key("", "10.1.0.9"))
-    assert private_keys.locate(keys.ip_key("", "10.1.0.9")) is None
+    assert found == keys.locate(record_keys.ip_key("", "10.1.0.9"))
+    assert private_keys.locate(record_keys.ip_key("", "10.1.0.9")) is None

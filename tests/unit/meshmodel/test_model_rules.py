@@ -20,6 +20,7 @@ from meshmodel.identity import (
 from meshmodel.keys import Kind
 from meshmodel.labels import Label, encode_labels, find_label, is_identity_relevant, parse_label, pod_labels
 from meshmodel.names import ClusterId, ClusterName, ServiceName, check_cluster_id, check_maximum, parse_cluster_name
+from tests.support import record_keys
 
 
 @pytest.mark.parametrize("name", ["a", "1", "north", "a-b", "x" * 32, "0-0"])
@@ -232,12 +233,12 @@ def test_prefixes_and_canaries_have_their_irregular_shapes(
 def test_every_record_key_is_below_its_prefix_and_says_what_it_is() -> None:
     for cached in (False, True):
         made = {
-            Kind.NODES: (keys.node_key("c1", "n1", cached=cached), "n1"),
-            Kind.SERVICES: (keys.service_key("c1", ServiceName("a", "b"), cached=cached), "a/b"),
-            Kind.IPS: (keys.ip_key("c1", "fd00::7", cached=cached), "fd00::7"),
+            Kind.NODES: (record_keys.node_key("c1", "n1", cached=cached), "n1"),
+            Kind.SERVICES: (record_keys.service_key("c1", ServiceName("a", "b"), cached=cached), "a/b"),
+            Kind.IPS: (record_keys.ip_key("c1", "fd00::7", cached=cached), "fd00::7"),
             Kind.IDENTITIES: (keys.identity_key("c1", 70001, cached=cached), "70001"),
-            Kind.ENDPOINT_SLICES: (keys.endpointslice_key("c1", "a", "s", cached=cached), "a/s"),
-            Kind.SERVICE_EXPORTS: (keys.serviceexport_key("c1", "a/b", cached=cached), "a/b"),
+            Kind.ENDPOINT_SLICES: (record_keys.endpointslice_key("c1", "a", "s", cached=cached), "a/s"),
+            Kind.SERVICE_EXPORTS: (record_keys.serviceexport_key("c1", "a/b", cached=cached), "a/b"),
         }
         for kind, (key, suffix) in made.items():
             assert keys.suffix_of(key, keys.prefix_of(kind, "c1", cached=cached)) == suffix
@@ -245,7 +246,7 @@ def test_every_record_key_is_below_its_prefix_and_says_what_it_is() -> None:
             assert place is not None
             assert (place.kind, place.suffix, place.is_cached) == (kind, suffix, cached)
             assert place.cluster == ("" if not cached and kind in (Kind.IPS, Kind.IDENTITIES) else "c1")
-    assert keys.ip_key("c1", "10.0.0.0/8") == b"cilium/state/ip/v1/default/10.0.0.0/8"
+    assert record_keys.ip_key("c1", "10.0.0.0/8") == b"cilium/state/ip/v1/default/10.0.0.0/8"
     assert keys.cluster_config_key("c1") == b"cilium/cluster-config/c1"
 
 

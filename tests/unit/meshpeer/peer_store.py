@@ -13,6 +13,7 @@ from meshmodel.ip import IpRecord
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.service import ClusterService, RecordPort
+from tests.support import record_keys
 
 ECHO = ServiceName("test", "echo")
 
@@ -56,10 +57,12 @@ class PeerStore:
     ) -> None:
         fields = {"addresses": (node.NodeAddress("InternalIP", ip),), "ipv4_pod_cidrs": (cidr,), **more}
         record = node.MeshNode(cluster=self.name, cluster_id=self.cluster_id, name=name, **fields)  # type: ignore[arg-type]
-        await self.put(keys.node_key(self.name, name, cached=cached), record.encode())
+        await self.put(record_keys.node_key(self.name, name, cached=cached), record.encode())
 
     async def service(self, *backends: str, name: ServiceName = ECHO, cached: bool = False) -> None:
-        await self.put(keys.service_key(self.name, name, cached=cached), self.service_bytes(*backends, name=name))
+        await self.put(
+            record_keys.service_key(self.name, name, cached=cached), self.service_bytes(*backends, name=name)
+        )
 
     def service_bytes(self, *backends: str, name: ServiceName = ECHO, **fields: object) -> bytes:
         ports = {"": RecordPort("TCP", 9090)}
@@ -79,7 +82,7 @@ class PeerStore:
 
     async def ip(self, address: str, identity: int, host: str = "172.18.0.5") -> None:
         record = IpRecord(prefix=f"{address}/32", identity=identity, host_ip=host, namespace="test", pod="echo-1")  # type: ignore[arg-type]
-        await self.put(keys.ip_key(self.name, address), record.encode())
+        await self.put(record_keys.ip_key(self.name, address), record.encode())
 
     async def fill(self) -> None:
         """A small, complete cluster."""
@@ -102,4 +105,4 @@ class PeerStore:
             endpoints=tuple(SliceEndpoint(addresses=(address,), ready=True) for address in addresses),
             ports=(SlicePort(port=9090),),
         )
-        await self.put(keys.endpointslice_key(self.name, "test", name, cached=cached), record.encode())
+        await self.put(record_keys.endpointslice_key(self.name, "test", name, cached=cached), record.encode())

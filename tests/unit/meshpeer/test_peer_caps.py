@@ -11,13 +11,13 @@ import pytest
 
 from kvstore.store import ChangeKind as Happened
 from kvstore.store import Event
-from meshmodel import keys
 from meshmodel.keys import Kind
 from meshpeer import session as session_module
 from meshpeer.caps import RECORDS, UNLIMITED, Budget, Caps
 from meshpeer.record_views import RecordViews, View
 from meshpeer.session import SessionOptions
 from meshpeer.status import remote_cluster
+from tests.support import record_keys
 from tests.unit.meshpeer.follower_world import World, turns
 from tests.unit.meshpeer.peer_store import PeerStore
 
@@ -104,7 +104,7 @@ def test_a_new_listing_is_due_when_there_is_room_for_what_was_dropped() -> None:
 
 async def flood(south: PeerStore, count: int, start: int = 0) -> None:
     south.store.commit(
-        {keys.ip_key("south", f"10.2.{n >> 8}.{n & 255}"): b"{}" for n in range(start, start + count)}, 0
+        {record_keys.ip_key("south", f"10.2.{n >> 8}.{n & 255}"): b"{}" for n in range(start, start + count)}, 0
     )
 
 
@@ -129,7 +129,7 @@ async def test_a_flood_is_cut_off_shown_and_let_in_again_when_there_is_room(
         await south.service("10.2.0.77")
         await world.until(lambda: b"10.2.0.77" in world.consumer().known[Kind.SERVICES][b"test/echo"])
         assert not remote_cluster(world.state("east"), world.clock.monotonic()).truncated
-        south.store.commit({keys.ip_key("south", f"10.2.{n >> 8}.{n & 255}"): None for n in range(250)}, 0)
+        south.store.commit({record_keys.ip_key("south", f"10.2.{n >> 8}.{n & 255}"): None for n in range(250)}, 0)
         listings = world.consumer().verbs.count("listed ip")
         await world.until(lambda: world.consumer().verbs.count("listed ip") > listings, session_module.RELIST_S + 5)
         await world.pass_s(1)
@@ -162,7 +162,7 @@ async def test_bytes_beyond_the_burst_are_followed_at_the_rate(tmp_path: Path) -
         south = await world.filled()
         await world.until(lambda: world.state().is_ready)
         for number in range(8):
-            await south.put(keys.ip_key("south", "10.2.0.9"), bytes([number]) * 5_000)
+            await south.put(record_keys.ip_key("south", "10.2.0.9"), bytes([number]) * 5_000)
             await turns()
         await world.pass_s(2)
         assert world.consumer().known[Kind.IPS][b"10.2.0.9"][0] < 7
@@ -173,7 +173,7 @@ async def test_the_own_cluster_has_no_caps(tmp_path: Path) -> None:
     world = World(tmp_path, SessionOptions(caps=Caps(only(Kind.IPS, 5), changes_burst=1, changes_per_s=0.001)))
     north = PeerStore("north", 1, world.clock)
     await north.fill()
-    north.store.commit({keys.ip_key("north", f"10.1.0.{n}"): b"{}" for n in range(200)}, 0)
+    north.store.commit({record_keys.ip_key("north", f"10.1.0.{n}"): b"{}" for n in range(200)}, 0)
     world.stores["north"] = north
     world.follower.expect_own(b"endpoints:\n- http://north:2379\n")
     async with world.running():

@@ -18,6 +18,7 @@ from meshpeer.follower import LOOK_S, RETRY_S
 from meshpeer.session import SessionOptions
 from meshpeer.signals import LOST_LIMIT_S
 from meshpeer.status import remote_cluster
+from tests.support import record_keys
 from tests.unit.meshpeer.follower_world import World, turns
 from tests.unit.meshpeer.peer_store import PeerStore
 
@@ -182,7 +183,7 @@ async def test_a_removed_configuration_ends_the_attempt_and_keeps_what_is_known(
         await world.until(lambda: world.state().is_ready)
         await south.delete(keys.cluster_config_key("south"))
         await world.until(lambda: world.state().failures == 1, session_module.CONFIG_RECHECK_S + 2)
-        await south.delete(keys.service_key("south", "test/echo"))
+        await south.delete(record_keys.service_key("south", "test/echo"))
         await world.pass_s(60)
         assert knows_service(world)
         assert not world.state().is_ready
@@ -278,7 +279,7 @@ async def test_a_large_listing_is_applied_in_parts(tmp_path: Path) -> None:
         south = PeerStore("south", 2, world.clock)
         await south.fill()
         count = 2 * session_module.EVENTS_PER_TURN + 5
-        south.store.commit({keys.ip_key("south", f"10.2.{n >> 8}.{n & 255}"): b"{}" for n in range(count)}, 0)
+        south.store.commit({record_keys.ip_key("south", f"10.2.{n >> 8}.{n & 255}"): b"{}" for n in range(count)}, 0)
         world.add(south)
         await world.until(lambda: world.state().is_ready, 20)
         assert len(world.consumer().known[Kind.IPS]) == count
