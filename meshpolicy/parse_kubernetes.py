@@ -105,18 +105,19 @@ def _parse_peer(node: DocumentNode, namespace: str, context: PolicyContext) -> P
         return _in_namespace(scope_cluster(_parse_pods(pods), context.scope), namespace)
     selector = parse_selector(pods, KUBERNETES_SOURCE) if pods is not None else LabelSelector()
     selector = scope_cluster(selector, context.scope)
-    return LabelSelector((*selector.requirements, *_namespace_requirements(namespaces)))
+    return LabelSelector((*selector.requirements, *namespace_requirements(namespaces)))
 
 
-def _namespace_requirements(node: DocumentNode) -> tuple[Requirement, ...]:
-    """Conditions on the labels of a pod's namespace; none at all means that it has a namespace."""
+def namespace_requirements(node: DocumentNode) -> tuple[Requirement, ...]:
+    """Conditions on the labels of a pod's namespace. What has no namespace, as the world, never satisfies them."""
     selector = parse_selector(node, KUBERNETES_SOURCE)
-    if not selector.requirements:
-        return (Requirement(KUBERNETES_SOURCE, NAMESPACE_LABEL, Operator.EXISTS),)
-    return tuple(
+    found = tuple(
         Requirement(KUBERNETES_SOURCE, NAMESPACE_LABEL_PREFIX + part.key, part.operator, part.values)
         for part in selector.requirements
     )
+    if any(part.operator in (Operator.IN, Operator.EXISTS) for part in found):
+        return found
+    return (*found, Requirement(KUBERNETES_SOURCE, NAMESPACE_LABEL, Operator.EXISTS))
 
 
 def _parse_ip_block(node: DocumentNode) -> CidrSelector:
