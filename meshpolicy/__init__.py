@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """meshpolicy: what network policies mean.
 
-Here: the policy languages (CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy, CiliumCIDRGroup, Kubernetes
-NetworkPolicy), their validation, the engine that turns them and the known identities into map entries, the lookup
-that decides a packet, and the tools that explain all of it. The agent enforces with it, the command explains with it.
+Here: the policy languages (CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy, CiliumCIDRGroup, Kubernetes'
+NetworkPolicy and ClusterNetworkPolicy), their validation, the engine that turns them and the known identities into map
+entries, the lookup that decides a packet, and the tools that explain all of it. The agent enforces with it, the command
+explains with it.
 Not here: Kubernetes clients, kernel maps, clocks, sockets, files, logs. Pure: everything is a function of its arguments.
 Imports meshmodel and meshkit's errors; imported by the programs.
 
@@ -23,7 +24,7 @@ from meshpolicy.parse_cilium import parse_cidr_group
 from meshpolicy.peer import ServicePeers
 from meshpolicy.rebuild import closed, differences, rebuild
 from meshpolicy.reference import Direction, PolicyKind, PolicyRef, RuleOrigin
-from meshpolicy.rule import CidrGroup, Level, Policy, Rule
+from meshpolicy.rule import CidrGroup, Policy, Rule
 
 __all__ = [
     "ANY_IDENTITY",
@@ -34,7 +35,6 @@ __all__ = [
     "Enforcement",
     "Engine",
     "EntryKey",
-    "Level",
     "MatchType",
     "Policy",
     "PolicyChange",

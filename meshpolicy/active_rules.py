@@ -8,12 +8,14 @@ from typing import Final
 
 from meshpolicy.binding import ActiveRule
 from meshpolicy.mapstate import Group, PolicyEntry, compile_group, precedence
+from meshpolicy.passed_group import Part, compile_passed_group
 from meshpolicy.peer import BoundSelector
 from meshpolicy.port import EVERYTHING, L4Key, NamedPorts, PortSpec
 from meshpolicy.ports_of_pods import PortsOfPods
-from meshpolicy.reference import ALLOW_ALL, ALLOW_LOCALHOST, Direction
-from meshpolicy.rule import Level, Rule
+from meshpolicy.reference import ALLOW_ALL, ALLOW_LOCALHOST, DEFAULT_DENY, Direction
+from meshpolicy.rule import Rule
 from meshpolicy.selection import Selections
+from meshpolicy.tier import Level
 
 BuiltIn = tuple[tuple[L4Key, ...], PolicyEntry]
 LOCALHOST: Final[BuiltIn] = (
@@ -22,7 +24,11 @@ LOCALHOST: Final[BuiltIn] = (
 )
 EVERYONE: Final[BuiltIn] = (
     (EVERYTHING,),
-    PolicyEntry(deny=False, precedence=precedence(Level.DEFAULT_ALLOW, deny=False), proxy_port=0, rule=ALLOW_ALL),
+    PolicyEntry(deny=False, precedence=precedence(Level.DEFAULT, deny=False), proxy_port=0, rule=ALLOW_ALL),
+)
+NOBODY: Final[BuiltIn] = (
+    (EVERYTHING,),
+    PolicyEntry(deny=True, precedence=precedence(Level.DEFAULT, deny=True), proxy_port=0, rule=DEFAULT_DENY),
 )
 
 
@@ -52,22 +58,41 @@ class Templates:
         self._uses: dict[int, set[tuple[object, ...]]] = {}
 
     def group(
-        self, peer: int, rules: tuple[ActiveRule, ...], built_in: tuple[BuiltIn, ...], ports: NamedPorts
+        self,
+        peer: int,
+        rules: tuple[ActiveRule, ...],
+        built_in: tuple[BuiltIn, ...],
+        ports: NamedPorts,
+        *,
+        is_closed: bool = False,
     ) -> Group:
-        """The entries that rules (of one direction, sorted by number) make for a peer that all of them select."""
+        """The entries that rules (of one direction, sorted by number) make for a peer that all of them select.
+
+        `is_closed`: what Baseline rules pass on is denied, not allowed. If an Admin rule passes something on, `rules` are
+        also those that name everybody, and one of `built_in` is about every packet.
+        """
         resolved = tuple(
             (active.number, *specs)
             for active in rules
             if active.names and (specs := self._resolve(active, peer, ports))
         )
         numbers = tuple(active.number for active in rules)
-        key = (numbers, built_in, resolved)
+        key = (numbers, built_in, resolved, is_closed)
         known = self._groups.get(key)
         if known is not None:
             return known
         named: Mapping[int, tuple[PortSpec, ...]] = {number: specs for number, *specs in resolved}  # type: ignore[misc]
-        parts = [(self._keys(active, named), active.entry) for active in rules]
-        group = compile_group((*parts, *built_in))
+        if any(active.is_admin_pass for active in rules):
+            group = compile_passed_group(
+                (
+                    *(Part(self._keys(active, named), _entry(active, is_closed=is_closed), active.is_admin_pass,
+                           active.peers is not None) for active in rules),
+                    *(Part(*extra, names_peer=extra is LOCALHOST) for extra in built_in),
+                )
+            )  # fmt: skip
+        else:
+            parts = [(self._keys(active, named), _entry(active, is_closed=is_closed)) for active in rules]
+            group = compile_group((*parts, *built_in))
         self._groups[key] = group
         for number in numbers:
             self._uses.setdefault(number, set()).add(key)
@@ -87,3 +112,8 @@ class Templates:
         if active.direction is Direction.INGRESS:
             return tuple(found for spec in active.names if (found := spec.resolved(ports)) is not None)
         return tuple(found for spec in active.names for found in self._pods.resolve(spec, peer))
+
+
+def _entry(active: ActiveRule, *, is_closed: bool) -> PolicyEntry:
+    """The entry of a rule. Behind the Baseline tier is the default: what a rule passes on there is decided by it."""
+    return active.entry._replace(deny=True) if is_closed and active.is_baseline and active.rule.passes else active.entry

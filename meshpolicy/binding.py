@@ -10,6 +10,7 @@ from meshpolicy.peer import BoundSelector
 from meshpolicy.port import EVERYTHING
 from meshpolicy.reference import Direction
 from meshpolicy.rule import Rule
+from meshpolicy.tier import Tier
 
 Feature = tuple[str, ...]
 """A label in the form in which selectors are found by it."""
@@ -36,13 +37,27 @@ class Selection:
 class ActiveRule:
     """A rule in force: its selections, and the part of its entries that does not depend on the endpoint."""
 
-    __slots__ = ("direction", "entry", "keys", "names", "number", "peers", "resolves_at_peers", "rule", "subject")
+    __slots__ = (
+        "direction",
+        "entry",
+        "is_admin_pass",
+        "is_baseline",
+        "keys",
+        "names",
+        "number",
+        "peers",
+        "resolves_at_peers",
+        "rule",
+        "subject",
+    )
 
     def __init__(self, number: int, rule: Rule, subject: Selection, peers: tuple[Selection, ...] | None) -> None:
         self.number, self.rule, self.subject, self.peers = number, rule, subject, peers
         self.direction = rule.direction
         denies = rule.deny or rule.unenforced
-        self.entry = PolicyEntry(denies, precedence(rule.level, deny=denies), 0, rule.origin)
+        self.entry = PolicyEntry(denies, precedence(rule.level, deny=denies, passes=rule.passes), 0, rule.origin)
+        self.is_admin_pass = rule.passes and rule.tier is Tier.ADMIN
+        self.is_baseline = rule.tier is Tier.BASELINE
         ports = rule.ports
         self.names = tuple(spec for spec in ports or () if spec.name)
         self.resolves_at_peers = bool(self.names) and rule.direction is Direction.EGRESS

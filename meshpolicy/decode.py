@@ -26,6 +26,11 @@ class DocumentNode:
             return f"{parent}[{self._key}]"
         return f"{parent}.{self._key}" if parent and self._key else parent or self._key
 
+    @property
+    def name(self) -> str:
+        """The field that the value is in; its number in a list."""
+        return str(self._key)
+
     def child(self, key: str, value: object = None) -> DocumentNode:
         """A field of this value, for reports about it."""
         return DocumentNode(value, key, self)

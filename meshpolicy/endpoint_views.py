@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
-from meshpolicy.active_rules import EVERYONE, LOCALHOST, BuiltIn, Templates
+from meshpolicy.active_rules import EVERYONE, LOCALHOST, NOBODY, BuiltIn, Templates
 from meshpolicy.binding import ActiveRule
 from meshpolicy.context import Enforcement, PolicyContext
 from meshpolicy.endpoint_policy import DirectionPolicy, EndpointPolicy
@@ -32,6 +32,32 @@ class _View:
         self.ports = ports
         self.policy = EndpointPolicy()
         self.dirty: tuple[set[int], set[int]] | None = None
+
+
+class _Posture(NamedTuple):
+    """One direction of one endpoint: whether it is enforced, and by what.
+
+    `anyone` are those of `rules` that name everybody. `is_closed`: a packet that no rule speaks about is denied.
+    """
+
+    enforced: bool = False
+    rules: tuple[ActiveRule, ...] = ()
+    anyone: tuple[ActiveRule, ...] = ()
+    built_in: Mapping[int, tuple[BuiltIn, ...]] = {}
+    is_closed: bool = False
+    passes: bool = False
+    """Whether an Admin rule passes something on."""
+    closes_baseline: bool = False
+    """Whether what a Baseline rule passes on is denied."""
+
+    @property
+    def default(self) -> BuiltIn:
+        """What holds for packets that no rule speaks about."""
+        return NOBODY if self.is_closed else EVERYONE
+
+    def with_everyones(self, rules: tuple[ActiveRule, ...]) -> tuple[ActiveRule, ...]:
+        """Rules and those that name everybody, sorted by number."""
+        return tuple(sorted({*rules, *self.anyone}, key=lambda active: active.number))
 
 
 class PolicyViews:
@@ -153,17 +179,17 @@ class PolicyViews:
         old = view.policy.side(direction)
         if dirty is not None and not dirty:
             return old
-        enforced, built_in = self._posture(number, direction, rules)
-        if not enforced:
+        posture = self._posture(number, direction, rules)
+        if not posture.enforced:
             return DirectionPolicy()
         if dirty is None or not old.enforced:
-            return DirectionPolicy(True, self._compile(rules, built_in, view.ports))
-        return DirectionPolicy(True, self._patch(old.groups, dirty, rules, built_in, view.ports))
+            return DirectionPolicy(True, self._compile(posture, view.ports))
+        if ANY_IDENTITY in dirty:
+            dirty = dirty | _depending_on_others(rules)
+        return DirectionPolicy(True, self._patch(old.groups, dirty, posture, view.ports))
 
-    def _posture(
-        self, number: int, direction: Direction, rules: tuple[ActiveRule, ...]
-    ) -> tuple[bool, Mapping[int, tuple[BuiltIn, ...]]]:
-        """Whether a direction is enforced, and the entries that no policy wrote."""
+    def _posture(self, number: int, direction: Direction, rules: tuple[ActiveRule, ...]) -> _Posture:
+        """Whether a direction is enforced, by which rules, and the entries that no policy wrote."""
         known = self._selections.identity(number)
         is_subject = known is None or is_endpoint(known.labels)
         is_init = known is None or any(
@@ -173,19 +199,28 @@ class PolicyViews:
         forced = is_subject and (is_init or mode is Enforcement.ALWAYS)
         built_in: dict[int, tuple[BuiltIn, ...]] = {}
         if mode is Enforcement.NEVER or not (rules or forced):
-            return False, built_in
+            return _Posture()
+        default_deny = any(active.rule.default_deny for active in rules)
+        if default_deny:  # the middle tier decides whatever reaches it, so that the Baseline tier is never asked
+            rules = tuple(active for active in rules if not active.is_baseline)
         if direction is Direction.INGRESS and self._context.allow_localhost:
             built_in[_HOST] = (LOCALHOST,)
-        if not forced and not any(active.rule.default_deny for active in rules):
+        if not forced and not default_deny:
             built_in[ANY_IDENTITY] = (EVERYONE,)
-        return True, built_in
+        return _Posture(
+            True,
+            rules,
+            tuple(active for active in rules if active.peers is None and (active.keys or active.names)),
+            built_in,
+            is_closed=forced or default_deny,
+            passes=any(active.is_admin_pass for active in rules),
+            closes_baseline=forced and any(active.is_baseline and active.rule.passes for active in rules),
+        )
 
-    def _compile(
-        self, rules: tuple[ActiveRule, ...], built_in: Mapping[int, tuple[BuiltIn, ...]], ports: NamedPorts
-    ) -> Mapping[int, Group]:
+    def _compile(self, posture: _Posture, ports: NamedPorts) -> Mapping[int, Group]:
         """All groups of one direction."""
-        parts: dict[int, list[ActiveRule]] = {peer: [] for peer in built_in}
-        for active in rules:
+        parts: dict[int, list[ActiveRule]] = {peer: [] for peer in posture.built_in}
+        for active in posture.rules:
             if not (active.keys or active.names):
                 continue
             peers: Iterable[int] = (
@@ -199,30 +234,23 @@ class PolicyViews:
                 peers = (ANY_IDENTITY, *sorted(self._with_names(active)))
             for peer in peers:
                 parts.setdefault(peer, []).append(active)
-        return self._groups({peer: tuple(found) for peer, found in parts.items()}, built_in, ports)
+        return self._groups({peer: tuple(found) for peer, found in parts.items()}, posture, ports)
 
     def _patch(
-        self,
-        groups: Mapping[int, Group],
-        dirty: Iterable[int],
-        rules: tuple[ActiveRule, ...],
-        built_in: Mapping[int, tuple[BuiltIn, ...]],
-        ports: NamedPorts,
+        self, groups: Mapping[int, Group], dirty: Iterable[int], posture: _Posture, ports: NamedPorts
     ) -> Mapping[int, Group]:
         """The groups with only the dirty peers made anew."""
-        own = {active.number: active for active in rules}
+        own = {active.number: active for active in posture.rules}
         patched = dict(groups)
         parts: dict[int, tuple[ActiveRule, ...]] = {}
         for peer in dirty:
             patched.pop(peer, None)
-            parts[peer] = self._rules_for(peer, own)
-        patched.update(self._groups(parts, built_in, ports))
+            parts[peer] = posture.anyone if peer == ANY_IDENTITY else self._rules_for(peer, own)
+        patched.update(self._groups(parts, posture, ports))
         return patched
 
     def _rules_for(self, peer: int, own: Mapping[int, ActiveRule]) -> tuple[ActiveRule, ...]:
         """The rules among an endpoint's own that select a peer, sorted by number."""
-        if peer == ANY_IDENTITY:
-            return tuple(active for active in own.values() if active.peers is None and (active.keys or active.names))
         known = self._selections.identity(peer)
         by_name = {n for n, active in own.items() if active.peers is None and peer in self._with_names(active)}
         numbers = by_name | {
@@ -239,16 +267,30 @@ class PolicyViews:
         return self._pods.identities_with(spec.name for spec in active.names)
 
     def _groups(
-        self,
-        parts: Mapping[int, tuple[ActiveRule, ...]],
-        built_in: Mapping[int, tuple[BuiltIn, ...]],
-        ports: NamedPorts,
+        self, parts: Mapping[int, tuple[ActiveRule, ...]], posture: _Posture, ports: NamedPorts
     ) -> dict[int, Group]:
         found = {}
         for peer, rules in parts.items():
-            extra = built_in.get(peer, ())
+            extra = posture.built_in.get(peer, ())
+            if posture.passes and any(active.is_admin_pass for active in rules):
+                rules, extra = posture.with_everyones(rules), (*extra, posture.default)  # noqa: PLW2901
             if rules or extra:
-                group = self._templates.group(peer, rules, extra, ports)
+                group = self._templates.group(peer, rules, extra, ports, is_closed=posture.closes_baseline)
                 if group:
                     found[peer] = group
         return found
+
+
+def _depending_on_others(rules: Iterable[ActiveRule]) -> set[int]:
+    """Peers of which the entries may change with a rule that does not name them.
+
+    Those of rules that pass something on, whose groups answer for rules that name everybody; and those of Baseline
+    rules, which count only without default deny.
+    """
+    return {
+        number
+        for active in rules
+        if active.is_admin_pass or active.is_baseline
+        for selection in active.peers or ()
+        for number in selection.identities
+    }

@@ -9,11 +9,12 @@ from typing import Final, NamedTuple
 
 from meshmodel.identity import NumericIdentity
 from meshpolicy.engine import Engine
-from meshpolicy.mapstate import MatchType, Verdict
+from meshpolicy.mapstate import MatchType, Verdict, precedence
 from meshpolicy.peer import FqdnSelector, ServiceSelector
 from meshpolicy.port import EVERYTHING, L4Key, NamedPorts, PortSpec
 from meshpolicy.reference import Direction, RuleOrigin
 from meshpolicy.rule import Rule
+from meshpolicy.tier import Tier
 
 _NO_EFFECT: Final = "does not apply"
 
@@ -35,7 +36,7 @@ class RuleNote(NamedTuple):
 
     origin: RuleOrigin
     effect: str
-    """"allows", "denies", "would allow" (its restriction cannot be enforced yet) or "does not apply"."""
+    """"allows", "denies", "passes on", "would allow" (its restriction cannot be enforced yet) or "does not apply"."""
     reason: str
 
     @property
@@ -88,13 +89,11 @@ def explain_side(half: Half, direction: Direction, protocol: int, port: int) -> 
     policy = engine.endpoint_policy(half.endpoint, half.named_ports)
     verdict = policy.verdict(direction, int(half.peer), protocol, port)
     enforced = policy.side(direction).enforced
-    notes = tuple(
-        _note(rule, engine, half, L4Key(protocol, port, 16))
-        for rule in engine.rules_of(half.endpoint)
-        if rule.direction is direction
-    )
+    rules = [rule for rule in engine.rules_of(half.endpoint) if rule.direction is direction]
+    notes = tuple(_note(rule, engine, half, L4Key(protocol, port, 16)) for rule in rules)
+    applying = [rule for rule, note in zip(rules, notes, strict=True) if note.applies]
     deciding = verdict.entry.rule if verdict.entry is not None else None
-    reason = _reason(verdict, notes, enforced=enforced, direction=direction)
+    reason = _reason(verdict, notes, enforced=enforced, direction=direction) + _passed_by(applying)
     return SideExplanation(direction, verdict.allowed, enforced, verdict.match_type, deciding, reason, notes)
 
 
@@ -109,11 +108,22 @@ def _reason(verdict: Verdict, notes: tuple[RuleNote, ...], *, enforced: bool, di
     return f"denied by default: {len(notes)} rules select the endpoint for {direction.word} and none allows this"
 
 
+def _passed_by(rules: list[Rule]) -> str:
+    """Which Admin rule left the decision to the next tier."""
+    first = min((rule for rule in rules if rule.tier is Tier.ADMIN), key=_order, default=None)
+    return f", passed on by {first.origin}" if first is not None and first.passes else ""
+
+
+def _order(rule: Rule) -> tuple[int, int, RuleOrigin]:
+    return rule.level, -precedence(rule.level, deny=rule.deny, passes=rule.passes), rule.origin
+
+
 def _note(rule: Rule, engine: Engine, half: Half, packet: L4Key) -> RuleNote:
     reason = _mismatch(rule, engine, half, packet)
     if reason:
         return RuleNote(rule.origin, _NO_EFFECT, reason)
-    effect = "would allow" if rule.unenforced else "denies" if rule.deny else "allows"
+    plain = "denies" if rule.deny else "passes on" if rule.passes else "allows"
+    effect = "would allow" if rule.unenforced else plain
     return RuleNote(rule.origin, effect, "peer and port match")
 
 

@@ -9,12 +9,13 @@ from typing import Final, NamedTuple
 
 from meshpolicy.port import ANY_PROTOCOL, EVERYTHING, PORT_BITS, L4Key
 from meshpolicy.reference import Direction, RuleOrigin
-from meshpolicy.rule import Level
+from meshpolicy.tier import Level
 
 ANY_IDENTITY: Final = 0
-_HIGHEST_LEVEL: Final = (1 << 24) - 1
 _DENY: Final = 255
 _ALLOW: Final = 1
+_PASS: Final = 0
+_LEVEL_SHIFT: Final = 8
 
 
 class EntryKey(NamedTuple):
@@ -72,9 +73,19 @@ Group = Mapping[L4Key, PolicyEntry]
 """The entries of one direction for one peer."""
 
 
-def precedence(level: Level, *, deny: bool) -> int:
-    """One number to compare: 24 bits of inverted level, then 255 for deny or 1 for a plain allow."""
-    return ((_HIGHEST_LEVEL - level) << 8) | (_DENY if deny else _ALLOW)
+def precedence(level: int, *, deny: bool, passes: bool = False) -> int:
+    """One number to compare: 24 bits of inverted level, then 255 for deny, 1 for a plain allow or 0 for a pass."""
+    return ((Level.DEFAULT - level) << _LEVEL_SHIFT) | (_DENY if deny else _PASS if passes else _ALLOW)
+
+
+def level_of(entry: PolicyEntry) -> int:
+    """The level of an entry."""
+    return Level.DEFAULT - (entry.precedence >> _LEVEL_SHIFT)
+
+
+def at_level(entry: PolicyEntry, level: int) -> PolicyEntry:
+    """The same verdict of the same rule at another level."""
+    return entry._replace(precedence=precedence(level, deny=entry.deny))
 
 
 def compile_group(parts: Iterable[tuple[Iterable[L4Key], PolicyEntry]]) -> Group:
@@ -99,11 +110,11 @@ def compile_group(parts: Iterable[tuple[Iterable[L4Key], PolicyEntry]]) -> Group
 def _is_shadowed(key: L4Key, entry: PolicyEntry, group: Group) -> bool:
     return any(
         broader is not None and broader.precedence > entry.precedence
-        for broader in (group.get(candidate) for candidate in _broader(key))
+        for broader in (group.get(candidate) for candidate in broader(key))
     )
 
 
-def _broader(key: L4Key) -> Iterable[L4Key]:
+def broader(key: L4Key) -> Iterable[L4Key]:
     """The keys that cover this one, longest first, itself excluded."""
     if key.protocol == ANY_PROTOCOL:
         return

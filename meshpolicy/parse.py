@@ -8,16 +8,18 @@ from typing import Final
 
 from meshpolicy.context import PolicyContext
 from meshpolicy.decode import DocumentNode
-from meshpolicy.errors import NotAPolicyError
+from meshpolicy.errors import NotAPolicyError, PolicyError
 from meshpolicy.parse_cilium import parse_cilium_policy
 from meshpolicy.parse_kubernetes import parse_kubernetes_policy
+from meshpolicy.parse_tiered import parse_tiered_policy
 from meshpolicy.parse_version import check_version
 from meshpolicy.reference import PolicyKind, PolicyRef
 from meshpolicy.rule import Policy
 
 _DEFAULT_NAMESPACE: Final = "default"
 _FIELDS: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "specs", "status"})
-_POLICY_KINDS: Final = (PolicyKind.CILIUM, PolicyKind.CLUSTERWIDE, PolicyKind.KUBERNETES)
+_OLDER_KINDS: Final = ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy")
+_POLICY_KINDS: Final = (PolicyKind.CILIUM, PolicyKind.CLUSTERWIDE, PolicyKind.TIERED, PolicyKind.KUBERNETES)
 
 
 def policy_ref(document: Mapping[str, object]) -> PolicyRef:
@@ -27,6 +29,12 @@ def policy_ref(document: Mapping[str, object]) -> PolicyRef:
     """
     root = DocumentNode(document, "")
     kind = root.text_of("kind")
+    if kind in _OLDER_KINDS:
+        raise PolicyError(
+            f"{kind} is not read, here or by Cilium: it would have no effect",
+            where="kind",
+            fix=f"write a ClusterNetworkPolicy with tier: {'Baseline' if kind.startswith('Baseline') else 'Admin'}",
+        )
     if kind not in _POLICY_KINDS:
         fix = f"write kind: {', '.join(_POLICY_KINDS[:-1])} or {_POLICY_KINDS[-1]}"
         raise NotAPolicyError(f"kind {kind!r} is no policy", where="document", fix=fix)
@@ -34,7 +42,7 @@ def policy_ref(document: Mapping[str, object]) -> PolicyRef:
     name, namespace = metadata.text_of("name"), metadata.text_of("namespace")
     if not name and kind != PolicyKind.KUBERNETES:
         metadata.fail("name is missing", "name the policy in metadata.name")
-    if kind == PolicyKind.CLUSTERWIDE:
+    if kind in (PolicyKind.CLUSTERWIDE, PolicyKind.TIERED):
         return PolicyRef(kind, "", name)
     return PolicyRef(kind, namespace or _DEFAULT_NAMESPACE, name)
 
@@ -46,4 +54,6 @@ def parse_policy(document: Mapping[str, object], context: PolicyContext) -> Poli
     check_version(root, key.kind)
     if key.kind == PolicyKind.KUBERNETES:
         return parse_kubernetes_policy(root, key, context)
+    if key.kind == PolicyKind.TIERED:
+        return parse_tiered_policy(root, key, context)
     return parse_cilium_policy(root, key, context)

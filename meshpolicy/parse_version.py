@@ -14,6 +14,7 @@ _VERSIONS: Final[Mapping[str, tuple[str, ...]]] = {
     PolicyKind.CLUSTERWIDE: ("cilium.io/v2",),
     PolicyKind.CIDR_GROUP: ("cilium.io/v2", "cilium.io/v2alpha1"),
     PolicyKind.KUBERNETES: ("networking.k8s.io/v1",),
+    PolicyKind.TIERED: ("policy.networking.k8s.io/v1alpha2",),
 }
 
 

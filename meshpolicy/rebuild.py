@@ -71,11 +71,13 @@ def closed(policy: Policy) -> Policy:
     Its subjects are default denied in the directions that it names, and it allows nothing. Where it denies, everything
     of that direction is denied, since nobody can say any more what exactly it would have denied.
     """
-    denies = {(rule.subject, rule.direction) for rule in policy.rules if rule.deny}
+    denies = {(rule.subject, rule.direction) for rule in policy.rules if rule.deny or rule.passes}
     rules = (_closed(rule, deny=(rule.subject, rule.direction) in denies) for rule in policy.rules)
     return replace(policy, rules=tuple(rules))
 
 
 def _closed(rule: Rule, *, deny: bool) -> Rule:
     nothing = None if deny else ()
-    return replace(rule, peers=nothing, ports=nothing, deny=deny, default_deny=True, unenforced=False, l7=())
+    return replace(
+        rule, peers=nothing, ports=nothing, deny=deny, default_deny=True, unenforced=False, passes=False, l7=()
+    )

@@ -21,11 +21,12 @@ class Direction(IntEnum):
 
 
 class PolicyKind(StrEnum):
-    """The four kinds of documents, and the agent itself as the author of built-in rules."""
+    """The five kinds of documents, and the agent itself as the author of built-in rules."""
 
     CILIUM = "CiliumNetworkPolicy"
     CLUSTERWIDE = "CiliumClusterwideNetworkPolicy"
     KUBERNETES = "NetworkPolicy"
+    TIERED = "ClusterNetworkPolicy"
     CIDR_GROUP = "CiliumCIDRGroup"
     BUILT_IN = "built-in"
 
@@ -34,6 +35,7 @@ _SHORT = {
     PolicyKind.CILIUM: "cnp",
     PolicyKind.CLUSTERWIDE: "ccnp",
     PolicyKind.KUBERNETES: "netpol",
+    PolicyKind.TIERED: "kcnp",
     PolicyKind.CIDR_GROUP: "ccg",
     PolicyKind.BUILT_IN: "built-in",
 }
@@ -69,3 +71,4 @@ class RuleOrigin(NamedTuple):
 _BUILT_IN = PolicyRef(PolicyKind.BUILT_IN, "", "")
 ALLOW_LOCALHOST = RuleOrigin(_BUILT_IN._replace(name="allow-localhost"), "")
 ALLOW_ALL = RuleOrigin(_BUILT_IN._replace(name="allow-without-default-deny"), "")
+DEFAULT_DENY = RuleOrigin(_BUILT_IN._replace(name="default-deny"), "")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import NamedTuple
 
 from meshpolicy.peer import CidrGroupSelector, CidrSelector, PeerSelector, ServiceSelector
@@ -13,15 +12,7 @@ from meshpolicy.port import PortSpec
 from meshpolicy.prefix import Cidr
 from meshpolicy.reference import Direction, PolicyRef, RuleOrigin
 from meshpolicy.selector import LabelSelector
-
-
-class Level(IntEnum):
-    """Layers of verdicts; a lower number decides first."""
-
-    NORMAL = 0
-    UNENFORCED = 1
-    """What a rule would restrict further than this mesh can yet (HTTP, TLS names): denied unless allowed plainly."""
-    DEFAULT_ALLOW = 2
+from meshpolicy.tier import Level, Tier, ordered_level
 
 
 class L7Rules(NamedTuple):
@@ -42,6 +33,8 @@ class Rule:
 
     `peers` None means every peer; an empty tuple selects nothing. `ports` None means every protocol and port; an
     empty tuple matches nothing. `unenforced` marks the part of an allow rule that must not take effect as written.
+    `priority` and `place` order the rules of the Admin and the Baseline tier. A rule that `passes` ends its tier for what
+    it matches: the next tier decides. Such a rule names its peers.
     """
 
     origin: RuleOrigin
@@ -53,6 +46,10 @@ class Rule:
     default_deny: bool = True
     unenforced: bool = False
     l7: tuple[L7Rules, ...] = ()
+    tier: Tier = Tier.NORMAL
+    priority: int = 0
+    place: int = 0
+    passes: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -60,8 +57,10 @@ class Rule:
         return self.peers == () or self.ports == ()
 
     @property
-    def level(self) -> Level:
+    def level(self) -> int:
         """The layer that the verdict belongs to."""
+        if self.tier is not Tier.NORMAL:
+            return ordered_level(self.tier, self.priority, self.place)
         return Level.UNENFORCED if self.unenforced else Level.NORMAL
 
     def prefixes(self) -> frozenset[Cidr]:

@@ -91,7 +91,7 @@ def find_widening(policies: Iterable[Policy], peer_prefixes: Iterable[str]) -> t
     found = []
     for policy in policies:
         for rule in policy.rules:
-            if rule.deny or rule.unenforced or rule.peers is None:
+            if rule.deny or rule.passes or rule.unenforced or rule.peers is None:
                 continue
             names: dict[str, None] = {}
             admitted: dict[str, None] = {}

@@ -11,6 +11,8 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tiered_histories import tiered_spec
+
 from agent.policy.compiler import PolicyCompiler
 from agent.tables import (
     AgentDB,
@@ -47,7 +49,9 @@ def _steps(pick: random.Random, length: int) -> Iterator[Step]:
     for _ in range(length):
         kind = pick.choice(
             ["policy"] * 6
+            + ["tiered"] * 3
             + [
+                "untiered",
                 "service",
                 "service",
                 "backends",
@@ -68,6 +72,8 @@ def _steps(pick: random.Random, length: int) -> Iterator[Step]:
         match kind:
             case "policy":
                 yield kind, *name, _spec(pick)
+            case "tiered" | "untiered":
+                yield kind, pick.choice("tuv"), *([tiered_spec(pick)] if kind == "tiered" else [])
             case "drop":
                 yield kind, *name
             case "group":
@@ -88,10 +94,10 @@ def _steps(pick: random.Random, length: int) -> Iterator[Step]:
                 yield kind, pick.randint(1, 4), pick.choice(NUMBERS), pick.choice([0, 80, 8080])
             case "unpod":
                 yield kind, pick.randint(1, 4)
-            case "service" | "noservice" | "backends":
-                yield _service_step(pick, kind)
+            case "ports":
+                yield kind, pick.randint(1, 4), pick.choice([0, 80, 8080])
             case _:
-                yield "ports", pick.randint(1, 4), pick.choice([0, 80, 8080])
+                yield _service_step(pick, kind)
 
 
 def _service_step(pick: random.Random, kind: str) -> Step:
@@ -177,6 +183,11 @@ class World:
         match step:
             case ("policy", namespace, name, spec):
                 self.set_document(_document("CiliumNetworkPolicy", namespace, name, spec))
+            case ("tiered", name, spec):
+                document = _document("ClusterNetworkPolicy", "", name, spec)
+                self.set_document({**document, "apiVersion": "policy.networking.k8s.io/v1alpha2"})
+            case ("untiered", name):
+                self.remove(PolicyRef("ClusterNetworkPolicy", "", name))
             case ("drop", namespace, name):
                 self.remove(PolicyRef("CiliumNetworkPolicy", namespace, name))
             case ("group", name, cidrs, app):

@@ -193,9 +193,75 @@ _kubernetes_ports = st.sampled_from(
 )
 
 
+_numbers = st.sampled_from([80, 81, 8080, 53])
+_tiered_port = st.one_of(
+    st.builds(lambda n: {"number": n}, _numbers),
+    st.builds(lambda a, b: {"range": {"start": a, "end": a + b}}, st.integers(1, 90), st.integers(1, 30)),
+    st.builds(lambda a: {"range": {"start": a, "end": 65535}}, st.sampled_from([1, 80, 1024])),
+)
+_protocols = st.one_of(
+    st.builds(
+        lambda word, port: {word: {"destinationPort": port}}, st.sampled_from(["tcp", "tcp", "udp"]), _tiered_port
+    ),
+    st.just({"destinationNamedPort": "http"}),
+)
+_namespaces = st.sampled_from(
+    [
+        {},
+        {"matchLabels": {"team": "red"}},
+        {"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["red"]}]},
+    ]
+)
+_pods_by_app = st.sampled_from([{}, {"matchLabels": {"app": "a"}}, {"matchLabels": {"tier": "x"}}])
+_tiered_pods = st.one_of(
+    st.builds(lambda n: {"namespaces": n}, _namespaces),
+    st.builds(lambda n, p: {"pods": {"namespaceSelector": n, "podSelector": p}}, _namespaces, _pods_by_app),
+)
+_outside = st.one_of(
+    st.builds(lambda n: {"networks": n}, st.lists(st.sampled_from(_RANGES), min_size=1, max_size=2, unique=True)),
+    st.just({"nodes": {}}),
+)
+
+
 @st.composite
-def documents(draw: st.DrawFn) -> Document:
+def _tiered_rules(draw: st.DrawFn, word: str) -> Document:
+    peers = st.one_of(_tiered_pods, _tiered_pods, _outside) if word == "to" else _tiered_pods
+    rule: Document = {"action": draw(st.sampled_from(["Accept", "Deny", "Pass"]))}
+    rule[word] = draw(st.lists(peers, min_size=1, max_size=2))
+    if draw(st.booleans()):
+        rule["name"] = draw(st.sampled_from(["first", "second"]))
+    is_named = any(key in entry for entry in rule[word] for key in ("networks", "nodes"))
+    protocols = draw(_maybe(st.lists(_protocols, min_size=1, max_size=2)))
+    if protocols is not None:
+        kept = [entry for entry in protocols if not (is_named and "destinationNamedPort" in entry)]
+        rule.update({"protocols": kept} if kept else {})
+    return rule
+
+
+@st.composite
+def tiered_documents(draw: st.DrawFn) -> Document:
+    """One valid ClusterNetworkPolicy; priorities are few, so that policies tie."""
+    spec: Document = {
+        "tier": draw(st.sampled_from(["Admin", "Admin", "Baseline"])),
+        "priority": draw(st.sampled_from([0, 1, 1, 1000])),
+        "subject": draw(_tiered_pods),
+    }
+    for name, word in (("ingress", "from"), ("egress", "to")):
+        rules = draw(_maybe(st.lists(_tiered_rules(word), min_size=1, max_size=3)))
+        if rules is not None:
+            spec[name] = rules
+    name = draw(st.sampled_from(["t", "u", "v"]))
+    return {"kind": "ClusterNetworkPolicy", "metadata": {"name": name}, "spec": spec}
+
+
+def documents() -> st.SearchStrategy[Document]:
     """One valid policy of any kind."""
+    return st.one_of(untiered_documents(), untiered_documents(), tiered_documents())
+
+
+@st.composite
+def untiered_documents(draw: st.DrawFn) -> Document:
+    """One valid policy of a kind without tiers."""
     kind = draw(st.sampled_from(["CiliumNetworkPolicy"] * 3 + ["CiliumClusterwideNetworkPolicy", "NetworkPolicy"]))
     metadata: Document = {"name": draw(st.sampled_from(["p", "q", "r"]))}
     if kind != "CiliumClusterwideNetworkPolicy":

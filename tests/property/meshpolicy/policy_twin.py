@@ -10,6 +10,8 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Any
 
+from policy_twin_tiers import tier_says
+
 NAMESPACE = "io.kubernetes.pod.namespace"
 CLUSTER = "io.cilium.k8s.policy.cluster"
 NAMESPACE_LABELS = "io.cilium.k8s.namespace.labels."
@@ -99,18 +101,27 @@ class Twin:
         for document in self.documents:
             if document["kind"] == "NetworkPolicy":
                 self._kubernetes(document, packet, tally)
-            else:
+            elif document["kind"] != "ClusterNetworkPolicy":
                 self._cilium(document, packet, tally)
         is_init = packet.subject.is_reserved("init")
-        if not tally.selected and not is_init:
+        tiered = [d for d in self.documents if d["kind"] == "ClusterNetworkPolicy" and self.is_about(d, packet)]
+        if not tally.selected and not is_init and not tiered:
             return Decision(True)
+        admin = tier_says(self, [d for d in tiered if d["spec"]["tier"] == "Admin"], packet)
+        if admin.verdict in ("Accept", "Deny"):
+            return Decision(admin.verdict == "Accept", admin.rule)
         hits = tally.hits
         if packet.direction == "ingress" and packet.peer.is_reserved("host"):
             hits.append(Hit(2, 0, True, (("built-in", "", "allow-localhost"), "")))
+        if not hits and not tally.default_deny:
+            baseline = tier_says(self, [d for d in tiered if d["spec"]["tier"] == "Baseline"], packet)
+            if baseline.verdict is not None:
+                passed = baseline.verdict == "Pass"
+                return Decision(not is_init if passed else baseline.verdict == "Accept", baseline.rule)
         if not tally.default_deny and not is_init:
             hits.append(Hit(0, 0, False, (("built-in", "", "allow-without-default-deny"), "")))
-        if not hits:
-            return Decision(False)
+        if not hits:  # where an Admin rule may pass something of the peer on, the denial is an entry of its own
+            return Decision(False, (("built-in", "", "default-deny"), "") if admin.may_pass else None)
         best = max((hit.strength, hit.length, hit.names_peer) for hit in hits)
         winners = [hit for hit in hits if (hit.strength, hit.length, hit.names_peer) == best]
         return Decision(best[0] in (2, 0), min(hit.rule for hit in winners))
@@ -138,7 +149,7 @@ class Twin:
                     scope = "" if clusterwide else namespace
                     about_init = "reserved:init" in str(spec["endpointSelector"])
                     if self._cilium_peer(rule, packet, scope, about_init):
-                        name = (_reference(document), f"{place}{section}[{number}]")
+                        name = (reference(document), f"{place}{section}[{number}]")
                         names_peer = not self._means_everyone(rule, packet, scope, about_init)
                         self._cilium_ports(rule, packet, is_deny, names_peer, name, tally)
 
@@ -260,6 +271,46 @@ class Twin:
         }
         return found.pop() if len(found) == 1 else None
 
+    # Tiers
+
+    def is_about(self, document: dict[str, Any], packet: Packet) -> bool:
+        """Whether a ClusterNetworkPolicy has rules for the packet's direction and its subject."""
+        spec = document["spec"]
+        return bool(spec.get(packet.direction)) and self._tiered_pods(spec["subject"], packet.subject, "")
+
+    def is_peer(self, entry: dict[str, Any], peer: Who, action: str) -> bool:
+        """Whether a peer entry of such a rule means the peer."""
+        if "networks" in entry:
+            return any(self._range(text, [], peer) for text in entry["networks"])
+        if "domainNames" in entry:
+            return False
+        if "nodes" in entry:  # not resolved: nobody for a rule that opens, every node for others
+            return action != "Accept" and peer.is_reserved("host", "remote-node", "kube-apiserver")
+        return self._tiered_pods(entry, peer, "" if "namespaces" in entry and action == "Deny" else self.scope)
+
+    def _tiered_pods(self, entry: dict[str, Any], who: Who, scope: str) -> bool:
+        pods = entry.get("pods") or {}
+        namespaces = entry["namespaces"] if "namespaces" in entry else pods.get("namespaceSelector") or {}
+        return (
+            bool(who.values("k8s", NAMESPACE))
+            and self._selects(namespaces, who, "k8s", NAMESPACE_LABELS)
+            and self._selects(pods.get("podSelector") or {}, who, "k8s")
+            and (not scope or scope in who.values("k8s", CLUSTER))
+        )
+
+    def tiered_port(self, entry: dict[str, Any], packet: Packet) -> int:
+        """How many bits of protocol and port the entry names of the packet; 0 if it does not match."""
+        ((word, value),) = entry.items()
+        if word == "destinationNamedPort":
+            return 24 if packet.port == self._named(value, packet) else 0
+        if packet.protocol != PROTOCOLS[word.upper()]:
+            return 0
+        port = value["destinationPort"]
+        first, last = (
+            (port["number"], port["number"]) if "number" in port else (port["range"]["start"], port["range"]["end"])
+        )
+        return 8 + _bits(first, last, packet.port) if first <= packet.port <= last else 0
+
     # Kubernetes
 
     def _kubernetes(self, document: dict[str, Any], packet: Packet, tally: Tally) -> None:
@@ -282,7 +333,7 @@ class Twin:
             lengths = [self._kubernetes_port(port, packet) for port in ports] if ports else [0]
             lengths = [length for length in lengths if length or not ports]
             if lengths:
-                name = (_reference(document), f"{packet.direction}[{number}]")
+                name = (reference(document), f"{packet.direction}[{number}]")
                 tally.hits.append(Hit(2, max(lengths), bool(peers), name))
 
     def _kubernetes_peer(self, entry: dict[str, Any], peer: Who, namespace: str) -> bool:
@@ -296,9 +347,7 @@ class Twin:
             return False
         if namespaces is None:
             return namespace in peer.values("k8s", NAMESPACE)
-        if not namespaces.get("matchLabels") and not namespaces.get("matchExpressions"):
-            return bool(peer.values("k8s", NAMESPACE))
-        return self._selects(namespaces, peer, "k8s", NAMESPACE_LABELS)
+        return bool(peer.values("k8s", NAMESPACE)) and self._selects(namespaces, peer, "k8s", NAMESPACE_LABELS)
 
     def _kubernetes_port(self, entry: dict[str, Any], packet: Packet) -> int:
         """How many bits of protocol and port the entry names of the packet; 0 if it does not match."""
@@ -330,8 +379,8 @@ class Twin:
         return True
 
 
-def _reference(document: dict[str, Any]) -> tuple[str, str, str]:
-    is_clusterwide = document["kind"] == "CiliumClusterwideNetworkPolicy"
+def reference(document: dict[str, Any]) -> tuple[str, str, str]:
+    is_clusterwide = document["kind"] in ("CiliumClusterwideNetworkPolicy", "ClusterNetworkPolicy")
     namespace = "" if is_clusterwide else document["metadata"].get("namespace", "default")
     return document["kind"], namespace, document["metadata"]["name"]
 

@@ -13,7 +13,7 @@ from meshapi.agent import PolicyMapRow
 from meshmodel.labels import CLUSTER_LABEL
 from meshpolicy.mapstate import precedence
 from meshpolicy.port import TCP
-from meshpolicy.rule import Level
+from meshpolicy.tier import Level
 
 HTTP = Packet(TCP, 80)
 TO_DB = policy("to-db", "web", egress=[{"toEndpoints": [app("db")]}])

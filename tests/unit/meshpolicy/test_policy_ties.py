@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import pytest
 
-from meshpolicy import Direction, EntryKey, Level, PolicyEntry, PolicyKind, PolicyRef, RuleOrigin, lookup
+from meshpolicy import Direction, EntryKey, PolicyEntry, PolicyKind, PolicyRef, RuleOrigin, lookup
 from meshpolicy.mapstate import compile_group, decide, precedence
 from meshpolicy.port import EVERYTHING, L4Key
+from meshpolicy.tier import Level
 
 TCP_ALL, TCP_80, TCP_64 = L4Key(6, 0, 0), L4Key(6, 80, 16), L4Key(6, 64, 10)
 PEER = 300

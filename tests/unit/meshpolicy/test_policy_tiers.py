@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ClusterNetworkPolicies read closely: every level refuses what it does not know, and what is not resolved fails closed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from meshmodel.identity import NumericIdentity
+from meshmodel.labels import pod_labels
+from meshpolicy import Direction, Engine, Policy, PolicyContext, PolicyError, closed, parse_policy
+from meshpolicy.errors import NotAPolicyError
+from meshpolicy.peer import FqdnSelector
+
+NORTH = PolicyContext("north")
+WEB, DB, FAR = NumericIdentity(300), NumericIdentity(301), NumericIdentity(302)
+WHOLE: dict[str, Any] = {
+    "apiVersion": "policy.networking.k8s.io/v1alpha2",
+    "kind": "ClusterNetworkPolicy",
+    "metadata": {"name": "p"},
+    "spec": {
+        "tier": "Admin",
+        "priority": 7,
+        "subject": {"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "web"}}}},
+        "ingress": [
+            {
+                "name": "metrics",
+                "action": "Accept",
+                "from": [{"namespaces": {"matchExpressions": [{"key": "team", "operator": "Exists"}]}}],
+                "protocols": [{"tcp": {"destinationPort": {"number": 80}}}, {"destinationNamedPort": "http"}],
+            }
+        ],
+        "egress": [
+            {
+                "action": "Accept",
+                "to": [{"networks": ["10.0.0.0/8"]}, {"nodes": {}}, {"domainNames": ["*.example.org"]}],
+                "protocols": [{"udp": {"destinationPort": {"range": {"start": 1, "end": 9}}}}],
+            }
+        ],
+    },
+}
+
+
+def policy(**spec: Any) -> Policy:
+    document = {**WHOLE, "spec": {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, **spec}}
+    return parse_policy(document, NORTH)
+
+
+def maps(value: Any) -> Iterator[dict[str, Any]]:
+    """Every map inside a value whose keys are fields."""
+    if isinstance(value, dict):
+        yield value
+        for key, inner in value.items():
+            if key != "matchLabels":
+                yield from maps(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from maps(inner)
+
+
+def test_the_whole_document_is_valid() -> None:
+    found = parse_policy(WHOLE, NORTH)
+    assert [str(rule.origin) for rule in found.rules] == [
+        "kcnp/p ingress[0] metrics (Admin, priority 7)",
+        "kcnp/p egress[0] (Admin, priority 7)",
+    ]
+    assert [text.partition(":")[0] for text in found.problems] == [
+        "spec.egress[0].to[1].nodes",
+        "spec.egress[0].to[2].domainNames",
+    ]
+
+
+@pytest.mark.parametrize("index", range(len([*maps(WHOLE["spec"])])))
+def test_an_unknown_field_is_refused_at_every_level(index: int) -> None:
+    document = copy.deepcopy(WHOLE)
+    [*maps(document["spec"])][index]["bogus"] = {}
+    with pytest.raises(PolicyError, match="unknown field"):
+        parse_policy(document, NORTH)
+
+
+@pytest.mark.parametrize("version", ["policy.networking.k8s.io/v1alpha1", "crd.antrea.io/v1beta1"])
+def test_the_kind_of_another_group_or_version_is_not_read_as_this_one(version: str) -> None:
+    with pytest.raises(PolicyError, match="no version of ClusterNetworkPolicy"):
+        parse_policy({**WHOLE, "apiVersion": version}, NORTH)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tier"), [("AdminNetworkPolicy", "Admin"), ("BaselineAdminNetworkPolicy", "Baseline")]
+)
+def test_the_older_kinds_are_refused_and_not_skipped(kind: str, tier: str) -> None:
+    with pytest.raises(PolicyError, match=f"would have no effect.*tier: {tier}") as refused:
+        parse_policy({"kind": kind, "metadata": {"name": "p"}, "spec": {}}, NORTH)
+    assert not isinstance(refused.value, NotAPolicyError)
+
+
+@pytest.mark.parametrize("action", ["Deny", "Pass"])
+def test_names_can_only_be_accepted(action: str) -> None:
+    with pytest.raises(PolicyError, match="domainNames in a rule that says"):
+        policy(egress=[{"action": action, "to": [{"domainNames": ["example.org"]}]}])
+
+
+def test_a_leading_star_means_one_or_more_labels() -> None:
+    found = policy(egress=[{"action": "Accept", "to": [{"domainNames": ["*.example.org", "example.org"]}]}])
+    assert found.rules[0].peers == (FqdnSelector("", "**.example.org"), FqdnSelector("example.org", ""))
+
+
+def engine_with(*policies: Policy, context: PolicyContext = NORTH) -> Engine:
+    engine = Engine(context)
+    for number, app, cluster in ((WEB, "web", "north"), (DB, "db", "north"), (FAR, "db", "south")):
+        labels = pod_labels({"app": app}, "shop", {"team": "red"}, "default", cluster)
+        engine.set_identity(number, labels)
+    for one in policies:
+        engine.set_policy(one)
+    return engine
+
+
+@pytest.mark.parametrize(("action", "is_open"), [("Accept", True), ("Pass", False), ("Deny", False)])
+def test_nodes_that_are_not_resolved_are_never_opened_and_never_passed_on(action: str, is_open: bool) -> None:
+    """A rule that accepts means nobody by them, so that the default holds; others deny every node."""
+    engine = engine_with(policy(egress=[{"action": action, "to": [{"nodes": {}}]}]))
+    verdict = engine.endpoint_policy(WEB).verdict(Direction.EGRESS, 6, 6, 10250)
+    assert verdict.allowed is is_open
+    assert engine.endpoint_policy(WEB).verdict(Direction.EGRESS, int(DB), 6, 80).allowed
+
+
+@pytest.mark.parametrize(
+    ("tier", "action", "peer", "reaches"),
+    [
+        ("Admin", "Deny", {"namespaces": {}}, True),
+        ("Baseline", "Accept", {"namespaces": {}}, False),
+        ("Admin", "Deny", {"pods": {"podSelector": {}}}, False),
+    ],
+)
+def test_which_clusters_a_peer_means(tier: str, action: str, peer: dict[str, Any], reaches: bool) -> None:
+    """Namespaces in a rule that denies are those of every cluster; all else follows the switch."""
+    (rule,) = policy(tier=tier, ingress=[{"action": action, "from": [peer]}]).rules
+    selected = engine_with().selected_by(rule.peers[0]) if rule.peers else frozenset()
+    assert {WEB, DB} <= selected
+    assert (FAR in selected) is reaches
+
+
+@pytest.mark.parametrize("action", ["Deny", "Pass"])
+def test_a_closed_policy_denies_what_it_may_have_denied(action: str) -> None:
+    """What a rule passed on may have been denied further down in its tier."""
+    found = closed(policy(ingress=[{"action": action, "from": [{"namespaces": {}}]}]))
+    engine = engine_with(found)
+    assert not engine.endpoint_policy(WEB).verdict(Direction.INGRESS, int(DB), 6, 80).allowed
+    assert engine.endpoint_policy(WEB).verdict(Direction.EGRESS, int(DB), 6, 80).allowed
+
+
+def test_the_baseline_tier_is_not_asked_where_a_policy_isolates() -> None:
+    """A NetworkPolicy decides whatever reaches it for the pods it selects; ours is never wider than that."""
+    accept = policy(tier="Baseline", ingress=[{"action": "Accept", "from": [{"namespaces": {}}]}])
+    isolate = parse_policy(
+        {"kind": "NetworkPolicy", "metadata": {"name": "n", "namespace": "shop"}, "spec": {"podSelector": {}}}, NORTH
+    )
+    engine = engine_with(accept)
+    assert engine.endpoint_policy(WEB).verdict(Direction.INGRESS, int(DB), 6, 80).allowed
+    engine.set_policy(isolate)
+    assert not engine.endpoint_policy(WEB).verdict(Direction.INGRESS, int(DB), 6, 80).allowed
+    engine.remove_policy(isolate.key)
+    assert engine.endpoint_policy(WEB).verdict(Direction.INGRESS, int(DB), 6, 80).allowed
+
+
+def test_ranges_that_overlap_across_tiers_are_cut_at_every_border() -> None:
+    """Admin passes 80-90, denies 1-100; the middle tier denies 85; Baseline denies 88-200: each port by hand."""
+
+    def ports(first: int, last: int) -> list[dict[str, Any]]:
+        return [{"tcp": {"destinationPort": {"range": {"start": first, "end": last}}}}]
+
+    everyone = [{"namespaces": {}}]
+    engine = engine_with(
+        policy(
+            ingress=[
+                {"action": "Pass", "from": everyone, "protocols": ports(80, 90)},
+                {"action": "Deny", "from": everyone, "protocols": ports(1, 100)},
+            ]
+        ),
+        parse_policy(
+            {
+                "kind": "CiliumNetworkPolicy",
+                "metadata": {"name": "c", "namespace": "shop"},
+                "spec": {
+                    "endpointSelector": {},
+                    "enableDefaultDeny": {"ingress": False},
+                    "ingressDeny": [{"toPorts": [{"ports": [{"port": "85", "protocol": "TCP"}]}]}],
+                },
+            },
+            NORTH,
+        ),
+        parse_policy(
+            {
+                **WHOLE,
+                "metadata": {"name": "b"},
+                "spec": {
+                    "tier": "Baseline",
+                    "priority": 0,
+                    "subject": {"namespaces": {}},
+                    "ingress": [{"action": "Deny", "from": everyone, "protocols": ports(88, 200)}],
+                },
+            },
+            NORTH,
+        ),
+    )
+    found = engine.endpoint_policy(WEB)
+    allowed = {port for port in range(210) if found.verdict(Direction.INGRESS, int(DB), 6, port).allowed}
+    assert allowed == {0, *range(80, 85), 86, 87, *range(201, 210)}
