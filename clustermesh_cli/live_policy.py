@@ -29,7 +29,7 @@ from meshpolicy.port import PROTOCOL_NUMBERS, NamedPorts
 from meshpolicy.prefix import Cidr, parse_address, parse_prefix
 
 SCOPE_FLAG: Final = f"--{SCOPE_KEY}="
-POLICY_RESOURCES: Final = (k.CNP, k.CCNP, k.NETWORK_POLICIES, k.CIDR_GROUPS)
+POLICY_RESOURCES: Final = (k.CNP, k.CCNP, k.NETWORK_POLICIES, k.CLUSTER_NETWORK_POLICIES, k.CIDR_GROUPS)
 
 _T = TypeVar("_T")
 

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import yaml
 
+from deploy.tiered_policy_schema import tiered_policy
+
 Schema = dict[str, Any]
 _NAME_PATTERN: Final = r"^([-a-zA-Z0-9_]+[.]?)+$"
 _DNS_PATTERN: Final = r"^(([-a-zA-Z0-9_*]+[.]?)+|\*\*\.([-a-zA-Z0-9_*]+[.]?)*)$"
@@ -261,6 +263,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "ciliumnetworkpolicies.yaml": policy(is_clusterwide=False),
     "ciliumclusterwidenetworkpolicies.yaml": policy(is_clusterwide=True),
     "ciliumcidrgroups.yaml": cidr_group(),
+    "clusternetworkpolicies.yaml": tiered_policy(),
 }
 """The schema of each file in deploy/crds that this module writes."""
 

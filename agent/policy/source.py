@@ -9,19 +9,28 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from agent.policy.compiler import PolicyCompiler
+from agent.policy.condition import WITH_CONDITIONS, conditions_with
 from agent.tables import PolicyRow
 from kube.client import KubeClient, in_thread
 from kube.errors import KubeError
 from kube.events import emit_event
 from kube.reflector import Change, Delete, Reflector, Synced, Upsert
-from kube.resource import CCNP, CIDR_GROUPS, CNP, NETWORK_POLICIES, KubeObject, Resource
+from kube.resource import (
+    CCNP,
+    CIDR_GROUPS,
+    CLUSTER_NETWORK_POLICIES,
+    CNP,
+    NETWORK_POLICIES,
+    KubeObject,
+    Resource,
+)
 from meshapi.installed import AGENT
 from meshkit.clock import Clock
 from meshpolicy import PolicyRef
 
 log = logging.getLogger(__name__)
 
-POLICY_RESOURCES: tuple[Resource, ...] = (CNP, CCNP, NETWORK_POLICIES, CIDR_GROUPS)
+POLICY_RESOURCES: tuple[Resource, ...] = (CNP, CCNP, NETWORK_POLICIES, CLUSTER_NETWORK_POLICIES, CIDR_GROUPS)
 REASON_INVALID = "InvalidPolicy"
 REASON_PARTLY = "PolicyNotFullyEnforced"
 MAX_PENDING_REPORTS = 1_000
@@ -99,7 +108,7 @@ class PolicySource:
         elif row.problems:
             log.warning("policy accepted with problems", extra={"policy": str(ref), "reason": "; ".join(row.problems)})
         said = (row.is_valid, row.message or "; ".join(row.problems))
-        has_condition = resource in (CNP, CCNP)
+        has_condition = resource in WITH_CONDITIONS
         if self._said.get(ref) != said and (said != (True, "") or has_condition) and not self._reports.full():
             self._said[ref] = said
             self._reports.put_nowait(Report(resource, document, row))
@@ -109,15 +118,11 @@ class PolicySource:
         row, document = report.row, report.document
         meta = document["metadata"]
         text = row.message or "; ".join(row.problems)
-        if report.resource in (CNP, CCNP):
-            status = "True" if row.is_valid else "False"
-            current = [c for c in document["status"]["conditions"] if c.get("type") == "Valid"]
-            if not any(c.get("status") == status and c.get("message", "") == (text or "Policy validation succeeded")
-                       for c in current):  # fmt: skip
-                condition = {"type": "Valid", "status": status, "message": text or "Policy validation succeeded"}
-                others = [c for c in document["status"]["conditions"] if c.get("type") != "Valid"]
+        if report.resource in WITH_CONDITIONS:
+            conditions = conditions_with(report.resource, document, row, text, self._clock.wall())
+            if conditions is not None:
                 self._client.patch_status(
-                    report.resource, str(meta["name"]), {"conditions": [*others, condition]}, meta.get("namespace")
+                    report.resource, str(meta["name"]), {"conditions": conditions}, meta.get("namespace")
                 )
         if text:
             reason = REASON_PARTLY if row.is_valid else REASON_INVALID

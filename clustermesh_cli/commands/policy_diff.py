@@ -79,7 +79,7 @@ def _key(document: Document) -> tuple[str, str, str]:
     meta = document.get("metadata")
     fields = meta if isinstance(meta, Mapping) else {}
     kind = str(document.get("kind"))
-    is_namespaced = kind not in (PolicyKind.CLUSTERWIDE, PolicyKind.CIDR_GROUP)
+    is_namespaced = kind not in (PolicyKind.CLUSTERWIDE, PolicyKind.TIERED, PolicyKind.CIDR_GROUP)
     return kind, str(fields.get("namespace") or "default") if is_namespaced else "", str(fields.get("name"))
 
 

@@ -17,6 +17,7 @@ FILES = {
     "CiliumNetworkPolicy": "ciliumnetworkpolicies.yaml",
     "CiliumClusterwideNetworkPolicy": "ciliumclusterwidenetworkpolicies.yaml",
     "CiliumCIDRGroup": "ciliumcidrgroups.yaml",
+    "ClusterNetworkPolicy": "clusternetworkpolicies.yaml",
 }
 WEB = {"endpointSelector": {"matchLabels": {"app": "web"}}}
 
@@ -46,6 +47,19 @@ def cnp(**spec: Any) -> dict[str, Any]:
         "metadata": {"name": "p"},
         "spec": {**WEB, **spec},
     }
+
+
+def kcnp(**spec: Any) -> dict[str, Any]:
+    whole = {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, **spec}
+    return {"kind": "ClusterNetworkPolicy", "metadata": {"name": "p"}, "spec": whole}
+
+
+def tiered(**fields: Any) -> dict[str, Any]:
+    return kcnp(egress=[{"action": "Deny", "to": [{"namespaces": {}}], **fields}])
+
+
+def tcp(**port: Any) -> dict[str, Any]:
+    return tiered(protocols=[{"tcp": {"destinationPort": port}}])
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -89,6 +103,55 @@ REFUSED = {
         "must be of type array",
     ),
 }
+TIERED_REFUSED = {
+    "another tier": (kcnp(tier="Normal"), "Unsupported value"),
+    "a priority above 1000": (kcnp(priority=1001), "less than or equal to 1000"),
+    "a priority below 0": (kcnp(priority=-1), "greater than or equal to 0"),
+    "no priority": (
+        {"kind": "ClusterNetworkPolicy", "spec": {"tier": "Admin", "subject": {"pods": {}}}},
+        "Required value",
+    ),
+    "two subjects": (kcnp(subject={"namespaces": {}, "pods": {"podSelector": {}}}), "at most 1 properties"),
+    "a subject of nobody": (kcnp(subject={}), "at least 1 properties"),
+    "pods without a selector": (kcnp(subject={"pods": {"namespaceSelector": {}}}), "Required value"),
+    "another action": (tiered(action="Allow"), "Unsupported value"),
+    "no peer": (tiered(to=[]), "at least 1 items"),
+    "a peer of nobody": (tiered(to=[{}]), "at least 1 properties"),
+    "two kinds in one peer": (tiered(to=[{"namespaces": {}, "nodes": {}}]), "at most 1 properties"),
+    "26 rules": (kcnp(ingress=[{"action": "Deny", "from": [{"namespaces": {}}]}] * 26), "at most 25 items"),
+    "26 networks": (tiered(to=[{"networks": [f"10.{n}.0.0/16" for n in range(26)]}]), "at most 25 items"),
+    "no network": (tiered(to=[{"networks": ["10.0.0.1"]}]), "must be of type cidr"),
+    "no name": (tiered(action="Accept", to=[{"domainNames": ["*example.org"]}]), "should match"),
+    "networks on ingress": (kcnp(ingress=[{"action": "Deny", "from": [{"networks": ["::/0"]}]}]), "networks"),
+    "a long name": (tiered(name="n" * 101), "at most 100 chars"),
+    "a misspelt field": (tiered(protocol=[]), "protocol"),
+    "a protocol without port": (tiered(protocols=[{"tcp": {}}]), "at least 1 properties"),
+    "no protocols": (tiered(protocols=[]), "at least 1 items"),
+    "port 0": (tcp(number=0), "greater than or equal to 1"),
+    "a number and a range": (tcp(number=1, range={"start": 1, "end": 2}), "at most 1 properties"),
+    "a range without end": (tcp(range={"start": 1}), "Required value"),
+    "a port as text": (tcp(number="80"), "must be of type integer"),
+}
+BY_CEL = {
+    "an empty range": tcp(range={"start": 80, "end": 80}),
+    "a port name of a network": tiered(to=[{"networks": ["10.0.0.0/8"]}], protocols=[{"destinationNamedPort": "http"}]),
+}
+"""What the schema's CEL rules refuse; the lab's API server does not evaluate those."""
+
+
+@pytest.mark.parametrize("name", TIERED_REFUSED)
+def test_a_tiered_policy_is_refused_by_the_schema_and_by_the_parser(name: str) -> None:
+    document, text = TIERED_REFUSED[name]
+    assert text in "\n".join(complaints(document))
+    with pytest.raises(PolicyError):
+        parse_policy({"metadata": {"name": "p"}, **document}, PolicyContext("north"))
+
+
+@pytest.mark.parametrize("name", BY_CEL)
+def test_what_a_cel_rule_refuses_the_parser_refuses_too(name: str) -> None:
+    assert complaints(BY_CEL[name]) == []
+    with pytest.raises(PolicyError):
+        parse_policy(BY_CEL[name], PolicyContext("north"))
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -116,6 +179,21 @@ ACCEPTED: dict[str, Any] = {
     "a cluster": cnp(
         ingress=[{"fromEndpoints": [{"matchLabels": {"k8s:io.cilium.k8s.policy.cluster": "north", "app": "x"}}]}]
     ),
+    "tiers": kcnp(
+        ingress=[
+            {
+                "name": "metrics",
+                "action": "Pass",
+                "from": [{"pods": {"namespaceSelector": {"matchLabels": {"team": "red"}}, "podSelector": {}}}],
+                "protocols": [{"tcp": {"destinationPort": {"range": {"start": 9000, "end": 9100}}}}],
+            }
+        ],
+        egress=[
+            {"action": "Accept", "to": [{"domainNames": ["*.example.org"]}, {"nodes": {}}]},
+            {"action": "Deny", "to": [{"networks": ["0.0.0.0/0", "::/0"]}]},
+        ],
+    ),
+    "tiers without rules": kcnp(tier="Baseline", priority=1000),
     "specs": {"kind": "CiliumNetworkPolicy", "metadata": {"name": "p"}, "specs": [{**WEB, "egressDeny": [{}]}]},
     "a host policy": {
         "kind": "CiliumClusterwideNetworkPolicy",
