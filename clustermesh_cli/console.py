@@ -6,6 +6,8 @@ from __future__ import annotations
 import sys
 from typing import Final, TextIO
 
+from meshkit.text import visible, visible_cell
+
 _MARKS: Final = {
     "ok": ("✅", "OK  "),
     "warn": ("⚠️ ", "WARN"),
@@ -17,7 +19,10 @@ _MARKS: Final = {
 
 
 class Console:
-    """Prints marked lines to one stream; plain words instead of symbols when it is not a terminal or `plain` is set."""
+    """Prints marked lines to one stream; plain words instead of symbols when it is not a terminal or `plain` is set.
+
+    Nothing of it commands a terminal, and each marked line is one.
+    """
 
     def __init__(self, *, plain: bool | None = None, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
@@ -42,8 +47,8 @@ class Console:
         self._marked("wait", text)
 
     def line(self, text: str = "") -> None:
-        print(text, file=self._stream, flush=True)
+        print(visible(text), file=self._stream, flush=True)
 
     def _marked(self, mark: str, text: str) -> None:
         symbol, word = _MARKS[mark]
-        self.line(f"{word if self._plain else symbol} {text}")
+        self.line(f"{word if self._plain else symbol} {visible_cell(text)}")

@@ -15,6 +15,7 @@ from meshapi.agent import EndpointRow, IdentityRow, NodeRow
 from meshapi.apiserver import ApiserverStatus
 from meshapi.row import SCHEMA, Row
 from meshapi.service import ServiceStatus
+from meshkit.text import visible_cell
 
 
 class ListedKind(StrEnum):
@@ -156,7 +157,7 @@ def endpoints_table(rows: Iterable[ListedEndpoint]) -> Table:
 
 def table_lines(table: Table) -> Iterable[str]:
     """Columns as wide as they must be; the last is not padded."""
-    texts = [[str(cell) for cell in row] for row in (table[0], *table[1])]
+    texts = [[visible_cell(cell) for cell in row] for row in (table[0], *table[1])]
     widths = [max(len(row[i]) for row in texts) + 3 for i in range(len(table[0]) - 1)]
     for row in texts:
         yield "".join(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)) + row[-1]

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, NoReturn
 
+from meshkit.text import visible
+
 TRACEBACK_SWITCH: Final = "CLUSTERMESH_TRACEBACK"
 FAULT: Final = 1
 INTERRUPTED: Final = 130
@@ -63,6 +65,6 @@ def _say_fault(kind: type[BaseException], fault: BaseException, trace: Traceback
 def _say(message: str) -> None:
     try:
         if message:
-            os.write(2, f"Error: {' '.join(message.split())}\n".encode())
+            os.write(2, f"Error: {visible(' '.join(message.split()))}\n".encode())
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

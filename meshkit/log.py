@@ -10,6 +10,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
+from meshkit.text import visible, visible_cell
+
 MAXIMUM_TEXT: Final = 256
 SELDOM_S: Final = 60.0
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -61,7 +63,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return jsonlib.dumps(line, default=str, ensure_ascii=False)
+        return visible(jsonlib.dumps(line, default=str, ensure_ascii=False))
 
 
 class PlainFormatter(logging.Formatter):
@@ -69,7 +71,7 @@ class PlainFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         tail = "".join(f" {key}={value}" for key, value in facts(record).items())
-        line = f"{_time(record)} {record.levelname.lower():7} {record.getMessage()}{tail}"
+        line = visible_cell(f"{_time(record)} {record.levelname.lower():7} {record.getMessage()}{tail}")
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any
@@ -30,6 +31,21 @@ def render(value: object) -> str:
     if isinstance(value, tuple | list):
         return "[" + ", ".join(render(v) for v in value) + "]"
     return repr(value)
+
+
+def visible(text: str) -> str:
+    """The text as a terminal may have it: what would command it, or turn the line round, as JSON writes it. Lines stay lines.
+
+    For everything that a command prints: names and labels may be a peer's, and nobody refuses odd ones.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else json.dumps(c)[1:-1] for c in text)
+
+
+def visible_cell(value: object) -> str:
+    """One cell of a table or one word of a line, which stays in its line."""
+    return visible(str(value).replace("\n", "\\n").replace("\t", "\\t"))
 
 
 def render_key(key: object) -> str:

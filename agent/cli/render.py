@@ -18,6 +18,7 @@ from meshapi.agent import (
 )
 from meshapi.peer import RemoteCluster
 from meshapi.service import ServiceStatus
+from meshkit.text import visible_cell
 from meshmodel.protocol import PROTOCOL_NAMES
 
 PROTOCOLS = {0: "ANY", **PROTOCOL_NAMES}
@@ -25,7 +26,7 @@ PROTOCOLS = {0: "ANY", **PROTOCOL_NAMES}
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Columns padded to their widest cell, three spaces apart, no trailing blanks."""
-    lines = [[str(cell) for cell in row] for row in rows]
+    lines = [[visible_cell(cell) for cell in row] for row in rows]
     widths = [max(len(line[i]) for line in [list(header), *lines]) for i in range(len(header))]
     padded = (
         "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in [header, *lines]

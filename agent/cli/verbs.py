@@ -36,6 +36,7 @@ from meshapi.installed import AGENT, AGENT_SOCKET, PEER_DIRECTORY
 from meshapi.row import encode
 from meshapi.service import ServiceExplanation, ServiceStatus
 from meshkit.refusal import read_refusal
+from meshkit.text import visible
 
 TIMEOUT_S: Final = 10.0
 VERIFY_TIMEOUT_S: Final = 60.0
@@ -170,8 +171,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _show(arguments: argparse.Namespace, answer: Any, text: Callable[[], str]) -> int:
     as_json = arguments.output == "json"
-    sys.stdout.write((msgspec.json.format(encode(answer), indent=2).decode() if as_json else text()) + "\n")
+    _write((msgspec.json.format(encode(answer), indent=2).decode() if as_json else text()) + "\n")
     return 0
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(visible(text))
 
 
 def _status(client: SocketClient, arguments: argparse.Namespace) -> int:
@@ -264,7 +269,7 @@ def _monitor(client: SocketClient, arguments: argparse.Namespace) -> int:
     path = f"/v1/flows?{urllib.parse.urlencode(query)}&follow={'true' if arguments.follow else 'false'}"
     with client.open(path, None if arguments.follow else TIMEOUT_S) as answer:
         for line in answer:
-            sys.stdout.write(line.decode("utf-8", "replace"))
+            _write(line.decode("utf-8", "replace"))
             sys.stdout.flush()
     return 0
 
@@ -284,4 +289,4 @@ def _trouble(client: SocketClient, arguments: argparse.Namespace) -> int:
             return None
         return answer.frontends[0].frontend.partition(":")[0] if answer.frontends else None
 
-    return troubleshoot(arguments.clustermesh_config, arguments.cluster, arguments.timeout, sys.stdout.write, resolve)
+    return troubleshoot(arguments.clustermesh_config, arguments.cluster, arguments.timeout, _write, resolve)

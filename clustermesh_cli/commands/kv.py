@@ -20,6 +20,7 @@ from kube.client import KubeClient
 from kube.errors import KubeError, Unreachable
 from meshapi.apiserver import StoreEntry, StoreEvent, StorePage
 from meshkit.refusal import read_refusal
+from meshkit.text import visible_cell
 
 PAGE: Final = 500
 SILENCE_S: Final = 30.0
@@ -109,7 +110,7 @@ def ls(store: ReadableStore, prefix: str, form: OutputForm, console: Console) ->
     known = Known() if form is OutputForm.RAW else store.known()
     for shown in store.entries(prefix, keys_only=form is OutputForm.RAW):
         if form is OutputForm.RAW:
-            console.line(shown.key)
+            console.line(visible_cell(shown.key))
         else:
             console.line(_line(shown, known, form))
 
@@ -151,7 +152,7 @@ def _line(shown: Shown, known: Known, form: OutputForm) -> str:
         return _json(shown, decoded)
     head = f"{shown.event:<7} " if shown.event else ""
     text = shown.value.decode("utf-8", "backslashreplace") if form is OutputForm.RAW else one_line(decoded)
-    return f"{head}{shown.key}  {text}".rstrip()
+    return f"{head}{visible_cell(shown.key)}  {text}".rstrip()
 
 
 def _json(shown: Shown, decoded: Decoded) -> str:
