@@ -49,7 +49,8 @@ def _title(document: Mapping[str, object]) -> str:
     meta = document.get("metadata")
     names = [meta.get(key) for key in ("namespace", "name")] if isinstance(meta, Mapping) else []
     name = "/".join(part for part in names if isinstance(part, str) and part)
-    return f"{document.get('kind') or 'document'} {name or 'without a name'}"[:_LONGEST_TITLE]
+    kind = document.get("kind")
+    return f"{kind if isinstance(kind, str) and kind else 'document'} {name or 'without a name'}"[:_LONGEST_TITLE]
 
 
 def _read_text(text: str) -> Iterator[Mapping[str, object] | PolicyError]:
@@ -64,8 +65,8 @@ def _read_text(text: str) -> Iterator[Mapping[str, object] | PolicyError]:
 
 
 def _open_list(document: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
-    items = document.get("items")
-    if str(document.get("kind", "")).endswith("List") and isinstance(items, list):
+    items, kind = document.get("items"), document.get("kind")
+    if isinstance(kind, str) and kind.endswith("List") and isinstance(items, list):
         yield from (item for item in items if isinstance(item, Mapping))
     else:
         yield document

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from meshkit.errors import PermanentError
 from meshpolicy.reference import PolicyRef
 
+_T = TypeVar("_T")
 _LONGEST = 256
 """Characters of each part of a message: a document decides what is quoted, not how much of it is kept."""
 
@@ -26,6 +30,20 @@ class PolicyError(PermanentError, ValueError):
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def refusing_faults(parse: Callable[[], _T]) -> _T:
+    """What `parse` returns. Raises: PolicyError, also where the parser itself fails on a document.
+
+    Whoever may write policies must not be able to stop the program that reads those of everybody.
+    """
+    try:
+        return parse()
+    except PolicyError:
+        raise
+    except Exception as exc:
+        fix = "look for values of an unusual size or kind"
+        raise PolicyError(f"cannot be read: {exc!r}", where="document", fix=fix) from exc
 
 
 class NotAPolicyError(PolicyError):

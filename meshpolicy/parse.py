@@ -8,7 +8,7 @@ from typing import Final
 
 from meshpolicy.context import PolicyContext
 from meshpolicy.decode import DocumentNode
-from meshpolicy.errors import NotAPolicyError, PolicyError
+from meshpolicy.errors import NotAPolicyError, PolicyError, refusing_faults
 from meshpolicy.parse_cilium import parse_cilium_policy
 from meshpolicy.parse_kubernetes import parse_kubernetes_policy
 from meshpolicy.parse_tiered import parse_tiered_policy
@@ -49,6 +49,10 @@ def policy_ref(document: Mapping[str, object]) -> PolicyRef:
 
 def parse_policy(document: Mapping[str, object], context: PolicyContext) -> Policy:
     """Read one policy. Raises PolicyError, which names the field; such a document has no effect at all."""
+    return refusing_faults(lambda: _parse(document, context))
+
+
+def _parse(document: Mapping[str, object], context: PolicyContext) -> Policy:
     key = policy_ref(document)
     root = DocumentNode(document, "").only(_FIELDS)
     check_version(root, key.kind)

@@ -10,7 +10,7 @@ from typing import Final
 from meshmodel.labels import NAMESPACE_LABEL
 from meshpolicy.context import PolicyContext
 from meshpolicy.decode import DocumentNode
-from meshpolicy.errors import PolicyError
+from meshpolicy.errors import PolicyError, refusing_faults
 from meshpolicy.parse_peers import PeerScope, parse_cidr_text, parse_peers, peer_fields
 from meshpolicy.parse_ports import parse_ports
 from meshpolicy.parse_selector import parse_selector
@@ -127,8 +127,8 @@ def _parse_rule(
     document.warnings.extend((*peers.warnings, *ports.warnings))
     # Neither peers nor ports: the rule names nobody. Ports alone: everybody, on these ports.
     named = peers.selectors if peers.selectors is not None or ports.is_restricted else ()
-    rule = replace(rule, peers=_without_everyone(named), l7=tuple(ports.l7))
     plain = tuple(ports.plain) if ports.is_restricted else None
+    rule = replace(rule, peers=_without_everyone(named), ports=plain, l7=tuple(ports.l7))
     if _needs_authentication(node) and not rule.deny:
         document.problems.append(
             f"{node.path}.authentication: mutual authentication cannot be enforced yet; "
@@ -137,8 +137,8 @@ def _parse_rule(
         every = (*ports.plain, *ports.unenforced) if ports.is_restricted else None
         return replace(rule, ports=()), replace(rule, ports=every, unenforced=True)
     if not ports.unenforced:
-        return (replace(rule, ports=plain),)
-    return replace(rule, ports=plain), replace(rule, ports=tuple(ports.unenforced), unenforced=True)
+        return (rule,)
+    return rule, replace(rule, ports=tuple(ports.unenforced), unenforced=True)
 
 
 def _without_everyone(peers: tuple[PeerSelector, ...] | None) -> tuple[PeerSelector, ...] | None:
@@ -217,6 +217,10 @@ def _check_log(spec: DocumentNode) -> None:
 
 def parse_cidr_group(document: Mapping[str, object]) -> CidrGroup:
     """Read a CiliumCIDRGroup. Prefixes that do not parse are left out and reported. Raises PolicyError."""
+    return refusing_faults(lambda: _parse_group_document(document))
+
+
+def _parse_group_document(document: Mapping[str, object]) -> CidrGroup:
     root = DocumentNode(document, "")
     check_version(root, PolicyKind.CIDR_GROUP)
     metadata, spec = root.get("metadata"), root.get("spec")

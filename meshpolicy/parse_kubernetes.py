@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from meshmodel.labels import NAMESPACE_LABEL
@@ -33,6 +34,7 @@ _PEER_FIELDS: Final = frozenset({"podSelector", "namespaceSelector", "ipBlock"})
 _BLOCK_FIELDS: Final = frozenset({"cidr", "except"})
 _PORT_FIELDS: Final = frozenset({"protocol", "port", "endPort"})
 _PROTOCOLS: Final = ("TCP", "UDP", "SCTP")
+_NUMBER: Final = re.compile(r"[0-9]{1,16}")
 
 
 def parse_kubernetes_policy(root: DocumentNode, key: PolicyRef, context: PolicyContext) -> Policy:
@@ -148,7 +150,7 @@ def _parse_port(node: DocumentNode) -> PortSpec:
         if end is not None:
             end.fail("endPort without port", "write port, the first of the range")
         return PortSpec(protocol)
-    if isinstance(port.value, str) and not port.value.isdecimal():
+    if isinstance(port.value, str) and not _NUMBER.fullmatch(port.value):
         if end is not None:
             end.fail("endPort with a named port", "write the port as a number")
         return PortSpec(protocol, name=port.value.lower())

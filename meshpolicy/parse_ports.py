@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from meshpolicy.decode import DocumentNode
@@ -17,6 +18,10 @@ MAXIMUM_PORTS: Final = 40
 MAXIMUM_ICMP_FIELDS: Final = 40
 MAXIMUM_ICMP_TYPE: Final = 255
 _SERVICE_NAME: Final = re.compile(r"(?=.{1,15}$)([a-zA-Z0-9]-?)*[a-zA-Z](-?[a-zA-Z0-9])*")
+_ICMP_NUMBER: Final = re.compile(r"[0-9]{1,3}")
+_PLAIN_NUMBER: Final = re.compile(r"[1-9][0-9]{0,4}")
+_REMEMBERED: Final = 4096
+_LONGEST_WORD: Final = 16
 _PORT_RULE_FIELDS: Final = frozenset({"ports", "rules", "listener", "serverNames", "terminatingTLS", "originatingTLS"})
 _DENY_RULE_FIELDS: Final = frozenset({"ports"})
 _PORT_FIELDS: Final = frozenset({"port", "endPort", "protocol"})
@@ -63,7 +68,10 @@ def _parse_deny_rule(node: DocumentNode, found: Ports) -> None:
 
 
 def _parse_port_rule(node: DocumentNode, found: Ports, *, is_ingress: bool, is_host: bool) -> None:
-    node.only(_PORT_RULE_FIELDS)
+    fields = node.only(_PORT_RULE_FIELDS).mapping()
+    if len(fields) == 1 and "ports" in fields:
+        found.plain.extend(_parse_port_list(node, found))
+        return
     rules = node.get("rules")
     l7 = parse_l7_rules(rules) if rules is not None else None
     has_dns = rules is not None and bool(rules.list_of(DNS))
@@ -139,9 +147,34 @@ def _parse_port_list(node: DocumentNode, found: Ports, *, has_dns: bool = False)
         node.child("ports").fail(f"{len(ports)} ports", f"write at most {MAXIMUM_PORTS} in one rule")
     specs: list[PortSpec] = []
     for port in ports:
-        port.only(_PORT_FIELDS)
-        specs.extend(_parse_port(port, found, has_dns=has_dns))
+        fields = port.only(_PORT_FIELDS).mapping()
+        written = (fields.get("port"), fields.get("endPort"), fields.get("protocol"))
+        is_short = all(type(value) is not str or len(value) <= _LONGEST_WORD for value in written)
+        is_plain = not has_dns and is_short and all(isinstance(value, str | int | None) for value in written)
+        known = _plain_port(*written, *map(type, written)) if is_plain else None
+        specs.extend(_parse_port(port, found, has_dns=has_dns) if known is None else known)
     return specs
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _plain_port(port: object, end: object, protocol: object, *_types: type) -> tuple[PortSpec, ...] | None:
+    """The specs of a number or range written as usual, which policies repeat a lot; None for whatever else there is.
+
+    The types are part of what is remembered: True equals 1.
+    """
+    if not isinstance(port, str) or not _PLAIN_NUMBER.fullmatch(port):
+        return None
+    first = int(port)
+    last = end if type(end) is int else first if end is None else -1
+    if not first <= last <= MAXIMUM_PORT or not (protocol is None or isinstance(protocol, str)):
+        return None
+    try:
+        protocols = parse_protocol(protocol or "")
+    except ValueError:
+        return None
+    if not set(protocols) <= set(PORT_PROTOCOLS):
+        return None
+    return tuple(PortSpec(number, first, last) for number in protocols)
 
 
 def _parse_port(node: DocumentNode, found: Ports, *, has_dns: bool) -> list[PortSpec]:
@@ -184,7 +217,8 @@ def parse_port_number(where: DocumentNode, text: str) -> int:
     """Read a port as the reference does: digits; with a leading zero they are octal."""
     digits = text.replace("_", "") if re.fullmatch(r"[0-9]+(_[0-9]+)*", text) else text
     base = 8 if len(digits) > 1 and digits.startswith("0") else 10
-    if not re.fullmatch("[0-7]+" if base == 8 else "[0-9]+", digits) or int(digits, base) > MAXIMUM_PORT:
+    is_number = len(digits) <= _LONGEST_WORD and re.fullmatch("[0-7]+" if base == 8 else "[0-9]+", digits)
+    if not is_number or int(digits, base) > MAXIMUM_PORT:
         where.fail(f"{text!r} is neither a port number nor a port name", f"write a number up to {MAXIMUM_PORT}")
     return int(digits, base)
 
@@ -205,7 +239,7 @@ def _parse_icmp_field(node: DocumentNode, found: Ports) -> PortSpec:
     if kind is None:
         node.fail("the ICMP type is missing", "write a number up to 255 or a name such as EchoRequest")
     text = str(kind.value) if isinstance(kind.value, int) and not isinstance(kind.value, bool) else kind.text()
-    number = TYPE_NAMES[protocol].get(text, int(text) if text.isascii() and text.isdecimal() else -1)
+    number = TYPE_NAMES[protocol].get(text, int(text) if _ICMP_NUMBER.fullmatch(text) else -1)
     if not 0 <= number <= MAXIMUM_ICMP_TYPE:
         kind.fail(f"{text!r} is not an ICMP type of {family}", "write a number up to 255 or a name such as EchoRequest")
     if number == 0:
