@@ -20,6 +20,9 @@ from meshpolicy.selector import (
 _NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _DOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LONGEST_DOMAIN: Final = 253
+_LONGEST_VALUE: Final = 63
+_LONGEST_KEY: Final = 512
+"""A source, a domain and a name; nothing longer is asked for, so that nothing longer is remembered."""
 _REMEMBERED: Final = 4096
 _FIELDS: Final = frozenset({"matchLabels", "matchExpressions"})
 _EXPRESSION_FIELDS: Final = frozenset({"key", "operator", "values"})
@@ -33,9 +36,13 @@ def parse_selector(
 
     `but` names a source and key whose matchLabels entry is left out, because the caller sets it.
     """
-    node.only(_FIELDS)
-    requirements: list[Requirement] = []
+    fields = node.only(_FIELDS).mapping()
     labels = node.get("matchLabels")
+    if labels is not None and len(fields) == 1:
+        known = _of_labels(tuple(labels.mapping().items()), default_source, but) if _is_plain(labels) else None
+        if known is not None:
+            return known
+    requirements: list[Requirement] = []
     for key, value in (labels.mapping() if labels else {}).items():
         entry = node.child(f"matchLabels.{key}", value)
         text = entry.text()
@@ -46,6 +53,25 @@ def parse_selector(
             requirements.append(equals(*parsed, text))
     requirements.extend(_parse_expression(item, default_source) for item in node.list_of("matchExpressions"))
     return LabelSelector(tuple(requirements))
+
+
+def _is_plain(labels: DocumentNode) -> bool:
+    """Whether all keys and values are strings no longer than valid ones are: long ones must not be remembered."""
+    return all(
+        type(key) is str and len(key) <= _LONGEST_KEY and type(value) is str and len(value) <= _LONGEST_VALUE
+        for key, value in labels.mapping().items()
+    )
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _of_labels(
+    labels: tuple[tuple[str, str], ...], default_source: str, but: tuple[str, str] | None
+) -> LabelSelector | None:
+    """The selector of labels alone, which policies repeat a lot; None if a label is not valid."""
+    if not all(_is_key(key) and _is_value(value) for key, value in labels):
+        return None
+    parsed = ((parse_key(key, default_source), value) for key, value in labels)
+    return LabelSelector(tuple(equals(*key, value) for key, value in parsed if key != but))
 
 
 def _parse_expression(node: DocumentNode, default_source: str) -> Requirement:
@@ -69,7 +95,7 @@ def _parse_expression(node: DocumentNode, default_source: str) -> Requirement:
 
 
 def _check_key(node: DocumentNode, text: str) -> None:
-    if not _is_key(text):
+    if len(text) > _LONGEST_KEY or not _is_key(text):
         node.fail(
             f"{text!r} is not a label key",
             'write [source:][domain/]name, the name at most 63 of letters, digits, "-", "_" and "."',
@@ -77,7 +103,7 @@ def _check_key(node: DocumentNode, text: str) -> None:
 
 
 def _check_value(node: DocumentNode, text: str) -> None:
-    if not _is_value(text):
+    if len(text) > _LONGEST_VALUE or not _is_value(text):
         node.fail(
             f"{text!r} is not a label value",
             'write at most 63 letters, digits, "-", "_" or ".", with a letter or digit at both ends',
