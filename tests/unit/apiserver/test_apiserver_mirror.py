@@ -365,3 +365,21 @@ async def test_copies_changed_behind_our_back_are_repaired_within_a_minute(world
         assert {key for key, entry in after.items() if not entry.lease} == {b"cilium/cluster-config/red"}
         untouched = before.keys() - lies.keys()
         assert {key: after[key].revision for key in untouched} == {key: before[key].revision for key in untouched}
+
+
+async def test_draining_is_given_up_after_the_last_attempt_and_says_what_becomes_of_the_rest(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Failing(MemoryStore):
+        attempts = 0
+
+        async def delete_prefix(self, prefix: bytes) -> int:
+            Failing.attempts += 1
+            raise Unavailable("not now")
+
+    clock = ManualClock()
+    task = asyncio.create_task(drain(Failing(), ClusterName("green"), clock, grace_s=1.0))
+    await clock.run_for(1.0 + sum(drain_module.FIRST_RETRY_S * 2**n for n in range(drain_module.ATTEMPTS - 1)))
+    assert task.done()
+    assert Failing.attempts == drain_module.ATTEMPTS
+    assert "its records stay until their leases end" in caplog.records[-1].message
