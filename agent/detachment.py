@@ -45,6 +45,6 @@ class Detachment:
                 return
 
     async def run(self, probe_port: int) -> None:
-        """Until cancelled: removed, and said so on the port for probes."""
+        """Remove everything; /readyz on the probe port says when nothing is left. Until cancelled."""
         answers = {"/healthz": lambda: (200, "ok"), "/readyz": self.readiness}
         await together({"remove": self.remove(), "probes": serve_probes(LOOPBACK, probe_port, answers)})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Kubernetes wants, kind by kind, with the rows that changed since somebody last looked."""
+"""Rows of what Kubernetes objects say, kind by kind, and the keys that changed since the exporters last looked."""
 
 from __future__ import annotations
 
@@ -164,10 +164,7 @@ class Tables:
 
     def dump(self) -> str:
         """All tables as text, the same for the same rows."""
-        tables = (self.namespaces, self.services, self.slices, self.nodes, self.pods, self.blocks)
-        return "\n".join(
-            [*(table.dump() for table in tables), self.endpoints.dump(), self.identities.dump(), self.exports.dump()]
-        )
+        return "\n".join(table.dump() for table in vars(self).values() if isinstance(table, IntentTable))
 
 
 def _service_of(row: SliceIntent) -> str | None:

@@ -51,7 +51,7 @@ def is_well(rows: Iterable[ShownCertificate]) -> bool:
 
 
 def table(rows: Iterable[ShownCertificate]) -> list[tuple[str, ...]]:
-    """Headers, then what people compare."""
+    """Headers, then the cells of each certificate."""
     return [
         HEADERS,
         *(

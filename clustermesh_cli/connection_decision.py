@@ -171,7 +171,7 @@ def _decide_side(end: End, other: End, direction: Direction, packet: Packet) -> 
 
 
 def _with_unknowns(judged: SideExplanation, half: Half, own: Belief, peer: Belief, packet: Packet) -> SideExplanation:
-    """As agent and kernel treat what has no identity yet: never allowed by what a rule says of somebody."""
+    """As agent and kernel treat a peer without an identity: no rule that selects peers allows it."""
     assert half.engine is not None
     if not own.is_known:
         if not half.engine.policies():

@@ -19,7 +19,7 @@ _TROUBLED: Final = ("degraded", "failed")
 
 @dataclass(frozen=True, slots=True)
 class MeshHealth:
-    """`problems` in the order a person should read them; well means there is none. `warnings` are somebody's objects."""
+    """`problems` in the order a person should read them; well means there is none. `warnings` are about objects of users."""
 
     nodes: int
     ready_nodes: int

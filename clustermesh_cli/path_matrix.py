@@ -60,7 +60,7 @@ class PathMatrix(Row, kw_only=True):
 
 
 def make_matrix(time: str, answers: Iterable[NodeProbes], missing: Sequence[str]) -> PathMatrix:
-    """Sums and ways in the order of clusters and nodes."""
+    """The sum of each pair of clusters and the state of each path, sorted by cluster and node."""
     asked = sorted(answers, key=lambda answer: (answer.cluster, answer.node))
     paths = [_path(answer, target) for answer in asked for target in answer.targets]
     names = dict.fromkeys((answer.cluster, target.cluster) for answer in asked for target in answer.targets)

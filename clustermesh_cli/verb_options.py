@@ -57,7 +57,7 @@ def make_client(kubeconfig: str | None, context: str | None) -> KubeClient:
 
 
 def make_console(plain: bool) -> Console:
-    """Where a verb writes: words instead of symbols where that is asked for, or where nobody looks at a terminal."""
+    """Where a verb writes: words instead of symbols where that is asked for, or where the output is no terminal."""
     from clustermesh_cli.console import Console
 
     return Console(plain=True if plain else None)

@@ -257,7 +257,7 @@ class EtcdStore:
         raise AssertionError  # the last attempt returned or raised
 
     def _fresh_link(self) -> StoreLink:
-        """The link with the certificates as they are now, as far as somebody doubted those of the present one."""
+        """The present link, or after a failed call a new one if the certificates have changed since the present one was made."""
         if self._is_doubtful and self._read_tls is not None:
             try:
                 tls = self._read_tls()

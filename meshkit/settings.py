@@ -65,7 +65,7 @@ def option(
 
 
 def required(help_text: str, *, env: str = "", choices: Sequence[str] = (), metavar: str = "") -> Any:
-    """A setting that somebody must give."""
+    """A setting without a default."""
     metadata = {"help": help_text, "env": env, "choices": tuple(choices), "metavar": metavar, "required": True}
     return dataclasses.field(metadata=metadata)
 
@@ -110,7 +110,7 @@ def make_parser(cls: type[Settings], *, program: str = "", version: str = "") ->
 
 
 def describe(cls: type[Settings]) -> dict[str, dict[str, Any]]:
-    """Type, choices and whether several are taken, of every setting by its flag: what somebody else needs to check values."""
+    """Type, choices and whether several are taken, of every setting by its flag: what `enable --set` needs to check values."""
     hints = typing.get_type_hints(cls)
     found: dict[str, dict[str, Any]] = {}
     for field in dataclasses.fields(cls):

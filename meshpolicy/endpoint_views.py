@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Endpoint policies that somebody asked for, refreshed peer by peer."""
+"""Endpoint policies that were asked for, refreshed peer by peer."""
 
 from __future__ import annotations
 

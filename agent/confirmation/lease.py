@@ -32,7 +32,7 @@ class ConfirmationLease:
         return row.pods if row is not None else {}
 
     def write(self, pods: Mapping[str, str], wall_s: float) -> None:
-        """The Lease says this, renewed now."""
+        """The Lease names these pods, and was renewed at this time."""
         renewed = datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         text = msgspec.json.encode(pods, order="sorted").decode()
         body: KubeObject = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells this node's programs that somebody keeps their maps up to date (ADR 19). Nothing else belongs here.
+"""Tells this node's programs that an agent keeps their maps up to date (ADR 19). Nothing else belongs here.
 
 Only `agent.node_agent` imports it.
 """

@@ -46,7 +46,7 @@ class HeartbeatFeature(Feature):
             self._failure = ""
 
     def differences(self) -> Sequence[MapDifference]:
-        """The map says that it was attended to lately."""
+        """One difference if the heartbeat in the map is missing or older than LATE_S."""
         value = self._map.get(HeartbeatKey())
         oldest_ns = (self._core.clock.monotonic() - LATE_S) * 1e9
         if value is None or not oldest_ns <= value.beaten_ns:

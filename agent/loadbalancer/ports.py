@@ -22,7 +22,7 @@ def fitting(row: BackendSet, port: ServicePort) -> Sequence[Backend]:
 
 
 def describe_mismatch(row: BackendSet, port: ServicePort, ports: int) -> str:
-    """What the owner of a service of so many ports should know of how the cluster's fit this one; empty if that is plain."""
+    """Why none, or only some, of a cluster's backends serve this port of a service with `ports` ports; empty if all do."""
     found = fitting(row, port)
     label = f"port {port.name or port.port}/{port.protocol}"
     if not found and row.backends:

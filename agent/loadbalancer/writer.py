@@ -115,7 +115,7 @@ class LoadBalancerWriter:
             self._select_all({r.service for r in rows if any(b.address in changed for b in r.backends)})
 
     def reconsider_address(self, ip: str) -> None:
-        """Who claims this address without it being their cluster IP is judged again: it may belong to somebody now."""
+        """Services that claim this address by another field than clusterIP are judged again: it may be a cluster IP now."""
         for name in sorted(self._outside.get(ip, ())):
             service = self._db.services.get(name)
             if service is not None:

@@ -379,7 +379,7 @@ def _around(block: Block) -> Block:
 
 
 def _unclear(cluster: _Cluster, block: Block) -> None:
-    """Addresses near what somebody else claims are looked at one by one from here on; what was accepted there is known."""
+    """Addresses in the neighbourhood of what another cluster claims are judged one by one from now on."""
     names: list[str | Block]
     neighbourhood = _neighbourhood(block)
     if neighbourhood is not None:

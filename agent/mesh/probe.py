@@ -49,7 +49,7 @@ class NodeProbe(Protocol):
     """Asks nodes by their underlay addresses."""
 
     async def ask(self, nodes: Sequence[str]) -> Mapping[str, ProbeReply]:
-        """What each of them said in this round."""
+        """The answer of each of these nodes in this round."""
         ...
 
 
@@ -62,7 +62,7 @@ class OverlayThenTcp:
         self._round = 0
 
     async def ask(self, nodes: Sequence[str]) -> Mapping[str, ProbeReply]:
-        """What each of them said in this round."""
+        """The answer of each of these nodes in this round."""
         self._round += 1
         if self._overlay is not None:
             self._overlay.ask(nodes, self._round)

@@ -138,7 +138,7 @@ class PolicyFeature(Feature):
             health.ok(_NODE_PROGRAMS)
 
     def _expect(self, resource: Resource) -> Callable[[], None]:
-        """Name the kind as a source of verdicts and of prefixes; what is returned says that it was listed."""
+        """Verdicts and prefixes wait for the first listing of this kind; call what is returned when it is complete."""
         tables = (self._core.db.verdicts, self._core.db.prefixes)
         parts = [table.expect(f"kubernetes {resource.plural}") for table in tables]
 

@@ -13,7 +13,7 @@ from meshmodel.names import ClusterName
 
 
 class IdentityRefusal(StrEnum):
-    """Why an identity is not published: every reader would reject it, or it belongs to nobody."""
+    """Why an identity is not published: every reader would reject it, or no namespace is in its labels."""
 
     NO_NAMESPACE = "missing-namespace-label"
     NO_CLUSTER = "missing-cluster-label"

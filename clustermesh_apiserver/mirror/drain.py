@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A removed peer leaves our store: first the sign that it is there, after a grace what was copied of it."""
+"""A removed peer leaves our store: first its configuration, by which readers find it, after a grace its copied records."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class Mirror:
             self._follower = None
 
     def _written(self) -> list[tuple[str, SharedStore, bool]]:
-        """What is read back: the copies of every peer that is written now, and peers' configurations among others."""
+        """What is read back: the copies of each peer that is written now, and cluster configurations, which others write too."""
         members = self._follower.peers() if self._follower is not None else []
         copies = [member.consumer for member in members if member.consumer.name in self._writing]
         return [("cluster-config", self._configs, True), *(store for copy in copies for store in copy.stores())]

@@ -95,7 +95,7 @@ def disable(client: KubeClient, namespace: str, options: DisableOptions, console
 
 
 def _detach_nodes(client: KubeClient, namespace: str, options: DisableOptions, console: Console) -> list[str]:
-    """Every agent removed what is in its node's kernel; the nodes that did not confirm, only with `force`."""
+    """Agents remove what is in their nodes' kernels; returns the nodes that did not confirm it, which only `force` permits."""
     daemon = client.get(k.DAEMON_SETS, AGENT, namespace)
     if daemon is None:
         return []

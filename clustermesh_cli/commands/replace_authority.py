@@ -76,8 +76,11 @@ class AuthorityReplacement:
         self._wants_new = True
 
     def run(self, patience: Patience) -> ExitCode:
-        """Until all is done, or it has to be gone on with later. Raises: CommandRefusedError before the first write where a
-        peer could not be told; CommandError if the Secret cannot be used."""
+        """Goes through the phases until the old authority is retired, or no time is left: another run goes on from there.
+
+        Raises: CommandRefusedError before the first write where a peer could not be told; CommandError if the Secret cannot
+        be used.
+        """
         self._check_peers()
         deadline = patience.now() + patience.wait_s
         said = False

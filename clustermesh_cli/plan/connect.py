@@ -27,7 +27,10 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PeerLink:
-    """`reader` learns `target`; `target` lets `reader` in. `networks`: what `target` may own, None for what it may now."""
+    """`reader` gets a connection file of `target`, and `target` admits `reader`'s certificates.
+
+    `networks` is the list of pod networks in that file; None keeps the list that is there.
+    """
 
     reader: ClusterFacts
     target: ClusterFacts
