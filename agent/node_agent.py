@@ -51,7 +51,7 @@ def make_features(core: Core) -> tuple[Feature, ...]:
     loadbalancer = LoadBalancerFeature(core)
     policy = PolicyFeature(core, ipcache.writer.set_policy_prefixes)
     confirmation = ConfirmationFeature(core, policy.target.enforces, policy.enforced)
-    writers = Writers(loadbalancer.writer, ipcache.writer, identity.writer, nodes.writer, confirmation.words.hear)
+    writers = Writers(loadbalancer.writer, ipcache.writer, identity.writer, nodes.writer, confirmation.pods.hear)
     resolve = loadbalancer.resolve if core.client is not None else None
     return (
         HeartbeatFeature(core),

@@ -8,8 +8,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from agent.confirmation.confirmed_pods import ConfirmedPods
 from agent.confirmation.lease import ConfirmationLease
-from agent.confirmation.words import Words
 from agent.core import Core
 from agent.feature import Feature, Tasks, wait_until_listed
 from agent.tables import Endpoint
@@ -36,7 +36,7 @@ class ConfirmationFeature(Feature):
 
     def __init__(self, core: Core, enforces: Callable[[Endpoint], bool], enforced: Wake) -> None:
         self._core, self._enforces, self._enforced = core, enforces, enforced
-        self.words = Words()
+        self.pods = ConfirmedPods()
         self._failure = ""
 
     def tasks(self) -> Tasks:
@@ -65,10 +65,10 @@ class ConfirmationFeature(Feature):
         is_pending = False
         while True:
             rung = self._enforced.count
-            is_pending |= self.words.step(db.endpoints.rows(), self._enforces)
+            is_pending |= self.pods.step(db.endpoints.rows(), self._enforces)
             if is_pending or clock.monotonic() >= renew_at_s:
                 try:
-                    await in_thread(lease.write, dict(self.words.confirmed), clock.wall())
+                    await in_thread(lease.write, dict(self.pods.confirmed), clock.wall())
                 except KubeError as exc:
                     self._fail(exc)
                     is_pending = True
@@ -84,7 +84,7 @@ class ConfirmationFeature(Feature):
         backoff = Backoff(*BACKOFF_S, random.Random())
         while True:
             try:
-                self.words.restore(await in_thread(lease.read))
+                self.pods.restore(await in_thread(lease.read))
             except KubeError as exc:
                 self._fail(exc)
                 await self._core.clock.sleep(backoff.next())

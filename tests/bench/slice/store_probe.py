@@ -24,12 +24,12 @@ DATA = Path("/var/lib/clustermesh/data")
 SCRATCH = b"bench/"
 
 
-async def measure_raw(backend: EtcdStore, count: int, interval_s: float) -> list[float]:
+async def measure_raw(store: EtcdStore, count: int, interval_s: float) -> list[float]:
     """Milliseconds from sending a put to its watch event, `count` times."""
     seen: asyncio.Queue[float] = asyncio.Queue()
 
     async def watch() -> None:
-        async for batch in backend.list_and_watch(SCRATCH):
+        async for batch in store.list_and_watch(SCRATCH):
             if batch.phase is Phase.CHANGES:
                 for _ in batch.events:
                     seen.put_nowait(time.monotonic())
@@ -39,14 +39,14 @@ async def measure_raw(backend: EtcdStore, count: int, interval_s: float) -> list
     found = []
     for number in range(count):
         sent = time.monotonic()
-        await backend.put(SCRATCH + b"key", str(number).encode())
+        await store.put(SCRATCH + b"key", str(number).encode())
         found.append((await seen.get() - sent) * 1000)
         await asyncio.sleep(interval_s)
     watcher.cancel()
     return found
 
 
-async def put_records(backend: EtcdStore, cluster: str, number: int, addresses: list[str], interval_s: float) -> None:
+async def put_records(store: EtcdStore, cluster: str, number: int, addresses: list[str], interval_s: float) -> None:
     """One record per address, at most one each `interval_s`; a line of JSON for each."""
     name = ServiceName("default", "bench-direct")
     for address in addresses:
@@ -58,7 +58,7 @@ async def put_records(backend: EtcdStore, cluster: str, number: int, addresses: 
             backends={address: {"http": RecordPort("TCP", 8080)}},
         )
         sent = time.monotonic()
-        await backend.put(record_keys.service_key(cluster, name), record.encode())
+        await store.put(record_keys.service_key(cluster, name), record.encode())
         print(json.dumps({"address": address, "sent": sent}), flush=True)
         await asyncio.sleep(max(0.0, sent + interval_s - time.monotonic()))
 
@@ -67,14 +67,14 @@ async def main(port: str, cluster: str, number: str, addresses: list[str]) -> No
     tls = Tls(
         ca=(DATA / "ca.crt").read_bytes(), cert=(DATA / "admin.crt").read_bytes(), key=(DATA / "admin.key").read_bytes()
     )
-    backend = EtcdStore([f"127.0.0.1:{port}"], tls)
+    store = EtcdStore([f"127.0.0.1:{port}"], tls)
     half = len(addresses) // 2
-    print(json.dumps({"raw": await measure_raw(backend, half, 0.02)}), flush=True)
-    await put_records(backend, cluster, int(number), addresses[:half], 0.03)
+    print(json.dumps({"raw": await measure_raw(store, half, 0.02)}), flush=True)
+    await put_records(store, cluster, int(number), addresses[:half], 0.03)
     print(json.dumps({"pace": "burst"}), flush=True)
-    await put_records(backend, cluster, int(number), addresses[half:], 1 / 300)
-    await backend.delete_prefix(SCRATCH)
-    await backend.close()
+    await put_records(store, cluster, int(number), addresses[half:], 1 / 300)
+    await store.delete_prefix(SCRATCH)
+    await store.close()
 
 
 if __name__ == "__main__":

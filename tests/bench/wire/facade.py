@@ -32,12 +32,12 @@ async def serve(talk: Talk, connection: str, certificates: dict[str, str]) -> di
     pem = {name: await asyncio.to_thread(Path(path).read_bytes) for name, path in certificates.items()}
     trust = TrustBundle({CLUSTER: pem["own_ca"], PEER: pem["peer_ca"]})
     access = Access(CLUSTER, trust, [User(f"remote-{PEER}", "remote")])
-    backend = connect(connection)
-    facade = ReadOnlyFacade(backend, access.grant, ServerTls(trust.union_pem, pem["cert"], pem["key"]))
+    store = connect(connection)
+    facade = ReadOnlyFacade(store, access.grant, ServerTls(trust.union_pem, pem["cert"], pem["key"]))
     talk.say(port=await facade.start("127.0.0.1", 0))
     await talk.hear()
     await facade.stop()
-    await backend.close()
+    await store.close()
     return {}
 
 

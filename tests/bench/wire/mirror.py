@@ -29,16 +29,16 @@ BURST = 20_000
 
 async def serve(talk: Talk, connection: str, directory: str) -> dict[str, Any]:
     """Mirrors the peers in the directory into our store until the parent has enough."""
-    backend = connect(connection)
-    await backend.get(keys.HEARTBEAT)
+    store = connect(connection)
+    await store.get(keys.HEARTBEAT)
     talk.say(ready=True)
     await talk.hear()
-    mirror = Mirror(backend, Path(directory), Own(ClusterName(PEER), ClusterId(1)))
+    mirror = Mirror(store, Path(directory), Own(ClusterName(PEER), ClusterId(1)))
     task = asyncio.create_task(mirror.run())
     await asyncio.wait([task, asyncio.create_task(talk.hear())], return_when=asyncio.FIRST_COMPLETED)
     task.cancel()
     await asyncio.wait([task])
-    await backend.close()
+    await store.close()
     return {}
 
 

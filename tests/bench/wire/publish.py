@@ -56,7 +56,7 @@ class NoIdentities:
 class Running:
     """The publishing half of the apiserver program."""
 
-    backend: EtcdStore
+    store: EtcdStore
     source: Source
     publisher: Publisher
 
@@ -79,19 +79,19 @@ async def publishing(connection: str, tables: Tables) -> AsyncIterator[Running]:
         source=SourceChoice.CILIUM,
         service_export_mode=ExportMode.SERVICES,  # what the figures of Cilium's exporter were taken with
     )
-    backend = connect(connection)
-    publisher = Publisher(backend, ClusterName(CLUSTER), cluster_config(settings).encode(), kinds_of(settings))
+    store = connect(connection)
+    publisher = Publisher(store, ClusterName(CLUSTER), cluster_config(settings).encode(), kinds_of(settings))
     source = Source(None, tables, Problems(None), lambda _: PLAN)  # type: ignore[arg-type]  # nothing is asked of Kubernetes
     source.set_plan(PLAN)
     exporters = make_exporters(settings, tables, publisher.stores, NoIdentities())
     task = asyncio.create_task(publisher.run())
     source.attach(exporters)
     try:
-        yield Running(backend, source, publisher)
+        yield Running(store, source, publisher)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await backend.close()
+        await store.close()
 
 
 async def from_tables(talk: Talk, connection: str, etcd: int, shape: dict[str, int]) -> dict[str, Any]:
@@ -167,16 +167,16 @@ async def _steady(running: Running, shape: Shape) -> dict[str, Any]:
         source.flush()
         return record_keys.ip_key(CLUSTER, pod_ip(number))
 
-    return await times(running.backend, keys.ips_prefix(CLUSTER), change)
+    return await times(running.store, keys.ips_prefix(CLUSTER), change)
 
 
-async def times(backend: EtcdStore, prefix: bytes, change: Callable[[int], bytes]) -> dict[str, Any]:
+async def times(store: EtcdStore, prefix: bytes, change: Callable[[int], bytes]) -> dict[str, Any]:
     """Milliseconds from each change to its key in a watch of the store."""
     seen: asyncio.Queue[tuple[bytes, float]] = asyncio.Queue()
     standing = asyncio.Event()
 
     async def watch() -> None:
-        async for batch in backend.list_and_watch(prefix):
+        async for batch in store.list_and_watch(prefix):
             if batch.phase is Phase.LISTED:
                 standing.set()
             elif standing.is_set():

@@ -26,27 +26,27 @@ async def fill(talk: Talk, connection: str, etcd: int, shape: dict[str, int]) ->
     """Everything of the shape is in the store, on leases as production has them."""
     wanted = Shape(**shape)
     listed = [list(pairs(kind, wanted)) for kind in KINDS]
-    backend = connect(connection)
-    await backend.get(keys.HEARTBEAT)
+    store = connect(connection)
+    await store.get(keys.HEARTBEAT)
     meter = Meter(etcd=etcd)
-    await asyncio.gather(*(_put(backend, chunk) for chunk in listed))
+    await asyncio.gather(*(_put(store, chunk) for chunk in listed))
     figures = meter.read(wanted.total)
     stamp = b"2026-01-01T00:00:00Z"
-    await backend.apply({keys.cluster_config_key(CLUSTER): config(), keys.HEARTBEAT: stamp})
-    await backend.apply(dict.fromkeys(canaries(), stamp))
-    await backend.close()
+    await store.apply({keys.cluster_config_key(CLUSTER): config(), keys.HEARTBEAT: stamp})
+    await store.apply(dict.fromkeys(canaries(), stamp))
+    await store.close()
     size = sum(len(key) + len(value) for chunk in listed for key, value in chunk)
     return {**figures, "bytes": size}
 
 
 async def read(talk: Talk, connection: str, etcd: int) -> dict[str, Any]:
     """Every key of the cluster's state is listed once and forgotten."""
-    backend = connect(connection)
-    await backend.get(keys.HEARTBEAT)
+    store = connect(connection)
+    await store.get(keys.HEARTBEAT)
     meter = Meter(etcd=etcd)
-    counts = await asyncio.gather(*(_list(backend, keys.prefix_of(kind, CLUSTER)) for kind in KINDS))
+    counts = await asyncio.gather(*(_list(store, keys.prefix_of(kind, CLUSTER)) for kind in KINDS))
     figures = meter.read(sum(counts))
-    await backend.close()
+    await store.close()
     return figures
 
 
@@ -63,18 +63,18 @@ async def copy(talk: Talk, source: str, target: str, source_etcd: int, target_et
 
 async def hop(talk: Talk, connection: str, samples: int, interval_s: float) -> dict[str, Any]:
     """A key is put and seen by a watch, one at a time."""
-    backend = connect(connection)
+    store = connect(connection)
     seen: asyncio.Queue[float] = asyncio.Queue()
-    watching = asyncio.create_task(_watch(backend, SCRATCH, seen))
+    watching = asyncio.create_task(_watch(store, SCRATCH, seen))
     await seen.get()
     found = []
     for number in range(samples):
         sent = time.monotonic()
-        await backend.put(SCRATCH + b"key", str(number).encode() * 50)
+        await store.put(SCRATCH + b"key", str(number).encode() * 50)
         found.append((await seen.get() - sent) * 1000)
         await asyncio.sleep(interval_s)
     watching.cancel()
-    await backend.close()
+    await store.close()
     return quantiles(found)
 
 
@@ -110,13 +110,13 @@ async def relay(talk: Talk, source: str, target: str, samples: int, interval_s: 
 
 async def burst(talk: Talk, connection: str, etcd: int, count: int, watcher: str) -> dict[str, Any]:
     """So many keys are put and seen by a watch of `watcher`, as fast as both go."""
-    backend, reader = connect(connection), connect(watcher)
+    store, reader = connect(connection), connect(watcher)
     changed = list(pairs(Kind.IPS, Shape(ips=count, identities=7)))
     prefix = keys.ips_prefix(CLUSTER)
     events = reader.watch(prefix, prefix_end(prefix), 0)
     await anext(events)
     meter = Meter(etcd=etcd)
-    writing = asyncio.create_task(_put(backend, changed))
+    writing = asyncio.create_task(_put(store, changed))
     seen = 0
     async for message in events:
         seen += len(message.events)
@@ -125,20 +125,20 @@ async def burst(talk: Talk, connection: str, etcd: int, count: int, watcher: str
     await writing
     figures = meter.read(count)
     await events.aclose()
-    await asyncio.gather(backend.close(), reader.close())
+    await asyncio.gather(store.close(), reader.close())
     return figures
 
 
-async def _put(backend: EtcdStore, records: Sequence[Pair]) -> None:
+async def _put(store: EtcdStore, records: Sequence[Pair]) -> None:
     for first in range(0, len(records), KEYS_PER_LEASE):
-        lease = await backend.grant(TTL_S)
+        lease = await store.grant(TTL_S)
         held = records[first : first + KEYS_PER_LEASE]
         for start in range(0, len(held), MAX_TXN_OPS):
-            await backend.apply(dict(held[start : start + MAX_TXN_OPS]), lease=lease)
+            await store.apply(dict(held[start : start + MAX_TXN_OPS]), lease=lease)
 
 
-async def _list(backend: EtcdStore, prefix: bytes) -> int:
-    return sum([len(page.entries) async for page in backend.list(prefix)])
+async def _list(store: EtcdStore, prefix: bytes) -> int:
+    return sum([len(page.entries) async for page in store.list(prefix)])
 
 
 async def _copy(reader: EtcdStore, writer: EtcdStore, kind: Kind) -> int:
@@ -150,10 +150,10 @@ async def _copy(reader: EtcdStore, writer: EtcdStore, kind: Kind) -> int:
     return count
 
 
-async def _watch(backend: EtcdStore, prefix: bytes, seen: asyncio.Queue[float]) -> None:
+async def _watch(store: EtcdStore, prefix: bytes, seen: asyncio.Queue[float]) -> None:
     """The time of each change; one time when the watch stands."""
     is_listed = False
-    async for batch in backend.list_and_watch(prefix):
+    async for batch in store.list_and_watch(prefix):
         if is_listed:
             for _ in batch.events or ("standing",):
                 seen.put_nowait(time.monotonic())

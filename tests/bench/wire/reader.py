@@ -50,17 +50,17 @@ class _Nobody:
 async def services(talk: Talk, connection: str, etcd: int) -> dict[str, Any]:
     """Every service decoded, judged and kept, as Cilium's own reader was measured."""
     _collect_as_agent()
-    backend = connect(connection)
-    await backend.get(keys.HEARTBEAT)
+    client = connect(connection)
+    await client.get(keys.HEARTBEAT)
     store = WatchStore(_Services(), _Nobody())
     meter = Meter(etcd=etcd)
     canary = keys.canary_key(CLUSTER, Kind.SERVICES)
-    task = asyncio.create_task(store.run(backend, keys.services_prefix(CLUSTER), canary=canary))
+    task = asyncio.create_task(store.run(client, keys.services_prefix(CLUSTER), canary=canary))
     await asyncio.wait([task, asyncio.create_task(store.synced.wait())], return_when=asyncio.FIRST_COMPLETED)
     figures = meter.read(len(store.entries))
     task.cancel()
     await asyncio.wait([task])
-    await backend.close()
+    await client.close()
     return {**figures, "rejected": sum(store.rejected.values())}
 
 

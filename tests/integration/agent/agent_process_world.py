@@ -44,10 +44,10 @@ class Cluster:
 
     def __init__(self, name: str, number: int, etcd: EtcdProcess, pki: Pki) -> None:
         self.name, self.number, self.etcd, self.pki = ClusterName(name), ClusterId(number), etcd, pki
-        self.backend: EtcdStore = etcd.connect()
+        self.client: EtcdStore = etcd.connect()
 
     async def publish(self, node_ip: str, pod: str, host: str) -> None:
-        put = self.backend.put
+        put = self.client.put
         config = ClusterConfig(id=self.number, synced_canaries=True)
         await put(keys.cluster_config_key(self.name), config.encode())
         member = node.MeshNode(
@@ -72,7 +72,7 @@ class Cluster:
         record = ClusterService(
             cluster=self.name, cluster_id=self.number, name=ECHO, frontends={}, backends=dict.fromkeys(backends, ports)
         )
-        await self.backend.put(record_keys.service_key(self.name, ECHO), record.encode())
+        await self.client.put(record_keys.service_key(self.name, ECHO), record.encode())
 
     def client_file(self, folder: Path) -> bytes:
         """An etcd client configuration for this cluster's store, with an alias as `connect` writes it."""
@@ -231,8 +231,8 @@ async def world(folder: Path) -> AsyncIterator[World]:
         own_pki, peer_pki = Pki(), Pki()
         own = Cluster("north", 1, await stack.enter_async_context(running_etcd(folder / "e1", own_pki)), own_pki)
         peer = Cluster("south", 2, await stack.enter_async_context(running_etcd(folder / "e2", peer_pki)), peer_pki)
-        stack.push_async_callback(own.backend.close)
-        stack.push_async_callback(peer.backend.close)
+        stack.push_async_callback(own.client.close)
+        stack.push_async_callback(peer.client.close)
         await own.publish("127.0.0.9", "10.1.0.5", "127.0.0.1")
         await peer.publish("172.18.0.8", "10.2.0.5", "172.18.0.8")
         await peer.service("10.2.0.5")

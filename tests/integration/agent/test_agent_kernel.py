@@ -110,7 +110,7 @@ async def mesh_on_kernel(folder: Path) -> AsyncIterator[World]:
                 namespace="default",
                 pod="client" if address == CLIENT else "server",
             )
-            await mesh.own.backend.put(record_keys.ip_key("north", address), record.encode())
+            await mesh.own.client.put(record_keys.ip_key("north", address), record.encode())
         await mesh.service()
         await mesh.backends(SERVER)
         await mesh.agent.start()

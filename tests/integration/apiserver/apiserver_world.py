@@ -168,11 +168,11 @@ def state(apiserver: Apiserver) -> str:
 @contextlib.asynccontextmanager
 async def connect(apiserver: Apiserver, tls: Tls) -> AsyncIterator[EtcdStore]:
     """A client of the facade."""
-    backend = EtcdStore([f"127.0.0.1:{apiserver.facade_server.port}"], tls, Options(call_timeout_s=3.0))
+    store = EtcdStore([f"127.0.0.1:{apiserver.facade_server.port}"], tls, Options(call_timeout_s=3.0))
     try:
-        yield backend
+        yield store
     finally:
-        await backend.close()
+        await store.close()
 
 
 async def until(holds: Callable[[], bool], *, limit_s: float = 10, why: Callable[[], object] = lambda: "") -> None:
@@ -193,5 +193,5 @@ async def eventually(ask: Callable[[], Awaitable[Any]], expected: Any, *, limit_
         await asyncio.sleep(0.005)
 
 
-async def all_keys(backend: EtcdStore, prefix: bytes) -> dict[bytes, bytes]:
-    return {entry.key: entry.value async for page in backend.list(prefix) for entry in page.entries}
+async def all_keys(store: EtcdStore, prefix: bytes) -> dict[bytes, bytes]:
+    return {entry.key: entry.value async for page in store.list(prefix) for entry in page.entries}

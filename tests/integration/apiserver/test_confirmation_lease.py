@@ -65,7 +65,7 @@ async def test_what_an_agent_confirms_is_heard_by_the_apiserver_and_kept_for_the
         feature = ConfirmationFeature(core, lambda _: True, enforced)
 
         def enforce(name: str, address: str, uid: str) -> None:
-            feature.words.hear(record(name, address), uid)
+            feature.pods.hear(record(name, address), uid)
             with core.db.write():
                 core.db.endpoints.put(Endpoint(address, 7, 12, "", "", 65_537, "shop", name))
             enforced.set()

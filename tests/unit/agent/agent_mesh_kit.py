@@ -67,7 +67,7 @@ class Mesh:
     async def _connect(self, content: bytes) -> Store:
         self.attempts += 1
         name = content.partition(b"http://")[2].partition(b":")[0].decode()
-        return self.stores[name].backend
+        return self.stores[name].client
 
     def state(self, name: str = "south") -> FollowedCluster:
         return self.runner.members[ClusterName(name)].state

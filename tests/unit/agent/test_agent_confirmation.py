@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from agent.bootstrap import Facts
-from agent.confirmation.words import Words
+from agent.confirmation.confirmed_pods import ConfirmedPods
 from agent.core import open_core
 from agent.datapath.errors import KernelError
 from agent.machine import MemoryHost
@@ -36,51 +36,51 @@ def no(_endpoint: Endpoint) -> bool:
 
 
 def test_a_pod_is_confirmed_by_its_uid_once_it_is_enforced_and_stays_so_while_it_is_there() -> None:
-    words = Words()
-    words.hear(prefix(), "u1")
-    assert not words.step([endpoint()], no)
-    assert words.confirmed == {}
-    assert words.step([endpoint()], yes)
-    assert words.confirmed == {POD: "u1"}
-    words.hear(prefix(), "")  # it was announced: its public record says no uid
-    assert not words.step([endpoint()], no)  # its programs are lost for a moment
-    assert words.confirmed == {POD: "u1"}
-    assert not words.step([], yes)
-    assert words.confirmed == {}
+    pods = ConfirmedPods()
+    pods.hear(prefix(), "u1")
+    assert not pods.step([endpoint()], no)
+    assert pods.confirmed == {}
+    assert pods.step([endpoint()], yes)
+    assert pods.confirmed == {POD: "u1"}
+    pods.hear(prefix(), "")  # it was announced: its public record says no uid
+    assert not pods.step([endpoint()], no)  # its programs are lost for a moment
+    assert pods.confirmed == {POD: "u1"}
+    assert not pods.step([], yes)
+    assert pods.confirmed == {}
 
 
 def test_another_pod_of_the_same_address_needs_to_be_enforced_itself() -> None:
-    words = Words()
-    words.hear(prefix(), "u1")
-    words.step([endpoint()], yes)
-    words.hear(prefix(), "u2")
-    assert not words.step([endpoint(ifindex=13)], no)
-    assert words.confirmed == {}
-    assert words.step([endpoint(ifindex=13)], yes)
-    assert words.confirmed == {POD: "u2"}
+    pods = ConfirmedPods()
+    pods.hear(prefix(), "u1")
+    pods.step([endpoint()], yes)
+    pods.hear(prefix(), "u2")
+    assert not pods.step([endpoint(ifindex=13)], no)
+    assert pods.confirmed == {}
+    assert pods.step([endpoint(ifindex=13)], yes)
+    assert pods.confirmed == {POD: "u2"}
 
 
 def test_an_agent_that_starts_keeps_the_uids_of_the_one_before_for_pods_that_are_still_there() -> None:
-    words = Words()
-    words.restore({POD: "u1", "10.1.0.6": "u6", "10.1.0.7": "gone", "10.1.0.8": "u8"})
-    words.hear(prefix(), "")
-    words.hear(prefix("b", "10.1.0.6"), "u66")
-    words.hear(prefix("new", "10.1.0.9"), "")
+    pods = ConfirmedPods()
+    pods.restore({POD: "u1", "10.1.0.6": "u6", "10.1.0.7": "gone", "10.1.0.8": "u8"})
+    pods.hear(prefix(), "")
+    pods.hear(prefix("b", "10.1.0.6"), "u66")
+    pods.hear(prefix("new", "10.1.0.9"), "")
     endpoints = [endpoint(a) for a in (POD, "10.1.0.6", "10.1.0.8", "10.1.0.9")]
-    words.step(endpoints, no)  # nothing is enforced yet by this agent
-    assert words.confirmed == {POD: "u1", "10.1.0.8": "u8"}
-    words.step(endpoints, yes)
-    assert words.confirmed == {POD: "u1", "10.1.0.6": "u66", "10.1.0.8": "u8", "10.1.0.9": "shop/new"}
+    pods.step(endpoints, no)  # nothing is enforced yet by this agent
+    assert pods.confirmed == {POD: "u1", "10.1.0.8": "u8"}
+    pods.step(endpoints, yes)
+    assert pods.confirmed == {POD: "u1", "10.1.0.6": "u66", "10.1.0.8": "u8", "10.1.0.9": "shop/new"}
 
 
 def test_a_pod_whose_interface_is_made_anew_is_confirmed_by_its_uid_again() -> None:
-    words = Words()
-    words.hear(prefix(), "u1")
-    words.step([endpoint()], yes)
-    words.hear(prefix(), "")
-    words.step([], yes)
-    assert words.step([endpoint(ifindex=13)], yes)
-    assert words.confirmed == {POD: "u1"}
+    pods = ConfirmedPods()
+    pods.hear(prefix(), "u1")
+    pods.step([endpoint()], yes)
+    pods.hear(prefix(), "")
+    pods.step([], yes)
+    assert pods.step([endpoint(ifindex=13)], yes)
+    assert pods.confirmed == {POD: "u1"}
 
 
 async def test_a_pod_counts_as_enforced_when_its_programs_run_and_both_maps_lead_to_it() -> None:

@@ -70,7 +70,7 @@ class Node:
 
     def enforce(self, address: str, uid: str) -> None:
         row = Prefix(f"{address}/32", 65_537, "", NORTH, NORTH_ID, ClaimOrigin.POD, "172.18.0.2", "shop", "a")
-        self.feature.words.hear(row, uid)
+        self.feature.pods.hear(row, uid)
         with self.core.db.write():
             self.core.db.endpoints.put(Endpoint(address, 7, 12, "", "", 65_537, "shop", "a"))
         self.enforced.set()

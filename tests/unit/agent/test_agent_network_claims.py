@@ -131,7 +131,7 @@ async def record_of(south: PeerStore, name: str, address: str, cidr: str) -> byt
     """A node's record, which nobody is told."""
     other = PeerStore(south.name, south.cluster_id, south.clock)
     await other.node(name, address, cidr)
-    entry = await other.backend.get(record_keys.node_key(south.name, name))
+    entry = await other.client.get(record_keys.node_key(south.name, name))
     assert entry is not None
     return entry.value
 

@@ -45,7 +45,7 @@ async def hide(store: PeerStore) -> None:
     """The pod is published, and moved below the private root."""
     await show(store)
     for kind, key in public().items():
-        entry = await store.backend.get(key)
+        entry = await store.client.get(key)
         assert entry is not None
         await store.put(HIDDEN[kind], entry.value)
         await store.delete(key)
@@ -108,7 +108,7 @@ async def test_a_namespace_that_turns_global_or_back_never_loses_a_pod(
                 await north.delete(key)
         await mesh.until(lambda: mesh.db.prefixes.initialized and is_known(mesh))
         for kind in private_keys.PRIVATE_KINDS:
-            entry = await north.backend.get(source[kind])
+            entry = await north.client.get(source[kind])
             assert entry is not None
             await north.put(target[kind], entry.value)
         await mesh.pass_s(1)
@@ -177,10 +177,10 @@ async def test_an_own_store_that_is_away_degrades_the_agent_until_it_is_back(
     async with mesh.running():
         await mesh.until(lambda: part().level is HealthLevel.OK)
         assert mesh_problems(mesh.runner, mesh.db, clock) == []
-        north.backend.server.stop()
+        north.client.server.stop()
         await mesh.until(lambda: part().level is HealthLevel.DEGRADED, within_s=200)
         assert "what changes in the cluster is not learned, what is known stays in force" in part().message
         assert mesh_problems(mesh.runner, mesh.db, clock) == [f"own store: {part().message}"]
         assert health.ready()
-        north.backend.server.start()
+        north.client.server.start()
         await mesh.until(lambda: part().level is HealthLevel.OK, within_s=200)

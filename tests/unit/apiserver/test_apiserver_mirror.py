@@ -291,8 +291,8 @@ async def test_one_candidate_leads_and_the_next_takes_over() -> None:
 
     tasks = []
     for name in ("a", "b"):
-        backend = MemoryStore(store)
-        tasks.append(asyncio.create_task(lead(backend, SystemClock(), lambda name=name: work(name))))
+        client = MemoryStore(store)
+        tasks.append(asyncio.create_task(lead(client, SystemClock(), lambda name=name: work(name))))
         await until(lambda: len([key for key in store.entries if key.startswith(MIRROR_LOCK_PREFIX)]) == len(tasks))
     await until(lambda: led == ["a"])
     await settle(ABSENT_TURNS)
@@ -306,8 +306,8 @@ async def test_one_candidate_leads_and_the_next_takes_over() -> None:
 
 async def test_a_leader_whose_lease_is_gone_steps_down() -> None:
     store, clock = MemoryServer(), ManualClock()
-    backend = MemoryStore(store)
-    task = asyncio.create_task(lead(backend, clock, asyncio.Event().wait))  # type: ignore[arg-type]
+    client = MemoryStore(store)
+    task = asyncio.create_task(lead(client, clock, asyncio.Event().wait))  # type: ignore[arg-type]
     await until(lambda: any(key.startswith(MIRROR_LOCK_PREFIX) for key in store.entries))
     key = next(key for key in store.entries if key.startswith(MIRROR_LOCK_PREFIX))
     await MemoryStore(store).revoke(store.entries[key].lease)
@@ -328,16 +328,16 @@ async def test_draining_is_repeated_without_another_grace() -> None:
                 raise Unavailable("not now")
             return await super().delete_prefix(prefix)
 
-    backend, clock = Failing(), ManualClock()
-    backend.server.commit(dict.fromkeys(CACHED, b""), 0)
-    task = asyncio.create_task(drain(backend, ClusterName("green"), clock))
+    client, clock = Failing(), ManualClock()
+    client.server.commit(dict.fromkeys(CACHED, b""), 0)
+    task = asyncio.create_task(drain(client, ClusterName("green"), clock))
     slept = 0.0
     while not task.done():
         await settle()
         clock.advance(1)
         slept += 1
         assert slept < 500
-    assert backend.server.entries == {}
+    assert client.server.entries == {}
     assert drain_module.GRACE_S <= slept <= drain_module.GRACE_S + 20
 
 

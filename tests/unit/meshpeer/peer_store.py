@@ -19,21 +19,21 @@ ECHO = ServiceName("test", "echo")
 
 
 class PeerStore:
-    """What one cluster publishes; every write goes through a real backend call."""
+    """What one cluster publishes; every write goes through a real call of the client."""
 
     def __init__(self, name: str, cluster_id: int, clock: ManualClock) -> None:
         self.name, self.cluster_id, self.clock = ClusterName(name), ClusterId(cluster_id), clock
         self.store = MemoryServer(clock)
 
     @property
-    def backend(self) -> MemoryStore:
+    def client(self) -> MemoryStore:
         return MemoryStore(self.store)
 
     async def put(self, key: bytes, value: bytes) -> None:
-        await self.backend.put(key, value)
+        await self.client.put(key, value)
 
     async def delete(self, key: bytes) -> None:
-        await self.backend.apply({key: None})
+        await self.client.apply({key: None})
 
     async def beat(self) -> None:
         await self.put(keys.HEARTBEAT, str(self.clock.wall()).encode())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from agent.tables import Endpoint, Prefix
 
 
-class Words:
+class ConfirmedPods:
     """Pod uids by address, or namespace/name where no record ever said the uid.
 
     A pod that was confirmed, by this agent or an earlier one, stays so while its endpoint exists: programs that are lost for a
@@ -40,13 +40,13 @@ class Words:
         rows = {row.address: row for row in endpoints}
         found: dict[str, str] = {}
         for address, row in rows.items():
-            word = self._word(address)
-            if word and (word in (self.confirmed.get(address), self._earlier.get(address)) or enforces(row)):
-                found[address] = word
-        has_more = any(self.confirmed.get(address) != word for address, word in found.items())
+            name = self._name(address)
+            if name and (name in (self.confirmed.get(address), self._earlier.get(address)) or enforces(row)):
+                found[address] = name
+        has_more = any(self.confirmed.get(address) != name for address, name in found.items())
         self.confirmed = found
         return has_more
 
-    def _word(self, address: str) -> str:
+    def _name(self, address: str) -> str:
         name, uid = self._heard.get(address, ("", ""))
         return uid or self._earlier.get(address, "") or name
