@@ -43,8 +43,3 @@ class NodeProbes(Row, kw_only=True):
     cluster: str
     node: str
     targets: list[ProbeRow]
-
-
-def decode_probes(data: bytes) -> NodeProbes:
-    """Raises: msgspec.DecodeError (members we do not know are ignored)."""
-    return msgspec.json.decode(data, type=NodeProbes)
