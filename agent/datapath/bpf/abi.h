@@ -30,6 +30,7 @@ enum identity_number {
 	ID_FIRST_CLUSTER_SCOPED = 256,
 };
 #define IDENTITY_BITS 24
+#define SCOPE_OF_NODES 2	/* above these bits: a number of this node's own for nodes with the same labels */
 
 /* Cilium's numbers where they exist; 240 and above are ours. Below 128: forwarded, and counts of flows. */
 enum reason {

@@ -17,9 +17,15 @@ outline struct endpoint_value *endpoint_of(__be32 address)
 	return bpf_map_lookup_elem(&mesh_ep_address, &key);
 }
 
+/* Nodes that policies tell apart by labels have numbers of this node's own, which no packet carries. */
+inlined int is_labelled_node(const struct ipcache_value *v)
+{
+	return v && v->identity >> IDENTITY_BITS == SCOPE_OF_NODES;
+}
+
 inlined int is_node(const struct ipcache_value *v)
 {
-	return v && (v->identity == ID_REMOTE_NODE || v->identity == ID_KUBE_APISERVER);
+	return v && (v->identity == ID_REMOTE_NODE || v->identity == ID_KUBE_APISERVER || is_labelled_node(v));
 }
 
 inlined __be32 tunnel_of(const struct ipcache_value *v)

@@ -26,6 +26,16 @@ outline int check_sender(struct packet *p, __be32 outer_source)
 	return identity == ID_REMOTE_NODE && !is_node(inner) ? DROP_INVALID_IDENTITY : 0;
 }
 
+/* Which node it is, a packet does not carry: its source says that. */
+inlined void tell_nodes_apart(struct packet *p)
+{
+	if (p->source_identity != ID_REMOTE_NODE && p->source_identity != ID_KUBE_APISERVER)
+		return;
+	struct ipcache_value *node = ipcache_lookup(p->source);
+	if (is_labelled_node(node))
+		p->source_identity = node->identity;
+}
+
 /* `p` holds the identity the packet came with. */
 inlined int receive(struct __sk_buff *skb, struct packet *p, __be32 outer_source)
 {
@@ -41,6 +51,7 @@ inlined int receive(struct __sk_buff *skb, struct packet *p, __be32 outer_source
 		return drop(skb, p, r);
 	if (is_probe(p))
 		return take_probe(skb, p);
+	tell_nodes_apart(p);
 	struct endpoint_value *to = endpoint_of(p->destination);
 	return to ? deliver(skb, p, to, DELIVER) : drop(skb, p, DROP_UNROUTABLE);
 }
