@@ -27,7 +27,7 @@ from agent.mesh.feature import MeshFeature
 from agent.mesh.ingest import Writers
 from agent.nodes.feature import NodesFeature
 from agent.observe.feature import ObserveFeature
-from agent.policy.feature import PolicyFeature
+from agent.policy.feature import Neighbours, PolicyFeature
 from meshkit.errors import MeshError
 from meshkit.reconciler import Reconciler
 
@@ -49,7 +49,18 @@ def make_features(core: Core) -> tuple[Feature, ...]:
     """Every feature of the agent in the order in which they start: a line each. What one needs of another it is given here."""
     nodes, identity, ipcache = NodesFeature(core), IdentityFeature(core), IpcacheFeature(core)
     loadbalancer = LoadBalancerFeature(core)
-    policy = PolicyFeature(core, ipcache.writer.set_policy_prefixes)
+    addresses, identities = ipcache.writer, identity.writer
+    policy = PolicyFeature(
+        core,
+        Neighbours(
+            addresses.set_policy_prefixes,
+            addresses.set_node_identities,
+            ipcache.are_written,
+            identities.set_identity,
+            identities.delete_identity,
+        ),
+    )
+    ipcache.before_first = policy.compiler.step
     confirmation = ConfirmationFeature(core, policy.target.enforces, policy.enforced)
     writers = Writers(loadbalancer.writer, ipcache.writer, identity.writer, nodes.writer, confirmation.pods.hear)
     resolve = loadbalancer.resolve if core.client is not None else None

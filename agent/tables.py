@@ -190,6 +190,7 @@ class Node:
     pod_cidrs: tuple[str, ...]
     health_ip: str = ""
     ingress_ip: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
 
     @property
     def internal_ip(self) -> str:

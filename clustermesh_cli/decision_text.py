@@ -12,6 +12,7 @@ from meshmodel.labels import (
     CLUSTER_LABEL,
     NAMESPACE_LABEL,
     NAMESPACE_LABELS_PREFIX,
+    NODE_KEY,
     SERVICE_ACCOUNT_LABEL,
     Labels,
     labels_text,
@@ -72,7 +73,9 @@ def short_labels(labels: Labels) -> list[str]:
     return [
         f"{label.key}={label.value}" if label.value else label.key
         for label in labels
-        if label.key not in _EVERY_POD_HAS and not label.key.startswith(NAMESPACE_LABELS_PREFIX)
+        if label.source != NODE_KEY
+        and label.key not in _EVERY_POD_HAS
+        and not label.key.startswith(NAMESPACE_LABELS_PREFIX)
     ]
 
 

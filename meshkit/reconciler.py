@@ -208,6 +208,12 @@ class Reconciler(Generic[K, R]):
             repaired_total=self._repaired_total,
         )
 
+    @property
+    def is_written(self) -> bool:
+        """Every row was tried since it changed last, or `run` did not begin: then the target is as it was found."""
+        self._gather()
+        return not self._has_begun or not self._pending
+
     def failure_of(self, key: K) -> Failure | None:
         """Why this row is not in the target as it should be; None if nothing is known against it."""
         retry = self._retries.get(key)

@@ -15,8 +15,9 @@ UNKNOWN: Final = NumericIdentity(0)
 IDENTITY_BITS: Final = 24
 # Below: the same meaning in every cluster. In the range of cluster 0, the first number for pods.
 FIRST_ALLOCATED: Final = 256
-# The scope of one node, never exported: prefixes named by policies. Cilium has a second one (2 << 24) for nodes by labels.
+# Scopes of one node, never exported: prefixes named by policies, and other nodes by their labels.
 LOCAL_SCOPE_CIDR: Final = 1 << 24
+LOCAL_SCOPE_REMOTE_NODE: Final = 2 << 24
 
 
 class Reserved(IntEnum):
@@ -72,10 +73,17 @@ def is_reserved(identity: int) -> bool:
     return 0 <= identity < FIRST_ALLOCATED
 
 
+def is_of_nodes(identity: int) -> bool:
+    """It is an agent's own number for nodes with the same labels, which no other node knows."""
+    return identity & ~0xFFFFFF == LOCAL_SCOPE_REMOTE_NODE
+
+
 def identity_name(identity: int) -> str:
-    """The word for a reserved identity, else the number; node-local prefixes as "cidr:<n>"."""
+    """The word for a reserved identity, else the number; of one node's own numbers "cidr:<n>" or "node:<n>"."""
     if identity in _NAMES:
         return _NAMES[identity]
     if identity & ~0xFFFFFF == LOCAL_SCOPE_CIDR:
         return f"cidr:{identity & 0xFFFFFF}"
+    if is_of_nodes(identity):
+        return f"node:{identity & 0xFFFFFF}"
     return str(int(identity))

@@ -21,6 +21,10 @@ RESERVED: Final = "reserved"
 CIDR: Final = "cidr"
 CIDR_GROUP: Final = "cidrgroup"
 FQDN: Final = "fqdn"
+NODE: Final = "node"
+NODE_KEY: Final = "node-key"
+OF_NODES: Final = frozenset({NODE, NODE_KEY})
+"""Sources of labels of nodes: what a node has, and which keys it was asked for."""
 _order: Final = itemgetter(1, 0)
 MAXIMUM_LABELS: Final = 4096
 SHARED_LENGTH: Final = 256

@@ -16,6 +16,7 @@ from meshpolicy.binding import ActiveRule
 from meshpolicy.context import PolicyContext
 from meshpolicy.endpoint_policy import EndpointPolicy
 from meshpolicy.endpoint_views import PolicyViews
+from meshpolicy.node_peer import NodeKeys
 from meshpolicy.peer import (
     BoundSelector,
     CidrGroupSelector,
@@ -81,6 +82,7 @@ class Engine:
         self._loaded: dict[PolicyRef, _Loaded] = {}
         self._groups: dict[str, CidrGroup] = {}
         self._services: dict[tuple[str, str], ServicePeers] = {}
+        self._node_keys = NodeKeys()
         self._prefixes: dict[Cidr, NumericIdentity] = {}
         self._prefix_uses: Counter[Cidr] = Counter()
         self._ports = PortsOfPods()
@@ -94,14 +96,20 @@ class Engine:
 
     def set_policy(self, policy: Policy) -> PolicyChange:
         """This policy is in force, in place of an older one of the same key."""
-        if self._policies.get(policy.key) == policy:
+        old = self._policies.get(policy.key)
+        if old == policy:
             return PolicyChange(self.revision)
+        self._node_keys.replace(old, policy)
         self._policies[policy.key] = policy
         return self._replace(policy.key, policy)
 
     def remove_policy(self, key: PolicyRef) -> PolicyChange:
         """No policy of this key is in force."""
-        return self._replace(key, None) if self._policies.pop(key, None) is not None else PolicyChange(self.revision)
+        old = self._policies.pop(key, None)
+        if old is None:
+            return PolicyChange(self.revision)
+        self._node_keys.replace(old, None)
+        return self._replace(key, None)
 
     def set_cidr_group(self, group: CidrGroup) -> PolicyChange:
         """This group is known; policies that name it mean its prefixes."""
@@ -138,6 +146,10 @@ class Engine:
     def uses_services(self) -> bool:
         """Whether a policy in force names a Service as a peer."""
         return any(policy.services for policy in self._policies.values())
+
+    def node_keys(self) -> frozenset[str]:
+        """The label keys of nodes that policies in force ask for."""
+        return self._node_keys.all()
 
     def policies(self) -> Iterable[Policy]:
         """All policies in force, sorted by key."""
@@ -179,8 +191,10 @@ class Engine:
         return self._changed(touched | self._touch_identity(number))
 
     def remove_identity(self, identity: NumericIdentity) -> PolicyChange:
-        """This identity is not known any more; no selector selects it."""
+        """This identity is not known any more; no selector selects it. A reserved one has its own labels only."""
         number = int(identity)
+        if identity in RESERVED_LABELS:
+            return self.set_identity(identity, RESERVED_LABELS[identity])
         if self._selections.identity(number) is None:
             return PolicyChange(self.revision)
         touched = self._touch_identity(number)

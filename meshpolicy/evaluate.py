@@ -23,6 +23,7 @@ from meshpolicy.engine import RESERVED_LABELS, Engine
 from meshpolicy.entity import WORLDS
 from meshpolicy.errors import PolicyError
 from meshpolicy.icmp import TYPE_NAMES
+from meshpolicy.node_peer import completed_labels
 from meshpolicy.port import MAXIMUM_PORT, PROTOCOL_NUMBERS, TCP, NamedPorts
 from meshpolicy.prefix import Cidr, label_key, parse_address
 from meshpolicy.reference import Direction
@@ -94,6 +95,7 @@ class _CaseWorld:
                 self._engine.set_cidr_group(item)
             else:
                 self._engine.set_policy(_made_unique(item, index))
+        self._look_up_nodes()
         return errors
 
     def judge(self, flow: Sequence[object]) -> list[str]:
@@ -107,6 +109,12 @@ class _CaseWorld:
         egress = self._policy(source, sender).verdict(Direction.EGRESS, int(receiver), protocol, port)
         ingress = self._policy(destination, receiver).verdict(Direction.INGRESS, int(sender), protocol, port)
         return [ALLOWED if egress.allowed else DENIED, ALLOWED if ingress.allowed else DENIED]
+
+    def _look_up_nodes(self) -> None:
+        """Identities with labels of nodes have those that the policies ask for, and no others."""
+        keys = self._engine.node_keys()
+        for number, labels in self._engine.identities().items():
+            self._engine.set_identity(number, completed_labels(labels, self._context.cluster, keys))
 
     def _policy(self, name: str, number: NumericIdentity) -> EndpointPolicy:
         policy = self._policies.get(name)

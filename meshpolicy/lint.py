@@ -14,6 +14,7 @@ from meshpolicy.context import PolicyContext
 from meshpolicy.documents import Document, load_documents
 from meshpolicy.engine import Engine
 from meshpolicy.errors import NotAPolicyError, PolicyError
+from meshpolicy.node_peer import selects_nodes
 from meshpolicy.peer import ServiceSelector
 from meshpolicy.port import TCP, UDP
 from meshpolicy.reference import Direction, PolicyKind
@@ -199,8 +200,8 @@ def _who_is_selected(
             if not engine.selected_by(subject):
                 yield Finding(Severity.WARNING, "selects-no-pod", str(policy.key), f"subject {subject} selects no pod")
         for rule in policy.rules:
-            if any(isinstance(peer, ServiceSelector) for peer in rule.peers or ()):
-                continue  # which Services exist is not known here
+            if any(isinstance(peer, ServiceSelector) or selects_nodes(peer) for peer in rule.peers or ()):
+                continue  # which Services and nodes exist is not known here
             if rule.peers and not any(engine.selected_by(peer) for peer in rule.peers):
                 names = ", ".join(str(peer) for peer in rule.peers)
                 yield Finding(

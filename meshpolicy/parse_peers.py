@@ -10,12 +10,13 @@ from typing import Final, NamedTuple
 from meshpolicy.context import PolicyContext
 from meshpolicy.decode import DocumentNode
 from meshpolicy.entity import ENTITIES, entity_selectors
+from meshpolicy.node_peer import node_peers, parse_node_selector
 from meshpolicy.parse_l7 import check_dns_name
 from meshpolicy.parse_selector import parse_selector
 from meshpolicy.peer import CidrGroupSelector, CidrSelector, FqdnSelector, PeerSelector, ServiceSelector
 from meshpolicy.prefix import Cidr, parse_address, parse_prefix
 from meshpolicy.reference import Direction
-from meshpolicy.selector import LabelSelector, reserved, scope_peer
+from meshpolicy.selector import LabelSelector, scope_peer
 
 _CIDR_FIELDS: Final = ("cidr", "cidrGroupRef", "cidrGroupSelector")
 _CIDR_RULE_FIELDS: Final = frozenset({*_CIDR_FIELDS, "except"})
@@ -27,12 +28,13 @@ _GROUP_FIELDS: Final = frozenset({"aws"})
 
 @dataclass(frozen=True, slots=True)
 class PeerScope:
-    """What unscoped peers of a document mean: its namespace (empty = clusterwide), or whether it is about init pods."""
+    """What peers of a document mean: its namespace (empty = clusterwide), whether it is about init pods, and the rule."""
 
     context: PolicyContext
     namespace: str
     subject_is_init: bool
     is_deny: bool = False
+    direction: Direction = Direction.INGRESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,7 @@ def parse_peers(rule: DocumentNode, direction: Direction, scope: PeerScope, *, i
     """Read the one peer field of a rule. Raises PolicyError for two kinds, or for what the field cannot hold."""
     word = "from" if direction is Direction.INGRESS else "to"
     _check_removed(rule, word, is_deny=is_deny)
-    if is_deny:
-        scope = replace(scope, is_deny=True)
+    scope = replace(scope, is_deny=is_deny, direction=direction)
     fields = {name: field for name in peer_fields(direction, is_deny=is_deny) if (field := rule.get(name)) is not None}
     used = [name for name, field in fields.items() if tuple(field.items())]
     if len(used) > 1:
@@ -152,9 +153,10 @@ def _parse_entity(node: DocumentNode, scope: PeerScope) -> tuple[LabelSelector, 
     return entity_selectors(name, scope.context.cluster)
 
 
-def _parse_node(node: DocumentNode, _scope: PeerScope) -> tuple[PeerSelector, ...]:
-    parse_selector(node)
-    return ()
+def _parse_node(node: DocumentNode, scope: PeerScope) -> tuple[LabelSelector, ...]:
+    selector = parse_node_selector(node)
+    found = node_peers(selector, scope.direction, scope.context.scope)
+    return (*found.selectors, *found.unknown) if scope.is_deny else found.selectors
 
 
 def _parse_fqdn(node: DocumentNode, _scope: PeerScope) -> tuple[FqdnSelector, ...]:
@@ -193,7 +195,6 @@ class _Unresolved(NamedTuple):
 
 _EVERYBODY: Final = _Unresolved((LabelSelector(),), "everybody")
 _UNRESOLVED: Final[Mapping[str, _Unresolved]] = {
-    "Nodes": _Unresolved(tuple(reserved(name) for name in ("host", "remote-node", "kube-apiserver")), "every node"),
     "Groups": _EVERYBODY,
     "FQDNs": _EVERYBODY,
 }

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from meshpolicy.context import PolicyContext
 from meshpolicy.decode import DocumentNode
+from meshpolicy.node_peer import node_peers, parse_node_selector
 from meshpolicy.parse_kubernetes import namespace_requirements
 from meshpolicy.parse_peers import parse_cidr_text
 from meshpolicy.parse_selector import parse_selector
@@ -16,7 +17,7 @@ from meshpolicy.parse_tiered_ports import parse_protocols
 from meshpolicy.peer import CidrSelector, FqdnSelector, PeerSelector
 from meshpolicy.reference import Direction, PolicyRef, RuleOrigin
 from meshpolicy.rule import Policy, Rule
-from meshpolicy.selector import KUBERNETES_SOURCE, LabelSelector, reserved, scope_cluster
+from meshpolicy.selector import KUBERNETES_SOURCE, LabelSelector, scope_cluster
 from meshpolicy.tier import MAXIMUM_PRIORITY, MAXIMUM_RULES, Tier
 
 _SPEC_FIELDS: Final = frozenset({"tier", "priority", "subject", "ingress", "egress"})
@@ -33,7 +34,6 @@ _DOMAIN_NAME: Final = re.compile(
     r"(\*\.)?([a-zA-Z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?\.)+[a-zA-Z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?\.?"
 )
 _LONGEST_DOMAIN: Final = 255
-_NODES: Final = tuple(reserved(name) for name in ("host", "remote-node", "kube-apiserver"))
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class _Document:
 
 
 class _Peers(NamedTuple):
-    """The peers of one rule. `denied` are those that only a deny rule can mean: they stand for what is not resolved."""
+    """The peers of one rule. `denied` may be meant, which is not known: a rule that accepts does not mean them."""
 
     selectors: tuple[PeerSelector, ...]
     denied: tuple[PeerSelector, ...] = ()
@@ -113,7 +113,7 @@ def _parse_pods(node: DocumentNode, scope: str) -> LabelSelector:
 def _parse_rule(
     node: DocumentNode, word: str, direction: Direction, place: int, document: _Document
 ) -> tuple[Rule, ...]:
-    """The rule; beside it the part that is not resolved yet, which is denied where the rule denies or passes."""
+    """The rule; beside it peers that it may mean, which are denied where the rule denies or passes."""
     node.only(frozenset({"name", "action", word, "protocols"}))
     action = node.text_of("action")
     if action not in _ACTIONS:
@@ -178,10 +178,7 @@ def _parse_peer(node: DocumentNode, direction: Direction, action: str, document:
         case "networks":
             return _Peers(tuple(_parse_network(item) for item in _between(node, "networks")))
         case "nodes":
-            parse_selector(found)
-            effect = "selects nobody" if action == "Accept" else "denies every node"
-            document.problems.append(f"{found.path}: nodes are not resolved yet; the entry {effect}")
-            return _Peers((), _NODES)
+            return _Peers(*node_peers(parse_node_selector(found), direction, scope))
     if action != "Accept":
         found.fail(f"domainNames in a rule that says {action}", "names can only be accepted; write networks")
     document.problems.append(f"{found.path}: domainNames are not resolved yet; the entry selects nobody")

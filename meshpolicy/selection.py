@@ -16,7 +16,7 @@ from meshmodel.labels import CLUSTER_LABEL, NAMESPACE_LABEL, Label
 from meshpolicy.binding import Feature, Selection
 from meshpolicy.peer import BoundSelector, CidrSelector, IdentitySelector, cidr_prefixes
 from meshpolicy.prefix import Cidr
-from meshpolicy.selector import ANY_SOURCE, RESERVED_SOURCE, LabelSelector, Operator, Requirement
+from meshpolicy.selector import RESERVED_SOURCE, LabelSelector, Operator, Requirement, sources_of
 
 _REMEMBERED: Final = 1024
 _SCOPE_KEYS: Final = frozenset({NAMESPACE_LABEL, CLUSTER_LABEL})
@@ -218,11 +218,11 @@ class Selections:
 
 @lru_cache(maxsize=_REMEMBERED)
 def _features(labels: tuple[Label, ...]) -> frozenset[Feature]:
-    """What an identity can be found by: each label and each key, under its own source and under "any"."""
+    """What an identity can be found by: each label and each key, under its own source and, of pods, under "any"."""
     return frozenset(
         feature
         for label in labels
-        for source in (label.source, ANY_SOURCE)
+        for source in sources_of(label)
         for feature in ((source, label.key), (source, label.key, label.value))
     )
 

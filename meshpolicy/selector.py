@@ -12,6 +12,7 @@ from meshmodel.labels import (
     CLUSTER_LABEL,
     NAMESPACE_LABEL,
     NAMESPACE_LABELS_PREFIX,
+    OF_NODES,
     Label,
 )
 
@@ -35,7 +36,7 @@ class Operator(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Requirement:
-    """One condition. The source "any" accepts the key from every source."""
+    """One condition. The source "any" accepts the key from every source but those of nodes' labels."""
 
     source: str
     key: str
@@ -44,7 +45,7 @@ class Requirement:
 
     def holds(self, labels: Iterable[Label]) -> bool:
         """Whether labels satisfy this condition."""
-        found = [label.value for label in labels if label.key == self.key and self.source in (ANY_SOURCE, label.source)]
+        found = [label.value for label in labels if label.key == self.key and self.source in sources_of(label)]
         match self.operator:
             case Operator.IN:
                 return any(value in self.values for value in found)
@@ -113,6 +114,11 @@ class LabelSelector:
 
     def __str__(self) -> str:
         return "{" + ", ".join(str(requirement) for requirement in self.requirements) + "}"
+
+
+def sources_of(label: Label) -> tuple[str, ...]:
+    """The sources under which a label is found."""
+    return (label.source,) if label.source in OF_NODES else (label.source, ANY_SOURCE)
 
 
 def parse_key(text: str, default_source: str = ANY_SOURCE) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from agent.core import Core
 from agent.feature import Feature, Reconciling
@@ -20,6 +20,8 @@ class IpcacheFeature(Feature):
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self.before_first: Callable[[], object] = lambda: None
+        """Called before the first write: what else decides about addresses is in the table then."""
         self.writer = PrefixWriter(core.db, tunnels_own_cluster=core.settings.own_cluster_routing == "tunnel")
         self._reconciler = Reconciler(core.db.prefixes, IpcacheTarget(core.maps.ipcache), clock=core.clock)
 
@@ -28,7 +30,12 @@ class IpcacheFeature(Feature):
         return 1 if next(self._core.maps.ipcache.items(), None) is not None else 0
 
     def reconcilers(self) -> Sequence[Reconciling]:
-        return (Reconciling("prefixes", self._reconciler, (self._core.db.prefixes,)),)
+        table = self._core.db.prefixes
+        return (Reconciling("prefixes", self._reconciler, (table,), before_first=self.before_first),)
+
+    def are_written(self) -> bool:
+        """The map holds what the table says as far as it can, or this agent did not begin to write."""
+        return self._reconciler.is_written
 
     def differences(self) -> Sequence[MapDifference]:
         return compare_prefixes(self._core.maps.ipcache, self._core.db.prefixes.rows())

@@ -25,6 +25,7 @@ class PrefixWriter:
         self._by_identity: dict[int, set[str]] = {}  # rows whose identity's labels come from a cluster's store
         self._node_claims: dict[tuple[ClusterName, str], tuple[Prefix, ...]] = {}
         self._policy_prefixes: set[str] = set()
+        self._node_identities: Mapping[tuple[ClusterName, str], int] = {}
 
     def set_pod(self, row: Prefix) -> None:
         """The pod address is as the row says; `tunnel` and `is_known` are decided here."""
@@ -40,7 +41,10 @@ class PrefixWriter:
             for taken in self._db.former_addresses.intersection(a.ip for a in node.addresses):
                 self._db.give_up(taken)
                 self._settle_tunnels(taken)
-        claims = tuple(_node_prefixes(node, is_own=self._is_own(node), is_tunnelled=self._is_tunnelled(node.cluster)))
+        is_own = self._is_own(node)
+        identity = Reserved.HOST if is_own else self._node_identities.get(key, Reserved.REMOTE_NODE)
+        is_tunnelled = self._is_tunnelled(node.cluster)
+        claims = tuple(_node_prefixes(node, identity, is_own=is_own, is_tunnelled=is_tunnelled))
         kept = {c.prefix for c in claims}
         for old in self._node_claims.get(key, ()):
             if old.prefix not in kept:
@@ -66,6 +70,22 @@ class PrefixWriter:
         for prefix, identity in wanted.items():
             self._claim(Prefix(prefix, identity, "", own, own_id, ClaimOrigin.POLICY))
         self._policy_prefixes = set(wanted)
+
+    def set_node_identities(self, wanted: Mapping[tuple[ClusterName, str], int]) -> None:
+        """The addresses of these other nodes have these identities, those of all others the one of every node."""
+        before, self._node_identities = self._node_identities, dict(wanted)
+        for key in before.keys() | wanted.keys():
+            old, new = (int(known.get(key, Reserved.REMOTE_NODE)) for known in (before, wanted))
+            if old == new:
+                continue
+            moved = tuple(
+                replace(claim, identity=new) if claim.identity == old else claim
+                for claim in self._node_claims.get(key, ())
+            )
+            for claim in moved:
+                self._claim(claim)
+            if moved:
+                self._node_claims[key] = moved
 
     def set_identity_known(self, identity: int) -> None:
         """Addresses of this identity are what their records say from here on."""
@@ -170,8 +190,8 @@ def _key(row: Prefix) -> ClaimKey:
     return (row.origin, row.cluster, row.name if row.origin in (ClaimOrigin.NODE, ClaimOrigin.POD_CIDR) else "")
 
 
-def _node_prefixes(node: Node, *, is_own: bool, is_tunnelled: bool) -> Iterable[Prefix]:
-    """What a node record claims: its addresses as host or remote-node, its pod networks as unknown pods behind it."""
+def _node_prefixes(node: Node, identity: int, *, is_own: bool, is_tunnelled: bool) -> Iterable[Prefix]:
+    """What a node record claims: its addresses with its identity, its pod networks as unknown pods behind it."""
     internal = node.internal_ip
 
     def claim(prefix: str, identity: int, origin: ClaimOrigin, *, is_behind: bool) -> Prefix:
@@ -183,12 +203,11 @@ def _node_prefixes(node: Node, *, is_own: bool, is_tunnelled: bool) -> Iterable[
         prefix = host_prefix(address.ip)
         if prefix not in seen:
             seen.add(prefix)
-            identity = Reserved.HOST if is_own else Reserved.REMOTE_NODE
             yield claim(prefix, identity, ClaimOrigin.NODE, is_behind=address.kind == CILIUM_INTERNAL_IP)
-    for ip, identity in ((node.health_ip, Reserved.HEALTH), (node.ingress_ip, Reserved.INGRESS)):
+    for ip, kind in ((node.health_ip, Reserved.HEALTH), (node.ingress_ip, Reserved.INGRESS)):
         if ip and host_prefix(ip) not in seen:
             seen.add(host_prefix(ip))
-            yield claim(host_prefix(ip), identity, ClaimOrigin.NODE, is_behind=True)
+            yield claim(host_prefix(ip), kind, ClaimOrigin.NODE, is_behind=True)
     for cidr in dict.fromkeys(node.pod_cidrs):
         yield claim(cidr, UNKNOWN, ClaimOrigin.POD_CIDR, is_behind=True)
 

@@ -46,6 +46,7 @@ class Reader:
             pod_cidrs=record.pod_cidrs,
             health_ip=record.ipv4_health_ip,
             ingress_ip=record.ipv4_ingress_ip,
+            labels=tuple(sorted(record.labels.items())),
         )
 
     def identity_key(self, key: str) -> NumericIdentity:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from agent.policy.guard import GuardedEngine
+from agent.policy.nodes import NodeFollower
 from agent.policy.services import ServiceResolver
 from agent.tables import AgentDB, Endpoint, EndpointVerdicts, Identity, NamedPort, PolicyRow
 from meshkit.table import HistoryLostError
@@ -36,12 +37,22 @@ Outcome = PolicyRow
 
 
 class PolicyCompiler:
-    """Keeps the policies and verdicts tables; `set_prefixes` puts CIDR identities into the ipcache."""
+    """Keeps the policies and verdicts tables; `set_prefixes` puts CIDR identities into the ipcache.
 
-    def __init__(self, db: AgentDB, context: PolicyContext, set_prefixes: Callable[[Mapping[str, int]], None]) -> None:
+    Without `nodes` rules that name nodes by label select nobody, and deny every node.
+    """
+
+    def __init__(
+        self,
+        db: AgentDB,
+        context: PolicyContext,
+        set_prefixes: Callable[[Mapping[str, int]], None],
+        nodes: NodeFollower | None = None,
+    ) -> None:
         self._db, self._context, self._set_prefixes = db, context, set_prefixes
         self._guard = GuardedEngine(context)
         self._services = ServiceResolver(db)
+        self._nodes = nodes
         self._seen_rebuilds = 0
         self._affected: set[int] = set()
         self._prefixes_changed = False
@@ -56,6 +67,11 @@ class PolicyCompiler:
     def engine(self) -> Engine:
         """The engine in force. To read only: changes go through the documents and tables."""
         return self._guard.engine
+
+    @property
+    def waits_for_verdicts(self) -> bool:
+        """Another step is due when what the last one computed is in the kernel."""
+        return self._nodes is not None and self._nodes.is_moving
 
     @property
     def faults(self) -> Mapping[str, str]:
@@ -105,6 +121,8 @@ class PolicyCompiler:
 
     def step(self) -> int:
         """Verdicts are what policies, identities and endpoints say now; returns how many endpoints were judged again."""
+        if self._nodes is not None:
+            self._nodes.follow(self.engine.node_keys())
         self._take_identities()
         self._take_ports()
         self._take_services()
@@ -123,6 +141,8 @@ class PolicyCompiler:
                     self._db.verdicts.delete(address)
                 else:
                     self._db.verdicts.put(EndpointVerdicts(endpoint, self._policy_of(endpoint)))
+        if self._nodes is not None:
+            self._nodes.move()
         return len(addresses)
 
     def _take_new_engine(self) -> None:

@@ -6,21 +6,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent.core import Core
 from agent.feature import Feature, Reconciling, Tasks
 from agent.policy.comparison import compare_endpoints
 from agent.policy.compiler import PolicyCompiler
+from agent.policy.nodes import NodeFollower, NodeKey, NodeVerbs
 from agent.policy.ops import EndpointTarget
 from agent.policy.routes import add_policy_routes
 from agent.policy.rows import describe_widening, engine_faults, policy_problems
 from agent.policy.source import POLICY_RESOURCES, PolicySource
+from agent.tables import Identity
 from kube.resource import Resource
 from meshapi.agent import MapDifference
 from meshkit.errors import MeshError
 from meshkit.health import Health
-from meshkit.reconciler import Reconciler
+from meshkit.reconciler import Outcome, Reconciler
 from meshkit.rest import Rest
 from meshkit.table import Table
 from meshkit.wake import Wake, wait_for_ring
@@ -37,28 +39,44 @@ _NODE_PROGRAMS = "node programs"
 log = logging.getLogger(__name__)
 
 
+class Neighbours(NamedTuple):
+    """What policies need of other features: identities of CIDR rules and of nodes go into their tables."""
+
+    set_prefixes: Callable[[Mapping[str, int]], None]
+    set_node_identities: Callable[[Mapping[NodeKey, int]], None]
+    are_addresses_written: Callable[[], bool]
+    set_identity: Callable[[Identity], None]
+    delete_identity: Callable[[int], None]
+
+
 class PolicyFeature(Feature):
-    """`set_prefixes` puts the identities of CIDR rules into the ipcache; `cpu_s` is the CPU time of this thread so far."""
+    """`cpu_s` is the CPU time of this thread so far."""
 
     name = "policy"
 
     def __init__(
         self,
         core: Core,
-        set_prefixes: Callable[[Mapping[str, int]], None],
+        neighbours: Neighbours,
         *,
         cpu_s: Callable[[], float] = time.thread_time,
     ) -> None:
         self._cpu_s = cpu_s
         self._core, self._wake, self._interfaces = core, Wake(), Wake()
         context = PolicyContext(core.facts.cluster, core.facts.default_local_cluster)
-        self.compiler = PolicyCompiler(core.db, context, set_prefixes)
+        verbs = NodeVerbs(
+            neighbours.set_identity,
+            neighbours.delete_identity,
+            neighbours.set_node_identities,
+            lambda: self._reconciler.is_written,
+            neighbours.are_addresses_written,
+        )
+        nodes = NodeFollower(core.db, verbs)
+        self.compiler = PolicyCompiler(core.db, context, neighbours.set_prefixes, nodes)
         self.target = EndpointTarget(core.maps, core.host, core.settings.policy_entries_per_pod)
         self.enforced = Wake()
         """Rings when what is enforced may have changed."""
-        self._reconciler = Reconciler(
-            core.db.verdicts, self.target, clock=core.clock, on_outcome=lambda _: self.enforced.set()
-        )
+        self._reconciler = Reconciler(core.db.verdicts, self.target, clock=core.clock, on_outcome=self._hear_outcome)
         self._node_failure = self._pin_failure = ""
         self._listed: dict[Resource, Callable[[], None]] = {}
 
@@ -91,7 +109,12 @@ class PolicyFeature(Feature):
 
     def _inputs(self) -> Sequence[Table[Any, Any]]:
         db = self._core.db
-        return (db.identities, db.endpoints, db.prefixes, db.labelled_services, db.backends)
+        return (db.identities, db.endpoints, db.prefixes, db.labelled_services, db.backends, db.nodes)
+
+    def _hear_outcome(self, _outcome: Outcome) -> None:
+        self.enforced.set()
+        if self.compiler.waits_for_verdicts:
+            self._wake.set()
 
     def describe_widening(self, drained: Mapping[ClusterName, tuple[str, ...]]) -> list[str]:
         """What rules for addresses admit since clusters with these pod networks are no peers any more."""

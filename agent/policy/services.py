@@ -8,7 +8,7 @@ from typing import Final
 
 from agent.tables import AgentDB, ClaimOrigin
 from meshkit.table import HistoryLostError
-from meshmodel.identity import is_reserved
+from meshmodel.identity import is_of_nodes, is_reserved
 from meshmodel.names import ServiceName
 from meshpolicy import ServicePeers
 from meshpolicy.prefix import Cidr, parse_address
@@ -75,7 +75,8 @@ class ServiceResolver:
             if owner is None or owner.origin not in _EXACT:
                 outside.add(prefix)
             elif owner.is_known and owner.identity:
-                (reserved if is_reserved(owner.identity) else identities).add(owner.identity)
+                is_shared = is_reserved(owner.identity) or is_of_nodes(owner.identity)
+                (reserved if is_shared else identities).add(owner.identity)
         return ServicePeers(
             name.namespace, name.name, row.labels, frozenset(identities), frozenset(outside), frozenset(reserved)
         )

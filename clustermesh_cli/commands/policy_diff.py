@@ -17,7 +17,7 @@ from clustermesh_cli.live_policy import AgentView, LiveCluster, read_agent, read
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
 from meshkit import yamltext
-from meshmodel.identity import NumericIdentity, identity_name, is_reserved
+from meshmodel.identity import NumericIdentity, identity_name, is_of_nodes, is_reserved
 from meshmodel.labels import CLUSTER_LABEL, NAMESPACE_LABEL, Labels
 from meshpolicy import Engine, PolicyContext
 from meshpolicy.documents import load_documents
@@ -52,6 +52,11 @@ def diff(path: str, client: KubeClient, system: str, console: Console) -> ExitCo
         console.line(line)
     if before.uses_services() or after.uses_services():
         console.warn("rules that name Services are not compared: only nodes know who their backends are")
+    if after.node_keys() - before.node_keys():
+        console.warn(
+            "rules that ask for labels of nodes that no policy asked for are compared as if no node's were known: "
+            "what they allow is left out, and what they deny is every node"
+        )
     pairs = len({(change.subject, change.peer, change.direction) for change in found})
     console.line(f"RESULT {pairs} pair{'' if pairs == 1 else 's'} of {live.name} judged differently")
     return ExitCode.OK
@@ -119,6 +124,8 @@ def _name(engine: Engine, number: NumericIdentity) -> str:
     if is_reserved(number):
         return identity_name(number)
     own = ",".join(short_labels(labels)) or str(int(number))
+    if is_of_nodes(number):
+        return f"nodes {own}"
     return f"{_value(labels, NAMESPACE_LABEL)}/{own}@{_value(labels, CLUSTER_LABEL)}"
 
 

@@ -31,6 +31,7 @@ from meshmodel.labels import pod_labels
 from meshmodel.names import ClusterId, ClusterName
 from meshpolicy import PolicyKind, PolicyRef
 from tests.packet.datapath_host import bpffs, build_objects, inside, namespace, run
+from tests.support.policy_neighbours import neighbours
 
 pytestmark = pytest.mark.root
 NORTH, NORTH_ID = ClusterName("north"), ClusterId(1)
@@ -151,7 +152,7 @@ async def running(pins: Path, mode: AttachMode) -> AsyncIterator[World]:
     host.datapath.open()  # in this thread, which is in the node's namespace
     core = await open_core(settings, facts, None, host, SystemClock())
     prefixes = PrefixWriter(core.db)
-    policy = PolicyFeature(core, prefixes.set_policy_prefixes)
+    policy = PolicyFeature(core, neighbours(core.db, prefixes))
     policy.compiler.set_document(DENY, PolicyRef(PolicyKind.KUBERNETES, "d", "deny"))
     agent = NodeAgent(core, (policy, EndpointsFeature(core)))
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from tiered_histories import tiered_spec
 
+from agent.identity.writer import IdentityWriter
 from agent.policy.compiler import PolicyCompiler
+from agent.policy.nodes import NodeFollower, NodeVerbs
 from agent.tables import (
     AgentDB,
     Backend,
@@ -23,9 +25,12 @@ from agent.tables import (
     Identity,
     LabelledService,
     NamedPort,
+    Node,
+    NodeAddress,
     PeerHealth,
     Prefix,
 )
+from meshmodel.identity import is_of_nodes, is_reserved
 from meshmodel.labels import pod_labels
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshpolicy import PolicyContext, PolicyRef
@@ -66,6 +71,9 @@ def _steps(pick: random.Random, length: int) -> Iterator[Step]:
                 "pod",
                 "unpod",
                 "ports",
+                "node",
+                "node",
+                "nonode",
             ]
         )
         name = (pick.choice(NAMESPACES), pick.choice("pqr"))
@@ -88,14 +96,14 @@ def _steps(pick: random.Random, length: int) -> Iterator[Step]:
                     pick.choice(NAMESPACES),
                     pick.choice([NORTH, SOUTH]),
                 )
-            case "forget":
-                yield kind, pick.choice(NUMBERS)
             case "pod":
                 yield kind, pick.randint(1, 4), pick.choice(NUMBERS), pick.choice([0, 80, 8080])
-            case "unpod":
-                yield kind, pick.randint(1, 4)
+            case "forget" | "unpod":
+                yield kind, pick.choice(NUMBERS) if kind == "forget" else pick.randint(1, 4)
             case "ports":
                 yield kind, pick.randint(1, 4), pick.choice([0, 80, 8080])
+            case "node" | "nonode":
+                yield kind, pick.choice([NORTH, SOUTH]), pick.randint(1, 2), pick.choice(APPS), pick.choice(["", "x"])
             case _:
                 yield _service_step(pick, kind)
 
@@ -136,8 +144,10 @@ def _rule(pick: random.Random, section: str) -> dict[str, Any]:
             rule[f"{word}CIDR"] = pick.sample(CIDRS, pick.randint(0, 2))
         case 3:
             rule[f"{word}CIDRSet"] = [{"cidrGroupRef": name} for name in pick.sample(GROUPS, pick.randint(1, 3))]
+        case 4 if pick.random() < 0.5:
+            rule[f"{word}Entities"] = [pick.choice(["all", "world", "cluster", "host", "remote-node"])]
         case 4:
-            rule[f"{word}Entities"] = [pick.choice(["all", "world", "cluster", "host"])]
+            rule[f"{word}Nodes"] = [_node_selector(pick) for _ in range(pick.randint(0, 2))]
         case _:
             pass
     match pick.randrange(7):
@@ -156,6 +166,11 @@ def _rule(pick: random.Random, section: str) -> dict[str, Any]:
     return rule
 
 
+def _node_selector(pick: random.Random) -> dict[str, Any]:
+    tier = {"key": "tier", "operator": pick.choice(["Exists", "DoesNotExist"])}
+    return pick.choice([{}, {"matchLabels": {"app": pick.choice(APPS)}}, {"matchExpressions": [tier]}])
+
+
 def _service(pick: random.Random) -> dict[str, Any]:
     where = pick.choice([{}, {"namespace": pick.choice(NAMESPACES)}])
     if pick.random() < 0.5:
@@ -168,15 +183,23 @@ class World:
 
     def __init__(self, *, default_local_cluster: bool, dual_stack: bool) -> None:
         self.context = PolicyContext(NORTH, default_local_cluster=default_local_cluster, dual_stack=dual_stack)
-        self.db = AgentDB(NORTH, ClusterId(1))
+        self.db = AgentDB(NORTH, ClusterId(1), "n1")
         with self.db.write():
             self.db.peers.put(PeerHealth(SOUTH, ClusterId(2)))
         self.prefixes: dict[str, int] = {}
-        self.compiler = PolicyCompiler(self.db, self.context, self._set_prefixes)
+        self.nodes: dict[Any, int] = {}
+        identities = IdentityWriter(self.db)
+        verbs = NodeVerbs(
+            identities.set_identity, identities.delete_identity, self._set_nodes, lambda: True, lambda: True
+        )
+        self.compiler = PolicyCompiler(self.db, self.context, self._set_prefixes, NodeFollower(self.db, verbs))
         self.documents: dict[PolicyRef, dict[str, Any]] = {}
 
     def _set_prefixes(self, found: Any) -> None:
         self.prefixes = dict(found)
+
+    def _set_nodes(self, found: Any) -> None:
+        self.nodes = dict(found)
 
     def take(self, step: Step) -> None:
         """One change, computed through."""
@@ -200,6 +223,7 @@ class World:
                 with self.db.write():
                     self._row(step)
         self.compiler.step()
+        self.compiler.step()  # numbers of nodes that no address has any more are given up one step later
 
     def _row(self, step: Step) -> None:
         db = self.db
@@ -213,6 +237,13 @@ class World:
             case ("pod", index, number, port):
                 ports = (NamedPort("http", port, "TCP"),) if port else ()
                 db.endpoints.put(Endpoint(f"10.9.0.{index}", index, index, "", "", number, "one", f"p{index}", ports))
+            case ("node", cluster, index, app, tier):
+                labels = (("app", app), *((("tier", tier),) if tier else ()))
+                address = NodeAddress("InternalIP", f"172.18.{len(cluster)}.{index}")
+                number = ClusterId(1 if cluster == NORTH else 2)
+                db.nodes.put(Node(cluster, number, f"n{index}", (address,), (), labels=labels))
+            case ("nonode", cluster, index, _, _):
+                db.nodes.delete((cluster, f"n{index}"))
             case ("unpod", index):
                 db.endpoints.delete(f"10.9.0.{index}")
             case ("ports", index, port):
@@ -247,7 +278,8 @@ class World:
             other.set_document(self.documents[ref])
         with other.db.write():
             for table, rows in (
-                (other.db.identities, self.db.identities.rows()),
+                (other.db.identities, [row for row in self.db.identities.rows() if is_of_cluster(row.id)]),
+                (other.db.nodes, self.db.nodes.rows()),
                 (other.db.endpoints, self.db.endpoints.rows()),
                 (other.db.prefixes, self.db.prefixes.rows()),
                 (other.db.labelled_services, self.db.labelled_services.rows()),
@@ -255,6 +287,7 @@ class World:
             ):
                 for row in rows:
                     table.put(row)  # type: ignore[arg-type]
+        other.compiler.step()
         other.compiler.step()
         return other
 
@@ -264,6 +297,11 @@ class World:
             row.endpoint.address: (row.policy.ingress_enforced, row.policy.egress_enforced, dict(row.policy.entries))
             for row in self.db.verdicts.rows()
         }
+
+
+def is_of_cluster(number: int) -> bool:
+    """Told by a cluster, not made here for nodes."""
+    return not is_of_nodes(number) and not is_reserved(number)
 
 
 def _document(kind: str, namespace: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:

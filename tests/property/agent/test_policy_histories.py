@@ -30,6 +30,8 @@ def fault_of(steps: list[Step], *, local: bool, dual_stack: bool) -> str:
         fresh = world.rebuilt()
         if world.enforced() != fresh.enforced():
             return f"step {number}: endpoints enforce something else than after a fresh start"
+        if world.nodes != fresh.nodes:
+            return f"step {number}: nodes have {world.nodes}, after a fresh start {fresh.nodes}"
         if world.prefixes != fresh.prefixes:
             return f"step {number}: prefixes {world.prefixes}, after a fresh start {fresh.prefixes}"
     return ""

@@ -39,6 +39,9 @@ WHO = {
     "health": Who(("reserved:health=",)),
     "host": Who(("reserved:host=",)),
     "node": Who(("reserved:remote-node=",)),
+    "edge": Who(("reserved:remote-node=", "node:app=a", "node:tier=x", f"node:{CLUSTER}={NORTH}")),
+    "core": Who(("reserved:remote-node=", "node:app=b", f"node:{CLUSTER}={NORTH}")),
+    "edge-south": Who(("reserved:remote-node=", "node:app=a", "node:tier=y", f"node:{CLUSTER}={SOUTH}")),
     "api": Who(("reserved:kube-apiserver=", "reserved:remote-node=")),
     "world": Who(("reserved:world=",)),
     "ten": Who(("reserved:world=",), "10.9.9.9"),
@@ -52,6 +55,7 @@ _KEYS += [f"{NAMESPACE_LABELS}team", "reserved:health", "reserved:init", "reserv
 _VALUES = ["a", "b", "x", "y", "jupiter", "one", "two", NORTH, SOUTH, "red", ""]
 _RANGES = ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32", "192.0.2.0/24", "0.0.0.0/0", "10.5.6.7/8"]
 _RANGES += ["::/0", "2001:db8::/32", "fd00::/8", "::/1"]
+_NODE_KEYS = ["app", "tier", "node:tier", "absent", CLUSTER, f"k8s:{CLUSTER}"]
 _ENTITIES = ["all", "world", "host", "cluster", "remote-node", "kube-apiserver", "health", "init", "none", "world-ipv4"]
 
 
@@ -141,7 +145,7 @@ _icmps = st.lists(
 
 @st.composite
 def _rules(draw: st.DrawFn, word: str, *, is_deny: bool) -> Document:
-    kind = draw(st.sampled_from(["none", "Endpoints", "Endpoints", "CIDR", "CIDRSet", "Entities", "FQDNs"]))
+    kind = draw(st.sampled_from(["none", "Endpoints", "Endpoints", "CIDR", "CIDRSet", "Entities", "Nodes", "FQDNs"]))
     rule: Document = {}
     if kind == "Endpoints":
         rule[word + kind] = draw(st.lists(selectors(), max_size=2))
@@ -151,6 +155,8 @@ def _rules(draw: st.DrawFn, word: str, *, is_deny: bool) -> Document:
         rule[word + kind] = draw(st.lists(_cidr_sets, max_size=2))
     elif kind == "Entities":
         rule[word + kind] = draw(st.lists(st.sampled_from(_ENTITIES), max_size=2))
+    elif kind == "Nodes":
+        rule[word + kind] = draw(st.lists(selectors(_NODE_KEYS), max_size=2))
     elif kind == "FQDNs" and word == "to" and not is_deny:
         rule["toFQDNs"] = [{"matchName": "example.org"}]
     layer4 = draw(st.sampled_from(["none", "ports", "ports", "icmp"]))
@@ -219,7 +225,7 @@ _tiered_pods = st.one_of(
 )
 _outside = st.one_of(
     st.builds(lambda n: {"networks": n}, st.lists(st.sampled_from(_RANGES), min_size=1, max_size=2, unique=True)),
-    st.just({"nodes": {}}),
+    st.builds(lambda s: {"nodes": s}, selectors(_NODE_KEYS)),
 )
 
 

@@ -10,6 +10,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Any
 
+from policy_twin_nodes import means_node
 from policy_twin_tiers import tier_says
 
 NAMESPACE = "io.kubernetes.pod.namespace"
@@ -33,7 +34,7 @@ class Who:
         for text in self.labels:
             head, _, value = text.partition("=")
             own_source, _, own_key = head.partition(":")
-            if own_key == key and source in ("any", own_source):
+            if own_key == key and (source == own_source or (source == "any" and own_source != "node")):
                 found.append(value)
         return found
 
@@ -137,7 +138,7 @@ class Twin:
             if not clusterwide:
                 labels = {k: v for k, v in (subject.get("matchLabels") or {}).items() if k != f"k8s:{NAMESPACE}"}
                 subject = {**subject, "matchLabels": labels}
-            if not self._selects(subject, packet.subject, "any"):
+            if not self.selects(subject, packet.subject, "any"):
                 continue
             if not clusterwide and namespace not in packet.subject.values("k8s", NAMESPACE):
                 continue
@@ -148,7 +149,7 @@ class Twin:
                     tally.default_deny |= switch is not False
                     scope = "" if clusterwide else namespace
                     about_init = "reserved:init" in str(spec["endpointSelector"])
-                    if self._cilium_peer(rule, packet, scope, about_init):
+                    if self._cilium_peer(rule, packet, scope, about_init, is_deny):
                         name = (reference(document), f"{place}{section}[{number}]")
                         names_peer = not self._means_everyone(rule, packet, scope, about_init)
                         self._cilium_ports(rule, packet, is_deny, names_peer, name, tally)
@@ -168,9 +169,11 @@ class Twin:
             return True
         return "all" in (rule.get(word + "Entities") or [])
 
-    def _cilium_peer(self, rule: dict[str, Any], packet: Packet, namespace: str, about_init: bool) -> bool:
+    def _cilium_peer(
+        self, rule: dict[str, Any], packet: Packet, namespace: str, about_init: bool, is_deny: bool
+    ) -> bool:
         word = "from" if packet.direction == "ingress" else "to"
-        kinds = ("Endpoints", "CIDR", "CIDRSet", "Entities", "FQDNs", "Services", "Groups")
+        kinds = ("Endpoints", "CIDR", "CIDRSet", "Entities", "FQDNs", "Services", "Groups", "Nodes")
         given = {kind: rule[word + kind] for kind in kinds if rule.get(word + kind) is not None}
         if any(not entries for entries in given.values()):
             return False
@@ -180,6 +183,9 @@ class Twin:
         peer = packet.peer
         if kind == "Endpoints":
             return any(self._endpoint(entry, peer, namespace, about_init) for entry in entries)
+        if kind == "Nodes":
+            answers = [means_node(self, entry, peer, packet.direction) for entry in entries]
+            return any(is_deny if answer is None else answer for answer in answers)
         if kind == "Entities":
             return any(self._entity(entry, peer) for entry in entries)
         if kind == "CIDR":
@@ -189,7 +195,7 @@ class Twin:
         return False
 
     def _endpoint(self, selector: dict[str, Any], peer: Who, namespace: str, about_init: bool) -> bool:
-        if not self._selects(selector, peer, "any"):
+        if not self.selects(selector, peer, "any"):
             return False
         keys = [*(selector.get("matchLabels") or {}), *(e["key"] for e in selector.get("matchExpressions") or [])]
         if any(key.startswith("reserved:") for key in keys):
@@ -256,13 +262,9 @@ class Twin:
             return 24 if packet.port == self._named(entry["port"], packet) else 0
         first = int(entry["port"])
         last = max(first, entry.get("endPort") or 0)
-        return (
-            8
-            if first == 0 and last in (0, 65535)
-            else 8 + _bits(first, last, packet.port)
-            if first <= packet.port <= last
-            else 0
-        )
+        if first == 0 and last in (0, 65535):
+            return 8
+        return 8 + _bits(first, last, packet.port) if first <= packet.port <= last else 0
 
     def _named(self, name: str, packet: Packet) -> int | None:
         owners = [packet.subject if packet.direction == "ingress" else packet.peer]
@@ -284,8 +286,9 @@ class Twin:
             return any(self._range(text, [], peer) for text in entry["networks"])
         if "domainNames" in entry:
             return False
-        if "nodes" in entry:  # not resolved: nobody for a rule that opens, every node for others
-            return action != "Accept" and peer.is_reserved("host", "remote-node", "kube-apiserver")
+        if "nodes" in entry:
+            answer = means_node(self, entry["nodes"], peer, "egress")
+            return action != "Accept" if answer is None else answer
         return self._tiered_pods(entry, peer, "" if "namespaces" in entry and action == "Deny" else self.scope)
 
     def _tiered_pods(self, entry: dict[str, Any], who: Who, scope: str) -> bool:
@@ -293,8 +296,8 @@ class Twin:
         namespaces = entry["namespaces"] if "namespaces" in entry else pods.get("namespaceSelector") or {}
         return (
             bool(who.values("k8s", NAMESPACE))
-            and self._selects(namespaces, who, "k8s", NAMESPACE_LABELS)
-            and self._selects(pods.get("podSelector") or {}, who, "k8s")
+            and self.selects(namespaces, who, "k8s", NAMESPACE_LABELS)
+            and self.selects(pods.get("podSelector") or {}, who, "k8s")
             and (not scope or scope in who.values("k8s", CLUSTER))
         )
 
@@ -318,7 +321,7 @@ class Twin:
         spec = document.get("spec") or {}
         if namespace not in packet.subject.values("k8s", NAMESPACE):
             return
-        if not self._selects(spec.get("podSelector") or {}, packet.subject, "k8s"):
+        if not self.selects(spec.get("podSelector") or {}, packet.subject, "k8s"):
             return
         rules = spec.get(packet.direction) or []
         types = spec.get("policyTypes") or []
@@ -341,13 +344,13 @@ class Twin:
         if block is not None:
             return self._range(block["cidr"], block.get("except") or [], peer)
         pods, namespaces = entry.get("podSelector"), entry.get("namespaceSelector")
-        if pods is not None and not self._selects(pods, peer, "k8s"):
+        if pods is not None and not self.selects(pods, peer, "k8s"):
             return False
         if self.scope and self.scope not in peer.values("k8s", CLUSTER):
             return False
         if namespaces is None:
             return namespace in peer.values("k8s", NAMESPACE)
-        return bool(peer.values("k8s", NAMESPACE)) and self._selects(namespaces, peer, "k8s", NAMESPACE_LABELS)
+        return bool(peer.values("k8s", NAMESPACE)) and self.selects(namespaces, peer, "k8s", NAMESPACE_LABELS)
 
     def _kubernetes_port(self, entry: dict[str, Any], packet: Packet) -> int:
         """How many bits of protocol and port the entry names of the packet; 0 if it does not match."""
@@ -363,7 +366,7 @@ class Twin:
 
     # Labels
 
-    def _selects(self, selector: dict[str, Any], who: Who, default: str, prefix: str = "") -> bool:
+    def selects(self, selector: dict[str, Any], who: Who, default: str, prefix: str = "") -> bool:
         def values(text: str) -> list[str]:
             source, colon, key = text.partition(":")
             return who.values(source, key) if colon else who.values(default, prefix + text)

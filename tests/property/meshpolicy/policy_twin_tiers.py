@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from policy_twin_nodes import means_node
+
 if TYPE_CHECKING:
     from policy_twin import Packet, Twin
 
@@ -34,7 +36,9 @@ def tier_says(twin: Twin, documents: list[dict[str, Any]], packet: Packet) -> Ti
             known = [e for e in entries if twin.is_peer(e, packet.peer, action)]
             if not known:
                 continue
-            resolved = [e for e in known if "nodes" not in e]
+            resolved = [
+                e for e in known if "nodes" not in e or means_node(twin, e["nodes"], packet.peer, "egress") is not None
+            ]
             may_pass |= action == "Pass" and bool(resolved)
             protocols = rule.get("protocols")
             lengths = [0] if protocols is None else [n for p in protocols if (n := twin.tiered_port(p, packet))]

@@ -12,8 +12,9 @@ from policy_strategies import NORTH, WHO, documents
 from policy_twin import Packet, Twin, Who
 
 from meshmodel.identity import NumericIdentity
-from meshmodel.labels import Label, Labels, parse_label, sort_labels
+from meshmodel.labels import CLUSTER_LABEL, Label, Labels, parse_label, sort_labels
 from meshpolicy import Direction, Engine, EntryKey, PolicyContext, PolicyEntry, lookup, parse_policy
+from meshpolicy.node_peer import completed_labels
 from meshpolicy.prefix import label_key, parse_address
 from tests.support.effort import examples
 
@@ -26,7 +27,7 @@ def labels_of(who: Who) -> Labels:
     labels = [parse_label(text) for text in who.labels]
     if who.address:
         labels.append(Label("cidr", label_key(parse_address(who.address)), ""))
-    return sort_labels(labels)
+    return completed_labels(sort_labels(labels), NORTH, ("app", "tier", "absent", CLUSTER_LABEL))
 
 
 def is_pod(who: Who) -> bool:

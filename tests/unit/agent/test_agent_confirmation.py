@@ -13,6 +13,7 @@ from agent.settings import AgentSettings
 from agent.tables import ClaimOrigin, Endpoint, Prefix
 from meshkit.clock import ManualClock
 from meshmodel.names import ClusterId, ClusterName
+from tests.support.policy_neighbours import neighbours
 
 NORTH, NORTH_ID = ClusterName("north"), ClusterId(1)
 FACTS = Facts(NORTH, NORTH_ID, 255, "n1", "172.18.0.2", ("10.1.0.0/24",))
@@ -94,7 +95,7 @@ async def test_a_pod_counts_as_enforced_when_its_programs_run_and_both_maps_lead
 
     host = Refusing()
     core = await open_core(AgentSettings(local_etcd="none"), FACTS, None, host, ManualClock())
-    policy = PolicyFeature(core, lambda _: None)
+    policy = PolicyFeature(core, neighbours(core.db))
     (reconciling,) = policy.reconcilers()
     with core.db.write():
         core.db.prefixes.put(prefix())

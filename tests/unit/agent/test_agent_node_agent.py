@@ -35,6 +35,7 @@ from meshkit.table import Table
 from meshmodel.labels import pod_labels
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshpolicy import PolicyKind, PolicyRef
+from tests.support.policy_neighbours import neighbours
 
 NORTH, NORTH_ID = ClusterName("north"), ClusterId(1)
 NODE_IP, POD, IDENTITY = "172.18.0.2", "10.1.0.5", 65_537
@@ -131,7 +132,7 @@ async def running(core: Core, *features: Feature) -> AsyncIterator[NodeAgent]:
 def map_features(core: Core) -> tuple[Feature, ...]:
     """Every feature that writes maps."""
     ipcache = IpcacheFeature(core)
-    return (ipcache, LoadBalancerFeature(core), PolicyFeature(core, ipcache.writer.set_policy_prefixes))
+    return (ipcache, LoadBalancerFeature(core), PolicyFeature(core, neighbours(core.db, ipcache.writer)))
 
 
 def fill(db: AgentDB) -> None:

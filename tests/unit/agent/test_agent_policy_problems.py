@@ -54,7 +54,7 @@ def test_pods_of_a_rule_that_needs_a_proxy_are_named_and_a_warning_is_not_such_a
 
 def test_of_many_pods_five_are_named() -> None:
     db, compiler = node()
-    put(compiler, "by-node", {"endpointSelector": {}, "ingress": [{"fromNodes": [{}]}]})
+    put(compiler, "by-group", {"endpointSelector": {}, "ingress": [{"fromGroups": [{"aws": {}}]}]})
     (said,) = policy_problems(db, compiler.engine)
     assert said.endswith("(pods here: shop/db-0, shop/web-0, shop/web-1, shop/web-2, shop/web-3 and 3 more)")
 

@@ -47,6 +47,7 @@ from meshkit.http import bind_unix, make_app, serve
 from meshkit.rest import Rest
 from meshmodel.labels import pod_labels
 from meshmodel.names import ClusterId, ClusterName, ServiceName
+from tests.support.policy_neighbours import neighbours
 
 NORTH, NORTH_ID = ClusterName("north"), ClusterId(1)
 NODE_IP, POD, IDENTITY = "172.18.0.2", "10.1.0.5", 65_537
@@ -169,7 +170,7 @@ class Running:
 
 def make_features(core: Core) -> tuple[Feature, ...]:
     ipcache = IpcacheFeature(core)
-    policy = PolicyFeature(core, ipcache.writer.set_policy_prefixes)
+    policy = PolicyFeature(core, neighbours(core.db, ipcache.writer))
     return (HeartbeatFeature(core), ipcache, LoadBalancerFeature(core), policy)
 
 

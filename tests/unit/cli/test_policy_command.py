@@ -57,26 +57,26 @@ def test_one_tenant_s_yaml_bomb_is_refused() -> None:
         evaluate_file(bomb, io.StringIO())
 
 
-ONLY_NODES = """
+ONLY_GROUPS = """
 apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
-metadata: {name: nodes, namespace: default}
+metadata: {name: groups, namespace: default}
 spec:
   endpointSelector: {}
-  SECTION: [{WORDNodes: [{matchLabels: {role: edge}}]}]
+  SECTION: [{WORDGroups: [{aws: {region: x}}]}]
 """
 
 
-@pytest.mark.parametrize(("section", "text"), [("ingress", "selects nobody"), ("ingressDeny", "denies every node")])
+@pytest.mark.parametrize(("section", "text"), [("ingress", "selects nobody"), ("ingressDeny", "denies everybody")])
 def test_lint_ends_with_3_where_a_valid_policy_is_not_enforced_as_written(
     tmp_path: Path, section: str, text: str
 ) -> None:
-    file = tmp_path / "nodes.yaml"
-    file.write_text(ONLY_NODES.replace("SECTION", section).replace("WORD", "from"))
+    file = tmp_path / "groups.yaml"
+    file.write_text(ONLY_GROUPS.replace("SECTION", section).replace("WORD", "from"))
     output = io.StringIO()
     assert lint_files([str(file)], "north", default_local_cluster=True, output=output) == ExitCode.DEGRADED
     assert (
-        f"warning: cnp/default/nodes: spec.{section}[0].fromNodes: fromNodes is not resolved yet; it {text}"
+        f"warning: cnp/default/groups: spec.{section}[0].fromGroups: fromGroups is not resolved yet; it {text}"
         in output.getvalue()
     )
 
@@ -84,7 +84,5 @@ def test_lint_ends_with_3_where_a_valid_policy_is_not_enforced_as_written(
 def test_lint_ends_with_0_on_a_correct_policy_and_4_on_a_wrong_one(tmp_path: Path) -> None:
     file = tmp_path / "one.yaml"
     for words, code in (("fromEntities: [host]", ExitCode.OK), ("fromEntity: [host]", ExitCode.CHECK_FAILED)):
-        file.write_text(
-            ONLY_NODES.replace("SECTION", "ingress").replace("WORDNodes: [{matchLabels: {role: edge}}]", words)
-        )
+        file.write_text(ONLY_GROUPS.replace("SECTION", "ingress").replace("WORDGroups: [{aws: {region: x}}]", words))
         assert lint_files([str(file)], "north", default_local_cluster=True, output=io.StringIO()) == code

@@ -129,12 +129,3 @@ def test_a_deny_rule_whose_peers_cannot_be_told_denies_everybody() -> None:
     pod = ["k8s:io.kubernetes.pod.namespace=default"]
     case = {"ids": {"a": [*pod, "k8s:app=a"]}, "policies": [document], "flows": [["a", "192.0.2.1", "TCP", 80]]}
     assert evaluate_case(case)["verdicts"] == [["denied", "allowed"]]
-
-
-def test_a_deny_rule_by_node_labels_denies_every_node_and_no_pod() -> None:
-    spec = {"endpointSelector": {}, "egress": [{"toEntities": ["all"]}], "egressDeny": [{"toNodes": [{}]}]}
-    document = {"kind": "CiliumNetworkPolicy", "metadata": {"name": "p"}, "spec": spec}
-    ids = {"a": ["k8s:io.kubernetes.pod.namespace=default", "k8s:app=a"]}
-    flows = [["a", to, "TCP", 80] for to in ("host", "remote-node", "kube-apiserver", "a", "192.0.2.1")]
-    verdicts = evaluate_case({"ids": ids, "policies": [document], "flows": flows})["verdicts"]
-    assert [egress for egress, _ in verdicts] == ["denied", "denied", "denied", "allowed", "allowed"]
