@@ -55,7 +55,7 @@ test: setup ## all tests that CI runs, except the lab scenarios
 e2e: setup ## lab scenarios: make e2e [SCENARIO=name]
 	$(BIN)/python -m pytest -q --durations=10 -n 2 --no-loadscope-reorder e2e $(if $(SCENARIO),-k $(SCENARIO))
 
-bench: setup ## figures as JSON under build/bench: make bench [SUITE=slice|wire|policy|loadbalancer]
+bench: setup ## figures as JSON under build/bench: make bench [SUITE=slice|wire|policy|loadbalancer|command]
 	$(BIN)/python -m tests.bench $(SUITE)
 
 clean: ## remove what make built

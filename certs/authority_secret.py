@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from cryptography.hazmat.primitives import serialization
-
-from certs.authority import Authority
 from certs.errors import CertificateError
 from certs.inspect import CertInfo, describe, load
 from certs.store import CA_FILE, CA_KEY_FILE, decode_entry, encode_data
 from meshapi.installed import OWN_PREFIX
+
+if TYPE_CHECKING:
+    from certs.authority import Authority
 
 NEXT: Final = ("next.crt", "next.key")
 PREVIOUS_FILE: Final = "previous.crt"
@@ -58,6 +58,8 @@ def read_authority(secret: Mapping[str, Any] | None, name: str) -> KeptAuthority
         raise CertificateError(what, "is missing")
     data = secret.get("data") or {}
     cert, key = (decode_entry(data, entry, what) for entry in (CA_FILE, CA_KEY_FILE))
+    from certs.authority import Authority  # who only reads certificates does not load what signs them
+
     authority = Authority.load(cert, key)
     phase = phase_of(data)
     if phase is AuthorityPhase.ANNOUNCED:
@@ -70,6 +72,8 @@ def read_trust(secret: Mapping[str, Any] | None, name: str) -> bytes:
 
     Raises: CertificateError saying which certificate is missing or cannot be read.
     """
+    from cryptography.hazmat.primitives import serialization
+
     data = (secret or {}).get("data") or {}
     beside = {AuthorityPhase.ANNOUNCED: NEXT[0], AuthorityPhase.REPLACED: PREVIOUS_FILE}.get(phase_of(data))
     names = (CA_FILE, beside) if beside else (CA_FILE,)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from typing import Annotated
@@ -19,6 +18,7 @@ from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.kv_verbs import kv
 from clustermesh_cli.link_verbs import check, connect, disconnect
 from clustermesh_cli.policy_verbs import explain, inspect_scope, policy
+from clustermesh_cli.quick_parsing import only_named, take_plain_values
 from clustermesh_cli.verb_options import (
     Context,
     Kubeconfig,
@@ -34,7 +34,6 @@ from clustermesh_cli.verb_options import (
 from meshapi.installed import AGENT, APISERVER, DEFAULT_NAMESPACE
 from meshkit.clock import SystemClock
 from meshkit.errors import MeshError
-from meshkit.version import program_version
 
 app = typer.Typer(
     name="clustermesh",
@@ -57,6 +56,8 @@ app.command("inspect-policy-default-local-cluster")(inspect_scope)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from meshkit.version import program_version
+
         print(f"clustermesh {program_version()}")
         raise typer.Exit
 
@@ -96,9 +97,11 @@ def enable(
         list[str] | None, typer.Option(help="extra name or address for the server certificate")
     ] = None,
     apiserver_image: Annotated[
-        str, typer.Option(help="image of the apiserver")
-    ] = f"clustermesh/{APISERVER}:{program_version()}",
-    agent_image: Annotated[str, typer.Option(help="image of the agent")] = f"clustermesh/{AGENT}:{program_version()}",
+        str | None, typer.Option(help=f"image of the apiserver; clustermesh/{APISERVER} of this version if not given")
+    ] = None,
+    agent_image: Annotated[
+        str | None, typer.Option(help=f"image of the agent; clustermesh/{AGENT} of this version if not given")
+    ] = None,
     mirror: Annotated[
         bool | None,
         typer.Option(
@@ -132,6 +135,7 @@ def enable(
     from clustermesh_cli.manifests import load_settings
     from clustermesh_cli.plan.exposure import ExposureWish
     from clustermesh_cli.plan.program_settings import parse_settings
+    from meshkit.version import program_version
 
     options = verb.EnableOptions(
         namespace,
@@ -139,8 +143,8 @@ def enable(
         cluster_id,
         ExposureWish(service_type, node_port, drop_previous_endpoint),
         tuple(advertise or ()),
-        apiserver_image,
-        agent_image,
+        apiserver_image or f"clustermesh/{APISERVER}:{program_version()}",
+        agent_image or f"clustermesh/{AGENT}:{program_version()}",
         mirror,
         new_ca,
         certificate_lifetime,
@@ -249,9 +253,9 @@ def lab(context: typer.Context) -> None:
 
 def run_app() -> int:
     """The exit code; every failure is one line that starts with "Error:", and its code means something."""
-    logging.basicConfig(level=logging.ERROR)
+    take_plain_values()
     try:
-        code = app(standalone_mode=False)
+        code = only_named(app, sys.argv[1:])(standalone_mode=False)
     except CommandError as exc:
         return _fail(str(exc), exc.code)
     except MeshError as exc:

@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Any
 
 import kube.resource as k
-from certs.authority_secret import read_trust
 from clustermesh_cli.exit_code import CommandError
 from clustermesh_cli.plan.facts import ClusterFacts, StoreAccess
 from clustermesh_cli.plan.peering import read_peers
@@ -42,6 +41,8 @@ def read_config(client: KubeClient, namespace: str) -> Mapping[str, str]:
 
 def read_facts(client: KubeClient, namespace: str, context: str) -> ClusterFacts:
     """Read one cluster. Raises CommandError when the mesh is not enabled there."""
+    from certs.authority_secret import read_trust  # who only looks for addresses does not load what reads certificates
+
     config = read_config(client, namespace)
     ca, peers = (client.get(k.SECRETS, name, namespace) for name in (CA_SECRET, PEERS_SECRET))
     if CLUSTER_NAME_KEY not in config or (ca is None and peers is None):

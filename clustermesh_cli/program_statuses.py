@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import msgspec
@@ -48,6 +47,8 @@ def ask_agents(programs: ProgramClient, silence: str) -> ApiserverStatus:
 
     Nothing is known of what it publishes and mirrors. Raises: KubeError, CommandError if no token can be made.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     config = read_config(programs.client, programs.namespace)
     pods = programs.client.list(k.PODS, programs.namespace, AGENT_SELECTOR)
     number = config.get(CLUSTER_ID_KEY, "")

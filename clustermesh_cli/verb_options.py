@@ -51,8 +51,11 @@ Output = Annotated[
 
 def make_client(kubeconfig: str | None, context: str | None) -> KubeClient:
     """A client of the context's cluster. Raises: CommandError for one that does not exist."""
+    import logging
+
     from clustermesh_cli.contexts import open_cluster
 
+    logging.basicConfig(level=logging.ERROR)  # what libraries have to say is said in our own words
     return open_cluster(kubeconfig, context)
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 from collections.abc import Callable, Iterator, Mapping
 from typing import ParamSpec, TypeVar
@@ -25,6 +24,8 @@ _R = TypeVar("_R")
 
 async def in_thread(call: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
     """The result of one blocking call, made in a worker thread."""
+    import asyncio  # who has no loop does not load it
+
     return await asyncio.to_thread(call, *args, **kwargs)
 
 
@@ -33,6 +34,10 @@ class KubeClient:
 
     def __init__(self, transport: Transport, *, context: str = "", timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self.transport, self.context, self.timeout_s = transport, context, timeout_s
+
+    def within(self, timeout_s: float) -> KubeClient:
+        """The same cluster, asked with this limit."""
+        return KubeClient(self.transport, context=self.context, timeout_s=timeout_s)
 
     @property
     def server(self) -> str:

@@ -1,64 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Credentials: from a kubeconfig, or from the service account of our pod. Package `kubernetes` decides how."""
+"""A client from a kubeconfig, or from the service account of our pod.
+
+The package `kubernetes` is imported only for users with an `auth-provider` (OpenID Connect with refresh tokens): it costs
+more than everything else a command does.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlparse
+from typing import Final
+
+import urllib3
 
 from kube.client import KubeClient
+from kube.connection import Authorization, TokenFile, connect_chosen, make_pool, make_tls
 from kube.errors import ConfigError
+from kube.kubeconfig import Context, read_kubeconfig
 from kube.transport import Transport
 
-if TYPE_CHECKING:
-    from kubernetes.client import Configuration
-
-SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
-POOL_SIZE = 16
-USER_AGENT = "clustermesh"
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """One named way to reach a cluster, as a kubeconfig lists it."""
-
-    name: str
-    cluster: str
-    user: str
-    namespace: str
-    current: bool
+SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+USER_AGENT: Final = "clustermesh"
 
 
 def load_client(kubeconfig: str | None = None, context: str | None = None) -> KubeClient:
     """A client for the cluster that the arguments, the pod or the user's kubeconfig name, in this order.
 
-    No connection is made yet.
+    No connection is made yet; a credential plugin is run.
     Raises: ConfigError if there is no usable configuration.
     """
-    from kubernetes.client import Configuration
-    from kubernetes.client.rest import RESTClientObject
-
-    configuration = Configuration()
-    configuration.retries = False
-    configuration.connection_pool_maxsize = POOL_SIZE
-    if _in_cluster(kubeconfig, context):
-        _load_in_cluster(configuration)
-        context_name = "in-cluster"
+    if _is_in_cluster(kubeconfig, context):
+        server, pool, authorization = _connect_in_cluster()
+        return KubeClient(Transport(server, pool, authorization, agent=USER_AGENT), context="in-cluster")
+    chosen = read_kubeconfig(kubeconfig).choose(context)
+    server = str(chosen.cluster["server"])
+    if "auth-provider" in chosen.user:
+        pool, authorization = _connect_by_library(kubeconfig, chosen.context)
     else:
-        context_name = _load_kubeconfig(configuration, kubeconfig, context)
-    if _is_loopback(configuration.host):
-        configuration.proxy = None  # as kubectl: never through a proxy to ourselves
-    pool = RESTClientObject(configuration).pool_manager
-
-    def authorization() -> str | None:
-        key = configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-        return str(key) if key else None
-
-    transport = Transport(configuration.host, pool, authorization, agent=USER_AGENT)
-    return KubeClient(transport, context=context_name)
+        pool, authorization = connect_chosen(chosen)
+    return KubeClient(Transport(server, pool, authorization, agent=USER_AGENT), context=chosen.context)
 
 
 def list_contexts(kubeconfig: str | None = None) -> list[Context]:
@@ -66,55 +46,45 @@ def list_contexts(kubeconfig: str | None = None) -> list[Context]:
 
     Raises: ConfigError if there is no readable kubeconfig.
     """
-    from kubernetes.config import list_kube_config_contexts
-
-    try:
-        contexts, current = list_kube_config_contexts(config_file=kubeconfig)
-    except Exception as exc:  # the library raises whatever its YAML and file layers raise
-        raise ConfigError("kubeconfig", detail=str(exc)) from exc
-    current_name = current.get("name")
-    return [
-        Context(
-            name=str(entry["name"]),
-            cluster=str(entry["context"].get("cluster", "")),
-            user=str(entry["context"].get("user", "")),
-            namespace=str(entry["context"].get("namespace", "default")),
-            current=entry["name"] == current_name,
-        )
-        for entry in contexts
-    ]
+    return read_kubeconfig(kubeconfig).contexts()
 
 
-def _in_cluster(kubeconfig: str | None, context: str | None) -> bool:
+def _is_in_cluster(kubeconfig: str | None, context: str | None) -> bool:
     if kubeconfig or context or os.environ.get("KUBECONFIG"):
         return False
-    return bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and SERVICE_ACCOUNT_TOKEN.exists()
+    return bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and (SERVICE_ACCOUNT / "token").exists()
 
 
-def _load_in_cluster(configuration: Configuration) -> None:
-    from kubernetes.config import load_incluster_config
-
+def _connect_in_cluster() -> tuple[str, urllib3.PoolManager, Authorization]:
+    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT") or "443"
+    server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
     try:
-        load_incluster_config(client_configuration=configuration)
-    except Exception as exc:  # ConfigException, OSError on the mounted files
+        ca_pem = (SERVICE_ACCOUNT / "ca.crt").read_bytes()
+    except OSError as exc:
         raise ConfigError("in-cluster configuration", detail=str(exc)) from exc
+    if not ca_pem.strip():
+        raise ConfigError("in-cluster configuration", detail=f"{SERVICE_ACCOUNT / 'ca.crt'} is empty")
+    context = make_tls(ca_pem, (None, None), is_insecure=False, what="in-cluster configuration")
+    return server, make_pool(server, context, "", ""), TokenFile(SERVICE_ACCOUNT / "token").authorization
 
 
-def _load_kubeconfig(configuration: Configuration, kubeconfig: str | None, context: str | None) -> str:
+def _connect_by_library(kubeconfig: str | None, context: str) -> tuple[urllib3.PoolManager, Authorization]:
+    """For what only the package `kubernetes` can renew."""
+    from kubernetes.client import Configuration
+    from kubernetes.client.rest import RESTClientObject
     from kubernetes.config import load_kube_config
 
-    where = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+    configuration = Configuration()
+    configuration.retries = False
     try:
         load_kube_config(
             config_file=kubeconfig, context=context, client_configuration=configuration, persist_config=False
         )
-    except Exception as exc:  # the library raises whatever its YAML, file and exec layers raise
-        raise ConfigError(f"kubeconfig {where}" + (f" context {context}" if context else ""), detail=str(exc)) from exc
-    if context:
-        return context
-    return next((entry.name for entry in list_contexts(kubeconfig) if entry.current), "")
+    except Exception as exc:  # the library raises whatever its YAML, file and network layers raise
+        raise ConfigError(f"kubeconfig context {context}", detail=str(exc)) from exc
 
+    def authorization() -> str | None:
+        key = configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        return str(key) if key else None
 
-def _is_loopback(server: str) -> bool:
-    host = urlparse(server).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    return RESTClientObject(configuration).pool_manager, authorization

@@ -109,7 +109,7 @@ class Transport:
                 preload_content=not stream,
             )
         except (urllib3.exceptions.HTTPError, OSError) as exc:
-            raise Unreachable(f"{method} {self.server}{path}", detail=str(exc) or repr(exc)) from exc
+            raise Unreachable(f"{method} {self.server}{path}", detail=_why(exc, timeout_s)) from exc
 
 
 class LineStream:
@@ -151,6 +151,15 @@ def refusal(what: str, status: int, body: bytes) -> KubeError:
     if not isinstance(document, dict):
         return error_for(what, status, "", body[:200].decode("utf-8", "replace"))
     return error_for(what, status, str(document.get("reason") or ""), str(document.get("message") or ""))
+
+
+def _why(exc: Exception, timeout_s: float) -> str:
+    """Words for a person: how long was waited, else what the library says."""
+    if isinstance(exc, urllib3.exceptions.ReadTimeoutError):
+        return f"no answer within {timeout_s:g} s"
+    if type(exc) is urllib3.exceptions.ConnectTimeoutError:  # what is derived from it is a refusal, not silence
+        return f"no connection within {min(CONNECT_TIMEOUT_S, timeout_s):g} s"
+    return str(exc) or repr(exc)
 
 
 def _text(value: str | float | bool) -> str:

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Clock(Protocol):
@@ -30,6 +32,8 @@ class SystemClock:
         return time.time()
 
     async def sleep(self, delay_s: float) -> None:
+        import asyncio  # commands, which never sleep so, need the time without a loop
+
         await asyncio.sleep(max(0.0, delay_s))
 
 
@@ -48,6 +52,8 @@ class ManualClock:
         return self._wall
 
     async def sleep(self, delay_s: float) -> None:
+        import asyncio  # commands, which never sleep so, need the time without a loop
+
         if delay_s <= 0:
             await asyncio.sleep(0)
             return
@@ -84,5 +90,7 @@ class ManualClock:
 
 async def settle(turns: int = 20) -> None:
     """Every task that could run without waiting for the outside has had `turns` turns."""
+    import asyncio
+
     for _ in range(turns):
         await asyncio.sleep(0)

@@ -18,11 +18,13 @@ from clustermesh_cli.installed_parts import (
 from kube.client import KubeClient
 from meshapi.installed import AGENT, APISERVER, CLUSTER_NAME_KEY, CONFIG_MAP
 
+ANSWER_S = 5.0
 WORKLOADS = (("Deployment", k.DEPLOYMENTS, APISERVER), ("DaemonSet", k.DAEMON_SETS, AGENT))
 
 
 def show_summary(client: KubeClient, namespace: str, form: AnswerForm, console: Console) -> ExitCode:
     """Print every workload with its replicas and images. Degraded unless each is there and whole."""
+    client = client.within(ANSWER_S)
     found = {name: (kind, client.get(resource, name, namespace)) for kind, resource, name in WORKLOADS}
     summary = InstalledSummary(
         cluster=read_config(client, namespace).get(CLUSTER_NAME_KEY, ""),

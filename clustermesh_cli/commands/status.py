@@ -35,6 +35,8 @@ from meshkit.clock import SystemClock
 CLOCK = SystemClock()
 RETRY_S = 0.5
 SAY_EVERY_S = 10.0
+ANSWER_S = 5.0
+"""How long one answer may take: whatever hangs, the operator hears of the rest while it matters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def status(client: KubeClient, namespace: str, console: Console, *, wait_s: floa
 
     As JSON there is a document whatever happens. Raises: CommandError, KubeError, after it.
     """
-    programs = ProgramClient(client, namespace)
+    programs = ProgramClient(client.within(ANSWER_S), namespace)
     try:
         snapshot, code = _find(programs, console, wait_s, quiet=as_json)
     except (CommandError, KubeError) as exc:
@@ -131,7 +133,7 @@ def _hyphenated(value: Any) -> Any:
 def wait_until_ready(client: KubeClient, namespace: str, console: Console, wait_s: float, *, context: str) -> None:
     """Return once the cluster is well. Raises CommandError (timeout) naming what is not."""
     try:
-        _wait(ProgramClient(client, namespace), console, wait_s, quiet=False)
+        _wait(ProgramClient(client.within(ANSWER_S), namespace), console, wait_s, quiet=False)
     except _NotInTimeError as exc:
         raise CommandError(f"{context}: {exc}", ExitCode.TIMEOUT) from exc
 

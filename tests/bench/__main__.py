@@ -10,7 +10,7 @@ import platform
 import sys
 from pathlib import Path
 
-SUITES = ("slice", "wire", "policy", "loadbalancer")
+SUITES = ("slice", "wire", "policy", "loadbalancer", "command")
 OUTPUT = Path("build/bench")
 
 

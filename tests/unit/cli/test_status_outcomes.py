@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,14 +12,18 @@ import pytest
 from connect_world import NS, PROXY, WritableApi
 from explain_world import listing
 
-from clustermesh_cli.commands.status import status
+from clustermesh_cli.commands.status import ANSWER_S, status
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
+from kube.config import load_client
 from kube.errors import Unreachable
+from kube.resource import SERVICES
 from kube.transport import Query
 from meshapi.agent import AgentStatus
 from meshapi.peer import RemoteCluster
 from meshapi.row import encode
+from tests.unit.kube.kube_recorder import kubeconfig
+from tests.unit.kube.kube_script import ScriptedServer
 
 READY = RemoteCluster(name="south", ready=True, connected=True, age_s=4.0)
 
@@ -102,3 +107,30 @@ def _names_with_underscores(document: Any) -> list[str]:
     if isinstance(document, dict):
         return [n for n in document if "_" in n] + [f for v in document.values() for f in _names_with_underscores(v)]
     return [f for v in document for f in _names_with_underscores(v)] if isinstance(document, list) else []
+
+
+class TimedApiserver(SilentApiserver):
+    """Remembers how long it was given for every answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limits: set[float] = set()
+
+    def request(
+        self, method: str, path: str, *, query: Query | None = None, timeout_s: float = 0, **given: object
+    ) -> tuple[int, bytes]:
+        self.limits.add(timeout_s)
+        return super().request(method, path, query=query, timeout_s=timeout_s, **given)
+
+
+def test_no_answer_is_waited_for_longer_than_an_operator_would() -> None:
+    api = TimedApiserver()
+    run(api)
+    assert api.limits == {ANSWER_S}
+
+
+def test_an_api_server_that_takes_the_question_and_never_answers_is_named(tmp_path: Path) -> None:
+    with ScriptedServer([lambda _request, _connection: None]) as server:
+        client = load_client(kubeconfig(tmp_path / "config", f"http://127.0.0.1:{server.port}"))
+        with pytest.raises(Unreachable, match=rf"{server.port}/.* no answer within 0\.2 s"):
+            client.within(0.2).get(SERVICES, "a", "shop")
