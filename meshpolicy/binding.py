@@ -23,7 +23,7 @@ class Selection:
     and is in none of their tables.
     """
 
-    __slots__ = ("anchors", "holders", "identities", "peer_rules", "selector", "subject_rules")
+    __slots__ = ("anchors", "conditions", "holders", "identities", "peer_rules", "selector", "subject_rules")
 
     def __init__(self, selector: BoundSelector) -> None:
         self.selector = selector
@@ -32,6 +32,8 @@ class Selection:
         self.subject_rules: dict[int, ActiveRule] = {}
         self.peer_rules: dict[int, ActiveRule] = {}
         self.anchors: tuple[Feature, ...] = ()
+        self.conditions: tuple[tuple[tuple[Feature, ...], bool], ...] = ()
+        """Of a label selector: features, and whether an identity must have none of them."""
 
 
 class ActiveRule:

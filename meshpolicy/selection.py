@@ -138,8 +138,11 @@ class Selections:
         return identity
 
     def _anchor(self, selection: Selection, selector: LabelSelector) -> None:
+        selection.conditions = tuple(
+            (_required_features(part), not _is_positive(part)) for part in selector.requirements
+        )
         best = min(
-            (part for part in selector.requirements if part.operator in (Operator.IN, Operator.EXISTS)),
+            (part for part in selector.requirements if _is_positive(part)),
             key=self._breadth,
             default=None,
         )
@@ -156,11 +159,11 @@ class Selections:
         return part.operator is Operator.EXISTS, part.key in _SCOPE_KEYS, count
 
     def _select(self, selector: LabelSelector) -> set[int]:
-        positive = [part for part in selector.requirements if part.operator in (Operator.IN, Operator.EXISTS)]
+        positive = [part for part in selector.requirements if _is_positive(part)]
         positive.sort(key=self._breadth)
         found = self._with_any(positive[0]) if positive else set(self._identities)
         for part in (*positive[1:], *(part for part in selector.requirements if part not in positive)):
-            if part.operator in (Operator.IN, Operator.EXISTS):
+            if _is_positive(part):
                 found &= self._with_any(part)
             else:
                 found -= self._with_any(part)
@@ -174,10 +177,11 @@ class Selections:
         candidates = dict(self._unanchored)
         for feature in identity.features:
             candidates.update(self._anchored.get(feature, {}))
+        lacks = identity.features.isdisjoint
         return [
             selection
-            for selector, selection in candidates.items()
-            if all(_holds(part, identity.features) for part in selector.requirements)
+            for selection in candidates.values()
+            if all(lacks(features) is is_negative for features, is_negative in selection.conditions)
         ]
 
     def _matching_ranges(self, identity: KnownIdentity) -> Iterable[Selection]:
@@ -234,6 +238,6 @@ def _required_features(part: Requirement) -> tuple[Feature, ...]:
     return ((part.source, part.key),)
 
 
-def _holds(part: Requirement, features: frozenset[Feature]) -> bool:
-    found = any(feature in features for feature in _required_features(part))
-    return found == (part.operator in (Operator.IN, Operator.EXISTS))
+def _is_positive(part: Requirement) -> bool:
+    """Whether a label satisfies the requirement, not the lack of one."""
+    return part.operator in (Operator.IN, Operator.EXISTS)
