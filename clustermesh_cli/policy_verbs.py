@@ -34,12 +34,15 @@ def policy_eval(
 
 @policy.command("lint")
 def policy_lint(
-    files: Annotated[list[str], typer.Argument(help="manifests; - for stdin")],
+    files: Annotated[list[str], typer.Argument(help="manifests, or directories of them; - for stdin")],
     cluster: Annotated[str, typer.Option(help="name of the cluster they are meant for")] = "default",
     default_local_cluster: Annotated[bool, typer.Option(help="what an unscoped selector means")] = True,
     live: Annotated[
         bool,
         typer.Option("--live", help="take name, switch and the identities that exist from the cluster of --context"),
+    ] = False,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="only how many findings, and how many policies are enforced as written")
     ] = False,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
@@ -49,8 +52,8 @@ def policy_lint(
     from clustermesh_cli.commands.policy import lint_files, lint_live
 
     if live:
-        raise typer.Exit(lint_live(files, make_client(kubeconfig, context), namespace))
-    raise typer.Exit(lint_files(files, cluster, default_local_cluster=default_local_cluster))
+        raise typer.Exit(lint_live(files, make_client(kubeconfig, context), namespace, is_summary=summary))
+    raise typer.Exit(lint_files(files, cluster, default_local_cluster=default_local_cluster, is_summary=summary))
 
 
 @policy.command("diff")

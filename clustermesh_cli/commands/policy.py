@@ -6,10 +6,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 import orjson
 
+from clustermesh_cli.commands.policy_summary import count_policies
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from meshkit import yamltext
 from meshmodel.identity import NumericIdentity
@@ -20,6 +21,8 @@ from meshpolicy.lint import NOT_ENFORCED, Severity, lint
 
 if TYPE_CHECKING:
     from kube.client import KubeClient
+
+_MANIFESTS: Final = (".yaml", ".yml", ".json")
 
 
 def evaluate_file(text: str, output: TextIO) -> None:
@@ -52,31 +55,38 @@ def lint_files(
     *,
     default_local_cluster: bool,
     identities: Mapping[NumericIdentity, Labels] | None = None,
+    is_summary: bool = False,
     output: TextIO | None = None,
 ) -> ExitCode:
-    """Print one line per finding, file by file, then those that only all files together have.
+    """Print one line per finding, file by file, then those that only all files together have; of a summary only the end.
+
+    A directory stands for the manifests in it and below.
 
     CHECK_FAILED by errors; DEGRADED where a valid policy has a part that is not enforced as written. Other warnings
     and notes are about correct policies. With identities, selectors that select none of them are findings too.
     """
     stream = output or sys.stdout
     context = PolicyContext(cluster=cluster, default_local_cluster=default_local_cluster)
-    texts = {path: _read(path) for path in paths}
+    texts = {path: _read(path) for path in _files(paths)}
     own = {path: lint([text], context, identities) for path, text in texts.items()}
     lines = [(f"{path}: {finding}", finding) for path, findings in own.items() for finding in findings]
     known = {finding for findings in own.values() for finding in findings}
     lines += [(str(found), found) for found in lint(texts.values(), context, identities) if found not in known]
-    for line, _ in lines:
+    for line, _ in () if is_summary else lines:
         print(line, file=stream)
     counts = {severity: sum(found.severity is severity for _, found in lines) for severity in Severity}
     summary = ", ".join(f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in counts.items())
-    print(f"{summary} in {len(paths)} file{'' if len(paths) == 1 else 's'}", file=stream)
+    print(f"{summary} in {len(texts)} file{'' if len(texts) == 1 else 's'}", file=stream)
+    if is_summary:
+        print(count_policies(texts.values(), context), file=stream)
     if counts[Severity.ERROR]:
         return ExitCode.CHECK_FAILED
     return ExitCode.DEGRADED if any(found.code == NOT_ENFORCED for _, found in lines) else ExitCode.OK
 
 
-def lint_live(paths: Sequence[str], client: KubeClient, system: str, output: TextIO | None = None) -> ExitCode:
+def lint_live(
+    paths: Sequence[str], client: KubeClient, system: str, *, is_summary: bool = False, output: TextIO | None = None
+) -> ExitCode:
     """As `lint_files`, for the running cluster: its name, its switch, and the identities that its agents know."""
     from clustermesh_cli.live_policy import read_agent, read_cluster  # offline verbs need no client
     from clustermesh_cli.program_client import ProgramClient
@@ -88,8 +98,23 @@ def lint_live(paths: Sequence[str], client: KubeClient, system: str, output: Tex
         live.name,
         default_local_cluster=live.default_local_cluster,
         identities=view.identities,
+        is_summary=is_summary,
         output=output,
     )
+
+
+def _files(paths: Sequence[str]) -> list[str]:
+    """The paths, each directory replaced by the manifests in it and below. Raises: CommandError for one without any."""
+    found: list[str] = []
+    for path in paths:
+        if not Path(path).is_dir():
+            found.append(path)
+            continue
+        inside = sorted(str(file) for file in Path(path).rglob("*") if file.suffix in _MANIFESTS and file.is_file())
+        if not inside:
+            raise CommandError(f"{path}: holds no manifest ({', '.join(_MANIFESTS)})", ExitCode.USAGE)
+        found += inside
+    return list(dict.fromkeys(found))
 
 
 def _read(path: str) -> str:

@@ -86,3 +86,26 @@ def test_lint_ends_with_0_on_a_correct_policy_and_4_on_a_wrong_one(tmp_path: Pat
     for words, code in (("fromEntities: [host]", ExitCode.OK), ("fromEntity: [host]", ExitCode.CHECK_FAILED)):
         file.write_text(ONLY_GROUPS.replace("SECTION", "ingress").replace("WORDGroups: [{aws: {region: x}}]", words))
         assert lint_files([str(file)], "north", default_local_cluster=True, output=io.StringIO()) == code
+
+
+def test_a_summary_counts_what_becomes_of_each_policy_of_a_directory(tmp_path: Path) -> None:
+    plain = ONLY_GROUPS.replace("SECTION", "ingress").replace(
+        "WORDGroups: [{aws: {region: x}}]", "fromEntities: [host]"
+    )
+    inside = tmp_path / "deeper"
+    inside.mkdir()
+    (tmp_path / "plain.yaml").write_text(f"{plain}\n---\n{plain}\n---\nkind: Deployment\n")
+    (inside / "part.yml").write_text(ONLY_GROUPS.replace("SECTION", "ingress").replace("WORD", "from"))
+    (inside / "wrong.json").write_text('{"kind": "CiliumNetworkPolicy", "metadata": {"name": "p"}}')
+    (inside / "notes.txt").write_text("no manifest")
+    output = io.StringIO()
+    code = lint_files([str(tmp_path)], "north", default_local_cluster=True, is_summary=True, output=output)
+    assert code == ExitCode.CHECK_FAILED
+    findings, policies = output.getvalue().splitlines()
+    assert findings.endswith("in 3 files")
+    assert policies == "4 policies: 2 enforced as written, 1 in part, 1 refused; 1 other document"
+
+
+def test_a_directory_without_manifests_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="holds no manifest"):
+        lint_files([str(tmp_path)], "north", default_local_cluster=True, output=io.StringIO())
