@@ -24,7 +24,7 @@ from agent.mesh.routes import (
     peer_rows,
     refused_networks,
 )
-from agent.mesh.rows import lost_node_problems
+from agent.mesh.rows import lost_node_problems, silent_node_problems
 from agent.mesh.runner import MeshRunner
 from agent.mesh.service_networks import ServiceNetworkFollower
 from agent.tables import Node, NodeAddress
@@ -129,6 +129,8 @@ class MeshFeature(Feature):
     def problems(self) -> Sequence[str]:
         """Also what rules for addresses admit since a cluster is no peer any more."""
         found = mesh_problems(self.runner, self._core.db, self._core.clock)
+        if self._prober is not None:
+            found += silent_node_problems(self._prober.heard())
         return found + self._describe_widening(self.runner.drained)
 
     def check_health(self, health: Health) -> None:

@@ -95,21 +95,29 @@ _SILENT: Final = ProbeReply(ProbeAnswer.NONE)
 
 @dataclass(slots=True)
 class _Heard:
-    """What is remembered of one node: when it last answered whole, and how often it has not since."""
+    """What is remembered of one node: when it last answered whole, and how often it has not since.
+
+    `small_s` is when a node that never answered whole was first heard: it is there, and pods' packets do not reach it.
+    """
 
     reached_s: float | None = None
+    small_s: float | None = None
     failures: int = 0
     last: ProbeReply = _SILENT
 
 
 class HeardNode(NamedTuple):
-    """What probing knows of one node: its last reply, how long ago it answered whole (None: never), if it counts as lost."""
+    """What probing knows of one node: its last reply, how long ago it answered whole (None: never), if it counts as lost.
+
+    `failures` is how many rounds it has not answered whole since, or ever.
+    """
 
     cluster: ClusterName
     ip: str
     reply: ProbeReply
     reached_ago_s: float | None
     is_lost: bool
+    failures: int
 
 
 @dataclass(slots=True)
@@ -154,6 +162,7 @@ class Prober:
                 node.last,
                 None if node.reached_s is None else now_s - node.reached_s,
                 ip in self._db.lost_nodes,
+                node.failures,
             )
             for cluster, known in sorted(self._clusters.items())
             for ip, node in sorted(known.nodes.items())
@@ -173,6 +182,8 @@ class Prober:
                 heard.reached_s, heard.failures = now_s, 0
             else:
                 heard.failures += 1
+                if reply.answer is ProbeAnswer.SMALL_ONLY and heard.small_s is None:
+                    heard.small_s = now_s
         reached = [node for node, reply in answers.items() if reply.answer is ProbeAnswer.WHOLE]
         state.probes_reached, state.probes_total = len(reached), len(answers)
         if reached:
@@ -187,10 +198,11 @@ class Prober:
         }
 
     def _is_lost(self, heard: _Heard, now_s: float) -> bool:
-        """A node that was never reached is not judged; one unlucky packet makes no node lost."""
-        if heard.reached_s is None or heard.failures < FAILURES_BEFORE_LOST:
+        """A node that was never heard is not judged; one unlucky packet makes no node lost."""
+        since_s = heard.small_s if heard.reached_s is None else heard.reached_s
+        if since_s is None or heard.failures < FAILURES_BEFORE_LOST:
             return False
-        return now_s - heard.reached_s >= self._lost_after_s
+        return now_s - since_s >= self._lost_after_s
 
     def _write(self, lost: Mapping[str, LostNode]) -> None:
         table = self._db.lost_nodes

@@ -19,6 +19,7 @@ from meshpeer.followed import FollowedCluster
 from meshpeer.status import remote_cluster
 
 MAX_NAMED: Final = 3
+ROUNDS_BEFORE_SILENT: Final = 10
 _PATHS: Final = {
     ProbeAnswer.WHOLE: PathState.WHOLE,
     ProbeAnswer.SMALL_ONLY: PathState.SMALL_ONLY,
@@ -53,6 +54,19 @@ def lost_node_problems(db: AgentDB) -> list[str]:
     """One sentence for each node of a peer whose pods get no new connections from here."""
     rows = sorted(db.lost_nodes.rows(), key=lambda row: (row.cluster, row.ip))
     return [f"peer {row.cluster}: node {row.ip} gets no new connections from this node: {row.reason}" for row in rows]
+
+
+def silent_node_problems(heard: Iterable[HeardNode]) -> list[str]:
+    """One sentence for each peer with nodes that never answered a probe: they are not judged, so somebody has to."""
+    silent: dict[ClusterName, list[str]] = {}
+    for node in heard:
+        if node.reached_ago_s is None and not node.is_lost and node.failures >= ROUNDS_BEFORE_SILENT:
+            silent.setdefault(node.cluster, []).append(node.ip)
+    return [
+        f"peer {cluster}: {', '.join(ips[:MAX_NAMED])}{f' and {len(ips) - MAX_NAMED} more nodes' if ips[MAX_NAMED:] else ''} "
+        "never answered a probe, neither through the overlay nor by TCP: requests to their pods may be lost"
+        for cluster, ips in sorted(silent.items())
+    ]
 
 
 def probe_rows(db: AgentDB, heard: Iterable[HeardNode], sessions: Mapping[ClusterName, str]) -> list[ProbeRow]:

@@ -11,7 +11,7 @@ import pytest
 from agent.datapath.flow_layout import ProbeSize
 from agent.mesh.liveness import Liveness, Signals, decide
 from agent.mesh.probe import ANSWER_WAIT_S, NODES_A_ROUND, OverlayThenTcp, ProbeAnswer, Prober, ProbeReply, make_reach
-from agent.mesh.rows import probe_rows
+from agent.mesh.rows import probe_rows, silent_node_problems
 from agent.tables import AgentDB, Node, NodeAddress
 from meshapi.probe import PathState
 from meshkit.clock import ManualClock
@@ -60,6 +60,36 @@ async def test_a_peer_that_never_answered_a_probe_is_not_judged_by_probes() -> N
         await world.round()
     assert not world.state.has_probes
     assert world.liveness() is Liveness.CONNECTED
+
+
+async def test_nodes_that_never_answered_are_named_until_they_do() -> None:
+    world = World(nodes=5)
+    world.alive = {"172.18.1.4"}
+    for _ in range(9):
+        await world.round()
+    assert silent_node_problems(world.prober.heard()) == []
+    await world.round()
+    (said,) = silent_node_problems(world.prober.heard())
+    assert said.startswith("peer south: 172.18.1.0, 172.18.1.1, 172.18.1.2 and 1 more nodes never answered a probe, ")
+    world.alive |= {"172.18.1.0", "172.18.1.1", "172.18.1.2", "172.18.1.3"}
+    await world.round()
+    world.alive = set()
+    for _ in range(20):
+        await world.round()
+    assert silent_node_problems(world.prober.heard()) == [], "they count as lost by now, which is said elsewhere"
+
+
+async def test_a_node_that_only_small_packets_ever_reached_is_lost() -> None:
+    world = World()
+    world.alive, world.small_only = {"172.18.1.0"}, {"172.18.1.1"}
+    for _ in range(10):
+        await world.round()
+    assert world.lost() == {}
+    await world.round()
+    assert world.lost() == {"172.18.1.1": ProbeAnswer.SMALL_ONLY.value}
+    world.alive, world.small_only = {"172.18.1.0", "172.18.1.1"}, set()
+    await world.round()
+    assert world.lost() == {}
 
 
 async def test_one_node_that_answers_keeps_the_peer() -> None:

@@ -57,7 +57,12 @@ def test_a_fault_of_the_policy_engine_degrades_the_agent_until_it_is_gone() -> N
     health, faults = Health(), {"cnp/a/b": "kept closed: x"}
     feature = cast(
         "Any",
-        SimpleNamespace(compiler=SimpleNamespace(faults=faults), target=SimpleNamespace(failures={}), _node_failure=""),
+        SimpleNamespace(
+            compiler=SimpleNamespace(faults=faults),
+            target=SimpleNamespace(failures={}),
+            _node_failure="",
+            _pin_failure="",
+        ),
     )
     PolicyFeature.check_health(feature, health)
     assert health.snapshot()["policy engine"][:2] == (HealthLevel.DEGRADED, "1 kept closed; cnp/a/b: kept closed: x")
