@@ -28,6 +28,8 @@ from e2e.policies import (
 
 CONTROL_PLANE = "koornacht-control-plane"
 FROM_KOORNACHT = "io.cilium.k8s.policy.cluster: koornacht"
+NODE_LABEL = "e2e-role"
+EDGE = f"matchLabels: {{{NODE_LABEL}: edge}}"
 X_WING = "podSelector: {matchLabels: {name: x-wing}}"
 # one connection, a request every tenth of a second; a new connection would be judged as a new one
 CONVERSATION = """
@@ -61,6 +63,8 @@ def places(mesh: Mesh) -> Iterator[Places]:
     _, peer_node, _ = mesh.pod("tion", "x-wing")
     clusters: dict[str, Cluster] = {own_node: "koornacht", CONTROL_PLANE: "koornacht", peer_node: "tion"}
     hosts = {node: internal_ip(mesh, cluster, node) for node, cluster in clusters.items()}
+    for node, cluster in clusters.items():
+        label(mesh, cluster, node, "plain" if node == own_node else "edge")
     with servers(mesh, tuple(hosts), outside_at=CONTROL_PLANE):
         yield Places(
             client=Place("koornacht", name),
@@ -80,6 +84,11 @@ def places(mesh: Mesh) -> Iterator[Places]:
                 "rebel-base in tion": Place("tion", other),
             },
         )
+
+
+def label(mesh: Mesh, cluster: Cluster, node: str, role: str) -> None:
+    """The node has this role, by a label of its Node object."""
+    mesh.kubectl(cluster, "label", "--overwrite", "node", node, f"{NODE_LABEL}={role}")
 
 
 def two_pods(mesh: Mesh, cluster: Cluster, app: str) -> list[tuple[str, str, str]]:
@@ -117,6 +126,19 @@ EGRESS = {
         f"egress: [{{toCIDRSet: [{{cidr: 172.18.0.0/16, except: [{OUTSIDE}/32]}}]}}]",
         set(),
     ),
+    "nodes by label": (f"egress: [{{toNodes: [{{{EDGE}}}]}}]", {"other node", "peer's node"}),
+    "nodes by label of one cluster": (
+        f"egress: [{{toNodes: [{{matchLabels: {{{NODE_LABEL}: edge, {FROM_KOORNACHT}}}}}]}}]",
+        {"other node"},
+    ),
+    "nodes by one of some values": (
+        f"egress: [{{toNodes: [{{matchExpressions: [{{key: {NODE_LABEL}, operator: In, values: [plain, other]}}]}}]}}]",
+        {"own node"},
+    ),
+    "all but nodes by label": (
+        f"egress: [{{toEntities: [all]}}], egressDeny: [{{toNodes: [{{{EDGE}}}]}}]",
+        {"own pod", "peer's pod", "own node", "outside"},
+    ),
     "a port": ('egress: [{toPorts: [{ports: [{port: "80", protocol: TCP}]}]}]', {"own pod", "peer's pod"}),
     "a global service": (
         "egress: [{toServices: [{k8sService: {serviceName: rebel-base}}]}]",
@@ -144,6 +166,15 @@ def test_an_egress_rule_reaches_exactly_what_it_names(mesh: Mesh, places: Places
         mesh.wait_until("the client's agent knows it", lambda: is_known(mesh, "koornacht", node, "e2e-egress"))
         mesh.wait_until(f"{name}: {wanted}", lambda: ask(mesh, places.client, places.targets) == wanted)
         assert ask(mesh, places.client, places.targets) == wanted
+
+
+@pytest.mark.usefixtures("open_again")
+def test_a_node_that_gets_another_label_is_another_peer(mesh: Mesh, places: Places) -> None:
+    target = {"node": places.targets["other node"]}
+    with in_force(mesh, {"koornacht": [cilium_policy("e2e-egress", "x-wing", EGRESS["nodes by label"][0])]}):
+        for role, wanted in (("edge", REACHED), ("plain", DROPPED), ("edge", REACHED)):
+            label(mesh, "koornacht", CONTROL_PLANE, role)
+            mesh.wait_until(f"{role}: {wanted}", lambda: ask(mesh, places.client, target) == {"node": wanted})  # noqa: B023
 
 
 ALL = {"x-wing in koornacht", "rebel-base in koornacht", "x-wing in tion", "rebel-base in tion"}
