@@ -10,12 +10,11 @@ from typing import Final, NamedTuple
 from meshmodel.identity import NumericIdentity
 from meshpolicy.engine import Engine
 from meshpolicy.mapstate import MatchType, Verdict, precedence
-from meshpolicy.node_peer import is_unlabelled_node, node_text, selects_nodes
-from meshpolicy.peer import FqdnSelector, PeerSelector, ServiceSelector
+from meshpolicy.node_peer import is_unlabelled_node, peer_text, selects_nodes
+from meshpolicy.peer import FqdnSelector, ServiceSelector
 from meshpolicy.port import EVERYTHING, L4Key, NamedPorts, PortSpec
 from meshpolicy.reference import Direction, RuleOrigin
 from meshpolicy.rule import Rule
-from meshpolicy.selector import LabelSelector
 from meshpolicy.tier import Tier
 
 _NO_EFFECT: Final = "does not apply"
@@ -139,17 +138,13 @@ def _mismatch(rule: Rule, engine: Engine, half: Half, packet: L4Key) -> str:
             return f"who {' or '.join(str(peer) for peer in rule.peers)} is, only the node knows"
         if any(map(selects_nodes, rule.peers)) and is_unlabelled_node(engine.labels_of(half.peer) or ()):
             return "which labels the node has is not known here"
-        return f"the peer is not {' or '.join(dict.fromkeys(map(_peer_text, rule.peers)))}"
+        return f"the peer is not {' or '.join(dict.fromkeys(map(peer_text, rule.peers)))}"
     if rule.ports is None:
         return ""
     keys = (key for spec in rule.ports for key in _keys(spec, engine, half, rule.direction))
     if any(key == EVERYTHING or key.covers(packet) for key in keys):
         return ""
     return f"the port is not {' or '.join(map(str, dict.fromkeys(rule.ports))) or 'any'}"
-
-
-def _peer_text(peer: PeerSelector) -> str:
-    return node_text(peer) if isinstance(peer, LabelSelector) and selects_nodes(peer) else str(peer)
 
 
 def _keys(spec: PortSpec, engine: Engine, half: Half, direction: Direction) -> Iterator[L4Key]:

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from meshmodel.labels import CLUSTER_LABEL, NODE, NODE_KEY, OF_NODES, RESERVED, Label, Labels, sort_labels
 from meshpolicy.decode import DocumentNode
 from meshpolicy.parse_selector import parse_selector
+from meshpolicy.peer import PeerSelector
 from meshpolicy.reference import Direction
 from meshpolicy.rule import Policy
 from meshpolicy.selector import ANY_SOURCE, KUBERNETES_SOURCE, LabelSelector, Operator, Requirement, equals
@@ -92,8 +93,12 @@ def selects_nodes(selector: object) -> bool:
     return isinstance(selector, LabelSelector) and any(part.source == NODE_KEY for part in selector.requirements)
 
 
-def node_text(selector: LabelSelector) -> str:
-    """A selector of nodes as its author knows it: without marks and kinds."""
+def peer_text(peer: PeerSelector) -> str:
+    """A peer of a rule as its author knows it: a selector of nodes has marks and kinds that nobody wrote."""
+    return _node_text(peer) if isinstance(peer, LabelSelector) and selects_nodes(peer) else str(peer)
+
+
+def _node_text(selector: LabelSelector) -> str:
     unknown = [p.key for p in selector.requirements if p.source == NODE_KEY and p.operator is Operator.DOES_NOT_EXIST]
     if unknown:
         return f"nodes of which {unknown[0]} is not known"

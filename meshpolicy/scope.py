@@ -12,6 +12,7 @@ from meshmodel.labels import Labels
 from meshpolicy.context import PolicyContext
 from meshpolicy.documents import Document, load_documents
 from meshpolicy.engine import Engine
+from meshpolicy.node_peer import peer_text
 from meshpolicy.peer import CidrSelector, PeerSelector
 from meshpolicy.prefix import Cidr, parse_prefix
 from meshpolicy.reference import RuleOrigin
@@ -54,9 +55,9 @@ def inspect_default_local_cluster(
         if before.peers == after.peers:
             continue
         old, new = wide.selected(before), narrow.selected(after)
-        changed = tuple(str(peer) for peer in before.peers or () if peer not in (after.peers or ()))
+        changed = dict.fromkeys(peer_text(peer) for peer in before.peers or () if peer not in (after.peers or ()))
         changes.append(
-            ScopeChange(before.origin, before.deny, changed, tuple(sorted(old - new)), tuple(sorted(old & new)))
+            ScopeChange(before.origin, before.deny, tuple(changed), tuple(sorted(old - new)), tuple(sorted(old & new)))
         )
     return tuple(changes)
 

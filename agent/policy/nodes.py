@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from agent.tables import AgentDB, Identity, Node
 from meshkit.table import HistoryLostError
 from meshmodel.identity import LOCAL_SCOPE_REMOTE_NODE, Reserved
-from meshmodel.labels import Labels, labels_text
+from meshmodel.labels import CLUSTER_LABEL, Labels, labels_text
 from meshmodel.names import ClusterName
 from meshpolicy.node_peer import node_labels
 
@@ -54,8 +54,8 @@ class NodeFollower:
         return self._wanted != self._assigned
 
     def follow(self, keys: frozenset[str]) -> None:
-        """The identities of all nodes are known, as far as rules ask for these keys of their labels."""
-        changed = self._changed(tuple(sorted(keys)))
+        """The identities of all nodes are known by their cluster and, as far as rules ask for these keys, by their labels."""
+        changed = self._changed(tuple(sorted({*keys, CLUSTER_LABEL})) if keys else ())
         if changed:
             self._is_tidy = False
             with self._db.write():

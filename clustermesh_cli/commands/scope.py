@@ -15,7 +15,7 @@ from clustermesh_cli.exit_code import ExitCode
 from clustermesh_cli.live_policy import AgentView, LiveCluster, read_agent, read_cluster
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
-from meshmodel.identity import NumericIdentity
+from meshmodel.identity import NumericIdentity, is_of_nodes
 from meshmodel.labels import CLUSTER_LABEL, Labels, find_label, labels_text
 from meshpolicy.context import PolicyContext
 from meshpolicy.reference import PolicyKind, PolicyRef
@@ -142,7 +142,8 @@ def _render_change(change: ScopeChange, lost: tuple[LostPeer, ...], console: Con
     for peer in lost:
         more = len(peer.pods) - SHOWN_PODS
         pods = ", ".join(peer.pods[:SHOWN_PODS]) + (f" and {more} more" if more > 0 else "")
-        console.line(f"         no longer: identity {peer.identity} of cluster {peer.cluster}: {pods or 'no pod now'}")
+        who = "nodes" if is_of_nodes(peer.identity) else pods or "no pod now"
+        console.line(f"         no longer: identity {peer.identity} of cluster {peer.cluster}: {who}")
         console.line(f"           {', '.join(short_labels(peer.labels))}")
     if not lost:
         console.line("         nobody that exists now; pods of other clusters that come later")

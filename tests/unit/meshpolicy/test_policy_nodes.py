@@ -14,6 +14,7 @@ from meshpolicy.evaluate import evaluate_case
 from meshpolicy.explain import Half, explain_side
 from meshpolicy.lint import lint
 from meshpolicy.node_peer import node_labels
+from meshpolicy.scope import inspect_default_local_cluster
 
 POD = ["k8s:io.kubernetes.pod.namespace=default", "k8s:app=a"]
 IDS = {
@@ -138,6 +139,18 @@ def test_an_explanation_speaks_of_nodes_as_the_author_does(peer: int, reason: st
     engine.set_identity(NumericIdentity(0x2000001), core)
     half = Half(engine, NumericIdentity(300), NumericIdentity(peer))
     assert [note.reason for note in explain_side(half, Direction.INGRESS, 6, 80).rules] == [reason]
+
+
+def test_the_switch_takes_away_nodes_of_other_clusters() -> None:
+    nodes = {
+        NumericIdentity(0x2000001 + n): node_labels({"role": "edge"}, cluster, ["role", CLUSTER_LABEL], is_own=False)
+        for n, cluster in enumerate(("north", "south"))
+    }
+    rules = document(ingress=[{"fromNodes": [EDGE]}], egressDeny=[{"toNodes": [EDGE]}])
+    found = inspect_default_local_cluster([rules], PolicyContext("north"), nodes)
+    assert [change.selectors[0] for change in found] == ["nodes {role=edge}"] * 2
+    assert [list(change.lost) for change in found] == [[0x2000002]] * 2
+    assert [list(change.kept) for change in found] == [[0x2000001], [1, 6, 7, 0x2000001]], "unknown nodes stay denied"
 
 
 def test_lint_says_nothing_about_nodes_that_it_cannot_know() -> None:
