@@ -43,6 +43,13 @@ class Reconciling:
     before_first: Callable[[], object] = _nothing
 
 
+Compare = Callable[[], Sequence[MapDifference]]
+
+
+def _nothing_differs() -> Sequence[MapDifference]:
+    return ()
+
+
 class Feature:
     """A feature overrides what it brings; by default that is nothing."""
 
@@ -74,9 +81,13 @@ class Feature:
         """What an operator would graph or alert on, read from state when it is asked for."""
         return ()
 
-    def differences(self) -> Sequence[MapDifference]:
-        """Where this feature's maps and attachments are not as its tables say, read from the kernel now. Writes nothing."""
-        return ()
+    def differences(self) -> Compare:
+        """Where this feature's maps and attachments are not as its tables say, read from the kernel. Writes nothing.
+
+        What is needed of the tables is taken now. The call that is returned may take long, and runs in a thread of its own:
+        what is written meanwhile may look like a difference.
+        """
+        return _nothing_differs
 
     def doubt(self) -> None:
         """Called before a repair: the feature's reconcilers compare everything when they prune next."""

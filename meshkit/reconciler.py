@@ -15,7 +15,7 @@ import itertools
 import logging
 import math
 import random
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from meshkit.backoff import Backoff
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
 R_contra = TypeVar("R_contra", contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
 
 ROUND_SIZE: Final = 1000
 PRUNE_INTERVAL_S: Final = 1800.0
@@ -37,20 +38,29 @@ STATUS_FAILURES: Final = 20
 SORTED_FAILURES: Final = 1000  # beyond this the first to fail are shown: status must not cost O(failures)
 
 
+class Rows(Protocol[K, R_co]):
+    """The wanted rows as they are at the time of the call: a table, or a dict."""
+
+    def get(self, key: K, /) -> R_co | None: ...
+
+    def keys(self) -> Collection[K]: ...
+
+
 class ReconcilerTarget(Protocol[R_contra]):
     """What is driven: three idempotent verbs over whole rows.
 
     `update` and `delete` return the failures by primary key (empty: all done); deleting what is absent is success. An
     exception fails the whole batch, so a target isolates the rows that cannot be applied. `prune` compares the target
-    with the rows: it removes everything that belongs to none of them, and returns the keys of those whose part of the
-    target is not as it was last written; they are updated in the next round.
+    with the rows: it removes everything that belongs to none of them, and names the keys of those whose part of the
+    target is not as it was last written; they are updated in the next round. It is a generator, one step at a time: rows
+    change and are written between two steps, of which none should take more than some ten milliseconds.
     """
 
     def update(self, rows: Sequence[R_contra]) -> Mapping[Any, Exception]: ...
 
     def delete(self, rows: Sequence[R_contra]) -> Mapping[Any, Exception]: ...
 
-    def prune(self, rows: Iterable[R_contra]) -> Collection[Any]: ...
+    def prune(self, rows: Any) -> Iterator[Collection[Any]]: ...
 
 
 class Outcome(NamedTuple):
@@ -131,6 +141,8 @@ class Reconciler(Generic[K, R]):
         self._sequence = 0
         self._prune_at: float | None = 0.0
         self._prune_backoff = self._new_backoff()
+        self._pruning: Iterator[Collection[K]] | None = None
+        self._lost: list[K] = []  # by what the prune under way has found
         self._is_pruned, self._prune_error, self._has_begun = False, "", False
         self._done_total = self._failed_total = self._repaired_total = 0
 
@@ -152,7 +164,7 @@ class Reconciler(Generic[K, R]):
                 await wait_for_ring(self._table.changed, rung, delay_s, self._clock)
 
     def run_once(self, now: float) -> Outcome:
-        """One round: at most `round_size` rows deleted or updated, then perhaps a prune."""
+        """One round: at most `round_size` rows deleted or updated, then perhaps a step of a prune."""
         self._gather()
         gone: dict[K, R] = {}
         wanted: dict[K, R] = {}
@@ -171,7 +183,7 @@ class Reconciler(Generic[K, R]):
 
     def prune_soon(self) -> None:
         """The next round that finds nothing pending prunes, if the table is initialized."""
-        self._prune_at = 0.0
+        self._prune_at, self._pruning = 0.0, None
         self._table.changed.set()
 
     async def repair(self, deadline_s: float) -> bool:
@@ -233,7 +245,7 @@ class Reconciler(Generic[K, R]):
         except HistoryLostError:
             log.warning("reconciler fell behind, looking at every row", extra={"reconciler": self.name})
             self._pending = {self._table.key(row): row for row in self._table}
-            self._prune_at = 0.0
+            self._prune_at, self._pruning = 0.0, None
         else:
             for change in changes:
                 self._pending.pop(change.key, None)
@@ -315,19 +327,27 @@ class Reconciler(Generic[K, R]):
         return Failure(key, repr(retry.error)[:256], retry.attempts, retry.at if at is None else at)
 
     def _prune_if_due(self, now: float) -> None:
-        if self._prune_at is None or now < self._prune_at or not self._table.initialized:
-            return
         try:
-            lost = self._target.prune(self._table.rows())
+            if self._pruning is None:
+                if self._prune_at is None or now < self._prune_at or not self._table.initialized:
+                    return
+                self._pruning, self._lost = self._target.prune(self._table), []
+            lost = next(self._pruning, None)
         except Exception as exc:  # the rows go on; a programming error is one, and says where
+            self._pruning = None
             delay_s = self._prune_backoff.next()
             self._prune_error, self._prune_at = repr(exc)[:256], now + delay_s
             is_known = isinstance(exc, OSError | MeshError | ValueError)
             facts = {"reconciler": self.name, "delay_s": delay_s, "error": repr(exc)[:256]}
             log.warning("prune failed, retrying", extra=facts, exc_info=None if is_known else exc)
         else:
-            self._repair(lost)
-            self._is_pruned, self._prune_error = True, ""
+            if lost is not None:
+                self._repair(lost)
+                return
+            if self._lost:
+                facts = {"reconciler": self.name, "key": str(self._lost[0])[:256], "rows": len(self._lost)}
+                log.warning("target was changed by others", extra=facts)
+            self._pruning, self._is_pruned, self._prune_error = None, True, ""
             self._prune_backoff.reset()
             self._prune_at = None if self._prune_interval_s is None else now + self._prune_interval_s
             self._waiting.room_made(now)
@@ -338,12 +358,11 @@ class Reconciler(Generic[K, R]):
         if not rows:
             return
         self._repaired_total += len(rows)
-        first = str(next(iter(rows)))[:256]
-        log.warning("target was changed by others", extra={"reconciler": self.name, "key": first, "rows": len(rows)})
+        self._lost.extend(rows)
         self._pending |= rows
 
     def _wake_at(self, now: float) -> float | None:
-        if self._pending:
+        if self._pending or self._pruning is not None:
             return now
         times = [self._due[0][0]] if self._due else []
         if self._waiting.due_at is not None:

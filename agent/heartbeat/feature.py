@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from agent.core import Core
 from agent.datapath.errors import MapError
 from agent.datapath.flow_layout import HeartbeatKey, HeartbeatValue
-from agent.feature import Feature, Tasks
+from agent.feature import Compare, Feature, Tasks
 from meshapi.agent import MapDifference
 from meshkit.health import Health
 
@@ -45,13 +44,14 @@ class HeartbeatFeature(Feature):
         else:
             self._failure = ""
 
-    def differences(self) -> Sequence[MapDifference]:
+    def differences(self) -> Compare:
         """One difference if the heartbeat in the map is missing or older than LATE_S."""
         value = self._map.get(HeartbeatKey())
         oldest_ns = (self._core.clock.monotonic() - LATE_S) * 1e9
         if value is None or not oldest_ns <= value.beaten_ns:
-            return [MapDifference("heartbeat", "beat", f"older than {LATE_S:.0f} s")]
-        return ()
+            found = [MapDifference("heartbeat", "beat", f"older than {LATE_S:.0f} s")]
+            return lambda: found
+        return super().differences()
 
     def doubt(self) -> None:
         self.beat()

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from agent.core import Core
-from agent.feature import Feature, Reconciling
+from agent.feature import Compare, Feature, Reconciling
 from agent.ipcache.ops import IpcacheTarget, compare_prefixes
 from agent.ipcache.routes import add_address_routes
 from agent.ipcache.writer import PrefixWriter
-from meshapi.agent import MapDifference
 from meshkit.reconciler import Reconciler
 from meshkit.rest import Rest
 
@@ -37,8 +37,8 @@ class IpcacheFeature(Feature):
         """The map holds what the table says as far as it can, or this agent did not begin to write."""
         return self._reconciler.is_written
 
-    def differences(self) -> Sequence[MapDifference]:
-        return compare_prefixes(self._core.maps.ipcache, self._core.db.prefixes.rows())
+    def differences(self) -> Compare:
+        return partial(compare_prefixes, self._core.maps.ipcache, tuple(self._core.db.prefixes.rows()))
 
     def add_routes(self, rest: Rest) -> None:
         add_address_routes(rest, self._core.db)

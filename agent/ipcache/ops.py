@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Final
 
 from agent.comparison import compare_entries
 from agent.datapath.layout import IpcacheKey, IpcacheValue
@@ -12,9 +13,12 @@ from agent.datapath.maps import Map
 from agent.tables import Prefix
 from meshapi.agent import MapDifference
 from meshkit.isolation import apply_rows
+from meshkit.parts import in_parts
+from meshkit.reconciler import Rows
 from meshmodel.identity import UNKNOWN
 
 NO_TUNNEL = "0.0.0.0"
+PART: Final = 2000  # prefixes compared at a time
 
 
 def ipcache_value(row: Prefix) -> IpcacheValue:
@@ -28,6 +32,7 @@ class IpcacheTarget:
 
     def __init__(self, ipcache: Map[IpcacheKey, IpcacheValue]) -> None:
         self._map = ipcache
+        self._touched: set[str] | None = None  # prefixes as the map has them, written while a prune is under way
 
     def update(self, rows: Sequence[Prefix]) -> Mapping[Hashable, Exception]:
         return apply_rows(rows, _prefix_of, self._write)
@@ -35,24 +40,49 @@ class IpcacheTarget:
     def delete(self, rows: Sequence[Prefix]) -> Mapping[Hashable, Exception]:
         return apply_rows(rows, _prefix_of, self._remove)
 
-    def prune(self, rows: Iterable[Prefix]) -> Collection[str]:
-        """Nothing but these prefixes is left in the map; returns those that are missing there or say something else."""
-        wanted = {row.prefix: row for row in rows}
+    def prune(self, rows: Rows[str, Prefix]) -> Iterator[Collection[str]]:
+        """Nothing but these prefixes is left in the map; names those that are missing there or say something else.
+
+        What is written between two steps is right, whatever an older look at the map said.
+        """
+        touched: set[str] = set()
+        self._touched = touched
+        try:
+            yield from self._compare(rows, touched)
+        finally:
+            self._touched = None
+
+    def _compare(self, rows: Rows[str, Prefix], touched: Collection[str]) -> Iterator[Collection[str]]:
+        seen: set[str] = set()
         surplus: list[IpcacheKey] = []
-        lost: list[str] = []
-        for key, value in self._map.items():
-            row = wanted.pop(key.prefix, None)
-            if row is None:
-                surplus.append(key)
-            elif value != ipcache_value(row):
-                lost.append(row.prefix)
-        absent = {prefix: found for prefix in wanted if (found := _canonical(prefix)) is not None}
-        spelled_otherwise = set(absent.values()).intersection(surplus)
-        self._map.delete([key for key in surplus if key not in spelled_otherwise])
-        return [*lost, *(prefix for prefix, found in absent.items() if found not in spelled_otherwise)]
+        for part in in_parts(self._map.items(), PART):
+            lost: list[str] = []
+            for key, value in part:
+                row = rows.get(key.prefix)
+                if row is None:
+                    surplus.append(key)
+                    continue
+                seen.add(key.prefix)
+                if key.prefix not in touched and value != ipcache_value(row):
+                    lost.append(key.prefix)
+            yield lost
+        spelled_otherwise: set[IpcacheKey] = set()
+        strange = set(surplus)
+        for prefixes in in_parts(list(rows.keys()), PART):
+            absent = [p for p in prefixes if p not in seen and p not in touched and rows.get(p) is not None]
+            found = {prefix: made for prefix in absent if (made := _canonical(prefix)) is not None}
+            spelled_otherwise |= strange.intersection(found.values())
+            yield [prefix for prefix, made in found.items() if made not in strange]
+        for keys in in_parts(surplus, PART):
+            doomed = [k for k in keys if k not in spelled_otherwise and k.prefix not in touched]
+            self._map.delete([key for key in doomed if rows.get(key.prefix) is None])
+            yield ()
 
     def _write(self, rows: Sequence[Prefix]) -> None:
         self._map.update([(IpcacheKey(row.prefix), ipcache_value(row)) for row in rows])
+        if self._touched is not None:
+            self._touched.update(row.prefix for row in rows)
+            self._touched.update(key.prefix for row in rows if (key := _canonical(row.prefix)) is not None)
 
     def _remove(self, rows: Sequence[Prefix]) -> None:
         """What cannot be packed was never in the map: there is nothing to delete."""

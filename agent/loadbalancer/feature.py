@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from agent.core import Core
-from agent.feature import Feature, Reconciling, Tasks
+from agent.feature import Compare, Feature, Reconciling, Tasks
 from agent.loadbalancer.addresses import parse_ranges
 from agent.loadbalancer.comparison import compare_services
 from agent.loadbalancer.events import ServiceEvents
@@ -26,7 +27,6 @@ from agent.tables import Frontend
 from kube.client import in_thread
 from kube.resource import ENDPOINT_SLICES, SERVICES, Resource
 from kubeintent.service import read_service
-from meshapi.agent import MapDifference
 from meshkit.reconciler import Reconciler
 from meshkit.rest import Rest
 from meshmodel.names import ServiceName
@@ -72,8 +72,9 @@ class LoadBalancerFeature(Feature):
             "endpointslices": self.source.run_slices(client, self._listed[ENDPOINT_SLICES]),
         }
 
-    def differences(self) -> Sequence[MapDifference]:
-        return compare_services(self._core.maps, self._core.db.frontends.rows(), self.target.backends.kept_states())
+    def differences(self) -> Compare:
+        rows, kept = tuple(self._core.db.frontends.rows()), self.target.backends.kept_states()
+        return partial(compare_services, self._core.maps, rows, kept)
 
     def doubt(self) -> None:
         self.target.doubt()

@@ -8,7 +8,7 @@ and compared with them at every prune.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -18,12 +18,15 @@ from agent.datapath.layout import MemberKey, MemberValue, ServiceKey, ServiceVal
 from agent.datapath.maps import MapInfo, Maps
 from agent.loadbalancer.frontend_shadow import FrontendShadow, frontend_of, head_value, slot_key
 from agent.loadbalancer.ids import free_id, natural_id
-from agent.loadbalancer.registry import BackendRegistry, OwnerOf, changed_targets, protocol_number
+from agent.loadbalancer.map_check import FEW, MapCheck
+from agent.loadbalancer.registry import PART, BackendRegistry, OwnerOf, changed_targets, protocol_number
 from agent.loadbalancer.room import Room
 from agent.loadbalancer.slots import arrange
 from agent.tables import Frontend, FrontendKey, Target
 from meshkit.errors import MeshError
 from meshkit.isolation import apply_rows
+from meshkit.parts import in_parts
+from meshkit.reconciler import Rows
 
 _MEMBER: Final = MemberValue()
 
@@ -108,32 +111,33 @@ class LoadBalancerTarget:
         """Nothing of these frontends is left in the maps."""
         return apply_rows(rows, _key_of, lambda part: self._remove([row.key for row in part]))
 
-    def prune(self, rows: Iterable[Frontend]) -> Collection[FrontendKey]:
+    def prune(self, rows: Rows[FrontendKey, Frontend]) -> Iterator[Collection[FrontendKey]]:
         """Nothing but these frontends is left in the maps, nor a backend that neither they nor live connections can need.
 
-        Returns those whose entries others have changed, backends and members included: their shadow is what the maps hold now.
+        Names those whose entries others have changed, backends and members included: their shadow is what the maps hold now.
         """
-        wanted = {row.key for row in rows}
-        self._remove([key for key in self._live if key not in wanted])
-        changed: list[FrontendKey] = []
+        for keys in in_parts(list(self._live), FEW):
+            self._remove([key for key in keys if rows.get(key) is None])
+            yield ()
         if self._is_doubtful:
-            changed, published = self._compare_services()
-            backends = self._backends.compare(published)
-            ids = self._compare_members()
-            for key in changed:
-                if key in self._live:
-                    self._suspect(self._live[key], ())
-            if backends or ids:
-                seen = set(changed)
-                changed += [
-                    key
-                    for key, live in self._live.items()
-                    if key not in seen and (live.service_id in ids or not backends.isdisjoint(live.slots))
-                ]
+            yield from self._check().steps()
         self._is_doubtful = True
         self._backends.collect()
-        self._backends.check_kept()
-        return changed
+        for kept in in_parts(list(self._backends.kept), PART):
+            self._backends.check_kept(target for target in kept if target in self._backends.kept)
+            yield ()
+
+    def _check(self) -> MapCheck:
+        return MapCheck(
+            self._services,
+            self._members,
+            self._backends,
+            self._live,
+            self._suspects,
+            self._room,
+            self._member_room,
+            self._reload,
+        )
 
     def _new_live(self, key: FrontendKey) -> FrontendShadow:
         live = self._live[key] = FrontendShadow(free_id(natural_id(*key), self._service_ids))
@@ -337,48 +341,6 @@ class LoadBalancerTarget:
         del self._live[key]
         self._service_ids.discard(live.service_id)
         self._suspects.pop(live.service_id, None)
-
-    # ---- comparing
-
-    def _compare_services(self) -> tuple[list[FrontendKey], set[int]]:
-        """Frontends that others changed, read again, and the backend ids their slots name. What others added is deleted."""
-        found = dict(self._services.items())
-        self._room.used = len(found)
-        changed: list[FrontendKey] = []
-        published: set[int] = set()
-        for key, live in list(self._live.items()):
-            values = [found.pop(slot_key(key, slot), None) for slot in range(len(live.slots) + 1)]
-            named = [0 if value is None else value.backend_id for value in values[1:]]
-            is_same = live.count is not None and values[0] == head_value(live.service_id, live.count, live.timeout_s)
-            if is_same and None not in live.slots and named == self._backends.ids_of(t for t in live.slots if t):
-                continue
-            self._reload(key, live)
-            for slot in range(len(values), len(live.slots) + 1):
-                found.pop(slot_key(key, slot), None)
-            published.update(named)
-            changed.append(key)
-        strange = sorted(found, key=lambda key: (key.slot != 0, -key.slot))
-        self._services.delete([k for k in strange if not self._is_counted(k)])
-        return changed, published
-
-    def _is_counted(self, key: ServiceKey) -> bool:
-        """Whether a head that is in force says that packets may look at this slot."""
-        live = self._live.get(frontend_of(key))
-        return live is not None and key.slot <= (live.count or 0)
-
-    def _compare_members(self) -> set[int]:
-        """The members of each service are the backends of its slots; returns services that lacked one."""
-        wanted = {
-            MemberKey(live.service_id, backend_id)
-            for live in self._live.values()
-            for backend_id in self._backends.ids_of(t for t in live.slots if t is not None)
-        }
-        found = {key for key, _ in self._members.items()}
-        self._members.update([(key, _MEMBER) for key in sorted(wanted - found)])
-        self._members.delete(sorted(found - wanted))
-        self._member_room.used = len(wanted)
-        self._suspects.clear()
-        return {key.service_id for key in wanted - found}
 
 
 def _sizes(maps: Maps) -> tuple[MapInfo, MapInfo]:

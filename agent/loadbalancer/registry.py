@@ -8,7 +8,8 @@ live (`owner_of`), so that the connections it has go on. Such entries are given 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from agent.datapath.errors import MapError, MapFullError
@@ -17,9 +18,11 @@ from agent.datapath.maps import Map
 from agent.loadbalancer.ids import free_id, natural_id
 from agent.loadbalancer.kept_backends import Holder, KeptBackends
 from agent.tables import Target
+from meshkit.parts import in_parts
 from meshmodel.names import ServiceName
 from meshmodel.protocol import PROTOCOL_NAMES, PROTOCOL_NUMBERS
 
+PART: Final = 1000  # entries compared at a time
 KEPT_SHARE: Final = 4  # at most one quarter of the map is for backends that nobody selects
 _ACTIVE: Final = int(BackendState.ACTIVE)
 _TERMINATING: Final = int(BackendState.TERMINATING)
@@ -54,6 +57,7 @@ class BackendRegistry:
         self._limit = self._max
         self._entries: dict[Target, _Entry] = {}
         self._ids: set[int] = set()
+        self._left: set[int] = set()  # of these, ids in the map that are no entry of ours
         self._falling: dict[Target, ServiceName | None] = {}  # lost a user since the last collect, of this service
         self._low: set[Target] = set()  # in slots, but the map says that they are not to be chosen
         self._written = 0  # entries in the map, as far as we know
@@ -71,8 +75,10 @@ class BackendRegistry:
             known = self._entries.get(target)
             if known is not None:
                 if key.id != natural_id(*target):
+                    self._left.add(key.id)
                     continue  # a second id of one backend: no slot of ours keeps it, and `compare` removes it
                 del by_id[known.id]
+                self._left.add(known.id)
             self._entries[target] = _Entry(key.id, value.state)
             self.kept.put(target, Holder())
             by_id[key.id] = target
@@ -201,28 +207,47 @@ class BackendRegistry:
         self._delete(gone)
         return len(gone)
 
-    def compare(self, published: set[int]) -> set[Target]:
+    def compare(self, published: AbstractSet[int]) -> Iterator[set[Target]]:
         """The map holds what was written: what others changed or deleted is put back, what they added is deleted.
 
-        Returns what was put back. Ids that a slot in the map names (`published`) are left alone until the slot is written again.
+        Names, step by step, what was put back. Ids that a slot in the map names (`published`) are left alone until the slot
+        is written again. Backends may be written between two steps.
         """
-        found = {key.id: value for key, value in self._map.items()}
+        seen: set[int] = set()
+        strange: list[int] = []
+        for part in in_parts(self._map.items(), PART):
+            for key, value in part:
+                target = target_of(value)
+                entry = self._entries.get(target)
+                if entry is None or entry.id != key.id:
+                    strange.append(key.id)
+                elif entry.written is not None and value == backend_value(target, entry.written):
+                    seen.add(key.id)
+            yield set()
+        for targets in in_parts(list(self._entries), PART):
+            yield self._put_back([t for t in targets if (e := self._entries.get(t)) is not None and e.id not in seen])
+        foreign = [number for number in strange if number not in self._ids or number in self._left]
+        self._map.delete([BackendKey(number) for number in foreign if number not in published])
+        self._ids -= self._left
+        self._left = {number for number in foreign if number in published}
+        self._ids |= self._left
+        yield set()
+        self._written = len(self._left) + sum([entry.written is not None for entry in self._entries.values()])
+        self._limit = self._max
+        yield set()
+
+    def _put_back(self, targets: Iterable[Target]) -> set[Target]:
+        """Those of the targets that the map does not hold as they were written; now it does."""
         due: dict[Target, int] = {}
-        for target, entry in self._entries.items():
-            if entry.written is None:
-                continue
-            value = found.pop(entry.id, None)
-            if value is None or value != backend_value(target, entry.written):
+        for target in targets:
+            entry = self._entries[target]
+            if entry.written is not None and self._map.get(BackendKey(entry.id)) != backend_value(
+                target, entry.written
+            ):
                 due[target], entry.written = entry.written, None
         self._map.update([(BackendKey(self._entries[t].id), backend_value(t, state)) for t, state in due.items()])
         for target, state in due.items():
             self._entries[target].written = state
-        strange = [number for number in found if number not in published]
-        self._map.delete([BackendKey(number) for number in strange])
-        left = found.keys() & published
-        self._ids = {entry.id for entry in self._entries.values()} | left
-        self._written = len(left) + sum(1 for entry in self._entries.values() if entry.written is not None)
-        self._limit = self._max
         return set(due)
 
     def _write(self, states: dict[Target, int]) -> None:

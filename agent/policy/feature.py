@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agent.core import Core
-from agent.feature import Feature, Reconciling, Tasks
+from agent.feature import Compare, Feature, Reconciling, Tasks
 from agent.policy.comparison import compare_endpoints
 from agent.policy.compiler import PolicyCompiler
 from agent.policy.nodes import NodeFollower, NodeKey, NodeVerbs
@@ -123,10 +123,11 @@ class PolicyFeature(Feature):
     def add_routes(self, rest: Rest) -> None:
         add_policy_routes(rest, self._core.db, self.compiler, self._core.maps.policy)
 
-    def differences(self) -> Sequence[MapDifference]:
+    def differences(self) -> Compare:
         core = self._core
         rows, share = core.db.verdicts.rows(), core.settings.policy_entries_per_pod
-        return [*compare_endpoints(core.maps, core.host, rows, share), *self._node_differences()]
+        found = [*compare_endpoints(core.maps, core.host, rows, share), *self._node_differences()]
+        return lambda: found
 
     def doubt(self) -> None:
         """Lost pins and attachments are made again at once: pods' by the target, the node's own here."""

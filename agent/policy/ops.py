@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from agent.datapath.errors import MapFullError
@@ -15,6 +15,7 @@ from agent.settings import AgentSettings
 from agent.tables import Endpoint, EndpointVerdicts
 from meshkit.errors import TransientError
 from meshkit.isolation import apply_rows
+from meshkit.reconciler import Rows
 from meshpolicy import Direction, EndpointPolicy, EntryKey
 
 log = logging.getLogger(__name__)
@@ -124,9 +125,10 @@ class EndpointTarget:
 
         return apply_rows(rows, lambda row: row.endpoint.address, remove)
 
-    def prune(self, rows: Iterable[EndpointVerdicts]) -> Collection[str]:
-        """Only these endpoints have entries, and only their interfaces run our programs; returns whose differ."""
-        kept = {row.endpoint.address: row.endpoint for row in rows}
+    def prune(self, rows: Rows[str, EndpointVerdicts]) -> Iterator[Collection[str]]:
+        """Only these endpoints have entries, and only their interfaces run our programs; names whose differ. One step."""
+        found = [row for key in rows.keys() if (row := rows.get(key)) is not None]  # noqa: SIM118
+        kept = {row.endpoint.address: row.endpoint for row in found}
         for address in [a for a in self._live if a not in kept]:
             self._remove(address)
         ids = {endpoint.endpoint_id for endpoint in kept.values()}
@@ -145,7 +147,7 @@ class EndpointTarget:
             if by_address.get(address) != value or by_ifindex.get(value.ifindex) != value:
                 self._torn.add(address)
         changed = self._compare_entries(ids)
-        return [
+        yield [
             address
             for address, endpoint in kept.items()
             if address in self._torn or endpoint.endpoint_id in changed or endpoint.ifindex not in self._attached

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from meshmodel.names import ClusterId, ClusterName, ServiceName
 K = TypeVar("K", bound=MapRecord)
 V = TypeVar("V", bound=MapRecord)
 SERVICES, BACKENDS, BIG = 10_000, 10, 5_000
+LARGE, LARGE_BACKENDS = 100_000, 5
 REPEATS = 3
 
 
@@ -73,6 +75,7 @@ class Node:
 
     db: AgentDB
     writer: LoadBalancerWriter
+    target: LoadBalancerTarget
     reconciler: Reconciler[Any, Any]
 
     def settle(self) -> int:
@@ -83,18 +86,20 @@ class Node:
         return rounds
 
 
-def make_node(services_limit: int = 0) -> Node:
+def make_node(services_limit: int = 0, backends_limit: int = 0) -> Node:
     maps: Maps = replace(
         memory_maps(),
         services=PackedMap(spec.SERVICES, services_limit),
-        backends=PackedMap(spec.BACKENDS),
-        members=PackedMap(spec.MEMBERS),
+        backends=PackedMap(spec.BACKENDS, backends_limit),
+        members=PackedMap(spec.MEMBERS, backends_limit),
     )
     db = AgentDB(ClusterName("north"), ClusterId(1), "n1", "172.18.0.2")
     clock = ManualClock()
     target = LoadBalancerTarget(maps, clock.wall)
     target.restore()
-    return Node(db, LoadBalancerWriter(db), Reconciler(db.frontends, target, clock=clock, prune_interval_s=None))
+    return Node(
+        db, LoadBalancerWriter(db), target, Reconciler(db.frontends, target, clock=clock, prune_interval_s=None)
+    )
 
 
 def fill(node: Node, services: int, backends: int) -> None:
@@ -161,9 +166,43 @@ def full_map() -> dict[str, float]:
     return {"full_first_s": round(first, 3), "full_again_s": round(again, 3)}
 
 
+def large() -> dict[str, float]:
+    """100,000 services of 5 backends: everything anew, one edit, and one prune with its longest step."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    node = make_node(LARGE * (LARGE_BACKENDS + 2), LARGE * (LARGE_BACKENDS + 1))
+    load = cpu(lambda: (fill(node, LARGE, LARGE_BACKENDS), node.settle()))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    gc.freeze()
+
+    def edit() -> None:
+        with node.db.write():
+            name = ServiceName("namespace-7", "service-7")
+            node.writer.set_backends(name, node.db.own, node.db.own_id, backends_of(7, 1, 1), 2.0)
+        node.settle()
+
+    edited = cpu(edit)
+    node.target.doubt()
+    node.reconciler.prune_soon()
+    steps: list[float] = []
+    while True:
+        start = time.process_time()
+        is_over = node.reconciler.run_once(0.0).wake_at != 0.0
+        steps.append(time.process_time() - start)
+        if is_over:
+            break
+    gc.unfreeze()
+    return {
+        "large_load_s": round(load, 2),
+        "large_memory_mib": memory // 1024,
+        "large_edit_ms": round(edited * 1000, 2),
+        "large_prune_s": round(sum(steps), 2),
+        "large_prune_longest_step_ms": round(max(steps) * 1000, 1),
+    }
+
+
 def run() -> dict[str, Any]:
     """The smallest of a few runs of each part."""
-    figures: dict[str, Any] = {"services": SERVICES, "backends_each": BACKENDS}
+    figures: dict[str, Any] = {"services": SERVICES, "backends_each": BACKENDS} | large()
     for part in (bulk, change, full_map):
         found = [part() for _ in range(REPEATS)]
         figures |= {name: min(one[name] for one in found) for name in found[0]}

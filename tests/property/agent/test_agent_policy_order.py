@@ -232,7 +232,7 @@ def test_a_restarted_agent_prunes_pods_that_are_gone_and_keeps_the_others() -> N
     again = EndpointTarget(kernel.maps, kernel)
     assert again.restore() == {"10.1.0.9": 5, "10.1.0.8": 4}
     again.update([EndpointVerdicts(ENDPOINT, policy)])
-    again.prune([EndpointVerdicts(ENDPOINT, policy)])
+    list(again.prune({ENDPOINT.address: EndpointVerdicts(ENDPOINT, policy)}))
     assert kernel.links == {7}
     assert {key.endpoint_id for key, _ in kernel.maps.policy.items()} == {5}
     assert [key.address for key, _ in kernel.maps.endpoints_by_address.items()] == ["10.1.0.9"]

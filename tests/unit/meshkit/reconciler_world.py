@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from meshkit.clock import ManualClock
 from meshkit.errors import ExhaustedError
-from meshkit.reconciler import Reconciler
+from meshkit.reconciler import Reconciler, Rows
 from meshkit.table import Database, Table
 
 
@@ -26,6 +26,7 @@ class FakeTarget:
         self.failing: set[str] = set()
         self.room = 1_000_000
         self.lost: tuple[str, ...] = ()
+        self.lost_a_step = 1000
         self.is_down = False
         self.is_prune_down = False
         self.calls: list[str] = []
@@ -47,14 +48,15 @@ class FakeTarget:
                 self.held.pop(row.name, None)
         return {r.name: OSError("busy") for r in rows if r.name in self.failing}
 
-    def prune(self, rows: Iterable[Row]) -> Collection[str]:
+    def prune(self, rows: Rows[str, Row]) -> Iterator[Collection[str]]:
         self._enter("prune", [])
         if self.is_prune_down:
             raise OSError("prune refused")
-        wanted = {r.name for r in rows}
+        wanted = set(rows.keys())
         self.held = {name: value for name, value in self.held.items() if name in wanted}
-        lost, self.lost = self.lost, ()
-        return lost
+        while self.lost:
+            lost, self.lost = self.lost[: self.lost_a_step], self.lost[self.lost_a_step :]
+            yield lost
 
     def _enter(self, verb: str, rows: Sequence[Row]) -> None:
         self.calls.append(f"{verb} {','.join(r.name for r in rows)}".strip())

@@ -297,6 +297,24 @@ def test_a_prune_that_finds_rows_lost_has_them_written_again() -> None:
     assert world.reconciler.status().repaired_total == 1
 
 
+def test_rows_are_written_between_two_steps_of_a_prune_and_one_asked_for_meanwhile_begins_anew() -> None:
+    world = World(prune_interval_s=100.0)
+    world.put(a=1, b=1, c=1)
+    world.reconciler.run_once(0.0)
+    world.target.lost, world.target.lost_a_step = ("a", "b"), 1
+    world.target.calls.clear()
+    world.reconciler.prune_soon()
+    assert world.reconciler.run_once(0.0).wake_at == 0.0
+    world.put(d=1)
+    world.reconciler.run_once(0.0)
+    assert world.target.calls == ["prune", "update a,d"]
+    world.reconciler.prune_soon()
+    while world.reconciler.run_once(0.0).wake_at == 0.0:
+        pass
+    assert world.target.calls == ["prune", "update a,d", "update b", "prune"]
+    assert world.reconciler.status().repaired_total == 2
+
+
 def test_a_programming_error_in_prune_stops_nothing() -> None:
     world = World(prune_interval_s=100.0)
 
