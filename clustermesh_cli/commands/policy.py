@@ -85,7 +85,7 @@ def lint_files(
 
 
 def lint_live(
-    paths: Sequence[str], client: KubeClient, system: str, *, is_summary: bool = False, output: TextIO | None = None
+    paths: Sequence[str], client: KubeClient, system: str, output: TextIO | None = None, *, is_summary: bool = False
 ) -> ExitCode:
     """As `lint_files`, for the running cluster: its name, its switch, and the identities that its agents know."""
     from clustermesh_cli.live_policy import read_agent, read_cluster  # offline verbs need no client
