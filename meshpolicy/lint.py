@@ -84,7 +84,7 @@ def _lint_policy(policy: Policy, wide: Policy, context: PolicyContext) -> Iterat
         yield Finding(Severity.WARNING, NOT_ENFORCED, where, text)
     for text in policy.warnings:
         yield Finding(Severity.WARNING, "no-effect", where, text)
-    yield from _unscoped(wide, context)
+    yield from _unscoped(policy, wide, context)
     unenforced = {rule.origin for rule in policy.rules if rule.unenforced}
     for rule in policy.rules:
         if rule.origin not in unenforced:  # the ports of such a rule stand in the part that is not enforced
@@ -92,13 +92,18 @@ def _lint_policy(policy: Policy, wide: Policy, context: PolicyContext) -> Iterat
     yield from _dns_without_tcp(policy)
 
 
-def _unscoped(wide: Policy, context: PolicyContext) -> Iterator[Finding]:
-    """Peers that name no cluster: what they mean depends on the switch. `wide` is the policy with the switch off."""
-    for rule in wide.rules:
+def _unscoped(policy: Policy, wide: Policy, context: PolicyContext) -> Iterator[Finding]:
+    """Peers that name no cluster: what they mean depends on the switch. `wide` is the policy with the switch off.
+
+    That a rule denies pods of every cluster is left alone: it would deny less with the cluster named.
+    """
+    for own, rule in zip(policy.rules, wide.rules, strict=True):
         for peer in rule.peers or ():
             if not isinstance(peer, LabelSelector) or peer.is_reserved or scope_cluster(peer, context.cluster) == peer:
                 continue
             if context.default_local_cluster:
+                if peer in (own.peers or ()):
+                    continue  # of every cluster under either position of the switch
                 yield Finding(
                     Severity.NOTE,
                     "local-cluster-only",
@@ -106,7 +111,7 @@ def _unscoped(wide: Policy, context: PolicyContext) -> Iterator[Finding]:
                     f"peer {peer} means pods of cluster {context.cluster} only",
                     f"to include meshed clusters, add a matchExpression {CLUSTER_LABEL} Exists",
                 )
-            else:
+            elif not rule.deny:
                 yield Finding(
                     Severity.WARNING,
                     "any-cluster",
@@ -130,6 +135,8 @@ def _names_no_port(rule: Rule) -> Iterator[Finding]:
 
 def _dns_without_tcp(policy: Policy) -> Iterator[Finding]:
     """A rule that opens 53/UDP while none of the policy opens 53/TCP: long answers need TCP."""
+    if policy.key.kind == PolicyKind.TIERED:
+        return  # what such a policy does not speak about stays open
     rules = [rule for rule in policy.rules if rule.direction is Direction.EGRESS and not rule.deny]
     if any(_opens(rule, TCP) for rule in rules):
         return

@@ -25,8 +25,9 @@ KINDS: Final[Mapping[str, tuple[PolicyKind, str]]] = {
     "ciliumNetworkPolicies": (PolicyKind.CILIUM, "CiliumNetworkPolicy"),
     "ciliumClusterWideNetworkPolicies": (PolicyKind.CLUSTERWIDE, "CiliumClusterWideNetworkPolicy"),
     "networkPolicies": (PolicyKind.KUBERNETES, "NetworkPolicy"),
+    "clusterNetworkPolicies": (PolicyKind.TIERED, "ClusterNetworkPolicy"),
 }
-"""JSON member, kind and heading, as users of Cilium's command know them."""
+"""JSON member, kind and heading, as users of Cilium's command know them; the last is of kinds that it does not look at."""
 SHOWN_PODS: Final = 3
 
 

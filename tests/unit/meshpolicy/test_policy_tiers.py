@@ -13,6 +13,7 @@ from meshmodel.identity import NumericIdentity
 from meshmodel.labels import pod_labels
 from meshpolicy import Direction, Engine, Policy, PolicyContext, PolicyError, closed, parse_policy
 from meshpolicy.errors import NotAPolicyError
+from meshpolicy.lint import lint
 from meshpolicy.peer import FqdnSelector
 
 NORTH = PolicyContext("north")
@@ -207,3 +208,39 @@ def test_ranges_that_overlap_across_tiers_are_cut_at_every_border() -> None:
     found = engine.endpoint_policy(WEB)
     allowed = {port for port in range(210) if found.verdict(Direction.INGRESS, int(DB), 6, port).allowed}
     assert allowed == {0, *range(80, 85), 86, 87, *range(201, 210)}
+
+
+def lines(document: dict[str, Any], context: PolicyContext) -> list[str]:
+    return [finding.code for finding in lint([document], context)]
+
+
+@pytest.mark.parametrize(
+    ("action", "peer", "local", "anywhere"),
+    [
+        ("Accept", {"pods": {"podSelector": {}}}, ["local-cluster-only"], ["any-cluster"]),
+        ("Accept", {"namespaces": {}}, ["local-cluster-only"], ["any-cluster"]),
+        ("Deny", {"pods": {"podSelector": {}}}, ["local-cluster-only"], []),
+        ("Deny", {"namespaces": {}}, [], []),
+    ],
+)
+def test_lint_says_which_clusters_are_meant_and_never_to_deny_less(
+    action: str, peer: dict[str, Any], local: list[str], anywhere: list[str]
+) -> None:
+    spec = {
+        "tier": "Admin",
+        "priority": 1,
+        "subject": {"namespaces": {}},
+        "ingress": [{"action": action, "from": [peer]}],
+    }
+    assert lines({**WHOLE, "spec": spec}, NORTH) == local
+    assert lines({**WHOLE, "spec": spec}, PolicyContext("north", default_local_cluster=False)) == anywhere
+
+
+def test_lint_asks_for_dns_over_tcp_only_where_the_rest_is_closed() -> None:
+    rule = {
+        "action": "Accept",
+        "to": [{"networks": ["192.0.2.53/32"]}],
+        "protocols": [{"udp": {"destinationPort": {"number": 53}}}],
+    }
+    spec = {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "egress": [rule]}
+    assert lines({**WHOLE, "spec": spec}, NORTH) == []
