@@ -14,9 +14,10 @@ from typing import Final
 
 import uvicorn
 from fastapi import FastAPI, Response
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from meshkit.docs_page import render_docs
 from meshkit.guard import App
 from meshkit.health import Health, HealthLevel
 from meshkit.metrics import CONTENT_TYPE, Registry, Scrapes
@@ -27,6 +28,12 @@ GRACE_S: Final = 3
 MAX_CONNECTIONS: Final = 128
 FIRST_REQUEST_S: Final = 10.0
 TICK_S: Final = 1.0
+_NOT_READY: Final[dict[int | str, dict[str, object]]] = {
+    503: {
+        "description": "not ready: what is missing is named",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    }
+}
 _SIGNS: Final = {
     HealthLevel.OK: "[+]",
     HealthLevel.DEGRADED: "[~]",
@@ -38,25 +45,32 @@ _SIGNS: Final = {
 def make_app(
     title: str, version: str, health: Health, registry: Registry, *, ready: Callable[[], bool] | None = None
 ) -> FastAPI:
-    """An application with /healthz (it lives), /readyz (503 until ready; ?verbose lists the parts) and /metrics."""
-    app = FastAPI(title=title, version=version)
+    """An application with /healthz (it lives), /readyz (503 until ready; ?verbose lists the parts), /metrics and /docs."""
+    app = FastAPI(title=title, version=version, docs_url=None, redoc_url=None)
     app.router.route_class = StrictRoute
     is_ready = ready or health.ready
     scrapes = Scrapes(registry)
 
     @app.get("/healthz", response_class=PlainTextResponse, tags=["health"])
     async def healthz() -> PlainTextResponse:
+        """The process runs."""
         return PlainTextResponse("ok\n")
 
-    @app.get("/readyz", response_class=PlainTextResponse, tags=["health"])
+    @app.get("/readyz", response_class=PlainTextResponse, tags=["health"], responses=_NOT_READY)
     async def readyz(verbose: str | None = None) -> PlainTextResponse:
+        """Whether the program does its work; with `verbose`, each of its parts."""
         code, head = readiness(health, is_ready)
         text = _verbose(health) if verbose is not None else ""
         return PlainTextResponse(f"{text}{head}\n", status_code=code)
 
-    @app.get("/metrics", tags=["health"])
+    @app.get("/metrics", response_class=PlainTextResponse, tags=["health"])
     async def metrics() -> Response:
+        """For Prometheus."""
         return Response(scrapes.text(), headers={"content-type": CONTENT_TYPE})
+
+    @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(render_docs(app.openapi()))
 
     return app
 

@@ -122,9 +122,10 @@ class Rest:
             for code in sorted(texts):
                 responses[str(code)] = {"description": texts[code], "content": refusal}
             operation["responses"] = responses
-        for item in found["paths"].values():  # FastAPI's own idea of a refusal, on paths that are none of ours
-            if item.get("get", {}).get("responses", {}).pop("422", None) is not None:
-                item["get"]["responses"]["400"] = {"description": "a parameter cannot be read", "content": refusal}
+        for path in set(found["paths"]) - set(paths):  # health and metrics: FastAPI has another idea of a refusal
+            answers = found["paths"][path]["get"]["responses"]
+            answers.pop("422", None)
+            answers["400"] = {"description": "a query parameter is not known, or cannot be read", "content": refusal}
         found["components"] = {"schemas": dict(sorted(components.items()))}
         self._app.openapi_schema = found
         return found

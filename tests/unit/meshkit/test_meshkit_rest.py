@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import re
+
 import httpx
 import msgspec
 from fastapi import Query, Response
@@ -77,3 +79,27 @@ async def test_the_document_says_what_is_answered_and_what_is_refused() -> None:
         assert set(document["components"]["schemas"]["Ewok"]["properties"]) == {"tree-house", "spears"}
         stream = document["paths"]["/v1/drums"]["get"]["responses"]["200"]["content"]
         assert stream == {"application/x-ndjson": {"schema": {"$ref": "#/components/schemas/Ewok"}}}
+
+
+async def test_the_page_for_people_names_every_path_and_fetches_nothing() -> None:
+    async with client() as http:
+        answer = await http.get("/docs")
+        assert answer.headers["content-type"].startswith("text/html")
+        document = (await http.get("/openapi.json")).json()
+        for path in document["paths"]:
+            assert f"<code>GET {path}</code>" in answer.text
+        for text in ("Everybody in a tree.", "no such tree", 'id="Ewok"', "integer from 1", "tree-house"):
+            assert text in answer.text
+        assert not re.search(r"<script|<link|<img|https?:|@import|url\(", answer.text)
+        assert (await http.get("/redoc")).status_code == 404
+
+
+async def test_health_and_metrics_are_documented_as_they_answer() -> None:
+    async with client() as http:
+        paths = (await http.get("/openapi.json")).json()["paths"]
+        for path in ("/healthz", "/readyz", "/metrics"):
+            answer = await http.get(path)
+            documented = paths[path]["get"]["responses"][str(answer.status_code)]["content"]
+            assert answer.headers["content-type"].partition(";")[0] in documented, path
+            assert (await http.get(path, params={"nonsense": 1})).status_code == 400
+            assert "400" in paths[path]["get"]["responses"]
