@@ -229,10 +229,10 @@ class BackendRegistry:
         foreign = [number for number in strange if number not in self._ids or number in self._left]
         self._map.delete([BackendKey(number) for number in foreign if number not in published])
         self._ids -= self._left
+        self._written -= len(self._left)
         self._left = {number for number in foreign if number in published}
         self._ids |= self._left
-        yield set()
-        self._written = len(self._left) + sum([entry.written is not None for entry in self._entries.values()])
+        self._written += len(self._left)
         self._limit = self._max
         yield set()
 
@@ -245,9 +245,11 @@ class BackendRegistry:
                 target, entry.written
             ):
                 due[target], entry.written = entry.written, None
+                self._written -= 1
         self._map.update([(BackendKey(self._entries[t].id), backend_value(t, state)) for t, state in due.items()])
         for target, state in due.items():
             self._entries[target].written = state
+            self._written += 1
         return set(due)
 
     def _write(self, states: dict[Target, int]) -> None:
