@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -29,8 +29,16 @@ def conditions_with(
     own = [condition for condition in known if condition.get("type") == TYPE]
     if any((c.get("status"), c.get("message", "")) == (wanted["status"], wanted["message"]) for c in own):
         return None
-    if resource == CLUSTER_NETWORK_POLICIES:
-        since = next((c.get("lastTransitionTime") for c in own if c.get("status") == wanted["status"]), None)
-        now = datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        wanted |= {"reason": _REASONS[wanted["status"]], "lastTransitionTime": since or now}
-    return [*(condition for condition in known if condition.get("type") != TYPE), wanted]
+    others = (condition for condition in known if condition.get("type") != TYPE)
+    return [*others, dated(resource, wanted, own, _REASONS[wanted["status"]], wall_s)]
+
+
+def dated(
+    resource: Resource, wanted: dict[str, Any], own: Sequence[Mapping[str, Any]], reason: str, wall_s: float
+) -> dict[str, Any]:
+    """The condition as its kind of object has it; `own` is what it said before."""
+    if resource != CLUSTER_NETWORK_POLICIES:
+        return wanted
+    since = next((c.get("lastTransitionTime") for c in own if c.get("status") == wanted["status"]), None)
+    now = datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return wanted | {"reason": reason, "lastTransitionTime": since or now}

@@ -16,6 +16,7 @@ from agent.policy.nodes import NodeFollower, NodeKey, NodeVerbs
 from agent.policy.ops import EndpointTarget
 from agent.policy.routes import add_policy_routes
 from agent.policy.rows import describe_widening, engine_faults, policy_problems
+from agent.policy.shortfall import find_shortfalls
 from agent.policy.source import POLICY_RESOURCES, PolicySource
 from agent.tables import Identity
 from kube.resource import Resource
@@ -32,6 +33,7 @@ from meshpolicy import PolicyContext
 GATHER_S = 0.002
 LOOK_S = 0.5
 LOOK_SHARE = 100
+SHORTFALL_S = 1.0
 _ENFORCEMENT = "policy enforcement"
 _ENGINE = "policy engine"
 _NODE_PROGRAMS = "node programs"
@@ -101,7 +103,8 @@ class PolicyFeature(Feature):
         tasks["attachments"] = self._keep_attached()
         tasks["attachment changes"] = self._hear()
         if core.client is not None:
-            source = PolicySource(core.client, self.compiler, self._wake.set, core.clock)
+            source = PolicySource(core.client, self.compiler, self._wake.set, core.clock, core.facts.node)
+            tasks["policy shortfalls"] = self._tell_shortfalls(source)
             tasks["policy reports"] = source.report()
             for resource in POLICY_RESOURCES:
                 tasks[resource.plural] = source.run(resource, self._listed[resource])
@@ -115,6 +118,14 @@ class PolicyFeature(Feature):
         self.enforced.set()
         if self.compiler.waits_for_verdicts:
             self._wake.set()
+
+    async def _tell_shortfalls(self, source: PolicySource) -> None:
+        """Policy objects say that they are not enforced as written for a pod of this node, until they are."""
+        while True:
+            rung = self.enforced.count
+            source.set_shortfalls(find_shortfalls(self._core.db, self.compiler.engine, self.target.failures))
+            await self.enforced.wait(rung)
+            await self._core.clock.sleep(SHORTFALL_S)
 
     def describe_widening(self, drained: Mapping[ClusterName, tuple[str, ...]]) -> list[str]:
         """What rules for addresses admit since clusters with these pod networks are no peers any more."""

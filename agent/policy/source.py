@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from agent.policy.compiler import PolicyCompiler
 from agent.policy.condition import WITH_CONDITIONS, conditions_with
+from agent.policy.shortfall import with_shortfall
 from agent.tables import PolicyRow
 from kube.client import KubeClient, in_thread
 from kube.errors import KubeError
@@ -37,11 +38,12 @@ MAX_PENDING_REPORTS = 1_000
 
 
 class Report(NamedTuple):
-    """What is to be said about one object."""
+    """What is to be said about one object: what `row` says, or which of our pods it is not enforced for as written."""
 
     resource: Resource
     document: KubeObject
-    row: PolicyRow
+    row: PolicyRow | None
+    shortfall: str = ""
 
 
 def strip_policy(item: KubeObject) -> KubeObject:
@@ -57,12 +59,14 @@ class PolicySource:
     """One reflector per kind of policy. `on_change` is called after each batch; `reports` wait to be sent."""
 
     def __init__(
-        self, client: KubeClient, compiler: PolicyCompiler, on_change: Callable[[], None], clock: Clock
+        self, client: KubeClient, compiler: PolicyCompiler, on_change: Callable[[], None], clock: Clock, node: str = ""
     ) -> None:
+        self._node, self._shortfalls = node, dict[PolicyRef, str]()
         self._client, self._compiler, self._on_change, self._clock = client, compiler, on_change, clock
         self._documents: dict[PolicyRef, KubeObject] = {}
         self._reports: asyncio.Queue[Report] = asyncio.Queue(MAX_PENDING_REPORTS)
         self._said: dict[PolicyRef, tuple[bool, str]] = {}
+        self._resources: dict[PolicyRef, Resource] = {}
 
     async def run(self, resource: Resource, on_synced: Callable[[], None]) -> None:
         """Follow one kind until cancelled."""
@@ -81,6 +85,8 @@ class PolicySource:
                 ref = _ref(resource, change.obj)
                 self._documents.pop(ref, None)
                 self._said.pop(ref, None)
+                self._shortfalls.pop(ref, None)
+                self._resources.pop(ref, None)
                 self._compiler.remove_document(ref)
         self._on_change()
         if is_synced:
@@ -93,13 +99,39 @@ class PolicySource:
             try:
                 await in_thread(self._send, report)
             except KubeError as exc:
-                facts = {"policy": f"{report.row.namespace}/{report.row.name}", "error": str(exc)}
+                meta = report.document["metadata"]
+                facts = {"policy": f"{meta.get('namespace', '')}/{meta['name']}", "error": str(exc)}
                 log.warning("policy status could not be reported", extra=facts)
+
+    def set_shortfalls(self, found: Mapping[PolicyRef, str]) -> None:
+        """These policies, and no others, are not enforced for pods of this node as they are written."""
+        for ref in self._shortfalls.keys() | found.keys():
+            if (
+                self._shortfalls.get(ref, "") != found.get(ref, "")
+                and ref in self._documents
+                and not self._reports.full()
+            ):
+                self._say_shortfall(ref, found.get(ref, ""))
+
+    def _say_shortfall(self, ref: PolicyRef, text: str) -> None:
+        self._shortfalls[ref] = text
+        self._reports.put_nowait(Report(self._resources[ref], self._documents[ref], None, text))
+        if not text:
+            del self._shortfalls[ref]
+
+    def _keep_shortfall(self, ref: PolicyRef) -> None:
+        """What this node says stays on the object; what an earlier agent of it said goes when it is not so any more."""
+        text, resource = self._shortfalls.get(ref, ""), self._resources[ref]
+        if resource not in WITH_CONDITIONS or self._reports.full():
+            return
+        if with_shortfall(resource, self._documents[ref], self._node, text, 0.0) is not None:
+            self._reports.put_nowait(Report(resource, self._documents[ref], None, text))
 
     def _set(self, resource: Resource, document: KubeObject) -> None:
         ref = _ref(resource, document)
         known = self._documents.get(ref)
-        self._documents[ref] = document
+        self._documents[ref], self._resources[ref] = document, resource
+        self._keep_shortfall(ref)
         if known is not None and all(known.get(k) == document.get(k) for k in ("spec", "specs")):
             return
         row = self._compiler.set_document(document, ref)
@@ -116,16 +148,21 @@ class PolicySource:
     def _send(self, report: Report) -> None:
         """Blocks: a condition where the object has one, an Event where there is something to complain about."""
         row, document = report.row, report.document
-        meta = document["metadata"]
-        text = row.message or "; ".join(row.problems)
+        meta, now_s = document["metadata"], self._clock.wall()
+        text = f"node {self._node}: {report.shortfall}" if report.shortfall else ""
+        if row is not None:
+            text = row.message or "; ".join(row.problems)
         if report.resource in WITH_CONDITIONS:
-            conditions = conditions_with(report.resource, document, row, text, self._clock.wall())
+            if row is not None:
+                conditions = conditions_with(report.resource, document, row, text, now_s)
+            else:
+                conditions = with_shortfall(report.resource, document, self._node, report.shortfall, now_s)
             if conditions is not None:
                 self._client.patch_status(
                     report.resource, str(meta["name"]), {"conditions": conditions}, meta.get("namespace")
                 )
         if text:
-            reason = REASON_PARTLY if row.is_valid else REASON_INVALID
+            reason = REASON_PARTLY if row is None or row.is_valid else REASON_INVALID
             emit_event(self._client, document, reason, text, component=AGENT)
 
 
