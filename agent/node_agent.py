@@ -49,18 +49,7 @@ def make_features(core: Core) -> tuple[Feature, ...]:
     """Every feature of the agent in the order in which they start: a line each. What one needs of another it is given here."""
     nodes, identity, ipcache = NodesFeature(core), IdentityFeature(core), IpcacheFeature(core)
     loadbalancer = LoadBalancerFeature(core)
-    addresses, identities = ipcache.writer, identity.writer
-    policy = PolicyFeature(
-        core,
-        Neighbours(
-            addresses.set_policy_prefixes,
-            addresses.set_node_identities,
-            ipcache.are_written,
-            identities.set_identity,
-            identities.delete_identity,
-        ),
-    )
-    ipcache.before_first = policy.compiler.step
+    policy = make_policy(core, identity, ipcache)
     confirmation = ConfirmationFeature(core, policy.target.enforces, policy.enforced)
     writers = Writers(loadbalancer.writer, ipcache.writer, identity.writer, nodes.writer, confirmation.pods.hear)
     resolve = loadbalancer.resolve if core.client is not None else None
@@ -76,6 +65,21 @@ def make_features(core: Core) -> tuple[Feature, ...]:
         confirmation,
         MeshFeature(core, writers, resolve, policy.describe_widening),
     )
+
+
+def make_policy(core: Core, identity: IdentityFeature, ipcache: IpcacheFeature) -> PolicyFeature:
+    """Policies, with the tables of identities and addresses that they write to; addresses are first written after them."""
+    addresses, identities = ipcache.writer, identity.writer
+    neighbours = Neighbours(
+        addresses.set_policy_prefixes,
+        addresses.set_node_identities,
+        ipcache.are_written,
+        identities.set_identity,
+        identities.delete_identity,
+    )
+    policy = PolicyFeature(core, neighbours)
+    ipcache.before_first = policy.compiler.step
+    return policy
 
 
 class NodeAgent:

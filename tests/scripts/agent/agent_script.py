@@ -12,7 +12,7 @@ pods NS/NAME:PORT [ADDRESS...] one EndpointSlice of the service has these pods; 
 Told by the stores of clusters:
 peer NAME ID                   the cluster is followed, and every kind of it is listed (peer-connect: is not listed yet)
 put NAME KIND KEY FILE         a record, as it stands in FILE or is given in braces
-put-node NAME NODE IP CIDR     records in short
+put-node NAME NODE IP CIDR [LABEL...]  records in short
 put-ip NAME ADDRESS IDENTITY HOST [POD]
 put-identity NAME NUMBER LABEL...
 put-service NAME NS/NAME ADDRESS:PORT...
@@ -157,13 +157,14 @@ class AgentScript(Script):
         text = value if value.startswith("{") else self.section(value).strip()
         self._fed(name).feed(KINDS[kind], Phase.CHANGES, (key, text.encode()))
 
-    def do_put_node(self, name: str, node: str, address: str, cidr: str) -> None:
+    def do_put_node(self, name: str, node: str, address: str, cidr: str, *labels: str) -> None:
         network = ipaddress.ip_network(cidr)
         mask = base64.b64encode(network.netmask.packed).decode()
         record = {
             "Name": node, "Cluster": name, "ClusterID": self._fed(name).cluster_id,
             "IPAddresses": [{"Type": "InternalIP", "IP": address}],
             "IPv4AllocCIDR": {"IP": str(network.network_address), "Mask": mask},
+            "Labels": dict(label.split("=") for label in labels),
         }  # fmt: skip
         self.do_put(name, "nodes", node, json.dumps(record))
 

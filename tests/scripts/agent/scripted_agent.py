@@ -25,13 +25,11 @@ from agent.machine import MemoryHost
 from agent.mesh.ingest import Writers
 from agent.mesh.networks import Networks
 from agent.mesh.rejections import Rejections
-from agent.node_agent import NodeAgent
+from agent.node_agent import NodeAgent, make_policy
 from agent.nodes.feature import NodesFeature
-from agent.policy.feature import PolicyFeature
 from agent.tables import AgentDB, Node, NodeAddress
 from meshkit.wake import Wake
 from meshmodel.names import ClusterId, ClusterName
-from tests.support.policy_neighbours import neighbours
 from tests.support.script import ScriptError
 
 FACTS: Final = Facts(ClusterName("north"), ClusterId(1), 255, "n1", "172.18.0.2", ("10.1.0.0/24",))
@@ -88,7 +86,7 @@ class Agent:
         self.core, self.db, self.machine = core, core.db, machine
         self.nodes, self.identities, self.ipcache = NodesFeature(core), IdentityFeature(core), IpcacheFeature(core)
         self.balancer = LoadBalancerFeature(core)
-        self.policy = PolicyFeature(core, neighbours(core.db, self.ipcache.writer))
+        self.policy = make_policy(core, self.identities, self.ipcache)
         self.sources = Sources(core.db, sources)
         endpoints = EndpointsFeature(core)
         features = (self.nodes, self.identities, self.ipcache, self.balancer, self.policy, endpoints, self.sources)
