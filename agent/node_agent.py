@@ -22,6 +22,7 @@ from agent.feature import Feature, Reconciling, wait_until_listed
 from agent.heartbeat.feature import HeartbeatFeature
 from agent.identity.feature import IdentityFeature
 from agent.ipcache.feature import IpcacheFeature
+from agent.journal.feature import JournalFeature
 from agent.loadbalancer.feature import LoadBalancerFeature
 from agent.mesh.feature import MeshFeature
 from agent.mesh.ingest import Writers
@@ -53,6 +54,7 @@ def make_features(core: Core) -> tuple[Feature, ...]:
     confirmation = ConfirmationFeature(core, policy.target.enforces, policy.enforced)
     writers = Writers(loadbalancer.writer, ipcache.writer, identity.writer, nodes.writer, confirmation.pods.hear)
     resolve = loadbalancer.resolve if core.client is not None else None
+    mesh = MeshFeature(core, writers, resolve, policy.describe_widening)
     return (
         HeartbeatFeature(core),
         nodes,
@@ -63,7 +65,8 @@ def make_features(core: Core) -> tuple[Feature, ...]:
         EndpointsFeature(core, policy.target.revision, policy.target.failures),
         ObserveFeature(core, policy.compiler.rule_name),
         confirmation,
-        MeshFeature(core, writers, resolve, policy.describe_widening),
+        mesh,
+        JournalFeature(core, mesh.peers),
     )
 
 

@@ -14,6 +14,7 @@ from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.certs_verbs import certs
 from clustermesh_cli.config_verbs import config
 from clustermesh_cli.console import Console
+from clustermesh_cli.event_verbs import events
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.kv_verbs import kv
 from clustermesh_cli.link_verbs import check, connect, disconnect
@@ -51,6 +52,7 @@ app.add_typer(explain, name="explain")
 app.command()(connect)
 app.command()(check)
 app.command()(disconnect)
+app.command()(events)
 app.command("inspect-policy-default-local-cluster")(inspect_scope)
 
 

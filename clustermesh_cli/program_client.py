@@ -45,8 +45,14 @@ class ProgramClient:
 
     def follow_apiserver(self, path: str, query: Query, silence_s: float) -> LineStream:
         """An answer that is read as it comes. Raises: KubeError, CommandError if no token can be made."""
-        where = f"/api/v1/namespaces/{quote(self.namespace)}/services/{STATUS_SERVICE}:{APISERVER_PORT}/proxy/{path}"
-        transport = self.client.transport
+        return self._follow(f"services/{STATUS_SERVICE}:{APISERVER_PORT}/proxy/{path}", query, silence_s)
+
+    def follow_agent(self, pod: str, path: str, query: Query, silence_s: float) -> LineStream:
+        """The same of the agent in a pod."""
+        return self._follow(f"pods/{quote(pod)}:{AGENT_PORT}/proxy/{path}", query, silence_s)
+
+    def _follow(self, place: str, query: Query, silence_s: float) -> LineStream:
+        where, transport = f"/api/v1/namespaces/{quote(self.namespace)}/{place}", self.client.transport
         try:
             return transport.stream(where, query=query, read_timeout_s=silence_s, headers=self._credentials())
         except Unauthorized:

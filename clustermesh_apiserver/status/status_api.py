@@ -12,12 +12,14 @@ from fastapi.responses import PlainTextResponse
 from certs.diagnose import diagnose_server
 from clustermesh_apiserver.apiserver import Apiserver
 from clustermesh_apiserver.status.agents import ask_agents
+from clustermesh_apiserver.status.events import make_event_log
 from clustermesh_apiserver.status.kv_api import add_routes
 from clustermesh_apiserver.status.metrics import make_registry
 from clustermesh_apiserver.status.program_status import make_status, report_health
 from meshapi.apiserver import ApiserverStatus, CertificateRow, PublishedService, Reach
 from meshapi.installed import APISERVER, TOKEN_HEADER
 from meshapi.peer import RemoteCluster
+from meshkit.clock import SystemClock
 from meshkit.guard import Guard
 from meshkit.health import Health
 from meshkit.http import bind_unix, make_app, probes, serve
@@ -26,9 +28,10 @@ from meshkit.rest import NotAnswered, Rest
 from meshkit.supervise import together
 from meshkit.version import program_version
 from meshmodel.keys import Kind
+from meshpeer.events import EventLog, add_event_routes
 
 
-def make_status_app(apiserver: Apiserver, health: Health) -> FastAPI:
+def make_status_app(apiserver: Apiserver, health: Health, events: EventLog) -> FastAPI:
     """The application; every answer is made from the parts as they are at that moment."""
     app = make_app(
         APISERVER,
@@ -89,6 +92,7 @@ def make_status_app(apiserver: Apiserver, health: Health) -> FastAPI:
         return PlainTextResponse(apiserver.tables.dump() + "\n")
 
     add_routes(rest, apiserver)
+    add_event_routes(rest, events)
     return app
 
 
@@ -102,13 +106,15 @@ async def serve_status(apiserver: Apiserver) -> None:
     def started(port: int) -> None:
         apiserver.status_port = port
 
-    app = make_status_app(apiserver, health)
+    events = make_event_log(apiserver, health, SystemClock())
+    app = make_status_app(apiserver, health, events)
     guarded = Guard(app, apiserver.admit, headers=(TOKEN_HEADER,))
     answers = probes(health, lambda: report_health(apiserver, health))
     await together(
         {
             "rest": serve(guarded, settings.status_address, settings.status_port, on_started=started),
             "rest on the socket": serve(app, sockets=[bind_unix(settings.status_socket)]),
+            "events": events.run(program_version()),
             "probes": serve_probes(settings.status_address, settings.probe_port, answers),
         }
     )
