@@ -18,7 +18,7 @@ from tests.support.labs import lab_name, remove_abandoned
 from tests.support.side_by_side import BySharedFixtures
 
 ATTACKS = pytest.StashKey[list[tuple[str, str, str, str]]]()
-LONGEST_FIRST = ("test_walkthrough", "test_idle_connections", "test_certificates", "test_trust")
+LONGEST_FIRST = ("test_walkthrough", "test_three_clusters", "test_idle_connections", "test_certificates", "test_trust")
 """Files that a worker begins with, so that none of them is what the run waits for at its end."""
 HEADER = ("ATTACKER", "ATTACK", "REFUSED BY", "WHAT THE VICTIM NOTICED")
 LIMIT_S = 400

@@ -28,21 +28,21 @@ def followed(mesh: Mesh) -> Iterator[list[Any]]:
     """What `events -f` prints of both clusters during the block."""
     command = [str(PROGRAMS / "clustermesh"), "events", "-f", "--since", "0s", "-o", "json", *CONNECTION]
     environment = {"KUBECONFIG": str(mesh.state.kubeconfig("global")), "PATH": "/usr/bin:/bin"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     found: list[Any] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
 
-    def read() -> None:
-        assert process.stdout is not None
-        found.extend(json.loads(line) for line in process.stdout)
+        def read() -> None:
+            assert process.stdout is not None
+            for line in process.stdout:
+                found.append(json.loads(line))  # noqa: PERF401 - seen by the test as it comes
 
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        yield found
-    finally:
-        process.terminate()
-        process.wait(10)
-        reader.join(10)
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            yield found
+        finally:
+            process.terminate()
+            reader.join(10)
 
 
 def test_a_cut_between_two_nodes_is_told_by_both_and_followed(whole: Mesh) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from lab import cleanup, faults, mesh
 from lab.state import DEFAULT_NAME, LabNameError, LabState, lab_state
-from lab.topology import CLUSTERS, node_named
+from lab.topology import CLUSTERS, POSSIBLE, node_named
 from lab.walkthrough import replay
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Two connected Kubernetes clusters on this machine: nodes are network namespaces, pods are processes.",
+    help="Kubernetes clusters on this machine, to be one mesh: nodes are network namespaces, pods are processes.",
 )
 Name = Annotated[str, typer.Option("--name", help="which lab; two labs with different names run side by side")]
 
@@ -35,12 +35,20 @@ def main() -> None:
 
 
 @app.command()
-def up(name: Name = DEFAULT_NAME) -> None:
+def up(
+    name: Name = DEFAULT_NAME,
+    size: Annotated[
+        int,
+        typer.Option("--clusters", min=len(CLUSTERS), max=len(POSSIBLE), help="how many; the third has two nodes"),
+    ] = len(CLUSTERS),
+) -> None:
     """Bring the lab up (nothing happens if it is) and say how to use it."""
     state = lab_state(name)
     before_s = time.monotonic()
-    mesh.up(state)
-    print(f"lab {name!r} is up after {time.monotonic() - before_s:.1f} s: {', '.join(c.context for c in CLUSTERS)}")
+    mesh.up(state, size)
+    print(
+        f"lab {name!r} is up after {time.monotonic() - before_s:.1f} s: {', '.join(c.context for c in mesh.clusters(state))}"
+    )
     for line in mesh.export_lines(state):
         print(f"  {line}")
 

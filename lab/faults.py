@@ -12,7 +12,7 @@ from typing import Final
 
 from lab.netns import command_inside
 from lab.state import LabState
-from lab.topology import CLUSTERS, NODES, NodePlan
+from lab.topology import NODES, POSSIBLE, NodePlan
 
 TABLE: Final = "lab_faults"
 PREPARE: Final = f"""
@@ -37,7 +37,7 @@ def nodes_of(place: str) -> tuple[NodePlan, ...]:
     """The nodes a cluster's or a node's name stands for. Raises: UnknownPlaceError naming what exists."""
     found = tuple(node for node in NODES if place in (node.name, node.cluster))
     if not found:
-        known = [cluster.name for cluster in CLUSTERS] + [node.name for node in NODES]
+        known = [cluster.name for cluster in POSSIBLE] + [node.name for node in NODES]
         raise UnknownPlaceError(f"{place!r} is neither a cluster nor a node; there are {', '.join(known)}")
     return found
 

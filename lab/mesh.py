@@ -19,7 +19,7 @@ from lab.images.table import REPOSITORY
 from lab.netns import command_inside
 from lab.network import build_underlay
 from lab.state import LabState, NodeState
-from lab.topology import CLUSTERS, NODES, ClusterPlan
+from lab.topology import CLUSTERS, POSSIBLE, ClusterPlan
 
 READY_LIMIT_S: Final = 60.0
 POLL_S: Final = 0.05
@@ -40,26 +40,38 @@ class ClusterStatus:
     processes: int
 
 
-def up(state: LabState) -> None:
-    """The lab exists and both clusters' DNS answers. Raises: LabError with the end of a log if one does not come up."""
+def up(state: LabState, size: int = len(CLUSTERS)) -> None:
+    """The lab exists with so many clusters, and their DNS answers.
+
+    Raises: LabError with the end of a log if one does not come up, or if it runs with another number of clusters.
+    """
     if is_running(state):
+        if size != len(clusters(state)):
+            raise LabError(
+                f"lab {state.name!r} runs with {len(clusters(state))} clusters: lab down --name {state.name}"
+            )
         return
     remove_lab(state)
     try:
-        _prepare(state)
-        build_underlay(state, CLUSTERS)
-        for plan in CLUSTERS:
+        _prepare(state, size)
+        build_underlay(state, clusters(state))
+        for plan in clusters(state):
             _start_daemon(state, plan)
         _wait_ready(state)
     except BaseException:
         remove_lab(state)
         raise
-    merge_kubeconfigs(state.kubeconfig("global"), [state.kubeconfig(plan.name) for plan in CLUSTERS])
+    merge_kubeconfigs(state.kubeconfig("global"), [state.kubeconfig(plan.name) for plan in clusters(state)])
+
+
+def clusters(state: LabState) -> tuple[ClusterPlan, ...]:
+    """The clusters that the lab has, or would have if nothing else is said."""
+    return POSSIBLE[: int(state.size.read_text())] if state.size.exists() else CLUSTERS
 
 
 def status(state: LabState) -> list[ClusterStatus]:
     """What there is of each cluster."""
-    return [_cluster_status(state, plan) for plan in CLUSTERS]
+    return [_cluster_status(state, plan) for plan in clusters(state)]
 
 
 def is_running(state: LabState) -> bool:
@@ -67,8 +79,8 @@ def is_running(state: LabState) -> bool:
 
 
 def export_lines(state: LabState) -> list[str]:
-    """What to type in each of the walkthrough's three tabs."""
-    names = (*(plan.name for plan in CLUSTERS), "global")
+    """What to type in each of the walkthrough's three tabs, and for a cluster that it does not have."""
+    names = (*(plan.name for plan in clusters(state)), "global")
     return [f"export KUBECONFIG={state.kubeconfig(name)}" for name in names]
 
 
@@ -78,12 +90,13 @@ def node_command(node: NodeState, command: Sequence[str]) -> list[str]:
     return command_inside(node.netns, [*mounts, "/bin/sh", "-c", ENTER, "sh", str(node.bpffs), *command])
 
 
-def _prepare(state: LabState) -> None:
+def _prepare(state: LabState, size: int) -> None:
     cgroup.ensure_mounted(state.cgroup_mount)
     state.directory.mkdir(parents=True)
     # a file system of its own: pods are layered over the machine's root and may not write below it
     _mount("tmpfs", state.directory)
-    for plan in NODES:
+    state.size.write_text(str(size))
+    for plan in (node for cluster in clusters(state) for node in cluster.nodes):
         node = state.node(plan.name)
         for directory in (node.bpffs, node.root, node.pods):
             directory.mkdir(parents=True)
@@ -115,7 +128,7 @@ def _start_daemon(state: LabState, plan: ClusterPlan) -> None:
 
 def _wait_ready(state: LabState) -> None:
     limit = time.monotonic() + READY_LIMIT_S
-    waiting, pause = {plan.name for plan in CLUSTERS}, threading.Event()
+    waiting, pause = {plan.name for plan in clusters(state)}, threading.Event()
     while waiting:
         for name in sorted(waiting):
             if state.daemon_ready(name).exists():

@@ -71,8 +71,13 @@ class LabState:
         return f"{self.netns_prefix}pod-{uid[:13]}"
 
     def kubeconfig(self, name: str) -> Path:
-        """`koornacht`, `tion`, or `global` for both contexts."""
+        """A cluster's name, or `global` for the contexts of all."""
         return self.directory / f"{name}.yaml"
+
+    @property
+    def size(self) -> Path:
+        """The file that says how many clusters the lab has."""
+        return self.directory / "size"
 
     def daemon_log(self, cluster: str) -> Path:
         return self.directory / f"{cluster}.log"

@@ -62,7 +62,7 @@ class ClusterPlan:
         return str(ipaddress.ip_network(self.service_cidr)[index])
 
 
-def _cluster(name: str, cluster_id: int, first_host: int) -> ClusterPlan:
+def _cluster(name: str, cluster_id: int, first_host: int, roles: tuple[str, ...] = ROLES) -> ClusterPlan:
     nodes = tuple(
         NodePlan(
             name=f"{name}-{role}",
@@ -71,23 +71,27 @@ def _cluster(name: str, cluster_id: int, first_host: int) -> ClusterPlan:
             address=str(ipaddress.ip_network(UNDERLAY_CIDR)[first_host + index]),
             pod_cidr=f"10.{cluster_id}.{index}.0/24",
         )
-        for index, role in enumerate(ROLES)
+        for index, role in enumerate(roles)
     )
     return ClusterPlan(name, cluster_id, f"10.{cluster_id}.0.0/16", f"172.20.{cluster_id}.0/24", nodes)
 
 
 KOORNACHT: Final = _cluster("koornacht", 1, 2)
 TION: Final = _cluster("tion", 2, 5)
+ENDOR: Final = _cluster("endor", 3, 8, ROLES[:2])
 CLUSTERS: Final = (KOORNACHT, TION)
-NODES: Final = tuple(node for cluster in CLUSTERS for node in cluster.nodes)
+"""Those of the walkthrough, which every lab has."""
+POSSIBLE: Final = (*CLUSTERS, ENDOR)
+"""Also the one that only a lab of three has."""
+NODES: Final = tuple(node for cluster in POSSIBLE for node in cluster.nodes)
 
 
 def cluster_named(name: str) -> ClusterPlan:
     """The plan of one cluster. Raises: KeyError naming what exists."""
-    for cluster in CLUSTERS:
+    for cluster in POSSIBLE:
         if cluster.name == name:
             return cluster
-    raise KeyError(f"no cluster {name!r}; there are {', '.join(c.name for c in CLUSTERS)}")
+    raise KeyError(f"no cluster {name!r}; there are {', '.join(c.name for c in POSSIBLE)}")
 
 
 def node_named(name: str) -> NodePlan:
