@@ -243,11 +243,13 @@ class ListWatch(Generic[T]):
             changes.append(Synced())
 
     def _absent(self, exc: KubeError, emit: Emit[T]) -> None:
-        """The kind itself is not there: for an optional kind that is the same as there being no objects."""
+        """The kind itself is not there: for an optional kind that is an answer, the same as there being no objects."""
         self.progress.resource_version = ""
         if not self._optional:
             self._fail(exc)
             return
+        self._connected("")
+        self._delay_s = self._timing.minimum_backoff_s
         changes: list[Change[T]] = [Delete(key, obj) for key, (_, obj) in self._known.items()]
         self._known.clear()
         self.progress.absent = True

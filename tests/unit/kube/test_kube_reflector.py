@@ -241,6 +241,15 @@ async def test_managed_fields_and_last_applied_are_dropped_before_strip_sees_the
     assert seen.objects == {"shop/a": "a"}
 
 
+async def test_a_failure_before_an_optional_kind_is_known_to_be_absent_is_over(
+    server: ScriptedServer, recorder: Make
+) -> None:
+    server.steps = [status(503, "ServiceUnavailable")] + [status(404, "NotFound")] * 50
+    async with recorder(resource=SERVICE_EXPORTS, optional=True) as seen:
+        await seen.until(lambda: seen.reflector.progress.absent)
+        assert (seen.reflector.progress.failures, seen.reflector.progress.last_error) == (0, "")
+
+
 async def test_an_optional_kind_that_is_not_served_counts_as_empty_and_is_looked_for_again(
     server: ScriptedServer, recorder: Make
 ) -> None:
