@@ -27,7 +27,6 @@ from clustermesh_cli.verb_options import (
     Output,
     Plain,
     Wait,
-    is_json,
     make_client,
     make_console,
     parse_duration,
@@ -194,29 +193,24 @@ def status(
     summary: Annotated[
         bool, typer.Option("--summary", help="only the workloads: desired, ready, available, images")
     ] = False,
-    output: Annotated[
-        str, typer.Option("--output", "-o", help="summary or json; with --summary: table, json or yaml")
-    ] = "",
+    output: Output = AnswerForm.TABLE,
     plain: Plain = False,
 ) -> None:
     """Is the mesh well, as this cluster sees it? Exit code 0 well, 3 degraded, 5 not in time."""
     if summary:
-        from clustermesh_cli.answer_form import parse_answer_form
         from clustermesh_cli.commands.installed import show_summary
 
         if wait:
             raise CommandError("--summary shows what is, and does not --wait", ExitCode.USAGE)
-        form = parse_answer_form(output or "table")
-        raise typer.Exit(show_summary(make_client(kubeconfig, context), namespace, form, make_console(plain)))
+        raise typer.Exit(show_summary(make_client(kubeconfig, context), namespace, output, make_console(plain)))
     from clustermesh_cli.commands import status as verb
 
-    as_json = is_json(output or "summary")
     code = verb.status(
         make_client(kubeconfig, context),
         namespace,
         make_console(plain),
+        output,
         wait_s=wait_duration if wait else None,
-        as_json=as_json,
     )
     raise typer.Exit(code)
 

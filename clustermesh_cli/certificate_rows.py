@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
 from certs.inspect import CertInfo
 from certs.validity import KeptCertificates, Validity, judge_dates
+from clustermesh_cli.shown_times import rfc3339
 from meshapi.row import SCHEMA, Row
 
 HEADERS: Final = ("KIND", "SUBJECT", "ISSUER", "NOT BEFORE", "NOT AFTER", "LEFT", "STATE", "NAMES")
@@ -68,11 +68,6 @@ def table(rows: Iterable[ShownCertificate]) -> list[tuple[str, ...]]:
             for row in rows
         ),
     ]
-
-
-def rfc3339(wall_s: float) -> str:
-    """A moment as programs write it."""
-    return f"{datetime.fromtimestamp(wall_s, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _rows(purpose: KeptCertificates, wall_s: float) -> Iterable[ShownCertificate]:

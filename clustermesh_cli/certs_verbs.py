@@ -7,9 +7,19 @@ from typing import Annotated
 
 import typer
 
+from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
-from clustermesh_cli.verb_options import Context, Kubeconfig, Namespace, Plain, Wait, make_client, parse_duration
+from clustermesh_cli.verb_options import (
+    Context,
+    Kubeconfig,
+    Namespace,
+    Output,
+    Plain,
+    Wait,
+    make_client,
+    parse_duration,
+)
 from meshapi.installed import DEFAULT_NAMESPACE
 from meshkit.clock import SystemClock
 
@@ -23,7 +33,7 @@ def certs_show(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
-    output: Annotated[str, typer.Option("--output", "-o", help="table, json or yaml")] = "table",
+    output: Output = AnswerForm.TABLE,
 ) -> None:
     """Every certificate and authority. Exit code 3 when one has expired or is in the last tenth of its life."""
     from clustermesh_cli.commands import certs as verb

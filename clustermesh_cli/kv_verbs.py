@@ -15,7 +15,7 @@ from meshmodel.keys import ROOT
 kv = typer.Typer(
     help="Look into this cluster's store: every record, decoded.", no_args_is_help=True, rich_markup_mode=None
 )
-Form = Annotated[str, typer.Option("--output", "-o", help="text, json or raw (with ls: keys only)")]
+Form = Annotated[str, typer.Option("--output", "-o", help="table, json, yaml or raw (with ls: keys only)")]
 EVERYTHING: Final = ROOT.decode()
 Prefix = Annotated[str, typer.Argument(help="what the keys begin with")]
 
@@ -26,7 +26,7 @@ def kv_ls(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
-    output: Form = "text",
+    output: Form = "table",
 ) -> None:
     """Every key under a prefix with its record, and why a reader would refuse it."""
     from clustermesh_cli.commands import kv as verb
@@ -45,7 +45,7 @@ def kv_get(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
-    output: Form = "text",
+    output: Form = "table",
 ) -> None:
     """One record, spelled out."""
     from clustermesh_cli.commands import kv as verb
@@ -64,7 +64,7 @@ def kv_watch(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
-    output: Form = "text",
+    output: Form = "table",
     limit: Annotated[int, typer.Option(help="stop after so many lines; 0: never")] = 0,
 ) -> None:
     """What is under a prefix, then every change as it comes."""

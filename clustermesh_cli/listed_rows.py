@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
 from clustermesh_cli.peer_rows import peer_row
+from clustermesh_cli.shown_times import rfc3339
 from meshapi.agent import EndpointRow, IdentityRow, NodeRow
 from meshapi.apiserver import ApiserverStatus
 from meshapi.row import SCHEMA, Row
@@ -111,11 +111,6 @@ def list_endpoints(node: str, cluster: str, rows: Iterable[EndpointRow]) -> list
         )
         for row in rows
     ]
-
-
-def rfc3339(wall_s: float) -> str:
-    """A moment in UTC to the second; empty for 0, which is never."""
-    return datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if wall_s else ""
 
 
 def clusters_table(rows: Iterable[ListedCluster]) -> Table:

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from clustermesh_cli.verb_options import Context, Kubeconfig, Namespace, Plain, is_json, make_client, make_console
+from clustermesh_cli.answer_form import AnswerForm
+from clustermesh_cli.verb_options import Context, Kubeconfig, Namespace, Output, Plain, make_client, make_console
 from meshapi.installed import DEFAULT_NAMESPACE
 from meshkit.clock import SystemClock
 
@@ -82,7 +83,7 @@ def explain_policy(
     ] = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
-    output: Annotated[str, typer.Option("--output", "-o", help="summary or json")] = "summary",
+    output: Output = AnswerForm.TABLE,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="also every rule that does not apply")] = False,
     plain: Plain = False,
 ) -> None:
@@ -100,7 +101,7 @@ def explain_policy(
         port,
         make_console(plain),
         wall_s=SystemClock().wall(),
-        as_json=is_json(output),
+        form=output,
         verbose=verbose,
     )
     raise typer.Exit(code)
@@ -112,7 +113,7 @@ def inspect_scope(
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="namespace of the policies")] = "default",
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A")] = False,
     mesh_namespace: Annotated[str, typer.Option(help="where the mesh runs")] = DEFAULT_NAMESPACE,
-    output: Annotated[str, typer.Option("--output", "-o", help="summary or json")] = "summary",
+    output: Output = AnswerForm.TABLE,
     plain: Plain = False,
 ) -> None:
     """Which policies mean something else once unscoped selectors stay in their own cluster, and for which peers."""
@@ -123,6 +124,6 @@ def inspect_scope(
         mesh_namespace,
         None if all_namespaces else namespace,
         make_console(plain),
-        as_json=is_json(output),
+        output,
     )
     raise typer.Exit(code)

@@ -64,10 +64,3 @@ def make_console(plain: bool) -> Console:
     from clustermesh_cli.console import Console
 
     return Console(plain=True if plain else None)
-
-
-def is_json(output: str) -> bool:
-    """Whether `--output` of a verb that knows summary and json asks for JSON. Raises: CommandError (usage)."""
-    if output not in ("summary", "json"):
-        raise CommandError(f"--output {output}: choose summary or json", ExitCode.USAGE)
-    return output == "json"

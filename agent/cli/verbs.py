@@ -38,6 +38,7 @@ from meshapi.service import ServiceExplanation, ServiceStatus
 from meshkit.refusal import read_refusal
 from meshkit.text import visible
 
+FORMS: Final = ("table", "json", "yaml")
 TIMEOUT_S: Final = 10.0
 VERIFY_TIMEOUT_S: Final = 60.0
 _T = TypeVar("_T")
@@ -121,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("CLUSTERMESH_SOCKET", AGENT_SOCKET),
         help=f"unix socket of the agent to ask (default: {AGENT_SOCKET})",
     )
-    shared.add_argument("-o", "--output", choices=("table", "json"), default="table", help="form of the answer")
+    shared.add_argument("-o", "--output", choices=FORMS, default="table", help="form of the answer")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def add(parent: Any, name: str, help_text: str, run: Callable[..., int]) -> argparse.ArgumentParser:
@@ -170,9 +171,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _show(arguments: argparse.Namespace, answer: Any, text: Callable[[], str]) -> int:
-    as_json = arguments.output == "json"
-    _write((msgspec.json.format(encode(answer), indent=2).decode() if as_json else text()) + "\n")
+    if arguments.output == "json":
+        shown = msgspec.json.format(encode(answer), indent=2).decode()
+    elif arguments.output == "yaml":
+        shown = _yaml(encode(answer))
+    else:
+        shown = text()
+    _write(shown + "\n")
     return 0
+
+
+def _yaml(answer: bytes) -> str:
+    import yaml  # takes long to load
+
+    return str(yaml.safe_dump(msgspec.json.decode(answer), sort_keys=False)).rstrip("\n")
 
 
 def _write(text: str) -> None:
@@ -264,12 +276,12 @@ def _verify(client: SocketClient, arguments: argparse.Namespace) -> int:
 
 
 def _monitor(client: SocketClient, arguments: argparse.Namespace) -> int:
-    form = "json" if arguments.output == "json" else "text"
+    form = "text" if arguments.output == "table" else "json"
     query = {"type": arguments.type, "last": arguments.last, "pod": arguments.pod, "format": form}
     path = f"/v1/flows?{urllib.parse.urlencode(query)}&follow={'true' if arguments.follow else 'false'}"
     with client.open(path, None if arguments.follow else TIMEOUT_S) as answer:
         for line in answer:
-            _write(line.decode("utf-8", "replace"))
+            _write(line.decode("utf-8", "replace") if arguments.output != "yaml" else f"---\n{_yaml(line)}\n")
             sys.stdout.flush()
     return 0
 

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
-import yaml
 
 import kube.resource as k
 from certs.authority_secret import read_authority
@@ -14,47 +14,41 @@ from certs.errors import CertificateError
 from certs.inspect import CertInfo
 from certs.profile import own_shapes
 from certs.validity import KeptCertificates
-from clustermesh_cli.certificate_rows import ShownCertificates, is_well, make_rows, rfc3339, table
+from clustermesh_cli.answer_form import AnswerForm, print_answer
+from clustermesh_cli.certificate_rows import ShownCertificate, ShownCertificates, is_well, make_rows, table
 from clustermesh_cli.cluster_certificates import ROTATE, read_certificates, replacement_notice
 from clustermesh_cli.cluster_facts import read_config
 from clustermesh_cli.console import Console
 from clustermesh_cli.credentials import ensure_certificates, read_lifetime_s
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.program_client import ProgramClient
+from clustermesh_cli.shown_times import rfc3339
 from kube.client import KubeClient
 from kube.errors import Conflict, KubeError
 from meshapi.apiserver import CertificateRow
 from meshapi.installed import CA_SECRET, CLUSTER_NAME_KEY
 
-FORMS: Final = ("table", "json", "yaml")
 ATTEMPTS: Final = 5
 
 
-def show(client: KubeClient, namespace: str, console: Console, form: str, wall_s: float) -> ExitCode:
-    """Print every certificate. Degraded if one is refused or nearly is.
-
-    Raises: CommandError for another form, or where the mesh is not enabled.
-    """
-    if form not in FORMS:
-        raise CommandError(f"--output {form}: choose one of {', '.join(FORMS)}", ExitCode.USAGE)
+def show(client: KubeClient, namespace: str, console: Console, form: AnswerForm, wall_s: float) -> ExitCode:
+    """Print every certificate. Degraded if one is refused or nearly is. Raises: CommandError where the mesh is not enabled."""
     _cluster_name(client, namespace)
     rows = make_rows((*read_certificates(client, namespace), *_served(client, namespace)), wall_s)
     found = ShownCertificates(time=rfc3339(wall_s), certificates=rows)
-    if form == "json":
-        console.line(msgspec.json.encode(found).decode())
-    elif form == "yaml":
-        console.line(yaml.safe_dump(msgspec.to_builtins(found), sort_keys=False).rstrip())
-    else:
-        lines = table(rows)
-        widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-        for line in lines:
-            console.line("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-        for row in rows:
-            if row.next:
-                console.line(f"{row.kind} ({row.state}): {row.next}")
-        if notice := replacement_notice(client, namespace):
-            console.line(notice)
+    notice = replacement_notice(client, namespace) if form is AnswerForm.TABLE else ""
+    print_answer(found, _lines(rows, notice), form, console)
     return ExitCode.OK if is_well(rows) else ExitCode.DEGRADED
+
+
+def _lines(rows: Sequence[ShownCertificate], notice: str) -> Iterable[str]:
+    lines = table(rows)
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        yield "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+    yield from (f"{row.kind} ({row.state}): {row.next}" for row in rows if row.next)
+    if notice:
+        yield notice
 
 
 def rotate(client: KubeClient, namespace: str, console: Console, wall_s: float) -> None:

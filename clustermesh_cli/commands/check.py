@@ -16,7 +16,7 @@ from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, CommandRefusedError, ExitCode
 from clustermesh_cli.link_proof import look_at_reach
 from clustermesh_cli.link_writer import read_objects
-from clustermesh_cli.listed_rows import rfc3339, table_lines
+from clustermesh_cli.listed_rows import table_lines
 from clustermesh_cli.plan.check_row import CheckReport, CheckResult, CheckRow, worst
 from clustermesh_cli.plan.configured_peer import configured_peer
 from clustermesh_cli.plan.connect import Mode, PeerLink, check_access, plan_links
@@ -29,6 +29,7 @@ from clustermesh_cli.plan.program_rules import judge_certificates, judge_kernels
 from clustermesh_cli.plan.session import session_problem
 from clustermesh_cli.program_client import ProgramClient
 from clustermesh_cli.program_statuses import read_apiserver
+from clustermesh_cli.shown_times import rfc3339
 from kube.client import KubeClient
 from kube.errors import KubeError
 from meshapi.apiserver import ApiserverStatus

@@ -11,9 +11,10 @@ from clustermesh_cli.answer_form import AnswerForm, print_answer
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import ExitCode
 from clustermesh_cli.link_proof import Patience
-from clustermesh_cli.listed_rows import rfc3339, table_lines
+from clustermesh_cli.listed_rows import table_lines
 from clustermesh_cli.path_matrix import is_settled, make_matrix, matrix_lines, matrix_table
 from clustermesh_cli.program_client import ProgramClient
+from clustermesh_cli.shown_times import rfc3339
 from meshapi.probe import NodeProbes
 
 SETTLE_S: Final = 6.0

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-import orjson
-
+from clustermesh_cli.answer_form import AnswerForm, print_answer
 from clustermesh_cli.connection_decision import End, Packet, decide
 from clustermesh_cli.console import Console
 from clustermesh_cli.decision_text import render, to_document
@@ -25,6 +24,7 @@ from clustermesh_cli.live_policy import (
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
 from meshapi.agent import AddressRow
+from meshapi.row import SCHEMA
 from meshpolicy.icmp import TYPE_NAMES
 from meshpolicy.port import MAXIMUM_PORT, PROTOCOL_NUMBERS, NamedPorts
 
@@ -91,7 +91,7 @@ def explain(
     console: Console,
     *,
     wall_s: float,
-    as_json: bool,
+    form: AnswerForm = AnswerForm.TABLE,
     verbose: bool = False,
 ) -> ExitCode:
     """Print why. `clients` are by context, the local one first; `ends` are --from and --to."""
@@ -101,10 +101,10 @@ def explain(
     source, destination = (find_end(name, sources) for name in names)
     packet = parse_packet(port, destination.named_ports)
     decision = decide(source, destination, packet)
-    if as_json:
-        console.line(orjson.dumps(to_document(decision, packet, wall_s), option=orjson.OPT_INDENT_2).decode())
-    else:
+    if form is AnswerForm.TABLE:
         render(decision, packet, wall_s, console, verbose=verbose)
+    else:
+        print_answer({"schema": SCHEMA, **to_document(decision, packet, wall_s)}, (), form, console)
     return _CODES[decision.allowed]
 
 

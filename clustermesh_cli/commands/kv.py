@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
+import yaml
 
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
@@ -19,6 +20,7 @@ from clustermesh_cli.store_record import CONFIGS, Decoded, Known, decode, one_li
 from kube.client import KubeClient
 from kube.errors import KubeError, Unreachable
 from meshapi.apiserver import StoreEntry, StoreEvent, StorePage
+from meshapi.row import SCHEMA
 from meshkit.refusal import read_refusal
 from meshkit.text import visible_cell
 
@@ -29,17 +31,18 @@ _T = TypeVar("_T")
 
 
 class OutputForm(StrEnum):
-    """How records are shown: for reading, one JSON object per line, or the bytes as they are."""
+    """How records are shown: for reading, one JSON object a line, a YAML document each, or the bytes as they are."""
 
-    TEXT = "text"
+    TABLE = "table"
     JSON = "json"
+    YAML = "yaml"
     RAW = "raw"
 
 
 def parse_form(text: str) -> OutputForm:
     """Raises: CommandError (usage) for any other word."""
     if text not in list(OutputForm):
-        raise CommandError(f"--output {text}: choose one of {', '.join(OutputForm)}", ExitCode.USAGE)
+        raise CommandError(f"--output {text}: choose {', '.join(OutputForm)}", ExitCode.USAGE)
     return OutputForm(text)
 
 
@@ -122,8 +125,8 @@ def get(store: ReadableStore, key: str, form: OutputForm, console: Console) -> N
         console.line(shown.value.decode("utf-8", "backslashreplace"))
         return
     decoded = decode(key, shown.value, store.known())
-    if form is OutputForm.JSON:
-        console.line(_json(shown, decoded))
+    if form in (OutputForm.JSON, OutputForm.YAML):
+        console.line(_document(shown, decoded, form))
         return
     about = f"{decoded.kind}{' of ' + decoded.cluster if decoded.cluster else ''}, revision {shown.revision}"
     console.line(f"{key}  ({about}{', lease ' + shown.lease if shown.lease else ''})")
@@ -139,7 +142,7 @@ def watch(store: ReadableStore, prefix: str, form: OutputForm, console: Console,
     for count, shown in enumerate(store.changes(prefix), 1):
         if shown.key.startswith(CONFIGS):
             known = store.known()
-        console.line(shown.event if not shown.key else _line(shown, known, form))
+        console.line(_mark(shown, form) if not shown.key else _line(shown, known, form))
         if count == limit:
             return
 
@@ -148,14 +151,19 @@ def _line(shown: Shown, known: Known, form: OutputForm) -> str:
     decoded = decode(shown.key, shown.value, known)
     if shown.event == "delete":
         decoded = Decoded(decoded.kind, decoded.cluster, "")
-    if form is OutputForm.JSON:
-        return _json(shown, decoded)
+    if form in (OutputForm.JSON, OutputForm.YAML):
+        return _document(shown, decoded, form)
     head = f"{shown.event:<7} " if shown.event else ""
     text = shown.value.decode("utf-8", "backslashreplace") if form is OutputForm.RAW else one_line(decoded)
     return f"{head}{visible_cell(shown.key)}  {text}".rstrip()
 
 
-def _json(shown: Shown, decoded: Decoded) -> str:
+def _mark(shown: Shown, form: OutputForm) -> str:
+    """That a watch has told everything there was, or was interrupted."""
+    return shown.event if form in (OutputForm.TABLE, OutputForm.RAW) else _written({"event": shown.event}, form)
+
+
+def _document(shown: Shown, decoded: Decoded, form: OutputForm) -> str:
     facts = {
         "event": shown.event,
         "key": shown.key,
@@ -166,7 +174,14 @@ def _json(shown: Shown, decoded: Decoded) -> str:
         "value": decoded.value,
         "problem": decoded.problem,
     }
-    return msgspec.json.encode({name: fact for name, fact in facts.items() if fact != "" or name == "value"}).decode()
+    return _written({name: fact for name, fact in facts.items() if fact != "" or name == "value"}, form)
+
+
+def _written(facts: Mapping[str, object], form: OutputForm) -> str:
+    document = {"schema": SCHEMA, **facts}
+    if form is OutputForm.JSON:
+        return msgspec.json.encode(document).decode()
+    return "---\n" + yaml.safe_dump(msgspec.to_builtins(document), sort_keys=False).rstrip("\n")
 
 
 def _shown(entry: StoreEntry | StoreEvent) -> Shown:

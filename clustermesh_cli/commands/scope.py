@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import orjson
-
+from clustermesh_cli.answer_form import AnswerForm, print_answer
 from clustermesh_cli.console import Console
 from clustermesh_cli.decision_text import short_labels
 from clustermesh_cli.exit_code import ExitCode
 from clustermesh_cli.live_policy import AgentView, LiveCluster, read_agent, read_cluster
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
+from meshapi.row import SCHEMA
 from meshmodel.identity import NumericIdentity, is_of_nodes
 from meshmodel.labels import CLUSTER_LABEL, Labels, find_label, labels_text
 from meshpolicy.context import PolicyContext
@@ -52,15 +52,15 @@ class Inspection:
 
 
 def inspect_scope(
-    client: KubeClient, system: str, namespace: str | None, console: Console, *, as_json: bool
+    client: KubeClient, system: str, namespace: str | None, console: Console, form: AnswerForm
 ) -> ExitCode:
     """Print what changes for the policies of a namespace, of all without one (then clusterwide ones too)."""
     live = read_cluster(client, system, client.context)
     inspection = inspect(live, read_agent(ProgramClient(client, system), client.context), namespace)
-    if as_json:
-        console.line(orjson.dumps(to_document(inspection), option=orjson.OPT_INDENT_2).decode())
-    else:
+    if form is AnswerForm.TABLE:
         render(inspection, console)
+    else:
+        print_answer({"schema": SCHEMA, **to_document(inspection)}, (), form, console)
     return ExitCode.OK
 
 

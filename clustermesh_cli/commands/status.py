@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 import kube.resource as k
+from clustermesh_cli.answer_form import AnswerForm, print_answer
 from clustermesh_cli.cluster_certificates import read_certificates, replacement_notice
 from clustermesh_cli.cluster_facts import find_access
 from clustermesh_cli.console import Console
@@ -24,6 +25,7 @@ from clustermesh_cli.plan.facts import KnownPeer, StoreAccess
 from clustermesh_cli.plan.peering import read_peers
 from clustermesh_cli.program_client import ProgramClient
 from clustermesh_cli.program_statuses import ApiserverSilentError, ask_agents, read_apiserver
+from clustermesh_cli.shown_times import with_times
 from clustermesh_cli.status_text import render_status
 from kube.client import KubeClient
 from kube.errors import KubeError
@@ -82,23 +84,23 @@ def look(programs: ProgramClient, *, without_apiserver: bool = False) -> Snapsho
     return Snapshot(access, service["spec"].get("type", "ClusterIP"), status, verdict, peers)
 
 
-def status(client: KubeClient, namespace: str, console: Console, *, wait_s: float | None, as_json: bool) -> ExitCode:
+def status(client: KubeClient, namespace: str, console: Console, form: AnswerForm, *, wait_s: float | None) -> ExitCode:
     """Print the state, after waiting for it to be well if asked; the exit code says what was found.
 
-    As JSON there is a document whatever happens. Raises: CommandError, KubeError, after it.
+    As JSON or YAML there is a document whatever happens. Raises: CommandError, KubeError, after it.
     """
     programs = ProgramClient(client.within(ANSWER_S), namespace)
     try:
-        snapshot, code = _find(programs, console, wait_s, quiet=as_json)
+        snapshot, code = _find(programs, console, wait_s, quiet=form is not AnswerForm.TABLE)
     except (CommandError, KubeError) as exc:
-        if as_json:
+        if form is not AnswerForm.TABLE:
             code = exc.code if isinstance(exc, CommandError) else ExitCode.INTERNAL
-            _print_json({"schema": SCHEMA}, code, [str(exc)], console)
+            _print_document({"schema": SCHEMA}, code, [str(exc)], form, console)
         raise
     verdict = snapshot.verdict
-    if as_json:
+    if form is not AnswerForm.TABLE:
         document = {**msgspec.to_builtins(snapshot.status), "verdict": _hyphenated(asdict(verdict))}
-        _print_json(document, code, verdict.problems, console)
+        _print_document(with_times(document), code, verdict.problems, form, console)
     else:
         render_status(snapshot.status, verdict, snapshot.access, snapshot.service_type, console, now_s=CLOCK.wall())
     return code
@@ -118,9 +120,11 @@ def _find(programs: ProgramClient, console: Console, wait_s: float | None, *, qu
             raise CommandError(str(exc), ExitCode.TIMEOUT) from exc
 
 
-def _print_json(document: Mapping[str, Any], code: ExitCode, problems: Sequence[str], console: Console) -> None:
+def _print_document(
+    document: Mapping[str, Any], code: ExitCode, problems: Sequence[str], form: AnswerForm, console: Console
+) -> None:
     outcome = {"result": code.name.lower().replace("_", "-"), "exit-code": int(code), "problems": list(problems)}
-    console.line(msgspec.json.encode({**document, "outcome": outcome}).decode())
+    print_answer({**document, "outcome": outcome}, (), form, console)
 
 
 def _hyphenated(value: Any) -> Any:

@@ -16,6 +16,7 @@ from certs import profile
 from certs.authority import Authority
 from certs.store import CertFiles, encode_data, secret_data
 from clustermesh_apiserver.apiserver import Apiserver
+from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.commands.status import status
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import ExitCode
@@ -76,7 +77,7 @@ async def run_status(client: KubeClient, apiserver: Apiserver, patch: pytest.Mon
     patch.setattr(ProgramClient, "get_apiserver", ask)
     written = io.StringIO()
     code = await in_thread(
-        lambda: status(client, NAMESPACE, Console(plain=True, stream=written), wait_s=None, as_json=False)
+        lambda: status(client, NAMESPACE, Console(plain=True, stream=written), AnswerForm.TABLE, wait_s=None)
     )
     return code, written.getvalue()
 
@@ -150,5 +151,5 @@ async def test_an_apiserver_that_is_not_reached_is_told_from_an_error_of_the_com
     await in_thread(InstalledSecrets, client)
     monkeypatch.setattr(ProgramClient, "get_apiserver", lambda _self, _path: (503, b"no endpoints available"))
     console = Console(plain=True, stream=io.StringIO())
-    code = await in_thread(lambda: status(client, NAMESPACE, console, wait_s=None, as_json=False))
+    code = await in_thread(lambda: status(client, NAMESPACE, console, AnswerForm.TABLE, wait_s=None))
     assert code is ExitCode.DEGRADED

@@ -24,6 +24,7 @@ from explain_world import (
     scripted_cluster,
 )
 
+from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.commands.explain import explain, parse_end, parse_packet
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
@@ -42,7 +43,13 @@ def run(
     names = ("kind-north", "kind-south")
     clients = {name: api.client(name) for name, api in zip(names, apis, strict=False)}
     code = explain(
-        clients, "kube-system", ends, port, Console(plain=True, stream=stream), wall_s=WALL_S, as_json=as_json
+        clients,
+        "kube-system",
+        ends,
+        port,
+        Console(plain=True, stream=stream),
+        wall_s=WALL_S,
+        form=AnswerForm.JSON if as_json else AnswerForm.TABLE,
     )
     return code, stream.getvalue()
 

@@ -14,8 +14,9 @@ from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.commands.get import get
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
-from clustermesh_cli.listed_rows import ListedKind, list_clusters, rfc3339
+from clustermesh_cli.listed_rows import ListedKind, list_clusters
 from clustermesh_cli.program_client import ProgramClient
+from clustermesh_cli.shown_times import rfc3339
 from kube.errors import Unreachable
 from kube.transport import Query
 from meshapi.agent import AgentStatus, IdentityRow, NodeRow

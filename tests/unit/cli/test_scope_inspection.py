@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from explain_world import DB_NORTH, DB_SOUTH, ScriptedApi, app, listing, policy, scripted_cluster
 
+from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.commands.policy import lint_live
 from clustermesh_cli.commands.scope import inspect_scope
 from clustermesh_cli.console import Console
@@ -25,7 +26,9 @@ BROKEN = policy("broken", "web", egress=[{"toPorts": [{"ports": [{"port": "80", 
 def said(api: ScriptedApi, namespace: str | None = "shop", *, as_json: bool = False) -> str:
     stream = io.StringIO()
     console = Console(plain=True, stream=stream)
-    code = inspect_scope(api.client("kind-north"), "kube-system", namespace, console, as_json=as_json)
+    code = inspect_scope(
+        api.client("kind-north"), "kube-system", namespace, console, AnswerForm.JSON if as_json else AnswerForm.TABLE
+    )
     assert code == ExitCode.OK
     return stream.getvalue()
 

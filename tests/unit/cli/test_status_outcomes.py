@@ -12,6 +12,7 @@ import pytest
 from connect_world import NS, PROXY, WritableApi
 from explain_world import listing
 
+from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.commands.status import ANSWER_S, status
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
@@ -55,10 +56,12 @@ class SilentApiserver(WritableApi):
         return super().request(method, path, query=query, timeout_s=timeout_s, **given)
 
 
-def run(api: SilentApiserver, *, as_json: bool = False, wait_s: float | None = None) -> tuple[ExitCode, str]:
+def run(
+    api: SilentApiserver, form: AnswerForm = AnswerForm.TABLE, *, wait_s: float | None = None
+) -> tuple[ExitCode, str]:
     stream = io.StringIO()
     console = Console(plain=True, stream=stream)
-    code = status(api.client("kind-north"), "kube-system", console, wait_s=wait_s, as_json=as_json)
+    code = status(api.client("kind-north"), "kube-system", console, form, wait_s=wait_s)
     return code, stream.getvalue()
 
 
@@ -74,7 +77,7 @@ def test_the_agents_are_asked_while_the_apiserver_does_not_answer(code: int, bod
 
 
 def test_the_same_is_said_as_json() -> None:
-    found, text = run(SilentApiserver(), as_json=True)
+    found, text = run(SilentApiserver(), AnswerForm.JSON)
     document = msgspec.json.decode(text)
     assert (found, document["outcome"]["exit-code"]) == (ExitCode.DEGRADED, 3)
     assert document["outcome"]["result"] == "degraded"
@@ -95,7 +98,9 @@ def test_json_is_printed_where_the_mesh_is_not_enabled_too() -> None:
     api.answers.pop(f"{NS}/services/clustermesh-apiserver")
     stream = io.StringIO()
     with pytest.raises(CommandError, match="not enabled"):
-        status(api.client("kind-north"), "kube-system", Console(plain=True, stream=stream), wait_s=None, as_json=True)
+        status(
+            api.client("kind-north"), "kube-system", Console(plain=True, stream=stream), AnswerForm.JSON, wait_s=None
+        )
     document = msgspec.json.decode(stream.getvalue())
     assert document["schema"] == 1
     assert document["outcome"]["exit-code"] == 1
