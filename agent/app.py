@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from agent.settings import AgentSettings
 from meshapi.installed import AGENT
+from meshkit import last_words
 from meshkit import log as logs
 from meshkit.clock import SystemClock
 from meshkit.errors import MeshError
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise SystemExit(_uninstall(arguments[1:]))
         from agent.cli import verbs
 
-        raise SystemExit(verbs.main(arguments))
+        last_words.run(lambda: verbs.main(arguments))
     settings = load(AgentSettings, arguments, program=AGENT, version=f"{AGENT} {program_version()}")
     logs.setup(settings.log_level, json=settings.log_format == "json")
     if settings.once_uninstall:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -33,8 +34,9 @@ def three() -> Iterator[Mesh]:
     mesh = Mesh(lab_state(name))
     try:
         mesh.lab("up", "--clusters", "3")
-        for cluster in ALL:
-            mesh.clustermesh("enable", "--context", f"kind-{cluster}", "--service-type", "NodePort")
+        with ThreadPoolExecutor() as pool:
+            enable = ("enable", "--service-type", "NodePort", "--context")
+            list(pool.map(lambda cluster: mesh.clustermesh(*enable, f"kind-{cluster}"), ALL))
         words = ("--destination-context", "kind-tion", "--connection-mode", "mesh")
         mesh.clustermesh("connect", "--context", "kind-koornacht", *words)
         yield mesh
@@ -42,10 +44,15 @@ def three() -> Iterator[Mesh]:
         tear_down(name)
 
 
+def status(mesh: Mesh, cluster: str, *words: str) -> tuple[int, dict[str, str]]:
+    """The exit code of the cluster's status, and its peers with their states."""
+    done = mesh.clustermesh("status", "--context", f"kind-{cluster}", "-o", "json", *words, check=False)
+    return done.returncode, {row["name"]: row["state"] for row in json.loads(done.stdout)["verdict"]["peers"]}
+
+
 def peers(mesh: Mesh, cluster: str) -> dict[str, str]:
     """The peers of a cluster and their states."""
-    rows = json.loads(mesh.clustermesh("get", "peers", "--context", f"kind-{cluster}", "-o", "json").stdout)["items"]
-    return {row["cluster"]: row["state"] for row in rows}
+    return status(mesh, cluster)[1]
 
 
 def known_nodes(mesh: Mesh, cluster: str) -> set[str]:
@@ -57,8 +64,7 @@ def known_nodes(mesh: Mesh, cluster: str) -> set[str]:
 def expect_whole(mesh: Mesh) -> None:
     """Everybody reads everybody, and packets pass from every node to every node of the others."""
     for cluster in ALL:
-        assert peers(mesh, cluster) == dict.fromkeys(sorted(set(ALL) - {cluster}), "ready")
-        assert mesh.clustermesh("status", "--context", f"kind-{cluster}", check=False).returncode == 0
+        assert status(mesh, cluster) == (0, dict.fromkeys(sorted(set(ALL) - {cluster}), "ready"))
     document: Any = {}
 
     def is_whole() -> bool:
@@ -109,9 +115,7 @@ def test_a_third_cluster_joins_is_removed_while_it_is_down_and_is_joined_again(t
 
     with down(three, "endor"):
         wait_until("koornacht sees that endor is away", lambda: peers(three, "koornacht")["endor"] != "ready")
-        status = three.clustermesh("status", "--context", "kind-koornacht", check=False)
-        assert status.returncode == DEGRADED
-        assert "endor" in status.stdout
+        assert status(three, "koornacht")[0] == DEGRADED
         checked = three.clustermesh("check", "--context", "kind-koornacht", check=False)
         assert checked.returncode == CHECK_FAILED
         assert "koornacht cannot use endor at" in checked.stdout
@@ -119,9 +123,7 @@ def test_a_third_cluster_joins_is_removed_while_it_is_down_and_is_joined_again(t
             three.clustermesh("disconnect", "endor", "--context", f"kind-{cluster}")
             assert "endor" not in objects(three, cluster)
         for cluster, other in (PAIR, PAIR[::-1]):
-            words = ("--context", f"kind-{cluster}", "--wait", "--wait-duration", "20s")
-            assert three.clustermesh("status", *words, check=False).returncode == 0
-            assert peers(three, cluster) == {other: "ready"}
+            assert status(three, cluster, "--wait", "--wait-duration", "20s") == (0, {other: "ready"})
             wait_until("nothing of endor is known", lambda c=cluster: "endor" not in known_nodes(three, c))
 
     assert set(peers(three, "endor")) == set(PAIR)

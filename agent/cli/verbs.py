@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parse a verb, ask the agent, print.
 
-Exit codes: 0 done, 1 no answer, 2 usage, 3 degraded (status), not enforced (policy get) or different (verify), 4 failed check.
+Exit codes: 0 done, 1 no answer or one that cannot be written, 2 usage, 3 degraded (status), not enforced (policy get) or
+different (verify), 4 failed check.
 """
 
 from __future__ import annotations
@@ -57,10 +58,6 @@ def main(argv: Sequence[str]) -> int:
     except NoAnswerError as exc:
         sys.stderr.write(f"Error: {exc}\n")
         return 1
-    except BrokenPipeError:
-        return 0
-    except KeyboardInterrupt:
-        return 0
 
 
 class SocketClient:
@@ -85,19 +82,47 @@ class SocketClient:
                 raise NoAnswerError(f"{path}: not an answer of this version of the agent: {exc}") from exc
 
     @contextmanager
-    def open(self, path: str, timeout_s: float | None, method: str = "GET") -> Iterator[HTTPResponse]:
+    def open(self, path: str, timeout_s: float | None, method: str = "GET") -> Iterator[Answer]:
         """The answer to one request, to be read as it comes. Raises: NoAnswerError."""
         connection = _UnixConnection(self.path, timeout_s)
         try:
-            connection.request(method, path)
-            response = connection.getresponse()
-            if response.status != 200:
-                raise NoAnswerError(f"{path}: {response.status} {read_refusal(response.read())}")
-            yield response
-        except (OSError, HTTPException) as exc:
-            raise NoAnswerError(f"the agent of this node does not answer on {self.path}: {exc}") from exc
+            with _answering(self.path):
+                connection.request(method, path)
+                response = connection.getresponse()
+                if response.status != 200:
+                    raise NoAnswerError(f"{path}: {response.status} {read_refusal(response.read())}")
+            yield Answer(response, self.path)
         finally:
             connection.close()
+
+
+class Answer:
+    """What comes from the agent. Reading raises NoAnswerError; a fault of who writes it out somewhere is none of the agent's."""
+
+    def __init__(self, response: HTTPResponse, path: str) -> None:
+        self._response, self._path = response, path
+
+    def read(self) -> bytes:
+        """All of it."""
+        with _answering(self._path):
+            return self._response.read()
+
+    def lines(self) -> Iterator[bytes]:
+        """Each line as it comes."""
+        while True:
+            with _answering(self._path):
+                line = self._response.readline()
+            if not line:
+                return
+            yield line
+
+
+@contextmanager
+def _answering(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, HTTPException) as exc:
+        raise NoAnswerError(f"the agent of this node does not answer on {path}: {exc}") from exc
 
 
 class _UnixConnection(HTTPConnection):
@@ -280,7 +305,7 @@ def _monitor(client: SocketClient, arguments: argparse.Namespace) -> int:
     query = {"type": arguments.type, "last": arguments.last, "pod": arguments.pod, "format": form}
     path = f"/v1/flows?{urllib.parse.urlencode(query)}&follow={'true' if arguments.follow else 'false'}"
     with client.open(path, None if arguments.follow else TIMEOUT_S) as answer:
-        for line in answer:
+        for line in answer.lines():
             _write(line.decode("utf-8", "replace") if arguments.output != "yaml" else f"---\n{_yaml(line)}\n")
             sys.stdout.flush()
     return 0
