@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
@@ -20,8 +21,9 @@ import pytest
 
 from certs import profile
 from certs.authority import Authority
+from certs.profile import Profile
 from certs.store import CertFiles, secret_data
-from e2e.command import DEGRADED, REFUSED, assert_one_line
+from e2e.command import CHECK_FAILED, DEGRADED, REFUSED, assert_one_line
 from e2e.mesh import CLUSTERS, SYSTEM, Cluster, Mesh
 from e2e.traffic import undisturbed
 
@@ -167,17 +169,31 @@ def keep_elsewhere(mesh: Mesh, cluster: Cluster, secret: str, *, is_elsewhere: b
     mesh.kubectl(cluster, "annotate", "--overwrite", "secret", "-n", SYSTEM, secret, word)
 
 
-def test_a_client_certificate_that_expired_is_named_with_its_date(whole: Mesh) -> None:
-    secret = "clustermesh-apiserver-remote-cert"
-    kept = whole.get("koornacht", "secret", "-n", SYSTEM, "clustermesh-ca")["data"]
+@contextmanager
+def expired(mesh: Mesh, cluster: Cluster, secret: str, shape: Profile) -> Iterator[None]:
+    """The cluster's Secret holds a certificate that ended up to an hour ago, and nobody renews it."""
+    kept = mesh.get(cluster, "secret", "-n", SYSTEM, "clustermesh-ca")["data"]
     authority = Authority.load(*(base64.b64decode(kept[entry]) for entry in ("ca.crt", "ca.key")))
     past = max(authority.info.not_before_s, time.time() - 3600) + 1
-    made = authority.issue(replace(profile.remote("koornacht"), days=1 / profile.DAY_S), past)
+    made = authority.issue(replace(shape, days=1 / profile.DAY_S), past)
     data = secret_data(CertFiles(authority.certificate_pem, made.cert_pem, made.key_pem))
-    keep_elsewhere(whole, "koornacht", secret, is_elsewhere=True)
+    keep_elsewhere(mesh, cluster, secret, is_elsewhere=True)
     try:
-        whole.kubectl("koornacht", "patch", "secret", "-n", SYSTEM, secret, "-p", json.dumps({"data": data}))
-        whole.kubectl("tion", "delete", "pod", "-n", SYSTEM, "-l", "k8s-app=clustermesh-apiserver", "--wait=false")
+        mesh.kubectl(cluster, "patch", "secret", "-n", SYSTEM, secret, "-p", json.dumps({"data": data}))
+        yield
+    finally:
+        keep_elsewhere(mesh, cluster, secret, is_elsewhere=False)
+        mesh.clustermesh("certs", "rotate", "--context", f"kind-{cluster}")
+
+
+def connect_anew(mesh: Mesh, cluster: Cluster) -> None:
+    """The cluster's apiserver starts again, and with it every session that it has part in."""
+    mesh.kubectl(cluster, "delete", "pod", "-n", SYSTEM, "-l", "k8s-app=clustermesh-apiserver", "--wait=false")
+
+
+def test_a_client_certificate_that_expired_is_named_with_its_date(whole: Mesh) -> None:
+    with expired(whole, "koornacht", "clustermesh-apiserver-remote-cert", profile.remote("koornacht")):
+        connect_anew(whole, "tion")
 
         def is_named() -> bool:
             done = whole.clustermesh("status", check=False)
@@ -190,10 +206,38 @@ def test_a_client_certificate_that_expired_is_named_with_its_date(whole: Mesh) -
 
         whole.wait_until("both the command and the mirror name the certificate", is_named, 60)
         assert whole.clustermesh("certs", "show", check=False).returncode == DEGRADED
-    finally:
-        keep_elsewhere(whole, "koornacht", secret, is_elsewhere=False)
-        whole.clustermesh("certs", "rotate")
     whole.clustermesh("status", "--wait", "--wait-duration", "60s")
+
+
+def test_a_server_certificate_that_expired_is_named_by_its_cluster_and_by_the_peer(whole: Mesh) -> None:
+    with expired(whole, "tion", "clustermesh-apiserver-server-cert", profile.server("tion", SYSTEM)):
+        whole.wait_until(
+            "the facade shows it",
+            lambda: any(
+                row["role"] == "server" and row["not-after"] < time.time()
+                for row in whole.apiserver_rest("tion", "/v1/certs")
+            ),
+            60,
+        )
+        connect_anew(whole, "koornacht")
+        own = whole.clustermesh("status", "--context", "kind-tion", check=False)
+        assert own.returncode == DEGRADED
+        assert "FAIL server certificate expired on" in own.stdout
+
+        def is_named() -> bool:
+            (peer,) = whole.apiserver_rest("koornacht", "/v1/clusters")
+            return "expired" in peer["last-error"]
+
+        whole.wait_until("koornacht's mirror names the cause", is_named, 60)
+        for cluster, words in (
+            ("tion", "server certificate expired on"),
+            ("koornacht", "koornacht cannot use tion at"),
+        ):
+            done = whole.clustermesh("check", "--context", f"kind-{cluster}", check=False)
+            assert done.returncode == CHECK_FAILED
+            assert words in done.stdout
+    for cluster in CLUSTERS:
+        whole.clustermesh("status", "--context", f"kind-{cluster}", "--wait", "--wait-duration", "60s")
 
 
 def test_certs_show_and_rotate(whole: Mesh) -> None:

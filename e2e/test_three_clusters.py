@@ -7,7 +7,6 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -34,9 +33,8 @@ def three() -> Iterator[Mesh]:
     mesh = Mesh(lab_state(name))
     try:
         mesh.lab("up", "--clusters", "3")
-        with ThreadPoolExecutor() as pool:
-            enable = ("enable", "--service-type", "NodePort", "--context")
-            list(pool.map(lambda cluster: mesh.clustermesh(*enable, f"kind-{cluster}"), ALL))
+        for cluster in ALL:
+            mesh.clustermesh("enable", "--context", f"kind-{cluster}", "--service-type", "NodePort")
         words = ("--destination-context", "kind-tion", "--connection-mode", "mesh")
         mesh.clustermesh("connect", "--context", "kind-koornacht", *words)
         yield mesh

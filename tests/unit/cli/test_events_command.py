@@ -127,7 +127,7 @@ def test_everybody_tells_and_the_order_is_that_of_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "seconds"),
+    ("wanted", "seconds"),
     [
         (EventWish(kind="object"), ["03"]),
         (EventWish(kind="object", since="2026-01-01T00:00:04.000Z"), []),
@@ -135,8 +135,8 @@ def test_everybody_tells_and_the_order_is_that_of_time() -> None:
         (EventWish(limit=2), ["03", "05"]),
     ],
 )
-def test_filters_hold_for_what_kubernetes_tells_and_the_limit_for_all(wish: EventWish, seconds: list[str]) -> None:
-    items = msgspec.json.decode(told(TellingApi(), wish)[1])["items"]
+def test_filters_hold_for_what_kubernetes_tells_and_the_limit_for_all(wanted: EventWish, seconds: list[str]) -> None:
+    items = msgspec.json.decode(told(TellingApi(), wanted)[1])["items"]
     assert [item["time"][17:19] for item in items] == seconds
 
 

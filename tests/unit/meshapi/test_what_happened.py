@@ -18,7 +18,7 @@ from meshapi.event import (
 from meshapi.peer import PeerState, RemoteCluster
 
 READY = RemoteCluster(name="tion", state=PeerState.READY, session_since=5.0, cert_not_after=100.0)
-LOST = RemoteCluster(name="tion", state=PeerState.DISCONNECTED, reason="connection reset; last known state is kept")
+LOST = RemoteCluster(name="tion", state=PeerState.DISCONNECTED, reason="connection reset: what is known is kept")
 
 
 def said(before: MeshLook, after: MeshLook) -> list[tuple[str, str, str, str]]:
@@ -37,7 +37,7 @@ def test_equal_looks_are_no_event() -> None:
         (
             MeshLook({"tion": READY}),
             MeshLook({"tion": LOST}),
-            ("session", "warning", "tion", "ready -> disconnected: connection reset; last known state is kept"),
+            ("session", "warning", "tion", "ready -> disconnected: connection reset: what is known is kept"),
         ),
         (MeshLook({"tion": LOST}), MeshLook({"tion": READY}), ("session", "info", "tion", "disconnected -> ready")),
         (
