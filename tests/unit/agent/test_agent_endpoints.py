@@ -170,7 +170,7 @@ def test_a_look_up_that_fails_is_tried_again_and_changes_nothing() -> None:
 
 
 def test_a_pod_that_moved_away_while_its_look_up_failed_is_not_waited_for() -> None:
-    node = Node()
+    node = ThisNode()
     node.failing = {"10.1.0.1"}
     node.pod("10.1.0.1")
     assert node.step() == RETRY_MINIMUM_S
@@ -181,7 +181,7 @@ def test_a_pod_that_moved_away_while_its_look_up_failed_is_not_waited_for() -> N
 @pytest.mark.parametrize("cluster", ["north", "south"])
 def test_only_a_record_of_our_own_cluster_takes_a_pod_from_this_node_at_once(cluster: str) -> None:
     """What another cluster says of the address ends our record of it; the interface that is here still counts."""
-    node = Node()
+    node = ThisNode()
     node.routes["10.1.0.1"] = 5
     node.pod("10.1.0.1")
     node.step()
