@@ -55,6 +55,11 @@ class ThisNode:
         with self.db.write():
             self.prefixes.set_pod(row)
 
+    def meet_other(self, address: str) -> None:
+        """Another node of our cluster is known to have the address."""
+        with self.db.write():
+            self.db.nodes.put(Node(NORTH, ClusterId(1), "n2", (NodeAddress("InternalIP", address),), ()))
+
     def forget(self, address: str) -> None:
         """The pod's record is gone."""
         with self.db.write():
@@ -171,6 +176,7 @@ def test_a_look_up_that_fails_is_tried_again_and_changes_nothing() -> None:
 
 def test_a_pod_that_moved_away_while_its_look_up_failed_is_not_waited_for() -> None:
     node = ThisNode()
+    node.meet_other("172.18.0.3")
     node.failing = {"10.1.0.1"}
     node.pod("10.1.0.1")
     assert node.step() == RETRY_MINIMUM_S
@@ -182,6 +188,7 @@ def test_a_pod_that_moved_away_while_its_look_up_failed_is_not_waited_for() -> N
 def test_only_a_record_of_our_own_cluster_takes_a_pod_from_this_node_at_once(cluster: str) -> None:
     """What another cluster says of the address ends our record of it; the interface that is here still counts."""
     node = ThisNode()
+    node.meet_other("172.18.0.3")
     node.routes["10.1.0.1"] = 5
     node.pod("10.1.0.1")
     node.step()
@@ -252,8 +259,7 @@ def test_a_pod_that_its_own_cluster_says_is_on_another_node_is_no_endpoint_here(
     node.routes["10.1.0.1"] = 5
     node.pod("10.1.0.1")
     node.step()
-    with node.db.write():
-        node.db.nodes.put(Node(NORTH, ClusterId(1), "n2", (NodeAddress("InternalIP", "172.18.0.3"),), ()))
+    node.meet_other("172.18.0.3")
     node.pod("10.1.0.1", host="172.18.0.3")
     node.step(0.1)
     assert node.found() == {}
