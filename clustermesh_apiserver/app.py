@@ -38,7 +38,12 @@ async def _run_until_signal(apiserver: Apiserver) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `clustermesh-apiserver`; returns its exit code."""
-    settings = load(ApiserverSettings, argv, program=APISERVER, version=f"{APISERVER} {program_version()}")
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] == "troubleshoot":
+        from clustermesh_apiserver.mirror.troubleshoot import try_mirrored
+
+        return try_mirrored(words[1:])
+    settings = load(ApiserverSettings, words, program=APISERVER, version=f"{APISERVER} {program_version()}")
     meshlog.setup(settings.log_level)
     try:
         client = load_client(settings.kubeconfig or None, settings.context or None)

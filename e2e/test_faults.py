@@ -241,6 +241,12 @@ def test_clusters_that_are_cut_off_keep_what_they_know_and_show_its_age(whole: M
         assert (agent["state"], "not chosen" in str(agent["reason"])) == ("withdrawn", True), agent
         status = whole.clustermesh("status", "--context", "kind-tion", check=False)
         assert (status.returncode, "not connected to cluster koornacht" in status.stdout) == (3, True), status.stdout
+        (apiserver, *_) = whole.pods("tion", "k8s-app=clustermesh-apiserver", SYSTEM)
+        tried = whole.kubectl(
+            "tion", "-n", SYSTEM, "exec", str(apiserver["metadata"]["name"]), "--",
+            "clustermesh-apiserver", "troubleshoot", "koornacht", "--timeout", "1", check=False,
+        )  # fmt: skip
+        assert (tried.returncode, "unreachable: no answer in 1 s" in tried.stdout) == (4, True), tried.stdout
         age = float(str(seen["age"]))
         whole.wait_until("its age grows", lambda: float(str(mirrored(whole, "tion", "koornacht")["age"])) > age + 2)
         assert listed_backends(whole, "tion", node, "koornacht") == before

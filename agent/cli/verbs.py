@@ -312,7 +312,7 @@ def _monitor(client: SocketClient, arguments: argparse.Namespace) -> int:
 
 
 def _trouble(client: SocketClient, arguments: argparse.Namespace) -> int:
-    from agent.cli.troubleshoot import troubleshoot
+    from meshpeer.troubleshoot import troubleshoot
 
     def resolve(host: str) -> str | None:
         """Ask the running agent, which knows every Service; a name it does not know goes to DNS."""

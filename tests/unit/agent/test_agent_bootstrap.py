@@ -10,12 +10,12 @@ import pytest
 
 from agent.bootstrap import MissingFactError, learn
 from agent.cli import render
-from agent.cli.troubleshoot import troubleshoot
 from agent.settings import AgentSettings
 from kvstore.clientconfig import parse_client_config
 from meshapi.agent import MapEntry
 from meshkit.clock import ManualClock
 from meshpeer.connection import own_store_config, service_of
+from meshpeer.troubleshoot import troubleshoot
 
 
 class Kubernetes:
@@ -106,6 +106,8 @@ def test_a_broken_file_is_named_and_fails_the_check(tmp_path: Path) -> None:
     assert "Found 2 cluster configurations" in text
     assert "127.0.0.1:1: " in text
     assert "endpoints is not a list" in text
+    assert "cannot be read: " in text
+    assert "cannot be read: \n" not in text
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Try every connection file step by step: name, TCP, TLS both ways, then a read as the running agent would do it."""
+"""Try every connection file step by step: name, TCP, TLS both ways, then a read as a session does it.
+
+The agent tries the files that it follows, the apiserver those that it mirrors.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +18,11 @@ from certs.inspect import CertInfo, issued_by, parse
 from certs.store import CertFiles
 from kvstore.clientconfig import ClientConfig, StoreEndpoint, parse_client_config
 from kvstore.errors import Rejected
+from kvstore.store import Store
 from meshkit.errors import MeshError
 from meshmodel import keys
+from meshmodel.cluster_config import ClusterConfig
+from meshmodel.keys import Kind
 from meshmodel.names import ClusterName
 from meshpeer.directory import read_directory
 from meshpeer.kinds import offered_kinds
@@ -135,6 +141,12 @@ def _describe(info: CertInfo) -> str:
     return f"CN={info.subject_cn}, issuer {info.issuer}, valid until {until}, serial {info.serial:x}{names}"
 
 
+async def _canaries(store: Store, name: ClusterName, config: ClusterConfig) -> Mapping[Kind, bool]:
+    """Whether everything of each offered kind has been published, as a session waits for it. Raises: MeshError."""
+    wanted = {kind: keys.canary_key(name, kind, cached=config.cached) for kind in offered_kinds(config)}
+    return {kind: await store.get(key) is not None for kind, key in wanted.items()}
+
+
 async def _try_read(name: ClusterName, config: ClientConfig, trial: Trial) -> bool:
     """Authorisation: the heartbeat and the cluster configuration, as a session reads them."""
     timeout_s, write = trial.timeout_s, trial.write
@@ -148,10 +160,9 @@ async def _try_read(name: ClusterName, config: ClientConfig, trial: Trial) -> bo
         async with asyncio.timeout(timeout_s):
             beat = await store.get(keys.HEARTBEAT)
             config_found = await read_config(store, name)
-            if config_found is not None:
-                _ = offered_kinds(config_found)
+            canaries = {} if config_found is None else await _canaries(store, name, config_found)
     except (MeshError, TimeoutError) as exc:
-        write(f"     {BAD} cannot be read: {exc or 'no answer'}\n")
+        write(f"     {BAD} cannot be read: {str(exc) or f'no answer in {timeout_s:g} s'}\n")
         return False
     finally:
         await store.close()
@@ -160,4 +171,9 @@ async def _try_read(name: ClusterName, config: ClientConfig, trial: Trial) -> bo
         write(f"     {BAD} no configuration of cluster {name}: the name differs, or it is not published yet\n")
         return False
     write(f"     {OK} cluster configuration: id {config_found.id}, cached {str(config_found.cached).lower()}\n")
-    return beat is not None
+    missing = [kind.value for kind, is_there in canaries.items() if not is_there]
+    if missing:
+        write(f"     {BAD} not published yet: {', '.join(missing)} (no canary)\n")
+    else:
+        write(f"     {OK} canaries of {', '.join(kind.value for kind in canaries)}\n")
+    return beat is not None and not missing
