@@ -15,7 +15,7 @@ from tests.packet.packet_bytes import ACK, FIN, ICMP, RST, SYN, TCP, UDP, Packet
 from tests.packet.packet_node import NEIGHBOUR, NODE, POD, REDIRECT, REMOTE_NODE, REMOTE_POD, VIP, PacketNode
 
 pytestmark = pytest.mark.root
-UNREACHABLE, EXCEEDED = 3 << 8 | 3, 11 << 8
+UNREACHABLE, EXCEEDED, NO_HOST = 3 << 8 | 3, 11 << 8, 3 << 8 | 1
 REMOTE = (2, REMOTE_POD, 9090)
 
 
@@ -108,6 +108,24 @@ def test_the_second_hop_of_a_trace_is_the_other_node(node: PacketNode) -> None:
     assert (out.packet.source, out.packet.destination, out.packet.source_port) == (NODE, REMOTE_POD, EXCEEDED)
     quote = read_quote(out.packet)
     assert (quote.source, quote.destination) == (REMOTE_POD, POD)
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_who_connects_to_a_pod_that_is_not_attached_here_is_refused_at_once(node: PacketNode, protocol: int) -> None:
+    out = node.overlay(Packet(REMOTE_POD, "10.1.1.99", protocol))
+    assert out.answered is Reason.UNROUTABLE
+    assert (out.packet.source, out.packet.destination, out.packet.source_port) == (NODE, REMOTE_POD, NO_HOST)
+    quote = read_quote(out.packet)
+    assert (quote.source, quote.destination) == (REMOTE_POD, "10.1.1.99")
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_a_pod_hears_that_another_node_has_no_such_pod(node: PacketNode, protocol: int) -> None:
+    node.service([REMOTE], protocol)
+    sent = node.send(Packet(POD, VIP, protocol)).packet
+    out = node.overlay(icmp_error(REMOTE_NODE, sent, 3, 1), identity=6)
+    assert out.verdict == REDIRECT
+    assert (out.packet.source, read_quote(out.packet).destination) == (REMOTE_NODE, VIP)
 
 
 def test_time_exceeded_of_another_node_reaches_the_pod_that_traces(node: PacketNode) -> None:

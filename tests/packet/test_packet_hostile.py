@@ -83,8 +83,9 @@ def test_an_unknown_identity_from_the_tunnel_is_never_allowed_by_a_port_rule(nod
     assert node.overlay(Packet(REMOTE_POD, POD), identity=0).drop is Reason.UNKNOWN_IDENTITY
 
 
-def test_a_packet_for_a_pod_that_is_gone_is_dropped(node: PacketNode) -> None:
-    assert node.overlay(Packet(REMOTE_POD, "10.1.1.99")).drop is Reason.UNROUTABLE
+def test_an_error_for_a_pod_that_is_gone_is_not_answered(node: PacketNode) -> None:
+    out = node.overlay(icmp_error(REMOTE_POD, Packet("10.1.1.99", REMOTE_POD, UDP)))
+    assert out.drop is Reason.UNROUTABLE
 
 
 def test_the_program_itself_refuses_a_packet_without_tunnel_metadata(node: PacketNode) -> None:

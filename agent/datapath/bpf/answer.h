@@ -4,6 +4,7 @@
 #include "events.h"
 #include "nat.h"
 
+#define ICMP_HOST_UNREACHABLE 1
 #define ICMP_PORT_UNREACHABLE 3
 #define ICMP_FRAG_NEEDED 4
 #define QUOTED (sizeof(struct iphdr) + 8)

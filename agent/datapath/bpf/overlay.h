@@ -53,5 +53,9 @@ inlined int receive(struct __sk_buff *skb, struct packet *p, __be32 outer_source
 		return take_probe(skb, p);
 	tell_nodes_apart(p);
 	struct endpoint_value *to = endpoint_of(p->destination);
-	return to ? deliver(skb, p, to, DELIVER) : drop(skb, p, DROP_UNROUTABLE);
+	if (!to && p->destination == CONFIG.node_address)
+		return drop(skb, p, DROP_UNROUTABLE);
+	if (!to)	/* not attached yet, or gone: who connects is refused, what is established goes on trying */
+		return tell_sender(skb, p, DROP_UNROUTABLE, ICMP_UNREACHABLE << 8 | ICMP_HOST_UNREACHABLE);
+	return deliver(skb, p, to, DELIVER);
 }
