@@ -15,6 +15,7 @@ from kube.events import emit_event
 from kube.resource import KubeObject, Resource
 from kubeintent.rows import ServiceIntent
 from meshapi.installed import APISERVER
+from meshmodel.service import MAXIMUM_PORTS
 
 log = logging.getLogger(__name__)
 
@@ -110,8 +111,13 @@ class Problems:
 
 
 def problems_of(service: ServiceIntent) -> tuple[str, ...]:
-    """Everything about a service's annotations that its owner should hear."""
+    """Everything about a service's annotations, and its share in the mesh, that its owner should hear."""
     found = service.annotations.problems
     if service.annotations.global_ and service.external_name:
         found = (*found, "an ExternalName service has no endpoints of its own and is not shared with peers")
+    if service.annotations.global_ and service.annotations.shared and len(service.ports) > MAXIMUM_PORTS:
+        found = (
+            *found,
+            f"{len(service.ports)} ports: peers take {MAXIMUM_PORTS} of one service, and refuse this one whole",
+        )
     return found

@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from clustermesh_apiserver.convert.endpoint_slice import convert_slice
 from clustermesh_apiserver.convert.owner_queue import OwnerQueue
 from clustermesh_apiserver.convert.service import convert_service, is_shared
+from clustermesh_apiserver.problems import problems_of
 from kubeintent.rows import NamespaceIntent, Port, ServiceIntent, SliceEndpointIntent, SliceIntent
 from meshmodel import endpointslice
 from meshmodel.annotations import parse_service_annotations
+from meshmodel.errors import RecordError
 from meshmodel.names import ClusterId, ClusterName
-from meshmodel.service import ClusterService
+from meshmodel.service import ClusterService, decode
 
 SHOP = NamespaceIntent("shop", is_global=True, labels=())
 HTTP = Port("http", "TCP", 8080)
@@ -122,3 +125,19 @@ def test_a_port_that_means_all_ports_travels_in_a_slice_and_has_no_place_in_a_se
     found = endpointslice.decode("shop/cart-a", value, cluster="blue", cluster_id=7)
     assert [(port.name, port.port) for port in found.ports] == [("http", 8080), ("any", None)]
     assert set(record(whole).backends["10.11.9.1"]) == {"http"}
+
+
+def test_the_owner_of_a_service_hears_when_it_has_more_ports_than_peers_take() -> None:
+    def with_ports(count: int) -> ServiceIntent:
+        return replace(service(), ports=tuple(Port(f"p{number}", "TCP", number + 1) for number in range(count)))
+
+    def read_by_peer(intent: ServiceIntent) -> ClusterService:
+        record = convert_service(intent, [], cluster=ClusterName("north"), cluster_id=ClusterId(1))
+        return decode("shop/cart", record.encode(), cluster="north", cluster_id=1)
+
+    assert read_by_peer(with_ports(1024))
+    assert problems_of(with_ports(1024)) == ()
+    with pytest.raises(RecordError, match="1025 ports of one address, 1024 are accepted"):
+        read_by_peer(with_ports(1025))
+    (said,) = problems_of(with_ports(1025))
+    assert said.startswith("1025 ports: peers take 1024 ")
