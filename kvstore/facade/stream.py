@@ -30,7 +30,6 @@ DENIED_REASON: Final = "rpc error: code = PermissionDenied desc = etcdserver: pe
 BUSY_REASON: Final = "rpc error: code = ResourceExhausted desc = etcdserver: too many requests"
 DUPLICATE_REASON: Final = "mvcc: duplicate watch ID provided on the WatchStream"
 STALLED: Final = "etcdserver: client does not read"
-EMPTY_REASON: Final = "mvcc: watcher range is empty"
 
 # quoted: the class takes parameters in its stubs only
 StreamContext: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
@@ -152,8 +151,6 @@ class WatchStream:
             return DENIED_REASON
         if request.watch_id > 0 and request.watch_id in self._watchers:
             return DUPLICATE_REASON
-        if request.range_end not in {b"", b"\0"} and request.range_end <= request.key:
-            return EMPTY_REASON
         limits, client = self._limits, self._connection.client
         if len(self._watchers) < limits.watches_per_stream and client.watches < limits.watches_per_client:
             return ""

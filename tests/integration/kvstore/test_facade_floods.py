@@ -33,6 +33,7 @@ SMALL = ClientLimits(
     in_flight_bytes_per_client=2 << 20,
     history_bytes_total=200_000,
     stalled_s=0.5,
+    progress_s=0.8,
     idle_connection_s=1.0,
 )
 BUSY = (grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
@@ -235,6 +236,15 @@ async def test_a_watcher_that_does_not_read_is_sent_away(facade: Facade, bare: B
         await facade.admin.put(ROOT + b"%03d" % number, b"x" * 20_000)
     await eventually(lambda: not facade.facade.connections(), "its call is ended")
     assert in_flight(facade) == 0
+
+
+async def test_a_watcher_that_reads_stays_however_little_there_is_to_tell(peers: list[Plain]) -> None:
+    """Progress is told at longer intervals than a message may wait to be read."""
+    watch = await watching(peers[0], progress_notify=True)
+    for _ in range(3):
+        answer = await watch.read()
+        assert (answer.canceled, list(answer.events)) == (False, [])
+    watch.call.cancel()
 
 
 async def test_a_connection_without_calls_is_closed(bare: BareClient) -> None:
