@@ -301,6 +301,8 @@ def test_what_tells_nothing_about_all_pods_is_passed_over() -> None:
         "10.245.0.0/16",
     )
     assert cilium_ranges({"data": {"cluster-pool-ipv4-cidr": "0.0.0.0/0", "cluster-pool-ipv6-cidr": "fd00::/8"}}) == ()
+    bounds = {"cluster-pool-ipv4-cidr": "10.0.0.0/8 12.0.0.0/7", "cluster-pool-ipv6-cidr": "fd00::/16 fc00::/15"}
+    assert cilium_ranges({"data": bounds}) == ("10.0.0.0/8", "fd00::/16")  # what agents believe of a peer at most
     for text in ("", "- a list", "networking: [", "networking: 7", "networking:\n  podSubnet: not-a-prefix"):
         assert kubeadm_ranges({"data": {"ClusterConfiguration": text}}) == ()
     assert kubeadm_ranges(None) == cilium_ranges(None) == flag_ranges(None) == calico_ranges([]) == ()

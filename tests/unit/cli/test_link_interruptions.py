@@ -14,7 +14,15 @@ from connect_world import NS, KilledError, World, WritableApi
 from clustermesh_cli.commands.disconnect import disconnect_contexts, disconnect_peer
 from clustermesh_cli.exit_code import CommandError
 from clustermesh_cli.link_writer import MAX_COLLISIONS
-from clustermesh_cli.plan.link_change import LinkChange, LinkStep, next_change, restoring_patch
+from clustermesh_cli.plan.link_change import (
+    PEERING_OBJECTS,
+    LinkChange,
+    LinkStep,
+    next_change,
+    parting_steps,
+    plan_changes,
+    restoring_patch,
+)
 from clustermesh_cli.plan.peering import PEERS_ANNOTATION
 
 USERS = f"{NS}/configmaps/clustermesh-remote-users"
@@ -205,3 +213,10 @@ def test_only_what_is_still_as_we_wrote_it_is_put_back(now: dict[str, str], patc
     change = LinkChange("c", "o", {"data": {"x": "old"}}, {"data": {"x": "new", "y": "made"}})
     expected = {"data": {n: v for n, v in patch.get("data", {}).items() if now.get(n) != v}} if patch else {}
     assert restoring_patch(change, {"data": now}) == expected
+
+
+@pytest.mark.parametrize("there", [None, *PEERING_OBJECTS])
+def test_a_cluster_that_lacks_peering_objects_forgets_a_peer_in_those_it_has(there: str | None) -> None:
+    """`disable` may have removed some of them; connecting needs all."""
+    objects = {("c", name): {"data": {}} if name == there else None for name in PEERING_OBJECTS}
+    assert {change.name for change in plan_changes(parting_steps([("c", "south")]), objects)} <= {there}
