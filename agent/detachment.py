@@ -9,7 +9,7 @@ from typing import Final
 
 from kube.client import in_thread
 from meshkit.clock import Clock
-from meshkit.errors import MeshError
+from meshkit.errors import MAXIMUM_TEXT, MeshError
 from meshkit.probe_server import serve_probes
 from meshkit.supervise import together
 
@@ -37,7 +37,7 @@ class Detachment:
                 await in_thread(self._uninstall)
             except (MeshError, OSError) as exc:
                 self._problem = str(exc)
-                log.warning("not detached, retrying", extra={"error": self._problem[:256], "delay_s": RETRY_S})
+                log.warning("not detached, retrying", extra={"error": self._problem[:MAXIMUM_TEXT], "delay_s": RETRY_S})
                 await self._clock.sleep(RETRY_S)
             else:
                 self._problem = ""

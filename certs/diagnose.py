@@ -18,9 +18,9 @@ from typing import Final
 from certs.errors import CertificateError
 from certs.inspect import CertInfo, load, parse
 from certs.store import CertFiles
+from meshkit.errors import MAXIMUM_TEXT
 
 HTTP2: Final = "h2"
-TEXT_LIMIT: Final = 256
 
 
 class CertificateProblem(StrEnum):
@@ -105,7 +105,7 @@ async def _judge(
     except ssl.SSLError as exc:
         problem = classify(exc)
         server = await _server_certificate(host, port, server_name, timeout_s)
-        return CertificateFinding(problem, (exc.reason or str(exc))[:TEXT_LIMIT], ADVICE[problem], server)
+        return CertificateFinding(problem, (exc.reason or str(exc))[:MAXIMUM_TEXT], ADVICE[problem], server)
     except ConnectionError as exc:
         return _finding(CertificateProblem.CLOSED, exc.strerror or "connection closed")
     except OSError as exc:
@@ -214,4 +214,4 @@ def _peer_certificate(writer: asyncio.StreamWriter) -> CertInfo | None:
 
 
 def _finding(problem: CertificateProblem, detail: str) -> CertificateFinding:
-    return CertificateFinding(problem, detail[:TEXT_LIMIT], ADVICE[problem])
+    return CertificateFinding(problem, detail[:MAXIMUM_TEXT], ADVICE[problem])

@@ -29,6 +29,7 @@ from kube.review import AccessReviewer
 from meshapi.installed import TOKEN_AUDIENCE
 from meshkit.backoff import Backoff
 from meshkit.clock import SystemClock
+from meshkit.errors import MAXIMUM_TEXT
 from meshkit.supervise import supervise, together
 from meshmodel.identity import identity_range
 from meshmodel.keys import Kind
@@ -109,7 +110,7 @@ def _keeper(settings: ApiserverSettings, client: KubeClient) -> CertificateKeepe
 
 async def _keep_store(apiserver: Apiserver) -> None:
     def failed(error: BaseException, _delay_s: float) -> None:
-        apiserver.store_error = str(error)[:256]
+        apiserver.store_error = str(error)[:MAXIMUM_TEXT]
 
     async def hold() -> None:
         await _hold_store(apiserver)

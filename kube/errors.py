@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from meshkit.errors import MeshError, PermanentError, TransientError
-
-MAX_DETAIL = 256
+from meshkit.errors import MAXIMUM_TEXT, MeshError, PermanentError, TransientError
 
 
 class KubeError(MeshError):
@@ -15,7 +13,7 @@ class KubeError(MeshError):
     """
 
     def __init__(self, what: str, status: int = 0, reason: str = "", detail: str = "") -> None:
-        self.what, self.status, self.reason, self.detail = what, status, reason, detail[:MAX_DETAIL]
+        self.what, self.status, self.reason, self.detail = what, status, reason, detail[:MAXIMUM_TEXT]
         facts = " ".join(part for part in (str(status) if status else "", reason, self.detail) if part)
         super().__init__(f"{what}: {facts}" if facts else what)
 

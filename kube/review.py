@@ -15,6 +15,7 @@ from kube.client import KubeClient, in_thread
 from kube.errors import KubeError
 from kube.resource import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS
 from meshkit.clock import Clock
+from meshkit.errors import MAXIMUM_TEXT
 from meshkit.guard import NotAdmitted
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class AccessReviewer:
             async with self._room:
                 refused = await in_thread(self._review, token, path)
         except (KubeError, msgspec.ValidationError) as exc:
-            log.warning("token not checked", extra={"error": str(exc)[:256]})
+            log.warning("token not checked", extra={"error": str(exc)[:MAXIMUM_TEXT]})
             return NotAdmitted(HTTPStatus.SERVICE_UNAVAILABLE, "the Kubernetes API cannot be asked about the token now")
         finally:
             self._waiting -= 1

@@ -10,9 +10,7 @@ from typing import Final
 
 import grpc
 
-from meshkit.errors import MeshError, PermanentError, TransientError
-
-TEXT_LIMIT: Final = 256
+from meshkit.errors import MAXIMUM_TEXT, MeshError, PermanentError, TransientError
 
 
 class KvError(TransientError):
@@ -80,7 +78,7 @@ def classify(code: grpc.StatusCode, text: str) -> MeshError:
 
     INTERNAL and UNKNOWN count as passing, since a server that is told to stop ends its streams and calls with them.
     """
-    text = text[:TEXT_LIMIT]
+    text = text[:MAXIMUM_TEXT]
     if code is grpc.StatusCode.PERMISSION_DENIED or any(part in text for part in _DENIED_TEXTS):
         return Denied(text)
     if "revision of auth store is old" in text:

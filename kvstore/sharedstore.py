@@ -17,6 +17,7 @@ from kvstore.limiter import Limiter
 from kvstore.store import MAX_TXN_OPS, Entry, Store
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
+from meshkit.errors import MAXIMUM_TEXT
 
 log = logging.getLogger(__name__)
 
@@ -289,7 +290,7 @@ class SharedStore:
             self.rejected[str(reason)] += 1
             if key in self._wanted:
                 self._rejected_keys.add(key)
-            facts = {"key": (self._prefix + key)[:256].decode("utf-8", "replace"), "reason": str(reason)}
+            facts = {"key": (self._prefix + key)[:MAXIMUM_TEXT].decode("utf-8", "replace"), "reason": str(reason)}
             log.warning("record rejected by the store", extra=facts)
             self._settle(ops)
             return

@@ -10,9 +10,9 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
+from meshkit.errors import MAXIMUM_TEXT
 from meshkit.text import visible, visible_cell
 
-MAXIMUM_TEXT: Final = 256
 SELDOM_S: Final = 60.0
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 

@@ -20,7 +20,7 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
-from meshkit.errors import ExhaustedError, MeshError
+from meshkit.errors import MAXIMUM_TEXT, ExhaustedError, MeshError
 from meshkit.room import RoomQueue
 from meshkit.table import HistoryLostError, Table
 from meshkit.wake import wait_for_ring
@@ -308,7 +308,12 @@ class Reconciler(Generic[K, R]):
     def _complain(self, news: Sequence[K], failures: Mapping[K, Exception]) -> None:
         """One line per round, whatever the number of rows. What is neither the kernel's nor ours is a programming error."""
         error = failures[news[0]]
-        facts = {"reconciler": self.name, "key": str(news[0])[:256], "error": repr(error)[:256], "rows": len(news)}
+        facts = {
+            "reconciler": self.name,
+            "key": str(news[0])[:MAXIMUM_TEXT],
+            "error": repr(error)[:MAXIMUM_TEXT],
+            "rows": len(news),
+        }
         log.warning("rows not applied, retrying", extra=facts)
         broken = next((e for e in failures.values() if not isinstance(e, OSError | MeshError | ValueError)), None)
         if broken is not None:
@@ -324,7 +329,7 @@ class Reconciler(Generic[K, R]):
 
     def _failure(self, key: K, retry: _Retry[R]) -> Failure:
         at = self._waiting.due_at if key in self._waiting else retry.at
-        return Failure(key, repr(retry.error)[:256], retry.attempts, retry.at if at is None else at)
+        return Failure(key, repr(retry.error)[:MAXIMUM_TEXT], retry.attempts, retry.at if at is None else at)
 
     def _prune_if_due(self, now: float) -> None:
         try:
@@ -336,16 +341,16 @@ class Reconciler(Generic[K, R]):
         except Exception as exc:  # the rows go on; a programming error is one, and says where
             self._pruning = None
             delay_s = self._prune_backoff.next()
-            self._prune_error, self._prune_at = repr(exc)[:256], now + delay_s
+            self._prune_error, self._prune_at = repr(exc)[:MAXIMUM_TEXT], now + delay_s
             is_known = isinstance(exc, OSError | MeshError | ValueError)
-            facts = {"reconciler": self.name, "delay_s": delay_s, "error": repr(exc)[:256]}
+            facts = {"reconciler": self.name, "delay_s": delay_s, "error": repr(exc)[:MAXIMUM_TEXT]}
             log.warning("prune failed, retrying", extra=facts, exc_info=None if is_known else exc)
         else:
             if lost is not None:
                 self._repair(lost)
                 return
             if self._lost:
-                facts = {"reconciler": self.name, "key": str(self._lost[0])[:256], "rows": len(self._lost)}
+                facts = {"reconciler": self.name, "key": str(self._lost[0])[:MAXIMUM_TEXT], "rows": len(self._lost)}
                 log.warning("target was changed by others", extra=facts)
             self._pruning, self._is_pruned, self._prune_error = None, True, ""
             self._prune_backoff.reset()

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import msgspec
 
+from meshkit.errors import MAXIMUM_TEXT
+
 
 class Refusal(msgspec.Struct):
     """Why a request was not answered: what is wrong and, where there is one, the way out."""
@@ -17,4 +19,4 @@ def read_refusal(body: bytes) -> str:
     try:
         return msgspec.json.decode(body, type=Refusal).message
     except msgspec.DecodeError:
-        return body.decode("utf-8", "replace").strip()[:256]
+        return body.decode("utf-8", "replace").strip()[:MAXIMUM_TEXT]

@@ -10,7 +10,7 @@ from typing import Any
 
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock
-from meshkit.errors import TransientError
+from meshkit.errors import MAXIMUM_TEXT, TransientError
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ async def supervise(
                 backoff.reset()
                 said = ""
             delay_s = backoff.next()
-            error = repr(exc)[:256]
+            error = repr(exc)[:MAXIMUM_TEXT]
             level = logging.DEBUG if error == said else logging.WARNING
             log.log(level, "task failed, retrying", extra={"task": name, "delay_s": delay_s, "error": error})
             said = error

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from meshapi.peer import PeerState
+from meshkit.errors import MAXIMUM_TEXT
 from meshmodel.cluster_config import ClusterConfig
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName
 from meshpeer.caps import Dropped
 
 INITIAL_STATUS: Final = "Waiting for initial connection to be established"
-MAXIMUM_TEXT: Final = 256
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from agent.datapath.errors import KernelError
+from meshkit.errors import MAXIMUM_TEXT
 
 T = TypeVar("T")
 INGRESS_PARENT: Final = 0xFFFFFFF2
@@ -44,9 +45,9 @@ def _converse(operation: str, talk: Callable[[Any], T]) -> T:
             with IPRoute() as route:
                 outcome.append(talk(route))
         except NetlinkError as exc:
-            failure.append(KernelError(operation, exc.code or errno.EIO, str(exc)[:256]))
+            failure.append(KernelError(operation, exc.code or errno.EIO, str(exc)[:MAXIMUM_TEXT]))
         except OSError as exc:
-            failure.append(KernelError(operation, exc.errno or errno.EIO, str(exc)[:256]))
+            failure.append(KernelError(operation, exc.errno or errno.EIO, str(exc)[:MAXIMUM_TEXT]))
 
     thread = threading.Thread(target=run, name="netlink")
     thread.start()

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from agent.loadbalancer.registry import BackendRegistry
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.tables import AgentDB, Prefix, Target
-from meshkit.errors import MeshError
+from meshkit.errors import MAXIMUM_TEXT, MeshError
 from meshkit.table import HistoryLostError, Table
 
 log = logging.getLogger(__name__)
@@ -108,4 +108,4 @@ class AddressFollower:
         try:
             check()
         except MeshError as exc:  # the next prune looks at all of them again
-            log.warning("kept backends could not be removed", extra={"error": repr(exc)[:256]})
+            log.warning("kept backends could not be removed", extra={"error": repr(exc)[:MAXIMUM_TEXT]})

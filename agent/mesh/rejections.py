@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from meshkit.clock import Clock
+from meshkit.errors import MAXIMUM_TEXT
 from meshmodel.errors import RecordError
 from meshmodel.names import ClusterName
 
 log = logging.getLogger(__name__)
 
 LOG_EVERY_S = 60.0
-MAX_TEXT = 256
 
 
 @dataclass(slots=True)
@@ -34,11 +34,11 @@ class Rejections:
     def record(self, cluster: ClusterName, error: RecordError) -> None:
         entry = self._reasons.setdefault((cluster, error.reason), _Reason())
         entry.total += 1
-        entry.sample = f"{error.key}: {error.detail}"[:MAX_TEXT]
+        entry.sample = f"{error.key}: {error.detail}"[:MAXIMUM_TEXT]
         now_s = self._clock.monotonic()
         if entry.logged_s is None or now_s - entry.logged_s >= LOG_EVERY_S:
             entry.logged_s = now_s
-            facts = {"peer": cluster, "reason": error.reason, "key": error.key[:MAX_TEXT], "error": entry.sample}
+            facts = {"peer": cluster, "reason": error.reason, "key": error.key[:MAXIMUM_TEXT], "error": entry.sample}
             log.warning("record rejected", extra=facts)
 
     def forget(self, cluster: ClusterName) -> None:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from meshkit.errors import MAXIMUM_TEXT
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Labels
 from meshpolicy import (
@@ -122,5 +123,5 @@ class GuardedEngine:
                     policies[fault.policy] = closed(failing)
 
     def _note(self, what: str, exc: BaseException) -> None:
-        self.faults[what] = f"internal error of the policy engine, kept closed: {exc!r}"[:256]
+        self.faults[what] = f"internal error of the policy engine, kept closed: {exc!r}"[:MAXIMUM_TEXT]
         log.error("policy engine failed", extra={"policy": what, "error": self.faults[what]}, exc_info=exc)

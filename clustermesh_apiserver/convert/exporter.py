@@ -22,6 +22,7 @@ from clustermesh_apiserver.convert.service import convert_service, is_shared
 from clustermesh_apiserver.convert.service_export import convert_export
 from clustermesh_apiserver.tables import IntentTable, Tables
 from kubeintent.rows import NamespaceIntent, NodeIntent, SliceIntent
+from meshkit.errors import MAXIMUM_TEXT
 from meshmodel.identity import IdentityRange
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName
@@ -84,7 +85,7 @@ class Exporter(ABC):
             try:
                 self.export(key)
             except Exception as exc:  # one object of a shape nobody thought of must not stop the others
-                self.failures[key] = repr(exc)[:256]
+                self.failures[key] = repr(exc)[:MAXIMUM_TEXT]
                 log.warning("object not converted, its record stays as it was", extra={"key": key, "error": repr(exc)})
             else:
                 self.failures.pop(key, None)

@@ -10,6 +10,7 @@ from typing import Final
 from kubeintent.rows import NodeIntent
 from meshapi.agent import AgentStatus, decode_agent
 from meshapi.installed import TOKEN_HEADER
+from meshkit.errors import MAXIMUM_TEXT
 from meshkit.refusal import read_refusal
 
 LIMIT_S: Final = 2.0
@@ -43,7 +44,7 @@ async def _ask(node: NodeIntent, port: int, token: str, limit_s: float) -> Agent
     except TimeoutError:
         return _silent(node, f"agent did not answer in {limit_s:g} s")
     except (OSError, ValueError, EOFError) as exc:
-        return _silent(node, f"agent not reached: {exc}"[:256])
+        return _silent(node, f"agent not reached: {exc}"[:MAXIMUM_TEXT])
 
 
 def _silent(node: NodeIntent, why: str) -> AgentStatus:

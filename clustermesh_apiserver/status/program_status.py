@@ -14,6 +14,7 @@ from meshapi.agent import AgentStatus
 from meshapi.apiserver import ApiserverStatus, FacadeSession
 from meshapi.installed import AGENT_SELECTOR
 from meshkit.clock import SystemClock
+from meshkit.errors import MAXIMUM_TEXT
 from meshkit.health import Health
 from meshkit.version import program_version
 from meshmodel.keys import Kind
@@ -40,7 +41,9 @@ def report_health(apiserver: Apiserver, health: Health) -> bool:
         health.degraded("certificates", problem) if problem else health.ok("certificates")
     waiting = _long_waiting(apiserver.confirmations, SystemClock().wall())
     if waiting:
-        health.degraded("announcements", f"pods wait to be confirmed on {', '.join(w.node for w in waiting)}"[:256])
+        health.degraded(
+            "announcements", f"pods wait to be confirmed on {', '.join(w.node for w in waiting)}"[:MAXIMUM_TEXT]
+        )
     else:
         health.ok("announcements")
     if apiserver.facade_server.facade is None:
