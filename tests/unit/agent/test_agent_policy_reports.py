@@ -20,7 +20,7 @@ NORTH = ClusterName("north")
 FINE = "Policy validation succeeded"
 OPEN: dict[str, Any] = {"endpointSelector": {}, "ingress": [{}]}
 WRONG: dict[str, Any] = {"endpointSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}, "ingress": [{}]}
-PARTLY: dict[str, Any] = {"endpointSelector": {}, "ingress": [{"fromNodes": [{}]}]}
+PARTLY: dict[str, Any] = {"endpointSelector": {}, "ingress": [{"fromGroups": [{"aws": {}}]}]}
 
 
 def policy(spec: dict[str, Any], *, kind: Resource = CNP, conditions: list[dict[str, str]] | None = None) -> KubeObject:
