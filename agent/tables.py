@@ -7,9 +7,12 @@ Intent rows (services, backends, prefixes, identities, nodes, endpoints, policie
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
+
+import msgspec
 
 from meshkit.table import Database, Table
 from meshkit.wake import Wake
@@ -181,6 +184,11 @@ class NodeAddress:
     ip: str
 
 
+def pack_labels(labels: Mapping[str, str]) -> bytes:
+    """Equal labels give equal bytes."""
+    return msgspec.json.encode(dict(labels), order="deterministic")
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     cluster: ClusterName
@@ -190,7 +198,13 @@ class Node:
     pod_cidrs: tuple[str, ...]
     health_ip: str = ""
     ingress_ip: str = ""
-    labels: tuple[tuple[str, str], ...] = ()
+    packed_labels: bytes = b"{}"
+    """As `pack_labels` makes them: what a peer's caps let in is as large here as in its records. Rarely asked for."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Read anew at each call."""
+        return msgspec.json.decode(self.packed_labels, type=dict[str, str])
 
     @property
     def internal_ip(self) -> str:

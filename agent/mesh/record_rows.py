@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from agent.tables import Backend, ClaimOrigin, Identity, NamedPort, Node, NodeAddress, Prefix
+from agent.tables import Backend, ClaimOrigin, Identity, NamedPort, Node, NodeAddress, Prefix, pack_labels
 from meshmodel import identity_record, ip, node, service
 from meshmodel.condition import Condition, condition_of
 from meshmodel.errors import RecordError
@@ -46,7 +46,7 @@ class Reader:
             pod_cidrs=record.pod_cidrs,
             health_ip=record.ipv4_health_ip,
             ingress_ip=record.ipv4_ingress_ip,
-            labels=tuple(sorted(record.labels.items())),
+            packed_labels=pack_labels(record.labels),
         )
 
     def identity_key(self, key: str) -> NumericIdentity:

@@ -87,7 +87,7 @@ class NodeFollower:
         is_own = key == (self._db.own, self._db.node_name)
         labels = None
         if row is not None and self._keys:
-            labels = node_labels(dict(row.labels), row.cluster, self._keys, is_own=is_own)
+            labels = node_labels(row.labels, row.cluster, self._keys, is_own=is_own)
         if is_own:
             self._take_host(labels)
         elif labels is None:

@@ -15,7 +15,7 @@ from agent.ipcache.writer import PrefixWriter
 from agent.policy.compiler import PolicyCompiler
 from agent.policy.nodes import NodeFollower, NodeVerbs
 from agent.policy.ops import EndpointTarget
-from agent.tables import AgentDB, Endpoint, Identity, Node, NodeAddress
+from agent.tables import AgentDB, Endpoint, Identity, Node, NodeAddress, pack_labels
 from meshmodel.identity import is_of_nodes
 from meshmodel.labels import CLUSTER_LABEL, pod_labels
 from meshmodel.names import ClusterId, ClusterName
@@ -89,7 +89,12 @@ class Policies:
         """The node's record, as its cluster tells it."""
         number = ClusterId(1 if cluster == NORTH else 2)
         row = Node(
-            cluster, number, name, (NodeAddress("InternalIP", address),), (), labels=(("role", role), ("x", name))
+            cluster,
+            number,
+            name,
+            (NodeAddress("InternalIP", address),),
+            (),
+            packed_labels=pack_labels({"role": role, "x": name}),
         )
         with self.db.write():
             self.db.nodes.put(row)

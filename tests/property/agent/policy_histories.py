@@ -29,6 +29,7 @@ from agent.tables import (
     NodeAddress,
     PeerHealth,
     Prefix,
+    pack_labels,
 )
 from meshmodel.identity import is_of_nodes, is_reserved
 from meshmodel.labels import pod_labels
@@ -238,10 +239,10 @@ class World:
                 ports = (NamedPort("http", port, "TCP"),) if port else ()
                 db.endpoints.put(Endpoint(f"10.9.0.{index}", index, index, "", "", number, "one", f"p{index}", ports))
             case ("node", cluster, index, app, tier):
-                labels = (("app", app), *((("tier", tier),) if tier else ()))
+                labels = {"app": app} | ({"tier": tier} if tier else {})
                 address = NodeAddress("InternalIP", f"172.18.{len(cluster)}.{index}")
                 number = ClusterId(1 if cluster == NORTH else 2)
-                db.nodes.put(Node(cluster, number, f"n{index}", (address,), (), labels=labels))
+                db.nodes.put(Node(cluster, number, f"n{index}", (address,), (), packed_labels=pack_labels(labels)))
             case ("nonode", cluster, index, _, _):
                 db.nodes.delete((cluster, f"n{index}"))
             case ("unpod", index):

@@ -7,6 +7,7 @@ from typing import Any
 
 from agent.identity.writer import IdentityWriter
 from agent.ipcache.writer import PrefixWriter
+from agent.mesh.record_rows import Reader
 from agent.policy.compiler import PolicyCompiler
 from agent.policy.nodes import NodeFollower, NodeVerbs
 from agent.policy.services import ServiceResolver
@@ -20,10 +21,12 @@ from agent.tables import (
     LabelledService,
     Node,
     NodeAddress,
+    pack_labels,
 )
-from meshmodel.identity import Reserved, is_of_nodes
+from meshmodel.identity import Reserved, identity_range, is_of_nodes
 from meshmodel.labels import CLUSTER_LABEL, pod_labels
 from meshmodel.names import ClusterId, ClusterName, ServiceName
+from meshmodel.node import MeshNode
 from meshpolicy import Direction, PolicyContext, PolicyRef, differences
 
 NORTH, SOUTH = ClusterName("north"), ClusterName("south")
@@ -55,9 +58,13 @@ class World:
             self.db.endpoints.put(Endpoint(POD, 1, 1, "", "", 300, "shop", "a"))
 
     def node(self, name: str, ip: str, cluster: ClusterName = NORTH, **labels: str) -> None:
-        pairs = tuple(sorted(labels.items()))
         row = Node(
-            cluster, ClusterId(1 if cluster == NORTH else 2), name, (NodeAddress("InternalIP", ip),), (), labels=pairs
+            cluster,
+            ClusterId(1 if cluster == NORTH else 2),
+            name,
+            (NodeAddress("InternalIP", ip),),
+            (),
+            packed_labels=pack_labels(labels),
         )
         with self.db.write():
             self.db.nodes.put(row)
@@ -205,3 +212,12 @@ def test_a_backend_on_a_labelled_node_still_stands_for_nodes() -> None:
         world.db.backends.put(BackendSet(name, NORTH, ClusterId(1), (Backend("172.18.0.2", 80, "TCP"),)))
     ((peers,), _) = ServiceResolver(world.db).take(wanted=True)
     assert (peers.identities, peers.reserved) == (frozenset(), {world.number("172.18.0.2")})
+
+
+def test_labels_that_nobody_asks_for_are_no_larger_than_their_record() -> None:
+    """What a peer's caps let in is counted in bytes of records; parsed, a thousand short labels would be twenty times that."""
+    labels = {f"k{n}": "v" for n in range(4096)}
+    record = MeshNode(cluster=SOUTH, cluster_id=ClusterId(2), name="n1", labels=labels).encode()
+    row = Reader(SOUTH, ClusterId(2), identity_range(2)).node("n1", record)
+    assert len(row.packed_labels) <= len(record)
+    assert row.labels == labels
