@@ -68,6 +68,10 @@ class PolicyCompiler:
         """The engine in force. To read only: changes go through the documents and tables."""
         return self._guard.engine
 
+    def node_problems(self) -> list[str]:
+        """Nodes that rules by label cannot tell apart."""
+        return [] if self._nodes is None else self._nodes.problems()
+
     @property
     def waits_for_verdicts(self) -> bool:
         """Another step is due when what the last one computed is in the kernel."""

@@ -146,6 +146,7 @@ class PolicyFeature(Feature):
 
     def problems(self) -> Sequence[str]:
         found = policy_problems(self._core.db, self.compiler.engine) + engine_faults(self.compiler.faults)
+        found += self.compiler.node_problems()
         return found + [f"pod {address}: {reason}" for address, reason in sorted(self.target.failures.items())]
 
     def check_health(self, health: Health) -> None:

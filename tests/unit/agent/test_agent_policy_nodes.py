@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from agent.identity.writer import IdentityWriter
 from agent.ipcache.writer import PrefixWriter
 from agent.mesh.record_rows import Reader
+from agent.policy import nodes
 from agent.policy.compiler import PolicyCompiler
 from agent.policy.nodes import NodeFollower, NodeVerbs
 from agent.policy.services import ServiceResolver
@@ -32,6 +35,7 @@ from meshpolicy import Direction, PolicyContext, PolicyRef, differences
 NORTH, SOUTH = ClusterName("north"), ClusterName("south")
 POD = "10.1.0.1"
 EDGE = {"matchLabels": {"role": "edge"}}
+ANY_CLUSTER = {"key": CLUSTER_LABEL, "operator": "Exists"}
 NOT_BAD = {"matchExpressions": [{"key": "state", "operator": "NotIn", "values": ["bad"]}]}
 
 
@@ -50,8 +54,8 @@ class World:
             lambda: self.is_written,
             lambda: self.are_addresses_written,
         )
-        nodes = NodeFollower(self.db, verbs)
-        self.compiler = PolicyCompiler(self.db, PolicyContext(NORTH), self.writer.set_policy_prefixes, nodes)
+        follower = NodeFollower(self.db, verbs)
+        self.compiler = PolicyCompiler(self.db, PolicyContext(NORTH), self.writer.set_policy_prefixes, follower)
         with self.db.write():
             labels = pod_labels({"app": "a"}, "shop", {}, "default", NORTH)
             self.db.identities.put(Identity(300, NORTH, labels))
@@ -221,3 +225,23 @@ def test_labels_that_nobody_asks_for_are_no_larger_than_their_record() -> None:
     row = Reader(SOUTH, ClusterId(2), identity_range(2)).node("n1", record)
     assert len(row.packed_labels) <= len(record)
     assert row.labels == labels
+
+
+def test_a_peer_cannot_fill_maps_with_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a bound its nodes are of unknown labels, and told; they come in when others go. The own cluster has none."""
+    monkeypatch.setattr(nodes, "MOST_OF_A_PEER", 2)
+    world = World()
+    for n in range(1, 5):
+        world.node(f"n{n}", f"172.19.0.{n}", SOUTH, role=f"r{n}")
+        world.node(f"n{n}", f"172.18.0.{n}", role=f"r{n}")
+    world.policy({"matchExpressions": [{"key": "role", "operator": "NotIn", "values": ["x"]}, ANY_CLUSTER]})
+    assert [world.admits(f"172.18.0.{n}") for n in range(1, 5)] == [True] * 4
+    assert [world.admits(f"172.19.0.{n}") for n in range(1, 5)] == [True, True, False, False]
+    assert [text.split(" are ")[0] for text in world.compiler.node_problems()] == ["2 nodes of south"]
+    world.node("n1", "172.19.0.1", SOUTH, role="r2")
+    world.step()
+    world.step()
+    assert [world.admits(f"172.19.0.{n}") for n in range(1, 5)] == [True, True, True, False]
+    world.policy(None)
+    world.step()
+    assert (world.compiler.node_problems(), world.node_numbers()) == ([], set())
