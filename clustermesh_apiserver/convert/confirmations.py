@@ -133,12 +133,15 @@ class Confirmations:
 
     def strangers(self) -> list[tuple[str, str, float]]:
         """Addresses that an EndpointSlice calls a pod's, and that no pod has: the address, the row, since when (wall time)."""
-        return [
-            (ip, key, since_s)
-            for ip, askers in sorted(self._askers.items())
-            if ip not in self._owners
-            for (_, key), since_s in list(askers.items())[:1]
-        ]
+        found = []
+        for ip, askers in sorted(self._askers.items()):
+            if ip in self._owners:
+                continue
+            for asker in [asker for asker in askers if not self._calls_pod(asker, ip)]:
+                del askers[asker]  # its slice was mended, or is gone
+            found += [(ip, key, since_s) for (_, key), since_s in list(askers.items())[:1]]
+        self._askers = {ip: askers for ip, askers in self._askers.items() if askers}
+        return found
 
     def silent_nodes(self) -> list[str]:
         """Nodes whose agent never said anything, as others do, and whose pods are announced nevertheless."""
@@ -222,6 +225,13 @@ class Confirmations:
                 self.on_news(kind, (key,))
 
     # ---- decisions
+
+    def _calls_pod(self, asker: Asker, ip: str) -> bool:
+        """Whether a slice of who asked still calls the address a pod's."""
+        kind, key = asker
+        names = self._tables.slices.in_group(key) if kind is Kind.SERVICES else (key,)
+        rows = (self._tables.slices.get(name) for name in names)
+        return any(e.is_pod and ip in e.addresses for row in rows if row is not None for e in row.endpoints)
 
     def _may_be_told(self, ip: str, *, is_pod: bool) -> bool:
         owners = self._owners.get(ip)

@@ -241,6 +241,8 @@ def test_nothing_is_waited_for_where_no_agent_speaks_and_what_is_announced_then_
     assert world.announced()[0] == ["10.1.0.1", "10.1.0.2", "10.1.0.3"]
 
 
+@pytest.mark.runbook("pods-unconfirmed")
+@pytest.mark.runbook("no-confirmer")
 def test_a_node_of_an_earlier_release_is_not_waited_for_and_named_and_a_new_node_is() -> None:
     world = World()
     nodes = [node("n1", OLD), node("n2", OLD), node("n3", LATER)]
@@ -327,4 +329,24 @@ def test_pods_of_namespaces_that_peers_do_not_hear_of_are_not_missed() -> None:
     world.list_all(namespaces=[private], nodes=[node()], leases=[lease({})], pods=[pod()])
     world.clock.advance(20.0)
     assert world.hidden() == ["10.1.0.1"]
+    assert waiting_problems(world.confirmations, world.clock.wall()) == []
+
+
+@pytest.mark.runbook("made-slice")
+def test_an_address_of_a_slice_that_no_pod_has_is_named_with_the_slice() -> None:
+    world = World()
+    world.list_all(nodes=[node()], leases=[lease({})])
+    world.put("endpointslices", piece("10.1.0.9"))
+    assert waiting_problems(world.confirmations, world.clock.wall()) == [], "pods may be slower than their slice"
+    world.clock.advance(20.0)
+    (said,) = waiting_problems(world.confirmations, world.clock.wall())
+    assert said.startswith("1 addresses in EndpointSlices are said to be pods, no pod has them")
+    assert "first 10.1.0.9 in shop/cart" in said
+    world.put("endpointslices", piece("10.1.0.9", is_pod=False))
+    assert waiting_problems(world.confirmations, world.clock.wall()) == []
+    assert world.announced()[1] == ["10.1.0.9"]
+    world.put("endpointslices", piece("10.1.0.8"))
+    world.clock.advance(20.0)
+    assert len(waiting_problems(world.confirmations, world.clock.wall())) == 1
+    world.delete("endpointslices", piece())
     assert waiting_problems(world.confirmations, world.clock.wall()) == []
