@@ -78,6 +78,7 @@ def test_an_unknown_annotation_value_is_an_event_on_the_service_and_means_nothin
     mesh.wait_until("the problem is gone", lambda: not problems(mesh))
 
 
+@pytest.mark.runbook("one-cluster")
 def test_status_names_a_wrong_annotation_once(mesh: Mesh) -> None:
     try:
         mesh.kubectl("koornacht", "annotate", "service", "rebel-base", "service.cilium.io/shared=perhaps")
@@ -99,6 +100,7 @@ def test_status_names_a_wrong_annotation_once(mesh: Mesh) -> None:
         ("endpoints: ['gopher://hoth:70']\n", "is not http(s)://host:port"),
     ],
 )
+@pytest.mark.runbook("peer-file")
 def test_a_malformed_peer_file_is_refused_with_its_reason(mesh: Mesh, text: str, reason: str) -> None:
     logs, node = agent_logs(mesh, "koornacht"), node_of_client(mesh)
     with peer_file(mesh, "koornacht", "hoth", text):
@@ -158,6 +160,7 @@ def test_a_peer_file_with_our_own_name_is_no_peer_and_is_said(mesh: Mesh) -> Non
 @pytest.mark.parametrize(
     ("config", "reason"), [(OWN_ID, "assigned to the local cluster"), (TAKEN_ID, "already used by cluster tion")]
 )
+@pytest.mark.runbook("peer-refused")
 def test_a_peer_with_an_id_that_is_taken_is_refused(mesh: Mesh, config: str, reason: str) -> None:
     node = node_of_client(mesh)
     with hoth(mesh, "koornacht", {"cilium/cluster-config/hoth": config}) as text:
@@ -207,6 +210,7 @@ spec: {{ports: [{{name: http, port: 80}}]}}
 )
 
 
+@pytest.mark.runbook("peer-records")
 def test_records_that_contradict_their_cluster_are_counted_shown_and_never_used(mesh: Mesh) -> None:
     node = node_of_client(mesh)
     _, _, ours = mesh.pod("koornacht", "rebel-base")

@@ -136,6 +136,7 @@ def all_made_anew(mesh: Mesh, restarted: Cluster, before: Mapping[str, tuple[flo
     )
 
 
+@pytest.mark.runbook("authority-ends")
 def test_an_authority_is_replaced_under_load(whole: Mesh) -> None:
     def authority() -> str:
         return str(whole.get("koornacht", "secret", "-n", SYSTEM, "clustermesh-ca")["data"]["ca.crt"])
@@ -191,6 +192,7 @@ def connect_anew(mesh: Mesh, cluster: Cluster) -> None:
     mesh.kubectl(cluster, "delete", "pod", "-n", SYSTEM, "-l", "k8s-app=clustermesh-apiserver", "--wait=false")
 
 
+@pytest.mark.runbook("certificate-expired")
 def test_a_client_certificate_that_expired_is_named_with_its_date(whole: Mesh) -> None:
     with expired(whole, "koornacht", "clustermesh-apiserver-remote-cert", profile.remote("koornacht")):
         connect_anew(whole, "tion")
@@ -209,6 +211,7 @@ def test_a_client_certificate_that_expired_is_named_with_its_date(whole: Mesh) -
     whole.clustermesh("status", "--wait", "--wait-duration", "60s")
 
 
+@pytest.mark.runbook("certificate-expired")
 def test_a_server_certificate_that_expired_is_named_by_its_cluster_and_by_the_peer(whole: Mesh) -> None:
     with expired(whole, "tion", "clustermesh-apiserver-server-cert", profile.server("tion", SYSTEM)):
         whole.wait_until(
@@ -240,6 +243,7 @@ def test_a_server_certificate_that_expired_is_named_by_its_cluster_and_by_the_pe
         whole.clustermesh("status", "--context", f"kind-{cluster}", "--wait", "--wait-duration", "60s")
 
 
+@pytest.mark.runbook("key-known")
 def test_certs_show_and_rotate(whole: Mesh) -> None:
     before = serials(whole, "koornacht")
     shown = json.loads(whole.clustermesh("certs", "show", "-o", "json").stdout)

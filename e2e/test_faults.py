@@ -223,6 +223,7 @@ def test_status_names_the_store_that_is_followed_now(whole: Mesh) -> None:
     )
 
 
+@pytest.mark.runbook("peer-cut")
 def test_clusters_that_are_cut_off_keep_what_they_know_and_show_its_age(whole: Mesh) -> None:
     """Requests go to what can be reached; nothing is forgotten, and all is as before when the cut is healed."""
     node = whole.pod("tion", "x-wing")[1]

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import pytest
+
 from e2e.mesh import CLUSTERS, Cluster, Mesh, wait_until
 from e2e.patient import CLIENT, patient_servers
 from e2e.policies import Place, in_pod
@@ -35,6 +37,7 @@ while True:
 """
 
 
+@pytest.mark.runbook("node-address")
 def test_a_node_gets_another_address_and_its_connections_go_on(whole: Mesh) -> None:
     name, node, _ = whole.pod("koornacht", "x-wing")
     with patient_servers(whole), in_pod(whole, Place("koornacht", name), TALK) as lines, moved_back(whole, node):

@@ -85,6 +85,7 @@ def test_a_link_that_gets_no_session_is_taken_back(whole: Mesh) -> None:
         whole.clustermesh("connect", *CONNECTION)
 
 
+@pytest.mark.runbook("authority-lost")
 def test_a_lost_authority_is_not_replaced_without_a_word(whole: Mesh) -> None:
     secret = whole.get("tion", "secret", "-n", SYSTEM, "clustermesh-ca")
     kept = {name: secret["metadata"].get(name, {}) for name in ("name", "namespace", "labels")}

@@ -253,6 +253,7 @@ def test_a_pod_sends_no_tunnel_packets(mesh: Mesh, theirs: Victim, refused: Refu
 # ---- hosts off the mesh
 
 
+@pytest.mark.runbook("drop-sender")
 def test_a_host_off_the_mesh_is_no_pod_of_a_peer(mesh: Mesh, ours: Victim, refused: Refused) -> None:
     """Plain IP with a remote pod's source; then VXLAN, which it may only send from its own address."""
     remote = mesh.pod("tion", "x-wing")[2]

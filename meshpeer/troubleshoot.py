@@ -148,14 +148,21 @@ async def _canaries(store: Store, name: ClusterName, config: ClusterConfig) -> M
 
 
 async def _try_read(name: ClusterName, config: ClientConfig, trial: Trial) -> bool:
-    """Authorisation: the heartbeat and the cluster configuration, as a session reads them."""
-    timeout_s, write = trial.timeout_s, trial.write
-    write("\n  Store\n")
+    trial.write("\n  Store\n")
     try:
         store = config.connect(None, trial.resolve)
     except MeshError as exc:
-        write(f"     {BAD} {exc}\n")
+        trial.write(f"     {BAD} {exc}\n")
         return False
+    try:
+        return await try_store(store, name, trial)
+    finally:
+        await store.close()
+
+
+async def try_store(store: Store, name: ClusterName, trial: Trial) -> bool:
+    """Authorisation: the heartbeat, the cluster configuration and the canaries, as a session reads them."""
+    timeout_s, write = trial.timeout_s, trial.write
     try:
         async with asyncio.timeout(timeout_s):
             beat = await store.get(keys.HEARTBEAT)
@@ -164,8 +171,6 @@ async def _try_read(name: ClusterName, config: ClientConfig, trial: Trial) -> bo
     except (MeshError, TimeoutError) as exc:
         write(f"     {BAD} cannot be read: {str(exc) or f'no answer in {timeout_s:g} s'}\n")
         return False
-    finally:
-        await store.close()
     write(f"     {OK if beat else BAD} heartbeat {'found' if beat else 'not found: its publisher does not run'}\n")
     if config_found is None:
         write(f"     {BAD} no configuration of cluster {name}: the name differs, or it is not published yet\n")

@@ -150,6 +150,7 @@ async def curl(namespace: str, limit_s: float = 1.0) -> tuple[int, str]:
     return process.returncode or 0, out.decode()
 
 
+@pytest.mark.runbook("drop-policy")
 async def test_a_service_is_reached_a_policy_drops_and_a_killed_agent_changes_nothing(
     tmp_path: Path, pods: dict[str, str]
 ) -> None:
@@ -198,6 +199,7 @@ async def test_a_service_is_reached_a_policy_drops_and_a_killed_agent_changes_no
         await server.wait()
 
 
+@pytest.mark.runbook("one-node")
 async def test_changes_behind_the_agents_back_are_found_by_verify_and_repaired(
     tmp_path: Path, pods: dict[str, str]
 ) -> None:

@@ -123,6 +123,7 @@ async def test_the_command_explains_itself(argument: str) -> None:
     assert out
 
 
+@pytest.mark.runbook("rest-401")
 async def test_over_the_network_a_token_of_our_audience_opens_what_is_not_health_or_metrics(tmp_path: Path) -> None:
     async with world(tmp_path) as mesh:
         await mesh.agent.until("/readyz", lambda text: text.startswith("Ready"))
@@ -146,6 +147,7 @@ async def test_over_the_network_a_token_of_our_audience_opens_what_is_not_health
         assert "echo" not in metrics
 
 
+@pytest.mark.runbook("rest-429")
 async def test_followers_are_bounded_and_give_their_places_back(tmp_path: Path) -> None:
     async with world(tmp_path) as mesh:
         await mesh.agent.until("/readyz", lambda text: text.startswith("Ready"))
@@ -161,6 +163,7 @@ async def test_followers_are_bounded_and_give_their_places_back(tmp_path: Path) 
                     assert (await http.get("/v1/flows")).status_code == 200
 
 
+@pytest.mark.runbook("no-interface")
 async def test_an_edited_node_object_is_followed_with_its_address(tmp_path: Path) -> None:
     async with world(tmp_path) as mesh:
         await mesh.agent.until("/v1/status", lambda status: status["ready"])

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from clustermesh_apiserver.mirror.peers import Mirror, capped_by
@@ -38,6 +39,7 @@ async def stores(tmp_path: Path) -> AsyncIterator[tuple[EtcdStore, EtcdStore]]:
             await asyncio.gather(own.close(), peer.close())
 
 
+@pytest.mark.runbook("peer-too-large")
 async def test_a_flooding_peer_uses_its_share_of_our_store_and_no_more(
     stores: tuple[EtcdStore, EtcdStore], tmp_path: Path
 ) -> None:

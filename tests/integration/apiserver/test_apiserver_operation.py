@@ -134,6 +134,7 @@ async def test_without_certificates_it_says_so_and_goes_on_when_they_come(
         assert (await get(apiserver, "/readyz")).status_code == 200
 
 
+@pytest.mark.runbook("agent-silent")
 async def test_all_agents_are_asked_at_once_and_a_silent_one_costs_its_limit_only(
     client: KubeClient, workloads: Workloads, pki: Pki, tmp_path: Path
 ) -> None:
@@ -321,6 +322,7 @@ async def test_a_store_that_ran_full_takes_records_again_by_itself(
         assert (status.ready, status.health["store"]) == (True, "ok")
 
 
+@pytest.mark.runbook("etcd-full")
 async def test_a_store_that_is_really_full_says_so_and_is_read_on(
     client: KubeClient, workloads: Workloads, pki: Pki, tmp_path: Path
 ) -> None:

@@ -282,6 +282,7 @@ def test_a_probe_that_is_refused_for_another_reason_is_undetermined() -> None:
     assert features.presence(KernelFeature("x", (1, 0), required=False, probe=refuse)) is Presence.UNDETERMINED
 
 
+@pytest.mark.runbook("kernel-old")
 def test_a_kernel_that_lacks_what_is_needed_is_refused_with_what_and_since_when() -> None:
     def refuse() -> None:
         raise KernelError("probe", 22)
@@ -317,6 +318,7 @@ def test_a_pod_mtu_that_leaves_no_room_is_reported(datapath: Datapath, caplog: p
 
 
 @pytest.mark.parametrize("adapts", [False, True], ids=["at the next look", "devices change first"])
+@pytest.mark.runbook("lost-pins")
 def test_pins_that_are_removed_while_in_use_are_made_again(
     config: NodeConfig, datapath: Datapath, adapts: bool
 ) -> None:
@@ -338,6 +340,7 @@ def test_pins_that_are_removed_while_in_use_are_made_again(
     taken_over.close()
 
 
+@pytest.mark.runbook("node-devices")
 def test_programs_follow_the_underlay_to_another_mtu_and_another_device(config: NodeConfig) -> None:
     for name in ("under1", "under2"):
         run("ip", "link", "add", name, "mtu", "1500", "type", "veth", "peer", "name", f"{name}p")

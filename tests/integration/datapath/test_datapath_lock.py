@@ -32,6 +32,7 @@ def pins(tmp_path: Path) -> Iterator[Path]:
         yield directory / "node"
 
 
+@pytest.mark.runbook("two-agents")
 def test_a_second_process_is_refused_until_the_first_is_dead(pins: Path) -> None:
     command = [sys.executable, "-c", HOLD, str(pins)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:

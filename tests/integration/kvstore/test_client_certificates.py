@@ -113,6 +113,7 @@ async def test_files_that_cannot_be_read_for_a_moment_end_nothing(
     await store.close()
 
 
+@pytest.mark.runbook("certificate-refused")
 async def test_the_reason_why_nobody_connects_is_named_with_its_date(facade: Facade, tmp_path: Path) -> None:
     host = "north.mesh.cilium.io"
     explain = StoreConnector(tmp_path).explain

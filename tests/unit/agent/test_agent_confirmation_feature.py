@@ -125,6 +125,7 @@ async def test_a_new_pod_is_written_soon_and_the_lease_is_renewed_now_and_then(n
 
 
 @pytest.mark.parametrize("step", ["read", "write"])
+@pytest.mark.runbook("cannot-confirm")
 async def test_a_call_that_fails_is_shown_and_made_again(node: Node, step: str) -> None:
     if step == "write":
         node.start()

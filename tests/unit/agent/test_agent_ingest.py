@@ -279,6 +279,7 @@ async def test_slices_are_preferred_where_set_and_offered(tmp_path: Path, clock:
         await mesh.until(lambda: mesh.backends() == [])
 
 
+@pytest.mark.runbook("peer-networks")
 async def test_a_node_outside_of_the_list_is_named_with_what_to_run_until_the_list_holds_it(
     mesh: Mesh, clock: ManualClock
 ) -> None:

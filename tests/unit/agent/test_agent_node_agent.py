@@ -349,6 +349,7 @@ async def test_pods_count_as_looked_for_only_after_a_round_that_began_when_all_a
         assert db.endpoints.get(POD) is not None
 
 
+@pytest.mark.runbook("lost-programs")
 async def test_an_interface_that_lost_its_programs_has_them_again_within_a_second() -> None:
     host = UsedHost()
     core = await make_core(host)

@@ -127,6 +127,7 @@ def test_a_line_says_who_to_whom_and_why(maker: FlowMaker, changes: dict[str, ob
     assert line(maker.make(event(**changes))) == expected
 
 
+@pytest.mark.runbook("drop-identity")
 def test_a_peer_whose_labels_have_not_arrived_has_a_reason_of_its_own(maker: FlowMaker) -> None:
     flow = maker.make(event(destination="10.2.0.77", destination_identity=2 << 16 | 500))
     assert flow.reason == Reason.UNKNOWN_IDENTITY

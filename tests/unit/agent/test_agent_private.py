@@ -160,6 +160,7 @@ async def test_a_peer_is_never_asked_for_private_records(tmp_path: Path, clock: 
         assert mesh.db.prefixes.get("10.2.0.77/32") is None
 
 
+@pytest.mark.runbook("own-store")
 async def test_an_own_store_that_is_away_degrades_the_agent_until_it_is_back(
     tmp_path: Path, clock: ManualClock, north: PeerStore
 ) -> None:

@@ -245,6 +245,7 @@ def test_a_secret_that_somebody_else_keeps_is_never_written(world: World, metada
     assert world.secrets.kept[SERVER_SECRET] == before
 
 
+@pytest.mark.runbook("not-renewed")
 def test_without_the_authoritys_key_nothing_is_written_and_the_reason_is_said(world: World) -> None:
     world.clock.advance(80 * DAY)
     authority = world.secrets.kept.pop(CA_SECRET)

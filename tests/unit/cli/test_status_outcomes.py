@@ -66,6 +66,7 @@ def run(
 
 
 @pytest.mark.parametrize(("code", "body"), [(503, b"no endpoints"), (500, b""), (200, b"<html>"), (200, b"[]")])
+@pytest.mark.runbook("apiserver-silent")
 def test_the_agents_are_asked_while_the_apiserver_does_not_answer(code: int, body: bytes) -> None:
     found, text = run(SilentApiserver(code, body))
     assert found == ExitCode.DEGRADED
@@ -134,6 +135,7 @@ def test_no_answer_is_waited_for_longer_than_an_operator_would() -> None:
     assert api.limits == {ANSWER_S}
 
 
+@pytest.mark.runbook("api-hangs")
 def test_an_api_server_that_takes_the_question_and_never_answers_is_named(tmp_path: Path) -> None:
     with ScriptedServer([lambda _request, _connection: None]) as server:
         client = load_client(kubeconfig(tmp_path / "config", f"http://127.0.0.1:{server.port}"))

@@ -57,6 +57,7 @@ async def test_a_holder_who_may_read_the_path_is_admitted(reviewer: AccessReview
 
 
 @pytest.mark.parametrize(("token", "path", "code"), [("bad", "/v1/status", 401), ("good", "/v1/kv", 403)])
+@pytest.mark.runbook("rest-403")
 async def test_others_are_refused(reviewer: AccessReviewer, token: str, path: str, code: int) -> None:
     refused = await reviewer.admit(token, path)
     assert refused is not None
@@ -88,6 +89,7 @@ async def test_an_answer_is_remembered_and_asked_again_in_time(
     assert await reviewer.admit("good", "/v1/status") is None
 
 
+@pytest.mark.runbook("rest-503")
 async def test_nobody_is_admitted_while_kubernetes_cannot_be_asked(reviewer: AccessReviewer, api: Reviews) -> None:
     api.is_down = True
     refused = await reviewer.admit("good", "/v1/status")
