@@ -62,6 +62,7 @@ def load_documents(text: str) -> Iterator[object]:
         except ValueError:
             pass  # as YAML it may be right, or the error says where it is not
         else:
+            _check_characters(text, found)
             yield found
             return
     try:
@@ -90,6 +91,16 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) < len(pairs):
         raise ValueError("a key is given twice in one object")
     return found
+
+
+def _check_characters(text: str, found: object) -> None:
+    """Raises: YamlTextError for half of a surrogate pair, which JSON may spell and no text can hold."""
+    if "\\u" not in text:
+        return
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError as exc:
+        raise YamlTextError("half of a surrogate pair is no character") from exc
 
 
 def _refuse_constant(text: str) -> object:

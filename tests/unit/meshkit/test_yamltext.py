@@ -102,3 +102,14 @@ def test_depth_is_bounded_in_every_shape(shape: str, depth: int) -> None:
     else:
         with pytest.raises(YamlTextError, match="nested deeper"):
             list(load_documents(text))
+
+
+@pytest.mark.parametrize("text", [r'{"a": "\ud800"}', r'{"\udfff": 1}', r'{"a": ["x\udc00y"]}', r'a: "\ud800"'])
+def test_half_of_a_surrogate_pair_is_refused(text: str) -> None:
+    """No message that quotes it could be printed or sent."""
+    with pytest.raises(YamlTextError):
+        list(load_documents(text))
+
+
+def test_a_whole_surrogate_pair_is_a_character() -> None:
+    assert list(load_documents(r'{"a": "\ud83d\ude00"}')) == [{"a": "\N{GRINNING FACE}"}]
