@@ -26,7 +26,8 @@ _ENTITIES: Final = [
     "all", "world", "world-ipv4", "world-ipv6", "cluster", "host", "init", "ingress", "unmanaged", "remote-node",
     "health", "none", "kube-apiserver",
 ]  # fmt: skip
-_PROTOCOLS: Final = ["TCP", "UDP", "SCTP", "VRRP", "IGMP", "GRE", "IPIP", "IPV6", "ESP", "AH", "ANY"]
+_PROTOCOLS_WITHOUT_PORTS: Final = ["VRRP", "IGMP", "GRE", "IPIP", "IPV6", "ESP", "AH"]
+_PROTOCOLS: Final = ["TCP", "UDP", "SCTP", *_PROTOCOLS_WITHOUT_PORTS, "ANY"]
 MAXIMUM_PORTS: Final = 40
 
 
@@ -134,7 +135,10 @@ def _port() -> Schema:
             "endPort": {"type": "integer", "format": "int32", "minimum": 0, "maximum": 65535},
             "protocol": _text(enum=_PROTOCOLS),
         },
-        required=["port"],
+        anyOf=[
+            {"properties": {"port": {}}, "required": ["port"]},
+            {"properties": {"protocol": {"enum": _PROTOCOLS_WITHOUT_PORTS}}, "required": ["protocol"]},
+        ],
     )
 
 

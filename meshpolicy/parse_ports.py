@@ -186,12 +186,12 @@ def _parse_port(node: DocumentNode, found: Ports, *, has_dns: bool) -> list[Port
         fix = "write an icmps rule" if "ICMP" in str(exc).upper() else f"write {names} or ANY"
         node.child("protocol").fail(f"unknown protocol {exc}", fix)
     where = node.child("port", text)
+    if not set(protocols) <= set(PORT_PROTOCOLS):
+        if text not in ("", "0") or end:
+            where.fail(f"{node.text_of('protocol')} has no ports", 'leave port out, or write "0"')
+        return [PortSpec(protocol) for protocol in protocols]
     if not text:
         where.fail("the port is missing", 'write a number or a name in quotes; "0" is every port')
-    if not set(protocols) <= set(PORT_PROTOCOLS):
-        if text != "0" or end:
-            where.fail(f"{node.text_of('protocol')} has no ports", 'write port: "0", which is all of the protocol')
-        return [PortSpec(protocol) for protocol in protocols]
     if _SERVICE_NAME.fullmatch(text):
         if end:
             found.warnings.append(f"{node.path}.endPort: a named port has no range, endPort has no effect")

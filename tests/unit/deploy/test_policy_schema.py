@@ -79,7 +79,8 @@ REFUSED = {
         cnp(egress=[{"toCIDRSet": [{"cidr": "10.0.0.0/8", "cidrGroupRef": "g"}]}]),
         "must validate one and only one schema",
     ),
-    "a port without number": (cnp(ingress=[{"toPorts": [{"ports": [{"protocol": "TCP"}]}]}]), "Required value"),
+    "a port without number": (cnp(ingress=[{"toPorts": [{"ports": [{"protocol": "TCP"}]}]}]), "at least one schema"),
+    "a port of nothing": (cnp(ingress=[{"toPorts": [{"ports": [{}]}]}]), "at least one schema"),
     "a port as number": (cnp(ingress=[{"toPorts": [{"ports": [{"port": 80}]}]}]), "must be of type string"),
     "an end port too high": (
         cnp(ingress=[{"toPorts": [{"ports": [{"port": "80", "endPort": 70_000}]}]}]),
@@ -164,6 +165,9 @@ ACCEPTED: dict[str, Any] = {
     "an empty rule": cnp(ingress=[{}]),
     "host bits": cnp(egress=[{"toCIDR": ["10.1.2.3/8", "fd00::1/64"]}]),
     "ICMP by number and name": cnp(ingress=[{"icmps": [{"fields": [{"type": 8}, {"type": "EchoRequest"}]}]}]),
+    "a protocol that has no ports": cnp(
+        ingress=[{"toPorts": [{"ports": [{"protocol": "VRRP"}, {"port": "0", "protocol": "GRE"}]}]}]
+    ),
     "port names": cnp(ingress=[{"toPorts": [{"ports": [{"port": "http-alt", "protocol": "TCP"}]}]}]),
     "HTTP": cnp(
         ingress=[{"toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [{"method": "GET"}]}}]}]
