@@ -120,7 +120,14 @@ def _ask(link: PeerLink, programs: ProgramClient, address: str) -> Reach:
             "ca": target.ca_pem.decode(),
         }
     )
-    code, body = programs.get_apiserver(f"v1/reach?{query}")
+    try:
+        code, body = programs.get_apiserver(f"v1/reach?{query}")
+    except KubeError as exc:  # its text is the whole request, with the certificate
+        raise CommandError(
+            f"{link.reader.name} cannot use {target.name} at {address} port {check_access(target).port}: "
+            f"its clustermesh-apiserver gave no answer ({exc.detail or exc.reason or exc.status}); nothing was changed",
+            ExitCode.CHECK_FAILED,
+        ) from exc
     if code == 404:
         raise CommandError(
             f"{link.reader.name}: its clustermesh-apiserver cannot try endpoints: update it, or connect with --no-verify; "

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any, Final
 import pytest
 
 from e2e.command import CHECK_FAILED, DEGRADED
+from e2e.faults import send
 from e2e.mesh import SYSTEM, Mesh, tear_down, wait_until
 from lab import cgroup
 from lab.state import lab_state
@@ -45,6 +45,7 @@ def three() -> Iterator[Mesh]:
 def status(mesh: Mesh, cluster: str, *words: str) -> tuple[int, dict[str, str]]:
     """The exit code of the cluster's status, and its peers with their states."""
     done = mesh.clustermesh("status", "--context", f"kind-{cluster}", "-o", "json", *words, check=False)
+    assert done.stdout, f"exit code {done.returncode}: {done.stderr}"
     return done.returncode, {row["name"]: row["state"] for row in json.loads(done.stdout)["verdict"]["peers"]}
 
 
@@ -83,12 +84,10 @@ def down(mesh: Mesh, cluster: str) -> Iterator[None]:
     assert daemon
     try:
         mesh.lab("cut", cluster)
-        for pid in daemon:
-            os.kill(pid, signal.SIGSTOP)
+        send(daemon, signal.SIGSTOP)
         yield
     finally:
-        for pid in daemon:
-            os.kill(pid, signal.SIGCONT)
+        send(daemon, signal.SIGCONT)
         mesh.lab("heal")
 
 

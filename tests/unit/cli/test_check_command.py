@@ -80,6 +80,23 @@ def test_what_connect_refuses_is_a_row_that_fails(world: World) -> None:
         world.connect()
 
 
+def test_an_apiserver_that_does_not_say_in_time_what_it_reaches_is_named_without_the_request(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = WritableApi.request
+
+    def request(api: WritableApi, method: str, path: str, **given: Any) -> tuple[int, bytes]:
+        if "/reach?" in path:
+            raise Unreachable(f"GET {path}", detail="read timed out")
+        return ask(api, method, path, **given)
+
+    monkeypatch.setattr(WritableApi, "request", request)
+    silent = "north cannot use south at 192.0.2.2 port 32379: its clustermesh-apiserver gave no answer (read timed out)"
+    assert rows(report(world)[1], "endpoint", CheckResult.FAIL)[0] == silent
+    with pytest.raises(CommandError, match=re.escape(f"{silent}; nothing was changed")):
+        world.connect()
+
+
 def test_a_link_without_a_session_fails_and_one_with_it_is_well(world: World) -> None:
     world.connect()
     assert rows(report(world)[1], "session", CheckResult.OK) == ["north has read south", "south has read north"]
