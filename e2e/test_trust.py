@@ -9,11 +9,13 @@ from __future__ import annotations
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import pytest
 
 from e2e.faults import tunnels_dropped
+from e2e.flood import OPENING_FLOWS, TIMES, flood
 from e2e.forged import Victim, drops, send_from_pod, send_from_underlay, victim
 from e2e.mesh import Cluster, Mesh
 from e2e.peers import hoth, peer_file
@@ -303,6 +305,41 @@ def test_a_network_that_lets_no_tunnel_through_costs_ten_seconds(mesh: Mesh, att
 # ---- connections that stay
 
 
+@contextmanager
+def kept(mesh: Mesh, pod: str, count: int) -> Iterator[tuple[list[str], Callable[[], list[str]]]]:
+    """So many connections of an x-wing pod stay open; by whom they were answered, and the call that asks once more."""
+    command = ["kubectl", f"--kubeconfig={mesh.state.kubeconfig('koornacht')}", "exec", "-i", pod, "--"]
+    words = [*command, "python3", "-uc", KEPT.format(count=count)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+
+        def ask_again() -> list[str]:
+            answered, _ = process.communicate("again\n", timeout=30)
+            return answered.split()
+
+        yield process.stdout.readline().split(), ask_again
+
+
+def test_a_flood_of_opening_flows_ends_no_connection(mesh: Mesh, attacks: Rows) -> None:
+    """From the pod that has the connections, ten times what the table of such flows holds."""
+    pod, node, _ = mesh.pod("koornacht", "x-wing")
+    mesh.expect_whole()
+    with kept(mesh, pod, 6) as (before, ask_again):
+        assert flood(mesh, "koornacht", pod) == TIMES * OPENING_FLOWS
+        status = mesh.wait_until("the flood is named", lambda: flood_named(mesh, node))
+        assert ask_again() == before
+        assert len(before) == 6
+    mesh.expect_whole()
+    attacks.append(
+        ("pod", f"{TIMES * OPENING_FLOWS:,} SYNs", f"agent: {status[:40]}...", "nothing: 6 of 6 connections go on")
+    )
+
+
+def flood_named(mesh: Mesh, node: str) -> str:
+    problems = mesh.agent_rest("koornacht", node, "/v1/status")["problems"]
+    return next((text for text in problems if "were opened and not answered" in text), "")
+
+
 def test_an_edit_of_the_service_ends_no_connection(mesh: Mesh, attacks: Rows) -> None:
     """Connections to the peer go on when affinity, and then the own pods, turn new ones away from it."""
     pod = mesh.pod("koornacht", "x-wing")[0]
@@ -310,18 +347,11 @@ def test_an_edit_of_the_service_ends_no_connection(mesh: Mesh, attacks: Rows) ->
     try:
         mesh.kubectl(*annotate, "service.cilium.io/affinity=remote")
         mesh.wait_for_answers("koornacht", "Tion")
-        script = KEPT.format(count=3)
-        command = ["kubectl", f"--kubeconfig={mesh.state.kubeconfig('koornacht')}", "exec", "-i", pod, "--"]
-        process = subprocess.Popen(
-            [*command, "python3", "-uc", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline().strip() == "Tion Tion Tion"
-        mesh.kubectl(*annotate, "service.cilium.io/affinity=local")
-        mesh.wait_for_answers("koornacht", "Koornacht")
-        answered, _ = process.communicate("again\n", timeout=30)
-        assert answered.strip() == "Tion Tion Tion"
+        with kept(mesh, pod, 3) as (before, ask_again):
+            assert before == ["Tion"] * 3
+            mesh.kubectl(*annotate, "service.cilium.io/affinity=local")
+            mesh.wait_for_answers("koornacht", "Koornacht")
+            assert ask_again() == ["Tion"] * 3
     finally:
         mesh.kubectl("koornacht", "annotate", "service", "rebel-base", "service.cilium.io/affinity-")
         mesh.expect_whole()
