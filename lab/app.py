@@ -9,6 +9,7 @@ import time
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from lab import cleanup, faults, mesh
 from lab.state import DEFAULT_NAME, LabNameError, LabState, lab_state
@@ -26,12 +27,22 @@ Name = Annotated[str, typer.Option("--name", help="which lab; two labs with diff
 
 
 def main() -> None:
+    """Run the command; every failure is one line, 2 is wrong use."""
     if os.geteuid() != 0:
-        sys.exit("error: a lab needs root, for network namespaces and BPF")
+        sys.exit("Error: a lab needs root, for network namespaces and BPF")
     try:
-        app()
+        code = app(standalone_mode=False)
+    except typer.Abort:
+        sys.exit(130)
+    except TyperException as exc:
+        message = exc.format_message()
+        if not message.startswith("Usage: ") and "\n" not in message.strip():
+            message = f"Error: {message.rstrip('.')}. See clustermesh lab --help."
+        print(message, file=sys.stderr)
+        sys.exit(2)
     except (mesh.LabError, LabNameError, faults.UnknownPlaceError, OSError) as exc:
-        sys.exit(f"error: {exc}")
+        sys.exit(f"Error: {exc}")
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 @app.command()
@@ -110,7 +121,7 @@ def exec_(context: typer.Context, node: str, name: Name = DEFAULT_NAME) -> None:
     try:
         plan = node_named(node)
     except KeyError as exc:
-        sys.exit(f"error: {exc.args[0]}")
+        sys.exit(f"Error: {exc.args[0]}")
     command = context.args or ["/bin/sh"]
     argv = mesh.node_command(_running(name).node(plan.name), command)
     os.execvp(argv[0], argv)

@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 import yaml
 
+from meshkit.arguments import Arguments
 from meshkit.errors import PermanentError
 
 S = TypeVar("S", bound="Settings")
@@ -93,7 +94,7 @@ def load(
 
 def make_parser(cls: type[Settings], *, program: str = "", version: str = "") -> argparse.ArgumentParser:
     """Flags for every field, with help, default and variable name."""
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog=program or None,
         description=(cls.__doc__ or "").strip().splitlines()[0] if cls.__doc__ else None,
         epilog="A flag wins over its environment variable, that over the file of --config, that over the default.",

@@ -36,6 +36,7 @@ from meshapi.agent import (
 from meshapi.installed import AGENT, AGENT_SOCKET, PEER_DIRECTORY
 from meshapi.row import encode
 from meshapi.service import ServiceExplanation, ServiceStatus
+from meshkit.arguments import Arguments
 from meshkit.refusal import read_refusal
 from meshkit.text import visible
 
@@ -51,7 +52,7 @@ class NoAnswerError(Exception):
 
 def main(argv: Sequence[str]) -> int:
     """Run one verb; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     client = SocketClient(arguments.socket)
     try:
         return int(arguments.run(client, arguments))
@@ -136,12 +137,13 @@ class _UnixConnection(HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def make_parser() -> argparse.ArgumentParser:
+    """Every verb with its flags."""
+    parser = Arguments(
         prog=AGENT,
         description="Ask the agent of this node. Without a verb: run the agent (--help there).",
     )
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = Arguments(add_help=False)
     shared.add_argument(
         "--socket",
         default=os.environ.get("CLUSTERMESH_SOCKET", AGENT_SOCKET),

@@ -3,22 +3,27 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from meshapi.installed import APISERVER, PEER_DIRECTORY
+from meshkit.arguments import Arguments
 from meshpeer.troubleshoot import troubleshoot
 
 
-def try_mirrored(words: Sequence[str]) -> int:
-    """Try the connection of each peer that is mirrored, or of those that are named: 0 if all is well, else 4."""
-    parser = argparse.ArgumentParser(prog=f"{APISERVER} troubleshoot", description="why is a peer not mirrored")
+def make_parser() -> Arguments:
+    """Flags of the verb."""
+    parser = Arguments(prog=f"{APISERVER} troubleshoot", description="Why is a peer not mirrored?")
     parser.add_argument("cluster", nargs="*", help="only these peers")
     parser.add_argument(
         "--mirror-config-dir", type=Path, default=Path(PEER_DIRECTORY), help="one connection file per peer"
     )
     parser.add_argument("--timeout", type=float, default=5.0, help="seconds for each step")
-    given = parser.parse_args(words)
+    return parser
+
+
+def try_mirrored(words: Sequence[str]) -> int:
+    """Try the connection of each peer that is mirrored, or of those that are named: 0 if all is well, else 4."""
+    given = make_parser().parse_args(words)
     return troubleshoot(given.mirror_config_dir, given.cluster, given.timeout, sys.stdout.write, lambda _host: None)

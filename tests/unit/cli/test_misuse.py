@@ -23,7 +23,8 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "cli.md"
 INTRODUCTION = """# The command, and how it answers wrong use
 
 Written by `CLI_UPDATE=1 pytest tests/unit/cli/test_misuse.py`, which compares. Every answer is one line on standard error. What
-exit codes mean is in docs/status.md. `clustermesh lab` is a program of its own.
+exit codes mean is in docs/status.md. `clustermesh lab`, the agent and the apiserver are in
+[programs.md](programs.md).
 """
 SPECIFIC = (
     ("status -o xml", 2),
