@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies that are not enforced as written for a pod here, because its map or its interface does not take them."""
+"""Policies that are not enforced as written for a pod here, because its map or its interface does not take them. Pure."""
 
 from __future__ import annotations
 
