@@ -29,7 +29,6 @@ from meshpolicy.port import PROTOCOL_NUMBERS, NamedPorts
 from meshpolicy.prefix import Cidr, parse_address, parse_prefix
 
 SCOPE_FLAG: Final = f"--{SCOPE_KEY}="
-POLICY_RESOURCES: Final = (k.CNP, k.CCNP, k.NETWORK_POLICIES, k.CLUSTER_NETWORK_POLICIES, k.CIDR_GROUPS)
 
 _T = TypeVar("_T")
 
@@ -93,7 +92,7 @@ def read_cluster(client: KubeClient, system: str, context: str) -> LiveCluster:
             context=context,
             name=name,
             default_local_cluster=_scope_in_force(client, system, config),
-            documents=tuple(document for res in POLICY_RESOURCES for document in _list(client, res)),
+            documents=tuple(document for res in k.POLICY_RESOURCES for document in _list(client, res)),
             pods=tuple(row for pod in client.list(k.PODS) if (row := _pod(pod)) is not None),
             identity_born_s=dict(_births(_list(client, k.CILIUM_IDENTITIES))),
         )

@@ -67,6 +67,8 @@ CLUSTER_NETWORK_POLICIES = Resource(
     "policy.networking.k8s.io", "v1alpha2", "clusternetworkpolicies", "ClusterNetworkPolicy", namespaced=False
 )
 CIDR_GROUPS = Resource("cilium.io", "v2", "ciliumcidrgroups", "CiliumCIDRGroup", namespaced=False)
+POLICY_RESOURCES = (CNP, CCNP, NETWORK_POLICIES, CLUSTER_NETWORK_POLICIES, CIDR_GROUPS)
+"""What is read to know the policies of a cluster: every kind of policy, and the networks that some name."""
 CILIUM_IDENTITIES = Resource("cilium.io", "v2", "ciliumidentities", "CiliumIdentity", namespaced=False)
 CILIUM_ENDPOINTS = Resource("cilium.io", "v2", "ciliumendpoints", "CiliumEndpoint")
 CILIUM_ENDPOINT_SLICES = Resource(

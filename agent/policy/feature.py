@@ -17,9 +17,9 @@ from agent.policy.ops import EndpointTarget
 from agent.policy.routes import add_policy_routes
 from agent.policy.rows import describe_widening, engine_faults, policy_problems
 from agent.policy.shortfall import find_shortfalls
-from agent.policy.source import POLICY_RESOURCES, PolicySource
+from agent.policy.source import PolicySource
 from agent.tables import Identity
-from kube.resource import Resource
+from kube.resource import POLICY_RESOURCES, Resource
 from meshapi.agent import MapDifference
 from meshkit.errors import MeshError
 from meshkit.health import Health

@@ -17,11 +17,6 @@ from kube.errors import KubeError
 from kube.events import emit_event
 from kube.reflector import Change, Delete, Reflector, Synced, Upsert
 from kube.resource import (
-    CCNP,
-    CIDR_GROUPS,
-    CLUSTER_NETWORK_POLICIES,
-    CNP,
-    NETWORK_POLICIES,
     KubeObject,
     Resource,
 )
@@ -31,7 +26,6 @@ from meshpolicy import PolicyRef
 
 log = logging.getLogger(__name__)
 
-POLICY_RESOURCES: tuple[Resource, ...] = (CNP, CCNP, NETWORK_POLICIES, CLUSTER_NETWORK_POLICIES, CIDR_GROUPS)
 REASON_INVALID = "InvalidPolicy"
 REASON_PARTLY = "PolicyNotFullyEnforced"
 MAX_PENDING_REPORTS = 1_000

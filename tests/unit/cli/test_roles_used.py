@@ -15,7 +15,12 @@ from kube.resource import Resource
 from meshapi import installed
 
 ROOT = Path(__file__).parents[3]
-BY_NAME = {name: value for name, value in vars(kube.resource).items() if isinstance(value, Resource)}
+BY_NAME = {
+    name: (value,) if isinstance(value, Resource) else value
+    for name, value in vars(kube.resource).items()
+    if isinstance(value, Resource) or (isinstance(value, tuple) and all(isinstance(v, Resource) for v in value))
+}
+"""What each name of kube.resource stands for: one resource, or those that are read together."""
 FOLDERS = {installed.AGENT: "agent", installed.APISERVER: "clustermesh_apiserver"}
 ASKED_BY_LIBRARIES = {"events", "tokenreviews", "subjectaccessreviews"}
 """kube/events.py and kube/review.py ask for these on behalf of both programs."""
@@ -26,9 +31,9 @@ def resources_of(folder: str) -> Iterator[str]:
     for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module == "kube.resource":
-                yield from (BY_NAME[a.name].plural for a in node.names if a.name in BY_NAME)
+                yield from (r.plural for a in node.names for r in BY_NAME.get(a.name, ()))
             elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.attr in BY_NAME:
-                yield BY_NAME[node.attr].plural
+                yield from (r.plural for r in BY_NAME[node.attr])
 
 
 def granted(program: str) -> set[str]:
