@@ -100,6 +100,11 @@ class ApiserverScript(Script):
     async def _run(self) -> None:
         self.source.attach(self.exporters)
         super().run()
+        self._check_exporters()
+
+    def _check_exporters(self) -> None:
+        faults = {key: why for exporter in self.exporters.by_kind.values() for key, why in exporter.failures.items()}
+        assert faults == {}, "an exporter met what it cannot convert"
 
     def do_mode(self, *modes: str) -> None: ...
 
@@ -122,6 +127,7 @@ class ApiserverScript(Script):
         self.compare(name, "\n".join(self._line(kind, key, value) for key, value in wanted))
 
     def do_writes(self, *words: str) -> None:
+        self._check_exporters()
         expected = [" ".join(words[index : index + 2]) for index in range(0, len(words), 2)]
         found, self.log[:] = list(self.log), []
         assert sorted(found) == sorted(expected), f"writes were {found}"
