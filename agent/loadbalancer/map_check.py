@@ -6,7 +6,7 @@ What a step sees may be older than the shadow, so each suspicion is read again f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -137,36 +137,41 @@ class MapCheck:
 
     def _check_members(self) -> Iterator[set[int]]:
         """The members of each service are the backends of its slots; each step names services that lacked one."""
-        found: dict[int, set[int]] = {}
+        found: set[int] = set()  # numbers, as half a million pairs would be work for the garbage collector
         for part in in_parts(self.members.items(), PART):
-            for key, _ in part:
-                found.setdefault(key.service_id, set()).add(key.backend_id)
+            found.update(key.service_id << 32 | key.backend_id for key, _ in part)
             yield set()
         for lives in in_parts(list(self.live.items()), FEW):
-            yield self._settle_members([live for key, live in lives if self.live.get(key) is live], found)
-        yield set()
-        ids = {live.service_id for live in self.live.values()}
-        for numbers in in_parts([number for number in found if number not in ids], FEW):
-            strange = [MemberKey(number, backend_id) for number in numbers for backend_id in found[number]]
-            self.members.delete(sorted(strange))
+            yield self._put_back_members([live for key, live in lives if self.live.get(key) is live], found)
+        for numbers in in_parts(list(found), PART):
+            by_id = {live.service_id: live for live in self.live.values()}
+            strange = [MemberKey(number >> 32, number & 0xFFFF_FFFF) for number in numbers]
+            self.members.delete(sorted(key for key in strange if not self._is_member(key, by_id)))
             yield set()
+        ids = {live.service_id for live in self.live.values()}
         for number in [number for number in self.suspects if number not in ids]:
             del self.suspects[number]
         yield set()
         self.member_room.used = sum(len(live.slots) - live.slots.count(None) for live in self.live.values())
 
-    def _settle_members(self, lives: Iterable[FrontendShadow], found: dict[int, set[int]]) -> set[int]:
+    def _put_back_members(self, lives: Iterable[FrontendShadow], found: set[int]) -> set[int]:
+        """Services that lacked a member; what they want is taken out of `found`."""
         missing: list[MemberKey] = []
-        surplus: list[MemberKey] = []
         for live in lives:
             number = live.service_id
-            held, wanted = found.pop(number, set()), set(self.backends.ids_of(t for t in live.slots if t is not None))
-            missing += [key for i in wanted - held if self.members.get(key := MemberKey(number, i)) is None]
-            surplus += [MemberKey(number, i) for i in held - wanted]
+            for backend_id in self.backends.ids_of(t for t in live.slots if t is not None):
+                if (number << 32 | backend_id) in found:
+                    found.discard(number << 32 | backend_id)
+                elif self.members.get(key := MemberKey(number, backend_id)) is None:
+                    missing.append(key)
             self.suspects.pop(number, None)
         self.members.update([(key, MemberValue()) for key in sorted(missing)])
-        self.members.delete(sorted(surplus))
         return {key.service_id for key in missing}
+
+    def _is_member(self, key: MemberKey, by_id: Mapping[int, FrontendShadow]) -> bool:
+        """Whether a slot wants it now."""
+        live = by_id.get(key.service_id)
+        return live is not None and key.backend_id in self.backends.ids_of(t for t in live.slots if t is not None)
 
     def _suspect(self, live: FrontendShadow) -> None:
         ids = self.backends.ids_of(t for t in live.slots if t is not None)
