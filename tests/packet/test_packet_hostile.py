@@ -13,6 +13,7 @@ from agent.datapath.layout import EndpointFlag
 from agent.datapath.reasons import Reason
 from tests.packet.packet_bytes import ICMP, TCP, UDP, Packet, icmp_error, read_quote
 from tests.packet.packet_node import (
+    NEIGHBOUR,
     PASS,
     POD,
     REDIRECT,
@@ -116,6 +117,19 @@ def test_later_fragments_follow_the_first_one(node: PacketNode) -> None:
 def test_a_fragment_whose_first_was_not_seen_is_dropped(node: PacketNode) -> None:
     _, second = _fragments(Packet(POD, REMOTE_POD, UDP, payload=b"x" * 64, identification=100))
     assert node.send(second).drop is Reason.FIRST_FRAGMENT_MISSING
+
+
+def test_nobody_says_which_ports_the_fragments_of_another_have(node: PacketNode) -> None:
+    """Whoever may not send under an address may not send the first fragment either: by a pod, the overlay, the stack."""
+    _, later_of_neighbour = _fragments(Packet(NEIGHBOUR, POD, UDP, payload=b"x" * 64, identification=101))
+    first, _ = _fragments(Packet(NEIGHBOUR, POD, UDP, payload=b"x" * 64, identification=101))
+    assert node.send(first).drop is Reason.INVALID_SOURCE_IP
+    assert node.overlay(first).drop is Reason.FOREIGN_SOURCE
+    assert node.receive(later_of_neighbour).drop is Reason.FIRST_FRAGMENT_MISSING
+    first, later = _fragments(Packet(REMOTE_POD, POD, UDP, payload=b"x" * 64, identification=102))
+    assert node.receive(first).drop is Reason.NOT_BY_TUNNEL
+    assert node.overlay(later).drop is Reason.FIRST_FRAGMENT_MISSING
+    assert node.overlay(first).verdict == node.overlay(later).verdict == REDIRECT
 
 
 @pytest.mark.parametrize("protocol", [TCP, UDP])

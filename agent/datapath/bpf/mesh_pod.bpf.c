@@ -154,6 +154,7 @@ int mesh_from_container(struct __sk_buff *skb)
 		return drop(skb, &p, r);
 	if (p.source != address_of(from))
 		return drop(skb, &p, DROP_INVALID_SOURCE);
+	remember_ports(skb, &p);
 	if (p.destination == CONFIG.loopback_address)
 		return deliver(skb, &p, from, DELIVER_REPLY_ONLY);
 	if (p.kind & KIND_ICMP_ERROR) {
@@ -212,6 +213,7 @@ int mesh_to_container(struct __sk_buff *skb)
 	r = check_way(skb, &p, local, remote);
 	if (r)
 		return drop(skb, &p, r);
+	remember_ports(skb, &p);
 	return deliver(skb, &p, to, DELIVER_VIA_STACK);
 }
 

@@ -49,6 +49,7 @@ inlined int receive(struct __sk_buff *skb, struct packet *p, __be32 outer_source
 		r = check_sender(p, outer_source);
 	if (r)
 		return drop(skb, p, r);
+	remember_ports(skb, p);
 	if (is_probe(p))
 		return take_probe(skb, p);
 	tell_nodes_apart(p);

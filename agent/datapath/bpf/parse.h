@@ -21,7 +21,7 @@
 #define apart __attribute__((noinline))
 
 enum packet_kind { KIND_LATER_FRAGMENT = 1, KIND_ICMP_ERROR = 2, KIND_IPV6 = 4, KIND_MIDSTREAM = 8,
-		   KIND_UNATTENDED = 16, KIND_ENFORCED = 32 };
+		   KIND_UNATTENDED = 16, KIND_ENFORCED = 32, KIND_FIRST_FRAGMENT = 64 };
 enum tcp_flag { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_ACK = 16 };
 enum icmp_type { ICMP_ECHO_REPLY = 0, ICMP_UNREACHABLE = 3, ICMP_ECHO = 8, ICMP_TIME_EXCEEDED = 11, ICMP_PARAMETER = 12 };
 struct icmp_header { __u8 type, code; __sum16 check; __be16 id, sequence; };
@@ -45,21 +45,40 @@ struct packet {
 /* What parse answers beside drop reasons (>= 128). */
 enum parsed { PARSED_IPV4 = 0, PARSED_IPV6 = 1, PARSED_NEIGHBOUR = 2 };
 
-outline int fragment_ports(struct packet *p, __be16 id, __u8 later)
+inlined void fragment_key_of(struct fragment_key *key, const struct packet *p, __be16 id)
 {
-	struct fragment_key key = {
-		.source = p->source, .destination = p->destination, .id = id, .protocol = p->protocol };
-	if (later) {
-		struct fragment_value *known = bpf_map_lookup_elem(&mesh_fragments, &key);
-		if (!known)
-			return DROP_FIRST_FRAGMENT_MISSING;
-		p->source_port = known->source_port;
-		p->destination_port = known->destination_port;
-		p->policy_port = known->policy_port;
-		p->kind |= KIND_LATER_FRAGMENT;
-		return 0;
-	}
+	__builtin_memset(key, 0, sizeof(*key));
+	key->source = p->source;
+	key->destination = p->destination;
+	key->id = id;
+	key->protocol = p->protocol;
+}
+
+/* A later fragment has the ports of the first. */
+outline int later_fragment(struct packet *p, __be16 id)
+{
+	struct fragment_key key;
+	fragment_key_of(&key, p, id);
+	struct fragment_value *known = bpf_map_lookup_elem(&mesh_fragments, &key);
+	if (!known)
+		return DROP_FIRST_FRAGMENT_MISSING;
+	p->source_port = known->source_port;
+	p->destination_port = known->destination_port;
+	p->policy_port = known->policy_port;
+	p->kind |= KIND_LATER_FRAGMENT;
+	return 0;
+}
+
+/* Only for a packet whose source is its sender's: nobody says which ports the fragments of another have. */
+outline int remember_ports(struct __sk_buff *skb, const struct packet *p)
+{
 	struct fragment_value ports = { p->source_port, p->destination_port, p->policy_port, 0 };
+	struct fragment_key key;
+	__be16 id;
+	if (!(p->kind & KIND_FIRST_FRAGMENT) ||
+	    bpf_skb_load_bytes(skb, L3_OFFSET + offsetof(struct iphdr, id), &id, sizeof(id)) < 0)
+		return 0;
+	fragment_key_of(&key, p, id);
 	bpf_map_update_elem(&mesh_fragments, &key, &ports, BPF_ANY);
 	return 0;
 }
@@ -134,13 +153,11 @@ outline int parse(struct __sk_buff *skb, struct packet *p)
 	p->l4_offset = L3_OFFSET + header;
 	p->now = bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
 	__be16 id = ip->id, fragment = ip->frag_off;
-	int r = 0;
 	if (fragment & bpf_htons(0x1fff))
-		return fragment_ports(p, id, 1);
-	r = parse_transport(skb, p);
-	if (!r && fragment & bpf_htons(0x2000))
-		return fragment_ports(p, id, 0);
-	return r;
+		return later_fragment(p, id);
+	if (fragment & bpf_htons(0x2000))
+		p->kind |= KIND_FIRST_FRAGMENT;
+	return parse_transport(skb, p);
 }
 
 inlined int opens_connection(const struct packet *p)
