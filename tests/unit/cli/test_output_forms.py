@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from test_misuse import kubeconfig, leaves
 
-from agent.cli.verbs import FORMS, _parser
+from agent.cli.verbs import FORMS, make_parser
 from clustermesh_cli.answer_form import AnswerForm, parse_answer_form
 from clustermesh_cli.app import run_app
 from clustermesh_cli.shown_times import MOMENTS, with_times
@@ -65,7 +65,7 @@ def _agent_verbs(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentP
 
 
 def test_every_verb_of_the_agent_has_the_same() -> None:
-    verbs = list(_agent_verbs(_parser()))
+    verbs = list(_agent_verbs(make_parser()))
     assert len(verbs) > 10
     for verb in verbs:
         (output,) = [action for action in verb._actions if "--output" in action.option_strings]
