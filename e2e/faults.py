@@ -35,7 +35,7 @@ OBSERVE_S: Final = 0.2
 
 def processes_of(mesh: Mesh, pod: Any) -> list[int]:
     """Process ids in the pod's control group, as the machine knows them."""
-    group = mesh.state.node(pod["spec"]["nodeName"]).cgroup / f"pod-{pod['metadata']['uid'][:13]}"
+    group = mesh.names.node(pod["spec"]["nodeName"]).cgroup / f"pod-{pod['metadata']['uid'][:13]}"
     return cgroup.processes(group)
 
 
@@ -95,7 +95,7 @@ def sampled_maps(mesh: Mesh, node: str, maps: Sequence[str]) -> Iterator[Samples
     with TemporaryDirectory() as directory:
         output = Path(directory, "output")
         with output.open("wb") as file:
-            command = node_command(mesh.state.node(node), ["/bin/sh", "-c", SAMPLE, PINS, *maps])
+            command = node_command(mesh.names.node(node), ["/bin/sh", "-c", SAMPLE, PINS, *maps])
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, start_new_session=True)
         samples = Samples(output)
         try:
@@ -151,7 +151,7 @@ table bridge tunnels {{
   }}
 }}
 """
-    nft = command_inside(mesh.state.underlay, ["nft", "-f", "-"])
+    nft = command_inside(mesh.names.underlay, ["nft", "-f", "-"])
     try:
         run(nft, input=rules)
         yield

@@ -114,12 +114,12 @@ def send_from_underlay(mesh: Mesh, *words: str, via: str = "") -> None:
     """From a host of the underlay that is no node; `via` is the node that it takes for the way to the destination."""
     route = [f"{words[1]}/32", "via", via]
     if via:
-        run(command_inside(mesh.state.underlay, ["ip", "route", "replace", *route]))
+        run(command_inside(mesh.names.underlay, ["ip", "route", "replace", *route]))
     try:
-        run(command_inside(mesh.state.underlay, ["python3", "-c", SENDER, *words]))
+        run(command_inside(mesh.names.underlay, ["python3", "-c", SENDER, *words]))
     finally:
         if via:
-            run(command_inside(mesh.state.underlay, ["ip", "route", "del", *route]))
+            run(command_inside(mesh.names.underlay, ["ip", "route", "del", *route]))
 
 
 def drops(mesh: Mesh, cluster: Cluster, node: str) -> str:

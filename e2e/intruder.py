@@ -49,7 +49,7 @@ class Intruder:
 
     def start_etcdctl(self, certificate: str, *words: str) -> subprocess.Popen[str]:
         """The command begins; nothing waits for it."""
-        kubeconfig = f"--kubeconfig={self.mesh.state.kubeconfig('tion')}"
+        kubeconfig = f"--kubeconfig={self.mesh.names.kubeconfig('tion')}"
         command = ["kubectl", kubeconfig, *self._command(certificate, "--", words=words, limit_s=60)]
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -20,7 +20,7 @@ from kube.config import load_client
 from lab import cleanup
 from lab.daemon import MANIFESTS
 from lab.mesh import node_command
-from lab.state import LabState, lab_state
+from lab.names import LabNames, lab_names
 from lab.verdict import tally
 
 Cluster = Literal["koornacht", "tion"]
@@ -90,14 +90,14 @@ def _answer(path: str, code: int, body: bytes) -> Any:
 class Mesh:
     """A lab in which koornacht and tion are connected and answer for rebel-base together."""
 
-    state: LabState
+    names: LabNames
     _agents: dict[str, str] = field(default_factory=dict)
     _programs: dict[str, ProgramClient] = field(default_factory=dict)
 
     # -- commands
 
     def kubectl(self, cluster: Cluster, *words: str, input: str | None = None, check: bool = True) -> Result:  # noqa: A002
-        return run(["kubectl", *words], input=input, check=check, KUBECONFIG=str(self.state.kubeconfig(cluster)))
+        return run(["kubectl", *words], input=input, check=check, KUBECONFIG=str(self.names.kubeconfig(cluster)))
 
     def apply(self, cluster: Cluster, yaml_text: str) -> None:
         self.kubectl(cluster, "apply", "-f", "-", input=yaml_text)
@@ -108,19 +108,19 @@ class Mesh:
 
     def clustermesh(self, *words: str, check: bool = True) -> Result:
         """The `clustermesh` command, with both contexts (koornacht's is current)."""
-        kubeconfig = str(self.state.kubeconfig("global"))
+        kubeconfig = str(self.names.kubeconfig("global"))
         return run(["clustermesh", *words], check=check, KUBECONFIG=kubeconfig)
 
     def lab(self, *words: str, check: bool = True) -> Result:
-        return lab(self.state.name, *words, check=check)
+        return lab(self.names.name, *words, check=check)
 
     def on_node(self, node: str, *words: str, check: bool = True) -> Result:
         """The command as a process of the node."""
-        return run(node_command(self.state.node(node), words), check=check)
+        return run(node_command(self.names.node(node), words), check=check)
 
     def start_on_node(self, node: str, *words: str) -> subprocess.Popen[str]:
         """The command, running as a process of the node; whoever starts it ends it by closing its input."""
-        command = node_command(self.state.node(node), words)
+        command = node_command(self.names.node(node), words)
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     # -- objects
@@ -168,7 +168,7 @@ class Mesh:
     def programs(self, cluster: Cluster) -> ProgramClient:
         """The cluster's programs as the command asks them."""
         if cluster not in self._programs:
-            client = load_client(str(self.state.kubeconfig(cluster)))
+            client = load_client(str(self.names.kubeconfig(cluster)))
             self._programs[cluster] = ProgramClient(client, SYSTEM)
         return self._programs[cluster]
 
@@ -232,7 +232,7 @@ def is_ready(pod: Any) -> bool:
 
 def bring_up(name: str) -> Mesh:
     """A lab with this name where the two clusters are connected and the application runs."""
-    mesh = Mesh(lab_state(name))
+    mesh = Mesh(lab_names(name))
     mesh.lab("up")
     for cluster in CLUSTERS:
         mesh.clustermesh("enable", "--context", f"kind-{cluster}", "--service-type", "NodePort")
@@ -243,6 +243,6 @@ def bring_up(name: str) -> Mesh:
 
 def tear_down(name: str) -> None:
     """Nothing of the lab is left on this machine. Raises: AssertionError with what is."""
-    state = lab_state(name)
-    cleanup.remove_lab(state)
-    assert not cleanup.leftovers(state)
+    lab = lab_names(name)
+    cleanup.remove_lab(lab)
+    assert not cleanup.leftovers(lab)

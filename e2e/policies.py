@@ -97,7 +97,7 @@ def servers(mesh: Mesh, nodes: Sequence[str], outside_at: str) -> Iterator[None]
         with TemporaryDirectory() as directory:
             words = ("python3", "-m", "http.server", "--directory", directory, str(NODE_PORT))
             for node in nodes:
-                command = node_command(mesh.state.node(node), words)
+                command = node_command(mesh.names.node(node), words)
                 running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
             for node in nodes:
                 wait_until(f"{node} serves", partial(_serves, mesh, node))
@@ -116,7 +116,7 @@ def _serves(mesh: Mesh, node: str) -> bool:
 @contextmanager
 def in_pod(mesh: Mesh, place: Place, script: str, *arguments: str) -> Iterator[Callable[[], list[str]]]:
     """A Python script runs in the pod during the block; the call gives the lines it printed so far."""
-    pod = ["kubectl", f"--kubeconfig={mesh.state.kubeconfig(place.cluster)}", "exec", place.pod, "--"]
+    pod = ["kubectl", f"--kubeconfig={mesh.names.kubeconfig(place.cluster)}", "exec", place.pod, "--"]
     program = f"import os\nprint(os.getpid(), flush=True)\n{script}"
     with TemporaryDirectory() as directory:
         output = Path(directory, "output")

@@ -27,7 +27,7 @@ def told(mesh: Mesh, *words: str) -> list[Any]:
 def followed(mesh: Mesh) -> Iterator[list[Any]]:
     """What `events -f` prints of both clusters during the block."""
     command = [str(PROGRAMS / "clustermesh"), "events", "-f", "--since", "0s", "-o", "json", *CONNECTION]
-    environment = {"KUBECONFIG": str(mesh.state.kubeconfig("global")), "PATH": "/usr/bin:/bin"}
+    environment = {"KUBECONFIG": str(mesh.names.kubeconfig("global")), "PATH": "/usr/bin:/bin"}
     found: list[Any] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
 

@@ -12,13 +12,13 @@ import pytest
 from e2e.faults import kill
 from e2e.mesh import CLUSTERS, SYSTEM, Mesh, lab, tear_down
 from lab import cgroup, cleanup
-from lab.state import existing_labs, lab_state
+from lab.names import existing_labs, lab_names
 
 
 @pytest.fixture
 def second(mesh: Mesh) -> Iterator[str]:
     """The name of a lab that is up beside the shared one, nothing deployed in it."""
-    name = f"{mesh.state.name}b"
+    name = f"{mesh.names.name}b"
     try:
         lab(name, "up")
         yield name
@@ -48,13 +48,13 @@ def everything_of(name: str) -> list[str]:
     found += [
         f"mount {line.split()[4]}" for line in mounts if f"/{name}/" in line or line.split()[4].endswith(f"/{name}")
     ]
-    found += [str(path) for path in (Path("/run/clustermesh-lab", name), lab_state(name).cgroup) if path.exists()]
+    found += [str(path) for path in (Path("/run/clustermesh-lab", name), lab_names(name).cgroup) if path.exists()]
     return found
 
 
 def test_two_labs_run_side_by_side_and_one_goes_without_the_other_noticing(whole: Mesh, second: str) -> None:
-    other = Mesh(lab_state(second))
-    assert {whole.state.name, second} <= set(existing_labs())
+    other = Mesh(lab_names(second))
+    assert {whole.names.name, second} <= set(existing_labs())
     for cluster in CLUSTERS:
         names = {n["metadata"]["name"] for n in other.get(cluster, "nodes")["items"]}
         assert names == {n["metadata"]["name"] for n in whole.get(cluster, "nodes")["items"]}, "the same mesh twice"
@@ -69,8 +69,8 @@ def test_two_labs_run_side_by_side_and_one_goes_without_the_other_noticing(whole
 
 
 def test_a_killed_lab_comes_up_as_new_and_is_removed_completely(mesh: Mesh, second: str) -> None:
-    other, state = Mesh(lab_state(second)), lab_state(second)
-    daemons = [state.cgroup / f"daemon-{cluster}" for cluster in CLUSTERS]
+    other, lab = Mesh(lab_names(second)), lab_names(second)
+    daemons = [lab.cgroup / f"daemon-{cluster}" for cluster in CLUSTERS]
     kill([pid for daemon in daemons for pid in cgroup.processes(daemon)])
     lab(second, "up")
     other.clustermesh("enable", "--context", "kind-koornacht")
@@ -81,6 +81,6 @@ def test_a_killed_lab_comes_up_as_new_and_is_removed_completely(mesh: Mesh, seco
     assert lab(second, "status", check=False).returncode == 1
     lab(second, "down")
     assert not everything_of(second)
-    assert not cleanup.leftovers(state)
+    assert not cleanup.leftovers(lab)
     assert lab(second, "down").returncode == 0, "what is gone already is no error"
     mesh.expect_whole()

@@ -116,7 +116,7 @@ def words(found: Probes) -> Counter[str]:
 
 def test_a_storm_of_changes_lets_no_packet_through_and_stops_none_that_no_state_says(whole: Mesh) -> None:
     mesh = whole
-    client = load_client(str(mesh.state.kubeconfig("koornacht")), None)
+    client = load_client(str(mesh.names.kubeconfig("koornacht")), None)
     always = Place("koornacht", mesh.pod("koornacht", "x-wing")[0])
     sometimes = Place("tion", mesh.pod("tion", "x-wing")[0])
     never = Place("tion", mesh.pod("tion", "rebel-base")[0])

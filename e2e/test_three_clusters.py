@@ -15,7 +15,7 @@ from e2e.command import CHECK_FAILED, DEGRADED
 from e2e.faults import send
 from e2e.mesh import SYSTEM, Mesh, tear_down, wait_until
 from lab import cgroup
-from lab.state import lab_state
+from lab.names import lab_names
 from tests.support.labs import lab_name
 
 PAIR: Final = ("koornacht", "tion")
@@ -30,7 +30,7 @@ OTHERS: Final = ("--destination-context", "kind-tion,kind-endor")
 def three() -> Iterator[Mesh]:
     """Three clusters with a mesh each, of which koornacht and tion are connected."""
     name = lab_name("e2e", "c")
-    mesh = Mesh(lab_state(name))
+    mesh = Mesh(lab_names(name))
     try:
         mesh.lab("up", "--clusters", "3")
         for cluster in ALL:
@@ -80,7 +80,7 @@ def expect_whole(mesh: Mesh) -> None:
 @contextmanager
 def down(mesh: Mesh, cluster: str) -> Iterator[None]:
     """Nobody reaches the cluster's nodes, and its API does not answer."""
-    daemon = cgroup.processes(mesh.state.cgroup / f"daemon-{cluster}")
+    daemon = cgroup.processes(mesh.names.cgroup / f"daemon-{cluster}")
     assert daemon
     try:
         mesh.lab("cut", cluster)

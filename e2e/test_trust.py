@@ -308,7 +308,7 @@ def test_a_network_that_lets_no_tunnel_through_costs_ten_seconds(mesh: Mesh, att
 @contextmanager
 def kept(mesh: Mesh, pod: str, count: int) -> Iterator[tuple[list[str], Callable[[], list[str]]]]:
     """So many connections of an x-wing pod stay open; by whom they were answered, and the call that asks once more."""
-    command = ["kubectl", f"--kubeconfig={mesh.state.kubeconfig('koornacht')}", "exec", "-i", pod, "--"]
+    command = ["kubectl", f"--kubeconfig={mesh.names.kubeconfig('koornacht')}", "exec", "-i", pod, "--"]
     words = [*command, "python3", "-uc", KEPT.format(count=count)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -65,7 +65,7 @@ def test_an_answer_that_cannot_be_written_is_one_line_at_most(mesh: Mesh, tmp_pa
     file = tmp_path / "file"
     file.write_text(CASE if verb == "policy eval" else POLICY)
     words = [word.format(file=file) for word in WORDS[verb]]
-    environment = {**os.environ, "KUBECONFIG": str(mesh.state.kubeconfig("global"))}
+    environment = {**os.environ, "KUBECONFIG": str(mesh.names.kubeconfig("global"))}
 
     def run(stdout: int) -> tuple[int, str]:
         done = subprocess.run(

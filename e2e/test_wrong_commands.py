@@ -60,7 +60,7 @@ def test_a_kubeconfig_that_is_no_yaml_is_one_line(tmp_path: Path) -> None:
 
 
 def test_an_api_server_that_does_not_answer_is_one_line(mesh: Mesh, tmp_path: Path) -> None:
-    document = yaml.safe_load(mesh.state.kubeconfig("koornacht").read_text())
+    document = yaml.safe_load(mesh.names.kubeconfig("koornacht").read_text())
     document["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
     path = tmp_path / "kubeconfig"
     path.write_text(yaml.safe_dump(document))

@@ -79,7 +79,7 @@ def requests(
     with TemporaryDirectory() as directory:
         output = Path(directory, "output")
         with output.open("wb") as file:
-            command = ["kubectl", f"--kubeconfig={mesh.state.kubeconfig(cluster)}", "exec", pod, "--"]
+            command = ["kubectl", f"--kubeconfig={mesh.names.kubeconfig(cluster)}", "exec", pod, "--"]
             process = subprocess.Popen(
                 [*command, "/bin/sh", "-c", script], stdin=subprocess.DEVNULL, stdout=file, stderr=file
             )

@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from lab import cleanup, faults, mesh
-from lab.state import DEFAULT_NAME, LabNameError, LabState, lab_state
+from lab.names import DEFAULT_NAME, LabNameError, LabNames, lab_names
 from lab.topology import CLUSTERS, POSSIBLE, node_named
 from lab.walkthrough import replay
 
@@ -54,20 +54,20 @@ def up(
     ] = len(CLUSTERS),
 ) -> None:
     """Bring the lab up (nothing happens if it is) and say how to use it."""
-    state = lab_state(name)
+    lab = lab_names(name)
     before_s = time.monotonic()
-    mesh.up(state, size)
+    mesh.up(lab, size)
     print(
-        f"lab {name!r} is up after {time.monotonic() - before_s:.1f} s: {', '.join(c.context for c in mesh.clusters(state))}"
+        f"lab {name!r} is up after {time.monotonic() - before_s:.1f} s: {', '.join(c.context for c in mesh.clusters(lab))}"
     )
-    for line in mesh.export_lines(state):
+    for line in mesh.export_lines(lab):
         print(f"  {line}")
 
 
 @app.command()
 def down(name: Name = DEFAULT_NAME) -> None:
     """Remove the lab: its processes, namespaces, mounts, maps and files."""
-    cleanup.remove_lab(lab_state(name))
+    cleanup.remove_lab(lab_names(name))
     print(f"lab {name!r} is gone")
 
 
@@ -81,15 +81,15 @@ def clean() -> None:
 @app.command()
 def status(name: Name = DEFAULT_NAME) -> None:
     """Show whether the lab runs, and which cuts are in force; fails if it does not run."""
-    state = lab_state(name)
-    for cluster in mesh.status(state):
+    lab = lab_names(name)
+    for cluster in mesh.status(lab):
         word = "ready" if cluster.ready else "starting"
         print(f"{cluster.name}: {word if cluster.running else 'down'}, {cluster.processes} processes in pods")
-    for first, second in faults.cuts(state):
+    for first, second in faults.cuts(lab):
         print(f"cut: {first} -> {second}")
-    for line in mesh.export_lines(state):
+    for line in mesh.export_lines(lab):
         print(f"  {line}")
-    raise typer.Exit(0 if mesh.is_running(state) else 1)
+    raise typer.Exit(0 if mesh.is_running(lab) else 1)
 
 
 @app.command()
@@ -110,9 +110,9 @@ def heal(
     name: Name = DEFAULT_NAME,
 ) -> None:
     """Undo cuts."""
-    state = _running(name)
-    faults.heal(state, first or None, second or None)
-    print(f"{len(faults.cuts(state))} address pairs are cut")
+    lab = _running(name)
+    faults.heal(lab, first or None, second or None)
+    print(f"{len(faults.cuts(lab))} address pairs are cut")
 
 
 @app.command("exec", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -130,16 +130,16 @@ def exec_(context: typer.Context, node: str, name: Name = DEFAULT_NAME) -> None:
 @app.command()
 def walkthrough(name: Name = DEFAULT_NAME) -> None:
     """Replay the Cluster Mesh walkthrough on a fresh lab; fails at the first step that shows something else."""
-    state = _running(name)
-    if not replay(state):
+    lab = _running(name)
+    if not replay(lab):
         raise typer.Exit(1)
     print("The lab stays up. To look around:")
-    for line in mesh.export_lines(state):
+    for line in mesh.export_lines(lab):
         print(f"  {line}")
 
 
-def _running(name: str) -> LabState:
-    state = lab_state(name)
-    if not mesh.is_running(state):
+def _running(name: str) -> LabNames:
+    lab = lab_names(name)
+    if not mesh.is_running(lab):
         raise mesh.LabError(f"lab {name!r} is not up: lab up --name {name}")
-    return state
+    return lab

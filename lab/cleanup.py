@@ -9,18 +9,18 @@ from contextlib import suppress
 from pathlib import Path
 
 from lab import cgroup, netns
-from lab.state import NETNS_ROOT, ROOT, LabState, existing_labs, lab_state
+from lab.names import NETNS_ROOT, ROOT, LabNames, existing_labs, lab_names
 
 
-def remove_lab(state: LabState) -> None:
+def remove_lab(lab: LabNames) -> None:
     """Processes, namespaces, mounts, pins, control groups and files of this lab are gone."""
-    cgroup.kill(state.cgroup)
-    _remove_namespaces(state.netns_prefix)
-    unmount_below(state.directory)
-    cgroup.remove(state.cgroup)
+    cgroup.kill(lab.cgroup)
+    _remove_namespaces(lab.netns_prefix)
+    unmount_below(lab.directory)
+    cgroup.remove(lab.cgroup)
     with suppress(OSError):
-        state.cgroup.parent.rmdir()
-    shutil.rmtree(state.directory, ignore_errors=True)
+        lab.cgroup.parent.rmdir()
+    shutil.rmtree(lab.directory, ignore_errors=True)
     _remove_root()
 
 
@@ -28,16 +28,16 @@ def remove_all_labs() -> list[str]:
     """Every lab on this machine is gone; returns their names."""
     names = existing_labs()
     for name in names:
-        remove_lab(lab_state(name))
+        remove_lab(lab_names(name))
     return names
 
 
-def leftovers(state: LabState) -> list[str]:
+def leftovers(lab: LabNames) -> list[str]:
     """What still carries the lab's name on this machine; empty after `remove_lab`."""
-    found = [f"process {pid}" for pid in cgroup.processes(state.cgroup)]
-    found += [f"namespace {path.name}" for path in _namespaces(state.netns_prefix)]
-    found += [f"mount {where}" for where in mounts_below(state.directory)]
-    return found + [str(path) for path in (state.cgroup, state.directory) if path.exists()]
+    found = [f"process {pid}" for pid in cgroup.processes(lab.cgroup)]
+    found += [f"namespace {path.name}" for path in _namespaces(lab.netns_prefix)]
+    found += [f"mount {where}" for where in mounts_below(lab.directory)]
+    return found + [str(path) for path in (lab.cgroup, lab.directory) if path.exists()]
 
 
 def mounts_below(directory: Path, table: Path = Path("/proc/self/mountinfo")) -> list[str]:

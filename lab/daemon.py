@@ -34,8 +34,8 @@ from lab.devkube.controllers.scheduler import Scheduler
 from lab.devkube.kubelet.kubelet import Kubelets
 from lab.devkube.kubelet.site import Site, machine_mounts
 from lab.kubeproxy import ProxyLoop
+from lab.names import LabNames, lab_names
 from lab.netns import listen_inside
-from lab.state import LabState, lab_state
 from lab.topology import API_PORT, ClusterPlan, cluster_named
 from meshapi.installed import CLUSTER_ID_KEY, CLUSTER_NAME_KEY, CONFIG_MAP, SCOPE_KEY
 from meshkit.clock import SystemClock
@@ -67,14 +67,14 @@ class Machinery:
         return [group.create_task(run, name=name) for name, run in work.items()]
 
 
-def assemble(state: LabState, plan: ClusterPlan, ca_certificate_pem: str) -> Machinery:
+def assemble(lab: LabNames, plan: ClusterPlan, ca_certificate_pem: str) -> Machinery:
     """A cluster with its nodes and its system objects; nothing of it runs yet."""
     cluster = Cluster(plan.service_cidr)
     for node in plan.nodes:
         register_node(cluster, node)
     cluster.publish_api_server([plan.api_address], API_PORT)
     network = ThreadPoolExecutor(max_workers=1, thread_name_prefix="network")
-    site = Site(cluster, plan, state, network, SystemClock().wall, machine_mounts())
+    site = Site(cluster, plan, lab, network, SystemClock().wall, machine_mounts())
     controllers = (
         RootCertificates(cluster, ca_certificate_pem),
         Deployments(cluster),
@@ -85,7 +85,7 @@ def assemble(state: LabState, plan: ClusterPlan, ca_certificate_pem: str) -> Mac
         Endpoints(cluster),
     )
     machinery = Machinery(
-        cluster, Kubelets(site), ControllerLoop(cluster, controllers), ProxyLoop(cluster, plan, state), plan
+        cluster, Kubelets(site), ControllerLoop(cluster, controllers), ProxyLoop(cluster, plan, lab), plan
     )
     for document in system_objects(plan):
         group = document["apiVersion"].rpartition("/")[0]
@@ -122,23 +122,21 @@ async def dns_ready(cluster: Cluster) -> None:
         unsubscribe()
 
 
-async def run(state: LabState, plan: ClusterPlan) -> None:
+async def run(lab: LabNames, plan: ClusterPlan) -> None:
     """The cluster is up until this process is told to end; says so in the ready file and leaves a kubeconfig."""
-    tls, ca_certificate = issue_certificates(state.directory / "tls" / plan.name, plan)
-    machinery = assemble(state, plan, ca_certificate)
+    tls, ca_certificate = issue_certificates(lab.directory / "tls" / plan.name, plan)
+    machinery = assemble(lab, plan, ca_certificate)
     token = secrets.token_urlsafe(24)
     server = ApiServer(machinery.cluster, machinery.kubelets, ServerOptions(tokens={token: ADMIN}))
     loopback = socket.create_server(("127.0.0.1", 0))
-    inner = listen_inside(state.node(plan.nodes[0].name).netns, plan.api_address, API_PORT)
-    write_kubeconfig(
-        state.kubeconfig(plan.name), [ClusterLogin(plan, loopback.getsockname()[1], ca_certificate, token)]
-    )
+    inner = listen_inside(lab.node(plan.nodes[0].name).netns, plan.api_address, API_PORT)
+    write_kubeconfig(lab.kubeconfig(plan.name), [ClusterLogin(plan, loopback.getsockname()[1], ca_certificate, token)])
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(server.serve([loopback, inner], tls), name="api"), *machinery.start(group)]
-        ready = group.create_task(_announce(machinery.cluster, state.daemon_ready(plan.name)), name="ready")
+        ready = group.create_task(_announce(machinery.cluster, lab.daemon_ready(plan.name)), name="ready")
         await stop.wait()
         server.stop()
         for task in (*tasks, ready):
@@ -161,8 +159,8 @@ def main() -> None:
     options = parser.parse_args()
     setup("info")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    state, plan = lab_state(options.name), cluster_named(options.cluster)
-    asyncio.run(run(state, plan))
+    lab, plan = lab_names(options.name), cluster_named(options.cluster)
+    asyncio.run(run(lab, plan))
 
 
 if __name__ == "__main__":

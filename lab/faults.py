@@ -10,8 +10,8 @@ import re
 import subprocess
 from typing import Final
 
+from lab.names import LabNames
 from lab.netns import command_inside
-from lab.state import LabState
 from lab.topology import NODES, POSSIBLE, NodePlan
 
 TABLE: Final = "lab_faults"
@@ -50,24 +50,24 @@ def plan_cut(first: str, second: str | None) -> list[Pair]:
     return sorted(pairs | {(b, a) for a, b in pairs})
 
 
-def cut(state: LabState, first: str, second: str | None = None) -> list[Pair]:
+def cut(lab: LabNames, first: str, second: str | None = None) -> list[Pair]:
     """Nothing passes between the two places until healed."""
     pairs = plan_cut(first, second)
-    _nft(state, f"{PREPARE}add element bridge {TABLE} cut {{ {_elements(pairs)} }}\n")
+    _nft(lab, f"{PREPARE}add element bridge {TABLE} cut {{ {_elements(pairs)} }}\n")
     return pairs
 
 
-def heal(state: LabState, first: str | None = None, second: str | None = None) -> None:
+def heal(lab: LabNames, first: str | None = None, second: str | None = None) -> None:
     """The two places reach each other again; without names every cut is undone."""
-    present = set(cuts(state))
+    present = set(cuts(lab))
     gone = present & set(plan_cut(first, second)) if first else present
     if gone:
-        _nft(state, f"delete element bridge {TABLE} cut {{ {_elements(sorted(gone))} }}\n")
+        _nft(lab, f"delete element bridge {TABLE} cut {{ {_elements(sorted(gone))} }}\n")
 
 
-def cuts(state: LabState) -> list[Pair]:
+def cuts(lab: LabNames) -> list[Pair]:
     """The address pairs that are dropped now."""
-    command = command_inside(state.underlay, ["nft", "list", "set", "bridge", TABLE, "cut"])
+    command = command_inside(lab.underlay, ["nft", "list", "set", "bridge", TABLE, "cut"])
     shown = subprocess.run(command, capture_output=True, text=True, check=False)
     return sorted(PAIR.findall(shown.stdout)) if shown.returncode == 0 else []
 
@@ -76,8 +76,8 @@ def _elements(pairs: list[Pair]) -> str:
     return ", ".join(f"{a} . {b}" for a, b in pairs)
 
 
-def _nft(state: LabState, script: str) -> None:
-    command = command_inside(state.underlay, ["nft", "-f", "-"])
+def _nft(lab: LabNames, script: str) -> None:
+    command = command_inside(lab.underlay, ["nft", "-f", "-"])
     done = subprocess.run(command, input=script, text=True, capture_output=True, check=False)
     if done.returncode:
         raise OSError(f"nft: {done.stderr.strip()}")

@@ -18,8 +18,8 @@ from typing import Any, Final
 from lab.devkube.api.cluster import Cluster
 from lab.devkube.api.resource import ResourceKey
 from lab.devkube.api.store import ObjectEvent
+from lab.names import LabNames
 from lab.netns import command_inside
-from lab.state import LabState
 from lab.topology import ClusterPlan, NodePlan
 from meshmodel.endpointslice import SERVICE_NAME_LABEL
 
@@ -201,8 +201,8 @@ def apply(netns: str, ruleset: str) -> None:
 class ProxyLoop:
     """Keeps the tables of all nodes of a cluster as its Services and EndpointSlices ask for."""
 
-    def __init__(self, cluster: Cluster, plan: ClusterPlan, state: LabState) -> None:
-        self._cluster, self._plan, self._state = cluster, plan, state
+    def __init__(self, cluster: Cluster, plan: ClusterPlan, lab: LabNames) -> None:
+        self._cluster, self._plan, self._lab = cluster, plan, lab
         self._wake = asyncio.Event()
         self._applied: dict[str, str] = {}
 
@@ -232,5 +232,5 @@ class ProxyLoop:
         for node in self._plan.nodes:
             ruleset = render(frontends(services, slices, node.name), self._plan, node)
             if self._applied.get(node.name) != ruleset:
-                await asyncio.to_thread(apply, self._state.node(node.name).netns, ruleset)
+                await asyncio.to_thread(apply, self._lab.node(node.name).netns, ruleset)
                 self._applied[node.name] = ruleset

@@ -16,9 +16,9 @@ from lab import cgroup
 from lab.access import merge_kubeconfigs
 from lab.cleanup import remove_lab
 from lab.images.table import REPOSITORY
+from lab.names import LabNames, NodeNames
 from lab.netns import command_inside
 from lab.network import build_underlay
-from lab.state import LabState, NodeState
 from lab.topology import CLUSTERS, POSSIBLE, ClusterPlan
 
 READY_LIMIT_S: Final = 60.0
@@ -40,64 +40,62 @@ class ClusterStatus:
     processes: int
 
 
-def up(state: LabState, size: int = len(CLUSTERS)) -> None:
+def up(lab: LabNames, size: int = len(CLUSTERS)) -> None:
     """The lab exists with so many clusters, and their DNS answers.
 
     Raises: LabError with the end of a log if one does not come up, or if it runs with another number of clusters.
     """
-    if is_running(state):
-        if size != len(clusters(state)):
-            raise LabError(
-                f"lab {state.name!r} runs with {len(clusters(state))} clusters: lab down --name {state.name}"
-            )
+    if is_running(lab):
+        if size != len(clusters(lab)):
+            raise LabError(f"lab {lab.name!r} runs with {len(clusters(lab))} clusters: lab down --name {lab.name}")
         return
-    remove_lab(state)
+    remove_lab(lab)
     try:
-        _prepare(state, size)
-        build_underlay(state, clusters(state))
-        for plan in clusters(state):
-            _start_daemon(state, plan)
-        _wait_ready(state)
+        _prepare(lab, size)
+        build_underlay(lab, clusters(lab))
+        for plan in clusters(lab):
+            _start_daemon(lab, plan)
+        _wait_ready(lab)
     except BaseException:
-        remove_lab(state)
+        remove_lab(lab)
         raise
-    merge_kubeconfigs(state.kubeconfig("global"), [state.kubeconfig(plan.name) for plan in clusters(state)])
+    merge_kubeconfigs(lab.kubeconfig("global"), [lab.kubeconfig(plan.name) for plan in clusters(lab)])
 
 
-def clusters(state: LabState) -> tuple[ClusterPlan, ...]:
+def clusters(lab: LabNames) -> tuple[ClusterPlan, ...]:
     """The clusters that the lab has, or would have if nothing else is said."""
-    return POSSIBLE[: int(state.size.read_text())] if state.size.exists() else CLUSTERS
+    return POSSIBLE[: int(lab.size.read_text())] if lab.size.exists() else CLUSTERS
 
 
-def status(state: LabState) -> list[ClusterStatus]:
+def status(lab: LabNames) -> list[ClusterStatus]:
     """What there is of each cluster."""
-    return [_cluster_status(state, plan) for plan in clusters(state)]
+    return [_cluster_status(lab, plan) for plan in clusters(lab)]
 
 
-def is_running(state: LabState) -> bool:
-    return all(cluster.running and cluster.ready for cluster in status(state))
+def is_running(lab: LabNames) -> bool:
+    return all(cluster.running and cluster.ready for cluster in status(lab))
 
 
-def export_lines(state: LabState) -> list[str]:
+def export_lines(lab: LabNames) -> list[str]:
     """What to type in each of the walkthrough's three tabs, and for a cluster that it does not have."""
-    names = (*(plan.name for plan in clusters(state)), "global")
-    return [f"export KUBECONFIG={state.kubeconfig(name)}" for name in names]
+    names = (*(plan.name for plan in clusters(lab)), "global")
+    return [f"export KUBECONFIG={lab.kubeconfig(name)}" for name in names]
 
 
-def node_command(node: NodeState, command: Sequence[str]) -> list[str]:
+def node_command(node: NodeNames, command: Sequence[str]) -> list[str]:
     """The command as it would run on the node: its network, its bpffs at /sys/fs/bpf."""
     mounts = ["unshare", "--mount", "--propagation", "private", "--"]
     return command_inside(node.netns, [*mounts, "/bin/sh", "-c", ENTER, "sh", str(node.bpffs), *command])
 
 
-def _prepare(state: LabState, size: int) -> None:
-    cgroup.ensure_mounted(state.cgroup_mount)
-    state.directory.mkdir(parents=True)
+def _prepare(lab: LabNames, size: int) -> None:
+    cgroup.ensure_mounted(lab.cgroup_mount)
+    lab.directory.mkdir(parents=True)
     # a file system of its own: pods are layered over the machine's root and may not write below it
-    _mount("tmpfs", state.directory)
-    state.size.write_text(str(size))
-    for plan in (node for cluster in clusters(state) for node in cluster.nodes):
-        node = state.node(plan.name)
+    _mount("tmpfs", lab.directory)
+    lab.size.write_text(str(size))
+    for plan in (node for cluster in clusters(lab) for node in cluster.nodes):
+        node = lab.node(plan.name)
         for directory in (node.bpffs, node.root, node.pods):
             directory.mkdir(parents=True)
         _mount("bpf", node.bpffs)
@@ -108,13 +106,13 @@ def _mount(kind: str, where: object) -> None:
     subprocess.run(["mount", "-t", kind, "clustermesh-lab", str(where)], check=True)
 
 
-def _start_daemon(state: LabState, plan: ClusterPlan) -> None:
+def _start_daemon(lab: LabNames, plan: ClusterPlan) -> None:
     """The daemon runs in its control group, and is nobody's child that would have to wait for it."""
-    group = state.cgroup / f"daemon-{plan.name}"
+    group = lab.cgroup / f"daemon-{plan.name}"
     cgroup.ensure(group)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "lab.daemon", "--name", state.name, "--cluster", plan.name]
-    with state.daemon_log(plan.name).open("ab") as log:
+    command = [sys.executable, "-m", "lab.daemon", "--name", lab.name, "--cluster", plan.name]
+    with lab.daemon_log(plan.name).open("ab") as log:
         subprocess.run(
             cgroup.joined(group, ["setsid", "--fork", *command]),
             stdin=subprocess.DEVNULL,
@@ -126,27 +124,27 @@ def _start_daemon(state: LabState, plan: ClusterPlan) -> None:
         )
 
 
-def _wait_ready(state: LabState) -> None:
+def _wait_ready(lab: LabNames) -> None:
     limit = time.monotonic() + READY_LIMIT_S
-    waiting, pause = {plan.name for plan in clusters(state)}, threading.Event()
+    waiting, pause = {plan.name for plan in clusters(lab)}, threading.Event()
     while waiting:
         for name in sorted(waiting):
-            if state.daemon_ready(name).exists():
+            if lab.daemon_ready(name).exists():
                 waiting.discard(name)
-            elif not cgroup.processes(state.cgroup / f"daemon-{name}"):
-                raise LabError(f"cluster {name} ended while it was starting:\n{_log_end(state, name)}")
+            elif not cgroup.processes(lab.cgroup / f"daemon-{name}"):
+                raise LabError(f"cluster {name} ended while it was starting:\n{_log_end(lab, name)}")
         if waiting and time.monotonic() > limit:
             name = sorted(waiting)[0]
-            raise LabError(f"cluster {name} is not ready after {READY_LIMIT_S:g} s:\n{_log_end(state, name)}")
+            raise LabError(f"cluster {name} is not ready after {READY_LIMIT_S:g} s:\n{_log_end(lab, name)}")
         pause.wait(POLL_S)
 
 
-def _log_end(state: LabState, name: str, lines: int = 15) -> str:
-    path = state.daemon_log(name)
+def _log_end(lab: LabNames, name: str, lines: int = 15) -> str:
+    path = lab.daemon_log(name)
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(no log)"
 
 
-def _cluster_status(state: LabState, plan: ClusterPlan) -> ClusterStatus:
-    daemon = cgroup.processes(state.cgroup / f"daemon-{plan.name}")
-    pods = sum(len(cgroup.processes(state.node(node.name).cgroup)) for node in plan.nodes)
-    return ClusterStatus(plan.name, bool(daemon), state.daemon_ready(plan.name).exists(), pods)
+def _cluster_status(lab: LabNames, plan: ClusterPlan) -> ClusterStatus:
+    daemon = cgroup.processes(lab.cgroup / f"daemon-{plan.name}")
+    pods = sum(len(cgroup.processes(lab.node(node.name).cgroup)) for node in plan.nodes)
+    return ClusterStatus(plan.name, bool(daemon), lab.daemon_ready(plan.name).exists(), pods)

@@ -14,7 +14,7 @@ from typing import Final
 
 from pyroute2 import IPRoute
 
-from lab.state import netns_path
+from lab.names import netns_path
 
 CLONE_NEWNET: Final = 0x40000000
 _libc: Final = ctypes.CDLL(None, use_errno=True)

@@ -14,8 +14,8 @@ from typing import Final
 from pyroute2 import IPRoute
 
 from lab import netns
+from lab.names import LabNames
 from lab.netns import descriptor_of, links_of, write_sysctls
-from lab.state import LabState
 from lab.topology import (
     POD_GATEWAY,
     POD_MTU,
@@ -53,25 +53,25 @@ class PodLink:
     address: str
 
 
-def build_underlay(state: LabState, clusters: Iterable[ClusterPlan]) -> None:
+def build_underlay(lab: LabNames, clusters: Iterable[ClusterPlan]) -> None:
     """Every node is a namespace with eth0 on one bridge, and routes to the pods of its own cluster only."""
-    netns.create(state.underlay)
-    write_sysctls(state.underlay, NODE_SYSCTLS[1:])
-    with links_of(state.underlay) as underlay:
+    netns.create(lab.underlay)
+    write_sysctls(lab.underlay, NODE_SYSCTLS[1:])
+    with links_of(lab.underlay) as underlay:
         _link(underlay, BRIDGE, kind="bridge", mtu=UNDERLAY_MTU)
         bridge = _index(underlay, BRIDGE)
         underlay.link("set", index=bridge, state="up")
         underlay.addr("add", index=bridge, address=UNDERLAY_GATEWAY, prefixlen=PREFIX_LENGTH)
         for cluster in clusters:
             for node in cluster.nodes:
-                _build_node(state, underlay, bridge, node, cluster.nodes)
+                _build_node(lab, underlay, bridge, node, cluster.nodes)
 
 
 def _build_node(
-    state: LabState, underlay: IPRoute, bridge: int, node: NodePlan, neighbours: tuple[NodePlan, ...]
+    lab: LabNames, underlay: IPRoute, bridge: int, node: NodePlan, neighbours: tuple[NodePlan, ...]
 ) -> None:
     port = f"{node.cluster[:8]}-{neighbours.index(node)}"
-    name = state.node(node.name).netns
+    name = lab.node(node.name).netns
     netns.create(name)
     write_sysctls(name, NODE_SYSCTLS)
     with descriptor_of(name) as inside:

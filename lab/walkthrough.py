@@ -16,7 +16,7 @@ from typing import Final
 
 from lab import cgroup
 from lab.daemon import MANIFESTS
-from lab.state import LabState
+from lab.names import LabNames
 from lab.tabs import Output, Tab
 from lab.transcript import MismatchError, Transcript
 from lab.verdict import Expectation, Tally, both, half_silent, only, silence, tally
@@ -57,10 +57,10 @@ def exec_loop(count: int, options: str = "", shape: str = LOOP) -> str:
 class Walkthrough:
     """One replay. Every method types one part of the text. Raises: MismatchError at the first difference."""
 
-    def __init__(self, state: LabState) -> None:
-        self.state = state
+    def __init__(self, lab: LabNames) -> None:
+        self.lab = lab
         names = {KOORNACHT: "koornacht", TION: "tion", "Global": "global"}
-        self.tabs = {tab: Tab(tab, state.kubeconfig(name), MANIFESTS) for tab, name in names.items()}
+        self.tabs = {tab: Tab(tab, lab.kubeconfig(name), MANIFESTS) for tab, name in names.items()}
         self.paper = Transcript()
 
     def run(self) -> None:
@@ -271,7 +271,7 @@ class Walkthrough:
 
     def kill_agent_process(self, node: str) -> None:
         """As the machine's own kill would: everything in the pod's control group."""
-        group = self.state.node(node).cgroup / f"pod-{self.agent_on(node, 'metadata.uid')[:13]}"
+        group = self.lab.node(node).cgroup / f"pod-{self.agent_on(node, 'metadata.uid')[:13]}"
         found = cgroup.processes(group)
         if not found:
             raise MismatchError(f"no agent runs on {node}")
@@ -295,10 +295,10 @@ class Walkthrough:
         self.paper.judge(problems, f"{len(lines)} drops are shown, each with its client, its target and the reason")
 
 
-def replay(state: LabState) -> bool:
+def replay(lab: LabNames) -> bool:
     """The whole text; says whether everything was as it says."""
     since_s = time.monotonic()
-    walkthrough = Walkthrough(state)
+    walkthrough = Walkthrough(lab)
     try:
         walkthrough.run()
     except MismatchError as exc:

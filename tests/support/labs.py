@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from lab import cleanup
-from lab.state import existing_labs, lab_state
+from lab.names import existing_labs, lab_names
 
 VARIABLE: Final = "CLUSTERMESH_TEST_RUN"
 WORKER: Final = "PYTEST_XDIST_WORKER"
@@ -47,7 +47,7 @@ def remove_abandoned() -> None:
     """Labs of runs that were killed are gone; those of this run and of others still going on stay, and so do labs of people."""
     for name in existing_labs():
         if is_abandoned(name):
-            cleanup.remove_lab(lab_state(name))
+            cleanup.remove_lab(lab_names(name))
 
 
 def is_abandoned(lab: str) -> bool:
@@ -67,5 +67,5 @@ def is_going_on(run: int) -> bool:
 
 if __name__ == "__main__":
     for lab in labs_of(int(sys.argv[1])):
-        cleanup.remove_lab(lab_state(lab))
+        cleanup.remove_lab(lab_names(lab))
         print(f"removed lab {lab}")

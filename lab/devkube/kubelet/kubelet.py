@@ -102,7 +102,7 @@ class Kubelets:
 
     async def open_connection(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         node = self._nodes[self._site.plan.nodes[0].name]
-        connection = socket_inside(node.state.netns)
+        connection = socket_inside(node.names.netns)
         connection.setblocking(False)
         try:
             await asyncio.get_running_loop().sock_connect(connection, (host, port))

@@ -21,8 +21,8 @@ from lab.devkube.kubelet.process import Launch
 from lab.devkube.kubelet.record import ContainerRecord, PodPlace, Terminated, pod_status
 from lab.devkube.kubelet.site import NodeSite, Site, hostname_of, hosts_file, resolv_conf
 from lab.images.table import SYSTEM_PATH, Image, command_line
+from lab.names import netns_path
 from lab.network import PodLink, attach_pod, detach_pod
-from lab.state import netns_path
 
 log = logging.getLogger(__name__)
 VOLUME_RETRY_S: Final = 1.0
@@ -101,7 +101,7 @@ class PodLife:
         else:
             address = self._node.addresses.take()
             loop = asyncio.get_running_loop()
-            names = self._node.state.netns, self._site.state.pod_netns(uid_of(self.pod))
+            names = self._node.names.netns, self._site.lab.pod_netns(uid_of(self.pod))
             self._link = await loop.run_in_executor(
                 self._site.network, attach_pod, *names, address, self._node.plan.address
             )
@@ -135,7 +135,7 @@ class PodLife:
             emit=self._emit,
             wall=self._site.wall,
             address=self._place.address,
-            node_netns=self._node.state.netns,
+            node_netns=self._node.names.netns,
         )
         life = self._lives[record.name] = ContainerLife(record, around, policy=policy)
         return life
@@ -158,7 +158,7 @@ class PodLife:
         return Launch(
             directory=self.directory / "containers" / record.name,
             hostname=hostname,
-            netns=netns_path(self._link.netns if self._link else self._node.state.netns),
+            netns=netns_path(self._link.netns if self._link else self._node.names.netns),
             cgroup=self._node.cgroup(self.pod),
             command=command_line(image, command, arguments),
             environment=environment,
@@ -184,7 +184,7 @@ class PodLife:
         await asyncio.to_thread(cgroup.remove, self._node.cgroup(self.pod))
         if self._link is not None:
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._site.network, detach_pod, self._node.state.netns, self._link)
+            await loop.run_in_executor(self._site.network, detach_pod, self._node.names.netns, self._link)
             self._node.addresses.free(self._link.address)
         await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
 

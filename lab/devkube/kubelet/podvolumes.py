@@ -57,7 +57,7 @@ class PodVolumes:
         return self._directory / "volumes" / str(volume["name"])
 
     def _host_path(self, source: Obj) -> Path:
-        path = host_path(source["path"], self._node.state.root, self._node.special_paths)
+        path = host_path(source["path"], self._node.names.root, self._node.special_paths)
         kind = source.get("type") or ""
         if not path.exists():
             if kind in MUST_EXIST:

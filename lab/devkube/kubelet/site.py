@@ -17,7 +17,7 @@ from lab.devkube.api.objects import Obj, name_of, uid_of
 from lab.devkube.controllers.events import EventRecorder
 from lab.devkube.kubelet.process import Mount
 from lab.images.table import REPOSITORY
-from lab.state import LabState, NodeState
+from lab.names import LabNames, NodeNames
 from lab.topology import ClusterPlan, NodePlan
 
 FIRST_POD: Final = 2
@@ -52,20 +52,20 @@ class NodeSite:
     """One node as its pods need it."""
 
     plan: NodePlan
-    state: NodeState
+    names: NodeNames
     events: EventRecorder
     addresses: PodAddresses
 
     def directory(self, pod: Obj) -> Path:
-        return self.state.pods / uid_of(pod)
+        return self.names.pods / uid_of(pod)
 
     def cgroup(self, pod: Obj) -> Path:
-        return self.state.cgroup / f"pod-{uid_of(pod)[:13]}"
+        return self.names.cgroup / f"pod-{uid_of(pod)[:13]}"
 
     @property
     def special_paths(self) -> dict[str, Path]:
         """Host paths that lead to the node's own instance of something the machine has only one of."""
-        return {"/sys/fs/bpf": self.state.bpffs, "/sys/fs/cgroup": self.state.cgroup}
+        return {"/sys/fs/bpf": self.names.bpffs, "/sys/fs/cgroup": self.names.cgroup}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Site:
 
     cluster: Cluster
     plan: ClusterPlan
-    state: LabState
+    lab: LabNames
     network: Executor
     wall: Callable[[], float]
     machine_mounts: tuple[Mount, ...] = ()
@@ -84,7 +84,7 @@ class Site:
 
     def node(self, plan: NodePlan) -> NodeSite:
         events = EventRecorder(self.cluster, "kubelet", plan.name)
-        return NodeSite(plan, self.state.node(plan.name), events, PodAddresses(plan.pod_cidr))
+        return NodeSite(plan, self.lab.node(plan.name), events, PodAddresses(plan.pod_cidr))
 
     def service_environment(self) -> dict[str, str]:
         """How a pod finds its API server."""

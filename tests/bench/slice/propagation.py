@@ -25,7 +25,7 @@ from agent.datapath.kernel import kernel_maps
 from agent.datapath.layout import BackendKey, ServiceKey
 from kube.client import KubeClient
 from kube.config import load_client
-from lab.state import LabState, lab_state
+from lab.names import LabNames, lab_names
 
 NAME = "bench"
 COUNT = 200
@@ -37,11 +37,11 @@ ROOT = Path(__file__).parents[3]
 
 def measure() -> dict[str, Any]:
     """Milliseconds, p50 and p99, of four things in one run, and their ratios."""
-    with _connected_lab() as (state, north, south):
+    with _connected_lab() as (lab, north, south):
         _make_services(north, south)
-        watcher = _MapWatcher(state, south)
+        watcher = _MapWatcher(lab, south)
         event = _events(north, watcher)
-        raw, direct, burst = _direct(state, watcher)
+        raw, direct, burst = _direct(lab, watcher)
         watcher.stop()
     figures = {"raw_put_to_watch": raw, "put_to_remote_map": direct, "put_to_remote_map_at_300_per_s": burst}
     result: dict[str, Any] = {name: _quantiles(values) for name, values in figures.items()}
@@ -55,10 +55,10 @@ def measure() -> dict[str, Any]:
 class _MapWatcher(threading.Thread):
     """Notes when each backend address first stands behind the watched frontends in the kernel of tion-worker."""
 
-    def __init__(self, state: LabState, south: KubeClient) -> None:
+    def __init__(self, lab: LabNames, south: KubeClient) -> None:
         super().__init__(daemon=True)
         self.seen: dict[str, float] = {}
-        self._maps = kernel_maps(state.node("tion-worker").bpffs / "clustermesh")
+        self._maps = kernel_maps(lab.node("tion-worker").bpffs / "clustermesh")
         names = ("bench-direct", "bench-event")
         services = [south.get(k.SERVICES, name, "default") for name in names]
         self._keys = [ServiceKey(s["spec"]["clusterIP"], 80, TCP, 1) for s in services if s is not None]
@@ -102,10 +102,10 @@ def _events(north: KubeClient, watcher: _MapWatcher) -> list[float]:
     return found
 
 
-def _direct(state: LabState, watcher: _MapWatcher) -> tuple[list[float], list[float], list[float]]:
+def _direct(lab: LabNames, watcher: _MapWatcher) -> tuple[list[float], list[float], list[float]]:
     """Put records straight into the store, one at a time and then at 300 a second."""
     addresses = [f"10.1.{1 + number // COUNT}.{number % COUNT + 40}" for number in range(2 * COUNT)]
-    environment = {**os.environ, "KUBECONFIG": str(state.kubeconfig("koornacht"))}
+    environment = {**os.environ, "KUBECONFIG": str(lab.kubeconfig("koornacht"))}
     target = ("kubectl", "-n", "kube-system")
     log = subprocess.run(
         [*target, "logs", "deploy/clustermesh-apiserver"], env=environment, capture_output=True, text=True, check=True
@@ -171,16 +171,16 @@ def _quantiles(values: list[float]) -> dict[str, float]:
 
 
 @contextmanager
-def _connected_lab() -> Iterator[tuple[LabState, KubeClient, KubeClient]]:
-    state = lab_state(NAME)
+def _connected_lab() -> Iterator[tuple[LabNames, KubeClient, KubeClient]]:
+    lab = lab_names(NAME)
     _lab("down")
     _lab("up")
     try:
-        config = str(state.kubeconfig("global"))
+        config = str(lab.kubeconfig("global"))
         for context in ("kind-koornacht", "kind-tion"):
             _clustermesh(config, "enable", "--context", context)
         _clustermesh(config, "connect", "--context", "kind-koornacht", "--destination-context", "kind-tion")
-        yield state, load_client(config, "kind-koornacht"), load_client(config, "kind-tion")
+        yield lab, load_client(config, "kind-koornacht"), load_client(config, "kind-tion")
     finally:
         _lab("down")
 

@@ -11,7 +11,7 @@ import pytest
 from lab_harness import Eventually, Kubectl
 
 from lab import cleanup, mesh
-from lab.state import LabState, lab_state
+from lab.names import LabNames, lab_names
 from tests.support.labs import lab_name, remove_abandoned
 
 LIMIT_S = 20.0
@@ -31,17 +31,17 @@ def eventually() -> Eventually:
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[LabState]:
+def lab() -> Iterator[LabNames]:
     remove_abandoned()
-    state = lab_state(lab_name("t"))
-    mesh.up(state)
-    yield state
-    cleanup.remove_lab(state)
-    assert cleanup.leftovers(state) == []
+    lab = lab_names(lab_name("t"))
+    mesh.up(lab)
+    yield lab
+    cleanup.remove_lab(lab)
+    assert cleanup.leftovers(lab) == []
 
 
 @pytest.fixture(scope="session")
-def kubectl(lab: LabState) -> Kubectl:
+def kubectl(lab: LabNames) -> Kubectl:
     return Kubectl(lab, "koornacht")
 
 

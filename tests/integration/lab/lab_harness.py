@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab import mesh
-from lab.state import LabState
+from lab.names import LabNames
 from lab.tabs import Output, Tab
 from lab.topology import node_named
 
@@ -22,11 +22,11 @@ Eventually = Callable[[Callable[[], Any]], Any]
 class Kubectl:
     """kubectl against one cluster of the lab."""
 
-    state: LabState
+    lab: LabNames
     cluster: str
 
     def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "KUBECONFIG": str(self.state.kubeconfig(self.cluster))}
+        environment = {**os.environ, "KUBECONFIG": str(self.lab.kubeconfig(self.cluster))}
         return subprocess.run(
             ["kubectl", *arguments],
             input=stdin,
@@ -51,9 +51,9 @@ class Kubectl:
 
     def on_terminal(self, command: str) -> Output:
         """A whole command line, typed on a terminal."""
-        return Tab(self.cluster, self.state.kubeconfig(self.cluster), self.state.directory).run(command, 30)
+        return Tab(self.cluster, self.lab.kubeconfig(self.cluster), self.lab.directory).run(command, 30)
 
 
-def on_node(state: LabState, node: str, *command: str) -> subprocess.CompletedProcess[str]:
-    argv = mesh.node_command(state.node(node_named(node).name), command)
+def on_node(lab: LabNames, node: str, *command: str) -> subprocess.CompletedProcess[str]:
+    argv = mesh.node_command(lab.node(node_named(node).name), command)
     return subprocess.run(argv, text=True, capture_output=True, timeout=20, check=False)

@@ -14,8 +14,8 @@ from lab_harness import Eventually, Kubectl
 from lab_objects import web
 
 from lab import cgroup, cleanup, mesh, netns
+from lab.names import LabNames, lab_names
 from lab.network import build_underlay
-from lab.state import LabState, lab_state
 from lab.topology import CLUSTERS
 from tests.support.labs import lab_name
 
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.root
 
 
 @pytest.fixture
-def other() -> Iterator[LabState]:
-    state = lab_state(lab_name("u"))
-    yield state
-    cleanup.remove_lab(state)
+def other() -> Iterator[LabNames]:
+    lab = lab_names(lab_name("u"))
+    yield lab
+    cleanup.remove_lab(lab)
 
 
 def test_two_labs_run_side_by_side_and_one_goes_without_the_other(
-    lab: LabState, other: LabState, kubectl: Kubectl
+    lab: LabNames, other: LabNames, kubectl: Kubectl
 ) -> None:
     mesh.up(other)
     assert mesh.is_running(lab)
@@ -43,7 +43,7 @@ def test_two_labs_run_side_by_side_and_one_goes_without_the_other(
     assert kubectl("get", "nodes", "-o", "name").split()[0] == "node/koornacht-control-plane"
 
 
-def test_a_lab_that_is_up_is_left_as_it_is(lab: LabState) -> None:
+def test_a_lab_that_is_up_is_left_as_it_is(lab: LabNames) -> None:
     before = cgroup.processes(lab.cgroup / "daemon-koornacht")
     mesh.up(lab)
     assert cgroup.processes(lab.cgroup / "daemon-koornacht") == before
@@ -56,7 +56,7 @@ def kill(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def test_nothing_is_left_after_daemons_and_pods_were_killed(other: LabState, eventually: Eventually) -> None:
+def test_nothing_is_left_after_daemons_and_pods_were_killed(other: LabNames, eventually: Eventually) -> None:
     mesh.up(other)
     kubectl = Kubectl(other, "koornacht")
     kubectl.apply(*web("web", "hello"))
@@ -72,7 +72,7 @@ def test_nothing_is_left_after_daemons_and_pods_were_killed(other: LabState, eve
     assert cleanup.leftovers(other) == []
 
 
-def test_a_lab_whose_daemons_died_comes_up_anew(other: LabState, eventually: Eventually) -> None:
+def test_a_lab_whose_daemons_died_comes_up_anew(other: LabNames, eventually: Eventually) -> None:
     mesh.up(other)
     kill(cgroup.processes(other.cgroup / "daemon-tion"))
     eventually(lambda: not mesh.is_running(other))
@@ -81,7 +81,7 @@ def test_a_lab_whose_daemons_died_comes_up_anew(other: LabState, eventually: Eve
 
 
 @pytest.mark.parametrize("built", [0, 1, 2, 3])
-def test_a_half_built_lab_is_removed_from_every_step(other: LabState, built: int) -> None:
+def test_a_half_built_lab_is_removed_from_every_step(other: LabNames, built: int) -> None:
     """Steps: the directory, its file system, half of the namespaces, all of the network."""
     steps = [
         lambda: other.directory.mkdir(parents=True),
@@ -98,15 +98,15 @@ def test_a_half_built_lab_is_removed_from_every_step(other: LabState, built: int
 
 
 def test_a_lab_that_cannot_come_up_says_why_and_leaves_nothing(
-    other: LabState, monkeypatch: pytest.MonkeyPatch
+    other: LabNames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mesh, "_start_daemon", lambda state, plan: None)
+    monkeypatch.setattr(mesh, "_start_daemon", lambda lab, plan: None)
     with pytest.raises(mesh.LabError, match="ended while it was starting"):
         mesh.up(other)
     assert cleanup.leftovers(other) == []
 
 
-def test_a_lab_listens_nowhere_but_on_loopback(lab: LabState) -> None:
+def test_a_lab_listens_nowhere_but_on_loopback(lab: LabNames) -> None:
     pids = {pid for plan in CLUSTERS for pid in cgroup.processes(lab.cgroup / f"daemon-{plan.name}")}
     shown = subprocess.run(["ss", "-Hltunp"], text=True, capture_output=True, check=True).stdout
     mine = [line.split()[4] for line in shown.splitlines() if any(f"pid={pid}," in line for pid in pids)]

@@ -7,7 +7,7 @@ import pytest
 from lab_harness import Eventually, Kubectl
 from lab_objects import config_map, deployment, pod, shell, web
 
-from lab.state import LabState
+from lab.names import LabNames
 
 pytestmark = pytest.mark.root
 
@@ -36,7 +36,7 @@ def test_a_pod_has_namespaces_of_its_own(kubectl: Kubectl, client: str) -> None:
 
 
 def test_writes_of_one_pod_reach_neither_the_machine_nor_other_pods(
-    kubectl: Kubectl, client: str, lab: LabState
+    kubectl: Kubectl, client: str, lab: LabNames
 ) -> None:
     kubectl("exec", client, "--", "sh", "-c", "echo mine > /etc/cml-marker")
     kubectl.apply(pod("neighbour", shell(WAIT_FOR_TERM)))
@@ -201,7 +201,7 @@ def test_a_log_is_followed_to_the_end_of_its_container(kubectl: Kubectl, eventua
 
 
 def test_each_node_has_a_bpffs_of_its_own_that_outlives_its_pods(
-    kubectl: Kubectl, lab: LabState, eventually: Eventually
+    kubectl: Kubectl, lab: LabNames, eventually: Eventually
 ) -> None:
     mount = {"volumeMounts": [{"name": "bpf", "mountPath": "/sys/fs/bpf"}]}
     spec = {

@@ -8,7 +8,7 @@ from lab_harness import Eventually, Kubectl, on_node
 from lab_objects import web
 
 from lab import faults
-from lab.state import LabState
+from lab.names import LabNames
 from lab.topology import NODES
 
 pytestmark = pytest.mark.root
@@ -44,11 +44,11 @@ def test_every_backend_gets_its_share(kubectl: Kubectl, client: str) -> None:
 
 
 @pytest.mark.parametrize("node", [node.name for node in NODES if node.cluster == "koornacht"])
-def test_the_nodes_own_processes_reach_a_cluster_ip(lab: LabState, kubectl: Kubectl, node: str) -> None:
+def test_the_nodes_own_processes_reach_a_cluster_ip(lab: LabNames, kubectl: Kubectl, node: str) -> None:
     assert on_node(lab, node, "curl", "-sS", "--max-time", "2", _cluster_ip(kubectl)).stdout == "from koornacht"
 
 
-def test_a_node_port_answers_on_every_node_and_from_the_other_cluster(lab: LabState, kubectl: Kubectl) -> None:
+def test_a_node_port_answers_on_every_node_and_from_the_other_cluster(lab: LabNames, kubectl: Kubectl) -> None:
     port = kubectl.get("service", "web")["spec"]["ports"][0]["nodePort"]
     for node in (node for node in NODES if node.cluster == "koornacht"):
         for source in ("tion-worker", node.name):
@@ -73,7 +73,7 @@ def test_a_service_without_backends_refuses_and_recovers(kubectl: Kubectl, clien
 
 
 def test_pods_of_the_other_cluster_are_not_reachable_without_a_mesh(
-    lab: LabState, kubectl: Kubectl, client: str
+    lab: LabNames, kubectl: Kubectl, client: str
 ) -> None:
     other = Kubectl(lab, "tion")
     other.apply(*web("web", "from tion", replicas=1))
@@ -93,7 +93,7 @@ def test_the_api_server_is_reached_from_pods_and_authenticates_them(kubectl: Kub
     assert kubectl("exec", client, "--", "sh", "-c", unknown) == "401"
 
 
-def test_a_cut_is_a_silence_until_it_is_healed(lab: LabState) -> None:
+def test_a_cut_is_a_silence_until_it_is_healed(lab: LabNames) -> None:
     def ping(source: str, target: str) -> bool:
         return on_node(lab, source, "ping", "-c1", "-W1", target).returncode == 0
 

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from lab.faults import UnknownPlaceError, plan_cut
-from lab.state import LabNameError, cgroup2_mount, lab_state
+from lab.names import LabNameError, cgroup2_mount, lab_names
 from lab.topology import KOORNACHT, NODES, TION
 
 
 @pytest.mark.parametrize("name", ["", "a-b", "A", "1a", "a" * 13, "a/b", "..", "a b"])
 def test_names_that_could_overlap_or_escape_are_refused(name: str) -> None:
     with pytest.raises(LabNameError):
-        lab_state(name)
+        lab_names(name)
 
 
 def test_no_labs_names_begin_with_anothers() -> None:
-    one, two = lab_state("lab"), lab_state("lab2")
+    one, two = lab_names("lab"), lab_names("lab2")
     assert not two.netns_prefix.startswith(one.netns_prefix)
     assert not str(two.directory).startswith(f"{one.directory}/")
 

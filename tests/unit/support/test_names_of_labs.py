@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from lab.state import lab_state
+from lab.names import lab_names
 from tests.support.labs import VARIABLE, WORKER, is_abandoned, lab_name
 
 NOBODY = 4194305
@@ -23,7 +23,7 @@ def test_every_worker_has_a_lab_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv(WORKER)
     names |= {lab_name("e2e"), lab_name("e2e", "w")}
     assert len(names) == 6
-    assert {lab_state(name).name for name in names} == names
+    assert {lab_names(name).name for name in names} == names
 
 
 def test_the_run_of_a_worker_is_the_process_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,8 @@ class LabNameError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class NodeState:
-    """One node's part of the lab's directory."""
+class NodeNames:
+    """The names and paths of one node of a lab."""
 
     directory: Path
     netns: str
@@ -42,7 +42,7 @@ class NodeState:
 
 
 @dataclass(frozen=True, slots=True)
-class LabState:
+class LabNames:
     """The names and paths of one lab; nothing in it touches the machine."""
 
     name: str
@@ -64,8 +64,8 @@ class LabState:
     def underlay(self) -> str:
         return f"{self.netns_prefix}underlay"
 
-    def node(self, name: str) -> NodeState:
-        return NodeState(self.directory / "nodes" / name, f"{self.netns_prefix}{name}", self.cgroup / name)
+    def node(self, name: str) -> NodeNames:
+        return NodeNames(self.directory / "nodes" / name, f"{self.netns_prefix}{name}", self.cgroup / name)
 
     def pod_netns(self, uid: str) -> str:
         return f"{self.netns_prefix}pod-{uid[:13]}"
@@ -86,11 +86,11 @@ class LabState:
         return self.directory / f"{cluster}.ready"
 
 
-def lab_state(name: str = DEFAULT_NAME) -> LabState:
-    """The state of the lab with this name, whether it exists or not. Raises: LabNameError."""
+def lab_names(name: str = DEFAULT_NAME) -> LabNames:
+    """The names of the lab of this name, whether it exists or not. Raises: LabNameError."""
     if not NAME.fullmatch(name):
         raise LabNameError(f"lab name {name!r}: use one to twelve lower-case letters and digits, a letter first")
-    return LabState(name, cgroup2_mount())
+    return LabNames(name, cgroup2_mount())
 
 
 def cgroup2_mount(mounts: Path = Path("/proc/mounts")) -> Path:
@@ -107,7 +107,7 @@ def netns_path(name: str) -> Path:
 
 
 def existing_labs() -> list[str]:
-    """Names of all labs that left anything in the state directory or among the network namespaces."""
+    """Names of all labs that left anything in the directory of labs or among the network namespaces."""
     found = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")} if ROOT.is_dir() else set()
     if NETNS_ROOT.is_dir():
         found |= {path.name.split("-")[1] for path in NETNS_ROOT.iterdir() if path.name.startswith("cml-")}
