@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from agent.settings import AgentSettings
+from agent.settings import LOOPBACK, AgentSettings
 from meshapi.installed import AGENT
 from meshkit import last_words
 from meshkit import log as logs
@@ -121,7 +121,7 @@ def remover(settings: AgentSettings) -> Callable[[], None]:
     from agent.machine import KernelHost
     from meshmodel.names import ClusterId, ClusterName
 
-    facts = Facts(ClusterName("none"), ClusterId(1), 255, settings.node_name, settings.node_ip or "127.0.0.1")
+    facts = Facts(ClusterName("none"), ClusterId(1), 255, settings.node_name, settings.node_ip or LOOPBACK)
     host = KernelHost(settings, facts)
 
     def remove() -> None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from agent.settings import LOOPBACK
 from kube.client import in_thread
 from meshkit.clock import Clock
 from meshkit.errors import MAXIMUM_TEXT, MeshError
@@ -16,7 +17,6 @@ from meshkit.supervise import together
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 2.0
-LOOPBACK: Final = "127.0.0.1"
 
 
 class Detachment:

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from agent.settings import LOOPBACK
 from agent.status_api import make_api
 from kube.review import AccessReviewer
 from meshapi.installed import TOKEN_AUDIENCE, TOKEN_HEADER
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from agent.feature import Feature
     from agent.reports import Reconcilers
 
-LOOPBACK: Final = "127.0.0.1"
 RETRY_S: Final = 1.0
 
 

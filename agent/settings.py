@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from agent.datapath import spec
 from agent.datapath.config import VXLAN_PORT, Lifetimes
@@ -12,6 +13,8 @@ from meshapi import installed
 from meshkit.settings import Settings, option
 from meshpeer.signals import HEARTBEAT_SILENCE_S
 
+LOOPBACK: Final = "127.0.0.1"
+"""Where the programs of this node find the agent; nobody else reaches it there."""
 LOCAL_STORE = f"https://{installed.STORE_SERVICE}.{installed.DEFAULT_NAMESPACE}.svc:{installed.STORE_PORT}"
 
 _LIFETIMES = Lifetimes()
