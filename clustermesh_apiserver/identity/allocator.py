@@ -59,7 +59,6 @@ class IdentityAllocator:
         self._missing: asyncio.Queue[Labels] = asyncio.Queue()
         self._queued: set[Labels] = set()
         self.last_error = ""
-        self.made = self.removed = 0
 
     @property
     def pending(self) -> int:
@@ -135,7 +134,6 @@ class IdentityAllocator:
         for number in self._book.candidates(labels):
             try:
                 await in_thread(self._client.create, CILIUM_IDENTITIES, manifest(number, labels))
-                self.made += 1
             except AlreadyExists:
                 taken = await in_thread(self._client.get, CILIUM_IDENTITIES, str(number))
                 known = read_cilium_identity(taken).row if taken is not None else None
@@ -162,7 +160,6 @@ class IdentityAllocator:
             for number in self._grace.expired(self._unused(), self._clock.monotonic()):
                 try:
                     await in_thread(self._client.delete, CILIUM_IDENTITIES, str(number))
-                    self.removed += 1
                 except KubeError as exc:
                     log.debug("unused identity not removed", extra={"key": str(number), "error": str(exc)})
                     break
