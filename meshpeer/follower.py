@@ -173,7 +173,7 @@ class Follower(Generic[C]):
     async def _attempt(self, member: Member[C], session: Session) -> None:
         """One attempt; one that ended without a connection says why, if that can be found out."""
         try:
-            await _attempt(member.state.name, session)
+            await _run_session(member.state.name, session)
         except Unavailable as exc:
             cause = await self._explain(member.content) if self._explain is not None else ""
             if cause:
@@ -190,7 +190,7 @@ class Follower(Generic[C]):
         log.info("peer removed", extra={"peer": name})
 
 
-async def _attempt(name: ClusterName, session: Session) -> None:
+async def _run_session(name: ClusterName, session: Session) -> None:
     try:
         await session.run()
     except (PermanentError, ValueError) as exc:
