@@ -43,11 +43,12 @@ lab: setup ## two connected clusters on this machine and the whole Cluster Mesh 
 clean-lab: ## remove every lab of this machine, also those of test runs: processes, namespaces, mounts, maps, state
 	$(BIN)/python -m lab clean
 
-check: build/.venv ## format, lint, types, import contracts; needs neither apt nor root
+check: build/.venv ## format, lint, types, import contracts, architecture; needs neither apt nor root
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --config pyproject.toml
+	$(BIN)/python -m pytest -q tests/unit/architecture
 
 test: setup ## all tests that CI runs, except the lab scenarios
 	$(BIN)/python -m pytest -q --durations=10 -n 2 -m 'not lab'
