@@ -10,6 +10,7 @@ from pathlib import Path
 
 from meshapi import installed
 from meshmodel import keys, private_keys
+from meshmodel.protocol import PROTOCOL_NUMBERS
 from tests.unit.architecture.source_tree import REPOSITORY, Module, is_within, modules
 
 PROGRAMS = ("agent", "clustermesh_apiserver", "clustermesh_cli", "meshpeer", "certs", "kvstore", "kube", "lab.daemon")
@@ -33,6 +34,11 @@ OTHER_NUMBERS = {
     ("kvstore.clientconfig", installed.STORE_PORT): "etcd's own port, where an endpoint names none",
 }
 """The same number as an installed port, decided by somebody else."""
+
+OTHER_PROTOCOLS = {("meshmodel.endpointslice", "TCP")}
+"""There it is the default of a field, by the field's number."""
+OTHER_STRUCTS = {("agent.observe.flow", "Flow"), ("agent.observe.flow", "FlowEnd")}
+"""A flow is Hubble's JSON, which its readers know from there; it is passed on as lines of text."""
 
 # what only `kubeintent` reads of a Kubernetes object; the kubelet and the controllers of the lab write them
 READ_FIELDS = {
@@ -90,6 +96,53 @@ def test_keys_of_the_mesh_are_spelled_in_meshmodel() -> None:
 def test_kubernetes_objects_are_read_in_kubeintent() -> None:
     found = {(m.name, text) for m in _of_programs() for text in _texts(m) if text in READ_FIELDS}
     assert sorted(found) == []
+
+
+def _numbered_protocols(module: Module) -> Iterator[str]:
+    """Names of transport protocols that a module gives a number: in an assignment, or in a mapping by name or by number."""
+    for node in ast.walk(module.tree):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=int())):
+                yield name.lstrip("_").upper()
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=int())):
+                yield name.lstrip("_").upper()
+            case ast.Dict(keys=names, values=numbers):
+                for pair in zip(names, numbers, strict=True):
+                    found = {type(n.value): n.value for n in pair if isinstance(n, ast.Constant)}
+                    if {int, str} <= found.keys():
+                        yield str(found[str]).upper()
+
+
+def test_transport_protocols_are_numbered_in_one_module() -> None:
+    """Everybody else takes them from meshmodel.protocol."""
+    assert set(_numbered_protocols(modules()["meshmodel.protocol"])) == PROTOCOL_NUMBERS.keys()
+    found = {
+        (module.name, name)
+        for module in modules().values()
+        if module.name != "meshmodel.protocol"
+        for name in _numbered_protocols(module)
+        if name in PROTOCOL_NUMBERS
+    }
+    assert sorted(found - OTHER_PROTOCOLS) == []
+    assert sorted(OTHER_PROTOCOLS - found) == []
+
+
+def _structs(module: Module) -> Iterator[str]:
+    """Classes of a module that have a JSON form."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.ClassDef) and {ast.unparse(base) for base in node.bases} & {
+            "Row",
+            "msgspec.Struct",
+            "Struct",
+        }:
+            yield node.name
+
+
+def test_what_the_servers_answer_is_written_down_in_meshapi() -> None:
+    """The command and the servers share these structs: one that a server keeps to itself is one its readers spell again."""
+    servers = frozenset({"agent", "clustermesh_apiserver", "meshpeer", "kvstore"})
+    found = {(m.name, struct) for m in modules().values() if is_within(m.name, servers) for struct in _structs(m)}
+    assert found == OTHER_STRUCTS
 
 
 def _unit_tests() -> list[Path]:
