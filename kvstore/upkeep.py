@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeping a private etcd below its quota: what to do is decided from its status (pure), then done.
+"""Keeping a private etcd below its quota: what to do is decided from its status alone, then done.
 
 A full etcd refuses every write until its alarm is disarmed by hand. Our store is a cache of Kubernetes with few readers
 of old revisions, so history is given up before that happens, and the alarm is disarmed once there is room again.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What kube-proxy does on a node, as one nft ruleset: ClusterIP for the node's own processes, and NodePort.
 
-`render` is pure; `apply` replaces the whole table in one transaction, so a packet sees either the old or the new set.
+`render` only makes text; `apply` replaces the whole table in one transaction, so a packet sees either the old or the new set.
 Left out: session affinity, and NodePort on 127.0.0.1.
 """
 

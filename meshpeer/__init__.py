@@ -4,7 +4,7 @@
 `directory` says which clusters are configured, `connection` makes a client of a connection file, `session` runs one attempt to
 follow one store, `follower` keeps one supervised session per configured cluster and the ids they hold, `status` says how each
 stands, `troubleshoot` tries a connection step by step. Programs hand in a `Consumer` (`consumer`): begin, apply, listed, drain,
-remove. `kinds`, `signals`, `reservations`, `view` and `status` are pure.
+remove. `allowed`, `caps`, `followed`, `kinds`, `record_views`, `reservations`, `signals` and `status` are pure.
 
 Belongs here: what is the same for whoever follows a store. Does not: what a record means, what is done with it.
 Imported by the agent (tables and maps) and the API server's mirror (copies into its own store).

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which value a key has when several objects claim it: that of the first claimant, then of the next when it leaves.
+"""Which value a key has when several objects claim it: the first claimant's, then the next one's when it leaves. Pure.
 
 Without this, the late delete of an old pod takes away the record of the new pod that got its address.
 """
