@@ -143,6 +143,18 @@ async def test_a_missing_number_is_made_once_and_owners_are_told() -> None:
     assert stored == IdentityIntent(number, labels("cart"), "shop", managed=True)
 
 
+async def test_labels_that_nobody_used_when_their_turn_came_get_a_number_when_somebody_does() -> None:
+    objects = Objects()
+    world = World(objects)
+    world.allocator.use("shop/a", labels("cart"))
+    world.allocator.release("shop/a")
+    with world.running():
+        await until(lambda: world.allocator.pending == 0)
+        assert objects.creates == 0
+        number = await world.number("shop/b", labels("cart"))
+    assert list(objects.stored) == [str(number)]
+
+
 async def test_two_replicas_meet_at_one_object() -> None:
     objects = Objects()
     one, two = World(objects), World(objects)

@@ -260,6 +260,24 @@ async def test_a_new_form_is_announced_when_it_is_copied_and_the_former_one_goes
         assert world.cached()[SLICE_COPY] == b"{slice}"
 
 
+async def test_a_kind_that_is_announced_and_not_copied_is_not_called_complete_when_the_peer_leaves_it(
+    world: World,
+) -> None:
+    """Readers still follow it: a canary now would tell them that what came so far is all."""
+    services, ours = b"cilium/synced/green/cilium/state/services/v1", b"cilium/cache/services/v1"
+    store = world.peer("green", {**GREEN, **{key: value for key, value in CANARIES.items() if key != services}})
+    async with world.running(SessionOptions(config_recheck_s=0.02)) as mirror:
+        await until(lambda: len(world.canaries()) >= 3)
+        assert b"endpointSlices" not in world.cached()[b"cilium/cluster-config/green"]
+        store.commit({b"cilium/cluster-config/green": CONFIG % b"endpointslices-only", **SLICES}, 0)
+        await until(lambda: world.connects == 2)
+        await until(lambda: mirror.statuses()[0].connected)
+        await settle(ABSENT_TURNS)
+        assert ours not in world.canaries()
+        store.commit(dict(SLICES_CANARY), 0)
+        await until(lambda: b"endpointslices-only" in world.cached()[b"cilium/cluster-config/green"])
+
+
 async def test_files_that_are_no_peers_are_passed_over_or_shown(world: World) -> None:
     world.write("blue", "endpoints: [blue]")
     world.write("green.etcd-client.crt", "-----BEGIN")
