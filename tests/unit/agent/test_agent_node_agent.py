@@ -16,7 +16,6 @@ from agent.datapath.layout import EndpointFlag
 from agent.datapath.maps import Maps
 from agent.datapath.memory import memory_maps
 from agent.datapath.rtnetlink import EndpointInterface, LinkSighting
-from agent.endpoints.discovery import RETRY_MINIMUM_S
 from agent.endpoints.feature import EndpointsFeature
 from agent.feature import Feature, Tasks
 from agent.identity.feature import IdentityFeature
@@ -348,41 +347,6 @@ async def test_pods_count_as_looked_for_only_after_a_round_that_began_when_all_a
         while not db.endpoints.initialized:
             await db.endpoints.changed.wait(db.endpoints.changed.count)
         assert db.endpoints.get(POD) is not None
-
-
-async def test_a_look_up_that_failed_is_made_again_when_its_delay_is_over_and_not_before(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Host(MemoryHost):
-        looked = 0
-
-        def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[LinkSighting]:
-            self.looked += len(asked)
-            return [LinkSighting(error="netlink: no buffer") for _ in asked]
-
-    host = Host()
-    core = await make_core(host)
-    clock, db = core.clock, core.db
-    assert isinstance(clock, ManualClock)
-    clock.advance(1_000.0)
-    feature, rounds = EndpointsFeature(core), list[float]()
-    begin = feature.discovery.begin
-    monkeypatch.setattr(feature.discovery, "begin", lambda now_s: rounds.append(now_s) or begin(now_s))
-    async with running(core, feature):
-        with db.write():
-            db.prefixes.put(Prefix(f"{POD}/32", IDENTITY, "", NORTH, NORTH_ID, ClaimOrigin.POD, NODE_IP, "d", "p"))
-        await settle()
-        before = len(rounds)
-        for failed in (1, 2, 3):
-            assert host.looked == failed
-            delay_s = RETRY_MINIMUM_S * 2 ** (failed - 1)
-            clock.advance(delay_s * 0.9)
-            await settle()
-            assert host.looked == failed
-            clock.advance(delay_s * 0.2)
-            await settle()
-        assert host.looked == 4
-        assert len(rounds) == before + 3, "it slept in between"
 
 
 @pytest.mark.runbook("lost-programs")
