@@ -66,6 +66,7 @@ class Timing:
     minimum_watch_s: float = 1.0
     watch_s: tuple[int, int] = (300, 600)
     silence_s: float = 90.0  # more than the 60 s between bookmarks: a half-open link is seen
+    absent_s: float = 10.0  # of a kind that comes later, objects count from then on: policies are among them
 
 
 @dataclass(slots=True)
@@ -255,7 +256,7 @@ class ListWatch(Generic[T]):
         self.progress.absent = True
         self._mark_synced(changes)
         emit(changes)
-        self._stop.wait(self._timing.maximum_backoff_s * self._jitter())
+        self._stop.wait(self._timing.absent_s * self._jitter())
 
     def _connected(self, version: str) -> None:
         progress = self.progress

@@ -16,7 +16,7 @@ from kube.client import KubeClient
 from kube.reflector import Change, Delete, Reflector, Synced, Timing, Upsert
 from kube.resource import SERVICES, KubeObject
 
-FAST = Timing(minimum_backoff_s=0.01, maximum_backoff_s=0.05, minimum_watch_s=0.01, silence_s=5.0)
+FAST = Timing(minimum_backoff_s=0.01, maximum_backoff_s=0.05, minimum_watch_s=0.01, silence_s=5.0, absent_s=0.05)
 
 
 def kubeconfig(path: Path, server: str, **user: object) -> str:
