@@ -69,8 +69,9 @@ def test_two_labs_run_side_by_side_and_one_goes_without_the_other_noticing(whole
 
 
 def test_a_killed_lab_comes_up_as_new_and_is_removed_completely(mesh: Mesh, second: str) -> None:
-    other, lab = Mesh(lab_names(second)), lab_names(second)
-    daemons = [lab.cgroup / f"daemon-{cluster}" for cluster in CLUSTERS]
+    names = lab_names(second)
+    other = Mesh(names)
+    daemons = [names.cgroup / f"daemon-{cluster}" for cluster in CLUSTERS]
     kill([pid for daemon in daemons for pid in cgroup.processes(daemon)])
     lab(second, "up")
     other.clustermesh("enable", "--context", "kind-koornacht")
@@ -81,6 +82,6 @@ def test_a_killed_lab_comes_up_as_new_and_is_removed_completely(mesh: Mesh, seco
     assert lab(second, "status", check=False).returncode == 1
     lab(second, "down")
     assert not everything_of(second)
-    assert not cleanup.leftovers(lab)
+    assert not cleanup.leftovers(names)
     assert lab(second, "down").returncode == 0, "what is gone already is no error"
     mesh.expect_whole()
