@@ -8,6 +8,7 @@ from statistics import median
 
 import msgspec
 
+from meshapi.installed import AGENT_PORT
 from meshapi.peer import PeerState
 from meshapi.probe import NodeProbes, PathState, ProbeRow
 from meshapi.row import SCHEMA, Row
@@ -82,7 +83,7 @@ def matrix_lines(matrix: PathMatrix, table_lines: Iterable[str]) -> Iterable[str
         yield f"{'OK  ' if pair.is_whole else 'FAIL'} {_pair_text(pair)}"
     for path in matrix.paths:
         if path.path is not PathState.WHOLE:
-            yield f"FAIL {path.source} -> {path.target}: {_why(path)}"
+            yield f"FAIL {path.source_cluster}/{path.source} -> {path.target_cluster}/{path.target}: {_why(path)}"
     for missing in matrix.missing:
         yield f"FAIL {missing}"
     if not matrix.pairs:
@@ -90,14 +91,15 @@ def matrix_lines(matrix: PathMatrix, table_lines: Iterable[str]) -> Iterable[str
 
 
 def matrix_table(matrix: PathMatrix) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
-    """A cell is the round trip, with tcp where that was the way, or what is wrong; `-` between nodes of one cluster."""
-    targets = list(dict.fromkeys((path.target_cluster, path.target) for path in matrix.paths))
-    sources = list(dict.fromkeys((path.source_cluster, path.source) for path in matrix.paths))
-    cells = {(path.source, path.target): _cell(path) for path in matrix.paths}
-    head = ("FROM", *(target for _, target in sorted(targets)))
-    return head, [
-        (source, *(cells.get((source, target), "-") for _, target in sorted(targets))) for _, source in sorted(sources)
-    ]
+    """A cell is the round trip, with tcp where that was the way, or what is wrong; `-` between nodes of one cluster.
+
+    Nodes of two clusters may have one name.
+    """
+    targets = sorted({(path.target_cluster, path.target) for path in matrix.paths})
+    sources = sorted({(path.source_cluster, path.source) for path in matrix.paths})
+    cells = {(path.source_cluster, path.source, path.target_cluster, path.target): _cell(path) for path in matrix.paths}
+    head = ("FROM", *("/".join(target) for target in targets))
+    return head, [("/".join(source), *(cells.get((*source, *target), "-") for target in targets)) for source in sources]
 
 
 def _path(answer: NodeProbes, target: ProbeRow) -> PathRow:
@@ -153,9 +155,10 @@ def _why(path: PathRow) -> str:
             return "not asked yet: its agent has just started, or does not probe (probe-peers)"
         case _:
             since = f", last answer {path.reached_ago_s:.0f} s ago" if path.reached_ago_s is not None else ", never did"
-            open_ = "UDP port of the overlay (8472)" if path.way == "overlay" else "UDP 8472 and TCP 9879"
+            overlay = "the overlay's UDP port (vxlan-port)"
+            ports = f"{overlay} open" if path.way == "overlay" else f"{overlay} open, or TCP {AGENT_PORT},"
             lost = "; new connections avoid it" if path.lost else ""
-            return f"no answer{since}{lost}; is {open_} open between them?"
+            return f"no answer{since}{lost}; is {ports} between them?"
 
 
 def _cell(path: PathRow) -> str:

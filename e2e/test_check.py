@@ -57,6 +57,6 @@ def test_the_matrix_names_the_two_nodes_between_which_no_tunnel_passes(whole: Me
         whole.wait_until("the matrix shows the pair and no other", lambda: broken(ways(whole)[1]) == both)
         shown = whole.clustermesh(*MATRIX, check=False)
         assert shown.returncode == DEGRADED
-        assert f"FAIL {SOURCE} -> {TARGET}: no answer, last answer" in shown.stdout
+        assert f"FAIL koornacht/{SOURCE} -> tion/{TARGET}: no answer, last answer" in shown.stdout
         assert "FAIL koornacht -> tion: 8/9 ways whole" in shown.stdout
     whole.wait_until("every way is whole again", lambda: ways(whole)[0] == 0)

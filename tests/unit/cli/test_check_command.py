@@ -21,6 +21,7 @@ from clustermesh_cli.commands.check_matrix import check_matrix
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.link_proof import Patience
+from clustermesh_cli.path_matrix import make_matrix, matrix_lines, matrix_table
 from clustermesh_cli.plan.check_row import CheckResult
 from clustermesh_cli.plan.configured_peer import configured_peer
 from clustermesh_cli.plan.connect import Mode
@@ -266,7 +267,7 @@ def test_a_whole_mesh_shows_round_trips_and_ends_well() -> None:
     code, text = matrix(ProbingApi({"n1": probes("n1", W, W), "n2": probes("n2", W, W)}))
     assert code == ExitCode.OK
     assert text.splitlines()[:3] == [
-        "FROM   s0       s1", "n1     0.40ms   0.40ms", "n2     0.40ms   0.40ms",
+        "FROM       south/s0   south/s1", "north/n1   0.40ms     0.40ms", "north/n2   0.40ms     0.40ms",
     ]  # fmt: skip
     assert "OK   north -> south: 4/4 ways whole, sessions on 2/2 nodes" in text
 
@@ -274,9 +275,9 @@ def test_a_whole_mesh_shows_round_trips_and_ends_well() -> None:
 @pytest.mark.parametrize(
     ("api", "words"),
     [
-        (ProbingApi({"n1": probes("n1", W, N)}), "FAIL n1 -> s1: no answer, never did"),
-        (ProbingApi({"n1": probes("n1", S, W)}), "FAIL n1 -> s0: only small packets pass the overlay"),
-        (ProbingApi({"n1": probes("n1", W, PathState.NOT_ASKED)}), "FAIL n1 -> s1: not asked yet"),
+        (ProbingApi({"n1": probes("n1", W, N)}), "FAIL north/n1 -> south/s1: no answer, never did"),
+        (ProbingApi({"n1": probes("n1", S, W)}), "FAIL north/n1 -> south/s0: only small packets pass the overlay"),
+        (ProbingApi({"n1": probes("n1", W, PathState.NOT_ASKED)}), "FAIL north/n1 -> south/s1: not asked yet"),
         (ProbingApi({"n1": probes("n1", W, W, session="withdrawn")}), "FAIL north -> south: 2/2 ways whole, sessions on 0/1"),
         (ProbingApi({"n1": probes("n1", W, W)}, "n2"), "FAIL n2: agent n2 does not answer"),
         (ProbingApi({"n1": probes("n1")}), "FAIL no agent knows a node of another cluster"),
@@ -287,6 +288,21 @@ def test_one_way_that_does_not_work_or_is_not_known_is_degraded(api: ProbingApi,
     code, text = matrix(api)
     assert code == ExitCode.DEGRADED
     assert words in text
+
+
+def test_nodes_of_two_clusters_may_have_one_name() -> None:
+    def way(source: str, target: str, path: PathState) -> NodeProbes:
+        row = ProbeRow(cluster=target, node="node-1", address="192.0.2.1", path=path, way="overlay", rtt_s=0.0004)
+        return NodeProbes(cluster=source, node="node-1", targets=[row])
+
+    made = make_matrix("", [way("north", "south", W), way("south", "north", N)], [])
+    assert matrix_table(made) == (
+        ("FROM", "north/node-1", "south/node-1"),
+        [("north/node-1", "-", "0.40ms"), ("south/node-1", "FAIL", "-")],
+    )
+    assert [line for line in matrix_lines(made, ()) if "->" in line and "node-1" in line] == [
+        "FAIL south/node-1 -> north/node-1: no answer, never did; is the overlay's UDP port (vxlan-port) open between them?"
+    ]
 
 
 def test_the_matrix_as_json_has_every_way_and_the_sums() -> None:
