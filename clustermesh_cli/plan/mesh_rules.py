@@ -88,7 +88,7 @@ def _judge_peers(clusters: Sequence[ClusterFacts]) -> Iterable[CheckRow]:
                         else f"{teller.name} already has a peer {name} with id {peer.id}, the id of {other.name}; "
                         "every cluster of a mesh needs its own id",
                     )
-            known = read.get(name)
+            known = next((found for found in read.values() if found.name == name), None)
             if known is None:
                 noted.append(_Member(name, peer.id, peer.pod_cidrs, teller.name))
             elif known.id != peer.id:
