@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from meshapi.event import EventKind, EventLevel, MeshEvent, parse_event_time
+from meshapi.event import EventKind, EventLevel, MeshEvent, is_asked_for, parse_event_time
 from meshapi.installed import AGENT, APISERVER
 from meshapi.row import SCHEMA, Row
 
@@ -32,11 +32,7 @@ class EventWish(NamedTuple):
 
     def admits(self, event: MeshEvent) -> bool:
         """What a program decides by itself, for events that come from elsewhere."""
-        return (
-            event.time >= self.since
-            and self.kind in ("", event.kind)
-            and (not self.cluster or self.cluster in (event.cluster, event.peer))
-        )
+        return is_asked_for(event, since=self.since, kind=self.kind, cluster=self.cluster)
 
 
 class ToldEvents(Row, kw_only=True):

@@ -52,6 +52,15 @@ class MeshEvent(Row, kw_only=True):
     message: str
 
 
+def is_asked_for(event: MeshEvent, *, since: str, kind: str, cluster: str) -> bool:
+    """Whether one who asks with these words is told `event`; "" asks for all. `cluster` is any that has a part in it."""
+    return (
+        event.time >= since
+        and (not kind or event.kind == kind)
+        and (not cluster or cluster in (event.cluster, event.peer))
+    )
+
+
 class Happened(NamedTuple):
     """An event without the time and without who saw it."""
 

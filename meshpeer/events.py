@@ -9,8 +9,6 @@ from typing import Final
 
 import msgspec
 from fastapi import Query, Response
-from fastapi.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from meshapi.event import (
     EventKind,
@@ -18,11 +16,13 @@ from meshapi.event import (
     MeshEvent,
     MeshLook,
     event_time,
+    is_asked_for,
     parse_event_time,
     what_happened,
 )
 from meshapi.row import encode
 from meshkit.clock import Clock
+from meshkit.followers import Followers
 from meshkit.journal import ENTRIES, Journal
 from meshkit.rest import NotAnswered, Rest
 
@@ -75,7 +75,7 @@ class EventLog:
 
 
 def add_event_routes(rest: Rest, log: EventLog) -> None:
-    followers = asyncio.Semaphore(MAX_FOLLOWERS)
+    followers = Followers(MAX_FOLLOWERS)
     errors = {400: "a parameter cannot be read", 429: "too many followers"}
 
     @rest.get_stream("/v1/events", MeshEvent, _MEDIA, tag="events", errors=errors)
@@ -91,14 +91,15 @@ def add_event_routes(rest: Rest, log: EventLog) -> None:
 
         `follow` keeps the answer open; an empty line now and then says that it stands.
         """
-        keep = _filter(since, kind, cluster)
+        first = _first(since)
+
+        def keep(event: MeshEvent) -> bool:
+            return is_asked_for(event, since=first, kind=kind, cluster=cluster)
+
         shown = b"".join(_line(event) for event in log.journal.last(limit, keep))
         if not follow:
             return Response(shown, media_type=_MEDIA)
-        if followers.locked():
-            raise NotAnswered(429, f"{MAX_FOLLOWERS} followers are connected already")
-        await followers.acquire()
-        return _Follow(_stream(shown, log.journal.follow(keep)), followers)
+        return await followers.answer(_stream(shown, log.journal.follow(keep)), _MEDIA)
 
 
 async def _stream(shown: bytes, following: AsyncIterator[MeshEvent]) -> AsyncIterator[bytes]:
@@ -116,34 +117,11 @@ async def _stream(shown: bytes, following: AsyncIterator[MeshEvent]) -> AsyncIte
         pending.cancel()
 
 
-class _Follow(StreamingResponse):
-    """A response that gives its place back when it ends, also when it never began."""
-
-    def __init__(self, lines: AsyncIterator[bytes], places: asyncio.Semaphore) -> None:
-        super().__init__(lines, media_type=_MEDIA)
-        self._places = places
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._places.release()
-
-
-def _filter(since: str, kind: str, cluster: str) -> Callable[[MeshEvent], bool]:
+def _first(since: str) -> str:
     try:
-        first = parse_event_time(since) if since else ""
+        return parse_event_time(since) if since else ""
     except ValueError as exc:
         raise NotAnswered(400, f"since: {exc}") from exc
-
-    def keep(event: MeshEvent) -> bool:
-        return (
-            event.time >= first
-            and (not kind or event.kind == kind)
-            and (not cluster or cluster in (event.cluster, event.peer))
-        )
-
-    return keep
 
 
 def _line(event: MeshEvent) -> bytes:

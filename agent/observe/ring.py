@@ -48,9 +48,11 @@ class FlowRing:
         found = list(islice((flow for flow in reversed(self._flows) if keep(flow)), number))
         return found[::-1]
 
-    async def follow(self, keep: Filter) -> AsyncIterator[Flow]:
-        """Every flow from now on that passes; one that falls out of the ring before it is read is lost."""
-        position = self._seen
+    def follow(self, keep: Filter) -> AsyncIterator[Flow]:
+        """Every flow after this call that passes; one that falls out of the ring before it is read is lost."""
+        return self._from(self._seen, keep)
+
+    async def _from(self, position: int, keep: Filter) -> AsyncIterator[Flow]:
         while True:
             rung = self._wake.count
             if self._seen == position:

@@ -3,26 +3,24 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final
 
 import msgspec
 from fastapi import Query, Response
-from fastapi.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from agent.observe.flow import Flow
 from agent.observe.ring import Filter, FlowRing
 from agent.observe.text import line
-from meshkit.rest import NotAnswered, Rest
+from meshkit.followers import Followers
+from meshkit.rest import Rest
 
 LAST_DEFAULT: Final = 20
 MAX_FOLLOWERS: Final = 16
 
 
 def add_flow_routes(rest: Rest, ring: FlowRing) -> None:
-    followers = asyncio.Semaphore(MAX_FOLLOWERS)
+    followers = Followers(MAX_FOLLOWERS)
 
     @rest.get_stream("/v1/flows", Flow, "application/x-ndjson", tag="flows", errors={429: "too many followers"})
     async def flows(
@@ -41,32 +39,16 @@ def add_flow_routes(rest: Rest, ring: FlowRing) -> None:
         media = "text/plain" if format_ == "text" else "application/x-ndjson"
         if not follow:
             return Response(b"".join(render(flow) for flow in shown), media_type=media)
-
-        if followers.locked():
-            raise NotAnswered(429, f"{MAX_FOLLOWERS} followers are connected already")
-        await followers.acquire()
-
-        async def stream() -> AsyncIterator[bytes]:
-            for flow in shown:
-                yield render(flow)
-            async for flow in ring.follow(keep):
-                yield render(flow)
-
-        return _Follow(stream(), followers, media)
+        return await followers.answer(_lines(shown, ring.follow(keep), render), media)
 
 
-class _Follow(StreamingResponse):
-    """A response that gives its place back when it ends, also when it never began."""
-
-    def __init__(self, lines: AsyncIterator[bytes], places: asyncio.Semaphore, media_type: str) -> None:
-        super().__init__(lines, media_type=media_type)
-        self._places = places
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._places.release()
+async def _lines(
+    shown: Iterable[Flow], following: AsyncIterator[Flow], render: Callable[[Flow], bytes]
+) -> AsyncIterator[bytes]:
+    for flow in shown:
+        yield render(flow)
+    async for flow in following:
+        yield render(flow)
 
 
 def _filter(kind: str, pod: str, verdict: str) -> Filter:

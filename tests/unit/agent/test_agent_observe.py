@@ -170,3 +170,10 @@ async def test_the_ring_keeps_the_newest_and_followers_get_every_new_one(maker: 
         await asyncio.sleep(0)
     task.cancel()
     assert [f.source.port for f in found] == [7, 9]
+
+
+async def test_a_flow_that_comes_before_the_first_line_is_read_is_not_lost(maker: FlowMaker) -> None:
+    ring = FlowRing(3)
+    following = ring.follow(lambda _flow: True)
+    ring.extend([maker.make(event(source_port=7))])
+    assert (await asyncio.wait_for(anext(following), 5)).source.port == 7
