@@ -10,12 +10,16 @@ import typer
 from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
+from clustermesh_cli.plan.connection_mode import Mode
 from clustermesh_cli.verb_options import (
+    ConnectionMode,
     Context,
+    DestinationEndpoint,
     Kubeconfig,
     Namespace,
     Output,
     Plain,
+    SourceEndpoint,
     Wait,
     make_client,
     make_console,
@@ -31,13 +35,9 @@ def connect(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
-    connection_mode: Annotated[str, typer.Option(help="unicast, bidirectional or mesh")] = "bidirectional",
-    source_endpoint: Annotated[
-        list[str] | None, typer.Option(help="HOST:PORT by which others reach the local cluster")
-    ] = None,
-    destination_endpoint: Annotated[
-        list[str] | None, typer.Option(help="[CONTEXT=]HOST:PORT by which a destination is reached")
-    ] = None,
+    connection_mode: ConnectionMode = Mode.BIDIRECTIONAL,
+    source_endpoint: SourceEndpoint = None,
+    destination_endpoint: DestinationEndpoint = None,
     peer_networks: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,18 +67,15 @@ def connect(
     from clustermesh_cli.commands import status as status_verb
     from clustermesh_cli.contexts import open_clusters, split_contexts
     from clustermesh_cli.link_proof import Patience
-    from clustermesh_cli.plan.connect import Mode
     from clustermesh_cli.plan.endpoint import split_endpoints
     from clustermesh_cli.plan.peer_networks import parse_choices
 
-    if connection_mode not in list(Mode):
-        raise CommandError(f"--connection-mode {connection_mode}: choose one of {', '.join(Mode)}", ExitCode.USAGE)
     destinations = split_contexts(destination_context)
     clients = open_clusters(kubeconfig, context, destinations, "connected to")
     endpoints = split_endpoints(next(iter(clients)), destinations, source_endpoint or [], destination_endpoint or [])
     console = make_console(plain)
     networks = parse_choices(peer_networks or [], next(iter(clients)), destinations)
-    options = verb.ConnectOptions(Mode(connection_mode), endpoints, dry_run, verify, wait, networks)
+    options = verb.ConnectOptions(connection_mode, endpoints, dry_run, verify, wait, networks)
     links = verb.connect(clients, namespace, options, console, Patience(wait_duration))
     if dry_run:
         return
@@ -95,13 +92,9 @@ def check(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
-    connection_mode: Annotated[str, typer.Option(help="unicast, bidirectional or mesh")] = "bidirectional",
-    source_endpoint: Annotated[
-        list[str] | None, typer.Option(help="HOST:PORT by which others reach the local cluster")
-    ] = None,
-    destination_endpoint: Annotated[
-        list[str] | None, typer.Option(help="[CONTEXT=]HOST:PORT by which a destination is reached")
-    ] = None,
+    connection_mode: ConnectionMode = Mode.BIDIRECTIONAL,
+    source_endpoint: SourceEndpoint = None,
+    destination_endpoint: DestinationEndpoint = None,
     matrix: Annotated[
         bool,
         typer.Option("--matrix", help="node to node, through the overlay, as the agents of these clusters probe it"),
@@ -112,12 +105,9 @@ def check(
     from clustermesh_cli.commands import check as verb
     from clustermesh_cli.commands.check_matrix import check_matrix
     from clustermesh_cli.contexts import open_clusters, split_contexts
-    from clustermesh_cli.plan.connect import Mode
     from clustermesh_cli.plan.endpoint import split_endpoints
     from clustermesh_cli.program_client import ProgramClient
 
-    if connection_mode not in list(Mode):
-        raise CommandError(f"--connection-mode {connection_mode}: choose one of {', '.join(Mode)}", ExitCode.USAGE)
     destinations = split_contexts(destination_context or [])
     clients = open_clusters(kubeconfig, context, destinations, "compared with")
     console, clock = Console(plain=True), SystemClock()
@@ -127,7 +117,7 @@ def check(
         programs = {name: ProgramClient(client, namespace) for name, client in clients.items()}
         raise typer.Exit(check_matrix(programs, output, console, clock.wall))
     endpoints = split_endpoints(next(iter(clients)), destinations, source_endpoint or [], destination_endpoint or [])
-    preflight = verb.Preflight(clients, namespace, Mode(connection_mode), endpoints, clock.wall())
+    preflight = verb.Preflight(clients, namespace, connection_mode, endpoints, clock.wall())
     raise typer.Exit(verb.check(preflight, output, console))
 
 

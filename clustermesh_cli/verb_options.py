@@ -10,6 +10,7 @@ import typer
 
 from clustermesh_cli.answer_form import AnswerForm, parse_answer_form
 from clustermesh_cli.exit_code import CommandError, ExitCode
+from clustermesh_cli.plan.connection_mode import Mode, parse_mode
 
 if TYPE_CHECKING:
     from clustermesh_cli.console import Console
@@ -46,6 +47,18 @@ Wait = Annotated[
 Output = Annotated[
     AnswerForm,
     typer.Option("--output", "-o", help="table, json or yaml", parser=parse_answer_form, metavar="FORM"),
+]
+
+ConnectionMode = Annotated[
+    Mode,
+    typer.Option("--connection-mode", help="unicast, bidirectional or mesh", parser=parse_mode, metavar="MODE"),
+]
+SourceEndpoint = Annotated[
+    list[str] | None, typer.Option("--source-endpoint", help="HOST:PORT by which others reach the local cluster")
+]
+DestinationEndpoint = Annotated[
+    list[str] | None,
+    typer.Option("--destination-endpoint", help="[CONTEXT=]HOST:PORT by which a destination is reached"),
 ]
 
 

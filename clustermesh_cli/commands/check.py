@@ -19,7 +19,8 @@ from clustermesh_cli.link_writer import read_objects
 from clustermesh_cli.listed_rows import table_lines
 from clustermesh_cli.plan.check_row import CheckReport, CheckResult, CheckRow, worst
 from clustermesh_cli.plan.configured_peer import configured_peer
-from clustermesh_cli.plan.connect import Mode, PeerLink, check_access, plan_links
+from clustermesh_cli.plan.connect import PeerLink, check_access, plan_links
+from clustermesh_cli.plan.connection_mode import Mode
 from clustermesh_cli.plan.endpoint import ENDPOINT, given_access
 from clustermesh_cli.plan.facts import ClusterFacts
 from clustermesh_cli.plan.link_change import connecting_steps, plan_changes

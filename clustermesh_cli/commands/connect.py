@@ -11,7 +11,8 @@ from clustermesh_cli.console import Console
 from clustermesh_cli.link_proof import Patience, prove_reach, prove_session
 from clustermesh_cli.link_writer import read_objects, write_steps
 from clustermesh_cli.owned_networks import OwnedNetworks
-from clustermesh_cli.plan.connect import Mode, PeerLink, check_access, check_all, plan_links
+from clustermesh_cli.plan.connect import PeerLink, check_access, check_all, plan_links
+from clustermesh_cli.plan.connection_mode import Mode
 from clustermesh_cli.plan.endpoint import given_access
 from clustermesh_cli.plan.facts import ClusterFacts
 from clustermesh_cli.plan.link_change import connecting_steps, plan_changes

@@ -5,24 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import combinations
 
 import yaml
 
 from clustermesh_cli.exit_code import CommandRefusedError
 from clustermesh_cli.plan.check_row import failures
+from clustermesh_cli.plan.connection_mode import Mode
 from clustermesh_cli.plan.facts import ClusterFacts, StoreAccess
 from clustermesh_cli.plan.mesh_rules import judge_mesh
 from meshapi.installed import LOCAL_DIRECTORY, PEER_DIRECTORY, REMOTE_DIRECTORY, STORE_PORT, STORE_SERVICE
-
-
-class Mode(StrEnum):
-    """Who learns whom: only the local cluster; local and each destination; everybody everybody."""
-
-    UNICAST = "unicast"
-    BIDIRECTIONAL = "bidirectional"
-    MESH = "mesh"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from certs.authority import Authority
 from clustermesh_cli.commands.connect import ConnectOptions, connect
 from clustermesh_cli.console import Console
 from clustermesh_cli.link_proof import Patience
-from clustermesh_cli.plan.connect import Mode
+from clustermesh_cli.plan.connection_mode import Mode
 from clustermesh_cli.plan.link_change import PEERING_OBJECTS, merge
 from clustermesh_cli.plan.peer_networks import Choices
 from kube.client import KubeClient

@@ -24,7 +24,7 @@ from clustermesh_cli.link_proof import Patience
 from clustermesh_cli.path_matrix import make_matrix, matrix_lines, matrix_table
 from clustermesh_cli.plan.check_row import CheckResult
 from clustermesh_cli.plan.configured_peer import configured_peer
-from clustermesh_cli.plan.connect import Mode
+from clustermesh_cli.plan.connection_mode import Mode
 from clustermesh_cli.plan.facts import ClusterFacts, KnownPeer
 from clustermesh_cli.plan.mesh_rules import judge_mesh
 from clustermesh_cli.plan.program_rules import judge_kernels, judge_versions

@@ -12,7 +12,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clustermesh_cli.plan.connect import Mode, plan_links
+from clustermesh_cli.plan.connect import plan_links
+from clustermesh_cli.plan.connection_mode import Mode
 from clustermesh_cli.plan.facts import ClusterFacts, StoreAccess
 from clustermesh_cli.plan.link_change import (
     PEERING_OBJECTS,

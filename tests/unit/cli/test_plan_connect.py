@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from clustermesh_cli.exit_code import CommandRefusedError
-from clustermesh_cli.plan.connect import Mode, check_access, check_all, peer_config, plan_links
+from clustermesh_cli.plan.connect import check_access, check_all, peer_config, plan_links
+from clustermesh_cli.plan.connection_mode import Mode
 from clustermesh_cli.plan.facts import ClusterFacts, KnownPeer, StoreAccess
 from clustermesh_cli.plan.peering import (
     PEERS_ANNOTATION,
