@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -26,8 +26,26 @@ from meshpolicy import EndpointPolicy
 # Identity 0 in the ipcache: an address that is ours or a peer's, of which we do not know yet whose it is.
 
 
+class Hints(NamedTuple):
+    """The zones and nodes whose clients shall prefer a backend. Source: discovery/v1."""
+
+    zones: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+
+
+NO_HINTS: Final = Hints()
+
+
+def hints_of(zones: tuple[str, ...], nodes: tuple[str, ...] = ()) -> Hints:
+    """The hints; none at all are always the same object."""
+    return Hints(zones, nodes) if zones or nodes else NO_HINTS
+
+
 class Backend(NamedTuple):
-    """One address and port of one cluster's contribution; a tuple because there may be half a million of them."""
+    """One address and port of one cluster's contribution; a tuple because there may be half a million of them.
+
+    `node` is known of the own cluster's backends only.
+    """
 
     address: str
     port: int
@@ -36,6 +54,8 @@ class Backend(NamedTuple):
     condition: Condition = Condition.ACTIVE
     is_healthy: bool = True
     zone: str = ""
+    node: str = ""
+    hints: Hints = NO_HINTS
 
 
 class Target(NamedTuple):
@@ -82,6 +102,10 @@ class Service:
     is_shared: bool = False
     affinity: Affinity = Affinity.NONE
     session_affinity_s: int = 0
+    is_internal_local: bool = False
+    """Its cluster addresses lead to backends of the client's node only (internalTrafficPolicy: Local)."""
+    unsupported: tuple[str, ...] = ()
+    """What this node does not do of it, as sentences for its owner."""
     problems: tuple[str, ...] = ()
     created: str = ""
     """When the object was made, as Kubernetes writes it (RFC 3339, UTC): of two that claim one thing, the older has it."""
@@ -116,7 +140,7 @@ class BackendSet:
     backends: tuple[Backend, ...]
     updated_wall_s: float = field(default=0.0, compare=False)
     is_plain: bool = field(default=False, compare=False)
-    """Every backend is healthy and active: nothing is left to decide about single ones."""
+    """Every backend is healthy and active and has no hints: nothing is left to decide about single ones."""
     has_unnamed: bool = field(default=False, compare=False)
     """Some backend has no port name: it fits a port of any name."""
 

@@ -48,13 +48,21 @@ def _endpoint(entry: Obj, family: str, problems: list[str]) -> SliceEndpointInte
     ready, serving, terminating = fields.flags(fields.mapping(entry, "conditions", problems), CONDITIONS, problems)
     hostname, node_name, zone = fields.texts(entry, TEXTS, problems)
     zones: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
     if entry.get("hints") is not None:
-        hints = fields.objects(fields.mapping(entry, "hints", problems), "forZones", problems)
-        zones = tuple(name for hint in hints if (name := fields.text(hint, "name", problems, "hints.forZones")))
+        hints = fields.mapping(entry, "hints", problems)
+        zones, nodes = _names(hints, "forZones", problems), _names(hints, "forNodes", problems)
     addresses = _addresses(entry, family, problems)
     target = entry.get("targetRef")
     is_pod = isinstance(target, dict) and target.get("kind") == "Pod"
-    return SliceEndpointIntent(addresses, ready, serving, terminating, hostname, node_name, zone, zones, is_pod)
+    return SliceEndpointIntent(addresses, ready, serving, terminating, hostname, node_name, zone, zones, is_pod, nodes)
+
+
+def _names(hints: Obj, part: str, problems: list[str]) -> tuple[str, ...]:
+    if hints.get(part) is None:
+        return ()
+    listed = fields.objects(hints, part, problems)
+    return tuple(name for hint in listed if (name := fields.text(hint, "name", problems, f"hints.{part}")))
 
 
 def _addresses(entry: Obj, family: str, problems: list[str]) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ class Port(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ServiceIntent:
-    """One Service. `balancer_ips` are the load balancer's addresses that nodes translate."""
+    """One Service. `balancer_ips` are the load balancer's addresses that nodes translate, `balancer_sources` as written."""
 
     namespace: str
     name: str
@@ -46,6 +46,8 @@ class ServiceIntent:
     affinity_timeout_s: int = 0
     external_ips: tuple[str, ...] = ()
     balancer_ips: tuple[str, ...] = ()
+    balancer_sources: tuple[str, ...] = ()
+    is_internal_local: bool = False
     created: str = ""
     """Creation time as Kubernetes writes it: RFC 3339 in UTC, so that the order of texts is the order of times."""
 
@@ -62,6 +64,7 @@ class SliceEndpointIntent(NamedTuple):
     zone: str = ""
     for_zones: tuple[str, ...] = ()
     is_pod: bool = False
+    for_nodes: tuple[str, ...] = ()
 
     @property
     def is_exported(self) -> bool:

@@ -13,6 +13,7 @@ from meshmodel.annotations import parse_service_annotations
 HEADLESS_LABEL: Final = "service.kubernetes.io/headless"
 PROXY_NAME_LABEL: Final = "service.kubernetes.io/service-proxy-name"
 MAX_AFFINITY_S: Final = 86_400
+TRAFFIC_POLICIES: Final = ("Cluster", "Local")
 IP_MODES: Final = frozenset({"VIP", "Proxy"})
 
 
@@ -44,6 +45,9 @@ def read_service(obj: Obj) -> Read[ServiceIntent]:
             fields.entries(spec, "externalIPs", problems), "spec.externalIPs", problems, special=False
         ),
         balancer_ips=_balancer_ips(obj, problems),
+        balancer_sources=_balancer_sources(spec, problems),
+        is_internal_local=fields.choice(spec, "internalTrafficPolicy", TRAFFIC_POLICIES, "Cluster", problems)
+        == "Local",
         created=fields.text(meta, "creationTimestamp", problems),
     )
     return Read(row, bounded(problems), name.uid)
@@ -95,3 +99,10 @@ def _balancer_ips(obj: Obj, problems: list[str]) -> tuple[str, ...]:
     entries = fields.objects(balancer, "ingress", problems)
     kept = [entry.get("ip") for entry in entries if fields.choice(entry, "ipMode", IP_MODES, "VIP", problems) == "VIP"]
     return fields.addresses(kept, "status.loadBalancer.ingress", problems)
+
+
+def _balancer_sources(spec: Obj, problems: list[str]) -> tuple[str, ...]:
+    """As written: what cannot be read restricts as well."""
+    if spec.get("loadBalancerSourceRanges") is None:
+        return ()
+    return tuple(str(entry) for entry in fields.entries(spec, "loadBalancerSourceRanges", problems))

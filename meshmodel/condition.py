@@ -14,8 +14,11 @@ class Condition(StrEnum):
 
 
 def condition_of(*, ready: bool | None, serving: bool | None, terminating: bool | None) -> Condition | None:
-    """Active when ready, terminating while it still serves, None otherwise. None of a condition means that nobody said."""
-    if ready is not False and not terminating:
+    """Active when ready, terminating while it still serves, None otherwise. None of a condition means that nobody said.
+
+    One that ends and is said to be ready all the same is active: its Service has publishNotReadyAddresses.
+    """
+    if ready or (ready is None and not terminating):
         return Condition.ACTIVE
     is_serving = serving if serving is not None else ready is not False
     return Condition.TERMINATING if terminating and is_serving else None

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from sys import intern
 from typing import Any, NamedTuple
 
-from agent.tables import Address, Backend, LabelledService, Service, ServicePort
+from agent.tables import Address, Backend, Hints, LabelledService, Service, ServicePort, hints_of
 from kubeintent.endpoint_slice import read_endpoint_slice
 from kubeintent.read import UnreadableError
 from kubeintent.rows import ServiceIntent
@@ -60,22 +62,18 @@ def strip_service(item: dict[str, Any]) -> Service | None:
     found = read.row
     if found is None or found.external_name or found.headless or found.other_proxy or not found.cluster_ips:
         return None
-    problems = [*found.annotations.problems, *read.problems]
-    ports = []
-    for port in found.ports:
-        if port.protocol not in BALANCED_PROTOCOLS:
-            problems.append(f"port {port.port}/{port.protocol}: protocol is not balanced")
-        elif port.port is not None:
-            ports.append(ServicePort(port.name, port.port, port.protocol))
+    ports = (p for p in found.ports if p.port is not None and p.protocol in BALANCED_PROTOCOLS)
     return Service(
         name=ServiceName(found.namespace, found.name),
         addresses=_addresses(found),
-        ports=tuple(ports),
+        ports=tuple(ServicePort(port.name, port.port or 0, port.protocol) for port in ports),
         is_global=found.annotations.global_,
         is_shared=found.annotations.global_ and found.annotations.shared,
         affinity=found.annotations.affinity,
         session_affinity_s=_session_affinity(found),
-        problems=tuple(problems),
+        is_internal_local=found.is_internal_local,
+        unsupported=tuple(_unsupported(found)) if found.annotations.global_ else (),
+        problems=(*found.annotations.problems, *read.problems),
         created=found.created,
         uid=found.uid,
     )
@@ -92,30 +90,48 @@ def strip_slice(item: dict[str, Any]) -> Slice | None:
         return None
     ports = [(port.port, port.protocol, (port.name,)) for port in found.ports if port.port is not None]
     backends: list[Backend] = []
+    known: dict[Hints, Hints] = {}
     for endpoint in found.endpoints:
         condition = condition_of(ready=endpoint.ready, serving=endpoint.serving, terminating=endpoint.terminating)
         if condition is None:
             continue
+        found_hints = hints_of(endpoint.for_zones, endpoint.for_nodes)
+        hints, node = known.setdefault(found_hints, found_hints), intern(endpoint.node_name)
         for address in endpoint.addresses:
             backends.extend(
-                Backend(address, number, protocol, names, condition, zone=endpoint.zone)
+                Backend(address, number, protocol, names, condition, True, endpoint.zone, node, hints)
                 for number, protocol, names in ports
             )
     return Slice(ServiceName(found.namespace, found.service), found.name, tuple(backends), read.problems)
 
 
 def _addresses(found: ServiceIntent) -> tuple[Address, ...]:
-    """IPv4 addresses by kind, each once: the cluster's own first."""
+    """IPv4 addresses by kind, each once: the cluster's own first. Balancer addresses with source ranges are not taken over."""
     kinds: dict[str, str] = {}
     for kind, ips in (
         ("ClusterIP", found.cluster_ips),
-        ("LoadBalancer", found.balancer_ips),
+        ("LoadBalancer", () if found.balancer_sources else found.balancer_ips),
         ("ExternalIP", found.external_ips),
     ):
         for ip in ips:
             if ":" not in ip:
                 kinds.setdefault(ip, kind)
     return tuple(Address(ip, kind) for ip, kind in kinds.items())
+
+
+def _unsupported(found: ServiceIntent) -> Iterator[str]:
+    """What a global service asks for that only its own cluster's proxy does: remote backends have no part in it."""
+    for port in found.ports:
+        if port.protocol not in BALANCED_PROTOCOLS:
+            yield f"port {port.port}/{port.protocol} does not lead to other clusters: only TCP and UDP are balanced"
+    if found.balancer_sources and found.balancer_ips:
+        yield (
+            f"load balancer addresses {', '.join(found.balancer_ips)} do not lead to other clusters: "
+            "loadBalancerSourceRanges is left to this cluster's proxy"
+        )
+    wide = [ip for ip in found.cluster_ips if ":" in ip]
+    if wide:
+        yield f"{', '.join(wide)} does not lead to other clusters: only IPv4 is balanced"
 
 
 def _session_affinity(found: ServiceIntent) -> int:

@@ -2,14 +2,15 @@
 """What the load balancer does when addresses and nodes change, not services: promptly, and at the cost of what changed.
 
 Kept backends end when their address does; a claim on an address is judged again when the address comes or goes; backends
-behind a node that probes cannot reach take no new connections.
+behind a node that probes cannot reach take no new connections; backends hinted for another zone take none once this node
+says which is its own.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from agent.loadbalancer.registry import BackendRegistry
 from agent.loadbalancer.writer import LoadBalancerWriter
@@ -19,6 +20,7 @@ from meshkit.table import HistoryLostError, Table
 
 log = logging.getLogger(__name__)
 K = TypeVar("K")
+ZONE_LABEL: Final = "topology.kubernetes.io/zone"
 _HOST = "/32"
 
 
@@ -27,7 +29,7 @@ class AddressFollower:
 
     def __init__(self, db: AgentDB, writer: LoadBalancerWriter, backends: BackendRegistry) -> None:
         self._db, self._writer, self._backends = db, writer, backends
-        self.tables: tuple[Table[Any, Any], ...] = (db.prefixes, db.backends, db.lost_nodes)
+        self.tables: tuple[Table[Any, Any], ...] = (db.prefixes, db.backends, db.lost_nodes, db.nodes)
         self._seen = dict.fromkeys((table.name for table in self.tables), 0)
         self._dead: frozenset[str] = frozenset()
         self._behind: frozenset[str] = frozenset()
@@ -59,6 +61,16 @@ class AddressFollower:
             self._judge_nodes()
         elif self._dead and prefixes:
             self._judge_pods(prefixes)
+        nodes = self._changed(self._db.nodes, is_wanted=True)
+        if nodes is None or (self._db.own, self._db.node_name) in nodes:
+            self._judge_zone()
+
+    def _judge_zone(self) -> None:
+        """A record of this node that is gone says nothing: the zone stays."""
+        own = self._db.nodes.get((self._db.own, self._db.node_name))
+        if own is not None:
+            with self._db.write():
+                self._writer.set_zone(own.labels.get(ZONE_LABEL, ""))
 
     def _judge_claims(self, outside: Collection[str], prefixes: list[str] | None) -> None:
         if prefixes is None or any(not prefix.endswith(_HOST) for prefix in prefixes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agent.tables import Backend
+from agent.tables import NO_HINTS, Backend
 from meshmodel.condition import Condition
 
 
@@ -27,5 +27,7 @@ def merge_backends(groups: Iterable[Iterable[Backend]]) -> tuple[Backend, ...]:
                 names=tuple(sorted({*old.names, *backend.names})),
                 condition=Condition.ACTIVE if is_active else Condition.TERMINATING,
                 zone=old.zone or backend.zone,
+                node=old.node or backend.node,
+                hints=backend.hints if old.hints is NO_HINTS else old.hints,
             )
     return tuple(merged[key] for key in sorted(merged))

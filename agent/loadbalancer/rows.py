@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agent.loadbalancer.ops import LoadBalancerTarget
+from agent.loadbalancer.ownership import CLUSTER_IP
 from agent.loadbalancer.select import Candidate
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.tables import AgentDB, FrontendKey, Service, ServicePort
@@ -45,7 +46,9 @@ class ServiceRows:
         service = self._db.services.get(name)
         if service is None:
             return None
-        rules = {self._writer.choose(service, port)[0].reason for port in service.ports}
+        kinds = {address.kind == CLUSTER_IP for address in service.addresses}
+        choose = self._writer.choose
+        rules = {choose(service, port, is_inside=inside)[0].reason for port in service.ports for inside in kinds}
         frontends = [(port, address) for port in service.ports for address in service.addresses]
         return ServiceExplanation(
             name=str(name),
@@ -86,7 +89,7 @@ class ServiceRows:
 
     def _service(self, service: Service, port: ServicePort, ip: str, kind: str, problems: list[str]) -> ServiceStatus:
         """An address and port that the service asks for in vain chooses no backend."""
-        choice, candidates = self._writer.choose(service, port)
+        choice, candidates = self._writer.choose(service, port, is_inside=kind == CLUSTER_IP)
         key = FrontendKey(ip, port.port, port.protocol)
         owner = self._db.frontends.get(key)
         chosen = set(map(id, choice.chosen)) if owner is not None and owner.service == service.name else set()

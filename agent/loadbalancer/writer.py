@@ -9,11 +9,13 @@ from ipaddress import IPv4Network
 from agent.loadbalancer.addresses import AddressRules
 from agent.loadbalancer.frontend import frontend_keys, key_of, make_frontend, pairs_of
 from agent.loadbalancer.limit import BackendLimit
+from agent.loadbalancer.nearby import Locality, decide
 from agent.loadbalancer.ownership import CLUSTER_IP, Claim, Contests, claim_of, describe_loss
 from agent.loadbalancer.ports import describe_mismatch, fitting
-from agent.loadbalancer.select import Candidate, Choice, Counts, select, sides
+from agent.loadbalancer.select import Candidate, Choice, Counts, sides
 from agent.settings import AgentSettings
 from agent.tables import (
+    NO_HINTS,
     Address,
     AgentDB,
     Backend,
@@ -50,6 +52,7 @@ class LoadBalancerWriter:
         self._refusals: dict[ServiceName, tuple[str, ...]] = {}
         self._mismatches: dict[ServiceName, tuple[str, ...]] = {}
         self._unreachable: frozenset[str] = frozenset()
+        self._here = Locality(db.node_name)
 
     def set_service(self, service: Service) -> None:
         """The service is as given, and so are its frontends; ports and addresses it no longer has are gone."""
@@ -114,6 +117,13 @@ class LoadBalancerWriter:
             rows = self._db.backends.rows()
             self._select_all({r.service for r in rows if any(b.address in changed for b in r.backends)})
 
+    def set_zone(self, zone: str) -> None:
+        """This node is in `zone` from here on; backends may be meant for it."""
+        if zone != self._here.zone:
+            self._here = self._here._replace(zone=zone)
+            rows = self._db.backends.rows()
+            self._select_all({r.service for r in rows if any(b.hints is not NO_HINTS for b in r.backends)})
+
     def reconsider_address(self, ip: str) -> None:
         """Services that claim this address by another field than clusterIP are judged again: it may be a cluster IP now."""
         for name in sorted(self._outside.get(ip, ())):
@@ -144,16 +154,18 @@ class LoadBalancerWriter:
                 out.append(Candidate(kept, cluster, row.cluster_id, is_local))
         return out
 
-    def choose(self, service: Service, port: ServicePort) -> tuple[Choice, list[Candidate]]:
+    def choose(self, service: Service, port: ServicePort, *, is_inside: bool = True) -> tuple[Choice, list[Candidate]]:
         """The decision for one port and what it was made from: the same call explains it to people.
+
+        `is_inside`: for the service's cluster addresses, else for its others.
 
         Backends of withdrawn peers and behind unreachable nodes count as unhealthy, unless that alone would leave nothing.
         """
         candidates = self.candidates(service, port)
-        choice = select(is_global=service.is_global, affinity=service.affinity, candidates=candidates)
+        choice = decide(service, candidates, self._here, is_inside=is_inside)
         if not _any_healthy(choice) and (self._unreachable or self._any_withdrawn()):
             kept = self.candidates(service, port, with_withdrawals=False)
-            again = select(is_global=service.is_global, affinity=service.affinity, candidates=kept)
+            again = decide(service, kept, self._here, is_inside=is_inside)
             if _any_healthy(again):
                 reason = f"{again.reason}; unreachable nodes and withdrawn peers are kept, nothing else is left"
                 if choice.chosen:  # by select, as unhealthy as they are
@@ -175,28 +187,31 @@ class LoadBalancerWriter:
         mismatches: list[str] = []
         limited = self._keys.get(service.name)
         for port in service.ports:
-            targets = self._targets_of(service, port, mismatches)
+            inside = outside = self._targets_of(service, port, mismatches)
+            if service.is_internal_local and any(a.kind != CLUSTER_IP for a in service.addresses):
+                outside = self._targets_of(service, port, [], is_inside=False)
             for address in service.addresses:
                 if limited is None or (address, port) in limited:
+                    targets = inside if address.kind == CLUSTER_IP else outside
                     self._put_frontend(make_frontend(service, address, port, targets, wall_s))
         if mismatches or service.name in self._mismatches:
             self._mismatches[service.name] = tuple(mismatches)
             self._tell(service.name)
 
     def _targets_of(
-        self, service: Service, port: ServicePort, mismatches: list[str]
+        self, service: Service, port: ServicePort, mismatches: list[str], *, is_inside: bool = True
     ) -> tuple[tuple[Target, ...], tuple[Target, ...]]:
         """What `choose` says, as targets; sets whose backends need no looking at one by one are taken whole."""
         plain = self._plain_targets(service, port, mismatches)
-        if plain is not None:
+        if plain is not None and not (is_inside and service.is_internal_local):
             return plain, ()
-        choice, _ = self.choose(service, port)
+        choice, _ = self.choose(service, port, is_inside=is_inside)
         chosen = _targets(choice.chosen)
         draining = tuple(t for t in _targets(choice.draining) if t not in chosen) if choice.draining else ()
         return chosen, draining
 
     def _plain_targets(self, service: Service, port: ServicePort, mismatches: list[str]) -> tuple[Target, ...] | None:
-        """The same answer as `choose` where every backend is healthy and active, None elsewhere."""
+        """The same answer as `choose` where every backend is healthy, active and without hints, None elsewhere."""
         local: list[Target] = []
         remote: list[Target] = []
         is_plain = not self._unreachable
@@ -267,7 +282,8 @@ class LoadBalancerWriter:
                 self._delete_frontend(key, service.name)
         self._select(service)
         if (
-            service.name in self._refusals
+            service.unsupported
+            or service.name in self._refusals
             or service.name in self._db.service_problems
             or self._limit.problems(service.name)
         ):
@@ -326,7 +342,8 @@ class LoadBalancerWriter:
             service = self._db.services.get(claims[0].service)
             assert service is not None
             address, port = next(pair for pair in self._keys_of(service) if key_of(*pair) == key)
-            self._db.frontends.put(make_frontend(service, address, port, self._targets_of(service, port, []), 0.0))
+            targets = self._targets_of(service, port, [], is_inside=address.kind == CLUSTER_IP)
+            self._db.frontends.put(make_frontend(service, address, port, targets, 0.0))
         for name in claimants:
             self._tell(name)
 
@@ -342,7 +359,8 @@ class LoadBalancerWriter:
     def _tell(self, name: ServiceName) -> None:
         """The service's problems are those known now."""
         service = self._db.services.get(name)
-        found = [*self._refusals.get(name, ()), *self._limit.problems(name), *self._mismatches.get(name, ())]
+        found = [] if service is None else [*service.unsupported]
+        found += [*self._refusals.get(name, ()), *self._limit.problems(name), *self._mismatches.get(name, ())]
         for key in self._contests.of(name):
             claims = self._claims(self._contests.rivals(key), key)
             found += [describe_loss(key, claim, claims[0]) for claim in claims[1:] if claim.service == name]
@@ -353,10 +371,10 @@ class LoadBalancerWriter:
 
 
 def _summary(backends: Sequence[Backend]) -> tuple[bool, bool]:
-    """Whether every backend is healthy and active, and whether some have no port name."""
+    """Whether every backend is healthy and active and has no hints, and whether some have no port name."""
     is_plain, has_unnamed, active = True, False, Condition.ACTIVE
-    for _, _, _, names, condition, is_healthy, _ in backends:
-        if not is_healthy or condition is not active:
+    for _, _, _, names, condition, is_healthy, _, _, hints in backends:
+        if not is_healthy or condition is not active or hints is not NO_HINTS:
             is_plain = False
         if "" in names:
             has_unnamed = True

@@ -6,7 +6,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from agent.tables import Backend, ClaimOrigin, Identity, NamedPort, Node, NodeAddress, Prefix, pack_labels
+from agent.tables import (
+    NO_HINTS,
+    Backend,
+    ClaimOrigin,
+    Identity,
+    NamedPort,
+    Node,
+    NodeAddress,
+    Prefix,
+    hints_of,
+    pack_labels,
+)
 from meshmodel import identity_record, ip, node, service
 from meshmodel.condition import Condition, condition_of
 from meshmodel.errors import RecordError
@@ -90,9 +101,11 @@ class Reader:
             found = record.backends[address]
             if found is not last:  # backends of one service share their ports nearly always
                 last, ports = found, _ports(found)
-            zone = zones[address].zone if address in zones else ""
+            place = zones.get(address)
+            zone = place.zone if place is not None else ""
+            hints = hints_of(place.for_zones) if place is not None else NO_HINTS
             for port, protocol, names in ports:
-                backends.append(Backend(address, port, protocol, names, Condition.ACTIVE, True, zone))
+                backends.append(Backend(address, port, protocol, names, Condition.ACTIVE, True, zone, "", hints))
         return record.name, tuple(backends)
 
     def endpoint_slice(self, key: str, value: bytes) -> Piece:
@@ -108,8 +121,11 @@ class Reader:
             condition = condition_of(ready=endpoint.ready, serving=endpoint.serving, terminating=endpoint.terminating)
             if condition is None:
                 continue
+            hints = hints_of(endpoint.for_zones)
             backends.extend(
-                Backend(address, port.port or 0, port.protocol, _names(port.name), condition, zone=endpoint.zone)
+                Backend(
+                    address, port.port or 0, port.protocol, _names(port.name), condition, True, endpoint.zone, "", hints
+                )
                 for address in endpoint.addresses
                 for port in ports
             )

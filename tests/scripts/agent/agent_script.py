@@ -8,7 +8,7 @@ Told by Kubernetes:
 apply FILE...                  Services, EndpointSlices and policies of the own cluster are as these documents say
 delete KIND NS/NAME            and this one is gone
 pods NS/NAME:PORT [ADDRESS...] one EndpointSlice of the service has these pods; PORT is 8080 or http=8080, and an address may
-                               end in ,terminating or ,unready
+                               end in ,terminating or ,unready and have ,node=NAME ,for-zone=NAME and ,for-node=NAME
 Told by the stores of clusters:
 peer NAME ID                   the cluster is followed, and every kind of it is listed (peer-connect: is not listed yet)
 put NAME KIND KEY FILE         a record, as it stands in FILE or is given in braces
@@ -134,7 +134,7 @@ class AgentScript(Script):
     def do_pods(self, where: str, *addresses: str) -> None:
         key, _, port = where.rpartition(":")
         name, _, number = port.rpartition("=")
-        found = [{"addresses": [a.split(",")[0]], "conditions": _conditions(a)} for a in addresses]
+        found = [{"addresses": [a.split(",")[0]], "conditions": _conditions(a), **_where(a)} for a in addresses]
         document = {
             "metadata": _meta(f"{key}-{number}") | {"labels": {"kubernetes.io/service-name": key.split("/")[1]}},
             "addressType": "IPv4",
@@ -312,7 +312,18 @@ def _ref(kind: str, key: str) -> PolicyRef:
 
 
 def _conditions(text: str) -> dict[str, bool]:
-    return {"ready": "," not in text, "serving": ",unready" not in text, "terminating": ",terminating" in text}
+    is_ending, is_unready = ",terminating" in text, ",unready" in text
+    return {"ready": not is_ending and not is_unready, "serving": not is_unready, "terminating": is_ending}
+
+
+def _where(text: str) -> dict[str, Any]:
+    named = dict(part.split("=") for part in text.split(",") if "=" in part)
+    hints = {
+        field: [{"name": named[word]}]
+        for word, field in (("for-zone", "forZones"), ("for-node", "forNodes"))
+        if word in named
+    }
+    return {"nodeName": named.get("node"), "hints": hints}
 
 
 def _meta(key: str) -> dict[str, Any]:

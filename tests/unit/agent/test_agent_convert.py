@@ -39,6 +39,21 @@ def test_headless_and_external_names_are_not_balanced(spec: dict[str, str]) -> N
     assert strip_service(service(**spec)) is None
 
 
+@pytest.mark.parametrize("label", ["service.kubernetes.io/headless", "service.kubernetes.io/service-proxy-name"])
+def test_what_a_label_gives_to_somebody_else_is_not_balanced(label: str) -> None:
+    item = service()
+    assert strip_service(item) is not None
+    item["metadata"]["labels"] = {label: ""}
+    assert strip_service(item) is None
+
+
+def test_a_pod_that_ends_and_is_said_to_be_ready_takes_connections() -> None:
+    """As a Service with publishNotReadyAddresses has them."""
+    found = strip_slice(endpoint_slice({"ready": True, "serving": False, "terminating": True}, {"terminating": True}))
+    assert found is not None
+    assert [b.condition for b in found.backends] == [Condition.ACTIVE, Condition.TERMINATING]
+
+
 def test_every_address_is_a_frontend_with_its_kind() -> None:
     item = service(clusterIPs=["10.0.0.1", "fd00::1"], externalIPs=["192.0.2.1"])
     item["status"] = {"loadBalancer": {"ingress": [{"ip": "192.0.2.2"}, {"hostname": "x"}]}}
