@@ -14,6 +14,7 @@ from clustermesh_apiserver.run import make_apiserver, run
 from clustermesh_apiserver.settings import ApiserverSettings
 from kube.config import load_client
 from meshapi.installed import APISERVER
+from meshkit import last_words
 from meshkit import log as meshlog
 from meshkit.errors import MeshError
 from meshkit.settings import load
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words and words[0] == "troubleshoot":
         from clustermesh_apiserver.mirror.troubleshoot import try_mirrored
 
-        return try_mirrored(words[1:])
+        last_words.run(lambda: try_mirrored(words[1:]))
     settings = load(ApiserverSettings, words, program=APISERVER, version=f"{APISERVER} {program_version()}")
     meshlog.setup(settings.log_level)
     try:

@@ -1,24 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The forms of an answer: a table for people, JSON or YAML of the same for programs."""
+"""Which form of an answer was asked for, and the answer in it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import StrEnum
 
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
+from meshkit.answer_form import AnswerForm, format_document
 
 _SUMMARY = "summary"
 """What `cilium` calls the table."""
-
-
-class AnswerForm(StrEnum):
-    """What -o may say."""
-
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
 
 
 def parse_answer_form(output: str) -> AnswerForm:
@@ -35,13 +27,6 @@ def print_answer(answer: object, lines: Iterable[str], form: AnswerForm, console
         for line in lines:
             console.line(line)
         return
-    import msgspec
-
     from meshapi.row import encode
 
-    if form is AnswerForm.JSON:
-        console.line(msgspec.json.format(encode(answer), indent=2).decode())
-    else:
-        import yaml
-
-        console.line(yaml.safe_dump(msgspec.json.decode(encode(answer)), sort_keys=False).rstrip("\n"))
+    console.line(format_document(encode(answer), form))

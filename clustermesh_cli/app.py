@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.certs_verbs import certs
 from clustermesh_cli.config_verbs import config
 from clustermesh_cli.console import Console
@@ -32,6 +31,7 @@ from clustermesh_cli.verb_options import (
     parse_duration,
 )
 from meshapi.installed import AGENT, APISERVER, DEFAULT_NAMESPACE
+from meshkit.answer_form import AnswerForm
 from meshkit.clock import SystemClock
 from meshkit.errors import MeshError
 

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.verb_options import (
@@ -21,6 +20,7 @@ from clustermesh_cli.verb_options import (
     parse_duration,
 )
 from meshapi.installed import DEFAULT_NAMESPACE
+from meshkit.answer_form import AnswerForm
 from meshkit.clock import SystemClock
 
 certs = typer.Typer(

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import typer
 
-from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.console import Console
 from clustermesh_cli.verb_options import Context, Kubeconfig, Namespace, Output, make_client
 from meshapi.installed import DEFAULT_NAMESPACE
+from meshkit.answer_form import AnswerForm
 
 config = typer.Typer(help="See this cluster's settings.", no_args_is_help=True, rich_markup_mode=None)
 

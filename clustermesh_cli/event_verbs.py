@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.verb_options import Context, Kubeconfig, Namespace, Output, parse_duration
 from meshapi.installed import DEFAULT_NAMESPACE
+from meshkit.answer_form import AnswerForm
 from meshkit.clock import SystemClock
 
 

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.plan.connection_mode import Mode
@@ -25,6 +24,7 @@ from clustermesh_cli.verb_options import (
     make_console,
 )
 from meshapi.installed import DEFAULT_NAMESPACE
+from meshkit.answer_form import AnswerForm
 from meshkit.clock import SystemClock
 
 

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.verb_options import Context, Kubeconfig, Namespace, Output, Plain, make_client, make_console
 from meshapi.installed import DEFAULT_NAMESPACE
+from meshkit.answer_form import AnswerForm
 from meshkit.clock import SystemClock
 
 policy = typer.Typer(

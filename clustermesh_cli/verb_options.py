@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from clustermesh_cli.answer_form import AnswerForm, parse_answer_form
+from clustermesh_cli.answer_form import parse_answer_form
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.plan.connection_mode import Mode, parse_mode
+from meshkit.answer_form import AnswerForm
 
 if TYPE_CHECKING:
     from clustermesh_cli.console import Console

@@ -7,10 +7,10 @@ The agent tries the files that it follows, the apiserver those that it mirrors.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from certs.diagnose import diagnose
 from certs.errors import CertificateError
@@ -19,7 +19,11 @@ from certs.store import CertFiles
 from kvstore.clientconfig import ClientConfig, StoreEndpoint, parse_client_config
 from kvstore.errors import Rejected
 from kvstore.store import Store
+from meshapi.row import encode
+from meshapi.trial import EndpointTrial, PeerTrial, TrialFinding, TrialOutcome, Trials, TrialStep
+from meshkit.answer_form import AnswerForm, format_document
 from meshkit.errors import MeshError
+from meshkit.text import visible
 from meshmodel import keys
 from meshmodel.cluster_config import ClusterConfig
 from meshmodel.keys import Kind
@@ -27,86 +31,109 @@ from meshmodel.names import ClusterName
 from meshpeer.directory import read_directory
 from meshpeer.kinds import offered_kinds
 from meshpeer.session import read_config
+from meshpeer.trial_text import listing_lines, peer_lines
 
 Write = Callable[[str], object]
 Resolve = Callable[[str], str | None]
+WELL: Final = 0
+FAILED: Final = 4
+"""Exit codes."""
 
 
-class Trial(NamedTuple):
-    """How one configuration is tried."""
+class Limits(NamedTuple):
+    """How one configuration is tried: seconds for each step, and what gives the address behind a Kubernetes Service's name."""
 
     timeout_s: float
-    write: Write
     resolve: Resolve
 
 
-OK, BAD, INFO = "✅", "❌", "(i)"
+def troubleshoot(directory: Path, only: Sequence[str], limits: Limits, form: AnswerForm, write: Write) -> int:
+    """Write how each peer's connection went, as a table each peer at once. Returns 0 if nothing is wrong, else 4.
 
-
-def troubleshoot(directory: Path, only: Sequence[str], timeout_s: float, write: Write, resolve: Resolve) -> int:
-    """Print what is wrong with each peer's connection. Returns 0 if nothing is, else 4.
-
-    `resolve` gives the address behind a Kubernetes Service's name, None for any other name.
+    `only` names peers; none means all. `limits.resolve` gives None for a name that is no Service's.
     """
+
+    def show(lines: Iterable[str]) -> None:
+        if form is AnswerForm.TABLE:
+            write("".join(f"{line}\n" for line in lines))
+
     listing = read_directory(directory, own="")
     wanted = {name: content for name, content in listing.configs.items() if not only or name in only}
-    write(f"Found {len(wanted)} cluster configurations\n")
-    for name, reason in listing.refused.items():
-        write(f"{BAD} {name}: {reason}\n")
-    is_ok = not listing.refused and (bool(wanted) or not only)
+    show(listing_lines(len(wanted), listing.refused))
+    peers = []
     for name, content in wanted.items():
-        write(f'\nCluster "{name}":\n  Configuration path: {directory / name}\n')
-        is_ok = asyncio.run(_try(name, content, directory, Trial(timeout_s, write, resolve))) and is_ok
-    return 0 if is_ok else 4
+        peers.append(asyncio.run(_try(name, content, directory, limits)))
+        show(peer_lines(peers[-1]))
+    works = not listing.refused and (bool(wanted) or not only) and all(peer.works for peer in peers)
+    if form is not AnswerForm.TABLE:
+        trials = Trials(works=works, refused=dict(listing.refused), peers=peers)
+        write(visible(format_document(encode(trials), form) + "\n"))
+    return WELL if works else FAILED
 
 
-async def _try(name: ClusterName, content: bytes, directory: Path, trial: Trial) -> bool:
+async def _try(name: ClusterName, content: bytes, directory: Path, limits: Limits) -> PeerTrial:
+    trial = PeerTrial(name=name, path=str(directory / name))
     try:
         config = parse_client_config(content, directory)
     except Rejected as exc:
-        trial.write(f"  {BAD} configuration cannot be used: {exc}\n")
-        return False
-    results = [await _try_endpoint(config, endpoint, trial) for endpoint in config.endpoints]
-    _show_own_certificates(config, trial.write)
-    return await _try_read(name, config, trial) and any(results)
+        trial.refused = str(exc)
+        return trial
+    trial.endpoints = [await _try_endpoint(config, endpoint, limits) for endpoint in config.endpoints]
+    trial.certificates = _own_certificates(config)
+    trial.store = await _try_read(name, config, limits)
+    trial.works = any(_is_reached(endpoint) for endpoint in trial.endpoints) and _is_well(trial.store)
+    return trial
 
 
-async def _try_endpoint(config: ClientConfig, endpoint: StoreEndpoint, trial: Trial) -> bool:
-    timeout_s, write = trial.timeout_s, trial.write
-    write(f"\n  StoreEndpoint {'https' if endpoint.is_tls else 'http'}://{endpoint.host}:{endpoint.port}\n")
+def _is_reached(endpoint: EndpointTrial) -> bool:
+    return any(
+        finding.step is TrialStep.CONNECTION and finding.outcome is TrialOutcome.OK for finding in endpoint.findings
+    )
+
+
+def _is_well(findings: Sequence[TrialFinding]) -> bool:
+    return all(finding.outcome is not TrialOutcome.FAIL for finding in findings)
+
+
+async def _try_endpoint(config: ClientConfig, endpoint: StoreEndpoint, limits: Limits) -> EndpointTrial:
+    tried = EndpointTrial(f"{'https' if endpoint.is_tls else 'http'}://{endpoint.host}:{endpoint.port}", [])
     addresses = config.host_aliases.get(endpoint.host, ())
     if addresses:
-        write(f"     {OK} {endpoint.host} is {', '.join(addresses)} (host alias)\n")
-    elif (address := trial.resolve(endpoint.host)) is not None:
+        detail = f"{endpoint.host} is {', '.join(addresses)} (host alias)"
+        tried.findings.append(TrialFinding(TrialStep.NAME, TrialOutcome.OK, detail))
+    elif (address := limits.resolve(endpoint.host)) is not None:
         addresses = (address,)
-        write(f"     {OK} {endpoint.host} is {address} (Kubernetes Service)\n")
-    reached = False
+        tried.findings.append(
+            TrialFinding(TrialStep.NAME, TrialOutcome.OK, f"{endpoint.host} is {address} (Kubernetes Service)")
+        )
     for address in addresses or (endpoint.host,):
         if endpoint.is_tls:
-            finding = await diagnose(address, endpoint.port, endpoint.host, _cert_files(config), timeout_s)
-            mark = OK if finding.is_ok else BAD
-            text = (
-                "TCP and TLS established" if finding.is_ok else f"{finding.problem}: {finding.detail}; {finding.advice}"
-            )
-            write(f"     {mark} {address}:{endpoint.port}: {text}\n")
-            if finding.server is not None:
-                write(f"     {INFO} server certificate: {_describe(finding.server)}\n")
-            reached = reached or finding.is_ok
+            tried.findings += await _try_tls(config, endpoint, address, limits.timeout_s)
         else:
-            reached = await _try_tcp(address, endpoint.port, timeout_s, write) or reached
-    return reached
+            tried.findings.append(await _try_tcp(address, endpoint.port, limits.timeout_s))
+    return tried
 
 
-async def _try_tcp(address: str, port: int, timeout_s: float, write: Write) -> bool:
+async def _try_tls(
+    config: ClientConfig, endpoint: StoreEndpoint, address: str, timeout_s: float
+) -> Sequence[TrialFinding]:
+    found = await diagnose(address, endpoint.port, endpoint.host, _cert_files(config), timeout_s)
+    detail = "TCP and TLS established" if found.is_ok else f"{found.problem}: {found.detail}; {found.advice}"
+    outcome = TrialOutcome.OK if found.is_ok else TrialOutcome.FAIL
+    connection = TrialFinding(TrialStep.CONNECTION, outcome, detail, f"{address}:{endpoint.port}")
+    if found.server is None:
+        return (connection,)
+    return connection, TrialFinding(TrialStep.SERVER_CERTIFICATE, TrialOutcome.INFO, _describe(found.server))
+
+
+async def _try_tcp(address: str, port: int, timeout_s: float) -> TrialFinding:
     try:
         async with asyncio.timeout(timeout_s):
             _, writer = await asyncio.open_connection(address, port)
     except OSError as exc:
-        write(f"     {BAD} {address}:{port}: {exc.strerror or 'no answer'}\n")
-        return False
+        return TrialFinding(TrialStep.CONNECTION, TrialOutcome.FAIL, exc.strerror or "no answer", f"{address}:{port}")
     writer.close()
-    write(f"     {OK} {address}:{port}: TCP established\n")
-    return True
+    return TrialFinding(TrialStep.CONNECTION, TrialOutcome.OK, "TCP established", f"{address}:{port}")
 
 
 def _cert_files(config: ClientConfig) -> CertFiles:
@@ -114,20 +141,23 @@ def _cert_files(config: ClientConfig) -> CertFiles:
     return CertFiles(b"", b"", b"") if tls is None else CertFiles(tls.ca, tls.cert, tls.key)
 
 
-def _show_own_certificates(config: ClientConfig, write: Write) -> None:
+def _own_certificates(config: ClientConfig) -> list[TrialFinding]:
+    found: list[TrialFinding] = []
     try:
         tls = config.tls(None)
         if tls is None:
-            return
-        write("\n  Digital certificates\n")
-        for info in parse(tls.ca, "trusted CA"):
-            write(f"     {INFO} trusted CA: {_describe(info)}\n")
+            return found
+        found += [
+            TrialFinding(TrialStep.TRUSTED_CA, TrialOutcome.INFO, _describe(info))
+            for info in parse(tls.ca, "trusted CA")
+        ]
         own = parse(tls.cert, "client certificate")[0]
         is_ours = any(issued_by(tls.cert, ca) for ca in _split(tls.ca))
         note = "" if is_ours else " (signed by none of the trusted CAs: right where each cluster has its own)"
-        write(f"     {INFO} client certificate: {_describe(own)}{note}\n")
+        found.append(TrialFinding(TrialStep.CLIENT_CERTIFICATE, TrialOutcome.INFO, f"{_describe(own)}{note}"))
     except (MeshError, CertificateError) as exc:
-        write(f"     {BAD} {exc}\n")
+        found.append(TrialFinding(TrialStep.CLIENT_CERTIFICATE, TrialOutcome.FAIL, str(exc)))
+    return found
 
 
 def _split(bundle: bytes) -> list[bytes]:
@@ -147,38 +177,45 @@ async def _canaries(store: Store, name: ClusterName, config: ClusterConfig) -> M
     return {kind: await store.get(key) is not None for kind, key in wanted.items()}
 
 
-async def _try_read(name: ClusterName, config: ClientConfig, trial: Trial) -> bool:
-    trial.write("\n  Store\n")
+async def _try_read(name: ClusterName, config: ClientConfig, limits: Limits) -> list[TrialFinding]:
     try:
-        store = config.connect(None, trial.resolve)
+        store = config.connect(None, limits.resolve)
     except MeshError as exc:
-        trial.write(f"     {BAD} {exc}\n")
-        return False
+        return [TrialFinding(TrialStep.READ, TrialOutcome.FAIL, str(exc))]
     try:
-        return await try_store(store, name, trial)
+        return await try_store(store, name, limits.timeout_s)
     finally:
         await store.close()
 
 
-async def try_store(store: Store, name: ClusterName, trial: Trial) -> bool:
+async def try_store(store: Store, name: ClusterName, timeout_s: float) -> list[TrialFinding]:
     """Authorisation: the heartbeat, the cluster configuration and the canaries, as a session reads them."""
-    timeout_s, write = trial.timeout_s, trial.write
     try:
         async with asyncio.timeout(timeout_s):
             beat = await store.get(keys.HEARTBEAT)
             config_found = await read_config(store, name)
             canaries = {} if config_found is None else await _canaries(store, name, config_found)
     except (MeshError, TimeoutError) as exc:
-        write(f"     {BAD} cannot be read: {str(exc) or f'no answer in {timeout_s:g} s'}\n")
-        return False
-    write(f"     {OK if beat else BAD} heartbeat {'found' if beat else 'not found: its publisher does not run'}\n")
+        detail = f"cannot be read: {str(exc) or f'no answer in {timeout_s:g} s'}"
+        return [TrialFinding(TrialStep.READ, TrialOutcome.FAIL, detail)]
+    heartbeat = (
+        TrialFinding(TrialStep.HEARTBEAT, TrialOutcome.OK, "heartbeat found")
+        if beat
+        else TrialFinding(TrialStep.HEARTBEAT, TrialOutcome.FAIL, "heartbeat not found: its publisher does not run")
+    )
     if config_found is None:
-        write(f"     {BAD} no configuration of cluster {name}: the name differs, or it is not published yet\n")
-        return False
-    write(f"     {OK} cluster configuration: id {config_found.id}, cached {str(config_found.cached).lower()}\n")
+        detail = f"no configuration of cluster {name}: the name differs, or it is not published yet"
+        return [heartbeat, TrialFinding(TrialStep.CONFIGURATION, TrialOutcome.FAIL, detail)]
+    detail = f"cluster configuration: id {config_found.id}, cached {str(config_found.cached).lower()}"
+    return [heartbeat, TrialFinding(TrialStep.CONFIGURATION, TrialOutcome.OK, detail), _judge_canaries(canaries)]
+
+
+def _judge_canaries(canaries: Mapping[Kind, bool]) -> TrialFinding:
     missing = [kind.value for kind, is_there in canaries.items() if not is_there]
     if missing:
-        write(f"     {BAD} not published yet: {', '.join(missing)} (no canary)\n")
-    else:
-        write(f"     {OK} canaries of {', '.join(kind.value for kind in canaries)}\n")
-    return beat is not None and not missing
+        return TrialFinding(
+            TrialStep.CANARIES, TrialOutcome.FAIL, f"not published yet: {', '.join(missing)} (no canary)"
+        )
+    return TrialFinding(
+        TrialStep.CANARIES, TrialOutcome.OK, f"canaries of {', '.join(kind.value for kind in canaries)}"
+    )

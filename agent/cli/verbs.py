@@ -36,11 +36,11 @@ from meshapi.agent import (
 from meshapi.installed import AGENT, AGENT_SOCKET, PEER_DIRECTORY
 from meshapi.row import encode
 from meshapi.service import ServiceExplanation, ServiceStatus
+from meshkit.answer_form import FORMS, AnswerForm, format_document
 from meshkit.arguments import Arguments
 from meshkit.refusal import read_refusal
 from meshkit.text import visible
 
-FORMS: Final = ("table", "json", "yaml")
 TIMEOUT_S: Final = 10.0
 VERIFY_TIMEOUT_S: Final = 60.0
 _T = TypeVar("_T")
@@ -149,7 +149,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=os.environ.get("CLUSTERMESH_SOCKET", AGENT_SOCKET),
         help=f"unix socket of the agent to ask (default: {AGENT_SOCKET})",
     )
-    shared.add_argument("-o", "--output", choices=FORMS, default="table", help="form of the answer")
+    shared.add_argument("-o", "--output", choices=FORMS, default=AnswerForm.TABLE, help="form of the answer")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def add(parent: Any, name: str, help_text: str, run: Callable[..., int]) -> argparse.ArgumentParser:
@@ -198,20 +198,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _show(arguments: argparse.Namespace, answer: Any, text: Callable[[], str]) -> int:
-    if arguments.output == "json":
-        shown = msgspec.json.format(encode(answer), indent=2).decode()
-    elif arguments.output == "yaml":
-        shown = _yaml(encode(answer))
-    else:
-        shown = text()
+    form = AnswerForm(arguments.output)
+    shown = text() if form is AnswerForm.TABLE else format_document(encode(answer), form)
     _write(shown + "\n")
     return 0
-
-
-def _yaml(answer: bytes) -> str:
-    import yaml  # takes long to load
-
-    return str(yaml.safe_dump(msgspec.json.decode(answer), sort_keys=False)).rstrip("\n")
 
 
 def _write(text: str) -> None:
@@ -303,18 +293,23 @@ def _verify(client: SocketClient, arguments: argparse.Namespace) -> int:
 
 
 def _monitor(client: SocketClient, arguments: argparse.Namespace) -> int:
-    form = "text" if arguments.output == "table" else "json"
-    query = {"type": arguments.type, "last": arguments.last, "pod": arguments.pod, "format": form}
+    form = AnswerForm(arguments.output)
+    sent = "text" if form is AnswerForm.TABLE else "json"
+    query = {"type": arguments.type, "last": arguments.last, "pod": arguments.pod, "format": sent}
     path = f"/v1/flows?{urllib.parse.urlencode(query)}&follow={'true' if arguments.follow else 'false'}"
     with client.open(path, None if arguments.follow else TIMEOUT_S) as answer:
         for line in answer.lines():
-            _write(line.decode("utf-8", "replace") if arguments.output != "yaml" else f"---\n{_yaml(line)}\n")
+            _write(
+                line.decode("utf-8", "replace")
+                if form is not AnswerForm.YAML
+                else f"---\n{format_document(line, form)}\n"
+            )
             sys.stdout.flush()
     return 0
 
 
 def _trouble(client: SocketClient, arguments: argparse.Namespace) -> int:
-    from meshpeer.troubleshoot import troubleshoot
+    from meshpeer.troubleshoot import Limits, troubleshoot
 
     def resolve(host: str) -> str | None:
         """Ask the running agent, which knows every Service; a name it does not know goes to DNS."""
@@ -328,4 +323,5 @@ def _trouble(client: SocketClient, arguments: argparse.Namespace) -> int:
             return None
         return answer.frontends[0].frontend.partition(":")[0] if answer.frontends else None
 
-    return troubleshoot(arguments.clustermesh_config, arguments.cluster, arguments.timeout, _write, resolve)
+    limits = Limits(arguments.timeout, resolve)
+    return troubleshoot(arguments.clustermesh_config, arguments.cluster, limits, AnswerForm(arguments.output), _write)

@@ -14,7 +14,7 @@ from certs.errors import CertificateError
 from certs.inspect import CertInfo
 from certs.profile import own_shapes
 from certs.validity import KeptCertificates
-from clustermesh_cli.answer_form import AnswerForm, print_answer
+from clustermesh_cli.answer_form import print_answer
 from clustermesh_cli.certificate_rows import ShownCertificate, ShownCertificates, is_well, make_rows, table
 from clustermesh_cli.cluster_certificates import ROTATE, read_certificates, replacement_notice
 from clustermesh_cli.cluster_facts import read_config
@@ -27,6 +27,7 @@ from kube.client import KubeClient
 from kube.errors import Conflict, KubeError
 from meshapi.apiserver import CertificateRow
 from meshapi.installed import CA_SECRET, CLUSTER_NAME_KEY
+from meshkit.answer_form import AnswerForm
 
 ATTEMPTS: Final = 5
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 import kube.resource as k
-from clustermesh_cli.answer_form import AnswerForm, print_answer
+from clustermesh_cli.answer_form import print_answer
 from clustermesh_cli.check_text import check_lines, check_table
 from clustermesh_cli.cluster_certificates import read_certificates
 from clustermesh_cli.cluster_facts import read_facts
@@ -35,6 +35,7 @@ from kube.client import KubeClient
 from kube.errors import KubeError
 from meshapi.apiserver import ApiserverStatus
 from meshapi.installed import MIRROR_SECRET, PEERS_SECRET
+from meshkit.answer_form import AnswerForm
 from meshkit.errors import MeshError
 
 ENABLED: Final = "enabled"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from clustermesh_cli.agent_answers import ask_agent, ask_all_agents
-from clustermesh_cli.answer_form import AnswerForm, print_answer
+from clustermesh_cli.answer_form import print_answer
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import ExitCode
 from clustermesh_cli.link_proof import Patience
@@ -16,6 +16,7 @@ from clustermesh_cli.path_matrix import is_settled, make_matrix, matrix_lines, m
 from clustermesh_cli.program_client import ProgramClient
 from clustermesh_cli.shown_times import rfc3339
 from meshapi.probe import NodeProbes
+from meshkit.answer_form import AnswerForm
 
 SETTLE_S: Final = 6.0
 """Agents ask every node once in two seconds; one that has just started has not asked all yet."""

@@ -12,7 +12,7 @@ import msgspec
 
 import kube.resource as k
 from clustermesh_cli.agent_answers import AT_ONCE, agent_pods
-from clustermesh_cli.answer_form import AnswerForm, print_answer
+from clustermesh_cli.answer_form import print_answer
 from clustermesh_cli.cluster_facts import read_config
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
@@ -22,6 +22,7 @@ from clustermesh_cli.told_events import HEAD, EventWish, ToldEvents, event_cells
 from kube.errors import KubeError
 from meshapi.event import EventKind, MeshEvent, in_order
 from meshapi.installed import APISERVER, CLUSTER_NAME_KEY
+from meshkit.answer_form import AnswerForm
 from meshkit.refusal import read_refusal
 
 PATH: Final = "v1/events"

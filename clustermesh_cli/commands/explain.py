@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from clustermesh_cli.answer_form import AnswerForm, print_answer
+from clustermesh_cli.answer_form import print_answer
 from clustermesh_cli.connection_decision import End, Packet, decide
 from clustermesh_cli.console import Console
 from clustermesh_cli.decision_text import render, to_document
@@ -25,6 +25,7 @@ from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
 from meshapi.agent import AddressRow
 from meshapi.row import SCHEMA
+from meshkit.answer_form import AnswerForm
 from meshpolicy.icmp import TYPE_NAMES
 from meshpolicy.port import MAXIMUM_PORT, PROTOCOL_NUMBERS, NamedPorts
 

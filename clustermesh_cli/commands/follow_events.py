@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from clustermesh_cli.agent_answers import agent_pods
-from clustermesh_cli.answer_form import AnswerForm, print_answer
+from clustermesh_cli.answer_form import print_answer
 from clustermesh_cli.commands.events import PATH, cluster_name, kubernetes_events
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError
@@ -25,6 +25,7 @@ from kube.transport import LineStream
 from meshapi.event import EventKind, MeshEvent
 from meshapi.installed import APISERVER
 from meshapi.row import encode
+from meshkit.answer_form import AnswerForm
 
 HOLD_S: Final = 1.5
 """How long an event waits for earlier ones of other programs, each of which looks once a second."""

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from clustermesh_cli import listed_rows as rows
 from clustermesh_cli.agent_answers import agent_pods, ask_agent
-from clustermesh_cli.answer_form import AnswerForm, print_answer
+from clustermesh_cli.answer_form import print_answer
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.listed_rows import ListedKind, ListedRows, Table
@@ -16,6 +16,7 @@ from clustermesh_cli.program_statuses import ApiserverSilentError, ask_agents, r
 from meshapi.agent import AgentStatus, EndpointRow, IdentityRow, NodeRow
 from meshapi.installed import APISERVER
 from meshapi.service import ServiceStatus
+from meshkit.answer_form import AnswerForm
 
 _T = TypeVar("_T")
 

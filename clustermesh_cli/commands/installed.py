@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import kube.resource as k
-from clustermesh_cli.answer_form import AnswerForm, print_answer
+from clustermesh_cli.answer_form import print_answer
 from clustermesh_cli.cluster_facts import read_config
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
@@ -17,6 +17,7 @@ from clustermesh_cli.installed_parts import (
 )
 from kube.client import KubeClient
 from meshapi.installed import AGENT, APISERVER, CLUSTER_NAME_KEY, CONFIG_MAP
+from meshkit.answer_form import AnswerForm
 
 ANSWER_S = 5.0
 WORKLOADS = (("Deployment", k.DEPLOYMENTS, APISERVER), ("DaemonSet", k.DAEMON_SETS, AGENT))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from clustermesh_cli.answer_form import AnswerForm, print_answer
+from clustermesh_cli.answer_form import print_answer
 from clustermesh_cli.console import Console
 from clustermesh_cli.decision_text import short_labels
 from clustermesh_cli.exit_code import ExitCode
@@ -15,6 +15,7 @@ from clustermesh_cli.live_policy import AgentView, LiveCluster, read_agent, read
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
 from meshapi.row import SCHEMA
+from meshkit.answer_form import AnswerForm
 from meshmodel.identity import NumericIdentity, is_of_nodes
 from meshmodel.labels import CLUSTER_LABEL, Labels, find_label, labels_text
 from meshpolicy.context import PolicyContext

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 import kube.resource as k
-from clustermesh_cli.answer_form import AnswerForm, print_answer
+from clustermesh_cli.answer_form import print_answer
 from clustermesh_cli.cluster_certificates import read_certificates, replacement_notice
 from clustermesh_cli.cluster_facts import find_access
 from clustermesh_cli.console import Console
@@ -32,6 +32,7 @@ from kube.errors import KubeError
 from meshapi.apiserver import ApiserverStatus
 from meshapi.installed import AGENT, PEERS_SECRET, STORE_SERVICE
 from meshapi.row import SCHEMA
+from meshkit.answer_form import AnswerForm
 from meshkit.clock import SystemClock
 
 CLOCK = SystemClock()

@@ -6,8 +6,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
+
 from certs import profile
 from kube.client import KubeClient
+from meshapi.trial import TrialOutcome, Trials, TrialStep
+from meshkit.answer_form import AnswerForm
+from meshpeer.troubleshoot import Limits, troubleshoot
 from tests.integration.apiserver.apiserver_world import (
     OWN,
     PEER,
@@ -61,6 +66,34 @@ async def test_a_peers_records_arrive_in_our_own_store_and_follow(
                     await asyncio.sleep(0.01)
                 else:
                     raise AssertionError("the change did not arrive")
+
+
+async def test_troubleshooting_goes_every_step_of_a_connection_that_works(
+    client: KubeClient, pki: Pki, tmp_path: Path
+) -> None:
+    async with run_apiserver(client, settings(tmp_path)) as koornacht:
+        port = koornacht.facade_server.port
+        await asyncio.to_thread(write_peer, tmp_path / "mirror", pki, port)
+        for _ in range(100):
+            code, trials = await asyncio.to_thread(tried, tmp_path / "mirror")
+            if code == 0:
+                break
+            await asyncio.sleep(0.05)
+        (peer,) = trials.peers
+        (endpoint,) = peer.endpoints
+        assert (code, trials.works, peer.works, endpoint.url) == (
+            0, True, True, f"https://{OWN}.mesh.cilium.io:{port}",
+        ), peer  # fmt: skip
+        every = [*endpoint.findings, *peer.certificates, *peer.store]
+        assert [found.step for found in every] == [step for step in TrialStep if step is not TrialStep.READ]
+        assert TrialOutcome.FAIL not in {found.outcome for found in every}
+
+
+def tried(directory: Path) -> tuple[int, Trials]:
+    """What troubleshooting says, as a document."""
+    said: list[str] = []
+    code = troubleshoot(directory, [OWN], Limits(5.0, lambda _host: None), AnswerForm.JSON, said.append)
+    return code, msgspec.json.decode("".join(said), type=Trials)
 
 
 def write_peer(directory: Path, pki: Pki, port: int) -> None:

@@ -16,7 +16,6 @@ from certs import profile
 from certs.authority import Authority
 from certs.store import CertFiles, encode_data, secret_data
 from clustermesh_apiserver.apiserver import Apiserver
-from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.commands.status import status
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import ExitCode
@@ -27,6 +26,7 @@ from meshapi.agent import AgentStatus
 from meshapi.apiserver import decode_apiserver
 from meshapi.installed import CA_SECRET, CERTIFICATE_SECRETS, PEERS_SECRET, SERVER_SECRET, STORE_SERVICE
 from meshapi.row import encode
+from meshkit.answer_form import AnswerForm
 from tests.integration.apiserver.apiserver_world import OWN, Pki, run_apiserver, settings, until
 
 NAMESPACE = "kube-system"

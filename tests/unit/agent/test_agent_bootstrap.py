@@ -13,9 +13,10 @@ from agent.cli import render
 from agent.settings import AgentSettings
 from kvstore.clientconfig import parse_client_config
 from meshapi.agent import MapEntry
+from meshkit.answer_form import AnswerForm
 from meshkit.clock import ManualClock
 from meshpeer.connection import own_store_config, service_of
-from meshpeer.troubleshoot import troubleshoot
+from meshpeer.troubleshoot import Limits, troubleshoot
 
 
 class Kubernetes:
@@ -101,7 +102,7 @@ def test_a_broken_file_is_named_and_fails_the_check(tmp_path: Path) -> None:
     (tmp_path / "south").write_bytes(b"endpoints:\n- http://127.0.0.1:1\n")
     (tmp_path / "east").write_bytes(b"endpoints: 7\n")
     lines: list[str] = []
-    assert troubleshoot(tmp_path, [], 2.0, lines.append, lambda _host: None) == 4
+    assert troubleshoot(tmp_path, [], Limits(2.0, lambda _host: None), AnswerForm.TABLE, lines.append) == 4
     text = "".join(lines)
     assert "Found 2 cluster configurations" in text
     assert "127.0.0.1:1: " in text

@@ -15,9 +15,9 @@ from typing import Final
 
 import pytest
 
-from agent.cli.verbs import FORMS
 from meshapi.agent import AgentStatus, EndpointRow, PolicyList, Verification
 from meshapi.row import encode
+from meshkit.answer_form import AnswerForm
 
 ANSWERS: Final = {
     "/v1/status": encode(AgentStatus(node="n1", ready=True)),
@@ -86,7 +86,7 @@ def test_a_full_disk_is_one_line_and_a_closed_pipe_none(verb: str, socket: Path)
     assert (done.returncode, done.stderr) == (1, "")
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", AnswerForm)
 def test_a_status_has_every_form(form: str, socket: Path) -> None:
     done = run("status", socket, subprocess.PIPE, "-o", form)
     assert done.returncode == 0

@@ -13,7 +13,6 @@ import yaml
 from certs import profile
 from certs.authority import Authority
 from certs.store import CertFiles, encode_data, from_secret_data, secret_data
-from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.commands.certs import rotate, show
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
@@ -31,6 +30,7 @@ from meshapi.installed import (
     REMOTE_SECRET,
     SERVER_SECRET,
 )
+from meshkit.answer_form import AnswerForm
 
 NOW = 1_800_000_000.0
 DAY = 86_400.0

@@ -15,7 +15,6 @@ import yaml
 from connect_world import NS, WALL_S, World, WritableApi
 from explain_world import listing
 
-from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.commands.check import Preflight, check
 from clustermesh_cli.commands.check_matrix import check_matrix
 from clustermesh_cli.console import Console
@@ -35,6 +34,7 @@ from meshapi.agent import AgentStatus
 from meshapi.apiserver import ApiserverStatus, Reach
 from meshapi.probe import NodeProbes, PathState, ProbeRow
 from meshapi.row import encode
+from meshkit.answer_form import AnswerForm
 from meshkit.clock import ManualClock
 from meshmodel.names import ClusterId, ClusterName
 

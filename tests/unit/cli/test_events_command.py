@@ -13,7 +13,6 @@ import yaml
 from connect_world import NS, PROXY, WritableApi
 from explain_world import listing
 
-from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.commands.events import events
 from clustermesh_cli.commands.follow_events import Followed, follow
 from clustermesh_cli.console import Console
@@ -24,6 +23,7 @@ from kube.errors import Unreachable
 from kube.transport import Query
 from meshapi.event import EventKind, MeshEvent
 from meshapi.row import encode
+from meshkit.answer_form import AnswerForm
 
 
 def event(second: int, *, node: str = "", number: int = 1, kind: EventKind = EventKind.SESSION) -> MeshEvent:

@@ -24,11 +24,11 @@ from explain_world import (
     scripted_cluster,
 )
 
-from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.commands.explain import explain, parse_end, parse_packet
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.live_policy import read_cluster
+from meshkit.answer_form import AnswerForm
 from meshpolicy.port import ICMP, TCP, UDP
 
 WALL_S = 1_767_225_600.0 + 120  # two minutes after the identities were made

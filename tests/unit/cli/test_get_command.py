@@ -10,7 +10,6 @@ import pytest
 from connect_world import NS, PROXY, WritableApi
 from explain_world import endpoint, listing
 
-from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.commands.get import get
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
@@ -24,6 +23,7 @@ from meshapi.apiserver import ApiserverStatus
 from meshapi.peer import PeerState, RemoteCluster
 from meshapi.row import encode
 from meshapi.service import BackendStatus, ServiceStatus
+from meshkit.answer_form import AnswerForm
 
 SILENT = "agent-1"
 

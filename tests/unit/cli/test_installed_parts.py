@@ -11,10 +11,11 @@ import pytest
 import yaml
 from connect_world import NS, WritableApi
 
-from clustermesh_cli.answer_form import AnswerForm, parse_answer_form
+from clustermesh_cli.answer_form import parse_answer_form
 from clustermesh_cli.commands.installed import show_summary, view_settings
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
+from meshkit.answer_form import AnswerForm
 
 APPS = NS.replace("/api/v1", "/apis/apps/v1")
 

@@ -10,11 +10,11 @@ from typing import Any
 import orjson
 from explain_world import DB_NORTH, DB_SOUTH, ScriptedApi, app, listing, policy, scripted_cluster
 
-from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.commands.policy import lint_live
 from clustermesh_cli.commands.scope import inspect_scope
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import ExitCode
+from meshkit.answer_form import AnswerForm
 from meshmodel.labels import CLUSTER_LABEL
 
 UNSCOPED = policy("to-db", "web", egress=[{"toEndpoints": [app("db")]}])

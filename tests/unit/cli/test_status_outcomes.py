@@ -12,7 +12,6 @@ import pytest
 from connect_world import NS, PROXY, WritableApi
 from explain_world import listing
 
-from clustermesh_cli.answer_form import AnswerForm
 from clustermesh_cli.commands.status import ANSWER_S, status
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
@@ -23,6 +22,7 @@ from kube.transport import Query
 from meshapi.agent import AgentStatus
 from meshapi.peer import RemoteCluster
 from meshapi.row import encode
+from meshkit.answer_form import AnswerForm
 from tests.unit.kube.kube_recorder import kubeconfig
 from tests.unit.kube.kube_script import ScriptedServer
 

@@ -5,30 +5,44 @@ from __future__ import annotations
 
 import pytest
 
+from meshapi.trial import EndpointTrial, PeerTrial, TrialFinding, TrialOutcome, TrialStep
 from meshkit.clock import ManualClock
 from meshmodel.keys import Kind
-from meshpeer.troubleshoot import Trial, try_store
+from meshpeer.trial_text import peer_lines
+from meshpeer.troubleshoot import try_store
 from tests.unit.meshpeer.peer_store import PeerStore
 
 
-async def tried(peer: PeerStore) -> tuple[bool, str]:
-    lines: list[str] = []
-    is_ok = await try_store(peer.client, peer.name, Trial(5.0, lines.append, lambda _host: None))
-    return is_ok, "".join(lines)
+async def tried(peer: PeerStore) -> dict[TrialStep, tuple[TrialOutcome, str]]:
+    return {found.step: (found.outcome, found.detail) for found in await try_store(peer.client, peer.name, 5.0)}
 
 
 @pytest.mark.runbook("peer-syncing")
 async def test_a_kind_that_the_peer_has_not_published_yet_is_red_and_named() -> None:
     peer = PeerStore("south", 2, ManualClock())
-    is_ok, said = await tried(peer)
-    assert (is_ok, "heartbeat not found" in said, "no configuration of cluster south" in said) == (False, True, True)
+    assert await tried(peer) == {
+        TrialStep.HEARTBEAT: (TrialOutcome.FAIL, "heartbeat not found: its publisher does not run"),
+        TrialStep.CONFIGURATION: (
+            TrialOutcome.FAIL, "no configuration of cluster south: the name differs, or it is not published yet",
+        ),
+    }  # fmt: skip
     await peer.beat()
     await peer.config()
     await peer.canaries(Kind.NODES, Kind.IDENTITIES, Kind.SERVICES)
-    is_ok, said = await tried(peer)
-    assert (is_ok, "heartbeat found" in said) == (False, True)
-    (line,) = [line for line in said.splitlines() if "not published yet" in line]
-    assert ("ip" in line, "nodes" in line, "services" in line) == (True, False, False)
+    found = await tried(peer)
+    outcome, said = found[TrialStep.CANARIES]
+    assert (found[TrialStep.HEARTBEAT], outcome) == ((TrialOutcome.OK, "heartbeat found"), TrialOutcome.FAIL)
+    assert said.startswith("not published yet: ")
+    assert ("ip" in said, "nodes" in said, "services" in said) == (True, False, False)
     await peer.canaries()
-    is_ok, said = await tried(peer)
-    assert (is_ok, "canaries of nodes" in said, "not published" in said) == (True, True, False)
+    found = await tried(peer)
+    assert {outcome for outcome, _ in found.values()} == {TrialOutcome.OK}
+    assert found[TrialStep.CANARIES][1].startswith("canaries of nodes")
+
+
+def test_nothing_of_a_peer_commands_the_terminal_or_makes_a_line() -> None:
+    name = "CN=\x1b[2J\nOK all is well"
+    server = TrialFinding(TrialStep.SERVER_CERTIFICATE, TrialOutcome.INFO, name)
+    trial = PeerTrial(name="south", path="/peers/south", endpoints=[EndpointTrial("https://[::1]:1", [server])])
+    (line,) = [line for line in peer_lines(trial) if "CN=" in line]
+    assert line == "     (i) server certificate: CN=\\u001b[2J\\nOK all is well"
