@@ -26,11 +26,12 @@ def policy_eval(
     file: Annotated[
         typer.FileText, typer.Option("--file", "-f", help="a case, or a list of cases, as JSON or YAML; - for stdin")
     ],
+    output: Output = AnswerForm.JSON,
 ) -> None:
-    """Evaluate policies offline: verdicts of flows between labelled identities, as JSON."""
+    """Evaluate policies offline: verdicts of flows between labelled identities."""
     from clustermesh_cli.commands.policy import evaluate_file
 
-    evaluate_file(file.read(), sys.stdout)
+    evaluate_file(file.read(), output, sys.stdout)
 
 
 @policy.command("lint")
@@ -48,13 +49,16 @@ def policy_lint(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
+    output: Output = AnswerForm.TABLE,
 ) -> None:
     """Find what people trip over in policies. Exit code 4 for a document in error, 3 for one that is not enforced as written."""
     from clustermesh_cli.commands.policy import lint_files, lint_live
 
     if live:
-        raise typer.Exit(lint_live(files, make_client(kubeconfig, context), namespace, is_summary=summary))
-    raise typer.Exit(lint_files(files, cluster, default_local_cluster=default_local_cluster, is_summary=summary))
+        client = make_client(kubeconfig, context)
+        raise typer.Exit(lint_live(files, client, namespace, is_summary=summary, form=output))
+    code = lint_files(files, cluster, default_local_cluster=default_local_cluster, is_summary=summary, form=output)
+    raise typer.Exit(code)
 
 
 @policy.command("diff")

@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 import orjson
 
+from clustermesh_cli.answer_form import print_answer
 from clustermesh_cli.commands.policy_summary import count_policies
+from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
+from clustermesh_cli.lint_report import make_report, report_lines
+from clustermesh_cli.verdict_lines import verdict_lines
 from meshkit import yamltext
+from meshkit.answer_form import AnswerForm
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Labels
 from meshpolicy.context import PolicyContext
@@ -25,16 +30,20 @@ if TYPE_CHECKING:
 _MANIFESTS: Final = (".yaml", ".yml", ".json")
 
 
-def evaluate_file(text: str, output: TextIO) -> None:
-    """Write the answer to a case, or to a list of cases (JSON or YAML), as JSON.
+def evaluate_file(text: str, form: AnswerForm, output: TextIO) -> None:
+    """Write the answer to a case, or to a list of cases (JSON or YAML): JSON in one line, YAML, or a verdict a line.
 
     An invalid policy is part of the answer, not an error of the command. Raises: CommandError (usage) for a malformed case.
     """
+    cases = _read_case(text)
     try:
-        answer = evaluate(_read_case(text))
+        answer = evaluate(cases)
     except CaseError as exc:
         raise CommandError(f"the case cannot be read: {exc}", ExitCode.USAGE) from exc
-    output.write(orjson.dumps(answer).decode() + "\n")
+    if form is AnswerForm.JSON:
+        output.write(orjson.dumps(answer).decode() + "\n")
+    else:
+        print_answer(answer, verdict_lines(cases, answer), form, Console(plain=True, stream=output))
 
 
 def _read_case(text: str) -> object:
@@ -56,6 +65,7 @@ def lint_files(
     default_local_cluster: bool,
     identities: Mapping[NumericIdentity, Labels] | None = None,
     is_summary: bool = False,
+    form: AnswerForm = AnswerForm.TABLE,
     output: TextIO | None = None,
 ) -> ExitCode:
     """Print one line per finding, file by file, then those that only all files together have; of a summary only the end.
@@ -65,27 +75,29 @@ def lint_files(
     CHECK_FAILED by errors; DEGRADED where a valid policy has a part that is not enforced as written. Other warnings
     and notes are about correct policies. With identities, selectors that select none of them are findings too.
     """
-    stream = output or sys.stdout
     context = PolicyContext(cluster=cluster, default_local_cluster=default_local_cluster)
     texts = {path: _read(path) for path in _files(paths)}
     own = {path: lint([text], context, identities) for path, text in texts.items()}
-    lines = [(f"{path}: {finding}", finding) for path, findings in own.items() for finding in findings]
+    found = [(path, finding) for path, findings in own.items() for finding in findings]
     known = {finding for findings in own.values() for finding in findings}
-    lines += [(str(found), found) for found in lint(texts.values(), context, identities) if found not in known]
-    for line, _ in () if is_summary else lines:
-        print(line, file=stream)
-    counts = {severity: sum(found.severity is severity for _, found in lines) for severity in Severity}
-    summary = ", ".join(f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in counts.items())
-    print(f"{summary} in {len(texts)} file{'' if len(texts) == 1 else 's'}", file=stream)
-    if is_summary:
-        print(count_policies(texts.values(), context), file=stream)
-    if counts[Severity.ERROR]:
+    found += [("", finding) for finding in lint(texts.values(), context, identities) if finding not in known]
+    policies = count_policies(texts.values(), context) if is_summary else None
+    report = make_report(len(texts), found, None if policies is None else policies._asdict())
+    lines = (*report_lines(report, found), *([] if policies is None else [str(policies)]))
+    print_answer(report, lines, form, Console(plain=True, stream=output))
+    if report.counts[Severity.ERROR]:
         return ExitCode.CHECK_FAILED
-    return ExitCode.DEGRADED if any(found.code == NOT_ENFORCED for _, found in lines) else ExitCode.OK
+    return ExitCode.DEGRADED if any(finding.code == NOT_ENFORCED for _, finding in found) else ExitCode.OK
 
 
 def lint_live(
-    paths: Sequence[str], client: KubeClient, system: str, output: TextIO | None = None, *, is_summary: bool = False
+    paths: Sequence[str],
+    client: KubeClient,
+    system: str,
+    *,
+    is_summary: bool = False,
+    form: AnswerForm = AnswerForm.TABLE,
+    output: TextIO | None = None,
 ) -> ExitCode:
     """As `lint_files`, for the running cluster: its name, its switch, and the identities that its agents know."""
     from clustermesh_cli.live_policy import read_agent, read_cluster  # offline verbs need no client
@@ -99,6 +111,7 @@ def lint_live(
         default_local_cluster=live.default_local_cluster,
         identities=view.identities,
         is_summary=is_summary,
+        form=form,
         output=output,
     )
 

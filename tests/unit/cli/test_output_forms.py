@@ -25,11 +25,17 @@ __all__ = ["kubeconfig"]
 
 WITHOUT: Final = {
     ("certs", "rotate"), ("connect",), ("disable",), ("disconnect",), ("enable",),
-    ("policy", "diff"), ("policy", "eval"), ("policy", "lint"),
+    ("policy", "diff"),
 }  # fmt: skip
-"""Verbs that change something, and those whose answer is one form: lines of findings, or the JSON of a case."""
+"""Verbs that change something, and one whose answer has one form."""
 ALSO_RAW: Final = {("kv", "get"), ("kv", "ls"), ("kv", "watch")}
-NEEDED: Final = {("explain", "policy"): "--from a/b --to a/c --port 80", ("get",): "nodes", ("kv", "get"): "key"}
+NEEDED: Final = {
+    ("explain", "policy"): "--from a/b --to a/c --port 80",
+    ("get",): "nodes",
+    ("kv", "get"): "key",
+    ("policy", "eval"): "-f -",
+    ("policy", "lint"): "/dev/null",
+}
 DURATIONS: Final = {"age", "rtt"}
 
 

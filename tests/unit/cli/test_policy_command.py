@@ -8,9 +8,11 @@ from pathlib import Path
 
 import orjson
 import pytest
+import yaml
 
 from clustermesh_cli.commands.policy import evaluate_file, lint_files
 from clustermesh_cli.exit_code import CommandError, ExitCode
+from meshkit.answer_form import AnswerForm
 
 CASE = """
 cluster: north
@@ -32,7 +34,7 @@ flows: [[web, db, TCP, 80], [web, db, TCP, 81]]
 
 def answer(text: str) -> object:
     output = io.StringIO()
-    evaluate_file(text, output)
+    evaluate_file(text, AnswerForm.JSON, output)
     return orjson.loads(output.getvalue())
 
 
@@ -42,9 +44,59 @@ def test_a_case_in_yaml_is_evaluated_as_in_json() -> None:
     assert answer(f"{CASE}\n---\n{CASE}") == [expected, expected]
 
 
+def test_verdicts_have_every_form() -> None:
+    wrong = CASE.replace("ingress:", "ingres:")
+    said = {}
+    for form in AnswerForm:
+        output = io.StringIO()
+        evaluate_file(f"{CASE}\n---\n{wrong}", form, output)
+        said[form] = output.getvalue()
+    cases = orjson.loads(said[AnswerForm.JSON])
+    assert said[AnswerForm.JSON].count("\n") == 1
+    assert yaml.safe_load(said[AnswerForm.YAML]) == cases
+    head, first, *_, last = said[AnswerForm.TABLE].splitlines()
+    assert head.split() == ["CASE", "FROM", "TO", "PROTOCOL", "PORT", "EGRESS", "INGRESS"]
+    assert first.split() == ["1", "web", "db", "TCP", "80", "allowed", "allowed"]
+    assert last.startswith("ERROR in case 2: ")
+    assert cases[1]["errors"][0].split()[:3] == last.removeprefix("ERROR in case 2: ").split()[:3]
+
+
+@pytest.mark.parametrize("is_summary", [False, True])
+def test_findings_have_every_form(tmp_path: Path, is_summary: bool) -> None:
+    file = tmp_path / "groups.yaml"
+    file.write_text(ONLY_GROUPS.replace("SECTION", "ingress").replace("WORD", "from"))
+    said = {}
+    for form in AnswerForm:
+        output = io.StringIO()
+        lint_files([str(file)], "north", default_local_cluster=True, is_summary=is_summary, form=form, output=output)
+        said[form] = output.getvalue()
+    report = orjson.loads(said[AnswerForm.JSON])
+    assert yaml.safe_load(said[AnswerForm.YAML]) == report
+    assert (report["schema"], report["files"]) == (1, 1)
+    lines = said[AnswerForm.TABLE].splitlines()
+    if is_summary:
+        assert (report["findings"], report["policies"]) == ([], {"enforced": 0, "partly": 1, "refused": 0, "others": 0})
+        assert lines[-1].startswith("1 policy: ")
+        return
+    (found, *_) = [one for one in report["findings"] if one["code"] == "not-enforced"]
+    assert (found["file"], found["severity"], found["where"]) == (str(file), "warning", "cnp/default/groups")
+    assert len(lines) == len(report["findings"]) + 1
+    assert sum(report["counts"].values()) == len(report["findings"])
+
+
+def test_nothing_of_a_manifest_commands_the_terminal(tmp_path: Path) -> None:
+    file = tmp_path / "odd.yaml"
+    file.write_text(
+        ONLY_GROUPS.replace("SECTION", "ingress").replace("WORD", '"from\\e[2J').replace("Groups:", 'Groups":')
+    )
+    output = io.StringIO()
+    assert lint_files([str(file)], "north", default_local_cluster=True, output=output) == ExitCode.CHECK_FAILED
+    assert ("[2J" in output.getvalue(), "\x1b" in output.getvalue()) == (True, False)
+
+
 def test_a_case_that_is_neither_is_refused_with_both_reasons() -> None:
     with pytest.raises(CommandError, match=r"neither JSON .* nor YAML") as caught:
-        evaluate_file("{cluster: [", io.StringIO())
+        evaluate_file("{cluster: [", AnswerForm.JSON, io.StringIO())
     assert caught.value.code == ExitCode.USAGE
 
 
@@ -54,7 +106,7 @@ def test_one_tenant_s_yaml_bomb_is_refused() -> None:
         for old, new in zip("abcdefgh", "bcdefghi", strict=True)
     )
     with pytest.raises(CommandError, match="YAML"):
-        evaluate_file(bomb, io.StringIO())
+        evaluate_file(bomb, AnswerForm.JSON, io.StringIO())
 
 
 ONLY_GROUPS = """

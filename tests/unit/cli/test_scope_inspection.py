@@ -74,7 +74,7 @@ def test_lint_asks_a_running_cluster_whom_selectors_select(tmp_path: Path) -> No
     file = tmp_path / "policies.yaml"
     file.write_bytes(orjson.dumps(SCOPED) + b"\n---\n" + orjson.dumps(NOBODY))
     output = io.StringIO()
-    code = lint_live([str(file)], scripted_cluster("north").client("kind-north"), "kube-system", output)
+    code = lint_live([str(file)], scripted_cluster("north").client("kind-north"), "kube-system", output=output)
     assert code == ExitCode.OK
     selected = [line for line in output.getvalue().splitlines() if "selects nobody" in line]
     assert len(selected) == 1
