@@ -25,6 +25,8 @@ class FollowedCluster:
     is_own: bool = False
     state: PeerState = PeerState.CONNECTING
     reason: str = INITIAL_STATUS
+    withdrawn: str = ""
+    """Why the cluster is not chosen for new connections, whatever its session does; empty: it is."""
     is_connected: bool = False
     lost_streams: tuple[str, ...] = ()
     config: ClusterConfig | None = None
@@ -54,6 +56,11 @@ class FollowedCluster:
     def is_synced(self) -> bool:
         """Whether every kind that is followed was listed once."""
         return bool(self.kinds) and all(self.synced.get(kind, False) for kind in self.kinds)
+
+    @property
+    def shown(self) -> tuple[PeerState, str]:
+        """State and reason as people see them: a withdrawal goes before what the session says."""
+        return (PeerState.WITHDRAWN, self.withdrawn) if self.withdrawn else (self.state, self.reason)
 
     @property
     def is_ready(self) -> bool:

@@ -25,7 +25,7 @@ def remote_cluster(
     """
     done = state.synced if synced is None else synced
     is_complete = state.is_ready and all(done.get(kind, False) for kind in state.kinds)
-    counts, shown = state.counts, state.state
+    counts, (shown, reason) = state.counts, state.shown
     if shown is PeerState.READY and not is_complete:
         shown = PeerState.SYNCING
     return RemoteCluster(
@@ -45,7 +45,7 @@ def remote_cluster(
         config=_config(state.config),
         synced=_synced(state, done),
         state=shown,
-        reason=state.reason,
+        reason=reason,
         probes_reached=state.probes_reached,
         probes_total=state.probes_total,
         session_since=state.session_since_wall_s if state.is_connected else 0.0,
@@ -65,7 +65,7 @@ def remote_cluster(
 def _text(state: FollowedCluster) -> str:
     if state.is_connected:
         return f"etcd: connected, ID: {state.store_id:x}" if state.store_id else "etcd: connected"
-    return state.reason or state.last_error
+    return state.shown[1] or state.last_error
 
 
 def _truncations(state: FollowedCluster) -> list[str]:

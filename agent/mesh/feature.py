@@ -153,7 +153,7 @@ class MeshFeature(Feature):
             if state.is_ready:
                 health.ok(_PEER + state.name)
             else:
-                health.degraded(_PEER + state.name, f"{state.state}: {state.reason}")
+                health.degraded(_PEER + state.name, ": ".join(state.shown))
         known = {_PEER + state.name for state in states}
         for component in health.snapshot():
             if component.startswith(_PEER) and component not in known:

@@ -18,7 +18,6 @@ from agent.mesh.probe import Prober
 from agent.mesh.rejections import Rejections
 from agent.settings import AgentSettings
 from agent.tables import AgentDB, Node, Service
-from meshapi.peer import PeerState
 from meshkit.clock import Clock
 from meshkit.table import HistoryLostError
 from meshmodel.keys import Kind
@@ -232,12 +231,7 @@ class MeshRunner:
             with self._db.write():
                 self._writers.load_balancer.set_peer(replace(row, is_withdrawn=is_withdrawn, reason=verdict.reason))
             log.warning("peer liveness changed", extra={"peer": state.name, "reason": verdict.reason or "is back"})
-            if not is_withdrawn and state.state is PeerState.WITHDRAWN:
-                state.state, state.reason = (
-                    (PeerState.READY, "") if state.is_ready else (PeerState.DISCONNECTED, verdict.reason)
-                )
-        if is_withdrawn:
-            state.state, state.reason = PeerState.WITHDRAWN, verdict.reason
+        state.withdrawn = verdict.reason if is_withdrawn else ""
 
     def _expire(self, member: Member[Ingest], now_s: float) -> None:
         """Backends of a peer that was not heard of for the configured time are drained; nothing else is."""

@@ -224,12 +224,12 @@ async def test_a_peer_lost_on_both_paths_is_withdrawn_and_chosen_again_when_one_
         await mesh.pass_s(2)
         peer = mesh.db.peers.get(ClusterName("south"))
         assert peer is not None
-        assert (state.state, peer.is_withdrawn, peer.reason) == (PeerState.WITHDRAWN, True, state.reason)
+        assert (*state.shown, peer.is_withdrawn) == (PeerState.WITHDRAWN, peer.reason, True)
         state.data_lost_s = None
         await mesh.pass_s(1)
         peer = mesh.db.peers.get(ClusterName("south"))
         assert peer is not None
-        assert (state.state, peer.is_withdrawn) == (PeerState.DISCONNECTED, False)
+        assert (state.shown[0], peer.is_withdrawn) == (PeerState.DISCONNECTED, False)
 
 
 async def test_an_expired_cache_drains_services_only(tmp_path: Path, clock: ManualClock, south: PeerStore) -> None:

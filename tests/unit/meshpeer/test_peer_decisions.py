@@ -175,8 +175,21 @@ def test_the_status_is_ready_only_when_everything_followed_is_where_the_program_
     half = remote_cluster(state, 12.0, synced={Kind.NODES: True, Kind.IPS: False})
     assert (half.ready, half.state) == (False, PeerState.SYNCING)
     assert (half.synced.nodes, half.synced.endpoints, half.synced.endpoint_slices) == (True, False, None)
-    state.state = PeerState.WITHDRAWN
+    state.withdrawn = "lost on both paths"
     assert not remote_cluster(state, 12.0).ready
+
+
+def test_attempts_to_reach_a_withdrawn_cluster_do_not_hide_that_it_is_withdrawn() -> None:
+    state = followed()
+    state.connect(10.0, 1000.0)
+    state.lose(12.0, "gone")
+    state.withdrawn = "lost on both paths"
+    state.fail(1000.0, "refused", is_refused=False)
+    row = remote_cluster(state, 12.0)
+    assert (row.state, row.reason, row.last_error) == (PeerState.WITHDRAWN, "lost on both paths", "refused")
+    state.withdrawn = ""
+    row = remote_cluster(state, 12.0)
+    assert (row.state, row.reason) == (PeerState.DISCONNECTED, "refused; last known state is kept")
 
 
 def test_the_age_counts_from_the_moment_the_store_was_last_heard_of() -> None:
