@@ -67,12 +67,13 @@ def policy_diff(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
+    output: Output = AnswerForm.TABLE,
     plain: Plain = False,
 ) -> None:
     """Which identity pairs of the live mesh the cluster of --context would judge differently. Changes nothing."""
     from clustermesh_cli.commands.policy_diff import diff
 
-    raise typer.Exit(diff(file, make_client(kubeconfig, context), namespace, make_console(plain)))
+    raise typer.Exit(diff(file, make_client(kubeconfig, context), namespace, output, make_console(plain)))
 
 
 @explain.command("policy")

@@ -7,16 +7,18 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
+from clustermesh_cli.answer_form import print_answer
 from clustermesh_cli.connection_decision import build_engine
 from clustermesh_cli.console import Console
 from clustermesh_cli.decision_text import short_labels
+from clustermesh_cli.diff_report import DiffChange, DiffReport, change_lines, sum_line
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.live_policy import AgentView, LiveCluster, read_agent, read_cluster
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
 from meshkit import yamltext
+from meshkit.answer_form import AnswerForm
 from meshmodel.identity import NumericIdentity, identity_name, is_of_nodes, is_reserved
 from meshmodel.labels import CLUSTER_LABEL, NAMESPACE_LABEL, Labels
 from meshpolicy import Engine, PolicyContext
@@ -26,40 +28,64 @@ from meshpolicy.port import NamedPorts
 from meshpolicy.reference import Direction, PolicyKind
 from meshpolicy.verdict_changes import VerdictChange, verdict_changes
 
-MOST_LINES: Final = 200
 Document = Mapping[str, object]
 
 
-def diff(path: str, client: KubeClient, system: str, console: Console) -> ExitCode:
+def diff(path: str, client: KubeClient, system: str, form: AnswerForm, console: Console) -> ExitCode:
     """Print one line per changed pair. CHECK_FAILED if a document is in error: it would have no effect.
 
     Nothing is written. Raises: CommandError if the file cannot be read or the cluster does not answer.
     """
-    added = _read(path)
+    report = _compare(_read(path), client, system)
+    if form is not AnswerForm.TABLE:
+        print_answer(report, (), form, console)
+    else:
+        _show(report, console)
+    return ExitCode.CHECK_FAILED if report.errors else ExitCode.OK
+
+
+def _show(report: DiffReport, console: Console) -> None:
+    for error in report.errors:
+        console.fail(error)
+    if report.errors:
+        return
+    for line in change_lines(report):
+        console.line(line)
+    for warning in report.warnings:
+        console.warn(warning)
+    console.line(sum_line(report))
+
+
+def _compare(added: Sequence[Document], client: KubeClient, system: str) -> DiffReport:
     live = read_cluster(client, system, client.context)
     view = read_agent(ProgramClient(client, system), live.context)
     context = PolicyContext(live.name, live.default_local_cluster)
     errors = [item for item in load_documents(added, context) if isinstance(item, PolicyError)]
-    for error in errors:
-        console.fail(f"{error.document}: {error}" if error.document else str(error))
     if errors:
-        return ExitCode.CHECK_FAILED
+        return DiffReport(
+            cluster=live.name,
+            errors=[f"{error.document}: {error}" if error.document else str(error) for error in errors],
+        )
     before, _ = build_engine(live, view)
     after, _ = build_engine(replace(live, documents=_applied(live.documents, added)), view)
     own = [n for n, labels in view.identities.items() if _value(labels, CLUSTER_LABEL) == live.name]
     found = verdict_changes(before, after, own, _ports(live, view))
-    for line in _lines(found, live.name, after):
-        console.line(line)
+    return DiffReport(
+        cluster=live.name,
+        pairs=len({(change.subject, change.peer, change.direction) for change in found}),
+        changes=[_change(change, after) for change in found],
+        warnings=list(_not_compared(before, after)),
+    )
+
+
+def _not_compared(before: Engine, after: Engine) -> Iterator[str]:
     if before.uses_services() or after.uses_services():
-        console.warn("rules that name Services are not compared: only nodes know who their backends are")
+        yield "rules that name Services are not compared: only nodes know who their backends are"
     if after.node_keys() - before.node_keys():
-        console.warn(
+        yield (
             "rules that ask for labels of nodes that no policy asked for are compared as if no node's were known: "
             "what they allow is left out, and what they deny is every node"
         )
-    pairs = len({(change.subject, change.peer, change.direction) for change in found})
-    console.line(f"RESULT {pairs} pair{'' if pairs == 1 else 's'} of {live.name} judged differently")
-    return ExitCode.OK
 
 
 def _read(path: str) -> list[Document]:
@@ -98,20 +124,22 @@ def _ports(live: LiveCluster, view: AgentView) -> Mapping[NumericIdentity, Named
     return found
 
 
-def _lines(found: Sequence[VerdictChange], cluster: str, engine: Engine) -> Iterator[str]:
+def _change(change: VerdictChange, engine: Engine) -> DiffChange:
     words = {True: "allowed", False: "denied"}
-    for change in found[:MOST_LINES]:
-        subject, peer = _name(engine, change.subject), _peer_name(engine, change.peer.name)
-        ends = f"from {peer} to {subject}" if change.direction is Direction.INGRESS else f"from {subject} to {peer}"
-        decided = change.after.entry or change.before.entry
-        by = f" by {change.after.entry.rule}" if change.after.entry is not None else ""
-        by = by or (f" without {decided.rule}" if decided is not None else " by default")
-        yield (
-            f"{cluster} {change.direction.word}: {ends}: {', '.join(change.packets)}: "
-            f"{words[change.before.allowed]} -> {words[change.after.allowed]}{by}"
-        )
-    if len(found) > MOST_LINES:
-        yield f"... and {len(found) - MOST_LINES} more"
+    subject, peer = _name(engine, change.subject), _peer_name(engine, change.peer.name)
+    source, destination = (peer, subject) if change.direction is Direction.INGRESS else (subject, peer)
+    decided = change.after.entry or change.before.entry
+    by = f"by {change.after.entry.rule}" if change.after.entry is not None else ""
+    return DiffChange(
+        direction=change.direction.word,
+        source=source,
+        destination=destination,
+        packets=list(change.packets),
+        before=words[change.before.allowed],
+        after=words[change.after.allowed],
+        reason=by or (f"without {decided.rule}" if decided is not None else "by default"),
+        rule=str(decided.rule) if decided is not None else "",
+    )
 
 
 def _peer_name(engine: Engine, text: str) -> str:

@@ -23,16 +23,14 @@ from meshkit.answer_form import FORMS, AnswerForm
 
 __all__ = ["kubeconfig"]
 
-WITHOUT: Final = {
-    ("certs", "rotate"), ("connect",), ("disable",), ("disconnect",), ("enable",),
-    ("policy", "diff"),
-}  # fmt: skip
-"""Verbs that change something, and one whose answer has one form."""
+WITHOUT: Final = {("certs", "rotate"), ("connect",), ("disable",), ("disconnect",), ("enable",)}
+"""Verbs that change something."""
 ALSO_RAW: Final = {("kv", "get"), ("kv", "ls"), ("kv", "watch")}
 NEEDED: Final = {
     ("explain", "policy"): "--from a/b --to a/c --port 80",
     ("get",): "nodes",
     ("kv", "get"): "key",
+    ("policy", "diff"): "-",
     ("policy", "eval"): "-f -",
     ("policy", "lint"): "/dev/null",
 }

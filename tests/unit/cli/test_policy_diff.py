@@ -8,19 +8,23 @@ from pathlib import Path
 
 import orjson
 import pytest
+import yaml
 from explain_world import app, deny_all, policy, scripted_cluster
 
 from clustermesh_cli.commands.policy_diff import diff
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
+from meshkit.answer_form import AnswerForm
 
 
-def run(tmp_path: Path, *documents: object, live: tuple[dict[str, object], ...] = ()) -> tuple[ExitCode, list[str]]:
+def run(
+    tmp_path: Path, *documents: object, live: tuple[dict[str, object], ...] = (), form: AnswerForm = AnswerForm.TABLE
+) -> tuple[ExitCode, list[str]]:
     file = tmp_path / "new.yaml"
     file.write_bytes(b"\n---\n".join(orjson.dumps(document) for document in documents))
     stream = io.StringIO()
     client = scripted_cluster("north", *live).client("kind-north")
-    code = diff(str(file), client, "kube-system", Console(plain=True, stream=stream))
+    code = diff(str(file), client, "kube-system", form, Console(plain=True, stream=stream))
     return code, stream.getvalue().splitlines()
 
 
@@ -56,6 +60,24 @@ def test_an_address_range_is_a_peer_also_where_it_was_world_before(tmp_path: Pat
         "north egress: from shop/app=db@north to 192.0.2.0/24: everything: denied -> allowed by cnp/shop/out egress[0]",
         "RESULT 1 pair of north judged differently",
     ]
+
+
+def test_a_document_has_the_same_in_parts(tmp_path: Path) -> None:
+    egress = policy("out", "db", egress=[{"toCIDR": ["192.0.2.0/24"]}])
+    code, lines = run(tmp_path, egress, live=(deny_all("db"),), form=AnswerForm.JSON)
+    assert (code, orjson.loads("\n".join(lines))) == (
+        ExitCode.OK,
+        {
+            "schema": 1, "cluster": "north", "pairs": 1, "errors": [], "warnings": [],
+            "changes": [{
+                "direction": "egress", "from": "shop/app=db@north", "to": "192.0.2.0/24", "packets": ["everything"],
+                "before": "denied", "after": "allowed", "reason": "by cnp/shop/out egress[0]", "rule": "cnp/shop/out egress[0]",
+            }],
+        },
+    )  # fmt: skip
+    code, lines = run(tmp_path, policy("bad", "db", ingres=[{}]), form=AnswerForm.YAML)
+    report = yaml.safe_load("\n".join(lines))
+    assert (code, report["pairs"], len(report["errors"])) == (ExitCode.CHECK_FAILED, 0, 1)
 
 
 def test_a_document_in_error_is_told_and_compared_with_nothing(tmp_path: Path) -> None:
