@@ -10,8 +10,8 @@ import msgspec
 
 from certs.inspect import CertInfo
 from certs.validity import KeptCertificates, Validity, judge_dates
-from clustermesh_cli.shown_times import rfc3339
 from meshapi.row import SCHEMA, Row
+from meshapi.shown_times import rfc3339
 
 HEADERS: Final = ("KIND", "SUBJECT", "ISSUER", "NOT BEFORE", "NOT AFTER", "LEFT", "STATE", "NAMES")
 ALARMS: Final = (Validity.ENDING, Validity.EXPIRED, Validity.NOT_YET_VALID, Validity.MISSING)

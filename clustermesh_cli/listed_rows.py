@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from clustermesh_cli.peer_rows import peer_row
-from clustermesh_cli.shown_times import rfc3339
 from meshapi.agent import EndpointRow, IdentityRow, NodeRow
 from meshapi.apiserver import ApiserverStatus
 from meshapi.row import SCHEMA, Row
 from meshapi.service import ServiceStatus
+from meshapi.shown_times import rfc3339
 from meshkit.text import visible_cell
 
 

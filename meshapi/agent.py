@@ -129,6 +129,7 @@ class PolicyStatus(Row, kw_only=True):
 class PolicyList(Row, kw_only=True):
     """Every policy object, and the revision of the whole that they make."""
 
+    schema: int = SCHEMA
     revision: int
     policies: list[PolicyStatus]
 
@@ -198,6 +199,21 @@ class MapEntry(Row):
 
     key: dict[str, MapField]
     value: dict[str, MapField]
+
+
+class LoadBalancerMaps(Row, kw_only=True):
+    """What the kernel balances with: slots of services, and the backends that they lead to."""
+
+    schema: int = SCHEMA
+    services: list[MapEntry]
+    backends: list[MapEntry]
+
+
+class TableText(Row, kw_only=True):
+    """Tables of the agent in their text form, as `meshkit.text` writes it."""
+
+    schema: int = SCHEMA
+    text: str
 
 
 def decode_agent(data: bytes) -> AgentStatus:

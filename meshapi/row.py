@@ -7,7 +7,7 @@ meaning, and members a reader does not know are ignored.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -16,6 +16,13 @@ SCHEMA: Final = 1
 
 class Row(msgspec.Struct, rename="kebab"):
     """One JSON object of an answer."""
+
+
+class Items(Row, kw_only=True):
+    """A list as a document of a command."""
+
+    schema: int = SCHEMA
+    items: list[Any]
 
 
 def encode(answer: object) -> bytes:

@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
@@ -26,16 +26,19 @@ from meshapi.agent import (
     AgentStatus,
     EndpointRow,
     IdentityRow,
+    LoadBalancerMaps,
     MapEntry,
     NodeRow,
     PolicyList,
     PolicyMapRow,
     SelectorRow,
+    TableText,
     Verification,
 )
 from meshapi.installed import AGENT, AGENT_SOCKET, PEER_DIRECTORY
-from meshapi.row import encode
+from meshapi.row import Items, Row, encode
 from meshapi.service import ServiceExplanation, ServiceStatus
+from meshapi.shown_times import with_times
 from meshkit.answer_form import FORMS, AnswerForm, format_document
 from meshkit.arguments import Arguments
 from meshkit.refusal import read_refusal
@@ -197,7 +200,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _show(arguments: argparse.Namespace, answer: Any, text: Callable[[], str]) -> int:
+def _show(arguments: argparse.Namespace, answer: Row | Mapping[str, Any], text: Callable[[], str]) -> int:
     form = AnswerForm(arguments.output)
     shown = text() if form is AnswerForm.TABLE else format_document(encode(answer), form)
     _write(shown + "\n")
@@ -210,14 +213,17 @@ def _write(text: str) -> None:
 
 def _status(client: SocketClient, arguments: argparse.Namespace) -> int:
     answer = client.get("/v1/status", AgentStatus)
-    _show(arguments, answer, lambda: render.status(answer, time.time()))  # noqa: TID251
+    document = with_times(msgspec.to_builtins(answer))
+    _show(arguments, document, lambda: render.status(answer, time.time()))  # noqa: TID251
     is_degraded = not answer.ready or any(not peer.ready for peer in answer.peers)
     return 3 if is_degraded else 0
 
 
 def _services(client: SocketClient, arguments: argparse.Namespace) -> int:
     answer = client.get("/v1/services", list[ServiceStatus])
-    return _show(arguments, answer, lambda: render.services(answer, with_affinity=arguments.clustermesh_affinity))
+    return _show(
+        arguments, Items(items=answer), lambda: render.services(answer, with_affinity=arguments.clustermesh_affinity)
+    )
 
 
 def _clusters(client: SocketClient) -> dict[int, str]:
@@ -229,13 +235,13 @@ def _clusters(client: SocketClient) -> dict[int, str]:
 def _bpf_lb(client: SocketClient, arguments: argparse.Namespace) -> int:
     services = client.get("/v1/maps/services", list[MapEntry])
     backends = client.get("/v1/maps/backends", list[MapEntry])
-    answer = {"services": services, "backends": backends}
+    answer = LoadBalancerMaps(services=services, backends=backends)
     return _show(arguments, answer, lambda: render.load_balancer_map(services, backends, _clusters(client)))
 
 
 def _bpf_ipcache(client: SocketClient, arguments: argparse.Namespace) -> int:
     answer = client.get("/v1/maps/ipcache", list[MapEntry])
-    return _show(arguments, answer, lambda: render.ipcache(answer, _clusters(client)))
+    return _show(arguments, Items(items=answer), lambda: render.ipcache(answer, _clusters(client)))
 
 
 def _bpf_policy(client: SocketClient, arguments: argparse.Namespace) -> int:
@@ -248,22 +254,22 @@ def _bpf_policy(client: SocketClient, arguments: argparse.Namespace) -> int:
     if not found:
         raise NoAnswerError(f"no endpoint {wanted} on this node")
     answer = client.get(f"/v1/policy/endpoints/{found[0]}", list[PolicyMapRow])
-    return _show(arguments, answer, lambda: render.policy_map(answer))
+    return _show(arguments, Items(items=answer), lambda: render.policy_map(answer))
 
 
 def _nodes(client: SocketClient, arguments: argparse.Namespace) -> int:
     answer = client.get("/v1/nodes", list[NodeRow])
-    return _show(arguments, answer, lambda: render.nodes(answer))
+    return _show(arguments, Items(items=answer), lambda: render.nodes(answer))
 
 
 def _identities(client: SocketClient, arguments: argparse.Namespace) -> int:
     answer = client.get(f"/v1/identities?label={urllib.parse.quote(arguments.label)}", list[IdentityRow])
-    return _show(arguments, answer, lambda: render.identities(answer))
+    return _show(arguments, Items(items=answer), lambda: render.identities(answer))
 
 
 def _endpoints(client: SocketClient, arguments: argparse.Namespace) -> int:
     answer = client.get("/v1/endpoints", list[EndpointRow])
-    return _show(arguments, answer, lambda: render.endpoints(answer))
+    return _show(arguments, Items(items=answer), lambda: render.endpoints(answer))
 
 
 def _policies(client: SocketClient, arguments: argparse.Namespace) -> int:
@@ -274,13 +280,13 @@ def _policies(client: SocketClient, arguments: argparse.Namespace) -> int:
 
 def _selectors(client: SocketClient, arguments: argparse.Namespace) -> int:
     answer = client.get("/v1/policy/selectors", list[SelectorRow])
-    return _show(arguments, answer, lambda: render.selectors(answer))
+    return _show(arguments, Items(items=answer), lambda: render.selectors(answer))
 
 
 def _table(client: SocketClient, arguments: argparse.Namespace) -> int:
     with client.open(f"/v1/tables?name={urllib.parse.quote(arguments.name)}", TIMEOUT_S) as answer:
         text = answer.read().decode("utf-8", "replace").rstrip("\n")
-    return _show(arguments, text, lambda: text)
+    return _show(arguments, TableText(text=text), lambda: text)
 
 
 def _verify(client: SocketClient, arguments: argparse.Namespace) -> int:

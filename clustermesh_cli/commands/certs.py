@@ -22,11 +22,11 @@ from clustermesh_cli.console import Console
 from clustermesh_cli.credentials import ensure_certificates, read_lifetime_s
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.program_client import ProgramClient
-from clustermesh_cli.shown_times import rfc3339
 from kube.client import KubeClient
 from kube.errors import Conflict, KubeError
 from meshapi.apiserver import CertificateRow
 from meshapi.installed import CA_SECRET, CLUSTER_NAME_KEY
+from meshapi.shown_times import rfc3339
 from meshkit.answer_form import AnswerForm
 
 ATTEMPTS: Final = 5

@@ -30,11 +30,11 @@ from clustermesh_cli.plan.program_rules import judge_certificates, judge_kernels
 from clustermesh_cli.plan.session import session_problem
 from clustermesh_cli.program_client import ProgramClient
 from clustermesh_cli.program_statuses import read_apiserver
-from clustermesh_cli.shown_times import rfc3339
 from kube.client import KubeClient
 from kube.errors import KubeError
 from meshapi.apiserver import ApiserverStatus
 from meshapi.installed import MIRROR_SECRET, PEERS_SECRET
+from meshapi.shown_times import rfc3339
 from meshkit.answer_form import AnswerForm
 from meshkit.errors import MeshError
 

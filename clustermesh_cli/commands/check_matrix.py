@@ -14,8 +14,8 @@ from clustermesh_cli.link_proof import Patience
 from clustermesh_cli.listed_rows import table_lines
 from clustermesh_cli.path_matrix import is_settled, make_matrix, matrix_lines, matrix_table
 from clustermesh_cli.program_client import ProgramClient
-from clustermesh_cli.shown_times import rfc3339
 from meshapi.probe import NodeProbes
+from meshapi.shown_times import rfc3339
 from meshkit.answer_form import AnswerForm
 
 SETTLE_S: Final = 6.0

@@ -25,13 +25,13 @@ from clustermesh_cli.plan.facts import KnownPeer, StoreAccess
 from clustermesh_cli.plan.peering import read_peers
 from clustermesh_cli.program_client import ProgramClient
 from clustermesh_cli.program_statuses import ApiserverSilentError, ask_agents, read_apiserver
-from clustermesh_cli.shown_times import with_times
 from clustermesh_cli.status_text import render_status
 from kube.client import KubeClient
 from kube.errors import KubeError
 from meshapi.apiserver import ApiserverStatus
 from meshapi.installed import AGENT, PEERS_SECRET, STORE_SERVICE
 from meshapi.row import SCHEMA
+from meshapi.shown_times import with_times
 from meshkit.answer_form import AnswerForm
 from meshkit.clock import SystemClock
 

@@ -13,14 +13,17 @@ from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
 from typing import Final
 
+import msgspec
 import pytest
+import yaml
 
+from agent.cli.verbs import main
 from meshapi.agent import AgentStatus, EndpointRow, PolicyList, Verification
 from meshapi.row import encode
 from meshkit.answer_form import AnswerForm
 
 ANSWERS: Final = {
-    "/v1/status": encode(AgentStatus(node="n1", ready=True)),
+    "/v1/status": encode(AgentStatus(node="n1", ready=True, started=86_400.0)),
     "/v1/policy": encode(PolicyList(revision=1, policies=[])),
     "/v1/verify": encode(Verification(node="n1")),
     "/v1/repair": encode(Verification(node="n1")),
@@ -91,3 +94,15 @@ def test_a_status_has_every_form(form: str, socket: Path) -> None:
     done = run("status", socket, subprocess.PIPE, "-o", form)
     assert done.returncode == 0
     assert {"table": "Node:", "json": '"node": "n1"', "yaml": "node: n1"}[form] in done.stdout
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "monitor"])
+def test_every_document_has_a_schema_number_and_no_seconds_since_1970(
+    verb: str, socket: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([*verb.split(), "--socket", str(socket), "-o", "json"])
+    document = msgspec.json.decode(capsys.readouterr().out)
+    assert document["schema"] == 1
+    assert document.get("started", "1970-01-02T00:00:00Z") == "1970-01-02T00:00:00Z"
+    main([*verb.split(), "--socket", str(socket), "-o", "yaml"])
+    assert yaml.safe_load(capsys.readouterr().out) == document

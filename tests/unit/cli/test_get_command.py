@@ -15,7 +15,6 @@ from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.listed_rows import ListedKind, list_clusters
 from clustermesh_cli.program_client import ProgramClient
-from clustermesh_cli.shown_times import rfc3339
 from kube.errors import Unreachable
 from kube.transport import Query
 from meshapi.agent import AgentStatus, IdentityRow, NodeRow
@@ -23,6 +22,7 @@ from meshapi.apiserver import ApiserverStatus
 from meshapi.peer import PeerState, RemoteCluster
 from meshapi.row import encode
 from meshapi.service import BackendStatus, ServiceStatus
+from meshapi.shown_times import rfc3339
 from meshkit.answer_form import AnswerForm
 
 SILENT = "agent-1"

@@ -15,10 +15,10 @@ from test_misuse import kubeconfig, leaves
 from agent.cli.verbs import make_parser
 from clustermesh_cli.answer_form import parse_answer_form
 from clustermesh_cli.app import run_app
-from clustermesh_cli.shown_times import MOMENTS, with_times
 from meshapi.agent import AgentStatus
 from meshapi.apiserver import ApiserverStatus, FacadeSession
 from meshapi.peer import RemoteCluster
+from meshapi.shown_times import MOMENTS, with_times
 from meshkit.answer_form import FORMS, AnswerForm
 
 __all__ = ["kubeconfig"]
