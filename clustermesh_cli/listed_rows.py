@@ -141,7 +141,9 @@ def nodes_table(rows: Iterable[NodeRow]) -> Table:
 
 
 def identities_table(rows: Iterable[IdentityRow]) -> Table:
-    return ("ID", "CLUSTER", "LABELS"), [(row.id, row.cluster, ",".join(row.labels) or "-") for row in rows]
+    return ("ID", "CLUSTER", "SOURCE", "LABELS"), [
+        (row.id, row.cluster, row.source or "-", ",".join(row.labels) or "-") for row in rows
+    ]
 
 
 def endpoints_table(rows: Iterable[ListedEndpoint]) -> Table:

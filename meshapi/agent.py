@@ -67,11 +67,16 @@ class NodeRow(Row, kw_only=True):
 
 
 class IdentityRow(Row):
-    """An identity of any cluster; labels are source:key=value."""
+    """An identity of any cluster; labels are source:key=value.
+
+    `source` says where it is from: clustermesh (a peer's record), local (the own cluster), reserved, or node (made by this
+    agent for nodes with these labels, known nowhere else).
+    """
 
     id: int
     cluster: str
     labels: list[str]
+    source: str = ""
 
 
 class AddressRow(Row):

@@ -64,7 +64,7 @@ class TwoAgents(WritableApi):
                         ServiceStatus(frontend="10.0.0.1:80/TCP", type="ClusterIP", name="a/b", backends=[backend])
                     ],
                     "nodes": [node],
-                    "identities": [IdentityRow(131_073, "south", ["k8s:a=b"])],
+                    "identities": [IdentityRow(131_073, "south", ["k8s:a=b"], "clustermesh")],
                     "endpoints": [endpoint(70_000)],
                 }.items()
             }
@@ -93,7 +93,7 @@ def run(
     [
         (ListedKind.SERVICES, "a/b       10.0.0.1:80/TCP   10.2.0.9:80   south     7s    no (affinity)"),
         (ListedKind.NODES, "south/a   192.0.2.2   -              south     clustermesh"),
-        (ListedKind.IDENTITIES, "131073   south     k8s:a=b"),
+        (ListedKind.IDENTITIES, "131073   south     clustermesh   k8s:a=b"),
     ],
 )
 def test_any_agent_that_answers_will_do(kind: ListedKind, line: str) -> None:
