@@ -22,6 +22,7 @@ from lab.devkube.api.accounts import ADMIN
 from lab.devkube.api.cluster import Cluster
 from lab.devkube.api.objects import Obj
 from lab.devkube.api.server import ApiServer, ServerOptions
+from lab.devkube.controllers.balancer import LoadBalancers
 from lab.devkube.controllers.daemonset import DaemonSets
 from lab.devkube.controllers.deployment import Deployments
 from lab.devkube.controllers.desired import ensure, is_true
@@ -33,7 +34,7 @@ from lab.devkube.controllers.replicaset import ReplicaSets
 from lab.devkube.controllers.scheduler import Scheduler
 from lab.devkube.kubelet.kubelet import Kubelets
 from lab.devkube.kubelet.site import Site, machine_mounts
-from lab.kubeproxy import ProxyLoop
+from lab.kubeproxy.loop import ProxyLoop
 from lab.names import LabNames, lab_names
 from lab.netns import listen_inside
 from lab.topology import API_PORT, ClusterPlan, cluster_named
@@ -83,6 +84,7 @@ def assemble(lab: LabNames, plan: ClusterPlan, ca_certificate_pem: str) -> Machi
         Scheduler(cluster),
         PodGarbageCollector(cluster),
         Endpoints(cluster),
+        LoadBalancers(cluster, plan.balancer_addresses),
     )
     machinery = Machinery(
         cluster, Kubelets(site), ControllerLoop(cluster, controllers), ProxyLoop(cluster, plan, lab), plan

@@ -37,6 +37,11 @@ NODE_SYSCTLS: Final = (
     ("net/ipv4/conf/default/rp_filter", "0"),
     ("net/ipv6/conf/default/disable_ipv6", "1"),
 )
+UNDERLAY_SYSCTLS: Final = (
+    *NODE_SYSCTLS,
+    ("net/ipv4/conf/all/send_redirects", "0"),
+    ("net/ipv4/conf/default/send_redirects", "0"),
+)
 POD_SYSCTLS: Final = (
     ("net/ipv6/conf/default/disable_ipv6", "1"),
     ("net/ipv4/ping_group_range", "0 2147483647"),
@@ -54,14 +59,18 @@ class PodLink:
 
 
 def build_underlay(lab: LabNames, clusters: Iterable[ClusterPlan]) -> None:
-    """Every node is a namespace with eth0 on one bridge, and routes to the pods of its own cluster only."""
+    """Every node is a namespace with eth0 on one bridge, and routes to the pods of its own cluster only.
+
+    The bridge's own address is a router that knows the balancer addresses and is silent about all others.
+    """
     netns.create(lab.underlay)
-    write_sysctls(lab.underlay, NODE_SYSCTLS[1:])
+    write_sysctls(lab.underlay, UNDERLAY_SYSCTLS)
     with links_of(lab.underlay) as underlay:
         _link(underlay, BRIDGE, kind="bridge", mtu=UNDERLAY_MTU)
         bridge = _index(underlay, BRIDGE)
         underlay.link("set", index=bridge, state="up")
         underlay.addr("add", index=bridge, address=UNDERLAY_GATEWAY, prefixlen=PREFIX_LENGTH)
+        underlay.route("add", dst="0.0.0.0/0", type="blackhole")
         for cluster in clusters:
             for node in cluster.nodes:
                 _build_node(lab, underlay, bridge, node, cluster.nodes)

@@ -39,6 +39,7 @@ class ClusterPlan:
     cluster_id: int
     pod_cidr: str
     service_cidr: str
+    balancer_cidr: str
     nodes: tuple[NodePlan, ...]
 
     @property
@@ -58,6 +59,11 @@ class ClusterPlan:
     def dns_address(self) -> str:
         return self.service_address(10)
 
+    @property
+    def balancer_addresses(self) -> tuple[str, ...]:
+        """What Services of type LoadBalancer may get."""
+        return tuple(map(str, ipaddress.ip_network(self.balancer_cidr).hosts()))
+
     def service_address(self, index: int) -> str:
         return str(ipaddress.ip_network(self.service_cidr)[index])
 
@@ -73,7 +79,8 @@ def _cluster(name: str, cluster_id: int, first_host: int, roles: tuple[str, ...]
         )
         for index, role in enumerate(roles)
     )
-    return ClusterPlan(name, cluster_id, f"10.{cluster_id}.0.0/16", f"172.20.{cluster_id}.0/24", nodes)
+    networks = (f"10.{cluster_id}.0.0/16", f"172.20.{cluster_id}.0/24", f"172.19.{cluster_id}.0/24")
+    return ClusterPlan(name, cluster_id, *networks, nodes)
 
 
 KOORNACHT: Final = _cluster("koornacht", 1, 2)

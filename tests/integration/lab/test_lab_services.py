@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+
 import pytest
 from lab_harness import Eventually, Kubectl, on_node
 from lab_objects import web
 
 from lab import faults
 from lab.names import LabNames
-from lab.topology import NODES
+from lab.netns import command_inside
+from lab.topology import NODES, UNDERLAY_GATEWAY
 
 pytestmark = pytest.mark.root
 
@@ -54,6 +58,27 @@ def test_a_node_port_answers_on_every_node_and_from_the_other_cluster(lab: LabNa
         for source in ("tion-worker", node.name):
             done = on_node(lab, source, "curl", "-sS", "--max-time", "2", f"{node.address}:{port}")
             assert done.stdout == "from koornacht", (source, node.name, done.stderr)
+
+
+def test_a_balancer_address_answers_everybody_and_goes_with_the_type(
+    lab: LabNames, kubectl: Kubectl, client: str, eventually: Eventually
+) -> None:
+    kubectl("patch", "service", "web", "-p", '{"spec": {"type": "LoadBalancer"}}')
+    address = eventually(lambda: _balancer_address(kubectl))
+    assert address in kubectl("get", "service", "web")
+    eventually(lambda: outside(lab, address) == "from koornacht")
+    assert curl(kubectl, client, address) == "from koornacht"
+    for node in ("koornacht-worker", "tion-worker"):
+        assert on_node(lab, node, "curl", "-sS", "--max-time", "2", address).stdout == "from koornacht", node
+    local = {"spec": {"externalTrafficPolicy": "Local", "loadBalancerSourceRanges": ["172.18.0.1/32"]}}
+    kubectl("patch", "service", "web", "-p", json.dumps(local))
+    eventually(lambda: not on_node(lab, "tion-worker", "curl", "-sS", "--max-time", "1", address).stdout)
+    assert outside(lab, address) == "from koornacht"
+    seen = [kubectl("logs", pod, "--tail=1") for pod in _pods(kubectl)]
+    assert any(UNDERLAY_GATEWAY in log for log in seen), "the client's address is kept"
+    kubectl("patch", "service", "web", "-p", '{"spec": {"type": "NodePort", "loadBalancerSourceRanges": null}}')
+    eventually(lambda: not _balancer_address(kubectl))
+    eventually(lambda: not outside(lab, address))
 
 
 def test_a_pod_that_is_its_own_backend_reaches_itself(kubectl: Kubectl) -> None:
@@ -113,6 +138,17 @@ def test_a_cut_is_a_silence_until_it_is_healed(lab: LabNames) -> None:
 
 def _cluster_ip(kubectl: Kubectl) -> str:
     return str(kubectl.get("service", "web")["spec"]["clusterIP"])
+
+
+def _balancer_address(kubectl: Kubectl) -> str:
+    ingress = kubectl.get("service", "web")["status"]["loadBalancer"].get("ingress") or [{}]
+    return str(ingress[0].get("ip", ""))
+
+
+def outside(lab: LabNames, address: str) -> str:
+    """What a machine that is no node gets from the address."""
+    command = command_inside(lab.underlay, ["curl", "-sS", "--max-time", "1", address])
+    return subprocess.run(command, text=True, capture_output=True, timeout=20, check=False).stdout
 
 
 def _pods(kubectl: Kubectl) -> list[str]:

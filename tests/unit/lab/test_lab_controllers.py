@@ -9,6 +9,7 @@ import pytest
 
 from lab.devkube.api.cluster import Cluster
 from lab.devkube.api.objects import Obj, name_of
+from lab.devkube.controllers.balancer import LoadBalancers
 from lab.devkube.controllers.daemonset import DaemonSets
 from lab.devkube.controllers.deployment import Deployments
 from lab.devkube.controllers.endpoints import Endpoints
@@ -234,3 +235,39 @@ def test_a_pod_of_a_node_that_is_gone_is_removed_and_replaced(cluster: Cluster, 
     assert len(pods) == 2
     assert lost not in {pod["spec"]["nodeName"] for pod in pods}
     assert not [pod for pod in pods if "deletionTimestamp" in pod["metadata"]]
+
+
+def test_balancers_give_each_service_an_address_and_take_it_back() -> None:
+    cluster = Cluster("172.20.1.0/24")
+    controller = LoadBalancers(cluster, ("172.19.1.1", "172.19.1.2"))
+    for name, more in (
+        ("a", {}),
+        ("b", {"loadBalancerIP": "172.19.1.1"}),
+        ("c", {}),
+        ("d", {"loadBalancerClass": "x"}),
+    ):
+        spec = {"type": "LoadBalancer", "ports": [{"port": 80}], **more}
+        cluster.create("services", {"metadata": {"namespace": "default", "name": name}, "spec": spec})
+    controller.reconcile()
+    assert sorted(given(cluster).values()) == ["", "", "172.19.1.1", "172.19.1.2"], "two addresses, four services"
+    assert given(cluster)["d"] == "", "somebody else's class"
+    before = given(cluster)
+    controller.reconcile()
+    assert given(cluster) == before
+    holder = next(name for name, address in before.items() if address)
+    left = next(name for name in ("a", "b", "c") if not before[name])
+    changed = cluster.get("services", holder, "default")
+    assert changed is not None
+    changed["spec"]["type"] = "ClusterIP"
+    cluster.update("services", changed)
+    controller.reconcile()
+    assert given(cluster)[holder] == ""
+    assert given(cluster)[left] == before[holder]
+
+
+def given(cluster: Cluster) -> dict[str, str]:
+    found = {}
+    for service in cluster.list("services", namespace="default"):
+        ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress") or [{}]
+        found[service["metadata"]["name"]] = ingress[0].get("ip", "")
+    return {name: address for name, address in found.items() if name != "kubernetes"}
