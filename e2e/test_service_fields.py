@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from e2e.mesh import CLUSTERS, IN_TURN, Cluster, Mesh, outcomes, wait_until
+from e2e.mesh import CLUSTERS, IN_TURN, Cluster, Mesh, outcomes, run, wait_until
+from lab.netns import command_inside
 
 COUNT: Final = 6
 REFUSED: Final = "curl error 7"
@@ -18,6 +19,17 @@ metadata:
   annotations: {{service.cilium.io/global: "true"}}
 spec:
   internalTrafficPolicy: {policy}
+  selector: {{{selector}}}
+  ports: [{{port: 80}}]
+"""
+BALANCED: Final = """
+apiVersion: v1
+kind: Service
+metadata:
+  name: balanced
+  annotations: {{service.cilium.io/global: "true"}}
+spec:
+  type: LoadBalancer
   selector: {{{selector}}}
   ports: [{{port: 80}}]
 """
@@ -46,7 +58,40 @@ def test_internal_traffic_policy_local_leads_to_pods_of_the_clients_node_and_now
             whole.delete(cluster, HERE.format(policy="Local", selector=ONE))
 
 
-def ask(mesh: Mesh, client: str, cluster: Cluster = "koornacht") -> Counter[str]:
-    script = IN_TURN.format(count=COUNT, limit=2, target="here")
+def test_a_balancer_address_leads_pods_to_both_clusters_and_outsiders_to_its_own(whole: Mesh) -> None:
+    """An outsider's connection is the business of the cluster's own proxy, which knows its own pods."""
+    spec = BALANCED.format(selector=ALL)
+    try:
+        for cluster in CLUSTERS:
+            whole.apply(cluster, spec)
+        for cluster in CLUSTERS:
+            address = wait_until(f"{cluster} gives an address", lambda c=cluster: balancer_address(whole, c))
+            clients = [pod["metadata"]["name"] for pod in whole.pods(cluster, "name=x-wing")]
+            for client in clients:
+                wait_until(
+                    f"{client} gets both from {address}",
+                    lambda c=cluster, n=client, a=address: set(ask(whole, n, c, a)) == {"Koornacht", "Tion"},
+                )
+            expected = {cluster.capitalize()}
+            wait_until(f"an outsider gets {expected}", lambda a=address, e=expected: set(outside(whole, a)) == e)
+    finally:
+        for cluster in CLUSTERS:
+            whole.delete(cluster, spec)
+
+
+def balancer_address(mesh: Mesh, cluster: Cluster) -> str:
+    ingress = mesh.get(cluster, "service", "balanced")["status"]["loadBalancer"].get("ingress") or [{}]
+    return str(ingress[0].get("ip", ""))
+
+
+def outside(mesh: Mesh, address: str) -> Counter[str]:
+    """What a machine that is no node gets."""
+    script = IN_TURN.format(count=COUNT, limit=2, target=address)
+    done = run(command_inside(mesh.names.underlay, ["/bin/sh", "-c", script]), check=False)
+    return outcomes(done.stdout + done.stderr)
+
+
+def ask(mesh: Mesh, client: str, cluster: Cluster = "koornacht", target: str = "here") -> Counter[str]:
+    script = IN_TURN.format(count=COUNT, limit=2, target=target)
     done = mesh.kubectl(cluster, "exec", client, "--", "/bin/sh", "-c", script, check=False)
     return outcomes(done.stdout + done.stderr)
