@@ -12,11 +12,10 @@ import orjson
 
 from kube.errors import AlreadyExists, Gone, NotFound, ServerFailed
 from kube.resource import SERVICE_ACCOUNTS, KubeObject, Resource
-from kube.transport import Query, Transport, refusal
+from kube.transport import MERGE_PATCH, Query, Transport, refusal
 
 PAGE_SIZE = 500
 DEFAULT_TIMEOUT_S = 30.0
-MERGE_PATCH = "application/merge-patch+json"
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

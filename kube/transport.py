@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,9 +15,12 @@ import urllib3
 import urllib3.exceptions
 
 from kube.errors import KubeError, Unreachable, error_for
+from kube.kept_connection import Exchange, exchanging, keep_account
 
 CONNECT_TIMEOUT_S = 5.0
 MAX_STATUS_BYTES = 1 << 20
+MERGE_PATCH = "application/merge-patch+json"
+CONFLICT = 409
 
 Query: TypeAlias = Mapping[str, str | int | float | bool]
 
@@ -29,6 +33,7 @@ class Transport:
     ) -> None:
         self.server = server.rstrip("/")
         self._pool, self._authorization, self._agent = pool, authorization, agent
+        keep_account(pool)
 
     def request(
         self,
@@ -43,15 +48,19 @@ class Transport:
     ) -> tuple[int, bytes]:
         """One exchange: HTTP status and whole body, whatever the status is. `headers` go beside our own.
 
-        Raises: Unreachable if no complete answer came.
+        What may be done twice is sent once more where a kept connection ended before an answer began; a GET also where the
+        answer broke off. Raises: Unreachable if no complete answer came, or if the repeated write met a conflict.
         """
+        exchange = Exchange(method)
         try:
-            reply = self._send(method, path, query, timeout_s, body=body, content_type=content_type, extra=headers)
-        except Unreachable as exc:
-            # a kept connection may be closed by the server at the very moment it is used again
-            if method != "GET" or not isinstance(exc.__cause__, urllib3.exceptions.ProtocolError):
+            reply = self._send(exchange, path, query, timeout_s, body=body, content_type=content_type, extra=headers)
+        except Unreachable as lost:
+            if not _is_sent_again(exchange, content_type, lost.__cause__):
                 raise
-            reply = self._send(method, path, query, timeout_s, extra=headers)
+            again = Exchange(method, needs_new=True)
+            reply = self._send(again, path, query, timeout_s, body=body, content_type=content_type, extra=headers)
+            if reply.status == CONFLICT and method != "GET":
+                raise  # the first one may have been carried out, and be what this one is in conflict with
         return reply.status, reply.data
 
     def stream(
@@ -61,7 +70,7 @@ class Transport:
 
         Raises: Unreachable if no answer came; KubeError if the server refused.
         """
-        reply = self._send("GET", path, query, read_timeout_s, stream=True, extra=headers)
+        reply = self._send(Exchange("GET"), path, query, read_timeout_s, stream=True, extra=headers)
         if reply.status != 200:
             try:
                 data = reply.read(MAX_STATUS_BYTES)
@@ -77,7 +86,7 @@ class Transport:
 
     def _send(
         self,
-        method: str,
+        exchange: Exchange,
         path: str,
         query: Query | None,
         timeout_s: float,
@@ -98,18 +107,19 @@ class Transport:
             url += ("&" if "?" in path else "?") + urlencode({name: _text(value) for name, value in query.items()})
         limits = urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), read=timeout_s)
         try:
-            return self._pool.request(
-                method,
-                url,
-                body=body,
-                headers=headers,
-                timeout=limits,
-                retries=False,
-                redirect=False,
-                preload_content=not stream,
-            )
+            with exchanging(exchange):
+                return self._pool.request(
+                    exchange.method,
+                    url,
+                    body=body,
+                    headers=headers,
+                    timeout=limits,
+                    retries=False,
+                    redirect=False,
+                    preload_content=not stream,
+                )
         except (urllib3.exceptions.HTTPError, OSError) as exc:
-            raise Unreachable(f"{method} {self.server}{path}", detail=_why(exc, timeout_s)) from exc
+            raise Unreachable(f"{exchange.method} {self.server}{path}", detail=_why(exc, timeout_s)) from exc
 
 
 class LineStream:
@@ -140,6 +150,20 @@ class LineStream:
         with self._lock, suppress(OSError, ValueError):
             self._ended = True
             self._reply.close()
+
+
+def _is_sent_again(exchange: Exchange, content_type: str, cause: BaseException | None) -> bool:
+    """Whether the same request has the same effect twice, and its first sending ended with its connection."""
+    if exchange.method == "GET":
+        return isinstance(cause, urllib3.exceptions.ProtocolError) or _has_ended(cause)
+    is_repeatable = exchange.method in ("PUT", "DELETE") or (exchange.method == "PATCH" and content_type == MERGE_PATCH)
+    return is_repeatable and exchange.was_kept and _has_ended(cause)
+
+
+def _has_ended(cause: BaseException | None) -> bool:
+    """The connection was closed or reset before an answer began, as opposed to a time-out or an answer cut short."""
+    inner = cause.args[-1] if isinstance(cause, urllib3.exceptions.HTTPError) and cause.args else cause
+    return isinstance(inner, ConnectionError | ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
 def refusal(what: str, status: int, body: bytes) -> KubeError:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
@@ -33,6 +34,8 @@ class ScriptedServer:
 
     steps: list[Step] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
+    tls: ssl.SSLContext | None = None
+    connections: int = 0
 
     def __enter__(self) -> ScriptedServer:
         self._lock = threading.Lock()
@@ -57,11 +60,19 @@ class ScriptedServer:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            self.connections += 1
             self._open.append(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with suppress(OSError), connection.makefile("rb") as reader:
+        with suppress(OSError):
+            if self.tls is not None:
+                connection = self.tls.wrap_socket(connection, server_side=True)
+                self._open.append(connection)
+            self._answer(connection)
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection.makefile("rb") as reader:
             while True:
                 request = _read(reader)
                 if request is None:
@@ -124,6 +135,22 @@ def watch(*events: object, end: str = "close", split: int = 0) -> Step:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             connection.close()
             raise ConnectionAbortedError
+
+    return step
+
+
+def vanish(how: str) -> Step:
+    """No answer: the connection is closed, or reset, or closed in the middle of the first line (half)."""
+
+    def step(request: Request, connection: socket.socket) -> None:
+        if how == "half":
+            connection.sendall(b"HTTP/1.1 2")
+        if how == "reset":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+        else:
+            connection.shutdown(socket.SHUT_RDWR)
+        raise ConnectionAbortedError
 
     return step
 
