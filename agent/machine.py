@@ -25,10 +25,11 @@ class Host(Protocol):
     """The seam below the agent.
 
     `unattached` are those of the interfaces on which our programs do not run, `unattached_node` the same for the node's own
-    devices, as text, and `attach_node` attaches to these. `unpinned` are the pins that are gone of what is in use, and
-    `pin_again` makes them. `is_current`: the datapath was loaded for the devices and the address there are now, and `adapt`
-    makes it so; `move_to` says that the node has another address; `sight` says where pod addresses are (the number is that of
-    the interface each was last known on, or 0); `changes` are those of interfaces and routes from the call on.
+    devices, as text, and `attach_node` attaches to these; before the maps are filled, both leave alone what runs a former
+    agent's program. `unpinned` are the pins that are gone of what is in use, and `pin_again` makes them. `is_current`: the
+    datapath was loaded for the devices and the address there are now, and `adapt` makes it so; `move_to` says that the node
+    has another address; `sight` says where pod addresses are (the number is that of the interface each was last known on,
+    or 0); `changes` are those of interfaces and routes from the call on.
     """
 
     def open(self) -> Maps: ...
@@ -36,8 +37,8 @@ class Host(Protocol):
     def detach(self, ifindex: int) -> None: ...
     def attached(self) -> set[int]: ...
     def unattached(self, ifindexes: Collection[int]) -> set[int]: ...
-    def unattached_node(self) -> Sequence[str]: ...
-    def attach_node(self) -> None: ...
+    def unattached_node(self, *, is_filled: bool) -> Sequence[str]: ...
+    def attach_node(self, *, is_filled: bool) -> None: ...
     def unpinned(self) -> Sequence[str]: ...
     def pin_again(self) -> None: ...
     def is_current(self) -> bool: ...
@@ -84,11 +85,11 @@ class KernelHost:
     def unattached(self, ifindexes: Collection[int]) -> set[int]:
         return self.datapath.unattached(ifindexes)
 
-    def unattached_node(self) -> Sequence[str]:
-        return self.datapath.unattached_node()
+    def unattached_node(self, *, is_filled: bool) -> Sequence[str]:
+        return self.datapath.unattached_node(is_filled=is_filled)
 
-    def attach_node(self) -> None:
-        self.datapath.attach_node()
+    def attach_node(self, *, is_filled: bool) -> None:
+        self.datapath.attach_node(is_filled=is_filled)
 
     def unpinned(self) -> Sequence[str]:
         return self.datapath.unpinned()
@@ -157,10 +158,10 @@ class MemoryHost:
     def unattached(self, ifindexes: Collection[int]) -> set[int]:
         return set(ifindexes) - self._attached
 
-    def unattached_node(self) -> Sequence[str]:
+    def unattached_node(self, *, is_filled: bool) -> Sequence[str]:  # noqa: ARG002 - it has no programs
         return ()
 
-    def attach_node(self) -> None:
+    def attach_node(self, *, is_filled: bool) -> None:  # noqa: ARG002 - it has no programs
         return
 
     def unpinned(self) -> Sequence[str]:

@@ -63,8 +63,8 @@ class Datapath:
         """Load programs, take over or create pinned maps, bring up the overlay device. Idempotent.
 
         Interfaces a former process attached run the new programs afterwards, without losing a packet. If a map could
-        not keep its entries (another record layout), they go on with the old programs and maps until attach(), which
-        is to be called once the maps are filled again.
+        not keep its entries (another record layout, or its pin is gone), they go on with the old programs and maps
+        until attach(), which is to be called once the maps are filled again.
         Raises: LoadError (permanent: kernel or libbpf refuse the objects), KernelError (transient).
         """
         if self._maps is None:
@@ -162,16 +162,22 @@ class Datapath:
                     missing.add(ifindex)
         return missing
 
-    def attach_node(self) -> None:
-        """The overlay and the underlay device run this object's programs. Idempotent. Raises: KernelError."""
-        for attachment, program in self._node_places():
+    def attach_node(self, *, is_filled: bool = True) -> None:
+        """The overlay and the underlay device run this object's programs. Idempotent. Raises: KernelError.
+
+        Before the maps are filled, hooks that run a former process's program keep it: it has the maps it had.
+        """
+        for attachment, program in self._node_places(is_filled=is_filled):
             self._attacher.attach(attachment, self._programs[program], program)
 
-    def unattached_node(self) -> list[str]:
-        """Those of the node's own hooks that run no program of this process, such as "overlay ingress"; changes nothing."""
+    def unattached_node(self, *, is_filled: bool = True) -> list[str]:
+        """Those of the node's own hooks that run no program of this process, such as "overlay ingress"; changes nothing.
+
+        Before the maps are filled: those that run none of ours at all.
+        """
         return [
             f"{attachment.role} {attachment.hook}"
-            for attachment, program in self._node_places()
+            for attachment, program in self._node_places(is_filled=is_filled)
             if not self._attacher.runs(attachment, self._programs[program])
         ]
 
@@ -306,12 +312,16 @@ class Datapath:
             elif attachment not in places:  # the node's address moved to another device
                 self._attacher.detach(attachment)
 
-    def _node_places(self) -> list[tuple[Attachment, str]]:
+    def _node_places(self, *, is_filled: bool = True) -> list[tuple[Attachment, str]]:
+        """The node's own hooks with their programs; before the maps are filled, only those without a program of ours."""
         places = [(Attachment("overlay", self.overlay_ifindex, Hook.INGRESS), FROM_OVERLAY)]
         if self.underlay_ifindex:
             places.append((Attachment("underlay", self.underlay_ifindex, Hook.EGRESS), TO_UNDERLAY))
             places.append((Attachment("underlay", self.underlay_ifindex, Hook.INGRESS), FROM_UNDERLAY))
-        return places
+        if is_filled:
+            return places
+        live = self._attacher.attachments()
+        return [(attachment, program) for attachment, program in places if attachment not in live]
 
 
 def _kernel_maps_of(maps: Maps) -> list[kernel.KernelMap]:  # type: ignore[type-arg]

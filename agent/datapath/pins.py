@@ -2,8 +2,8 @@
 """Pinned maps over program versions: taken over when they fit, else replaced beside and swapped.
 
 A map fits when type, sizes and flags are those of the object and its version in mesh_abi is ours. A map that differs in
-capacity only keeps its entries (copied); one with other records starts empty: the agent fills its own maps, what the
-programs wrote is lost. Every other map stays as it is.
+capacity only keeps its entries (copied); one with other records, or without a pin, starts empty: the agent fills its own
+maps, what the programs wrote is lost. Every other map stays as it is.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class MapPins:
         self.directory, self._staged = directory / "maps", directory / "staged"
         self._versions: dict[int, int] = {}
         self._replaced: set[str] = set()
+        self._created: set[str] = set()
 
     def prepare(self) -> None:
         """Directories exist, leftovers of an interrupted replacement are gone."""
@@ -46,13 +47,15 @@ class MapPins:
     def choose(self, program_object: BpfObject) -> None:
         """Each map of a not yet loaded object is bound to its pin, or to a staged one when the pin does not fit."""
         for name in program_object.map_names():
-            if not self._fits(program_object, name):
+            if not (self.directory / name).exists():
+                self._created.add(name)
+            elif not self._fits(program_object, name):
                 program_object.set_pin_path(name, self._staged / name)
                 self._replaced.add(name)
 
     def swap(self) -> bool:
         """Staged maps hold what could be copied and are the pinned ones now. True when the agent need not fill any."""
-        complete = True
+        complete = all(name == spec.ABI_NAME or spec.ABIS[name].written_by_kernel for name in self._created)
         for name in sorted(self._replaced):
             complete = (self._copy(name) or spec.ABIS[name].written_by_kernel) and complete
             (self._staged / name).rename(self.directory / name)
@@ -63,10 +66,7 @@ class MapPins:
         return complete
 
     def _fits(self, program_object: BpfObject, name: str) -> bool:
-        path = self.directory / name
-        if not path.exists():
-            return True
-        fd = syscall.get_pinned(path)
+        fd = syscall.get_pinned(self.directory / name)
         try:
             return self._is_ours(name) and syscall.map_info(fd)._replace(id=0) == program_object.map_spec(name)
         finally:

@@ -63,7 +63,7 @@ class PolicyFeature(Feature):
         *,
         cpu_s: Callable[[], float] = time.thread_time,
     ) -> None:
-        self._cpu_s = cpu_s
+        self._cpu_s, self._are_addresses_written = cpu_s, neighbours.are_addresses_written
         self._core, self._wake, self._interfaces = core, Wake(), Wake()
         context = PolicyContext(core.facts.cluster, core.facts.default_local_cluster)
         verbs = NodeVerbs(
@@ -187,7 +187,7 @@ class PolicyFeature(Feature):
 
     def _node_differences(self) -> list[MapDifference]:
         host, what = self._core.host, "missing: the interface does not run our program"
-        lost = [MapDifference("attachments", place, what) for place in host.unattached_node()]
+        lost = [MapDifference("attachments", place, what) for place in host.unattached_node(is_filled=True)]
         gone = "missing: what is in use would end with the agent"
         return lost + [MapDifference("pins", path, gone) for path in host.unpinned()]
 
@@ -209,11 +209,16 @@ class PolicyFeature(Feature):
             self._pin_failure = ""
 
     def _reattach_node(self) -> None:
-        """The overlay and underlay devices run our programs; why they do not is kept for the health report."""
+        """The overlay and underlay devices run our programs; why they do not is kept for the health report.
+
+        Those of a former agent go on until the addresses are listed and written: maps that could not be taken over are
+        empty before, and a program that knows no address drops everything.
+        """
+        host, is_filled = self._core.host, not self._core.db.prefixes.waiting_for and self._are_addresses_written()
         try:
-            lost = self._core.host.unattached_node()
+            lost = host.unattached_node(is_filled=is_filled)
             if lost:
-                self._core.host.attach_node()
+                host.attach_node(is_filled=is_filled)
                 log.warning("device lost its program, attached again", extra={"key": ", ".join(lost)})
         except (MeshError, OSError) as exc:
             self._node_failure = str(exc)

@@ -66,17 +66,20 @@ class Host(MemoryHost):
         super().__init__()
         self.maps: MemoryMaps = memory_maps()
         self.lost_on_node: list[str] = []
+        self.of_former_agent: list[str] = []
         self.lost_pins: list[str] = []
 
     def open(self) -> Maps:
         return self.maps
 
-    def unattached_node(self) -> list[str]:
-        return list(self.lost_on_node)
+    def unattached_node(self, *, is_filled: bool) -> list[str]:
+        return [*self.lost_on_node, *(self.of_former_agent if is_filled else ())]
 
-    def attach_node(self) -> None:
+    def attach_node(self, *, is_filled: bool) -> None:
         assert not self.lost_pins, "links need their directory"
         self.lost_on_node.clear()
+        if is_filled:
+            self.of_former_agent.clear()
 
     def unpinned(self) -> list[str]:
         return list(self.lost_pins)
@@ -258,6 +261,19 @@ async def test_a_repair_writes_nothing_before_the_first_listings() -> None:
     assert answer.not_begun == ["endpoints", "frontends", "prefixes"]
     assert [difference.place for difference in answer.differences] == ["ipcache"]
     assert len(list(host.maps.ipcache.items())) == 1
+
+
+async def test_a_former_agents_node_programs_go_on_until_the_addresses_are_listed() -> None:
+    """They have its maps, ours may be empty; what runs nothing at all is attached meanwhile."""
+    async with running() as agent:
+        listed = agent.core.db.prefixes.expect("test")
+        agent.host.of_former_agent.append("overlay ingress")
+        agent.host.lost_on_node.append("underlay egress")
+        await agent.ask("POST", "/v1/repair")
+        assert (agent.host.lost_on_node, agent.host.of_former_agent) == ([], ["overlay ingress"])
+        listed()
+        await agent.ask("POST", "/v1/repair")
+        assert agent.host.of_former_agent == []
 
 
 async def test_the_verb_prints_one_line_per_difference_and_exits_3_until_it_is_repaired(

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pins of maps that went while no agent ran: nothing runs on the new, empty maps before they are filled."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.datapath import netlink
+from agent.datapath.config import NodeConfig
+from agent.datapath.loader import Datapath
+from tests.packet.datapath_host import bpffs, build_objects, inside, namespace, run
+
+pytestmark = pytest.mark.root
+NODE_HOOKS = ["overlay ingress", "underlay egress", "underlay ingress"]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeConfig]:
+    build_objects()
+    name = f"dpt-pins-{os.getpid()}"
+    with bpffs(tmp_path_factory.mktemp("pins") / "bpf") as pins, namespace(name), inside(name):
+        run("ip", "link", "set", "lo", "up")
+        run("ip", "link", "add", "lxc1", "mtu", "1450", "type", "veth", "peer", "name", "peer1")
+        yield NodeConfig("127.0.0.1", 1, pins / "node", mtu=1450)
+
+
+@pytest.fixture
+def datapath(config: NodeConfig) -> Iterator[Datapath]:
+    made = Datapath(config)
+    try:
+        yield made
+    finally:
+        made.uninstall()
+
+
+def _interface() -> int:
+    found = netlink.device("lxc1")
+    assert found
+    return found.ifindex
+
+
+def _programs(config: NodeConfig) -> dict[str, str]:
+    """The id of the program on each hook, by the name of its link's pin."""
+    shown = {path.name: run("bpftool", "link", "show", "pinned", str(path)) for path in _links(config)}
+    return {name: found[1] for name, text in shown.items() if (found := re.search(r"prog (\d+)", text))}
+
+
+def _links(config: NodeConfig) -> list[Path]:
+    return sorted((config.pin_directory / "links").iterdir())
+
+
+def _lose_pins(config: NodeConfig, *names: str) -> None:
+    for path in list((config.pin_directory / "maps").iterdir()):
+        if not names or path.name in names:
+            path.unlink()
+
+
+@pytest.mark.parametrize("lost", [(), ("mesh_ep_ifindex",)], ids=["all", "one"])
+def test_what_runs_keeps_its_maps_until_the_new_ones_are_filled(
+    config: NodeConfig, datapath: Datapath, lost: tuple[str, ...]
+) -> None:
+    datapath.open()
+    datapath.attach(_interface())
+    datapath.close()
+    running = _programs(config)
+    assert len(running) == len(NODE_HOOKS) + 2
+    _lose_pins(config, *lost)
+    again = Datapath(config)
+    assert not list(again.open().endpoints_by_ifindex.items())
+    assert again.unattached_node(is_filled=False) == []
+    again.attach_node(is_filled=False)
+    assert _programs(config) == running
+    assert again.unattached_node() == NODE_HOOKS
+    again.attach(_interface())
+    assert (again.unattached_node(), again.unattached([_interface()])) == ([], set())
+    assert not set(_programs(config).values()) & set(running.values())
+    again.close()
+
+
+def test_hooks_that_run_nothing_of_ours_wait_for_no_maps(config: NodeConfig, datapath: Datapath) -> None:
+    datapath.open()
+    datapath.attach(_interface())
+    datapath.close()
+    _lose_pins(config)
+    (config.pin_directory / "links" / f"overlay_{datapath.overlay_ifindex}_ingress").unlink()
+    again = Datapath(config)
+    again.open()
+    assert again.unattached_node(is_filled=False) == ["overlay ingress"]
+    again.attach_node(is_filled=False)
+    assert again.unattached_node() == NODE_HOOKS[1:]
+    again.close()
+
+
+def test_a_map_that_the_kernel_writes_is_waited_for_by_nobody(config: NodeConfig, datapath: Datapath) -> None:
+    datapath.open()
+    datapath.attach(_interface())
+    datapath.close()
+    running = _programs(config)
+    _lose_pins(config, "mesh_ct_tcp")
+    again = Datapath(config)
+    again.open()
+    assert not set(_programs(config).values()) & set(running.values())
+    again.close()
