@@ -34,6 +34,7 @@ from meshapi.installed import AGENT, APISERVER, DEFAULT_NAMESPACE
 from meshkit.answer_form import AnswerForm
 from meshkit.clock import SystemClock
 from meshkit.errors import MeshError
+from meshkit.text import visible
 
 app = typer.Typer(
     name="clustermesh",
@@ -268,5 +269,5 @@ def run_app() -> int:
 
 
 def _fail(message: str, code: ExitCode) -> ExitCode:
-    print(f"Error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"Error: {visible(' '.join(message.split()))}", file=sys.stderr)
     return code

@@ -19,14 +19,14 @@ _MARKS: Final = {
 
 
 class Console:
-    """Prints marked lines to one stream; plain words instead of symbols when it is not a terminal or `plain` is set.
+    """Prints marked lines to one stream; words instead of symbols when it is no terminal that has them, or `plain` is set.
 
     Nothing of it commands a terminal, and each marked line is one.
     """
 
     def __init__(self, *, plain: bool | None = None, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
-        self._plain = (not self._stream.isatty()) if plain is None else plain
+        self._plain = not (self._stream.isatty() and _has_symbols(self._stream)) if plain is None else plain
 
     def ok(self, text: str) -> None:
         self._marked("ok", text)
@@ -52,3 +52,12 @@ class Console:
     def _marked(self, mark: str, text: str) -> None:
         symbol, word = _MARKS[mark]
         self.line(f"{word if self._plain else symbol} {visible_cell(text)}")
+
+
+def _has_symbols(stream: TextIO) -> bool:
+    """Whether the locale of the stream can write every mark."""
+    try:
+        "".join(symbol for symbol, _ in _MARKS.values()).encode(stream.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True

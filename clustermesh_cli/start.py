@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
+import signal
 from typing import NoReturn
-
-from meshkit.last_words import end_quietly_on_interrupt, run
 
 
 def main() -> NoReturn:
     """Run the command."""
-    end_quietly_on_interrupt()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while the rest loads, Ctrl-C ends without a word: nothing was begun
     from clustermesh_cli.app import run_app
+    from meshkit.last_words import run
 
     run(run_app)

@@ -6,11 +6,11 @@ For commands only: programs that run for long log a fault with its traceback and
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 from collections.abc import Callable
-from types import TracebackType
 from typing import Final, NoReturn
 
 from meshkit.text import visible
@@ -21,14 +21,9 @@ INTERRUPTED: Final = 130
 """Exit codes: of a fault and of an answer that could not be written; and the one that shells give to SIGINT."""
 
 
-def end_quietly_on_interrupt() -> None:
-    """Until `interrupts_are_handled`, Ctrl-C ends the process without a word: nothing was begun yet."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def run(command: Callable[[], int]) -> NoReturn:
     """End the process with what the command returns, and everything it printed is out, or with one line that says why not."""
-    sys.excepthook = _say_fault
+    _open_what_is_closed()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _end)
     try:
@@ -40,7 +35,26 @@ def run(command: Callable[[], int]) -> NoReturn:
         _leave("", FAULT)  # the reader has what it wanted
     except OSError as exc:
         _leave(f"{exc.filename or 'the answer cannot be written'}: {exc.strerror or exc}", FAULT)
+    except Exception as exc:  # not by sys.excepthook: typer puts its own there
+        if os.environ.get(TRACEBACK_SWITCH):
+            sys.__excepthook__(type(exc), exc, exc.__traceback__)
+        _say(f"a fault of the command itself: {type(exc).__name__}: {exc}; {TRACEBACK_SWITCH}=1 shows where")
+        sys.exit(FAULT)
     sys.exit(code)
+
+
+def _open_what_is_closed() -> None:
+    """Nothing that is opened later gets the number of a standard stream, and what the locale cannot write is spelled out."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8")  # noqa: SIM115  for as long as the process lives
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _end(_number: int, _frame: object) -> NoReturn:
@@ -54,12 +68,6 @@ def _leave(message: str, code: int) -> NoReturn:
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     sys.exit(code)
-
-
-def _say_fault(kind: type[BaseException], fault: BaseException, trace: TracebackType | None) -> None:
-    if os.environ.get(TRACEBACK_SWITCH):
-        sys.__excepthook__(kind, fault, trace)
-    _say(f"a fault of the command itself: {kind.__name__}: {fault}; {TRACEBACK_SWITCH}=1 shows where")
 
 
 def _say(message: str) -> None:

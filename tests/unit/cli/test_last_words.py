@@ -19,6 +19,19 @@ app.run_app = boom
 from clustermesh_cli.start import main
 main()
 """
+FAULTY_VERB = """
+import clustermesh_cli.commands.status as verb
+def boom(*_, **__): raise RuntimeError("two\\nlines")
+verb.status = boom
+from clustermesh_cli.start import main
+main()
+"""
+KUBECONFIG = """
+current-context: b
+clusters: [{name: c, cluster: {server: "http://127.0.0.1:1"}}]
+users: [{name: u, user: {}}]
+contexts: [{name: a, context: {cluster: c, user: u}}, {name: b, context: {cluster: c, user: u}}]
+"""
 HOLDING = """
 import clustermesh_cli.app as app, sys, tempfile, threading
 def hold():
@@ -64,13 +77,46 @@ def test_a_closed_pipe_ends_the_command_without_a_word() -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_a_fault_of_the_command_is_one_line_and_shows_where_when_asked() -> None:
-    done = run(program=FAULTY)
+@pytest.mark.parametrize(("program", "words"), [(FAULTY, []), (FAULTY_VERB, ["status"])])
+def test_a_fault_of_the_command_is_one_line_and_shows_where_when_asked(
+    tmp_path: Path, program: str, words: list[str]
+) -> None:
+    config = tmp_path / "config"
+    config.write_text(KUBECONFIG)
+    done = run(*words, program=program, env={"KUBECONFIG": str(config)})
     assert done.returncode == 1
     assert done.stderr == (
         "Error: a fault of the command itself: RuntimeError: two lines; CLUSTERMESH_TRACEBACK=1 shows where\n"
     )
-    assert "Traceback" in run(program=FAULTY, env={"CLUSTERMESH_TRACEBACK": "1"}).stderr
+    switched = {"CLUSTERMESH_TRACEBACK": "1", "KUBECONFIG": str(config)}
+    assert "Traceback" in run(*words, program=program, env=switched).stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_a_closed_standard_stream_stays_closed_and_nothing_else_changes(tmp_path: Path, closed: str) -> None:
+    config = tmp_path / "config"
+    config.write_text(KUBECONFIG)
+    words = f'"{sys.executable}" -c "{START}" status --kubeconfig {config} {closed}'
+    done = subprocess.run(["sh", "-c", words], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    said = "" if "2>&-" in closed else "Error: GET http://127.0.0.1:1/api/v1/"
+    assert done.stderr[: len(said) or None] == said
+
+
+def test_a_terminal_that_cannot_write_the_marks_gets_words(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(KUBECONFIG)
+    program = f"{sys.executable} -c '{START}' connect --destination-context a --context b --kubeconfig {config}"
+    latin = {**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        ["script", "-qec", program, os.devnull], env=latin, capture_output=True, timeout=60, check=False
+    )
+    assert b"Traceback" not in done.stdout
+    assert done.stdout.startswith(b"STEP Reading cluster b...")
+
+
+def test_an_error_does_not_command_the_terminal() -> None:
+    assert run("get", "\x1b[31mred").stderr.startswith("Error: \\u001b[31mred: choose one of")
 
 
 @pytest.mark.parametrize(
