@@ -21,6 +21,7 @@ from meshmodel.condition import Condition
 from meshmodel.labels import Labels
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.node import CILIUM_INTERNAL_IP
+from meshmodel.steering import NO_STEERING, Steering
 from meshpolicy import EndpointPolicy
 
 # Identity 0 in the ipcache: an address that is ours or a peer's, of which we do not know yet whose it is.
@@ -101,6 +102,7 @@ class Service:
     is_global: bool = False
     is_shared: bool = False
     affinity: Affinity = Affinity.NONE
+    steering: Steering = NO_STEERING
     session_affinity_s: int = 0
     is_internal_local: bool = False
     """Its cluster addresses lead to backends of the client's node only (internalTrafficPolicy: Local)."""
@@ -147,7 +149,10 @@ class BackendSet:
 
 @dataclass(frozen=True, slots=True)
 class Frontend:
-    """What the kernel shall do for one service address: choose among `chosen`, keep `draining` for open connections."""
+    """What the kernel shall do for one service address: choose among `chosen`, keep `draining` for open connections.
+
+    A backend that stands several times in `chosen` gets so many times the connections of one that stands there once.
+    """
 
     key: FrontendKey
     service: ServiceName

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from meshmodel.steering import NO_STEERING, ORDER, Steering, parse_steering
+
 GLOBAL: Final = "service.cilium.io/global"
 SHARED: Final = "service.cilium.io/shared"
 AFFINITY: Final = "service.cilium.io/affinity"
@@ -31,24 +33,28 @@ class ServiceAnnotations(NamedTuple):
     shared: bool
     affinity: Affinity
     problems: tuple[str, ...] = ()
+    steering: Steering = NO_STEERING
 
 
 def parse_service_annotations(annotations: Mapping[str, str]) -> ServiceAnnotations:
     """What a Service's annotations mean; a value that means nothing is a problem, never an error.
 
     Case does not matter and spaces do: only "true" is true. The primary spelling wins over its alias. Without global,
-    shared and affinity have no effect; with it, an absent shared is true and any other value than "true" is false.
+    shared, affinity and steering have no effect; with it, an absent shared is true and any other value than "true" is false.
     """
     problems: list[str] = []
     is_global = _is_true(annotations, GLOBAL, GLOBAL_ALIAS, problems)
     has_shared = SHARED in annotations or SHARED_ALIAS in annotations
     is_shared = _is_true(annotations, SHARED, SHARED_ALIAS, problems) if has_shared else True
     affinity = _affinity(annotations, problems)
+    steering = parse_steering(annotations, problems)
     if not is_global:
-        if has_shared or affinity is not Affinity.NONE:
-            problems.append(f'shared and affinity have no effect without {GLOBAL}: "true"')
+        if has_shared or affinity is not Affinity.NONE or steering != NO_STEERING:
+            problems.append(f'what shares or steers it has no effect without {GLOBAL}: "true"')
         return ServiceAnnotations(False, False, Affinity.NONE, tuple(problems))
-    return ServiceAnnotations(True, is_shared, affinity, tuple(problems))
+    if steering.order and affinity is not Affinity.NONE:
+        problems.append(f"{AFFINITY} has no effect beside {ORDER}")
+    return ServiceAnnotations(True, is_shared, affinity, tuple(problems), steering)
 
 
 def namespace_is_global(annotations: Mapping[str, str], default: bool = True) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -57,8 +58,10 @@ class _Held:
             what = f"holds {fields(head)}, should hold {fields(wanted)}"
             self.found.append(MapDifference("services", fields(key), what))
         named = [self._slot(key._replace(slot=n), head) for n in range(1, len(row.chosen) + 1)]
-        for target in set(row.chosen).difference(named):
-            self.found.append(MapDifference("services", fields(key), f"no slot leads to {fields(target)}"))
+        for target in filter(None, Counter[Target | None](row.chosen) - Counter(named)):
+            self.found.append(
+                MapDifference("services", fields(key), f"no slot, or one too few, leads to {fields(target)}")
+            )
 
     def _slot(self, key: ServiceKey, head: ServiceValue | None) -> Target | None:
         """Whom a slot leads to; None if it leads nowhere."""

@@ -70,6 +70,7 @@ def strip_service(item: dict[str, Any]) -> Service | None:
         is_global=found.annotations.global_,
         is_shared=found.annotations.global_ and found.annotations.shared,
         affinity=found.annotations.affinity,
+        steering=found.annotations.steering,
         session_affinity_s=_session_affinity(found),
         is_internal_local=found.is_internal_local,
         unsupported=tuple(_unsupported(found)) if found.annotations.global_ else (),

@@ -34,6 +34,11 @@ class FrontendShadow:
         """How many entries of the service map these are."""
         return len(self.slots) + (self.count is not None)
 
+    @property
+    def members(self) -> int:
+        """How many entries of the member map its backends need."""
+        return len(set(self.slots) - {None})
+
 
 def head_value(service_id: int, count: int, timeout_s: int) -> ServiceValue:
     """Slot 0: how many slots may be looked at."""

@@ -152,14 +152,14 @@ class MapCheck:
         for number in [number for number in self.suspects if number not in ids]:
             del self.suspects[number]
         yield set()
-        self.member_room.used = sum(len(live.slots) - live.slots.count(None) for live in self.live.values())
+        self.member_room.used = sum(live.members for live in self.live.values())
 
     def _put_back_members(self, lives: Iterable[FrontendShadow], found: set[int]) -> set[int]:
         """Services that lacked a member; what they want is taken out of `found`."""
         missing: list[MemberKey] = []
         for live in lives:
             number = live.service_id
-            for backend_id in self.backends.ids_of(t for t in live.slots if t is not None):
+            for backend_id in self.backends.ids_of(t for t in dict.fromkeys(live.slots) if t is not None):
                 if (number << 32 | backend_id) in found:
                     found.discard(number << 32 | backend_id)
                 elif self.members.get(key := MemberKey(number, backend_id)) is None:

@@ -19,7 +19,7 @@ from agent.datapath.maps import MapInfo, Maps
 from agent.loadbalancer.frontend_shadow import FrontendShadow, frontend_of, head_value, slot_key
 from agent.loadbalancer.ids import free_id, natural_id
 from agent.loadbalancer.map_check import FEW, MapCheck
-from agent.loadbalancer.registry import PART, BackendRegistry, OwnerOf, changed_targets, protocol_number
+from agent.loadbalancer.registry import PART, BackendRegistry, OwnerOf, SlotChange, changed_targets, protocol_number
 from agent.loadbalancer.room import Room
 from agent.loadbalancer.slots import arrange
 from agent.tables import Frontend, FrontendKey, Target
@@ -38,8 +38,7 @@ class _Plan:
     row: Frontend
     live: FrontendShadow
     slots: list[Target]
-    gained: list[Target]
-    lost: list[Target | None]
+    change: SlotChange
 
 
 class LoadBalancerTarget:
@@ -202,15 +201,16 @@ class LoadBalancerTarget:
             live = self._new_live(row.key)
         elif live.is_unsure:
             self._reload(row.key, live)
-        gained, lost = changed_targets(live.slots, row.chosen)
-        slots = arrange(live.slots, row.chosen) if gained or lost else [t for t in live.slots if t is not None]
-        self._backends.acquire(gained, row.draining)
-        live.held += gained
-        return _Plan(row, live, slots, gained, lost)
+        change = changed_targets(live.slots, row.chosen)
+        is_same = not change.gained and not change.lost
+        slots = [t for t in live.slots if t is not None] if is_same else arrange(live.slots, row.chosen)
+        self._backends.acquire(change.gained, row.draining)
+        live.held += change.gained
+        return _Plan(row, live, slots, change)
 
     def _publish(self, plans: Sequence[_Plan]) -> None:
         self._backends.flush(
-            [target for plan in plans for target in plan.gained],
+            [target for plan in plans for target in plan.change.joined],
             [target for plan in plans for target in plan.row.draining],
         )
         self._members.update([item for plan in plans for item in self._new_members(plan)])
@@ -227,24 +227,26 @@ class LoadBalancerTarget:
         live.count, live.timeout_s = len(plan.slots), plan.row.session_affinity_s
         live.written_wall_s = wall_s
         self._room.used += live.entries - before
-        self._member_room.used += len(plan.gained) - len(plan.lost)
+        self._member_room.used += len(plan.change.joined) - sum(t is not None for t in plan.change.left)
         self._suspects.pop(live.service_id, None)
         live.service = plan.row.service
-        if plan.lost or old_draining:
-            self._backends.release(plan.lost, old_draining, live.service)
+        if plan.change.lost or old_draining:
+            self._backends.release(plan.change.lost, old_draining, live.service)
         if self._on_written is not None:
             self._on_written(plan.row, wall_s)
 
     def _new_members(self, plan: _Plan) -> list[tuple[MemberKey, MemberValue]]:
         service_id = plan.live.service_id
-        return [(MemberKey(service_id, backend_id), _MEMBER) for backend_id in self._backends.ids_of(plan.gained)]
+        return [
+            (MemberKey(service_id, backend_id), _MEMBER) for backend_id in self._backends.ids_of(plan.change.joined)
+        ]
 
     def _old_members(self, plan: _Plan) -> list[MemberKey]:
         service_id = plan.live.service_id
         suspects = self._suspects.get(service_id, ())
-        if not suspects and not plan.lost:
+        if not suspects and not plan.change.left:
             return []
-        gone = set(self._backends.ids_of(t for t in plan.lost if t is not None))
+        gone = set(self._backends.ids_of(t for t in plan.change.left if t is not None))
         if suspects:
             gone = (gone | set(suspects)) - set(self._backends.ids_of(plan.slots))
         return [MemberKey(service_id, backend_id) for backend_id in sorted(gone)]
@@ -285,7 +287,7 @@ class LoadBalancerTarget:
             raise
         for key, live in doomed:
             self._room.used -= live.entries
-            self._member_room.used -= len(live.slots)
+            self._member_room.used -= live.members
             self._backends.release(live.slots, live.draining, live.service)
             self._backends.give_back(live.held)
             self._forget(key, live)
@@ -294,7 +296,7 @@ class LoadBalancerTarget:
     # ---- after a failure
 
     def _give_back(self, plan: _Plan) -> None:
-        self._suspect(plan.live, plan.gained)
+        self._suspect(plan.live, plan.change.joined)
         self._backends.give_back((), plan.row.draining)
         self._reload_or_doubt(plan.row.key, plan.live)
 

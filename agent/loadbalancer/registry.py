@@ -8,9 +8,10 @@ live (`owner_of`), so that the connections it has go on. Such entries are given 
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent.datapath.errors import MapError, MapFullError
 from agent.datapath.layout import BackendKey, BackendState, BackendValue
@@ -316,18 +317,24 @@ def protocol_number(protocol: str) -> int:
     return int(protocol) if number is None else number
 
 
-def changed_targets(old: Sequence[Target | None], new: Sequence[Target]) -> tuple[list[Target], list[Target | None]]:
-    """What a list of slots gains and loses; a second slot of the same backend, left by a failed write, is lost."""
+class SlotChange(NamedTuple):
+    """Slots that backends get and lose, and which of the backends had none before (`joined`) and have none after (`left`)."""
+
+    gained: Sequence[Target]
+    lost: Sequence[Target | None]
+    joined: Sequence[Target]
+    left: Sequence[Target | None]
+
+
+def changed_targets(old: Sequence[Target | None], new: Sequence[Target]) -> SlotChange:
+    """What a list of slots gains and loses, slot by slot: a backend may stand in several."""
     if not old:
-        return list(new), []
+        return SlotChange(list(new), (), list(dict.fromkeys(new)), ())
     before, after = set(old), set(new)
-    gained = [t for t in new if t not in before]
-    if len(before) == len(old):
-        return gained, [t for t in old if t not in after]
-    seen: set[Target | None] = set()
-    lost: list[Target | None] = []
-    for target in old:
-        if target not in after or target in seen:
-            lost.append(target)
-        seen.add(target)
-    return gained, lost
+    if len(before) == len(old) and len(after) == len(new):
+        gained, lost = [t for t in new if t not in before], [t for t in old if t not in after]
+        return SlotChange(gained, lost, gained, lost)
+    had, has = Counter[Target | None](old), Counter[Target | None](new)
+    more, less = [t for t in (has - had).elements() if t is not None], list((had - has).elements())
+    joined, left = (t for t in more if t not in before), (t for t in less if t not in after)
+    return SlotChange(more, less, list(dict.fromkeys(joined)), list(dict.fromkeys(left)))

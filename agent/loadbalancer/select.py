@@ -13,6 +13,7 @@ from typing import NamedTuple
 from agent.tables import Backend
 from meshmodel.annotations import Affinity
 from meshmodel.condition import Condition
+from meshmodel.steering import OTHERS, OWN
 
 
 class Candidate(NamedTuple):
@@ -78,7 +79,32 @@ def select(*, is_global: bool, affinity: Affinity, candidates: Sequence[Candidat
         sum(1 for c in remote if c.backend.is_healthy),
     )
     use_local, use_remote, reason = sides(counts, is_global=is_global, affinity=affinity)
-    used = (local if use_local else []) + (remote if use_remote else [])
+    return pick((local if use_local else []) + (remote if use_remote else []), candidates, reason)
+
+
+def select_in_order(order: Sequence[str], own: str, candidates: Sequence[Candidate]) -> Choice:
+    """The first of these clusters that has a healthy active backend; of those that have none, what `pick` leaves."""
+    named = {own if word == OWN else word for word in order}
+    tiers = [
+        [
+            c
+            for c in candidates
+            if (c.cluster not in named if word == OTHERS else c.cluster == (own if word == OWN else word))
+        ]
+        for word in order
+    ]
+    for is_enough in (is_active, _is_healthy):
+        for word, tier in zip(order, tiers, strict=True):
+            if any(map(is_enough, tier)):
+                first = "" if word == order[0] else ", those before have no backend that is well"
+                return pick(tier, candidates, f"affinity-order: {word}{first}")
+    return pick(
+        [c for tier in tiers for c in tier], candidates, "affinity-order: no cluster has a backend that is well"
+    )
+
+
+def pick(used: Sequence[Candidate], candidates: Sequence[Candidate], reason: str) -> Choice:
+    """Of the clusters that are used: healthy active backends, else those that end, else the last known ones."""
     chosen = [c for c in used if c.backend.is_healthy and c.backend.condition is Condition.ACTIVE]
     if not chosen:
         chosen = [c for c in used if c.backend.is_healthy]
@@ -91,3 +117,11 @@ def select(*, is_global: bool, affinity: Affinity, candidates: Sequence[Candidat
     taken = set(map(id, chosen))
     draining = tuple(c for c in candidates if id(c) not in taken and c.backend.condition is Condition.TERMINATING)
     return Choice(tuple(chosen), draining, reason)
+
+
+def _is_healthy(candidate: Candidate) -> bool:
+    return candidate.backend.is_healthy
+
+
+def is_active(candidate: Candidate) -> bool:
+    return candidate.backend.is_healthy and candidate.backend.condition is Condition.ACTIVE

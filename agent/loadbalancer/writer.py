@@ -13,6 +13,7 @@ from agent.loadbalancer.nearby import Locality, decide
 from agent.loadbalancer.ownership import CLUSTER_IP, Claim, Contests, claim_of, describe_loss
 from agent.loadbalancer.ports import describe_mismatch, fitting
 from agent.loadbalancer.select import Candidate, Choice, Counts, sides
+from agent.loadbalancer.weights import weighted
 from agent.settings import AgentSettings
 from agent.tables import (
     NO_HINTS,
@@ -30,6 +31,7 @@ from agent.tables import (
 )
 from meshmodel.condition import Condition
 from meshmodel.names import ClusterId, ClusterName, ServiceName
+from meshmodel.steering import NO_STEERING
 
 
 class LoadBalancerWriter:
@@ -52,7 +54,7 @@ class LoadBalancerWriter:
         self._refusals: dict[ServiceName, tuple[str, ...]] = {}
         self._mismatches: dict[ServiceName, tuple[str, ...]] = {}
         self._unreachable: frozenset[str] = frozenset()
-        self._here = Locality(db.node_name)
+        self._here = Locality(db.own, db.node_name)
 
     def set_service(self, service: Service) -> None:
         """The service is as given, and so are its frontends; ports and addresses it no longer has are gone."""
@@ -147,9 +149,10 @@ class LoadBalancerWriter:
                 continue
             is_local = cluster == self._db.own
             peer = None if is_local else self._db.peers.get(cluster)
-            is_withdrawn = with_withdrawals and peer is not None and peer.is_withdrawn
+            is_kept = not with_withdrawals or service.steering.keeps_unreachable
+            is_withdrawn = not is_kept and peer is not None and peer.is_withdrawn
             for backend in fitting(row, port):
-                is_lost = is_withdrawn or (with_withdrawals and backend.address in self._unreachable)
+                is_lost = is_withdrawn or (not is_kept and backend.address in self._unreachable)
                 kept = backend._replace(is_healthy=False) if is_lost else backend
                 out.append(Candidate(kept, cluster, row.cluster_id, is_local))
         return out
@@ -208,13 +211,14 @@ class LoadBalancerWriter:
         choice, _ = self.choose(service, port, is_inside=is_inside)
         chosen = _targets(choice.chosen)
         draining = tuple(t for t in _targets(choice.draining) if t not in chosen) if choice.draining else ()
-        return chosen, draining
+        weights = service.steering.weights if service.is_global else ()
+        return weighted(choice.chosen, chosen, weights, self._db.own), draining
 
     def _plain_targets(self, service: Service, port: ServicePort, mismatches: list[str]) -> tuple[Target, ...] | None:
         """The same answer as `choose` where every backend is healthy, active and without hints, None elsewhere."""
         local: list[Target] = []
         remote: list[Target] = []
-        is_plain = not self._unreachable
+        is_plain = not self._unreachable and service.steering is NO_STEERING
         name, protocol, own = port.name, port.protocol, self._db.own
         for cluster in self._clusters:
             row = self._db.backends.get((service.name, cluster))

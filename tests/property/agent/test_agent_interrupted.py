@@ -32,7 +32,7 @@ STEPS: list[tuple[list[Row], list[Row]]] = [
     (
         [
             frontend("a", [backend(1)], draining=[LEAVING]),
-            frontend("b", [backend(4), backend(2), backend(5)], timeout_s=30),
+            frontend("b", [backend(4), backend(2), backend(4), backend(5)], timeout_s=30),
             frontend("c", []),
             prefix("10.2.0.1/32", 70_001, "172.18.0.4"),
             prefix("10.2.0.2/32"),
@@ -45,7 +45,7 @@ STEPS: list[tuple[list[Row], list[Row]]] = [
         [frontend("a", [backend(6), backend(7)]), frontend("c", [backend(1)])],
         [frontend("b", []), prefix("10.2.0.1/32"), verdicts(1, [])],
     ),
-    ([frontend("b", [backend(2)]), verdicts(1, [443])], []),
+    ([frontend("b", [backend(2)]), frontend("a", [backend(7), backend(6), backend(7)]), verdicts(1, [443])], []),
 ]
 
 

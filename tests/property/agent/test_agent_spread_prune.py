@@ -99,7 +99,7 @@ def tamper(maps: MemoryMaps, what: int) -> None:
         maps.members.update([(MemberKey(what, 7), MemberValue())])
 
 
-put = st.tuples(st.just("put"), st.integers(1, 4), st.lists(st.integers(1, 6), unique=True, max_size=4))
+put = st.tuples(st.just("put"), st.integers(1, 4), st.lists(st.integers(1, 6), max_size=5))
 deed = st.one_of(
     put,
     st.tuples(st.just("delete"), st.integers(1, 4), st.just([])),

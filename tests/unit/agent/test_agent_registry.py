@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slots gained and lost, also where a failed write left a backend in two slots."""
+"""Slots gained and lost, also where a backend stands in several."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from agent.loadbalancer.registry import changed_targets
     ("old", "new", "gained", "lost"),
     [
         ("", "ab", "ab", ""),
+        ("", "aab", "aab", ""),
+        ("ab", "aab", "a", ""),
+        ("aab", "abb", "b", "a"),
+        ("abc", "bbd", "bd", "ac"),
         ("ab", "ab", "", ""),
         ("ab", "bc", "c", "a"),
         ("aab", "ab", "", "a"),
@@ -20,4 +24,7 @@ from agent.loadbalancer.registry import changed_targets
 )
 def test_every_slot_is_counted_off_once(old: str, new: str, gained: str, lost: str) -> None:
     found = changed_targets(list(old), list(new))  # type: ignore[arg-type]
-    assert ("".join(found[0]), "".join(found[1])) == (gained, lost)  # type: ignore[arg-type]
+    assert ("".join(found.gained), "".join(found.lost)) == (gained, lost)  # type: ignore[arg-type]
+    assert set(found.joined) == set(new) - set(old)
+    assert set(found.left) == set(old) - set(new)
+    assert len(found.joined) + len(found.left) == len(set(old) ^ set(new))

@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 from kubernetes.client import models
 
+from meshapi.installed import OWN_PREFIX
+from meshmodel.steering import ON_UNREACHABLE, ORDER, WEIGHTS
+
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs/services.md").read_text()
 WORDS = {"honoured", "told", "proxy", "irrelevant"}
-SERVICE, SLICE = TEXT.split("## EndpointSlice")
+FIELDS, ANNOTATIONS = TEXT.split("## Annotations")
+SERVICE, SLICE = FIELDS.split("## EndpointSlice")
 ROWS = [
     row for part in (SERVICE, SLICE) for row in part.splitlines() if row.startswith(("| `", "| label", "| `status"))
 ]
@@ -44,6 +48,12 @@ def test_every_row_says_what_becomes_of_it() -> None:
         what = row.split("|")[2].strip()
         assert what in WORDS, row
         assert what not in ("honoured", "told") or re.search(r"`(?:tests|e2e)/", row), row
+
+
+def test_every_annotation_of_ours_is_listed_with_a_test() -> None:
+    rows = {row.split("`")[1]: row for row in ANNOTATIONS.splitlines() if row.startswith("| `")}
+    assert {f"{OWN_PREFIX}{name}" for name in rows} == {ORDER, WEIGHTS, ON_UNREACHABLE}
+    assert all(re.search(r"`(?:tests|e2e)/", row) for row in rows.values())
 
 
 @pytest.mark.parametrize("name", NAMED)

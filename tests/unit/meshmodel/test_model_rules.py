@@ -20,6 +20,7 @@ from meshmodel.identity import (
 from meshmodel.keys import Kind
 from meshmodel.labels import Label, encode_labels, find_label, is_identity_relevant, parse_label, pod_labels
 from meshmodel.names import ClusterId, ClusterName, ServiceName, check_cluster_id, check_maximum, parse_cluster_name
+from meshmodel.steering import NO_STEERING, ON_UNREACHABLE, ORDER, WEIGHTS, Steering
 from tests.support import record_keys
 
 
@@ -188,6 +189,57 @@ def test_service_annotations(annotations: dict[str, str], expected: tuple[bool, 
 def test_values_that_mean_nothing_are_told_to_the_owner(annotations: dict[str, str], mentioned: str) -> None:
     [problem] = parse_service_annotations(annotations).problems
     assert mentioned in problem
+
+
+@pytest.mark.parametrize(
+    ("annotations", "expected"),
+    [
+        ({}, NO_STEERING),
+        ({ORDER: "tion, local ,*"}, Steering(order=("tion", "local", "*"))),
+        ({WEIGHTS: "tion=3, local=0"}, Steering(weights=(("tion", 3), ("local", 0)))),
+        ({ON_UNREACHABLE: "Keep"}, Steering(keeps_unreachable=True)),
+        ({ON_UNREACHABLE: "withdraw"}, NO_STEERING),
+    ],
+)
+def test_steering(annotations: dict[str, str], expected: Steering) -> None:
+    found = parse_service_annotations({GLOBAL: "true", **annotations})
+    assert (found.steering, found.problems) == (expected, ())
+    alone = parse_service_annotations(annotations)
+    assert alone.steering == NO_STEERING
+    assert bool(alone.problems) == (expected != NO_STEERING)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "mentioned"),
+    [
+        (ORDER, "", "1 to 32 characters"),
+        (ORDER, "tion,,*", "1 to 32 characters"),
+        (ORDER, "Tion", "lower-case"),
+        (ORDER, "tion,local,tion", "tion is named twice"),
+        (ORDER, ",".join(f"c{n}" for n in range(600)), "511 at most"),
+        (WEIGHTS, "tion", "expected CLUSTER=NUMBER"),
+        (WEIGHTS, "tion=-1", "expected CLUSTER=NUMBER"),
+        (WEIGHTS, "tion=1.5", "expected CLUSTER=NUMBER"),
+        (WEIGHTS, "tion=\u00b2", "expected CLUSTER=NUMBER"),
+        (WEIGHTS, "tion=1001", "the largest weight is 1000"),
+        (WEIGHTS, "tion=" + "9" * 5000, "expected CLUSTER=NUMBER"),
+        (WEIGHTS, "tion=1,tion=2", "tion is named twice"),
+        (ON_UNREACHABLE, "drain", "neither"),
+    ],
+)
+def test_steering_that_means_nothing_is_told_and_has_no_effect(name: str, value: str, mentioned: str) -> None:
+    found = parse_service_annotations({GLOBAL: "true", name: value})
+    assert found.steering == NO_STEERING
+    [problem] = found.problems
+    assert mentioned in problem
+    assert name in problem
+    assert len(problem) < 400
+
+
+def test_an_order_goes_before_affinity_and_says_so() -> None:
+    found = parse_service_annotations({GLOBAL: "true", AFFINITY: "local", ORDER: "tion,*"})
+    assert found.steering.order == ("tion", "*")
+    assert found.problems == (f"{AFFINITY} has no effect beside {ORDER}",)
 
 
 def test_namespaces_follow_their_annotation_and_else_the_cluster() -> None:

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Annotations that say which clusters a service prefers, held against where requests go."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from e2e.mesh import CLUSTERS, Mesh, wait_until
+
+REQUESTS: Final = 200
+ENOUGH: Final = range(120, 181)
+"""Of 200 requests of which three quarters shall go to one cluster, as many as go there but once in a million runs."""
+STEERED: Final = """
+apiVersion: v1
+kind: Service
+metadata:
+  name: steered
+  annotations: {{service.cilium.io/global: "true"{more}}}
+spec:
+  selector: {{name: rebel-base}}
+  ports: [{{port: 80}}]
+"""
+
+
+def annotated(name: str, value: str) -> str:
+    return STEERED.format(more=f', mesh.clustermesh.io/{name}: "{value}"')
+
+
+def test_weights_share_requests_order_prefers_and_zero_takes_out(whole: Mesh) -> None:
+    def goes_to(*names: str) -> None:
+        what = f"requests go to {names}"
+        wait_until(what, lambda: set(whole.answers("koornacht", 20, target="steered")) == set(names))
+
+    try:
+        for cluster in CLUSTERS:
+            whole.apply(cluster, STEERED.format(more=""))
+        goes_to("Koornacht", "Tion")
+        whole.apply("koornacht", annotated("affinity-order", "tion,local"))
+        goes_to("Tion")
+        whole.kubectl("tion", "scale", "deployment", "rebel-base", "--replicas", "0")
+        goes_to("Koornacht")
+        whole.kubectl("tion", "scale", "deployment", "rebel-base", "--replicas", "2")
+        goes_to("Tion")
+        whole.apply("koornacht", annotated("cluster-weights", "tion=0"))
+        goes_to("Koornacht")
+        whole.apply("koornacht", annotated("cluster-weights", "tion=3,local=1"))
+        goes_to("Koornacht", "Tion")
+        found = whole.answers("koornacht", REQUESTS, parallel=False, target="steered")
+        assert found.total() == REQUESTS
+        assert found["Tion"] in ENOUGH, found
+        _, node, _ = whole.pod("koornacht", "x-wing")
+        said = whole.agent_rest("koornacht", node, "/v1/services/default/steered")
+        assert "weights koornacht=1, tion=3" in said["rule"]
+    finally:
+        whole.kubectl("tion", "scale", "deployment", "rebel-base", "--replicas", "2")
+        for cluster in CLUSTERS:
+            whole.delete(cluster, STEERED.format(more=""))

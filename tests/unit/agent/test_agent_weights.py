@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights of clusters become slots whose shares are near the weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.loadbalancer.select import Candidate
+from agent.loadbalancer.weights import MAXIMUM_SLOTS, slots_each, weighted
+from agent.tables import Backend, Target
+
+SIZES = st.dictionaries(st.sampled_from("abcd"), st.integers(1, 60), min_size=2)
+OWN = "north"
+
+
+def candidates(**sizes: int) -> list[Candidate]:
+    return [
+        Candidate(Backend(f"10.{number}.0.{n}", 80, "TCP"), cluster, number, cluster == OWN)
+        for number, (cluster, size) in enumerate(sizes.items(), 1)
+        for n in range(size)
+    ]
+
+
+def shares_of(chosen: list[Candidate], *weights: tuple[str, int]) -> dict[str, Fraction]:
+    names = {c.cluster_id: c.cluster for c in chosen}
+    targets = tuple(Target(c.backend.address, 80, "TCP", c.cluster_id) for c in chosen)
+    found = weighted(chosen, targets, weights, OWN)
+    assert set(found) == set(targets), "every backend has a slot"
+    return {name: Fraction(n, len(found)) for name, n in Counter(names[t.cluster_id] for t in found).items()}
+
+
+@given(SIZES, st.data())
+def test_shares_are_near_the_weights(sizes: dict[str, int], data: st.DataObject) -> None:
+    weights = {name: data.draw(st.integers(1, 10)) for name in sizes}
+    each = slots_each(sizes, weights)
+    total = sum(each[name] * sizes[name] for name in sizes)
+    assert 0 < total <= MAXIMUM_SLOTS
+    for name, size in sizes.items():
+        wanted = Fraction(weights[name], sum(weights.values()))
+        assert abs(Fraction(each[name] * size, total) - wanted) < Fraction(3, 100), (each, sizes, weights)
+
+
+@given(st.dictionaries(st.sampled_from("abcd"), st.integers(1, 20_000), min_size=2), st.data())
+def test_the_head_of_a_frontend_can_count_the_slots(sizes: dict[str, int], data: st.DataObject) -> None:
+    weights = {name: data.draw(st.integers(1, 1000)) for name in sizes}
+    each = slots_each(sizes, weights)
+    assert all(each.values())
+    assert sum(each[name] * sizes[name] for name in sizes) <= max(MAXIMUM_SLOTS, sum(sizes.values()))
+
+
+@pytest.mark.parametrize(
+    ("weights", "north"),
+    [
+        ((("north", 3), ("south", 1)), Fraction(3, 4)),
+        ((("local", 3),), Fraction(3, 4)),
+        ((("*", 3), ("local", 1)), Fraction(1, 4)),
+        ((("south", 1),), Fraction(1, 2)),
+        ((("east", 0),), Fraction(1, 5)),
+        ((), Fraction(1, 5)),
+    ],
+)
+def test_who_is_named_and_who_is_not(weights: tuple[tuple[str, int], ...], north: Fraction) -> None:
+    assert shares_of(candidates(north=1, south=4), *weights)["north"] == north
+
+
+def test_one_cluster_alone_needs_no_weights() -> None:
+    assert shares_of(candidates(south=4), ("south", 7)) == {"south": 1}
