@@ -73,8 +73,8 @@ class Ingest:
         self._outdated: set[ServiceName] = set()
         self._held = Held()
         self._withdrawn: BlockIndex[Kind] = BlockIndex()  # what rows were given up for, and the kinds of their records
-        self.unlisted: dict[str, tuple[str, ...]] = {}
-        """Networks of each node that only the connection file's list refuses."""
+        self.refused_nodes: dict[str, tuple[ClaimRefusal, ...]] = {}
+        """By node what only the connection file's list refuses, else why none of its addresses is believed."""
         self.on_overflow: Callable[[Kind, bytes], None] = lambda _kind, _key: None
         self.on_room: Callable[[frozenset[Kind]], None] = lambda _kinds: None
         self.on_given_back: Callable[[frozenset[Kind]], None] = lambda _kinds: None
@@ -140,7 +140,7 @@ class Ingest:
                 self._writers.prefixes.set_identity_unknown(identity)
             self._writers.load_balancer.delete_peer(self._name)
             self._held.keep(())
-            self.unlisted.clear()
+            self.refused_nodes.clear()
             self._withdrawn = BlockIndex()
             self._networks.drop(self._name)
             self._networks.settle()
@@ -220,7 +220,7 @@ class Ingest:
             admitted, refusals = self._networks.admit(node)
             count += self._reject(Kind.NODES, node.name, "foreign-network", refusals)
             if refusals:
-                self._store_node(node.name, admitted)
+                self._store_node(node.name, admitted, refusals)
         for row in [
             r for r in self._db.prefixes.rows() if r.origin is ClaimOrigin.POD and r.cluster in (name, self._db.own)
         ]:
@@ -269,10 +269,10 @@ class Ingest:
         match kind:
             case Kind.NODES:
                 admitted, refusals = self._networks.admit(self._reader.node(key, value))
-                self.unlisted.pop(key, None)
-                self._store_node(key, admitted)
-                if unlisted := tuple(str(refusal.block) for refusal in refusals if refusal.is_unlisted):
-                    self.unlisted[key] = unlisted
+                self.refused_nodes.pop(key, None)
+                self._store_node(key, admitted, refusals)
+                if unlisted := tuple(refusal for refusal in refusals if refusal.is_unlisted):
+                    self.refused_nodes[key] = unlisted
                 return [("foreign-network", refusal) for refusal in refusals]
             case Kind.IDENTITIES:
                 row = self._reader.identity(key, value)
@@ -349,7 +349,7 @@ class Ingest:
     def _delete(self, kind: Kind, key: str) -> None:
         match kind:
             case Kind.NODES:
-                self.unlisted.pop(key, None)
+                self.refused_nodes.pop(key, None)
                 self._networks.delete_node(self._name, key)
                 self._writers.nodes.delete_node(self._name, key)
                 self._writers.prefixes.delete_node(self._name, key)
@@ -373,9 +373,10 @@ class Ingest:
             case _:
                 return
 
-    def _store_node(self, key: str, node: Node | None) -> None:
+    def _store_node(self, key: str, node: Node | None, refusals: Sequence[ClaimRefusal]) -> None:
         if node is None:
             self._delete(Kind.NODES, key)
+            self.refused_nodes[key] = tuple(refusals)
             return
         self._networks.set_node(node)
         self._writers.nodes.set_node(node)

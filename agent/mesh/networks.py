@@ -87,6 +87,7 @@ class Networks:
         self._services: dict[ServiceName, tuple[Block, ...]] = {}
         self._service_networks: tuple[Block, ...] = ()
         self._balancers: dict[ServiceName, tuple[Block, ...]] = {}
+        self._balancer_of: dict[Block, ServiceName] = {}
         self._changes: list[ClaimChange] = []
         self.judges: list[Callable[[Sequence[ClaimChange]], int]] = []
 
@@ -142,9 +143,11 @@ class Networks:
         peer own it by a list: that decides, and not who spoke first.
         """
         balancers = tuple(block_of(ip) for ip in load_balancer_ips)
-        self._balancers.pop(name, None)
+        for block in self._balancers.pop(name, ()):
+            self._balancer_of.pop(block, None)
         if balancers:
             self._balancers[name] = balancers
+            self._balancer_of.update(dict.fromkeys(balancers, name))
         blocks = [_around(block_of(ip)) for ip in cluster_ips]
         self._set_service_blocks(name, [*blocks, *(block for block in balancers if not self._is_listed(block))])
 
@@ -285,7 +288,9 @@ class Networks:
             return ClaimRefusal(f"{block} is {what}", block)
         for held, holder in self._holders.overlapping(block):
             if holder != name:
-                return ClaimRefusal(f"{block} belongs to cluster {holder} ({held})", block)
+                service = self._balancer_of.get(held) if holder == self._own else None
+                where = f"load balancer of Service {service}" if service else str(held)
+                return ClaimRefusal(f"{block} belongs to cluster {holder} ({where})", block)
         if lists and not any(allowed.covers(block) for allowed in lists):
             return ClaimRefusal(f"{block} is not in the networks its connection file allows", block, True)
         return None

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from agent.mesh.probe import Prober
-from agent.mesh.rows import cluster_row, lost_node_problems, probe_rows, rejected_rows, unlisted_warning
+from agent.mesh.rows import cluster_row, lost_node_problems, probe_rows, refused_of_nodes, rejected_rows
 from agent.mesh.runner import MeshRunner
 from agent.tables import AgentDB
 from meshapi.peer import RejectedRecords, RemoteCluster
@@ -31,7 +31,7 @@ def add_cluster_routes(rest: Rest, runner: MeshRunner, clock: Clock) -> None:
         member = runner.members.get(ClusterName(name))
         if member is None:
             raise NotAnswered(404, f"no cluster {name} is configured")
-        return cluster_row(member.state, runner.rejections, clock, member.consumer.unlisted)
+        return cluster_row(member.state, runner.rejections, clock, _refused_of(runner, member.state.name))
 
     @rest.get("/v1/clusters/{name}/rejected", dict[str, RejectedRecords], tag="clusters")
     async def rejected(name: str) -> dict[str, RejectedRecords]:
@@ -53,16 +53,17 @@ def add_probe_routes(rest: Rest, db: AgentDB, runner: MeshRunner, prober: Prober
 
 def peer_rows(runner: MeshRunner, clock: Clock) -> list[RemoteCluster]:
     """Every configured peer."""
-    return [
-        cluster_row(state, runner.rejections, clock, runner.members[state.name].consumer.unlisted)
-        for state in runner.states()
-    ]
+    return [cluster_row(state, runner.rejections, clock, _refused_of(runner, state.name)) for state in runner.states()]
 
 
 def refused_networks(runner: MeshRunner) -> str:
-    """What is refused of peers only because of the lists in their entries, and what to do; empty if nothing is."""
-    unlisted = {state.name: runner.members[state.name].consumer.unlisted for state in runner.states()}
-    return "; ".join(f"{name} {unlisted_warning(name, nodes)}" for name, nodes in sorted(unlisted.items()) if nodes)
+    """What is refused of peers' nodes, why, and what to do; empty if nothing is."""
+    names = sorted(state.name for state in runner.states())
+    return "; ".join(f"{name} {refused}" for name in names for refused in _refused_of(runner, name))
+
+
+def _refused_of(runner: MeshRunner, name: ClusterName) -> list[str]:
+    return refused_of_nodes(name, runner.members[name].consumer.refused_nodes)
 
 
 def own_store_problem(runner: MeshRunner, own: ClusterName, clock: Clock) -> str:

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from agent.mesh.networks import ClaimRefusal
 from agent.mesh.probe import HeardNode, ProbeAnswer
 from agent.mesh.rejections import Rejections
 from agent.tables import AgentDB, Node
@@ -28,16 +29,29 @@ _PATHS: Final = {
 
 
 def cluster_row(
-    state: FollowedCluster, rejections: Rejections, clock: Clock, unlisted: Mapping[str, Sequence[str]] | None = None
+    state: FollowedCluster, rejections: Rejections, clock: Clock, refused: Sequence[str] = ()
 ) -> RemoteCluster:
     """One followed cluster, or the own cluster's store, which is followed in the same way.
 
-    `unlisted`: by node, what only the list in the cluster's connection file refuses.
+    `refused`: what refused_of_nodes says of it.
     """
     row = remote_cluster(state, clock.monotonic(), rejected=rejections.counts(state.name))
-    if unlisted:
-        row.warnings.append(unlisted_warning(state.name, unlisted))
+    row.warnings.extend(refused)
     return row
+
+
+def refused_of_nodes(cluster: ClusterName, refused: Mapping[str, Sequence[ClaimRefusal]]) -> list[str]:
+    """What is refused of a cluster's nodes now: by its list, or because others have all addresses of a node."""
+    unlisted = {
+        node: networks for node, why in refused.items() if (networks := [str(r.block) for r in why if r.is_unlisted])
+    }
+    taken = sorted((node, why[0].reason) for node, why in refused.items() if node not in unlisted)
+    found = [unlisted_warning(cluster, unlisted)] if unlisted else []
+    if taken:
+        named = "; ".join(f"node {node}: {reason}" for node, reason in taken[:MAX_NAMED])
+        more = f"; and {len(taken) - MAX_NAMED} more" if len(taken) > MAX_NAMED else ""
+        found.append(f"announces nodes at addresses that others have, and their pods are not reached: {named}{more}")
+    return found
 
 
 def unlisted_warning(cluster: ClusterName, unlisted: Mapping[str, Sequence[str]]) -> str:

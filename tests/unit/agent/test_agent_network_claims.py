@@ -15,8 +15,12 @@ from agent.datapath.memory import memory_maps
 from agent.ipcache.writer import PrefixWriter
 from agent.loadbalancer.follower import AddressFollower
 from agent.loadbalancer.registry import BackendRegistry
+from agent.mesh.blocks import block_of
 from agent.mesh.held_records import Held
 from agent.mesh.ingest import Ingest
+from agent.mesh.networks import ClaimRefusal
+from agent.mesh.routes import mesh_problems, peer_rows, refused_networks
+from agent.mesh.rows import refused_of_nodes
 from agent.tables import Address, AgentDB, ClaimOrigin, FrontendKey, Node, NodeAddress, Prefix, Service, ServicePort
 from meshapi.peer import PeerState
 from meshkit.clock import ManualClock
@@ -304,3 +308,35 @@ async def test_a_balancers_address_never_takes_what_a_list_lets_a_peer_own(
     await mesh.until(lambda: is_the_peers() and mesh.backends() == ["10.2.0.9", "10.9.0.7"], 65)
     assert mesh.db.frontends.get(FrontendKey("10.9.0.7", 80, "TCP")) is None
     assert mesh.db.backends.get((name, SOUTH)) is None
+
+
+@pytest.mark.runbook("peer-node-taken")
+async def test_a_node_at_the_address_of_our_balancer_is_named_with_the_service_until_it_is_free(
+    mesh: Mesh, clock: ManualClock
+) -> None:
+    """None of its pods is reached: that must not look like any rejected record."""
+    south, name = mesh.stores["south"], ServiceName("tenant", "b")
+    await south.node("s2", "172.18.0.6", "10.9.0.0/24")
+    await mesh.until(lambda: mesh.db.nodes.get((SOUTH, "s2")) is not None)
+    assert refused_networks(mesh.runner) == ""
+    service = Service(name, (Address("172.18.0.6", "LoadBalancer"),), (ServicePort("", 80, "TCP"),))
+    with mesh.db.write():
+        mesh.lb.set_service(service)
+    await mesh.until(lambda: mesh.db.nodes.get((SOUTH, "s2")) is None)
+    why = "InternalIP 172.18.0.6 belongs to cluster north (load balancer of Service tenant/b)"
+    said = f"announces nodes at addresses that others have, and their pods are not reached: node s2: {why}"
+    assert refused_networks(mesh.runner) == f"south {said}"
+    assert [row.warnings for row in peer_rows(mesh.runner, clock) if row.name == SOUTH] == [[said]]
+    assert f"networks of peers: south {said}" in mesh_problems(mesh.runner, mesh.db, clock)
+    with mesh.db.write():
+        mesh.lb.delete_service(name)
+    await mesh.until(lambda: mesh.db.nodes.get((SOUTH, "s2")) is not None, 65)
+    assert refused_networks(mesh.runner) == ""
+
+
+@pytest.mark.parametrize(("count", "more"), [(1, 0), (3, 0), (4, 1), (9, 6)])
+def test_of_many_nodes_at_addresses_of_others_three_are_named(count: int, more: int) -> None:
+    taken = ClaimRefusal("InternalIP 1.2.3.4/32 belongs to cluster north (1.2.3.4/32)", block_of("1.2.3.4"))
+    (said,) = refused_of_nodes(SOUTH, {f"s{n}": (taken,) for n in range(count)})
+    assert said.count("belongs to") == min(count, 3)
+    assert said.endswith(f"; and {more} more") == bool(more)
