@@ -146,6 +146,20 @@ class SelectorRow(Row, kw_only=True):
     identities: list[int]
 
 
+class ServicePeersRow(Row, kw_only=True):
+    """A Service, and who its backends are in every cluster, as rules that name Services mean them.
+
+    `addresses` are host prefixes that have no identity, `reserved` identities that mean every node.
+    """
+
+    namespace: str
+    name: str
+    labels: dict[str, str]
+    identities: list[int]
+    addresses: list[str]
+    reserved: list[int]
+
+
 class PolicyMapRow(Row, kw_only=True):
     """One entry of an endpoint's policy map as the kernel holds it, with names for its numbers.
 

@@ -48,7 +48,7 @@ class ObserveFeature(Feature):
         return {"flows": self._follow_events()}
 
     def add_routes(self, rest: Rest) -> None:
-        add_flow_routes(rest, self.flows)
+        add_flow_routes(rest, self.flows, self._core.db, self._core.host.lost)
 
     def metrics(self) -> Iterable[Metric]:
         yield gauge("flows_seen_total", "flow records since the start", self.flows.seen)

@@ -31,6 +31,7 @@ _MATCHES = {
     PolicyMatch.L3_PROTOCOL: "L3-Proto",
     PolicyMatch.PROTOCOL_ONLY: "Proto-Only",
 }
+_ICMP = "ICMPv4"
 _ICMP_TYPES = {0: "EchoReply", 3: "DestinationUnreachable", 8: "EchoRequest", 11: "TimeExceeded"}
 _UNREACHABLE = {0: "(Net)", 1: "(Host)", 3: "(Port)", 4: "(FragmentationNeeded)"}
 
@@ -79,6 +80,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     service: str = ""
     node: str = ""
     length: int = 0
+    icmp_type: int = 0
 
 
 class Rules(Protocol):
@@ -123,6 +125,7 @@ class FlowMaker:
             service=self._service(event),
             node=f"{self._db.own}/{self._db.node_name}",
             length=event.length,
+            icmp_type=event.source_port if is_icmp else 0,
         )
 
     def _peer(self, ip: str, port: int, identity: int) -> FlowEnd:
@@ -179,7 +182,14 @@ def _what(kind: FlowType, event: DatapathEvent, reason: int) -> str:
 
 
 def _protocol(number: int) -> str:
-    return "ICMPv4" if number == protocol.ICMP else protocol.PROTOCOL_NAMES.get(number, str(number))
+    return _ICMP if number == protocol.ICMP else protocol.PROTOCOL_NAMES.get(number, str(number))
+
+
+def protocol_number(text: str) -> int:
+    """The IP protocol that a flow's `protocol` names."""
+    if text == _ICMP:
+        return protocol.ICMP
+    return protocol.PROTOCOL_NUMBERS[text] if text in protocol.PROTOCOL_NUMBERS else int(text)
 
 
 def _summary(event: DatapathEvent) -> str:

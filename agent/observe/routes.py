@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The REST path of flows: what was seen last, and what is seen from now on. Reads, never writes."""
+"""The REST paths of flows: what was seen last and is seen from now on, and the new connections in it. Reads, never writes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Final
 import msgspec
 from fastapi import Query, Response
 
+from agent.observe.connections import new_connections
 from agent.observe.flow import Flow
 from agent.observe.ring import Filter, FlowRing
 from agent.observe.text import line
+from agent.tables import AgentDB
+from meshapi.connection import RecentConnections
 from meshkit.followers import Followers
 from meshkit.rest import Rest
 
@@ -19,7 +22,8 @@ LAST_DEFAULT: Final = 20
 MAX_FOLLOWERS: Final = 16
 
 
-def add_flow_routes(rest: Rest, ring: FlowRing) -> None:
+def add_flow_routes(rest: Rest, ring: FlowRing, db: AgentDB, lost: Callable[[], int]) -> None:
+    """`lost` counts the kernel's events that never came."""
     followers = Followers(MAX_FOLLOWERS)
 
     @rest.get_stream("/v1/flows", Flow, "application/x-ndjson", tag="flows", errors={429: "too many followers"})
@@ -40,6 +44,19 @@ def add_flow_routes(rest: Rest, ring: FlowRing) -> None:
         if not follow:
             return Response(b"".join(render(flow) for flow in shown), media_type=media)
         return await followers.answer(_lines(shown, ring.follow(keep), render), media)
+
+    @rest.get("/v1/flows/connections", RecentConnections, tag="flows")
+    async def connections() -> RecentConnections:
+        """The new connections among the flows that are kept, by pod of this node, direction, peer and port."""
+        kept = ring.last(ring.capacity, lambda _flow: True)
+        return RecentConnections(
+            node=db.node_name,
+            cluster=db.own,
+            since=kept[0].time_s if kept else 0.0,
+            is_whole=ring.seen == len(kept),
+            lost=lost(),
+            connections=new_connections(kept, lambda address: db.endpoints.get(address) is not None),
+        )
 
 
 async def _lines(

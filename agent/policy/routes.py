@@ -6,9 +6,9 @@ from __future__ import annotations
 from agent.datapath.layout import PolicyKey, PolicyValue
 from agent.datapath.maps import Map
 from agent.policy.compiler import PolicyCompiler
-from agent.policy.rows import policy_list, policy_map_rows, selector_rows
+from agent.policy.rows import policy_list, policy_map_rows, selector_rows, service_rows
 from agent.tables import AgentDB
-from meshapi.agent import PolicyList, PolicyMapRow, SelectorRow
+from meshapi.agent import PolicyList, PolicyMapRow, SelectorRow, ServicePeersRow
 from meshkit.rest import Rest
 
 
@@ -22,6 +22,11 @@ def add_policy_routes(rest: Rest, db: AgentDB, compiler: PolicyCompiler, held: M
     async def selectors() -> list[SelectorRow]:
         """Every selector in use and the identities it selects."""
         return selector_rows(compiler)
+
+    @rest.get("/v1/policy/services", list[ServicePeersRow], tag="policy")
+    async def services(*, namespace: str = "") -> list[ServicePeersRow]:
+        """Services (of one namespace, or all) and who their backends are, whether or not a rule names them."""
+        return service_rows(db, namespace)
 
     @rest.get("/v1/policy/endpoints/{endpoint_id}", list[PolicyMapRow], tag="policy")
     async def endpoint(endpoint_id: int) -> list[PolicyMapRow]:

@@ -8,8 +8,9 @@ from typing import Final
 
 from agent.datapath.layout import PolicyKey, PolicyValue
 from agent.policy.compiler import PolicyCompiler
+from agent.policy.services import ServiceResolver
 from agent.tables import AgentDB
-from meshapi.agent import NOT_ENFORCED, PolicyList, PolicyMapRow, PolicyStatus, SelectorRow
+from meshapi.agent import NOT_ENFORCED, PolicyList, PolicyMapRow, PolicyStatus, SelectorRow, ServicePeersRow
 from meshmodel.identity import NumericIdentity, identity_name
 from meshmodel.names import ClusterName
 from meshpolicy import Engine, Policy
@@ -44,6 +45,21 @@ def selector_rows(compiler: PolicyCompiler) -> list[SelectorRow]:
     """Every selector in use and the identities it selects."""
     found = compiler.engine.selectors()
     return [SelectorRow(selector=text, identities=[int(i) for i in ids]) for text, ids in found.items()]
+
+
+def service_rows(db: AgentDB, namespace: str) -> list[ServicePeersRow]:
+    """Services of one namespace, or of all, and who their backends are now."""
+    return [
+        ServicePeersRow(
+            namespace=service.namespace,
+            name=service.name,
+            labels=dict(service.labels),
+            identities=sorted(service.identities),
+            addresses=[str(prefix) for prefix in sorted(service.addresses)],
+            reserved=sorted(service.reserved),
+        )
+        for service in ServiceResolver(db).look_up(namespace)
+    ]
 
 
 def policy_map_rows(

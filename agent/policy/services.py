@@ -49,6 +49,11 @@ class ServiceResolver:
                 changed.append(new)
         return changed, removed
 
+    def look_up(self, namespace: str) -> list[ServicePeers]:
+        """Services of one namespace (empty: of all) as they are now, by name; for one who asks once."""
+        names = sorted(row.name for row in self._db.labelled_services.rows() if namespace in ("", row.name.namespace))
+        return [found for name in names if (found := self._resolve(name)) is not None]
+
     def _touched(self) -> set[ServiceName]:
         """Services of which something changed; all of them the first time."""
         db, seen, self._seen = self._db, self._seen, self._db.backends.revision

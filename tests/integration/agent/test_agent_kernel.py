@@ -186,6 +186,15 @@ async def test_a_service_is_reached_a_policy_drops_and_a_killed_agent_changes_no
             text = await mesh.agent.until("/v1/flows?type=drop&format=text", lambda lines: "Policy denied" in lines)
             assert "north/default/client:" in text
             assert f"north/default/server:8080 (ID:{LOCAL_IDENTITY}) Policy denied DROPPED (TCP Flags: SYN)" in text
+            seen = (await mesh.agent.get("/v1/flows/connections"))["connections"]
+            sides = {
+                row["direction"]: row for row in seen if row["port"] == 8080 and row["destination"]["ip"] == SERVER
+            }
+            assert sides["ingress"]["dropped"] > 0, seen
+            assert sides["egress"]["dropped"] == 0, seen
+            assert sides["ingress"]["source"]["pod"] == "client"
+            assert sides["ingress"]["source"]["identity"] == sides["egress"]["source"]["identity"] > 0
+            assert min(row["connections"] for row in sides.values()) > 0
             code, dump = await mesh.agent.verb("bpf", "policy", "get", SERVER)
             assert code == 0, dump
 

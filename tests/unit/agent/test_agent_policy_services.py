@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agent.policy.compiler import PolicyCompiler
+from agent.policy.rows import service_rows
 from agent.tables import (
     AgentDB,
     Backend,
@@ -191,3 +192,18 @@ def test_without_a_namespace_allow_rules_mean_their_own_and_deny_rules_every() -
     assert node.allowed() == set()
     node.policy({"k8sService": {"serviceName": "web"}}, section="egressDeny")
     assert WEB not in node.allowed()
+
+
+def test_who_asks_for_services_is_told_all_of_a_namespace_though_no_rule_names_one() -> None:
+    node = Node()
+    with node.db.write():
+        node.service(is_global=True)
+        node.service(name=ServiceName("other", "db"))
+        node.backends(ADDRESSES[WEB], OUTSIDE)
+        node.backends(ADDRESSES[WEB_SOUTH], cluster=SOUTH)
+    found = service_rows(node.db, "shop")
+    assert [(row.name, row.labels, row.identities, row.addresses) for row in found] == [
+        ("web", {"app": "web"}, [WEB, WEB_SOUTH], [f"{OUTSIDE}/32"])
+    ]
+    assert [row.name for row in service_rows(node.db, "")] == ["db", "web"]
+    assert service_rows(node.db, "nobody") == []
