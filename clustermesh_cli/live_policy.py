@@ -18,13 +18,14 @@ from kube.client import KubeClient
 from kube.errors import Forbidden, KubeError, NotFound
 from kubeintent.pod import ENDED_PHASES, read_pod
 from kubeintent.read import UnreadableError
-from meshapi.agent import AddressRow, EndpointRow, IdentityRow, PolicyMapRow, decode_agent
+from meshapi.agent import AddressRow, EndpointRow, IdentityRow, PolicyMapRow, ServicePeersRow, decode_agent
 from meshapi.installed import AGENT, AGENT_SELECTOR, CLUSTER_NAME_KEY, SCOPE_KEY
 from meshapi.peer import RemoteCluster
 from meshkit.refusal import read_refusal
 from meshmodel.errors import ModelError
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Labels, parse_label, sort_labels
+from meshpolicy.peer import ServicePeers
 from meshpolicy.port import PROTOCOL_NUMBERS, NamedPorts
 from meshpolicy.prefix import Cidr, parse_address, parse_prefix
 
@@ -131,6 +132,29 @@ def read_realised(programs: ProgramClient, context: str, node: str, endpoint_id:
         return tuple(_decode(body, list[PolicyMapRow]))
     except KubeError as exc:
         raise _refused(context, exc) from exc
+
+
+def read_services(programs: ProgramClient, context: str) -> tuple[ServicePeers, ...]:
+    """Who the backends of every Service are, as the agent sees them that `read_agent` asks. Raises: CommandError."""
+    try:
+        rows = _decode(_ask(programs, _agent_pod(programs, context, ""), "v1/policy/services"), list[ServicePeersRow])
+        return tuple(
+            ServicePeers(
+                row.namespace,
+                row.name,
+                tuple(sorted(row.labels.items())),
+                frozenset(row.identities),
+                frozenset(parse_prefix(text) for text in row.addresses),
+                frozenset(row.reserved),
+            )
+            for row in rows
+        )
+    except KubeError as exc:
+        raise _refused(context, exc) from exc
+    except (msgspec.DecodeError, ValueError) as exc:
+        raise CommandError(
+            f"the agent of {context} says what this command cannot read: {exc}; use one version"
+        ) from exc
 
 
 def _agent_pod(programs: ProgramClient, context: str, node: str) -> k.KubeObject:

@@ -117,7 +117,7 @@ def _compare(
             is_everything = False
             continue
         by = tuple(None if verdict.entry is None else verdict.entry.rule for verdict in (old, new))
-        changed.setdefault((new.allowed, *by), ([], old, new))[0].append(_text(protocol, first, last))
+        changed.setdefault((new.allowed, *by), ([], old, new))[0].append(packets_text(protocol, first, last))
     for texts, old, new in changed.values():
         yield ("everything",) if is_everything and len(changed) == 1 else tuple(texts), old, new
 
@@ -147,7 +147,8 @@ def _judge(direction: Direction, side: DirectionPolicy, peer: int, protocol: int
     )
 
 
-def _text(protocol: int, first: int, last: int) -> str:
+def packets_text(protocol: int, first: int, last: int) -> str:
+    """Some packets in words: "80/TCP", "80-90/TCP", "TCP" for all of them."""
     name = "other protocols" if protocol == _OTHER_PROTOCOL else PROTOCOL_NAMES.get(protocol, str(protocol))
     if (first, last) == (0, MAXIMUM_PORT):
         return name

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`clustermesh policy diff`: which identity pairs of the live mesh are judged differently once a file is applied."""
+"""`clustermesh policy diff`: which identity pairs and recent connections of the live mesh are judged differently by a file."""
 
 from __future__ import annotations
 
@@ -7,16 +7,30 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
+from clustermesh_cli.agent_answers import ask_agent, ask_all_agents
 from clustermesh_cli.answer_form import print_answer
 from clustermesh_cli.connection_decision import build_engine
 from clustermesh_cli.console import Console
 from clustermesh_cli.decision_text import short_labels
-from clustermesh_cli.diff_report import DiffChange, DiffReport, change_lines, sum_line
+from clustermesh_cli.diff_report import (
+    DiffChange,
+    DiffFlow,
+    DiffNode,
+    DiffReport,
+    change_lines,
+    coverage_lines,
+    coverage_warnings,
+    sum_line,
+)
 from clustermesh_cli.exit_code import CommandError, ExitCode
-from clustermesh_cli.live_policy import AgentView, LiveCluster, read_agent, read_cluster
+from clustermesh_cli.flow_changes import FlowChange, PolicySets, flow_changes
+from clustermesh_cli.live_policy import AgentView, LiveCluster, read_agent, read_cluster, read_services
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
+from meshapi.connection import ConnectionEnd, RecentConnections
+from meshapi.shown_times import rfc3339
 from meshkit import yamltext
 from meshkit.answer_form import AnswerForm
 from meshmodel.identity import NumericIdentity, identity_name, is_of_nodes, is_reserved
@@ -24,11 +38,14 @@ from meshmodel.labels import CLUSTER_LABEL, NAMESPACE_LABEL, Labels
 from meshpolicy import Engine, PolicyContext
 from meshpolicy.documents import load_documents
 from meshpolicy.errors import PolicyError
+from meshpolicy.mapstate import Verdict
 from meshpolicy.port import NamedPorts
 from meshpolicy.reference import Direction, PolicyKind
-from meshpolicy.verdict_changes import VerdictChange, verdict_changes
+from meshpolicy.verdict_changes import VerdictChange, packets_text, verdict_changes
 
 Document = Mapping[str, object]
+
+_WORDS: Final = {True: "allowed", False: "denied"}
 
 
 def diff(path: str, client: KubeClient, system: str, form: AnswerForm, console: Console) -> ExitCode:
@@ -51,14 +68,17 @@ def _show(report: DiffReport, console: Console) -> None:
         return
     for line in change_lines(report):
         console.line(line)
-    for warning in report.warnings:
+    for line in coverage_lines(report):
+        console.line(line)
+    for warning in (*report.warnings, *coverage_warnings(report)):
         console.warn(warning)
     console.line(sum_line(report))
 
 
 def _compare(added: Sequence[Document], client: KubeClient, system: str) -> DiffReport:
     live = read_cluster(client, system, client.context)
-    view = read_agent(ProgramClient(client, system), live.context)
+    programs = ProgramClient(client, system)
+    view = read_agent(programs, live.context)
     context = PolicyContext(live.name, live.default_local_cluster)
     errors = [item for item in load_documents(added, context) if isinstance(item, PolicyError)]
     if errors:
@@ -68,19 +88,43 @@ def _compare(added: Sequence[Document], client: KubeClient, system: str) -> Diff
         )
     before, _ = build_engine(live, view)
     after, _ = build_engine(replace(live, documents=_applied(live.documents, added)), view)
+    warnings = [*_tell_services((before, after), programs, live.context), *_not_compared(before, after)]
     own = [n for n, labels in view.identities.items() if _value(labels, CLUSTER_LABEL) == live.name]
     found = verdict_changes(before, after, own, _ports(live, view))
+    answers, missing = ask_all_agents({live.context: programs}, _recent)
+    names = {pod.address: pod.named_ports for pod in live.pods if pod.named_ports and not pod.uses_host_network}
+    flows = flow_changes(PolicySets(before, after, view, names), answers)
     return DiffReport(
         cluster=live.name,
         pairs=len({(change.subject, change.peer, change.direction) for change in found}),
         changes=[_change(change, after) for change in found],
-        warnings=list(_not_compared(before, after)),
+        flows=[_flow(change, after) for change in flows.changes],
+        connections_judged=flows.judged,
+        connections_unknown=flows.unknown,
+        nodes=[_node(answer) for answer in sorted(answers, key=lambda answer: answer.node)],
+        nodes_missing=missing,
+        warnings=warnings,
     )
 
 
+def _recent(programs: ProgramClient, pod: str) -> RecentConnections:
+    return ask_agent(programs, pod, "v1/flows/connections", RecentConnections)
+
+
+def _tell_services(engines: Sequence[Engine], programs: ProgramClient, context: str) -> Iterator[str]:
+    """The engines know who the backends of Services are, if a rule names one."""
+    if not any(engine.uses_services() for engine in engines):
+        return
+    try:
+        services = read_services(programs, context)
+    except CommandError as exc:
+        yield f"rules that name Services are compared as if no Service had a backend: {exc}"
+    else:
+        for engine in engines:
+            engine.set_services(services)
+
+
 def _not_compared(before: Engine, after: Engine) -> Iterator[str]:
-    if before.uses_services() or after.uses_services():
-        yield "rules that name Services are not compared: only nodes know who their backends are"
     if after.node_keys() - before.node_keys():
         yield (
             "rules that ask for labels of nodes that no policy asked for are compared as if no node's were known: "
@@ -125,21 +169,64 @@ def _ports(live: LiveCluster, view: AgentView) -> Mapping[NumericIdentity, Named
 
 
 def _change(change: VerdictChange, engine: Engine) -> DiffChange:
-    words = {True: "allowed", False: "denied"}
     subject, peer = _name(engine, change.subject), _peer_name(engine, change.peer.name)
     source, destination = (peer, subject) if change.direction is Direction.INGRESS else (subject, peer)
-    decided = change.after.entry or change.before.entry
-    by = f"by {change.after.entry.rule}" if change.after.entry is not None else ""
+    reason, rule = _why(change.before, change.after)
     return DiffChange(
         direction=change.direction.word,
         source=source,
         destination=destination,
         packets=list(change.packets),
-        before=words[change.before.allowed],
-        after=words[change.after.allowed],
-        reason=by or (f"without {decided.rule}" if decided is not None else "by default"),
-        rule=str(decided.rule) if decided is not None else "",
+        before=_WORDS[change.before.allowed],
+        after=_WORDS[change.after.allowed],
+        reason=reason,
+        rule=rule,
     )
+
+
+def _flow(change: FlowChange, engine: Engine) -> DiffFlow:
+    row, is_ingress = change.last, change.direction is Direction.INGRESS
+    subject = _name(engine, change.subject)
+    ranges = {number: text for text, number in engine.prefixes().items()}
+    peer = ranges.get(change.peer) or _name(engine, change.peer)
+    reason, rule = _why(change.before, change.after)
+    return DiffFlow(
+        direction=change.direction.word,
+        source=peer if is_ingress else subject,
+        destination=subject if is_ingress else peer,
+        packets=packets_text(row.protocol, row.port, row.port),
+        connections=change.connections,
+        dropped=change.dropped,
+        before=_WORDS[change.before.allowed],
+        after=_WORDS[change.after.allowed],
+        reason=reason,
+        rule=rule,
+        example=f"{_end_name(row.source)} -> {_end_name(row.destination)}",
+        node=change.node,
+        last=rfc3339(row.last),
+    )
+
+
+def _node(answer: RecentConnections) -> DiffNode:
+    return DiffNode(
+        node=answer.node,
+        since=rfc3339(answer.since),
+        is_whole=answer.is_whole,
+        lost=answer.lost,
+        connections=sum(row.connections for row in answer.connections),
+    )
+
+
+def _end_name(end: ConnectionEnd) -> str:
+    return f"{end.namespace}/{end.pod} ({end.ip})" if end.pod else end.ip
+
+
+def _why(before: Verdict, after: Verdict) -> tuple[str, str]:
+    """In words, and the rule alone: the one that decides now, or the one without which the default does."""
+    decided = after.entry or before.entry
+    if after.entry is not None:
+        return f"by {after.entry.rule}", str(after.entry.rule)
+    return (f"without {decided.rule}", str(decided.rule)) if decided is not None else ("by default", "")
 
 
 def _peer_name(engine: Engine, text: str) -> str:

@@ -13,7 +13,8 @@ from clustermesh_cli.connection_decision import End
 from clustermesh_cli.live_policy import AgentView, LiveCluster
 from kube.client import KubeClient
 from kube.transport import Query, Transport
-from meshapi.agent import AddressRow, AgentStatus, EndpointRow, PolicyMapRow
+from meshapi.agent import AddressRow, AgentStatus, EndpointRow, PolicyMapRow, ServicePeersRow
+from meshapi.connection import RecentConnections
 from meshapi.peer import RemoteCluster
 from meshapi.row import encode
 from meshmodel.identity import NumericIdentity
@@ -161,7 +162,12 @@ def pod(identity: int, **spec: object) -> dict[str, Any]:
 
 
 def scripted_cluster(
-    cluster: str, *documents: Mapping[str, object], flags: tuple[str, ...] = (), entries: tuple[PolicyMapRow, ...] = ()
+    cluster: str,
+    *documents: Mapping[str, object],
+    flags: tuple[str, ...] = (),
+    entries: tuple[PolicyMapRow, ...] = (),
+    recent: RecentConnections | None = None,
+    services: tuple[ServicePeersRow, ...] = (),
 ) -> ScriptedApi:
     """Kubernetes of one cluster and, through it, its agent."""
     own = [i for i, (name, _) in NAMES.items() if name == cluster]
@@ -191,6 +197,8 @@ def scripted_cluster(
             f"{proxy}/status": encode(status),
             f"{proxy}/identities": identities,
             f"{proxy}/ips": msgspec.json.encode(rows()),
+            f"{proxy}/policy/services": encode(services),
+            f"{proxy}/flows/connections": encode(recent or RecentConnections(node=f"{cluster}-node", cluster=cluster)),
             f"{proxy}/endpoints": msgspec.json.encode(endpoints),
             **{f"{proxy}/policy/endpoints/{row.id}": msgspec.json.encode(entries) for row in endpoints},
         }

@@ -4,27 +4,53 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 import yaml
-from explain_world import app, deny_all, policy, scripted_cluster
+from explain_world import (
+    ADDRESSES,
+    DB_NORTH,
+    DB_SOUTH,
+    NAMES,
+    NODES,
+    WEB_NORTH,
+    WEB_SOUTH,
+    ScriptedApi,
+    app,
+    deny_all,
+    listing,
+    policy,
+    scripted_cluster,
+)
 
 from clustermesh_cli.commands.policy_diff import diff
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
+from meshapi.agent import ServicePeersRow
+from meshapi.connection import ConnectionEnd, ConnectionRow, RecentConnections
 from meshkit.answer_form import AnswerForm
+from meshmodel.labels import CLUSTER_LABEL
+
+NO_FLOWS = "0 recent connections of 1 node judged again"
 
 
 def run(
     tmp_path: Path, *documents: object, live: tuple[dict[str, object], ...] = (), form: AnswerForm = AnswerForm.TABLE
 ) -> tuple[ExitCode, list[str]]:
+    return ask(tmp_path, scripted_cluster("north", *live), *documents, form=form)
+
+
+def ask(
+    tmp_path: Path, api: ScriptedApi, *documents: object, form: AnswerForm = AnswerForm.TABLE
+) -> tuple[ExitCode, list[str]]:
     file = tmp_path / "new.yaml"
     file.write_bytes(b"\n---\n".join(orjson.dumps(document) for document in documents))
     stream = io.StringIO()
-    client = scripted_cluster("north", *live).client("kind-north")
-    code = diff(str(file), client, "kube-system", form, Console(plain=True, stream=stream))
+    code = diff(str(file), api.client("kind-north"), "kube-system", form, Console(plain=True, stream=stream))
     return code, stream.getvalue().splitlines()
 
 
@@ -45,11 +71,15 @@ def test_an_edit_shows_only_the_ports_that_change_and_the_rule(tmp_path: Path) -
         peers = [app("web", **{"io.cilium.k8s.policy.cluster": "north"})]
         return policy("web", "db", ingress=[{"fromEndpoints": peers, "toPorts": ports}])
 
-    assert run(tmp_path, opened("80"), live=(opened("80"),))[1] == ["RESULT 0 pairs of north judged differently"]
+    assert run(tmp_path, opened("80"), live=(opened("80"),))[1] == [
+        NO_FLOWS,
+        "RESULT 0 pairs of north judged differently, and 0 recent connections",
+    ]
     assert run(tmp_path, opened("81"), live=(opened("80"),))[1] == [
         "north ingress: from shop/app=web@north to shop/app=db@north: 80/TCP: allowed -> denied without cnp/shop/web ingress[0]",
         "north ingress: from shop/app=web@north to shop/app=db@north: 81/TCP: denied -> allowed by cnp/shop/web ingress[0]",
-        "RESULT 1 pair of north judged differently",
+        NO_FLOWS,
+        "RESULT 1 pair of north judged differently, and 0 recent connections",
     ]
 
 
@@ -58,7 +88,8 @@ def test_an_address_range_is_a_peer_also_where_it_was_world_before(tmp_path: Pat
     _, lines = run(tmp_path, egress, live=(deny_all("db"),))
     assert lines == [
         "north egress: from shop/app=db@north to 192.0.2.0/24: everything: denied -> allowed by cnp/shop/out egress[0]",
-        "RESULT 1 pair of north judged differently",
+        NO_FLOWS,
+        "RESULT 1 pair of north judged differently, and 0 recent connections",
     ]
 
 
@@ -68,7 +99,9 @@ def test_a_document_has_the_same_in_parts(tmp_path: Path) -> None:
     assert (code, orjson.loads("\n".join(lines))) == (
         ExitCode.OK,
         {
-            "schema": 1, "cluster": "north", "pairs": 1, "errors": [], "warnings": [],
+            "schema": 1, "cluster": "north", "pairs": 1, "errors": [], "warnings": [], "flows": [],
+            "connections-judged": 0, "connections-unknown": 0, "nodes-missing": [],
+            "nodes": [{"node": "north-node", "since": "", "is-whole": True, "lost": 0, "connections": 0}],
             "changes": [{
                 "direction": "egress", "from": "shop/app=db@north", "to": "192.0.2.0/24", "packets": ["everything"],
                 "before": "denied", "after": "allowed", "reason": "by cnp/shop/out egress[0]", "rule": "cnp/shop/out egress[0]",
@@ -87,3 +120,109 @@ def test_a_document_in_error_is_told_and_compared_with_nothing(tmp_path: Path) -
     assert "unknown field" in lines[0]
     with pytest.raises(CommandError, match="holds no policy"):
         run(tmp_path)
+
+
+def end(identity: int) -> ConnectionEnd:
+    cluster, name = NAMES[identity]
+    return ConnectionEnd(
+        ip=ADDRESSES[identity], identity=identity, namespace="shop", pod=f"{name}-{identity}", cluster=cluster
+    )
+
+
+def connections(source: ConnectionEnd, target: ConnectionEnd, **changes: Any) -> ConnectionRow:
+    """Three connections that came in on 5432/TCP, one of them dropped."""
+    fields = {
+        "direction": "ingress",
+        "protocol": 6,
+        "port": 5432,
+        "connections": 3,
+        "dropped": 1,
+        "last": 1_700_000_000,
+    }
+    return ConnectionRow(source=source, destination=target, **{**fields, **changes})
+
+
+def recent(*rows: ConnectionRow, **changes: Any) -> RecentConnections:
+    fields = {"node": "north-node", "cluster": "north", "since": 1_699_999_940, "is_whole": False}
+    return RecentConnections(connections=list(rows), **{**fields, **changes})
+
+
+def test_recent_connections_that_would_end_otherwise_are_told_with_number_and_example(tmp_path: Path) -> None:
+    rows = (
+        connections(end(WEB_NORTH), end(DB_NORTH)),
+        connections(end(WEB_SOUTH), end(DB_NORTH), connections=40, dropped=0),
+        connections(end(DB_SOUTH), end(DB_NORTH), protocol=1, port=8, connections=2),
+    )
+    api = scripted_cluster("north", recent=recent(*rows, lost=4))
+    only_web = policy("only-web", "db", ingress=[{"fromEndpoints": [app("web", **{CLUSTER_LABEL: "north"})]}])
+    _, lines = ask(tmp_path, api, only_web)
+    last, denied = "the last on north-node at 2023-11-14T22:13:20Z", "allowed -> denied by default"
+    by_number = f"5432/TCP: {denied}; {last}: shop/web-140000 (10.2.1.4) -> shop/db-70001 (10.1.2.4)"
+    by_type = f"8/ICMP: {denied}; {last}: shop/db-140001 (10.2.2.4) -> shop/db-70001 (10.1.2.4)"
+    assert [line for line in lines if "connection" in line] == [
+        f"north ingress: 40 recent connections from shop/app=web@south to shop/app=db@north: {by_number}",
+        f"north ingress: 2 recent connections from shop/app=db@south to shop/app=db@north: {by_type}",
+        "45 recent connections of 1 node judged again",
+        "WARN 4 events of 1 node were lost, so connections may be missing",
+        lines[-1],
+    ]
+    assert lines[-1].endswith("pairs of north judged differently, and 42 recent connections")
+    assert "they reach back to 2023-11-14T22:12:20Z on north-node; of 0 nodes to the start of the agent" in lines, (
+        "how long a ring reaches is told"
+    )
+
+
+def test_an_address_outside_is_judged_by_the_ranges_of_each_policy_set(tmp_path: Path) -> None:
+    outside = ConnectionEnd(ip="192.0.2.7", identity=2)
+    local = ConnectionEnd(ip="198.51.100.1", identity=(1 << 24) + 5)
+    row = partial(connections, end(DB_NORTH), direction="egress", port=443)
+    api = scripted_cluster("north", deny_all("db"), recent=recent(row(outside), row(local)))
+    _, lines = ask(tmp_path, api, policy("out", "db", egress=[{"toCIDR": ["192.0.2.0/24"]}]))
+    (line,) = (line for line in lines if "3 recent connections from" in line)
+    assert line.startswith("north egress: 3 recent connections from shop/app=db@north to 192.0.2.0/24: 443/TCP: denied")
+    assert line.endswith("shop/db-70001 (10.1.2.4) -> 192.0.2.7")
+
+
+def test_what_is_not_known_any_more_is_counted_and_judged_by_nobody(tmp_path: Path) -> None:
+    gone = ConnectionEnd(ip="10.1.9.9", identity=77_777, namespace="shop", pod="gone")
+    node = ConnectionEnd(ip=NODES["south"], identity=0)
+    rows = (connections(gone, end(DB_NORTH)), connections(end(WEB_NORTH), gone), connections(node, end(DB_NORTH)))
+    _, lines = ask(tmp_path, scripted_cluster("north", recent=recent(*rows)), deny_all("db"))
+    assert "3 recent connections of 1 node judged again, 6 more of ends that are not known any more" in lines
+    assert any("3 recent connections from remote-node to shop/app=db@north" in line for line in lines)
+
+
+def test_a_node_that_gives_no_answer_is_named_and_the_others_count(tmp_path: Path) -> None:
+    api = scripted_cluster("north", recent=recent(connections(end(WEB_NORTH), end(DB_NORTH))))
+    pods = "/api/v1/namespaces/kube-system/pods"
+    (agent,) = api.answers[pods]["items"]  # type: ignore[index]
+    silent = {**agent, "metadata": {**agent["metadata"], "name": "agent-2"}, "spec": {"nodeName": "north-silent"}}
+    api.answers[pods] = listing(agent, silent)
+    code, lines = ask(tmp_path, api, deny_all("db"))
+    assert code == ExitCode.OK
+    assert any(line.startswith("WARN recent connections are not known of north-silent: ") for line in lines)
+    assert lines[-1].endswith("judged differently, and 3 recent connections")
+
+
+TO_SERVICE = policy("out", "web", egress=[{"toServices": [{"k8sService": {"serviceName": "db", "namespace": "shop"}}]}])
+
+
+def test_a_rule_that_names_a_service_is_judged_by_the_backends_that_the_agent_knows(tmp_path: Path) -> None:
+    backends = ServicePeersRow(
+        namespace="shop", name="db", labels={}, identities=[DB_SOUTH], addresses=["192.0.2.9/32"], reserved=[]
+    )
+    api = scripted_cluster("north", deny_all("web"), services=(backends,))
+    _, lines = ask(tmp_path, api, TO_SERVICE)
+    by = "everything: denied -> allowed by cnp/shop/out egress[0]"
+    assert [line for line in lines if line.startswith("north")] == [
+        f"north egress: from shop/app=web@north to shop/app=db@south: {by}",
+        f"north egress: from shop/app=web@north to 192.0.2.9/32: {by}",
+    ]
+
+
+def test_an_agent_that_does_not_tell_services_leaves_them_nobody_and_that_is_said(tmp_path: Path) -> None:
+    api = scripted_cluster("north", deny_all("web"))
+    del api.answers["/api/v1/namespaces/kube-system/pods/agent-1:9879/proxy/v1/policy/services"]
+    _, lines = ask(tmp_path, api, TO_SERVICE)
+    assert lines[1].startswith("WARN rules that name Services are compared as if no Service had a backend: ")
+    assert lines[-1] == "RESULT 0 pairs of north judged differently, and 0 recent connections"
