@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import kube.resource as k
@@ -12,6 +13,7 @@ from certs.errors import CertificateError
 from certs.inspect import parse
 from certs.store import CA_FILE, CERT_FILE, decode_entry
 from certs.validity import KeptCertificates
+from clustermesh_cli.plan.authority_choice import RESTORE
 from clustermesh_cli.plan.peering import CA_SUFFIX
 from kube.client import KubeClient
 from meshapi.installed import (
@@ -44,9 +46,8 @@ def read_certificates(client: KubeClient, namespace: str) -> tuple[KeptCertifica
         "run clustermesh certs rotate --ca before it ends; once it has ended, "
         f"delete Secret {namespace}/{CA_SECRET}, run clustermesh enable --new-ca, then clustermesh connect with every peer"
     )
-    found = [
-        _read(client.get(k.SECRETS, CA_SECRET, namespace), CA_SECRET, CA_FILE, "authority of this cluster", authority)
-    ]
+    own = _read(client.get(k.SECRETS, CA_SECRET, namespace), CA_SECRET, CA_FILE, "authority of this cluster", authority)
+    found = [own if own.certificates else replace(own, remedy=RESTORE)]
     found += [_read(client.get(k.SECRETS, name, namespace), name, CERT_FILE, what, ROTATE) for name, what in _OWN]
     for name in (PEERS_SECRET, MIRROR_SECRET):  # which of them has the authorities depends on who connects to peers
         found += _peer_authorities(client.get(k.SECRETS, name, namespace), name)

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import kube.resource as k
 from clustermesh_cli.exit_code import CommandError
+from clustermesh_cli.plan.authority_choice import RESTORE, unusable_authority
 from clustermesh_cli.plan.facts import ClusterFacts, StoreAccess
 from clustermesh_cli.plan.peering import read_peers
 from kube.client import KubeClient
@@ -28,6 +29,8 @@ from meshapi.installed import (
 )
 from meshmodel.names import check_cluster_id, parse_cluster_name
 
+_DEFAULTS: Final = {MAXIMUM_KEY: "255"}
+
 
 def read_config(client: KubeClient, namespace: str) -> Mapping[str, str]:
     """Data of our ConfigMap, else of Cilium's, else nothing."""
@@ -41,22 +44,24 @@ def read_config(client: KubeClient, namespace: str) -> Mapping[str, str]:
 
 def read_facts(client: KubeClient, namespace: str, context: str) -> ClusterFacts:
     """Read one cluster. Raises CommandError when the mesh is not enabled there."""
-    from certs.authority_secret import read_trust  # who only looks for addresses does not load what reads certificates
+    from certs.authority_secret import read_trust
+    from certs.errors import CertificateError  # who only looks for addresses does not load what reads certificates
 
     config = read_config(client, namespace)
     ca, peers = (client.get(k.SECRETS, name, namespace) for name in (CA_SECRET, PEERS_SECRET))
     if CLUSTER_NAME_KEY not in config or (ca is None and peers is None):
         raise CommandError(f"the mesh is not enabled in {context}: run `clustermesh enable --context {context}` first")
-    if not ((ca or {}).get("data") or {}).get("ca.crt"):
-        raise CommandError(
-            f"{context}: Secret {CA_SECRET} is lost: put it back from a backup, or run enable --new-ca there"
-        )
-    maximum = int(config.get(MAXIMUM_KEY, "255"))
-    ca_pem = read_trust(ca, CA_SECRET)
+    if ca is None:
+        raise CommandError(f"{context}: Secret {CA_SECRET} is lost: {RESTORE}")
+    try:
+        ca_pem = read_trust(ca, CA_SECRET)
+    except CertificateError as exc:
+        raise CommandError(f"{context}: {unusable_authority(str(exc))}") from exc
+    maximum, number = (_number(config, key, context) for key in (MAXIMUM_KEY, CLUSTER_ID_KEY))
     return ClusterFacts(
         context=context,
         name=parse_cluster_name(config[CLUSTER_NAME_KEY]),
-        id=check_cluster_id(int(config[CLUSTER_ID_KEY]), maximum),
+        id=check_cluster_id(number, maximum),
         maximum=maximum,
         ca_pem=ca_pem,
         access=find_access(client.get(k.SERVICES, STORE_SERVICE, namespace), client.list(k.NODES)),
@@ -64,6 +69,16 @@ def read_facts(client: KubeClient, namespace: str, context: str) -> ClusterFacts
         peers=read_peers(peers),
         is_mirrored=is_mirrored(config),
     )
+
+
+def _number(config: Mapping[str, str], key: str, context: str) -> int:
+    text = config.get(key, _DEFAULTS.get(key, ""))
+    if not (text.isascii() and text.isdigit()):
+        raise CommandError(
+            f"{context}: ConfigMap {CONFIG_MAP}: {key} is {text!r} and no number: clustermesh enable --context {context} "
+            "puts back what the programs of that cluster run with"
+        )
+    return int(text)
 
 
 def is_mirrored(config: Mapping[str, str]) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,12 +30,6 @@ def ensure_authority(client: KubeClient, namespace: str, identity: ClusterIdenti
     """The cluster's authority: the one in its Secret, else a new one stored there. Its key never leaves the cluster."""
     found = client.get(k.SECRETS, CA_SECRET, namespace)
     if found is not None:
-        files = found.get("data") or {}
-        missing = [name for name in ("ca.crt", "ca.key") if not files.get(name)]
-        if missing:
-            raise CommandError(
-                f"Secret {CA_SECRET} has no {' and no '.join(missing)}: put the Secret back from a backup"
-            )
         return read_authority(found, CA_SECRET)
     authority = Authority.create(f"clustermesh {identity.name}", wall_s)
     data = encode_data({"ca.crt": authority.certificate_pem, "ca.key": authority.key_pem})
@@ -65,7 +60,10 @@ class IssuedCertificates:
 def read_lifetime_s(config: Mapping[str, str]) -> float:
     """How long a new certificate lasts, as `enable` was told, else a year. Raises: CommandError for what is no number."""
     try:
-        return float(config.get(LIFETIME_KEY, profile.DEFAULT_DAYS * profile.DAY_S))
+        lifetime_s = float(config.get(LIFETIME_KEY, profile.DEFAULT_DAYS * profile.DAY_S))
+        if not math.isfinite(lifetime_s):
+            raise ValueError(lifetime_s)
+        return lifetime_s
     except ValueError as exc:
         raise CommandError(
             f"ConfigMap {CONFIG_MAP}: {LIFETIME_KEY} is no number of seconds: run enable --certificate-lifetime"

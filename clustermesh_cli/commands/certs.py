@@ -21,6 +21,7 @@ from clustermesh_cli.cluster_facts import read_config
 from clustermesh_cli.console import Console
 from clustermesh_cli.credentials import ensure_certificates, read_lifetime_s
 from clustermesh_cli.exit_code import CommandError, ExitCode
+from clustermesh_cli.plan.authority_choice import unusable_authority
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
 from kube.errors import Conflict, KubeError
@@ -61,6 +62,9 @@ def rotate(client: KubeClient, namespace: str, console: Console, wall_s: float) 
     name = _cluster_name(client, namespace)
     try:
         kept = read_authority(client.get(k.SECRETS, CA_SECRET, namespace), CA_SECRET)
+    except CertificateError as exc:
+        raise CommandError(unusable_authority(str(exc))) from exc
+    try:
         shapes = dict(own_shapes(name, namespace, read_lifetime_s(config)))
         for _ in range(ATTEMPTS):
             try:

@@ -20,7 +20,9 @@ def disconnect_peer(client: KubeClient, namespace: str, context: str, peer: str,
 
     Raises: CommandRefusedError, having changed nothing, when `peer` is this cluster or none of its peers.
     """
-    own = _name(client, namespace, context)
+    own = _name(
+        client, namespace, context, "if its ConfigMap has lost the name, clustermesh enable puts it back; then again"
+    )
     objects = read_objects({context: client}, namespace)
     _refuse_itself(own, peer)
     known = _known(objects, context, own)
@@ -36,7 +38,8 @@ def disconnect_contexts(clients: Mapping[str, KubeClient], namespace: str, conso
 
     Raises: CommandRefusedError, having changed nothing, when one of them is the first cluster itself, or not connected to it.
     """
-    names = {context: _name(client, namespace, context) for context, client in clients.items()}
+    advice = "where a peer is gone, name it: clustermesh disconnect PEER"
+    names = {context: _name(client, namespace, context, advice) for context, client in clients.items()}
     objects = read_objects(clients, namespace)
     local, *others = clients
     own = names[local]
@@ -56,12 +59,10 @@ def disconnect_contexts(clients: Mapping[str, KubeClient], namespace: str, conso
     _forget(clients, namespace, partings, console)
 
 
-def _name(client: KubeClient, namespace: str, context: str) -> str:
+def _name(client: KubeClient, namespace: str, context: str, advice: str) -> str:
     name = read_config(client, namespace).get(CLUSTER_NAME_KEY, "")
     if not name:
-        raise CommandError(
-            f"the mesh is not enabled in {context or 'this cluster'}; where a peer is gone, name it: clustermesh disconnect PEER"
-        )
+        raise CommandError(f"the mesh is not enabled in {context or 'this cluster'}; {advice}")
     return name
 
 

@@ -12,7 +12,8 @@ import yaml
 
 import kube.resource as k
 from certs.authority import Authority
-from certs.authority_secret import KeptAuthority
+from certs.authority_secret import KeptAuthority, read_authority
+from certs.errors import CertificateError
 from certs.profile import own_shapes
 from clustermesh_cli.cluster_facts import is_mirrored, read_config
 from clustermesh_cli.console import Console
@@ -30,6 +31,7 @@ from clustermesh_cli.plan.peering import agent_files, find_real_files, keep_list
 from clustermesh_cli.plan.program_settings import AGENT as AGENT_SETTINGS
 from clustermesh_cli.plan.program_settings import APISERVER as APISERVER_SETTINGS
 from clustermesh_cli.plan.program_settings import flags_of, settings_in
+from clustermesh_cli.plan.running_settings import complete_config, read_running
 from kube.client import KubeClient
 from kube.resource import from_manifest
 from meshapi.installed import (
@@ -129,7 +131,7 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
 
     Raises CommandRefusedError when the cluster's name or id would change, KubeError when the API refuses.
     """
-    config = dict(read_config(client, options.namespace))
+    config, taken = _read_known(client, options.namespace)
     identity = decide_identity(
         name=options.cluster_name, id_=options.cluster_id, config=config, context=context or client.context
     )
@@ -137,6 +139,11 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
     trusting = _check_authority(client, options, identity)
     exposure = _decide_exposure(client, options, trusting)
     objects = plan_objects(options, identity, config, exposure)
+    if taken:
+        console.warn(
+            f"ConfigMap {CONFIG_MAP} has lost {', '.join(taken)}: taken from the programs that run; what was set with --set "
+            "may be lost as well"
+        )
     chosen = {key: value for key, value in {**config, **options.settings}.items() if value is not None}
     for key, value in sorted(settings_in(chosen, load_settings()).items()):
         console.info(f"{key} is {value}")
@@ -163,9 +170,17 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
         )
 
 
+def _read_known(client: KubeClient, namespace: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The cluster's settings, and which of them only its programs still know."""
+    workloads = [
+        client.get(kind, name, namespace) for kind, name in ((k.DEPLOYMENTS, APISERVER), (k.DAEMON_SETS, AGENT))
+    ]
+    return complete_config(read_config(client, namespace), read_running(workloads))
+
+
 def show(client: KubeClient, context: str, options: EnableOptions) -> None:
     """Print what `enable` would apply, certificates left out, as YAML on standard output."""
-    config = dict(read_config(client, options.namespace))
+    config, _ = _read_known(client, options.namespace)
     identity = decide_identity(
         name=options.cluster_name, id_=options.cluster_id, config=config, context=context or client.context
     )
@@ -182,8 +197,13 @@ def _check_authority(client: KubeClient, options: EnableOptions, identity: Clust
     """The peers that trust this cluster's authority. Raises: CommandRefusedError where it may not be replaced."""
     secrets = [client.get(k.SECRETS, name, options.namespace) for name in (PEERS_SECRET, MIRROR_SECRET)]
     peers = known_peers(secrets, client.get(k.CONFIG_MAPS, CA_BUNDLE, options.namespace)) - {identity.name}
-    is_kept = client.get(k.SECRETS, CA_SECRET, options.namespace) is not None
-    check_authority(is_kept=is_kept, may_be_new=options.new_ca, peers=peers)
+    secret, flaw = client.get(k.SECRETS, CA_SECRET, options.namespace), ""
+    if secret is not None:
+        try:
+            read_authority(secret, CA_SECRET)
+        except CertificateError as exc:
+            flaw = str(exc)
+    check_authority(is_kept=secret is not None, may_be_new=options.new_ca, peers=peers, flaw=flaw)
     return peers
 
 

@@ -28,6 +28,7 @@ from clustermesh_cli.console import Console
 from clustermesh_cli.credentials import are_issued, ensure_certificates, read_lifetime_s
 from clustermesh_cli.exit_code import CommandError, CommandRefusedError, ExitCode
 from clustermesh_cli.link_proof import Patience
+from clustermesh_cli.plan.authority_choice import unusable_authority
 from clustermesh_cli.plan.authority_replacement import SETTLE_S, ReplacementFacts, ReplacementStep, next_step
 from clustermesh_cli.plan.peering import CA_SUFFIX, known_peers
 from kube.client import KubeClient
@@ -90,7 +91,7 @@ class AuthorityReplacement:
             except Conflict:
                 continue  # somebody else wrote what was read: look again
             except CertificateError as exc:
-                raise CommandError(f"the authority cannot be replaced: {exc}") from exc
+                raise CommandError(f"the authority cannot be replaced: {unusable_authority(str(exc))}") from exc
             if step is ReplacementStep.DONE:
                 self._console.ok("The authority was replaced; nothing of the old one is left")
                 return ExitCode.OK

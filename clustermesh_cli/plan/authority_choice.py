@@ -4,17 +4,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from clustermesh_cli.exit_code import CommandRefusedError
 from meshapi.installed import CA_SECRET
 
+RESTORE: Final = (
+    f"put the Secret back from a backup; without one delete it if it is there (kubectl delete secret {CA_SECRET}), "
+    "run clustermesh enable --new-ca, then clustermesh connect with every peer"
+)
+"""What to do about an authority that is missing or cannot be read."""
 
-def check_authority(*, is_kept: bool, may_be_new: bool, peers: Iterable[str]) -> None:
-    """A cluster whose authority is kept keeps it; one that nobody trusts yet gets one.
 
-    Raises: CommandRefusedError where the authority is lost and peers trust it, unless `may_be_new`; and where
-    `may_be_new` is asked for an authority that is not lost.
+def unusable_authority(reason: str) -> str:
+    """What a person is told of a Secret that is there and holds no authority that can sign."""
+    return f"Secret {CA_SECRET} holds no authority that can be used ({reason}): {RESTORE}"
+
+
+def check_authority(*, is_kept: bool, may_be_new: bool, peers: Iterable[str], flaw: str = "") -> None:
+    """A cluster whose authority is kept keeps it; one that nobody trusts yet gets one. `flaw` is why a kept one cannot sign.
+
+    Raises: CommandRefusedError where the authority cannot sign; where it is lost and peers trust it, unless `may_be_new`;
+    and where `may_be_new` is asked for an authority that is not lost.
     """
+    if is_kept and flaw:
+        raise CommandRefusedError(f"{unusable_authority(flaw)}; nothing was changed")
     if is_kept and may_be_new:
         raise CommandRefusedError(f"Secret {CA_SECRET} holds the authority: --new-ca replaces a lost one only")
     trusting = sorted(peers)
