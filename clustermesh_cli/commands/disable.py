@@ -73,6 +73,7 @@ def disable(client: KubeClient, namespace: str, options: DisableOptions, console
     """
     config = read_config(client, namespace)
     left = _detach_nodes(client, namespace, options, console)
+    console.step("Removing programs, roles, Secrets and ConfigMaps of the mesh...")
     removed = 0
     for obj in reversed(workloads(namespace)):
         meta = obj["metadata"]

@@ -89,6 +89,8 @@ def _forget(
     partings: Sequence[tuple[str, str]],
     console: Console,
 ) -> None:
+    for context, peer in partings:
+        console.step(f"Removing {peer} from {context or 'this cluster'}...")
     write_steps(clients, namespace, parting_steps(partings), lambda: None)
     for _, peer in partings:
         console.ok(

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from connect_world import NS, WALL_S, World
 from explain_world import listing
+from full_disk import on_a_full_disk
 
 from clustermesh_cli.commands.disconnect import disconnect_contexts, disconnect_peer
 from clustermesh_cli.commands.enable import EnableOptions, enable
@@ -173,6 +174,23 @@ def test_two_contexts_of_one_cluster_are_itself_too(world: World) -> None:
     with pytest.raises(CommandError, match="north is this cluster itself") as caught:
         disconnect_contexts(clients, "kube-system", world.console)
     assert caught.value.code == ExitCode.REFUSED
+
+
+@pytest.mark.parametrize("verb", ["connect", "disconnect contexts", "disconnect peer"])
+def test_nothing_is_changed_where_nothing_can_be_said(world: World, verb: str) -> None:
+    if verb != "connect":
+        world.connect()
+    before = world.state()
+    with on_a_full_disk() as console:
+        world.console = console
+        match verb:
+            case "connect":
+                world.connect()
+            case "disconnect contexts":
+                disconnect_contexts(world.clients(), "kube-system", console)
+            case _:
+                disconnect_peer(world.north.client("kind-north"), "kube-system", "kind-north", "south", console)
+    assert world.state() == before
 
 
 # -- contexts

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import pytest
+from full_disk import on_a_full_disk
 
 import kube.resource as k
 from clustermesh_cli.commands import disable as verb
@@ -90,6 +91,18 @@ def test_everything_goes_once_every_node_has_confirmed() -> None:
     assert {"DaemonSet", "Deployment", "Secret", "ConfigMap", "CiliumIdentity", "ClusterRole"} <= kinds
     assert ("ConfigMap", CONFIG_MAP) in cluster.deleted
     assert ("Lease", "clustermesh-agent-a") in cluster.deleted
+
+
+@pytest.mark.parametrize("is_detached_already", [False, True])
+def test_nothing_is_removed_where_nothing_can_be_said(
+    monkeypatch: pytest.MonkeyPatch, is_detached_already: bool
+) -> None:
+    cluster = Cluster("a", "b")
+    if is_detached_already:
+        monkeypatch.setattr(cluster, "get", lambda *_words: None)
+    with on_a_full_disk() as console:
+        disable(cast(KubeClient, cluster), "kube-system", DisableOptions(wait_s=0.0), console)
+    assert (cluster.told, cluster.deleted) == (False, [])
 
 
 def test_name_id_and_authority_may_be_kept() -> None:
