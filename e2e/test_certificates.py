@@ -73,6 +73,11 @@ def sessions(mesh: Mesh) -> Mapping[str, tuple[float, int]]:
     return found
 
 
+def failures(mesh: Mesh) -> Mapping[str, int]:
+    """How often every session of every program ended."""
+    return {who: failed for who, (_, failed) in sessions(mesh).items()}
+
+
 @dataclass
 class Pulse:
     """Changes of one service in tion, and how long each took to be in koornacht's store."""
@@ -145,6 +150,7 @@ def test_an_authority_is_replaced_under_load(whole: Mesh) -> None:
     assert_one_line(whole.clustermesh(*words, check=False), REFUSED, "tion must be told", "nothing was changed")
     assert authority() == before
     with undisturbed(whole):
+        failed_before = failures(whole)
         to_tion = ("--destination-context", "kind-tion")
         done = whole.clustermesh(*words, *to_tion, "--no-wait")
         assert "Not done yet" in done.stdout
@@ -155,6 +161,7 @@ def test_an_authority_is_replaced_under_load(whole: Mesh) -> None:
             whole.clustermesh("status", "--context", f"kind-{cluster}", "--wait", "--wait-duration", "30s")
             shown = json.loads(whole.clustermesh("certs", "show", "--context", f"kind-{cluster}", "-o", "json").stdout)
             assert {row["state"] for row in shown["certificates"]} == {"valid"}
+        assert failures(whole) == failed_before, "no session ended: streams go on where they were"
     # who connects now knows the new authority only
     for cluster in CLUSTERS:
         standing = sessions(whole)

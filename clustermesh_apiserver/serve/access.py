@@ -48,6 +48,13 @@ class Access:
             return _grant(name, peer_reads(self._cluster))
         return None
 
+    def admits(self, name: str) -> bool:
+        """Whether a certificate with this name may read something, if the right one of the trusted authorities signed it."""
+        if name in (admin_user(self._cluster), local_user(self._cluster)):
+            return self._cluster in self._trust.names()
+        peers = [peer for peer in self._trust.names() if peer != self._cluster]
+        return name in self._remote_users and any(name in (remote_user(peer), SHARED_REMOTE_USER) for peer in peers)
+
 
 def mesh_roles(cluster: str) -> tuple[Role, Role]:
     """etcd's roles `remote` (peers) and `local` (the cluster's own agents) of the named cluster."""

@@ -99,7 +99,7 @@ class FacadeServer:
     async def run(self, store: OwnStore) -> None:
         """Peers and agents are served from this store, until cancelled; waits for certificates if there are none yet."""
         await self._wait_for_files()
-        facade = ReadOnlyFacade(store.client, self.grant, self._server_tls())
+        facade = ReadOnlyFacade(store.client, self.grant, self._server_tls(), admits=self.admits)
         self.port = await facade.start(self._settings.listen_address, self._settings.listen_port)
         self._facade = facade
         self._users_changed.set()
@@ -115,6 +115,10 @@ class FacadeServer:
     def grant(self, cert_pem: bytes) -> Grant | None:
         """What the bearer of a certificate may read now."""
         return self._access.grant(cert_pem) if self._access is not None else None
+
+    def admits(self, name: str) -> bool:
+        """Whether somebody of this name may read something now."""
+        return self._access is not None and self._access.admits(name)
 
     def look(self) -> bool:
         """Reads all files; True if there is what is needed to serve. What cannot be used is a problem, not a change."""

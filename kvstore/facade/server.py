@@ -32,6 +32,7 @@ from meshkit.clock import Clock, SystemClock
 log = logging.getLogger(__name__)
 
 DENIED: Final = "etcdserver: permission denied"
+CONNECT_AGAIN: Final = "etcdserver: another authority is trusted now, connect again"
 EMPTY_KEY: Final = "etcdserver: key is not provided"
 BUSY: Final = "etcdserver: too many requests"
 STOP_GRACE_S: Final = 0.2
@@ -42,6 +43,7 @@ SERVICES: Final = tuple(f"{PACKAGE}{name}/" for name in ("KV", "Lease", "Cluster
 NOTHING: Final = Grant("")
 
 Authorize = Callable[[bytes], Grant | None]
+Admits = Callable[[str], bool]
 # quoted: the classes take parameters in their stubs only
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
@@ -58,7 +60,8 @@ class ServerTls:
 class ReadOnlyFacade:
     """Serves one etcd read-only. `authorize` maps a client's certificate to what it may read, None for nothing.
 
-    It is asked once per certificate and again after `reload_tls`, `revoke` and `reauthorize`.
+    It is asked once per certificate and again after `reload_tls`, `revoke` and `reauthorize`. `admits` says whether a name
+    may read something, with another certificate perhaps.
     """
 
     def __init__(
@@ -68,9 +71,10 @@ class ReadOnlyFacade:
         server_tls: ServerTls,
         limits: ClientLimits | None = None,
         *,
+        admits: Admits = lambda _name: False,
         clock: Clock | None = None,
     ) -> None:
-        self._authorize, self._tls = authorize, server_tls
+        self._authorize, self._admits, self._tls = authorize, admits, server_tls
         self._limits, self._clock = limits or ClientLimits(), clock or SystemClock()
         self._upstream = Upstream(upstream)
         self._upstream.on_store_change.append(self._on_store_change)
@@ -129,11 +133,26 @@ class ReadOnlyFacade:
         return count
 
     def reauthorize(self) -> int:
-        """Users or trusted authorities changed: calls whose grant is not what it was are ended; returns how many."""
+        """Users or trusted authorities changed: calls whose grant is not what it was are ended; returns how many.
+
+        Who is admitted still, but not by this certificate, is told that the store is unavailable: it connects again with the
+        certificate that it has now, and goes on where it was.
+        """
         self._grants.clear()
         grants = {pem: self._grant(pem) or NOTHING for pem in self._connections.certificates()}
+
+        def is_refused(connection: Connection) -> bool:
+            return grants.get(connection.certificate, connection.grant) != connection.grant
+
+        def may_come_again(connection: Connection) -> bool:
+            return grants.get(connection.certificate) == NOTHING and self._admits(connection.grant.name)
+
         return self._connections.cut(
-            lambda connection: grants.get(connection.certificate, connection.grant) != connection.grant,
+            lambda connection: is_refused(connection) and may_come_again(connection),
+            grpc.StatusCode.UNAVAILABLE,
+            CONNECT_AGAIN,
+        ) + self._connections.cut(
+            lambda connection: is_refused(connection) and not may_come_again(connection),
             grpc.StatusCode.PERMISSION_DENIED,
             DENIED,
         )

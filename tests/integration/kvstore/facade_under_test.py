@@ -56,6 +56,10 @@ class Facade:
             return Grant(name, local.prefixes, local.keys)
         return None
 
+    def admits(self, name: str) -> bool:
+        signer = {"remote-south": "south", "local-north": "north"}.get(name, "")
+        return name not in self.revoked and signer in self.bundle.names()
+
     def south(self) -> Tls:
         """The peer as its own authority certifies it."""
         return self.pki.tls("remote-south", self.pki.south)
@@ -73,7 +77,7 @@ async def facade_for(pki: Pki, etcd: EtcdProcess, limits: ClientLimits | None = 
     await ensure_auth(admin, mesh_roles("north"), USERS)
     bundle = TrustBundle({"north": pki.north.certificate_pem, "south": pki.south.certificate_pem})
     running = Facade(pki, etcd, admin, bundle)
-    running.facade = ReadOnlyFacade(admin, running.authorize, running.server_tls(), limits)
+    running.facade = ReadOnlyFacade(admin, running.authorize, running.server_tls(), limits, admits=running.admits)
     running.port = await running.facade.start("127.0.0.1", 0)
     try:
         yield running

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import pytest
 import pytest_asyncio
 
@@ -19,9 +21,11 @@ from kvstore.clientconfig import parse_client_config
 from kvstore.errors import Unavailable
 from kvstore.etcd import EtcdStore
 from kvstore.facade.server import ReadOnlyFacade, ServerTls
+from kvstore.proto import rpc_pb2 as pb
+from kvstore.store import Phase
 from meshpeer.connection import StoreConnector
 from tests.contract.kvstore.stores_under_test import reading
-from tests.integration.kvstore.facade_under_test import Facade
+from tests.integration.kvstore.facade_under_test import Facade, Plain
 from tests.integration.kvstore.private_etcd import QUICK, eventually, needs_etcd
 
 pytestmark = needs_etcd
@@ -92,6 +96,46 @@ async def test_a_broken_stream_goes_on_with_the_renewed_certificate(
         await eventually(lambda: b"b" in reader.values)
     # single calls use the new connection too
     assert await store.get(ROOT + b"b") is not None
+
+
+async def test_a_replaced_authority_ends_no_reader_that_has_its_new_certificate(facade: Facade, tmp_path: Path) -> None:
+    """It goes on where it was, without listing again; nobody reads on the old certificate, not even on its open connection."""
+    old = facade.pki.south
+    write_files(tmp_path, facade, old, 600.0)
+    standing, phases, seen = connect(tmp_path, facade), list[Phase](), set[bytes]()
+    new = Authority.create("mesh CA", time.time(), 30)
+
+    async def read() -> None:
+        async for batch in standing.list_and_watch(ROOT):
+            phases.append(batch.phase)
+            seen.update(event.key for event in batch.events)
+
+    reader = asyncio.create_task(read())
+    stolen = Plain(facade.port, facade.pki.tls("remote-south", old))
+    watch = stolen.watch()
+    try:
+        await watch.create(ROOT, b"cilium/state/renewal0")
+        assert (await watch.read()).created
+        await eventually(lambda: Phase.LISTED in phases and phases[-1] is Phase.CHANGES, "the reader's watch stands")
+        facade.bundle.set_authority("south", old.certificate_pem + new.certificate_pem)
+        facade.facade.reload_tls(facade.server_tls())
+        write_files(tmp_path, facade, new, 600.0)
+        facade.bundle.set_authority("south", new.certificate_pem)
+        facade.facade.reload_tls(facade.server_tls())
+        assert (await watch.status())[0] is grpc.StatusCode.UNAVAILABLE
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stolen.range(pb.RangeRequest(key=ROOT))
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        await facade.admin.put(ROOT + b"d", b"1")
+        await eventually(lambda: ROOT + b"d" in seen)
+        assert (phases.count(Phase.LISTING), reader.done()) == (1, False)
+    finally:
+        reader.cancel()
+        await asyncio.wait([reader])
+        await stolen.close()
+        await standing.close()
+        facade.bundle.set_authority("south", old.certificate_pem)
+        facade.facade.reload_tls(facade.server_tls())
 
 
 async def test_a_certificate_that_ended_and_was_not_renewed_connects_nowhere(facade: Facade, store: EtcdStore) -> None:

@@ -138,3 +138,21 @@ def test_a_users_file_that_means_nothing_is_refused_as_a_whole(text: str) -> Non
 def test_the_server_certificate_of_a_peer_is_no_client() -> None:
     made = PEER.issue(profile.server("green", "kube-system"), time.time())
     assert access("remote-green").grant(made.cert_pem) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "is_admitted"),
+    [
+        ("remote-green", True),
+        ("admin-blue", True),
+        ("local-blue", True),
+        ("remote-red", False),
+        ("remote-nobody", False),
+        ("remote", False),
+        ("local-green", False),
+    ],
+)
+def test_a_name_is_admitted_while_an_authority_may_certify_it(name: str, is_admitted: bool) -> None:
+    assert access("remote-green", "remote-nobody").admits(name) is is_admitted
+    assert access("remote").admits("remote")
+    assert not Access("blue", TrustBundle(), [User("remote-green", "remote")]).admits(name)
