@@ -30,6 +30,7 @@ def agent_status(core: Core, features: Sequence[Feature], reconcilers: Reconcile
         version=version,
         ready=core.health.ready(),
         started=core.started_wall_s,
+        now=core.clock.wall(),
         peers=[peer for feature in features for peer in feature.peers()],
         endpoints=len(db.endpoints),
         services=len(db.frontends),

@@ -21,6 +21,7 @@ from clustermesh_cli.plan.session import session_problem
 from clustermesh_cli.program_client import ProgramClient
 from kube.errors import KubeError
 from meshapi.apiserver import Reach, decode_apiserver
+from meshkit.clock import SystemClock
 from meshkit.refusal import read_refusal
 
 RETRY_S = 0.5
@@ -39,6 +40,7 @@ class Patience:
     wait_s: float
     now: Callable[[], float] = field(default=time.monotonic)
     pause: Callable[[float], None] = field(default=_pause)
+    wall: Callable[[], float] = field(default=SystemClock().wall)
 
     def until_none(self, look: Callable[[], str | None], wait_s: float | None = None) -> str | None:
         """The last answer: None as soon as there is nothing to complain about, else the complaint when the time is over."""

@@ -117,7 +117,7 @@ def check(
         programs = {name: ProgramClient(client, namespace) for name, client in clients.items()}
         raise typer.Exit(check_matrix(programs, output, console, clock.wall))
     endpoints = split_endpoints(next(iter(clients)), destinations, source_endpoint or [], destination_endpoint or [])
-    preflight = verb.Preflight(clients, namespace, connection_mode, endpoints, clock.wall())
+    preflight = verb.Preflight(clients, namespace, connection_mode, endpoints, clock.wall)
     raise typer.Exit(verb.check(preflight, output, console))
 
 

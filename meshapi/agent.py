@@ -26,7 +26,9 @@ NOT_ENFORCED: Final = "not enforced: "
 
 
 class AgentStatus(Row, kw_only=True):
-    """One node's agent. `services` counts frontends; each item of `problems` is a sentence for a person."""
+    """One node's agent. `services` counts frontends; each item of `problems` is a sentence for a person; `now` is what its
+    clock showed.
+    """
 
     schema: int = SCHEMA
     node: str = ""
@@ -35,6 +37,7 @@ class AgentStatus(Row, kw_only=True):
     version: str = ""
     ready: bool = False
     started: float = 0.0
+    now: float = 0.0
     peers: list[RemoteCluster] = msgspec.field(default_factory=list)
     endpoints: int = 0
     services: int = 0

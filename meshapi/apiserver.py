@@ -23,7 +23,7 @@ class FacadeSession(Row, kw_only=True):
 
 
 class ApiserverStatus(Row, kw_only=True):
-    """One cluster's publisher. `published` and `synced` are by kind of record."""
+    """One cluster's publisher. `published` and `synced` are by kind of record; `now` is what its clock showed."""
 
     schema: int = SCHEMA
     cluster: str = ""
@@ -32,6 +32,7 @@ class ApiserverStatus(Row, kw_only=True):
     version: str = ""
     ready: bool = False
     started: float = 0.0
+    now: float = 0.0
     source: str = ""
     published: dict[str, int] = msgspec.field(default_factory=dict)
     synced: dict[str, bool] = msgspec.field(default_factory=dict)

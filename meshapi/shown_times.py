@@ -13,6 +13,7 @@ MOMENTS: Final = frozenset(
         "certificate-not-after",
         "last-failure",
         "last-update",
+        "now",
         "session-since",
         "since",
         "started",

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 import kube.resource as k
+from certs.validity import KeptCertificates
 from clustermesh_cli.answer_form import print_answer
 from clustermesh_cli.check_text import check_lines, check_table
+from clustermesh_cli.clock_proof import ask_clock
 from clustermesh_cli.cluster_certificates import read_certificates
 from clustermesh_cli.cluster_facts import read_facts
 from clustermesh_cli.console import Console
@@ -18,6 +20,7 @@ from clustermesh_cli.link_proof import look_at_reach
 from clustermesh_cli.link_writer import read_objects
 from clustermesh_cli.listed_rows import table_lines
 from clustermesh_cli.plan.check_row import CheckReport, CheckResult, CheckRow, worst
+from clustermesh_cli.plan.clock_rules import CLOCKS, judge_clocks, judge_nodes
 from clustermesh_cli.plan.configured_peer import configured_peer
 from clustermesh_cli.plan.connect import PeerLink, check_access, plan_links
 from clustermesh_cli.plan.connection_mode import Mode
@@ -55,12 +58,13 @@ class Preflight:
         namespace: str,
         mode: Mode,
         endpoints: Mapping[str, Sequence[str]],
-        wall_s: float,
+        wall: Callable[[], float],
     ) -> None:
-        self._clients, self._namespace, self._mode, self._wall_s = clients, namespace, mode, wall_s
+        self._clients, self._namespace, self._mode, self._wall = clients, namespace, mode, wall
         self._given = {context: given_access(entries) for context, entries in endpoints.items() if entries}
         self._programs = {context: ProgramClient(client, namespace) for context, client in clients.items()}
         self._statuses: dict[str, ApiserverStatus] = {}
+        self._kept: dict[str, Sequence[KeptCertificates]] = {}
 
     def look(self) -> CheckReport:
         """What does not answer is a row that fails; the rest is looked at all the same."""
@@ -76,9 +80,10 @@ class Preflight:
             rows += self._look_at_cluster(facts[-1])
         rows += judge_mesh(facts)
         rows += judge_versions({fact.name: self._statuses[fact.context] for fact in facts if self._knows(fact)})
+        rows += self._look_at_clocks([fact for fact in facts if self._knows(fact)])
         if len(facts) == len(self._clients):
             rows += self._look_at_links(facts)
-        return CheckReport(time=rfc3339(self._wall_s), result=worst(rows), rows=rows)
+        return CheckReport(time=rfc3339(self._wall()), result=worst(rows), rows=rows)
 
     def _look_at_cluster(self, cluster: ClusterFacts) -> Iterable[CheckRow]:
         client = self._clients[cluster.context]
@@ -86,12 +91,32 @@ class Preflight:
             check=ENABLED, clusters=[cluster.name], result=CheckResult.OK, detail=f"{cluster.context}, id {cluster.id}"
         )
         try:
-            yield from judge_certificates(cluster.name, read_certificates(client, self._namespace), self._wall_s)
+            self._kept[cluster.name] = kept = read_certificates(client, self._namespace)
+            yield from judge_certificates(cluster.name, kept, self._wall())
             yield from judge_kernels(cluster.name, client.list(k.NODES))
+            asked_s = self._wall()
             self._statuses[cluster.context] = status = read_apiserver(self._programs[cluster.context])
             yield from judge_programs(cluster.name, status)
+            yield from judge_nodes(cluster.name, status, self._wall() - asked_s)
         except MeshError as exc:
             yield _fail("programs", [cluster.name], str(exc))
+
+    def _look_at_clocks(self, clusters: Sequence[ClusterFacts]) -> Iterable[CheckRow]:
+        clocks = []
+        for cluster in clusters:
+            try:
+                clock = ask_clock(cluster.name, self._programs[cluster.context], self._wall)
+            except MeshError as exc:
+                yield _fail(CLOCKS, [cluster.name], str(exc))
+                continue
+            if clock is not None:
+                clocks.append(clock)
+            else:
+                detail = f"{cluster.name} does not say what its clock shows"
+                yield CheckRow(
+                    check=CLOCKS, clusters=[cluster.name], result=CheckResult.WARN, detail=detail, next="upgrade it"
+                )
+        yield from judge_clocks(clocks, self._kept, self._wall())
 
     def _knows(self, cluster: ClusterFacts) -> bool:
         return cluster.context in self._statuses

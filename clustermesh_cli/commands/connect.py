@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from clustermesh_cli.clock_proof import prove_clocks
 from clustermesh_cli.cluster_facts import read_facts
 from clustermesh_cli.console import Console
 from clustermesh_cli.link_proof import Patience, prove_reach, prove_session
@@ -62,6 +63,7 @@ def connect(
     if options.is_verified:
         for link in links:
             prove_reach(link, programs, patience, console)
+        prove_clocks(facts, programs, patience.wall, console)
 
     def verify() -> None:
         for link in links:

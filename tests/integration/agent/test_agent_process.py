@@ -94,7 +94,9 @@ async def test_a_policy_that_does_not_parse_is_refused_on_the_object_and_affects
             await asyncio.sleep(0.05)
         events = await in_thread(mesh.kube.list, EVENTS, "default")
         assert [e["involvedObject"]["name"] for e in events] == ["bad"]
+        asked_s = time.time()
         status_answer = await mesh.agent.get("/v1/status")
+        assert asked_s <= status_answer["now"] <= time.time()
         assert any("bad refused" in problem for problem in status_answer["problems"])
 
 

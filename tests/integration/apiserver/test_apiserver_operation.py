@@ -61,7 +61,9 @@ async def test_the_status_says_what_is_published_and_by_whom_it_is_read(
     async with run_apiserver(client, settings(tmp_path)) as apiserver, connect(apiserver, pki.peer_tls()) as peer:
         watching = asyncio.ensure_future(anext(peer.list_and_watch(b"cilium/state/nodes/v1/koornacht/")))
         await watching
+        asked_s = time.time()
         status = decode_apiserver((await get(apiserver, "/v1/status")).content)
+        assert asked_s <= status.now <= time.time()
         assert (status.cluster, status.cluster_id, status.ready, status.source) == (OWN, 1, True, "pods")
         kinds = {"nodes": 1, "identities": 0, "ip": 0, "services": 1, "endpointslices": 0, "serviceexports": 0}
         assert status.published == kinds

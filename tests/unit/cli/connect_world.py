@@ -79,6 +79,7 @@ class WritableApi(ScriptedApi):
         self.name = name
         self.reached: dict[str, Reach] = {}
         self.has_sessions = True
+        self.clock_s = WALL_S + 60
         self.writes: list[str] = []
         self.broken: set[int] = set()
         self.dies_after = 0
@@ -124,8 +125,8 @@ class WritableApi(ScriptedApi):
     def _status(self) -> ApiserverStatus:
         other = "south" if self.name == "north" else "north"
         peers = [RemoteCluster(name=other, ready=True)] if self.has_sessions else []
-        agent = AgentStatus(node=f"{self.name}-node", cluster=self.name, ready=True, peers=peers)
-        return ApiserverStatus(cluster=self.name, ready=True, agents=[agent], peers=peers)
+        agent = AgentStatus(node=f"{self.name}-node", cluster=self.name, ready=True, now=self.clock_s, peers=peers)
+        return ApiserverStatus(cluster=self.name, ready=True, now=self.clock_s, agents=[agent], peers=peers)
 
     def _node_record(self) -> StoreEntry:
         number = IDS[self.name]
@@ -175,7 +176,13 @@ class World:
     def connect(self, *endpoints: str, networks: Choices | None = None, **options: bool) -> None:
         given = ConnectOptions(Mode.BIDIRECTIONAL, {"kind-south": endpoints}, networks=networks or {}, **options)
         clock = ManualClock()
-        connect(self.clients(), "kube-system", given, self.console, Patience(3, clock.monotonic, clock.advance))
+        connect(
+            self.clients(),
+            "kube-system",
+            given,
+            self.console,
+            Patience(3, clock.monotonic, clock.advance, lambda: WALL_S + 60),
+        )
 
     def state(self) -> tuple[object, object]:
         return self.north.peering(), self.south.peering()

@@ -47,7 +47,7 @@ def world() -> World:
 def report(world: World, *, form: AnswerForm = AnswerForm.JSON, only: str = "") -> tuple[ExitCode, Any]:
     clients = {context: client for context, client in world.clients().items() if only in context}
     stream = io.StringIO()
-    preflight = Preflight(clients, "kube-system", Mode.BIDIRECTIONAL, {}, WALL_S + 60)
+    preflight = Preflight(clients, "kube-system", Mode.BIDIRECTIONAL, {}, lambda: WALL_S + 60)
     code = check(preflight, form, Console(plain=True, stream=stream))
     text = stream.getvalue()
     return code, msgspec.json.decode(text) if form is AnswerForm.JSON else text
@@ -106,6 +106,25 @@ def test_a_link_without_a_session_fails_and_one_with_it_is_well(world: World) ->
     assert (code, rows(document, "session", CheckResult.FAIL)) == (
         ExitCode.CHECK_FAILED, ["north-node does not know south yet"],
     )  # fmt: skip
+
+
+def test_clocks_that_differ_are_warned_of_and_refused_where_certificates_are_judged_differently(world: World) -> None:
+    assert rows(report(world)[1], "clocks", CheckResult.OK) == ["north is 0.0 s ahead of south (measured within 0.0 s)"]
+    world.south.clock_s += 45
+    warned = "south is 45.0 s ahead of north (measured within 0.0 s)"
+    assert rows(report(world)[1], "clocks", CheckResult.WARN) == [warned]
+    world.connect()
+    assert f"WARN {warned}" in world.stream.getvalue()
+    before = world.state()
+    world.south.clock_s += 20 * 365 * 86_400
+    (refused,) = rows(report(world)[1], "clocks", CheckResult.FAIL)
+    assert "authority of this cluster of north is expired by the clock of south" in refused
+    with pytest.raises(CommandError, match=r"ahead of north.*nothing was changed") as caught:
+        world.connect()
+    assert (caught.value.code, world.state()) == (ExitCode.CHECK_FAILED, before)
+    world.connect(is_verified=False)
+    world.north.clock_s = 0.0
+    assert rows(report(world)[1], "clocks", CheckResult.WARN) == ["north does not say what its clock shows"]
 
 
 def test_one_cluster_alone_is_checked_with_the_peers_it_has(world: World) -> None:
