@@ -10,9 +10,6 @@ Source: spec of the Kubernetes API, "Efficient detection of changes".
 from __future__ import annotations
 
 import logging
-import random
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
@@ -96,14 +93,13 @@ class ListWatch(Generic[T]):
         label_selector: str = "",
         optional: bool = False,
         timing: Timing | None = None,
-        rng: random.Random | None = None,
     ) -> None:
         self._client, self._resource, self._strip = client, resource, strip
         self._namespace, self._optional = namespace, optional
         self._selectors = {"fieldSelector": field_selector, "labelSelector": label_selector}
-        self._timing, self._rng = timing or Timing(), rng or random.Random()
+        self._timing, self._blocking = timing or Timing(), client.transport.blocking
         self._known: dict[str, tuple[str, T]] = {}
-        self._stop = threading.Event()
+        self._stop = self._blocking.make_flag()
         self._stream: LineStream | None = None
         self._delay_s = self._timing.minimum_backoff_s
         self.progress = Progress()
@@ -118,7 +114,7 @@ class ListWatch(Generic[T]):
     def run(self, emit: Emit[T]) -> None:
         """Reports until `stop`. A failure of the server is never raised, only waited out."""
         while not self._stop.is_set():
-            started = time.monotonic()
+            started = self._blocking.monotonic()
             try:
                 if not self.progress.resource_version:
                     self._list(emit)
@@ -132,7 +128,7 @@ class ListWatch(Generic[T]):
                 self._fail(exc)
             else:
                 self._delay_s = self._timing.minimum_backoff_s
-            self._stop.wait(max(0.0, self._timing.minimum_watch_s * self._jitter() - (time.monotonic() - started)))
+            self._stop.wait(max(0.0, self._timing.minimum_watch_s * self._jitter() - (self._blocking.monotonic() - started)))
 
     def _list(self, emit: Emit[T]) -> None:
         self.progress.lists += 1
@@ -168,7 +164,7 @@ class ListWatch(Generic[T]):
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": self.progress.resource_version,
-            "timeoutSeconds": self._rng.randint(*self._timing.watch_s),
+            "timeoutSeconds": self._blocking.rng.randint(*self._timing.watch_s),
         }
         path = self._resource.path(self._namespace)
         stream = self._client.transport.stream(path, query=query, read_timeout_s=self._timing.silence_s)
@@ -281,7 +277,7 @@ class ListWatch(Generic[T]):
         self._stop.wait(delay_s)
 
     def _jitter(self) -> float:
-        return self._rng.uniform(0.5, 1.0)
+        return self._blocking.rng.uniform(0.5, 1.0)
 
 
 def _lines(stream: LineStream) -> Iterator[list[bytes]]:

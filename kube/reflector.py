@@ -8,10 +8,10 @@ a loop that cannot follow slows the thread down instead of filling memory.
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Generic, TypeAlias, TypeVar
 
 from kube.client import KubeClient
@@ -47,9 +47,8 @@ class Reflector(Generic[T]):
         label_selector: str = "",
         optional: bool = False,
         timing: Timing | None = None,
-        rng: random.Random | None = None,
     ) -> None:
-        self.resource = resource
+        self.resource, self._blocking = resource, client.transport.blocking
         self._list_watch: ListWatch[T] = ListWatch(
             client,
             resource,
@@ -59,7 +58,6 @@ class Reflector(Generic[T]):
             label_selector=label_selector,
             optional=optional,
             timing=timing,
-            rng=rng,
         )
 
     @property
@@ -69,10 +67,7 @@ class Reflector(Generic[T]):
     async def run(self, handler: Handler[T]) -> None:
         """Calls `handler` on this loop with each batch, until cancelled or until the handler raises. Runs once."""
         crossing = _Crossing(asyncio.get_running_loop(), handler)
-        thread = threading.Thread(
-            target=self._work, args=(crossing,), name=f"reflector-{self.resource.plural}", daemon=True
-        )
-        thread.start()
+        self._blocking.start(partial(self._work, crossing), f"reflector-{self.resource.plural}")
         try:
             await crossing.ended
         finally:

@@ -14,6 +14,7 @@ import orjson
 import urllib3
 import urllib3.exceptions
 
+from kube.blocking import Blocking, SystemBlocking
 from kube.errors import KubeError, Unreachable, error_for
 from kube.kept_connection import Exchange, exchanging, keep_account
 
@@ -29,9 +30,15 @@ class Transport:
     """Requests to one API server with its credentials; safe to use from several threads."""
 
     def __init__(
-        self, server: str, pool: urllib3.PoolManager, authorization: Callable[[], str | None], *, agent: str
+        self,
+        server: str,
+        pool: urllib3.PoolManager,
+        authorization: Callable[[], str | None],
+        *,
+        agent: str,
+        blocking: Blocking | None = None,
     ) -> None:
-        self.server = server.rstrip("/")
+        self.server, self.blocking = server.rstrip("/"), blocking or SystemBlocking()
         self._pool, self._authorization, self._agent = pool, authorization, agent
         keep_account(pool)
 
