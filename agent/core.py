@@ -14,6 +14,7 @@ from kube.client import KubeClient, in_thread
 from meshkit.clock import Clock
 from meshkit.health import Health
 from meshkit.metrics import Registry
+from meshpeer.outside import Outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,18 @@ class Core:
     health: Health
     registry: Registry
     started_wall_s: float
+    outside: Outside
 
 
-async def open_core(settings: AgentSettings, facts: Facts, client: KubeClient | None, host: Host, clock: Clock) -> Core:
+async def open_core(
+    settings: AgentSettings,
+    facts: Facts,
+    client: KubeClient | None,
+    host: Host,
+    clock: Clock,
+    *,
+    outside: Outside | None = None,
+) -> Core:
     """Programs and maps are loaded, pinned ones of an earlier agent taken over. Raises: LoadError, KernelError."""
     health = Health(clock)
     health.starting("datapath", "loading programs and maps")
@@ -44,4 +54,5 @@ async def open_core(settings: AgentSettings, facts: Facts, client: KubeClient | 
         health=health,
         registry=Registry("clustermesh_agent"),
         started_wall_s=clock.wall(),
+        outside=outside or Outside(),
     )  # fmt: skip

@@ -20,8 +20,10 @@ from clustermesh_apiserver.source.follow import Source
 from clustermesh_apiserver.tables import Tables
 from kvstore.sharedstore import SharedStore
 from meshapi.peer import RemoteCluster
+from meshkit.clock import Clock
 from meshkit.guard import Admit
 from meshmodel.keys import Kind
+from meshpeer.outside import Outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class Apiserver:
     """
 
     settings: ApiserverSettings
+    clock: Clock
+    outside: Outside
     started_s: float
     tables: Tables
     problems: Problems

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from clustermesh_apiserver.apiserver import Apiserver, Publication
 from clustermesh_apiserver.convert.assembly import make_exporters
@@ -28,26 +28,29 @@ from kube.client import KubeClient
 from kube.review import AccessReviewer
 from meshapi.installed import TOKEN_AUDIENCE
 from meshkit.backoff import Backoff
-from meshkit.clock import SystemClock
+from meshkit.clock import Clock, SystemClock
 from meshkit.errors import MAXIMUM_TEXT
 from meshkit.supervise import supervise, together
 from meshmodel.identity import identity_range
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName
+from meshpeer.outside import Outside
 from meshpeer.reservations import Own
 
 BACKOFF_S: Final = (0.5, 15.0)
 TICK_S: Final = 5.0
 
 
-def make_apiserver(settings: ApiserverSettings, client: KubeClient) -> Apiserver:
+def make_apiserver(
+    settings: ApiserverSettings, client: KubeClient, clock: Clock | None = None, outside: Outside | None = None
+) -> Apiserver:
     """All parts of a run that has not begun."""
+    clock, outside = clock or SystemClock(), outside or Outside()
     tables, problems = Tables(), Problems(client)
 
     def choose(before: SourcePlan | None) -> SourcePlan:
         return make_plan(settings, look(client), before)
 
-    clock = SystemClock()
     confirmations = Confirmations(tables, now=clock.monotonic, wall=clock.wall)
 
     def identity_appeared(key: str) -> None:
@@ -64,6 +67,8 @@ def make_apiserver(settings: ApiserverSettings, client: KubeClient) -> Apiserver
         on_identity=identity_appeared,
         on_number=number_known,
         grace_s=settings.identity_grace,
+        clock=clock,
+        rng=outside.rng,
     )
     source = Source(
         client,
@@ -74,25 +79,29 @@ def make_apiserver(settings: ApiserverSettings, client: KubeClient) -> Apiserver
         namespace=settings.namespace,
         confirmations=confirmations,
         allocator=allocator,
+        clock=clock,
+        rng=outside.rng,
     )
     return Apiserver(
         settings=settings,
-        started_s=SystemClock().wall(),
+        clock=clock,
+        outside=outside,
+        started_s=clock.wall(),
         tables=tables,
         problems=problems,
         source=source,
         confirmations=confirmations,
         allocator=allocator,
         facade_server=FacadeServer(settings),
-        admit=AccessReviewer(client, TOKEN_AUDIENCE, SystemClock()).admit,
-        keeper=_keeper(settings, client),
+        admit=AccessReviewer(client, TOKEN_AUDIENCE, clock).admit,
+        keeper=_keeper(settings, client, clock),
     )
 
 
-async def run(apiserver: Apiserver) -> None:
-    """Serves until cancelled."""
+async def run(apiserver: Apiserver, serve: Callable[[Apiserver], Coroutine[Any, Any, None]] = serve_status) -> None:
+    """Serves until cancelled. `serve` is the REST server."""
     async with asyncio.TaskGroup() as group:
-        group.create_task(serve_status(apiserver), name="status")
+        group.create_task(serve(apiserver), name="status")
         group.create_task(apiserver.problems.run(), name="events")
         group.create_task(apiserver.source.run(), name="source")
         group.create_task(apiserver.allocator.run(), name="identities")
@@ -101,11 +110,11 @@ async def run(apiserver: Apiserver) -> None:
             group.create_task(apiserver.keeper.run(), name="certificates")
 
 
-def _keeper(settings: ApiserverSettings, client: KubeClient) -> CertificateKeeper | None:
+def _keeper(settings: ApiserverSettings, client: KubeClient, clock: Clock) -> CertificateKeeper | None:
     if not settings.renew_certificates:
         return None
     owner = CertificateOwner(settings.cluster_name, settings.namespace, settings.certificate_lifetime)
-    return CertificateKeeper(client, owner, SystemClock())
+    return CertificateKeeper(client, owner, clock)
 
 
 async def _keep_store(apiserver: Apiserver) -> None:
@@ -115,20 +124,20 @@ async def _keep_store(apiserver: Apiserver) -> None:
     async def hold() -> None:
         await _hold_store(apiserver)
 
-    backoff = Backoff(*BACKOFF_S, random.Random())
-    await supervise("store", hold, backoff=backoff, clock=SystemClock(), on_failure=failed)
+    backoff = Backoff(*BACKOFF_S, apiserver.outside.rng)
+    await supervise("store", hold, backoff=backoff, clock=apiserver.clock, on_failure=failed)
 
 
 async def _hold_store(apiserver: Apiserver) -> None:
     """One life of the store; ends with the error that ended it."""
-    async with open_store(apiserver.settings) as store:
+    async with open_store(apiserver.settings, apiserver.outside.dial) as store:
         apiserver.publication = publication = _publication(apiserver, store)
         apiserver.store_error = ""
         apiserver.source.attach(publication.exporters)
         jobs = {
             "publish": publication.publisher.run(),
             "store-process": watch_store(store),
-            "store-upkeep": care_for_store(store, SystemClock()),
+            "store-upkeep": care_for_store(store, apiserver.clock),
             "tick": _tick(publication.exporters),
             "facade": _serve(apiserver, store),
         }
@@ -151,6 +160,8 @@ def _publication(apiserver: Apiserver, store: OwnStore) -> Publication:
         kinds_of(settings),
         is_shared=store.process is None,
         ttl_s=settings.lease_ttl,
+        clock=apiserver.clock,
+        rng=apiserver.outside.rng,
     )
     store.client.on_store_change.append(publisher.store_changed)
     exporters = make_exporters(
@@ -160,16 +171,18 @@ def _publication(apiserver: Apiserver, store: OwnStore) -> Publication:
         apiserver.allocator,
         private=publisher.private,
         confirmations=apiserver.confirmations,
+        clock=apiserver.clock,
     )
-    return Publication(store, publisher, exporters, _mirror(settings, store))
+    return Publication(store, publisher, exporters, _mirror(apiserver, store))
 
 
 async def _serve(apiserver: Apiserver, store: OwnStore) -> None:
-    backoff = Backoff(*BACKOFF_S, random.Random())
-    await supervise("facade", lambda: apiserver.facade_server.run(store), backoff=backoff, clock=SystemClock())
+    backoff = Backoff(*BACKOFF_S, apiserver.outside.rng)
+    await supervise("facade", lambda: apiserver.facade_server.run(store), backoff=backoff, clock=apiserver.clock)
 
 
-def _mirror(settings: ApiserverSettings, store: OwnStore) -> Mirror | None:
+def _mirror(apiserver: Apiserver, store: OwnStore) -> Mirror | None:
+    settings = apiserver.settings
     if not settings.mirror:
         return None
     mirror = Mirror(
@@ -178,6 +191,8 @@ def _mirror(settings: ApiserverSettings, store: OwnStore) -> Mirror | None:
         Own(ClusterName(settings.cluster_name), ClusterId(settings.cluster_id), settings.max_connected_clusters),
         ttl_s=settings.lease_ttl,
         quota_bytes=settings.etcd_quota_mib << 20,
+        clock=apiserver.clock,
+        outside=apiserver.outside,
     )
     store.client.on_store_change.append(mirror.store_changed)
     return mirror

@@ -128,7 +128,9 @@ class ListWatch(Generic[T]):
                 self._fail(exc)
             else:
                 self._delay_s = self._timing.minimum_backoff_s
-            self._stop.wait(max(0.0, self._timing.minimum_watch_s * self._jitter() - (self._blocking.monotonic() - started)))
+            self._stop.wait(
+                max(0.0, self._timing.minimum_watch_s * self._jitter() - (self._blocking.monotonic() - started))
+            )
 
     def _list(self, emit: Emit[T]) -> None:
         self.progress.lists += 1

@@ -7,6 +7,7 @@ Readers of a mesh expect published keys to vanish some time after their writer d
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -46,8 +47,9 @@ class LeaseSession:
         ttl_s: float = KEY_TTL_S,
         keys_per_lease: int = KEYS_PER_LEASE,
         clock: Clock | None = None,
+        rng: random.Random | None = None,
     ) -> None:
-        self._store, self._clock = store, clock or SystemClock()
+        self._store, self._clock, self.rng = store, clock or SystemClock(), rng
         self._ttl_s, self._keys_per_lease = ttl_s, keys_per_lease
         self._leases: dict[int, _Held] = {}
         self._of_key: dict[bytes, int] = {}

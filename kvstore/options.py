@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 
 
@@ -34,3 +35,4 @@ class Options:
     replay_limit: int = 5_000
     backoff_minimum_s: float = 0.1
     backoff_maximum_s: float = 5.0
+    rng: random.Random = field(default_factory=random.Random, compare=False, repr=False)

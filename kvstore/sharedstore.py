@@ -198,7 +198,7 @@ class SharedStore:
 
     async def run(self) -> None:
         """The store becomes what is wanted and stays so, until cancelled."""
-        backoff = Backoff(*BACKOFF_S)
+        backoff = Backoff(*BACKOFF_S, self._session.rng if self._session is not None else None)
         while True:
             if not self.pending and not self._is_canary_due:
                 self._wake.clear()

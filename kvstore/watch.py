@@ -72,7 +72,7 @@ class PrefixFollower:
     ) -> None:
         self._source, self._prefix, self._canary = source, prefix, canary
         self._replay_limit, self._clock = options.replay_limit, clock
-        self._backoff = Backoff(options.backoff_minimum_s, options.backoff_maximum_s)
+        self._backoff = Backoff(options.backoff_minimum_s, options.backoff_maximum_s, options.rng)
         self._seen, self._cluster_id = 0, 0
         self._must_list, self._is_standing = True, False
 

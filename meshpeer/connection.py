@@ -12,6 +12,7 @@ from kvstore.errors import Rejected
 from kvstore.options import Options, Tls
 from kvstore.store import Store
 from meshkit.clock import SystemClock
+from meshpeer.outside import Dial
 from meshpeer.refusal_cause import find_cause, find_end
 
 Resolve = Callable[[str, str], Awaitable[str | None]]
@@ -20,14 +21,20 @@ Resolve = Callable[[str, str], Awaitable[str | None]]
 class StoreConnector:
     """Makes a client for the content of a connection file. `resolve` looks a Service (name, namespace) up."""
 
-    def __init__(self, directory: Path, resolve: Resolve | None = None, options: Options | None = None) -> None:
-        self._directory, self._resolve, self._options = directory, resolve, options
+    def __init__(
+        self,
+        directory: Path,
+        resolve: Resolve | None = None,
+        options: Options | None = None,
+        dial: Dial = ClientConfig.connect,
+    ) -> None:
+        self._directory, self._resolve, self._options, self._dial = directory, resolve, options, dial
 
     async def __call__(self, content: bytes) -> Store:
         """Raises: Rejected if the file or one of its certificates cannot be used."""
         config = parse_client_config(content, self._directory)
         addresses = await self._addresses(config)
-        return config.connect(self._options, addresses.get)
+        return self._dial(config, self._options, addresses.get)
 
     async def explain(self, content: bytes) -> str:
         """Why the certificates of both sides prevent a connection; empty if they do not, or the file cannot be used."""

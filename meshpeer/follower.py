@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +73,9 @@ class Follower(Generic[C]):
         options: SessionOptions | None = None,
         explain: Explain | None = None,
         certificate_end: CertificateEnd | None = None,
+        rng: random.Random | None = None,
     ) -> None:
-        self._explain, self._certificate_end = explain, certificate_end
+        self._explain, self._certificate_end, self._rng = explain, certificate_end, rng
         self._own, self._directory, self._connect, self._consume = own, directory, connect, consume
         self._clock, self._options = clock, options or SessionOptions()
         self._reservations = Reservations(own)
@@ -164,7 +166,7 @@ class Follower(Generic[C]):
         job = supervise(
             f"peer {name}",
             lambda: self._attempt(member, session),
-            backoff=Backoff(*RETRY_S),
+            backoff=Backoff(*RETRY_S, self._rng),
             clock=self._clock,
             on_failure=failed,
         )

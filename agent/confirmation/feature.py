@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -60,7 +59,7 @@ class ConfirmationFeature(Feature):
         clock, db = self._core.clock, self._core.db
         await self._read(lease)
         await wait_until_listed(db.prefixes, db.endpoints, db.verdicts)
-        backoff = Backoff(*BACKOFF_S, random.Random())
+        backoff = Backoff(*BACKOFF_S, self._core.outside.rng)
         renew_at_s = clock.monotonic()
         is_pending = False
         while True:
@@ -81,7 +80,7 @@ class ConfirmationFeature(Feature):
             await clock.sleep(GATHER_S)
 
     async def _read(self, lease: ConfirmationLease) -> None:
-        backoff = Backoff(*BACKOFF_S, random.Random())
+        backoff = Backoff(*BACKOFF_S, self._core.outside.rng)
         while True:
             try:
                 self.pods.restore(await in_thread(lease.read))

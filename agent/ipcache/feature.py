@@ -23,7 +23,9 @@ class IpcacheFeature(Feature):
         self.before_first: Callable[[], object] = lambda: None
         """Called before the first write: what else decides about addresses is in the table then."""
         self.writer = PrefixWriter(core.db, tunnels_own_cluster=core.settings.own_cluster_routing == "tunnel")
-        self._reconciler = Reconciler(core.db.prefixes, IpcacheTarget(core.maps.ipcache), clock=core.clock)
+        self._reconciler = Reconciler(
+            core.db.prefixes, IpcacheTarget(core.maps.ipcache), clock=core.clock, rng=core.outside.rng
+        )
 
     def restore(self) -> int:
         """One entry is enough to know that the node was used; the map itself is compared when it is pruned."""

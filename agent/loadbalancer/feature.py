@@ -44,7 +44,7 @@ class LoadBalancerFeature(Feature):
         self.target = LoadBalancerTarget(core.maps, core.clock.wall, self._on_written, owner_of)
         self._follower = AddressFollower(core.db, self.writer, self.target.backends)
         self.source = KubernetesSource(core.db, self.writer, core.clock)
-        self._reconciler = Reconciler(core.db.frontends, self.target, clock=core.clock)
+        self._reconciler = Reconciler(core.db.frontends, self.target, clock=core.clock, rng=core.outside.rng)
         self._lag = core.registry.histogram(
             "propagation_lag_seconds", "from a backend record's arrival at this agent to its map entries"
         )

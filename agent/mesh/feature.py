@@ -29,7 +29,6 @@ from agent.mesh.runner import MeshRunner
 from agent.mesh.service_networks import ServiceNetworkFollower
 from agent.tables import Node, NodeAddress
 from meshapi.peer import RemoteCluster
-from meshkit.filewatch import watch_directory
 from meshkit.health import Health
 from meshkit.rest import Rest
 from meshmodel.names import ClusterName
@@ -57,7 +56,7 @@ class MeshFeature(Feature):
         self._core, self._writers, self._describe_widening = core, writers, describe_widening
         self.own_node = OwnNodeFollower(core, self._claim, self._move)
         self._prober = _make_prober(core) if settings.probe_peers else None
-        connector = StoreConnector(settings.clustermesh_config, resolve)
+        connector = StoreConnector(settings.clustermesh_config, resolve, dial=core.outside.dial)
         self._service_networks = ServiceNetworkFollower(self._claim_service_networks, core.clock)
         self.runner = MeshRunner(
             core.db,
@@ -74,6 +73,7 @@ class MeshFeature(Feature):
             prober=self._prober,
             explain=connector.explain,
             certificate_end=connector.certificate_end,
+            rng=core.outside.rng,
         )
 
     def expect(self) -> None:
@@ -103,7 +103,7 @@ class MeshFeature(Feature):
 
     def tasks(self) -> Tasks:
         core = self._core
-        tasks = {"mesh": self.runner.run(watch_directory(core.settings.clustermesh_config))}
+        tasks = {"mesh": self.runner.run(core.outside.watch(core.settings.clustermesh_config))}
         if core.client is not None:
             tasks["service networks"] = self._service_networks.run(core.client)
         if core.client is not None and core.settings.node_name:

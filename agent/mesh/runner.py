@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,7 @@ class MeshRunner:
         prober: Prober | None = None,
         explain: Explain | None = None,
         certificate_end: CertificateEnd | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         self._db, self._writers, self._clock, self._maximum = db, writers, clock, maximum
         self._cache_ttl_s, self._withdraw_after_s, self._prober = cache_ttl_s, withdraw_after_s, prober
@@ -70,6 +72,7 @@ class MeshRunner:
             options=options,
             explain=explain,
             certificate_end=certificate_end,
+            rng=rng,
         )
 
     @property

@@ -78,7 +78,9 @@ class PolicyFeature(Feature):
         self.target = EndpointTarget(core.maps, core.host, core.settings.policy_entries_per_pod)
         self.enforced = Wake()
         """Rings when what is enforced may have changed."""
-        self._reconciler = Reconciler(core.db.verdicts, self.target, clock=core.clock, on_outcome=self._hear_outcome)
+        self._reconciler = Reconciler(
+            core.db.verdicts, self.target, clock=core.clock, rng=core.outside.rng, on_outcome=self._hear_outcome
+        )
         self._node_failure = self._pin_failure = ""
         self._listed: dict[Resource, Callable[[], None]] = {}
 

@@ -50,7 +50,9 @@ class IdentityAllocator:
         on_number: Callable[[set[str]], None],
         grace_s: float = ApiserverSettings.identity_grace,
         clock: Clock | None = None,
+        rng: random.Random | None = None,
     ) -> None:
+        self._rng = rng
         self._client, self._tables, self._clock = client, tables, clock or SystemClock()
         self._on_identity, self._on_number = on_identity, on_number
         self._book, self._grace = IdentityBook(numbers), Grace(grace_s)
@@ -109,7 +111,7 @@ class IdentityAllocator:
             group.create_task(self._sweep(), name="identity-sweep")
 
     async def _work(self) -> None:
-        backoff = Backoff(*BACKOFF_S, random.Random())
+        backoff = Backoff(*BACKOFF_S, self._rng)
         while True:
             labels = await self._missing.get()
             if labels not in self._owners or self._book.number_of(labels) is not None:

@@ -21,13 +21,13 @@ from kvstore.store import LeaseStore
 from meshapi.peer import RemoteCluster
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
-from meshkit.filewatch import watch_directory
 from meshkit.supervise import supervise, together
 from meshmodel import keys
 from meshmodel.names import ClusterName
 from meshpeer.caps import Caps
 from meshpeer.connection import StoreConnector
 from meshpeer.follower import RETRY_S, Connector, Follower
+from meshpeer.outside import Outside
 from meshpeer.reservations import Own
 from meshpeer.session import SessionOptions
 from meshpeer.status import remote_cluster
@@ -57,13 +57,15 @@ class Mirror:
         connect: Connector | None = None,
         options: SessionOptions | None = None,
         quota_bytes: int = 0,
+        outside: Outside | None = None,
     ) -> None:
+        self._outside = outside or Outside()
         self._store, self._directory, self._own, self._grace_s = store, directory, own, grace_s
         self._clock = clock or SystemClock()
-        connector = StoreConnector(directory)
+        connector = StoreConnector(directory, dial=self._outside.dial)
         self._connect, self._connector = connect or connector, None if connect else connector
         self._options = replace(options or capped_by(quota_bytes), everything=True, nodes_first_s=0.0)
-        self._session = LeaseSession(store, ttl_s=ttl_s, clock=self._clock)
+        self._session = LeaseSession(store, ttl_s=ttl_s, clock=self._clock, rng=self._outside.rng)
         self._configs = SharedStore(store, self._session, keys.CLUSTER_CONFIG_PREFIX, None, clock=self._clock)
         self._configs.mark_synced()  # what is beside those of our peers is somebody else's
         self._follower: Follower[PeerCopy] | None = None
@@ -73,7 +75,7 @@ class Mirror:
 
     async def run(self) -> None:
         """Leads if nobody else does, and then mirrors every configured peer, until cancelled."""
-        backoff = Backoff(*RETRY_S)
+        backoff = Backoff(*RETRY_S, self._outside.rng)
         await supervise(
             "mirror", lambda: lead(self._store, self._clock, self._work), backoff=backoff, clock=self._clock
         )
@@ -125,9 +127,10 @@ class Mirror:
                 options=self._options,
                 explain=self._connector.explain if self._connector else None,
                 certificate_end=self._connector.certificate_end if self._connector else None,
+                rng=self._outside.rng,
             )
             try:
-                await self._follower.run(watch_directory(self._directory))
+                await self._follower.run(self._outside.watch(self._directory))
             finally:
                 self._writing.clear()
                 self._draining.clear()

@@ -14,7 +14,7 @@ from typing import Final
 from certs import profile
 from certs.authority import Authority
 from clustermesh_apiserver.settings import ApiserverSettings
-from kvstore.clientconfig import parse_client_config
+from kvstore.clientconfig import ClientConfig, parse_client_config
 from kvstore.errors import Denied, KvError, Rejected, Unavailable
 from kvstore.etcd import EtcdStore
 from kvstore.process import EtcdCertificates, EtcdProcess, EtcdSettings
@@ -23,6 +23,7 @@ from kvstore.upkeep import Caretaker
 from kvstore.version import fixed_releases, holds_roles
 from meshkit.atomic import write_atomic
 from meshkit.clock import Clock, SystemClock
+from meshpeer.outside import Dial
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +51,15 @@ class OwnStore:
 
 
 @asynccontextmanager
-async def open_store(settings: ApiserverSettings) -> AsyncIterator[OwnStore]:
+async def open_store(settings: ApiserverSettings, dial: Dial = ClientConfig.connect) -> AsyncIterator[OwnStore]:
     """An etcd that answers, as its administrator.
 
     Raises: KvError if it does not come up; Rejected if the configuration file cannot be used.
     """
     if settings.etcd_config:
         path = Path(settings.etcd_config)
-        store = OwnStore(parse_client_config(await asyncio.to_thread(path.read_bytes), path.parent).connect())
+        config = parse_client_config(await asyncio.to_thread(path.read_bytes), path.parent)
+        store = OwnStore(dial(config, None, None))
         try:
             yield store
         finally:

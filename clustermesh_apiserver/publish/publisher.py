@@ -61,10 +61,12 @@ class Publisher:
         ttl_s: float = KEY_TTL_S,
         limiter: Limiter | None = None,
         clock: Clock | None = None,
+        rng: random.Random | None = None,
     ) -> None:
+        self._rng = rng
         self._store, self._cluster, self._config = store, cluster, config
         self._clock, self._is_shared = clock or SystemClock(), is_shared
-        self.session = LeaseSession(store, ttl_s=ttl_s, clock=self._clock)
+        self.session = LeaseSession(store, ttl_s=ttl_s, clock=self._clock, rng=rng)
         self.stores: Mapping[Kind, SharedStore] = {
             kind: SharedStore(
                 store,
@@ -131,7 +133,7 @@ class Publisher:
             await self._retry_upkeep()
 
     async def _retry_upkeep(self) -> None:
-        backoff = Backoff(*BACKOFF_S, random.Random())
+        backoff = Backoff(*BACKOFF_S, self._rng)
         while True:
             self._due.clear()
             try:

@@ -92,7 +92,9 @@ class Source:
         allocator: IdentityAllocator | None = None,
         timing: Timing | None = None,
         clock: Clock | None = None,
+        rng: random.Random | None = None,
     ) -> None:
+        self._rng = rng
         self._client, self.tables, self._problems, self._choose = client, tables, problems, choose
         self._default_global, self._namespace = default_global, namespace
         self._confirmations, self._allocator = confirmations, allocator
@@ -160,7 +162,7 @@ class Source:
         self.intakes = [known.get(intake.resource, intake) for intake in self._make_intakes(plan)]
 
     async def _first_plan(self) -> None:
-        backoff = Backoff(*BACKOFF_S, random.Random())
+        backoff = Backoff(*BACKOFF_S, self._rng)
         while self.plan is None:
             try:
                 self.set_plan(await in_thread(self._choose, None))

@@ -13,7 +13,6 @@ from clustermesh_apiserver.source.follow import NOT_WAITED_FOR
 from meshapi.agent import AgentStatus
 from meshapi.apiserver import ApiserverStatus, FacadeSession
 from meshapi.installed import AGENT_SELECTOR
-from meshkit.clock import SystemClock
 from meshkit.errors import MAXIMUM_TEXT
 from meshkit.health import Health
 from meshkit.version import program_version
@@ -39,7 +38,7 @@ def report_health(apiserver: Apiserver, health: Health) -> bool:
     if apiserver.keeper is not None:
         problem = "; ".join(apiserver.keeper.problems)
         health.degraded("certificates", problem) if problem else health.ok("certificates")
-    waiting = _long_waiting(apiserver.confirmations, SystemClock().wall())
+    waiting = _long_waiting(apiserver.confirmations, apiserver.clock.wall())
     if waiting:
         health.degraded(
             "announcements", f"pods wait to be confirmed on {', '.join(w.node for w in waiting)}"[:MAXIMUM_TEXT]
@@ -92,7 +91,7 @@ def problems(apiserver: Apiserver) -> list[str]:
     found += [f"{intake.unreadable} times {intake.resource.plural} could not be understood" for intake in unreadable]
     if apiserver.allocator.last_error:
         found.append(f"identities cannot be allocated: {apiserver.allocator.last_error}")
-    found += waiting_problems(apiserver.confirmations, SystemClock().wall())
+    found += waiting_problems(apiserver.confirmations, apiserver.clock.wall())
     if publication is not None:
         found += _publication_problems(publication)
     for kind, what in ((Kind.IDENTITIES, "identities"), (Kind.IPS, "pods or endpoints")):

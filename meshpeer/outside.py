@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a program that follows clusters is given of the world outside it, besides time and Kubernetes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from kvstore.clientconfig import ClientConfig, Resolver
+from kvstore.etcd import EtcdStore
+from kvstore.options import Options
+from meshkit.filewatch import watch_directory
+
+Dial: TypeAlias = Callable[[ClientConfig, Options | None, Resolver | None], EtcdStore]
+Watch: TypeAlias = Callable[[Path], AsyncIterator[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Chance, stores and files.
+
+    `dial` makes a client for what a connection file says. `watch` yields at the start and whenever files of a directory may
+    have changed.
+    """
+
+    rng: random.Random = field(default_factory=random.Random)
+    dial: Dial = ClientConfig.connect
+    watch: Watch = watch_directory
