@@ -64,7 +64,7 @@ def make_status(apiserver: Apiserver, health: Health, agents: list[AgentStatus] 
         version=program_version(),
         ready=ready,
         started=apiserver.started_s,
-        now=SystemClock().wall(),
+        now=apiserver.clock.wall(),
         source=apiserver.source.name,
         published={kind.value: len(written.wanted) for kind, written in stores.items()},
         synced={kind.value: written.synced.is_set() for kind, written in stores.items()},
