@@ -80,12 +80,14 @@ def disable(client: KubeClient, namespace: str, options: DisableOptions, console
         removed += client.delete(from_manifest(obj), meta["name"], meta.get("namespace"))
     for name in (*CERTIFICATE_SECRETS, PEERS_SECRET, MIRROR_SECRET, *(() if options.keep_ca else (CA_SECRET,))):
         removed += client.delete(k.SECRETS, name, namespace)
-    for name in (CA_BUNDLE, REMOTE_USERS, *(() if options.keep_identities else (CONFIG_MAP,))):
+    for name in (CA_BUNDLE, REMOTE_USERS):
         removed += client.delete(k.CONFIG_MAPS, name, namespace)
     for lease in client.list(k.LEASES, namespace, AGENT_SELECTOR):
         removed += client.delete(k.LEASES, lease["metadata"]["name"], namespace)
     if not options.keep_identities:
         removed += _delete_identities(client, namespace)
+        # last: as long as something is numbered by this id, an enable that comes instead must find it
+        removed += client.delete(k.CONFIG_MAPS, CONFIG_MAP, namespace)
     console.ok(f"Removed {removed} objects of the mesh from cluster {config.get(CLUSTER_NAME_KEY, '(unnamed)')}")
     console.info("Peers keep what they know until they disconnect: clustermesh disconnect, in each of them")
     for node in left:

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`disable` that dies after any of its deletions leaves a cluster that can be enabled again as what it was."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, cast
+
+import pytest
+
+import kube.resource as k
+from clustermesh_cli.commands.disable import DisableOptions, disable
+from clustermesh_cli.console import Console
+from kube.client import KubeClient
+from meshapi.installed import CONFIG_MAP
+
+IDENTITIES = {"131073", "131074"}
+
+
+class KilledError(BaseException):
+    """The command is gone."""
+
+
+class Cluster:
+    """An enabled cluster without agents; dies after so many deletions."""
+
+    def __init__(self, dies_after: int) -> None:
+        self.left = dies_after
+        self.config: dict[str, Any] | None = {"data": {"cluster-name": "south", "cluster-id": "2"}}
+        self.identities = set(IDENTITIES)
+
+    def get(self, resource: k.Resource, name: str, _namespace: str | None = None) -> dict[str, Any] | None:
+        return self.config if (resource, name) == (k.CONFIG_MAPS, CONFIG_MAP) else None
+
+    def list(self, resource: k.Resource, *_: object) -> list[dict[str, Any]]:
+        names = sorted(self.identities) if resource == k.CILIUM_IDENTITIES else []
+        return [{"metadata": {"name": name}} for name in names]
+
+    def delete(self, resource: k.Resource, name: str, _namespace: str | None = None) -> bool:
+        if (resource, name) == (k.CONFIG_MAPS, CONFIG_MAP):
+            self.config = None
+        self.identities.discard(name)
+        self.left -= 1
+        if self.left == 0:
+            raise KilledError
+        return True
+
+
+def run(cluster: Cluster, options: DisableOptions) -> bool:
+    """Whether it came to its end."""
+    try:
+        disable(cast(KubeClient, cluster), "kube-system", options, Console(plain=True, stream=io.StringIO()))
+    except KilledError:
+        return False
+    return True
+
+
+def test_the_id_is_known_until_nothing_is_numbered_by_it() -> None:
+    for dies_after in range(1, 200):
+        cluster = Cluster(dies_after)
+        if run(cluster, DisableOptions()):
+            break
+        assert cluster.config is not None or not cluster.identities, f"after {dies_after} deletions"
+    assert dies_after > 10
+    assert (cluster.config, cluster.identities) == (None, set())
+
+
+@pytest.mark.parametrize("dies_after", [1, 5, 10])
+def test_disable_again_ends_what_was_begun(dies_after: int) -> None:
+    cluster = Cluster(dies_after)
+    assert not run(cluster, DisableOptions())
+    assert run(cluster, DisableOptions())
+    assert (cluster.config, cluster.identities) == (None, set())
+
+
+def test_identities_are_kept_with_what_numbers_them() -> None:
+    cluster = Cluster(0)
+    assert run(cluster, DisableOptions(keep_identities=True))
+    assert cluster.config is not None
+    assert cluster.identities == IDENTITIES
