@@ -10,7 +10,7 @@ from clustermesh_cli.exit_code import CommandRefusedError
 from meshapi.installed import CA_SECRET
 
 RESTORE: Final = (
-    f"put the Secret back from a backup; without one delete it if it is there (kubectl delete secret {CA_SECRET}), "
+    "put the Secret back from a backup; without one delete it if it is there, "
     "run clustermesh enable --new-ca, then clustermesh connect with every peer"
 )
 """What to do about an authority that is missing or cannot be read."""
