@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
 from typing import Final
 
 from meshapi.apiserver import ApiserverStatus
@@ -17,8 +18,8 @@ class PeerRow:
     """A peer in one row.
 
     `configured` and `connected` count nodes. `session_since` (wall s, 0 = none) and `age_s` are of who talks to the peer
-    itself: the mirror where there is one, else the agent whose data is oldest. Probes are summed over the nodes. `state` and
-    `reason` are of the worst session; `reason` is empty while every one is ready.
+    itself: the mirror where there is one, else the agent whose data is oldest. Probes are summed over the nodes, `rtt_s` is the
+    median of what they measure. `state` and `reason` are of the worst session; `reason` is empty while every one is ready.
     """
 
     name: str
@@ -29,6 +30,7 @@ class PeerRow:
     age_s: float | None = None
     probes_reached: int = 0
     probes_total: int = 0
+    rtt_s: float | None = None
     state: str = ""
     reason: str = ""
 
@@ -40,6 +42,7 @@ def peer_row(name: str, status: ApiserverStatus) -> PeerRow:
     talking = mirrored if is_mirrored(status) else read
     away = [peer for peer in (*mirrored, *read) if not peer.ready]
     ages = [peer.age_s for peer in talking if peer.age_s is not None]
+    round_trips_s = [peer.rtt_s for peer in read if peer.rtt_s is not None]
     since = [peer.session_since for peer in talking]
     if away:
         state, reason = str(away[0].state), describe_peer(away[0])
@@ -56,6 +59,7 @@ def peer_row(name: str, status: ApiserverStatus) -> PeerRow:
         age_s=max(ages, default=None),
         probes_reached=sum(peer.probes_reached for peer in read),
         probes_total=sum(peer.probes_total for peer in read),
+        rtt_s=median(round_trips_s) if round_trips_s else None,
         state=state,
         reason=reason,
     )

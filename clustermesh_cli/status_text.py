@@ -11,7 +11,7 @@ from clustermesh_cli.plan.facts import StoreAccess
 from meshapi.agent import AgentStatus
 from meshapi.apiserver import ApiserverStatus
 
-_PEER_COLUMNS = f"{'PEER':<16}{'ID':>4}  {'SESSION':<12}{'NODES':>7}{'AGE':>7}{'PROBES':>8}  STATE"
+_PEER_COLUMNS = f"{'PEER':<16}{'ID':>4}  {'SESSION':<12}{'NODES':>7}{'AGE':>7}{'PROBES':>8}{'RTT':>9}  STATE"
 _COLUMNS = f"{'NODE':<28}{'PEER':<14}{'ID':>4}  {'STATE':<11}{'NODES':>6}{'SERVICES':>9}{'ENDPOINTS':>10}{'IDENTITIES':>11}  AGE"
 
 
@@ -94,10 +94,11 @@ def _render_agent(agent: AgentStatus, console: Console) -> None:
 def _render_peer(peer: PeerRow, nodes: int, now_s: float, console: Console) -> None:
     session = f"up {_age(max(0.0, now_s - peer.session_since))}" if peer.session_since else "down"
     probes = f"{peer.probes_reached}/{peer.probes_total}" if peer.probes_total else "-"
+    rtt = "-" if peer.rtt_s is None else f"{peer.rtt_s * 1000:.1f}ms"
     state = f"{peer.state}: {peer.reason}" if peer.reason else peer.state
     console.line(
         f"{peer.name:<16}{peer.id or '-':>4}  {session:<12}{f'{peer.connected}/{nodes}':>7}"
-        f"{_age(peer.age_s):>7}{probes:>8}  {state}"
+        f"{_age(peer.age_s):>7}{probes:>8}{rtt:>9}  {state}"
     )
 
 

@@ -29,7 +29,17 @@ def test_every_check_of_a_working_mesh_is_well_and_changes_nothing(whole: Mesh) 
     document = json.loads(whole.clustermesh("check", *CONNECTION, "-o", "json").stdout)
     assert document["result"] == "ok", document
     checks = {row["check"] for row in document["rows"]}
-    assert {"enabled", "certificates", "kernels", "programs", "ids", "pod networks", "endpoint", "session"} <= checks
+    assert {
+        "enabled",
+        "certificates",
+        "clocks",
+        "kernels",
+        "programs",
+        "ids",
+        "pod networks",
+        "endpoint",
+        "session",
+    } <= checks
     endpoints = [tuple(row["clusters"]) for row in document["rows"] if row["check"] == "endpoint"]
     assert endpoints == [("koornacht", "tion")] * 3 + [("tion", "koornacht")] * 3
     alone = json.loads(whole.clustermesh("check", "--context", "kind-tion", "-o", "json").stdout)

@@ -51,3 +51,11 @@ def test_the_mirrors_session_with_each_peer_is_measured(mesh: Mesh) -> None:
     age = re.search(rf"^clustermesh_apiserver_remote_cluster_data_age_seconds{re.escape(labels)} (\S+)$", text, re.M)
     assert age is not None
     assert 0 <= float(age[1]) < 120
+
+
+def test_the_way_to_each_peer_is_measured_and_shown(mesh: Mesh) -> None:
+    labels = re.escape('{source_cluster="koornacht",target_cluster="tion"}')
+    rtt = re.search(rf"^clustermesh_agent_remote_cluster_rtt_seconds{labels} (\S+)$", served(mesh), re.M)
+    assert rtt is not None
+    assert 0 < float(rtt[1]) < 1
+    assert re.search(r"^tion .* \d+/\d+ +\d+\.\dms  ready$", mesh.clustermesh("status").stdout, re.M)

@@ -54,7 +54,11 @@ class Truncated(Row, kw_only=True):
 
 
 class RemoteCluster(Row, kw_only=True):
-    """One peer as one program sees it. `age_s` is how old the newest confirmed data is; times are wall seconds, 0 = never."""
+    """One peer as one program sees it. `age_s` is how old the newest confirmed data is; times are wall seconds, 0 = never.
+
+    `rtt_s` is the median of the round trips to the peer's nodes that answered the last probes, as the agent of one node
+    measures them through the overlay (to Cilium's nodes by TCP); None where none did, and for a program that does not probe.
+    """
 
     name: str
     ready: bool = False
@@ -79,6 +83,7 @@ class RemoteCluster(Row, kw_only=True):
     revision: int = 0
     probes_reached: int = 0
     probes_total: int = 0
+    rtt_s: float | None = msgspec.field(default=None, name="rtt")
     cert_not_after: float = 0.0
     records_rejected: dict[str, int] = msgspec.field(default_factory=dict)
     truncated: dict[str, Truncated] = msgspec.field(default_factory=dict)

@@ -43,6 +43,7 @@ class FollowedCluster:
     has_probes: bool = False
     probes_reached: int = 0
     probes_total: int = 0
+    rtt_s: float | None = None
     revision: int = 0
     kinds: tuple[Kind, ...] = ()
     synced: dict[Kind, bool] = field(default_factory=dict)

@@ -48,6 +48,7 @@ def remote_cluster(
         reason=reason,
         probes_reached=state.probes_reached,
         probes_total=state.probes_total,
+        rtt_s=state.rtt_s,
         session_since=state.session_since_wall_s if state.is_connected else 0.0,
         last_update=state.last_update_wall_s,
         age_s=None if state.last_heard_s is None else max(0.0, now_s - state.last_heard_s),

@@ -79,6 +79,7 @@ def _peer(peer: RemoteCluster, now_s: float) -> list[str]:
         f"{peer.num_shared_services} services",
         f"{peer.num_failures} reconnections{last}",
         f"data {age(peer.age_s)} old",
+        *([] if peer.rtt_s is None else [f"round trip {peer.rtt_s * 1000:.1f}ms"]),
     ]
     lines = [f"   {peer.name}: {', '.join(facts)}", f"   └  {peer.status}"]
     if peer.ready:

@@ -43,6 +43,13 @@ def cluster_metrics(runner: MeshRunner, own: ClusterName, now_s: float) -> Itera
             family.add_metric([own, state.name], value)
         yield family
     family = GaugeMetricFamily(
+        f"{PREFIX}_remote_cluster_rtt_seconds", "median round trip to the nodes that answer probes", labels=labels
+    )
+    for state in states:
+        if state.rtt_s is not None:
+            family.add_metric([own, state.name], state.rtt_s)
+    yield family
+    family = GaugeMetricFamily(
         f"{PREFIX}_remote_cluster_state", "1 for the state a peer is in", labels=[*labels, "state"]
     )
     for state in states:

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from statistics import median
 from typing import Final, NamedTuple, Protocol
 
 from agent.datapath.flow_layout import ProbeSize
@@ -186,6 +187,8 @@ class Prober:
                     heard.small_s = now_s
         reached = [node for node, reply in answers.items() if reply.answer is ProbeAnswer.WHOLE]
         state.probes_reached, state.probes_total = len(reached), len(answers)
+        round_trips_s = [rtt_s for node in reached if (rtt_s := answers[node].rtt_s) is not None]
+        state.rtt_s = median(round_trips_s) if round_trips_s else None
         if reached:
             cluster.reached_s = now_s
             state.has_probes, state.data_lost_s = True, None

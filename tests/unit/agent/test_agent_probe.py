@@ -31,6 +31,7 @@ class World:
         self.asked: list[str] = []
         self.state = FollowedCluster(SOUTH)
         self.small_only: set[str] = set()
+        self.rtts_s: dict[str, float] = {}
         self.prober = Prober(self.db, self.clock, self, lost_after_s=10.0)
         with self.db.write():
             for number in range(nodes):
@@ -39,7 +40,8 @@ class World:
 
     async def ask(self, nodes: Sequence[str]) -> dict[str, ProbeReply]:
         self.asked += nodes
-        said = {node: ProbeReply(ProbeAnswer.WHOLE, 0.002) if node in self.alive else SILENT for node in nodes}
+        whole = {node: ProbeReply(ProbeAnswer.WHOLE, self.rtts_s.get(node, 0.002)) for node in nodes}
+        said = {node: whole[node] if node in self.alive else SILENT for node in nodes}
         return said | {node: ProbeReply(ProbeAnswer.SMALL_ONLY) for node in nodes if node in self.small_only}
 
     def lost(self) -> dict[str, str]:
@@ -98,6 +100,21 @@ async def test_one_node_that_answers_keeps_the_peer() -> None:
     await world.round()
     assert (world.state.probes_reached, world.state.probes_total) == (1, 2)
     assert world.liveness() is Liveness.CONNECTED
+
+
+async def test_the_round_trip_of_a_peer_is_the_median_of_what_answers_whole_and_goes_with_the_last_answer() -> None:
+    world = World(nodes=4)
+    assert world.state.rtt_s is None
+    world.alive = {f"172.18.1.{number}" for number in range(3)}
+    world.rtts_s = {"172.18.1.0": 0.001, "172.18.1.1": 0.009, "172.18.1.2": 0.003}
+    await world.round()
+    assert world.state.rtt_s == 0.003
+    world.alive = {"172.18.1.1"}
+    await world.round()
+    assert world.state.rtt_s == 0.009
+    world.alive = set()
+    await world.round()
+    assert world.state.rtt_s is None
 
 
 async def test_a_peer_whose_nodes_all_fell_silent_is_withdrawn_after_the_bound_and_back_at_the_first_answer() -> None:

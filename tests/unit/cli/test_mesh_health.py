@@ -194,13 +194,13 @@ def test_each_degraded_part_of_a_program_that_serves_is_a_problem() -> None:
 
 
 def test_a_row_has_the_age_of_the_peers_data_not_of_the_copy_and_the_probes_of_all_nodes() -> None:
-    copies = replace_row(READY, age_s=0.2, probes_reached=2, probes_total=3)
-    status = apiserver(agent("a", copies), agent("b", copies))
+    copies = replace_row(READY, age_s=0.2, probes_reached=2, probes_total=3, rtt_s=0.004)
+    status = apiserver(agent("a", copies), agent("b", replace_row(copies, rtt_s=0.006)))
     status.health = {"mirror": "degraded"}
     status.peers = [replace_row(READY, ready=False, connected=False, reason="no route", age_s=41.0)]
     (row,) = assess(status, expected_peers={"south": 2}, expected_agents=2, now_s=NOW).peers
     assert (row.id, row.connected, row.age_s, row.probes_reached, row.probes_total) == (2, 2, 41.0, 4, 6)
-    assert (row.session_since, row.reason) == (0.0, "no route")
+    assert (row.session_since, row.reason, row.rtt_s) == (0.0, "no route", 0.005)
 
 
 def test_without_a_mirror_the_row_is_of_the_node_that_is_worst() -> None:
