@@ -26,6 +26,16 @@ def agent_pods(programs: ProgramClient) -> list[tuple[str, str]]:
     return sorted((str(pod["spec"].get("nodeName", "")), str(pod["metadata"]["name"])) for pod in pods)
 
 
+def chosen_agents(programs: ProgramClient, node: str | None) -> list[tuple[str, str]]:
+    """Node and pod of every agent, or of the one that was named. Raises: CommandError where there is none."""
+    found = agent_pods(programs)
+    chosen = [pair for pair in found if node is None or pair[0] == node]
+    if not chosen:
+        there = ", ".join(name for name, _ in found) or "none; is the mesh enabled here?"
+        raise CommandError(f"no agent{f' on node {node}' if node else ''}: there are {there}", ExitCode.DEGRADED)
+    return chosen
+
+
 def ask_agent(programs: ProgramClient, pod: str, path: str, answer: type[_T]) -> _T:
     """What one agent answers. Raises: CommandError (degraded) where it does not, or says no."""
     try:

@@ -19,6 +19,7 @@ from clustermesh_cli.kv_verbs import kv
 from clustermesh_cli.link_verbs import check, connect, disconnect
 from clustermesh_cli.policy_verbs import explain, inspect_scope, policy
 from clustermesh_cli.quick_parsing import only_named, take_plain_values
+from clustermesh_cli.service_verbs import explain_service
 from clustermesh_cli.verb_options import (
     Context,
     Kubeconfig,
@@ -49,6 +50,7 @@ app.add_typer(kv, name="kv")
 app.add_typer(config, name="config")
 app.add_typer(certs, name="certs")
 app.add_typer(explain, name="explain")
+explain.command("service")(explain_service)
 app.command()(connect)
 app.command()(check)
 app.command()(disconnect)

@@ -17,7 +17,9 @@ policy = typer.Typer(
     help="Ask what policies do, before and after applying them.", no_args_is_help=True, rich_markup_mode=None
 )
 explain = typer.Typer(
-    help="Ask why: may this pod talk to that one, and who says so.", no_args_is_help=True, rich_markup_mode=None
+    help="Ask why: may this pod talk to that one, where does a service lead, and who says so.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 

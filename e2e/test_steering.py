@@ -48,9 +48,10 @@ def test_weights_share_requests_order_prefers_and_zero_takes_out(whole: Mesh) ->
         found = whole.answers("koornacht", REQUESTS, parallel=False, target="steered")
         assert found.total() == REQUESTS
         assert found["Tion"] in ENOUGH, found
-        _, node, _ = whole.pod("koornacht", "x-wing")
-        said = whole.agent_rest("koornacht", node, "/v1/services/default/steered")
-        assert "weights koornacht=1, tion=3" in said["rule"]
+        said = whole.clustermesh("explain", "service", "default/steered").stdout
+        assert "weights koornacht=1, tion=3" in said
+        assert "in the kernel, as decided" in said
+        assert said.count("37.5%") == 2, said
     finally:
         whole.kubectl("tion", "scale", "deployment", "rebel-base", "--replicas", "2")
         for cluster in CLUSTERS:

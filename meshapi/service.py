@@ -5,17 +5,23 @@ from __future__ import annotations
 
 import msgspec
 
-from meshapi.row import Row
+from meshapi.row import SCHEMA, Row
 
 
 class BackendStatus(Row, kw_only=True):
-    """One backend of a frontend; `age` is the age of the record it came with, in seconds."""
+    """One backend of a frontend; `age` is the age of the record it came with, in seconds.
+
+    `share` is its part of new connections (0 to 1), `reason` why it has none; `node` is known of the own cluster's only.
+    """
 
     address: str
     port: int
     cluster: str
     state: str = "active"
     chosen: bool = False
+    share: float = 0.0
+    node: str = ""
+    zone: str = ""
     age_s: float | None = msgspec.field(default=None, name="age")
     reason: str = ""
 
@@ -44,9 +50,12 @@ class RealizedFrontend(Row, kw_only=True):
 
 
 class ServiceExplanation(Row, kw_only=True):
-    """Why a service's traffic goes where it goes on this node."""
+    """Why a service's traffic goes where it goes on `node`."""
 
+    schema: int = SCHEMA
     name: str
+    cluster: str = ""
+    node: str = ""
     rule: str
     frontends: list[ServiceStatus]
     realized: list[RealizedFrontend]

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.ownership import CLUSTER_IP
 from agent.loadbalancer.select import Candidate
+from agent.loadbalancer.why_not import why_not
 from agent.loadbalancer.writer import LoadBalancerWriter
-from agent.tables import AgentDB, FrontendKey, Service, ServicePort
+from agent.tables import AgentDB, FrontendKey, Service, ServicePort, Target
 from meshapi.service import BackendStatus, RealizedFrontend, ServiceExplanation, ServiceStatus
 from meshkit.clock import Clock
 from meshkit.reconciler import Failure
@@ -52,6 +54,8 @@ class ServiceRows:
         frontends = [(port, address) for port in service.ports for address in service.addresses]
         return ServiceExplanation(
             name=str(name),
+            cluster=self._db.own,
+            node=self._db.node_name,
             rule="; ".join(sorted(rules)),
             frontends=self._frontends(service),
             realized=[self._realized(FrontendKey(address.ip, port.port, port.protocol)) for port, address in frontends],
@@ -89,22 +93,33 @@ class ServiceRows:
 
     def _service(self, service: Service, port: ServicePort, ip: str, kind: str, problems: list[str]) -> ServiceStatus:
         """An address and port that the service asks for in vain chooses no backend."""
-        choice, candidates = self._writer.choose(service, port, is_inside=kind == CLUSTER_IP)
+        is_inside = kind == CLUSTER_IP
+        choice, candidates = self._writer.choose(service, port, is_inside=is_inside)
         key = FrontendKey(ip, port.port, port.protocol)
-        owner = self._db.frontends.get(key)
-        chosen = set(map(id, choice.chosen)) if owner is not None and owner.service == service.name else set()
+        row = self._db.frontends.get(key)
+        slots = Counter(row.chosen) if row is not None and row.service == service.name else Counter()
+        chosen = set(map(id, choice.chosen))
+
+        def reason(candidate: Candidate) -> str:
+            if id(candidate) in chosen:
+                return "" if slots else "the address is not this service's here"
+            peer = self._db.peers.get(ClusterName(candidate.cluster))
+            here, gone = self._writer.here, peer is not None and peer.is_withdrawn
+            return why_not(candidate, choice, service, here, is_inside=is_inside, is_withdrawn=gone)
+
         return ServiceStatus(
             frontend=str(key),
             type=kind,
             name=str(service.name),
-            backends=[self._backend(service, c, is_chosen=id(c) in chosen) for c in candidates],
+            backends=[self._backend(service, c, slots, reason(c)) for c in candidates],
             affinity=service.affinity.value,
             is_global=service.is_global,
             problems=problems,
         )
 
-    def _backend(self, service: Service, candidate: Candidate, *, is_chosen: bool) -> BackendStatus:
+    def _backend(self, service: Service, candidate: Candidate, slots: Counter[Target], reason: str) -> BackendStatus:
         backend = candidate.backend
+        target = Target(backend.address, backend.port, backend.protocol, candidate.cluster_id)
         row = self._db.backends.get((service.name, ClusterName(candidate.cluster)))
         age_s = self._clock.wall() - row.updated_wall_s if row is not None and row.updated_wall_s else None
         return BackendStatus(
@@ -112,8 +127,12 @@ class ServiceRows:
             port=backend.port,
             cluster=candidate.cluster,
             state=backend.condition.value if backend.is_healthy else "unhealthy",
-            chosen=is_chosen,
+            chosen=not reason,
+            share=0.0 if reason else round(slots[target] / slots.total(), 4),
+            node=backend.node,
+            zone=backend.zone,
             age_s=age_s,
+            reason=reason,
         )
 
     def _realized(self, key: FrontendKey) -> RealizedFrontend:

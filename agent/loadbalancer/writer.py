@@ -54,7 +54,7 @@ class LoadBalancerWriter:
         self._refusals: dict[ServiceName, tuple[str, ...]] = {}
         self._mismatches: dict[ServiceName, tuple[str, ...]] = {}
         self._unreachable: frozenset[str] = frozenset()
-        self._here = Locality(db.own, db.node_name)
+        self.here = Locality(db.own, db.node_name)
 
     def set_service(self, service: Service) -> None:
         """The service is as given, and so are its frontends; ports and addresses it no longer has are gone."""
@@ -121,8 +121,8 @@ class LoadBalancerWriter:
 
     def set_zone(self, zone: str) -> None:
         """This node is in `zone` from here on; backends may be meant for it."""
-        if zone != self._here.zone:
-            self._here = self._here._replace(zone=zone)
+        if zone != self.here.zone:
+            self.here = self.here._replace(zone=zone)
             rows = self._db.backends.rows()
             self._select_all({r.service for r in rows if any(b.hints is not NO_HINTS for b in r.backends)})
 
@@ -165,10 +165,10 @@ class LoadBalancerWriter:
         Backends of withdrawn peers and behind unreachable nodes count as unhealthy, unless that alone would leave nothing.
         """
         candidates = self.candidates(service, port)
-        choice = decide(service, candidates, self._here, is_inside=is_inside)
+        choice = decide(service, candidates, self.here, is_inside=is_inside)
         if not _any_healthy(choice) and (self._unreachable or self._any_withdrawn()):
             kept = self.candidates(service, port, with_withdrawals=False)
-            again = decide(service, kept, self._here, is_inside=is_inside)
+            again = decide(service, kept, self.here, is_inside=is_inside)
             if _any_healthy(again):
                 reason = f"{again.reason}; unreachable nodes and withdrawn peers are kept, nothing else is left"
                 if choice.chosen:  # by select, as unhealthy as they are

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from clustermesh_cli import listed_rows as rows
-from clustermesh_cli.agent_answers import agent_pods, ask_agent
+from clustermesh_cli.agent_answers import ask_agent, chosen_agents
 from clustermesh_cli.answer_form import print_answer
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
@@ -64,7 +64,7 @@ def _clusters(programs: ProgramClient, *, with_own: bool) -> tuple[list[rows.Lis
 def _endpoints(programs: ProgramClient, node: str | None) -> tuple[ListedRows, Table]:
     found: list[rows.ListedEndpoint] = []
     asked, missing = [], []
-    for name, pod in _agents(programs, node):
+    for name, pod in chosen_agents(programs, node):
         try:
             cluster = ask_agent(programs, pod, "v1/status", AgentStatus).cluster
             found += rows.list_endpoints(name, cluster, ask_agent(programs, pod, "v1/endpoints", list[EndpointRow]))
@@ -78,20 +78,10 @@ def _endpoints(programs: ProgramClient, node: str | None) -> tuple[ListedRows, T
 def _ask_one(programs: ProgramClient, node: str | None, path: str, answer: type[_T]) -> tuple[list[str], _T]:
     """The answer of the first agent that gives one: all of them follow the same clusters."""
     last: CommandError | None = None
-    for name, pod in _agents(programs, node):
+    for name, pod in chosen_agents(programs, node):
         try:
             return [name], ask_agent(programs, pod, path, answer)
         except CommandError as exc:
             last = exc
     assert last is not None  # there is an agent, and it did not answer
     raise last
-
-
-def _agents(programs: ProgramClient, node: str | None) -> list[tuple[str, str]]:
-    """Node and pod of every agent, or of the one that was named. Raises: CommandError where there is none."""
-    found = agent_pods(programs)
-    chosen = [pair for pair in found if node is None or pair[0] == node]
-    if not chosen:
-        there = ", ".join(name for name, _ in found) or "none; is the mesh enabled here?"
-        raise CommandError(f"no agent{f' on node {node}' if node else ''}: there are {there}", ExitCode.DEGRADED)
-    return chosen
