@@ -84,6 +84,8 @@ class KubeClient:
             query["fieldSelector"] = field_selector
         while True:
             page = self._call("GET", resource.path(namespace), query=query)
+            if not isinstance(page.get("items", ""), list | None) or not isinstance(page.get("metadata"), dict):
+                raise ServerFailed(f"GET {resource.path(namespace)}", 200, "NotAList")
             for item in page["items"] or ():
                 item.setdefault("kind", resource.kind)
                 item.setdefault("apiVersion", resource.api_version)
@@ -177,7 +179,10 @@ class KubeClient:
         spec = {"audiences": [audience], "expirationSeconds": lifetime_s}
         path = SERVICE_ACCOUNTS.path(namespace, name, "token")
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
-        return str(self._call("POST", path, body=body)["status"]["token"])
+        token = (self._call("POST", path, body=body).get("status") or {}).get("token")
+        if not token:
+            raise ServerFailed(f"POST {path}", 201, "NoToken")
+        return str(token)
 
     def _proxy_get(
         self, namespace: str, target: str, path: str, headers: Mapping[str, str] | None

@@ -20,6 +20,9 @@ from kube.kept_connection import Exchange, exchanging, keep_account
 
 CONNECT_TIMEOUT_S = 5.0
 MAX_STATUS_BYTES = 1 << 20
+PART_BYTES = 1 << 18
+SLOWEST_BYTES_PER_S = 1 << 16
+"""An answer that takes longer than the limit goes on as long as it comes at this rate."""
 MERGE_PATCH = "application/merge-patch+json"
 CONFLICT = 409
 
@@ -60,15 +63,17 @@ class Transport:
         """
         exchange = Exchange(method)
         try:
-            reply = self._send(exchange, path, query, timeout_s, body=body, content_type=content_type, extra=headers)
+            reply, data = self._send(
+                exchange, path, query, timeout_s, body=body, content_type=content_type, extra=headers
+            )
         except Unreachable as lost:
             if not _is_sent_again(exchange, content_type, lost.__cause__):
                 raise
             again = Exchange(method, needs_new=True)
-            reply = self._send(again, path, query, timeout_s, body=body, content_type=content_type, extra=headers)
+            reply, data = self._send(again, path, query, timeout_s, body=body, content_type=content_type, extra=headers)
             if reply.status == CONFLICT and method != "GET":
                 raise  # the first one may have been carried out, and be what this one is in conflict with
-        return reply.status, reply.data
+        return reply.status, data
 
     def stream(
         self, path: str, *, query: Query, read_timeout_s: float, headers: Mapping[str, str] | None = None
@@ -77,7 +82,7 @@ class Transport:
 
         Raises: Unreachable if no answer came; KubeError if the server refused.
         """
-        reply = self._send(Exchange("GET"), path, query, read_timeout_s, stream=True, extra=headers)
+        reply, _ = self._send(Exchange("GET"), path, query, read_timeout_s, stream=True, extra=headers)
         if reply.status != 200:
             try:
                 data = reply.read(MAX_STATUS_BYTES)
@@ -102,7 +107,8 @@ class Transport:
         content_type: str = "",
         stream: bool = False,
         extra: Mapping[str, str] | None = None,
-    ) -> urllib3.BaseHTTPResponse:
+    ) -> tuple[urllib3.BaseHTTPResponse, bytes]:
+        """The answer and its whole body; of a `stream` nothing is read yet."""
         headers = {**(extra or {}), "Accept": "application/json", "User-Agent": self._agent}
         authorization = self._authorization()
         if authorization:
@@ -115,7 +121,8 @@ class Transport:
         limits = urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), read=timeout_s)
         try:
             with exchanging(exchange):
-                return self._pool.request(
+                deadline_s = self.blocking.monotonic() + timeout_s
+                reply = self._pool.request(
                     exchange.method,
                     url,
                     body=body,
@@ -123,10 +130,22 @@ class Transport:
                     timeout=limits,
                     retries=False,
                     redirect=False,
-                    preload_content=not stream,
+                    preload_content=False,
                 )
+                return reply, b"" if stream else self._read_whole(reply, deadline_s)
         except (urllib3.exceptions.HTTPError, OSError) as exc:
             raise Unreachable(f"{exchange.method} {self.server}{path}", detail=_why(exc, timeout_s)) from exc
+
+    def _read_whole(self, reply: urllib3.BaseHTTPResponse, deadline_s: float) -> bytes:
+        """The body. Raises: ReadTimeoutError where it comes so slowly that it may as well not come."""
+        parts, received = [], 0
+        while part := reply.read1(PART_BYTES):
+            parts.append(part)
+            received += len(part)
+            if self.blocking.monotonic() > deadline_s + received / SLOWEST_BYTES_PER_S:
+                reply.close()
+                raise urllib3.exceptions.ReadTimeoutError(self._pool, None, "too slow")  # type: ignore[arg-type]
+        return b"".join(parts)
 
 
 class LineStream:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import orjson
@@ -38,7 +40,7 @@ from kube.resource import (
 )
 from meshkit.errors import PermanentError, TransientError
 from tests.unit.kube.kube_recorder import kubeconfig
-from tests.unit.kube.kube_script import ScriptedServer, document, listing, service, status
+from tests.unit.kube.kube_script import Request, ScriptedServer, document, listing, service, status
 
 
 def test_a_get_carries_the_token_and_absent_is_none(server: ScriptedServer, client: KubeClient) -> None:
@@ -129,6 +131,31 @@ def test_an_answer_that_is_no_object_is_an_error_of_the_server(server: ScriptedS
     server.steps = [document([1, 2])]
     with pytest.raises(ServerFailed):
         client.get(SERVICES, "a", "shop")
+
+
+@pytest.mark.parametrize("answer", [{}, {"items": None, "metadata": None}, {"items": {}, "metadata": {}}])
+def test_an_object_that_is_no_list_and_no_token_is_an_error_of_the_server(
+    server: ScriptedServer, client: KubeClient, answer: dict[str, object]
+) -> None:
+    server.steps += [document(answer), document(answer)]
+    with pytest.raises(ServerFailed, match="NotAList"):
+        client.list(NODES)
+    with pytest.raises(ServerFailed, match="NoToken"):
+        client.service_account_token("ns", "viewer", audience="a", lifetime_s=600)
+
+
+def test_an_answer_that_trickles_is_given_up_when_the_time_is_over(client: KubeClient, server: ScriptedServer) -> None:
+    ended = threading.Event()
+
+    def trickle(_request: Request, connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
+        while not ended.wait(0.02):
+            connection.sendall(b" ")
+
+    server.steps.append(trickle)
+    with pytest.raises(Unreachable, match=r"no answer within 0\.2 s"):
+        client.within(0.2).get(NODES, "a")
+    ended.set()
 
 
 def test_no_server_is_unreachable_and_one_attempt(tmp_path: Path) -> None:
