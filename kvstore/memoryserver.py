@@ -41,7 +41,7 @@ class MemoryServer:
         self.cut_after_events: int | None = None
         self.connections = 0
         self._next_lease = 1
-        self._wakers: set[asyncio.Event] = set()
+        self._wakers: dict[asyncio.Event, None] = {}
 
     # ---- requests
 
@@ -145,8 +145,8 @@ class MemoryServer:
 
     def subscribe(self, waker: asyncio.Event) -> Callable[[], None]:
         """The event is set on every change and fault until the returned function is called."""
-        self._wakers.add(waker)
-        return lambda: self._wakers.discard(waker)
+        self._wakers[waker] = None
+        return lambda: self._wakers.pop(waker, None)
 
     def wake(self) -> None:
         """Everybody who waits looks again."""
