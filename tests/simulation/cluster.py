@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One simulated cluster: its Kubernetes, its store, its nodes, and the programs that run now."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from kube.resource import CONFIG_MAPS, NAMESPACES, NODES, SERVICE_CIDRS
+from kvstore.memoryserver import MemoryServer
+from meshapi import installed
+from tests.simulation.controllers import Controllers
+from tests.simulation.kube_server import KubeServer
+from tests.simulation.loop import SimulatedLoop
+from tests.simulation.machine import Machine
+from tests.simulation.process import Process
+from tests.simulation.programs import AgentProcess, ApiserverProcess
+
+MakeProcess = Callable[[str], Process]
+FindStore = Callable[[str], MemoryServer]
+
+
+class Node:
+    """`pod_cidr` is what its pods' addresses are of. `agent` is None between a crash and the restart."""
+
+    def __init__(self, name: str, ip: str, pod_cidr: str) -> None:
+        self.name, self.ip, self.pod_cidr = name, ip, pod_cidr
+        self.machine = Machine()
+        self.agent: AgentProcess | None = None
+        self.last_host = 1
+
+    def manifest(self) -> dict[str, object]:
+        return {
+            "metadata": {"name": self.name},
+            "spec": {"podCIDR": self.pod_cidr, "podCIDRs": [self.pod_cidr]},
+            "status": {"addresses": [{"type": "InternalIP", "address": self.ip}]},
+        }
+
+
+class Cluster:
+    """`number` is its id in the mesh; its networks are made of it."""
+
+    def __init__(
+        self, name: str, number: int, nodes: int, loop: SimulatedLoop, rng: random.Random, folder: Path
+    ) -> None:
+        self.name, self.id, self.folder = name, number, folder
+        self.kube = KubeServer(loop)
+        self.store = MemoryServer(_LoopClock(loop))
+        self.service_network = f"10.{100 + number}"
+        self.nodes = {
+            f"{name}-{i}": Node(f"{name}-{i}", f"172.18.{number}.{i + 1}", f"10.{number}.{i}.0/24")
+            for i in range(nodes)
+        }
+        self.controllers = Controllers(self.kube, self.nodes, loop, rng)
+        self.apiserver: ApiserverProcess | None = None
+        self.peers: set[str] = set()
+
+    def install(self) -> None:
+        """What exists before the first program runs: nodes, namespaces and what `enable` writes."""
+        for name in ("default", installed.DEFAULT_NAMESPACE):
+            self.kube.apply(NAMESPACES, {"metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}})
+        for node in self.nodes.values():
+            self.kube.apply(NODES, node.manifest())
+        data = {
+            installed.CLUSTER_NAME_KEY: self.name,
+            installed.CLUSTER_ID_KEY: str(self.id),
+            installed.MAXIMUM_KEY: "255",
+        }
+        meta = {"name": installed.CONFIG_MAP, "namespace": installed.DEFAULT_NAMESPACE}
+        self.kube.apply(CONFIG_MAPS, {"metadata": meta, "data": data})
+        cidr = {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [f"{self.service_network}.0.0/16"]}}
+        self.kube.apply(SERVICE_CIDRS, cidr)
+        for sub in ("peers", "mirror", "data"):
+            (self.folder / sub).mkdir(parents=True)
+        (self.folder / "own-store.yaml").write_text(f"endpoints: [http://own.{self.name}:2379]\n")
+
+    def set_peer(self, name: str, *, is_peer: bool) -> None:
+        """As `connect` and `disconnect` leave the files: the mirror follows the peer, agents read the mirror's copy."""
+        targets = {"mirror": f"peer.{name}", "peers": f"own.{self.name}"}
+        for sub, host in targets.items():
+            path = self.folder / sub / name
+            if is_peer:
+                path.write_text(f"endpoints: [http://{host}:2379]\n")
+            else:
+                path.unlink(missing_ok=True)
+        (self.peers.add if is_peer else self.peers.discard)(name)
+        for process in self.processes():
+            for sub in targets:
+                process.touched(self.folder / sub)
+
+    def processes(self) -> list[Process]:
+        """Those that run."""
+        found = [node.agent.process for node in self.nodes.values() if node.agent is not None]
+        return found + ([self.apiserver.process] if self.apiserver is not None else [])
+
+    def start_agent(self, node: Node, make: MakeProcess, find_store: FindStore) -> None:
+        process = make(node.name)
+        node.agent = AgentProcess(process)
+        client = process.kube(self.name, self.kube)
+        outside = process.outside(lambda host: (find_store(host), True))
+        node.agent.start(node.machine, client, outside, node.name, self.folder)
+
+    def start_apiserver(self, make: MakeProcess, find_store: FindStore) -> None:
+        process = make(f"{self.name}-apiserver")
+        self.apiserver = ApiserverProcess(process)
+        client = process.kube(self.name, self.kube)
+        outside = process.outside(lambda host: (find_store(host), host.startswith("peer.")))
+        self.apiserver.start(self.name, self.id, client, outside, self.folder)
+
+
+class _LoopClock:
+    """The store's own clock, for its leases."""
+
+    def __init__(self, loop: SimulatedLoop) -> None:
+        self.monotonic = loop.time
+        self.wall = loop.time
+
+    async def sleep(self, delay_s: float) -> None:
+        raise NotImplementedError(f"a server does not sleep {delay_s} s")

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An event loop on its own time: when nothing is ready, time jumps to the next timer. No socket, no thread, no waiting.
+
+Callbacks run in the order in which asyncio promises to run them. What belongs to a process carries that in its context, so
+that a frozen process stands still while time goes on for the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar, copy_context
+from typing import Any, Final
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+PROCESS: Final[ContextVar[str]] = ContextVar("PROCESS", default="")
+"""The process that the running code belongs to; empty for the world itself."""
+
+
+class StuckError(AssertionError):
+    """Nothing is ready and no timer is set: whoever waits would wait for ever."""
+
+
+class SimulatedTask(asyncio.Task[Any]):
+    """Sets of tasks are walked in the order of their making, not of their addresses in memory."""
+
+    _numbers = itertools.count()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._number = next(SimulatedTask._numbers)
+        super().__init__(*args, **kwargs)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class SimulatedLoop(asyncio.BaseEventLoop):
+    """`reachable` says whether a TCP connection to an address is answered: True, or False for silence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now_s = 0.0
+        self._held: dict[str, list[asyncio.Handle]] = {}
+        self._callers: dict[greenlet, None] = {}
+        self.steps = 0
+        self.reachable: Callable[[str], bool] = lambda _address: True
+        self.errors: list[str] = []
+        self.set_task_factory(_make_task)
+        self.set_exception_handler(self._note_error)
+        SimulatedTask._numbers = itertools.count()
+
+    def time(self) -> float:
+        return self._now_s
+
+    # ---- processes that stand still
+
+    def freeze(self, process: str) -> None:
+        """Nothing of this process runs until `thaw`."""
+        self._held.setdefault(process, [])
+
+    def thaw(self, process: str) -> None:
+        """What would have run meanwhile runs now."""
+        self._ready.extend(self._held.pop(process, ()))
+
+    def is_frozen(self, process: str) -> bool:
+        return process in self._held
+
+    # ---- calls that block
+
+    def start_caller(self, run: Callable[[], None]) -> None:
+        """`run` may wait with a Baton; it begins in a turn of its own."""
+        context = copy_context()
+
+        def begin() -> None:
+            def work() -> None:
+                try:
+                    context.run(run)
+                finally:
+                    self._callers.pop(getcurrent(), None)
+
+            caller = greenlet(work)
+            self._callers[caller] = None
+            caller.switch()
+
+        self.call_soon(begin)
+
+    def run_in_executor(self, _executor: object, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+        future = self.create_future()
+
+        def work() -> None:
+            try:
+                result = func(*args)
+            except GreenletExit:
+                raise
+            except BaseException as exc:
+                if not future.done():
+                    future.set_exception(exc)
+                return
+            if not future.done():
+                future.set_result(result)
+
+        self.start_caller(work)
+        return future
+
+    def end_callers(self) -> None:
+        """Blocking calls that are under way end where they are."""
+        while self._callers:
+            caller, _ = self._callers.popitem()
+            caller.throw(GreenletExit)
+
+    async def create_connection(self, _factory: object, host: str, *_: object, **__: object) -> Any:  # type: ignore[override]
+        """Every node refuses, which says that it is there, or nobody answers."""
+        if self.reachable(host):
+            raise ConnectionRefusedError(f"{host}: refused")
+        await self.create_future()
+
+    # ---- what BaseEventLoop leaves to its children
+
+    def _run_once(self) -> None:
+        scheduled, ready = self._scheduled, self._ready
+        while scheduled and scheduled[0]._cancelled:
+            heapq.heappop(scheduled)._scheduled = False
+        if not ready and not self._stopping:
+            if not scheduled:
+                raise StuckError("nothing is ready and no timer is set")
+            self._now_s = max(self._now_s, scheduled[0]._when)
+        while scheduled and scheduled[0]._when <= self._now_s:
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False
+            ready.append(handle)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            if self._held and (process := handle._context.get(PROCESS, "")) in self._held:
+                self._held[process].append(handle)
+                continue
+            self.steps += 1
+            handle._run()
+
+    def _timer_handle_cancelled(self, _handle: asyncio.TimerHandle) -> None:
+        return
+
+    def _process_events(self, _events: object) -> None:
+        return
+
+    def _write_to_self(self) -> None:
+        return
+
+    def _note_error(self, _loop: object, context: dict[str, Any]) -> None:
+        self.errors.append(f"{context.get('message')}: {context.get('exception')!r}")
+
+
+class Baton:
+    """One wait of one blocking call. `wake` may be called at any time, and more than once."""
+
+    def __init__(self, loop: SimulatedLoop) -> None:
+        self._loop, self._caller, self._context = loop, getcurrent(), copy_context()
+        if self._caller.parent is None:
+            raise RuntimeError("a call that blocks was made on the loop; it would stop the program for real")
+        self._is_woken = False
+
+    def wake(self) -> None:
+        if not self._is_woken:
+            self._is_woken = True
+            self._loop.call_soon(self._switch, context=self._context)
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Until woken or for so long."""
+        timer = None if timeout_s is None else self._loop.call_later(timeout_s, self.wake)
+        parent = self._caller.parent
+        assert parent is not None
+        parent.switch()
+        if timer is not None:
+            timer.cancel()
+
+    def _switch(self) -> None:
+        if not self._caller.dead:
+            self._caller.switch()
+
+
+class SimulatedFlag:
+    """What `threading.Event` is to a blocking call."""
+
+    def __init__(self, loop: SimulatedLoop) -> None:
+        self._loop, self._is_set = loop, False
+        self._waiting: list[Baton] = []
+
+    def set(self) -> None:
+        self._is_set = True
+        waiting, self._waiting = self._waiting, []
+        for baton in waiting:
+            baton.wake()
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def wait(self, timeout: float) -> bool:
+        if not self._is_set and timeout > 0:
+            baton = Baton(self._loop)
+            self._waiting.append(baton)
+            baton.wait(timeout)
+            if baton in self._waiting:
+                self._waiting.remove(baton)
+        return self._is_set
+
+
+def _make_task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> SimulatedTask:
+    return SimulatedTask(coro, loop=loop, **kwargs)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node's machine: maps and interfaces that outlive agents, and how one agent sees them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import fields
+from typing import Any
+
+from agent.datapath.maps import MapInfo, Maps
+from agent.datapath.memory import MemoryMaps, memory_maps
+from agent.datapath.rtnetlink import EndpointInterface, LinkChanges, LinkSighting
+from agent.machine import MemoryHost
+from meshkit.wake import Wake
+
+
+class Machine:
+    """`interfaces` are the numbers of pods' interfaces by address; change them with `plug` and `unplug`."""
+
+    def __init__(self) -> None:
+        self.maps: MemoryMaps = memory_maps()
+        self.interfaces: dict[str, int] = {}
+        self.plugged = Wake()
+        self.broken: list[str] = []
+        self._next_index = 10
+        self._watch_invariant()
+
+    def plug(self, address: str) -> None:
+        self.interfaces[address] = self._next_index
+        self._next_index += 1
+        self.plugged.set()
+
+    def unplug(self, address: str) -> None:
+        if self.interfaces.pop(address, None) is not None:
+            self.plugged.set()
+
+    def _watch_invariant(self) -> None:
+        """Each write is looked at by the maps themselves; what they find is kept, whoever catches the error."""
+        for name in ("services", "backends"):
+            found: Any = getattr(self.maps, name)
+            found.on_write = self._noting(found.on_write)
+
+    def _noting(self, look: Callable[[Any], None]) -> Callable[[Any], None]:
+        def looked(key: Any) -> None:
+            try:
+                look(key)
+            except AssertionError as exc:
+                self.broken.append(str(exc))
+
+        return looked
+
+
+class Writes:
+    """What one process may still write. `left` counts down to its death in the middle of whatever it does then."""
+
+    def __init__(self, on_end: Callable[[], None]) -> None:
+        self.is_alive, self.left = True, -1
+        self._on_end = on_end
+
+    def take(self) -> bool:
+        """Whether one more record is written."""
+        if self.is_alive and self.left == 0:
+            self.is_alive = False
+            self._on_end()
+        if self.is_alive and self.left > 0:
+            self.left -= 1
+        return self.is_alive
+
+
+class ProcessMap:
+    """One map as one process sees it: after its death nothing it does arrives."""
+
+    def __init__(self, inner: Any, writes: Writes) -> None:
+        self._inner, self._writes = inner, writes
+
+    def update(self, items: Sequence[tuple[Any, Any]]) -> None:
+        self._each(self._inner.update, items)
+
+    def delete(self, keys: Sequence[Any]) -> None:
+        self._each(self._inner.delete, keys)
+
+    def get(self, key: Any) -> Any:
+        return self._inner.get(key)
+
+    def items(self) -> Iterator[tuple[Any, Any]]:
+        return self._inner.items()
+
+    def info(self) -> MapInfo:
+        return self._inner.info()
+
+    def _each(self, write: Callable[[Sequence[Any]], None], records: Sequence[Any]) -> None:
+        if self._writes.is_alive and self._writes.left < 0:
+            write(records)
+            return
+        for record in records:
+            if self._writes.take():
+                write((record,))
+
+
+class SimulatedHost(MemoryHost):
+    """`agent.machine.Host` for one life of an agent on a machine."""
+
+    def __init__(self, machine: Machine, writes: Writes) -> None:
+        super().__init__()
+        self._machine, self._writes = machine, writes
+
+    def open(self) -> Maps:
+        maps = self._machine.maps
+        return Maps(**{f.name: ProcessMap(getattr(maps, f.name), self._writes) for f in fields(Maps)})
+
+    def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[LinkSighting]:
+        return [self._sight(address, known) for address, known in asked]
+
+    async def changes(self) -> AsyncIterator[LinkChanges]:
+        plugged, rung = self._machine.plugged, self._machine.plugged.count
+        while True:
+            await plugged.wait(rung)
+            rung = plugged.count
+            yield LinkChanges(is_all=True)
+
+    def _sight(self, address: str, known: int) -> LinkSighting:
+        interfaces = self._machine.interfaces
+        index = interfaces.get(address)
+        if index is None:
+            return LinkSighting(is_there=known in interfaces.values())
+        return LinkSighting(EndpointInterface(index, f"02:00:00:00:00:{index:02x}", f"02:01:00:00:00:{index:02x}"))

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One life of one program: its clock, its wires, what it may write, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextvars import copy_context
+from pathlib import Path
+from typing import Any
+
+from kube.client import KubeClient
+from kvstore.clientconfig import ClientConfig
+from kvstore.memoryserver import MemoryServer
+from kvstore.options import Options
+from meshpeer.outside import Outside
+from tests.simulation.clock import ProcessClock, SimulatedBlocking
+from tests.simulation.kube_server import KubeLink, KubeServer
+from tests.simulation.loop import PROCESS, SimulatedLoop
+from tests.simulation.machine import Writes
+from tests.simulation.store_link import LinkedStore, StoreLink
+from tests.simulation.wire import Wire
+
+
+class Process:
+    """Everything a program is given. `ended` is why it ended by itself; empty while it runs or when it was killed."""
+
+    def __init__(self, name: str, loop: SimulatedLoop, wire: Wire, rng: random.Random) -> None:
+        self.name, self._loop, self._wire, self.rng = name, loop, wire, rng
+        self.clock = ProcessClock(loop)
+        self.writes = Writes(self.kill)
+        self.links: list[tuple[str, StoreLink | KubeLink]] = []
+        self._directories: dict[Path, asyncio.Event] = {}
+        self.is_alive = True
+        self.ended = ""
+        self.task: asyncio.Task[None] | None = None
+
+    def start(self, main: Coroutine[Any, Any, None]) -> None:
+        context = copy_context()
+        context.run(PROCESS.set, self.name)
+        self.task = self._loop.create_task(self._run(main), name=self.name, context=context)
+
+    def kill(self) -> None:
+        """From now on nothing that it does has an effect. What it does still is to fall over its own feet."""
+        self.is_alive = self.writes.is_alive = False
+        for _, link in self.links:
+            link.cut(is_up=False)
+        self._loop.thaw(self.name)
+        if self.task is not None:
+            self.task.cancel()
+
+    def touched(self, directory: Path) -> None:
+        """Files of the directory changed."""
+        if directory in self._directories:
+            self._directories[directory].set()
+
+    def kube(self, cluster: str, server: KubeServer) -> KubeClient:
+        link = KubeLink(server, SimulatedBlocking(self._loop, self.rng), self._wire.delays(self.name, cluster))
+        self._connect(f"{cluster} kubernetes", link)
+        return KubeClient(link)  # type: ignore[arg-type]  # a link stands for the transport
+
+    def outside(self, find_store: Callable[[str], tuple[MemoryServer, bool]]) -> Outside:
+        """`find_store` gives the server of a host, and whether it may only be read."""
+
+        def dial(config: ClientConfig, options: Options | None = None, resolve: object = None) -> LinkedStore:
+            del options, resolve
+            host = config.endpoints[0].host
+            server, read_only = find_store(host)
+            link = StoreLink(server, self._wire.delays(self.name, host), read_only=read_only)
+            self._connect(host, link)
+            return LinkedStore(link, Options(rng=self.rng))
+
+        return Outside(rng=self.rng, dial=dial, watch=self._watch)  # type: ignore[arg-type]  # the twin of the client
+
+    async def _watch(self, directory: Path) -> AsyncIterator[None]:
+        changed = self._directories[directory] = asyncio.Event()
+        yield
+        while True:
+            await changed.wait()
+            changed.clear()
+            yield
+
+    def _connect(self, to: str, link: StoreLink | KubeLink) -> None:
+        if not self.is_alive or self._wire.is_cut(self.name, to):
+            link.cut(is_up=False)
+        self.links.append((to, link))
+
+    async def _run(self, main: Coroutine[Any, Any, None]) -> None:
+        try:
+            await main
+        except asyncio.CancelledError:
+            if self.is_alive:
+                self.ended = "cancelled itself"
+            raise
+        except BaseException as exc:
+            if self.is_alive:
+                self.ended = _why(exc)
+            return
+        if self.is_alive:
+            self.ended = "returned"
+
+
+def _why(exc: BaseException) -> str:
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return repr(exc)

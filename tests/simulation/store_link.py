@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One process's connection to a cluster's store: the in-memory twin of etcd behind a wire that delays, cuts and loses answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from kvstore.errors import Denied, Unavailable
+from kvstore.memory import MemoryStore
+from kvstore.memoryserver import MemoryServer
+from kvstore.options import Options
+from kvstore.watch import Message
+from meshmodel import private_keys
+
+
+class StoreLink:
+    """What a `MemoryStore` takes for its server: the server itself, as far as this wire lets it through.
+
+    Over a `read_only` link nothing is written and private keys are not read, as peers find it at the facade.
+    """
+
+    def __init__(self, server: MemoryServer, delay: Callable[[], float], *, read_only: bool) -> None:
+        self._server, self.delay, self._is_read_only = server, delay, read_only
+        self._is_link_up, self._cuts = True, 0
+        self.lose_answers = 0
+        self._wakers: dict[asyncio.Event, None] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
+
+    @property
+    def is_up(self) -> bool:
+        return self._is_link_up and self._server.is_up
+
+    @property
+    def connections(self) -> int:
+        return self._server.connections + self._cuts
+
+    def enter(self, key: bytes = b"", *, is_write: bool = False) -> None:
+        if not self._is_link_up:
+            raise Unavailable("no route to the store")
+        if self._is_read_only and (is_write or key.startswith(private_keys.ROOT)):
+            raise Denied("etcdserver: permission denied")
+        self._server.enter(key, is_write=is_write)
+
+    def subscribe(self, waker: asyncio.Event) -> Callable[[], None]:
+        unsubscribe = self._server.subscribe(waker)
+        self._wakers[waker] = None
+
+        def leave() -> None:
+            self._wakers.pop(waker, None)
+            unsubscribe()
+
+        return leave
+
+    def cut(self, *, is_up: bool) -> None:
+        """Open streams break; nothing gets through until the link is up."""
+        self._is_link_up = is_up
+        self._cuts += 1
+        for waker in list(self._wakers):
+            waker.set()
+
+
+class LinkedStore(MemoryStore):
+    """One client. Calls take the wire's time; an answer that is lost leaves done what was asked."""
+
+    def __init__(self, link: StoreLink, options: Options) -> None:
+        super().__init__(link, options)  # type: ignore[arg-type]  # a link stands for its server
+        self._link = link
+
+    async def put(self, key: bytes, value: bytes, *, lease: int = 0) -> int:
+        revision = await super().put(key, value, lease=lease)
+        self._lose("put")
+        return revision
+
+    async def apply(self, ops: Mapping[bytes, bytes | None], *, lease: int | Mapping[bytes, int] = 0) -> int:
+        revision = await super().apply(ops, lease=lease)
+        self._lose("apply")
+        return revision
+
+    async def watch(self, key: bytes, range_end: bytes, start_revision: int) -> AsyncGenerator[Message, None]:
+        """Messages arrive in order, each some time after it was sent."""
+        connections = self._link.connections
+        async with aclosing(super().watch(key, range_end, start_revision)) as messages:
+            async for message in messages:
+                if (delay_s := self._link.delay()) > 0:
+                    await asyncio.sleep(delay_s)
+                if not self._link.is_up or self._link.connections != connections:
+                    raise Unavailable("watch stream ended")
+                yield message
+
+    def _lose(self, what: str) -> None:
+        if self._link.lose_answers:
+            self._link.lose_answers -= 1
+            raise Unavailable(f"{what}: connection reset before the answer")
+
+    async def _enter(self, key: bytes = b"", *, is_write: bool = False) -> None:
+        if (delay_s := self._link.delay()) > 0:
+            await asyncio.sleep(delay_s)
+        await super()._enter(key, is_write=is_write)
