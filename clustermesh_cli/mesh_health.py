@@ -14,6 +14,10 @@ from meshapi.apiserver import ApiserverStatus
 
 STORE: Final = "store: "
 _PEER: Final = "peer "  # components of an agent's health that stand for one followed cluster each
+LEAVING: Final = (
+    "this cluster is on its way out of the mesh, its agents detach their nodes: run clustermesh disable again to finish, or "
+    "clustermesh enable to stay"
+)
 _TROUBLED: Final = ("degraded", "failed")
 
 
@@ -44,16 +48,19 @@ def assess(
     expected_agents: int,
     certificates: Sequence[KeptCertificates] = (),
     notices: Sequence[str] = (),
+    is_leaving: bool = False,
     now_s: float,
 ) -> MeshHealth:
     """Compare what is with what should be at `now_s` (wall seconds).
 
     Well means: every expected agent is ready, and ready with every expected peer; no part of a program is degraded; no
-    certificate is refused for its dates; no valid policy is without the effect it states. What is wrong with an object that
+    certificate is refused for its dates; no valid policy is without the effect it states; nobody began to take the cluster
+    out of the mesh (`is_leaving`) and did not finish. What is wrong with an object that
     somebody wrote is a warning.
     """
     states = [judge(now_s, kept) for kept in certificates]
     problems = [
+        *([LEAVING] if is_leaving else []),
         *(state.sentence for state in states if state.is_refused),
         *_server_problems(status, certificates, now_s),
         *_apiserver_problems(status),

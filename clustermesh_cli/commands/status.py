@@ -21,6 +21,7 @@ from clustermesh_cli.cluster_facts import find_access
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.mesh_health import MeshHealth, assess
+from clustermesh_cli.plan.detachment import is_leaving
 from clustermesh_cli.plan.facts import KnownPeer, StoreAccess
 from clustermesh_cli.plan.peering import read_peers
 from clustermesh_cli.program_client import ProgramClient
@@ -79,6 +80,7 @@ def look(programs: ProgramClient, *, without_apiserver: bool = False) -> Snapsho
         expected_agents=max(expected_agents, 1),
         certificates=read_certificates(client, namespace),
         notices=[notice] if (notice := replacement_notice(client, namespace)) else [],
+        is_leaving=is_leaving(daemon),
         now_s=CLOCK.wall(),
     )
     access = find_access(service, client.list(k.NODES))

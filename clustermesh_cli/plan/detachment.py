@@ -23,6 +23,11 @@ def detaching_patch(daemon: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def is_leaving(daemon: Mapping[str, Any]) -> bool:
+    """The agents of this DaemonSet are told to detach: somebody began to take the cluster out of the mesh."""
+    return _is_told(daemon["spec"]["template"]["spec"]) if "spec" in daemon else False
+
+
 def unconfirmed_nodes(nodes: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]]) -> list[str]:
     """Nodes whose agent has not said yet that nothing of ours is left there, by name. `pods` are those of the agents."""
     confirmed = {pod["spec"].get("nodeName", "") for pod in pods if _has_detached(pod)}
@@ -34,6 +39,9 @@ def _without_flag(container: Mapping[str, Any]) -> list[str]:
 
 
 def _has_detached(pod: Mapping[str, Any]) -> bool:
-    told = any(DETACH_FLAG in (container.get("args") or ()) for container in pod["spec"].get("containers") or ())
     conditions = (pod.get("status") or {}).get("conditions") or ()
-    return told and any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+    return _is_told(pod["spec"]) and any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+
+def _is_told(pod_spec: Mapping[str, Any]) -> bool:
+    return any(DETACH_FLAG in (container.get("args") or ()) for container in pod_spec.get("containers") or ())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from explain_world import listing
 from clustermesh_cli.commands.status import ANSWER_S, status
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
+from clustermesh_cli.mesh_health import LEAVING
 from kube.config import load_client
 from kube.errors import Unreachable
 from kube.resource import SERVICES
@@ -26,6 +28,7 @@ from meshkit.answer_form import AnswerForm
 from tests.unit.kube.kube_recorder import kubeconfig
 from tests.unit.kube.kube_script import ScriptedServer
 
+DAEMON_SET = "/apis/apps/v1/namespaces/kube-system/daemonsets/clustermesh-agent"
 READY = RemoteCluster(name="south", ready=True, connected=True, age_s=4.0)
 
 
@@ -86,6 +89,18 @@ def test_the_same_is_said_as_json() -> None:
     (peer,) = document["verdict"]["peers"]
     assert (peer["name"], peer["age-s"], peer["probes-total"]) == ("south", 4.0, 0)
     assert not _names_with_underscores(document)
+
+
+@pytest.mark.parametrize(("args", "is_leaving"), [([], False), (["--detach"], True)])
+@pytest.mark.runbook("leaving")
+def test_a_removal_that_was_not_finished_is_the_first_thing_said(args: list[str], is_leaving: bool) -> None:
+    api = SilentApiserver()
+    template = {"spec": {"containers": [{"name": "agent", "args": ["--port=1", *args]}]}}
+    api.answers[DAEMON_SET] = json.dumps({"spec": {"template": template}}).encode()
+    _, text = run(api)
+    first = next(line for line in text[text.index("Cluster Connections") :].splitlines() if line.startswith("FAIL"))
+    assert (first == f"FAIL {LEAVING}") == is_leaving
+    assert text.count("on its way out of the mesh") == is_leaving
 
 
 def test_a_wait_that_ends_shows_what_is_known() -> None:
