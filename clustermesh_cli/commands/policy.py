@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final, TextIO
 import orjson
 
 from clustermesh_cli.answer_form import print_answer
-from clustermesh_cli.commands.policy_summary import count_policies
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.lint_report import make_report, report_lines
+from clustermesh_cli.policy_summary import summarise
 from clustermesh_cli.verdict_lines import verdict_lines
 from meshkit import yamltext
 from meshkit.answer_form import AnswerForm
@@ -68,7 +68,7 @@ def lint_files(
     form: AnswerForm = AnswerForm.TABLE,
     output: TextIO | None = None,
 ) -> ExitCode:
-    """Print one line per finding, file by file, then those that only all files together have; of a summary only the end.
+    """Print one line per finding, file by file, then those that only all files together have; of a summary counts and reasons.
 
     A directory stands for the manifests in it and below.
 
@@ -81,10 +81,9 @@ def lint_files(
     found = [(path, finding) for path, findings in own.items() for finding in findings]
     known = {finding for findings in own.values() for finding in findings}
     found += [("", finding) for finding in lint(texts.values(), context, identities) if finding not in known]
-    policies = count_policies(texts.values(), context) if is_summary else None
-    report = make_report(len(texts), found, None if policies is None else policies._asdict())
-    lines = (*report_lines(report, found), *([] if policies is None else [str(policies)]))
-    print_answer(report, lines, form, Console(plain=True, stream=output))
+    summary = summarise(texts.values(), context) if is_summary else None
+    report = make_report(len(texts), found, summary)
+    print_answer(report, report_lines(report, found, summary), form, Console(plain=True, stream=output))
     if report.counts[Severity.ERROR]:
         return ExitCode.CHECK_FAILED
     return ExitCode.DEGRADED if any(finding.code == NOT_ENFORCED for _, finding in found) else ExitCode.OK

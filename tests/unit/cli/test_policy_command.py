@@ -75,8 +75,10 @@ def test_findings_have_every_form(tmp_path: Path, is_summary: bool) -> None:
     assert (report["schema"], report["files"]) == (1, 1)
     lines = said[AnswerForm.TABLE].splitlines()
     if is_summary:
-        assert (report["findings"], report["policies"]) == ([], {"enforced": 0, "partly": 1, "refused": 0, "others": 0})
-        assert lines[-1].startswith("1 policy: ")
+        counts = {"enforced": 0, "partly": 1, "refused": 0, "others": 0, "remarked": 0}
+        assert (report["findings"], report["policies"]) == ([], counts)
+        assert report["reasons"] == [{"outcome": "partly", "reason": "fromGroups is not resolved yet", "policies": 1}]
+        assert lines[-2].startswith("1 policy: ")
         return
     (found, *_) = [one for one in report["findings"] if one["code"] == "not-enforced"]
     assert (found["file"], found["severity"], found["where"]) == (str(file), "warning", "cnp/default/groups")
@@ -153,9 +155,32 @@ def test_a_summary_counts_what_becomes_of_each_policy_of_a_directory(tmp_path: P
     output = io.StringIO()
     code = lint_files([str(tmp_path)], "north", default_local_cluster=True, is_summary=True, output=output)
     assert code == ExitCode.CHECK_FAILED
-    findings, policies = output.getvalue().splitlines()
+    findings, policies, *_ = output.getvalue().splitlines()
     assert findings.endswith("in 3 files")
     assert policies == "4 policies: 2 enforced as written, 1 in part, 1 refused; 1 other document"
+
+
+def test_a_summary_groups_reasons_without_places_and_what_documents_hold(tmp_path: Path) -> None:
+    def written(name: str, spec: str) -> None:
+        (tmp_path / f"{name}.yaml").write_text(
+            f"apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: {name}}}\n"
+            f"spec: {{endpointSelector: {{}}, {spec}}}\n"
+        )
+
+    rules = "toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{method: GET}]}}]"
+    written("one", f"ingress: [{{{rules}}}, {{{rules.replace('80', '81')}}}]")
+    written("two", f"egress: [{{}}, {{{rules}}}, {{toFQDNs: [{{matchName: a.example}}]}}]")
+    written("three", "ingress: [{fromEndpoints: [{matchExpressions: [{key: a, operator: in}]}]}]")
+    written("four", "ingress: [{}, {fromEndpoints: [{}, {matchExpressions: [{key: b, operator: xx}]}]}]")
+    written("five", "egress: [{toServices: []}]")
+    output = io.StringIO()
+    lint_files([str(tmp_path)], "north", default_local_cluster=True, is_summary=True, output=output)
+    assert output.getvalue().splitlines()[1:] == [
+        "5 policies: 1 enforced as written (1 with a warning), 2 in part, 2 refused; 0 other documents",
+        "    2 in part: a list of http rules cannot be enforced yet",
+        "    1 in part: toFQDNs is not resolved yet",
+        "    2 refused: operator: … is not a valid label selector operator",
+    ]
 
 
 def test_a_directory_without_manifests_is_a_mistake(tmp_path: Path) -> None:
