@@ -46,7 +46,7 @@ def make_app(
     title: str, version: str, health: Health, registry: Registry, *, ready: Callable[[], bool] | None = None
 ) -> FastAPI:
     """An application with /healthz (it lives), /readyz (503 until ready; ?verbose lists the parts), /metrics and /docs."""
-    app = FastAPI(title=title, version=version, docs_url=None, redoc_url=None)
+    app = FastAPI(title=title, version=version, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.router.route_class = StrictRoute
     is_ready = ready or health.ready
     scrapes = Scrapes(registry)

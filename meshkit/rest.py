@@ -156,4 +156,6 @@ async def _refuse_invalid(_request: Request, exc: Exception) -> Response:
 
 async def _refuse_raised(_request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
-    return refuse(exc.status_code, str(exc.detail))
+    answer = refuse(exc.status_code, str(exc.detail))
+    answer.headers.update(exc.headers or {})  # Allow, of a method that a path does not have
+    return answer

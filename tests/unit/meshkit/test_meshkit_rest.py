@@ -65,6 +65,19 @@ async def test_every_error_is_a_refusal() -> None:
         assert read_refusal((await http.post("/v1/ewoks")).content) == "Method Not Allowed"
 
 
+async def test_a_method_that_a_path_lacks_is_refused_with_those_that_it_has() -> None:
+    async with client() as http:
+        for answer in (await http.post("/v1/ewoks"), await http.delete("/healthz")):
+            assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+
+
+async def test_a_path_with_a_slash_too_many_is_no_path() -> None:
+    async with client() as http:
+        for path in ("/v1/ewoks/", "/healthz/", "/docs/"):
+            refused = await http.get(path)
+            assert (refused.status_code, read_refusal(refused.content)) == (404, "Not Found")
+
+
 async def test_the_document_says_what_is_answered_and_what_is_refused() -> None:
     async with client() as http:
         document = (await http.get("/openapi.json")).json()
