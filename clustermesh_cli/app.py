@@ -15,6 +15,7 @@ from clustermesh_cli.config_verbs import config
 from clustermesh_cli.console import Console
 from clustermesh_cli.event_verbs import events
 from clustermesh_cli.exit_code import CommandError, ExitCode
+from clustermesh_cli.failure_document import print_failure
 from clustermesh_cli.kv_verbs import kv
 from clustermesh_cli.link_verbs import check, connect, disconnect
 from clustermesh_cli.policy_verbs import explain, inspect_scope, policy
@@ -271,5 +272,6 @@ def run_app() -> int:
 
 
 def _fail(message: str, code: ExitCode) -> ExitCode:
+    print_failure(sys.argv[1:], message, code)
     print(f"Error: {visible(' '.join(message.split()))}", file=sys.stderr)
     return code

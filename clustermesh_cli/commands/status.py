@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from clustermesh_cli.cluster_certificates import read_certificates, replacement_
 from clustermesh_cli.cluster_facts import find_access
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
+from clustermesh_cli.failure_document import outcome
 from clustermesh_cli.mesh_health import MeshHealth, assess
 from clustermesh_cli.plan.detachment import is_leaving
 from clustermesh_cli.plan.facts import KnownPeer, StoreAccess
@@ -31,7 +32,6 @@ from kube.client import KubeClient
 from kube.errors import KubeError
 from meshapi.apiserver import ApiserverStatus
 from meshapi.installed import AGENT, PEERS_SECRET, STORE_SERVICE
-from meshapi.row import SCHEMA
 from meshapi.shown_times import with_times
 from meshkit.answer_form import AnswerForm
 from meshkit.clock import SystemClock
@@ -90,20 +90,14 @@ def look(programs: ProgramClient, *, without_apiserver: bool = False) -> Snapsho
 def status(client: KubeClient, namespace: str, console: Console, form: AnswerForm, *, wait_s: float | None) -> ExitCode:
     """Print the state, after waiting for it to be well if asked; the exit code says what was found.
 
-    As JSON or YAML there is a document whatever happens. Raises: CommandError, KubeError, after it.
+    Raises: CommandError, KubeError where there is none, having printed nothing.
     """
     programs = ProgramClient(client.within(ANSWER_S), namespace)
-    try:
-        snapshot, code = _find(programs, console, wait_s, quiet=form is not AnswerForm.TABLE)
-    except (CommandError, KubeError) as exc:
-        if form is not AnswerForm.TABLE:
-            code = exc.code if isinstance(exc, CommandError) else ExitCode.INTERNAL
-            _print_document({"schema": SCHEMA}, code, [str(exc)], form, console)
-        raise
+    snapshot, code = _find(programs, console, wait_s, quiet=form is not AnswerForm.TABLE)
     verdict = snapshot.verdict
     if form is not AnswerForm.TABLE:
         document = {**msgspec.to_builtins(snapshot.status), "verdict": _hyphenated(asdict(verdict))}
-        _print_document(with_times(document), code, verdict.problems, form, console)
+        print_answer({**with_times(document), "outcome": outcome(code, verdict.problems)}, (), form, console)
     else:
         render_status(snapshot.status, verdict, snapshot.access, snapshot.service_type, console, now_s=CLOCK.wall())
     return code
@@ -121,13 +115,6 @@ def _find(programs: ProgramClient, console: Console, wait_s: float | None, *, qu
             return look(programs, without_apiserver=True), ExitCode.TIMEOUT
         except (CommandError, KubeError):
             raise CommandError(str(exc), ExitCode.TIMEOUT) from exc
-
-
-def _print_document(
-    document: Mapping[str, Any], code: ExitCode, problems: Sequence[str], form: AnswerForm, console: Console
-) -> None:
-    outcome = {"result": code.name.lower().replace("_", "-"), "exit-code": int(code), "problems": list(problems)}
-    print_answer({**document, "outcome": outcome}, (), form, console)
 
 
 def _hyphenated(value: Any) -> Any:
