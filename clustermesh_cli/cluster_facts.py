@@ -44,19 +44,11 @@ def read_config(client: KubeClient, namespace: str) -> Mapping[str, str]:
 
 def read_facts(client: KubeClient, namespace: str, context: str) -> ClusterFacts:
     """Read one cluster. Raises CommandError when the mesh is not enabled there."""
-    from certs.authority_secret import read_trust
-    from certs.errors import CertificateError  # who only looks for addresses does not load what reads certificates
-
     config = read_config(client, namespace)
     ca, peers = (client.get(k.SECRETS, name, namespace) for name in (CA_SECRET, PEERS_SECRET))
     if CLUSTER_NAME_KEY not in config or (ca is None and peers is None):
         raise CommandError(f"the mesh is not enabled in {context}: run `clustermesh enable --context {context}` first")
-    if ca is None:
-        raise CommandError(f"{context}: Secret {CA_SECRET} is lost: {RESTORE}")
-    try:
-        ca_pem = read_trust(ca, CA_SECRET)
-    except CertificateError as exc:
-        raise CommandError(f"{context}: {unusable_authority(str(exc))}") from exc
+    ca_pem = _trust(ca, context)
     maximum, number = (_number(config, key, context) for key in (MAXIMUM_KEY, CLUSTER_ID_KEY))
     return ClusterFacts(
         context=context,
@@ -79,6 +71,23 @@ def _number(config: Mapping[str, str], key: str, context: str) -> int:
             "puts back what the programs of that cluster run with"
         )
     return int(text)
+
+
+def read_cluster_trust(client: KubeClient, namespace: str, context: str) -> bytes:
+    """What others must trust to believe the cluster, as PEM. Raises CommandError where its authority is lost or no good."""
+    return _trust(client.get(k.SECRETS, CA_SECRET, namespace), context)
+
+
+def _trust(secret: Mapping[str, Any] | None, context: str) -> bytes:
+    from certs.authority_secret import read_trust
+    from certs.errors import CertificateError  # who only looks for addresses does not load what reads certificates
+
+    if secret is None:
+        raise CommandError(f"{context}: Secret {CA_SECRET} is lost: {RESTORE}")
+    try:
+        return read_trust(secret, CA_SECRET)
+    except CertificateError as exc:
+        raise CommandError(f"{context}: {unusable_authority(str(exc))}") from exc
 
 
 def is_mirrored(config: Mapping[str, str]) -> bool:

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import kube.resource as k
 from clustermesh_cli.exit_code import CommandError, ExitCode
@@ -14,14 +14,11 @@ from clustermesh_cli.plan.link_change import (
     LinkChange,
     LinkStep,
     Objects,
-    next_change,
-    plan_changes,
     restoring_patch,
 )
+from clustermesh_cli.plan.link_run import MAX_COLLISIONS, DecideSteps, LinkMove, LinkRun, contexts_of
 from kube.client import KubeClient
 from kube.errors import Conflict, KubeError
-
-MAX_COLLISIONS: Final = 20
 
 
 def read_objects(clients: Mapping[str, KubeClient], namespace: str) -> Objects:
@@ -34,16 +31,16 @@ def read_objects(clients: Mapping[str, KubeClient], namespace: str) -> Objects:
 
 
 def write_steps(
-    clients: Mapping[str, KubeClient], namespace: str, steps: Iterable[LinkStep], verify: Callable[[], None]
+    clients: Mapping[str, KubeClient], namespace: str, decide_steps: DecideSteps, verify: Callable[[], None]
 ) -> None:
     """All is as the steps want it and `verify` returned, or what this call wrote is taken back.
 
     What is written next is decided anew from what is there, and every write names the version it was decided from: what
     somebody else writes at the same time stays. Raises: CommandError with the cause and whether what was there is back.
     """
-    writer = _Writer(clients, namespace, tuple(steps))
+    writer = _Writer(clients, namespace)
     try:
-        writer.write_all()
+        writer.write_all(decide_steps)
         verify()
     except (KubeError, CommandError, KeyboardInterrupt) as exc:
         outcome = writer.take_back()
@@ -52,38 +49,65 @@ def write_steps(
 
 
 class _Writer:
-    def __init__(self, clients: Mapping[str, KubeClient], namespace: str, steps: Sequence[LinkStep]) -> None:
-        self._clients, self._namespace, self._steps = clients, namespace, steps
-        self._begun: list[LinkChange] = []
+    def __init__(self, clients: Mapping[str, KubeClient], namespace: str) -> None:
+        self._clients, self._namespace = clients, namespace
+        self._run = LinkRun()
 
-    def write_all(self) -> None:
-        contexts = dict.fromkeys(step.context for step in self._steps)
-        objects = dict(read_objects({context: self._clients[context] for context in contexts}, self._namespace))
-        plan_changes(self._steps, objects)  # refuses what cannot be carried through, before the first write
-        collisions = 0
-        while (change := next_change(self._steps, objects)) is not None:
-            place = change.context, change.name
-            self._begun.append(change)  # before the write: one whose answer is lost may have been made
-            try:
-                objects[place] = self._patch(place, change.before, change.patch)
-            except Conflict:
-                self._begun.pop()
-                collisions += 1
-                if collisions > MAX_COLLISIONS:
-                    raise
-                objects[place] = self._read(place)
+    def write_all(self, decide_steps: DecideSteps) -> None:
+        while True:
+            move, change = self._run.next_move()
+            match move:
+                case LinkMove.LOOK:
+                    self._look(tuple(decide_steps()))
+                case LinkMove.WRITE:
+                    assert change is not None
+                    self._write(change)
+                case LinkMove.DONE:
+                    return
+                case LinkMove.GIVE_UP:
+                    raise CommandError(
+                        "409 Conflict: somebody else changes the same peers all the time: find out who connects or disconnects "
+                        "these clusters, then run this again"
+                    )
+
+    def _look(self, steps: Sequence[LinkStep]) -> None:
+        clients = {context: self._clients[context] for context in contexts_of(steps)}
+        self._run = self._run.looked(steps, read_objects(clients, self._namespace))
+
+    def _write(self, change: LinkChange) -> None:
+        place = change.context, change.name
+        self._run = self._run.begin(change)
+        try:
+            after = self._patch(place, change.before, change.patch)
+        except Conflict:
+            self._run = self._run.collided(change, self._read(place))
+        else:
+            self._run = self._run.wrote(change, after)
 
     def take_back(self) -> str:
         """What a person is told about it."""
         left: dict[str, str] = {}
-        for change in reversed(self._begun):
+        finished: dict[str, None] = {}
+        for change in reversed(self._run.begun):
             try:
-                self._undo(change)
+                if self._is_finished_by_others(change):
+                    finished[change.link] = None
+                else:
+                    self._undo(change)
             except KubeError as exc:
                 left[f"{change.name} of {change.context}"] = str(exc)
+        if finished and not left:
+            return f"what somebody else finished meanwhile is left ({', '.join(finished)}), the rest is restored"
         if not left:
-            return "what was there before is restored" if self._begun else "nothing was changed"
+            return "what was there before is restored" if self._run.begun else "nothing was changed"
         return f"NOT restored: {'; '.join(f'{where} ({why})' for where, why in left.items())}; connect again"
+
+    def _is_finished_by_others(self, change: LinkChange) -> bool:
+        clients = {context: self._clients[context] for context in contexts_of(self._run.steps)}
+        try:
+            return self._run.is_finished_by_others(change, read_objects(clients, self._namespace))
+        except KubeError:
+            return False  # of a cluster that does not answer nobody knows more
 
     def _undo(self, change: LinkChange) -> None:
         place = change.context, change.name

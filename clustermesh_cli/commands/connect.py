@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from clustermesh_cli.clock_proof import prove_clocks
-from clustermesh_cli.cluster_facts import read_facts
+from clustermesh_cli.cluster_facts import read_cluster_trust, read_facts
 from clustermesh_cli.console import Console
 from clustermesh_cli.link_proof import Patience, prove_reach, prove_session
 from clustermesh_cli.link_writer import read_objects, write_steps
@@ -16,7 +16,7 @@ from clustermesh_cli.plan.connect import PeerLink, check_access, check_all, plan
 from clustermesh_cli.plan.connection_mode import Mode
 from clustermesh_cli.plan.endpoint import given_access
 from clustermesh_cli.plan.facts import ClusterFacts
-from clustermesh_cli.plan.link_change import connecting_steps, plan_changes
+from clustermesh_cli.plan.link_change import LinkStep, connecting_steps, plan_changes
 from clustermesh_cli.plan.peer_networks import Choices
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
@@ -57,13 +57,17 @@ def connect(
     objects = read_objects(clients, namespace)
     links = plan_links(local, remotes, options.mode)
     links = OwnedNetworks(clients, namespace, options.networks, console).decide(links, objects)
-    steps = connecting_steps(links, namespace)
-    plan_changes(steps, objects)
+    plan_changes(connecting_steps(links, namespace), objects)
     programs = {context: ProgramClient(client, namespace) for context, client in clients.items()}
     if options.is_verified:
         for link in links:
             prove_reach(link, programs, patience, console)
         prove_clocks(facts, programs, patience.wall, console)
+
+    def decide_steps() -> tuple[LinkStep, ...]:
+        """By the authorities as they are now: one may have been replaced while we looked and waited."""
+        trust = {context: read_cluster_trust(client, namespace, context) for context, client in clients.items()}
+        return connecting_steps((link.trusting(trust) for link in links), namespace)
 
     def verify() -> None:
         for link in links:
@@ -71,7 +75,7 @@ def connect(
                 prove_session(link, programs[link.reader.context], patience)
 
     if not options.dry_run:
-        write_steps(clients, namespace, steps, verify)
+        write_steps(clients, namespace, decide_steps, verify)
     for link in links:
         said = " (dry run, nothing written)" if options.dry_run else ""
         console.info(f"{link.reader.context} reads {link.target.context}{said}")

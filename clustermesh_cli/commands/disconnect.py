@@ -12,7 +12,7 @@ from clustermesh_cli.link_writer import read_objects, write_steps
 from clustermesh_cli.plan.link_change import Objects, parting_steps
 from clustermesh_cli.plan.peering import known_peers
 from kube.client import KubeClient
-from meshapi.installed import CA_BUNDLE, CLUSTER_NAME_KEY, MIRROR_SECRET, PEERS_SECRET
+from meshapi.installed import CA_BUNDLE, CLUSTER_NAME_KEY, MIRROR_SECRET, PEERS_SECRET, REMOTE_USERS
 
 
 def disconnect_peer(client: KubeClient, namespace: str, context: str, peer: str, console: Console) -> None:
@@ -76,7 +76,7 @@ def _refuse_itself(own: str, peer: str) -> None:
 
 def _known(objects: Objects, context: str, own: str) -> frozenset[str]:
     secrets = (objects[context, PEERS_SECRET], objects[context, MIRROR_SECRET])
-    return known_peers(secrets, objects[context, CA_BUNDLE]) - {own}
+    return known_peers(secrets, objects[context, CA_BUNDLE], objects[context, REMOTE_USERS]) - {own}
 
 
 def _knows(objects: Objects, names: Mapping[str, str], reader: str, target: str) -> bool:
@@ -91,7 +91,7 @@ def _forget(
 ) -> None:
     for context, peer in partings:
         console.step(f"Removing {peer} from {context or 'this cluster'}...")
-    write_steps(clients, namespace, parting_steps(partings), lambda: None)
+    write_steps(clients, namespace, lambda: parting_steps(partings), lambda: None)
     for _, peer in partings:
         console.ok(
             f"Removed {peer}: its configuration, its trusted CA and its user remote-{peer}; agents drain its records"

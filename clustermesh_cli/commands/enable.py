@@ -196,7 +196,8 @@ def _decide_exposure(client: KubeClient, options: EnableOptions, peers: Collecti
 def _check_authority(client: KubeClient, options: EnableOptions, identity: ClusterIdentity) -> frozenset[str]:
     """The peers that trust this cluster's authority. Raises: CommandRefusedError where it may not be replaced."""
     secrets = [client.get(k.SECRETS, name, options.namespace) for name in (PEERS_SECRET, MIRROR_SECRET)]
-    peers = known_peers(secrets, client.get(k.CONFIG_MAPS, CA_BUNDLE, options.namespace)) - {identity.name}
+    bundle, users = (client.get(k.CONFIG_MAPS, name, options.namespace) for name in (CA_BUNDLE, REMOTE_USERS))
+    peers = known_peers(secrets, bundle, users) - {identity.name}
     secret, flaw = client.get(k.SECRETS, CA_SECRET, options.namespace), ""
     if secret is not None:
         try:

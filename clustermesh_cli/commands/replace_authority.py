@@ -33,7 +33,7 @@ from clustermesh_cli.plan.authority_replacement import SETTLE_S, ReplacementFact
 from clustermesh_cli.plan.peering import CA_SUFFIX, known_peers
 from kube.client import KubeClient
 from kube.errors import Conflict
-from meshapi.installed import CA_BUNDLE, CA_SECRET, CLUSTER_NAME_KEY, MIRROR_SECRET, PEERS_SECRET
+from meshapi.installed import CA_BUNDLE, CA_SECRET, CLUSTER_NAME_KEY, MIRROR_SECRET, PEERS_SECRET, REMOTE_USERS
 
 LOOK_S: Final = 2.0
 AGAIN: Final = "run clustermesh certs rotate --ca again with the same contexts, which goes on from here"
@@ -145,11 +145,11 @@ class AuthorityReplacement:
 
     def _check_peers(self) -> None:
         secrets = [self._client.get(k.SECRETS, name, self._namespace) for name in (PEERS_SECRET, MIRROR_SECRET)]
-        bundle = self._client.get(k.CONFIG_MAPS, CA_BUNDLE, self._namespace)
+        bundle, users = (self._client.get(k.CONFIG_MAPS, name, self._namespace) for name in (CA_BUNDLE, REMOTE_USERS))
         reached = {
             read_config(client, self._namespace).get(CLUSTER_NAME_KEY, "") for client in self._options.peers.values()
         }
-        missing = sorted(known_peers(secrets, bundle) - {self._name} - reached - set(self._options.without))
+        missing = sorted(known_peers(secrets, bundle, users) - {self._name} - reached - set(self._options.without))
         if missing:
             raise CommandRefusedError(
                 f"{', '.join(missing)} must be told of the new authority: give --destination-context for each, or --without "

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import yaml
@@ -27,6 +27,11 @@ class PeerLink:
     reader: ClusterFacts
     target: ClusterFacts
     networks: tuple[str, ...] | None = None
+
+    def trusting(self, trust: Mapping[str, bytes]) -> PeerLink:
+        """The link by these authorities of both clusters, PEM by context."""
+        reader, target = (replace(cluster, ca_pem=trust[cluster.context]) for cluster in (self.reader, self.target))
+        return replace(self, reader=reader, target=target)
 
 
 def plan_links(local: ClusterFacts, remotes: Iterable[ClusterFacts], mode: Mode) -> tuple[PeerLink, ...]:

@@ -41,12 +41,16 @@ Decide = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class LinkStep:
-    """What one object of a cluster must come to say. Where it is not `needed`, a cluster may be without the object."""
+    """What one object of a cluster must come to say. Where it is not `needed`, a cluster may be without the object.
+
+    `link` names the reader and the target, or the cluster and the peer that it forgets: a link is made or ended by all its steps.
+    """
 
     context: str
     name: str
     decide: Decide
     is_needed: bool = True
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class LinkChange:
     name: str
     before: Mapping[str, Any]
     patch: Mapping[str, Any]
+    link: str = ""
 
     @property
     def after(self) -> Mapping[str, Any]:
@@ -97,7 +102,7 @@ def next_change(steps: Iterable[LinkStep], objects: Objects) -> LinkChange | Non
             continue
         patch = step.decide(before)
         if has_effect(before, patch):
-            return LinkChange(step.context, step.name, before, patch)
+            return LinkChange(step.context, step.name, before, patch, step.link)
     return None
 
 
@@ -165,10 +170,13 @@ def _part(context: str, peer: str) -> Iterable[LinkStep]:
     def expel(old: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"data": {USERS_KEY: expel_users(_users(old), peer)}}
 
-    yield LinkStep(context, PEERS_SECRET, lambda old: forget_peer(read_peers(old), peer), is_needed=False)
-    yield LinkStep(context, MIRROR_SECRET, lambda _: {"data": dict(forgotten_files(peer))}, is_needed=False)
-    yield LinkStep(context, REMOTE_USERS, expel, is_needed=False)
-    yield LinkStep(context, CA_BUNDLE, lambda _: {"data": {f"{peer}.crt": None}}, is_needed=False)
+    def step(name: str, decide: Decide) -> LinkStep:
+        return LinkStep(context, name, decide, is_needed=False, link=f"{context} {peer}")
+
+    yield step(PEERS_SECRET, lambda old: forget_peer(read_peers(old), peer))
+    yield step(MIRROR_SECRET, lambda _: {"data": dict(forgotten_files(peer))})
+    yield step(REMOTE_USERS, expel)
+    yield step(CA_BUNDLE, lambda _: {"data": {f"{peer}.crt": None}})
 
 
 def _users(config_map: Mapping[str, Any]) -> str:
@@ -178,8 +186,17 @@ def _users(config_map: Mapping[str, Any]) -> str:
 def _admit(link: PeerLink) -> Iterable[LinkStep]:
     """The target trusts the reader's CA for the reader's own name, and has a user for it. No key is copied."""
     reader, context = link.reader, link.target.context
-    yield LinkStep(context, CA_BUNDLE, lambda _: {"data": {f"{reader.name}.crt": reader.ca_pem.decode()}})
-    yield LinkStep(context, REMOTE_USERS, lambda old: {"data": {USERS_KEY: admit_users(_users(old), reader.name)}})
+    trusted = {f"{reader.name}.crt": reader.ca_pem.decode()}
+
+    def admit(old: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"data": {USERS_KEY: admit_users(_users(old), reader.name)}}
+
+    yield LinkStep(context, CA_BUNDLE, lambda _: {"data": trusted}, link=_name(link))
+    yield LinkStep(context, REMOTE_USERS, admit, link=_name(link))
+
+
+def _name(link: PeerLink) -> str:
+    return f"{link.reader.context} {link.target.context}"
 
 
 def _learn(link: PeerLink, namespace: str) -> Iterable[LinkStep]:
@@ -190,8 +207,12 @@ def _learn(link: PeerLink, namespace: str) -> Iterable[LinkStep]:
     def kept(old: Mapping[str, Any], new: Data) -> Data:
         return with_networks(keep_lists(_data(old), new), peer, link.networks)
 
-    yield LinkStep(context, MIRROR_SECRET, lambda old: {"data": dict(kept(old, real))}, is_needed=False)
-    yield LinkStep(context, PEERS_SECRET, lambda old: learn_peer(read_peers(old), link.target, kept(old, files)))
+    def learn(old: Mapping[str, Any]) -> Mapping[str, Any]:
+        return learn_peer(read_peers(old), link.target, kept(old, files))
+
+    name = _name(link)
+    yield LinkStep(context, MIRROR_SECRET, lambda old: {"data": dict(kept(old, real))}, is_needed=False, link=name)
+    yield LinkStep(context, PEERS_SECRET, learn, link=name)
 
 
 def _data(obj: Mapping[str, Any]) -> Mapping[str, str]:

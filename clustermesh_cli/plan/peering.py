@@ -28,6 +28,8 @@ from meshpeer.allowed import NETWORKS, NODE_NETWORKS
 
 PEERS_ANNOTATION: Final = OWN_PREFIX + "peers"
 USERS_KEY: Final = "users.yaml"
+REMOTE_USER: Final = "remote-"
+"""The name of a peer's user is this before the peer's own."""
 CA_SUFFIX: Final = ".etcd-client-ca.crt"
 
 Data = Mapping[str, str | None]
@@ -40,13 +42,17 @@ def read_peers(secret: Mapping[str, Any] | None) -> Mapping[str, KnownPeer]:
     return {name: KnownPeer(int(p["id"]), tuple(p.get("podCIDRs", ()))) for name, p in orjson.loads(raw).items()}
 
 
-def known_peers(secrets: Iterable[Mapping[str, Any] | None], bundle: Mapping[str, Any] | None) -> frozenset[str]:
+def known_peers(
+    secrets: Iterable[Mapping[str, Any] | None], bundle: Mapping[str, Any] | None, users: Mapping[str, Any] | None
+) -> frozenset[str]:
     """Whoever has an entry in any object of a cluster, which includes the cluster itself: its own CA is in the bundle."""
     found: set[str] = set()
     for secret in secrets:
         found |= {name.removesuffix(CA_SUFFIX) for name in (secret or {}).get("data") or {}}
         found |= set(read_peers(secret))
-    return frozenset(found | {name.removesuffix(".crt") for name in (bundle or {}).get("data") or {}})
+    found |= {name.removesuffix(".crt") for name in (bundle or {}).get("data") or {}}
+    names = (str(user.get("name", "")) for user in _users(((users or {}).get("data") or {}).get(USERS_KEY, "")))
+    return frozenset(found | {name.removeprefix(REMOTE_USER) for name in names if name.startswith(REMOTE_USER)})
 
 
 def real_files(target: ClusterFacts) -> Data:
@@ -142,7 +148,7 @@ def find_real_files(mirror: Mapping[str, str], agents: Mapping[str, str]) -> dic
 
 def admit_users(users_yaml: str, reader: str) -> str:
     """users.yaml in which `reader` may read us; the same text when it already may."""
-    wanted = {"name": f"remote-{reader}", "role": "remote"}
+    wanted = {"name": f"{REMOTE_USER}{reader}", "role": "remote"}
     users = _users(users_yaml)
     return users_yaml if wanted in users else _dump_users([*users, wanted])
 
@@ -150,7 +156,7 @@ def admit_users(users_yaml: str, reader: str) -> str:
 def expel_users(users_yaml: str, reader: str) -> str:
     """users.yaml without `reader`, the same text when it is not there: the facade then cuts its open streams."""
     users = _users(users_yaml)
-    rest = [u for u in users if u.get("name") != f"remote-{reader}"]
+    rest = [u for u in users if u.get("name") != f"{REMOTE_USER}{reader}"]
     return users_yaml if rest == users else _dump_users(rest)
 
 
@@ -178,8 +184,8 @@ def _restore_entries(before: Mapping[str, Any], after: Mapping[str, Any], now: M
 
 
 def _users(text: str) -> list[dict[str, str]]:
-    document = yaml.safe_load(text) or {}
-    return list(document.get("users") or [])
+    document = next(iter(load_documents(text)), None)
+    return list(document.get("users") or []) if isinstance(document, dict) else []
 
 
 def _dump_users(users: list[dict[str, str]]) -> str:

@@ -13,7 +13,6 @@ from connect_world import NS, KilledError, World, WritableApi
 
 from clustermesh_cli.commands.disconnect import disconnect_contexts, disconnect_peer
 from clustermesh_cli.exit_code import CommandError
-from clustermesh_cli.link_writer import MAX_COLLISIONS
 from clustermesh_cli.plan.link_change import (
     PEERING_OBJECTS,
     LinkChange,
@@ -23,6 +22,7 @@ from clustermesh_cli.plan.link_change import (
     plan_changes,
     restoring_patch,
 )
+from clustermesh_cli.plan.link_run import MAX_COLLISIONS
 from clustermesh_cli.plan.peering import PEERS_ANNOTATION
 
 USERS = f"{NS}/configmaps/clustermesh-remote-users"
