@@ -6,10 +6,8 @@ Requests go on in both clusters during every attack, and none of them may be los
 
 from __future__ import annotations
 
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import pytest
@@ -17,22 +15,13 @@ import pytest
 from e2e.faults import tunnels_dropped
 from e2e.flood import OPENING_FLOWS, TIMES, flood
 from e2e.forged import Victim, drops, send_from_pod, send_from_underlay, victim
+from e2e.held import kept
 from e2e.mesh import Cluster, Mesh
 from e2e.peers import hoth, peer_file
 from e2e.traffic import BOTH, Requests, traffic
 
 Rows = list[tuple[str, str, str, str]]
 Refused = Callable[[str, str, str], None]
-KEPT = """
-import http.client, sys
-held = [http.client.HTTPConnection("rebel-base", timeout=10) for _ in range({count})]
-def ask(connection):
-    connection.request("GET", "/")
-    return "Tion" if "Tion" in connection.getresponse().read().decode() else "Koornacht"
-print(*map(ask, held))
-sys.stdin.readline()
-print(*map(ask, held))
-"""
 HONEST = {
     "cilium/cluster-config/hoth": {"id": 3, "capabilities": {"maxConnectedClusters": 255}},
     "cilium/state/identities/v1/id/196609": "k8s:name=liar;k8s:io.cilium.k8s.policy.cluster=hoth;",
@@ -303,21 +292,6 @@ def test_a_network_that_lets_no_tunnel_through_costs_ten_seconds(mesh: Mesh, att
 
 
 # ---- connections that stay
-
-
-@contextmanager
-def kept(mesh: Mesh, pod: str, count: int) -> Iterator[tuple[list[str], Callable[[], list[str]]]]:
-    """So many connections of an x-wing pod stay open; by whom they were answered, and the call that asks once more."""
-    command = ["kubectl", f"--kubeconfig={mesh.names.kubeconfig('koornacht')}", "exec", "-i", pod, "--"]
-    words = [*command, "python3", "-uc", KEPT.format(count=count)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-
-        def ask_again() -> list[str]:
-            answered, _ = process.communicate("again\n", timeout=30)
-            return answered.split()
-
-        yield process.stdout.readline().split(), ask_again
 
 
 def test_a_flood_of_opening_flows_ends_no_connection(mesh: Mesh, attacks: Rows) -> None:
