@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from clustermesh_cli.exit_code import CommandError, CommandRefusedError, ExitCode
 from kube.client import KubeClient
 from kube.config import list_contexts, load_client
-from kube.errors import ConfigError
+from kube.errors import ConfigError, KubeError
 
 IN_CLUSTER: Final = "in-cluster"
 
@@ -53,3 +54,12 @@ def open_clusters(
         which = "" if context else ", the current context,"
         raise CommandRefusedError(f"{own}{which} cannot be {done} itself: name another --destination-context")
     return {own: local, **{name: open_cluster(kubeconfig, name) for name in destinations}}
+
+
+@contextmanager
+def naming(context: str) -> Iterator[None]:
+    """What an API server refuses is told with the context that it was asked in; verbs of several clusters need it."""
+    try:
+        yield
+    except KubeError as exc:
+        raise CommandError(f"{context}: {exc}" if context else str(exc)) from exc

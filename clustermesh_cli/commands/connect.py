@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from clustermesh_cli.clock_proof import prove_clocks
 from clustermesh_cli.cluster_facts import read_cluster_trust, read_facts
 from clustermesh_cli.console import Console
+from clustermesh_cli.contexts import naming
 from clustermesh_cli.link_proof import Patience, prove_reach, prove_session
 from clustermesh_cli.link_writer import read_objects, write_steps
 from clustermesh_cli.owned_networks import OwnedNetworks
@@ -49,7 +50,8 @@ def connect(
     facts = []
     for context, client in clients.items():
         console.step(f"Reading cluster {context}...")
-        found = read_facts(client, namespace, context)
+        with naming(context):
+            found = read_facts(client, namespace, context)
         facts.append(replace(found, access=given[context]) if context in given else found)
         _say_access(facts[-1], console)
     check_all(facts)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from clustermesh_cli.cluster_facts import read_config
 from clustermesh_cli.console import Console
+from clustermesh_cli.contexts import naming
 from clustermesh_cli.exit_code import CommandError, CommandRefusedError
 from clustermesh_cli.link_writer import read_objects, write_steps
 from clustermesh_cli.plan.link_change import Objects, parting_steps
@@ -60,7 +61,8 @@ def disconnect_contexts(clients: Mapping[str, KubeClient], namespace: str, conso
 
 
 def _name(client: KubeClient, namespace: str, context: str, advice: str) -> str:
-    name = read_config(client, namespace).get(CLUSTER_NAME_KEY, "")
+    with naming(context):
+        name = read_config(client, namespace).get(CLUSTER_NAME_KEY, "")
     if not name:
         raise CommandError(f"the mesh is not enabled in {context or 'this cluster'}; {advice}")
     return name

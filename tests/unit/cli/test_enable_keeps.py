@@ -12,7 +12,7 @@ from connect_world import NS, WALL_S, World
 from certs.authority import Authority
 from certs.store import encode_data
 from clustermesh_cli.commands.certs import rotate
-from clustermesh_cli.commands.disconnect import disconnect_peer
+from clustermesh_cli.commands.disconnect import disconnect_contexts, disconnect_peer
 from clustermesh_cli.commands.enable import EnableOptions, enable, show
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.plan.exposure import ExposureWish
@@ -143,3 +143,13 @@ def test_disconnect_in_a_cluster_without_a_name_says_what_gives_it_back(world: W
     world.north.answers[CONFIG] = {"data": {}}
     with pytest.raises(CommandError, match="clustermesh enable puts it back"):
         disconnect_peer(world.north.client("kind-north"), "kube-system", "kind-north", "south", world.console)
+
+
+@pytest.mark.parametrize("code", [401, 403, 500])
+def test_of_several_clusters_the_one_that_refuses_is_named(world: World, code: int) -> None:
+    world.south.refuse[CONFIG] = code
+    with pytest.raises(CommandError, match=f"^kind-south: GET .*clustermesh-config: {code}"):
+        world.connect()
+    with pytest.raises(CommandError, match=f"^kind-south: GET .*clustermesh-config: {code}"):
+        disconnect_contexts(world.clients(), "kube-system", world.console)
+    assert world.writes() == []
