@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from agent.datapath.layout import ServiceFlag, ServiceKey, ServiceValue
@@ -26,6 +27,8 @@ class FrontendShadow:
     """Whose frontend it was when it was last written; None if that was before this process."""
     held: list[Target] = field(default_factory=list)
     """Acquired for slots of a write that is under way, or that failed and was not read again yet."""
+    members: int = 0
+    """How many entries of the member map its backends need."""
     is_unsure: bool = False
     """A write failed, and the map could not be read after it."""
 
@@ -34,10 +37,10 @@ class FrontendShadow:
         """How many entries of the service map these are."""
         return len(self.slots) + (self.count is not None)
 
-    @property
-    def members(self) -> int:
-        """How many entries of the member map its backends need."""
-        return len(set(self.slots) - {None})
+
+def count_members(slots: Iterable[Target | None]) -> int:
+    """How many backends stand in the slots."""
+    return len(set(slots) - {None})
 
 
 def head_value(service_id: int, count: int, timeout_s: int) -> ServiceValue:

@@ -16,7 +16,7 @@ from typing import Final
 from agent.datapath.errors import MapError, MapFullError
 from agent.datapath.layout import MemberKey, MemberValue, ServiceKey, ServiceValue
 from agent.datapath.maps import MapInfo, Maps
-from agent.loadbalancer.frontend_shadow import FrontendShadow, frontend_of, head_value, slot_key
+from agent.loadbalancer.frontend_shadow import FrontendShadow, count_members, frontend_of, head_value, slot_key
 from agent.loadbalancer.ids import free_id, natural_id
 from agent.loadbalancer.map_check import FEW, MapCheck
 from agent.loadbalancer.registry import PART, BackendRegistry, OwnerOf, SlotChange, changed_targets, protocol_number
@@ -85,6 +85,7 @@ class LoadBalancerTarget:
             live.slots = [by_id.get(ids.get(n, 0)) for n in range(1, max(ids) + 1)]
         for live in self._live.values():
             live.slots += [None] * ((live.count or 0) - len(live.slots))
+            live.members = count_members(live.slots)
             self._backends.acquire(live.slots)
         for member in [key for key, _ in self._members.items()]:
             self._suspects.setdefault(member.service_id, set()).add(member.backend_id)
@@ -227,7 +228,9 @@ class LoadBalancerTarget:
         live.count, live.timeout_s = len(plan.slots), plan.row.session_affinity_s
         live.written_wall_s = wall_s
         self._room.used += live.entries - before
-        self._member_room.used += len(plan.change.joined) - sum(t is not None for t in plan.change.left)
+        more_members = len(plan.change.joined) - sum(t is not None for t in plan.change.left)
+        live.members += more_members
+        self._member_room.used += more_members
         self._suspects.pop(live.service_id, None)
         live.service = plan.row.service
         if plan.change.lost or old_draining:
@@ -324,7 +327,7 @@ class LoadBalancerTarget:
                 slots.append(None if value is None else self._backends.target_of(value.backend_id))
         except ValueError:  # a key that no map can hold
             head = None
-        old_slots, live.slots = live.slots, slots
+        old_slots, live.slots, live.members = live.slots, slots, count_members(slots)
         live.count, live.timeout_s = (None, 0) if head is None else (head.count, head.backend_id)
         if head is not None and head != head_value(live.service_id, head.count, head.backend_id):
             live.count = None  # somebody else wrote it: it is written again

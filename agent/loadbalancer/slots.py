@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -18,17 +18,35 @@ def arrange(old: Sequence[T | None], new: Sequence[T]) -> list[T]:
     """
     if not old:
         return list(new)
-    wanted = Counter(new)
-    if len(old) == len(new) and len(set(old)) == len(wanted) == len(new) and wanted.keys() >= set(old):
+    once = set(new)
+    if len(once) == len(new) and len(old) == len(new) and once.issuperset(old) and len(set(old)) == len(new):
         return [t for t in old if t is not None]
-    holes: list[int] = []
     result: list[T | None] = list(old[: len(new)])
+    holes, missing = _once(result, once, new) if len(once) == len(new) else _often(result, new)
+    for position in holes:
+        result[position] = next(missing)
+    return [*(t for t in result if t is not None), *missing]
+
+
+def _once(result: Sequence[T | None], wanted: set[T], new: Sequence[T]) -> tuple[list[int], Iterator[T]]:
+    """Positions to fill, and with what; everything stands in `new` once."""
+    placed: set[T] = set()
+    holes: list[int] = []
+    for position, target in enumerate(result):
+        if target is None or target not in wanted or target in placed:
+            holes.append(position)
+        else:
+            placed.add(target)
+    return holes, iter([t for t in new if t not in placed])
+
+
+def _often(result: Sequence[T | None], new: Sequence[T]) -> tuple[list[int], Iterator[T]]:
+    """The same where some stand there several times."""
+    wanted = Counter(new)
+    holes: list[int] = []
     for position, target in enumerate(result):
         if target is None or not wanted.get(target):
             holes.append(position)
         else:
             wanted[target] -= 1
-    missing = wanted.elements()
-    for position in holes:
-        result[position] = next(missing)
-    return [*(t for t in result if t is not None), *missing]
+    return holes, wanted.elements()

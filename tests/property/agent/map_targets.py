@@ -125,9 +125,16 @@ class Node:
         for _ in range(50):
             self.round()
             if all(r.status().is_settled for r in self.reconcilers.values()):
+                self._check_room()
                 return
             self.clock.advance(60.0)
         raise AssertionError("".join(r.dump() for r in self.reconcilers.values()))
+
+    def _check_room(self) -> None:
+        """What is counted as written is what the maps hold."""
+        target = self.load_balancer
+        assert target._room.used == sum(1 for _ in self.maps.services.items())
+        assert target._member_room.used == sum(1 for _ in self.maps.members.items())
 
     def compare(self) -> None:
         """The next prune interval has come."""
