@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ClusterNetworkPolicy documents (policy.networking.k8s.io): ordered rules of the Admin and the Baseline tier."""
+"""ClusterNetworkPolicy documents (policy.networking.k8s.io): ordered rules of the Admin and the Baseline tier.
+
+A rule may have peers, protocols or fields that a newer version of the kind brought. The API demands that it fails closed then:
+what accepts, accepts nobody by them; what denies or passes, denies all that may be meant. The rest of the policy stays.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -13,8 +18,9 @@ from meshpolicy.node_peer import node_peers, parse_node_selector
 from meshpolicy.parse_kubernetes import namespace_requirements
 from meshpolicy.parse_peers import parse_cidr_text
 from meshpolicy.parse_selector import parse_selector
-from meshpolicy.parse_tiered_ports import parse_protocols
+from meshpolicy.parse_tiered_ports import parse_protocols, unknown_field
 from meshpolicy.peer import CidrSelector, FqdnSelector, PeerSelector
+from meshpolicy.port import PortSpec
 from meshpolicy.reference import Direction, PolicyRef, RuleOrigin
 from meshpolicy.rule import Policy, Rule
 from meshpolicy.selector import KUBERNETES_SOURCE, LabelSelector, scope_cluster
@@ -27,6 +33,8 @@ _EGRESS_PEER_FIELDS: Final = frozenset({"namespaces", "pods", "nodes", "networks
 _WITHOUT_PORT_NAMES: Final = ("nodes", "networks", "domainNames")
 _TIERS: Final = {"Admin": Tier.ADMIN, "Baseline": Tier.BASELINE}
 _ACTIONS: Final = ("Accept", "Deny", "Pass")
+_CLOSED: Final = "the rule denies all that it may mean"
+_CONSEQUENCE: Final = {"Accept": "the rule accepts nothing by it", "Deny": _CLOSED, "Pass": _CLOSED}
 _SECTIONS: Final = (("ingress", "from", Direction.INGRESS), ("egress", "to", Direction.EGRESS))
 _MOST_ENTRIES: Final = 25
 _LONGEST_NAME: Final = 100
@@ -50,10 +58,10 @@ class _Document:
 
 
 class _Peers(NamedTuple):
-    """The peers of one rule. `denied` may be meant, which is not known: a rule that accepts does not mean them."""
+    """One peer. `denied` may be meant, which is not known: a rule that accepts does not mean them. None is everybody."""
 
     selectors: tuple[PeerSelector, ...]
-    denied: tuple[PeerSelector, ...] = ()
+    denied: tuple[PeerSelector, ...] | None = ()
 
 
 def parse_tiered_policy(root: DocumentNode, key: PolicyRef, context: PolicyContext) -> Policy:
@@ -113,24 +121,20 @@ def _parse_pods(node: DocumentNode, scope: str) -> LabelSelector:
 def _parse_rule(
     node: DocumentNode, word: str, direction: Direction, place: int, document: _Document
 ) -> tuple[Rule, ...]:
-    """The rule; beside it peers that it may mean, which are denied where the rule denies or passes."""
-    node.only(frozenset({"name", "action", word, "protocols"}))
+    """The rule; beside it what it may mean, which is denied where the rule denies or passes."""
     action = node.text_of("action")
     if action not in _ACTIONS:
         node.child("action", action).fail(f"unknown action {action!r}", f"write {', '.join(_ACTIONS)}")
+    is_known = _knows(node, frozenset({"name", "action", word, "protocols"}), action, document)
     items = _between(node, word)
     peers = [_parse_peer(item, direction, action, document) for item in items]
-    ports = None
-    if node.get("protocols") is not None:
-        ports = parse_protocols(_between(node, "protocols"))
-        unnamed = [name for item in items for name in _WITHOUT_PORT_NAMES if item.get(name) is not None]
-        if unnamed and any(spec.name for spec in ports):
-            node.child("protocols").fail(f"a port name for {unnamed[0]}", "only pods have port names: write a number")
+    ports, are_ports_known = _parse_ports(node, items, action, document)
+    selectors = tuple(dict.fromkeys(selector for found in peers for selector in found.selectors))
     rule = Rule(
         _origin(node, document),
         document.subject,
         direction,
-        tuple(dict.fromkeys(selector for found in peers for selector in found.selectors)),
+        selectors if is_known or action != "Accept" else (),
         ports,
         deny=action == "Deny",
         default_deny=False,
@@ -139,14 +143,42 @@ def _parse_rule(
         place=place,
         passes=action == "Pass",
     )
-    denied = tuple(dict.fromkeys(selector for found in peers for selector in found.denied))
-    if action == "Accept" or not denied:
+    denied = None if any(found.denied is None for found in peers) else _denied(peers)
+    if denied is not None and not (is_known and are_ports_known):
+        denied = tuple(dict.fromkeys((*selectors, *denied)))
+    if action == "Accept" or denied == ():
         return (rule,)
     closed = Rule(
-        rule.origin, rule.subject, direction, denied, ports, deny=True, default_deny=False,
+        rule.origin, rule.subject, direction, denied, ports if are_ports_known else None, deny=True, default_deny=False,
         tier=rule.tier, priority=rule.priority, place=place,
     )  # fmt: skip
     return rule, closed
+
+
+def _denied(peers: Iterable[_Peers]) -> tuple[PeerSelector, ...]:
+    return tuple(dict.fromkeys(selector for found in peers for selector in found.denied or ()))
+
+
+def _parse_ports(
+    node: DocumentNode, items: Iterable[DocumentNode], action: str, document: _Document
+) -> tuple[tuple[PortSpec, ...] | None, bool]:
+    """The ports, None for every one; and whether no entry may mean others."""
+    if node.get("protocols") is None:
+        return None, True
+    ports, unknown = parse_protocols(_between(node, "protocols"))
+    document.problems += [f"{text}; {_CONSEQUENCE[action]}" for text in unknown]
+    unnamed = [name for item in items for name in _WITHOUT_PORT_NAMES if item.get(name) is not None]
+    if unnamed and any(spec.name for spec in ports):
+        node.child("protocols").fail(f"a port name for {unnamed[0]}", "only pods have port names: write a number")
+    return ports, not unknown
+
+
+def _knows(node: DocumentNode, known: frozenset[str], action: str, document: _Document) -> bool:
+    """Whether all its fields are known. If not, the policy says so."""
+    text = unknown_field(node, known)
+    if text:
+        document.problems.append(f"{text}; {_CONSEQUENCE[action]}")
+    return not text
 
 
 def _origin(node: DocumentNode, document: _Document) -> RuleOrigin:
@@ -168,7 +200,12 @@ def _between(node: DocumentNode, name: str) -> tuple[DocumentNode, ...]:
 
 
 def _parse_peer(node: DocumentNode, direction: Direction, action: str, document: _Document) -> _Peers:
-    found = _only_one(node, _SUBJECT_FIELDS if direction is Direction.INGRESS else _EGRESS_PEER_FIELDS)
+    known = _SUBJECT_FIELDS if direction is Direction.INGRESS else _EGRESS_PEER_FIELDS
+    if all(node.get(name) is None for name in known):
+        text = unknown_field(node, known) or f"{node.path}: names no peer"
+        document.problems.append(f"{text}; {_CONSEQUENCE[action]}")
+        return _Peers((), None)
+    found = _only_one(node, known)
     scope = document.context.scope
     match found.name:
         case "namespaces":  # upstream does not scope these; what denies is as wide as there, what opens is not

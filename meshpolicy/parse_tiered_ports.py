@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Set
+from typing import Final, NamedTuple
 
 from meshpolicy.decode import DocumentNode
+from meshpolicy.errors import PolicyError
 from meshpolicy.port import MAXIMUM_PORT, PORT_PROTOCOLS, PROTOCOL_NUMBERS, PortSpec
 
 _PROTOCOLS: Final = ("tcp", "udp", "sctp")
@@ -17,15 +18,43 @@ _PORT_FIELDS: Final = frozenset({"number", "range"})
 _RANGE_FIELDS: Final = frozenset({"start", "end"})
 
 
-def parse_protocols(nodes: Iterable[DocumentNode]) -> tuple[PortSpec, ...]:
-    """The ports that the entries mean. Raises PolicyError."""
-    return tuple(spec for node in nodes for spec in _parse_protocol(node))
+class Protocols(NamedTuple):
+    """The ports that entries mean; of entries that may mean others, a sentence each."""
+
+    ports: tuple[PortSpec, ...]
+    unknown: tuple[str, ...]
 
 
-def _parse_protocol(node: DocumentNode) -> tuple[PortSpec, ...]:
-    given = sorted(name for name, value in node.only(_FIELDS).mapping().items() if value is not None)
+def parse_protocols(nodes: Iterable[DocumentNode]) -> Protocols:
+    """What the entries mean. Raises PolicyError."""
+    ports: list[PortSpec] = []
+    unknown: list[str] = []
+    for node in nodes:
+        found = _parse_protocol(node)
+        if isinstance(found, str):
+            unknown.append(found)
+        else:
+            ports += found
+    return Protocols(tuple(ports), tuple(unknown))
+
+
+def unknown_field(node: DocumentNode, known: Set[str]) -> str:
+    """Which field of the value is not known, and what was meant perhaps; empty if all are."""
+    try:
+        node.only(known)
+    except PolicyError as exc:
+        return f"{exc.where}: {exc.what} ({exc.fix})"
+    return ""
+
+
+def _parse_protocol(node: DocumentNode) -> tuple[PortSpec, ...] | str:
+    """The ports, or why they are not known."""
+    given = sorted(name for name, value in node.mapping().items() if value is not None)
+    if not _FIELDS & set(given):
+        return unknown_field(node, _FIELDS) or f"{node.path}: names no protocol"
     if len(given) != 1:
-        node.fail(f"{' and '.join(given) or 'no protocol'} given", f"write exactly one of {', '.join(sorted(_FIELDS))}")
+        node.only(_FIELDS)
+        node.fail(f"{' and '.join(given)} given", f"write exactly one of {', '.join(sorted(_FIELDS))}")
     field = node.get(given[0])
     assert field is not None
     if given[0] == _NAMED:
@@ -33,7 +62,9 @@ def _parse_protocol(node: DocumentNode) -> tuple[PortSpec, ...]:
         if not name:
             field.fail("an empty port name", "write the name of a container port")
         return tuple(PortSpec(protocol, name=name) for protocol in PORT_PROTOCOLS)
-    port = field.only(_PROTOCOL_FIELDS).get("destinationPort")
+    if text := unknown_field(field, _PROTOCOL_FIELDS):
+        return text
+    port = field.get("destinationPort")
     if port is None:
         field.fail("destinationPort is missing", "write destinationPort with number or range")
     return (PortSpec(PROTOCOL_NUMBERS[given[0].upper()], *_parse_port(port)),)

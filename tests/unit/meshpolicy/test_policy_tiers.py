@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ClusterNetworkPolicies read closely: every level refuses what it does not know, and what is not resolved fails closed."""
+"""ClusterNetworkPolicies read closely: what is not known is refused or fails closed, and so does what is not resolved."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import pod_labels
 from meshpolicy import Direction, Engine, Policy, PolicyContext, PolicyError, closed, parse_policy
+from meshpolicy.documents import load_documents
 from meshpolicy.errors import NotAPolicyError
 from meshpolicy.lint import lint
 from meshpolicy.peer import FqdnSelector
@@ -45,6 +46,9 @@ WHOLE: dict[str, Any] = {
 }
 
 
+TCP80 = {"tcp": {"destinationPort": {"number": 80}}}
+
+
 def policy(**spec: Any) -> Policy:
     document = {**WHOLE, "spec": {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, **spec}}
     return parse_policy(document, NORTH)
@@ -74,11 +78,71 @@ def test_the_whole_document_is_valid() -> None:
 
 
 @pytest.mark.parametrize("index", range(len([*maps(WHOLE["spec"])])))
-def test_an_unknown_field_is_refused_at_every_level(index: int) -> None:
+def test_an_unknown_field_is_refused_or_closed_at_every_level(index: int) -> None:
     document = copy.deepcopy(WHOLE)
     [*maps(document["spec"])][index]["bogus"] = {}
-    with pytest.raises(PolicyError, match="unknown field"):
-        parse_policy(document, NORTH)
+    found = read(document)
+    if isinstance(found, PolicyError):
+        assert "unknown field" in str(found)
+        return
+    (told,) = (text for text in found.problems if "bogus: unknown field" in text)
+    assert told.endswith("; the rule accepts nothing by it")
+    (less,) = (new for new, old in zip(found.rules, parse_policy(WHOLE, NORTH).rules, strict=True) if new != old)
+    assert less.peers == () or {spec.name for spec in less.ports or ()} <= {"http"}
+
+
+def read(document: dict[str, Any]) -> Policy | PolicyError:
+    (found,) = load_documents([document], NORTH)
+    assert isinstance(found, Policy | PolicyError)
+    return found
+
+
+EVERYBODY = {"namespaces": {}}
+NEWER = {
+    "a peer": {"from": [{"serviceAccounts": {"names": ["a"]}}]},
+    "no peer that is known": {"from": [{}]},
+    "a protocol": {"from": [EVERYBODY], "protocols": [{"icmp": {"type": 8}}]},
+    "a part of a protocol": {
+        "from": [EVERYBODY],
+        "protocols": [{"tcp": {"flags": ["SYN"], "destinationPort": {"number": 80}}}],
+    },
+    "a field of the rule": {"from": [EVERYBODY], "schedule": "weekends"},
+}
+"""What a newer version of the kind may bring."""
+
+
+@pytest.mark.parametrize("what", NEWER)
+@pytest.mark.parametrize("action", ["Accept", "Deny", "Pass"])
+def test_what_a_newer_version_brings_fails_closed_and_is_told(what: str, action: str) -> None:
+    """Kubernetes' text: accept no traffic by it; a rule that denies or passes denies everything that may be meant."""
+    isolate = {"kind": "NetworkPolicy", "metadata": {"name": "n", "namespace": "shop"}, "spec": {"podSelector": {}}}
+    found = policy(ingress=[{"action": action, **NEWER[what]}])
+    engine = engine_with(found, *([parse_policy(isolate, NORTH)] if action == "Accept" else []))
+    verdicts = {port: engine.endpoint_policy(WEB).verdict(Direction.INGRESS, int(DB), 6, port) for port in (80, 81)}
+    assert not any(verdict.allowed for verdict in verdicts.values())
+    (told,) = found.problems
+    assert told.startswith("spec.ingress[0]")
+    assert [finding.severity.value for finding in lint([{**WHOLE, "spec": {
+        "tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "ingress": [{"action": action, **NEWER[what]}],
+    }}], NORTH) if finding.code == "not-enforced"] == ["warning"]  # fmt: skip
+
+
+def test_what_is_known_beside_it_stays() -> None:
+    rules = [
+        {"action": "Accept", "from": [{"serviceAccounts": {}}, EVERYBODY], "protocols": [{"icmp": {}}, TCP80]},
+        {"action": "Deny", "from": [EVERYBODY]},
+    ]
+    engine = engine_with(policy(ingress=rules))
+    allowed = [engine.endpoint_policy(WEB).verdict(Direction.INGRESS, int(DB), 6, port).allowed for port in (80, 81)]
+    assert allowed == [True, False]
+
+
+def test_only_a_peer_that_is_not_known_makes_a_denial_one_of_everybody() -> None:
+    denied = {}
+    for what in ("a peer", "a protocol"):
+        engine = engine_with(policy(ingress=[{"action": "Deny", **NEWER[what]}]))
+        denied[what] = not engine.endpoint_policy(WEB).verdict(Direction.INGRESS, 2, 6, 80).allowed
+    assert denied == {"a peer": True, "a protocol": False}, "the world is no namespace"
 
 
 @pytest.mark.parametrize("version", ["policy.networking.k8s.io/v1alpha1", "crd.antrea.io/v1beta1"])
