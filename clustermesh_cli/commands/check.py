@@ -31,12 +31,13 @@ from clustermesh_cli.plan.mesh_rules import judge_mesh
 from clustermesh_cli.plan.peering import find_real_files
 from clustermesh_cli.plan.program_rules import judge_certificates, judge_kernels, judge_programs, judge_versions
 from clustermesh_cli.plan.session import session_problem
+from clustermesh_cli.plan.trust_rules import judge_trust
 from clustermesh_cli.program_client import ProgramClient
 from clustermesh_cli.program_statuses import read_apiserver
 from kube.client import KubeClient
 from kube.errors import KubeError
 from meshapi.apiserver import ApiserverStatus
-from meshapi.installed import MIRROR_SECRET, PEERS_SECRET
+from meshapi.installed import CA_BUNDLE, MIRROR_SECRET, PEERS_SECRET, REMOTE_USERS
 from meshapi.shown_times import rfc3339
 from meshkit.answer_form import AnswerForm
 from meshkit.errors import MeshError
@@ -93,6 +94,8 @@ class Preflight:
         try:
             self._kept[cluster.name] = kept = read_certificates(client, self._namespace)
             yield from judge_certificates(cluster.name, kept, self._wall())
+            bundle, users = (client.get(k.CONFIG_MAPS, name, self._namespace) for name in (CA_BUNDLE, REMOTE_USERS))
+            yield from judge_trust(cluster.name, bundle, users)
             yield from judge_kernels(cluster.name, client.list(k.NODES))
             asked_s = self._wall()
             self._statuses[cluster.context] = status = read_apiserver(self._programs[cluster.context])

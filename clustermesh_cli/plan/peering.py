@@ -51,8 +51,13 @@ def known_peers(
         found |= {name.removesuffix(CA_SUFFIX) for name in (secret or {}).get("data") or {}}
         found |= set(read_peers(secret))
     found |= {name.removesuffix(".crt") for name in (bundle or {}).get("data") or {}}
+    return frozenset(found | admitted_readers(users))
+
+
+def admitted_readers(users: Mapping[str, Any] | None) -> frozenset[str]:
+    """The clusters that have a user here."""
     names = (str(user.get("name", "")) for user in _users(((users or {}).get("data") or {}).get(USERS_KEY, "")))
-    return frozenset(found | {name.removeprefix(REMOTE_USER) for name in names if name.startswith(REMOTE_USER)})
+    return frozenset(name.removeprefix(REMOTE_USER) for name in names if name.startswith(REMOTE_USER))
 
 
 def real_files(target: ClusterFacts) -> Data:

@@ -138,6 +138,21 @@ def test_one_cluster_alone_is_checked_with_the_peers_it_has(world: World) -> Non
     assert rows(document, "session", CheckResult.OK) == ["north has read south"]
 
 
+def test_a_peer_that_may_read_and_is_not_trusted_is_named(world: World) -> None:
+    """Its session that stands hides it: the next one is refused."""
+    world.connect()
+    assert rows(report(world)[1], "trust", CheckResult.FAIL) == []
+    bundle = f"{NS}/configmaps/clustermesh-ca-bundle"
+    for value in (None, "", "garbage"):
+        world.north.write(bundle, {"data": {"south.crt": value}})
+        code, document = report(world, only="north")
+        (detail,) = rows(document, "trust", CheckResult.FAIL)
+        assert detail.startswith("south may read north, and ConfigMap clustermesh-ca-bundle has no certificate")
+        assert code == ExitCode.CHECK_FAILED
+    world.connect()
+    assert rows(report(world, only="north")[1], "trust", CheckResult.FAIL) == []
+
+
 def test_a_cluster_that_cannot_be_read_is_a_row_and_the_other_is_looked_at(world: World) -> None:
     del world.south.answers[f"{NS}/configmaps/clustermesh-config"]
     code, document = report(world)
