@@ -35,6 +35,9 @@ Objects = Mapping[tuple[str, str], Mapping[str, Any] | None]
 """Objects by context and name; None where there is none."""
 
 
+Settled = dict[int, Mapping[str, Any]]
+"""By the number of a step, the object of which it needs nothing."""
+
 Decide = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """The merge patch that makes of an object as it stands what it should be."""
 
@@ -87,13 +90,17 @@ def parting_steps(partings: Iterable[tuple[str, str]]) -> tuple[LinkStep, ...]:
     return tuple(step for context, peer in partings for step in _part(context, peer))
 
 
-def next_change(steps: Iterable[LinkStep], objects: Objects) -> LinkChange | None:
+def next_change(steps: Iterable[LinkStep], objects: Objects, settled: Settled | None = None) -> LinkChange | None:
     """What to write next, from whatever state somebody left the objects in; None once all is as the steps want it.
 
-    Raises: CommandRefusedError if an object that `enable` makes is missing.
+    `settled` is kept from one call to the next with the same steps: one that needed nothing of an object is not decided again
+    while the object is the same. Raises: CommandRefusedError if an object that `enable` makes is missing.
     """
-    for step in steps:
+    settled = {} if settled is None else settled
+    for number, step in enumerate(steps):
         before = objects.get((step.context, step.name))
+        if before is not None and settled.get(number) is before:
+            continue
         if before is None:
             if step.is_needed:
                 raise CommandRefusedError(
@@ -103,13 +110,14 @@ def next_change(steps: Iterable[LinkStep], objects: Objects) -> LinkChange | Non
         patch = step.decide(before)
         if has_effect(before, patch):
             return LinkChange(step.context, step.name, before, patch, step.link)
+        settled[number] = before
     return None
 
 
 def plan_changes(steps: Iterable[LinkStep], objects: Objects) -> tuple[LinkChange, ...]:
     """Everything there is to write if nobody else writes meanwhile. Raises: CommandRefusedError as `next_change` does."""
-    steps, after, found = tuple(steps), dict(objects), []
-    while (change := next_change(steps, after)) is not None:
+    steps, after, found, settled = tuple(steps), dict(objects), list[LinkChange](), Settled()
+    while (change := next_change(steps, after, settled)) is not None:
         found.append(change)
         after[change.context, change.name] = change.after
     return tuple(found)

@@ -8,11 +8,11 @@ everything after its last write and found it as its steps want it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from clustermesh_cli.plan.link_change import LinkChange, LinkStep, Objects, next_change, plan_changes
+from clustermesh_cli.plan.link_change import LinkChange, LinkStep, Objects, Settled, next_change, plan_changes
 
 MAX_COLLISIONS: Final = 20
 MAX_UNDONE: Final = 1
@@ -47,6 +47,8 @@ class LinkRun:
     begun: tuple[LinkChange, ...] = ()
     collisions: int = 0
     undone: int = 0
+    settled: Settled = field(default_factory=Settled, compare=False, repr=False)
+    """What is known of these steps already; changes no decision."""
 
     def next_move(self) -> tuple[LinkMove, LinkChange | None]:
         """What to do now. Raises: CommandRefusedError if an object that `enable` makes is missing."""
@@ -54,7 +56,7 @@ class LinkRun:
             return LinkMove.GIVE_UP, None
         if self.objects is None:
             return LinkMove.LOOK, None
-        change = next_change(self.steps, self.objects)
+        change = next_change(self.steps, self.objects, self.settled)
         if change is not None:
             return LinkMove.WRITE, change
         return (LinkMove.DONE if self.is_looked else LinkMove.LOOK), None
@@ -66,7 +68,9 @@ class LinkRun:
         """
         steps = tuple(steps)
         is_undone = bool(plan_changes(steps, objects)) and self.objects is not None
-        return replace(self, steps=steps, objects=objects, is_looked=True, undone=self.undone + is_undone)
+        return replace(
+            self, steps=steps, objects=objects, settled=Settled(), is_looked=True, undone=self.undone + is_undone
+        )
 
     def begin(self, change: LinkChange) -> LinkRun:
         """The change is about to be written: one whose answer is lost may have been made."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from clustermesh_cli.plan.link_change import (
     merge,
     next_change,
     parting_steps,
+    plan_changes,
     restoring_patch,
 )
 from clustermesh_cli.plan.peering import PEERS_ANNOTATION, read_peers
@@ -93,6 +95,29 @@ NOTHING = {name: (set[str](),) * 4 for name in NAMES}
 @pytest.mark.parametrize("order", list(itertools.permutations(NAMES)))
 def test_a_mesh_is_the_same_from_whichever_cluster_it_is_made(order: tuple[str, ...]) -> None:
     assert seen(run(fresh(), mesh(*order))) == WHOLE
+
+
+@settings(max_examples=examples(20))
+@given(st.integers(0, 40), st.permutations(NAMES))
+def test_what_is_remembered_between_decisions_changes_none_of_them(writes: int, order: list[str]) -> None:
+    state, steps, decided = dict(run(fresh(), mesh(*order[:2]), writes)), mesh(*order), list[str]()
+
+    def counted(step: LinkStep) -> LinkStep:
+        def decide(old: Mapping[str, Any]) -> Mapping[str, Any]:
+            decided.append(step.name)
+            return step.decide(old)
+
+        return replace(step, decide=decide)
+
+    planned = plan_changes([counted(step) for step in steps], state)
+    after = dict(state)
+    for change in planned:
+        assert next_change(steps, after) == change
+        after[change.context, change.name] = change.after
+    assert next_change(steps, after) is None
+    assert len(decided) <= len(steps) + len(planned) * len(NAMES), (
+        "only steps of the object that was written are asked again"
+    )
 
 
 @settings(max_examples=examples(20))
