@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import yaml
 
-from deploy.schema_parts import Schema, list_of, object_of, text_of
 from deploy.tiered_policy_schema import tiered_policy
 
+Schema = dict[str, Any]
 _NAME_PATTERN: Final = r"^([-a-zA-Z0-9_]+[.]?)+$"
 _DNS_PATTERN: Final = r"^(([-a-zA-Z0-9_*]+[.]?)+|\*\*\.([-a-zA-Z0-9_*]+[.]?)*)$"
 _PORT_NUMBER: Final = r"6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[0-9]{1,4}"
@@ -31,98 +31,109 @@ _PROTOCOLS: Final = ["TCP", "UDP", "SCTP", *_PROTOCOLS_WITHOUT_PORTS, "ANY"]
 MAXIMUM_PORTS: Final = 40
 
 
+def _object(properties: Schema, *, required: list[str] | None = None, **more: Any) -> Schema:
+    return {"type": "object", "properties": properties, **({"required": required} if required else {}), **more}
+
+
+def _list(items: Schema, **more: Any) -> Schema:
+    return {"type": "array", "items": items, **more}
+
+
+def _text(**more: Any) -> Schema:
+    return {"type": "string", **more}
+
+
 def _exactly_one(*names: str) -> list[Schema]:
     return [{"properties": {name: {}}, "required": [name]} for name in names]
 
 
 def selector() -> Schema:
     """A label selector; keys may have a source ("k8s:app")."""
-    expression = object_of(
+    expression = _object(
         {
-            "key": text_of(),
-            "operator": text_of(enum=["In", "NotIn", "Exists", "DoesNotExist"]),
-            "values": list_of(text_of()),
+            "key": _text(),
+            "operator": _text(enum=["In", "NotIn", "Exists", "DoesNotExist"]),
+            "values": _list(_text()),
         },
         required=["key", "operator"],
     )
-    value = text_of(maxLength=63, pattern=_LABEL_VALUE_PATTERN)
-    return object_of(
-        {"matchLabels": {"type": "object", "additionalProperties": value}, "matchExpressions": list_of(expression)},
+    value = _text(maxLength=63, pattern=_LABEL_VALUE_PATTERN)
+    return _object(
+        {"matchLabels": {"type": "object", "additionalProperties": value}, "matchExpressions": _list(expression)},
     )
 
 
 def _prefix_rule() -> Schema:
-    return object_of(
+    return _object(
         {
-            "cidr": text_of(format="cidr"),
-            "cidrGroupRef": text_of(
+            "cidr": _text(format="cidr"),
+            "cidrGroupRef": _text(
                 maxLength=253, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
             ),
             "cidrGroupSelector": selector(),
-            "except": list_of(text_of(format="cidr")),
+            "except": _list(_text(format="cidr")),
         },
         oneOf=_exactly_one("cidr", "cidrGroupRef", "cidrGroupSelector"),
     )
 
 
 def _dns_name(**more: Any) -> Schema:
-    return object_of(
+    return _object(
         {
-            "matchName": text_of(maxLength=255, pattern=_NAME_PATTERN),
-            "matchPattern": text_of(maxLength=255, pattern=_DNS_PATTERN),
+            "matchName": _text(maxLength=255, pattern=_NAME_PATTERN),
+            "matchPattern": _text(maxLength=255, pattern=_DNS_PATTERN),
         },
         **more,
     )
 
 
 def _secret() -> Schema:
-    return object_of({"namespace": text_of(), "name": text_of()}, required=["name"])
+    return _object({"namespace": _text(), "name": _text()}, required=["name"])
 
 
 def _tls() -> Schema:
-    return object_of(
-        {"secret": _secret(), "trustedCA": text_of(), "certificate": text_of(), "privateKey": text_of()},
-        required=["secret"],
+    return _object(
+        {"secret": _secret(), "trustedCA": _text(), "certificate": _text(), "privateKey": _text()}, required=["secret"]
     )
 
 
 def _l7_rules() -> Schema:
-    header = object_of(
+    header = _object(
         {
-            "name": text_of(minLength=1),
-            "value": text_of(),
-            "mismatch": text_of(enum=["LOG", "ADD", "DELETE", "REPLACE"]),
+            "name": _text(minLength=1),
+            "value": _text(),
+            "mismatch": _text(enum=["LOG", "ADD", "DELETE", "REPLACE"]),
             "secret": _secret(),
         },
         required=["name"],
     )
-    http = object_of(
+    http = _object(
         {
-            "path": text_of(),
-            "method": text_of(),
-            "host": text_of(),
-            "headers": list_of(text_of()),
-            "headerMatches": list_of(header),
+            "path": _text(),
+            "method": _text(),
+            "host": _text(),
+            "headers": _list(_text()),
+            "headerMatches": _list(header),
         }
     )
-    kafka = object_of({name: text_of() for name in ("role", "apiKey", "apiVersion", "clientID", "topic")})
-    return object_of(
+    kafka = _object({name: _text() for name in ("role", "apiKey", "apiVersion", "clientID", "topic")})
+    return _object(
         {
-            "http": list_of(http),
-            "kafka": list_of(kafka),
-            "dns": list_of(_dns_name()),
-            "l7proto": text_of(),
-            "l7": list_of({"type": "object", "additionalProperties": text_of()}),
+            "http": _list(http),
+            "kafka": _list(kafka),
+            "dns": _list(_dns_name()),
+            "l7proto": _text(),
+            "l7": _list({"type": "object", "additionalProperties": _text()}),
         }
     )
 
 
 def _port() -> Schema:
-    return object_of(
+    return _object(
         {
-            "port": text_of(pattern=_PORT_PATTERN),
+            "port": _text(pattern=_PORT_PATTERN),
             "endPort": {"type": "integer", "format": "int32", "minimum": 0, "maximum": 65535},
-            "protocol": text_of(enum=_PROTOCOLS),
+            "protocol": _text(enum=_PROTOCOLS),
         },
         anyOf=[
             {"properties": {"port": {}}, "required": ["port"]},
@@ -132,27 +143,27 @@ def _port() -> Schema:
 
 
 def _port_rule(*, is_deny: bool) -> Schema:
-    ports = {"ports": list_of(_port(), maxItems=MAXIMUM_PORTS)}
+    ports = {"ports": _list(_port(), maxItems=MAXIMUM_PORTS)}
     if is_deny:
-        return object_of(ports)
-    config = object_of(
-        {"kind": text_of(enum=["CiliumEnvoyConfig", "CiliumClusterwideEnvoyConfig"]), "name": text_of(minLength=1)},
+        return _object(ports)
+    config = _object(
+        {"kind": _text(enum=["CiliumEnvoyConfig", "CiliumClusterwideEnvoyConfig"]), "name": _text(minLength=1)},
         required=["name"],
     )
-    listener = object_of(
+    listener = _object(
         {
             "envoyConfig": config,
-            "name": text_of(minLength=1),
+            "name": _text(minLength=1),
             "priority": {"type": "integer", "minimum": 1, "maximum": 100},
         },
         required=["envoyConfig", "name"],
     )
-    return object_of(
+    return _object(
         {
             **ports,
             "rules": _l7_rules(),
             "listener": listener,
-            "serverNames": list_of(text_of(minLength=1)),
+            "serverNames": _list(_text(minLength=1)),
             "terminatingTLS": _tls(),
             "originatingTLS": _tls(),
         }
@@ -160,9 +171,9 @@ def _port_rule(*, is_deny: bool) -> Schema:
 
 
 def _icmp_rule() -> Schema:
-    field = object_of(
+    field = _object(
         {
-            "family": text_of(enum=["IPv4", "IPv6"], default="IPv4"),
+            "family": _text(enum=["IPv4", "IPv6"], default="IPv4"),
             "type": {
                 "anyOf": [{"type": "integer"}, {"type": "string"}],
                 "pattern": _ICMP_NAME,
@@ -171,48 +182,48 @@ def _icmp_rule() -> Schema:
         },
         required=["type"],
     )
-    return object_of({"fields": list_of(field, maxItems=MAXIMUM_PORTS)})
+    return _object({"fields": _list(field, maxItems=MAXIMUM_PORTS)})
 
 
 def _services() -> Schema:
-    by_name = object_of({"serviceName": text_of(), "namespace": text_of()})
-    by_label = object_of({"selector": selector(), "namespace": text_of()}, required=["selector"])
-    return list_of(object_of({"k8sService": by_name, "k8sServiceSelector": by_label}))
+    by_name = _object({"serviceName": _text(), "namespace": _text()})
+    by_label = _object({"selector": selector(), "namespace": _text()}, required=["selector"])
+    return _list(_object({"k8sService": by_name, "k8sServiceSelector": by_label}))
 
 
 def _groups() -> Schema:
-    aws = object_of(
+    aws = _object(
         {
-            "labels": {"type": "object", "additionalProperties": text_of()},
-            "region": text_of(),
-            "securityGroupsIds": list_of(text_of()),
-            "securityGroupsNames": list_of(text_of()),
+            "labels": {"type": "object", "additionalProperties": _text()},
+            "region": _text(),
+            "securityGroupsIds": _list(_text()),
+            "securityGroupsNames": _list(_text()),
         }
     )
-    return list_of(object_of({"aws": aws}))
+    return _list(_object({"aws": aws}))
 
 
 def rule(word: str, *, is_deny: bool) -> Schema:
     """One entry of ingress ("from") or egress ("to"), or of their Deny lists."""
     properties: Schema = {
-        f"{word}Endpoints": list_of(selector()),
-        f"{word}CIDR": list_of(text_of(format="cidr")),
-        f"{word}CIDRSet": list_of(_prefix_rule()),
-        f"{word}Entities": list_of(text_of(enum=_ENTITIES)),
-        f"{word}Nodes": list_of(selector()),
+        f"{word}Endpoints": _list(selector()),
+        f"{word}CIDR": _list(_text(format="cidr")),
+        f"{word}CIDRSet": _list(_prefix_rule()),
+        f"{word}Entities": _list(_text(enum=_ENTITIES)),
+        f"{word}Nodes": _list(selector()),
         f"{word}Groups": _groups(),
-        "toPorts": list_of(_port_rule(is_deny=is_deny)),
-        "icmps": list_of(_icmp_rule()),
+        "toPorts": _list(_port_rule(is_deny=is_deny)),
+        "icmps": _list(_icmp_rule()),
     }
     if word == "to":
         properties["toServices"] = _services()
     if not is_deny:
-        properties["authentication"] = object_of(
-            {"mode": text_of(enum=["disabled", "required", "test-always-fail"])}, required=["mode"]
+        properties["authentication"] = _object(
+            {"mode": _text(enum=["disabled", "required", "test-always-fail"])}, required=["mode"]
         )
         if word == "to":
-            properties["toFQDNs"] = list_of(_dns_name(oneOf=_exactly_one("matchName", "matchPattern")))
-    return object_of(properties)
+            properties["toFQDNs"] = _list(_dns_name(oneOf=_exactly_one("matchName", "matchPattern")))
+    return _object(properties)
 
 
 def spec(*, is_clusterwide: bool) -> Schema:
@@ -224,15 +235,15 @@ def spec(*, is_clusterwide: bool) -> Schema:
         "egressDeny": rule("to", is_deny=True),
     }
     subjects = ("endpointSelector", "nodeSelector") if is_clusterwide else ("endpointSelector",)
-    label = object_of({"key": text_of(), "value": text_of(), "source": text_of()}, required=["key"])
-    return object_of(
+    label = _object({"key": _text(), "value": _text(), "source": _text()}, required=["key"])
+    return _object(
         {
             **{name: selector() for name in subjects},
-            **{name: list_of(section) for name, section in sections.items()},
-            "enableDefaultDeny": object_of({"ingress": {"type": "boolean"}, "egress": {"type": "boolean"}}),
-            "labels": list_of(label),
-            "description": text_of(),
-            "log": object_of({"value": text_of(maxLength=32)}),
+            **{name: _list(section) for name, section in sections.items()},
+            "enableDefaultDeny": _object({"ingress": {"type": "boolean"}, "egress": {"type": "boolean"}}),
+            "labels": _list(label),
+            "description": _text(),
+            "log": _object({"value": _text(maxLength=32)}),
         },
         anyOf=_exactly_one(*sections),
         oneOf=_exactly_one(*subjects),
@@ -243,13 +254,13 @@ def policy(*, is_clusterwide: bool) -> Schema:
     """The whole document of a policy kind. `status` is the agents' own."""
     one = spec(is_clusterwide=is_clusterwide)
     status = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    return object_of({"spec": one, "specs": list_of(one), "status": status})
+    return _object({"spec": one, "specs": _list(one), "status": status})
 
 
 def cidr_group() -> Schema:
     """A CiliumCIDRGroup."""
-    prefixes = list_of(text_of(format="cidr"), minItems=0)
-    return object_of({"spec": object_of({"externalCIDRs": prefixes}, required=["externalCIDRs"])}, required=["spec"])
+    prefixes = _list(_text(format="cidr"), minItems=0)
+    return _object({"spec": _object({"externalCIDRs": prefixes}, required=["externalCIDRs"])}, required=["spec"])
 
 
 SCHEMAS: Final[dict[str, Schema]] = {

@@ -28,7 +28,7 @@ from meshapi.row import encode
 from meshkit.clock import ManualClock
 
 WALL_S = 1_767_225_600.0
-IDS = {"north": 1, "south": 2}
+IDS = {"north": 1, "south": 2, "west": 3}
 NS = "/api/v1/namespaces/kube-system"
 PROXY = f"{NS}/services/clustermesh-apiserver-status:9880/proxy/v1"
 
