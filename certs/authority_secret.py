@@ -112,9 +112,9 @@ def forget(secret: Mapping[str, Any]) -> dict[str, Any]:
     return _changed(secret, {}, without=(RETIRED_FILE,))
 
 
-def told(secret: Mapping[str, Any], wall_s: float) -> dict[str, Any]:
-    """The Secret that says since when all know whom to trust."""
-    return _annotated(secret, f"{wall_s:.0f}")
+def told(secret: Mapping[str, Any], wall_s: float | None) -> dict[str, Any]:
+    """The Secret that says since when all know whom to trust; None: not all do."""
+    return _annotated(secret, None if wall_s is None else f"{wall_s:.0f}")
 
 
 def _changed(secret: Mapping[str, Any], entries: Mapping[str, str], without: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class _Writer:
         try:
             after = self._patch(place, change.before, change.patch)
         except Conflict:
-            self._run = self._run.collided(change, self._read(place))
+            self._run = self._run.collided()
         else:
             self._run = self._run.wrote(change, after)
 

@@ -74,7 +74,7 @@ class AuthorityReplacement:
             raise CommandError("the mesh is not enabled here: run clustermesh enable")
         self._name = self._config[CLUSTER_NAME_KEY]
         self._shapes = own_shapes(self._name, namespace, read_lifetime_s(self._config))
-        self._wants_new = True
+        self._wants_new, self._has_written = True, False
 
     def run(self, patience: Patience) -> ExitCode:
         """Goes through the phases until the old authority is retired, or no time is left: another run goes on from there.
@@ -112,6 +112,8 @@ class AuthorityReplacement:
         assert secret is not None
         facts = self._facts(kept)
         step = next_step(facts, self._wall(), self._options.settle_s)
+        if step in (ReplacementStep.ANNOUNCE, ReplacementStep.REPLACE):
+            self._check_peers()  # one may have been connected since the last look
         match step:
             case ReplacementStep.ANNOUNCE:
                 new = Authority.create(f"clustermesh {self._name}", self._wall())
@@ -122,6 +124,8 @@ class AuthorityReplacement:
                 self._tell(facts.untold[0], kept)
             case ReplacementStep.MARK:
                 self._write(told(secret, self._wall()))
+            case ReplacementStep.UNMARK:
+                self._write(told(secret, None))
             case ReplacementStep.REPLACE:
                 self._write(replace_authority(secret))
             case ReplacementStep.RETIRE:
@@ -153,7 +157,8 @@ class AuthorityReplacement:
         if missing:
             raise CommandRefusedError(
                 f"{', '.join(missing)} must be told of the new authority: give --destination-context for each, or --without "
-                "NAME for one that is gone and would refuse this cluster until it is connected again; nothing was changed"
+                "NAME for one that is gone and would refuse this cluster until it is connected again; nothing "
+                f"{'more ' if self._has_written else ''}was changed"
             )
 
     def _changes(self, where: str, kept: KeptAuthority) -> list[tuple[k.Resource, str, dict[str, str]]]:
@@ -179,6 +184,7 @@ class AuthorityReplacement:
         self._console.info(f"{where or 'this cluster'}: {name} trusts {len(kept.trusted)} of our authorities")
 
     def _write(self, secret: dict[str, Any]) -> None:
+        self._has_written = True
         self._client.replace(k.SECRETS, secret)
 
 

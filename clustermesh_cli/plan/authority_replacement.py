@@ -17,12 +17,16 @@ SETTLE_S: Final = 150.0
 
 
 class ReplacementStep(StrEnum):
-    """The next write; WAIT until what was told is seen, DONE when nothing is left to do."""
+    """The next write; WAIT until what was told is seen, DONE when nothing is left to do.
+
+    UNMARK comes before what has to be issued or told again: who learns it now has not seen it since the mark.
+    """
 
     ANNOUNCE = "announce"
     ISSUE = "issue"
     TELL = "tell"
     MARK = "mark"
+    UNMARK = "unmark"
     WAIT = "wait"
     REPLACE = "replace"
     RETIRE = "retire"
@@ -48,6 +52,8 @@ def next_step(facts: ReplacementFacts, wall_s: float, settle_s: float = SETTLE_S
     """The one thing to do now."""
     if facts.phase is AuthorityPhase.SETTLED:
         return ReplacementStep.ANNOUNCE if facts.wants_new else ReplacementStep.DONE
+    if facts.told_s > 0 and (facts.untold or not facts.is_issued):
+        return ReplacementStep.UNMARK
     if not facts.is_issued:
         return ReplacementStep.ISSUE
     if facts.untold:

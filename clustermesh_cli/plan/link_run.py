@@ -78,11 +78,11 @@ class LinkRun:
 
     def wrote(self, change: LinkChange, after: Mapping[str, Any]) -> LinkRun:
         """The change was made; the object is what it says after it."""
-        return self._seen(change, after)
+        return replace(self, objects={**(self.objects or {}), (change.context, change.name): after})
 
-    def collided(self, change: LinkChange, now: Mapping[str, Any] | None) -> LinkRun:
-        """The change was not made: somebody else wrote the object, which is so now."""
-        return replace(self._seen(change, now), begun=self.begun[:-1], collisions=self.collisions + 1)
+    def collided(self) -> LinkRun:
+        """The change begun last was not made: somebody else wrote the object, and may have changed what it should say."""
+        return replace(self, objects=None, begun=self.begun[:-1], collisions=self.collisions + 1)
 
     def is_finished_by_others(self, change: LinkChange, now: Objects) -> bool:
         """Whether a run that could not write everything finds, before it takes a write back, that the link is whole and in part
@@ -96,6 +96,3 @@ class LinkRun:
         parts = [step for step in steps if now.get((step.context, step.name)) is not None]
         is_ours = sum(begun.link == change.link for begun in self.begun) >= len(parts)
         return not is_ours and next_change(steps, now) is None
-
-    def _seen(self, change: LinkChange, now: Mapping[str, Any] | None) -> LinkRun:
-        return replace(self, objects={**(self.objects or {}), (change.context, change.name): now})

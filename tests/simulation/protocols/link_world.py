@@ -218,8 +218,7 @@ class LinkWorld:
         if self.cut == change.context:
             return msgspec.structs.replace(one, run=run, undone=0)
         if self.versions.get(place, 0) != self.seen[number].get(place, 0):
-            self.seen[number][place] = self.versions.get(place, 0)
-            return msgspec.structs.replace(one, run=run.collided(change, self.objects[place]))
+            return msgspec.structs.replace(one, run=run.collided())
         self._write(place, change.after)
         self.seen[number][place] = self.versions[place]
         return msgspec.structs.replace(one, run=run.wrote(change, self.objects[place]))
