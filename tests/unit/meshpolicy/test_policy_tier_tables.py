@@ -131,9 +131,51 @@ CASES: Final = {
     "Admin: a subject of other pods says nothing": Case(
         [kcnp(rule("Deny", FROM_S), subject=pods({"house": "r"}))], lambda peer, port: True
     ),
+    **{
+        f"{tier}: a subject of one pod of one namespace": Case(
+            [
+                kcnp(rule("Deny", FROM_S), subject=pods({"pod": "0"}, name="g"), tier=tier),
+                kcnp(rule("Deny", spaces("r")), subject=pods({"pod": "1"}, name="g"), tier=tier),
+                kcnp(rule("Deny", spaces("h")), subject=pods({"pod": "0"}, name="r"), tier=tier),
+            ],
+            lambda peer, port: peer[0] != "s",
+        )
+        for tier in ("Admin", "Baseline")
+    },
+    **{
+        f"{tier}: namespaces by {operator}": Case(
+            [
+                kcnp(
+                    rule("Deny", {"namespaces": {"matchExpressions": [{"operator": operator, **expression}]}}),
+                    tier=tier,
+                )
+            ],
+            lambda peer, port, denied=denied: peer[0] not in denied,
+        )
+        for tier in ("Admin", "Baseline")
+        for operator, expression, denied in (
+            ("NotIn", {"key": "name", "values": ["g", "r"]}, "sh"),
+            ("DoesNotExist", {"key": "other"}, "grsh"),
+            ("Exists", {"key": "other"}, ""),
+        )
+    },
+    **{
+        f"{tier}: a port by name, of each protocol that has it": Case(
+            [kcnp({**rule("Deny", FROM_S), "protocols": [{"destinationNamedPort": "dns"}]}, tier=tier)],
+            lambda peer, port: peer[0] != "s" or port != ("UDP", 53),
+        )
+        for tier in ("Admin", "Baseline")
+    },
     "Admin: the lower priority number decides": Case(
         [kcnp(rule("Deny", FROM_S), priority=50), kcnp(rule("Pass", FROM_S), priority=60)],
         lambda peer, port: peer[0] != "s",
+    ),
+    "Baseline: the lower priority number decides": Case(
+        [
+            kcnp(rule("Accept", FROM_S), priority=40, tier="Baseline"),
+            kcnp(rule("Deny", spaces("s", "r")), priority=50, tier="Baseline"),
+        ],
+        lambda peer, port: peer[0] != "r",
     ),
     "Admin: a pass before a denial leaves it to the next tier": Case(
         [
@@ -232,6 +274,7 @@ def test_every_peer_on_every_port(direction: str, title: str) -> None:
             "cluster": "north",
             "scope": "north",
             "ids": ids,
+            "namedPorts": {key: {"dns": [53, "UDP"]} for key in ids},
             "policies": [written(document, direction, f"p{n}") for n, document in enumerate(case.documents)],
             "flows": [[*pair, *port] for pair, (_, port) in zip(ends, tried, strict=True)],
         }
