@@ -56,13 +56,15 @@ class DiffFlow(Row, kw_only=True):
 class DiffNode(Row, kw_only=True):
     """A node that told its recent connections: those `since` a moment (empty: it saw none).
 
-    `is_whole`: that is all since its agent began. `lost` of the kernel's events are in no answer.
+    `is_whole`: that is all since its agent began. `lost` of the kernel's events are in no answer, nor are `left_out` of its
+    connections, which no answer has room for.
     """
 
     node: str
     since: str
     is_whole: bool
     lost: int
+    left_out: int
     connections: int
 
 
@@ -129,6 +131,9 @@ def coverage_warnings(report: DiffReport) -> Iterable[str]:
     """What recent connections leave out."""
     for missing in report.nodes_missing:
         yield f"recent connections are not known of {missing}"
+    left_out = sum(node.left_out for node in report.nodes)
+    if left_out:
+        yield f"{_count(left_out, 'recent connection')} of rarer kinds left out: a node tells so many kinds only"
     lost = [node for node in report.nodes if node.lost]
     if lost:
         yield f"{sum(node.lost for node in lost)} events of {_count(len(lost), 'node')} were lost, so connections may be missing"

@@ -39,6 +39,7 @@ class RecentConnections(Row, kw_only=True):
     """What this node's ring of flows holds, from `since` (wall seconds; 0: it is empty) until now.
 
     `is_whole`: nothing fell out of the ring since the agent began. `lost` events never reached it, since the programs began.
+    `left_out` connections were seen and are in no row: there would have been more rows than were asked for.
     """
 
     schema: int = SCHEMA
@@ -47,4 +48,5 @@ class RecentConnections(Row, kw_only=True):
     since: float = 0.0
     is_whole: bool = True
     lost: int = 0
+    left_out: int = 0
     connections: list[ConnectionRow] = msgspec.field(default_factory=list)

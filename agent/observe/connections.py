@@ -59,6 +59,13 @@ def new_connections(flows: Iterable[Flow], is_here: Callable[[str], bool]) -> li
     return [_row(key, seen[key]) for key in sorted(seen)]
 
 
+def keep_most(rows: list[ConnectionRow], most: int) -> tuple[list[ConnectionRow], int]:
+    """So many rows, those of most connections, in the order they came; and how many connections the others have."""
+    ranked = sorted(range(len(rows)), key=lambda place: (-rows[place].connections, -rows[place].last))
+    kept, others = sorted(ranked[:most]), ranked[most:]
+    return [rows[place] for place in kept], sum(rows[place].connections for place in others)
+
+
 def _opens(flow: Flow) -> bool:
     if flow.type is FlowType.TRACE:
         return flow.reason == TraceReason.NEW

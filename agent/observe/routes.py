@@ -9,9 +9,9 @@ from typing import Final
 import msgspec
 from fastapi import Query, Response
 
-from agent.observe.connections import new_connections
+from agent.observe.connections import keep_most, new_connections
 from agent.observe.flow import Flow
-from agent.observe.ring import Filter, FlowRing
+from agent.observe.ring import CAPACITY, Filter, FlowRing
 from agent.observe.text import line
 from agent.tables import AgentDB
 from meshapi.connection import RecentConnections
@@ -19,6 +19,7 @@ from meshkit.followers import Followers
 from meshkit.rest import Rest
 
 LAST_DEFAULT: Final = 20
+CONNECTIONS_DEFAULT: Final = 1000
 MAX_FOLLOWERS: Final = 16
 
 
@@ -46,16 +47,18 @@ def add_flow_routes(rest: Rest, ring: FlowRing, db: AgentDB, lost: Callable[[], 
         return await followers.answer(_lines(shown, ring.follow(keep), render), media)
 
     @rest.get("/v1/flows/connections", RecentConnections, tag="flows")
-    async def connections() -> RecentConnections:
+    async def connections(*, most: int = Query(CONNECTIONS_DEFAULT, ge=1, le=CAPACITY)) -> RecentConnections:
         """The new connections among the flows that are kept, by pod of this node, direction, peer and port."""
         kept = ring.last(ring.capacity, lambda _flow: True)
+        rows, left_out = keep_most(new_connections(kept, lambda address: db.endpoints.get(address) is not None), most)
         return RecentConnections(
             node=db.node_name,
             cluster=db.own,
             since=kept[0].time_s if kept else 0.0,
             is_whole=ring.seen == len(kept),
             lost=lost(),
-            connections=new_connections(kept, lambda address: db.endpoints.get(address) is not None),
+            left_out=left_out,
+            connections=rows,
         )
 
 

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from clustermesh_cli.agent_answers import ask_agent, ask_all_agents
+from clustermesh_cli.agent_answers import agent_pods, ask_agent, ask_all_agents
 from clustermesh_cli.answer_form import print_answer
 from clustermesh_cli.connection_decision import build_engine
 from clustermesh_cli.console import Console
@@ -29,6 +29,7 @@ from clustermesh_cli.flow_changes import FlowChange, PolicySets, flow_changes
 from clustermesh_cli.live_policy import AgentView, LiveCluster, read_agent, read_cluster, read_services
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
+from kube.errors import KubeError
 from meshapi.connection import ConnectionEnd, RecentConnections
 from meshapi.shown_times import rfc3339
 from meshkit import yamltext
@@ -45,6 +46,9 @@ from meshpolicy.verdict_changes import VerdictChange, packets_text, verdict_chan
 
 Document = Mapping[str, object]
 
+_MOST_ROWS: Final = 200_000
+_MOST_ROWS_EACH: Final = 4_000
+_FEWEST_ROWS: Final = 50
 _WORDS: Final = {True: "allowed", False: "denied"}
 
 
@@ -91,7 +95,7 @@ def _compare(added: Sequence[Document], client: KubeClient, system: str) -> Diff
     warnings = [*_tell_services((before, after), programs, live.context), *_not_compared(before, after)]
     own = [n for n, labels in view.identities.items() if _value(labels, CLUSTER_LABEL) == live.name]
     found = verdict_changes(before, after, own, _ports(live, view))
-    answers, missing = ask_all_agents({live.context: programs}, _recent)
+    answers, missing = ask_all_agents({live.context: programs}, _asking_for(_rows_of_each(programs)))
     names = {pod.address: pod.named_ports for pod in live.pods if pod.named_ports and not pod.uses_host_network}
     flows = flow_changes(PolicySets(before, after, view, names), answers)
     return DiffReport(
@@ -107,8 +111,18 @@ def _compare(added: Sequence[Document], client: KubeClient, system: str) -> Diff
     )
 
 
-def _recent(programs: ProgramClient, pod: str) -> RecentConnections:
-    return ask_agent(programs, pod, "v1/flows/connections", RecentConnections)
+def _rows_of_each(programs: ProgramClient) -> int:
+    """How many kinds of connections each agent is asked for, so that all fit into this program."""
+    try:
+        agents = len(agent_pods(programs))
+    except KubeError:
+        agents = 0  # said where they are asked
+    return max(_FEWEST_ROWS, min(_MOST_ROWS_EACH, _MOST_ROWS // max(1, agents)))
+
+
+def _asking_for(most: int) -> Callable[[ProgramClient, str], RecentConnections]:
+    path = f"v1/flows/connections?most={most}"
+    return lambda programs, pod: ask_agent(programs, pod, path, RecentConnections)
 
 
 def _tell_services(engines: Sequence[Engine], programs: ProgramClient, context: str) -> Iterator[str]:
@@ -213,6 +227,7 @@ def _node(answer: RecentConnections) -> DiffNode:
         since=rfc3339(answer.since),
         is_whole=answer.is_whole,
         lost=answer.lost,
+        left_out=answer.left_out,
         connections=sum(row.connections for row in answer.connections),
     )
 

@@ -9,7 +9,7 @@ import pytest
 
 from agent.datapath.flow_layout import TraceReason
 from agent.datapath.reasons import Reason
-from agent.observe.connections import new_connections
+from agent.observe.connections import keep_most, new_connections
 from agent.observe.flow import Flow, FlowEnd, FlowType, FlowVerdict
 from meshapi.connection import ConnectionRow
 
@@ -90,3 +90,11 @@ def test_the_row_names_port_or_type_and_the_newest_flow() -> None:
     assert (ping.protocol, ping.port) == (1, 8)
     (gre,) = found(flow(REMOTE, "10.1.0.1", protocol="47"))
     assert gre.protocol == 47
+
+
+def test_where_there_are_too_many_rows_the_rarest_are_left_out_and_counted() -> None:
+    many = [flow(REMOTE, "10.1.0.1", port=n) for n in range(5)] + [flow(REMOTE, "10.1.0.2", port=n) for n in range(2)]
+    rows = found(*many, flow("10.1.0.1", REMOTE))
+    kept, left_out = keep_most(rows, 2)
+    assert ([row.connections for row in kept], left_out) == ([5, 2], 1)
+    assert keep_most(rows, 3) == (rows, 0)

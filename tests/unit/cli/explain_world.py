@@ -198,7 +198,9 @@ def scripted_cluster(
             f"{proxy}/identities": identities,
             f"{proxy}/ips": msgspec.json.encode(rows()),
             f"{proxy}/policy/services": encode(services),
-            f"{proxy}/flows/connections": encode(recent or RecentConnections(node=f"{cluster}-node", cluster=cluster)),
+            f"{proxy}/flows/connections?most=4000": encode(
+                recent or RecentConnections(node=f"{cluster}-node", cluster=cluster)
+            ),
             f"{proxy}/endpoints": msgspec.json.encode(endpoints),
             **{f"{proxy}/policy/endpoints/{row.id}": msgspec.json.encode(entries) for row in endpoints},
         }

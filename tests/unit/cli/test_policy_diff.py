@@ -32,6 +32,7 @@ from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from meshapi.agent import ServicePeersRow
 from meshapi.connection import ConnectionEnd, ConnectionRow, RecentConnections
+from meshapi.row import encode
 from meshkit.answer_form import AnswerForm
 from meshmodel.labels import CLUSTER_LABEL
 
@@ -101,7 +102,7 @@ def test_a_document_has_the_same_in_parts(tmp_path: Path) -> None:
         {
             "schema": 1, "cluster": "north", "pairs": 1, "errors": [], "warnings": [], "flows": [],
             "connections-judged": 0, "connections-unknown": 0, "nodes-missing": [],
-            "nodes": [{"node": "north-node", "since": "", "is-whole": True, "lost": 0, "connections": 0}],
+            "nodes": [{"node": "north-node", "since": "", "is-whole": True, "lost": 0, "left-out": 0, "connections": 0}],
             "changes": [{
                 "direction": "egress", "from": "shop/app=db@north", "to": "192.0.2.0/24", "packets": ["everything"],
                 "before": "denied", "after": "allowed", "reason": "by cnp/shop/out egress[0]", "rule": "cnp/shop/out egress[0]",
@@ -153,7 +154,7 @@ def test_recent_connections_that_would_end_otherwise_are_told_with_number_and_ex
         connections(end(WEB_SOUTH), end(DB_NORTH), connections=40, dropped=0),
         connections(end(DB_SOUTH), end(DB_NORTH), protocol=1, port=8, connections=2),
     )
-    api = scripted_cluster("north", recent=recent(*rows, lost=4))
+    api = scripted_cluster("north", recent=recent(*rows, lost=4, left_out=5))
     only_web = policy("only-web", "db", ingress=[{"fromEndpoints": [app("web", **{CLUSTER_LABEL: "north"})]}])
     _, lines = ask(tmp_path, api, only_web)
     last, denied = "the last on north-node at 2023-11-14T22:13:20Z", "allowed -> denied by default"
@@ -163,6 +164,7 @@ def test_recent_connections_that_would_end_otherwise_are_told_with_number_and_ex
         f"north ingress: 40 recent connections from shop/app=web@south to shop/app=db@north: {by_number}",
         f"north ingress: 2 recent connections from shop/app=db@south to shop/app=db@north: {by_type}",
         "45 recent connections of 1 node judged again",
+        "WARN 5 recent connections of rarer kinds left out: a node tells so many kinds only",
         "WARN 4 events of 1 node were lost, so connections may be missing",
         lines[-1],
     ]
@@ -202,6 +204,20 @@ def test_a_node_that_gives_no_answer_is_named_and_the_others_count(tmp_path: Pat
     assert code == ExitCode.OK
     assert any(line.startswith("WARN recent connections are not known of north-silent: ") for line in lines)
     assert lines[-1].endswith("judged differently, and 3 recent connections")
+
+
+def test_of_many_agents_each_is_asked_for_less(tmp_path: Path) -> None:
+    api = scripted_cluster("north")
+    pods = "/api/v1/namespaces/kube-system/pods"
+    (agent,) = api.answers[pods]["items"]  # type: ignore[index]
+    named = ({**agent["metadata"], "name": f"agent-{n}"} for n in range(1, 101))
+    api.answers[pods] = listing(*({**agent, "metadata": metadata} for metadata in named))
+    for n in range(1, 101):
+        path = f"{pods}/agent-{n}:9879/proxy/v1/flows/connections?most=2000"
+        api.answers[path] = encode(recent(connections(end(WEB_NORTH), end(DB_NORTH)), node=f"n{n}"))
+    _, lines = ask(tmp_path, api, deny_all("db"))
+    assert "300 recent connections of 100 nodes judged again" in lines
+    assert lines[-1].endswith("judged differently, and 300 recent connections")
 
 
 TO_SERVICE = policy("out", "web", egress=[{"toServices": [{"k8sService": {"serviceName": "db", "namespace": "shop"}}]}])
