@@ -97,6 +97,15 @@ class View:
         """Every value counts as changed when it is seen next; keys stay known, so that a listing can sweep them."""
         self._known = {key: _UNKNOWN | digest & _SIZE for key, digest in self._known.items()}
 
+    def suspect(self, changes: Iterable[Change]) -> None:
+        """The consumer did not take these changes, or not all: every value counts as changed when it is seen next, and keys that
+        were taken back are known again, so that the next listing sweeps them."""
+        self.doubt()
+        for key, value in changes:
+            if value is None and key not in self._known:
+                self._budget.use(len(key))
+                self._known[key] = _UNKNOWN | len(key)
+
     def release(self) -> None:
         """Nothing is known."""
         self._budget.use(-sum(digest & _SIZE for digest in self._known.values()))

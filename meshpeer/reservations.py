@@ -29,9 +29,19 @@ class Reservations:
     def accept(self, name: ClusterName, config: ClusterConfig) -> tuple[str, ...]:
         """The id is the cluster's from here on, its former one is free; returns warnings.
 
-        Raises: ModelError saying what is wrong and what to change; the cluster holds no id then.
+        Raises: ModelError saying what is wrong and what to change. The cluster keeps the id then if it held that one, because
+        its records under it stay known; any other is free.
         """
+        held = self._taken.get(config.id)
         self.release(name)
+        try:
+            return self._judge(name, config)
+        except ModelError:
+            if held == name:
+                self._taken[config.id] = name
+            raise
+
+    def _judge(self, name: ClusterName, config: ClusterConfig) -> tuple[str, ...]:
         if name == self._own.name:
             if config.id != self._own.id:
                 raise ModelError(f"{name}: our own store says cluster id {config.id}, we are set to {self._own.id}")

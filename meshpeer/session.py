@@ -268,7 +268,7 @@ class Session:
         try:
             return self._consumer.apply(stream.kind, changes)
         except Exception:
-            self._views.part(stream.kind, is_private=stream.is_private).doubt()
+            self._views.part(stream.kind, is_private=stream.is_private).suspect(changes)
             raise
 
     # ---- signals
