@@ -12,6 +12,7 @@ from agent.datapath.config import VXLAN_PORT, Lifetimes
 from meshapi import installed
 from meshkit.settings import Settings, option
 from meshpeer.signals import HEARTBEAT_SILENCE_S
+from meshpolicy.host_guard import KUBELET_PORT
 
 LOOPBACK: Final = "127.0.0.1"
 """Where the programs of this node find the agent; nobody else reaches it there."""
@@ -86,6 +87,15 @@ class AgentSettings(Settings):
     )
     policy_entries_per_pod: int = option(
         16_384, "entries of one pod's policy; what a pod's rules allow beyond them is denied, and its status says so"
+    )
+    kubelet_port: int = option(
+        KUBELET_PORT, "port of the kubelets, which no host policy closes to nodes and to the API server"
+    )
+    host_policy_open_ports: tuple[str, ...] = option(
+        (), "ports of nodes that no host policy closes to anybody, such as 22/TCP; besides those of docs/policy.md"
+    )
+    host_policy_mesh_ports: tuple[int, ...] = option(
+        (), "TCP ports of clusters' stores that no host policy closes, besides 2379 and 32379"
     )
     sync_timeout_s: float = option(60.0, "how long a restarted agent waits for first listings before it writes maps")
     heartbeat_silence_s: float = option(

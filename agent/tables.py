@@ -18,6 +18,7 @@ from meshkit.table import Database, Table
 from meshkit.wake import Wake
 from meshmodel.annotations import Affinity
 from meshmodel.condition import Condition
+from meshmodel.identity import Reserved
 from meshmodel.labels import Labels
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.node import CILIUM_INTERNAL_IP
@@ -260,12 +261,21 @@ class Endpoint:
     named_ports: tuple[NamedPort, ...] = ()
 
 
+THE_NODE: Final = Endpoint("0.0.0.0", 0, 0, "00:00:00:00:00:00", "00:00:00:00:00:00", Reserved.HOST, "", "")
+"""The node itself as an endpoint, while host policies select it. It is in no table of endpoints and has no interface."""
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointVerdicts:
     """What the kernel shall enforce for one endpoint: its facts and its whole policy. Desired row."""
 
     endpoint: Endpoint
     policy: EndpointPolicy
+
+    @property
+    def is_node(self) -> bool:
+        """Whether it is about the node itself."""
+        return not self.endpoint.ifindex
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import yaml
 
+from deploy.schema_parts import Schema, list_of, object_of, text_of
 from deploy.tiered_policy_schema import tiered_policy
 
-Schema = dict[str, Any]
 _NAME_PATTERN: Final = r"^([-a-zA-Z0-9_]+[.]?)+$"
 _DNS_PATTERN: Final = r"^(([-a-zA-Z0-9_*]+[.]?)+|\*\*\.([-a-zA-Z0-9_*]+[.]?)*)$"
 _PORT_NUMBER: Final = r"6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[0-9]{1,4}"
@@ -31,109 +31,98 @@ _PROTOCOLS: Final = ["TCP", "UDP", "SCTP", *_PROTOCOLS_WITHOUT_PORTS, "ANY"]
 MAXIMUM_PORTS: Final = 40
 
 
-def _object(properties: Schema, *, required: list[str] | None = None, **more: Any) -> Schema:
-    return {"type": "object", "properties": properties, **({"required": required} if required else {}), **more}
-
-
-def _list(items: Schema, **more: Any) -> Schema:
-    return {"type": "array", "items": items, **more}
-
-
-def _text(**more: Any) -> Schema:
-    return {"type": "string", **more}
-
-
 def _exactly_one(*names: str) -> list[Schema]:
     return [{"properties": {name: {}}, "required": [name]} for name in names]
 
 
 def selector() -> Schema:
     """A label selector; keys may have a source ("k8s:app")."""
-    expression = _object(
+    expression = object_of(
         {
-            "key": _text(),
-            "operator": _text(enum=["In", "NotIn", "Exists", "DoesNotExist"]),
-            "values": _list(_text()),
+            "key": text_of(),
+            "operator": text_of(enum=["In", "NotIn", "Exists", "DoesNotExist"]),
+            "values": list_of(text_of()),
         },
         required=["key", "operator"],
     )
-    value = _text(maxLength=63, pattern=_LABEL_VALUE_PATTERN)
-    return _object(
-        {"matchLabels": {"type": "object", "additionalProperties": value}, "matchExpressions": _list(expression)},
+    value = text_of(maxLength=63, pattern=_LABEL_VALUE_PATTERN)
+    return object_of(
+        {"matchLabels": {"type": "object", "additionalProperties": value}, "matchExpressions": list_of(expression)},
     )
 
 
 def _prefix_rule() -> Schema:
-    return _object(
+    return object_of(
         {
-            "cidr": _text(format="cidr"),
-            "cidrGroupRef": _text(
+            "cidr": text_of(format="cidr"),
+            "cidrGroupRef": text_of(
                 maxLength=253, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
             ),
             "cidrGroupSelector": selector(),
-            "except": _list(_text(format="cidr")),
+            "except": list_of(text_of(format="cidr")),
         },
         oneOf=_exactly_one("cidr", "cidrGroupRef", "cidrGroupSelector"),
     )
 
 
 def _dns_name(**more: Any) -> Schema:
-    return _object(
+    return object_of(
         {
-            "matchName": _text(maxLength=255, pattern=_NAME_PATTERN),
-            "matchPattern": _text(maxLength=255, pattern=_DNS_PATTERN),
+            "matchName": text_of(maxLength=255, pattern=_NAME_PATTERN),
+            "matchPattern": text_of(maxLength=255, pattern=_DNS_PATTERN),
         },
         **more,
     )
 
 
 def _secret() -> Schema:
-    return _object({"namespace": _text(), "name": _text()}, required=["name"])
+    return object_of({"namespace": text_of(), "name": text_of()}, required=["name"])
 
 
 def _tls() -> Schema:
-    return _object(
-        {"secret": _secret(), "trustedCA": _text(), "certificate": _text(), "privateKey": _text()}, required=["secret"]
+    return object_of(
+        {"secret": _secret(), "trustedCA": text_of(), "certificate": text_of(), "privateKey": text_of()},
+        required=["secret"],
     )
 
 
 def _l7_rules() -> Schema:
-    header = _object(
+    header = object_of(
         {
-            "name": _text(minLength=1),
-            "value": _text(),
-            "mismatch": _text(enum=["LOG", "ADD", "DELETE", "REPLACE"]),
+            "name": text_of(minLength=1),
+            "value": text_of(),
+            "mismatch": text_of(enum=["LOG", "ADD", "DELETE", "REPLACE"]),
             "secret": _secret(),
         },
         required=["name"],
     )
-    http = _object(
+    http = object_of(
         {
-            "path": _text(),
-            "method": _text(),
-            "host": _text(),
-            "headers": _list(_text()),
-            "headerMatches": _list(header),
+            "path": text_of(),
+            "method": text_of(),
+            "host": text_of(),
+            "headers": list_of(text_of()),
+            "headerMatches": list_of(header),
         }
     )
-    kafka = _object({name: _text() for name in ("role", "apiKey", "apiVersion", "clientID", "topic")})
-    return _object(
+    kafka = object_of({name: text_of() for name in ("role", "apiKey", "apiVersion", "clientID", "topic")})
+    return object_of(
         {
-            "http": _list(http),
-            "kafka": _list(kafka),
-            "dns": _list(_dns_name()),
-            "l7proto": _text(),
-            "l7": _list({"type": "object", "additionalProperties": _text()}),
+            "http": list_of(http),
+            "kafka": list_of(kafka),
+            "dns": list_of(_dns_name()),
+            "l7proto": text_of(),
+            "l7": list_of({"type": "object", "additionalProperties": text_of()}),
         }
     )
 
 
 def _port() -> Schema:
-    return _object(
+    return object_of(
         {
-            "port": _text(pattern=_PORT_PATTERN),
+            "port": text_of(pattern=_PORT_PATTERN),
             "endPort": {"type": "integer", "format": "int32", "minimum": 0, "maximum": 65535},
-            "protocol": _text(enum=_PROTOCOLS),
+            "protocol": text_of(enum=_PROTOCOLS),
         },
         anyOf=[
             {"properties": {"port": {}}, "required": ["port"]},
@@ -143,27 +132,27 @@ def _port() -> Schema:
 
 
 def _port_rule(*, is_deny: bool) -> Schema:
-    ports = {"ports": _list(_port(), maxItems=MAXIMUM_PORTS)}
+    ports = {"ports": list_of(_port(), maxItems=MAXIMUM_PORTS)}
     if is_deny:
-        return _object(ports)
-    config = _object(
-        {"kind": _text(enum=["CiliumEnvoyConfig", "CiliumClusterwideEnvoyConfig"]), "name": _text(minLength=1)},
+        return object_of(ports)
+    config = object_of(
+        {"kind": text_of(enum=["CiliumEnvoyConfig", "CiliumClusterwideEnvoyConfig"]), "name": text_of(minLength=1)},
         required=["name"],
     )
-    listener = _object(
+    listener = object_of(
         {
             "envoyConfig": config,
-            "name": _text(minLength=1),
+            "name": text_of(minLength=1),
             "priority": {"type": "integer", "minimum": 1, "maximum": 100},
         },
         required=["envoyConfig", "name"],
     )
-    return _object(
+    return object_of(
         {
             **ports,
             "rules": _l7_rules(),
             "listener": listener,
-            "serverNames": _list(_text(minLength=1)),
+            "serverNames": list_of(text_of(minLength=1)),
             "terminatingTLS": _tls(),
             "originatingTLS": _tls(),
         }
@@ -171,9 +160,9 @@ def _port_rule(*, is_deny: bool) -> Schema:
 
 
 def _icmp_rule() -> Schema:
-    field = _object(
+    field = object_of(
         {
-            "family": _text(enum=["IPv4", "IPv6"], default="IPv4"),
+            "family": text_of(enum=["IPv4", "IPv6"], default="IPv4"),
             "type": {
                 "anyOf": [{"type": "integer"}, {"type": "string"}],
                 "pattern": _ICMP_NAME,
@@ -182,48 +171,48 @@ def _icmp_rule() -> Schema:
         },
         required=["type"],
     )
-    return _object({"fields": _list(field, maxItems=MAXIMUM_PORTS)})
+    return object_of({"fields": list_of(field, maxItems=MAXIMUM_PORTS)})
 
 
 def _services() -> Schema:
-    by_name = _object({"serviceName": _text(), "namespace": _text()})
-    by_label = _object({"selector": selector(), "namespace": _text()}, required=["selector"])
-    return _list(_object({"k8sService": by_name, "k8sServiceSelector": by_label}))
+    by_name = object_of({"serviceName": text_of(), "namespace": text_of()})
+    by_label = object_of({"selector": selector(), "namespace": text_of()}, required=["selector"])
+    return list_of(object_of({"k8sService": by_name, "k8sServiceSelector": by_label}))
 
 
 def _groups() -> Schema:
-    aws = _object(
+    aws = object_of(
         {
-            "labels": {"type": "object", "additionalProperties": _text()},
-            "region": _text(),
-            "securityGroupsIds": _list(_text()),
-            "securityGroupsNames": _list(_text()),
+            "labels": {"type": "object", "additionalProperties": text_of()},
+            "region": text_of(),
+            "securityGroupsIds": list_of(text_of()),
+            "securityGroupsNames": list_of(text_of()),
         }
     )
-    return _list(_object({"aws": aws}))
+    return list_of(object_of({"aws": aws}))
 
 
 def rule(word: str, *, is_deny: bool) -> Schema:
     """One entry of ingress ("from") or egress ("to"), or of their Deny lists."""
     properties: Schema = {
-        f"{word}Endpoints": _list(selector()),
-        f"{word}CIDR": _list(_text(format="cidr")),
-        f"{word}CIDRSet": _list(_prefix_rule()),
-        f"{word}Entities": _list(_text(enum=_ENTITIES)),
-        f"{word}Nodes": _list(selector()),
+        f"{word}Endpoints": list_of(selector()),
+        f"{word}CIDR": list_of(text_of(format="cidr")),
+        f"{word}CIDRSet": list_of(_prefix_rule()),
+        f"{word}Entities": list_of(text_of(enum=_ENTITIES)),
+        f"{word}Nodes": list_of(selector()),
         f"{word}Groups": _groups(),
-        "toPorts": _list(_port_rule(is_deny=is_deny)),
-        "icmps": _list(_icmp_rule()),
+        "toPorts": list_of(_port_rule(is_deny=is_deny)),
+        "icmps": list_of(_icmp_rule()),
     }
     if word == "to":
         properties["toServices"] = _services()
     if not is_deny:
-        properties["authentication"] = _object(
-            {"mode": _text(enum=["disabled", "required", "test-always-fail"])}, required=["mode"]
+        properties["authentication"] = object_of(
+            {"mode": text_of(enum=["disabled", "required", "test-always-fail"])}, required=["mode"]
         )
         if word == "to":
-            properties["toFQDNs"] = _list(_dns_name(oneOf=_exactly_one("matchName", "matchPattern")))
-    return _object(properties)
+            properties["toFQDNs"] = list_of(_dns_name(oneOf=_exactly_one("matchName", "matchPattern")))
+    return object_of(properties)
 
 
 def spec(*, is_clusterwide: bool) -> Schema:
@@ -235,15 +224,15 @@ def spec(*, is_clusterwide: bool) -> Schema:
         "egressDeny": rule("to", is_deny=True),
     }
     subjects = ("endpointSelector", "nodeSelector") if is_clusterwide else ("endpointSelector",)
-    label = _object({"key": _text(), "value": _text(), "source": _text()}, required=["key"])
-    return _object(
+    label = object_of({"key": text_of(), "value": text_of(), "source": text_of()}, required=["key"])
+    return object_of(
         {
             **{name: selector() for name in subjects},
-            **{name: _list(section) for name, section in sections.items()},
-            "enableDefaultDeny": _object({"ingress": {"type": "boolean"}, "egress": {"type": "boolean"}}),
-            "labels": _list(label),
-            "description": _text(),
-            "log": _object({"value": _text(maxLength=32)}),
+            **{name: list_of(section) for name, section in sections.items()},
+            "enableDefaultDeny": object_of({"ingress": {"type": "boolean"}, "egress": {"type": "boolean"}}),
+            "labels": list_of(label),
+            "description": text_of(),
+            "log": object_of({"value": text_of(maxLength=32)}),
         },
         anyOf=_exactly_one(*sections),
         oneOf=_exactly_one(*subjects),
@@ -254,13 +243,13 @@ def policy(*, is_clusterwide: bool) -> Schema:
     """The whole document of a policy kind. `status` is the agents' own."""
     one = spec(is_clusterwide=is_clusterwide)
     status = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    return _object({"spec": one, "specs": _list(one), "status": status})
+    return object_of({"spec": one, "specs": list_of(one), "status": status})
 
 
 def cidr_group() -> Schema:
     """A CiliumCIDRGroup."""
-    prefixes = _list(_text(format="cidr"), minItems=0)
-    return _object({"spec": _object({"externalCIDRs": prefixes}, required=["externalCIDRs"])}, required=["spec"])
+    prefixes = list_of(text_of(format="cidr"), minItems=0)
+    return object_of({"spec": object_of({"externalCIDRs": prefixes}, required=["externalCIDRs"])}, required=["spec"])
 
 
 SCHEMAS: Final[dict[str, Schema]] = {

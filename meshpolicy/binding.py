@@ -44,6 +44,7 @@ class ActiveRule:
         "entry",
         "is_admin_pass",
         "is_baseline",
+        "is_guard",
         "keys",
         "names",
         "number",
@@ -59,6 +60,7 @@ class ActiveRule:
         denies = rule.deny or rule.unenforced
         self.entry = PolicyEntry(denies, precedence(rule.level, deny=denies, passes=rule.passes), 0, rule.origin)
         self.is_admin_pass = rule.passes and rule.tier is Tier.ADMIN
+        self.is_guard = rule.tier is Tier.GUARD
         self.is_baseline = rule.tier is Tier.BASELINE
         ports = rule.ports
         self.names = tuple(spec for spec in ports or () if spec.name)

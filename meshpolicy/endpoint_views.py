@@ -141,9 +141,16 @@ class PolicyViews:
     def rules_of(self, number: int) -> _Rules:
         """The rules that select an endpoint identity, by direction (egress first), sorted by number."""
         known = self._selections.identity(number)
-        if known is None or not is_endpoint(known.labels):
+        if known is None or not (number == _HOST or is_endpoint(known.labels)):
             return (), ()
-        found = [active for selection in known.selections for active in selection.subject_rules.values()]
+        found = [
+            active
+            for selection in known.selections
+            for active in selection.subject_rules.values()
+            if active.rule.is_host == (number == _HOST)
+        ]
+        if all(active.is_guard for active in found):
+            return (), ()
         found.sort(key=lambda active: active.number)
         return (
             tuple(active for active in found if active.direction is Direction.EGRESS),
@@ -161,11 +168,14 @@ class PolicyViews:
         for number in self._tracked(active):
             touched.add(number)
             for view in self._views[number].values():
-                if view.dirty is not None:
+                if number == _HOST:  # one direction is enforced because of a rule of the other
+                    view.dirty = None
+                elif view.dirty is not None:
                     view.dirty[active.direction].update(peers)
         return touched
 
     def _refresh(self, number: int, view: _View) -> EndpointPolicy:
+        """The node is enforced in both directions or in none: what the guard lets in answers, also before it was tracked."""
         rules = self.rules_of(number)
         return EndpointPolicy(
             ingress=self._refresh_side(number, view, Direction.INGRESS, rules[Direction.INGRESS]),
@@ -198,12 +208,12 @@ class PolicyViews:
         mode = self._context.enforcement
         forced = is_subject and (is_init or mode is Enforcement.ALWAYS)
         built_in: dict[int, tuple[BuiltIn, ...]] = {}
-        if mode is Enforcement.NEVER or not (rules or forced):
+        if mode is Enforcement.NEVER or not (rules or forced or (number == _HOST and any(self.rules_of(number)))):
             return _Posture()
         default_deny = any(active.rule.default_deny for active in rules)
         if default_deny:  # the middle tier decides whatever reaches it, so that the Baseline tier is never asked
             rules = tuple(active for active in rules if not active.is_baseline)
-        if direction is Direction.INGRESS and self._context.allow_localhost:
+        if direction is Direction.INGRESS and self._context.allow_localhost and number != _HOST:
             built_in[_HOST] = (LOCALHOST,)
         if not forced and not default_deny:
             built_in[ANY_IDENTITY] = (EVERYONE,)

@@ -23,6 +23,7 @@ from meshpolicy.selector import ANY_SOURCE, KUBERNETES_SOURCE, LabelSelector, Op
 
 _HOST: Final = "host"
 _REMOTE: Final = "remote-node"
+_SOURCES_OF_SUBJECTS: Final = (NODE, ANY_SOURCE, KUBERNETES_SOURCE)
 
 
 def node_labels(labels: Mapping[str, str], cluster: str, keys: Iterable[str], *, is_own: bool) -> Labels:
@@ -60,6 +61,19 @@ def parse_node_selector(node: DocumentNode) -> LabelSelector:
             )
         requirements.append(Requirement(NODE, part.key, part.operator, part.values))
     return LabelSelector(tuple(requirements))
+
+
+def parse_host_subject(node: DocumentNode) -> LabelSelector:
+    """Read the subject of a host policy: the agent's own node, if it is known to have these labels. Raises PolicyError."""
+    wanted = tuple(
+        Requirement(NODE, part.key, part.operator, part.values) if part.source in _SOURCES_OF_SUBJECTS else part
+        for part in parse_selector(node, NODE).requirements
+    )
+    for part in wanted:
+        if part.source != NODE:
+            node.fail(f"{part} is not a label of nodes", "write the key as the Node has it, without a source")
+    marks = (Requirement(NODE_KEY, part.key, Operator.EXISTS) for part in wanted)
+    return LabelSelector((*wanted, *marks, Requirement(RESERVED, _HOST, Operator.EXISTS)))
 
 
 class NodePeers(NamedTuple):
@@ -131,7 +145,7 @@ class NodeKeys:
 
 def _keys_of(policy: Policy) -> Iterator[str]:
     for rule in policy.rules:
-        for peer in rule.peers or ():
+        for peer in (rule.subject, *(rule.peers or ())):
             if isinstance(peer, LabelSelector):
                 yield from (part.key for part in peer.requirements if part.source == NODE_KEY)
 

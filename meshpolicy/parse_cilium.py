@@ -11,6 +11,7 @@ from meshmodel.labels import NAMESPACE_LABEL
 from meshpolicy.context import PolicyContext
 from meshpolicy.decode import DocumentNode
 from meshpolicy.errors import PolicyError, refusing_faults
+from meshpolicy.node_peer import parse_host_subject
 from meshpolicy.parse_peers import PeerScope, parse_cidr_text, parse_peers, peer_fields
 from meshpolicy.parse_ports import parse_ports
 from meshpolicy.parse_selector import parse_selector
@@ -103,13 +104,9 @@ def _parse_spec(spec: DocumentNode, document: _Document) -> None:
                 ports=(),
                 deny=is_deny,
                 default_deny=default_deny,
+                is_host=is_host,
             )
-            parsed = _parse_rule(node, rule, scope, document, is_host=is_host)
-            document.rules.extend(() if is_host else parsed)
-    if is_host:
-        document.problems.append(
-            f"{spec.path}.nodeSelector: host policies are not enforced; the nodes that {subject} selects stay open"
-        )
+            document.rules.extend(_parse_rule(node, rule, scope, document, is_host=is_host))
 
 
 def _parse_rule(
@@ -165,7 +162,7 @@ def _parse_subject(spec: DocumentNode, document: _Document) -> tuple[LabelSelect
     if node is not None:
         if document.key.kind != PolicyKind.CLUSTERWIDE:
             node.fail("a namespaced policy cannot select nodes", "use a CiliumClusterwideNetworkPolicy")
-        return parse_selector(node), True
+        return parse_host_subject(node), True
     assert endpoint is not None
     if document.key.kind == PolicyKind.CLUSTERWIDE:
         return parse_selector(endpoint), False

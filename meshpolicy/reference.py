@@ -71,4 +71,6 @@ class RuleOrigin(NamedTuple):
 _BUILT_IN = PolicyRef(PolicyKind.BUILT_IN, "", "")
 ALLOW_LOCALHOST = RuleOrigin(_BUILT_IN._replace(name="allow-localhost"), "")
 ALLOW_ALL = RuleOrigin(_BUILT_IN._replace(name="allow-without-default-deny"), "")
+HOST_GUARD = _BUILT_IN._replace(name="guard")
+"""The rules for a node that no host policy overrules."""
 DEFAULT_DENY = RuleOrigin(_BUILT_IN._replace(name="default-deny"), "")

@@ -50,6 +50,8 @@ class Rule:
     priority: int = 0
     place: int = 0
     passes: bool = False
+    is_host: bool = False
+    """The subject is nodes: only the agent's own node is judged by it."""
 
     @property
     def is_empty(self) -> bool:
@@ -59,6 +61,8 @@ class Rule:
     @property
     def level(self) -> int:
         """The layer that the verdict belongs to."""
+        if self.tier is Tier.GUARD:
+            return Level.GUARD
         if self.tier is not Tier.NORMAL:
             return ordered_level(self.tier, self.priority, self.place)
         return Level.UNENFORCED if self.unenforced else Level.NORMAL
@@ -85,6 +89,11 @@ class Policy:
     def uses_groups(self) -> bool:
         """Whether a rule names a CiliumCIDRGroup."""
         return any(isinstance(peer, CidrGroupSelector) for rule in self.rules for peer in rule.peers or ())
+
+    @property
+    def is_host(self) -> bool:
+        """Whether a rule of it selects nodes."""
+        return any(rule.is_host for rule in self.rules)
 
     @property
     def services(self) -> tuple[ServiceSelector, ...]:

@@ -21,6 +21,8 @@ class Tier(IntEnum):
     ADMIN = 0
     NORMAL = 1
     BASELINE = 2
+    GUARD = 3
+    """Built-in rules for a node that host policies select."""
 
 
 class Level(IntEnum):
@@ -29,6 +31,8 @@ class Level(IntEnum):
     Admin rules lie below NORMAL, Baseline rules between UNENFORCED and DEFAULT.
     """
 
+    GUARD = 0
+    """What no policy takes from a node. Ordered rules never select nodes, so that level 0 of theirs is another's."""
     NORMAL = 1 << 23
     UNENFORCED = NORMAL + 1
     """What a rule would restrict further than this mesh can yet (HTTP, TLS names): denied unless allowed plainly."""

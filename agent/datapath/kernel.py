@@ -164,6 +164,33 @@ class KernelMap(Generic[K, V]):
         self._raw.close()
 
 
+class ArrayMap(KernelMap[K, V]):
+    """An array keeps its indexes: one that is all zero counts as absent."""
+
+    def get(self, key: K) -> V | None:
+        """The value a packet would find, if it is not zero."""
+        raw = self._raw.get(key.pack())
+        return self._spec.value.unpack(raw) if raw is not None and any(raw) else None
+
+    def items(self) -> Iterator[tuple[K, V]]:
+        """Every index whose value is not zero."""
+        for key, value in self._raw.entries():
+            if any(value):
+                yield self._spec.key.unpack(key), self._spec.value.unpack(value)
+
+    def delete(self, keys: Sequence[K]) -> None:
+        """The values are zero."""
+        zero = bytes(self._raw.value_size)
+        error, done = self._raw.update([key.pack() for key in keys], [zero] * len(keys))
+        if error:
+            raise MapError(self._spec.name, "delete", error, done)
+
+    def info(self) -> MapInfo:
+        """Name and sizes; count is the number of values that are not zero."""
+        sizes = (self._raw.key_size, self._raw.value_size)
+        return MapInfo(self._spec.name, self._raw.details.max_entries, sum(1 for _ in self.items()), *sizes)
+
+
 class PerCpuMap(KernelMap[K, V]):
     """An array with one copy of each value per CPU; values are numbers, read as their sum."""
 
@@ -219,7 +246,8 @@ def possible_cpus() -> int:
 def open_map(map_spec: spec.MapSpec[K, V], directory: Path) -> KernelMap[K, V]:
     """The pinned map of that name. Raises: KernelError when it is not pinned there."""
     raw = RawMap(syscall.get_pinned(directory / map_spec.name))
-    return (PerCpuMap if map_spec.is_per_cpu else KernelMap)(map_spec, raw)
+    kind = PerCpuMap if map_spec.is_per_cpu else ArrayMap if map_spec.is_array else KernelMap
+    return kind(map_spec, raw)
 
 
 def kernel_maps(pin_directory: Path) -> Maps:
@@ -233,6 +261,7 @@ def kernel_maps(pin_directory: Path) -> Maps:
         policy=open_map(spec.POLICY, directory),
         endpoints_by_address=open_map(spec.ENDPOINTS_BY_ADDRESS, directory),
         endpoints_by_ifindex=open_map(spec.ENDPOINTS_BY_IFINDEX, directory),
+        node=open_map(spec.NODE, directory),
         conntrack_tcp=open_map(spec.CONNTRACK_TCP, directory),
         conntrack_other=open_map(spec.CONNTRACK_OTHER, directory),
         conntrack_opening=open_map(spec.CONNTRACK_OPENING, directory),

@@ -94,7 +94,8 @@ class Map(Protocol[K, V]):
 class Maps:
     """Every map of one node that user space reads or writes.
 
-    Written by the agent: services, backends, members, ipcache, policy, both endpoint maps (the same value in both), heartbeat.
+    Written by the agent: services, backends, members, ipcache, policy, both endpoint maps (the same value in both), node,
+    heartbeat.
     Written by the kernel: conntrack (established TCP, established others, all that are opening), affinity, metrics,
     probes.
     Order when a service grows: backends, members, slots 1..n, slot 0; when it shrinks the reverse.
@@ -107,6 +108,7 @@ class Maps:
     policy: Map[PolicyKey, PolicyValue]
     endpoints_by_address: Map[AddressKey, EndpointValue]
     endpoints_by_ifindex: Map[IfindexKey, EndpointValue]
+    node: Map[IfindexKey, EndpointValue]
     conntrack_tcp: Map[ConntrackKey, ConntrackValue]
     conntrack_other: Map[ConntrackKey, ConntrackValue]
     conntrack_opening: Map[ConntrackKey, ConntrackValue]

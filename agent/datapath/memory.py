@@ -161,6 +161,7 @@ def memory_maps(max_entries: dict[str, int] | None = None) -> MemoryMaps:
         policy=make(spec.POLICY),
         endpoints_by_address=make(spec.ENDPOINTS_BY_ADDRESS),
         endpoints_by_ifindex=make(spec.ENDPOINTS_BY_IFINDEX),
+        node=make(spec.NODE),
         conntrack_tcp=make(spec.CONNTRACK_TCP),
         conntrack_other=make(spec.CONNTRACK_OTHER),
         conntrack_opening=make(spec.CONNTRACK_OPENING),

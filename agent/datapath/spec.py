@@ -26,6 +26,7 @@ class MapSpec(Generic[K, V]):
     max_entries: int
     is_prefix_map: bool = False
     is_per_cpu: bool = False
+    is_array: bool = False
     encode: Callable[[K, V], bytes] = lambda _key, value: value.pack()
 
 
@@ -47,6 +48,7 @@ POLICY: Final = MapSpec(
 )
 ENDPOINTS_BY_ADDRESS: Final = MapSpec("mesh_ep_address", layout.AddressKey, layout.EndpointValue, 16, 44, 1 << 12)
 ENDPOINTS_BY_IFINDEX: Final = MapSpec("mesh_ep_ifindex", layout.IfindexKey, layout.EndpointValue, 4, 44, 1 << 12)
+NODE: Final = MapSpec("mesh_node", layout.IfindexKey, layout.EndpointValue, 4, 44, 1, is_array=True)
 CONNTRACK_TCP: Final = MapSpec("mesh_ct_tcp", flow_layout.ConntrackKey, flow_layout.ConntrackValue, 16, 56, 1 << 18)
 CONNTRACK_OTHER: Final = MapSpec("mesh_ct_other", flow_layout.ConntrackKey, flow_layout.ConntrackValue, 16, 56, 1 << 17)
 CONNTRACK_OPENING: Final = MapSpec(
@@ -94,4 +96,5 @@ ABIS: Final[Mapping[str, MapAbi]] = {
     "mesh_events": MapAbi(16, 1, written_by_kernel=True),
     "mesh_probes": MapAbi(17, 1, written_by_kernel=True),
     "mesh_heartbeat": MapAbi(18, 1),
+    "mesh_node": MapAbi(19, 1),
 }

@@ -21,16 +21,20 @@ def compare_endpoints(
     kept = tuple(rows)
     by_address, by_ifindex = dict(maps.endpoints_by_address.items()), dict(maps.endpoints_by_ifindex.items())
     revisions = {key.address: value.policy_revision for key, value in by_address.items()}
-    values = [endpoint_value(row, revisions.get(row.endpoint.address, 0)) for row in kept]
+    values = [endpoint_value(row, revisions.get(row.endpoint.address, 0)) for row in kept if not row.is_node]
     found = compare_entries("endpoints_by_address", {AddressKey(v.address): v for v in values}, by_address)
     found += compare_entries("endpoints_by_ifindex", {IfindexKey(v.ifindex): v for v in values}, by_ifindex)
+    held = dict(maps.node.items())
+    revision = next((value.policy_revision for value in held.values()), 0)
+    node = {IfindexKey(0): endpoint_value(row, revision) for row in kept if row.is_node}
+    found += compare_entries("node", node, held)
     entries = {
         PolicyKey(row.endpoint.endpoint_id, *key): policy_value(entry)
         for row in kept
         for key, entry in fit(row.policy, share).entries.items()
     }
     found += compare_entries("policy", entries, dict(maps.policy.items()))
-    interfaces = {row.endpoint.ifindex for row in kept}
+    interfaces = {row.endpoint.ifindex for row in kept if not row.is_node}
     found += [
         MapDifference("attachments", f"ifindex={ifindex}", "missing: the pod's interface does not run our programs")
         for ifindex in attachments.unattached(interfaces)

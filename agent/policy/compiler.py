@@ -13,7 +13,7 @@ from dataclasses import replace
 from agent.policy.guard import GuardedEngine
 from agent.policy.nodes import NodeFollower
 from agent.policy.services import ServiceResolver
-from agent.tables import AgentDB, Endpoint, EndpointVerdicts, Identity, NamedPort, PolicyRow
+from agent.tables import THE_NODE, AgentDB, Endpoint, EndpointVerdicts, Identity, NamedPort, PolicyRow
 from meshkit.table import HistoryLostError
 from meshmodel.identity import NumericIdentity
 from meshpolicy import (
@@ -28,7 +28,9 @@ from meshpolicy import (
     parse_cidr_group,
     parse_policy,
 )
+from meshpolicy.host_guard import GuardFacts, guard_policy
 from meshpolicy.port import PROTOCOL_NUMBERS
+from meshpolicy.reference import HOST_GUARD
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class PolicyCompiler:
         context: PolicyContext,
         set_prefixes: Callable[[Mapping[str, int]], None],
         nodes: NodeFollower | None = None,
+        guard_facts: Callable[[], GuardFacts] = GuardFacts,
     ) -> None:
         self._db, self._context, self._set_prefixes = db, context, set_prefixes
         self._guard = GuardedEngine(context)
@@ -62,6 +65,8 @@ class PolicyCompiler:
         self._identity_of: dict[str, int] = {}
         self._rule_names: dict[int, str] = {}
         self._in_force: set[PolicyRef] = set()
+        self._of_hosts: set[PolicyRef] = set()
+        self._guard_facts = guard_facts
 
     @property
     def engine(self) -> Engine:
@@ -130,6 +135,7 @@ class PolicyCompiler:
         self._take_identities()
         self._take_ports()
         self._take_services()
+        self._take_guard()
         changed = self._take_endpoints()
         if self._guard.rebuilds != self._seen_rebuilds:
             self._take_new_engine()
@@ -145,6 +151,7 @@ class PolicyCompiler:
                     self._db.verdicts.delete(address)
                 else:
                     self._db.verdicts.put(EndpointVerdicts(endpoint, self._policy_of(endpoint)))
+            self._judge_node()
         if self._nodes is not None:
             self._nodes.move()
         return len(addresses)
@@ -160,6 +167,23 @@ class PolicyCompiler:
                 fault = self._guard.fault_of(PolicyRef(row.kind, row.namespace, row.name))
                 if fault and row.is_valid:
                     self._db.policies.put(replace(row, is_valid=False, message=fault))
+
+    def _take_guard(self) -> None:
+        """The guard of the node is in force while a host policy is."""
+        if self._of_hosts:
+            self._note(self._guard.set_policy(guard_policy(self._guard_facts())))
+        else:
+            self._note(self._guard.remove_policy(HOST_GUARD))
+
+    def _judge_node(self) -> None:
+        """The node has verdicts while a host policy selects it."""
+        known, number = self._db.verdicts.get(THE_NODE.address), NumericIdentity(THE_NODE.identity)
+        policy = self._guard.endpoint_policy(number, {}) if self._of_hosts else EndpointPolicy()
+        if not policy.ingress_enforced and not policy.egress_enforced:
+            self.engine.forget_endpoint(number)
+            self._db.verdicts.delete(THE_NODE.address)
+        elif known is None or known.policy is not policy:
+            self._db.verdicts.put(EndpointVerdicts(THE_NODE, policy))
 
     def _policy_of(self, endpoint: Endpoint) -> EndpointPolicy:
         """Without any policy an endpoint is not enforced, also while the labels of its identity are not known."""
@@ -183,6 +207,7 @@ class PolicyCompiler:
             return (), group.problems
         policy: Policy = parse_policy(document, self._context)
         self._note(self._guard.set_policy(policy))
+        (self._of_hosts.add if policy.is_host else self._of_hosts.discard)(policy.key)
         self._rule_names.clear()
         return policy.problems, policy.warnings
 
@@ -190,6 +215,7 @@ class PolicyCompiler:
         if ref.kind == PolicyKind.CIDR_GROUP:
             self._note(self._guard.remove_cidr_group(ref.name))
         else:
+            self._of_hosts.discard(ref)
             self._note(self._guard.remove_policy(ref))
 
     def _note(self, change: PolicyChange) -> None:

@@ -12,13 +12,14 @@ from agent.core import Core
 from agent.feature import Compare, Feature, Reconciling, Tasks
 from agent.policy.comparison import compare_endpoints
 from agent.policy.compiler import PolicyCompiler
+from agent.policy.host import HostGuard
 from agent.policy.nodes import NodeFollower, NodeKey, NodeVerbs
 from agent.policy.ops import EndpointTarget
 from agent.policy.routes import add_policy_routes
 from agent.policy.rows import describe_widening, engine_faults, policy_problems
 from agent.policy.shortfall import find_shortfalls
 from agent.policy.source import PolicySource
-from agent.tables import Identity
+from agent.tables import THE_NODE, Identity
 from kube.resource import POLICY_RESOURCES, Resource
 from meshapi.agent import MapDifference
 from meshkit.errors import MeshError
@@ -39,6 +40,10 @@ _ENGINE = "policy engine"
 _NODE_PROGRAMS = "node programs"
 
 log = logging.getLogger(__name__)
+
+
+def _who(address: str) -> str:
+    return "the node" if address == THE_NODE.address else f"pod {address}"
 
 
 class Neighbours(NamedTuple):
@@ -74,7 +79,9 @@ class PolicyFeature(Feature):
             neighbours.are_addresses_written,
         )
         nodes = NodeFollower(core.db, verbs)
-        self.compiler = PolicyCompiler(core.db, context, neighbours.set_prefixes, nodes)
+        server = core.client.server if core.client is not None else ""
+        guard = HostGuard(core.db, core.settings, server, core.clock)
+        self.compiler = PolicyCompiler(core.db, context, neighbours.set_prefixes, nodes, guard.facts)
         self.target = EndpointTarget(core.maps, core.host, core.settings.policy_entries_per_pod)
         self.enforced = Wake()
         """Rings when what is enforced may have changed."""
@@ -149,7 +156,8 @@ class PolicyFeature(Feature):
     def problems(self) -> Sequence[str]:
         found = policy_problems(self._core.db, self.compiler.engine) + engine_faults(self.compiler.faults)
         found += self.compiler.node_problems()
-        return found + [f"pod {address}: {reason}" for address, reason in sorted(self.target.failures.items())]
+        failed = sorted(self.target.failures.items())
+        return found + [f"{_who(address)}: {reason}" for address, reason in failed]
 
     def check_health(self, health: Health) -> None:
         """Enforcement is FAILED while a pod's policy is not in force as it says: the pod is denied what did not fit.

@@ -10,9 +10,9 @@ from typing import Protocol
 from agent.datapath.errors import MapFullError
 from agent.datapath.layout import AddressKey, EndpointFlag, EndpointValue, IfindexKey, PolicyKey, PolicyValue
 from agent.datapath.maps import Maps
-from agent.policy.plan import ClassChange, Write, changes, changes_from_map, closing, fit, order, runs
+from agent.policy.plan import ClassChange, Write, changes, changes_from_map, closing, fit, is_guard, order, runs
 from agent.settings import AgentSettings
-from agent.tables import Endpoint, EndpointVerdicts
+from agent.tables import THE_NODE, Endpoint, EndpointVerdicts
 from meshkit.errors import TransientError
 from meshkit.isolation import apply_rows
 from meshkit.reconciler import Rows
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _REVISION_MODULUS = 1 << 32
 _DIRECTIONS = frozenset(Direction)
+_NODE_KEY = IfindexKey(0)
 
 
 class Attachments(Protocol):
@@ -38,7 +39,7 @@ class PolicyTruncatedError(TransientError):
 
 
 class EndpointTarget:
-    """Policy entries, endpoint entries and attachments of this node's pods; keys of failures are pod addresses.
+    """Policy entries, endpoint entries and attachments of this node's pods, and of the node; keys of failures are addresses.
 
     A pod is enforced from before its first entry on, and stays so when its entries find no room: then it has the denials
     and what else fits, `failures` says so, and no pod takes more than `share` entries from the others.
@@ -49,6 +50,7 @@ class EndpointTarget:
         self._share = share
         self._policy, self._attachments = maps.policy, attachments
         self._by_address, self._by_ifindex = maps.endpoints_by_address, maps.endpoints_by_ifindex
+        self._node = maps.node
         self._live: dict[str, EndpointValue] = {}
         self._applied: dict[int, EndpointPolicy] = {}
         self._held: dict[int, dict[EntryKey, PolicyValue]] = {}  # instead of it, where the map was read
@@ -64,6 +66,10 @@ class EndpointTarget:
         by_ifindex = {key.ifindex: value for key, value in self._by_ifindex.items()}
         self._last_revision = max([self._last_revision, *(v.policy_revision for v in by_ifindex.values())])
         self._torn = {a for a, value in self._live.items() if by_ifindex.get(value.ifindex) != value}
+        node = self._node.get(_NODE_KEY)
+        if node is not None:
+            self._live[THE_NODE.address] = node
+            self._last_revision = max(self._last_revision, node.policy_revision)
         for endpoint_id, entries in self._entries_in_map().items():
             self._held[endpoint_id] = entries
         return {address: value.endpoint_id for address, value in self._live.items()}
@@ -134,7 +140,7 @@ class EndpointTarget:
         ids = {endpoint.endpoint_id for endpoint in kept.values()}
         for endpoint_id in [i for i in (*self._held, *self._applied) if i not in ids]:
             self._delete_entries(endpoint_id)
-        interfaces = {endpoint.ifindex for endpoint in kept.values()}
+        interfaces = {endpoint.ifindex for endpoint in kept.values() if endpoint.ifindex}
         by_address = {key.address: value for key, value in self._by_address.items()}
         by_ifindex = {key.ifindex: value for key, value in self._by_ifindex.items()}
         self._by_address.delete([AddressKey(address) for address in by_address if address not in self._live])
@@ -143,14 +149,21 @@ class EndpointTarget:
         for ifindex in attached - interfaces:
             self._attachments.detach(ifindex)
         self._attached &= attached
+        node, live_node = self._node.get(_NODE_KEY), self._live.get(THE_NODE.address)
+        if node is not None and live_node is None:
+            self._node.delete([_NODE_KEY])
         for address, value in self._live.items():
-            if by_address.get(address) != value or by_ifindex.get(value.ifindex) != value:
+            if value.ifindex and (by_address.get(address) != value or by_ifindex.get(value.ifindex) != value):
                 self._torn.add(address)
+        if node != live_node and live_node is not None:
+            self._torn.add(THE_NODE.address)
         changed = self._compare_entries(ids)
         yield [
             address
             for address, endpoint in kept.items()
-            if address in self._torn or endpoint.endpoint_id in changed or endpoint.ifindex not in self._attached
+            if address in self._torn
+            or endpoint.endpoint_id in changed
+            or (endpoint.ifindex and endpoint.ifindex not in self._attached)
         ]
 
     def _compare_entries(self, ids: set[int]) -> set[int]:
@@ -222,8 +235,10 @@ class EndpointTarget:
             del held[key]
         if self._put_some(endpoint_id, denials) == len(denials):
             return self._put_some(endpoint_id, others) == len(others)
-        self._policy.delete([_policy_key(endpoint_id, key) for key in held])
-        held.clear()
+        for key in [key for key, value in held.items() if not is_guard(value.precedence)]:
+            self._policy.delete([_policy_key(endpoint_id, key)])
+            del held[key]
+        self._put_some(endpoint_id, [write for write in denials if write.is_guard])
         return False
 
     def _put_some(self, endpoint_id: int, writes: Sequence[Write]) -> int:
@@ -238,7 +253,7 @@ class EndpointTarget:
         return done
 
     def _attach(self, ifindex: int) -> None:
-        if ifindex not in self._attached:
+        if ifindex and ifindex not in self._attached:  # the node's own devices run the programs that judge it anyway
             self._attachments.attach(ifindex)
             self._attached.add(ifindex)
 
@@ -249,9 +264,13 @@ class EndpointTarget:
     def _publish(self, value: EndpointValue) -> EndpointValue:
         """Both maps say this of the endpoint. Until they do, the next attempt publishes again."""
         self._torn.add(value.address)
-        self._by_address.update([(AddressKey(value.address), value)])
-        self._live[value.address] = value
-        self._by_ifindex.update([(IfindexKey(value.ifindex), value)])
+        if value.ifindex:
+            self._by_address.update([(AddressKey(value.address), value)])
+            self._live[value.address] = value
+            self._by_ifindex.update([(IfindexKey(value.ifindex), value)])
+        else:
+            self._node.update([(_NODE_KEY, value)])
+            self._live[value.address] = value
         self._torn.discard(value.address)
         return value
 
@@ -260,8 +279,11 @@ class EndpointTarget:
         live = self._live.get(address)
         if live is None:
             return
-        self._leave(live.ifindex, address)
-        self._by_address.delete([AddressKey(address)])
+        if live.ifindex:
+            self._leave(live.ifindex, address)
+            self._by_address.delete([AddressKey(address)])
+        else:
+            self._node.delete([_NODE_KEY])
         self._delete_entries(live.endpoint_id)
         self._torn.discard(address)
         self.failures.pop(address, None)

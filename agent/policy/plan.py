@@ -19,6 +19,7 @@ from agent.datapath.layout import PolicyValue
 from meshpolicy import Direction, EndpointPolicy, EntryKey, PolicyEntry
 from meshpolicy.endpoint_policy import DirectionPolicy
 from meshpolicy.port import EVERYTHING, PORT_BITS, L4Key
+from meshpolicy.tier import Level
 
 Values = Mapping[L4Key, PolicyValue]
 
@@ -37,6 +38,16 @@ class Write(NamedTuple):
 
     key: EntryKey
     value: PolicyValue | None
+
+    @property
+    def is_guard(self) -> bool:
+        """Whether it is of the guard of the node, which goes before everything else."""
+        return self.value is not None and is_guard(self.value.precedence)
+
+
+def is_guard(precedence: int) -> bool:
+    """Whether an entry of this precedence is of the guard of the node."""
+    return precedence >> 8 == Level.DEFAULT - Level.GUARD
 
 
 def policy_value(entry: PolicyEntry) -> PolicyValue:
@@ -68,12 +79,15 @@ def fit(policy: EndpointPolicy, most: int) -> EndpointPolicy:
     """The policy, or what of it fits into `most` entries without allowing anything that it does not allow.
 
     That is every entry that denies, then allowing ones in the order of their keys; if the denials alone do not fit, no
-    entry at all: then the directions that are enforced deny everything.
+    entry at all: then the directions that are enforced deny everything. The guard of the node stays in any case.
     """
     if sum(len(group) for d in Direction for group in policy.side(d).groups.values()) <= most:
         return policy
-    ordered = sorted(policy.entries.items(), key=lambda item: (not item[1].deny, item[0]))
-    kept = ordered[:most] if sum(entry.deny for _, entry in ordered) <= most else []
+    guard = [item for item in policy.entries.items() if is_guard(item[1].precedence)]
+    others = (item for item in policy.entries.items() if not is_guard(item[1].precedence))
+    ordered = sorted(others, key=lambda item: (not item[1].deny, item[0]))
+    room = max(0, most - len(guard))
+    kept = [*guard, *(ordered[:room] if sum(entry.deny for _, entry in ordered) <= room else [])]
     sides: dict[Direction, dict[int, dict[L4Key, PolicyEntry]]] = {d: {} for d in Direction}
     for key, entry in kept:
         group = sides[key.direction].setdefault(key.identity, {})
@@ -92,8 +106,9 @@ def closing(
     wanted = {key: policy_value(entry) for key, entry in new.entries.items()}
     surplus = sorted((key for key in held if wanted.get(key) != held[key]), key=lambda key: held[key].deny)
     missing = [Write(key, value) for key, value in sorted(wanted.items()) if held.get(key) != value]
+    first = [write for write in missing if write.is_guard]
     denials = [write for write in missing if write.value is not None and write.value.deny]
-    return surplus, denials, [write for write in missing if write.value is None or not write.value.deny]
+    return surplus, [*first, *denials], [write for write in missing if write not in first and write not in denials]
 
 
 def order(found: Iterable[ClassChange]) -> list[Write]:

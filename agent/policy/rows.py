@@ -9,7 +9,7 @@ from typing import Final
 from agent.datapath.layout import PolicyKey, PolicyValue
 from agent.policy.compiler import PolicyCompiler
 from agent.policy.services import ServiceResolver
-from agent.tables import AgentDB
+from agent.tables import THE_NODE, AgentDB
 from meshapi.agent import NOT_ENFORCED, PolicyList, PolicyMapRow, PolicyStatus, SelectorRow, ServicePeersRow
 from meshmodel.identity import NumericIdentity, identity_name
 from meshmodel.names import ClusterName
@@ -85,16 +85,16 @@ def engine_faults(faults: Mapping[str, str]) -> list[str]:
 
 
 def concerned_pods(db: AgentDB, engine: Engine) -> dict[tuple[str, str, str], list[str]]:
-    """The pods of this node, as namespace/name, that each policy selects of which a part is not enforced."""
+    """The pods of this node, as namespace/name, and the node, that each policy selects of which a part is not enforced."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for policy in engine.policies():
         row = db.policies.get((policy.key.kind, policy.key.namespace, policy.key.name))
         if row is not None and row.unenforced:
             subjects = {rule.subject for rule in policy.rules}
             selected = frozenset[int]().union(*(engine.selected_by(subject) for subject in subjects))
-            found[policy.key.kind, policy.key.namespace, policy.key.name] = sorted(
-                f"{e.namespace}/{e.pod}" for e in db.endpoints.rows() if e.identity in selected
-            )
+            pods = sorted(f"{e.namespace}/{e.pod}" for e in db.endpoints.rows() if e.identity in selected)
+            node = ["the node"] if policy.is_host and THE_NODE.identity in selected else []
+            found[policy.key.kind, policy.key.namespace, policy.key.name] = [*node, *pods]
     return found
 
 

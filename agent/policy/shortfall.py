@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from agent.policy.condition import dated
-from agent.tables import AgentDB
+from agent.tables import THE_NODE, AgentDB
 from kube.resource import KubeObject, Resource
 from meshmodel.identity import NumericIdentity
 from meshpolicy import Engine, PolicyRef
@@ -21,12 +21,13 @@ def find_shortfalls(db: AgentDB, engine: Engine, failures: Mapping[str, str]) ->
     """For each policy of a pod that failed (`failures` by address): the pods, and why."""
     pods: dict[PolicyRef, list[str]] = {}
     for address, reason in sorted(failures.items()):
-        endpoint = db.endpoints.get(address)
+        endpoint = THE_NODE if address == THE_NODE.address else db.endpoints.get(address)
         if endpoint is None:
             continue
         rules = engine.rules_of(NumericIdentity(endpoint.identity))
         for ref in dict.fromkeys(rule.origin.policy for rule in rules):
-            pods.setdefault(ref, []).append(f"pod {endpoint.namespace}/{endpoint.pod}: {reason}")
+            who = "the node" if endpoint is THE_NODE else f"pod {endpoint.namespace}/{endpoint.pod}"
+            pods.setdefault(ref, []).append(f"{who}: {reason}")
     return {ref: _text(found) for ref, found in pods.items()}
 
 

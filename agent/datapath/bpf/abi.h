@@ -20,6 +20,7 @@ enum conntrack_flag {
 	CT_SEEN_REPLY = 8,
 	CT_VIA_STACK = 16,	/* came through the node's stack: replies go back that way */
 	CT_OPENING = 32,	/* the entry lies in mesh_ct_opening */
+	CT_FORWARDED = 64,	/* somebody else's, under an address of the node: not judged as the node's */
 };
 enum identity_number {
 	ID_UNKNOWN = 0,
@@ -95,6 +96,7 @@ struct policy_key {
 };
 struct policy_value { __be16 proxy_port; __u8 deny, l4_bits; __u32 precedence, rule_id; };
 
+/* The node itself is one too, in mesh_node: interface 0, endpoint 0, no addresses. */
 struct endpoint_value {
 	__u32 ifindex; __u16 endpoint_id, flags; __u32 identity, policy_revision; __u8 mac[6], node_mac[6], address[16];
 };

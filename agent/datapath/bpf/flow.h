@@ -5,12 +5,14 @@
 #include "ct.h"
 #include "policy.h"
 
+#define CT_UNJUDGED (CT_LOOPBACK | CT_FORWARDED)
+
 inlined int rejudge(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *endpoint,
 		    struct conntrack_value *v, __u32 peer)
 {
 	if (v->policy_revision == endpoint->policy_revision && v->peer_identity == peer)
 		return 0;
-	if (!(v->flags & CT_LOOPBACK)) {
+	if (!(v->flags & CT_UNJUDGED)) {
 		int r = judge(skb, p, endpoint, peer, 0);
 		if (r)
 			return r;
@@ -62,7 +64,7 @@ outline int track(struct __sk_buff *skb, struct packet *p, const struct endpoint
 		}
 		return 0;
 	}
-	if (!(p->conntrack_flags & CT_LOOPBACK)) {
+	if (!(p->conntrack_flags & CT_UNJUDGED)) {
 		r = judge(skb, p, endpoint, peer, 1);
 		if (r)
 			return r;

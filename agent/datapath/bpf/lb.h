@@ -3,6 +3,7 @@
 #pragma once
 #include "ct.h"
 #include "events.h"
+#include "heartbeat.h"
 #include "icmp.h"
 #include "ipcache.h"
 
@@ -118,17 +119,6 @@ inlined int redirect_to_backend(struct __sk_buff *skb, struct packet *p, __be32 
 			return DROP_WRITE;
 	}
 	return nat_destination(skb, p, address, port);
-}
-
-/* Nobody has kept the maps up to date for long: what is new is better left to the node's stack. A pod whose egress is
- * judged goes on with the old maps, since the stack's translation would come after the verdict. */
-outline int is_unattended(const struct packet *p)
-{
-	__u32 zero = 0;
-	if (!CONFIG.unattended_after || p->kind & KIND_ENFORCED)
-		return 0;
-	__u64 *beat = bpf_map_lookup_elem(&mesh_heartbeat, &zero);
-	return beat && (*beat >> TICK_SHIFT) + CONFIG.unattended_after < p->now;
 }
 
 /* A new connection to the service. 0 (translated, or left to the stack), or the reason to drop. */

@@ -19,6 +19,8 @@ MAP(mesh_ipcache, BPF_MAP_TYPE_LPM_TRIE, struct ipcache_key, struct ipcache_valu
 MAP(mesh_policy, BPF_MAP_TYPE_LPM_TRIE, struct policy_key, struct policy_value, 1 << 18, SPARSE);
 MAP(mesh_ep_address, BPF_MAP_TYPE_HASH, struct address16, struct endpoint_value, 1 << 12, SPARSE);
 MAP(mesh_ep_ifindex, BPF_MAP_TYPE_HASH, __u32, struct endpoint_value, 1 << 12, SPARSE);
+/* 0: the node itself, while host policies select it; all zero while none does. */
+MAP(mesh_node, BPF_MAP_TYPE_ARRAY, __u32, struct endpoint_value, 1, 0);
 MAP(mesh_ct_tcp, BPF_MAP_TYPE_LRU_HASH, struct conntrack_key, struct conntrack_value, 1 << 18, 0);
 MAP(mesh_ct_other, BPF_MAP_TYPE_LRU_HASH, struct conntrack_key, struct conntrack_value, 1 << 17, 0);
 /* flows that are not established: a flood of them evicts only each other */

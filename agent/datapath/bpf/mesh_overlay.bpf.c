@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* tc programs on the overlay device and on the one below it. */
 #include "overlay.h"
+#include "underlay.h"
 
 /* skb->priority of UDP that came to the node for another port than the overlay's. The stack of a node that translates
  * it to the overlay's port keeps it; it means nothing to anybody else, and forwarding replaces it. */
@@ -41,13 +42,20 @@ SEC("tc")
 int mesh_to_underlay(struct __sk_buff *skb)
 {
 	struct outer_packet outer;
-	if (take_mark(skb) || !is_udp_with_ports(skb, &outer) || outer.ports[1] != CONFIG.vxlan_port ||
-	    !is_node(ipcache_lookup(outer.ip.daddr)))
+	struct packet p = { .direction = EGRESS };
+	if (take_mark(skb))
 		return PASS;
-	struct packet p = {
-		.source = outer.ip.saddr, .destination = outer.ip.daddr, .source_port = outer.ports[0],
-		.destination_port = outer.ports[1], .protocol = PROTO_UDP, .direction = EGRESS };
-	return drop(skb, &p, DROP_ENCAPSULATION);
+	if (is_udp_with_ports(skb, &outer) && outer.ports[1] == CONFIG.vxlan_port && is_node(ipcache_lookup(outer.ip.daddr))) {
+		p.source = outer.ip.saddr;
+		p.destination = outer.ip.daddr;
+		p.source_port = outer.ports[0];
+		p.destination_port = outer.ports[1];
+		p.protocol = PROTO_UDP;
+		return drop(skb, &p, DROP_ENCAPSULATION);
+	}
+	struct endpoint_value *node = node_endpoint();
+	int r = node ? judge_leaving(skb, &p, node) : 0;
+	return r ? drop(skb, &p, r) : PASS;
 }
 
 /* What comes to the node. Its stack would hand UDP for one of its other ports to the overlay device for whoever may name
@@ -57,9 +65,15 @@ SEC("tc")
 int mesh_from_underlay(struct __sk_buff *skb)
 {
 	struct outer_packet outer;
-	if (is_udp_with_ports(skb, &outer) && outer.ports[1] != CONFIG.vxlan_port)
+	struct packet p = { .direction = INGRESS };
+	int is_udp = is_udp_with_ports(skb, &outer), is_overlay = is_udp && outer.ports[1] == CONFIG.vxlan_port;
+	if (is_udp && !is_overlay)
 		skb->priority = CAME_BY_ANOTHER_PORT;
-	return PASS;
+	if (is_overlay && !(outer.ip.frag_off & bpf_htons(0x2000)))
+		return PASS;
+	struct endpoint_value *node = node_endpoint();
+	int r = node ? judge_arriving(skb, &p, node) : 0;
+	return r ? drop(skb, &p, r) : PASS;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

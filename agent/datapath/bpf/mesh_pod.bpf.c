@@ -5,11 +5,12 @@
 #include "deliver.h"
 #include "encap.h"
 #include "lb.h"
+#include "node.h"
 
 inlined int unjudged(struct __sk_buff *skb, struct packet *p, int enforced)
 {
 	p->kind |= KIND_IPV6;
-	if (enforced)
+	if (enforced || (node_endpoint() && judge_ipv6(skb, !p->direction)))
 		return drop(skb, p, DROP_UNSUPPORTED_L3);
 	count(UNJUDGED_TO_STACK, p->direction, skb->len);
 	return PASS;
@@ -89,16 +90,28 @@ inlined void keep_old_path(struct packet *p, const struct way *w, const struct c
 		p->conntrack_flags |= CT_VIA_STACK;
 }
 
+/* What the stack keeps for the node itself is judged by the node's policies. */
+inlined int hand_to_stack(struct __sk_buff *skb, struct packet *p)
+{
+	struct endpoint_value *node = node_endpoint();
+	if (node && is_of_node(skb, p->destination)) {
+		int r = enter_node(skb, p, node);
+		if (r)
+			return drop(skb, p, r);
+	}
+	return pass_to_stack(skb, p);
+}
+
 inlined int leave(struct __sk_buff *skb, struct packet *p, const struct way *w)
 {
 	if (p->conntrack_flags & CT_VIA_STACK)
-		return pass_to_stack(skb, p);
+		return hand_to_stack(skb, p);
 	if (w->local)
 		return deliver(skb, p, w->local, p->conntrack_flags & CT_LOOPBACK ? DELIVER_HAIRPIN : DELIVER);
 	if (p->protocol == PROTO_UDP && p->destination_port == CONFIG.vxlan_port)
 		return drop(skb, p, DROP_ENCAPSULATION);
 	__be32 node = w->remote ? tunnel_of(w->remote) : 0;
-	return node ? encapsulate(skb, p, node) : pass_to_stack(skb, p);
+	return node ? encapsulate(skb, p, node) : hand_to_stack(skb, p);
 }
 
 /* A connection this pod opens, or an answer within one that is not established yet. 0, or the reason to drop. */
@@ -186,6 +199,19 @@ inlined int check_way(struct __sk_buff *skb, const struct packet *p, const struc
 	return DROP_NOT_BY_TUNNEL;
 }
 
+/* A node always reaches its own pods, for the kubelet's probes; their answers must come in. 0, or the reason to drop. */
+inlined int remember_sender(struct __sk_buff *skb, struct packet *p)
+{
+	struct endpoint_value *node = node_endpoint();
+	__u32 identity = p->source_identity;
+	if (!node || (skb->ingress_ifindex && !is_of_node(skb, p->source)))
+		return 0;
+	int r = leave_node(skb, p, node, 0);
+	p->source_identity = identity;
+	p->trace = 0;
+	return r;
+}
+
 /* Packets the node's stack sends into the pod: from the node itself, from outside, or routed by the CNI plugin. */
 SEC("tc")
 int mesh_to_container(struct __sk_buff *skb)
@@ -214,6 +240,9 @@ int mesh_to_container(struct __sk_buff *skb)
 	if (r)
 		return drop(skb, &p, r);
 	remember_ports(skb, &p);
+	r = remember_sender(skb, &p);
+	if (r)
+		return drop(skb, &p, r);
 	return deliver(skb, &p, to, DELIVER_VIA_STACK);
 }
 

@@ -83,17 +83,22 @@ outline int remember_ports(struct __sk_buff *skb, const struct packet *p)
 	return 0;
 }
 
+inlined void take_icmp(struct packet *p, const struct icmp_header *icmp)
+{
+	if (icmp->type == ICMP_ECHO || icmp->type == ICMP_ECHO_REPLY)
+		p->source_port = p->destination_port = icmp->id;
+	if (icmp->type == ICMP_UNREACHABLE || icmp->type == ICMP_TIME_EXCEEDED || icmp->type == ICMP_PARAMETER)
+		p->kind |= KIND_ICMP_ERROR;
+	p->policy_port = bpf_htons(icmp->type);
+	p->icmp_code = icmp->code;
+}
+
 inlined int parse_icmp(struct __sk_buff *skb, struct packet *p)
 {
 	struct icmp_header icmp;
 	if (bpf_skb_load_bytes(skb, p->l4_offset, &icmp, sizeof(icmp)) < 0)
 		return DROP_INVALID_PACKET;
-	if (icmp.type == ICMP_ECHO || icmp.type == ICMP_ECHO_REPLY)
-		p->source_port = p->destination_port = icmp.id;
-	if (icmp.type == ICMP_UNREACHABLE || icmp.type == ICMP_TIME_EXCEEDED || icmp.type == ICMP_PARAMETER)
-		p->kind |= KIND_ICMP_ERROR;
-	p->policy_port = bpf_htons(icmp.type);
-	p->icmp_code = icmp.code;
+	take_icmp(p, &icmp);
 	return 0;
 }
 

@@ -59,12 +59,14 @@ def test_of_many_pods_five_are_named() -> None:
     assert said.endswith("(pods here: shop/db-0, shop/web-0, shop/web-1, shop/web-2, shop/web-3 and 3 more)")
 
 
-def test_a_host_policy_is_told_on_every_node() -> None:
+def test_of_a_host_policy_that_is_enforced_in_part_the_node_is_named() -> None:
     db, compiler = node()
-    put(compiler, "nodes", {"nodeSelector": {}, "ingress": [{}]}, "CiliumClusterwideNetworkPolicy")
+    rule = {"fromGroups": [{"aws": {}}]}
+    put(compiler, "whole", {"nodeSelector": {}, "ingress": [{}]}, "CiliumClusterwideNetworkPolicy")
+    put(compiler, "part", {"nodeSelector": {}, "ingress": [rule]}, "CiliumClusterwideNetworkPolicy")
     (said,) = policy_problems(db, compiler.engine)
-    assert said.startswith(f"{NOT_ENFORCED}CiliumClusterwideNetworkPolicy nodes: ")
-    assert "stay open" in said
+    assert said.startswith(f"{NOT_ENFORCED}CiliumClusterwideNetworkPolicy part: ")
+    assert said.endswith("(pods here: the node)")
 
 
 def test_a_refused_policy_is_named_with_the_reason() -> None:

@@ -280,7 +280,6 @@ def test_surprises_are_warnings(document: dict[str, Any], text: str) -> None:
         (ingress(fromGroups=[{"aws": {}}]), "fromGroups is not resolved yet; it selects nobody"),
         (cnp(**ALL, ingressDeny=[{"fromGroups": [{"aws": {}}]}]), "it denies everybody"),
         (ingress(authentication={"mode": "required"}, fromEndpoints=[{}]), "mutual authentication cannot be enforced"),
-        (ccnp(nodeSelector={}, ingress=[{}]), "host policies are not enforced"),
     ],
 )
 def test_what_cannot_be_enforced_yet_is_a_problem(document: dict[str, Any], text: str) -> None:

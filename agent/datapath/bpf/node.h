@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The node as an endpoint: host policies judge what comes to its own addresses, and what its own processes send. What it
+ * only passes on is not judged, but remembered where it goes out under an address of the node, so that answers come back.
+ * Never judged: ARP and what is no IP, ICMP errors, our overlay, neighbour discovery and DHCPv6. Other IPv6 of the node is
+ * dropped. */
+#pragma once
+#include "flow.h"
+#include "heartbeat.h"
+#include "ipcache.h"
+#include <linux/ipv6.h>
+
+#define PROTO_ICMPV6 58
+#define GUARD_LEVEL 0xffffff	/* of a precedence: built-in rules that no policy overrules */
+#define FAMILY_INET 2
+#define FAMILY_INET6 10
+#define MULTICAST 0xe	/* first four bits */
+
+/* 0 while no host policy selects the node. */
+inlined struct endpoint_value *node_endpoint(void)
+{
+	__u32 zero = 0;
+	struct endpoint_value *v = bpf_map_lookup_elem(&mesh_node, &zero);
+	return v && v->flags ? v : 0;
+}
+
+/* What is not passed on is kept, also where there is no route, or the device passes nothing on. */
+inlined int is_kept(long r)
+{
+	return r < 0 || r == BPF_FIB_LKUP_RET_NOT_FWDED || r == BPF_FIB_LKUP_RET_FWD_DISABLED;
+}
+
+outline int is_of_node(struct __sk_buff *skb, __be32 address)
+{
+	struct bpf_fib_lookup fib = { .family = FAMILY_INET, .ifindex = skb->ifindex, .ipv4_dst = address };
+	if (address == CONFIG.node_address || bpf_ntohl(address) >> 28 == MULTICAST || !~address)
+		return 1;	/* also what is for everybody */
+	return is_kept(bpf_fib_lookup(skb, &fib, sizeof(fib), 0));
+}
+
+/* Without these a neighbour is not found, and an address not got. */
+inlined int keeps_link_up(struct __sk_buff *skb, const struct ipv6hdr *ip)
+{
+	struct { __u8 type, code; __be16 port; } head;	/* of ICMPv6, or of UDP with its destination port */
+	if (bpf_skb_load_bytes_relative(skb, sizeof(*ip), &head, sizeof(head), BPF_HDR_START_NET) < 0)
+		return 0;
+	if (ip->nexthdr == PROTO_ICMPV6)
+		return head.type <= 4 || (head.type >= 130 && head.type <= 137);
+	return ip->nexthdr == PROTO_UDP && (head.port == bpf_htons(546) || head.port == bpf_htons(547));
+}
+
+/* 0, or the reason to drop. */
+outline int judge_ipv6(struct __sk_buff *skb, int direction)
+{
+	struct bpf_fib_lookup fib = { .family = FAMILY_INET6, .ifindex = skb->ifindex };
+	struct ipv6hdr ip;
+	if (bpf_skb_load_bytes_relative(skb, 0, &ip, sizeof(ip), BPF_HDR_START_NET) < 0)
+		return DROP_INVALID_PACKET;
+	if (keeps_link_up(skb, &ip))
+		return 0;
+	if (direction == EGRESS)
+		return skb->ingress_ifindex ? 0 : DROP_UNSUPPORTED_L3;
+	__builtin_memcpy(fib.ipv6_dst, &ip.daddr, 16);
+	if (ip.daddr.in6_u.u6_addr8[0] != 0xff && !is_kept(bpf_fib_lookup(skb, &fib, sizeof(fib), 0)))
+		return 0;
+	return DROP_UNSUPPORTED_L3;
+}
+
+inlined int is_guard(const struct policy_value *v)
+{
+	return v && !v->deny && v->precedence >> 8 == GUARD_LEVEL;
+}
+
+/* Belongs it to a connection that the guard lets the other side open? Connections may be older than the policies. */
+outline int is_guarded_answer(const struct packet *p, const struct endpoint_value *node, __u32 peer)
+{
+	struct policy_key key = {
+		.prefix_length = POLICY_KEY_BITS, .endpoint_id = node->endpoint_id, .direction = !p->direction,
+		.identity = peer, .protocol = p->protocol, .port = p->source_port };
+	if (p->protocol != PROTO_TCP || p->tcp_flags & TCP_SYN)
+		return 0;
+	if (peer != ID_UNKNOWN && is_guard(bpf_map_lookup_elem(&mesh_policy, &key)))
+		return 1;
+	key.identity = 0;
+	return is_guard(bpf_map_lookup_elem(&mesh_policy, &key));
+}
+
+inlined void begin_node_side(struct packet *p, const struct endpoint_value *node, __u8 direction)
+{
+	p->direction = direction;
+	p->endpoint_id = node->endpoint_id;
+	p->conntrack_flags = 0;
+	p->rule_id = 0;
+	p->match = MATCH_NONE;
+}
+
+/* To an address of the node; `p` holds the sender's identity. 0, or the reason to drop. */
+outline int enter_node(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *node)
+{
+	struct conntrack_key key;
+	struct conntrack_value *v;
+	begin_node_side(p, node, INGRESS);
+	p->destination_identity = ID_HOST;
+	if (p->kind & KIND_ICMP_ERROR)
+		return 0;
+	if (!opens_connection(p)) {
+		ct_key_reverse(&key, p, CT_EGRESS);
+		v = ct_lookup(&key, p);
+		if (v) {
+			touch_reply(skb, p, v);
+			return 0;
+		}
+	}
+	ct_key_forward(&key, p, CT_INGRESS);
+	v = ct_lookup(&key, p);
+	if (!v && is_guarded_answer(p, node, p->source_identity))
+		return 0;
+	return track(skb, p, node, &key, v);
+}
+
+/* The ports of a flow that was somebody else's are the node's own by now: the flow is judged again. */
+inlined void settle_owner(struct conntrack_value *v, const struct endpoint_value *node, int is_judged)
+{
+	if (!is_judged || !(v->flags & CT_FORWARDED))
+		return;
+	v->flags &= ~CT_FORWARDED;
+	v->policy_revision = ~node->policy_revision;
+}
+
+/* From the node's stack; `p` holds the receiver's identity. What is not judged is remembered, so that answers come in.
+ * 0, or the reason to drop. */
+outline int leave_node(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *node, int is_judged)
+{
+	struct conntrack_key key;
+	struct conntrack_value *v;
+	begin_node_side(p, node, EGRESS);
+	p->source_identity = ID_HOST;
+	if (p->kind & KIND_ICMP_ERROR)
+		return 0;
+	if (!opens_connection(p)) {
+		ct_key_reverse(&key, p, CT_INGRESS);
+		v = ct_lookup(&key, p);
+		if (v) {
+			touch_reply(skb, p, v);
+			return 0;
+		}
+	}
+	ct_key_forward(&key, p, CT_EGRESS);
+	is_judged = is_judged && !is_unattended(p);	/* who has no agent must be able to fetch one */
+	if (!is_judged)
+		p->conntrack_flags = CT_FORWARDED;
+	v = ct_lookup(&key, p);
+	if (v)
+		settle_owner(v, node, is_judged);
+	else if (is_judged && is_guarded_answer(p, node, p->destination_identity))
+		return 0;
+	return track(skb, p, node, &key, v);
+}

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What no host policy takes from a node: the way to the API server, the kubelet, and the traffic of the mesh itself.
+
+The guard is a policy like others, of a level above all of them. It enforces nothing by itself: a node that no host policy
+selects has none. What the programs pass without asking (the overlay, ICMP errors) is in it too, so that explanations say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from meshmodel.labels import RESERVED
+from meshpolicy.entity import entity_selectors
+from meshpolicy.icmp import TYPE_NAMES
+from meshpolicy.peer import CidrSelector, PeerSelector
+from meshpolicy.port import ICMP, TCP, UDP, PortSpec
+from meshpolicy.prefix import parse_address
+from meshpolicy.reference import HOST_GUARD, Direction, RuleOrigin
+from meshpolicy.rule import Policy, Rule
+from meshpolicy.selector import LabelSelector, Operator, Requirement
+from meshpolicy.tier import Tier
+
+KUBELET_PORT: Final = 10250
+_ETCD_PORTS: Final = (2379, 2380)
+_DNS: Final = 53
+_DHCP_SERVER: Final = 67
+_DHCP_CLIENT: Final = 68
+_ICMP_ERRORS: Final = ("DestinationUnreachable", "TimeExceeded", "ParameterProblem")
+_NODE: Final = LabelSelector((Requirement(RESERVED, "host", Operator.EXISTS),))
+_NODES: Final[tuple[PeerSelector, ...]] = (
+    *entity_selectors("remote-node", ""),
+    *entity_selectors("kube-apiserver", ""),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GuardFacts:
+    """What the guard of one node depends on.
+
+    `api_servers` are (address, port) where the API server answers. `mesh_ports` are TCP ports by which clusters of the mesh
+    reach each other's stores, on nodes of this cluster or of others; `agent_port` is that of the agents. `open_ports` are
+    those that the operator keeps open to everyone.
+    """
+
+    api_servers: tuple[tuple[str, int], ...] = ()
+    is_api_server: bool = False
+    kubelet_port: int = KUBELET_PORT
+    vxlan_port: int = 8472
+    agent_port: int = 9879
+    mesh_ports: tuple[int, ...] = (2379, 32379)
+    open_ports: tuple[PortSpec, ...] = ()
+
+
+def guard_policy(facts: GuardFacts) -> Policy:
+    """The rules of the guard of a node."""
+    return Policy(HOST_GUARD, tuple(_rules(facts)))
+
+
+def _rules(facts: GuardFacts) -> Iterator[Rule]:
+    servers = tuple(CidrSelector(parse_address(address)) for address, _ in facts.api_servers)
+    api_ports = tuple(dict.fromkeys(port for _, port in facts.api_servers))
+    kubelet = _tcp((facts.kubelet_port,))
+    errors = tuple(_one(ICMP, TYPE_NAMES[ICMP][name]) for name in _ICMP_ERRORS)
+    overlay = (_one(UDP, facts.vxlan_port),)
+    if facts.is_api_server:
+        yield _rule("api-server", Direction.INGRESS, None, _tcp(api_ports))
+    yield _rule("api-server", Direction.EGRESS, (*_NODES, *servers), _tcp(api_ports))
+    yield _rule("kubelet", Direction.INGRESS, (*_NODES, *servers), kubelet)
+    yield _rule("kubelet", Direction.EGRESS, _NODES, kubelet)
+    for direction in Direction:
+        yield _rule("etcd", direction, _NODES, _tcp(_ETCD_PORTS))
+        yield _rule("mesh", direction, None, _tcp(facts.mesh_ports))
+        yield _rule("agent", direction, _NODES, _tcp((facts.agent_port,)))
+        yield _rule("overlay", direction, None, overlay)
+        yield _rule("icmp-errors", direction, None, errors)
+    yield _rule("dns", Direction.EGRESS, None, (_one(UDP, _DNS), _one(TCP, _DNS)))
+    yield _rule("dhcp", Direction.EGRESS, None, (_one(UDP, _DHCP_SERVER),))
+    yield _rule("dhcp", Direction.INGRESS, None, (_one(UDP, _DHCP_CLIENT),))
+    if facts.open_ports:
+        yield _rule("setting", Direction.INGRESS, None, facts.open_ports)
+
+
+def _rule(name: str, direction: Direction, peers: Sequence[PeerSelector] | None, ports: Iterable[PortSpec]) -> Rule:
+    return Rule(
+        RuleOrigin(HOST_GUARD, f"{direction.word} {name}"),
+        _NODE,
+        direction,
+        None if peers is None else tuple(peers),
+        tuple(ports),
+        default_deny=False,
+        tier=Tier.GUARD,
+        is_host=True,
+    )
+
+
+def _tcp(ports: Iterable[int]) -> tuple[PortSpec, ...]:
+    return tuple(_one(TCP, port) for port in ports)
+
+
+def _one(protocol: int, port: int) -> PortSpec:
+    return PortSpec(protocol, port, port)
+
+
+def parse_open_port(text: str) -> PortSpec:
+    """Read PORT/TCP or PORT/UDP. Raises: ValueError."""
+    number, _, name = text.partition("/")
+    protocol = {"TCP": TCP, "UDP": UDP}.get((name or "TCP").upper())
+    if protocol is None or not number.isdecimal() or not 0 < int(number) <= 65535:
+        raise ValueError(f"{text!r} is no port: write PORT/TCP or PORT/UDP, for instance 22/TCP")
+    return _one(protocol, int(number))
