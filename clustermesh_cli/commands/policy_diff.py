@@ -139,6 +139,9 @@ def _tell_services(engines: Sequence[Engine], programs: ProgramClient, context: 
 
 
 def _not_compared(before: Engine, after: Engine) -> Iterator[str]:
+    old, new = ({policy for policy in engine.policies() if policy.is_host} for engine in (before, after))
+    if old != new:
+        yield "host policies are not compared: each node judges itself, with a guard that depends on what runs there"
     if after.node_keys() - before.node_keys():
         yield (
             "rules that ask for labels of nodes that no policy asked for are compared as if no node's were known: "

@@ -242,3 +242,17 @@ def test_an_agent_that_does_not_tell_services_leaves_them_nobody_and_that_is_sai
     _, lines = ask(tmp_path, api, TO_SERVICE)
     assert lines[1].startswith("WARN rules that name Services are compared as if no Service had a backend: ")
     assert lines[-1] == "RESULT 0 pairs of north judged differently, and 0 recent connections"
+
+
+def test_that_a_host_policy_is_not_compared_is_said(tmp_path: Path) -> None:
+    host = {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumClusterwideNetworkPolicy",
+        "metadata": {"name": "nodes"},
+        "spec": {"nodeSelector": {}, "ingress": [{"fromEntities": ["health"]}]},
+    }
+    _, lines = run(tmp_path, host)
+    assert [line for line in lines if line.startswith("WARN host policies are not compared: ")]
+    assert lines[-1] == "RESULT 0 pairs of north judged differently, and 0 recent connections"
+    _, lines = run(tmp_path, host, live=(host,))
+    assert not any("host policies" in line for line in lines), "it is in force already"
