@@ -9,7 +9,7 @@ SCENARIO ?=
 SUITE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bpf lab clean-lab check test e2e bench clean
+.PHONY: help setup bpf lab clean-lab check test e2e bench simulate clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ e2e: setup ## lab scenarios: make e2e [SCENARIO=name]
 
 bench: setup ## figures as JSON under build/bench: make bench [SUITE=slice|wire|policy|loadbalancer|command]
 	$(BIN)/python -m tests.bench $(SUITE)
+
+simulate: setup ## histories of a mesh in one process: make simulate [WORLD=small] [SEED=1] [COUNT=100] [STEPS=40]
+	$(BIN)/python -m tests.simulation --world $(or $(WORLD),small) --seed $(or $(SEED),1) --count $(or $(COUNT),100) --steps $(or $(STEPS),40)
 
 clean: ## remove what make built
 	rm -rf build $(VENV) .mypy_cache .ruff_cache

@@ -6,17 +6,23 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from kube.resource import CONFIG_MAPS, NAMESPACES, NODES, SERVICE_CIDRS
 from kvstore.memoryserver import MemoryServer
 from meshapi import installed
+from tests.simulation.clock import ProcessClock
 from tests.simulation.controllers import Controllers
 from tests.simulation.kube_server import KubeServer
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.machine import Machine
 from tests.simulation.process import Process
 from tests.simulation.programs import AgentProcess, ApiserverProcess
+from tests.simulation.store_link import Access
 
+SERVICE_PREFIX: Final = "10.10"
+"""Followed by the number of the cluster: the first two numbers of its services' addresses."""
+OWN: Final = "own."
 MakeProcess = Callable[[str], Process]
 FindStore = Callable[[str], MemoryServer]
 
@@ -46,8 +52,8 @@ class Cluster:
     ) -> None:
         self.name, self.id, self.folder = name, number, folder
         self.kube = KubeServer(loop)
-        self.store = MemoryServer(_LoopClock(loop))
-        self.service_network = f"10.{100 + number}"
+        self.store = MemoryServer(ProcessClock(loop))
+        self.service_network = f"{SERVICE_PREFIX}{number}"
         self.nodes = {
             f"{name}-{i}": Node(f"{name}-{i}", f"172.18.{number}.{i + 1}", f"10.{number}.{i}.0/24")
             for i in range(nodes)
@@ -55,6 +61,7 @@ class Cluster:
         self.controllers = Controllers(self.kube, self.nodes, loop, rng)
         self.apiserver: ApiserverProcess | None = None
         self.peers: set[str] = set()
+        self.tampered: set[bytes] = set()
 
     def install(self) -> None:
         """What exists before the first program runs: nodes, namespaces and what `enable` writes."""
@@ -98,23 +105,16 @@ class Cluster:
         process = make(node.name)
         node.agent = AgentProcess(process)
         client = process.kube(self.name, self.kube)
-        outside = process.outside(lambda host: (find_store(host), True))
+        outside = process.outside(
+            lambda host: (find_store(host), Access.AGENT if host.startswith(OWN) else Access.PEER)
+        )
         node.agent.start(node.machine, client, outside, node.name, self.folder)
 
     def start_apiserver(self, make: MakeProcess, find_store: FindStore) -> None:
         process = make(f"{self.name}-apiserver")
         self.apiserver = ApiserverProcess(process)
         client = process.kube(self.name, self.kube)
-        outside = process.outside(lambda host: (find_store(host), host.startswith("peer.")))
+        outside = process.outside(
+            lambda host: (find_store(host), Access.ADMINISTRATOR if host.startswith(OWN) else Access.PEER)
+        )
         self.apiserver.start(self.name, self.id, client, outside, self.folder)
-
-
-class _LoopClock:
-    """The store's own clock, for its leases."""
-
-    def __init__(self, loop: SimulatedLoop) -> None:
-        self.monotonic = loop.time
-        self.wall = loop.time
-
-    async def sleep(self, delay_s: float) -> None:
-        raise NotImplementedError(f"a server does not sleep {delay_s} s")

@@ -97,6 +97,11 @@ def _selects(selector: Mapping[str, str], service: KubeObject, pod: KubeObject) 
     return same and all(labels.get(k) == v for k, v in selector.items())
 
 
+def _conditions(pod: KubeObject) -> dict[str, bool]:
+    is_ready = pod["status"]["conditions"][0]["status"] == "True"
+    return {"ready": is_ready, "serving": is_ready, "terminating": False}
+
+
 def _slice(service: KubeObject, pods: list[KubeObject]) -> KubeObject:
     meta = service["metadata"]
     ports: list[dict[str, Any]] = []
@@ -107,7 +112,7 @@ def _slice(service: KubeObject, pods: list[KubeObject]) -> KubeObject:
     endpoints = [
         {
             "addresses": [pod["status"]["podIP"]],
-            "conditions": {"ready": pod["status"]["conditions"][0]["status"] == "True"},
+            "conditions": _conditions(pod),
             "nodeName": pod["spec"]["nodeName"],
             "targetRef": {"kind": "Pod", "name": pod["metadata"]["name"], "namespace": pod["metadata"]["namespace"]},
         }

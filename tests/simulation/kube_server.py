@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import random
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import unquote
@@ -197,6 +198,8 @@ class KubeWatch:
         position = int(query["resourceVersion"])
         self._told = self._visible = position
         self._due: list[bytes] = []
+        self._coming: deque[ObjectChange] = deque()
+        self._last_s = 0.0
         if server.store.is_forgotten(resource, position):
             gone = RefusedRequest(410, "Expired", f"too old resource version: {position}").body()
             self._due.append(b'{"type":"ERROR","object":%s}\n' % gone)
@@ -208,12 +211,15 @@ class KubeWatch:
 
     def notice(self, change: ObjectChange, lag_s: float) -> None:
         """The kind's watches hear of a change; later if the kind lags. Order within a kind never changes."""
-        at_s = max(self._loop.time() + lag_s, getattr(self, "_last_s", 0.0))
-        self._last_s = at_s
-        if at_s <= self._loop.time():
-            self._show(change)
+        self._coming.append(change)
+        self._last_s = max(self._loop.time() + lag_s, self._last_s)
+        if self._last_s <= self._loop.time():
+            self._show_next()
         else:
-            self._loop.call_at(at_s, self._show, change)
+            self._loop.call_at(self._last_s, self._show_next)
+
+    def _show_next(self) -> None:
+        self._show(self._coming.popleft())
 
     def read(self, size: int = 0) -> bytes:
         """Raises: Unreachable if the connection broke."""
@@ -296,6 +302,9 @@ class KubeLink:
         watch = self._server.watch(path, query, self.blocking.rng)
         self._watches = [each for each in self._watches if each in self._server.watches] + [watch]
         return watch
+
+    def heal(self) -> None:
+        self.is_up = True
 
     def cut(self, *, is_up: bool) -> None:
         """Open watches of this process break; nothing gets through until the link is up."""

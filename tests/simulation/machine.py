@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Final
 
 from agent.datapath.maps import MapInfo, Maps
 from agent.datapath.memory import MemoryMaps, memory_maps
 from agent.datapath.rtnetlink import EndpointInterface, LinkChanges, LinkSighting
 from agent.machine import MemoryHost
 from meshkit.wake import Wake
+
+NEVER: Final = 1 << 62
 
 
 class Machine:
@@ -33,6 +35,11 @@ class Machine:
     def unplug(self, address: str) -> None:
         if self.interfaces.pop(address, None) is not None:
             self.plugged.set()
+
+    def end_faults(self) -> None:
+        """No write fails any more but for want of room."""
+        for each in fields(Maps):
+            getattr(self.maps, each.name).fail_after(NEVER)
 
     def _watch_invariant(self) -> None:
         """Each write is looked at by the maps themselves; what they find is kept, whoever catches the error."""

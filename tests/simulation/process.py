@@ -19,7 +19,7 @@ from tests.simulation.clock import ProcessClock, SimulatedBlocking
 from tests.simulation.kube_server import KubeLink, KubeServer
 from tests.simulation.loop import PROCESS, SimulatedLoop
 from tests.simulation.machine import Writes
-from tests.simulation.store_link import LinkedStore, StoreLink
+from tests.simulation.store_link import Access, LinkedStore, StoreLink
 from tests.simulation.wire import Wire
 
 
@@ -56,18 +56,19 @@ class Process:
             self._directories[directory].set()
 
     def kube(self, cluster: str, server: KubeServer) -> KubeClient:
-        link = KubeLink(server, SimulatedBlocking(self._loop, self.rng), self._wire.delays(self.name, cluster))
-        self._connect(f"{cluster} kubernetes", link)
+        target = f"kube.{cluster}"
+        link = KubeLink(server, SimulatedBlocking(self._loop, self.rng), self._wire.delays(self.name, target))
+        self._connect(target, link)
         return KubeClient(link)  # type: ignore[arg-type]  # a link stands for the transport
 
-    def outside(self, find_store: Callable[[str], tuple[MemoryServer, bool]]) -> Outside:
-        """`find_store` gives the server of a host, and whether it may only be read."""
+    def outside(self, find_store: Callable[[str], tuple[MemoryServer, Access]]) -> Outside:
+        """`find_store` gives the server of a host, and what the process may do there."""
 
         def dial(config: ClientConfig, options: Options | None = None, resolve: object = None) -> LinkedStore:
             del options, resolve
             host = config.endpoints[0].host
-            server, read_only = find_store(host)
-            link = StoreLink(server, self._wire.delays(self.name, host), read_only=read_only)
+            server, access = find_store(host)
+            link = StoreLink(server, self._wire.delays(self.name, host), access)
             self._connect(host, link)
             return LinkedStore(link, Options(rng=self.rng))
 

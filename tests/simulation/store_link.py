@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from enum import IntEnum
 from typing import Any
 
 from kvstore.errors import Denied, Unavailable
@@ -16,14 +17,22 @@ from kvstore.watch import Message
 from meshmodel import private_keys
 
 
+class Access(IntEnum):
+    """Whose certificate a client shows."""
+
+    PEER = 1
+    AGENT = 2
+    ADMINISTRATOR = 3
+
+
 class StoreLink:
     """What a `MemoryStore` takes for its server: the server itself, as far as this wire lets it through.
 
-    Over a `read_only` link nothing is written and private keys are not read, as peers find it at the facade.
+    `access` is what the facade gives its client: peers read public keys, our own agents private ones too.
     """
 
-    def __init__(self, server: MemoryServer, delay: Callable[[], float], *, read_only: bool) -> None:
-        self._server, self.delay, self._is_read_only = server, delay, read_only
+    def __init__(self, server: MemoryServer, delay: Callable[[], float], access: Access) -> None:
+        self._server, self.delay, self._access = server, delay, access
         self._is_link_up, self._cuts = True, 0
         self.lose_answers = 0
         self._wakers: dict[asyncio.Event, None] = {}
@@ -42,7 +51,9 @@ class StoreLink:
     def enter(self, key: bytes = b"", *, is_write: bool = False) -> None:
         if not self._is_link_up:
             raise Unavailable("no route to the store")
-        if self._is_read_only and (is_write or key.startswith(private_keys.ROOT)):
+        if self._access < Access.ADMINISTRATOR and is_write:
+            raise Denied("etcdserver: permission denied")
+        if self._access < Access.AGENT and key.startswith(private_keys.ROOT):
             raise Denied("etcdserver: permission denied")
         self._server.enter(key, is_write=is_write)
 
@@ -55,6 +66,9 @@ class StoreLink:
             unsubscribe()
 
         return leave
+
+    def heal(self) -> None:
+        self._is_link_up = True
 
     def cut(self, *, is_up: bool) -> None:
         """Open streams break; nothing gets through until the link is up."""

@@ -15,12 +15,12 @@ from typing import Any, Final
 
 from kvstore.memoryserver import MemoryServer
 from tests.simulation.cluster import Cluster, Node
-from tests.simulation.loop import SimulatedLoop
+from tests.simulation.loop import PROCESS, SimulatedLoop
 from tests.simulation.process import Process
 from tests.simulation.wire import Wire
 
 CLUSTER_NAMES: Final = ("north", "south", "east", "west", "middle", "far")
-RESTART_S: Final = 2.0
+RESTART_S: Final = (0.1, 8.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ class World:
         self.wire = Wire(self.rng_of("wire"))
         self.log: list[str] = []
         self.faults: list[str] = []
+        self.deaf: set[frozenset[str]] = set()
+        self.pauses = self.rng_of("pauses")
         self._folder = Path(tempfile.mkdtemp(prefix="mesh-simulation-"))
         self._lives = 0
         self.clusters = {
@@ -89,15 +91,17 @@ class World:
             cluster.start_apiserver(self._make_process, self._store_of)
 
     def crash(self, name: str) -> None:
-        """The process is gone at this instant, whatever it was doing."""
+        """The process is gone at this instant, whatever it was doing. Kubernetes starts it again after some seconds."""
         for cluster in self.clusters.values():
             if cluster.apiserver is not None and cluster.apiserver.process.name == name:
                 cluster.apiserver.process.kill()
                 cluster.apiserver = None
+                self.loop.call_later(self.pauses.uniform(*RESTART_S), self.start_apiserver, cluster)
             for node in cluster.nodes.values():
                 if node.agent is not None and node.agent.process.name == name:
                     node.agent.process.kill()
                     node.agent = None
+                    self.loop.call_later(self.pauses.uniform(*RESTART_S), self.start_agent, cluster, node)
 
     def processes(self) -> dict[str, Process]:
         return {process.name: process for c in self.clusters.values() for process in c.processes()}
@@ -105,12 +109,61 @@ class World:
     def nodes(self) -> list[tuple[Cluster, Node]]:
         return [(cluster, node) for cluster in self.clusters.values() for node in cluster.nodes.values()]
 
-    def start_all(self) -> None:
-        """What does not run, runs again."""
+    def set_cut(self, source: str, target: str, *, is_cut: bool) -> None:
+        """A process does not reach a store or an API server, or does again."""
+        self.wire.set_cut(source, target, is_cut=is_cut)
+        process = self.processes().get(source)
+        for to, link in process.links if process is not None else ():
+            if to == target:
+                link.cut(is_up=not is_cut)
+
+    def heal(self) -> None:
+        """Every fault that goes on is over, and everybody follows everybody."""
+        self.wire.heal()
+        self.deaf.clear()
         for cluster in self.clusters.values():
-            self.start_apiserver(cluster)
+            cluster.kube.is_up, cluster.kube.lag_s = True, {}
+            if not cluster.store.is_up:
+                cluster.store.start()
+            for other in self.clusters:
+                if other != cluster.name and other not in cluster.peers:
+                    cluster.set_peer(other, is_peer=True)
             for node in cluster.nodes.values():
-                self.start_agent(cluster, node)
+                node.machine.end_faults()
+        for name, process in self.processes().items():
+            self.loop.thaw(name)
+            process.writes.left = -1
+            for _, link in process.links:
+                link.lose_answers = 0
+                link.heal()
+
+    def take_faults(self) -> list[str]:
+        """What was noticed since the last call."""
+        found, self.faults = self.faults, []
+        return found
+
+    def build_twins(self, cluster: Cluster, node: Node, store: MemoryServer) -> list[Process]:
+        """An agent on this new machine, and an apiserver on this new store, beside those that run."""
+        kept = cluster.apiserver
+        cluster.start_apiserver(
+            self._make_process, lambda host: store if host.startswith("own.") else self._store_of(host)
+        )
+        twin, cluster.apiserver = cluster.apiserver, kept
+        cluster.start_agent(node, self._make_process, self._store_of)
+        assert twin is not None
+        assert node.agent is not None
+        return [twin.process, node.agent.process]
+
+    def trace(self) -> str:
+        """The state as text, the same for the same history."""
+        lines = [f"{self.now():.6f} {self.loop.steps}"]
+        for cluster in self.clusters.values():
+            lines += [f"{key!r}={entry.value!r}" for key, entry in sorted(cluster.store.entries.items())]
+            for node in cluster.nodes.values():
+                maps = node.machine.maps
+                for name in ("services", "backends", "ipcache", "policy", "endpoints_by_address"):
+                    lines += [f"{node.name} {key} {value}" for key, value in sorted(getattr(maps, name).items())]
+        return "\n".join(lines)
 
     def look_after(self) -> None:
         """Programs that ended are started again, as Kubernetes does; that they ended by themselves is a fault."""
@@ -142,7 +195,16 @@ class World:
         return self.clusters[host.partition(".")[2]].store
 
     def _is_reachable(self, address: str) -> bool:
-        return any(node.ip == address for _, node in self.nodes())
+        """Whether a node's packets reach this one; who asks is the running process."""
+        process = PROCESS.get()
+        for cluster, node in self.nodes():
+            if node.ip == address:
+                return not any(process.startswith(a) and cluster.name == b for a, b in self._deaf_pairs())
+        return False
+
+    def _deaf_pairs(self) -> list[tuple[str, str]]:
+        pairs = [tuple(sorted(pair)) for pair in self.deaf]
+        return [(a, b) for a, b in pairs] + [(b, a) for a, b in pairs]
 
 
 async def _end_tasks() -> None:

@@ -1,2 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """What must hold in a simulated mesh: a function each, called with the world, that says in a sentence what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from tests.simulation.checks.addresses import check_addresses, check_own_addresses
+from tests.simulation.checks.programs import check_programs
+from tests.simulation.checks.services import check_services
+from tests.simulation.checks.steady import StableIds, SteadyBackends
+from tests.simulation.checks.twin import check_against_fresh_builds
+from tests.simulation.world import World
+
+Checker = Callable[[World], Iterable[str]]
+
+
+def always(world: World) -> Sequence[Checker]:
+    """Called after every step; those that remember are made for one world."""
+    return (check_programs, check_own_addresses, SteadyBackends(world), StableIds(world))
+
+
+def at_rest() -> Sequence[Checker]:
+    """Called when faults are over and programs had time to catch up."""
+    return (check_services, check_addresses)
+
+
+__all__ = ["Checker", "always", "at_rest", "check_against_fresh_builds"]

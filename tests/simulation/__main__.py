@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make simulate`: runs histories, and shrinks the first that fails to a short one that can be run as a test."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+
+from tests.simulation.actors.mixture import WORLDS, Setting, make_history
+from tests.simulation.history import run_history
+from tests.simulation.shrink import shrink
+from tests.simulation.steps import show
+
+FIXED_HASHES = "0"
+
+
+def main() -> int:
+    """0 if every history was well."""
+    if os.environ.get("PYTHONHASHSEED") != FIXED_HASHES:  # sets of text are walked in the same order on every machine
+        os.environ["PYTHONHASHSEED"] = FIXED_HASHES
+        os.execv(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]])
+    parser = argparse.ArgumentParser(prog="make simulate")
+    parser.add_argument("--seed", type=int, default=1, help="the first seed")
+    parser.add_argument("--count", type=int, default=100, help="how many seeds")
+    parser.add_argument("--steps", type=int, default=40, help="length of a history")
+    parser.add_argument("--world", default="small", choices=sorted(WORLDS))
+    parser.add_argument("--keep-going", action="store_true", help="report each failing seed, shrink none")
+    chosen = parser.parse_args()
+    setting, failed, began_s = WORLDS[chosen.world], 0, time.process_time()
+    for seed in range(chosen.seed, chosen.seed + chosen.count):
+        outcome = run_history(seed, make_history(seed, setting, chosen.steps), setting.shape)
+        if outcome.faults:
+            failed += 1
+            say(f"seed {seed}: after step {outcome.at}: " + "; ".join(outcome.faults[:3]))
+            if not chosen.keep_going:
+                report(seed, setting, chosen.steps, outcome.faults)
+                return 1
+    say(f"{chosen.count} histories of {chosen.world}, {failed} failed, {time.process_time() - began_s:.1f} CPU s")
+    return 1 if failed else 0
+
+
+def report(seed: int, setting: Setting, length: int, faults: list[str]) -> None:
+    """The shortest history that is found to fail in the same way."""
+    short, found = shrink(seed, setting.shape, make_history(seed, setting, length), faults)
+    say(f"--- {len(short)} steps, seed {seed}, {setting.shape}")
+    say(show(short))
+    say("--- " + "\n    ".join(found))
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults: programs crash and stand still, wires are cut, slow and lose answers, stores and API servers fail, maps fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.simulation.actors.plan import Plan
+from tests.simulation.steps import Step, step
+
+
+def crash(plan: Plan) -> Iterator[Step]:
+    yield step("crash", plan.process())
+
+
+def die_writing(plan: Plan) -> Iterator[Step]:
+    cluster = plan.cluster()
+    yield step("die", plan.node(cluster), str(plan.rng.randrange(12)))
+
+
+def freeze(plan: Plan) -> Iterator[Step]:
+    process = plan.process()
+    yield step("freeze", process)
+    plan.after(plan.rng.randrange(1, 6), step("thaw", process))
+
+
+def cut_wire(plan: Plan) -> Iterator[Step]:
+    source, target = _wire(plan)
+    yield step("cut", source, target)
+    plan.after(plan.rng.randrange(1, 6), step("heal", source, target))
+
+
+def slow_wire(plan: Plan) -> Iterator[Step]:
+    source, target = _wire(plan)
+    yield step("slow", source, target, str(plan.rng.choice((0.1, 0.5, 2.0))))
+    plan.after(plan.rng.randrange(2, 8), step("slow", source, target, "0"))
+
+
+def lose_answer(plan: Plan) -> Iterator[Step]:
+    yield step("lose", *_wire(plan))
+
+
+def trouble_kubernetes(plan: Plan) -> Iterator[Step]:
+    cluster = plan.cluster()
+    match plan.rng.randrange(4):
+        case 0:
+            yield step("watches", cluster)
+        case 1:
+            yield step("forget", cluster)
+        case 2:
+            plural = plan.rng.choice(("pods", "services", "endpointslices", "namespaces", "nodes", "leases"))
+            yield step("lag", cluster, plural, str(plan.rng.choice((0.2, 1.0, 3.0))))
+            plan.after(plan.rng.randrange(2, 8), step("lag", cluster, plural, "0"))
+        case _:
+            yield step("kube", cluster, "down")
+            plan.after(plan.rng.randrange(1, 5), step("kube", cluster, "up"))
+
+
+def trouble_store(plan: Plan) -> Iterator[Step]:
+    cluster = plan.cluster()
+    what = plan.rng.choice(("cut", "down", "wipe", "compact", "revoke"))
+    yield step("store", cluster, what)
+    if what == "down":
+        plan.after(plan.rng.randrange(1, 5), step("store", cluster, "up"))
+
+
+def fail_map(plan: Plan) -> Iterator[Step]:
+    name = plan.rng.choice(("services", "backends", "ipcache", "policy", "members"))
+    yield step("full", plan.node(plan.cluster()), name, str(plan.rng.randrange(4)))
+
+
+def deafen(plan: Plan) -> Iterator[Step]:
+    a, b = plan.pair()
+    yield step("deaf", a, b)
+    plan.after(plan.rng.randrange(1, 6), step("hear", a, b))
+
+
+def disconnect(plan: Plan) -> Iterator[Step]:
+    a, b = plan.pair()
+    yield step("disconnect", a, b)
+    plan.after(plan.rng.randrange(1, 8), step("connect", a, b))
+
+
+def _wire(plan: Plan) -> tuple[str, str]:
+    cluster = plan.cluster()
+    if plan.rng.random() < 0.5:
+        targets = [f"kube.{cluster}", f"own.{cluster}"]
+        return plan.node(cluster), plan.rng.choice(targets)
+    others = [f"peer.{name}" for name in plan.clusters if name != cluster]
+    return f"{cluster}-apiserver", plan.rng.choice([f"kube.{cluster}", f"own.{cluster}", *others])

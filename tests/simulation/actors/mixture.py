@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which actors take part in a world, how often each acts, and the history that comes of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from tests.simulation.actors import careless, fate, hostile, users
+from tests.simulation.actors.plan import Plan
+from tests.simulation.steps import Step, step
+from tests.simulation.world import Shape
+
+Actor = Callable[[Plan], Iterator[Step]]
+
+ORDERLY: Final[dict[Actor, int]] = {
+    users.put_service: 6,
+    users.put_pod: 10,
+    users.end_pod: 4,
+    users.delete_service: 2,
+    users.roll_out: 1,
+    users.change_namespace: 1,
+    users.pause: 6,
+}
+CARELESS: Final[dict[Actor, int]] = {
+    careless.edit_service_three_times: 2,
+    careless.replace_service: 2,
+    careless.odd_slice: 1,
+    careless.headless: 1,
+    careless.move_pod: 1,
+}
+HOSTILE: Final[dict[Actor, int]] = {hostile.claim_addresses: 2, hostile.garbage: 1}
+FATE: Final[dict[Actor, int]] = {
+    fate.crash: 3,
+    fate.die_writing: 2,
+    fate.freeze: 1,
+    fate.cut_wire: 2,
+    fate.slow_wire: 1,
+    fate.lose_answer: 1,
+    fate.trouble_kubernetes: 2,
+    fate.trouble_store: 2,
+    fate.fail_map: 1,
+    fate.deafen: 1,
+    fate.disconnect: 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A world that can be asked for by name."""
+
+    shape: Shape
+    actors: dict[Actor, int]
+
+
+WORLDS: Final[dict[str, Setting]] = {
+    "quiet": Setting(Shape(2, 1), ORDERLY),
+    "careless": Setting(Shape(2, 1), ORDERLY | CARELESS),
+    "faulty": Setting(Shape(2, 1), ORDERLY | FATE),
+    "hostile": Setting(Shape(2, 1), ORDERLY | HOSTILE),
+    "small": Setting(Shape(2, 1), ORDERLY | CARELESS | HOSTILE | FATE),
+    "large": Setting(Shape(4, 2), ORDERLY | CARELESS | HOSTILE | FATE),
+}
+
+
+def make_history(seed: int, setting: Setting, length: int) -> list[Step]:
+    """The history of a seed: at most a few steps longer than `length`."""
+    plan = Plan(random.Random(f"{seed} history"), setting.shape)
+    shop = {"metadata": {"name": "shop", "labels": {"kubernetes.io/metadata.name": "shop"}}}
+    history = [step("put", cluster, "namespace", shop) for cluster in plan.clusters]
+    for first in (users.put_service, users.put_pod, users.put_pod):
+        history += first(plan)
+    actors, weights = list(setting.actors), list(setting.actors.values())
+    while len(history) < length:
+        plan.length = len(history)
+        history += plan.due()
+        history += plan.rng.choices(actors, weights)[0](plan)
+    return history + [what for _, what in plan.later]

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The address cache: at all times the own cluster's addresses are its own, and at rest every pod is there as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from tests.simulation import truth
+from tests.simulation.cluster import Node
+from tests.simulation.world import World
+
+
+def entries(node: Node) -> dict[str, Any]:
+    return {key.prefix: value for key, value in node.machine.maps.ipcache.items()}
+
+
+def check_own_addresses(world: World) -> Iterable[str]:
+    """No entry within what our nodes have, pods and addresses alike, says that it is a peer's."""
+    for cluster in world.clusters.values():
+        networks = [IPv4Network(node.pod_cidr) for node in cluster.nodes.values()]
+        ips = {node.ip for node in cluster.nodes.values()}
+        for node in cluster.nodes.values():
+            for prefix, value in entries(node).items():
+                network = IPv4Network(prefix)
+                ours = str(network.network_address) in ips and network.prefixlen == 32
+                ours = ours or any(network.subnet_of(each) for each in networks)
+                if ours and value.cluster_id not in (0, cluster.id):
+                    yield f"{node.name}: own address {prefix} is said to be of cluster {value.cluster_id}: {value}"
+        own_services = f"{cluster.service_network}.0.0/16"
+        for node in cluster.nodes.values():
+            for key, value in node.machine.maps.backends.items():
+                inside = any(IPv4Address(value.address) in each for each in networks)
+                if inside and value.cluster_id not in (0, cluster.id):
+                    yield f"{node.name}: backend {key.id} {value.address} is said to be of cluster {value.cluster_id}"
+                if IPv4Address(value.address) in IPv4Network(own_services):
+                    yield f"{node.name}: backend {key.id} is an address of our own services: {value.address}"
+
+
+def check_addresses(world: World) -> Iterable[str]:
+    """Every pod of every cluster that is followed is in every node's cache, with its cluster and its node's address."""
+    for cluster in world.clusters.values():
+        wanted: dict[str, tuple[int, str]] = {}
+        for name in (cluster.name, *sorted(cluster.peers)):
+            other = world.clusters[name]
+            for pod in truth.pods(other):
+                is_told = name == cluster.name or truth.is_global_namespace(other, pod["metadata"]["namespace"])
+                if is_told and pod["spec"]["nodeName"] in other.nodes:
+                    wanted[pod["status"]["podIP"]] = (other.id, pod["status"]["hostIP"])
+        networks = [IPv4Network(n.pod_cidr) for c in world.clusters.values() for n in c.nodes.values()]
+        for node in cluster.nodes.values():
+            found = {
+                prefix.removesuffix("/32"): value
+                for prefix, value in entries(node).items()
+                if prefix.endswith("/32") and any(IPv4Network(prefix).subnet_of(each) for each in networks)
+            }
+            for address in sorted(wanted.keys() | found.keys()):
+                value = found.get(address)
+                if value is None:
+                    yield f"{node.name}: pod {address} of cluster {wanted[address][0]} is not in the address cache"
+                elif address not in wanted:
+                    yield f"{node.name}: {address} is no pod's address, and in the address cache: {value}"
+                elif value.cluster_id != wanted[address][0]:
+                    yield f"{node.name}: pod {address} is of cluster {wanted[address][0]}, cached as {value}"
+                elif wanted[address][0] != cluster.id and value.tunnel != wanted[address][1]:
+                    yield f"{node.name}: pod {address} is on {wanted[address][1]}, cached as {value}"

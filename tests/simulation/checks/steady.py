@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What nobody changed stays: a Service's own live pods are never taken out, and ids stay while what they name exists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from kube.resource import SERVICES
+from tests.simulation import truth
+from tests.simulation.checks.services import shown
+from tests.simulation.truth import Place
+from tests.simulation.world import World
+
+STEADY_S: Final = 5.0
+Slot = tuple[str, tuple[str, int, str], Place]
+
+
+class SteadyBackends:
+    """Once a node leads a service to a ready pod of its own cluster, it does so until the pod, the service or its ready
+    state changes, whatever happens to programs, stores, links and API servers. Services with affinity may leave it.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._seen: set[Slot] = set()
+
+    def __call__(self, world: World) -> Iterable[str]:
+        wanted, there = self._wanted(world), self._there(world)
+        lost = (self._seen & wanted) - there
+        self._seen = there & wanted
+        for node, frontend, place in sorted(lost):
+            yield f"{node}: {frontend} does not lead to {place} any more, which is ready all the time"
+
+    @staticmethod
+    def _wanted(world: World) -> set[Slot]:
+        found: set[Slot] = set()
+        for cluster in world.clusters.values():
+            for service in cluster.kube.objects(SERVICES):
+                if not service["spec"].get("clusterIP") or truth.annotation(service, truth.AFFINITY, "none") != "none":
+                    continue
+                ready = truth.endpoints(cluster, truth.key_of(service))
+                for port in service["spec"].get("ports") or []:
+                    protocol = port.get("protocol") or "TCP"
+                    frontend = (service["spec"]["clusterIP"], port["port"], protocol)
+                    for place in truth.fitting(ready, port.get("name") or "", protocol):
+                        found |= {(node, frontend, place) for node in cluster.nodes}
+        return found
+
+    @staticmethod
+    def _there(world: World) -> set[Slot]:
+        return {
+            (node.name, frontend, place)
+            for _, node in world.nodes()
+            for frontend, places in shown(node.machine).items()
+            for place in places
+        }
+
+
+class StableIds:
+    """Ids of backends and of endpoints name the same thing as long as it is in the maps."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._backends: dict[tuple[str, str, int, int], int] = {}
+        self._endpoints: dict[tuple[str, str, int], int] = {}
+
+    def __call__(self, world: World) -> Iterable[str]:
+        backends = {
+            (node.name, v.address, v.port, v.protocol): k.id
+            for _, node in world.nodes()
+            for k, v in node.machine.maps.backends.items()
+        }
+        endpoints = {
+            (node.name, k.address, v.ifindex): v.endpoint_id
+            for _, node in world.nodes()
+            for k, v in node.machine.maps.endpoints_by_address.items()
+        }
+        for what, before, now in (("backend", self._backends, backends), ("endpoint", self._endpoints, endpoints)):
+            for key in sorted(before.keys() & now.keys()):
+                if before[key] != now[key]:
+                    yield f"{what} {key} had id {before[key]} and has {now[key]}"
+        self._backends, self._endpoints = backends, endpoints

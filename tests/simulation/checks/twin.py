@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""At rest an agent's maps equal those of an agent that starts now on empty maps, and a store's records those of a new store."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import zstandard
+
+from kvstore.memoryserver import MemoryServer
+from meshmodel import keys
+from tests.simulation.checks.services import shown
+from tests.simulation.cluster import Cluster, Node
+from tests.simulation.machine import Machine
+from tests.simulation.world import World
+
+BUILD_S: Final = 12.0
+ZSTD: Final = b"(\xb5/\xfd"
+
+
+async def check_against_fresh_builds(world: World) -> list[str]:
+    """One node and one cluster, chosen by the seed."""
+    cluster, node = world.rng_of("twin").choice(world.nodes())
+    twin = Node(node.name, node.ip, node.pod_cidr)
+    twin.machine.interfaces = dict(node.machine.interfaces)
+    store = MemoryServer(cluster.store.clock)
+    programs = world.build_twins(cluster, twin, store)
+    await asyncio.sleep(BUILD_S)
+    found = _compare(f"{node.name}: map", dump(node.machine), dump(twin.machine))
+    found += _compare(f"{cluster.name}: store", records(cluster, cluster.store), records(cluster, store))
+    found += [f"{process.name} ended: {process.ended}" for process in programs if process.ended]
+    for process in programs:
+        process.kill()
+    return found
+
+
+def dump(machine: Machine) -> dict[str, Any]:
+    """The maps without what may differ between two builds: ids, and backends that only open connections need."""
+    maps = machine.maps
+    address_of = {v.endpoint_id: k.address for k, v in maps.endpoints_by_address.items()}
+    found: dict[str, Any] = {f"service {where}": sorted(places) for where, places in shown(machine).items()}
+    found |= {f"ipcache {key.prefix}": value for key, value in maps.ipcache.items()}
+    for key, value in maps.endpoints_by_address.items():
+        found[f"endpoint {key.address}"] = value._replace(endpoint_id=0, policy_revision=0)
+    for rule, verdict in maps.policy.items():
+        where = rule._replace(endpoint_id=0)
+        found[f"policy {address_of.get(rule.endpoint_id, rule.endpoint_id)} {where}"] = verdict.deny
+    return found
+
+
+def records(cluster: Cluster, store: MemoryServer) -> dict[str, Any]:
+    """What a store says of clusters, without locks, leases, heartbeats, times and what was put there by hand."""
+    left_out = (keys.HEARTBEAT, keys.MIRROR_LOCK_PREFIX)
+    found: dict[str, Any] = {}
+    for key, entry in store.entries.items():
+        if key.startswith(left_out) or key in cluster.tampered:
+            continue
+        is_time = key.startswith((keys.SYNCED_PREFIX, b"clustermesh/private/synced/"))
+        found[key.decode("utf-8", "replace")] = b"" if is_time else readable(entry.value)
+    return found
+
+
+def readable(value: bytes) -> str:
+    """A record as text; what is compressed is unpacked."""
+    if value.startswith(ZSTD):
+        value = zstandard.ZstdDecompressor().decompress(value, max_output_size=1 << 20)
+    return value.decode("utf-8", "backslashreplace")
+
+
+def _compare(what: str, is_: dict[str, Any], fresh: dict[str, Any]) -> list[str]:
+    found = []
+    for key in sorted(is_.keys() | fresh.keys()):
+        if key not in fresh:
+            found.append(f"{what} has {key} = {is_[key]}, which a fresh build has not")
+        elif key not in is_:
+            found.append(f"{what} has no {key}, which a fresh build has: {fresh[key]}")
+        elif is_[key] != fresh[key]:
+            found.append(f"{what} has {key} = {is_[key]}, a fresh build {fresh[key]}")
+    return found

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A history is lines of text, one step each: what users, controllers and fate do to a world. What is not there is left alone.
+
+put CLUSTER KIND JSON          the object is exactly this           del CLUSTER KIND KEY       it is gone
+pod CLUSTER NODE JSON          the pod runs on the node             nopod CLUSTER KEY          it ends
+record CLUSTER KEY VALUE       a tampered record in a store         norecord CLUSTER KEY
+crash PROCESS                  gone at this instant                 start PROCESS
+die PROCESS N                  crashes N map writes from now        freeze / thaw PROCESS
+cut / heal SOURCE TARGET       of own.X, peer.X and kube.X          slow SOURCE TARGET SECONDS
+deaf / hear A B                packets between two clusters are lost, or pass again
+watches CLUSTER                every watch of its API breaks        forget CLUSTER             and cannot be resumed
+lag CLUSTER PLURAL SECONDS     watches of a kind tell late
+kube / store CLUSTER down|up   store CLUSTER cut|wipe|compact|revoke
+lose SOURCE TARGET             the next answer is lost, what was asked is done
+full NODE MAP N                the write after N more fails
+connect / disconnect A B       A follows B, or no more
+wait SECONDS
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kube.resource import CCNP as CLUSTERWIDE
+from kube.resource import (
+    CNP,
+    ENDPOINT_SLICES,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    NODES,
+    SERVICES,
+    Resource,
+)
+from tests.simulation.cluster import Cluster
+from tests.simulation.world import World
+
+KINDS: Final[dict[str, Resource]] = {
+    "service": SERVICES,
+    "slice": ENDPOINT_SLICES,
+    "namespace": NAMESPACES,
+    "node": NODES,
+    "policy": CNP,
+    "clusterwide": CLUSTERWIDE,
+    "networkpolicy": NETWORK_POLICIES,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line. The last argument may hold spaces."""
+
+    verb: str
+    args: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return " ".join((self.verb, *self.args))
+
+
+def parse(text: str) -> list[Step]:
+    """Raises: ValueError naming a line that is no step."""
+    return [_parse_line(line.strip()) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def step(verb: str, *args: object) -> Step:
+    """Objects are written as JSON."""
+    return Step(verb, tuple(a if isinstance(a, str) else json.dumps(a, separators=(",", ":")) for a in args))
+
+
+async def apply(world: World, what: Step) -> None:
+    """The step happened."""
+    done = VERBS[what.verb][1](world, *what.args)
+    if done is not None:
+        await done
+
+
+def _parse_line(line: str) -> Step:
+    verb, _, rest = line.partition(" ")
+    if verb not in VERBS:
+        raise ValueError(f"no such step: {line}")
+    return Step(verb, tuple(rest.split(" ", VERBS[verb][0] - 1)))
+
+
+# ---- objects
+
+
+def _put(world: World, cluster: str, kind: str, manifest: str) -> None:
+    where = world.clusters[cluster]
+    where.kube.apply(KINDS[kind], json.loads(manifest))
+    where.controllers.settle_soon()
+
+
+def _del(world: World, cluster: str, kind: str, key: str) -> None:
+    where = world.clusters[cluster]
+    where.kube.delete(KINDS[kind], key)
+    where.controllers.settle_soon()
+
+
+def _pod(world: World, cluster: str, node: str, manifest: str) -> None:
+    where = world.clusters[cluster]
+    if node in where.nodes:
+        where.controllers.run_pod(json.loads(manifest), node)
+
+
+def _nopod(world: World, cluster: str, key: str) -> None:
+    world.clusters[cluster].controllers.end_pod(key)
+
+
+def _record(world: World, cluster: str, key: str, value: str) -> None:
+    where = world.clusters[cluster]
+    where.tampered.add(key.encode())
+    where.store.commit({key.encode(): value.encode()}, 0)
+
+
+def _norecord(world: World, cluster: str, key: str) -> None:
+    world.clusters[cluster].store.commit({key.encode(): None}, 0)
+
+
+# ---- programs
+
+
+def _crash(world: World, process: str) -> None:
+    world.crash(process)
+
+
+def _start(world: World, process: str) -> None:
+    for cluster in world.clusters.values():
+        if process == f"{cluster.name}-apiserver":
+            world.start_apiserver(cluster)
+        elif process in cluster.nodes:
+            world.start_agent(cluster, cluster.nodes[process])
+
+
+def _die(world: World, process: str, writes: str) -> None:
+    found = world.processes().get(process)
+    if found is not None:
+        found.writes.left = int(writes)
+
+
+def _freeze(world: World, process: str) -> None:
+    if process in world.processes():
+        world.loop.freeze(process)
+
+
+def _thaw(world: World, process: str) -> None:
+    world.loop.thaw(process)
+
+
+# ---- the wire, stores and API servers
+
+
+def _cut(world: World, source: str, target: str) -> None:
+    world.set_cut(source, target, is_cut=True)
+
+
+def _heal(world: World, source: str, target: str) -> None:
+    world.set_cut(source, target, is_cut=False)
+
+
+def _slow(world: World, source: str, target: str, seconds: str) -> None:
+    world.wire.set_slow(source, target, (float(seconds) / 2, float(seconds)) if float(seconds) else None)
+
+
+def _deaf(world: World, a: str, b: str) -> None:
+    world.deaf.add(frozenset((a, b)))
+
+
+def _hear(world: World, a: str, b: str) -> None:
+    world.deaf.discard(frozenset((a, b)))
+
+
+def _watches(world: World, cluster: str) -> None:
+    world.clusters[cluster].kube.cut()
+
+
+def _forget(world: World, cluster: str) -> None:
+    world.clusters[cluster].kube.forget_history()
+    world.clusters[cluster].kube.cut()
+
+
+def _lag(world: World, cluster: str, plural: str, seconds: str) -> None:
+    world.clusters[cluster].kube.lag_s[plural] = float(seconds)
+
+
+def _kube(world: World, cluster: str, state: str) -> None:
+    kube = world.clusters[cluster].kube
+    kube.is_up = state == "up"
+    if not kube.is_up:
+        kube.cut()
+
+
+def _store(world: World, cluster: str, what: str) -> None:
+    store = world.clusters[cluster].store
+    match what:
+        case "down":
+            store.stop()
+        case "up":
+            store.start()
+        case "cut":
+            store.cut()
+        case "wipe":
+            store.wipe()
+        case "compact":
+            store.compact()
+        case "revoke":
+            for lease in list(store.leases):
+                store.revoke(lease)
+
+
+def _lose(world: World, source: str, target: str) -> None:
+    found = world.processes().get(source)
+    for to, link in found.links if found is not None else ():
+        if to == target:
+            link.lose_answers = 1
+
+
+def _full(world: World, node: str, name: str, writes: str) -> None:
+    for _, found in world.nodes():
+        if found.name == node:
+            getattr(found.machine.maps, name).fail_after(int(writes))
+
+
+def _connect(world: World, a: str, b: str) -> None:
+    world.clusters[a].set_peer(b, is_peer=True)
+
+
+def _disconnect(world: World, a: str, b: str) -> None:
+    world.clusters[a].set_peer(b, is_peer=False)
+
+
+def _wait(_world: World, seconds: str) -> Awaitable[None]:
+    return asyncio.sleep(float(seconds))
+
+
+VERBS: Final[dict[str, tuple[int, Callable[..., Any]]]] = {
+    "put": (3, _put),
+    "del": (3, _del),
+    "pod": (3, _pod),
+    "nopod": (2, _nopod),
+    "record": (3, _record),
+    "norecord": (2, _norecord),
+    "crash": (1, _crash),
+    "start": (1, _start),
+    "die": (2, _die),
+    "freeze": (1, _freeze),
+    "thaw": (1, _thaw),
+    "cut": (2, _cut),
+    "heal": (2, _heal),
+    "slow": (3, _slow),
+    "deaf": (2, _deaf),
+    "hear": (2, _hear),
+    "watches": (1, _watches),
+    "forget": (1, _forget),
+    "lag": (3, _lag),
+    "kube": (2, _kube),
+    "store": (2, _store),
+    "lose": (2, _lose),
+    "full": (3, _full),
+    "connect": (2, _connect),
+    "disconnect": (2, _disconnect),
+    "wait": (1, _wait),
+}
+
+
+def show(history: Iterable[Step]) -> str:
+    return "\n".join(str(each) for each in history)
+
+
+__all__ = ["KINDS", "Cluster", "Step", "apply", "parse", "show", "step"]

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Histories drawn by seeds: nothing that must hold is broken. `make simulate` runs more of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.actors.mixture import WORLDS, make_history
+from tests.simulation.history import run_history
+from tests.simulation.steps import parse, show
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("world", "count"), [("small", 30), ("faulty", 15), ("hostile", 10), ("large", 2)])
+def test_no_history_breaks_what_must_hold(world: str, count: int) -> None:
+    command = [sys.executable, "-m", "tests.simulation", "--world", world, "--count", str(count), "--keep-going"]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=os.environ | {"PYTHONHASHSEED": "0"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{count} histories of {world}, 0 failed" in done.stdout
+
+
+def test_the_same_seed_gives_the_same_history_to_the_last_byte_of_the_maps() -> None:
+    setting = WORLDS["small"]
+    history = make_history(3, setting, 30)
+    first, second = (run_history(3, history, setting.shape) for _ in range(2))
+    assert first.faults == second.faults == []
+    assert (first.steps, first.seconds, first.trace) == (second.steps, second.seconds, second.trace)
+    assert make_history(3, setting, 30) == history
+
+
+def test_a_history_is_text_that_can_be_read_back() -> None:
+    history = make_history(5, WORLDS["small"], 60)
+    assert parse(show(history)) == history
