@@ -8,6 +8,7 @@ mention are gone. A value that did not change is not reported again. What is bey
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Final
@@ -17,6 +18,7 @@ from kvstore.store import Event
 from meshmodel.keys import Kind
 from meshpeer.caps import UNLIMITED, Budget, Caps, Dropped
 from meshpeer.consumer import Change
+from meshpeer.twins import Twins
 
 _SIZE_BITS: Final = 24  # larger than any value a store takes
 _SIZE: Final = (1 << _SIZE_BITS) - 1
@@ -33,7 +35,7 @@ class View:
         self._suspects: dict[bytes, None] = {}
         self.dropped = Dropped()
 
-    def __contains__(self, key: bytes) -> bool:
+    def __contains__(self, key: object) -> bool:
         return key in self._known
 
     def __len__(self) -> int:
@@ -117,14 +119,16 @@ class View:
 class RecordViews:
     """What is known of one cluster, by kind. The own cluster has a second, private part of some kinds.
 
-    A key that is gone from one part and stands in the other is not gone.
+    `wanted` kinds and `wanted_parts` of a kind (true: the private one) are to be listed again.
     """
 
     def __init__(self, caps: Caps = UNLIMITED, shared: Budget | None = None) -> None:
         self._caps, self._budget = caps, Budget(caps.size_bytes, shared)
         self._parts: dict[tuple[Kind, bool], View] = {}
         self._others: dict[str, Dropped] = {}
+        self._twins: defaultdict[Kind, Twins] = defaultdict(Twins)
         self.wanted: set[Kind] = set()
+        self.wanted_parts: set[tuple[Kind, bool]] = set()
 
     def part(self, kind: Kind, *, is_private: bool = False) -> View:
         view = self._parts.get((kind, is_private))
@@ -154,12 +158,22 @@ class RecordViews:
     def count(self, kind: Kind) -> int:
         return sum(len(view) for (found, _), view in self._parts.items() if found is kind)
 
-    def without_twins(self, kind: Kind, changes: list[Change], *, is_private: bool) -> list[Change]:
-        """The changes without removals of keys that the other part has."""
-        other = self._parts.get((kind, not is_private))
-        if other is None:
-            return changes
-        return [change for change in changes if change[1] is not None or change[0] not in other]
+    def begin_listing(self, kind: Kind, *, is_private: bool) -> None:
+        """Everything known of the part is suspect until it is mentioned."""
+        self.part(kind, is_private=is_private).begin_listing()
+        if kind in self._twins:
+            self._twins[kind].begin_listing(is_private=is_private)
+
+    def settle_twins(
+        self, kind: Kind, changes: list[Change], revisions: Mapping[bytes, int], *, is_private: bool
+    ) -> list[Change]:
+        """What is news of one part of a kind that has two; parts that have to be listed again are in `wanted_parts`."""
+        other = self.part(kind, is_private=not is_private)
+        news, is_other_due = self._twins[kind].settle(changes, revisions, other, is_private=is_private)
+        if is_other_due:
+            other.doubt()
+            self.wanted_parts.add((kind, not is_private))
+        return news
 
     def doubt(self) -> None:
         """Every value counts as changed when it is seen next."""
@@ -179,3 +193,4 @@ class RecordViews:
     def _drop(self, parts: Iterable[tuple[Kind, bool]]) -> None:
         for part in parts:
             self._parts.pop(part).release()
+            self._twins.pop(part[0], None)

@@ -14,7 +14,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from kvstore.errors import Denied, KvError
 from kvstore.limiter import Limiter
@@ -46,6 +46,12 @@ RELIST_S: Final = 60.0
 
 Connect = Callable[[], Awaitable[Store]]
 Accept = Callable[[ClusterName, ClusterConfig], Sequence[str]]
+
+
+class Follow(Protocol):
+    """Begins to follow one part of a kind."""
+
+    def __call__(self, kind: Kind, *, is_private: bool = False) -> None: ...
 
 
 class SessionEndedError(TransientError):
@@ -102,7 +108,7 @@ class Session:
         self._connect, self._accept, self._clock, self._options = connect, accept, clock, options
         self._streams = Streams(clock.monotonic())
         self._recheck, self._was_listed = Wake(), Wake()
-        self._following: dict[Kind, asyncio.Task[None]] = {}
+        self._following: dict[tuple[Kind, bool], asyncio.Task[None]] = {}
         self._listed_s: dict[Kind, float] = {}
         caps = UNLIMITED if state.is_own else options.caps
         self._changes = Limiter(caps.changes_per_s, caps.changes_burst, clock)
@@ -180,15 +186,17 @@ class Session:
                 group.create_task(self._beat(store), name=f"{name} heartbeat")
                 group.create_task(self._watch_config(store, config), name=f"{name} config")
 
-                def follow(kind: Kind) -> None:
-                    watching = self._watch(store, self._public(kind, config), nodes_listed)
-                    self._following[kind] = group.create_task(watching, name=f"{name} {kind}")
+                def follow(kind: Kind, *, is_private: bool = False) -> None:
+                    public = self._public(kind, config)
+                    part = self._watch_private(store, kind) if is_private else self._watch(store, public, nodes_listed)
+                    words = f"{name} private {kind}" if is_private else f"{name} {kind}"
+                    self._following[kind, is_private] = group.create_task(part, name=words)
 
                 group.create_task(self._watchdog(follow), name=f"{name} watchdog")
                 for kind in self._state.kinds:
                     follow(kind)
                     if self._has_private(kind):
-                        group.create_task(self._watch_private(store, kind), name=f"{name} private {kind}")
+                        follow(kind, is_private=True)
         except BaseExceptionGroup as failures:
             raise _first(failures) from None
 
@@ -249,20 +257,23 @@ class Session:
         """The consumer has everything the batch changes, in parts of bounded size; other tasks get a turn between them."""
         view = self._views.part(stream.kind, is_private=stream.is_private)
         if batch.phase is Phase.LISTING:
-            view.begin_listing()
+            self._views.begin_listing(stream.kind, is_private=stream.is_private)
         for number, events in enumerate(_parts(batch.events)):
             if number:
                 await asyncio.sleep(0)
             changes = view.feed(events, len(stream.prefix))
-            await self._changes.take(self._apply(stream, changes))
+            await self._changes.take(self._apply(stream, changes, events))
             await self._bytes.take(sum(len(value) for _, value in changes if value))
         if batch.phase is Phase.LISTED:
             while gone := view.take_gone(EVENTS_PER_TURN):
                 self._apply(stream, gone)
                 await asyncio.sleep(0)
 
-    def _apply(self, stream: RecordStream, changes: list[Change]) -> int:
-        changes = self._views.without_twins(stream.kind, changes, is_private=stream.is_private)
+    def _apply(self, stream: RecordStream, changes: list[Change], events: Sequence[Event] = ()) -> int:
+        if self._has_private(stream.kind):
+            cut = len(stream.prefix)
+            revisions = {event.key[cut:]: event.revision for event in events}
+            changes = self._views.settle_twins(stream.kind, changes, revisions, is_private=stream.is_private)
         if not changes:
             return 0
         try:
@@ -280,7 +291,7 @@ class Session:
                 if batch.events:
                     self._state.last_heartbeat_s = self._clock.monotonic()
 
-    async def _watchdog(self, follow: Callable[[Kind], None]) -> None:
+    async def _watchdog(self, follow: Follow) -> None:
         limits = self._options.limits
         while True:
             await self._clock.sleep(TICK_S)
@@ -291,13 +302,17 @@ class Session:
             self._state.note_lost_streams(self._streams.lost(now_s, limits.lost_limit_s))
             self._list_again(now_s, follow)
 
-    def _list_again(self, now_s: float, follow: Callable[[Kind], None]) -> None:
-        """Kinds of which there is more to know than is known are listed anew, each once a minute at most."""
+    def _list_again(self, now_s: float, follow: Follow) -> None:
+        """Kinds of which there is more to know than is known are listed anew, each once a minute at most; parts at once."""
+        for kind, is_private in sorted(self._views.wanted_parts & self._following.keys()):
+            self._following.pop((kind, is_private)).cancel()
+            follow(kind, is_private=is_private)
+        self._views.wanted_parts.clear()
         for kind in self._views.due():
-            if kind in self._following and now_s - self._listed_s.get(kind, now_s) >= RELIST_S:
+            if (kind, False) in self._following and now_s - self._listed_s.get(kind, now_s) >= RELIST_S:
                 self._views.wanted.discard(kind)
                 del self._listed_s[kind]
-                self._following.pop(kind).cancel()
+                self._following.pop((kind, False)).cancel()
                 follow(kind)
 
     def _note_truncations(self) -> None:

@@ -12,6 +12,7 @@ from meshmodel.cluster_config import ClusterConfig
 from meshmodel.errors import ModelError
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName
+from meshpeer.consumer import Change
 from meshpeer.followed import FollowedCluster
 from meshpeer.kinds import backends_once, offered_kinds
 from meshpeer.record_views import RecordViews, View
@@ -152,13 +153,51 @@ def test_doubted_values_are_reported_again_and_still_swept() -> None:
     assert view.take_gone(5) == [(b"b", None)]
 
 
+class TwoParts:
+    """The own cluster's addresses, whose parts are told of in any order."""
+
+    def __init__(self) -> None:
+        self.views = RecordViews()
+
+    def tell(self, key: bytes, value: bytes | None, revision: int, *, is_private: bool) -> list[Change]:
+        view = self.views.part(Kind.IPS, is_private=is_private)
+        kind = Happened.DELETE if value is None else Happened.PUT
+        changes = view.feed([Event(kind, key, value or b"", revision)], 0)
+        return self.views.settle_twins(Kind.IPS, changes, {key: revision}, is_private=is_private)
+
+
 def test_a_key_that_stands_in_the_other_part_is_not_gone() -> None:
-    views = RecordViews()
-    views.part(Kind.IPS).feed([put(b"a", b"1"), put(b"b", b"1")], 2)
-    views.part(Kind.IPS, is_private=True).feed([put(b"a", b"1")], 2)
-    changes = [(b"a", None), (b"b", None), (b"a", b"2")]
-    assert views.without_twins(Kind.IPS, changes, is_private=False) == [(b"b", None), (b"a", b"2")]
-    assert views.count(Kind.IPS) == 3
+    parts = TwoParts()
+    assert parts.tell(b"a", b"1", 5, is_private=True) == [(b"a", b"1")]
+    assert parts.tell(b"a", b"2", 6, is_private=False) == [(b"a", b"2")]
+    assert parts.tell(b"a", None, 7, is_private=True) == []
+    assert parts.views.wanted_parts == set()
+    assert parts.tell(b"a", None, 8, is_private=False) == [(b"a", None)]
+
+
+def test_what_one_part_said_before_the_other_is_no_news_when_it_arrives_later() -> None:
+    parts = TwoParts()
+    assert parts.tell(b"a", b"new", 6, is_private=False) == [(b"a", b"new")]
+    assert parts.tell(b"a", b"old", 5, is_private=True) == []
+    assert parts.tell(b"a", None, 7, is_private=True) == []
+    assert parts.views.wanted_parts == set()
+
+
+def test_a_part_whose_value_was_hidden_is_listed_again_when_the_newer_twin_goes() -> None:
+    parts = TwoParts()
+    parts.tell(b"a", b"1", 5, is_private=True)
+    parts.tell(b"a", b"2", 6, is_private=False)
+    assert parts.tell(b"a", None, 7, is_private=False) == []
+    assert parts.views.wanted_parts == {(Kind.IPS, True)}
+    assert parts.tell(b"a", b"1", 5, is_private=True) == [(b"a", b"1")]
+
+
+def test_revisions_of_a_store_that_was_emptied_count_from_its_listing_on() -> None:
+    parts = TwoParts()
+    parts.tell(b"a", b"1", 900, is_private=False)
+    parts.views.begin_listing(Kind.IPS, is_private=False)
+    parts.tell(b"a", b"1", 3, is_private=False)
+    assert parts.tell(b"a", b"2", 4, is_private=True) == [(b"a", b"2")]
 
 
 def followed() -> FollowedCluster:
