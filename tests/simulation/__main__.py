@@ -7,11 +7,12 @@ import argparse
 import os
 import sys
 import time
+from pathlib import Path
 
 from tests.simulation.actors.mixture import WORLDS, Setting, make_history
 from tests.simulation.history import run_history
 from tests.simulation.shrink import shrink
-from tests.simulation.steps import show
+from tests.simulation.steps import parse, show
 
 FIXED_HASHES = "0"
 
@@ -27,7 +28,10 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=40, help="length of a history")
     parser.add_argument("--world", default="small", choices=sorted(WORLDS))
     parser.add_argument("--keep-going", action="store_true", help="report each failing seed, shrink none")
+    parser.add_argument("--history", type=Path, help="a file whose first line is `# seed N world NAME`: run this one")
     chosen = parser.parse_args()
+    if chosen.history is not None:
+        return replay(chosen.history)
     setting, failed, began_s = WORLDS[chosen.world], 0, time.process_time()
     for seed in range(chosen.seed, chosen.seed + chosen.count):
         outcome = run_history(seed, make_history(seed, setting, chosen.steps), setting.shape)
@@ -39,6 +43,15 @@ def main() -> int:
                 return 1
     say(f"{chosen.count} histories of {chosen.world}, {failed} failed, {time.process_time() - began_s:.1f} CPU s")
     return 1 if failed else 0
+
+
+def replay(path: Path) -> int:
+    """0 if the history of a file is well."""
+    text = path.read_text(encoding="utf-8")
+    _, _, seed, _, world = text.split(maxsplit=5)[:5]
+    outcome = run_history(int(seed), parse(text), WORLDS[world].shape)
+    say("\n".join(outcome.faults) or f"{path.name}: well")
+    return 1 if outcome.faults else 0
 
 
 def report(seed: int, setting: Setting, length: int, faults: list[str]) -> None:
