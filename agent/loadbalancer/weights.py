@@ -51,7 +51,8 @@ def slots_each(sizes: Mapping[str, int], weights: Mapping[str, int]) -> dict[str
             break
     if best is not None:
         return best[1]
-    return {n: max(1, min(round(ratio / least), limit // (len(sizes) * sizes[n]))) for n, ratio in wanted.items()}
+    spare = max(0, limit - sum(sizes.values())) // len(sizes)
+    return {name: 1 + min(round(ratio / least) - 1, spare // sizes[name]) for name, ratio in wanted.items()}
 
 
 def weighted(

@@ -45,6 +45,14 @@ def test_shares_are_near_the_weights(sizes: dict[str, int], data: st.DataObject)
         assert abs(Fraction(each[name] * size, total) - wanted) < Fraction(3, 100), (each, sizes, weights)
 
 
+def test_a_large_cluster_leaves_the_others_what_the_head_can_count() -> None:
+    """Found by the test below."""
+    sizes = {"a": 1, "b": 1, "c": 1, "d": 16_387}
+    each = slots_each(sizes, dict.fromkeys(sizes, 1))
+    assert sum(each[name] * sizes[name] for name in sizes) <= MAXIMUM_SLOTS
+    assert each["a"] > 1000
+
+
 @given(st.dictionaries(st.sampled_from("abcd"), st.integers(1, 20_000), min_size=2), st.data())
 def test_the_head_of_a_frontend_can_count_the_slots(sizes: dict[str, int], data: st.DataObject) -> None:
     weights = {name: data.draw(st.integers(1, 1000)) for name in sizes}
