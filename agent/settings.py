@@ -95,7 +95,7 @@ class AgentSettings(Settings):
         (), "ports of nodes that no host policy closes to anybody, such as 22/TCP; besides those of docs/policy.md"
     )
     host_policy_mesh_ports: tuple[int, ...] = option(
-        (), "TCP ports of clusters' stores that no host policy closes, besides 2379 and 32379"
+        (), "TCP ports of the mesh that no host policy closes, besides 2379, 9880, 32379 and those of peers"
     )
     sync_timeout_s: float = option(60.0, "how long a restarted agent waits for first listings before it writes maps")
     heartbeat_silence_s: float = option(

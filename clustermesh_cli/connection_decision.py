@@ -160,8 +160,7 @@ def _decide_side(end: End, other: End, direction: Direction, packet: Packet) -> 
         own = Belief(number, end.view.identities.get(number), end.cluster)
     peer = believe(end.view, other.address, engine.prefixes())
     if end.uses_host_network:
-        reason = "it uses its node's network: policies select pods only"
-        return SideDecision(end, _plain(direction, True, reason), own, peer, None, remarks)
+        return SideDecision(end, _decide_node(end, other, direction, peer.number, packet), own, peer, None, remarks)
     half = Half(engine, own.number, peer.number, end.named_ports)
     judged = _with_unknowns(explain_side(half, direction, *packet), half, own, peer, packet)
     enforced = _enforced(end, direction, peer.number, packet)
@@ -214,9 +213,7 @@ def _enforced(end: End, direction: Direction, peer: NumericIdentity, packet: Pac
     is_on = endpoint.ingress_enforced if direction is Direction.INGRESS else endpoint.egress_enforced
     if not is_on:
         return Enforced(allowed=True, rule="", revision=endpoint.policy_revision or 0)
-    entries = {
-        EntryKey(Direction(e.direction), e.identity, e.protocol, e.port, e.port_bits): _entry(e) for e in end.realised
-    }
+    entries = _entries(end)
     verdict = lookup(entries, direction, int(peer), *packet)
     allowed = verdict.allowed and verdict.entry is not None and not verdict.entry.proxy_port
     if peer == UNKNOWN and allowed:
@@ -224,6 +221,28 @@ def _enforced(end: End, direction: Direction, peer: NumericIdentity, packet: Pac
         allowed = everything.allowed
     rule = verdict.entry.rule.section if verdict.entry is not None else ""
     return Enforced(allowed, rule, endpoint.policy_revision or 0)
+
+
+def _decide_node(end: End, other: End, direction: Direction, peer: NumericIdentity, packet: Packet) -> SideExplanation:
+    """What the kernel of a node does with the node's own connections: host policies and their guard are in its entries."""
+    is_same = (end.cluster, end.node) == (other.cluster, other.node)
+    if not end.realised:
+        return _plain(direction, True, "it uses its node's network, and no host policy selects the node")
+    if is_same and (other.uses_host_network or direction is Direction.EGRESS):
+        return _plain(
+            direction, True, "what stays on a node, and what a node sends to its own pods, no host policy judges"
+        )
+    verdict = lookup(_entries(end), direction, int(peer), *packet)
+    rule = verdict.entry.rule.section if verdict.entry is not None else ""
+    word = "allowed" if verdict.allowed else "denied"
+    reason = f"{word} by {rule or 'default'}, as its node enforces host policies"
+    return _plain(direction, verdict.allowed, reason)._replace(enforced=True, match_type=verdict.match_type)
+
+
+def _entries(end: End) -> Mapping[EntryKey, PolicyEntry]:
+    return {
+        EntryKey(Direction(e.direction), e.identity, e.protocol, e.port, e.port_bits): _entry(e) for e in end.realised
+    }
 
 
 def _entry(entry: PolicyMapRow) -> PolicyEntry:

@@ -21,6 +21,8 @@ class MapStatus(Row, kw_only=True):
     failed: int = 0
 
 
+NODE_ENDPOINT: Final = 0
+"""The number of the node itself where endpoints have theirs: host policies judge it."""
 NOT_ENFORCED: Final = "not enforced: "
 """What a sentence in `AgentStatus.problems` begins with that tells of a valid policy's part without its full effect."""
 

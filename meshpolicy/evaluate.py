@@ -22,6 +22,7 @@ from meshpolicy.endpoint_policy import EndpointPolicy
 from meshpolicy.engine import RESERVED_LABELS, Engine
 from meshpolicy.entity import WORLDS
 from meshpolicy.errors import PolicyError
+from meshpolicy.host_guard import GuardFacts, guard_policy
 from meshpolicy.icmp import TYPE_NAMES
 from meshpolicy.node_peer import completed_labels
 from meshpolicy.port import MAXIMUM_PORT, PROTOCOL_NUMBERS, TCP, NamedPorts
@@ -87,7 +88,7 @@ class _CaseWorld:
 
     def load(self, documents: Iterable[Document]) -> list[str]:
         """Put the valid policies in force; returns a text for each invalid one."""
-        errors = []
+        errors, is_about_hosts = [], False
         for index, item in enumerate(load_documents(documents, self._context)):
             if isinstance(item, PolicyError):
                 errors.append(str(item))
@@ -95,6 +96,9 @@ class _CaseWorld:
                 self._engine.set_cidr_group(item)
             else:
                 self._engine.set_policy(_made_unique(item, index))
+                is_about_hosts |= item.is_host
+        if is_about_hosts:
+            self._engine.set_policy(guard_policy(GuardFacts()))
         self._look_up_nodes()
         return errors
 

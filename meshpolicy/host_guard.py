@@ -24,6 +24,8 @@ from meshpolicy.tier import Tier
 
 KUBELET_PORT: Final = 10250
 _ETCD_PORTS: Final = (2379, 2380)
+_API_PORT: Final = 6443
+"""Where nobody says another."""
 _DNS: Final = 53
 _DHCP_SERVER: Final = 67
 _DHCP_CLIENT: Final = 68
@@ -39,8 +41,8 @@ _NODES: Final[tuple[PeerSelector, ...]] = (
 class GuardFacts:
     """What the guard of one node depends on.
 
-    `api_servers` are (address, port) where the API server answers. `mesh_ports` are TCP ports by which clusters of the mesh
-    reach each other's stores, on nodes of this cluster or of others; `agent_port` is that of the agents. `open_ports` are
+    `api_servers` are (address, port) where the API server answers. `mesh_ports` are TCP ports of the mesh's own
+    servers, in pods or on nodes, of this cluster or of others; `agent_port` is that of the agents. `open_ports` are
     those that the operator keeps open to everyone.
     """
 
@@ -49,7 +51,7 @@ class GuardFacts:
     kubelet_port: int = KUBELET_PORT
     vxlan_port: int = 8472
     agent_port: int = 9879
-    mesh_ports: tuple[int, ...] = (2379, 32379)
+    mesh_ports: tuple[int, ...] = (2379, 9880, 32379)
     open_ports: tuple[PortSpec, ...] = ()
 
 
@@ -60,7 +62,7 @@ def guard_policy(facts: GuardFacts) -> Policy:
 
 def _rules(facts: GuardFacts) -> Iterator[Rule]:
     servers = tuple(CidrSelector(parse_address(address)) for address, _ in facts.api_servers)
-    api_ports = tuple(dict.fromkeys(port for _, port in facts.api_servers))
+    api_ports = tuple(dict.fromkeys(port for _, port in facts.api_servers)) or (_API_PORT,)
     kubelet = _tcp((facts.kubelet_port,))
     errors = tuple(_one(ICMP, TYPE_NAMES[ICMP][name]) for name in _ICMP_ERRORS)
     overlay = (_one(UDP, facts.vxlan_port),)

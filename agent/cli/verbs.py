@@ -23,6 +23,7 @@ import msgspec
 
 from agent.cli import render
 from meshapi.agent import (
+    NODE_ENDPOINT,
     AgentStatus,
     EndpointRow,
     IdentityRow,
@@ -172,7 +173,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(group(bpf, "lb", "service map"), "list", "frontends, slots, backends", _bpf_lb)
     add(group(bpf, "ipcache", "address map"), "list", "prefix, identity, tunnel", _bpf_ipcache)
     realised = add(group(bpf, "policy", "policy map"), "get", "entries of one endpoint", _bpf_policy)
-    realised.add_argument("endpoint", help="endpoint id, address or namespace/pod")
+    realised.add_argument("endpoint", help="endpoint id, address, namespace/pod, or node: the node itself")
     add(group(verbs, "node", "nodes"), "list", "nodes of every cluster", _nodes)
     identity = add(group(verbs, "identity", "identities"), "list", "identities of every cluster", _identities)
     identity.add_argument("label", nargs="?", default="", help="only identities with a label that contains this")
@@ -251,6 +252,8 @@ def _bpf_policy(client: SocketClient, arguments: argparse.Namespace) -> int:
         for row in client.get("/v1/endpoints", list[EndpointRow])
         if wanted in (str(row.id), row.address, f"{row.namespace}/{row.pod}")
     ]
+    if wanted == "node":
+        found = [NODE_ENDPOINT]
     if not found:
         raise NoAnswerError(f"no endpoint {wanted} on this node")
     answer = client.get(f"/v1/policy/endpoints/{found[0]}", list[PolicyMapRow])

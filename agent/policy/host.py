@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from agent.settings import AgentSettings
 from agent.tables import AgentDB
-from meshapi.installed import STORE_NODE_PORT, STORE_PORT
+from meshapi.installed import APISERVER_PORT, STORE_NODE_PORT, STORE_PORT
 from meshkit.clock import Clock
 from meshmodel.names import ServiceName
 from meshpeer.directory import read_directory
@@ -49,7 +49,15 @@ class HostGuard:
             vxlan_port=settings.vxlan_port,
             agent_port=settings.port,
             mesh_ports=tuple(
-                sorted({STORE_PORT, STORE_NODE_PORT, *settings.host_policy_mesh_ports, *self._ports_of_peers()})
+                sorted(
+                    {
+                        STORE_PORT,
+                        STORE_NODE_PORT,
+                        APISERVER_PORT,
+                        *settings.host_policy_mesh_ports,
+                        *self._ports_of_peers(),
+                    }
+                )
             ),
             open_ports=self._open,
         )

@@ -23,7 +23,7 @@ from clustermesh_cli.live_policy import (
 )
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
-from meshapi.agent import AddressRow
+from meshapi.agent import NODE_ENDPOINT, AddressRow
 from meshapi.row import SCHEMA
 from meshkit.answer_form import AnswerForm
 from meshpolicy.icmp import TYPE_NAMES
@@ -193,8 +193,9 @@ def _choose(name: PodName, pods: Sequence[PodFacts], cluster: str) -> PodFacts:
 def _with_view(end: End, sources: ExplainSources) -> End:
     view = sources.view(end.cluster, end.node)
     seen = replace(end, view=view)
-    if seen.endpoint is None:
+    if seen.endpoint is None and not end.uses_host_network:
         return seen
     context = sources.live[end.cluster].context
     programs = sources.programs[end.cluster]
-    return replace(seen, realised=read_realised(programs, context, end.node, seen.endpoint.id))
+    number = NODE_ENDPOINT if seen.endpoint is None else seen.endpoint.id
+    return replace(seen, realised=read_realised(programs, context, end.node, number))

@@ -58,6 +58,9 @@ def _steps(pick: random.Random, length: int) -> Iterator[Step]:
             + ["tiered"] * 3
             + [
                 "untiered",
+                "host",
+                "host",
+                "unhost",
                 "service",
                 "service",
                 "backends",
@@ -81,8 +84,9 @@ def _steps(pick: random.Random, length: int) -> Iterator[Step]:
         match kind:
             case "policy":
                 yield kind, *name, _spec(pick)
-            case "tiered" | "untiered":
-                yield kind, pick.choice("tuv"), *([tiered_spec(pick)] if kind == "tiered" else [])
+            case "tiered" | "untiered" | "host" | "unhost":
+                make = {"tiered": tiered_spec, "host": _host_spec}.get(kind)
+                yield kind, pick.choice("tuv"), *([] if make is None else [make(pick)])
             case "drop":
                 yield kind, *name
             case "group":
@@ -125,6 +129,16 @@ def _spec(pick: random.Random) -> dict[str, Any]:
     if pick.random() < 0.2:
         spec["enableDefaultDeny"] = {pick.choice(["ingress", "egress"]): pick.random() < 0.5}
     return spec
+
+
+def _host_spec(pick: random.Random) -> dict[str, Any]:
+    """A spec about nodes; HTTP rules are refused there."""
+    spec = _spec(pick)
+    del spec["endpointSelector"]
+    for rule in (rule for section in spec.values() if isinstance(section, list) for rule in section):
+        for port in rule.get("toPorts", ()):
+            port.pop("rules", None)
+    return {"nodeSelector": _node_selector(pick), **spec}
 
 
 def _selector(pick: random.Random) -> dict[str, Any]:
@@ -210,6 +224,10 @@ class World:
             case ("tiered", name, spec):
                 document = _document("ClusterNetworkPolicy", "", name, spec)
                 self.set_document({**document, "apiVersion": "policy.networking.k8s.io/v1alpha2"})
+            case ("host", name, spec):
+                self.set_document(_document("CiliumClusterwideNetworkPolicy", "", name, spec))
+            case ("unhost", name):
+                self.remove(PolicyRef("CiliumClusterwideNetworkPolicy", "", name))
             case ("untiered", name):
                 self.remove(PolicyRef("ClusterNetworkPolicy", "", name))
             case ("drop", namespace, name):

@@ -37,7 +37,7 @@ WHO = {
     "pretender": Who((*pod("b", "x", "one", NORTH, "red").labels, "k8s:net=jupiter"), ports=()),
     "init": Who(("reserved:init=",)),
     "health": Who(("reserved:health=",)),
-    "host": Who(("reserved:host=",)),
+    "host": Who(("reserved:host=", "node:app=a", "node:tier=x", f"node:{CLUSTER}={NORTH}")),
     "node": Who(("reserved:remote-node=",)),
     "edge": Who(("reserved:remote-node=", "node:app=a", "node:tier=x", f"node:{CLUSTER}={NORTH}")),
     "core": Who(("reserved:remote-node=", "node:app=b", f"node:{CLUSTER}={NORTH}")),
@@ -266,6 +266,22 @@ def documents() -> st.SearchStrategy[Document]:
 
 
 @st.composite
+def _host_specs(draw: st.DrawFn) -> Document:
+    """A spec about nodes; HTTP rules are refused there."""
+    spec: Document = draw(_specs())
+    del spec["endpointSelector"]
+    for section in ("ingress", "ingressDeny", "egress", "egressDeny"):
+        kept = [
+            {**rule, "toPorts": [_clean(ports=port.get("ports")) for port in rule["toPorts"]]}
+            if "toPorts" in rule
+            else rule
+            for rule in spec.get(section) or ()
+        ]
+        spec.update({section: kept} if kept else {})
+    return {"nodeSelector": draw(selectors(_NODE_KEYS)), **spec}
+
+
+@st.composite
 def untiered_documents(draw: st.DrawFn) -> Document:
     """One valid policy of a kind without tiers."""
     kind = draw(st.sampled_from(["CiliumNetworkPolicy"] * 3 + ["CiliumClusterwideNetworkPolicy", "NetworkPolicy"]))
@@ -273,9 +289,10 @@ def untiered_documents(draw: st.DrawFn) -> Document:
     if kind != "CiliumClusterwideNetworkPolicy":
         metadata["namespace"] = draw(st.sampled_from(["one", "two"]))
     if kind != "NetworkPolicy":
+        specs = st.one_of(_specs(), _host_specs()) if kind == "CiliumClusterwideNetworkPolicy" else _specs()
         if draw(st.booleans()):
-            return {"kind": kind, "metadata": metadata, "spec": draw(_specs())}
-        return {"kind": kind, "metadata": metadata, "specs": draw(st.lists(_specs(), min_size=1, max_size=2))}
+            return {"kind": kind, "metadata": metadata, "spec": draw(specs)}
+        return {"kind": kind, "metadata": metadata, "specs": draw(st.lists(specs, min_size=1, max_size=2))}
     spec: Document = {"podSelector": draw(selectors(["app", "tier"]))}
     for name, word in (("ingress", "from"), ("egress", "to")):
         rules = draw(_maybe(st.lists(_kubernetes_rules(word), max_size=2)))

@@ -10,7 +10,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Any
 
-from policy_twin_nodes import means_node
+from policy_twin_nodes import is_judged, is_of_kind, means_node
 from policy_twin_tiers import tier_says
 
 NAMESPACE = "io.kubernetes.pod.namespace"
@@ -96,7 +96,8 @@ class Twin:
         Named is the strongest rule; of these the one with the longest layer 4 part, then one that names the peer, then
         the first by name.
         """
-        if packet.subject.is_reserved("world", "host", "remote-node", "kube-apiserver"):
+        is_host, is_init = (packet.subject.is_reserved(word) for word in ("host", "init"))
+        if not is_judged(self, packet.subject):
             return Decision(True)
         tally = Tally()
         for document in self.documents:
@@ -104,15 +105,14 @@ class Twin:
                 self._kubernetes(document, packet, tally)
             elif document["kind"] != "ClusterNetworkPolicy":
                 self._cilium(document, packet, tally)
-        is_init = packet.subject.is_reserved("init")
         tiered = [d for d in self.documents if d["kind"] == "ClusterNetworkPolicy" and self.is_about(d, packet)]
-        if not tally.selected and not is_init and not tiered:
+        if not (tally.selected or is_init or tiered or is_host):
             return Decision(True)
         admin = tier_says(self, [d for d in tiered if d["spec"]["tier"] == "Admin"], packet)
         if admin.verdict in ("Accept", "Deny"):
             return Decision(admin.verdict == "Accept", admin.rule)
         hits = tally.hits
-        if packet.direction == "ingress" and packet.peer.is_reserved("host"):
+        if packet.direction == "ingress" and packet.peer.is_reserved("host") and not is_host:
             hits.append(Hit(2, 0, True, (("built-in", "", "allow-localhost"), "")))
         if not hits and not tally.default_deny:
             baseline = tier_says(self, [d for d in tiered if d["spec"]["tier"] == "Baseline"], packet)
@@ -134,7 +134,9 @@ class Twin:
         clusterwide = document["kind"] == "CiliumClusterwideNetworkPolicy"
         several = [(f"specs[{n}].", spec) for n, spec in enumerate(document.get("specs", []))]
         for place, spec in [*([("", document["spec"])] if "spec" in document else []), *several]:
-            subject = spec["endpointSelector"]
+            if not is_of_kind(self, spec, packet.subject):
+                continue
+            subject = spec.get("endpointSelector", {})
             if not clusterwide:
                 labels = {k: v for k, v in (subject.get("matchLabels") or {}).items() if k != f"k8s:{NAMESPACE}"}
                 subject = {**subject, "matchLabels": labels}
@@ -148,7 +150,7 @@ class Twin:
                     tally.selected = True
                     tally.default_deny |= switch is not False
                     scope = "" if clusterwide else namespace
-                    about_init = "reserved:init" in str(spec["endpointSelector"])
+                    about_init = "reserved:init" in str(subject)
                     if self._cilium_peer(rule, packet, scope, about_init, is_deny):
                         name = (reference(document), f"{place}{section}[{number}]")
                         names_peer = not self._means_everyone(rule, packet, scope, about_init)

@@ -23,3 +23,20 @@ def means_node(twin: Twin, selector: dict[str, Any], peer: Who, direction: str) 
         return False
     as_k8s = type(peer)((*peer.labels, *(f"k8s:{CLUSTER}={name}" for name in clusters)))
     return twin.selects(selector, as_k8s, "node")
+
+
+def is_judged(twin: Twin, who: Who) -> bool:
+    """Whether policies can be about it; about the own node, whether one is."""
+    if not who.is_reserved("host"):
+        return not who.is_reserved("world", "remote-node", "kube-apiserver")
+    specs = (spec for d in twin.documents for spec in ([d["spec"]] if "spec" in d else []) + d.get("specs", []))
+    return any("nodeSelector" in spec and is_of_kind(twin, spec, who) for spec in specs)
+
+
+def is_of_kind(twin: Twin, spec: dict[str, Any], who: Who) -> bool:
+    """Whether a spec about pods is asked for one, or one about nodes for a node that it selects."""
+    if "nodeSelector" not in spec or not who.is_reserved("host"):
+        return "nodeSelector" not in spec and not who.is_reserved("host")
+    clusters = who.values("node", CLUSTER)
+    known = type(who)((*who.labels, *(f"k8s:{CLUSTER}={name}" for name in clusters)))
+    return twin.selects(spec["nodeSelector"], known, "node")

@@ -110,6 +110,22 @@ def test_a_pod_on_its_nodes_network_is_not_judged() -> None:
     assert "node's network" in found.egress.explanation.reason
 
 
+def test_a_node_is_judged_as_its_kernel_holds_it_and_what_stays_on_it_is_not() -> None:
+    entry = PolicyMapRow(
+        endpoint_id=0, direction=0, identity=0, protocol=6, port=6443, port_bits=16, deny=False, precedence=1, proxy_port=0,
+        rule="built-in/guard egress api-server",
+    )  # fmt: skip
+    node = replace(end(WEB_NORTH), uses_host_network=True, realised=(entry,))
+    found = decide(node, end(DB_SOUTH), Packet(6, 6443)).egress.explanation
+    assert (found.allowed, found.enforced) == (True, True)
+    assert found.reason.startswith("allowed by built-in/guard egress api-server")
+    found = decide(node, end(DB_SOUTH), Packet(6, 6444)).egress.explanation
+    assert (found.allowed, found.enforced) == (False, True)
+    pod = replace(end(DB_SOUTH), cluster=node.cluster, node=node.node)
+    assert decide(node, pod, Packet(6, 6444)).egress.explanation.allowed is True
+    assert decide(pod, node, Packet(6, 6444)).ingress.explanation.allowed is False
+
+
 @pytest.mark.parametrize(
     ("ranges", "allowed"),
     [(["192.0.2.0/24"], True), (["198.51.100.0/24"], False)],

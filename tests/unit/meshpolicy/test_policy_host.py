@@ -11,6 +11,7 @@ from meshmodel.identity import LOCAL_SCOPE_REMOTE_NODE, NumericIdentity, Reserve
 from meshmodel.labels import pod_labels
 from meshmodel.names import ClusterName
 from meshpolicy import Direction, Engine, Policy, PolicyContext, PolicyError, parse_policy
+from meshpolicy.evaluate import evaluate_case
 from meshpolicy.host_guard import GuardFacts, guard_policy, parse_open_port
 from meshpolicy.node_peer import node_labels
 from meshpolicy.rebuild import differences
@@ -134,6 +135,7 @@ GUARDED = [
     (OUT, NODE, UDP, 8472, "egress overlay"),
     (IN, NODE, TCP, 32379, "ingress mesh"),
     (OUT, WORLD, TCP, 2379, "egress mesh"),
+    (OUT, POD, TCP, 9880, "egress mesh"),  # how the API server asks for the status
     (IN, EDGE, TCP, 9879, "ingress agent"),
     (IN, WORLD, ICMP, 3, "ingress icmp-errors"),
     (OUT, WORLD, UDP, 53, "egress dns"),
@@ -189,6 +191,18 @@ def test_policies_and_the_guard_come_and_go_as_if_they_had_been_there_from_the_s
         made.endpoint_policy(HOST)
         assert not differences(made)
     assert not is_judged(made)
+
+
+def test_an_evaluated_case_has_the_guard_where_nodes_are_judged() -> None:
+    document = {
+        "apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy", "metadata": {"name": "p"},
+        "spec": {"nodeSelector": {"matchLabels": {"role": "edge"}}, **EVERYTHING},
+    }  # fmt: skip
+    flows = [["world", "own", "TCP", 22], ["node", "own", "TCP", 10250], ["own", "world", "UDP", 53]]
+    ids = {"own": ["reserved:host=", "node:role=edge"], "node": ["reserved:remote-node="], "world": ["reserved:world="]}
+    said = evaluate_case({"cluster": "north", "ids": ids, "policies": [document], "flows": flows})
+    verdicts = [["allowed", "denied"], ["allowed", "allowed"], ["allowed", "allowed"]]
+    assert said == {"errors": [], "verdicts": verdicts}
 
 
 @pytest.mark.parametrize("text", ["twenty-two", "0/TCP", "70000/TCP", "22/ICMP", "-1/UDP", ""])
