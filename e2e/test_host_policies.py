@@ -31,7 +31,11 @@ class Askers:
     """Who asks the server on NODE: a pod of the node, a pod of the other cluster, a node, and an address of nobody."""
 
     mesh: Mesh
-    target: str
+    address: str
+
+    @property
+    def target(self) -> str:
+        return f"http://{self.address}:{NODE_PORT}/"
 
     def outcomes(self) -> dict[str, str]:
         mesh, found = self.mesh, {}
@@ -66,14 +70,16 @@ class Askers:
 def askers(mesh: Mesh) -> Iterator[Askers]:
     (address,) = (node.address for node in cluster_named("koornacht").nodes if node.name == NODE)
     with servers(mesh, [NODE], OTHER):
-        yield Askers(mesh, f"http://{address}:{NODE_PORT}/")
+        yield Askers(mesh, address)
 
 
 def is_in_touch(mesh: Mesh) -> bool:
     """The kubelet answers, the API server reaches it, and every agent hears its peers."""
     pod = next(p for p in mesh.pods("koornacht", "name=x-wing") if p["spec"]["nodeName"])["metadata"]["name"]
     peers = mesh.agent_rest("koornacht", NODE, "/v1/status")["peers"]
-    return mesh.kubectl("koornacht", "exec", pod, "--", "true").returncode == 0 and all(p["ready"] for p in peers)
+    return mesh.kubectl("koornacht", "exec", pod, "--", "true").returncode == 0 and [p["ready"] for p in peers] == [
+        True
+    ]
 
 
 def test_a_port_of_a_node_closes_for_all_but_the_pods_that_a_policy_names_while_the_node_has_the_label(
@@ -102,4 +108,9 @@ def test_under_a_policy_that_denies_nodes_everything_the_mesh_goes_on_and_the_po
         assert status.returncode == 0, status.stdout
         held = whole.agent("koornacht", NODE, "bpf", "policy", "get", "node", check=False)
         assert "built-in/guard" in held.stdout
+        said = whole.clustermesh(
+            "explain", "policy", "--context", "kind-koornacht", "--from", OUTSIDE, "--to", askers.address,
+            "--port", f"{NODE_PORT}/TCP", "--plain", check=False,
+        ).stdout  # fmt: skip
+        assert "denied by ccnp/e2e-hosts ingressDeny[0]" in said
     askers.all_become(REACHED)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from meshmodel.labels import RESERVED
+from meshmodel.labels import NAMESPACE_LABEL, RESERVED
 from meshpolicy.entity import entity_selectors
 from meshpolicy.icmp import TYPE_NAMES
 from meshpolicy.peer import CidrSelector, PeerSelector
@@ -19,7 +19,7 @@ from meshpolicy.port import ICMP, TCP, UDP, PortSpec
 from meshpolicy.prefix import parse_address
 from meshpolicy.reference import HOST_GUARD, Direction, RuleOrigin
 from meshpolicy.rule import Policy, Rule
-from meshpolicy.selector import LabelSelector, Operator, Requirement
+from meshpolicy.selector import KUBERNETES_SOURCE, LabelSelector, Operator, Requirement, equals, scope_cluster
 from meshpolicy.tier import Tier
 
 KUBELET_PORT: Final = 10250
@@ -42,7 +42,8 @@ class GuardFacts:
     """What the guard of one node depends on.
 
     `api_servers` are (address, port) where the API server answers. `mesh_ports` are TCP ports of the mesh's own
-    servers, in pods or on nodes, of this cluster or of others; `agent_port` is that of the agents. `open_ports` are
+    servers, in pods or on nodes, of this cluster or of others; `agent_port` is that of the agents, whom pods of `namespace` in
+    `cluster` ask too. `open_ports` are
     those that the operator keeps open to everyone.
     """
 
@@ -51,6 +52,8 @@ class GuardFacts:
     kubelet_port: int = KUBELET_PORT
     vxlan_port: int = 8472
     agent_port: int = 9879
+    cluster: str = ""
+    namespace: str = "kube-system"
     mesh_ports: tuple[int, ...] = (2379, 9880, 32379)
     open_ports: tuple[PortSpec, ...] = ()
 
@@ -74,7 +77,8 @@ def _rules(facts: GuardFacts) -> Iterator[Rule]:
     for direction in Direction:
         yield _rule("etcd", direction, _NODES, _tcp(_ETCD_PORTS))
         yield _rule("mesh", direction, None, _tcp(facts.mesh_ports))
-        yield _rule("agent", direction, _NODES, _tcp((facts.agent_port,)))
+        programs = (_programs(facts),) if direction is Direction.INGRESS else ()
+        yield _rule("agent", direction, (*_NODES, *programs), _tcp((facts.agent_port,)))
         yield _rule("overlay", direction, None, overlay)
         yield _rule("icmp-errors", direction, None, errors)
     yield _rule("dns", Direction.EGRESS, None, (_one(UDP, _DNS), _one(TCP, _DNS)))
@@ -82,6 +86,12 @@ def _rules(facts: GuardFacts) -> Iterator[Rule]:
     yield _rule("dhcp", Direction.INGRESS, None, (_one(UDP, _DHCP_CLIENT),))
     if facts.open_ports:
         yield _rule("setting", Direction.INGRESS, None, facts.open_ports)
+
+
+def _programs(facts: GuardFacts) -> LabelSelector:
+    """Where the apiserver and the relay run."""
+    found = LabelSelector((equals(KUBERNETES_SOURCE, NAMESPACE_LABEL, facts.namespace),))
+    return scope_cluster(found, facts.cluster)
 
 
 def _rule(name: str, direction: Direction, peers: Sequence[PeerSelector] | None, ports: Iterable[PortSpec]) -> Rule:

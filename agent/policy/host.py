@@ -48,6 +48,8 @@ class HostGuard:
             kubelet_port=settings.kubelet_port,
             vxlan_port=settings.vxlan_port,
             agent_port=settings.port,
+            cluster=self._db.own,
+            namespace=settings.config_namespace,
             mesh_ports=tuple(
                 sorted(
                     {

@@ -23,6 +23,7 @@ NORTH = ClusterName("north")
 CONTEXT = PolicyContext(NORTH)
 HOST, WORLD, NODE = NumericIdentity(Reserved.HOST), int(Reserved.WORLD), int(Reserved.REMOTE_NODE)
 CONTROL, POD, EDGE = int(Reserved.KUBE_APISERVER), 65536 + 7, LOCAL_SCOPE_REMOTE_NODE + 5
+APISERVER = 65536 + 8
 FACTS = GuardFacts((("192.168.50.11", 6443), ("203.0.113.9", 443)), open_ports=(parse_open_port("22/TCP"),))
 SSH = [{"ports": [{"port": "22", "protocol": "TCP"}]}]
 WEB = [{"ports": [{"port": "80", "protocol": "TCP"}]}]
@@ -48,6 +49,8 @@ def engine(*policies: Policy, labels: dict[str, str] | None = None, facts: Guard
     if labels is not None:
         made.set_identity(HOST, node_labels(labels, NORTH, made.node_keys(), is_own=True))
     made.set_identity(NumericIdentity(POD), pod_labels({"app": "a"}, "shop", {}, "default", NORTH))
+    system = pod_labels({"k8s-app": "clustermesh-apiserver"}, "kube-system", {}, "default", NORTH)
+    made.set_identity(NumericIdentity(APISERVER), system)
     made.set_identity(NumericIdentity(EDGE), node_labels({"role": "edge"}, NORTH, made.node_keys(), is_own=False))
     assert not differences(made)
     return made
@@ -137,6 +140,7 @@ GUARDED = [
     (OUT, WORLD, TCP, 2379, "egress mesh"),
     (OUT, POD, TCP, 9880, "egress mesh"),  # how the API server asks for the status
     (IN, EDGE, TCP, 9879, "ingress agent"),
+    (IN, APISERVER, TCP, 9879, "ingress agent"),
     (IN, WORLD, ICMP, 3, "ingress icmp-errors"),
     (OUT, WORLD, UDP, 53, "egress dns"),
     (OUT, WORLD, UDP, 67, "egress dhcp"),
@@ -148,6 +152,7 @@ NOT_GUARDED = [
     (IN, POD, TCP, 10250),
     (IN, WORLD, TCP, 6443),
     (IN, WORLD, TCP, 9879),
+    (IN, POD, TCP, 9879),
     (IN, NODE, TCP, 80),
     (OUT, WORLD, TCP, 6443),
     (OUT, WORLD, TCP, 22),
