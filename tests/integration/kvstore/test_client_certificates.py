@@ -68,7 +68,7 @@ async def store(facade: Facade, tmp_path: Path) -> AsyncIterator[EtcdStore]:
 async def restart(facade: Facade) -> None:
     """Every connection is broken."""
     await facade.facade.stop()
-    facade.facade = ReadOnlyFacade(facade.admin, facade.authorize, facade.server_tls())
+    facade.facade = ReadOnlyFacade(facade.admin, facade.authorize, facade.server_tls(), admits=facade.admits)
     assert await facade.facade.start("127.0.0.1", facade.port) == facade.port
 
 
