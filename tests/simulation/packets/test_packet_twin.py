@@ -13,7 +13,17 @@ import pytest
 
 from agent.datapath.config import Lifetimes
 from agent.datapath.flow_layout import EventType
-from agent.datapath.layout import TICK_NS, BackendKey, BackendState, MemberKey, PolicyKey, ServiceKey
+from agent.datapath.layout import (
+    TICK_NS,
+    BackendKey,
+    BackendState,
+    BackendValue,
+    MemberKey,
+    MemberValue,
+    PolicyKey,
+    ServiceKey,
+    ServiceValue,
+)
 from agent.datapath.maps import Maps
 from agent.datapath.memory import memory_maps
 from agent.datapath.reasons import Reason
@@ -25,6 +35,7 @@ from tests.packet.packet_node import (
     NEIGHBOUR_ID,
     NODE,
     POD,
+    POD_ID,
     REDIRECT,
     REMOTE_ID,
     REMOTE_NODE,
@@ -60,7 +71,7 @@ class Both:
         self.maps = memory_maps()
         for kernel, memory in self._pairs(self.maps):
             memory.update(sorted(kernel.items(), key=lambda entry: -getattr(entry[0], "slot", 0)))
-        self.chosen = 0
+        self.chosen, self.arrived = 0, list[tuple[str, Segment, Lot]]()
         lives = Lifetimes()
         self.path = PacketPath(
             self.maps,
@@ -96,14 +107,14 @@ class Both:
         backends = [(1, NEIGHBOUR, 8080), (2, REMOTE_POD, 9090), (3, POD, 8080)]
         for protocol in (TCP, UDP):
             node.service(chance.sample(backends, chance.randint(0, 3)), protocol, chance.choice((0, 0, 60)))
-        for _ in range(chance.randint(0, 6)):
+        for _ in range(chance.randint(0, 14)):
             protocol = chance.choice((0, TCP, UDP))
             bits = chance.choice((0, 4, 16)) if protocol else 0
             port = chance.choice(PORTS) & ~((1 << (16 - bits)) - 1)
             key = PolicyKey(
                 chance.choice((ENDPOINT_ID, NEIGHBOUR_ENDPOINT_ID)),
                 chance.randint(0, 1),
-                chance.choice((0, NEIGHBOUR_ID, REMOTE_ID, 2)),
+                chance.choice((0, 0, NEIGHBOUR_ID, REMOTE_ID, REMOTE_ID, POD_ID, 2)),
                 protocol,
                 port,
                 bits,
@@ -136,16 +147,32 @@ class Both:
                 maps.endpoints_by_ifindex.update([(index, endpoint._replace(policy_revision=2))])
 
     def packet(self) -> tuple[str, Segment]:
-        """From POD, or to it through its node's stack or the overlay; few ports, so that flows meet."""
+        """From POD, or to it through its node's stack or the overlay; few ports, so that flows meet, and often an answer."""
         chance = self.random
+        if self.arrived and chance.random() < 0.5:
+            return self._answer(*chance.choice(self.arrived[-6:]))
         protocol = chance.choice((TCP, TCP, UDP))
         flags = chance.choice((SYN, SYN, SYN | ACK, ACK, ACK, FIN | ACK, RST)) if protocol == TCP else 0
         near, far = chance.choice((40000, 40001, 8080)), chance.choice(PORTS)
         how = chance.choice(("pod", "pod", "stack", "overlay"))
         if how == "pod":
             source = POD if chance.random() < 0.97 else NEIGHBOUR
-            return how, Segment(source, chance.choice((VIP, VIP, *PEERS)), protocol, near, far, flags)
+            to = chance.choice((VIP, VIP, VIP, NEIGHBOUR, REMOTE_POD, *PEERS))
+            return how, Segment(source, to, protocol, near, 80 if to == VIP else far, flags)
         return how, Segment(chance.choice(PEERS), POD, protocol, far, near, flags)
+
+    def _answer(self, how: str, sent: Segment, lot: Lot) -> tuple[str, Segment]:
+        """What the other end says, or the same end again, on the same ports."""
+        was, chance = lot.packet, self.random
+        if chance.random() < 0.4:
+            return how, sent._replace(
+                flags=chance.choice((SYN, SYN, ACK, FIN | ACK, RST)) if sent.protocol == TCP else 0
+            )
+        flags = chance.choice((SYN | ACK, ACK, ACK, FIN | ACK, RST)) if was.protocol == TCP else 0
+        back = Segment(was.destination, was.source, was.protocol, was.destination_port, was.source_port, flags)
+        if how == "pod" and was.destination != POD:
+            return ("overlay" if lot.where == "overlay" else "stack"), back
+        return "pod", back
 
     def send(self, how: str, segment: Segment) -> tuple[Outcome, Lot]:
         """What both do with it. The kernel goes first: the slot that it chose is not for us to foretell."""
@@ -153,8 +180,9 @@ class Both:
         if how == "stack":
             return self.node.receive(packet), self.path.to_pod(POD_IFINDEX, segment)
         if how == "overlay":
-            identity = self.random.choice((REMOTE_ID, REMOTE_ID, 6, NEIGHBOUR_ID, 1))
-            outer = self.random.choice((REMOTE_NODE, REMOTE_NODE, STRANGER))
+            is_fair = self.random.random() < 0.7
+            identity = REMOTE_ID if is_fair else self.random.choice((REMOTE_ID, 6, NEIGHBOUR_ID, 1))
+            outer = REMOTE_NODE if is_fair else STRANGER
             return self.node.overlay(packet, identity, outer), self.path.from_overlay(segment, identity, outer)
         outcome = self.node.send(packet)
         self.chosen = self._slot(outcome.packet, segment.protocol)
@@ -193,20 +221,44 @@ def told(how: str, lot: Lot) -> tuple[str, Reason | None]:
     return "redirected" if is_redirected else lot.where, lot.reason
 
 
+def compare(both: Both, how: str, segment: Segment, history: list[str]) -> None:
+    """Both do the same with the packet."""
+    outcome, lot = both.send(how, segment)
+    history.append(f"{how} {segment}: {seen(how, outcome)} {lot}")
+    assert told(how, lot) == seen(how, outcome), "\n".join(history)
+    if lot.where in ("dropped", "refused"):
+        return
+    both.arrived.append((how, segment, lot))
+    became = outcome.packet
+    flags = became.flags if segment.protocol == TCP else 0
+    ends = (became.source, became.destination, became.protocol, became.source_port, became.destination_port)
+    assert lot.packet == Segment(*ends, flags), "\n".join(history)
+
+
 @pytest.mark.parametrize("seed", range(examples(40)))
 def test_the_packet_function_does_what_the_programs_do(node: PacketNode, seed: int) -> None:
-    both, history = Both(node, seed), []
+    both, history = Both(node, seed), list[str]()
     for number in range(60):
         if number == 40:
             both.change()
             history.append("the agent writes")
-        how, segment = both.packet()
-        outcome, lot = both.send(how, segment)
-        history.append(f"{how} {segment}: {seen(how, outcome)} {lot}")
-        assert told(how, lot) == seen(how, outcome), "\n".join(history)
-        if lot.where not in ("dropped", "refused"):
-            became = outcome.packet
-            flags = became.flags if segment.protocol == TCP else 0
-            ends = (became.source, became.destination, became.protocol, became.source_port, became.destination_port)
-            assert lot.packet == Segment(*ends, flags), "\n".join(history)
+        compare(both, *both.packet(), history)
     assert both.flows(both.maps) == both.flows(node.maps), "\n".join(history)
+
+
+def test_ports_that_are_used_again_after_a_reset_are_given_a_backend_anew(node: PacketNode) -> None:
+    both, history = Both(node, 0), list[str]()
+    for maps in (node.maps, both.maps):
+        for key, endpoint in list(maps.endpoints_by_ifindex.items()):
+            maps.endpoints_by_ifindex.update([(key, endpoint._replace(flags=0))])
+        for address, endpoint in list(maps.endpoints_by_address.items()):
+            maps.endpoints_by_address.update([(address, endpoint._replace(flags=0))])
+    for maps in (node.maps, both.maps):
+        maps.backends.update([(BackendKey(n), BackendValue(f"10.9.0.{n}", 80, TCP)) for n in range(1, 5)])
+        maps.members.update([(MemberKey(7, n), MemberValue()) for n in range(1, 5)])
+        head = ServiceKey(VIP, 80, TCP)
+        maps.services.update([(head._replace(slot=n), ServiceValue(n, 7)) for n in range(1, 5)])
+        maps.services.update([(head, ServiceValue(0, 7, 4))])
+    for port in range(40000, 40020):
+        for flags in (SYN, RST, SYN):
+            compare(both, "pod", Segment(POD, VIP, TCP, port, 80, flags), history)
