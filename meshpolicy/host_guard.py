@@ -41,10 +41,9 @@ _NODES: Final[tuple[PeerSelector, ...]] = (
 class GuardFacts:
     """What the guard of one node depends on.
 
-    `api_servers` are (address, port) where the API server answers. `mesh_ports` are TCP ports of the mesh's own
-    servers, in pods or on nodes, of this cluster or of others; `agent_port` is that of the agents, whom pods of `namespace` in
-    `cluster` ask too. `open_ports` are
-    those that the operator keeps open to everyone.
+    `api_servers` are (address, port) where the API server answers. `mesh_ports` are TCP ports of the mesh's own servers, in
+    pods or on nodes, of this cluster or of others; `mesh_node_ports` those on nodes of this cluster. `agent_port` is that
+    of the agents, whom pods of `namespace` in `cluster` ask too. `open_ports` the operator keeps open to everyone.
     """
 
     api_servers: tuple[tuple[str, int], ...] = ()
@@ -55,6 +54,7 @@ class GuardFacts:
     cluster: str = ""
     namespace: str = "kube-system"
     mesh_ports: tuple[int, ...] = (2379, 9880, 32379)
+    mesh_node_ports: tuple[int, ...] = (32379,)
     open_ports: tuple[PortSpec, ...] = ()
 
 
@@ -76,11 +76,12 @@ def _rules(facts: GuardFacts) -> Iterator[Rule]:
     yield _rule("kubelet", Direction.EGRESS, _NODES, kubelet)
     for direction in Direction:
         yield _rule("etcd", direction, _NODES, _tcp(_ETCD_PORTS))
-        yield _rule("mesh", direction, None, _tcp(facts.mesh_ports))
         programs = (_programs(facts),) if direction is Direction.INGRESS else ()
         yield _rule("agent", direction, (*_NODES, *programs), _tcp((facts.agent_port,)))
         yield _rule("overlay", direction, None, overlay)
         yield _rule("icmp-errors", direction, None, errors)
+    yield _rule("mesh", Direction.INGRESS, None, _tcp(facts.mesh_node_ports))
+    yield _rule("mesh", Direction.EGRESS, None, _tcp(facts.mesh_ports))
     yield _rule("dns", Direction.EGRESS, None, (_one(UDP, _DNS), _one(TCP, _DNS)))
     yield _rule("dhcp", Direction.EGRESS, None, (_one(UDP, _DHCP_SERVER),))
     yield _rule("dhcp", Direction.INGRESS, None, (_one(UDP, _DHCP_CLIENT),))

@@ -61,6 +61,7 @@ class HostGuard:
                     }
                 )
             ),
+            mesh_node_ports=(STORE_NODE_PORT, *settings.host_policy_mesh_ports),
             open_ports=self._open,
         )
 

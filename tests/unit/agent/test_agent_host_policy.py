@@ -194,6 +194,7 @@ def test_the_guard_knows_the_ports_of_peers_and_of_the_settings(tmp_path: Path, 
         kubelet_port=10251,
     )
     facts = Agent(maps, settings=settings).guard.facts()
+    assert facts.mesh_node_ports == (32379, 2390)
     assert facts.mesh_ports == (2379, 2390, 9880, 32379, 32400)
     assert ([str(spec) for spec in facts.open_ports], facts.kubelet_port) == (["22/TCP"], 10251)
 

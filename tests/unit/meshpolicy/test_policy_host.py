@@ -152,6 +152,8 @@ NOT_GUARDED = [
     (IN, POD, TCP, 10250),
     (IN, WORLD, TCP, 6443),
     (IN, WORLD, TCP, 9879),
+    (IN, WORLD, TCP, 2379),  # of the cluster's own etcd
+    (IN, WORLD, TCP, 9880),
     (IN, POD, TCP, 9879),
     (IN, NODE, TCP, 80),
     (OUT, WORLD, TCP, 6443),
