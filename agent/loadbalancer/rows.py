@@ -9,7 +9,7 @@ from collections.abc import Callable
 from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.ownership import CLUSTER_IP
 from agent.loadbalancer.select import Candidate
-from agent.loadbalancer.why_not import why_not
+from agent.loadbalancer.why_not import WhyNot
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.tables import AgentDB, FrontendKey, Service, ServicePort, Target
 from meshapi.service import BackendStatus, RealizedFrontend, ServiceExplanation, ServiceStatus
@@ -98,28 +98,32 @@ class ServiceRows:
         key = FrontendKey(ip, port.port, port.protocol)
         row = self._db.frontends.get(key)
         slots = Counter(row.chosen) if row is not None and row.service == service.name else Counter()
-        chosen = set(map(id, choice.chosen))
+        chosen, total = set(map(id, choice.chosen)), slots.total()
+        why_not = WhyNot(service, choice, self._writer.here, is_inside=is_inside)
 
         def reason(candidate: Candidate) -> str:
             if id(candidate) in chosen:
                 return "" if slots else "the address is not this service's here"
             peer = self._db.peers.get(ClusterName(candidate.cluster))
-            here, gone = self._writer.here, peer is not None and peer.is_withdrawn
-            return why_not(candidate, choice, service, here, is_inside=is_inside, is_withdrawn=gone)
+            return why_not.reason(candidate, is_withdrawn=peer is not None and peer.is_withdrawn)
+
+        def status(candidate: Candidate) -> BackendStatus:
+            backend, why = candidate.backend, reason(candidate)
+            target = Target(backend.address, backend.port, backend.protocol, candidate.cluster_id)
+            return self._backend(service, candidate, 0.0 if why else round(slots[target] / total, 4), why)
 
         return ServiceStatus(
             frontend=str(key),
             type=kind,
             name=str(service.name),
-            backends=[self._backend(service, c, slots, reason(c)) for c in candidates],
+            backends=[status(candidate) for candidate in candidates],
             affinity=service.affinity.value,
             is_global=service.is_global,
             problems=problems,
         )
 
-    def _backend(self, service: Service, candidate: Candidate, slots: Counter[Target], reason: str) -> BackendStatus:
+    def _backend(self, service: Service, candidate: Candidate, share: float, reason: str) -> BackendStatus:
         backend = candidate.backend
-        target = Target(backend.address, backend.port, backend.protocol, candidate.cluster_id)
         row = self._db.backends.get((service.name, ClusterName(candidate.cluster)))
         age_s = self._clock.wall() - row.updated_wall_s if row is not None and row.updated_wall_s else None
         return BackendStatus(
@@ -128,7 +132,7 @@ class ServiceRows:
             cluster=candidate.cluster,
             state=backend.condition.value if backend.is_healthy else "unhealthy",
             chosen=not reason,
-            share=0.0 if reason else round(slots[target] / slots.total(), 4),
+            share=share,
             node=backend.node,
             zone=backend.zone,
             age_s=age_s,

@@ -10,25 +10,32 @@ from agent.tables import Service
 from meshmodel.condition import Condition
 
 
-def why_not(
-    candidate: Candidate, choice: Choice, service: Service, locality: Locality, *, is_inside: bool, is_withdrawn: bool
-) -> str:
-    """A sentence about a candidate that is not chosen. `is_withdrawn`: its whole cluster is."""
-    backend = candidate.backend
-    if is_inside and service.is_internal_local:
-        if not candidate.is_local or backend.node != locality.node:
-            return "it is not on this node (internalTrafficPolicy Local)"
-    elif not candidate.is_local and not service.is_global:
-        return "the service is not global"
-    elif not shares(service.steering.weights, locality.cluster, (candidate,)).get(candidate.cluster, 1):
-        return f"{candidate.cluster} has weight 0"
-    if not backend.is_healthy:
-        return f"{candidate.cluster} is withdrawn" if is_withdrawn else "its node does not answer probes"
-    if not any(c.cluster == candidate.cluster for c in choice.chosen):
-        return choice.reason.partition(";")[0]
-    if backend.condition is Condition.TERMINATING:
-        return "it ends"
-    return f"it is hinted for {_hinted_for(candidate)}"
+class WhyNot:
+    """Says it of the candidates for one port, of which `choice` was made."""
+
+    def __init__(self, service: Service, choice: Choice, locality: Locality, *, is_inside: bool) -> None:
+        self._service, self._locality = service, locality
+        self._is_here_only = is_inside and service.is_internal_local
+        self._rule = choice.reason.partition(";")[0]
+        self._used = frozenset(c.cluster for c in choice.chosen)
+
+    def reason(self, candidate: Candidate, *, is_withdrawn: bool) -> str:
+        """A sentence about a candidate that is not chosen. `is_withdrawn`: its whole cluster is."""
+        backend, service, here = candidate.backend, self._service, self._locality
+        if self._is_here_only:
+            if not candidate.is_local or backend.node != here.node:
+                return "it is not on this node (internalTrafficPolicy Local)"
+        elif not candidate.is_local and not service.is_global:
+            return "the service is not global"
+        elif not shares(service.steering.weights, here.cluster, (candidate,)).get(candidate.cluster, 1):
+            return f"{candidate.cluster} has weight 0"
+        if not backend.is_healthy:
+            return f"{candidate.cluster} is withdrawn" if is_withdrawn else "its node does not answer probes"
+        if candidate.cluster not in self._used:
+            return self._rule
+        if backend.condition is Condition.TERMINATING:
+            return "it ends"
+        return f"it is hinted for {_hinted_for(candidate)}"
 
 
 def _hinted_for(candidate: Candidate) -> str:
