@@ -49,10 +49,21 @@ def slots_each(sizes: Mapping[str, int], weights: Mapping[str, int]) -> dict[str
             best = error, each
         if error <= CLOSE:
             break
-    if best is not None:
-        return best[1]
-    spare = max(0, limit - sum(sizes.values())) // len(sizes)
-    return {name: 1 + min(round(ratio / least) - 1, spare // sizes[name]) for name, ratio in wanted.items()}
+    return best[1] if best is not None else _fill(sizes, wanted, limit)
+
+
+def _fill(sizes: Mapping[str, int], wanted: Mapping[str, Fraction], limit: int) -> dict[str, int]:
+    """As many slots as the limit allows, in the wanted ratio; one each where that is less than one, before the rest is shared."""
+    shared = dict(wanted)
+    while shared:
+        room = limit - sum(sizes[name] for name in wanted if name not in shared)
+        scale = room / sum(ratio * sizes[name] for name, ratio in shared.items())
+        small = [name for name, ratio in shared.items() if ratio * scale < 1]
+        if not small:
+            return {name: int(shared[name] * scale) if name in shared else 1 for name in wanted}
+        for name in small:
+            del shared[name]
+    return dict.fromkeys(wanted, 1)
 
 
 def weighted(

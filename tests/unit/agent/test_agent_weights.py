@@ -45,6 +45,10 @@ def test_shares_are_near_the_weights(sizes: dict[str, int], data: st.DataObject)
         assert abs(Fraction(each[name] * size, total) - wanted) < Fraction(3, 100), (each, sizes, weights)
 
 
+def test_a_cluster_of_many_light_backends_leaves_the_others_their_ratio() -> None:
+    assert slots_each({"a": 60, "b": 1, "c": 1}, {"a": 1, "b": 10, "c": 10}) == {"a": 1, "b": 482, "c": 482}
+
+
 def test_a_large_cluster_leaves_the_others_what_the_head_can_count() -> None:
     """Found by the test below."""
     sizes = {"a": 1, "b": 1, "c": 1, "d": 16_387}
