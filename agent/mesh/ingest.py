@@ -115,7 +115,7 @@ class Ingest:
         if kind is self._form and self._outdated:
             outdated, self._outdated = self._outdated, set()
             with self._db.write():
-                for name in outdated:
+                for name in outdated - self._store_slices():
                     self._set_backends(name, ())
         self.on_listed(kind)
 
@@ -382,9 +382,12 @@ class Ingest:
         self._writers.nodes.set_node(node)
         self._writers.prefixes.set_node(node)
 
-    def _store_slices(self) -> None:
-        for name, groups in self._slices.take_changed():
+    def _store_slices(self) -> set[ServiceName]:
+        """Services whose slices changed have their backends. One that is known in another form still waits for all its slices."""
+        changed = self._slices.take_changed(but=self._outdated)
+        for name, groups in changed:
             self._set_backends(name, merge_backends(groups))
+        return {name for name, _ in changed}
 
     def _set_backends(self, name: ServiceName, backends: Sequence[Backend]) -> None:
         self._outdated.discard(name)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import NamedTuple
 
 from agent.tables import (
@@ -187,7 +187,8 @@ class SliceSets:
         self._owner.clear()
         self._changed.clear()
 
-    def take_changed(self) -> list[tuple[ServiceName, list[tuple[Backend, ...]]]]:
-        """Services that changed since the last call, with the backends of each of their slices now."""
-        changed, self._changed = list(self._changed), {}
+    def take_changed(self, but: Container[ServiceName] = ()) -> list[tuple[ServiceName, list[tuple[Backend, ...]]]]:
+        """Services that changed since the last call, with the backends of each of their slices now; `but` stay changed."""
+        changed = [name for name in self._changed if name not in but]
+        self._changed = {name: None for name in self._changed if name in but}
         return [(name, [p.backends for p in self._by_service.get(name, {}).values()]) for name in changed]

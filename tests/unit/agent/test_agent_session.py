@@ -14,6 +14,7 @@ from agent.tables import Backend, ClaimOrigin
 from meshapi.peer import PeerState
 from meshkit.clock import ManualClock
 from meshmodel import keys
+from meshmodel.cluster_config import ClusterConfig
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName, ServiceName
 
@@ -358,6 +359,25 @@ async def test_another_form_of_backends_takes_over_when_it_is_listed_and_the_for
     await mesh.until(lambda: mesh.state().is_ready, 10)
     assert mesh.backends() == ["10.2.0.41"]
     assert mesh.db.backends.get((OTHER, south.name)) is None
+
+
+async def test_a_service_in_several_slices_is_not_shrunk_while_they_are_listed_in_the_new_form(
+    mesh: Mesh, south: PeerStore
+) -> None:
+    await south.service("10.2.0.9", "10.2.0.41")
+    mesh.add(south)
+    await mesh.until(lambda: mesh.state().is_ready)
+    ingest = mesh.runner.members[south.name].consumer
+    for number, address in enumerate(("10.2.0.9", "10.2.0.41")):
+        await south.slice(address, name=f"echo-{number}")
+    found = sorted((key, entry.value) for key, entry in south.store.entries.items() if b"/echo-" in key)
+    config = ClusterConfig(id=south.cluster_id, endpoint_slices_export_mode=ONLY_SLICES)
+    await ingest.begin(config, (Kind.ENDPOINT_SLICES,))
+    for key, value in found:
+        ingest.apply(Kind.ENDPOINT_SLICES, [(key.rpartition(b"south/")[2], value)])
+        assert sorted(mesh.backends()) == ["10.2.0.41", "10.2.0.9"]
+    await ingest.listed(Kind.ENDPOINT_SLICES)
+    assert sorted(mesh.backends()) == ["10.2.0.41", "10.2.0.9"]
 
 
 async def test_a_silent_peers_backends_expire_in_either_form(tmp_path: Path, clock: ManualClock) -> None:
