@@ -18,8 +18,8 @@ from meshmodel.steering import OTHERS, OWN
 CLOSE: Final = Fraction(1, 100)
 """How far a cluster's share of the slots may be from its share of the weights."""
 STEPS: Final = 64
-FEW_SLOTS: Final = 1024
-PER_BACKEND: Final = 8
+FEW_SLOTS: Final = 4096
+PER_BACKEND: Final = 32
 MAXIMUM_SLOTS: Final = 65_535
 """The head of a frontend counts slots in 16 bits."""
 

@@ -42,7 +42,7 @@ def test_shares_are_near_the_weights(sizes: dict[str, int], data: st.DataObject)
     assert 0 < total <= MAXIMUM_SLOTS
     for name, size in sizes.items():
         wanted = Fraction(weights[name], sum(weights.values()))
-        assert abs(Fraction(each[name] * size, total) - wanted) < Fraction(3, 100), (each, sizes, weights)
+        assert abs(Fraction(each[name] * size, total) - wanted) < Fraction(2, 100), (each, sizes, weights)
 
 
 def test_a_cluster_of_many_light_backends_leaves_the_others_their_ratio() -> None:
