@@ -2,8 +2,9 @@
 """Pinned maps over program versions: taken over when they fit, else replaced beside and swapped.
 
 A map fits when type, sizes and flags are those of the object and its version in mesh_abi is ours. A map that differs in
-capacity only keeps its entries (copied); one with other records, or without a pin, starts empty: the agent fills its own
-maps, what the programs wrote is lost. Every other map stays as it is.
+capacity only keeps its entries (copied); one with other records, of a version that mesh_abi does not tell, or without a pin
+starts empty: the agent fills its own maps, what the programs wrote is lost. Every other map stays as it is. What is no map
+at the path of a map is removed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 _COPIED = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE})
 _INDEX = struct.Struct("<I")
 _COPY_BATCH = 4096
+_MAP_FILE = "anon_inode:bpf-map"
 
 
 class MapPins:
@@ -47,7 +49,9 @@ class MapPins:
     def choose(self, program_object: BpfObject) -> None:
         """Each map of a not yet loaded object is bound to its pin, or to a staged one when the pin does not fit."""
         for name in program_object.map_names():
-            if not (self.directory / name).exists():
+            if name in self._created:  # made for another object of this program
+                continue
+            if not self._is_map(self.directory / name):
                 self._created.add(name)
             elif not self._fits(program_object, name):
                 program_object.set_pin_path(name, self._staged / name)
@@ -65,6 +69,23 @@ class MapPins:
         self._write_versions()
         return complete
 
+    def _is_map(self, path: Path) -> bool:
+        """A map is pinned there. Anything else that stood there (a directory, a program) is gone: a map could not be pinned."""
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.exists():
+            fd = syscall.get_pinned(path)
+            try:
+                if str(Path(f"/proc/self/fd/{fd}").readlink()) == _MAP_FILE:
+                    return True
+            finally:
+                os.close(fd)
+            path.unlink()
+        else:
+            return False
+        log.warning("removed what is no map from the path of a map", extra={"path": str(path)})
+        return False
+
     def _fits(self, program_object: BpfObject, name: str) -> bool:
         fd = syscall.get_pinned(self.directory / name)
         try:
@@ -75,7 +96,7 @@ class MapPins:
     def _copy(self, name: str) -> bool:
         old, new = (RawMap(syscall.get_pinned(d / name)) for d in (self.directory, self._staged))
         try:
-            if old.details.type not in _COPIED:
+            if new.details.type not in _COPIED:
                 return True
             same = (old.details.type, old.key_size, old.value_size) == (new.details.type, new.key_size, new.value_size)
             return same and self._is_ours(name) and _copy_entries(old, new)
@@ -84,16 +105,16 @@ class MapPins:
             new.close()
 
     def _is_ours(self, name: str) -> bool:
-        """The records of the pinned map mean what this program takes them for."""
+        """The records of the pinned map are known to mean what this program takes them for."""
         if name == spec.ABI_NAME:
             return True
         place, version, _ = spec.ABIS[name]
-        return self._versions.get(place, version) == version
+        return self._versions.get(place) == version
 
     def _pinned_versions(self) -> dict[int, int]:
         """What the pinned mesh_abi says, by place; nothing where there is none. A map it does not name is as old as 0."""
         path = self.directory / spec.ABI_NAME
-        if not path.exists():
+        if not self._is_map(path):
             return {}
         pinned = RawMap(syscall.get_pinned(path))
         try:
