@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.simulation.actors.mixture import WORLDS, Setting, make_history
 from tests.simulation.history import run_history
+from tests.simulation.mutants import MUTANTS
 from tests.simulation.shrink import shrink
 from tests.simulation.steps import parse, show
 
@@ -29,9 +30,14 @@ def main() -> int:
     parser.add_argument("--world", default="small", choices=sorted(WORLDS))
     parser.add_argument("--keep-going", action="store_true", help="report each failing seed, shrink none")
     parser.add_argument("--history", type=Path, help="a file whose first line is `# seed N world NAME`: run this one")
+    parser.add_argument(
+        "--mutant", choices=sorted(MUTANTS), help="with this fault in the product: 0 if a history finds it"
+    )
     chosen = parser.parse_args()
     if chosen.history is not None:
         return replay(chosen.history)
+    if chosen.mutant is not None:
+        return hunt(chosen.mutant, WORLDS[chosen.world], range(chosen.seed, chosen.seed + chosen.count), chosen.steps)
     setting, failed, began_s = WORLDS[chosen.world], 0, time.process_time()
     for seed in range(chosen.seed, chosen.seed + chosen.count):
         outcome = run_history(seed, make_history(seed, setting, chosen.steps), setting.shape)
@@ -43,6 +49,18 @@ def main() -> int:
                 return 1
     say(f"{chosen.count} histories of {chosen.world}, {failed} failed, {time.process_time() - began_s:.1f} CPU s")
     return 1 if failed else 0
+
+
+def hunt(mutant: str, setting: Setting, seeds: range, length: int) -> int:
+    """0 if a history finds the mutant."""
+    MUTANTS[mutant]()
+    for tried, seed in enumerate(seeds, 1):
+        outcome = run_history(seed, make_history(seed, setting, length), setting.shape)
+        if outcome.faults:
+            say(f"{mutant}: found by history {tried} (seed {seed}): {outcome.faults[0][:160]}")
+            return 0
+    say(f"{mutant}: not found by {len(seeds)} histories")
+    return 1
 
 
 def replay(path: Path) -> int:
