@@ -51,11 +51,13 @@ def make_app(
     is_ready = ready or health.ready
     scrapes = Scrapes(registry)
 
+    @app.head("/healthz", include_in_schema=False)  # load balancers ask so
     @app.get("/healthz", response_class=PlainTextResponse, tags=["health"])
     async def healthz() -> PlainTextResponse:
         """The process runs."""
         return PlainTextResponse("ok\n")
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", response_class=PlainTextResponse, tags=["health"], responses=_NOT_READY)
     async def readyz(verbose: str | None = None) -> PlainTextResponse:
         """Whether the program does its work; with `verbose`, each of its parts."""

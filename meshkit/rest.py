@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import wraps
 from http import HTTPStatus
@@ -32,10 +33,10 @@ class NotAnswered(HTTPException):
 
 
 class StrictRoute(APIRoute):
-    """A route that refuses query parameters it does not know, naming those it knows."""
+    """A route that refuses query parameters it does not know, naming those it knows, and one that is given twice."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler of FastAPI, asked only when every query parameter is known."""
+        """The handler of FastAPI, asked only when every query parameter is known, and given once."""
         answer = super().get_route_handler()
         known = sorted(field.alias for field in self.dependant.query_params)
 
@@ -44,6 +45,9 @@ class StrictRoute(APIRoute):
             if unknown:
                 may = f"there are: {', '.join(known)}" if known else "this path has none"
                 return refuse(HTTPStatus.BAD_REQUEST, f"unknown query parameter {', '.join(unknown)}; {may}")
+            counts = Counter(name for name, _ in request.query_params.multi_items())
+            if doubled := sorted(name for name, count in counts.items() if count > 1):
+                return refuse(HTTPStatus.BAD_REQUEST, f"query parameter {', '.join(doubled)} is given more than once")
             return await answer(request)
 
         return answer_known
@@ -125,7 +129,10 @@ class Rest:
         for path in set(found["paths"]) - set(paths):  # health and metrics: FastAPI has another idea of a refusal
             answers = found["paths"][path]["get"]["responses"]
             answers.pop("422", None)
-            answers["400"] = {"description": "a query parameter is not known, or cannot be read", "content": refusal}
+            answers["400"] = {
+                "description": "a query parameter is not known, is given twice, or cannot be read",
+                "content": refusal,
+            }
         found["components"] = {"schemas": dict(sorted(components.items()))}
         self._app.openapi_schema = found
         return found

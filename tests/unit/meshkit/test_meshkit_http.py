@@ -77,6 +77,16 @@ async def test_every_program_answers_health_readiness_and_metrics() -> None:
         assert "/v1/answer" in (await client.get("/openapi.json")).json()["paths"]
 
 
+async def test_health_and_readiness_are_told_to_who_asks_for_the_head_alone() -> None:
+    app, health = make()
+    async with running(app) as (port, _), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        health.starting("tables", "listing")
+        for path, code in (("/healthz", 200), ("/readyz", 503)):
+            answer = await client.head(path)
+            assert (answer.status_code, answer.content) == (code, b"")
+        assert set((await client.get("/openapi.json")).json()["paths"]["/healthz"]) == {"get"}
+
+
 async def test_it_listens_on_every_address_with_one_port() -> None:
     app, _ = make()
     async with running(app, ["127.0.0.1", "127.0.0.2"]) as (port, _), httpx.AsyncClient() as client:

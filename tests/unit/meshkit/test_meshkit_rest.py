@@ -55,6 +55,14 @@ async def test_unknown_query_parameters_are_refused_with_the_known_ones() -> Non
         assert (await http.get("/readyz?verbos")).status_code == 400
 
 
+async def test_a_query_parameter_given_twice_is_refused_and_not_half_of_it_taken() -> None:
+    async with client() as http:
+        refused = await http.get("/v1/ewoks?limit=3&tree=oak&limit=4")
+        assert refused.status_code == 400
+        assert read_refusal(refused.content) == "query parameter limit is given more than once"
+        assert (await http.get("/readyz?verbose&verbose")).status_code == 400
+
+
 async def test_every_error_is_a_refusal() -> None:
     async with client() as http:
         invalid = await http.get("/v1/ewoks?limit=0")
@@ -67,7 +75,7 @@ async def test_every_error_is_a_refusal() -> None:
 
 async def test_a_method_that_a_path_lacks_is_refused_with_those_that_it_has() -> None:
     async with client() as http:
-        for answer in (await http.post("/v1/ewoks"), await http.delete("/healthz")):
+        for answer in (await http.post("/v1/ewoks"), await http.delete("/metrics")):
             assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
 
 
