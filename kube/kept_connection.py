@@ -8,6 +8,7 @@ close gets no answer, and nobody can tell it from one that was carried out. What
 
 from __future__ import annotations
 
+import http.client
 import threading
 import time
 from dataclasses import dataclass
@@ -54,9 +55,41 @@ class exchanging:  # noqa: N801 - reads as a verb where it is used
         _current.exchange = None
 
 
+class _BoundedHead(http.client.HTTPResponse):
+    """The socket's limit is for the whole head of an answer; the library has it for each piece that arrives."""
+
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self._socket = sock
+
+    def begin(self) -> None:
+        """Read status and headers. Raises: TimeoutError where they are not complete in time."""
+        limit_s = self._socket.gettimeout()
+        if limit_s is None:
+            super().begin()
+            return
+        raw: Any = self.fp.raw  # type: ignore[attr-defined]  # of a buffered reader, which makefile gives
+        read, deadline_s = raw.readinto, time.monotonic() + limit_s
+
+        def read_in_time(buffer: Any) -> int | None:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError("timed out")
+            self._socket.settimeout(left_s)
+            return read(buffer)  # type: ignore[no-any-return]
+
+        raw.readinto = read_in_time
+        try:
+            super().begin()
+        finally:
+            del raw.readinto
+            self._socket.settimeout(limit_s)
+
+
 class _KeptConnection(HTTPConnection):
     """Knows when it was last heard. A pool closes a connection that says it is not connected, and opens it anew."""
 
+    response_class = _BoundedHead
     _heard_s: float | None = None
 
     @property

@@ -158,6 +158,25 @@ def test_an_answer_that_trickles_is_given_up_when_the_time_is_over(client: KubeC
     ended.set()
 
 
+def test_headers_that_trickle_are_given_up_when_the_time_is_over(client: KubeClient, server: ScriptedServer) -> None:
+    ended, whole = threading.Event(), threading.Event()
+
+    def trickle(_request: Request, connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        for _ in range(200):
+            if ended.wait(0.02):
+                return
+            connection.sendall(b"a")
+        whole.set()
+        connection.sendall(b"\r\nContent-Length: 2\r\n\r\n{}")
+
+    server.steps.append(trickle)
+    with pytest.raises(Unreachable, match=r"no answer within 0\.2 s"):
+        client.within(0.2).get(NODES, "a")
+    assert not whole.is_set()
+    ended.set()
+
+
 def test_no_server_is_unreachable_and_one_attempt(tmp_path: Path) -> None:
     lonely = load_client(kubeconfig(tmp_path / "c", "http://127.0.0.1:9"))
     with pytest.raises(Unreachable):
