@@ -5,6 +5,7 @@ but the files themselves.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,13 @@ _PATHS: Final = {
     "user": ("client-certificate", "client-key", "tokenFile"),
     "context": (),
 }
+_TEXTS: Final = {
+    "cluster": ("server", "certificate-authority", "certificate-authority-data", "tls-server-name", "proxy-url"),
+    "user": ("client-certificate", "client-certificate-data", "client-key", "client-key-data", "token", "tokenFile")
+    + ("username", "password"),
+    "context": ("cluster", "user", "namespace"),
+}
+"""What kubectl takes as text alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +130,7 @@ def _load(path: Path) -> Mapping[str, Any]:
 
 def _merge(merged: Kubeconfig, path: Path, document: Mapping[str, Any]) -> None:
     folder = path.absolute().parent
-    merged.current = merged.current or str(document.get("current-context") or "")
+    merged.current = merged.current or _text(path, "current-context", document)
     for plural, kind in _KINDS.items():
         for name, entry in _named(path, plural, kind, document.get(plural) or ()):
             if name not in merged.entries[kind]:
@@ -138,7 +146,21 @@ def _named(path: Path, plural: str, kind: str, items: object) -> Iterable[tuple[
         entry = item.get(kind) if isinstance(item, dict) else None
         if not isinstance(item, dict) or "name" not in item or not isinstance(entry or {}, dict):
             raise ConfigError(f"kubeconfig {path}", detail=f"an entry of {plural} has no name, or no {kind}")
-        yield str(item["name"]), entry or {}
+        name = _text(path, "name", item, of=f"an entry of {plural}")
+        for member in _TEXTS[kind]:
+            _text(path, member, entry or {}, of=f"{kind} {name}")
+        yield name, entry or {}
+
+
+def _text(path: Path, member: str, entry: Mapping[str, Any], *, of: str = "it") -> str:
+    """The member, empty where there is none. Raises: ConfigError for what is no text: `y`, `no` and 12 are none in YAML."""
+    value = entry.get(member)
+    if value is not None and not isinstance(value, str):
+        shown = json.dumps(value) if isinstance(value, bool | int | float) else type(value).__name__
+        raise ConfigError(
+            f"kubeconfig {path}", detail=f"{of} has {member} {shown}, which is no text: write it in quotes"
+        )
+    return value or ""
 
 
 def _with_whole_paths(entry: Mapping[str, Any], folder: Path, names: Iterable[str]) -> Mapping[str, Any]:

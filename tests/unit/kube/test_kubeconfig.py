@@ -52,6 +52,20 @@ def sent_authorization(server: ScriptedServer, folder: Path, **user: object) -> 
     return server.requests[-1].headers.get("authorization")
 
 
+@pytest.mark.parametrize(("text", "said"), [("y", "true"), ("no", "false"), ("12", "12")])
+def test_a_name_that_yaml_does_not_read_as_text_is_refused_as_kubectl_does(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    path = write(tmp_path / "one")
+    whole = path.read_text()
+    for line, what in (("user: one", "context one has user"), ("current-context: one", "it has current-context")):
+        path.write_text(whole.replace(line, line.replace("one", text)))
+        with pytest.raises(ConfigError, match=f"{what} {said}, which is no text: write it in quotes"):
+            read_kubeconfig(str(path))
+        path.write_text(whole.replace("one", f"'{text}'"))
+        assert read_kubeconfig(str(path)).choose(None).context == text
+
+
 def test_of_a_list_the_first_file_that_says_it_wins_and_absent_ones_are_left_out(tmp_path: Path) -> None:
     one = write(tmp_path / "one")
     two = write(tmp_path / "two", contexts=[{"name": "one", "context": {"cluster": "nowhere"}}])
