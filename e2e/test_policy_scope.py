@@ -53,8 +53,8 @@ def test_the_switch_is_foretold_with_the_peers_that_it_takes_away(mesh: Mesh) ->
     with in_force(mesh, FINAL):
         inspect = ("inspect-policy-default-local-cluster", "--context", "kind-koornacht", "-o", "json")
         said = orjson.loads(mesh.clustermesh(*inspect).stdout)
-        assert said["policyDefaultLocalCluster"] is False
-        assert said["ciliumNetworkPolicies"] == {
+        assert said["policy-default-local-cluster"] is False
+        assert said["cilium-network-policies"] == {
             "default/default-deny": True,
             "default/rebel-base-from-x-wing": False,
             "default/x-wing-to-rebel-base": True,

@@ -26,5 +26,8 @@ class Items(Row, kw_only=True):
 
 
 def encode(answer: object) -> bytes:
-    """JSON of a row, a list of rows, or plain data; equal answers give equal bytes."""
+    """JSON of a row, a list of rows, or plain data; equal answers give equal bytes, and `schema` comes first."""
+    if isinstance(answer, dict) and len(answer) > 1 and "schema" in answer:
+        first, rest = {"schema": answer["schema"]}, {name: value for name, value in answer.items() if name != "schema"}
+        return encode(first)[:-1] + b"," + encode(rest)[1:]
     return msgspec.json.encode(answer, order="deterministic")

@@ -23,12 +23,12 @@ from meshpolicy.reference import PolicyKind, PolicyRef
 from meshpolicy.scope import ScopeChange, inspect_default_local_cluster
 
 KINDS: Final[Mapping[str, tuple[PolicyKind, str]]] = {
-    "ciliumNetworkPolicies": (PolicyKind.CILIUM, "CiliumNetworkPolicy"),
-    "ciliumClusterWideNetworkPolicies": (PolicyKind.CLUSTERWIDE, "CiliumClusterWideNetworkPolicy"),
-    "networkPolicies": (PolicyKind.KUBERNETES, "NetworkPolicy"),
-    "clusterNetworkPolicies": (PolicyKind.TIERED, "ClusterNetworkPolicy"),
+    "cilium-network-policies": (PolicyKind.CILIUM, "CiliumNetworkPolicy"),
+    "cilium-cluster-wide-network-policies": (PolicyKind.CLUSTERWIDE, "CiliumClusterWideNetworkPolicy"),
+    "network-policies": (PolicyKind.KUBERNETES, "NetworkPolicy"),
+    "cluster-network-policies": (PolicyKind.TIERED, "ClusterNetworkPolicy"),
 }
-"""JSON member, kind and heading, as users of Cilium's command know them; the last is of kinds that it does not look at."""
+"""Member, kind and heading: those of Cilium's command, its members with hyphens; the last is of kinds that it does not look at."""
 SHOWN_PODS: Final = 3
 
 
@@ -155,7 +155,7 @@ def to_document(inspection: Inspection) -> dict[str, object]:
     """Three maps from ns/name to whether it would change, and which rules and peers."""
     return {
         "cluster": inspection.cluster,
-        "policyDefaultLocalCluster": inspection.switch,
+        "policy-default-local-cluster": inspection.switch,
         **inspection.affected,
         "changes": [
             {

@@ -35,8 +35,10 @@ def said(api: ScriptedApi, namespace: str | None = "shop", *, as_json: bool = Fa
 
 def test_each_policy_is_marked_and_the_lost_peers_are_named_with_their_pods_and_labels() -> None:
     document: dict[str, Any] = orjson.loads(said(scripted_cluster("north", UNSCOPED, SCOPED, NOBODY), as_json=True))
-    assert document["ciliumNetworkPolicies"] == {"shop/to-cache": True, "shop/to-db": True, "shop/to-south": False}
-    assert document["ciliumClusterWideNetworkPolicies"] == document["networkPolicies"] == {}
+    assert next(iter(document)) == "schema"
+    assert all(name == name.lower() for name in document)
+    assert document["cilium-network-policies"] == {"shop/to-cache": True, "shop/to-db": True, "shop/to-south": False}
+    assert document["cilium-cluster-wide-network-policies"] == document["network-policies"] == {}
     changes = {change["policy"]: change for change in document["changes"]}
     (lost,) = changes["shop/to-db"]["lost"]
     assert (lost["identity"], lost["cluster"], lost["pods"]) == (DB_SOUTH, "south", [f"shop/db-{DB_SOUTH}"])
@@ -56,7 +58,7 @@ def test_the_text_counts_unchanged_policies_and_names_what_changes() -> None:
 
 def test_a_policy_that_is_not_valid_changes_nothing() -> None:
     document: dict[str, Any] = orjson.loads(said(scripted_cluster("north", BROKEN), as_json=True))
-    assert document["ciliumNetworkPolicies"] == {"shop/broken": False}
+    assert document["cilium-network-policies"] == {"shop/broken": False}
 
 
 def test_clusterwide_policies_are_looked_at_with_all_namespaces_only() -> None:
@@ -64,10 +66,10 @@ def test_clusterwide_policies_are_looked_at_with_all_namespaces_only() -> None:
     wide = {**UNSCOPED, "kind": "CiliumClusterwideNetworkPolicy", "metadata": {"name": "wide"}}
     api.answers["/apis/cilium.io/v2/ciliumclusterwidenetworkpolicies"] = listing(wide)
     one: dict[str, Any] = orjson.loads(said(api, "other", as_json=True))
-    assert one["ciliumNetworkPolicies"] == one["ciliumClusterWideNetworkPolicies"] == {}
+    assert one["cilium-network-policies"] == one["cilium-cluster-wide-network-policies"] == {}
     every: dict[str, Any] = orjson.loads(said(api, None, as_json=True))
-    assert every["ciliumNetworkPolicies"] == {"shop/to-db": True}
-    assert every["ciliumClusterWideNetworkPolicies"] == {"wide": True}
+    assert every["cilium-network-policies"] == {"shop/to-db": True}
+    assert every["cilium-cluster-wide-network-policies"] == {"wide": True}
 
 
 def test_lint_asks_a_running_cluster_whom_selectors_select(tmp_path: Path) -> None:
