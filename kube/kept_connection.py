@@ -68,7 +68,7 @@ class _BoundedHead(http.client.HTTPResponse):
         if limit_s is None:
             super().begin()
             return
-        raw: Any = self.fp.raw  # type: ignore[attr-defined]  # of a buffered reader, which makefile gives
+        raw: Any = self.fp.raw  # of a buffered reader, which makefile gives
         read, deadline_s = raw.readinto, time.monotonic() + limit_s
 
         def read_in_time(buffer: Any) -> int | None:

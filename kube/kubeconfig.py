@@ -25,8 +25,10 @@ _PATHS: Final = {
 }
 _TEXTS: Final = {
     "cluster": ("server", "certificate-authority", "certificate-authority-data", "tls-server-name", "proxy-url"),
-    "user": ("client-certificate", "client-certificate-data", "client-key", "client-key-data", "token", "tokenFile")
-    + ("username", "password"),
+    "user": (
+        *("client-certificate", "client-certificate-data", "client-key", "client-key-data"),
+        *("token", "tokenFile", "username", "password"),
+    ),
     "context": ("cluster", "user", "namespace"),
 }
 """What kubectl takes as text alone."""

@@ -28,7 +28,7 @@ KINDS: Final[Mapping[str, tuple[PolicyKind, str]]] = {
     "network-policies": (PolicyKind.KUBERNETES, "NetworkPolicy"),
     "cluster-network-policies": (PolicyKind.TIERED, "ClusterNetworkPolicy"),
 }
-"""Member, kind and heading: those of Cilium's command, its members with hyphens; the last is of kinds that it does not look at."""
+"""Member, kind and heading: those of Cilium's command, its members with hyphens; the last is of a kind unknown to it."""
 SHOWN_PODS: Final = 3
 
 
