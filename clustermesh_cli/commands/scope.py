@@ -14,6 +14,7 @@ from clustermesh_cli.exit_code import ExitCode
 from clustermesh_cli.live_policy import AgentView, LiveCluster, read_agent, read_cluster
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
+from meshapi.installed import SCOPE_KEY
 from meshapi.row import SCHEMA
 from meshkit.answer_form import AnswerForm
 from meshmodel.identity import NumericIdentity, is_of_nodes
@@ -155,7 +156,7 @@ def to_document(inspection: Inspection) -> dict[str, object]:
     """Three maps from ns/name to whether it would change, and which rules and peers."""
     return {
         "cluster": inspection.cluster,
-        "policy-default-local-cluster": inspection.switch,
+        SCOPE_KEY: inspection.switch,
         **inspection.affected,
         "changes": [
             {
