@@ -37,8 +37,8 @@ def get(programs: ProgramClient, kind: ListedKind, node: str | None, form: Answe
 def _find(programs: ProgramClient, kind: ListedKind, node: str | None) -> tuple[ListedRows, Table]:
     match kind:
         case ListedKind.CLUSTERS | ListedKind.PEERS:
-            clusters, asked = _clusters(programs, with_own=kind is ListedKind.CLUSTERS)
-            return ListedRows(kind=kind, asked=asked, items=clusters), rows.clusters_table(clusters)
+            listed = _clusters(programs, kind)
+            return listed, rows.clusters_table(listed.items)
         case ListedKind.ENDPOINTS:
             return _endpoints(programs, node)
         case ListedKind.SERVICES:
@@ -52,13 +52,17 @@ def _find(programs: ProgramClient, kind: ListedKind, node: str | None) -> tuple[
             return ListedRows(kind=kind, asked=asked, items=identities), rows.identities_table(identities)
 
 
-def _clusters(programs: ProgramClient, *, with_own: bool) -> tuple[list[rows.ListedCluster], list[str]]:
+def _clusters(programs: ProgramClient, kind: ListedKind) -> ListedRows:
+    """What the apiserver says; while it is silent, what the agents say, and that it is missing."""
+    missing = []
     try:
         status, asked = read_apiserver(programs), [APISERVER]
     except ApiserverSilentError as exc:
         status = ask_agents(programs, str(exc))
         asked = [agent.node for agent in status.agents if agent.ready]
-    return rows.list_clusters(status, with_own=with_own), asked
+        missing = [f"{exc}; the list is what the agents know"]
+    clusters = rows.list_clusters(status, with_own=kind is ListedKind.CLUSTERS)
+    return ListedRows(kind=kind, asked=asked, items=clusters, missing=missing)
 
 
 def _endpoints(programs: ProgramClient, node: str | None) -> tuple[ListedRows, Table]:

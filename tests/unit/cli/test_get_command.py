@@ -111,8 +111,11 @@ def test_endpoints_of_a_node_that_does_not_answer_are_missed_out_loud() -> None:
 
 
 def test_clusters_come_from_the_agents_while_the_apiserver_is_silent() -> None:
-    document = msgspec.json.decode(run(ListedKind.CLUSTERS, AnswerForm.JSON)[1])
-    assert document["asked"] == ["n2"]
+    code, text = run(ListedKind.CLUSTERS, AnswerForm.JSON)
+    document = msgspec.json.decode(text)
+    assert (code, document["asked"]) == (ExitCode.DEGRADED, ["n2"])
+    assert document["missing"][0].startswith("clustermesh-apiserver does not answer (HTTP 503")
+    assert document["missing"][0].endswith("the list is what the agents know")
     assert [(item["cluster"], item["source"]) for item in document["items"]] == [
         ("north", "local"),
         ("south", "clustermesh"),
