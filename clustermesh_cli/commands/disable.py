@@ -49,6 +49,10 @@ MARKS: Final = (
 )
 POLL_S: Final = 0.5
 GONE_WITHIN_S: Final = 30.0
+INTERRUPTED: Final = (
+    "disable did not end, the cluster may be half disabled: run clustermesh disable again with the same flags to finish, or "
+    "clustermesh enable to stay in the mesh"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +73,17 @@ def workloads(namespace: str) -> list[dict[str, Any]]:
 def disable(client: KubeClient, namespace: str, options: DisableOptions, console: Console) -> None:
     """Nothing of ours is left on any node, then in the cluster; what is already gone is no error.
 
+    Interrupted, it says that the cluster is half disabled and what ends that.
     Raises: CommandError (timeout), having deleted nothing, if a node does not confirm and `force` is not set.
     """
+    try:
+        _disable(client, namespace, options, console)
+    except (KeyboardInterrupt, SystemExit):
+        console.warn(INTERRUPTED)
+        raise
+
+
+def _disable(client: KubeClient, namespace: str, options: DisableOptions, console: Console) -> None:
     config = read_config(client, namespace)
     left = _detach_nodes(client, namespace, options, console)
     console.step("Removing programs, roles, Secrets and ConfigMaps of the mesh...")

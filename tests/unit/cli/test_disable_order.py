@@ -73,6 +73,19 @@ def test_disable_again_ends_what_was_begun(dies_after: int) -> None:
     assert (cluster.config, cluster.identities) == (None, set())
 
 
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_interrupted_it_says_what_to_run_next(end: type[BaseException]) -> None:
+    class Interrupted(Cluster):
+        def delete(self, resource: k.Resource, name: str, namespace: str | None = None) -> bool:
+            raise end
+
+    said = io.StringIO()
+    console = Console(plain=True, stream=said)
+    with pytest.raises(end):
+        disable(cast(KubeClient, Interrupted(0)), "kube-system", DisableOptions(), console)
+    assert "run clustermesh disable again with the same flags to finish, or clustermesh enable" in said.getvalue()
+
+
 def test_identities_are_kept_with_what_numbers_them() -> None:
     cluster = Cluster(0)
     assert run(cluster, DisableOptions(keep_identities=True))
