@@ -31,7 +31,7 @@ from clustermesh_cli.plan.peering import agent_files, find_real_files, keep_list
 from clustermesh_cli.plan.program_settings import AGENT as AGENT_SETTINGS
 from clustermesh_cli.plan.program_settings import APISERVER as APISERVER_SETTINGS
 from clustermesh_cli.plan.program_settings import flags_of, settings_in
-from clustermesh_cli.plan.running_settings import complete_config, read_running
+from clustermesh_cli.plan.running_settings import complete_config, read_chosen, read_running
 from kube.client import KubeClient
 from kube.resource import from_manifest
 from meshapi.installed import (
@@ -131,7 +131,7 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
 
     Raises CommandRefusedError when the cluster's name or id would change, KubeError when the API refuses.
     """
-    config, taken = _read_known(client, options.namespace)
+    config, taken, lost = _read_known(client, options.namespace)
     identity = decide_identity(
         name=options.cluster_name, id_=options.cluster_id, config=config, context=context or client.context
     )
@@ -140,10 +140,9 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
     exposure = _decide_exposure(client, options, trusting)
     objects = plan_objects(options, identity, config, exposure)
     if taken:
-        console.warn(
-            f"ConfigMap {CONFIG_MAP} has lost {', '.join(taken)}: taken from the programs that run; what was set with --set "
-            "may be lost as well"
-        )
+        console.warn(f"ConfigMap {CONFIG_MAP} has lost {', '.join(taken)}: taken from the programs that run")
+    for program in lost:
+        console.warn(f"What was set for {program} with --set is lost, as it does not run: run enable again with it")
     chosen = {key: value for key, value in {**config, **options.settings}.items() if value is not None}
     for key, value in sorted(settings_in(chosen, load_settings()).items()):
         console.info(f"{key} is {value}")
@@ -170,17 +169,28 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
         )
 
 
-def _read_known(client: KubeClient, namespace: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The cluster's settings, and which of them only its programs still know."""
-    workloads = [
-        client.get(kind, name, namespace) for kind, name in ((k.DEPLOYMENTS, APISERVER), (k.DAEMON_SETS, AGENT))
-    ]
-    return complete_config(read_config(client, namespace), read_running(workloads))
+def _read_known(client: KubeClient, namespace: str) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]:
+    """The cluster's settings, which of them only its programs still know, and of which programs nobody knows them."""
+    workloads = {
+        program: client.get(kind, name, namespace)
+        for kind, name, program in (
+            (k.DEPLOYMENTS, APISERVER, APISERVER_SETTINGS),
+            (k.DAEMON_SETS, AGENT, AGENT_SETTINGS),
+        )
+    }
+    config, taken = complete_config(read_config(client, namespace), read_running(workloads.values()))
+    if CLUSTER_ID_KEY not in taken:
+        return config, taken, ()
+    known, chosen = load_settings(), dict[str, str]()
+    for program, workload in workloads.items():
+        chosen |= read_chosen(program, workload, known)
+    lost = tuple(program for program, workload in workloads.items() if workload is None)
+    return {**chosen, **config}, (*taken, *(key for key in sorted(chosen) if key not in config)), lost
 
 
 def show(client: KubeClient, context: str, options: EnableOptions) -> None:
     """Print what `enable` would apply, certificates left out, as YAML on standard output."""
-    config, _ = _read_known(client, options.namespace)
+    config, _, _ = _read_known(client, options.namespace)
     identity = decide_identity(
         name=options.cluster_name, id_=options.cluster_id, config=config, context=context or client.context
     )

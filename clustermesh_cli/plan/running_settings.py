@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a cluster is called and numbered where its ConfigMap has lost it: what its programs run with. Pure."""
+"""What a cluster is called, numbered and set to where its ConfigMap has lost it: what its programs run with. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,24 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from clustermesh_cli.exit_code import CommandRefusedError
-from meshapi.installed import CLUSTER_ID_KEY, CLUSTER_NAME_KEY, CONFIG_MAP, MAXIMUM_KEY, MIRROR_KEY, SCOPE_KEY
+from clustermesh_cli.plan.program_settings import APISERVER, FIXED, OF_ENABLE, Known
+from meshapi.installed import (
+    CLUSTER_ID_KEY,
+    CLUSTER_NAME_KEY,
+    CONFIG_MAP,
+    LIFETIME_KEY,
+    MAXIMUM_KEY,
+    MIRROR_KEY,
+    SCOPE_KEY,
+)
 
 _KEPT: Final = (CLUSTER_NAME_KEY, CLUSTER_ID_KEY, MAXIMUM_KEY, SCOPE_KEY)
 _NUMBERS: Final = (CLUSTER_ID_KEY, MAXIMUM_KEY)
 _UNSET: Final = {CLUSTER_NAME_KEY: "default", CLUSTER_ID_KEY: "0"}
 """What Cilium's ConfigMap says of a cluster that has none."""
+_LIFETIME: Final = "certificate-lifetime"
+_OF_MANIFEST: Final = "--renew-certificates"
+"""Given to every apiserver; --set can take it back."""
 _MIRROR: Final = {"--mirror": "true", "--no-mirror": "false"}
 
 
@@ -26,6 +38,23 @@ def read_running(workloads: Iterable[Mapping[str, Any] | None]) -> dict[str, str
                 found[name] = value
             elif argument in _MIRROR:
                 found[MIRROR_KEY] = _MIRROR[argument]
+    return found
+
+
+def read_chosen(program: str, workload: Mapping[str, Any] | None, known: Known) -> dict[str, str]:
+    """What `enable --set` and `--certificate-lifetime` gave a program, under their keys of the ConfigMap."""
+    found: dict[str, str] = {}
+    for argument in _arguments(workload or {}):
+        if argument == _OF_MANIFEST:
+            continue
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if program == APISERVER and name == _LIFETIME and equals:
+            found[LIFETIME_KEY] = value
+        if not equals:
+            value = "false" if name.startswith("no-") and name not in known[program] else "true"
+            name = name if name in known[program] else name.removeprefix("no-")
+        if name in known[program] and name not in FIXED[program] | OF_ENABLE[program]:
+            found[f"{program}.{name}"] = value
     return found
 
 

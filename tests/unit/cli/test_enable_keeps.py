@@ -68,6 +68,26 @@ def test_a_cluster_that_runs_keeps_its_name_its_id_and_its_choices(
     assert planned(world, capsys)["cluster-id"] == "1"
 
 
+def test_what_was_set_is_taken_from_what_runs_where_the_config_map_is_lost(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.north.answers[DEPLOYMENT] = workload(
+        "--cluster-name=north",
+        "--cluster-id=1",
+        "--certificate-lifetime=7200",
+        "--renew-certificates",
+        "--no-default-global-namespace",
+    )
+    world.north.answers[DAEMON_SET] = workload("--cluster-id=1", "--policy-entries=9000", "--port=9879")
+    before = world.north.answers.pop(CONFIG)
+    kept = planned(world, capsys)
+    assert kept["certificate-lifetime-s"] == "7200"
+    assert (kept["apiserver.default-global-namespace"], kept["agent.policy-entries"]) == ("false", "9000")
+    assert not {"agent.port", "apiserver.renew-certificates"} & set(kept)
+    world.north.answers[CONFIG] = before
+    assert "agent.policy-entries" not in planned(world, capsys), "a flag by hand is no choice of enable's"
+
+
 def test_a_config_map_that_contradicts_what_runs_is_refused_before_anything_is_written(world: World) -> None:
     world.north.answers[CONFIG] = {"data": {"cluster-name": "north", "cluster-id": "9"}}
     with pytest.raises(CommandError, match="cluster-id 9, and the programs of the cluster run with 1") as caught:
