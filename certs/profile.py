@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from meshapi.installed import ADMIN_SECRET, LOCAL_SECRET, REMOTE_SECRET, SERVER_SECRET, STORE_SERVICE
+from meshapi.installed import ADMIN_SECRET, LOCAL_SECRET, REMOTE_SECRET, REMOTE_USER, SERVER_SECRET, STORE_SERVICE
 
 MESH_DOMAIN: Final = "mesh.cilium.io"
 DEFAULT_DAYS: Final = 365
@@ -86,4 +86,4 @@ def local_user(cluster: str) -> str:
 
 def remote_user(cluster: str) -> str:
     """The user the named cluster reads its peers' state as."""
-    return f"remote-{cluster}"
+    return f"{REMOTE_USER}{cluster}"

@@ -75,6 +75,8 @@ MIRROR_KEY: Final = "enable-kvstoremesh"
 LIFETIME_KEY: Final = "certificate-lifetime-s"
 CA_BUNDLE: Final = "clustermesh-ca-bundle"
 REMOTE_USERS: Final = "clustermesh-remote-users"
+REMOTE_USER: Final = "remote-"
+"""The name of the user of a cluster that reads another is this before its own."""
 
 # Secrets
 CA_SECRET: Final = "clustermesh-ca"

@@ -3,18 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from clustermesh_apiserver.apiserver import Apiserver
 from clustermesh_apiserver.status.program_status import report_health
 from meshapi.event import MeshLook
-from meshapi.installed import APISERVER
+from meshapi.installed import APISERVER, REMOTE_USER
 from meshkit.clock import Clock
 from meshkit.health import Health
 from meshpeer.events import EventLog
-
-READER: Final = "remote-"
-"""What the user of a peer's programs is called by, before the peer's name."""
 
 
 def make_event_log(apiserver: Apiserver, health: Health, clock: Clock) -> EventLog:
@@ -31,5 +26,5 @@ def look(apiserver: Apiserver, health: Health) -> MeshLook:
         peers={peer.name: peer for peer in apiserver.peers()},
         health={name: (part.level, part.message) for name, part in health.snapshot().items()},
         certificates={"server certificate": server.not_after_s},
-        readers=frozenset(c.name.removeprefix(READER) for c in connections if c.name.startswith(READER)),
+        readers=frozenset(c.name.removeprefix(REMOTE_USER) for c in connections if c.name.startswith(REMOTE_USER)),
     )

@@ -21,15 +21,13 @@ import yaml
 
 from clustermesh_cli.plan.connect import mirrored_config, peer_config
 from clustermesh_cli.plan.facts import ClusterFacts, KnownPeer
-from meshapi.installed import OWN_PREFIX
+from meshapi.installed import OWN_PREFIX, REMOTE_USER
 from meshkit.yamltext import load_documents
 from meshmodel.address import canonical_prefix
 from meshpeer.allowed import NETWORKS, NODE_NETWORKS
 
 PEERS_ANNOTATION: Final = OWN_PREFIX + "peers"
 USERS_KEY: Final = "users.yaml"
-REMOTE_USER: Final = "remote-"
-"""The name of a peer's user is this before the peer's own."""
 CA_SUFFIX: Final = ".etcd-client-ca.crt"
 
 Data = Mapping[str, str | None]
