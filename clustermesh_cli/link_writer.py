@@ -94,7 +94,7 @@ class _Writer:
                     finished[change.link] = None
                 else:
                     self._undo(change)
-            except KubeError as exc:
+            except (KubeError, CommandError) as exc:
                 left[f"{change.name} of {change.context}"] = str(exc)
         if finished and not left:
             return f"what somebody else finished meanwhile is left ({', '.join(finished)}), the rest is restored"

@@ -19,10 +19,11 @@ from typing import Any, Final
 import orjson
 import yaml
 
+from clustermesh_cli.exit_code import CommandRefusedError
 from clustermesh_cli.plan.connect import mirrored_config, peer_config
 from clustermesh_cli.plan.facts import ClusterFacts, KnownPeer
-from meshapi.installed import OWN_PREFIX, REMOTE_USER
-from meshkit.yamltext import load_documents
+from meshapi.installed import OWN_PREFIX, REMOTE_USER, REMOTE_USERS
+from meshkit.yamltext import YamlTextError, load_documents
 from meshmodel.address import canonical_prefix
 from meshpeer.allowed import NETWORKS, NODE_NETWORKS
 
@@ -187,8 +188,24 @@ def _restore_entries(before: Mapping[str, Any], after: Mapping[str, Any], now: M
 
 
 def _users(text: str) -> list[dict[str, str]]:
-    document = next(iter(load_documents(text)), None)
-    return list(document.get("users") or []) if isinstance(document, dict) else []
+    """Raises: CommandRefusedError for what the apiserver cannot read either, naming what is wrong."""
+    try:
+        document = next(iter(load_documents(text)), None) or {}
+    except YamlTextError as exc:
+        raise _unreadable_users(str(exc)) from exc
+    users = (document.get("users") or []) if isinstance(document, dict) else None
+    if not isinstance(users, list):
+        raise _unreadable_users("there is no list under users")
+    for user in users:
+        if not isinstance(user, dict) or not isinstance(user.get("name"), str):
+            raise _unreadable_users(f"{str(user)[:80]} has no name")
+    return users
+
+
+def _unreadable_users(why: str) -> CommandRefusedError:
+    return CommandRefusedError(
+        f"ConfigMap {REMOTE_USERS}: {USERS_KEY} cannot be read ({why}): correct it with kubectl edit"
+    )
 
 
 def _dump_users(users: list[dict[str, str]]) -> str:

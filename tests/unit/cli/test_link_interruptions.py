@@ -186,6 +186,17 @@ def test_an_object_that_never_stands_still_ends_the_command() -> None:
     assert world.south.peering() == before
 
 
+def test_users_that_somebody_garbles_meanwhile_are_named_and_all_else_is_taken_back() -> None:
+    world = World()
+    before = world.state()
+    world.south.rivals = [lambda api: api.write(USERS, {"data": {"users.yaml": "users: all"}})] + [lambda _: None] * 2
+    with pytest.raises(CommandError, match=r"NOT restored: clustermesh-remote-users of kind-south \(") as caught:
+        world.connect()
+    assert "users.yaml cannot be read (there is no list under users)" in str(caught.value)
+    world.south.write(USERS, {"data": {"users.yaml": "users: []\n"}})
+    assert world.state() == before
+
+
 # -- values
 
 

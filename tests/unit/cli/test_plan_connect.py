@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from clustermesh_cli.plan.peering import (
     admit_users,
     expel_users,
     forget_peer,
+    known_peers,
     learn_peer,
     read_peers,
     real_files,
@@ -125,6 +127,28 @@ def test_users_are_admitted_once_and_expelled_alone() -> None:
     assert admit_users(one, "south") == one
     two = admit_users(one, "east")
     assert yaml.safe_load(expel_users(two, "south")) == {"users": [{"name": "remote-east", "role": "remote"}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("users: [", "line 2"),
+        ("users: remote-south", "there is no list under users"),
+        ("[remote-south]", "there is no list under users"),
+        ("users: [remote-south]", "remote-south has no name"),
+        ("users: [{role: remote}]", "{'role': 'remote'} has no name"),
+    ],
+)
+def test_users_that_cannot_be_read_are_named_and_left_alone(text: str, why: str) -> None:
+    users = {"data": {"users.yaml": text}}
+    for decide in (
+        lambda: known_peers((), None, users),
+        lambda: expel_users(text, "east"),
+        lambda: admit_users(text, "east"),
+    ):
+        with pytest.raises(CommandRefusedError, match=re.escape(why)) as refused:
+            decide()
+        assert "ConfigMap clustermesh-remote-users: users.yaml" in str(refused.value)
 
 
 def test_a_new_authority_changes_no_note_of_peers() -> None:
