@@ -90,7 +90,9 @@ class Attacher:
     def runs(self, attachment: Attachment, program_fd: int) -> bool:
         """The hook runs this very program now; an interface that is gone runs nothing. Raises: KernelError."""
         if not self._use_tcx:
-            return netlink.has_filter(attachment.ifindex, _PARENT[attachment.hook])
+            return syscall.program_id(program_fd) in netlink.filter_programs(
+                attachment.ifindex, _PARENT[attachment.hook]
+            )
         return syscall.program_id(program_fd) in syscall.tcx_programs(attachment.ifindex, _TCX[attachment.hook])
 
     def attachments(self) -> set[Attachment]:
@@ -105,6 +107,20 @@ class Attacher:
             else:
                 path.unlink(missing_ok=True)
         return live
+
+    def programs(self) -> set[int]:
+        """The ids of the programs that run on the recorded hooks."""
+        return {number for attachment in self.attachments() for number in self._programs_of(attachment)}
+
+    def _programs_of(self, attachment: Attachment) -> Iterable[int]:
+        path = self._directory / attachment.file_name
+        if path.is_dir():
+            return netlink.filter_programs(attachment.ifindex, _PARENT[attachment.hook])
+        link = syscall.get_pinned(path)
+        try:
+            return (syscall.tcx_link_program(link),)
+        finally:
+            os.close(link)
 
     def _entries(self) -> Iterable[Path]:
         return sorted(self._directory.iterdir()) if self._directory.is_dir() else ()

@@ -63,7 +63,7 @@ class Datapath:
         """Load programs, take over or create pinned maps, bring up the overlay device. Idempotent.
 
         Interfaces a former process attached run the new programs afterwards, without losing a packet. If a map could
-        not keep its entries (another record layout, or its pin is gone), they go on with the old programs and maps
+        not keep its entries (another record layout, its pin is gone or another map's), they go on with the old programs and maps
         until attach(), which is to be called once the maps are filled again.
         Raises: LoadError (permanent: kernel or libbpf refuse the objects), KernelError (transient).
         """
@@ -242,7 +242,7 @@ class Datapath:
 
     def _open(self) -> Maps:
         self._prepare_overlay()
-        map_pins = MapPins(self._pins)
+        map_pins = MapPins(self._pins, [syscall.program_maps(number) for number in self._attacher.programs()])
         map_pins.prepare()
         self._links.mkdir(exist_ok=True)
         for name in OBJECTS:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from meshkit.errors import MAXIMUM_TEXT
 T = TypeVar("T")
 INGRESS_PARENT: Final = 0xFFFFFFF2
 EGRESS_PARENT: Final = 0xFFFFFFF3
+_TCA_BPF_ID = 11
 _FILTER_HANDLE: Final = 1
 _FILTER_PRIORITY: Final = 0xC111
 
@@ -158,18 +160,33 @@ def _our_filters(route: Any, ifindex: int, parent: int) -> list[Any]:
 
 def has_filter(ifindex: int, parent: int) -> bool:
     """The clsact hook of an existing interface runs a program at our priority."""
+    return bool(filter_programs(ifindex, parent))
 
-    def talk(route: Any) -> bool:
+
+def filter_programs(ifindex: int, parent: int) -> list[int]:
+    """The ids of the programs at our priority on the clsact hook; none where there is no such interface."""
+
+    def talk(route: Any) -> list[int]:
         if not any(q.get_attr("TCA_KIND") == "clsact" for q in route.get_qdiscs(index=ifindex)):
-            return False
-        return bool(_our_filters(route, ifindex, parent))
+            return []
+        return [_program_of(found) for found in _our_filters(route, ifindex, parent)]
 
     try:
         return _converse("list filters", talk)
     except KernelError as exc:
         if exc.errno == errno.ENODEV:
-            return False
+            return []
         raise
+
+
+def _program_of(found: Any) -> int:
+    """TCA_BPF_ID of a filter, which pyroute2 leaves undecoded; 0 without it. Source: include/uapi/linux/pkt_cls.h."""
+    options = found.get_attr("TCA_OPTIONS")
+    for slot in options["attrs"] if options else ():
+        part = slot.cell[1] if slot[0] == "UNKNOWN" else None
+        if part is not None and struct.unpack_from("=H", part.data, part.offset + 2)[0] == _TCA_BPF_ID:
+            return int(struct.unpack_from("=I", part.data, part.offset + 4)[0])
+    return 0
 
 
 def remove_filters(ifindex: int) -> None:

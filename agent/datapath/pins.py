@@ -3,7 +3,8 @@
 
 A map fits when type, sizes and flags are those of the object and its version in mesh_abi is ours. A map that differs in
 capacity only keeps its entries (copied); one with other records, of a version that mesh_abi does not tell, or without a pin
-starts empty: the agent fills its own maps, what the programs wrote is lost. Every other map stays as it is. What is no map
+starts empty: the agent fills its own maps, what the programs wrote is lost. A map other than the one that programs run on is
+taken as it is and counts as one to be filled. Every other map stays as it is. What is no map
 at the path of a map is removed.
 """
 
@@ -14,6 +15,7 @@ import logging
 import os
 import shutil
 import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agent.datapath import spec, syscall
@@ -26,17 +28,20 @@ log = logging.getLogger(__name__)
 _COPIED = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE})
 _INDEX = struct.Struct("<I")
 _COPY_BATCH = 4096
+_KERNEL_NAME = 15
 _MAP_FILE = "anon_inode:bpf-map"
 
 
 class MapPins:
     """The pinned maps of one node: `maps` in use, `staged` on their way in."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory, self._staged = directory / "maps", directory / "staged"
+    def __init__(self, directory: Path, running: Sequence[Mapping[str, int]] = ()) -> None:
+        """`running`: for each program that runs now, the ids of its maps by name as the kernel keeps it."""
+        self.directory, self._staged, self._running = directory / "maps", directory / "staged", running
         self._versions: dict[int, int] = {}
         self._replaced: set[str] = set()
         self._created: set[str] = set()
+        self._unknown: set[str] = set()
 
     def prepare(self) -> None:
         """Directories exist, leftovers of an interrupted replacement are gone."""
@@ -56,10 +61,14 @@ class MapPins:
             elif not self._fits(program_object, name):
                 program_object.set_pin_path(name, self._staged / name)
                 self._replaced.add(name)
+            elif not self._runs(name):
+                self._unknown.add(name)
+                log.warning("the programs that run use another map than the pinned one", extra={"path": name})
 
     def swap(self) -> bool:
         """Staged maps hold what could be copied and are the pinned ones now. True when the agent need not fill any."""
-        complete = all(name == spec.ABI_NAME or spec.ABIS[name].written_by_kernel for name in self._created)
+        doubtful = (self._created | self._unknown) - {spec.ABI_NAME}
+        complete = all(spec.ABIS[name].written_by_kernel for name in doubtful)
         for name in sorted(self._replaced):
             complete = (self._copy(name) or spec.ABIS[name].written_by_kernel) and complete
             (self._staged / name).rename(self.directory / name)
@@ -93,13 +102,22 @@ class MapPins:
         finally:
             os.close(fd)
 
+    def _runs(self, name: str) -> bool:
+        """No program runs on another map than the pinned one."""
+        fd = syscall.get_pinned(self.directory / name)
+        try:
+            number = syscall.map_info(fd).id
+        finally:
+            os.close(fd)
+        return all(maps.get(name[:_KERNEL_NAME], number) == number for maps in self._running)
+
     def _copy(self, name: str) -> bool:
         old, new = (RawMap(syscall.get_pinned(d / name)) for d in (self.directory, self._staged))
         try:
             if new.details.type not in _COPIED:
                 return True
             same = (old.details.type, old.key_size, old.value_size) == (new.details.type, new.key_size, new.value_size)
-            return same and self._is_ours(name) and _copy_entries(old, new)
+            return same and self._is_ours(name) and self._runs(name) and _copy_entries(old, new)
         finally:
             old.close()
             new.close()

@@ -23,6 +23,7 @@ _PROGRAM_TYPE_SCHED_CLS: Final = 3
 _LOG_BYTES: Final = 16384
 _INFO_BYTES: Final = 88
 _TCX_PROGRAMS: Final = 64
+_PROGRAM_MAPS: Final = 64
 
 
 class Command(IntEnum):
@@ -36,6 +37,8 @@ class Command(IntEnum):
     OBJ_PIN = 6
     OBJ_GET = 7
     PROG_TEST_RUN = 10
+    PROG_GET_FD_BY_ID = 13
+    MAP_GET_FD_BY_ID = 14
     OBJ_GET_INFO_BY_FD = 15
     PROG_QUERY = 16
     MAP_LOOKUP_BATCH = 24
@@ -134,6 +137,48 @@ def tcx_link_ifindex(fd: int) -> int:
 def program_id(fd: int) -> int:
     """The kernel's number of a loaded program. Source: struct bpf_prog_info."""
     return int(struct.unpack_from("<I", _info(fd), 4)[0])
+
+
+def tcx_link_program(fd: int) -> int:
+    """The id of the program a link runs. Source: struct bpf_link_info."""
+    return int(struct.unpack_from("<I", _info(fd), 8)[0])
+
+
+def program_maps(number: int) -> dict[str, int]:
+    """The ids of the maps that the program of this id uses, by the name the kernel keeps; none where there is no such program.
+
+    Shape: names have 15 characters at most. Source: struct bpf_prog_info, struct bpf_map_info.
+    """
+    ids = (ctypes.c_uint32 * _PROGRAM_MAPS)()
+    fd = _fd_of(Command.PROG_GET_FD_BY_ID, number)
+    if fd is None:
+        return {}
+    info = buffer(struct.pack("<52xIQ24x", _PROGRAM_MAPS, ctypes.addressof(ids)))
+    try:
+        checked(Command.OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", fd, _INFO_BYTES, ctypes.addressof(info)))
+    finally:
+        os.close(fd)
+    count = struct.unpack_from("<I", info.raw, 52)[0]
+    return {name: number for number in ids[:count] if (name := _map_name(number))}
+
+
+def _map_name(number: int) -> str:
+    fd = _fd_of(Command.MAP_GET_FD_BY_ID, number)
+    if fd is None:
+        return ""
+    try:
+        return _info(fd)[24:40].split(b"\0")[0].decode()
+    finally:
+        os.close(fd)
+
+
+def _fd_of(command: Command, number: int) -> int | None:
+    fd, error = call(command, buffer(struct.pack("<III", number, 0, 0)))
+    if error == errno.ENOENT:
+        return None
+    if error:
+        raise KernelError(command.name, error, f"id {number}")
+    return fd
 
 
 def tcx_programs(ifindex: int, attach_type: AttachType) -> tuple[int, ...]:

@@ -6,13 +6,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent.datapath import netlink, syscall
-from agent.datapath.config import NodeConfig
+from agent.datapath.config import AttachMode, NodeConfig
 from agent.datapath.loader import Datapath
 from tests.packet.datapath_host import bpffs, build_objects, inside, namespace, run
 
@@ -189,6 +191,59 @@ def test_all_programs_share_the_pinned_maps(config: NodeConfig, datapath: Datapa
     used = [set(json.loads(text)["map_ids"]) for text in shown]
     assert all(len(ids - pinned) <= 1 for ids in used)  # .rodata is each object's own
     again.close()
+
+
+@pytest.mark.parametrize("entries", [0, 100], ids=["same capacity", "other capacity"])
+def test_a_map_that_no_program_runs_on_is_filled_before_any_does(
+    config: NodeConfig, datapath: Datapath, entries: int
+) -> None:
+    """A pinned map replaced by an empty one of the same shape."""
+    datapath.open()
+    datapath.attach(_interface())
+    datapath.close()
+    running = _programs(config)
+    stray = replace(config, pin_directory=config.pin_directory.parent / "stray")
+    (config.pin_directory.parent / "stray").mkdir(exist_ok=True)
+    other = Datapath(replace(stray, max_entries={"mesh_policy": entries} if entries else {}))
+    other.open()
+    for name in ("mesh_ep_ifindex", "mesh_policy"):
+        (config.pin_directory / "maps" / name).unlink()
+        (stray.pin_directory / "maps" / name).rename(config.pin_directory / "maps" / name)
+    other.close()
+    again = Datapath(config)
+    again.open()
+    assert _programs(config) == running
+    again.attach_node()
+    again.attach(_interface())
+    again.close()
+    filled = _programs(config)
+    assert not set(filled.values()) & set(running.values())
+    third = Datapath(config)
+    third.open()
+    assert not set(_programs(config).values()) & set(filled.values())
+    third.close()
+    shutil.rmtree(stray.pin_directory)
+
+
+@pytest.mark.parametrize("mode", [AttachMode.TCX, AttachMode.CLSACT])
+def test_adapting_before_the_maps_are_filled_leaves_what_runs(
+    config: NodeConfig, datapath: Datapath, mode: AttachMode
+) -> None:
+    config = replace(config, attach_mode=mode)
+    first = Datapath(config)
+    first.open()
+    first.attach(_interface())
+    first.close()
+    _lose_pins(config)
+    again = Datapath(config)
+    again.open()
+    again.adapt()
+    assert again.unattached_node(is_filled=False) == []
+    assert (again.unattached_node(), again.unattached([_interface()])) == (NODE_HOOKS, {_interface()})
+    again.attach_node()
+    again.attach(_interface())
+    assert (again.unattached_node(), again.unattached([_interface()])) == ([], set())
+    again.uninstall()
 
 
 def _maps(config: NodeConfig) -> dict[str, str]:
