@@ -22,8 +22,10 @@ inlined int read_quote(struct __sk_buff *skb, const struct packet *p, struct quo
 	q->source = ip.saddr;
 	q->destination = ip.daddr;
 	q->protocol = ip.protocol;
-	q->ports[0] = ip.protocol == PROTO_ICMP ? head[2] : head[0];
-	q->ports[1] = ip.protocol == PROTO_ICMP ? head[2] : head[1];
+	q->ports[0] = head[0];
+	q->ports[1] = head[1];
+	if (ip.protocol == PROTO_ICMP)
+		icmp_ports(bpf_ntohs(head[0]) >> 8, head[2], &q->ports[0], &q->ports[1]);
 	return 0;
 }
 

@@ -26,8 +26,8 @@ enum tcp_flag { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_ACK = 16 };
 enum icmp_type { ICMP_ECHO_REPLY = 0, ICMP_UNREACHABLE = 3, ICMP_ECHO = 8, ICMP_TIME_EXCEEDED = 11, ICMP_PARAMETER = 12 };
 struct icmp_header { __u8 type, code; __sum16 check; __be16 id, sequence; };
 
-/* Ports of ICMP echo are its id, so that a reply is the reverse of its request. policy_port is what policy judges:
- * the destination port, or the ICMP type. */
+/* Ports of ICMP are made of its type and id (icmp_ports). policy_port is what policy judges: the destination port, or the
+ * ICMP type. */
 struct packet {
 	__be32 source, destination;
 	__be16 source_port, destination_port, policy_port, l4_offset;
@@ -83,10 +83,30 @@ outline int remember_ports(struct __sk_buff *skb, const struct packet *p)
 	return 0;
 }
 
+/* Echo (reply 0), timestamp, information and address mask (reply one more) of ICMP. */
+inlined int is_query(__u8 type)
+{
+	return type == ICMP_ECHO || type == 13 || type == 15 || type == 17;
+}
+
+/* What a flow of ICMP has for ports: a query's reply is the reverse of it, no query is the reverse of another, and no two
+ * types are the same flow, so that the verdict on one says nothing about another. */
+inlined void icmp_ports(__u8 type, __be16 id, __be16 *source, __be16 *destination)
+{
+	int is_reply = type == ICMP_ECHO_REPLY || (type >= 14 && type <= 18 && !(type & 1));
+	__u16 query = type == ICMP_ECHO_REPLY ? ICMP_ECHO : type - is_reply, of_host = bpf_ntohs(id);
+	__be16 high = bpf_htons(of_host >> 8), low = bpf_htons(query << 8 | (of_host & 0xff));
+	if (!is_query(query)) {	/* nothing answers it */
+		high = bpf_htons(0x8000);
+		low = bpf_htons(query << 8);
+	}
+	*source = is_reply ? low : high;
+	*destination = is_reply ? high : low;
+}
+
 inlined void take_icmp(struct packet *p, const struct icmp_header *icmp)
 {
-	if (icmp->type == ICMP_ECHO || icmp->type == ICMP_ECHO_REPLY)
-		p->source_port = p->destination_port = icmp->id;
+	icmp_ports(icmp->type, icmp->id, &p->source_port, &p->destination_port);
 	if (icmp->type == ICMP_UNREACHABLE || icmp->type == ICMP_TIME_EXCEEDED || icmp->type == ICMP_PARAMETER)
 		p->kind |= KIND_ICMP_ERROR;
 	p->policy_port = bpf_htons(icmp->type);
@@ -165,7 +185,10 @@ outline int parse(struct __sk_buff *skb, struct packet *p)
 	return parse_transport(skb, p);
 }
 
+/* Then it is no answer. */
 inlined int opens_connection(const struct packet *p)
 {
+	if (p->protocol == PROTO_ICMP)
+		return is_query(bpf_ntohs(p->policy_port));
 	return p->protocol == PROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
