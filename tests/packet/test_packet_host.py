@@ -127,6 +127,16 @@ def test_a_ping_and_its_answer(node: PacketNode) -> None:
     assert node.leave(Packet(NODE, WORLD, ICMP, 8 << 8, 8)).drop == Reason.POLICY_DENIED
 
 
+@pytest.mark.parametrize("tag", ["81000000", "88a80000"])
+def test_what_the_stack_would_take_out_of_vlan_0_after_the_programs_is_dropped(node: PacketNode, tag: str) -> None:
+    frame = Packet(WORLD, NODE).frame()
+    tagged = frame[:12] + bytes.fromhex(tag) + frame[12:]
+    assert arrive(node, tagged).verdict == PASS
+    judge(node)
+    allow(node, IN, 0)
+    assert arrive(node, tagged).drop == Reason.UNSUPPORTED_L2
+
+
 def test_open_connections_are_judged_again_when_policies_change(node: PacketNode) -> None:
     judge(node)
     allow(node, IN, WORLD_ID, TCP, 80)

@@ -4,6 +4,8 @@
 #pragma once
 #include "node.h"
 
+#define VLAN_ID 0xfff
+
 inlined int load_address(struct __sk_buff *skb, struct packet *p, struct iphdr *ip)
 {
 	if (bpf_skb_load_bytes_relative(skb, 0, ip, sizeof(*ip), BPF_HDR_START_NET) < 0 || ip->version != 4 || ip->ihl < 5)
@@ -51,12 +53,22 @@ outline int load_ports(struct __sk_buff *skb, struct packet *p, const struct iph
 	return 0;
 }
 
+/* A second VLAN tag within one of VLAN 0: the stack takes both off and keeps the packet as its own, after the programs. Within
+ * a tag of another VLAN it goes to that VLAN's device. */
+inlined int is_tagged_for_nobody(const struct __sk_buff *skb)
+{
+	return (skb->protocol == bpf_htons(ETH_P_8021Q) || skb->protocol == bpf_htons(ETH_P_8021AD)) &&
+	       !(skb->vlan_tci & VLAN_ID);
+}
+
 /* Comes in from outside. 0, or the reason to drop. */
 outline int judge_arriving(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *node)
 {
 	struct iphdr ip;
 	if (skb->protocol == bpf_htons(ETH_P_IPV6))
 		return judge_ipv6(skb, INGRESS);
+	if (is_tagged_for_nobody(skb))
+		return DROP_UNSUPPORTED_L2;
 	if (skb->protocol != bpf_htons(ETH_P_IP))
 		return 0;
 	int r = load_address(skb, p, &ip);

@@ -12,6 +12,7 @@ import pytest
 from agent.datapath.layout import Direction, EndpointFlag, EndpointValue, IfindexKey, PolicyKey, PolicyValue
 from tests.integration.datapath.datapath_topology import TCP_PORT, Node, Topology
 from tests.packet.datapath_host import inside, run
+from tests.packet.packet_bytes import UDP, Packet
 
 pytestmark = pytest.mark.root
 PORT, NODE_PORT, TCP = 9000, 30080, 6
@@ -118,6 +119,24 @@ def test_a_node_port_is_judged_where_it_comes_in_and_goes_on_wherever_it_leads(
         assert not reaches(client.namespace, closed.address, NODE_PORT)
         allow(closed, Direction.INGRESS, NODE_PORT)
         assert reaches(client.namespace, closed.address, NODE_PORT)
+
+
+@pytest.mark.parametrize("tags", ["", "81000000", "8100000081000000", "88a8000081000000", "810000008100000081000000"])
+def test_tags_of_vlan_0_do_not_lead_past_the_programs(clean: Topology, closed: Node, tags: str) -> None:
+    client = clean.nodes[2]
+    with inside(closed.namespace):
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.bind(("", PORT))
+        made.settimeout(0.5)
+    packet = Packet(client.address, closed.address, UDP, 40000, PORT).frame()[12:]
+    with made, inside(client.namespace), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link:
+        link.bind(("eth0", 0))
+        link.send(b"\xff" * 6 + link.getsockname()[4] + bytes.fromhex(tags) + packet)
+        with pytest.raises(TimeoutError):
+            made.recv(64)
+        closed.maps.node.delete([IfindexKey(0)])
+        link.send(b"\xff" * 6 + link.getsockname()[4] + bytes.fromhex(tags) + packet)
+        assert made.recv(64)
 
 
 def test_programs_that_are_loaded_anew_go_on_judging(clean: Topology, closed: Node) -> None:
