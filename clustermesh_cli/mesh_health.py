@@ -10,7 +10,7 @@ from typing import Final
 from certs.validity import KeptCertificates, Validity, date, judge
 from clustermesh_cli.peer_rows import MIRROR, PeerRow, describe_peer, is_mirrored, peer_row
 from meshapi.agent import NOT_ENFORCED, AgentStatus
-from meshapi.apiserver import ApiserverStatus
+from meshapi.apiserver import NOT_SEEN, ApiserverStatus
 
 STORE: Final = "store: "
 _PEER: Final = "peer "  # components of an agent's health that stand for one followed cluster each
@@ -18,6 +18,8 @@ LEAVING: Final = (
     "this cluster is on its way out of the mesh, its agents detach their nodes: run clustermesh disable again to finish, or "
     "clustermesh enable to stay"
 )
+_JUDGED: Final = (STORE, NOT_SEEN)
+"""Beginnings of what the apiserver says that is more than a warning."""
 _TROUBLED: Final = ("degraded", "failed")
 
 
@@ -48,20 +50,22 @@ def assess(
     expected_agents: int,
     certificates: Sequence[KeptCertificates] = (),
     notices: Sequence[str] = (),
+    distrusted: Sequence[str] = (),
     is_leaving: bool = False,
     now_s: float,
 ) -> MeshHealth:
     """Compare what is with what should be at `now_s` (wall seconds).
 
     Well means: every expected agent is ready, and ready with every expected peer; no part of a program is degraded; no
-    certificate is refused for its dates; no valid policy is without the effect it states; nobody began to take the cluster
-    out of the mesh (`is_leaving`) and did not finish. What is wrong with an object that
-    somebody wrote is a warning.
+    certificate is refused for its dates; whoever may read is trusted (`distrusted` says who is not); no valid policy is
+    without the effect it states; nobody began to take the cluster out of the mesh (`is_leaving`) and did not finish. What is
+    wrong with an object that somebody wrote is a warning.
     """
     states = [judge(now_s, kept) for kept in certificates]
     problems = [
         *([LEAVING] if is_leaving else []),
         *(state.sentence for state in states if state.is_refused),
+        *distrusted,
         *_server_problems(status, certificates, now_s),
         *_apiserver_problems(status),
         *_mirror_problems(status, expected_peers),
@@ -104,8 +108,8 @@ def _apiserver_problems(status: ApiserverStatus) -> Iterable[str]:
         yield f"clustermesh-apiserver is not ready{': ' + ', '.join(missing) + ' not yet published' if missing else ''}"
         yield from status.problems
         return
-    said = [problem for problem in status.problems if problem.startswith(STORE)]
-    yield from said
+    yield from (problem for problem in status.problems if problem.startswith(_JUDGED))
+    said = any(problem.startswith(STORE) for problem in status.problems)
     for name, level in sorted(status.health.items()):
         if level in _TROUBLED and not (name == MIRROR or (name == "store" and said)):
             yield f"clustermesh-apiserver: {name} is {level}; see its log"
@@ -125,7 +129,7 @@ def _mirror_problems(status: ApiserverStatus, expected: Mapping[str, object]) ->
 
 def _warnings(status: ApiserverStatus) -> Iterable[str]:
     """What a program that serves complains about: a policy, an annotation, a record; each is named once, whoever says it."""
-    own = [problem for problem in status.problems if not problem.startswith(STORE)] if status.ready else []
+    own = [problem for problem in status.problems if not problem.startswith(_JUDGED)] if status.ready else []
     agents = (
         problem
         for agent in status.agents

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from meshapi.agent import AgentStatus
 from meshapi.peer import RemoteCluster
 from meshapi.row import SCHEMA, Row
+
+NOT_SEEN: Final = "not seen by peers: "
+"""How a problem begins that says which pods peers cannot reach, as they are told nothing of them."""
 
 
 class FacadeSession(Row, kw_only=True):

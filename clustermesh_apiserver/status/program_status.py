@@ -9,9 +9,10 @@ from typing import Final
 
 from clustermesh_apiserver.apiserver import Apiserver, Publication
 from clustermesh_apiserver.convert.confirmations import Confirmations, WaitingNode
+from clustermesh_apiserver.convert.identity import IdentityRefusal
 from clustermesh_apiserver.source.follow import NOT_WAITED_FOR
 from meshapi.agent import AgentStatus
-from meshapi.apiserver import ApiserverStatus, FacadeSession
+from meshapi.apiserver import NOT_SEEN, ApiserverStatus, FacadeSession
 from meshapi.installed import AGENT_SELECTOR
 from meshkit.errors import MAXIMUM_TEXT
 from meshkit.health import Health
@@ -96,8 +97,19 @@ def problems(apiserver: Apiserver) -> list[str]:
         found += _publication_problems(publication)
     for kind, what in ((Kind.IDENTITIES, "identities"), (Kind.IPS, "pods or endpoints")):
         counts = sorted(refused(apiserver, kind).items())
-        found += [f"{count} {what} not published: {reason}" for reason, count in counts]
+        found += [_unpublished(apiserver, count, what, reason) for reason, count in counts]
     return found + [f"{problem.subject}: {problem.message}" for problem in apiserver.problems.current()]
+
+
+def _unpublished(apiserver: Apiserver, count: int, what: str, reason: str) -> str:
+    """Pods whose numbers are of another cluster id are away for every peer, and only a person can decide which id is right."""
+    if reason != IdentityRefusal.OUT_OF_RANGE or "pods" not in what:
+        return f"{count} {what} not published: {reason}"
+    return (
+        f"{NOT_SEEN}{count} {what} whose identities are out of the range of cluster id {apiserver.settings.cluster_id}: "
+        "put back the id that the cluster had, or delete those identities (kubectl delete ciliumidentity NUMBER), which are "
+        "then made anew"
+    )
 
 
 def waiting_problems(confirmations: Confirmations, now_s: float) -> list[str]:

@@ -16,7 +16,7 @@ from certs.validity import KeptCertificates
 from clustermesh_cli.mesh_health import assess
 from clustermesh_cli.peer_rows import describe_peer
 from meshapi.agent import NOT_ENFORCED, AgentStatus
-from meshapi.apiserver import ApiserverStatus
+from meshapi.apiserver import NOT_SEEN, ApiserverStatus
 from meshapi.peer import PeerState, RemoteCluster, RemoteClusterConfig, RemoteClusterSynced
 
 NOW = 1_800_000_000.0
@@ -61,6 +61,14 @@ def test_a_store_that_takes_no_records_is_a_problem_although_the_apiserver_serve
     status.health, status.problems = {"store": "degraded"}, ["store: etcd is full", "service shop/x: bad annotation"]
     verdict = assess(status, expected_peers={"south": 2}, expected_agents=1, now_s=NOW)
     assert (verdict.problems, verdict.warnings) == (("store: etcd is full",), ("service shop/x: bad annotation",))
+
+
+def test_pods_that_peers_are_told_nothing_of_are_a_problem() -> None:
+    status = apiserver(agent("a", READY))
+    status.problems = [f"{NOT_SEEN}2 pods", "1 identities not published: out-of-range"]
+    verdict = assess(status, expected_peers={"south": 2}, expected_agents=1, now_s=NOW)
+    assert not verdict.is_well
+    assert (verdict.problems, verdict.warnings) == ((status.problems[0],), (status.problems[1],))
 
 
 def test_a_mesh_without_peers_is_well_once_its_programs_are() -> None:
