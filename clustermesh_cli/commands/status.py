@@ -25,13 +25,14 @@ from clustermesh_cli.mesh_health import MeshHealth, assess
 from clustermesh_cli.plan.detachment import is_leaving
 from clustermesh_cli.plan.facts import KnownPeer, StoreAccess
 from clustermesh_cli.plan.peering import read_peers
+from clustermesh_cli.plan.trust_rules import judge_trust
 from clustermesh_cli.program_client import ProgramClient
 from clustermesh_cli.program_statuses import ApiserverSilentError, ask_agents, read_apiserver
 from clustermesh_cli.status_text import render_status
 from kube.client import KubeClient
 from kube.errors import KubeError
 from meshapi.apiserver import ApiserverStatus
-from meshapi.installed import AGENT, PEERS_SECRET, STORE_SERVICE
+from meshapi.installed import AGENT, CA_BUNDLE, PEERS_SECRET, REMOTE_USERS, STORE_SERVICE
 from meshapi.shown_times import with_times
 from meshkit.answer_form import AnswerForm
 from meshkit.clock import SystemClock
@@ -80,11 +81,18 @@ def look(programs: ProgramClient, *, without_apiserver: bool = False) -> Snapsho
         expected_agents=max(expected_agents, 1),
         certificates=read_certificates(client, namespace),
         notices=[notice] if (notice := replacement_notice(client, namespace)) else [],
+        distrusted=_distrusted(client, namespace, status.cluster),
         is_leaving=is_leaving(daemon),
         now_s=CLOCK.wall(),
     )
     access = find_access(service, client.list(k.NODES))
     return Snapshot(access, service["spec"].get("type", "ClusterIP"), status, verdict, peers)
+
+
+def _distrusted(client: KubeClient, namespace: str, cluster: str) -> list[str]:
+    """Who may read the cluster and cannot prove to it who they are, and what to do about each."""
+    bundle, users = (client.get(k.CONFIG_MAPS, name, namespace) for name in (CA_BUNDLE, REMOTE_USERS))
+    return [f"{row.detail}: {row.next}" for row in judge_trust(cluster, bundle, users)]
 
 
 def status(client: KubeClient, namespace: str, console: Console, form: AnswerForm, *, wait_s: float | None) -> ExitCode:

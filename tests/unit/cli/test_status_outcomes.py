@@ -153,3 +153,15 @@ def test_an_api_server_that_takes_the_question_and_never_answers_is_named(tmp_pa
         client = load_client(kubeconfig(tmp_path / "config", f"http://127.0.0.1:{server.port}"))
         with pytest.raises(Unreachable, match=rf"{server.port}/.* no answer within 0\.2 s"):
             client.within(0.2).get(SERVICES, "a", "shop")
+
+
+def test_a_peer_that_may_read_and_is_not_trusted_any_more_is_a_problem() -> None:
+    api = SilentApiserver()
+    api.answers[f"{NS}/configmaps/clustermesh-remote-users"] = {
+        "data": {"users.yaml": "users: [{name: remote-south, role: remote}]"}
+    }
+    stream = io.StringIO()
+    client = api.client("kind-north")
+    assert status(client, "kube-system", Console(plain=True, stream=stream), AnswerForm.TABLE, wait_s=None) == 3
+    assert "its next connection is refused" in stream.getvalue()
+    assert "clustermesh connect between north and south again" in stream.getvalue()
