@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
 from difflib import get_close_matches
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from meshpolicy.errors import PolicyError
+
+_ALIKE: Final = 0.8
+"""How alike a misspelt name is at least: below it, denyIngress would be told to become ingress."""
 
 
 class DocumentNode:
@@ -56,16 +59,19 @@ class DocumentNode:
         return self.value
 
     def items(self) -> Iterator[DocumentNode]:
-        """The entries of a list."""
+        """The entries of a list. Raises: PolicyError for one that is null: read as a map it would mean everybody."""
         if not isinstance(self.value, list | tuple):
             self.fail(f"a list is expected, not {_shape(self.value)}", "begin each entry with a dash")
         for index, value in enumerate(self.value):
-            yield DocumentNode(value, index, self)
+            item = DocumentNode(value, index, self)
+            if value is None:
+                item.fail("an entry without a value", "write after the dash what is meant")
+            yield item
 
     def text(self) -> str:
         """The value as a string."""
         if not isinstance(self.value, str):
-            self.fail(f"a string is expected, not {_shape(self.value)}", f'write "{self.value}" in quotes')
+            self.fail(f"a string is expected, not {_shape(self.value)}", "put the value in quotes as it stands")
         return self.value
 
     def flag(self) -> bool:
@@ -103,15 +109,15 @@ class DocumentNode:
         if not fields.keys() <= known:
             name = min(str(key) for key in fields if key not in known)
             alike = _most_alike(name, known)
-            fix = f"write {alike}" if alike else f"remove it; there are: {', '.join(sorted(known))}"
+            fix = f"write {alike}" if alike else f"write what is meant by one of {', '.join(sorted(known))}"
             self.child(name).fail("unknown field", fix)
         return self
 
 
 def _most_alike(name: str, known: Set[str]) -> str:
-    """The known name that was meant most likely; empty if none is alike."""
+    """The known name that is misspelt; empty if none is so alike that another meaning is out of question."""
     same = (key for key in sorted(known) if key.lower() == name.lower())
-    return next(same, "") or next(iter(get_close_matches(name[:64], sorted(known), 1)), "")
+    return next(same, "") or next(iter(get_close_matches(name[:64], sorted(known), 1, _ALIKE)), "")
 
 
 def _shape(value: object) -> str:

@@ -26,15 +26,17 @@ def load_documents(documents: Iterable[Document], context: PolicyContext) -> Ite
         if isinstance(document, str):
             yield from _load_text(document, context)
         else:
-            yield from (_load(item, context) for item in _open_list(document))
+            yield from (_load(item, context) for item in open_list(document))
 
 
 @lru_cache(maxsize=_REMEMBERED)
 def _load_text(text: str, context: PolicyContext) -> tuple[Policy | CidrGroup | PolicyError, ...]:
-    return tuple(item if isinstance(item, PolicyError) else _load(item, context) for item in _read_text(text))
+    return tuple(_load(item, context) for item in _read_text(text))
 
 
-def _load(document: Mapping[str, object], context: PolicyContext) -> Policy | CidrGroup | PolicyError:
+def _load(document: Mapping[str, object] | PolicyError, context: PolicyContext) -> Policy | CidrGroup | PolicyError:
+    if isinstance(document, PolicyError):
+        return document
     try:
         if document.get("kind") == PolicyKind.CIDR_GROUP:
             return parse_cidr_group(document)
@@ -57,16 +59,26 @@ def _read_text(text: str) -> Iterator[Mapping[str, object] | PolicyError]:
     try:
         for item in yamltext.load_documents(text):
             if isinstance(item, Mapping):
-                yield from _open_list(item)
+                yield from open_list(item)
             elif item is not None:
                 yield PolicyError("not a map", where="document", fix="begin with apiVersion, kind, metadata and spec")
     except yamltext.YamlTextError as exc:
         yield PolicyError(f"not YAML ({exc})", where="document", fix="check indentation, quotes and repeated keys")
 
 
-def _open_list(document: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
-    items, kind = document.get("items"), document.get("kind")
-    if isinstance(kind, str) and kind.endswith("List") and isinstance(items, list):
-        yield from (item for item in items if isinstance(item, Mapping))
-    else:
+def open_list(document: Mapping[str, object]) -> Iterator[Mapping[str, object] | PolicyError]:
+    """The objects of a list, also of lists in it, or the document itself. Objects of a typed list may leave their kind out."""
+    kind = document.get("kind")
+    if not (isinstance(kind, str) and kind.endswith("List") and "items" in document):
         yield document
+        return
+    items = document["items"]
+    typed = {"apiVersion": document.get("apiVersion"), "kind": kind.removesuffix("List")} if kind != "List" else {}
+    for index, item in enumerate(items if isinstance(items, list) else [items]):
+        if isinstance(item, Mapping) and isinstance(items, list):
+            yield from open_list(item if "kind" in item else {**typed, **item})
+        elif items is not None:
+            where = f"items[{index}]" if isinstance(items, list) else "items"
+            yield PolicyError(
+                "no object", where=where, fix="write a dash and below it apiVersion, kind, metadata and spec"
+            )

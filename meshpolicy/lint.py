@@ -67,7 +67,7 @@ def lint(
                 findings.append(Finding(Severity.ERROR, "invalid", where, item.what, item.fix))
         elif isinstance(item, CidrGroup):
             groups.append(item)
-            findings.extend(Finding(Severity.WARNING, "bad-prefix", item.name, text) for text in item.problems)
+            findings.extend(Finding(Severity.ERROR, "bad-prefix", item.name, text) for text in item.problems)
         else:
             policies.append(item)
             assert isinstance(wide, Policy)
@@ -147,7 +147,7 @@ def _dns_without_tcp(policy: Policy) -> Iterator[Finding]:
                 "dns-without-tcp",
                 str(rule.origin),
                 "DNS is open on 53/UDP but not on 53/TCP; long answers fall back to TCP and fail",
-                "write protocol: ANY",
+                'if DNS is meant, add port: "53" with protocol: TCP',
             )
 
 

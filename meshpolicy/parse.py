@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Final
 
 from meshpolicy.context import PolicyContext
@@ -20,6 +21,9 @@ _DEFAULT_NAMESPACE: Final = "default"
 _FIELDS: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "specs", "status"})
 _OLDER_KINDS: Final = ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy")
 _POLICY_KINDS: Final = (PolicyKind.CILIUM, PolicyKind.CLUSTERWIDE, PolicyKind.TIERED, PolicyKind.KUBERNETES)
+_IN_SMALL_LETTERS: Final = frozenset(kind.lower() for kind in (*_POLICY_KINDS, PolicyKind.CIDR_GROUP))
+_ALIKE: Final = 0.88
+"""From here on a kind is a misspelt one of ours; the policies of other network plugins are less alike."""
 
 
 def policy_ref(document: Mapping[str, object]) -> PolicyRef:
@@ -37,6 +41,8 @@ def policy_ref(document: Mapping[str, object]) -> PolicyRef:
         )
     if kind not in _POLICY_KINDS:
         fix = f"write kind: {', '.join(_POLICY_KINDS[:-1])} or {_POLICY_KINDS[-1]}"
+        if not kind or kind.lower() in _IN_SMALL_LETTERS or get_close_matches(kind[:64], _POLICY_KINDS, 1, _ALIKE):
+            raise PolicyError(f"{kind!r} is no kind" if kind else "there is no kind", where="kind", fix=fix)
         raise NotAPolicyError(f"kind {kind!r} is no policy", where="document", fix=fix)
     metadata = root.get("metadata") or DocumentNode({}, "metadata")
     name, namespace = metadata.text_of("name"), metadata.text_of("namespace")

@@ -50,6 +50,7 @@ _SWITCH_FIELDS: Final = frozenset({"ingress", "egress"})
 _LOG_FIELDS: Final = frozenset({"value"})
 _LABEL_FIELDS: Final = frozenset({"key", "value", "source"})
 _MODE_FIELDS: Final = frozenset({"mode"})
+_GROUP_FIELDS: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
 _GROUP_SPEC_FIELDS: Final = frozenset({"externalCIDRs"})
 _LONGEST_LOG_VALUE: Final = 32
 
@@ -149,7 +150,7 @@ def _needs_authentication(node: DocumentNode) -> bool:
         return False
     mode = field_node.only(_MODE_FIELDS).text_of("mode")
     if mode not in ("disabled", "required", "test-always-fail"):
-        field_node.fail(f"unknown mode {mode!r}", "write disabled or required")
+        field_node.fail(f"unknown mode {mode!r}", "write required; disabled asks for no authentication")
     return mode != "disabled"
 
 
@@ -218,17 +219,17 @@ def parse_cidr_group(document: Mapping[str, object]) -> CidrGroup:
 
 
 def _parse_group_document(document: Mapping[str, object]) -> CidrGroup:
-    root = DocumentNode(document, "")
+    root = DocumentNode(document, "").only(_GROUP_FIELDS)
     check_version(root, PolicyKind.CIDR_GROUP)
     metadata, spec = root.get("metadata"), root.get("spec")
     name = metadata.text_of("name") if metadata else ""
     if not name:
         root.fail("metadata.name is missing", "name the group")
-    if spec is not None:
-        spec.only(_GROUP_SPEC_FIELDS)
+    if spec is None or spec.only(_GROUP_SPEC_FIELDS).get("externalCIDRs") is None:
+        (spec or root).fail("externalCIDRs is missing", "list the prefixes in spec.externalCIDRs; [] is none")
     prefixes: list[Cidr] = []
     problems: list[str] = []
-    for item in spec.list_of("externalCIDRs") if spec else ():
+    for item in spec.list_of("externalCIDRs"):
         try:
             text = item.text()
             prefixes.append(parse_cidr_text(item, text if "/" in text else str(parse_address(text))))

@@ -53,6 +53,8 @@ def parse_kubernetes_policy(root: DocumentNode, key: PolicyRef, context: PolicyC
         for node in nodes:
             node.only(frozenset({peer_field, "ports"}))
             peers = _parse_peers(node, peer_field, key.namespace, context)
+            if peers is None and peer_field in node.mapping():
+                warnings.append(f"{node.path}.{peer_field}: there is nothing below it, which means every peer")
             origin = RuleOrigin(key, node.path.removeprefix("spec."))
             rules.append(Rule(origin, subject, direction, peers, _parse_ports(node)))
         if not nodes and _is_isolated(direction, types):

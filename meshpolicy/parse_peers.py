@@ -64,8 +64,13 @@ def parse_peers(rule: DocumentNode, direction: Direction, scope: PeerScope, *, i
     used = [name for name, field in fields.items() if tuple(field.items())]
     if len(used) > 1:
         rule.fail(f"{used[0]} and {used[1]} in one rule", "write two rules: within one, both would have to match")
+    nulls = tuple(
+        f"{rule.path}.{name}: there is nothing below it, which means no condition: every peer is meant"
+        for name in peer_fields(direction, is_deny=is_deny)
+        if not fields and name in rule.mapping()
+    )
     if not fields:
-        return Peers(None)
+        return Peers(None, warnings=nulls)
     selectors: list[PeerSelector] = []
     problems: list[str] = []
     for name in used:
@@ -85,7 +90,10 @@ def parse_peers(rule: DocumentNode, direction: Direction, scope: PeerScope, *, i
 
 def _check_removed(rule: DocumentNode, word: str, *, is_deny: bool) -> None:
     if rule.list_of(f"{word}Requires"):
-        rule.fail(f"{word}Requires is no longer part of the language", f"add the labels to each {word}Endpoints entry")
+        rule.fail(
+            f"{word}Requires is no longer part of the language",
+            f"add the labels to each {word}Endpoints entry; where there is none, write one",
+        )
     if is_deny and rule.list_of("toFQDNs"):
         rule.fail("toFQDNs in egressDeny", "names can only be allowed; deny the addresses with toCIDR")
 

@@ -50,7 +50,7 @@ def parse_ports(rule: DocumentNode, *, is_ingress: bool, is_deny: bool, is_host:
     found = Ports()
     port_rules, icmp_rules = rule.list_of("toPorts"), rule.list_of("icmps")
     if port_rules and icmp_rules:
-        rule.fail("icmps and toPorts together", "write a separate rule for icmps")
+        rule.fail("icmps and toPorts together", "write a separate rule for icmps, with the same peers")
     found.is_restricted = bool(port_rules or icmp_rules)
     for port_rule in port_rules:
         if is_deny:
@@ -112,7 +112,7 @@ def _check_proxy_fields(node: DocumentNode, l7: L7Rules | None, *, is_ingress: b
     if names and l7 is not None and node.get("terminatingTLS") is None:
         node.fail("serverNames with rules but without TLS termination", "add terminatingTLS or remove the rules")
     if "" in names:
-        node.fail("an empty server name", "remove it from serverNames")
+        node.fail("an empty server name", "write the name; a list without any means every server")
     for name in ("terminatingTLS", "originatingTLS"):
         tls = node.get(name)
         secret = tls.only(_TLS_FIELDS).get("secret") if tls is not None else None
@@ -132,7 +132,7 @@ def _check_proxy_fields(node: DocumentNode, l7: L7Rules | None, *, is_ingress: b
 def _check_l7(node: DocumentNode, l7: L7Rules, specs: list[PortSpec], *, has_dns: bool, is_host: bool) -> None:
     where = node.child("rules")
     if is_host and not has_dns:
-        where.fail(f"{l7.kind} rules in a host policy", "remove the rules; host policies end at the port")
+        where.fail(f"{l7.kind} rules in a host policy", "name the ports alone if all that is behind them may be used")
     if l7.kind == DNS and not node.list_of("ports"):
         where.fail("DNS rules without a port", 'add port "53"')
     if any(not spec.name and spec.first == 0 for spec in specs):

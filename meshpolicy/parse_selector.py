@@ -27,6 +27,7 @@ _REMEMBERED: Final = 4096
 _FIELDS: Final = frozenset({"matchLabels", "matchExpressions"})
 _EXPRESSION_FIELDS: Final = frozenset({"key", "operator", "values"})
 _VALUED: Final = (Operator.IN, Operator.NOT_IN)
+_VALUED_FORM: Final = {Operator.EXISTS: Operator.IN, Operator.DOES_NOT_EXIST: Operator.NOT_IN}
 
 
 def parse_selector(
@@ -45,6 +46,8 @@ def parse_selector(
     requirements: list[Requirement] = []
     for key, value in (labels.mapping() if labels else {}).items():
         entry = node.child(f"matchLabels.{key}", value)
+        if not isinstance(key, str):
+            entry.fail(f"the key is no string but {key!r}", "put the key in quotes as it stands")
         text = entry.text()
         _check_key(entry, str(key))
         _check_value(entry, text)
@@ -86,7 +89,9 @@ def _parse_expression(node: DocumentNode, default_source: str) -> Requirement:
     if operator in _VALUED and not values:
         node.child("values").fail(f"{operator} needs values", "list at least one value")
     if operator not in _VALUED and values:
-        node.child("values").fail(f"{operator} takes no values", "remove the values")
+        node.child("values").fail(
+            f"{operator} takes no values", f"write {_VALUED_FORM[operator]} if these values are meant"
+        )
     texts = []
     for value in values:
         _check_value(value, value.text())

@@ -193,7 +193,6 @@ ENTITIES = [
 
 ACCEPTED: dict[str, dict[str, Any]] = {
     "an empty rule": ingress(),
-    "a null rule": cnp(**ALL, ingress=[None]),
     "HTTP with a range": ingress(toPorts=ports({"port": "80", "endPort": 90, "protocol": "TCP"}, rules=HTTP)),
     "HTTP without a port": ingress(toPorts=[{"rules": HTTP}]),
     "no HTTP rule in the list": ingress(toPorts=ports(TCP80, rules={"http": []})),
