@@ -37,7 +37,7 @@ from meshkit.answer_form import AnswerForm
 from meshmodel.identity import NumericIdentity, identity_name, is_of_nodes, is_reserved
 from meshmodel.labels import CLUSTER_LABEL, NAMESPACE_LABEL, Labels
 from meshpolicy import Engine, PolicyContext
-from meshpolicy.documents import load_documents
+from meshpolicy.documents import load_documents, open_list
 from meshpolicy.errors import PolicyError
 from meshpolicy.mapstate import Verdict
 from meshpolicy.port import NamedPorts
@@ -152,9 +152,10 @@ def _not_compared(before: Engine, after: Engine) -> Iterator[str]:
 def _read(path: str) -> list[Document]:
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
-        found = [item for item in yamltext.load_documents(text) if item is not None]
+        texts = [item for item in yamltext.load_documents(text) if item is not None]
     except (OSError, UnicodeDecodeError, yamltext.YamlTextError) as exc:
         raise CommandError(f"{path}: {exc}", ExitCode.USAGE) from exc
+    found = [part for item in texts for part in (open_list(item) if isinstance(item, Mapping) else (item,))]
     documents = [item for item in found if isinstance(item, Mapping)]
     if len(documents) != len(found) or not documents:
         raise CommandError(f"{path}: holds no policy: begin with apiVersion, kind, metadata and spec", ExitCode.USAGE)

@@ -123,6 +123,16 @@ def test_a_document_in_error_is_told_and_compared_with_nothing(tmp_path: Path) -
         run(tmp_path)
 
 
+def test_the_objects_of_lists_are_compared_like_documents(tmp_path: Path) -> None:
+    objects = [policy(name, name, ingress=[{"fromEndpoints": [app("web")]}]) for name in ("db", "web", "other")]
+    alone = run(tmp_path, *objects)
+    lists = [{"kind": "List", "items": objects[:2]}, {"kind": "List", "items": objects[2:]}]
+    assert run(tmp_path, *lists) == alone
+    assert any("denied by default" in line for line in alone[1])
+    with pytest.raises(CommandError, match="holds no policy"):
+        run(tmp_path, {"kind": "List", "items": [7]})
+
+
 def end(identity: int) -> ConnectionEnd:
     cluster, name = NAMES[identity]
     return ConnectionEnd(
