@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from clustermesh_cli.plan.check_row import CheckResult, CheckRow
-from clustermesh_cli.plan.peering import admitted_readers
-from meshapi.installed import CA_BUNDLE
+from clustermesh_cli.plan.peering import USERS_KEY, admitted_readers
+from meshapi.installed import CA_BUNDLE, REMOTE_USERS
+from meshkit.yamltext import YamlTextError
 
 TRUST: Final = "trust"
 PEM: Final = "-----BEGIN CERTIFICATE-----"
@@ -17,7 +18,18 @@ PEM: Final = "-----BEGIN CERTIFICATE-----"
 def judge_trust(cluster: str, bundle: Mapping[str, Any] | None, users: Mapping[str, Any] | None) -> Iterable[CheckRow]:
     """A row for each peer that may read the cluster while nothing here verifies it: its session, if one stands, is its last."""
     trusted = (bundle or {}).get("data") or {}
-    for name in sorted(admitted_readers(users)):
+    try:
+        readers = sorted(admitted_readers(users))
+    except (YamlTextError, AttributeError, TypeError) as exc:
+        yield CheckRow(
+            check=TRUST,
+            clusters=[cluster],
+            result=CheckResult.FAIL,
+            detail=f"ConfigMap {REMOTE_USERS} does not say who may read {cluster}: {exc}",
+            next=f"write a list of users with names under {USERS_KEY}, or delete it, clustermesh enable, then connect every peer",
+        )
+        return
+    for name in readers:
         if PEM not in str(trusted.get(f"{name}.crt", "")):
             yield CheckRow(
                 check=TRUST,

@@ -165,3 +165,14 @@ def test_a_peer_that_may_read_and_is_not_trusted_any_more_is_a_problem() -> None
     assert status(client, "kube-system", Console(plain=True, stream=stream), AnswerForm.TABLE, wait_s=None) == 3
     assert "its next connection is refused" in stream.getvalue()
     assert "clustermesh connect between north and south again" in stream.getvalue()
+
+
+@pytest.mark.parametrize("users", ["users: [oops", "users: [oops]", "users: 7"])
+def test_users_that_cannot_be_read_are_a_problem_and_the_rest_is_shown(users: str) -> None:
+    api = SilentApiserver()
+    api.answers[f"{NS}/configmaps/clustermesh-remote-users"] = {"data": {"users.yaml": users}}
+    stream = io.StringIO()
+    client = api.client("kind-north")
+    assert status(client, "kube-system", Console(plain=True, stream=stream), AnswerForm.TABLE, wait_s=None) == 3
+    assert "ConfigMap clustermesh-remote-users does not say who may read north" in stream.getvalue()
+    assert "node-1" in stream.getvalue() or "south" in stream.getvalue()
