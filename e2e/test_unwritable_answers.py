@@ -39,6 +39,7 @@ WORDS: Final = (
     "events",
     "events -f",
     f"explain policy {' '.join(ENDS)}",
+    "explain service default/rebel-base",
     *(f"get {kind}" for kind in ListedKind),
     "get nodes -o json",
     "inspect-policy-default-local-cluster",
