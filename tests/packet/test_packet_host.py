@@ -23,6 +23,7 @@ from tests.packet.packet_node import (
     REMOTE_POD,
     SHOT,
     UNATTENDED_AFTER_S,
+    VIP,
     WORLD,
     Outcome,
     PacketNode,
@@ -117,6 +118,23 @@ def test_answers_to_what_the_node_asked_come_in_and_go_out(node: PacketNode) -> 
     assert arrive(node, query).verdict == PASS
     assert node.leave(query.reverse).verdict == PASS
     assert node.leave(replace(query.reverse, source_port=54)).drop == Reason.POLICY_DENIED
+
+
+def test_a_connection_that_the_stack_led_to_the_node_is_judged_when_the_node_accepts_it(node: PacketNode) -> None:
+    """It came for the address of a Service, which is passed on for all the programs know."""
+    judge(node)
+    allow(node, OUT, 0)
+    accepted = Packet(VIP, WORLD, TCP, 80, 40000, SYN | ACK)
+    assert node.leave(accepted).drop == Reason.POLICY_DENIED
+    node.maps.policy.delete([key for key, _ in node.maps.policy.items()])
+    allow(node, IN, WORLD_ID, TCP, 80)
+    out = node.leave(accepted)
+    assert out.verdict == PASS
+    seen = out.event(EventType.POLICY_VERDICT)
+    assert (seen.direction, seen.source_identity, seen.destination_identity) == (IN, WORLD_ID, HOST_ID)
+    assert node.leave(replace(accepted, flags=ACK)).verdict == PASS
+    assert node.leave(replace(accepted, source_port=81, flags=SYN | ACK)).drop == Reason.POLICY_DENIED
+    assert node.leave(Packet(NODE, WORLD)).drop == Reason.POLICY_DENIED
 
 
 def test_a_ping_and_its_answer(node: PacketNode) -> None:

@@ -126,6 +126,27 @@ inlined void settle_owner(struct conntrack_value *v, const struct endpoint_value
 	v->policy_revision = ~node->policy_revision;
 }
 
+/* Accepts a process of the node, with this packet, a connection that did not come for an address of the node? The stack
+ * translated it, from the address of a Service for instance. */
+inlined int accepts_unjudged(const struct __sk_buff *skb, const struct packet *p)
+{
+	const __u8 both = TCP_SYN | TCP_ACK;
+	return p->protocol == PROTO_TCP && (p->tcp_flags & both) == both && !skb->ingress_ifindex;
+}
+
+/* It is judged now, by the address and port it came for. 0, or the reason to drop. */
+outline int judge_accepted(struct __sk_buff *skb, const struct packet *p, const struct endpoint_value *node)
+{
+	struct conntrack_key key;
+	struct packet opening = {
+		.source = p->destination, .destination = p->source, .source_port = p->destination_port,
+		.destination_port = p->source_port, .policy_port = p->source_port, .protocol = p->protocol,
+		.tcp_flags = p->tcp_flags, .now = p->now, .source_identity = p->destination_identity,
+		.destination_identity = ID_HOST, .direction = INGRESS, .endpoint_id = node->endpoint_id };
+	ct_key_forward(&key, &opening, CT_INGRESS);
+	return track(skb, &opening, node, &key, 0);
+}
+
 /* From the node's stack; `p` holds the receiver's identity. What is not judged is remembered, so that answers come in.
  * 0, or the reason to drop. */
 outline int leave_node(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *node, int is_judged)
@@ -145,10 +166,13 @@ outline int leave_node(struct __sk_buff *skb, struct packet *p, const struct end
 		}
 	}
 	ct_key_forward(&key, p, CT_EGRESS);
-	is_judged = is_judged && !is_unattended(p);	/* who has no agent must be able to fetch one */
+	int is_attended = !is_unattended(p);
+	is_judged = is_judged && is_attended;	/* who has no agent must be able to fetch one */
 	if (!is_judged)
 		p->conntrack_flags = CT_FORWARDED;
 	v = ct_lookup(&key, p);
+	if (!v && is_attended && accepts_unjudged(skb, p))
+		return judge_accepted(skb, p, node);
 	if (v)
 		settle_owner(v, node, is_judged);
 	else if (is_judged && is_guarded_answer(p, node, p->destination_identity))

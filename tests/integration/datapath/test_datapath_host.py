@@ -18,6 +18,7 @@ pytestmark = pytest.mark.root
 PORT, NODE_PORT, TCP = 9000, 30080, 6
 NODES = 6
 BOTH = EndpointFlag.ENFORCE_INGRESS | EndpointFlag.ENFORCE_EGRESS
+SERVICE = "172.30.0.9"
 NOBODY = "00:00:00:00:00:00"
 
 
@@ -119,6 +120,26 @@ def test_a_node_port_is_judged_where_it_comes_in_and_goes_on_wherever_it_leads(
         assert not reaches(client.namespace, closed.address, NODE_PORT)
         allow(closed, Direction.INGRESS, NODE_PORT)
         assert reaches(client.namespace, closed.address, NODE_PORT)
+
+
+@pytest.mark.parametrize("who", ["own pod", "outside"])
+def test_the_address_of_a_service_does_not_lead_past_the_policies_to_a_process_of_the_node(
+    clean: Topology, closed: Node, who: str
+) -> None:
+    client, elsewhere = clean.nodes[2].namespace, clean.nodes[1].address
+    asker = closed.pods[0].namespace if who == "own pod" else client
+    rules = f"add rule ip host in ip daddr {SERVICE} tcp dport 80 dnat to {closed.address}:{PORT}"
+    closed.maps.policy.update([(PolicyKey(0, Direction.EGRESS, 0, 0, 0, 0), PolicyValue(False, 1))])
+    run("ip", "-n", client, "route", "add", SERVICE, "via", closed.address)
+    run("ip", "-n", closed.namespace, "route", "add", SERVICE, "via", elsewhere)
+    try:
+        with serving(closed), translation(closed, rules):
+            assert not reaches(asker, SERVICE, 80)
+            allow(closed, Direction.INGRESS, 80)
+            assert reaches(asker, SERVICE, 80)
+    finally:
+        run("ip", "-n", client, "route", "del", SERVICE)
+        run("ip", "-n", closed.namespace, "route", "del", SERVICE)
 
 
 @pytest.mark.parametrize("tags", ["", "81000000", "8100000081000000", "88a8000081000000", "810000008100000081000000"])
