@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from clustermesh_cli.exit_code import CommandRefusedError
 from clustermesh_cli.plan.check_row import CheckResult, CheckRow
-from clustermesh_cli.plan.peering import USERS_KEY, admitted_readers
-from meshapi.installed import CA_BUNDLE, REMOTE_USERS
-from meshkit.yamltext import YamlTextError
+from clustermesh_cli.plan.peering import admitted_readers
+from meshapi.installed import CA_BUNDLE
 
 TRUST: Final = "trust"
 PEM: Final = "-----BEGIN CERTIFICATE-----"
@@ -20,13 +20,13 @@ def judge_trust(cluster: str, bundle: Mapping[str, Any] | None, users: Mapping[s
     trusted = (bundle or {}).get("data") or {}
     try:
         readers = sorted(admitted_readers(users))
-    except (YamlTextError, AttributeError, TypeError) as exc:
+    except CommandRefusedError as exc:
         yield CheckRow(
             check=TRUST,
             clusters=[cluster],
             result=CheckResult.FAIL,
-            detail=f"ConfigMap {REMOTE_USERS} does not say who may read {cluster}: {exc}",
-            next=f"write a list of users with names under {USERS_KEY}, or delete it, clustermesh enable, then connect every peer",
+            detail=f"who may read {cluster} is not known",
+            next=str(exc),
         )
         return
     for name in readers:
