@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.verb_options import Context, Kubeconfig, Namespace, Output, Plain, make_client, make_console
 from meshapi.installed import DEFAULT_NAMESPACE
 from meshkit.answer_form import AnswerForm
@@ -33,7 +34,11 @@ def policy_eval(
     """Evaluate policies offline: verdicts of flows between labelled identities."""
     from clustermesh_cli.commands.policy import evaluate_file
 
-    evaluate_file(file.read(), output, sys.stdout)
+    try:
+        text = file.read()
+    except UnicodeDecodeError as exc:
+        raise CommandError(f"{file.name}: {exc}", ExitCode.USAGE) from exc
+    evaluate_file(text, output, sys.stdout)
 
 
 @policy.command("lint")

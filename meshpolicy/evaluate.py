@@ -9,6 +9,7 @@ names http = 80/TCP), "policies": [YAML], "flows": [[from, to, protocol, port], 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Final
 
@@ -38,10 +39,18 @@ _FIRST_NUMBER: Final = 256
 _RESERVED_NUMBERS: Final = {labels: number for number, labels in RESERVED_LABELS.items()}
 _FLOW_FIELDS: Final = 4
 _REMEMBERED: Final = 1024
+_LONGEST: Final = 256
+_CASE_FIELDS: Final = ("cluster", "scope", "ids", "ips", "namedPorts", "policies", "flows")
+_ALIKE: Final = 0.7
+_SHORT: Final = 4
+"""Names below this length are alike by chance: a case may well have an id."""
 
 
 class CaseError(PermanentError, ValueError):
-    """The case itself, not a policy in it, cannot be read."""
+    """The case itself, not a policy in it, cannot be read. Of a long message the beginning is kept."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if len(message) <= _LONGEST else f"{message[: _LONGEST - 1]}…")
 
 
 def evaluate(cases: object) -> object:
@@ -52,10 +61,22 @@ def evaluate(cases: object) -> object:
 
 
 def evaluate_case(case: Mapping[str, object]) -> Mapping[str, object]:
-    """{"errors": [text per invalid policy], "verdicts": [[egress, ingress] per flow]}."""
+    """{"errors": [text per invalid policy], "verdicts": [[egress, ingress] per flow]}.
+
+    Fields of other names are the author's own, but not misspelt ones: without its policies a case has everything allowed.
+    """
+    for name in map(str, case.keys() - set(_CASE_FIELDS)):
+        meant = [known for known in _CASE_FIELDS if known.lower() == name.lower()]
+        if len(name) >= _SHORT:
+            meant += get_close_matches(name[:64], _CASE_FIELDS, 1, _ALIKE)
+        for known in meant:
+            raise CaseError(f"unknown field {name[:64]!r} of a case: write {known}")
     world = _CaseWorld(case)
-    policies = [item for item in _sequence(case.get("policies", []), "policies") if isinstance(item, str | Mapping)]
-    errors = world.load(policies)
+    policies = _sequence(case.get("policies", []), "policies")
+    for index, item in enumerate(policies):
+        if not isinstance(item, str | Mapping):
+            raise CaseError(f"policies[{index}] is no document: write a map, or YAML as a string")
+    errors = world.load([item for item in policies if isinstance(item, str | Mapping)])
     flows = _sequence(case.get("flows", []), "flows")
     return {"errors": errors, "verdicts": [world.judge(_sequence(flow, "a flow")) for flow in flows]}
 

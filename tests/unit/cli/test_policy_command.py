@@ -12,6 +12,7 @@ import yaml
 
 from clustermesh_cli.commands.policy import evaluate_file, lint_files
 from clustermesh_cli.exit_code import CommandError, ExitCode
+from clustermesh_cli.policy_verbs import policy_eval
 from meshkit.answer_form import AnswerForm
 
 CASE = """
@@ -186,3 +187,11 @@ def test_a_summary_groups_reasons_without_places_and_what_documents_hold(tmp_pat
 def test_a_directory_without_manifests_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="holds no manifest"):
         lint_files([str(tmp_path)], "north", default_local_cluster=True, output=io.StringIO())
+
+
+def test_a_case_that_is_no_text_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
+    file = tmp_path / "case.yaml"
+    file.write_bytes(b"\xff\xfe")
+    with file.open(encoding="utf-8") as stream, pytest.raises(CommandError, match=r"case\.yaml") as caught:
+        policy_eval(stream)
+    assert caught.value.code == ExitCode.USAGE

@@ -129,3 +129,21 @@ def test_a_deny_rule_whose_peers_cannot_be_told_denies_everybody() -> None:
     pod = ["k8s:io.kubernetes.pod.namespace=default"]
     case = {"ids": {"a": [*pod, "k8s:app=a"]}, "policies": [document], "flows": [["a", "192.0.2.1", "TCP", 80]]}
     assert evaluate_case(case)["verdicts"] == [["denied", "allowed"]]
+
+
+@pytest.mark.parametrize("field", ["policys", "policy", "Policies", "flow", "namedports", "IDs"])
+def test_a_misspelt_field_of_a_case_is_refused(field: str) -> None:
+    with pytest.raises(CaseError, match=f"unknown field '{field}' of a case"):
+        evaluate({**case(), field: []})
+    assert evaluate({**case(), "id": 7, "comment": "its author's own"}) == {"errors": [], "verdicts": []}
+
+
+def test_an_entry_that_is_no_document_is_not_passed_over() -> None:
+    with pytest.raises(CaseError, match=r"policies\[1\] is no document"):
+        evaluate(case(policies=[OPEN_HTTP, [OPEN_HTTP]]))
+
+
+def test_a_message_about_a_case_is_short() -> None:
+    with pytest.raises(CaseError) as caught:
+        evaluate(case(flows=[["x" * 70_000]]))
+    assert len(str(caught.value)) < 300
