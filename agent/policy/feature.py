@@ -80,8 +80,8 @@ class PolicyFeature(Feature):
         )
         nodes = NodeFollower(core.db, verbs)
         server = core.client.server if core.client is not None else ""
-        guard = HostGuard(core.db, core.settings, server, core.clock)
-        self.compiler = PolicyCompiler(core.db, context, neighbours.set_prefixes, nodes, guard.facts)
+        self._host_guard = HostGuard(core.db, core.settings, server, core.clock)
+        self.compiler = PolicyCompiler(core.db, context, neighbours.set_prefixes, nodes, self._host_guard.facts)
         self.target = EndpointTarget(core.maps, core.host, core.settings.policy_entries_per_pod)
         self.enforced = Wake()
         """Rings when what is enforced may have changed."""
@@ -109,6 +109,7 @@ class PolicyFeature(Feature):
         core = self._core
         tasks = {f"policy input {t.name}": self._forward(t) for t in self._inputs()}
         tasks["policies"] = self._follow()
+        tasks["host guard"] = self._host_guard.follow(self._wake.set)
         tasks["attachments"] = self._keep_attached()
         tasks["attachment changes"] = self._hear()
         if core.client is not None:

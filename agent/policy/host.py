@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from agent.settings import AgentSettings
 from agent.tables import AgentDB
+from kube.client import in_thread
 from meshapi.installed import APISERVER_PORT, STORE_NODE_PORT, STORE_PORT
 from meshkit.clock import Clock
 from meshmodel.names import ServiceName
@@ -19,8 +21,15 @@ from meshpolicy.port import MAXIMUM_PORT
 
 _API_SERVICE = ServiceName("default", "kubernetes")
 _HTTPS = 443
-_PEERS_S = 5.0
+_LOOK_S = 5.0
 _ENDPOINT = re.compile(rb"https://[^\s/]*:(\d{1,5})\b")
+
+
+class _Outside(NamedTuple):
+    """What neither tables nor settings say: where the agent's API server is, and the ports by which peers are reached."""
+
+    api_servers: tuple[tuple[str, int], ...] = ()
+    peer_ports: frozenset[int] = frozenset()
 
 
 class HostGuard:
@@ -31,16 +40,15 @@ class HostGuard:
 
     def __init__(self, db: AgentDB, settings: AgentSettings, server: str, clock: Clock) -> None:
         self._db, self._settings, self._clock = db, settings, clock
-        self._peer_ports: frozenset[int] = frozenset()
-        self._read_at_s = -_PEERS_S
-        self._asked = tuple(_addresses_of(server))
+        self._server = server
+        self._seen = self._look(_Outside())
         self._open = tuple(parse_open_port(text) for text in settings.host_policy_open_ports)
 
     def facts(self) -> GuardFacts:
         """As of now."""
         backends = self._db.backends.get((_API_SERVICE, self._db.own))
         served = tuple((b.address, b.port) for b in (backends.backends if backends is not None else ()))
-        servers = tuple(sorted({*served, *self._asked}))
+        servers = tuple(sorted({*served, *self._seen.api_servers}))
         settings = self._settings
         return GuardFacts(
             api_servers=tuple(server for server in servers if ":" not in server[0]),
@@ -57,7 +65,7 @@ class HostGuard:
                         STORE_NODE_PORT,
                         APISERVER_PORT,
                         *settings.host_policy_mesh_ports,
-                        *self._ports_of_peers(),
+                        *self._seen.peer_ports,
                     }
                 )
             ),
@@ -65,19 +73,25 @@ class HostGuard:
             open_ports=self._open,
         )
 
-    def _ports_of_peers(self) -> frozenset[int]:
-        """The ports in the peers' connection files, as they were a few seconds ago at most."""
-        now_s = self._clock.monotonic()
-        if now_s - self._read_at_s >= _PEERS_S:
-            self._read_at_s = now_s
-            configs = read_directory(self._settings.clustermesh_config, self._db.own).configs
-            found = (match for content in configs.values() for match in _ENDPOINT.findall(content))
-            self._peer_ports = frozenset(port for match in found if 0 < (port := int(match)) <= MAXIMUM_PORT)
-        return self._peer_ports
+    async def follow(self, changed: Callable[[], None]) -> None:
+        """Until cancelled. What files and the resolver say is asked for in a thread, every few seconds."""
+        while True:
+            await self._clock.sleep(_LOOK_S)
+            seen = await in_thread(self._look, self._seen)
+            if seen != self._seen:
+                self._seen = seen
+                changed()
+
+    def _look(self, before: _Outside) -> _Outside:
+        """As of now; where nobody answers, as `before`. Blocks."""
+        configs = read_directory(self._settings.clustermesh_config, self._db.own).configs
+        found = (int(match) for content in configs.values() for match in _ENDPOINT.findall(content))
+        ports = frozenset(port for port in found if 0 < port <= MAXIMUM_PORT)
+        return _Outside(tuple(_addresses_of(self._server)) or before.api_servers, ports)
 
 
 def _addresses_of(server: str) -> Iterator[tuple[str, int]]:
-    """Where a URL leads, as the node's resolver says at the start; nowhere if it does not know."""
+    """Where a URL leads, as the node's resolver says; nowhere if it does not know. Blocks."""
     parts = urlsplit(server)
     if not parts.hostname:
         return

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +199,36 @@ def test_the_guard_knows_the_ports_of_peers_and_of_the_settings(tmp_path: Path, 
     assert facts.mesh_node_ports == (32379, 2390)
     assert facts.mesh_ports == (2379, 2390, 9880, 32379, 32400)
     assert ([str(spec) for spec in facts.open_ports], facts.kubelet_port) == (["22/TCP"], 10251)
+
+
+async def test_a_name_that_nobody_knew_at_the_start_is_asked_again_and_never_forgotten(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    known: list[str] = []
+
+    def getaddrinfo(host: str, port: int, *_more: object) -> list[tuple[object, ...]]:
+        if not known:
+            raise OSError(f"{host} is not known")
+        return [(0, 0, 0, "", (known[0], port))]
+
+    async def at_once(call: Callable[..., object], *arguments: object) -> object:
+        return call(*arguments)
+
+    monkeypatch.setattr("agent.policy.host.socket.getaddrinfo", getaddrinfo)
+    monkeypatch.setattr("agent.policy.host.in_thread", at_once)
+    db, clock, rings = AgentDB(NORTH, ClusterId(1), "own", ADDRESS), ManualClock(), list[int]()
+    guard = HostGuard(db, AgentSettings(clustermesh_config=tmp_path), "https://api.test:6443", clock)
+    task = asyncio.create_task(guard.follow(lambda: rings.append(1)))
+    assert guard.facts().api_servers == ()
+    for answers, address, rung in (
+        ("203.0.113.9", "203.0.113.9", 1),
+        ("", "203.0.113.9", 1),
+        ("203.0.113.8", "203.0.113.8", 2),
+    ):
+        known[:] = [answers] if answers else []
+        await clock.run_for(5.0)
+        assert (guard.facts().api_servers, len(rings)) == (((address, 6443),), rung)
+    task.cancel()
 
 
 @pytest.mark.parametrize("most", ["share", "map"])
