@@ -48,6 +48,7 @@ class NodeFollower:
         self._wanted: dict[NodeKey, int] = {}
         self._assigned: dict[NodeKey, int] = {}
         self._host: Labels | None = None
+        self._own: Node | None = None
         self._of_cluster: Counter[ClusterName] = Counter()
         self._left_out: set[NodeKey] = set()
         self.is_moving = False
@@ -97,6 +98,8 @@ class NodeFollower:
 
     def _take(self, key: NodeKey, row: Node | None) -> None:
         is_own = key == (self._db.own, self._db.node_name)
+        if is_own:  # it is still there when its record is gone, and so are the policies that select it
+            row = self._own = row or self._own
         labels = None
         if row is not None and self._keys:
             labels = node_labels(row.labels, row.cluster, self._keys, is_own=is_own)

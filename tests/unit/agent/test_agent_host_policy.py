@@ -135,6 +135,24 @@ def test_the_node_is_judged_while_a_policy_selects_it_by_its_labels_of_now(maps:
     assert (agent.write(), held(maps), len(dict(maps.policy.items()))) == (None, None, 0)
 
 
+def test_a_node_whose_record_is_gone_is_judged_by_the_labels_it_had(maps: MemoryMaps) -> None:
+    agent = Agent(maps)
+    agent.node("edge")
+    agent.host_policy()
+    agent.write()
+    before = held(maps)
+    with agent.db.write():
+        agent.db.nodes.delete((NORTH, "own"))
+    agent.write()
+    assert held(maps) == before
+    agent.compiler.remove_document(REF)
+    agent.write()
+    agent.host_policy()
+    assert agent.write() is not None
+    agent.node("core")
+    assert (agent.write(), held(maps)) == (None, None)
+
+
 def test_another_agent_takes_over_and_takes_off_what_is_not_wanted_any_more(maps: MemoryMaps) -> None:
     first = Agent(maps)
     first.node("edge")
