@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from kubernetes_histories import NAMESPACE_LABELS, kubernetes_spec
 from tiered_histories import tiered_spec
 
 from agent.identity.writer import IdentityWriter
@@ -43,6 +44,7 @@ CIDRS = ("10.0.0.0/8", "10.1.0.0/16", "192.0.2.0/24", "0.0.0.0/0", "::/0", "fd00
 SERVICES = ("s1", "s2")
 BACKENDS = ("10.9.0.1", "10.9.0.2", "10.9.0.3", "10.9.0.9", "192.0.2.7")
 GROUPS = ("g1", "g2", "g3")
+_ALL: dict[str, Any] = {"endpointSelector": {}}
 NUMBERS = (300, 301, 302, 303, 131_372)
 
 
@@ -57,6 +59,10 @@ def _steps(pick: random.Random, length: int) -> Iterator[Step]:
             ["policy"] * 6
             + ["tiered"] * 3
             + [
+                "kubernetes",
+                "kubernetes",
+                "unkubernetes",
+                "refused",
                 "untiered",
                 "host",
                 "host",
@@ -82,12 +88,12 @@ def _steps(pick: random.Random, length: int) -> Iterator[Step]:
         )
         name = (pick.choice(NAMESPACES), pick.choice("pqr"))
         match kind:
-            case "policy":
-                yield kind, *name, _spec(pick)
+            case "policy" | "kubernetes":
+                yield kind, *name, _spec(pick) if kind == "policy" else kubernetes_spec(pick)
             case "tiered" | "untiered" | "host" | "unhost":
                 make = {"tiered": tiered_spec, "host": _host_spec}.get(kind)
                 yield kind, pick.choice("tuv"), *([] if make is None else [make(pick)])
-            case "drop":
+            case "drop" | "unkubernetes" | "refused":
                 yield kind, *name
             case "group":
                 yield kind, pick.choice(GROUPS), tuple(pick.sample(CIDRS, pick.randint(0, 3))), pick.choice(APPS)
@@ -100,6 +106,7 @@ def _steps(pick: random.Random, length: int) -> Iterator[Step]:
                     pick.choice(APPS),
                     pick.choice(NAMESPACES),
                     pick.choice([NORTH, SOUTH]),
+                    pick.choice(NAMESPACE_LABELS),
                 )
             case "pod":
                 yield kind, pick.randint(1, 4), pick.choice(NUMBERS), pick.choice([0, 80, 8080])
@@ -224,6 +231,17 @@ class World:
             case ("tiered", name, spec):
                 document = _document("ClusterNetworkPolicy", "", name, spec)
                 self.set_document({**document, "apiVersion": "policy.networking.k8s.io/v1alpha2"})
+            case ("kubernetes", namespace, name, spec):
+                document = _document("NetworkPolicy", namespace, name, spec)
+                self.set_document({**document, "apiVersion": "networking.k8s.io/v1"})
+            case ("unkubernetes", namespace, name):
+                self.remove(PolicyRef("NetworkPolicy", namespace, name))
+            case ("refused", namespace, name):
+                document = _document(
+                    "CiliumNetworkPolicy", namespace, name, {**_ALL, "ingress": [{"fromEndpoint": []}]}
+                )
+                ref = PolicyRef("CiliumNetworkPolicy", namespace, name)
+                assert not self.compiler.set_document(document, ref).is_valid
             case ("host", name, spec):
                 self.set_document(_document("CiliumClusterwideNetworkPolicy", "", name, spec))
             case ("unhost", name):
@@ -247,10 +265,9 @@ class World:
     def _row(self, step: Step) -> None:
         db = self.db
         match step:
-            case ("identity", number, app, namespace, cluster):
-                db.identities.put(
-                    Identity(number, cluster, pod_labels({"app": app}, namespace, {}, "default", cluster))
-                )
+            case ("identity", number, app, namespace, cluster, of_namespace):
+                known = pod_labels({"app": app}, namespace, of_namespace, "default", cluster)
+                db.identities.put(Identity(number, cluster, known))
             case ("forget", number):
                 db.identities.delete(number)
             case ("pod", index, number, port):
