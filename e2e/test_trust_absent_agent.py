@@ -63,7 +63,7 @@ def test_a_node_whose_agent_is_gone_for_good_is_answered_by_its_own_cluster(
             begun = loop.so_far()
             with without_agent(mesh, node):
                 assert node not in {p["spec"]["nodeName"] for p in mesh.pods("koornacht", AGENTS, SYSTEM)}
-                mesh.wait_until("the node's stack has new connections", lambda: only_own(loop), 3 * LIMIT_S)
+                mesh.wait_until("the node's stack has new connections", lambda: only_own(loop), 9 * LIMIT_S)
                 assert ask_again() == before
                 assert set(loop.so_far() - begun) == BOTH
                 mesh.kubectl("koornacht", "rollout", "restart", "deployment/rebel-base")
