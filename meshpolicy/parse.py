@@ -41,7 +41,11 @@ def policy_ref(document: Mapping[str, object]) -> PolicyRef:
         )
     if kind not in _POLICY_KINDS:
         fix = f"write kind: {', '.join(_POLICY_KINDS[:-1])} or {_POLICY_KINDS[-1]}"
-        if not kind or kind.lower() in _IN_SMALL_LETTERS or get_close_matches(kind[:64], _POLICY_KINDS, 1, _ALIKE):
+        if (
+            _lacks_kind(document)
+            or kind.lower() in _IN_SMALL_LETTERS
+            or get_close_matches(kind[:64], _POLICY_KINDS, 1, _ALIKE)
+        ):
             raise PolicyError(f"{kind!r} is no kind" if kind else "there is no kind", where="kind", fix=fix)
         raise NotAPolicyError(f"kind {kind!r} is no policy", where="document", fix=fix)
     metadata = root.get("metadata") or DocumentNode({}, "metadata")
@@ -51,6 +55,11 @@ def policy_ref(document: Mapping[str, object]) -> PolicyRef:
     if kind in (PolicyKind.CLUSTERWIDE, PolicyKind.TIERED):
         return PolicyRef(kind, "", name)
     return PolicyRef(kind, namespace or _DEFAULT_NAMESPACE, name)
+
+
+def _lacks_kind(document: Mapping[str, object]) -> bool:
+    """Whether this is an object of which somebody forgot the kind; values of a chart and the like have none either."""
+    return not document.get("kind") and {"metadata", "spec"} <= document.keys()
 
 
 def parse_policy(document: Mapping[str, object], context: PolicyContext) -> Policy:

@@ -117,6 +117,11 @@ def test_another_kind_is_skipped(kind: str) -> None:
     assert (found.severity, found.code) == (Severity.NOTE, "not-a-policy")
 
 
+def test_a_file_of_values_is_no_object_that_lacks_its_kind() -> None:
+    (found,) = lint([{"image": {"tag": "1"}, "replicas": 2}], CONTEXT)
+    assert found.code == "not-a-policy"
+
+
 BAD = ingress(fromEndpoint=[{}])
 WITHOUT_KIND = {key: value for key, value in BAD.items() if key != "kind"}
 
