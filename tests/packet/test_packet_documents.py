@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `clustermesh policy eval` says of documents is what becomes of packets under the entries an agent writes for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from agent.datapath.flow_layout import EventType
+from agent.datapath.reasons import Reason
+from agent.tables import Identity
+from meshmodel.labels import Labels, pod_labels
+from meshpolicy import PolicyRef
+from meshpolicy.evaluate import ALLOWED, DENIED, evaluate_case
+from tests.packet.packet_bytes import ICMP, TCP, UDP, Packet
+from tests.packet.packet_node import (
+    NEIGHBOUR,
+    NEIGHBOUR_ID,
+    POD,
+    REMOTE_ID,
+    REMOTE_NODE,
+    REMOTE_POD,
+    WORLD,
+    PacketNode,
+)
+from tests.packet.test_packet_nodes import NORTH, SOUTH, Policies
+
+pytestmark = pytest.mark.root
+OUTSIDE = {"outside": WORLD, "network": "10.200.1.1", "excepted": "10.200.2.2"}
+NEIGHBOUR_LABELS = pod_labels({"app": "b"}, "shop", {}, "default", NORTH)
+REMOTE_LABELS = pod_labels({"app": "b"}, "shop", {}, "default", SOUTH)
+ADDRESSES = {**OUTSIDE, "neighbour": NEIGHBOUR, "remote": REMOTE_POD, "node": REMOTE_NODE}
+PORTS = [("TCP", 80), ("TCP", 78), ("TCP", 443), ("TCP", 444), ("UDP", 53), ("ICMP", 8), ("ICMP", 0), ("ICMP", 13)]
+NUMBERS = {"TCP": TCP, "UDP": UDP, "ICMP": ICMP}
+B = {"matchLabels": {"app": "b"}}
+B_ANYWHERE = {**B, "matchExpressions": [{"key": "io.cilium.k8s.policy.cluster", "operator": "Exists"}]}
+EXCEPT = [{"cidr": "10.200.0.0/16", "except": ["10.200.2.0/24"]}]
+ALL = [{"fromEntities": ["all"]}]
+PODS = [{"namespaces": {}}]
+
+
+def ports(port: str, protocol: str = "TCP", **more: int) -> list[Any]:
+    return [{"ports": [{"port": port, "protocol": protocol, **more}]}]
+
+
+def cilium(**spec: Any) -> dict[str, Any]:
+    return _document("cilium.io/v2", "CiliumNetworkPolicy", "shop", {"endpointSelector": {}, **spec})
+
+
+def kubernetes(**spec: Any) -> dict[str, Any]:
+    return _document("networking.k8s.io/v1", "NetworkPolicy", "shop", {"podSelector": {}, **spec})
+
+
+def tiered(tier: str, priority: int, **spec: Any) -> dict[str, Any]:
+    body = {"tier": tier, "priority": priority, "subject": {"namespaces": {}}, **spec}
+    return _document("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", "", body)
+
+
+def _document(version: str, kind: str, namespace: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    name = f"{spec.get('tier', 'p')}{spec.get('priority', '')}".lower()
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": dict(spec)}
+
+
+def rule(action: str, port: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": "r", "action": action, "from": PODS}
+    return {**found, "protocols": [{"tcp": {"destinationPort": {"number": port}}}]} if port else found
+
+
+CASES = {
+    "a port": [cilium(ingress=[{"toPorts": ports("80")}])],
+    "ranges": [
+        cilium(ingress=[{"toPorts": ports("79", endPort=443)}], egress=[{"toPorts": ports("1", "UDP", endPort=53)}])
+    ],
+    "every protocol of a port": [cilium(ingress=[{"toPorts": ports("80", "ANY")}])],
+    "types of ICMP": [
+        cilium(
+            ingress=[{"icmps": [{"fields": [{"type": 8}]}]}], egress=[{"icmps": [{"fields": [{"type": "EchoReply"}]}]}]
+        )
+    ],
+    "CIDR but": [
+        cilium(
+            ingress=[{"fromCIDRSet": EXCEPT}],
+            egress=[{"toCIDRSet": [{"cidr": "0.0.0.0/0", "except": ["10.200.0.0/16"]}]}],
+        )
+    ],
+    "one of the excepted": [
+        cilium(ingress=[{"fromCIDRSet": EXCEPT}, {"fromCIDR": ["10.200.2.2/32"], "toPorts": ports("80")}])
+    ],
+    "world": [cilium(ingress=[{"fromEntities": ["world"]}], egress=[{"toEntities": ["world"]}])],
+    "cluster": [cilium(ingress=[{"fromEntities": ["cluster"]}], egress=[{"toEntities": ["remote-node"]}])],
+    "deny over allow": [cilium(ingress=ALL, ingressDeny=[{"fromEndpoints": [B_ANYWHERE], "toPorts": ports("80")}])],
+    "deny addresses": [cilium(ingress=ALL, ingressDeny=[{"fromCIDR": ["10.200.0.0/16"]}], egress=[{}])],
+    "own cluster": [cilium(ingress=[{"fromEndpoints": [B]}], egress=[{"toEndpoints": [B]}])],
+    "every cluster": [
+        cilium(
+            ingress=[{"fromEndpoints": [B_ANYWHERE]}], egress=[{"toEndpoints": [B_ANYWHERE], "toPorts": ports("443")}]
+        )
+    ],
+    "no default deny": [cilium(enableDefaultDeny={"ingress": False}, ingressDeny=[{"fromEndpoints": [B_ANYWHERE]}])],
+    "Kubernetes": [
+        kubernetes(policyTypes=["Ingress", "Egress"], ingress=[{"from": [{"podSelector": B}], "ports": [{"port": 80}]}])
+    ],
+    "Admin accepts": [kubernetes(policyTypes=["Ingress"]), tiered("Admin", 5, ingress=[rule("Accept", 80)])],
+    "Admin passes": [tiered("Admin", 5, ingress=[rule("Pass", 80)]), tiered("Admin", 6, ingress=[rule("Deny")])],
+    "Baseline denies": [tiered("Baseline", 0, ingress=[rule("Deny", 443)])],
+    "Baseline of the isolated": [kubernetes(policyTypes=["Ingress"]), tiered("Baseline", 0, ingress=[rule("Accept")])],
+    "empty rules": [cilium(ingress=[{}], egress=[{}])],
+    "empty ports": [cilium(ingress=[{"fromEntities": ["all"], "toPorts": [{"ports": []}]}])],
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_packets_go_as_policy_eval_says(node: PacketNode, name: str) -> None:
+    policies = Policies(node)
+    with policies.db.write():
+        policies.db.identities.put(Identity(NEIGHBOUR_ID, NORTH, NEIGHBOUR_LABELS))
+        policies.db.identities.put(Identity(REMOTE_ID, SOUTH, REMOTE_LABELS))
+    for document in CASES[name]:
+        metadata = document["metadata"]
+        ref = PolicyRef(document["kind"], metadata.get("namespace", ""), metadata["name"])
+        assert policies.compiler.set_document(document, ref).is_valid
+    for _ in range(3):  # identities of addresses follow the policies that name them
+        policies.write()
+    ends = [end for peer in ADDRESSES for end in ((peer, "subject"), ("subject", peer))]
+    flows = [[*end, *port] for end in ends for port in PORTS]
+    found = {tuple(flow): _outcome(node, number, *flow) for number, flow in enumerate(flows)}
+    said = _said(name, flows)
+    assert found == said
+    assert DENIED in said.values()
+
+
+def _said(name: str, flows: list[list[Any]]) -> dict[tuple[Any, ...], str]:
+    known: dict[str, Labels] = {
+        "subject": pod_labels({"app": "a"}, "shop", {}, "default", NORTH),
+        "neighbour": NEIGHBOUR_LABELS,
+        "remote": REMOTE_LABELS,
+    }
+    ids = {**{key: [str(label) for label in labels] for key, labels in known.items()}, "node": ["reserved:remote-node"]}
+    case = {"cluster": NORTH, "scope": NORTH, "ids": ids, "ips": OUTSIDE, "policies": CASES[name], "flows": flows}
+    answer: Any = evaluate_case(case)
+    assert not answer["errors"]
+    sides = zip(flows, answer["verdicts"], strict=True)
+    return {tuple(flow): ingress if flow[1] == "subject" else egress for flow, (egress, ingress) in sides}
+
+
+def _outcome(node: PacketNode, number: int, source: str, destination: str, protocol: str, port: int) -> str:
+    address = ADDRESSES[destination if source == "subject" else source]
+    own = (port << 8, 1000 + number) if protocol == "ICMP" else (20000 + number, port)
+    packet = Packet(address, POD, NUMBERS[protocol], *own)
+    if source == "subject":
+        out = node.send(Packet(POD, address, NUMBERS[protocol], *own))
+    else:
+        out = node.overlay(packet, REMOTE_ID) if source == "remote" else node.receive(packet)
+    drops = [Reason(event.reason) for event in out.events if event.type == EventType.DROP]
+    assert set(drops) <= {Reason.POLICY_DENIED, Reason.POLICY_DENY_RULE}
+    return DENIED if drops else ALLOWED
