@@ -46,7 +46,9 @@ def test_shares_are_near_the_weights(sizes: dict[str, int], data: st.DataObject)
 
 
 def test_a_cluster_of_many_light_backends_leaves_the_others_their_ratio() -> None:
-    assert slots_each({"a": 60, "b": 1, "c": 1}, {"a": 1, "b": 10, "c": 10}) == {"a": 1, "b": 482, "c": 482}
+    found = slots_each({"a": 600, "b": 1, "c": 1}, {"a": 1, "b": 100, "c": 100})
+    assert found["a"] == 1
+    assert found["b"] == found["c"] > 9000, "what the limit leaves, in the wanted ratio"
 
 
 def test_a_large_cluster_leaves_the_others_what_the_head_can_count() -> None:

@@ -13,7 +13,7 @@ from clustermesh_cli.connection_decision import End
 from clustermesh_cli.live_policy import AgentView, LiveCluster
 from kube.client import KubeClient
 from kube.transport import Query, Transport
-from meshapi.agent import AddressRow, AgentStatus, EndpointRow, PolicyMapRow, ServicePeersRow
+from meshapi.agent import NODE_ENDPOINT, AddressRow, AgentStatus, EndpointRow, PolicyMapRow, ServicePeersRow
 from meshapi.connection import RecentConnections
 from meshapi.peer import RemoteCluster
 from meshapi.row import encode
@@ -202,6 +202,7 @@ def scripted_cluster(
                 recent or RecentConnections(node=f"{cluster}-node", cluster=cluster)
             ),
             f"{proxy}/endpoints": msgspec.json.encode(endpoints),
+            f"{proxy}/policy/endpoints/{NODE_ENDPOINT}": b"[]",
             **{f"{proxy}/policy/endpoints/{row.id}": msgspec.json.encode(entries) for row in endpoints},
         }
     )

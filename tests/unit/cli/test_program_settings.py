@@ -59,7 +59,10 @@ def test_every_setting_is_reachable_or_decided(program: str, name: str) -> None:
         return
     settings = resolve(cls, vars(make_parser(cls).parse_args([*needed, flag])), {})
     found = settings.effective()[name]
-    assert str(found if not isinstance(found, list) else ",".join(found)) in {value, value.replace("yes", "True")}
+    assert str(found if not isinstance(found, list) else ",".join(map(str, found))) in {
+        value,
+        value.replace("yes", "True"),
+    }
 
 
 def test_what_is_decided_exists_and_what_manifests_say_is_decided() -> None:
