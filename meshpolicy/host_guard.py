@@ -15,7 +15,7 @@ from meshmodel.labels import NAMESPACE_LABEL, RESERVED
 from meshpolicy.entity import entity_selectors
 from meshpolicy.icmp import TYPE_NAMES
 from meshpolicy.peer import CidrSelector, PeerSelector
-from meshpolicy.port import ICMP, TCP, UDP, PortSpec
+from meshpolicy.port import ICMP, MAXIMUM_PORT, TCP, UDP, PortSpec
 from meshpolicy.prefix import parse_address
 from meshpolicy.reference import HOST_GUARD, Direction, RuleOrigin
 from meshpolicy.rule import Policy, Rule
@@ -117,9 +117,9 @@ def _one(protocol: int, port: int) -> PortSpec:
 
 
 def parse_open_port(text: str) -> PortSpec:
-    """Read PORT/TCP or PORT/UDP. Raises: ValueError."""
+    """Read PORT/TCP or PORT/UDP; a port alone is TCP. Raises: ValueError."""
     number, _, name = text.partition("/")
     protocol = {"TCP": TCP, "UDP": UDP}.get((name or "TCP").upper())
-    if protocol is None or not number.isdecimal() or not 0 < int(number) <= 65535:
+    if protocol is None or not number.isdecimal() or len(number) > 5 or not 0 < int(number) <= MAXIMUM_PORT:
         raise ValueError(f"{text!r} is no port: write PORT/TCP or PORT/UDP, for instance 22/TCP")
     return _one(protocol, int(number))
