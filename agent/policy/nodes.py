@@ -67,6 +67,8 @@ class NodeFollower:
 
     def follow(self, keys: frozenset[str]) -> None:
         """The identities of all nodes are known by their cluster and, as far as rules ask for these keys, by their labels."""
+        # this node is still there when its record is gone, and so are the policies that select it
+        self._own = self._db.nodes.get((self._db.own, self._db.node_name)) or self._own
         changed = self._changed(tuple(sorted({*keys, CLUSTER_LABEL})) if keys else ())
         if changed:
             self._is_tidy = False
@@ -98,8 +100,7 @@ class NodeFollower:
 
     def _take(self, key: NodeKey, row: Node | None) -> None:
         is_own = key == (self._db.own, self._db.node_name)
-        if is_own:  # it is still there when its record is gone, and so are the policies that select it
-            row = self._own = row or self._own
+        row = self._own if is_own else row
         labels = None
         if row is not None and self._keys:
             labels = node_labels(row.labels, row.cluster, self._keys, is_own=is_own)

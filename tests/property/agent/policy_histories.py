@@ -216,6 +216,7 @@ class World:
         )
         self.compiler = PolicyCompiler(self.db, self.context, self._set_prefixes, NodeFollower(self.db, verbs))
         self.documents: dict[PolicyRef, dict[str, Any]] = {}
+        self.own_node: Node | None = None
 
     def _set_prefixes(self, found: Any) -> None:
         self.prefixes = dict(found)
@@ -277,7 +278,9 @@ class World:
                 labels = {"app": app} | ({"tier": tier} if tier else {})
                 address = NodeAddress("InternalIP", f"172.18.{len(cluster)}.{index}")
                 number = ClusterId(1 if cluster == NORTH else 2)
-                db.nodes.put(Node(cluster, number, f"n{index}", (address,), (), packed_labels=pack_labels(labels)))
+                row = Node(cluster, number, f"n{index}", (address,), (), packed_labels=pack_labels(labels))
+                db.nodes.put(row)
+                self.own_node = row if (cluster, row.name) == (db.own, db.node_name) else self.own_node
             case ("nonode", cluster, index, _, _):
                 db.nodes.delete((cluster, f"n{index}"))
             case ("unpod", index):
@@ -310,6 +313,12 @@ class World:
     def rebuilt(self) -> World:
         """The same inputs, given at once and in another order."""
         other = World(default_local_cluster=self.context.default_local_cluster, dual_stack=self.context.dual_stack)
+        if self.own_node is not None:  # what the agent once read of its own node stays, also when the record is gone
+            with other.db.write():
+                other.db.nodes.put(self.own_node)
+            other.compiler.step()
+            with other.db.write():
+                other.db.nodes.delete((self.own_node.cluster, self.own_node.name))
         for ref in sorted(self.documents, reverse=True):
             other.set_document(self.documents[ref])
         with other.db.write():
