@@ -37,6 +37,7 @@ TO_UNDERLAY: Final = "mesh_to_underlay"
 FROM_UNDERLAY: Final = "mesh_from_underlay"
 _CONFIG = struct.Struct("<4s4s7I2sH6I")
 _PEER_REDIRECT: Final = 1
+_UNDERLAY_ETHERNET: Final = 2
 _IDENTITY_BITS: Final = 24
 _POD_HOOKS: Final = {Hook.INGRESS: FROM_CONTAINER, Hook.EGRESS: TO_CONTAINER}
 
@@ -58,6 +59,7 @@ class Datapath:
         self.mtu = 0
         self.overlay_ifindex = 0
         self.underlay_ifindex = 0
+        self._underlay_has_frames = False
 
     def open(self) -> Maps:
         """Load programs, take over or create pinned maps, bring up the overlay device. Idempotent.
@@ -259,6 +261,7 @@ class Datapath:
         if underlay is None and not config.mtu:
             raise KernelError("find the underlay device", errno.ENODEV, config.underlay_device or config.node_address)
         self.underlay_ifindex = underlay.ifindex if underlay else 0
+        self._underlay_has_frames = underlay is not None and underlay.has_frames
         self.mtu = config.mtu or (underlay.mtu if underlay else 0) - VXLAN_OVERHEAD
         self.overlay_ifindex = netlink.ensure_overlay(OVERLAY_DEVICE, config.vxlan_port, self.mtu)
         netlink.set_sysctl(f"net.ipv4.conf.{OVERLAY_DEVICE}.rp_filter", "0")
@@ -276,6 +279,7 @@ class Datapath:
         addresses = (pack4(config.node_address), pack4(LOOPBACK_ADDRESS))
         numbers = (self.overlay_ifindex, config.cluster_id, _IDENTITY_BITS - config.cluster_id_bits)
         flags = _PEER_REDIRECT if config.peer_redirect else 0
+        flags |= _UNDERLAY_ETHERNET if self._underlay_has_frames else 0
         rest = (flags, config.mark, config.events_per_s, self.mtu)
         port = struct.pack("!H", config.vxlan_port)
         lives = (_ticks(seconds) for seconds in (*astuple(config.lifetimes), config.unattended_after_s))

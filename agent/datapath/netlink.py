@@ -24,15 +24,17 @@ EGRESS_PARENT: Final = 0xFFFFFFF3
 _TCA_BPF_ID = 11
 _FILTER_HANDLE: Final = 1
 _FILTER_PRIORITY: Final = 0xC111
+_ETHERNET_TYPES: Final = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 
 
 class Device(NamedTuple):
-    """An interface of the node."""
+    """An interface of the node. `has_frames`: its packets have an Ethernet header."""
 
     ifindex: int
     name: str
     mtu: int
     kind: str
+    has_frames: bool = True
 
 
 def _converse(operation: str, talk: Callable[[Any], T]) -> T:
@@ -65,7 +67,8 @@ def _kind(link: Any) -> str:
 
 
 def _device(link: Any) -> Device:
-    return Device(link["index"], link.get_attr("IFLA_IFNAME"), link.get_attr("IFLA_MTU"), _kind(link))
+    has_frames = link["ifi_type"] in _ETHERNET_TYPES
+    return Device(link["index"], link.get_attr("IFLA_IFNAME"), link.get_attr("IFLA_MTU"), _kind(link), has_frames)
 
 
 def device(name: str) -> Device | None:

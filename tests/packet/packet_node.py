@@ -63,6 +63,7 @@ class PacketNode:
     def __init__(self, pins: Path, overlay_entry: Path) -> None:
         sizes = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096, "mesh_ct_opening": 4096}
         config = NodeConfig(NODE, 1, pins, mtu=1450, max_entries=sizes, unattended_after_s=UNATTENDED_AFTER_S)
+        config = dataclasses.replace(config, underlay_device="lo")
         self.datapath = Datapath(config)
         self.maps: Maps = self.datapath.open()
         self._ring: EventRing = self.datapath.event_ring()

@@ -21,6 +21,7 @@ enum conntrack_flag {
 	CT_VIA_STACK = 16,	/* came through the node's stack: replies go back that way */
 	CT_OPENING = 32,	/* the entry lies in mesh_ct_opening */
 	CT_FORWARDED = 64,	/* somebody else's, under an address of the node: not judged as the node's */
+	CT_BY_TUNNEL = 128,	/* came through the overlay: replies go back to the node it came from */
 };
 enum identity_number {
 	ID_UNKNOWN = 0,
@@ -130,7 +131,7 @@ struct event {
 	__u8 source[16], destination[16], frontend[16];
 };
 
-enum config_flag { CONFIG_PEER_REDIRECT = 1 };
+enum config_flag { CONFIG_PEER_REDIRECT = 1, CONFIG_UNDERLAY_ETHERNET = 2 };
 struct config {
 	__be32 node_address, loopback_address;
 	__u32 overlay_ifindex, cluster_id, cluster_shift, flags, mark, events_per_s, overlay_mtu;

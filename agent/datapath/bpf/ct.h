@@ -6,6 +6,8 @@
 #pragma once
 #include "events.h"
 
+#define CT_WAY (CT_VIA_STACK | CT_BY_TUNNEL)
+
 inlined void ct_key_forward(struct conntrack_key *key, const struct packet *p, __u8 kind)
 {
 	*key = (struct conntrack_key){

@@ -53,7 +53,7 @@ outline int admit(struct __sk_buff *skb, struct packet *p, const struct endpoint
 		return r;
 	if (how & DELIVER_REPLY_ONLY)
 		return DROP_UNROUTABLE;
-	p->conntrack_flags = how & DELIVER_VIA_STACK ? CT_VIA_STACK : 0;
+	p->conntrack_flags = how & DELIVER_VIA_STACK ? CT_VIA_STACK : p->tunnel_source ? CT_BY_TUNNEL : 0;
 	return track(skb, p, to, &key, v);
 }
 

@@ -27,8 +27,8 @@ inlined void follow_path(struct packet *p, struct conntrack_value *v, __u8 kind)
 {
 	if (kind == CT_EGRESS)
 		p->conntrack_flags |= v->flags & CT_VIA_STACK;
-	else if ((v->flags ^ p->conntrack_flags) & CT_VIA_STACK)
-		v->flags ^= CT_VIA_STACK;
+	else if ((v->flags ^ p->conntrack_flags) & CT_WAY)
+		v->flags ^= (v->flags ^ p->conntrack_flags) & CT_WAY;
 }
 
 /* The same ports may come through another frontend, or none: replies then come from that one. */

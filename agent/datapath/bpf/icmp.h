@@ -86,6 +86,6 @@ outline int related(struct __sk_buff *skb, struct packet *p, __u8 kind)
 	}
 	if (!v)
 		return DROP_UNRELATED_ICMP;
-	p->conntrack_flags |= v->flags & CT_VIA_STACK;
+	p->conntrack_flags |= v->flags & CT_WAY;
 	return 0;
 }

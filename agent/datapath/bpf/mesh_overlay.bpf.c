@@ -41,7 +41,7 @@ int mesh_from_overlay(struct __sk_buff *skb)
 SEC("tc")
 int mesh_to_underlay(struct __sk_buff *skb)
 {
-	struct outer_packet outer;
+	struct outer_packet outer = {};
 	struct packet p = { .direction = EGRESS };
 	if (take_mark(skb))
 		return PASS;
@@ -55,7 +55,12 @@ int mesh_to_underlay(struct __sk_buff *skb)
 	}
 	struct endpoint_value *node = node_endpoint();
 	int r = node ? judge_leaving(skb, &p, node) : 0;
-	return r ? drop(skb, &p, r) : PASS;
+	if (r)
+		return drop(skb, &p, r);
+	if (skb->ingress_ifindex || skb->protocol != bpf_htons(ETH_P_IP))
+		return PASS;
+	struct ipcache_value *to = ipcache_lookup(outer.ip.daddr);
+	return is_for_overlay(to) ? send_by_overlay(skb, &p, to) : PASS;
 }
 
 /* What comes to the node. Its stack would hand UDP for one of its other ports to the overlay device for whoever may name
@@ -66,6 +71,8 @@ int mesh_from_underlay(struct __sk_buff *skb)
 {
 	struct outer_packet outer;
 	struct packet p = { .direction = INGRESS };
+	if (take_mark(skb))	/* the overlay brought it: its frame was another node's */
+		bpf_skb_change_type(skb, 0);
 	int is_udp = is_udp_with_ports(skb, &outer), is_overlay = is_udp && outer.ports[1] == CONFIG.vxlan_port;
 	if (is_udp && !is_overlay)
 		skb->priority = CAME_BY_ANOTHER_PORT;

@@ -61,7 +61,7 @@ inlined int is_answer(struct __sk_buff *skb, struct packet *p, int is_likely)
 	struct conntrack_value *v = is_likely ? ct_lookup_likely(&key, p) : ct_lookup(&key, p);
 	if (!v)
 		return 0;
-	p->conntrack_flags = v->flags & CT_VIA_STACK;
+	p->conntrack_flags = v->flags & CT_WAY;
 	touch_reply(skb, p, v);
 	return 1;
 }
@@ -111,6 +111,8 @@ inlined int leave(struct __sk_buff *skb, struct packet *p, const struct way *w)
 	if (p->protocol == PROTO_UDP && p->destination_port == CONFIG.vxlan_port)
 		return drop(skb, p, DROP_ENCAPSULATION);
 	__be32 node = w->remote ? tunnel_of(w->remote) : 0;
+	if (!node && p->conntrack_flags & CT_BY_TUNNEL && is_node(w->remote))
+		node = p->destination;	/* it came from the node itself */
 	return node ? encapsulate(skb, p, node) : hand_to_stack(skb, p);
 }
 

@@ -3,7 +3,7 @@
  * as its outer source may speak: a known node, for identities and addresses of its own cluster. IPv6 is dropped with its
  * own reason. */
 #pragma once
-#include "deliver.h"
+#include "node_overlay.h"
 #include "probe.h"
 
 /* 0, or the reason to drop. */
@@ -54,8 +54,8 @@ inlined int receive(struct __sk_buff *skb, struct packet *p, __be32 outer_source
 		return take_probe(skb, p);
 	tell_nodes_apart(p);
 	struct endpoint_value *to = endpoint_of(p->destination);
-	if (!to && p->destination == CONFIG.node_address)
-		return drop(skb, p, DROP_UNROUTABLE);
+	if (!to && is_own_address(p->destination))
+		return receive_for_node(skb, p);
 	if (!to)	/* not attached yet, or gone: who connects is refused, what is established goes on trying */
 		return tell_sender(skb, p, DROP_UNROUTABLE, ICMP_UNREACHABLE << 8 | ICMP_HOST_UNREACHABLE);
 	return deliver(skb, p, to, DELIVER);

@@ -25,6 +25,7 @@ from agent.datapath.maps import Maps
 from tests.packet.datapath_host import inside, run
 
 TCP_PORT, UDP_PORT = 8080, 5353
+ROUTER = "192.168.50.254"
 UNDERLAY_MTU = 1500
 POD_MTU = UNDERLAY_MTU - 50
 SIZES = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096, "mesh_ct_opening": 4096}
@@ -166,7 +167,7 @@ class Topology:
     def up(self) -> None:
         """Namespaces, pods, servers, datapaths and maps."""
         _ip(None, [f"netns add {self.underlay}"])
-        _ip(self.underlay, ["link add br0 type bridge", "link set br0 up"])
+        _ip(self.underlay, ["link add br0 type bridge", "link set br0 up", f"addr add {ROUTER}/24 dev br0"])
         for node in self.nodes:
             self._add_node(node)
         for node in self.nodes:
@@ -227,7 +228,8 @@ class Topology:
                 f"link set {uplink} master br0 up",
             ],
         )
-        _ip(name, ["link set lo up", "link set eth0 up", f"addr add {node.address}/24 dev eth0"])
+        up = ["link set lo up", "link set eth0 up", f"addr add {node.address}/24 dev eth0"]
+        _ip(name, [*up, f"route add default via {ROUTER}"])
         run("ip", "netns", "exec", name, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
         for letter in "ab":
             self._add_pod(node, letter)

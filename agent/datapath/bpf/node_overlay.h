@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The node's own connections to pods of other clusters: through the overlay as `remote-node`, from the node's address, and
+ * the answers back into its stack as if they had come by the underlay device. Only what the node opened comes in this way. */
+#pragma once
+#include "deliver.h"
+#include "encap.h"
+#include "node.h"
+
+/* The stack that sends a packet is told in place of a router. */
+inlined int tell_stack(struct __sk_buff *skb, struct packet *p, int reason, __u32 what)
+{
+	drop(skb, p, reason);
+	if (p->l4_offset != L3_OFFSET + sizeof(struct iphdr) || p->kind & (KIND_LATER_FRAGMENT | KIND_ICMP_ERROR) ||
+	    become_icmp_error(skb, p, p->destination, what))
+		return TC_ACT_SHOT;
+	return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
+}
+
+inlined int is_own_address(__be32 address)
+{
+	struct ipcache_value *v = address == CONFIG.node_address ? 0 : ipcache_lookup(address);
+	return address == CONFIG.node_address || (v && v->identity == ID_HOST);
+}
+
+/* Is it a pod of another cluster, and can the device hand packets to the overlay? */
+inlined int is_for_overlay(const struct ipcache_value *to)
+{
+	return to && tunnel_of(to) && to->cluster_id != CONFIG.cluster_id && CONFIG.flags & CONFIG_UNDERLAY_ETHERNET;
+}
+
+inlined int enter_overlay(struct __sk_buff *skb, struct packet *p, __be32 node)
+{
+	struct bpf_tunnel_key key = {
+		.tunnel_id = ID_REMOTE_NODE, .remote_ipv4 = bpf_ntohl(node), .tunnel_ttl = TUNNEL_TTL };
+	if (is_too_big(skb, p))
+		return tell_stack(skb, p, DROP_FRAG_NEEDED,
+				  CONFIG.overlay_mtu << 16 | ICMP_UNREACHABLE << 8 | ICMP_FRAG_NEEDED);
+	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX) < 0)
+		return drop(skb, p, DROP_WRITE);
+	if (p->trace)
+		emit(skb, p, EVENT_TRACE, p->trace, POINT_OVERLAY);
+	count(TO_OVERLAY, EGRESS, skb->len);
+	set_mark(skb);
+	return bpf_redirect(CONFIG.overlay_ifindex, 0);
+}
+
+/* Is it part of what the node opens, or opened? Answers go the way that the question came, and so do connections that are
+ * older than the programs. */
+inlined int is_own_connection(const struct packet *p)
+{
+	struct conntrack_key key;
+	if (p->kind & KIND_ICMP_ERROR || (p->protocol != PROTO_TCP && p->protocol != PROTO_ICMP) || opens_connection(p))
+		return 1;
+	ct_key_forward(&key, p, CT_EGRESS);
+	return ct_lookup(&key, p) != 0;
+}
+
+/* Host policies have judged it before, where there are any. An address of the node that peers do not know is not spoken
+ * for: its packets go on as they did. */
+outline int send_by_overlay(struct __sk_buff *skb, struct packet *p, const struct ipcache_value *to)
+{
+	__u32 zero = 0;
+	__be32 tunnel = tunnel_of(to);
+	p->destination_identity = to->identity;
+	struct endpoint_value *node = bpf_map_lookup_elem(&mesh_node, &zero);
+	int r = parse(skb, p);
+	if (r || !node)
+		return drop(skb, p, r ? r : DROP_NO_CONFIGURATION);
+	if (!is_own_address(p->source) || !is_own_connection(p))
+		return PASS;
+	remember_ports(skb, p);
+	if (!node_endpoint())
+		r = leave_node(skb, p, node, 0);
+	if (r)
+		return drop(skb, p, r);
+	p->direction = EGRESS;
+	p->source_identity = ID_HOST;
+	return enter_overlay(skb, p, tunnel);
+}
+
+/* What the overlay brings for an address of this node that is no pod's: answers to what the node opened. */
+outline int receive_for_node(struct __sk_buff *skb, struct packet *p)
+{
+	struct conntrack_key key;
+	struct conntrack_value *v;
+	p->destination_identity = ID_HOST;
+	if (p->kind & KIND_ICMP_ERROR) {
+		int r = related(skb, p, CT_EGRESS);
+		if (r)
+			return drop(skb, p, r);
+	} else {
+		ct_key_reverse(&key, p, CT_EGRESS);
+		v = opens_connection(p) ? 0 : ct_lookup(&key, p);
+		if (!v)
+			return drop(skb, p, DROP_UNROUTABLE);
+		if (!node_endpoint())	/* else host policies see it once more */
+			touch_reply(skb, p, v);
+	}
+	if (p->trace)
+		emit(skb, p, EVENT_TRACE, p->trace, POINT_STACK);
+	count(TO_STACK, INGRESS, skb->len);
+	set_mark(skb);
+	return bpf_redirect(CONFIG.underlay_ifindex, BPF_F_INGRESS);
+}
