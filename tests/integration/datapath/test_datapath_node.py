@@ -21,6 +21,12 @@ def socket_of(node: Node, kind: socket.SocketKind) -> socket.socket:
     return made
 
 
+def send_often(made: socket.socket, data: bytes) -> None:
+    """Three times: what a first packet brings back is told to a later one."""
+    for _ in range(3):
+        made.send(data)
+
+
 def test_a_process_of_the_node_reaches_pods_of_the_other_cluster_from_the_nodes_address(clean: Topology) -> None:
     node, pod = clean.nodes[0], clean.nodes[2].pods[0]
     with socket_of(node, socket.SOCK_STREAM) as stream:
@@ -38,8 +44,7 @@ def test_a_process_of_the_node_is_told_what_the_overlay_takes(clean: Topology) -
         datagram.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER, IP_PMTUDISC_DO
         datagram.connect((pod.address, UDP_PORT))
         with pytest.raises(OSError, match="Message too long"):
-            for _ in range(3):
-                datagram.send(bytes(1440))
+            send_often(datagram, bytes(1440))
         datagram.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         datagram.send(bytes(1422))
         assert datagram.recv(256).startswith(pod.name.encode())
