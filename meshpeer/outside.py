@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -13,19 +13,22 @@ from kvstore.clientconfig import ClientConfig, Resolver
 from kvstore.etcd import EtcdStore
 from kvstore.options import Options
 from meshkit.filewatch import watch_directory
+from meshkit.resolve import ipv4_addresses
 
 Dial: TypeAlias = Callable[[ClientConfig, Options | None, Resolver | None], EtcdStore]
 Watch: TypeAlias = Callable[[Path], AsyncIterator[None]]
+Resolve: TypeAlias = Callable[[str], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """Chance, stores and files.
+    """Chance, stores, files and names.
 
     `dial` makes a client for what a connection file says. `watch` yields at the start and whenever files of a directory may
-    have changed.
+    have changed. `resolve` gives a name's IPv4 addresses, none if nobody knows it, and blocks.
     """
 
     rng: random.Random = field(default_factory=random.Random)
     dial: Dial = ClientConfig.connect
     watch: Watch = watch_directory
+    resolve: Resolve = ipv4_addresses

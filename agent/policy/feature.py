@@ -80,7 +80,7 @@ class PolicyFeature(Feature):
         )
         nodes = NodeFollower(core.db, verbs)
         server = core.client.server if core.client is not None else ""
-        self._host_guard = HostGuard(core.db, core.settings, server, core.clock)
+        self._host_guard = HostGuard(core.db, core.settings, server, core.clock, core.outside.resolve)
         self.compiler = PolicyCompiler(core.db, context, neighbours.set_prefixes, nodes, self._host_guard.facts)
         self.target = EndpointTarget(core.maps, core.host, core.settings.policy_entries_per_pod)
         self.enforced = Wake()

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import re
-import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ from meshapi.installed import APISERVER_PORT, STORE_NODE_PORT, STORE_PORT
 from meshkit.clock import Clock
 from meshmodel.names import ServiceName
 from meshpeer.directory import read_directory
+from meshpeer.outside import Resolve
 from meshpolicy.host_guard import GuardFacts, parse_open_port
 from meshpolicy.port import MAXIMUM_PORT
 
@@ -38,8 +38,8 @@ class HostGuard:
     Raises: ValueError for a setting that is no port.
     """
 
-    def __init__(self, db: AgentDB, settings: AgentSettings, server: str, clock: Clock) -> None:
-        self._db, self._settings, self._clock = db, settings, clock
+    def __init__(self, db: AgentDB, settings: AgentSettings, server: str, clock: Clock, resolve: Resolve) -> None:
+        self._db, self._settings, self._clock, self._resolve = db, settings, clock, resolve
         self._server = server
         self._seen = self._look(_Outside())
         self._open = tuple(parse_open_port(text) for text in settings.host_policy_open_ports)
@@ -87,22 +87,10 @@ class HostGuard:
         configs = read_directory(self._settings.clustermesh_config, self._db.own).configs
         found = (int(match) for content in configs.values() for match in _ENDPOINT.findall(content))
         ports = frozenset(port for port in found if 0 < port <= MAXIMUM_PORT)
-        return _Outside(tuple(_addresses_of(self._server)) or before.api_servers, ports)
+        return _Outside(self._find_server() or before.api_servers, ports)
 
-
-def _addresses_of(server: str) -> Iterator[tuple[str, int]]:
-    """Where a URL leads, as the node's resolver says; nowhere if it does not know. Blocks."""
-    parts = urlsplit(server)
-    if not parts.hostname:
-        return
-    port = parts.port or _HTTPS
-    try:
-        found: Sequence[tuple[object, ...]] = socket.getaddrinfo(
-            parts.hostname, port, socket.AF_INET, socket.SOCK_STREAM
-        )
-    except OSError:
-        return
-    for entry in found:
-        address = entry[4]
-        if isinstance(address, tuple):
-            yield str(address[0]), port
+    def _find_server(self) -> tuple[tuple[str, int], ...]:
+        """Where the API server's URL leads; nowhere if nobody knows. Blocks."""
+        parts = urlsplit(self._server)
+        addresses = self._resolve(parts.hostname) if parts.hostname else ()
+        return tuple((address, parts.port or _HTTPS) for address in addresses)

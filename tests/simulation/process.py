@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextvars import copy_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from kube.client import KubeClient
 from kvstore.clientconfig import ClientConfig
@@ -21,6 +21,9 @@ from tests.simulation.loop import PROCESS, SimulatedLoop
 from tests.simulation.machine import Writes
 from tests.simulation.store_link import Access, LinkedStore, StoreLink
 from tests.simulation.wire import Wire
+
+KUBE_ADDRESS: Final = "172.18.0.2"
+"""What every name is resolved to: only that of the API server is asked for."""
 
 
 class Process:
@@ -72,7 +75,12 @@ class Process:
             self._connect(host, link)
             return LinkedStore(link, Options(rng=self.rng))
 
-        return Outside(rng=self.rng, dial=dial, watch=self._watch)  # type: ignore[arg-type]  # the twin of the client
+        return Outside(
+            rng=self.rng,
+            dial=dial,  # type: ignore[arg-type]  # the twin of the client
+            watch=self._watch,
+            resolve=lambda _name: (KUBE_ADDRESS,),
+        )
 
     async def _watch(self, directory: Path) -> AsyncIterator[None]:
         changed = self._directories[directory] = asyncio.Event()

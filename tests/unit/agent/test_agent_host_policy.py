@@ -64,6 +64,7 @@ class Agent:
             settings or AgentSettings(clustermesh_config=Path("/nowhere")),
             "https://203.0.113.9:6443",
             ManualClock(),
+            lambda host: (host,),
         )
         self.compiler = PolicyCompiler(
             self.db, PolicyContext(NORTH), found.set_prefixes, NodeFollower(self.db, verbs), self.guard.facts
@@ -224,18 +225,14 @@ async def test_a_name_that_nobody_knew_at_the_start_is_asked_again_and_never_for
 ) -> None:
     known: list[str] = []
 
-    def getaddrinfo(host: str, port: int, *_more: object) -> list[tuple[object, ...]]:
-        if not known:
-            raise OSError(f"{host} is not known")
-        return [(0, 0, 0, "", (known[0], port))]
-
     async def at_once(call: Callable[..., object], *arguments: object) -> object:
         return call(*arguments)
 
-    monkeypatch.setattr("agent.policy.host.socket.getaddrinfo", getaddrinfo)
     monkeypatch.setattr("agent.policy.host.in_thread", at_once)
     db, clock, rings = AgentDB(NORTH, ClusterId(1), "own", ADDRESS), ManualClock(), list[int]()
-    guard = HostGuard(db, AgentSettings(clustermesh_config=tmp_path), "https://api.test:6443", clock)
+    guard = HostGuard(
+        db, AgentSettings(clustermesh_config=tmp_path), "https://api.test:6443", clock, lambda _host: tuple(known)
+    )
     task = asyncio.create_task(guard.follow(lambda: rings.append(1)))
     assert guard.facts().api_servers == ()
     for answers, address, rung in (
