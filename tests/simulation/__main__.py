@@ -6,10 +6,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from pathlib import Path
 
 from tests.simulation.actors.mixture import WORLDS, Setting, make_history
+from tests.simulation.branches import Branches
 from tests.simulation.history import run_history
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.shrink import shrink
@@ -38,27 +38,29 @@ def main() -> int:
         return replay(chosen.history)
     if chosen.mutant is not None:
         return hunt(chosen.mutant, WORLDS[chosen.world], range(chosen.seed, chosen.seed + chosen.count), chosen.steps)
-    setting, failed, began_s = WORLDS[chosen.world], 0, time.process_time()
-    for seed in range(chosen.seed, chosen.seed + chosen.count):
-        outcome = run_history(seed, make_history(seed, setting, chosen.steps), setting.shape)
-        if outcome.faults:
-            failed += 1
-            say(f"seed {seed}: after step {outcome.at}: " + "; ".join(outcome.faults[:3]))
-            if not chosen.keep_going:
-                report(seed, setting, chosen.steps, outcome.faults)
-                return 1
-    say(f"{chosen.count} histories of {chosen.world}, {failed} failed, {time.process_time() - began_s:.1f} CPU s")
+    setting, failed = WORLDS[chosen.world], 0
+    with Branches() as branches:
+        for seed in range(chosen.seed, chosen.seed + chosen.count):
+            outcome = branches.run(seed, make_history(seed, setting, chosen.steps), setting.shape)
+            if outcome.faults:
+                failed += 1
+                say(f"seed {seed}: after step {outcome.at}: " + "; ".join(outcome.faults[:3]))
+                if not chosen.keep_going:
+                    report(branches, seed, setting, chosen.steps, outcome.faults)
+                    return 1
+    say(f"{chosen.count} histories of {chosen.world}, {failed} failed, {_cpu_s():.1f} CPU s")
     return 1 if failed else 0
 
 
 def hunt(mutant: str, setting: Setting, seeds: range, length: int) -> int:
     """0 if a history finds the mutant."""
     MUTANTS[mutant]()
-    for tried, seed in enumerate(seeds, 1):
-        outcome = run_history(seed, make_history(seed, setting, length), setting.shape)
-        if outcome.faults:
-            say(f"{mutant}: found by history {tried} (seed {seed}): {outcome.faults[0][:160]}")
-            return 0
+    with Branches() as branches:
+        for tried, seed in enumerate(seeds, 1):
+            outcome = branches.run(seed, make_history(seed, setting, length), setting.shape)
+            if outcome.faults:
+                say(f"{mutant}: found by history {tried} (seed {seed}): {outcome.faults[0][:160]}")
+                return 0
     say(f"{mutant}: not found by {len(seeds)} histories")
     return 1
 
@@ -72,12 +74,18 @@ def replay(path: Path) -> int:
     return 1 if outcome.faults else 0
 
 
-def report(seed: int, setting: Setting, length: int, faults: list[str]) -> None:
+def report(branches: Branches, seed: int, setting: Setting, length: int, faults: list[str]) -> None:
     """The shortest history that is found to fail in the same way."""
-    short, found = shrink(seed, setting.shape, make_history(seed, setting, length), faults)
+    short, found = shrink(branches.run, seed, setting.shape, make_history(seed, setting, length), faults)
     say(f"--- {len(short)} steps, seed {seed}, {setting.shape}")
     say(show(short))
     say("--- " + "\n    ".join(found))
+
+
+def _cpu_s() -> float:
+    """Of this process and of those whose end was waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def say(text: str) -> None:

@@ -27,11 +27,9 @@ class StuckError(AssertionError):
 class SimulatedTask(asyncio.Task[Any]):
     """Sets of tasks are walked in the order of their making, not of their addresses in memory."""
 
-    _numbers = itertools.count()
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._number = next(SimulatedTask._numbers)
-        super().__init__(*args, **kwargs)
+    def __init__(self, number: int, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> None:
+        self._number = number
+        super().__init__(coro, **kwargs)
 
     def __hash__(self) -> int:
         return self._number
@@ -48,9 +46,9 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.steps = 0
         self.reachable: Callable[[str], bool] = lambda _address: True
         self.errors: list[str] = []
-        self.set_task_factory(_make_task)
+        numbers = itertools.count()
+        self.set_task_factory(lambda loop, coro, **named: SimulatedTask(next(numbers), coro, loop=loop, **named))
         self.set_exception_handler(self._note_error)
-        SimulatedTask._numbers = itertools.count()
 
     def time(self) -> float:
         return self._now_s
@@ -206,7 +204,3 @@ class SimulatedFlag:
             if baton in self._waiting:
                 self._waiting.remove(baton)
         return self._is_set
-
-
-def _make_task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> SimulatedTask:
-    return SimulatedTask(coro, loop=loop, **kwargs)

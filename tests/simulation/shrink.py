@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from tests.simulation.history import run_history
+from tests.simulation.history import Outcome
 from tests.simulation.steps import Step
 from tests.simulation.world import Shape
 
 MOST_RUNS = 400
 
 
-def shrink(seed: int, shape: Shape, history: Sequence[Step], faults: Sequence[str]) -> tuple[list[Step], list[str]]:
+Run = Callable[[int, Sequence[Step], Shape], Outcome]
+
+
+def shrink(
+    run: Run, seed: int, shape: Shape, history: Sequence[Step], faults: Sequence[str]
+) -> tuple[list[Step], list[str]]:
     """The steps that are left, and what is then wrong."""
     wanted, best, found = kind_of(faults[0]), list(history), list(faults)
     runs, size = 0, max(1, len(best) // 2)
@@ -21,7 +26,7 @@ def shrink(seed: int, shape: Shape, history: Sequence[Step], faults: Sequence[st
         start, is_shorter = 0, False
         while start < len(best) and runs < MOST_RUNS:
             candidate = best[:start] + best[start + size :]
-            outcome = run_history(seed, candidate, shape)
+            outcome = run(seed, candidate, shape)
             runs += 1
             if outcome.faults and kind_of(outcome.faults[0]) == wanted:
                 best, found, is_shorter = candidate, outcome.faults, True

@@ -37,22 +37,21 @@ class World:
     def __init__(self, seed: int, shape: Shape = Shape()) -> None:
         self.seed, self.shape = seed, shape
         self.loop = SimulatedLoop()
-        self.wire = Wire(self.rng_of("wire"))
-        self.log: list[str] = []
         self.faults: list[str] = []
         self.deaf: set[frozenset[str]] = set()
+        self._streams: list[tuple[str, random.Random]] = []
+        self.wire = Wire(self.rng_of("wire"))
         self.pauses = self.rng_of("pauses")
-        self._folder = Path(tempfile.mkdtemp(prefix="mesh-simulation-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="mesh-simulation-"))
         self._lives = 0
         self.clusters = {
-            name: Cluster(name, i + 1, shape.nodes, self.loop, self.rng_of(f"controllers {name}"), self._folder / name)
+            name: Cluster(name, i + 1, shape.nodes, self.loop, self.rng_of(f"controllers {name}"), self.folder / name)
             for i, name in enumerate(CLUSTER_NAMES[: shape.clusters])
         }
         self.loop.reachable = self._is_reachable
 
     def __enter__(self) -> World:
-        logging.disable(logging.CRITICAL)
-        asyncio.set_event_loop(self.loop)
+        self.occupy()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -60,7 +59,20 @@ class World:
 
     def rng_of(self, purpose: str) -> random.Random:
         """Each purpose draws from its own stream, so that one more draw here changes nothing there."""
-        return random.Random(f"{self.seed} {purpose}")
+        rng = random.Random(f"{self.seed} {purpose}")
+        self._streams.append((purpose, rng))
+        return rng
+
+    def reseed(self, seed: int) -> None:
+        """From now on chance is that of another seed, for what runs already too."""
+        self.seed = seed
+        for purpose, rng in self._streams:
+            rng.seed(f"{seed} {purpose}")
+
+    def occupy(self) -> None:
+        """Code that asks for the event loop is given this world's, and programs log nothing."""
+        logging.disable(logging.CRITICAL)
+        asyncio.set_event_loop(self.loop)
 
     def now(self) -> float:
         return self.loop.time()
@@ -176,6 +188,7 @@ class World:
 
     def close(self) -> None:
         """Nothing runs, and what was written to disk is gone."""
+        self.occupy()
         for process in self.processes().values():
             process.kill()
         self.loop.errors.clear()
@@ -185,7 +198,7 @@ class World:
         asyncio.set_event_loop(None)
         self.loop.close()
         logging.disable(logging.NOTSET)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _make_process(self, name: str) -> Process:
         self._lives += 1
