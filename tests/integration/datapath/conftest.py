@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One topology for the tests of a module, with and without peer redirection; services and policies are cleared between."""
+"""What the tests of a module share: one topology, with and without peer redirection, or one node by itself.
+
+Services and policies are cleared between tests, and so is all of the lone node.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.datapath.config import AttachMode
+from agent.datapath.config import AttachMode, NodeConfig
+from agent.datapath.loader import Datapath
 from tests.integration.datapath.datapath_topology import Topology, topology
 from tests.packet.datapath_host import bpffs, build_objects
 
@@ -33,3 +37,13 @@ def clean(mesh: Topology) -> Topology:
         for pod in node.pods:
             node.endpoint(pod)
     return mesh
+
+
+@pytest.fixture
+def datapath(config: NodeConfig) -> Iterator[Datapath]:
+    """The datapath of the module's lone node, which nothing is left of afterwards."""
+    made = Datapath(config)
+    try:
+        yield made
+    finally:
+        made.uninstall()

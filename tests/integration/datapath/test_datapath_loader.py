@@ -25,7 +25,8 @@ from agent.datapath.loader import OBJECT_DIRECTORY, Datapath
 from agent.machine import KernelHost
 from agent.settings import AgentSettings
 from meshmodel.names import ClusterId, ClusterName
-from tests.packet.datapath_host import bpffs, build_objects, inside, namespace, run, tcx_programs
+from tests.integration.datapath.lone_node import lone_node, pod_interface
+from tests.packet.datapath_host import run, tcx_programs
 
 pytestmark = pytest.mark.root
 FLOW = (ConntrackKey("10.0.0.1", "10.0.0.2", 1, 2, 6, 0), ConntrackValue(1, 2, 3, 4))
@@ -36,28 +37,9 @@ MAX_FRAME_BYTES = 160
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeConfig]:
-    build_objects()
-    name = f"dpt-loader-{os.getpid()}"
-    with bpffs(tmp_path_factory.mktemp("loader") / "bpf") as pins, namespace(name), inside(name):
-        run("ip", "link", "add", "lxc1", "mtu", "1450", "type", "veth", "peer", "name", "peer1")
-        run("ip", "link", "set", "lxc1", "up")
-        sizes = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096}
-        yield NodeConfig("127.0.0.1", 1, pins / "node", mtu=1450, max_entries=sizes)
-
-
-@pytest.fixture
-def datapath(config: NodeConfig) -> Iterator[Datapath]:
-    made = Datapath(config)
-    try:
+    sizes = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096}
+    with lone_node("loader", tmp_path_factory.mktemp("loader"), max_entries=sizes) as made:
         yield made
-    finally:
-        made.uninstall()
-
-
-def _interface() -> int:
-    found = netlink.device("lxc1")
-    assert found
-    return found.ifindex
 
 
 def test_a_second_process_finds_what_the_first_one_wrote(config: NodeConfig, datapath: Datapath) -> None:
@@ -69,7 +51,7 @@ def test_a_second_process_finds_what_the_first_one_wrote(config: NodeConfig, dat
 
 def test_maps_of_another_abi_start_empty_and_interfaces_wait_for_attach(config: NodeConfig, datapath: Datapath) -> None:
     datapath.open().backends.update([BACKEND])
-    datapath.attach(_interface())
+    datapath.attach(pod_interface())
     old = _program_on(config)
     abi = RawMap(syscall.get_pinned(config.pin_directory / "maps" / "mesh_abi"))
     abi.update([bytes(4)], [struct.pack("<I", 99)])
@@ -77,10 +59,10 @@ def test_maps_of_another_abi_start_empty_and_interfaces_wait_for_attach(config: 
     datapath.close()
     again = Datapath(config)
     assert not list(again.open().backends.items())
-    assert again.attached() == {_interface()}
+    assert again.attached() == {pod_interface()}
     assert _program_on(config) == old, "the old program goes on with its old maps"
     again.open().backends.update([BACKEND])
-    again.attach(_interface())
+    again.attach(pod_interface())
     assert _program_on(config) != old
     again.close()
 
@@ -113,7 +95,7 @@ def test_a_new_version_of_a_map_the_kernel_writes_waits_for_nobody(
     config: NodeConfig, datapath: Datapath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datapath.open().conntrack_tcp.update([FLOW])
-    datapath.attach(_interface())
+    datapath.attach(pod_interface())
     old = _program_on(config)
     datapath.close()
     monkeypatch.setattr(spec, "ABIS", _with_version("mesh_ct_tcp", 2))
@@ -139,7 +121,7 @@ def test_maps_of_an_agent_with_one_version_for_all_are_taken_over(config: NodeCo
 
 def _program_on(config: NodeConfig) -> str:
     shown = run(
-        "bpftool", "link", "show", "pinned", str(config.pin_directory / "links" / f"pod_{_interface()}_ingress")
+        "bpftool", "link", "show", "pinned", str(config.pin_directory / "links" / f"pod_{pod_interface()}_ingress")
     )
     found = re.search(r"prog (\d+)", shown)
     assert found, shown
@@ -175,11 +157,11 @@ def test_the_other_attach_mode_takes_over(config: NodeConfig, datapath: Datapath
     other = AttachMode.CLSACT if mode is AttachMode.TCX else AttachMode.TCX
     first = Datapath(replace(config, attach_mode=mode))
     first.open()
-    first.attach(_interface())
+    first.attach(pod_interface())
     first.close()
     second = Datapath(replace(config, attach_mode=other))
     second.open()
-    assert second.attached() == {_interface()}
+    assert second.attached() == {pod_interface()}
     filters = run("bpftool", "net", "show", "dev", "lxc1").count("mesh_")
     assert (filters, tcx_programs("lxc1")) == ((0, 2) if other is AttachMode.TCX else (2, 0))
     second.close()
@@ -191,9 +173,9 @@ def test_links_of_interfaces_that_are_gone_are_forgotten(config: NodeConfig, dat
     gone = netlink.device("lxc2")
     assert gone
     datapath.attach(gone.ifindex)
-    datapath.attach(_interface())
+    datapath.attach(pod_interface())
     run("ip", "link", "del", "lxc2")
-    assert datapath.attached() == {_interface()}
+    assert datapath.attached() == {pod_interface()}
     assert not [p for p in (config.pin_directory / "links").iterdir() if f"_{gone.ifindex}_" in p.name]
     datapath.detach(gone.ifindex)
 
@@ -311,7 +293,7 @@ def test_a_pod_mtu_that_leaves_no_room_is_reported(datapath: Datapath, caplog: p
     datapath.open()
     run("ip", "link", "set", "lxc1", "mtu", "1500")
     try:
-        datapath.attach(_interface())
+        datapath.attach(pod_interface())
     finally:
         run("ip", "link", "set", "lxc1", "mtu", "1450")
     assert [r.message for r in caplog.records if "MTU" in r.message]
@@ -323,20 +305,20 @@ def test_pins_that_are_removed_while_in_use_are_made_again(
     config: NodeConfig, datapath: Datapath, adapts: bool
 ) -> None:
     datapath.open().backends.update([BACKEND])
-    datapath.attach(_interface())
+    datapath.attach(pod_interface())
     shutil.rmtree(config.pin_directory)
     assert {"links", "maps/mesh_backends", "programs/mesh_from_overlay"} < set(datapath.unpinned())
     if adapts:
         datapath.adapt()
     else:
         datapath.pin_again()
-    assert (datapath.unpinned(), datapath.unattached([_interface()])) == ([], {_interface()})
-    datapath.attach(_interface())
-    assert (datapath.unattached([_interface()]), datapath.unattached_node()) == (set(), [])
+    assert (datapath.unpinned(), datapath.unattached([pod_interface()])) == ([], {pod_interface()})
+    datapath.attach(pod_interface())
+    assert (datapath.unattached([pod_interface()]), datapath.unattached_node()) == (set(), [])
     datapath.close()
     taken_over = Datapath(config)
     assert taken_over.open().backends.get(BACKEND[0]) == BACKEND[1], "the maps in use, not new ones"
-    assert taken_over.attached() == {_interface()}
+    assert taken_over.attached() == {pod_interface()}
     taken_over.close()
 
 
@@ -350,7 +332,7 @@ def test_programs_follow_the_underlay_to_another_mtu_and_another_device(config: 
     try:
         maps = made.open()
         maps.backends.update([BACKEND])
-        made.attach(_interface())
+        made.attach(pod_interface())
         assert made.is_current()
         run("ip", "link", "set", "under1", "mtu", "1400")
         assert not made.is_current()
@@ -358,12 +340,12 @@ def test_programs_follow_the_underlay_to_another_mtu_and_another_device(config: 
         overlay = netlink.device(OVERLAY_DEVICE)
         assert overlay is not None
         assert (made.mtu, overlay.mtu, made.is_current()) == (1350, 1350, True)
-        assert (made.unattached([_interface()]), made.unattached_node()) == (set(), [])
+        assert (made.unattached([pod_interface()]), made.unattached_node()) == (set(), [])
         assert maps.backends.get(BACKEND[0]) == BACKEND[1]
         run("ip", "addr", "del", "192.0.2.9/32", "dev", "under1")
         with pytest.raises(KernelError):
             made.adapt()
-        assert (made.unattached([_interface()]), made.unattached_node()) == (set(), [])
+        assert (made.unattached([pod_interface()]), made.unattached_node()) == (set(), [])
         run("ip", "addr", "add", "192.0.2.9/32", "dev", "under2")
         made.adapt()
         under2 = netlink.device("under2")
@@ -374,7 +356,7 @@ def test_programs_follow_the_underlay_to_another_mtu_and_another_device(config: 
         assert not made.is_current()
         with pytest.raises(KernelError):
             made.adapt()  # no device has the address yet
-        assert (made.unattached([_interface()]), made.unattached_node()) == (set(), [])
+        assert (made.unattached([pod_interface()]), made.unattached_node()) == (set(), [])
         run("ip", "addr", "add", "192.0.2.10/32", "dev", "under1")
         made.adapt()
         assert (made.is_current(), made.mtu, made.unattached_node()) == (True, 1350, [])

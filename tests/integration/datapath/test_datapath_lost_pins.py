@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.datapath import netlink, syscall
+from agent.datapath import syscall
 from agent.datapath.config import AttachMode, NodeConfig
 from agent.datapath.loader import Datapath
-from tests.packet.datapath_host import bpffs, build_objects, inside, namespace, run
+from tests.integration.datapath.lone_node import lone_node, pod_interface
+from tests.packet.datapath_host import run
 
 pytestmark = pytest.mark.root
 NODE_HOOKS = ["overlay ingress", "underlay egress", "underlay ingress"]
@@ -24,27 +24,8 @@ NODE_HOOKS = ["overlay ingress", "underlay egress", "underlay ingress"]
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeConfig]:
-    build_objects()
-    name = f"dpt-pins-{os.getpid()}"
-    with bpffs(tmp_path_factory.mktemp("pins") / "bpf") as pins, namespace(name), inside(name):
-        run("ip", "link", "set", "lo", "up")
-        run("ip", "link", "add", "lxc1", "mtu", "1450", "type", "veth", "peer", "name", "peer1")
-        yield NodeConfig("127.0.0.1", 1, pins / "node", mtu=1450)
-
-
-@pytest.fixture
-def datapath(config: NodeConfig) -> Iterator[Datapath]:
-    made = Datapath(config)
-    try:
+    with lone_node("pins", tmp_path_factory.mktemp("pins")) as made:
         yield made
-    finally:
-        made.uninstall()
-
-
-def _interface() -> int:
-    found = netlink.device("lxc1")
-    assert found
-    return found.ifindex
 
 
 def _programs(config: NodeConfig) -> dict[str, str]:
@@ -68,7 +49,7 @@ def test_what_runs_keeps_its_maps_until_the_new_ones_are_filled(
     config: NodeConfig, datapath: Datapath, lost: tuple[str, ...]
 ) -> None:
     datapath.open()
-    datapath.attach(_interface())
+    datapath.attach(pod_interface())
     datapath.close()
     running = _programs(config)
     assert len(running) == len(NODE_HOOKS) + 2
@@ -79,15 +60,15 @@ def test_what_runs_keeps_its_maps_until_the_new_ones_are_filled(
     again.attach_node(is_filled=False)
     assert _programs(config) == running
     assert again.unattached_node() == NODE_HOOKS
-    again.attach(_interface())
-    assert (again.unattached_node(), again.unattached([_interface()])) == ([], set())
+    again.attach(pod_interface())
+    assert (again.unattached_node(), again.unattached([pod_interface()])) == ([], set())
     assert not set(_programs(config).values()) & set(running.values())
     again.close()
 
 
 def test_hooks_that_run_nothing_of_ours_wait_for_no_maps(config: NodeConfig, datapath: Datapath) -> None:
     datapath.open()
-    datapath.attach(_interface())
+    datapath.attach(pod_interface())
     datapath.close()
     _lose_pins(config)
     (config.pin_directory / "links" / f"overlay_{datapath.overlay_ifindex}_ingress").unlink()
@@ -101,7 +82,7 @@ def test_hooks_that_run_nothing_of_ours_wait_for_no_maps(config: NodeConfig, dat
 
 def test_a_map_that_the_kernel_writes_is_waited_for_by_nobody(config: NodeConfig, datapath: Datapath) -> None:
     datapath.open()
-    datapath.attach(_interface())
+    datapath.attach(pod_interface())
     datapath.close()
     running = _programs(config)
     _lose_pins(config, "mesh_ct_tcp")
@@ -116,7 +97,7 @@ def test_maps_of_a_version_that_nobody_tells_start_empty_and_run_when_filled(
 ) -> None:
     """mesh_abi alone lost its pin: the records of the other maps may be those of any version."""
     datapath.open()
-    datapath.attach(_interface())
+    datapath.attach(pod_interface())
     datapath.close()
     running, maps = _programs(config), _maps(config)
     _lose_pins(config, "mesh_abi")
@@ -131,7 +112,7 @@ def test_maps_of_a_version_that_nobody_tells_start_empty_and_run_when_filled(
 @pytest.mark.parametrize("name", ["mesh_ipcache", "mesh_abi"])
 def test_what_is_no_map_makes_way_for_the_map(config: NodeConfig, datapath: Datapath, name: str, kind: str) -> None:
     datapath.open()
-    datapath.attach(_interface())
+    datapath.attach(pod_interface())
     path, program = config.pin_directory / "maps" / name, datapath.program_fd("mesh_from_container")
     path.unlink()
     if kind == "program":
@@ -151,7 +132,7 @@ def test_what_is_no_map_makes_way_for_the_map(config: NodeConfig, datapath: Data
 
 def test_a_map_of_another_type_counts_as_one_to_be_filled(config: NodeConfig, datapath: Datapath) -> None:
     datapath.open()
-    datapath.attach(_interface())
+    datapath.attach(pod_interface())
     datapath.close()
     running, path = _programs(config), config.pin_directory / "maps" / "mesh_ipcache"
     path.unlink()
@@ -199,7 +180,7 @@ def test_a_map_that_no_program_runs_on_is_filled_before_any_does(
 ) -> None:
     """A pinned map replaced by an empty one of the same shape."""
     datapath.open()
-    datapath.attach(_interface())
+    datapath.attach(pod_interface())
     datapath.close()
     running = _programs(config)
     stray = replace(config, pin_directory=config.pin_directory.parent / "stray")
@@ -214,7 +195,7 @@ def test_a_map_that_no_program_runs_on_is_filled_before_any_does(
     again.open()
     assert _programs(config) == running
     again.attach_node()
-    again.attach(_interface())
+    again.attach(pod_interface())
     again.close()
     filled = _programs(config)
     assert not set(filled.values()) & set(running.values())
@@ -232,17 +213,17 @@ def test_adapting_before_the_maps_are_filled_leaves_what_runs(
     config = replace(config, attach_mode=mode)
     first = Datapath(config)
     first.open()
-    first.attach(_interface())
+    first.attach(pod_interface())
     first.close()
     _lose_pins(config)
     again = Datapath(config)
     again.open()
     again.adapt()
     assert again.unattached_node(is_filled=False) == []
-    assert (again.unattached_node(), again.unattached([_interface()])) == (NODE_HOOKS, {_interface()})
+    assert (again.unattached_node(), again.unattached([pod_interface()])) == (NODE_HOOKS, {pod_interface()})
     again.attach_node()
-    again.attach(_interface())
-    assert (again.unattached_node(), again.unattached([_interface()])) == ([], set())
+    again.attach(pod_interface())
+    assert (again.unattached_node(), again.unattached([pod_interface()])) == ([], set())
     again.uninstall()
 
 
