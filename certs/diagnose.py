@@ -65,7 +65,7 @@ ADVICE: Final = {
     CertificateProblem.EXPIRED: "the server's certificate has expired: renew it, or correct the clocks",
     CertificateProblem.NOT_YET_VALID: "the server's certificate is not valid yet: correct the clocks",
     CertificateProblem.WRONG_NAME: "the server certificate does not cover this name: issue it with it, or change the endpoint",
-    CertificateProblem.CLIENT_REJECTED: "the server does not accept our client certificate: it must trust our CA; connect again",
+    CertificateProblem.CLIENT_REJECTED: "our certificate is not accepted there: see clustermesh certs show, then connect again",
     CertificateProblem.CLOSED: "the server closed the connection without a reason: read its log",
 }
 

@@ -14,7 +14,7 @@ from meshapi.row import SCHEMA, Row
 from meshapi.shown_times import rfc3339
 
 HEADERS: Final = ("KIND", "SUBJECT", "ISSUER", "NOT BEFORE", "NOT AFTER", "LEFT", "STATE", "NAMES")
-ALARMS: Final = (Validity.ENDING, Validity.EXPIRED, Validity.NOT_YET_VALID, Validity.MISSING)
+ALARMS: Final = frozenset(Validity) - {Validity.VALID}
 
 
 class ShownCertificate(Row, kw_only=True):
@@ -78,7 +78,8 @@ def _rows(purpose: KeptCertificates, wall_s: float) -> Iterable[ShownCertificate
 
 
 def _row(purpose: KeptCertificates, cert: CertInfo, wall_s: float) -> ShownCertificate:
-    state, life_s = judge_dates(wall_s, cert), cert.not_after_s - cert.not_before_s
+    state = judge_dates(wall_s, cert) if purpose.is_trusted else Validity.UNTRUSTED
+    life_s = cert.not_after_s - cert.not_before_s
     return ShownCertificate(
         kind=purpose.what,
         state=state,

@@ -10,7 +10,7 @@ from typing import Any, Final
 import kube.resource as k
 from certs.authority_secret import AuthorityPhase, phase_of
 from certs.errors import CertificateError
-from certs.inspect import parse
+from certs.inspect import issued_by, parse
 from certs.store import CA_FILE, CERT_FILE, decode_entry
 from certs.validity import KeptCertificates
 from clustermesh_cli.plan.authority_choice import RESTORE
@@ -46,9 +46,10 @@ def read_certificates(client: KubeClient, namespace: str) -> tuple[KeptCertifica
         "run clustermesh certs rotate --ca before it ends; once it has ended, "
         f"delete Secret {namespace}/{CA_SECRET}, run clustermesh enable --new-ca, then clustermesh connect with every peer"
     )
-    own = _read(client.get(k.SECRETS, CA_SECRET, namespace), CA_SECRET, CA_FILE, "authority of this cluster", authority)
+    kept = client.get(k.SECRETS, CA_SECRET, namespace)
+    own = _read(kept, CA_SECRET, CA_FILE, "authority of this cluster", authority)
     found = [own if own.certificates else replace(own, remedy=RESTORE)]
-    found += [_read(client.get(k.SECRETS, name, namespace), name, CERT_FILE, what, ROTATE) for name, what in _OWN]
+    found += [_read_own(client.get(k.SECRETS, name, namespace), name, what, kept) for name, what in _OWN]
     for name in (PEERS_SECRET, MIRROR_SECRET):  # which of them has the authorities depends on who connects to peers
         found += _peer_authorities(client.get(k.SECRETS, name, namespace), name)
     return tuple(found)
@@ -70,6 +71,30 @@ def _peer_authorities(secret: Mapping[str, Any] | None, secret_name: str) -> Ite
             name = entry.removesuffix(CA_SUFFIX)
             remedy = f"renew the authority of {name}, then run clustermesh connect with {name} again"
             yield _read(secret, secret_name, entry, f"authority of peer {name}", remedy)
+
+
+def _read_own(
+    secret: Mapping[str, Any] | None, name: str, what: str, authority: Mapping[str, Any] | None
+) -> KeptCertificates:
+    """A certificate of this cluster, which its own authority signed or, where somebody else keeps it, the one beside it."""
+    found = _read(secret, name, CERT_FILE, what, ROTATE)
+    if secret is None or not found.certificates:
+        return found
+    beside = [entry for holder in (secret, authority) if (entry := _authorities(holder))]
+    if not beside:
+        return found
+    leaf = decode_entry(secret.get("data"), CERT_FILE, f"Secret {name}")
+    return replace(found, is_trusted=any(issued_by(leaf, pem) for pem in beside))
+
+
+def _authorities(secret: Mapping[str, Any] | None) -> bytes:
+    """The text with the authorities in a Secret; empty where none can be read."""
+    try:
+        pem = decode_entry((secret or {}).get("data"), CA_FILE, "")
+        parse(pem)
+    except CertificateError:
+        return b""
+    return pem
 
 
 def _read(secret: Mapping[str, Any] | None, name: str, entry: str, what: str, remedy: str) -> KeptCertificates:

@@ -12,17 +12,14 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 import pytest
 
 from certs import profile
-from certs.authority import Authority
-from certs.profile import Profile
-from certs.store import CertFiles, secret_data
+from e2e.bad_certificates import Fault, bad_certificate
 from e2e.command import CHECK_FAILED, DEGRADED, REFUSED, assert_one_line
 from e2e.mesh import CLUSTERS, SYSTEM, Cluster, Mesh
 from e2e.traffic import undisturbed
@@ -171,83 +168,67 @@ def test_an_authority_is_replaced_under_load(whole: Mesh) -> None:
         )
 
 
-def keep_elsewhere(mesh: Mesh, cluster: Cluster, secret: str, *, is_elsewhere: bool) -> None:
-    """Whether the Secret looks as if cert-manager kept it, so that it is not renewed."""
-    word = "cert-manager.io/certificate-name" + ("=trial" if is_elsewhere else "-")
-    mesh.kubectl(cluster, "annotate", "--overwrite", "secret", "-n", SYSTEM, secret, word)
-
-
-@contextmanager
-def expired(mesh: Mesh, cluster: Cluster, secret: str, shape: Profile) -> Iterator[None]:
-    """The cluster's Secret holds a certificate that ended up to an hour ago, and nobody renews it."""
-    kept = mesh.get(cluster, "secret", "-n", SYSTEM, "clustermesh-ca")["data"]
-    authority = Authority.load(*(base64.b64decode(kept[entry]) for entry in ("ca.crt", "ca.key")))
-    past = max(authority.info.not_before_s, time.time() - 3600) + 1
-    made = authority.issue(replace(shape, days=1 / profile.DAY_S), past)
-    data = secret_data(CertFiles(authority.certificate_pem, made.cert_pem, made.key_pem))
-    keep_elsewhere(mesh, cluster, secret, is_elsewhere=True)
-    try:
-        mesh.kubectl(cluster, "patch", "secret", "-n", SYSTEM, secret, "-p", json.dumps({"data": data}))
-        yield
-    finally:
-        keep_elsewhere(mesh, cluster, secret, is_elsewhere=False)
-        mesh.clustermesh("certs", "rotate", "--context", f"kind-{cluster}")
-
-
 def connect_anew(mesh: Mesh, cluster: Cluster) -> None:
     """The cluster's apiserver starts again, and with it every session that it has part in."""
     mesh.kubectl(cluster, "delete", "pod", "-n", SYSTEM, "-l", "k8s-app=clustermesh-apiserver", "--wait=false")
 
 
 @pytest.mark.runbook("certificate-expired")
-def test_a_client_certificate_that_expired_is_named_with_its_date(whole: Mesh) -> None:
-    with expired(whole, "koornacht", "clustermesh-apiserver-remote-cert", profile.remote("koornacht")):
-        connect_anew(whole, "tion")
+def test_a_client_certificate_that_nobody_accepts_is_named_and_costs_no_request(whole: Mesh) -> None:
+    """Neither one that expired nor one of another authority; requests, and what the peer reads of us, go on meanwhile."""
+    own = profile.remote("koornacht")
+    at_the_mirror = {
+        Fault.EXPIRED: "our certificate remote-koornacht expired on",
+        Fault.FOREIGN: "client-rejected: our certificate is not accepted there",
+    }
 
-        def is_named() -> bool:
-            done = whole.clustermesh("status", check=False)
-            (peer,) = whole.apiserver_rest("koornacht", "/v1/clusters")
-            return (
-                done.returncode == DEGRADED
-                and "certificate that peers know this cluster by expired on" in done.stdout
-                and "our certificate remote-koornacht expired on" in peer["last-error"]
-            )
+    def is_named(fault: Fault) -> bool:
+        done = whole.clustermesh("status", check=False)
+        (peer,) = whole.apiserver_rest("koornacht", "/v1/clusters")
+        named = f"certificate that peers know this cluster by {fault}"
+        return done.returncode == DEGRADED and named in done.stdout and at_the_mirror[fault] in peer["last-error"]
 
-        whole.wait_until("both the command and the mirror name the certificate", is_named, 60)
-        assert whole.clustermesh("certs", "show", check=False).returncode == DEGRADED
-    whole.clustermesh("status", "--wait", "--wait-duration", "60s")
+    with undisturbed(whole):
+        with bad_certificate(whole, "koornacht", "clustermesh-apiserver-remote-cert", own) as spoil:
+            spoil(Fault.EXPIRED)
+            connect_anew(whole, "tion")
+            for fault in at_the_mirror:
+                spoil(fault)
+                whole.wait_until(f"the command and the mirror say {fault!r}", partial(is_named, fault), 60)
+            assert whole.clustermesh("certs", "show", check=False).returncode == DEGRADED
+            assert whole.clustermesh("status", "--context", "kind-tion", check=False).returncode == 0
+        whole.clustermesh("status", "--wait", "--wait-duration", "60s")
 
 
 @pytest.mark.runbook("certificate-expired")
-def test_a_server_certificate_that_expired_is_named_by_its_cluster_and_by_the_peer(whole: Mesh) -> None:
-    with expired(whole, "tion", "clustermesh-apiserver-server-cert", profile.server("tion", SYSTEM)):
-        whole.wait_until(
-            "the facade shows it",
-            lambda: any(
-                row["role"] == "server" and row["not-after"] < time.time()
-                for row in whole.apiserver_rest("tion", "/v1/certs")
-            ),
-            60,
-        )
-        connect_anew(whole, "koornacht")
-        own = whole.clustermesh("status", "--context", "kind-tion", check=False)
-        assert own.returncode == DEGRADED
-        assert "FAIL server certificate expired on" in own.stdout
+def test_a_server_certificate_that_nobody_accepts_is_named_by_its_cluster_and_by_the_peer(whole: Mesh) -> None:
+    own = profile.server("tion", SYSTEM)
+    at_the_peer = {
+        Fault.EXPIRED: "the server's certificate expired on",
+        Fault.FUTURE: "the server's certificate is not valid before",
+    }
 
-        def is_named() -> bool:
-            (peer,) = whole.apiserver_rest("koornacht", "/v1/clusters")
-            return "expired" in peer["last-error"]
+    def is_named(fault: Fault) -> bool:
+        (peer,) = whole.apiserver_rest("koornacht", "/v1/clusters")
+        status = whole.clustermesh("status", "--context", "kind-tion", check=False)
+        named = f"FAIL server certificate {fault}"
+        return status.returncode == DEGRADED and named in status.stdout and at_the_peer[fault] in peer["last-error"]
 
-        whole.wait_until("koornacht's mirror names the cause", is_named, 60)
-        for cluster, words in (
-            ("tion", "server certificate expired on"),
-            ("koornacht", "koornacht cannot use tion at"),
-        ):
-            done = whole.clustermesh("check", "--context", f"kind-{cluster}", check=False)
-            assert done.returncode == CHECK_FAILED
-            assert words in done.stdout
-    for cluster in CLUSTERS:
-        whole.clustermesh("status", "--context", f"kind-{cluster}", "--wait", "--wait-duration", "60s")
+    with undisturbed(whole):
+        with bad_certificate(whole, "tion", "clustermesh-apiserver-server-cert", own) as spoil:
+            spoil(Fault.EXPIRED)
+            connect_anew(whole, "koornacht")
+            for fault in at_the_peer:
+                spoil(fault)
+                whole.wait_until(f"the cluster and the peer's mirror say {fault!r}", partial(is_named, fault), 60)
+            for cluster, words in (
+                ("tion", f"server certificate {fault}"),
+                ("koornacht", "koornacht cannot use tion at"),
+            ):
+                done = whole.clustermesh("check", "--context", f"kind-{cluster}", check=False)
+                assert (done.returncode, words in done.stdout) == (CHECK_FAILED, True), done.stdout
+        for cluster in CLUSTERS:
+            whole.clustermesh("status", "--context", f"kind-{cluster}", "--wait", "--wait-duration", "60s")
 
 
 @pytest.mark.runbook("key-known")

@@ -94,8 +94,7 @@ def judge_certificates(cluster: str, kept: Sequence[KeptCertificates], wall_s: f
         state = judge(wall_s, purpose)
         if state.validity is not Validity.VALID:
             result = CheckResult.FAIL if state.is_refused else CheckResult.WARN
-            detail = state.sentence.removesuffix(purpose.remedy).rstrip(":; ")
-            rows.append(_row(CERTIFICATES, cluster, result, detail, purpose.remedy))
+            rows.append(_row(CERTIFICATES, cluster, result, state.finding, state.remedy))
     if not rows:
         first = min((cert.not_after_s for purpose in kept for cert in purpose.certificates), default=0.0)
         rows.append(

@@ -174,3 +174,18 @@ def test_rotating_makes_no_authority_in_place_of_a_lost_one(cluster: Cluster) ->
 def test_an_authority_that_ended_signs_nothing(cluster: Cluster) -> None:
     with pytest.raises(CommandError, match="is not valid now"):
         cluster.rotate(NOW + 3651 * DAY)
+
+
+def test_a_certificate_of_another_authority_is_named_unless_that_one_is_kept_beside_it() -> None:
+    """Somebody else may keep the Secret, and then with its own authority."""
+    cluster, stranger = Cluster(), Authority.create("stranger", NOW)
+    made = stranger.issue(profile.remote("north"), NOW)
+    for beside, state in ((cluster.authority, "untrusted"), (stranger, "valid")):
+        cluster.put(REMOTE_SECRET, secret_data(CertFiles(beside.certificate_pem, made.cert_pem, made.key_pem)))
+        cluster.out.truncate(0)
+        cluster.out.seek(0)
+        cluster.show(NOW + 1, AnswerForm.JSON)
+        rows = json.loads(cluster.out.getvalue())["certificates"]
+        (row,) = [row for row in rows if row["kind"] == "certificate that peers know this cluster by"]
+        assert (row["state"], row["issuer"]) == (state, "stranger")
+        assert (row["next"] == "run clustermesh certs rotate") == (state == "untrusted")
