@@ -49,7 +49,7 @@ class ServiceRows:
         if service is None:
             return None
         kinds = {address.kind == CLUSTER_IP for address in service.addresses}
-        choose = self._writer.choose
+        choose = self._writer.chooser.choose
         rules = {choose(service, port, is_inside=inside)[0].reason for port in service.ports for inside in kinds}
         frontends = [(port, address) for port in service.ports for address in service.addresses]
         return ServiceExplanation(
@@ -94,12 +94,12 @@ class ServiceRows:
     def _service(self, service: Service, port: ServicePort, ip: str, kind: str, problems: list[str]) -> ServiceStatus:
         """An address and port that the service asks for in vain chooses no backend."""
         is_inside = kind == CLUSTER_IP
-        choice, candidates = self._writer.choose(service, port, is_inside=is_inside)
+        choice, candidates = self._writer.chooser.choose(service, port, is_inside=is_inside)
         key = FrontendKey(ip, port.port, port.protocol)
         row = self._db.frontends.get(key)
         slots = Counter(row.chosen) if row is not None and row.service == service.name else Counter()
         chosen, total = set(map(id, choice.chosen)), slots.total()
-        why_not = WhyNot(service, choice, self._writer.here, is_inside=is_inside)
+        why_not = WhyNot(service, choice, self._writer.chooser.here, is_inside=is_inside)
 
         def reason(candidate: Candidate) -> str:
             if id(candidate) in chosen:

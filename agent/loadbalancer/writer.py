@@ -7,13 +7,10 @@ from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Network
 
 from agent.loadbalancer.addresses import AddressRules
+from agent.loadbalancer.chooser import Chooser
 from agent.loadbalancer.frontend import frontend_keys, key_of, make_frontend, pairs_of
 from agent.loadbalancer.limit import BackendLimit
-from agent.loadbalancer.nearby import Locality, decide
 from agent.loadbalancer.ownership import CLUSTER_IP, Claim, Contests, claim_of, describe_loss
-from agent.loadbalancer.ports import describe_mismatch, fitting
-from agent.loadbalancer.select import Candidate, Choice, Counts, sides
-from agent.loadbalancer.weights import weighted
 from agent.settings import AgentSettings
 from agent.tables import (
     NO_HINTS,
@@ -27,11 +24,9 @@ from agent.tables import (
     Service,
     ServicePort,
     ServiceProblems,
-    Target,
 )
 from meshmodel.condition import Condition
 from meshmodel.names import ClusterId, ClusterName, ServiceName
-from meshmodel.steering import NO_STEERING
 
 
 class LoadBalancerWriter:
@@ -45,7 +40,6 @@ class LoadBalancerWriter:
         max_backends: int = AgentSettings.service_backends_max,
     ) -> None:
         self._db, self._max_frontends, self._limit = db, max_frontends, BackendLimit(max_backends)
-        self._clusters: list[ClusterName] = [db.own]  # own cluster first, then by name: the order of selection
         self._rules = AddressRules(db, external_ranges, self._owner_of_cluster_ip)
         self._contests = Contests()
         self._cluster_ips: dict[str, tuple[ServiceName, ...]] = {}
@@ -53,8 +47,7 @@ class LoadBalancerWriter:
         self._keys: dict[ServiceName, tuple[tuple[Address, ServicePort], ...]] = {}  # of services that do not get all
         self._refusals: dict[ServiceName, tuple[str, ...]] = {}
         self._mismatches: dict[ServiceName, tuple[str, ...]] = {}
-        self._unreachable: frozenset[str] = frozenset()
-        self.here = Locality(db.own, db.node_name)
+        self.chooser = Chooser(db)
 
     def set_service(self, service: Service) -> None:
         """The service is as given, and so are its frontends; ports and addresses it no longer has are gone."""
@@ -86,8 +79,7 @@ class LoadBalancerWriter:
         """The cluster's whole contribution to the service is `backends`; nothing of it is left when they are empty."""
         backends, is_news = self._limit.cut(name, cluster, backends)
         if backends:
-            if cluster not in self._clusters:
-                self._clusters = [self._db.own, *sorted({*self._clusters, cluster} - {self._db.own})]
+            self.chooser.know_cluster(cluster)
             is_plain, has_unnamed = _summary(backends)
             row = BackendSet(name, cluster, cluster_id, tuple(backends), wall_s, is_plain, has_unnamed)
             changed = self._db.backends.put(row)
@@ -114,15 +106,15 @@ class LoadBalancerWriter:
 
     def set_unreachable(self, addresses: frozenset[str]) -> None:
         """Backends at exactly these addresses count as unhealthy from here on: their node cannot be reached from here."""
-        changed, self._unreachable = addresses ^ self._unreachable, addresses
+        changed, self.chooser.unreachable = addresses ^ self.chooser.unreachable, addresses
         if changed:
             rows = self._db.backends.rows()
             self._select_all({r.service for r in rows if any(b.address in changed for b in r.backends)})
 
     def set_zone(self, zone: str) -> None:
         """This node is in `zone` from here on; backends may be meant for it."""
-        if zone != self.here.zone:
-            self.here = self.here._replace(zone=zone)
+        if zone != self.chooser.here.zone:
+            self.chooser.here = self.chooser.here._replace(zone=zone)
             rows = self._db.backends.rows()
             self._select_all({r.service for r in rows if any(b.hints is not NO_HINTS for b in r.backends)})
 
@@ -140,45 +132,6 @@ class LoadBalancerWriter:
 
     # ---- selection
 
-    def candidates(self, service: Service, port: ServicePort, *, with_withdrawals: bool = True) -> list[Candidate]:
-        """Every backend that fits the port by protocol and name, own cluster first."""
-        out: list[Candidate] = []
-        for cluster in self._clusters:
-            row = self._db.backends.get((service.name, cluster))
-            if row is None:
-                continue
-            is_local = cluster == self._db.own
-            peer = None if is_local else self._db.peers.get(cluster)
-            is_kept = not with_withdrawals or service.steering.keeps_unreachable
-            is_withdrawn = not is_kept and peer is not None and peer.is_withdrawn
-            for backend in fitting(row, port):
-                is_lost = is_withdrawn or (not is_kept and backend.address in self._unreachable)
-                kept = backend._replace(is_healthy=False) if is_lost else backend
-                out.append(Candidate(kept, cluster, row.cluster_id, is_local))
-        return out
-
-    def choose(self, service: Service, port: ServicePort, *, is_inside: bool = True) -> tuple[Choice, list[Candidate]]:
-        """The decision for one port and what it was made from: the same call explains it to people.
-
-        `is_inside`: for the service's cluster addresses, else for its others.
-
-        Backends of withdrawn peers and behind unreachable nodes count as unhealthy, unless that alone would leave nothing.
-        """
-        candidates = self.candidates(service, port)
-        choice = decide(service, candidates, self.here, is_inside=is_inside)
-        if not _any_healthy(choice) and (self._unreachable or self._any_withdrawn()):
-            kept = self.candidates(service, port, with_withdrawals=False)
-            again = decide(service, kept, self.here, is_inside=is_inside)
-            if _any_healthy(again):
-                reason = f"{again.reason}; unreachable nodes and withdrawn peers are kept, nothing else is left"
-                if choice.chosen:  # by select, as unhealthy as they are
-                    return choice._replace(reason=reason), candidates
-                return again._replace(reason=reason), kept
-        return choice, candidates
-
-    def _any_withdrawn(self) -> bool:
-        return any(peer.is_withdrawn for peer in self._db.peers.rows())
-
     def _select_all(self, names: Iterable[ServiceName]) -> None:
         for name in sorted(names):
             service = self._db.services.get(name)
@@ -190,9 +143,9 @@ class LoadBalancerWriter:
         mismatches: list[str] = []
         limited = self._keys.get(service.name)
         for port in service.ports:
-            inside = outside = self._targets_of(service, port, mismatches)
+            inside = outside = self.chooser.targets_of(service, port, mismatches)
             if service.is_internal_local and any(a.kind != CLUSTER_IP for a in service.addresses):
-                outside = self._targets_of(service, port, [], is_inside=False)
+                outside = self.chooser.targets_of(service, port, [], is_inside=False)
             for address in service.addresses:
                 if limited is None or (address, port) in limited:
                     targets = inside if address.kind == CLUSTER_IP else outside
@@ -200,54 +153,6 @@ class LoadBalancerWriter:
         if mismatches or service.name in self._mismatches:
             self._mismatches[service.name] = tuple(mismatches)
             self._tell(service.name)
-
-    def _targets_of(
-        self, service: Service, port: ServicePort, mismatches: list[str], *, is_inside: bool = True
-    ) -> tuple[tuple[Target, ...], tuple[Target, ...]]:
-        """What `choose` says, as targets; sets whose backends need no looking at one by one are taken whole."""
-        plain = self._plain_targets(service, port, mismatches)
-        if plain is not None and not (is_inside and service.is_internal_local):
-            return plain, ()
-        choice, _ = self.choose(service, port, is_inside=is_inside)
-        chosen = _targets(choice.chosen)
-        draining = tuple(t for t in _targets(choice.draining) if t not in chosen) if choice.draining else ()
-        weights = service.steering.weights if service.is_global else ()
-        return weighted(choice.chosen, chosen, weights, self._db.own), draining
-
-    def _plain_targets(self, service: Service, port: ServicePort, mismatches: list[str]) -> tuple[Target, ...] | None:
-        """The same answer as `choose` where every backend is healthy, active and without hints, None elsewhere."""
-        local: list[Target] = []
-        remote: list[Target] = []
-        is_plain = not self._unreachable and service.steering is NO_STEERING
-        name, protocol, own = port.name, port.protocol, self._db.own
-        for cluster in self._clusters:
-            row = self._db.backends.get((service.name, cluster))
-            if row is None:
-                continue
-            peer = self._db.peers.get(cluster)
-            if not row.is_plain or (peer is not None and peer.is_withdrawn):
-                is_plain = False
-            cluster_id = row.cluster_id
-            if name and row.has_unnamed:
-                found = [Target(b.address, b.port, protocol, cluster_id) for b in fitting(row, port)]
-            else:
-                found = [
-                    Target(b.address, b.port, protocol, cluster_id)
-                    for b in row.backends
-                    if b.protocol == protocol and name in b.names
-                ]
-                if not found and not name:
-                    found = [Target(b.address, b.port, protocol, cluster_id) for b in fitting(row, port)]
-            (local if cluster == own else remote).extend(found)
-            if cluster != own and service.is_global and (not found or not name or row.has_unnamed):
-                problem = describe_mismatch(row, port, len(service.ports))
-                if problem:
-                    mismatches.append(problem)
-        if not is_plain:
-            return None
-        counts = Counts(len(local), len(local), len(remote) if service.is_global else 0)
-        use_local, use_remote, _ = sides(counts, is_global=service.is_global, affinity=service.affinity)
-        return (*(local if use_local else ()), *(remote if use_remote else ()))
 
     # ---- addresses
 
@@ -346,7 +251,7 @@ class LoadBalancerWriter:
             service = self._db.services.get(claims[0].service)
             assert service is not None
             address, port = next(pair for pair in self._keys_of(service) if key_of(*pair) == key)
-            targets = self._targets_of(service, port, [], is_inside=address.kind == CLUSTER_IP)
+            targets = self.chooser.targets_of(service, port, [], is_inside=address.kind == CLUSTER_IP)
             self._db.frontends.put(make_frontend(service, address, port, targets, 0.0))
         for name in claimants:
             self._tell(name)
@@ -383,14 +288,3 @@ def _summary(backends: Sequence[Backend]) -> tuple[bool, bool]:
         if "" in names:
             has_unnamed = True
     return is_plain, has_unnamed
-
-
-def _any_healthy(choice: Choice) -> bool:
-    return any(c.backend.is_healthy for c in choice.chosen)
-
-
-def _targets(candidates: Iterable[Candidate]) -> tuple[Target, ...]:
-    """One target per address and port, in order; two port names of one backend are one target."""
-    return tuple(
-        dict.fromkeys(Target(c.backend.address, c.backend.port, c.backend.protocol, c.cluster_id) for c in candidates)
-    )

@@ -6,7 +6,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.loadbalancer.writer import LoadBalancerWriter, _targets
+from agent.loadbalancer.chooser import targets_of_candidates
+from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.tables import NO_HINTS, Address, AgentDB, Backend, Hints, PeerHealth, Service, ServicePort
 from meshmodel.annotations import Affinity
 from meshmodel.condition import Condition
@@ -55,7 +56,10 @@ def test_the_short_cut_equals_the_decision(
         for (name, number), backends in zip(CLUSTERS, found, strict=True):
             writer.set_peer(PeerHealth(ClusterName(name), ClusterId(number), is_withdrawn and name == "south"))
             writer.set_backends(NAME, ClusterName(name), ClusterId(number), backends, 0.0)
-    plain = writer._plain_targets(service, port, [])
-    chosen = {inside: _targets(writer.choose(service, port, is_inside=inside)[0].chosen) for inside in (True, False)}
+    plain = writer.chooser.plain_targets(service, port, [])
+    chosen = {
+        inside: targets_of_candidates(writer.chooser.choose(service, port, is_inside=inside)[0].chosen)
+        for inside in (True, False)
+    }
     assert plain is None or plain == chosen[False]
     assert {row.kind == "ClusterIP": row.chosen for row in db.frontends.rows()} == chosen

@@ -68,7 +68,7 @@ class World:
     def reason(self) -> str:
         service = self.db.services.get(ECHO)
         assert service is not None
-        return self.writer.choose(service, service.ports[0])[0].reason
+        return self.writer.chooser.choose(service, service.ports[0])[0].reason
 
 
 def test_a_lost_node_leaves_selection_and_comes_back() -> None:

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every frontend leads to, from the tables as they are: the decision that is written and explained. Reads, never writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from agent.loadbalancer.nearby import Locality, decide
+from agent.loadbalancer.ports import describe_mismatch, fitting
+from agent.loadbalancer.select import Candidate, Choice, Counts, sides
+from agent.loadbalancer.weights import weighted
+from agent.tables import AgentDB, Service, ServicePort, Target
+from meshmodel.names import ClusterName
+from meshmodel.steering import NO_STEERING
+
+
+class Chooser:
+    """Chooses among the backends of all clusters, seen from `here`."""
+
+    def __init__(self, db: AgentDB) -> None:
+        self._db = db
+        self._clusters: list[ClusterName] = [db.own]  # own cluster first, then by name: the order of selection
+        self.unreachable: frozenset[str] = frozenset()
+        """Addresses that count as unhealthy whatever their cluster says: their node cannot be reached from here."""
+        self.here = Locality(db.own, db.node_name)
+
+    def know_cluster(self, cluster: ClusterName) -> None:
+        """The cluster may have backends from here on."""
+        if cluster not in self._clusters:
+            self._clusters = [self._db.own, *sorted({*self._clusters, cluster} - {self._db.own})]
+
+    def candidates(self, service: Service, port: ServicePort, *, with_withdrawals: bool = True) -> list[Candidate]:
+        """Every backend that fits the port by protocol and name, own cluster first."""
+        out: list[Candidate] = []
+        for cluster in self._clusters:
+            row = self._db.backends.get((service.name, cluster))
+            if row is None:
+                continue
+            is_local = cluster == self._db.own
+            peer = None if is_local else self._db.peers.get(cluster)
+            is_kept = not with_withdrawals or service.steering.keeps_unreachable
+            is_withdrawn = not is_kept and peer is not None and peer.is_withdrawn
+            for backend in fitting(row, port):
+                is_lost = is_withdrawn or (not is_kept and backend.address in self.unreachable)
+                kept = backend._replace(is_healthy=False) if is_lost else backend
+                out.append(Candidate(kept, cluster, row.cluster_id, is_local))
+        return out
+
+    def choose(self, service: Service, port: ServicePort, *, is_inside: bool = True) -> tuple[Choice, list[Candidate]]:
+        """The decision for one port and what it was made from: the same call explains it to people.
+
+        `is_inside`: for the service's cluster addresses, else for its others.
+
+        Backends of withdrawn peers and behind unreachable nodes count as unhealthy, unless that alone would leave nothing.
+        """
+        candidates = self.candidates(service, port)
+        choice = decide(service, candidates, self.here, is_inside=is_inside)
+        if not _any_healthy(choice) and (self.unreachable or self._any_withdrawn()):
+            kept = self.candidates(service, port, with_withdrawals=False)
+            again = decide(service, kept, self.here, is_inside=is_inside)
+            if _any_healthy(again):
+                reason = f"{again.reason}; unreachable nodes and withdrawn peers are kept, nothing else is left"
+                if choice.chosen:  # by select, as unhealthy as they are
+                    return choice._replace(reason=reason), candidates
+                return again._replace(reason=reason), kept
+        return choice, candidates
+
+    def _any_withdrawn(self) -> bool:
+        return any(peer.is_withdrawn for peer in self._db.peers.rows())
+
+    def targets_of(
+        self, service: Service, port: ServicePort, mismatches: list[str], *, is_inside: bool = True
+    ) -> tuple[tuple[Target, ...], tuple[Target, ...]]:
+        """What `choose` says, as targets; sets whose backends need no looking at one by one are taken whole."""
+        plain = self.plain_targets(service, port, mismatches)
+        if plain is not None and not (is_inside and service.is_internal_local):
+            return plain, ()
+        choice, _ = self.choose(service, port, is_inside=is_inside)
+        chosen = targets_of_candidates(choice.chosen)
+        draining = (
+            tuple(t for t in targets_of_candidates(choice.draining) if t not in chosen) if choice.draining else ()
+        )
+        weights = service.steering.weights if service.is_global else ()
+        return weighted(choice.chosen, chosen, weights, self._db.own), draining
+
+    def plain_targets(self, service: Service, port: ServicePort, mismatches: list[str]) -> tuple[Target, ...] | None:
+        """The same answer as `choose` where every backend is healthy, active and without hints, None elsewhere."""
+        local: list[Target] = []
+        remote: list[Target] = []
+        is_plain = not self.unreachable and service.steering is NO_STEERING
+        name, protocol, own = port.name, port.protocol, self._db.own
+        for cluster in self._clusters:
+            row = self._db.backends.get((service.name, cluster))
+            if row is None:
+                continue
+            peer = self._db.peers.get(cluster)
+            if not row.is_plain or (peer is not None and peer.is_withdrawn):
+                is_plain = False
+            cluster_id = row.cluster_id
+            if name and row.has_unnamed:
+                found = [Target(b.address, b.port, protocol, cluster_id) for b in fitting(row, port)]
+            else:
+                found = [
+                    Target(b.address, b.port, protocol, cluster_id)
+                    for b in row.backends
+                    if b.protocol == protocol and name in b.names
+                ]
+                if not found and not name:
+                    found = [Target(b.address, b.port, protocol, cluster_id) for b in fitting(row, port)]
+            (local if cluster == own else remote).extend(found)
+            if cluster != own and service.is_global and (not found or not name or row.has_unnamed):
+                problem = describe_mismatch(row, port, len(service.ports))
+                if problem:
+                    mismatches.append(problem)
+        if not is_plain:
+            return None
+        counts = Counts(len(local), len(local), len(remote) if service.is_global else 0)
+        use_local, use_remote, _ = sides(counts, is_global=service.is_global, affinity=service.affinity)
+        return (*(local if use_local else ()), *(remote if use_remote else ()))
+
+
+def _any_healthy(choice: Choice) -> bool:
+    return any(c.backend.is_healthy for c in choice.chosen)
+
+
+def targets_of_candidates(candidates: Iterable[Candidate]) -> tuple[Target, ...]:
+    """One target per address and port, in order; two port names of one backend are one target."""
+    return tuple(
+        dict.fromkeys(Target(c.backend.address, c.backend.port, c.backend.protocol, c.cluster_id) for c in candidates)
+    )
