@@ -10,6 +10,8 @@ from e2e.mesh import CLUSTERS, Mesh, wait_until
 REQUESTS: Final = 200
 ENOUGH: Final = range(120, 181)
 """Of 200 requests of which three quarters shall go to one cluster, as many as go there but once in a million runs."""
+HALF: Final = range(65, 136)
+"""The same of half of them."""
 STEERED: Final = """
 apiVersion: v1
 kind: Service
@@ -54,5 +56,45 @@ def test_weights_share_requests_order_prefers_and_zero_takes_out(whole: Mesh) ->
         assert said.count("37.5%") == 2, said
     finally:
         whole.kubectl("tion", "scale", "deployment", "rebel-base", "--replicas", "2")
+        for cluster in CLUSTERS:
+            whole.delete(cluster, STEERED.format(more=""))
+
+
+UNREADY: Final = """
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: steered-unready, labels: {kubernetes.io/service-name: steered}}
+addressType: IPv4
+ports: [{name: "", port: 80, protocol: TCP}]
+endpoints:
+"""
+
+
+def test_a_tier_that_is_not_well_enough_passes_a_part_on_and_gets_it_back(whole: Mesh) -> None:
+    """Two pods are ready and six are not: a quarter, half of what the threshold asks for."""
+    unready = UNREADY + "".join(
+        f"- {{addresses: [198.51.100.{n}], conditions: {{ready: false}}}}\n" for n in range(1, 7)
+    )
+    more = ', service.cilium.io/affinity: local, mesh.clustermesh.io/affinity-threshold: "50%"'
+    try:
+        for cluster in CLUSTERS:
+            whole.apply(cluster, STEERED.format(more=more if cluster == "koornacht" else ""))
+        wait_until("all in koornacht", lambda: set(whole.answers("koornacht", 20, target="steered")) == {"Koornacht"})
+        whole.apply("koornacht", unready)
+        wait_until("some in tion", lambda: len(whole.answers("koornacht", 20, target="steered")) == len(CLUSTERS))
+        found = whole.answers("koornacht", REQUESTS, parallel=False, target="steered")
+        assert found.total() == REQUESTS
+        assert found["Tion"] in HALF, found
+        said = whole.clustermesh("explain", "service", "default/steered").stdout
+        assert "affinity-threshold 50%: local 50%, * 50%" in said
+        assert "in the kernel, as decided" in said
+        whole.delete("koornacht", unready)
+        wait_until(
+            "all in koornacht again",
+            lambda: set(whole.answers("koornacht", 20, target="steered")) == {"Koornacht"},
+            60.0,
+        )
+    finally:
+        whole.delete("koornacht", unready)
         for cluster in CLUSTERS:
             whole.delete(cluster, STEERED.format(more=""))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from meshmodel.steering import NO_STEERING, ORDER, Steering, parse_steering
+from meshmodel.steering import NO_STEERING, ORDER, THRESHOLD, Steering, parse_steering
 
 GLOBAL: Final = "service.cilium.io/global"
 SHARED: Final = "service.cilium.io/shared"
@@ -54,6 +54,8 @@ def parse_service_annotations(annotations: Mapping[str, str]) -> ServiceAnnotati
         return ServiceAnnotations(False, False, Affinity.NONE, tuple(problems))
     if steering.order and affinity is not Affinity.NONE:
         problems.append(f"{AFFINITY} has no effect beside {ORDER}")
+    if steering.threshold_percent and not steering.order and affinity is Affinity.NONE:
+        problems.append(f"{THRESHOLD} has no effect without {AFFINITY} or {ORDER}")
     return ServiceAnnotations(True, is_shared, affinity, tuple(problems), steering)
 
 

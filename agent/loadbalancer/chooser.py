@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every frontend leads to, from the tables as they are: the decision that is written and explained. Reads, never writes."""
+"""What every frontend leads to, from the tables as they are: the decision that is written and explained. Writes no table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from agent.loadbalancer.nearby import Locality, decide
 from agent.loadbalancer.ports import describe_mismatch, fitting
 from agent.loadbalancer.select import Candidate, Choice, Counts, sides
+from agent.loadbalancer.selection_memory import SelectionMemory
 from agent.loadbalancer.weights import weighted
-from agent.tables import AgentDB, Service, ServicePort, Target
-from meshmodel.names import ClusterName
+from agent.tables import AgentDB, BackendSet, Service, ServicePort, Target
+from meshkit.clock import Clock
+from meshmodel.names import ClusterName, ServiceName
 from meshmodel.steering import NO_STEERING
 
 
 class Chooser:
     """Chooses among the backends of all clusters, seen from `here`."""
 
-    def __init__(self, db: AgentDB) -> None:
-        self._db = db
+    def __init__(self, db: AgentDB, clock: Clock) -> None:
+        self._db, self._clock = db, clock
+        self.memory = SelectionMemory()
         self._clusters: list[ClusterName] = [db.own]  # own cluster first, then by name: the order of selection
         self.unreachable: frozenset[str] = frozenset()
         """Addresses that count as unhealthy whatever their cluster says: their node cannot be reached from here."""
@@ -29,13 +32,16 @@ class Chooser:
         if cluster not in self._clusters:
             self._clusters = [self._db.own, *sorted({*self._clusters, cluster} - {self._db.own})]
 
+    def rows_of(self, name: ServiceName) -> list[BackendSet]:
+        """What each cluster contributes to the service, own cluster first."""
+        found = (self._db.backends.get((name, cluster)) for cluster in self._clusters)
+        return [row for row in found if row is not None]
+
     def candidates(self, service: Service, port: ServicePort, *, with_withdrawals: bool = True) -> list[Candidate]:
         """Every backend that fits the port by protocol and name, own cluster first."""
         out: list[Candidate] = []
-        for cluster in self._clusters:
-            row = self._db.backends.get((service.name, cluster))
-            if row is None:
-                continue
+        for row in self.rows_of(service.name):
+            cluster = row.cluster
             is_local = cluster == self._db.own
             peer = None if is_local else self._db.peers.get(cluster)
             is_kept = not with_withdrawals or service.steering.keeps_unreachable
@@ -53,17 +59,33 @@ class Chooser:
 
         Backends of withdrawn peers and behind unreachable nodes count as unhealthy, unless that alone would leave nothing.
         """
+        choice, candidates = self._choose(service, port, is_inside=is_inside)
+        growing = self.memory.grown(service, self._clock.monotonic())
+        new = sum(1 for target in targets_of_candidates(choice.chosen) if target in growing) if growing else 0
+        if new:
+            choice = choice._replace(reason=f"{choice.reason}; slow-start: {new} of {len(choice.chosen)} take less yet")
+        return choice, candidates
+
+    def _choose(self, service: Service, port: ServicePort, *, is_inside: bool) -> tuple[Choice, list[Candidate]]:
         candidates = self.candidates(service, port)
-        choice = decide(service, candidates, self.here, is_inside=is_inside)
+        choice = self._decide(service, port, candidates, is_inside=is_inside)
         if not _any_healthy(choice) and (self.unreachable or self._any_withdrawn()):
             kept = self.candidates(service, port, with_withdrawals=False)
-            again = decide(service, kept, self.here, is_inside=is_inside)
+            again = self._decide(service, port, kept, is_inside=is_inside)
             if _any_healthy(again):
                 reason = f"{again.reason}; unreachable nodes and withdrawn peers are kept, nothing else is left"
                 if choice.chosen:  # by select, as unhealthy as they are
                     return choice._replace(reason=reason), candidates
                 return again._replace(reason=reason), kept
         return choice, candidates
+
+    def _decide(
+        self, service: Service, port: ServicePort, candidates: Sequence[Candidate], *, is_inside: bool
+    ) -> Choice:
+        name = service.name
+        held = self.memory.held(name, port, self._clock.monotonic(), is_inside=is_inside)
+        unready = self.memory.unready(name)
+        return decide(service, candidates, self.here, is_inside=is_inside, held=held, unready=unready)
 
     def _any_withdrawn(self) -> bool:
         return any(peer.is_withdrawn for peer in self._db.peers.rows())
@@ -76,12 +98,16 @@ class Chooser:
         if plain is not None and not (is_inside and service.is_internal_local):
             return plain, ()
         choice, _ = self.choose(service, port, is_inside=is_inside)
+        now_s = self._clock.monotonic()
+        if self._db.frontends.initialized:  # before, a tier seems to lack what is not listed yet
+            self.memory.note_parts(service.name, port, choice.parts, now_s, is_inside=is_inside)
         chosen = targets_of_candidates(choice.chosen)
         draining = (
             tuple(t for t in targets_of_candidates(choice.draining) if t not in chosen) if choice.draining else ()
         )
         weights = service.steering.weights if service.is_global else ()
-        return weighted(choice.chosen, chosen, weights, self._db.own), draining
+        grown = self.memory.grown(service, now_s)
+        return weighted(choice, chosen, weights, self._db.own, grown), draining
 
     def plain_targets(self, service: Service, port: ServicePort, mismatches: list[str]) -> tuple[Target, ...] | None:
         """The same answer as `choose` where every backend is healthy, active and without hints, None elsewhere."""
@@ -89,10 +115,8 @@ class Chooser:
         remote: list[Target] = []
         is_plain = not self.unreachable and service.steering is NO_STEERING
         name, protocol, own = port.name, port.protocol, self._db.own
-        for cluster in self._clusters:
-            row = self._db.backends.get((service.name, cluster))
-            if row is None:
-                continue
+        for row in self.rows_of(service.name):
+            cluster = row.cluster
             peer = self._db.peers.get(cluster)
             if not row.is_plain or (peer is not None and peer.is_withdrawn):
                 is_plain = False

@@ -20,12 +20,16 @@ DEFAULT_AFFINITY_TIMEOUT_S = 10_800
 
 
 class Slice(NamedTuple):
-    """One EndpointSlice as its service needs it; `problems` are sentences about values that were left out."""
+    """One EndpointSlice as its service needs it; `problems` are sentences about values that were left out.
+
+    `unready`: addresses of pods that are there and take no connections.
+    """
 
     service: ServiceName
     name: str
     backends: tuple[Backend, ...]
     problems: tuple[str, ...] = ()
+    unready: tuple[str, ...] = ()
 
 
 class ServiceObject(NamedTuple):
@@ -92,9 +96,12 @@ def strip_slice(item: dict[str, Any]) -> Slice | None:
     ports = [(port.port, port.protocol, (port.name,)) for port in found.ports if port.port is not None]
     backends: list[Backend] = []
     known: dict[Hints, Hints] = {}
+    unready: list[str] = []
     for endpoint in found.endpoints:
         condition = condition_of(ready=endpoint.ready, serving=endpoint.serving, terminating=endpoint.terminating)
         if condition is None:
+            if not endpoint.terminating:
+                unready += endpoint.addresses
             continue
         found_hints = hints_of(endpoint.for_zones, endpoint.for_nodes)
         hints, node = known.setdefault(found_hints, found_hints), intern(endpoint.node_name)
@@ -103,7 +110,8 @@ def strip_slice(item: dict[str, Any]) -> Slice | None:
                 Backend(address, number, protocol, names, condition, True, endpoint.zone, node, hints)
                 for number, protocol, names in ports
             )
-    return Slice(ServiceName(found.namespace, found.service), found.name, tuple(backends), read.problems)
+    name = ServiceName(found.namespace, found.service)
+    return Slice(name, found.name, tuple(backends), read.problems, tuple(unready))
 
 
 def _addresses(found: ServiceIntent) -> tuple[Address, ...]:

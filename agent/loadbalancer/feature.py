@@ -18,6 +18,7 @@ from agent.loadbalancer.events import ServiceEvents
 from agent.loadbalancer.follower import AddressFollower
 from agent.loadbalancer.known_addresses import KnownAddresses
 from agent.loadbalancer.ops import LoadBalancerTarget
+from agent.loadbalancer.reselection import reselect
 from agent.loadbalancer.routes import add_service_routes
 from agent.loadbalancer.rows import ServiceRows
 from agent.loadbalancer.source import KubernetesSource
@@ -39,7 +40,9 @@ class LoadBalancerFeature(Feature):
         self._core = core
         ranges = parse_ranges(core.settings.external_ip_ranges)
         settings = core.settings
-        self.writer = LoadBalancerWriter(core.db, ranges, settings.service_frontends_max, settings.service_backends_max)
+        self.writer = LoadBalancerWriter(
+            core.db, ranges, settings.service_frontends_max, settings.service_backends_max, core.clock
+        )
         owner_of = KnownAddresses(core.db).owner_of
         self.target = LoadBalancerTarget(core.maps, core.clock.wall, self._on_written, owner_of)
         self._follower = AddressFollower(core.db, self.writer, self.target.backends)
@@ -64,6 +67,7 @@ class LoadBalancerFeature(Feature):
     def tasks(self) -> Tasks:
         client = self._core.client
         follow = {f"addresses in {table.name}": self._follower.follow(table) for table in self._follower.tables}
+        follow["services that are due"] = reselect(self._core.db, self.writer, self._core.clock)
         if client is None:
             return follow
         return follow | {

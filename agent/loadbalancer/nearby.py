@@ -7,13 +7,20 @@ zone; those for nodes go before those for zones. Affinity decides first, hints i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from itertools import groupby
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
-from agent.loadbalancer.select import Candidate, Choice, is_active, select, select_in_order
+from agent.loadbalancer.select import Candidate, Choice, is_active, select, select_in_order, tiers_of
+from agent.loadbalancer.spill import spill
 from agent.loadbalancer.weights import shares
 from agent.tables import NO_HINTS, Service
+from meshmodel.annotations import Affinity
+from meshmodel.steering import OTHERS, OWN
+
+NOTHING_HELD: Final[Mapping[str, Fraction]] = MappingProxyType({})
 
 
 class Locality(NamedTuple):
@@ -24,14 +31,29 @@ class Locality(NamedTuple):
     zone: str = ""
 
 
-def decide(service: Service, candidates: Sequence[Candidate], locality: Locality, *, is_inside: bool) -> Choice:
-    """Which backends new connections from `locality` use. `is_inside`: they come through a cluster address of the service."""
+AS_ORDER: Final = {Affinity.LOCAL: (OWN, OTHERS), Affinity.REMOTE: (OTHERS, OWN)}
+"""The order of tiers that an affinity stands for."""
+
+
+def decide(
+    service: Service,
+    candidates: Sequence[Candidate],
+    locality: Locality,
+    *,
+    is_inside: bool,
+    held: Mapping[str, Fraction] = NOTHING_HELD,
+    unready: int = 0,
+) -> Choice:
+    """Which backends new connections from `locality` use. `is_inside`: they come through a cluster address of the service.
+
+    `held`: what tiers could take lately, as for `spill`. `unready`: how many of the own cluster's pods are known and not ready.
+    """
     if is_inside and service.is_internal_local:
         here = [c for c in candidates if c.is_local and c.backend.node == locality.node != ""]
         choice = select(is_global=False, affinity=service.affinity, candidates=here)
         rule = "internalTrafficPolicy Local: backends of this node only"
         return choice._replace(reason=rule + choice.reason.removeprefix(_rule_of(choice)))
-    choice = _steered(service, candidates, locality)
+    choice = _steered(service, candidates, locality, held, unready)
     if not any(c.backend.hints is not NO_HINTS for c in choice.chosen) or not all(map(is_active, choice.chosen)):
         return choice
     kept: list[Candidate] = []
@@ -45,11 +67,26 @@ def decide(service: Service, candidates: Sequence[Candidate], locality: Locality
     return choice._replace(chosen=tuple(kept), reason="; ".join((choice.reason, *said)))
 
 
-def _steered(service: Service, candidates: Sequence[Candidate], locality: Locality) -> Choice:
+def _steered(
+    service: Service,
+    candidates: Sequence[Candidate],
+    locality: Locality,
+    held: Mapping[str, Fraction],
+    unready: int,
+) -> Choice:
     order, weights = service.steering.order, shares(service.steering.weights, locality.cluster, candidates)
     out = sorted(name for name, weight in weights.items() if not weight) if service.is_global else []
     left = [c for c in candidates if c.cluster not in out] if out else candidates
-    if order and service.is_global:
+    tiers = order or AS_ORDER.get(service.affinity, ())
+    threshold = service.steering.threshold_percent if service.is_global else 0
+    spilled = None
+    if threshold and tiers:
+        in_tiers = tiers_of(tiers, locality.cluster, left)
+        own = next(word for word in (OWN, locality.cluster, OTHERS) if word in (*tiers, OTHERS))
+        spilled = spill(in_tiers, left, threshold, held, {own: unready})
+    if spilled is not None:
+        choice = spilled
+    elif order and service.is_global:
         choice = select_in_order(order, locality.cluster, left)
     else:
         choice = select(is_global=service.is_global, affinity=service.affinity, candidates=left)

@@ -8,6 +8,7 @@ healthy means active or terminating and not marked unhealthy. `tests/scripts/age
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 from agent.tables import Backend
@@ -25,12 +26,32 @@ class Candidate(NamedTuple):
     is_local: bool
 
 
+class Tier(NamedTuple):
+    """The candidates of the clusters that one word of an order stands for."""
+
+    word: str
+    candidates: Sequence[Candidate]
+
+
+class Part(NamedTuple):
+    """What a tier takes of new connections, 0 to 1, and what it could take of all that reaches it, were it not held back."""
+
+    word: str
+    clusters: frozenset[str]
+    share: Fraction
+    capacity: Fraction
+
+
 class Choice(NamedTuple):
-    """`chosen` take new connections, `draining` keep the connections they have; everything else is not in the maps."""
+    """`chosen` take new connections, `draining` keep the connections they have; everything else is not in the maps.
+
+    `parts`: which tiers share them, where it is not one tier alone; empty: nobody divided.
+    """
 
     chosen: tuple[Candidate, ...]
     draining: tuple[Candidate, ...]
     reason: str
+    parts: tuple[Part, ...] = ()
 
 
 class Counts(NamedTuple):
@@ -84,23 +105,31 @@ def select(*, is_global: bool, affinity: Affinity, candidates: Sequence[Candidat
 
 def select_in_order(order: Sequence[str], own: str, candidates: Sequence[Candidate]) -> Choice:
     """The first of these clusters that has a healthy active backend; of those that have none, what `pick` leaves."""
-    named = {own if word == OWN else word for word in order}
-    tiers = [
-        [
-            c
-            for c in candidates
-            if (c.cluster not in named if word == OTHERS else c.cluster == (own if word == OWN else word))
-        ]
-        for word in order
-    ]
+    tiers = tiers_of(order, own, candidates)
     for is_enough in (is_active, _is_healthy):
-        for word, tier in zip(order, tiers, strict=True):
+        for word, tier in tiers:
             if any(map(is_enough, tier)):
                 first = "" if word == order[0] else ", those before have no backend that is well"
                 return pick(tier, candidates, f"affinity-order: {word}{first}")
     return pick(
-        [c for tier in tiers for c in tier], candidates, "affinity-order: no cluster has a backend that is well"
+        [c for _, tier in tiers for c in tier], candidates, "affinity-order: no cluster has a backend that is well"
     )
+
+
+def tiers_of(order: Sequence[str], own: str, candidates: Sequence[Candidate]) -> list[Tier]:
+    """The candidates by word of the order; those whose cluster it does not name are in none, unless it has OTHERS."""
+    named = {own if word == OWN else word for word in order}
+    return [
+        Tier(
+            word,
+            [
+                c
+                for c in candidates
+                if (c.cluster not in named if word == OTHERS else c.cluster == (own if word == OWN else word))
+            ],
+        )
+        for word in order
+    ]
 
 
 def pick(used: Sequence[Candidate], candidates: Sequence[Candidate], reason: str) -> Choice:

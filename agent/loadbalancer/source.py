@@ -133,8 +133,13 @@ class KubernetesSource:
         return sum(len(piece.backends) for piece in self._slices.get(name, {}).values())
 
     def _put_together(self, name: ServiceName) -> None:
-        backends = merge_backends(piece.backends for piece in self._slices.get(name, {}).values())
-        self._writer.set_backends(name, self._db.own, self._db.own_id, backends, self._clock.wall())
+        pieces = self._slices.get(name, {}).values()
+        backends = merge_backends(piece.backends for piece in pieces)
+        unready = {ip for piece in pieces for ip in piece.unready}
+        if unready:
+            unready.difference_update(backend.address for backend in backends)
+        own, own_id, now_s = self._db.own, self._db.own_id, self._clock.wall()
+        self._writer.set_backends(name, own, own_id, backends, now_s, unready=len(unready))
 
     def _place(self, key: str, piece: Slice | None) -> list[ServiceName]:
         """The slice is known as given, None as gone; returns the services whose backends may differ now."""

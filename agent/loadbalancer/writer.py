@@ -25,8 +25,11 @@ from agent.tables import (
     ServicePort,
     ServiceProblems,
 )
+from meshkit.clock import Clock, SystemClock
+from meshkit.wake import Wake
 from meshmodel.condition import Condition
 from meshmodel.names import ClusterId, ClusterName, ServiceName
+from meshmodel.steering import NO_STEERING
 
 
 class LoadBalancerWriter:
@@ -38,7 +41,9 @@ class LoadBalancerWriter:
         external_ranges: Sequence[IPv4Network] = (),
         max_frontends: int = AgentSettings.service_frontends_max,
         max_backends: int = AgentSettings.service_backends_max,
+        clock: Clock | None = None,
     ) -> None:
+        self._clock = clock or SystemClock()
         self._db, self._max_frontends, self._limit = db, max_frontends, BackendLimit(max_backends)
         self._rules = AddressRules(db, external_ranges, self._owner_of_cluster_ip)
         self._contests = Contests()
@@ -47,7 +52,8 @@ class LoadBalancerWriter:
         self._keys: dict[ServiceName, tuple[tuple[Address, ServicePort], ...]] = {}  # of services that do not get all
         self._refusals: dict[ServiceName, tuple[str, ...]] = {}
         self._mismatches: dict[ServiceName, tuple[str, ...]] = {}
-        self.chooser = Chooser(db)
+        self.chooser = Chooser(db, self._clock)
+        self.due_changed = Wake()
 
     def set_service(self, service: Service) -> None:
         """The service is as given, and so are its frontends; ports and addresses it no longer has are gone."""
@@ -55,6 +61,7 @@ class LoadBalancerWriter:
         if not self._db.services.put(service):
             return
         moved = self._note_addresses(service.name, () if old is None else old.addresses, service.addresses)
+        self._remember(service)
         self._place(service, () if old is None else frontend_keys(old))
         for ip in moved:
             self.reconsider_address(ip)
@@ -69,14 +76,25 @@ class LoadBalancerWriter:
             self._delete_frontend(key, name)
         for known in (self._keys, self._refusals, self._mismatches):
             known.pop(name, None)
+        self.chooser.memory.forget(name)
         self._tell(name)
         for ip in self._note_addresses(name, old.addresses, ()):
             self.reconsider_address(ip)
 
     def set_backends(
-        self, name: ServiceName, cluster: ClusterName, cluster_id: ClusterId, backends: Sequence[Backend], wall_s: float
+        self,
+        name: ServiceName,
+        cluster: ClusterName,
+        cluster_id: ClusterId,
+        backends: Sequence[Backend],
+        wall_s: float,
+        *,
+        unready: int = 0,
     ) -> None:
-        """The cluster's whole contribution to the service is `backends`; nothing of it is left when they are empty."""
+        """The cluster's whole contribution to the service is `backends`; nothing of it is left when they are empty.
+
+        `unready`: how many more are known of the own cluster, and are not ready.
+        """
         backends, is_news = self._limit.cut(name, cluster, backends)
         if backends:
             self.chooser.know_cluster(cluster)
@@ -85,8 +103,15 @@ class LoadBalancerWriter:
             changed = self._db.backends.put(row)
         else:
             changed = self._db.backends.delete((name, cluster))
+        if cluster == self._db.own and self.chooser.memory.note_unready(name, unready):
+            known = self._db.services.get(name)
+            changed |= known is not None and known.steering.threshold_percent > 0
         service = self._db.services.get(name) if changed else None
         if service is not None and (service.is_global or cluster == self._db.own):
+            found = self._db.backends.get((name, cluster))
+            self.chooser.memory.note_backends(
+                name, cluster, found, self._clock.monotonic(), is_listing=not self._db.frontends.initialized
+            )
             self._select(service, wall_s)
         if is_news:
             self._tell(name)
@@ -117,6 +142,10 @@ class LoadBalancerWriter:
             self.chooser.here = self.chooser.here._replace(zone=zone)
             rows = self._db.backends.rows()
             self._select_all({r.service for r in rows if any(b.hints is not NO_HINTS for b in r.backends)})
+
+    def reselect_due(self) -> None:
+        """Services whose choice depends on how much time has passed are as they are to be now."""
+        self._select_all(self.chooser.memory.take_due(self._clock.monotonic()))
 
     def reconsider_address(self, ip: str) -> None:
         """Services that claim this address by another field than clusterIP are judged again: it may be a cluster IP now."""
@@ -150,9 +179,18 @@ class LoadBalancerWriter:
                 if limited is None or (address, port) in limited:
                     targets = inside if address.kind == CLUSTER_IP else outside
                     self._put_frontend(make_frontend(service, address, port, targets, wall_s))
+        if service.steering is not NO_STEERING and self.chooser.memory.schedule(service, self._clock.monotonic()):
+            self.due_changed.set()
         if mismatches or service.name in self._mismatches:
             self._mismatches[service.name] = tuple(mismatches)
             self._tell(service.name)
+
+    def _remember(self, service: Service) -> None:
+        """What selection is to know of the past of a service that is new, or asks for something new."""
+        rows = self.chooser.rows_of(service.name)
+        clusters = {self._db.own, *self._db.peers.keys()} if self._db.frontends.initialized else set()
+        empty = clusters - {row.cluster for row in rows}
+        self.chooser.memory.note_service(service, rows, empty, self._clock.monotonic())
 
     # ---- addresses
 

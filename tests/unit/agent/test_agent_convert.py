@@ -54,6 +54,14 @@ def test_a_pod_that_ends_and_is_said_to_be_ready_takes_connections() -> None:
     assert [b.condition for b in found.backends] == [Condition.ACTIVE, Condition.TERMINATING]
 
 
+def test_a_pod_that_is_not_ready_is_known_and_one_that_ends_is_not() -> None:
+    gone = {"ready": False, "serving": False, "terminating": True}
+    found = strip_slice(endpoint_slice({"ready": False}, {"ready": True}, gone))
+    assert found is not None
+    assert len(found.backends) == len(found.unready) == 1
+    assert found.unready[0] != found.backends[0].address
+
+
 def test_every_address_is_a_frontend_with_its_kind() -> None:
     item = service(clusterIPs=["10.0.0.1", "fd00::1"], externalIPs=["192.0.2.1"])
     item["status"] = {"loadBalancer": {"ingress": [{"ip": "192.0.2.2"}, {"hostname": "x"}]}}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.loadbalancer.select import Candidate
+from agent.loadbalancer.select import Candidate, Choice, Part
 from agent.loadbalancer.weights import MAXIMUM_SLOTS, slots_each, weighted
 from agent.tables import Backend, Target
 
@@ -29,7 +29,7 @@ def candidates(**sizes: int) -> list[Candidate]:
 def shares_of(chosen: list[Candidate], *weights: tuple[str, int]) -> dict[str, Fraction]:
     names = {c.cluster_id: c.cluster for c in chosen}
     targets = tuple(Target(c.backend.address, 80, "TCP", c.cluster_id) for c in chosen)
-    found = weighted(chosen, targets, weights, OWN)
+    found = weighted(Choice(tuple(chosen), (), ""), targets, weights, OWN)
     assert set(found) == set(targets), "every backend has a slot"
     return {name: Fraction(n, len(found)) for name, n in Counter(names[t.cluster_id] for t in found).items()}
 
@@ -84,3 +84,35 @@ def test_who_is_named_and_who_is_not(weights: tuple[tuple[str, int], ...], north
 
 def test_one_cluster_alone_needs_no_weights() -> None:
     assert shares_of(candidates(south=4), ("south", 7)) == {"south": 1}
+
+
+def test_a_cluster_that_is_given_no_weight_and_alone_keeps_its_backends() -> None:
+    """Local traffic policies choose among the own pods, whatever weight their cluster has."""
+    assert shares_of(candidates(north=2), ("local", 0), ("south", 1)) == {"north": 1}
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 8), min_size=1, max_size=5), min_size=2, max_size=3),
+    st.data(),
+)
+def test_tiers_weights_and_growth_multiply(sizes: list[list[int]], data: st.DataObject) -> None:
+    """Law: a backend's share is its tier's, times its cluster's in the tier by weight, times its own in the cluster by growth."""
+    chosen, grown, wanted = [], {}, {}
+    parts, weights = [], []
+    for tier, growths in enumerate(sizes):
+        share, cluster = Fraction(data.draw(st.integers(1, 5))), f"c{tier}"
+        parts.append(Part(cluster, frozenset({cluster}), share, share))
+        weights.append((cluster, data.draw(st.integers(1, 4))))
+        for n, eighths in enumerate(growths):
+            target = Target(f"10.{tier}.0.{n}", 80, "TCP", tier)
+            chosen.append(Candidate(Backend(target.address, 80, "TCP"), cluster, tier, is_local=False))
+            grown[target], wanted[target] = Fraction(eighths, 8), share * eighths / sum(growths)
+    whole = sum(wanted.values())
+    parts = [part._replace(share=part.share / sum(p.share for p in parts)) for part in parts]
+    found = weighted(Choice(tuple(chosen), (), "", tuple(parts)), tuple(wanted), weights, OWN, grown)
+    assert set(found) == set(wanted)
+    by_tier = Counter(target.cluster_id for target in found)
+    for tier, part in enumerate(parts):
+        assert abs(Fraction(by_tier[tier], len(found)) - part.share) < Fraction(2, 100)
+    for target, count in Counter(found).items():
+        assert abs(Fraction(count, len(found)) - wanted[target] / whole) < Fraction(2, 100)

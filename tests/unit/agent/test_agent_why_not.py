@@ -48,6 +48,20 @@ def test_of_weights() -> None:
     }  # fmt: skip
 
 
+def test_of_a_threshold() -> None:
+    lost = ELSEWHERE._replace(is_healthy=False)
+    steering = Steering(order=("local", "south"), threshold_percent=50)
+    assert reasons([HERE, lost], [REMOTE], steering=steering) == {
+        "10.1.0.1": "", "10.1.0.2": "its node does not answer probes",
+        "10.2.0.1": "affinity-threshold 50%: local 100%",
+    }  # fmt: skip
+    steering = steering._replace(threshold_percent=100)
+    (row,) = rows_of([HERE, lost], [REMOTE], steering=steering)
+    assert {backend.address: backend.share for backend in row.backends} == {
+        "10.1.0.1": 0.5, "10.1.0.2": 0.0, "10.2.0.1": 0.5,
+    }  # fmt: skip
+
+
 def test_of_the_internal_traffic_policy() -> None:
     found = reasons([HERE, ELSEWHERE], [REMOTE], is_internal_local=True)
     elsewhere = "it is not on this node (internalTrafficPolicy Local)"

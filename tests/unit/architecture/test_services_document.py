@@ -10,7 +10,7 @@ import pytest
 from kubernetes.client import models
 
 from meshapi.installed import OWN_PREFIX
-from meshmodel.steering import ON_UNREACHABLE, ORDER, WEIGHTS
+from meshmodel import steering
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs/services.md").read_text()
@@ -52,7 +52,7 @@ def test_every_row_says_what_becomes_of_it() -> None:
 
 def test_every_annotation_of_ours_is_listed_with_a_test() -> None:
     rows = {row.split("`")[1]: row for row in ANNOTATIONS.splitlines() if row.startswith("| `")}
-    assert {f"{OWN_PREFIX}{name}" for name in rows} == {ORDER, WEIGHTS, ON_UNREACHABLE}
+    assert {f"{OWN_PREFIX}{name}" for name in rows} == set(steering.ALL)
     assert all(re.search(r"`(?:tests|e2e)/", row) for row in rows.values())
 
 

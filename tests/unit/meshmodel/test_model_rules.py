@@ -20,7 +20,7 @@ from meshmodel.identity import (
 from meshmodel.keys import Kind
 from meshmodel.labels import Label, encode_labels, find_label, is_identity_relevant, parse_label, pod_labels
 from meshmodel.names import ClusterId, ClusterName, ServiceName, check_cluster_id, check_maximum, parse_cluster_name
-from meshmodel.steering import NO_STEERING, ON_UNREACHABLE, ORDER, WEIGHTS, Steering
+from meshmodel.steering import NO_STEERING, ON_UNREACHABLE, ORDER, SLOW_START, THRESHOLD, WEIGHTS, Steering
 from tests.support import record_keys
 
 
@@ -199,6 +199,9 @@ def test_values_that_mean_nothing_are_told_to_the_owner(annotations: dict[str, s
         ({WEIGHTS: "tion=3, local=0"}, Steering(weights=(("tion", 3), ("local", 0)))),
         ({ON_UNREACHABLE: "Keep"}, Steering(keeps_unreachable=True)),
         ({ON_UNREACHABLE: "withdraw"}, NO_STEERING),
+        ({ORDER: "tion", THRESHOLD: " 50 %"}, Steering(order=("tion",), threshold_percent=50)),
+        ({SLOW_START: "60"}, Steering(slow_start_s=60)),
+        ({SLOW_START: "3600s"}, Steering(slow_start_s=3600)),
     ],
 )
 def test_steering(annotations: dict[str, str], expected: Steering) -> None:
@@ -225,6 +228,13 @@ def test_steering(annotations: dict[str, str], expected: Steering) -> None:
         (WEIGHTS, "tion=" + "9" * 5000, "expected CLUSTER=NUMBER"),
         (WEIGHTS, "tion=1,tion=2", "tion is named twice"),
         (ON_UNREACHABLE, "drain", "neither"),
+        (THRESHOLD, "0", "is not a percentage from 1 to 100"),
+        (THRESHOLD, "101%", "is not a percentage from 1 to 100"),
+        (THRESHOLD, "50s", "is not a percentage from 1 to 100"),
+        (THRESHOLD, "\u0665", "is not a percentage from 1 to 100"),
+        (THRESHOLD, "9" * 5000, "is not a percentage from 1 to 100"),
+        (SLOW_START, "1m", "is not a number of seconds from 1 to 3600"),
+        (SLOW_START, "3601", "is not a number of seconds from 1 to 3600"),
     ],
 )
 def test_steering_that_means_nothing_is_told_and_has_no_effect(name: str, value: str, mentioned: str) -> None:
@@ -240,6 +250,12 @@ def test_an_order_goes_before_affinity_and_says_so() -> None:
     found = parse_service_annotations({GLOBAL: "true", AFFINITY: "local", ORDER: "tion,*"})
     assert found.steering.order == ("tion", "*")
     assert found.problems == (f"{AFFINITY} has no effect beside {ORDER}",)
+
+
+def test_a_threshold_needs_tiers() -> None:
+    found = parse_service_annotations({GLOBAL: "true", THRESHOLD: "50"})
+    assert found.problems == (f"{THRESHOLD} has no effect without {AFFINITY} or {ORDER}",)
+    assert not parse_service_annotations({GLOBAL: "true", THRESHOLD: "50", AFFINITY: "remote"}).problems
 
 
 def test_namespaces_follow_their_annotation_and_else_the_cluster() -> None:
