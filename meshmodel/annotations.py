@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from meshmodel.export_scope import EXPORT_TO, parse_export_scope
 from meshmodel.steering import NO_STEERING, ORDER, THRESHOLD, Steering, parse_steering
 
 GLOBAL: Final = "service.cilium.io/global"
@@ -27,13 +28,17 @@ class Affinity(StrEnum):
 
 
 class ServiceAnnotations(NamedTuple):
-    """`shared` is true only when `global_` is; `problems` are sentences for the service's owner."""
+    """`shared` is true only when `global_` is; `problems` are sentences for the service's owner.
+
+    `export_to`: the peers that may use what is shared, None for all.
+    """
 
     global_: bool
     shared: bool
     affinity: Affinity
     problems: tuple[str, ...] = ()
     steering: Steering = NO_STEERING
+    export_to: tuple[str, ...] | None = None
 
 
 def parse_service_annotations(annotations: Mapping[str, str]) -> ServiceAnnotations:
@@ -48,15 +53,18 @@ def parse_service_annotations(annotations: Mapping[str, str]) -> ServiceAnnotati
     is_shared = _is_true(annotations, SHARED, SHARED_ALIAS, problems) if has_shared else True
     affinity = _affinity(annotations, problems)
     steering = parse_steering(annotations, problems)
+    export_to = parse_export_scope(annotations, problems)
     if not is_global:
-        if has_shared or affinity is not Affinity.NONE or steering != NO_STEERING:
+        if has_shared or affinity is not Affinity.NONE or steering != NO_STEERING or export_to is not None:
             problems.append(f'what shares or steers it has no effect without {GLOBAL}: "true"')
         return ServiceAnnotations(False, False, Affinity.NONE, tuple(problems))
     if steering.order and affinity is not Affinity.NONE:
         problems.append(f"{AFFINITY} has no effect beside {ORDER}")
     if steering.threshold_percent and not steering.order and affinity is Affinity.NONE:
         problems.append(f"{THRESHOLD} has no effect without {AFFINITY} or {ORDER}")
-    return ServiceAnnotations(True, is_shared, affinity, tuple(problems), steering)
+    if export_to is not None and not is_shared:
+        problems.append(f'{EXPORT_TO} has no effect beside {SHARED}: "false"')
+    return ServiceAnnotations(True, is_shared, affinity, tuple(problems), steering, export_to)
 
 
 def namespace_is_global(annotations: Mapping[str, str], default: bool = True) -> bool:

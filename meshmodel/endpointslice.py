@@ -12,6 +12,7 @@ import zstandard
 from meshmodel import protobuf
 from meshmodel.address import canonical_ip
 from meshmodel.errors import RecordError
+from meshmodel.export_scope import parse_export_scope
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.wire import MAXIMUM_BYTES
 
@@ -78,6 +79,11 @@ class ClusterEndpointSlice(msgspec.Struct, frozen=True, kw_only=True):
         """The service that owns the slice, or None when no label says so."""
         name = self.labels.get(SERVICE_NAME_LABEL)
         return ServiceName(self.namespace, name) if name else None
+
+    @property
+    def export_to(self) -> tuple[str, ...] | None:
+        """The only peers that may use it, None for all; nobody where the annotation cannot be read."""
+        return parse_export_scope(self.annotations, [])
 
     def encode(self) -> bytes:
         """The bytes of the record: deterministic for one version of zstd."""

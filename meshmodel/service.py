@@ -64,13 +64,15 @@ class _Wire(msgspec.Struct, forbid_unknown_fields=True):
     include_external: bool = msgspec.field(default=False, name="includeExternal")
     shared: bool = False
     cluster_id: int = msgspec.field(default=0, name="clusterID")
+    export_to: list[str] | msgspec.UnsetType | None = msgspec.field(default=msgspec.UNSET, name="exportTo")
 
 
 class ClusterService(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Everything a peer needs to balance to this service.
 
     `frontends` and `backends` map an address to its ports by name ("" for a nameless one); `hostnames` and `zones` map
-    backend addresses. A record with `shared` false withdraws the service.
+    backend addresses. A record with `shared` false withdraws the service. `export_to` names the only peers that may use it;
+    None: all.
     """
 
     cluster: ClusterName
@@ -84,6 +86,7 @@ class ClusterService(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     selector: Mapping[str, str] = msgspec.field(default_factory=dict)
     include_external: bool = True
     shared: bool = True
+    export_to: tuple[str, ...] | None = None
 
     def encode(self) -> bytes:
         """The bytes of the record: deterministic, and equal to those of Cilium's exporter for the same service."""
@@ -104,6 +107,7 @@ class ClusterService(msgspec.Struct, frozen=True, kw_only=True, gc=False):
                 include_external=self.include_external,
                 shared=self.shared,
                 cluster_id=self.cluster_id,
+                export_to=msgspec.UNSET if self.export_to is None else list(self.export_to),
             )
         )
 
@@ -148,6 +152,7 @@ def decode(key_suffix: str, value: bytes, *, cluster: str, cluster_id: int) -> C
         selector=labels if wire.selector == labels else wire.selector or _NOTHING,
         include_external=wire.include_external,
         shared=wire.shared,
+        export_to=tuple(wire.export_to) if isinstance(wire.export_to, list) else None,
     )
 
 

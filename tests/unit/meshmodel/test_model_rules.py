@@ -10,6 +10,7 @@ from meshmodel.address import canonical_ip, canonical_prefix
 from meshmodel.annotations import Affinity, namespace_is_global, parse_service_annotations
 from meshmodel.cluster_config import ClusterConfig, ExportMode, check_peer_config, decode
 from meshmodel.errors import ModelError, RecordError
+from meshmodel.export_scope import EXPORT_TO
 from meshmodel.identity import (
     LOCAL_SCOPE_CIDR,
     IdentityRange,
@@ -250,6 +251,30 @@ def test_an_order_goes_before_affinity_and_says_so() -> None:
     found = parse_service_annotations({GLOBAL: "true", AFFINITY: "local", ORDER: "tion,*"})
     assert found.steering.order == ("tion", "*")
     assert found.problems == (f"{AFFINITY} has no effect beside {ORDER}",)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "mentioned"),
+    [
+        ("*", None, ""),
+        ("tion , east,tion", ("east", "tion"), ""),
+        ("", (), "1 to 32 characters"),
+        ("tion,*", (), "cluster name"),
+        ("Tion", (), "lower-case"),
+        (",".join(f"c{n}" for n in range(600)), (), "511 at most"),
+    ],
+)
+def test_who_may_use_a_service_is_who_is_named_and_nobody_where_that_cannot_be_read(
+    value: str, expected: tuple[str, ...] | None, mentioned: str
+) -> None:
+    found = parse_service_annotations({GLOBAL: "true", EXPORT_TO: value})
+    assert found.export_to == expected
+    assert [mentioned in problem and EXPORT_TO in problem for problem in found.problems] == [True] * bool(mentioned)
+
+
+def test_a_scope_needs_something_that_is_shared() -> None:
+    assert "no effect" in parse_service_annotations({EXPORT_TO: "tion"}).problems[0]
+    assert "no effect" in parse_service_annotations({GLOBAL: "true", SHARED: "false", EXPORT_TO: "tion"}).problems[0]
 
 
 def test_a_threshold_needs_tiers() -> None:
