@@ -146,6 +146,8 @@ class BackendSet:
     """Every backend is healthy and active and has no hints: nothing is left to decide about single ones."""
     has_unnamed: bool = field(default=False, compare=False)
     """Some backend has no port name: it fits a port of any name."""
+    is_withheld: bool = False
+    """The cluster has backends, and they are not for clients of this one."""
 
 
 @dataclass(frozen=True, slots=True)

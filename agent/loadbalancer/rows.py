@@ -56,7 +56,7 @@ class ServiceRows:
             name=str(name),
             cluster=self._db.own,
             node=self._db.node_name,
-            rule="; ".join(sorted(rules)),
+            rule="; ".join((*sorted(rules), *self._withheld(service))),
             frontends=self._frontends(service),
             realized=[self._realized(FrontendKey(address.ip, port.port, port.protocol)) for port, address in frontends],
             is_global=service.is_global,
@@ -65,6 +65,11 @@ class ServiceRows:
             last_update=self._last_update(name),
             problems=self.problems(service),
         )
+
+    def _withheld(self, service: Service) -> list[str]:
+        """Clusters whose backends are not for us, as sentences."""
+        found = [row.cluster for row in self._writer.chooser.rows_of(service.name) if row.is_withheld]
+        return [f"{name} does not export it to {self._db.own} (export-to)" for name in found if service.is_global]
 
     def _frontends(self, service: Service) -> list[ServiceStatus]:
         problems = self.problems(service)

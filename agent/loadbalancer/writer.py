@@ -90,16 +90,17 @@ class LoadBalancerWriter:
         wall_s: float,
         *,
         unready: int = 0,
+        is_withheld: bool = False,
     ) -> None:
         """The cluster's whole contribution to the service is `backends`; nothing of it is left when they are empty.
 
-        `unready`: how many more are known of the own cluster, and are not ready.
+        `unready`: how many more are known of the own cluster, and are not ready. `is_withheld`: there are some, not for us.
         """
         backends, is_news = self._limit.cut(name, cluster, backends)
-        if backends:
+        if backends or is_withheld:
             self.chooser.know_cluster(cluster)
             is_plain, has_unnamed = _summary(backends)
-            row = BackendSet(name, cluster, cluster_id, tuple(backends), wall_s, is_plain, has_unnamed)
+            row = BackendSet(name, cluster, cluster_id, tuple(backends), wall_s, is_plain, has_unnamed, is_withheld)
             changed = self._db.backends.put(row)
         else:
             changed = self._db.backends.delete((name, cluster))

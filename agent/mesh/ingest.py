@@ -98,7 +98,7 @@ class Ingest:
         """
         self._networks.allow(self._name, self.allowed())
         self._cluster_id = ClusterId(config.id)
-        self._reader = Reader(self._name, self._cluster_id, identity_range(config.id, self._maximum))
+        self._reader = Reader(self._name, self._cluster_id, identity_range(config.id, self._maximum), self._db.own)
         form = next((kind for kind in kinds if kind in BACKEND_KINDS), None)
         if form is not self._form:
             self._form = form
@@ -285,9 +285,9 @@ class Ingest:
                     self._writers.hear_pod(*owned)
                 return refused
             case Kind.SERVICES:
-                name, found = self._reader.service(key, value)
-                backends, refusals = self._believable(found)
-                self._set_backends(name, backends)
+                piece = self._reader.service(key, value)
+                backends, refusals = self._believable(piece.backends)
+                self._set_backends(piece.service, backends, is_withheld=piece.is_withheld)
                 return [("address-outside", refusal) for refusal in refusals]
             case Kind.ENDPOINT_SLICES:
                 piece = self._reader.endpoint_slice(key, value)
@@ -386,12 +386,13 @@ class Ingest:
         """Services whose slices changed have their backends. One that is known in another form still waits for all its slices."""
         changed = self._slices.take_changed(but=self._outdated)
         for name, groups in changed:
-            self._set_backends(name, merge_backends(groups))
+            self._set_backends(name, merge_backends(groups), is_withheld=self._slices.is_withheld(name))
         return {name for name, _ in changed}
 
-    def _set_backends(self, name: ServiceName, backends: Sequence[Backend]) -> None:
+    def _set_backends(self, name: ServiceName, backends: Sequence[Backend], *, is_withheld: bool = False) -> None:
         self._outdated.discard(name)
-        self._writers.load_balancer.set_backends(name, self._name, self._cluster_id, backends, self._clock.wall())
+        balancer, now_s = self._writers.load_balancer, self._clock.wall()
+        balancer.set_backends(name, self._name, self._cluster_id, backends, now_s, is_withheld=is_withheld)
 
     def _is_own_node(self, host: str) -> bool:
         return self._name == self._db.own and self._db.is_here(host)

@@ -21,6 +21,7 @@ from agent.tables import (
 from meshmodel import identity_record, ip, node, service
 from meshmodel.condition import Condition, condition_of
 from meshmodel.errors import RecordError
+from meshmodel.export_scope import is_exported_to
 from meshmodel.identity import IdentityRange, NumericIdentity, Reserved
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 
@@ -35,17 +36,23 @@ class OwnedPrefix(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """One endpoint slice's part of a service."""
+    """What one record says of a service: all of it, or one endpoint slice's part.
+
+    `is_withheld`: there is one, and it is not for the clients of this cluster.
+    """
 
     service: ServiceName
     backends: tuple[Backend, ...]
+    is_withheld: bool = False
 
 
 class Reader:
-    """Decodes the records of one cluster."""
+    """Decodes the records of one cluster, for the cluster `own`."""
 
-    def __init__(self, cluster: ClusterName, cluster_id: ClusterId, identities: IdentityRange) -> None:
-        self._cluster, self._cluster_id, self._identities = cluster, cluster_id, identities
+    def __init__(
+        self, cluster: ClusterName, cluster_id: ClusterId, identities: IdentityRange, own: ClusterName
+    ) -> None:
+        self._cluster, self._cluster_id, self._identities, self._own = cluster, cluster_id, identities, own
 
     def node(self, key: str, value: bytes) -> Node:
         record = node.decode(key, value, cluster=self._cluster, cluster_id=self._cluster_id)
@@ -87,11 +94,13 @@ class Reader:
         )
         return OwnedPrefix(row, record.pod_uid)
 
-    def service(self, key: str, value: bytes) -> tuple[ServiceName, tuple[Backend, ...]]:
-        """Every IPv4 backend, in address order; a record that is not shared contributes none."""
+    def service(self, key: str, value: bytes) -> Piece:
+        """Every IPv4 backend, in address order; a record that is not shared, or not with us, contributes none."""
         record = service.decode(key, value, cluster=self._cluster, cluster_id=self._cluster_id)
         if not record.shared:
-            return record.name, ()
+            return Piece(record.name, ())
+        if not is_exported_to(self._own, record.export_to):
+            return Piece(record.name, (), is_withheld=True)
         zones, backends = record.zones, []
         last: service.PortMap | None = None
         ports: list[tuple[int, str, tuple[str, ...]]] = []
@@ -106,7 +115,7 @@ class Reader:
             hints = hints_of(place.for_zones) if place is not None else NO_HINTS
             for port, protocol, names in ports:
                 backends.append(Backend(address, port, protocol, names, Condition.ACTIVE, True, zone, "", hints))
-        return record.name, tuple(backends)
+        return Piece(record.name, tuple(backends))
 
     def endpoint_slice(self, key: str, value: bytes) -> Piece:
         """One slice of the newer format: unlike the legacy record it says which backends are terminating."""
@@ -115,6 +124,8 @@ class Reader:
         record = endpointslice.decode(key, value, cluster=self._cluster, cluster_id=self._cluster_id)
         if record.service is None:
             raise RecordError(key, "no-service", "the slice has no service name label")
+        if not is_exported_to(self._own, record.export_to):
+            return Piece(record.service, (), is_withheld=True)
         ports = [p for p in record.ports if p.port]
         backends: list[Backend] = []
         for endpoint in record.endpoints if record.address_type == "IPv4" else ():
@@ -177,6 +188,10 @@ class SliceSets:
         if not self._by_service[name]:
             del self._by_service[name]
         self._changed[name] = None
+
+    def is_withheld(self, name: ServiceName) -> bool:
+        """Whether slices of the service are there and not for us."""
+        return any(piece.is_withheld for piece in self._by_service.get(name, {}).values())
 
     def pieces(self) -> list[tuple[str, Piece]]:
         """Every slice by its key."""

@@ -172,7 +172,7 @@ class SliceExporter(BackendExporter):
         record = None
         if is_shared(service, namespace):
             piece = self.announced(piece, (Kind.ENDPOINT_SLICES, key))
-            record = convert_slice(piece, cluster=self._cluster, cluster_id=self._cluster_id)
+            record = convert_slice(piece, service, cluster=self._cluster, cluster_id=self._cluster_id)
         if record is None:
             self.sink.delete(key.encode())
         else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kubeintent.rows import NamespaceIntent, Port, ServiceIntent, SliceEndpointIntent, SliceIntent
+from meshmodel.export_scope import NOBODY
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.service import ClusterService, RecordPort, Zone
 
@@ -20,7 +21,7 @@ Ports = dict[str, RecordPort]
 def is_shared(service: ServiceIntent, namespace: NamespaceIntent) -> bool:
     """Whether peers may use this service's endpoints: global, shared, of a global namespace and of a kind that can."""
     annotations = service.annotations
-    if not (annotations.global_ and annotations.shared and namespace.is_global):
+    if not (annotations.global_ and annotations.shared and namespace.is_global and annotations.export_to != NOBODY):
         return False
     return not (service.external_name or service.other_proxy)
 
@@ -53,6 +54,7 @@ def convert_service(
         selector=dict(service.selector),
         shared=True,
         include_external=True,
+        export_to=service.annotations.export_to,
     )
 
 

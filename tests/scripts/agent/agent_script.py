@@ -33,6 +33,7 @@ table show NAME FILE           as clustermesh-agent prints it; so do service lis
 maps FILE, ipcache FILE        what the kernel holds, in short (maps-kept: with backends kept for open connections)
 attached [IFINDEX...]          where our programs run
 policy-entries N               how many entries the policy map has
+explain NS/NAME FILE           the rule that `clustermesh explain service` names
 problem NS/NAME TEXT           a problem of the service contains the text (no-problem: it has none)
 rejected NAME [REASON=N...]    exactly these records of the cluster were refused
 """
@@ -285,6 +286,12 @@ class AgentScript(Script):
     def do_attached(self, *interfaces: str) -> None:
         found = sorted(self.machine.attached())
         assert found == sorted(map(int, interfaces)), f"attached: {found}"
+
+    def do_explain(self, name: str, file: str) -> None:
+        rows = ServiceRows(self.agent.db, self.agent.balancer.writer, self.agent.balancer.target, self.clock)
+        found = rows.explain(ServiceName.parse(name))
+        assert found is not None, f"no service {name}"
+        self.compare(file, found.rule)
 
     def do_problem(self, name: str, *text: str) -> None:
         found = self._problems(name)

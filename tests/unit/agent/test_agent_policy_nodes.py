@@ -222,7 +222,7 @@ def test_labels_that_nobody_asks_for_are_no_larger_than_their_record() -> None:
     """What a peer's caps let in is counted in bytes of records; parsed, a thousand short labels would be twenty times that."""
     labels = {f"k{n}": "v" for n in range(4096)}
     record = MeshNode(cluster=SOUTH, cluster_id=ClusterId(2), name="n1", labels=labels).encode()
-    row = Reader(SOUTH, ClusterId(2), identity_range(2)).node("n1", record)
+    row = Reader(SOUTH, ClusterId(2), identity_range(2), ClusterName("north")).node("n1", record)
     assert len(row.packed_labels) <= len(record)
     assert row.labels == labels
 

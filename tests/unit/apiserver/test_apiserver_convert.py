@@ -73,7 +73,7 @@ def test_an_endpoint_is_published_unless_it_is_neither_ready_nor_serving(
 def test_every_condition_travels_in_a_slice() -> None:
     conditions = list(itertools.product([None, True, False], repeat=3))
     endpoints = [SliceEndpointIntent((f"10.11.9.{n}",), *one) for n, one in enumerate(conditions, 1)]
-    value = convert_slice(piece("cart-a", *endpoints), cluster=ClusterName("blue"), cluster_id=ClusterId(7))
+    value = convert_slice(piece("cart-a", *endpoints), service(), cluster=ClusterName("blue"), cluster_id=ClusterId(7))
     assert value is not None
     found = endpointslice.decode("shop/cart-a", value, cluster="blue", cluster_id=7)
     assert [(e.ready, e.serving, e.terminating) for e in found.endpoints] == conditions
@@ -120,7 +120,7 @@ def test_losing_one_family_takes_back_that_address_only() -> None:
 
 def test_a_port_that_means_all_ports_travels_in_a_slice_and_has_no_place_in_a_service_record() -> None:
     whole = piece("cart-a", SliceEndpointIntent(("10.11.9.1",)), ports=(HTTP, Port("any", "UDP", None)))
-    value = convert_slice(whole, cluster=ClusterName("blue"), cluster_id=ClusterId(7))
+    value = convert_slice(whole, service(), cluster=ClusterName("blue"), cluster_id=ClusterId(7))
     assert value is not None
     found = endpointslice.decode("shop/cart-a", value, cluster="blue", cluster_id=7)
     assert [(port.name, port.port) for port in found.ports] == [("http", 8080), ("any", None)]

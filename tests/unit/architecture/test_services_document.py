@@ -11,6 +11,7 @@ from kubernetes.client import models
 
 from meshapi.installed import OWN_PREFIX
 from meshmodel import steering
+from meshmodel.export_scope import EXPORT_TO
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs/services.md").read_text()
@@ -52,7 +53,7 @@ def test_every_row_says_what_becomes_of_it() -> None:
 
 def test_every_annotation_of_ours_is_listed_with_a_test() -> None:
     rows = {row.split("`")[1]: row for row in ANNOTATIONS.splitlines() if row.startswith("| `")}
-    assert {f"{OWN_PREFIX}{name}" for name in rows} == set(steering.ALL)
+    assert {f"{OWN_PREFIX}{name}" for name in rows} == {*steering.ALL, EXPORT_TO}
     assert all(re.search(r"`(?:tests|e2e)/", row) for row in rows.values())
 
 
