@@ -26,14 +26,14 @@ class Candidate(NamedTuple):
     is_local: bool
 
 
-class Tier(NamedTuple):
+class AffinityTier(NamedTuple):
     """The candidates of the clusters that one word of an order stands for."""
 
     word: str
     candidates: Sequence[Candidate]
 
 
-class Part(NamedTuple):
+class TierShare(NamedTuple):
     """What a tier takes of new connections, 0 to 1, and what it could take of all that reaches it, were it not held back."""
 
     word: str
@@ -51,7 +51,7 @@ class Choice(NamedTuple):
     chosen: tuple[Candidate, ...]
     draining: tuple[Candidate, ...]
     reason: str
-    parts: tuple[Part, ...] = ()
+    parts: tuple[TierShare, ...] = ()
 
 
 class Counts(NamedTuple):
@@ -116,11 +116,11 @@ def select_in_order(order: Sequence[str], own: str, candidates: Sequence[Candida
     )
 
 
-def tiers_of(order: Sequence[str], own: str, candidates: Sequence[Candidate]) -> list[Tier]:
+def tiers_of(order: Sequence[str], own: str, candidates: Sequence[Candidate]) -> list[AffinityTier]:
     """The candidates by word of the order; those whose cluster it does not name are in none, unless it has OTHERS."""
     named = {own if word == OWN else word for word in order}
     return [
-        Tier(
+        AffinityTier(
             word,
             [
                 c

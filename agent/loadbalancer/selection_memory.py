@@ -12,7 +12,7 @@ from fractions import Fraction
 from agent.loadbalancer.low_capacity import LowCapacities
 from agent.loadbalancer.nearby import NOTHING_HELD
 from agent.loadbalancer.newcomers import Newcomers
-from agent.loadbalancer.select import Part
+from agent.loadbalancer.select import TierShare
 from agent.loadbalancer.weights import ALL_GROWN
 from agent.tables import BackendSet, Service, ServicePort, Target
 from meshmodel.names import ClusterName, ServiceName
@@ -49,7 +49,7 @@ class SelectionMemory:
             self._newcomers.note(name, cluster, () if row is None else _targets(row), now_s, is_listing=is_listing)
 
     def note_parts(
-        self, name: ServiceName, port: ServicePort, parts: Sequence[Part], now_s: float, *, is_inside: bool
+        self, name: ServiceName, port: ServicePort, parts: Sequence[TierShare], now_s: float, *, is_inside: bool
     ) -> None:
         """The parts that were decided for this port of the service."""
         if parts or name in self._low:

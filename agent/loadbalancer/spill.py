@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from agent.loadbalancer.select import Candidate, Choice, Part, Tier, is_active, pick
+from agent.loadbalancer.select import AffinityTier, Candidate, Choice, TierShare, is_active, pick
 from meshmodel.condition import Condition
 
 ALL = Fraction(1)
 
 
-def capacity(tier: Tier, threshold_percent: int, unready: int = 0) -> Fraction:
+def capacity(tier: AffinityTier, threshold_percent: int, unready: int = 0) -> Fraction:
     """How much of what reaches the tier it can take, 0 to 1. `unready`: backends known of it that are no candidates.
 
     Backends that end are on their way out and count neither for nor against it.
@@ -37,7 +37,7 @@ def parts_of(capacities: Sequence[Fraction]) -> list[Fraction]:
 
 
 def spill(
-    tiers: Sequence[Tier],
+    tiers: Sequence[AffinityTier],
     candidates: Sequence[Candidate],
     threshold_percent: int,
     held: Mapping[str, Fraction],
@@ -55,7 +55,7 @@ def spill(
     lately = [min(each, held.get(tier.word, ALL)) for tier, each in zip(tiers, capacities, strict=True)]
     in_force = lately if any(lately) else capacities
     found = [
-        (tier, Part(tier.word, frozenset(c.cluster for c in tier.candidates), share, each))
+        (tier, TierShare(tier.word, frozenset(c.cluster for c in tier.candidates), share, each))
         for tier, share, each in zip(tiers, parts_of(in_force), capacities, strict=True)
         if tier.candidates or unready.get(tier.word)
     ]

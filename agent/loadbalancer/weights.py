@@ -12,7 +12,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from agent.loadbalancer.select import Candidate, Choice, Part
+from agent.loadbalancer.select import Candidate, Choice, TierShare
 from agent.tables import Target
 from meshmodel.steering import OTHERS, OWN
 
@@ -103,7 +103,9 @@ def weighted(
     return tuple(target for group, found in groups.items() for target in found for _ in range(each[group]))
 
 
-def _portions(parts: Sequence[Part], masses: Mapping[str, Fraction], weights: Mapping[str, int]) -> dict[str, Fraction]:
+def _portions(
+    parts: Sequence[TierShare], masses: Mapping[str, Fraction], weights: Mapping[str, int]
+) -> dict[str, Fraction]:
     """The share of every cluster: that of its tier, divided by weights where there are some, else by mass."""
     found: dict[str, Fraction] = {}
     for clusters, share in [(part.clusters, part.share) for part in parts] or [(frozenset(masses), FULL)]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.loadbalancer.select import Candidate, Choice, Part
+from agent.loadbalancer.select import Candidate, Choice, TierShare
 from agent.loadbalancer.weights import MAXIMUM_SLOTS, slots_each, weighted
 from agent.tables import Backend, Target
 
@@ -101,7 +101,7 @@ def test_tiers_weights_and_growth_multiply(sizes: list[list[int]], data: st.Data
     parts, weights = [], []
     for tier, growths in enumerate(sizes):
         share, cluster = Fraction(data.draw(st.integers(1, 5))), f"c{tier}"
-        parts.append(Part(cluster, frozenset({cluster}), share, share))
+        parts.append(TierShare(cluster, frozenset({cluster}), share, share))
         weights.append((cluster, data.draw(st.integers(1, 4))))
         for n, eighths in enumerate(growths):
             target = Target(f"10.{tier}.0.{n}", 80, "TCP", tier)

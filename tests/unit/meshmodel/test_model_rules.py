@@ -10,7 +10,6 @@ from meshmodel.address import canonical_ip, canonical_prefix
 from meshmodel.annotations import Affinity, namespace_is_global, parse_service_annotations
 from meshmodel.cluster_config import ClusterConfig, ExportMode, check_peer_config, decode
 from meshmodel.errors import ModelError, RecordError
-from meshmodel.export_scope import EXPORT_TO
 from meshmodel.identity import (
     LOCAL_SCOPE_CIDR,
     IdentityRange,
@@ -21,7 +20,6 @@ from meshmodel.identity import (
 from meshmodel.keys import Kind
 from meshmodel.labels import Label, encode_labels, find_label, is_identity_relevant, parse_label, pod_labels
 from meshmodel.names import ClusterId, ClusterName, ServiceName, check_cluster_id, check_maximum, parse_cluster_name
-from meshmodel.steering import NO_STEERING, ON_UNREACHABLE, ORDER, SLOW_START, THRESHOLD, WEIGHTS, Steering
 from tests.support import record_keys
 
 
@@ -190,97 +188,6 @@ def test_service_annotations(annotations: dict[str, str], expected: tuple[bool, 
 def test_values_that_mean_nothing_are_told_to_the_owner(annotations: dict[str, str], mentioned: str) -> None:
     [problem] = parse_service_annotations(annotations).problems
     assert mentioned in problem
-
-
-@pytest.mark.parametrize(
-    ("annotations", "expected"),
-    [
-        ({}, NO_STEERING),
-        ({ORDER: "tion, local ,*"}, Steering(order=("tion", "local", "*"))),
-        ({WEIGHTS: "tion=3, local=0"}, Steering(weights=(("tion", 3), ("local", 0)))),
-        ({ON_UNREACHABLE: "Keep"}, Steering(keeps_unreachable=True)),
-        ({ON_UNREACHABLE: "withdraw"}, NO_STEERING),
-        ({ORDER: "tion", THRESHOLD: " 50 %"}, Steering(order=("tion",), threshold_percent=50)),
-        ({SLOW_START: "60"}, Steering(slow_start_s=60)),
-        ({SLOW_START: "3600s"}, Steering(slow_start_s=3600)),
-    ],
-)
-def test_steering(annotations: dict[str, str], expected: Steering) -> None:
-    found = parse_service_annotations({GLOBAL: "true", **annotations})
-    assert (found.steering, found.problems) == (expected, ())
-    alone = parse_service_annotations(annotations)
-    assert alone.steering == NO_STEERING
-    assert bool(alone.problems) == (expected != NO_STEERING)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "mentioned"),
-    [
-        (ORDER, "", "1 to 32 characters"),
-        (ORDER, "tion,,*", "1 to 32 characters"),
-        (ORDER, "Tion", "lower-case"),
-        (ORDER, "tion,local,tion", "tion is named twice"),
-        (ORDER, ",".join(f"c{n}" for n in range(600)), "511 at most"),
-        (WEIGHTS, "tion", "expected CLUSTER=NUMBER"),
-        (WEIGHTS, "tion=-1", "expected CLUSTER=NUMBER"),
-        (WEIGHTS, "tion=1.5", "expected CLUSTER=NUMBER"),
-        (WEIGHTS, "tion=\u00b2", "expected CLUSTER=NUMBER"),
-        (WEIGHTS, "tion=1001", "the largest weight is 1000"),
-        (WEIGHTS, "tion=" + "9" * 5000, "expected CLUSTER=NUMBER"),
-        (WEIGHTS, "tion=1,tion=2", "tion is named twice"),
-        (ON_UNREACHABLE, "drain", "neither"),
-        (THRESHOLD, "0", "is not a percentage from 1 to 100"),
-        (THRESHOLD, "101%", "is not a percentage from 1 to 100"),
-        (THRESHOLD, "50s", "is not a percentage from 1 to 100"),
-        (THRESHOLD, "\u0665", "is not a percentage from 1 to 100"),
-        (THRESHOLD, "9" * 5000, "is not a percentage from 1 to 100"),
-        (SLOW_START, "1m", "is not a number of seconds from 1 to 3600"),
-        (SLOW_START, "3601", "is not a number of seconds from 1 to 3600"),
-    ],
-)
-def test_steering_that_means_nothing_is_told_and_has_no_effect(name: str, value: str, mentioned: str) -> None:
-    found = parse_service_annotations({GLOBAL: "true", name: value})
-    assert found.steering == NO_STEERING
-    [problem] = found.problems
-    assert mentioned in problem
-    assert name in problem
-    assert len(problem) < 400
-
-
-def test_an_order_goes_before_affinity_and_says_so() -> None:
-    found = parse_service_annotations({GLOBAL: "true", AFFINITY: "local", ORDER: "tion,*"})
-    assert found.steering.order == ("tion", "*")
-    assert found.problems == (f"{AFFINITY} has no effect beside {ORDER}",)
-
-
-@pytest.mark.parametrize(
-    ("value", "expected", "mentioned"),
-    [
-        ("*", None, ""),
-        ("tion , east,tion", ("east", "tion"), ""),
-        ("", (), "1 to 32 characters"),
-        ("tion,*", (), "cluster name"),
-        ("Tion", (), "lower-case"),
-        (",".join(f"c{n}" for n in range(600)), (), "511 at most"),
-    ],
-)
-def test_who_may_use_a_service_is_who_is_named_and_nobody_where_that_cannot_be_read(
-    value: str, expected: tuple[str, ...] | None, mentioned: str
-) -> None:
-    found = parse_service_annotations({GLOBAL: "true", EXPORT_TO: value})
-    assert found.export_to == expected
-    assert [mentioned in problem and EXPORT_TO in problem for problem in found.problems] == [True] * bool(mentioned)
-
-
-def test_a_scope_needs_something_that_is_shared() -> None:
-    assert "no effect" in parse_service_annotations({EXPORT_TO: "tion"}).problems[0]
-    assert "no effect" in parse_service_annotations({GLOBAL: "true", SHARED: "false", EXPORT_TO: "tion"}).problems[0]
-
-
-def test_a_threshold_needs_tiers() -> None:
-    found = parse_service_annotations({GLOBAL: "true", THRESHOLD: "50"})
-    assert found.problems == (f"{THRESHOLD} has no effect without {AFFINITY} or {ORDER}",)
-    assert not parse_service_annotations({GLOBAL: "true", THRESHOLD: "50", AFFINITY: "remote"}).problems
 
 
 def test_namespaces_follow_their_annotation_and_else_the_cluster() -> None:
