@@ -111,6 +111,28 @@ def test_a_reset_of_either_side_ends_both_entries(node: PacketNode, who: str) ->
     assert node.send(Packet(POD, VIP)).packet.destination == NEIGHBOUR
 
 
+def _closed_by_the_server(node: PacketNode, source_port: int) -> None:
+    """Its last packet is the server's, so the SERVICE entry never hears that it is over; forgotten a while later."""
+    out = node.send(Packet(POD, VIP, source_port=source_port))
+    answer = replace(out.packet.reverse, ttl=64)
+    node.overlay(answer)
+    node.send(Packet(POD, VIP, source_port=source_port, flags=ACK))
+    node.overlay(replace(answer, flags=FIN | ACK))
+    node.send(Packet(POD, VIP, source_port=source_port, flags=FIN | ACK))
+    node.overlay(replace(answer, flags=ACK))
+
+
+def test_ports_of_a_connection_that_ended_are_free_for_any_backend(node: PacketNode) -> None:
+    ports = range(40000, 40032)
+    node.service([(1, REMOTE_POD, 9090)])
+    for port in ports:
+        _closed_by_the_server(node, port)
+    _pass_time(node, LIFE.closing_s + 5)
+    node.service([(1, REMOTE_POD, 9090), (2, NEIGHBOUR, 8080)])
+    chosen = {node.send(Packet(POD, VIP, source_port=port)).packet.destination for port in ports}
+    assert chosen == {REMOTE_POD, NEIGHBOUR}
+
+
 def test_a_connection_both_sides_finished_ends_both_entries(node: PacketNode) -> None:
     answer = _open(node)
     node.send(Packet(POD, VIP, flags=FIN | ACK))

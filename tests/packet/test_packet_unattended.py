@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
-from agent.datapath.flow_layout import HeartbeatKey, HeartbeatValue
+from agent.datapath.flow_layout import ConntrackKey, ConntrackKind, HeartbeatKey, HeartbeatValue
 from agent.datapath.layout import EndpointFlag, PolicyKey
 from agent.datapath.reasons import Reason
-from tests.packet.packet_bytes import ACK, TCP, UDP, Packet
+from tests.packet.packet_bytes import ACK, FIN, RST, SYN, TCP, UDP, Packet
 from tests.packet.packet_node import (
     ENDPOINT_ID,
     NEIGHBOUR,
@@ -77,6 +78,24 @@ def test_open_connections_go_on(node: PacketNode, protocol: int) -> None:
     _last_beat(node, UNATTENDED_AFTER_S + 3)
     assert node.send(Packet(POD, VIP, protocol, flags=ACK)).packet.destination == REMOTE_POD
     assert node.send(Packet(POD, NEIGHBOUR, protocol, flags=ACK)).verdict == REDIRECT
+
+
+@pytest.mark.parametrize("last", [RST, FIN], ids=["over", "forgotten"])
+def test_ports_that_led_to_a_backend_are_the_stacks_when_it_opens_a_connection_on_them(
+    node: PacketNode, last: int
+) -> None:
+    node.service([REMOTE])
+    answer = replace(node.send(Packet(POD, VIP)).packet.reverse, ttl=64)
+    node.overlay(answer)
+    node.send(Packet(POD, VIP, flags=ACK))
+    node.overlay(replace(answer, flags=last | ACK))
+    node.send(Packet(POD, VIP, flags=last | ACK))
+    if last == FIN:
+        node.maps.conntrack_tcp.delete([ConntrackKey(POD, REMOTE_POD, 40000, 9090, TCP, ConntrackKind.EGRESS)])
+    _last_beat(node, UNATTENDED_AFTER_S + 3)
+    for flags in (SYN, ACK):
+        out = node.send(Packet(POD, VIP, flags=flags))
+        assert (out.verdict, out.packet.destination) == (PASS, VIP)
 
 
 def test_a_pod_whose_egress_is_judged_goes_on_with_what_is_known(unattended: PacketNode) -> None:

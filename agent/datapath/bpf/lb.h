@@ -101,11 +101,12 @@ apart int is_gone(__u32 id, __be32 address, __be16 port)
 	return !known || known->identity == ID_UNKNOWN || known->identity >> IDENTITY_BITS;
 }
 
-/* May the packet stay with the backend its ports are known to lead to? A new connection on the same ports wants one
- * that may still be chosen. */
-inlined int keeps_backend(const struct packet *p, const struct service_value *service, const struct conntrack_value *v)
+/* May the packet stay with the backend its ports are known to lead to? A SYN may if it is one of a connection that is
+ * known and not over, and whose backend may still be chosen: else it opens another one on the same ports. */
+inlined int keeps_backend(const struct packet *p, const struct service_value *service, const struct conntrack_value *v,
+			  const struct conntrack_value *connection)
 {
-	return !opens_connection(p) || (!ct_is_over(v) && is_choosable(service, v->backend_id));
+	return !opens_connection(p) || (connection && !ct_is_over(v) && is_choosable(service, v->backend_id));
 }
 
 /* A pod that is its own backend would see its own address as the peer's: it sees the loopback address instead. */
@@ -121,15 +122,26 @@ inlined int redirect_to_backend(struct __sk_buff *skb, struct packet *p, __be32 
 	return nat_destination(skb, p, address, port);
 }
 
+/* What follows on the packet's ports is the stack's. `old` and `connection`: who had them before, or 0. */
+apart int leave_to_stack(struct packet *p, struct conntrack_value *old, struct conntrack_value *connection)
+{
+	if (!p)
+		return 0;
+	p->kind |= KIND_UNATTENDED;
+	if (old)
+		old->lifetime = 0;
+	if (connection)
+		connection->lifetime = 0;
+	return 0;
+}
+
 /* A new connection to the service. 0 (translated, or left to the stack), or the reason to drop. */
 inlined int open_service_flow(struct __sk_buff *skb, struct packet *p, const struct conntrack_key *key,
 			      struct service_key *service_key, const struct service_value *service,
-			      struct conntrack_value *old)
+			      struct conntrack_value *old, struct conntrack_value *connection)
 {
-	if (is_unattended(p)) {
-		p->kind |= KIND_UNATTENDED;
-		return 0;
-	}
+	if (is_unattended(p))
+		return leave_to_stack(p, old, connection);
 	p->backend_id = select_backend(p, service_key, service);
 	struct backend_value *backend = bpf_map_lookup_elem(&mesh_backends, &p->backend_id);
 	if (!backend)
@@ -164,7 +176,7 @@ outline int translate_service(struct __sk_buff *skb, struct packet *p, struct co
 	struct conntrack_key key;
 	ct_key_forward(&key, p, CT_SERVICE);
 	struct conntrack_value *v = recall(p, &key, connection);
-	if (v && keeps_backend(p, service, v)) {
+	if (v && keeps_backend(p, service, v, *connection)) {
 		int is_ended, r = continue_service_flow(skb, p, v, &is_ended);
 		if (!is_ended || (p->protocol == PROTO_TCP && !opens_connection(p)))
 			return r;
@@ -172,8 +184,9 @@ outline int translate_service(struct __sk_buff *skb, struct packet *p, struct co
 		p->kind |= KIND_MIDSTREAM;	/* older than we are: whoever translated it so far goes on */
 		return 0;
 	}
+	struct conntrack_value *former = *connection;
 	*connection = 0;
-	return open_service_flow(skb, p, &key, &service_key, service, v);
+	return open_service_flow(skb, p, &key, &service_key, service, v, former);
 }
 
 /* A connection outlives its service. 0 (translated or not), or the reason to drop. */
