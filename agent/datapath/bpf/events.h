@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Counters, drop, verdict and trace records. Never in a packet's way: what does not fit is counted as lost. */
 #pragma once
-#include "parse.h"
+#include "packet.h"
+#include <linux/ipv6.h>
 
 inlined void count(__u8 reason, __u8 direction, __u32 length)
 {
@@ -37,12 +38,12 @@ inlined int within_rate(__u32 type, __u64 now)
 }
 
 /* Not inlined: its prototype is what puts struct event into the object's BTF. */
-outline int fill_addresses(struct __sk_buff *skb, const struct packet *p, struct event *e)
+outline int fill_addresses(CONTEXT *skb, const struct packet *p, struct event *e)
 {
 	__builtin_memset(e->source, 0, sizeof(e->source) * 3);
 	if (p->kind & KIND_IPV6) {
-		bpf_skb_load_bytes(skb, L3_OFFSET + 8, e->source, 16);
-		bpf_skb_load_bytes(skb, L3_OFFSET + 24, e->destination, 16);
+		load_bytes(skb, offsetof(struct ipv6hdr, saddr), e->source, 16);
+		load_bytes(skb, offsetof(struct ipv6hdr, daddr), e->destination, 16);
 		return 0;
 	}
 	__builtin_memcpy(e->source, &p->source, 4);
@@ -51,7 +52,7 @@ outline int fill_addresses(struct __sk_buff *skb, const struct packet *p, struct
 	return 0;
 }
 
-apart int emit(struct __sk_buff *skb, const struct packet *p, __u8 type, __u8 reason, __u8 point)
+apart int emit(CONTEXT *skb, const struct packet *p, __u8 type, __u8 reason, __u8 point)
 {
 	if (!p)
 		return 0;
@@ -73,11 +74,11 @@ apart int emit(struct __sk_buff *skb, const struct packet *p, __u8 type, __u8 re
 	e->protocol = p->protocol;
 	e->tcp_flags = p->tcp_flags;
 	e->endpoint_id = p->endpoint_id;
-	e->length = skb->len;
+	e->length = length_of(skb);
 	e->source_identity = p->source_identity;
 	e->destination_identity = p->destination_identity;
 	e->rule_id = p->rule_id;
-	e->ifindex = skb->ifindex;
+	e->ifindex = device_of(skb);
 	e->pad = 0;
 	e->source_port = p->protocol == PROTO_ICMP ? p->policy_port : p->source_port;
 	e->destination_port = p->protocol == PROTO_ICMP ? bpf_htons(p->icmp_code) : p->destination_port;
@@ -89,11 +90,11 @@ apart int emit(struct __sk_buff *skb, const struct packet *p, __u8 type, __u8 re
 	return 0;
 }
 
-apart int drop(struct __sk_buff *skb, const struct packet *p, int reason)
+apart int drop(CONTEXT *skb, const struct packet *p, int reason)
 {
 	if (!p)
 		return TC_ACT_SHOT;
-	count(reason, p->direction, skb->len);
+	count(reason, p->direction, length_of(skb));
 	emit(skb, p, EVENT_DROP, reason, 0);
 	return TC_ACT_SHOT;
 }

@@ -7,7 +7,7 @@
 
 #define CT_UNJUDGED (CT_LOOPBACK | CT_FORWARDED)
 
-inlined int rejudge(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *endpoint,
+inlined int rejudge(CONTEXT *skb, struct packet *p, const struct endpoint_value *endpoint,
 		    struct conntrack_value *v, __u32 peer)
 {
 	if (v->policy_revision == endpoint->policy_revision && v->peer_identity == peer)
@@ -43,7 +43,7 @@ inlined void follow_frontend(const struct packet *p, struct conntrack_value *v)
 }
 
 /* 0, or the reason to drop. `v` is what ct_lookup(key, p) found. */
-outline int track(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *endpoint,
+outline int track(CONTEXT *skb, struct packet *p, const struct endpoint_value *endpoint,
 		  const struct conntrack_key *key, struct conntrack_value *v)
 {
 	__u32 peer = key->kind == CT_EGRESS ? p->destination_identity : p->source_identity;
@@ -57,9 +57,9 @@ outline int track(struct __sk_buff *skb, struct packet *p, const struct endpoint
 			follow_frontend(p, v);
 		follow_path(p, v, key->kind);
 		int is_established = v->flags & CT_OPENING && ct_establishes(v, p);
-		ct_touch(v, p, skb->len, 0);
+		ct_touch(v, p, length_of(skb), 0);
 		if (is_established) {
-			count(FLOW_ESTABLISHED, p->direction, skb->len);
+			count(FLOW_ESTABLISHED, p->direction, length_of(skb));
 			ct_establish(key, v);
 		}
 		return 0;
@@ -70,20 +70,20 @@ outline int track(struct __sk_buff *skb, struct packet *p, const struct endpoint
 			return r;
 	}
 	struct conntrack_value fresh = {
-		.bytes = skb->len, .peer_identity = peer, .backend_id = p->backend_id,
+		.bytes = length_of(skb), .peer_identity = peer, .backend_id = p->backend_id,
 		.policy_revision = endpoint->policy_revision, .flags = p->conntrack_flags };
 	if (key->kind == CT_EGRESS) {	/* translation is undone where it was done */
 		fresh.nat_port = p->frontend_port;
 		__builtin_memcpy(fresh.nat_address, &p->frontend, 4);
 	}
 	p->trace = TRACE_NEW;
-	count(FLOW_OPENED, p->direction, skb->len);
+	count(FLOW_OPENED, p->direction, length_of(skb));
 	return ct_create(key, p, &fresh, v);
 }
 
-inlined void touch_reply(struct __sk_buff *skb, struct packet *p, struct conntrack_value *v)
+inlined void touch_reply(CONTEXT *skb, struct packet *p, struct conntrack_value *v)
 {
 	if (!(v->flags & CT_SEEN_REPLY))
 		p->trace = TRACE_REPLY;
-	ct_touch(v, p, skb->len, 1);
+	ct_touch(v, p, length_of(skb), 1);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Whether somebody still keeps the maps up to date. */
 #pragma once
-#include "parse.h"
+#include "packet.h"
 
 /* Nobody has kept the maps up to date for long: what is new is better left to the node's stack. A pod whose egress is
  * judged goes on with the old maps, since the stack's translation would come after the verdict. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Who is behind an address. */
 #pragma once
-#include "parse.h"
+#include "packet.h"
 
 outline struct ipcache_value *ipcache_lookup(__be32 address)
 {
@@ -51,4 +51,11 @@ inlined int has_mac(const struct endpoint_value *v)
 inlined __u32 cluster_of(__u32 identity)
 {
 	return identity >> (CONFIG.cluster_shift & 31);
+}
+
+/* Who sent what came from outside: nobody of this node. */
+inlined __u32 identity_outside(__be32 source)
+{
+	struct ipcache_value *from = endpoint_of(source) ? 0 : ipcache_lookup(source);
+	return from && from->identity != ID_HOST ? from->identity : ID_WORLD;
 }

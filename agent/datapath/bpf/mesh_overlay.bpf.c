@@ -5,7 +5,7 @@
 
 /* skb->priority of UDP that came to the node for another port than the overlay's. The stack of a node that translates
  * it to the overlay's port keeps it; it means nothing to anybody else, and forwarding replaces it. */
-#define CAME_BY_ANOTHER_PORT 0x6d657368
+#define CAME_BY_ANOTHER_PORT PASSED_ON
 
 struct outer_packet { struct iphdr ip; __be16 ports[2]; };
 
@@ -26,7 +26,7 @@ int mesh_from_overlay(struct __sk_buff *skb)
 {
 	struct packet p = { .direction = INGRESS };
 	struct bpf_tunnel_key key;
-	if (skb->priority == CAME_BY_ANOTHER_PORT) {
+	if ((skb->priority & ~BY_ANYBODY) == CAME_BY_ANOTHER_PORT) {
 		parse(skb, &p);
 		return drop(skb, &p, DROP_ENCAPSULATION);
 	}

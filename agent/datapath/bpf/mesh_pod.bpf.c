@@ -98,6 +98,8 @@ inlined int hand_to_stack(struct __sk_buff *skb, struct packet *p)
 		int r = enter_node(skb, p, node);
 		if (r)
 			return drop(skb, p, r);
+	} else if (node) {
+		pass_on(skb, BY_POD);
 	}
 	return pass_to_stack(skb, p);
 }

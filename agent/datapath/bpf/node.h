@@ -4,23 +4,26 @@
  * Never judged: ARP and what is no IP, ICMP errors, our overlay, neighbour discovery and DHCPv6. Other IPv6 of the node is
  * dropped. */
 #pragma once
-#include "flow.h"
 #include "heartbeat.h"
-#include "ipcache.h"
-#include <linux/ipv6.h>
+#include "node_side.h"
 
 #define PROTO_ICMPV6 58
-#define GUARD_LEVEL 0xffffff	/* of a precedence: built-in rules that no policy overrules */
 #define FAMILY_INET 2
 #define FAMILY_INET6 10
 #define MULTICAST 0xe	/* first four bits */
 
-/* 0 while no host policy selects the node. */
-inlined struct endpoint_value *node_endpoint(void)
+/* What is not the node's for all its routes say may be led to a process of the node by its stack, which translates the
+ * addresses of Services: mesh_delivered judges it then. skb->priority says so until the packet is forwarded. */
+inlined void pass_on(struct __sk_buff *skb, __u32 by)
 {
-	__u32 zero = 0;
-	struct endpoint_value *v = bpf_map_lookup_elem(&mesh_node, &zero);
-	return v && v->flags ? v : 0;
+	skb->priority = PASSED_ON | by;
+}
+
+/* It is judged already, whatever priority its sender gave it. */
+inlined void keep(struct __sk_buff *skb)
+{
+	if ((skb->priority & ~BY_ANYBODY) == PASSED_ON)
+		skb->priority = PASSED_ON;
 }
 
 /* What is not passed on is kept, also where there is no route, or the device passes nothing on. */
@@ -60,61 +63,21 @@ outline int judge_ipv6(struct __sk_buff *skb, int direction)
 	if (direction == EGRESS)
 		return skb->ingress_ifindex ? 0 : DROP_UNSUPPORTED_L3;
 	__builtin_memcpy(fib.ipv6_dst, &ip.daddr, 16);
-	if (ip.daddr.in6_u.u6_addr8[0] != 0xff && !is_kept(bpf_fib_lookup(skb, &fib, sizeof(fib), 0)))
+	if (ip.daddr.in6_u.u6_addr8[0] != 0xff && !is_kept(bpf_fib_lookup(skb, &fib, sizeof(fib), 0))) {
+		pass_on(skb, BY_ANYBODY);
 		return 0;
+	}
 	return DROP_UNSUPPORTED_L3;
-}
-
-inlined int is_guard(const struct policy_value *v)
-{
-	return v && !v->deny && v->precedence >> 8 == GUARD_LEVEL;
-}
-
-/* Belongs it to a connection that the guard lets the other side open? Connections may be older than the policies. */
-outline int is_guarded_answer(const struct packet *p, const struct endpoint_value *node, __u32 peer)
-{
-	struct policy_key key = {
-		.prefix_length = POLICY_KEY_BITS, .endpoint_id = node->endpoint_id, .direction = !p->direction,
-		.identity = peer, .protocol = p->protocol, .port = p->source_port };
-	if (p->protocol != PROTO_TCP || p->tcp_flags & TCP_SYN)
-		return 0;
-	if (peer != ID_UNKNOWN && is_guard(bpf_map_lookup_elem(&mesh_policy, &key)))
-		return 1;
-	key.identity = 0;
-	return is_guard(bpf_map_lookup_elem(&mesh_policy, &key));
-}
-
-inlined void begin_node_side(struct packet *p, const struct endpoint_value *node, __u8 direction)
-{
-	p->direction = direction;
-	p->endpoint_id = node->endpoint_id;
-	p->conntrack_flags = 0;
-	p->rule_id = 0;
-	p->match = MATCH_NONE;
 }
 
 /* To an address of the node; `p` holds the sender's identity. 0, or the reason to drop. */
 outline int enter_node(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *node)
 {
-	struct conntrack_key key;
-	struct conntrack_value *v;
-	begin_node_side(p, node, INGRESS);
-	p->destination_identity = ID_HOST;
-	if (p->kind & KIND_ICMP_ERROR)
-		return 0;
-	if (!opens_connection(p)) {
-		ct_key_reverse(&key, p, CT_EGRESS);
-		v = ct_lookup(&key, p);
-		if (v) {
-			touch_reply(skb, p, v);
-			return 0;
-		}
-	}
-	ct_key_forward(&key, p, CT_INGRESS);
-	v = ct_lookup(&key, p);
-	if (!v && is_guarded_answer(p, node, p->source_identity))
-		return 0;
-	return track(skb, p, node, &key, v);
+	struct conntrack_key request, answer;
+	ct_key_forward(&request, p, CT_INGRESS);
+	ct_key_reverse(&answer, p, CT_EGRESS);
+	keep(skb);
+	return enter_as(skb, p, node, &request, &answer);
 }
 
 /* The ports of a flow that was somebody else's are the node's own by now: the flow is judged again. */

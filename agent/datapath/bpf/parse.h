@@ -1,46 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* One packet's facts while it is on its way through the programs, and how they are read from its bytes. */
+/* How a packet's facts are read from a frame, and what its fragments have in common. */
 #pragma once
-#include "maps.h"
-#include <linux/if_ether.h>
-#include <linux/ip.h>
-#include <linux/in.h>
-#include <linux/pkt_cls.h>
-#include <bpf/bpf_endian.h>
-
-#define L3_OFFSET ETH_HLEN
-#define CHECK_OFFSET (L3_OFFSET + offsetof(struct iphdr, check))
-#define TTL_OFFSET (L3_OFFSET + offsetof(struct iphdr, ttl))
-#define SOURCE_OFFSET (L3_OFFSET + offsetof(struct iphdr, saddr))
-#define DESTINATION_OFFSET (L3_OFFSET + offsetof(struct iphdr, daddr))
-#define PASS TC_ACT_UNSPEC	/* let the next program on the interface, then the stack, have it */
-#define outline static __attribute__((noinline))
-#define inlined static __always_inline
-/* Verified once, apart from its callers (Linux 5.12): what ends a packet's way is called from many places. Its pointers
- * may be null for all the verifier knows. */
-#define apart __attribute__((noinline))
-
-enum packet_kind { KIND_LATER_FRAGMENT = 1, KIND_ICMP_ERROR = 2, KIND_IPV6 = 4, KIND_MIDSTREAM = 8,
-		   KIND_UNATTENDED = 16, KIND_ENFORCED = 32, KIND_FIRST_FRAGMENT = 64 };
-enum tcp_flag { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_ACK = 16 };
-enum icmp_type { ICMP_ECHO_REPLY = 0, ICMP_UNREACHABLE = 3, ICMP_ECHO = 8, ICMP_TIME_EXCEEDED = 11, ICMP_PARAMETER = 12 };
-struct icmp_header { __u8 type, code; __sum16 check; __be16 id, sequence; };
-
-/* Ports of ICMP are made of its type and id (icmp_ports). policy_port is what policy judges: the destination port, or the
- * ICMP type. */
-struct packet {
-	__be32 source, destination;
-	__be16 source_port, destination_port, policy_port, l4_offset;
-	__u8 protocol, tcp_flags, kind, direction, match, icmp_code, trace, pad;
-	__u16 endpoint_id;
-	__u32 source_identity, destination_identity, rule_id, backend_id;
-	__be32 frontend;
-	__be16 frontend_port;
-	__u16 conntrack_flags;
-	__be32 tunnel_source;	/* 0: not from the overlay */
-	__u32 now;	/* ticks: read once */
-};
-#define TICK_SHIFT 30	/* ticks of 2^30 ns: cheaper than a division, close enough to a second */
+#include "packet.h"
 
 /* What parse answers beside drop reasons (>= 128). */
 enum parsed { PARSED_IPV4 = 0, PARSED_IPV6 = 1, PARSED_NEIGHBOUR = 2 };
@@ -81,36 +42,6 @@ outline int remember_ports(struct __sk_buff *skb, const struct packet *p)
 	fragment_key_of(&key, p, id);
 	bpf_map_update_elem(&mesh_fragments, &key, &ports, BPF_ANY);
 	return 0;
-}
-
-/* Echo (reply 0), timestamp, information and address mask (reply one more) of ICMP. */
-inlined int is_query(__u8 type)
-{
-	return type == ICMP_ECHO || type == 13 || type == 15 || type == 17;
-}
-
-/* What a flow of ICMP has for ports: a query's reply is the reverse of it, no query is the reverse of another, and no two
- * types are the same flow, so that the verdict on one says nothing about another. */
-inlined void icmp_ports(__u8 type, __be16 id, __be16 *source, __be16 *destination)
-{
-	int is_reply = type == ICMP_ECHO_REPLY || (type >= 14 && type <= 18 && !(type & 1));
-	__u16 query = type == ICMP_ECHO_REPLY ? ICMP_ECHO : type - is_reply, of_host = bpf_ntohs(id);
-	__be16 high = bpf_htons(of_host >> 8), low = bpf_htons(query << 8 | (of_host & 0xff));
-	if (!is_query(query)) {	/* nothing answers it */
-		high = bpf_htons(0x8000);
-		low = bpf_htons(query << 8);
-	}
-	*source = is_reply ? low : high;
-	*destination = is_reply ? high : low;
-}
-
-inlined void take_icmp(struct packet *p, const struct icmp_header *icmp)
-{
-	icmp_ports(icmp->type, icmp->id, &p->source_port, &p->destination_port);
-	if (icmp->type == ICMP_UNREACHABLE || icmp->type == ICMP_TIME_EXCEEDED || icmp->type == ICMP_PARAMETER)
-		p->kind |= KIND_ICMP_ERROR;
-	p->policy_port = bpf_htons(icmp->type);
-	p->icmp_code = icmp->code;
 }
 
 inlined int parse_icmp(struct __sk_buff *skb, struct packet *p)
@@ -183,12 +114,4 @@ outline int parse(struct __sk_buff *skb, struct packet *p)
 	if (fragment & bpf_htons(0x2000))
 		p->kind |= KIND_FIRST_FRAGMENT;
 	return parse_transport(skb, p);
-}
-
-/* Then it is no answer. */
-inlined int opens_connection(const struct packet *p)
-{
-	if (p->protocol == PROTO_ICMP)
-		return is_query(bpf_ntohs(p->policy_port));
-	return p->protocol == PROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }

@@ -59,7 +59,7 @@ outline int policy_verdict(struct packet *p, const struct endpoint_value *endpoi
 }
 
 /* Judges one direction of one endpoint; an endpoint that does not enforce it is not looked up. */
-apart int judge(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *endpoint, __u32 peer, int is_new)
+apart int judge(CONTEXT *skb, struct packet *p, const struct endpoint_value *endpoint, __u32 peer, int is_new)
 {
 	if (!p || !endpoint)
 		return DROP_NO_CONFIGURATION;

@@ -2,41 +2,11 @@
 /* What passes the device below the overlay, as far as it is the node's own. Offsets count from the network header: the
  * device may have no link header. */
 #pragma once
+#include "load.h"
 #include "node.h"
+#include "parse.h"
 
 #define VLAN_ID 0xfff
-
-inlined int load_address(struct __sk_buff *skb, struct packet *p, struct iphdr *ip)
-{
-	if (bpf_skb_load_bytes_relative(skb, 0, ip, sizeof(*ip), BPF_HDR_START_NET) < 0 || ip->version != 4 || ip->ihl < 5)
-		return DROP_INVALID_PACKET;
-	p->source = ip->saddr;
-	p->destination = ip->daddr;
-	p->protocol = ip->protocol;
-	p->now = bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
-	return 0;
-}
-
-inlined int load_transport(struct __sk_buff *skb, struct packet *p, __u32 offset)
-{
-	struct { __be16 source, destination; __be32 sequence, acknowledged; __u8 offset, flags; } head = {};
-	struct icmp_header icmp;
-	int is_tcp = p->protocol == PROTO_TCP;
-	if (p->protocol == PROTO_ICMP) {
-		if (bpf_skb_load_bytes_relative(skb, offset, &icmp, sizeof(icmp), BPF_HDR_START_NET) < 0)
-			return DROP_INVALID_PACKET;
-		take_icmp(p, &icmp);
-		return 0;
-	}
-	if (!is_tcp && p->protocol != PROTO_UDP && p->protocol != PROTO_SCTP)
-		return 0;
-	if (bpf_skb_load_bytes_relative(skb, offset, &head, is_tcp ? 14 : 4, BPF_HDR_START_NET) < 0)
-		return DROP_INVALID_PACKET;
-	p->source_port = head.source;
-	p->destination_port = p->policy_port = head.destination;
-	p->tcp_flags = head.flags;
-	return 0;
-}
 
 /* 0, or the reason to drop. */
 outline int load_ports(struct __sk_buff *skb, struct packet *p, const struct iphdr *ip)
@@ -74,14 +44,14 @@ outline int judge_arriving(struct __sk_buff *skb, struct packet *p, const struct
 	int r = load_address(skb, p, &ip);
 	if (r)
 		return r;
-	if (endpoint_of(p->destination) || !is_of_node(skb, p->destination))
+	if (endpoint_of(p->destination) || !is_of_node(skb, p->destination)) {
+		pass_on(skb, BY_OUTSIDE);
 		return 0;
+	}
 	r = load_ports(skb, p, &ip);
 	if (r || (p->protocol == PROTO_UDP && p->destination_port == CONFIG.vxlan_port))
 		return r;
-	struct ipcache_value *from = endpoint_of(p->source) ? 0 : ipcache_lookup(p->source);
-	/* nobody of this node comes from outside */
-	p->source_identity = from && from->identity != ID_HOST ? from->identity : ID_WORLD;
+	p->source_identity = identity_outside(p->source);
 	return enter_node(skb, p, node);
 }
 
