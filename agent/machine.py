@@ -15,6 +15,7 @@ from agent.datapath.config import AttachMode, Lifetimes, NodeConfig
 from agent.datapath.flow_layout import DatapathEvent, ProbeKey, ProbeValue
 from agent.datapath.lock import NodeLock
 from agent.datapath.maps import Map, Maps
+from agent.datapath.netlink import AddressedDevice
 from agent.datapath.overlay_probe import Overlay, OverlayProbe
 from agent.datapath.rtnetlink import ChangeSocket, LinkChanges, LinkSighting, sight
 from agent.datapath.sizes import service_map_sizes
@@ -26,7 +27,9 @@ class Host(Protocol):
 
     `unattached` are those of the interfaces on which our programs do not run, `unattached_node` the same for the node's own
     devices, as text, and `attach_node` attaches to these; before the maps are filled, both leave alone what runs a former
-    agent's program. `unpinned` are the pins that are gone of what is in use, and `pin_again` makes them. `is_current`: the
+    agent's program. `unwatched` are devices of the node that no
+    program watches, and `delivery_failure` says why what its stack leads to its processes is not judged (empty: it is).
+    `unpinned` are the pins that are gone of what is in use, and `pin_again` makes them. `is_current`: the
     datapath was loaded for the devices and the address there are now, and `adapt` makes it so; `move_to` says that the node
     has another address; `sight` says where pod addresses are (the number is that of the interface each was last known on,
     or 0); `changes` are those of interfaces and routes from the call on.
@@ -39,6 +42,8 @@ class Host(Protocol):
     def unattached(self, ifindexes: Collection[int]) -> set[int]: ...
     def unattached_node(self, *, is_filled: bool) -> Sequence[str]: ...
     def attach_node(self, *, is_filled: bool) -> None: ...
+    def unwatched(self) -> Sequence[AddressedDevice]: ...
+    def delivery_failure(self) -> str: ...
     def unpinned(self) -> Sequence[str]: ...
     def pin_again(self) -> None: ...
     def is_current(self) -> bool: ...
@@ -90,6 +95,13 @@ class KernelHost:
 
     def attach_node(self, *, is_filled: bool) -> None:
         self.datapath.attach_node(is_filled=is_filled)
+
+    def unwatched(self) -> Sequence[AddressedDevice]:
+        """Raises: KernelError."""
+        return self.datapath.unwatched()
+
+    def delivery_failure(self) -> str:
+        return self.datapath.delivery_failure
 
     def unpinned(self) -> Sequence[str]:
         return self.datapath.unpinned()
@@ -163,6 +175,12 @@ class MemoryHost:
 
     def attach_node(self, *, is_filled: bool) -> None:  # noqa: ARG002 - it has no programs
         return
+
+    def unwatched(self) -> Sequence[AddressedDevice]:
+        return ()
+
+    def delivery_failure(self) -> str:
+        return ""
 
     def unpinned(self) -> Sequence[str]:
         return ()

@@ -118,7 +118,7 @@ class Attacher:
             return netlink.filter_programs(attachment.ifindex, _PARENT[attachment.hook])
         link = syscall.get_pinned(path)
         try:
-            return (syscall.tcx_link_program(link),)
+            return (syscall.link_program(link),)
         finally:
             os.close(link)
 

@@ -115,6 +115,14 @@ class BpfObject:
             raise ValueError(f"{len(data)} bytes of constants, room for {size.value}")
         ctypes.memmove(start, data, len(data))
 
+    def set_program_type(self, program_type: int, attach_type: int) -> None:
+        """All programs are of this type, whatever libbpf takes their sections for: old ones do not know all names."""
+        set_type = self._call("bpf_program__set_type", _INT, _POINTER, _INT)
+        set_attach = self._call("bpf_program__set_expected_attach_type", _INT, _POINTER, _INT)
+        for program in self._programs.values():
+            self._check(set_type(program, program_type))
+            self._check(set_attach(program, attach_type))
+
     def keep_statistics(self) -> None:
         """statistics() will answer after load()."""
         set_level = self._call("bpf_program__set_log_level", _INT, _POINTER, ctypes.c_uint32)

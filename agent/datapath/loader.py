@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import shutil
 import struct
 from collections.abc import Collection
@@ -17,7 +18,8 @@ from agent.datapath import features, kernel, netlink, spec, syscall
 from agent.datapath.address import pack4
 from agent.datapath.attach import Attacher, Attachment, Hook
 from agent.datapath.config import OVERLAY_DEVICE, VXLAN_OVERHEAD, AttachMode, NodeConfig
-from agent.datapath.errors import KernelError
+from agent.datapath.delivery import DeliveryLinks, Family
+from agent.datapath.errors import KernelError, LoadError
 from agent.datapath.events import EventRing
 from agent.datapath.flow_layout import ProbeKey, ProbeValue
 from agent.datapath.layout import LOOPBACK_ADDRESS, TICK_NS
@@ -30,15 +32,19 @@ from meshkit.errors import MeshError
 log = logging.getLogger(__name__)
 OBJECT_DIRECTORY: Final = Path(__file__).parent / "bpf"
 OBJECTS: Final = ("mesh_pod.bpf.o", "mesh_overlay.bpf.o")
+STACK_OBJECT: Final = "mesh_stack.bpf.o"
+"""Of netfilter, which not every kernel has programs for."""
 FROM_CONTAINER: Final = "mesh_from_container"
 TO_CONTAINER: Final = "mesh_to_container"
 FROM_OVERLAY: Final = "mesh_from_overlay"
 TO_UNDERLAY: Final = "mesh_to_underlay"
 FROM_UNDERLAY: Final = "mesh_from_underlay"
+_DELIVERED: Final = {Family.IPV4: "mesh_delivered", Family.IPV6: "mesh_delivered_ipv6"}
 _CONFIG = struct.Struct("<4s4s7I2sH6I")
 _PEER_REDIRECT: Final = 1
 _UNDERLAY_ETHERNET: Final = 2
 _IDENTITY_BITS: Final = 24
+_LOOPBACK_IFINDEX: Final = 1
 _POD_HOOKS: Final = {Hook.INGRESS: FROM_CONTAINER, Hook.EGRESS: TO_CONTAINER}
 
 
@@ -55,6 +61,8 @@ class Datapath:
         self._programs: dict[str, int] = {}
         self._objects: list[BpfObject] = []
         self._maps: Maps | None = None
+        self.delivery_failure = ""
+        """Why what the node's stack leads to the node's processes is not judged; empty if it is."""
         self._loaded_address = config.node_address
         self.mtu = 0
         self.overlay_ifindex = 0
@@ -115,6 +123,7 @@ class Datapath:
         for program_object in self._objects:
             program_object.close()
         self._objects, self._programs = fresh._objects, fresh._programs
+        self.delivery_failure = fresh.delivery_failure
         self._loaded_address = self._config.node_address
         self.mtu, self.overlay_ifindex, self.underlay_ifindex = fresh.mtu, fresh.overlay_ifindex, fresh.underlay_ifindex
         log.info("datapath fits its devices again", extra={"key": f"{self.address} mtu {self.mtu}"})
@@ -171,6 +180,8 @@ class Datapath:
         """
         for attachment, program in self._node_places(is_filled=is_filled):
             self._attacher.attach(attachment, self._programs[program], program)
+        for family in self._undelivered(is_filled=is_filled):
+            self._delivery.attach(family, self._programs[_DELIVERED[family]])
 
     def unattached_node(self, *, is_filled: bool = True) -> list[str]:
         """Those of the node's own hooks that run no program of this process, such as "overlay ingress"; changes nothing.
@@ -181,7 +192,12 @@ class Datapath:
             f"{attachment.role} {attachment.hook}"
             for attachment, program in self._node_places(is_filled=is_filled)
             if not self._attacher.runs(attachment, self._programs[program])
-        ]
+        ] + [f"stack {family.name.lower()}" for family in self._undelivered(is_filled=is_filled)]
+
+    def unwatched(self) -> list[netlink.AddressedDevice]:
+        """Devices with addresses of the node on which no program of ours watches what comes to it. Raises: KernelError."""
+        own = {_LOOPBACK_IFINDEX, self.overlay_ifindex, self.underlay_ifindex}
+        return [device for device in netlink.addressed_devices() if device.ifindex not in own]
 
     def event_ring(self) -> EventRing:
         """A reader of this node's events; one at a time."""
@@ -192,6 +208,7 @@ class Datapath:
         """Nothing of ours is left: programs, links, maps, pins, overlay device."""
         for attachment in self._attacher.attachments():
             self._attacher.detach(attachment)
+        self._delivery.detach()
         netlink.remove_device(OVERLAY_DEVICE)
         self.close()
         if self._pins.is_dir():
@@ -223,6 +240,10 @@ class Datapath:
     def _attacher(self) -> Attacher:
         return Attacher(self._links, use_tcx=self._wants_tcx())
 
+    @cached_property
+    def _delivery(self) -> DeliveryLinks:
+        return DeliveryLinks(self._pins / "delivery")
+
     @property
     def _links(self) -> Path:
         return self._pins / "links"
@@ -244,11 +265,13 @@ class Datapath:
 
     def _open(self) -> Maps:
         self._prepare_overlay()
-        map_pins = MapPins(self._pins, [syscall.program_maps(number) for number in self._attacher.programs()])
+        running = self._attacher.programs() | self._delivery.programs()
+        map_pins = MapPins(self._pins, [syscall.program_maps(number) for number in running])
         map_pins.prepare()
         self._links.mkdir(exist_ok=True)
         for name in OBJECTS:
-            self._load(self._object_directory / name, map_pins)
+            self._load(self._configure(name, map_pins))
+        self._load_delivery(map_pins)
         complete = map_pins.swap()
         self._pin_programs()
         if complete:
@@ -285,15 +308,30 @@ class Datapath:
         lives = (_ticks(seconds) for seconds in (*astuple(config.lifetimes), config.unattended_after_s))
         return _CONFIG.pack(*addresses, *numbers, *rest, port, 0, self.underlay_ifindex, *lives)
 
-    def _load(self, path: Path, map_pins: MapPins) -> None:
-        program_object = BpfObject(path, map_pins.directory)
+    def _load_delivery(self, map_pins: MapPins) -> None:
+        """Programs for the node's stack; a kernel that does not take them costs nothing else."""
+        program_object = self._configure(STACK_OBJECT, map_pins)
+        program_object.set_program_type(syscall.PROGRAM_TYPE_NETFILTER, syscall.NETFILTER)
+        try:
+            self._load(program_object)
+        except LoadError as exc:
+            self._objects.remove(program_object)
+            program_object.close()
+            self.delivery_failure = f"this kernel takes no programs of netfilter ({os.strerror(exc.errno)})"
+            log.warning("the node's stack runs no program of ours", extra={"error": str(exc)})
+
+    def _configure(self, name: str, map_pins: MapPins) -> BpfObject:
+        program_object = BpfObject(self._object_directory / name, map_pins.directory)
         self._objects.append(program_object)
         program_object.set_constants(self._constants())
-        for name in program_object.map_names():
-            if name in self._config.max_entries:
-                program_object.set_max_entries(name, self._config.max_entries[name])
+        for map_name in program_object.map_names():
+            if map_name in self._config.max_entries:
+                program_object.set_max_entries(map_name, self._config.max_entries[map_name])
         map_pins.choose(program_object)
         program_object.keep_statistics()
+        return program_object
+
+    def _load(self, program_object: BpfObject) -> None:
         program_object.load()
         for name in program_object.program_names():
             self._programs[name] = program_object.program_fd(name)
@@ -315,6 +353,13 @@ class Datapath:
                 self._attacher.attach(attachment, self._programs[program], program)
             elif attachment not in places:  # the node's address moved to another device
                 self._attacher.detach(attachment)
+
+    def _undelivered(self, *, is_filled: bool) -> list[Family]:
+        """Of which the stack runs no program of this process; before the maps are filled: none of ours at all."""
+        wanted = [(family, self._programs[name]) for family, name in _DELIVERED.items() if name in self._programs]
+        if is_filled:
+            return [family for family, program in wanted if not self._delivery.runs(family, program)]
+        return [family for family, _ in wanted if not self._delivery.has(family)]
 
     def _node_places(self, *, is_filled: bool = True) -> list[tuple[Attachment, str]]:
         """The node's own hooks with their programs; before the maps are filled, only those without a program of ours."""

@@ -25,6 +25,8 @@ _TCA_BPF_ID = 11
 _FILTER_HANDLE: Final = 1
 _FILTER_PRIORITY: Final = 0xC111
 _ETHERNET_TYPES: Final = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
+_SCOPE_LINK: Final = 253
+_IFF_UP: Final = 1
 
 
 class Device(NamedTuple):
@@ -35,6 +37,15 @@ class Device(NamedTuple):
     mtu: int
     kind: str
     has_frames: bool = True
+
+
+class AddressedDevice(NamedTuple):
+    """A device that is up and has addresses that others may reach, each as address/bits."""
+
+    ifindex: int
+    name: str
+    kind: str
+    addresses: tuple[str, ...]
 
 
 def _converse(operation: str, talk: Callable[[Any], T]) -> T:
@@ -102,6 +113,26 @@ def device_with_address(address: str) -> Device | None:
         return None
 
     return _converse(f"look up {address}", talk)
+
+
+def addressed_devices() -> list[AddressedDevice]:
+    """Every device of the namespace that is up and has an address beyond link-local ones, in order of their numbers."""
+
+    def talk(route: Any) -> list[AddressedDevice]:
+        held: dict[int, list[str]] = {}
+        for entry in route.get_addr():
+            address = entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")
+            if address and entry["scope"] < _SCOPE_LINK:
+                held.setdefault(entry["index"], []).append(f"{address}/{entry['prefixlen']}")
+        links = [link for link in route.get_links() if link["index"] in held and link["flags"] & _IFF_UP]
+        return [
+            AddressedDevice(
+                link["index"], link.get_attr("IFLA_IFNAME"), _kind(link), tuple(sorted(held[link["index"]]))
+            )
+            for link in sorted(links, key=lambda link: int(link["index"]))
+        ]
+
+    return _converse("list addresses", talk)
 
 
 def ensure_overlay(name: str, port: int, mtu: int) -> int:

@@ -67,6 +67,12 @@ class AttachType(IntEnum):
     TCX_EGRESS = 47
 
 
+NETFILTER: Final = 45
+"""bpf_attach_type of programs of netfilter; apart, since no interface has them."""
+PROGRAM_TYPE_NETFILTER: Final = 32
+_LOCAL_IN: Final = 1
+
+
 class KernelMapInfo(NamedTuple):
     """struct bpf_map_info, its first fields."""
 
@@ -139,7 +145,7 @@ def program_id(fd: int) -> int:
     return int(struct.unpack_from("<I", _info(fd), 4)[0])
 
 
-def tcx_link_program(fd: int) -> int:
+def link_program(fd: int) -> int:
     """The id of the program a link runs. Source: struct bpf_link_info."""
     return int(struct.unpack_from("<I", _info(fd), 8)[0])
 
@@ -216,6 +222,15 @@ def create_link(program_fd: int, ifindex: int, attach_type: AttachType) -> int:
     """A tcx link in the caller's network namespace."""
     attr = struct.pack("<IIII", program_fd, ifindex, attach_type, 0) + bytes(32)
     return checked(Command.LINK_CREATE, attr, f"ifindex {ifindex}")
+
+
+def create_netfilter_link(program_fd: int, family: int, priority: int) -> int:
+    """A link where the caller's network namespace hands packets to its processes (NF_INET_LOCAL_IN).
+
+    Shape: `family` is an NFPROTO number. Raises: KernelError, of EBUSY when a program has the priority.
+    """
+    attr = struct.pack("<IIIIIIiI", program_fd, 0, NETFILTER, 0, family, _LOCAL_IN, priority, 0) + bytes(16)
+    return checked(Command.LINK_CREATE, attr, f"netfilter family {family}")
 
 
 def update_link(link_fd: int, program_fd: int) -> None:

@@ -187,13 +187,14 @@ def test_a_missing_interface_is_a_transient_error(datapath: Datapath) -> None:
 
 
 def test_a_damaged_object_is_a_permanent_error_with_the_reason(config: NodeConfig, tmp_path: Path) -> None:
-    for name in ("mesh_pod.bpf.o", "mesh_overlay.bpf.o"):
+    objects = ("mesh_pod.bpf.o", "mesh_overlay.bpf.o", "mesh_stack.bpf.o")
+    for name in objects:
         (tmp_path / name).write_bytes((OBJECT_DIRECTORY / name).read_bytes()[:2000])
     made = Datapath(config, tmp_path)
     with pytest.raises(LoadError) as failure:
         made.open()
     assert "libbpf" in failure.value.tail
-    for name in ("mesh_pod.bpf.o", "mesh_overlay.bpf.o"):
+    for name in objects:
         (tmp_path / name).write_bytes((OBJECT_DIRECTORY / name).read_bytes())
     assert made.open().backends.info().count == 0, "works once the objects do"
     made.uninstall()

@@ -19,7 +19,7 @@ from tests.integration.datapath.lone_node import lone_node, pod_interface
 from tests.packet.datapath_host import run
 
 pytestmark = pytest.mark.root
-NODE_HOOKS = ["overlay ingress", "underlay egress", "underlay ingress"]
+NODE_HOOKS = ["overlay ingress", "underlay egress", "underlay ingress", "stack ipv4", "stack ipv6"]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def _programs(config: NodeConfig) -> dict[str, str]:
 
 
 def _links(config: NodeConfig) -> list[Path]:
-    return sorted((config.pin_directory / "links").iterdir())
+    return sorted(path for kind in ("links", "delivery") for path in (config.pin_directory / kind).iterdir())
 
 
 def _lose_pins(config: NodeConfig, *names: str) -> None:
