@@ -15,13 +15,14 @@ from agent.policy.compiler import PolicyCompiler
 from agent.policy.host import HostGuard
 from agent.policy.nodes import NodeFollower, NodeKey, NodeVerbs
 from agent.policy.ops import EndpointTarget
+from agent.policy.reach import HostReach
 from agent.policy.routes import add_policy_routes
 from agent.policy.rows import describe_widening, engine_faults, policy_problems
-from agent.policy.shortfall import find_shortfalls
+from agent.policy.shortfall import find_shortfalls, with_limits
 from agent.policy.source import PolicySource
 from agent.tables import THE_NODE, Identity
 from kube.resource import POLICY_RESOURCES, Resource
-from meshapi.agent import MapDifference
+from meshapi.agent import NOT_ENFORCED, MapDifference
 from meshkit.errors import MeshError
 from meshkit.health import Health
 from meshkit.reconciler import Outcome, Reconciler
@@ -82,6 +83,7 @@ class PolicyFeature(Feature):
         server = core.client.server if core.client is not None else ""
         self._host_guard = HostGuard(core.db, core.settings, server, core.clock, core.outside.resolve)
         self.compiler = PolicyCompiler(core.db, context, neighbours.set_prefixes, nodes, self._host_guard.facts)
+        self._reach = HostReach(core.db, core.host, core.clock)
         self.target = EndpointTarget(core.maps, core.host, core.settings.policy_entries_per_pod)
         self.enforced = Wake()
         """Rings when what is enforced may have changed."""
@@ -109,6 +111,7 @@ class PolicyFeature(Feature):
         core = self._core
         tasks = {f"policy input {t.name}": self._forward(t) for t in self._inputs()}
         tasks["policies"] = self._follow()
+        tasks["host reach"] = self._reach.follow(self.enforced.set)
         tasks["host guard"] = self._host_guard.follow(self._wake.set)
         tasks["attachments"] = self._keep_attached()
         tasks["attachment changes"] = self._hear()
@@ -133,7 +136,8 @@ class PolicyFeature(Feature):
         """Policy objects say that they are not enforced as written for a pod of this node, until they are."""
         while True:
             rung = self.enforced.count
-            source.set_shortfalls(find_shortfalls(self._core.db, self.compiler.engine, self.target.failures))
+            failures = with_limits(self.target.failures, self._reach.limits())
+            source.set_shortfalls(find_shortfalls(self._core.db, self.compiler.engine, failures))
             await self.enforced.wait(rung)
             await self._core.clock.sleep(SHORTFALL_S)
 
@@ -142,7 +146,7 @@ class PolicyFeature(Feature):
         return describe_widening(self.compiler.engine.policies(), drained)
 
     def add_routes(self, rest: Rest) -> None:
-        add_policy_routes(rest, self._core.db, self.compiler, self._core.maps.policy)
+        add_policy_routes(rest, self._core.db, self.compiler, self._core.maps.policy, self._reach.limits)
 
     def differences(self) -> Compare:
         core = self._core
@@ -157,6 +161,7 @@ class PolicyFeature(Feature):
     def problems(self) -> Sequence[str]:
         found = policy_problems(self._core.db, self.compiler.engine) + engine_faults(self.compiler.faults)
         found += self.compiler.node_problems()
+        found += [f"{NOT_ENFORCED}host policies: {limit}" for limit in self._reach.limits()]
         failed = sorted(self.target.failures.items())
         return found + [f"{_who(address)}: {reason}" for address, reason in failed]
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from agent.datapath.layout import PolicyKey, PolicyValue
 from agent.datapath.maps import Map
 from agent.policy.compiler import PolicyCompiler
@@ -12,11 +14,19 @@ from meshapi.agent import PolicyList, PolicyMapRow, SelectorRow, ServicePeersRow
 from meshkit.rest import Rest
 
 
-def add_policy_routes(rest: Rest, db: AgentDB, compiler: PolicyCompiler, held: Map[PolicyKey, PolicyValue]) -> None:
+def add_policy_routes(
+    rest: Rest,
+    db: AgentDB,
+    compiler: PolicyCompiler,
+    held: Map[PolicyKey, PolicyValue],
+    limits: Callable[[], Sequence[str]],
+) -> None:
+    """`limits` are what host policies do not reach on this node."""
+
     @rest.get("/v1/policy", PolicyList, tag="policy")
     async def policy() -> PolicyList:
         """Policy objects, in force or refused."""
-        return policy_list(db, compiler)
+        return policy_list(db, compiler, limits())
 
     @rest.get("/v1/policy/selectors", list[SelectorRow], tag="policy")
     async def selectors() -> list[SelectorRow]:

@@ -14,14 +14,20 @@ from meshapi.agent import NOT_ENFORCED, PolicyList, PolicyMapRow, PolicyStatus, 
 from meshmodel.identity import NumericIdentity, identity_name
 from meshmodel.names import ClusterName
 from meshpolicy import Engine, Policy
+from meshpolicy.reference import HOST_GUARD
 from meshpolicy.scope import find_widening
 
 _NAMED_PODS: Final = 5
+_THE_NODE: Final = "the node"
 
 
-def policy_list(db: AgentDB, compiler: PolicyCompiler) -> PolicyList:
-    """Every policy object, in force or refused."""
-    concerned = concerned_pods(db, compiler.engine)
+def policy_list(db: AgentDB, compiler: PolicyCompiler, limits: Sequence[str] = ()) -> PolicyList:
+    """Every policy object, in force or refused; `limits` are what host policies do not reach on this node."""
+    engine = compiler.engine
+    concerned = concerned_pods(db, engine)
+    of_node = {
+        (p.key.kind, p.key.namespace, p.key.name) for p in engine.policies() if limits and selects_node(engine, p)
+    }
     rows = sorted(db.policies.rows(), key=lambda p: (p.kind, p.namespace, p.name))
     return PolicyList(
         revision=compiler.engine.revision,
@@ -32,11 +38,13 @@ def policy_list(db: AgentDB, compiler: PolicyCompiler) -> PolicyList:
                 name=row.name,
                 valid=row.is_valid,
                 message=row.message,
-                problems=list(row.problems),
-                not_enforced=list(row.unenforced),
-                pods=concerned.get((row.kind, row.namespace, row.name), []),
+                problems=[*row.problems, *beyond],
+                not_enforced=[*row.unenforced, *beyond],
+                pods=concerned.get(key, [_THE_NODE] if beyond else []),
             )
             for row in rows
+            for key in [(row.kind, row.namespace, row.name)]
+            for beyond in [limits if key in of_node else ()]
         ],
     )
 
@@ -84,6 +92,13 @@ def engine_faults(faults: Mapping[str, str]) -> list[str]:
     return [f"{what}: {reason}" for what, reason in sorted(faults.items())]
 
 
+def selects_node(engine: Engine, policy: Policy) -> bool:
+    """It is a host policy of this node, other than the guard."""
+    if not policy.is_host or policy.key == HOST_GUARD:
+        return False
+    return any(THE_NODE.identity in engine.selected_by(rule.subject) for rule in policy.rules)
+
+
 def concerned_pods(db: AgentDB, engine: Engine) -> dict[tuple[str, str, str], list[str]]:
     """The pods of this node, as namespace/name, and the node, that each policy selects of which a part is not enforced."""
     found: dict[tuple[str, str, str], list[str]] = {}
@@ -93,7 +108,7 @@ def concerned_pods(db: AgentDB, engine: Engine) -> dict[tuple[str, str, str], li
             subjects = {rule.subject for rule in policy.rules}
             selected = frozenset[int]().union(*(engine.selected_by(subject) for subject in subjects))
             pods = sorted(f"{e.namespace}/{e.pod}" for e in db.endpoints.rows() if e.identity in selected)
-            node = ["the node"] if policy.is_host and THE_NODE.identity in selected else []
+            node = [_THE_NODE] if policy.is_host and THE_NODE.identity in selected else []
             found[policy.key.kind, policy.key.namespace, policy.key.name] = [*node, *pods]
     return found
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from agent.policy.condition import dated
@@ -15,6 +15,12 @@ from meshpolicy import Engine, PolicyRef
 ENFORCED: Final = "Enforced"
 """The condition that a policy object has while a node enforces it in part; one line of its message for each such node."""
 _NAMED_PODS: Final = 3
+
+
+def with_limits(failures: Mapping[str, str], limits: Sequence[str]) -> dict[str, str]:
+    """The failures, and those of the node with what its host policies do not reach."""
+    said = [text for text in (failures.get(THE_NODE.address, ""), *limits) if text]
+    return {**failures, **({THE_NODE.address: "; ".join(said)} if said else {})}
 
 
 def find_shortfalls(db: AgentDB, engine: Engine, failures: Mapping[str, str]) -> dict[PolicyRef, str]:
