@@ -19,7 +19,7 @@ _NOTHING_COMES_BY: Final = frozenset({"dummy"})
 log = logging.getLogger(__name__)
 
 
-class AddressedDevice(Protocol):
+class UnwatchedDevice(Protocol):
     """A device of the node with addresses of the node, each as address/bits."""
 
     @property
@@ -32,19 +32,19 @@ class AddressedDevice(Protocol):
     def addresses(self) -> tuple[str, ...]: ...
 
 
-class Machine(Protocol):
-    """What the machine says of itself; both may block, `unwatched` raises KernelError."""
+class WatchedNode(Protocol):
+    """What the node says of itself; both may block, `unwatched` raises KernelError."""
 
-    def unwatched(self) -> Sequence[AddressedDevice]: ...
+    def unwatched(self) -> Sequence[UnwatchedDevice]: ...
     def delivery_failure(self) -> str: ...
 
 
 class HostReach:
     """`limits` says, a line each, what is not judged on this node; nothing while no host policy selects it."""
 
-    def __init__(self, db: AgentDB, machine: Machine, clock: Clock) -> None:
+    def __init__(self, db: AgentDB, machine: WatchedNode, clock: Clock) -> None:
         self._db, self._machine, self._clock = db, machine, clock
-        self._devices: Sequence[AddressedDevice] = ()
+        self._devices: Sequence[UnwatchedDevice] = ()
 
     def limits(self) -> list[str]:
         """As of the last look."""
@@ -75,7 +75,7 @@ class HostReach:
             await self._clock.sleep(_LOOK_S)
 
 
-def unreached(devices: Iterable[AddressedDevice], endpoints: Iterable[Endpoint]) -> list[str]:
+def unreached(devices: Iterable[UnwatchedDevice], endpoints: Iterable[Endpoint]) -> list[str]:
     """The devices by which something may come to the node that is not judged. Pure.
 
     Not those of pods, which are watched themselves, nor the bridge that they are behind, nor what leads nowhere.
