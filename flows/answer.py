@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Items of a ring as answers of GetFlows, whole or the fields that were asked for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from flows.errors import RequestError
+from flows.proto import flow_pb2 as pb
+from flows.proto import observer_pb2 as observer
+from flows.ring import Decode, Item, Lost
+
+Answer = Callable[[Item, int], observer.GetFlowsResponse]
+
+
+def answers(decode: Decode, node_name: str, mask: FieldMask) -> Answer:
+    """What makes an answer of an item and its number. An empty mask: every field. Raises: RequestError."""
+    if mask.paths and not mask.IsValidForDescriptor(pb.Flow.DESCRIPTOR):
+        wrong = [path for path in mask.paths if not FieldMask(paths=[path]).IsValidForDescriptor(pb.Flow.DESCRIPTOR)]
+        raise RequestError(f"field_mask: a flow has no field {', '.join(wrong)}")
+
+    def answer(item: Item, number: int) -> observer.GetFlowsResponse:
+        found = observer.GetFlowsResponse(node_name=node_name)
+        found.time.FromNanoseconds(item.time_ns)
+        if isinstance(item, Lost):
+            found.lost_events.source = pb.LostEventSource.ValueType(item.source)
+            found.lost_events.num_events_lost = item.number
+            found.lost_events.cpu.SetInParent()
+        elif mask.paths:
+            found.flow.SetInParent()
+            mask.MergeMessage(decode(item, number), found.flow)
+        else:
+            found.flow.CopyFrom(decode(item, number))
+        return found
+
+    return answer

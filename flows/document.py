@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages as lines of JSON and back, with the names that fields have in the .proto files. Pure."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from flows.errors import RequestError
+
+M = TypeVar("M", bound=Message)
+
+
+def json_line(message: Message) -> str:
+    """One line, without its end."""
+    return json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None, ensure_ascii=False)
+
+
+def read_json(text: str | bytes, message: M, what: str) -> M:
+    """The message with what the text says. Raises: RequestError, also for a field that it does not have."""
+    try:
+        return json_format.Parse(text, message, max_recursion_depth=20)
+    except (json_format.ParseError, ValueError, RecursionError) as exc:
+        raise RequestError(f"{what}: {str(exc)[:300]}") from exc

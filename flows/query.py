@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a GetFlows request takes out of a ring. Pure. Source: the semantics of Hubble's observer.
+
+Filters come before counting: `number` is the last so many that pass, or with `first` the first. `since` says where to begin
+whatever `number` is, `until` where to end. A request that follows begins with what `number` or `since` asks for, or else
+with what comes from now on. Lost events pass every filter and are not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from flows.errors import RequestError
+from flows.proto import flow_pb2 as pb
+from flows.proto import observer_pb2 as observer
+from flows.ring import FlowEntry, Item, Lost, Ring
+from flows.selection import FlowSelection
+
+STEP: Final = 512
+"""Items that are looked at without a pause."""
+
+
+class Reading:
+    """One request under way. It holds a place in the ring and nothing of what is in it. Raises: RequestError, FilterError."""
+
+    def __init__(self, ring: Ring, request: observer.GetFlowsRequest) -> None:
+        if request.first and request.follow:
+            raise RequestError("first and follow cannot be asked for together")
+        self._ring, self._selection = ring, FlowSelection(request.whitelist, request.blacklist)
+        self.follows = request.follow
+        self._since_ns = request.since.ToNanoseconds() if request.HasField("since") else None
+        self._until_ns = request.until.ToNanoseconds() if request.HasField("until") else None
+        self._end = None if request.follow else ring.end
+        is_counted = not request.follow and self._since_ns is None and request.number
+        self._left: int | None = request.number if is_counted else None
+        self._missed = 0
+        self.is_done = False
+        self.position = self._find_start(request)
+
+    def _find_start(self, request: observer.GetFlowsRequest) -> int:
+        ring = self._ring
+        if self._since_ns is not None:
+            return ring.find(self._since_ns)
+        if request.first or (not request.number and not request.follow) or request.number >= len(ring) > 0:
+            return ring.begin
+        if not request.number:
+            return ring.end
+        return self._find_last(request.number)
+
+    def _find_last(self, number: int) -> int:
+        """Where the last `number` that pass begin."""
+        ring, selects, decode = self._ring, self._selection.selects, self._ring.decode
+        until_ns, found, position = self._until_ns, 0, ring.end
+        for item in reversed(ring.slice(ring.begin, ring.end)):
+            position -= 1
+            if isinstance(item, FlowEntry) and (until_ns is None or item.time_ns <= until_ns):
+                found += selects(item, position, decode)
+                if found == number:
+                    break
+        return position
+
+    def step(self) -> list[tuple[Item, int]]:
+        """What passes of the next items, with their numbers; may be nothing though there is more: see `is_done`, `waits`."""
+        ring, end = self._ring, self._ring.end if self._end is None else self._end
+        found: list[tuple[Item, int]] = []
+        if self.position < ring.begin:
+            self._note_missed(found, min(ring.begin, end) - self.position)
+            self.position = min(ring.begin, end)
+        stop = min(self.position + STEP, end)
+        items = ring.slice(self.position, stop)
+        found += self._passing(items)
+        self.position = stop
+        if self._end is not None and (self.position >= end or self._left == 0):
+            self.is_done = True
+        if self.is_done and self._missed:
+            found.append((Lost(ring.oldest_ns, pb.HUBBLE_RING_BUFFER, self._missed), 0))
+        return found
+
+    @property
+    def waits(self) -> bool:
+        """Nothing more is there yet."""
+        return not self.is_done and self.position >= self._ring.end
+
+    def _note_missed(self, found: list[tuple[Item, int]], number: int) -> None:
+        """Of a request that ends they are told once, at its end; of one that follows, where they are missing."""
+        if self.follows:
+            found.append((Lost(self._ring.oldest_ns, pb.HUBBLE_RING_BUFFER, number), 0))
+        else:
+            self._missed += number
+
+    def _passing(self, items: list[Item]) -> Iterator[tuple[Item, int]]:
+        since_ns, until_ns, selects, decode = self._since_ns, self._until_ns, self._selection.selects, self._ring.decode
+        for number, item in enumerate(items, self.position):
+            if since_ns is not None and item.time_ns < since_ns:
+                continue
+            if until_ns is not None and item.time_ns > until_ns:
+                self.is_done = True
+                return
+            if isinstance(item, Lost):
+                yield item, number
+            elif selects(item, number, decode):
+                yield item, number
+                if self._left is not None:
+                    self._left -= 1
+                    if not self._left:
+                        return
