@@ -12,7 +12,7 @@ from typing import Protocol
 from agent.bootstrap import Facts
 from agent.datapath import spec
 from agent.datapath.config import AttachMode, Lifetimes, NodeConfig
-from agent.datapath.flow_layout import DatapathEvent, ProbeKey, ProbeValue
+from agent.datapath.flow_layout import ProbeKey, ProbeValue
 from agent.datapath.lock import NodeLock
 from agent.datapath.maps import Map, Maps
 from agent.datapath.netlink import AddressedDevice
@@ -51,8 +51,8 @@ class Host(Protocol):
     def move_to(self, address: str) -> None: ...
     def sight(self, asked: Sequence[tuple[str, int]]) -> Sequence[LinkSighting]: ...
     def changes(self) -> AsyncIterator[LinkChanges]: ...
-    def events(self) -> AsyncIterator[Sequence[DatapathEvent]]: ...
-    def wall_of(self, timestamp_ns: int) -> float: ...
+    def events(self) -> AsyncIterator[Sequence[bytes]]: ...
+    def wall_ns(self, timestamp_ns: int) -> int: ...
     def lost(self) -> int: ...
     def overlay(self, answers: Map[ProbeKey, ProbeValue]) -> Overlay | None: ...
 
@@ -66,7 +66,7 @@ class KernelHost:
         self.lock = NodeLock(settings.pin_directory)
         self.datapath = Datapath(node_config(settings, facts))
         self._overlay: OverlayProbe | None = None
-        self._offset_s = time.clock_gettime(time.CLOCK_REALTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+        self._offset_ns = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
     def open(self) -> Maps:
         """Raises: NodeTakenError when another agent has this node, UnsupportedKernelError, and what Datapath.open raises."""
@@ -131,12 +131,12 @@ class KernelHost:
     def changes(self) -> AsyncIterator[LinkChanges]:
         return ChangeSocket().batches()
 
-    def events(self) -> AsyncIterator[Sequence[DatapathEvent]]:
+    def events(self) -> AsyncIterator[Sequence[bytes]]:
         return self._ring.batches()
 
-    def wall_of(self, timestamp_ns: int) -> float:
+    def wall_ns(self, timestamp_ns: int) -> int:
         """The kernel stamps events with CLOCK_MONOTONIC."""
-        return timestamp_ns / 1e9 + self._offset_s
+        return timestamp_ns + self._offset_ns
 
     def lost(self) -> int:
         return self._ring.lost
@@ -204,12 +204,12 @@ class MemoryHost:
         await asyncio.get_running_loop().create_future()
         yield LinkChanges()
 
-    async def events(self) -> AsyncIterator[Sequence[DatapathEvent]]:
+    async def events(self) -> AsyncIterator[Sequence[bytes]]:
         await asyncio.get_running_loop().create_future()
         yield ()
 
-    def wall_of(self, timestamp_ns: int) -> float:
-        return timestamp_ns / 1e9
+    def wall_ns(self, timestamp_ns: int) -> int:
+        return timestamp_ns
 
     def lost(self) -> int:
         return 0

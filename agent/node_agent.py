@@ -63,7 +63,7 @@ def make_features(core: Core) -> tuple[Feature, ...]:
         loadbalancer,
         policy,
         EndpointsFeature(core, policy.target.revision, policy.target.failures),
-        ObserveFeature(core, policy.compiler.rule_name),
+        ObserveFeature(core, policy.compiler.rule_origin),
         confirmation,
         mesh,
         JournalFeature(core, mesh.peers),

@@ -9,6 +9,7 @@ from typing import Final
 
 from agent.datapath import spec
 from agent.datapath.config import VXLAN_PORT, Lifetimes
+from flows.ring import DEFAULT_CAPACITY
 from meshapi import installed
 from meshkit.settings import Settings, option
 from meshpeer.signals import HEARTBEAT_SILENCE_S
@@ -112,6 +113,9 @@ class AgentSettings(Settings):
         10_000, "backends (addresses times ports) that a cluster may give one Service; what is beyond is left out"
     )
     service_frontends_max: int = option(4096, "addresses times ports of one Service; what is beyond is left out")
+    flow_ring: int = option(
+        DEFAULT_CAPACITY, "flows that are kept for those who ask later, one less than a power of two"
+    )
     once_uninstall: bool = option(False, "remove programs, maps, pins and the overlay device from this node, then exit")
     detach: bool = option(
         False, "remove all of that, say so on the probe port, and wait to be stopped: the last pod of a node"

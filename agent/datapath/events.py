@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.datapath import kernel, syscall
-from agent.datapath.flow_layout import DatapathEvent
+from agent.datapath.flow_layout import DatapathEvent, is_event
 
 _BUSY: Final = 1 << 31
 _DISCARD: Final = 1 << 30
@@ -40,8 +40,12 @@ class EventRing:
         self._end = memoryview(self._producer)[:8].cast("Q")
 
     def drain(self, limit: int = 4096) -> list[DatapathEvent]:
-        """Up to `limit` waiting events, oldest first; never blocks. Records of another version are skipped."""
-        found: list[DatapathEvent] = []
+        """The same as `take`, decoded."""
+        return [DatapathEvent.unpack(raw) for raw in self.take(limit)]
+
+    def take(self, limit: int = 4096) -> list[bytes]:
+        """Up to `limit` waiting records, oldest first; never blocks. Records of another version are skipped."""
+        found: list[bytes] = []
         position, end = self._position.value, self._end[0]
         while position < end and len(found) < limit:
             start = position & self._mask
@@ -50,19 +54,21 @@ class EventRing:
                 break
             length = word & ~(_BUSY | _DISCARD)
             if not word & _DISCARD:
-                _decode_into(found, bytes(self._data[start + _HEADER_BYTES : start + _HEADER_BYTES + length]))
+                raw = bytes(self._data[start + _HEADER_BYTES : start + _HEADER_BYTES + length])
+                if is_event(raw):
+                    found.append(raw)
             position += (length + _HEADER_BYTES + 7) & ~7
         self._position.value = position
         return found
 
-    async def batches(self, limit: int = 4096) -> AsyncIterator[list[DatapathEvent]]:
+    async def batches(self, limit: int = 4096) -> AsyncIterator[list[bytes]]:
         """Non-empty batches for as long as the loop runs; cancel to stop. One iteration at a time."""
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(self._fd, ready.set)
         try:
             while True:
                 ready.clear()
-                batch = self.drain(limit)
+                batch = self.take(limit)
                 if batch:
                     yield batch
                     await asyncio.sleep(0)
@@ -90,10 +96,3 @@ class EventRing:
         self._producer.close()
         self._lost_map.close()
         os.close(self._fd)
-
-
-def _decode_into(found: list[DatapathEvent], raw: bytes) -> None:
-    try:
-        found.append(DatapathEvent.unpack(raw))
-    except (ValueError, struct.error):
-        return

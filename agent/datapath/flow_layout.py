@@ -279,3 +279,26 @@ class DatapathEvent(NamedTuple):
         ports = [int.from_bytes(sport, "big"), int.from_bytes(dport, "big")]
         front = [unpack16(frontend, family), int.from_bytes(fport, "big")]
         return cls._make([timestamp_ns, *numbers, *ends, *ports, *front, extra & 0xF, extra >> 4])
+
+
+# What is read of a `struct event` before anybody asks for the rest of it.
+
+
+def is_event(raw: bytes) -> bool:
+    """It is a record of this version."""
+    return len(raw) == _EVENT.size and raw[8] == EVENT_VERSION
+
+
+def event_time_ns(raw: bytes) -> int:
+    """Nanoseconds of CLOCK_MONOTONIC."""
+    return int.from_bytes(raw[:8], "little")
+
+
+def event_sides(raw: bytes) -> bytes:
+    """Equal for records with equal addresses, identities, frontend, protocol and rule."""
+    return raw[20:32] + raw[44:46] + raw[47:96] + raw[12:13]
+
+
+def event_head(raw: bytes) -> bytes:
+    """Equal for records with equal type, reason, direction, protocol, TCP flags, policy match and trace point."""
+    return raw[9:14] + raw[46:47]

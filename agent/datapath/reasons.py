@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Why a packet was dropped or where it was sent, by number.
 
-Source: Cilium's numbers and texts where they exist (bpf/abi.h has the same list); 240 and above are ours.
+Source: Cilium's numbers where they exist (bpf/abi.h has the same list); 240 and above are ours. Texts of drops are those of
+flows.words.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+
+from flows.words import DROP_TEXTS
 
 
 class Reason(IntEnum):
@@ -56,10 +59,10 @@ class Reason(IntEnum):
     @property
     def text(self) -> str:
         """The words people search for; Cilium's where the number is Cilium's."""
-        return _TEXTS[self]
+        return _TEXTS.get(self) or DROP_TEXTS[self]
 
 
-_TEXTS = {
+_TEXTS = {  # of what is not dropped
     Reason.TO_ENDPOINT: "Forwarded to endpoint",
     Reason.TO_OVERLAY: "Forwarded to overlay",
     Reason.TO_STACK: "Forwarded to stack",
@@ -67,29 +70,4 @@ _TEXTS = {
     Reason.FLOW_OPENED: "Flow opened",
     Reason.FLOW_ESTABLISHED: "Flow established",
     Reason.FLOW_UNATTENDED: "Flow left to the stack while no agent ran",
-    Reason.INVALID_SOURCE_MAC: "Invalid source mac",
-    Reason.INVALID_SOURCE_IP: "Invalid source ip",
-    Reason.POLICY_DENIED: "Policy denied",
-    Reason.INVALID_PACKET: "Invalid packet",
-    Reason.FRAGMENTATION_NEEDED: "Fragmentation needed",
-    Reason.UNSUPPORTED_L3: "Unsupported L3 protocol",
-    Reason.WRITE_ERROR: "Error writing to packet",
-    Reason.NO_TUNNEL_KEY: "Error retrieving tunnel key",
-    Reason.UNROUTABLE: "Stale or unroutable IP",
-    Reason.CONNTRACK_FULL: "CT: Map insertion failed",
-    Reason.NO_BACKEND: "Service backend not found",
-    Reason.NO_CONFIGURATION: "No configuration available to perform policy decision",
-    Reason.UNSUPPORTED_L2: "Unsupported L2 protocol",
-    Reason.ENCAPSULATION_PROHIBITED: "Encapsulation traffic is prohibited",
-    Reason.INVALID_IDENTITY: "Invalid identity",
-    Reason.UNKNOWN_SENDER: "Unknown sender",
-    Reason.FIRST_FRAGMENT_MISSING: "First logical datagram fragment not found",
-    Reason.PROXY_UNSUPPORTED: "Proxy redirection not supported for protocol",
-    Reason.POLICY_DENY_RULE: "Policy denied by denylist",
-    Reason.INVALID_CLUSTER_ID: "Invalid ClusterID",
-    Reason.TTL_EXCEEDED: "TTL exceeded",
-    Reason.UNKNOWN_IDENTITY: "Identity of the peer is not known yet",
-    Reason.UNRELATED_ICMP_ERROR: "ICMP error matches no connection",
-    Reason.NOT_BY_TUNNEL: "Source is behind a tunnel and came without it",
-    Reason.FOREIGN_SOURCE: "Source does not belong to the cluster of the sending node",
 }

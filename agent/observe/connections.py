@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from agent.datapath.flow_layout import TraceReason
 from agent.datapath.reasons import Reason
-from agent.observe.flow import Flow, FlowEnd, FlowType, FlowVerdict, protocol_number
+from flows.proto import flow_pb2 as pb
+from flows.words import POLICY_VERDICT, TRACE
 from meshapi.connection import ConnectionEnd, ConnectionRow
 from meshmodel import protocol
 
@@ -21,6 +21,9 @@ _JUDGED: Final = frozenset(
     {Reason.POLICY_DENIED, Reason.POLICY_DENY_RULE, Reason.UNKNOWN_IDENTITY, Reason.PROXY_UNSUPPORTED}
 )
 """Why a packet is dropped that policy was asked about."""
+_NUMBERS: Final = {
+    "TCP": protocol.TCP, "UDP": protocol.UDP, "SCTP": protocol.SCTP, "ICMPv4": protocol.ICMP, "ICMPv6": protocol.ICMPV6,
+}  # fmt: skip
 
 
 class _Key(NamedTuple):
@@ -35,11 +38,11 @@ class _Key(NamedTuple):
 class _Seen:
     """By source port: whether the connection was cut."""
 
-    last: Flow
+    last: pb.Flow
     ports: dict[int, bool] = field(default_factory=dict)
 
 
-def new_connections(flows: Iterable[Flow], is_here: Callable[[str], bool]) -> list[ConnectionRow]:
+def new_connections(flows: Iterable[pb.Flow], is_here: Callable[[str], bool]) -> list[ConnectionRow]:
     """One row for each direction, pair of addresses, protocol and port, in that order. `is_here`: a pod of this node has it.
 
     Flows come oldest first.
@@ -48,14 +51,13 @@ def new_connections(flows: Iterable[Flow], is_here: Callable[[str], bool]) -> li
     for flow in flows:
         if not _opens(flow):
             continue
-        number = protocol_number(flow.protocol)
-        port = flow.icmp_type if number == protocol.ICMP else flow.destination.port
+        number, source_port, port = _transport(flow)
         for direction in _sides(flow, is_here):
-            key = _Key(direction, flow.source.ip, flow.destination.ip, number, port)
+            key = _Key(direction, flow.IP.source, flow.IP.destination, number, port)
             found = seen.setdefault(key, _Seen(flow))
             found.last = flow
-            is_cut = flow.verdict is FlowVerdict.DROPPED and flow.direction == direction
-            found.ports[flow.source.port] = is_cut or found.ports.get(flow.source.port, False)
+            is_cut = flow.verdict == pb.DROPPED and _word(flow) == direction
+            found.ports[source_port] = is_cut or found.ports.get(source_port, False)
     return [_row(key, seen[key]) for key in sorted(seen)]
 
 
@@ -66,35 +68,54 @@ def keep_most(rows: list[ConnectionRow], most: int) -> tuple[list[ConnectionRow]
     return [rows[place] for place in kept], sum(rows[place].connections for place in others)
 
 
-def _opens(flow: Flow) -> bool:
-    if flow.type is FlowType.TRACE:
-        return flow.reason == TraceReason.NEW
-    return flow.type is FlowType.POLICY_VERDICT or flow.reason in _JUDGED
+def _opens(flow: pb.Flow) -> bool:
+    kind = flow.event_type.type
+    if kind == TRACE:
+        return flow.trace_reason == pb.NEW
+    return kind == POLICY_VERDICT or flow.drop_reason in _JUDGED
 
 
-def _sides(flow: Flow, is_here: Callable[[str], bool]) -> Iterator[str]:
+def _transport(flow: pb.Flow) -> tuple[int, int, int]:
+    """The IP protocol, the source port, and the destination port or the type of an ICMP message."""
+    match flow.l4.WhichOneof("protocol"):
+        case "TCP" | "UDP" | "SCTP" as name:
+            header = getattr(flow.l4, name)
+            return _NUMBERS[name], header.source_port, header.destination_port
+        case "ICMPv4" | "ICMPv6" as name:
+            return _NUMBERS[name], 0, getattr(flow.l4, name).type
+    return (int(flow.Summary) if flow.Summary.isdigit() else 0), 0, 0
+
+
+def _word(flow: pb.Flow) -> str:
+    return "ingress" if flow.traffic_direction == pb.INGRESS else "egress"
+
+
+def _sides(flow: pb.Flow, is_here: Callable[[str], bool]) -> Iterator[str]:
     """The directions in which a pod of this node has the connection.
 
     What is cut on its way out never comes in, so the other side was not asked.
     """
-    if is_here(flow.source.ip):
+    if is_here(flow.IP.source):
         yield "egress"
-    if is_here(flow.destination.ip) and not (flow.verdict is FlowVerdict.DROPPED and flow.direction == "egress"):
+    if is_here(flow.IP.destination) and not (flow.verdict == pb.DROPPED and _word(flow) == "egress"):
         yield "ingress"
 
 
 def _row(key: _Key, seen: _Seen) -> ConnectionRow:
+    last = seen.last
     return ConnectionRow(
         direction=key.direction,
-        source=_end(seen.last.source),
-        destination=_end(seen.last.destination),
+        source=_end(last.IP.source, last.source),
+        destination=_end(last.IP.destination, last.destination),
         protocol=key.protocol,
         port=key.port,
         connections=len(seen.ports),
         dropped=sum(seen.ports.values()),
-        last=seen.last.time_s,
+        last=last.time.ToNanoseconds() / 1e9,
     )
 
 
-def _end(end: FlowEnd) -> ConnectionEnd:
-    return ConnectionEnd(ip=end.ip, identity=end.identity, namespace=end.namespace, pod=end.pod, cluster=end.cluster)
+def _end(ip: str, end: pb.Endpoint) -> ConnectionEnd:
+    return ConnectionEnd(
+        ip=ip, identity=end.identity, namespace=end.namespace, pod=end.pod_name, cluster=end.cluster_name
+    )

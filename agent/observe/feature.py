@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 from prometheus_client.metrics_core import Metric
@@ -14,24 +15,34 @@ from agent.datapath.reasons import Reason
 from agent.feature import Feature, Tasks
 from agent.metric import gauge
 from agent.observe.flood import HalfOpen
-from agent.observe.flow import FlowMaker, Rules
-from agent.observe.ring import FlowRing
+from agent.observe.flow import FlowMaker, namespaces_of
 from agent.observe.routes import add_flow_routes
+from agent.observe.sides import Directory, Rules, Sides
+from flows.live import LiveFlows
+from flows.proto import flow_pb2 as pb
+from flows.ring import Lost
+from flows.words import qualified_name, uuid_prefix
 from meshkit.health import Health
 from meshkit.rest import Rest
 
 
 class ObserveFeature(Feature):
-    """`rule_name` tells which policy rule a map value names."""
+    """`rule_origin` tells which policy rule a map value names."""
 
     name = "observe"
 
-    def __init__(self, core: Core, rule_name: Rules) -> None:
-        self._core, self.flows = core, FlowRing()
+    def __init__(self, core: Core, rule_origin: Rules) -> None:
+        self._core = core
         self._half_open = HalfOpen(core.maps.conntrack_opening.info().max_entries)
-        self._maker = FlowMaker(core.db, core.host.wall_of, rule_name)
+        node_name = qualified_name(core.db.own, core.db.node_name)
+        directory = Directory(core.db, rule_origin)
+        self._maker = FlowMaker(directory, core.host.wall_ns, node_name, uuid_prefix(os.urandom(10)))
+        self.flows = LiveFlows(self._maker.decode, core.settings.flow_ring, node_name)
+        self._lost = core.host.lost()
 
     def check_health(self, health: Health) -> None:
+        self.flows.note_rate(self._core.clock.monotonic())
+        self._note_lost()
         self._half_open.note(
             self._core.clock.monotonic(), self._count(Reason.FLOW_OPENED), self._count(Reason.FLOW_ESTABLISHED)
         )
@@ -44,6 +55,13 @@ class ObserveFeature(Feature):
         values = (self._core.maps.metrics.get(MetricKey(reason, direction)) for direction in Direction)
         return sum(value.packets for value in values if value is not None)
 
+    def _note_lost(self) -> None:
+        """Events that the kernel had no room for are told once a second, where they are missing."""
+        lost, before = self._core.host.lost(), self._lost
+        if lost > before:
+            self.flows.extend([Lost(int(self._core.clock.wall() * 1e9), pb.PERF_EVENT_RING_BUFFER, lost - before)])
+        self._lost = lost
+
     def tasks(self) -> Tasks:
         return {"flows": self._follow_events()}
 
@@ -51,8 +69,12 @@ class ObserveFeature(Feature):
         add_flow_routes(rest, self.flows, self._core.db, self._core.host.lost)
 
     def metrics(self) -> Iterable[Metric]:
-        yield gauge("flows_seen_total", "flow records since the start", self.flows.seen)
+        yield gauge("flows_seen_total", "flow records since the start", self.flows.ring.end)
 
     async def _follow_events(self) -> None:
         async for batch in self._core.host.events():
-            self.flows.extend(self._maker.make(event) for event in batch)
+            entries = self._maker.make(batch)
+            self.flows.extend(entries)
+            sides = {id(entry.sides): entry.sides for entry in entries}.values()
+            found = {name for each in sides if isinstance(each, Sides) for name in namespaces_of(each)}
+            self.flows.note_namespaces(found, self._core.clock.monotonic())

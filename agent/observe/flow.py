@@ -1,201 +1,174 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One flow record, from one datapath event and the tables as they are now. Pure.
+"""Flows of the kernel's records: who it was about is looked up when a record arrives, the rest when somebody asks. Pure.
 
-Source: fields, verdicts, directions and summaries are those of Hubble's flow message.
+Source: fields, verdicts, directions and summaries are those that Hubble derives from the same events.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from enum import StrEnum
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Final
 
-import msgspec
-
-from agent.datapath.flow_layout import DatapathEvent, EventType, PolicyMatch, TracePoint, TraceReason
+from agent.datapath.flow_layout import (
+    DatapathEvent,
+    EventType,
+    TraceReason,
+    event_head,
+    event_time_ns,
+)
 from agent.datapath.layout import Direction
 from agent.datapath.reasons import Reason
-from agent.tables import AgentDB, FrontendKey
+from agent.observe.sides import Directory, Side, Sides
+from flows.proto import flow_pb2 as pb
+from flows.ring import FlowEntry
+from flows.summary import flags_summary, icmp_summary, tcp_flags
+from flows.words import TRACE_POINTS
 from meshmodel import protocol
-from meshmodel.identity import LOCAL_SCOPE_CIDR, identity_name, is_reserved
-from meshmodel.labels import CLUSTER_LABEL
 
-_FLAGS = (("SYN", 2), ("ACK", 16), ("RST", 4), ("FIN", 1), ("PSH", 8), ("URG", 32), ("ECE", 64), ("CWR", 128))
-_POINTS = {TracePoint.TO_ENDPOINT: "to-endpoint", TracePoint.TO_STACK: "to-stack", TracePoint.TO_OVERLAY: "to-overlay"}
-_MATCHES = {
-    PolicyMatch.NONE: "none",
-    PolicyMatch.L3_ONLY: "L3-Only",
-    PolicyMatch.L3_L4: "L3-L4",
-    PolicyMatch.L4_ONLY: "L4-Only",
-    PolicyMatch.ALL: "all",
-    PolicyMatch.L3_PROTOCOL: "L3-Proto",
-    PolicyMatch.PROTOCOL_ONLY: "Proto-Only",
+_POINTS: Final = {
+    number: pb.TraceObservationPoint.Value(name.upper().replace("-", "_")) for number, name in enumerate(TRACE_POINTS)
 }
-_ICMP = "ICMPv4"
-_ICMP_TYPES = {0: "EchoReply", 3: "DestinationUnreachable", 8: "EchoRequest", 11: "TimeExceeded"}
-_UNREACHABLE = {0: "(Net)", 1: "(Host)", 3: "(Port)", 4: "(FragmentationNeeded)"}
 
 
-class FlowVerdict(StrEnum):
-    FORWARDED = "FORWARDED"
-    DROPPED = "DROPPED"
-    REDIRECTED = "REDIRECTED"
+class Head:
+    """What a record says of itself besides whom it is about and when it was; compared by identity.
 
+    `reason` is the record's, unless there is a better one. `flow` is encoded.
+    """
 
-class FlowType(StrEnum):
-    DROP = "drop"
-    TRACE = "trace"
-    POLICY_VERDICT = "policy-verdict"
+    __slots__ = ("flow", "is_denied", "reason")
 
-
-class FlowEnd(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One side of a flow."""
-
-    ip: str
-    port: int = 0
-    identity: int = 0
-    name: str = ""
-    namespace: str = ""
-    pod: str = ""
-    cluster: str = ""
-    labels: tuple[str, ...] = ()
-
-
-class Flow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of what happened. `is_reply` None: not known, as for every drop."""
-
-    time_s: float
-    type: FlowType
-    verdict: FlowVerdict
-    source: FlowEnd
-    destination: FlowEnd
-    protocol: str
-    summary: str
-    direction: str = ""
-    what: str = ""
-    reason: int = 0
-    is_reply: bool | None = None
-    endpoint_id: int = 0
-    policy: str = ""
-    service: str = ""
-    node: str = ""
-    length: int = 0
-    icmp_type: int = 0
-
-
-class Rules(Protocol):
-    """The name of a policy rule by its number in the maps; "" if it is not known."""
-
-    def __call__(self, rule_id: int, /) -> str: ...
+    def __init__(self, event: DatapathEvent, reason: int) -> None:
+        self.reason = reason
+        self.is_denied = _verdict(event) == pb.DROPPED
+        self.flow = _head_fields(event, reason).SerializeToString()
 
 
 class FlowMaker:
-    """Names addresses and identities from the tables; `wall_of` turns the kernel's clock into wall seconds."""
+    """`wall_ns` turns the kernel's clock into the wall's. `uuid` is the beginning of every flow's, 24 characters."""
 
-    def __init__(self, db: AgentDB, wall_of: Callable[[int], float], rule_name: Rules) -> None:
-        self._db, self._wall_of, self._rule_name = db, wall_of, rule_name
+    def __init__(self, directory: Directory, wall_ns: Callable[[int], int], node_name: str, uuid: str) -> None:
+        self._directory, self._wall_ns, self._node_name, self._uuid = directory, wall_ns, node_name, uuid
+        self._heads: dict[tuple[bytes, int], Head] = {}
 
-    def make(self, event: DatapathEvent) -> Flow:
-        """The record of one event."""
-        kind = {EventType.DROP: FlowType.DROP, EventType.POLICY_VERDICT: FlowType.POLICY_VERDICT}.get(
-            EventType(event.type), FlowType.TRACE
-        )
-        is_icmp = event.protocol == protocol.ICMP
-        source = self._peer(event.source, 0 if is_icmp else event.source_port, event.source_identity)
-        target = self._peer(event.destination, 0 if is_icmp else event.destination_port, event.destination_identity)
-        reason = self._reason(event, source, target) if kind is FlowType.DROP else event.reason
-        is_reply = event.reason == TraceReason.REPLY if kind is FlowType.TRACE else None
-        verdict = _verdict(kind, event)
-        if kind is FlowType.POLICY_VERDICT and verdict is not FlowVerdict.DROPPED:
-            is_reply = False
-        return Flow(
-            time_s=self._wall_of(event.timestamp_ns),
-            type=kind,
-            verdict=verdict,
-            source=source,
-            destination=target,
-            protocol=_protocol(event.protocol),
-            summary=_summary(event),
-            direction="ingress" if event.direction == Direction.INGRESS else "egress",
-            what=_what(kind, event, reason),
-            reason=reason,
-            is_reply=is_reply,
-            endpoint_id=event.endpoint_id,
-            policy=self._rule_name(event.rule_id) if event.rule_id else "",
-            service=self._service(event),
-            node=f"{self._db.own}/{self._db.node_name}",
-            length=event.length,
-            icmp_type=event.source_port if is_icmp else 0,
-        )
+    def make(self, records: Iterable[bytes]) -> list[FlowEntry]:
+        """One entry for each `struct event`."""
+        self._directory.refresh()
+        return [self._entry(raw) for raw in records]
 
-    def _peer(self, ip: str, port: int, identity: int) -> FlowEnd:
-        row = self._db.prefixes.get(f"{ip}/32" if ":" not in ip else f"{ip}/128")
-        number = identity or (row.identity if row is not None else 0)
-        known = self._db.identities.get(number)
-        cluster = known.cluster if known is not None else (row.cluster if row is not None else "")
-        if known is not None:
-            cluster = next((label.value for label in known.labels if label.key == CLUSTER_LABEL), cluster)
-        is_pod = row is not None and bool(row.namespace)
-        return FlowEnd(
-            ip=ip,
-            port=port,
-            identity=number,
-            name=identity_name(number) if is_reserved(number) else "",
-            namespace=row.namespace if row is not None and is_pod else "",
-            pod=row.name if row is not None and is_pod else "",
-            cluster=cluster,
-            labels=tuple(f"{x.source}:{x.key}={x.value}" for x in known.labels) if known is not None else (),
-        )
+    def _entry(self, raw: bytes) -> FlowEntry:
+        sides = self._directory.find(raw)
+        return FlowEntry(self._wall_ns(event_time_ns(raw)), sides, self._head(raw, sides), raw)
 
-    def _reason(self, event: DatapathEvent, source: FlowEnd, target: FlowEnd) -> int:
-        """A policy drop of a peer whose labels have not arrived has a reason of its own: no rule denied it."""
-        remote = source if event.direction == Direction.INGRESS else target
-        is_labelled = is_reserved(remote.identity) or remote.identity >= LOCAL_SCOPE_CIDR or remote.labels
-        if event.reason == Reason.POLICY_DENIED and not is_labelled:
-            return int(Reason.UNKNOWN_IDENTITY)
-        return event.reason
+    def _head(self, raw: bytes, sides: Sides) -> Head:
+        key, reason = event_head(raw), 0
+        kind, why, direction = key[0], key[1], key[2]
+        if kind == EventType.DROP and why == Reason.POLICY_DENIED:
+            remote = sides.source if direction == Direction.INGRESS else sides.destination
+            # a peer whose labels have not arrived: no rule denied it
+            reason = 0 if remote.is_labelled else int(Reason.UNKNOWN_IDENTITY)
+        found = self._heads.get((key, reason))
+        if found is None:
+            event = DatapathEvent.unpack(raw)
+            found = self._heads[key, reason] = Head(event, reason or event.reason)
+        return found
 
-    def _service(self, event: DatapathEvent) -> str:
-        if not event.frontend_port:
-            return ""
-        row = self._db.frontends.get(FrontendKey(event.frontend, event.frontend_port, _protocol(event.protocol)))
-        return str(row.service) if row is not None else f"{event.frontend}:{event.frontend_port}"
+    def decode(self, entry: FlowEntry, number: int) -> pb.Flow:
+        """The flow of an entry that `make` made, with its number in the ring."""
+        event, sides, head = DatapathEvent.unpack(entry.raw), entry.sides, entry.head
+        assert isinstance(sides, Sides)
+        assert isinstance(head, Head)
+        flow = pb.Flow.FromString(head.flow)
+        flow.time.FromNanoseconds(entry.time_ns)
+        flow.uuid = f"{self._uuid}{number:012x}"
+        flow.node_name = self._node_name
+        flow.interface.index = event.ifindex
+        flow.IP.source, flow.IP.destination, flow.IP.ipVersion = sides.source.ip, sides.destination.ip, sides.version
+        flow.source.MergeFromString(sides.source.endpoint)
+        flow.destination.MergeFromString(sides.destination.endpoint)
+        if sides.service:
+            flow.destination_service.MergeFromString(sides.service)
+        if sides.policy:
+            _add_policy(flow, is_denied=head.is_denied).MergeFromString(sides.policy)
+        _add_ports(flow, event)
+        return flow
 
 
-def _verdict(kind: FlowType, event: DatapathEvent) -> FlowVerdict:
-    if kind is FlowType.DROP or (kind is FlowType.POLICY_VERDICT and event.reason):
-        return FlowVerdict.DROPPED
-    return FlowVerdict.FORWARDED
+def namespaces_of(sides: Sides) -> Iterable[tuple[str, str]]:
+    """Cluster and namespace of each end that has one."""
+    ends: tuple[Side, Side] = (sides.source, sides.destination)
+    return [(end.cluster, end.namespace) for end in ends if end.namespace]
 
 
-def _what(kind: FlowType, event: DatapathEvent, reason: int) -> str:
-    """The TYPE column: drop reason, trace point, or how specific the policy match was."""
-    if kind is FlowType.DROP:
-        try:
-            return Reason(reason).text
-        except ValueError:
-            return f"Reason {reason}"
-    if kind is FlowType.TRACE:
-        return _POINTS.get(TracePoint(event.point), "trace")
-    direction = "INGRESS" if event.direction == Direction.INGRESS else "EGRESS"
-    return f"policy-verdict:{_MATCHES.get(PolicyMatch(event.match), 'none')} {direction}"
+def _verdict(event: DatapathEvent) -> pb.Verdict.ValueType:
+    if event.type == EventType.DROP or (event.type == EventType.POLICY_VERDICT and event.reason):
+        return pb.DROPPED
+    return pb.FORWARDED
 
 
-def _protocol(number: int) -> str:
-    return _ICMP if number == protocol.ICMP else protocol.PROTOCOL_NAMES.get(number, str(number))
+def _head_fields(event: DatapathEvent, reason: int) -> pb.Flow:
+    flow = pb.Flow(verdict=_verdict(event), Type=pb.L3_L4)
+    flow.event_type.type = event.type
+    flow.traffic_direction = pb.INGRESS if event.direction == Direction.INGRESS else pb.EGRESS
+    if flow.verdict == pb.DROPPED:
+        flow.drop_reason = reason
+        flow.drop_reason_desc = pb.DropReason.ValueType(reason)
+    match event.type:
+        case EventType.TRACE:
+            flow.event_type.sub_type = event.point
+            flow.trace_observation_point = _POINTS.get(event.point, pb.UNKNOWN_POINT)
+            flow.trace_reason = pb.TraceReason.ValueType(event.reason)
+            flow.is_reply.value = event.reason == TraceReason.REPLY
+        case EventType.POLICY_VERDICT:
+            flow.policy_match_type = event.match
+            if flow.verdict != pb.DROPPED:
+                flow.is_reply.value = False
+        case _:
+            flow.event_type.sub_type = reason
+    _add_transport(flow, event)
+    return flow
 
 
-def protocol_number(text: str) -> int:
-    """The IP protocol that a flow's `protocol` names."""
-    if text == _ICMP:
-        return protocol.ICMP
-    return protocol.PROTOCOL_NUMBERS[text] if text in protocol.PROTOCOL_NUMBERS else int(text)
+def _add_policy(flow: pb.Flow, *, is_denied: bool) -> pb.Policy:
+    """An empty policy where the one that decided stands."""
+    if flow.traffic_direction == pb.INGRESS:
+        return flow.ingress_denied_by.add() if is_denied else flow.ingress_allowed_by.add()
+    return flow.egress_denied_by.add() if is_denied else flow.egress_allowed_by.add()
 
 
-def _summary(event: DatapathEvent) -> str:
-    if event.protocol == protocol.TCP:
-        return "TCP Flags: " + ", ".join(name for name, bit in _FLAGS if event.tcp_flags & bit)
-    if event.protocol == protocol.ICMP:
-        kind = _ICMP_TYPES.get(event.source_port, str(event.source_port))
-        return f"ICMPv4 {kind}{_UNREACHABLE.get(event.destination_port, '') if event.source_port == 3 else ''}"
-    return _protocol(event.protocol)
+def _add_ports(flow: pb.Flow, event: DatapathEvent) -> None:
+    """What the header above IP says that no other flow shares. Of ICMP the ports are type and code."""
+    source, destination, l4 = event.source_port, event.destination_port, flow.l4
+    match event.protocol:
+        case protocol.TCP:
+            l4.TCP.source_port, l4.TCP.destination_port = source, destination
+        case protocol.UDP:
+            l4.UDP.source_port, l4.UDP.destination_port = source, destination
+        case protocol.SCTP:
+            l4.SCTP.source_port, l4.SCTP.destination_port = source, destination
+        case protocol.ICMP:
+            l4.ICMPv4.type, l4.ICMPv4.code = source, destination
+            flow.Summary = icmp_summary(source, destination)
+        case protocol.ICMPV6:
+            l4.ICMPv6.type, l4.ICMPv6.code = source, destination
+            flow.Summary = icmp_summary(source, destination, version=6)
+
+
+def _add_transport(flow: pb.Flow, event: DatapathEvent) -> None:
+    """The protocol above IP, its flags and its words; of one that a flow has no message for its number stands there."""
+    match event.protocol:
+        case protocol.TCP:
+            flow.l4.TCP.flags.CopyFrom(tcp_flags(event.tcp_flags))
+            flow.Summary = flags_summary(event.tcp_flags)
+        case protocol.UDP:
+            flow.l4.UDP.SetInParent()
+            flow.Summary = "UDP"
+        case protocol.SCTP:
+            flow.l4.SCTP.SetInParent()
+            flow.Summary = "SCTP"
+        case protocol.ICMP:
+            flow.l4.ICMPv4.SetInParent()
+        case protocol.ICMPV6:
+            flow.l4.ICMPv6.SetInParent()
+        case number:
+            flow.Summary = str(number)

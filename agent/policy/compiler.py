@@ -25,6 +25,7 @@ from meshpolicy import (
     PolicyError,
     PolicyKind,
     PolicyRef,
+    RuleOrigin,
     parse_cidr_group,
     parse_policy,
 )
@@ -63,7 +64,7 @@ class PolicyCompiler:
         self._pods_with_ports: set[str] = set()
         self._by_identity: dict[int, set[str]] = {}
         self._identity_of: dict[str, int] = {}
-        self._rule_names: dict[int, str] = {}
+        self._rules: dict[int, RuleOrigin | None] = {}
         self._in_force: set[PolicyRef] = set()
         self._of_hosts: set[PolicyRef] = set()
         self._guard_facts = guard_facts
@@ -119,12 +120,12 @@ class PolicyCompiler:
         with self._db.write():
             self._db.policies.delete((ref.kind, ref.namespace, ref.name))
 
-    def rule_name(self, number: int) -> str:
-        """The policy rule that a map value names, "" if it is none of ours."""
-        if number not in self._rule_names:
+    def rule_origin(self, number: int) -> RuleOrigin | None:
+        """The policy rule that a map value names, None if it is none of ours."""
+        if number not in self._rules:
             rules = (rule for policy in self.engine.policies() for rule in policy.rules)
-            self._rule_names = {rule.origin.number: str(rule.origin) for rule in rules}
-        return self._rule_names.setdefault(number, "")
+            self._rules = {rule.origin.number: rule.origin for rule in rules}
+        return self._rules.setdefault(number, None)
 
     # ---- steps
 
@@ -161,7 +162,7 @@ class PolicyCompiler:
         self._seen_rebuilds = self._guard.rebuilds
         self._affected.update(self._by_identity)
         self._prefixes_changed = True
-        self._rule_names.clear()
+        self._rules.clear()
         with self._db.write():
             for row in list(self._db.policies.rows()):
                 fault = self._guard.fault_of(PolicyRef(row.kind, row.namespace, row.name))
@@ -208,7 +209,7 @@ class PolicyCompiler:
         policy: Policy = parse_policy(document, self._context)
         self._note(self._guard.set_policy(policy))
         (self._of_hosts.add if policy.is_host else self._of_hosts.discard)(policy.key)
-        self._rule_names.clear()
+        self._rules.clear()
         return policy.problems, policy.warnings
 
     def _unload(self, ref: PolicyRef) -> None:

@@ -79,7 +79,7 @@ def policy_map_rows(
             **key._asdict(),
             **value._asdict(),
             identity_name=identity_name(NumericIdentity(key.identity)) if key.identity else "any",
-            rule=compiler.rule_name(value.rule_id),
+            rule=str(compiler.rule_origin(value.rule_id) or ""),
         )
         for key, value in entries
         if key.endpoint_id == endpoint_id

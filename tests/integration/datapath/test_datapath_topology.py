@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from agent.datapath.config import AttachMode
-from agent.datapath.flow_layout import EventType
+from agent.datapath.flow_layout import DatapathEvent, EventType
 from agent.datapath.layout import BackendKey, BackendState, Direction, EndpointFlag, PolicyKey, PolicyValue
 from agent.datapath.loader import Datapath
 from agent.datapath.reasons import Reason
@@ -207,7 +207,8 @@ async def test_events_arrive_through_the_event_loop(clean: Topology) -> None:
         async with asyncio.timeout(3):
             async with contextlib.aclosing(ring.batches()) as batches:
                 async for batch in batches:
-                    if any(e.type == EventType.TRACE and e.destination == target.address for e in batch):
+                    events = map(DatapathEvent.unpack, batch)
+                    if any(e.type == EventType.TRACE and e.destination == target.address for e in events):
                         break
         await task
         assert ring.lost == 0

@@ -3,51 +3,66 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from agent.datapath.flow_layout import TraceReason
+from agent.datapath.flow_layout import EventType, TraceReason
 from agent.datapath.reasons import Reason
 from agent.observe.connections import keep_most, new_connections
-from agent.observe.flow import Flow, FlowEnd, FlowType, FlowVerdict
+from flows.proto import flow_pb2 as pb
 from meshapi.connection import ConnectionRow
 
 HERE = {"10.1.0.1", "10.1.0.2"}
 REMOTE = "10.2.0.9"
 
 
-def flow(source: str, target: str, **changes: Any) -> Flow:
+def flow(
+    source: str,
+    target: str,
+    *,
+    port: int = 40_000,
+    kind: int = EventType.TRACE,
+    reason: int = TraceReason.NEW,
+    direction: str = "",
+    protocol: str = "TCP",
+    number: int = 0,
+    second: float = 10.0,
+    is_cut: bool = False,
+) -> pb.Flow:
     """The first packet of a TCP connection to port 80, traced on its way out of the node or into a pod."""
-    fields: dict[str, Any] = {
-        "time_s": 10.0,
-        "type": FlowType.TRACE,
-        "verdict": FlowVerdict.FORWARDED,
-        "reason": TraceReason.NEW,
-        "protocol": "TCP",
-        "summary": "",
-        "direction": "ingress" if target in HERE else "egress",
-    }
-    port = changes.pop("port", 40_000)
-    ends = {"source": FlowEnd(ip=source, port=port, identity=7), "destination": FlowEnd(ip=target, port=80, identity=9)}
-    return Flow(**{**fields, **ends, **changes})
+    inwards = direction == "ingress" if direction else target in HERE
+    found = pb.Flow(verdict=pb.DROPPED if is_cut else pb.FORWARDED)
+    found.time.FromNanoseconds(int(second * 1e9))
+    found.traffic_direction = pb.INGRESS if inwards else pb.EGRESS
+    found.event_type.type = kind
+    found.IP.source, found.IP.destination = source, target
+    found.source.identity, found.destination.identity = 7, 9
+    if kind == EventType.TRACE:
+        found.trace_reason = pb.TraceReason.ValueType(reason)
+    else:
+        found.drop_reason = reason
+    if protocol == "TCP":
+        found.l4.TCP.source_port, found.l4.TCP.destination_port = port, 80
+    elif protocol == "ICMPv4":
+        found.l4.ICMPv4.type = number
+    else:
+        found.Summary = protocol
+    return found
 
 
-def cut(source: str, target: str, **changes: Any) -> Flow:
-    kind = {"type": FlowType.POLICY_VERDICT, "verdict": FlowVerdict.DROPPED, "reason": Reason.POLICY_DENIED}
-    return flow(source, target, **{**kind, **changes})
+def cut(source: str, target: str, *, kind: int = EventType.POLICY_VERDICT, direction: str = "") -> pb.Flow:
+    return flow(source, target, kind=kind, direction=direction, reason=Reason.POLICY_DENIED, is_cut=True)
 
 
-def found(*flows: Flow) -> list[ConnectionRow]:
+def found(*flows: pb.Flow) -> list[ConnectionRow]:
     return new_connections(flows, HERE.__contains__)
 
 
-def sides(*flows: Flow) -> list[tuple[str, int, int]]:
+def sides(*flows: pb.Flow) -> list[tuple[str, int, int]]:
     return [(row.direction, row.connections, row.dropped) for row in found(*flows)]
 
 
 def test_verdict_and_trace_of_one_connection_count_once_and_two_ports_twice() -> None:
-    verdict = flow("10.1.0.1", REMOTE, type=FlowType.POLICY_VERDICT, reason=0)
+    verdict = flow("10.1.0.1", REMOTE, kind=EventType.POLICY_VERDICT, reason=0)
     assert sides(verdict, flow("10.1.0.1", REMOTE)) == [("egress", 1, 0)]
     assert sides(verdict, flow("10.1.0.1", REMOTE, port=40_001)) == [("egress", 2, 0)]
 
@@ -70,23 +85,23 @@ def test_a_repeated_packet_that_is_let_in_later_was_still_cut_once() -> None:
     [
         flow(REMOTE, "10.1.0.1", reason=TraceReason.REPLY),
         flow(REMOTE, "10.1.0.1", reason=TraceReason.RELATED),
-        flow(REMOTE, "10.1.0.1", type=FlowType.DROP, verdict=FlowVerdict.DROPPED, reason=Reason.NO_BACKEND),
+        flow(REMOTE, "10.1.0.1", kind=EventType.DROP, reason=Reason.NO_BACKEND, is_cut=True),
         flow(REMOTE, "192.0.2.1", direction="egress"),
     ],
     ids=["reply", "error", "not asked of policy", "of no pod here"],
 )
-def test_what_opens_nothing_here_is_left_out(other: Flow) -> None:
+def test_what_opens_nothing_here_is_left_out(other: pb.Flow) -> None:
     assert found(other) == []
 
 
 def test_a_drop_counts_where_its_verdict_was_lost() -> None:
-    assert sides(cut(REMOTE, "10.1.0.1", type=FlowType.DROP)) == [("ingress", 1, 1)]
+    assert sides(cut(REMOTE, "10.1.0.1", kind=EventType.DROP)) == [("ingress", 1, 1)]
 
 
 def test_the_row_names_port_or_type_and_the_newest_flow() -> None:
-    (row,) = found(flow(REMOTE, "10.1.0.1", time_s=5.0), flow(REMOTE, "10.1.0.1", time_s=6.0))
+    (row,) = found(flow(REMOTE, "10.1.0.1", second=5.0), flow(REMOTE, "10.1.0.1", second=6.0))
     assert (row.protocol, row.port, row.last, row.source.identity, row.destination.ip) == (6, 80, 6.0, 7, "10.1.0.1")
-    (ping,) = found(flow(REMOTE, "10.1.0.1", protocol="ICMPv4", icmp_type=8))
+    (ping,) = found(flow(REMOTE, "10.1.0.1", protocol="ICMPv4", number=8))
     assert (ping.protocol, ping.port) == (1, 8)
     (gre,) = found(flow(REMOTE, "10.1.0.1", protocol="47"))
     assert gre.protocol == 47

@@ -12,10 +12,14 @@ from agent.datapath.flow_layout import MetricKey, MetricValue
 from agent.datapath.layout import Direction
 from agent.datapath.memory import memory_maps
 from agent.datapath.reasons import Reason
+from agent.machine import MemoryHost
 from agent.observe.feature import ObserveFeature
 from agent.observe.flood import SHARE, WINDOW_S, HalfOpen
+from agent.settings import AgentSettings
+from agent.tables import AgentDB
 from meshkit.clock import ManualClock
 from meshkit.health import Health
+from meshmodel.names import ClusterId, ClusterName
 
 SIZE = 1000
 
@@ -56,8 +60,9 @@ def test_the_same_number_over_a_longer_time_is_no_flood() -> None:
 @pytest.mark.parametrize("direction", list(Direction))
 def test_the_health_report_names_a_flood_from_the_kernels_counters(direction: Direction) -> None:
     clock, maps = ManualClock(), memory_maps({"mesh_ct_opening": SIZE})
-    core = cast("Any", SimpleNamespace(clock=clock, maps=maps, db=None, host=SimpleNamespace(wall_of=None)))
-    feature, health = ObserveFeature(core, lambda _endpoint, _rule: None), Health(clock)
+    db = AgentDB(ClusterName("north"), ClusterId(1), "n1", "172.18.0.2")
+    core = cast("Any", SimpleNamespace(clock=clock, maps=maps, db=db, host=MemoryHost(), settings=AgentSettings()))
+    feature, health = ObserveFeature(core, lambda _number: None), Health(clock)
     feature.check_health(health)
     assert health.snapshot()["map conntrack_opening"].level == "ok"
     maps.metrics.update([(MetricKey(Reason.FLOW_OPENED, direction), MetricValue(SIZE, 0))])

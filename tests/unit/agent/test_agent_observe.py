@@ -10,19 +10,28 @@ import pytest
 from agent.datapath.flow_layout import DatapathEvent, EventType, PolicyMatch, TracePoint, TraceReason
 from agent.datapath.layout import Direction
 from agent.datapath.reasons import Reason
-from agent.observe.flow import Flow, FlowMaker
-from agent.observe.ring import FlowRing
-from agent.observe.text import line, stamp
-from agent.tables import AgentDB, ClaimOrigin, Frontend, FrontendKey, Identity, Prefix
+from agent.observe.flow import FlowMaker
+from agent.observe.sides import Directory
+from agent.tables import AgentDB, ClaimOrigin, Endpoint, Frontend, FrontendKey, Identity, Prefix
+from flows.live import LiveFlows
+from flows.proto import flow_pb2 as pb
+from flows.proto import observer_pb2 as observer
+from flows.ring import FlowEntry, Ring
+from flows.text import Look, compact_line, stamp
 from meshmodel.labels import Label
 from meshmodel.names import ClusterId, ClusterName, ServiceName
+from meshpolicy import PolicyKind, PolicyRef, RuleOrigin
 
 CLIENT, SERVER = 1 << 16 | 7, 2 << 16 | 9
 WALL_S = 1_709_285_411.5  # 1 Mar 2024 09:30:11.500 UTC
 
 
+RULE = RuleOrigin(PolicyRef(PolicyKind.CILIUM, "default", "deny"), "ingress[0]")
+UUID = "00112233-4455-4677-8899-"
+
+
 @pytest.fixture
-def maker() -> FlowMaker:
+def db() -> AgentDB:
     db = AgentDB(ClusterName("north"), ClusterId(1), "n1", "172.18.0.2")
     place = "io.cilium.k8s.policy.cluster"
     with db.write():
@@ -37,7 +46,22 @@ def maker() -> FlowMaker:
             )
         key = FrontendKey("172.20.1.9", 80, "TCP")
         db.frontends.put(Frontend(key, ServiceName("default", "rebel-base"), "ClusterIP", "", ()))
-    return FlowMaker(db, lambda _ns: WALL_S, lambda number: "cnp/default/deny ingress[0]" if number == 5 else "")
+    return db
+
+
+@pytest.fixture
+def maker(db: AgentDB) -> FlowMaker:
+    directory = Directory(db, lambda number: RULE if number == 5 else None)
+    return FlowMaker(directory, lambda ns: int(WALL_S * 1e9) + ns, "north/n1", UUID)
+
+
+def made(maker: FlowMaker, *events: DatapathEvent) -> list[FlowEntry]:
+    return maker.make([each.pack() for each in events])
+
+
+def flow_of(maker: FlowMaker, **changes: object) -> pb.Flow:
+    (entry,) = made(maker, event(**changes))
+    return maker.decode(entry, 7)
 
 
 def event(**changes: object) -> DatapathEvent:
@@ -124,24 +148,75 @@ def event(**changes: object) -> DatapathEvent:
     ],
 )
 def test_a_line_says_who_to_whom_and_why(maker: FlowMaker, changes: dict[str, object], expected: str) -> None:
-    assert line(maker.make(event(**changes))) == expected
+    assert compact_line(flow_of(maker, **changes)) == expected
 
 
 @pytest.mark.runbook("drop-identity")
 def test_a_peer_whose_labels_have_not_arrived_has_a_reason_of_its_own(maker: FlowMaker) -> None:
-    flow = maker.make(event(destination="10.2.0.77", destination_identity=2 << 16 | 500))
-    assert flow.reason == Reason.UNKNOWN_IDENTITY
-    assert "not known yet" in line(flow)
+    flow = flow_of(maker, destination="10.2.0.77", destination_identity=2 << 16 | 500)
+    assert flow.drop_reason == flow.event_type.sub_type == Reason.UNKNOWN_IDENTITY
+    assert "not known yet" in compact_line(flow)
+    inwards = {"source": "10.2.0.77", "source_identity": 2 << 16 | 500, "direction": Direction.INGRESS}
+    assert flow_of(maker, **inwards).drop_reason == Reason.UNKNOWN_IDENTITY
 
 
 def test_clusters_rules_and_services_are_named(maker: FlowMaker) -> None:
-    flow = maker.make(event(rule_id=5, reason=Reason.POLICY_DENY_RULE, frontend="172.20.1.9", frontend_port=80))
-    assert (flow.source.cluster, flow.destination.cluster) == ("north", "south")
-    assert flow.service == "default/rebel-base"
-    text = line(flow, with_policy=True, with_cluster=True, with_node=True)
+    flow = flow_of(maker, rule_id=5, reason=Reason.POLICY_DENY_RULE, frontend="172.20.1.9", frontend_port=80)
+    assert (flow.source.cluster_name, flow.destination.cluster_name) == ("north", "south")
+    assert flow.destination_service == pb.Service(name="rebel-base", namespace="default")
+    text = compact_line(flow, Look(rules=True, clusters=True, nodes=True))
     assert "[north/n1]: north/default/xw:43210" in text
     assert "BY cnp/default/deny ingress[0]" in text
     assert "Policy denied by denylist" in text
+    assert "BY deny (CiliumNetworkPolicy) (" in compact_line(flow, Look(policies=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"direction": Direction.EGRESS}, "egress_denied_by"),
+        ({"direction": Direction.INGRESS}, "ingress_denied_by"),
+        ({"type": EventType.POLICY_VERDICT, "reason": 0, "direction": Direction.EGRESS}, "egress_allowed_by"),
+        ({"type": EventType.POLICY_VERDICT, "reason": 0, "direction": Direction.INGRESS}, "ingress_allowed_by"),
+    ],
+)
+def test_the_rule_stands_where_it_decided(maker: FlowMaker, changes: dict[str, object], field: str) -> None:
+    flow = flow_of(maker, rule_id=5, **changes)
+    assert [found.name for found, _ in flow.ListFields() if found.name.endswith("_by")] == [field]
+
+
+def test_a_flow_has_what_hubble_derives_of_the_event(db: AgentDB, maker: FlowMaker) -> None:
+    with db.write():
+        db.endpoints.put(Endpoint("10.1.0.5", 3, 4, "", "", CLIENT, "default", "xw"))
+    flow = flow_of(maker, timestamp_ns=250_000_000)
+    assert (flow.time.seconds, flow.time.nanos, flow.uuid) == (1_709_285_411, 750_000_000, f"{UUID}000000000007")
+    assert (flow.verdict, flow.drop_reason_desc, flow.traffic_direction) == (pb.DROPPED, pb.POLICY_DENIED, pb.EGRESS)
+    assert (flow.node_name, flow.interface.index, flow.Type, flow.IP.ipVersion) == ("north/n1", 4, pb.L3_L4, pb.IPv4)
+    assert (flow.source.ID, list(flow.source.labels)) == (
+        3, ["k8s:app=x-wing", "k8s:io.cilium.k8s.policy.cluster=north"],
+    )  # fmt: skip
+    assert not flow.HasField("is_reply")
+    trace = flow_of(maker, type=EventType.TRACE, reason=TraceReason.NEW, point=TracePoint.TO_ENDPOINT)
+    assert (trace.trace_observation_point, trace.event_type.sub_type, trace.trace_reason) == (pb.TO_ENDPOINT, 0, pb.NEW)
+    assert (trace.is_reply.value, trace.drop_reason) == (False, 0)
+
+
+def test_names_are_those_of_the_moment_and_are_looked_up_again_when_a_table_changed(
+    db: AgentDB, maker: FlowMaker
+) -> None:
+    (before,) = made(maker, event())
+    with db.write():
+        db.prefixes.delete("10.2.0.9/32")
+    (after,) = made(maker, event())
+    assert maker.decode(before, 0).destination.pod_name == "rb"
+    assert maker.decode(after, 1).destination.pod_name == ""
+
+
+def test_entries_share_what_they_have_in_common(maker: FlowMaker) -> None:
+    one, other, third = made(maker, event(source_port=1), event(source_port=2), event(tcp_flags=16))
+    assert one.sides is other.sides is third.sides
+    assert one.head is other.head
+    assert one.head is not third.head
 
 
 def test_days_are_padded_and_times_are_utc() -> None:
@@ -149,31 +224,38 @@ def test_days_are_padded_and_times_are_utc() -> None:
     assert stamp(WALL_S + 86_400 * 14) == "Mar 15 09:30:11.500"
 
 
-async def test_the_ring_keeps_the_newest_and_followers_get_every_new_one(maker: FlowMaker) -> None:
-    ring = FlowRing(3)
-    flows = [maker.make(event(source_port=n)) for n in range(1, 6)]
-    ring.extend(flows)
-    assert [f.source.port for f in ring.last(10, lambda _f: True)] == [3, 4, 5]
-    assert [f.source.port for f in ring.last(1, lambda f: f.source.port < 5)] == [4]
-    assert (ring.seen, len(ring)) == (5, 3)
-    found: list[Flow] = []
+def ports(maker: FlowMaker, ring: Ring, found: list[tuple[object, int]]) -> list[int]:
+    return [ring.decode(item, n).l4.TCP.source_port for item, n in found if isinstance(item, FlowEntry)]
+
+
+async def test_followers_get_every_flow_that_comes_and_passes(maker: FlowMaker) -> None:
+    live = LiveFlows(maker.decode, 3, "north/n1")
+    reading = live.read(observer.GetFlowsRequest(follow=True, blacklist=[pb.FlowFilter(source_port=["8"])]))
+    live.extend(made(maker, event(source_port=6)))
+    found: list[int] = []
 
     async def follow() -> None:
-        async for flow in ring.follow(lambda f: f.source.port != 8):
-            found.append(flow)  # noqa: PERF401
+        async for step in live.steps(reading):
+            found.extend(ports(maker, live.ring, list(step)))
 
     task = asyncio.create_task(follow())
     await asyncio.sleep(0)
     for n in (7, 8, 9):
-        ring.extend([maker.make(event(source_port=n))])
+        live.extend(made(maker, event(source_port=n)))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     task.cancel()
-    assert [f.source.port for f in found] == [7, 9]
+    assert found == [6, 7, 9], "one that comes before the first line is read is not lost"
 
 
-async def test_a_flow_that_comes_before_the_first_line_is_read_is_not_lost(maker: FlowMaker) -> None:
-    ring = FlowRing(3)
-    following = ring.follow(lambda _flow: True)
-    ring.extend([maker.make(event(source_port=7))])
-    assert (await asyncio.wait_for(anext(following), 5)).source.port == 7
+def test_the_rate_is_that_of_the_last_minute_and_namespaces_those_of_the_last_hour(maker: FlowMaker) -> None:
+    live = LiveFlows(maker.decode, 7, "n1")
+    for second in range(100):
+        live.note_rate(float(second))
+        live.extend(made(maker, *[event()] * (2 if second < 50 else 1)))
+    live.note_rate(100.0)
+    assert live.rate == pytest.approx((10 * 2 + 50 * 1) / 60)
+    live.note_namespaces([("south", "b"), ("north", "z")], 10.0)
+    live.note_namespaces([("north", "a")], 20.0)
+    assert live.namespaces(3000.0) == [("north", "a"), ("north", "z"), ("south", "b")]
+    assert live.namespaces(3615.0) == [("north", "a")]

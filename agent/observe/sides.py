@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who the two ends of a packet are, as the tables say when its event arrives. Pure.
+
+Names are not changed later: a flow shows what was known of an address when it was seen.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, Protocol
+
+from agent.datapath.flow_layout import DatapathEvent, event_sides
+from agent.tables import AgentDB, FrontendKey
+from flows.proto import flow_pb2 as pb
+from flows.text import RULE_LABEL
+from meshmodel import protocol
+from meshmodel.identity import LOCAL_SCOPE_CIDR, is_reserved
+from meshmodel.labels import CLUSTER_LABEL
+from meshpolicy import RuleOrigin
+
+_REMEMBERED: Final = 1 << 14
+
+
+class Rules(Protocol):
+    """The policy rule with a number that is in the maps; None if it is not known."""
+
+    def __call__(self, number: int, /) -> RuleOrigin | None: ...
+
+
+class Side(NamedTuple):
+    """One side. `endpoint` is the encoded message; `is_labelled`: its identity is one of which we know what it means."""
+
+    ip: str
+    endpoint: bytes
+    namespace: str
+    cluster: str
+    is_labelled: bool
+
+
+class Sides:
+    """Both ends of a packet, the service address that was used and the rule that decided; compared by identity."""
+
+    __slots__ = ("destination", "policy", "service", "source", "version")
+
+    def __init__(self, source: Side, destination: Side, service: bytes, policy: bytes) -> None:
+        self.source, self.destination, self.service, self.policy = source, destination, service, policy
+        self.version = pb.IPv6 if ":" in source.ip else pb.IPv4
+
+
+class Directory:
+    """Sides by what a record of the kernel says of them, looked up once until a table changes."""
+
+    def __init__(self, db: AgentDB, rule_origin: Rules) -> None:
+        self._db, self._rule_origin = db, rule_origin
+        self._ends: dict[tuple[str, int], Side] = {}
+        self._sides: dict[bytes, Sides] = {}
+        self._seen: tuple[int, ...] = ()
+
+    def refresh(self) -> None:
+        """Forget what was looked up if a table that it came from changed since; called before a batch of events."""
+        db = self._db
+        tables = (db.prefixes, db.identities, db.frontends, db.endpoints, db.policies)
+        seen = tuple(table.changed.count for table in tables)
+        if seen != self._seen or len(self._sides) > _REMEMBERED:
+            self._seen = seen
+            self._ends.clear()
+            self._sides.clear()
+
+    def find(self, raw: bytes) -> Sides:
+        """The sides of one `struct event`."""
+        key = event_sides(raw)
+        found = self._sides.get(key)
+        if found is None:
+            found = self._sides[key] = self._look_up(DatapathEvent.unpack(raw))
+        return found
+
+    def _look_up(self, event: DatapathEvent) -> Sides:
+        source = self._end(event.source, event.source_identity)
+        destination = self._end(event.destination, event.destination_identity)
+        policy = self._policy(event.rule_id) if event.rule_id else b""
+        return Sides(source, destination, self._service(event), policy)
+
+    def _end(self, ip: str, identity: int) -> Side:
+        found = self._ends.get((ip, identity))
+        if found is None:
+            found = self._ends[ip, identity] = self._make_end(ip, identity)
+        return found
+
+    def _make_end(self, ip: str, identity: int) -> Side:
+        db = self._db
+        row = db.prefixes.get(f"{ip}/32" if ":" not in ip else f"{ip}/128")
+        number = identity or (row.identity if row is not None else 0)
+        known = db.identities.get(number)
+        cluster = str(known.cluster if known is not None else (row.cluster if row is not None else ""))
+        if known is not None:
+            cluster = next((label.value for label in known.labels if label.key == CLUSTER_LABEL), cluster)
+        labels = [f"{x.source}:{x.key}={x.value}" for x in known.labels] if known is not None else []
+        is_pod = row is not None and bool(row.namespace)
+        namespace, pod = (row.namespace, row.name) if row is not None and is_pod else ("", "")
+        local = db.endpoints.get(ip)
+        endpoint = pb.Endpoint(
+            ID=local.endpoint_id if local is not None else 0,
+            identity=number, namespace=namespace, pod_name=pod, cluster_name=cluster, labels=labels,
+        )  # fmt: skip
+        is_labelled = is_reserved(number) or number >= LOCAL_SCOPE_CIDR or bool(labels)
+        return Side(ip, endpoint.SerializeToString(), namespace, cluster, is_labelled)
+
+    def _service(self, event: DatapathEvent) -> bytes:
+        if not event.frontend_port:
+            return b""
+        name = protocol.PROTOCOL_NAMES.get(event.protocol, str(event.protocol))
+        row = self._db.frontends.get(FrontendKey(event.frontend, event.frontend_port, name))
+        if row is None:
+            return pb.Service(name=f"{event.frontend}:{event.frontend_port}").SerializeToString()
+        return pb.Service(name=row.service.name, namespace=row.service.namespace).SerializeToString()
+
+    def _policy(self, rule: int) -> bytes:
+        origin = self._rule_origin(rule)
+        if origin is None:
+            return b""
+        ref, label = origin.policy, f"{RULE_LABEL}{origin}"
+        return pb.Policy(kind=ref.kind, namespace=ref.namespace, name=ref.name, labels=[label]).SerializeToString()
