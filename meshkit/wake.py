@@ -43,12 +43,20 @@ async def wait_for_ring(wake: Wake, seen: int, delay_s: float | None, clock: Clo
     if delay_s is None:
         await wake.wait(seen)
         return True
-    ring = asyncio.ensure_future(wake.wait(seen))
+    ring: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def end(_timer: object) -> None:
+        if not ring.done():
+            ring.set_result(None)
+
+    wake._waiters[ring] = None
     timer = asyncio.ensure_future(clock.sleep(delay_s))
+    timer.add_done_callback(end)
     try:
-        await asyncio.wait({ring, timer}, return_when=asyncio.FIRST_COMPLETED)
+        await ring
     finally:
-        for task in (ring, timer):
-            task.cancel()
-        await asyncio.gather(ring, timer, return_exceptions=True)
+        wake._waiters.pop(ring, None)
+        if not timer.done():
+            timer.cancel()
+            await asyncio.wait((timer,))
     return wake.count > seen
