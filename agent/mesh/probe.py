@@ -65,17 +65,18 @@ class OverlayThenTcp:
     async def ask(self, nodes: Sequence[str]) -> Mapping[str, ProbeReply]:
         """The answer of each of these nodes in this round."""
         self._round += 1
-        if self._overlay is not None:
-            self._overlay.ask(nodes, self._round)
         others = [node for node in nodes if node not in self._by_overlay]
-        connected, _ = await asyncio.gather(
-            asyncio.gather(*(self._connect(node) for node in others)),
-            self._clock.sleep(ANSWER_WAIT_S if self._overlay is not None else 0.0),
-        )
-        found = self._overlay.answers(self._round) if self._overlay is not None else {}
+        if self._overlay is None:
+            return await self._connect_all(others)
+        self._overlay.ask(nodes, self._round)
+        said, _ = await asyncio.gather(self._connect_all(others), self._clock.sleep(ANSWER_WAIT_S))
+        found = self._overlay.answers(self._round)
         self._by_overlay.update(node for node in found if node in nodes)
-        said = dict(zip(others, connected, strict=True))
         return said | {node: _overlay_reply(found.get(node, {})) for node in nodes if node in self._by_overlay}
+
+    async def _connect_all(self, nodes: Sequence[str]) -> dict[str, ProbeReply]:
+        replies = await asyncio.gather(*(self._connect(node) for node in nodes))
+        return dict(zip(nodes, replies, strict=True))
 
     async def _connect(self, node: str) -> ProbeReply:
         before_s = self._clock.monotonic()
