@@ -155,7 +155,7 @@ class MemoryStore:
         if start_revision < server.compacted:
             yield Message(False, True, server.compacted, "", server.cluster_id, 0, ())
             return
-        unsubscribe, position = server.subscribe(waker), start_revision
+        unsubscribe, position = server.subscribe(waker, key, range_end), start_revision
         try:
             while True:
                 if self._is_closed or not server.is_up or server.connections != connections:

@@ -41,7 +41,7 @@ class MemoryServer:
         self.cut_after_events: int | None = None
         self.connections = 0
         self._next_lease = 1
-        self._wakers: dict[asyncio.Event, None] = {}
+        self._wakers: dict[asyncio.Event, tuple[bytes, bytes]] = {}
 
     # ---- requests
 
@@ -69,7 +69,9 @@ class MemoryServer:
         self.revision += 1
         for key, value in ops.items():
             self._set(key, value, lease_of.get(key, 0))
-        self.wake()
+        for waker, (start, end) in self._wakers.items():
+            if any(is_inside(key, start, end) for key in ops):
+                waker.set()
         return self.revision
 
     def select(self, key: bytes, range_end: bytes) -> list[Entry]:
@@ -143,10 +145,14 @@ class MemoryServer:
 
     # ---- watches
 
-    def subscribe(self, waker: asyncio.Event) -> Callable[[], None]:
-        """The event is set on every change and fault until the returned function is called."""
-        self._wakers[waker] = None
-        return lambda: self._wakers.pop(waker, None)
+    def subscribe(self, waker: asyncio.Event, key: bytes, range_end: bytes) -> Callable[[], None]:
+        """The event is set on every change in the range and every fault until the returned function is called."""
+        self._wakers[waker] = (key, range_end)
+
+        def leave() -> None:
+            self._wakers.pop(waker, None)
+
+        return leave
 
     def wake(self) -> None:
         """Everybody who waits looks again."""

@@ -57,8 +57,8 @@ class StoreLink:
             raise Denied("etcdserver: permission denied")
         self._server.enter(key, is_write=is_write)
 
-    def subscribe(self, waker: asyncio.Event) -> Callable[[], None]:
-        unsubscribe = self._server.subscribe(waker)
+    def subscribe(self, waker: asyncio.Event, key: bytes, range_end: bytes) -> Callable[[], None]:
+        unsubscribe = self._server.subscribe(waker, key, range_end)
         self._wakers[waker] = None
 
         def leave() -> None:
