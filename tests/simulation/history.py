@@ -17,11 +17,11 @@ from tests.simulation.world import Shape, World
 STARTS: Final = 8
 """How many ways there are in which a world of one shape starts; each seed has one of them."""
 START_S: Final = 3.0
-PAUSES_S: Final = (6.0, 20.0, 60.0, 240.0)
+PAUSES_S: Final = (4.0, 3.0, 3.0, *(5.0,) * 16, 60.0, 240.0)
 """At rest, programs have this long to catch up; what is still wrong after the last pause is wrong."""
 LONG_REST_S: Final = 25.0
-LONG_RESTS: Final = 4
-"""One history in so many is looked at no earlier than after a long rest: what was right at first may not stay so."""
+LONG_RESTS: Final = 8
+"""One history in so many is looked at only after a long rest: what was right at first may not stay so."""
 
 
 @dataclass(slots=True)
@@ -98,8 +98,11 @@ async def _compare_builds(world: World) -> list[str]:
     """What a program's former life left in a store goes with its leases."""
     found = await check_against_fresh_builds(world)
     if found:
-        await _pause(world, LEASE_TTL_S + 60.0)
-        found = world.take_faults() + await check_against_fresh_builds(world)
+        for pause_s in (LEASE_TTL_S * 0.6, LEASE_TTL_S * 1.4):
+            await _pause(world, pause_s)
+            found = world.take_faults() + await check_against_fresh_builds(world)
+            if not found:
+                break
     return found
 
 

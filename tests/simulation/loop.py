@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+from collections import deque
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, Final
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -35,19 +36,39 @@ class SimulatedTask(asyncio.Task[Any]):
         return self._number
 
 
+class Turn:
+    """One call that the loop will make: what `asyncio.TimerHandle` is, with no more than that takes."""
+
+    __slots__ = ("args", "callback", "context", "is_cancelled", "when_s")
+
+    def __init__(self, when_s: float, callback: Callable[..., object], args: tuple[Any, ...], context: Context) -> None:
+        self.when_s, self.callback, self.args, self.context = when_s, callback, args, context
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled, self.callback, self.args = True, _nothing, ()
+
+    def cancelled(self) -> bool:
+        return self.is_cancelled
+
+    def when(self) -> float:
+        return self.when_s
+
+
 class SimulatedLoop(asyncio.BaseEventLoop):
     """`reachable` says whether a TCP connection to an address is answered: True, or False for silence."""
 
     def __init__(self) -> None:
         super().__init__()
         self._now_s = 0.0
-        self._held: dict[str, list[asyncio.Handle]] = {}
+        self._turns: deque[Turn] = deque()
+        self._timers: list[tuple[float, int, Turn]] = []
+        self._numbers = itertools.count()
+        self._held: dict[str, list[Turn]] = {}
         self._callers: dict[greenlet, None] = {}
         self.steps = 0
         self.reachable: Callable[[str], bool] = lambda _address: True
         self.errors: list[str] = []
-        numbers = itertools.count()
-        self.set_task_factory(lambda loop, coro, **named: SimulatedTask(next(numbers), coro, loop=loop, **named))
         self.set_exception_handler(self._note_error)
 
     def time(self) -> float:
@@ -61,7 +82,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def thaw(self, process: str) -> None:
         """What would have run meanwhile runs now."""
-        self._ready.extend(self._held.pop(process, ()))
+        self._turns.extend(self._held.pop(process, ()))
 
     def is_frozen(self, process: str) -> bool:
         return process in self._held
@@ -115,32 +136,60 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             raise ConnectionRefusedError(f"{host}: refused")
         await self.create_future()
 
-    # ---- what BaseEventLoop leaves to its children
+    # ---- what BaseEventLoop does for sockets and threads too
+
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Turn:  # type: ignore[override]
+        turn = Turn(self._now_s, callback, args, copy_context() if context is None else context)
+        self._turns.append(turn)
+        return turn
+
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]  # there is one thread
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> Turn:
+        return self.call_at(self._now_s + delay, callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> Turn:
+        turn = Turn(when, callback, args, copy_context() if context is None else context)
+        heapq.heappush(self._timers, (when, next(self._numbers), turn))
+        return turn
+
+    def create_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> SimulatedTask:
+        return SimulatedTask(next(self._numbers), coro, loop=self, name=name, context=context)
 
     def _run_once(self) -> None:
-        scheduled, ready = self._scheduled, self._ready
-        while scheduled and scheduled[0]._cancelled:
-            heapq.heappop(scheduled)._scheduled = False
-        if not ready and not self._stopping:
-            if not scheduled:
-                raise StuckError("nothing is ready and no timer is set")
-            self._now_s = max(self._now_s, scheduled[0]._when)
-        while scheduled and scheduled[0]._when <= self._now_s:
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False
-            ready.append(handle)
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if handle._cancelled:
-                continue
-            if self._held and (process := handle._context.get(PROCESS, "")) in self._held:
-                self._held[process].append(handle)
-                continue
-            self.steps += 1
-            handle._run()
+        """Rounds, until the loop is to stop."""
+        turns, timers = self._turns, self._timers
+        while True:
+            if not turns and not self._stopping:
+                while timers and timers[0][2].is_cancelled:
+                    heapq.heappop(timers)
+                if not timers:
+                    raise StuckError("nothing is ready and no timer is set")
+                self._now_s = max(self._now_s, timers[0][0])
+            while timers and timers[0][0] <= self._now_s:
+                turns.append(heapq.heappop(timers)[2])
+            for _ in range(len(turns)):
+                turn = turns.popleft()
+                if not turn.is_cancelled:
+                    self._take(turn)
+            if self._stopping:
+                return
 
-    def _timer_handle_cancelled(self, _handle: asyncio.TimerHandle) -> None:
-        return
+    def _take(self, turn: Turn) -> None:
+        if self._held and (process := turn.context.get(PROCESS, "")) in self._held:
+            self._held[process].append(turn)
+            return
+        self.steps += 1
+        try:
+            turn.context.run(turn.callback, *turn.args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.errors.append(f"{getattr(turn.callback, '__qualname__', 'a callback')}: {exc!r}")
 
     def _process_events(self, _events: object) -> None:
         return
@@ -204,3 +253,7 @@ class SimulatedFlag:
             if baton in self._waiting:
                 self._waiting.remove(baton)
         return self._is_set
+
+
+def _nothing() -> None:
+    """What a cancelled turn does."""

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network
+from functools import cache
+from ipaddress import IPv4Network
 from typing import Any
 
 from tests.simulation import truth
@@ -19,23 +20,24 @@ def entries(node: Node) -> dict[str, Any]:
 def check_own_addresses(world: World) -> Iterable[str]:
     """No entry within what our nodes have, pods and addresses alike, says that it is a peer's."""
     for cluster in world.clusters.values():
-        networks = [IPv4Network(node.pod_cidr) for node in cluster.nodes.values()]
-        ips = {node.ip for node in cluster.nodes.values()}
+        networks = [network_of(node.pod_cidr) for node in cluster.nodes.values()]
+        services = network_of(f"{cluster.service_network}.0.0/16")
+        ips = {f"{node.ip}/32" for node in cluster.nodes.values()}
         for node in cluster.nodes.values():
             for prefix, value in entries(node).items():
-                network = IPv4Network(prefix)
-                ours = str(network.network_address) in ips and network.prefixlen == 32
-                ours = ours or any(network.subnet_of(each) for each in networks)
-                if ours and value.cluster_id not in (0, cluster.id):
+                if value.cluster_id in (0, cluster.id):
+                    continue
+                if prefix in ips or any(network_of(prefix).subnet_of(each) for each in networks):
                     yield f"{node.name}: own address {prefix} is said to be of cluster {value.cluster_id}: {value}"
-        own_services = f"{cluster.service_network}.0.0/16"
-        for node in cluster.nodes.values():
             for key, value in node.machine.maps.backends.items():
-                inside = any(IPv4Address(value.address) in each for each in networks)
-                if inside and value.cluster_id not in (0, cluster.id):
+                address = network_of(f"{value.address}/32")
+                if value.cluster_id not in (0, cluster.id) and any(address.subnet_of(each) for each in networks):
                     yield f"{node.name}: backend {key.id} {value.address} is said to be of cluster {value.cluster_id}"
-                if IPv4Address(value.address) in IPv4Network(own_services):
+                if address.subnet_of(services):
                     yield f"{node.name}: backend {key.id} is an address of our own services: {value.address}"
+
+
+network_of = cache(IPv4Network)
 
 
 def check_addresses(world: World) -> Iterable[str]:
@@ -48,12 +50,12 @@ def check_addresses(world: World) -> Iterable[str]:
                 is_told = name == cluster.name or truth.is_global_namespace(other, pod["metadata"]["namespace"])
                 if is_told and pod["spec"]["nodeName"] in other.nodes:
                     wanted[pod["status"]["podIP"]] = (other.id, pod["status"]["hostIP"])
-        networks = [IPv4Network(n.pod_cidr) for c in world.clusters.values() for n in c.nodes.values()]
+        networks = [network_of(n.pod_cidr) for c in world.clusters.values() for n in c.nodes.values()]
         for node in cluster.nodes.values():
             found = {
                 prefix.removesuffix("/32"): value
                 for prefix, value in entries(node).items()
-                if prefix.endswith("/32") and any(IPv4Network(prefix).subnet_of(each) for each in networks)
+                if prefix.endswith("/32") and any(network_of(prefix).subnet_of(each) for each in networks)
             }
             for address in sorted(wanted.keys() | found.keys()):
                 value = found.get(address)
