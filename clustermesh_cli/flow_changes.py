@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from clustermesh_cli.connection_decision import believe
 from clustermesh_cli.live_policy import AgentView
+from clustermesh_cli.node_policies import NodeGroup
 from meshapi.connection import ConnectionEnd, ConnectionRow, RecentConnections
 from meshmodel.identity import LOCAL_SCOPE_CIDR, UNKNOWN, NumericIdentity, Reserved, is_of_nodes, is_reserved
 from meshpolicy import Engine
@@ -28,7 +30,7 @@ _DIRECTIONS: Final = {direction.word: direction for direction in Direction}
 class FlowChange(NamedTuple):
     """Connections of one pair and port that would end otherwise: how many, how many were cut, and the last of them.
 
-    `peer` is the number that the new policy set has for the other end.
+    `peer` is the number that the new policy set has for the other end. `judged_node` is the node that is judged; empty: a pod.
     """
 
     direction: Direction
@@ -40,6 +42,7 @@ class FlowChange(NamedTuple):
     node: str
     before: Verdict
     after: Verdict
+    judged_node: str = ""
 
 
 class FlowChanges(NamedTuple):
@@ -51,12 +54,16 @@ class FlowChanges(NamedTuple):
 
 
 class PolicySets(NamedTuple):
-    """The engines before and after, the agent whose beliefs both have, and the port names of pods by address."""
+    """The engines before and after, the agent whose beliefs both have, and the port names of pods by address.
+
+    `nodes` are the names of the cluster's nodes by address, and what their group of nodes enforces, where host policies do.
+    """
 
     before: Engine
     after: Engine
     view: AgentView
     named_ports: Mapping[str, NamedPorts]
+    nodes: Mapping[str, tuple[str, NodeGroup]] = MappingProxyType({})
 
 
 class _Judge:
@@ -95,15 +102,32 @@ def flow_changes(sets: PolicySets, answers: Iterable[RecentConnections]) -> Flow
             unknown += row.connections
             continue
         judged += row.connections
-        if before.allowed != after.allowed:
-            own, other = _ends(direction, row)
-            subject, peer = NumericIdentity(own.identity), judges[1].peer(other) or UNKNOWN
-            rules = (None if verdict.entry is None else verdict.entry.rule for verdict in (before, after))
-            key = (direction, subject, peer, row.protocol, row.port, *rules)
-            change = FlowChange(direction, subject, peer, row.connections, row.dropped, row, node, before, after)
-            found[key] = change if key not in found else _together(found[key], change)
+        own, other = _ends(direction, row)
+        subject, peer = NumericIdentity(own.identity), judges[1].peer(other) or UNKNOWN
+        changes = [FlowChange(direction, subject, peer, row.connections, row.dropped, row, node, before, after)]
+        changes += _of_nodes(sets.nodes, node, direction, row)
+        for change in changes:
+            if change.before.allowed != change.after.allowed:
+                rules = (None if v.entry is None else v.entry.rule for v in (change.before, change.after))
+                whose = (change.direction, change.subject, change.judged_node, change.peer)
+                key = (*whose, row.protocol, row.port, *rules)
+                found[key] = change if key not in found else _together(found[key], change)
     ordered = sorted(found.values(), key=lambda c: (-c.connections, c.direction, c.subject, c.peer, c.last.port))
     return FlowChanges(tuple(ordered), judged, unknown)
+
+
+def _of_nodes(
+    nodes: Mapping[str, tuple[str, NodeGroup]], seen_on: str, direction: Direction, row: ConnectionRow
+) -> Iterator[FlowChange]:
+    """The same connection as the node judges it that is the pod's peer. What a node sends to its own pods it does not judge."""
+    pod, other = _ends(direction, row)
+    name, group = nodes.get(other.ip, ("", None))
+    if group is None or (direction is Direction.INGRESS and name == seen_on):
+        return
+    opposite, peer = Direction(1 - direction), NumericIdentity(pod.identity)
+    before, after = (side.verdict(opposite, peer, row.protocol, row.port) for side in (group.before, group.after))
+    host = NumericIdentity(Reserved.HOST)
+    yield FlowChange(opposite, host, peer, row.connections, row.dropped, row, seen_on, before, after, name)
 
 
 def _rows(answers: Iterable[RecentConnections]) -> Iterator[tuple[str, ConnectionRow]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from meshmodel.identity import NumericIdentity, Reserved
-from meshpolicy.endpoint_policy import DirectionPolicy
+from meshpolicy.endpoint_policy import DirectionPolicy, EndpointPolicy
 from meshpolicy.engine import Engine
 from meshpolicy.entity import is_endpoint
 from meshpolicy.mapstate import ANY_IDENTITY, Verdict, decide, find_longest
@@ -26,6 +26,8 @@ from meshpolicy.reference import Direction
 
 _OTHER_PROTOCOL: Final = 255
 """Stands for every protocol that no rule names."""
+_HOST: Final = NumericIdentity(Reserved.HOST)
+_Known = dict[tuple[object, ...], tuple[tuple[tuple[str, ...], Verdict, Verdict], ...]]
 
 
 class Peer(NamedTuple):
@@ -57,25 +59,43 @@ def verdict_changes(
     """
     peers = _peers(before, after)
     found: list[VerdictChange] = []
-    known: dict[tuple[object, ...], tuple[tuple[tuple[str, ...], Verdict, Verdict], ...]] = {}
+    known: _Known = {}
     for subject in sorted(subjects):
         if not is_endpoint(after.labels_of(subject) or ()):
             continue
-        old, new = (engine.endpoint_policy(subject, ports.get(subject, {})) for engine in (before, after))
-        for direction in Direction:
-            sides = old.side(direction), new.side(direction)
-            if sides[0] == sides[1]:
-                continue
-            for peer in peers:
-                numbers = (peer.before, peer.after)
-                key = (
-                    direction,
-                    *(part for side, number in zip(sides, numbers, strict=True) for part in _shape(side, number)),
-                )
-                if key not in known:
-                    known[key] = tuple(_compare(direction, sides, peer))
-                found += [VerdictChange(direction, subject, peer, *change) for change in known[key]]
+        policies = [engine.endpoint_policy(subject, ports.get(subject, {})) for engine in (before, after)]
+        found += _changes_of(subject, policies[0], policies[1], peers, known)
     return tuple(found)
+
+
+def host_changes(before: Engine, after: Engine) -> tuple[VerdictChange, ...]:
+    """Every peer of whom the node with the labels that both engines know of the host is judged differently.
+
+    Not the node itself: what stays on a node is not judged.
+    """
+    peers = [peer for peer in _peers(before, after) if peer.name != str(int(Reserved.HOST))]
+    policies = [engine.endpoint_policy(_HOST) for engine in (before, after)]
+    return tuple(_changes_of(_HOST, policies[0], policies[1], peers, {}))
+
+
+def _changes_of(
+    subject: NumericIdentity, old: EndpointPolicy, new: EndpointPolicy, peers: Sequence[Peer], known: _Known
+) -> Iterable[VerdictChange]:
+    """`known`: what was found for pairs of the same shape; its policies must still be there."""
+    for direction in Direction:
+        sides = old.side(direction), new.side(direction)
+        if sides[0] == sides[1]:
+            continue
+        for peer in peers:
+            numbers = (peer.before, peer.after)
+            key = (
+                direction,
+                *(part for side, number in zip(sides, numbers, strict=True) for part in _shape(side, number)),
+            )
+            if key not in known:
+                known[key] = tuple(_compare(direction, sides, peer))
+            for change in known[key]:
+                yield VerdictChange(direction, subject, peer, *change)
 
 
 def _peers(before: Engine, after: Engine) -> Sequence[Peer]:

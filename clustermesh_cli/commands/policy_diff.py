@@ -27,6 +27,7 @@ from clustermesh_cli.diff_report import (
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.flow_changes import FlowChange, PolicySets, flow_changes
 from clustermesh_cli.live_policy import AgentView, LiveCluster, read_agent, read_cluster, read_services
+from clustermesh_cli.node_policies import by_address, compare_nodes
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
 from kube.errors import KubeError
@@ -49,6 +50,7 @@ Document = Mapping[str, object]
 _MOST_ROWS: Final = 200_000
 _MOST_ROWS_EACH: Final = 4_000
 _FEWEST_ROWS: Final = 50
+_NAMED_NODES: Final = 3
 _WORDS: Final = {True: "allowed", False: "denied"}
 
 
@@ -92,16 +94,19 @@ def _compare(added: Sequence[Document], client: KubeClient, system: str) -> Diff
         )
     before, _ = build_engine(live, view)
     after, _ = build_engine(replace(live, documents=_applied(live.documents, added)), view)
-    warnings = [*_tell_services((before, after), programs, live.context), *_not_compared(before, after)]
+    warnings = [*_tell_services((before, after), programs, live.context), *_not_compared(before, after, live)]
     own = [n for n, labels in view.identities.items() if _value(labels, CLUSTER_LABEL) == live.name]
     found = verdict_changes(before, after, own, _ports(live, view))
+    groups = compare_nodes(before, after, live.nodes, live.name, system)
     answers, missing = ask_all_agents({live.context: programs}, _asking_for(_rows_of_each(programs)))
     names = {pod.address: pod.named_ports for pod in live.pods if pod.named_ports and not pod.uses_host_network}
-    flows = flow_changes(PolicySets(before, after, view, names), answers)
+    flows = flow_changes(PolicySets(before, after, view, names, by_address(groups, live.nodes)), answers)
+    changes = [_change(change, after, _name(after, change.subject)) for change in found]
+    changes += [_change(change, after, _nodes_name(group.names)) for group in groups for change in group.changes]
     return DiffReport(
         cluster=live.name,
-        pairs=len({(change.subject, change.peer, change.direction) for change in found}),
-        changes=[_change(change, after) for change in found],
+        pairs=len({(change.direction, change.source, change.destination) for change in changes}),
+        changes=changes,
         flows=[_flow(change, after) for change in flows.changes],
         connections_judged=flows.judged,
         connections_unknown=flows.unknown,
@@ -138,10 +143,15 @@ def _tell_services(engines: Sequence[Engine], programs: ProgramClient, context: 
             engine.set_services(services)
 
 
-def _not_compared(before: Engine, after: Engine) -> Iterator[str]:
+def _not_compared(before: Engine, after: Engine, live: LiveCluster) -> Iterator[str]:
     old, new = ({policy for policy in engine.policies() if policy.is_host} for engine in (before, after))
-    if old != new:
-        yield "host policies are not compared: each node judges itself, with a guard that depends on what runs there"
+    if old != new and not live.nodes:
+        yield "host policies are not compared: the cluster has no Node object that may be read"
+    elif old != new:
+        yield (
+            "nodes are compared with the guard's defaults (their settings may open more), and of their connections those "
+            "with pods of the cluster are known"
+        )
     if after.node_keys() - before.node_keys():
         yield (
             "rules that ask for labels of nodes that no policy asked for are compared as if no node's were known: "
@@ -186,8 +196,14 @@ def _ports(live: LiveCluster, view: AgentView) -> Mapping[NumericIdentity, Named
     return found
 
 
-def _change(change: VerdictChange, engine: Engine) -> DiffChange:
-    subject, peer = _name(engine, change.subject), _peer_name(engine, change.peer.name)
+def _nodes_name(names: Sequence[str]) -> str:
+    """node n1, or nodes n1, n2 and 7 more."""
+    more = f" and {len(names) - _NAMED_NODES} more" if len(names) > _NAMED_NODES else ""
+    return f"node{'s' * (len(names) > 1)} {', '.join(names[:_NAMED_NODES])}{more}"
+
+
+def _change(change: VerdictChange, engine: Engine, subject: str) -> DiffChange:
+    peer = _peer_name(engine, change.peer.name)
     source, destination = (peer, subject) if change.direction is Direction.INGRESS else (subject, peer)
     reason, rule = _why(change.before, change.after)
     return DiffChange(
@@ -204,7 +220,7 @@ def _change(change: VerdictChange, engine: Engine) -> DiffChange:
 
 def _flow(change: FlowChange, engine: Engine) -> DiffFlow:
     row, is_ingress = change.last, change.direction is Direction.INGRESS
-    subject = _name(engine, change.subject)
+    subject = _nodes_name([change.judged_node]) if change.judged_node else _name(engine, change.subject)
     ranges = {number: text for text, number in engine.prefixes().items()}
     peer = ranges.get(change.peer) or _name(engine, change.peer)
     reason, rule = _why(change.before, change.after)

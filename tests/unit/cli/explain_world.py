@@ -161,6 +161,11 @@ def pod(identity: int, **spec: object) -> dict[str, Any]:
     }
 
 
+def node(name: str, address: str, **labels: str) -> dict[str, Any]:
+    addresses = [{"type": "InternalIP", "address": address}]
+    return {"metadata": {"name": name, "labels": labels}, "spec": {}, "status": {"addresses": addresses}}
+
+
 def scripted_cluster(
     cluster: str,
     *documents: Mapping[str, object],
@@ -192,6 +197,7 @@ def scripted_cluster(
             "/apis/cilium.io/v2/ciliumidentities": listing(
                 *({"metadata": {"name": str(i), "creationTimestamp": "2026-01-01T00:00:00Z"}} for i in own)
             ),
+            "/api/v1/nodes": listing(node(f"{cluster}-node", NODES[cluster])),
             "/api/v1/pods": listing(*(pod(i) for i in own)),
             "/api/v1/namespaces/kube-system/pods": listing(agent),
             f"{proxy}/status": encode(status),

@@ -23,6 +23,7 @@ from explain_world import (
     app,
     deny_all,
     listing,
+    node,
     policy,
     scripted_cluster,
 )
@@ -254,15 +255,94 @@ def test_an_agent_that_does_not_tell_services_leaves_them_nobody_and_that_is_sai
     assert lines[-1] == "RESULT 0 pairs of north judged differently, and 0 recent connections"
 
 
-def test_that_a_host_policy_is_not_compared_is_said(tmp_path: Path) -> None:
-    host = {
+def host_policy(name: str = "nodes", **spec: object) -> dict[str, object]:
+    return {
         "apiVersion": "cilium.io/v2",
         "kind": "CiliumClusterwideNetworkPolicy",
-        "metadata": {"name": "nodes"},
-        "spec": {"nodeSelector": {}, "ingress": [{"fromEntities": ["health"]}]},
+        "metadata": {"name": name},
+        "spec": {"nodeSelector": {}, **spec},
     }
-    _, lines = run(tmp_path, host)
-    assert [line for line in lines if line.startswith("WARN host policies are not compared: ")]
+
+
+def with_nodes(api: ScriptedApi) -> ScriptedApi:
+    """Two more nodes of north: an edge node, and a control plane."""
+    api.answers["/api/v1/nodes"] = listing(
+        node("north-node", NODES["north"]),
+        node("north-edge", "172.18.0.3", role="edge"),
+        node("north-plane", "172.18.0.4", **{"node-role.kubernetes.io/control-plane": ""}),
+    )
+    return api
+
+
+def test_nodes_that_a_host_policy_selects_are_pairs_with_everybody_but_what_the_guard_keeps_open(
+    tmp_path: Path,
+) -> None:
+    api = with_nodes(scripted_cluster("north"))
+    only_web = host_policy(ingress=[{"fromEndpoints": [app("web", **{CLUSTER_LABEL: "north"})]}])
+    code, lines = ask(tmp_path, api, only_web)
+    assert code == ExitCode.OK
+    nodes = [line for line in lines if " to node" in line]
+    assert {line.partition(" to ")[2].partition(":")[0] for line in nodes} == {
+        "nodes north-edge, north-node",
+        "node north-plane",
+    }
+    (denied,) = (line for line in nodes if "from shop/app=db@north to nodes north-edge" in line)
+    assert "80" in denied
+    assert "allowed -> denied" in denied
+    assert not any("from shop/app=web@north to" in line for line in nodes), "still allowed"
+    assert not any("from host to" in line for line in nodes), "what stays on a node is not judged"
+    by_node = {line.partition(" to ")[2].partition(":")[0]: line for line in nodes if "from world to" in line}
+    assert "0-32378/TCP, 32380-65535/TCP" in by_node["nodes north-edge, north-node"]
+    assert "0-6442/TCP, 6444-32378/TCP" in by_node["node north-plane"], "the API server is there"
+
+
+def test_a_host_policy_changes_only_the_nodes_that_it_selects(tmp_path: Path) -> None:
+    closed = host_policy(nodeSelector={"matchLabels": {"role": "edge"}}, ingress=[{}])
+    _, lines = ask(tmp_path, with_nodes(scripted_cluster("north")), closed)
+    nodes = {line.partition(" to ")[2].partition(":")[0] for line in lines if " to node" in line}
+    assert nodes == {"node north-edge"}
+    _, lines = ask(tmp_path, with_nodes(scripted_cluster("north", closed)), closed)
+    assert lines == [NO_FLOWS, "RESULT 0 pairs of north judged differently, and 0 recent connections"]
+    opened = host_policy(
+        "more", nodeSelector={"matchLabels": {"role": "edge"}}, ingress=[{"fromEndpoints": [app("db")]}]
+    )
+    _, lines = ask(tmp_path, with_nodes(scripted_cluster("north", closed)), opened)
+    (line, _) = (line for line in lines if " to node" in line)
+    assert line.startswith("north ingress: from shop/app=db@north to node north-edge: ")
+    assert line.endswith("denied -> allowed by ccnp/more ingress[0]")
+
+
+def test_recent_connections_of_pods_with_nodes_are_judged_by_both(tmp_path: Path) -> None:
+    """By the node that the address is of, wherever the pod is; not what a node sends to its own pods."""
+    edge, own = ConnectionEnd(ip="172.18.0.3", identity=6), ConnectionEnd(ip=NODES["north"], identity=1)
+    rows = (
+        connections(end(WEB_NORTH), edge, direction="egress", port=9100, connections=5, dropped=0),
+        connections(edge, end(DB_NORTH), connections=7),
+        connections(end(WEB_NORTH), own, direction="egress", port=9100, connections=2, dropped=0),
+        connections(own, end(DB_NORTH), connections=9),
+    )
+    api = with_nodes(scripted_cluster("north", recent=recent(*rows)))
+    _, lines = ask(tmp_path, api, host_policy(ingress=[{}], egress=[{}]))
+    flows = [line.partition(";")[0] for line in lines if "recent connections from" in line]
+    assert flows == [
+        "north egress: 7 recent connections from node north-edge to shop/app=db@north: 5432/TCP: allowed -> denied by default",
+        "north ingress: 5 recent connections from shop/app=web@north to node north-edge: 9100/TCP: allowed -> denied by default",
+        "north ingress: 2 recent connections from shop/app=web@north to node north-node: 9100/TCP: allowed -> denied by default",
+    ]
+    kubelet = connections(end(WEB_NORTH), edge, direction="egress", port=9879, connections=5, dropped=0)
+    api = with_nodes(scripted_cluster("north", recent=recent(kubelet)))
+    _, lines = ask(tmp_path, api, host_policy(ingress=[{}]))
+    assert any("recent connections from shop/app=web@north to node north-edge" in line for line in lines)
+
+
+def test_what_nodes_are_compared_without_is_said(tmp_path: Path) -> None:
+    closed = host_policy(ingress=[{}])
+    _, lines = run(tmp_path, closed)
+    (warning,) = (line for line in lines if line.startswith("WARN"))
+    assert "the guard's defaults" in warning
+    api = scripted_cluster("north")
+    del api.answers["/api/v1/nodes"]
+    _, lines = ask(tmp_path, api, closed)
+    (warning,) = (line for line in lines if line.startswith("WARN"))
+    assert warning.startswith("WARN host policies are not compared: the cluster has no Node object")
     assert lines[-1] == "RESULT 0 pairs of north judged differently, and 0 recent connections"
-    _, lines = run(tmp_path, host, live=(host,))
-    assert not any("host policies" in line for line in lines), "it is in force already"
