@@ -19,7 +19,7 @@ from meshpolicy.documents import load_documents
 from meshpolicy.engine import Engine
 from meshpolicy.explain import Half, SideExplanation, explain_side
 from meshpolicy.mapstate import ANY_IDENTITY, EntryKey, MatchType, PolicyEntry, lookup
-from meshpolicy.peer import ServiceSelector
+from meshpolicy.peer import ServicePeers, ServiceSelector
 from meshpolicy.port import ANY_PROTOCOL, NamedPorts
 from meshpolicy.prefix import parse_address, parse_prefix
 from meshpolicy.reference import Direction, PolicyKind, PolicyRef, RuleOrigin
@@ -30,7 +30,8 @@ from meshpolicy.rule import CidrGroup, Policy
 class End:
     """One end of the connection as it was found. Without `live` its cluster's policies are not known here.
 
-    `cluster` is empty for an address outside of the mesh; `view` is the agent of the end's own node.
+    `cluster` is empty for an address outside of the mesh; `view` is the agent of the end's own node, and `services` are who
+    the backends of Services are for it, None while that is not known.
     """
 
     name: str
@@ -42,6 +43,7 @@ class End:
     live: LiveCluster | None = None
     view: AgentView | None = None
     realised: tuple[PolicyMapRow, ...] = ()
+    services: tuple[ServicePeers, ...] | None = None
 
     @property
     def endpoint(self) -> EndpointRow | None:
@@ -154,6 +156,8 @@ def _decide_side(end: End, other: End, direction: Direction, packet: Packet) -> 
         reason = f"not known here: give --destination-context with a context of cluster {end.cluster}"
         return SideDecision(end, _plain(direction, None, reason), None, None)
     engine, remarks = build_engine(end.live, end.view, other.live)
+    if end.services is not None:
+        engine.set_services(end.services)
     own = believe(end.view, end.address, {})
     if end.endpoint is not None:
         number = NumericIdentity(end.endpoint.identity)
@@ -164,7 +168,7 @@ def _decide_side(end: End, other: End, direction: Direction, packet: Packet) -> 
     half = Half(engine, own.number, peer.number, end.named_ports)
     judged = _with_unknowns(explain_side(half, direction, *packet), half, own, peer, packet)
     enforced = _enforced(end, direction, peer.number, packet)
-    if _names_services(engine, own.number, direction):
+    if end.services is None and _names_services(engine, own.number, direction):
         judged = _by_node(judged, enforced)
     return SideDecision(end, judged, own, peer, enforced, (*remarks, *_differences(end, judged, enforced)))
 

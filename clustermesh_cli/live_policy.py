@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, TypeVar
@@ -13,9 +13,11 @@ import msgspec
 import kube.resource as k
 from clustermesh_cli.cluster_facts import read_config
 from clustermesh_cli.exit_code import CommandError
+from clustermesh_cli.node_policies import NodeFacts
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
 from kube.errors import Forbidden, KubeError, NotFound
+from kubeintent.node import read_node
 from kubeintent.pod import ENDED_PHASES, read_pod
 from kubeintent.read import UnreadableError
 from meshapi.agent import AddressRow, EndpointRow, IdentityRow, PolicyMapRow, ServicePeersRow, decode_agent
@@ -56,6 +58,7 @@ class LiveCluster:
     documents: tuple[Mapping[str, object], ...] = ()
     pods: tuple[PodFacts, ...] = ()
     identity_born_s: Mapping[int, float] = field(default_factory=dict)
+    nodes: tuple[NodeFacts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ def read_cluster(client: KubeClient, system: str, context: str) -> LiveCluster:
             documents=tuple(document for res in k.POLICY_RESOURCES for document in _list(client, res)),
             pods=tuple(row for pod in client.list(k.PODS) if (row := _pod(pod)) is not None),
             identity_born_s=dict(_births(_list(client, k.CILIUM_IDENTITIES))),
+            nodes=tuple(_nodes(_list(client, k.NODES))),
         )
     except KubeError as exc:
         raise _refused(context, exc) from exc
@@ -134,10 +138,29 @@ def read_realised(programs: ProgramClient, context: str, node: str, endpoint_id:
         raise _refused(context, exc) from exc
 
 
-def read_services(programs: ProgramClient, context: str) -> tuple[ServicePeers, ...]:
+def names_services(documents: Iterable[Mapping[str, object]]) -> bool:
+    """Whether a rule for egress may name Services, valid or not."""
+    return any(
+        isinstance(rule, Mapping) and "toServices" in rule
+        for document in documents
+        for spec in _dicts([document.get("spec"), *_items(document.get("specs"))])
+        for part in ("egress", "egressDeny")
+        for rule in _items(spec.get(part))
+    )
+
+
+def _items(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _dicts(values: Iterable[object]) -> Iterator[Mapping[str, object]]:
+    return (value for value in values if isinstance(value, Mapping))
+
+
+def read_services(programs: ProgramClient, context: str, node: str = "") -> tuple[ServicePeers, ...]:
     """Who the backends of every Service are, as the agent sees them that `read_agent` asks. Raises: CommandError."""
     try:
-        rows = _decode(_ask(programs, _agent_pod(programs, context, ""), "v1/policy/services"), list[ServicePeersRow])
+        rows = _decode(_ask(programs, _agent_pod(programs, context, node), "v1/policy/services"), list[ServicePeersRow])
         return tuple(
             ServicePeers(
                 row.namespace,
@@ -221,6 +244,16 @@ def _pod(pod: k.KubeObject) -> PodFacts | None:
         uses_host_network=row.uses_host_network,
         named_ports={name: (number, PROTOCOL_NUMBERS[protocol]) for name, number, protocol in row.named_ports},
     )
+
+
+def _nodes(nodes: list[k.KubeObject]) -> Iterator[NodeFacts]:
+    for item in nodes:
+        try:
+            row = read_node(item).row
+        except UnreadableError:
+            continue
+        if row is not None:
+            yield NodeFacts(row.name, tuple(address for _, address in row.addresses), dict(row.labels))
 
 
 def _births(identities: list[k.KubeObject]) -> Iterator[tuple[int, float]]:

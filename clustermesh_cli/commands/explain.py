@@ -17,9 +17,11 @@ from clustermesh_cli.live_policy import (
     AgentView,
     LiveCluster,
     PodFacts,
+    names_services,
     read_agent,
     read_cluster,
     read_realised,
+    read_services,
 )
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
@@ -27,6 +29,7 @@ from meshapi.agent import NODE_ENDPOINT, AddressRow
 from meshapi.row import SCHEMA
 from meshkit.answer_form import AnswerForm
 from meshpolicy.icmp import TYPE_NAMES
+from meshpolicy.peer import ServicePeers
 from meshpolicy.port import MAXIMUM_PORT, PROTOCOL_NUMBERS, NamedPorts
 
 _CODES: Final = {True: ExitCode.OK, False: ExitCode.CHECK_FAILED, None: ExitCode.DEGRADED}
@@ -195,7 +198,17 @@ def _with_view(end: End, sources: ExplainSources) -> End:
     seen = replace(end, view=view)
     if seen.endpoint is None and not end.uses_host_network:
         return seen
-    context = sources.live[end.cluster].context
-    programs = sources.programs[end.cluster]
+    live, programs = sources.live[end.cluster], sources.programs[end.cluster]
     number = NODE_ENDPOINT if seen.endpoint is None else seen.endpoint.id
-    return replace(seen, realised=read_realised(programs, context, end.node, number))
+    services = _services_of(live, programs, end.node) if seen.endpoint is not None else None
+    return replace(seen, realised=read_realised(programs, live.context, end.node, number), services=services)
+
+
+def _services_of(live: LiveCluster, programs: ProgramClient, node: str) -> tuple[ServicePeers, ...] | None:
+    """The backends that the node's agent knows, if a rule may ask; None if it does not say, as one of an older version."""
+    if not names_services(live.documents):
+        return ()
+    try:
+        return read_services(programs, live.context, node)
+    except CommandError:
+        return None

@@ -28,6 +28,7 @@ from clustermesh_cli.commands.explain import explain, parse_end, parse_packet
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.live_policy import read_cluster
+from meshapi.agent import ServicePeersRow
 from meshkit.answer_form import AnswerForm
 from meshpolicy.port import ICMP, TCP, UDP
 
@@ -193,3 +194,35 @@ def test_a_pod_that_has_ended_is_not_asked_for_and_odd_ports_are_left_out() -> N
     cluster.answers["/api/v1/pods"] = listing(ended, odd, {"metadata": {}})
     (found,) = read_cluster(cluster.client("kind-north"), "kube-system", "kind-north").pods
     assert (found.name, found.named_ports) == ("odd", {"grpc": (50051, 6)})
+
+
+TO_SERVICE = policy("out", "web", egress=[{"toServices": [{"k8sService": {"serviceName": "db", "namespace": "shop"}}]}])
+
+
+@pytest.mark.parametrize("backends", [[DB_SOUTH], []])
+def test_a_rule_that_names_a_service_is_judged_by_the_backends_that_the_agent_knows_as_by_policy_diff(
+    backends: list[int],
+) -> None:
+    row = ServicePeersRow(namespace="shop", name="db", labels={}, identities=backends, addresses=[], reserved=[])
+    code, text = run(scripted_cluster("north", TO_SERVICE, services=(row,)), scripted_cluster("south"))
+    (judged,) = (line for line in text.splitlines() if "egress, judged by north" in line)
+    if backends:
+        assert code == ExitCode.OK
+        assert judged.startswith("OK   egress, judged by north: allowed by cnp/shop/out egress[0]")
+    else:
+        assert code == ExitCode.CHECK_FAILED
+        assert judged.startswith("FAIL egress, judged by north: denied by default: ")
+
+
+def test_where_the_agent_does_not_tell_services_the_kernel_of_the_node_answers() -> None:
+    api = scripted_cluster("north", TO_SERVICE)
+    del api.answers[f"{PROXY}/policy/services"]
+    code, text = run(api, scripted_cluster("south"))
+    assert code == ExitCode.CHECK_FAILED
+    assert "egress, judged by north: denied by default" in text
+
+
+def test_an_agent_that_is_asked_for_no_service_does_not_tell_any() -> None:
+    api = scripted_cluster("north", OPEN_WEB)
+    del api.answers[f"{PROXY}/policy/services"]
+    assert run(api, scripted_cluster("south"))[0] == ExitCode.OK
