@@ -72,8 +72,14 @@ def endpoints(cluster: Cluster, service: str) -> set[Ready]:
                 continue
             for port in piece.get("ports") or []:
                 place = (port.get("name") or "", port.get("protocol") or "TCP")
-                found |= {Ready(address, port["port"], *place) for address in endpoint["addresses"]}
+                found |= {Ready(a, port["port"], *place) for a in endpoint["addresses"] if is_ipv4(a)}
     return found
+
+
+def is_ipv4(text: str) -> bool:
+    """Four plain numbers, none with a zero in front."""
+    parts = text.split(".")
+    return len(parts) == 4 and all(p.isdecimal() and str(int(p)) == p and int(p) < 256 for p in parts)
 
 
 def fitting(found: Iterable[Ready], name: str, protocol: str) -> set[Place]:

@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis import strategies as st
-from policy_twin import CLUSTER, NAMESPACE, NAMESPACE_LABELS, Who
+
+from tests.support.policy_twin import CLUSTER, NAMESPACE, NAMESPACE_LABELS, Who
 
 Document = dict[str, Any]
 HTTP = (("http", (80, 6)),)

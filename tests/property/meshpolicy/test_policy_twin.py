@@ -9,7 +9,6 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_strategies import NORTH, WHO, documents
-from policy_twin import Packet, Twin, Who
 
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import CLUSTER_LABEL, Label, Labels, parse_label, sort_labels
@@ -17,6 +16,7 @@ from meshpolicy import Direction, Engine, EntryKey, PolicyContext, PolicyEntry, 
 from meshpolicy.node_peer import completed_labels
 from meshpolicy.prefix import label_key, parse_address
 from tests.support.effort import examples
+from tests.support.policy_twin import Packet, Twin, Who
 
 _RESERVED = {"host": 1, "world": 2, "health": 4, "init": 5, "node": 6, "api": 7}
 NUMBERS = {name: NumericIdentity(_RESERVED.get(name, 300 + index)) for index, name in enumerate(WHO)}

@@ -58,7 +58,7 @@ def replace_service(plan: Plan) -> Iterator[Step]:
 
 
 def odd_slice(plan: Plan) -> Iterator[Step]:
-    """A slice by hand beside the controller's: each address that is none is left out, and named."""
+    """A slice by hand beside the controller's, for good or for a while: addresses that are none are left out, and named."""
     namespace, name = plan.service()
     cluster = plan.cluster()
     key = f"{namespace}/{name}-hand"
@@ -71,7 +71,8 @@ def odd_slice(plan: Plan) -> Iterator[Step]:
         "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
     }
     yield step("put", cluster, "slice", manifest)
-    plan.after(plan.rng.randrange(2, 8), step("del", cluster, "slice", key))
+    if plan.rng.random() < 0.5:
+        plan.after(plan.rng.randrange(2, 8), step("del", cluster, "slice", key))
 
 
 def headless(plan: Plan) -> Iterator[Step]:

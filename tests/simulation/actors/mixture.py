@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.simulation.actors import careless, fate, hostile, users
-from tests.simulation.actors.plan import Plan
+from tests.simulation.actors.plan import NAMESPACES, SERVICES, Plan
 from tests.simulation.steps import Step, step
 from tests.simulation.world import Shape
 
 Actor = Callable[[Plan], Iterator[Step]]
+TAKES_PART: Final = 0.5
+EAGERNESS: Final = (0.5, 1.0, 4.0)
 
 ORDERLY: Final[dict[Actor, int]] = {
     users.put_service: 6,
@@ -67,14 +69,23 @@ WORLDS: Final[dict[str, Setting]] = {
 
 def make_history(seed: int, setting: Setting, length: int) -> list[Step]:
     """The history of a seed: at most a few steps longer than `length`."""
-    plan = Plan(random.Random(f"{seed} history"), setting.shape)
+    rng = random.Random(f"{seed} history")
+    plan = Plan(rng, setting.shape, (rng.choice(NAMESPACES), rng.choice(SERVICES)))
     shop = {"metadata": {"name": "shop", "labels": {"kubernetes.io/metadata.name": "shop"}}}
     history = [step("put", cluster, "namespace", shop) for cluster in plan.clusters]
-    for first in (users.put_service, users.put_pod, users.put_pod):
-        history += first(plan)
-    actors, weights = list(setting.actors), list(setting.actors.values())
+    history += users.open_shop(plan)
+    actors, weights = _troupe(plan.rng, setting.actors)
     while len(history) < length:
         plan.length = len(history)
         history += plan.due()
         history += plan.rng.choices(actors, weights)[0](plan)
     return history + [what for _, what in plan.later]
+
+
+def _troupe(rng: random.Random, actors: dict[Actor, int]) -> tuple[list[Actor], list[float]]:
+    """Those that take part in one history, and how often each acts.
+
+    Not all of them at once: a history in which few kinds of things happen goes deeper into each.
+    """
+    chosen = [actor for actor in actors if actor in ORDERLY or rng.random() < TAKES_PART]
+    return chosen, [actors[actor] * rng.choice(EAGERNESS) for actor in chosen]

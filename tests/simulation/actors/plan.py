@@ -14,14 +14,17 @@ from tests.simulation.world import CLUSTER_NAMES, Shape
 NAMESPACES: Final = ("default", "shop")
 SERVICES: Final = ("web", "db")
 PODS: Final = ("web-1", "web-2", "db-1", "db-2")
+FOCUS_SHARE: Final = 0.6
+"""How often what is done is done to the one application that the history is about."""
 
 
 @dataclass(slots=True)
 class Plan:
-    """One history in the making."""
+    """One history in the making. `focus` is the namespace and name of the Service that most of it is about."""
 
     rng: random.Random
     shape: Shape
+    focus: tuple[str, str] = ("default", "web")
     later: list[tuple[int, Step]] = field(default_factory=list)
     length: int = 0
 
@@ -44,10 +47,15 @@ class Plan:
         return f"{cluster}-apiserver" if self.rng.random() < 0.4 else self.node(cluster)
 
     def service(self) -> tuple[str, str]:
+        """Namespace and name."""
+        if self.rng.random() < FOCUS_SHARE:
+            return self.focus
         return self.rng.choice(NAMESPACES), self.rng.choice(SERVICES)
 
     def pod(self) -> tuple[str, str]:
-        return self.rng.choice(NAMESPACES), self.rng.choice(PODS)
+        """Namespace and name."""
+        namespace, app = self.service()
+        return namespace, self.rng.choice([name for name in PODS if name.startswith(app)])
 
     def after(self, steps: int, what: Step) -> None:
         """The step is taken so many steps from now."""

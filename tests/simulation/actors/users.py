@@ -39,6 +39,15 @@ def put_service(plan: Plan) -> Iterator[Step]:
         yield step("put", cluster, "service", service_manifest(number, namespace, name, annotations))
 
 
+def open_shop(plan: Plan) -> Iterator[Step]:
+    """The application that the history is about runs in every cluster, and its Service is shared."""
+    namespace, name = plan.focus
+    for number, cluster in enumerate(plan.clusters, 1):
+        annotations = {"service.cilium.io/global": "true"}
+        yield step("put", cluster, "service", service_manifest(number, namespace, name, annotations))
+        yield step("pod", cluster, plan.node(cluster), pod_manifest(namespace, f"{name}-1"))
+
+
 def delete_service(plan: Plan) -> Iterator[Step]:
     namespace, name = plan.service()
     yield step("del", plan.cluster(), "service", f"{namespace}/{name}")

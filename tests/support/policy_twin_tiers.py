@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from policy_twin_nodes import means_node
+from tests.support.policy_twin_nodes import means_node
 
 if TYPE_CHECKING:
-    from policy_twin import Packet, Twin
+    from tests.support.policy_twin import Packet, Twin
 
 _STRENGTH = {"Deny": 2, "Accept": 1, "Pass": 0}
 

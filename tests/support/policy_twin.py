@@ -10,8 +10,8 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Any
 
-from policy_twin_nodes import is_judged, is_of_kind, means_node
-from policy_twin_tiers import tier_says
+from tests.support.policy_twin_nodes import is_judged, is_of_kind, means_node
+from tests.support.policy_twin_tiers import tier_says
 
 NAMESPACE = "io.kubernetes.pod.namespace"
 CLUSTER = "io.cilium.k8s.policy.cluster"

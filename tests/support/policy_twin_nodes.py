@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from policy_twin import Twin, Who
+    from tests.support.policy_twin import Twin, Who
 
 CLUSTER = "io.cilium.k8s.policy.cluster"
 
