@@ -27,6 +27,8 @@ from typing import Any, Final
 
 from kube.resource import CCNP as CLUSTERWIDE
 from kube.resource import (
+    CIDR_GROUPS,
+    CLUSTER_NETWORK_POLICIES,
     CNP,
     ENDPOINT_SLICES,
     NAMESPACES,
@@ -46,6 +48,8 @@ KINDS: Final[dict[str, Resource]] = {
     "policy": CNP,
     "clusterwide": CLUSTERWIDE,
     "networkpolicy": NETWORK_POLICIES,
+    "tiered": CLUSTER_NETWORK_POLICIES,
+    "cidrgroup": CIDR_GROUPS,
 }
 
 

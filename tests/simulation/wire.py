@@ -34,6 +34,11 @@ class Wire:
     def is_cut(self, source: str, target: str) -> bool:
         return (source, target) in self._cut
 
+    @property
+    def fails(self) -> bool:
+        """Whether any pair is cut or slow."""
+        return bool(self._slow or self._cut)
+
     def heal(self) -> None:
         """Everybody reaches everybody again, at the usual speed."""
         self._slow.clear()

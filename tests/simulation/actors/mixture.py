@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from tests.simulation.actors import careless, fate, hostile, users
+from tests.simulation.actors import careless, fate, hostile, policies, users
 from tests.simulation.actors.plan import NAMESPACES, SERVICES, Plan
 from tests.simulation.steps import Step, step
 from tests.simulation.world import Shape
@@ -32,6 +32,16 @@ CARELESS: Final[dict[Actor, int]] = {
     careless.odd_slice: 1,
     careless.headless: 1,
     careless.move_pod: 1,
+}
+POLICIES: Final[dict[Actor, int]] = {
+    policies.put_policy: 5,
+    policies.put_network_policy: 2,
+    policies.put_clusterwide: 1,
+    policies.put_tiered: 1,
+    policies.change_group: 1,
+    policies.delete_policies: 3,
+    policies.edit_policy_three_times: 2,
+    policies.break_policy: 1,
 }
 HOSTILE: Final[dict[Actor, int]] = {hostile.claim_addresses: 2, hostile.garbage: 1}
 FATE: Final[dict[Actor, int]] = {
@@ -62,8 +72,9 @@ WORLDS: Final[dict[str, Setting]] = {
     "careless": Setting(Shape(2, 1), ORDERLY | CARELESS),
     "faulty": Setting(Shape(2, 1), ORDERLY | FATE),
     "hostile": Setting(Shape(2, 1), ORDERLY | HOSTILE),
-    "small": Setting(Shape(2, 1), ORDERLY | CARELESS | HOSTILE | FATE),
-    "large": Setting(Shape(4, 2), ORDERLY | CARELESS | HOSTILE | FATE),
+    "policies": Setting(Shape(2, 1), ORDERLY | POLICIES),
+    "small": Setting(Shape(2, 1), ORDERLY | CARELESS | POLICIES | HOSTILE | FATE),
+    "large": Setting(Shape(4, 2), ORDERLY | CARELESS | POLICIES | HOSTILE | FATE),
 }
 
 

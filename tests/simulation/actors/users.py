@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from tests.simulation.actors.plan import NAMESPACES, PODS, SERVICES, Plan
 from tests.simulation.cluster import SERVICE_PREFIX
 from tests.simulation.steps import Step, step
+
+PORTS: Final = {"web": 8080, "db": 9090}
+"""What pods of an application call http."""
 
 
 def service_manifest(cluster_number: int, namespace: str, name: str, annotations: dict[str, str]) -> dict[str, Any]:
@@ -55,7 +58,9 @@ def delete_service(plan: Plan) -> Iterator[Step]:
 
 def pod_manifest(namespace: str, name: str, *, is_ready: bool = True, **labels: str) -> dict[str, Any]:
     meta = {"name": name, "namespace": namespace, "labels": {"app": name.partition("-")[0], **labels}}
-    return {"metadata": meta, "spec": {"serviceAccountName": "default"}, "status": {"ready": is_ready}}
+    port = {"name": "http", "containerPort": PORTS[meta["labels"]["app"]], "protocol": "TCP"}
+    spec = {"serviceAccountName": "default", "containers": [{"name": "main", "ports": [port]}]}
+    return {"metadata": meta, "spec": spec, "status": {"ready": is_ready}}
 
 
 def put_pod(plan: Plan) -> Iterator[Step]:

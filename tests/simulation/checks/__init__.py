@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from tests.simulation.checks.addresses import check_addresses, check_own_addresses
+from tests.simulation.checks.policies import SettledVerdicts, check_policies
 from tests.simulation.checks.programs import check_programs
 from tests.simulation.checks.services import check_services
 from tests.simulation.checks.steady import StableIds, SteadyBackends
@@ -17,12 +18,13 @@ Checker = Callable[[World], Iterable[str]]
 
 def always(world: World) -> Sequence[Checker]:
     """Called after every step; those that remember are made for one world."""
-    return (check_programs, check_own_addresses, SteadyBackends(world), StableIds(world))
+    remembering = (SteadyBackends(world), StableIds(world), SettledVerdicts(world))
+    return (check_programs, check_own_addresses, *remembering)
 
 
 def at_rest() -> Sequence[Checker]:
     """Called when faults are over and programs had time to catch up."""
-    return (check_services, check_addresses)
+    return (check_services, check_addresses, check_policies)
 
 
 __all__ = ["Checker", "always", "at_rest", "check_against_fresh_builds"]

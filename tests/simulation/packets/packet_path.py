@@ -47,7 +47,7 @@ from tests.simulation.packets.packet_flows import (
     key_of,
     reverse_of,
 )
-from tests.simulation.packets.packet_policy import why_denied
+from tests.simulation.packets.packet_policy import index, why_denied
 
 HOST, WORLD, REMOTE_NODE, KUBE_APISERVER = 1, 2, 6, 7
 NOWHERE: Final = "0.0.0.0"  # what a map says for no tunnel
@@ -379,7 +379,8 @@ class PacketPath:
 
     def _judge(self, way: _Way, endpoint: EndpointValue, peer: int) -> None:
         segment = way.segment
-        reason = why_denied(self._maps, endpoint, way.direction, peer, segment.protocol, segment.destination_port)
+        port = segment.destination_port
+        reason = why_denied(index(self._maps), endpoint, way.direction, peer, segment.protocol, port)
         if reason is not None:
             raise _Ended(reason)
 

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Since when nothing fails: what people asked for has arrived everywhere then."""
+
+from __future__ import annotations
+
+from tests.simulation.world import World
+
+
+class Calm:
+    """`look` is called after every step; a fault that is over before the next look is not seen."""
+
+    def __init__(self, world: World) -> None:
+        self.since_s = world.now()
+
+    def look(self, world: World) -> None:
+        if _fails(world):
+            self.since_s = world.now()
+
+
+def _fails(world: World) -> bool:
+    """Whether something that goes on keeps any program from hearing, deciding or writing."""
+    if world.wire.fails or any(world.loop.is_frozen(name) for name in world.processes()):
+        return True
+    for cluster in world.clusters.values():
+        if not cluster.kube.is_up or any(cluster.kube.lag_s.values()) or not cluster.store.is_up:
+            return True
+        if cluster.apiserver is None or not cluster.apiserver.process.is_alive:
+            return True
+        for node in cluster.nodes.values():
+            if node.agent is None or node.agent.core is None or node.agent.process.writes.left >= 0:
+                return True
+            if any(table.waiting_for for table in node.agent.core.db.tables):
+                return True
+    return False
