@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Final
 
 from kube.resource import ENDPOINT_SLICES, NAMESPACES, PODS, SERVICES, KubeObject
@@ -91,6 +92,27 @@ def fitting(found: Iterable[Ready], name: str, protocol: str) -> set[Place]:
     elif name:
         same = [each for each in same if each.name in ("", name)]
     return {(each.address, each.port) for each in same}
+
+
+def claimed_addresses(service: KubeObject) -> set[str]:
+    """What a Service asks for that Kubernetes did not give it."""
+    ingress = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
+    return {*(service["spec"].get("externalIPs") or []), *(entry["ip"] for entry in ingress if "ip" in entry)}
+
+
+def balancer_addresses(world: World, cluster: Cluster, service: KubeObject) -> set[str]:
+    """Addresses that a load balancer gave and that nobody has. No range is set from which Services may take others."""
+    ingress = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
+    return {entry["ip"] for entry in ingress if not is_taken(world, cluster, entry["ip"])}
+
+
+def is_taken(world: World, cluster: Cluster, address: str) -> bool:
+    """A Service's, a node's, within a node's pod network, or nobody's for ever."""
+    ip = IPv4Address(address)
+    nodes = [node for name in (cluster.name, *cluster.peers) for node in world.clusters[name].nodes.values()]
+    cluster_ips = {service["spec"].get("clusterIP") for service in cluster.kube.objects(SERVICES)}
+    is_of_node = any(address == node.ip or ip in IPv4Network(node.pod_cidr) for node in nodes)
+    return address in cluster_ips or is_of_node or ip.is_loopback
 
 
 def expected(world: World, cluster: Cluster, service: KubeObject, port: dict[str, Any]) -> set[Place]:

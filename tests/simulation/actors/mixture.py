@@ -43,7 +43,12 @@ POLICIES: Final[dict[Actor, int]] = {
     policies.edit_policy_three_times: 2,
     policies.break_policy: 1,
 }
-HOSTILE: Final[dict[Actor, int]] = {hostile.claim_addresses: 2, hostile.garbage: 1}
+HOSTILE: Final[dict[Actor, int]] = {
+    hostile.claim_addresses: 2,
+    hostile.claim_networks: 2,
+    hostile.claim_service_address: 2,
+    hostile.garbage: 1,
+}
 FATE: Final[dict[Actor, int]] = {
     fate.crash: 3,
     fate.die_writing: 2,

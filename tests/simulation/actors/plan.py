@@ -13,6 +13,8 @@ from tests.simulation.world import CLUSTER_NAMES, Shape
 
 NAMESPACES: Final = ("default", "shop")
 SERVICES: Final = ("web", "db")
+TENANT: Final = "aaa"
+"""A Service whose name comes before the others'."""
 PODS: Final = ("web-1", "web-2", "db-1", "db-2")
 FOCUS_SHARE: Final = 0.6
 """How often what is done is done to the one application that the history is about."""

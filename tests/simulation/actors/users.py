@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from tests.simulation.actors.plan import NAMESPACES, PODS, SERVICES, Plan
+from tests.simulation.actors.plan import NAMESPACES, PODS, SERVICES, TENANT, Plan
 from tests.simulation.cluster import SERVICE_PREFIX
 from tests.simulation.steps import Step, step
 
@@ -15,7 +15,7 @@ PORTS: Final = {"web": 8080, "db": 9090}
 
 
 def service_manifest(cluster_number: int, namespace: str, name: str, annotations: dict[str, str]) -> dict[str, Any]:
-    host = 10 + 10 * NAMESPACES.index(namespace) + SERVICES.index(name)
+    host = 10 + 10 * NAMESPACES.index(namespace) + (*SERVICES, TENANT).index(name)
     address = f"{SERVICE_PREFIX}{cluster_number}.0.{host}"
     spec = {
         "type": "ClusterIP",

@@ -10,7 +10,9 @@ from tests.simulation.checks.policies import SettledVerdicts, check_policies
 from tests.simulation.checks.programs import check_programs
 from tests.simulation.checks.services import check_services
 from tests.simulation.checks.steady import StableIds, SteadyBackends
+from tests.simulation.checks.told import check_told
 from tests.simulation.checks.twin import check_against_fresh_builds
+from tests.simulation.packets.packet_checks import EstablishedConnections
 from tests.simulation.world import World
 
 Checker = Callable[[World], Iterable[str]]
@@ -18,13 +20,13 @@ Checker = Callable[[World], Iterable[str]]
 
 def always(world: World) -> Sequence[Checker]:
     """Called after every step; those that remember are made for one world."""
-    remembering = (SteadyBackends(world), StableIds(world), SettledVerdicts(world))
+    remembering = (SteadyBackends(world), StableIds(world), SettledVerdicts(world), EstablishedConnections(world))
     return (check_programs, check_own_addresses, *remembering)
 
 
 def at_rest() -> Sequence[Checker]:
     """Called when faults are over and programs had time to catch up."""
-    return (check_services, check_addresses, check_policies)
+    return (check_services, check_addresses, check_policies, check_told)
 
 
 __all__ = ["Checker", "always", "at_rest", "check_against_fresh_builds"]

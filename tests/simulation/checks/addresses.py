@@ -27,7 +27,7 @@ def check_own_addresses(world: World) -> Iterable[str]:
             for prefix, value in entries(node).items():
                 if value.cluster_id in (0, cluster.id):
                     continue
-                if prefix in ips or any(network_of(prefix).subnet_of(each) for each in networks):
+                if prefix in ips or any(network_of(prefix).subnet_of(each) for each in (*networks, services)):
                     yield f"{node.name}: own address {prefix} is said to be of cluster {value.cluster_id}: {value}"
             for key, value in node.machine.maps.backends.items():
                 address = network_of(f"{value.address}/32")

@@ -74,9 +74,9 @@ class SettledVerdicts:
 
     def __call__(self, world: World) -> Iterable[str]:
         self._calm.look(world)
-        version = _version(world)
-        if version != self._version:
-            self._version, self._since_s, self._denied = version, world.now(), {}
+        now = version(world)
+        if now != self._version:
+            self._version, self._since_s, self._denied = now, world.now(), {}
         is_settled = world.now() - max(self._since_s, self._calm.since_s) >= SETTLED_S
         for cluster, node in world.nodes():
             denied = self._denied.get(node.name)
@@ -117,8 +117,10 @@ class Packets:
 def ask(world: World, cluster: Cluster, node: Node) -> Iterator[tuple[Question, bool]]:
     """Packets of every pod of the node with every pod that it hears of, and what the documents say of each."""
     documents = policies_in_force(cluster)
-    own = dict(_pods(cluster))
-    theirs = {a: who for name in sorted(cluster.peers) for a, who in _pods(world.clusters[name], is_abroad=True)}
+    own = dict(pods_as_peers(cluster))
+    theirs = {
+        a: who for name in sorted(cluster.peers) for a, who in pods_as_peers(world.clusters[name], is_abroad=True)
+    }
     peers = {**own, **theirs, **{a: Who(("reserved:world=",), a) for a in OUTSIDE}}
     twin = Twin(cluster.name, cluster.name, documents, [*own.values(), *theirs.values()])
     answers: dict[tuple[Any, ...], bool] = {}
@@ -141,7 +143,7 @@ def writes(node: Node) -> tuple[int, ...]:
     return maps.policy.writes, maps.ipcache.writes, maps.endpoints_by_address.writes
 
 
-def _pods(cluster: Cluster, *, is_abroad: bool = False) -> Iterator[tuple[str, Who]]:
+def pods_as_peers(cluster: Cluster, *, is_abroad: bool = False) -> Iterator[tuple[str, Who]]:
     """Pods by address, as other pods' policies see them; `is_abroad`: as other clusters do."""
     for pod in truth.pods(cluster):
         meta, spec = pod["metadata"], pod["spec"]
@@ -159,12 +161,31 @@ def _pods(cluster: Cluster, *, is_abroad: bool = False) -> Iterator[tuple[str, W
         yield pod["status"]["podIP"], Who(tuple(sorted(labels)), ports=named)
 
 
+def selected(cluster: Cluster) -> set[str]:
+    """Addresses of the pods that some document is about."""
+    documents = policies_in_force(cluster)
+    twin = Twin(cluster.name, cluster.name, documents)
+    return {a for a, who in pods_as_peers(cluster) if any(_is_about(twin, document, who) for document in documents)}
+
+
+def _is_about(twin: Twin, document: KubeObject, who: Who) -> bool:
+    spec, namespace = document["spec"], document["metadata"].get("namespace", "")
+    if namespace and namespace not in who.values("k8s", NAMESPACE):
+        return False
+    if document["kind"] == CLUSTER_NETWORK_POLICIES.kind:
+        return any(twin.is_about(document, Packet(word, who, who, 6, 1)) for word in ("ingress", "egress"))
+    is_kubernetes = document["kind"] == NETWORK_POLICIES.kind
+    selector = spec.get("podSelector" if is_kubernetes else "endpointSelector") or {}
+    return twin.selects(selector, who, "k8s" if is_kubernetes else "any")
+
+
 def _with_networks(document: KubeObject, groups: dict[str, list[str]]) -> KubeObject:
     """A rule by group is one by networks; a group that is not there has none."""
     spec = dict(document["spec"])
     for section in ("ingress", "ingressDeny", "egress", "egressDeny"):
-        spec[section] = [_rule_with_networks(rule, groups) for rule in spec.get(section) or []]
-    return {**document, "spec": {key: value for key, value in spec.items() if value}}
+        if section in spec:
+            spec[section] = [_rule_with_networks(rule, groups) for rule in spec[section]]
+    return {**document, "spec": spec}
 
 
 def _rule_with_networks(rule: dict[str, Any], groups: dict[str, list[str]]) -> dict[str, Any]:
@@ -176,7 +197,7 @@ def _rule_with_networks(rule: dict[str, Any], groups: dict[str, list[str]]) -> d
     return made
 
 
-def _version(world: World) -> object:
+def version(world: World) -> object:
     """Different whenever somebody changed anything that policies look at."""
     found: list[object] = []
     for cluster in world.clusters.values():

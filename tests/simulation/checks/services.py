@@ -30,13 +30,16 @@ def shown(machine: Machine) -> dict[Frontend, set[Place]]:
 def check_services(world: World) -> Iterable[str]:
     for cluster in world.clusters.values():
         wanted: dict[Frontend, set[Place]] = {}
-        for service in cluster.kube.objects(SERVICES):
+        for service in sorted(
+            cluster.kube.objects(SERVICES), key=truth.key_of
+        ):  # of equal claims the first by name wins
             spec = service["spec"]
             if spec.get("clusterIP") in (None, "", "None") or spec.get("type") == "ExternalName":
                 continue
             for port in spec.get("ports") or []:
-                where = (spec["clusterIP"], port["port"], port.get("protocol") or "TCP")
-                wanted[where] = truth.expected(world, cluster, service, port)
+                chosen = truth.expected(world, cluster, service, port)
+                for address in (spec["clusterIP"], *truth.balancer_addresses(world, cluster, service)):
+                    wanted.setdefault((address, port["port"], port.get("protocol") or "TCP"), chosen)
         for node in cluster.nodes.values():
             found = shown(node.machine)
             for where in sorted(wanted.keys() | found.keys()):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checker of a simulated mesh that follows packets: connections outlive everything but their ends. It knows pods from
-Kubernetes alone.
+"""A checker of a simulated mesh that follows packets: connections outlive everything but their ends and what people change.
+It knows pods and policies from Kubernetes alone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 
 from agent.datapath.layout import TICK_NS, IfindexKey
 from kube.resource import PODS, SERVICES
+from tests.simulation import truth
+from tests.simulation.checks.policies import selected, version
 from tests.simulation.cluster import Cluster, Node
 from tests.simulation.packets.packet_flows import ACK, SYN, TCP, Lot, NodeFacts, Segment
 from tests.simulation.packets.packet_path import PacketPath
@@ -17,7 +19,7 @@ from tests.simulation.world import World
 
 ESTABLISHED, OPENING, CLOSING, OTHER = (-(-seconds * 10**9 // TICK_NS) for seconds in (21_600, 60, 10, 60))
 FIRST_PORT: Final = 40_000
-TRIES: Final = 8
+TRIES: Final = 2
 """A pod may be given itself, which is no connection between two."""
 
 
@@ -32,13 +34,19 @@ class Connection(NamedTuple):
 class EstablishedConnections:
     """Every pod connects once to each Service of its cluster; what was answered once is answered while both pods live.
 
-    For worlds without policies. The connections are those of the simulated kernels: they are written to conntrack.
+    Followed are connections that nobody has a reason to end: policies that speak about either pod do not change, the clusters of
+    both follow each other and tell each other of the pods' namespaces, and none of them is hostile. The connections are those of
+    the simulated kernels: they are written to conntrack.
     """
 
     def __init__(self, world: World) -> None:
         self._world, self._open, self._asked = world, list[Connection](), set[tuple[str, str]]()
         self._port = FIRST_PORT
         self._paths = {node.ip: self._path(cluster, node) for cluster, node in world.nodes()}
+        self._written: tuple[int, ...] = ()
+        self._version: object = None
+        self._selected = set[str]()
+        self._leases = set[tuple[str, int]]()
 
     @property
     def count(self) -> int:
@@ -47,15 +55,51 @@ class EstablishedConnections:
 
     def __call__(self, world: World) -> Iterable[str]:
         homes = {address: node for _, node in world.nodes() for address in node.machine.interfaces}
-        living = {address for cluster in world.clusters.values() for address in _pods(cluster)} & homes.keys()
-        self._open = [one for one in self._open if {one.client.source, one.server} <= living]
+        pods = {
+            address: cluster for cluster in world.clusters.values() for address in _pods(cluster) if address in homes
+        }
+        self._judge_policies(world)
+        self._judge_leases(world, homes)
+        self._open = [one for one in self._open if self._is_held(one, pods)]
+        written = tuple(n for _, node in world.nodes() for n in _writes(node))
+        if written == self._written:
+            return
+        self._written = written
         for one in self._open:
             yield from self._go_on(one, homes)
         for cluster in world.clusters.values():
-            for client in sorted(set(_pods(cluster)) & living):
-                for address, port in _services(cluster):
+            clients = [address for address, where in sorted(pods.items()) if where is cluster]
+            for address, port in _services(cluster) if clients else ():
+                for client in clients:
                     for _ in range(TRIES):
                         self._connect(client, address, port, homes)
+
+    def _judge_policies(self, world: World) -> None:
+        """Connections of pods that policies speak about are not followed beyond a change of anything that policies look at."""
+        now = version(world)
+        if now == self._version:
+            return
+        selected_now = {address for cluster in world.clusters.values() for address in selected(cluster)}
+        touched, self._selected, self._version = self._selected | selected_now, selected_now, now
+        self._open = [one for one in self._open if touched.isdisjoint((one.client.source, one.server))]
+
+    def _judge_leases(self, world: World, homes: dict[str, Node]) -> None:
+        """With a lease ends what hangs on it: other nodes do not know those addresses until they are written again."""
+        leases = {(cluster.name, lease) for cluster in world.clusters.values() for lease in cluster.store.leases}
+        if self._leases - leases:
+            self._open = [one for one in self._open if homes.get(one.client.source) is homes.get(one.server)]
+        self._leases = leases
+
+    def _is_held(self, one: Connection, pods: dict[str, Cluster]) -> bool:
+        ends = [pods.get(one.client.source), pods.get(one.server)]
+        client, server = ends
+        if client is None or server is None:
+            return False
+        if client is server:
+            return not client.tampered
+        is_mutual = client.name in server.peers and server.name in client.peers
+        told = {address for cluster in (client, server) for address in _told(cluster)}
+        return is_mutual and not client.tampered and not server.tampered and {one.client.source, one.server} <= told
 
     def _connect(self, client: str, address: str, port: int, homes: dict[str, Node]) -> None:
         """SYN, its answer and the acknowledgement; a connection that does not come about is tried again later."""
@@ -124,6 +168,18 @@ def _pods(cluster: Cluster) -> dict[str, str]:
         if address and not metadata.get("deletionTimestamp") and not pod["spec"].get("hostNetwork"):
             found[address] = f"{metadata['namespace']}/{metadata['name']}"
     return found
+
+
+def _told(cluster: Cluster) -> list[str]:
+    """Pods that other clusters hear of."""
+    found = [pod for pod in truth.pods(cluster) if truth.is_global_namespace(cluster, pod["metadata"]["namespace"])]
+    return [pod["status"]["podIP"] for pod in found]
+
+
+def _writes(node: Node) -> tuple[int, ...]:
+    maps = node.machine.maps
+    watched = (maps.services, maps.backends, maps.members, maps.ipcache, maps.policy, maps.endpoints_by_address)
+    return tuple(each.writes for each in watched)
 
 
 def _services(cluster: Cluster) -> list[tuple[str, int]]:
