@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from tests.simulation.checks.addresses import check_addresses, check_own_addresses
+from tests.simulation.checks.connections import EstablishedConnections
 from tests.simulation.checks.policies import SettledVerdicts, check_policies
 from tests.simulation.checks.programs import check_programs
 from tests.simulation.checks.services import check_services
 from tests.simulation.checks.steady import StableIds, SteadyBackends
 from tests.simulation.checks.told import check_told
 from tests.simulation.checks.twin import check_against_fresh_builds
-from tests.simulation.packets.packet_checks import EstablishedConnections
 from tests.simulation.world import World
 
 Checker = Callable[[World], Iterable[str]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.simulation.packets.packet_checks import EstablishedConnections
+from tests.simulation.checks.connections import EstablishedConnections
 from tests.simulation.test_simulation_world import share_a_service
 from tests.simulation.world import Shape, World
 

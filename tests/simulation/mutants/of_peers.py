@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wrong decisions about what other clusters say, and about what a store says of when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from agent.ipcache.writer import PrefixWriter
+from agent.mesh.networks import Networks
+from kvstore.sharedstore import SharedStore
+from kvstore.watch import PrefixFollower
+from meshpeer.record_views import View
+from meshpeer.twins import Twins
+
+
+def _peer_claims_everything() -> None:
+    """Case: a peer's node with the address of a pod of ours for its health checks. Both guards are off: what a peer may say, and
+    that the own cluster's word goes before a peer's."""
+
+    def rank(_self: Any, row: Any) -> Any:
+        return (row.origin.value, row.cluster_id, row.cluster, row.name)
+
+    Networks.refuse_address = lambda *_: None  # type: ignore[method-assign]
+    Networks.refuse_host = lambda *_: None  # type: ignore[method-assign]
+    Networks.refuse_identity = lambda *_: None  # type: ignore[method-assign]
+    Networks.may_have_all = lambda *_: True  # type: ignore[method-assign]
+    Networks.admit = lambda _self, node: (node, [])  # type: ignore[method-assign]
+    PrefixWriter._rank = rank  # type: ignore[method-assign,assignment]
+
+
+def _node_claims_believed() -> None:
+    """Case: a peer's node with our network of services for its pods."""
+    Networks.admit = lambda _self, node: (node, [])  # type: ignore[method-assign]
+
+
+def _canary_ignored() -> None:
+    def init(self: Any, source: Any, prefix: bytes, canary: bytes | None, *rest: Any, **named: Any) -> None:
+        del canary
+        original(self, source, prefix, None, *rest, **named)
+
+    original = PrefixFollower.__init__
+    PrefixFollower.__init__ = init  # type: ignore[method-assign]
+
+
+def _lease_loss_unheard() -> None:
+    """Both guards are off: who is told of a lease that ended, and who looks at what stands in the store."""
+
+    async def nothing(*_: Any, **__: Any) -> int:
+        return 0
+
+    SharedStore._on_loss = lambda *_: None  # type: ignore[method-assign]
+    SharedStore.read_back = nothing  # type: ignore[method-assign,assignment]
+
+
+def _last_part_wins() -> None:
+    def settle(self: Any, changes: Any, _revisions: Any, other: Any, *, is_private: bool) -> Any:
+        return original(self, changes, {}, other, is_private=is_private)
+
+    original = Twins.settle
+    Twins.settle = settle  # type: ignore[method-assign]
+
+
+def _listing_sweeps_nothing() -> None:
+    View.take_gone = lambda *_: []  # type: ignore[method-assign]
+
+
+def _another_store_unnoticed() -> None:
+    """Whoever resumes goes on from the revision of the store that was there before."""
+    PrefixFollower._check_position = lambda *_: None  # type: ignore[method-assign]
+
+
+MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
+    "peer-claims-everything": _peer_claims_everything,
+    "node-claims-believed": _node_claims_believed,
+    "canary-ignored": _canary_ignored,
+    "lease-loss-unheard": _lease_loss_unheard,
+    "last-part-wins": _last_part_wins,
+    "listing-sweeps-nothing": _listing_sweeps_nothing,
+    "another-store-unnoticed": _another_store_unnoticed,
+}

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wrong decisions about a program's own life: what it waits for, what it remembers, what it does about failures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from agent import node_agent
+from agent.endpoints.discovery import EndpointDiscovery
+from agent.loadbalancer import ops as service_ops
+from kube.listwatch import ListWatch
+
+
+def _writes_before_listings() -> None:
+    async def at_once(*_: Any) -> None:
+        return
+
+    node_agent.wait_until_listed = at_once  # type: ignore[attr-defined]
+
+
+def _listing_again_forgets() -> None:
+    def listing(self: Any, emit: Any) -> None:
+        self._known.clear()
+        original(self, emit)
+
+    original = ListWatch._list
+    ListWatch._list = listing  # type: ignore[method-assign]
+
+
+def _endpoint_ids_anew() -> None:
+    EndpointDiscovery.restore = lambda *_: None  # type: ignore[method-assign]
+
+
+def _failed_write_is_done() -> None:
+    def apply_rows(rows: Any, key: Any, write: Any) -> dict[Any, Exception]:
+        original(rows, key, write)
+        return {}
+
+    original = service_ops.apply_rows  # type: ignore[attr-defined]
+    service_ops.apply_rows = apply_rows  # type: ignore[attr-defined]
+
+
+MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
+    "writes-before-listings": _writes_before_listings,
+    "listing-again-forgets": _listing_again_forgets,
+    "endpoint-ids-anew": _endpoint_ids_anew,
+    "failed-write-is-done": _failed_write_is_done,
+}
