@@ -55,7 +55,9 @@ def is_global(service: KubeObject) -> bool:
 
 
 def is_shared(cluster: Cluster, service: KubeObject) -> bool:
-    """Whether peers use its endpoints."""
+    """Whether peers use its endpoints; a name for something outside has none."""
+    if service["spec"].get("type") == "ExternalName":
+        return False
     said = annotation(service, SHARED, "true") == "true"
     return is_global(service) and said and is_global_namespace(cluster, service["metadata"]["namespace"])
 

@@ -10,7 +10,7 @@ from tests.simulation.checks.connections import EstablishedConnections
 from tests.simulation.checks.policies import SettledVerdicts, check_policies
 from tests.simulation.checks.programs import check_programs
 from tests.simulation.checks.services import check_services
-from tests.simulation.checks.steady import StableIds, SteadyBackends
+from tests.simulation.checks.steady import StableIds, SteadyBackends, SteadyPeers
 from tests.simulation.checks.told import check_told
 from tests.simulation.checks.twin import check_against_fresh_builds
 from tests.simulation.world import World
@@ -20,7 +20,13 @@ Checker = Callable[[World], Iterable[str]]
 
 def always(world: World) -> Sequence[Checker]:
     """Called after every step; those that remember are made for one world."""
-    remembering = (SteadyBackends(world), StableIds(world), SettledVerdicts(world), EstablishedConnections(world))
+    remembering = (
+        SteadyBackends(world),
+        SteadyPeers(world),
+        StableIds(world),
+        SettledVerdicts(world),
+        EstablishedConnections(world),
+    )
     return (check_programs, check_own_addresses, *remembering)
 
 

@@ -5,13 +5,14 @@ It knows pods and policies from Kubernetes alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from agent.datapath.layout import TICK_NS, IfindexKey
 from kube.resource import PODS, SERVICES
 from tests.simulation import truth
-from tests.simulation.checks.policies import selected, version
+from tests.simulation.checks.calm import Calm
+from tests.simulation.checks.policies import SETTLED_S, is_denied, selected, version
 from tests.simulation.cluster import Cluster, Node
 from tests.simulation.packets.packet_flows import ACK, SYN, TCP, Lot, NodeFacts, Segment
 from tests.simulation.packets.packet_path import PacketPath
@@ -47,6 +48,8 @@ class EstablishedConnections:
         self._version: object = None
         self._selected = set[str]()
         self._leases = set[tuple[str, int]]()
+        self._calm = Calm(world)
+        self._judged_anew: list[Connection] = []
 
     @property
     def count(self) -> int:
@@ -58,8 +61,10 @@ class EstablishedConnections:
         pods = {
             address: cluster for cluster in world.clusters.values() for address in _pods(cluster) if address in homes
         }
+        self._calm.look(world)
         self._judge_policies(world)
         self._judge_leases(world, homes)
+        yield from self._end_denied(world, pods, homes)
         self._open = [one for one in self._open if self._is_held(one, pods)]
         written = tuple(n for _, node in world.nodes() for n in _writes(node))
         if written == self._written:
@@ -81,7 +86,22 @@ class EstablishedConnections:
             return
         selected_now = {address for cluster in world.clusters.values() for address in selected(cluster)}
         touched, self._selected, self._version = self._selected | selected_now, selected_now, now
+        self._calm.since_s = world.now()
+        self._judged_anew += [one for one in self._open if not touched.isdisjoint((one.client.source, one.server))]
         self._open = [one for one in self._open if touched.isdisjoint((one.client.source, one.server))]
+
+    def _end_denied(self, world: World, pods: Mapping[str, Cluster], homes: dict[str, Node]) -> Iterable[str]:
+        """Of the connections whose policies changed, those that are denied now carry nothing once the change has arrived."""
+        if world.now() - self._calm.since_s < SETTLED_S:
+            return
+        due, self._judged_anew = self._judged_anew, []
+        for one in due:
+            if not {one.client.source, one.server} <= pods.keys():
+                continue
+            if is_denied(world, one.client.source, one.server, one.server_port):
+                there = self._carry(one.client, homes)
+                if (there.where, there.to) == ("endpoint", one.server):
+                    yield f"{one.client} to {one.server} goes on, which policies deny"
 
     def _judge_leases(self, world: World, homes: dict[str, Node]) -> None:
         """With a lease ends what hangs on it: other nodes do not know those addresses until they are written again."""

@@ -137,6 +137,17 @@ def ask(world: World, cluster: Cluster, node: Node) -> Iterator[tuple[Question, 
                     yield Question(pod, direction, address, protocol, port), answers[key]
 
 
+def is_denied(world: World, client: str, server: str, port: int) -> bool:
+    """Whether policies of either pod's cluster deny a TCP connection between two pods, by their addresses."""
+    for subject, peer, word in ((client, server, "egress"), (server, client, "ingress")):
+        home = next(cluster for cluster in world.clusters.values() if subject in dict(pods_as_peers(cluster)))
+        known = {a: who for cluster in world.clusters.values() for a, who in pods_as_peers(cluster)}
+        twin = Twin(home.name, home.name, policies_in_force(home), list(known.values()))
+        if not twin.decide(Packet(word, known[subject], known[peer], 6, port)).allowed:
+            return True
+    return False
+
+
 def writes(node: Node) -> tuple[int, ...]:
     """Different after every write that can change what `Packets` says."""
     maps = node.machine.maps

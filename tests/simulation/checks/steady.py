@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from kube.resource import SERVICES
 from tests.simulation import truth
+from tests.simulation.checks.calm import Calm
 from tests.simulation.checks.services import shown
 from tests.simulation.truth import Place
 from tests.simulation.world import World
@@ -26,7 +27,7 @@ class SteadyBackends:
         self._seen: set[Slot] = set()
 
     def __call__(self, world: World) -> Iterable[str]:
-        wanted, there = self._wanted(world), self._there(world)
+        wanted, there = self._wanted(world), self.find(world)
         lost = (self._seen & wanted) - there
         self._seen = there & wanted
         for node, frontend, place in sorted(lost):
@@ -48,13 +49,66 @@ class SteadyBackends:
         return found
 
     @staticmethod
-    def _there(world: World) -> set[Slot]:
+    def find(world: World) -> set[Slot]:
+        """What the maps of all nodes lead to now."""
         return {
             (node.name, frontend, place)
             for _, node in world.nodes()
             for frontend, places in shown(node.machine).items()
             for place in places
         }
+
+
+class SteadyPeers:
+    """Once a node leads a shared service to a ready pod of a peer, while nothing failed, it does so until people change that,
+    whatever happens to programs, stores, links and API servers: nothing is pruned before it is known to be gone.
+
+    Ends with a lease of either store, on which what the node knows hangs, with packets between clusters that are lost, and with
+    clusters that do not follow each other. Says nothing of services with affinity, nor of peers whose records were tampered with.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._calm = Calm(world)
+        self._wanted: dict[Slot, float] = {}
+        self._held: set[Slot] = set()
+        self._leases = set[tuple[str, int]]()
+
+    def __call__(self, world: World) -> Iterable[str]:
+        now, places = world.now(), SteadyBackends.find(world)
+        self._calm.look(world)
+        self._wanted = {slot: self._wanted.get(slot, now) for slot in _of_peers(world)}
+        leases = {(cluster.name, lease) for cluster in world.clusters.values() for lease in cluster.store.leases}
+        if self._leases - leases or world.deaf:
+            self._calm.since_s, self._held = now, set()
+        self._leases = leases
+        self._held &= self._wanted.keys()
+        for node, frontend, place in sorted(self._held - places):
+            yield f"{node}: {frontend} does not lead to {place} of a peer any more, which is ready and shared all the time"
+        self._held &= places
+        if now - self._calm.since_s >= STEADY_S:
+            self._held |= {slot for slot, since_s in self._wanted.items() if now - since_s >= STEADY_S} & places
+
+
+def _of_peers(world: World) -> Iterator[Slot]:
+    """What nodes should lead to in other clusters, by what people asked for."""
+    for cluster in world.clusters.values():
+        for service in cluster.kube.objects(SERVICES):
+            if not truth.is_global(service) or not service["spec"].get("clusterIP"):
+                continue
+            if truth.annotation(service, truth.AFFINITY, "none") != "none":
+                continue
+            key = truth.key_of(service)
+            for name in sorted(cluster.peers):
+                peer = world.clusters[name]
+                same = peer.kube.store.get(SERVICES, key)
+                if peer.tampered or same is None or not truth.is_shared(peer, same):
+                    continue
+                ready = truth.endpoints(peer, key)
+                for port in service["spec"].get("ports") or []:
+                    protocol = port.get("protocol") or "TCP"
+                    frontend = (service["spec"]["clusterIP"], port["port"], protocol)
+                    for place in truth.fitting(ready, port.get("name") or "", protocol):
+                        yield from ((node, frontend, place) for node in cluster.nodes)
 
 
 class StableIds:
