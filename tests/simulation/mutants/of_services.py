@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from agent.datapath.layout import BackendKey
 from agent.loadbalancer import ops, select, writer
 from agent.loadbalancer.addresses import AddressRules
 from agent.loadbalancer.ops import LoadBalancerTarget
@@ -74,7 +75,7 @@ def _deselected_is_gone() -> None:
 
     original = BackendRegistry.__init__
     BackendRegistry.__init__ = init  # type: ignore[method-assign]
-    PacketPath._is_gone = lambda self, value: self._maps.backends.get((value.backend_id,)) is None  # type: ignore[method-assign]
+    PacketPath._is_gone = lambda self, value: self._maps.backends.get(BackendKey(value.backend_id)) is None  # type: ignore[method-assign]
 
 
 MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
