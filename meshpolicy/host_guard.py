@@ -15,7 +15,7 @@ from meshmodel.labels import NAMESPACE_LABEL, RESERVED
 from meshpolicy.entity import entity_selectors
 from meshpolicy.icmp import TYPE_NAMES
 from meshpolicy.peer import CidrSelector, PeerSelector
-from meshpolicy.port import ICMP, MAXIMUM_PORT, TCP, UDP, PortSpec
+from meshpolicy.port import ICMP, MAXIMUM_PORT, PORTLESS_PROTOCOLS, TCP, UDP, PortSpec
 from meshpolicy.prefix import parse_address
 from meshpolicy.reference import HOST_GUARD, Direction, RuleOrigin
 from meshpolicy.rule import Policy, Rule
@@ -29,6 +29,9 @@ _API_PORT: Final = 6443
 _DNS: Final = 53
 _DHCP_SERVER: Final = 67
 _DHCP_CLIENT: Final = 68
+_VRRP: Final = (PortSpec(PORTLESS_PROTOCOLS["VRRP"]),)
+"""By which nodes agree who has the API server's address; without it several have it."""
+_IGMP: Final = (PortSpec(PORTLESS_PROTOCOLS["IGMP"]),)
 _ICMP_ERRORS: Final = ("DestinationUnreachable", "TimeExceeded", "ParameterProblem")
 _NODE: Final = LabelSelector((Requirement(RESERVED, "host", Operator.EXISTS),))
 _NODES: Final[tuple[PeerSelector, ...]] = (
@@ -83,6 +86,10 @@ def _rules(facts: GuardFacts) -> Iterator[Rule]:
     yield _rule("mesh", Direction.INGRESS, None, _tcp(facts.mesh_node_ports))
     yield _rule("mesh", Direction.EGRESS, None, _tcp(facts.mesh_ports))
     yield _rule("dns", Direction.EGRESS, None, (_one(UDP, _DNS), _one(TCP, _DNS)))
+    yield _rule("vrrp", Direction.INGRESS, _NODES, _VRRP)
+    yield _rule("vrrp", Direction.EGRESS, None, _VRRP)
+    for direction in Direction:
+        yield _rule("igmp", direction, None, _IGMP)
     yield _rule("dhcp", Direction.EGRESS, None, (_one(UDP, _DHCP_SERVER),))
     yield _rule("dhcp", Direction.INGRESS, None, (_one(UDP, _DHCP_CLIENT),))
     if facts.open_ports:

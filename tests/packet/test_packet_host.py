@@ -267,6 +267,11 @@ LOOPBACK = "00000000000000000000000000000001"
         (58, bytes([135, 0, 0, 0, 0, 0, 0, 0]), PASS),  # neighbour solicitation
         (58, bytes([2, 0, 0, 0, 0, 0, 0, 0]), PASS),  # packet too big
         (58, bytes([128, 0, 0, 0, 0, 0, 0, 0]), SHOT),  # echo
+        (0, bytes([58, 0, 5, 2, 0, 0, 1, 0, 143, 0, 0, 0, 0, 0, 0, 0]), PASS),  # MLDv2 report behind a router alert
+        (0, bytes([58, 0, 5, 2, 0, 0, 1, 0, 130, 0, 0, 0, 0, 0, 0, 0]), PASS),  # MLD query
+        (0, bytes([58, 0, 5, 2, 0, 0, 1, 0, 128, 0, 0, 0, 0, 0, 0, 0]), SHOT),  # echo
+        (0, bytes([58, 1, 5, 2, 0, 0, 1, 0, 143, 0, 0, 0, 0, 0, 0, 0]), SHOT),  # two options' room
+        (0, bytes([58]), SHOT),
         (17, struct.pack("!HHHH", 547, 546, 8, 0), PASS),  # DHCPv6
         (17, struct.pack("!HHHH", 5353, 5353, 8, 0), SHOT),
         (6, bytes(20), SHOT),

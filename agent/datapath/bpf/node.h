@@ -8,6 +8,8 @@
 #include "node_side.h"
 
 #define PROTO_ICMPV6 58
+#define HOP_OPTIONS_BYTES 8
+#define MLD2_REPORT 143
 #define FAMILY_INET 2
 #define FAMILY_INET6 10
 #define MULTICAST 0xe	/* first four bits */
@@ -40,15 +42,26 @@ outline int is_of_node(struct __sk_buff *skb, __be32 address)
 	return is_kept(bpf_fib_lookup(skb, &fib, sizeof(fib), 0));
 }
 
-/* Without these a neighbour is not found, and an address not got. */
+/* Without these a neighbour is not found, and an address not got. What tells switches of groups (MLD) comes behind a
+ * hop-by-hop header with one option. */
 inlined int keeps_link_up(struct __sk_buff *skb, const struct ipv6hdr *ip)
 {
 	struct { __u8 type, code; __be16 port; } head;	/* of ICMPv6, or of UDP with its destination port */
-	if (bpf_skb_load_bytes_relative(skb, sizeof(*ip), &head, sizeof(head), BPF_HDR_START_NET) < 0)
+	struct { __u8 next, length; } options;
+	__u32 offset = sizeof(*ip);
+	__u8 next = ip->nexthdr;
+	if (next == IPPROTO_HOPOPTS) {
+		if (bpf_skb_load_bytes_relative(skb, offset, &options, sizeof(options), BPF_HDR_START_NET) < 0 ||
+		    options.length)
+			return 0;
+		next = options.next;
+		offset += HOP_OPTIONS_BYTES;
+	}
+	if (bpf_skb_load_bytes_relative(skb, offset, &head, sizeof(head), BPF_HDR_START_NET) < 0)
 		return 0;
-	if (ip->nexthdr == PROTO_ICMPV6)
-		return head.type <= 4 || (head.type >= 130 && head.type <= 137);
-	return ip->nexthdr == PROTO_UDP && (head.port == bpf_htons(546) || head.port == bpf_htons(547));
+	if (next == PROTO_ICMPV6)
+		return head.type <= 4 || (head.type >= 130 && head.type <= 137) || head.type == MLD2_REPORT;
+	return next == PROTO_UDP && (head.port == bpf_htons(546) || head.port == bpf_htons(547));
 }
 
 /* 0, or the reason to drop. */

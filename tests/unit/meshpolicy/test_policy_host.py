@@ -18,7 +18,7 @@ from meshpolicy.rebuild import differences
 from meshpolicy.reference import HOST_GUARD
 
 IN, OUT = Direction.INGRESS, Direction.EGRESS
-ICMP, TCP, UDP = 1, 6, 17
+ICMP, IGMP, TCP, UDP, VRRP = 1, 2, 6, 17, 112
 NORTH = ClusterName("north")
 CONTEXT = PolicyContext(NORTH)
 HOST, WORLD, NODE = NumericIdentity(Reserved.HOST), int(Reserved.WORLD), int(Reserved.REMOTE_NODE)
@@ -146,6 +146,11 @@ GUARDED = [
     (OUT, WORLD, UDP, 67, "egress dhcp"),
     (IN, WORLD, UDP, 68, "ingress dhcp"),
     (IN, WORLD, TCP, 22, "ingress setting"),
+    (IN, NODE, VRRP, 0, "ingress vrrp"),
+    (IN, CONTROL, VRRP, 0, "ingress vrrp"),
+    (OUT, WORLD, VRRP, 0, "egress vrrp"),
+    (IN, WORLD, IGMP, 0, "ingress igmp"),
+    (OUT, WORLD, IGMP, 0, "egress igmp"),
 ]
 NOT_GUARDED = [
     (IN, WORLD, TCP, 10250),
@@ -160,16 +165,24 @@ NOT_GUARDED = [
     (OUT, WORLD, TCP, 22),
     (OUT, NODE, TCP, 443 + 1),
     (IN, WORLD, ICMP, 8),
+    (IN, WORLD, VRRP, 0),
+    (IN, POD, VRRP, 0),
 ]
 
 
-def test_the_guard_decides_before_a_policy_that_denies_everything() -> None:
-    made = engine(host(**EVERYTHING))
-    for direction, peer, protocol, port, rule in GUARDED:
-        assert says(made, direction, peer, protocol, port) == (True, f"{HOST_GUARD} {rule}")
-    for direction, peer, protocol, port in NOT_GUARDED:
-        allowed, rule = says(made, direction, peer, protocol, port)
-        assert (allowed, rule.partition(" ")[0]) == (False, "ccnp/p"), (direction, peer, port)
+@pytest.mark.parametrize(("direction", "peer", "protocol", "port", "rule"), GUARDED)
+def test_the_guard_decides_before_a_policy_that_denies_everything(
+    direction: Direction, peer: int, protocol: int, port: int, rule: str
+) -> None:
+    assert says(engine(host(**EVERYTHING)), direction, peer, protocol, port) == (True, f"{HOST_GUARD} {rule}")
+
+
+@pytest.mark.parametrize(("direction", "peer", "protocol", "port"), NOT_GUARDED)
+def test_of_what_the_guard_does_not_speak_the_policy_decides(
+    direction: Direction, peer: int, protocol: int, port: int
+) -> None:
+    allowed, rule = says(engine(host(**EVERYTHING)), direction, peer, protocol, port)
+    assert (allowed, rule.partition(" ")[0]) == (False, "ccnp/p")
 
 
 def test_the_api_server_of_a_control_plane_is_open_and_outside_ones_are_reached() -> None:
