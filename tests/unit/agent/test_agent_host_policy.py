@@ -93,6 +93,15 @@ class Agent:
         return self.db.verdicts.get(THE_NODE.address)
 
 
+def judged(maps: MemoryMaps) -> Agent:
+    """The agent of an edge node while a policy selects such nodes, everything written."""
+    agent = Agent(maps)
+    agent.node("edge")
+    agent.host_policy()
+    agent.write()
+    return agent
+
+
 class _Rows:
     def __init__(self, rows: dict[str, EndpointVerdicts]) -> None:
         self._rows = rows
@@ -137,10 +146,7 @@ def test_the_node_is_judged_while_a_policy_selects_it_by_its_labels_of_now(maps:
 
 
 def test_a_node_whose_record_is_gone_is_judged_by_the_labels_it_had(maps: MemoryMaps) -> None:
-    agent = Agent(maps)
-    agent.node("edge")
-    agent.host_policy()
-    agent.write()
+    agent = judged(maps)
     before = held(maps)
     with agent.db.write():
         agent.db.nodes.delete((NORTH, "own"))
@@ -155,10 +161,7 @@ def test_a_node_whose_record_is_gone_is_judged_by_the_labels_it_had(maps: Memory
 
 
 def test_another_agent_takes_over_and_takes_off_what_is_not_wanted_any_more(maps: MemoryMaps) -> None:
-    first = Agent(maps)
-    first.node("edge")
-    first.host_policy()
-    first.write()
+    judged(maps)
     before = held(maps)
     second = Agent(maps)
     assert held(maps) == before
@@ -171,10 +174,7 @@ def test_another_agent_takes_over_and_takes_off_what_is_not_wanted_any_more(maps
 
 
 def test_a_changed_entry_of_the_node_is_found_and_repaired(maps: MemoryMaps) -> None:
-    agent = Agent(maps)
-    agent.node("edge")
-    agent.host_policy()
-    agent.write()
+    agent = judged(maps)
     wanted = held(maps)
     assert wanted is not None
     maps.node.update([(IfindexKey(0), wanted._replace(flags=0))])
