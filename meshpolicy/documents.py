@@ -29,6 +29,13 @@ def load_documents(documents: Iterable[Document], context: PolicyContext) -> Ite
             yield from (_load(item, context) for item in open_list(document))
 
 
+def raw_documents(documents: Iterable[Document]) -> Iterator[Mapping[str, object]]:
+    """Every document as it is written, those of lists too; without what is no document."""
+    for document in documents:
+        found = _read_text(document) if isinstance(document, str) else open_list(document)
+        yield from (item for item in found if not isinstance(item, PolicyError))
+
+
 @lru_cache(maxsize=_REMEMBERED)
 def _load_text(text: str, context: PolicyContext) -> tuple[Policy | CidrGroup | PolicyError, ...]:
     return tuple(_load(item, context) for item in _read_text(text))
@@ -42,11 +49,11 @@ def _load(document: Mapping[str, object] | PolicyError, context: PolicyContext) 
             return parse_cidr_group(document)
         return parse_policy(document, context)
     except PolicyError as exc:
-        exc.document = _title(document)
+        exc.document = title_of(document)
         return exc
 
 
-def _title(document: Mapping[str, object]) -> str:
+def title_of(document: Mapping[str, object]) -> str:
     """How people name the document: kind namespace/name, as far as it says."""
     meta = document.get("metadata")
     names = [meta.get(key) for key in ("namespace", "name")] if isinstance(meta, Mapping) else []

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from enum import StrEnum
+from ipaddress import IPv4Address
 from typing import Final, NamedTuple
 
 from meshmodel.identity import NumericIdentity
@@ -15,13 +16,16 @@ from meshpolicy.documents import Document, load_documents
 from meshpolicy.engine import Engine
 from meshpolicy.errors import NotAPolicyError, PolicyError
 from meshpolicy.node_peer import selects_nodes
-from meshpolicy.peer import ServiceSelector
+from meshpolicy.null_fields import null_fields
+from meshpolicy.peer import CidrSelector, ServiceSelector
 from meshpolicy.port import TCP, UDP
+from meshpolicy.prefix import parse_prefix
 from meshpolicy.reference import Direction, PolicyKind
 from meshpolicy.rule import CidrGroup, Policy, Rule
 from meshpolicy.selector import LabelSelector, scope_cluster
 
 _DNS_PORT: Final = 53
+_MAPPED: Final = parse_prefix("::ffff:0.0.0.0/96")
 NOT_ENFORCED: Final = "not-enforced"
 """The code of what is valid and has no effect, or another one, as long as this mesh cannot enforce it."""
 
@@ -56,10 +60,12 @@ def lint(
     kept = tuple(documents)
     policies: list[Policy] = []
     groups: list[CidrGroup] = []
+    refused: list[PolicyError] = []
     findings: list[Finding] = []
     unscoped = load_documents(kept, replace(context, default_local_cluster=False))
     for item, wide in zip(load_documents(kept, context), unscoped, strict=True):
         if isinstance(item, PolicyError):
+            refused.append(item)
             where = f"{item.document}: {item.where}" if item.document else item.where
             if isinstance(item, NotAPolicyError):
                 findings.append(Finding(Severity.NOTE, "not-a-policy", item.document, "is no policy and is skipped"))
@@ -72,6 +78,8 @@ def lint(
             policies.append(item)
             assert isinstance(wide, Policy)
             findings.extend(_lint_policy(item, wide, context))
+    findings.extend(_without_value(kept, {item.document for item in refused}))
+    findings.extend(_of_no_address(policies, groups))
     findings.extend(_opposite_empties(policies))
     if identities is not None:
         findings.extend(_who_is_selected(policies, groups, context, identities))
@@ -119,6 +127,42 @@ def _unscoped(policy: Policy, wide: Policy, context: PolicyContext) -> Iterator[
                     f"peer {peer} means pods of every meshed cluster",
                     f"name the cluster: {CLUSTER_LABEL}: {context.cluster}",
                 )
+
+
+def _without_value(documents: Sequence[Document], refused: Set[str]) -> Iterator[Finding]:
+    """Fields written without a value, in documents that are in force."""
+    for document, path in null_fields(documents):
+        if document not in refused:
+            yield Finding(
+                Severity.WARNING,
+                "no-value",
+                f"{document}: {path}",
+                "the field has no value, so it is as if it was not there: a selector means everybody then, "
+                "and a rule every port",
+                "write what is meant, or leave the field out",
+            )
+
+
+def _of_no_address(policies: Sequence[Policy], groups: Sequence[CidrGroup]) -> Iterator[Finding]:
+    """IPv6 prefixes that hold IPv4 addresses: no packet has such an address."""
+    found = [
+        (str(rule.origin), peer.prefix)
+        for policy in policies
+        for rule in policy.rules
+        for peer in rule.peers or ()
+        if isinstance(peer, CidrSelector)
+    ]
+    found += [(f"{PolicyKind.CIDR_GROUP} {group.name}", prefix) for group in groups for prefix in group.prefixes]
+    for where, prefix in dict.fromkeys(found):
+        if _MAPPED.covers(prefix):
+            inner = f"{IPv4Address(prefix.network & 0xFFFFFFFF)}/{prefix.bits - _MAPPED.bits}"
+            yield Finding(
+                Severity.WARNING,
+                "ipv4-mapped",
+                where,
+                f"{prefix} is about IPv6 packets with such addresses, which there are none of: it selects nobody",
+                f"write {inner} if these IPv4 addresses are meant",
+            )
 
 
 def _names_no_port(rule: Rule) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
@@ -18,6 +19,9 @@ from meshpolicy.prefix import Cidr, parse_address, parse_prefix
 from meshpolicy.reference import Direction
 from meshpolicy.selector import LabelSelector, scope_peer
 
+_GROUP_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LONGEST_GROUP_NAME: Final = 253
+_SHOWN: Final = 63
 _CIDR_FIELDS: Final = ("cidr", "cidrGroupRef", "cidrGroupSelector")
 _CIDR_RULE_FIELDS: Final = frozenset({*_CIDR_FIELDS, "except"})
 _SERVICE_FIELDS: Final = frozenset({"k8sService", "k8sServiceSelector"})
@@ -124,7 +128,7 @@ def _parse_cidr_rule(node: DocumentNode, _scope: PeerScope) -> tuple[PeerSelecto
         )
     excepts = tuple(_parse_strict(item) for item in node.list_of("except"))
     if given[0] == "cidrGroupRef":
-        return (CidrGroupSelector(node.text_of("cidrGroupRef"), None, excepts),)
+        return (CidrGroupSelector(_parse_group_name(node), None, excepts),)
     field = node.get(given[0])
     assert field is not None
     if given[0] == "cidrGroupSelector":
@@ -133,6 +137,17 @@ def _parse_cidr_rule(node: DocumentNode, _scope: PeerScope) -> tuple[PeerSelecto
     for item, hole in zip(node.list_of("except"), excepts, strict=True):
         check_except(item, prefix, hole)
     return (CidrSelector(prefix, excepts),)
+
+
+def _parse_group_name(node: DocumentNode) -> str:
+    """As the schema has it: no other object can exist, so that such a rule would mean nobody for ever."""
+    name = node.text_of("cidrGroupRef")
+    if len(name) > _LONGEST_GROUP_NAME or not _GROUP_NAME.fullmatch(name):
+        node.child("cidrGroupRef", name).fail(
+            f"{name[:_SHOWN]!r} is not the name of a CiliumCIDRGroup",
+            'write at most 253 lower-case letters, digits, "-" and "."',
+        )
+    return name
 
 
 def _parse_strict(node: DocumentNode) -> Cidr:

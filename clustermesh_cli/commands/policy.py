@@ -22,11 +22,18 @@ from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Labels
 from meshpolicy.context import PolicyContext
 from meshpolicy.evaluate import CaseError, evaluate
-from meshpolicy.lint import NOT_ENFORCED, Severity, lint
+from meshpolicy.lint import NOT_ENFORCED, Finding, Severity, lint
 
 if TYPE_CHECKING:
     from kube.client import KubeClient
 
+_NO_DOCUMENT: Final = Finding(
+    Severity.ERROR,
+    "no-document",
+    "nothing to read",
+    "no file holds a document",
+    "begin with apiVersion, kind, metadata and spec",
+)
 _MANIFESTS: Final = (".yaml", ".yml", ".json")
 
 
@@ -80,6 +87,7 @@ def lint_files(
     own = {path: lint([text], context, identities) for path, text in texts.items()}
     found = [(path, finding) for path, findings in own.items() for finding in findings]
     known = {finding for findings in own.values() for finding in findings}
+    found += [("", _NO_DOCUMENT)] if not any(_has_document(text) for text in texts.values()) else []
     found += [("", finding) for finding in lint(texts.values(), context, identities) if finding not in known]
     summary = summarise(texts.values(), context) if is_summary else None
     report = make_report(len(texts), found, summary)
@@ -127,6 +135,14 @@ def _files(paths: Sequence[str]) -> list[str]:
             raise CommandError(f"{path}: holds no manifest ({', '.join(_MANIFESTS)})", ExitCode.USAGE)
         found += inside
     return list(dict.fromkeys(found))
+
+
+def _has_document(text: str) -> bool:
+    """A document, or what cannot be read as one, which is told as such."""
+    try:
+        return any(item is not None for item in yamltext.load_documents(text))
+    except yamltext.YamlTextError:
+        return True
 
 
 def _read(path: str) -> str:

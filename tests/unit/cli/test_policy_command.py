@@ -195,3 +195,16 @@ def test_a_case_that_is_no_text_is_a_mistake_of_the_caller(tmp_path: Path) -> No
     with file.open(encoding="utf-8") as stream, pytest.raises(CommandError, match=r"case\.yaml") as caught:
         policy_eval(stream)
     assert caught.value.code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "---\n---\n"])
+def test_files_without_any_document_are_an_error_and_one_beside_others_is_not(tmp_path: Path, text: str) -> None:
+    (tmp_path / "empty.yaml").write_text(text)
+    output = io.StringIO()
+    assert lint_files([str(tmp_path)], "north", default_local_cluster=True, output=output) == ExitCode.CHECK_FAILED
+    assert output.getvalue().startswith("error: nothing to read: no file holds a document")
+    (tmp_path / "other.yaml").write_text(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p}\nspec: {endpointSelector: {}, ingress: [{}]}\n"
+    )
+    output = io.StringIO()
+    assert lint_files([str(tmp_path)], "north", default_local_cluster=True, output=output) == ExitCode.OK

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 from policy_documents import ALL, CONTEXT, TCP80, ccnp, cnp, egress, ingress, netpol, ports
 
@@ -159,3 +160,38 @@ def test_a_group_with_a_bad_prefix_is_an_error_as_for_the_api_server() -> None:
     group = {"kind": "CiliumCIDRGroup", "metadata": {"name": "g"}, "spec": {"externalCIDRs": ["300.0.0.0/8"]}}
     (found,) = lint([group], CONTEXT)
     assert found.severity is Severity.ERROR
+
+
+def labelled(labels: object) -> dict[str, Any]:
+    return cnp(endpointSelector={"matchLabels": labels}, ingress=[{"fromEndpoints": [{"matchLabels": labels}]}])
+
+
+def test_a_field_without_a_value_is_read_as_the_api_server_does_and_lint_says_what_it_opens() -> None:
+    assert parse_policy(labelled(None), CONTEXT) == parse_policy(labelled({}), CONTEXT)
+    found = [finding for finding in lint([labelled(None)], CONTEXT) if finding.code == "no-value"]
+    assert [finding.where.partition(": ")[2] for finding in found] == [
+        "spec.endpointSelector.matchLabels",
+        "spec.ingress[0].fromEndpoints[0].matchLabels",
+    ]
+    assert all(finding.severity is Severity.WARNING for finding in found)
+    assert not [finding for finding in lint([labelled({})], CONTEXT) if finding.code == "no-value"]
+    text = "kind: List\napiVersion: v1\nitems:\n- " + orjson.dumps(ingress(fromEndpoints=[{}], toPorts=None)).decode()
+    assert [f.where.rpartition(".")[2] for f in lint([text], CONTEXT) if f.code == "no-value"] == ["toPorts"]
+
+
+@pytest.mark.parametrize(("prefix", "inner"), [("::ffff:10.0.0.0/104", "10.0.0.0/8"), ("::ffff:0:0/96", "0.0.0.0/0")])
+def test_ipv6_prefixes_of_ipv4_addresses_select_nobody_and_lint_says_so(prefix: str, inner: str) -> None:
+    group = {"apiVersion": "cilium.io/v2", "kind": "CiliumCIDRGroup", "metadata": {"name": "g"}}
+    documents = [cnp(**ALL, egressDeny=[{"toCIDR": [prefix]}]), {**group, "spec": {"externalCIDRs": [prefix]}}]
+    found = [finding for finding in lint(documents, CONTEXT) if finding.code == "ipv4-mapped"]
+    assert [finding.where for finding in found] == ["cnp/default/p egressDeny[0]", "CiliumCIDRGroup g"]
+    assert all(f"write {inner}" in finding.fix for finding in found)
+    wide = cnp(**ALL, egressDeny=[{"toCIDR": ["::/0"]}, {"toCIDR": ["64:ff9b::/96"]}, {"toCIDR": ["10.0.0.0/8"]}])
+    assert not [finding for finding in lint([wide], CONTEXT) if finding.code == "ipv4-mapped"]
+
+
+@pytest.mark.parametrize("name", ["VPN", "vpn_1", "-vpn", "vpn.", "a" * 254, "a b"])
+def test_a_group_that_cannot_exist_is_refused_as_by_the_schema(name: str) -> None:
+    with pytest.raises(PolicyError, match="is not the name of a CiliumCIDRGroup"):
+        parse_policy(ingress(fromCIDRSet=[{"cidrGroupRef": name}]), CONTEXT)
+    parse_policy(ingress(fromCIDRSet=[{"cidrGroupRef": "vpn-1.example"}]), CONTEXT)
