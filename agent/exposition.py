@@ -46,6 +46,7 @@ _FLOW_STATES = {
     Reason.FLOW_OPENED: "opened",
     Reason.FLOW_ESTABLISHED: "established",
     Reason.FLOW_UNATTENDED: "unattended",
+    Reason.FLOW_OF_NODE: "of-node",
 }
 
 

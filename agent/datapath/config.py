@@ -49,6 +49,7 @@ class NodeConfig:
     events_per_s: per CPU and event type; beyond it events are counted as lost, packets are not affected.
     lifetimes: of connections in the tracking maps.
     unattended_after_s: without a heartbeat for this long, new connections are left to the node's stack; 0: never.
+    control_group: where the cgroup v2 hierarchy with all processes of the node is mounted; None leaves their sockets alone.
     mark: skb mark bits that say "ours": judged already, or encapsulated by us. 0 would leave both unsaid.
     """
 
@@ -66,3 +67,4 @@ class NodeConfig:
     peer_redirect: bool = True
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
     unattended_after_s: int = 0
+    control_group: Path | None = None

@@ -88,6 +88,14 @@ def _probe_batch() -> None:
         raw.close()
 
 
+def _probe_socket_hooks() -> None:
+    """A connect hook may say with which error a connect ends."""
+    code = struct.pack("<BBhi", 0xB7, 1, 0, 0) + struct.pack("<BBhi", 0x85, 0, 0, _HELPER_SET_RETVAL)
+    go_on = struct.pack("<BBhi", 0xB7, 0, 0, 1) + struct.pack("<BBhi", 0x95, 0, 0, 0)
+    _with_fd(syscall.load_program(code + go_on, syscall.CGROUP_SOCK_ADDR, AttachType.CGROUP_INET4_CONNECT))
+
+
+_HELPER_SET_RETVAL: Final = 187
 _HELPER_COARSE_CLOCK: Final = 160
 _HELPER_REDIRECT_PEER: Final = 155
 FEATURES: Final = (
@@ -104,6 +112,7 @@ FEATURES: Final = (
         "lru_hash", (4, 10), required=True, probe=lambda: _with_fd(syscall.create_map(MapType.LRU_HASH, 4, 4, 8))
     ),
     KernelFeature("prefix_batches", (5, 13), required=False, probe=_probe_batch),
+    KernelFeature("socket_hooks", (5, 18), required=False, probe=_probe_socket_hooks),
 )
 
 
@@ -129,6 +138,12 @@ def check_kernel(kernel_features: Sequence[KernelFeature] = FEATURES, running: t
 def has_tcx() -> Presence:
     """Whether programs can be attached by tcx links."""
     return presence(FEATURES[0])
+
+
+@cache
+def has_socket_hooks() -> Presence:
+    """Whether connects of the node's processes can be led elsewhere, and refused."""
+    return presence(FEATURES[-1])
 
 
 def report() -> dict[str, Presence]:

@@ -55,6 +55,8 @@ class ServiceFlag(IntFlag):
     """Flags of slot 0."""
 
     AFFINITY = 1
+    OF_NODE = 2
+    OF_OUTSIDERS = 4
 
 
 class EndpointFlag(IntFlag):

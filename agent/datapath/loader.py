@@ -27,6 +27,7 @@ from agent.datapath.libbpf import BpfObject
 from agent.datapath.maps import Map, Maps
 from agent.datapath.overlay_probe import OverlayProbe
 from agent.datapath.pins import MapPins
+from agent.datapath.socket_hooks import SocketHooks, find_control_group, netns_cookie, obstacle
 from meshkit.errors import MeshError
 
 log = logging.getLogger(__name__)
@@ -34,13 +35,14 @@ OBJECT_DIRECTORY: Final = Path(__file__).parent / "bpf"
 OBJECTS: Final = ("mesh_pod.bpf.o", "mesh_overlay.bpf.o")
 STACK_OBJECT: Final = "mesh_stack.bpf.o"
 """Of netfilter, which not every kernel has programs for."""
+SOCKET_OBJECT: Final = "mesh_socket.bpf.o"
 FROM_CONTAINER: Final = "mesh_from_container"
 TO_CONTAINER: Final = "mesh_to_container"
 FROM_OVERLAY: Final = "mesh_from_overlay"
 TO_UNDERLAY: Final = "mesh_to_underlay"
 FROM_UNDERLAY: Final = "mesh_from_underlay"
 _DELIVERED: Final = {Family.IPV4: "mesh_delivered", Family.IPV6: "mesh_delivered_ipv6"}
-_CONFIG = struct.Struct("<4s4s7I2sH6I")
+_CONFIG = struct.Struct("<4s4s7I2sH6IQ")
 _PEER_REDIRECT: Final = 1
 _UNDERLAY_ETHERNET: Final = 2
 _IDENTITY_BITS: Final = 24
@@ -63,11 +65,15 @@ class Datapath:
         self._maps: Maps | None = None
         self.delivery_failure = ""
         """Why what the node's stack leads to the node's processes is not judged; empty if it is."""
+        self._sockets: SocketHooks | None = None
         self._loaded_address = config.node_address
         self.mtu = 0
         self.overlay_ifindex = 0
         self.underlay_ifindex = 0
         self._underlay_has_frames = False
+        self._netns_cookie = 0
+        self.sockets_obstacle = ""
+        """Why the node's own sockets are left alone; empty if they are not."""
 
     def open(self) -> Maps:
         """Load programs, take over or create pinned maps, bring up the overlay device. Idempotent.
@@ -122,7 +128,7 @@ class Datapath:
             opened.close()
         for program_object in self._objects:
             program_object.close()
-        self._objects, self._programs = fresh._objects, fresh._programs
+        self._objects, self._programs, self._sockets = fresh._objects, fresh._programs, fresh._sockets
         self.delivery_failure = fresh.delivery_failure
         self._loaded_address = self._config.node_address
         self.mtu, self.overlay_ifindex, self.underlay_ifindex = fresh.mtu, fresh.overlay_ifindex, fresh.underlay_ifindex
@@ -182,17 +188,23 @@ class Datapath:
             self._attacher.attach(attachment, self._programs[program], program)
         for family in self._undelivered(is_filled=is_filled):
             self._delivery.attach(family, self._programs[_DELIVERED[family]])
+        if self._sockets is not None:
+            self._sockets.attach(self._programs, with_running=is_filled)
 
     def unattached_node(self, *, is_filled: bool = True) -> list[str]:
         """Those of the node's own hooks that run no program of this process, such as "overlay ingress"; changes nothing.
 
         Before the maps are filled: those that run none of ours at all.
         """
-        return [
+        missing = [
             f"{attachment.role} {attachment.hook}"
             for attachment, program in self._node_places(is_filled=is_filled)
             if not self._attacher.runs(attachment, self._programs[program])
-        ] + [f"stack {family.name.lower()}" for family in self._undelivered(is_filled=is_filled)]
+        ]
+        missing += [f"stack {family.name.lower()}" for family in self._undelivered(is_filled=is_filled)]
+        return missing + (
+            self._sockets.missing(self._programs, with_running=is_filled) if self._sockets is not None else []
+        )
 
     def unwatched(self) -> list[netlink.AddressedDevice]:
         """Devices with addresses of the node on which no program of ours watches what comes to it. Raises: KernelError."""
@@ -209,6 +221,7 @@ class Datapath:
         for attachment in self._attacher.attachments():
             self._attacher.detach(attachment)
         self._delivery.detach()
+        SocketHooks(self._pins / "sockets", Path()).detach()
         netlink.remove_device(OVERLAY_DEVICE)
         self.close()
         if self._pins.is_dir():
@@ -265,11 +278,13 @@ class Datapath:
 
     def _open(self) -> Maps:
         self._prepare_overlay()
+        self._prepare_sockets()
         running = self._attacher.programs() | self._delivery.programs()
+        running |= self._sockets.programs() if self._sockets is not None else set()
         map_pins = MapPins(self._pins, [syscall.program_maps(number) for number in running])
         map_pins.prepare()
         self._links.mkdir(exist_ok=True)
-        for name in OBJECTS:
+        for name in OBJECTS if self._sockets is None else (*OBJECTS, SOCKET_OBJECT):
             self._load(self._configure(name, map_pins))
         self._load_delivery(map_pins)
         complete = map_pins.swap()
@@ -290,6 +305,17 @@ class Datapath:
         netlink.set_sysctl(f"net.ipv4.conf.{OVERLAY_DEVICE}.rp_filter", "0")
         netlink.set_sysctl(f"net.ipv6.conf.{OVERLAY_DEVICE}.disable_ipv6", "1")
 
+    def _prepare_sockets(self) -> None:
+        self.sockets_obstacle = obstacle(self._config.control_group)
+        self._netns_cookie = netns_cookie()
+        hooks = SocketHooks(self._pins / "sockets", Path())
+        group = find_control_group(self._config.control_group) if self._config.control_group is not None else None
+        if self.sockets_obstacle or group is None:
+            hooks.detach()  # of a former process that could, or was to
+            self._sockets = None
+        else:
+            self._sockets = SocketHooks(self._pins / "sockets", group)
+
     def _find_underlay(self) -> netlink.Device | None:
         config = self._config
         if config.underlay_device:
@@ -306,7 +332,7 @@ class Datapath:
         rest = (flags, config.mark, config.events_per_s, self.mtu)
         port = struct.pack("!H", config.vxlan_port)
         lives = (_ticks(seconds) for seconds in (*astuple(config.lifetimes), config.unattended_after_s))
-        return _CONFIG.pack(*addresses, *numbers, *rest, port, 0, self.underlay_ifindex, *lives)
+        return _CONFIG.pack(*addresses, *numbers, *rest, port, 0, self.underlay_ifindex, *lives, self._netns_cookie)
 
     def _load_delivery(self, map_pins: MapPins) -> None:
         """Programs for the node's stack; a kernel that does not take them costs nothing else."""

@@ -25,6 +25,7 @@ class Reason(IntEnum):
     FLOW_OPENED = 4
     FLOW_ESTABLISHED = 5
     FLOW_UNATTENDED = 6
+    FLOW_OF_NODE = 7
     INVALID_SOURCE_MAC = 130
     INVALID_SOURCE_IP = 132
     POLICY_DENIED = 133
@@ -70,4 +71,5 @@ _TEXTS = {  # of what is not dropped
     Reason.FLOW_OPENED: "Flow opened",
     Reason.FLOW_ESTABLISHED: "Flow established",
     Reason.FLOW_UNATTENDED: "Flow left to the stack while no agent ran",
+    Reason.FLOW_OF_NODE: "Connection of the node led to a backend",
 }

@@ -19,7 +19,8 @@ from agent.datapath.errors import KernelError
 _SYSCALL_NUMBER: Final = {"x86_64": 321, "aarch64": 280}
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
 _syscall.restype = ctypes.c_long
-_PROGRAM_TYPE_SCHED_CLS: Final = 3
+SCHED_CLS: Final = 3
+CGROUP_SOCK_ADDR: Final = 18
 _LOG_BYTES: Final = 16384
 _INFO_BYTES: Final = 88
 _TCX_PROGRAMS: Final = 64
@@ -65,6 +66,14 @@ class AttachType(IntEnum):
 
     TCX_INGRESS = 46
     TCX_EGRESS = 47
+    CGROUP_INET4_CONNECT = 10
+    CGROUP_INET6_CONNECT = 11
+    CGROUP_UDP4_SENDMSG = 14
+    CGROUP_UDP6_SENDMSG = 15
+    CGROUP_UDP4_RECVMSG = 19
+    CGROUP_UDP6_RECVMSG = 20
+    CGROUP_INET4_GETPEERNAME = 29
+    CGROUP_INET6_GETPEERNAME = 30
 
 
 NETFILTER: Final = 45
@@ -133,6 +142,11 @@ def _info(fd: int) -> bytes:
 def map_info(fd: int) -> KernelMapInfo:
     """Type and sizes of a map."""
     return KernelMapInfo(*struct.unpack_from("<6I", _info(fd)))
+
+
+def cgroup_link_target(fd: int) -> int:
+    """The kernel's number of the cgroup a link sits on; 0 when it is gone. Source: struct bpf_link_info, cgroup."""
+    return int(struct.unpack_from("<Q", _info(fd), 16)[0])
 
 
 def tcx_link_ifindex(fd: int) -> int:
@@ -205,23 +219,22 @@ def create_map(map_type: MapType, key_size: int, value_size: int, max_entries: i
     return checked(Command.MAP_CREATE, struct.pack("<5I", map_type, key_size, value_size, max_entries, flags))
 
 
-def load_program(instructions: bytes) -> int:
-    """A tc program from raw instructions; for probes. The KernelError's text ends with the verifier's."""
+def load_program(instructions: bytes, kind: int = SCHED_CLS, attach_type: int = 0) -> int:
+    """A program from raw instructions; for probes. The KernelError's text ends with the verifier's."""
     code, licence, log = buffer(instructions), buffer(b"Dual BSD/GPL\0"), buffer(bytes(_LOG_BYTES))
     pointers = [ctypes.addressof(b) for b in (code, licence)]
-    head = struct.pack("<IIQQ", _PROGRAM_TYPE_SCHED_CLS, len(instructions) // 8, *pointers)
-    result, error = call(
-        Command.PROG_LOAD, buffer(head + struct.pack("<IIQI", 1, _LOG_BYTES, ctypes.addressof(log), 0) + bytes(4))
-    )
+    head = struct.pack("<IIQQ", kind, len(instructions) // 8, *pointers)
+    rest = struct.pack("<IIQI24xI", 1, _LOG_BYTES, ctypes.addressof(log), 0, attach_type)
+    result, error = call(Command.PROG_LOAD, buffer(head + rest + bytes(4)))
     if error:
         raise KernelError("PROG_LOAD", error, log.value.decode(errors="replace")[-256:])
     return result
 
 
-def create_link(program_fd: int, ifindex: int, attach_type: AttachType) -> int:
-    """A tcx link in the caller's network namespace."""
-    attr = struct.pack("<IIII", program_fd, ifindex, attach_type, 0) + bytes(32)
-    return checked(Command.LINK_CREATE, attr, f"ifindex {ifindex}")
+def create_link(program_fd: int, target: int, attach_type: AttachType) -> int:
+    """A tcx link on an interface of the caller's network namespace, or a link on an open cgroup directory."""
+    attr = struct.pack("<IIII", program_fd, target, attach_type, 0) + bytes(32)
+    return checked(Command.LINK_CREATE, attr, f"{attach_type.name.lower()} {target}")
 
 
 def create_netfilter_link(program_fd: int, family: int, priority: int) -> int:

@@ -74,7 +74,7 @@ def inside(name: str) -> Iterator[None]:
 def tcx_programs(device: str) -> int:
     """Programs on the tcx hooks of a device of this thread's namespace; bpftool of Debian 12 does not list them."""
     total = 0
-    for attach_type in AttachType:
+    for attach_type in (AttachType.TCX_INGRESS, AttachType.TCX_EGRESS):
         attr = ctypes.create_string_buffer(
             struct.pack("<IIIIQI", socket.if_nametoindex(device), attach_type, 0, 0, 0, 0), 64
         )

@@ -8,7 +8,11 @@
 
 enum protocol_number { PROTO_ICMP = 1, PROTO_TCP = 6, PROTO_UDP = 17, PROTO_SCTP = 132 };
 
-enum service_flag { SERVICE_AFFINITY = 1 };
+enum service_flag {
+	SERVICE_AFFINITY = 1,
+	SERVICE_OF_NODE = 2,	/* for processes of the node too */
+	SERVICE_OF_OUTSIDERS = 4,	/* for who comes by the underlay device: its backends of other clusters */
+};
 enum backend_state { BACKEND_ACTIVE = 0, BACKEND_TERMINATING = 1, BACKEND_QUARANTINED = 2, BACKEND_MAINTENANCE = 3 };
 enum direction { EGRESS = 0, INGRESS = 1 };
 enum endpoint_flag { ENFORCE_INGRESS = 1, ENFORCE_EGRESS = 2 };
@@ -43,6 +47,7 @@ enum reason {
 	FLOW_OPENED = 4,
 	FLOW_ESTABLISHED = 5,
 	FLOW_UNATTENDED = 6,
+	FLOW_OF_NODE = 7,
 	DROP_INVALID_MAC = 130,
 	DROP_INVALID_SOURCE = 132,
 	DROP_POLICY = 133,
@@ -78,7 +83,8 @@ enum policy_match {
 	MATCH_PROTO_ONLY = 6,
 };
 
-/* Slot 0 is the frontend: its backend_id is the affinity timeout in seconds, its count the number of slots. */
+/* Address 0 stands for every address of the node: node ports.
+ * Slot 0 is the frontend: its backend_id is the affinity timeout in seconds, its count the number of slots. */
 struct service_key { __be32 address; __be16 port; __u16 slot; __u8 protocol, scope; __u16 pad; };
 struct service_value { __u32 backend_id, service_id; __u16 count; __u8 flags, algorithm; };
 struct backend_value { __be32 address; __be16 port; __u8 protocol, state; __u16 cluster_id; __u8 zone, pad; };
@@ -110,6 +116,11 @@ struct conntrack_value {
 	__be16 nat_port; __u16 flags; __u8 tcp_forward, tcp_reply; __be16 proxy_port;
 };
 
+/* Of one socket of the node. TO_BACKEND: what its datagrams to this frontend go to. TO_FRONTEND: what this backend is for it. */
+enum socket_direction { TO_BACKEND = 0, TO_FRONTEND = 1 };
+struct socket_key { __u64 cookie; __u8 address[16]; __be16 port; __u8 protocol, direction; __u32 pad; };
+struct socket_value { __u8 address[16]; __be16 port; __u16 pad; __u32 backend_id; };
+
 struct fragment_key { __be32 source, destination; __be16 id; __u8 protocol, pad; };
 struct fragment_value { __be16 source_port, destination_port, policy_port, pad; };
 
@@ -139,4 +150,5 @@ struct config {
 	__u32 underlay_ifindex;	/* 0: not known */
 	__u32 life_established, life_opening, life_closing, life_other;	/* ticks of 2^30 ns */
 	__u32 unattended_after;	/* ticks; 0: never */
+	__u64 netns_cookie;	/* the node's network namespace; 0: not known */
 };

@@ -15,7 +15,7 @@
 #define SOURCE_OFFSET (L3_OFFSET + offsetof(struct iphdr, saddr))
 #define DESTINATION_OFFSET (L3_OFFSET + offsetof(struct iphdr, daddr))
 #define PASS TC_ACT_UNSPEC	/* let the next program on the interface, then the stack, have it */
-#define outline static __attribute__((noinline))
+#define outline static __attribute__((noinline, unused))	/* a header serves programs of several kinds */
 #define inlined static __always_inline
 /* Verified once, apart from its callers (Linux 5.12): what ends a packet's way is called from many places. Its pointers
  * may be null for all the verifier knows. */

@@ -98,6 +98,7 @@ class Node:
     peer_redirect: bool
     lifetimes: Lifetimes
     unattended_after_s: int
+    control_group: Path | None
     pods: list[Pod] = field(default_factory=list)
     opened: list[Datapath] = field(default_factory=list)
 
@@ -124,6 +125,7 @@ class Node:
             max_entries=SIZES,
             lifetimes=self.lifetimes,
             unattended_after_s=self.unattended_after_s,
+            control_group=self.control_group,
         )
 
     @property
@@ -154,11 +156,12 @@ class Topology:
         peer_redirect: bool = True,
         lifetimes: Lifetimes | None = None,
         unattended_after_s: int = 0,
+        control_group: Path | None = None,
     ) -> None:
         self._prefix, self.underlay = prefix, f"{prefix}-ul"
         lives = lifetimes or Lifetimes()
         self.nodes = [
-            Node(c, n, prefix, pins / f"c{c}n{n}", mode, peer_redirect, lives, unattended_after_s)
+            Node(c, n, prefix, pins / f"c{c}n{n}", mode, peer_redirect, lives, unattended_after_s, control_group)
             for c in (1, 2)
             for n in (1, 2)
         ]
@@ -195,8 +198,16 @@ class Topology:
         """All pods: c1n1 a and b, c1n2 a and b, ..."""
         return [pod for node in self.nodes for pod in node.pods]
 
-    def service(self, address: str, backends: list[Pod], protocol: int = 6, service_id: int = 1) -> None:
-        """Port 80 of this address leads to the pods' servers, on every node."""
+    def service(
+        self,
+        address: str,
+        backends: list[Pod],
+        protocol: int = 6,
+        service_id: int = 1,
+        flags: int = 0,
+        affinity_s: int = 0,
+    ) -> None:
+        """Port 80 of this address leads to the pods' servers, on every node. `flags` beside those of the affinity."""
         port = TCP_PORT if protocol == 6 else UDP_PORT
         head = layout.ServiceKey(address, 80, protocol)
         for node in self.nodes:
@@ -205,7 +216,9 @@ class Topology:
             node.maps.backends.update([(layout.BackendKey(i), v) for i, v in zip(ids, values, strict=True)])
             node.maps.members.update([(layout.MemberKey(service_id, i), layout.MemberValue()) for i in ids])
             slots = [(head._replace(slot=n), layout.ServiceValue(i, service_id)) for n, i in enumerate(ids, 1)]
-            node.maps.services.update([*slots, (head, layout.ServiceValue(0, service_id, len(ids)))])
+            all_flags = flags | (layout.ServiceFlag.AFFINITY if affinity_s else 0)
+            value = layout.ServiceValue(affinity_s, service_id, len(ids), all_flags)
+            node.maps.services.update([*slots, (head, value)])
 
     def _ipcache_for(self, node: Node) -> list[tuple[layout.IpcacheKey, layout.IpcacheValue]]:
         entries = []
