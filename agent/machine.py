@@ -27,7 +27,7 @@ class Host(Protocol):
 
     `unattached` are those of the interfaces on which our programs do not run, `unattached_node` the same for the node's own
     devices, as text, and `attach_node` attaches to these; before the maps are filled, both leave alone what runs a former
-    agent's program. `unwatched` are devices of the node that no
+    agent's program. `sockets_obstacle` says why sockets of the node are left alone (empty: they are not). `unwatched` are devices of the node that no
     program watches, and `delivery_failure` says why what its stack leads to its processes is not judged (empty: it is).
     `unpinned` are the pins that are gone of what is in use, and `pin_again` makes them. `is_current`: the
     datapath was loaded for the devices and the address there are now, and `adapt` makes it so; `move_to` says that the node
@@ -44,6 +44,7 @@ class Host(Protocol):
     def attach_node(self, *, is_filled: bool) -> None: ...
     def unwatched(self) -> Sequence[AddressedDevice]: ...
     def delivery_failure(self) -> str: ...
+    def sockets_obstacle(self) -> str: ...
     def unpinned(self) -> Sequence[str]: ...
     def pin_again(self) -> None: ...
     def is_current(self) -> bool: ...
@@ -102,6 +103,8 @@ class KernelHost:
 
     def delivery_failure(self) -> str:
         return self.datapath.delivery_failure
+    def sockets_obstacle(self) -> str:
+        return self.datapath.sockets_obstacle
 
     def unpinned(self) -> Sequence[str]:
         return self.datapath.unpinned()
@@ -180,6 +183,7 @@ class MemoryHost:
         return ()
 
     def delivery_failure(self) -> str:
+    def sockets_obstacle(self) -> str:
         return ""
 
     def unpinned(self) -> Sequence[str]:
@@ -235,6 +239,7 @@ def node_config(settings: AgentSettings, facts: Facts) -> NodeConfig:
         attach_mode=AttachMode(settings.attach_mode),
         cluster_id_bits=9 if facts.maximum == 511 else 8,
         unattended_after_s=settings.unattended_after_s,
+        control_group=None if settings.services == "none" else settings.control_group,
         max_entries={
             spec.POLICY.name: settings.policy_entries,
             **service_map_sizes(settings.service_entries, _memory_bytes()),

@@ -57,6 +57,15 @@ class AgentSettings(Settings):
         "which needs an agent on every node)",
         choices=("native", "tunnel"),
     )
+    services: str = option(
+        "global",
+        "Services that processes of the node, and who comes to a node port or a balancer's address, are led to in every "
+        "cluster: global, all (a node without another proxy) or none",
+        choices=("global", "all", "none"),
+    )
+    control_group: Path = option(
+        Path(installed.CONTROL_GROUP), "where the cgroup v2 hierarchy with all processes of the node is mounted"
+    )
     underlay_device: str = option("", "device towards other nodes; found by the node address if empty")
     vxlan_port: int = option(VXLAN_PORT, "UDP port of the overlay")
     mtu: int = option(0, "MTU of the overlay device; underlay MTU - 50 if 0")

@@ -80,14 +80,17 @@ class FrontendKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ServicePort:
+    """`node_port`: the port of every node that leads there; 0 for none, and where another proxy alone answers for it."""
+
     name: str
     port: int
     protocol: str
+    node_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One address a service is reached at, and why: ClusterIP, ExternalIP or LoadBalancer."""
+    """One address a service is reached at, and why: ClusterIP, ExternalIP, LoadBalancer, or NodePort (of the node)."""
 
     ip: str
     kind: str = "ClusterIP"
@@ -107,6 +110,8 @@ class Service:
     session_affinity_s: int = 0
     is_internal_local: bool = False
     """Its cluster addresses lead to backends of the client's node only (internalTrafficPolicy: Local)."""
+    is_external_local: bool = False
+    """Who comes from outside is led to backends of the node it came to only (externalTrafficPolicy: Local)."""
     unsupported: tuple[str, ...] = ()
     """What this node does not do of it, as sentences for its owner."""
     problems: tuple[str, ...] = ()
@@ -165,6 +170,8 @@ class Frontend:
     draining: tuple[Target, ...] = ()
     session_affinity_s: int = 0
     received_wall_s: float = field(default=0.0, compare=False)
+    reach: int = 0
+    """Who is led there beside pods, as bits of datapath.layout.ServiceFlag: OF_NODE, OF_OUTSIDERS."""
 
 
 class ClaimOrigin(StrEnum):

@@ -19,12 +19,16 @@ Pairs: TypeAlias = tuple[tuple[str, str], ...]
 
 
 class Port(NamedTuple):
-    """One port of a service or an endpoint slice; `name` may be empty, and a slice's port without number means all."""
+    """One port of a service or an endpoint slice; `name` may be empty, and a slice's port without number means all.
+
+    `node_port`: of a service, the port of every node that leads there; 0 for none.
+    """
 
     name: str
     protocol: str
     port: int | None
     app_protocol: str = ""
+    node_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,7 @@ class ServiceIntent:
     balancer_ips: tuple[str, ...] = ()
     balancer_sources: tuple[str, ...] = ()
     is_internal_local: bool = False
+    is_external_local: bool = False
     created: str = ""
     """Creation time as Kubernetes writes it: RFC 3339 in UTC, so that the order of texts is the order of times."""
 

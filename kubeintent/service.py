@@ -48,6 +48,8 @@ def read_service(obj: Obj) -> Read[ServiceIntent]:
         balancer_sources=_balancer_sources(spec, problems),
         is_internal_local=fields.choice(spec, "internalTrafficPolicy", TRAFFIC_POLICIES, "Cluster", problems)
         == "Local",
+        is_external_local=fields.choice(spec, "externalTrafficPolicy", TRAFFIC_POLICIES, "Cluster", problems)
+        == "Local",
         created=fields.text(meta, "creationTimestamp", problems),
     )
     return Read(row, bounded(problems), name.uid)
@@ -77,7 +79,8 @@ def read_ports(obj: dict[str, Any], problems: list[str], *, may_be_all: bool = F
         if number is None and not may_be_all:
             problems.append(f"ports: {name or 'a port without name'} has no number")
             continue
-        found.append(Port(name, protocol, number, fields.text(entry, "appProtocol", problems)))
+        node_port = 0 if may_be_all else fields.number(entry, "nodePort", 0, 65535, problems) or 0
+        found.append(Port(name, protocol, number, fields.text(entry, "appProtocol", problems), node_port))
     return tuple(found)
 
 
@@ -86,7 +89,11 @@ def _plain_port(entry: Obj) -> Port | None:
     name, number, protocol = entry.get("name", ""), entry.get("port"), entry.get("protocol", "TCP")
     if type(name) is not str or type(number) is not int or type(protocol) is not str or "appProtocol" in entry:
         return None
-    return Port(name, protocol, number) if 1 <= number <= 65535 and protocol in fields.PROTOCOLS else None
+    node_port = entry.get("nodePort", 0)
+    if type(node_port) is not int or not 0 <= node_port <= 65535:
+        return None
+    is_plain = 1 <= number <= 65535 and protocol in fields.PROTOCOLS
+    return Port(name, protocol, number, "", node_port) if is_plain else None
 
 
 def _balancer_ips(obj: Obj, problems: list[str]) -> tuple[str, ...]:

@@ -83,9 +83,10 @@ def export_lines(lab: LabNames) -> list[str]:
 
 
 def node_command(node: NodeNames, command: Sequence[str]) -> list[str]:
-    """The command as it would run on the node: its network, its bpffs at /sys/fs/bpf."""
+    """The command as it would run on the node: its network, its control group, its bpffs at /sys/fs/bpf."""
     mounts = ["unshare", "--mount", "--propagation", "private", "--"]
-    return command_inside(node.netns, [*mounts, "/bin/sh", "-c", ENTER, "sh", str(node.bpffs), *command])
+    entered = command_inside(node.netns, [*mounts, "/bin/sh", "-c", ENTER, "sh", str(node.bpffs), *command])
+    return cgroup.joined(node.system_cgroup, entered)
 
 
 def _prepare(lab: LabNames, size: int) -> None:
@@ -99,7 +100,7 @@ def _prepare(lab: LabNames, size: int) -> None:
         for directory in (node.bpffs, node.root, node.pods):
             directory.mkdir(parents=True)
         _mount("bpf", node.bpffs)
-        cgroup.ensure(node.cgroup)
+        cgroup.ensure(node.system_cgroup)
 
 
 def _mount(kind: str, where: object) -> None:

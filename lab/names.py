@@ -28,6 +28,11 @@ class NodeNames:
     cgroup: Path
 
     @property
+    def system_cgroup(self) -> Path:
+        """Where processes of the node are that are no pod's."""
+        return self.cgroup / "system"
+
+    @property
     def bpffs(self) -> Path:
         return self.directory / "bpf"
 

@@ -51,6 +51,8 @@ REMOTE_DIRECTORY: Final = f"{STATE_DIRECTORY}/remote"
 PEER_DIRECTORY: Final = "/var/lib/cilium/clustermesh"
 """The connection files of peers, and what they name: where Cilium's programs look for them too."""
 PIN_DIRECTORY: Final = "/sys/fs/bpf/clustermesh"
+CONTROL_GROUP: Final = "/run/clustermesh-cgroup"
+"""Where the agent's pod has the node's cgroup v2 hierarchy."""
 
 # how each node's agent says which pods it enforces: a Lease of its own in our namespace, read by the apiserver
 LEASE_PREFIX: Final = "clustermesh-agent-"

@@ -54,7 +54,7 @@ class _Held:
         head = self.services.pop(key, None)
         if head is None:
             self.found.append(MapDifference("services", fields(key), MISSING))
-        elif head != (wanted := head_value(head.service_id, len(row.chosen), row.session_affinity_s)):
+        elif head != (wanted := head_value(head.service_id, len(row.chosen), row.session_affinity_s, row.reach)):
             what = f"holds {fields(head)}, should hold {fields(wanted)}"
             self.found.append(MapDifference("services", fields(key), what))
         named = [self._slot(key._replace(slot=n), head) for n in range(1, len(row.chosen) + 1)]

@@ -70,13 +70,16 @@ def strip_service(item: dict[str, Any]) -> Service | None:
     return Service(
         name=ServiceName(found.namespace, found.name),
         addresses=_addresses(found),
-        ports=tuple(ServicePort(port.name, port.port or 0, port.protocol) for port in ports),
+        ports=tuple(
+            ServicePort(p.name, p.port or 0, p.protocol, p.node_port if found.annotations.global_ else 0) for p in ports
+        ),
         is_global=found.annotations.global_,
         is_shared=found.annotations.global_ and found.annotations.shared,
         affinity=found.annotations.affinity,
         steering=found.annotations.steering,
         session_affinity_s=_session_affinity(found),
         is_internal_local=found.is_internal_local,
+        is_external_local=found.is_external_local,
         unsupported=tuple(_unsupported(found)) if found.annotations.global_ else (),
         problems=(*found.annotations.problems, *read.problems),
         created=found.created,

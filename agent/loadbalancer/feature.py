@@ -41,7 +41,7 @@ class LoadBalancerFeature(Feature):
         ranges = parse_ranges(core.settings.external_ip_ranges)
         settings = core.settings
         self.writer = LoadBalancerWriter(
-            core.db, ranges, settings.service_frontends_max, settings.service_backends_max, core.clock
+            core.db, ranges, settings.service_frontends_max, settings.service_backends_max, core.clock, scope=settings.services
         )
         owner_of = KnownAddresses(core.db).owner_of
         self.target = LoadBalancerTarget(core.maps, core.clock.wall, self._on_written, owner_of)
@@ -107,6 +107,9 @@ class LoadBalancerFeature(Feature):
     def problems(self) -> Sequence[str]:
         found = [f"service {s.name}: {p}" for s in self._core.db.services.rows() for p in s.problems]
         found += [f"service {row.service}: {p}" for row in self._core.db.service_problems.rows() for p in row.problems]
+        obstacle = self._core.host.sockets_obstacle()
+        if obstacle and self._core.settings.services != "none":
+            found.append(f"processes of this node reach backends of this cluster only: {obstacle}")
         return found + self.source.slice_problems()
 
     async def resolve(self, name: str, namespace: str) -> str | None:

@@ -1,13 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frontends that a service asks for: one for each of its addresses and ports. Pure."""
+"""The frontends that a service asks for: one for each of its addresses and ports, and for each node port. Pure."""
 
 from __future__ import annotations
 
+from typing import Final
+
+from agent.datapath.layout import ServiceFlag
+from agent.loadbalancer.ownership import CLUSTER_IP, NODE_PORT
 from agent.tables import Address, Frontend, FrontendKey, Service, ServicePort, Target
+
+ALL_ADDRESSES: Final = Address("0.0.0.0", NODE_PORT)
+"""How the service map spells "every address of the node"."""
+SCOPES: Final = ("global", "all", "none")
+"""Which services are led to their backends for others than pods, too."""
 
 
 def pairs_of(service: Service) -> list[tuple[Address, ServicePort]]:
-    return [(address, port) for address in service.addresses for port in service.ports]
+    found = [(address, port) for address in service.addresses for port in service.ports]
+    return found + [(ALL_ADDRESSES, at_node(port)) for port in service.ports if port.node_port]
+
+
+def pairs_by_port(service: Service) -> list[tuple[Address, ServicePort]]:
+    """The same, in order of the service's ports."""
+    return [
+        pair
+        for port in service.ports
+        for pair in (
+            *((address, port) for address in service.addresses),
+            *(((ALL_ADDRESSES, at_node(port)),) if port.node_port else ()),
+        )
+    ]
+
+
+def at_node(port: ServicePort) -> ServicePort:
+    """The node port that leads to this port, as a port of its own."""
+    return ServicePort(port.name, port.node_port, port.protocol)
 
 
 def key_of(address: Address, port: ServicePort) -> FrontendKey:
@@ -18,12 +45,23 @@ def frontend_keys(service: Service) -> tuple[FrontendKey, ...]:
     return tuple(key_of(address, port) for address, port in pairs_of(service))
 
 
+def reach_of(service: Service, kind: str, scope: str) -> int:
+    """Who is led from an address of this kind to the service's backends, beside pods."""
+    if scope == "none" or (scope == "global" and not service.is_global):
+        return 0
+    if kind == CLUSTER_IP or service.is_external_local:
+        return int(ServiceFlag.OF_NODE)
+    return int(ServiceFlag.OF_NODE | ServiceFlag.OF_OUTSIDERS)
+
+
 def make_frontend(
     service: Service,
     address: Address,
     port: ServicePort,
     targets: tuple[tuple[Target, ...], tuple[Target, ...]],
     wall_s: float,
+    *,
+    scope: str,
 ) -> Frontend:
     return Frontend(
         key=key_of(address, port),
@@ -34,4 +72,5 @@ def make_frontend(
         draining=targets[1],
         session_affinity_s=service.session_affinity_s,
         received_wall_s=wall_s,
+        reach=reach_of(service, address.kind, scope),
     )

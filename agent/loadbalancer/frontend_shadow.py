@@ -22,6 +22,7 @@ class FrontendShadow:
     draining: tuple[Target, ...] = ()
     count: int | None = None
     timeout_s: int = 0
+    reach: int = 0
     written_wall_s: float = 0.0
     service: ServiceName | None = None
     """Whose frontend it was when it was last written; None if that was before this process."""
@@ -43,9 +44,14 @@ def count_members(slots: Iterable[Target | None]) -> int:
     return len(set(slots) - {None})
 
 
-def head_value(service_id: int, count: int, timeout_s: int) -> ServiceValue:
-    """Slot 0: how many slots may be looked at."""
-    return ServiceValue(timeout_s, service_id, count, ServiceFlag.AFFINITY if timeout_s else 0)
+def head_value(service_id: int, count: int, timeout_s: int, reach: int = 0) -> ServiceValue:
+    """Slot 0: how many slots may be looked at, and by whom."""
+    return ServiceValue(timeout_s, service_id, count, reach | (ServiceFlag.AFFINITY if timeout_s else 0))
+
+
+def reach_in(head: ServiceValue) -> int:
+    """Who is led there beside pods, as the head entry says."""
+    return head.flags & ~ServiceFlag.AFFINITY
 
 
 def slot_key(key: FrontendKey, slot: int) -> ServiceKey:

@@ -99,7 +99,9 @@ class MapCheck:
 
     def _is_as_written(self, live: FrontendShadow, slot: int, value: ServiceValue) -> bool:
         if not slot:
-            return live.count is not None and value == head_value(live.service_id, live.count, live.timeout_s)
+            return live.count is not None and value == head_value(
+                live.service_id, live.count, live.timeout_s, live.reach
+            )
         target = live.slots[slot - 1]
         return target is not None and self.backends.ids_of((target,)) == [value.backend_id]
 
@@ -116,10 +118,10 @@ class MapCheck:
             live = self.live.get(key)
             if live is None:
                 continue
-            before = (live.slots, live.count, live.timeout_s)
+            before = (live.slots, live.count, live.timeout_s, live.reach)
             self.reload(key, live)
             is_same = key in self.live and live.count is not None and None not in live.slots
-            if not is_same or (live.slots, live.count, live.timeout_s) != before:
+            if not is_same or (live.slots, live.count, live.timeout_s, live.reach) != before:
                 changed.append(key)
         return changed
 

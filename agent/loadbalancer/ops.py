@@ -16,7 +16,14 @@ from typing import Final
 from agent.datapath.errors import MapError, MapFullError
 from agent.datapath.layout import MemberKey, MemberValue, ServiceKey, ServiceValue
 from agent.datapath.maps import MapInfo, Maps
-from agent.loadbalancer.frontend_shadow import FrontendShadow, count_members, frontend_of, head_value, slot_key
+from agent.loadbalancer.frontend_shadow import (
+    FrontendShadow,
+    count_members,
+    frontend_of,
+    head_value,
+    reach_in,
+    slot_key,
+)
 from agent.loadbalancer.ids import free_id, natural_id
 from agent.loadbalancer.map_check import FEW, MapCheck
 from agent.loadbalancer.registry import PART, BackendRegistry, OwnerOf, SlotChange, changed_targets, protocol_number
@@ -78,7 +85,9 @@ class LoadBalancerTarget:
             if head.service_id in self._service_ids:  # not of ours: two frontends never share an id
                 self._new_live(frontend).slots = [None] * head.count
                 continue
-            self._live[frontend] = FrontendShadow(head.service_id, count=head.count, timeout_s=head.backend_id)
+            self._live[frontend] = FrontendShadow(
+                head.service_id, count=head.count, timeout_s=head.backend_id, reach=reach_in(head)
+            )
             self._service_ids.add(head.service_id)
         for frontend, ids in slots.items():
             live = self._live.get(frontend) or self._new_live(frontend)
@@ -225,7 +234,7 @@ class LoadBalancerTarget:
         live, old_draining, before = plan.live, plan.live.draining, plan.live.entries
         live.held.clear()
         live.slots, live.draining = list(plan.slots), plan.row.draining
-        live.count, live.timeout_s = len(plan.slots), plan.row.session_affinity_s
+        live.count, live.timeout_s, live.reach = len(plan.slots), plan.row.session_affinity_s, plan.row.reach
         live.written_wall_s = wall_s
         self._room.used += live.entries - before
         more_members = len(plan.change.joined) - sum(t is not None for t in plan.change.left)
@@ -267,10 +276,10 @@ class LoadBalancerTarget:
         return [(ServiceKey(address, port, number, n), ServiceValue(i, service_id)) for n, i in numbered]
 
     def _head_write(self, plan: _Plan) -> list[tuple[ServiceKey, ServiceValue]]:
-        live, count, timeout_s = plan.live, len(plan.slots), plan.row.session_affinity_s
-        if live.count == count and live.timeout_s == timeout_s:
+        live, count, timeout_s, reach = plan.live, len(plan.slots), plan.row.session_affinity_s, plan.row.reach
+        if (live.count, live.timeout_s, live.reach) == (count, timeout_s, reach):
             return []
-        return [(slot_key(plan.row.key, 0), head_value(live.service_id, count, timeout_s))]
+        return [(slot_key(plan.row.key, 0), head_value(live.service_id, count, timeout_s, reach))]
 
     def _remove(self, keys: Sequence[FrontendKey]) -> None:
         """Heads first: from then on no packet looks at the rest. Slots from the last, so that what is left is counted.
@@ -329,7 +338,8 @@ class LoadBalancerTarget:
             head = None
         old_slots, live.slots, live.members = live.slots, slots, count_members(slots)
         live.count, live.timeout_s = (None, 0) if head is None else (head.count, head.backend_id)
-        if head is not None and head != head_value(live.service_id, head.count, head.backend_id):
+        live.reach = 0 if head is None else reach_in(head)
+        if head is not None and head != head_value(live.service_id, head.count, head.backend_id, live.reach):
             live.count = None  # somebody else wrote it: it is written again
         self._backends.acquire(slots)
         self._backends.release(old_slots, (), live.service)

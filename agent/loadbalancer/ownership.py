@@ -31,9 +31,11 @@ class Claim(NamedTuple):
     service: ServiceName
 
 
-def claim_of(service: Service, ip: str) -> Claim | None:
-    """The service's claim on the address; None if it does not name it."""
-    kind = next((address.kind for address in service.addresses if address.ip == ip), None)
+def claim_of(service: Service, key: FrontendKey) -> Claim | None:
+    """The service's claim on the address, or on the node port; None if it does not name it."""
+    kind = next((address.kind for address in service.addresses if address.ip == key.address), None)
+    if kind is None and any((key.port, key.protocol) == (p.node_port, p.protocol) for p in service.ports):
+        kind = NODE_PORT
     return None if kind is None else Claim(RANKS.get(kind, len(RANKS)), service.created or _NEVER, service.name)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from agent.loadbalancer.frontend import frontend_keys, pairs_by_port
 from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.ownership import CLUSTER_IP
 from agent.loadbalancer.select import Candidate
@@ -51,14 +52,14 @@ class ServiceRows:
         kinds = {address.kind == CLUSTER_IP for address in service.addresses}
         choose = self._writer.chooser.choose
         rules = {choose(service, port, is_inside=inside)[0].reason for port in service.ports for inside in kinds}
-        frontends = [(port, address) for port in service.ports for address in service.addresses]
+        frontends = pairs_by_port(service)
         return ServiceExplanation(
             name=str(name),
             cluster=self._db.own,
             node=self._db.node_name,
             rule="; ".join((*sorted(rules), *self._withheld(service))),
             frontends=self._frontends(service),
-            realized=[self._realized(FrontendKey(address.ip, port.port, port.protocol)) for port, address in frontends],
+            realized=[self._realized(FrontendKey(address.ip, port.port, port.protocol)) for address, port in frontends],
             is_global=service.is_global,
             shared=service.is_shared,
             affinity=service.affinity.value,
@@ -74,21 +75,17 @@ class ServiceRows:
     def _frontends(self, service: Service) -> list[ServiceStatus]:
         problems = self.problems(service)
         return [
-            self._service(service, port, address.ip, address.kind, problems)
-            for port in service.ports
-            for address in service.addresses
+            self._service(service, port, address.ip, address.kind, problems) for address, port in pairs_by_port(service)
         ]
 
     def problems(self, service: Service) -> list[str]:
         """What its object says wrongly, what it asks for in vain, and which of its frontends the maps do not hold."""
         decided = self._db.service_problems.get(service.name)
         found = [*service.problems, *(decided.problems if decided is not None else ())]
-        for address in service.addresses:
-            for port in service.ports:
-                key = FrontendKey(address.ip, port.port, port.protocol)
-                row, failure = self._db.frontends.get(key), self._failure_of(key)
-                if failure is not None and row is not None and row.service == service.name:
-                    found.append(f"FAILED {key}: {failure.error}")
+        for key in frontend_keys(service):
+            row, failure = self._db.frontends.get(key), self._failure_of(key)
+            if failure is not None and row is not None and row.service == service.name:
+                found.append(f"FAILED {key}: {failure.error}")
         return found
 
     def _last_update(self, name: ServiceName) -> float:

@@ -8,7 +8,14 @@ from ipaddress import IPv4Network
 
 from agent.loadbalancer.addresses import AddressRules
 from agent.loadbalancer.chooser import Chooser
-from agent.loadbalancer.frontend import frontend_keys, key_of, make_frontend, pairs_of
+from agent.loadbalancer.frontend import (
+    ALL_ADDRESSES,
+    at_node,
+    frontend_keys,
+    key_of,
+    make_frontend,
+    pairs_of,
+)
 from agent.loadbalancer.limit import BackendLimit
 from agent.loadbalancer.ownership import CLUSTER_IP, Claim, Contests, claim_of, describe_loss
 from agent.settings import AgentSettings
@@ -42,9 +49,12 @@ class LoadBalancerWriter:
         max_frontends: int = AgentSettings.service_frontends_max,
         max_backends: int = AgentSettings.service_backends_max,
         clock: Clock | None = None,
+        *,
+        scope: str = AgentSettings.services,
     ) -> None:
         self._clock = clock or SystemClock()
         self._db, self._max_frontends, self._limit = db, max_frontends, BackendLimit(max_backends)
+        self._scope = scope
         self._rules = AddressRules(db, external_ranges, self._owner_of_cluster_ip)
         self._contests = Contests()
         self._cluster_ips: dict[str, tuple[ServiceName, ...]] = {}
@@ -174,12 +184,16 @@ class LoadBalancerWriter:
         limited = self._keys.get(service.name)
         for port in service.ports:
             inside = outside = self.chooser.targets_of(service, port, mismatches)
-            if service.is_internal_local and any(a.kind != CLUSTER_IP for a in service.addresses):
+            if service.is_internal_local and (port.node_port or any(a.kind != CLUSTER_IP for a in service.addresses)):
                 outside = self.chooser.targets_of(service, port, [], is_inside=False)
             for address in service.addresses:
                 if limited is None or (address, port) in limited:
                     targets = inside if address.kind == CLUSTER_IP else outside
-                    self._put_frontend(make_frontend(service, address, port, targets, wall_s))
+                    self._put_frontend(make_frontend(service, address, port, targets, wall_s, scope=self._scope))
+            if port.node_port and (limited is None or (ALL_ADDRESSES, at_node(port)) in limited):
+                self._put_frontend(
+                    make_frontend(service, ALL_ADDRESSES, at_node(port), outside, wall_s, scope=self._scope)
+                )
         if service.steering is not NO_STEERING and self.chooser.memory.schedule(service, self._clock.monotonic()):
             self.due_changed.set()
         if mismatches or service.name in self._mismatches:
@@ -291,14 +305,14 @@ class LoadBalancerWriter:
             assert service is not None
             address, port = next(pair for pair in self._keys_of(service) if key_of(*pair) == key)
             targets = self.chooser.targets_of(service, port, [], is_inside=address.kind == CLUSTER_IP)
-            self._db.frontends.put(make_frontend(service, address, port, targets, 0.0))
+            self._db.frontends.put(make_frontend(service, address, port, targets, 0.0, scope=self._scope))
         for name in claimants:
             self._tell(name)
 
     def _claims(self, claimants: Iterable[ServiceName], key: FrontendKey) -> list[Claim]:
         """The strongest first."""
         services = (self._db.services.get(name) for name in claimants)
-        return sorted(c for s in services if s is not None and (c := claim_of(s, key.address)) is not None)
+        return sorted(c for s in services if s is not None and (c := claim_of(s, key)) is not None)
 
     def _has_claim(self, name: ServiceName, key: FrontendKey) -> bool:
         service = self._db.services.get(name)

@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-from agent.datapath.layout import BackendState
+from agent.datapath.layout import BackendState, ServiceFlag
 from agent.datapath.memory import MemoryMaps, memory_maps
 from agent.identity.writer import IdentityWriter
 from agent.ipcache.ops import IpcacheTarget
@@ -170,7 +170,7 @@ def show_services(maps: MemoryMaps, *, with_kept: bool = False) -> str:
     for key, head in sorted(heads):
         found = [by_id[slots[key.address, key.port, key.protocol, n]] for n in range(1, head.count + 1)]
         names = sorted(f"{b.address}:{b.port}" for b in found)
-        flags = f" affinity={head.backend_id}s" if head.flags else ""
+        flags = f" affinity={head.backend_id}s" if head.flags & ServiceFlag.AFFINITY else ""
         proto = PROTOCOL_NAMES[key.protocol]
         lines.append(f"{key.address}:{key.port}/{proto}{flags} -> {', '.join(names) or '-'}")
     used = set(slots.values())
