@@ -27,12 +27,12 @@ class Host(Protocol):
 
     `unattached` are those of the interfaces on which our programs do not run, `unattached_node` the same for the node's own
     devices, as text, and `attach_node` attaches to these; before the maps are filled, both leave alone what runs a former
-    agent's program. `sockets_obstacle` says why sockets of the node are left alone (empty: they are not). `unwatched` are devices of the node that no
-    program watches, and `delivery_failure` says why what its stack leads to its processes is not judged (empty: it is).
-    `unpinned` are the pins that are gone of what is in use, and `pin_again` makes them. `is_current`: the
-    datapath was loaded for the devices and the address there are now, and `adapt` makes it so; `move_to` says that the node
-    has another address; `sight` says where pod addresses are (the number is that of the interface each was last known on,
-    or 0); `changes` are those of interfaces and routes from the call on.
+    agent's program. `sockets_obstacle` says why sockets of the node are left alone (empty: they are not). `unwatched` are
+    devices of the node that no program watches, and `delivery_failure` says why what its stack leads to its processes is
+    not judged (empty: it is). `unpinned` are the pins that are gone of what is in use, and `pin_again` makes them.
+    `is_current`: the datapath was loaded for the devices and the address there are now, and `adapt` makes it so;
+    `move_to` says that the node has another address; `sight` says where pod addresses are (the number is that of the
+    interface each was last known on, or 0); `changes` are those of interfaces and routes from the call on.
     """
 
     def open(self) -> Maps: ...
@@ -103,6 +103,7 @@ class KernelHost:
 
     def delivery_failure(self) -> str:
         return self.datapath.delivery_failure
+
     def sockets_obstacle(self) -> str:
         return self.datapath.sockets_obstacle
 
@@ -183,6 +184,8 @@ class MemoryHost:
         return ()
 
     def delivery_failure(self) -> str:
+        return ""
+
     def sockets_obstacle(self) -> str:
         return ""
 

@@ -27,7 +27,7 @@ from agent.datapath.libbpf import BpfObject
 from agent.datapath.maps import Map, Maps
 from agent.datapath.overlay_probe import OverlayProbe
 from agent.datapath.pins import MapPins
-from agent.datapath.socket_hooks import SocketHooks, find_control_group, netns_cookie, obstacle
+from agent.datapath.socket_hooks import SocketHooks, netns_cookie, prepare_hooks
 from meshkit.errors import MeshError
 
 log = logging.getLogger(__name__)
@@ -221,7 +221,7 @@ class Datapath:
         for attachment in self._attacher.attachments():
             self._attacher.detach(attachment)
         self._delivery.detach()
-        SocketHooks(self._pins / "sockets", Path()).detach()
+        prepare_hooks(self._pins, None)
         netlink.remove_device(OVERLAY_DEVICE)
         self.close()
         if self._pins.is_dir():
@@ -278,7 +278,8 @@ class Datapath:
 
     def _open(self) -> Maps:
         self._prepare_overlay()
-        self._prepare_sockets()
+        self._netns_cookie = netns_cookie()
+        self._sockets, self.sockets_obstacle = prepare_hooks(self._pins, self._config.control_group)
         running = self._attacher.programs() | self._delivery.programs()
         running |= self._sockets.programs() if self._sockets is not None else set()
         map_pins = MapPins(self._pins, [syscall.program_maps(number) for number in running])
@@ -304,17 +305,6 @@ class Datapath:
         self.overlay_ifindex = netlink.ensure_overlay(OVERLAY_DEVICE, config.vxlan_port, self.mtu)
         netlink.set_sysctl(f"net.ipv4.conf.{OVERLAY_DEVICE}.rp_filter", "0")
         netlink.set_sysctl(f"net.ipv6.conf.{OVERLAY_DEVICE}.disable_ipv6", "1")
-
-    def _prepare_sockets(self) -> None:
-        self.sockets_obstacle = obstacle(self._config.control_group)
-        self._netns_cookie = netns_cookie()
-        hooks = SocketHooks(self._pins / "sockets", Path())
-        group = find_control_group(self._config.control_group) if self._config.control_group is not None else None
-        if self.sockets_obstacle or group is None:
-            hooks.detach()  # of a former process that could, or was to
-            self._sockets = None
-        else:
-            self._sockets = SocketHooks(self._pins / "sockets", group)
 
     def _find_underlay(self) -> netlink.Device | None:
         config = self._config

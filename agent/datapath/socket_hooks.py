@@ -51,7 +51,20 @@ def _is_v2(directory: Path) -> bool:
     return (directory / "cgroup.controllers").exists()
 
 
-def obstacle(directory: Path | None) -> str:
+def prepare_hooks(pins: Path, control_group: Path | None) -> tuple[SocketHooks | None, str]:
+    """What attaches to the hierarchy mounted there, or None and why nothing can: then no hook of a former process is left.
+
+    `pins`: the node's directory; None for no control group switches the hooks off. Raises: KernelError.
+    """
+    directory, reason = pins / "sockets", _obstacle(control_group)
+    group = find_control_group(control_group) if control_group is not None else None
+    if reason or group is None:
+        SocketHooks(directory, Path()).detach()
+        return None, reason
+    return SocketHooks(directory, group), ""
+
+
+def _obstacle(directory: Path | None) -> str:
     """Why sockets of the node cannot be hooked; empty if they can."""
     if directory is None:
         return "switched off"

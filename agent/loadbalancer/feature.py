@@ -41,7 +41,12 @@ class LoadBalancerFeature(Feature):
         ranges = parse_ranges(core.settings.external_ip_ranges)
         settings = core.settings
         self.writer = LoadBalancerWriter(
-            core.db, ranges, settings.service_frontends_max, settings.service_backends_max, core.clock, scope=settings.services
+            core.db,
+            ranges,
+            settings.service_frontends_max,
+            settings.service_backends_max,
+            core.clock,
+            scope=settings.services,
         )
         owner_of = KnownAddresses(core.db).owner_of
         self.target = LoadBalancerTarget(core.maps, core.clock.wall, self._on_written, owner_of)
