@@ -11,8 +11,6 @@ from agent.tables import Address, Frontend, FrontendKey, Service, ServicePort, T
 
 ALL_ADDRESSES: Final = Address("0.0.0.0", NODE_PORT)
 """How the service map spells "every address of the node"."""
-SCOPES: Final = ("global", "all", "none")
-"""Which services are led to their backends for others than pods, too."""
 
 
 def pairs_of(service: Service) -> list[tuple[Address, ServicePort]]:
@@ -46,7 +44,7 @@ def frontend_keys(service: Service) -> tuple[FrontendKey, ...]:
 
 
 def reach_of(service: Service, kind: str, scope: str) -> int:
-    """Who is led from an address of this kind to the service's backends, beside pods."""
+    """Who is led from an address of this kind to the service's backends, beside pods. `scope`: global, all or none."""
     if scope == "none" or (scope == "global" and not service.is_global):
         return 0
     if kind == CLUSTER_IP or service.is_external_local:
