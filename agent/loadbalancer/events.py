@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Problems of services, told to their owners: one Event per service and set of problems, where `kubectl describe` shows it."""
+"""Problems of services, told to their owners: one Event per service and set of problems, where `kubectl describe` shows it.
+
+What two tables say can contradict each other until both are settled: a problem is told once it has stood for a round.
+"""
 
 from __future__ import annotations
 
@@ -45,15 +48,17 @@ class ServiceEvents:
                 await table.changed.wait(rung)
 
     def take(self) -> list[ServiceProblems]:
-        """The rows to tell now: those that changed and hold still for a moment."""
+        """The rows to tell now: those that changed, and are the same since the last call."""
         table = self._db.service_problems
         try:
-            self._due |= dict.fromkeys(change.key for change in table.changes_since(self._seen))
+            changed = dict.fromkeys(change.key for change in table.changes_since(self._seen))
         except HistoryLostError:
-            self._due |= dict.fromkeys(table.keys())
+            changed = dict.fromkeys((*self._due, *table.keys()))
         self._seen = table.revision
+        settled = [name for name in self._due if name not in changed][:MAX_EVENTS_A_ROUND]
+        self._due |= changed
         rows: list[ServiceProblems] = []
-        for name in list(self._due)[:MAX_EVENTS_A_ROUND]:
+        for name in settled:
             del self._due[name]
             row = table.get(name)
             if row is None:

@@ -13,6 +13,7 @@ from agent_mesh_kit import ECHO, FILE, Mesh, PeerStore
 
 from agent.datapath.memory import memory_maps
 from agent.ipcache.writer import PrefixWriter
+from agent.loadbalancer.events import ServiceEvents
 from agent.loadbalancer.follower import AddressFollower
 from agent.loadbalancer.registry import BackendRegistry
 from agent.mesh.blocks import block_of
@@ -22,6 +23,7 @@ from agent.mesh.networks import ClaimRefusal
 from agent.mesh.routes import mesh_problems, peer_rows, refused_networks
 from agent.mesh.rows import refused_of_nodes
 from agent.tables import Address, AgentDB, ClaimOrigin, FrontendKey, Node, NodeAddress, Prefix, Service, ServicePort
+from kube.client import KubeClient
 from meshapi.peer import PeerState
 from meshkit.clock import ManualClock
 from meshmodel.keys import Kind
@@ -314,15 +316,26 @@ async def test_a_balancers_address_never_takes_what_a_list_lets_a_peer_own(
 async def test_a_node_at_the_address_of_our_balancer_is_named_with_the_service_until_it_is_free(
     mesh: Mesh, clock: ManualClock
 ) -> None:
-    """None of its pods is reached: that must not look like any rejected record."""
+    """None of its pods is reached: that must not look like any rejected record.
+
+    The Service's owner is not told that the node has the address: it has it for a moment only.
+    """
     south, name = mesh.stores["south"], ServiceName("tenant", "b")
+    follower = AddressFollower(mesh.db, mesh.lb, BackendRegistry(memory_maps().backends))
+    events = ServiceEvents(mesh.db, KubeClient.__new__(KubeClient), clock)
     await south.node("s2", "172.18.0.6", "10.9.0.0/24")
     await mesh.until(lambda: mesh.db.nodes.get((SOUTH, "s2")) is not None)
     assert refused_networks(mesh.runner) == ""
     service = Service(name, (Address("172.18.0.6", "LoadBalancer"),), (ServicePort("", 80, "TCP"),))
     with mesh.db.write():
         mesh.lb.set_service(service)
+    assert mesh.db.service_problems.get(name) is not None
+    assert not events.take()
     await mesh.until(lambda: mesh.db.nodes.get((SOUTH, "s2")) is None)
+    follower.step()
+    assert not events.take() + events.take()
+    assert mesh.db.service_problems.get(name) is None
+    assert mesh.db.frontends.get(FrontendKey("172.18.0.6", 80, "TCP")) is not None
     why = "InternalIP 172.18.0.6 belongs to cluster north (load balancer of Service tenant/b)"
     said = f"announces nodes at addresses that others have, and their pods are not reached: node s2: {why}"
     assert refused_networks(mesh.runner) == f"south {said}"

@@ -23,6 +23,11 @@ class World:
                 self.db.service_problems.delete(ServiceName("test", name))
 
     def told(self) -> list[tuple[str, tuple[str, ...]]]:
+        """What is told of what stands."""
+        assert not self.events.take()
+        return self.told_now()
+
+    def told_now(self) -> list[tuple[str, tuple[str, ...]]]:
         return [(row.service.name, row.problems) for row in self.events.take()]
 
 
@@ -53,5 +58,17 @@ def test_many_problems_are_told_in_rounds() -> None:
     for number in range(MAX_EVENTS_A_ROUND + 5):
         world.problem(f"s{number:03}", "x")
     assert len(world.told()) == MAX_EVENTS_A_ROUND
-    assert len(world.told()) == 5
-    assert world.told() == []
+    assert len(world.told_now()) == 5
+    assert world.told_now() == []
+
+
+def test_a_problem_of_a_moment_is_told_to_nobody() -> None:
+    """Nor is one that another follows at once: the last one is, alone."""
+    world = World()
+    world.problem("a", "x")
+    world.problem("b", "x")
+    assert world.told_now() == []
+    world.problem("a")
+    world.problem("b", "y")
+    assert world.told_now() == []
+    assert world.told_now() == [("b", ("y",))]
