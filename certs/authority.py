@@ -20,6 +20,9 @@ from certs.profile import Profile
 CLOCK_SKEW: Final = timedelta(minutes=5)
 BACKDATED_SHARE: Final = 0.1
 """Of a life so short that the skew would be most of it, certificates are backdated by this share only."""
+BEHIND_SHARE: Final = 0.5
+"""For a clock that is known to be behind, certificates are backdated further, by this share of their life at most: they would be
+due when they are new otherwise."""
 DEFAULT_AUTHORITY_DAYS: Final = 3650
 
 SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -40,19 +43,24 @@ class Authority:
         self._cert, self._key = cert, key
 
     @classmethod
-    def create(cls, common_name: str, wall_s: float, days: float = DEFAULT_AUTHORITY_DAYS) -> Self:
-        """A new self-signed authority, valid from a little before `wall_s` to allow for clocks that disagree."""
+    def create(
+        cls, common_name: str, wall_s: float, days: float = DEFAULT_AUTHORITY_DAYS, *, behind_s: float = 0.0
+    ) -> Self:
+        """A new self-signed authority, valid from a little before `wall_s` to allow for clocks that disagree.
+
+        `behind_s` is how far one is known to be behind ours.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-        start = datetime.fromtimestamp(wall_s, UTC)
+        start, life = datetime.fromtimestamp(wall_s, UTC), timedelta(days=days)
         builder = (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(start - CLOCK_SKEW)
-            .not_valid_after(start + timedelta(days=days))
+            .not_valid_before(start - _backdated(life, behind_s))
+            .not_valid_after(start + life)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_key_usage(sign=False, sign_certificates=True), critical=True)
             # peers' authorities may share a subject; the key identifier tells them apart while a chain is built
@@ -99,9 +107,10 @@ class Authority:
         """What the authority's own certificate says."""
         return describe(self._cert, "CA certificate")
 
-    def issue(self, profile: Profile, wall_s: float) -> Issued:
+    def issue(self, profile: Profile, wall_s: float, *, behind_s: float = 0.0) -> Issued:
         """A certificate with a fresh key that contains exactly what the profile says and never outlives us.
 
+        `behind_s` is how far a clock that is to accept it is known to be behind ours.
         Raises: CertificateError if our own certificate has ended, or is not valid yet.
         """
         if not self.info.not_before_s <= wall_s < self.info.not_after_s:
@@ -115,7 +124,7 @@ class Authority:
             .issuer_name(self._cert.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(max(start - min(CLOCK_SKEW, life * BACKDATED_SHARE), self._cert.not_valid_before_utc))
+            .not_valid_before(max(start - _backdated(life, behind_s), self._cert.not_valid_before_utc))
             .not_valid_after(min(start + life, self._cert.not_valid_after_utc))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(sign=True, sign_certificates=False), critical=True)
@@ -134,6 +143,10 @@ class Authority:
         except x509.ExtensionNotFound:
             return x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own.value)
+
+
+def _backdated(life: timedelta, behind_s: float) -> timedelta:
+    return min(CLOCK_SKEW, life * BACKDATED_SHARE) + min(timedelta(seconds=behind_s), life * BEHIND_SHARE)
 
 
 def _names(profile: Profile) -> list[x509.GeneralName]:

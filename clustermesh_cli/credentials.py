@@ -18,6 +18,7 @@ from certs.store import CertFiles, encode_data, secret_data
 from clustermesh_cli.exit_code import CommandError, CommandRefusedError
 from clustermesh_cli.plan.cluster_identity import ClusterIdentity
 from kube.client import KubeClient
+from kube.server_clock import behind_s
 from meshapi.installed import (
     CA_SECRET,
     CONFIG_MAP,
@@ -27,11 +28,14 @@ from meshapi.installed import (
 
 
 def ensure_authority(client: KubeClient, namespace: str, identity: ClusterIdentity, wall_s: float) -> KeptAuthority:
-    """The cluster's authority: the one in its Secret, else a new one stored there. Its key never leaves the cluster."""
+    """The cluster's authority: the one in its Secret, else a new one stored there. Its key never leaves the cluster.
+
+    A new one is valid by our clock and by the API server's.
+    """
     found = client.get(k.SECRETS, CA_SECRET, namespace)
     if found is not None:
         return read_authority(found, CA_SECRET)
-    authority = Authority.create(f"clustermesh {identity.name}", wall_s)
+    authority = Authority.create(f"clustermesh {identity.name}", wall_s, behind_s=behind_s(client, wall_s))
     data = encode_data({"ca.crt": authority.certificate_pem, "ca.key": authority.key_pem})
     client.apply(k.SECRETS, _secret(CA_SECRET, namespace, data))
     return KeptAuthority(authority, AuthorityPhase.SETTLED, authority.certificate_pem)
@@ -90,8 +94,8 @@ def ensure_certificates(
 ) -> IssuedCertificates:
     """Every certificate of ours is signed by the authority, beside all that are trusted, and not due.
 
-    All are issued anew if `is_forced`. Raises: Conflict if one was changed meanwhile, by the apiserver for example: the next
-    run judges what is there then.
+    All are issued anew if `is_forced`. New ones are valid by our clock and by the API server's.
+    Raises: Conflict if one was changed meanwhile, by the apiserver for example: the next run judges what is there then.
     """
     expiries, written, foreign = [], [], []
     for name, shape in shapes.items():
@@ -101,7 +105,7 @@ def ensure_certificates(
         if verdict.action is LeafAction.FOREIGN:
             foreign.append(name)
         elif verdict.action is LeafAction.ISSUE or is_forced:
-            issued = kept.authority.issue(verdict.shape, wall_s)
+            issued = kept.authority.issue(verdict.shape, wall_s, behind_s=behind_s(client, wall_s))
             files = CertFiles(ca=kept.trust_pem, cert=issued.cert_pem, key=issued.key_pem)
             if secret is None:
                 client.create(k.SECRETS, _secret(name, namespace, secret_data(files)))

@@ -151,6 +151,10 @@ class KubeClient:
         """
         return self._call("GET", path, query=query)
 
+    def answer_headers(self, path: str) -> dict[str, str]:
+        """What stands above the API server's answer to a GET, by names in lower case, whatever its status is."""
+        return self.transport.answer_headers(path, timeout_s=self.timeout_s)
+
     def service_proxy_get(
         self, namespace: str, name: str, port: int | str, path: str, *, headers: Mapping[str, str] | None = None
     ) -> tuple[int, bytes]:

@@ -75,6 +75,11 @@ class Transport:
                 raise  # the first one may have been carried out, and be what this one is in conflict with
         return reply.status, data
 
+    def answer_headers(self, path: str, *, timeout_s: float) -> dict[str, str]:
+        """What stands above the answer to a GET, by names in lower case, whatever its status is. Raises: Unreachable."""
+        reply, _ = self._send(Exchange("GET"), path, None, timeout_s)
+        return {name.lower(): value for name, value in reply.headers.items()}
+
     def stream(
         self, path: str, *, query: Query, read_timeout_s: float, headers: Mapping[str, str] | None = None
     ) -> LineStream:

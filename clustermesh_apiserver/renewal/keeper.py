@@ -17,6 +17,7 @@ from certs.profile import Profile, own_shapes
 from certs.store import CertFiles, secret_data
 from kube.client import KubeClient
 from kube.errors import Conflict, KubeError
+from kube.server_clock import behind_s
 from meshapi.installed import CA_SECRET, PART_OF
 from meshkit.clock import Clock
 
@@ -92,6 +93,7 @@ class CertificateKeeper:
 
     def _renewed(self, secret: Mapping[str, Any], shape: Profile, kept: KeptAuthority) -> dict[str, Any]:
         """The Secret with a new certificate; its resourceVersion makes the write fail if it changed meanwhile."""
-        issued = kept.authority.issue(shape, self._clock.wall())
+        now_s = self._clock.wall()
+        issued = kept.authority.issue(shape, now_s, behind_s=behind_s(self._client, now_s))
         files = CertFiles(ca=kept.trust_pem, cert=issued.cert_pem, key=issued.key_pem)
         return {**secret, "data": {**(secret.get("data") or {}), **secret_data(files)}}

@@ -25,6 +25,7 @@ from clustermesh_cli.plan.authority_choice import unusable_authority
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
 from kube.errors import Conflict, KubeError
+from kube.server_clock import clock_notice
 from meshapi.apiserver import CertificateRow
 from meshapi.installed import CA_SECRET, CLUSTER_NAME_KEY
 from meshapi.shown_times import rfc3339
@@ -64,6 +65,8 @@ def rotate(client: KubeClient, namespace: str, console: Console, wall_s: float) 
         kept = read_authority(client.get(k.SECRETS, CA_SECRET, namespace), CA_SECRET)
     except CertificateError as exc:
         raise CommandError(unusable_authority(str(exc))) from exc
+    if notice := clock_notice(client, wall_s):
+        console.warn(notice)
     try:
         shapes = dict(own_shapes(name, namespace, read_lifetime_s(config)))
         for _ in range(ATTEMPTS):

@@ -34,6 +34,7 @@ from clustermesh_cli.plan.program_settings import flags_of, settings_in
 from clustermesh_cli.plan.running_settings import complete_config, read_chosen, read_running
 from kube.client import KubeClient
 from kube.resource import from_manifest
+from kube.server_clock import clock_notice
 from meshapi.installed import (
     AGENT,
     APISERVER,
@@ -149,6 +150,8 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
     console.step(f"Enabling the mesh in cluster {identity.name} (id {identity.id})...")
     for obj in filter(_is_exposed, objects):  # first: a port that the API server refuses leaves everything as it was
         client.apply(k.SERVICES, obj)
+    if notice := clock_notice(client, wall_s):
+        console.warn(notice)
     kept = ensure_authority(client, options.namespace, identity, wall_s)
     lifetime_s = options.chosen_lifetime_s(config)
     shapes = own_shapes(identity.name, options.namespace, lifetime_s, options.advertise)

@@ -33,6 +33,7 @@ from clustermesh_cli.plan.authority_replacement import SETTLE_S, ReplacementFact
 from clustermesh_cli.plan.peering import CA_SUFFIX, known_peers
 from kube.client import KubeClient
 from kube.errors import Conflict
+from kube.server_clock import behind_s
 from meshapi.installed import CA_BUNDLE, CA_SECRET, CLUSTER_NAME_KEY, MIRROR_SECRET, PEERS_SECRET, REMOTE_USERS
 
 LOOK_S: Final = 2.0
@@ -116,7 +117,8 @@ class AuthorityReplacement:
             self._check_peers()  # one may have been connected since the last look
         match step:
             case ReplacementStep.ANNOUNCE:
-                new = Authority.create(f"clustermesh {self._name}", self._wall())
+                now_s = self._wall()
+                new = Authority.create(f"clustermesh {self._name}", now_s, behind_s=behind_s(self._client, now_s))
                 self._write(announce(secret, new))
             case ReplacementStep.ISSUE:
                 ensure_certificates(self._client, self._namespace, kept, self._shapes, self._wall())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from email.utils import formatdate
 from typing import Any, cast
 
 import pytest
@@ -12,6 +13,7 @@ from certs import profile
 from certs.authority import Authority
 from certs.inspect import CertInfo, issued_by, parse
 from certs.store import CertFiles, decode_entry, encode_data, from_secret_data, secret_data
+from certs.validity import Validity, judge_dates
 from clustermesh_apiserver.renewal.keeper import CertificateKeeper, CertificateOwner
 from kube.client import KubeClient
 from kube.errors import Conflict, Unreachable
@@ -27,11 +29,14 @@ class KilledError(BaseException):
 
 
 class Secrets:
-    """Secrets with resource versions; `before_write` happens between a read and the write after it, once."""
+    """Secrets with resource versions, of an API server whose clock shows `shown_s` (0: it does not say).
+
+    `before_write` happens between a read and the write after it, once.
+    """
 
     def __init__(self) -> None:
         self.kept: dict[str, dict[str, Any]] = {}
-        self.version = 0
+        self.version, self.shown_s = 0, 0.0
         self.before_write: Callable[[], None] | None = None
         self.fails_at: int | None = None
         self.failure: BaseException = Unreachable("PUT", detail="the API server went away")
@@ -41,6 +46,9 @@ class Secrets:
         self.version += 1
         meta = {"name": name, "namespace": "ns", "labels": dict(PART_OF), "resourceVersion": str(self.version)}
         self.kept[name] = {"metadata": {**meta, **metadata}, "data": data}
+
+    def answer_headers(self, _path: str) -> dict[str, str]:
+        return {"date": formatdate(self.shown_s, usegmt=True)} if self.shown_s else {}
 
     def get(self, _resource: Resource, name: str, _namespace: str) -> dict[str, Any] | None:
         return self.kept.get(name)
@@ -201,6 +209,30 @@ def test_a_clock_that_was_ahead_or_behind_leaves_no_certificate_that_nobody_acce
     world.clock.advance(-95 * DAY)  # what was issued begins in the future now
     assert len(world.look()) == 4
     assert all(world.leaf(name).not_before_s < world.clock.wall() for name in CERTIFICATE_SECRETS)
+
+
+@pytest.mark.parametrize("ahead_s", [20 * 60.0, -20 * 60.0, 6 * 3600.0])
+def test_where_clocks_differ_a_certificate_is_valid_by_ours_and_the_api_servers(world: World, ahead_s: float) -> None:
+    """Whoever agrees with one of them accepts it: peers are not made to wait until time has caught up."""
+    world.clock.advance(60 * DAY)
+    world.secrets.shown_s = world.clock.wall() - ahead_s
+    assert len(world.look()) == 4
+    for name in CERTIFICATE_SECRETS:
+        made = world.leaf(name)
+        for wall_s in (world.clock.wall(), world.secrets.shown_s):
+            assert judge_dates(wall_s, made) is Validity.VALID
+    assert world.look() == []
+
+
+@pytest.mark.parametrize("ahead_s", [15.0, 3600.0, 60 * 365 * DAY])
+def test_a_certificate_of_half_a_minute_is_not_due_when_it_is_new_however_far_clocks_differ(ahead_s: float) -> None:
+    world = World(lifetime_s=30.0)
+    world.clock.advance(25.0)
+    world.secrets.shown_s = world.clock.wall() - ahead_s
+    assert len(world.look()) == 4
+    assert world.look() == []
+    world.clock.advance(5.0)
+    assert world.look() == []
 
 
 def test_an_authority_that_ended_signs_nothing_and_says_so() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+from email.utils import formatdate
 from typing import Any, cast
 
 import pytest
@@ -12,7 +13,9 @@ import yaml
 
 from certs import profile
 from certs.authority import Authority
+from certs.inspect import parse
 from certs.store import CertFiles, encode_data, from_secret_data, secret_data
+from certs.validity import Validity, judge_dates
 from clustermesh_cli.commands.certs import rotate, show
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
@@ -52,10 +55,13 @@ class Cluster:
             files = CertFiles(self.authority.certificate_pem, made.cert_pem, made.key_pem)
             self.put(name, secret_data(files))
         self.out = io.StringIO()
-        self.conflicts = 0
+        self.conflicts, self.shown_s = 0, 0.0
 
     def put(self, name: str, data: dict[str, str], **metadata: Any) -> None:
         self.objects[name] = {"metadata": {"name": name, "labels": dict(PART_OF), **metadata}, "data": data}
+
+    def answer_headers(self, _path: str) -> dict[str, str]:
+        return {"date": formatdate(self.shown_s, usegmt=True)} if self.shown_s else {}
 
     def get(self, _resource: Resource, name: str, _namespace: str) -> dict[str, Any] | None:
         return self.objects.get(name)
@@ -189,3 +195,14 @@ def test_a_certificate_of_another_authority_is_named_unless_that_one_is_kept_bes
         (row,) = [row for row in rows if row["kind"] == "certificate that peers know this cluster by"]
         assert (row["state"], row["issuer"]) == (state, "stranger")
         assert (row["next"] == "run clustermesh certs rotate") == (state == "untrusted")
+
+
+def test_rotating_on_a_machine_that_is_ahead_makes_certificates_that_are_valid_now_and_says_so() -> None:
+    cluster = Cluster()
+    cluster.shown_s = NOW + DAY
+    client, console = cast(KubeClient, cluster), Console(plain=True, stream=cluster.out)
+    rotate(client, "ns", console, cluster.shown_s + 20 * 60)
+    assert "the clock of this machine is 1200 s ahead of the API server's" in cluster.out.getvalue()
+    for name in CERTIFICATE_SECRETS:
+        (made,) = parse(from_secret_data(cluster.objects[name]["data"]).cert)
+        assert judge_dates(cluster.shown_s, made) is Validity.VALID

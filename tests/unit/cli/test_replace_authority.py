@@ -61,6 +61,9 @@ class Objects:
         metadata = {"name": name, "namespace": "ns", "labels": dict(PART_OF), "resourceVersion": "0"}
         self.kept[name] = {"metadata": metadata, "data": data}
 
+    def answer_headers(self, _path: str) -> dict[str, str]:
+        return {}
+
     def get(self, _resource: Resource, name: str, _namespace: str) -> dict[str, Any] | None:
         return copy.deepcopy(self.kept.get(name))
 
