@@ -2,7 +2,8 @@
 """What every test can rely on.
 
 Tests that need root say so and are skipped, with the reason, where there is none. Property tests run with the profile of
-`tests.support.effort`. A test has `timeout` seconds (pyproject.toml), or as many as its own mark says.
+`tests.support.effort`. A test has `timeout` seconds (pyproject.toml), or as many as its own mark says. A run that leaves
+anything on the machine fails (`tests.support.leftovers`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,15 @@ import pytest_asyncio
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.effort import load_profile
+from tests.support.leftovers import (
+    pytest_configure,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_unconfigure,
+)
 from tests.support.side_by_side import BySharedFixtures
 
+__all__ = ["pytest_configure", "pytest_sessionfinish", "pytest_terminal_summary", "pytest_unconfigure"]
 WORKERS = 8
 
 load_profile()

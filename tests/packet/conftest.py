@@ -10,6 +10,7 @@ import pytest
 
 from tests.packet.datapath_host import BPF_DIRECTORY, bpffs, build_objects, inside, namespace, run
 from tests.packet.packet_node import PacketNode
+from tests.support.leftovers import own_name
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def packet_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PacketNode
     include = ("-I", str(BPF_DIRECTORY), "-I", f"/usr/include/{os.uname().machine}-linux-gnu")
     source = os.path.join(os.path.dirname(__file__), "overlay_entry.bpf.c")  # noqa: PTH118, PTH120
     run("clang-14", "-O2", "-g", "-target", "bpf", "-mcpu=v3", *include, "-c", source, "-o", str(entry))
-    with bpffs(work / "bpf") as pins, namespace(f"dpt-packet-{os.getpid()}") as name, inside(name):
+    with bpffs(work / "bpf") as pins, namespace(own_name("packet")) as name, inside(name):
         node = PacketNode(pins / "node", entry)
         try:
             yield node

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.datapath.syscall import AttachType
+from tests.support.leftovers import own_name
 
 _BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
 _PROG_QUERY = 16
@@ -38,13 +39,14 @@ def build_objects() -> None:
 
 @contextlib.contextmanager
 def bpffs(directory: Path) -> Iterator[Path]:
-    """A bpffs mounted there."""
+    """A bpffs mounted there; no directory is left."""
     directory.mkdir(parents=True, exist_ok=True)
-    run("mount", "-t", "bpf", "bpf", str(directory))
+    run("mount", "-t", "bpf", own_name("pins"), str(directory))
     try:
         yield directory
     finally:
         run("umount", "-l", str(directory))
+        directory.rmdir()
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ from tests.integration.agent.agent_process_world import LOCAL_IDENTITY, World, w
 from tests.integration.kvstore.private_etcd import needs_etcd
 from tests.packet.datapath_host import bpffs, build_objects
 from tests.support import record_keys
+from tests.support.leftovers import own_name
 
 pytestmark = [needs_etcd, pytest.mark.root]
 
@@ -36,7 +38,7 @@ INSIDE = "CLUSTERMESH_TEST_INSIDE"
 NODE_IP = "172.31.77.1"
 CLIENT, SERVER = "10.1.7.5", "10.1.7.6"
 VIP = "172.20.1.77"
-MOUNT = Path(f"/run/clustermesh-agent-test-{os.getpid()}")
+MOUNT = Path(tempfile.gettempdir(), own_name("agent"))
 PINS = MOUNT / "pins"
 
 
@@ -76,7 +78,7 @@ def _pods() -> Iterator[dict[str, str]]:
     run("ip", "addr", "add", f"{NODE_IP}/24", "dev", "under0")
     run("ip", "link", "set", "under0", "up")
     run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0")
-    names = {CLIENT: f"agentc{os.getpid()}", SERVER: f"agents{os.getpid()}"}
+    names = {CLIENT: own_name("client"), SERVER: own_name("server")}
     for number, (address, name) in enumerate(names.items()):
         run("ip", "netns", "add", name)
         host = f"lxc{number}"

@@ -249,6 +249,8 @@ def command(folder: Path, etcd_config: Path) -> list[str]:
         "listen-port": 0,
         "status-address": "127.0.0.1",
         "status-port": 0,
+        "status-socket": folder / "status.sock",
+        "probe-port": 0,
     }
     return [sys.executable, "-m", "clustermesh_apiserver.app", *(f"--{name}={value}" for name, value in flags.items())]
 

@@ -6,7 +6,6 @@ Services and policies are cleared between tests, and so is all of the lone node.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +14,7 @@ from agent.datapath.config import AttachMode, NodeConfig
 from agent.datapath.loader import Datapath
 from tests.integration.datapath.datapath_topology import Topology, topology
 from tests.packet.datapath_host import bpffs, build_objects
+from tests.support.leftovers import own_name
 
 
 @pytest.fixture(scope="module", params=[(AttachMode.TCX, True), (AttachMode.CLSACT, False)], ids=["tcx", "clsact"])
@@ -22,7 +22,7 @@ def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     build_objects()
     with (
         bpffs(tmp_path_factory.mktemp("topology") / "bpf") as pins,
-        topology(f"dpt-{os.getpid()}", pins, request.param[0], peer_redirect=request.param[1]) as made,
+        topology(own_name("topology"), pins, request.param[0], peer_redirect=request.param[1]) as made,
     ):
         yield made
 

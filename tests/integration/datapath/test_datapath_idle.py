@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 import time
@@ -17,6 +16,7 @@ from agent.datapath.layout import TICK_NS
 from tests.integration.datapath.datapath_topology import Node, Topology, exchange, topology
 from tests.packet.datapath_host import bpffs, build_objects, inside
 from tests.support.connections import connections
+from tests.support.leftovers import own_name
 
 pytestmark = pytest.mark.root
 VIP, NOBODY = "172.20.1.7", "192.0.2.1"
@@ -28,7 +28,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
     build_objects()
     with (
         bpffs(tmp_path_factory.mktemp("idle") / "bpf") as pins,
-        topology(f"dpi-{os.getpid()}", pins, AttachMode.AUTO, lifetimes=SHORT) as made,
+        topology(own_name("idle"), pins, AttachMode.AUTO, lifetimes=SHORT) as made,
     ):
         yield made
 

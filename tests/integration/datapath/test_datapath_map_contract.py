@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from agent.datapath.loader import Datapath
 from agent.datapath.maps import Maps
 from agent.datapath.memory import memory_maps
 from tests.packet.datapath_host import bpffs, build_objects, inside, namespace
+from tests.support.leftovers import own_name
 
 SIZES = {"mesh_backends": 100_000, "mesh_members": 4, "mesh_ct_tcp": 4096, "mesh_ct_other": 4096}
 
@@ -34,7 +34,7 @@ SIZES = {"mesh_backends": 100_000, "mesh_members": 4, "mesh_ct_tcp": 4096, "mesh
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Maps]:
     build_objects()
     directory: Path = tmp_path_factory.mktemp("contract") / "bpf"
-    with bpffs(directory) as pins, namespace(f"dpt-contract-{os.getpid()}") as name, inside(name):
+    with bpffs(directory) as pins, namespace(own_name("contract")) as name, inside(name):
         datapath = Datapath(NodeConfig("127.0.0.1", 1, pins / "node", mtu=1450, max_entries=SIZES))
         try:
             yield datapath.open()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -31,6 +30,7 @@ from meshmodel.labels import pod_labels
 from meshmodel.names import ClusterId, ClusterName
 from meshpolicy import PolicyKind, PolicyRef
 from tests.packet.datapath_host import bpffs, build_objects, inside, namespace, run
+from tests.support.leftovers import own_name
 from tests.support.policy_neighbours import neighbours
 
 pytestmark = pytest.mark.root
@@ -46,7 +46,7 @@ DENY = {
 @pytest.fixture
 def node() -> Iterator[str]:
     """A node's namespace with a namespace for a pod beside it; the test runs in the node's."""
-    name = f"rtn-{os.getpid()}"
+    name = own_name("links")
     with namespace(name), namespace(f"{name}-pod"), inside(name):
         yield name
 

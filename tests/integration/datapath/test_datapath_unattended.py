@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 
@@ -13,6 +12,7 @@ from agent.datapath.config import AttachMode
 from agent.datapath.flow_layout import HeartbeatKey, HeartbeatValue
 from tests.integration.datapath.datapath_topology import TCP_PORT, Node, Topology, exchange, topology
 from tests.packet.datapath_host import bpffs, build_objects, run
+from tests.support.leftovers import own_name
 
 pytestmark = pytest.mark.root
 VIP, LIMIT_S = "172.20.1.7", 20
@@ -23,7 +23,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
     build_objects()
     with (
         bpffs(tmp_path_factory.mktemp("unattended") / "bpf") as pins,
-        topology(f"dpu-{os.getpid()}", pins, AttachMode.AUTO, unattended_after_s=LIMIT_S) as made,
+        topology(own_name("unattended"), pins, AttachMode.AUTO, unattended_after_s=LIMIT_S) as made,
     ):
         yield made
 
