@@ -17,7 +17,7 @@ from meshpolicy.icmp import TYPE_NAMES
 from meshpolicy.peer import CidrSelector, PeerSelector
 from meshpolicy.port import ICMP, MAXIMUM_PORT, PORTLESS_PROTOCOLS, TCP, UDP, PortSpec
 from meshpolicy.prefix import parse_address
-from meshpolicy.reference import HOST_GUARD, Direction, RuleOrigin
+from meshpolicy.reference import HOST_GUARD, HOST_UNKNOWN, Direction, RuleOrigin
 from meshpolicy.rule import Policy, Rule
 from meshpolicy.selector import KUBERNETES_SOURCE, LabelSelector, Operator, Requirement, equals, scope_cluster
 from meshpolicy.tier import Tier
@@ -64,6 +64,15 @@ class GuardFacts:
 def guard_policy(facts: GuardFacts) -> Policy:
     """The rules of the guard of a node."""
     return Policy(HOST_GUARD, tuple(_rules(facts)))
+
+
+def unknown_node_policy() -> Policy:
+    """Closes a node in both directions, but for the guard."""
+    rules = (
+        Rule(RuleOrigin(HOST_UNKNOWN, direction.word), _NODE, direction, (), None, is_host=True)
+        for direction in Direction
+    )
+    return Policy(HOST_UNKNOWN, tuple(rules))
 
 
 def _rules(facts: GuardFacts) -> Iterator[Rule]:

@@ -73,4 +73,6 @@ ALLOW_LOCALHOST = RuleOrigin(_BUILT_IN._replace(name="allow-localhost"), "")
 ALLOW_ALL = RuleOrigin(_BUILT_IN._replace(name="allow-without-default-deny"), "")
 HOST_GUARD = _BUILT_IN._replace(name="guard")
 """The rules for a node that no host policy overrules."""
+HOST_UNKNOWN = _BUILT_IN._replace(name="unknown-node")
+"""What closes a node of which nobody knows the labels any more."""
 DEFAULT_DENY = RuleOrigin(_BUILT_IN._replace(name="default-deny"), "")

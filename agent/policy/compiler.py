@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Final
 
 from agent.policy.guard import GuardedEngine
 from agent.policy.nodes import NodeFollower
@@ -29,9 +30,14 @@ from meshpolicy import (
     parse_cidr_group,
     parse_policy,
 )
-from meshpolicy.host_guard import GuardFacts, guard_policy
+from meshpolicy.host_guard import GuardFacts, guard_policy, unknown_node_policy
 from meshpolicy.port import PROTOCOL_NUMBERS
-from meshpolicy.reference import HOST_GUARD
+from meshpolicy.reference import HOST_GUARD, HOST_UNKNOWN
+
+_UNKNOWN_NODE: Final = (
+    "this node was judged by host policies and has no record with its labels any more: until it has one, only the guard "
+    "lets anything in or out"
+)
 
 log = logging.getLogger(__name__)
 
@@ -68,15 +74,21 @@ class PolicyCompiler:
         self._in_force: set[PolicyRef] = set()
         self._of_hosts: set[PolicyRef] = set()
         self._guard_facts = guard_facts
+        self._was_node_judged = False
 
     @property
     def engine(self) -> Engine:
         """The engine in force. To read only: changes go through the documents and tables."""
         return self._guard.engine
 
+    def restore_node(self) -> None:
+        """The maps judge this node: an earlier agent knew its labels, and that host policies select it."""
+        self._was_node_judged = True
+
     def node_problems(self) -> list[str]:
-        """Nodes that rules by label cannot tell apart."""
-        return [] if self._nodes is None else self._nodes.problems()
+        """Nodes that rules by label cannot tell apart, and that this node's own labels are not known."""
+        found = [] if self._nodes is None else self._nodes.problems()
+        return [*found, _UNKNOWN_NODE] if self._is_node_unknown() else found
 
     @property
     def waits_for_verdicts(self) -> bool:
@@ -175,6 +187,14 @@ class PolicyCompiler:
             self._note(self._guard.set_policy(guard_policy(self._guard_facts())))
         else:
             self._note(self._guard.remove_policy(HOST_GUARD))
+        if self._is_node_unknown():
+            self._note(self._guard.set_policy(unknown_node_policy()))
+        else:
+            self._note(self._guard.remove_policy(HOST_UNKNOWN))
+
+    def _is_node_unknown(self) -> bool:
+        """Which host policies select this node is not known, though some did: it is closed until its record is there."""
+        return self._was_node_judged and bool(self._of_hosts) and not (self._nodes and self._nodes.knows_own_node)
 
     def _judge_node(self) -> None:
         """The node has verdicts while a host policy selects it."""

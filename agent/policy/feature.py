@@ -94,7 +94,10 @@ class PolicyFeature(Feature):
         self._listed: dict[Resource, Callable[[], None]] = {}
 
     def restore(self) -> int:
-        return len(self.target.restore())
+        found = self.target.restore()
+        if THE_NODE.address in found:
+            self.compiler.restore_node()
+        return len(found)
 
     def expect(self) -> None:
         if self._core.client is not None:

@@ -56,6 +56,11 @@ class NodeFollower:
         self._is_tidy = True
         """No number can have become nobody's since they were looked through."""
 
+    @property
+    def knows_own_node(self) -> bool:
+        """This node's own record was there at some time of this agent's."""
+        return self._own is not None
+
     def problems(self) -> list[str]:
         """Clusters some of whose nodes are nobody to rules that name nodes, because there is no number left for them."""
         left_out = Counter(cluster for cluster, _ in self._left_out)

@@ -70,7 +70,8 @@ class Agent:
             self.db, PolicyContext(NORTH), found.set_prefixes, NodeFollower(self.db, verbs), self.guard.facts
         )
         self.maps, self.target = maps, EndpointTarget(maps, Nothing(), share)
-        self.target.restore()
+        if THE_NODE.address in self.target.restore():
+            self.compiler.restore_node()
 
     def node(self, role: str) -> None:
         address = (NodeAddress("InternalIP", ADDRESS),)
@@ -171,6 +172,27 @@ def test_another_agent_takes_over_and_takes_off_what_is_not_wanted_any_more(maps
     assert held(maps) == before
     third = Agent(maps)
     assert (third.write(), held(maps), len(dict(maps.policy.items()))) == (None, None, 0)
+
+
+def test_a_judged_node_whose_labels_no_agent_knows_any_more_is_closed_but_for_the_guard_until_its_record_is_there(
+    maps: MemoryMaps,
+) -> None:
+    judged(maps)
+    again = Agent(maps)
+    again.host_policy()
+    found = again.write()
+    assert found is not None
+    assert (found.policy.ingress_enforced, found.policy.egress_enforced) == (True, True)
+    assert all(is_guard(value.precedence) for _, value in maps.policy.items())
+    assert any("has no record with its labels" in problem for problem in again.compiler.node_problems())
+    again.node("core")
+    assert (again.write(), held(maps), again.compiler.node_problems()) == (None, None, [])
+    fresh = Agent(memory_maps())
+    fresh.host_policy()
+    assert fresh.write() is None, "no agent ever judged it"
+    judged(maps)
+    again = Agent(maps)
+    assert again.write() is None, "no host policy is there any more"
 
 
 def test_a_changed_entry_of_the_node_is_found_and_repaired(maps: MemoryMaps) -> None:
