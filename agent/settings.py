@@ -12,6 +12,7 @@ from agent.datapath.config import VXLAN_PORT, Lifetimes
 from flows.ring import DEFAULT_CAPACITY
 from meshapi import installed
 from meshkit.settings import Settings, option
+from meshmodel.algorithm import MAGLEV_SIZES, Algorithm
 from meshpeer.signals import HEARTBEAT_SILENCE_S
 from meshpolicy.host_guard import KUBELET_PORT
 
@@ -120,6 +121,16 @@ class AgentSettings(Settings):
     )
     service_backends_max: int = option(
         10_000, "backends (addresses times ports) that a cluster may give one Service; what is beyond is left out"
+    )
+    lb_algorithm: str = option(
+        Algorithm.RANDOM.value,
+        "how a connection finds its backend where the Service does not say",
+        choices=tuple(each.value for each in Algorithm),
+    )
+    maglev_table_size: str = option(
+        "1021",
+        "slots of a frontend that chooses by Maglev: ten for each backend keep shares within a tenth",
+        choices=tuple(map(str, MAGLEV_SIZES)),
     )
     service_frontends_max: int = option(4096, "addresses times ports of one Service; what is beyond is left out")
     flow_ring: int = option(

@@ -16,6 +16,7 @@ import msgspec
 
 from meshkit.table import Database, Table
 from meshkit.wake import Wake
+from meshmodel.algorithm import Algorithm
 from meshmodel.annotations import Affinity
 from meshmodel.condition import Condition
 from meshmodel.identity import Reserved
@@ -115,6 +116,8 @@ class Service:
     unsupported: tuple[str, ...] = ()
     """What this node does not do of it, as sentences for its owner."""
     problems: tuple[str, ...] = ()
+    algorithm: Algorithm | None = None
+    """How a connection finds its backend; None: as the agent's setting says."""
     created: str = ""
     """When the object was made, as Kubernetes writes it (RFC 3339, UTC): of two that claim one thing, the older has it."""
     uid: str = ""
@@ -169,6 +172,8 @@ class Frontend:
     chosen: tuple[Target, ...]
     draining: tuple[Target, ...] = ()
     session_affinity_s: int = 0
+    is_consistent: bool = False
+    """`chosen` is a Maglev table: a connection's addresses and ports say which of it they stand for."""
     received_wall_s: float = field(default=0.0, compare=False)
     reach: int = 0
     """Who is led there beside pods, as bits of datapath.layout.ServiceFlag: OF_NODE, OF_OUTSIDERS."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from meshmodel.algorithm import Algorithm, parse_algorithm
 from meshmodel.export_scope import EXPORT_TO, parse_export_scope
 from meshmodel.steering import NO_STEERING, ORDER, THRESHOLD, Steering, parse_steering
 
@@ -30,7 +31,7 @@ class Affinity(StrEnum):
 class ServiceAnnotations(NamedTuple):
     """`shared` is true only when `global_` is; `problems` are sentences for the service's owner.
 
-    `export_to`: the peers that may use what is shared, None for all.
+    `export_to`: the peers that may use what is shared, None for all. `algorithm` counts for every Service, None: not said.
     """
 
     global_: bool
@@ -39,6 +40,7 @@ class ServiceAnnotations(NamedTuple):
     problems: tuple[str, ...] = ()
     steering: Steering = NO_STEERING
     export_to: tuple[str, ...] | None = None
+    algorithm: Algorithm | None = None
 
 
 def parse_service_annotations(annotations: Mapping[str, str]) -> ServiceAnnotations:
@@ -54,17 +56,18 @@ def parse_service_annotations(annotations: Mapping[str, str]) -> ServiceAnnotati
     affinity = _affinity(annotations, problems)
     steering = parse_steering(annotations, problems)
     export_to = parse_export_scope(annotations, problems)
+    algorithm = parse_algorithm(annotations, problems)
     if not is_global:
         if has_shared or affinity is not Affinity.NONE or steering != NO_STEERING or export_to is not None:
             problems.append(f'what shares or steers it has no effect without {GLOBAL}: "true"')
-        return ServiceAnnotations(False, False, Affinity.NONE, tuple(problems))
+        return ServiceAnnotations(False, False, Affinity.NONE, tuple(problems), algorithm=algorithm)
     if steering.order and affinity is not Affinity.NONE:
         problems.append(f"{AFFINITY} has no effect beside {ORDER}")
     if steering.threshold_percent and not steering.order and affinity is Affinity.NONE:
         problems.append(f"{THRESHOLD} has no effect without {AFFINITY} or {ORDER}")
     if export_to is not None and not is_shared:
         problems.append(f'{EXPORT_TO} has no effect beside {SHARED}: "false"')
-    return ServiceAnnotations(True, is_shared, affinity, tuple(problems), steering, export_to)
+    return ServiceAnnotations(True, is_shared, affinity, tuple(problems), steering, export_to, algorithm)
 
 
 def namespace_is_global(annotations: Mapping[str, str], default: bool = True) -> bool:

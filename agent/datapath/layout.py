@@ -59,6 +59,13 @@ class ServiceFlag(IntFlag):
     OF_OUTSIDERS = 4
 
 
+class ServiceAlgorithm(IntEnum):
+    """How a connection finds its slot, in slot 0: by chance, or by its addresses and ports (see `draw` in bpf/lb.h)."""
+
+    RANDOM = 0
+    MAGLEV = 1
+
+
 class EndpointFlag(IntFlag):
     """A direction without its flag is allowed without a policy lookup."""
 
@@ -123,16 +130,16 @@ class ServiceValue(NamedTuple):
     service_id: int
     count: int = 0  # type: ignore[assignment]  # the C field's name; tuple.count is not used on records
     flags: int = 0
+    algorithm: int = 0
 
     def pack(self) -> bytes:
         """12 bytes."""
-        return _pack(_SERVICE_VALUE, self.backend_id, self.service_id, self.count, self.flags, 0)
+        return _pack(_SERVICE_VALUE, *self)
 
     @classmethod
     def unpack(cls, raw: bytes) -> Self:
         """Inverse of pack."""
-        backend_id, service_id, count, flags, _ = _SERVICE_VALUE.unpack(raw)
-        return cls(backend_id, service_id, count, flags)
+        return cls(*_SERVICE_VALUE.unpack(raw))
 
 
 class BackendKey(NamedTuple):

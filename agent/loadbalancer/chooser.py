@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple, TypeAlias
 
+from agent.loadbalancer.maglev import maglev_table
 from agent.loadbalancer.nearby import Locality, decide
 from agent.loadbalancer.ports import describe_mismatch, fitting
 from agent.loadbalancer.select import Candidate, Choice, Counts, sides
@@ -12,15 +14,29 @@ from agent.loadbalancer.selection_memory import SelectionMemory
 from agent.loadbalancer.weights import weighted
 from agent.tables import AgentDB, BackendSet, Service, ServicePort, Target
 from meshkit.clock import Clock
+from meshmodel.algorithm import MAGLEV_SIZES, Algorithm
 from meshmodel.names import ClusterName, ServiceName
 from meshmodel.steering import NO_STEERING
+
+Leads: TypeAlias = tuple[tuple[Target, ...], tuple[Target, ...]]
+"""Targets of new connections, and those that keep the connections they have."""
+
+
+class Consistency(NamedTuple):
+    """How services that do not say choose, and how many slots a Maglev table has."""
+
+    algorithm: Algorithm
+    table_size: int
+
+
+RANDOM: Final = Consistency(Algorithm.RANDOM, MAGLEV_SIZES[0])
 
 
 class Chooser:
     """Chooses among the backends of all clusters, seen from `here`."""
 
-    def __init__(self, db: AgentDB, clock: Clock) -> None:
-        self._db, self._clock = db, clock
+    def __init__(self, db: AgentDB, clock: Clock, consistency: Consistency = RANDOM) -> None:
+        self._db, self._clock, self._consistency = db, clock, consistency
         self.memory = SelectionMemory()
         self._clusters: list[ClusterName] = [db.own]  # own cluster first, then by name: the order of selection
         self.unreachable: frozenset[str] = frozenset()
@@ -90,10 +106,21 @@ class Chooser:
     def _any_withdrawn(self) -> bool:
         return any(peer.is_withdrawn for peer in self._db.peers.rows())
 
+    def is_consistent(self, service: Service) -> bool:
+        """Whether a connection's addresses and ports decide which backend it gets."""
+        return (service.algorithm or self._consistency.algorithm) is Algorithm.MAGLEV
+
     def targets_of(
         self, service: Service, port: ServicePort, mismatches: list[str], *, is_inside: bool = True
-    ) -> tuple[tuple[Target, ...], tuple[Target, ...]]:
-        """What `choose` says, as targets; sets whose backends need no looking at one by one are taken whole."""
+    ) -> Leads:
+        """What `choose` says, as slots."""
+        chosen, draining = self._leads(service, port, mismatches, is_inside=is_inside)
+        if self.is_consistent(service):
+            chosen = maglev_table(chosen, self._consistency.table_size)
+        return chosen, draining
+
+    def _leads(self, service: Service, port: ServicePort, mismatches: list[str], *, is_inside: bool) -> Leads:
+        """Sets whose backends need no looking at one by one are taken whole."""
         plain = self.plain_targets(service, port, mismatches)
         if plain is not None and not (is_inside and service.is_internal_local):
             return plain, ()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.comparison import MISSING, UNEXPECTED, compare_entries, fields
@@ -54,14 +54,23 @@ class _Held:
         head = self.services.pop(key, None)
         if head is None:
             self.found.append(MapDifference("services", fields(key), MISSING))
-        elif head != (wanted := head_value(head.service_id, len(row.chosen), row.session_affinity_s, row.reach)):
+        elif head != (wanted := _wanted_head(head.service_id, row)):
             what = f"holds {fields(head)}, should hold {fields(wanted)}"
             self.found.append(MapDifference("services", fields(key), what))
         named = [self._slot(key._replace(slot=n), head) for n in range(1, len(row.chosen) + 1)]
+        if row.is_consistent:
+            self._compare_table(row, named)
         for target in filter(None, Counter[Target | None](row.chosen) - Counter(named)):
             self.found.append(
                 MapDifference("services", fields(key), f"no slot, or one too few, leads to {fields(target)}")
             )
+
+    def _compare_table(self, row: Frontend, named: Sequence[Target | None]) -> None:
+        """Where each slot of a Maglev table is counts."""
+        for number, (found, wanted) in enumerate(zip(named, row.chosen, strict=True), 1):
+            if found is not None and found != wanted:
+                what = f"slot {number} leads to {fields(found)}, should lead to {fields(wanted)}"
+                self.found.append(MapDifference("services", str(row.key), what))
 
     def _slot(self, key: ServiceKey, head: ServiceValue | None) -> Target | None:
         """Whom a slot leads to; None if it leads nowhere."""
@@ -80,6 +89,10 @@ class _Held:
             self.found.append(MapDifference("services", fields(key), f"names the missing backend {value.backend_id}"))
             return None
         return target_of(backend)
+
+
+def _wanted_head(service_id: int, row: Frontend) -> ServiceValue:
+    return head_value(service_id, len(row.chosen), row.session_affinity_s, row.reach, is_consistent=row.is_consistent)
 
 
 def _compare_backends(

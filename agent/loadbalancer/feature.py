@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from agent.core import Core
 from agent.feature import Compare, Feature, Reconciling, Tasks
 from agent.loadbalancer.addresses import parse_ranges
+from agent.loadbalancer.chooser import Consistency
 from agent.loadbalancer.comparison import compare_services
 from agent.loadbalancer.events import ServiceEvents
 from agent.loadbalancer.follower import AddressFollower
@@ -30,6 +31,7 @@ from kube.resource import ENDPOINT_SLICES, SERVICES, Resource
 from kubeintent.service import read_service
 from meshkit.reconciler import Reconciler
 from meshkit.rest import Rest
+from meshmodel.algorithm import Algorithm
 from meshmodel.names import ServiceName
 
 
@@ -47,6 +49,7 @@ class LoadBalancerFeature(Feature):
             settings.service_backends_max,
             core.clock,
             scope=settings.services,
+            consistency=Consistency(Algorithm(settings.lb_algorithm), int(settings.maglev_table_size)),
         )
         owner_of = KnownAddresses(core.db).owner_of
         self.target = LoadBalancerTarget(core.maps, core.clock.wall, self._on_written, owner_of)

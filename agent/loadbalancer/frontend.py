@@ -60,6 +60,7 @@ def make_frontend(
     wall_s: float,
     *,
     scope: str,
+    is_consistent: bool,
 ) -> Frontend:
     return Frontend(
         key=key_of(address, port),
@@ -69,6 +70,7 @@ def make_frontend(
         chosen=targets[0],
         draining=targets[1],
         session_affinity_s=service.session_affinity_s,
+        is_consistent=is_consistent,
         received_wall_s=wall_s,
         reach=reach_of(service, address.kind, scope),
     )

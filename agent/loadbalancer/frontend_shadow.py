@@ -23,6 +23,7 @@ class FrontendShadow:
     count: int | None = None
     timeout_s: int = 0
     reach: int = 0
+    is_consistent: bool = False
     written_wall_s: float = 0.0
     service: ServiceName | None = None
     """Whose frontend it was when it was last written; None if that was before this process."""
@@ -44,9 +45,12 @@ def count_members(slots: Iterable[Target | None]) -> int:
     return len(set(slots) - {None})
 
 
-def head_value(service_id: int, count: int, timeout_s: int, reach: int = 0) -> ServiceValue:
-    """Slot 0: how many slots may be looked at, and by whom."""
-    return ServiceValue(timeout_s, service_id, count, reach | (ServiceFlag.AFFINITY if timeout_s else 0))
+def head_value(
+    service_id: int, count: int, timeout_s: int, reach: int = 0, *, is_consistent: bool = False
+) -> ServiceValue:
+    """Slot 0: how many slots may be looked at, by whom, and how one is chosen."""
+    flags = reach | (ServiceFlag.AFFINITY if timeout_s else 0)
+    return ServiceValue(timeout_s, service_id, count, flags, int(is_consistent))
 
 
 def reach_in(head: ServiceValue) -> int:

@@ -100,7 +100,7 @@ class MapCheck:
     def _is_as_written(self, live: FrontendShadow, slot: int, value: ServiceValue) -> bool:
         if not slot:
             return live.count is not None and value == head_value(
-                live.service_id, live.count, live.timeout_s, live.reach
+                live.service_id, live.count, live.timeout_s, live.reach, is_consistent=live.is_consistent
             )
         target = live.slots[slot - 1]
         return target is not None and self.backends.ids_of((target,)) == [value.backend_id]
@@ -118,10 +118,11 @@ class MapCheck:
             live = self.live.get(key)
             if live is None:
                 continue
-            before = (live.slots, live.count, live.timeout_s, live.reach)
+            before = (live.slots, live.count, live.timeout_s, live.reach, live.is_consistent)
             self.reload(key, live)
             is_same = key in self.live and live.count is not None and None not in live.slots
-            if not is_same or (live.slots, live.count, live.timeout_s, live.reach) != before:
+            after = (live.slots, live.count, live.timeout_s, live.reach, live.is_consistent)
+            if not is_same or after != before:
                 changed.append(key)
         return changed
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.datapath.errors import MapError, MapFullError
-from agent.datapath.layout import MemberKey, MemberValue, ServiceKey, ServiceValue
+from agent.datapath.layout import MemberKey, MemberValue, ServiceAlgorithm, ServiceKey, ServiceValue
 from agent.datapath.maps import MapInfo, Maps
 from agent.loadbalancer.frontend_shadow import (
     FrontendShadow,
@@ -86,7 +86,11 @@ class LoadBalancerTarget:
                 self._new_live(frontend).slots = [None] * head.count
                 continue
             self._live[frontend] = FrontendShadow(
-                head.service_id, count=head.count, timeout_s=head.backend_id, reach=reach_in(head)
+                head.service_id,
+                count=head.count,
+                timeout_s=head.backend_id,
+                reach=reach_in(head),
+                is_consistent=head.algorithm == ServiceAlgorithm.MAGLEV,
             )
             self._service_ids.add(head.service_id)
         for frontend, ids in slots.items():
@@ -213,7 +217,10 @@ class LoadBalancerTarget:
             self._reload(row.key, live)
         change = changed_targets(live.slots, row.chosen)
         is_same = not change.gained and not change.lost
-        slots = [t for t in live.slots if t is not None] if is_same else arrange(live.slots, row.chosen)
+        if row.is_consistent:
+            slots = list(row.chosen)
+        else:
+            slots = [t for t in live.slots if t is not None] if is_same else arrange(live.slots, row.chosen)
         self._backends.acquire(change.gained, row.draining)
         live.held += change.gained
         return _Plan(row, live, slots, change)
@@ -235,6 +242,7 @@ class LoadBalancerTarget:
         live.held.clear()
         live.slots, live.draining = list(plan.slots), plan.row.draining
         live.count, live.timeout_s, live.reach = len(plan.slots), plan.row.session_affinity_s, plan.row.reach
+        live.is_consistent = plan.row.is_consistent
         live.written_wall_s = wall_s
         self._room.used += live.entries - before
         more_members = len(plan.change.joined) - sum(t is not None for t in plan.change.left)
@@ -276,10 +284,13 @@ class LoadBalancerTarget:
         return [(ServiceKey(address, port, number, n), ServiceValue(i, service_id)) for n, i in numbered]
 
     def _head_write(self, plan: _Plan) -> list[tuple[ServiceKey, ServiceValue]]:
-        live, count, timeout_s, reach = plan.live, len(plan.slots), plan.row.session_affinity_s, plan.row.reach
-        if (live.count, live.timeout_s, live.reach) == (count, timeout_s, reach):
+        live, row, count = plan.live, plan.row, len(plan.slots)
+        wanted = (count, row.session_affinity_s, row.reach, row.is_consistent)
+        if (live.count, live.timeout_s, live.reach, live.is_consistent) == wanted:
             return []
-        return [(slot_key(plan.row.key, 0), head_value(live.service_id, count, timeout_s, reach))]
+        timeout_s, reach = row.session_affinity_s, row.reach
+        head = head_value(live.service_id, count, timeout_s, reach, is_consistent=row.is_consistent)
+        return [(slot_key(row.key, 0), head)]
 
     def _remove(self, keys: Sequence[FrontendKey]) -> None:
         """Heads first: from then on no packet looks at the rest. Slots from the last, so that what is left is counted.
@@ -339,7 +350,10 @@ class LoadBalancerTarget:
         old_slots, live.slots, live.members = live.slots, slots, count_members(slots)
         live.count, live.timeout_s = (None, 0) if head is None else (head.count, head.backend_id)
         live.reach = 0 if head is None else reach_in(head)
-        if head is not None and head != head_value(live.service_id, head.count, head.backend_id, live.reach):
+        live.is_consistent = head is not None and head.algorithm == ServiceAlgorithm.MAGLEV
+        if head is not None and head != head_value(
+            live.service_id, head.count, head.backend_id, live.reach, is_consistent=live.is_consistent
+        ):
             live.count = None  # somebody else wrote it: it is written again
         self._backends.acquire(slots)
         self._backends.release(old_slots, (), live.service)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Network
 
 from agent.loadbalancer.addresses import AddressRules
-from agent.loadbalancer.chooser import Chooser
+from agent.loadbalancer.chooser import RANDOM, Chooser, Consistency, Leads
 from agent.loadbalancer.frontend import (
     ALL_ADDRESSES,
     at_node,
@@ -51,6 +51,7 @@ class LoadBalancerWriter:
         clock: Clock | None = None,
         *,
         scope: str = AgentSettings.services,
+        consistency: Consistency = RANDOM,
     ) -> None:
         self._clock = clock or SystemClock()
         self._db, self._max_frontends, self._limit = db, max_frontends, BackendLimit(max_backends)
@@ -62,7 +63,7 @@ class LoadBalancerWriter:
         self._keys: dict[ServiceName, tuple[tuple[Address, ServicePort], ...]] = {}  # of services that do not get all
         self._refusals: dict[ServiceName, tuple[str, ...]] = {}
         self._mismatches: dict[ServiceName, tuple[str, ...]] = {}
-        self.chooser = Chooser(db, self._clock)
+        self.chooser = Chooser(db, self._clock, consistency)
         self.due_changed = Wake()
 
     def set_service(self, service: Service) -> None:
@@ -189,16 +190,20 @@ class LoadBalancerWriter:
             for address in service.addresses:
                 if limited is None or (address, port) in limited:
                     targets = inside if address.kind == CLUSTER_IP else outside
-                    self._put_frontend(make_frontend(service, address, port, targets, wall_s, scope=self._scope))
+                    self._put_frontend(self._frontend(service, address, port, targets, wall_s))
             if port.node_port and (limited is None or (ALL_ADDRESSES, at_node(port)) in limited):
-                self._put_frontend(
-                    make_frontend(service, ALL_ADDRESSES, at_node(port), outside, wall_s, scope=self._scope)
-                )
+                self._put_frontend(self._frontend(service, ALL_ADDRESSES, at_node(port), outside, wall_s))
         if service.steering is not NO_STEERING and self.chooser.memory.schedule(service, self._clock.monotonic()):
             self.due_changed.set()
         if mismatches or service.name in self._mismatches:
             self._mismatches[service.name] = tuple(mismatches)
             self._tell(service.name)
+
+    def _frontend(
+        self, service: Service, address: Address, port: ServicePort, targets: Leads, wall_s: float
+    ) -> Frontend:
+        is_consistent = self.chooser.is_consistent(service)
+        return make_frontend(service, address, port, targets, wall_s, scope=self._scope, is_consistent=is_consistent)
 
     def _remember(self, service: Service) -> None:
         """What selection is to know of the past of a service that is new, or asks for something new."""
@@ -305,7 +310,7 @@ class LoadBalancerWriter:
             assert service is not None
             address, port = next(pair for pair in self._keys_of(service) if key_of(*pair) == key)
             targets = self.chooser.targets_of(service, port, [], is_inside=address.kind == CLUSTER_IP)
-            self._db.frontends.put(make_frontend(service, address, port, targets, 0.0, scope=self._scope))
+            self._db.frontends.put(self._frontend(service, address, port, targets, 0.0))
         for name in claimants:
             self._tell(name)
 

@@ -112,8 +112,14 @@ class PacketNode:
         value = layout.IpcacheValue(identity, tunnel, cluster_id)
         self.maps.ipcache.update([(layout.IpcacheKey(prefix), value)])
 
-    def service(self, backends: list[tuple[int, str, int]], protocol: int = 6, affinity_s: int = 0) -> None:
-        """VIP:80 leads to these (id, address, port), written in the safe order."""
+    def service(
+        self,
+        backends: list[tuple[int, str, int]],
+        protocol: int = 6,
+        affinity_s: int = 0,
+        algorithm: layout.ServiceAlgorithm = layout.ServiceAlgorithm.RANDOM,
+    ) -> None:
+        """VIP:80 leads to these (id, address, port), one slot each in their order, written in the safe order."""
         maps, service_id = self.maps, 7
         maps.backends.update([(layout.BackendKey(i), layout.BackendValue(a, p, protocol)) for i, a, p in backends])
         maps.members.update([(layout.MemberKey(service_id, i), layout.MemberValue()) for i, _, _ in backends])
@@ -122,7 +128,7 @@ class PacketNode:
             [(head._replace(slot=n), layout.ServiceValue(i, service_id)) for n, (i, _, _) in enumerate(backends, 1)]
         )
         flags = layout.ServiceFlag.AFFINITY if affinity_s else 0
-        maps.services.update([(head, layout.ServiceValue(affinity_s, service_id, len(backends), flags))])
+        maps.services.update([(head, layout.ServiceValue(affinity_s, service_id, len(backends), flags, algorithm))])
 
     def policy(self, key: layout.PolicyKey, precedence: int = 1, *, deny: bool = False, proxy_port: int = 0) -> None:
         """One policy entry; its rule id is its precedence."""

@@ -13,6 +13,7 @@ enum service_flag {
 	SERVICE_OF_NODE = 2,	/* for processes of the node too */
 	SERVICE_OF_OUTSIDERS = 4,	/* for who comes by the underlay device: its backends of other clusters */
 };
+enum service_algorithm { ALGORITHM_RANDOM = 0, ALGORITHM_MAGLEV = 1 };
 enum backend_state { BACKEND_ACTIVE = 0, BACKEND_TERMINATING = 1, BACKEND_QUARANTINED = 2, BACKEND_MAINTENANCE = 3 };
 enum direction { EGRESS = 0, INGRESS = 1 };
 enum endpoint_flag { ENFORCE_INGRESS = 1, ENFORCE_EGRESS = 2 };
@@ -84,7 +85,8 @@ enum policy_match {
 };
 
 /* Address 0 stands for every address of the node: node ports.
- * Slot 0 is the frontend: its backend_id is the affinity timeout in seconds, its count the number of slots. */
+ * Slot 0 is the frontend: its backend_id is the affinity timeout in seconds, its count the number of slots, its algorithm
+ * how a connection finds its slot. */
 struct service_key { __be32 address; __be16 port; __u16 slot; __u8 protocol, scope; __u16 pad; };
 struct service_value { __u32 backend_id, service_id; __u16 count; __u8 flags, algorithm; };
 struct backend_value { __be32 address; __be16 port; __u8 protocol, state; __u16 cluster_id; __u8 zone, pad; };

@@ -40,6 +40,25 @@ inlined void remember_backend(const struct packet *p, const struct service_value
 	bpf_map_update_elem(&mesh_affinity, &key, &v, BPF_ANY);
 }
 
+inlined __u32 mix(__u32 x)
+{
+	x = (x ^ x >> 16) * 0x7feb352d;
+	x = (x ^ x >> 15) * 0x846ca68b;
+	return x ^ x >> 16;
+}
+
+/* What a connection chooses its slot by: chance, or for Maglev what every node makes of the same addresses and ports.
+ * All connections of a client are one where it keeps its backend. A socket that has no port yet has chance only. */
+inlined __u32 draw(const struct packet *p, const struct service_key *frontend, const struct service_value *service)
+{
+	int is_one = service->flags & SERVICE_AFFINITY;
+	if (service->algorithm != ALGORITHM_MAGLEV || !(is_one || p->source_port))
+		return bpf_get_prandom_u32();
+	__u32 source_port = is_one ? 0 : p->source_port;
+	__u32 x = mix(mix(p->source) ^ frontend->address);
+	return mix(mix(x ^ (source_port << 16 | frontend->port)) ^ p->protocol);
+}
+
 /* A backend id, or 0 when the service has none. */
 outline __u32 select_backend(const struct packet *p, struct service_key *key, const struct service_value *service)
 {
@@ -48,7 +67,7 @@ outline __u32 select_backend(const struct packet *p, struct service_key *key, co
 	__u16 slots = service->count;
 	if (id || !slots)
 		return id;
-	key->slot = bpf_get_prandom_u32() % slots + 1;
+	key->slot = draw(p, key, service) % slots + 1;
 	struct service_value *slot = bpf_map_lookup_elem(&mesh_services, key);
 	if (!slot)
 		return 0;

@@ -31,6 +31,9 @@ What came out:
 table show NAME FILE           as clustermesh-agent prints it; so do service list, policy get, endpoint list FILE and
                                bpf policy get ADDRESS FILE
 maps FILE, ipcache FILE        what the kernel holds, in short (maps-kept: with backends kept for open connections)
+table-shares FRONTEND FILE     how many slots of a Maglev frontend lead to each backend
+table-hash FRONTEND FILE       a checksum of that table, slot by slot
+no-difference                  the service maps are as the tables say, as `clustermesh verify` compares them
 attached [IFINDEX...]          where our programs run
 policy-entries N               how many entries the policy map has
 explain NS/NAME FILE           the rule that `clustermesh explain service` names
@@ -44,12 +47,14 @@ import asyncio
 import base64
 import ipaddress
 import json
+import zlib
+from collections import Counter
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from agent_world import KINDS, Fed, show_ipcache, show_services
+from agent_world import KINDS, Fed, show_ipcache, show_services, table_of
 from scripted_agent import FACTS, STEP_S, Agent, AtOnce, Machine, find_table
 
 from agent.cli import render
@@ -97,7 +102,7 @@ class AgentScript(Script):
 
     def _start(self, sources: Sequence[str]) -> None:
         async def start() -> Agent:
-            settings = AgentSettings(local_etcd="none", sync_timeout_s=600.0)
+            settings = AgentSettings(local_etcd="none", sync_timeout_s=600.0, maglev_table_size="251")
             agent = Agent(await open_core(settings, FACTS, None, self.machine, self.clock), self.machine, sources)
             agent.start()
             return agent
@@ -271,6 +276,18 @@ class AgentScript(Script):
     def do_maps(self, file: str) -> None:
         self.machine.maps.check()
         self.compare(file, show_services(self.machine.maps))
+
+    def do_table_shares(self, frontend: str, file: str) -> None:
+        self.machine.maps.check()
+        counts = Counter(table_of(self.machine.maps, frontend))
+        self.compare(file, "\n".join(f"{backend} {count}" for backend, count in sorted(counts.items())))
+
+    def do_table_hash(self, frontend: str, file: str) -> None:
+        self.compare(file, f"{zlib.crc32(' '.join(table_of(self.machine.maps, frontend)).encode()):08x}")
+
+    def do_no_difference(self) -> None:
+        found = self.agent.balancer.differences()()
+        assert not found, found
 
     def do_maps_kept(self, file: str) -> None:
         self.machine.maps.check()

@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-from agent.datapath.layout import BackendState, ServiceFlag
+from agent.datapath.layout import BackendState, ServiceAlgorithm, ServiceFlag
 from agent.datapath.memory import MemoryMaps, memory_maps
 from agent.identity.writer import IdentityWriter
 from agent.ipcache.ops import IpcacheTarget
@@ -181,6 +181,20 @@ def show_services(maps: MemoryMaps, *, with_kept: bool = False) -> str:
         if with_kept or b.state != BackendState.MAINTENANCE
     )
     return "\n".join(lines)
+
+
+def table_of(maps: MemoryMaps, frontend: str) -> list[str]:
+    """Whom each slot of a frontend leads to, in order; its head must say that the order counts."""
+    by_id = {key.id: value for key, value in maps.backends.items()}
+    ((key, head),) = [
+        (k, v)
+        for k, v in maps.services.items()
+        if not k.slot and f"{k.address}:{k.port}/{PROTOCOL_NAMES[k.protocol]}" == frontend
+    ]
+    assert head.algorithm == ServiceAlgorithm.MAGLEV, head
+    slots = {k: v.backend_id for k, v in maps.services.items() if k.slot}
+    found = [by_id[slots[key._replace(slot=n)]] for n in range(1, head.count + 1)]
+    return [f"{b.address}:{b.port}" for b in found]
 
 
 def show_ipcache(maps: MemoryMaps) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from meshmodel.algorithm import LB_ALGORITHM, Algorithm
 from meshmodel.annotations import AFFINITY, GLOBAL, SHARED, parse_service_annotations
 from meshmodel.export_scope import EXPORT_TO
 from meshmodel.steering import NO_STEERING, ON_UNREACHABLE, ORDER, SLOW_START, THRESHOLD, WEIGHTS, Steering
@@ -69,6 +70,19 @@ def test_an_order_goes_before_affinity_and_says_so() -> None:
     found = parse_service_annotations({GLOBAL: "true", AFFINITY: "local", ORDER: "tion,*"})
     assert found.steering.order == ("tion", "*")
     assert found.problems == (f"{AFFINITY} has no effect beside {ORDER}",)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "has_problem"),
+    [("maglev", Algorithm.MAGLEV, False), (" Random ", Algorithm.RANDOM, False), ("", None, True), ("rr", None, True)],
+)
+@pytest.mark.parametrize("is_global", ["true", "false"])
+def test_every_service_may_say_how_it_chooses(
+    value: str, expected: Algorithm | None, has_problem: bool, is_global: str
+) -> None:
+    found = parse_service_annotations({GLOBAL: is_global, LB_ALGORITHM: value})
+    assert found.algorithm is expected
+    assert [LB_ALGORITHM in problem for problem in found.problems] == [True] * has_problem
 
 
 @pytest.mark.parametrize(
