@@ -317,3 +317,25 @@ def test_a_pod_deleted_under_load_is_replaced_and_at_most_its_last_moment_is_see
             found = loop.stop()
             assert set(found) <= {"Koornacht", "Tion", "curl error 7"}, found
             assert found["curl error 7"] <= LATE_REQUESTS, found
+
+
+def test_a_rollout_of_pods_that_take_their_time_to_end_loses_no_request(whole: Mesh) -> None:
+    """They serve for two seconds after Kubernetes said that they end: nobody sends them a new connection by then."""
+
+    def set_hook(hook: object) -> None:
+        spec = {"spec": {"containers": [{"name": "rebel-base", "lifecycle": hook}]}}
+        whole.kubectl("koornacht", "patch", "deployment", "rebel-base", "-p", json.dumps({"spec": {"template": spec}}))
+        whole.kubectl("koornacht", "rollout", "status", "deployment/rebel-base", "--timeout=60s")
+
+    def has_old_pods() -> bool:
+        return len(whole.get("koornacht", "pods", "-l", "name=rebel-base")["items"]) > 2
+
+    try:
+        set_hook({"preStop": {"sleep": {"seconds": 2}}})
+        whole.wait_until("pods that end at once are gone", lambda: not has_old_pods())
+        with undisturbed(whole, rate=40):
+            whole.kubectl("koornacht", "rollout", "restart", "deployment/rebel-base")
+            whole.kubectl("koornacht", "rollout", "status", "deployment/rebel-base", "--timeout=60s")
+            whole.wait_until("pods of before are gone", lambda: not has_old_pods())
+    finally:
+        set_hook(None)

@@ -65,6 +65,7 @@ class _Wire(msgspec.Struct, forbid_unknown_fields=True):
     shared: bool = False
     cluster_id: int = msgspec.field(default=0, name="clusterID")
     export_to: list[str] | msgspec.UnsetType | None = msgspec.field(default=msgspec.UNSET, name="exportTo")
+    terminating: list[str] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class ClusterService(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -72,7 +73,7 @@ class ClusterService(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `frontends` and `backends` map an address to its ports by name ("" for a nameless one); `hostnames` and `zones` map
     backend addresses. A record with `shared` false withdraws the service. `export_to` names the only peers that may use it;
-    None: all.
+    None: all. `terminating` are the backends that end and still serve.
     """
 
     cluster: ClusterName
@@ -87,9 +88,13 @@ class ClusterService(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     include_external: bool = True
     shared: bool = True
     export_to: tuple[str, ...] | None = None
+    terminating: frozenset[str] = frozenset()
 
     def encode(self) -> bytes:
-        """The bytes of the record: deterministic, and equal to those of Cilium's exporter for the same service."""
+        """The bytes of the record: deterministic, and equal to those of Cilium's exporter for the same service.
+
+        Fields that Cilium does not know, `exportTo` and `terminating`, are there only where they say something.
+        """
         zones = {
             ip: _Zone(zone=z.zone, for_zones=[_ForZone(name) for name in z.for_zones]) for ip, z in self.zones.items()
         }
@@ -108,6 +113,7 @@ class ClusterService(msgspec.Struct, frozen=True, kw_only=True, gc=False):
                 shared=self.shared,
                 cluster_id=self.cluster_id,
                 export_to=msgspec.UNSET if self.export_to is None else list(self.export_to),
+                terminating=sorted(self.terminating) or msgspec.UNSET,
             )
         )
 
@@ -115,6 +121,7 @@ class ClusterService(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 _reader: Final = JsonReader(_Wire)
 _NOTHING: Final[Mapping[str, str]] = {}
 _NO_ZONES: Final[Mapping[str, Zone]] = {}
+_NONE: Final[frozenset[str]] = frozenset()
 _interned: dict[tuple[tuple[str, RecordPort], ...], PortMap] = {}
 
 
@@ -137,6 +144,7 @@ def decode(key_suffix: str, value: bytes, *, cluster: str, cluster_id: int) -> C
         backends = _addresses(wire.backends)
         hostnames = _keyed(wire.hostnames) if wire.hostnames else _NOTHING
         zones = _zones(wire.zones) if wire.zones else _NO_ZONES
+        terminating = frozenset(map(_ip_or_nothing, wire.terminating)) if wire.terminating else _NONE
     except ValueError as exc:
         raise RecordError(key_suffix, "bad-address", str(exc)) from None
     labels = wire.labels or _NOTHING
@@ -153,6 +161,7 @@ def decode(key_suffix: str, value: bytes, *, cluster: str, cluster_id: int) -> C
         include_external=wire.include_external,
         shared=wire.shared,
         export_to=tuple(wire.export_to) if isinstance(wire.export_to, list) else None,
+        terminating=terminating,
     )
 
 

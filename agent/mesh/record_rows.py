@@ -101,7 +101,7 @@ class Reader:
             return Piece(record.name, ())
         if not is_exported_to(self._own, record.export_to):
             return Piece(record.name, (), is_withheld=True)
-        zones, backends = record.zones, []
+        zones, terminating, backends = record.zones, record.terminating, []
         last: service.PortMap | None = None
         ports: list[tuple[int, str, tuple[str, ...]]] = []
         for address in sorted(record.backends):
@@ -113,12 +113,13 @@ class Reader:
             place = zones.get(address)
             zone = place.zone if place is not None else ""
             hints = hints_of(place.for_zones) if place is not None else NO_HINTS
+            condition = Condition.TERMINATING if address in terminating else Condition.ACTIVE
             for port, protocol, names in ports:
-                backends.append(Backend(address, port, protocol, names, Condition.ACTIVE, True, zone, "", hints))
+                backends.append(Backend(address, port, protocol, names, condition, True, zone, "", hints))
         return Piece(record.name, tuple(backends))
 
     def endpoint_slice(self, key: str, value: bytes) -> Piece:
-        """One slice of the newer format: unlike the legacy record it says which backends are terminating."""
+        """One slice of the newer format, which says of each backend whether it is terminating."""
         from meshmodel import endpointslice
 
         record = endpointslice.decode(key, value, cluster=self._cluster, cluster_id=self._cluster_id)

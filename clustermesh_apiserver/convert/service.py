@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kubeintent.rows import NamespaceIntent, Port, ServiceIntent, SliceEndpointIntent, SliceIntent
+from meshmodel.condition import Condition, condition_of
 from meshmodel.export_scope import NOBODY
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.service import ClusterService, RecordPort, Zone
@@ -33,6 +34,8 @@ def convert_service(
     backends: dict[str, Ports] = {}
     zones: dict[str, Zone] = {}
     hostnames: dict[str, str] = {}
+    active: set[str] = set()
+    terminating: set[str] = set()
     for piece in sorted(slices, key=lambda piece: piece.name):
         if piece.from_mesh or piece.address_type not in ("IPv4", "IPv6"):
             continue
@@ -40,6 +43,7 @@ def convert_service(
         for endpoint in piece.endpoints:
             if endpoint.is_exported:
                 _add_endpoint(endpoint, ports, backends, zones, hostnames)
+                (terminating if _is_ending(endpoint) else active).update(endpoint.addresses)
     frontend_ports = _port_map(service.ports)
     addresses = () if service.headless else service.cluster_ips
     return ClusterService(
@@ -55,7 +59,13 @@ def convert_service(
         shared=True,
         include_external=True,
         export_to=service.annotations.export_to,
+        terminating=frozenset(terminating - active),
     )
+
+
+def _is_ending(endpoint: SliceEndpointIntent) -> bool:
+    found = condition_of(ready=endpoint.ready, serving=endpoint.serving, terminating=endpoint.terminating)
+    return found is Condition.TERMINATING
 
 
 def _add_endpoint(

@@ -29,6 +29,7 @@ def decode_service(name: str) -> service.ClusterService:
         "service-empty": "later",
         "service-dual-stack": "map",
         "service-export-to": "tickets",
+        "service-terminating": "tickets",
     }
     return service.decode(f"tour/{key[name]}", read(f"{name}.json"), cluster=CLUSTER, cluster_id=1)
 
@@ -73,6 +74,8 @@ def test_a_service_keeps_addresses_ports_zones_and_hostnames() -> None:
     assert (headless.frontends, headless.hostnames) == ({}, {"10.1.1.9": "seats-0"})
     assert decode_service("service-export-to").export_to == ("tion", "zuid")
     assert zones.export_to is None
+    assert decode_service("service-terminating").terminating == {"10.1.2.2", "10.1.2.40"}
+    assert not zones.terminating
     assert decode_service("service-dual-stack").backends["fd00:1::7"] == {"http": RecordPort("TCP", 8080)}
 
 
