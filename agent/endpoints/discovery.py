@@ -3,7 +3,8 @@
 
 An endpoint stays as long as its last known interface exists, whatever records and routes say meanwhile: a store that loses
 our pods, or a route that is away for a moment, takes no policy off a pod. Only a record that says that the pod is on another
-node, or the end of the interface, ends an endpoint.
+node, or the end of the interface, ends an endpoint. An address that is found on another interface while no record says whose it
+is has an unknown identity: it may have been given to another pod while no agent ran.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Protocol
 
 from agent.tables import AgentDB, ClaimOrigin, Endpoint, Prefix
 from meshkit.table import HistoryLostError
+from meshmodel.identity import UNKNOWN
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,7 @@ RETRY_MAXIMUM_S = 5.0
 RECHECK_S = 600.0  # everything is looked at again, in case a change was not heard of
 LAST_ID = 0xFFFF
 _HOST_BITS = 32
+_NO_MAC = "00:00:00:00:00:00"
 
 
 class Interface(Protocol):
@@ -176,6 +179,8 @@ class EndpointDiscovery:
             return
         known = wanted.known or Endpoint(address, self._id_of(address), 0, "", "", 0, "", "")
         if interface is not None:
+            if row is None and _is_another(known, interface):
+                known = replace(known, identity=UNKNOWN, namespace="", pod="", named_ports=())
             known = replace(known, ifindex=interface.ifindex, mac=interface.mac, node_mac=interface.node_mac)
         if row is not None:
             known = replace(
@@ -265,3 +270,9 @@ class EndpointDiscovery:
         self._ids[address] = self._next_id
         self._next_id += 1
         return self._ids[address]
+
+
+def _is_another(known: Endpoint, interface: Interface) -> bool:
+    """Whether this is not the interface that the endpoint was known on: a number is used again, an address of a veth is not."""
+    has_macs = _NO_MAC not in (known.mac, interface.mac)
+    return known.ifindex != interface.ifindex or (has_macs and known.mac != interface.mac)

@@ -16,7 +16,7 @@ from agent.bootstrap import Facts
 from agent.core import Core, open_core
 from agent.datapath import netlink
 from agent.datapath.config import AttachMode
-from agent.datapath.layout import AddressKey, EndpointFlag
+from agent.datapath.layout import AddressKey, Direction, EndpointFlag
 from agent.datapath.rtnetlink import ChangeSocket, EndpointInterface, LinkChanges, sight
 from agent.endpoints.feature import EndpointsFeature
 from agent.ipcache.writer import PrefixWriter
@@ -26,6 +26,7 @@ from agent.policy.feature import PolicyFeature
 from agent.settings import AgentSettings
 from agent.tables import ClaimOrigin, Identity, Prefix
 from meshkit.clock import SystemClock
+from meshmodel.identity import UNKNOWN, Reserved
 from meshmodel.labels import pod_labels
 from meshmodel.names import ClusterId, ClusterName
 from meshpolicy import PolicyKind, PolicyRef
@@ -36,6 +37,7 @@ from tests.support.policy_neighbours import neighbours
 pytestmark = pytest.mark.root
 NORTH, NORTH_ID = ClusterName("north"), ClusterId(1)
 POD, IDENTITY, SILENT_MAC = "10.1.0.5", 65_537, "02:00:00:00:00:05"
+OTHER_MAC = "02:00:00:00:00:77"
 DENY = {
     "kind": "NetworkPolicy",
     "metadata": {"name": "deny", "namespace": "d"},
@@ -51,10 +53,10 @@ def node() -> Iterator[str]:
         yield name
 
 
-def plug(node: str, ifindex: int = 0, name: str = "lxc1", address: str = POD) -> int:
+def plug(node: str, ifindex: int = 0, name: str = "lxc1", address: str = POD, mac: str = SILENT_MAC) -> int:
     """A veth to the pod, which answers no ARP, and the route to its address; returns the node-side interface."""
     number = ("index", str(ifindex)) if ifindex else ()
-    peer = ("peer", "name", "eth0", "netns", f"{node}-pod", "address", SILENT_MAC)
+    peer = ("peer", "name", "eth0", "netns", f"{node}-pod", "address", mac)
     run("ip", "link", "add", name, *number, "mtu", "1450", "type", "veth", *peer)
     run("ip", "-n", f"{node}-pod", "link", "set", "eth0", "arp", "off", "up")
     run("ip", "link", "set", name, "up")
@@ -210,6 +212,43 @@ async def test_a_silent_pod_is_enforced_and_stays_so_through_all_that_can_happen
         assert (kept.flags, kept.identity) == (EndpointFlag.ENFORCE_INGRESS, IDENTITY), "judged as before"
 
         run("ip", "link", "del", "lxc1")
+        await world.until_forgotten(1.0)
+        world.host.datapath.uninstall()
+
+
+@pytest.mark.parametrize("number", ["another number", "the same number"])
+async def test_an_address_that_another_pod_got_while_no_agent_ran_keeps_no_right_of_the_old_one(
+    node: str, pins: Path, number: str
+) -> None:
+    """The maps and policies of the earlier agent are the old pod's; the new one is closed until a record says whose it is."""
+    async with running(pins, AttachMode.TCX) as world:
+        world.pod()
+        first = plug(node)
+        await world.until({POD: first}, 2.0)
+    run("ip", "link", "del", "lxc1")
+    second = plug(node, first if number == "the same number" else 0, "lxc2", mac=OTHER_MAC)
+    async with running(pins, AttachMode.TCX) as world:
+        await world.until({POD: second}, 2.0)
+
+        def identity() -> int:
+            found = world.core.maps.endpoints_by_address.get(AddressKey(POD))
+            assert found is not None
+            return found.identity
+
+        deadline = time.monotonic() + 2.0
+        while identity() != UNKNOWN:
+            assert time.monotonic() < deadline, identity()
+            await asyncio.sleep(0.01)
+        flags = world.core.maps.endpoints_by_address.get(AddressKey(POD))
+        assert flags is not None
+        assert flags.flags == EndpointFlag.ENFORCE_INGRESS | EndpointFlag.ENFORCE_EGRESS
+        rules = {(key.direction, key.identity) for key, _ in world.core.maps.policy.items()}
+        assert rules <= {(Direction.INGRESS, int(Reserved.HOST))}, "nobody but the node is let in, and nothing out"
+        world.pod()
+        while identity() != IDENTITY:
+            assert time.monotonic() < deadline + 2.0, identity()
+            await asyncio.sleep(0.01)
+        run("ip", "link", "del", "lxc2")
         await world.until_forgotten(1.0)
         world.host.datapath.uninstall()
 

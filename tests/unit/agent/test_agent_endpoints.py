@@ -11,6 +11,7 @@ from agent.endpoints.discovery import RECHECK_S, RETRY_MINIMUM_S, EndpointDiscov
 from agent.ipcache.writer import PrefixWriter
 from agent.mesh.liveness import Liveness, Signals, decide, is_cache_expired
 from agent.tables import AgentDB, ClaimOrigin, Node, NodeAddress, Prefix
+from meshmodel.identity import UNKNOWN
 from meshmodel.names import ClusterId, ClusterName
 
 NORTH = ClusterName("north")
@@ -268,10 +269,29 @@ def test_a_pod_that_its_own_cluster_says_is_on_another_node_is_no_endpoint_here(
 def test_a_restarted_agent_keeps_pods_whose_records_are_missing_while_their_interfaces_are_there() -> None:
     node = ThisNode({"10.1.0.9": 41, "10.1.0.8": 7, "10.1.0.7": 3})
     node.links = {90 + 41}  # without a route
-    node.routes = {"10.1.0.8": 98}
+    node.routes = {"10.1.0.8": 97}
     node.step()
-    assert node.found() == {"10.1.0.9": (41, 90 + 41), "10.1.0.8": (7, 98)}
+    assert node.found() == {"10.1.0.9": (41, 90 + 41), "10.1.0.8": (7, 97)}
     assert {e.identity for e in node.db.endpoints.rows()} == {IDENTITY}
+
+
+def test_an_address_found_on_another_interface_has_no_rights_until_a_record_says_whose_it_is() -> None:
+    """Another pod may have it since the earlier agent ended."""
+    node = ThisNode({"10.1.0.1": 7})
+    node.routes = {"10.1.0.1": 12}
+    node.step()
+    (found,) = node.db.endpoints.rows()
+    assert (found.ifindex, found.identity) == (12, UNKNOWN)
+    node.pod("10.1.0.1")
+    node.step()
+    (found,) = node.db.endpoints.rows()
+    assert (found.ifindex, found.identity) == (12, IDENTITY)
+    node.forget("10.1.0.1")
+    node.routes = {"10.1.0.1": 13}
+    node.discovery.note(LinkChanges(routes=frozenset({"10.1.0.1/32"})))
+    node.step()
+    (found,) = node.db.endpoints.rows()
+    assert (found.ifindex, found.identity, found.pod) == (13, UNKNOWN, "")
 
 
 def test_an_interface_keeps_its_pod_while_the_route_is_away() -> None:
