@@ -18,7 +18,19 @@ from kvstore.link import StoreLink
 from kvstore.methods import Methods
 from kvstore.options import Options, Tls
 from kvstore.proto import rpc_pb2 as pb
-from kvstore.store import MAX_TXN_OPS, Batch, ChangeKind, Changes, Entry, Event, Page, Status, lease_by_key, prefix_end
+from kvstore.store import (
+    MAX_TXN_OPS,
+    Batch,
+    ChangeKind,
+    Changes,
+    Entry,
+    Event,
+    Page,
+    Phase,
+    Status,
+    lease_by_key,
+    prefix_end,
+)
 from kvstore.watch import Listed, Message, PrefixFollower, Probe
 from meshkit.clock import Clock, SystemClock
 from meshkit.errors import MeshError
@@ -56,6 +68,7 @@ class EtcdStore:
         self._retired: list[StoreLink] = []
         self._read_tls, self._is_doubtful = read_tls, False
         self.on_store_change: list[Callable[[], None]] = []
+        self.on_break: list[Callable[[], None]] = []
         self._limiter, self._clock = limiter or Limiter(), clock or SystemClock()
         self._cluster_id = 0
 
@@ -143,6 +156,9 @@ class EtcdStore:
         """Everything under the prefix and every change to it, for ever; raises Denied only."""
         follower = PrefixFollower(self, prefix, canary, self.options, clock=self._clock)
         async for batch in follower.run():
+            if batch.phase is Phase.INTERRUPTED:
+                for callback in self.on_break:
+                    callback()
             yield batch
 
     async def status(self) -> Status:

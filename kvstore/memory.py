@@ -10,7 +10,7 @@ from typing import Final
 from kvstore.errors import Compacted, Denied, Rejected, StoreChanged, Unavailable
 from kvstore.memoryserver import MemoryServer, is_inside
 from kvstore.options import Options
-from kvstore.store import MAX_TXN_OPS, Batch, ChangeKind, Changes, Entry, Event, Page, Status, prefix_end
+from kvstore.store import MAX_TXN_OPS, Batch, ChangeKind, Changes, Entry, Event, Page, Phase, Status, prefix_end
 from kvstore.watch import Listed, Message, PrefixFollower, Probe
 
 EVENTS_PER_MESSAGE: Final = 1000
@@ -23,6 +23,7 @@ class MemoryStore:
         self.server = server or MemoryServer()
         self.options = options or Options()
         self.on_store_change: list[Callable[[], None]] = []
+        self.on_break: list[Callable[[], None]] = []
         self._cluster_id = 0
         self._is_closed = False
 
@@ -105,6 +106,9 @@ class MemoryStore:
         """Everything under the prefix and every change to it, for ever; raises Denied only."""
         follower = PrefixFollower(self, prefix, canary, self.options, clock=self.server.clock)
         async for batch in follower.run():
+            if batch.phase is Phase.INTERRUPTED:
+                for callback in self.on_break:
+                    callback()
             yield batch
 
     async def status(self) -> Status:

@@ -66,6 +66,7 @@ class SharedStore:
         self._settled: list[set[bytes]] = []
         self.last_error = ""
         store.on_store_change.append(self._forget_revision)
+        store.on_break.append(self._forget_revision)
         if session is not None:
             session.on_loss.append(self._on_loss)
         else:
@@ -119,9 +120,10 @@ class SharedStore:
     async def read_back(self, *, is_shared: bool = False) -> int:
         """What is under the prefix is what is wanted, or will be: returns how many keys somebody else had changed.
 
-        Foreign keys are removed, unless the prefix `is_shared` with other writers: then they are theirs. Costs one question
-        if all that changed since the last look was our doing, else a listing. Nothing is judged before `synced`, and no
-        key that is being written just now.
+        Foreign keys are removed, unless the prefix `is_shared` with other writers: then they are theirs, but for those that
+        hang on a lease of ours, which a backup of the store has brought back. Costs one question if all that changed since
+        the last look was our doing, else a listing. Nothing is judged before `synced`, and no key that is being written
+        just now.
         Raises: KvError or Denied.
         """
         if not self.synced.is_set():
@@ -133,9 +135,11 @@ class SharedStore:
         moving = {*settled, *self._queued(), *self._rejected_keys}
         wrong = [key for key in self._wanted if key not in moving and not self._is_right(key, found.get(key))]
         foreign = [key for key in found if key not in self._wanted and key not in moving]
-        self._foreign = len(foreign) if is_shared else 0
         if is_shared:
-            foreign = []
+            ours = set(self._session.leases) if self._session is not None else set()
+            theirs = len(foreign)
+            foreign = [key for key in foreign if found[key].lease in ours]
+            self._foreign = theirs - len(foreign)
         if not wrong and not foreign and not moving - self._rejected_keys:
             self._clean_revision = revision
         self._updates.update(dict.fromkeys(wrong))
@@ -152,6 +156,8 @@ class SharedStore:
         changes = await self._store.changed_since(self._prefix, self._clean_revision)
         if settled or self.pending or not changes.is_complete:
             return False
+        if changes.revision < self._clean_revision:
+            return False  # the store went back in time
         if changes.key_count != len(self._wanted) - len(self._rejected_keys) + self._foreign:
             return False
         if not all(self._is_right(entry.key[len(self._prefix) :], entry) for entry in changes.entries):

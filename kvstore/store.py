@@ -95,10 +95,12 @@ class Status:
 class Store(Protocol):
     """One store and one user of it. Every call may raise a KvError, Denied or Rejected.
 
-    `on_store_change` is called when another store is found to answer.
+    `on_store_change` is called when another store is found to answer, `on_break` when a watch that stood is broken: the same
+    store may have been put back from a backup before it answers again.
     """
 
     on_store_change: list[Callable[[], None]]
+    on_break: list[Callable[[], None]]
 
     async def get(self, key: bytes) -> Entry | None:
         """The key as it is now, None if it does not exist."""
