@@ -15,6 +15,7 @@ from kube.events import emit_event
 from kube.resource import KubeObject, Resource
 from kubeintent.rows import ServiceIntent
 from meshapi.installed import APISERVER
+from meshkit.clock import Clock
 from meshmodel.service import MAXIMUM_PORTS
 
 log = logging.getLogger(__name__)
@@ -53,8 +54,8 @@ class Problem:
 class Problems:
     """Everything that is wrong now, by object and reason. A problem that goes away and comes back is said again."""
 
-    def __init__(self, client: KubeClient | None) -> None:
-        self._client = client
+    def __init__(self, client: KubeClient | None, clock: Clock) -> None:
+        self._client, self._clock = client, clock
         self._known: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}
         self._events: asyncio.Queue[tuple[KubeObject, str, str]] = asyncio.Queue(MAX_WAITING)
 
@@ -105,7 +106,8 @@ class Problems:
             if self._client is None:
                 continue
             try:
-                await in_thread(emit_event, self._client, involved, reason, message, component=APISERVER)
+                wall_s = self._clock.wall()
+                await in_thread(emit_event, self._client, involved, reason, message, wall_s=wall_s, component=APISERVER)
             except KubeError as exc:
                 log.debug("event not written", extra={"error": str(exc)})
 

@@ -46,7 +46,7 @@ def make_apiserver(
 ) -> Apiserver:
     """All parts of a run that has not begun."""
     clock, outside = clock or SystemClock(), outside or Outside()
-    tables, problems = Tables(), Problems(client)
+    tables, problems = Tables(), Problems(client, clock)
 
     def choose(before: SourcePlan | None) -> SourcePlan:
         return make_plan(settings, look(client), before)

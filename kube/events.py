@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from kube.client import KubeClient
 from kube.errors import AlreadyExists
 from kube.resource import EVENTS, KubeObject
-from meshkit.clock import SystemClock
 
 MAX_MESSAGE = 1024
 
@@ -20,15 +19,16 @@ def emit_event(
     reason: str,
     message: str,
     *,
+    wall_s: float,
     type_: str = "Warning",
     component: str = "",
 ) -> None:
-    """The object carries this Event; saying the same again renews it instead of adding another.
+    """The object carries this Event; saying the same again, at `wall_s`, renews it instead of adding another.
 
     Needs the verbs create and patch on events, nothing more.
     Raises: KubeError if the server refuses.
     """
-    stamp = datetime.fromtimestamp(SystemClock().wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    stamp = datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     event = _event(involved_object, reason, message[:MAX_MESSAGE], type_=type_, component=component, stamp=stamp)
     try:
         client.create(EVENTS, event)

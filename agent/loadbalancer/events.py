@@ -72,4 +72,4 @@ class ServiceEvents:
         """Blocks."""
         meta = {"name": row.service.name, "namespace": row.service.namespace, "uid": row.uid}
         involved = {"apiVersion": "v1", "kind": "Service", "metadata": meta}
-        emit_event(self._client, involved, REASON, "; ".join(row.problems), component=AGENT)
+        emit_event(self._client, involved, REASON, "; ".join(row.problems), wall_s=self._clock.wall(), component=AGENT)

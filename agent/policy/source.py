@@ -157,7 +157,7 @@ class PolicySource:
                 )
         if text:
             reason = REASON_PARTLY if row is None or row.is_valid else REASON_INVALID
-            emit_event(self._client, document, reason, text, component=AGENT)
+            emit_event(self._client, document, reason, text, wall_s=self._clock.wall(), component=AGENT)
 
 
 def _ref(resource: Resource, document: KubeObject) -> PolicyRef:

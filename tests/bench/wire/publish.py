@@ -25,6 +25,7 @@ from kube.reflector import Change, Synced, Upsert
 from kube.resource import object_key
 from kvstore.etcd import EtcdStore
 from kvstore.store import Phase
+from meshkit.clock import ManualClock
 from meshmodel import keys
 from meshmodel.cluster_config import ExportMode
 from meshmodel.identity import NumericIdentity
@@ -81,7 +82,7 @@ async def publishing(connection: str, tables: Tables) -> AsyncIterator[Running]:
     )
     store = connect(connection)
     publisher = Publisher(store, ClusterName(CLUSTER), cluster_config(settings).encode(), kinds_of(settings))
-    source = Source(None, tables, Problems(None), lambda _: PLAN)  # type: ignore[arg-type]  # nothing is asked of Kubernetes
+    source = Source(None, tables, Problems(None, ManualClock()), lambda _: PLAN)  # type: ignore[arg-type]  # nothing is asked of Kubernetes
     source.set_plan(PLAN)
     exporters = make_exporters(settings, tables, publisher.stores, NoIdentities())
     task = asyncio.create_task(publisher.run())

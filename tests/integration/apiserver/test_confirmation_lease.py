@@ -23,7 +23,7 @@ from clustermesh_apiserver.tables import Tables
 from kube.client import KubeClient, in_thread
 from kube.resource import LEASES, NODES
 from meshapi.installed import LEASE_PREFIX
-from meshkit.clock import SystemClock
+from meshkit.clock import ManualClock, SystemClock
 from meshkit.wake import Wake
 from meshmodel.names import ClusterId, ClusterName
 from tests.integration.apiserver.apiserver_world import serve_kubernetes, until
@@ -38,7 +38,7 @@ async def heard(client: KubeClient) -> AsyncIterator[Tables]:
     tables, clock = Tables(), SystemClock()
     confirmations = Confirmations(tables, now=clock.monotonic, wall=clock.wall)
     plan = SourcePlan(cilium=False)
-    source = Source(client, tables, Problems(None), lambda _: plan, confirmations=confirmations)
+    source = Source(client, tables, Problems(None, ManualClock()), lambda _: plan, confirmations=confirmations)
     running = asyncio.ensure_future(source.run())
     try:
         yield tables

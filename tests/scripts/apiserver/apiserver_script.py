@@ -30,6 +30,7 @@ from clustermesh_apiserver.source.plan import SourcePlan
 from clustermesh_apiserver.tables import Tables
 from kube.reflector import Delete, Synced, Upsert
 from kube.resource import from_manifest, object_key
+from meshkit.clock import ManualClock
 from meshmodel.cluster_config import ExportMode
 from meshmodel.endpointslice import decode as decode_slice
 from meshmodel.identity import NumericIdentity
@@ -85,7 +86,7 @@ class ApiserverScript(Script):
         mode = ExportMode.BOTH if "slices" in modes else ExportMode.SERVICES
         chosen = ApiserverSettings(cluster_name="c1", cluster_id=1, service_export_mode=mode, mcs_api="mcs" in modes)
         plan = SourcePlan(cilium="pods" not in modes, exports="mcs" in modes, cilium_slices="ces" in modes)
-        self.tables, self.problems = Tables(), Problems(None)
+        self.tables, self.problems = Tables(), Problems(None, ManualClock())
         self.sinks = {kind: Sink(kind, self.log) for kind in kinds_of(chosen)}
         default = "opt-in" not in modes
         self.source = Source(None, self.tables, self.problems, lambda _: plan, default_global=default)  # type: ignore[arg-type]

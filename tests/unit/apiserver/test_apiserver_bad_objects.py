@@ -19,6 +19,7 @@ from clustermesh_apiserver.source.plan import SourcePlan
 from clustermesh_apiserver.tables import Tables
 from kube.reflector import Synced, Upsert
 from kubeintent.rows import NodeIntent
+from meshkit.clock import ManualClock
 from meshmodel.cluster_config import ExportMode
 from meshmodel.keys import Kind
 from tests.scripts.apiserver.apiserver_script import Numbers, Sink
@@ -88,7 +89,7 @@ class World:
         chosen = ApiserverSettings(cluster_name="c1", cluster_id=1, service_export_mode=ExportMode.BOTH, mcs_api=True)
         plan = SourcePlan(cilium=cilium, exports=True)
         self.tables = Tables()
-        self.problems = Problems(None)
+        self.problems = Problems(None, ManualClock())
         self.source = Source(None, self.tables, self.problems, lambda _: plan)  # type: ignore[arg-type]
         self.source.set_plan(plan)
         self.sinks = {kind: Sink(kind, []) for kind in Kind}

@@ -36,7 +36,7 @@ class World:
         self.confirmations = Confirmations(self.tables, now=self.clock.monotonic, wall=self.clock.wall)
         plan = SourcePlan(cilium=False)
         self.source = Source(
-            None, self.tables, Problems(None), lambda _: plan, confirmations=self.confirmations  # type: ignore[arg-type]
+            None, self.tables, Problems(None, ManualClock()), lambda _: plan, confirmations=self.confirmations  # type: ignore[arg-type]
         )  # fmt: skip
         self.source.set_plan(plan)
         self.open_store()

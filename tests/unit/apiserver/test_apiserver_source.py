@@ -59,7 +59,7 @@ class World:
 
     def __init__(self, plan: SourcePlan, **changes: Any) -> None:
         self.tables, self.log = Tables(), list[str]()
-        self.source = Source(None, self.tables, Problems(None), lambda _: plan)  # type: ignore[arg-type]
+        self.source = Source(None, self.tables, Problems(None, ManualClock()), lambda _: plan)  # type: ignore[arg-type]
         self.source.set_plan(plan)
         self.sinks = {kind: Sink(kind, self.log) for kind in Kind}
         self.clock = ManualClock()

@@ -279,8 +279,12 @@ def test_a_manifest_without_a_kind_is_refused() -> None:
 def test_an_event_is_created_once_and_then_renewed(server: ScriptedServer, client: KubeClient) -> None:
     target = {**service("a", 1, uid="u1"), "kind": "Service", "apiVersion": "v1"}
     server.steps = [document({}, 201), status(409, "AlreadyExists"), document({})]
-    emit_event(client, target, "BadAnnotation", "unknown affinity", component="clustermesh-apiserver")
-    emit_event(client, target, "BadAnnotation", "unknown affinity", component="clustermesh-apiserver")
+    emit_event(
+        client, target, "BadAnnotation", "unknown affinity", wall_s=1_800_000_000.0, component="clustermesh-apiserver"
+    )
+    emit_event(
+        client, target, "BadAnnotation", "unknown affinity", wall_s=1_800_000_000.0, component="clustermesh-apiserver"
+    )
     created = orjson.loads(server.requests[0].body)
     assert created["involvedObject"]["uid"] == "u1"
     assert (created["type"], created["count"], created["reason"]) == ("Warning", 1, "BadAnnotation")
