@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -58,7 +57,7 @@ class Neighbours(NamedTuple):
 
 
 class PolicyFeature(Feature):
-    """`cpu_s` is the CPU time of this thread so far."""
+    """Which pods, and this node, are enforced as which policies say."""
 
     name = "policy"
 
@@ -66,10 +65,8 @@ class PolicyFeature(Feature):
         self,
         core: Core,
         neighbours: Neighbours,
-        *,
-        cpu_s: Callable[[], float] = time.thread_time,
     ) -> None:
-        self._cpu_s, self._are_addresses_written = cpu_s, neighbours.are_addresses_written
+        self._cpu_s, self._are_addresses_written = core.outside.cpu_s, neighbours.are_addresses_written
         self._core, self._wake, self._interfaces = core, Wake(), Wake()
         context = PolicyContext(core.facts.cluster, core.facts.default_local_cluster)
         verbs = NodeVerbs(

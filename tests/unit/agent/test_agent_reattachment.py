@@ -13,6 +13,7 @@ from agent.policy.feature import LOOK_S, LOOK_SHARE, PolicyFeature
 from agent.settings import AgentSettings
 from meshkit.clock import ManualClock, settle
 from meshmodel.names import ClusterId, ClusterName
+from meshpeer.outside import Outside
 from tests.support.policy_neighbours import neighbours
 
 FACTS = Facts(ClusterName("north"), ClusterId(1), 255, "n1", "172.18.0.2", ("10.1.0.0/24",))
@@ -37,8 +38,10 @@ class BusyHost(MemoryHost):
 async def looks_in(seconds: float, *, cpu_s: float) -> int:
     """How often interfaces were looked at."""
     host, clock = BusyHost(cpu_s), ManualClock()
-    core = await open_core(AgentSettings(local_etcd="none"), FACTS, None, host, clock)
-    policy = PolicyFeature(core, neighbours(core.db), cpu_s=lambda: host.used_s)
+    core = await open_core(
+        AgentSettings(local_etcd="none"), FACTS, None, host, clock, outside=Outside(cpu_s=lambda: host.used_s)
+    )
+    policy = PolicyFeature(core, neighbours(core.db))
     tasks = policy.tasks()
     for name, task in tasks.items():
         if name != "attachments":
