@@ -32,12 +32,17 @@ class MemoryMap(Generic[K, V]):
         self._entries: dict[bytes, tuple[K, V]] = {}
         self._lengths: defaultdict[int, int] = defaultdict(int)
         self._writes_left: int | None = None
+        self._fails_for_good = False
         self.on_write: Callable[[K], None] = lambda _key: None
         self.writes = 0
 
-    def fail_after(self, writes: int) -> None:
-        """The write after `writes` successful ones raises MapError, once."""
-        self._writes_left = writes
+    def fail_after(self, writes: int | None, *, for_good: bool = False) -> None:
+        """The write after `writes` successful ones raises MapError: once, or each from then on. None: none does."""
+        self._writes_left, self._fails_for_good = writes, for_good
+
+    def set_room(self, max_entries: int) -> None:
+        """No entry more than so many is taken from now on; those that are there stay."""
+        self._max_entries = max_entries
 
     def update(self, items: Sequence[tuple[K, V]]) -> None:
         """All items are in the map."""
@@ -101,7 +106,7 @@ class MemoryMap(Generic[K, V]):
         if self._writes_left is None:
             return
         if self._writes_left == 0:
-            self._writes_left = None
+            self._writes_left = 0 if self._fails_for_good else None
             raise MapError(self._spec.name, operation, errno.ENOMEM, done)
         self._writes_left -= 1
 

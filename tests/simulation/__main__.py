@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import sys
 from pathlib import Path
 
-from tests.simulation.actors.mixture import WORLDS, Setting, make_history
+from tests.simulation.actors.mixture import Setting, make_history
 from tests.simulation.branches import Branches
-from tests.simulation.history import run_history
+from tests.simulation.campaign import Campaign, Progress
+from tests.simulation.coverage import missing
+from tests.simulation.history import digest_history, run_history
 from tests.simulation.mutants import MUTANTS
+from tests.simulation.named_worlds import world_of
 from tests.simulation.shrink import shrink
 from tests.simulation.steps import parse, show
 
@@ -20,43 +24,58 @@ FIXED_HASHES = "0"
 
 def main() -> int:
     """0 if every history was well."""
-    if os.environ.get("PYTHONHASHSEED") != FIXED_HASHES:  # sets of text are walked in the same order on every machine
+    chosen = _parser().parse_args()
+    if os.environ.get("PYTHONHASHSEED") != FIXED_HASHES and not chosen.digest:  # sets of text are walked in one order
         os.environ["PYTHONHASHSEED"] = FIXED_HASHES
         os.execv(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]])
-    parser = argparse.ArgumentParser(prog="make simulate")
-    parser.add_argument("--seed", type=int, default=1, help="the first seed")
-    parser.add_argument("--count", type=int, default=100, help="how many seeds")
-    parser.add_argument("--steps", type=int, default=40, help="length of a history")
-    parser.add_argument("--world", default="small", choices=sorted(WORLDS))
-    parser.add_argument("--keep-going", action="store_true", help="report each failing seed, shrink none")
-    parser.add_argument("--history", type=Path, help="a file whose first line is `# seed N world NAME`: run this one")
-    parser.add_argument(
-        "--mutant", choices=sorted(MUTANTS), help="with this fault in the product: 0 if a history finds it"
-    )
-    chosen = parser.parse_args()
+    seeds = range(chosen.seed, chosen.seed + chosen.count)
+    try:
+        world_of(chosen.world, chosen.seed)
+    except ValueError as exc:
+        say(str(exc))
+        return 2
     if chosen.history is not None:
         return replay(chosen.history)
     if chosen.mutant is not None:
-        return hunt(chosen.mutant, WORLDS[chosen.world], range(chosen.seed, chosen.seed + chosen.count), chosen.steps)
-    setting, failed = WORLDS[chosen.world], 0
+        return hunt(chosen.mutant, chosen.world, seeds, chosen.steps)
+    if chosen.digest:
+        return digest(chosen.world, seeds, chosen.steps)
+    return explore(chosen, seeds)
+
+
+def explore(chosen: argparse.Namespace, seeds: range) -> int:
+    """0 if every history was well, and all was reached that is expected, if that was asked."""
+    campaign = Campaign(chosen.world, chosen.steps, seeds)
+    progress = campaign.load(chosen.resume) if chosen.resume is not None else Progress()
     with Branches() as branches:
-        for seed in range(chosen.seed, chosen.seed + chosen.count):
+        for seed in campaign.left(progress):
+            setting = world_of(chosen.world, seed)
             outcome = branches.run(seed, make_history(seed, setting, chosen.steps), setting.shape)
+            progress.note(seed, outcome)
             if outcome.faults:
-                failed += 1
                 say(f"seed {seed}: after step {outcome.at}: " + "; ".join(outcome.faults[:3]))
-                if not chosen.keep_going:
+                if not (chosen.keep_going or chosen.resume):
                     report(branches, seed, setting, chosen.steps, outcome.faults)
                     return 1
-    say(f"{chosen.count} histories of {chosen.world}, {failed} failed, {_cpu_s():.1f} CPU s")
-    return 1 if failed else 0
+            if chosen.resume is not None and progress.done % 100 == 0:
+                campaign.save(chosen.resume, progress)
+    if chosen.resume is not None:
+        campaign.save(chosen.resume, progress)
+    say(f"{progress.done} histories of {chosen.world}, {len(progress.failed)} failed, {_cpu_s():.1f} CPU s")
+    if chosen.reached or chosen.resume is not None:
+        say(progress.summary())
+    lacking = missing(progress.reached) if chosen.expect else []
+    if lacking:
+        say("never reached: " + "; ".join(lacking))
+    return 1 if progress.failed or lacking else 0
 
 
-def hunt(mutant: str, setting: Setting, seeds: range, length: int) -> int:
+def hunt(mutant: str, world: str, seeds: range, length: int) -> int:
     """0 if a history finds the mutant."""
     MUTANTS[mutant]()
     with Branches() as branches:
         for tried, seed in enumerate(seeds, 1):
+            setting = world_of(world, seed)
             outcome = branches.run(seed, make_history(seed, setting, length), setting.shape)
             if outcome.faults:
                 say(f"{mutant}: found by history {tried} (seed {seed}): {outcome.faults[0][:160]}")
@@ -65,11 +84,20 @@ def hunt(mutant: str, setting: Setting, seeds: range, length: int) -> int:
     return 1
 
 
+def digest(world: str, seeds: range, length: int) -> int:
+    """Says for each seed what every turn of its history and the state at its end come to, as one number."""
+    for seed in seeds:
+        setting, turns = world_of(world, seed), hashlib.sha256()
+        outcome = digest_history(seed, make_history(seed, setting, length), setting.shape, turns)
+        say(f"seed {seed}: {outcome.steps} turns, {turns.hexdigest()}")
+    return 0
+
+
 def replay(path: Path) -> int:
     """0 if the history of a file is well."""
     text = path.read_text(encoding="utf-8")
     _, _, seed, _, world = text.split(maxsplit=5)[:5]
-    outcome = run_history(int(seed), parse(text), WORLDS[world].shape)
+    outcome = run_history(int(seed), parse(text), world_of(world, int(seed)).shape)
     say("\n".join(outcome.faults) or f"{path.name}: well")
     return 1 if outcome.faults else 0
 
@@ -82,15 +110,35 @@ def report(branches: Branches, seed: int, setting: Setting, length: int, faults:
     say("--- " + "\n    ".join(found))
 
 
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make simulate")
+    parser.add_argument("--seed", type=int, default=1, help="the first seed")
+    parser.add_argument("--count", type=int, default=100, help="how many seeds")
+    parser.add_argument("--steps", type=int, default=40, help="length of a history")
+    parser.add_argument("--world", default="small", help="`small`, `small-3x2`, `mixed`, ...")
+    parser.add_argument("--keep-going", action="store_true", help="report each failing seed, shrink none")
+    parser.add_argument("--resume", type=Path, help="keep going, and remember in this file how far it came")
+    parser.add_argument("--reached", action="store_true", help="say what was reached, and how often")
+    parser.add_argument("--expect", action="store_true", help="fail if something is never reached that should be")
+    parser.add_argument(
+        "--digest", action="store_true", help="say what each history comes to, for two machines to compare"
+    )
+    parser.add_argument("--history", type=Path, help="a file whose first line is `# seed N world NAME`: run this one")
+    parser.add_argument(
+        "--mutant", choices=sorted(MUTANTS), help="with this fault in the product: 0 if a history finds it"
+    )
+    return parser
+
+
 def _cpu_s() -> float:
     """Of this process and of those whose end was waited for."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
-
-
-def say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

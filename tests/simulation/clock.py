@@ -14,14 +14,14 @@ EPOCH_S: Final = 1_800_000_000.0
 
 
 class ProcessClock:
-    """`wall_error_s` is how far the node's wall clock is off; monotonic time is right everywhere."""
+    """`wall_error_s` is how far the machine's wall clock is off, `leapt_s` how long the process did not notice time to pass."""
 
-    def __init__(self, loop: SimulatedLoop) -> None:
+    def __init__(self, loop: SimulatedLoop, wall_error_s: float = 0.0) -> None:
         self._loop = loop
-        self.wall_error_s = 0.0
+        self.wall_error_s, self.leapt_s = wall_error_s, 0.0
 
     def monotonic(self) -> float:
-        return self._loop.time()
+        return self._loop.time() + self.leapt_s
 
     def wall(self) -> float:
         return EPOCH_S + self._loop.time() + self.wall_error_s
@@ -33,11 +33,11 @@ class ProcessClock:
 class SimulatedBlocking:
     """`kube.blocking.Blocking` on the loop."""
 
-    def __init__(self, loop: SimulatedLoop, rng: random.Random) -> None:
-        self._loop, self.rng = loop, rng
+    def __init__(self, loop: SimulatedLoop, clock: ProcessClock, rng: random.Random) -> None:
+        self._loop, self._clock, self.rng = loop, clock, rng
 
     def monotonic(self) -> float:
-        return self._loop.time()
+        return self._clock.monotonic()
 
     def make_flag(self) -> SimulatedFlag:
         return SimulatedFlag(self._loop)

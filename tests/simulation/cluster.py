@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from kube.resource import CONFIG_MAPS, NAMESPACES, NODES, SERVICE_CIDRS
-from kvstore.memoryserver import MemoryServer
+from kube.resource import CONFIG_MAPS, NAMESPACES, NODES, SERVICE_CIDRS, KubeObject
+from kvstore.memoryserver import MemoryServer, StoreBackup
 from meshapi import installed
 from tests.simulation.clock import ProcessClock
 from tests.simulation.controllers import Controllers
@@ -62,6 +62,7 @@ class Cluster:
         self.apiserver: ApiserverProcess | None = None
         self.peers: set[str] = set()
         self.tampered: set[bytes] = set()
+        self.backup: StoreBackup | None = None
 
     def install(self) -> None:
         """What exists before the first program runs: nodes, namespaces and what `enable` writes."""
@@ -81,6 +82,11 @@ class Cluster:
         for sub in ("peers", "mirror", "data"):
             (self.folder / sub).mkdir(parents=True)
         (self.folder / "own-store.yaml").write_text(f"endpoints: [http://own.{self.name}:2379]\n")
+
+    def has_namespace(self, manifest: KubeObject) -> bool:
+        """Whether an object can be there: those of no namespace always can."""
+        namespace = manifest["metadata"].get("namespace")
+        return not namespace or self.kube.store.get(NAMESPACES, namespace) is not None
 
     def set_peer(self, name: str, *, is_peer: bool) -> None:
         """As `connect` and `disconnect` leave the files: the mirror follows the peer, agents read the mirror's copy."""

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from tests.simulation import steps
 from tests.simulation.checks import always, at_rest, check_against_fresh_builds
+from tests.simulation.coverage import note_programs, note_rest
+from tests.simulation.loop import Digest
 from tests.simulation.programs import LEASE_TTL_S
 from tests.simulation.steps import Step
 from tests.simulation.world import Shape, World
@@ -33,6 +36,7 @@ class Outcome:
     steps: int = 0
     seconds: float = 0.0
     trace: str = ""
+    reached: Counter[str] = field(default_factory=Counter)
 
 
 def start_of(seed: int) -> int:
@@ -47,6 +51,16 @@ def run_history(seed: int, history: Sequence[Step], shape: Shape | None = None) 
         return go_on(world, seed, history)
 
 
+def digest_history(seed: int, history: Sequence[Step], shape: Shape, turns: Digest) -> Outcome:
+    """As `run_history`; `turns` is fed every turn of the loop, and then the state."""
+    with World(start_of(seed), shape) as world:
+        world.loop.digest = turns
+        start(world)
+        outcome = go_on(world, seed, history)
+    turns.update(outcome.trace.encode())
+    return outcome
+
+
 def start(world: World) -> None:
     """Programs run, have listed and have written."""
     world.run(_start(world))
@@ -56,11 +70,13 @@ def go_on(world: World, seed: int, history: Sequence[Step]) -> Outcome:
     """The history happened in a world that was started; its chance is the seed's from here on."""
     outcome = Outcome()
     world.reseed(seed)
+    world.loop.reached.clear()
     try:
         world.run(_run(world, history, outcome))
     except AssertionError as exc:
         outcome.faults.append(f"{type(exc).__name__}: {exc}")
     outcome.steps, outcome.seconds, outcome.trace = world.loop.steps, world.now(), world.trace()
+    outcome.reached = world.loop.reached
     return outcome
 
 
@@ -75,6 +91,7 @@ async def _run(world: World, history: Sequence[Step], outcome: Outcome) -> None:
         await steps.apply(world, each)
         await asyncio.sleep(world.pauses.uniform(0.0, 0.05))
         world.look_after()
+        note_programs(world)
         found = [*world.take_faults(), *(text for check in checkers for text in check(world))]
         if found:
             outcome.faults, outcome.at = found, number
@@ -91,6 +108,7 @@ async def _run(world: World, history: Sequence[Step], outcome: Outcome) -> None:
         found = [text for check in at_rest() for text in check(world)]
         if not found:
             break
+    note_rest(world)
     outcome.faults = found or await _compare_builds(world)
 
 
@@ -98,6 +116,7 @@ async def _compare_builds(world: World) -> list[str]:
     """What a program's former life left in a store goes with its leases."""
     found = await check_against_fresh_builds(world)
     if found:
+        world.loop.reached["fresh build differed until leases ended"] += 1
         for pause_s in (LEASE_TTL_S * 0.6, LEASE_TTL_S * 1.4):
             await _pause(world, pause_s)
             found = world.take_faults() + await check_against_fresh_builds(world)

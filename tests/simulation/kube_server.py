@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -19,8 +18,11 @@ from kube.errors import KubeError, Unreachable, error_for
 from kube.resource import NAMESPACES, KubeObject, Resource, object_key
 from tests.simulation.kube_objects import ObjectChange, ObjectStore, Selection, lines_for, merge_patch
 from tests.simulation.loop import Baton, SimulatedLoop
+from tests.simulation.wire import USUAL_S
 
 BOOKMARK_S: Final = 60.0
+MOST_UNREAD: Final = 20
+"""Changes of one watch that the server keeps for a slow reader."""
 Answer = tuple[int, bytes]
 
 
@@ -83,15 +85,18 @@ class KubeServer:
         except RefusedRequest as refused:
             return refused.status, refused.body()
 
-    def watch(self, path: str, query: Mapping[str, Any], rng: random.Random) -> KubeWatch:
-        """Raises: KubeError for a kind that is not served, Unreachable."""
+    def watch(self, path: str, query: Mapping[str, Any], delay: Callable[[], float]) -> KubeWatch:
+        """`delay` says how long the reader takes for what it reads next, in seconds.
+
+        Raises: KubeError for a kind that is not served, Unreachable.
+        """
         if not self.is_up:
             raise Unreachable(f"GET {path}", detail="connection refused")
         try:
             resource, namespace, _, _ = self._place(path)
         except RefusedRequest as refused:
             raise error_for(f"GET {path}", refused.status, refused.reason, refused.message) from refused
-        return KubeWatch(self, resource, _selection(namespace, query), query, rng)
+        return KubeWatch(self, resource, _selection(namespace, query), query, delay)
 
     def _answer(self, method: str, path: str, query: Mapping[str, Any], body: KubeObject) -> Answer:
         parts = path.strip("/").split("/")
@@ -137,6 +142,7 @@ class KubeServer:
         if token:
             page = self._pages.pop(token, None)
             if page is None:
+                self.loop.reached["listing told 410 Gone"] += 1
                 raise RefusedRequest(410, "Expired", "The provided continue parameter is too old")
             items, revision = page
         else:
@@ -187,20 +193,26 @@ class KubeWatch:
     """One client's watch: `read` blocks, as `kube.transport.LineStream` does."""
 
     def __init__(
-        self, server: KubeServer, resource: Resource, selection: Selection, query: Mapping[str, Any], rng: random.Random
+        self,
+        server: KubeServer,
+        resource: Resource,
+        selection: Selection,
+        query: Mapping[str, Any],
+        delay: Callable[[], float],
     ) -> None:
-        self.resource, self._server, self._selection, self._rng = resource, server, selection, rng
+        self.resource, self._server, self._selection, self._delay = resource, server, selection, delay
         loop = self._loop = server.loop
         self._ends_s = loop.time() + float(query["timeoutSeconds"])
         self._bookmark_s = loop.time() + BOOKMARK_S
         self._is_ended = self._is_broken = False
         self._waiting: Baton | None = None
         position = int(query["resourceVersion"])
-        self._told = self._visible = position
+        self._visible = position
         self._due: list[bytes] = []
         self._coming: deque[ObjectChange] = deque()
         self._last_s = 0.0
         if server.store.is_forgotten(resource, position):
+            loop.reached["watch told 410 Gone"] += 1
             gone = RefusedRequest(410, "Expired", f"too old resource version: {position}").body()
             self._due.append(b'{"type":"ERROR","object":%s}\n' % gone)
             self._is_ended = True
@@ -227,6 +239,7 @@ class KubeWatch:
             if self._is_broken:
                 raise Unreachable("watch", detail="connection reset")
             if self._due:
+                self._dawdle()
                 data, self._due = b"".join(self._due), []
                 return data
             now_s = self._loop.time()
@@ -244,12 +257,26 @@ class KubeWatch:
 
     def break_off(self) -> None:
         """The connection is reset; what was not read is lost."""
+        if not self._is_ended and not self._is_broken and self in self._server.watches:
+            self._loop.reached["watch of an API server broken"] += 1
         self._is_broken = True
         self._server.watches.pop(self, None)
         self._wake()
 
     def close(self) -> None:
         self._server.watches.pop(self, None)
+
+    def _dawdle(self) -> None:
+        """A slow reader takes its time; one that is too far behind by then is cut off, as the API server does."""
+        delay_s = self._delay()
+        if delay_s <= USUAL_S[1]:
+            return
+        self._loop.reached["watch read slowly"] += 1
+        Baton(self._loop).wait(delay_s)
+        if len(self._due) > MOST_UNREAD:
+            self.break_off()
+        if self._is_broken:
+            raise Unreachable("watch", detail="connection reset while it was read slowly")
 
     def _show(self, change: ObjectChange) -> None:
         self._visible = change.revision
@@ -289,6 +316,7 @@ class KubeLink:
         answer = self._server.request(method, path, query or {}, body)
         if self.lose_answers:
             self.lose_answers -= 1
+            self._server.loop.reached["answer of an API server lost"] += 1
             raise Unreachable(f"{method} {path}", detail="connection reset before the answer")
         self._travel(f"{method} {path}", timeout_s)
         return answer
@@ -299,7 +327,7 @@ class KubeLink:
         """Raises: KubeError."""
         del headers
         self._travel(f"GET {path}", read_timeout_s)
-        watch = self._server.watch(path, query, self.blocking.rng)
+        watch = self._server.watch(path, query, self._delay)
         self._watches = [each for each in self._watches if each in self._server.watches] + [watch]
         return watch
 

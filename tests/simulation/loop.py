@@ -10,15 +10,21 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
 PROCESS: Final[ContextVar[str]] = ContextVar("PROCESS", default="")
 """The process that the running code belongs to; empty for the world itself."""
+
+
+class Digest(Protocol):
+    """What `hashlib` makes."""
+
+    def update(self, data: bytes, /) -> None: ...
 
 
 class StuckError(AssertionError):
@@ -66,7 +72,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._numbers = itertools.count()
         self._held: dict[str, list[Turn]] = {}
         self._callers: dict[greenlet, None] = {}
+        self._fuses: dict[str, tuple[int, Callable[[], None]]] = {}
         self.steps = 0
+        self.reached: Counter[str] = Counter()
+        self.digest: Digest | None = None
         self.reachable: Callable[[str], bool] = lambda _address: True
         self.errors: list[str] = []
         self.set_exception_handler(self._note_error)
@@ -86,6 +95,17 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def is_frozen(self, process: str) -> bool:
         return process in self._held
+
+    def light_fuse(self, process: str, turns: int, end: Callable[[], None]) -> None:
+        """`end` is called before the turn that the process takes after so many more."""
+        self._fuses[process] = (turns, end)
+
+    def leap(self, process: str, seconds: float) -> None:
+        """Whatever the process waits for comes so much earlier, as for a machine that did not run meanwhile."""
+        for at, (when_s, number, turn) in enumerate(self._timers):
+            if turn.context.get(PROCESS, "") == process:
+                self._timers[at] = (when_s - seconds, number, turn)
+        heapq.heapify(self._timers)
 
     # ---- calls that block
 
@@ -183,13 +203,25 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         if self._held and (process := turn.context.get(PROCESS, "")) in self._held:
             self._held[process].append(turn)
             return
+        if self._fuses:
+            self._burn(turn.context.get(PROCESS, ""))
         self.steps += 1
+        if self.digest is not None:
+            self.digest.update(f"{self._now_s!r} {_name_of(turn)}\n".encode())
         try:
             turn.context.run(turn.callback, *turn.args)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
             self.errors.append(f"{getattr(turn.callback, '__qualname__', 'a callback')}: {exc!r}")
+
+    def _burn(self, process: str) -> None:
+        turns, end = self._fuses.get(process, (-1, _nothing))
+        if turns > 0:
+            self._fuses[process] = (turns - 1, end)
+        elif turns == 0:
+            del self._fuses[process]
+            end()
 
     def _process_events(self, _events: object) -> None:
         return
@@ -253,6 +285,13 @@ class SimulatedFlag:
             if baton in self._waiting:
                 self._waiting.remove(baton)
         return self._is_set
+
+
+def _name_of(turn: Turn) -> str:
+    """Whose turn it is and what goes on, the same in every run."""
+    owner = getattr(turn.callback, "__self__", None)
+    what = owner.get_coro() if isinstance(owner, asyncio.Task) else turn.callback
+    return f"{turn.context.get(PROCESS, '')} {getattr(what, '__qualname__', type(what).__name__)}"
 
 
 def _nothing() -> None:

@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import fields
-from typing import Any, Final
+from typing import Any
 
+from agent.datapath.errors import MapError, MapFullError
 from agent.datapath.maps import MapInfo, Maps
 from agent.datapath.memory import MemoryMaps, memory_maps
 from agent.datapath.rtnetlink import EndpointInterface, LinkChanges, LinkSighting
 from agent.machine import MemoryHost
 from meshkit.wake import Wake
-
-NEVER: Final = 1 << 62
 
 
 class Machine:
@@ -25,6 +25,7 @@ class Machine:
         self.plugged = Wake()
         self.broken: list[str] = []
         self._next_index = 10
+        self._rooms: dict[str, int] = {}
         self._watch_invariant()
 
     def plug(self, address: str) -> None:
@@ -36,10 +37,27 @@ class Machine:
         if self.interfaces.pop(address, None) is not None:
             self.plugged.set()
 
+    def set_room(self, name: str, more: int) -> None:
+        """The map is no larger than what it has and so many entries more, until faults end.
+
+        Maps are made with their size, so who opened one before goes on with the size that it found.
+        """
+        found = getattr(self.maps, name)
+        self._rooms.setdefault(name, found.info().max_entries)
+        found.set_room(found.info().count + more)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether a map is smaller than it was made."""
+        return bool(self._rooms)
+
     def end_faults(self) -> None:
-        """No write fails any more but for want of room."""
+        """Every map has the room that it was made with, and no write fails."""
         for each in fields(Maps):
-            getattr(self.maps, each.name).fail_after(NEVER)
+            getattr(self.maps, each.name).fail_after(None)
+        for name, room in self._rooms.items():
+            getattr(self.maps, name).set_room(room)
+        self._rooms.clear()
 
     def _watch_invariant(self) -> None:
         """Each write is looked at by the maps themselves; what they find is kept, whoever catches the error."""
@@ -58,16 +76,20 @@ class Machine:
 
 
 class Writes:
-    """What one process may still write. `left` counts down to its death in the middle of whatever it does then."""
+    """What one process may still write, to maps and stores. `left` counts down to its death in the middle of what it does then.
 
-    def __init__(self, on_end: Callable[[], None]) -> None:
+    `reached` counts what befell its writes.
+    """
+
+    def __init__(self, on_end: Callable[[], None], reached: Counter[str]) -> None:
         self.is_alive, self.left = True, -1
-        self._on_end = on_end
+        self._on_end, self.reached = on_end, reached
 
     def take(self) -> bool:
         """Whether one more record is written."""
         if self.is_alive and self.left == 0:
             self.is_alive = False
+            self.reached["crash between two writes"] += 1
             self._on_end()
         if self.is_alive and self.left > 0:
             self.left -= 1
@@ -96,12 +118,17 @@ class ProcessMap:
         return self._inner.info()
 
     def _each(self, write: Callable[[Sequence[Any]], None], records: Sequence[Any]) -> None:
-        if self._writes.is_alive and self._writes.left < 0:
-            write(records)
-            return
-        for record in records:
-            if self._writes.take():
-                write((record,))
+        try:
+            if self._writes.is_alive and self._writes.left < 0:
+                write(records)
+                return
+            for record in records:
+                if self._writes.take():
+                    write((record,))
+        except MapError as exc:
+            what = "map full" if isinstance(exc, MapFullError) else "map write failed"
+            self._writes.reached[f"{what}{', batch done in part' if exc.done else ''}"] += 1
+            raise
 
 
 class SimulatedHost(MemoryHost):

@@ -29,10 +29,12 @@ KUBE_ADDRESS: Final = "172.18.0.2"
 class Process:
     """Everything a program is given. `ended` is why it ended by itself; empty while it runs or when it was killed."""
 
-    def __init__(self, name: str, loop: SimulatedLoop, wire: Wire, rng: random.Random) -> None:
+    def __init__(
+        self, name: str, loop: SimulatedLoop, wire: Wire, rng: random.Random, wall_error_s: float = 0.0
+    ) -> None:
         self.name, self._loop, self._wire, self.rng = name, loop, wire, rng
-        self.clock = ProcessClock(loop)
-        self.writes = Writes(self.kill)
+        self.clock = ProcessClock(loop, wall_error_s)
+        self.writes = Writes(self.kill, loop.reached)
         self.links: list[tuple[str, StoreLink | KubeLink]] = []
         self._directories: dict[Path, asyncio.Event] = {}
         self.is_alive = True
@@ -53,6 +55,21 @@ class Process:
         if self.task is not None:
             self.task.cancel()
 
+    def kill_after(self, turns: int) -> None:
+        """It is gone after so many more turns of the loop: between two awaits, wherever it is then."""
+
+        def end() -> None:
+            if self.is_alive:
+                self._loop.reached["crash between two turns"] += 1
+                self.kill()
+
+        self._loop.light_fuse(self.name, turns, end)
+
+    def leap(self, seconds: float) -> None:
+        """The machine stood still for so long without the process noticing: its time jumps, and its timers are due."""
+        self.clock.leapt_s += seconds
+        self._loop.leap(self.name, seconds)
+
     def touched(self, directory: Path) -> None:
         """Files of the directory changed."""
         if directory in self._directories:
@@ -60,7 +77,9 @@ class Process:
 
     def kube(self, cluster: str, server: KubeServer) -> KubeClient:
         target = f"kube.{cluster}"
-        link = KubeLink(server, SimulatedBlocking(self._loop, self.rng), self._wire.delays(self.name, target))
+        link = KubeLink(
+            server, SimulatedBlocking(self._loop, self.clock, self.rng), self._wire.delays(self.name, target)
+        )
         self._connect(target, link)
         return KubeClient(link)  # type: ignore[arg-type]  # a link stands for the transport
 
@@ -71,7 +90,7 @@ class Process:
             del options, resolve
             host = config.endpoints[0].host
             server, access = find_store(host)
-            link = StoreLink(server, self._wire.delays(self.name, host), access)
+            link = StoreLink(server, self._wire.delays(self.name, host), access, self.writes)
             self._connect(host, link)
             return LinkedStore(link, Options(rng=self.rng))
 
@@ -80,6 +99,7 @@ class Process:
             dial=dial,  # type: ignore[arg-type]  # the twin of the client
             watch=self._watch,
             resolve=lambda _name: (KUBE_ADDRESS,),
+            cpu_s=lambda: 0.0,
         )
 
     async def _watch(self, directory: Path) -> AsyncIterator[None]:

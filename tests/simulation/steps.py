@@ -5,14 +5,20 @@ put CLUSTER KIND JSON          the object is exactly this           del CLUSTER 
 pod CLUSTER NODE JSON          the pod runs on the node             nopod CLUSTER KEY          it ends
 record CLUSTER KEY VALUE       a tampered record in a store         norecord CLUSTER KEY
 crash PROCESS                  gone at this instant                 start PROCESS
-die PROCESS N                  crashes N map writes from now        freeze / thaw PROCESS
+die PROCESS N                  crashes N map or store writes from now
+break PROCESS N                crashes N turns of its loop from now freeze / thaw PROCESS
+jump PROCESS SECONDS           the wall clock is put forward or back
+leap PROCESS SECONDS           so much time passed that the process did not see
 cut / heal SOURCE TARGET       of own.X, peer.X and kube.X          slow SOURCE TARGET SECONDS
 deaf / hear A B                packets between two clusters are lost, or pass again
 watches CLUSTER                every watch of its API breaks        forget CLUSTER             and cannot be resumed
 lag CLUSTER PLURAL SECONDS     watches of a kind tell late
-kube / store CLUSTER down|up   store CLUSTER cut|wipe|compact|revoke
+kube / store CLUSTER down|up   store CLUSTER cut|wipe|compact|revoke|save|restore|restore-anew
+lease CLUSTER N                the store loses its Nth lease, counted round
 lose SOURCE TARGET             the next answer is lost, what was asked is done
-full NODE MAP N                the write after N more fails
+full NODE MAP N                the write after N more fails, once
+starve NODE MAP N              every write after N more fails until faults end
+room NODE MAP N                only N entries more fit until faults end
 connect / disconnect A B       A follows B, or no more
 wait SECONDS
 """
@@ -76,9 +82,17 @@ def step(verb: str, *args: object) -> Step:
 
 async def apply(world: World, what: Step) -> None:
     """The step happened."""
+    world.loop.reached[f"step {_kind_of(what)}"] += 1
     done = VERBS[what.verb][1](world, *what.args)
     if done is not None:
         await done
+
+
+def _kind_of(what: Step) -> str:
+    """The verb, and what it is about where that says more."""
+    if what.verb in ("put", "del", "store", "kube"):
+        return f"{what.verb} {what.args[1]}"
+    return what.verb
 
 
 def _parse_line(line: str) -> Step:
@@ -92,8 +106,9 @@ def _parse_line(line: str) -> Step:
 
 
 def _put(world: World, cluster: str, kind: str, manifest: str) -> None:
-    where = world.clusters[cluster]
-    where.kube.apply(KINDS[kind], json.loads(manifest))
+    where, obj = world.clusters[cluster], json.loads(manifest)
+    if where.has_namespace(obj):
+        where.kube.apply(KINDS[kind], obj)
     where.controllers.settle_soon()
 
 
@@ -105,7 +120,7 @@ def _del(world: World, cluster: str, kind: str, key: str) -> None:
 
 def _pod(world: World, cluster: str, node: str, manifest: str) -> None:
     where = world.clusters[cluster]
-    if node in where.nodes:
+    if node in where.nodes and where.has_namespace(json.loads(manifest)):
         where.controllers.run_pod(json.loads(manifest), node)
 
 
@@ -142,6 +157,22 @@ def _die(world: World, process: str, writes: str) -> None:
     found = world.processes().get(process)
     if found is not None:
         found.writes.left = int(writes)
+
+
+def _break(world: World, process: str, turns: str) -> None:
+    found = world.processes().get(process)
+    if found is not None:
+        found.kill_after(int(turns))
+
+
+def _jump(world: World, process: str, seconds: str) -> None:
+    world.jump(process, float(seconds))
+
+
+def _leap(world: World, process: str, seconds: str) -> None:
+    found = world.processes().get(process)
+    if found is not None and not world.loop.is_frozen(process):
+        found.leap(float(seconds))
 
 
 def _freeze(world: World, process: str) -> None:
@@ -197,8 +228,15 @@ def _kube(world: World, cluster: str, state: str) -> None:
 
 
 def _store(world: World, cluster: str, what: str) -> None:
-    store = world.clusters[cluster].store
+    where = world.clusters[cluster]
+    store = where.store
     match what:
+        case "save":
+            where.backup = store.snapshot()
+        case "restore" | "restore-anew":
+            if where.backup is not None:
+                world.loop.reached[f"store put back from a backup, {what}"] += 1
+                store.restore(where.backup, keep_id=what == "restore")
         case "down":
             store.stop()
         case "up":
@@ -214,6 +252,12 @@ def _store(world: World, cluster: str, what: str) -> None:
                 store.revoke(lease)
 
 
+def _lease(world: World, cluster: str, number: str) -> None:
+    store = world.clusters[cluster].store
+    if store.leases:
+        store.revoke(sorted(store.leases)[int(number) % len(store.leases)])
+
+
 def _lose(world: World, source: str, target: str) -> None:
     found = world.processes().get(source)
     for to, link in found.links if found is not None else ():
@@ -225,6 +269,18 @@ def _full(world: World, node: str, name: str, writes: str) -> None:
     for _, found in world.nodes():
         if found.name == node:
             getattr(found.machine.maps, name).fail_after(int(writes))
+
+
+def _starve(world: World, node: str, name: str, writes: str) -> None:
+    for _, found in world.nodes():
+        if found.name == node:
+            getattr(found.machine.maps, name).fail_after(int(writes), for_good=True)
+
+
+def _room(world: World, node: str, name: str, more: str) -> None:
+    for _, found in world.nodes():
+        if found.name == node:
+            found.machine.set_room(name, int(more))
 
 
 def _connect(world: World, a: str, b: str) -> None:
@@ -249,6 +305,9 @@ VERBS: Final[dict[str, tuple[int, Callable[..., Any]]]] = {
     "crash": (1, _crash),
     "start": (1, _start),
     "die": (2, _die),
+    "break": (2, _break),
+    "jump": (2, _jump),
+    "leap": (2, _leap),
     "freeze": (1, _freeze),
     "thaw": (1, _thaw),
     "cut": (2, _cut),
@@ -263,6 +322,9 @@ VERBS: Final[dict[str, tuple[int, Callable[..., Any]]]] = {
     "store": (2, _store),
     "lose": (2, _lose),
     "full": (3, _full),
+    "starve": (3, _starve),
+    "room": (3, _room),
+    "lease": (2, _lease),
     "connect": (2, _connect),
     "disconnect": (2, _disconnect),
     "wait": (1, _wait),

@@ -15,6 +15,7 @@ from kvstore.memoryserver import MemoryServer
 from kvstore.options import Options
 from kvstore.watch import Message
 from meshmodel import private_keys
+from tests.simulation.machine import Writes
 
 
 class Access(IntEnum):
@@ -31,8 +32,8 @@ class StoreLink:
     `access` is what the facade gives its client: peers read public keys, our own agents private ones too.
     """
 
-    def __init__(self, server: MemoryServer, delay: Callable[[], float], access: Access) -> None:
-        self._server, self.delay, self._access = server, delay, access
+    def __init__(self, server: MemoryServer, delay: Callable[[], float], access: Access, writes: Writes) -> None:
+        self._server, self.delay, self._access, self._writes = server, delay, access, writes
         self._is_link_up, self._cuts = True, 0
         self.lose_answers = 0
         self._wakers: dict[asyncio.Event, None] = {}
@@ -55,6 +56,8 @@ class StoreLink:
             raise Denied("etcdserver: permission denied")
         if self._access < Access.AGENT and key.startswith(private_keys.ROOT):
             raise Denied("etcdserver: permission denied")
+        if is_write and not self._writes.take():
+            raise Unavailable("the process is gone")
         self._server.enter(key, is_write=is_write)
 
     def subscribe(self, waker: asyncio.Event, key: bytes, range_end: bytes) -> Callable[[], None]:
@@ -66,6 +69,9 @@ class StoreLink:
             unsubscribe()
 
         return leave
+
+    def note(self, what: str) -> None:
+        self._writes.reached[what] += 1
 
     def heal(self) -> None:
         self._is_link_up = True
@@ -109,6 +115,7 @@ class LinkedStore(MemoryStore):
     def _lose(self, what: str) -> None:
         if self._link.lose_answers:
             self._link.lose_answers -= 1
+            self._link.note("answer of a store lost")
             raise Unavailable(f"{what}: connection reset before the answer")
 
     async def _enter(self, key: bytes = b"", *, is_write: bool = False) -> None:

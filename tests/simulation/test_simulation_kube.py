@@ -22,7 +22,7 @@ from kube.reflector import Change, Delete, Reflector, Synced, Timing, Upsert
 from kube.resource import CONFIG_MAPS, NAMESPACES, NODES, SERVICE_EXPORTS, KubeObject
 from lab.devkube.api.cluster import Cluster
 from tests.integration.devkube.harness import serve
-from tests.simulation.clock import SimulatedBlocking
+from tests.simulation.clock import ProcessClock, SimulatedBlocking
 from tests.simulation.kube_server import KubeLink, KubeServer
 from tests.simulation.loop import SimulatedLoop
 
@@ -40,7 +40,7 @@ def in_memory(body: Body) -> None:
     server.store.keep = KEPT
     server.store.hidden.add(SERVICE_EXPORTS.plural)
     server.apply(NAMESPACES, {"metadata": {"name": "default"}})
-    client = KubeClient(KubeLink(server, SimulatedBlocking(loop, random.Random(1)), lambda: 0.001))
+    client = KubeClient(KubeLink(server, SimulatedBlocking(loop, ProcessClock(loop), random.Random(1)), lambda: 0.001))
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(body(client))

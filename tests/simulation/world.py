@@ -43,6 +43,7 @@ class World:
         self.wire = Wire(self.rng_of("wire"))
         self.pauses = self.rng_of("pauses")
         self.folder = Path(tempfile.mkdtemp(prefix="mesh-simulation-"))
+        self.wall_errors_s: dict[str, float] = {}
         self._lives = 0
         self.clusters = {
             name: Cluster(name, i + 1, shape.nodes, self.loop, self.rng_of(f"controllers {name}"), self.folder / name)
@@ -129,6 +130,13 @@ class World:
             if to == target:
                 link.cut(is_up=not is_cut)
 
+    def jump(self, name: str, seconds: float) -> None:
+        """The wall clock of the process's machine is put forward, or back."""
+        self.wall_errors_s[name] = self.wall_errors_s.get(name, 0.0) + seconds
+        process = self.processes().get(name)
+        if process is not None:
+            process.clock.wall_error_s = self.wall_errors_s[name]
+
     def heal(self) -> None:
         """Every fault that goes on is over, and everybody follows everybody."""
         self.wire.heal()
@@ -141,8 +149,12 @@ class World:
                 if other != cluster.name and other not in cluster.peers:
                     cluster.set_peer(other, is_peer=True)
             for node in cluster.nodes.values():
+                if node.machine.is_short and node.agent is not None:
+                    self.crash(node.name)  # sizes are settings: whoever changes one starts the agent again
                 node.machine.end_faults()
+        self.wall_errors_s.clear()
         for name, process in self.processes().items():
+            process.clock.wall_error_s = 0.0
             self.loop.thaw(name)
             process.writes.left = -1
             for _, link in process.links:
@@ -202,7 +214,8 @@ class World:
 
     def _make_process(self, name: str) -> Process:
         self._lives += 1
-        return Process(name, self.loop, self.wire, self.rng_of(f"{name} {self._lives}"))
+        rng = self.rng_of(f"{name} {self._lives}")
+        return Process(name, self.loop, self.wire, rng, self.wall_errors_s.get(name, 0.0))
 
     def _store_of(self, host: str) -> MemoryServer:
         return self.clusters[host.partition(".")[2]].store

@@ -88,3 +88,50 @@ def _wire(plan: Plan) -> tuple[str, str]:
         return plan.node(cluster), plan.rng.choice(targets)
     others = [f"peer.{name}" for name in plan.clusters if name != cluster]
     return f"{cluster}-apiserver", plan.rng.choice([f"kube.{cluster}", f"own.{cluster}", *others])
+
+
+def break_between_turns(plan: Plan) -> Iterator[Step]:
+    """A program ends between two awaits, right away or in a while."""
+    yield step("break", plan.process(), str(plan.rng.choice((0, 1, 2, 5, 10, 30, 100, 300))))
+
+
+def die_publishing(plan: Plan) -> Iterator[Step]:
+    yield step("die", f"{plan.cluster()}-apiserver", str(plan.rng.randrange(6)))
+
+
+def jump_clock(plan: Plan) -> Iterator[Step]:
+    """A wall clock is wrong for a while, or for good."""
+    process, seconds = plan.process(), plan.rng.choice((-86_400, -3_600, -30, 30, 3_600, 86_400))
+    yield step("jump", process, str(seconds))
+    if plan.rng.random() < 0.7:
+        plan.after(plan.rng.randrange(1, 8), step("jump", process, str(-seconds)))
+
+
+def leap(plan: Plan) -> Iterator[Step]:
+    """A machine did not run for a time."""
+    yield step("leap", plan.process(), str(plan.rng.choice((2, 20, 90, 4_000))))
+
+
+def restore_store(plan: Plan) -> Iterator[Step]:
+    """A backup is taken, and put back some time later."""
+    cluster = plan.cluster()
+    yield step("store", cluster, "save")
+    plan.after(
+        plan.rng.randrange(1, 12), step("store", cluster, plan.rng.choice(("restore", "restore", "restore-anew")))
+    )
+
+
+def lose_lease(plan: Plan) -> Iterator[Step]:
+    yield step("lease", plan.cluster(), str(plan.rng.randrange(8)))
+
+
+def starve_map(plan: Plan) -> Iterator[Step]:
+    """The kernel has no memory for a map, until faults end."""
+    name = plan.rng.choice(("services", "backends", "ipcache", "policy", "members", "endpoints_by_address"))
+    yield step("starve", plan.node(plan.cluster()), name, str(plan.rng.randrange(4)))
+
+
+def fill_map(plan: Plan) -> Iterator[Step]:
+    """A map has no room any more, until faults end."""
+    name = plan.rng.choice(("services", "backends", "ipcache", "policy", "members", "endpoints_by_address"))
+    yield step("room", plan.node(plan.cluster()), name, str(plan.rng.randrange(4)))

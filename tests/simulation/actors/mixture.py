@@ -61,6 +61,14 @@ FATE: Final[dict[Actor, int]] = {
     fate.fail_map: 1,
     fate.deafen: 1,
     fate.disconnect: 1,
+    fate.break_between_turns: 2,
+    fate.die_publishing: 1,
+    fate.jump_clock: 1,
+    fate.leap: 1,
+    fate.restore_store: 1,
+    fate.lose_lease: 1,
+    fate.fill_map: 1,
+    fate.starve_map: 1,
 }
 
 

@@ -13,7 +13,7 @@ FOR_TESTS = {
     "ManualClock": "the clock of tests",
     "ManualClock.run_for": "the clock of tests",
     "MemoryMap.fail_after": "the twin of the kernel's maps fails when a test says so",
-    "MemoryServer.wipe": "the twin of etcd loses its data when a test says so",
+    "MemoryMap.set_room": "the twin of the kernel's maps is small when a test says so",
     "MemoryStore": "the twin of etcd's client",
     "SEPARATOR": "of the command that prints flows",
     "dict_block": "of the command that prints flows",
