@@ -133,6 +133,14 @@ class AgentSettings(Settings):
         choices=tuple(map(str, MAGLEV_SIZES)),
     )
     service_frontends_max: int = option(4096, "addresses times ports of one Service; what is beyond is left out")
+    flow_socket: str = option(
+        "", "unix socket of Hubble's API, for this node's root; flows.sock beside --socket if empty"
+    )
+    flow_port: int = option(installed.FLOW_PORT, "TCP port of Hubble's API, with mTLS; 0: none")
+    flow_certificates: Path = option(
+        Path(installed.FLOW_DIRECTORY),
+        "directory with ca.crt, tls.crt and tls.key for --flow-port, which waits for them",
+    )
     flow_ring: int = option(
         DEFAULT_CAPACITY, "flows that are kept for those who ask later, one less than a power of two"
     )

@@ -99,3 +99,8 @@ class Ring:
     def oldest_ns(self) -> int:
         """Since when nothing is missing, in wall nanoseconds; 0 for an empty ring."""
         return self.slice(self.begin, self.begin + 1)[0].time_ns if self._slots else 0
+
+
+def decode_nothing(entry: FlowEntry, number: int) -> pb.Flow:
+    """Of a ring of something else than flows, of which no filter may ask anything."""
+    raise RequestError(f"item {number} of {entry.time_ns} ns is no flow")

@@ -31,6 +31,8 @@ STORE_PORT: Final = 2379
 STORE_NODE_PORT: Final = 32379
 AGENT_PORT: Final = 9879
 APISERVER_PORT: Final = 9880
+FLOW_PORT: Final = 4244
+"""Hubble's, of the observer in each agent."""
 PROBE_PORT: Final = 9881
 """Liveness and readiness of both: the agent's on its node's 127.0.0.1, the apiserver's on its pod's address."""
 
@@ -39,6 +41,8 @@ TOKEN_AUDIENCE: Final = "clustermesh"
 TOKEN_HEADER: Final = "x-clustermesh-token"
 AGENT_SOCKET: Final = "/run/clustermesh/agent.sock"
 APISERVER_SOCKET: Final = "/run/clustermesh/apiserver.sock"
+FLOW_SOCKET: Final = "flows.sock"
+"""Of the observer, beside the agent's."""
 AGENT_TOKEN_FILE: Final = "/run/secrets/clustermesh/token"
 """The apiserver's own token for asking agents."""
 
@@ -48,6 +52,8 @@ LOCAL_DIRECTORY: Final = f"{STATE_DIRECTORY}/local"
 """Certificates for reading the own store."""
 REMOTE_DIRECTORY: Final = f"{STATE_DIRECTORY}/remote"
 """Certificates for reading peers' stores."""
+FLOW_DIRECTORY: Final = f"{STATE_DIRECTORY}/flows"
+"""Certificates for serving flows."""
 PEER_DIRECTORY: Final = "/var/lib/cilium/clustermesh"
 """The connection files of peers, and what they name: where Cilium's programs look for them too."""
 PIN_DIRECTORY: Final = "/sys/fs/bpf/clustermesh"

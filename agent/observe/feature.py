@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import Final
 
 from prometheus_client.metrics_core import Metric
 
@@ -14,16 +15,23 @@ from agent.datapath.layout import Direction
 from agent.datapath.reasons import Reason
 from agent.feature import Feature, Tasks
 from agent.metric import gauge
+from agent.observe.agent_events import AgentEvents
 from agent.observe.flood import HalfOpen
 from agent.observe.flow import FlowMaker, namespaces_of
 from agent.observe.routes import add_flow_routes
+from agent.observe.serving import peers_of, serve_flows
 from agent.observe.sides import Directory, Rules, Sides
 from flows.live import LiveFlows
 from flows.proto import flow_pb2 as pb
-from flows.ring import Lost
+from flows.ring import DEFAULT_CAPACITY, Lost, decode_nothing
+from flows.server import Served
+from flows.streams import FlowStreams
 from flows.words import qualified_name, uuid_prefix
 from meshkit.health import Health
 from meshkit.rest import Rest
+from meshkit.version import program_version
+
+AGENT_EVENTS_S: Final = 0.5
 
 
 class ObserveFeature(Feature):
@@ -39,6 +47,9 @@ class ObserveFeature(Feature):
         self._maker = FlowMaker(directory, core.host.wall_ns, node_name, uuid_prefix(os.urandom(10)))
         self.flows = LiveFlows(self._maker.decode, core.settings.flow_ring, node_name)
         self._lost = core.host.lost()
+        self._told = LiveFlows(decode_nothing, DEFAULT_CAPACITY, node_name)
+        self._agent_events = AgentEvents(core.db, DEFAULT_CAPACITY)
+        self.streams = FlowStreams()
 
     def check_health(self, health: Health) -> None:
         self.flows.note_rate(self._core.clock.monotonic())
@@ -63,13 +74,22 @@ class ObserveFeature(Feature):
         self._lost = lost
 
     def tasks(self) -> Tasks:
-        return {"flows": self._follow_events()}
+        db, port = self._core.db, self._core.settings.flow_port
+        served = Served(self.flows, self._told, lambda: peers_of(db, port), db.nodes.changed, program_version())
+        return {
+            "flows": self._follow_events(),
+            "agent events": self._tell_agent_events(),
+            "flow server": serve_flows(self._core, served, self.streams),
+        }
 
     def add_routes(self, rest: Rest) -> None:
         add_flow_routes(rest, self.flows, self._core.db, self._core.host.lost)
 
     def metrics(self) -> Iterable[Metric]:
         yield gauge("flows_seen_total", "flow records since the start", self.flows.ring.end)
+        yield gauge("flow_streams", "readers of flows that are connected", len(self.streams))
+        yield gauge("flow_streams_refused_total", "readers of flows beyond the limit", self.streams.refused)
+        yield gauge("flow_streams_cut_total", "readers of flows that took nothing for too long", self.streams.cut)
 
     async def _follow_events(self) -> None:
         async for batch in self._core.host.events():
@@ -78,3 +98,11 @@ class ObserveFeature(Feature):
             sides = {id(entry.sides): entry.sides for entry in entries}.values()
             found = {name for each in sides if isinstance(each, Sides) for name in namespaces_of(each)}
             self.flows.note_namespaces(found, self._core.clock.monotonic())
+
+    async def _tell_agent_events(self) -> None:
+        clock = self._core.clock
+        self._told.extend([self._agent_events.started(int(clock.wall() * 1e9))])
+        while True:
+            if found := self._agent_events.look(int(clock.wall() * 1e9)):
+                self._told.extend(found)
+            await clock.sleep(AGENT_EVENTS_S)

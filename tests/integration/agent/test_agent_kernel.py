@@ -23,6 +23,9 @@ from agent.datapath.attach import Attacher
 from agent.datapath.features import Presence, has_tcx
 from agent.datapath.kernel import kernel_maps
 from agent.datapath.layout import AddressKey, IpcacheKey
+from flows.client import FlowClient, ServerAccess
+from flows.proto import flow_pb2 as pb
+from flows.proto import observer_pb2 as observer
 from kube.client import in_thread
 from kube.resource import CNP
 from meshmodel import ip
@@ -188,6 +191,16 @@ async def test_a_service_is_reached_a_policy_drops_and_a_killed_agent_changes_no
             text = await mesh.agent.until("/v1/flows?type=drop&format=text", lambda lines: "Policy denied" in lines)
             assert "north/default/client:" in text
             assert f"north/default/server:8080 (ID:{LOCAL_IDENTITY}) Policy denied DROPPED (TCP Flags: SYN)" in text
+            dropped = pb.FlowFilter(destination_pod=["default/server"], verdict=[pb.DROPPED])
+            observed = FlowClient(ServerAccess(server=f"unix://{mesh.agent.folder}/flows.sock"))
+            request = observer.GetFlowsRequest(number=1, whitelist=[dropped])
+            (answer,) = await asyncio.to_thread(lambda: list(observed.get_flows(request)))
+            assert (answer.flow.source.pod_name, answer.flow.destination.ID > 0) == ("client", True)
+            assert (answer.node_name, answer.flow.l4.TCP.destination_port) == (answer.flow.node_name, 8080)
+            told = observer.GetAgentEventsRequest(number=100)
+            kinds = {a.agent_event.type for a in await asyncio.to_thread(lambda: list(observed.get_agent_events(told)))}
+            assert kinds >= {pb.AGENT_STARTED, pb.ENDPOINT_CREATED, pb.IPCACHE_UPSERTED, pb.POLICY_UPDATED}
+            observed.close()
             seen = (await mesh.agent.get("/v1/flows/connections"))["connections"]
             sides = {
                 row["direction"]: row for row in seen if row["port"] == 8080 and row["destination"]["ip"] == SERVER

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who reads flows as they come: so many at a time, and each only as long as it takes what it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+MOST_STREAMS: Final = 64
+STALLED_S: Final = 30.0
+TELL_S: Final = 1.0
+
+
+class FlowStream:
+    """One reader. `sent` grows with each answer it took; `is_sending` while it is handed one."""
+
+    def __init__(self, task: asyncio.Task[object], refuse: Callable[[str], Awaitable[object]]) -> None:
+        self.task, self.refuse = task, refuse
+        self.sent = 0
+        self.is_sending = False
+        self.seen, self.since_s = -1, 0.0
+
+
+class FlowStreams:
+    """All readers of one server."""
+
+    def __init__(self, most: int = MOST_STREAMS, stalled_s: float = STALLED_S) -> None:
+        self.most, self._stalled_s = most, stalled_s
+        self._open: set[FlowStream] = set()
+        self.refused = 0
+        self.cut = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def is_full(self) -> bool:
+        """There is no place for one more; whoever asks is counted."""
+        full = len(self._open) >= self.most
+        self.refused += full
+        return full
+
+    @contextmanager
+    def entered(self, refuse: Callable[[str], Awaitable[object]]) -> Iterator[FlowStream]:
+        """The task that runs has a place. `refuse` ends the call with these words."""
+        task = asyncio.current_task()
+        assert task is not None
+        stream = FlowStream(task, refuse)
+        self._open.add(stream)
+        try:
+            yield stream
+        finally:
+            self._open.discard(stream)
+
+    async def cut_stalled(self, now_s: float) -> None:
+        """Called about once a second: who took nothing for too long loses its place, and what was kept for it is let go."""
+        for stream in list(self._open):
+            if not stream.is_sending or stream.sent != stream.seen:
+                stream.seen, stream.since_s = stream.sent, now_s
+            elif now_s - stream.since_s >= self._stalled_s:
+                self.cut += 1
+                self._open.discard(stream)
+                await self._cut(stream)
+
+    async def _cut(self, stream: FlowStream) -> None:
+        """The client is told when it reads again; the task that waits for it is ended in any case."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stream.refuse(f"nothing was read for {self._stalled_s:g} s"), TELL_S)
+        stream.task.cancel()
