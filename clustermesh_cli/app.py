@@ -16,6 +16,7 @@ from clustermesh_cli.console import Console
 from clustermesh_cli.event_verbs import events
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.failure_document import print_failure
+from clustermesh_cli.flow_verbs import flows, observe
 from clustermesh_cli.kv_verbs import kv
 from clustermesh_cli.link_verbs import check, connect, disconnect
 from clustermesh_cli.policy_verbs import explain, inspect_scope, policy
@@ -56,6 +57,8 @@ app.command()(connect)
 app.command()(check)
 app.command()(disconnect)
 app.command()(events)
+app.add_typer(flows, name="flows")
+app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(observe)
 app.command("inspect-policy-default-local-cluster")(inspect_scope)
 
 

@@ -25,17 +25,6 @@ RULE_LABEL: Final = "mesh.clustermesh.io/rule="
 """A label of a `Policy`: the rule that decided, as policies name their rules (`cnp/default/deny ingress[0]`)."""
 
 
-class Colour:
-    """Escape sequences of a terminal."""
-
-    CYAN = "\x1b[36m"
-    YELLOW = "\x1b[33m"
-    MAGENTA = "\x1b[35m"
-    GREEN = "\x1b[32m"
-    RED = "\x1b[31m"
-    END = "\x1b[0m"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
     """How flows are printed. `clusters` and `rules` are ours: the cluster before each pod, and the deciding rule."""
@@ -43,7 +32,6 @@ class Look:
     nodes: bool = False
     numeric: bool = False
     policies: bool = False
-    colours: bool = False
     clusters: bool = False
     rules: bool = False
     stamp: Callable[[float], str] | None = None
@@ -60,15 +48,15 @@ def stamp(wall_s: float) -> str:
 
 def compact_line(flow: pb.Flow, look: Look = PLAIN) -> str:
     """`TIME[ [NODE]]: SRC (SRCID) ARROW DST (DSTID) TYPE VERDICT[ BY POLICY] (SUMMARY)`; a reply has its sides swapped."""
-    left = f"{_host(flow, look, is_source=True)} {_identity(flow.source, look)}"
-    right = f"{_host(flow, look, is_source=False)} {_identity(flow.destination, look)}"
+    left = f"{_host(flow, look, is_source=True)} ({identity_text(flow.source.identity)})"
+    right = f"{_host(flow, look, is_source=False)} ({identity_text(flow.destination.identity)})"
     arrow = "<>"
     if flow.HasField("is_reply"):
         arrow = "->"
         if flow.is_reply.value:
             left, arrow, right = right, "<-", left
     node = f" [{flow.node_name}]" if look.nodes else ""
-    decided = f"{_verdict(flow, look)}{_by(flow, look)}"
+    decided = f"{verdict_text(flow)}{_by(flow, look)}"
     return f"{_time(flow, look)}{node}: {left} {arrow} {right} {type_text(flow)} {decided} ({_summary(flow)})"
 
 
@@ -83,12 +71,16 @@ def cells(flow: pb.Flow, look: Look = PLAIN) -> list[str]:
     """The columns of a table, or the values of a block."""
     found = [_time(flow, look), *([flow.node_name] if look.nodes else [])]
     sides = [_host(flow, look, is_source=True), _host(flow, look, is_source=False)]
-    return [*found, *sides, type_text(flow), f"{_verdict(flow, look)}{_by(flow, look)}", _summary(flow)]
+    return [*found, *sides, type_text(flow), f"{verdict_text(flow)}{_by(flow, look)}", _summary(flow)]
 
 
 def table_lines(flows: Iterable[pb.Flow], look: Look = PLAIN) -> list[str]:
     """A header and a row for each flow, columns as wide as they must be."""
-    rows: list[Sequence[str]] = [_keys(look), *(cells(flow, look) for flow in flows)]
+    return aligned([_keys(look), *(cells(flow, look) for flow in flows)])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of equally many cells, each column as wide as it must be."""
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     return [_GUTTER.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
@@ -154,10 +146,9 @@ def _host(flow: pb.Flow, look: Look, *, is_source: bool) -> str:
         elif names:
             host = ",".join(names)
     port = _port(flow.l4, is_source=is_source)
-    shown = _coloured(Colour.CYAN, host, look)
     if not port:
-        return shown
-    return f"{f'[{shown}]' if ':' in host else shown}:{_coloured(Colour.YELLOW, str(port), look)}"
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _path(*parts: str) -> str:
@@ -173,15 +164,6 @@ def _port(l4: pb.Layer4, *, is_source: bool) -> int:
         case "SCTP":
             return l4.SCTP.source_port if is_source else l4.SCTP.destination_port
     return 0
-
-
-def _identity(end: pb.Endpoint, look: Look) -> str:
-    return _coloured(Colour.MAGENTA, f"({identity_text(end.identity)})", look)
-
-
-def _verdict(flow: pb.Flow, look: Look) -> str:
-    bad = flow.verdict in (pb.DROPPED, pb.ERROR)
-    return _coloured(Colour.RED if bad else Colour.GREEN, verdict_text(flow), look)
 
 
 def _by(flow: pb.Flow, look: Look) -> str:
@@ -206,7 +188,3 @@ def _summary(flow: pb.Flow) -> str:
     before = f"IP Trace ID: {flow.ip_trace_id.trace_id}; " if flow.ip_trace_id.trace_id else ""
     after = f"; Auth: {pb.AuthType.Name(flow.auth_type)}" if flow.auth_type else ""
     return f"{before}{flow.Summary}{after}"
-
-
-def _coloured(colour: str, text: str, look: Look) -> str:
-    return f"{colour}{text}{Colour.END}" if look.colours else text

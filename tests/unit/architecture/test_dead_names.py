@@ -15,10 +15,7 @@ FOR_TESTS = {
     "MemoryMap.fail_after": "the twin of the kernel's maps fails when a test says so",
     "MemoryMap.set_room": "the twin of the kernel's maps is small when a test says so",
     "MemoryStore": "the twin of etcd's client",
-    "SEPARATOR": "of the command that prints flows",
-    "dict_block": "of the command that prints flows",
     "leftovers": "what tests of the lab's removal compare with nothing",
-    "status_line": "of the command that prints flows",
     "run_packet": "runs a program of the datapath on one packet",
 }
 CALLED_BY_LIBRARIES = {"SpdyExec.pause_writing", "SpdyExec.resume_writing", "UdpServer.datagram_received"}
