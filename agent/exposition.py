@@ -47,6 +47,7 @@ _FLOW_STATES = {
     Reason.FLOW_ESTABLISHED: "established",
     Reason.FLOW_UNATTENDED: "unattended",
     Reason.FLOW_OF_NODE: "of-node",
+    Reason.FLOW_OF_OUTSIDERS: "of-outsiders",
 }
 
 

@@ -243,6 +243,7 @@ def node_config(settings: AgentSettings, facts: Facts) -> NodeConfig:
         cluster_id_bits=9 if facts.maximum == 511 else 8,
         unattended_after_s=settings.unattended_after_s,
         control_group=None if settings.services == "none" else settings.control_group,
+        leads_outsiders=settings.services != "none",
         max_entries={
             spec.POLICY.name: settings.policy_entries,
             **service_map_sizes(settings.service_entries, _memory_bytes()),

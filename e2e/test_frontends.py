@@ -9,7 +9,8 @@ from typing import Final
 
 import pytest
 
-from e2e.mesh import CLUSTERS, IN_TURN, Cluster, Mesh, outcomes, wait_until
+from e2e.mesh import CLUSTERS, IN_TURN, Cluster, Mesh, outcomes, run, wait_until
+from lab.netns import command_inside
 
 NODE: Final = "koornacht-worker"
 COUNT: Final = 8
@@ -62,6 +63,37 @@ def test_a_process_of_a_node_reaches_backends_that_are_in_the_other_cluster_only
     wait_until("the balancer has given an address", lambda: len(addresses(far)) == 2)
     for target in (*addresses(far), f"{node_address(far)}:31080"):
         wait_until(f"{NODE} gets Tion from {target}", lambda t=target: set(from_node(far, t)) == {"Tion"})
+
+
+def from_outside(mesh: Mesh, target: str) -> Counter[str]:
+    """What a machine that is no node gets."""
+    script = IN_TURN.format(count=COUNT, limit=2, target=target)
+    done = run(command_inside(mesh.names.underlay, ["/bin/sh", "-c", script]), check=False)
+    return outcomes(done.stdout + done.stderr)
+
+
+def test_an_outsider_reaches_backends_that_are_in_the_other_cluster_only(far: Mesh) -> None:
+    balancer = wait_until("the balancer has given an address", lambda: addresses(far)[1:])[0]
+    for target in (balancer, f"{node_address(far)}:31080"):
+        wait_until(f"an outsider gets Tion from {target}", lambda t=target: set(from_outside(far, t)) == {"Tion"})
+    rows = far.clustermesh("explain", "service", "default/far", "--context", "kind-koornacht").stdout
+    assert "0.0.0.0:31080/TCP" in rows
+    far.apply("koornacht", FAR.format(is_global="true", selector=ALL))
+    for target in (balancer, f"{node_address(far)}:31080"):
+        wait_until(
+            f"an outsider gets both from {target}",
+            lambda t=target: set(from_outside(far, t)) == {"Koornacht", "Tion"},
+        )
+
+
+def test_external_traffic_policy_local_never_leads_an_outsider_to_another_cluster(far: Mesh) -> None:
+    """The proxy drops where the node has no backend."""
+    target = f"{node_address(far)}:31080"
+    wait_until("an outsider gets Tion", lambda: set(from_outside(far, target)) == {"Tion"})
+    local = "spec:\n  externalTrafficPolicy: Local\n"
+    far.apply("koornacht", FAR.format(is_global="true", selector=NOBODY).replace("spec:\n", local))
+    wait_until("an outsider is dropped", lambda: set(from_outside(far, target)) == {"timed out"}, 60)
+    assert set(from_node(far, target)) == {"Tion"}
 
 
 def test_a_process_of_a_node_is_answered_by_both_clusters_and_refused_when_there_is_nobody(whole: Mesh) -> None:

@@ -50,6 +50,7 @@ class NodeConfig:
     lifetimes: of connections in the tracking maps.
     unattended_after_s: without a heartbeat for this long, new connections are left to the node's stack; 0: never.
     control_group: where the cgroup v2 hierarchy with all processes of the node is mounted; None leaves their sockets alone.
+    leads_outsiders: who comes by the underlay device to a service of ours is led to backends of other clusters.
     mark: skb mark bits that say "ours": judged already, or encapsulated by us. 0 would leave both unsaid.
     """
 
@@ -68,3 +69,4 @@ class NodeConfig:
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
     unattended_after_s: int = 0
     control_group: Path | None = None
+    leads_outsiders: bool = False

@@ -25,6 +25,7 @@ from agent.datapath.flow_layout import ProbeKey, ProbeValue
 from agent.datapath.layout import LOOPBACK_ADDRESS, TICK_NS
 from agent.datapath.libbpf import BpfObject
 from agent.datapath.maps import Map, Maps
+from agent.datapath.nat_ports import NO_PORTS, free_ports
 from agent.datapath.overlay_probe import OverlayProbe
 from agent.datapath.pins import MapPins
 from agent.datapath.socket_hooks import SocketHooks, netns_cookie, prepare_hooks
@@ -42,7 +43,7 @@ FROM_OVERLAY: Final = "mesh_from_overlay"
 TO_UNDERLAY: Final = "mesh_to_underlay"
 FROM_UNDERLAY: Final = "mesh_from_underlay"
 _DELIVERED: Final = {Family.IPV4: "mesh_delivered", Family.IPV6: "mesh_delivered_ipv6"}
-_CONFIG = struct.Struct("<4s4s7I2sH6IQ")
+_CONFIG = struct.Struct("<4s4s7I2sH6IQHHI")
 _PEER_REDIRECT: Final = 1
 _UNDERLAY_ETHERNET: Final = 2
 _IDENTITY_BITS: Final = 24
@@ -322,7 +323,12 @@ class Datapath:
         rest = (flags, config.mark, config.events_per_s, self.mtu)
         port = struct.pack("!H", config.vxlan_port)
         lives = (_ticks(seconds) for seconds in (*astuple(config.lifetimes), config.unattended_after_s))
-        return _CONFIG.pack(*addresses, *numbers, *rest, port, 0, self.underlay_ifindex, *lives, self._netns_cookie)
+        return _CONFIG.pack(*addresses, *numbers, *rest, port, 0, self.underlay_ifindex, *lives, *self._unshared())
+
+    def _unshared(self) -> tuple[int, int, int, int]:
+        """What differs by network namespace."""
+        ports = free_ports() if self._config.leads_outsiders else NO_PORTS
+        return (self._netns_cookie, *ports, 0)
 
     def _load_delivery(self, map_pins: MapPins) -> None:
         """Programs for the node's stack; a kernel that does not take them costs nothing else."""

@@ -26,6 +26,7 @@ class Reason(IntEnum):
     FLOW_ESTABLISHED = 5
     FLOW_UNATTENDED = 6
     FLOW_OF_NODE = 7
+    FLOW_OF_OUTSIDERS = 8
     INVALID_SOURCE_MAC = 130
     INVALID_SOURCE_IP = 132
     POLICY_DENIED = 133
@@ -39,6 +40,7 @@ class Reason(IntEnum):
     NO_BACKEND = 158
     NO_CONFIGURATION = 165
     UNSUPPORTED_L2 = 166
+    NAT_FULL = 167
     ENCAPSULATION_PROHIBITED = 170
     INVALID_IDENTITY = 171
     UNKNOWN_SENDER = 172
@@ -72,4 +74,5 @@ _TEXTS = {  # of what is not dropped
     Reason.FLOW_ESTABLISHED: "Flow established",
     Reason.FLOW_UNATTENDED: "Flow left to the stack while no agent ran",
     Reason.FLOW_OF_NODE: "Connection of the node led to a backend",
+    Reason.FLOW_OF_OUTSIDERS: "Connection from outside led to another cluster",
 }

@@ -98,4 +98,5 @@ ABIS: Final[Mapping[str, MapAbi]] = {
     "mesh_heartbeat": MapAbi(18, 1),
     "mesh_node": MapAbi(19, 1),
     "mesh_sockets": MapAbi(20, 1, written_by_kernel=True),
+    "mesh_nat": MapAbi(21, 1, written_by_kernel=True),
 }

@@ -57,13 +57,18 @@ class Outcome(NamedTuple):
         return event
 
 
+def cluster_of(address: str) -> int:
+    """Pods of cluster N have addresses in 10.N.0.0/16."""
+    return int(address.split(".")[1])
+
+
 class PacketNode:
     """One node; `maps` are its kernel maps."""
 
     def __init__(self, pins: Path, overlay_entry: Path) -> None:
         sizes = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096, "mesh_ct_opening": 4096}
         config = NodeConfig(NODE, 1, pins, mtu=1450, max_entries=sizes, unattended_after_s=UNATTENDED_AFTER_S)
-        config = dataclasses.replace(config, underlay_device="lo")
+        config = dataclasses.replace(config, underlay_device="lo", leads_outsiders=True)
         self.datapath = Datapath(config)
         self.maps: Maps = self.datapath.open()
         self._ring: EventRing = self.datapath.event_ring()
@@ -73,11 +78,13 @@ class PacketNode:
             self._entry.set_max_entries(name, size)
         self._entry.load()
         self._fragments = RawMap(syscall.get_pinned(pins / "maps" / "mesh_fragments"))
+        self.nat = RawMap(syscall.get_pinned(pins / "maps" / "mesh_nat"))
 
     def close(self) -> None:
         """Everything of it is gone."""
         self._ring.close()
         self._fragments.close()
+        self.nat.close()
         self._entry.close()
         self.datapath.uninstall()
 
@@ -86,8 +93,9 @@ class PacketNode:
         for field in dataclasses.fields(self.maps):
             one: Any = getattr(self.maps, field.name)
             one.delete([key for key, _ in one.items()])
-        keys = [key for key, _ in self._fragments.entries()]
-        assert not keys or self._fragments.delete(keys)[0] in (0, errno.ENOENT)
+        for raw in (self._fragments, self.nat):
+            keys = [key for key, _ in raw.entries()]
+            assert not keys or raw.delete(keys)[0] in (0, errno.ENOENT)
         self.endpoint()
         self.endpoint(address=NEIGHBOUR)
         self.ipcache(f"{REMOTE_POD}/32", REMOTE_ID, REMOTE_NODE, 2)
@@ -118,16 +126,23 @@ class PacketNode:
         protocol: int = 6,
         affinity_s: int = 0,
         algorithm: layout.ServiceAlgorithm = layout.ServiceAlgorithm.RANDOM,
+        address: str = VIP,
+        reach: int = 0,
     ) -> None:
-        """VIP:80 leads to these (id, address, port), one slot each in their order, written in the safe order."""
+        """Port 80 of the address leads to these (id, address, port), one slot each in their order, written in the safe order."""
         maps, service_id = self.maps, 7
-        maps.backends.update([(layout.BackendKey(i), layout.BackendValue(a, p, protocol)) for i, a, p in backends])
+        maps.backends.update(
+            [
+                (layout.BackendKey(i), layout.BackendValue(a, p, protocol, cluster_id=cluster_of(a)))
+                for i, a, p in backends
+            ]
+        )
         maps.members.update([(layout.MemberKey(service_id, i), layout.MemberValue()) for i, _, _ in backends])
-        head = layout.ServiceKey(VIP, 80, protocol)
+        head = layout.ServiceKey(address, 80, protocol)
         maps.services.update(
             [(head._replace(slot=n), layout.ServiceValue(i, service_id)) for n, (i, _, _) in enumerate(backends, 1)]
         )
-        flags = layout.ServiceFlag.AFFINITY if affinity_s else 0
+        flags = reach | (layout.ServiceFlag.AFFINITY if affinity_s else 0)
         maps.services.update([(head, layout.ServiceValue(affinity_s, service_id, len(backends), flags, algorithm))])
 
     def policy(self, key: layout.PolicyKey, precedence: int = 1, *, deny: bool = False, proxy_port: int = 0) -> None:
@@ -164,6 +179,10 @@ class PacketNode:
         result = syscall.run_packet(self.datapath.program_fd("mesh_from_underlay"), packet.frame())
         assert result.verdict == PASS
         return result.priority
+
+    def outside(self, packet: Packet | bytes) -> Outcome:
+        """It comes to the node through the underlay device."""
+        return self._run(self.datapath.program_fd("mesh_from_underlay"), packet, 0, 0)
 
     def metric(self, reason: Reason, direction: int) -> int:
         """Packets counted."""

@@ -49,6 +49,7 @@ enum reason {
 	FLOW_ESTABLISHED = 5,
 	FLOW_UNATTENDED = 6,
 	FLOW_OF_NODE = 7,
+	FLOW_OF_OUTSIDERS = 8,
 	DROP_INVALID_MAC = 130,
 	DROP_INVALID_SOURCE = 132,
 	DROP_POLICY = 133,
@@ -62,6 +63,7 @@ enum reason {
 	DROP_NO_BACKEND = 158,
 	DROP_NO_CONFIGURATION = 165,
 	DROP_UNSUPPORTED_L2 = 166,
+	DROP_NAT_FULL = 167,
 	DROP_ENCAPSULATION = 170,
 	DROP_INVALID_IDENTITY = 171,
 	DROP_UNKNOWN_SENDER = 172,
@@ -123,6 +125,15 @@ enum socket_direction { TO_BACKEND = 0, TO_FRONTEND = 1 };
 struct socket_key { __u64 cookie; __u8 address[16]; __be16 port; __u8 protocol, direction; __u32 pad; };
 struct socket_value { __u8 address[16]; __be16 port; __u16 pad; __u32 backend_id; };
 
+/* A connection from outside. FORWARD: what the client sends becomes this; REPLY: what the backend sends does. */
+enum nat_direction { NAT_FORWARD = 0, NAT_REPLY = 1 };
+enum nat_flag { NAT_LEFT = 1 };	/* to the node's stack: its backend is one of the own cluster */
+struct nat_key { __u8 source[16], destination[16]; __be16 source_port, destination_port; __u8 protocol, direction; __u16 pad; };
+struct nat_value {
+	__u64 packets, bytes; __u8 source[16], destination[16]; __be16 source_port, destination_port; __u32 lifetime, backend_id;
+	__u8 tcp_forward, tcp_reply; __u16 flags;
+};
+
 struct fragment_key { __be32 source, destination; __be16 id; __u8 protocol, pad; };
 struct fragment_value { __be16 source_port, destination_port, policy_port, pad; };
 
@@ -153,4 +164,6 @@ struct config {
 	__u32 life_established, life_opening, life_closing, life_other;	/* ticks of 2^30 ns */
 	__u32 unattended_after;	/* ticks; 0: never */
 	__u64 netns_cookie;	/* the node's network namespace; 0: not known */
+	__u16 nat_first, nat_count;	/* the node's ports for connections of outsiders; none: these are left alone */
+	__u32 pad2;
 };

@@ -28,6 +28,8 @@ MAP(mesh_ct_opening, BPF_MAP_TYPE_LRU_HASH, struct conntrack_key, struct conntra
 MAP(mesh_fragments, BPF_MAP_TYPE_LRU_HASH, struct fragment_key, struct fragment_value, 1 << 13, 0);
 /* sockets of the node that speak to a backend in place of a frontend */
 MAP(mesh_sockets, BPF_MAP_TYPE_LRU_HASH, struct socket_key, struct socket_value, 1 << 16, 0);
+/* connections of outsiders that go on under an address of the node */
+MAP(mesh_nat, BPF_MAP_TYPE_LRU_HASH, struct nat_key, struct nat_value, 1 << 17, 0);
 MAP(mesh_probes, BPF_MAP_TYPE_LRU_HASH, struct probe_key, struct probe_value, 1 << 13, 0);
 /* index: direction << 8 | reason */
 MAP(mesh_metrics, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct metric_value, 512, 0);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* tc programs on the overlay device and on the one below it. */
+#include "outside.h"
 #include "overlay.h"
 #include "underlay.h"
 
@@ -69,9 +70,10 @@ int mesh_to_underlay(struct __sk_buff *skb)
 SEC("tc")
 int mesh_from_underlay(struct __sk_buff *skb)
 {
-	struct outer_packet outer;
+	struct outer_packet outer = {};
 	struct packet p = { .direction = INGRESS };
-	if (take_mark(skb))	/* the overlay brought it: its frame was another node's */
+	int is_by_overlay = take_mark(skb);
+	if (is_by_overlay)	/* its frame was another node's */
 		bpf_skb_change_type(skb, 0);
 	int is_udp = is_udp_with_ports(skb, &outer), is_overlay = is_udp && outer.ports[1] == CONFIG.vxlan_port;
 	if (is_udp && !is_overlay)
@@ -80,7 +82,11 @@ int mesh_from_underlay(struct __sk_buff *skb)
 		return PASS;
 	struct endpoint_value *node = node_endpoint();
 	int r = node ? judge_arriving(skb, &p, node) : 0;
-	return r ? drop(skb, &p, r) : PASS;
+	if (r)
+		return drop(skb, &p, r);
+	if (is_by_overlay || skb->protocol != bpf_htons(ETH_P_IP) || !has_outsiders() || endpoint_of(outer.ip.daddr))
+		return PASS;
+	return from_outside(skb);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

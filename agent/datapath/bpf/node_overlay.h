@@ -4,6 +4,7 @@
 #pragma once
 #include "deliver.h"
 #include "encap.h"
+#include "nat_ports.h"
 #include "node.h"
 
 /* The stack that sends a packet is told in place of a router. */
@@ -78,14 +79,61 @@ outline int send_by_overlay(struct __sk_buff *skb, struct packet *p, const struc
 	return enter_overlay(skb, p, tunnel);
 }
 
-/* What the overlay brings for an address of this node that is no pod's: answers to what the node opened. */
+/* An answer to an outsider: it gets it from where it asked. The way to it is the underlay device's. */
+outline int answer_outside(struct __sk_buff *skb, struct packet *p, struct nat_value *v)
+{
+	struct nat_key key;
+	__be32 client, frontend;
+	__be16 client_port = v->destination_port, frontend_port = v->source_port;
+	__builtin_memcpy(&client, v->destination, 4);
+	__builtin_memcpy(&frontend, v->source, 4);
+	nat_key_of(&key, client, frontend, client_port, frontend_port, p->protocol, NAT_FORWARD);
+	struct nat_value *opened = nat_find(&key, p);
+	if (opened) {
+		nat_touch(opened, p, skb->len, 1);
+		v->lifetime = opened->lifetime;
+	}
+	int r = decrement_ttl(skb);
+	if (!r)
+		r = nat_source(skb, p, frontend, frontend_port);
+	if (!r)
+		r = nat_destination(skb, p, client, client_port);
+	if (r)
+		return drop(skb, p, r);
+	count(TO_STACK, INGRESS, skb->len);
+	return bpf_redirect_neigh(CONFIG.underlay_ifindex, 0, 0, 0);
+}
+
+/* Is it of a connection from outside? Then `r` is the verdict. */
+inlined int is_for_outside(struct __sk_buff *skb, struct packet *p, int *r)
+{
+	struct nat_key key;
+	if (p->kind & KIND_ICMP_ERROR) {
+		*r = translate_error_outwards(skb, p);
+		if (*r == DROP_UNRELATED_ICMP)
+			return 0;
+		*r = *r ? drop(skb, p, *r) : bpf_redirect_neigh(CONFIG.underlay_ifindex, 0, 0, 0);
+		return 1;
+	}
+	nat_key_of(&key, p->source, p->destination, p->source_port, p->destination_port, p->protocol, NAT_REPLY);
+	struct nat_value *v = opens_connection(p) ? 0 : nat_find(&key, p);
+	if (!v)
+		return 0;
+	*r = answer_outside(skb, p, v);
+	return 1;
+}
+
+/* What the overlay brings for an address of this node that is no pod's: answers to what the node opened, and to outsiders. */
 outline int receive_for_node(struct __sk_buff *skb, struct packet *p)
 {
 	struct conntrack_key key;
 	struct conntrack_value *v;
+	int r;
 	p->destination_identity = ID_HOST;
+	if (is_for_outside(skb, p, &r))
+		return r;
 	if (p->kind & KIND_ICMP_ERROR) {
-		int r = related(skb, p, CT_EGRESS);
+		r = related(skb, p, CT_EGRESS);
 		if (r)
 			return drop(skb, p, r);
 	} else {

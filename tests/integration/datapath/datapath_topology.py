@@ -126,6 +126,7 @@ class Node:
             lifetimes=self.lifetimes,
             unattended_after_s=self.unattended_after_s,
             control_group=self.control_group,
+            leads_outsiders=True,
         )
 
     @property
@@ -212,7 +213,10 @@ class Topology:
         head = layout.ServiceKey(address, 80, protocol)
         for node in self.nodes:
             ids = [service_id * 100 + n for n in range(len(backends))]
-            values = [layout.BackendValue(pod.address, port, protocol) for pod in backends]
+            values = [
+                layout.BackendValue(p.address, port, protocol, cluster_id=int(p.address.split(".")[1]))
+                for p in backends
+            ]
             node.maps.backends.update([(layout.BackendKey(i), v) for i, v in zip(ids, values, strict=True)])
             node.maps.members.update([(layout.MemberKey(service_id, i), layout.MemberValue()) for i in ids])
             slots = [(head._replace(slot=n), layout.ServiceValue(i, service_id)) for n, i in enumerate(ids, 1)]

@@ -48,7 +48,8 @@ def _offset(types: dict[int, Any], struct: str, member: str) -> int:
 STRUCTS = {
     "service_key": 12, "service_value": 12, "backend_value": 12, "member_key": 8, "affinity_key": 16,
     "affinity_value": 16, "ipcache_key": 24, "ipcache_value": 24, "policy_key": 16, "policy_value": 12,
-    "endpoint_value": 44, "conntrack_key": 16, "conntrack_value": 56, "metric_value": 16, "config": 72, "event": 96,
+    "endpoint_value": 44, "conntrack_key": 16, "conntrack_value": 56, "metric_value": 16, "config": 80, "event": 96,
+    "socket_key": 32, "socket_value": 24, "nat_key": 40, "nat_value": 64,
 }  # fmt: skip
 
 
