@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which ports of the node connections of outsiders go on from. Pure, but for what the kernel is asked."""
+"""Which ports of the node connections of outsiders go on from."""
 
 from __future__ import annotations
 
