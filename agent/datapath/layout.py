@@ -67,10 +67,11 @@ class ServiceAlgorithm(IntEnum):
 
 
 class EndpointFlag(IntFlag):
-    """A direction without its flag is allowed without a policy lookup."""
+    """A direction without its flag is allowed without a policy lookup. BRIDGE_PORT: frames for other MACs pass here too."""
 
     ENFORCE_INGRESS = 1
     ENFORCE_EGRESS = 2
+    BRIDGE_PORT = 4
 
 
 def _pack(form: struct.Struct, *values: object) -> bytes:

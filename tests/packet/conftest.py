@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One loaded node for the packet tests of a module, emptied before each; no later test is left inside its namespace."""
+"""One loaded node for the packet tests of a module, emptied before each; no later test is left inside its namespace.
+
+It passes packets on, by a default route: no other address is taken for one of the node's own.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +26,8 @@ def packet_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PacketNode
     source = os.path.join(os.path.dirname(__file__), "overlay_entry.bpf.c")  # noqa: PTH118, PTH120
     run("clang-14", "-O2", "-g", "-target", "bpf", "-mcpu=v3", *include, "-c", source, "-o", str(entry))
     with bpffs(work / "bpf") as pins, namespace(own_name("packet")) as name, inside(name):
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        run("ip", "route", "add", "default", "dev", "lo")
         node = PacketNode(pins / "node", entry)
         try:
             yield node

@@ -153,9 +153,10 @@ class PacketNode:
         """POD sends it."""
         return self._run(self.datapath.program_fd("mesh_from_container"), packet, 0, 0)
 
-    def raw(self, packet: Packet) -> bytes:
+    def raw(self, packet: Packet | bytes) -> bytes:
         """The frame it became when POD sent it."""
-        return syscall.run_packet(self.datapath.program_fd("mesh_from_container"), packet.frame(), 0, 0).packet
+        frame = packet if isinstance(packet, bytes) else packet.frame()
+        return syscall.run_packet(self.datapath.program_fd("mesh_from_container"), frame, 0, 0).packet
 
     def push(self, frame: bytes) -> None:
         """POD sends it; nobody looks at what becomes of it."""

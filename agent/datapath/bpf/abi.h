@@ -16,7 +16,11 @@ enum service_flag {
 enum service_algorithm { ALGORITHM_RANDOM = 0, ALGORITHM_MAGLEV = 1 };
 enum backend_state { BACKEND_ACTIVE = 0, BACKEND_TERMINATING = 1, BACKEND_QUARANTINED = 2, BACKEND_MAINTENANCE = 3 };
 enum direction { EGRESS = 0, INGRESS = 1 };
-enum endpoint_flag { ENFORCE_INGRESS = 1, ENFORCE_EGRESS = 2 };
+enum endpoint_flag {
+	ENFORCE_INGRESS = 1,
+	ENFORCE_EGRESS = 2,
+	BRIDGE_PORT = 4,	/* pods speak directly to each other, and frames for others pass here too; node_mac is the bridge's */
+};
 enum conntrack_kind { CT_EGRESS = 0, CT_INGRESS = 1, CT_SERVICE = 2 };
 enum conntrack_flag {
 	CT_LOOPBACK = 1,	/* a pod reached itself through a service */
@@ -37,6 +41,7 @@ enum identity_number {
 	ID_FIRST_CLUSTER_SCOPED = 256,
 };
 #define IDENTITY_BITS 24
+#define SCOPE_OF_NETWORKS 1	/* above these bits: what rules name by network */
 #define SCOPE_OF_NODES 2	/* above these bits: a number of this node's own for nodes with the same labels */
 
 /* Cilium's numbers where they exist; 240 and above are ours. Below 128: forwarded, and counts of flows. */

@@ -8,8 +8,26 @@
 #include "nat.h"
 
 /* VIA_STACK: the node's stack brings the packet, it only needs a verdict. REPLY_ONLY: nothing new may come this way.
- * HAIRPIN: the pod's own packet comes back to it, judged by nobody. */
-enum deliver_how { DELIVER = 0, DELIVER_VIA_STACK = 1, DELIVER_REPLY_ONLY = 2, DELIVER_HAIRPIN = 4 };
+ * HAIRPIN: the pod's own packet comes back to it, judged by nobody. DIRECT: its frame is the pod's already. */
+enum deliver_how {
+	DELIVER = 0, DELIVER_VIA_STACK = 1, DELIVER_REPLY_ONLY = 2, DELIVER_HAIRPIN = 4, DELIVER_DIRECT = 8,
+};
+
+/* True for every MAC while the pod's is not known. */
+inlined int is_mac_of(const struct endpoint_value *pod, const __u8 *mac)
+{
+	const __u16 *own = (const void *)pod->mac, *other = (const void *)mac;
+	return (own[0] == other[0] && own[1] == other[1] && own[2] == other[2]) || !has_mac(pod);
+}
+
+/* Is the frame for this pod? By its MAC, or because it is for everybody. */
+inlined int is_addressed(struct __sk_buff *skb, const struct endpoint_value *pod, int or_to_all)
+{
+	struct ethhdr *frame = (void *)(long)skb->data;
+	if ((void *)(frame + 1) > (void *)(long)skb->data_end)
+		return 0;
+	return is_mac_of(pod, frame->h_dest) || (or_to_all && frame->h_dest[0] & 1);
+}
 
 /* The pod expects the frontend's answer, and its own address instead of the loopback address. */
 inlined int translate_reply(struct __sk_buff *skb, struct packet *p, const struct conntrack_value *v)
@@ -58,13 +76,14 @@ outline int admit(struct __sk_buff *skb, struct packet *p, const struct endpoint
 }
 
 /* to_container lets a marked packet pass: it is judged already. */
-inlined int enter(struct __sk_buff *skb, const struct packet *p, const struct endpoint_value *to)
+inlined int enter(struct __sk_buff *skb, const struct packet *p, const struct endpoint_value *to, int how)
 {
 	if (!has_mac(to)) {	/* judged is what counts: the node's stack will find it */
 		set_mark(skb);
 		return PASS;
 	}
-	if (bpf_skb_store_bytes(skb, 0, to->mac, 6, 0) < 0 || bpf_skb_store_bytes(skb, 6, to->node_mac, 6, 0) < 0)
+	if (!(how & DELIVER_DIRECT) &&
+	    (bpf_skb_store_bytes(skb, 0, to->mac, 6, 0) < 0 || bpf_skb_store_bytes(skb, 6, to->node_mac, 6, 0) < 0))
 		return drop(skb, p, DROP_WRITE);
 	if (CONFIG.flags & CONFIG_PEER_REDIRECT)
 		return bpf_redirect_peer(to->ifindex, 0);
@@ -80,7 +99,9 @@ outline int deliver(struct __sk_buff *skb, struct packet *p, const struct endpoi
 	p->direction = INGRESS;
 	p->rule_id = 0;
 	p->match = MATCH_NONE;
-	r = how & DELIVER_VIA_STACK ? 0 : decrement_ttl(skb);
+	if (to->flags & BRIDGE_PORT && !p->tunnel_source && is_addressed(skb, to, 0))
+		how |= DELIVER_DIRECT;	/* no router is between them */
+	r = how & (DELIVER_VIA_STACK | DELIVER_DIRECT) ? 0 : decrement_ttl(skb);
 	if (!r && !(how & DELIVER_HAIRPIN))
 		r = admit(skb, p, to, how);
 	if (r)
@@ -88,5 +109,5 @@ outline int deliver(struct __sk_buff *skb, struct packet *p, const struct endpoi
 	if (p->trace)
 		emit(skb, p, EVENT_TRACE, p->trace, POINT_ENDPOINT);
 	count(TO_ENDPOINT, INGRESS, skb->len);
-	return how & DELIVER_VIA_STACK ? PASS : enter(skb, p, to);
+	return how & DELIVER_VIA_STACK ? PASS : enter(skb, p, to, how);
 }

@@ -22,13 +22,6 @@ inlined struct endpoint_value *endpoint_here(struct __sk_buff *skb)
 	return bpf_map_lookup_elem(&mesh_ep_ifindex, &ifindex);
 }
 
-/* True for every MAC while the pod's is not known. */
-inlined int is_mac_of(const struct endpoint_value *pod, const __u8 *mac)
-{
-	const __u16 *own = (const void *)pod->mac, *other = (const void *)mac;
-	return (own[0] == other[0] && own[1] == other[1] && own[2] == other[2]) || !has_mac(pod);
-}
-
 /* A pod speaks with its own MAC, once that is known. 0, or the reason to drop. */
 inlined int check_mac(struct __sk_buff *skb, const struct endpoint_value *from)
 {
@@ -216,6 +209,12 @@ inlined int remember_sender(struct __sk_buff *skb, struct packet *p)
 	return r;
 }
 
+/* Has no record of a pod or node this address? */
+inlined int is_nobody(__u32 identity)
+{
+	return identity == ID_UNKNOWN || identity == ID_WORLD || identity >> IDENTITY_BITS == SCOPE_OF_NETWORKS;
+}
+
 /* Packets the node's stack sends into the pod: from the node itself, from outside, or routed by the CNI plugin. */
 SEC("tc")
 int mesh_to_container(struct __sk_buff *skb)
@@ -228,6 +227,8 @@ int mesh_to_container(struct __sk_buff *skb)
 		return drop(skb, &p, DROP_NO_CONFIGURATION);
 	p.endpoint_id = to->endpoint_id;
 	p.destination_identity = to->identity;
+	if (to->flags & BRIDGE_PORT && !is_addressed(skb, to, 1))
+		return TC_ACT_SHOT;	/* flooded, for another port: the pod would not take it, and shall not read it */
 	int r = parse(skb, &p);
 	if (r == PARSED_NEIGHBOUR)
 		return PASS;
@@ -240,6 +241,8 @@ int mesh_to_container(struct __sk_buff *skb)
 	p.source_identity = local ? local->identity : remote ? remote->identity : ID_WORLD;
 	if (p.source_identity == ID_HOST && skb->ingress_ifindex)
 		p.source_identity = ID_WORLD;	/* only passed on under the node's address: it may be anybody's */
+	else if (!skb->ingress_ifindex && is_nobody(p.source_identity) && is_of_node(skb, p.source))
+		p.source_identity = ID_HOST;	/* from the address by which the node is the pods' gateway */
 	r = check_way(skb, &p, local, remote);
 	if (r)
 		return drop(skb, &p, r);
