@@ -17,7 +17,8 @@ from agent.datapath.lock import NodeLock
 from agent.datapath.maps import Map, Maps
 from agent.datapath.netlink import AddressedDevice
 from agent.datapath.overlay_probe import Overlay, OverlayProbe
-from agent.datapath.rtnetlink import ChangeSocket, LinkChanges, LinkSighting, sight
+from agent.datapath.pod_interfaces import LinkSighting, sight
+from agent.datapath.rtnetlink import ChangeSocket, LinkChanges
 from agent.datapath.sizes import service_map_sizes
 from agent.settings import AgentSettings
 

@@ -262,7 +262,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A pod of this node that has an interface: what enforcement is attached to."""
+    """A pod of this node that has an interface: what enforcement is attached to.
+
+    `is_bridge_port`: the interface is a port of a bridge, whose MAC `node_mac` is, and may carry other pods' frames.
+    """
 
     address: str
     endpoint_id: int
@@ -273,6 +276,7 @@ class Endpoint:
     namespace: str
     pod: str
     named_ports: tuple[NamedPort, ...] = ()
+    is_bridge_port: bool = False
 
 
 THE_NODE: Final = Endpoint("0.0.0.0", 0, 0, "00:00:00:00:00:00", "00:00:00:00:00:00", Reserved.HOST, "", "")

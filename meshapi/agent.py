@@ -106,7 +106,7 @@ class EndpointRow(Row):
     """A pod of this node that has an interface: what enforcement is attached to.
 
     `policy_revision` is what the kernel enforces for it; None while it enforces nothing yet. `failure` says why its policy
-    is not in force as written ("": it is).
+    is not in force as written ("": it is). `behind` says how the node reaches the interface: "routed" or "bridge port".
     """
 
     id: int
@@ -119,6 +119,7 @@ class EndpointRow(Row):
     pod: str = ""
     ifindex: int = 0
     failure: str = ""
+    behind: str = ""
 
 
 class PolicyStatus(Row, kw_only=True):

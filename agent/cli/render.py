@@ -250,8 +250,9 @@ def endpoints(answer: Sequence[EndpointRow]) -> str:
             e.address,
             f"{e.namespace}/{e.pod}",
             "FAILED" if e.failure else "-" if e.policy_revision is None else e.policy_revision,
+            e.behind or "-",
         )
         for e in answer
     ]
-    header = ("ENDPOINT", "INGRESS", "EGRESS", "IDENTITY", "IPV4", "POD", "REVISION")
+    header = ("ENDPOINT", "INGRESS", "EGRESS", "IDENTITY", "IPV4", "POD", "REVISION", "INTERFACE")
     return table(header, rows)

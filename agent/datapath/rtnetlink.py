@@ -10,7 +10,7 @@ import asyncio
 import errno
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
@@ -19,6 +19,7 @@ from agent.datapath.errors import KernelError
 _HEADER: Final = struct.Struct("<IHHII")
 _LINK: Final = struct.Struct("<BxHiII")
 _ROUTE: Final = struct.Struct("<BBBBBBBBI")
+_ADDRESS: Final = struct.Struct("<BBBBI")
 _NEIGHBOUR: Final = struct.Struct("<BxxxiHBB")
 _ATTRIBUTE: Final = struct.Struct("<HH")
 _U32: Final = struct.Struct("<I")
@@ -27,28 +28,24 @@ _ERROR: Final = struct.Struct("<i")
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
+_GETADDRESS: Final = 22
 _GETNEIGHBOUR: Final = 30
-_REQUEST: Final = 1
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_LINKINFO = 1, 3, 4, 5, 18
-_IFLA_LINK_NETNSID, _IFLA_TARGET_NETNSID, _INFO_KIND = 37, 46, 1
+_REQUEST, _DUMP = 1, 0x300
+_SOL_NETLINK, _GET_STRICT_CHECK = 270, 12
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
+_IFLA_EXTENSIONS, _IFLA_LINK_NETNSID, _IFLA_TARGET_NETNSID, _INFO_KIND = 29, 37, 46, 1
+_WITHOUT_STATISTICS: Final = 1 << 3
+_IFA_LOCAL, _IFA_TARGET_NETNSID = 2, 10
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
-_NDA_DST, _NDA_LLADDR = 1, 2
+_NDA_DST, _NDA_LLADDR, _NDA_MASTER = 1, 2, 9
+_FAMILY_BRIDGE: Final = 7
 _UNICAST: Final = 1
 _TYPE_BITS: Final = 0x3FFF
 _GROUPS: Final = 0x1 | 0x40  # links, IPv4 routes
 _RECEIVE_BYTES: Final = 1 << 16
 _BUFFER_BYTES: Final = 1 << 20
 _GATHER_S: Final = 0.002
-_NO_MAC: Final = "00:00:00:00:00:00"
 _UNREACHABLE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
-
-
-class EndpointInterface(NamedTuple):
-    """The node-side end of a pod's veth; mac is the pod's (zero: not known), node_mac the node's."""
-
-    ifindex: int
-    mac: str
-    node_mac: str
 
 
 class Link(NamedTuple):
@@ -63,23 +60,16 @@ class Link(NamedTuple):
     netns_id: int | None
 
 
-class LinkSighting(NamedTuple):
-    """What was seen of a pod address. `is_there`: the interface it was last known on exists. `error`: nothing was seen."""
-
-    interface: EndpointInterface | None = None
-    is_there: bool = False
-    error: str = ""
-
-
 class LinkChanges(NamedTuple):
     """What changed in the namespace: interfaces by number, and IPv4 routes by destination ("10.1.0.5/32").
 
-    `gone` are the interfaces that ceased to exist, also when the number is in use again by now. `is_all`: changes were
-    lost, so everything may differ.
+    `gone` are the interfaces that ceased to exist, also when the number is in use again by now; `bridges` are those that a
+    changed interface is, or was, a port of. `is_all`: changes were lost, so everything may differ.
     """
 
     links: frozenset[int] = frozenset()
     gone: frozenset[int] = frozenset()
+    bridges: frozenset[int] = frozenset()
     routes: frozenset[str] = frozenset()
     is_all: bool = False
 
@@ -89,6 +79,7 @@ class Conversation:
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        self._socket.setsockopt(_SOL_NETLINK, _GET_STRICT_CHECK, 1)  # lists are filtered by the kernel
         self._sequence = 0
 
     def __enter__(self) -> Self:
@@ -110,14 +101,27 @@ class Conversation:
             raise
         return _decode_link(body)
 
-    def endpoint(self, address: str) -> EndpointInterface | None:
-        """Where the node delivers this pod address: the veth its route leads to without a gateway, None if there is none.
+    def ports(self, bridge: int) -> list[Link]:
+        """The veth interfaces that are ports of the bridge, by number. Raises: KernelError."""
+        wanted = _attribute(_IFLA_MASTER, _U32.pack(bridge)) + _attribute(
+            _IFLA_EXTENSIONS, _U32.pack(_WITHOUT_STATISTICS)
+        )
+        found = map(_decode_link, self._list(_GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + wanted))
+        return sorted(link for link in found if link.kind == "veth")
 
-        Works with any CNI plugin that routes each pod over a host-side veth. The pod's MAC is asked of the other end of
-        the veth, else of the neighbour table: a pod need not answer anything. Raises: KernelError.
+    def addresses(self, ifindex: int, netns_id: int | None = None) -> list[str]:
+        """IPv4 addresses of an interface, here or in another namespace; the first is its oldest. Raises: KernelError."""
+        target = b"" if netns_id is None else _attribute(_IFA_TARGET_NETNSID, _ERROR.pack(netns_id))
+        request = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, ifindex) + target
+        found = (_attributes(body[_ADDRESS.size :]) for body in self._list(_GETADDRESS, request))
+        return [socket.inet_ntoa(entry[_IFA_LOCAL]) for entry in found if _IFA_LOCAL in entry]
+
+    def route(self, address: str) -> int | None:
+        """The interface by which the node delivers to the address without a gateway; None if it does not.
+
+        Raises: KernelError.
         """
-        destination = socket.inet_aton(address)
-        request = _ROUTE.pack(socket.AF_INET, 32, 0, 0, 0, 0, 0, 0, 0) + _attribute(_RTA_DST, destination)
+        request = _ROUTE.pack(socket.AF_INET, 32, 0, 0, 0, 0, 0, 0, 0) + _attribute(_RTA_DST, socket.inet_aton(address))
         try:
             body = self._ask(_GETROUTE, request)
         except KernelError as exc:
@@ -127,30 +131,28 @@ class Conversation:
         found = _attributes(body[_ROUTE.size :])
         if _ROUTE.unpack_from(body)[7] != _UNICAST or _RTA_OIF not in found or _RTA_GATEWAY in found:
             return None
-        link = self.link(_U32.unpack(found[_RTA_OIF])[0])
-        if link is None or link.kind != "veth":
-            return None
-        return EndpointInterface(link.ifindex, self._pod_mac(link, destination), link.mac)
+        return int(_U32.unpack(found[_RTA_OIF])[0])
 
-    def _pod_mac(self, link: Link, destination: bytes) -> str:
-        if link.peer:
-            try:
-                other = self.link(link.peer, link.netns_id)
-            except KernelError:
-                other = None  # the pod's namespace belongs to somebody who does not let us look
-            if other is not None and other.kind == "veth" and other.mac:
-                return other.mac
-        request = _NEIGHBOUR.pack(socket.AF_INET, link.ifindex, 0, 0, 0) + _attribute(_NDA_DST, destination)
+    def neighbour(self, ifindex: int, address: str) -> str:
+        """The MAC that the neighbour table has for the address, "" if it has none."""
+        request = _NEIGHBOUR.pack(socket.AF_INET, ifindex, 0, 0, 0) + _attribute(_NDA_DST, socket.inet_aton(address))
         try:
-            found = _attributes(self._ask(_GETNEIGHBOUR, request)[_NEIGHBOUR.size :])
+            return _mac(_attributes(self._ask(_GETNEIGHBOUR, request)[_NEIGHBOUR.size :]).get(_NDA_LLADDR, b""))
         except KernelError:
-            return _NO_MAC
-        return _mac(found.get(_NDA_LLADDR, b"")) or _NO_MAC
+            return ""
+
+    def port_towards(self, bridge: int, mac: str) -> int:
+        """The port behind which the bridge learned the MAC, 0 if it did not."""
+        told = _attribute(_NDA_LLADDR, bytes.fromhex(mac.replace(":", ""))) + _attribute(_NDA_MASTER, _U32.pack(bridge))
+        try:
+            body = self._ask(_GETNEIGHBOUR, _NEIGHBOUR.pack(_FAMILY_BRIDGE, 0, 0, 0, 0) + told)
+        except KernelError:
+            return 0
+        return int(_NEIGHBOUR.unpack_from(body)[1])
 
     def _ask(self, kind: int, body: bytes) -> bytes:
         """The body of the one message that answers. Raises: KernelError."""
-        self._sequence += 1
-        self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST, self._sequence, 0) + body)
+        self._send(kind, _REQUEST, body)
         while True:
             for found, sequence, answer in _messages(self._socket.recv(_RECEIVE_BYTES)):
                 if sequence != self._sequence:
@@ -159,22 +161,24 @@ class Conversation:
                     raise KernelError("ask rtnetlink", -_ERROR.unpack_from(answer)[0] or errno.EIO)
                 return answer
 
+    def _list(self, kind: int, body: bytes) -> list[bytes]:
+        """The bodies of all that answers. What changes meanwhile may be missing; it is heard of. Raises: KernelError."""
+        self._send(kind, _REQUEST | _DUMP, body)
+        answers: list[bytes] = []
+        while True:
+            for found, sequence, answer in _messages(self._socket.recv(_RECEIVE_BYTES)):
+                if sequence != self._sequence:
+                    continue
+                if found in (_NLMSG_ERROR, _NLMSG_DONE):
+                    failure = -_ERROR.unpack_from(answer)[0]
+                    if failure:
+                        raise KernelError("list by rtnetlink", failure)
+                    return answers
+                answers.append(answer)
 
-def sight(asked: Sequence[tuple[str, int]]) -> list[LinkSighting]:
-    """For each (pod address, number of the interface it was last known on, or 0) what the node's routes say now."""
-    with Conversation() as talk:
-        return [_sight_one(talk, address, known) for address, known in asked]
-
-
-def _sight_one(talk: Conversation, address: str, known: int) -> LinkSighting:
-    try:
-        interface = talk.endpoint(address)
-        if interface is not None or not known:
-            return LinkSighting(interface)
-        link = talk.link(known)
-        return LinkSighting(None, is_there=link is not None and link.kind == "veth")
-    except (KernelError, OSError) as exc:
-        return LinkSighting(error=str(exc))
+    def _send(self, kind: int, flags: int, body: bytes) -> None:
+        self._sequence += 1
+        self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0) + body)
 
 
 class ChangeSocket:
@@ -195,13 +199,14 @@ class ChangeSocket:
         """Every change so far that was not returned before; never blocks."""
         links: set[int] = set()
         gone: set[int] = set()
+        bridges: set[int] = set()
         routes: set[str] = set()
         is_all = False
         while True:
             try:
                 raw = self._socket.recv(_RECEIVE_BYTES)
             except BlockingIOError:
-                return LinkChanges(frozenset(links), frozenset(gone), frozenset(routes), is_all)
+                return LinkChanges(frozenset(links), frozenset(gone), frozenset(bridges), frozenset(routes), is_all)
             except OSError as exc:
                 if exc.errno != errno.ENOBUFS:
                     raise KernelError("hear of changes", exc.errno or errno.EIO) from exc
@@ -209,6 +214,8 @@ class ChangeSocket:
                 continue
             for kind, _, body in _messages(raw):
                 if kind in (_NEWLINK, _DELLINK):
+                    master = _number(_attributes(body[_LINK.size :]).get(_IFLA_MASTER))
+                    bridges.update((master,) if master else ())
                     (links if kind == _NEWLINK else gone).add(_LINK.unpack_from(body)[2])
                 elif kind in (_NEWROUTE, _DELROUTE):
                     destination = _attributes(body[_ROUTE.size :]).get(_RTA_DST, bytes(4))

@@ -5,16 +5,19 @@ An endpoint stays as long as its last known interface exists, whatever records a
 our pods, or a route that is away for a moment, takes no policy off a pod. Only a record that says that the pod is on another
 node, or the end of the interface, ends an endpoint. An address that is found on another interface while no record says whose it
 is has an unknown identity: it may have been given to another pod while no agent ran.
+
+An interface is one address's: programs find the endpoint by it. A second address of a pod has to wait for it, and says so.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
 
+from agent.datapath.layout import EndpointFlag
 from agent.tables import AgentDB, ClaimOrigin, Endpoint, Prefix
 from meshkit.table import HistoryLostError
 from meshmodel.identity import UNKNOWN
@@ -24,6 +27,7 @@ log = logging.getLogger(__name__)
 RETRY_MINIMUM_S = 0.05
 RETRY_MAXIMUM_S = 5.0
 RECHECK_S = 600.0  # everything is looked at again, in case a change was not heard of
+LOOK_AGAIN_S = (0.1, 0.5, 2.0)  # after a bridge's ports changed: an address may be set later than its interface
 LAST_ID = 0xFFFF
 _HOST_BITS = 32
 _NO_MAC = "00:00:00:00:00:00"
@@ -38,10 +42,15 @@ class Interface(Protocol):
     def mac(self) -> str: ...
     @property
     def node_mac(self) -> str: ...
+    @property
+    def bridge(self) -> int: ...
 
 
 class Sighting(Protocol):
-    """What was seen of a pod address; `is_there`: the interface it was last known on exists."""
+    """What was seen of a pod address; `is_there`: the interface it was last known on exists.
+
+    `bridge`: the one that the address is behind, 0: none.
+    """
 
     @property
     def interface(self) -> Interface | None: ...
@@ -49,15 +58,19 @@ class Sighting(Protocol):
     def is_there(self) -> bool: ...
     @property
     def error(self) -> str: ...
+    @property
+    def bridge(self) -> int: ...
 
 
 class EndpointChanges(Protocol):
-    """What changed among this node's interfaces and routes."""
+    """What changed among this node's interfaces and routes; `bridges` are those whose ports changed."""
 
     @property
     def links(self) -> frozenset[int]: ...
     @property
     def gone(self) -> frozenset[int]: ...
+    @property
+    def bridges(self) -> frozenset[int]: ...
     @property
     def routes(self) -> frozenset[str]: ...
     @property
@@ -79,16 +92,25 @@ class Restored(Protocol):
     def node_mac(self) -> str: ...
     @property
     def identity(self) -> int: ...
+    @property
+    def flags(self) -> int: ...
 
 
 @dataclass(slots=True, eq=False)
 class Wanted:
-    """A pod address of this node. `prefix` is its record (None: there is none), `known` what was put into the table."""
+    """A pod address of this node. `prefix` is its record (None: there is none), `known` what was put into the table.
+
+    `bridge` is the one that it is behind (0: none), `looks` how often it was looked for there in vain since that changed, and
+    `shared` the interface it leads to that is another address's (0: none).
+    """
 
     address: str
     prefix: Prefix | None
     known: Endpoint | None = None
     delay_s: float = RETRY_MINIMUM_S
+    bridge: int = 0
+    looks: int = 0
+    shared: int = 0
 
     @property
     def asked(self) -> tuple[str, int]:
@@ -113,8 +135,10 @@ class EndpointDiscovery:
     def restore(self, values: Iterable[Restored]) -> None:
         """Pods that an earlier agent enforced keep their ids, and stay while their interfaces exist."""
         for value in values:
+            is_port = bool(value.flags & EndpointFlag.BRIDGE_PORT)
+            macs = (value.mac, value.node_mac)
             known = Endpoint(
-                value.address, value.endpoint_id, value.ifindex, value.mac, value.node_mac, value.identity, "", ""
+                value.address, value.endpoint_id, value.ifindex, *macs, value.identity, "", "", is_bridge_port=is_port
             )
             self._ids[value.address] = value.endpoint_id
             self._wanted[value.address] = wanted = Wanted(value.address, None)
@@ -125,15 +149,24 @@ class EndpointDiscovery:
     @property
     def waiting(self) -> tuple[str, ...]:
         """Addresses of pods of this node whose interface is not there (yet)."""
-        return tuple(sorted(w.address for w in self._wanted.values() if w.known is None))
+        return tuple(sorted(w.address for w in self._wanted.values() if w.known is None and not w.shared))
+
+    @property
+    def second(self) -> tuple[tuple[str, str], ...]:
+        """Addresses on an interface that is another address's, each with that one: judged as it, and not sent from."""
+        found = [(w.address, self._by_ifindex.get(w.shared)) for w in self._wanted.values() if w.shared]
+        return tuple(sorted((address, min(owners)) for address, owners in found if owners))
 
     def note(self, changes: EndpointChanges) -> None:
         """The addresses that these changes concern are looked for at the next step, the others are not."""
         if changes.is_all:
             self._due.update(dict.fromkeys(self._wanted))
             return
-        for ifindex in changes.links | changes.gone:
+        links = changes.links | changes.gone
+        for ifindex in links:
             self._due.update(dict.fromkeys(self._by_ifindex.get(ifindex, ())))
+        if links:
+            self._note_bridges(links, changes.bridges)
         for route in changes.routes:
             address, _, bits = route.partition("/")
             if int(bits) == _HOST_BITS:
@@ -142,6 +175,13 @@ class EndpointDiscovery:
                 continue
             network = IPv4Network(route, strict=False)
             self._due.update(dict.fromkeys(a for a in self._wanted if IPv4Address(a) in network))
+
+    def _note_bridges(self, links: frozenset[int], bridges: frozenset[int]) -> None:
+        """Who waits behind a bridge may be on a port that changed; who is found there has the bridge's own MAC as gateway."""
+        for wanted in self._wanted.values():
+            if wanted.bridge in links or (wanted.known is None and wanted.bridge in bridges):
+                wanted.looks = 0
+                self._due[wanted.address] = None
 
     def begin(self, now_s: float) -> list[Wanted]:
         """Every change so far is taken in; returns the addresses to look for."""
@@ -157,31 +197,39 @@ class EndpointDiscovery:
 
     def finish(self, due: Sequence[Wanted], seen: Sequence[Sighting], now_s: float) -> float:
         """What was seen is in the table, unless it changed meanwhile; returns when the next step is due."""
+        at = {w.address: s.interface.ifindex for w, s in zip(due, seen, strict=True) if s.interface is not None}
         with self._db.write():
             for wanted, sighting in zip(due, seen, strict=True):
                 if self._wanted.get(wanted.address) is wanted:
-                    self._settle(wanted, sighting, now_s)
-        return min([self._recheck_at_s, *self._retry_at.values()])
+                    self._settle(wanted, sighting, at, now_s)
+        return now_s if self._due else min([self._recheck_at_s, *self._retry_at.values()])
 
-    def _settle(self, wanted: Wanted, sighting: Sighting, now_s: float) -> None:
+    def _settle(self, wanted: Wanted, sighting: Sighting, at: Mapping[str, int], now_s: float) -> None:
         address, row, interface = wanted.address, wanted.prefix, sighting.interface
         if sighting.error:
             self._retry_at[address] = now_s + wanted.delay_s
             wanted.delay_s = min(RETRY_MAXIMUM_S, wanted.delay_s * 2)
             log.warning("endpoint look-up failed", extra={"endpoint": address, "error": sighting.error})
             return
-        wanted.delay_s = RETRY_MINIMUM_S
-        if interface is None and not (sighting.is_there and wanted.known is not None):
+        wanted.delay_s, wanted.bridge = RETRY_MINIMUM_S, sighting.bridge
+        wanted.shared = 0
+        if interface is not None and self._is_taken(wanted, interface.ifindex, at):
+            wanted.shared = interface.ifindex
+        if wanted.shared or (interface is None and not (sighting.is_there and wanted.known is not None)):
             self._know(wanted, None)
             self._db.endpoints.delete(address)
             if row is None:
                 self._forget(address)
+            elif sighting.bridge and not wanted.shared and wanted.looks < len(LOOK_AGAIN_S):
+                self._retry_at[address] = now_s + LOOK_AGAIN_S[wanted.looks]
+                wanted.looks += 1
             return
         known = wanted.known or Endpoint(address, self._id_of(address), 0, "", "", 0, "", "")
         if interface is not None:
             if row is None and _is_another(known, interface):
                 known = replace(known, identity=UNKNOWN, namespace="", pod="", named_ports=())
             known = replace(known, ifindex=interface.ifindex, mac=interface.mac, node_mac=interface.node_mac)
+            known = replace(known, is_bridge_port=bool(interface.bridge))
         if row is not None:
             known = replace(
                 known, identity=row.identity, namespace=row.namespace, pod=row.name, named_ports=row.named_ports
@@ -189,12 +237,18 @@ class EndpointDiscovery:
         self._know(wanted, known)
         self._db.endpoints.put(known)
 
+    def _is_taken(self, wanted: Wanted, ifindex: int, at: Mapping[str, int]) -> bool:
+        """Another address had this interface first, and was not seen on another one meanwhile (`at`)."""
+        owners = self._by_ifindex.get(ifindex, set())
+        return wanted.address not in owners and any(at.get(owner, ifindex) == ifindex for owner in owners)
+
     def _know(self, wanted: Wanted, known: Endpoint | None) -> None:
         old, wanted.known = wanted.known, known
         if old is not None:
             self._by_ifindex[old.ifindex].discard(wanted.address)
             if not self._by_ifindex[old.ifindex]:
                 del self._by_ifindex[old.ifindex]
+                self._due.update({w.address: None for w in self._wanted.values() if w.shared == old.ifindex})
         if known is not None:
             self._by_ifindex.setdefault(known.ifindex, set()).add(wanted.address)
 
@@ -219,7 +273,9 @@ class EndpointDiscovery:
 
     def _want(self, address: str, row: Prefix | None, known: Wanted | None) -> None:
         """A new object each time, so that a look-up under way for the old one is void."""
-        self._wanted[address] = Wanted(address, row, known.known if known is not None else None)
+        self._wanted[address] = wanted = Wanted(address, row)
+        if known is not None:
+            wanted.known, wanted.bridge, wanted.shared = known.known, known.bridge, known.shared
         self._due[address] = None
 
     def _forget(self, address: str) -> None:

@@ -60,7 +60,12 @@ class EndpointsFeature(Feature):
         yield gauge("endpoints", "pods of this node that are enforced", len(self._core.db.endpoints))
 
     def problems(self) -> Sequence[str]:
-        return [f"pod {address}: no interface found on this node" for address in self.discovery.waiting]
+        missing = [f"pod {address}: no interface found on this node" for address in self.discovery.waiting]
+        second = [
+            f"pod {address}: its interface is enforced as that of {owner}: only one IPv4 address of a pod may send"
+            for address, owner in self.discovery.second
+        ]
+        return missing + second
 
     async def _hear(self) -> None:
         async for changes in self._core.host.changes():

@@ -28,6 +28,7 @@ def endpoint_rows(db: AgentDB, revision: Callable[[str], int | None], failures: 
                 namespace=row.namespace,
                 pod=row.pod,
                 ifindex=row.ifindex,
+                behind="bridge port" if row.is_bridge_port else "routed",
                 failure=failures.get(row.address, ""),
             )
         )

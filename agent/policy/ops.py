@@ -332,8 +332,11 @@ def endpoint_value(row: EndpointVerdicts, revision: int) -> EndpointValue:
 
 
 def _flags(row: EndpointVerdicts) -> int:
-    ingress = EndpointFlag.ENFORCE_INGRESS if row.policy.ingress_enforced else 0
-    return int(ingress | (EndpointFlag.ENFORCE_EGRESS if row.policy.egress_enforced else 0))
+    return (
+        int(row.policy.ingress_enforced) * EndpointFlag.ENFORCE_INGRESS
+        | int(row.policy.egress_enforced) * EndpointFlag.ENFORCE_EGRESS
+        | int(row.endpoint.is_bridge_port) * EndpointFlag.BRIDGE_PORT
+    )
 
 
 def _policy_key(endpoint_id: int, key: EntryKey) -> PolicyKey:

@@ -11,7 +11,8 @@ from typing import Any
 from agent.datapath.errors import MapError, MapFullError
 from agent.datapath.maps import MapInfo, Maps
 from agent.datapath.memory import MemoryMaps, memory_maps
-from agent.datapath.rtnetlink import EndpointInterface, LinkChanges, LinkSighting
+from agent.datapath.pod_interfaces import EndpointInterface, LinkSighting
+from agent.datapath.rtnetlink import LinkChanges
 from agent.machine import MemoryHost
 from meshkit.wake import Wake
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two clusters of two nodes with two pods each, in network namespaces, each node with its own loaded datapath.
 
-Pods answer on TCP 8080 and UDP 5353 with their name and the address they saw. Same-cluster pod networks are routed on
-the underlay too, as a CNI plugin would.
+The node routes each pod over its veth with permanent neighbours ("routed") or as the ptp plugin does, with neighbours that
+are asked for ("ptp"), or pods are ports of a bridge that is their gateway ("bridge"). Pods answer on TCP 8080 and UDP 5353
+with their name and the address they saw. Same-cluster pod networks are routed on the underlay too, as a CNI plugin would.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ UNDERLAY_MTU = 1500
 POD_MTU = UNDERLAY_MTU - 50
 SIZES = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096, "mesh_ct_opening": 4096}
 _GATEWAY = "169.254.1.1"
+_BRIDGE = "cni0"
 
 
 @dataclass
@@ -99,6 +101,7 @@ class Node:
     lifetimes: Lifetimes
     unattended_after_s: int
     control_group: Path | None
+    cni: str = "routed"
     pods: list[Pod] = field(default_factory=list)
     opened: list[Datapath] = field(default_factory=list)
 
@@ -113,6 +116,15 @@ class Node:
     @property
     def pod_network(self) -> str:
         return f"10.{self.cluster}.{self.number}.0/24"
+
+    @property
+    def bridge_mac(self) -> str:
+        return f"02:00:03:{self.cluster:02x}:{self.number:02x}:01"
+
+    @property
+    def gateway(self) -> str:
+        """The address by which pods reach the node."""
+        return _GATEWAY if self.cni == "routed" else f"10.{self.cluster}.{self.number}.1"
 
     @property
     def config(self) -> NodeConfig:
@@ -140,6 +152,7 @@ class Node:
     def endpoint(self, pod: Pod, flags: int = 0, revision: int = 1) -> None:
         """The pod's policy settings."""
         macs = (pod.mac, pod.node_mac)
+        flags |= layout.EndpointFlag.BRIDGE_PORT if self.cni == "bridge" else 0
         value = layout.EndpointValue(pod.ifindex, pod.endpoint_id, flags, pod.identity, revision, *macs, pod.address)
         self.maps.endpoints_by_address.update([(layout.AddressKey(pod.address), value)])
         self.maps.endpoints_by_ifindex.update([(layout.IfindexKey(pod.ifindex), value)])
@@ -158,11 +171,12 @@ class Topology:
         lifetimes: Lifetimes | None = None,
         unattended_after_s: int = 0,
         control_group: Path | None = None,
+        cni: str = "routed",
     ) -> None:
         self._prefix, self.underlay = prefix, f"{prefix}-ul"
         lives = lifetimes or Lifetimes()
         self.nodes = [
-            Node(c, n, prefix, pins / f"c{c}n{n}", mode, peer_redirect, lives, unattended_after_s, control_group)
+            Node(c, n, prefix, pins / f"c{c}n{n}", mode, peer_redirect, lives, unattended_after_s, control_group, cni)
             for c in (1, 2)
             for n in (1, 2)
         ]
@@ -248,6 +262,12 @@ class Topology:
         up = ["link set lo up", "link set eth0 up", f"addr add {node.address}/24 dev eth0"]
         _ip(name, [*up, f"route add default via {ROUTER}"])
         run("ip", "netns", "exec", name, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+        if node.cni == "bridge":
+            made = [
+                f"link add {_BRIDGE} address {node.bridge_mac} mtu {POD_MTU} type bridge",
+                f"addr add {node.gateway}/24 dev {_BRIDGE}",
+            ]
+            _ip(name, [*made, f"link set {_BRIDGE} up"])
         for letter in "ab":
             self._add_pod(node, letter)
         for other in self.nodes:
@@ -264,34 +284,42 @@ class Topology:
             identity=(node.cluster << 16) + node.number * 100 + index,
             endpoint_id=node.number * 100 + index,
             mac=f"02:00:01:{tail}",
-            node_mac=f"02:00:02:{tail}",
+            node_mac=node.bridge_mac if node.cni == "bridge" else f"02:00:02:{tail}",
         )
-        host = f"lxc{letter}"
-        peer = f"peer name eth0 address {pod.mac} mtu {POD_MTU} netns {pod.namespace}"
         _ip(None, [f"netns add {pod.namespace}"])
-        _ip(
-            node.namespace,
-            [
-                f"link add {host} address {pod.node_mac} mtu {POD_MTU} type veth {peer}",
-                f"link set {host} up",
+        self._plug(node, pod, f"lxc{letter}")
+        with inside(node.namespace):
+            pod.ifindex = socket.if_nametoindex(f"lxc{letter}")
+        node.pods.append(pod)
+
+    def _plug(self, node: Node, pod: Pod, host: str) -> None:
+        peer = f"peer name eth0 address {pod.mac} mtu {POD_MTU} netns {pod.namespace}"
+        own = "" if node.cni == "bridge" else f"address {pod.node_mac}"
+        node_side = [f"link add {host} {own} mtu {POD_MTU} type veth {peer}", f"link set {host} up"]
+        pod_side = ["link set lo up", "link set eth0 up"]
+        if node.cni == "bridge":
+            node_side.append(f"link set {host} master {_BRIDGE}")
+            pod_side += [f"addr add {pod.address}/24 dev eth0", f"route add default via {node.gateway}"]
+        elif node.cni == "ptp":
+            node_side += [f"addr add {node.gateway}/32 dev {host}", f"route add {pod.address}/32 dev {host}"]
+            pod_side += [
+                f"addr add {pod.address}/32 dev eth0",
+                f"route add {node.gateway}/32 dev eth0 src {pod.address}",
+            ]
+            pod_side.append(f"route add default via {node.gateway} dev eth0")
+        else:
+            node_side += [
                 f"route add {pod.address}/32 dev {host}",
                 f"neigh replace {pod.address} lladdr {pod.mac} dev {host} nud permanent",
-            ],
-        )
-        _ip(
-            pod.namespace,
-            [
-                "link set lo up",
-                "link set eth0 up",
+            ]
+            pod_side += [
                 f"addr add {pod.address}/32 dev eth0",
-                f"route add {_GATEWAY}/32 dev eth0",
-                f"route add default via {_GATEWAY} dev eth0",
-                f"neigh replace {_GATEWAY} lladdr {pod.node_mac} dev eth0 nud permanent",
-            ],
-        )
-        with inside(node.namespace):
-            pod.ifindex = socket.if_nametoindex(host)
-        node.pods.append(pod)
+                f"route add {node.gateway}/32 dev eth0",
+                f"route add default via {node.gateway} dev eth0",
+                f"neigh replace {node.gateway} lladdr {pod.node_mac} dev eth0 nud permanent",
+            ]
+        _ip(node.namespace, node_side)
+        _ip(pod.namespace, pod_side)
 
     def _serve(self) -> None:
         selector = selectors.DefaultSelector()

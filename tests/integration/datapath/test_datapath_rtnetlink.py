@@ -17,7 +17,8 @@ from agent.core import Core, open_core
 from agent.datapath import netlink
 from agent.datapath.config import AttachMode
 from agent.datapath.layout import AddressKey, Direction, EndpointFlag
-from agent.datapath.rtnetlink import ChangeSocket, EndpointInterface, LinkChanges, sight
+from agent.datapath.pod_interfaces import EndpointInterface, LinkSighting, sight
+from agent.datapath.rtnetlink import ChangeSocket, LinkChanges
 from agent.endpoints.feature import EndpointsFeature
 from agent.ipcache.writer import PrefixWriter
 from agent.machine import KernelHost
@@ -36,8 +37,9 @@ from tests.support.policy_neighbours import neighbours
 
 pytestmark = pytest.mark.root
 NORTH, NORTH_ID = ClusterName("north"), ClusterId(1)
-POD, IDENTITY, SILENT_MAC = "10.1.0.5", 65_537, "02:00:00:00:00:05"
+POD, IDENTITY, SILENT_MAC, GATEWAY_MAC = "10.1.0.5", 65_537, "02:00:00:00:00:05", "02:00:00:00:00:01"
 OTHER_MAC = "02:00:00:00:00:77"
+IN_PORT = EndpointFlag.ENFORCE_INGRESS | EndpointFlag.BRIDGE_PORT
 DENY = {
     "kind": "NetworkPolicy",
     "metadata": {"name": "deny", "namespace": "d"},
@@ -84,6 +86,77 @@ def test_a_route_through_a_gateway_or_over_something_else_is_no_endpoint(node: s
     run("ip", "link", "set", "br0", "up")
     run("ip", "route", "add", "10.8.0.1/32", "dev", "br0")
     assert [s.interface for s in sight([("10.9.0.1", 0), ("10.8.0.1", 0), ("10.1.1.1", 0)])] == [None, None, None]
+
+
+@pytest.fixture
+def bridged(node: str) -> str:
+    """The node has a bridge that is its pods' gateway."""
+    run("ip", "link", "add", "cni0", "address", GATEWAY_MAC, "type", "bridge")
+    run("ip", "address", "add", "10.1.0.1/24", "dev", "cni0")
+    run("ip", "link", "set", "cni0", "up")
+    return node
+
+
+def plug_port(node: str, name: str = "lxc1", ifindex: int = 0, address: str = POD) -> int:
+    """A port of the bridge to the pod, which answers no ARP; its address is set last. Returns the port."""
+    number = ("index", str(ifindex)) if ifindex else ()
+    peer = ("peer", "name", f"p{name}", "netns", f"{node}-pod", "address", SILENT_MAC)
+    run("ip", "link", "add", name, *number, "type", "veth", *peer)
+    run("ip", "link", "set", name, "master", "cni0", "up")
+    run("ip", "-n", f"{node}-pod", "link", "set", f"p{name}", "arp", "off", "up")
+    if address:
+        run("ip", "-n", f"{node}-pod", "address", "add", f"{address}/24", "dev", f"p{name}")
+    return port(name)
+
+
+def port(name: str) -> int:
+    found = netlink.device(name)
+    assert found is not None
+    return found.ifindex
+
+
+def test_a_silent_pod_behind_a_bridge_is_found_on_its_port(bridged: str) -> None:
+    first = plug_port(bridged)
+    run("ip", "link", "add", "other", "type", "vxlan", "id", "9", "dstport", "4789")
+    run("ip", "link", "set", "other", "master", "cni0", "up")
+    bridge = port("cni0")
+    found = sight([(POD, 0), ("10.1.0.6", 0), ("10.1.0.6", first), ("10.1.0.1", 0)])
+    assert found[0] == LinkSighting(EndpointInterface(first, SILENT_MAC, GATEWAY_MAC, bridge), bridge=bridge)
+    assert found[1] == LinkSighting(bridge=bridge)
+    assert found[2] == LinkSighting(is_there=True, bridge=bridge)
+    assert found[3] == LinkSighting()
+
+
+def test_an_address_on_two_ports_is_where_it_was_known_else_where_it_is_the_first_one(bridged: str) -> None:
+    other = plug_port(bridged, "lxc1", address="10.1.0.6")
+    run("ip", "-n", f"{bridged}-pod", "address", "add", f"{POD}/24", "dev", "plxc1")
+    assert [s.interface.ifindex for s in sight([(POD, 0)]) if s.interface] == [other], "two addresses of a pod"
+    own = plug_port(bridged, "lxc2")
+    found = sight([(POD, 0), (POD, own), (POD, other), (POD, 99_999)])
+    assert [s.interface.ifindex for s in found if s.interface] == [own, own, other, own]
+
+
+def test_a_bridges_tables_are_believed_only_of_a_port_whose_other_end_has_no_address(bridged: str) -> None:
+    """A machine in the pod's namespace may have the address."""
+    own = plug_port(bridged, address="")
+    run("ip", "neigh", "add", POD, "lladdr", "02:00:00:00:00:77", "dev", "cni0")
+    run("bridge", "fdb", "add", "02:00:00:00:00:77", "dev", "lxc1", "master", "static")
+    found = sight([(POD, 0)])[0].interface
+    assert found == EndpointInterface(own, "02:00:00:00:00:77", GATEWAY_MAC, port("cni0"))
+    run("ip", "-n", f"{bridged}-pod", "address", "add", "10.1.0.6/24", "dev", "plxc1")
+    assert sight([(POD, 0)])[0].interface is None
+
+
+def test_changes_of_a_bridges_ports_name_the_bridge(bridged: str) -> None:
+    heard = ChangeSocket()
+    try:
+        own, bridge = plug_port(bridged), port("cni0")
+        assert bridge in heard.drain().bridges
+        run("ip", "link", "set", "lxc1", "nomaster")
+        changes = heard.drain()
+        assert (own in changes.links, bridge in changes.bridges) == (True, True)
+    finally:
+        heard.close()
 
 
 def test_interfaces_and_routes_that_come_and_go_are_heard_of(node: str) -> None:
@@ -250,6 +323,53 @@ async def test_an_address_that_another_pod_got_while_no_agent_ran_keeps_no_right
             await asyncio.sleep(0.01)
         run("ip", "link", "del", "lxc2")
         await world.until_forgotten(1.0)
+        world.host.datapath.uninstall()
+
+
+async def test_a_pod_on_a_port_is_enforced_through_all_that_can_happen(bridged: str, pins: Path) -> None:
+    async with running(pins, AttachMode.TCX) as world:
+        world.pod()
+        await asyncio.sleep(0)
+        first = plug_port(bridged)
+        await world.until({POD: first}, 2.0)
+        kept = world.core.maps.endpoints_by_address.get(AddressKey(POD))
+        assert kept is not None
+        assert (kept.flags, kept.mac, kept.node_mac) == (IN_PORT, SILENT_MAC, GATEWAY_MAC)
+
+        run("ip", "link", "set", "lxc1", "down")
+        run("ip", "link", "set", "lxc1", "name", "veth7", "up")  # renamed
+        run("ip", "link", "del", "veth7")  # made anew with the same number
+        assert plug_port(bridged, "lxc1", first) == first
+        await world.until({POD: first}, 1.0)
+
+        moved = plug_port(bridged, "lxc2", address="")  # the address moves to another port
+        run("ip", "-n", f"{bridged}-pod", "address", "del", f"{POD}/24", "dev", "plxc1")
+        run("ip", "-n", f"{bridged}-pod", "address", "add", f"{POD}/24", "dev", "plxc2")
+        run("ip", "link", "set", "lxc1", "alias", "left")
+        await world.until({POD: moved}, 1.0)
+
+        run("ip", "link", "set", "lxc2", "nomaster")  # it is on no bridge for a moment
+        await asyncio.sleep(0.5)
+        assert world.enforced() == {POD: moved}
+        run("ip", "link", "set", "lxc2", "master", "cni0")
+        await world.until({POD: moved}, 1.0)
+
+        world.lose_pod()
+        run("ip", "link", "del", "lxc2")
+        await world.until_forgotten(1.0)
+        world.host.datapath.uninstall()
+
+
+async def test_a_renamed_veth_keeps_its_pod(node: str, pins: Path) -> None:
+    async with running(pins, AttachMode.TCX) as world:
+        world.pod()
+        ifindex = plug(node)
+        await world.until({POD: ifindex}, 2.0)
+        run("ip", "link", "set", "lxc1", "down")
+        run("ip", "link", "set", "lxc1", "name", "renamed", "up")
+        run("ip", "route", "replace", f"{POD}/32", "dev", "renamed")
+        await asyncio.sleep(0.5)
+        assert world.enforced() == {POD: ifindex}
         world.host.datapath.uninstall()
 
 

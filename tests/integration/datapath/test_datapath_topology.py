@@ -20,8 +20,8 @@ from agent.datapath.config import AttachMode
 from agent.datapath.flow_layout import DatapathEvent, EventType
 from agent.datapath.layout import BackendKey, BackendState, Direction, EndpointFlag, PolicyKey, PolicyValue
 from agent.datapath.loader import Datapath
+from agent.datapath.pod_interfaces import sight
 from agent.datapath.reasons import Reason
-from agent.datapath.rtnetlink import sight
 from tests.integration.datapath.datapath_topology import TCP_PORT, Node, Pod, Topology, drain_events, exchange
 from tests.packet.datapath_host import inside, run, tcx_programs
 
@@ -193,7 +193,7 @@ def test_endpoints_are_found_by_route_and_the_other_end_of_the_veth(mesh: Topolo
     node = mesh.nodes[0]
     with inside(node.namespace):
         seen = sight([*((pod.address, 0) for pod in node.pods), (mesh.nodes[1].pods[0].address, 0), ("203.0.113.1", 0)])
-    expected = [(pod.ifindex, pod.mac, pod.node_mac) for pod in node.pods]
+    expected = [(pod.ifindex, pod.mac, pod.node_mac, 0) for pod in node.pods]
     assert [s.interface for s in seen] == [*expected, None, None], "no pod of another node, no route at all"
 
 

@@ -14,7 +14,8 @@ from agent.bootstrap import Facts
 from agent.core import Core
 from agent.datapath.maps import Maps
 from agent.datapath.memory import MemoryMaps, memory_maps
-from agent.datapath.rtnetlink import EndpointInterface, LinkChanges, LinkSighting
+from agent.datapath.pod_interfaces import EndpointInterface, LinkSighting
+from agent.datapath.rtnetlink import LinkChanges
 from agent.endpoints.feature import EndpointsFeature
 from agent.feature import Feature
 from agent.identity.feature import IdentityFeature

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods of this node are found, kept under their id, found anew when they change, and let go; liveness of peers is a rule."""
+"""Pods of this node are found, kept under their id, found anew when they change, and let go."""
 
 from __future__ import annotations
 
 import pytest
 
 from agent.datapath.layout import EndpointValue
-from agent.datapath.rtnetlink import EndpointInterface, LinkChanges, LinkSighting
-from agent.endpoints.discovery import RECHECK_S, RETRY_MINIMUM_S, EndpointDiscovery
+from agent.datapath.pod_interfaces import EndpointInterface, LinkSighting
+from agent.datapath.rtnetlink import LinkChanges
+from agent.endpoints.discovery import LOOK_AGAIN_S, RECHECK_S, RETRY_MINIMUM_S, EndpointDiscovery
 from agent.ipcache.writer import PrefixWriter
-from agent.mesh.liveness import Liveness, Signals, decide, is_cache_expired
 from agent.tables import AgentDB, ClaimOrigin, Node, NodeAddress, Prefix
 from meshmodel.identity import UNKNOWN
 from meshmodel.names import ClusterId, ClusterName
@@ -27,6 +27,7 @@ class ThisNode:
         self.prefixes = PrefixWriter(self.db)
         self.routes: dict[str, int] = {}
         self.links: set[int] = set()
+        self.bridges: dict[str, int] = {}
         self.asked: list[str] = []
         self.failing: set[str] = set()
         self.discovery = EndpointDiscovery(self.db)
@@ -39,11 +40,11 @@ class ThisNode:
         self.asked.append(address)
         if address in self.failing:
             return LinkSighting(error="netlink: no buffer")
-        ifindex = self.routes.get(address)
+        ifindex, bridge = self.routes.get(address), self.bridges.get(address, 0)
         if ifindex is None:
-            return LinkSighting(None, is_there=known in self.links)
+            return LinkSighting(None, is_there=known in self.links, bridge=bridge)
         self.links.add(ifindex)
-        return LinkSighting(EndpointInterface(ifindex, *MACS))
+        return LinkSighting(EndpointInterface(ifindex, *MACS, bridge), bridge=bridge)
 
     def step(self, now_s: float = 0.0) -> float:
         due = self.discovery.begin(now_s)
@@ -324,35 +325,67 @@ def test_a_change_during_a_look_up_makes_its_result_void() -> None:
     assert node.found() == {"10.1.0.1": (1, 6)}
 
 
-@pytest.mark.parametrize(
-    ("control", "data", "has_probes", "now", "expected"),
-    [
-        (None, None, True, 100, Liveness.CONNECTED),
-        (50, None, True, 1_000, Liveness.FROZEN),
-        (50, None, False, 1_000, Liveness.FROZEN),
-        (50, 60, False, 1_000, Liveness.FROZEN),
-        (50, 60, True, 69, Liveness.FROZEN),
-        (50, 60, True, 70, Liveness.WITHDRAWN),
-        (95, 60, True, 100, Liveness.FROZEN),
-        (None, 60, True, 69, Liveness.CONNECTED),
-        (None, 60, True, 70, Liveness.WITHDRAWN),
-    ],
-)
-def test_only_a_peer_without_a_data_path_is_withdrawn_and_only_after_the_bound(
-    control: float | None, data: float | None, has_probes: bool, now: float, expected: Liveness
-) -> None:
-    verdict = decide(now, Signals(control, data, has_probes), 10.0)
-    assert verdict.liveness is expected
-    assert bool(verdict.reason) == (expected is not Liveness.CONNECTED or data is not None)
+def test_who_waits_behind_a_bridge_is_looked_for_when_its_ports_change_and_a_little_later() -> None:
+    """The address may be set after the interface is there; nothing says so."""
+    node = ThisNode()
+    node.bridges = {"10.1.0.1": 7, "10.1.0.2": 8}
+    node.pod("10.1.0.1")
+    node.pod("10.1.0.2")
+    now_s = 0.0
+    for later_s in LOOK_AGAIN_S:
+        again_s = node.step(now_s)
+        assert again_s == pytest.approx(now_s + later_s)
+        now_s = again_s
+    assert node.step(now_s) == RECHECK_S
+    node.asked.clear()
+    node.discovery.note(LinkChanges(links=frozenset({3}), gone=frozenset({4}), bridges=frozenset({8, 9})))
+    assert node.step(10.0) == 10.0 + LOOK_AGAIN_S[0]
+    assert node.asked == ["10.1.0.2"]
+    node.routes["10.1.0.2"] = 5
+    assert node.step(10.0 + LOOK_AGAIN_S[0]) == RECHECK_S
+    assert node.found() == {"10.1.0.2": (1, 5)}
 
 
-def test_the_bound_cannot_be_set_below_three_seconds() -> None:
-    assert decide(62.5, Signals(50, 60, True), 0.1).liveness is Liveness.FROZEN
-    assert decide(63.0, Signals(50, 60, True), 0.1).liveness is Liveness.WITHDRAWN
+def test_an_endpoint_says_whether_it_is_a_port_and_keeps_up_with_its_bridge() -> None:
+    node = ThisNode()
+    node.routes, node.bridges = {"10.1.0.1": 5, "10.1.0.2": 6}, {"10.1.0.1": 7}
+    node.pod("10.1.0.1")
+    node.pod("10.1.0.2")
+    node.step()
+    assert {e.address: e.is_bridge_port for e in node.db.endpoints.rows()} == {"10.1.0.1": True, "10.1.0.2": False}
+    node.asked.clear()
+    node.discovery.note(LinkChanges(links=frozenset({9}), bridges=frozenset({7})))
+    node.step(0.1)
+    assert node.asked == [], "another port is no business of a pod that is found"
+    node.discovery.note(LinkChanges(links=frozenset({7})))
+    node.step(0.2)
+    assert node.asked == ["10.1.0.1"], "the bridge may have another MAC"
 
 
-def test_a_cache_without_a_lifetime_never_expires() -> None:
-    assert not is_cache_expired(1e9, 0.0, 0.0)
-    assert not is_cache_expired(59.0, 0.0, 60.0)
-    assert is_cache_expired(60.0, 0.0, 60.0)
-    assert not is_cache_expired(1e9, None, 60.0)
+def test_an_interface_stays_its_first_addresss_and_passes_on_when_that_is_gone() -> None:
+    node = ThisNode()
+    node.routes = {"10.1.0.1": 5, "10.1.0.2": 5}
+    node.pod("10.1.0.1")
+    node.pod("10.1.0.2")
+    node.step()
+    assert node.found() == {"10.1.0.1": (1, 5)}
+    assert (node.discovery.waiting, node.discovery.second) == ((), (("10.1.0.2", "10.1.0.1"),))
+    del node.routes["10.1.0.1"]
+    node.links.discard(5)
+    node.forget("10.1.0.1")
+    assert node.step(0.1) == 0.1, "the other one is due at once"
+    node.step(0.1)
+    assert {address: ifindex for address, (_, ifindex) in node.found().items()} == {"10.1.0.2": 5}
+    assert node.discovery.second == ()
+
+
+def test_two_pods_that_changed_interfaces_keep_one_each() -> None:
+    node = ThisNode()
+    node.routes = {"10.1.0.1": 5, "10.1.0.2": 6}
+    node.pod("10.1.0.1")
+    node.pod("10.1.0.2")
+    node.step()
+    node.routes = {"10.1.0.1": 6, "10.1.0.2": 5}
+    node.discovery.note(LinkChanges(is_all=True))
+    node.step(0.1)
+    assert node.found() == {"10.1.0.1": (1, 6), "10.1.0.2": (2, 5)}

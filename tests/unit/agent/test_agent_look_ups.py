@@ -10,7 +10,7 @@ import pytest
 
 from agent.bootstrap import Facts
 from agent.core import open_core
-from agent.datapath.rtnetlink import LinkSighting
+from agent.datapath.pod_interfaces import LinkSighting
 from agent.endpoints.discovery import RETRY_MINIMUM_S
 from agent.endpoints.feature import EndpointsFeature
 from agent.machine import MemoryHost

@@ -15,7 +15,7 @@ from agent.core import Core, open_core
 from agent.datapath.layout import EndpointFlag
 from agent.datapath.maps import Maps
 from agent.datapath.memory import memory_maps
-from agent.datapath.rtnetlink import EndpointInterface, LinkSighting
+from agent.datapath.pod_interfaces import EndpointInterface, LinkSighting
 from agent.endpoints.feature import EndpointsFeature
 from agent.feature import Feature, Tasks
 from agent.identity.feature import IdentityFeature

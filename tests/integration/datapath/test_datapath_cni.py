@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real packets beside other CNI plugins: pods on ports of a bridge, and pods whose neighbours are asked for (ptp)."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from agent.datapath.config import AttachMode
+from agent.datapath.layout import Direction, EndpointFlag, PolicyKey, PolicyValue
+from agent.datapath.pod_interfaces import sight
+from agent.datapath.reasons import Reason
+from tests.integration.datapath.datapath_topology import (
+    TCP_PORT,
+    UDP_PORT,
+    Pod,
+    Topology,
+    drain_events,
+    exchange,
+    topology,
+)
+from tests.packet.datapath_host import bpffs, build_objects, inside, run
+from tests.support.leftovers import own_name
+
+pytestmark = pytest.mark.root
+VIP, HOST_ID = "172.20.1.7", 1
+KINDS = {"bridge": (AttachMode.TCX, True), "bridge-clsact": (AttachMode.CLSACT, False), "ptp": (AttachMode.TCX, True)}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
+    build_objects()
+    mode, peer_redirect = KINDS[request.param]
+    cni = request.param.partition("-")[0]
+    with (
+        bpffs(tmp_path_factory.mktemp("cni") / "bpf") as pins,
+        topology(own_name("cni"), pins, mode, peer_redirect=peer_redirect, cni=cni) as made,
+    ):
+        yield made
+
+
+def names(pods: list[Pod], client: Pod) -> set[str]:
+    return {f"{pod.name} {client.address}" for pod in pods}
+
+
+def test_every_pod_is_found_where_it_is(clean: Topology) -> None:
+    for node in clean.nodes:
+        with inside(node.namespace):
+            found = [s.interface for s in sight([(pod.address, 0) for pod in node.pods])]
+            bridge = socket.if_nametoindex("cni0") if node.cni == "bridge" else 0
+        seen = [(i.ifindex, i.mac, i.node_mac, i.bridge) for i in found if i is not None]
+        assert seen == [(pod.ifindex, pod.mac, pod.node_mac, bridge) for pod in node.pods]
+
+
+def test_every_pod_reaches_every_pod(clean: Topology) -> None:
+    for source in clean.pods():
+        for target in clean.pods():
+            if target is not source:
+                assert source.ask(target.address, TCP_PORT) == f"{target.name} {source.address}"
+
+
+def test_a_service_spreads_over_its_node_its_cluster_and_the_other(clean: Topology) -> None:
+    client, *others = clean.pods()
+    backends = [others[0], others[1], others[4]]
+    clean.service(VIP, backends)
+    assert {client.ask(VIP, 80) for _ in range(60)} == names(backends, client)
+    clean.service(VIP, [client])
+    assert client.ask(VIP, 80) == f"{client.name} 169.254.42.1"
+
+
+def test_datagrams_of_a_service_are_answered_from_its_address(clean: Topology) -> None:
+    client, beside, *_, far = clean.pods()
+    for target in (beside, far):
+        clean.service(VIP, [target], 17)
+        with client.datagram() as made:
+            made.sendto(b"?", (VIP, 80))
+            assert made.recvfrom(256) == (f"{target.name} {client.address}".encode(), (VIP, 80))
+
+
+def test_the_node_reaches_its_pods_and_they_reach_it(clean: Topology) -> None:
+    node = clean.nodes[0]
+    pod = node.pods[0]
+    with inside(node.namespace), socket.create_connection((pod.address, TCP_PORT), 2) as made:
+        assert exchange(made).startswith(pod.name)
+    for address in (node.address, node.gateway):
+        if address == "169.254.1.1":
+            continue
+        with inside(node.namespace):
+            server = socket.create_server((address, 0))
+        with closing(server), pod.connect(address, server.getsockname()[1]) as made:
+            accepted, peer = server.accept()
+            accepted.close()
+            assert peer[0] == pod.address
+
+
+def test_policy_of_both_sides_holds_on_one_node_and_lets_its_node_in(clean: Topology) -> None:
+    node = clean.nodes[0]
+    first, second = node.pods
+    allow = PolicyValue(False, 1, 1)
+    node.maps.policy.update([(PolicyKey(second.endpoint_id, Direction.INGRESS, HOST_ID), allow)])
+    node.endpoint(second, EndpointFlag.ENFORCE_INGRESS, 2)
+    assert first.is_refused(second.address, TCP_PORT)
+    assert second.ask(first.address, TCP_PORT) == f"{first.name} {second.address}", "answers come in"
+    with inside(node.namespace), socket.create_connection((second.address, TCP_PORT), 2) as made:
+        assert exchange(made).startswith(second.name)
+    node.maps.policy.update([(PolicyKey(second.endpoint_id, Direction.INGRESS, first.identity), allow)])
+    node.endpoint(second, EndpointFlag.ENFORCE_INGRESS, 3)
+    assert first.ask(second.address, TCP_PORT) == f"{second.name} {first.address}"
+    node.endpoint(first, EndpointFlag.ENFORCE_EGRESS, 4)
+    assert first.is_refused(second.address, TCP_PORT)
+
+
+def test_a_neighbour_that_nobody_remembers_is_asked_for_again(clean: Topology) -> None:
+    client, beside, *_, far = clean.pods()
+    for place in (client.namespace, beside.namespace, clean.nodes[0].namespace):
+        run("ip", "-n", place, "neigh", "flush", "all")
+    assert client.ask(beside.address, TCP_PORT).startswith(beside.name)
+    assert client.ask(far.address, TCP_PORT).startswith(far.name)
+
+
+def test_a_pod_speaks_for_no_other_address(clean: Topology) -> None:
+    """Its ARP is its own, and so are its packets."""
+    node = clean.nodes[0]
+    liar, victim = node.pods
+    drain_events(node)
+    run("ip", "-n", liar.namespace, "address", "add", f"{victim.address}/32", "dev", "eth0")
+    try:
+        command = (
+            "ip",
+            "netns",
+            "exec",
+            liar.namespace,
+            "ping",
+            "-c",
+            "1",
+            "-W",
+            "1",
+            "-I",
+            victim.address,
+            node.gateway,
+        )
+        assert subprocess.run(command, capture_output=True, check=False).returncode == 1
+        with inside(node.namespace):
+            assert [s.interface.ifindex for s in sight([(victim.address, 0)]) if s.interface] == [victim.ifindex]
+    finally:
+        run("ip", "-n", liar.namespace, "address", "del", f"{victim.address}/32", "dev", "eth0")
+    assert {e.reason for e in drain_events(node) if e.reason >= 128} == {Reason.INVALID_SOURCE_IP}
+
+
+def test_a_flood_for_others_is_no_pods_business(clean: Topology) -> None:
+    """The bridge has forgotten where a MAC is; the frame reaches every port, and one pod."""
+    node = clean.nodes[0]
+    if node.cni != "bridge":
+        pytest.skip("only a bridge floods")
+    first, second = node.pods
+    second_flags = EndpointFlag.ENFORCE_INGRESS
+    node.endpoint(second, second_flags, 2)
+    drain_events(node)
+    run("ip", "-n", node.namespace, "link", "set", "cni0", "type", "bridge", "fdb_flush")
+    with inside(node.namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+        made.settimeout(2)
+        made.sendto(b"?", (first.address, UDP_PORT))
+        assert made.recv(256).decode().startswith(first.name)
+    seen = [e for e in drain_events(node) if e.destination == first.address]
+    assert {e.endpoint_id for e in seen} == {first.endpoint_id}
+
+
+def test_packets_too_large_for_the_overlay_are_answered_with_its_mtu(clean: Topology) -> None:
+    node, client, target = clean.nodes[0], clean.nodes[0].pods[1], clean.pods()[-1]
+    places = [(client.namespace, "eth0"), (node.namespace, "lxcb")]
+    places += [(node.namespace, "cni0")] if node.cni == "bridge" else []
+    try:
+        for namespace, device in places:
+            run("ip", "-n", namespace, "link", "set", device, "mtu", "1500")
+        with client.datagram() as made:
+            made.sendto(b"x" * 1450, (target.address, UDP_PORT))
+            made.sendto(b"x" * 1450, (target.address, UDP_PORT))
+            assert made.recv(256).decode().startswith(target.name)
+    finally:
+        for namespace, device in reversed(places):
+            run("ip", "-n", namespace, "link", "set", device, "mtu", "1450")
+        run("ip", "-n", client.namespace, "route", "flush", "cache")
