@@ -87,7 +87,7 @@ class Networks:
         self._services: dict[ServiceName, tuple[Block, ...]] = {}
         self._service_networks: tuple[Block, ...] = ()
         self._balancers: dict[ServiceName, tuple[Block, ...]] = {}
-        self._balancer_of: dict[Block, ServiceName] = {}
+        self._balancer_of: dict[Block, set[ServiceName]] = {}
         self._changes: list[ClaimChange] = []
         self.judges: list[Callable[[Sequence[ClaimChange]], int]] = []
 
@@ -142,12 +142,15 @@ class Networks:
         A load balancer's address is a field that others than Kubernetes may write. It is ours, but not where a person lets a
         peer own it by a list: that decides, and not who spoke first.
         """
-        balancers = tuple(block_of(ip) for ip in load_balancer_ips)
+        balancers = tuple(dict.fromkeys(block_of(ip) for ip in load_balancer_ips))
         for block in self._balancers.pop(name, ()):
-            self._balancer_of.pop(block, None)
+            self._balancer_of[block].discard(name)
+            if not self._balancer_of[block]:
+                del self._balancer_of[block]
         if balancers:
             self._balancers[name] = balancers
-            self._balancer_of.update(dict.fromkeys(balancers, name))
+            for block in balancers:
+                self._balancer_of.setdefault(block, set()).add(name)
         blocks = [_around(block_of(ip)) for ip in cluster_ips]
         self._set_service_blocks(name, [*blocks, *(block for block in balancers if not self._is_listed(block))])
 
@@ -288,8 +291,8 @@ class Networks:
             return ClaimRefusal(f"{block} is {what}", block)
         for held, holder in self._holders.overlapping(block):
             if holder != name:
-                service = self._balancer_of.get(held) if holder == self._own else None
-                where = f"load balancer of Service {service}" if service else str(held)
+                services = sorted(self._balancer_of.get(held, ())) if holder == self._own else []
+                where = f"load balancer of Service {', '.join(map(str, services))}" if services else str(held)
                 return ClaimRefusal(f"{block} belongs to cluster {holder} ({where})", block)
         if lists and not any(allowed.covers(block) for allowed in lists):
             return ClaimRefusal(f"{block} is not in the networks its connection file allows", block, True)

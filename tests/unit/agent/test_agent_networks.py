@@ -243,3 +243,19 @@ def test_an_address_is_a_nodes_for_as_long_as_some_record_says_so(networks: Netw
     assert networks.refuse_host(SOUTH, "172.18.0.6") is None
     networks.delete_node(SOUTH, "s3")
     assert "is no node of cluster south" in str(networks.refuse_host(SOUTH, "172.18.0.6"))
+
+
+def test_every_service_of_a_balancer_address_is_named(networks: Networks) -> None:
+    """Services may share an address: that of one which goes stays the others'."""
+    one, two = ServiceName("shop", "web"), ServiceName("kube-system", "dns")
+
+    def why() -> str:
+        refusal = networks.refuse_address(SOUTH, "172.18.9.1")
+        return "" if refusal is None else refusal.reason
+
+    networks.set_own_service(one, [], ["172.18.9.1", "172.18.9.1"])
+    assert "load balancer of Service kube-system/dns, shop/web" in why()
+    networks.set_own_service(two, [], [])
+    assert "load balancer of Service shop/web)" in why()
+    networks.set_own_service(one, [], [])
+    assert why() == ""
