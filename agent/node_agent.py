@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
+from agent.backendhealth.feature import BackendHealthFeature
 from agent.confirmation.feature import ConfirmationFeature
 from agent.core import Core
 from agent.endpoints.feature import EndpointsFeature
@@ -65,6 +66,7 @@ def make_features(core: Core) -> tuple[Feature, ...]:
         EndpointsFeature(core, policy.target.revision, policy.target.failures),
         ObserveFeature(core, policy.compiler.rule_origin),
         confirmation,
+        BackendHealthFeature(core),
         mesh,
         JournalFeature(core, mesh.peers),
     )

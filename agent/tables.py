@@ -19,6 +19,7 @@ from meshkit.wake import Wake
 from meshmodel.algorithm import Algorithm
 from meshmodel.annotations import Affinity
 from meshmodel.condition import Condition
+from meshmodel.health_probe import HealthProbe
 from meshmodel.identity import Reserved
 from meshmodel.labels import Labels
 from meshmodel.names import ClusterId, ClusterName, ServiceName
@@ -118,6 +119,8 @@ class Service:
     problems: tuple[str, ...] = ()
     algorithm: Algorithm | None = None
     """How a connection finds its backend; None: as the agent's setting says."""
+    health_probe: HealthProbe | None = None
+    """How its pods are asked whether they are well, by the agents of their nodes."""
     created: str = ""
     """When the object was made, as Kubernetes writes it (RFC 3339, UTC): of two that claim one thing, the older has it."""
     uid: str = ""
@@ -330,6 +333,15 @@ class LostNode:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class FailingPods:
+    """What one node's agent found: addresses of its pods that fail the health probe of a service."""
+
+    lease: str
+    node: str
+    failing: tuple[tuple[ServiceName, tuple[str, ...]], ...]
+
+
 class AgentDB(Database):
     """Every table of the agent. `own` names this cluster and `node_address` this node: rows of theirs are local.
 
@@ -362,6 +374,7 @@ class AgentDB(Database):
             self, "policies", key=lambda p: (p.kind, p.namespace, p.name)
         )
         self.peers: Table[ClusterName, PeerHealth] = Table(self, "peers", key=lambda p: p.name)
+        self.failing_pods: Table[str, FailingPods] = Table(self, "failing-pods", key=lambda f: f.lease)
         self.lost_nodes: Table[str, LostNode] = Table(self, "lost_nodes", key=lambda n: n.ip)
 
     def is_here(self, host: str) -> bool:

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
+from kubeintent.confirmation import AgentWord
 from kubeintent.rows import (
     BlockIntent,
-    ConfirmationIntent,
     EndpointIntent,
     ExportIntent,
     IdentityIntent,
@@ -159,7 +159,7 @@ class Tables:
         self.blocks: IntentTable[BlockIntent] = IntentTable("blocks", node_of=lambda row: row.node)
         self.endpoints: IntentTable[tuple[EndpointIntent, ...]] = IntentTable("endpoints", _namespace_of)
         self.identities: IntentTable[IdentityIntent] = IntentTable("identities", lambda row: row.namespace)
-        self.confirmations: IntentTable[ConfirmationIntent] = IntentTable("confirmations", node_of=lambda row: row.node)
+        self.confirmations: IntentTable[AgentWord] = IntentTable("confirmations", node_of=lambda row: row.node)
         self.exports: IntentTable[ExportIntent] = IntentTable("exports", lambda row: row.namespace)
 
     def dump(self) -> str:

@@ -3,17 +3,30 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from kubeintent import fields
+from kubeintent.health import read_health
 from kubeintent.read import Obj, Read, bounded, name_of
-from kubeintent.rows import ConfirmationIntent
+from kubeintent.rows import ConfirmationIntent, HealthIntent
 from meshapi.installed import CONFIRMED_PODS, LEASE_PREFIX
 from meshmodel.address import canonical_ip
 
+AgentWord: TypeAlias = ConfirmationIntent | HealthIntent
+
+
 MAXIMUM_PODS: Final = 10_000
+
+
+def read_agent_lease(obj: Obj) -> Read[AgentWord]:
+    """What an agent says in either of its Leases. Raises: UnreadableError."""
+    found = read_confirmation(obj)
+    if found.row is not None:
+        return Read(found.row, found.problems, found.uid)
+    other = read_health(obj)
+    return Read(other.row, other.problems, other.uid)
 
 
 def read_confirmation(obj: Obj) -> Read[ConfirmationIntent]:

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 from meshmodel.annotations import ServiceAnnotations
 from meshmodel.labels import Labels
+from meshmodel.names import ServiceName
 from meshmodel.node import INTERNAL_IP
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
@@ -192,6 +193,14 @@ class BlockIntent:
 
     cidr: str
     node: str
+
+
+@dataclass(frozen=True, slots=True)
+class HealthIntent:
+    """One agent's other Lease: the pods of its node that fail their health probe, addresses by service."""
+
+    node: str
+    failing: tuple[tuple[ServiceName, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,10 @@ LEASE_PREFIX: Final = "clustermesh-agent-"
 LEASE_LABELS: Final = {"k8s-app": AGENT, **PART_OF}
 OWN_PREFIX: Final = "mesh.clustermesh.io/"
 """Of annotations that only our programs write and read; Cilium ignores them."""
+HEALTH_LEASE_PREFIX: Final = "clustermesh-health-"
+HEALTH_SELECTOR: Final = f"{OWN_PREFIX}health=pods"
+HEALTH_LABELS: Final = {**LEASE_LABELS, OWN_PREFIX + "health": "pods"}
+FAILING_PODS: Final = OWN_PREFIX + "failing-pods"
 CONFIRMED_PODS: Final = OWN_PREFIX + "confirmed-pods"
 """The annotation: a JSON object from pod address to pod uid, or to namespace/name where the agent was never told the uid."""
 

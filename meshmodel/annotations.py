@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from meshmodel.algorithm import Algorithm, parse_algorithm
 from meshmodel.export_scope import EXPORT_TO, parse_export_scope
+from meshmodel.health_probe import HealthProbe, parse_health_probe
 from meshmodel.steering import NO_STEERING, ORDER, THRESHOLD, Steering, parse_steering
 
 GLOBAL: Final = "service.cilium.io/global"
@@ -41,6 +42,7 @@ class ServiceAnnotations(NamedTuple):
     steering: Steering = NO_STEERING
     export_to: tuple[str, ...] | None = None
     algorithm: Algorithm | None = None
+    health_probe: HealthProbe | None = None
 
 
 def parse_service_annotations(annotations: Mapping[str, str]) -> ServiceAnnotations:
@@ -57,9 +59,16 @@ def parse_service_annotations(annotations: Mapping[str, str]) -> ServiceAnnotati
     steering = parse_steering(annotations, problems)
     export_to = parse_export_scope(annotations, problems)
     algorithm = parse_algorithm(annotations, problems)
+    health_probe = parse_health_probe(annotations, problems)
     if not is_global:
-        if has_shared or affinity is not Affinity.NONE or steering != NO_STEERING or export_to is not None:
-            problems.append(f'what shares or steers it has no effect without {GLOBAL}: "true"')
+        if (
+            has_shared
+            or affinity is not Affinity.NONE
+            or steering != NO_STEERING
+            or export_to is not None
+            or health_probe is not None
+        ):
+            problems.append(f'what shares, steers or probes it has no effect without {GLOBAL}: "true"')
         return ServiceAnnotations(False, False, Affinity.NONE, tuple(problems), algorithm=algorithm)
     if steering.order and affinity is not Affinity.NONE:
         problems.append(f"{AFFINITY} has no effect beside {ORDER}")
@@ -67,7 +76,7 @@ def parse_service_annotations(annotations: Mapping[str, str]) -> ServiceAnnotati
         problems.append(f"{THRESHOLD} has no effect without {AFFINITY} or {ORDER}")
     if export_to is not None and not is_shared:
         problems.append(f'{EXPORT_TO} has no effect beside {SHARED}: "false"')
-    return ServiceAnnotations(True, is_shared, affinity, tuple(problems), steering, export_to, algorithm)
+    return ServiceAnnotations(True, is_shared, affinity, tuple(problems), steering, export_to, algorithm, health_probe)
 
 
 def namespace_is_global(annotations: Mapping[str, str], default: bool = True) -> bool:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from agent.loadbalancer.maglev import maglev_table
@@ -32,6 +32,9 @@ class Consistency(NamedTuple):
 RANDOM: Final = Consistency(Algorithm.RANDOM, MAGLEV_SIZES[0])
 
 
+NOBODY: Final[frozenset[tuple[str, str]]] = frozenset()
+
+
 class Chooser:
     """Chooses among the backends of all clusters, seen from `here`."""
 
@@ -41,12 +44,19 @@ class Chooser:
         self._clusters: list[ClusterName] = [db.own]  # own cluster first, then by name: the order of selection
         self.unreachable: frozenset[str] = frozenset()
         """Addresses that count as unhealthy whatever their cluster says: their node cannot be reached from here."""
+        self.failing: Mapping[ServiceName, frozenset[tuple[str, str]]] = {}
+        """Own pods that fail the health probe of a service: the node whose agent says so, and the address."""
         self.here = Locality(db.own, db.node_name)
 
     def know_cluster(self, cluster: ClusterName) -> None:
         """The cluster may have backends from here on."""
         if cluster not in self._clusters:
             self._clusters = [self._db.own, *sorted({*self._clusters, cluster} - {self._db.own})]
+
+    def is_failing(self, service: Service, candidate: Candidate) -> bool:
+        """Whether it is an own pod that fails the service's health probe."""
+        pod = (candidate.backend.node, candidate.backend.address)
+        return candidate.is_local and pod in self.failing.get(service.name, NOBODY)
 
     def rows_of(self, name: ServiceName) -> list[BackendSet]:
         """What each cluster contributes to the service, own cluster first."""
@@ -61,9 +71,11 @@ class Chooser:
             is_local = cluster == self._db.own
             peer = None if is_local else self._db.peers.get(cluster)
             is_kept = not with_withdrawals or service.steering.keeps_unreachable
+            failing = self.failing.get(service.name, NOBODY) if is_local and service.health_probe else NOBODY
             is_withdrawn = not is_kept and peer is not None and peer.is_withdrawn
             for backend in fitting(row, port):
                 is_lost = is_withdrawn or (not is_kept and backend.address in self.unreachable)
+                is_lost |= bool(failing) and (backend.node, backend.address) in failing
                 kept = backend._replace(is_healthy=False) if is_lost else backend
                 out.append(Candidate(kept, cluster, row.cluster_id, is_local))
         return out
@@ -141,6 +153,7 @@ class Chooser:
         local: list[Target] = []
         remote: list[Target] = []
         is_plain = not self.unreachable and service.steering is NO_STEERING
+        is_plain = is_plain and service.name not in self.failing
         name, protocol, own = port.name, port.protocol, self._db.own
         for row in self.rows_of(service.name):
             cluster = row.cluster

@@ -82,6 +82,7 @@ def strip_service(item: dict[str, Any]) -> Service | None:
         is_external_local=found.is_external_local,
         unsupported=tuple(_unsupported(found)) if found.annotations.global_ else (),
         problems=(*found.annotations.problems, *read.problems),
+        health_probe=found.annotations.health_probe,
         algorithm=found.annotations.algorithm,
         created=found.created,
         uid=found.uid,

@@ -17,6 +17,7 @@ from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.tables import AgentDB, Prefix, Target
 from meshkit.errors import MAXIMUM_TEXT, MeshError
 from meshkit.table import HistoryLostError, Table
+from meshmodel.names import ServiceName
 
 log = logging.getLogger(__name__)
 K = TypeVar("K")
@@ -29,7 +30,13 @@ class AddressFollower:
 
     def __init__(self, db: AgentDB, writer: LoadBalancerWriter, backends: BackendRegistry) -> None:
         self._db, self._writer, self._backends = db, writer, backends
-        self.tables: tuple[Table[Any, Any], ...] = (db.prefixes, db.backends, db.lost_nodes, db.nodes)
+        self.tables: tuple[Table[Any, Any], ...] = (
+            db.prefixes,
+            db.backends,
+            db.lost_nodes,
+            db.nodes,
+            db.failing_pods,
+        )
         self._seen = dict.fromkeys((table.name for table in self.tables), 0)
         self._dead: frozenset[str] = frozenset()
         self._behind: frozenset[str] = frozenset()
@@ -61,9 +68,19 @@ class AddressFollower:
             self._judge_nodes()
         elif self._dead and prefixes:
             self._judge_pods(prefixes)
+        if self._changed(self._db.failing_pods, is_wanted=True) != []:
+            self._judge_health()
         nodes = self._changed(self._db.nodes, is_wanted=True)
         if nodes is None or (self._db.own, self._db.node_name) in nodes:
             self._judge_zone()
+
+    def _judge_health(self) -> None:
+        found: dict[ServiceName, set[tuple[str, str]]] = {}
+        for row in self._db.failing_pods.rows():
+            for name, addresses in row.failing:
+                found.setdefault(name, set()).update((row.node, address) for address in addresses)
+        with self._db.write():
+            self._writer.set_failing({name: frozenset(pods) for name, pods in found.items()})
 
     def _judge_zone(self) -> None:
         """A record of this node that is gone says nothing: the zone stays."""

@@ -107,7 +107,11 @@ class ServiceRows:
             if id(candidate) in chosen:
                 return "" if slots else "the address is not this service's here"
             peer = self._db.peers.get(ClusterName(candidate.cluster))
-            return why_not.reason(candidate, is_withdrawn=peer is not None and peer.is_withdrawn)
+            return why_not.reason(
+                candidate,
+                is_withdrawn=peer is not None and peer.is_withdrawn,
+                is_failing=self._writer.chooser.is_failing(service, candidate),
+            )
 
         def status(candidate: Candidate) -> BackendStatus:
             backend, why = candidate.backend, reason(candidate)

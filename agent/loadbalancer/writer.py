@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network
 
 from agent.loadbalancer.addresses import AddressRules
@@ -147,6 +147,12 @@ class LoadBalancerWriter:
         if changed:
             rows = self._db.backends.rows()
             self._select_all({r.service for r in rows if any(b.address in changed for b in r.backends)})
+
+    def set_failing(self, failing: Mapping[ServiceName, frozenset[tuple[str, str]]]) -> None:
+        """Own pods, by node and address, that fail the health probe of each service: unhealthy from here on, and no others."""
+        before, self.chooser.failing = self.chooser.failing, failing
+        names = before.keys() | failing.keys()
+        self._select_all({name for name in names if before.get(name) != failing.get(name)})
 
     def set_zone(self, zone: str) -> None:
         """This node is in `zone` from here on; backends may be meant for it."""

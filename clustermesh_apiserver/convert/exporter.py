@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Final, Protocol
 
+from clustermesh_apiserver.convert.backend_health import without_failing
 from clustermesh_apiserver.convert.confirmations import Asker, Confirmations
 from clustermesh_apiserver.convert.endpoint_slice import convert_slice
 from clustermesh_apiserver.convert.identity import IdentityRefusal, convert_identity
@@ -21,7 +22,7 @@ from clustermesh_apiserver.convert.pod_networks import pod_networks
 from clustermesh_apiserver.convert.service import convert_service, is_shared
 from clustermesh_apiserver.convert.service_export import convert_export
 from clustermesh_apiserver.tables import IntentTable, Tables
-from kubeintent.rows import NamespaceIntent, NodeIntent, SliceIntent
+from kubeintent.rows import NamespaceIntent, NodeIntent, ServiceIntent, SliceIntent
 from meshkit.errors import MAXIMUM_TEXT
 from meshmodel.identity import IdentityRange
 from meshmodel.keys import Kind
@@ -129,6 +130,10 @@ class BackendExporter(Exporter):
         """The slice without addresses that are not confirmed yet; the asker's record is converted again when one is."""
         return piece if self._confirmations is None else self._confirmations.announced(piece, asker)
 
+    def healthy(self, piece: SliceIntent, service: ServiceIntent) -> SliceIntent:
+        """The slice without pods that fail the service's health probe; agents' Leases are touched with the service."""
+        return without_failing(piece, service, self.tables.confirmations.rows())
+
 
 class ServiceExporter(BackendExporter):
     """Service records."""
@@ -148,7 +153,7 @@ class ServiceExporter(BackendExporter):
             self.sink.delete(key.encode())
             return
         rows = (self.tables.slices.get(name) for name in self.tables.slices.in_group(key))
-        slices = [self.announced(piece, (Kind.SERVICES, key)) for piece in rows if piece is not None]
+        slices = [self.healthy(self.announced(p, (Kind.SERVICES, key)), service) for p in rows if p is not None]
         record = convert_service(service, slices, cluster=self._cluster, cluster_id=self._cluster_id)
         self.sink.upsert(key.encode(), record.encode())
 
@@ -171,7 +176,7 @@ class SliceExporter(BackendExporter):
             return
         record = None
         if is_shared(service, namespace):
-            piece = self.announced(piece, (Kind.ENDPOINT_SLICES, key))
+            piece = self.healthy(self.announced(piece, (Kind.ENDPOINT_SLICES, key)), service)
             record = convert_slice(piece, service, cluster=self._cluster, cluster_id=self._cluster_id)
         if record is None:
             self.sink.delete(key.encode())

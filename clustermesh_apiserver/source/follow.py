@@ -37,14 +37,14 @@ from kube.resource import (
     Resource,
 )
 from kubeintent.cilium import read_cilium_endpoint, read_cilium_endpoint_slice, read_cilium_identity
-from kubeintent.confirmation import read_confirmation
+from kubeintent.confirmation import AgentWord, read_agent_lease
 from kubeintent.endpoint_slice import read_endpoint_slice
 from kubeintent.node import read_calico_block, read_cilium_node, read_node
 from kubeintent.pod import read_namespace, read_pod
 from kubeintent.read import Read
 from kubeintent.rows import (
     BlockIntent,
-    ConfirmationIntent,
+    HealthIntent,
     IdentityIntent,
     NamespaceIntent,
     NodeIntent,
@@ -219,7 +219,7 @@ class Source:
             intakes.append(self._intake(CALICO_IPAM_BLOCKS, read_calico_block, tables.blocks, self._block_changed))
             if self._confirmations is not None:
                 taken = self._confirmation_changed
-                intakes.append(self._intake(LEASES, read_confirmation, tables.confirmations, taken))
+                intakes.append(self._intake(LEASES, read_agent_lease, tables.confirmations, taken))
         if plan.exports:
             intakes.append(self._intake(SERVICE_EXPORTS, read_service_export, tables.exports, self._export_changed))
         return intakes
@@ -276,10 +276,13 @@ class Source:
             self.touch(Kind.NODES, self.tables.nodes.keys())
         self.touch(Kind.NODES, (row.node for row in (before, after) if row is not None))
 
-    def _confirmation_changed(
-        self, _key: str, before: ConfirmationIntent | None, after: ConfirmationIntent | None
-    ) -> None:
-        if self._confirmations is not None:
+    def _confirmation_changed(self, _key: str, before: AgentWord | None, after: AgentWord | None) -> None:
+        if isinstance(before, HealthIntent) or isinstance(after, HealthIntent):
+            rows = (row for row in (before, after) if isinstance(row, HealthIntent))
+            for service in {str(name) for row in rows for name, _ in row.failing}:
+                self.touch(Kind.SERVICES, (service,))
+                self.touch(Kind.ENDPOINT_SLICES, self.tables.slices.in_group(service))
+        elif self._confirmations is not None:
             self._confirmations.confirmation_changed(before, after)
 
     def _node_changed(self, key: str, before: NodeIntent | None, after: NodeIntent | None) -> None:

@@ -9,6 +9,7 @@ apply FILE...                  Services, EndpointSlices and policies of the own 
 delete KIND NS/NAME            and this one is gone
 pods NS/NAME:PORT [ADDRESS...] one EndpointSlice of the service has these pods; PORT is 8080 or http=8080, and an address may
                                end in ,terminating or ,unready and have ,node=NAME ,for-zone=NAME and ,for-node=NAME
+failing NODE [JSON]            the agent of this node says which pods fail their health probe; without JSON: its Lease is gone
 Told by the stores of clusters:
 peer NAME ID                   the cluster is followed, and every kind of it is listed (peer-connect: is not listed yet)
 put NAME KIND KEY FILE         a record, as it stands in FILE or is given in braces
@@ -36,6 +37,7 @@ table-hash FRONTEND FILE       a checksum of that table, slot by slot
 no-difference                  the service maps are as the tables say, as `clustermesh verify` compares them
 attached [IFINDEX...]          where our programs run
 policy-entries N               how many entries the policy map has
+service-reasons NS/NAME FILE   every backend that is not chosen, and why
 explain NS/NAME FILE           the rule that `clustermesh explain service` names
 problem NS/NAME TEXT           a problem of the service contains the text (no-problem: it has none)
 rejected NAME [REASON=N...]    exactly these records of the cluster were refused
@@ -66,7 +68,9 @@ from agent.policy.rows import policy_list, policy_map_rows
 from agent.settings import AgentSettings
 from agent.tables import PeerHealth
 from kube.reflector import Delete, Upsert
+from kubeintent.health import read_health
 from kvstore.store import Phase
+from meshapi.installed import FAILING_PODS, HEALTH_LEASE_PREFIX
 from meshkit.clock import ManualClock
 from meshmodel.names import ClusterName, ServiceName
 from meshpolicy import PolicyRef
@@ -303,6 +307,20 @@ class AgentScript(Script):
     def do_attached(self, *interfaces: str) -> None:
         found = sorted(self.machine.attached())
         assert found == sorted(map(int, interfaces)), f"attached: {found}"
+
+    def do_failing(self, node: str, text: str = "") -> None:
+        name = HEALTH_LEASE_PREFIX + node
+        if not text:
+            self.agent.health.take([Delete(f"kube-system/{name}", None)])
+            return
+        annotations = {FAILING_PODS: text}
+        item = {"metadata": {"namespace": "kube-system", "name": name, "annotations": annotations}}
+        self.agent.health.take([Upsert(f"kube-system/{name}", read_health(item).row)])
+
+    def do_service_reasons(self, name: str, file: str) -> None:
+        rows = ServiceRows(self.agent.db, self.agent.balancer.writer, self.agent.balancer.target, self.clock)
+        found = [b for s in rows.services() if s.name == name for b in s.backends if b.reason]
+        self.compare(file, "\n".join(f"{b.address} {b.state}: {b.reason}" for b in found))
 
     def do_explain(self, name: str, file: str) -> None:
         rows = ServiceRows(self.agent.db, self.agent.balancer.writer, self.agent.balancer.target, self.clock)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from agent_world import Fed
 
+from agent.backendhealth.feature import BackendHealthFeature
 from agent.bootstrap import Facts
 from agent.core import Core
 from agent.datapath.maps import Maps
@@ -89,8 +90,17 @@ class Agent:
         self.balancer = LoadBalancerFeature(core)
         self.policy = make_policy(core, self.identities, self.ipcache)
         self.sources = Sources(core.db, sources)
-        endpoints = EndpointsFeature(core)
-        features = (self.nodes, self.identities, self.ipcache, self.balancer, self.policy, endpoints, self.sources)
+        self.health, endpoints = BackendHealthFeature(core), EndpointsFeature(core)
+        features = (
+            self.nodes,
+            self.identities,
+            self.ipcache,
+            self.balancer,
+            self.policy,
+            endpoints,
+            self.health,
+            self.sources,
+        )
         self._agent = NodeAgent(core, features)
         self.kubernetes = KubernetesSource(core.db, self.balancer.writer, core.clock)
         self.writers = Writers(self.balancer.writer, self.ipcache.writer, self.identities.writer, self.nodes.writer)

@@ -2,7 +2,7 @@
 """Runs one script: Kubernetes objects go in, the records that are wanted and every write of them come out.
 
 mode cilium slices mcs     what is read and published (default: cilium; or pods); opt-in: namespaces are not global
-                           unless they say so
+                           unless they say so; leases: what agents say of their pods is read
 apply FILE...              objects of these sections arrive
 delete KIND [NS/]NAME...   and go
 listed                     every listing is complete
@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from clustermesh_apiserver.convert.assembly import make_exporters
+from clustermesh_apiserver.convert.confirmations import Confirmations
 from clustermesh_apiserver.problems import Problems
 from clustermesh_apiserver.publish.announcement import kinds_of
 from clustermesh_apiserver.settings import ApiserverSettings
@@ -89,7 +90,16 @@ class ApiserverScript(Script):
         self.tables, self.problems = Tables(), Problems(None, ManualClock())
         self.sinks = {kind: Sink(kind, self.log) for kind in kinds_of(chosen)}
         default = "opt-in" not in modes
-        self.source = Source(None, self.tables, self.problems, lambda _: plan, default_global=default)  # type: ignore[arg-type]
+        clock = ManualClock()
+        confirmations = Confirmations(self.tables, now=clock.monotonic, wall=clock.wall) if "leases" in modes else None
+        self.source = Source(
+            None,  # type: ignore[arg-type]
+            self.tables,
+            self.problems,
+            lambda _: plan,
+            default_global=default,
+            confirmations=confirmations,
+        )
         self.source.set_plan(plan)
         self.exporters = make_exporters(chosen, self.tables, self.sinks, Numbers())
         self.intakes = {intake.resource.kind: intake for intake in self.source.intakes}

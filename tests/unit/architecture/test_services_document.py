@@ -13,6 +13,7 @@ from meshapi.installed import OWN_PREFIX
 from meshmodel import steering
 from meshmodel.algorithm import LB_ALGORITHM
 from meshmodel.export_scope import EXPORT_TO
+from meshmodel.health_probe import HEALTH_PROBE
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs/services.md").read_text()
@@ -54,7 +55,7 @@ def test_every_row_says_what_becomes_of_it() -> None:
 
 def test_every_annotation_of_ours_is_listed_with_a_test() -> None:
     rows = {row.split("`")[1]: row for row in ANNOTATIONS.splitlines() if row.startswith("| `")}
-    assert {f"{OWN_PREFIX}{name}" for name in rows} == {*steering.ALL, EXPORT_TO, LB_ALGORITHM}
+    assert {f"{OWN_PREFIX}{name}" for name in rows} == {*steering.ALL, EXPORT_TO, LB_ALGORITHM, HEALTH_PROBE}
     assert all(re.search(r"`(?:tests|e2e)/", row) for row in rows.values())
 
 

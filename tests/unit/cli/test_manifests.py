@@ -119,7 +119,10 @@ def test_roles_hold_no_wildcard_and_name_every_secret_and_config_map_of_theirs()
             assert role["kind"] == "Role" or "leases" not in rule.get("resources", ())
     maps, leases = named("Role", installed.AGENT)["rules"]
     assert maps["resourceNames"] == [installed.CONFIG_MAP, installed.CILIUM_CONFIG_MAP]
-    assert (leases["resources"], leases["verbs"]) == (["leases"], ["get", "create", "patch"])
+    assert (leases["resources"], leases["verbs"]) == (
+        ["leases"],
+        ["get", "create", "patch", "list", "watch"],
+    )
 
 
 def test_the_apiserver_reads_the_authority_and_the_leases_and_replaces_the_certificates_of_its_own_cluster_only() -> (

@@ -8,6 +8,7 @@ import pytest
 from meshmodel.algorithm import LB_ALGORITHM, Algorithm
 from meshmodel.annotations import AFFINITY, GLOBAL, SHARED, parse_service_annotations
 from meshmodel.export_scope import EXPORT_TO
+from meshmodel.health_probe import HEALTH_PROBE, HealthProbe
 from meshmodel.steering import NO_STEERING, ON_UNREACHABLE, ORDER, SLOW_START, THRESHOLD, WEIGHTS, Steering
 
 
@@ -70,6 +71,31 @@ def test_an_order_goes_before_affinity_and_says_so() -> None:
     found = parse_service_annotations({GLOBAL: "true", AFFINITY: "local", ORDER: "tion,*"})
     assert found.steering.order == ("tion", "*")
     assert found.problems == (f"{AFFINITY} has no effect beside {ORDER}",)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("tcp", HealthProbe()),
+        (" TCP ", HealthProbe()),
+        ("http:/healthz?full=1", HealthProbe("/healthz?full=1")),
+        ("HTTP:/", HealthProbe("/")),
+        ("http", None),
+        ("http:healthz", None),
+        ("http:/a b", None),
+        ("http:/a\r\nHost: x", None),
+        ("http:/" + "a" * 1024, None),
+        ("grpc", None),
+        ("", None),
+    ],
+)
+def test_a_health_probe_is_tcp_or_a_path_that_fits_one_line(value: str, expected: HealthProbe | None) -> None:
+    found = parse_service_annotations({GLOBAL: "true", HEALTH_PROBE: value})
+    assert found.health_probe == expected
+    assert [HEALTH_PROBE in problem for problem in found.problems] == [True] * (expected is None)
+    alone = parse_service_annotations({HEALTH_PROBE: value})
+    assert alone.health_probe is None
+    assert alone.problems
 
 
 @pytest.mark.parametrize(
