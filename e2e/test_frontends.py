@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -65,6 +65,13 @@ def test_a_process_of_a_node_reaches_backends_that_are_in_the_other_cluster_only
         wait_until(f"{NODE} gets Tion from {target}", lambda t=target: set(from_node(far, t)) == {"Tion"})
 
 
+def from_pod(mesh: Mesh, client: Any, target: str) -> Counter[str]:
+    script = IN_TURN.format(count=COUNT, limit=2, target=target)
+    name = client["metadata"]["name"]
+    done = mesh.kubectl("koornacht", "exec", name, "--", "/bin/sh", "-c", script, check=False)
+    return outcomes(done.stdout + done.stderr)
+
+
 def from_outside(mesh: Mesh, target: str) -> Counter[str]:
     """What a machine that is no node gets."""
     script = IN_TURN.format(count=COUNT, limit=2, target=target)
@@ -83,6 +90,16 @@ def test_an_outsider_reaches_backends_that_are_in_the_other_cluster_only(far: Me
         wait_until(
             f"an outsider gets both from {target}",
             lambda t=target: set(from_outside(far, t)) == {"Koornacht", "Tion"},
+        )
+
+
+def test_a_pod_reaches_the_other_cluster_by_a_node_port_of_any_node(far: Mesh) -> None:
+    client = far.pods("koornacht", "name=x-wing")[0]
+    own = client["spec"]["nodeName"]
+    for node in sorted({own, NODE, "koornacht-worker2"}):
+        target = f"{node_address(far, node)}:31080"
+        wait_until(
+            f"a pod on {own} gets Tion from {target}", lambda t=target: set(from_pod(far, client, t)) == {"Tion"}
         )
 
 

@@ -184,14 +184,10 @@ inlined int continue_service_flow(struct __sk_buff *skb, struct packet *p, const
 	return *is_ended ? DROP_NO_BACKEND : redirect_to_backend(skb, p, address, port);
 }
 
-/* 0 (translated, or not a service), or the reason to drop. `connection`: its entry, when it is known. */
-outline int translate_service(struct __sk_buff *skb, struct packet *p, struct conntrack_value **connection)
+/* 0 (translated, or older than we are), or the reason to drop. `connection`: its entry, when it is known. */
+inlined int lead_to_service(struct __sk_buff *skb, struct packet *p, struct service_key *service_key,
+			    const struct service_value *service, struct conntrack_value **connection)
 {
-	struct service_key service_key = {
-		.address = p->destination, .port = p->destination_port, .protocol = p->protocol };
-	struct service_value *service = bpf_map_lookup_elem(&mesh_services, &service_key);
-	if (!service)
-		return 0;
 	struct conntrack_key key;
 	ct_key_forward(&key, p, CT_SERVICE);
 	struct conntrack_value *v = recall(p, &key, connection);
@@ -205,7 +201,23 @@ outline int translate_service(struct __sk_buff *skb, struct packet *p, struct co
 	}
 	struct conntrack_value *former = *connection;
 	*connection = 0;
-	return open_service_flow(skb, p, &key, &service_key, service, v, former);
+	return open_service_flow(skb, p, &key, service_key, service, v, former);
+}
+
+/* 0 (translated, or not a service), or the reason to drop. `connection`: its entry, when it is known. */
+outline int translate_service(struct __sk_buff *skb, struct packet *p, struct conntrack_value **connection)
+{
+	struct service_key key = { .address = p->destination, .port = p->destination_port, .protocol = p->protocol };
+	struct service_value *service = bpf_map_lookup_elem(&mesh_services, &key);
+	return service ? lead_to_service(skb, p, &key, service, connection) : 0;
+}
+
+/* The same for a node port, of a packet to an address of this node. */
+outline int translate_node_port(struct __sk_buff *skb, struct packet *p, struct conntrack_value **connection)
+{
+	struct service_key key = { .port = p->destination_port, .protocol = p->protocol };
+	struct service_value *service = bpf_map_lookup_elem(&mesh_services, &key);
+	return service && service->flags & SERVICE_OF_NODE ? lead_to_service(skb, p, &key, service, connection) : 0;
 }
 
 /* A connection outlives its service. 0 (translated or not), or the reason to drop. */

@@ -111,6 +111,23 @@ inlined int leave(struct __sk_buff *skb, struct packet *p, const struct way *w)
 	return node ? encapsulate(skb, p, node) : hand_to_stack(skb, p);
 }
 
+/* To an address of this node: a node port may lead on. A node that host policies judge keeps what is for it. 0, or the reason
+ * to drop. */
+outline int call_node_port(struct __sk_buff *skb, struct packet *p, struct way *w, struct conntrack_key *key,
+			   struct conntrack_value **v)
+{
+	if (node_endpoint() || p->kind & (KIND_MIDSTREAM | KIND_UNATTENDED))
+		return 0;
+	int r = translate_node_port(skb, p, v);
+	if (r || !p->frontend_port)
+		return r;
+	ct_key_forward(key, p, CT_EGRESS);
+	if (!*v)
+		*v = ct_lookup(key, p);
+	find_way(p, w);
+	return 0;
+}
+
 /* A connection this pod opens, or an answer within one that is not established yet. 0, or the reason to drop. */
 inlined int open_or_continue(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *from, struct way *w)
 {
@@ -136,6 +153,11 @@ inlined int open_or_continue(struct __sk_buff *skb, struct packet *p, const stru
 			v = ct_lookup(&key, p);
 	}
 	find_way(p, w);
+	if (!v && !p->frontend_port && w->remote && w->remote->identity == ID_HOST) {
+		r = call_node_port(skb, p, w, &key, &v);
+		if (r)
+			return r;
+	}
 	keep_old_path(p, w, v);
 	return track(skb, p, from, &key, v);
 }
