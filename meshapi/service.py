@@ -27,10 +27,14 @@ class BackendStatus(Row, kw_only=True):
 
 
 class ServiceStatus(Row, kw_only=True):
-    """One service address on one node: `frontend` is address:port/protocol."""
+    """One service address on one node: `frontend` is address:port/protocol, of address 0.0.0.0 for a node port.
+
+    `clients`: who is led to its backends in every cluster: pods, node (its processes), outsiders.
+    """
 
     frontend: str
     type: str
+    clients: list[str] = msgspec.field(default_factory=list)
     name: str = ""
     backends: list[BackendStatus] = msgspec.field(default_factory=list)
     affinity: str = "none"

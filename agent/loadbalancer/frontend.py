@@ -52,6 +52,12 @@ def reach_of(service: Service, kind: str, scope: str) -> int:
     return int(ServiceFlag.OF_NODE | ServiceFlag.OF_OUTSIDERS)
 
 
+def clients_of(reach: int) -> list[str]:
+    """The same in words."""
+    words = ("node", ServiceFlag.OF_NODE), ("outsiders", ServiceFlag.OF_OUTSIDERS)
+    return ["pods", *(word for word, bit in words if reach & bit)]
+
+
 def make_frontend(
     service: Service,
     address: Address,

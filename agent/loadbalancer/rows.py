@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from agent.loadbalancer.frontend import frontend_keys, pairs_by_port
+from agent.loadbalancer.frontend import clients_of, frontend_keys, pairs_by_port
 from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.ownership import CLUSTER_IP
 from agent.loadbalancer.select import Candidate
@@ -121,6 +121,7 @@ class ServiceRows:
         return ServiceStatus(
             frontend=str(key),
             type=kind,
+            clients=clients_of(row.reach) if row is not None and row.service == service.name else [],
             name=str(service.name),
             backends=[status(candidate) for candidate in candidates],
             affinity=service.affinity.value,

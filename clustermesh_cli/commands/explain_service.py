@@ -69,7 +69,8 @@ def _lines(found: ServiceExplanation) -> Iterator[str]:
     realized = {row.frontend: row for row in found.realized}
     for frontend in found.frontends:
         yield ""
-        yield f"{frontend.frontend} ({frontend.type}): {_kernel_text(realized.get(frontend.frontend))}"
+        clients = f", for {', '.join(frontend.clients)}" if frontend.clients else ""
+        yield f"{frontend.frontend} ({frontend.type}{clients}): {_kernel_text(realized.get(frontend.frontend))}"
         yield from table_lines((HEAD, _cells(frontend))) if frontend.backends else ("no backend in any cluster",)
 
 

@@ -7,14 +7,21 @@ from typing import Any
 
 import pytest
 
+from agent.bootstrap import Facts
+from agent.core import open_core
 from agent.datapath.layout import ServiceFlag, ServiceKey
 from agent.datapath.memory import memory_maps
 from agent.loadbalancer.comparison import compare_services
 from agent.loadbalancer.convert import strip_service
+from agent.loadbalancer.feature import LoadBalancerFeature
 from agent.loadbalancer.frontend import reach_of
 from agent.loadbalancer.ops import LoadBalancerTarget
+from agent.loadbalancer.rows import ServiceRows
 from agent.loadbalancer.writer import LoadBalancerWriter
+from agent.machine import MemoryHost
+from agent.settings import AgentSettings
 from agent.tables import AgentDB, Backend, FrontendKey, Service
+from meshkit.clock import ManualClock
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 
 NODE, OUTSIDERS = ServiceFlag.OF_NODE, ServiceFlag.OF_OUTSIDERS
@@ -70,6 +77,22 @@ def test_a_node_port_of_a_global_service_is_a_frontend_on_every_address_of_the_n
     with db.write():
         writer.set_backends(ServiceName("t", "s"), PEER, ClusterId(2), [Backend("10.2.0.9", 9, "TCP", ("http",))], 0.0)
     assert {len(row.chosen) for row in db.frontends.rows()} == {1}
+
+
+def test_what_is_said_of_a_frontend_names_its_clients() -> None:
+    db, writer = world()
+    put(db, writer, service(externalTrafficPolicy="Local"), service("own", "10.0.0.2", is_global=False))
+    rows = ServiceRows(db, writer, LoadBalancerTarget(memory_maps(), lambda: 0.0), ManualClock())
+    found = {row.frontend: row.clients for row in rows.services()}
+    assert found["10.0.0.1:80/TCP"] == found["0.0.0.0:30080/TCP"] == ["pods", "node"]
+    assert found["10.0.0.2:80/TCP"] == ["pods"]
+    assert found["192.0.2.2:80/TCP"] == [], "another service has it"
+    with db.write():
+        writer.delete_service(ServiceName("t", "own"))
+    put(db, writer, service())
+    explained = rows.explain(ServiceName("t", "s"))
+    assert explained is not None
+    assert [row.clients for row in explained.frontends][1:] == [["pods", "node", "outsiders"]] * 2
 
 
 def test_a_node_port_of_another_service_is_left_to_the_clusters_proxy() -> None:
@@ -131,3 +154,17 @@ def test_a_change_of_the_reach_alone_is_written_and_survives_a_restart() -> None
     live = again.live(FrontendKey("192.0.2.2", 80, "TCP"))
     assert live is not None
     assert live.reach == NODE | OUTSIDERS
+
+
+class HooklessHost(MemoryHost):
+    def sockets_obstacle(self) -> str:
+        return "no cgroup v2 hierarchy of the node is mounted at /x"
+
+
+@pytest.mark.parametrize(("services", "is_told"), [("global", True), ("none", False)])
+async def test_a_node_whose_sockets_cannot_be_led_says_so_unless_nobody_asked(services: str, is_told: bool) -> None:
+    facts = Facts(ClusterName("north"), ClusterId(1), 255, "n1", "192.168.50.11")
+    settings = AgentSettings(local_etcd="none", services=services)
+    core = await open_core(settings, facts, None, HooklessHost(), ManualClock())
+    said = "processes of this node reach backends of this cluster only: no cgroup v2 hierarchy of the node is mounted at /x"
+    assert (said in LoadBalancerFeature(core).problems()) is is_told

@@ -33,7 +33,11 @@ def explanation(*, matches: bool = True, problems: tuple[str, ...] = ()) -> Serv
         cluster="north",
         node="n2",
         rule="affinity local: local backends are available",
-        frontends=[ServiceStatus(frontend=FRONTEND, type="ClusterIP", name="a/b", backends=[CHOSEN, OTHER])],
+        frontends=[
+            ServiceStatus(
+                frontend=FRONTEND, type="ClusterIP", clients=["pods", "node"], name="a/b", backends=[CHOSEN, OTHER]
+            )
+        ],
         realized=[
             RealizedFrontend(frontend=FRONTEND, count=1, backends=["10.1.0.1:80"], realized=1.0, matches=matches)
         ],
@@ -86,7 +90,7 @@ def test_every_backend_has_its_share_or_a_reason() -> None:
         "service a/b of north, global, shared, from node n2",
         "rule    affinity local: local backends are available",
         "",
-        "10.0.0.1:80/TCP (ClusterIP): 1 slot in the kernel, as decided",
+        "10.0.0.1:80/TCP (ClusterIP, for pods, node): 1 slot in the kernel, as decided",
         "BACKEND       CLUSTER   NODE   ZONE   STATE    SHARE    WHY NOT",
         "10.1.0.1:80   north     n1     a      active   100.0%   -",
         "10.2.0.9:80   south     -      -      active   -        affinity local",
