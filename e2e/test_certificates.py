@@ -6,13 +6,10 @@
 
 from __future__ import annotations
 
-import base64
-import itertools
 import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -22,12 +19,12 @@ from certs import profile
 from e2e.bad_certificates import Fault, bad_certificate
 from e2e.command import CHECK_FAILED, DEGRADED, REFUSED, assert_one_line
 from e2e.mesh import CLUSTERS, SYSTEM, Cluster, Mesh
+from e2e.pulse import Pulse
 from e2e.traffic import undisturbed
 
 ROTATION_S: Final = float(os.environ.get("CLUSTERMESH_ROTATION_S", "45"))
 LIFETIME_S: Final = float(os.environ.get("CLUSTERMESH_LIFETIME_S", "20"))
 GAP_S: Final = 1.0
-KEY: Final = "cilium/cache/services/v1/tion/default/rebel-base"
 CERTIFICATES: Final = ("server", "admin", "local", "remote")
 YEAR: Final = "8760h"
 
@@ -73,26 +70,6 @@ def sessions(mesh: Mesh) -> Mapping[str, tuple[float, int]]:
 def failures(mesh: Mesh) -> Mapping[str, int]:
     """How often every session of every program ended."""
     return {who: failed for who, (_, failed) in sessions(mesh).items()}
-
-
-@dataclass
-class Pulse:
-    """Changes of one service in tion, and how long each took to be in koornacht's store."""
-
-    mesh: Mesh
-    delays_s: list[float] = field(default_factory=list)
-    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-
-    def beat(self) -> None:
-        number = next(self._numbers)
-        self.mesh.kubectl("tion", "label", "service", "rebel-base", f"pulse=p{number}", "--overwrite")
-        began = time.monotonic()
-        self.mesh.wait_until("the change is in the other cluster's store", lambda: self._is_there(f"p{number}"), 20)
-        self.delays_s.append(time.monotonic() - began)
-
-    def _is_there(self, value: str) -> bool:
-        entries = self.mesh.apiserver_rest("koornacht", f"/v1/kv?prefix={KEY}")["entries"]
-        return any(value in base64.b64decode(entry["value"]).decode() for entry in entries)
 
 
 @pytest.mark.timeout(ROTATION_S + 400)
