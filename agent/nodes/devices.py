@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The datapath fits this node's overlay and underlay devices: a changed MTU, a device made again, a moved address."""
+"""The datapath fits this node's overlay and underlay devices: a changed MTU, a device made again, a moved address.
+
+What comes by a device that the address moved to is judged by nobody until the datapath is there, so that a change after a quiet
+time is looked at without waiting for more of them.
+"""
 
 from __future__ import annotations
 
@@ -45,15 +49,15 @@ class DeviceFollower:
         self._wake.set()
 
     async def follow(self) -> None:
-        """Until cancelled: at most one look every GATHER_S, none while nothing changes and all is well."""
+        """Until cancelled: at once, at most one look every GATHER_S, none while nothing changes and all is well."""
         while True:
-            rung = self._wake.count
+            rung, looked_s = self._wake.count, self._clock.monotonic()
             self.look()
             if self.failure:
                 await wait_for_ring(self._wake, rung, RETRY_S, self._clock)
             else:
                 await self._wake.wait(rung)
-            await self._clock.sleep(GATHER_S)
+            await self._clock.sleep(max(0.0, looked_s + GATHER_S - self._clock.monotonic()))
 
     def look(self) -> None:
         """The datapath fits the devices, or `failure` says why not and what ran goes on."""
