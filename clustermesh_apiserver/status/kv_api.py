@@ -14,12 +14,12 @@ from typing import Final
 
 import msgspec
 from fastapi import Query, Response
-from fastapi.responses import StreamingResponse
 
 from clustermesh_apiserver.apiserver import Apiserver
 from kvstore.errors import Denied, KvError, Rejected
 from kvstore.store import Batch, ChangeKind, Entry, Phase, Store
 from meshapi.apiserver import StoreEntry, StoreEvent, StorePage
+from meshkit.followers import Followers
 from meshkit.rest import NotAnswered, Rest
 from meshmodel import keys, private_keys
 
@@ -33,7 +33,7 @@ _ERRORS: Final = {400: "not a key of the mesh", 503: "the store is not open or d
 
 def add_routes(rest: Rest, apiserver: Apiserver) -> None:
     """/v1/kv, /v1/kv/get and /v1/kv/watch."""
-    watches = asyncio.Semaphore(MAX_WATCHES)
+    watches = Followers(MAX_WATCHES)
 
     @rest.get("/v1/kv", StorePage, tag="store", errors=_ERRORS)
     async def list_keys(
@@ -66,9 +66,7 @@ def add_routes(rest: Rest, apiserver: Apiserver) -> None:
     async def watch_keys(prefix: str = DEFAULT_PREFIX) -> Response:
         """Everything under a prefix and then every change, one server-sent event each."""
         store = _store(apiserver, prefix)
-        if watches.locked():
-            raise NotAnswered(429, f"{MAX_WATCHES} watches are open already")
-        return StreamingResponse(_events(store, prefix.encode(), watches), media_type="text/event-stream")
+        return await watches.answer(_events(store, prefix.encode()), "text/event-stream")
 
 
 def _store(apiserver: Apiserver, prefix: str) -> Store:
@@ -92,27 +90,26 @@ async def _list(store: Store, prefix: bytes, after: bytes, limit: int) -> tuple[
     return found, False
 
 
-async def _events(store: Store, prefix: bytes, watches: asyncio.Semaphore) -> AsyncGenerator[bytes, None]:
+async def _events(store: Store, prefix: bytes) -> AsyncGenerator[bytes, None]:
     """Changes as text; a comment now and then, so that a reader who went away is noticed."""
-    async with watches:
-        stream = store.list_and_watch(prefix)
-        following, is_listing = asyncio.create_task(_next(stream)), True
-        try:
-            while True:
-                if not (await asyncio.wait([following], timeout=ALIVE_S))[0]:
-                    yield b": alive\n\n"
-                    continue
-                batch = following.result()
-                if batch is None:
-                    return
-                is_listing = batch.phase is Phase.LISTING or (is_listing and batch.phase is Phase.CHANGES)
-                for message in _messages(batch, is_listing=is_listing):
-                    yield b"data: " + msgspec.json.encode(message) + b"\n\n"
-                following = asyncio.create_task(_next(stream))
-        finally:
-            following.cancel()
-            await asyncio.wait([following])
-            await stream.aclose()
+    stream = store.list_and_watch(prefix)
+    following, is_listing = asyncio.create_task(_next(stream)), True
+    try:
+        while True:
+            if not (await asyncio.wait([following], timeout=ALIVE_S))[0]:
+                yield b": alive\n\n"
+                continue
+            batch = following.result()
+            if batch is None:
+                return
+            is_listing = batch.phase is Phase.LISTING or (is_listing and batch.phase is Phase.CHANGES)
+            for message in _messages(batch, is_listing=is_listing):
+                yield b"data: " + msgspec.json.encode(message) + b"\n\n"
+            following = asyncio.create_task(_next(stream))
+    finally:
+        following.cancel()
+        await asyncio.wait([following])
+        await stream.aclose()
 
 
 async def _next(stream: AsyncGenerator[Batch, None]) -> Batch | None:
