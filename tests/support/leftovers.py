@@ -56,8 +56,7 @@ def leftovers(run: int, directory: Path, since_s: float) -> list[str]:
     found = [f"namespace {name}" for name in _namespaces() if name.startswith(prefix)]
     found += [f"mount {point}" for source, point in _mounts() if source.startswith(prefix)]
     found += [f"file {path}" for path in (sorted(directory.iterdir()) if directory.is_dir() else ())]
-    sockets = OF_PROGRAMS.iterdir() if OF_PROGRAMS.is_dir() else ()
-    found += [f"file {path}" for path in sorted(sockets) if path.lstat().st_ctime >= since_s]
+    found += [f"file {path}" for path in _sockets(run) if path.lstat().st_ctime >= since_s]
     return found + [f"process {pid}: {words}" for pid, words in _processes(run)]
 
 
@@ -122,6 +121,20 @@ def _mounts() -> list[tuple[str, str]]:
     """Source and mount point of each, the latest first."""
     lines = Path("/proc/self/mounts").read_text().splitlines()
     return [(fields[0], fields[1]) for line in reversed(lines) if len(fields := line.split()) > 1]
+
+
+def _sockets(run: int) -> list[Path]:
+    """Those where programs have theirs; none where another run is going on, as they may be its."""
+    if not OF_PROGRAMS.is_dir() or any(other_runs(run)):
+        return []
+    return sorted(OF_PROGRAMS.iterdir())
+
+
+def other_runs(run: int) -> Iterator[int]:
+    """Processes of runs of tests that are not this one, nor started it."""
+    ours = {pid for pid, _ in _processes(run)} | set(_ancestors())
+    others = {int(path.name) for path in Path("/proc").glob("[0-9]*")} - ours
+    return (pid for pid in sorted(others) if is_going_on(pid))
 
 
 def _processes(run: int) -> Iterator[tuple[int, str]]:
