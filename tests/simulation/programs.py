@@ -42,6 +42,7 @@ class AgentProcess:
             node_name=node,
             clustermesh_config=directory / "peers",
             local_etcd_config=str(directory / "own-store.yaml"),
+            socket=directory / "agent.sock",
             sync_timeout_s=SYNC_TIMEOUT_S,
         )
         self.process.start(self._main(machine, client, outside, settings))

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import msgspec
@@ -182,7 +183,9 @@ async def running(socket: Path | None = None) -> AsyncIterator[Running]:
     """An agent that has written everything, its clock standing still; it answers on the socket too."""
     host, clock = Host(), ManualClock()
     await clock.run_for(100.0)
-    core = await open_core(AgentSettings(local_etcd="none"), FACTS, None, host, clock)
+    folder = TemporaryDirectory()
+    settings = AgentSettings(local_etcd="none", socket=Path(folder.name, "agent.sock"))
+    core = await open_core(settings, FACTS, None, host, clock)
     features = make_features(core)
     agent = NodeAgent(core, features)
     app = make_app("test", "1", core.health, core.registry)
@@ -204,6 +207,7 @@ async def running(socket: Path | None = None) -> AsyncIterator[Running]:
     finally:
         task.cancel()
         await asyncio.wait([task])
+        folder.cleanup()
 
 
 def fill(core: Core) -> None:
