@@ -70,6 +70,10 @@ class Feature:
         """Everything else that runs until the agent ends, by name. An exception in one of them ends the agent."""
         return {}
 
+    def servers(self) -> Tasks:
+        """What answers on sockets of the feature's own, beside REST; an agent that serves nothing does not run them."""
+        return {}
+
     def stop_waiting(self) -> Sequence[str]:
         """The sync time-out passed: sources that may never come are waited for no longer; returns what is missing."""
         return ()

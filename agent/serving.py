@@ -25,7 +25,7 @@ RETRY_S: Final = 1.0
 
 
 async def serve_agent(core: Core, features: Sequence[Feature], reconcilers: Reconcilers) -> None:
-    """The REST interface is served until cancelled: everything on the socket; over the network what a token opens.
+    """REST, and what features serve beside it, until cancelled: everything on the socket; over the network what a token opens.
 
     Raises: OSError when an address or the socket cannot be bound.
     """
@@ -34,13 +34,15 @@ async def serve_agent(core: Core, features: Sequence[Feature], reconcilers: Reco
     admit = AccessReviewer(client, TOKEN_AUDIENCE, core.clock).admit if client is not None else admit_nobody
     guarded = Guard(app, admit, headers=(TOKEN_HEADER,))
     listening = bind(settings.listen or LOOPBACK, settings.port)
-    port = int(listening[0].getsockname()[1])
-    jobs = {} if settings.listen else {"rest on the node's address": serve_at_node(core, guarded, port)}
+    port, private = int(listening[0].getsockname()[1]), bind_unix(settings.socket)
+    jobs = {name: server for feature in features for name, server in feature.servers().items()}
+    if not settings.listen:
+        jobs["rest on the node's address"] = serve_at_node(core, guarded, port)
     await together(
         jobs
         | {
             "rest": serve(guarded, sockets=listening),
-            "rest on the socket": serve(app, sockets=[bind_unix(settings.socket)]),
+            "rest on the socket": serve(app, sockets=[private]),
             "probes": serve_probes(LOOPBACK, settings.probe_port, probes(health, health.ready)),
         }
     )

@@ -74,13 +74,12 @@ class ObserveFeature(Feature):
         self._lost = lost
 
     def tasks(self) -> Tasks:
+        return {"flows": self._follow_events(), "agent events": self._tell_agent_events()}
+
+    def servers(self) -> Tasks:
         db, port = self._core.db, self._core.settings.flow_port
         served = Served(self.flows, self._told, lambda: peers_of(db, port), db.nodes.changed, program_version())
-        return {
-            "flows": self._follow_events(),
-            "agent events": self._tell_agent_events(),
-            "flow server": serve_flows(self._core, served, self.streams),
-        }
+        return {"flow server": serve_flows(self._core, served, self.streams)}
 
     def add_routes(self, rest: Rest) -> None:
         add_flow_routes(rest, self.flows, self._core.db, self._core.host.lost)
