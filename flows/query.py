@@ -14,15 +14,17 @@ from typing import Final
 from flows.errors import RequestError
 from flows.proto import flow_pb2 as pb
 from flows.proto import observer_pb2 as observer
-from flows.ring import FlowEntry, Item, Lost, Ring
+from flows.ring import Item, Lost, Ring
 from flows.selection import FlowSelection
 
 STEP: Final = 512
 """Items that are looked at without a pause."""
+MOST_KEPT: Final = 1024
+"""The last so many are found in one pass; of more it is found first where they begin."""
 
 
 class Reading:
-    """One request under way. It holds a place in the ring and nothing of what is in it. Raises: RequestError, FilterError."""
+    """One request under way: a place in the ring, and at first MOST_KEPT items at most. Raises: RequestError, FilterError."""
 
     def __init__(self, ring: Ring, request: observer.GetFlowsRequest) -> None:
         if request.first and request.follow:
@@ -32,9 +34,9 @@ class Reading:
         self._since_ns = request.since.ToNanoseconds() if request.HasField("since") else None
         self._until_ns = request.until.ToNanoseconds() if request.HasField("until") else None
         self._end = None if request.follow else ring.end
-        is_counted = not request.follow and self._since_ns is None and request.number
-        self._left: int | None = request.number if is_counted else None
+        self._left: int | None = request.number if request.first and self._since_ns is None and request.number else None
         self._missed = 0
+        self._kept: list[tuple[Item, int]] = []
         self.is_done = False
         self.position = self._find_start(request)
 
@@ -44,26 +46,16 @@ class Reading:
             return ring.find(self._since_ns)
         if request.first or (not request.number and not request.follow) or request.number >= len(ring) > 0:
             return ring.begin
-        if not request.number:
+        if request.number <= MOST_KEPT:
+            self._kept = self._selection.newest(ring, request.number, self._until_ns) if request.number else []
             return ring.end
-        return self._find_last(request.number)
-
-    def _find_last(self, number: int) -> int:
-        """Where the last `number` that pass begin."""
-        ring, selects, decode = self._ring, self._selection.selects, self._ring.decode
-        until_ns, found, position = self._until_ns, 0, ring.end
-        for item in reversed(ring.slice(ring.begin, ring.end)):
-            position -= 1
-            if isinstance(item, FlowEntry) and (until_ns is None or item.time_ns <= until_ns):
-                found += selects(item, position, decode)
-                if found == number:
-                    break
-        return position
+        found = self._selection.newest(ring, request.number, self._until_ns)
+        return found[0][1] if found else ring.end
 
     def step(self) -> list[tuple[Item, int]]:
         """What passes of the next items, with their numbers; may be nothing though there is more: see `is_done`, `waits`."""
         ring, end = self._ring, self._ring.end if self._end is None else self._end
-        found: list[tuple[Item, int]] = []
+        found, self._kept = self._kept, []
         if self.position < ring.begin:
             self._note_missed(found, min(ring.begin, end) - self.position)
             self.position = min(ring.begin, end)
@@ -80,7 +72,7 @@ class Reading:
     @property
     def waits(self) -> bool:
         """Nothing more is there yet."""
-        return not self.is_done and self.position >= self._ring.end
+        return not self.is_done and not self._kept and self.position >= self._ring.end
 
     def _note_missed(self, found: list[tuple[Item, int]], number: int) -> None:
         """Of a request that ends they are told once, at its end; of one that follows, where they are missing."""

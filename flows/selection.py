@@ -9,7 +9,7 @@ from typing import Final
 from flows.errors import FilterError
 from flows.filters import compile_filter
 from flows.proto import flow_pb2 as pb
-from flows.ring import Decode, FlowEntry
+from flows.ring import Decode, FlowEntry, Item, Ring
 
 MOST_FILTERS: Final = 100
 """Of one request, both lists together."""
@@ -53,6 +53,30 @@ class FlowSelection:
                 if possible >> n & 1 and not all(predicate(flow) for predicate in each.rest):
                     possible &= ~(1 << n)
         return self._decide(possible)
+
+    def newest(self, ring: Ring, number: int, until_ns: int | None) -> list[tuple[Item, int]]:
+        """The last `number` that pass, oldest first, each with its number in the ring, and what was lost between them."""
+        found: list[tuple[Item, int]] = []
+        sides_of, heads_of, white, rest = self._sides.get, self._heads.get, self._white, self._rest
+        position, left = ring.end, number
+        for item in reversed(ring.slice(ring.begin, ring.end)):
+            position -= 1
+            if item.__class__ is FlowEntry:
+                sides, heads = sides_of(item.sides), heads_of(item.head)
+                if sides is None or heads is None or (possible := sides & heads) & rest:
+                    if not self.selects(item, position, ring.decode):
+                        continue
+                elif possible & ~white or (white and not possible):
+                    continue
+                if until_ns is not None and item.time_ns > until_ns:
+                    continue
+                left -= 1
+            elif until_ns is not None and item.time_ns > until_ns:
+                continue
+            found.append((item, position))
+            if not left:
+                break
+        return found[::-1]
 
     def _learn(self, entry: FlowEntry, flow: pb.Flow) -> tuple[int, int]:
         if len(self._sides) >= _REMEMBERED:

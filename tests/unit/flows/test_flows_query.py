@@ -139,7 +139,8 @@ def test_who_reads_up_to_the_oldest_entry_lost_nothing() -> None:
 
 def test_lost_events_pass_every_filter_and_are_not_counted() -> None:
     ring = ring_of(entry(1), entry(2), Lost(3 * S, pb.PERF_EVENT_RING_BUFFER, 9), entry(4, "b"))
-    assert asked(ring, number=2, whitelist=[{"source_pod": ["a"]}]) == ["1", "2"]
+    assert asked(ring, number=2, whitelist=[{"source_pod": ["a"]}]) == ["1", "2", "lost 9"]
+    assert asked(ring, number=2, first=True) == ["1", "2"]
     assert asked(ring, whitelist=[{"source_pod": ["b"]}]) == ["lost 9", "4"]
 
 
@@ -166,6 +167,23 @@ def test_a_ring_is_one_less_than_a_power_of_two() -> None:
     for wrong in (0, 4096, 5000, 1 << 20, -1):
         with pytest.raises(RequestError, match="one less than a power of two"):
             check_capacity(wrong)
+
+
+@settings(max_examples=examples(200))
+@given(st.lists(st.sampled_from(["a", "b", "lost"]), max_size=12), st.integers(1, 9), st.booleans())
+def test_the_last_so_many_are_the_same_in_one_pass_or_in_two(kinds: list[str], number: int, is_filtered: bool) -> None:
+    """Law: what is kept of a search is what a second look from its beginning finds."""
+    ring = ring_of(
+        *(Lost(n * S, 1, n) if kind == "lost" else entry(n, kind) for n, kind in enumerate(kinds)), capacity=15
+    )
+    fields: dict[str, Any] = {"number": number} | ({"whitelist": [{"source_pod": ["a"]}]} if is_filtered else {})
+    once = asked(ring, **fields)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.query.MOST_KEPT", 0)
+        assert asked(ring, **fields) == once
+    assert len([word for word in once if "lost" not in word]) == min(
+        number, sum(k == "a" or (k == "b" and not is_filtered) for k in kinds)
+    )
 
 
 @settings(max_examples=examples(200))
