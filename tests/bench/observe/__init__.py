@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flows: what keeping, searching and streaming them costs an agent."""
