@@ -17,6 +17,22 @@ class Calm:
             self.since_s = world.now()
 
 
+Leases = frozenset[tuple[str, int, int]]
+"""Cluster, which of its stores one after the other, and the lease's id."""
+
+
+def living_leases(world: World) -> Leases:
+    """Each store has one more, 0, which never ends."""
+    clusters = world.clusters.values()
+    return frozenset((c.name, c.store.cluster_id, lease) for c in clusters for lease in (0, *c.store.leases))
+
+
+def have_ended(before: Leases, now: Leases) -> bool:
+    """Whether a lease ended in a store that goes on: what hung on it was deleted. A store that was replaced deletes nothing."""
+    stores = {(cluster, number) for cluster, number, _ in now}
+    return any((cluster, number) in stores for cluster, number, _ in before - now)
+
+
 def _fails(world: World) -> bool:
     """Whether something that goes on keeps any program from hearing, deciding or writing."""
     if world.wire.fails or any(world.loop.is_frozen(name) for name in world.processes()):

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from agent.datapath.layout import TICK_NS, IfindexKey
 from kube.resource import PODS, SERVICES
 from tests.simulation import truth
-from tests.simulation.checks.calm import Calm
+from tests.simulation.checks.calm import Calm, have_ended, living_leases
 from tests.simulation.checks.policies import SETTLED_S, is_denied, selected, version
 from tests.simulation.cluster import Cluster, Node
 from tests.simulation.packets.packet_flows import ACK, SYN, TCP, Lot, NodeFacts, Segment
@@ -47,7 +47,7 @@ class EstablishedConnections:
         self._written: tuple[int, ...] = ()
         self._version: object = None
         self._selected = set[str]()
-        self._leases = set[tuple[str, int]]()
+        self._leases = living_leases(world)
         self._calm = Calm(world)
         self._judged_anew: list[Connection] = []
 
@@ -105,8 +105,8 @@ class EstablishedConnections:
 
     def _judge_leases(self, world: World, homes: dict[str, Node]) -> None:
         """With a lease ends what hangs on it: other nodes do not know those addresses until they are written again."""
-        leases = {(cluster.name, lease) for cluster in world.clusters.values() for lease in cluster.store.leases}
-        if self._leases - leases:
+        leases = living_leases(world)
+        if have_ended(self._leases, leases):
             self._open = [one for one in self._open if homes.get(one.client.source) is homes.get(one.server)]
         self._leases = leases
 

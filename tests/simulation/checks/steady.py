@@ -8,7 +8,7 @@ from typing import Final
 
 from kube.resource import SERVICES
 from tests.simulation import truth
-from tests.simulation.checks.calm import Calm
+from tests.simulation.checks.calm import Calm, have_ended, living_leases
 from tests.simulation.checks.services import shown
 from tests.simulation.truth import Place
 from tests.simulation.world import World
@@ -71,14 +71,14 @@ class SteadyPeers:
         self._calm = Calm(world)
         self._wanted: dict[Slot, float] = {}
         self._held: set[Slot] = set()
-        self._leases = set[tuple[str, int]]()
+        self._leases = living_leases(world)
 
     def __call__(self, world: World) -> Iterable[str]:
         now, places = world.now(), SteadyBackends.find(world)
         self._calm.look(world)
         self._wanted = {slot: self._wanted.get(slot, now) for slot in _of_peers(world)}
-        leases = {(cluster.name, lease) for cluster in world.clusters.values() for lease in cluster.store.leases}
-        if self._leases - leases or world.deaf:
+        leases = living_leases(world)
+        if have_ended(self._leases, leases) or world.deaf:
             self._calm.since_s, self._held = now, set()
         self._leases = leases
         self._held &= self._wanted.keys()
