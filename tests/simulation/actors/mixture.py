@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from tests.simulation.actors import careless, fate, hostile, policies, users
+from tests.simulation.actors import careless, fate, hostile, nodes, policies, users
 from tests.simulation.actors.plan import NAMESPACES, SERVICES, Plan
 from tests.simulation.steps import Step, step
 from tests.simulation.world import Shape
@@ -24,6 +24,7 @@ ORDERLY: Final[dict[Actor, int]] = {
     users.delete_service: 2,
     users.roll_out: 1,
     users.change_namespace: 1,
+    users.replace_namespace: 1,
     users.pause: 6,
 }
 CARELESS: Final[dict[Actor, int]] = {
@@ -32,6 +33,9 @@ CARELESS: Final[dict[Actor, int]] = {
     careless.odd_slice: 1,
     careless.headless: 1,
     careless.move_pod: 1,
+    nodes.relabel_node: 1,
+    nodes.odd_node: 1,
+    nodes.lose_node_object: 1,
 }
 POLICIES: Final[dict[Actor, int]] = {
     policies.put_policy: 5,
@@ -39,6 +43,7 @@ POLICIES: Final[dict[Actor, int]] = {
     policies.put_clusterwide: 1,
     policies.put_tiered: 1,
     policies.change_group: 1,
+    policies.rely_on_group: 1,
     policies.delete_policies: 3,
     policies.edit_policy_three_times: 2,
     policies.break_policy: 1,

@@ -51,6 +51,21 @@ def change_group(plan: Plan) -> Iterator[Step]:
         yield step("put", cluster, "cidrgroup", _named("", name, {"externalCIDRs": networks}))
 
 
+def rely_on_group(plan: Plan) -> Iterator[Step]:
+    """A rule names networks by a group, which changes some time after it."""
+    namespace, app = plan.focus
+    cluster, name = plan.cluster(), plan.rng.choice(GROUPS)
+    section, word = plan.rng.choice((("ingress", "from"), ("egress", "to"), ("egressDeny", "to")))
+    rule = {f"{word}CIDRSet": [{"cidrGroupRef": name}]}
+    spec = {"endpointSelector": {"matchLabels": {"app": app}}, section: [rule]}
+    yield step("put", cluster, "cidrgroup", _named("", name, {"externalCIDRs": [plan.rng.choice(NETWORKS)]}))
+    yield step("put", cluster, "policy", cilium(namespace, plan.rng.choice("pq"), spec))
+    networks = plan.rng.sample(NETWORKS, plan.rng.randint(0, 2))
+    plan.after(
+        plan.rng.randrange(1, 12), step("put", cluster, "cidrgroup", _named("", name, {"externalCIDRs": networks}))
+    )
+
+
 def delete_policies(plan: Plan) -> Iterator[Step]:
     cluster, namespace = plan.cluster(), plan.service()[0]
     kind, names = plan.rng.choice((("policy", "pq"), ("networkpolicy", "mn"), ("clusterwide", "uv"), ("tiered", "st")))

@@ -98,5 +98,24 @@ def change_namespace(plan: Plan) -> Iterator[Step]:
     yield step("put", cluster, "namespace", {"metadata": meta})
 
 
+def replace_namespace(plan: Plan) -> Iterator[Step]:
+    """A namespace ends with all that is in it, and may be made again."""
+    cluster, name = plan.cluster(), plan.rng.choice([n for n in NAMESPACES if n != "default"])
+    for pod in PODS:
+        yield step("nopod", cluster, f"{name}/{pod}")
+    for service in (*SERVICES, TENANT):
+        yield step("del", cluster, "service", f"{name}/{service}")
+        yield step("del", cluster, "slice", f"{name}/{service}-hand")
+    for policy in ("p", "q", "broken"):
+        yield step("del", cluster, "policy", f"{name}/{policy}")
+    for policy in ("m", "n"):
+        yield step("del", cluster, "networkpolicy", f"{name}/{policy}")
+    yield step("del", cluster, "namespace", name)
+    if plan.rng.random() < 0.5:
+        yield step("wait", "1")
+    labels = {"kubernetes.io/metadata.name": name}
+    yield step("put", cluster, "namespace", {"metadata": {"name": name, "labels": labels}})
+
+
 def pause(plan: Plan) -> Iterator[Step]:
     yield step("wait", str(plan.rng.choice((0.5, 1, 2, 5, 12))))

@@ -9,6 +9,7 @@ from tests.simulation.checks.addresses import check_addresses, check_own_address
 from tests.simulation.checks.connections import EstablishedConnections
 from tests.simulation.checks.policies import SettledVerdicts, check_policies
 from tests.simulation.checks.programs import check_programs
+from tests.simulation.checks.records import check_records
 from tests.simulation.checks.services import check_services
 from tests.simulation.checks.steady import StableIds, SteadyBackends, SteadyPeers
 from tests.simulation.checks.told import check_told
@@ -32,7 +33,7 @@ def always(world: World) -> Sequence[Checker]:
 
 def at_rest() -> Sequence[Checker]:
     """Called when faults are over and programs had time to catch up."""
-    return (check_services, check_addresses, check_policies, check_told)
+    return (check_services, check_addresses, check_policies, check_records, check_told)
 
 
 __all__ = ["Checker", "always", "at_rest", "check_against_fresh_builds"]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from agent.datapath.layout import TICK_NS, IfindexKey
-from kube.resource import PODS, SERVICES
+from kube.resource import NODES, PODS, SERVICES
 from tests.simulation import truth
 from tests.simulation.checks.calm import Calm, have_ended, living_leases
 from tests.simulation.checks.policies import SETTLED_S, is_denied, selected, version
@@ -36,8 +36,8 @@ class EstablishedConnections:
     """Every pod connects once to each Service of its cluster; what was answered once is answered while both pods live.
 
     Followed are connections that nobody has a reason to end: policies that speak about either pod do not change, the clusters of
-    both follow each other and tell each other of the pods' namespaces, and none of them is hostile. The connections are those of
-    the simulated kernels: they are written to conntrack.
+    both follow each other and tell each other of the pods' namespaces, both nodes have their objects, and nobody is hostile.
+    The connections are those of the simulated kernels: they are written to conntrack.
     """
 
     def __init__(self, world: World) -> None:
@@ -50,6 +50,8 @@ class EstablishedConnections:
         self._leases = living_leases(world)
         self._calm = Calm(world)
         self._judged_anew: list[Connection] = []
+        self._homes: dict[str, Node] = {}
+        self._on_known_nodes = set[str]()
 
     @property
     def count(self) -> int:
@@ -58,6 +60,8 @@ class EstablishedConnections:
 
     def __call__(self, world: World) -> Iterable[str]:
         homes = {address: node for _, node in world.nodes() for address in node.machine.interfaces}
+        known = {node.name for cluster, node in world.nodes() if cluster.kube.store.get(NODES, node.name) is not None}
+        self._homes, self._on_known_nodes = homes, {address for address, node in homes.items() if node.name in known}
         pods = {
             address: cluster for cluster in world.clusters.values() for address in _pods(cluster) if address in homes
         }
@@ -79,6 +83,10 @@ class EstablishedConnections:
                     for _ in range(TRIES):
                         self._connect(client, address, port, homes)
 
+    @property
+    def _is_settled(self) -> bool:
+        return self._world.now() - self._calm.since_s >= SETTLED_S
+
     def _judge_policies(self, world: World) -> None:
         """Connections of pods that policies speak about are not followed beyond a change of anything that policies look at."""
         now = version(world)
@@ -92,7 +100,7 @@ class EstablishedConnections:
 
     def _end_denied(self, world: World, pods: Mapping[str, Cluster], homes: dict[str, Node]) -> Iterable[str]:
         """Of the connections whose policies changed, those that are denied now carry nothing once the change has arrived."""
-        if world.now() - self._calm.since_s < SETTLED_S:
+        if not self._is_settled:
             return
         due, self._judged_anew = self._judged_anew, []
         for one in due:
@@ -115,6 +123,10 @@ class EstablishedConnections:
         client, server = ends
         if client is None or server is None:
             return False
+        if self._homes.get(one.client.source) is self._homes.get(one.server):
+            return not client.tampered
+        if not {one.client.source, one.server} <= self._on_known_nodes:
+            return False
         if client is server:
             return not client.tampered
         is_mutual = client.name in server.peers and server.name in client.peers
@@ -122,13 +134,18 @@ class EstablishedConnections:
         return is_mutual and not client.tampered and not server.tampered and {one.client.source, one.server} <= told
 
     def _connect(self, client: str, address: str, port: int, homes: dict[str, Node]) -> None:
-        """SYN, its answer and the acknowledgement; a connection that does not come about is tried again later."""
-        if (client, address) in self._asked:
+        """SYN, its answer and the acknowledgement; a connection that does not come about is tried again later.
+
+        Pods that policies speak about connect when those have arrived: what is open then is open by policy.
+        """
+        if (client, address) in self._asked or (client in self._selected and not self._is_settled):
             return
         self._port += 1
         first = Segment(client, address, TCP, self._port, port, SYN)
         there = self._carry(first, homes)
         if there.where != "endpoint" or there.to == client:
+            return
+        if there.to in self._selected and not self._is_settled:
             return
         server = there.packet
         back = Segment(server.destination, server.source, TCP, server.destination_port, server.source_port, SYN | ACK)

@@ -103,7 +103,10 @@ def _of_peers(world: World) -> Iterator[Slot]:
                 same = peer.kube.store.get(SERVICES, key)
                 if peer.tampered or same is None or not truth.is_shared(peer, same):
                     continue
-                ready = truth.endpoints(peer, key)
+                living = {
+                    pod["status"]["podIP"] for pod in truth.pods(peer)
+                }  # slices hear of a pod's end later than others
+                ready = {each for each in truth.endpoints(peer, key) if each.address in living}
                 for port in service["spec"].get("ports") or []:
                     protocol = port.get("protocol") or "TCP"
                     frontend = (service["spec"]["clusterIP"], port["port"], protocol)
