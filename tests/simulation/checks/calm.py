@@ -14,7 +14,11 @@ class Calm:
 
     def look(self, world: World) -> None:
         if _fails(world):
-            self.since_s = world.now()
+            self.disturb(world)
+
+    def disturb(self, world: World, for_s: float = 0.0) -> None:
+        """Something happened that takes so long to be over."""
+        self.since_s = max(self.since_s, world.now() + for_s)
 
 
 Leases = frozenset[tuple[str, int, int]]

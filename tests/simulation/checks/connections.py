@@ -20,6 +20,8 @@ from tests.simulation.world import World
 
 ESTABLISHED, OPENING, CLOSING, OTHER = (-(-seconds * 10**9 // TICK_NS) for seconds in (21_600, 60, 10, 60))
 FIRST_PORT: Final = 40_000
+WRITTEN_AGAIN_S: Final = 20.0
+"""Whose lease ended writes again what hung on it, at the latest when it would have kept it alive."""
 TRIES: Final = 2
 """A pod may be given itself, which is no connection between two."""
 
@@ -48,6 +50,7 @@ class EstablishedConnections:
         self._version: object = None
         self._selected = set[str]()
         self._leases = living_leases(world)
+        self._is_unsure = False
         self._calm = Calm(world)
         self._judged_anew: list[Connection] = []
         self._homes: dict[str, Node] = {}
@@ -94,7 +97,7 @@ class EstablishedConnections:
             return
         selected_now = {address for cluster in world.clusters.values() for address in selected(cluster)}
         touched, self._selected, self._version = self._selected | selected_now, selected_now, now
-        self._calm.since_s = world.now()
+        self._calm.disturb(world)
         self._judged_anew += [one for one in self._open if not touched.isdisjoint((one.client.source, one.server))]
         self._open = [one for one in self._open if touched.isdisjoint((one.client.source, one.server))]
 
@@ -115,7 +118,11 @@ class EstablishedConnections:
         """With a lease ends what hangs on it: other nodes do not know those addresses until they are written again."""
         leases = living_leases(world)
         if have_ended(self._leases, leases):
+            self._is_unsure = True
+            self._calm.disturb(world, WRITTEN_AGAIN_S)
             self._open = [one for one in self._open if homes.get(one.client.source) is homes.get(one.server)]
+        elif self._is_settled:
+            self._is_unsure = False
         self._leases = leases
 
     def _is_held(self, one: Connection, pods: dict[str, Cluster]) -> bool:
@@ -146,6 +153,8 @@ class EstablishedConnections:
         if there.where != "endpoint" or there.to == client:
             return
         if there.to in self._selected and not self._is_settled:
+            return
+        if self._is_unsure and homes[client] is not homes[there.to]:
             return
         server = there.packet
         back = Segment(server.destination, server.source, TCP, server.destination_port, server.source_port, SYN | ACK)

@@ -79,7 +79,8 @@ class SteadyPeers:
         self._wanted = {slot: self._wanted.get(slot, now) for slot in _of_peers(world)}
         leases = living_leases(world)
         if have_ended(self._leases, leases) or world.deaf:
-            self._calm.since_s, self._held = now, set()
+            self._calm.disturb(world)
+            self._held = set()
         self._leases = leases
         self._held &= self._wanted.keys()
         for node, frontend, place in sorted(self._held - places):
