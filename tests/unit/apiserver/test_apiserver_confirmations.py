@@ -218,6 +218,28 @@ def test_another_pod_that_gets_the_address_or_even_the_name_is_confirmed_anew() 
     assert world.announced() == everywhere("10.1.0.1")
 
 
+@pytest.mark.parametrize(
+    "renewed",
+    ["2026-01-01T00:00:00Z", "2026-01-01T00:10:00.000000Z", "1970-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "soon", ""],
+)
+def test_an_agents_clock_confirms_nothing_and_takes_nothing_back(renewed: str) -> None:
+    """Ten minutes off, years off, or no time at all: what counts is what the Lease names, and that it comes."""
+    world = World()
+
+    def said(pods: dict[str, str]) -> dict[str, Any]:
+        return {**lease(pods), "spec": {"renewTime": renewed}}
+
+    world.list_all(nodes=[node()], leases=[said({})])
+    world.put("pods", pod())
+    world.put("endpointslices", piece("10.1.0.1"))
+    assert world.announced() == NOTHING
+    world.put("leases", said({"10.1.0.1": "u1"}))
+    assert world.announced() == everywhere("10.1.0.1")
+    world.put("leases", lease({"10.1.0.1": "u1"}))
+    world.put("leases", said({"10.1.0.1": "u1"}))
+    assert world.announced() == everywhere("10.1.0.1")
+
+
 def test_a_restarted_program_takes_the_leases_for_what_was_announced() -> None:
     """A pod by uid, or by name where the agent never heard a uid; a name says nothing of a pod that comes later."""
     world = World()
