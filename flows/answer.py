@@ -23,7 +23,7 @@ def answers(decode: Decode, node_name: str, mask: FieldMask) -> Answer:
 
     def answer(item: Item, number: int) -> observer.GetFlowsResponse:
         found = observer.GetFlowsResponse(node_name=node_name)
-        found.time.FromNanoseconds(item.time_ns)
+        found.time.seconds, found.time.nanos = divmod(item.time_ns, 1_000_000_000)
         if isinstance(item, Lost):
             found.lost_events.source = pb.LostEventSource.ValueType(item.source)
             found.lost_events.num_events_lost = item.number

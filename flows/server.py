@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import grpc
@@ -38,6 +39,8 @@ STOP_GRACE_S: Final = 0.2
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 Render = Callable[[Item, int], Message]
+Begun = tuple[LiveFlows, Reading, Render]
+Begin = Callable[[bytes, Context], Awaitable[Begun]]
 M = TypeVar("M", bound=Message)
 
 
@@ -124,8 +127,8 @@ class ObserverServer:
             grpc.method_handlers_generic_handler(
                 OBSERVER,
                 {
-                    "GetFlows": _streaming(self._get_flows),
-                    "GetAgentEvents": _streaming(self._get_agent_events),
+                    "GetFlows": _streaming(partial(self._stream, self._begin_flows)),
+                    "GetAgentEvents": _streaming(partial(self._stream, self._begin_agent_events)),
                     "GetNodes": _unary(self._get_nodes),
                     "GetNamespaces": _unary(self._get_namespaces),
                     "ServerStatus": _unary(self._server_status),
@@ -137,40 +140,9 @@ class ObserverServer:
 
     # ---- streams
 
-    async def _get_flows(self, raw: bytes, context: Context) -> AsyncIterator[bytes]:
-        flows, request = self._served.flows, await _read(observer.GetFlowsRequest, raw, context)
-        try:
-            reading = flows.read(request)
-            render = answers(flows.ring.decode, flows.node_name, request.field_mask)
-        except (FilterError, RequestError) as exc:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(exc))
-        async for answer in self._answer(flows, reading, render, context):
-            yield answer
-
-    async def _get_agent_events(self, raw: bytes, context: Context) -> AsyncIterator[bytes]:
-        events, request = self._served.agent_events, await _read(observer.GetAgentEventsRequest, raw, context)
-        wanted = observer.GetFlowsRequest(number=request.number, first=request.first, follow=request.follow)
-        for name in ("since", "until"):
-            if request.HasField(name):
-                getattr(wanted, name).CopyFrom(getattr(request, name))
-        try:
-            reading = events.read(wanted)
-        except RequestError as exc:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(exc))
-
-        def render(item: Item, _number: int) -> Message:
-            found = observer.GetAgentEventsResponse(node_name=events.node_name)
-            found.time.FromNanoseconds(item.time_ns)
-            if isinstance(item, FlowEntry):
-                found.agent_event.MergeFromString(item.raw)
-            return found
-
-        async for answer in self._answer(events, reading, render, context):
-            yield answer
-
-    async def _answer(
-        self, flows: LiveFlows, reading: Reading, render: Render, context: Context
-    ) -> AsyncIterator[bytes]:
+    async def _stream(self, begin: Begin, raw: bytes, context: Context) -> AsyncIterator[bytes]:
+        """One generator for every kind of stream: each further one would be asked for every answer."""
+        flows, reading, render = await begin(raw, context)
         await self._admit(context)
         with self._streams.entered(_refusal(context)) as stream:
             async for found in flows.steps(reading):
@@ -180,6 +152,33 @@ class ObserverServer:
                     stream.sent += 1
                 stream.is_sending = False
                 await asyncio.sleep(0)
+
+    async def _begin_flows(self, raw: bytes, context: Context) -> Begun:
+        flows, request = self._served.flows, await _read(observer.GetFlowsRequest, raw, context)
+        try:
+            return flows, flows.read(request), answers(flows.ring.decode, flows.node_name, request.field_mask)
+        except (FilterError, RequestError) as exc:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(exc))
+
+    async def _begin_agent_events(self, raw: bytes, context: Context) -> Begun:
+        events, request = self._served.agent_events, await _read(observer.GetAgentEventsRequest, raw, context)
+        wanted = observer.GetFlowsRequest(number=request.number, first=request.first, follow=request.follow)
+        if request.HasField("since"):
+            wanted.since.CopyFrom(request.since)
+        if request.HasField("until"):
+            wanted.until.CopyFrom(request.until)
+
+        def render(item: Item, _number: int) -> Message:
+            found = observer.GetAgentEventsResponse(node_name=events.node_name)
+            found.time.FromNanoseconds(item.time_ns)
+            if isinstance(item, FlowEntry):
+                found.agent_event.MergeFromString(item.raw)
+            return found
+
+        try:
+            return events, events.read(wanted), render
+        except RequestError as exc:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(exc))
 
     async def _notify(self, raw: bytes, context: Context) -> AsyncIterator[bytes]:
         """All peers, then every change."""

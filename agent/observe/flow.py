@@ -79,7 +79,7 @@ class FlowMaker:
         assert isinstance(sides, Sides)
         assert isinstance(head, Head)
         flow = pb.Flow.FromString(head.flow)
-        flow.time.FromNanoseconds(entry.time_ns)
+        flow.time.seconds, flow.time.nanos = divmod(entry.time_ns, 1_000_000_000)
         flow.uuid = f"{self._uuid}{number:012x}"
         flow.node_name = self._node_name
         flow.interface.index = event.ifindex
