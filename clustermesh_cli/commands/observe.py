@@ -40,14 +40,19 @@ def observe(wish: ObserveWish) -> int:
         return ExitCode.OK
     if wish.agent_events:
         return _agent_events(wish)
-    shown = FlowPrinter(wish)
     if wish.server:
+        shown = FlowPrinter(wish)
         with _server(wish) as client:
             for answer in client.get_flows(wish.request):
                 shown.show(answer)
             shown.end()
         return ExitCode.OK
-    programs = _programs(wish)
+    return observe_agents(wish, _programs(wish))
+
+
+def observe_agents(wish: ObserveWish, programs: ProgramClient) -> int:
+    """The same of every agent of a cluster, in the order of time. Who does not answer is named, and the code says so."""
+    shown = FlowPrinter(wish)
     if wish.request.follow:
         for answer in _followed(programs, wish.request):
             shown.show(answer)

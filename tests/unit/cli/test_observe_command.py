@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`observe` of every agent through the API server: filtered there, merged in the order of time; who is silent is named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from connect_world import NS, WritableApi
+from explain_world import listing
+
+from clustermesh_cli.commands.observe import observe_agents
+from clustermesh_cli.exit_code import CommandError, ExitCode
+from clustermesh_cli.observe_wish import parse_wish
+from clustermesh_cli.program_client import ProgramClient
+from flows.answer import answers
+from flows.document import json_line, read_json
+from flows.proto import flow_pb2 as pb
+from flows.proto import observer_pb2 as observer
+from flows.query import Reading
+from flows.ring import FlowEntry, Ring
+from kube.errors import Unreachable
+from kube.transport import Query
+from tests.unit.cli.test_events_command import Stream
+
+
+def decode(entry: FlowEntry, _number: int) -> pb.Flow:
+    flow = pb.Flow.FromString(entry.raw)
+    flow.time.FromNanoseconds(entry.time_ns)
+    return flow
+
+
+def entry(second: int, pod: str) -> FlowEntry:
+    flow = pb.Flow(verdict=pb.FORWARDED, Summary="UDP")
+    flow.IP.source, flow.IP.destination = "10.0.0.1", "10.0.0.2"
+    flow.source.namespace, flow.source.pod_name = "shop", pod
+    flow.event_type.type, flow.event_type.sub_type = 4, 3
+    return FlowEntry(second * 10**9, pod, "head", flow.SerializeToString())
+
+
+class ObservedApi(WritableApi):
+    """A cluster with an agent on n1 and one on n2, each with a ring; who is silent does not answer."""
+
+    def __init__(self, *silent: str) -> None:
+        super().__init__("north")
+        self.silent, self.transport = silent, self
+        pods = [
+            {
+                "metadata": {"name": f"agent-{n}", "labels": {"k8s-app": "clustermesh-agent"}},
+                "spec": {"nodeName": f"n{n}"},
+            }
+            for n in (1, 2)
+        ]
+        self.answers[f"{NS}/pods"] = listing(*pods)
+        self.rings = {f"agent-{n}": Ring(decode, 7) for n in (1, 2)}
+        self.rings["agent-1"].extend([entry(1, "web-1"), entry(3, "db-1")])
+        self.rings["agent-2"].extend([entry(2, "web-2"), entry(4, "web-3")])
+
+    def lines(self, pod: str, request: str) -> bytes:
+        ring, wanted = self.rings[pod], read_json(request, observer.GetFlowsRequest(), "request")
+        wanted.follow = False
+        reading, answer = Reading(ring, wanted), answers(decode, f"north/{pod}", wanted.field_mask)
+        return b"".join(json_line(answer(item, n)).encode() + b"\n" for item, n in reading.step())
+
+    def request(
+        self, method: str, path: str, *, query: Query | None = None, timeout_s: float = 0, **given: object
+    ) -> tuple[int, bytes]:
+        for pod in self.rings:
+            if path.startswith(f"{NS}/pods/{pod}:9879/proxy/v1/flows"):
+                if pod in self.silent:
+                    raise Unreachable("GET", detail="timed out")
+                (request,) = parse_qs(urlsplit(path).query)["request"]
+                return 200, self.lines(pod, request)
+        return super().request(method, path, query=query, timeout_s=timeout_s, **given)
+
+    def stream(self, path: str, *, query: Query, read_timeout_s: float, headers: Mapping[str, str]) -> Stream:
+        del read_timeout_s, headers
+        pod = next(pod for pod in self.rings if f"/{pod}:" in path)
+        text = self.lines(pod, str(cast("Mapping[str, Any]", query)["request"]))
+        return Stream(text[:40], text[40:])
+
+
+def observed(api: ObservedApi, words: str) -> int:
+    programs = ProgramClient(api.client("kind-north"), "kube-system")
+    return observe_agents(parse_wish(words.split(), "", 0.0), programs)
+
+
+def test_flows_of_all_nodes_stand_in_the_order_of_time(capsys: pytest.CaptureFixture[str]) -> None:
+    assert observed(ObservedApi(), "--pod shop/web --print-node-name") == ExitCode.OK
+    said = capsys.readouterr()
+    assert [line.split("/web-")[1].split(" ")[0] for line in said.out.splitlines()] == ["1", "2", "3"]
+    assert said.err == ""
+
+
+def test_the_last_are_those_of_each_node(capsys: pytest.CaptureFixture[str]) -> None:
+    assert observed(ObservedApi(), "--last 1 -o table") == ExitCode.OK
+    assert [line.split()[3] for line in capsys.readouterr().out.splitlines()[1:]] == ["shop/db-1", "shop/web-3"]
+
+
+def test_a_silent_agent_is_named_and_the_others_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert observed(ObservedApi("agent-2"), "") == ExitCode.DEGRADED
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 2
+    assert said.err.startswith("WARN n2: ")
+
+
+def test_flows_are_shown_as_they_come_until_no_agent_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CommandError, match="ended its answer"):
+        observed(ObservedApi(), "--follow --last 9")
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 4
+    assert said.err.count("WARN agent ") == 2
