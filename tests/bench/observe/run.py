@@ -12,9 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
+
+import grpc
+import grpc.aio
 
 from agent.datapath.flow_layout import DatapathEvent, EventType, PolicyMatch, TracePoint, TraceReason
 from agent.datapath.layout import Direction
@@ -23,7 +26,9 @@ from agent.observe.flow import FlowMaker
 from agent.observe.serving import bind_private
 from agent.observe.sides import Directory
 from agent.tables import AgentDB, ClaimOrigin, Identity, Prefix
+from flows.answer import answers
 from flows.live import LiveFlows
+from flows.methods import OBSERVER
 from flows.proto import flow_pb2 as pb
 from flows.proto import observer_pb2 as observer
 from flows.ring import FlowEntry, decode_nothing
@@ -37,7 +42,7 @@ from tests.bench.wire.meter import memory_mib
 
 CAPACITY: Final = 65_535
 PODS: Final = 200
-RUNS: Final = 5
+RUNS: Final = 3
 READER: Final = """
 import sys, time
 from flows.client import FlowClient, ServerAccess
@@ -97,29 +102,59 @@ def decode(flows: LiveFlows, number: int) -> None:
 
 
 async def streamed(flows: LiveFlows) -> dict[str, float]:
-    """All flows to one reader on the unix socket."""
+    """All flows to one reader on the unix socket, and as many equal answers by gRPC alone."""
     events = LiveFlows(decode_nothing, 1, "north/n1")
-    clock = SystemClock()
-    server = ObserverServer(Served(flows, events, dict, Wake(), "bench"), clock, FlowStreams())
+    served = Served(flows, events, dict, Wake(), "bench")
+    ours = ObserverServer(served, SystemClock(), FlowStreams())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "flows.sock"
-        bind_private(server, path)
-        await server.start()
-        found: list[tuple[float, float]] = []
-        for _ in range(RUNS):
-            began = time.process_time()
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", READER, f"unix://{path}", stdout=subprocess.PIPE
-            )
-            out, _ = await process.communicate()
-            number, wall_s = map(float, out.split())
-            found.append((number / (time.process_time() - began), number / wall_s))
-        await server.stop()
+        bind_private(ours, path)
+        await ours.start()
+        per_cpu, per_s = await read_all(path)
+        await ours.stop()
+        bare = bare_server(flows, path.with_name("bare.sock"))
+        await bare.start()
+        bare_per_cpu, bare_per_s = await read_all(path.with_name("bare.sock"))
+        await bare.stop(None)
     return {
-        "streamed_flows_per_server_cpu_s": round(max(per_cpu for per_cpu, _ in found)),
-        "streamed_flows_per_s": round(max(per_s for _, per_s in found)),
+        "streamed_flows_per_server_cpu_s": round(per_cpu),
+        "streamed_flows_per_s": round(per_s),
         "streamed_target_per_s": 25_000,
+        "bare_grpc_answers_per_server_cpu_s": round(bare_per_cpu),
+        "bare_grpc_answers_per_s": round(bare_per_s),
+        "streamed_over_bare_grpc": round(per_cpu / bare_per_cpu, 2),
     }
+
+
+async def read_all(path: Path) -> tuple[float, float]:
+    """Answers for each CPU second of this process, and for each second: the best of some runs, each with a new reader."""
+    found: list[tuple[float, float]] = []
+    for _ in range(RUNS):
+        began = time.process_time()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", READER, f"unix://{path}", stdout=subprocess.PIPE
+        )
+        out, _ = await process.communicate()
+        number, wall_s = map(float, out.split())
+        found.append((number / (time.process_time() - began), number / wall_s))
+    return max(per_cpu for per_cpu, _ in found), max(per_s for _, per_s in found)
+
+
+def bare_server(flows: LiveFlows, path: Path) -> grpc.aio.Server:
+    """Answers every request with one flow, as often as the ring has flows."""
+    (item,) = flows.ring.slice(flows.ring.begin, flows.ring.begin + 1)
+    answer = answers(flows.ring.decode, flows.node_name, observer.GetFlowsRequest().field_mask)(item, 0)
+    payload = answer.SerializeToString()
+
+    async def get_flows(raw: bytes, _context: object) -> AsyncIterator[bytes]:
+        for _ in range(1 if observer.GetFlowsRequest.FromString(raw).number == 1 else len(flows.ring)):
+            yield payload
+
+    server = grpc.aio.server()
+    handlers = {"GetFlows": grpc.unary_stream_rpc_method_handler(get_flows)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(OBSERVER, handlers),))
+    server.add_insecure_port(f"unix:{path}")
+    return server
 
 
 def cpu_s(work: Callable[[], object], runs: int = RUNS) -> float:
