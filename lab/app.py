@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 
 from lab import cleanup, faults, mesh
 from lab.names import DEFAULT_NAME, LabNameError, LabNames, lab_names
+from lab.pod_network import Cni
 from lab.topology import CLUSTERS, POSSIBLE, node_named
 from lab.walkthrough import replay
 
@@ -52,11 +53,14 @@ def up(
         int,
         typer.Option("--clusters", min=len(CLUSTERS), max=len(POSSIBLE), help="how many; the third has two nodes"),
     ] = len(CLUSTERS),
+    cni: Annotated[
+        Cni, typer.Option("--cni", help="how pods reach their nodes, as different CNI plugins do it")
+    ] = Cni.ROUTED,
 ) -> None:
     """Bring the lab up (nothing happens if it is) and say how to use it."""
     lab = lab_names(name)
     before_s = time.monotonic()
-    mesh.up(lab, size)
+    mesh.up(lab, size, cni)
     print(
         f"lab {name!r} is up after {time.monotonic() - before_s:.1f} s: {', '.join(c.context for c in mesh.clusters(lab))}"
     )

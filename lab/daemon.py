@@ -37,6 +37,7 @@ from lab.devkube.kubelet.site import Site, machine_mounts
 from lab.kubeproxy.loop import ProxyLoop
 from lab.names import LabNames, lab_names
 from lab.netns import listen_inside
+from lab.pod_network import Cni
 from lab.topology import API_PORT, ClusterPlan, cluster_named
 from meshapi.installed import CLUSTER_ID_KEY, CLUSTER_NAME_KEY, CONFIG_MAP, SCOPE_KEY
 from meshkit.clock import SystemClock
@@ -75,7 +76,7 @@ def assemble(lab: LabNames, plan: ClusterPlan, ca_certificate_pem: str) -> Machi
         register_node(cluster, node)
     cluster.publish_api_server([plan.api_address], API_PORT)
     network = ThreadPoolExecutor(max_workers=1, thread_name_prefix="network")
-    site = Site(cluster, plan, lab, network, SystemClock().wall, machine_mounts())
+    site = Site(cluster, plan, lab, network, SystemClock().wall, machine_mounts(), Cni(lab.cni.read_text()))
     controllers = (
         RootCertificates(cluster, ca_certificate_pem),
         Deployments(cluster),

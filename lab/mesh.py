@@ -19,6 +19,7 @@ from lab.images.table import REPOSITORY
 from lab.names import LabNames, NodeNames
 from lab.netns import command_inside
 from lab.network import build_underlay
+from lab.pod_network import Cni
 from lab.topology import CLUSTERS, POSSIBLE, ClusterPlan
 
 READY_LIMIT_S: Final = 60.0
@@ -40,19 +41,21 @@ class ClusterStatus:
     processes: int
 
 
-def up(lab: LabNames, size: int = len(CLUSTERS)) -> None:
-    """The lab exists with so many clusters, and their DNS answers.
+def up(lab: LabNames, size: int = len(CLUSTERS), cni: Cni = Cni.ROUTED) -> None:
+    """The lab exists with so many clusters, whose pods reach their nodes in this way, and their DNS answers.
 
-    Raises: LabError with the end of a log if one does not come up, or if it runs with another number of clusters.
+    Raises: LabError with the end of a log if one does not come up, or if it runs with other clusters or in another way.
     """
     if is_running(lab):
-        if size != len(clusters(lab)):
-            raise LabError(f"lab {lab.name!r} runs with {len(clusters(lab))} clusters: lab down --name {lab.name}")
+        if (size, cni) != (len(clusters(lab)), cni_of(lab)):
+            raise LabError(
+                f"lab {lab.name!r} runs with {len(clusters(lab))} clusters, --cni {cni_of(lab)}: lab down --name {lab.name}"
+            )
         return
     remove_lab(lab)
     try:
-        _prepare(lab, size)
-        build_underlay(lab, clusters(lab))
+        _prepare(lab, size, cni)
+        build_underlay(lab, clusters(lab), cni)
         for plan in clusters(lab):
             _start_daemon(lab, plan)
         _wait_ready(lab)
@@ -65,6 +68,11 @@ def up(lab: LabNames, size: int = len(CLUSTERS)) -> None:
 def clusters(lab: LabNames) -> tuple[ClusterPlan, ...]:
     """The clusters that the lab has, or would have if nothing else is said."""
     return POSSIBLE[: int(lab.size.read_text())] if lab.size.exists() else CLUSTERS
+
+
+def cni_of(lab: LabNames) -> Cni:
+    """How the lab's pods reach their nodes, or would if nothing else is said."""
+    return Cni(lab.cni.read_text()) if lab.cni.exists() else Cni.ROUTED
 
 
 def status(lab: LabNames) -> list[ClusterStatus]:
@@ -89,12 +97,13 @@ def node_command(node: NodeNames, command: Sequence[str]) -> list[str]:
     return cgroup.joined(node.system_cgroup, entered)
 
 
-def _prepare(lab: LabNames, size: int) -> None:
+def _prepare(lab: LabNames, size: int, cni: Cni) -> None:
     cgroup.ensure_mounted(lab.cgroup_mount)
     lab.directory.mkdir(parents=True)
     # a file system of its own: pods are layered over the machine's root and may not write below it
     _mount("tmpfs", lab.directory)
     lab.size.write_text(str(size))
+    lab.cni.write_text(cni)
     for plan in (node for cluster in clusters(lab) for node in cluster.nodes):
         node = lab.node(plan.name)
         for directory in (node.bpffs, node.root, node.pods):

@@ -84,6 +84,11 @@ class LabNames:
         """The file that says how many clusters the lab has."""
         return self.directory / "size"
 
+    @property
+    def cni(self) -> Path:
+        """The file that says how the lab's pods reach their nodes."""
+        return self.directory / "cni"
+
     def daemon_log(self, cluster: str) -> Path:
         return self.directory / f"{cluster}.log"
 

@@ -103,3 +103,14 @@ def write_sysctls(name: str, settings: Sequence[tuple[str, str]]) -> None:
 def command_inside(name: str, command: Sequence[str]) -> list[str]:
     """The same command, run with the named network namespace."""
     return ["nsenter", f"--net={netns_path(name)}", "--", *command]
+
+
+def add_link(handle: IPRoute, ifname: str, **options: object) -> None:
+    """A new interface of that name, with options as pyroute2 names them."""
+    handle.link("add", ifname=ifname, **options)
+
+
+def index_of(handle: IPRoute, ifname: str) -> int:
+    """The number of an interface. Raises: IndexError if there is none."""
+    found: list[int] = list(handle.link_lookup(ifname=ifname))
+    return found[0]

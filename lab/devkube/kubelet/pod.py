@@ -22,7 +22,7 @@ from lab.devkube.kubelet.record import ContainerRecord, PodPlace, Terminated, po
 from lab.devkube.kubelet.site import NodeSite, Site, hostname_of, hosts_file, resolv_conf
 from lab.images.table import SYSTEM_PATH, Image, command_line
 from lab.names import netns_path
-from lab.network import PodLink, attach_pod, detach_pod
+from lab.pod_network import PodLink, attach_pod, detach_pod
 
 log = logging.getLogger(__name__)
 VOLUME_RETRY_S: Final = 1.0
@@ -103,7 +103,7 @@ class PodLife:
             loop = asyncio.get_running_loop()
             names = self._node.names.netns, self._site.lab.pod_netns(uid_of(self.pod))
             self._link = await loop.run_in_executor(
-                self._site.network, attach_pod, *names, address, self._node.plan.address
+                self._site.network, attach_pod, *names, address, self._node.plan, self._site.cni
             )
         self._place = PodPlace(address, self._node.plan.address, self._place.started_s)
         self.report()

@@ -18,6 +18,7 @@ from lab.devkube.controllers.events import EventRecorder
 from lab.devkube.kubelet.process import Mount
 from lab.images.table import REPOSITORY
 from lab.names import LabNames, NodeNames
+from lab.pod_network import Cni
 from lab.topology import ClusterPlan, NodePlan
 
 FIRST_POD: Final = 2
@@ -78,6 +79,7 @@ class Site:
     network: Executor
     wall: Callable[[], float]
     machine_mounts: tuple[Mount, ...] = ()
+    cni: Cni = Cni.ROUTED
 
     def find(self, plural: str, namespace: str, name: str) -> Obj | None:
         return self.cluster.get(plural, name, namespace)
