@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from agent.datapath import spec
-from agent.datapath.config import VXLAN_PORT, Lifetimes
+from agent.datapath.config import Lifetimes
 from flows.ring import DEFAULT_CAPACITY
 from meshapi import installed
 from meshkit.settings import Settings, option
 from meshmodel.algorithm import MAGLEV_SIZES, Algorithm
+from meshmodel.cluster_config import VXLAN_PORT
 from meshpeer.signals import HEARTBEAT_SILENCE_S
 from meshpolicy.host_guard import KUBELET_PORT
 
@@ -68,7 +69,9 @@ class AgentSettings(Settings):
         Path(installed.CONTROL_GROUP), "where the cgroup v2 hierarchy with all processes of the node is mounted"
     )
     underlay_device: str = option("", "device towards other nodes; found by the node address if empty")
-    vxlan_port: int = option(VXLAN_PORT, "UDP port of the overlay")
+    vxlan_port: int = option(
+        VXLAN_PORT, "UDP port of the overlay, the same in every cluster of the mesh and for the apiserver"
+    )
     mtu: int = option(0, "MTU of the overlay device; underlay MTU - 50 if 0")
     attach_mode: str = option("auto", "how programs are attached", choices=("auto", "tcx", "clsact"))
     listen: tuple[str, ...] = option((), "addresses of the REST server; 127.0.0.1 and the node address if empty")

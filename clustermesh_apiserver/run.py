@@ -188,7 +188,12 @@ def _mirror(apiserver: Apiserver, store: OwnStore) -> Mirror | None:
     mirror = Mirror(
         store.client,
         settings.mirror_config_dir,
-        Own(ClusterName(settings.cluster_name), ClusterId(settings.cluster_id), settings.max_connected_clusters),
+        Own(
+            ClusterName(settings.cluster_name),
+            ClusterId(settings.cluster_id),
+            settings.max_connected_clusters,
+            settings.vxlan_port,
+        ),
         ttl_s=settings.lease_ttl,
         quota_bytes=settings.etcd_quota_mib << 20,
         clock=apiserver.clock,

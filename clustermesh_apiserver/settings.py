@@ -14,7 +14,7 @@ from meshapi import installed
 from meshkit.settings import Settings as Base
 from meshkit.settings import option, required
 from meshmodel.address import canonical_prefix
-from meshmodel.cluster_config import ExportMode
+from meshmodel.cluster_config import VXLAN_PORT, ExportMode
 from meshmodel.names import check_cluster_id, parse_cluster_name
 
 BASE = Path(installed.STATE_DIRECTORY)
@@ -43,6 +43,9 @@ class ApiserverSettings(Base):
     cluster_name: str = required("this cluster's name, unique in the mesh: at most 32 of a-z, 0-9 and -")
     cluster_id: int = required("this cluster's number, unique in the mesh: 1 to --max-connected-clusters")
     max_connected_clusters: int = option(255, "255 or 511, the same in every cluster of the mesh")
+    vxlan_port: int = option(
+        VXLAN_PORT, "UDP port of the overlay, as agents are told it; the same in every cluster of the mesh"
+    )
     kubeconfig: str = option("", "kubeconfig file; empty: the pod's service account, else the user's kubeconfig")
     context: str = option("", "context of the kubeconfig; empty: its current one")
     namespace: str = option(installed.DEFAULT_NAMESPACE, "namespace this program runs in")

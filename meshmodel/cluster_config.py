@@ -15,6 +15,8 @@ from meshmodel.names import ClusterId, ClusterName, check_cluster_id
 from meshmodel.wire import JsonReader, encode_json
 
 DEFAULT_MAXIMUM: Final = 255
+VXLAN_PORT: Final = 8472
+"""UDP port of the overlay of a cluster that names none, as every cluster of Cilium does."""
 Uint32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
 
 
@@ -32,6 +34,7 @@ class _Capabilities(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tr
     max_connected_clusters: Uint32 = 0
     service_exports_enabled: bool | None = None
     endpoint_slices_export_mode: str = ""
+    vxlan_port: Uint32 = 0
 
 
 class _Wire(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
@@ -42,7 +45,8 @@ class _Wire(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, froz
 class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`service_exports_enabled` is None when the cluster does not know service exports at all: not the same as False.
 
-    `endpoint_slices_export_mode` is the text as published; `export_mode` is its meaning.
+    `endpoint_slices_export_mode` is the text as published; `export_mode` is its meaning. `vxlan_port` is the UDP port of the
+    cluster's overlay.
     """
 
     id: ClusterId
@@ -51,6 +55,7 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_connected_clusters: int = DEFAULT_MAXIMUM
     service_exports_enabled: bool | None = None
     endpoint_slices_export_mode: str = ""
+    vxlan_port: int = VXLAN_PORT
 
     @property
     def export_mode(self) -> ExportMode:
@@ -71,6 +76,7 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True):
             max_connected_clusters=self.max_connected_clusters,
             service_exports_enabled=self.service_exports_enabled,
             endpoint_slices_export_mode=self.endpoint_slices_export_mode,
+            vxlan_port=0 if self.vxlan_port == VXLAN_PORT else self.vxlan_port,
         )
         return encode_json(_Wire(id=self.id, capabilities=capabilities))
 
@@ -96,6 +102,7 @@ def decode(value: bytes, *, cluster: str = "") -> ClusterConfig:
         max_connected_clusters=capabilities.max_connected_clusters or DEFAULT_MAXIMUM,
         service_exports_enabled=capabilities.service_exports_enabled,
         endpoint_slices_export_mode=capabilities.endpoint_slices_export_mode,
+        vxlan_port=capabilities.vxlan_port or VXLAN_PORT,
     )
 
 
@@ -104,6 +111,7 @@ def check_peer_config(
     *,
     local_id: int,
     local_maximum: int = DEFAULT_MAXIMUM,
+    local_vxlan_port: int = VXLAN_PORT,
     taken: Mapping[ClusterId, ClusterName] | None = None,
     peer: str = "",
 ) -> tuple[str, ...]:
@@ -122,6 +130,11 @@ def check_peer_config(
     holder = (taken or {}).get(config.id)
     if holder is not None and holder != peer:
         raise ModelError(f"ClusterID {config.id} is already used by cluster {holder}: give one of the two another id")
+    if config.vxlan_port != local_vxlan_port:
+        raise ModelError(
+            f"mismatched VXLAN port; local={local_vxlan_port}, remote={config.vxlan_port}: the overlays of a mesh have "
+            "one: enable --set agent.vxlan-port=PORT --set apiserver.vxlan-port=PORT"
+        )
     _ = config.export_mode
     if config.max_connected_clusters != local_maximum:
         warning = f"mismatched MaxConnectedClusters; local={local_maximum}, remote={config.max_connected_clusters}"

@@ -5,18 +5,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshmodel.cluster_config import DEFAULT_MAXIMUM, ClusterConfig, check_peer_config
+from meshmodel.cluster_config import DEFAULT_MAXIMUM, VXLAN_PORT, ClusterConfig, check_peer_config
 from meshmodel.errors import ModelError
 from meshmodel.names import ClusterId, ClusterName
 
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """The cluster this program belongs to; `maximum` is how many clusters its mesh may have."""
+    """The cluster this program belongs to; `maximum` is how many clusters its mesh may have, `vxlan_port` its overlay's."""
 
     name: ClusterName
     id: ClusterId
     maximum: int = DEFAULT_MAXIMUM
+    vxlan_port: int = VXLAN_PORT
 
 
 class Reservations:
@@ -45,9 +46,17 @@ class Reservations:
         if name == self._own.name:
             if config.id != self._own.id:
                 raise ModelError(f"{name}: our own store says cluster id {config.id}, we are set to {self._own.id}")
+            if config.vxlan_port != self._own.vxlan_port:
+                said = f"our own apiserver says VXLAN port {config.vxlan_port}, we are set to {self._own.vxlan_port}"
+                return (f"{said}: peers go by the first; enable --set gives both programs the same",)
             return ()
         warnings = check_peer_config(
-            config, peer=name, local_id=self._own.id, local_maximum=self._own.maximum, taken=self._taken
+            config,
+            peer=name,
+            local_id=self._own.id,
+            local_maximum=self._own.maximum,
+            local_vxlan_port=self._own.vxlan_port,
+            taken=self._taken,
         )
         self._taken[config.id] = name
         return warnings

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from meshmodel.cluster_config import VXLAN_PORT
 from meshmodel.labels import NAMESPACE_LABEL, RESERVED
 from meshpolicy.entity import entity_selectors
 from meshpolicy.icmp import TYPE_NAMES
@@ -52,7 +53,7 @@ class GuardFacts:
     api_servers: tuple[tuple[str, int], ...] = ()
     is_api_server: bool = False
     kubelet_port: int = KUBELET_PORT
-    vxlan_port: int = 8472
+    vxlan_port: int = VXLAN_PORT
     agent_port: int = 9879
     cluster: str = ""
     namespace: str = "kube-system"

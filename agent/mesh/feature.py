@@ -65,6 +65,7 @@ class MeshFeature(Feature):
             core.clock,
             directory=settings.clustermesh_config,
             maximum=core.facts.maximum,
+            vxlan_port=core.settings.vxlan_port,
             options=SessionOptions(
                 prefer_slices=settings.prefer_endpoint_slices, limits=SignalLimits(settings.heartbeat_silence_s)
             ),

@@ -48,6 +48,7 @@ class MeshRunner:
         *,
         directory: Path,
         maximum: int = 255,
+        vxlan_port: int = AgentSettings.vxlan_port,
         options: SessionOptions | None = None,
         cache_ttl_s: float = 0.0,
         withdraw_after_s: float = AgentSettings.withdraw_after_s,
@@ -62,7 +63,7 @@ class MeshRunner:
         self._waiting: dict[ClusterName, dict[Kind, list[Callable[[], None]]]] = {}
         self.rejections = Rejections(clock)
         self.drained: dict[ClusterName, tuple[str, ...]] = {}  # pod networks of clusters that are no peers any more
-        own = Own(db.own, db.own_id, maximum)
+        own = Own(db.own, db.own_id, maximum, vxlan_port)
         self._follower = Follower(
             own,
             directory,

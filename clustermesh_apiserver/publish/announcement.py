@@ -25,4 +25,5 @@ def cluster_config(settings: ApiserverSettings) -> ClusterConfig:
         max_connected_clusters=settings.max_connected_clusters,
         service_exports_enabled=settings.mcs_api,
         endpoint_slices_export_mode=settings.service_export_mode.value,
+        vxlan_port=settings.vxlan_port,
     )

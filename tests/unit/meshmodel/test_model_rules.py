@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import pytest
 
+from agent.datapath import config as config_of_datapath
 from meshmodel import keys
 from meshmodel.address import canonical_ip, canonical_prefix
 from meshmodel.annotations import Affinity, namespace_is_global, parse_service_annotations
-from meshmodel.cluster_config import ClusterConfig, ExportMode, check_peer_config, decode
+from meshmodel.cluster_config import VXLAN_PORT, ClusterConfig, ExportMode, check_peer_config, decode
 from meshmodel.errors import ModelError, RecordError
 from meshmodel.identity import (
     LOCAL_SCOPE_CIDR,
@@ -103,6 +104,7 @@ def config(number: int, maximum: int = 255, mode: str = "") -> ClusterConfig:
         (config(1), 255, "is assigned to the local cluster"),
         (config(3), 255, "is already used by cluster south"),
         (config(4, mode="carrier-pigeon"), 255, "carrier-pigeon"),
+        (ClusterConfig(id=ClusterId(4), vxlan_port=8473), 255, "mismatched VXLAN port; local=8472, remote=8473"),
     ],
 )
 def test_a_peer_is_refused_with_what_to_change(peer: ClusterConfig, local_maximum: int, text: str) -> None:
@@ -117,6 +119,17 @@ def test_a_peer_keeps_its_own_id_and_a_mismatch_at_255_is_a_warning() -> None:
     [warning] = check_peer_config(config(3, 511), local_id=1, taken=taken, peer="tion")
     assert "local=255, remote=511" in warning
     assert check_peer_config(config(300, 511), local_id=1, local_maximum=511) == ()
+
+
+def test_the_port_of_an_overlay_is_said_where_it_is_not_the_one_everybody_assumes() -> None:
+    """A cluster of Cilium names none, and reads past ours."""
+    usual, chosen = ClusterConfig(id=ClusterId(3)), ClusterConfig(id=ClusterId(3), vxlan_port=8473)
+    assert (b"vxlanPort" in usual.encode(), b'"vxlanPort":8473' in chosen.encode()) == (False, True)
+    assert (decode(usual.encode()), decode(chosen.mirrored().encode()).vxlan_port) == (usual, 8473)
+    assert check_peer_config(chosen, local_id=1, local_vxlan_port=8473) == ()
+    with pytest.raises(ModelError, match="local=8473, remote=8472"):
+        check_peer_config(usual, local_id=1, local_vxlan_port=8473)
+    assert config_of_datapath.VXLAN_PORT == VXLAN_PORT
 
 
 def test_absent_and_false_capabilities_differ_and_older_shapes_are_read() -> None:

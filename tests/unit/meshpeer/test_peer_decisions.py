@@ -118,6 +118,19 @@ def test_the_own_cluster_is_held_to_its_own_id_and_takes_none() -> None:
     held.accept(SOUTH, config(2))
 
 
+@pytest.mark.runbook("port-differs")
+def test_a_peer_with_another_overlay_port_is_refused() -> None:
+    held = Reservations(Own(ClusterName("north"), ClusterId(1), vxlan_port=8473))
+    with pytest.raises(ModelError, match="mismatched VXLAN port; local=8473, remote=8472"):
+        held.accept(SOUTH, config(2))
+
+
+def test_an_own_apiserver_that_names_another_port_is_a_warning() -> None:
+    held = Reservations(Own(ClusterName("north"), ClusterId(1), vxlan_port=8473))
+    [warning] = held.accept(ClusterName("north"), config(1))
+    assert warning.startswith("our own apiserver says VXLAN port 8472, we are set to 8473")
+
+
 def put(key: bytes, value: bytes) -> Event:
     return Event(Happened.PUT, b"p/" + key, value, 1)
 
