@@ -230,12 +230,16 @@ def is_ready(pod: Any) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
-def bring_up(name: str) -> Mesh:
-    """A lab with this name where the two clusters are connected and the application runs."""
+def bring_up(name: str, *how: str, settings: Sequence[str] = ()) -> Mesh:
+    """A lab with this name where the two clusters are connected and the application runs.
+
+    `how` are words for `lab up`, `settings` those of programs, such as "agent.vxlan-port=8473".
+    """
     mesh = Mesh(lab_names(name))
-    mesh.lab("up")
+    mesh.lab("up", *how)
+    given = [word for setting in settings for word in ("--set", setting)]
     for cluster in CLUSTERS:
-        mesh.clustermesh("enable", "--context", f"kind-{cluster}", "--service-type", "NodePort")
+        mesh.clustermesh("enable", "--context", f"kind-{cluster}", "--service-type", "NodePort", *given)
     mesh.clustermesh("connect", "--context", "kind-koornacht", "--destination-context", "kind-tion")
     mesh.deploy()
     return mesh

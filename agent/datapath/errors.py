@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from typing import Final
 
 from meshkit.errors import ExhaustedError, PermanentError, TransientError
@@ -19,6 +20,19 @@ class KernelError(TransientError):
     def __init__(self, operation: str, code: int, detail: str = "") -> None:
         super().__init__(f"{operation}: {os.strerror(code)}{': ' if detail else ''}{detail}")
         self.operation, self.errno = operation, code
+
+
+class OverlayPortTakenError(KernelError):
+    """Another VXLAN device, or a program of this node, has the overlay's UDP port."""
+
+    def __init__(self, operation: str, code: int, port: int, devices: Sequence[str]) -> None:
+        holder = f"VXLAN device {', '.join(devices)}" if devices else "a program"
+        super().__init__(
+            operation,
+            code,
+            f"{holder} of this node has UDP port {port}: give the overlay another one in every cluster of the mesh "
+            "(enable --set agent.vxlan-port=PORT --set apiserver.vxlan-port=PORT)",
+        )
 
 
 class UnsupportedKernelError(PermanentError):

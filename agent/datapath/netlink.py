@@ -15,13 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
-from agent.datapath.errors import KernelError
+from agent.datapath.errors import KernelError, OverlayPortTakenError
 from meshkit.errors import MAXIMUM_TEXT
 
 T = TypeVar("T")
 INGRESS_PARENT: Final = 0xFFFFFFF2
 EGRESS_PARENT: Final = 0xFFFFFFF3
 _TCA_BPF_ID = 11
+_PORT_TAKEN: Final = frozenset({errno.EADDRINUSE, errno.EEXIST})
 _FILTER_HANDLE: Final = 1
 _FILTER_PRIORITY: Final = 0xC111
 _ETHERNET_TYPES: Final = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
@@ -61,6 +62,8 @@ def _converse(operation: str, talk: Callable[[Any], T]) -> T:
                 outcome.append(talk(route))
         except NetlinkError as exc:
             failure.append(KernelError(operation, exc.code or errno.EIO, str(exc)[:MAXIMUM_TEXT]))
+        except KernelError as exc:
+            failure.append(exc)
         except OSError as exc:
             failure.append(KernelError(operation, exc.errno or errno.EIO, str(exc)[:MAXIMUM_TEXT]))
 
@@ -139,9 +142,12 @@ def ensure_overlay(name: str, port: int, mtu: int) -> int:
     """A collect-metadata VXLAN device of that name, port and MTU is up; its ifindex.
 
     A device of that name with other settings is replaced. It learns nothing: programs say where packets go.
+    Raises: OverlayPortTakenError, KernelError.
     """
 
     def talk(route: Any) -> int:
+        if others := _vxlan_devices(route, port, but=name):
+            raise OverlayPortTakenError(f"create {name}", errno.EADDRINUSE, port, others)
         found = route.link_lookup(ifname=name)
         if found and not _is_overlay(route.get_links(found[0])[0], port):
             route.link("del", index=found[0])
@@ -153,7 +159,23 @@ def ensure_overlay(name: str, port: int, mtu: int) -> int:
         route.link("set", index=found[0], mtu=mtu, state="up")
         return int(found[0])
 
-    return _converse(f"create {name}", talk)
+    try:
+        return _converse(f"create {name}", talk)
+    except KernelError as exc:
+        if exc.errno not in _PORT_TAKEN or isinstance(exc, OverlayPortTakenError):
+            raise
+        raise OverlayPortTakenError(exc.operation, exc.errno, port, ()) from exc
+
+
+def _vxlan_devices(route: Any, port: int, *, but: str) -> list[str]:
+    """Names of VXLAN devices with this UDP port, but one."""
+    found = [link for link in route.get_links() if _kind(link) == "vxlan" and _vxlan_port(link) == port]
+    return sorted(name for link in found if (name := str(link.get_attr("IFLA_IFNAME"))) != but)
+
+
+def _vxlan_port(link: Any) -> int:
+    data = link.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
+    return int(data.get_attr("IFLA_VXLAN_PORT")) if data else 0
 
 
 def _is_overlay(link: Any, port: int) -> bool:

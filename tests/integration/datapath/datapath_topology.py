@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.datapath import layout
-from agent.datapath.config import AttachMode, Lifetimes, NodeConfig
+from agent.datapath.config import VXLAN_PORT, AttachMode, Lifetimes, NodeConfig
 from agent.datapath.flow_layout import DatapathEvent
 from agent.datapath.loader import Datapath
 from agent.datapath.maps import Maps
@@ -102,6 +102,7 @@ class Node:
     unattended_after_s: int
     control_group: Path | None
     cni: str = "routed"
+    vxlan_port: int = VXLAN_PORT
     pods: list[Pod] = field(default_factory=list)
     opened: list[Datapath] = field(default_factory=list)
 
@@ -135,6 +136,7 @@ class Node:
             attach_mode=self.mode,
             peer_redirect=self.peer_redirect,
             max_entries=SIZES,
+            vxlan_port=self.vxlan_port,
             lifetimes=self.lifetimes,
             unattended_after_s=self.unattended_after_s,
             control_group=self.control_group,
@@ -172,11 +174,24 @@ class Topology:
         unattended_after_s: int = 0,
         control_group: Path | None = None,
         cni: str = "routed",
+        vxlan_port: int = VXLAN_PORT,
     ) -> None:
         self._prefix, self.underlay = prefix, f"{prefix}-ul"
         lives = lifetimes or Lifetimes()
         self.nodes = [
-            Node(c, n, prefix, pins / f"c{c}n{n}", mode, peer_redirect, lives, unattended_after_s, control_group, cni)
+            Node(
+                c,
+                n,
+                prefix,
+                pins / f"c{c}n{n}",
+                mode,
+                peer_redirect,
+                lives,
+                unattended_after_s,
+                control_group,
+                cni,
+                vxlan_port,
+            )
             for c in (1, 2)
             for n in (1, 2)
         ]
