@@ -59,8 +59,9 @@ e2e: setup ## lab scenarios: make e2e [SCENARIO=name]
 bench: setup ## figures as JSON under build/bench: make bench [SUITE=slice|wire|policy|loadbalancer|command|observe]
 	$(BIN)/python -m tests.bench $(SUITE)
 
-simulate: setup ## histories of a mesh in one process: make simulate [WORLD=small] [SEED=1] [COUNT=100] [STEPS=40]
-	$(BIN)/python -m tests.simulation --world $(or $(WORLD),small) --seed $(or $(SEED),1) --count $(or $(COUNT),100) --steps $(or $(STEPS),40)
+simulate: setup ## histories of a mesh in one process: make simulate [WORLD=small-3x2] [SEED=1] [COUNT=100] [STEPS=40] [RESUME=file]
+	$(BIN)/python -m tests.simulation --world $(or $(WORLD),small) --seed $(or $(SEED),1) --count $(or $(COUNT),100) --steps $(or $(STEPS),40) \
+	  $(if $(RESUME),--resume $(RESUME))
 
 clean: ## remove what make built
 	rm -rf build $(VENV) .mypy_cache .ruff_cache
