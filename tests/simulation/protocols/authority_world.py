@@ -18,7 +18,7 @@ from certs import authority_secret, profile
 from certs.authority import Authority
 from certs.authority_secret import AuthorityPhase
 from certs.inspect import issued_by
-from certs.store import CertFiles, encode_data, from_secret_data, secret_data
+from certs.store import CertFiles, from_secret_data
 from clustermesh_cli.commands import replace_authority
 from clustermesh_cli.commands.replace_authority import AuthorityReplacement, ReplacementOptions
 from clustermesh_cli.console import Console
@@ -30,16 +30,14 @@ from kube.resource import Resource
 from meshapi.installed import (
     CA_BUNDLE,
     CA_SECRET,
-    CLUSTER_NAME_KEY,
-    CONFIG_MAP,
     LOCAL_SECRET,
     MIRROR_SECRET,
-    PART_OF,
     PEERS_SECRET,
     REMOTE_SECRET,
     SERVER_SECRET,
 )
 from meshkit.clock import ManualClock
+from tests.support.kept_objects import KeptObjects
 
 START_S: Final = ManualClock().wall()
 ENTRY: Final = "north" + CA_SUFFIX
@@ -52,35 +50,25 @@ def authority(which: str) -> Authority:
     return Authority.create(f"clustermesh north {which}", START_S - profile.DAY_S)
 
 
-class Objects:
-    """One cluster's objects as the command asks for them."""
+class SeenObjects(KeptObjects):
+    """`seen` is what programs may have of each object: its data as it is, and as it was until `settle`."""
 
-    def __init__(self, name: str, kept: dict[str, dict[str, Any]]) -> None:
-        self.name, self.kept = name, kept
+    def __init__(self, name: str) -> None:
+        super().__init__(name, self._note)
         self.seen: dict[str, list[Data]] = {}
-
-    def put(self, name: str, data: Data) -> None:
-        metadata = {"name": name, "namespace": "ns", "labels": dict(PART_OF)}
-        self.kept[name] = {"metadata": metadata, "data": data}
-        self.seen[name] = [data]
-
-    def get(self, _resource: Resource, name: str, _namespace: str) -> dict[str, Any] | None:
-        return copy.deepcopy(self.kept.get(name))
-
-    def replace(self, _resource: Resource, obj: dict[str, Any]) -> None:
-        self._set(obj["metadata"]["name"], obj)
-
-    def patch_merge(self, _resource: Resource, name: str, body: dict[str, Any], _namespace: str) -> None:
-        old = self.kept[name]
-        self._set(name, {**old, "data": {**old["data"], **body["data"]}})
-
-    def _set(self, name: str, obj: dict[str, Any]) -> None:
-        self.kept[name] = obj
-        self.seen[name] = [*(d for d in self.seen.get(name, ()) if d != obj["data"]), obj["data"]]
 
     def settle(self) -> None:
         """Everybody has what is written now."""
         self.seen = {name: [obj["data"]] for name, obj in self.kept.items()}
+
+    def fork(self) -> SeenObjects:
+        other = SeenObjects("")
+        other.kept, other.seen = dict(self.kept), {name: list(found) for name, found in self.seen.items()}
+        return other
+
+    def _note(self, name: str) -> None:
+        data = self.kept[name]["data"]
+        self.seen[name] = [*(before for before in self.seen.get(name, ()) if before != data), data]
 
 
 class AuthorityWorld:
@@ -92,12 +80,9 @@ class AuthorityWorld:
         self.peers, self.joins, self.slips = peers, joins, slips
         self.clock_s, self.wants_new, self.is_done, self.runs = START_S, True, False, 0
         self.refused, self.joining = "", ""
-        self.clusters = {name: Objects(name, {CONFIG_MAP: {"data": {CLUSTER_NAME_KEY: name}}}) for name in _NAMES}
+        self.clusters = {name: SeenObjects(name) for name in _NAMES}
         old, north = authority("old"), self.clusters["north"]
-        north.put(CA_SECRET, encode_data({"ca.crt": old.certificate_pem, "ca.key": old.key_pem}))
-        for name, shape in profile.own_shapes("north", "ns", 365 * profile.DAY_S).items():
-            made = old.issue(shape, START_S)
-            north.put(name, secret_data(CertFiles(old.certificate_pem, made.cert_pem, made.key_pem)))
+        north.install(old, START_S)
         trust = old.certificate_pem.decode()
         north.put(CA_BUNDLE, {"north.crt": trust, "south.crt": trust})
         north.put(MIRROR_SECRET, {})
@@ -106,7 +91,8 @@ class AuthorityWorld:
             for kept in (CA_BUNDLE, MIRROR_SECRET, PEERS_SECRET):
                 self.clusters[name].put(kept, {})
         self._connect("south", old.certificate_pem)
-        self.clusters["south"].settle()
+        for one in self.clusters.values():
+            one.settle()
 
     def _connect(self, name: str, trust: bytes) -> None:
         """What connect writes about north in another cluster."""
@@ -120,10 +106,7 @@ class AuthorityWorld:
 
     def fork(self) -> AuthorityWorld:
         other = copy.copy(self)
-        other.clusters = {}
-        for name, one in self.clusters.items():
-            other.clusters[name] = Objects(name, dict(one.kept))
-            other.clusters[name].seen = {kept: list(found) for kept, found in one.seen.items()}
+        other.clusters = {name: one.fork() for name, one in self.clusters.items()}
         return other
 
     def steps(self) -> Iterable[str]:
@@ -245,7 +228,7 @@ class Pool:
     """The authority that a replacement makes is always the same one, so that states can be told apart."""
 
     @staticmethod
-    def create(_name: str, _wall_s: float) -> Authority:
+    def create(_name: str, _wall_s: float, *, behind_s: float) -> Authority:
         return authority("new")
 
 

@@ -17,29 +17,25 @@ from certs import profile
 from certs.authority import Authority
 from certs.authority_secret import AuthorityPhase, read_authority
 from certs.inspect import issued_by
-from certs.store import CertFiles, decode_entry, encode_data, from_secret_data, secret_data
+from certs.store import CertFiles, decode_entry, encode_data, from_secret_data
 from clustermesh_cli.commands.replace_authority import AuthorityReplacement, ReplacementOptions
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandRefusedError, ExitCode
 from clustermesh_cli.link_proof import Patience
 from clustermesh_cli.plan.authority_replacement import ReplacementStep
 from kube.client import KubeClient
-from kube.errors import Conflict
-from kube.resource import Resource
 from meshapi.installed import (
     CA_BUNDLE,
     CA_SECRET,
     CERTIFICATE_SECRETS,
-    CLUSTER_NAME_KEY,
-    CONFIG_MAP,
     LOCAL_SECRET,
     MIRROR_SECRET,
-    PART_OF,
     PEERS_SECRET,
     REMOTE_SECRET,
     SERVER_SECRET,
 )
 from meshkit.clock import ManualClock
+from tests.support.kept_objects import KeptObjects
 
 SETTLE_S = 150.0
 issued = lru_cache(None)(issued_by)
@@ -50,36 +46,6 @@ class KilledError(BaseException):
     """The command ends here."""
 
 
-class Objects:
-    """One cluster's objects; every write is told to the world."""
-
-    def __init__(self, world: World, name: str) -> None:
-        self.world = world
-        self.kept: dict[str, dict[str, Any]] = {CONFIG_MAP: {"data": {CLUSTER_NAME_KEY: name}}}
-
-    def put(self, name: str, data: dict[str, str]) -> None:
-        metadata = {"name": name, "namespace": "ns", "labels": dict(PART_OF), "resourceVersion": "0"}
-        self.kept[name] = {"metadata": metadata, "data": data}
-
-    def answer_headers(self, _path: str) -> dict[str, str]:
-        return {}
-
-    def get(self, _resource: Resource, name: str, _namespace: str) -> dict[str, Any] | None:
-        return copy.deepcopy(self.kept.get(name))
-
-    def replace(self, _resource: Resource, obj: dict[str, Any]) -> None:
-        name, version = obj["metadata"]["name"], obj["metadata"]["resourceVersion"]
-        known = self.kept[name]["metadata"]["resourceVersion"]
-        if version != known:
-            raise Conflict("PUT", 409, "Conflict")
-        self.kept[name] = {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(int(known) + 1)}}
-        self.world.wrote()
-
-    def patch_merge(self, _resource: Resource, name: str, body: dict[str, Any], _namespace: str) -> None:
-        self.kept[name]["data"].update(body["data"])
-        self.world.wrote()
-
-
 class World:
     """north replaces its authority; south reads it and is read by it."""
 
@@ -88,12 +54,9 @@ class World:
         self.writes = 0
         self.killed_at: int | None = None
         self.history: list[tuple[float, dict[str, Any]]] = []
-        self.north, self.south = Objects(self, "north"), Objects(self, "south")
+        self.north, self.south = KeptObjects("north", self.wrote), KeptObjects("south", self.wrote)
         self.old = Authority.create("clustermesh north", self.clock.wall() - profile.DAY_S)
-        self.north.put(CA_SECRET, encode_data({"ca.crt": self.old.certificate_pem, "ca.key": self.old.key_pem}))
-        for name, shape in profile.own_shapes("north", "ns", 365 * profile.DAY_S).items():
-            made = self.old.issue(shape, self.clock.wall())
-            self.north.put(name, secret_data(CertFiles(self.old.certificate_pem, made.cert_pem, made.key_pem)))
+        self.north.install(self.old, self.clock.wall())
         theirs = Authority.create("clustermesh south", self.clock.wall())
         pems = {"north.crt": self.old.certificate_pem.decode(), "south.crt": theirs.certificate_pem.decode()}
         self.north.put(CA_BUNDLE, dict(pems))
@@ -107,7 +70,7 @@ class World:
         self.wrote()
         self.writes = 0
 
-    def wrote(self) -> None:
+    def wrote(self, _name: str = "") -> None:
         self.writes += 1
         self.history.append((self.clock.wall(), copy.deepcopy({"north": self.north.kept, "south": self.south.kept})))
         if self.writes == self.killed_at:
