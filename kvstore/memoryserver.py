@@ -153,14 +153,15 @@ class MemoryServer:
         leases = {number: (held.ttl_s, frozenset(held.keys)) for number, held in self.leases.items()}
         return StoreBackup(self.revision, dict(self.entries), leases, self._next_lease)
 
-    def restore(self, snapshot: StoreBackup, *, keep_id: bool = True) -> None:
-        """Restarted from a backup: its keys and revision, no history, and leases that live their full time again.
+    def restore(self, snapshot: StoreBackup, *, keep_id: bool = True, bump: int = 0) -> None:
+        """Restarted from a backup: its keys, no history, and leases that live their full time again.
 
-        The id stays if the bootstrap flags were the same, as with `etcdutl snapshot restore`.
+        The id stays if the bootstrap flags were the same. The revision is the backup's and `bump`, as with
+        `etcdutl snapshot restore --bump-revision --mark-compacted`; without, who did not hear of it misses changes.
         """
         self.wipe(keep_id=keep_id)
         now = self.clock.monotonic()
-        self.revision = self.compacted = snapshot.revision
+        self.revision = self.compacted = snapshot.revision + bump
         self.entries, self._next_lease = dict(snapshot.entries), snapshot.next_lease
         self.leases = {
             number: Lease(ttl_s, now + ttl_s, set(keys)) for number, (ttl_s, keys) in snapshot.leases.items()

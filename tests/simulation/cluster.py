@@ -23,6 +23,7 @@ from tests.simulation.store_link import Access
 SERVICE_PREFIX: Final = "10.10"
 """Followed by the number of the cluster: the first two numbers of its services' addresses."""
 OWN: Final = "own."
+FROM_BACKUP: Final = b"(from a backup)"
 MakeProcess = Callable[[str], Process]
 FindStore = Callable[[str], MemoryServer]
 
@@ -62,6 +63,7 @@ class Cluster:
         self.apiserver: ApiserverProcess | None = None
         self.peers: set[str] = set()
         self.tampered: set[bytes] = set()
+        """Keys of records that were put there by hand, and FROM_BACKUP: for a while peers are told what is not so."""
         self.backup: StoreBackup | None = None
 
     def install(self) -> None:

@@ -43,9 +43,11 @@ from kube.resource import (
     SERVICES,
     Resource,
 )
-from tests.simulation.cluster import Cluster
+from tests.simulation.cluster import FROM_BACKUP, Cluster
 from tests.simulation.world import World
 
+BUMP: Final = 1_000_000_000
+"""How far the revision of a store is brought forward that is put back under its old id: what etcd advises."""
 KINDS: Final[dict[str, Resource]] = {
     "service": SERVICES,
     "slice": ENDPOINT_SLICES,
@@ -236,7 +238,8 @@ def _store(world: World, cluster: str, what: str) -> None:
         case "restore" | "restore-anew":
             if where.backup is not None:
                 world.loop.reached[f"store put back from a backup, {what}"] += 1
-                store.restore(where.backup, keep_id=what == "restore")
+                store.restore(where.backup, keep_id=what == "restore", bump=BUMP if what == "restore" else 0)
+                where.tampered.add(FROM_BACKUP)
         case "down":
             store.stop()
         case "up":
