@@ -137,7 +137,9 @@ def _record(world: World, cluster: str, key: str, value: str) -> None:
 
 
 def _norecord(world: World, cluster: str, key: str) -> None:
-    world.clusters[cluster].store.commit({key.encode(): None}, 0)
+    where = world.clusters[cluster]
+    where.tampered.add(key.encode())
+    where.store.commit({key.encode(): None}, 0)
 
 
 # ---- programs
