@@ -19,7 +19,7 @@ from tests.simulation.clock import ProcessClock, SimulatedBlocking
 from tests.simulation.kube_server import KubeLink, KubeServer
 from tests.simulation.loop import PROCESS, SimulatedLoop
 from tests.simulation.machine import Writes
-from tests.simulation.store_link import Access, LinkedStore, StoreLink
+from tests.simulation.store_link import Access, LinkedStore, StoreLink, grant_for
 from tests.simulation.wire import Wire
 
 KUBE_ADDRESS: Final = "172.18.0.2"
@@ -90,7 +90,9 @@ class Process:
             del options, resolve
             host = config.endpoints[0].host
             server, access = find_store(host)
-            link = StoreLink(server, self._wire.delays(self.name, host), access, self.writes)
+            link = StoreLink(
+                server, self._wire.delays(self.name, host), grant_for(access, host.partition(".")[2]), self.writes
+            )
             self._connect(host, link)
             return LinkedStore(link, Options(rng=self.rng))
 

@@ -6,19 +6,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from enum import IntEnum
-from typing import Any
+from enum import Enum
+from typing import Any, Final
 
 from kvstore.errors import Denied, Unavailable
+from kvstore.facade.grant import Grant
 from kvstore.memory import MemoryStore
 from kvstore.memoryserver import MemoryServer
 from kvstore.options import Options
-from kvstore.watch import Message
-from meshmodel import private_keys
+from kvstore.store import Changes, Entry, Page, prefix_end
+from kvstore.watch import Message, Probe
+from meshmodel.readers import agent_reads, peer_reads
 from tests.simulation.machine import Writes
 
+DENIED: Final = "etcdserver: permission denied"
 
-class Access(IntEnum):
+
+class Access(Enum):
     """Whose certificate a client shows."""
 
     PEER = 1
@@ -26,14 +30,26 @@ class Access(IntEnum):
     ADMINISTRATOR = 3
 
 
+def grant_for(access: Access, cluster: str) -> Grant | None:
+    """What a program may read through the facade of this cluster; None: it asks etcd itself."""
+    match access:
+        case Access.PEER:
+            readable = peer_reads(cluster)
+        case Access.AGENT:
+            readable = agent_reads()
+        case Access.ADMINISTRATOR:
+            return None
+    return Grant(access.name.lower(), readable.prefixes, readable.keys)
+
+
 class StoreLink:
     """What a `MemoryStore` takes for its server: the server itself, as far as this wire lets it through.
 
-    `access` is what the facade gives its client: peers read public keys, our own agents private ones too.
+    `grant` is what the facade lets its client read, None for who talks to etcd itself.
     """
 
-    def __init__(self, server: MemoryServer, delay: Callable[[], float], access: Access, writes: Writes) -> None:
-        self._server, self.delay, self._access, self._writes = server, delay, access, writes
+    def __init__(self, server: MemoryServer, delay: Callable[[], float], grant: Grant | None, writes: Writes) -> None:
+        self._server, self.delay, self._grant, self._writes = server, delay, grant, writes
         self._is_link_up, self._cuts = True, 0
         self.lose_answers = 0
         self._wakers: dict[asyncio.Event, None] = {}
@@ -52,10 +68,8 @@ class StoreLink:
     def enter(self, key: bytes = b"", *, is_write: bool = False) -> None:
         if not self._is_link_up:
             raise Unavailable("no route to the store")
-        if self._access < Access.ADMINISTRATOR and is_write:
-            raise Denied("etcdserver: permission denied")
-        if self._access < Access.AGENT and key.startswith(private_keys.ROOT):
-            raise Denied("etcdserver: permission denied")
+        if self._grant is not None and is_write:
+            raise Denied(DENIED)
         if is_write and not self._writes.take():
             raise Unavailable("the process is gone")
         self._server.enter(key, is_write=is_write)
@@ -69,6 +83,13 @@ class StoreLink:
             unsubscribe()
 
         return leave
+
+    def may_read(self, key: bytes, range_end: bytes) -> bool:
+        """Whether the facade answers a question for this range."""
+        if self._grant is None or self._grant.covers(key, range_end):
+            return True
+        self.note("read denied by the facade")
+        return False
 
     def note(self, what: str) -> None:
         self._writes.reached[what] += 1
@@ -91,6 +112,23 @@ class LinkedStore(MemoryStore):
         super().__init__(link, options)  # type: ignore[arg-type]  # a link stands for its server
         self._link = link
 
+    async def get(self, key: bytes) -> Entry | None:
+        self._check(key, b"")
+        return await super().get(key)
+
+    async def probe(self, key: bytes) -> Probe:
+        self._check(key, b"")
+        return await super().probe(key)
+
+    async def changed_since(self, prefix: bytes, revision: int) -> Changes:
+        self._check(prefix, prefix_end(prefix))
+        return await super().changed_since(prefix, revision)
+
+    async def list(self, prefix: bytes) -> AsyncGenerator[Page, None]:
+        self._check(prefix, prefix_end(prefix))
+        async for page in super().list(prefix):
+            yield page
+
     async def put(self, key: bytes, value: bytes, *, lease: int = 0) -> int:
         revision = await super().put(key, value, lease=lease)
         self._lose("put")
@@ -104,6 +142,10 @@ class LinkedStore(MemoryStore):
     async def watch(self, key: bytes, range_end: bytes, start_revision: int) -> AsyncGenerator[Message, None]:
         """Messages arrive in order, each some time after it was sent."""
         connections = self._link.connections
+        if not self._link.may_read(key, range_end):
+            await self._enter()
+            yield self._answer(created=True, canceled=True, reason=DENIED)
+            return
         async with aclosing(super().watch(key, range_end, start_revision)) as messages:
             async for message in messages:
                 if (delay_s := self._link.delay()) > 0:
@@ -111,6 +153,10 @@ class LinkedStore(MemoryStore):
                 if not self._link.is_up or self._link.connections != connections:
                     raise Unavailable("watch stream ended")
                 yield message
+
+    def _check(self, key: bytes, range_end: bytes) -> None:
+        if not self._link.may_read(key, range_end):
+            raise Denied(DENIED)
 
     def _lose(self, what: str) -> None:
         if self._link.lose_answers:
