@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+EACH = 100
+"""How many histories each of the two workers of CI's tests runs."""
 
 
 def simulate(*words: str, **environment: str) -> str:
@@ -25,7 +27,7 @@ def simulate(*words: str, **environment: str) -> str:
     return done.stdout
 
 
-def run_thousand(first_seed: int) -> None:
-    """A thousand histories of all kinds of worlds are well, and reach everything that is expected of so many."""
-    said = simulate("--world", "mixed", "--seed", str(first_seed), "--count", "1000", "--steps", "16", "--expect")
-    assert "1000 histories of mixed, 0 failed" in said
+def run_half(first_seed: int) -> None:
+    """Half of CI's histories of all kinds of worlds are well, and reach everything that is expected of so many."""
+    words = ("--world", "mixed", "--seed", str(first_seed), "--count", str(EACH), "--steps", "16", "--expect")
+    assert f"{EACH} histories of mixed, 0 failed" in simulate(*words)

@@ -84,13 +84,13 @@ def step(verb: str, *args: object) -> Step:
 
 async def apply(world: World, what: Step) -> None:
     """The step happened."""
-    world.loop.reached[f"step {_kind_of(what)}"] += 1
+    world.loop.reached[f"step {kind_of(what)}"] += 1
     done = VERBS[what.verb][1](world, *what.args)
     if done is not None:
         await done
 
 
-def _kind_of(what: Step) -> str:
+def kind_of(what: Step) -> str:
     """The verb, and what it is about where that says more."""
     if what.verb in ("put", "del", "store", "kube"):
         return f"{what.verb} {what.args[1]}"
@@ -340,4 +340,4 @@ def show(history: Iterable[Step]) -> str:
     return "\n".join(str(each) for each in history)
 
 
-__all__ = ["KINDS", "Cluster", "Step", "apply", "parse", "show", "step"]
+__all__ = ["KINDS", "VERBS", "Cluster", "Step", "apply", "kind_of", "parse", "show", "step"]
