@@ -55,6 +55,7 @@ class EstablishedConnections:
         self._judged_anew: list[Connection] = []
         self._homes: dict[str, Node] = {}
         self._on_known_nodes = set[str]()
+        self._known = set[str]()
 
     @property
     def count(self) -> int:
@@ -64,6 +65,9 @@ class EstablishedConnections:
     def __call__(self, world: World) -> Iterable[str]:
         homes = {address: node for _, node in world.nodes() for address in node.machine.interfaces}
         known = {node.name for cluster, node in world.nodes() if cluster.kube.store.get(NODES, node.name) is not None}
+        if self._known - known:
+            self._doubt(world, homes)
+        self._known = known
         self._homes, self._on_known_nodes = homes, {address for address, node in homes.items() if node.name in known}
         pods = {
             address: cluster for cluster in world.clusters.values() for address in _pods(cluster) if address in homes
@@ -118,12 +122,16 @@ class EstablishedConnections:
         """With a lease ends what hangs on it: other nodes do not know those addresses until they are written again."""
         leases = living_leases(world)
         if have_ended(self._leases, leases):
-            self._is_unsure = True
-            self._calm.disturb(world, WRITTEN_AGAIN_S)
-            self._open = [one for one in self._open if homes.get(one.client.source) is homes.get(one.server)]
+            self._doubt(world, homes)
         elif self._is_settled:
             self._is_unsure = False
         self._leases = leases
+
+    def _doubt(self, world: World, homes: dict[str, Node]) -> None:
+        """Some nodes do not know some addresses of others, or will not for a while."""
+        self._is_unsure = True
+        self._calm.disturb(world, WRITTEN_AGAIN_S)
+        self._open = [one for one in self._open if homes.get(one.client.source) is homes.get(one.server)]
 
     def _is_held(self, one: Connection, pods: dict[str, Cluster]) -> bool:
         ends = [pods.get(one.client.source), pods.get(one.server)]
@@ -150,7 +158,7 @@ class EstablishedConnections:
         self._port += 1
         first = Segment(client, address, TCP, self._port, port, SYN)
         there = self._carry(first, homes)
-        if there.where != "endpoint" or there.to == client:
+        if there.where != "endpoint" or there.to == client or there.to not in homes:
             return
         if there.to in self._selected and not self._is_settled:
             return
