@@ -72,9 +72,9 @@ def missing(reached: Counter[str]) -> list[str]:
 
 EXPECTED: Final = frozenset(
     """
-    step crash; step cut; step die; step heal; step nopod; step norecord; step pod; step put namespace; step put policy
+    step crash; step die; step nopod; step norecord; step pod; step put namespace; step put policy
     step put service; step record; step wait; step del service
-    watch of an API server broken; watch told 410 Gone; health degraded: networks of peers
+    watch of an API server broken; watch told 410 Gone
     peer connecting; peer disconnected; peer ready
     record public nodes; record public services; record public ip; record public identities; record public endpointslices
     record mirrored nodes; record mirrored services; record mirrored ip; record mirrored identities

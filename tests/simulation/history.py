@@ -76,7 +76,7 @@ def go_on(world: World, seed: int, history: Sequence[Step]) -> Outcome:
     except AssertionError as exc:
         outcome.faults.append(f"{type(exc).__name__}: {exc}")
     outcome.steps, outcome.seconds, outcome.trace = world.loop.steps, world.now(), world.trace()
-    outcome.reached = world.loop.reached
+    outcome.reached = Counter(world.loop.reached)
     return outcome
 
 
