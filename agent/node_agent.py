@@ -81,6 +81,7 @@ def make_policy(core: Core, identity: IdentityFeature, ipcache: IpcacheFeature) 
         ipcache.are_written,
         identities.set_identity,
         identities.delete_identity,
+        ipcache.have_begun,
     )
     policy = PolicyFeature(core, neighbours)
     ipcache.before_first = policy.compiler.step

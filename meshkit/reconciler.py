@@ -221,6 +221,11 @@ class Reconciler(Generic[K, R]):
         )
 
     @property
+    def has_begun(self) -> bool:
+        """`run` writes: before, the target is as it was found."""
+        return self._has_begun
+
+    @property
     def is_written(self) -> bool:
         """Every row was tried since it changed last, or `run` did not begin: then the target is as it was found."""
         self._gather()

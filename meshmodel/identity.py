@@ -73,6 +73,11 @@ def is_reserved(identity: int) -> bool:
     return 0 <= identity < FIRST_ALLOCATED
 
 
+def is_of_range(identity: int) -> bool:
+    """It is an agent's own number for a range of addresses, which no other node knows."""
+    return identity & ~0xFFFFFF == LOCAL_SCOPE_CIDR
+
+
 def is_of_nodes(identity: int) -> bool:
     """It is an agent's own number for nodes with the same labels, which no other node knows."""
     return identity & ~0xFFFFFF == LOCAL_SCOPE_REMOTE_NODE
@@ -82,7 +87,7 @@ def identity_name(identity: int) -> str:
     """The word for a reserved identity, else the number; of one node's own numbers "cidr:<n>" or "node:<n>"."""
     if identity in _NAMES:
         return _NAMES[identity]
-    if identity & ~0xFFFFFF == LOCAL_SCOPE_CIDR:
+    if is_of_range(identity):
         return f"cidr:{identity & 0xFFFFFF}"
     if is_of_nodes(identity):
         return f"node:{identity & 0xFFFFFF}"

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import zlib
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -12,6 +10,7 @@ from typing import Final, NamedTuple
 from meshmodel.identity import LOCAL_SCOPE_CIDR, NumericIdentity, Reserved
 from meshmodel.labels import Label, Labels
 from meshpolicy.active_rules import Templates, activate
+from meshpolicy.address_ranges import AddressRanges
 from meshpolicy.binding import ActiveRule
 from meshpolicy.context import PolicyContext
 from meshpolicy.endpoint_policy import EndpointPolicy
@@ -28,11 +27,11 @@ from meshpolicy.peer import (
 )
 from meshpolicy.port import NamedPorts, PortSpec
 from meshpolicy.ports_of_pods import PodPorts, PortsOfPods
-from meshpolicy.prefix import Cidr, label_key
+from meshpolicy.prefix import Cidr
 from meshpolicy.reference import PolicyRef
 from meshpolicy.rule import CidrGroup, Policy, Rule
 from meshpolicy.selection import Selections
-from meshpolicy.selector import CIDR_SOURCE, RESERVED_SOURCE, LabelSelector
+from meshpolicy.selector import RESERVED_SOURCE, LabelSelector
 
 _RESERVED_NAMES: Final[Mapping[Reserved, tuple[str, ...]]] = {
     Reserved.HOST: ("host",),
@@ -83,12 +82,11 @@ class Engine:
         self._groups: dict[str, CidrGroup] = {}
         self._services: dict[tuple[str, str], ServicePeers] = {}
         self._node_keys = NodeKeys()
-        self._prefixes: dict[Cidr, NumericIdentity] = {}
-        self._prefix_uses: Counter[Cidr] = Counter()
         self._ports = PortsOfPods()
         self._next_rule = 1
         self._templates = Templates(self._ports)
         self._views = PolicyViews(context, self._selections, self._templates, self._ports)
+        self._ranges = AddressRanges(self._selections, self._touch_identity, dual_stack=context.dual_stack)
         for number, labels in RESERVED_LABELS.items():
             self._selections.add_identity(int(number), labels)
 
@@ -223,7 +221,35 @@ class Engine:
 
     def prefixes(self) -> Mapping[str, NumericIdentity]:
         """The address ranges that policies name, with the identity that the ipcache must give them."""
-        return {str(prefix): identity for prefix, identity in sorted(self._prefixes.items())}
+        return {str(prefix): identity for prefix, identity in sorted(self._ranges.numbers.items())}
+
+    def hold_prefixes(self, prefixes: Iterable[Cidr]) -> PolicyChange:
+        """Exactly these address ranges have identities whether or not policies name them."""
+        added, gone, touched = self._ranges.hold(prefixes)
+        return self._changed(touched, added, gone)
+
+    def ranges_of(self, item: Policy | CidrGroup) -> frozenset[Cidr]:
+        """The address ranges that this document makes policies name, once it is in force."""
+        if isinstance(item, CidrGroup):
+            users = [policy for policy in self._policies.values() if policy.uses_groups]
+            rules = (rule for policy in users for rule in policy.rules)
+            peers = (peer for rule in rules for peer in rule.peers or () if isinstance(peer, CidrGroupSelector))
+            found = {hole for peer in peers for hole in peer.excepts}.union(item.prefixes if users else ())
+            return frozenset(prefix for prefix in found if prefix.bits)
+        expanded = (self._expand(rule.peers, deny=rule.deny) for rule in item.rules)
+        return frozenset(prefix for peers in expanded for prefix in _prefixes_of(peers))
+
+    def known_prefixes(self) -> frozenset[Cidr]:
+        """The address ranges that have an identity."""
+        return frozenset(self._ranges.numbers)
+
+    def held_prefixes(self) -> frozenset[Cidr]:
+        """What `hold_prefixes` was last told."""
+        return self._ranges.held
+
+    def is_named(self, prefix: Cidr) -> bool:
+        """Whether a policy names this address range."""
+        return self._ranges.is_named(prefix)
 
     # Named ports
 
@@ -261,10 +287,11 @@ class Engine:
         self, affected: Iterable[int], added: Iterable[Cidr] = (), removed: Iterable[str] = ()
     ) -> PolicyChange:
         self.revision += 1
+        known = self._ranges.numbers
         return PolicyChange(
             self.revision,
             frozenset(NumericIdentity(number) for number in affected),
-            {str(prefix): self._prefixes[prefix] for prefix in added if prefix in self._prefixes},
+            {str(prefix): known[prefix] for prefix in added if prefix in known},
             tuple(removed),
         )
 
@@ -279,7 +306,7 @@ class Engine:
         if policy is not None:
             rules = tuple((rule, self._expand(rule.peers, deny=rule.deny)) for rule in policy.rules)
             prefixes = frozenset(prefix for rule, peers in rules for prefix in _prefixes_of(peers))
-            added, touched = self._use_prefixes(prefixes)
+            added, touched = self._ranges.use(prefixes)
             active = tuple(self._activate(rule, peers) for rule, peers in rules)
             self._loaded[key] = _Loaded(active, prefixes)
             touched |= self._views.touch_rules(active)
@@ -287,7 +314,7 @@ class Engine:
         if old is not None:
             touched |= self._views.touch_rules(old.rules)
             self._deactivate(old.rules)
-            gone, more = self._drop_prefixes(old.prefixes)
+            gone, more = self._ranges.drop(old.prefixes)
             removed, touched = gone, touched | more
         return self._changed(touched, added - {prefix for prefix in added if str(prefix) in removed}, removed)
 
@@ -349,39 +376,6 @@ class Engine:
             {prefix: identity for prefix, identity in added.items() if prefix in known},
             tuple(sorted(removed - known.keys())),
         )
-
-    def _use_prefixes(self, prefixes: frozenset[Cidr]) -> tuple[set[Cidr], set[int]]:
-        self._prefix_uses.update(prefixes)
-        added = {prefix for prefix in prefixes if prefix not in self._prefixes}
-        touched: set[int] = set()
-        for prefix in sorted(added):
-            number = self._free_number(prefix)
-            self._prefixes[prefix] = NumericIdentity(number)
-            self._selections.add_identity(number, self._range_labels(prefix))
-            touched |= self._touch_identity(number)
-        return added, touched
-
-    def _drop_prefixes(self, prefixes: frozenset[Cidr]) -> tuple[list[str], set[int]]:
-        self._prefix_uses.subtract(prefixes)
-        touched: set[int] = set()
-        removed = sorted(prefix for prefix in prefixes if not self._prefix_uses[prefix])
-        for prefix in removed:
-            del self._prefix_uses[prefix]
-            number = int(self._prefixes.pop(prefix))
-            touched |= self._touch_identity(number)
-            self._selections.remove_identity(number)
-        return [str(prefix) for prefix in removed], touched
-
-    def _free_number(self, prefix: Cidr) -> int:
-        """A number in the node-local scope that follows from the prefix, so that a restart gives the same one."""
-        offset = zlib.crc32(str(prefix).encode()) % (LOCAL_SCOPE_CIDR - 1)
-        while self._selections.identity(LOCAL_SCOPE_CIDR + 1 + offset) is not None:
-            offset = (offset + 1) % (LOCAL_SCOPE_CIDR - 1)
-        return LOCAL_SCOPE_CIDR + 1 + offset
-
-    def _range_labels(self, prefix: Cidr) -> Labels:
-        world = f"world-ipv{prefix.version}" if self.context.dual_stack else "world"
-        return Label(CIDR_SOURCE, label_key(prefix), ""), Label(RESERVED_SOURCE, world, "")
 
     def _peek(self, selector: BoundSelector) -> frozenset[int]:
         selection = self._selections.acquire(selector)

@@ -33,6 +33,7 @@ def rebuild(
             fresh.set_identity(number, labels)
     for pod, defined in engine.pod_ports().items():
         fresh.set_pod_ports(pod, NumericIdentity(defined.identity), defined.ports)
+    fresh.hold_prefixes(engine.held_prefixes())
     for policy in engine.policies() if policies is None else policies:
         try:
             fresh.set_policy(policy)

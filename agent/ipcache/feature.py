@@ -39,6 +39,10 @@ class IpcacheFeature(Feature):
         """The map holds what the table says as far as it can, or this agent did not begin to write."""
         return self._reconciler.is_written
 
+    def have_begun(self) -> bool:
+        """This agent writes."""
+        return self._reconciler.has_begun
+
     def differences(self) -> Compare:
         return partial(compare_prefixes, self._core.maps.ipcache, tuple(self._core.db.prefixes.rows()))
 

@@ -7,12 +7,14 @@ Everything is one synchronous step: what came in since the last one goes in, and
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
 from agent.policy.guard import GuardedEngine
 from agent.policy.nodes import NodeFollower
+from agent.policy.ranges import RangeOrder, WriteProgress
 from agent.policy.services import ServiceResolver
 from agent.tables import THE_NODE, AgentDB, Endpoint, EndpointVerdicts, Identity, NamedPort, PolicyRow
 from meshkit.table import HistoryLostError
@@ -32,7 +34,9 @@ from meshpolicy import (
 )
 from meshpolicy.host_guard import GuardFacts, guard_policy, unknown_node_policy
 from meshpolicy.port import PROTOCOL_NUMBERS
+from meshpolicy.prefix import Cidr, parse_prefix
 from meshpolicy.reference import HOST_GUARD, HOST_UNKNOWN
+from meshpolicy.rule import CidrGroup
 
 _UNKNOWN_NODE: Final = (
     "this node was judged by host policies and has no record with its labels any more: until it has one, only the guard "
@@ -58,6 +62,8 @@ class PolicyCompiler:
         set_prefixes: Callable[[Mapping[str, int]], None],
         nodes: NodeFollower | None = None,
         guard_facts: Callable[[], GuardFacts] = GuardFacts,
+        *,
+        progress: WriteProgress | None = None,
     ) -> None:
         self._db, self._context, self._set_prefixes = db, context, set_prefixes
         self._guard = GuardedEngine(context)
@@ -75,11 +81,19 @@ class PolicyCompiler:
         self._of_hosts: set[PolicyRef] = set()
         self._guard_facts = guard_facts
         self._was_node_judged = False
+        self._ranges = RangeOrder(progress)
+        self._waiting: deque[tuple[PolicyRef, Policy | CidrGroup | None]] = deque()
+        """What is to be in force, or (None) not any more, in the order in which it was said."""
 
     @property
     def engine(self) -> Engine:
         """The engine in force. To read only: changes go through the documents and tables."""
         return self._guard.engine
+
+    def restore_prefixes(self, prefixes: Iterable[str]) -> None:
+        """Addresses in these ranges have identities of an earlier agent's, also where no policy names them any more."""
+        if self._ranges.leave(parse_prefix(text) for text in prefixes):
+            self._note(self._guard.hold_prefixes(self._ranges.held))
 
     def restore_node(self) -> None:
         """The maps judge this node: an earlier agent knew its labels, and that host policies select it."""
@@ -93,7 +107,12 @@ class PolicyCompiler:
     @property
     def waits_for_verdicts(self) -> bool:
         """Another step is due when what the last one computed is in the kernel."""
-        return self._nodes is not None and self._nodes.is_moving
+        return (self._nodes is not None and self._nodes.is_moving) or self.waits_for_addresses
+
+    @property
+    def waits_for_addresses(self) -> bool:
+        """Another step is due when addresses have been written, too."""
+        return bool(self._ranges.held) or bool(self._waiting)
 
     @property
     def faults(self) -> Mapping[str, str]:
@@ -109,8 +128,7 @@ class PolicyCompiler:
         """
         had_policies = self._has_policies()
         try:
-            unenforced, warnings = self._load(document)
-            self._in_force.add(ref)
+            unenforced, warnings = self._load(document, ref)
             fault = self._guard.fault_of(ref)
             row = PolicyRow(
                 *ref, is_valid=not fault, message=fault, problems=(*unenforced, *warnings), unenforced=unenforced
@@ -126,8 +144,10 @@ class PolicyCompiler:
     def remove_document(self, ref: PolicyRef) -> None:
         """The object is gone and nothing of it is in force."""
         had_policies = self._has_policies()
-        self._unload(ref)
-        self._in_force.discard(ref)
+        if self._waiting:
+            self._waiting.append((ref, None))
+        else:
+            self._unload(ref)
         self._judge_unknown_again(had_policies=had_policies)
         with self._db.write():
             self._db.policies.delete((ref.kind, ref.namespace, ref.name))
@@ -143,6 +163,7 @@ class PolicyCompiler:
 
     def step(self) -> int:
         """Verdicts are what policies, identities and endpoints say now; returns how many endpoints were judged again."""
+        self._move_ranges()
         if self._nodes is not None:
             self._nodes.follow(self.engine.node_keys())
         self._take_identities()
@@ -157,7 +178,8 @@ class PolicyCompiler:
         with self._db.write():
             if self._prefixes_changed:
                 self._prefixes_changed = False
-                self._set_prefixes(self.engine.prefixes())
+                hidden = {str(prefix) for prefix in self._ranges.hidden}
+                self._set_prefixes({p: n for p, n in self.engine.prefixes().items() if p not in hidden})
             for address in sorted(addresses):
                 endpoint = self._db.endpoints.get(address)
                 if endpoint is None:
@@ -165,6 +187,7 @@ class PolicyCompiler:
                 else:
                     self._db.verdicts.put(EndpointVerdicts(endpoint, self._policy_of(endpoint)))
             self._judge_node()
+        self._ranges.note_verdicts()
         if self._nodes is not None:
             self._nodes.move()
         return len(addresses)
@@ -220,17 +243,40 @@ class PolicyCompiler:
         if self._has_policies() != had_policies:
             self._affected.update(i for i in self._by_identity if self._db.identities.get(i) is None)
 
-    def _load(self, document: Document) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What of it is not enforced as written, and what else its author should know."""
+    def _load(self, document: Document, ref: PolicyRef) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What of it is not enforced as written, and what else its author should know.
+
+        It is in force, or will be when addresses have the identities of the ranges that it names.
+        """
+        item: Policy | CidrGroup
         if document.get("kind") == PolicyKind.CIDR_GROUP:
-            group = parse_cidr_group(document)
-            self._note(self._guard.set_cidr_group(group))
-            return (), group.problems
-        policy: Policy = parse_policy(document, self._context)
-        self._note(self._guard.set_policy(policy))
-        (self._of_hosts.add if policy.is_host else self._of_hosts.discard)(policy.key)
-        self._rules.clear()
-        return policy.problems, policy.warnings
+            item = parse_cidr_group(document)
+        else:
+            item = parse_policy(document, self._context)
+        must_wait = self._ranges.has_order and self._await_ranges(item)
+        if must_wait or self._waiting:
+            self._waiting.append((ref, item))
+        else:
+            self._enforce(item, ref)
+        return ((), item.problems) if isinstance(item, CidrGroup) else (item.problems, item.warnings)
+
+    def _await_ranges(self, item: Policy | CidrGroup) -> bool:
+        """Whether addresses have not all of its ranges yet; those are on their way then."""
+        ranges, known = self.engine.ranges_of(item), self.engine.known_prefixes()
+        if not ranges - known and not ranges & self._ranges.unready:
+            return False
+        self._ranges.arrive(ranges, known)
+        self._note(self._guard.hold_prefixes(self._ranges.held))
+        return True
+
+    def _enforce(self, item: Policy | CidrGroup, ref: PolicyRef) -> None:
+        if isinstance(item, CidrGroup):
+            self._note(self._guard.set_cidr_group(item))
+        else:
+            self._note(self._guard.set_policy(item))
+            (self._of_hosts.add if item.is_host else self._of_hosts.discard)(item.key)
+            self._rules.clear()
+        self._in_force.add(ref)
 
     def _unload(self, ref: PolicyRef) -> None:
         if ref.kind == PolicyKind.CIDR_GROUP:
@@ -238,11 +284,46 @@ class PolicyCompiler:
         else:
             self._of_hosts.discard(ref)
             self._note(self._guard.remove_policy(ref))
+        self._in_force.discard(ref)
 
     def _note(self, change: PolicyChange) -> None:
         self._affected.update(change.affected)
         if change.prefixes_added or change.prefixes_removed:
             self._prefixes_changed = True
+        gone = [parse_prefix(text) for text in change.prefixes_removed]
+        if gone and self._ranges.leave(gone):
+            self._affected.update(self._guard.hold_prefixes(self._ranges.held).affected)
+
+    def _move_ranges(self) -> None:
+        """Ranges get and lose their addresses as far as the kernel is; documents whose ranges have theirs are in force."""
+        if not self.waits_for_addresses:
+            return
+        self._prefixes_changed |= self._ranges.advance()
+        had_policies = self._has_policies()
+        while self._waiting:
+            ref, item = self._waiting[0]
+            if item is None:
+                self._unload(ref)
+            elif self._await_ranges(item):
+                break
+            else:
+                self._enforce(item, ref)
+                self._note_fault(ref)
+            self._waiting.popleft()
+        self._judge_unknown_again(had_policies=had_policies)
+        awaited = frozenset[Cidr]().union(
+            *(self.engine.ranges_of(item) for _, item in self._waiting if item is not None)
+        )
+        self._ranges.keep(frozenset(p for p in self._ranges.held if self.engine.is_named(p)), awaited)
+        if self._ranges.held != self.engine.held_prefixes():
+            self._affected.update(self._guard.hold_prefixes(self._ranges.held).affected)
+            self._prefixes_changed = True
+
+    def _note_fault(self, ref: PolicyRef) -> None:
+        fault, row = self._guard.fault_of(ref), self._db.policies.get((ref.kind, ref.namespace, ref.name))
+        if fault and row is not None:
+            with self._db.write():
+                self._db.policies.put(replace(row, is_valid=False, message=fault))
 
     def _take_identities(self) -> None:
         seen, self._seen_identities = self._seen_identities, self._db.identities.revision

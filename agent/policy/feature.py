@@ -14,6 +14,7 @@ from agent.policy.compiler import PolicyCompiler
 from agent.policy.host import HostGuard
 from agent.policy.nodes import NodeFollower, NodeKey, NodeVerbs
 from agent.policy.ops import EndpointTarget
+from agent.policy.ranges import WriteProgress
 from agent.policy.reach import HostReach
 from agent.policy.routes import add_policy_routes
 from agent.policy.rows import describe_widening, engine_faults, policy_problems
@@ -28,11 +29,13 @@ from meshkit.reconciler import Outcome, Reconciler
 from meshkit.rest import Rest
 from meshkit.table import Table
 from meshkit.wake import Wake, wait_for_ring
+from meshmodel.identity import is_of_range
 from meshmodel.names import ClusterName
 from meshpolicy import PolicyContext
 
 GATHER_S = 0.002
 LOOK_S = 0.5
+ADDRESSES_S = 0.02
 LOOK_SHARE = 100
 SHORTFALL_S = 1.0
 _ENFORCEMENT = "policy enforcement"
@@ -54,6 +57,7 @@ class Neighbours(NamedTuple):
     are_addresses_written: Callable[[], bool]
     set_identity: Callable[[Identity], None]
     delete_identity: Callable[[int], None]
+    have_addresses_begun: Callable[[], bool]
 
 
 class PolicyFeature(Feature):
@@ -77,9 +81,16 @@ class PolicyFeature(Feature):
             neighbours.are_addresses_written,
         )
         nodes = NodeFollower(core.db, verbs)
+        progress = WriteProgress(
+            lambda: self._reconciler.has_begun and neighbours.have_addresses_begun(),
+            lambda: self._reconciler.is_written,
+            neighbours.are_addresses_written,
+        )
         server = core.client.server if core.client is not None else ""
         self._host_guard = HostGuard(core.db, core.settings, server, core.clock, core.outside.resolve)
-        self.compiler = PolicyCompiler(core.db, context, neighbours.set_prefixes, nodes, self._host_guard.facts)
+        self.compiler = PolicyCompiler(
+            core.db, context, neighbours.set_prefixes, nodes, self._host_guard.facts, progress=progress
+        )
         self._reach = HostReach(core.db, core.host, core.clock)
         self.target = EndpointTarget(core.maps, core.host, core.settings.policy_entries_per_pod)
         self.enforced = Wake()
@@ -94,6 +105,8 @@ class PolicyFeature(Feature):
         found = self.target.restore()
         if THE_NODE.address in found:
             self.compiler.restore_node()
+        held = (key.prefix for key, value in self._core.maps.ipcache.items() if is_of_range(value.identity))
+        self.compiler.restore_prefixes(sorted(held))
         return len(found)
 
     def expect(self) -> None:
@@ -268,5 +281,8 @@ class PolicyFeature(Feature):
         while True:
             rung = self._wake.count
             self.compiler.step()
-            await self._wake.wait(rung)
+            if self.compiler.waits_for_addresses:  # nobody rings when addresses are written
+                await wait_for_ring(self._wake, rung, ADDRESSES_S, self._core.clock)
+            else:
+                await self._wake.wait(rung)
             await self._core.clock.sleep(GATHER_S)

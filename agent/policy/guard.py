@@ -29,6 +29,7 @@ from meshpolicy import (
 )
 from meshpolicy.errors import EngineFaultError
 from meshpolicy.port import NamedPorts
+from meshpolicy.prefix import Cidr
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,10 @@ class GuardedEngine:
     def set_pod_ports(self, pod: str, identity: NumericIdentity, ports: NamedPorts) -> PolicyChange:
         """The pod has this identity and defines these port names."""
         return self._change(f"ports of {pod}", lambda: self.engine.set_pod_ports(pod, identity, ports))
+
+    def hold_prefixes(self, prefixes: frozenset[Cidr]) -> PolicyChange:
+        """Exactly these address ranges have identities whether or not policies name them."""
+        return self._change("address ranges", lambda: self.engine.hold_prefixes(prefixes))
 
     def endpoint_policy(self, number: NumericIdentity, ports: Mapping[str, tuple[int, int]]) -> EndpointPolicy:
         """What the endpoint enforces; closed in both directions if the engine fails to say."""

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from agent.datapath.flow_layout import EventType
 from agent.datapath.reasons import Reason
-from agent.tables import Identity
-from meshmodel.labels import Labels, pod_labels
+from agent.policy.ranges import WriteProgress
+from agent.tables import ClaimOrigin, Identity, NamedPort, Prefix
+from meshmodel.labels import CLUSTER_LABEL, Labels, pod_labels
+from meshmodel.names import ClusterId
 from meshpolicy import PolicyRef
 from meshpolicy.evaluate import ALLOWED, DENIED, evaluate_case
 from tests.packet.packet_bytes import ICMP, TCP, UDP, Packet
@@ -25,7 +28,7 @@ from tests.packet.packet_node import (
     WORLD,
     PacketNode,
 )
-from tests.packet.test_packet_nodes import NORTH, SOUTH, Policies
+from tests.packet.test_packet_nodes import EDGE, NORTH, NOT_EDGE, SOUTH, Policies
 
 pytestmark = pytest.mark.root
 OUTSIDE = {"outside": WORLD, "network": "10.200.1.1", "excepted": "10.200.2.2"}
@@ -38,6 +41,9 @@ B = {"matchLabels": {"app": "b"}}
 B_ANYWHERE = {**B, "matchExpressions": [{"key": "io.cilium.k8s.policy.cluster", "operator": "Exists"}]}
 EXCEPT = [{"cidr": "10.200.0.0/16", "except": ["10.200.2.0/24"]}]
 ALL = [{"fromEntities": ["all"]}]
+DENIALS = (Reason.POLICY_DENIED, Reason.POLICY_DENY_RULE)
+NAMED = {"subject": {"web": [80, "TCP"]}, "neighbour": {"web": [443, "TCP"]}, "remote": {"web": [78, "TCP"]}}
+NODE_LABELS = ["reserved:remote-node", "node:role=edge", "node:x=remote", f"node:{CLUSTER_LABEL}={SOUTH}"]
 PODS = [{"namespaces": {}}]
 
 
@@ -47,6 +53,16 @@ def ports(port: str, protocol: str = "TCP", **more: int) -> list[Any]:
 
 def cilium(**spec: Any) -> dict[str, Any]:
     return _document("cilium.io/v2", "CiliumNetworkPolicy", "shop", {"endpointSelector": {}, **spec})
+
+
+def group(name: str, prefixes: list[str]) -> dict[str, Any]:
+    metadata = {"name": name, "labels": {"of": name}}
+    return {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumCIDRGroup",
+        "metadata": metadata,
+        "spec": {"externalCIDRs": prefixes},
+    }
 
 
 def kubernetes(**spec: Any) -> dict[str, Any]:
@@ -108,45 +124,122 @@ CASES = {
     "Baseline denies": [tiered("Baseline", 0, ingress=[rule("Deny", 443)])],
     "Baseline of the isolated": [kubernetes(policyTypes=["Ingress"]), tiered("Baseline", 0, ingress=[rule("Accept")])],
     "empty rules": [cilium(ingress=[{}], egress=[{}])],
+    "a name of the pod's own": [cilium(ingress=[{"toPorts": ports("web")}])],
+    "a name of each peer": [cilium(egress=[{"toEndpoints": [B_ANYWHERE], "toPorts": ports("web")}])],
+    "a group": [
+        group("partners", ["10.200.1.0/24"]),
+        cilium(
+            ingress=[{"fromCIDRSet": [{"cidrGroupRef": "partners"}]}],
+            egress=[{"toCIDRSet": [{"cidrGroupSelector": {"matchLabels": {"of": "partners"}}}]}],
+        ),
+    ],
+    "a group denied": [
+        group("partners", ["10.200.1.0/24", "93.184.216.34/32"]),
+        cilium(ingress=ALL, ingressDeny=[{"fromCIDRSet": [{"cidrGroupRef": "partners"}], "toPorts": ports("80")}]),
+    ],
+    "a group that is not there": [cilium(ingress=[{"fromCIDRSet": [{"cidrGroupRef": "partners"}]}])],
+    "nodes": [cilium(ingress=[{"fromNodes": [EDGE]}], egress=[{"toNodes": [EDGE], "toPorts": ports("443")}])],
+    "nodes denied": [
+        cilium(ingress=ALL, ingressDeny=[{"fromNodes": [EDGE]}], egress=[{}]),
+    ],
+    "other nodes": [cilium(ingress=[{"fromNodes": [NOT_EDGE]}])],
     "empty ports": [cilium(ingress=[{"fromEntities": ["all"], "toPorts": [{"ports": []}]}])],
 }
 
 
+class DocumentWorld(Policies):
+    """The pod and its peers with the port names that they define, under one set of documents after the other."""
+
+    def __init__(self, node: PacketNode, progress: WriteProgress | None = None) -> None:
+        super().__init__(node, progress)
+        self._refs: list[PolicyRef] = []
+        pod = self.db.endpoints.get(POD)
+        assert pod is not None
+        with self.db.write():
+            self.db.identities.put(Identity(NEIGHBOUR_ID, NORTH, NEIGHBOUR_LABELS))
+            self.db.identities.put(Identity(REMOTE_ID, SOUTH, REMOTE_LABELS))
+            self.db.endpoints.put(replace(pod, named_ports=_named("subject")))
+            for name, number, tunnel, cluster, cluster_id in (
+                ("neighbour", NEIGHBOUR_ID, "", NORTH, 1),
+                ("remote", REMOTE_ID, REMOTE_NODE, SOUTH, 2),
+            ):
+                address = f"{ADDRESSES[name]}/32"
+                origin, ports_of = ClaimOrigin.POD, _named(name)
+                row = Prefix(address, number, tunnel, cluster, ClusterId(cluster_id), origin, named_ports=ports_of)
+                self.db.prefixes.put(row)
+
+    def set_documents(self, name: str) -> None:
+        """The case's documents and no others, of which each says that it is valid and enforced as written."""
+        before, self._refs = self._refs, []
+        for document in CASES[name]:
+            metadata = document["metadata"]
+            self._refs.append(PolicyRef(document["kind"], metadata.get("namespace", ""), metadata["name"]))
+            row = self.compiler.set_document(document, self._refs[-1])
+            assert (row.is_valid, row.unenforced) == (True, ())
+        for ref in before:
+            if ref not in self._refs:
+                self.compiler.remove_document(ref)
+
+    def settle(self) -> None:
+        for _ in range(3):  # identities of addresses follow the policies that name them
+            self.write()
+
+
+def _named(name: str) -> tuple[NamedPort, ...]:
+    return tuple(NamedPort(port, number, protocol) for port, (number, protocol) in NAMED[name].items())
+
+
+def flows() -> list[list[Any]]:
+    """Each peer to the pod and back, with each of the packets."""
+    ends = [end for peer in ADDRESSES for end in ((peer, "subject"), ("subject", peer))]
+    return [[*end, *port] for end in ends for port in PORTS]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_packets_go_as_policy_eval_says(node: PacketNode, name: str) -> None:
-    policies = Policies(node)
-    with policies.db.write():
-        policies.db.identities.put(Identity(NEIGHBOUR_ID, NORTH, NEIGHBOUR_LABELS))
-        policies.db.identities.put(Identity(REMOTE_ID, SOUTH, REMOTE_LABELS))
-    for document in CASES[name]:
-        metadata = document["metadata"]
-        ref = PolicyRef(document["kind"], metadata.get("namespace", ""), metadata["name"])
-        assert policies.compiler.set_document(document, ref).is_valid
-    for _ in range(3):  # identities of addresses follow the policies that name them
-        policies.write()
-    ends = [end for peer in ADDRESSES for end in ((peer, "subject"), ("subject", peer))]
-    flows = [[*end, *port] for end in ends for port in PORTS]
-    found = {tuple(flow): _outcome(node, number, *flow) for number, flow in enumerate(flows)}
-    said = _said(name, flows)
-    assert found == said
-    assert DENIED in said.values()
+    world = DocumentWorld(node)
+    world.set_documents(name)
+    world.settle()
+    found = {tuple(flow): outcome(node, number, *flow) for number, flow in enumerate(flows())}
+    expected = said(name)
+    assert found == expected
+    assert DENIED in expected.values()
 
 
-def _said(name: str, flows: list[list[Any]]) -> dict[tuple[Any, ...], str]:
+def said(name: str) -> dict[tuple[Any, ...], str]:
+    """What `policy eval` says of each flow under the case's documents."""
     known: dict[str, Labels] = {
         "subject": pod_labels({"app": "a"}, "shop", {}, "default", NORTH),
         "neighbour": NEIGHBOUR_LABELS,
         "remote": REMOTE_LABELS,
     }
-    ids = {**{key: [str(label) for label in labels] for key, labels in known.items()}, "node": ["reserved:remote-node"]}
-    case = {"cluster": NORTH, "scope": NORTH, "ids": ids, "ips": OUTSIDE, "policies": CASES[name], "flows": flows}
+    ids = {**{key: [str(label) for label in labels] for key, labels in known.items()}, "node": NODE_LABELS}
+    asked = flows()
+    case = {
+        "cluster": NORTH,
+        "scope": NORTH,
+        "ids": ids,
+        "ips": OUTSIDE,
+        "namedPorts": NAMED,
+        "policies": CASES[name],
+        "flows": asked,
+    }
     answer: Any = evaluate_case(case)
     assert not answer["errors"]
-    sides = zip(flows, answer["verdicts"], strict=True)
+    sides = zip(asked, answer["verdicts"], strict=True)
     return {tuple(flow): ingress if flow[1] == "subject" else egress for flow, (egress, ingress) in sides}
 
 
-def _outcome(node: PacketNode, number: int, source: str, destination: str, protocol: str, port: int) -> str:
+def outcome(
+    node: PacketNode,
+    number: int,
+    source: str,
+    destination: str,
+    protocol: str,
+    port: int,
+    reasons: Iterable[Reason] = DENIALS,
+) -> str:
+    """Whether the packet gets through; `reasons` are those for which it may be dropped."""
     address = ADDRESSES[destination if source == "subject" else source]
     own = (port << 8, 1000 + number) if protocol == "ICMP" else (20000 + number, port)
     packet = Packet(address, POD, NUMBERS[protocol], *own)
@@ -155,5 +248,5 @@ def _outcome(node: PacketNode, number: int, source: str, destination: str, proto
     else:
         out = node.overlay(packet, REMOTE_ID) if source == "remote" else node.receive(packet)
     drops = [Reason(event.reason) for event in out.events if event.type == EventType.DROP]
-    assert set(drops) <= {Reason.POLICY_DENIED, Reason.POLICY_DENY_RULE}
+    assert set(drops) <= set(reasons)
     return DENIED if drops else ALLOWED

@@ -15,6 +15,7 @@ from agent.ipcache.writer import PrefixWriter
 from agent.policy.compiler import PolicyCompiler
 from agent.policy.nodes import NodeFollower, NodeVerbs
 from agent.policy.ops import EndpointTarget
+from agent.policy.ranges import WriteProgress
 from agent.tables import AgentDB, Endpoint, Identity, Node, NodeAddress, pack_labels
 from meshmodel.identity import is_of_nodes
 from meshmodel.labels import CLUSTER_LABEL, pod_labels
@@ -57,7 +58,7 @@ class _Attachments:
 class Policies:
     """The agent's way from documents and node records to the maps of the packet node, step by step."""
 
-    def __init__(self, node: PacketNode) -> None:
+    def __init__(self, node: PacketNode, progress: WriteProgress | None = None) -> None:
         self.db = AgentDB(NORTH, ClusterId(1), "own", NODE)
         self.prefixes = PrefixWriter(self.db)
         found = neighbours(self.db, self.prefixes)
@@ -72,7 +73,7 @@ class Policies:
                 found.are_addresses_written,
             ),
         )
-        self.compiler = PolicyCompiler(self.db, PolicyContext(NORTH), found.set_prefixes, follower)
+        self.compiler = PolicyCompiler(self.db, PolicyContext(NORTH), found.set_prefixes, follower, progress=progress)
         self._ipcache = IpcacheTarget(node.maps.ipcache)
         self._endpoints = EndpointTarget(node.maps, _Attachments())
         self.node("own", NODE, "edge", NORTH)

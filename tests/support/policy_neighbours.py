@@ -18,4 +18,5 @@ def neighbours(db: AgentDB, prefixes: PrefixWriter | None = None) -> Neighbours:
         lambda: True,
         identities.set_identity,
         identities.delete_identity,
+        lambda: True,
     )
