@@ -92,7 +92,8 @@ class PolicyCompiler:
 
     def restore_prefixes(self, prefixes: Iterable[str]) -> None:
         """Addresses in these ranges have identities of an earlier agent's, also where no policy names them any more."""
-        if self._ranges.leave(parse_prefix(text) for text in prefixes):
+        found = [parse_prefix(text) for text in prefixes]
+        if found and self._ranges.leave(found):
             self._note(self._guard.hold_prefixes(self._ranges.held))
 
     def restore_node(self) -> None:

@@ -125,7 +125,7 @@ class PolicyFeature(Feature):
         tasks = {f"policy input {t.name}": self._forward(t) for t in self._inputs()}
         tasks["policies"] = self._follow()
         tasks["host reach"] = self._reach.follow(self.enforced.set)
-        tasks["host guard"] = self._host_guard.follow(self._wake.set)
+        tasks["host guard"] = self._host_guard.follow(self.ring)
         tasks["attachments"] = self._keep_attached()
         tasks["attachment changes"] = self._hear()
         if core.client is not None:
@@ -153,6 +153,10 @@ class PolicyFeature(Feature):
             source.set_shortfalls(find_shortfalls(self._core.db, self.compiler.engine, failures))
             await self.enforced.wait(rung)
             await self._core.clock.sleep(SHORTFALL_S)
+
+    def ring(self) -> None:
+        """Documents were given to the compiler: a step is due, and others while they wait."""
+        self._wake.set()
 
     def describe_widening(self, drained: Mapping[ClusterName, tuple[str, ...]]) -> list[str]:
         """What rules for addresses admit since clusters with these pod networks are no peers any more."""

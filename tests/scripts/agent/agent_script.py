@@ -130,7 +130,7 @@ class AgentScript(Script):
                 self.agent.kubernetes.take_slices([Upsert(key, strip_slice(document))], _nothing)
             else:
                 self.agent.policy.compiler.set_document(document, _ref(kind, key))
-                self.agent.policy.compiler.step()
+                self.agent.policy.ring()
 
     def do_delete(self, kind: str, key: str) -> None:
         if kind == "Service":
@@ -139,7 +139,7 @@ class AgentScript(Script):
             self.agent.kubernetes.take_slices([Delete(key, None)], _nothing)
         else:
             self.agent.policy.compiler.remove_document(_ref(kind, key))
-            self.agent.policy.compiler.step()
+            self.agent.policy.ring()
 
     def do_pods(self, where: str, *addresses: str) -> None:
         key, _, port = where.rpartition(":")
