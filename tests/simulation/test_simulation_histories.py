@@ -30,11 +30,6 @@ def test_a_history_that_failed_once_is_well(path: Path) -> None:
     assert f"{path.name}: well" in simulate("--history", str(path))
 
 
-@pytest.mark.parametrize("mutant", ["heads-first", "endpoint-ids-anew", "shared-ignored"])
-def test_a_fault_made_by_hand_is_found(mutant: str) -> None:
-    assert "found by history" in simulate("--mutant", mutant, "--count", "30")
-
-
 def test_the_same_seed_gives_the_same_history_to_the_last_byte_of_the_maps() -> None:
     setting = WORLDS["small"]
     history = make_history(3, setting, 30)

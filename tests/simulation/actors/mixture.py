@@ -108,7 +108,9 @@ def make_history(seed: int, setting: Setting, length: int) -> list[Step]:
         plan.length = len(history)
         history += plan.due()
         history += plan.rng.choices(actors, weights)[0](plan)
-    return history + [what for _, what in plan.later]
+    history += [what for _, what in plan.later]
+    tampered = dict.fromkeys(each.args[:2] for each in history if each.verb == "record")
+    return history + [step("norecord", *place) for place in tampered]  # a store that is restored has them again
 
 
 def _troupe(rng: random.Random, actors: dict[Actor, int]) -> tuple[list[Actor], list[float]]:
