@@ -41,7 +41,7 @@ NODE_ID = 6
 def ports(packet_node: PacketNode) -> PortRange:
     """Of the node, which passes packets on."""
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-    run("ip", "route", "add", "default", "dev", "lo")
+    run("ip", "route", "replace", "default", "dev", "lo")
     return free_ports()
 
 

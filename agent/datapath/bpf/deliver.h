@@ -91,9 +91,11 @@ inlined int enter(struct __sk_buff *skb, const struct packet *p, const struct en
 	return bpf_redirect(to->ifindex, 0);
 }
 
-outline int deliver(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *to, int how)
+apart int deliver(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *to, int how)
 {
 	int r;
+	if (!p || !to)
+		return TC_ACT_SHOT;
 	p->endpoint_id = to->endpoint_id;
 	p->destination_identity = to->identity;
 	p->direction = INGRESS;

@@ -43,9 +43,11 @@ inlined void follow_frontend(const struct packet *p, struct conntrack_value *v)
 }
 
 /* 0, or the reason to drop. `v` is what ct_lookup(key, p) found. */
-outline int track(CONTEXT *skb, struct packet *p, const struct endpoint_value *endpoint,
+apart int track(CONTEXT *skb, struct packet *p, const struct endpoint_value *endpoint,
 		  const struct conntrack_key *key, struct conntrack_value *v)
 {
+	if (!p || !endpoint || !key)
+		return DROP_NO_CONFIGURATION;
 	__u32 peer = key->kind == CT_EGRESS ? p->destination_identity : p->source_identity;
 	int r;
 

@@ -213,11 +213,14 @@ outline int translate_service(struct __sk_buff *skb, struct packet *p, struct co
 }
 
 /* The same for a node port, of a packet to an address of this node. */
-outline int translate_node_port(struct __sk_buff *skb, struct packet *p, struct conntrack_value **connection)
+apart int translate_node_port(struct __sk_buff *skb, struct packet *p)
 {
+	if (!p)
+		return 0;
 	struct service_key key = { .port = p->destination_port, .protocol = p->protocol };
 	struct service_value *service = bpf_map_lookup_elem(&mesh_services, &key);
-	return service && service->flags & SERVICE_OF_NODE ? lead_to_service(skb, p, &key, service, connection) : 0;
+	struct conntrack_value *connection = 0;
+	return service && service->flags & SERVICE_OF_NODE ? lead_to_service(skb, p, &key, service, &connection) : 0;
 }
 
 /* A connection outlives its service. 0 (translated or not), or the reason to drop. */

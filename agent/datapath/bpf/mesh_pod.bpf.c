@@ -118,12 +118,11 @@ outline int call_node_port(struct __sk_buff *skb, struct packet *p, struct way *
 {
 	if (node_endpoint() || p->kind & (KIND_MIDSTREAM | KIND_UNATTENDED))
 		return 0;
-	int r = translate_node_port(skb, p, v);
+	int r = translate_node_port(skb, p);
 	if (r || !p->frontend_port)
 		return r;
 	ct_key_forward(key, p, CT_EGRESS);
-	if (!*v)
-		*v = ct_lookup(key, p);
+	*v = ct_lookup(key, p);
 	find_way(p, w);
 	return 0;
 }

@@ -84,8 +84,10 @@ outline int judge_ipv6(struct __sk_buff *skb, int direction)
 }
 
 /* To an address of the node; `p` holds the sender's identity. 0, or the reason to drop. */
-outline int enter_node(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *node)
+apart int enter_node(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *node)
 {
+	if (!p || !node)
+		return DROP_NO_CONFIGURATION;
 	struct conntrack_key request, answer;
 	ct_key_forward(&request, p, CT_INGRESS);
 	ct_key_reverse(&answer, p, CT_EGRESS);
