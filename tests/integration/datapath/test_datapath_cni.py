@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from agent.datapath.attach import Attacher, Attachment, Hook
 from agent.datapath.config import AttachMode
 from agent.datapath.layout import Direction, EndpointFlag, PolicyKey, PolicyValue
+from agent.datapath.libbpf import BpfObject
 from agent.datapath.pod_interfaces import sight
 from agent.datapath.reasons import Reason
 from tests.integration.datapath.datapath_topology import (
@@ -167,6 +171,52 @@ def test_a_flood_for_others_is_no_pods_business(clean: Topology) -> None:
         assert made.recv(256).decode().startswith(first.name)
     seen = [e for e in drain_events(node) if e.destination == first.address]
     assert {e.endpoint_id for e in seen} == {first.endpoint_id}
+
+
+@pytest.mark.parametrize("hook", list(Hook))
+def test_a_program_of_somebody_else_on_the_interface_runs_too_and_stays(
+    clean: Topology, hook: Hook, tmp_path: Path
+) -> None:
+    node = clean.nodes[0]
+    pod, place = node.pods[0], Attachment("pod", node.pods[0].ifindex, hook)
+    links = node.pins.with_name(f"others-{hook}")
+    links.mkdir()
+    other = others_program(tmp_path)
+    with inside(node.namespace):
+        attacher = Attacher(links, use_tcx=True)
+        attacher.attach(place, other.program_fd("no_datagrams"), "no_datagrams")
+        node.datapath.attach(pod.ifindex)
+        try:
+            assert not answers_datagrams(pod)
+            with socket.create_connection((pod.address, TCP_PORT), 2) as made:
+                assert exchange(made).startswith(pod.name)
+            assert attacher.runs(place, other.program_fd("no_datagrams"))
+            assert node.datapath.unattached([pod.ifindex]) == set()
+        finally:
+            attacher.detach(place)
+            other.close()
+        assert answers_datagrams(pod)
+
+
+def others_program(directory: Path) -> BpfObject:
+    """The program, loaded."""
+    source, made = Path(__file__).with_name("no_datagrams.bpf.c"), directory / "no_datagrams.bpf.o"
+    include = f"/usr/include/{os.uname().machine}-linux-gnu"
+    run("clang-14", "-O2", "-g", "-target", "bpf", "-mcpu=v3", "-I", include, "-c", str(source), "-o", str(made))
+    loaded = BpfObject(made, directory)
+    loaded.load()
+    return loaded
+
+
+def answers_datagrams(pod: Pod) -> bool:
+    """Whether a datagram of this namespace is answered by the pod."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+        made.settimeout(0.5)
+        made.sendto(b"?", (pod.address, UDP_PORT))
+        try:
+            return made.recv(256).startswith(pod.name.encode())
+        except TimeoutError:
+            return False
 
 
 def test_packets_too_large_for_the_overlay_are_answered_with_its_mtu(clean: Topology) -> None:
