@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -42,21 +43,24 @@ def links(config: NodeConfig) -> DeliveryLinks:
     return DeliveryLinks(config.pin_directory / "delivery")
 
 
-def hooked() -> int:
-    """Programs of ours that the kernel runs for what comes to the processes of this namespace."""
-    return run("bpftool", "link", "show").count("type 10")
+def hooked(programs: set[int]) -> list[int]:
+    """Which of the programs the kernel runs where packets are handed to processes."""
+    found = re.findall(r"type 10 +prog (\d+)", run("bpftool", "link", "show"))
+    return sorted(programs & set(map(int, found)))
 
 
 def test_they_run_from_attaching_on_and_are_gone_with_everything_else(config: NodeConfig, datapath: Datapath) -> None:
-    before = hooked()
     datapath.open()
+    names = ("mesh_delivered", "mesh_delivered_ipv6")
+    own = {syscall.program_id(datapath.program_fd(name)) for name in names}
     assert (datapath.delivery_failure, set(STACK) & set(datapath.unattached_node())) == ("", set(STACK))
+    assert hooked(own) == []
     datapath.attach_node()
-    assert (datapath.unattached_node(), hooked() - before) == ([], 2)
+    assert (datapath.unattached_node(), hooked(own)) == ([], sorted(own))
     datapath.attach_node()
-    assert hooked() - before == 2
+    assert hooked(own) == sorted(own)
     datapath.uninstall()
-    assert (links(config).programs(), hooked() - before) == (set(), 0)
+    assert (links(config).programs(), hooked(own)) == (set(), [])
 
 
 def test_the_programs_of_a_former_agent_run_until_the_maps_are_filled(config: NodeConfig, datapath: Datapath) -> None:
