@@ -59,6 +59,16 @@ def test_a_backend_that_is_gone_ends_the_connection(node: PacketNode) -> None:
     assert node.send(Packet(POD, NODE, flags=ACK)).answered is Reason.NO_BACKEND
 
 
+def test_datagrams_whose_backend_is_gone_go_on_to_another_one_at_once(node: PacketNode) -> None:
+    node.service([REMOTE], UDP, address=EVERYWHERE, reach=OF_NODE)
+    asked = Packet(POD, NODE, UDP)
+    assert node.send(asked).packet.destination == REMOTE_POD
+    node.service([LOCAL], UDP, address=EVERYWHERE, reach=OF_NODE)
+    node.maps.backends.delete([BackendKey(2)])
+    node.maps.ipcache.delete([k for k, _ in node.maps.ipcache.items() if k.prefix == f"{REMOTE_POD}/32"])
+    assert node.send(asked).packet.destination == NEIGHBOUR
+
+
 @pytest.mark.parametrize(
     "packet",
     [Packet(POD, NODE, destination_port=81), Packet(POD, REMOTE_NODE), Packet(POD, NODE, flags=ACK)],

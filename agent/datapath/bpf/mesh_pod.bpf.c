@@ -145,18 +145,23 @@ inlined int open_or_continue(struct __sk_buff *skb, struct packet *p, const stru
 		}
 		if (!(p->kind & (KIND_MIDSTREAM | KIND_UNATTENDED)))
 			r = translate_orphan(skb, p, &v);
-		if (r)
+		if (r && r != DROP_NO_BACKEND)
 			return r;
+		if (r)
+			v = 0;
 		ct_key_forward(&key, p, CT_EGRESS);
 		if (!v)
 			v = ct_lookup(&key, p);
 	}
 	find_way(p, w);
+	int ended = r;	/* a node port whose backend is gone leads datagrams to another one */
 	if (!v && !p->frontend_port && w->remote && w->remote->identity == ID_HOST) {
 		r = call_node_port(skb, p, w, &key, &v);
 		if (r)
 			return r;
 	}
+	if (ended && !p->frontend_port)
+		return ended;
 	keep_old_path(p, w, v);
 	return track(skb, p, from, &key, v);
 }
