@@ -18,7 +18,7 @@ from agent.datapath.libbpf import BpfObject
 from agent.datapath.loader import Datapath
 from agent.datapath.maps import Maps
 from agent.datapath.reasons import Reason
-from tests.packet.packet_bytes import Packet, read
+from tests.packet.packet_bytes import NODE_MAC, Packet, read
 
 NODE, REMOTE_NODE, STRANGER = "192.168.50.11", "192.168.50.21", "192.168.50.99"
 POD, NEIGHBOUR, REMOTE_POD, WORLD = "10.1.1.10", "10.1.1.11", "10.2.1.10", "93.184.216.34"
@@ -181,9 +181,9 @@ class PacketNode:
         assert result.verdict == PASS
         return result.priority
 
-    def outside(self, packet: Packet | bytes) -> Outcome:
-        """It comes to the node through the underlay device."""
-        return self._run(self.datapath.program_fd("mesh_from_underlay"), packet, 0, 0)
+    def outside(self, packet: Packet | bytes, mac: bytes = bytes(6)) -> Outcome:
+        """It comes to the node through the underlay device, whose MAC is zero, in a frame for this MAC."""
+        return self._run(self.datapath.program_fd("mesh_from_underlay"), packet, 0, 0, mac)
 
     def metric(self, reason: Reason, direction: int) -> int:
         """Packets counted."""
@@ -191,8 +191,8 @@ class PacketNode:
         assert value is not None
         return value.packets
 
-    def _run(self, program: int, packet: Packet | bytes, mark: int, priority: int) -> Outcome:
-        frame = packet if isinstance(packet, bytes) else packet.frame()
+    def _run(self, program: int, packet: Packet | bytes, mark: int, priority: int, mac: bytes = NODE_MAC) -> Outcome:
+        frame = packet if isinstance(packet, bytes) else mac + packet.frame()[6:]
         result = syscall.run_packet(program, frame, mark, priority)
         intact = not isinstance(packet, bytes)
         return Outcome(result.verdict, read(result.packet) if intact else Packet("", ""), self._ring.drain())

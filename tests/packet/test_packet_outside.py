@@ -6,7 +6,6 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,6 @@ from agent.datapath.flow_layout import HeartbeatKey, HeartbeatValue
 from agent.datapath.layout import BackendKey, Direction, MemberKey, ServiceFlag
 from agent.datapath.nat_ports import PortRange, free_ports
 from agent.datapath.reasons import Reason
-from tests.packet.datapath_host import run
 from tests.packet.packet_bytes import ACK, FIN, ICMP, RST, SYN, TCP, UDP, Packet, icmp_error, read_quote
 from tests.packet.packet_node import (
     NEIGHBOUR,
@@ -37,11 +35,9 @@ EVERYWHERE = "0.0.0.0"
 NODE_ID = 6
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def ports(packet_node: PacketNode) -> PortRange:
-    """Of the node, which passes packets on."""
-    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-    run("ip", "route", "replace", "default", "dev", "lo")
+    """Those of the node."""
     return free_ports()
 
 
@@ -292,3 +288,13 @@ def test_an_evicted_entry_of_the_answers_is_made_again_by_the_next_packet(node: 
     assert answer(node, led, ACK).drop is Reason.UNROUTABLE
     ask(node, flags=ACK)
     assert answer(node, led, ACK).packet.destination == WORLD
+
+
+@pytest.mark.parametrize("mac", [bytes.fromhex("020000000a63"), b"\xff" * 6], ids=["another host's", "everybody's"])
+def test_a_frame_that_is_not_for_this_host_is_led_nowhere(node: PacketNode, mac: bytes) -> None:
+    node.service([REMOTE], reach=OUTSIDE)
+    packet = Packet(WORLD, VIP)
+    out = node.outside(packet, mac)
+    assert (out.verdict, out.packet) == (PASS, packet)
+    assert list(node.nat.entries()) == []
+    assert node.outside(packet).verdict == REDIRECT

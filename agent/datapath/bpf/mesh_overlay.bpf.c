@@ -8,6 +8,10 @@
  * it to the overlay's port keeps it; it means nothing to anybody else, and forwarding replaces it. */
 #define CAME_BY_ANOTHER_PORT PASSED_ON
 
+/* skb->pkt_type of a frame with the device's own MAC. A device also sees others, flooded or while somebody watches all: the
+ * stack takes none of them, and an answer to one would be a second one. */
+#define FOR_THIS_HOST 0
+
 struct outer_packet { struct iphdr ip; __be16 ports[2]; };
 
 /* Is it UDP, and not a later fragment? What ends within the ports is nobody's. The device may have no link header. */
@@ -74,7 +78,7 @@ int mesh_from_underlay(struct __sk_buff *skb)
 	struct packet p = { .direction = INGRESS };
 	int is_by_overlay = take_mark(skb);
 	if (is_by_overlay)	/* its frame was another node's */
-		bpf_skb_change_type(skb, 0);
+		bpf_skb_change_type(skb, FOR_THIS_HOST);
 	int is_udp = is_udp_with_ports(skb, &outer), is_overlay = is_udp && outer.ports[1] == CONFIG.vxlan_port;
 	if (is_udp && !is_overlay)
 		skb->priority = CAME_BY_ANOTHER_PORT;
@@ -84,7 +88,8 @@ int mesh_from_underlay(struct __sk_buff *skb)
 	int r = node ? judge_arriving(skb, &p, node) : 0;
 	if (r)
 		return drop(skb, &p, r);
-	if (is_by_overlay || skb->protocol != bpf_htons(ETH_P_IP) || !has_outsiders() || endpoint_of(outer.ip.daddr))
+	if (is_by_overlay || skb->pkt_type != FOR_THIS_HOST || skb->protocol != bpf_htons(ETH_P_IP) || !has_outsiders() ||
+	    endpoint_of(outer.ip.daddr))
 		return PASS;
 	return from_outside(skb);
 }
