@@ -298,3 +298,9 @@ def test_a_frame_that_is_not_for_this_host_is_led_nowhere(node: PacketNode, mac:
     assert (out.verdict, out.packet) == (PASS, packet)
     assert list(node.nat.entries()) == []
     assert node.outside(packet).verdict == REDIRECT
+
+
+def test_nobody_outside_says_which_ports_the_fragments_of_a_pod_have(node: PacketNode) -> None:
+    forged = Packet(POD, WORLD, UDP, payload=bytes(64), fragment=0x2000, identification=77)
+    assert node.outside(forged).verdict == PASS
+    assert node.send(replace(forged, fragment=9)).drop is Reason.FIRST_FRAGMENT_MISSING

@@ -165,7 +165,8 @@ outline int from_outside(struct __sk_buff *skb)
 	if (p.protocol != PROTO_TCP && p.protocol != PROTO_UDP)
 		return PASS;
 	nat_key_of(&key, p.source, p.destination, p.source_port, p.destination_port, p.protocol, NAT_FORWARD);
-	remember_ports(skb, &p);
+	if (!endpoint_of(p.source))
+		remember_ports(skb, &p);
 	struct nat_value *v = nat_find(&key, &p);
 	if (v && stays(&p, v)) {
 		nat_touch(v, &p, skb->len, 0);

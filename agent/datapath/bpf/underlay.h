@@ -14,8 +14,8 @@ outline int load_ports(struct __sk_buff *skb, struct packet *p, const struct iph
 	if (ip->frag_off & bpf_htons(0x1fff))
 		return later_fragment(p, ip->id);
 	int r = load_transport(skb, p, ip->ihl * 4);
-	if (r || !(ip->frag_off & bpf_htons(0x2000)))
-		return r;
+	if (r || !(ip->frag_off & bpf_htons(0x2000)) || endpoint_of(p->source))
+		return r;	/* ports of its fragments a pod of this node says itself, where it sends them */
 	struct fragment_value ports = { p->source_port, p->destination_port, p->policy_port, 0 };
 	struct fragment_key key;
 	fragment_key_of(&key, p, ip->id);
