@@ -300,6 +300,28 @@ def test_a_frame_that_is_not_for_this_host_is_led_nowhere(node: PacketNode, mac:
     assert node.outside(packet).verdict == REDIRECT
 
 
+def test_a_retry_leaves_a_backend_that_takes_no_new_connections_and_what_is_open_stays(node: PacketNode) -> None:
+    other = "10.2.1.11"
+    node.ipcache(f"{other}/32", (2 << 16) + 6, REMOTE_NODE, 2)
+    node.service([REMOTE], reach=OUTSIDE)
+    led = ask(node, source_port=1000).packet
+    answer(node, led)
+    ask(node, source_port=1000, flags=ACK)
+    assert ask(node).packet.destination == REMOTE_POD
+    node.service([(3, other, 9090)], reach=OUTSIDE)
+    node.maps.members.delete([MemberKey(7, 2)])
+    assert ask(node).packet.destination == other
+    assert ask(node, source_port=1000, flags=ACK).packet.destination == REMOTE_POD
+
+
+def test_datagrams_left_to_the_stack_are_led_on_once_its_cluster_has_no_backend(node: PacketNode) -> None:
+    node.service([LOCAL], UDP, reach=OUTSIDE)
+    assert ask(node, UDP).verdict == PASS
+    node.service([REMOTE], UDP, reach=OUTSIDE)
+    node.maps.members.delete([MemberKey(7, 1)])
+    assert ask(node, UDP).packet.destination == REMOTE_POD
+
+
 def test_nobody_outside_says_which_ports_the_fragments_of_a_pod_have(node: PacketNode) -> None:
     forged = Packet(POD, WORLD, UDP, payload=bytes(64), fragment=0x2000, identification=77)
     assert node.outside(forged).verdict == PASS

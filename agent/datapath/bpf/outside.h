@@ -143,13 +143,23 @@ outline int open_outside(struct __sk_buff *skb, struct packet *p, const struct n
 	return forward_outside(skb, p, &fresh);
 }
 
-/* May the packet stay with the backend that its ports are known to lead to? */
-inlined int stays(const struct packet *p, const struct nat_value *v)
+/* Would it be led to this backend if it came now? */
+inlined int is_open_to_outsiders(struct __sk_buff *skb, const struct packet *p, __u32 backend_id)
+{
+	struct service_key key = {
+		.address = p->destination, .port = p->destination_port, .protocol = p->protocol };
+	struct service_value *service = find_outside_service(skb, p, &key);
+	return service && is_choosable(service, backend_id);
+}
+
+/* May the packet stay with the backend that its ports are known to lead to? A SYN, and a datagram that the stack translates,
+ * only while that backend takes new connections: the stack knows no other. */
+outline int stays(struct __sk_buff *skb, const struct packet *p, const struct nat_value *v)
 {
 	__be32 address;
 	__builtin_memcpy(&address, v->destination, 4);
-	if (opens_connection(p) && nat_is_over(v))
-		return 0;
+	if (opens_connection(p) || (v->flags & NAT_LEFT && p->protocol == PROTO_UDP))
+		return !nat_is_over(v) && is_open_to_outsiders(skb, p, v->backend_id);
 	return !is_gone(v->backend_id, address, v->destination_port);
 }
 
@@ -168,7 +178,7 @@ outline int from_outside(struct __sk_buff *skb)
 	if (!endpoint_of(p.source))
 		remember_ports(skb, &p);
 	struct nat_value *v = nat_find(&key, &p);
-	if (v && stays(&p, v)) {
+	if (v && stays(skb, &p, v)) {
 		nat_touch(v, &p, skb->len, 0);
 		if (v->flags & NAT_LEFT)
 			return PASS;
