@@ -33,11 +33,13 @@ from agent.datapath.layout import (
 from agent.datapath.maps import Maps
 from agent.datapath.reasons import Reason
 from tests.simulation.packets.packet_flows import (
+    BY_TUNNEL,
     LOOPBACK,
     OPENING,
     RST,
     TCP,
     VIA_STACK,
+    WAY,
     Flow,
     Flows,
     Lot,
@@ -165,9 +167,10 @@ class PacketPath:
             return self._deliver(way, way.local, is_hairpin=bool(way.flags & LOOPBACK))
         if way.segment.protocol != TCP and way.segment.destination_port == self._facts.vxlan_port:
             raise _Ended(Reason.ENCAPSULATION_PROHIBITED)
-        if way.remote is None or way.remote.tunnel == NOWHERE:
-            return Lot("stack", way.segment)
-        return Lot("overlay", way.segment, to=way.remote.tunnel)
+        tunnel = way.remote.tunnel if way.remote is not None else NOWHERE
+        if tunnel == NOWHERE and way.flags & BY_TUNNEL and way.remote is not None and _is_node(way.remote):
+            tunnel = way.segment.destination
+        return Lot("stack", way.segment) if tunnel == NOWHERE else Lot("overlay", way.segment, to=tunnel)
 
     def _is_answer(self, way: _Way, *, is_likely: bool) -> bool:
         if way.segment.opens:
@@ -176,7 +179,7 @@ class PacketPath:
         flow = self._flows.likely(way.segment, key) if is_likely else self._flows.lookup(key)
         if flow is None:
             return False
-        way.flags = flow.value.flags & VIA_STACK
+        way.flags = flow.value.flags & WAY
         self._flows.touch(flow, way.segment, is_reply=True)
         return True
 
@@ -196,7 +199,7 @@ class PacketPath:
             return None
         key, is_middle = key_of(segment, ConntrackKind.SERVICE), segment.protocol == TCP and not segment.opens
         known, connection = self._recall(way, key)
-        if known is not None and self._keeps_backend(segment, head, known):
+        if known is not None and self._keeps_backend(segment, head, known, connection):
             is_gone = self._is_gone(known.value)
             if not is_gone:
                 self._redirect(way, known.value.backend_id, known.value.nat_address, known.value.nat_port)
@@ -245,8 +248,9 @@ class PacketPath:
         alive = found if found is not None and self._flows.is_alive(found.value) else None
         return alive, connection if alive is not None else None
 
-    def _keeps_backend(self, segment: Segment, head: ServiceValue, known: Flow) -> bool:
-        return not segment.opens or (not known.is_over and self._is_choosable(head, known.value.backend_id))
+    def _keeps_backend(self, segment: Segment, head: ServiceValue, known: Flow, connection: Flow | None) -> bool:
+        is_one_of_it = connection is not None and not known.is_over
+        return not segment.opens or (is_one_of_it and self._is_choosable(head, known.value.backend_id))
 
     def _is_choosable(self, head: ServiceValue, backend_id: int) -> bool:
         backend = self._maps.backends.get(BackendKey(backend_id))
@@ -335,7 +339,7 @@ class PacketPath:
             return
         if is_reply_only:
             raise _Ended(Reason.UNROUTABLE)
-        way.flags = VIA_STACK if is_via_stack else 0
+        way.flags = VIA_STACK if is_via_stack else BY_TUNNEL if way.outer else 0
         self._track(way, to, key, flow)
 
     def _accept_reply(self, way: _Way, flow: Flow | None) -> bool:
@@ -363,8 +367,8 @@ class PacketPath:
             if is_egress:
                 flow.set(nat_address=nat_address, nat_port=nat_port)
                 way.flags |= flow.value.flags & VIA_STACK
-            elif (flow.value.flags ^ way.flags) & VIA_STACK:
-                flow.set(flags=flow.value.flags ^ VIA_STACK)
+            elif (flow.value.flags ^ way.flags) & WAY:
+                flow.set(flags=flow.value.flags ^ ((flow.value.flags ^ way.flags) & WAY))
             is_established = flow.value.flags & OPENING and establishes(flow.value, way.segment)
             self._flows.touch(flow, way.segment, is_reply=False)
             if is_established:
@@ -378,9 +382,8 @@ class PacketPath:
         self._flows.create(way.segment, key, value, flow)
 
     def _judge(self, way: _Way, endpoint: EndpointValue, peer: int) -> None:
-        segment = way.segment
-        port = segment.destination_port
-        reason = why_denied(index(self._maps), endpoint, way.direction, peer, segment.protocol, port)
+        port = way.segment.destination_port
+        reason = why_denied(index(self._maps), endpoint, way.direction, peer, way.segment.protocol, port)
         if reason is not None:
             raise _Ended(reason)
 
