@@ -24,20 +24,19 @@ metadata: {name: probed-dead, labels: {kubernetes.io/service-name: probed}}
 addressType: IPv4
 ports: [{name: "", port: 80, protocol: TCP}]
 endpoints:
-- {addresses: [%s], nodeName: koornacht-worker, conditions: {ready: true}}
+- {addresses: [%s], nodeName: %s, conditions: {ready: true}}
 """
 ALIVE: Final = {"Koornacht", "Tion"}
 
 
 def test_a_ready_backend_that_does_not_answer_leaves_new_connections_everywhere(whole: Mesh) -> None:
-    pod = whole.kubectl("koornacht", "get", "pods", "-l", "name=rebel-base", "-o", "jsonpath={.items[0].status.podIP}")
-    dead = pod.stdout.rpartition(".")[0] + ".251"
+    _, node, dead = whole.pod("koornacht", "x-wing")  # nobody listens there
     try:
         for cluster in CLUSTERS:
             whole.apply(cluster, PROBED.format(more=""))
         for cluster in CLUSTERS:
             wait_until("both answer", lambda c=cluster: set(whole.answers(c, 20, target="probed")) == ALIVE)  # type: ignore[misc]
-        whole.apply("koornacht", DEAD % dead)
+        whole.apply("koornacht", DEAD % (dead, node))
         for cluster in CLUSTERS:
             wait_until("some fail", lambda c=cluster: set(whole.answers(c, 20, target="probed")) - ALIVE)  # type: ignore[misc]
         whole.apply("koornacht", PROBED.format(more=", mesh.clustermesh.io/health-probe: tcp"))
@@ -47,6 +46,6 @@ def test_a_ready_backend_that_does_not_answer_leaves_new_connections_everywhere(
         assert "it fails its health probe" in said
         assert dead in said
     finally:
-        whole.delete("koornacht", DEAD % dead)
+        whole.delete("koornacht", DEAD % (dead, node))
         for cluster in CLUSTERS:
             whole.delete(cluster, PROBED.format(more=""))

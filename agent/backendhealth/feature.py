@@ -12,11 +12,11 @@ from prometheus_client.metrics_core import Metric
 
 from agent.backendhealth.asking import is_well
 from agent.backendhealth.lease import HealthLease
-from agent.backendhealth.verdicts import HealthVerdicts, Pod
+from agent.backendhealth.verdicts import HealthVerdicts, Pod, in_turn
 from agent.core import Core
 from agent.feature import Feature, Tasks, wait_until_listed
 from agent.metric import gauge
-from agent.tables import FailingPods
+from agent.tables import ClaimOrigin, FailingPods
 from kube.client import KubeClient, in_thread
 from kube.errors import KubeError
 from kube.reflector import Change, Reflector, Synced, Upsert
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 EVERY_S: Final = 2.0
 AT_ONCE: Final = 64
 MAXIMUM: Final = 1_000
-"""Pods of this node that are asked; those beyond, by service and address, are taken to be well, and status says so."""
+"""Pods of this node that are asked; those beyond are taken to be well, and status says so."""
 
 
 class BackendHealthFeature(Feature):
@@ -94,7 +94,7 @@ class BackendHealthFeature(Feature):
     async def _ask_for_ever(self, lease: HealthLease) -> None:
         clock, db = self._core.clock, self._core.db
         written = await self._restore(lease)
-        await wait_until_listed(db.frontends)
+        await wait_until_listed(db.frontends, db.prefixes)
         while True:
             await self.ask_all()
             failing = self.verdicts.failing()
@@ -136,7 +136,10 @@ class BackendHealthFeature(Feature):
                 group.create_task(ask(pod, port, probe), name="health probe")
 
     def _wanted(self) -> dict[Pod, tuple[int, HealthProbe]]:
-        """Ready pods of this node, with the port behind the service's first TCP port."""
+        """Ready pods of this node and the service's namespace, with the port behind the service's first TCP port.
+
+        A slice may name any address, and policies let the node in everywhere: whoever writes one must not ask others by it.
+        """
         db = self._core.db
         found: dict[Pod, tuple[int, HealthProbe]] = {}
         for service in sorted(
@@ -146,12 +149,21 @@ class BackendHealthFeature(Feature):
             row = db.backends.get((service.name, db.own))
             for backend in row.backends if row is not None and port_name is not None else ():
                 is_here = backend.node == db.node_name and backend.condition is Condition.ACTIVE
-                if is_here and backend.protocol == "TCP" and port_name in backend.names:
+                if not is_here or not self._is_pod_of(backend.address, service.name):
+                    continue
+                if backend.protocol == "TCP" and port_name in backend.names:
                     assert service.health_probe is not None
                     found.setdefault(Pod(service.name, backend.address), (backend.port, service.health_probe))
-        kept = dict(sorted(found.items())[:MAXIMUM])
+        kept = in_turn(found, MAXIMUM)
         self._asked, self._left_out = len(kept), len(found) - len(kept)
-        return kept
+        return {pod: found[pod] for pod in kept}
+
+    def _is_pod_of(self, address: str, service: ServiceName) -> bool:
+        """A record says that it is a pod of the own cluster in the service's namespace."""
+        row = self._core.db.prefixes.get(f"{address}/32")
+        if row is None or row.origin is not ClaimOrigin.POD or row.cluster != self._core.db.own:
+            return False
+        return row.namespace == service.namespace
 
     def _fail(self, exc: KubeError) -> None:
         failure = f"health of this node's pods cannot be told to other nodes and clusters: {exc}"[:512]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
@@ -17,6 +18,16 @@ class Pod(NamedTuple):
 
     service: ServiceName
     address: str
+
+
+def in_turn(pods: Iterable[Pod], limit: int) -> list[Pod]:
+    """So many of them: the first of every namespace, then the second, and so on; no tenant takes the places of another."""
+    seen: Counter[str] = Counter()
+    turns: list[tuple[int, Pod]] = []
+    for pod in sorted(pods):
+        turns.append((seen[pod.service.namespace], pod))
+        seen[pod.service.namespace] += 1
+    return sorted(pod for _, pod in sorted(turns)[:limit])
 
 
 class HealthVerdicts:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.backendhealth.asking import is_well
-from agent.backendhealth.verdicts import FALL, RISE, HealthVerdicts, Pod
+from agent.backendhealth.verdicts import FALL, RISE, HealthVerdicts, Pod, in_turn
 from meshmodel.health_probe import HealthProbe
 from meshmodel.names import ServiceName
 
@@ -48,6 +48,13 @@ def test_nothing_is_said_of_who_is_not_asked_any_more() -> None:
     assert verdicts.failing() == {}
     verdicts.note(POD, is_well=False)
     assert verdicts.failing() == {}, "it begins anew"
+
+
+def test_a_namespace_with_many_pods_takes_no_place_of_another_one() -> None:
+    many = [Pod(ServiceName("a", f"s{n}"), "10.1.0.1") for n in range(9)]
+    few = [Pod(ServiceName("b", "s"), f"10.1.0.{n}") for n in range(2)]
+    assert in_turn(many + few, 6) == many[:4] + few
+    assert in_turn(many + few, 20) == many + few
 
 
 Answering = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

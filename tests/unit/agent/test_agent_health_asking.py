@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whom the agent asks: pods of its node in the namespace of the service, and nobody else that an EndpointSlice may name."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from agent.backendhealth.feature import BackendHealthFeature
+from agent.bootstrap import Facts
+from agent.core import Core, open_core
+from agent.machine import MemoryHost
+from agent.settings import AgentSettings
+from agent.tables import Address, Backend, BackendSet, ClaimOrigin, Prefix, Service, ServicePort
+from meshkit.clock import ManualClock
+from meshmodel.condition import Condition
+from meshmodel.health_probe import HealthProbe
+from meshmodel.names import ClusterId, ClusterName, ServiceName
+
+NORTH, SOUTH = ClusterName("north"), ClusterName("south")
+HERE, NAME = "127.0.0.1", ServiceName("shop", "cart")
+FACTS = Facts(NORTH, ClusterId(1), 255, "n1", "172.18.0.2", ("10.1.0.0/24",))
+
+
+def record(origin: ClaimOrigin, namespace: str, cluster: ClusterName = NORTH) -> Prefix:
+    return Prefix(f"{HERE}/32", 65_537, "", cluster, ClusterId(1), origin, "172.18.0.2", namespace, "p")
+
+
+async def asked(row: Prefix | None) -> tuple[int, BackendHealthFeature]:
+    """How often a slice of `shop/cart` with this address makes the agent connect to it, and the feature that was to."""
+    calls = 0
+
+    async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        calls += 1
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(count, HERE, 0)
+    async with server:
+        core = await make_core(row, server.sockets[0].getsockname()[1])
+        feature = BackendHealthFeature(core)
+        await feature.ask_all()
+        await asyncio.sleep(0)
+    return calls, feature
+
+
+async def make_core(row: Prefix | None, port: int) -> Core:
+    core = await open_core(AgentSettings(local_etcd="none"), FACTS, None, MemoryHost(), ManualClock())
+    ports = (ServicePort("http", 80, "TCP"),)
+    service = Service(NAME, (Address("172.20.0.9"),), ports, is_global=True, health_probe=HealthProbe())
+    backend = Backend(HERE, port, "TCP", ("http",), Condition.ACTIVE, node="n1")
+    with core.db.write():
+        core.db.services.put(service)
+        core.db.backends.put(BackendSet(NAME, NORTH, ClusterId(1), (backend,)))
+        if row is not None:
+            core.db.prefixes.put(row)
+    return core
+
+
+async def test_a_pod_of_the_namespace_is_asked() -> None:
+    calls, feature = await asked(record(ClaimOrigin.POD, "shop"))
+    assert calls == 1
+    assert feature.verdicts.failing() == {}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        None,
+        record(ClaimOrigin.POD, "bank"),
+        record(ClaimOrigin.NODE, ""),
+        record(ClaimOrigin.POD, "shop", SOUTH),
+    ],
+    ids=["nobody's address", "a pod of another namespace", "a node", "a pod of another cluster"],
+)
+async def test_a_slice_makes_the_agent_ask_nobody_else(row: Prefix | None) -> None:
+    calls, _ = await asked(row)
+    assert calls == 0
