@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-EACH = 500
+EACH = 1000
 """How many histories each of the two workers of CI's tests runs."""
 
 
