@@ -326,3 +326,20 @@ def test_nobody_outside_says_which_ports_the_fragments_of_a_pod_have(node: Packe
     forged = Packet(POD, WORLD, UDP, payload=bytes(64), fragment=0x2000, identification=77)
     assert node.outside(forged).verdict == PASS
     assert node.send(replace(forged, fragment=9)).drop is Reason.FIRST_FRAGMENT_MISSING
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_a_port_that_another_client_got_meanwhile_is_not_used_by_two(node: PacketNode, protocol: int) -> None:
+    node.service([REMOTE], protocol, reach=OUTSIDE)
+    led = ask(node, protocol).packet
+    ((key, value),) = [(key, value) for key, value in node.nat.entries() if key[37]]
+    another = value.replace(struct.pack("!H", 40000), struct.pack("!H", 40001))
+    assert another != value
+    assert node.nat.update([key], [another])[0] == 0
+    out = ask(node, protocol, flags=ACK)
+    if protocol == TCP:
+        assert out.answered is Reason.NO_BACKEND
+        assert out.packet.flags & RST
+    else:
+        assert out.packet.source_port != led.source_port
+    assert answer(node, led, ACK).packet.destination_port == 40001

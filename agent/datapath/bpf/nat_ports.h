@@ -66,18 +66,26 @@ inlined void reply_of(const struct nat_key *key, const struct nat_value *v, stru
 	__builtin_memcpy(back->destination, key->source, 16);
 }
 
-/* Answers are let in as long as questions are: the entry lives as long, and is made again if it was evicted. */
+inlined int is_same_client(const struct nat_value *one, const struct nat_value *other)
+{
+	return !__builtin_memcmp(one->destination, other->destination, 4) && one->destination_port == other->destination_port &&
+	       !__builtin_memcmp(one->source, other->source, 4) && one->source_port == other->source_port;
+}
+
+/* Answers are let in as long as questions are: the entry lives as long, and is made again if it was evicted. False if another
+ * connection took the port meanwhile. */
 outline int keep_reply(const struct nat_key *key, const struct nat_value *v)
 {
 	struct nat_key reply;
 	struct nat_value back;
 	reply_of(key, v, &reply, &back);
 	struct nat_value *known = bpf_map_lookup_elem(&mesh_nat, &reply);
-	if (known)
-		known->lifetime = v->lifetime;
-	else
-		bpf_map_update_elem(&mesh_nat, &reply, &back, BPF_ANY);
-	return 0;
+	if (!known)
+		return !bpf_map_update_elem(&mesh_nat, &reply, &back, BPF_NOEXIST);
+	if (!is_same_client(known, &back))
+		return 0;
+	known->lifetime = v->lifetime;
+	return 1;
 }
 
 /* Does the node itself speak from this port to the backend? */

@@ -182,8 +182,8 @@ outline int from_outside(struct __sk_buff *skb)
 		nat_touch(v, &p, skb->len, 0);
 		if (v->flags & NAT_LEFT)
 			return PASS;
-		keep_reply(&key, v);
-		return forward_outside(skb, &p, v);
+		if (keep_reply(&key, v))
+			return forward_outside(skb, &p, v);
 	}
 	if (p.protocol == PROTO_TCP && !opens_connection(&p))
 		return v && !(v->flags & NAT_LEFT) ? tell_client(skb, &p, DROP_NO_BACKEND, 0) : PASS;
