@@ -129,7 +129,7 @@ async def test_a_secret_that_is_gone_is_a_failure(
     async with run_apiserver(client, settings(tmp_path)) as apiserver:
         code, text = await run_status(client, apiserver, monkeypatch)
     assert code is ExitCode.DEGRADED
-    assert failures(text) == [f"server certificate: Secret {SERVER_SECRET} is missing; run clustermesh certs rotate"]
+    assert failures(text) == [f"server certificate: Secret {SERVER_SECRET} is missing: run clustermesh certs rotate"]
 
 
 async def test_a_silent_store_is_a_failure(
