@@ -144,16 +144,16 @@ def _without_value(documents: Sequence[Document], refused: Set[str]) -> Iterator
 
 
 def _of_no_address(policies: Sequence[Policy], groups: Sequence[CidrGroup]) -> Iterator[Finding]:
-    """IPv6 prefixes that hold IPv4 addresses: no packet has such an address."""
+    """IPv6 prefixes that hold IPv4 addresses: no packet has such an address. Where one allows, IPv4 would open what is closed."""
     found = [
-        (str(rule.origin), peer.prefix)
+        (str(rule.origin), peer.prefix, rule.deny)
         for policy in policies
         for rule in policy.rules
         for peer in rule.peers or ()
         if isinstance(peer, CidrSelector)
     ]
-    found += [(f"{PolicyKind.CIDR_GROUP} {group.name}", prefix) for group in groups for prefix in group.prefixes]
-    for where, prefix in dict.fromkeys(found):
+    found += [(f"{PolicyKind.CIDR_GROUP} {group.name}", prefix, False) for group in groups for prefix in group.prefixes]
+    for where, prefix, denies in dict.fromkeys(found):
         if _MAPPED.covers(prefix):
             inner = f"{IPv4Address(prefix.network & 0xFFFFFFFF)}/{prefix.bits - _MAPPED.bits}"
             yield Finding(
@@ -161,7 +161,7 @@ def _of_no_address(policies: Sequence[Policy], groups: Sequence[CidrGroup]) -> I
                 "ipv4-mapped",
                 where,
                 f"{prefix} is about IPv6 packets with such addresses, which there are none of: it selects nobody",
-                f"write {inner} if these IPv4 addresses are meant",
+                f"write {inner} if these IPv4 addresses are meant" if denies else "leave it out, it has no effect",
             )
 
 

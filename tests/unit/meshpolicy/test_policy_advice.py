@@ -185,7 +185,10 @@ def test_ipv6_prefixes_of_ipv4_addresses_select_nobody_and_lint_says_so(prefix: 
     documents = [cnp(**ALL, egressDeny=[{"toCIDR": [prefix]}]), {**group, "spec": {"externalCIDRs": [prefix]}}]
     found = [finding for finding in lint(documents, CONTEXT) if finding.code == "ipv4-mapped"]
     assert [finding.where for finding in found] == ["cnp/default/p egressDeny[0]", "CiliumCIDRGroup g"]
-    assert all(f"write {inner}" in finding.fix for finding in found)
+    denying, group_of_anybody = found
+    assert f"write {inner}" in denying.fix
+    (allowing,) = lint([cnp(**ALL, egress=[{"toCIDR": [prefix]}])], CONTEXT)
+    assert all(inner not in finding.fix for finding in (allowing, group_of_anybody)), "it would open what is closed"
     wide = cnp(**ALL, egressDeny=[{"toCIDR": ["::/0"]}, {"toCIDR": ["64:ff9b::/96"]}, {"toCIDR": ["10.0.0.0/8"]}])
     assert not [finding for finding in lint([wide], CONTEXT) if finding.code == "ipv4-mapped"]
 
