@@ -130,7 +130,7 @@ class Datapath:
         for program_object in self._objects:
             program_object.close()
         self._objects, self._programs, self._sockets = fresh._objects, fresh._programs, fresh._sockets
-        self.delivery_failure = fresh.delivery_failure
+        self.delivery_failure, self.sockets_obstacle = fresh.delivery_failure, fresh.sockets_obstacle
         self._loaded_address = self._config.node_address
         self.mtu, self.overlay_ifindex, self.underlay_ifindex = fresh.mtu, fresh.overlay_ifindex, fresh.underlay_ifindex
         log.info("datapath fits its devices again", extra={"key": f"{self.address} mtu {self.mtu}"})

@@ -231,6 +231,10 @@ def test_without_a_control_group_the_programs_say_why_and_leave_sockets_alone(cl
         made.open()
         assert str(tmp_path) in made.sockets_obstacle
         assert not list((node.pins / "sockets").iterdir())
+        assert config.control_group is not None
+        (tmp_path / "unified").symlink_to(config.control_group)
+        made.adapt()
+        assert (made.sockets_obstacle, made.unattached_node()) == ("", [])
         made.close()
         node.opened.append(Datapath(config))
         node.datapath.open()
