@@ -22,7 +22,7 @@ apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {name: probed-dead, labels: {kubernetes.io/service-name: probed}}
 addressType: IPv4
-ports: [{name: "", port: 80, protocol: TCP}]
+ports: [{name: "", port: 81, protocol: TCP}]
 endpoints:
 - {addresses: [%s], nodeName: %s, conditions: {ready: true}}
 """
@@ -30,7 +30,7 @@ ALIVE: Final = {"Koornacht", "Tion"}
 
 
 def test_a_ready_backend_that_does_not_answer_leaves_new_connections_everywhere(whole: Mesh) -> None:
-    _, node, dead = whole.pod("koornacht", "x-wing")  # nobody listens there
+    _, node, dead = whole.pod("koornacht", "x-wing")  # its port 81 is closed
     try:
         for cluster in CLUSTERS:
             whole.apply(cluster, PROBED.format(more=""))
