@@ -185,6 +185,11 @@ class PacketNode:
         """It comes to the node through the underlay device, whose MAC is zero, in a frame for this MAC."""
         return self._run(self.datapath.program_fd("mesh_from_underlay"), packet, 0, 0, mac)
 
+    def tagged(self, packet: Packet, vlan: int, *, is_sent: bool) -> Outcome:
+        """It passes the underlay device, in or out, with a VLAN tag beside its frame."""
+        name = "test_tagged_by_overlay" if is_sent else "test_tagged_from_outside"
+        return self._run(self._entry.program_fd(name), packet, vlan, 0, bytes(6))
+
     def metric(self, reason: Reason, direction: int) -> int:
         """Packets counted."""
         value = self.maps.metrics.get(MetricKey(reason, direction))

@@ -343,3 +343,13 @@ def test_a_port_that_another_client_got_meanwhile_is_not_used_by_two(node: Packe
     else:
         assert out.packet.source_port != led.source_port
     assert answer(node, led, ACK).packet.destination_port == 40001
+
+
+@pytest.mark.parametrize("vlan", [0, 99])
+@pytest.mark.parametrize("is_sent", [False, True], ids=["from outside", "from the node"])
+def test_a_frame_with_a_vlan_tag_is_the_stacks(node: PacketNode, vlan: int, is_sent: bool) -> None:
+    node.service([REMOTE], reach=OUTSIDE)
+    packet = Packet(NODE, REMOTE_POD) if is_sent else Packet(WORLD, VIP)
+    out = node.tagged(packet, vlan, is_sent=is_sent)
+    assert (out.verdict, out.packet) == (PASS, packet)
+    assert (node.leave if is_sent else node.outside)(packet).verdict == REDIRECT

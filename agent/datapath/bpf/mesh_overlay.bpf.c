@@ -8,10 +8,6 @@
  * it to the overlay's port keeps it; it means nothing to anybody else, and forwarding replaces it. */
 #define CAME_BY_ANOTHER_PORT PASSED_ON
 
-/* skb->pkt_type of a frame with the device's own MAC. A device also sees others, flooded or while somebody watches all: the
- * stack takes none of them, and an answer to one would be a second one. */
-#define FOR_THIS_HOST 0
-
 struct outer_packet { struct iphdr ip; __be16 ports[2]; };
 
 /* Is it UDP, and not a later fragment? What ends within the ports is nobody's. The device may have no link header. */
@@ -88,8 +84,7 @@ int mesh_from_underlay(struct __sk_buff *skb)
 	int r = node ? judge_arriving(skb, &p, node) : 0;
 	if (r)
 		return drop(skb, &p, r);
-	if (is_by_overlay || skb->pkt_type != FOR_THIS_HOST || skb->protocol != bpf_htons(ETH_P_IP) || !has_outsiders() ||
-	    endpoint_of(outer.ip.daddr))
+	if (is_by_overlay || skb->protocol != bpf_htons(ETH_P_IP) || !has_outsiders() || endpoint_of(outer.ip.daddr))
 		return PASS;
 	return from_outside(skb);
 }

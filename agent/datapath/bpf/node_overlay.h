@@ -7,6 +7,8 @@
 #include "nat_ports.h"
 #include "node.h"
 
+#define FOR_THIS_HOST 0	/* skb->pkt_type of a frame with the device's own MAC */
+
 /* The stack that sends a packet is told in place of a router. */
 inlined int tell_stack(struct __sk_buff *skb, struct packet *p, int reason, __u32 what)
 {
@@ -64,6 +66,8 @@ outline int send_by_overlay(struct __sk_buff *skb, struct packet *p, const struc
 	__be32 tunnel = tunnel_of(to);
 	p->destination_identity = to->identity;
 	struct endpoint_value *node = bpf_map_lookup_elem(&mesh_node, &zero);
+	if (skb->vlan_present)
+		return PASS;	/* a VLAN's, which happens to be on this device */
 	int r = parse(skb, p);
 	if (r || !node)
 		return drop(skb, p, r ? r : DROP_NO_CONFIGURATION);

@@ -163,12 +163,20 @@ outline int stays(struct __sk_buff *skb, const struct packet *p, const struct na
 	return !is_gone(v->backend_id, address, v->destination_port);
 }
 
+/* With the device's own MAC, and for no VLAN on top of it. A device also sees others' frames, flooded or while somebody watches
+ * all: the stack takes none of them, and an answer to one would be a second one. A tag that the device took off would be
+ * in the frame again behind the overlay. */
+inlined int is_frame_of_device(const struct __sk_buff *skb)
+{
+	return skb->pkt_type == FOR_THIS_HOST && !skb->vlan_present;
+}
+
 /* What is not for a service of ours goes on to the stack. */
 outline int from_outside(struct __sk_buff *skb)
 {
 	struct packet p = { .direction = INGRESS, .source_identity = ID_WORLD };
 	struct nat_key key;
-	if (parse(skb, &p))
+	if (!is_frame_of_device(skb) || parse(skb, &p))
 		return PASS;
 	if (p.kind & KIND_ICMP_ERROR)
 		return error_from_outside(skb, &p);
