@@ -45,7 +45,7 @@ def _policy_keys(draw: st.DrawFn) -> layout.PolicyKey:
 
 RECORDS: dict[str, tuple[int, st.SearchStrategy[Any]]] = {
     "service key": (12, st.builds(layout.ServiceKey, _v4, _u16, _u8, _u16)),
-    "service value": (12, st.builds(layout.ServiceValue, _u32, _u32, _u16, _u8)),
+    "service value": (12, st.builds(layout.ServiceValue, _u32, _u32, _u16, _u8, _u8)),
     "backend key": (4, st.builds(layout.BackendKey, _u32)),
     "backend value": (12, st.builds(layout.BackendValue, _v4, _u16, _u8, _u8, _u16)),
     "member key": (8, st.builds(layout.MemberKey, _u32, _u32)),
