@@ -9,6 +9,8 @@ from typing import Annotated, Final
 import typer
 
 from clustermesh_cli.exit_code import CommandError, ExitCode
+from clustermesh_cli.verb_options import Output
+from meshkit.answer_form import AnswerForm
 
 SERVER_VARIABLE: Final = "HUBBLE_SERVER"
 DEFAULT_SERVER: Final = "localhost:4245"
@@ -46,11 +48,12 @@ def status(
     tls_client_cert_file: Certificate = "",
     tls_client_key_file: Key = "",
     tls_server_name: ServerName = "",
+    output: Output = AnswerForm.TABLE,
 ) -> None:
     """Whether it answers, how many flows it keeps and how fast they come."""
     from clustermesh_cli.commands.flow_status import status as verb
 
-    verb(server, tls_ca_cert_files or [], tls_client_cert_file, tls_client_key_file, tls_server_name)
+    verb(server, tls_ca_cert_files or [], tls_client_cert_file, tls_client_key_file, tls_server_name, output)
 
 
 @listed.command()
@@ -60,11 +63,12 @@ def nodes(
     tls_client_cert_file: Certificate = "",
     tls_client_key_file: Key = "",
     tls_server_name: ServerName = "",
+    output: Output = AnswerForm.TABLE,
 ) -> None:
     """The nodes of a relay."""
     from clustermesh_cli.commands.flow_status import nodes as verb
 
-    verb(server, tls_ca_cert_files or [], tls_client_cert_file, tls_client_key_file, tls_server_name)
+    verb(server, tls_ca_cert_files or [], tls_client_cert_file, tls_client_key_file, tls_server_name, output)
 
 
 @listed.command()
@@ -74,8 +78,9 @@ def namespaces(
     tls_client_cert_file: Certificate = "",
     tls_client_key_file: Key = "",
     tls_server_name: ServerName = "",
+    output: Output = AnswerForm.TABLE,
 ) -> None:
     """The namespaces in which there were flows within an hour, by cluster."""
     from clustermesh_cli.commands.flow_status import namespaces as verb
 
-    verb(server, tls_ca_cert_files or [], tls_client_cert_file, tls_client_key_file, tls_server_name)
+    verb(server, tls_ca_cert_files or [], tls_client_cert_file, tls_client_key_file, tls_server_name, output)

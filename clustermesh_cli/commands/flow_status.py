@@ -3,26 +3,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+from clustermesh_cli.answer_form import print_answer
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError
 from clustermesh_cli.flow_server import flow_server
 from flows.proto import observer_pb2 as observer
 from flows.proto import relay_pb2 as relay
 from flows.text import aligned
+from meshapi.row import SCHEMA
+from meshkit.answer_form import AnswerForm
 
 
-def status(server: str, authorities: Sequence[str], cert: str, key: str, name: str) -> None:
+def status(server: str, authorities: Sequence[str], cert: str, key: str, name: str, form: AnswerForm) -> None:
     """Raises: CommandError where it does not answer or is not healthy."""
     with flow_server(server, authorities, cert, key, name) as client:
         if not client.is_healthy():
             raise CommandError(f"{server}: not healthy")
         found = client.server_status()
-    console = Console(plain=True)
-    console.line(f"Healthcheck (via {server}): Ok")
-    for line in status_lines(found):
-        console.line(line)
+    _print(found, [f"Healthcheck (via {server}): Ok", *status_lines(found)], form)
 
 
 def status_lines(found: observer.ServerStatusResponse) -> list[str]:
@@ -38,7 +41,7 @@ def status_lines(found: observer.ServerStatusResponse) -> list[str]:
     return lines
 
 
-def nodes(server: str, authorities: Sequence[str], cert: str, key: str, name: str) -> None:
+def nodes(server: str, authorities: Sequence[str], cert: str, key: str, name: str, form: AnswerForm) -> None:
     """Raises: CommandError, also where an observer is asked instead of a relay."""
     with flow_server(server, authorities, cert, key, name) as client:
         found = client.get_nodes()
@@ -52,18 +55,18 @@ def nodes(server: str, authorities: Sequence[str], cert: str, key: str, name: st
         )
         for node in found.nodes
     ]
-    _print([("NAME", "STATUS", "AGE", "FLOWS/S", "CURRENT/MAX-FLOWS"), *rows])
+    _print(found, aligned([("NAME", "STATUS", "AGE", "FLOWS/S", "CURRENT/MAX-FLOWS"), *rows]), form)
 
 
-def namespaces(server: str, authorities: Sequence[str], cert: str, key: str, name: str) -> None:
+def namespaces(server: str, authorities: Sequence[str], cert: str, key: str, name: str, form: AnswerForm) -> None:
     """Raises: CommandError."""
     with flow_server(server, authorities, cert, key, name) as client:
         found = client.get_namespaces()
     rows = [(row.namespace, row.cluster) for row in found.namespaces]
-    _print([("NAMESPACE", "CLUSTER"), *rows])
+    _print(found, aligned([("NAMESPACE", "CLUSTER"), *rows]), form)
 
 
-def _print(rows: Sequence[Sequence[str]]) -> None:
-    console = Console(plain=True)
-    for line in aligned(rows):
-        console.line(line)
+def _print(found: Message, lines: Iterable[str], form: AnswerForm) -> None:
+    """The lines, or the message by the names of its .proto."""
+    members = MessageToDict(found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    print_answer({"schema": SCHEMA, **members}, lines, form, Console(plain=True))

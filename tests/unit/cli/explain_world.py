@@ -117,6 +117,11 @@ class ScriptedApi:
         self.server = "https://scripted"
         self.answers, self.refuse = dict(answers), dict[str, int]()
 
+    def answer_headers(self, _path: str, *, timeout_s: float) -> dict[str, str]:
+        """No header says anything."""
+        assert timeout_s > 0
+        return {}
+
     def request(
         self, method: str, path: str, *, query: Query | None = None, timeout_s: float = 0, **_: object
     ) -> tuple[int, bytes]:
