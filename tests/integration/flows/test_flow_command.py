@@ -42,6 +42,9 @@ async def test_status_and_namespaces_are_printed_and_an_observer_knows_no_nodes(
         0, [f"Healthcheck (via unix://{world.path}): Ok", "Current/Max Flows: 1/1,023 (0.10%)", "Flows/s: 0.00"],
     )  # fmt: skip
     assert await run(world, "flows", "list", "namespaces") == (0, "NAMESPACE   CLUSTER\ndefault     north\n", "")
+    code, out, err = await run(world, "flows", "list", "namespaces", "-o", "json")
+    document = {"schema": 1, "namespaces": [{"cluster": "north", "namespace": "default"}]}
+    assert (code, orjson.loads(out), err) == (0, document, "")
     code, out, err = await run(world, "flows", "list", "nodes")
     assert (code, out) == (1, "")
     assert "UNIMPLEMENTED: an observer knows its own node only; ask a relay" in err
