@@ -48,12 +48,13 @@ def status(
     tls_client_cert_file: Certificate = "",
     tls_client_key_file: Key = "",
     tls_server_name: ServerName = "",
+    *,
     output: Output = AnswerForm.TABLE,
 ) -> None:
     """Whether it answers, how many flows it keeps and how fast they come."""
     from clustermesh_cli.commands.flow_status import status as verb
 
-    verb(server, tls_ca_cert_files or [], tls_client_cert_file, tls_client_key_file, tls_server_name, output)
+    verb(server, tls_ca_cert_files or [], tls_client_cert_file, tls_client_key_file, tls_server_name, form=output)
 
 
 @listed.command()
@@ -63,12 +64,13 @@ def nodes(
     tls_client_cert_file: Certificate = "",
     tls_client_key_file: Key = "",
     tls_server_name: ServerName = "",
+    *,
     output: Output = AnswerForm.TABLE,
 ) -> None:
     """The nodes of a relay."""
     from clustermesh_cli.commands.flow_status import nodes as verb
 
-    verb(server, tls_ca_cert_files or [], tls_client_cert_file, tls_client_key_file, tls_server_name, output)
+    verb(server, tls_ca_cert_files or [], tls_client_cert_file, tls_client_key_file, tls_server_name, form=output)
 
 
 @listed.command()
@@ -78,9 +80,10 @@ def namespaces(
     tls_client_cert_file: Certificate = "",
     tls_client_key_file: Key = "",
     tls_server_name: ServerName = "",
+    *,
     output: Output = AnswerForm.TABLE,
 ) -> None:
     """The namespaces in which there were flows within an hour, by cluster."""
     from clustermesh_cli.commands.flow_status import namespaces as verb
 
-    verb(server, tls_ca_cert_files or [], tls_client_cert_file, tls_client_key_file, tls_server_name, output)
+    verb(server, tls_ca_cert_files or [], tls_client_cert_file, tls_client_key_file, tls_server_name, form=output)

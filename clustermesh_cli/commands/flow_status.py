@@ -19,7 +19,7 @@ from meshapi.row import SCHEMA
 from meshkit.answer_form import AnswerForm
 
 
-def status(server: str, authorities: Sequence[str], cert: str, key: str, name: str, form: AnswerForm) -> None:
+def status(server: str, authorities: Sequence[str], cert: str, key: str, name: str, *, form: AnswerForm) -> None:
     """Raises: CommandError where it does not answer or is not healthy."""
     with flow_server(server, authorities, cert, key, name) as client:
         if not client.is_healthy():
@@ -41,7 +41,7 @@ def status_lines(found: observer.ServerStatusResponse) -> list[str]:
     return lines
 
 
-def nodes(server: str, authorities: Sequence[str], cert: str, key: str, name: str, form: AnswerForm) -> None:
+def nodes(server: str, authorities: Sequence[str], cert: str, key: str, name: str, *, form: AnswerForm) -> None:
     """Raises: CommandError, also where an observer is asked instead of a relay."""
     with flow_server(server, authorities, cert, key, name) as client:
         found = client.get_nodes()
@@ -58,7 +58,7 @@ def nodes(server: str, authorities: Sequence[str], cert: str, key: str, name: st
     _print(found, aligned([("NAME", "STATUS", "AGE", "FLOWS/S", "CURRENT/MAX-FLOWS"), *rows]), form)
 
 
-def namespaces(server: str, authorities: Sequence[str], cert: str, key: str, name: str, form: AnswerForm) -> None:
+def namespaces(server: str, authorities: Sequence[str], cert: str, key: str, name: str, *, form: AnswerForm) -> None:
     """Raises: CommandError."""
     with flow_server(server, authorities, cert, key, name) as client:
         found = client.get_namespaces()
