@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -16,6 +16,13 @@ M = TypeVar("M", bound=Message)
 def json_line(message: Message) -> str:
     """One line, without its end."""
     return json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None, ensure_ascii=False)
+
+
+def members_of(message: Message) -> dict[str, Any]:
+    """The message as plain data; a member that was not set and cannot say so is there with its zero."""
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
 
 
 def read_json(text: str | bytes, message: M, what: str) -> M:

@@ -5,18 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
-
 from clustermesh_cli.answer_form import print_answer
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError
 from clustermesh_cli.flow_server import flow_server
+from flows.document import members_of
 from flows.proto import observer_pb2 as observer
 from flows.proto import relay_pb2 as relay
 from flows.text import aligned
 from meshapi.row import SCHEMA
 from meshkit.answer_form import AnswerForm
+
+Answer = observer.ServerStatusResponse | observer.GetNodesResponse | observer.GetNamespacesResponse
 
 
 def status(server: str, authorities: Sequence[str], cert: str, key: str, name: str, *, form: AnswerForm) -> None:
@@ -66,7 +66,6 @@ def namespaces(server: str, authorities: Sequence[str], cert: str, key: str, nam
     _print(found, aligned([("NAMESPACE", "CLUSTER"), *rows]), form)
 
 
-def _print(found: Message, lines: Iterable[str], form: AnswerForm) -> None:
+def _print(found: Answer, lines: Iterable[str], form: AnswerForm) -> None:
     """The lines, or the message by the names of its .proto."""
-    members = MessageToDict(found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    print_answer({"schema": SCHEMA, **members}, lines, form, Console(plain=True))
+    print_answer({"schema": SCHEMA, **members_of(found)}, lines, form, Console(plain=True))
