@@ -12,11 +12,12 @@ from pathlib import Path, PurePosixPath
 from tests.unit.architecture.source_tree import REPOSITORY, modules
 
 FOLDERS = (
-    "agent", "certs", "clustermesh_apiserver", "clustermesh_cli", "deploy", "docs", "e2e", "kube", "kubeintent", "kvstore", "lab",
-    "meshapi", "meshkit", "meshmodel", "meshpeer", "meshpolicy", "scripts", "tests", "typings",
+    "agent", "certs", "clustermesh_apiserver", "clustermesh_cli", "deploy", "docs", "e2e", "flows", "kube", "kubeintent",
+    "kvstore", "lab", "meshapi", "meshkit", "meshmodel", "meshpeer", "meshpolicy", "scripts", "tests", "typings",
 )  # fmt: skip
 PATH = re.compile(rf"(?<![\w/.$-])((?:{'|'.join(FOLDERS)})/[\w./*-]*[\w*/])")
 FILE = re.compile(r"`([\w./-]+\.(?:py|md|h|c|sh|txtar))`")
+DECISION = re.compile(r"\bADRs? (\d+)")
 WORD = re.compile(r"`([A-Za-z_][\w.]*)`")
 EXAMPLES = {"CLUSTERMESH_CLUSTER_NAME", "c1", "c11"}
 LIBRARIES = {"dnslib"}
@@ -58,6 +59,13 @@ def _is_there(name: str, named_in: Path) -> bool:
     if is_record or "*" in name:
         return bool(list(REPOSITORY.glob(name + "*" if is_record else name)))
     return name in _paths() or f"{name}.py" in _paths() or (named_in.parent / name).exists()
+
+
+def test_each_decision_has_a_number_of_its_own_and_those_that_are_named_exist() -> None:
+    numbers = [int(path.name[:4]) for path in (REPOSITORY / "docs" / "adr").glob("*.md")]
+    assert sorted(numbers) == list(range(1, len(numbers) + 1))
+    named = {int(number) for _, text in _texts() for number in DECISION.findall(text)}
+    assert named <= set(numbers)
 
 
 def test_paths_that_are_named_exist() -> None:
