@@ -8,6 +8,7 @@ Anything but a RecordError is a finding; libFuzzer then prints the input.
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import atheris
@@ -44,5 +45,7 @@ def one_input(data: bytes) -> None:
 
 
 if __name__ == "__main__":
+    # libFuzzer's timer may ring when Python has taken its handlers down, and would kill a run that found nothing
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
     atheris.Setup(sys.argv, one_input)
     atheris.Fuzz()

@@ -30,7 +30,6 @@ def test_no_input_the_fuzzer_finds_raises_anything_but_a_record_error(tmp_path: 
         if kind is not None:
             (corpus / golden.name).write_bytes(bytes([kind]) + golden.read_bytes().rstrip(b"\n"))
     target = Path(__file__).with_name("endpointslice_target.py")
-    # no timer of libFuzzer's: its SIGALRM may come when Python has ended and kill a run that found nothing
     limits = [f"-atheris_runs={RUNS}", f"-runs={RUNS}", "-rss_limit_mb=1024", "-timeout=0", "-max_len=4096", "-seed=7"]
     done = subprocess.run(
         [sys.executable, str(target), *limits, f"-artifact_prefix={tmp_path}/", str(corpus)],

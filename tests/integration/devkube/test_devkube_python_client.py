@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -109,9 +110,9 @@ async def test_exec_through_the_stream_module(api: k8s.ApiClient, served: Served
     await in_thread(apps.delete_namespaced_deployment, "shell", "default")
 
 
-async def test_the_dynamic_client_finds_resources_by_discovery(api: k8s.ApiClient) -> None:
+async def test_the_dynamic_client_finds_resources_by_discovery(api: k8s.ApiClient, tmp_path: Path) -> None:
     def use() -> str:
-        maps = dynamic.DynamicClient(api).resources.get(api_version="v1", kind="ConfigMap")
+        maps = dynamic.DynamicClient(api, str(tmp_path / "discovery")).resources.get(api_version="v1", kind="ConfigMap")
         maps.create(namespace="default", body={"metadata": {"name": "dynamic"}, "data": {"a": "b"}})
         return str(maps.get(namespace="default", name="dynamic").data.a)
 
