@@ -10,6 +10,7 @@ Only this package makes bpf(2) calls or speaks netlink; errors of both are trans
     memory    the same maps in memory, with faults and invariant checks
     kernel    the same maps through bpf(2), with batches
     loader    programs, pins and attachments of one node
+    program_constants what programs are loaded with: struct config of bpf/abi.h
     events    records out of the ring buffer
     netlink   overlay device, MTU, tc filters, sysctls
     rtnetlink where a pod address is, and what changes among interfaces and routes

@@ -7,27 +7,24 @@ import errno
 import logging
 import os
 import shutil
-import struct
 from collections.abc import Collection
-from dataclasses import astuple, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from agent.datapath import features, kernel, netlink, spec, syscall
-from agent.datapath.address import pack4
 from agent.datapath.attach import Attacher, Attachment, Hook
 from agent.datapath.config import OVERLAY_DEVICE, VXLAN_OVERHEAD, AttachMode, NodeConfig
 from agent.datapath.delivery import DeliveryLinks, Family
 from agent.datapath.errors import KernelError, LoadError
 from agent.datapath.events import EventRing
 from agent.datapath.flow_layout import ProbeKey, ProbeValue
-from agent.datapath.layout import LOOPBACK_ADDRESS, TICK_NS
 from agent.datapath.libbpf import BpfObject
 from agent.datapath.maps import Map, Maps
-from agent.datapath.nat_ports import NO_PORTS, free_ports
 from agent.datapath.overlay_probe import OverlayProbe
 from agent.datapath.pins import MapPins
+from agent.datapath.program_constants import NodeDevices, program_constants
 from agent.datapath.socket_hooks import SocketHooks, netns_cookie, prepare_hooks
 from meshkit.errors import MeshError
 
@@ -43,16 +40,8 @@ FROM_OVERLAY: Final = "mesh_from_overlay"
 TO_UNDERLAY: Final = "mesh_to_underlay"
 FROM_UNDERLAY: Final = "mesh_from_underlay"
 _DELIVERED: Final = {Family.IPV4: "mesh_delivered", Family.IPV6: "mesh_delivered_ipv6"}
-_CONFIG = struct.Struct("<4s4s7I2sH6IQHHI")
-_PEER_REDIRECT: Final = 1
-_UNDERLAY_ETHERNET: Final = 2
-_IDENTITY_BITS: Final = 24
 _LOOPBACK_IFINDEX: Final = 1
 _POD_HOOKS: Final = {Hook.INGRESS: FROM_CONTAINER, Hook.EGRESS: TO_CONTAINER}
-
-
-def _ticks(seconds: int) -> int:
-    return -(-seconds * 10**9 // TICK_NS)
 
 
 class Datapath:
@@ -243,6 +232,12 @@ class Datapath:
         """Descriptor of a loaded program, for test runs and inspection."""
         return self._programs[name]
 
+    @property
+    def constants(self) -> bytes:
+        """What programs are loaded with here."""
+        devices = NodeDevices(self.overlay_ifindex, self.underlay_ifindex, self._underlay_has_frames, self.mtu)
+        return program_constants(self._config, devices, self._netns_cookie)
+
     def statistics(self) -> dict[str, str]:
         """The verifier's figures for each program, as loaded by this process."""
         merged: dict[str, str] = {}
@@ -313,23 +308,6 @@ class Datapath:
             return netlink.device(config.underlay_device)
         return netlink.device_with_address(config.node_address)
 
-    def _constants(self) -> bytes:
-        """`struct config` of bpf/abi.h."""
-        config = self._config
-        addresses = (pack4(config.node_address), pack4(LOOPBACK_ADDRESS))
-        numbers = (self.overlay_ifindex, config.cluster_id, _IDENTITY_BITS - config.cluster_id_bits)
-        flags = _PEER_REDIRECT if config.peer_redirect else 0
-        flags |= _UNDERLAY_ETHERNET if self._underlay_has_frames else 0
-        rest = (flags, config.mark, config.events_per_s, self.mtu)
-        port = struct.pack("!H", config.vxlan_port)
-        lives = (_ticks(seconds) for seconds in (*astuple(config.lifetimes), config.unattended_after_s))
-        return _CONFIG.pack(*addresses, *numbers, *rest, port, 0, self.underlay_ifindex, *lives, *self._unshared())
-
-    def _unshared(self) -> tuple[int, int, int, int]:
-        """What differs by network namespace."""
-        ports = free_ports() if self._config.leads_outsiders else NO_PORTS
-        return (self._netns_cookie, *ports, 0)
-
     def _load_delivery(self, map_pins: MapPins) -> None:
         """Programs for the node's stack; a kernel that does not take them costs nothing else."""
         program_object = self._configure(STACK_OBJECT, map_pins)
@@ -345,7 +323,7 @@ class Datapath:
     def _configure(self, name: str, map_pins: MapPins) -> BpfObject:
         program_object = BpfObject(self._object_directory / name, map_pins.directory)
         self._objects.append(program_object)
-        program_object.set_constants(self._constants())
+        program_object.set_constants(self.constants)
         for map_name in program_object.map_names():
             if map_name in self._config.max_entries:
                 program_object.set_max_entries(map_name, self._config.max_entries[map_name])

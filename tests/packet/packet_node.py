@@ -73,7 +73,7 @@ class PacketNode:
         self.maps: Maps = self.datapath.open()
         self._ring: EventRing = self.datapath.event_ring()
         self._entry = BpfObject(overlay_entry, pins / "maps")
-        self._entry.set_constants(self.datapath._constants())
+        self._entry.set_constants(self.datapath.constants)
         for name, size in sizes.items():
             self._entry.set_max_entries(name, size)
         self._entry.load()
