@@ -6,7 +6,7 @@ So a backend that comes and goes moves connections away once, not at every turn.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Generic, TypeVar
@@ -43,6 +43,10 @@ class LowCapacities(Generic[K]):
             self._low[key] = now
         else:
             self._low.pop(key, None)
+
+    def keep(self, keys: Collection[K]) -> None:
+        """There are no other keys any more."""
+        self._low = {key: low for key, low in self._low.items() if key in keys}
 
     def held(self, key: K, now_s: float) -> Mapping[str, Fraction]:
         """At most so much of each tier is used."""

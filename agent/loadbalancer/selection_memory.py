@@ -33,6 +33,8 @@ class SelectionMemory:
         self, service: Service, rows: Iterable[BackendSet], empty: Iterable[ClusterName], now_s: float
     ) -> None:
         """The service is as given. `rows`: what it has now, none of it new; `empty`: clusters known to have nothing."""
+        if low := self._low.get(service.name):
+            low.keep({(port, is_inside) for port in service.ports for is_inside in (True, False)})
         if not service.steering.slow_start_s:
             self._newcomers.forget(service.name)
         elif not self._newcomers.knows(service.name):

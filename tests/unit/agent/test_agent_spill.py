@@ -10,10 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.loadbalancer.low_capacity import HOLD_S, LowCapacities
-from agent.loadbalancer.select import Candidate, tiers_of
+from agent.loadbalancer.select import Candidate, TierShare, tiers_of
+from agent.loadbalancer.selection_memory import SelectionMemory
 from agent.loadbalancer.spill import capacity, parts_of, spill
-from agent.tables import Backend
+from agent.tables import Backend, Service, ServicePort
 from meshmodel.condition import Condition
+from meshmodel.names import ServiceName
+
+SERVICE = ServiceName("tour", "tickets")
 
 KINDS = {
     "+": Backend("10.0.0.1", 80, "TCP"),
@@ -123,3 +127,13 @@ def test_what_is_not_there_any_more_is_not_held() -> None:
     assert lows.due_s(1.0 + HOLD_S) is None
     lows.note("t/s", [], 2.0)
     assert not lows.held("t/s", 2.0)
+
+
+def test_ports_that_a_service_has_no_more_are_not_remembered() -> None:
+    memory, ports = SelectionMemory(), [ServicePort(f"p{number}", number, "TCP") for number in (80, 81)]
+    for port in ports:
+        for able in (Fraction(1), Fraction(1, 2)):
+            part = TierShare("local", frozenset(), Fraction(1), able)
+            memory.note_parts(SERVICE, port, [part], 0.0, is_inside=True)
+    memory.note_service(Service(SERVICE, (), (ports[1],), is_global=True, is_shared=True), (), (), 0.0)
+    assert [memory.held(SERVICE, port, 0.0, is_inside=True) for port in ports] == [{}, {"local": Fraction(1, 2)}]
