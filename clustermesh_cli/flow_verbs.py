@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
+from clustermesh_cli.default_server import DEFAULT_SERVER, SERVER_VARIABLE
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.verb_options import Output
 from meshkit.answer_form import AnswerForm
-
-SERVER_VARIABLE: Final = "HUBBLE_SERVER"
-DEFAULT_SERVER: Final = "localhost:4245"
 
 flows = typer.Typer(help="What an observer or a relay of flows says of itself.", no_args_is_help=True)
 listed = typer.Typer(help="List nodes or namespaces.", no_args_is_help=True)

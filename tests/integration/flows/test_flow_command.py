@@ -11,7 +11,8 @@ import orjson
 
 from flows.proto import flow_pb2 as pb
 from flows.ring import FlowEntry, Lost
-from tests.integration.flows.flow_world import FlowWorld, S, entry
+from tests.integration.flows.flow_world import FlowWorld, entry
+from tests.support.flow_entries import S
 
 
 async def run(world: FlowWorld, *words: str, server: str = "") -> tuple[int, str, str]:
@@ -69,3 +70,12 @@ async def test_no_answer_is_one_line_and_a_code(world: FlowWorld) -> None:
     code, _, err = await run(world, "observe", server="ftp://x")
     assert code == 2
     assert "expected host:port" in err
+
+
+async def test_without_a_server_it_is_said_who_can_be_asked(world: FlowWorld) -> None:
+    code, out, err = await run(world, "flows", "status", server="localhost:4245")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("Error: localhost:4245: ")
+    assert err.endswith(
+        "name an observer or a relay with --server, or run clustermesh observe, which asks every agent\n"
+    )
