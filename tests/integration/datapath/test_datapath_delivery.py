@@ -30,15 +30,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeConfig]:
         yield NodeConfig("127.0.0.1", 1, pins / "node", mtu=1450)
 
 
-@pytest.fixture
-def datapath(config: NodeConfig) -> Iterator[Datapath]:
-    made = Datapath(config)
-    try:
-        yield made
-    finally:
-        made.uninstall()
-
-
 def links(config: NodeConfig) -> DeliveryLinks:
     return DeliveryLinks(config.pin_directory / "delivery")
 

@@ -18,15 +18,7 @@ from flows.streams import FlowStreams
 from flows.words import TRACE
 from meshkit.clock import SystemClock
 from meshkit.wake import Wake
-
-S = 10**9
-
-
-def decode(entry: FlowEntry, number: int) -> pb.Flow:
-    flow = pb.Flow.FromString(entry.raw)
-    flow.time.FromNanoseconds(entry.time_ns)
-    flow.uuid = str(number)
-    return flow
+from tests.support.flow_entries import S, decode
 
 
 def entry(second: int, pod: str = "a", size: int = 0) -> FlowEntry:

@@ -21,8 +21,9 @@ from flows.proto import observer_pb2 as observer
 from flows.proto import peer_pb2 as peer
 from flows.ring import FlowEntry
 from flows.server import ObserverServer, PeerFacts, Served
-from tests.integration.flows.flow_world import FlowWorld, S, entry
+from tests.integration.flows.flow_world import FlowWorld, entry
 from tests.integration.kvstore.private_etcd import Pki, eventually
+from tests.support.flow_entries import S
 
 
 async def test_flows_come_with_node_time_and_the_servers_version(world: FlowWorld) -> None:

@@ -19,16 +19,7 @@ from flows.query import Reading
 from flows.ring import FlowEntry, Item, Lost, Ring, check_capacity
 from flows.selection import FlowSelection
 from tests.support.effort import examples
-
-S = 10**9
-
-
-def decode(entry: FlowEntry, number: int) -> pb.Flow:
-    """Of these tests: the bytes are the flow, but for its time and its number."""
-    flow = pb.Flow.FromString(entry.raw)
-    flow.time.FromNanoseconds(entry.time_ns)
-    flow.uuid = str(number)
-    return flow
+from tests.support.flow_entries import S, decode
 
 
 def entry(second: int, pod: str = "a", verdict: str = "FORWARDED", port: int = 80) -> FlowEntry:
