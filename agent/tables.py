@@ -114,6 +114,8 @@ class Service:
     """Its cluster addresses lead to backends of the client's node only (internalTrafficPolicy: Local)."""
     is_external_local: bool = False
     """Who comes from outside is led to backends of the node it came to only (externalTrafficPolicy: Local)."""
+    source_ranges: tuple[str, ...] | None = None
+    """Its load balancer addresses answer sources of these IPv4 ranges only; None: everybody."""
     unsupported: tuple[str, ...] = ()
     """What this node does not do of it, as sentences for its owner."""
     problems: tuple[str, ...] = ()
@@ -179,7 +181,9 @@ class Frontend:
     """`chosen` is a Maglev table: a connection's addresses and ports say which of it they stand for."""
     received_wall_s: float = field(default=0.0, compare=False)
     reach: int = 0
-    """Who is led there beside pods, as bits of datapath.layout.ServiceFlag: OF_NODE, OF_OUTSIDERS."""
+    """Who is led there beside pods, as bits of datapath.layout.ServiceFlag: OF_NODE, OF_OUTSIDERS; SOURCE_RANGES: only who
+    is in `source_ranges`."""
+    source_ranges: tuple[str, ...] | None = None
 
 
 class ClaimOrigin(StrEnum):

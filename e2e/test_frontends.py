@@ -113,6 +113,20 @@ def test_external_traffic_policy_local_never_leads_an_outsider_to_another_cluste
     assert set(from_node(far, target)) == {"Tion"}
 
 
+def test_a_balancer_address_answers_the_ranges_of_its_service(far: Mesh) -> None:
+    """Whom it does not answer still gets the other cluster by a node port; the node itself is excepted."""
+    client = far.pods("koornacht", "name=x-wing")[0]
+    target = wait_until("the balancer has given an address", lambda: addresses(far)[1:])[0]
+    own = client["status"]["podIP"]
+    for range_, pod, outsider in ((f"{own}/32", "Tion", "timed out"), ("0.0.0.0/0", "Tion", "Tion")):
+        ranges = f"spec:\n  loadBalancerSourceRanges: [{range_}]\n"
+        far.apply("koornacht", FAR.format(is_global="true", selector=NOBODY).replace("spec:\n", ranges))
+        wait_until(f"an outsider: {outsider}", lambda o=outsider: set(from_outside(far, target)) == {o}, 60)
+        assert set(from_pod(far, client, target)) == {pod}
+        assert set(from_node(far, target)) == {"Tion"}
+    assert set(from_outside(far, f"{node_address(far)}:31080")) == {"Tion"}
+
+
 def test_a_process_of_a_node_is_answered_by_both_clusters_and_refused_when_there_is_nobody(whole: Mesh) -> None:
     service = whole.get("koornacht", "service", "rebel-base")["spec"]["clusterIP"]
     wait_until("both answer", lambda: set(from_node(whole, service)) == {"Koornacht", "Tion"})

@@ -112,4 +112,6 @@ def _balancer_sources(spec: Obj, problems: list[str]) -> tuple[str, ...]:
     """As written: what cannot be read restricts as well."""
     if spec.get("loadBalancerSourceRanges") is None:
         return ()
-    return tuple(str(entry) for entry in fields.entries(spec, "loadBalancerSourceRanges", problems))
+    found = fields.entries(spec, "loadBalancerSourceRanges", problems)
+    is_list = isinstance(spec["loadBalancerSourceRanges"], list)
+    return tuple(map(str, found)) if is_list else (fields.shown(spec["loadBalancerSourceRanges"]),)

@@ -257,6 +257,7 @@ def kernel_maps(pin_directory: Path) -> Maps:
         services=open_map(spec.SERVICES, directory),
         backends=open_map(spec.BACKENDS, directory),
         members=open_map(spec.MEMBERS, directory),
+        source_ranges=open_map(spec.SOURCE_RANGES, directory),
         ipcache=open_map(spec.IPCACHE, directory),
         policy=open_map(spec.POLICY, directory),
         endpoints_by_address=open_map(spec.ENDPOINTS_BY_ADDRESS, directory),

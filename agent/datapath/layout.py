@@ -57,6 +57,7 @@ class ServiceFlag(IntFlag):
     AFFINITY = 1
     OF_NODE = 2
     OF_OUTSIDERS = 4
+    SOURCE_RANGES = 8
 
 
 class ServiceAlgorithm(IntEnum):

@@ -34,6 +34,7 @@ from agent.datapath.layout import (
     ServiceKey,
     ServiceValue,
 )
+from agent.datapath.source_range_layout import SourceRangeKey, SourceRangeValue
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -94,16 +95,17 @@ class Map(Protocol[K, V]):
 class Maps:
     """Every map of one node that user space reads or writes.
 
-    Written by the agent: services, backends, members, ipcache, policy, both endpoint maps (the same value in both), node,
-    heartbeat.
+    Written by the agent: services, backends, members, source ranges, ipcache, policy, both endpoint maps (the same value in
+    both), node, heartbeat.
     Written by the kernel: conntrack (established TCP, established others, all that are opening), affinity, metrics,
     probes.
-    Order when a service grows: backends, members, slots 1..n, slot 0; when it shrinks the reverse.
+    Order when a service grows: backends, members, slots 1..n, source ranges, slot 0; when it shrinks the reverse.
     """
 
     services: Map[ServiceKey, ServiceValue]
     backends: Map[BackendKey, BackendValue]
     members: Map[MemberKey, MemberValue]
+    source_ranges: Map[SourceRangeKey, SourceRangeValue]
     ipcache: Map[IpcacheKey, IpcacheValue]
     policy: Map[PolicyKey, PolicyValue]
     endpoints_by_address: Map[AddressKey, EndpointValue]

@@ -162,6 +162,7 @@ def memory_maps(max_entries: dict[str, int] | None = None) -> MemoryMaps:
         services=services,
         backends=backends,
         members=make(spec.MEMBERS),
+        source_ranges=make(spec.SOURCE_RANGES),
         ipcache=make(spec.IPCACHE),
         policy=make(spec.POLICY),
         endpoints_by_address=make(spec.ENDPOINTS_BY_ADDRESS),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from agent.datapath import flow_layout, layout
+from agent.datapath import flow_layout, layout, source_range_layout
 from agent.datapath.maps import MapRecord
 
 K = TypeVar("K", bound=MapRecord)
@@ -33,6 +33,15 @@ class MapSpec(Generic[K, V]):
 SERVICES: Final = MapSpec("mesh_services", layout.ServiceKey, layout.ServiceValue, 12, 12, 1 << 19)
 BACKENDS: Final = MapSpec("mesh_backends", layout.BackendKey, layout.BackendValue, 4, 12, 1 << 18)
 MEMBERS: Final = MapSpec("mesh_members", layout.MemberKey, layout.MemberValue, 8, 4, 1 << 19)
+SOURCE_RANGES: Final = MapSpec(
+    "mesh_source_ranges",
+    source_range_layout.SourceRangeKey,
+    source_range_layout.SourceRangeValue,
+    24,
+    4,
+    1 << 16,
+    is_prefix_map=True,
+)
 IPCACHE: Final = MapSpec("mesh_ipcache", layout.IpcacheKey, layout.IpcacheValue, 24, 24, 1 << 20, is_prefix_map=True)
 
 
@@ -99,4 +108,5 @@ ABIS: Final[Mapping[str, MapAbi]] = {
     "mesh_node": MapAbi(19, 1),
     "mesh_sockets": MapAbi(20, 1, written_by_kernel=True),
     "mesh_nat": MapAbi(21, 1, written_by_kernel=True),
+    "mesh_source_ranges": MapAbi(22, 1),
 }

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from agent.comparison import MISSING, UNEXPECTED, compare_entries, fields
 from agent.datapath.layout import BackendState, BackendValue, MemberKey, MemberValue, ServiceKey, ServiceValue
 from agent.datapath.maps import Maps
+from agent.datapath.source_range_layout import SourceRangeKey, SourceRangeValue
 from agent.loadbalancer.frontend_shadow import head_value, slot_key
 from agent.loadbalancer.registry import backend_value, target_of
+from agent.loadbalancer.source_ranges import entries_of
 from agent.tables import Frontend, Target
 from meshapi.agent import MapDifference
 
@@ -32,6 +34,7 @@ def compare_services(maps: Maps, rows: Iterable[Frontend], kept: Mapping[Target,
     held.found += [MapDifference("services", fields(key), UNEXPECTED) for key in held.services]
     members = dict.fromkeys(held.members, MemberValue())
     held.found += compare_entries("members", members, dict(maps.members.items()))
+    held.found += compare_entries("source_ranges", held.ranges, dict(maps.source_ranges.items()))
     return held.found + _compare_backends(held.backends, states)
 
 
@@ -42,6 +45,8 @@ class _Held:
     services: dict[ServiceKey, ServiceValue]
     backends: dict[int, BackendValue]
     members: set[MemberKey] = field(default_factory=set)
+    ranges: dict[SourceRangeKey, SourceRangeValue] = field(default_factory=dict)
+    """What the map of source ranges should hold."""
     found: list[MapDifference] = field(default_factory=list)
 
     def compare_frontend(self, row: Frontend) -> None:
@@ -57,6 +62,8 @@ class _Held:
         elif head != (wanted := _wanted_head(head.service_id, row)):
             what = f"holds {fields(head)}, should hold {fields(wanted)}"
             self.found.append(MapDifference("services", fields(key), what))
+        if head is not None:
+            self.ranges.update((key, SourceRangeValue()) for key in entries_of(head.service_id, row))
         named = [self._slot(key._replace(slot=n), head) for n in range(1, len(row.chosen) + 1)]
         if row.is_consistent:
             self._compare_table(row, named)

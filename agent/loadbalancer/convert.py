@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from sys import intern
 from typing import Any, NamedTuple
 
+from agent.loadbalancer.source_ranges import read_ranges
 from agent.tables import Address, Backend, Hints, LabelledService, Service, ServicePort, hints_of
 from kubeintent.endpoint_slice import read_endpoint_slice
 from kubeintent.read import UnreadableError
@@ -66,6 +67,7 @@ def strip_service(item: dict[str, Any]) -> Service | None:
     found = read.row
     if found is None or found.external_name or found.headless or found.other_proxy or not found.cluster_ips:
         return None
+    ranges, bad_ranges = read_ranges(found.balancer_sources)
     ports = (p for p in found.ports if p.port is not None and p.protocol in BALANCED_PROTOCOLS)
     return Service(
         name=ServiceName(found.namespace, found.name),
@@ -80,7 +82,8 @@ def strip_service(item: dict[str, Any]) -> Service | None:
         session_affinity_s=_session_affinity(found),
         is_internal_local=found.is_internal_local,
         is_external_local=found.is_external_local,
-        unsupported=tuple(_unsupported(found)) if found.annotations.global_ else (),
+        source_ranges=ranges if found.balancer_sources else None,
+        unsupported=(*(_unsupported(found) if found.annotations.global_ else ()), *bad_ranges),
         problems=(*found.annotations.problems, *read.problems),
         health_probe=found.annotations.health_probe,
         algorithm=found.annotations.algorithm,
@@ -120,11 +123,11 @@ def strip_slice(item: dict[str, Any]) -> Slice | None:
 
 
 def _addresses(found: ServiceIntent) -> tuple[Address, ...]:
-    """IPv4 addresses by kind, each once: the cluster's own first. Balancer addresses with source ranges are not taken over."""
+    """IPv4 addresses by kind, each once: the cluster's own first."""
     kinds: dict[str, str] = {}
     for kind, ips in (
         ("ClusterIP", found.cluster_ips),
-        ("LoadBalancer", () if found.balancer_sources else found.balancer_ips),
+        ("LoadBalancer", found.balancer_ips),
         ("ExternalIP", found.external_ips),
     ):
         for ip in ips:
@@ -138,11 +141,6 @@ def _unsupported(found: ServiceIntent) -> Iterator[str]:
     for port in found.ports:
         if port.protocol not in BALANCED_PROTOCOLS:
             yield f"port {port.port}/{port.protocol} does not lead to other clusters: only TCP and UDP are balanced"
-    if found.balancer_sources and found.balancer_ips:
-        yield (
-            f"load balancer addresses {', '.join(found.balancer_ips)} do not lead to other clusters: "
-            "loadBalancerSourceRanges is left to this cluster's proxy"
-        )
     wide = [ip for ip in found.cluster_ips if ":" in ip]
     if wide:
         yield f"{', '.join(wide)} does not lead to other clusters: only IPv4 is balanced"

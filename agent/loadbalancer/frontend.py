@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from agent.datapath.layout import ServiceFlag
-from agent.loadbalancer.ownership import CLUSTER_IP, NODE_PORT
+from agent.loadbalancer.ownership import CLUSTER_IP, LOAD_BALANCER, NODE_PORT
 from agent.tables import Address, Frontend, FrontendKey, Service, ServicePort, Target
 
 ALL_ADDRESSES: Final = Address("0.0.0.0", NODE_PORT)
@@ -52,10 +52,18 @@ def reach_of(service: Service, kind: str, scope: str) -> int:
     return int(ServiceFlag.OF_NODE | ServiceFlag.OF_OUTSIDERS)
 
 
-def clients_of(reach: int) -> list[str]:
+def clients_of(frontend: Frontend) -> list[str]:
     """The same in words."""
-    words = ("node", ServiceFlag.OF_NODE), ("outsiders", ServiceFlag.OF_OUTSIDERS)
-    return ["pods", *(word for word, bit in words if reach & bit)]
+    within = ""
+    if frontend.source_ranges is not None:
+        within = f" in {' '.join(frontend.source_ranges) or 'no range'}"
+    words = ("node", ServiceFlag.OF_NODE), (f"outsiders{within}", ServiceFlag.OF_OUTSIDERS)
+    return [f"pods{within}", *(word for word, bit in words if frontend.reach & bit)]
+
+
+def ranges_of(service: Service, kind: str) -> tuple[str, ...] | None:
+    """The sources that an address of this kind answers; None: all."""
+    return service.source_ranges if kind == LOAD_BALANCER else None
 
 
 def make_frontend(
@@ -68,6 +76,7 @@ def make_frontend(
     scope: str,
     is_consistent: bool,
 ) -> Frontend:
+    ranges = ranges_of(service, address.kind)
     return Frontend(
         key=key_of(address, port),
         service=service.name,
@@ -78,5 +87,6 @@ def make_frontend(
         session_affinity_s=service.session_affinity_s,
         is_consistent=is_consistent,
         received_wall_s=wall_s,
-        reach=reach_of(service, address.kind, scope),
+        reach=reach_of(service, address.kind, scope) | (0 if ranges is None else int(ServiceFlag.SOURCE_RANGES)),
+        source_ranges=ranges,
     )

@@ -103,7 +103,8 @@ class MapCheck:
                 live.service_id, live.count, live.timeout_s, live.reach, is_consistent=live.is_consistent
             )
         target = live.slots[slot - 1]
-        return target is not None and self.backends.ids_of((target,)) == [value.backend_id]
+        is_ours = value.service_id == live.service_id
+        return is_ours and target is not None and self.backends.ids_of((target,)) == [value.backend_id]
 
     def _is_whole(self, key: FrontendKey, seen: int) -> bool:
         live = self.live.get(key)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frontends to map entries, in an order in which no packet meets a hole.
 
-Growing writes backends, members, slots, count; shrinking writes slots that stay, count, and only then removes slots, members
-and backends. The shadow is what the maps are known to hold: restored from them at start, read again after every failed write,
-and compared with them at every prune.
+Growing writes backends, members, slots, source ranges, count; shrinking writes slots that stay, count, and only then removes
+ranges, slots, members and backends. The shadow is what the maps are known to hold: restored from them at start, read again
+after every failed write, and compared with them at every prune.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 
 from agent.datapath.errors import MapError, MapFullError
 from agent.datapath.layout import MemberKey, MemberValue, ServiceAlgorithm, ServiceKey, ServiceValue
-from agent.datapath.maps import MapInfo, Maps
+from agent.datapath.maps import Maps
 from agent.loadbalancer.frontend_shadow import (
     FrontendShadow,
     count_members,
@@ -29,6 +29,7 @@ from agent.loadbalancer.map_check import FEW, MapCheck
 from agent.loadbalancer.registry import PART, BackendRegistry, OwnerOf, SlotChange, changed_targets, protocol_number
 from agent.loadbalancer.room import Room
 from agent.loadbalancer.slots import arrange
+from agent.loadbalancer.source_ranges import SourceRanges
 from agent.tables import Frontend, FrontendKey, Target
 from meshkit.errors import MeshError
 from meshkit.isolation import apply_rows
@@ -60,12 +61,14 @@ class LoadBalancerTarget:
     ) -> None:
         self._services, self._members = maps.services, maps.members
         self._backends = BackendRegistry(maps.backends, owner_of)
+        self._ranges = SourceRanges(maps.source_ranges)
         self._wall, self._on_written = wall, on_written
         self._live: dict[FrontendKey, FrontendShadow] = {}
         self._service_ids: set[int] = set()
         self._suspects: dict[int, set[int]] = {}  # by service id: backends that may be members without having a slot
         self._is_doubtful = False  # whether others may have changed the maps since all of their entries were written
-        self._room, self._member_room = (Room(m.name, m.max_entries, m.count) for m in _sizes(maps))
+        infos = maps.services.info(), maps.members.info()
+        self._room, self._member_room = (Room(m.name, m.max_entries, m.count) for m in infos)
 
     @property
     def backends(self) -> BackendRegistry:
@@ -102,7 +105,7 @@ class LoadBalancerTarget:
             self._backends.acquire(live.slots)
         for member in [key for key, _ in self._members.items()]:
             self._suspects.setdefault(member.service_id, set()).add(member.backend_id)
-        self._is_doubtful |= bool(by_id or self._live or self._suspects)
+        self._is_doubtful |= bool(by_id or self._live or self._suspects) | self._ranges.restore()
         return len(self._live)
 
     def doubt(self) -> None:
@@ -134,6 +137,8 @@ class LoadBalancerTarget:
             yield ()
         if self._is_doubtful:
             yield from self._check().steps()
+            strange = self._ranges.check({live.service_id for live in self._live.values()})
+            yield [key for key, live in self._live.items() if live.service_id in strange]
         self._is_doubtful = True
         self._backends.collect()
         for kept in in_parts(list(self._backends.kept), PART):
@@ -161,11 +166,12 @@ class LoadBalancerTarget:
     def _admit(self, rows: Sequence[Frontend]) -> tuple[Sequence[Frontend], dict[Hashable, Exception]]:
         """The rows that find room, and why the others do not. Says yes to all without a closer look where it can."""
         free = min(self._room.free, self._member_room.free, self._backends.free)
-        if sum([len(row.chosen) + len(row.draining) + 1 for row in rows]) <= free:
+        restricted = [row for row in rows if row.source_ranges]
+        if not restricted and sum([len(row.chosen) + len(row.draining) + 1 for row in rows]) <= free:
             return rows, {}
         fitting: list[Frontend] = []
         refused: dict[Hashable, Exception] = {}
-        slots = members = 0
+        slots = members = ranges = 0
         new: set[Target] = set()
         for row in rows:
             live = self._live.get(row.key)
@@ -178,11 +184,20 @@ class LoadBalancerTarget:
                 refused[row.key] = self._member_room.refusal()
             elif more and not self._backends.make_room(len(new) + len(more)):
                 refused[row.key] = self._backends.refusal()
+            elif (lack := self._lacking(row, live)) and ranges + lack > self._ranges.room.free:
+                refused[row.key] = self._ranges.room.refusal()
             else:
+                ranges += lack
                 slots, members = slots + more_slots, members + len(gained)
                 new |= more
                 fitting.append(row)
         return fitting, refused
+
+    def _lacking(self, row: Frontend, live: FrontendShadow | None) -> int:
+        """How many entries of the source ranges it needs more."""
+        if not row.source_ranges:
+            return 0
+        return len(row.source_ranges) if live is None else self._ranges.lacking(live.service_id, row)
 
     # ---- one write
 
@@ -232,7 +247,9 @@ class LoadBalancerTarget:
         )
         self._members.update([item for plan in plans for item in self._new_members(plan)])
         self._services.update([item for plan in plans for item in self._slot_writes(plan)])
+        self._ranges.widen((plan.live.service_id, plan.row.source_ranges or ()) for plan in plans)
         self._services.update([item for plan in plans for item in self._head_write(plan)])
+        self._ranges.narrow((plan.live.service_id, plan.row.source_ranges or ()) for plan in plans)
         self._services.delete([key for plan in plans for key in _surplus_slots(plan)])
         self._members.delete([key for plan in plans for key in self._old_members(plan)])
 
@@ -304,6 +321,7 @@ class LoadBalancerTarget:
             self._services.delete([slot_key(key, 0) for key, _ in doomed])
             self._services.delete([slot_key(k, slot) for k, live in doomed for slot in range(len(live.slots), 0, -1)])
             self._members.delete([key for _, live in doomed for key in self._suspected(live.service_id)])
+            self._ranges.narrow((live.service_id, ()) for _, live in doomed)
         except Exception:
             for key, live in doomed:
                 self._reload_or_doubt(key, live)
@@ -344,7 +362,8 @@ class LoadBalancerTarget:
             head = self._services.get(slot_key(key, 0))
             counted = 0 if head is None else head.count
             while (value := self._services.get(slot_key(key, len(slots) + 1))) is not None or len(slots) < counted:
-                slots.append(None if value is None else self._backends.target_of(value.backend_id))
+                is_ours = value is not None and value.service_id == live.service_id
+                slots.append(self._backends.target_of(value.backend_id) if value is not None and is_ours else None)
         except ValueError:  # a key that no map can hold
             head = None
         old_slots, live.slots, live.members = live.slots, slots, count_members(slots)
@@ -363,6 +382,7 @@ class LoadBalancerTarget:
         self._room.used += live.entries - before
         if head is None and not slots:
             self._members.delete(self._suspected(live.service_id))
+            self._ranges.narrow([(live.service_id, ())])
             self._backends.give_back((), live.draining)
             self._forget(key, live)
 
@@ -370,10 +390,6 @@ class LoadBalancerTarget:
         del self._live[key]
         self._service_ids.discard(live.service_id)
         self._suspects.pop(live.service_id, None)
-
-
-def _sizes(maps: Maps) -> tuple[MapInfo, MapInfo]:
-    return maps.services.info(), maps.members.info()
 
 
 def _key_of(row: Frontend) -> FrontendKey:

@@ -121,7 +121,7 @@ class ServiceRows:
         return ServiceStatus(
             frontend=str(key),
             type=kind,
-            clients=clients_of(row.reach) if row is not None and row.service == service.name else [],
+            clients=clients_of(row) if row is not None and row.service == service.name else [],
             name=str(service.name),
             backends=[status(candidate) for candidate in candidates],
             affinity=service.affinity.value,

@@ -12,6 +12,7 @@ enum service_flag {
 	SERVICE_AFFINITY = 1,
 	SERVICE_OF_NODE = 2,	/* for processes of the node too */
 	SERVICE_OF_OUTSIDERS = 4,	/* for who comes by the underlay device: its backends of other clusters */
+	SERVICE_SOURCE_RANGES = 8,	/* only for sources in mesh_source_ranges, processes of the node excepted */
 };
 enum service_algorithm { ALGORITHM_RANDOM = 0, ALGORITHM_MAGLEV = 1 };
 enum backend_state { BACKEND_ACTIVE = 0, BACKEND_TERMINATING = 1, BACKEND_QUARANTINED = 2, BACKEND_MAINTENANCE = 3 };
@@ -73,6 +74,7 @@ enum reason {
 	DROP_INVALID_IDENTITY = 171,
 	DROP_UNKNOWN_SENDER = 172,
 	DROP_FIRST_FRAGMENT_MISSING = 175,
+	DROP_NOT_IN_SOURCE_RANGE = 177,
 	DROP_PROXY = 180,
 	DROP_DENY_RULE = 181,
 	DROP_INVALID_CLUSTER = 192,
@@ -98,6 +100,8 @@ struct service_key { __be32 address; __be16 port; __u16 slot; __u8 protocol, sco
 struct service_value { __u32 backend_id, service_id; __u16 count; __u8 flags, algorithm; };
 struct backend_value { __be32 address; __be16 port; __u8 protocol, state; __u16 cluster_id; __u8 zone, pad; };
 struct member_key { __u32 service_id, backend_id; };
+/* Present: sources of this range may open connections to the frontend that has the service id. */
+struct source_range_key { __u32 prefix_length, service_id; __u8 address[16]; };
 struct affinity_key { __u64 client; __u32 service_id; __u8 kind, pad[3]; };
 struct affinity_value { __u64 last_used_ns; __u32 backend_id, pad; };
 

@@ -6,6 +6,7 @@
 #include "heartbeat.h"
 #include "icmp.h"
 #include "ipcache.h"
+#include "source_range.h"
 
 #define NS_PER_S 1000000000ULL
 
@@ -121,11 +122,12 @@ apart int is_gone(__u32 id, __be32 address, __be16 port)
 }
 
 /* May the packet stay with the backend its ports are known to lead to? A SYN may if it is one of a connection that is
- * known and not over, and whose backend may still be chosen: else it opens another one on the same ports. */
+ * known and not over, and whose backend may still be chosen by its sender: else it opens another one on the same ports. */
 inlined int keeps_backend(const struct packet *p, const struct service_value *service, const struct conntrack_value *v,
 			  const struct conntrack_value *connection)
 {
-	return !opens_connection(p) || (connection && !ct_is_over(v) && is_choosable(service, v->backend_id));
+	return !opens_connection(p) || (connection && !ct_is_over(v) && is_choosable(service, v->backend_id) &&
+					answers(service, p->source));
 }
 
 /* A pod that is its own backend would see its own address as the peer's: it sees the loopback address instead. */
@@ -161,6 +163,8 @@ inlined int open_service_flow(struct __sk_buff *skb, struct packet *p, const str
 {
 	if (is_unattended(p))
 		return leave_to_stack(p, old, connection);
+	if (!answers(service, p->source))
+		return DROP_NOT_IN_SOURCE_RANGE;
 	p->backend_id = select_backend(p, service_key, service);
 	struct backend_value *backend = bpf_map_lookup_elem(&mesh_backends, &p->backend_id);
 	if (!backend)

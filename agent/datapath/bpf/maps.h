@@ -14,6 +14,7 @@ struct address16 { __u8 bytes[16]; };
 MAP(mesh_services, BPF_MAP_TYPE_HASH, struct service_key, struct service_value, 1 << 19, SPARSE);
 MAP(mesh_backends, BPF_MAP_TYPE_HASH, __u32, struct backend_value, 1 << 18, SPARSE);
 MAP(mesh_members, BPF_MAP_TYPE_HASH, struct member_key, __u32, 1 << 19, SPARSE);
+MAP(mesh_source_ranges, BPF_MAP_TYPE_LPM_TRIE, struct source_range_key, __u32, 1 << 16, SPARSE);
 MAP(mesh_affinity, BPF_MAP_TYPE_LRU_HASH, struct affinity_key, struct affinity_value, 1 << 16, 0);
 MAP(mesh_ipcache, BPF_MAP_TYPE_LPM_TRIE, struct ipcache_key, struct ipcache_value, 1 << 20, SPARSE);
 MAP(mesh_policy, BPF_MAP_TYPE_LPM_TRIE, struct policy_key, struct policy_value, 1 << 18, SPARSE);

@@ -121,6 +121,8 @@ outline int open_outside(struct __sk_buff *skb, struct packet *p, const struct n
 	struct service_value *service = find_outside_service(skb, p, &service_key);
 	if (!service || is_unattended(p) || endpoint_of(p->source) || is_own_address(p->source))
 		return PASS;
+	if (!answers(service, p->source))
+		return drop(skb, p, DROP_NOT_IN_SOURCE_RANGE);
 	p->backend_id = select_backend(p, &service_key, service);
 	struct backend_value *backend = bpf_map_lookup_elem(&mesh_backends, &p->backend_id);
 	if (!backend)
@@ -149,7 +151,7 @@ inlined int is_open_to_outsiders(struct __sk_buff *skb, const struct packet *p, 
 	struct service_key key = {
 		.address = p->destination, .port = p->destination_port, .protocol = p->protocol };
 	struct service_value *service = find_outside_service(skb, p, &key);
-	return service && is_choosable(service, backend_id);
+	return service && answers(service, p->source) && is_choosable(service, backend_id);
 }
 
 /* May the packet stay with the backend that its ports are known to lead to? A SYN, and a datagram that the stack translates,

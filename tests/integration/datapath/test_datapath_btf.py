@@ -13,6 +13,7 @@ import pytest
 from agent.datapath import layout, spec
 from agent.datapath.flow_layout import EVENT_VERSION, DatapathEvent
 from agent.datapath.reasons import Reason
+from agent.datapath.source_range_layout import SourceRangeKey
 from tests.packet.datapath_host import BPF_DIRECTORY, build_objects, run
 
 pytestmark = pytest.mark.skipif(not shutil.which("bpftool"), reason="needs bpftool to read BTF")
@@ -49,7 +50,7 @@ STRUCTS = {
     "service_key": 12, "service_value": 12, "backend_value": 12, "member_key": 8, "affinity_key": 16,
     "affinity_value": 16, "ipcache_key": 24, "ipcache_value": 24, "policy_key": 16, "policy_value": 12,
     "endpoint_value": 44, "conntrack_key": 16, "conntrack_value": 56, "metric_value": 16, "config": 80, "event": 96,
-    "socket_key": 32, "socket_value": 24, "nat_key": 40, "nat_value": 64,
+    "source_range_key": 24, "socket_key": 32, "socket_value": 24, "nat_key": 40, "nat_value": 64,
 }  # fmt: skip
 
 
@@ -74,6 +75,7 @@ PLACES = [
     ("backend_value", "cluster_id", layout.BackendValue("0.0.0.0", 0, 0, 0, 2)),
     ("ipcache_value", "tunnel", layout.IpcacheValue(0, "1.2.3.4")),
     ("ipcache_value", "cluster_id", layout.IpcacheValue(0, cluster_id=2)),
+    ("source_range_key", "prefix_length", SourceRangeKey(0, "0.0.0.0/0")),
     ("policy_value", "precedence", layout.PolicyValue(False, 9)),
     ("policy_value", "rule_id", layout.PolicyValue(False, 0, 9)),
     ("policy_value", "deny", layout.PolicyValue(True, 0)),

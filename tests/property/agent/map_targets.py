@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
+from agent.datapath.layout import ServiceFlag
 from agent.datapath.memory import MemoryMaps, memory_maps
 from agent.ipcache.ops import IpcacheTarget
 from agent.loadbalancer.ops import LoadBalancerTarget
@@ -18,7 +20,16 @@ from meshmodel.labels import Label
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshpolicy import EndpointPolicy, Engine, PolicyContext, parse_policy
 
-MAPS = ("services", "backends", "members", "ipcache", "policy", "endpoints_by_address", "endpoints_by_ifindex")
+MAPS = (
+    "services",
+    "backends",
+    "members",
+    "source_ranges",
+    "ipcache",
+    "policy",
+    "endpoints_by_address",
+    "endpoints_by_ifindex",
+)
 PRUNE_S = 1800.0
 
 
@@ -157,6 +168,7 @@ class Node:
             "slots": slots,
             "backends": sorted((names[k.id], v) for k, v in maps.backends.items()),
             "members": sorted((k.service_id, names.get(k.backend_id, 0)) for k, _ in maps.members.items()),
+            "source ranges": sorted(maps.source_ranges.items()),
             "ipcache": sorted(maps.ipcache.items()),
             "policy": sorted(maps.policy.items()),
             "addresses": sorted((k, v._replace(policy_revision=0)) for k, v in maps.endpoints_by_address.items()),
@@ -172,11 +184,14 @@ class Node:
 
 def frontend(
     name: str, chosen: list[Target], *, draining: list[Target] | None = None, port: int = 80, timeout_s: int = 0,
-    address: str = "", protocol: str = "TCP",
+    address: str = "", protocol: str = "TCP", ranges: tuple[str, ...] | None = None,
 ) -> Frontend:  # fmt: skip
     key = FrontendKey(address or f"10.96.0.{ord(name)}", port, protocol)
     service = ServiceName("test", name)
-    return Frontend(key, service, "ClusterIP", "", tuple(chosen), tuple(draining or ()), timeout_s)
+    found = Frontend(
+        key, service, "ClusterIP", "", tuple(chosen), tuple(draining or ()), timeout_s, source_ranges=ranges
+    )
+    return found if ranges is None else replace(found, reach=ServiceFlag.SOURCE_RANGES)
 
 
 def backend(number: int | str, port: int = 8080, protocol: str = "TCP") -> Target:

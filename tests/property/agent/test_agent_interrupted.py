@@ -18,11 +18,13 @@ Row = Frontend | Prefix | EndpointVerdicts
 LEAVING = backend(3)
 
 # Each step is what is put and what is deleted; then everything that is due is done.
+RESTRICTED = frontend("d", [backend(2)], ranges=("10.0.0.0/8", "192.0.2.0/24"))
 STEPS: list[tuple[list[Row], list[Row]]] = [
     (
         [
             frontend("a", [backend(1), backend(2), backend(3)]),
             frontend("b", [backend(2)], timeout_s=60),
+            RESTRICTED,
             prefix("10.2.0.1/32"),
             verdicts(1, [80, 443]),
             verdicts(2, []),
@@ -33,7 +35,8 @@ STEPS: list[tuple[list[Row], list[Row]]] = [
         [
             frontend("a", [backend(1)], draining=[LEAVING]),
             frontend("b", [backend(4), backend(2), backend(4), backend(5)], timeout_s=30),
-            frontend("c", []),
+            frontend("c", [], ranges=("0.0.0.0/0",)),
+            frontend("d", [backend(2)], ranges=("10.0.0.0/8", "198.51.100.7/32")),
             prefix("10.2.0.1/32", 70_001, "172.18.0.4"),
             prefix("10.2.0.2/32"),
             verdicts(1, [81]),
@@ -43,9 +46,17 @@ STEPS: list[tuple[list[Row], list[Row]]] = [
     ),
     (
         [frontend("a", [backend(6), backend(7)]), frontend("c", [backend(1)])],
-        [frontend("b", []), prefix("10.2.0.1/32"), verdicts(1, [])],
+        [frontend("b", []), frontend("d", []), prefix("10.2.0.1/32"), verdicts(1, [])],
     ),
-    ([frontend("b", [backend(2)]), frontend("a", [backend(7), backend(6), backend(7)]), verdicts(1, [443])], []),
+    (
+        [
+            frontend("b", [backend(2)]),
+            frontend("a", [backend(7), backend(6), backend(7)]),
+            verdicts(1, [443]),
+            RESTRICTED,
+        ],
+        [],
+    ),
 ]
 
 
@@ -130,6 +141,8 @@ def strangers(name: str, key: Any) -> list[Any]:
             return [key._replace(id=4711)]
         case "members":
             return [key._replace(backend_id=4711), key._replace(service_id=4711)]
+        case "source_ranges":
+            return [key._replace(range="0.0.0.0/0"), key._replace(service_id=4711)]
         case "ipcache":
             return [key._replace(prefix="10.9.0.0/16"), key._replace(prefix="fd00::/64")]
         case "policy":

@@ -171,8 +171,13 @@ def show_services(maps: MemoryMaps, *, with_kept: bool = False) -> str:
         found = [by_id[slots[key.address, key.port, key.protocol, n]] for n in range(1, head.count + 1)]
         names = sorted(f"{b.address}:{b.port}" for b in found)
         flags = f" affinity={head.backend_id}s" if head.flags & ServiceFlag.AFFINITY else ""
+        if head.flags & ServiceFlag.SOURCE_RANGES:
+            ranges = sorted(k.range for k, _ in maps.source_ranges.items() if k.service_id == head.service_id)
+            flags += f" from={','.join(ranges) or 'nobody'}"
         proto = PROTOCOL_NAMES[key.protocol]
         lines.append(f"{key.address}:{key.port}/{proto}{flags} -> {', '.join(names) or '-'}")
+    owners = {head.service_id for _, head in heads if head.flags & ServiceFlag.SOURCE_RANGES}
+    lines += sorted(f"RANGE {k.range} of nobody" for k, _ in maps.source_ranges.items() if k.service_id not in owners)
     used = set(slots.values())
     without_slot = [b for i, b in by_id.items() if i not in used]
     lines += sorted(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,11 +28,13 @@ from agent.datapath.layout import (
     MemberValue,
     PolicyKey,
     PolicyValue,
+    ServiceFlag,
     ServiceKey,
     ServiceValue,
 )
 from agent.datapath.maps import Maps
 from agent.datapath.memory import MemoryMaps, memory_maps
+from agent.datapath.source_range_layout import SourceRangeKey, SourceRangeValue
 from agent.feature import Feature
 from agent.heartbeat.feature import HeartbeatFeature
 from agent.ipcache.feature import IpcacheFeature
@@ -130,6 +133,13 @@ def lose_backend(host: Host) -> None:
     host.maps.backends.delete([BackendKey(value.backend_id)])
 
 
+def add_source(host: Host) -> None:
+    """Everybody is let in."""
+    head = host.maps.services.get(HEAD)
+    assert head is not None
+    host.maps.source_ranges.update([(SourceRangeKey(head.service_id, "0.0.0.0/0"), SourceRangeValue())])
+
+
 def copy_endpoint(host: Host) -> None:
     value = host.maps.endpoints_by_address.get(AddressKey(POD))
     assert value is not None
@@ -142,6 +152,12 @@ TAMPERED: dict[str, tuple[str, Callable[[Host], None]]] = {
     "frontend of nobody": ("services", add("services", ServiceKey("1.2.3.4", 1, 6, 0), ServiceValue(0, 9, 0, 0))),
     "member lost": ("members", delete("members")),
     "member of nobody": ("members", add("members", MemberKey(4, 5), MemberValue())),
+    "source range lost": ("source_ranges", delete("source_ranges")),
+    "source range of nobody": (
+        "source_ranges",
+        add("source_ranges", SourceRangeKey(4, "0.0.0.0/0"), SourceRangeValue()),
+    ),
+    "source range added": ("source_ranges", add_source),
     "backend lost": ("backends", lose_backend),
     "backend changed": ("backends", change("backends", port=81)),
     "prefix lost": ("ipcache", delete("ipcache")),
@@ -213,7 +229,8 @@ async def running(socket: Path | None = None) -> AsyncIterator[Running]:
 def fill(core: Core) -> None:
     db = core.db
     with db.write():
-        db.frontends.put(Frontend(VIP, ServiceName("d", "s"), "ClusterIP", "", CHOSEN, DRAINING))
+        row = Frontend(VIP, ServiceName("d", "s"), "ClusterIP", "", CHOSEN, DRAINING, source_ranges=("10.0.0.0/8",))
+        db.frontends.put(replace(row, reach=ServiceFlag.SOURCE_RANGES))
         db.prefixes.put(Prefix(f"{POD}/32", IDENTITY, "", NORTH, NORTH_ID, ClaimOrigin.POD, NODE_IP, "d", "p"))
         db.identities.put(Identity(IDENTITY, NORTH, pod_labels({"app": "p"}, "d", {}, "d", NORTH)))
         db.endpoints.put(Endpoint(POD, 7, INTERFACE, "02:00:00:00:00:01", "02:00:00:00:00:02", IDENTITY, "d", "p"))
