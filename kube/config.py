@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import urllib3
 
 from kube.client import KubeClient
-from kube.connection import Authorization, TokenFile, connect_chosen, make_pool, make_tls
+from kube.connection import connect_chosen, make_pool, make_tls
+from kube.credentials import Credentials, TokenFile
 from kube.errors import ConfigError
 from kube.kubeconfig import Context, read_kubeconfig
 from kube.transport import Transport
@@ -30,15 +31,15 @@ def load_client(kubeconfig: str | None = None, context: str | None = None) -> Ku
     Raises: ConfigError if there is no usable configuration.
     """
     if _is_in_cluster(kubeconfig, context):
-        server, pool, authorization = _connect_in_cluster()
-        return KubeClient(Transport(server, pool, authorization, agent=USER_AGENT), context="in-cluster")
+        server, pool, credentials = _connect_in_cluster()
+        return KubeClient(Transport(server, pool, credentials, agent=USER_AGENT), context="in-cluster")
     chosen = read_kubeconfig(kubeconfig).choose(context)
     server = str(chosen.cluster["server"])
     if "auth-provider" in chosen.user:
-        pool, authorization = _connect_by_library(kubeconfig, chosen.context)
+        pool, credentials = _connect_by_library(kubeconfig, chosen.context)
     else:
-        pool, authorization = connect_chosen(chosen)
-    return KubeClient(Transport(server, pool, authorization, agent=USER_AGENT), context=chosen.context)
+        pool, credentials = connect_chosen(chosen)
+    return KubeClient(Transport(server, pool, credentials, agent=USER_AGENT), context=chosen.context)
 
 
 def list_contexts(kubeconfig: str | None = None) -> list[Context]:
@@ -55,7 +56,7 @@ def _is_in_cluster(kubeconfig: str | None, context: str | None) -> bool:
     return bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and (SERVICE_ACCOUNT / "token").exists()
 
 
-def _connect_in_cluster() -> tuple[str, urllib3.PoolManager, Authorization]:
+def _connect_in_cluster() -> tuple[str, urllib3.PoolManager, Credentials]:
     host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT") or "443"
     server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
     try:
@@ -65,10 +66,10 @@ def _connect_in_cluster() -> tuple[str, urllib3.PoolManager, Authorization]:
     if not ca_pem.strip():
         raise ConfigError("in-cluster configuration", detail=f"{SERVICE_ACCOUNT / 'ca.crt'} is empty")
     context = make_tls(ca_pem, (None, None), is_insecure=False, what="in-cluster configuration")
-    return server, make_pool(server, context, "", ""), TokenFile(SERVICE_ACCOUNT / "token").authorization
+    return server, make_pool(server, context, "", ""), TokenFile(SERVICE_ACCOUNT / "token")
 
 
-def _connect_by_library(kubeconfig: str | None, context: str) -> tuple[urllib3.PoolManager, Authorization]:
+def _connect_by_library(kubeconfig: str | None, context: str) -> tuple[urllib3.PoolManager, Credentials]:
     """For what only the package `kubernetes` can renew."""
     from kubernetes.client import Configuration
     from kubernetes.client.rest import RESTClientObject
@@ -83,8 +84,18 @@ def _connect_by_library(kubeconfig: str | None, context: str) -> tuple[urllib3.P
     except Exception as exc:  # the library raises whatever its YAML, file and network layers raise
         raise ConfigError(f"kubeconfig context {context}", detail=str(exc)) from exc
 
-    def authorization() -> str | None:
-        key = configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+    return RESTClientObject(configuration).pool_manager, _LibraryCredentials(configuration)
+
+
+class _LibraryCredentials:
+    """A token that the library refreshes by itself before it ends."""
+
+    def __init__(self, configuration: Any) -> None:
+        self._configuration = configuration
+
+    def authorization(self) -> str | None:
+        key = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
         return str(key) if key else None
 
-    return RESTClientObject(configuration).pool_manager, authorization
+    def renew(self, refused: str | None) -> bool:
+        return self.authorization() != refused

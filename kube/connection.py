@@ -6,52 +6,36 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import socket
 import ssl
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 import urllib3
+from urllib3.connection import HTTPConnection
 
-from kube.errors import ConfigError, Unauthorized
+from kube.credentials import Credentials, credentials_of
+from kube.errors import ConfigError
 from kube.exec_plugin import ExecPlugin
 from kube.kubeconfig import Chosen
 from kube.proxy import choose_proxy
 
 POOL_SIZE: Final = 16
-TOKEN_READ_EVERY_S: Final = 60.0
-
-Authorization: TypeAlias = Callable[[], str | None]
-
-
-class TokenFile:
-    """A token that somebody else renews in its file, as the kubelet does: read anew every minute."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._read_s, self._token = float("-inf"), ""
-
-    def authorization(self) -> str | None:
-        """The header for a request now. Raises: Unauthorized if the file cannot be read, or is empty."""
-        with self._lock:
-            if time.monotonic() - self._read_s >= TOKEN_READ_EVERY_S:
-                try:
-                    self._token = self._path.read_text(encoding="utf-8").strip()
-                except (OSError, ValueError) as exc:
-                    raise Unauthorized(f"token file {self._path}", detail=str(exc)) from exc
-                if not self._token:
-                    raise Unauthorized(f"token file {self._path}", detail="it is empty")
-                self._read_s = time.monotonic()
-            return f"Bearer {self._token}"
+KEPT_ALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),
+)
+"""A link that is gone is seen after a minute, whatever the server has to say on it. Seconds; the last in milliseconds."""
 
 
-def connect_chosen(chosen: Chosen) -> tuple[urllib3.PoolManager, Authorization]:
+def connect_chosen(chosen: Chosen) -> tuple[urllib3.PoolManager, Credentials]:
     """The pool and the credentials of a kubeconfig's context; nothing is sent yet. Raises: ConfigError."""
     cluster, user = chosen.cluster, chosen.user
     plugin = ExecPlugin(user["exec"], chosen.folder, cluster) if _uses_plugin(user) else None
@@ -67,7 +51,7 @@ def connect_chosen(chosen: Chosen) -> tuple[urllib3.PoolManager, Authorization]:
         what=f"context {chosen.context}",
     )
     pool = make_pool(server, context, str(cluster.get("tls-server-name") or ""), str(cluster.get("proxy-url") or ""))
-    return pool, plugin.authorization if plugin is not None else _authorization(user)
+    return pool, plugin if plugin is not None else credentials_of(user)
 
 
 def make_tls(
@@ -96,6 +80,7 @@ def make_tls(
 def make_pool(server: str, context: ssl.SSLContext, tls_server_name: str, proxy_url: str) -> urllib3.PoolManager:
     """Connections to one server, through the proxy that stands between. Raises: ConfigError."""
     options: dict[str, Any] = {"maxsize": POOL_SIZE, "retries": False, "ssl_context": context}
+    options["socket_options"] = [*HTTPConnection.default_socket_options, *KEPT_ALIVE]
     if context.verify_mode == ssl.CERT_NONE:
         options |= {"cert_reqs": "CERT_NONE", "assert_hostname": False}
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the user chose it, as with kubectl
@@ -119,19 +104,6 @@ def make_pool(server: str, context: ssl.SSLContext, tls_server_name: str, proxy_
 
 def _uses_plugin(user: Mapping[str, Any]) -> bool:
     return bool(user.get("exec")) and not (user.get("token") or user.get("tokenFile"))
-
-
-def _authorization(user: Mapping[str, Any]) -> Authorization:
-    """As kubectl: a token file before a token, a token before a name and a password."""
-    if user.get("tokenFile"):
-        return TokenFile(Path(str(user["tokenFile"]))).authorization
-    header: str | None = None
-    if user.get("token"):
-        header = f"Bearer {user['token']}"
-    elif user.get("username"):
-        pair = f"{user['username']}:{user.get('password') or ''}"
-        header = f"Basic {base64.b64encode(pair.encode()).decode()}"
-    return lambda: header
 
 
 def _bytes(entry: Mapping[str, Any], name: str) -> bytes | None:

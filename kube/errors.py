@@ -22,8 +22,8 @@ class NotFound(KubeError, PermanentError):  # noqa: N818 - Kubernetes' own word 
     """The object, its namespace or its kind does not exist."""
 
 
-class Forbidden(KubeError, PermanentError):  # noqa: N818 - Kubernetes' own word for it
-    """Our account may not do this."""
+class Forbidden(KubeError, TransientError):  # noqa: N818 - Kubernetes' own word for it
+    """Our account may not do this. A server that has just started says so of everything until it has read its roles."""
 
 
 class Unauthorized(KubeError, TransientError):  # noqa: N818 - Kubernetes' own word for it
@@ -52,6 +52,10 @@ class ServerFailed(KubeError, TransientError):  # noqa: N818 - Kubernetes' own w
 
 class Unreachable(KubeError, TransientError):  # noqa: N818 - Kubernetes' own word for it
     """No answer: connection refused, reset, timed out, or TLS failed."""
+
+
+class Silent(Unreachable):
+    """A stream on which nothing came within its limit: the server has nothing to say, or it is gone."""
 
 
 class ConfigError(KubeError, PermanentError):

@@ -71,6 +71,13 @@ class ExecPlugin:
             raise Unauthorized(exc.what, detail=exc.detail) from exc
         return f"Bearer {token}" if token else None
 
+    def renew(self, refused: str | None) -> bool:
+        """Run the program again unless another thread did. Raises: Unauthorized where it fails."""
+        with self._lock:
+            if self._kept is not None and refused == f"Bearer {self._kept.token}":
+                self._kept = None
+        return self.authorization() != refused
+
     def _run(self) -> ExecCredential:
         command = str(self._spec.get("command") or "")
         what = f"credential plugin {command}"

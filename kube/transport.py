@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TypeAlias
 from urllib.parse import urlencode
 
@@ -15,7 +16,8 @@ import urllib3
 import urllib3.exceptions
 
 from kube.blocking import Blocking, SystemBlocking
-from kube.errors import KubeError, Unreachable, error_for
+from kube.credentials import Credentials
+from kube.errors import KubeError, Silent, Unreachable, error_for
 from kube.kept_connection import Exchange, exchanging, keep_account
 
 CONNECT_TIMEOUT_S = 5.0
@@ -24,7 +26,7 @@ PART_BYTES = 1 << 18
 SLOWEST_BYTES_PER_S = 1 << 16
 """An answer that takes longer than the limit goes on as long as it comes at this rate."""
 MERGE_PATCH = "application/merge-patch+json"
-CONFLICT = 409
+UNAUTHORIZED, CONFLICT = 401, 409
 
 Query: TypeAlias = Mapping[str, str | int | float | bool]
 
@@ -36,13 +38,13 @@ class Transport:
         self,
         server: str,
         pool: urllib3.PoolManager,
-        authorization: Callable[[], str | None],
+        credentials: Credentials,
         *,
         agent: str,
         blocking: Blocking | None = None,
     ) -> None:
         self.server, self.blocking = server.rstrip("/"), blocking or SystemBlocking()
-        self._pool, self._authorization, self._agent = pool, authorization, agent
+        self._pool, self._credentials, self._agent = pool, credentials, agent
         keep_account(pool)
 
     def request(
@@ -113,16 +115,35 @@ class Transport:
         stream: bool = False,
         extra: Mapping[str, str] | None = None,
     ) -> tuple[urllib3.BaseHTTPResponse, bytes]:
-        """The answer and its whole body; of a `stream` nothing is read yet."""
+        """The answer and its whole body; of a `stream` nothing is read yet.
+
+        Where the API server refuses our credentials they are renewed, and the request is sent once more. With `extra` it may
+        be a program behind the API server that refuses: then whoever sent them decides.
+        """
         headers = {**(extra or {}), "Accept": "application/json", "User-Agent": self._agent}
-        authorization = self._authorization()
-        if authorization:
-            headers["Authorization"] = authorization
         if body is not None:
             headers["Content-Type"] = content_type
         url = f"{self.server}{path}"
         if query:
             url += ("&" if "?" in path else "?") + urlencode({name: _text(value) for name, value in query.items()})
+        send = partial(self._exchange, exchange, url, body, timeout_s, is_stream=stream)
+        authorization = self._credentials.authorization()
+        reply, data = send(_with(headers, authorization))
+        if reply.status == UNAUTHORIZED and not extra and self._credentials.renew(authorization):
+            reply.close()  # nothing was carried out for a stranger, so any request may be sent again
+            reply, data = send(_with(headers, self._credentials.authorization()))
+        return reply, data
+
+    def _exchange(
+        self,
+        exchange: Exchange,
+        url: str,
+        body: bytes | None,
+        timeout_s: float,
+        headers: Mapping[str, str],
+        *,
+        is_stream: bool,
+    ) -> tuple[urllib3.BaseHTTPResponse, bytes]:
         limits = urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), read=timeout_s)
         try:
             with exchanging(exchange):
@@ -137,9 +158,10 @@ class Transport:
                     redirect=False,
                     preload_content=False,
                 )
-                return reply, b"" if stream else self._read_whole(reply, deadline_s)
+                return reply, b"" if is_stream else self._read_whole(reply, deadline_s)
         except (urllib3.exceptions.HTTPError, OSError) as exc:
-            raise Unreachable(f"{exchange.method} {self.server}{path}", detail=_why(exc, timeout_s)) from exc
+            where = url.partition("?")[0]
+            raise Unreachable(f"{exchange.method} {where}", detail=_why(exc, timeout_s)) from exc
 
     def _read_whole(self, reply: urllib3.BaseHTTPResponse, deadline_s: float) -> bytes:
         """The body. Raises: ReadTimeoutError where it comes so slowly that it may as well not come."""
@@ -164,10 +186,12 @@ class LineStream:
     def read(self, size: int = 1 << 18) -> bytes:
         """What has arrived, at least one byte; empty at the end.
 
-        Raises: Unreachable if the connection broke or was silent for the read time-out.
+        Raises: Silent if nothing came for the read time-out; Unreachable if the connection broke.
         """
         try:
             return self._reply.read1(size)
+        except urllib3.exceptions.ReadTimeoutError as exc:
+            raise Silent(f"watch {self._path}", detail=str(exc)) from exc
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as exc:
             raise Unreachable(f"watch {self._path}", detail=str(exc) or repr(exc)) from exc
 
@@ -215,6 +239,10 @@ def _why(exc: Exception, timeout_s: float) -> str:
     if type(exc) is urllib3.exceptions.ConnectTimeoutError:  # what is derived from it is a refusal, not silence
         return f"no connection within {min(CONNECT_TIMEOUT_S, timeout_s):g} s"
     return str(exc) or repr(exc)
+
+
+def _with(headers: Mapping[str, str], authorization: str | None) -> Mapping[str, str]:
+    return {**headers, "Authorization": authorization} if authorization else headers
 
 
 def _text(value: str | float | bool) -> str:

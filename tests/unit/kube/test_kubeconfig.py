@@ -28,7 +28,7 @@ from kube.proxy import choose_proxy
 from kube.resource import SERVICES
 from meshkit.clock import ManualClock, SystemClock
 from tests.unit.kube.kube_recorder import kubeconfig
-from tests.unit.kube.kube_script import ScriptedServer, document, service
+from tests.unit.kube.kube_script import ScriptedServer, document, service, status, watch
 
 
 def write(path: Path, **parts: Any) -> Path:
@@ -119,6 +119,47 @@ def test_a_token_file_stands_before_a_token_and_that_before_a_password(server: S
 def test_a_token_file_that_is_gone_is_named_with_the_request(server: ScriptedServer, tmp_path: Path) -> None:
     with pytest.raises(Unauthorized, match="token file"):
         sent_authorization(server, tmp_path, tokenFile="absent")
+
+
+def test_a_token_file_is_read_anew_once_its_token_is_refused(server: ScriptedServer, tmp_path: Path) -> None:
+    """Also before the minute is over, for requests that may not be done twice, and for streams."""
+    (tmp_path / "token").write_text("old")
+    config = kubeconfig(tmp_path / "config", f"http://127.0.0.1:{server.port}", tokenFile="token")
+    client = load_client(config)
+    server.steps = [document(service("a", 1)), status(401, "Unauthorized"), document(service("b", 2), 201)]
+    client.get(SERVICES, "a", "shop")
+    (tmp_path / "token").write_text("new")
+    assert client.create(SERVICES, service("b", 0)) == service("b", 2)
+    (tmp_path / "token").write_text("newer")
+    server.steps = [status(401, "Unauthorized"), watch(end="hold")]
+    client.transport.stream("/api/v1/services", query={"watch": True}, read_timeout_s=5).close()
+    sent = [request.headers["authorization"] for request in server.requests]
+    assert sent == [f"Bearer {token}" for token in ("old", "old", "new", "new", "newer")]
+
+
+def test_the_same_token_is_not_tried_twice(server: ScriptedServer, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("old")
+    client = load_client(kubeconfig(tmp_path / "config", f"http://127.0.0.1:{server.port}", tokenFile="token"))
+    server.steps = [status(401, "Unauthorized")] * 2
+    with pytest.raises(Unauthorized):
+        client.get(SERVICES, "a", "shop")
+    assert len(server.requests) == 1
+
+
+def test_what_a_program_behind_the_server_refuses_costs_no_new_credentials(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    client = load_client(kubeconfig(tmp_path / "config", f"http://127.0.0.1:{server.port}", exec=plugin_spec(tmp_path)))
+    server.steps = [status(401, "Unauthorized")]
+    assert client.pod_proxy_get("kube-system", "p", 9879, "v1/status", headers={"X-Token": "t"})[0] == 401
+    assert len((tmp_path / "asked").read_text().splitlines()) == 1
+
+
+def test_a_plugin_is_asked_again_once_its_token_is_refused(server: ScriptedServer, tmp_path: Path) -> None:
+    client = load_client(kubeconfig(tmp_path / "config", f"http://127.0.0.1:{server.port}", exec=plugin_spec(tmp_path)))
+    server.steps = [status(401, "Unauthorized"), document(service("a", 1))]
+    assert client.get(SERVICES, "a", "shop") == service("a", 1)
+    assert [request.headers["authorization"] for request in server.requests] == ["Bearer t1", "Bearer t2"]
 
 
 PLUGIN = """
