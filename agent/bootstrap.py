@@ -14,6 +14,7 @@ from kube.resource import CONFIG_MAPS, NODES, KubeObject
 from kubeintent import node as node_object
 from kubeintent.read import UnreadableError
 from meshapi import installed
+from meshkit.backoff import Backoff
 from meshkit.clock import Clock
 from meshkit.errors import PermanentError, TransientError
 from meshmodel.names import ClusterId, ClusterName, check_cluster_id, check_maximum, parse_cluster_name
@@ -21,7 +22,7 @@ from meshmodel.names import ClusterId, ClusterName, check_cluster_id, check_maxi
 log = logging.getLogger(__name__)
 
 CONFIG_MAP_NAMES: Final = (installed.CONFIG_MAP, installed.CILIUM_CONFIG_MAP)
-RETRY_S: Final = 1.0
+BACKOFF_S: Final = (1.0, 30.0)
 
 
 class MissingFactError(PermanentError):
@@ -52,13 +53,15 @@ class Facts:
 
 
 async def learn(settings: AgentSettings, client: KubeClient | None, clock: Clock) -> Facts:
-    """The facts; waits for an API server that is not there yet. Raises: PermanentError for a missing fact."""
+    """The facts; waits for an API server that is away or forbids it. Raises: PermanentError for a missing fact."""
+    backoff = Backoff(*BACKOFF_S)
     while True:
         try:
             return await in_thread(_learn, settings, client)
         except (TransientError, OSError) as exc:
-            log.warning("cluster not reachable, retrying", extra={"delay_s": RETRY_S, "error": str(exc)})
-            await clock.sleep(RETRY_S)
+            delay_s = backoff.next()
+            log.warning("cluster not reachable, retrying", extra={"delay_s": round(delay_s, 2), "error": str(exc)})
+            await clock.sleep(delay_s)
 
 
 def _learn(settings: AgentSettings, client: KubeClient | None) -> Facts:

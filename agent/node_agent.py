@@ -30,7 +30,9 @@ from agent.mesh.ingest import Writers
 from agent.nodes.feature import NodesFeature
 from agent.observe.feature import ObserveFeature
 from agent.policy.feature import Neighbours, PolicyFeature
+from kube.client import KubeClient
 from meshkit.errors import MeshError
+from meshkit.health import Health
 from meshkit.reconciler import Reconciler
 
 log = logging.getLogger(__name__)
@@ -161,6 +163,8 @@ class NodeAgent:
         health = self._core.health
         for feature in self._features:
             feature.check_health(health)
+        if self._core.client is not None:
+            _report_kubernetes(self._core.client, health)
         waiting = sorted({s for table in self._core.db.tables for s in table.waiting_for})
         if not waiting:
             if not self._was_complete:
@@ -178,3 +182,12 @@ class NodeAgent:
                 health.degraded(f"map {name}", f"{status.failed} not written; {first or status.prune_error}")
             else:
                 health.ok(f"map {name}")
+
+
+def _report_kubernetes(client: KubeClient, health: Health) -> None:
+    """What is known stays in force while the API server is away, or forbids a kind; but somebody must hear of it."""
+    if broken := client.following.broken():
+        kind, error = next(iter(broken.items()))
+        health.degraded("kubernetes", f"what changes in {', '.join(broken)} is not learned; {kind}: {error}")
+    else:
+        health.ok("kubernetes")

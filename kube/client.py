@@ -11,6 +11,7 @@ from urllib.parse import quote
 import orjson
 
 from kube.errors import AlreadyExists, Gone, NotFound, ServerFailed
+from kube.following import Following
 from kube.resource import SERVICE_ACCOUNTS, KubeObject, Resource
 from kube.transport import MERGE_PATCH, Query, Transport, refusal
 
@@ -33,10 +34,13 @@ class KubeClient:
 
     def __init__(self, transport: Transport, *, context: str = "", timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self.transport, self.context, self.timeout_s = transport, context, timeout_s
+        self.following = Following()
 
     def within(self, timeout_s: float) -> KubeClient:
         """The same cluster, asked with this limit."""
-        return KubeClient(self.transport, context=self.context, timeout_s=timeout_s)
+        same = KubeClient(self.transport, context=self.context, timeout_s=timeout_s)
+        same.following = self.following
+        return same
 
     @property
     def server(self) -> str:

@@ -17,7 +17,8 @@ from typing import Generic, TypeAlias, TypeVar
 import orjson
 
 from kube.client import PAGE_SIZE, KubeClient
-from kube.errors import Gone, KubeError, NotFound, ServerFailed, Unreachable, error_for
+from kube.errors import Gone, KubeError, NotFound, ServerFailed, Silent, Unreachable, error_for
+from kube.following import Progress
 from kube.resource import KubeObject, Resource, object_key
 from kube.transport import LineStream
 
@@ -62,21 +63,10 @@ class Timing:
     maximum_backoff_s: float = 30.0
     minimum_watch_s: float = 1.0
     watch_s: tuple[int, int] = (300, 600)
-    silence_s: float = 90.0  # more than the 60 s between bookmarks: a half-open link is seen
+    silence_s: float = (
+        90.0  # then the watch is asked for again: a server that is there answers, however quiet the kind is
+    )
     absent_s: float = 10.0  # of a kind that comes later, objects count from then on: policies are among them
-
-
-@dataclass(slots=True)
-class Progress:
-    """Where a reflector stands; plain values that another thread may read."""
-
-    synced: bool = False
-    connected: bool = False
-    absent: bool = False
-    failures: int = 0
-    lists: int = 0
-    last_error: str = ""
-    resource_version: str = ""
 
 
 class ListWatch(Generic[T]):
@@ -179,6 +169,8 @@ class ListWatch(Generic[T]):
                 if self._stop.is_set():
                     return
                 self._take(lines, emit)
+        except Silent:  # no failure: bookmarks come only where the revision moved
+            return
         except Unreachable:
             if not self._stop.is_set():
                 raise

@@ -15,7 +15,8 @@ from functools import partial
 from typing import Generic, TypeAlias, TypeVar
 
 from kube.client import KubeClient
-from kube.listwatch import Change, Delete, ListWatch, Progress, Synced, Timing, Upsert
+from kube.following import Progress
+from kube.listwatch import Change, Delete, ListWatch, Synced, Timing, Upsert
 from kube.resource import KubeObject, Resource
 
 __all__ = ["Change", "Delete", "Handler", "Progress", "Reflector", "Synced", "Timing", "Upsert"]
@@ -48,7 +49,7 @@ class Reflector(Generic[T]):
         optional: bool = False,
         timing: Timing | None = None,
     ) -> None:
-        self.resource, self._blocking = resource, client.transport.blocking
+        self.resource, self._blocking, self._following = resource, client.transport.blocking, client.following
         self._list_watch: ListWatch[T] = ListWatch(
             client,
             resource,
@@ -67,10 +68,12 @@ class Reflector(Generic[T]):
     async def run(self, handler: Handler[T]) -> None:
         """Calls `handler` on this loop with each batch, until cancelled or until the handler raises. Runs once."""
         crossing = _Crossing(asyncio.get_running_loop(), handler)
+        self._following.begin(self.resource.plural, self.progress)
         self._blocking.start(partial(self._work, crossing), f"reflector-{self.resource.plural}")
         try:
             await crossing.ended
         finally:
+            self._following.end(self.progress)
             crossing.close()
             self._list_watch.stop()
             # a thread in the middle of a connect or a page ends by its own time-out; it can report nothing any more

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from agent.bootstrap import MissingFactError, learn
 from agent.cli import render
 from agent.settings import AgentSettings
+from kube.errors import Forbidden
 from kvstore.clientconfig import parse_client_config
 from meshapi.agent import MapEntry
 from meshkit.answer_form import AnswerForm
@@ -77,6 +79,25 @@ async def test_a_flag_wins_over_the_config_map_and_nothing_at_all_is_an_error() 
         await learn(AgentSettings(node_name="n1"), Kubernetes({}), ManualClock())  # type: ignore[arg-type]
     with pytest.raises(MissingFactError, match="address of this node"):
         await learn(AgentSettings(cluster_name="a", cluster_id=1), None, ManualClock())
+
+
+async def test_an_account_without_rights_waits_until_it_has_them() -> None:
+    """A server that has just started refuses everybody until it has read its roles."""
+    client, refused = Kubernetes({"cluster-name": "north", "cluster-id": "7"}), [Forbidden("GET nodes", 403)] * 3
+    listed, clock = client.list, ManualClock()
+
+    def refuse(resource: object) -> list[dict[str, Any]]:
+        if refused:
+            raise refused.pop()
+        return listed(resource)
+
+    client.list = refuse  # type: ignore[method-assign]
+    learning = asyncio.ensure_future(learn(AgentSettings(node_name="n1"), client, clock))  # type: ignore[arg-type]
+    while not learning.done():
+        await asyncio.sleep(0)
+        if (due_s := clock.next_deadline) is not None:
+            clock.advance(due_s - clock.monotonic())
+    assert (learning.result().cluster, refused) == ("north", [])
 
 
 @pytest.mark.parametrize(

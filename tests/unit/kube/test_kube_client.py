@@ -100,7 +100,7 @@ def test_a_status_patch_goes_to_the_subresource(server: ScriptedServer, client: 
     [
         (400, "BadRequest", Invalid, False),
         (401, "Unauthorized", Unauthorized, True),
-        (403, "Forbidden", Forbidden, False),
+        (403, "Forbidden", Forbidden, True),
         (404, "NotFound", NotFound, False),
         (409, "Conflict", Conflict, True),
         (409, "AlreadyExists", AlreadyExists, True),

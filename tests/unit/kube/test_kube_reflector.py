@@ -154,6 +154,33 @@ async def test_error_500_too_large_resource_version_waits_and_keeps_the_version(
     assert seen.reflector.progress.lists == 1
 
 
+async def test_a_kind_on_which_nothing_happens_is_no_failure(server: ScriptedServer, recorder: Make) -> None:
+    """A bookmark only comes where the revision moved; a server that is there answers when it is asked again."""
+    server.steps = [listing(version="10")] + [watch(end="hold")] * 50
+    async with recorder(timing=Timing(0.01, 0.05, 0.01, silence_s=0.05)) as seen:
+        await seen.until(lambda: len(server.requests) >= 5)
+        progress = seen.reflector.progress
+        assert (progress.connected, progress.failures, progress.last_error) == (True, 0, "")
+    assert set(watches(server)) == {"10"}
+
+
+async def test_a_client_knows_which_kinds_it_does_not_hear_of(
+    server: ScriptedServer, client: KubeClient, recorder: Make
+) -> None:
+    following = client.following
+    server.steps = [status(403, "Forbidden", "not allowed")] * 3 + [listing(version="9"), watch(end="hold")]
+    async with recorder() as seen:
+        await seen.until(lambda: bool(following.broken()))
+        assert list(following.broken()) == ["services"]
+        assert "not allowed" in following.broken()["services"]
+        await seen.until(lambda: "synced" in seen.said)
+        assert following.broken() == {}
+    server.steps = [status(403, "Forbidden")] * 1000
+    async with recorder() as seen:
+        await seen.until(lambda: bool(following.broken()))
+    assert following.broken() == {}, "a reflector that has ended is missed by nobody"
+
+
 async def test_a_half_open_link_is_left_after_the_silence_bound(server: ScriptedServer, recorder: Make) -> None:
     server.steps = [
         listing(version="10"),
