@@ -20,6 +20,8 @@ from agent.datapath.overlay_probe import Overlay, OverlayProbe
 from agent.datapath.pod_interfaces import LinkSighting, sight
 from agent.datapath.rtnetlink import ChangeSocket, LinkChanges
 from agent.datapath.sizes import service_map_sizes
+from agent.datapath.socket_end import BackendPlace, end_sockets
+from agent.datapath.socket_layout import SocketKey, SocketValue
 from agent.settings import AgentSettings
 
 
@@ -28,7 +30,8 @@ class Host(Protocol):
 
     `unattached` are those of the interfaces on which our programs do not run, `unattached_node` the same for the node's own
     devices, as text, and `attach_node` attaches to these; before the maps are filled, both leave alone what runs a former
-    agent's program. `sockets_obstacle` says why sockets of the node are left alone (empty: they are not). `unwatched` are
+    agent's program. `sockets_obstacle` says why sockets of the node are left alone (empty: they are not),
+    and `end_sockets` ends those that were led to backends that are gone. `unwatched` are
     devices of the node that no program watches, and `delivery_failure` says why what its stack leads to its processes is
     not judged (empty: it is). `unpinned` are the pins that are gone of what is in use, and `pin_again` makes them.
     `is_current`: the datapath was loaded for the devices and the address there are now, and `adapt` makes it so;
@@ -46,6 +49,7 @@ class Host(Protocol):
     def unwatched(self) -> Sequence[AddressedDevice]: ...
     def delivery_failure(self) -> str: ...
     def sockets_obstacle(self) -> str: ...
+    def end_sockets(self, led: Map[SocketKey, SocketValue], places: Collection[BackendPlace]) -> int: ...
     def unpinned(self) -> Sequence[str]: ...
     def pin_again(self) -> None: ...
     def is_current(self) -> bool: ...
@@ -107,6 +111,10 @@ class KernelHost:
 
     def sockets_obstacle(self) -> str:
         return self.datapath.sockets_obstacle
+
+    def end_sockets(self, led: Map[SocketKey, SocketValue], places: Collection[BackendPlace]) -> int:
+        """Raises: KernelError. Blocks."""
+        return end_sockets(led, places)
 
     def unpinned(self) -> Sequence[str]:
         return self.datapath.unpinned()
@@ -189,6 +197,9 @@ class MemoryHost:
 
     def sockets_obstacle(self) -> str:
         return ""
+
+    def end_sockets(self, led: Map[SocketKey, SocketValue], places: Collection[BackendPlace]) -> int:  # noqa: ARG002 - it has none
+        return 0
 
     def unpinned(self) -> Sequence[str]:
         return ()

@@ -267,6 +267,7 @@ def kernel_maps(pin_directory: Path) -> Maps:
         conntrack_other=open_map(spec.CONNTRACK_OTHER, directory),
         conntrack_opening=open_map(spec.CONNTRACK_OPENING, directory),
         affinity=open_map(spec.AFFINITY, directory),
+        sockets=open_map(spec.SOCKETS, directory),
         metrics=open_map(spec.METRICS, directory),
         probes=open_map(spec.PROBES, directory),
         heartbeat=open_map(spec.HEARTBEAT, directory),

@@ -34,6 +34,7 @@ from agent.datapath.layout import (
     ServiceKey,
     ServiceValue,
 )
+from agent.datapath.socket_layout import SocketKey, SocketValue
 from agent.datapath.source_range_layout import SourceRangeKey, SourceRangeValue
 
 K = TypeVar("K")
@@ -97,8 +98,8 @@ class Maps:
 
     Written by the agent: services, backends, members, source ranges, ipcache, policy, both endpoint maps (the same value in
     both), node, heartbeat.
-    Written by the kernel: conntrack (established TCP, established others, all that are opening), affinity, metrics,
-    probes.
+    Written by the kernel: conntrack (established TCP, established others, all that are opening), affinity, sockets,
+    metrics, probes.
     Order when a service grows: backends, members, slots 1..n, source ranges, slot 0; when it shrinks the reverse.
     """
 
@@ -115,6 +116,7 @@ class Maps:
     conntrack_other: Map[ConntrackKey, ConntrackValue]
     conntrack_opening: Map[ConntrackKey, ConntrackValue]
     affinity: Map[AffinityKey, AffinityValue]
+    sockets: Map[SocketKey, SocketValue]
     metrics: Map[MetricKey, MetricValue]
     probes: Map[ProbeKey, ProbeValue]
     heartbeat: Map[HeartbeatKey, HeartbeatValue]

@@ -172,6 +172,7 @@ def memory_maps(max_entries: dict[str, int] | None = None) -> MemoryMaps:
         conntrack_other=make(spec.CONNTRACK_OTHER),
         conntrack_opening=make(spec.CONNTRACK_OPENING),
         affinity=make(spec.AFFINITY),
+        sockets=make(spec.SOCKETS),
         metrics=make(spec.METRICS),
         probes=make(spec.PROBES),
         heartbeat=make(spec.HEARTBEAT),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from agent.datapath import flow_layout, layout, source_range_layout
+from agent.datapath import flow_layout, layout, socket_layout, source_range_layout
 from agent.datapath.maps import MapRecord
 
 K = TypeVar("K", bound=MapRecord)
@@ -64,6 +64,7 @@ CONNTRACK_OPENING: Final = MapSpec(
     "mesh_ct_opening", flow_layout.ConntrackKey, flow_layout.ConntrackValue, 16, 56, 1 << 16
 )
 AFFINITY: Final = MapSpec("mesh_affinity", layout.AffinityKey, layout.AffinityValue, 16, 16, 1 << 16)
+SOCKETS: Final = MapSpec("mesh_sockets", socket_layout.SocketKey, socket_layout.SocketValue, 32, 24, 1 << 16)
 METRICS: Final = MapSpec("mesh_metrics", flow_layout.MetricKey, flow_layout.MetricValue, 4, 16, 512, is_per_cpu=True)
 PROBES: Final = MapSpec("mesh_probes", flow_layout.ProbeKey, flow_layout.ProbeValue, 8, 24, 1 << 13)
 HEARTBEAT: Final = MapSpec("mesh_heartbeat", flow_layout.HeartbeatKey, flow_layout.HeartbeatValue, 4, 8, 1)

@@ -18,6 +18,7 @@ from agent.loadbalancer.comparison import compare_services
 from agent.loadbalancer.events import ServiceEvents
 from agent.loadbalancer.follower import AddressFollower
 from agent.loadbalancer.known_addresses import KnownAddresses
+from agent.loadbalancer.lost_sockets import LostSockets
 from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.reselection import reselect
 from agent.loadbalancer.routes import add_service_routes
@@ -53,6 +54,8 @@ class LoadBalancerFeature(Feature):
         )
         owner_of = KnownAddresses(core.db).owner_of
         self.target = LoadBalancerTarget(core.maps, core.clock.wall, self._on_written, owner_of)
+        self._lost_sockets = LostSockets(partial(core.host.end_sockets, core.maps.sockets), core.clock)
+        self.target.backends.on_gone = self._lost_sockets.add
         self._follower = AddressFollower(core.db, self.writer, self.target.backends)
         self.source = KubernetesSource(core.db, self.writer, core.clock)
         self._reconciler = Reconciler(core.db.frontends, self.target, clock=core.clock, rng=core.outside.rng)
@@ -76,6 +79,7 @@ class LoadBalancerFeature(Feature):
         client = self._core.client
         follow = {f"addresses in {table.name}": self._follower.follow(table) for table in self._follower.tables}
         follow["services that are due"] = reselect(self._core.db, self.writer, self._core.clock)
+        follow["sockets to lost backends"] = self._lost_sockets.run()
         if client is None:
             return follow
         return follow | {
@@ -109,6 +113,11 @@ class LoadBalancerFeature(Feature):
         given_up = CounterMetricFamily(f"{PREFIX}_kept_backends_given_up", "kept backends that had to make room")
         given_up.add_metric([], backends.given_up_total)
         yield given_up
+        ended = CounterMetricFamily(
+            f"{PREFIX}_sockets_ended", "sockets of the node that were led to backends that are gone"
+        )
+        ended.add_metric([], self._lost_sockets.ended_total)
+        yield ended
         problems = len(self._core.db.service_problems)
         yield gauge("services_not_honoured", "services whose owner is told of a problem", problems)
 
@@ -118,6 +127,11 @@ class LoadBalancerFeature(Feature):
         obstacle = self._core.host.sockets_obstacle()
         if obstacle and self._core.settings.services != "none":
             found.append(f"processes of this node reach backends of this cluster only: {obstacle}")
+        if self._lost_sockets.obstacle:
+            found.append(
+                "connections of this node's processes to pods that are gone end by their own time-outs only: "
+                f"{self._lost_sockets.obstacle}"
+            )
         return found + self.source.slice_problems()
 
     async def resolve(self, name: str, namespace: str) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
@@ -65,6 +65,8 @@ class BackendRegistry:
         self.kept = KeptBackends()
         self.given_up_total = 0
         """Kept backends whose address lived and that had to make room."""
+        self.on_gone: Callable[[Collection[Target]], None] = lambda _targets: None
+        """Called with backends that connections may remember, once their address is gone and the map does not hold them."""
 
     def restore(self) -> dict[int, Target]:
         """Every entry of the live map is known, kept and without users; returns them by id."""
@@ -174,6 +176,7 @@ class BackendRegistry:
             return
         lower: dict[Target, int] = {}
         gone: list[Target] = []
+        remembered: list[Target] = []
         for target, service in self._falling.items():
             entry = self._entries.get(target)
             if entry is None or entry.in_slots:
@@ -188,9 +191,13 @@ class BackendRegistry:
                 self.kept.put(target, Holder(service, pod))
             else:
                 gone.append(target)
+                if entry.was_used:
+                    remembered.append(target)
         self._write(lower)
         self._delete(gone)
         self._falling.clear()
+        if remembered:
+            self.on_gone(remembered)
         surplus = len(self.kept) - self._limit // KEPT_SHARE
         if surplus > 0:
             self._give_up(self.kept.oldest(surplus))
@@ -206,6 +213,8 @@ class BackendRegistry:
             elif pod and not holder.pod:
                 self.kept.put(target, Holder(holder.service, pod))
         self._delete(gone)
+        if gone:
+            self.on_gone(gone)
         return len(gone)
 
     def compare(self, published: AbstractSet[int]) -> Iterator[set[Target]]:
