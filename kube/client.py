@@ -99,20 +99,21 @@ class KubeClient:
                 return
             query["continue"] = token
 
-    def create(self, resource: Resource, obj: KubeObject) -> KubeObject:
-        return self._call("POST", resource.path(_namespace(obj)), body=_complete(resource, obj))
+    def create(self, resource: Resource, obj: KubeObject, *, is_trial: bool = False) -> KubeObject:
+        """A new object. A trial is judged by the server as the real thing, and changes nothing."""
+        return self._call("POST", resource.path(_namespace(obj)), query=_trial(is_trial), body=_complete(resource, obj))
 
-    def apply(self, resource: Resource, obj: KubeObject) -> KubeObject:
-        """The object exists and has every field that is given; fields not given keep what they have."""
-        name, namespace = str(obj["metadata"]["name"]), _namespace(obj)
+    def apply(self, resource: Resource, obj: KubeObject, *, is_trial: bool = False) -> KubeObject:
+        """The object exists and has every field that is given; fields not given keep what they have. Trials as in `create`."""
+        name, namespace, body = str(obj["metadata"]["name"]), _namespace(obj), _complete(resource, obj)
         try:
-            return self.patch_merge(resource, name, _complete(resource, obj), namespace)
+            return self.patch_merge(resource, name, body, namespace, is_trial=is_trial)
         except NotFound:
             pass
         try:
-            return self.create(resource, obj)
+            return self.create(resource, obj, is_trial=is_trial)
         except AlreadyExists:
-            return self.patch_merge(resource, name, _complete(resource, obj), namespace)
+            return self.patch_merge(resource, name, body, namespace, is_trial=is_trial)
 
     def replace(self, resource: Resource, obj: KubeObject) -> KubeObject:
         """The object is exactly this.
@@ -129,10 +130,12 @@ class KubeClient:
         body: KubeObject,
         namespace: str | None = None,
         subresource: str | None = None,
+        *,
+        is_trial: bool = False,
     ) -> KubeObject:
         """The fields in `body` are set, those given as None are removed (JSON merge patch)."""
         path = resource.path(namespace, name, subresource)
-        return self._call("PATCH", path, body=body, content_type=MERGE_PATCH)
+        return self._call("PATCH", path, query=_trial(is_trial), body=body, content_type=MERGE_PATCH)
 
     def patch_status(
         self, resource: Resource, name: str, status: KubeObject, namespace: str | None = None
@@ -221,6 +224,10 @@ class KubeClient:
         if not isinstance(document, dict):
             raise ServerFailed(what, status, "NotAnObject")
         return document
+
+
+def _trial(is_trial: bool) -> Query | None:
+    return {"dryRun": "All"} if is_trial else None
 
 
 def _namespace(obj: KubeObject) -> str | None:

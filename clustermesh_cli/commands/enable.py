@@ -32,6 +32,7 @@ from clustermesh_cli.plan.program_settings import AGENT as AGENT_SETTINGS
 from clustermesh_cli.plan.program_settings import APISERVER as APISERVER_SETTINGS
 from clustermesh_cli.plan.program_settings import flags_of, settings_in
 from clustermesh_cli.plan.running_settings import complete_config, read_chosen, read_running
+from clustermesh_cli.rights_check import check_rights
 from kube.client import KubeClient
 from kube.resource import from_manifest
 from kube.server_clock import clock_notice
@@ -148,6 +149,7 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
     for key, value in sorted(settings_in(chosen, load_settings()).items()):
         console.info(f"{key} is {value}")
     console.step(f"Enabling the mesh in cluster {identity.name} (id {identity.id})...")
+    check_rights(client, objects, options.namespace)
     for obj in filter(_is_exposed, objects):  # first: a port that the API server refuses leaves everything as it was
         client.apply(k.SERVICES, obj)
     if notice := clock_notice(client, wall_s):
