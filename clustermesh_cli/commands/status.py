@@ -29,6 +29,7 @@ from clustermesh_cli.plan.trust_rules import judge_trust
 from clustermesh_cli.program_client import ProgramClient
 from clustermesh_cli.program_statuses import ApiserverSilentError, ask_agents, read_apiserver
 from clustermesh_cli.status_text import render_status
+from clustermesh_cli.withheld import Withheld
 from kube.client import KubeClient
 from kube.errors import KubeError
 from meshapi.apiserver import ApiserverStatus
@@ -58,6 +59,8 @@ class Snapshot:
 def look(programs: ProgramClient, *, without_apiserver: bool = False) -> Snapshot:
     """One look. Where the apiserver does not answer, the agents are asked if the caller can do `without_apiserver`.
 
+    Whoever may ask the programs and not read Secrets, nodes or ConfigMaps sees what the programs say, and what is left out.
+
     Raises: CommandError where the mesh is not enabled, ApiserverSilentError, KubeError.
     """
     client, namespace = programs.client, programs.namespace
@@ -66,7 +69,8 @@ def look(programs: ProgramClient, *, without_apiserver: bool = False) -> Snapsho
         raise CommandError(
             f"the mesh is not enabled here: there is no Service {namespace}/{STORE_SERVICE}; run clustermesh enable"
         )
-    daemon = client.get(k.DAEMON_SETS, AGENT, namespace) or {}
+    withheld = Withheld()
+    daemon = withheld.read("how many agents there should be", lambda: client.get(k.DAEMON_SETS, AGENT, namespace)) or {}
     expected_agents = int((daemon.get("status") or {}).get("desiredNumberScheduled", 0))
     try:
         status = read_apiserver(programs)
@@ -74,18 +78,22 @@ def look(programs: ProgramClient, *, without_apiserver: bool = False) -> Snapsho
         if not without_apiserver:
             raise
         status = ask_agents(programs, str(exc))
-    peers = read_peers(client.get(k.SECRETS, PEERS_SECRET, namespace))
+    peers = withheld.read("configured peers", lambda: read_peers(client.get(k.SECRETS, PEERS_SECRET, namespace))) or {}
+    certificates = withheld.read("certificates", lambda: read_certificates(client, namespace)) or ()
+    notice = withheld.read("whether the authority is being replaced", lambda: replacement_notice(client, namespace))
+    distrusted = withheld.read("who is trusted", lambda: _distrusted(client, namespace, status.cluster)) or ()
+    nodes = withheld.read("the address of the store", lambda: client.list(k.NODES)) or []
     verdict = assess(
         status,
         expected_peers=peers,
         expected_agents=max(expected_agents, 1),
-        certificates=read_certificates(client, namespace),
-        notices=[notice] if (notice := replacement_notice(client, namespace)) else [],
-        distrusted=_distrusted(client, namespace, status.cluster),
+        certificates=certificates,
+        notices=[*([notice] if notice else []), *withheld.notices],
+        distrusted=distrusted,
         is_leaving=is_leaving(daemon),
         now_s=CLOCK.wall(),
     )
-    access = find_access(service, client.list(k.NODES))
+    access = find_access(service, nodes)
     return Snapshot(access, service["spec"].get("type", "ClusterIP"), status, verdict, peers)
 
 

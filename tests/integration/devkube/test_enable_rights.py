@@ -15,12 +15,16 @@ import yaml
 
 from clustermesh_cli.commands.enable import EnableOptions, enable
 from clustermesh_cli.console import Console
-from clustermesh_cli.exit_code import CommandRefusedError
+from clustermesh_cli.exit_code import CommandError, CommandRefusedError
+from clustermesh_cli.manifests import load_workloads
 from clustermesh_cli.plan.exposure import ExposureWish
+from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
 from kube.config import load_client
-from kube.resource import from_manifest
+from kube.errors import Forbidden, NotFound
+from kube.resource import CONFIG_MAPS, DAEMON_SETS, PODS, SECRETS, SERVICES, from_manifest
 from lab.devkube.api.objects import name_of
+from meshapi.installed import APISERVER_PORT, STATUS_SERVICE
 from tests.integration.devkube.harness import Served
 
 OPTIONS = EnableOptions("mesh", "north", 1, ExposureWish(), (), "apiserver", "agent")
@@ -77,6 +81,35 @@ def written(served: Served) -> list[str]:
         for obj in served.cluster.list("clusterroles", "rbac.authorization.k8s.io")
         if "mesh" in name_of(obj)
     ]
+
+
+async def test_the_role_for_readers_is_all_that_status_takes(admin: KubeClient, served: Served, tmp_path: Path) -> None:
+    """All but Secrets, which status says: and nothing beside the mesh."""
+    values = dict.fromkeys(("SERVICE_TYPE", "CLUSTER_NAME", "CLUSTER_ID", "MAX_CONNECTED_CLUSTERS", "MIRROR"), "x")
+    values |= {
+        "POLICY_DEFAULT_LOCAL_CLUSTER": "x",
+        "APISERVER_IMAGE": "x",
+        "AGENT_IMAGE": "x",
+        "CERTIFICATE_LIFETIME_S": "1",
+    }
+    objects = load_workloads({"NAMESPACE": "mesh", **values})
+    (role,) = [o for o in objects if o["kind"] == "Role" and o["metadata"]["name"] == "clustermesh-reader"]
+    client = await account(admin, served, tmp_path, "reader", *role["rules"])
+    with closing(client.transport):
+        for refused in (SECRETS.path("mesh", "clustermesh-ca"), PODS.path("mesh"), SERVICES.path("mesh", "other")):
+            with pytest.raises(Forbidden):
+                await asyncio.to_thread(client.get_path, refused)
+        for read in (
+            SERVICES.path("mesh", "clustermesh-apiserver"),
+            DAEMON_SETS.path("mesh", "clustermesh-agent"),
+            CONFIG_MAPS.path("mesh", "clustermesh-config"),
+        ):
+            with pytest.raises(NotFound):
+                await asyncio.to_thread(client.get_path, read)
+        with pytest.raises(CommandError, match="there is no ServiceAccount mesh/clustermesh-viewer"):
+            await asyncio.to_thread(ProgramClient(client, "mesh").get_apiserver, "v1/status")
+        code, _ = await asyncio.to_thread(client.service_proxy_get, "mesh", STATUS_SERVICE, APISERVER_PORT, "v1/status")
+        assert code != 403
 
 
 async def test_an_account_that_may_look_changes_nothing(admin: KubeClient, served: Served, tmp_path: Path) -> None:

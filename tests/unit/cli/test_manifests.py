@@ -31,7 +31,8 @@ def container(program: str) -> dict[str, Any]:
 
 
 def test_every_object_is_ours_by_label_and_has_a_name_we_know() -> None:
-    names = {installed.AGENT, installed.APISERVER, installed.VIEWER, installed.STATUS_SERVICE}
+    people = {"clustermesh-reader", "clustermesh-kinds-view", "clustermesh-kinds-edit"}
+    names = {installed.AGENT, installed.APISERVER, installed.VIEWER, installed.STATUS_SERVICE, *people}
     assert {o["metadata"]["name"] for o in OBJECTS} == names
     assert [
         o["metadata"].get("labels", {})

@@ -22,6 +22,7 @@ from kube.errors import Unreachable
 from kube.resource import SERVICES
 from kube.transport import Query
 from meshapi.agent import AgentStatus
+from meshapi.apiserver import ApiserverStatus
 from meshapi.peer import RemoteCluster
 from meshapi.row import encode
 from meshkit.answer_form import AnswerForm
@@ -101,6 +102,35 @@ def test_a_removal_that_was_not_finished_is_the_first_thing_said(args: list[str]
     first = next(line for line in text[text.index("Cluster Connections") :].splitlines() if line.startswith("FAIL"))
     assert (first == f"FAIL {LEAVING}") == is_leaving
     assert text.count("on its way out of the mesh") == is_leaving
+
+
+class GuardedApi(WritableApi):
+    """North, to somebody who may ask its programs and neither see Secrets nor what is of the whole cluster."""
+
+    def request(self, method: str, path: str, **given: Any) -> tuple[int, bytes]:
+        if "/secrets/" in path or path == "/api/v1/nodes":
+            refused = {"kind": "Status", "code": 403, "reason": "Forbidden", "message": "you may not"}
+            return 403, msgspec.json.encode(refused)
+        return super().request(method, path, **given)
+
+
+def test_whoever_may_not_see_secrets_sees_the_rest_and_what_is_left_out() -> None:
+    api = GuardedApi("north")
+    agent = AgentStatus(node="node-1", cluster="north", ready=True, peers=[READY])
+    api.answers[f"{PROXY}/status"] = encode(ApiserverStatus(cluster="north", cluster_id=1, ready=True, agents=[agent]))
+    stream = io.StringIO()
+    code = status(
+        api.client("kind-north"), "kube-system", Console(plain=True, stream=stream), AnswerForm.TABLE, wait_s=None
+    )
+    text = stream.getvalue()
+    assert (code, "1/1 agents ready" in text) == (ExitCode.OK, True)
+    for what in (
+        "configured peers",
+        "certificates",
+        "whether the authority is being replaced",
+        "the address of the store",
+    ):
+        assert f"WARN not shown to you, and not judged: {what} (you may not)" in text
 
 
 def test_a_wait_that_ends_shows_what_is_known() -> None:
