@@ -67,8 +67,7 @@ class LoadBalancerTarget:
         self._service_ids: set[int] = set()
         self._suspects: dict[int, set[int]] = {}  # by service id: backends that may be members without having a slot
         self._is_doubtful = False  # whether others may have changed the maps since all of their entries were written
-        infos = maps.services.info(), maps.members.info()
-        self._room, self._member_room = (Room(m.name, m.max_entries, m.count) for m in infos)
+        self._room, self._member_room = Room(maps.services), Room(maps.members)
 
     @property
     def backends(self) -> BackendRegistry:
@@ -120,6 +119,8 @@ class LoadBalancerTarget:
 
         What was in force for a row that fails stays in force.
         """
+        for room in (self._room, self._member_room, self._backends):
+            room.look_again()
         fitting, refused = self._admit(rows)
         return refused | apply_rows(fitting, _key_of, self._write)
 

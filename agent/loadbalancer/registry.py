@@ -55,7 +55,8 @@ class BackendRegistry:
         self._map, self._owner_of = backends, owner_of
         details = backends.info()
         self._name, self._max = details.name, details.max_entries
-        self._limit = self._max
+        self._limit = self._max  # entries that are ours at most; less where others have some
+        self._is_refused = False
         self._entries: dict[Target, _Entry] = {}
         self._ids: set[int] = set()
         self._left: set[int] = set()  # of these, ids in the map that are no entry of ours
@@ -112,7 +113,13 @@ class BackendRegistry:
     @property
     def free(self) -> int:
         """How many new entries fit without giving up any."""
-        return max(0, self._limit - self._written)
+        return 0 if self._is_refused else max(0, self._limit - self._written)
+
+    def look_again(self) -> None:
+        """After a refusal of the kernel the limit leaves out what others have in the map. Walks the whole map then."""
+        if self._is_refused:
+            self._limit = self._max - max(0, self._map.info().count - self._written)
+            self._is_refused = False
 
     def make_room(self, number: int) -> bool:
         """Whether `number` new entries fit. Kept backends make room for them, those that were deselected first."""
@@ -272,7 +279,7 @@ class BackendRegistry:
         except MapError as exc:
             self._note_written(changed[: exc.done])
             if isinstance(exc, MapFullError):
-                self._limit = min(self._limit, self._written)
+                self._is_refused = True
             raise
         self._note_written(changed)
 

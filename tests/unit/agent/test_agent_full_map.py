@@ -118,3 +118,21 @@ def test_a_smaller_service_finds_the_room_that_a_larger_one_does_not() -> None:
     world.put(2, 2)
     world.settle()
     assert world.counts() == {"10.96.0.0": 5, "10.96.0.2": 2}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_a_refusal_is_believed_for_one_round_and_no_longer(name: str) -> None:
+    world = World(services=100, backends=100, members=100)
+    world.put(0, 2)
+    world.settle()
+    entries = getattr(world.maps, name)
+    entries.set_room(entries.info().count)  # what others have in the map, for now
+    world.put(1, 2)
+    world.settle()
+    assert f"mesh_{name}" in world.problems(1)
+    entries.set_room(100)
+    world.clock.advance(60.0)
+    world.settle()
+    assert world.counts() == {"10.96.0.0": 2, "10.96.0.1": 2}, "without a comparison of the maps"
+    assert not world.problems(1)
+    world.maps.check()
