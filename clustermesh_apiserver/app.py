@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from clustermesh_apiserver.apiserver import Apiserver
 from clustermesh_apiserver.run import make_apiserver, run
@@ -22,6 +24,9 @@ from meshkit.supervise import first_error
 from meshkit.version import program_version
 
 log = logging.getLogger(__name__)
+
+YOUNG_OBJECTS: Final = 20_000
+"""New objects between two collections: rows of a first listing are kept anyway, and form no cycles."""
 
 
 async def _run_until_signal(apiserver: Apiserver) -> None:
@@ -46,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         last_words.run(lambda: try_mirrored(words[1:]))
     settings = load(ApiserverSettings, words, program=APISERVER, version=f"{APISERVER} {program_version()}")
     meshlog.setup(settings.log_level)
+    gc.set_threshold(YOUNG_OBJECTS)
+    gc.freeze()  # what was imported stays
     try:
         client = load_client(settings.kubeconfig or None, settings.context or None)
         asyncio.run(_run_until_signal(make_apiserver(settings, client)))

@@ -14,6 +14,7 @@ FIXED64: Final = 1
 BYTES: Final = 2
 FIXED32: Final = 5
 _MAXIMUM_VARINT_BYTES: Final = 10
+_ONE_BYTE: Final = tuple(bytes((value,)) for value in range(0x80))  # most tags, lengths and flags
 
 Value = int | bytes
 
@@ -84,7 +85,7 @@ def map_entry(value: Value) -> tuple[str, str]:
 def put_bytes(field: int, value: bytes | str) -> bytes:
     """A string, bytes or embedded message field."""
     data = value.encode() if isinstance(value, str) else value
-    return _tag(field, BYTES) + _encode_varint(len(data)) + data
+    return _encode_varint(field << 3 | BYTES) + _encode_varint(len(data)) + data
 
 
 def put_text(field: int, value: str) -> bytes:
@@ -94,7 +95,7 @@ def put_text(field: int, value: str) -> bytes:
 
 def put_number(field: int, value: int) -> bytes:
     """A varint field; negative numbers take ten bytes, as protobuf has it."""
-    return _tag(field, VARINT) + _encode_varint(value & 0xFFFFFFFFFFFFFFFF)
+    return _encode_varint(field << 3 | VARINT) + _encode_varint(value & 0xFFFFFFFFFFFFFFFF)
 
 
 def put_map(field: int, values: Mapping[str, str]) -> bytes:
@@ -103,11 +104,9 @@ def put_map(field: int, values: Mapping[str, str]) -> bytes:
     return b"".join(put_bytes(field, entry) for entry in entries)
 
 
-def _tag(field: int, kind: int) -> bytes:
-    return _encode_varint(field << 3 | kind)
-
-
 def _encode_varint(value: int) -> bytes:
+    if value < 0x80:
+        return _ONE_BYTE[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

@@ -66,7 +66,8 @@ class Exporter(ABC):
 
     def touch(self, keys: Iterable[str]) -> None:
         """These rows changed, or something they depend on did."""
-        self._dirty.update(dict.fromkeys(keys))
+        for key in keys:
+            self._dirty[key] = None
 
     @property
     @abstractmethod
