@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from agent.datapath import spec
-from agent.datapath.config import Lifetimes
-from flows.ring import DEFAULT_CAPACITY
+from agent.datapath.config import VXLAN_PORT, Lifetimes
+from flows.ring_capacity import DEFAULT_CAPACITY
 from meshapi import installed
 from meshkit.settings import Settings, option
 from meshmodel.algorithm import MAGLEV_SIZES, Algorithm
-from meshmodel.cluster_config import VXLAN_PORT
 from meshpeer.signals import HEARTBEAT_SILENCE_S
-from meshpolicy.host_guard import KUBELET_PORT
 
 LOOPBACK: Final = "127.0.0.1"
 """Where the programs of this node find the agent; nobody else reaches it there."""
@@ -103,7 +101,7 @@ class AgentSettings(Settings):
         16_384, "entries of one pod's policy; what a pod's rules allow beyond them is denied, and its status says so"
     )
     kubelet_port: int = option(
-        KUBELET_PORT, "port of the kubelets, which no host policy closes to nodes and to the API server"
+        installed.KUBELET_PORT, "port of the kubelets, which no host policy closes to nodes and to the API server"
     )
     host_policy_open_ports: tuple[str, ...] = option(
         (), "ports of nodes that no host policy closes to anybody, such as 22/TCP; besides those of docs/policy.md"

@@ -9,9 +9,8 @@ from typing import Final, NamedTuple
 
 from flows.errors import RequestError
 from flows.proto import flow_pb2 as pb
+from flows.ring_capacity import DEFAULT_CAPACITY, check_capacity
 
-DEFAULT_CAPACITY: Final = 4095
-LARGEST: Final = (1 << 20) - 1
 _DISORDER: Final = 256
 """Events of several processors may stand this many places from where their times say."""
 
@@ -41,14 +40,6 @@ class Lost(NamedTuple):
 Item = FlowEntry | Lost
 Decode = Callable[[FlowEntry, int], pb.Flow]
 """The flow of an entry, and of its number in the ring."""
-
-
-def check_capacity(capacity: int) -> int:
-    """The capacity, one less than a power of two. Raises: RequestError."""
-    if not 1 <= capacity <= LARGEST or capacity & (capacity + 1):
-        nearest = min(max((1 << max(capacity, 1).bit_length()) - 1, 1), LARGEST)
-        raise RequestError(f"a ring of {capacity} flows: it is one less than a power of two, such as {nearest}")
-    return capacity
 
 
 class Ring:

@@ -33,6 +33,8 @@ AGENT_PORT: Final = 9879
 APISERVER_PORT: Final = 9880
 FLOW_PORT: Final = 4244
 """Hubble's, of the observer in each agent."""
+KUBELET_PORT: Final = 10250
+"""Kubernetes' own, of the kubelet on each node."""
 PROBE_PORT: Final = 9881
 """Liveness and readiness of both: the agent's on its node's 127.0.0.1, the apiserver's on its pod's address."""
 

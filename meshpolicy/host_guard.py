@@ -23,7 +23,6 @@ from meshpolicy.rule import Policy, Rule
 from meshpolicy.selector import KUBERNETES_SOURCE, LabelSelector, Operator, Requirement, equals, scope_cluster
 from meshpolicy.tier import Tier
 
-KUBELET_PORT: Final = 10250
 _ETCD_PORTS: Final = (2379, 2380)
 _API_PORT: Final = 6443
 """Where nobody says another."""
@@ -52,7 +51,7 @@ class GuardFacts:
 
     api_servers: tuple[tuple[str, int], ...] = ()
     is_api_server: bool = False
-    kubelet_port: int = KUBELET_PORT
+    kubelet_port: int = 10250
     vxlan_port: int = VXLAN_PORT
     agent_port: int = 9879
     cluster: str = ""

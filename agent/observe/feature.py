@@ -23,7 +23,8 @@ from agent.observe.serving import peers_of, serve_flows
 from agent.observe.sides import Directory, Rules, Sides
 from flows.live import LiveFlows
 from flows.proto import flow_pb2 as pb
-from flows.ring import DEFAULT_CAPACITY, Lost, decode_nothing
+from flows.ring import Lost, decode_nothing
+from flows.ring_capacity import DEFAULT_CAPACITY
 from flows.server import Served
 from flows.streams import FlowStreams
 from flows.words import qualified_name, uuid_prefix

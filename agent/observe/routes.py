@@ -17,7 +17,8 @@ from flows.errors import FilterError, RequestError
 from flows.live import LiveFlows
 from flows.proto import flow_pb2 as pb
 from flows.proto import observer_pb2 as observer
-from flows.ring import LARGEST, FlowEntry
+from flows.ring import FlowEntry
+from flows.ring_capacity import LARGEST
 from flows.text import Look, compact_line, lost_line
 from flows.words import EVENT_TYPES
 from meshapi.connection import RecentConnections

@@ -16,7 +16,8 @@ from flows.errors import FilterError, RequestError
 from flows.proto import flow_pb2 as pb
 from flows.proto import observer_pb2 as observer
 from flows.query import Reading
-from flows.ring import FlowEntry, Item, Lost, Ring, check_capacity
+from flows.ring import FlowEntry, Item, Lost, Ring
+from flows.ring_capacity import check_capacity
 from flows.selection import FlowSelection
 from tests.support.effort import examples
 from tests.support.flow_entries import S, decode
