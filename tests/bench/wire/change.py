@@ -43,7 +43,11 @@ async def measure(folder: Path, one: Store) -> dict[str, Any]:
         started = time.monotonic()
         async with _program(folder, kubeconfig, admin) as pid:
             await driver.hear()
-            start = {"wall_s": round(time.monotonic() - started, 2), "cpu_s": cpu_s(pid), "rss_mib": memory_mib(pid)}
+            start = {
+                "wall_s": round(time.monotonic() - started, 2),
+                "cpu_s": round(cpu_s(pid), 3),
+                "rss_mib": memory_mib(pid),
+            }
             return {"start": start, **await driver.ask(str(pid))}
 
 
@@ -71,7 +75,8 @@ async def drive(talk: Talk, connection: str, kubeconfig: str) -> dict[str, Any]:
     found = {}
     for what, change in (("service", label), ("slice", port)):
         meter = Meter(program=program)
-        found[what] = {**await _times(backend, change), "program_cpu_s": meter.read()["program_cpu_s"]}
+        times = await _times(backend, change)
+        found[what] = {**times, "cpu_ms_per_change": round(meter.read()["program_cpu_s"] * 1000 / SAMPLES, 3)}
     await backend.close()
     return found
 

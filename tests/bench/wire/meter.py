@@ -10,14 +10,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 Figures = dict[str, float]
 
 
 def cpu_s(pid: int) -> float:
-    """CPU seconds of a process so far, in steps of 10 ms."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+    """CPU seconds of a process so far, all threads that ever ran included. Its clock's number: clock_getcpuclockid(3)."""
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 def memory_mib(pid: int, field: str = "VmRSS") -> float:
@@ -40,7 +38,7 @@ class Meter:
         wall_s, cpu = time.monotonic() - self._wall, time.process_time() - self._cpu
         found = {"wall_s": round(wall_s, 3), "cpu_s": round(cpu, 3)}
         for name, pid in self._others.items():
-            found[f"{name}_cpu_s"] = round(cpu_s(pid) - self._before[name], 2)
+            found[f"{name}_cpu_s"] = round(cpu_s(pid) - self._before[name], 3)
         own = os.getpid()
         found |= {"rss_before_mib": self._memory, "rss_mib": memory_mib(own), "rss_peak_mib": memory_mib(own, "VmHWM")}
         if records:
