@@ -119,7 +119,7 @@ class LoadBalancerTarget:
 
         What was in force for a row that fails stays in force.
         """
-        for room in (self._room, self._member_room, self._backends):
+        for room in (self._room, self._member_room, self._backends, self._ranges.room):
             room.look_again()
         fitting, refused = self._admit(rows)
         return refused | apply_rows(fitting, _key_of, self._write)

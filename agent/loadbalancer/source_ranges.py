@@ -52,10 +52,9 @@ class SourceRanges:
     """The map, and what it holds for each frontend."""
 
     def __init__(self, ranges: Map[SourceRangeKey, SourceRangeValue]) -> None:
-        info = ranges.info()
         self._map, self._held = ranges, dict[int, set[str]]()
         self._unsure: set[int] = set()  # service ids whose last write failed: some of what is held may be missing
-        self.room = Room(info.name, info.max_entries, info.count)
+        self.room = Room(ranges)
 
     def restore(self) -> bool:
         """What an earlier agent left is known. False: nothing."""
