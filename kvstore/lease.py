@@ -22,6 +22,8 @@ KEY_TTL_S: Final = 15 * 60.0
 KEYS_PER_LEASE: Final = 1000
 PROBE_S: Final = 10.0
 RETRY_S: Final = 1.0
+PROBED_LEASES: Final = 32
+"""Asked about each `PROBE_S` though not due yet, oldest first: a lease that ends early is noticed then."""
 
 LossCallback = Callable[[frozenset[bytes]], None]
 
@@ -102,7 +104,8 @@ class LeaseSession:
             self.report_lost(lease)
 
     async def run(self) -> None:
-        """Every lease stays alive for as long as this runs; a store that was emptied is noticed within `PROBE_S`."""
+        """Every lease stays alive for as long as this runs; a store that was emptied is noticed within `PROBE_S`,
+        and so is the end of one of `PROBED_LEASES`; with more of them every lease has its turn."""
         interval_s = min(self._ttl_s / 3, PROBE_S)
         delay_s = interval_s
         while True:
@@ -116,11 +119,11 @@ class LeaseSession:
                 self._give_up_silent()
 
     async def refresh(self) -> None:
-        """Refresh the leases that are due, and at least one, as that also tells whether the store still knows us."""
+        """Refresh the leases that are due, and some more, which tells of what ended early and whether the store knows us."""
         now = self._clock.monotonic()
         oldest_first = sorted(self._leases, key=lambda lease: self._leases[lease].refreshed_at)
         due = [lease for lease in oldest_first if now - self._leases[lease].refreshed_at >= self._ttl_s / 3 - PROBE_S]
-        lives = await self._store.keep_alive(due or oldest_first[:1])
+        lives = await self._store.keep_alive(oldest_first[: max(len(due), PROBED_LEASES)])
         for lease, ttl_s in lives.items():
             if ttl_s <= 0:
                 self.report_lost(lease)

@@ -71,6 +71,27 @@ async def test_a_store_that_forgot_us_is_noticed_at_the_next_probe() -> None:
         assert store.entries[b"canary"].revision > store.entries[b"p/a"].revision
 
 
+async def test_a_lease_that_ends_early_is_noticed_at_the_next_probe_and_its_keys_are_written_again() -> None:
+    clock = ManualClock()
+    store = MemoryServer(clock)
+    client = MemoryStore(store)
+    session = LeaseSession(client, keys_per_lease=1, clock=clock)
+    shared = SharedStore(client, session, b"p/", b"canary", clock=clock)
+    async with running(session, shared):
+        for key in (b"a", b"b", b"c"):
+            shared.upsert(key, b"1")
+        shared.mark_synced()
+        await settle()
+        clock.advance(PROBE_S)
+        await settle()
+        await client.revoke(store.entries[b"p/c"].lease)
+        assert b"p/c" not in store.entries
+        clock.advance(PROBE_S)
+        await settle()
+        assert store.entries[b"p/c"].value == b"1"
+        assert session.losses == 1
+
+
 async def test_silence_for_a_whole_life_is_a_loss() -> None:
     clock = ManualClock()
     store = MemoryServer(clock)
