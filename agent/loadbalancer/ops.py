@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from agent.datapath.errors import MapError, MapFullError
+from agent.datapath.errors import MapError
 from agent.datapath.layout import MemberKey, MemberValue, ServiceAlgorithm, ServiceKey, ServiceValue
 from agent.datapath.maps import Maps
 from agent.loadbalancer.frontend_shadow import (
@@ -213,8 +213,7 @@ class LoadBalancerTarget:
             self._publish(plans)
         except Exception as exc:
             for room in (self._room, self._member_room):
-                if isinstance(exc, MapFullError) and exc.name == room.name:
-                    room.full()
+                room.note(exc)
             for plan in plans:
                 self._give_back(plan)
             with suppress(MapError):

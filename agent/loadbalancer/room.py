@@ -26,6 +26,11 @@ class Room:
     def free(self) -> int:
         return 0 if self._is_refused else max(0, self.maximum - self.used)
 
+    def note(self, error: Exception) -> None:
+        """A write failed. If the kernel refused an entry of this map there is no room until `look_again`."""
+        if isinstance(error, MapFullError) and error.name == self.name:
+            self.full()
+
     def full(self) -> None:
         """The kernel refused an entry: there is no room until `look_again`."""
         self._is_refused = True
