@@ -358,6 +358,8 @@ class AgentDB(Database):
         self.node_name, self.node_address = node_name, node_address
         self.former_addresses: frozenset[str] = frozenset()
         self.moved = Wake()
+        self.drained: frozenset[ClusterName] = frozenset()
+        """Clusters whose backends take no new connections while others can."""
         self.services: Table[ServiceName, Service] = Table(self, "services", key=lambda s: s.name)
         self.labelled_services: Table[ServiceName, LabelledService] = Table(
             self, "labelled-services", key=lambda s: s.name

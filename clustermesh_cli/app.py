@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from clustermesh_cli.certs_verbs import certs
 from clustermesh_cli.config_verbs import config
 from clustermesh_cli.console import Console
+from clustermesh_cli.drain_verbs import drain, undrain
 from clustermesh_cli.event_verbs import events
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.failure_document import print_failure
@@ -56,6 +57,8 @@ explain.command("service")(explain_service)
 app.command()(connect)
 app.command()(check)
 app.command()(disconnect)
+app.command()(drain)
+app.command()(undrain)
 app.command()(events)
 app.add_typer(flows, name="flows")
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(observe)

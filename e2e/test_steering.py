@@ -54,7 +54,14 @@ def test_weights_share_requests_order_prefers_and_zero_takes_out(whole: Mesh) ->
         assert "weights koornacht=1, tion=3" in said
         assert "in the kernel, as decided" in said
         assert said.count("37.5%") == 2, said
+        whole.clustermesh("drain", "tion", "--context", "kind-koornacht")
+        goes_to("Koornacht")
+        assert "tion is drained" in whole.clustermesh("explain", "service", "default/steered").stdout
+        assert "cluster tion is drained" in whole.clustermesh("status", "--context", "kind-koornacht").stdout
+        whole.clustermesh("undrain", "tion", "--context", "kind-koornacht")
+        goes_to("Koornacht", "Tion")
     finally:
+        whole.clustermesh("undrain", "tion", "--context", "kind-koornacht", check=False)
         whole.kubectl("tion", "scale", "deployment", "rebel-base", "--replicas", "2")
         for cluster in CLUSTERS:
             whole.delete(cluster, STEERED.format(more=""))

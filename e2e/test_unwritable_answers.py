@@ -35,6 +35,7 @@ WORDS: Final = (
     "disable --force",
     f"disconnect {' '.join(CONNECTION)}",
     "disconnect tion",
+    "drain tion",
     "enable --dry-run",
     "events",
     "events -f",
@@ -53,8 +54,9 @@ WORDS: Final = (
     "policy lint {file}",
     "status",
     "status --summary",
+    "undrain tion",
 )
-KEPT: Final = ("disable", "disconnect", "connect")
+KEPT: Final = ("disable", "disconnect", "connect", "drain", "undrain")
 """Verbs that change nothing where nothing can be said."""
 NOWHERE: Final = {"flows status", "flows list nodes", "flows list namespaces"}
 """Verbs that ask a relay, which a lab does not run."""

@@ -29,7 +29,7 @@ NOT_ENFORCED: Final = "not enforced: "
 
 class AgentStatus(Row, kw_only=True):
     """One node's agent. `services` counts frontends; each item of `problems` is a sentence for a person; `now` is what its
-    clock showed.
+    clock showed; `drained` are clusters whose backends take no new connections from here.
     """
 
     schema: int = SCHEMA
@@ -50,6 +50,7 @@ class AgentStatus(Row, kw_only=True):
     health: dict[str, str] = msgspec.field(default_factory=dict)
     datapath: dict[str, str] = msgspec.field(default_factory=dict)
     problems: list[str] = msgspec.field(default_factory=list)
+    drained: list[str] = msgspec.field(default_factory=list)
 
 
 class NodeAddressRow(Row):

@@ -89,6 +89,8 @@ MIRROR_KEY: Final = "enable-kvstoremesh"
 LIFETIME_KEY: Final = "certificate-lifetime-s"
 CA_BUNDLE: Final = "clustermesh-ca-bundle"
 REMOTE_USERS: Final = "clustermesh-remote-users"
+DRAINED: Final = "clustermesh-drained"
+"""Clusters that take no new connections of this one's clients, by name; the value says since when, for people."""
 REMOTE_USER: Final = "remote-"
 """The name of the user of a cluster that reads another is this before its own."""
 

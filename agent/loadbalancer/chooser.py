@@ -63,7 +63,9 @@ class Chooser:
         found = (self._db.backends.get((name, cluster)) for cluster in self._clusters)
         return [row for row in found if row is not None]
 
-    def candidates(self, service: Service, port: ServicePort, *, with_withdrawals: bool = True) -> list[Candidate]:
+    def candidates(
+        self, service: Service, port: ServicePort, *, with_withdrawals: bool = True, with_drains: bool = True
+    ) -> list[Candidate]:
         """Every backend that fits the port by protocol and name, own cluster first."""
         out: list[Candidate] = []
         for row in self.rows_of(service.name):
@@ -73,6 +75,7 @@ class Chooser:
             is_kept = not with_withdrawals or service.steering.keeps_unreachable
             failing = self.failing.get(service.name, NOBODY) if is_local and service.health_probe else NOBODY
             is_withdrawn = not is_kept and peer is not None and peer.is_withdrawn
+            is_withdrawn |= with_drains and cluster in self._db.drained
             for backend in fitting(row, port):
                 is_lost = is_withdrawn or (not is_kept and backend.address in self.unreachable)
                 is_lost |= bool(failing) and (backend.node, backend.address) in failing
@@ -85,7 +88,8 @@ class Chooser:
 
         `is_inside`: for the service's cluster addresses, else for its others.
 
-        Backends of withdrawn peers and behind unreachable nodes count as unhealthy, unless that alone would leave nothing.
+        Backends of drained clusters, of withdrawn peers and behind unreachable nodes count as unhealthy, unless that alone would
+        leave nothing; then drained ones are taken before those that cannot be reached.
         """
         choice, candidates = self._choose(service, port, is_inside=is_inside)
         growing = self.memory.grown(service, self._clock.monotonic())
@@ -97,8 +101,13 @@ class Chooser:
     def _choose(self, service: Service, port: ServicePort, *, is_inside: bool) -> tuple[Choice, list[Candidate]]:
         candidates = self.candidates(service, port)
         choice = self._decide(service, port, candidates, is_inside=is_inside)
+        if not _any_healthy(choice) and self._db.drained:
+            kept = self.candidates(service, port, with_drains=False)
+            again = self._decide(service, port, kept, is_inside=is_inside)
+            if _any_healthy(again):
+                return again._replace(reason=f"{again.reason}; drained clusters are kept, nothing else is left"), kept
         if not _any_healthy(choice) and (self.unreachable or self._any_withdrawn()):
-            kept = self.candidates(service, port, with_withdrawals=False)
+            kept = self.candidates(service, port, with_withdrawals=False, with_drains=False)
             again = self._decide(service, port, kept, is_inside=is_inside)
             if _any_healthy(again):
                 reason = f"{again.reason}; unreachable nodes and withdrawn peers are kept, nothing else is left"
@@ -158,7 +167,7 @@ class Chooser:
         for row in self.rows_of(service.name):
             cluster = row.cluster
             peer = self._db.peers.get(cluster)
-            if not row.is_plain or (peer is not None and peer.is_withdrawn):
+            if not row.is_plain or (peer is not None and peer.is_withdrawn) or cluster in self._db.drained:
                 is_plain = False
             cluster_id = row.cluster_id
             if name and row.has_unnamed:

@@ -15,6 +15,7 @@ from agent.feature import Compare, Feature, Reconciling, Tasks
 from agent.loadbalancer.addresses import parse_ranges
 from agent.loadbalancer.chooser import Consistency
 from agent.loadbalancer.comparison import compare_services
+from agent.loadbalancer.drained import SOURCE, DrainedSource, drained_problems
 from agent.loadbalancer.events import ServiceEvents
 from agent.loadbalancer.follower import AddressFollower
 from agent.loadbalancer.known_addresses import KnownAddresses
@@ -63,6 +64,8 @@ class LoadBalancerFeature(Feature):
             "propagation_lag_seconds", "from a backend record's arrival at this agent to its map entries"
         )
         self._listed: dict[Resource, Callable[[], None]] = {}
+        self._drained = DrainedSource(core.db, self.writer)
+        self._drained_listed: Callable[[], None] = lambda: None
 
     def restore(self) -> int:
         return self.target.restore()
@@ -71,6 +74,7 @@ class LoadBalancerFeature(Feature):
         if self._core.client is not None:
             for resource in (SERVICES, ENDPOINT_SLICES):
                 self._listed[resource] = self._core.db.frontends.expect(f"kubernetes {resource.plural}")
+            self._drained_listed = self._core.db.frontends.expect(SOURCE)
 
     def reconcilers(self) -> Sequence[Reconciling]:
         return (Reconciling("frontends", self._reconciler, (self._core.db.frontends,)),)
@@ -84,9 +88,17 @@ class LoadBalancerFeature(Feature):
             return follow
         return follow | {
             "service events": ServiceEvents(self._core.db, client, self._core.clock).run(),
+            "drained clusters": self._drained.run(client, self._core.settings.config_namespace, self._drained_listed),
             "services": self.source.run_services(client, self._listed[SERVICES]),
             "endpointslices": self.source.run_slices(client, self._listed[ENDPOINT_SLICES]),
         }
+
+    def stop_waiting(self) -> Sequence[str]:
+        """Without the right to read what is drained, nothing is."""
+        if SOURCE not in self._core.db.frontends.waiting_for:
+            return ()
+        self._drained_listed()
+        return (SOURCE,)
 
     def differences(self) -> Compare:
         rows, kept = tuple(self._core.db.frontends.rows()), self.target.backends.kept_states()
@@ -132,6 +144,7 @@ class LoadBalancerFeature(Feature):
                 "connections of this node's processes to pods that are gone end by their own time-outs only: "
                 f"{self._lost_sockets.obstacle}"
             )
+        found += [*drained_problems(self._core.db.drained), *self._drained.problems]
         return found + self.source.slice_problems()
 
     async def resolve(self, name: str, namespace: str) -> str | None:

@@ -111,6 +111,7 @@ class ServiceRows:
                 candidate,
                 is_withdrawn=peer is not None and peer.is_withdrawn,
                 is_failing=self._writer.chooser.is_failing(service, candidate),
+                is_drained=candidate.cluster in self._db.drained,
             )
 
         def status(candidate: Candidate) -> BackendStatus:

@@ -19,8 +19,12 @@ class WhyNot:
         self._rule = choice.reason.partition(";")[0]
         self._used = frozenset(c.cluster for c in choice.chosen)
 
-    def reason(self, candidate: Candidate, *, is_withdrawn: bool, is_failing: bool = False) -> str:
-        """A sentence about a candidate that is not chosen. `is_withdrawn`: its cluster is; `is_failing`: it fails its probe."""
+    def reason(
+        self, candidate: Candidate, *, is_withdrawn: bool, is_failing: bool = False, is_drained: bool = False
+    ) -> str:
+        """A sentence about a candidate that is not chosen. `is_withdrawn`: its cluster is; `is_failing`: it fails its probe;
+        `is_drained`: its cluster is.
+        """
         backend, service, here = candidate.backend, self._service, self._locality
         if self._is_here_only:
             if not candidate.is_local or backend.node != here.node:
@@ -29,6 +33,8 @@ class WhyNot:
             return "the service is not global"
         elif not shares(service.steering.weights, here.cluster, (candidate,)).get(candidate.cluster, 1):
             return f"{candidate.cluster} has weight 0"
+        if not backend.is_healthy and is_drained:
+            return f"{candidate.cluster} is drained"
         if not backend.is_healthy:
             if is_failing:
                 return "it fails its health probe"

@@ -138,6 +138,12 @@ class LoadBalancerWriter:
         if self._db.peers.put(peer):
             self._select_all({b.service for b in self._db.backends.rows() if b.cluster == peer.name})
 
+    def set_drained(self, clusters: frozenset[ClusterName]) -> None:
+        """Backends of exactly these clusters take no new connections from here on, where others can."""
+        changed, self._db.drained = clusters ^ self._db.drained, clusters
+        if changed:
+            self._select_all({row.service for row in self._db.backends.rows() if row.cluster in changed})
+
     def delete_peer(self, name: ClusterName) -> None:
         self._db.peers.delete(name)
 

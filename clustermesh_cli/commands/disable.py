@@ -31,6 +31,7 @@ from meshapi.installed import (
     CERTIFICATE_SECRETS,
     CLUSTER_NAME_KEY,
     CONFIG_MAP,
+    DRAINED,
     MIRROR_SECRET,
     PEERS_SECRET,
     REMOTE_USERS,
@@ -93,7 +94,7 @@ def _disable(client: KubeClient, namespace: str, options: DisableOptions, consol
         removed += client.delete(from_manifest(obj), meta["name"], meta.get("namespace"))
     for name in (*CERTIFICATE_SECRETS, PEERS_SECRET, MIRROR_SECRET, *(() if options.keep_ca else (CA_SECRET,))):
         removed += client.delete(k.SECRETS, name, namespace)
-    for name in (CA_BUNDLE, REMOTE_USERS):
+    for name in (CA_BUNDLE, REMOTE_USERS, DRAINED):
         removed += client.delete(k.CONFIG_MAPS, name, namespace)
     for lease in client.list(k.LEASES, namespace, AGENT_SELECTOR):
         removed += client.delete(k.LEASES, lease["metadata"]["name"], namespace)

@@ -47,7 +47,16 @@ def asked_of_request(target: RequestTarget, request: Request) -> Asked:
     if verb == "delete" and not target.name:
         verb = "deletecollection"
     resource = f"{target.resource.plural}/{target.subresource}" if target.subresource else target.resource.plural
-    return Asked(verb, target.resource.group, resource, target.namespace or "", target.name)
+    return Asked(verb, target.resource.group, resource, target.namespace or "", target.name or _selected(request))
+
+
+def _selected(request: Request) -> str:
+    """A list or watch of the object of one name is allowed by a rule for that name."""
+    for part_of_selector in request.text("fieldSelector").split(","):
+        field, _, value = part_of_selector.partition("=")
+        if field == "metadata.name":
+            return value.removeprefix("=")
+    return ""
 
 
 def asked_of_review(review: Obj) -> Asked:

@@ -223,6 +223,11 @@ class AgentScript(Script):
     def do_restore(self, name: str) -> None:
         self._set_peer(name, is_withdrawn=False)
 
+    def do_drain(self, *names: str) -> None:
+        """These clusters are drained, and no others."""
+        with self.agent.db.write():
+            self.agent.balancer.writer.set_drained(frozenset(map(ClusterName, names)))
+
     def _set_peer(self, name: str, *, is_withdrawn: bool) -> None:
         row = self.agent.db.peers.get(ClusterName(name))
         if row is None:

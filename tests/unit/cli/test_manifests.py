@@ -118,7 +118,8 @@ def test_roles_hold_no_wildcard_and_name_every_secret_and_config_map_of_theirs()
             assert not {"configmaps", "secrets"} & set(rule.get("resources", ())) or rule["resourceNames"]
             assert "secrets" not in rule.get("resources", ()) or role["metadata"]["name"] == installed.APISERVER
             assert role["kind"] == "Role" or "leases" not in rule.get("resources", ())
-    maps, leases = named("Role", installed.AGENT)["rules"]
+    maps, drained, leases = named("Role", installed.AGENT)["rules"]
+    assert (drained["resourceNames"], drained["verbs"]) == ([installed.DRAINED], ["get", "list", "watch"])
     assert maps["resourceNames"] == [installed.CONFIG_MAP, installed.CILIUM_CONFIG_MAP]
     assert (leases["resources"], leases["verbs"]) == (
         ["leases"],

@@ -23,7 +23,15 @@ from meshkit.answer_form import FORMS, AnswerForm
 
 __all__ = ["kubeconfig"]
 
-WITHOUT: Final = {("certs", "rotate"), ("connect",), ("disable",), ("disconnect",), ("enable",)}
+WITHOUT: Final = {
+    ("certs", "rotate"),
+    ("connect",),
+    ("disable",),
+    ("disconnect",),
+    ("drain",),
+    ("enable",),
+    ("undrain",),
+}
 """Verbs that change something."""
 HUBBLES: Final = {("observe",)}
 """Verbs with the forms of another command, which they stand in for."""

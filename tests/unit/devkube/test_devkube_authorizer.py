@@ -34,6 +34,7 @@ def authorizer() -> Authorizer:
 ALLOWED = [
     (AGENT, Asked("watch", "", "services")),
     (AGENT, Asked("get", "", "configmaps", "sys", "clustermesh-config")),
+    (AGENT, Asked("watch", "", "configmaps", "sys", "clustermesh-drained")),
     (AGENT, Asked("patch", "cilium.io", "ciliumnetworkpolicies/status", "shop", "x")),
     (APISERVER, Asked("create", "cilium.io", "ciliumidentities")),
     (APISERVER, Asked("get", path="/v1/status")),
