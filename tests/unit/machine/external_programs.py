@@ -81,7 +81,7 @@ OWN: Final = frozenset(
     }
 )
 # words of ours that happen to be programs on some machine
-NOT_STARTED: Final = _names("absent file host init link node patch reset route script service size watch write")
+NOT_STARTED: Final = _names("absent file host init link node open patch reset route script service size watch write")
 SHELL_WORDS: Final = _names(
     "break case cd command do done elif else esac eval exec exit export fi for function if in local read return set shift"
     " source then trap umask unset until wait while"
