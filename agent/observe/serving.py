@@ -11,8 +11,9 @@ from typing import Final
 
 from agent.core import Core
 from agent.tables import AgentDB
-from flows.methods import tls_server_name
-from flows.server import ObserverServer, PeerFacts, Served, ServerCertificates
+from flows.listener import ServerCertificates
+from flows.methods import PeerFacts, tls_server_name
+from flows.server import ObserverServer, Served
 from flows.streams import FlowStreams
 from flows.words import qualified_name
 from meshapi.installed import FLOW_SOCKET

@@ -10,10 +10,11 @@ import grpc.aio
 
 from agent.observe.serving import bind_private
 from flows.live import LiveFlows
+from flows.methods import PeerFacts
 from flows.proto import flow_pb2 as pb
 from flows.proto import observer_pb2 as observer
 from flows.ring import FlowEntry, decode_nothing
-from flows.server import ObserverServer, PeerFacts, Served
+from flows.server import ObserverServer, Served
 from flows.streams import FlowStreams
 from flows.words import TRACE
 from meshkit.clock import SystemClock

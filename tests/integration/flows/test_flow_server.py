@@ -14,13 +14,13 @@ import pytest
 from agent.observe.serving import read_certificates
 from certs import profile
 from flows.client import FlowClient, NoAnswerFromServerError, ServerAccess
-from flows.methods import tls_server_name
+from flows.methods import PeerFacts, tls_server_name
 from flows.proto import flow_pb2 as pb
 from flows.proto import health_pb2 as health
 from flows.proto import observer_pb2 as observer
 from flows.proto import peer_pb2 as peer
 from flows.ring import FlowEntry
-from flows.server import ObserverServer, PeerFacts, Served
+from flows.server import ObserverServer, Served
 from tests.integration.flows.flow_world import FlowWorld, entry
 from tests.integration.kvstore.private_etcd import Pki, eventually
 from tests.support.flow_entries import S
