@@ -14,6 +14,7 @@ DEFAULT_NAMESPACE: Final = "kube-system"
 # programs: the name of the workload, its ServiceAccount, its roles and its `k8s-app` label
 AGENT: Final = "clustermesh-agent"
 APISERVER: Final = "clustermesh-apiserver"
+RELAY: Final = "clustermesh-relay"
 VIEWER: Final = "clustermesh-viewer"
 """The account whose tokens read the programs' REST interfaces; no pod runs as it."""
 
@@ -35,6 +36,9 @@ FLOW_PORT: Final = 4244
 """Hubble's, of the observer in each agent."""
 KUBELET_PORT: Final = 10250
 """Kubernetes' own, of the kubelet on each node."""
+RELAY_PORT: Final = 4245
+"""Hubble's, of a relay."""
+RELAY_HTTP_PORT: Final = 9882
 PROBE_PORT: Final = 9881
 """Liveness and readiness of both: the agent's on its node's 127.0.0.1, the apiserver's on its pod's address."""
 
@@ -43,6 +47,7 @@ TOKEN_AUDIENCE: Final = "clustermesh"
 TOKEN_HEADER: Final = "x-clustermesh-token"
 AGENT_SOCKET: Final = "/run/clustermesh/agent.sock"
 APISERVER_SOCKET: Final = "/run/clustermesh/apiserver.sock"
+RELAY_SOCKET: Final = "/run/clustermesh/relay.sock"
 FLOW_SOCKET: Final = "flows.sock"
 """Of the observer, beside the agent's."""
 AGENT_TOKEN_FILE: Final = "/run/secrets/clustermesh/token"
@@ -56,6 +61,10 @@ REMOTE_DIRECTORY: Final = f"{STATE_DIRECTORY}/remote"
 """Certificates for reading peers' stores."""
 FLOW_DIRECTORY: Final = f"{STATE_DIRECTORY}/flows"
 """Certificates for serving flows."""
+RELAY_DIRECTORY: Final = f"{STATE_DIRECTORY}/relay"
+"""The relay's certificates for asking observers."""
+RELAY_SERVER_DIRECTORY: Final = f"{STATE_DIRECTORY}/relay-server"
+"""The relay's certificates for serving."""
 PEER_DIRECTORY: Final = "/var/lib/cilium/clustermesh"
 """The connection files of peers, and what they name: where Cilium's programs look for them too."""
 PIN_DIRECTORY: Final = "/sys/fs/bpf/clustermesh"

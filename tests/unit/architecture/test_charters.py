@@ -15,7 +15,7 @@ DOORS = {
     "pyroute2": {"agent.datapath.netlink", "lab"},
     "ctypes": {"agent.datapath", "meshkit", "lab"},
     "kubernetes": {"kube.config", "lab.devkube.api.models"},
-    "prometheus_client": {"meshkit.metrics", "agent", "clustermesh_apiserver.status"},
+    "prometheus_client": {"meshkit.metrics", "agent", "clustermesh_apiserver.status", "relay.metrics"},
     "watchfiles": {"meshkit"},
 }
 
