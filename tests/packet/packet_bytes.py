@@ -7,7 +7,7 @@ import ipaddress
 import struct
 from dataclasses import dataclass, replace
 
-ICMP, TCP, UDP = 1, 6, 17
+ICMP, TCP, UDP, SCTP = 1, 6, 17, 132
 SYN, ACK, FIN, RST = 2, 16, 1, 4
 POD_MAC, NODE_MAC = bytes.fromhex("020000000a01"), bytes.fromhex("020000000b01")
 
@@ -20,6 +20,16 @@ def checksum(data: bytes) -> int:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
+
+
+def crc32c(data: bytes) -> int:
+    """The checksum of SCTP, RFC 9260 appendix A."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value ^ 0xFFFFFFFF
 
 
 def _raw(address: str) -> bytes:
@@ -68,6 +78,10 @@ class Packet:
         if self.protocol == ICMP:
             raw = struct.pack("!HHHH", self.source_port, 0, self.destination_port, 1) + self.payload
             return raw[:2] + struct.pack("!H", checksum(raw)) + raw[4:]
+        if self.protocol == SCTP:
+            head = struct.pack("!HHI", self.source_port, self.destination_port, 0)
+            chunk = struct.pack("!BBHIIHHI", 1, 0, 20, 1, 65536, 1, 1, 1)
+            return head + struct.pack("<I", crc32c(head + bytes(4) + chunk)) + chunk
         return self.payload
 
     def ip(self) -> bytes:
