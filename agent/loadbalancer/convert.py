@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from sys import intern
 from typing import Any, NamedTuple
 
+from agent.loadbalancer.frontend import OF_PODS_ONLY
 from agent.loadbalancer.source_ranges import read_ranges
 from agent.tables import Address, Backend, Hints, LabelledService, Service, ServicePort, hints_of
 from kubeintent.endpoint_slice import read_endpoint_slice
@@ -16,7 +17,6 @@ from kubeintent.service import read_service
 from meshmodel.condition import condition_of
 from meshmodel.names import ServiceName
 
-BALANCED_PROTOCOLS = frozenset({"TCP", "UDP"})
 DEFAULT_AFFINITY_TIMEOUT_S = 10_800
 
 
@@ -67,13 +67,17 @@ def strip_service(item: dict[str, Any]) -> Service | None:
     found = read.row
     if found is None or found.external_name or found.headless or found.other_proxy or not found.cluster_ips:
         return None
+    has_node_ports = found.annotations.global_
     ranges, bad_ranges = read_ranges(found.balancer_sources)
-    ports = (p for p in found.ports if p.port is not None and p.protocol in BALANCED_PROTOCOLS)
+    ports = (p for p in found.ports if p.port is not None)
     return Service(
         name=ServiceName(found.namespace, found.name),
         addresses=_addresses(found),
         ports=tuple(
-            ServicePort(p.name, p.port or 0, p.protocol, p.node_port if found.annotations.global_ else 0) for p in ports
+            ServicePort(
+                p.name, p.port or 0, p.protocol, p.node_port if has_node_ports and p.protocol != OF_PODS_ONLY else 0
+            )
+            for p in ports
         ),
         is_global=found.annotations.global_,
         is_shared=found.annotations.global_ and found.annotations.shared,
@@ -139,8 +143,11 @@ def _addresses(found: ServiceIntent) -> tuple[Address, ...]:
 def _unsupported(found: ServiceIntent) -> Iterator[str]:
     """What a global service asks for that only its own cluster's proxy does: remote backends have no part in it."""
     for port in found.ports:
-        if port.protocol not in BALANCED_PROTOCOLS:
-            yield f"port {port.port}/{port.protocol} does not lead to other clusters: only TCP and UDP are balanced"
+        if port.protocol == OF_PODS_ONLY:
+            yield (
+                f"port {port.port}/{port.protocol} leads pods alone to other clusters: processes of nodes, and who comes from "
+                "outside, reach pods of this cluster only"
+            )
     wide = [ip for ip in found.cluster_ips if ":" in ip]
     if wide:
         yield f"{', '.join(wide)} does not lead to other clusters: only IPv4 is balanced"

@@ -11,6 +11,8 @@ from agent.tables import Address, Frontend, FrontendKey, Service, ServicePort, T
 
 ALL_ADDRESSES: Final = Address("0.0.0.0", NODE_PORT)
 """How the service map spells "every address of the node"."""
+OF_PODS_ONLY: Final = "SCTP"
+"""Pods alone are led by it: a node's own sockets and outsiders are left to the cluster's proxy."""
 
 
 def pairs_of(service: Service) -> list[tuple[Address, ServicePort]]:
@@ -43,8 +45,10 @@ def frontend_keys(service: Service) -> tuple[FrontendKey, ...]:
     return tuple(key_of(address, port) for address, port in pairs_of(service))
 
 
-def reach_of(service: Service, kind: str, scope: str) -> int:
+def reach_of(service: Service, kind: str, scope: str, protocol: str = "TCP") -> int:
     """Who is led from an address of this kind to the service's backends, beside pods. `scope`: global, all or none."""
+    if protocol == OF_PODS_ONLY:
+        return 0
     if scope == "none" or (scope == "global" and not service.is_global):
         return 0
     if kind == CLUSTER_IP or service.is_external_local:
@@ -87,6 +91,7 @@ def make_frontend(
         session_affinity_s=service.session_affinity_s,
         is_consistent=is_consistent,
         received_wall_s=wall_s,
-        reach=reach_of(service, address.kind, scope) | (0 if ranges is None else int(ServiceFlag.SOURCE_RANGES)),
+        reach=reach_of(service, address.kind, scope, port.protocol)
+        | (0 if ranges is None else int(ServiceFlag.SOURCE_RANGES)),
         source_ranges=ranges,
     )

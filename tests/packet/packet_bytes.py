@@ -8,6 +8,7 @@ import struct
 from dataclasses import dataclass, replace
 
 ICMP, TCP, UDP, SCTP = 1, 6, 17, 132
+SCTP_INIT = 1
 SYN, ACK, FIN, RST = 2, 16, 1, 4
 POD_MAC, NODE_MAC = bytes.fromhex("020000000a01"), bytes.fromhex("020000000b01")
 
@@ -23,7 +24,7 @@ def checksum(data: bytes) -> int:
 
 
 def crc32c(data: bytes) -> int:
-    """The checksum of SCTP, RFC 9260 appendix A."""
+    """The checksum of SCTP, RFC 9260 appendix A, over data whose checksum is zero; bit by bit."""
     value = 0xFFFFFFFF
     for byte in data:
         value ^= byte
@@ -38,7 +39,11 @@ def _raw(address: str) -> bytes:
 
 @dataclass(frozen=True)
 class Packet:
-    """One IPv4 packet. `flags` are TCP flags; for ICMP the ports are (type << 8 | code) and the echo id."""
+    """One IPv4 packet. `flags` are TCP flags; for ICMP the ports are (type << 8 | code) and the echo id. SCTP
+    with the flags of TCP's SYN is an INIT.
+
+    `udp_checksum`: whether UDP, or SCTP (whose device would make it), has its checksum.
+    """
 
     source: str
     destination: str
@@ -75,13 +80,13 @@ class Packet:
         if self.protocol == UDP:
             head = struct.pack("!HHHH", self.source_port, self.destination_port, 8 + len(self.payload), 0)
             return self._sealed(head + self.payload, 6) if self.udp_checksum else head + self.payload
+        if self.protocol == SCTP:
+            head = struct.pack("!HHII", self.source_port, self.destination_port, 0 if self.flags == SYN else 7, 0)
+            raw = head + struct.pack("!BBH", SCTP_INIT, 0, 4 + len(self.payload)) + self.payload
+            return raw[:8] + struct.pack("<I", crc32c(raw) if self.udp_checksum else 0) + raw[12:]
         if self.protocol == ICMP:
             raw = struct.pack("!HHHH", self.source_port, 0, self.destination_port, 1) + self.payload
             return raw[:2] + struct.pack("!H", checksum(raw)) + raw[4:]
-        if self.protocol == SCTP:
-            head = struct.pack("!HHI", self.source_port, self.destination_port, 0)
-            chunk = struct.pack("!BBHIIHHI", 1, 0, 20, 1, 65536, 1, 1, 1)
-            return head + struct.pack("<I", crc32c(head + bytes(4) + chunk)) + chunk
         return self.payload
 
     def ip(self) -> bytes:
@@ -125,10 +130,21 @@ def read(frame: bytes) -> Packet:
             packet, source_port=struct.unpack("!H", body[:2])[0], destination_port=struct.unpack("!H", body[4:6])[0],
             payload=body[8:],
         )  # fmt: skip
-    if packet.protocol not in (TCP, UDP):
+    if packet.protocol not in (TCP, UDP, SCTP):
         return packet
     ports = struct.unpack("!HH", body[:4])
     whole = not fragment & 0x2000
+    if packet.protocol == SCTP:
+        (sum_,) = struct.unpack("<I", body[8:12])
+        assert not sum_ or sum_ == crc32c(body[:8] + bytes(4) + body[12:]), "SCTP checksum"
+        return replace(
+            packet,
+            source_port=ports[0],
+            destination_port=ports[1],
+            udp_checksum=sum_ != 0,
+            payload=body[16:],
+            flags=ACK if any(body[4:8]) else SYN,
+        )
     has_checksum = packet.protocol == TCP or body[6:8] != b"\0\0"
     if whole and has_checksum:
         assert checksum(packet._pseudo_header(len(body)) + body) == 0, "transport checksum"

@@ -2,6 +2,7 @@
 /* Rewriting addresses and ports with both checksums. Incremental only: payload may still be a partial checksum (TSO). */
 #pragma once
 #include "parse.h"
+#include "sctp.h"
 
 struct l4_check { int offset; __u64 flags; };
 
@@ -56,6 +57,8 @@ inlined int replace_address(struct __sk_buff *skb, const struct packet *p, int o
 inlined int replace_port(struct __sk_buff *skb, const struct packet *p, int offset, __be16 old, __be16 new)
 {
 	struct l4_check c = l4_check_of(p);
+	if (old != new && p->protocol == PROTO_SCTP)
+		return replace_sctp_port(skb, p, offset, old, new);
 	if (old == new || !c.offset)
 		return 0;
 	if (bpf_l4_csum_replace(skb, c.offset, old, new, c.flags | 2) < 0)

@@ -61,8 +61,10 @@ inlined __u32 draw(const struct packet *p, const struct service_key *frontend, c
 }
 
 /* A backend id, or 0 when the service has none. */
-outline __u32 select_backend(const struct packet *p, struct service_key *key, const struct service_value *service)
+apart __u32 select_backend(const struct packet *p, struct service_key *key, const struct service_value *service)
 {
+	if (!p || !key || !service)
+		return 0;
 	int sticky = service->flags & SERVICE_AFFINITY;
 	__u32 id = sticky ? remembered_backend(p, service) : 0;
 	__u16 slots = service->count;
@@ -197,9 +199,9 @@ inlined int lead_to_service(struct __sk_buff *skb, struct packet *p, struct serv
 	struct conntrack_value *v = recall(p, &key, connection);
 	if (v && keeps_backend(p, service, v, *connection)) {
 		int is_ended, r = continue_service_flow(skb, p, v, &is_ended);
-		if (!is_ended || (p->protocol == PROTO_TCP && !opens_connection(p)))
+		if (!is_ended || is_within_connection(p))
 			return r;
-	} else if (!v && p->protocol == PROTO_TCP && !opens_connection(p)) {
+	} else if (!v && is_within_connection(p)) {
 		p->kind |= KIND_MIDSTREAM;	/* older than we are: whoever translated it so far goes on */
 		return 0;
 	}

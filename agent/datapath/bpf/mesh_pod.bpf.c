@@ -74,7 +74,7 @@ inlined void keep_old_path(struct packet *p, const struct way *w, const struct c
 {
 	if (v || p->frontend_port)
 		return;
-	int is_old = p->protocol == PROTO_TCP && !opens_connection(p);
+	int is_old = is_within_connection(p);
 	if (!is_old && !(p->kind & KIND_UNATTENDED) && !is_unattended(p))
 		return;
 	if (!is_old)

@@ -28,7 +28,7 @@ enum icmp_type { ICMP_ECHO_REPLY = 0, ICMP_UNREACHABLE = 3, ICMP_ECHO = 8, ICMP_
 struct icmp_header { __u8 type, code; __sum16 check; __be16 id, sequence; };
 
 /* Ports of ICMP are made of its type and id (icmp_ports). policy_port is what policy judges: the destination port, or the
- * ICMP type. */
+ * ICMP type. tcp_flags: of SCTP TCP_SYN for an INIT and TCP_ACK for all else; 0 for other protocols. */
 struct packet {
 	__be32 source, destination;
 	__be16 source_port, destination_port, policy_port, l4_offset;
@@ -78,5 +78,11 @@ inlined int opens_connection(const struct packet *p)
 {
 	if (p->protocol == PROTO_ICMP)
 		return is_query(bpf_ntohs(p->policy_port));
-	return p->protocol == PROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	return (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* Does it belong to a connection that an earlier packet opened, by what it says itself? */
+inlined int is_within_connection(const struct packet *p)
+{
+	return (p->protocol == PROTO_TCP || p->tcp_flags) && !opens_connection(p);
 }

@@ -56,12 +56,14 @@ inlined int parse_icmp(struct __sk_buff *skb, struct packet *p)
 inlined int parse_ports(struct __sk_buff *skb, struct packet *p)
 {
 	struct { __be16 source, destination; __be32 sequence, acknowledged; __u8 offset, flags; } head;
-	int is_tcp = p->protocol == PROTO_TCP;
-	if (bpf_skb_load_bytes(skb, p->l4_offset, &head, is_tcp ? 14 : 4) < 0 || (is_tcp && head.offset >> 4 < 5))
+	int is_tcp = p->protocol == PROTO_TCP, is_sctp = p->protocol == PROTO_SCTP;
+	if (bpf_skb_load_bytes(skb, p->l4_offset, &head, is_tcp ? 14 : is_sctp ? 8 : 4) < 0 || (is_tcp && head.offset >> 4 < 5))
 		return DROP_INVALID_PACKET;
 	p->source_port = head.source;
 	p->destination_port = p->policy_port = head.destination;
 	p->tcp_flags = is_tcp ? head.flags : 0;
+	if (is_sctp)	/* the verification tag of an INIT, and of nothing else, is 0 */
+		p->tcp_flags = head.sequence ? TCP_ACK : TCP_SYN;
 	return 0;
 }
 

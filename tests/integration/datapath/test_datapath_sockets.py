@@ -110,7 +110,7 @@ def test_datagrams_stay_with_their_backend_and_are_answered_by_the_service(clean
     clean.service(VIP, pods, UDP, flags=OF_NODE)
     towards = VIP if family == socket.AF_INET else f"::ffff:{VIP}"
     seen = set()
-    for _ in range(12):
+    for _ in range(40):
         with socket_of(node, socket.SOCK_DGRAM, family) as datagram:
             answers = set()
             for _ in range(4):
