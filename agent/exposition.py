@@ -14,7 +14,7 @@ from agent.datapath.layout import Direction
 from agent.datapath.reasons import Reason
 from agent.feature import Feature
 from agent.metric import PREFIX
-from agent.reports import Reconcilers
+from agent.reports import MAP_NAMES, Reconcilers
 
 
 def collect_metrics(core: Core, features: Iterable[Feature], reconcilers: Reconcilers) -> Iterable[Metric]:
@@ -22,6 +22,7 @@ def collect_metrics(core: Core, features: Iterable[Feature], reconcilers: Reconc
     for feature in features:
         yield from feature.metrics()
     yield from _drops(core)
+    yield from _fill(core)
     pending = GaugeMetricFamily(f"{PREFIX}_map_pending", "rows waiting to be written", labels=["table"])
     failing = GaugeMetricFamily(f"{PREFIX}_map_failing", "rows that could not be written", labels=["table"])
     crowded = GaugeMetricFamily(f"{PREFIX}_map_without_room", "rows for which the map has no room", labels=["table"])
@@ -35,6 +36,16 @@ def collect_metrics(core: Core, features: Iterable[Feature], reconcilers: Reconc
         crowded.add_metric([name], status.waiting_for_room)
         repaired.add_metric([name], status.repaired_total)
     yield from (pending, failing, crowded, repaired)
+
+
+def _fill(core: Core) -> Iterable[Metric]:
+    entries = GaugeMetricFamily(f"{PREFIX}_map_entries", "entries of a kernel map", labels=["map"])
+    limits = GaugeMetricFamily(f"{PREFIX}_map_max_entries", "entries that a kernel map can hold", labels=["map"])
+    for name in MAP_NAMES:
+        info = getattr(core.maps, name).info()
+        entries.add_metric([name], info.count)
+        limits.add_metric([name], info.max_entries)
+    yield from (entries, limits)
 
 
 def drops(metrics: Iterable[tuple[Any, Any]]) -> Mapping[tuple[int, int], int]:

@@ -14,7 +14,7 @@ from meshkit.reconciler import Reconciler
 Reconcilers = Mapping[str, Reconciler[Any, Any]]
 MAP_NAMES = (
     "services", "backends", "members", "source_ranges", "ipcache", "policy", "endpoints_by_address",
-    "conntrack_tcp", "conntrack_other", "conntrack_opening", "affinity", "sockets",
+    "conntrack_tcp", "conntrack_other", "conntrack_opening", "affinity", "sockets", "nat",
 )  # fmt: skip
 _TABLE_OF = {"services": "frontends", "ipcache": "prefixes", "policy": "endpoints"}
 

@@ -34,6 +34,7 @@ from agent.datapath.layout import (
     ServiceKey,
     ServiceValue,
 )
+from agent.datapath.nat_layout import NatKey, NatValue
 from agent.datapath.socket_layout import SocketKey, SocketValue
 from agent.datapath.source_range_layout import SourceRangeKey, SourceRangeValue
 
@@ -99,7 +100,7 @@ class Maps:
     Written by the agent: services, backends, members, source ranges, ipcache, policy, both endpoint maps (the same value in
     both), node, heartbeat.
     Written by the kernel: conntrack (established TCP, established others, all that are opening), affinity, sockets,
-    metrics, probes.
+    nat, metrics, probes.
     Order when a service grows: backends, members, slots 1..n, source ranges, slot 0; when it shrinks the reverse.
     """
 
@@ -117,6 +118,7 @@ class Maps:
     conntrack_opening: Map[ConntrackKey, ConntrackValue]
     affinity: Map[AffinityKey, AffinityValue]
     sockets: Map[SocketKey, SocketValue]
+    nat: Map[NatKey, NatValue]
     metrics: Map[MetricKey, MetricValue]
     probes: Map[ProbeKey, ProbeValue]
     heartbeat: Map[HeartbeatKey, HeartbeatValue]

@@ -173,6 +173,7 @@ def memory_maps(max_entries: dict[str, int] | None = None) -> MemoryMaps:
         conntrack_opening=make(spec.CONNTRACK_OPENING),
         affinity=make(spec.AFFINITY),
         sockets=make(spec.SOCKETS),
+        nat=make(spec.NAT),
         metrics=make(spec.METRICS),
         probes=make(spec.PROBES),
         heartbeat=make(spec.HEARTBEAT),

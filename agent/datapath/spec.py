@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from agent.datapath import flow_layout, layout, socket_layout, source_range_layout
+from agent.datapath import flow_layout, layout, nat_layout, socket_layout, source_range_layout
 from agent.datapath.maps import MapRecord
 
 K = TypeVar("K", bound=MapRecord)
@@ -65,6 +65,7 @@ CONNTRACK_OPENING: Final = MapSpec(
 )
 AFFINITY: Final = MapSpec("mesh_affinity", layout.AffinityKey, layout.AffinityValue, 16, 16, 1 << 16)
 SOCKETS: Final = MapSpec("mesh_sockets", socket_layout.SocketKey, socket_layout.SocketValue, 32, 24, 1 << 16)
+NAT: Final = MapSpec("mesh_nat", nat_layout.NatKey, nat_layout.NatValue, 40, 64, 1 << 17)
 METRICS: Final = MapSpec("mesh_metrics", flow_layout.MetricKey, flow_layout.MetricValue, 4, 16, 512, is_per_cpu=True)
 PROBES: Final = MapSpec("mesh_probes", flow_layout.ProbeKey, flow_layout.ProbeValue, 8, 24, 1 << 13)
 HEARTBEAT: Final = MapSpec("mesh_heartbeat", flow_layout.HeartbeatKey, flow_layout.HeartbeatValue, 4, 8, 1)

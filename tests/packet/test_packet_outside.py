@@ -11,6 +11,7 @@ import pytest
 
 from agent.datapath.flow_layout import HeartbeatKey, HeartbeatValue
 from agent.datapath.layout import BackendKey, Direction, MemberKey, ServiceFlag
+from agent.datapath.nat_layout import NatDirection, NatKey
 from agent.datapath.nat_ports import PortRange, free_ports
 from agent.datapath.reasons import Reason
 from tests.packet.packet_bytes import ACK, FIN, ICMP, RST, SYN, TCP, UDP, Packet, icmp_error, read_quote
@@ -33,6 +34,8 @@ OUTSIDE = int(ServiceFlag.OF_NODE | ServiceFlag.OF_OUTSIDERS)
 REMOTE, LOCAL = (2, REMOTE_POD, 9090), (1, NEIGHBOUR, 8080)
 EVERYWHERE = "0.0.0.0"
 NODE_ID = 6
+LEFT = 1
+"""What the programs note of connections that they leave to the stack."""
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +65,13 @@ def test_a_connection_goes_on_from_the_node_and_is_answered_from_where_it_was_ma
     assert (led.source, led.destination, led.destination_port, led.ttl) == (NODE, REMOTE_POD, 9090, 63)
     assert ports.first <= led.source_port < ports.first + ports.count
     back = answer(node, led)
+    held = dict(node.maps.nat.items())
+    key = NatKey(WORLD, address, 40000, 80, protocol)
+    assert held[key][:6] == (2, held[key].octets, NODE, REMOTE_POD, led.source_port, 9090)
+    assert held[key].flags == 0
+    reply = NatKey(REMOTE_POD, NODE, 9090, led.source_port, protocol, NatDirection.REPLY)
+    assert held[reply][2:6] == (address, WORLD, 80, 40000)
+    assert len(held) == 2
     assert back.verdict == REDIRECT
     got = back.packet
     assert (got.source, got.source_port, got.destination, got.destination_port) == (address, 80, WORLD, 40000)
@@ -79,6 +89,9 @@ def test_a_backend_of_the_own_cluster_is_left_to_the_stack_and_so_is_all_of_its_
         for _ in range(4):  # retries of the first packet, and what follows
             assert ask(node, source_port=port).verdict == first.verdict
         assert ask(node, source_port=port, flags=ACK).verdict == first.verdict
+        entry = node.maps.nat.get(NatKey(WORLD, VIP, port, 80, TCP))
+        assert entry is not None
+        assert bool(entry.flags & LEFT) is (first.verdict == PASS)
         seen[first.verdict] += 1
     assert set(seen) == {PASS, REDIRECT}
 
