@@ -22,6 +22,7 @@ from meshkit.metrics import Registry
 from meshkit.rest import NotAnswered, Rest
 from meshkit.version import program_version
 from relay.mesh import FlowMesh
+from relay.page.routes import add_page
 
 MAX_FOLLOWERS: Final = 64
 _FLOWS: Final = "application/x-ndjson"
@@ -69,4 +70,5 @@ def make_api(mesh: FlowMesh, health: Health, registry: Registry) -> FastAPI:
         """The namespaces of the flows of the last hour, with their clusters: a GetNamespacesResponse of Hubble."""
         return members_of(await mesh.list_namespaces())
 
+    add_page(app, rest, mesh)
     return app

@@ -49,6 +49,7 @@ ESSENTIAL: Final[Mapping[str, str]] = {
 }
 INSTALLED: Final[Mapping[str, str]] = {
     "bpftool": "bpftool",
+    "chromium": "chromium",
     "clang": "clang",
     "curl": "curl",
     "dnsutils": "dig",
