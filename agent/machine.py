@@ -11,7 +11,7 @@ from typing import Protocol
 
 from agent.bootstrap import Facts
 from agent.datapath import spec
-from agent.datapath.config import AttachMode, Lifetimes, NodeConfig
+from agent.datapath.config import Aggregation, AttachMode, Lifetimes, NodeConfig
 from agent.datapath.flow_layout import ProbeKey, ProbeValue
 from agent.datapath.lock import NodeLock
 from agent.datapath.maps import Map, Maps
@@ -256,6 +256,7 @@ def node_config(settings: AgentSettings, facts: Facts) -> NodeConfig:
         unattended_after_s=settings.unattended_after_s,
         control_group=None if settings.services == "none" else settings.control_group,
         leads_outsiders=settings.services != "none",
+        aggregation=Aggregation(settings.flow_aggregation),
         max_entries={
             spec.POLICY.name: settings.policy_entries,
             **service_map_sizes(settings.service_entries, _memory_bytes()),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.datapath import spec
-from agent.datapath.config import VXLAN_PORT, Lifetimes
+from agent.datapath.config import VXLAN_PORT, Aggregation, Lifetimes
 from flows.ring_capacity import DEFAULT_CAPACITY
 from meshapi import installed
 from meshkit.settings import Settings, option
@@ -141,6 +141,12 @@ class AgentSettings(Settings):
     flow_certificates: Path = option(
         Path(installed.FLOW_DIRECTORY),
         "directory with ca.crt, tls.crt and tls.key for --flow-port, which waits for them",
+    )
+    flow_aggregation: str = option(
+        Aggregation.MEDIUM.value,
+        "which packets are traced: none that are alike are left out; low, where packets go; medium, of a connection its first"
+        " packet, new TCP flags, and one every 5 s; off, nothing is recorded",
+        choices=tuple(each.value for each in Aggregation),
     )
     flow_ring: int = option(
         DEFAULT_CAPACITY, "flows that are kept for those who ask later, one less than a power of two"

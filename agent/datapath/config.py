@@ -36,6 +36,19 @@ class AttachMode(StrEnum):
     CLSACT = "clsact"
 
 
+class Aggregation(StrEnum):
+    """Which packets are traced.
+
+    off: nothing is recorded, drops and verdicts neither. none: every packet, where it comes in and where it goes. low: every
+    packet, where it goes. medium: of a connection the first packet, those with new TCP flags, and one every 5 s.
+    """
+
+    OFF = "off"
+    NONE = "none"
+    LOW = "low"
+    MEDIUM = "medium"
+
+
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """One node's constants.
@@ -46,6 +59,7 @@ class NodeConfig:
     mtu: of the overlay device; 0 = underlay MTU - 50.
     max_entries: map sizes that differ from spec.py, by map name.
     cluster_id_bits: 8 for up to 255 clusters, 9 for 511; decides where an identity's cluster id starts.
+    aggregation: which packets are traced.
     events_per_s: per CPU and event type; beyond it events are counted as lost, packets are not affected.
     lifetimes: of connections in the tracking maps.
     unattended_after_s: without a heartbeat for this long, new connections are left to the node's stack; 0: never.
@@ -63,6 +77,7 @@ class NodeConfig:
     attach_mode: AttachMode = AttachMode.AUTO
     max_entries: Mapping[str, int] = field(default_factory=dict)
     cluster_id_bits: int = 8
+    aggregation: Aggregation = Aggregation.MEDIUM
     events_per_s: int = 10_000
     mark: int = 0x0F00
     peer_redirect: bool = True

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Self
 
 from agent.datapath.address import ANY_ADDRESS, family_of, pack4, pack16, unpack4, unpack16
 
-EVENT_VERSION: Final = 1
+EVENT_VERSION: Final = 2
 
 
 class ConntrackKind(IntEnum):
@@ -26,19 +26,44 @@ class EventType(IntEnum):
     DROP = 1
     TRACE = 4
     POLICY_VERDICT = 5
+    TRANSLATION = 7
 
 
 class TracePoint(IntEnum):
-    """Where a traced packet went, Hubble's sub types."""
+    """Where a traced packet went or came in, Hubble's sub types."""
 
     TO_ENDPOINT = 0
+    TO_PROXY = 1
+    TO_HOST = 2
     TO_STACK = 3
     TO_OVERLAY = 4
+    FROM_ENDPOINT = 5
+    FROM_PROXY = 6
+    FROM_HOST = 7
+    FROM_STACK = 8
+    FROM_OVERLAY = 9
+    FROM_NETWORK = 10
+    TO_NETWORK = 11
+
+
+class VerdictWay(IntEnum):
+    """What a verdict that lets a packet on did with it."""
+
+    ON = 0
+    TO_PROXY = 1
+
+
+class Translation(IntEnum):
+    """FORWARD: a frontend became one of its backends; BACK: a backend became the frontend again."""
+
+    FORWARD = 1
+    BACK = 3
 
 
 class TraceReason(IntEnum):
-    """Only the first packet and the first reply of a connection are traced."""
+    """What connection tracking said of a traced packet; UNKNOWN where it came in."""
 
+    UNKNOWN = 0
     NEW = 1
     ESTABLISHED = 2
     REPLY = 3
@@ -58,13 +83,13 @@ class PolicyMatch(IntEnum):
 
 
 _CONNTRACK_KEY = struct.Struct("<4s4s2s2sBBH")
-_CONNTRACK_VALUE = struct.Struct("<QQIIII16s2sHBB2s")
+_CONNTRACK_VALUE = struct.Struct("<QQIIII4sIII2sHBB2s")
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _METRIC_VALUE = struct.Struct("<QQ")
 _PROBE_KEY: Final = struct.Struct("<4sI")
 _PROBE_VALUE: Final = struct.Struct("<QQII")
-_EVENT = struct.Struct("<QBBBBBBHIIIIII2s2s2sBB16s16s16s")
+_EVENT = struct.Struct("<QBBBBBBHIIIII2sH2s2s2sBB16s16s16sQQ")
 
 
 class ConntrackKey(NamedTuple):
@@ -96,6 +121,7 @@ class ConntrackValue(NamedTuple):
     lifetime: the tick (2^30 ns of CLOCK_MONOTONIC) after which the entry counts as absent.
     peer_identity: identity of the remote side when the flow was last judged.
     nat_address, nat_port: EGRESS: the frontend replies must come from; SERVICE: the chosen backend; else none.
+    reported_forward, reported_reply: the tick of the last packet of that direction that was traced.
     """
 
     packets: int
@@ -110,21 +136,23 @@ class ConntrackValue(NamedTuple):
     tcp_forward: int = 0
     tcp_reply: int = 0
     proxy_port: int = 0
+    reported_forward: int = 0
+    reported_reply: int = 0
 
     def pack(self) -> bytes:
         """56 bytes."""
         head = (self.packets, self.size_bytes, self.lifetime, self.peer_identity, self.backend_id, self.policy_revision)
-        nat = (pack16(self.nat_address), self.nat_port.to_bytes(2, "big"))
+        reported = (self.reported_forward, self.reported_reply, 0)
+        nat = (pack4(self.nat_address), *reported, self.nat_port.to_bytes(2, "big"))
         tail = (self.flags, self.tcp_forward, self.tcp_reply, self.proxy_port.to_bytes(2, "big"))
         return _CONNTRACK_VALUE.pack(*head, *nat, *tail)
 
     @classmethod
     def unpack(cls, raw: bytes) -> Self:
         """Inverse of pack."""
-        fields = list(_CONNTRACK_VALUE.unpack(raw))
-        fields[6:8] = [unpack16(fields[6]), int.from_bytes(fields[7], "big")]
-        fields[11] = int.from_bytes(fields[11], "big")
-        return cls._make(fields)
+        *head, address, forward, reply, _, port, flags, tcp_forward, tcp_reply, proxy = _CONNTRACK_VALUE.unpack(raw)
+        tail = (flags, tcp_forward, tcp_reply, int.from_bytes(proxy, "big"), forward, reply)
+        return cls._make([*head, unpack4(address), int.from_bytes(port, "big"), *tail])
 
 
 class MetricKey(NamedTuple):
@@ -234,8 +262,11 @@ class HeartbeatValue(NamedTuple):
 class DatapathEvent(NamedTuple):
     """`struct event`: one ring-buffer record.
 
-    reason: a Reason for drops and verdicts (0 = allowed), a TraceReason for traces. point: TracePoint, traces only.
-    For ICMP the ports are the ICMP type and code. frontend: the service address the pod used, or 0.0.0.0.
+    reason: a Reason for drops and verdicts (0 = allowed), a TraceReason for traces.
+    point: the TracePoint, VerdictWay or Translation, as the type has it.
+    For ICMP the ports are the ICMP type and code. frontend: the service address the pod used, or 0.0.0.0; of a
+    translation one end is the backend, and the frontend is what the client takes it for.
+    socket_cookie, cgroup_id: of a translation for a socket of the node, else 0.
     """
 
     timestamp_ns: int
@@ -258,30 +289,42 @@ class DatapathEvent(NamedTuple):
     frontend_port: int = 0
     match: int = PolicyMatch.NONE
     point: int = TracePoint.TO_ENDPOINT
+    proxy_port: int = 0
+    socket_cookie: int = 0
+    cgroup_id: int = 0
 
     def pack(self) -> bytes:
-        """96 bytes."""
+        """112 bytes."""
         small = (self.type, self.reason, self.direction, self.protocol, self.tcp_flags, self.endpoint_id)
         numbers = (self.length, self.source_identity, self.destination_identity, self.rule_id, self.ifindex)
         ports = tuple(p.to_bytes(2, "big") for p in (self.source_port, self.destination_port, self.frontend_port))
         addresses = (pack16(self.source), pack16(self.destination), pack16(self.frontend))
         extra = (self.match | self.point << 4, family_of(self.source))
-        return _EVENT.pack(self.timestamp_ns, EVENT_VERSION, *small, *numbers, 0, *ports, *extra, *addresses)
+        proxy = (self.proxy_port.to_bytes(2, "big"), 0)
+        socket = (self.socket_cookie, self.cgroup_id)
+        return _EVENT.pack(
+            self.timestamp_ns, EVENT_VERSION, *small, *numbers, *proxy, *ports, *extra, *addresses, *socket
+        )
 
     @classmethod
     def unpack(cls, raw: bytes) -> Self:
         """Inverse of pack. Raises: ValueError for another version of the record."""
-        timestamp_ns, version, *rest = _EVENT.unpack(raw)
-        if version != EVENT_VERSION:
-            raise ValueError(f"event version {version}, expected {EVENT_VERSION}")
-        *numbers, _, sport, dport, fport, extra, family, source, destination, frontend = rest
+        if len(raw) != _EVENT.size or raw[8] != EVENT_VERSION:
+            raise ValueError(f"event version {raw[8]} of {len(raw)} bytes, expected {EVENT_VERSION}")
+        timestamp_ns, _, *rest = _EVENT.unpack(raw)
+        *numbers, proxy, _, sport, dport, fport, extra, family, source, destination, frontend, cookie, cgroup = rest
         ends = [unpack16(source, family), unpack16(destination, family)]
         ports = [int.from_bytes(sport, "big"), int.from_bytes(dport, "big")]
         front = [unpack16(frontend, family), int.from_bytes(fport, "big")]
-        return cls._make([timestamp_ns, *numbers, *ends, *ports, *front, extra & 0xF, extra >> 4])
+        last = [extra & 0xF, extra >> 4, int.from_bytes(proxy, "big"), cookie, cgroup]
+        return cls._make([timestamp_ns, *numbers, *ends, *ports, *front, *last])
 
 
 # What is read of a `struct event` before anybody asks for the rest of it.
+
+
+_TYPE: Final = 9
+_NO_PORT: Final = bytes(2)
 
 
 def is_event(raw: bytes) -> bool:
@@ -295,10 +338,44 @@ def event_time_ns(raw: bytes) -> int:
 
 
 def event_sides(raw: bytes) -> bytes:
-    """Equal for records with equal addresses, identities, frontend, protocol and rule."""
-    return raw[20:32] + raw[44:46] + raw[47:96] + raw[12:13]
+    """Equal for records with equal addresses, identities, protocol, rule, and frontend if there is any.
+
+    Ports of both ends count where they may be those of a service: in a translation.
+    """
+    if raw[_TYPE] == EventType.TRANSLATION:
+        return raw[20:32] + raw[40:44] + raw[47:80] + raw[9:13]
+    if raw[44:46] == _NO_PORT:
+        return raw[20:32] + raw[47:80] + raw[12:13]
+    return raw[20:32] + raw[44:46] + raw[47:96] + raw[9:13]
 
 
 def event_head(raw: bytes) -> bytes:
     """Equal for records with equal type, reason, direction, protocol, TCP flags, policy match and trace point."""
     return raw[9:14] + raw[46:47]
+
+
+def event_type(raw: bytes) -> int:
+    """EventType."""
+    return raw[_TYPE]
+
+
+def event_point(raw: bytes) -> int:
+    """TracePoint, VerdictWay or Translation."""
+    return raw[46] >> 4
+
+
+def with_ends(raw: bytes, point: int, *, is_frontend: bool, is_source: bool) -> bytes:
+    """The same translation with this point; the backend, which is its source or its destination, may be the frontend.
+
+    The other end loses its port. Who a frontend is, no record says: its identity is 0.
+    """
+    new = bytearray(raw)
+    new[46] = raw[46] & 0xF | point << 4
+    port, address, identity = (40, 48, 20) if is_source else (42, 64, 24)
+    other = 42 if is_source else 40
+    new[other : other + 2] = _NO_PORT
+    if is_frontend:
+        new[port : port + 2] = raw[44:46]
+        new[address : address + 16] = raw[80:96]
+        new[identity : identity + 4] = bytes(4)
+    return bytes(new)

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, Self
 from agent.datapath.address import pack16, unpack16
 
 _KEY: Final = struct.Struct("<16s16s2s2sBBH")
-_VALUE: Final = struct.Struct("<QQ16s16s2s2sIIBBH")
+_VALUE: Final = struct.Struct("<QQ16s16s2s2sIIBBHII")
 
 
 class NatDirection(IntEnum):
@@ -47,6 +47,7 @@ class NatKey(NamedTuple):
 class NatValue(NamedTuple):
     """`struct nat_value`: what becomes of it; `lifetime` is the last tick (2^30 ns of CLOCK_MONOTONIC) of the entry.
 
+    `reported_*`: the tick of the last packet of that direction that was traced.
     `flags` 1: left to the node's stack, because the backend is one of the own cluster.
     """
 
@@ -61,9 +62,11 @@ class NatValue(NamedTuple):
     tcp_forward: int = 0
     tcp_reply: int = 0
     flags: int = 0
+    reported_forward: int = 0
+    reported_reply: int = 0
 
     def pack(self) -> bytes:
-        """64 bytes."""
+        """72 bytes."""
         addresses = (pack16(self.source), pack16(self.destination))
         ports = (self.source_port.to_bytes(2, "big"), self.destination_port.to_bytes(2, "big"))
         return _VALUE.pack(self.packets, self.octets, *addresses, *ports, *self[6:])

@@ -8,7 +8,7 @@ from dataclasses import astuple
 from typing import Final, NamedTuple
 
 from agent.datapath.address import pack4
-from agent.datapath.config import NodeConfig
+from agent.datapath.config import Aggregation, NodeConfig
 from agent.datapath.layout import LOOPBACK_ADDRESS, TICK_NS
 from agent.datapath.nat_ports import NO_PORTS, free_ports
 
@@ -16,6 +16,7 @@ _CONFIG = struct.Struct("<4s4s7I2sH6IQHHI")
 _PEER_REDIRECT: Final = 1
 _UNDERLAY_ETHERNET: Final = 2
 _IDENTITY_BITS: Final = 24
+_AGGREGATIONS: Final = {Aggregation.OFF: 0, Aggregation.NONE: 1, Aggregation.LOW: 2, Aggregation.MEDIUM: 3}
 
 
 class NodeDevices(NamedTuple):
@@ -38,7 +39,7 @@ def program_constants(config: NodeConfig, devices: NodeDevices, netns_cookie: in
     lives = (_ticks(seconds) for seconds in (*astuple(config.lifetimes), config.unattended_after_s))
     ports = free_ports() if config.leads_outsiders else NO_PORTS
     places = (*addresses, *numbers, *rest, port, 0, devices.underlay_ifindex)
-    return _CONFIG.pack(*places, *lives, netns_cookie, *ports, 0)
+    return _CONFIG.pack(*places, *lives, netns_cookie, *ports, _AGGREGATIONS[config.aggregation])
 
 
 def _ticks(seconds: int) -> int:

@@ -65,7 +65,7 @@ CONNTRACK_OPENING: Final = MapSpec(
 )
 AFFINITY: Final = MapSpec("mesh_affinity", layout.AffinityKey, layout.AffinityValue, 16, 16, 1 << 16)
 SOCKETS: Final = MapSpec("mesh_sockets", socket_layout.SocketKey, socket_layout.SocketValue, 32, 24, 1 << 16)
-NAT: Final = MapSpec("mesh_nat", nat_layout.NatKey, nat_layout.NatValue, 40, 64, 1 << 17)
+NAT: Final = MapSpec("mesh_nat", nat_layout.NatKey, nat_layout.NatValue, 40, 72, 1 << 17)
 METRICS: Final = MapSpec("mesh_metrics", flow_layout.MetricKey, flow_layout.MetricValue, 4, 16, 512, is_per_cpu=True)
 PROBES: Final = MapSpec("mesh_probes", flow_layout.ProbeKey, flow_layout.ProbeValue, 8, 24, 1 << 13)
 HEARTBEAT: Final = MapSpec("mesh_heartbeat", flow_layout.HeartbeatKey, flow_layout.HeartbeatValue, 4, 8, 1)
@@ -104,11 +104,11 @@ ABIS: Final[Mapping[str, MapAbi]] = {
     "mesh_metrics": MapAbi(13, 1, written_by_kernel=True),
     "mesh_lost": MapAbi(14, 1, written_by_kernel=True),
     "mesh_event_rate": MapAbi(15, 1, written_by_kernel=True),
-    "mesh_events": MapAbi(16, 1, written_by_kernel=True),
+    "mesh_events": MapAbi(16, 2, written_by_kernel=True),
     "mesh_probes": MapAbi(17, 1, written_by_kernel=True),
     "mesh_heartbeat": MapAbi(18, 1),
     "mesh_node": MapAbi(19, 1),
     "mesh_sockets": MapAbi(20, 1, written_by_kernel=True),
-    "mesh_nat": MapAbi(21, 1, written_by_kernel=True),
+    "mesh_nat": MapAbi(21, 2, written_by_kernel=True),
     "mesh_source_ranges": MapAbi(22, 1),
 }

@@ -13,21 +13,25 @@ from agent.datapath.flow_layout import (
     DatapathEvent,
     EventType,
     TraceReason,
+    VerdictWay,
     event_head,
     event_time_ns,
 )
 from agent.datapath.layout import Direction
 from agent.datapath.reasons import Reason
 from agent.observe.sides import Directory, Side, Sides
+from agent.observe.translation import SocketPoint, split_translations
 from flows.proto import flow_pb2 as pb
 from flows.ring import FlowEntry
-from flows.summary import flags_summary, icmp_summary, tcp_flags
+from flows.summary import flags_summary, icmp_summary, summarise, tcp_flags
 from flows.words import TRACE_POINTS
 from meshmodel import protocol
 
 _POINTS: Final = {
     number: pb.TraceObservationPoint.Value(name.upper().replace("-", "_")) for number, name in enumerate(TRACE_POINTS)
 }
+
+_BEFORE_TRANSLATION: Final = (SocketPoint.BEFORE_FORWARD, SocketPoint.BEFORE_BACK)
 
 
 class Head:
@@ -52,9 +56,9 @@ class FlowMaker:
         self._heads: dict[tuple[bytes, int], Head] = {}
 
     def make(self, records: Iterable[bytes]) -> list[FlowEntry]:
-        """One entry for each `struct event`."""
+        """One entry for each `struct event`, two for a translation: before it, and after it."""
         self._directory.refresh()
-        return [self._entry(raw) for raw in records]
+        return [self._entry(raw) for raw in split_translations(records)]
 
     def _entry(self, raw: bytes) -> FlowEntry:
         sides = self._directory.find(raw)
@@ -82,12 +86,19 @@ class FlowMaker:
         flow.time.seconds, flow.time.nanos = divmod(entry.time_ns, 1_000_000_000)
         flow.uuid = f"{self._uuid}{number:012x}"
         flow.node_name = self._node_name
-        flow.interface.index = event.ifindex
+        if event.ifindex:
+            flow.interface.index = event.ifindex
+        flow.proxy_port = event.proxy_port
+        flow.socket_cookie, flow.cgroup_id = event.socket_cookie, event.cgroup_id
         flow.IP.source, flow.IP.destination, flow.IP.ipVersion = sides.source.ip, sides.destination.ip, sides.version
         flow.source.MergeFromString(sides.source.endpoint)
         flow.destination.MergeFromString(sides.destination.endpoint)
-        if sides.service:
-            flow.destination_service.MergeFromString(sides.service)
+        if sides.source_xlated:
+            flow.IP.source_xlated = sides.source_xlated
+        if sides.source_service:
+            flow.source_service.MergeFromString(sides.source_service)
+        if sides.destination_service:
+            flow.destination_service.MergeFromString(sides.destination_service)
         if sides.policy:
             _add_policy(flow, is_denied=head.is_denied).MergeFromString(sides.policy)
         _add_ports(flow, event)
@@ -101,15 +112,32 @@ def namespaces_of(sides: Sides) -> Iterable[tuple[str, str]]:
 
 
 def _verdict(event: DatapathEvent) -> pb.Verdict.ValueType:
-    if event.type == EventType.DROP or (event.type == EventType.POLICY_VERDICT and event.reason):
-        return pb.DROPPED
+    match event.type:
+        case EventType.DROP:
+            return pb.DROPPED
+        case EventType.POLICY_VERDICT if event.reason:
+            return pb.DROPPED
+        case EventType.POLICY_VERDICT if event.point == VerdictWay.TO_PROXY:
+            return pb.REDIRECTED
+        case EventType.TRANSLATION:
+            return pb.TRACED if event.point in _BEFORE_TRANSLATION else pb.TRANSLATED
     return pb.FORWARDED
 
 
+def _direction(event: DatapathEvent) -> pb.TrafficDirection.ValueType:
+    """Of the connection that the packet is of, as its endpoint sees it; unknown where nobody asked for the connection."""
+    match event.type:
+        case EventType.TRANSLATION:
+            return pb.TRAFFIC_DIRECTION_UNKNOWN
+        case EventType.TRACE if event.reason == TraceReason.UNKNOWN:
+            return pb.TRAFFIC_DIRECTION_UNKNOWN
+    is_reply = event.type == EventType.TRACE and event.reason == TraceReason.REPLY
+    return pb.INGRESS if (event.direction == Direction.INGRESS) != is_reply else pb.EGRESS
+
+
 def _head_fields(event: DatapathEvent, reason: int) -> pb.Flow:
-    flow = pb.Flow(verdict=_verdict(event), Type=pb.L3_L4)
+    flow = pb.Flow(verdict=_verdict(event), Type=pb.L3_L4, traffic_direction=_direction(event))
     flow.event_type.type = event.type
-    flow.traffic_direction = pb.INGRESS if event.direction == Direction.INGRESS else pb.EGRESS
     if flow.verdict == pb.DROPPED:
         flow.drop_reason = reason
         flow.drop_reason_desc = pb.DropReason.ValueType(reason)
@@ -118,14 +146,21 @@ def _head_fields(event: DatapathEvent, reason: int) -> pb.Flow:
             flow.event_type.sub_type = event.point
             flow.trace_observation_point = _POINTS.get(event.point, pb.UNKNOWN_POINT)
             flow.trace_reason = pb.TraceReason.ValueType(event.reason)
-            flow.is_reply.value = event.reason == TraceReason.REPLY
+            if event.reason != TraceReason.UNKNOWN:
+                flow.is_reply.value = event.reason == TraceReason.REPLY
         case EventType.POLICY_VERDICT:
             flow.policy_match_type = event.match
             if flow.verdict != pb.DROPPED:
                 flow.is_reply.value = False
+        case EventType.TRANSLATION:
+            flow.Type = pb.SOCK
+            flow.sock_xlate_point = pb.SocketTranslationPoint.ValueType(event.point)
         case _:
             flow.event_type.sub_type = reason
     _add_transport(flow, event)
+    if event.type == EventType.TRANSLATION:
+        flow.l4.TCP.ClearField("flags")
+        flow.Summary = summarise(flow)
     return flow
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple, Protocol
 
-from agent.datapath.flow_layout import DatapathEvent, event_sides
+from agent.datapath.flow_layout import DatapathEvent, EventType, TraceReason, event_sides
 from agent.tables import AgentDB, FrontendKey
 from flows.proto import flow_pb2 as pb
 from flows.text import RULE_LABEL
 from meshmodel import protocol
-from meshmodel.identity import LOCAL_SCOPE_CIDR, is_reserved
+from meshmodel.identity import LOCAL_SCOPE_CIDR, Reserved, is_reserved
 from meshmodel.labels import CLUSTER_LABEL
 from meshpolicy import RuleOrigin
 
@@ -36,13 +36,25 @@ class Side(NamedTuple):
     is_labelled: bool
 
 
+class Services(NamedTuple):
+    """Encoded services of the source and the destination, if they are any, and the frontend that the source was made."""
+
+    source: bytes = b""
+    destination: bytes = b""
+    source_xlated: str = ""
+
+
 class Sides:
-    """Both ends of a packet, the service address that was used and the rule that decided; compared by identity."""
+    """Both ends of a packet, the services they are and the rule that decided; compared by identity.
 
-    __slots__ = ("destination", "policy", "service", "source", "version")
+    `source_xlated`: the service address that an answer's source was made.
+    """
 
-    def __init__(self, source: Side, destination: Side, service: bytes, policy: bytes) -> None:
-        self.source, self.destination, self.service, self.policy = source, destination, service, policy
+    __slots__ = ("destination", "destination_service", "policy", "source", "source_service", "source_xlated", "version")
+
+    def __init__(self, source: Side, destination: Side, services: Services, policy: bytes) -> None:
+        self.source, self.destination, self.policy = source, destination, policy
+        self.source_service, self.destination_service, self.source_xlated = services
         self.version = pb.IPv6 if ":" in source.ip else pb.IPv4
 
 
@@ -77,7 +89,7 @@ class Directory:
         source = self._end(event.source, event.source_identity)
         destination = self._end(event.destination, event.destination_identity)
         policy = self._policy(event.rule_id) if event.rule_id else b""
-        return Sides(source, destination, self._service(event), policy)
+        return Sides(source, destination, self._services(event), policy)
 
     def _end(self, ip: str, identity: int) -> Side:
         found = self._ends.get((ip, identity))
@@ -88,7 +100,7 @@ class Directory:
     def _make_end(self, ip: str, identity: int) -> Side:
         db = self._db
         row = db.prefixes.get(f"{ip}/32" if ":" not in ip else f"{ip}/128")
-        number = identity or (row.identity if row is not None else 0)
+        number = identity or (row.identity if row is not None else Reserved.WORLD)
         known = db.identities.get(number)
         cluster = str(known.cluster if known is not None else (row.cluster if row is not None else ""))
         if known is not None:
@@ -104,14 +116,24 @@ class Directory:
         is_labelled = is_reserved(number) or number >= LOCAL_SCOPE_CIDR or bool(labels)
         return Side(ip, endpoint.SerializeToString(), namespace, cluster, is_labelled)
 
-    def _service(self, event: DatapathEvent) -> bytes:
+    def _services(self, event: DatapathEvent) -> Services:
+        """A frontend that was used is told of the end that it led to; of a translation the end is it, by address and port."""
+        if event.type == EventType.TRANSLATION:
+            source = self._service(event.protocol, event.source, event.source_port)
+            return Services(source, self._service(event.protocol, event.destination, event.destination_port))
         if not event.frontend_port:
-            return b""
-        name = protocol.PROTOCOL_NAMES.get(event.protocol, str(event.protocol))
-        row = self._db.frontends.get(FrontendKey(event.frontend, event.frontend_port, name))
-        if row is None:
-            return pb.Service(name=f"{event.frontend}:{event.frontend_port}").SerializeToString()
-        return pb.Service(name=row.service.name, namespace=row.service.namespace).SerializeToString()
+            return Services()
+        used = self._service(event.protocol, event.frontend, event.frontend_port)
+        if not used:
+            used = pb.Service(name=f"{event.frontend}:{event.frontend_port}").SerializeToString()
+        if event.type == EventType.TRACE and event.reason == TraceReason.REPLY:
+            return Services(source=used, source_xlated=event.frontend)
+        return Services(destination=used)
+
+    def _service(self, number: int, address: str, port: int) -> bytes:
+        name = protocol.PROTOCOL_NAMES.get(number, str(number))
+        row = self._db.frontends.get(FrontendKey(address, port, name)) if port else None
+        return pb.Service(name=row.service.name, namespace=row.service.namespace).SerializeToString() if row else b""
 
     def _policy(self, rule: int) -> bytes:
         origin = self._rule_origin(rule)

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from agent.datapath.config import Aggregation
 from tests.packet.datapath_host import BPF_DIRECTORY, bpffs, build_objects, inside, namespace, run
 from tests.packet.packet_node import PacketNode
 from tests.support.leftovers import own_name
 
 
 @pytest.fixture(scope="module")
-def packet_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PacketNode]:
+def packet_node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PacketNode]:
+    """A module is given the node at another aggregation by an indirect parameter."""
     build_objects()
     work = tmp_path_factory.mktemp("packet")
     entry = work / "overlay_entry.bpf.o"
@@ -28,7 +30,7 @@ def packet_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PacketNode
     with bpffs(work / "bpf") as pins, namespace(own_name("packet")) as name, inside(name):
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         run("ip", "route", "add", "default", "dev", "lo")
-        node = PacketNode(pins / "node", entry)
+        node = PacketNode(pins / "node", entry, getattr(request, "param", Aggregation.MEDIUM))
         try:
             yield node
         finally:

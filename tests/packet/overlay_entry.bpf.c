@@ -16,7 +16,8 @@ SEC("tc")
 int test_tagged_from_outside(struct __sk_buff *skb)
 {
 	bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), skb->mark);
-	return from_outside(skb);
+	struct packet p = {};
+	return from_outside(skb, &p);
 }
 
 SEC("tc")

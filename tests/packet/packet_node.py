@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agent.datapath import layout, syscall
-from agent.datapath.config import NodeConfig
+from agent.datapath.config import Aggregation, NodeConfig
 from agent.datapath.events import EventRing
 from agent.datapath.flow_layout import DatapathEvent, EventType, MetricKey
 from agent.datapath.kernel import RawMap
@@ -65,10 +65,10 @@ def cluster_of(address: str) -> int:
 class PacketNode:
     """One node; `maps` are its kernel maps."""
 
-    def __init__(self, pins: Path, overlay_entry: Path) -> None:
+    def __init__(self, pins: Path, overlay_entry: Path, aggregation: Aggregation = Aggregation.MEDIUM) -> None:
         sizes = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096, "mesh_ct_opening": 4096}
         config = NodeConfig(NODE, 1, pins, mtu=1450, max_entries=sizes, unattended_after_s=UNATTENDED_AFTER_S)
-        config = dataclasses.replace(config, underlay_device="lo", leads_outsiders=True)
+        config = dataclasses.replace(config, underlay_device="lo", leads_outsiders=True, aggregation=aggregation)
         self.datapath = Datapath(config)
         self.maps: Maps = self.datapath.open()
         self._ring: EventRing = self.datapath.event_ring()

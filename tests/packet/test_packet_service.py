@@ -53,12 +53,6 @@ def test_the_same_ports_through_another_frontend_are_answered_from_that_one(node
     assert node.overlay(replace(direct.packet.reverse, ttl=64)).packet.source == REMOTE_POD
 
 
-def test_only_the_first_packet_of_a_connection_is_traced(node: PacketNode) -> None:
-    node.service([REMOTE])
-    assert node.send(Packet(POD, VIP)).events
-    assert not node.send(Packet(POD, VIP, flags=ACK)).events
-
-
 def test_a_udp_packet_without_checksum_keeps_having_none(node: PacketNode) -> None:
     node.service([REMOTE], UDP)
     out = node.send(Packet(POD, VIP, UDP, udp_checksum=False))

@@ -85,9 +85,23 @@ enum reason {
 	DROP_FOREIGN_SOURCE = 243,
 };
 
-enum event_type { EVENT_DROP = 1, EVENT_TRACE = 4, EVENT_VERDICT = 5 };
-enum trace_point { POINT_ENDPOINT = 0, POINT_STACK = 3, POINT_OVERLAY = 4 };
-enum trace_reason { TRACE_NEW = 1, TRACE_REPLY = 3 };
+/* Hubble's numbers. */
+enum event_type { EVENT_DROP = 1, EVENT_TRACE = 4, EVENT_VERDICT = 5, EVENT_TRANSLATION = 7 };
+enum trace_point {
+	POINT_ENDPOINT = 0, POINT_PROXY = 1, POINT_HOST = 2, POINT_STACK = 3, POINT_OVERLAY = 4,
+	POINT_FROM_ENDPOINT = 5, POINT_FROM_PROXY = 6, POINT_FROM_HOST = 7, POINT_FROM_STACK = 8, POINT_FROM_OVERLAY = 9,
+	POINT_FROM_NETWORK = 10, POINT_NETWORK = 11,
+};
+enum trace_reason { TRACE_UNKNOWN = 0, TRACE_NEW = 1, TRACE_ESTABLISHED = 2, TRACE_REPLY = 3, TRACE_RELATED = 4 };
+/* What a verdict that lets a packet on did with it. */
+enum verdict_way { WAY_ON = 0, WAY_TO_PROXY = 1 };
+/* Of an event of translation. FORWARD: the frontend became the destination; BACK: the source became the frontend. */
+enum translation { TRANSLATED_FORWARD = 1, TRANSLATED_BACK = 3 };
+/* What is traced. OFF: nothing is recorded at all. NONE: every packet where it comes in and where it goes. LOW: every packet
+ * where it goes. MEDIUM: of a connection the first packet, those with TCP flags that its side has not sent yet, and one in
+ * REPORT_TICKS, where they go. */
+enum aggregation { AGGREGATE_OFF = 0, AGGREGATE_NONE = 1, AGGREGATE_LOW = 2, AGGREGATE_MEDIUM = 3 };
+#define REPORT_TICKS 5
 enum policy_match {
 	MATCH_NONE = 0, MATCH_L3_ONLY = 1, MATCH_L3_L4 = 2, MATCH_L4_ONLY = 3, MATCH_ALL = 4, MATCH_L3_PROTO = 5,
 	MATCH_PROTO_ONLY = 6,
@@ -123,16 +137,17 @@ struct endpoint_value {
 
 /* Addresses and ports of the direction in which the flow was opened. */
 struct conntrack_key { __be32 source, destination; __be16 source_port, destination_port; __u8 protocol, kind; __u16 pad; };
-/* nat_*: EGRESS: the frontend replies are made to come from. SERVICE: the backend. Port 0: no translation. */
+/* nat_*: EGRESS: the frontend replies are made to come from. SERVICE: the backend. Port 0: no translation.
+ * reported_*: the tick of the last packet of that direction that was traced. */
 struct conntrack_value {
-	__u64 packets, bytes; __u32 lifetime, peer_identity, backend_id, policy_revision; __u8 nat_address[16];
-	__be16 nat_port; __u16 flags; __u8 tcp_forward, tcp_reply; __be16 proxy_port;
+	__u64 packets, bytes; __u32 lifetime, peer_identity, backend_id, policy_revision; __u8 nat_address[4];
+	__u32 reported_forward, reported_reply, pad; __be16 nat_port; __u16 flags; __u8 tcp_forward, tcp_reply; __be16 proxy_port;
 };
 
 /* Of one socket of the node. TO_BACKEND: what its datagrams to this frontend go to. TO_FRONTEND: what this backend is for it. */
 enum socket_direction { TO_BACKEND = 0, TO_FRONTEND = 1 };
 struct socket_key { __u64 cookie; __u8 address[16]; __be16 port; __u8 protocol, direction; __u32 pad; };
-struct socket_value { __u8 address[16]; __be16 port; __u16 pad; __u32 backend_id; };
+struct socket_value { __u8 address[16]; __be16 port; __u16 reported; __u32 backend_id; };	/* reported: low bits of a tick */
 
 /* A connection from outside. FORWARD: what the client sends becomes this; REPLY: what the backend sends does. */
 enum nat_direction { NAT_FORWARD = 0, NAT_REPLY = 1 };
@@ -140,7 +155,7 @@ enum nat_flag { NAT_LEFT = 1 };	/* to the node's stack: its backend is one of th
 struct nat_key { __u8 source[16], destination[16]; __be16 source_port, destination_port; __u8 protocol, direction; __u16 pad; };
 struct nat_value {
 	__u64 packets, bytes; __u8 source[16], destination[16]; __be16 source_port, destination_port; __u32 lifetime, backend_id;
-	__u8 tcp_forward, tcp_reply; __u16 flags;
+	__u8 tcp_forward, tcp_reply; __u16 flags; __u32 reported_forward, reported_reply;
 };
 
 struct fragment_key { __be32 source, destination; __be16 id; __u8 protocol, pad; };
@@ -155,13 +170,16 @@ struct probe { __u64 nonce; __u32 size, pad; };	/* the datagram's first bytes */
 struct probe_key { __be32 node; __u32 size; };
 struct probe_value { __u64 answered_ns, nonce; __u32 length, pad; };	/* the newest answer of a node */
 
-#define EVENT_VERSION 1
+/* direction: of the packet for the endpoint, not of its connection. point: a trace's, a verdict's way, a translation's kind.
+ * Of a translation one end is the backend and `frontend` what the client takes it for. */
+#define EVENT_VERSION 2
 struct event {
 	__u64 timestamp_ns;
 	__u8 version, type, reason, direction, protocol, tcp_flags; __u16 endpoint_id;
-	__u32 length, source_identity, destination_identity, rule_id, ifindex, pad;
+	__u32 length, source_identity, destination_identity, rule_id, ifindex; __be16 proxy_port; __u16 pad;
 	__be16 source_port, destination_port, frontend_port; __u8 match_and_point, family;
 	__u8 source[16], destination[16], frontend[16];
+	__u64 socket_cookie, cgroup_id;	/* of a socket of the node, else 0 */
 };
 
 enum config_flag { CONFIG_PEER_REDIRECT = 1, CONFIG_UNDERLAY_ETHERNET = 2 };
@@ -174,5 +192,5 @@ struct config {
 	__u32 unattended_after;	/* ticks; 0: never */
 	__u64 netns_cookie;	/* the node's network namespace; 0: not known */
 	__u16 nat_first, nat_count;	/* the node's ports for connections of outsiders; none: these are left alone */
-	__u32 pad2;
+	__u32 aggregation;
 };

@@ -73,8 +73,23 @@ inlined __u32 ct_lifetime(const struct conntrack_value *v, const struct packet *
 	return v->tcp_forward & v->tcp_reply & TCP_ACK ? CONFIG.life_established : CONFIG.life_opening;
 }
 
-inlined void ct_touch(struct conntrack_value *v, const struct packet *p, __u32 length, int is_reply)
+/* Says how the packet is traced; called before the entry takes its flags. */
+inlined void ct_report(struct conntrack_value *v, struct packet *p, int is_reply)
 {
+	__u32 last = is_reply ? v->reported_reply : v->reported_forward;
+	p->trace = is_reply ? TRACE_REPLY : TRACE_ESTABLISHED;
+	p->is_reported = is_due(p, last, is_reply ? v->tcp_reply : v->tcp_forward);
+	if (!p->is_reported)
+		return;
+	if (is_reply)
+		v->reported_reply = p->now;
+	else
+		v->reported_forward = p->now;
+}
+
+inlined void ct_touch(struct conntrack_value *v, struct packet *p, __u32 length, int is_reply)
+{
+	ct_report(v, p, is_reply);
 	__sync_fetch_and_add(&v->packets, 1);
 	__sync_fetch_and_add(&v->bytes, length);
 	if (is_reply) {
@@ -132,6 +147,7 @@ apart int ct_create(const struct conntrack_key *key, const struct packet *p, str
 		return DROP_CT_FULL;
 	v->packets = 1;
 	v->tcp_forward = p->tcp_flags;
+	v->reported_forward = p->now;
 	v->lifetime = p->now + (p->protocol == PROTO_TCP ? CONFIG.life_opening : CONFIG.life_other);
 	if (old && !(old->flags & CT_OPENING)) {
 		*old = *v;

@@ -30,7 +30,7 @@ inlined int is_addressed(struct __sk_buff *skb, const struct endpoint_value *pod
 }
 
 /* The pod expects the frontend's answer, and its own address instead of the loopback address. */
-inlined int translate_reply(struct __sk_buff *skb, struct packet *p, const struct conntrack_value *v)
+inlined int translate_reply(struct __sk_buff *skb, struct packet *p, const struct conntrack_value *v, int is_first)
 {
 	__be32 frontend, backend = p->source;
 	__be16 port = v->nat_port;
@@ -40,6 +40,9 @@ inlined int translate_reply(struct __sk_buff *skb, struct packet *p, const struc
 	__builtin_memcpy(&frontend, v->nat_address, 4);
 	p->frontend = frontend;
 	p->frontend_port = port;
+	keep_origin(p);
+	if (is_first)
+		emit(skb, p, EVENT_TRANSLATION, 0, TRANSLATED_BACK);
 	if (nat_source(skb, p, frontend, port))
 		return DROP_WRITE;
 	return flags & CT_LOOPBACK ? nat_destination(skb, p, backend, 0) : 0;
@@ -50,8 +53,9 @@ inlined int accept_reply(struct __sk_buff *skb, struct packet *p, struct conntra
 {
 	if (!v)
 		return 0;
+	int is_first = !(v->flags & CT_SEEN_REPLY);
 	touch_reply(skb, p, v);
-	*r = translate_reply(skb, p, v);
+	*r = translate_reply(skb, p, v, is_first);
 	return 1;
 }
 
@@ -108,8 +112,7 @@ apart int deliver(struct __sk_buff *skb, struct packet *p, const struct endpoint
 		r = admit(skb, p, to, how);
 	if (r)
 		return end_way(skb, p, r);
-	if (p->trace)
-		emit(skb, p, EVENT_TRACE, p->trace, POINT_ENDPOINT);
+	trace(skb, p, POINT_ENDPOINT);
 	count(TO_ENDPOINT, INGRESS, skb->len);
 	return how & DELIVER_VIA_STACK ? PASS : enter(skb, p, to, how);
 }

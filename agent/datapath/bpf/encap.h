@@ -17,8 +17,7 @@ inlined int encapsulate(struct __sk_buff *skb, struct packet *p, __be32 node)
 		return end_way(skb, p, r);
 	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX) < 0)
 		return drop(skb, p, DROP_WRITE);
-	if (p->trace)
-		emit(skb, p, EVENT_TRACE, p->trace, POINT_OVERLAY);
+	trace(skb, p, POINT_OVERLAY);
 	count(TO_OVERLAY, p->direction, skb->len);
 	set_mark(skb);
 	return bpf_redirect(CONFIG.overlay_ifindex, 0);
@@ -26,8 +25,7 @@ inlined int encapsulate(struct __sk_buff *skb, struct packet *p, __be32 node)
 
 inlined int pass_to_stack(struct __sk_buff *skb, struct packet *p)
 {
-	if (p->trace)
-		emit(skb, p, EVENT_TRACE, p->trace, POINT_STACK);
+	trace(skb, p, p->destination_identity == ID_HOST ? POINT_HOST : POINT_STACK);
 	count(TO_STACK, p->direction, skb->len);
 	return PASS;
 }

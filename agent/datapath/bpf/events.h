@@ -46,17 +46,18 @@ outline int fill_addresses(CONTEXT *skb, const struct packet *p, struct event *e
 		load_bytes(skb, offsetof(struct ipv6hdr, daddr), e->destination, 16);
 		return 0;
 	}
-	__builtin_memcpy(e->source, &p->source, 4);
+	__builtin_memcpy(e->source, p->origin ? &p->origin : &p->source, 4);
 	__builtin_memcpy(e->destination, &p->destination, 4);
 	__builtin_memcpy(e->frontend, &p->frontend, 4);
 	return 0;
 }
 
-apart int emit(CONTEXT *skb, const struct packet *p, __u8 type, __u8 reason, __u8 point)
+/* A record with what all of them have, or 0. The caller fills in the rest. */
+inlined struct event *begin_event(__u8 type, __u8 reason)
 {
-	if (!p)
-		return 0;
 	__u64 now = bpf_ktime_get_ns();
+	if (CONFIG.aggregation == AGGREGATE_OFF)
+		return 0;
 	if (!within_rate(type, now)) {
 		count_lost(0);
 		return 0;
@@ -70,24 +71,65 @@ apart int emit(CONTEXT *skb, const struct packet *p, __u8 type, __u8 reason, __u
 	e->version = EVENT_VERSION;
 	e->type = type;
 	e->reason = reason;
+	e->pad = 0;
+	e->socket_cookie = 0;
+	e->cgroup_id = 0;
+	return e;
+}
+
+inlined void fill_facts(struct event *e, const struct packet *p, __u8 point)
+{
+	int is_icmp = p->protocol == PROTO_ICMP;
 	e->direction = p->direction;
 	e->protocol = p->protocol;
 	e->tcp_flags = p->tcp_flags;
 	e->endpoint_id = p->endpoint_id;
-	e->length = length_of(skb);
 	e->source_identity = p->source_identity;
 	e->destination_identity = p->destination_identity;
 	e->rule_id = p->rule_id;
-	e->ifindex = device_of(skb);
-	e->pad = 0;
-	e->source_port = p->protocol == PROTO_ICMP ? p->policy_port : p->source_port;
-	e->destination_port = p->protocol == PROTO_ICMP ? bpf_htons(p->icmp_code) : p->destination_port;
+	e->proxy_port = p->proxy_port;
+	e->source_port = is_icmp ? p->policy_port : p->origin ? p->origin_port : p->source_port;
+	e->destination_port = is_icmp ? bpf_htons(p->icmp_code) : p->destination_port;
 	e->frontend_port = p->frontend_port;
 	e->match_and_point = p->match | point << 4;
 	e->family = p->kind & KIND_IPV6 ? 2 : 1;
+}
+
+apart int emit(CONTEXT *skb, const struct packet *p, __u8 type, __u8 reason, __u8 point)
+{
+	if (!p)
+		return 0;
+	struct event *e = begin_event(type, reason);
+	if (!e)
+		return 0;
+	fill_facts(e, p, point);
+	e->length = length_of(skb);
+	e->ifindex = device_of(skb);
 	fill_addresses(skb, p, e);
 	bpf_ringbuf_submit(e, 0);
 	return 0;
+}
+
+/* Does MEDIUM trace a packet of a side that was traced at tick `last` and sent these flags before? */
+inlined int is_due(const struct packet *p, __u32 last, __u8 flags)
+{
+	return p->now - last >= REPORT_TICKS || p->tcp_flags & ~flags;
+}
+
+/* Where a packet goes. */
+inlined void trace(CONTEXT *skb, const struct packet *p, __u8 point)
+{
+	if (!p->trace || CONFIG.aggregation == AGGREGATE_OFF)
+		return;
+	if (CONFIG.aggregation != AGGREGATE_MEDIUM || p->is_reported)
+		emit(skb, p, EVENT_TRACE, p->trace, point);
+}
+
+/* Where a packet came in: of which connection it is, nobody asked yet. */
+inlined void trace_arrival(CONTEXT *skb, const struct packet *p, __u8 point)
+{
+	if (CONFIG.aggregation == AGGREGATE_NONE)
+		emit(skb, p, EVENT_TRACE, TRACE_UNKNOWN, point);
 }
 
 apart int drop(CONTEXT *skb, const struct packet *p, int reason)

@@ -79,13 +79,12 @@ apart int track(CONTEXT *skb, struct packet *p, const struct endpoint_value *end
 		__builtin_memcpy(fresh.nat_address, &p->frontend, 4);
 	}
 	p->trace = TRACE_NEW;
+	p->is_reported = 1;
 	count(FLOW_OPENED, p->direction, length_of(skb));
 	return ct_create(key, p, &fresh, v);
 }
 
 inlined void touch_reply(CONTEXT *skb, struct packet *p, struct conntrack_value *v)
 {
-	if (!(v->flags & CT_SEEN_REPLY))
-		p->trace = TRACE_REPLY;
 	ct_touch(v, p, length_of(skb), 1);
 }

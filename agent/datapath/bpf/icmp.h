@@ -71,6 +71,8 @@ outline int related(struct __sk_buff *skb, struct packet *p, __u8 kind)
 	int r = read_quote(skb, p, &q);
 	if (r)
 		return r;
+	p->trace = TRACE_RELATED;
+	p->is_reported = 1;
 	struct conntrack_key key = {
 		.source = q.source, .destination = q.destination, .source_port = q.ports[0],
 		.destination_port = q.ports[1], .protocol = q.protocol, .kind = kind };

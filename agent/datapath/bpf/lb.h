@@ -139,6 +139,7 @@ inlined int redirect_to_backend(struct __sk_buff *skb, struct packet *p, __be32 
 	p->frontend_port = p->destination_port;
 	if (address == p->source) {
 		p->conntrack_flags |= CT_LOOPBACK;
+		keep_origin(p);
 		if (nat_source(skb, p, CONFIG.loopback_address, 0))
 			return DROP_WRITE;
 	}
@@ -176,7 +177,11 @@ inlined int open_service_flow(struct __sk_buff *skb, struct packet *p, const str
 		.nat_port = backend->port };
 	__builtin_memcpy(fresh.nat_address, &backend->address, 4);
 	int r = ct_create(key, p, &fresh, old);
-	return r ? r : redirect_to_backend(skb, p, backend->address, backend->port);
+	if (!r)
+		r = redirect_to_backend(skb, p, backend->address, backend->port);
+	if (!r)
+		emit(skb, p, EVENT_TRANSLATION, 0, TRANSLATED_FORWARD);
+	return r;
 }
 
 /* A connection stays with its backend, with or without its service, until the backend is gone. `is_ended` says so. */

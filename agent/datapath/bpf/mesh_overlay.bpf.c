@@ -58,10 +58,13 @@ int mesh_to_underlay(struct __sk_buff *skb)
 	int r = node ? judge_leaving(skb, &p, node) : 0;
 	if (r)
 		return drop(skb, &p, r);
-	if (skb->ingress_ifindex || skb->protocol != bpf_htons(ETH_P_IP))
-		return PASS;
-	struct ipcache_value *to = ipcache_lookup(outer.ip.daddr);
-	return is_for_overlay(to) ? send_by_overlay(skb, &p, to) : PASS;
+	struct ipcache_value *to = 0;
+	if (!skb->ingress_ifindex && skb->protocol == bpf_htons(ETH_P_IP))
+		to = ipcache_lookup(outer.ip.daddr);
+	if (is_for_overlay(to))
+		return send_by_overlay(skb, &p, to);
+	trace(skb, &p, POINT_NETWORK);
+	return PASS;
 }
 
 /* What comes to the node. Its stack would hand UDP for one of its other ports to the overlay device for whoever may name
@@ -84,9 +87,10 @@ int mesh_from_underlay(struct __sk_buff *skb)
 	int r = node ? judge_arriving(skb, &p, node) : 0;
 	if (r)
 		return drop(skb, &p, r);
+	trace(skb, &p, POINT_HOST);
 	if (is_by_overlay || skb->protocol != bpf_htons(ETH_P_IP) || !has_outsiders() || endpoint_of(outer.ip.daddr))
 		return PASS;
-	return from_outside(skb);
+	return from_outside(skb, &p);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

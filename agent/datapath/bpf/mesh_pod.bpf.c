@@ -191,6 +191,7 @@ int mesh_from_container(struct __sk_buff *skb)
 	if (p.source != address_of(from))
 		return drop(skb, &p, DROP_INVALID_SOURCE);
 	remember_ports(skb, &p);
+	trace_arrival(skb, &p, POINT_FROM_ENDPOINT);
 	if (p.destination == CONFIG.loopback_address)
 		return deliver(skb, &p, from, DELIVER_REPLY_ONLY);
 	if (p.kind & KIND_ICMP_ERROR) {
@@ -231,7 +232,7 @@ inlined int remember_sender(struct __sk_buff *skb, struct packet *p)
 		return 0;
 	int r = leave_node(skb, p, node, 0);
 	p->source_identity = identity;
-	p->trace = 0;
+	p->trace = p->is_reported = 0;
 	return r;
 }
 
@@ -273,6 +274,7 @@ int mesh_to_container(struct __sk_buff *skb)
 	if (r)
 		return drop(skb, &p, r);
 	remember_ports(skb, &p);
+	trace_arrival(skb, &p, p.source_identity == ID_HOST ? POINT_FROM_HOST : POINT_FROM_STACK);
 	r = remember_sender(skb, &p);
 	if (r)
 		return drop(skb, &p, r);

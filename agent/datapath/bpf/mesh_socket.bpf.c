@@ -11,6 +11,32 @@
 
 struct place { __be32 address; __be16 port; };
 
+/* The node's socket has no port yet that anybody knew, and no packet. */
+inlined void emit_socket(struct bpf_sock_addr *ctx, __u8 type, __u8 reason, __u8 point, const struct place *backend,
+			 const struct place *frontend)
+{
+	struct event *e = begin_event(type, reason);
+	int is_back = point == TRANSLATED_BACK;
+	if (!e)
+		return;
+	struct packet p = {
+		.direction = is_back ? INGRESS : EGRESS, .protocol = ctx->protocol, .frontend_port = frontend->port };
+	p.source_identity = is_back ? ID_UNKNOWN : ID_HOST;
+	p.destination_identity = is_back ? ID_HOST : ID_UNKNOWN;
+	p.source_port = is_back ? backend->port : 0;
+	p.destination_port = is_back ? 0 : backend->port;
+	fill_facts(e, &p, point);
+	e->length = e->ifindex = 0;
+	e->socket_cookie = bpf_get_socket_cookie(ctx);
+	e->cgroup_id = bpf_get_current_cgroup_id();
+	__u32 node = CONFIG.node_address;
+	__builtin_memset(e->source, 0, sizeof(e->source) * 3);
+	__builtin_memcpy(is_back ? e->source : e->destination, &backend->address, 4);
+	__builtin_memcpy(is_back ? e->destination : e->source, &node, 4);
+	__builtin_memcpy(e->frontend, &frontend->address, 4);
+	bpf_ringbuf_submit(e, 0);
+}
+
 inlined int is_of_node_socket(struct bpf_sock_addr *ctx)
 {
 	return CONFIG.netns_cookie && bpf_get_netns_cookie(ctx) == CONFIG.netns_cookie &&
@@ -73,7 +99,9 @@ inlined int lead(struct bpf_sock_addr *ctx, struct place *at, int is_datagram)
 	__u32 id = former ? former : select_backend(&p, &key, service);
 	struct backend_value *backend = bpf_map_lookup_elem(&mesh_backends, &id);
 	if (!backend) {
+		struct place none = {};
 		count(DROP_NO_BACKEND, EGRESS, 0);
+		emit_socket(ctx, EVENT_DROP, DROP_NO_BACKEND, 0, at, &none);
 		bpf_set_retval(-ECONNREFUSED);
 		return REFUSE;
 	}
@@ -81,11 +109,23 @@ inlined int lead(struct bpf_sock_addr *ctx, struct place *at, int is_datagram)
 	remember_place(ctx, &to, TO_FRONTEND, at, id);
 	if (!former) {
 		count(FLOW_OF_NODE, EGRESS, 0);
+		emit_socket(ctx, EVENT_TRANSLATION, 0, TRANSLATED_FORWARD, &to, at);
 		if (is_datagram)
 			remember_place(ctx, at, TO_BACKEND, &to, id);
 	}
 	*at = to;
 	return GO_ON;
+}
+
+/* Once in REPORT_TICKS for each socket and backend. */
+inlined void report_restored(struct bpf_sock_addr *ctx, struct socket_value *v, const struct place *backend,
+			     const struct place *frontend)
+{
+	__u16 now = bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
+	if (v->reported && (__u16)(now - v->reported) < REPORT_TICKS)
+		return;
+	v->reported = now | !now;	/* 0: never */
+	emit_socket(ctx, EVENT_TRANSLATION, 0, TRANSLATED_BACK, backend, frontend);
 }
 
 /* Whom the socket takes the backend for; false if `at` is no backend of it. */
@@ -96,8 +136,10 @@ inlined int restore(struct bpf_sock_addr *ctx, struct place *at)
 	struct socket_value *v = bpf_map_lookup_elem(&mesh_sockets, &key);
 	if (!v)
 		return 0;
+	struct place backend = *at;
 	__builtin_memcpy(&at->address, v->address, 4);
 	at->port = v->port;
+	report_restored(ctx, v, &backend, at);
 	return 1;
 }
 

@@ -80,10 +80,12 @@ int mesh_delivered(struct bpf_nf_ctx *context)
 	struct packet p = { .direction = INGRESS };
 	struct endpoint_value *node = is_passed_on(context) ? node_endpoint() : 0;
 	int r = node ? judge_delivered(context, &p, node) : 0;
-	if (!r)
-		return NF_ACCEPT;
-	drop(context, &p, r);
-	return NF_DROP;
+	if (r) {
+		drop(context, &p, r);
+		return NF_DROP;
+	}
+	trace(context, &p, POINT_HOST);
+	return NF_ACCEPT;
 }
 
 /* The node's own IPv6 is not judged but dropped. */

@@ -3,6 +3,13 @@
 #pragma once
 #include "csum.h"
 
+/* Records name who sent the packet, not what its source was made. */
+inlined void keep_origin(struct packet *p)
+{
+	p->origin = p->source;
+	p->origin_port = p->source_port;
+}
+
 /* port 0 leaves the port alone. 0, or DROP_WRITE. */
 apart int nat_source(struct __sk_buff *skb, struct packet *p, __be32 address, __be16 port)
 {

@@ -40,8 +40,7 @@ inlined int enter_overlay(struct __sk_buff *skb, struct packet *p, __be32 node)
 				  CONFIG.overlay_mtu << 16 | ICMP_UNREACHABLE << 8 | ICMP_FRAG_NEEDED);
 	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX) < 0)
 		return drop(skb, p, DROP_WRITE);
-	if (p->trace)
-		emit(skb, p, EVENT_TRACE, p->trace, POINT_OVERLAY);
+	trace(skb, p, POINT_OVERLAY);
 	count(TO_OVERLAY, EGRESS, skb->len);
 	set_mark(skb);
 	return bpf_redirect(CONFIG.overlay_ifindex, 0);
@@ -93,9 +92,16 @@ outline int answer_outside(struct __sk_buff *skb, struct packet *p, struct nat_v
 	__builtin_memcpy(&frontend, v->source, 4);
 	nat_key_of(&key, client, frontend, client_port, frontend_port, p->protocol, NAT_FORWARD);
 	struct nat_value *opened = nat_find(&key, p);
+	p->destination_identity = ID_WORLD;
+	keep_origin(p);
+	p->frontend = frontend;
+	p->frontend_port = frontend_port;
 	if (opened) {
+		int is_first = !opened->reported_reply;
 		nat_touch(opened, p, skb->len, 1);
 		v->lifetime = opened->lifetime;
+		if (is_first)
+			emit(skb, p, EVENT_TRANSLATION, 0, TRANSLATED_BACK);
 	}
 	int r = decrement_ttl(skb);
 	if (!r)
@@ -104,6 +110,7 @@ outline int answer_outside(struct __sk_buff *skb, struct packet *p, struct nat_v
 		r = nat_destination(skb, p, client, client_port);
 	if (r)
 		return drop(skb, p, r);
+	trace(skb, p, POINT_NETWORK);
 	count(TO_STACK, INGRESS, skb->len);
 	return bpf_redirect_neigh(CONFIG.underlay_ifindex, 0, 0, 0);
 }
@@ -148,8 +155,7 @@ outline int receive_for_node(struct __sk_buff *skb, struct packet *p)
 		if (!node_endpoint())	/* else host policies see it once more */
 			touch_reply(skb, p, v);
 	}
-	if (p->trace)
-		emit(skb, p, EVENT_TRACE, p->trace, POINT_STACK);
+	trace(skb, p, POINT_HOST);
 	count(TO_STACK, INGRESS, skb->len);
 	set_mark(skb);
 	return bpf_redirect(CONFIG.underlay_ifindex, BPF_F_INGRESS);

@@ -52,8 +52,7 @@ inlined int enter_overlay_as_world(struct __sk_buff *skb, struct packet *p, __be
 		.tunnel_id = ID_WORLD, .remote_ipv4 = bpf_ntohl(node), .tunnel_ttl = TUNNEL_TTL };
 	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX) < 0)
 		return drop(skb, p, DROP_WRITE);
-	if (p->trace)
-		emit(skb, p, EVENT_TRACE, p->trace, POINT_OVERLAY);
+	trace(skb, p, POINT_OVERLAY);
 	count(TO_OVERLAY, INGRESS, skb->len);
 	skb->priority = 0;
 	set_mark(skb);
@@ -80,8 +79,11 @@ outline int forward_outside(struct __sk_buff *skb, struct packet *p, const struc
 	p->frontend = p->destination;
 	p->frontend_port = p->destination_port;
 	p->destination_identity = at->identity;
+	keep_origin(p);
 	if (nat_source(skb, p, source, source_port) || nat_destination(skb, p, backend, port))
 		return drop(skb, p, DROP_WRITE);
+	if (p->trace == TRACE_NEW)
+		emit(skb, p, EVENT_TRANSLATION, 0, TRANSLATED_FORWARD);
 	return enter_overlay_as_world(skb, p, node);
 }
 
@@ -129,6 +131,7 @@ outline int open_outside(struct __sk_buff *skb, struct packet *p, const struct n
 		return PASS;	/* the stack refuses */
 	struct nat_value fresh = { .backend_id = p->backend_id, .packets = 1, .bytes = skb->len };
 	fresh.tcp_forward = p->tcp_flags;
+	fresh.reported_forward = p->now;
 	fresh.lifetime = p->now + nat_lifetime(&fresh, p);
 	__builtin_memcpy(fresh.destination, &backend->address, 4);
 	fresh.destination_port = backend->port;
@@ -142,6 +145,7 @@ outline int open_outside(struct __sk_buff *skb, struct packet *p, const struct n
 	bpf_map_update_elem(&mesh_nat, key, &fresh, BPF_ANY);
 	count(FLOW_OF_OUTSIDERS, INGRESS, skb->len);
 	p->trace = TRACE_NEW;
+	p->is_reported = 1;
 	return forward_outside(skb, p, &fresh);
 }
 
@@ -174,28 +178,30 @@ inlined int is_frame_of_device(const struct __sk_buff *skb)
 }
 
 /* What is not for a service of ours goes on to the stack. */
-outline int from_outside(struct __sk_buff *skb)
+outline int from_outside(struct __sk_buff *skb, struct packet *p)
 {
-	struct packet p = { .direction = INGRESS, .source_identity = ID_WORLD };
 	struct nat_key key;
-	if (!is_frame_of_device(skb) || parse(skb, &p))
+	__builtin_memset(p, 0, sizeof(*p));
+	p->direction = INGRESS;
+	p->source_identity = ID_WORLD;
+	if (!is_frame_of_device(skb) || parse(skb, p))
 		return PASS;
-	if (p.kind & KIND_ICMP_ERROR)
-		return error_from_outside(skb, &p);
-	if (p.protocol != PROTO_TCP && p.protocol != PROTO_UDP)
+	if (p->kind & KIND_ICMP_ERROR)
+		return error_from_outside(skb, p);
+	if (p->protocol != PROTO_TCP && p->protocol != PROTO_UDP)
 		return PASS;
-	nat_key_of(&key, p.source, p.destination, p.source_port, p.destination_port, p.protocol, NAT_FORWARD);
-	if (!endpoint_of(p.source))
-		remember_ports(skb, &p);
-	struct nat_value *v = nat_find(&key, &p);
-	if (v && stays(skb, &p, v)) {
-		nat_touch(v, &p, skb->len, 0);
+	nat_key_of(&key, p->source, p->destination, p->source_port, p->destination_port, p->protocol, NAT_FORWARD);
+	if (!endpoint_of(p->source))
+		remember_ports(skb, p);
+	struct nat_value *v = nat_find(&key, p);
+	if (v && stays(skb, p, v)) {
+		nat_touch(v, p, skb->len, 0);
 		if (v->flags & NAT_LEFT)
 			return PASS;
 		if (keep_reply(&key, v))
-			return forward_outside(skb, &p, v);
+			return forward_outside(skb, p, v);
 	}
-	if (p.protocol == PROTO_TCP && !opens_connection(&p))
-		return v && !(v->flags & NAT_LEFT) ? tell_client(skb, &p, DROP_NO_BACKEND, 0) : PASS;
-	return open_outside(skb, &p, &key);
+	if (p->protocol == PROTO_TCP && !opens_connection(p))
+		return v && !(v->flags & NAT_LEFT) ? tell_client(skb, p, DROP_NO_BACKEND, 0) : PASS;
+	return open_outside(skb, p, &key);
 }

@@ -52,6 +52,7 @@ inlined int receive(struct __sk_buff *skb, struct packet *p, __be32 outer_source
 	remember_ports(skb, p);
 	if (is_probe(p))
 		return take_probe(skb, p);
+	trace_arrival(skb, p, POINT_FROM_OVERLAY);
 	tell_nodes_apart(p);
 	struct endpoint_value *to = endpoint_of(p->destination);
 	if (!to && is_own_address(p->destination))

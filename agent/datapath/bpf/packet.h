@@ -32,11 +32,13 @@ struct icmp_header { __u8 type, code; __sum16 check; __be16 id, sequence; };
 struct packet {
 	__be32 source, destination;
 	__be16 source_port, destination_port, policy_port, l4_offset;
-	__u8 protocol, tcp_flags, kind, direction, match, icmp_code, trace, pad;
+	__u8 protocol, tcp_flags, kind, direction, match, icmp_code;
+	__u8 trace, is_reported;	/* a trace_reason; whether MEDIUM traces the packet */
 	__u16 endpoint_id;
 	__u32 source_identity, destination_identity, rule_id, backend_id;
 	__be32 frontend;
-	__be16 frontend_port;
+	__be32 origin;	/* the source before it was translated, for records; 0: it was not */
+	__be16 origin_port, frontend_port, proxy_port;
 	__u16 conntrack_flags;
 	__be32 tunnel_source;	/* 0: not from the overlay */
 	__u32 now;	/* ticks: read once */

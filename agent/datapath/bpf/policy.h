@@ -68,6 +68,6 @@ apart int judge(CONTEXT *skb, struct packet *p, const struct endpoint_value *end
 		return 0;
 	int r = policy_verdict(p, endpoint, peer);
 	if (is_new || r)
-		emit(skb, p, EVENT_VERDICT, r, 0);
+		emit(skb, p, EVENT_VERDICT, r, WAY_ON);
 	return r;
 }

@@ -52,6 +52,7 @@ outline int judge_arriving(struct __sk_buff *skb, struct packet *p, const struct
 	if (r || (p->protocol == PROTO_UDP && p->destination_port == CONFIG.vxlan_port))
 		return r;
 	p->source_identity = identity_outside(p->source);
+	trace_arrival(skb, p, POINT_FROM_NETWORK);
 	return enter_node(skb, p, node);
 }
 

@@ -49,8 +49,8 @@ def _offset(types: dict[int, Any], struct: str, member: str) -> int:
 STRUCTS = {
     "service_key": 12, "service_value": 12, "backend_value": 12, "member_key": 8, "affinity_key": 16,
     "affinity_value": 16, "ipcache_key": 24, "ipcache_value": 24, "policy_key": 16, "policy_value": 12,
-    "endpoint_value": 44, "conntrack_key": 16, "conntrack_value": 56, "metric_value": 16, "config": 80, "event": 96,
-    "source_range_key": 24, "socket_key": 32, "socket_value": 24, "nat_key": 40, "nat_value": 64,
+    "endpoint_value": 44, "conntrack_key": 16, "conntrack_value": 56, "metric_value": 16, "config": 80, "event": 112,
+    "source_range_key": 24, "socket_key": 32, "socket_value": 24, "nat_key": 40, "nat_value": 72,
 }  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def test_reasons_and_texts_are_those_of_the_header() -> None:
 def test_the_version_of_an_event_is_that_of_the_header() -> None:
     header = (BPF_DIRECTORY / "abi.h").read_text()
     assert f"#define EVENT_VERSION {EVENT_VERSION}\n" in header
-    assert DatapathEvent(0, *[0] * 11, "0.0.0.0", "0.0.0.0", 0, 0).pack()[8] == 1
+    assert DatapathEvent(0, *[0] * 11, "0.0.0.0", "0.0.0.0", 0, 0).pack()[8] == EVENT_VERSION
 
 
 def test_map_names_and_sizes_are_those_of_the_header() -> None:

@@ -7,7 +7,15 @@ import asyncio
 
 import pytest
 
-from agent.datapath.flow_layout import DatapathEvent, EventType, PolicyMatch, TracePoint, TraceReason
+from agent.datapath.flow_layout import (
+    DatapathEvent,
+    EventType,
+    PolicyMatch,
+    TracePoint,
+    TraceReason,
+    Translation,
+    VerdictWay,
+)
 from agent.datapath.layout import Direction
 from agent.datapath.reasons import Reason
 from agent.observe.flow import FlowMaker
@@ -199,6 +207,59 @@ def test_a_flow_has_what_hubble_derives_of_the_event(db: AgentDB, maker: FlowMak
     trace = flow_of(maker, type=EventType.TRACE, reason=TraceReason.NEW, point=TracePoint.TO_ENDPOINT)
     assert (trace.trace_observation_point, trace.event_type.sub_type, trace.trace_reason) == (pb.TO_ENDPOINT, 0, pb.NEW)
     assert (trace.is_reply.value, trace.drop_reason) == (False, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"reason": TraceReason.NEW}, ("EGRESS", False)),
+        ({"reason": TraceReason.ESTABLISHED, "direction": Direction.INGRESS}, ("INGRESS", False)),
+        ({"reason": TraceReason.REPLY}, ("INGRESS", True)),
+        ({"reason": TraceReason.REPLY, "direction": Direction.INGRESS}, ("EGRESS", True)),
+        ({"reason": TraceReason.RELATED}, ("EGRESS", False)),
+        ({"reason": TraceReason.UNKNOWN}, ("TRAFFIC_DIRECTION_UNKNOWN", None)),
+    ],
+)
+def test_a_trace_has_the_direction_of_its_connection(
+    maker: FlowMaker, changes: dict[str, object], expected: tuple[str, bool | None]
+) -> None:
+    flow = flow_of(maker, type=EventType.TRACE, **changes)
+    is_reply = flow.is_reply.value if flow.HasField("is_reply") else None
+    assert (pb.TrafficDirection.Name(flow.traffic_direction), is_reply) == expected
+
+
+def test_a_translation_is_two_flows_before_and_after(maker: FlowMaker) -> None:
+    used = {"type": EventType.TRANSLATION, "reason": 0, "frontend": "172.20.1.9", "frontend_port": 80}
+    forward = event(point=Translation.FORWARD, **used)
+    ends = {"source": "10.2.0.9", "destination": "10.1.0.5", "source_port": 9090, "destination_port": 43210}
+    identities = {"source_identity": SERVER, "destination_identity": CLIENT}
+    back = event(point=Translation.BACK, socket_cookie=7, cgroup_id=9, **used, **ends, **identities)
+    flows = [maker.decode(entry, 7) for entry in made(maker, forward, back)]
+    assert [compact_line(flow).partition(": ")[2] for flow in flows] == [
+        "default/xw (ID:65543) <> default/rebel-base:80 (world) pre-xlate-fwd TRACED (TCP)",
+        "default/xw (ID:65543) <> default/rb:9090 (ID:131081) post-xlate-fwd TRANSLATED (TCP)",
+        "default/rb:9090 (ID:131081) <> default/xw (ID:65543) pre-xlate-rev TRACED (TCP)",
+        "default/rebel-base:80 (world) <> default/xw (ID:65543) post-xlate-rev TRANSLATED (TCP)",
+    ]
+    assert {(flow.Type, flow.event_type.type, flow.traffic_direction) for flow in flows} == {(pb.SOCK, 7, 0)}
+    assert [(flow.socket_cookie, flow.cgroup_id) for flow in flows] == [(0, 0), (0, 0), (7, 9), (7, 9)]
+    assert [flow.destination_service.name for flow in flows] == ["rebel-base", "", "", ""]
+
+
+def test_an_answer_of_a_service_names_who_answered_and_what_it_was_made(maker: FlowMaker) -> None:
+    flow = flow_of(
+        maker, type=EventType.TRACE, reason=TraceReason.REPLY, direction=Direction.INGRESS, source="10.2.0.9",
+        destination="10.1.0.5", source_identity=SERVER, destination_identity=CLIENT, frontend="172.20.1.9", frontend_port=80,
+    )  # fmt: skip
+    assert (flow.IP.source, flow.IP.source_xlated, flow.source.pod_name) == ("10.2.0.9", "172.20.1.9", "rb")
+    assert (flow.source_service.name, flow.HasField("destination_service")) == ("rebel-base", False)
+
+
+def test_a_verdict_that_led_to_a_proxy_is_told(maker: FlowMaker) -> None:
+    verdict = {"type": EventType.POLICY_VERDICT, "reason": 0, "point": VerdictWay.TO_PROXY, "proxy_port": 10001}
+    flow = flow_of(maker, match=PolicyMatch.L3_L4, **verdict)
+    assert (flow.verdict, flow.proxy_port) == (pb.REDIRECTED, 10001)
+    assert "policy-verdict:L3-L4 EGRESS ALLOWED" in compact_line(flow)
 
 
 def test_names_are_those_of_the_moment_and_are_looked_up_again_when_a_table_changed(

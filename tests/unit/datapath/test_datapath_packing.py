@@ -63,15 +63,15 @@ RECORDS: dict[str, tuple[int, st.SearchStrategy[Any]]] = {
     "conntrack value": (
         56,
         st.builds(
-            flow_layout.ConntrackValue, _u64, _u64, _u32, _u32, _u32, _u32, _v4, _u16, _u16, _u8, _u8, _u16
+            flow_layout.ConntrackValue, _u64, _u64, _u32, _u32, _u32, _u32, _v4, _u16, _u16, _u8, _u8, _u16, _u32, _u32
         ),
     ),
     "metric key": (4, st.builds(flow_layout.MetricKey, _u8, st.integers(0, 1))),
     "event": (
-        96,
+        112,
         st.builds(
             flow_layout.DatapathEvent, _u64, _u8, _u8, _u8, _u8, _u8, _u16, _u32, _u32, _u32, _u32, _u32, _v4, _v4,
-            _u16, _u16, _v4, _u16, st.integers(0, 15), st.integers(0, 15),
+            _u16, _u16, _v4, _u16, st.integers(0, 15), st.integers(0, 15), _u16, _u64, _u64,
         ),
     ),
 }  # fmt: skip
@@ -118,7 +118,7 @@ def test_a_record_that_does_not_fit_is_refused(record: Any) -> None:
 
 
 def test_an_event_of_another_version_is_refused() -> None:
-    raw = bytearray(96)
+    raw = bytearray(112)
     raw[8] = flow_layout.EVENT_VERSION + 1
     with pytest.raises(ValueError, match="event version"):
         flow_layout.DatapathEvent.unpack(bytes(raw))
