@@ -13,6 +13,7 @@ from lab.devkube.api.defaults import set_defaults
 from lab.devkube.api.error import Cause, already_exists, bad_request, conflict, forbidden, invalid, not_found
 from lab.devkube.api.objects import Obj, is_deleting, metadata, name_of, namespace_of, part, timestamp
 from lab.devkube.api.resource import ApiResource
+from lab.devkube.api.service_rules import drop_outdated
 from lab.devkube.api.store import ObjectStore
 from lab.devkube.api.validation import check
 
@@ -103,6 +104,8 @@ class Admission:
             self._kinds.complete(resource, obj)
         else:
             set_defaults(resource.kind, obj)
+        if resource.key == ("", "services"):
+            drop_outdated(obj, old)
         check(resource, obj, old)
         if resource.key == ("", "services"):
             self._addresses.allocate(resource, obj, old)

@@ -6,23 +6,21 @@ Only the mistakes people make often are found here; a production server knows ma
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterator
 
 from lab.devkube.api.error import Cause, invalid
+from lab.devkube.api.field_rules import LABEL, SUBDOMAIN, bad_value, duplicate, label_value, required
+from lab.devkube.api.network_policy_rules import check_network_policy
 from lab.devkube.api.objects import Obj, items_of, name_of, part
 from lab.devkube.api.resource import ApiResource
+from lab.devkube.api.service_rules import check_endpoint_slice, check_service
 
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _QUALIFIED = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
-_LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
 _DATA_KEY = re.compile(r"[-._a-zA-Z0-9]+")
 _PATH_NAMED = frozenset({"roles", "rolebindings", "clusterroles", "clusterrolebindings"})
 _LABEL_NAMED = frozenset({"namespaces"})
-_LINK_LOCAL_MULTICAST = (ipaddress.ip_network("224.0.0.0/24"), ipaddress.ip_network("ff02::/16"))
 
 
 def check(resource: ApiResource, obj: Obj, old: Obj | None) -> None:
@@ -32,15 +30,6 @@ def check(resource: ApiResource, obj: Obj, old: Obj | None) -> None:
         causes.extend(rule(obj, old))
     if causes:
         raise invalid(resource, name_of(obj), causes)
-
-
-def required(field: str) -> Cause:
-    return Cause(field, "FieldValueRequired", "Required value")
-
-
-def bad_value(field: str, value: object, why: str) -> Cause:
-    shown = f'"{value}"' if isinstance(value, str) else str(value)
-    return Cause(field, "FieldValueInvalid", f"Invalid value: {shown}: {why}")
 
 
 def _name(resource: ApiResource, obj: Obj) -> Iterator[Cause]:
@@ -57,14 +46,14 @@ def _name(resource: ApiResource, obj: Obj) -> Iterator[Cause]:
                 "or '-', start with an alphabetic character, and end with an alphanumeric character",
             )
     elif resource.plural in _LABEL_NAMED:
-        if len(name) > 63 or not _LABEL.fullmatch(name):
+        if len(name) > 63 or not LABEL.fullmatch(name):
             yield bad_value(
                 "metadata.name",
                 name,
                 "a lowercase RFC 1123 label must consist of lower case alphanumeric "
                 "characters or '-', and must start and end with an alphanumeric character",
             )
-    elif len(name) > 253 or not _SUBDOMAIN.fullmatch(name):
+    elif len(name) > 253 or not SUBDOMAIN.fullmatch(name):
         yield bad_value(
             "metadata.name",
             name,
@@ -77,21 +66,15 @@ def _labels(obj: Obj) -> Iterator[Cause]:
     for field, check_value in (("labels", True), ("annotations", False)):
         for key, value in (obj["metadata"].get(field) or {}).items():
             prefix, slash, name = key.rpartition("/")
-            if len(name) > 63 or not _QUALIFIED.fullmatch(name) or (slash and not _SUBDOMAIN.fullmatch(prefix)):
+            if len(name) > 63 or not _QUALIFIED.fullmatch(name) or (slash and not SUBDOMAIN.fullmatch(prefix)):
                 yield bad_value(
                     f"metadata.{field}",
                     key,
                     "name part must consist of alphanumeric characters, '-', '_' "
                     "or '.', and must start and end with an alphanumeric character",
                 )
-            if check_value and (len(str(value)) > 63 or not _LABEL_VALUE.fullmatch(str(value))):
-                yield bad_value(
-                    f"metadata.{field}",
-                    value,
-                    "a valid label must be an empty string or consist of "
-                    "alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
-                    "character",
-                )
+            if check_value:
+                yield from label_value(f"metadata.{field}", value)
 
 
 def _pod_spec(spec: Obj, field: str) -> Iterator[Cause]:
@@ -107,7 +90,7 @@ def _pod_spec(spec: Obj, field: str) -> Iterator[Cause]:
             if not name:
                 yield required(f"{here}.name")
             elif name in seen:
-                yield Cause(f"{here}.name", "FieldValueDuplicate", f'Duplicate value: "{name}"')
+                yield duplicate(f"{here}.name", name)
             seen.add(name)
             if not container.get("image"):
                 yield required(f"{here}.image")
@@ -137,61 +120,6 @@ def _workload(obj: Obj, old: Obj | None) -> Iterator[Cause]:
     if int(spec.get("replicas") or 0) < 0:
         yield bad_value("spec.replicas", spec["replicas"], "must be greater than or equal to 0")
     yield from _pod_spec(part(template, "spec"), "spec.template.spec")
-
-
-def _service(obj: Obj, _old: Obj | None) -> Iterator[Cause]:
-    spec = part(obj, "spec")
-    ports = items_of(spec, "ports")
-    if not ports and spec.get("type") != "ExternalName" and spec.get("clusterIP") != "None":
-        yield required("spec.ports")
-    seen: set[object] = set()
-    for index, port in enumerate(ports):
-        here = f"spec.ports[{index}]"
-        number = port.get("port")
-        if not isinstance(number, int) or not 0 < number < 65536:
-            yield bad_value(f"{here}.port", number, "must be between 1 and 65535, inclusive")
-        if len(ports) > 1 and not port.get("name"):
-            yield required(f"{here}.name")
-        elif len(ports) > 1 and port["name"] in seen:
-            yield Cause(f"{here}.name", "FieldValueDuplicate", f'Duplicate value: "{port["name"]}"')
-        seen.add(port.get("name"))
-        if port.get("protocol") not in ("TCP", "UDP", "SCTP"):
-            text = f'Unsupported value: "{port.get("protocol")}": supported values: "SCTP", "TCP", "UDP"'
-            yield Cause(f"{here}.protocol", "FieldValueNotSupported", text)
-    for index, address in enumerate(spec.get("externalIPs") or []):
-        yield from _address(f"spec.externalIPs[{index}]", address, ("IPv4", "IPv6"))
-
-
-def _endpoint_slice(obj: Obj, _old: Obj | None) -> Iterator[Cause]:
-    kind = obj.get("addressType")
-    for index, endpoint in enumerate(items_of(obj, "endpoints")):
-        addresses = endpoint.get("addresses") or []
-        if not addresses:
-            yield required(f"endpoints[{index}].addresses")
-        for place, address in enumerate(addresses):
-            if kind in ("IPv4", "IPv6"):
-                yield from _address(f"endpoints[{index}].addresses[{place}]", address, (kind,))
-
-
-def _address(field: str, value: object, kinds: tuple[str, ...]) -> Iterator[Cause]:
-    """An address that traffic may be sent to, as Kubernetes reads it since leading zeros are refused."""
-    try:
-        address = ipaddress.ip_address(str(value))
-    except ValueError:
-        yield bad_value(field, value, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
-        return
-    if f"IPv{address.version}" not in kinds:
-        yield bad_value(field, value, f"must be an {kinds[0]} address")
-    ranges = (
-        (address.is_unspecified, f"may not be unspecified ({value})"),
-        (address.is_loopback, "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
-        (address.is_link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
-        (
-            any(address in network for network in _LINK_LOCAL_MULTICAST if network.version == address.version),
-            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
-        ),
-    )
-    yield from (bad_value(field, value, why) for is_in, why in ranges if is_in)
 
 
 def _data(obj: Obj, old: Obj | None) -> Iterator[Cause]:
@@ -248,11 +176,12 @@ def _definition(obj: Obj, _old: Obj | None) -> Iterator[Cause]:
 
 _BY_KIND: dict[str, Callable[[Obj, Obj | None], Iterator[Cause]]] = {
     "Pod": _pod,
-    "EndpointSlice": _endpoint_slice,
+    "EndpointSlice": check_endpoint_slice,
     "Deployment": _workload,
     "ReplicaSet": _workload,
     "DaemonSet": _workload,
-    "Service": _service,
+    "Service": check_service,
+    "NetworkPolicy": check_network_policy,
     "ConfigMap": _data,
     "Secret": _secret,
     "RoleBinding": _binding,

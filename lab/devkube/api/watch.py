@@ -19,7 +19,7 @@ from lab.devkube.api.cluster import Cluster
 from lab.devkube.api.error import ApiError, Cause, bad_request, expired, invalid, too_large_revision
 from lab.devkube.api.http import Request
 from lab.devkube.api.objects import Obj, namespace_of
-from lab.devkube.api.presentation import Presentation
+from lab.devkube.api.presentation import Form, Presentation
 from lab.devkube.api.resource import ApiResource
 from lab.devkube.api.selectors import Selector, parse_selector
 from lab.devkube.api.store import ObjectEvent, ObjectEventType
@@ -198,6 +198,8 @@ class Watch:
         if annotations:
             meta["annotations"] = annotations
         mark: Obj = {"kind": self._resource.kind, "apiVersion": self._resource.api_version, "metadata": meta}
+        if self._presentation.form is Form.METADATA:  # clients that asked for metadata read nothing else
+            return self._line("BOOKMARK", orjson.dumps(self._presentation.one(mark)))
         if self._resource.kind == "Pod":
             mark["spec"] = {"containers": None}
         return self._line("BOOKMARK", orjson.dumps(mark))
