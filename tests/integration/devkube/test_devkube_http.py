@@ -164,6 +164,22 @@ async def test_a_stale_write_is_a_conflict(client: httpx.AsyncClient) -> None:
     assert (late.status_code, late.json()["reason"]) == (409, "Conflict")
 
 
+async def test_a_watch_of_metadata_has_bookmarks_of_metadata(client: httpx.AsyncClient) -> None:
+    """A client that asked for PartialObjectMetadata reads no other kind, and waits for the mark for ever."""
+    client.headers["accept"] = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+    await client.post(MAPS, json=config_map("metadata-watch"))
+    query = {"allowWatchBookmarks": "true", "sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+    async with watching(client, MAPS, **query) as events:
+        kinds = set()
+        while True:
+            kind, obj = await events.next()
+            kinds.add((obj["kind"], obj["apiVersion"]))
+            if kind == "BOOKMARK":
+                break
+    assert kinds == {("PartialObjectMetadata", "meta.k8s.io/v1")}
+    assert obj["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+
+
 async def test_initial_events_end_with_a_marked_bookmark(client: httpx.AsyncClient) -> None:
     await client.post(MAPS, json=config_map("initial", initial="yes"))
     asked = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "true"}
