@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
+from agent.loadbalancer.known_targets import KnownTargets
 from agent.loadbalancer.maglev import maglev_table
 from agent.loadbalancer.nearby import Locality, decide
 from agent.loadbalancer.ports import describe_mismatch, fitting
@@ -41,6 +42,7 @@ class Chooser:
     def __init__(self, db: AgentDB, clock: Clock, consistency: Consistency = RANDOM) -> None:
         self._db, self._clock, self._consistency = db, clock, consistency
         self.memory = SelectionMemory()
+        self._targets = KnownTargets()
         self._clusters: list[ClusterName] = [db.own]  # own cluster first, then by name: the order of selection
         self.unreachable: frozenset[str] = frozenset()
         """Addresses that count as unhealthy whatever their cluster says: their node cannot be reached from here."""
@@ -163,23 +165,13 @@ class Chooser:
         remote: list[Target] = []
         is_plain = not self.unreachable and service.steering is NO_STEERING
         is_plain = is_plain and service.name not in self.failing
-        name, protocol, own = port.name, port.protocol, self._db.own
+        name, own = port.name, self._db.own
         for row in self.rows_of(service.name):
             cluster = row.cluster
             peer = self._db.peers.get(cluster)
             if not row.is_plain or (peer is not None and peer.is_withdrawn) or cluster in self._db.drained:
                 is_plain = False
-            cluster_id = row.cluster_id
-            if name and row.has_unnamed:
-                found = [Target(b.address, b.port, protocol, cluster_id) for b in fitting(row, port)]
-            else:
-                found = [
-                    Target(b.address, b.port, protocol, cluster_id)
-                    for b in row.backends
-                    if b.protocol == protocol and name in b.names
-                ]
-                if not found and not name:
-                    found = [Target(b.address, b.port, protocol, cluster_id) for b in fitting(row, port)]
+            found = self._targets.of(row, port)
             (local if cluster == own else remote).extend(found)
             if cluster != own and service.is_global and (not found or not name or row.has_unnamed):
                 problem = describe_mismatch(row, port, len(service.ports))

@@ -26,9 +26,9 @@ from agent.loadbalancer.frontend_shadow import (
 )
 from agent.loadbalancer.ids import free_id, natural_id
 from agent.loadbalancer.map_check import FEW, MapCheck
-from agent.loadbalancer.registry import PART, BackendRegistry, OwnerOf, SlotChange, changed_targets, protocol_number
+from agent.loadbalancer.registry import PART, BackendRegistry, OwnerOf, protocol_number
 from agent.loadbalancer.room import Room
-from agent.loadbalancer.slots import arrange
+from agent.loadbalancer.slot_change import SlotChange, changed_targets, rearranged
 from agent.loadbalancer.source_ranges import SourceRanges
 from agent.tables import Frontend, FrontendKey, Target
 from meshkit.errors import MeshError
@@ -235,7 +235,7 @@ class LoadBalancerTarget:
         if row.is_consistent:
             slots = list(row.chosen)
         else:
-            slots = [t for t in live.slots if t is not None] if is_same else arrange(live.slots, row.chosen)
+            slots = [t for t in live.slots if t is not None] if is_same else rearranged(live.slots, row.chosen, change)
         self._backends.acquire(change.gained, row.draining)
         live.held += change.gained
         return _Plan(row, live, slots, change)

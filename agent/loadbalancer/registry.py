@@ -8,10 +8,9 @@ live (`owner_of`), so that the connections it has go on. Such entries are given 
 from __future__ import annotations
 
 import errno
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Final, NamedTuple
+from typing import Final
 
 from agent.datapath.errors import MapError, MapFullError
 from agent.datapath.layout import BackendKey, BackendState, BackendValue
@@ -331,26 +330,3 @@ def protocol_number(protocol: str) -> int:
     """The IP protocol number of a name, or of a number that was found in a map. Raises: ValueError."""
     number = PROTOCOL_NUMBERS.get(protocol)
     return int(protocol) if number is None else number
-
-
-class SlotChange(NamedTuple):
-    """Slots that backends get and lose, and which of the backends had none before (`joined`) and have none after (`left`)."""
-
-    gained: Sequence[Target]
-    lost: Sequence[Target | None]
-    joined: Sequence[Target]
-    left: Sequence[Target | None]
-
-
-def changed_targets(old: Sequence[Target | None], new: Sequence[Target]) -> SlotChange:
-    """What a list of slots gains and loses, slot by slot: a backend may stand in several."""
-    if not old:
-        return SlotChange(list(new), (), list(dict.fromkeys(new)), ())
-    before, after = set(old), set(new)
-    if len(before) == len(old) and len(after) == len(new):
-        gained, lost = [t for t in new if t not in before], [t for t in old if t not in after]
-        return SlotChange(gained, lost, gained, lost)
-    had, has = Counter[Target | None](old), Counter[Target | None](new)
-    more, less = [t for t in (has - had).elements() if t is not None], list((had - has).elements())
-    joined, left = (t for t in more if t not in before), (t for t in less if t not in after)
-    return SlotChange(more, less, list(dict.fromkeys(joined)), list(dict.fromkeys(left)))

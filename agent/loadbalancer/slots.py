@@ -5,9 +5,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
+FEW: Final = 16
+
+
+def replace_few(old: Sequence[T], size: int, gained: Sequence[T], lost: Sequence[T]) -> list[T]:
+    """As `arrange` where everything stands once, and only these come and go: at the cost of them, not of all.
+
+    `size`: how many there are afterwards.
+    """
+    result, gone = list(old[:size]), set(lost)
+    missing = [*(t for t in old[size:] if t not in gone), *gained]
+    holes = sorted(position for t in lost if (position := old.index(t)) < size)
+    for position, target in zip(holes, missing, strict=False):
+        result[position] = target
+    return result + missing[len(holes) :]
 
 
 def arrange(old: Sequence[T | None], new: Sequence[T]) -> list[T]:

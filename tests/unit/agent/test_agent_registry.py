@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.loadbalancer.registry import changed_targets
+from agent.loadbalancer.slot_change import changed_targets
 
 
 @pytest.mark.parametrize(
