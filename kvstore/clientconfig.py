@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import yaml
-
 from kvstore.errors import Rejected
 from kvstore.etcd import EtcdStore
 from kvstore.options import Options, Tls
+from meshkit.yamltext import load_documents
 
 MARKER: Final = b"endpoints:"
 DEFAULT_PORT: Final = 2379
@@ -113,12 +112,12 @@ def _load(content: bytes) -> Mapping[str, object]:
     if len(content) > MAX_FILE_BYTES:
         raise Rejected("file is larger than 1 MiB")
     try:
-        document = yaml.safe_load(content)
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:
-        raise Rejected("not YAML") from exc
-    if not isinstance(document, dict):
+        documents = list(load_documents(content.decode()))
+    except ValueError as exc:
+        raise Rejected(f"not YAML: {exc}") from exc
+    if len(documents) != 1 or not isinstance(documents[0], dict):
         raise Rejected("not a YAML mapping")
-    return document
+    return documents[0]
 
 
 def _endpoint(url: str) -> StoreEndpoint:

@@ -84,7 +84,9 @@ def test_certificates_are_read_at_each_connect_and_a_missing_one_is_named(tmp_pa
     ("content", "problem"),
     [
         (b"", "not a YAML mapping"),
-        (b"[endpoints:]", "not a YAML mapping"),
+        (b"[endpoints]", "not a YAML mapping"),
+        (b"[endpoints:]", "not YAML"),
+        (b"endpoints: " + b"[" * 100_000, "nested deeper than 100 levels"),
         (b"endpoints: [", "not YAML"),
         (b"endpoints:", "endpoints is empty"),
         (b"endpoints: []", "endpoints is empty"),
@@ -103,7 +105,7 @@ def test_certificates_are_read_at_each_connect_and_a_missing_one_is_named(tmp_pa
         (b"endpoints: ['http://a']\ncilium-host-aliases: [{hostname: a}]", "has no ips"),
         (b"endpoints: ['http://a']\ncilium-host-aliases: [{hostname: a, ips: []}]", "has no ips"),
         (
-            b"endpoints: ['http://a']\ncilium-host-aliases: [{hostname: a, ips: [x]}, {hostname: a, ips: [y]}]",
+            b"endpoints: ['http://a']\ncilium-host-aliases: [{hostname: a, ips: [x]}, {hostname: a, ips: [z]}]",
             "given twice",
         ),
         (b"endpoints: " + b"x" * (2 << 20), "larger than 1 MiB"),
