@@ -59,13 +59,12 @@ class Branches:
             gc.collect()
             gc.freeze()
         world, files = self._started[number, shape]
-        for path, content in _files(world.folder).items():
-            if path not in files:
-                path.unlink()
-            elif content != files[path]:
-                path.write_bytes(files[path])
-        for path in files.keys() - _files(world.folder).keys():
-            path.write_bytes(files[path])
+        found = _files(world.folder)
+        for path in found.keys() - files.keys():
+            path.unlink()
+        for path, content in files.items():
+            if found.get(path) != content:
+                path.write_bytes(content)
         return world
 
 

@@ -105,7 +105,7 @@ async def _run(world: World, history: Sequence[Step], outcome: Outcome) -> None:
         if found:
             outcome.faults = found
             return
-        found = [text for check in at_rest() for text in check(world)]
+        found = next((texts for check in at_rest() if (texts := list(check(world)))), [])
         if not found:
             break
     note_rest(world)

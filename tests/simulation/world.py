@@ -166,17 +166,21 @@ class World:
         found, self.faults = self.faults, []
         return found
 
-    def build_twins(self, cluster: Cluster, node: Node, store: MemoryServer) -> list[Process]:
-        """An agent on this new machine, and an apiserver on this new store, beside those that run."""
+    def build_agent(self, cluster: Cluster, node: Node) -> Process:
+        """An agent on this new machine, beside those that run."""
+        cluster.start_agent(node, self._make_process, self._store_of)
+        assert node.agent is not None
+        return node.agent.process
+
+    def build_apiserver(self, cluster: Cluster, store: MemoryServer) -> Process:
+        """An apiserver on this new store, beside the one that runs."""
         kept = cluster.apiserver
         cluster.start_apiserver(
             self._make_process, lambda host: store if host.startswith("own.") else self._store_of(host)
         )
         twin, cluster.apiserver = cluster.apiserver, kept
-        cluster.start_agent(node, self._make_process, self._store_of)
         assert twin is not None
-        assert node.agent is not None
-        return [twin.process, node.agent.process]
+        return twin.process
 
     def trace(self) -> str:
         """The state as text, the same for the same history."""
