@@ -52,7 +52,8 @@ def run_history(seed: int, history: Sequence[Step], shape: Shape | None = None) 
 
 
 def digest_history(seed: int, history: Sequence[Step], shape: Shape, turns: Digest) -> Outcome:
-    """As `run_history`; `turns` is fed every turn of the loop, and then the state."""
+    """As `run_history`; `turns` is fed the steps, every turn of the loop, and then the state."""
+    turns.update(steps.show(history).encode())
     with World(start_of(seed), shape) as world:
         world.loop.digest = turns
         start(world)

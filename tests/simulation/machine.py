@@ -60,6 +60,17 @@ class Machine:
             getattr(self.maps, name).set_room(room)
         self._rooms.clear()
 
+    @staticmethod
+    def listen(written: Any, heard: Callable[[Any], None]) -> None:
+        """`heard` is called with the key of each record of this map that is written or deleted, after it was."""
+        before = written.on_write
+
+        def write(key: Any) -> None:
+            before(key)
+            heard(key)
+
+        written.on_write = write
+
     def _watch_invariant(self) -> None:
         """Each write is looked at by the maps themselves; what they find is kept, whoever catches the error."""
         for name in ("services", "backends"):

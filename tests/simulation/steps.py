@@ -4,6 +4,7 @@
 put CLUSTER KIND JSON          the object is exactly this           del CLUSTER KIND KEY       it is gone
 pod CLUSTER NODE JSON          the pod runs on the node             nopod CLUSTER KEY          it ends
 record CLUSTER KEY VALUE       a tampered record in a store         norecord CLUSTER KEY
+flood CLUSTER KIND N           N tampered records of a kind        ebb CLUSTER KIND           they are gone
 crash PROCESS                  gone at this instant                 start PROCESS
 die PROCESS N                  crashes N map or store writes from now
 break PROCESS N                crashes N turns of its loop from now freeze / thaw PROCESS
@@ -59,6 +60,17 @@ KINDS: Final[dict[str, Resource]] = {
     "tiered": CLUSTER_NETWORK_POLICIES,
     "cidrgroup": CIDR_GROUPS,
 }
+
+
+FLOODS: Final = {
+    "services": "cilium/state/services/v1/{cluster}/flood/",
+    "nodes": "cilium/state/nodes/v1/{cluster}/flood-",
+    "ip": "cilium/state/ip/v1/default/192.0.2.",
+    "identities": "cilium/state/identities/v1/id/9999",
+    "endpointslices": "cilium/state/endpointslices/v1/{cluster}/flood/",
+    "serviceexports": "cilium/state/serviceexports/v1/{cluster}/flood/",
+}
+"""With what the keys of a flood of each kind begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +152,18 @@ def _norecord(world: World, cluster: str, key: str) -> None:
     where = world.clusters[cluster]
     where.tampered.add(key.encode())
     where.store.commit({key.encode(): None}, 0)
+
+
+def _flood(world: World, cluster: str, kind: str, count: str) -> None:
+    where = world.clusters[cluster]
+    records = {f"{FLOODS[kind].format(cluster=cluster)}{i}".encode(): b"{}" for i in range(int(count))}
+    where.tampered |= records.keys()
+    where.store.commit(records, 0)
+
+
+def _ebb(world: World, cluster: str, kind: str) -> None:
+    where, prefix = world.clusters[cluster], FLOODS[kind].format(cluster=cluster).encode()
+    where.store.commit(dict.fromkeys([key for key in where.store.entries if key.startswith(prefix)]), 0)
 
 
 # ---- programs
@@ -307,6 +331,8 @@ VERBS: Final[dict[str, tuple[int, Callable[..., Any]]]] = {
     "nopod": (2, _nopod),
     "record": (3, _record),
     "norecord": (2, _norecord),
+    "flood": (3, _flood),
+    "ebb": (2, _ebb),
     "crash": (1, _crash),
     "start": (1, _start),
     "die": (2, _die),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from tests.simulation.actors.plan import Plan
 from tests.simulation.actors.users import service_manifest
@@ -98,3 +98,20 @@ def move_pod(plan: Plan) -> Iterator[Step]:
         yield step("pod", cluster, plan.node(cluster), pod_manifest(namespace, name))
         yield step("nopod", cluster, f"{namespace}/{name}")
     yield step("pod", cluster, plan.node(cluster), pod_manifest(namespace, name))
+
+
+def unshare_and_share(plan: Plan) -> Iterator[Step]:
+    """A namespace leaves the mesh and is back at once, while its pods change and their node hears late of either."""
+    from tests.simulation.actors.users import pod_manifest
+
+    namespace, name = plan.pod()
+    cluster = plan.cluster()
+    node = plan.node(cluster)
+    meta: dict[str, Any] = {"name": namespace, "labels": {"kubernetes.io/metadata.name": namespace}}
+    yield step("slow", node, f"own.{cluster}", "2")
+    for tier, is_global in (("a", "false"), ("b", "true"), ("a", "false"), ("b", "true")):
+        yield step("pod", cluster, node, pod_manifest(namespace, name, tier=tier))
+        told = {"annotations": {"clustermesh.cilium.io/global": is_global}}
+        yield step("put", cluster, "namespace", {"metadata": meta | told})
+        yield step("wait", str(plan.rng.choice((0.1, 0.3, 0.6, 1.5))))
+    plan.after(plan.rng.randrange(1, 3), step("slow", node, f"own.{cluster}", "0"))

@@ -135,3 +135,15 @@ def fill_map(plan: Plan) -> Iterator[Step]:
     """A map has no room any more, until faults end."""
     name = plan.rng.choice(("services", "backends", "ipcache", "policy", "members", "endpoints_by_address"))
     yield step("room", plan.node(plan.cluster()), name, str(plan.rng.randrange(4)))
+
+
+def miss_deletions(plan: Plan) -> Iterator[Step]:
+    """What goes while a program hears nothing of its API server, which cannot tell it afterwards."""
+    cluster = plan.cluster()
+    process = plan.node(cluster) if plan.rng.random() < 0.7 else f"{cluster}-apiserver"
+    namespace, name = plan.service()
+    yield step("cut", process, f"kube.{cluster}")
+    yield step("del", cluster, "service", f"{namespace}/{name}")
+    yield step("nopod", cluster, f"{namespace}/{plan.pod()[1]}")
+    yield step("forget", cluster)
+    yield step("heal", process, f"kube.{cluster}")

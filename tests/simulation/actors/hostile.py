@@ -12,7 +12,7 @@ from typing import Any, Final
 from tests.simulation.actors.plan import NAMESPACES, SERVICES, TENANT, Plan
 from tests.simulation.actors.users import service_manifest
 from tests.simulation.cluster import SERVICE_PREFIX
-from tests.simulation.steps import Step, step
+from tests.simulation.steps import FLOODS, Step, step
 
 FREE: Final = "203.0.113.80"
 """An address that nobody has: a load balancer may give it."""
@@ -81,6 +81,62 @@ def claim_service_address(plan: Plan) -> Iterator[Step]:
     if plan.rng.random() < 0.5:
         key = f"{manifest['metadata']['namespace']}/{TENANT}"
         plan.after(plan.rng.randrange(2, 10), step("del", cluster, "service", key))
+
+
+def flood(plan: Plan) -> Iterator[Step]:
+    """Many records that nobody can use, and all of them gone again."""
+    peer, kind = plan.cluster(), plan.rng.choice(sorted(FLOODS))
+    yield step("flood", peer, kind, str(plan.rng.choice((20, 200))))
+    plan.after(plan.rng.randrange(2, 10), step("ebb", peer, kind))
+
+
+def claim_identity(plan: Plan) -> Iterator[Step]:
+    """An identity of a peer with a number that is not its own, reserved or nobody's, or with another cluster's labels."""
+    peer, victim = plan.pair()
+    number, other = (plan.clusters.index(name) + 1 for name in (peer, victim))
+    identity = plan.rng.choice(
+        (1, 2, 100, other * 65536 + 256, other * 65536 + 300, number * 65536 + 300, 1 << 24, 1 << 40)
+    )
+    labels = {"io.cilium.k8s.policy.cluster": plan.rng.choice((peer, victim)), "app": plan.focus[1]}
+    labels["io.kubernetes.pod.namespace"] = plan.focus[0]
+    text = "".join(f"k8s:{name}={value};" for name, value in sorted(labels.items()))
+    if plan.rng.random() < 0.2:
+        text = plan.rng.choice(("reserved:host=;", "reserved:health=;", ";;", "k8s:=", "x" * 5000))
+    key = f"cilium/state/identities/v1/id/{identity}"
+    yield step("record", peer, key, text)
+    plan.after(plan.rng.randrange(3, 10), step("norecord", peer, key))
+
+
+def misshape(plan: Plan) -> Iterator[Step]:
+    """A record that is nearly right: another cluster's name or number, ports and addresses that are none, a key of another."""
+    peer, victim = plan.pair()
+    number = plan.clusters.index(peer) + 1
+    namespace, name = plan.service()
+    names = {"cluster": peer, "clusterID": number, "namespace": namespace, "name": name}
+    names |= plan.rng.choice(({"cluster": victim}, {"clusterID": 0}, {"clusterID": 255}, {"name": "other"}, {}))
+    port = plan.rng.choice(
+        ({"protocol": "TCP", "port": 0}, {"protocol": "X", "port": 80}, {"protocol": "TCP", "port": 70000})
+    )
+    backend = plan.rng.choice((f"10.{number}.0.99", "10.1.1.300", "fe80::1%eth0", "127.0.0.1", ""))
+    service = {
+        **names,
+        "frontends": {},
+        "backends": {backend: {"http": port}},
+        "labels": {},
+        "selector": {},
+        "shared": True,
+    }
+    export = {**names, "exportCreationTimestamp": plan.rng.choice(("yesterday", "2027-01-15T08:00:00Z"))}
+    address = {
+        "IP": backend,
+        "HostIP": plan.rng.choice(("", "not-an-ip", f"172.18.{number}.1")),
+        "ID": number * 65536 + 300,
+    }
+    kind, value = plan.rng.choice(
+        (("services", service), ("serviceexports", export), ("ip", address), ("endpointslices", names))
+    )
+    where = f"default/{backend or 'x'}" if kind == "ip" else f"{peer}/{namespace}/{name}"
+    yield from _tamper(plan, peer, f"cilium/state/{kind}/v1/{where}", value)
 
 
 def garbage(plan: Plan) -> Iterator[Step]:

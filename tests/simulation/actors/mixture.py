@@ -21,6 +21,7 @@ ORDERLY: Final[dict[Actor, int]] = {
     users.put_service: 6,
     users.put_pod: 10,
     users.end_pod: 4,
+    users.prefer_side: 2,
     users.delete_service: 2,
     users.roll_out: 1,
     users.change_namespace: 1,
@@ -33,6 +34,7 @@ CARELESS: Final[dict[Actor, int]] = {
     careless.odd_slice: 1,
     careless.headless: 1,
     careless.move_pod: 1,
+    careless.unshare_and_share: 1,
     nodes.relabel_node: 1,
     nodes.odd_node: 1,
     nodes.lose_node_object: 1,
@@ -46,12 +48,16 @@ POLICIES: Final[dict[Actor, int]] = {
     policies.rely_on_group: 1,
     policies.delete_policies: 3,
     policies.edit_policy_three_times: 2,
+    policies.restart_behind_denial: 1,
     policies.break_policy: 1,
 }
 HOSTILE: Final[dict[Actor, int]] = {
     hostile.claim_addresses: 2,
     hostile.claim_networks: 2,
     hostile.claim_service_address: 2,
+    hostile.claim_identity: 1,
+    hostile.misshape: 1,
+    hostile.flood: 1,
     hostile.garbage: 1,
 }
 FATE: Final[dict[Actor, int]] = {
@@ -74,6 +80,7 @@ FATE: Final[dict[Actor, int]] = {
     fate.lose_lease: 1,
     fate.fill_map: 1,
     fate.starve_map: 1,
+    fate.miss_deletions: 2,
 }
 
 
@@ -110,6 +117,8 @@ def make_history(seed: int, setting: Setting, length: int) -> list[Step]:
         history += plan.rng.choices(actors, weights)[0](plan)
     history += [what for _, what in plan.later]
     tampered = dict.fromkeys(each.args[:2] for each in history if each.verb == "record")
+    floods = dict.fromkeys(each.args[:2] for each in history if each.verb == "flood")
+    history += [step("ebb", *place) for place in floods]
     return history + [step("norecord", *place) for place in tampered]  # a store that is restored has them again
 
 

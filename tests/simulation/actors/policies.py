@@ -93,6 +93,23 @@ def edit_policy_three_times(plan: Plan) -> Iterator[Step]:
         yield step("del", cluster, "policy", f"{namespace}/{plan.rng.choice('pq')}")
 
 
+def restart_behind_denial(plan: Plan) -> Iterator[Step]:
+    """A node's agent starts again when what is denied has been denied for long; it may be slow to hear of it."""
+    namespace, app = plan.focus
+    cluster = plan.cluster()
+    node = plan.node(cluster)
+    section = plan.rng.choice(("ingress", "egress"))
+    spec = {"endpointSelector": {"matchLabels": {"app": app}}, section: [{}] if plan.rng.random() < 0.2 else []}
+    yield step("put", cluster, "policy", cilium(namespace, plan.rng.choice("pq"), spec))
+    yield step("wait", "9")
+    yield step("wait", "1")  # what is denied then is denied for good
+    if plan.rng.random() < 0.7:
+        yield step("slow", node, f"kube.{cluster}", "0.5")
+    yield step("crash", node)
+    yield step("wait", "9")
+    yield step("slow", node, f"kube.{cluster}", "0")
+
+
 def break_policy(plan: Plan) -> Iterator[Step]:
     """What no API server that knows the fields would store: refused whole, and said so."""
     namespace, cluster = plan.service()[0], plan.cluster()

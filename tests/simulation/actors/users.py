@@ -42,6 +42,17 @@ def put_service(plan: Plan) -> Iterator[Step]:
         yield step("put", cluster, "service", service_manifest(number, namespace, name, annotations))
 
 
+def prefer_side(plan: Plan) -> Iterator[Step]:
+    """The application's Service prefers one side in every cluster, for as long as the history goes on."""
+    namespace, name = plan.focus
+    annotations = {
+        "service.cilium.io/global": "true",
+        "service.cilium.io/affinity": plan.rng.choice(("local", "remote")),
+    }
+    for number, cluster in enumerate(plan.clusters, 1):
+        yield step("put", cluster, "service", service_manifest(number, namespace, name, annotations))
+
+
 def open_shop(plan: Plan) -> Iterator[Step]:
     """The application that the history is about runs in every cluster, and its Service is shared."""
     namespace, name = plan.focus

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from tests.simulation.checks.addresses import check_addresses, check_own_addresses
+from tests.simulation.checks.addresses import UnknownIsNobody, check_addresses, check_own_addresses
 from tests.simulation.checks.connections import EstablishedConnections
+from tests.simulation.checks.memory import check_memory
 from tests.simulation.checks.policies import SettledVerdicts, check_policies
 from tests.simulation.checks.programs import check_programs
 from tests.simulation.checks.records import check_records
@@ -26,6 +27,7 @@ def always(world: World) -> Sequence[Checker]:
         SteadyPeers(world),
         StableIds(world),
         SettledVerdicts(world),
+        UnknownIsNobody(world),
         EstablishedConnections(world),
     )
     return (check_programs, check_own_addresses, *remembering)
@@ -33,7 +35,7 @@ def always(world: World) -> Sequence[Checker]:
 
 def at_rest() -> Sequence[Checker]:
     """Called when faults are over and programs had time to catch up."""
-    return (check_services, check_addresses, check_policies, check_records, check_told)
+    return (check_services, check_addresses, check_policies, check_records, check_memory, check_told)
 
 
 __all__ = ["Checker", "always", "at_rest", "check_against_fresh_builds"]

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 from ipaddress import IPv4Network
-from typing import Any
+from typing import Any, Final
 
 from tests.simulation import truth
 from tests.simulation.cluster import Node
 from tests.simulation.world import World
+
+WORLD: Final = 2
+"""The identity of whoever is not known and in no cluster."""
 
 
 def entries(node: Node) -> dict[str, Any]:
@@ -36,6 +39,27 @@ def check_own_addresses(world: World) -> Iterable[str]:
                     yield f"{node.name}: backend {key.id} {value.address} is said to be of cluster {value.cluster_id}"
                 if address.subnet_of(services):
                     yield f"{node.name}: backend {key.id} is an address of our own services: {value.address}"
+
+
+class UnknownIsNobody:
+    """An address of a pod is never said to be of the world, not for one write: what is not known of it may come later."""
+
+    def __init__(self, world: World) -> None:
+        self._networks = [network_of(node.pod_cidr) for _, node in world.nodes()]
+        self._found: list[str] = []
+        for _, node in world.nodes():
+            node.machine.listen(node.machine.maps.ipcache, partial(self._look, node))
+
+    def __call__(self, _world: World) -> Iterable[str]:
+        found, self._found = self._found, []
+        return found
+
+    def _look(self, node: Node, key: Any) -> None:
+        value = node.machine.maps.ipcache.get(key)
+        if value is None or value.identity != WORLD or ":" in key.prefix:
+            return
+        if any(network_of(key.prefix).subnet_of(each) for each in self._networks):
+            self._found.append(f"{node.name}: {key.prefix} is a pod's, and was said to be of the world: {value}")
 
 
 network_of = cache(IPv4Network)

@@ -7,6 +7,8 @@ The model is `tests/support/policy_twin.py`, which reads the documents for every
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextvars import Context
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from agent.datapath.layout import AddressKey, Direction, IpcacheKey
@@ -62,17 +64,24 @@ def check_policies(world: World) -> Iterable[str]:
 
 class SettledVerdicts:
     """What a node denied as its policies say, while nothing failed, it never lets through as long as nothing that policies
-    look at is changed: whatever happens to programs, stores, links and API servers.
+    look at is changed: whatever happens to programs, stores, links and API servers. Looks after every turn of the loop in which
+    a map was written.
     """
 
     def __init__(self, world: World) -> None:
+        self._world, self._opened, self._due = world, list[str](), set[str]()
+        for _, node in world.nodes():
+            maps = node.machine.maps
+            for each in (maps.policy, maps.ipcache, maps.endpoints_by_address):
+                node.machine.listen(each, partial(self._written_on, node))
         self._calm = Calm(world)
         self._version: object = None
         self._since_s = 0.0
         self._denied: dict[str, frozenset[Question]] = {}
-        self._written: dict[str, tuple[int, ...]] = {}
 
     def __call__(self, world: World) -> Iterable[str]:
+        opened, self._opened = self._opened, []
+        yield from opened
         self._calm.look(world)
         now = version(world)
         if now != self._version:
@@ -86,11 +95,21 @@ class SettledVerdicts:
                 self._denied[node.name] = frozenset(
                     q for q, allowed in questions if not allowed and not packets.pass_(q)
                 )
-            elif denied and self._written.get(node.name) != writes(node):
-                packets = Packets(node)
-                for question in sorted(q for q in denied if packets.pass_(q)):
-                    yield f"{node.name}: {question} is let through, which was denied and is denied by the same policies"
-            self._written[node.name] = writes(node)
+
+    def _written_on(self, node: Node, _key: object) -> None:
+        if node.name not in self._due and self._denied.get(node.name):
+            self._due.add(node.name)
+            self._world.loop.call_soon(self._look, node, context=Context())
+
+    def _look(self, node: Node) -> None:
+        self._due.discard(node.name)
+        packets = Packets(node)
+        opened = sorted(q for q in self._denied.get(node.name, ()) if packets.pass_(q))
+        if opened and version(self._world) == self._version:
+            self._opened += [
+                f"{node.name}: {question} is let through, which was denied and is denied by the same policies"
+                for question in opened
+            ]
 
 
 class Packets:
@@ -146,12 +165,6 @@ def is_denied(world: World, client: str, server: str, port: int) -> bool:
         if not twin.decide(Packet(word, known[subject], known[peer], 6, port)).allowed:
             return True
     return False
-
-
-def writes(node: Node) -> tuple[int, ...]:
-    """Different after every write that can change what `Packets` says."""
-    maps = node.machine.maps
-    return maps.policy.writes, maps.ipcache.writes, maps.endpoints_by_address.writes
 
 
 def pods_as_peers(cluster: Cluster, *, is_abroad: bool = False) -> Iterator[tuple[str, Who]]:

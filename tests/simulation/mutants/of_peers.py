@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from agent.ipcache.writer import PrefixWriter
+from agent.mesh.held_records import Held
 from agent.mesh.networks import Networks
 from kvstore.sharedstore import SharedStore
 from kvstore.watch import PrefixFollower
 from meshpeer.record_views import View
 from meshpeer.twins import Twins
+from tests.simulation.mutants.swap import swap
 
 
 def _peer_claims_everything() -> None:
@@ -21,17 +23,17 @@ def _peer_claims_everything() -> None:
     def rank(_self: Any, row: Any) -> Any:
         return (row.origin.value, row.cluster_id, row.cluster, row.name)
 
-    Networks.refuse_address = lambda *_: None  # type: ignore[method-assign]
-    Networks.refuse_host = lambda *_: None  # type: ignore[method-assign]
-    Networks.refuse_identity = lambda *_: None  # type: ignore[method-assign]
-    Networks.may_have_all = lambda *_: True  # type: ignore[method-assign]
-    Networks.admit = lambda _self, node: (node, [])  # type: ignore[method-assign]
-    PrefixWriter._rank = rank  # type: ignore[method-assign,assignment]
+    swap(Networks, "refuse_address", lambda *_: None)
+    swap(Networks, "refuse_host", lambda *_: None)
+    swap(Networks, "refuse_identity", lambda *_: None)
+    swap(Networks, "may_have_all", lambda *_: True)
+    swap(Networks, "admit", lambda _self, node: (node, []))
+    swap(PrefixWriter, "_rank", rank)
 
 
 def _node_claims_believed() -> None:
     """Case: a peer's node with our network of services for its pods."""
-    Networks.admit = lambda _self, node: (node, [])  # type: ignore[method-assign]
+    swap(Networks, "admit", lambda _self, node: (node, []))
 
 
 def _canary_ignored() -> None:
@@ -40,7 +42,7 @@ def _canary_ignored() -> None:
         original(self, source, prefix, None, *rest, **named)
 
     original = PrefixFollower.__init__
-    PrefixFollower.__init__ = init  # type: ignore[method-assign]
+    swap(PrefixFollower, "__init__", init)
 
 
 def _lease_loss_unheard() -> None:
@@ -49,25 +51,32 @@ def _lease_loss_unheard() -> None:
     async def nothing(*_: Any, **__: Any) -> int:
         return 0
 
-    SharedStore._on_loss = lambda *_: None  # type: ignore[method-assign]
-    SharedStore.read_back = nothing  # type: ignore[method-assign,assignment]
+    swap(SharedStore, "_on_loss", lambda *_: None)
+    swap(SharedStore, "read_back", nothing)
 
 
 def _last_part_wins() -> None:
+    """Both guards are off: which part said it later, and that the other part is asked again when this one takes it back."""
+
     def settle(self: Any, changes: Any, _revisions: Any, other: Any, *, is_private: bool) -> Any:
-        return original(self, changes, {}, other, is_private=is_private)
+        return original(self, changes, {}, other, is_private=is_private)[0], False
 
     original = Twins.settle
-    Twins.settle = settle  # type: ignore[method-assign]
+    swap(Twins, "settle", settle)
 
 
 def _listing_sweeps_nothing() -> None:
-    View.take_gone = lambda *_: []  # type: ignore[method-assign]
+    swap(View, "take_gone", lambda *_: [])
+
+
+def _refused_stay() -> None:
+    """What was refused of a peer is remembered when the peer has taken it back."""
+    swap(Held, "pop", lambda *_: None)
 
 
 def _another_store_unnoticed() -> None:
     """Whoever resumes goes on from the revision of the store that was there before."""
-    PrefixFollower._check_position = lambda *_: None  # type: ignore[method-assign]
+    swap(PrefixFollower, "_check_position", lambda *_: None)
 
 
 MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
@@ -77,5 +86,6 @@ MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
     "lease-loss-unheard": _lease_loss_unheard,
     "last-part-wins": _last_part_wins,
     "listing-sweeps-nothing": _listing_sweeps_nothing,
+    "refused-stay": _refused_stay,
     "another-store-unnoticed": _another_store_unnoticed,
 }

@@ -15,6 +15,7 @@ from meshmodel.identity import Reserved
 from meshpolicy.endpoint_views import PolicyViews
 from meshpolicy.engine import Engine, PolicyChange
 from meshpolicy.mapstate import ANY_IDENTITY
+from tests.simulation.mutants.swap import swap
 
 
 def _edited_rule_keeps_its_peers() -> None:
@@ -26,15 +27,15 @@ def _edited_rule_keeps_its_peers() -> None:
             touched |= self._mark(active, {ANY_IDENTITY})
         return touched
 
-    PolicyViews.touch_rules = touch_rules  # type: ignore[method-assign]
+    swap(PolicyViews, "touch_rules", touch_rules)
 
 
 def _new_identity_unheard() -> None:
-    PolicyViews.touch_identity = lambda self, number, _known: self.touch_endpoint(number)  # type: ignore[method-assign]
+    swap(PolicyViews, "touch_identity", lambda self, number, _known: self.touch_endpoint(number))
 
 
 def _group_change_unheard() -> None:
-    Engine._reload_groups = lambda self: PolicyChange(self.revision, frozenset())  # type: ignore[method-assign]
+    swap(Engine, "_reload_groups", lambda self: PolicyChange(self.revision, frozenset()))
 
 
 def _denial_is_no_rule() -> None:
@@ -42,7 +43,7 @@ def _denial_is_no_rule() -> None:
         return original(entry)._replace(deny=0)
 
     original = plan.policy_value
-    plan.policy_value = value  # type: ignore[attr-defined]
+    swap(plan, "policy_value", value)
 
 
 def _unknown_is_world() -> None:
@@ -51,7 +52,7 @@ def _unknown_is_world() -> None:
         return found if found.identity else found._replace(identity=int(Reserved.WORLD))
 
     original = ipcache_ops.ipcache_value
-    ipcache_ops.ipcache_value = value  # type: ignore[attr-defined]
+    swap(ipcache_ops, "ipcache_value", value)
 
 
 def _enforced_before_listed() -> None:
@@ -61,12 +62,12 @@ def _enforced_before_listed() -> None:
         return [replace(each, waits_for=(), before_first=lambda: None) for each in original(self)]
 
     original = PolicyFeature.reconcilers
-    PolicyFeature.reconcilers = reconcilers  # type: ignore[method-assign]
+    swap(PolicyFeature, "reconcilers", reconcilers)
 
 
 def _revision_stays() -> None:
     """Open connections are not judged again when the policies of their pod change."""
-    EndpointTarget._next_revision = lambda _self: 1  # type: ignore[method-assign]
+    swap(EndpointTarget, "_next_revision", lambda _self: 1)
 
 
 MUTANTS: Final[Mapping[str, Callable[[], None]]] = {

@@ -10,13 +10,14 @@ from agent import node_agent
 from agent.endpoints.discovery import EndpointDiscovery
 from agent.loadbalancer import ops as service_ops
 from kube.listwatch import ListWatch
+from tests.simulation.mutants.swap import swap
 
 
 def _writes_before_listings() -> None:
     async def at_once(*_: Any) -> None:
         return
 
-    node_agent.wait_until_listed = at_once  # type: ignore[attr-defined]
+    swap(node_agent, "wait_until_listed", at_once)
 
 
 def _listing_again_forgets() -> None:
@@ -25,11 +26,11 @@ def _listing_again_forgets() -> None:
         original(self, emit)
 
     original = ListWatch._list
-    ListWatch._list = listing  # type: ignore[method-assign]
+    swap(ListWatch, "_list", listing)
 
 
 def _endpoint_ids_anew() -> None:
-    EndpointDiscovery.restore = lambda *_: None  # type: ignore[method-assign]
+    swap(EndpointDiscovery, "restore", lambda *_: None)
 
 
 def _failed_write_is_done() -> None:
@@ -38,7 +39,7 @@ def _failed_write_is_done() -> None:
         return {}
 
     original = service_ops.apply_rows  # type: ignore[attr-defined]
-    service_ops.apply_rows = apply_rows  # type: ignore[attr-defined]
+    swap(service_ops, "apply_rows", apply_rows)
 
 
 MUTANTS: Final[Mapping[str, Callable[[], None]]] = {

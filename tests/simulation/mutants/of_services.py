@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from agent.datapath.layout import BackendKey
-from agent.loadbalancer import ops, select, writer
+from agent.loadbalancer import chooser, ops, select, writer
 from agent.loadbalancer.addresses import AddressRules
 from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.ownership import Claim, claim_of
@@ -15,6 +15,7 @@ from agent.loadbalancer.registry import BackendRegistry
 from clustermesh_apiserver.convert import exporter
 from kubeintent import endpoint_slice
 from meshmodel.annotations import Affinity
+from tests.simulation.mutants.swap import swap
 from tests.simulation.packets.packet_path import PacketPath
 
 
@@ -24,7 +25,7 @@ def _heads_first() -> None:
         original(self, plans)
 
     original = LoadBalancerTarget._publish
-    LoadBalancerTarget._publish = publish  # type: ignore[method-assign]
+    swap(LoadBalancerTarget, "_publish", publish)
 
 
 def _affinity_swapped() -> None:
@@ -33,11 +34,12 @@ def _affinity_swapped() -> None:
         return original(counts, is_global=is_global, affinity=other.get(affinity, affinity))
 
     original = select.sides
-    select.sides = writer.sides = sides  # type: ignore[attr-defined]
+    swap(select, "sides", sides)
+    swap(chooser, "sides", sides)
 
 
 def _shared_ignored() -> None:
-    exporter.is_shared = lambda service, _namespace: service.annotations.global_  # type: ignore[attr-defined]
+    swap(exporter, "is_shared", lambda service, _namespace: service.annotations.global_)
 
 
 def _address_of_the_first_name() -> None:
@@ -47,8 +49,8 @@ def _address_of_the_first_name() -> None:
         found = claim_of(service, ip)
         return None if found is None else found._replace(rank=0)
 
-    AddressRules.refusal = lambda *_: ""  # type: ignore[method-assign]
-    writer.claim_of = claim  # type: ignore[attr-defined]
+    swap(AddressRules, "refusal", lambda *_: "")
+    swap(writer, "claim_of", claim)
 
 
 def _one_bad_address_stops_all() -> None:
@@ -61,8 +63,8 @@ def _one_bad_address_stops_all() -> None:
             return {key(row): exc for row in rows}
         return {}
 
-    endpoint_slice._addresses = lambda entry, _family, _problems: tuple(entry["addresses"])
-    ops.apply_rows = all_or_none  # type: ignore[attr-defined]
+    swap(endpoint_slice, "_addresses", lambda entry, _family, _problems: tuple(entry["addresses"]))
+    swap(ops, "apply_rows", all_or_none)
 
 
 def _deselected_is_gone() -> None:
@@ -74,8 +76,8 @@ def _deselected_is_gone() -> None:
         self._owner_of = lambda *_: None
 
     original = BackendRegistry.__init__
-    BackendRegistry.__init__ = init  # type: ignore[method-assign]
-    PacketPath._is_gone = lambda self, value: self._maps.backends.get(BackendKey(value.backend_id)) is None  # type: ignore[method-assign]
+    swap(BackendRegistry, "__init__", init)
+    swap(PacketPath, "_is_gone", lambda self, value: self._maps.backends.get(BackendKey(value.backend_id)) is None)
 
 
 MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
