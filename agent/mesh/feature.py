@@ -90,7 +90,7 @@ class MeshFeature(Feature):
 
     def _claim(self, node: Node) -> None:
         with self._core.db.write():
-            self.runner.know_own_node(node)
+            self.runner.know_this_node(node)
             self._writers.nodes.set_node(node)
             self._writers.prefixes.set_node(node)
 

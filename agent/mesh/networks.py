@@ -34,14 +34,10 @@ for _network, _what in (
     ("ff00::/8", "multicast"),
 ):
     NEVER.add(block_of(_network), _what)
-AROUND_SERVICE: Final = {
-    4: 24,
-    6: 120,
-}  # cluster addresses of our services are ours with the network of this length around
+AROUND_SERVICE: Final = {4: 24, 6: 120}
+"""Cluster addresses of our services are ours with the network of this length around."""
 NEIGHBOURHOOD: Final = {4: 24, 6: 64}
 EVERYTHING: Final = (Block(4, 0, 0), Block(6, 0, 0))
-
-
 _OF_HOST: Final = frozenset({INTERNAL_IP, EXTERNAL_IP})
 
 
@@ -86,6 +82,7 @@ class Networks:
         self._pods: set[Block] = set()
         self._services: dict[ServiceName, tuple[Block, ...]] = {}
         self._service_networks: tuple[Block, ...] = ()
+        self._this_node: tuple[Block, ...] = ()
         self._balancers: dict[ServiceName, tuple[Block, ...]] = {}
         self._balancer_of: dict[Block, set[ServiceName]] = {}
         self._changes: list[ClaimChange] = []
@@ -96,7 +93,7 @@ class Networks:
     def set_node(self, node: Node) -> None:
         """The node's addresses and pod networks are its cluster's, and nothing else of what it claimed before."""
         cluster = self._cluster(node.cluster)
-        blocks = tuple({block_of(text): None for text in (*_addresses(node), *node.pod_cidrs)})
+        blocks = tuple({block_of(text): None for text in (*(address for address, _ in _roles(node)), *node.pod_cidrs)})
         old = cluster.nodes.get(node.name)
         cluster.nodes[node.name] = (node, blocks)
         self._replace(node.cluster, () if old is None else old[1], blocks)
@@ -108,6 +105,11 @@ class Networks:
         if old is not None:
             self._replace(name, old[1], ())
             _set_roles(cluster, old[0], None)
+
+    def set_this_node(self, prefixes: Iterable[str]) -> None:
+        """What the agent's own node has is ours as long as the agent runs, whatever becomes of the node's record."""
+        old, self._this_node = self._this_node, tuple({block_of(text): None for text in prefixes})
+        self._replace(self._own, old, self._this_node)
 
     def set_own_pod(self, prefix: str) -> None:
         """A pod of ours has this address, wherever its CNI took it from."""
@@ -363,10 +365,6 @@ def _roles(node: Node | None) -> list[tuple[str, int]]:
     found = [(address.ip, int(Reserved.REMOTE_NODE)) for address in node.addresses]
     found += [(node.health_ip, int(Reserved.HEALTH))] if node.health_ip else []
     return found + ([(node.ingress_ip, int(Reserved.INGRESS))] if node.ingress_ip else [])
-
-
-def _addresses(node: Node) -> list[str]:
-    return [address for address, _ in _roles(node)]
 
 
 def _near(address: str) -> str:

@@ -103,6 +103,11 @@ class MeshRunner:
         self._networks.set_node(node)
         self._networks.settle()
 
+    def know_this_node(self, node: Node) -> None:
+        """As `know_own_node`; and when its record goes, no peer may have what the agent's own node has."""
+        self._networks.set_this_node((*(address.ip for address in node.addresses), *node.pod_cidrs))
+        self.know_own_node(node)
+
     def know_service_networks(self, prefixes: Iterable[str]) -> None:
         """Peers may not claim what our services' addresses are taken from. Call inside `db.write()`."""
         self._networks.set_own_service_networks(prefixes)

@@ -8,6 +8,7 @@ from functools import cache, partial
 from ipaddress import IPv4Network
 from typing import Any, Final
 
+from kube.resource import NODES
 from tests.simulation import truth
 from tests.simulation.cluster import Node
 from tests.simulation.world import World
@@ -22,12 +23,15 @@ def entries(node: Node) -> dict[str, Any]:
 
 
 def check_own_addresses(world: World) -> Iterable[str]:
-    """No entry within what our nodes have, pods and addresses alike, says that it is a peer's."""
+    """No entry within what our nodes have, pods and addresses alike, says that it is a peer's. A node that Kubernetes does not
+    know has these for itself alone.
+    """
     for cluster in world.clusters.values():
-        networks = [network_of(node.pod_cidr) for node in cluster.nodes.values()]
         services = network_of(f"{cluster.service_network}.0.0/16")
-        ips = {f"{node.ip}/32" for node in cluster.nodes.values()}
+        known = {name for name in cluster.nodes if cluster.kube.store.get(NODES, name) is not None}
         for node in cluster.nodes.values():
+            ours = [each for each in cluster.nodes.values() if each is node or each.name in known]
+            networks, ips = [network_of(each.pod_cidr) for each in ours], {f"{each.ip}/32" for each in ours}
             for prefix, value in entries(node).items():
                 if value.cluster_id in (0, cluster.id):
                     continue

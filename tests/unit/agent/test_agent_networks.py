@@ -259,3 +259,13 @@ def test_every_service_of_a_balancer_address_is_named(networks: Networks) -> Non
     assert "load balancer of Service shop/web)" in why()
     networks.set_own_service(one, [], [])
     assert why() == ""
+
+
+def test_what_the_own_node_has_stays_ours_when_its_record_goes(networks: Networks) -> None:
+    networks.set_this_node(["172.18.0.2", "10.1.0.0/24"])
+    networks.delete_node(NORTH, "n1")
+    for address in ("172.18.0.2", "10.1.0.77"):
+        assert (refusal := networks.refuse_address(SOUTH, address)) is not None
+        assert "belongs to cluster north" in refusal.reason
+    networks.set_this_node(["172.18.0.3"])
+    assert networks.refuse_address(SOUTH, "172.18.0.2") is None
