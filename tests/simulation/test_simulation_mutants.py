@@ -3,27 +3,35 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import pytest
 
-from tests.simulation.test_simulation_histories import simulate
+from agent.loadbalancer import writer
+from tests.simulation.command_line import simulate
+from tests.simulation.mutants.swap import swap
 
-FEW: dict[str, str] = {
-    "heads-first": "small",
-    "deselected-is-gone": "careless",
-    "shared-ignored": "careless",
-    "edited-rule-keeps-its-peers": "policies",
-    "revision-stays": "policies",
-    "denial-is-no-rule": "policies",
-    "new-identity-unheard": "policies",
-    "group-change-unheard": "policies",
-    "peer-claims-everything": "hostile",
-    "node-claims-believed": "hostile",
-    "address-of-the-first-name": "hostile",
-    "lease-loss-unheard": "faulty",
-}
+FEW: Final = (
+    "heads-first",
+    "affinity-swapped",
+    "shared-ignored",
+    "one-bad-address-stops-all",
+    "deselected-is-gone",
+    "denial-is-no-rule",
+    "unknown-is-world",
+    "peer-claims-everything",
+    "listing-again-forgets",
+)
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mutant", FEW)
 def test_a_fault_made_by_hand_is_found(mutant: str) -> None:
-    assert "found by history" in simulate("--mutant", mutant, "--world", FEW[mutant], "--count", "60")
+    words = ("--world", "mixed", "--steps", "16", "--count", "100")
+    assert "found by history" in simulate("--mutant", mutant, *words)
+
+
+def test_a_fault_is_put_where_the_product_decides() -> None:
+    """What the product has moved away is not replaced: the mutant would find nothing and say nothing."""
+    with pytest.raises(AttributeError, match="sides"):
+        swap(writer, "sides", None)
