@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from tests.simulation.checks.addresses import UnknownIsNobody, check_addresses, check_own_addresses
+from tests.simulation.checks.addresses import OwnAddresses, UnknownIsNobody, check_addresses
 from tests.simulation.checks.connections import EstablishedConnections
 from tests.simulation.checks.memory import check_memory
 from tests.simulation.checks.policies import SettledVerdicts, check_policies
@@ -27,10 +27,11 @@ def always(world: World) -> Sequence[Checker]:
         SteadyPeers(world),
         StableIds(world),
         SettledVerdicts(world),
+        OwnAddresses(world),
         UnknownIsNobody(world),
         EstablishedConnections(world),
     )
-    return (check_programs, check_own_addresses, *remembering)
+    return (check_programs, *remembering)
 
 
 def at_rest() -> Sequence[Checker]:

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import cache, partial
 from ipaddress import IPv4Network
 from typing import Any, Final
 
 from kube.resource import NODES
 from tests.simulation import truth
-from tests.simulation.cluster import Node
+from tests.simulation.cluster import Cluster, Node
 from tests.simulation.world import World
 
 WORLD: Final = 2
@@ -22,27 +22,40 @@ def entries(node: Node) -> dict[str, Any]:
     return {key.prefix: value for key, value in node.machine.maps.ipcache.items() if ":" not in key.prefix}
 
 
-def check_own_addresses(world: World) -> Iterable[str]:
-    """No entry within what our nodes have, pods and addresses alike, says that it is a peer's. A node that Kubernetes does not
-    know has these for itself alone.
+class OwnAddresses:
+    """No entry within what our nodes have, pods and addresses alike, says that it is a peer's. A node whose object was deleted
+    has these for itself alone from then on: others hear of it late when it is back.
     """
-    for cluster in world.clusters.values():
-        services = network_of(f"{cluster.service_network}.0.0/16")
-        known = {name for name in cluster.nodes if cluster.kube.store.get(NODES, name) is not None}
-        for node in cluster.nodes.values():
-            ours = [each for each in cluster.nodes.values() if each is node or each.name in known]
-            networks, ips = [network_of(each.pod_cidr) for each in ours], {f"{each.ip}/32" for each in ours}
-            for prefix, value in entries(node).items():
-                if value.cluster_id in (0, cluster.id):
-                    continue
-                if prefix in ips or any(network_of(prefix).subnet_of(each) for each in (*networks, services)):
-                    yield f"{node.name}: own address {prefix} is said to be of cluster {value.cluster_id}: {value}"
-            for key, value in node.machine.maps.backends.items():
-                address = network_of(f"{value.address}/32")
-                if value.cluster_id not in (0, cluster.id) and any(address.subnet_of(each) for each in networks):
-                    yield f"{node.name}: backend {key.id} {value.address} is said to be of cluster {value.cluster_id}"
-                if address.subnet_of(services):
-                    yield f"{node.name}: backend {key.id} is an address of our own services: {value.address}"
+
+    def __init__(self, world: World) -> None:
+        self._objects = {node.name: _uid(cluster, node) for cluster, node in world.nodes()}
+
+    def __call__(self, world: World) -> Iterable[str]:
+        for cluster in world.clusters.values():
+            known = {name for name, node in cluster.nodes.items() if _uid(cluster, node) == self._objects[name]}
+            yield from _check_own(cluster, known)
+
+
+def _uid(cluster: Cluster, node: Node) -> str:
+    return str((cluster.kube.store.get(NODES, node.name) or {"metadata": {}})["metadata"].get("uid", ""))
+
+
+def _check_own(cluster: Cluster, known: Container[str]) -> Iterable[str]:
+    services = network_of(f"{cluster.service_network}.0.0/16")
+    for node in cluster.nodes.values():
+        ours = [each for each in cluster.nodes.values() if each is node or each.name in known]
+        networks, ips = [network_of(each.pod_cidr) for each in ours], {f"{each.ip}/32" for each in ours}
+        for prefix, value in entries(node).items():
+            if value.cluster_id in (0, cluster.id):
+                continue
+            if prefix in ips or any(network_of(prefix).subnet_of(each) for each in (*networks, services)):
+                yield f"{node.name}: own address {prefix} is said to be of cluster {value.cluster_id}: {value}"
+        for key, value in node.machine.maps.backends.items():
+            address = network_of(f"{value.address}/32")
+            if value.cluster_id not in (0, cluster.id) and any(address.subnet_of(each) for each in networks):
+                yield f"{node.name}: backend {key.id} {value.address} is said to be of cluster {value.cluster_id}"
+            if address.subnet_of(services):
+                yield f"{node.name}: backend {key.id} is an address of our own services: {value.address}"
 
 
 class UnknownIsNobody:
