@@ -24,7 +24,7 @@ from meshpolicy.reference import Direction
 
 _OUTSIDE: Final[frozenset[int]] = frozenset({Reserved.WORLD, Reserved.WORLD_IPV4, Reserved.WORLD_IPV6})
 _NODES: Final[frozenset[int]] = frozenset({Reserved.REMOTE_NODE, Reserved.KUBE_APISERVER})
-_DIRECTIONS: Final = {direction.word: direction for direction in Direction}
+DIRECTIONS: Final = {direction.word: direction for direction in Direction}
 
 
 class FlowChange(NamedTuple):
@@ -66,7 +66,7 @@ class PolicySets(NamedTuple):
     nodes: Mapping[str, tuple[str, NodeGroup]] = MappingProxyType({})
 
 
-class _Judge:
+class FlowJudge:
     """One policy set. Who a peer is, is found once for each address."""
 
     def __init__(self, engine: Engine, view: AgentView, named_ports: Mapping[str, NamedPorts]) -> None:
@@ -75,7 +75,7 @@ class _Judge:
 
     def verdict(self, direction: Direction, row: ConnectionRow) -> Verdict | None:
         """None: an end has no identity that is known now."""
-        own, other = _ends(direction, row)
+        own, other = ends(direction, row)
         peer = self.peer(other)
         if peer is None or self._engine.labels_of(NumericIdentity(own.identity)) is None:
             return None
@@ -93,16 +93,16 @@ class _Judge:
 def flow_changes(sets: PolicySets, answers: Iterable[RecentConnections]) -> FlowChanges:
     """All recent connections, judged by both policy sets."""
     found: dict[tuple[object, ...], FlowChange] = {}
-    judges = [_Judge(engine, sets.view, sets.named_ports) for engine in (sets.before, sets.after)]
+    judges = [FlowJudge(engine, sets.view, sets.named_ports) for engine in (sets.before, sets.after)]
     judged = unknown = 0
-    for node, row in _rows(answers):
-        direction = _DIRECTIONS[row.direction]
+    for node, row in rows_of(answers):
+        direction = DIRECTIONS[row.direction]
         before, after = (judge.verdict(direction, row) for judge in judges)
         if before is None or after is None:
             unknown += row.connections
             continue
         judged += row.connections
-        own, other = _ends(direction, row)
+        own, other = ends(direction, row)
         subject, peer = NumericIdentity(own.identity), judges[1].peer(other) or UNKNOWN
         changes = [FlowChange(direction, subject, peer, row.connections, row.dropped, row, node, before, after)]
         changes += _of_nodes(sets.nodes, node, direction, row)
@@ -120,7 +120,7 @@ def _of_nodes(
     nodes: Mapping[str, tuple[str, NodeGroup]], seen_on: str, direction: Direction, row: ConnectionRow
 ) -> Iterator[FlowChange]:
     """The same connection as the node judges it that is the pod's peer. What a node sends to its own pods it does not judge."""
-    pod, other = _ends(direction, row)
+    pod, other = ends(direction, row)
     name, group = nodes.get(other.ip, ("", None))
     if group is None or (direction is Direction.INGRESS and name == seen_on):
         return
@@ -130,13 +130,14 @@ def _of_nodes(
     yield FlowChange(opposite, host, peer, row.connections, row.dropped, row, seen_on, before, after, name)
 
 
-def _rows(answers: Iterable[RecentConnections]) -> Iterator[tuple[str, ConnectionRow]]:
+def rows_of(answers: Iterable[RecentConnections]) -> Iterator[tuple[str, ConnectionRow]]:
+    """Every connection with the node that saw it."""
     for answer in answers:
         for row in answer.connections:
             yield answer.node, row
 
 
-def _ends(direction: Direction, row: ConnectionRow) -> tuple[ConnectionEnd, ConnectionEnd]:
+def ends(direction: Direction, row: ConnectionRow) -> tuple[ConnectionEnd, ConnectionEnd]:
     """The pod that is judged, and its peer."""
     return (row.destination, row.source) if direction is Direction.INGRESS else (row.source, row.destination)
 

@@ -83,6 +83,38 @@ def policy_diff(
     raise typer.Exit(diff(file, make_client(kubeconfig, context), namespace, output, make_console(plain)))
 
 
+@policy.command("suggest")
+def policy_suggest(
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="of the pods; all by default")] = "",
+    since: Annotated[str, typer.Option(help="only flows since then: 10m, or a time")] = "10m",
+    allowed_only: Annotated[bool, typer.Option("--allowed-only", help="leave out what is dropped now")] = False,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    mesh_namespace: Annotated[str, typer.Option(help="where the mesh runs")] = DEFAULT_NAMESPACE,
+    output: Output = AnswerForm.TABLE,
+    plain: Plain = False,
+) -> None:
+    """The smallest policies that allow the flows of the cluster of --context, with the flows each rule came from."""
+    from clustermesh_cli.commands.policy_suggest import suggest_policies
+    from clustermesh_cli.observe_wish import parse_time
+    from flows.errors import RequestError
+
+    try:
+        since_s = parse_time(since, SystemClock().wall()) / 1e9
+    except RequestError as exc:
+        raise CommandError(f"--since: {exc}", ExitCode.USAGE) from exc
+    code = suggest_policies(
+        make_client(kubeconfig, context),
+        mesh_namespace,
+        namespace,
+        since_s,
+        make_console(plain),
+        form=output,
+        with_dropped=not allowed_only,
+    )
+    raise typer.Exit(code)
+
+
 @explain.command("policy")
 def explain_policy(
     source: Annotated[str, typer.Option("--from", help="NAMESPACE/POD[@CLUSTER] or an address")],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`policy diff` foretells what becomes of real traffic: connections of pods that a file would cut or open, and services."""
+"""`policy diff` foretells what becomes of real traffic, and `policy suggest` writes what opens it: of pods and of services."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 
 import orjson
 import pytest
+import yaml
 
 from e2e.mesh import Mesh
 from e2e.policies import DROPPED, REACHED, Place, ask, cilium_policy, in_force
+from meshmodel.labels import CLUSTER_LABEL
 
 ONLY_KOORNACHT = cilium_policy(
     "e2e-only-koornacht",
@@ -85,3 +87,19 @@ def test_a_rule_that_names_a_service_is_foretold_by_its_backends_in_both_cluster
         assert flow["dropped"] > 0, "the ring tells what really happened"
         with in_force(whole, {"koornacht": [TO_SERVICE]}):
             whole.wait_until("the rule opens it", lambda: ask(whole, source, {"it": far}) == {"it": REACHED})
+
+
+def test_the_policy_that_is_suggested_for_a_dropped_connection_opens_it(whole: Mesh) -> None:
+    source = Place("koornacht", whole.pod("koornacht", "x-wing")[0])
+    far = whole.pod("tion", "rebel-base")[2]
+    with in_force(whole, {"koornacht": [CLOSED]}):
+        whole.wait_until("x-wing is closed", lambda: ask(whole, source, {"it": far}) == {"it": DROPPED})
+        words = ("policy", "suggest", "--namespace", "default", "--context", "kind-koornacht")
+        text = whole.clustermesh(*words, check=False).stdout
+        assert f"# default/{source.pod} (koornacht) -> default/" in text
+        documents = [each for each in yaml.safe_load_all(text) if each]
+        (wanted,) = (each for each in documents if "egress" in each["spec"] and "x-wing" in each["metadata"]["name"])
+        peers = [peer["matchLabels"] for rule in wanted["spec"]["egress"] for peer in rule.get("toEndpoints", ())]
+        assert "tion" in {labels[f"k8s:{CLUSTER_LABEL}"] for labels in peers}
+        with in_force(whole, {"koornacht": [yaml.safe_dump(wanted)]}):
+            whole.wait_until("the suggestion opens it", lambda: ask(whole, source, {"it": far}) == {"it": REACHED})

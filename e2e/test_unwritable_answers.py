@@ -52,6 +52,7 @@ WORDS: Final = (
     "policy diff {file}",
     "policy eval --file {file}",
     "policy lint {file}",
+    "policy suggest",
     "status",
     "status --summary",
     "undrain tion",

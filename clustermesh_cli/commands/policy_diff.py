@@ -98,7 +98,7 @@ def _compare(added: Sequence[Document], client: KubeClient, system: str) -> Diff
     own = [n for n, labels in view.identities.items() if _value(labels, CLUSTER_LABEL) == live.name]
     found = verdict_changes(before, after, own, _ports(live, view))
     groups = compare_nodes(before, after, live.nodes, live.name, system)
-    answers, missing = ask_all_agents({live.context: programs}, _asking_for(_rows_of_each(programs)))
+    answers, missing = ask_all_agents({live.context: programs}, asking_for(rows_of_each(programs)))
     names = {pod.address: pod.named_ports for pod in live.pods if pod.named_ports and not pod.uses_host_network}
     flows = flow_changes(PolicySets(before, after, view, names, by_address(groups, live.nodes)), answers)
     changes = [_change(change, after, _name(after, change.subject)) for change in found]
@@ -116,7 +116,7 @@ def _compare(added: Sequence[Document], client: KubeClient, system: str) -> Diff
     )
 
 
-def _rows_of_each(programs: ProgramClient) -> int:
+def rows_of_each(programs: ProgramClient) -> int:
     """How many kinds of connections each agent is asked for, so that all fit into this program."""
     try:
         agents = len(agent_pods(programs))
@@ -125,7 +125,8 @@ def _rows_of_each(programs: ProgramClient) -> int:
     return max(_FEWEST_ROWS, min(_MOST_ROWS_EACH, _MOST_ROWS // max(1, agents)))
 
 
-def _asking_for(most: int) -> Callable[[ProgramClient, str], RecentConnections]:
+def asking_for(most: int) -> Callable[[ProgramClient, str], RecentConnections]:
+    """What asks an agent for its recent connections, so many kinds at most."""
     path = f"v1/flows/connections?most={most}"
     return lambda programs, pod: ask_agent(programs, pod, path, RecentConnections)
 

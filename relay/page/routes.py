@@ -28,6 +28,7 @@ from meshapi.page import (
 from meshapi.service import ServiceExplanation
 from meshkit.followers import Followers
 from meshkit.rest import NotAnswered, Rest
+from relay.page.allowing import allowing_policy
 from relay.page.feed import event, events
 from relay.page.files import PageHeaders, page_files
 from relay.page.why import explain_command, sentences
@@ -106,7 +107,12 @@ def _add_flows(rest: Rest, view: MeshView) -> None:
         found = await _find(view, request)
         if found is None:
             raise NotAnswered(404, "no node has this flow any more: rings keep the newest flows only")
-        return FlowExplanation(flow=members_of(found), why=sentences(found), command=explain_command(found))
+        return FlowExplanation(
+            flow=members_of(found),
+            why=sentences(found),
+            command=explain_command(found),
+            suggestion=allowing_policy(found),
+        )
 
 
 def _add_mesh(rest: Rest, view: MeshView) -> None:

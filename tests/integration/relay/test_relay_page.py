@@ -144,6 +144,7 @@ async def test_the_side_panel_says_why_and_everything_goes_by_keyboard(page: Pag
         "clustermesh explain policy --from shop/catalog-5d9c-7xk --to shop/postgres-5d9c-8xk --port 5432/TCP"
     )
     await expect(panel).to_contain_text('"drop_reason_desc": "POLICY_DENIED"')
+    await expect(panel).to_contain_text("kind: CiliumNetworkPolicy")
     await page.keyboard.press("Escape")
     await expect(panel).to_be_hidden()
     await page.keyboard.press("1")

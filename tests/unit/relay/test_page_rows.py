@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from flows.errors import FilterError
 from flows.proto import flow_pb2 as pb
 from flows.selection import FlowSelection
 from flows.text import RULE_LABEL
+from meshmodel.labels import CLUSTER_LABEL, NAMESPACE_LABEL
+from relay.page.allowing import allowing_policy
 from relay.page.cards import card_of, title_of
 from relay.page.flow_rows import LONGEST, flow_row, path_of
 from relay.page.why import explain_command, sentences
@@ -111,6 +114,36 @@ def test_the_command_can_be_pasted_into_a_shell() -> None:
     assert "--from 'shop/x; rm -rf /' --to" in explain_command(hostile)
     hostile.source.pod_name = ""
     assert explain_command(hostile) == ""
+
+
+def _denied(**fields: object) -> pb.Flow:
+    own = [f"k8s:{CLUSTER_LABEL}=south", f"k8s:{NAMESPACE_LABEL}=shop"]
+    found = _flow(pb.DROPPED, drop_reason_desc=pb.POLICY_DENIED, traffic_direction=pb.INGRESS, **fields)
+    found.destination.labels.extend(own)
+    found.source.labels.extend([f"k8s:{CLUSTER_LABEL}=north", f"k8s:{NAMESPACE_LABEL}=shop"])
+    return found
+
+
+def test_a_flow_that_no_rule_allowed_is_shown_with_the_policy_that_would() -> None:
+    document = yaml.safe_load(allowing_policy(_denied()))
+    assert document["spec"]["endpointSelector"] == {"matchLabels": {"app": "db"}}
+    (rule,) = document["spec"]["ingress"]
+    assert rule["fromEndpoints"][0]["matchLabels"][f"k8s:{CLUSTER_LABEL}"] == "north"
+    assert rule["toPorts"] == [{"ports": [{"port": "5432", "protocol": "TCP"}]}]
+    outside = _denied()
+    outside.source.CopyFrom(pb.Endpoint(identity=2))
+    outside.IP.source = "192.0.2.7"
+    assert yaml.safe_load(allowing_policy(outside))["spec"]["ingress"][0]["fromCIDR"] == ["192.0.2.7/32"]
+
+
+def test_nothing_is_suggested_where_no_rule_would_help() -> None:
+    denied, forged, other, passed = _denied(), _denied(), _denied(), _denied()
+    denied.drop_reason_desc = pb.POLICY_DENY
+    forged.source.labels.append("k8s:=x")
+    other.drop_reason_desc = pb.INVALID_SOURCE_IP
+    passed.verdict = pb.FORWARDED
+    for flow in (denied, forged, other, passed, pb.Flow(verdict=pb.DROPPED)):
+        assert allowing_policy(flow) == ""
 
 
 @pytest.mark.parametrize(
