@@ -25,6 +25,7 @@ from agent.datapath.maps import Map, Maps
 from agent.datapath.overlay_probe import OverlayProbe
 from agent.datapath.pins import MapPins
 from agent.datapath.program_constants import NodeDevices, program_constants
+from agent.datapath.proxy_routes import add_proxy_routes, remove_proxy_routes
 from agent.datapath.socket_hooks import SocketHooks, netns_cookie, prepare_hooks
 from meshkit.errors import MeshError
 
@@ -213,6 +214,7 @@ class Datapath:
         self._delivery.detach()
         prepare_hooks(self._pins, None)
         netlink.remove_device(OVERLAY_DEVICE)
+        remove_proxy_routes()
         self.close()
         if self._pins.is_dir():
             shutil.rmtree(self._pins)
@@ -301,6 +303,7 @@ class Datapath:
         self.overlay_ifindex = netlink.ensure_overlay(OVERLAY_DEVICE, config.vxlan_port, self.mtu)
         netlink.set_sysctl(f"net.ipv4.conf.{OVERLAY_DEVICE}.rp_filter", "0")
         netlink.set_sysctl(f"net.ipv6.conf.{OVERLAY_DEVICE}.disable_ipv6", "1")
+        add_proxy_routes()
 
     def _find_underlay(self) -> netlink.Device | None:
         config = self._config

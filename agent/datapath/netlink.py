@@ -49,7 +49,7 @@ class AddressedDevice(NamedTuple):
     addresses: tuple[str, ...]
 
 
-def _converse(operation: str, talk: Callable[[Any], T]) -> T:
+def converse(operation: str, talk: Callable[[Any], T]) -> T:
     """talk(IPRoute) in a new thread of this network namespace; its error is ours."""
     outcome: list[T] = []
     failure: list[Exception] = []
@@ -92,7 +92,7 @@ def device(name: str) -> Device | None:
         found = route.link_lookup(ifname=name)
         return _device(route.get_links(found[0])[0]) if found else None
 
-    return _converse(f"look up {name}", talk)
+    return converse(f"look up {name}", talk)
 
 
 def device_by_index(ifindex: int) -> Device | None:
@@ -103,7 +103,7 @@ def device_by_index(ifindex: int) -> Device | None:
 
 def devices() -> list[Device]:
     """Every device of the namespace."""
-    return _converse("list devices", lambda route: [_device(link) for link in route.get_links()])
+    return converse("list devices", lambda route: [_device(link) for link in route.get_links()])
 
 
 def device_with_address(address: str) -> Device | None:
@@ -115,7 +115,7 @@ def device_with_address(address: str) -> Device | None:
                 return _device(route.get_links(entry["index"])[0])
         return None
 
-    return _converse(f"look up {address}", talk)
+    return converse(f"look up {address}", talk)
 
 
 def addressed_devices() -> list[AddressedDevice]:
@@ -135,7 +135,7 @@ def addressed_devices() -> list[AddressedDevice]:
             for link in sorted(links, key=lambda link: int(link["index"]))
         ]
 
-    return _converse("list addresses", talk)
+    return converse("list addresses", talk)
 
 
 def ensure_overlay(name: str, port: int, mtu: int) -> int:
@@ -160,7 +160,7 @@ def ensure_overlay(name: str, port: int, mtu: int) -> int:
         return int(found[0])
 
     try:
-        return _converse(f"create {name}", talk)
+        return converse(f"create {name}", talk)
     except KernelError as exc:
         if exc.errno not in _PORT_TAKEN or isinstance(exc, OverlayPortTakenError):
             raise
@@ -193,7 +193,7 @@ def remove_device(name: str) -> None:
         for ifindex in route.link_lookup(ifname=name):
             route.link("del", index=ifindex)
 
-    _converse(f"remove {name}", talk)
+    converse(f"remove {name}", talk)
 
 
 def replace_filter(ifindex: int, parent: int, program_fd: int, name: str) -> None:
@@ -206,7 +206,7 @@ def replace_filter(ifindex: int, parent: int, program_fd: int, name: str) -> Non
         place = {"handle": _FILTER_HANDLE, "prio": _FILTER_PRIORITY, "protocol": 3, "parent": parent}
         route.tc("replace-filter", "bpf", index=ifindex, **place, **options)
 
-    _converse(f"attach {name}", talk)
+    converse(f"attach {name}", talk)
 
 
 def _our_filters(route: Any, ifindex: int, parent: int) -> list[Any]:
@@ -228,7 +228,7 @@ def filter_programs(ifindex: int, parent: int) -> list[int]:
         return [_program_of(found) for found in _our_filters(route, ifindex, parent)]
 
     try:
-        return _converse("list filters", talk)
+        return converse("list filters", talk)
     except KernelError as exc:
         if exc.errno == errno.ENODEV:
             return []
@@ -259,7 +259,7 @@ def remove_filters(ifindex: int) -> None:
             route.tc("del", "clsact", index=ifindex)
 
     try:
-        _converse("remove filters", talk)
+        converse("remove filters", talk)
     except KernelError as exc:
         if exc.errno != errno.ENODEV:
             raise

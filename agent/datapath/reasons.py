@@ -27,6 +27,7 @@ class Reason(IntEnum):
     FLOW_UNATTENDED = 6
     FLOW_OF_NODE = 7
     FLOW_OF_OUTSIDERS = 8
+    TO_PROXY = 9
     INVALID_SOURCE_MAC = 130
     INVALID_SOURCE_IP = 132
     POLICY_DENIED = 133
@@ -46,6 +47,8 @@ class Reason(IntEnum):
     UNKNOWN_SENDER = 172
     FIRST_FRAGMENT_MISSING = 175
     NOT_IN_SOURCE_RANGE = 177
+    NO_PROXY_SOCKET = 178
+    PROXY_SOCKET_NOT_ASSIGNED = 179
     PROXY_UNSUPPORTED = 180
     POLICY_DENY_RULE = 181
     INVALID_CLUSTER_ID = 192
@@ -76,4 +79,5 @@ _TEXTS = {  # of what is not dropped
     Reason.FLOW_UNATTENDED: "Flow left to the stack while no agent ran",
     Reason.FLOW_OF_NODE: "Connection of the node led to a backend",
     Reason.FLOW_OF_OUTSIDERS: "Connection from outside led to another cluster",
+    Reason.TO_PROXY: "Forwarded to proxy",
 }

@@ -218,7 +218,7 @@ def test_icmp_is_judged_by_its_type(node: PacketNode) -> None:
 def test_a_proxy_port_without_a_proxy_is_closed(node: PacketNode) -> None:
     node.endpoint(flags=EndpointFlag.ENFORCE_EGRESS)
     node.policy(PolicyKey(ENDPOINT_ID, OUT, REMOTE_ID, TCP, 80, 16), proxy_port=15001)
-    assert node.send(Packet(POD, REMOTE_POD)).drop is Reason.PROXY_UNSUPPORTED
+    assert node.send(Packet(POD, REMOTE_POD)).drop is Reason.NO_PROXY_SOCKET
 
 
 def test_packets_from_the_stack_are_judged_by_the_source_address(node: PacketNode) -> None:

@@ -32,6 +32,7 @@ enum conntrack_flag {
 	CT_OPENING = 32,	/* the entry lies in mesh_ct_opening */
 	CT_FORWARDED = 64,	/* somebody else's, under an address of the node: not judged as the node's */
 	CT_BY_TUNNEL = 128,	/* came through the overlay: replies go back to the node it came from */
+	CT_BY_PROXY = 256,	/* the proxy opened it in its sender's name: replies go to the proxy's socket */
 };
 enum identity_number {
 	ID_UNKNOWN = 0,
@@ -56,6 +57,7 @@ enum reason {
 	FLOW_UNATTENDED = 6,
 	FLOW_OF_NODE = 7,
 	FLOW_OF_OUTSIDERS = 8,
+	TO_PROXY = 9,
 	DROP_INVALID_MAC = 130,
 	DROP_INVALID_SOURCE = 132,
 	DROP_POLICY = 133,
@@ -75,6 +77,8 @@ enum reason {
 	DROP_UNKNOWN_SENDER = 172,
 	DROP_FIRST_FRAGMENT_MISSING = 175,
 	DROP_NOT_IN_SOURCE_RANGE = 177,
+	DROP_NO_SOCKET = 178,
+	DROP_NOT_ASSIGNED = 179,
 	DROP_PROXY = 180,
 	DROP_DENY_RULE = 181,
 	DROP_INVALID_CLUSTER = 192,

@@ -6,6 +6,7 @@
 #include "icmp.h"
 #include "ipcache.h"
 #include "nat.h"
+#include "proxy.h"
 
 /* VIA_STACK: the node's stack brings the packet, it only needs a verdict. REPLY_ONLY: nothing new may come this way.
  * HAIRPIN: the pod's own packet comes back to it, judged by nobody. DIRECT: its frame is the pod's already. */
@@ -53,6 +54,11 @@ inlined int accept_reply(struct __sk_buff *skb, struct packet *p, struct conntra
 {
 	if (!v)
 		return 0;
+	if (v->proxy_port && proxy_mark(skb) != MARK_EGRESS_REPLY) {	/* the proxy has the same ports in the pod's name */
+		p->proxy_port = ONLY_ITS_SOCKET;
+		*r = 0;
+		return 1;
+	}
 	int is_first = !(v->flags & CT_SEEN_REPLY);
 	touch_reply(skb, p, v);
 	*r = translate_reply(skb, p, v, is_first);
@@ -75,6 +81,10 @@ outline int admit(struct __sk_buff *skb, struct packet *p, const struct endpoint
 		return r;
 	if (how & DELIVER_REPLY_ONLY)
 		return DROP_UNROUTABLE;
+	if (!v && may_be_reply && is_of_upstream(skb, p)) {
+		p->proxy_port = ONLY_ITS_SOCKET;
+		return 0;
+	}
 	p->conntrack_flags = how & DELIVER_VIA_STACK ? CT_VIA_STACK : p->tunnel_source ? CT_BY_TUNNEL : 0;
 	return track(skb, p, to, &key, v);
 }
@@ -105,6 +115,7 @@ apart int deliver(struct __sk_buff *skb, struct packet *p, const struct endpoint
 	p->direction = INGRESS;
 	p->rule_id = 0;
 	p->match = MATCH_NONE;
+	p->proxy_port = 0;
 	if (to->flags & BRIDGE_PORT && !p->tunnel_source && is_addressed(skb, to, 0))
 		how |= DELIVER_DIRECT;	/* no router is between them */
 	r = how & (DELIVER_VIA_STACK | DELIVER_DIRECT) ? 0 : decrement_ttl(skb);
@@ -112,6 +123,8 @@ apart int deliver(struct __sk_buff *skb, struct packet *p, const struct endpoint
 		r = admit(skb, p, to, how);
 	if (r)
 		return end_way(skb, p, r);
+	if (p->proxy_port)
+		return to_proxy(skb, p, p->tunnel_source ? 0 : to, how & DELIVER_VIA_STACK);
 	trace(skb, p, POINT_ENDPOINT);
 	count(TO_ENDPOINT, INGRESS, skb->len);
 	return how & DELIVER_VIA_STACK ? PASS : enter(skb, p, to, how);

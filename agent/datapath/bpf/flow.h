@@ -7,13 +7,32 @@
 
 #define CT_UNJUDGED (CT_LOOPBACK | CT_FORWARDED)
 
+/* The policy may name another proxy now, or none. A connection of TCP cannot change from one way to the other: past a proxy
+ * that it should go through it ends, and where it needs none any more it goes on through the one that it has. 0, or the
+ * reason to drop. */
+inlined int follow_proxy(struct packet *p, struct conntrack_value *v)
+{
+	int is_open = p->protocol == PROTO_TCP && !opens_connection(p);
+	if (is_open && p->proxy_port && !v->proxy_port)
+		return DROP_POLICY;
+	if (is_open && !p->proxy_port)
+		p->proxy_port = v->proxy_port;
+	v->proxy_port = p->proxy_port;
+	return 0;
+}
+
 inlined int rejudge(CONTEXT *skb, struct packet *p, const struct endpoint_value *endpoint,
 		    struct conntrack_value *v, __u32 peer)
 {
+	if (p->by_proxy & BY_PROXY_JUDGED)
+		return 0;
+	p->proxy_port = v->proxy_port;
 	if (v->policy_revision == endpoint->policy_revision && v->peer_identity == peer)
 		return 0;
 	if (!(v->flags & CT_UNJUDGED)) {
 		int r = judge(skb, p, endpoint, peer, 0);
+		if (!r)
+			r = follow_proxy(p, v);
 		if (r)
 			return r;
 	}
@@ -29,6 +48,10 @@ inlined void follow_path(struct packet *p, struct conntrack_value *v, __u8 kind)
 		p->conntrack_flags |= v->flags & CT_VIA_STACK;
 	else if ((v->flags ^ p->conntrack_flags) & CT_WAY)
 		v->flags ^= (v->flags ^ p->conntrack_flags) & CT_WAY;
+	if (p->by_proxy)
+		v->flags |= CT_BY_PROXY;
+	else if (v->flags & CT_BY_PROXY && !v->proxy_port)
+		v->flags &= ~CT_BY_PROXY;
 }
 
 /* The same ports may come through another frontend, or none: replies then come from that one. */
@@ -66,14 +89,15 @@ apart int track(CONTEXT *skb, struct packet *p, const struct endpoint_value *end
 		}
 		return 0;
 	}
-	if (!(p->conntrack_flags & CT_UNJUDGED)) {
+	if (!(p->conntrack_flags & CT_UNJUDGED) && !(p->by_proxy & BY_PROXY_JUDGED)) {
 		r = judge(skb, p, endpoint, peer, 1);
 		if (r)
 			return r;
 	}
 	struct conntrack_value fresh = {
 		.bytes = length_of(skb), .peer_identity = peer, .backend_id = p->backend_id,
-		.policy_revision = endpoint->policy_revision, .flags = p->conntrack_flags };
+		.policy_revision = endpoint->policy_revision, .proxy_port = p->proxy_port,
+		.flags = p->conntrack_flags | (p->by_proxy ? CT_BY_PROXY : 0) };
 	if (key->kind == CT_EGRESS) {	/* translation is undone where it was done */
 		fresh.nat_port = p->frontend_port;
 		__builtin_memcpy(fresh.nat_address, &p->frontend, 4);

@@ -54,6 +54,8 @@ int mesh_to_underlay(struct __sk_buff *skb)
 		p.protocol = PROTO_UDP;
 		return drop(skb, &p, DROP_ENCAPSULATION);
 	}
+	if (is_by_proxy(skb) && !skb->ingress_ifindex)
+		return send_for_pod(skb, &p);
 	struct endpoint_value *node = node_endpoint();
 	int r = node ? judge_leaving(skb, &p, node) : 0;
 	if (r)

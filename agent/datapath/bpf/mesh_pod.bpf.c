@@ -55,6 +55,7 @@ inlined int is_answer(struct __sk_buff *skb, struct packet *p, int is_likely)
 	if (!v)
 		return 0;
 	p->conntrack_flags = v->flags & CT_WAY;
+	p->proxy_port = v->flags & CT_BY_PROXY ? ONLY_ITS_SOCKET : 0;
 	touch_reply(skb, p, v);
 	return 1;
 }
@@ -166,9 +167,28 @@ inlined int open_or_continue(struct __sk_buff *skb, struct packet *p, const stru
 	return track(skb, p, from, &key, v);
 }
 
+/* It left through this interface, for the proxy at a port that its mark names. */
+apart int take_for_proxy(struct __sk_buff *skb, __be16 port)
+{
+	struct packet p = { .direction = INGRESS };
+	struct endpoint_value *pod = endpoint_here(skb);
+	int r = pod ? parse(skb, &p) : DROP_NO_CONFIGURATION;
+	if (!r && pod->flags & BRIDGE_PORT &&	/* as if the pod had sent it to the node */
+	    (bpf_skb_store_bytes(skb, 0, pod->node_mac, 6, 0) < 0 || bpf_skb_store_bytes(skb, 6, pod->mac, 6, 0) < 0))
+		r = DROP_WRITE;
+	if (!r)
+		r = assign_proxy(skb, &p, port);
+	if (r)
+		return drop(skb, &p, r);
+	count(TO_PROXY, INGRESS, skb->len);
+	return TC_ACT_OK;
+}
+
 SEC("tc")
 int mesh_from_container(struct __sk_buff *skb)
 {
+	if (proxy_mark(skb) == MARK_TO_PROXY)
+		return take_for_proxy(skb, skb->mark >> PROXY_PORT_SHIFT);
 	struct packet p = { .direction = EGRESS };
 	struct way w = {};
 	struct endpoint_value *from = endpoint_here(skb);
@@ -206,7 +226,11 @@ int mesh_from_container(struct __sk_buff *skb)
 	}
 	if (r == DROP_NO_BACKEND)
 		return refuse(skb, &p, r);
-	return r ? drop(skb, &p, r) : leave(skb, &p, &w);
+	if (r)
+		return drop(skb, &p, r);
+	if (p.proxy_port)
+		return to_proxy(skb, &p, from, 0);
+	return leave(skb, &p, &w);
 }
 
 /* An address behind a tunnel comes through it, and a pod of this node not from outside. Connections of our own cluster
@@ -270,6 +294,11 @@ int mesh_to_container(struct __sk_buff *skb)
 		p.source_identity = ID_WORLD;	/* only passed on under the node's address: it may be anybody's */
 	else if (!skb->ingress_ifindex && is_nobody(p.source_identity) && is_of_node(skb, p.source))
 		p.source_identity = ID_HOST;	/* from the address by which the node is the pods' gateway */
+	if (is_by_proxy(skb)) {
+		note_proxy(skb, &p);
+		trace_arrival(skb, &p, POINT_FROM_PROXY);
+		return deliver(skb, &p, to, DELIVER_VIA_STACK);
+	}
 	r = check_way(skb, &p, local, remote);
 	if (r)
 		return drop(skb, &p, r);

@@ -31,10 +31,10 @@ inlined int is_for_overlay(const struct ipcache_value *to)
 	return to && tunnel_of(to) && to->cluster_id != CONFIG.cluster_id && CONFIG.flags & CONFIG_UNDERLAY_ETHERNET;
 }
 
-inlined int enter_overlay(struct __sk_buff *skb, struct packet *p, __be32 node)
+inlined int enter_overlay(struct __sk_buff *skb, struct packet *p, __be32 node, __u32 identity)
 {
 	struct bpf_tunnel_key key = {
-		.tunnel_id = ID_REMOTE_NODE, .remote_ipv4 = bpf_ntohl(node), .tunnel_ttl = TUNNEL_TTL };
+		.tunnel_id = identity, .remote_ipv4 = bpf_ntohl(node), .tunnel_ttl = TUNNEL_TTL };
 	if (is_too_big(skb, p))
 		return tell_stack(skb, p, DROP_FRAG_NEEDED,
 				  CONFIG.overlay_mtu << 16 | ICMP_UNREACHABLE << 8 | ICMP_FRAG_NEEDED);
@@ -79,7 +79,41 @@ outline int send_by_overlay(struct __sk_buff *skb, struct packet *p, const struc
 		return drop(skb, p, r);
 	p->direction = EGRESS;
 	p->source_identity = ID_HOST;
-	return enter_overlay(skb, p, tunnel);
+	return enter_overlay(skb, p, tunnel, ID_REMOTE_NODE);
+}
+
+/* By which node an answer of the proxy goes to whoever asked, where the packet's receiver is not behind one itself; 0: as
+ * the stack sends it. */
+inlined __be32 answered_by(const struct packet *p, const struct ipcache_value *to)
+{
+	struct conntrack_key key;
+	ct_key_reverse(&key, p, CT_INGRESS);
+	struct conntrack_value *v = ct_lookup(&key, p);
+	if (v && v->flags & CT_VIA_STACK)
+		return 0;
+	return tunnel_of(to) ? tunnel_of(to) : v && v->flags & CT_BY_TUNNEL && is_node(to) ? p->destination : 0;
+}
+
+/* What the proxy sends in the name of a pod of this node goes the way the pod's packets go, as the pod's. */
+outline int send_for_pod(struct __sk_buff *skb, struct packet *p)
+{
+	if (skb->vlan_present || !(CONFIG.flags & CONFIG_UNDERLAY_ETHERNET))
+		return PASS;
+	int r = parse(skb, p);
+	struct endpoint_value *pod = r ? 0 : endpoint_of(p->source);
+	struct ipcache_value *to = pod ? ipcache_lookup(p->destination) : 0;
+	if (!to)
+		return PASS;
+	__be32 node = proxy_mark(skb) == MARK_EGRESS_UPSTREAM ? tunnel_of(to) : answered_by(p, to);
+	if (!node)
+		return PASS;
+	p->endpoint_id = pod->endpoint_id;
+	p->source_identity = pod->identity;
+	p->destination_identity = to->identity;
+	if (p->source_identity >> IDENTITY_BITS)
+		return drop(skb, p, DROP_INVALID_IDENTITY);
+	skb->mark = MARK_TO_PROXY;	/* for what tells the stack, in place of a router, that it is too big */
+	return enter_overlay(skb, p, node, p->source_identity);
 }
 
 /* An answer to an outsider: it gets it from where it asked. The way to it is the underlay device's. */

@@ -23,6 +23,8 @@
 
 enum packet_kind { KIND_LATER_FRAGMENT = 1, KIND_ICMP_ERROR = 2, KIND_IPV6 = 4, KIND_MIDSTREAM = 8,
 		   KIND_UNATTENDED = 16, KIND_ENFORCED = 32, KIND_FIRST_FRAGMENT = 64 };
+/* What the proxy sends in another's name; JUDGED: its receiver's policy has been asked for who opened it. */
+enum by_proxy { BY_PROXY = 1, BY_PROXY_JUDGED = 2 };
 enum tcp_flag { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_ACK = 16 };
 enum icmp_type { ICMP_ECHO_REPLY = 0, ICMP_UNREACHABLE = 3, ICMP_ECHO = 8, ICMP_TIME_EXCEEDED = 11, ICMP_PARAMETER = 12 };
 struct icmp_header { __u8 type, code; __sum16 check; __be16 id, sequence; };
@@ -42,6 +44,8 @@ struct packet {
 	__u16 conntrack_flags;
 	__be32 tunnel_source;	/* 0: not from the overlay */
 	__u32 now;	/* ticks: read once */
+	__be16 proxy_port;	/* 0: goes on by itself */
+	__u8 by_proxy, pad;
 };
 #define TICK_SHIFT 30	/* ticks of 2^30 ns: cheaper than a division, close enough to a second */
 

@@ -55,7 +55,10 @@ outline int policy_verdict(struct packet *p, const struct endpoint_value *endpoi
 		return DROP_POLICY;
 	if (winner->deny)
 		return DROP_DENY_RULE;
-	return winner->proxy_port ? DROP_PROXY : 0;	/* no proxy runs in this version: fail closed */
+	if (winner->proxy_port && !endpoint->ifindex)
+		return DROP_PROXY;	/* nothing of the node itself goes to a proxy */
+	p->proxy_port = winner->proxy_port;
+	return 0;
 }
 
 /* Judges one direction of one endpoint; an endpoint that does not enforce it is not looked up. */
@@ -64,10 +67,11 @@ apart int judge(CONTEXT *skb, struct packet *p, const struct endpoint_value *end
 	if (!p || !endpoint)
 		return DROP_NO_CONFIGURATION;
 	__u16 flag = p->direction == INGRESS ? ENFORCE_INGRESS : ENFORCE_EGRESS;
+	p->proxy_port = 0;
 	if (!(endpoint->flags & flag))
 		return 0;
 	int r = policy_verdict(p, endpoint, peer);
 	if (is_new || r)
-		emit(skb, p, EVENT_VERDICT, r, WAY_ON);
+		emit(skb, p, EVENT_VERDICT, r, !r && p->proxy_port ? WAY_TO_PROXY : WAY_ON);
 	return r;
 }

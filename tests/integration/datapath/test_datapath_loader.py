@@ -31,7 +31,7 @@ from tests.packet.datapath_host import run, tcx_programs
 pytestmark = pytest.mark.root
 FLOW = (ConntrackKey("10.0.0.1", "10.0.0.2", 1, 2, 6, 0), ConntrackValue(1, 2, 3, 4))
 BACKEND = (BackendKey(1), BackendValue("10.0.0.1", 80, 6))
-MAX_PROCESSED_INSTRUCTIONS = 40_000
+MAX_PROCESSED_INSTRUCTIONS = 48_000
 MAX_FRAME_BYTES = 160
 
 

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Connections that a proxy of this node sees first. A packet is handed to the proxy's socket where it is received; rules of
+ * the node (proxy_routes.py) deliver what has MARK_TO_PROXY locally. The sockets of a proxy are transparent: their packets
+ * have the addresses of the two ends and say by mark what they are, which only processes with CAP_NET_ADMIN in the
+ * node's namespace can say. Pods cannot: a packet loses its mark when it enters another namespace. */
+#pragma once
+#include "ct.h"
+
+/* skb->mark within PROXY_MARKS; MARK_TO_PROXY may have the proxy's port in the upper half. */
+#define PROXY_MARKS 0x0f00
+#define PROXY_PORT_SHIFT 16
+enum proxy_mark {
+	MARK_TO_PROXY = 0x0200,
+	MARK_EGRESS_REPLY = 0x0a00,	/* to the pod whose egress the proxy took */
+	MARK_INGRESS_REPLY = 0x0b00,	/* to whoever opened a connection to a pod whose ingress the proxy took */
+	MARK_EGRESS_UPSTREAM = 0x0c00,	/* to the server, in the name of the pod of this node that asked */
+	MARK_INGRESS_UPSTREAM = 0x0d00,	/* to the server on this node, in the name of whoever asked */
+};
+/* In place of a proxy's port: a connection that the proxy opened, so that there is a socket or nobody. */
+#define ONLY_ITS_SOCKET 0xffff
+#define PROXY_ADDRESS bpf_htonl(0x7f000001)
+
+inlined __u32 proxy_mark(const struct __sk_buff *skb)
+{
+	return skb->mark & PROXY_MARKS;
+}
+
+inlined int is_by_proxy(const struct __sk_buff *skb)
+{
+	__u32 mark = proxy_mark(skb);
+	return mark >= MARK_EGRESS_REPLY && mark <= MARK_INGRESS_UPSTREAM;
+}
+
+/* Whom the proxy's own packet is for, and whether policy has been asked. */
+inlined void note_proxy(const struct __sk_buff *skb, struct packet *p)
+{
+	__u32 mark = proxy_mark(skb);
+	if (mark == MARK_EGRESS_UPSTREAM)
+		p->by_proxy = BY_PROXY;
+	else if (mark == MARK_INGRESS_UPSTREAM)
+		p->by_proxy = BY_PROXY | BY_PROXY_JUDGED;
+}
+
+/* Did the proxy open a connection in the name of the packet's receiver, which this packet belongs to? */
+apart int is_of_upstream(struct __sk_buff *skb, const struct packet *p)
+{
+	struct bpf_sock_tuple ends = {};
+	if (!p || p->protocol != PROTO_TCP)
+		return 0;
+	ends.ipv4.saddr = p->source;
+	ends.ipv4.daddr = p->destination;
+	ends.ipv4.sport = p->source_port;
+	ends.ipv4.dport = p->destination_port;
+	struct bpf_sock *found = bpf_sk_lookup_tcp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
+	if (!found)
+		return 0;
+	int is_upstream = found->state != BPF_TCP_LISTEN && (found->mark & PROXY_MARKS) == MARK_EGRESS_UPSTREAM;
+	bpf_sk_release(found);
+	return is_upstream;
+}
+
+/* The socket takes the packet, which is local then. 0, or the reason to drop. */
+inlined int hand_over(struct __sk_buff *skb, struct bpf_sock *found)
+{
+	long r = bpf_sk_assign(skb, found, 0);
+	bpf_sk_release(found);
+	if (r)
+		return DROP_NOT_ASSIGNED;
+	skb->mark = MARK_TO_PROXY;
+	bpf_skb_change_type(skb, 0);	/* for this host, whatever MAC it was sent to */
+	return 0;
+}
+
+inlined int assign_datagram(struct __sk_buff *skb, __be16 port)
+{
+	struct bpf_sock_tuple ends = {};
+	ends.ipv4.daddr = PROXY_ADDRESS;
+	ends.ipv4.dport = port;
+	struct bpf_sock *found = bpf_sk_lookup_udp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
+	return found ? hand_over(skb, found) : DROP_NO_SOCKET;
+}
+
+/* A connection that the stack has, also one that it is about to forget if this packet does not open another one. */
+inlined int assign_connection(struct __sk_buff *skb, const struct packet *p, __be16 port)
+{
+	struct bpf_sock_tuple ends = {};
+	ends.ipv4.saddr = p->source;
+	ends.ipv4.daddr = p->destination;
+	ends.ipv4.sport = p->source_port;
+	ends.ipv4.dport = p->destination_port;
+	struct bpf_sock *found = bpf_skc_lookup_tcp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
+	if (found) {
+		__u32 state = found->state;
+		if (state != BPF_TCP_LISTEN && (state != BPF_TCP_TIME_WAIT || !opens_connection(p)))
+			return hand_over(skb, found);
+		bpf_sk_release(found);
+	}
+	if (port == ONLY_ITS_SOCKET)
+		return DROP_NO_SOCKET;
+	__builtin_memset(&ends, 0, sizeof(ends));
+	ends.ipv4.daddr = PROXY_ADDRESS;
+	ends.ipv4.dport = port;
+	found = bpf_skc_lookup_tcp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
+	if (!found)
+		return DROP_NO_SOCKET;
+	if (found->state == BPF_TCP_LISTEN)
+		return hand_over(skb, found);
+	bpf_sk_release(found);
+	return DROP_NO_SOCKET;
+}
+
+/* The packet's socket takes it; where there is none, the one at the port does. Only where packets are received. 0, or the
+ * reason to drop. */
+apart int assign_proxy(struct __sk_buff *skb, const struct packet *p, __be16 port)
+{
+	if (!p || p->kind & (KIND_FIRST_FRAGMENT | KIND_LATER_FRAGMENT))
+		return DROP_PROXY;
+	if (p->protocol == PROTO_UDP)
+		return assign_datagram(skb, port);
+	return p->protocol == PROTO_TCP ? assign_connection(skb, p, port) : DROP_PROXY;
+}
+
+/* The verdict on a packet for the proxy at p->proxy_port. One that leaves through an interface comes in through it again,
+ * since sockets take only what is received. `port`: a port of a bridge, whose packets for the node have the bridge's MAC. */
+apart int to_proxy(struct __sk_buff *skb, const struct packet *p, const struct endpoint_value *port, int is_leaving)
+{
+	if (!p)
+		return TC_ACT_SHOT;
+	trace(skb, p, POINT_PROXY);
+	if (is_leaving) {
+		skb->mark = (__u32)p->proxy_port << PROXY_PORT_SHIFT | MARK_TO_PROXY;
+		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
+	}
+	int r = assign_proxy(skb, p, p->proxy_port);
+	if (!r && port && port->flags & BRIDGE_PORT && bpf_skb_store_bytes(skb, 0, port->node_mac, 6, 0) < 0)
+		r = DROP_WRITE;
+	if (r)
+		return drop(skb, p, r);
+	count(TO_PROXY, p->direction, skb->len);
+	return TC_ACT_OK;
+}
