@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from meshpolicy.binding import ActiveRule
@@ -12,6 +12,8 @@ from meshpolicy.passed_group import Part, compile_passed_group
 from meshpolicy.peer import BoundSelector
 from meshpolicy.port import EVERYTHING, L4Key, NamedPorts, PortSpec
 from meshpolicy.ports_of_pods import PortsOfPods
+from meshpolicy.proxied import KeyedRule, redirect
+from meshpolicy.proxy_ports import ProxyPorts
 from meshpolicy.reference import ALLOW_ALL, ALLOW_LOCALHOST, DEFAULT_DENY, Direction
 from meshpolicy.rule import Rule
 from meshpolicy.selection import Selections
@@ -20,7 +22,11 @@ from meshpolicy.tier import Level
 BuiltIn = tuple[tuple[L4Key, ...], PolicyEntry]
 LOCALHOST: Final[BuiltIn] = (
     (EVERYTHING,),
-    PolicyEntry(deny=False, precedence=precedence(Level.NORMAL, deny=False), proxy_port=0, rule=ALLOW_LOCALHOST),
+    PolicyEntry(False, precedence(Level.NORMAL, deny=False), 0, ALLOW_LOCALHOST),
+)
+LOCALHOST_PAST_PROXY: Final[BuiltIn] = (
+    (EVERYTHING,),
+    PolicyEntry(False, precedence(Level.NORMAL, deny=False, never_proxied=True), 0, ALLOW_LOCALHOST),
 )
 EVERYONE: Final[BuiltIn] = (
     (EVERYTHING,),
@@ -52,8 +58,8 @@ def activate(
 class Templates:
     """Groups by the set of rules that make them. Peers that the same rules select share one group."""
 
-    def __init__(self, pods: PortsOfPods) -> None:
-        self._pods = pods
+    def __init__(self, pods: PortsOfPods, proxy_ports: ProxyPorts | None = None) -> None:
+        self._pods, self._proxy_ports = pods, proxy_ports
         self._groups: dict[tuple[object, ...], Group] = {}
         self._uses: dict[int, set[tuple[object, ...]]] = {}
 
@@ -82,17 +88,17 @@ class Templates:
         if known is not None:
             return known
         named: Mapping[int, tuple[PortSpec, ...]] = {number: specs for number, *specs in resolved}  # type: ignore[misc]
+        parts: Iterable[KeyedRule] = [
+            (self._keys(active, named), _entry(active, is_closed=is_closed), active) for active in rules
+        ]
+        if self._proxy_ports is not None and any(active.rule.http is not None for active in rules):
+            parts = redirect(parts, self._proxy_ports)
         if any(active.is_admin_pass for active in rules):
-            group = compile_passed_group(
-                (
-                    *(Part(self._keys(active, named), _entry(active, is_closed=is_closed), active.is_admin_pass,
-                           active.peers is not None) for active in rules),
-                    *(Part(*extra, names_peer=extra is LOCALHOST) for extra in built_in),
-                )
-            )  # fmt: skip
+            of_rules = (Part(k, e, active.is_admin_pass, active.peers is not None) for k, e, active in parts)
+            extras = (Part(*extra, names_peer=extra in (LOCALHOST, LOCALHOST_PAST_PROXY)) for extra in built_in)
+            group = compile_passed_group((*of_rules, *extras))
         else:
-            parts = [(self._keys(active, named), _entry(active, is_closed=is_closed)) for active in rules]
-            group = compile_group((*parts, *built_in))
+            group = compile_group((*((keys, entry) for keys, entry, _ in parts), *built_in))
         self._groups[key] = group
         for number in numbers:
             self._uses.setdefault(number, set()).add(key)

@@ -58,7 +58,12 @@ class ActiveRule:
         self.number, self.rule, self.subject, self.peers = number, rule, subject, peers
         self.direction = rule.direction
         denies = rule.deny or rule.unenforced
-        self.entry = PolicyEntry(denies, precedence(rule.level, deny=denies, passes=rule.passes), 0, rule.origin)
+        self.entry = PolicyEntry(
+            denies,
+            precedence(rule.level, deny=denies, passes=rule.passes, proxied=rule.http is not None),
+            0,
+            rule.origin,
+        )
         self.is_admin_pass = rule.passes and rule.tier is Tier.ADMIN
         self.is_guard = rule.tier is Tier.GUARD
         self.is_baseline = rule.tier is Tier.BASELINE

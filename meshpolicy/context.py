@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from meshpolicy.proxy_ports import ProxyPorts
+
 
 class Enforcement(StrEnum):
     """When an endpoint that no rule selects is enforced nevertheless."""
@@ -21,6 +23,7 @@ class PolicyContext:
 
     `cluster` is the local cluster's name. With `default_local_cluster`, peers that do not mention a cluster mean the
     local one (spec: policy-default-local-cluster). With `dual_stack`, the address families have worlds of their own.
+    Without `proxy_ports` there is no proxy: what HTTP rules would allow is denied.
     """
 
     cluster: str
@@ -28,6 +31,7 @@ class PolicyContext:
     dual_stack: bool = False
     allow_localhost: bool = True
     enforcement: Enforcement = Enforcement.DEFAULT
+    proxy_ports: ProxyPorts | None = None
 
     @property
     def scope(self) -> str:

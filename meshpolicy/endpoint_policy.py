@@ -28,6 +28,8 @@ class DirectionPolicy:
     enforced: bool = False
     groups: Mapping[int, Group] = field(default_factory=dict)
     """Peer identity (0 = any) → entries; groups are shared between endpoints and must not be changed."""
+    is_proxied: bool = False
+    """Some of it goes through a proxy, so that every group answers for rules that name everybody, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from meshpolicy.active_rules import EVERYONE, LOCALHOST, NOBODY, BuiltIn, Templates
+from meshpolicy.active_rules import EVERYONE, LOCALHOST, LOCALHOST_PAST_PROXY, NOBODY, BuiltIn, Templates
 from meshpolicy.binding import ActiveRule
 from meshpolicy.context import Enforcement, PolicyContext
 from meshpolicy.endpoint_policy import DirectionPolicy, EndpointPolicy
@@ -49,6 +49,8 @@ class _Posture(NamedTuple):
     """Whether an Admin rule passes something on."""
     closes_baseline: bool = False
     """Whether what a Baseline rule passes on is denied."""
+    is_proxied: bool = False
+    """Whether a rule looks into requests: what is said of everybody then counts together with what is said of one peer."""
 
     @property
     def default(self) -> BuiltIn:
@@ -193,10 +195,12 @@ class PolicyViews:
         if not posture.enforced:
             return DirectionPolicy()
         if dirty is None or not old.enforced:
-            return DirectionPolicy(True, self._compile(posture, view.ports))
+            return DirectionPolicy(True, self._compile(posture, view.ports), posture.is_proxied)
+        if ANY_IDENTITY in dirty and (posture.is_proxied or old.is_proxied):
+            return DirectionPolicy(True, self._compile(posture, view.ports), posture.is_proxied)
         if ANY_IDENTITY in dirty:
             dirty = dirty | _depending_on_others(rules)
-        return DirectionPolicy(True, self._patch(old.groups, dirty, posture, view.ports))
+        return DirectionPolicy(True, self._patch(old.groups, dirty, posture, view.ports), posture.is_proxied)
 
     def _posture(self, number: int, direction: Direction, rules: tuple[ActiveRule, ...]) -> _Posture:
         """Whether a direction is enforced, by which rules, and the entries that no policy wrote."""
@@ -213,8 +217,9 @@ class PolicyViews:
         default_deny = any(active.rule.default_deny for active in rules)
         if default_deny:  # the middle tier decides whatever reaches it, so that the Baseline tier is never asked
             rules = tuple(active for active in rules if not active.is_baseline)
+        is_proxied = any(active.rule.http is not None for active in rules)
         if direction is Direction.INGRESS and self._context.allow_localhost and number != _HOST:
-            built_in[_HOST] = (LOCALHOST,)
+            built_in[_HOST] = (LOCALHOST_PAST_PROXY if is_proxied else LOCALHOST,)
         if not forced and not default_deny:
             built_in[ANY_IDENTITY] = (EVERYONE,)
         return _Posture(
@@ -225,6 +230,7 @@ class PolicyViews:
             is_closed=forced or default_deny,
             passes=any(active.is_admin_pass for active in rules),
             closes_baseline=forced and any(active.is_baseline and active.rule.passes for active in rules),
+            is_proxied=is_proxied,
         )
 
     def _compile(self, posture: _Posture, ports: NamedPorts) -> Mapping[int, Group]:
@@ -284,6 +290,8 @@ class PolicyViews:
             extra = posture.built_in.get(peer, ())
             if posture.passes and any(active.is_admin_pass for active in rules):
                 rules, extra = posture.with_everyones(rules), (*extra, posture.default)  # noqa: PLW2901
+            elif posture.is_proxied:
+                rules = posture.with_everyones(rules)  # noqa: PLW2901
             if rules or extra:
                 group = self._templates.group(peer, rules, extra, ports, is_closed=posture.closes_baseline)
                 if group:

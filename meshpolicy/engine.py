@@ -84,7 +84,7 @@ class Engine:
         self._node_keys = NodeKeys()
         self._ports = PortsOfPods()
         self._next_rule = 1
-        self._templates = Templates(self._ports)
+        self._templates = Templates(self._ports, context.proxy_ports)
         self._views = PolicyViews(context, self._selections, self._templates, self._ports)
         self._ranges = AddressRanges(self._selections, self._touch_identity, dual_stack=context.dual_stack)
         for number, labels in RESERVED_LABELS.items():

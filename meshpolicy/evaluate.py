@@ -3,7 +3,8 @@
 
 Shape: a case is {"cluster": name, "scope": "" or the cluster that unscoped selectors mean, "ids": {name: ["source:key=
 value", ...]}, "ips": {name: address of an external peer}, "namedPorts": {name: {"http": [80, "TCP"]}} (absent: every pod
-names http = 80/TCP), "policies": [YAML], "flows": [[from, to, protocol, port], ...]}; a verdict is one word per side.
+names http = 80/TCP), "policies": [YAML], "flows": [[from, to, protocol, port], or with an HTTP
+request such as "GET /path" behind it, ...]}; a verdict is one word per side.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ from meshpolicy.engine import RESERVED_LABELS, Engine
 from meshpolicy.entity import WORLDS
 from meshpolicy.errors import PolicyError
 from meshpolicy.host_guard import GuardFacts, guard_policy
+from meshpolicy.http_rule import HttpRequest, allows_request, parse_request
 from meshpolicy.icmp import TYPE_NAMES
+from meshpolicy.mapstate import Verdict
 from meshpolicy.node_peer import completed_labels
 from meshpolicy.port import MAXIMUM_PORT, PROTOCOL_NUMBERS, TCP, NamedPorts
 from meshpolicy.prefix import Cidr, label_key, parse_address
+from meshpolicy.proxy_ports import ProxyPorts
 from meshpolicy.reference import Direction
 from meshpolicy.rule import CidrGroup, Policy
 from meshpolicy.selector import CIDR_SOURCE, RESERVED_SOURCE
@@ -38,6 +42,7 @@ _DEFAULT_PORTS: Final[NamedPorts] = {"http": (80, TCP)}
 _FIRST_NUMBER: Final = 256
 _RESERVED_NUMBERS: Final = {labels: number for number, labels in RESERVED_LABELS.items()}
 _FLOW_FIELDS: Final = 4
+_REQUEST_FIELDS: Final = 5
 _REMEMBERED: Final = 1024
 _LONGEST: Final = 256
 _CASE_FIELDS: Final = ("cluster", "scope", "ids", "ips", "namedPorts", "policies", "flows")
@@ -98,8 +103,12 @@ class _CaseWorld:
             else {name: _named_ports(entry, name) for name, entry in _mapping(ports, "namedPorts").items()}
         )
         families = {label.key for known in labels.values() for label in known if label.source == RESERVED_SOURCE}
+        self._proxy_ports = ProxyPorts()
         self._context = PolicyContext(
-            scope or cluster, bool(scope), dual_stack=bool(families & {"world-ipv4", "world-ipv6"})
+            scope or cluster,
+            bool(scope),
+            dual_stack=bool(families & {"world-ipv4", "world-ipv6"}),
+            proxy_ports=self._proxy_ports,
         )
         self._engine = Engine(self._context)
         self._numbers: dict[str, NumericIdentity] = {}
@@ -125,15 +134,23 @@ class _CaseWorld:
 
     def judge(self, flow: Sequence[object]) -> list[str]:
         """Both sides of one flow."""
-        if len(flow) != _FLOW_FIELDS:
+        if len(flow) not in (_FLOW_FIELDS, _REQUEST_FIELDS):
             raise CaseError(f"flow {flow!r}: write [from, to, protocol, port]")
+        request = _request(flow[_FLOW_FIELDS]) if len(flow) == _REQUEST_FIELDS else None
         source, destination = str(flow[0]), str(flow[1])
         protocol = _protocol(flow[2])
         port = _port(flow[3], protocol)
         sender, receiver = self._number(source), self._number(destination)
         egress = self._policy(source, sender).verdict(Direction.EGRESS, int(receiver), protocol, port)
         ingress = self._policy(destination, receiver).verdict(Direction.INGRESS, int(sender), protocol, port)
-        return [ALLOWED if egress.allowed else DENIED, ALLOWED if ingress.allowed else DENIED]
+        return [ALLOWED if self._allows(verdict, request) else DENIED for verdict in (egress, ingress)]
+
+    def _allows(self, verdict: Verdict, request: HttpRequest | None) -> bool:
+        """Whether the connection is possible, and the request on it."""
+        if request is None or not verdict.allowed or verdict.entry is None or not verdict.entry.proxy_port:
+            return verdict.allowed
+        listener = self._proxy_ports.listener(verdict.entry.proxy_port)
+        return listener is not None and allows_request(listener.rules, request)
 
     def _look_up_nodes(self) -> None:
         """Identities with labels of nodes have those that the policies ask for, and no others."""
@@ -228,6 +245,13 @@ def _named_ports(entry: object, name: str) -> NamedPorts:
         protocol = _protocol(pair[1]) if len(pair) > 1 else 0
         ports[port_name.lower()] = (_port(pair[0] if pair else 0, protocol), protocol)
     return ports
+
+
+def _request(value: object) -> HttpRequest:
+    try:
+        return parse_request(str(value))
+    except ValueError as exc:
+        raise CaseError(str(exc)) from exc
 
 
 def _protocol(value: object) -> int:

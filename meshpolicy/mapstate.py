@@ -13,9 +13,12 @@ from meshpolicy.tier import Level
 
 ANY_IDENTITY: Final = 0
 _DENY: Final = 255
+_NEVER_PROXIED: Final = 254
+_PROXY: Final = 2
 _ALLOW: Final = 1
 _PASS: Final = 0
 _LEVEL_SHIFT: Final = 8
+_VERDICT: Final = 255
 
 
 class EntryKey(NamedTuple):
@@ -73,9 +76,15 @@ Group = Mapping[L4Key, PolicyEntry]
 """The entries of one direction for one peer."""
 
 
-def precedence(level: int, *, deny: bool, passes: bool = False) -> int:
-    """One number to compare: 24 bits of inverted level, then 255 for deny, 1 for a plain allow or 0 for a pass."""
-    return ((Level.DEFAULT - level) << _LEVEL_SHIFT) | (_DENY if deny else _PASS if passes else _ALLOW)
+def precedence(
+    level: int, *, deny: bool, passes: bool = False, proxied: bool = False, never_proxied: bool = False
+) -> int:
+    """One number to compare: 24 bits of inverted level, then the verdict.
+
+    255 for deny, 254 for an allow that no proxy may come between, 2 for one through a proxy, 1 for a plain one, 0 for a pass.
+    """
+    verdict = _NEVER_PROXIED if never_proxied else _PROXY if proxied else _ALLOW
+    return ((Level.DEFAULT - level) << _LEVEL_SHIFT) | (_DENY if deny else _PASS if passes else verdict)
 
 
 def level_of(entry: PolicyEntry) -> int:
@@ -85,7 +94,8 @@ def level_of(entry: PolicyEntry) -> int:
 
 def at_level(entry: PolicyEntry, level: int) -> PolicyEntry:
     """The same verdict of the same rule at another level."""
-    return entry._replace(precedence=precedence(level, deny=entry.deny))
+    verdict = _DENY if entry.deny else max(entry.precedence & _VERDICT, _ALLOW)
+    return entry._replace(precedence=(Level.DEFAULT - level) << _LEVEL_SHIFT | verdict)
 
 
 def compile_group(parts: Iterable[tuple[Iterable[L4Key], PolicyEntry]]) -> Group:

@@ -120,7 +120,13 @@ def _parse_rule(
     node.only(frozenset({*fields, *removed, "toPorts", "icmps", "authentication"}))
     peers = parse_peers(node, rule.direction, scope, is_deny=rule.deny)
     is_ingress = rule.direction is Direction.INGRESS
-    ports = parse_ports(node, is_ingress=is_ingress, is_deny=rule.deny, is_host=is_host)
+    ports = parse_ports(
+        node,
+        is_ingress=is_ingress,
+        is_deny=rule.deny,
+        is_host=is_host,
+        has_proxy=document.context.proxy_ports is not None,
+    )
     document.problems.extend((*peers.problems, *ports.problems))
     document.warnings.extend((*peers.warnings, *ports.warnings))
     # Neither peers nor ports: the rule names nobody. Ports alone: everybody, on these ports.
@@ -132,11 +138,13 @@ def _parse_rule(
             f"{node.path}.authentication: mutual authentication cannot be enforced yet; "
             "the rule stays denied unless another rule allows it"
         )
-        every = (*ports.plain, *ports.unenforced) if ports.is_restricted else None
+        of_proxy = (spec for specs, _ in ports.proxied for spec in specs)
+        every = (*ports.plain, *ports.unenforced, *of_proxy) if ports.is_restricted else None
         return replace(rule, ports=()), replace(rule, ports=every, unenforced=True)
+    looking = tuple(replace(rule, ports=specs, http=http) for specs, http in ports.proxied)
     if not ports.unenforced:
-        return (rule,)
-    return rule, replace(rule, ports=tuple(ports.unenforced), unenforced=True)
+        return rule, *looking
+    return rule, *looking, replace(rule, ports=tuple(ports.unenforced), unenforced=True)
 
 
 def _without_everyone(peers: tuple[PeerSelector, ...] | None) -> tuple[PeerSelector, ...] | None:

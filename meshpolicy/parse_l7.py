@@ -7,6 +7,7 @@ import re
 from typing import Final
 
 from meshpolicy.decode import DocumentNode
+from meshpolicy.http_rule import HttpRule, HttpRules, check_expression, parse_header
 from meshpolicy.rule import L7Rules
 
 DNS: Final = "dns"
@@ -74,10 +75,10 @@ def _check_http(node: DocumentNode) -> None:
     node.only(_HTTP_FIELDS)
     for field in ("path", "method", "host"):
         text = node.text_of(field)
-        try:
-            re.compile(text)
-        except re.error as exc:
-            node.child(f"{field}", text).fail(f"not a regular expression ({exc})", "escape special characters")
+        if reason := check_expression(text):
+            node.child(f"{field}", text).fail(
+                f"not a regular expression of RE2 ({reason})", "escape special characters; RE2 has no look-ahead"
+            )
     node.texts_of("headers")
     for match in node.list_of("headerMatches"):
         if not match.only(_HEADER_FIELDS).text_of("name"):
@@ -87,6 +88,17 @@ def _check_http(node: DocumentNode) -> None:
         secret = match.get("secret")
         if secret is not None and not secret.only(SECRET_FIELDS).text_of("name"):
             secret.fail("a secret name is missing", "write name")
+
+
+def http_rules(node: DocumentNode) -> tuple[HttpRules, str]:
+    """What the checked `rules` allow of HTTP, and what of it no proxy here can do (empty: nothing)."""
+    found, missing = set[HttpRule](), ""
+    for item in node.list_of(HTTP):
+        headers = tuple(sorted(map(parse_header, item.texts_of("headers")), key=str))
+        found.add(HttpRule(item.text_of("method"), item.text_of("path"), item.text_of("host"), headers))
+        if item.list_of("headerMatches"):
+            missing = "a list of http rules with headerMatches"
+    return frozenset(found), missing
 
 
 def _render(node: DocumentNode) -> str:

@@ -9,14 +9,16 @@ from functools import lru_cache
 from typing import Final
 
 from meshpolicy.decode import DocumentNode
+from meshpolicy.http_rule import HttpRules
 from meshpolicy.icmp import FAMILIES, TYPE_NAMES
-from meshpolicy.parse_l7 import BUILT_IN_KINDS, DNS, SECRET_FIELDS, parse_l7_rules
+from meshpolicy.parse_l7 import BUILT_IN_KINDS, DNS, HTTP, SECRET_FIELDS, http_rules, parse_l7_rules
 from meshpolicy.port import MAXIMUM_PORT, PORT_PROTOCOLS, PORTLESS_PROTOCOLS, TCP, PortSpec, parse_protocol
 from meshpolicy.rule import L7Rules
 
 MAXIMUM_PORTS: Final = 40
 MAXIMUM_ICMP_FIELDS: Final = 40
 MAXIMUM_ICMP_TYPE: Final = 255
+_HTTP_REASON: Final = f"a list of {HTTP} rules"
 _SERVICE_NAME: Final = re.compile(r"(?=.{1,15}$)([a-zA-Z0-9]-?)*[a-zA-Z](-?[a-zA-Z0-9])*")
 _ICMP_NUMBER: Final = re.compile(r"[0-9]{1,3}")
 _PLAIN_NUMBER: Final = re.compile(r"[1-9][0-9]{0,4}")
@@ -38,6 +40,7 @@ class Ports:
 
     plain: list[PortSpec] = field(default_factory=list)
     unenforced: list[PortSpec] = field(default_factory=list)
+    proxied: list[tuple[tuple[PortSpec, ...], HttpRules]] = field(default_factory=list)
     l7: list[L7Rules] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -45,7 +48,9 @@ class Ports:
     """Whether any entry was there: without one, all protocols and ports are meant."""
 
 
-def parse_ports(rule: DocumentNode, *, is_ingress: bool, is_deny: bool, is_host: bool) -> Ports:
+def parse_ports(
+    rule: DocumentNode, *, is_ingress: bool, is_deny: bool, is_host: bool, has_proxy: bool = False
+) -> Ports:
     """Read toPorts and icmps of one ingress or egress rule. Raises PolicyError as the reference's validator does."""
     found = Ports()
     port_rules, icmp_rules = rule.list_of("toPorts"), rule.list_of("icmps")
@@ -56,7 +61,7 @@ def parse_ports(rule: DocumentNode, *, is_ingress: bool, is_deny: bool, is_host:
         if is_deny:
             _parse_deny_rule(port_rule, found)
         else:
-            _parse_port_rule(port_rule, found, is_ingress=is_ingress, is_host=is_host)
+            _parse_port_rule(port_rule, found, is_ingress=is_ingress, is_host=is_host, has_proxy=has_proxy)
     for icmp_rule in icmp_rules:
         found.plain.extend(_parse_icmp_rule(icmp_rule, found))
     return found
@@ -67,7 +72,7 @@ def _parse_deny_rule(node: DocumentNode, found: Ports) -> None:
     found.plain.extend(_parse_port_list(node, found))
 
 
-def _parse_port_rule(node: DocumentNode, found: Ports, *, is_ingress: bool, is_host: bool) -> None:
+def _parse_port_rule(node: DocumentNode, found: Ports, *, is_ingress: bool, is_host: bool, has_proxy: bool) -> None:
     fields = node.only(_PORT_RULE_FIELDS).mapping()
     if len(fields) == 1 and "ports" in fields:
         found.plain.extend(_parse_port_list(node, found))
@@ -83,6 +88,11 @@ def _parse_port_rule(node: DocumentNode, found: Ports, *, is_ingress: bool, is_h
         _check_l7(node, l7, specs, has_dns=has_dns, is_host=is_host)
         found.l7.append(l7)
     reason = _unenforced_reason(node, l7, has_dns=has_dns)
+    if rules is not None and l7 is not None and l7.kind == HTTP and l7.size and has_proxy and reason == _HTTP_REASON:
+        http, reason = http_rules(rules)
+        if not reason:
+            found.proxied.append((tuple(specs), http))
+            return
     if not reason:
         found.plain.extend(specs)
         return

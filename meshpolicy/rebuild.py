@@ -80,5 +80,13 @@ def closed(policy: Policy) -> Policy:
 def _closed(rule: Rule, *, deny: bool) -> Rule:
     nothing = None if deny else ()
     return replace(
-        rule, peers=nothing, ports=nothing, deny=deny, default_deny=True, unenforced=False, passes=False, l7=()
+        rule,
+        peers=nothing,
+        ports=nothing,
+        deny=deny,
+        default_deny=True,
+        unenforced=False,
+        passes=False,
+        l7=(),
+        http=None,
     )

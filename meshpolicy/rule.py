@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from meshpolicy.http_rule import HttpRules
 from meshpolicy.peer import CidrGroupSelector, CidrSelector, PeerSelector, ServiceSelector
 from meshpolicy.port import PortSpec
 from meshpolicy.prefix import Cidr
@@ -46,6 +47,8 @@ class Rule:
     default_deny: bool = True
     unenforced: bool = False
     l7: tuple[L7Rules, ...] = ()
+    http: HttpRules | None = None
+    """Only these requests, by a proxy; None: whatever is said on the ports."""
     tier: Tier = Tier.NORMAL
     priority: int = 0
     place: int = 0

@@ -44,8 +44,7 @@ struct packet {
 	__u16 conntrack_flags;
 	__be32 tunnel_source;	/* 0: not from the overlay */
 	__u32 now;	/* ticks: read once */
-	__be16 proxy_port;	/* 0: goes on by itself */
-	__u8 by_proxy, pad;
+	__u8 by_proxy, pad[3];
 };
 #define TICK_SHIFT 30	/* ticks of 2^30 ns: cheaper than a division, close enough to a second */
 

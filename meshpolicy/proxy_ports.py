@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which port of the node's proxy enforces which rules. The ports say nothing by themselves: others make listeners of them.
+
+Equal rules of one direction share a port, and a port that is in use never changes what it means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final, NamedTuple
+
+from meshpolicy.http_rule import HttpRules
+from meshpolicy.reference import Direction
+
+FIRST_PORT: Final = 14_000
+PORTS: Final = 2_000
+"""As many as there are; above what services use, below what kernels and Kubernetes choose from."""
+
+
+class Listener(NamedTuple):
+    """What one port of the proxy enforces."""
+
+    direction: Direction
+    rules: HttpRules
+
+
+class ProxyPorts:
+    """Ports by listener. `exhausted`: a listener found no port, so that what it was for stays denied."""
+
+    def __init__(self) -> None:
+        self._ports: dict[Listener, int] = {}
+        self._listeners: dict[int, Listener] = {}
+        self.exhausted = False
+
+    def restore(self, known: Mapping[int, Listener]) -> None:
+        """These ports meant this to an earlier agent, and do so as long as they are kept."""
+        for port, listener in known.items():
+            if port not in self._listeners and listener not in self._ports:
+                self._ports[listener], self._listeners[port] = port, listener
+
+    def port(self, listener: Listener) -> int:
+        """The port of this listener, a free one if it has none; 0 if there is none left."""
+        known = self._ports.get(listener)
+        if known is not None:
+            return known
+        port = next((p for p in range(FIRST_PORT, FIRST_PORT + PORTS) if p not in self._listeners), 0)
+        if not port:
+            self.exhausted = True
+            return 0
+        self._ports[listener], self._listeners[port] = port, listener
+        return port
+
+    def listener(self, port: int) -> Listener | None:
+        """What the port enforces; None if it means nothing."""
+        return self._listeners.get(port)
+
+    def keep(self, in_use: Collection[int]) -> dict[int, Listener]:
+        """Forget all other ports; returns what is left."""
+        for port in self._listeners.keys() - set(in_use):
+            del self._ports[self._listeners.pop(port)]
+            self.exhausted = False
+        return dict(self._listeners)

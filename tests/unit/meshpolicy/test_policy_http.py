@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HTTP rules: which requests they allow, how those of several policies come together, and the ports of their listeners."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshmodel.identity import NumericIdentity
+from meshpolicy import Direction, Engine, PolicyKind, PolicyRef, parse_policy
+from meshpolicy.evaluate import evaluate
+from meshpolicy.http_rule import EVERY_REQUEST, HttpRequest, HttpRule, allows_request, parse_header, parse_request
+from meshpolicy.proxy_ports import FIRST_PORT, PORTS, Listener, ProxyPorts
+from meshpolicy.rebuild import differences
+from tests.unit.meshpolicy.policy_world import CLIENT, SERVER, STRANGER, build, policy, port
+
+HOST = NumericIdentity(1)
+GET = {"method": "GET", "path": "/public.*"}
+FROM_CLIENT = [{"matchLabels": {"app": "client", "k8s:io.cilium.k8s.policy.cluster": "north"}}]
+
+
+def _ref(name: str) -> PolicyRef:
+    return PolicyRef(PolicyKind.CILIUM, "default", name)
+
+
+def _http(*rules: dict[str, Any], number: str = "80") -> list[Any]:
+    return port(number, rules={"http": list(rules)})
+
+
+def _requests(engine: Engine, peer: int, where: int = 80) -> set[str] | None:
+    """What the peer may ask of the server; None: it is no business of the proxy."""
+    verdict = engine.endpoint_policy(SERVER).verdict(Direction.INGRESS, peer, 6, where)
+    assert verdict.entry is not None
+    if not verdict.allowed:
+        return set()
+    if not verdict.entry.proxy_port:
+        return None
+    assert engine.context.proxy_ports is not None
+    listener = engine.context.proxy_ports.listener(verdict.entry.proxy_port)
+    assert listener is not None
+    assert listener.direction is Direction.INGRESS
+    return {str(rule) for rule in listener.rules}
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return build(proxy_ports=ProxyPorts())
+
+
+@pytest.mark.parametrize(
+    ("rule", "request_line", "allowed"),
+    [
+        (HttpRule(), "POST /", True),
+        (HttpRule("GET"), "GET /x", True),
+        (HttpRule("GET"), "GETS /x", False),
+        (HttpRule("GET|HEAD", "/public"), "HEAD /public", True),
+        (HttpRule("GET", "/public"), "GET /public?x=1", False),
+        (HttpRule("GET", "/public.*"), "GET /public?x=1", True),
+        (HttpRule("GET", "/public"), "GET /private/public", False),
+        (HttpRule(host="api[.]x"), "GET http://api.x/", True),
+        (HttpRule(host="api.x"), "GET http://api.x.evil/", False),
+    ],
+)
+def test_expressions_are_about_the_whole_of_a_part(rule: HttpRule, request_line: str, *, allowed: bool) -> None:
+    assert allows_request([rule], parse_request(request_line)) is allowed
+
+
+def test_headers_are_required_by_name_or_by_value() -> None:
+    rule = HttpRule(headers=(parse_header("X-Team"), parse_header("X-Kind: a b")))
+    assert rule.allows(HttpRequest("GET", "/", "", {"x-team": "", "x-kind": "a b"}))
+    assert not rule.allows(HttpRequest("GET", "/", "", {"x-kind": "a b"}))
+    assert not rule.allows(HttpRequest("GET", "/", "", {"x-team": "", "x-kind": "a"}))
+
+
+@pytest.mark.parametrize("text", ["", "GET", "GET x", "GET /a b", "/x", "G1T /x"])
+def test_what_is_no_request_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no request"):
+        parse_request(text)
+
+
+def test_rules_of_one_peer_and_port_are_united(engine: Engine) -> None:
+    engine.set_policy(policy(engine, "a", ingress=[{"fromEndpoints": FROM_CLIENT, "toPorts": _http(GET)}]))
+    engine.set_policy(
+        policy(engine, "b", ingress=[{"fromEndpoints": FROM_CLIENT, "toPorts": _http({"method": "PUT"})}])
+    )
+    assert _requests(engine, CLIENT) == {"method GET path /public.*", "method PUT"}
+    engine.remove_policy(_ref("a"))
+    assert _requests(engine, CLIENT) == {"method PUT"}
+    assert differences(engine) == ()
+
+
+def test_a_rule_without_restriction_allows_every_request(engine: Engine) -> None:
+    engine.set_policy(policy(engine, "a", ingress=[{"fromEndpoints": FROM_CLIENT, "toPorts": _http(GET)}]))
+    engine.set_policy(policy(engine, "b", ingress=[{"fromEndpoints": FROM_CLIENT, "toPorts": port("80")}]))
+    assert _requests(engine, CLIENT) == {str(EVERY_REQUEST)}
+
+
+def test_what_is_said_of_everybody_counts_for_each_peer_too(engine: Engine) -> None:
+    engine.set_policy(policy(engine, "a", ingress=[{"toPorts": _http(GET)}]))
+    assert _requests(engine, CLIENT) == _requests(engine, STRANGER) == {"method GET path /public.*"}
+    engine.set_policy(
+        policy(engine, "b", ingress=[{"fromEndpoints": FROM_CLIENT, "toPorts": _http({"method": "PUT"})}])
+    )
+    assert _requests(engine, CLIENT) == {"method GET path /public.*", "method PUT"}
+    assert _requests(engine, STRANGER) == {"method GET path /public.*"}
+    engine.set_policy(policy(engine, "c", ingress=[{"fromEndpoints": FROM_CLIENT, "toPorts": port("80")}]))
+    assert _requests(engine, CLIENT) == {str(EVERY_REQUEST)}
+    assert differences(engine) == ()
+
+
+def test_everybody_may_what_one_peer_is_restricted_in(engine: Engine) -> None:
+    engine.set_policy(policy(engine, "a", ingress=[{"fromEndpoints": FROM_CLIENT, "toPorts": _http(GET)}]))
+    engine.set_policy(policy(engine, "b", ingress=[{"toPorts": port("80")}]))
+    assert _requests(engine, CLIENT) == {str(EVERY_REQUEST)}
+    assert _requests(engine, STRANGER) is None
+    engine.remove_policy(_ref("b"))
+    assert _requests(engine, CLIENT) == {"method GET path /public.*"}
+    assert differences(engine) == ()
+
+
+def test_a_restricted_port_beats_what_allows_every_port(engine: Engine) -> None:
+    engine.set_policy(policy(engine, "a", ingress=[{"fromEndpoints": FROM_CLIENT}, {"toPorts": _http(GET)}]))
+    assert _requests(engine, CLIENT) == {"method GET path /public.*"}
+    assert _requests(engine, CLIENT, 81) is None
+
+
+def test_denied_is_denied_and_the_node_gets_in(engine: Engine) -> None:
+    engine.set_policy(
+        policy(
+            engine,
+            "a",
+            ingress=[{"toPorts": _http(GET)}],
+            ingressDeny=[{"fromEndpoints": FROM_CLIENT, "toPorts": port("80")}],
+        )
+    )
+    assert _requests(engine, CLIENT) == set()
+    assert _requests(engine, HOST) is None
+
+
+def test_without_a_proxy_such_a_port_is_denied_and_the_document_says_so() -> None:
+    engine = build()
+    made = policy(engine, ingress=[{"toPorts": _http(GET)}])
+    engine.set_policy(made)
+    assert _requests(engine, CLIENT) == set()
+    assert "cannot be enforced yet" in made.problems[0]
+
+
+@pytest.mark.parametrize(
+    "http", [{"headerMatches": [{"name": "x", "value": "1", "mismatch": "ADD"}]}, {"headerMatches": [{"name": "x"}]}]
+)
+def test_what_changes_headers_is_still_denied(engine: Engine, http: dict[str, Any]) -> None:
+    made = policy(engine, ingress=[{"toPorts": _http(http)}])
+    engine.set_policy(made)
+    assert _requests(engine, CLIENT) == set()
+    assert "headerMatches cannot be enforced yet" in made.problems[0]
+
+
+def test_equal_rules_share_a_port_that_outlives_a_restart() -> None:
+    ports = ProxyPorts()
+    one, two = (Listener(Direction.INGRESS, frozenset((HttpRule(m),))) for m in ("GET", "PUT"))
+    assert (ports.port(one), ports.port(two), ports.port(one)) == (FIRST_PORT, FIRST_PORT + 1, FIRST_PORT)
+    kept = ports.keep({FIRST_PORT + 1})
+    assert kept == {FIRST_PORT + 1: two}
+    later = ProxyPorts()
+    later.restore(kept)
+    assert (later.port(one), later.port(two)) == (FIRST_PORT, FIRST_PORT + 1)
+
+
+def test_rules_beyond_the_last_port_are_denied_until_one_is_free() -> None:
+    ports = ProxyPorts()
+    for number in range(PORTS):
+        ports.port(Listener(Direction.EGRESS, frozenset((HttpRule(f"M{number}"),))))
+    last = Listener(Direction.INGRESS, frozenset((HttpRule("GET"),)))
+    assert ports.port(last) == 0
+    assert ports.exhausted
+    ports.keep({FIRST_PORT})
+    assert not ports.exhausted
+    assert ports.port(last) == FIRST_PORT + 1
+
+
+def test_a_case_may_say_what_is_asked() -> None:
+    document = {
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": "p", "namespace": "a"},
+        "spec": {"endpointSelector": {}, "ingress": [{"toPorts": _http(GET)}]},
+    }
+    pod = ["k8s:io.kubernetes.pod.namespace=a", "k8s:io.cilium.k8s.policy.cluster=default"]
+    requests: list[list[str]] = [["GET /public/x"], ["GET /secret"], ["POST /public"], []]
+    case = {"ids": {"a": pod}, "policies": [document], "flows": [["a", "a", "TCP", 80, *rest] for rest in requests]}
+    answer = evaluate(case)
+    assert answer == {
+        "errors": [],
+        "verdicts": [["allowed", word] for word in ("allowed", "denied", "denied", "allowed")],
+    }
+
+
+def test_an_expression_that_re2_refuses_is_refused() -> None:
+    engine = build()
+    with pytest.raises(ValueError, match="RE2"):
+        parse_policy(
+            {
+                "kind": "CiliumNetworkPolicy",
+                "metadata": {"name": "p"},
+                "spec": {"endpointSelector": {}, "ingress": [{"toPorts": _http({"path": "/(?!x)"})}]},
+            },
+            engine.context,
+        )
