@@ -66,6 +66,7 @@ async def _run(settings: AgentSettings) -> None:
     from agent.core import open_core
     from agent.machine import Host, KernelHost, MemoryHost
     from agent.node_agent import NodeAgent, make_features
+    from agent.proxy.binary import find_envoy
     from agent.serving import serve_agent
 
     clock = SystemClock()
@@ -74,7 +75,8 @@ async def _run(settings: AgentSettings) -> None:
     host: Host = MemoryHost() if settings.datapath == "memory" else KernelHost(settings, facts)
     facts_text = {"cluster": facts.cluster, "node": facts.node, "key": facts.node_ip}
     log.info("agent starting", extra=facts_text)
-    core = await open_core(settings, facts, client, host, clock)
+    envoy = find_envoy(settings.envoy) if settings.datapath == "kernel" else None
+    core = await open_core(settings, facts, client, host, clock, envoy=envoy)
     features = make_features(core)
     agent = NodeAgent(core, features)
     # rows are immutable and form no cycles: collections that walk all of them would only cost pauses of seconds
@@ -103,7 +105,10 @@ def _uninstall(arguments: Sequence[str]) -> int:
 
 def uninstall(settings: AgentSettings) -> int:
     """Nothing of ours is left in this node's kernel."""
+    from agent.proxy.process import end_envoy
+
     try:
+        end_envoy(settings)
         remover(settings)()
     except (MeshError, OSError) as exc:
         log.error("uninstall failed", extra={"error": str(exc)})

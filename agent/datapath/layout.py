@@ -324,7 +324,7 @@ class PolicyKey(NamedTuple):
 
 
 class PolicyValue(NamedTuple):
-    """`struct policy_value`: the higher precedence of two hits wins; without a socket at its proxy port, a packet for it is dropped."""
+    """`struct policy_value`: the higher precedence of two hits wins. Nobody at the proxy port: a drop."""
 
     deny: bool
     precedence: int

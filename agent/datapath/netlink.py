@@ -27,6 +27,9 @@ _FILTER_HANDLE: Final = 1
 _FILTER_PRIORITY: Final = 0xC111
 _ETHERNET_TYPES: Final = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 _SCOPE_LINK: Final = 253
+_SCOPE_HOST: Final = 254
+_RTN_LOCAL: Final = 2
+_LOOPBACK_IFINDEX: Final = 1
 _IFF_UP: Final = 1
 
 
@@ -49,7 +52,7 @@ class AddressedDevice(NamedTuple):
     addresses: tuple[str, ...]
 
 
-def converse(operation: str, talk: Callable[[Any], T]) -> T:
+def _converse(operation: str, talk: Callable[[Any], T]) -> T:
     """talk(IPRoute) in a new thread of this network namespace; its error is ours."""
     outcome: list[T] = []
     failure: list[Exception] = []
@@ -92,7 +95,7 @@ def device(name: str) -> Device | None:
         found = route.link_lookup(ifname=name)
         return _device(route.get_links(found[0])[0]) if found else None
 
-    return converse(f"look up {name}", talk)
+    return _converse(f"look up {name}", talk)
 
 
 def device_by_index(ifindex: int) -> Device | None:
@@ -103,7 +106,7 @@ def device_by_index(ifindex: int) -> Device | None:
 
 def devices() -> list[Device]:
     """Every device of the namespace."""
-    return converse("list devices", lambda route: [_device(link) for link in route.get_links()])
+    return _converse("list devices", lambda route: [_device(link) for link in route.get_links()])
 
 
 def device_with_address(address: str) -> Device | None:
@@ -115,7 +118,7 @@ def device_with_address(address: str) -> Device | None:
                 return _device(route.get_links(entry["index"])[0])
         return None
 
-    return converse(f"look up {address}", talk)
+    return _converse(f"look up {address}", talk)
 
 
 def addressed_devices() -> list[AddressedDevice]:
@@ -135,7 +138,7 @@ def addressed_devices() -> list[AddressedDevice]:
             for link in sorted(links, key=lambda link: int(link["index"]))
         ]
 
-    return converse("list addresses", talk)
+    return _converse("list addresses", talk)
 
 
 def ensure_overlay(name: str, port: int, mtu: int) -> int:
@@ -160,7 +163,7 @@ def ensure_overlay(name: str, port: int, mtu: int) -> int:
         return int(found[0])
 
     try:
-        return converse(f"create {name}", talk)
+        return _converse(f"create {name}", talk)
     except KernelError as exc:
         if exc.errno not in _PORT_TAKEN or isinstance(exc, OverlayPortTakenError):
             raise
@@ -193,7 +196,7 @@ def remove_device(name: str) -> None:
         for ifindex in route.link_lookup(ifname=name):
             route.link("del", index=ifindex)
 
-    converse(f"remove {name}", talk)
+    _converse(f"remove {name}", talk)
 
 
 def replace_filter(ifindex: int, parent: int, program_fd: int, name: str) -> None:
@@ -206,7 +209,7 @@ def replace_filter(ifindex: int, parent: int, program_fd: int, name: str) -> Non
         place = {"handle": _FILTER_HANDLE, "prio": _FILTER_PRIORITY, "protocol": 3, "parent": parent}
         route.tc("replace-filter", "bpf", index=ifindex, **place, **options)
 
-    converse(f"attach {name}", talk)
+    _converse(f"attach {name}", talk)
 
 
 def _our_filters(route: Any, ifindex: int, parent: int) -> list[Any]:
@@ -228,7 +231,7 @@ def filter_programs(ifindex: int, parent: int) -> list[int]:
         return [_program_of(found) for found in _our_filters(route, ifindex, parent)]
 
     try:
-        return converse("list filters", talk)
+        return _converse("list filters", talk)
     except KernelError as exc:
         if exc.errno == errno.ENODEV:
             return []
@@ -259,10 +262,49 @@ def remove_filters(ifindex: int) -> None:
             route.tc("del", "clsact", index=ifindex)
 
     try:
-        converse("remove filters", talk)
+        _converse("remove filters", talk)
     except KernelError as exc:
         if exc.errno != errno.ENODEV:
             raise
+
+
+class MarkRule(NamedTuple):
+    """Packets of IPv4 with this mark are looked up in a table of their own."""
+
+    priority: int
+    mark: int
+    mask: int
+    table: int
+
+    @property
+    def fields(self) -> dict[str, int]:
+        """As pyroute2 takes them."""
+        return {
+            "family": socket.AF_INET, "priority": self.priority, "fwmark": self.mark, "fwmask": self.mask, "table": self.table,
+        }  # fmt: skip
+
+
+def deliver_marked(rule: MarkRule) -> None:
+    """What has the mark is the node's own, whatever address it is for."""
+
+    def talk(route: Any) -> None:
+        if not list(route.get_rules(family=socket.AF_INET, match={"priority": rule.priority, "table": rule.table})):
+            route.rule("add", **rule.fields)
+        place = {"family": socket.AF_INET, "dst": "default", "oif": _LOOPBACK_IFINDEX, "table": rule.table}
+        route.route("replace", type=_RTN_LOCAL, scope=_SCOPE_HOST, **place)
+
+    _converse("deliver marked packets", talk)
+
+
+def leave_marked(rule: MarkRule) -> None:
+    """Nothing is left of `deliver_marked`."""
+
+    def talk(route: Any) -> None:
+        for _ in list(route.get_rules(family=socket.AF_INET, match={"priority": rule.priority, "table": rule.table})):
+            route.rule("del", **rule.fields)
+        route.flush_routes(family=socket.AF_INET, table=rule.table)
+
+    _converse("leave marked packets", talk)
 
 
 def set_sysctl(name: str, value: str) -> bool:

@@ -32,6 +32,7 @@ from meshkit.wake import Wake, wait_for_ring
 from meshmodel.identity import is_of_range
 from meshmodel.names import ClusterName
 from meshpolicy import PolicyContext
+from meshpolicy.proxy_ports import ProxyPorts
 
 GATHER_S = 0.002
 LOOK_S = 0.5
@@ -69,10 +70,13 @@ class PolicyFeature(Feature):
         self,
         core: Core,
         neighbours: Neighbours,
+        proxy_ports: ProxyPorts | None = None,
     ) -> None:
         self._cpu_s, self._are_addresses_written = core.outside.cpu_s, neighbours.are_addresses_written
         self._core, self._wake, self._interfaces = core, Wake(), Wake()
-        context = PolicyContext(core.facts.cluster, core.facts.default_local_cluster)
+        context = PolicyContext(core.facts.cluster, core.facts.default_local_cluster, proxy_ports=proxy_ports)
+        self.proxy_failures: Callable[[], Mapping[str, str]] = dict
+        """Pods of which a port is closed because its proxy is not there."""
         verbs = NodeVerbs(
             neighbours.set_identity,
             neighbours.delete_identity,
@@ -149,7 +153,7 @@ class PolicyFeature(Feature):
         """Policy objects say that they are not enforced as written for a pod of this node, until they are."""
         while True:
             rung = self.enforced.count
-            failures = with_limits(self.target.failures, self._reach.limits())
+            failures = with_limits({**self.proxy_failures(), **self.target.failures}, self._reach.limits())
             source.set_shortfalls(find_shortfalls(self._core.db, self.compiler.engine, failures))
             await self.enforced.wait(rung)
             await self._core.clock.sleep(SHORTFALL_S)

@@ -71,13 +71,24 @@ inlined int hand_over(struct __sk_buff *skb, struct bpf_sock *found)
 	return 0;
 }
 
-inlined int assign_datagram(struct __sk_buff *skb, __be16 port)
+/* Any process of the node may listen on a port; a proxy's socket has the mark of its direction. */
+inlined int is_proxys(const struct bpf_sock *found, const struct packet *p)
+{
+	return (found->mark & PROXY_MARKS) == (p->direction == INGRESS ? MARK_INGRESS_REPLY : MARK_EGRESS_REPLY);
+}
+
+inlined int assign_datagram(struct __sk_buff *skb, const struct packet *p, __be16 port)
 {
 	struct bpf_sock_tuple ends = {};
 	ends.ipv4.daddr = PROXY_ADDRESS;
 	ends.ipv4.dport = port;
 	struct bpf_sock *found = bpf_sk_lookup_udp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
-	return found ? hand_over(skb, found) : DROP_NO_SOCKET;
+	if (!found)
+		return DROP_NO_SOCKET;
+	if (is_proxys(found, p))
+		return hand_over(skb, found);
+	bpf_sk_release(found);
+	return DROP_NO_SOCKET;
 }
 
 /* A connection that the stack has, also one that it is about to forget if this packet does not open another one. */
@@ -100,10 +111,10 @@ inlined int assign_connection(struct __sk_buff *skb, const struct packet *p, __b
 	__builtin_memset(&ends, 0, sizeof(ends));
 	ends.ipv4.daddr = PROXY_ADDRESS;
 	ends.ipv4.dport = port;
-	found = bpf_skc_lookup_tcp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
+	found = bpf_sk_lookup_tcp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
 	if (!found)
 		return DROP_NO_SOCKET;
-	if (found->state == BPF_TCP_LISTEN)
+	if (found->state == BPF_TCP_LISTEN && is_proxys(found, p))
 		return hand_over(skb, found);
 	bpf_sk_release(found);
 	return DROP_NO_SOCKET;
@@ -116,7 +127,7 @@ apart int assign_proxy(struct __sk_buff *skb, const struct packet *p, __be16 por
 	if (!p || p->kind & (KIND_FIRST_FRAGMENT | KIND_LATER_FRAGMENT))
 		return DROP_PROXY;
 	if (p->protocol == PROTO_UDP)
-		return assign_datagram(skb, port);
+		return assign_datagram(skb, p, port);
 	return p->protocol == PROTO_TCP ? assign_connection(skb, p, port) : DROP_PROXY;
 }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections through a proxy of the node: either direction, to pods here and in another cluster, by themselves and by a service."""
+"""Connections through a proxy of the node: in either direction, to pods here and in another cluster, and by a service."""
 
 from __future__ import annotations
 
@@ -127,3 +127,13 @@ def test_large_answers_fit_the_overlay(clean: Topology) -> None:
     with transparent_proxy(node, Direction.EGRESS, PORT), client.connect(server.address, TCP_PORT) as made:
         made.sendall(b"x" * 300_000)
         assert made.recv(256).startswith(b"egress:")
+
+
+def test_a_process_of_the_node_on_the_port_is_no_proxy(clean: Topology) -> None:
+    client, node, server, _ = _place(clean, "local")
+    _redirect(node, client, Direction.EGRESS)
+    with inside(node.namespace):
+        with socket.create_server(("", PORT)):
+            assert client.is_refused(server.address, TCP_PORT)
+    with transparent_proxy(node, Direction.INGRESS, PORT):
+        assert client.is_refused(server.address, TCP_PORT)

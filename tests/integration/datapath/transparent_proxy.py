@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 
 from agent.datapath.layout import Direction
-from agent.datapath.proxy_routes import PROXY_ADDRESS, ProxyMark
+from agent.datapath.proxy_marks import PROXY_ADDRESS, ProxyMark
 from tests.integration.datapath.datapath_topology import Node
 from tests.packet.datapath_host import inside
 

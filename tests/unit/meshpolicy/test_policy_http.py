@@ -160,23 +160,20 @@ def test_equal_rules_share_a_port_that_outlives_a_restart() -> None:
     ports = ProxyPorts()
     one, two = (Listener(Direction.INGRESS, frozenset((HttpRule(m),))) for m in ("GET", "PUT"))
     assert (ports.port(one), ports.port(two), ports.port(one)) == (FIRST_PORT, FIRST_PORT + 1, FIRST_PORT)
-    kept = ports.keep({FIRST_PORT + 1})
-    assert kept == {FIRST_PORT + 1: two}
     later = ProxyPorts()
-    later.restore(kept)
-    assert (later.port(one), later.port(two)) == (FIRST_PORT, FIRST_PORT + 1)
+    later.restore({FIRST_PORT: two})
+    assert (later.port(one), later.port(two)) == (FIRST_PORT + 1, FIRST_PORT)
+    assert later.listener(FIRST_PORT) == two
 
 
-def test_rules_beyond_the_last_port_are_denied_until_one_is_free() -> None:
+def test_rules_beyond_the_last_port_are_denied() -> None:
     ports = ProxyPorts()
+    engine = build(proxy_ports=ports)
     for number in range(PORTS):
         ports.port(Listener(Direction.EGRESS, frozenset((HttpRule(f"M{number}"),))))
-    last = Listener(Direction.INGRESS, frozenset((HttpRule("GET"),)))
-    assert ports.port(last) == 0
+    engine.set_policy(policy(engine, ingress=[{"toPorts": _http(GET)}]))
+    assert _requests(engine, CLIENT) == set()
     assert ports.exhausted
-    ports.keep({FIRST_PORT})
-    assert not ports.exhausted
-    assert ports.port(last) == FIRST_PORT + 1
 
 
 def test_a_case_may_say_what_is_asked() -> None:

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which rules the ports of the proxy have, kept for the next agent, and which of the ports somebody listens on."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from agent.datapath.proxy_marks import PROXY_ADDRESS
+from agent.tables import EndpointVerdicts
+from meshkit.atomic import write_atomic
+from meshpolicy import Direction
+from meshpolicy.http_rule import HttpRule
+from meshpolicy.proxy_ports import Listener
+
+_SOCKETS: Final = Path("/proc/thread-self/net/tcp")
+_LISTEN: Final = "0A"
+"""Of the fourth column. Source: Documentation/networking/proc_net_tcp.rst of the kernel."""
+
+
+def ports_in_use(rows: Iterable[EndpointVerdicts]) -> dict[int, set[str]]:
+    """Ports that policy entries name, and the addresses of the endpoints whose entries do."""
+    found: dict[int, set[str]] = {}
+    for row in rows:
+        for direction in Direction:
+            side = row.policy.side(direction)
+            for group in side.groups.values() if side.is_proxied else ():
+                for entry in group.values():
+                    if entry.proxy_port:
+                        found.setdefault(entry.proxy_port, set()).add(row.endpoint.address)
+    return found
+
+
+def listening_ports() -> set[int]:
+    """The TCP ports of the proxy's address that are listened on in this network namespace."""
+    address = f"{int.from_bytes(socket.inet_aton(PROXY_ADDRESS), 'little'):08X}"
+    lines = (line.split() for line in _SOCKETS.read_text().splitlines()[1:])
+    return {int(fields[1][9:], 16) for fields in lines if fields[3] == _LISTEN and fields[1][:8] == address}
+
+
+def write_ports(path: Path, listeners: Mapping[int, Listener]) -> None:
+    """What each port means, for `read_ports`. Raises: OSError."""
+    rows = [[port, int(made.direction), sorted(made.rules, key=repr)] for port, made in sorted(listeners.items())]
+    write_atomic(path, orjson.dumps(rows))
+
+
+def read_ports(path: Path) -> dict[int, Listener]:
+    """What was written last; nothing if that is no longer to be read, so that ports are given anew."""
+    try:
+        return {port: Listener(Direction(side), frozenset(map(_rule, rules))) for port, side, rules in _rows(path)}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _rows(path: Path) -> Any:
+    return orjson.loads(path.read_bytes())
+
+
+def _rule(fields: Any) -> HttpRule:
+    method, path, host, headers = fields
+    return HttpRule(method, path, host, tuple((name, value) for name, value in headers))

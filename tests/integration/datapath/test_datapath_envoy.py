@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HTTP rules by Envoy itself: what is allowed and denied on real connections, and what holds when it is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from agent.datapath.layout import Direction, EndpointFlag, PolicyKey, PolicyValue
+from agent.proxy.binary import find_envoy
+from agent.proxy.envoy_config import LISTENERS, listeners_file
+from agent.proxy.listening import listening_ports
+from agent.proxy.process import EnvoyEndedError, EnvoyProcess
+from meshkit.atomic import write_atomic
+from meshpolicy import Direction as PolicyDirection
+from meshpolicy.http_rule import HttpRule
+from meshpolicy.proxy_ports import Listener
+from tests.integration.datapath.datapath_topology import POD_MTU, Node, Pod, Topology
+from tests.packet.datapath_host import inside
+from tests.support.leftovers import own_name
+
+pytestmark = pytest.mark.root
+WEB_PORT, PORT = 8081, 14000
+RULES = frozenset(
+    (HttpRule("GET", "/client-ip"), HttpRule("GET", "/large"), HttpRule("POST", "/.*", headers=(("x-key", "a"),)))
+)
+DENIED = b"Access denied\r\n"
+_ENFORCE = {Direction.EGRESS: EndpointFlag.ENFORCE_EGRESS, Direction.INGRESS: EndpointFlag.ENFORCE_INGRESS}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer(b"x" * 500_000 if self.path == "/large" else self.client_address[0].encode())
+
+    def do_POST(self) -> None:
+        self._answer(str(len(self.rfile.read(int(self.headers["Content-Length"])))).encode())
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base's
+        return
+
+
+@pytest.fixture
+def web(clean: Topology) -> Iterator[Topology]:
+    """Every pod serves HTTP."""
+    servers = []
+    for pod in clean.pods():
+        with inside(pod.namespace):
+            servers.append(ThreadingHTTPServer(("", WEB_PORT), _Handler))
+        threading.Thread(target=servers[-1].serve_forever, args=(0.05,), daemon=True).start()
+    yield clean
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+class Envoy:
+    """Envoy in one node, in a loop of its own."""
+
+    def __init__(self, node: Node, directory: Path) -> None:
+        path = find_envoy("")
+        assert path is not None
+        self._node, self.directory = node, directory
+        self.process = EnvoyProcess(path, directory, POD_MTU)
+
+    def run(self) -> None:
+        with inside(self._node.namespace), contextlib.suppress(EnvoyEndedError):
+            asyncio.run(self.process.run())
+
+    def start(self) -> threading.Thread:
+        thread = threading.Thread(target=self.run)
+        thread.start()
+        return thread
+
+    def configure(self, listeners: dict[int, Listener]) -> None:
+        write_atomic(self.directory / LISTENERS, listeners_file(listeners, str(self.directory), POD_MTU), 0o644)
+
+    def is_listening(self, ports: set[int], timeout_s: float = 10.0) -> bool:
+        found: list[set[int]] = []
+
+        def look() -> None:
+            with inside(self._node.namespace):
+                found.append(listening_ports())
+
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            look()
+            if ports <= found[-1]:
+                return True
+            time.sleep(0.02)
+        return False
+
+
+@contextlib.contextmanager
+def _envoy(node: Node, listeners: dict[int, Listener]) -> Iterator[Envoy]:
+    with tempfile.TemporaryDirectory(dir="/run", prefix=own_name("proxy")) as parent:  # where nobody may enter
+        made = Envoy(node, Path(parent) / "proxy")
+        made.process.prepare()
+        made.configure(listeners)
+        thread = made.start()
+        try:
+            assert made.is_listening(set(listeners)), (made.directory / "envoy.log").read_text()
+            yield made
+        finally:
+            made.process.end()
+            thread.join(10)
+
+
+def _redirect(node: Node, pod: Pod, direction: Direction) -> None:
+    entries = [
+        (PolicyKey(pod.endpoint_id, direction, 0), PolicyValue(False, 1, 1)),
+        (PolicyKey(pod.endpoint_id, direction, 0, 6, WEB_PORT, 16), PolicyValue(False, 2, 2, PORT)),
+    ]
+    node.maps.policy.update(entries)
+    node.endpoint(pod, _ENFORCE[direction])
+
+
+def _connection(pod: Pod, address: str) -> http.client.HTTPConnection:
+    made = http.client.HTTPConnection(address, WEB_PORT, timeout=5)
+    made.sock = pod.connect(address, WEB_PORT, 5)
+    made.auto_open = 0  # a connection of its own making would not be the pod's
+    return made
+
+
+def _ask(
+    made: http.client.HTTPConnection, method: str, path: str, body: bytes | None = None, **headers: str
+) -> tuple[int, bytes]:
+    made.request(method, path, body, headers)
+    answer = made.getresponse()
+    return answer.status, answer.read()
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_requests_are_judged_one_by_one_and_the_server_sees_the_client(web: Topology, direction: Direction) -> None:
+    client, server = web.nodes[0].pods[0], web.nodes[2].pods[0]
+    node, pod = (web.nodes[0], client) if direction is Direction.EGRESS else (web.nodes[2], server)
+    _redirect(node, pod, direction)
+    with _envoy(node, {PORT: Listener(PolicyDirection(direction), RULES)}):
+        made = _connection(client, server.address)
+        with contextlib.closing(made):
+            assert _ask(made, "GET", "/client-ip") == (200, client.address.encode())
+            assert _ask(made, "GET", "/public") == (403, DENIED)
+            assert _ask(made, "GET", "/client-ip?x=1") == (403, DENIED)
+            assert _ask(made, "POST", "/client-ip", **{"X-Key": "b"}) == (403, DENIED)
+            assert _ask(made, "GET", "/client-ip") == (200, client.address.encode()), "the connection goes on"
+            assert _ask(made, "GET", "/x/../client-ip")[0] == 200, "as the server would be asked"
+            assert _ask(made, "GET", "/large") == (200, b"x" * 500_000)
+            assert _ask(made, "POST", "/up", b"y" * 300_000, **{"X-Key": "a"}) == (200, b"300000")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        (
+            b"GET /client-ip HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"0\r\n\r\nGET /public HTTP/1.1\r\n\r\n"
+        ),
+        b"GET /client-ip HTTP/1.1\r\nHost: x\r\nX: a\nGET: b\r\nTransfer-Encoding : chunked\r\n\r\n",
+        b"GET /client-ip HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"CONNECT /client-ip HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x00\x10no http at all\r\n\r\n",
+    ],
+)
+def test_what_is_malformed_reaches_no_server(web: Topology, raw: bytes) -> None:
+    client, server = web.nodes[0].pods[0], web.nodes[0].pods[1]
+    _redirect(web.nodes[0], client, Direction.EGRESS)
+    with _envoy(web.nodes[0], {PORT: Listener(PolicyDirection.EGRESS, RULES)}):
+        with client.connect(server.address, WEB_PORT, 5) as made:
+            answer = b""
+            with contextlib.suppress(ConnectionResetError):
+                made.sendall(raw)
+                answer = made.recv(4096)
+            assert b" 200 " not in answer.split(b"\r\n")[0]
+
+
+def test_it_has_no_rights_but_one_and_outlives_what_started_it(web: Topology) -> None:
+    node, client, server = web.nodes[0], web.nodes[0].pods[0], web.nodes[0].pods[1]
+    _redirect(node, client, Direction.EGRESS)
+    with _envoy(node, {PORT: Listener(PolicyDirection.EGRESS, RULES)}) as envoy:
+        status = Path(f"/proc/{envoy.process.pid}/status").read_text().split("\n")
+        facts = {line.partition(":")[0]: line.partition(":")[2].split() for line in status if ":" in line}
+        assert set(facts["Uid"]) == {"65534"}
+        assert {int(facts[name][0], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {1 << 12}
+        assert facts["NoNewPrivs"] == ["1"]
+        later = Envoy(node, envoy.directory)
+        thread = later.start()
+        while not later.process.pid:
+            time.sleep(0.01)
+        assert later.process.pid == envoy.process.pid
+        made = _connection(client, server.address)
+        assert _ask(made, "GET", "/client-ip")[0] == 200
+        envoy.configure(
+            {
+                PORT: Listener(PolicyDirection.EGRESS, RULES),
+                PORT + 1: Listener(PolicyDirection.EGRESS, frozenset((HttpRule("PUT"),))),
+            }
+        )
+        assert envoy.is_listening({PORT, PORT + 1})
+        assert _ask(made, "GET", "/client-ip")[0] == 200, "connections of a listener that stays go on"
+        made.close()
+        os.kill(envoy.process.pid, signal.SIGKILL)
+        thread.join(5)
+        assert client.is_refused(server.address, WEB_PORT)
+        assert client.ask(server.address, 8080).startswith(server.name), "other ports are not concerned"
+        again = later.start()
+        assert later.is_listening({PORT})
+        with contextlib.closing(_connection(client, server.address)) as fresh:
+            assert _ask(fresh, "GET", "/client-ip")[0] == 200
+        later.process.end()
+        again.join(10)
+
+
+def test_a_listener_that_envoy_refuses_costs_no_other(web: Topology) -> None:
+    node, client, server = web.nodes[0], web.nodes[0].pods[0], web.nodes[0].pods[1]
+    _redirect(node, client, Direction.EGRESS)
+    with _envoy(node, {PORT: Listener(PolicyDirection.EGRESS, RULES)}) as envoy:
+        bad = Listener(PolicyDirection.EGRESS, frozenset((HttpRule("(?!x)"),)))
+        envoy.configure(
+            {
+                PORT: Listener(PolicyDirection.EGRESS, RULES),
+                PORT + 1: bad,
+                PORT + 2: Listener(PolicyDirection.INGRESS, RULES),
+            }
+        )
+        assert envoy.is_listening({PORT, PORT + 2})
+        assert not envoy.is_listening({PORT + 1}, 0.1)
+        assert "invalid perl operator" in envoy.process.last_words()
+        with contextlib.closing(_connection(client, server.address)) as made:
+            assert _ask(made, "GET", "/client-ip")[0] == 200
