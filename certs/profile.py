@@ -11,9 +11,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from meshapi.installed import ADMIN_SECRET, LOCAL_SECRET, REMOTE_SECRET, REMOTE_USER, SERVER_SECRET, STORE_SERVICE
+from meshapi.installed import (
+    ADMIN_SECRET,
+    LOCAL_SECRET,
+    OBSERVER_SECRET,
+    RELAY_SECRET,
+    RELAY_SERVER_SECRET,
+    RELAY_SERVICE,
+    REMOTE_SECRET,
+    REMOTE_USER,
+    SERVER_SECRET,
+    STORE_SERVICE,
+)
 
 MESH_DOMAIN: Final = "mesh.cilium.io"
+FLOW_DOMAIN: Final = "hubble-grpc.cilium.io"
+RELAY_DOMAIN: Final = "hubble-relay.cilium.io"
 DEFAULT_DAYS: Final = 365
 DAY_S: Final = 86_400.0
 SHORTEST_LIFETIME_S: Final = 10.0
@@ -61,6 +74,24 @@ def remote(cluster: str) -> Profile:
     return Profile(remote_user(cluster))
 
 
+def observer(cluster: str) -> Profile:
+    """Every node's observer of flows: one name, as Hubble's relay expects it, stands for all nodes of the cluster."""
+    return Profile(f"observer-{cluster}", (f"*.{cluster}.{FLOW_DOMAIN}",), is_server=True)
+
+
+def relay(cluster: str) -> Profile:
+    """The relay towards observers, and towards relays of peers."""
+    return Profile(relay_user(cluster))
+
+
+def relay_server(cluster: str, namespace: str) -> Profile:
+    """The relay towards those who ask it."""
+    name = relay_name(cluster)
+    return Profile(
+        name, (name, f"*.{RELAY_DOMAIN}", f"{RELAY_SERVICE}.{namespace}.svc"), ("127.0.0.1", "::1"), is_server=True
+    )
+
+
 def own_shapes(
     cluster: str, namespace: str, lifetime_s: float, extra_sans: Iterable[str] = ()
 ) -> Mapping[str, Profile]:
@@ -70,6 +101,9 @@ def own_shapes(
         ADMIN_SECRET: admin(cluster),
         LOCAL_SECRET: local(cluster),
         REMOTE_SECRET: remote(cluster),
+        OBSERVER_SECRET: observer(cluster),
+        RELAY_SECRET: relay(cluster),
+        RELAY_SERVER_SECRET: relay_server(cluster, namespace),
     }
     return {name: replace(shape, days=lifetime_s / DAY_S) for name, shape in shapes.items()}
 
@@ -87,3 +121,13 @@ def local_user(cluster: str) -> str:
 def remote_user(cluster: str) -> str:
     """The user the named cluster reads its peers' state as."""
     return f"{REMOTE_USER}{cluster}"
+
+
+def relay_user(cluster: str) -> str:
+    """The name by which the relay of a cluster asks."""
+    return f"relay-{cluster}"
+
+
+def relay_name(cluster: str) -> str:
+    """What the certificate of a cluster's relay is for."""
+    return f"{cluster}.{RELAY_DOMAIN}"

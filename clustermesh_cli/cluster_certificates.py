@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The certificates in the Secrets of a cluster's mesh: its authority, its own four, and the authorities of its peers."""
+"""The certificates in the Secrets of a cluster's mesh: its authority, its own, and the authorities of its peers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from certs.inspect import issued_by, parse
 from certs.store import CA_FILE, CERT_FILE, decode_entry
 from certs.validity import KeptCertificates
 from clustermesh_cli.plan.authority_choice import RESTORE
-from clustermesh_cli.plan.peering import CA_SUFFIX
 from kube.client import KubeClient
 from meshapi.installed import (
     ADMIN_SECRET,
     CA_SECRET,
+    CA_SUFFIX,
     LOCAL_SECRET,
     MIRROR_SECRET,
+    OBSERVER_SECRET,
     PEERS_SECRET,
+    RELAY_SECRET,
+    RELAY_SERVER_SECRET,
     REMOTE_SECRET,
     SERVER_SECRET,
 )
@@ -37,6 +40,9 @@ _OWN: Final = (
     (ADMIN_SECRET, "certificate of the store's administrator"),
     (LOCAL_SECRET, "certificate of this cluster's agents"),
     (REMOTE_SECRET, "certificate that peers know this cluster by"),
+    (OBSERVER_SECRET, "certificate of the nodes' observers of flows"),
+    (RELAY_SECRET, "certificate that observers and peers know the relay by"),
+    (RELAY_SERVER_SECRET, "certificate of the relay"),
 )
 
 

@@ -25,6 +25,7 @@ from meshapi.installed import (
     MAXIMUM_KEY,
     MIRROR_KEY,
     PEERS_SECRET,
+    RELAY_PEERS_SERVICE,
     STORE_SERVICE,
 )
 from meshmodel.names import check_cluster_id, parse_cluster_name
@@ -60,6 +61,7 @@ def read_facts(client: KubeClient, namespace: str, context: str) -> ClusterFacts
         pod_cidrs=tuple(sorted({c for n in read_nodes(client.list(k.NODES)) for c in n.pod_cidrs})),
         peers=read_peers(peers),
         is_mirrored=is_mirrored(config),
+        flows=find_access(client.get(k.SERVICES, RELAY_PEERS_SERVICE, namespace), client.list(k.NODES)),
     )
 
 

@@ -44,6 +44,14 @@ def connect(
             help="pod networks a peer may own: [CONTEXT=]none (any), auto or CIDR,...; if not given: as before, at first auto"
         ),
     ] = None,
+    allow_flows: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-flows/--no-allow-flows",
+            help="let the relay of who reads a cluster ask it for flows in which the reader takes part; "
+            "as it is if not given, at first not",
+        ),
+    ] = None,
     allow_mismatching_ca: Annotated[
         bool,
         typer.Option(help="accepted for familiarity: every cluster has its own CA here, and bundles are exchanged"),
@@ -75,7 +83,7 @@ def connect(
     endpoints = split_endpoints(next(iter(clients)), destinations, source_endpoint or [], destination_endpoint or [])
     console = make_console(plain)
     networks = parse_choices(peer_networks or [], next(iter(clients)), destinations)
-    options = verb.ConnectOptions(connection_mode, endpoints, dry_run, verify, wait, networks)
+    options = verb.ConnectOptions(connection_mode, endpoints, dry_run, verify, wait, networks, allow_flows)
     links = verb.connect(clients, namespace, options, console, Patience(wait_duration))
     if dry_run:
         return

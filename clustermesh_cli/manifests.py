@@ -6,13 +6,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from string import Template
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 from clustermesh_cli.plan.program_settings import Known, read_known
+from kube.client import KubeClient
+from kube.resource import SERVICES
+from meshapi.installed import PART_OF, RELAY_SERVICE
 
-WORKLOADS = ("rbac", "apiserver", "agent")
+WORKLOADS: Final = ("rbac", "apiserver", "agent")
+RELAY: Final = "relay"
 
 
 def load_crds() -> list[dict[str, Any]]:
@@ -22,14 +26,29 @@ def load_crds() -> list[dict[str, Any]]:
     return [obj for name in names for obj in _objects((folder / name).read_text())]
 
 
-def load_workloads(values: Mapping[str, str]) -> list[dict[str, Any]]:
-    """ServiceAccounts, roles, Services, Deployment and DaemonSet. Raises KeyError for a mark without a value."""
+def load_workloads(values: Mapping[str, str], *, with_relay: bool) -> list[dict[str, Any]]:
+    """ServiceAccounts, roles, Services, Deployments and DaemonSet. Raises KeyError for a mark without a value."""
     folder = files("deploy") / "manifests"
     return [
         obj
-        for name in WORKLOADS
+        for name in (*WORKLOADS, *([RELAY] if with_relay else ()))
         for obj in _objects(Template((folder / f"{name}.yaml").read_text()).substitute(values))
     ]
+
+
+def relay_objects(namespace: str) -> list[dict[str, Any]]:
+    """What there is of a relay, by kind and name; the rest of each object does not matter for its removal."""
+    text = (files("deploy") / "manifests" / f"{RELAY}.yaml").read_text()
+    return [*_objects(Template(text).safe_substitute({"NAMESPACE": namespace}))]
+
+
+def is_foreign(client: KubeClient, obj: Mapping[str, Any]) -> bool:
+    """The Service that has Hubble's name is there, and Cilium's: it is left alone. Raises: KubeError."""
+    meta = obj["metadata"]
+    if meta["name"] != RELAY_SERVICE:
+        return False
+    found = client.get(SERVICES, meta["name"], meta["namespace"])
+    return found is not None and not PART_OF.items() <= (found["metadata"].get("labels") or {}).items()
 
 
 def load_settings() -> Known:

@@ -26,6 +26,10 @@ APISERVER_SELECTOR: Final = f"k8s-app={APISERVER}"
 # Services of the apiserver
 STORE_SERVICE: Final = APISERVER
 STATUS_SERVICE: Final = "clustermesh-apiserver-status"
+# Services of the relay, the first under Hubble's name, so that Hubble's clients find it
+RELAY_SERVICE: Final = "hubble-relay"
+RELAY_HTTP_SERVICE: Final = RELAY
+RELAY_PEERS_SERVICE: Final = "clustermesh-relay-peers"
 
 # TCP ports
 STORE_PORT: Final = 2379
@@ -38,6 +42,7 @@ KUBELET_PORT: Final = 10250
 """Kubernetes' own, of the kubelet on each node."""
 RELAY_PORT: Final = 4245
 """Hubble's, of a relay."""
+RELAY_PEERS_PORT: Final = 4246
 RELAY_HTTP_PORT: Final = 9882
 PROBE_PORT: Final = 9881
 """Liveness and readiness of both: the agent's on its node's 127.0.0.1, the apiserver's on its pod's address."""
@@ -61,6 +66,7 @@ REMOTE_DIRECTORY: Final = f"{STATE_DIRECTORY}/remote"
 """Certificates for reading peers' stores."""
 FLOW_DIRECTORY: Final = f"{STATE_DIRECTORY}/flows"
 """Certificates for serving flows."""
+FLOW_PEER_DIRECTORY: Final = f"{STATE_DIRECTORY}/flow-peers"
 RELAY_DIRECTORY: Final = f"{STATE_DIRECTORY}/relay"
 """The relay's certificates for asking observers."""
 RELAY_SERVER_DIRECTORY: Final = f"{STATE_DIRECTORY}/relay-server"
@@ -94,12 +100,19 @@ CLUSTER_NAME_KEY: Final = "cluster-name"
 CLUSTER_ID_KEY: Final = "cluster-id"
 MAXIMUM_KEY: Final = "max-connected-clusters"
 SCOPE_KEY: Final = "policy-default-local-cluster"
+RELAY_KEY: Final = "enable-relay"
 MIRROR_KEY: Final = "enable-kvstoremesh"
 LIFETIME_KEY: Final = "certificate-lifetime-s"
 CA_BUNDLE: Final = "clustermesh-ca-bundle"
 REMOTE_USERS: Final = "clustermesh-remote-users"
 DRAINED: Final = "clustermesh-drained"
 """Clusters that take no new connections of this one's clients, by name; the value says since when, for people."""
+FLOW_GRANT: Final = "flows-"
+"""In that ConfigMap: this before the name of a peer says which of our flows its relay gets."""
+GRANTED: Final = "shared"
+"""Those in which its own cluster takes part."""
+FLOW_PEERS: Final = "clustermesh-flow-peers"
+"""Where relays of peers are that granted us flows: HOST:PORT,... by the name of the peer."""
 REMOTE_USER: Final = "remote-"
 """The name of the user of a cluster that reads another is this before its own."""
 
@@ -111,4 +124,11 @@ LOCAL_SECRET: Final = "clustermesh-apiserver-local-cert"
 REMOTE_SECRET: Final = "clustermesh-apiserver-remote-cert"
 PEERS_SECRET: Final = "cilium-clustermesh"
 MIRROR_SECRET: Final = "cilium-kvstoremesh"
-CERTIFICATE_SECRETS: Final = (SERVER_SECRET, ADMIN_SECRET, LOCAL_SECRET, REMOTE_SECRET)
+CA_SUFFIX: Final = ".etcd-client-ca.crt"
+"""After a peer's name, of the entry with its authorities in both."""
+OBSERVER_SECRET: Final = "clustermesh-observer-cert"
+RELAY_SECRET: Final = "clustermesh-relay-client-cert"
+RELAY_SERVER_SECRET: Final = "clustermesh-relay-server-cert"
+CERTIFICATE_SECRETS: Final = (
+    SERVER_SECRET, ADMIN_SECRET, LOCAL_SECRET, REMOTE_SECRET, OBSERVER_SECRET, RELAY_SECRET, RELAY_SERVER_SECRET,
+)  # fmt: skip

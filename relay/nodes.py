@@ -10,9 +10,10 @@ from flows.methods import PeerFacts, tls_server_name
 from flows.words import qualified_name
 from kube.client import KubeClient
 from kube.reflector import Change, Delete, Reflector, Upsert
-from kube.resource import NODES, KubeObject
+from kube.resource import NAMESPACES, NODES, KubeObject
 from kubeintent.node import read_node
-from kubeintent.rows import NodeIntent
+from kubeintent.pod import read_namespace
+from kubeintent.rows import NamespaceIntent, NodeIntent
 
 T = TypeVar("T")
 
@@ -47,6 +48,30 @@ class Nodes:
         """Of a node by its own name; empty where there is none."""
         row = self._rows.get(node)
         return row.internal_ip() if row is not None else ""
+
+
+class Namespaces:
+    """Which of this cluster's namespaces take part in the mesh."""
+
+    def __init__(self, *, default_global: bool) -> None:
+        self._default_global = default_global
+        self._rows: dict[str, NamespaceIntent] = {}
+
+    async def run(self, client: KubeClient) -> None:
+        """Until cancelled."""
+        await Reflector(client, NAMESPACES, strip=self._strip).run(self.take)
+
+    def take(self, batch: Sequence[Change[NamespaceIntent | None]]) -> None:
+        """What was said of namespaces is so from now on."""
+        _apply(self._rows, batch, lambda row: row.name)
+
+    def is_shared(self, name: str) -> bool:
+        """False also for one that is not known."""
+        row = self._rows.get(name)
+        return row is not None and row.is_global
+
+    def _strip(self, obj: KubeObject) -> NamespaceIntent | None:
+        return read_namespace(obj, default_global=self._default_global).row
 
 
 def _strip_node(obj: KubeObject) -> NodeIntent | None:

@@ -11,12 +11,13 @@ from typing import Final
 from certs.errors import CertificateError
 from certs.pair import check_pair
 from flows.listener import ServerCertificates
+from flows.methods import PeerFacts
 from flows.relay_server import RelayServer
 from flows.remote import ClientCertificates
 from flows.streams import FlowStreams
 from kube.client import KubeClient
 from kube.review import AccessReviewer
-from meshapi.installed import TOKEN_AUDIENCE, TOKEN_HEADER
+from meshapi.installed import CA_SUFFIX, TOKEN_AUDIENCE, TOKEN_HEADER
 from meshkit.clock import Clock, SystemClock
 from meshkit.guard import Guard
 from meshkit.health import Health
@@ -28,7 +29,8 @@ from relay.api import make_api
 from relay.links import ObserverLinks
 from relay.mesh import FlowMesh
 from relay.metrics import make_registry
-from relay.nodes import Nodes
+from relay.nodes import Namespaces, Nodes
+from relay.peers import PeerDoor, read_peers
 from relay.programs import Programs
 from relay.settings import RelaySettings
 
@@ -45,7 +47,8 @@ class FlowRelay:
         self._settings, self._client, self._clock = settings, client, clock or SystemClock()
         self.observers = ObserverLinks(lambda _: read_client_certificates(settings.certificates), self._clock)
         self.nodes = Nodes(settings.cluster_name, settings.flow_port, self._nodes_changed)
-        self.peers = ObserverLinks(lambda _: None, self._clock)
+        self.namespaces = Namespaces(default_global=settings.default_global_namespace)
+        self.peers = ObserverLinks(self._peer_certificates, self._clock)
         self.mesh = FlowMesh(
             settings.cluster_name,
             self.observers,
@@ -54,7 +57,10 @@ class FlowRelay:
             programs=Programs(settings),
             clock=self._clock,
         )
-        self.streams = FlowStreams()
+        self.streams, self.peer_streams = FlowStreams(), FlowStreams()
+        self.door = PeerDoor(
+            self.mesh, settings.ca_bundle_dir, settings.grants_dir, self.namespaces.is_shared, self._clock
+        )
         self.health = Health()
         self.health.starting("nodes", "not listed yet")
 
@@ -68,6 +74,9 @@ class FlowRelay:
         await together(
             {
                 "nodes": self.nodes.run(self._client),
+                "namespaces": self.namespaces.run(self._client),
+                "files of peers": self._follow_peers(),
+                "flows for peers": self._serve_peers(),
                 "observers": self.observers.run(),
                 "peers": self.peers.run(),
                 "stalled readers": self._sweep(),
@@ -85,7 +94,27 @@ class FlowRelay:
     async def _sweep(self) -> None:
         while True:
             await self._clock.sleep(SWEEP_S)
-            await self.streams.cut_stalled(self._clock.monotonic())
+            for streams in (self.streams, self.peer_streams):
+                await streams.cut_stalled(self._clock.monotonic())
+
+    async def _follow_peers(self) -> None:
+        """Kubelets replace mounted files, so they are looked at now and then."""
+        settings, known = self._settings, dict[str, PeerFacts]()
+        while True:
+            found = await asyncio.to_thread(read_peers, settings.flow_peers_dir, settings.cluster_name)
+            if found != known:
+                known = found
+                self.peers.set_targets(found)
+            await self._clock.sleep(RETRY_S)
+
+    def _peer_certificates(self, peer: str) -> ClientCertificates | None:
+        """Our own, and the authorities of the peer."""
+        own = read_client_certificates(self._settings.certificates)
+        try:
+            authorities = (self._settings.peer_ca_dir / f"{peer}{CA_SUFFIX}").read_bytes()
+        except OSError:
+            return None
+        return None if own is None else ClientCertificates(authorities, own.cert, own.key)
 
     async def _serve_flows(self) -> None:
         """Hubble's API, for programs of this cluster, as soon as there are certificates for it."""
@@ -96,13 +125,32 @@ class FlowRelay:
             await self._clock.sleep(RETRY_S)
         server = RelayServer(lambda _: self.mesh, program_version(), self.streams)
         server.listen_tls(where, lambda: read_server_certificates(folder))
-        await server.start()
         self.health.ok("flows")
-        log.info("flows are served", extra={"endpoint": where})
-        try:
-            await asyncio.get_running_loop().create_future()
-        finally:
-            await server.stop()
+        await _serve(server, where)
+
+    async def _serve_peers(self) -> None:
+        """The same for relays of peers, once there is a peer whose authority is known."""
+        settings = self._settings
+        where = f"{settings.listen_address}:{settings.peers_port}"
+        while self._certificates_for_peers() is None:
+            await self._clock.sleep(RETRY_S)
+        server = RelayServer(self.door.source_of, program_version(), self.peer_streams)
+        server.listen_tls(where, self._certificates_for_peers)
+        await _serve(server, where)
+
+    def _certificates_for_peers(self) -> ServerCertificates | None:
+        own, trusted = read_server_certificates(self._settings.server_certificates), self.door.trusted()
+        return None if own is None or not trusted else ServerCertificates(trusted, own.cert, own.key)
+
+
+async def _serve(server: RelayServer, where: str) -> None:
+    """Until cancelled."""
+    await server.start()
+    log.info("flows are served", extra={"endpoint": where})
+    try:
+        await asyncio.get_running_loop().create_future()
+    finally:
+        await server.stop()
 
 
 def read_client_certificates(folder: Path) -> ClientCertificates | None:

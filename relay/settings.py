@@ -30,12 +30,25 @@ class RelaySettings(Base):
     server_certificates: Path = option(
         Path(installed.RELAY_SERVER_DIRECTORY), "directory with ca.crt, tls.crt and tls.key of what is served"
     )
+    ca_bundle_dir: Path = option(
+        Path(installed.STATE_DIRECTORY) / "ca-bundle", "one <peer>.crt per peer whose relay may ask"
+    )
+    grants_dir: Path = option(
+        Path(installed.STATE_DIRECTORY) / "users", "one flows-<peer> per peer that is granted flows of this cluster"
+    )
+    peer_ca_dir: Path = option(
+        Path(installed.PEER_DIRECTORY), "one <peer>.etcd-client-ca.crt per peer whose relay is asked"
+    )
+    flow_peers_dir: Path = option(
+        Path(installed.FLOW_PEER_DIRECTORY), "where the relays of peers are: HOST:PORT,... in a file named as the peer"
+    )
     flow_port: int = option(installed.FLOW_PORT, "where each node's observer answers")
     agent_port: int = option(installed.AGENT_PORT, "where each node's agent answers REST")
     apiserver_port: int = option(installed.APISERVER_PORT, "where the apiserver answers REST")
     token_file: Path = option(Path(installed.AGENT_TOKEN_FILE), "token that agents and the apiserver admit us by")
     listen_address: str = option("0.0.0.0", "address of all ports but those of sockets")
     port: int = option(installed.RELAY_PORT, "port of Hubble's API, with mTLS, for programs of this cluster; 0: any")
+    peers_port: int = option(installed.RELAY_PEERS_PORT, "the same for relays of peers; 0: any")
     http_port: int = option(
         installed.RELAY_HTTP_PORT,
         "port of REST and the page: health and metrics for all, the rest with a token; 0: any",

@@ -13,7 +13,7 @@ from clustermesh_cli.contexts import naming
 from clustermesh_cli.link_proof import Patience, prove_reach, prove_session
 from clustermesh_cli.link_writer import read_objects, write_steps
 from clustermesh_cli.owned_networks import OwnedNetworks
-from clustermesh_cli.plan.connect import PeerLink, check_access, check_all, plan_links
+from clustermesh_cli.plan.connect import PeerLink, check_access, check_all, check_flows, plan_links
 from clustermesh_cli.plan.connection_mode import Mode
 from clustermesh_cli.plan.endpoint import given_access
 from clustermesh_cli.plan.facts import ClusterFacts
@@ -28,6 +28,7 @@ class ConnectOptions:
     """What the user asked for. `endpoints` maps a context to HOST:PORT entries that replace what its Service says.
 
     `is_verified` is off where the clusters cannot be asked to try the endpoints; `waits` for a session of every link.
+    `allow_flows`: whether targets grant flows to their readers; None leaves that as it is.
     """
 
     mode: Mode
@@ -36,6 +37,7 @@ class ConnectOptions:
     is_verified: bool = True
     waits: bool = True
     networks: Choices = field(default_factory=dict)
+    allow_flows: bool | None = None
 
 
 def connect(
@@ -57,7 +59,9 @@ def connect(
     check_all(facts)
     local, *remotes = facts
     objects = read_objects(clients, namespace)
-    links = plan_links(local, remotes, options.mode)
+    links = tuple(replace(link, flows=options.allow_flows) for link in plan_links(local, remotes, options.mode))
+    for link in links if options.allow_flows else ():
+        check_flows(link.target)
     links = OwnedNetworks(clients, namespace, options.networks, console).decide(links, objects)
     plan_changes(connecting_steps(links, namespace), objects)
     programs = {context: ProgramClient(client, namespace) for context, client in clients.items()}
@@ -78,9 +82,7 @@ def connect(
 
     if not options.dry_run:
         write_steps(clients, namespace, decide_steps, verify)
-    for link in links:
-        said = " (dry run, nothing written)" if options.dry_run else ""
-        console.info(f"{link.reader.context} reads {link.target.context}{said}")
+    _say_links(links, options, console)
     return links
 
 
@@ -99,3 +101,13 @@ def link_text(links: Sequence[PeerLink], mode: Mode) -> str:
 def _say_access(cluster: ClusterFacts, console: Console) -> None:
     access = check_access(cluster)
     console.info(f"{cluster.name} (id {cluster.id}) is reached at {', '.join(access.addresses)} port {access.port}")
+
+
+def _say_links(links: Sequence[PeerLink], options: ConnectOptions, console: Console) -> None:
+    said = " (dry run, nothing written)" if options.dry_run else ""
+    for link in links:
+        reader, target = link.reader.context, link.target.context
+        console.info(f"{reader} reads {target}{said}")
+        if link.flows is not None:
+            now = "gets" if link.flows else "no longer gets"
+            console.info(f"{reader} {now} flows of {target} in which it takes part{said}")

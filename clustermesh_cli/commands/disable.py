@@ -16,7 +16,7 @@ import kube.resource as k
 from clustermesh_cli.cluster_facts import read_config
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
-from clustermesh_cli.manifests import load_workloads
+from clustermesh_cli.manifests import is_foreign, load_workloads
 from clustermesh_cli.plan.detachment import detaching_patch, unconfirmed_nodes
 from kube.client import KubeClient
 from kube.errors import NotFound
@@ -32,6 +32,7 @@ from meshapi.installed import (
     CLUSTER_NAME_KEY,
     CONFIG_MAP,
     DRAINED,
+    FLOW_PEERS,
     MIRROR_SECRET,
     PEERS_SECRET,
     REMOTE_USERS,
@@ -44,6 +45,7 @@ MARKS: Final = (
     "POLICY_DEFAULT_LOCAL_CLUSTER",
     "APISERVER_IMAGE",
     "AGENT_IMAGE",
+    "RELAY_IMAGE",
     "SERVICE_TYPE",
     "MIRROR",
     "CERTIFICATE_LIFETIME_S",
@@ -68,7 +70,7 @@ class DisableOptions:
 
 def workloads(namespace: str) -> list[dict[str, Any]]:
     """What `enable` applied, by kind and name; the rest of each object does not matter for its removal."""
-    return load_workloads({**dict.fromkeys(MARKS, "none"), "NAMESPACE": namespace})
+    return load_workloads({**dict.fromkeys(MARKS, "none"), "NAMESPACE": namespace}, with_relay=True)
 
 
 def disable(client: KubeClient, namespace: str, options: DisableOptions, console: Console) -> None:
@@ -91,10 +93,12 @@ def _disable(client: KubeClient, namespace: str, options: DisableOptions, consol
     removed = 0
     for obj in reversed(workloads(namespace)):
         meta = obj["metadata"]
+        if is_foreign(client, obj):
+            continue
         removed += client.delete(from_manifest(obj), meta["name"], meta.get("namespace"))
     for name in (*CERTIFICATE_SECRETS, PEERS_SECRET, MIRROR_SECRET, *(() if options.keep_ca else (CA_SECRET,))):
         removed += client.delete(k.SECRETS, name, namespace)
-    for name in (CA_BUNDLE, REMOTE_USERS, DRAINED):
+    for name in (CA_BUNDLE, REMOTE_USERS, FLOW_PEERS, DRAINED):
         removed += client.delete(k.CONFIG_MAPS, name, namespace)
     for lease in client.list(k.LEASES, namespace, AGENT_SELECTOR):
         removed += client.delete(k.LEASES, lease["metadata"]["name"], namespace)

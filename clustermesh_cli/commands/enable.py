@@ -23,14 +23,14 @@ from clustermesh_cli.credentials import (
     ensure_certificates,
     read_lifetime_s,
 )
-from clustermesh_cli.manifests import load_crds, load_settings, load_workloads
+from clustermesh_cli.manifests import is_foreign, load_crds, load_settings, load_workloads, relay_objects
 from clustermesh_cli.plan.authority_choice import check_authority
 from clustermesh_cli.plan.cluster_identity import ClusterIdentity, decide_identity
 from clustermesh_cli.plan.exposure import DROP_FLAG, Exposure, ExposureWish, decide_exposure
 from clustermesh_cli.plan.peering import agent_files, find_real_files, keep_lists, known_peers
 from clustermesh_cli.plan.program_settings import AGENT as AGENT_SETTINGS
 from clustermesh_cli.plan.program_settings import APISERVER as APISERVER_SETTINGS
-from clustermesh_cli.plan.program_settings import flags_of, settings_in
+from clustermesh_cli.plan.program_settings import Known, flags_of, settings_in
 from clustermesh_cli.plan.running_settings import complete_config, read_chosen, read_running
 from clustermesh_cli.rights_check import check_rights
 from kube.client import KubeClient
@@ -44,12 +44,14 @@ from meshapi.installed import (
     CLUSTER_ID_KEY,
     CLUSTER_NAME_KEY,
     CONFIG_MAP,
+    FLOW_PEERS,
     LIFETIME_KEY,
     MAXIMUM_KEY,
     MIRROR_KEY,
     MIRROR_SECRET,
     PART_OF,
     PEERS_SECRET,
+    RELAY_KEY,
     REMOTE_USERS,
     SCOPE_KEY,
     STORE_SERVICE,
@@ -73,6 +75,12 @@ class EnableOptions:
     new_ca: bool = False
     lifetime_s: float | None = None
     settings: Mapping[str, str | None] = field(default_factory=dict)
+    relay: bool | None = None
+    relay_image: str = ""
+
+    def relays(self, config: Mapping[str, str]) -> bool:
+        """Whether there is a relay of flows: what the flag says, else what was chosen before, else no."""
+        return self.relay if self.relay is not None else config.get(RELAY_KEY, "").lower() == "true"
 
     def mirrors(self, config: Mapping[str, str]) -> bool:
         """Whether the apiserver mirrors peers: what the flag says, else what was chosen before, else yes."""
@@ -99,6 +107,7 @@ def plan_objects(
         MAXIMUM_KEY: str(identity.maximum),
         SCOPE_KEY: scope,
         MIRROR_KEY: str(options.mirrors(config)).lower(),
+        RELAY_KEY: str(options.relays(config)).lower(),
         **({LIFETIME_KEY: f"{options.lifetime_s:g}"} if options.lifetime_s is not None else {}),
     }
     values = {
@@ -110,18 +119,27 @@ def plan_objects(
         "POLICY_DEFAULT_LOCAL_CLUSTER": scope,
         "APISERVER_IMAGE": options.apiserver_image,
         "AGENT_IMAGE": options.agent_image,
+        "RELAY_IMAGE": options.relay_image,
         "CERTIFICATE_LIFETIME_S": f"{options.chosen_lifetime_s(config):g}",
         "MIRROR": "--mirror" if options.mirrors(config) else "--no-mirror",
     }
-    workloads, known = load_workloads(values), load_settings()
+    workloads, known = load_workloads(values, with_relay=options.relays(config)), load_settings()
     settings = settings_in(own, known)
     for obj in workloads:
         program = PROGRAMS.get((obj["kind"], obj["metadata"]["name"]))
         if program is not None:
             obj["spec"]["template"]["spec"]["containers"][0]["args"] += flags_of(program, settings, known)
+        elif obj["kind"] == "Deployment":
+            obj["spec"]["template"]["spec"]["containers"][0]["args"] += _relay_flags(settings, known)
         if _is_exposed(obj):
             obj["spec"]["ports"] = exposure.ports()
     return [*load_crds(), _config_map(CONFIG_MAP, options.namespace, own), *workloads]
+
+
+def _relay_flags(settings: Mapping[str, str], known: Known) -> list[str]:
+    """What the relay must know as the apiserver does: which namespaces take part in the mesh."""
+    shared = {key: value for key, value in settings.items() if key == f"{APISERVER_SETTINGS}.default-global-namespace"}
+    return flags_of(APISERVER_SETTINGS, shared, known)
 
 
 def _is_exposed(obj: Mapping[str, Any]) -> bool:
@@ -166,7 +184,14 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
         resource = from_manifest(obj)
         if resource == k.CRDS and client.get(resource, obj["metadata"]["name"]) is not None:
             continue  # a CRD that is there, Cilium's own perhaps, is the cluster's business
+        if is_foreign(client, obj):
+            console.warn(
+                f"Service {obj['metadata']['name']} is not ours and was left alone: Hubble's clients reach that one"
+            )
+            continue
         client.apply(resource, obj)
+    if not options.relays(config):
+        _remove_relay(client, options.namespace)
     _report(identity, kept.authority, exposure, issued.expires_s, console)
     if options.new_ca and trusting:
         console.warn(
@@ -223,6 +248,13 @@ def _check_authority(client: KubeClient, options: EnableOptions, identity: Clust
     return peers
 
 
+def _remove_relay(client: KubeClient, namespace: str) -> None:
+    for obj in reversed(relay_objects(namespace)):
+        meta = obj["metadata"]
+        if not is_foreign(client, obj):
+            client.delete(from_manifest(obj), meta["name"], meta.get("namespace"))
+
+
 def _ensure_peering(client: KubeClient, namespace: str, identity: ClusterIdentity, kept: KeptAuthority) -> None:
     """The objects that hold peers exist; what they already hold is kept."""
     for name in (MIRROR_SECRET, PEERS_SECRET):
@@ -231,6 +263,8 @@ def _ensure_peering(client: KubeClient, namespace: str, identity: ClusterIdentit
             client.create(k.SECRETS, {**empty, "data": {}})
     own = {f"{identity.name}.crt": kept.trust_pem.decode()}
     client.apply(k.CONFIG_MAPS, _config_map(CA_BUNDLE, namespace, own))
+    if client.get(k.CONFIG_MAPS, FLOW_PEERS, namespace) is None:
+        client.create(k.CONFIG_MAPS, _config_map(FLOW_PEERS, namespace, {}))
     if client.get(k.CONFIG_MAPS, REMOTE_USERS, namespace) is None:
         client.create(
             k.CONFIG_MAPS, _config_map(REMOTE_USERS, namespace, {"users.yaml": yaml.safe_dump({"users": []})})

@@ -30,11 +30,19 @@ from clustermesh_cli.exit_code import CommandError, CommandRefusedError, ExitCod
 from clustermesh_cli.link_proof import Patience
 from clustermesh_cli.plan.authority_choice import unusable_authority
 from clustermesh_cli.plan.authority_replacement import SETTLE_S, ReplacementFacts, ReplacementStep, next_step
-from clustermesh_cli.plan.peering import CA_SUFFIX, known_peers
+from clustermesh_cli.plan.peering import known_peers
 from kube.client import KubeClient
 from kube.errors import Conflict
 from kube.server_clock import behind_s
-from meshapi.installed import CA_BUNDLE, CA_SECRET, CLUSTER_NAME_KEY, MIRROR_SECRET, PEERS_SECRET, REMOTE_USERS
+from meshapi.installed import (
+    CA_BUNDLE,
+    CA_SECRET,
+    CA_SUFFIX,
+    CLUSTER_NAME_KEY,
+    MIRROR_SECRET,
+    PEERS_SECRET,
+    REMOTE_USERS,
+)
 
 LOOK_S: Final = 2.0
 AGAIN: Final = "run clustermesh certs rotate --ca again with the same contexts, which goes on from here"

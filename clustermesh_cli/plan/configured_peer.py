@@ -7,7 +7,7 @@ import base64
 from collections.abc import Mapping
 
 from clustermesh_cli.plan.facts import ClusterFacts, StoreAccess
-from clustermesh_cli.plan.peering import CA_SUFFIX
+from meshapi.installed import CA_SUFFIX
 from meshkit.yamltext import load_documents
 from meshmodel.names import ClusterId, ClusterName
 

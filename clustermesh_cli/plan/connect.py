@@ -14,19 +14,21 @@ from clustermesh_cli.plan.check_row import failures
 from clustermesh_cli.plan.connection_mode import Mode
 from clustermesh_cli.plan.facts import ClusterFacts, StoreAccess
 from clustermesh_cli.plan.mesh_rules import judge_mesh
-from meshapi.installed import LOCAL_DIRECTORY, PEER_DIRECTORY, REMOTE_DIRECTORY, STORE_PORT, STORE_SERVICE
+from meshapi.installed import CA_SUFFIX, LOCAL_DIRECTORY, PEER_DIRECTORY, REMOTE_DIRECTORY, STORE_PORT, STORE_SERVICE
 
 
 @dataclass(frozen=True, slots=True)
 class PeerLink:
     """`reader` gets a connection file of `target`, and `target` admits `reader`'s certificates.
 
-    `networks` is the list of pod networks in that file; None keeps the list that is there.
+    `networks` is the list of pod networks in that file; None keeps the list that is there. `flows`: whether the target grants
+    flows to the reader; None leaves that as it is.
     """
 
     reader: ClusterFacts
     target: ClusterFacts
     networks: tuple[str, ...] | None = None
+    flows: bool | None = None
 
     def trusting(self, trust: Mapping[str, bytes]) -> PeerLink:
         """The link by these authorities of both clusters, PEM by context."""
@@ -66,6 +68,16 @@ def check_access(cluster: ClusterFacts) -> StoreAccess:
     return cluster.access
 
 
+def check_flows(cluster: ClusterFacts) -> StoreAccess:
+    """Raises CommandRefusedError when nobody could ask the cluster's relay."""
+    if cluster.flows is None:
+        raise CommandRefusedError(
+            f"{cluster.name} has no relay of flows, or it has no address yet: "
+            f"run clustermesh enable --with-relay --context {cluster.context}, or leave out --allow-flows"
+        )
+    return cluster.flows
+
+
 def peer_config(target: ClusterFacts) -> str:
     """The etcd client file by which `target` itself is read. Source: spec of the wire format, 5.2."""
     access = check_access(target)
@@ -73,7 +85,7 @@ def peer_config(target: ClusterFacts) -> str:
     return yaml.safe_dump(
         {
             "endpoints": [f"https://{host}:{access.port}"],
-            "trusted-ca-file": f"{PEER_DIRECTORY}/{target.name}.etcd-client-ca.crt",
+            "trusted-ca-file": f"{PEER_DIRECTORY}/{target.name}{CA_SUFFIX}",
             "cert-file": f"{REMOTE_DIRECTORY}/tls.crt",
             "key-file": f"{REMOTE_DIRECTORY}/tls.key",
             "cilium-host-aliases": [{"hostname": host, "ips": list(access.addresses)}],

@@ -28,7 +28,10 @@ class KnownPeer:
 
 @dataclass(frozen=True, slots=True)
 class ClusterFacts:
-    """One cluster as it stands. `access` is None while no address is known; `is_mirrored`: it mirrors its peers."""
+    """One cluster as it stands. `access` is None while no address is known; `is_mirrored`: it mirrors its peers.
+
+    `flows` is where its relay answers relays of peers; None without one.
+    """
 
     context: str
     name: ClusterName
@@ -39,3 +42,4 @@ class ClusterFacts:
     pod_cidrs: tuple[str, ...]
     peers: Mapping[str, KnownPeer] = field(default_factory=dict)
     is_mirrored: bool = False
+    flows: StoreAccess | None = None

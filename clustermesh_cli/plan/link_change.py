@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from clustermesh_cli.exit_code import CommandRefusedError
-from clustermesh_cli.plan.connect import PeerLink
+from clustermesh_cli.plan.connect import PeerLink, check_flows
+from clustermesh_cli.plan.facts import StoreAccess
 from clustermesh_cli.plan.peering import (
     PEERS_ANNOTATION,
     USERS_KEY,
@@ -26,10 +27,10 @@ from clustermesh_cli.plan.peering import (
     restore_users,
     with_networks,
 )
-from meshapi.installed import CA_BUNDLE, MIRROR_SECRET, PEERS_SECRET, REMOTE_USERS
+from meshapi.installed import CA_BUNDLE, FLOW_GRANT, FLOW_PEERS, GRANTED, MIRROR_SECRET, PEERS_SECRET, REMOTE_USERS
 
 PEERING_SECRETS: Final = (MIRROR_SECRET, PEERS_SECRET)
-PEERING_OBJECTS: Final = (CA_BUNDLE, REMOTE_USERS, *PEERING_SECRETS)
+PEERING_OBJECTS: Final = (CA_BUNDLE, REMOTE_USERS, FLOW_PEERS, *PEERING_SECRETS)
 
 Objects = Mapping[tuple[str, str], Mapping[str, Any] | None]
 """Objects by context and name; None where there is none."""
@@ -183,6 +184,8 @@ def _part(context: str, peer: str) -> Iterable[LinkStep]:
 
     yield step(PEERS_SECRET, lambda old: forget_peer(read_peers(old), peer))
     yield step(MIRROR_SECRET, lambda _: {"data": dict(forgotten_files(peer))})
+    yield step(FLOW_PEERS, lambda _: {"data": {peer: None}})
+    yield step(REMOTE_USERS, lambda _: {"data": {FLOW_GRANT + peer: None}})
     yield step(REMOTE_USERS, expel)
     yield step(CA_BUNDLE, lambda _: {"data": {f"{peer}.crt": None}})
 
@@ -201,6 +204,9 @@ def _admit(link: PeerLink) -> Iterable[LinkStep]:
 
     yield LinkStep(context, CA_BUNDLE, lambda _: {"data": trusted}, link=_name(link))
     yield LinkStep(context, REMOTE_USERS, admit, link=_name(link))
+    if link.flows is not None:
+        grant = {FLOW_GRANT + reader.name: GRANTED if link.flows else None}
+        yield LinkStep(context, REMOTE_USERS, lambda _: {"data": grant}, link=_name(link))
 
 
 def _name(link: PeerLink) -> str:
@@ -221,6 +227,14 @@ def _learn(link: PeerLink, namespace: str) -> Iterable[LinkStep]:
     name = _name(link)
     yield LinkStep(context, MIRROR_SECRET, lambda old: {"data": dict(kept(old, real))}, is_needed=False, link=name)
     yield LinkStep(context, PEERS_SECRET, learn, link=name)
+    if link.flows is not None:
+        places = {peer: _places(check_flows(link.target)) if link.flows else None}
+        yield LinkStep(context, FLOW_PEERS, lambda _: {"data": places}, is_needed=link.flows, link=name)
+
+
+def _places(access: StoreAccess) -> str:
+    """HOST:PORT of each address, separated by commas."""
+    return ",".join(f"[{ip}]:{access.port}" if ":" in ip else f"{ip}:{access.port}" for ip in access.addresses)
 
 
 def _data(obj: Mapping[str, Any]) -> Mapping[str, str]:

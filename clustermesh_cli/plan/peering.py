@@ -22,14 +22,13 @@ import yaml
 from clustermesh_cli.exit_code import CommandRefusedError
 from clustermesh_cli.plan.connect import mirrored_config, peer_config
 from clustermesh_cli.plan.facts import ClusterFacts, KnownPeer
-from meshapi.installed import OWN_PREFIX, REMOTE_USER, REMOTE_USERS
+from meshapi.installed import CA_SUFFIX, OWN_PREFIX, REMOTE_USER, REMOTE_USERS
 from meshkit.yamltext import YamlTextError, load_documents
 from meshmodel.address import canonical_prefix
 from meshpeer.allowed import NETWORKS, NODE_NETWORKS
 
 PEERS_ANNOTATION: Final = OWN_PREFIX + "peers"
 USERS_KEY: Final = "users.yaml"
-CA_SUFFIX: Final = ".etcd-client-ca.crt"
 
 Data = Mapping[str, str | None]
 """Data of a Secret, base64; None removes a key in a merge patch."""

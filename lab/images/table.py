@@ -69,6 +69,7 @@ IMAGES: Final[Mapping[str, Image]] = {
     "pause": _idle,
     "clustermesh-agent": _program("clustermesh-agent"),
     "clustermesh-apiserver": _program("clustermesh-apiserver"),
+    "clustermesh-relay": _program("clustermesh-relay"),
     "coredns": _program(str(PROGRAMS / "python"), "-m", "lab.images.dns"),
 }
 

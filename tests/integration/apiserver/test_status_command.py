@@ -19,12 +19,11 @@ from clustermesh_apiserver.apiserver import Apiserver
 from clustermesh_cli.commands.status import status
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import ExitCode
-from clustermesh_cli.plan.peering import CA_SUFFIX
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient, in_thread
 from meshapi.agent import AgentStatus
 from meshapi.apiserver import decode_apiserver
-from meshapi.installed import CA_SECRET, CERTIFICATE_SECRETS, PEERS_SECRET, SERVER_SECRET, STORE_SERVICE
+from meshapi.installed import CA_SECRET, CA_SUFFIX, CERTIFICATE_SECRETS, PEERS_SECRET, SERVER_SECRET, STORE_SERVICE
 from meshapi.row import encode
 from meshkit.answer_form import AnswerForm
 from tests.integration.apiserver.apiserver_world import OWN, Pki, run_apiserver, settings, until

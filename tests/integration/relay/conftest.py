@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,8 @@ import pytest
 from tests.integration.relay.relay_world import RelayWorld
 
 
-@pytest.fixture
-async def relay_world(tmp_path: Path) -> AsyncIterator[RelayWorld]:
-    world = RelayWorld(tmp_path)
+@asynccontextmanager
+async def running(world: RelayWorld) -> AsyncIterator[RelayWorld]:
     await world.start()
     tasks = [asyncio.create_task(links.run()) for links in (world.observers, world.peers)]
     yield world
@@ -22,3 +22,18 @@ async def relay_world(tmp_path: Path) -> AsyncIterator[RelayWorld]:
         task.cancel()
     await asyncio.wait(tasks)
     await world.stop()
+
+
+@pytest.fixture
+async def relay_world(tmp_path: Path) -> AsyncIterator[RelayWorld]:
+    async with running(RelayWorld(tmp_path)) as world:
+        yield world
+
+
+@pytest.fixture
+async def two_clusters(tmp_path: Path) -> AsyncIterator[tuple[RelayWorld, RelayWorld]]:
+    """North, and south, which has opened its door to north."""
+    north, south = RelayWorld(tmp_path / "north", nodes=1), RelayWorld(tmp_path / "south", "south", nodes=1)
+    async with running(north), running(south):
+        await south.open_door(north)
+        yield north, south

@@ -21,22 +21,11 @@ from meshkit.clock import SystemClock
 from meshkit.wake import Wake
 from relay.links import ObserverLinks
 from relay.mesh import FlowMesh
-from relay.nodes import Nodes
+from relay.nodes import Namespaces, Nodes
+from relay.peers import PeerDoor
 from relay.programs import Programs
 from relay.settings import RelaySettings
 from tests.support.flow_entries import decode
-
-
-def observer_shape(cluster: str) -> profile.Profile:
-    return profile.Profile(f"observer-{cluster}", (f"*.{cluster}.hubble-grpc.cilium.io",), is_server=True)
-
-
-def relay_shape(cluster: str) -> profile.Profile:
-    return profile.Profile(f"relay-{cluster}")
-
-
-def relay_server_shape(cluster: str) -> profile.Profile:
-    return profile.Profile(f"{cluster}.hubble-relay.cilium.io", (f"{cluster}.hubble-relay.cilium.io",), is_server=True)
 
 
 class Node:
@@ -45,7 +34,7 @@ class Node:
     def __init__(self, cluster: str, name: str, authority: Authority) -> None:
         self.name = f"{cluster}/{name}"
         self.flows = LiveFlows(decode, 1023, self.name)
-        shown = authority.issue(observer_shape(cluster), time.time())
+        shown = authority.issue(profile.observer(cluster), time.time())
         self._certificates = ServerCertificates(authority.certificate_pem, shown.cert_pem, shown.key_pem)
         self.streams = FlowStreams(most=8, stalled_s=1.0)
         self._server_name, self.port = tls_server_name(cluster, name), 0
@@ -75,17 +64,41 @@ class RelayWorld:
         self.cluster, self.clock = cluster, SystemClock()
         self.authority = Authority.create(f"{cluster} CA", time.time(), 30)
         self.nodes = [Node(cluster, f"n{number}", self.authority) for number in range(1, nodes + 1)]
-        self.asking = self.certificates(relay_shape(cluster))
+        self.asking = self.certificates(profile.relay(cluster))
         settings = RelaySettings(cluster_name=cluster, token_file=folder / "token")
         self.observers = ObserverLinks(lambda _: self.asking, self.clock)
-        self.peers = ObserverLinks(lambda _: self.asking, self.clock)
+        self.peer_authority = b""
+        self.peers = ObserverLinks(lambda _: self._asking_peer(), self.clock)
         kube_nodes = Nodes(cluster, 0, lambda: None)
         self.mesh = FlowMesh(
             cluster, self.observers, self.peers, nodes=kube_nodes, programs=Programs(settings), clock=self.clock
         )
         self.streams = FlowStreams(most=4, stalled_s=1.0)
         self.server = RelayServer(lambda _: self.mesh, "1.2.3", self.streams)
-        self.port = 0
+        self.port = self.peers_port = 0
+        self.bundle, self.grants = folder / "bundle", folder / "grants"
+        for made in (self.bundle, self.grants):
+            made.mkdir(parents=True)
+        self.namespaces = Namespaces(default_global=True)
+        self.door = PeerDoor(self.mesh, self.bundle, self.grants, self.namespaces.is_shared, self.clock)
+        self.peers_server = RelayServer(self.door.source_of, "1.2.3", FlowStreams())
+
+    async def open_door(self, peer: RelayWorld) -> None:
+        """The peer's relay may connect, and has this one among its peers."""
+        (self.bundle / f"{peer.cluster}.crt").write_bytes(peer.authority.certificate_pem)
+        shown = self.authority.issue(profile.relay_server(self.cluster, "kube-system"), time.time())
+        served = ServerCertificates(self.door.trusted(), shown.cert_pem, shown.key_pem)
+        self.peers_port = self.peers_server.listen_tls("127.0.0.1:0", lambda: served)
+        await self.peers_server.start()
+        facts = PeerFacts(f"127.0.0.1:{self.peers_port}", profile.relay_name(self.cluster))
+        peer.peer_authority = self.authority.certificate_pem
+        peer.peers.set_targets({self.cluster: facts})
+
+    def grant(self, peer: str, *, is_given: bool = True) -> None:
+        (self.grants / f"flows-{peer}").write_text("shared" if is_given else "")
+
+    def _asking_peer(self) -> ClientCertificates:
+        return ClientCertificates(self.peer_authority, self.asking.cert, self.asking.key)
 
     def certificates(self, shape: profile.Profile, authority: Authority | None = None) -> ClientCertificates:
         made = (authority or self.authority).issue(shape, time.time())
@@ -94,7 +107,7 @@ class RelayWorld:
     async def start(self) -> None:
         for node in self.nodes:
             await node.start()
-        shown = self.authority.issue(relay_server_shape(self.cluster), time.time())
+        shown = self.authority.issue(profile.relay_server(self.cluster, "kube-system"), time.time())
         served = ServerCertificates(self.authority.certificate_pem, shown.cert_pem, shown.key_pem)
         self.port = self.server.listen_tls("127.0.0.1:0", lambda: served)
         await self.server.start()
@@ -103,11 +116,12 @@ class RelayWorld:
     def client(self, certificates: ClientCertificates | None = None) -> RemoteObserver:
         """Asks the relay as an agent of the cluster would, or with these certificates."""
         shown = certificates or self.certificates(profile.local(self.cluster))
-        facts = PeerFacts(f"127.0.0.1:{self.port}", f"{self.cluster}.hubble-relay.cilium.io")
+        facts = PeerFacts(f"127.0.0.1:{self.port}", profile.relay_name(self.cluster))
         return RemoteObserver(facts, lambda: shown)
 
     async def stop(self) -> None:
         await self.server.stop()
+        await self.peers_server.stop()
         for node in self.nodes:
             await node.stop()
 

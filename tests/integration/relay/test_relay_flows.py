@@ -18,7 +18,7 @@ from flows.proto import relay_pb2 as relay
 from flows.remote import UnansweredError
 from tests.integration.flows.flow_world import entry
 from tests.integration.kvstore.private_etcd import eventually
-from tests.integration.relay.relay_world import RelayWorld, add, pods, relay_shape, told
+from tests.integration.relay.relay_world import RelayWorld, add, pods, told
 
 ALL = ("north/n1", "north/n2", "north/n3")
 
@@ -156,11 +156,11 @@ async def test_only_clients_of_the_clusters_own_authority_are_answered(relay_wor
 
 async def test_a_relay_with_new_certificates_goes_on_and_one_of_a_stranger_is_refused(relay_world: RelayWorld) -> None:
     await _connected(relay_world)
-    relay_world.asking = relay_world.certificates(relay_shape("north"))
+    relay_world.asking = relay_world.certificates(profile.relay("north"))
     (link, *_) = relay_world.observers.rows()
     assert await link.ask()
     stranger = Authority.create("south CA", relay_world.clock.wall(), 30)
-    relay_world.asking = relay_world.certificates(relay_shape("north"), stranger)
+    relay_world.asking = relay_world.certificates(profile.relay("north"), stranger)
     assert not await link.ask()
     assert link.why
 

@@ -24,12 +24,12 @@ from clustermesh_cli.commands.replace_authority import AuthorityReplacement, Rep
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandRefusedError
 from clustermesh_cli.plan.authority_replacement import SETTLE_S, ReplacementStep
-from clustermesh_cli.plan.peering import CA_SUFFIX
 from kube.client import KubeClient
 from kube.resource import Resource
 from meshapi.installed import (
     CA_BUNDLE,
     CA_SECRET,
+    CA_SUFFIX,
     LOCAL_SECRET,
     MIRROR_SECRET,
     PEERS_SECRET,

@@ -29,8 +29,8 @@ from clustermesh_cli.plan.link_change import (
     restoring_patch,
 )
 from clustermesh_cli.plan.link_run import LinkMove, LinkRun, contexts_of
-from clustermesh_cli.plan.peering import CA_SUFFIX, known_peers, read_peers
-from meshapi.installed import CA_BUNDLE, MIRROR_SECRET, PEERS_SECRET, REMOTE_USERS
+from clustermesh_cli.plan.peering import known_peers, read_peers
+from meshapi.installed import CA_BUNDLE, CA_SUFFIX, MIRROR_SECRET, PEERS_SECRET, REMOTE_USERS
 from meshmodel.names import ClusterId, ClusterName
 
 NAMES: Final = ("east", "north", "west")

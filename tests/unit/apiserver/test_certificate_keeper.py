@@ -103,7 +103,7 @@ def world() -> World:
     return World()
 
 
-def test_all_four_are_renewed_at_two_thirds_of_their_life_and_not_before(world: World) -> None:
+def test_all_are_renewed_at_two_thirds_of_their_life_and_not_before(world: World) -> None:
     world.clock.advance(59 * DAY)
     assert world.look() == []
     world.clock.advance(DAY)
@@ -130,7 +130,7 @@ def test_a_certificate_of_a_minute_is_not_due_when_it_is_new() -> None:
     world.clock.advance(37.0)
     assert world.look() == []
     world.clock.advance(2.0)
-    assert len(world.look()) == 4
+    assert len(world.look()) == len(CERTIFICATE_SECRETS)
 
 
 async def test_certificates_of_a_shorter_setting_are_looked_at_often_until_they_are_replaced() -> None:
@@ -140,7 +140,7 @@ async def test_certificates_of_a_shorter_setting_are_looked_at_often_until_they_
     world.keeper = world.replica()
     ends_s = {name: world.leaf(name).not_after_s for name in CERTIFICATE_SECRETS}
     assert world.look() == []
-    while len(world.secrets.writes) < 4:
+    while len(world.secrets.writes) < len(CERTIFICATE_SECRETS):
         world.clock.advance(world.keeper.pause_s)
         world.look()
         assert world.clock.wall() < min(ends_s.values())
@@ -148,7 +148,7 @@ async def test_certificates_of_a_shorter_setting_are_looked_at_often_until_they_
     assert world.keeper.pause_s == 60.0
 
 
-@pytest.mark.parametrize("writes", range(4))
+@pytest.mark.parametrize("writes", range(len(CERTIFICATE_SECRETS)))
 def test_a_program_that_is_killed_between_two_writes_is_followed_by_one_that_writes_the_rest(
     world: World, writes: int
 ) -> None:
@@ -158,14 +158,14 @@ def test_a_program_that_is_killed_between_two_writes_is_followed_by_one_that_wri
         world.keeper.look()
     assert len(world.secrets.writes) == writes
     world.keeper = world.replica()
-    assert len(world.look()) == 4 - writes
+    assert len(world.look()) == len(CERTIFICATE_SECRETS) - writes
     assert world.look() == []
 
 
 def test_a_write_that_the_api_server_does_not_answer_is_named_and_made_by_the_next_look(world: World) -> None:
     world.clock.advance(61 * DAY)
     world.secrets.fails_at = 1
-    assert len(world.look()) == 3
+    assert len(world.look()) == len(CERTIFICATE_SECRETS) - 1
     assert "is not renewed" in world.keeper.problems[0]
     assert len(world.look()) == 1
     assert world.keeper.problems == ()
@@ -178,7 +178,7 @@ def test_of_two_replicas_one_renews_and_the_other_takes_what_it_wrote(world: Wor
     world.keeper.look()
     assert sorted(world.secrets.writes) == sorted(CERTIFICATE_SECRETS)  # each was written once
     assert (world.keeper.problems, other.problems) == ((), ())
-    assert (world.keeper.renewed, other.renewed) == (0, 4)
+    assert (world.keeper.renewed, other.renewed) == (0, len(CERTIFICATE_SECRETS))
 
 
 def test_what_was_edited_by_hand_is_put_right(world: World) -> None:
@@ -205,9 +205,9 @@ def test_a_clock_that_was_ahead_or_behind_leaves_no_certificate_that_nobody_acce
     assert world.look() == []  # the authority is not valid yet either: nothing better can be made
     assert "not valid now" in " ".join(world.keeper.problems)
     world.clock.advance(130 * DAY)  # beyond the end
-    assert len(world.look()) == 4
+    assert len(world.look()) == len(CERTIFICATE_SECRETS)
     world.clock.advance(-95 * DAY)  # what was issued begins in the future now
-    assert len(world.look()) == 4
+    assert len(world.look()) == len(CERTIFICATE_SECRETS)
     assert all(world.leaf(name).not_before_s < world.clock.wall() for name in CERTIFICATE_SECRETS)
 
 
@@ -216,7 +216,7 @@ def test_where_clocks_differ_a_certificate_is_valid_by_ours_and_the_api_servers(
     """Whoever agrees with one of them accepts it: peers are not made to wait until time has caught up."""
     world.clock.advance(60 * DAY)
     world.secrets.shown_s = world.clock.wall() - ahead_s
-    assert len(world.look()) == 4
+    assert len(world.look()) == len(CERTIFICATE_SECRETS)
     for name in CERTIFICATE_SECRETS:
         made = world.leaf(name)
         for wall_s in (world.clock.wall(), world.secrets.shown_s):
@@ -229,7 +229,7 @@ def test_a_certificate_of_half_a_minute_is_not_due_when_it_is_new_however_far_cl
     world = World(lifetime_s=30.0)
     world.clock.advance(25.0)
     world.secrets.shown_s = world.clock.wall() - ahead_s
-    assert len(world.look()) == 4
+    assert len(world.look()) == len(CERTIFICATE_SECRETS)
     assert world.look() == []
     world.clock.advance(5.0)
     assert world.look() == []
@@ -245,7 +245,7 @@ def test_an_authority_that_ended_signs_nothing_and_says_so() -> None:
 def test_an_authority_that_ends_before_a_certificate_would_is_asked_once_only() -> None:
     world = World(ca_days=100)
     world.clock.advance(61 * DAY)
-    assert len(world.look()) == 4
+    assert len(world.look()) == len(CERTIFICATE_SECRETS)
     assert world.leaf(SERVER_SECRET).not_after_s == world.authority.info.not_after_s
     for _ in range(38):
         world.clock.advance(DAY)
@@ -255,7 +255,7 @@ def test_an_authority_that_ends_before_a_certificate_would_is_asked_once_only() 
 def test_a_shorter_lifetime_takes_hold_before_the_long_one_ends(world: World) -> None:
     world.lifetime_s = 3600.0
     world.keeper = world.replica()
-    assert len(world.look()) == 4
+    assert len(world.look()) == len(CERTIFICATE_SECRETS)
     assert world.look() == []
 
 
@@ -293,5 +293,5 @@ def test_without_the_authoritys_key_nothing_is_written_and_the_reason_is_said(wo
 def test_a_missing_secret_is_named_and_the_others_are_renewed(world: World) -> None:
     world.clock.advance(61 * DAY)
     del world.secrets.kept[LOCAL_SECRET]
-    assert len(world.look()) == 3
+    assert len(world.look()) == len(CERTIFICATE_SECRETS) - 1
     assert world.keeper.problems == (f"Secret {LOCAL_SECRET} is missing: run clustermesh enable",)

@@ -68,6 +68,7 @@ class WritableApi(ScriptedApi):
                 },
                 "/api/v1/nodes": listing(node),
                 f"{NS}/configmaps/clustermesh-ca-bundle": {"metadata": {"resourceVersion": "1"}, "data": own},
+                f"{NS}/configmaps/clustermesh-flow-peers": {"metadata": {"resourceVersion": "1"}, "data": {}},
                 f"{NS}/configmaps/clustermesh-remote-users": {
                     "metadata": {"resourceVersion": "1"},
                     "data": {"users.yaml": "users: []\n"},

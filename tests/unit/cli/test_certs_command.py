@@ -106,6 +106,9 @@ def test_every_certificate_and_authority_is_a_row(cluster: Cluster) -> None:
         "certificate of the store's administrator",
         "certificate of this cluster's agents",
         "certificate that peers know this cluster by",
+        "certificate of the nodes' observers of flows",
+        "certificate that observers and peers know the relay by",
+        "certificate of the relay",
         "authority of peer south",
     }
     assert rows["server certificate"]["state"] == "valid"

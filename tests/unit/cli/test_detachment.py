@@ -50,10 +50,13 @@ class Cluster:
     def __init__(self, *alive: str) -> None:
         self.alive, self.told = alive, False
         self.deleted: list[tuple[str, str]] = []
+        self.services: dict[str, dict[str, Any]] = {}
 
     def get(self, resource: Resource, name: str, namespace: str | None = None) -> dict[str, Any] | None:
         if resource == k.CONFIG_MAPS:
             return {"data": {"cluster-name": "north"}} if name == CONFIG_MAP else None
+        if resource == k.SERVICES:
+            return self.services.get(name)
         return DAEMON
 
     def patch_merge(self, resource: Resource, name: str, body: Mapping[str, Any], namespace: str) -> None:
@@ -91,6 +94,14 @@ def test_everything_goes_once_every_node_has_confirmed() -> None:
     assert {"DaemonSet", "Deployment", "Secret", "ConfigMap", "CiliumIdentity", "ClusterRole"} <= kinds
     assert ("ConfigMap", CONFIG_MAP) in cluster.deleted
     assert ("Lease", "clustermesh-agent-a") in cluster.deleted
+
+
+@pytest.mark.parametrize(("labels", "goes"), [({}, False), ({"app.kubernetes.io/part-of": "clustermesh"}, True)])
+def test_a_service_of_hubbles_own_relay_stays(labels: dict[str, str], goes: bool) -> None:
+    cluster = Cluster("a", "b")
+    cluster.services = {"hubble-relay": {"metadata": {"name": "hubble-relay", "labels": labels}}}
+    run(cluster)
+    assert (("Service", "hubble-relay") in cluster.deleted) is goes
 
 
 @pytest.mark.parametrize("is_detached_already", [False, True])

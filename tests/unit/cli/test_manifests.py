@@ -13,8 +13,10 @@ from clustermesh_apiserver.settings import ApiserverSettings
 from clustermesh_cli.commands.disable import workloads
 from clustermesh_cli.plan.detachment import detaching_patch
 from meshapi import installed
+from relay.settings import RelaySettings
 
 OBJECTS = workloads("mesh-system")
+CHOICE = (installed.AGENT, installed.APISERVER, installed.RELAY)
 PODS = {
     o["metadata"]["name"]: o["spec"]["template"]["spec"] for o in OBJECTS if o["kind"] in ("Deployment", "DaemonSet")
 }
@@ -32,7 +34,8 @@ def container(program: str) -> dict[str, Any]:
 
 def test_every_object_is_ours_by_label_and_has_a_name_we_know() -> None:
     people = {"clustermesh-reader", "clustermesh-kinds-view", "clustermesh-kinds-edit"}
-    names = {installed.AGENT, installed.APISERVER, installed.VIEWER, installed.STATUS_SERVICE, *people}
+    relays = {installed.RELAY_SERVICE, installed.RELAY_HTTP_SERVICE, installed.RELAY_PEERS_SERVICE}
+    names = {*CHOICE, installed.VIEWER, installed.STATUS_SERVICE, *relays, *people}
     assert {o["metadata"]["name"] for o in OBJECTS} == names
     assert [
         o["metadata"].get("labels", {})
@@ -42,10 +45,14 @@ def test_every_object_is_ours_by_label_and_has_a_name_we_know() -> None:
     assert all(o["metadata"]["namespace"] == "mesh-system" for o in OBJECTS if not o["kind"].startswith("ClusterRole"))
 
 
-@pytest.mark.parametrize("program", [installed.AGENT, installed.APISERVER])
+@pytest.mark.parametrize("program", CHOICE)
 def test_pods_are_found_by_their_selector(program: str) -> None:
     kind = "DaemonSet" if program == installed.AGENT else "Deployment"
-    selector = installed.AGENT_SELECTOR if program == installed.AGENT else installed.APISERVER_SELECTOR
+    selector = {
+        installed.AGENT: installed.AGENT_SELECTOR,
+        installed.APISERVER: installed.APISERVER_SELECTOR,
+        installed.RELAY: f"k8s-app={installed.RELAY}",
+    }[program]
     labels = named(kind, program)["spec"]["template"]["metadata"]["labels"]
     assert f"k8s-app={labels['k8s-app']}" == selector
     assert named(kind, program)["spec"]["selector"]["matchLabels"].items() <= labels.items()
@@ -78,6 +85,7 @@ def sources(program: str) -> Iterator[tuple[str, str]]:
 def test_pods_are_given_what_they_use_and_no_administrators_certificate() -> None:
     assert set(sources(installed.AGENT)) == {
         ("Secret", installed.PEERS_SECRET), ("Secret", installed.LOCAL_SECRET), ("Secret", installed.REMOTE_SECRET),
+        ("Secret", installed.OBSERVER_SECRET),
     }  # fmt: skip
     assert set(sources(installed.APISERVER)) == {
         ("Secret", installed.SERVER_SECRET), ("Secret", installed.MIRROR_SECRET), ("Secret", installed.REMOTE_SECRET),
@@ -85,16 +93,39 @@ def test_pods_are_given_what_they_use_and_no_administrators_certificate() -> Non
     }  # fmt: skip
 
 
-def test_the_apiserver_has_a_token_that_agents_admit_where_it_looks_for_it() -> None:
-    (volume,) = (v for v in PODS[installed.APISERVER]["volumes"] if "projected" in v)
+def test_the_relay_finds_what_is_mounted_where_it_looks_for_it() -> None:
+    settings = RelaySettings(cluster_name="x")
+    places = {mount["name"]: mount["mountPath"] for mount in container(installed.RELAY)["volumeMounts"]}
+    held = {
+        volume["name"]: (volume.get("secret") or {}).get("secretName") or (volume.get("configMap") or {}).get("name")
+        for volume in PODS[installed.RELAY]["volumes"]
+    }
+    assert {(held[name], place) for name, place in places.items() if held[name]} == {
+        (installed.RELAY_SECRET, str(settings.certificates)),
+        (installed.RELAY_SERVER_SECRET, str(settings.server_certificates)),
+        (installed.CA_BUNDLE, str(settings.ca_bundle_dir)),
+        (installed.REMOTE_USERS, str(settings.grants_dir)),
+        (installed.MIRROR_SECRET, str(settings.peer_ca_dir)),
+        (installed.FLOW_PEERS, str(settings.flow_peers_dir)),
+    }
+    ports = [port["containerPort"] for port in container(installed.RELAY)["ports"]]
+    assert ports == [settings.port, settings.peers_port, settings.http_port, settings.probe_port]
+    assert named("Service", installed.RELAY_SERVICE)["spec"]["ports"][0]["targetPort"] == settings.port
+    assert named("Service", installed.RELAY_PEERS_SERVICE)["spec"]["ports"][0]["targetPort"] == settings.peers_port
+    assert named("Service", installed.RELAY_HTTP_SERVICE)["spec"]["ports"][0]["port"] == settings.http_port
+
+
+@pytest.mark.parametrize("program", [installed.APISERVER, installed.RELAY])
+def test_a_program_has_a_token_that_others_admit_where_it_looks_for_it(program: str) -> None:
+    (volume,) = (v for v in PODS[program]["volumes"] if "projected" in v)
     (source,) = volume["projected"]["sources"]
     token = source["serviceAccountToken"]
-    (mount,) = (m for m in container(installed.APISERVER)["volumeMounts"] if m["name"] == volume["name"])
+    (mount,) = (m for m in container(program)["volumeMounts"] if m["name"] == volume["name"])
     assert f"{mount['mountPath']}/{token['path']}" == installed.AGENT_TOKEN_FILE
     assert token["audience"] == installed.TOKEN_AUDIENCE
 
 
-@pytest.mark.parametrize("program", [installed.AGENT, installed.APISERVER])
+@pytest.mark.parametrize("program", CHOICE)
 def test_pods_hold_no_privilege_that_is_not_named(program: str) -> None:
     spec, main = PODS[program], container(program)
     of_agent = {"BPF", "NET_ADMIN", "PERFMON", "SYS_ADMIN", "SYS_RESOURCE"}
@@ -146,7 +177,7 @@ def test_the_apiserver_reads_the_authority_and_the_leases_and_replaces_the_certi
 
 def test_the_viewer_may_read_every_path_that_needs_a_token() -> None:
     (rule,) = named("ClusterRole", installed.VIEWER)["rules"]
-    assert rule == {"nonResourceURLs": ["/v1/*", "/docs", "/openapi.json"], "verbs": ["get"]}
+    assert rule == {"nonResourceURLs": ["/v1/*", "/docs", "/openapi.json", "/", "/ui", "/ui/*"], "verbs": ["get"]}
     assert named("ServiceAccount", installed.VIEWER)["automountServiceAccountToken"] is False
 
 

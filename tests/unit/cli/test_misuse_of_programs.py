@@ -18,11 +18,13 @@ import typer.main
 import agent.app
 import clustermesh_apiserver.app
 import lab.app
+import relay.app
 from agent.cli import verbs
 from agent.settings import AgentSettings
 from clustermesh_apiserver.mirror import troubleshoot
 from clustermesh_apiserver.settings import ApiserverSettings
 from meshkit.settings import make_parser
+from relay.settings import RelaySettings
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "programs.md"
 INTRODUCTION = """# The programs, and how they answer wrong use
@@ -81,11 +83,13 @@ def places() -> list[tuple[Place, Callable[[Sequence[str]], object]]]:
     settings = of_parser("clustermesh-agent", make_parser(AgentSettings, program="clustermesh-agent"))
     asking = of_parser("clustermesh-agent", verbs.make_parser())
     serving = of_parser("clustermesh-apiserver", make_parser(ApiserverSettings, program="clustermesh-apiserver"))
+    relaying = of_parser("clustermesh-relay", make_parser(RelaySettings, program="clustermesh-relay"))
     trying = of_parser("clustermesh-apiserver troubleshoot", troubleshoot.make_parser())
     return [
         *((place, agent.app.main) for place in settings),
         *((place, verbs.main) for place in asking if place.words != "clustermesh-agent"),
         *((place, clustermesh_apiserver.app.main) for place in (*serving, *trying)),
+        *((place, relay.app.main) for place in relaying),
         *((place, run_lab) for place in of_typer("clustermesh lab", typer.main.get_command(lab.app.app))),
     ]
 

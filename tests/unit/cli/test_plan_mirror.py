@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -140,6 +141,6 @@ def test_disable_removes_the_very_workloads_that_enable_applies() -> None:
         kept = ("CustomResourceDefinition", "ConfigMap")
         return {(obj["kind"], obj["metadata"]["name"]) for obj in objects if obj["kind"] not in kept}
 
-    applied = plan_objects(DEFAULTS, NORTH, {}, EXPOSURE)
+    applied = plan_objects(replace(DEFAULTS, relay=True), NORTH, {}, EXPOSURE)
     assert names(workloads("mesh-system")) == names(applied)
     assert {obj["metadata"].get("namespace", "mesh-system") for obj in workloads("mesh-system")} == {"mesh-system"}

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Relays of two clusters over real connections: what a grant opens, and what stays closed without one."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+
+from certs import profile
+from flows.errors import RequestError
+from flows.methods import PeerFacts
+from flows.proto import flow_pb2 as pb
+from flows.proto import observer_pb2 as observer
+from flows.proto import relay_pb2 as relay
+from flows.remote import ClientCertificates, RemoteObserver, UnansweredError
+from flows.ring import FlowEntry
+from kube.reflector import Upsert
+from kubeintent.rows import NamespaceIntent
+from meshkit.clock import ManualClock
+from relay.peers import LOOK_S
+from relay.view import ALL
+from tests.integration.kvstore.private_etcd import eventually
+from tests.integration.relay.relay_world import RelayWorld, add, pods
+from tests.support.flow_entries import S
+
+Pair = tuple[RelayWorld, RelayWorld]
+
+
+def _entry(second: int, source: tuple[str, str, str], destination: tuple[str, str, str], **fields: object) -> FlowEntry:
+    flow = pb.Flow(**fields)  # type: ignore[arg-type]
+    for end, (cluster, namespace, pod) in ((flow.source, source), (flow.destination, destination)):
+        end.cluster_name, end.namespace, end.pod_name = cluster, namespace, pod
+    flow.event_type.type = 1
+    return FlowEntry(second * S, (source, destination), None, flow.SerializeToString())
+
+
+CLIENT, SERVER = ("north", "shop", "client"), ("south", "shop", "server")
+
+
+def _fill(south: RelayWorld) -> None:
+    for name, is_global in (("shop", True), ("secret", False)):
+        south.namespaces.take([Upsert(name, NamespaceIntent(name, is_global, ()))])
+    add(
+        south.nodes[0],
+        _entry(2, CLIENT, SERVER, verdict=pb.DROPPED, ingress_denied_by=[pb.Policy(name="no-clients")]),
+        _entry(3, ("south", "shop", "inside"), SERVER),
+        _entry(4, ("north", "shop", "curious"), ("south", "secret", "vault")),
+        _entry(5, ("south", "shop", "caller"), ("", "", "")),
+    )
+
+
+async def _asked(world: RelayWorld, *clusters: str) -> list[observer.GetFlowsResponse]:
+    return [answer async for answer in world.mesh.flows(observer.GetFlowsRequest(), clusters)]
+
+
+async def _reached(north: RelayWorld, state: int) -> None:
+    def is_so() -> bool:
+        for link in north.peers.rows():
+            if link.state != state:
+                link.doubt()
+        return [link.state for link in north.peers.rows()] == [state]
+
+    await eventually(is_so, "the peer's relay was asked")
+
+
+async def test_one_query_shows_what_left_here_and_what_a_peer_dropped_and_nothing_else_of_it(
+    two_clusters: Pair,
+) -> None:
+    north, south = two_clusters
+    _fill(south)
+    south.grant("north")
+    await _reached(north, relay.NODE_CONNECTED)
+    add(north.nodes[0], _entry(1, CLIENT, SERVER, verdict=pb.FORWARDED))
+    answers = [a for a in await _asked(north, *ALL) if a.HasField("flow")]
+    assert [(a.node_name, a.flow.verdict, [p.name for p in a.flow.ingress_denied_by]) for a in answers] == [
+        ("north/n1", pb.FORWARDED, []),
+        ("south/n1", pb.DROPPED, ["no-clients"]),
+    ]
+    assert pods(await _asked(north)) == ["client"], "a request that names no cluster is the own one's"
+    assert pods(await _asked(north, "south")) == ["client"]
+    with pytest.raises(RequestError, match="has no flows of east, but of north, south"):
+        await _asked(north, "east")
+
+
+async def test_a_peer_without_a_grant_is_refused_and_told_what_to_do(two_clusters: Pair) -> None:
+    north, south = two_clusters
+    _fill(south)
+    await _reached(north, relay.NODE_UNAVAILABLE)
+    answers = await _asked(north, *ALL)
+    assert pods(answers) == []
+    (away,) = [a.node_status for a in answers if a.node_status.state_change == relay.NODE_UNAVAILABLE]
+    assert list(away.node_names) == ["south"]
+    assert "south does not grant its flows to north: run clustermesh connect --allow-flows" in away.message
+
+
+async def test_a_grant_that_ends_cuts_the_stream_that_it_opened(two_clusters: Pair) -> None:
+    north, south = two_clusters
+    _fill(south)
+    south.grant("north")
+    await _reached(north, relay.NODE_CONNECTED)
+    turned = ManualClock()
+    south.door._clock = turned
+    (link,) = north.peers.rows()
+    async with aclosing(link.remote.flows(observer.GetFlowsRequest(follow=True, number=9))) as stream:
+        while pods([await asyncio.wait_for(anext(stream), 10)]) != ["client"]:
+            pass
+        south.grant("north", is_given=False)
+        turned.advance(LOOK_S)
+        add(south.nodes[0], _entry(6, CLIENT, SERVER))
+        with pytest.raises(UnansweredError, match="does not grant its flows to north"):
+            [answer async for answer in stream]
+
+
+async def test_only_flows_are_told_and_only_to_a_relay_by_its_own_authority(two_clusters: Pair) -> None:
+    north, south = two_clusters
+    _fill(south)
+    south.grant("north")
+    facts = PeerFacts(f"127.0.0.1:{south.peers_port}", profile.relay_name("south"))
+    relay_of_north = replace(north.asking, ca=south.authority.certificate_pem)
+    asked = RemoteObserver(facts, lambda: relay_of_north)
+    assert (await asked.status()).num_connected_nodes.value == 1
+    assert not (await asked.status()).seen_flows
+    with pytest.raises(UnansweredError, match="PERMISSION_DENIED: south tells its namespaces to its own programs only"):
+        await asked.namespaces()
+    with pytest.raises(UnansweredError, match="PERMISSION_DENIED: south speaks for itself only"):
+        await anext(asked.flows(observer.GetFlowsRequest(), [("clustermesh-clusters", "all")]))
+    await asked.close()
+    for shape in (profile.remote("north"), profile.relay("south")):
+        made = north.authority.issue(shape, north.clock.wall())
+        shown = ClientCertificates(south.authority.certificate_pem, made.cert_pem, made.key_pem)
+        stranger = RemoteObserver(facts, lambda shown=shown: shown)  # type: ignore[misc]
+        with pytest.raises(UnansweredError, match=r"PERMISSION_DENIED: .* is the name of no relay"):
+            await stranger.status()
+        await stranger.close()
