@@ -17,7 +17,7 @@ from clustermesh_cli.drain_verbs import drain, undrain
 from clustermesh_cli.event_verbs import events
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.failure_document import print_failure
-from clustermesh_cli.flow_verbs import flows, observe
+from clustermesh_cli.flow_verbs import flows, hubble, observe, ui
 from clustermesh_cli.kv_verbs import kv
 from clustermesh_cli.link_verbs import check, connect, disconnect
 from clustermesh_cli.policy_verbs import explain, inspect_scope, policy
@@ -34,7 +34,7 @@ from clustermesh_cli.verb_options import (
     make_console,
     parse_duration,
 )
-from meshapi.installed import AGENT, APISERVER, DEFAULT_NAMESPACE
+from meshapi.installed import AGENT, APISERVER, DEFAULT_NAMESPACE, RELAY
 from meshkit.answer_form import AnswerForm
 from meshkit.clock import SystemClock
 from meshkit.errors import MeshError
@@ -61,6 +61,8 @@ app.command()(drain)
 app.command()(undrain)
 app.command()(events)
 app.add_typer(flows, name="flows")
+app.add_typer(hubble, name="hubble")
+app.command()(ui)
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(observe)
 app.command("inspect-policy-default-local-cluster")(inspect_scope)
 
@@ -120,6 +122,16 @@ def enable(
             help="copy peers' records into this cluster's own store, for its agents; on unless chosen otherwise before",
         ),
     ] = None,
+    with_relay: Annotated[
+        bool | None,
+        typer.Option(
+            "--with-relay/--without-relay",
+            help="run a relay, which merges the flows of all nodes and serves the page; off unless chosen otherwise before",
+        ),
+    ] = None,
+    relay_image: Annotated[
+        str | None, typer.Option(help=f"image of the relay; clustermesh/{RELAY} of this version if not given")
+    ] = None,
     new_ca: Annotated[
         bool, typer.Option("--new-ca", help="make a new authority in place of a lost one that peers still trust")
     ] = False,
@@ -160,6 +172,8 @@ def enable(
         new_ca,
         certificate_lifetime,
         parse_settings(setting or [], load_settings()),
+        with_relay,
+        relay_image or f"clustermesh/{RELAY}:{program_version()}",
     )
     client = make_client(kubeconfig, context)
     if dry_run:

@@ -6,17 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
-from clustermesh_cli.default_server import DEFAULT_SERVER
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from flows.client import FlowClient, NoAnswerFromServerError, ServerAccess
 from flows.errors import RequestError
-
-_ADVICE: Final = (
-    "; no relay is installed by this release: name an observer or a relay with --server, "
-    "or run clustermesh observe, which asks every agent"
-)
 
 
 @contextmanager
@@ -47,7 +40,7 @@ def flow_server(
     try:
         yield client
     except NoAnswerFromServerError as exc:
-        raise CommandError(f"{exc}{_ADVICE if server == DEFAULT_SERVER else ''}") from exc
+        raise CommandError(str(exc)) from exc
     finally:
         client.close()
 

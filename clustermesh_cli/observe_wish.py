@@ -47,6 +47,11 @@ class ObserveWish:
     def server(self) -> str:
         return str(self.arguments.server)
 
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """Those that were named; none: the one that is asked."""
+        return tuple(name for name in str(self.arguments.clusters).split(",") if name)
+
 
 class ObserveArguments(Arguments):
     """Wrong use is an error like any other of the command."""
@@ -117,7 +122,15 @@ def make_parser(server: str = "") -> ObserveArguments:
     shown.add_argument("--ip-translation", type=_truth, default=True, metavar="BOOL", help="names instead of addresses")
     shown.add_argument("--time-format", choices=("StampMilli", *_STAMPS), default="StampMilli", help="form of times")
     add_server_flags(parser, server)
-    asked = parser.add_argument_group("who is asked without --server: every agent, through the API server")
+    asked = parser.add_argument_group(
+        "who is asked without --server: the relay, or without one every agent, through the API server"
+    )
+    asked.add_argument(
+        "--clusters",
+        default="",
+        metavar="NAMES",
+        help="clusters whose relays are asked: all, or names separated by commas; this one by default",
+    )
     asked.add_argument("--context", help="kubeconfig context; the current one by default")
     asked.add_argument("--kubeconfig", help="path of the kubeconfig")
     asked.add_argument("--mesh-namespace", default="", help="where the mesh runs")

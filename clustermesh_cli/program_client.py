@@ -11,8 +11,17 @@ from urllib.parse import quote
 from clustermesh_cli.exit_code import CommandError
 from kube.client import KubeClient
 from kube.errors import Forbidden, KubeError, NotFound, Unauthorized
-from kube.transport import LineStream, Query
-from meshapi.installed import AGENT_PORT, APISERVER_PORT, STATUS_SERVICE, TOKEN_AUDIENCE, TOKEN_HEADER, VIEWER
+from kube.transport import LineStream, OpenAnswer, Query
+from meshapi.installed import (
+    AGENT_PORT,
+    APISERVER_PORT,
+    RELAY_HTTP_PORT,
+    RELAY_HTTP_SERVICE,
+    STATUS_SERVICE,
+    TOKEN_AUDIENCE,
+    TOKEN_HEADER,
+    VIEWER,
+)
 
 TOKEN_LIFETIME_S: Final = 3600
 
@@ -42,6 +51,29 @@ class ProgramClient:
         return self._ask(
             lambda headers: self.client.pod_proxy_get(self.namespace, pod, AGENT_PORT, path, headers=headers)
         )
+
+    def get_relay(self, path: str) -> tuple[int, bytes]:
+        """HTTP status and body of the relay of flows. Raises: KubeError, CommandError if no token can be made."""
+        return self._ask(
+            lambda headers: self.client.service_proxy_get(
+                self.namespace, RELAY_HTTP_SERVICE, RELAY_HTTP_PORT, path, headers=headers
+            )
+        )
+
+    def follow_relay(self, path: str, query: Query, silence_s: float) -> LineStream:
+        """An answer of it that is read as it comes. Raises: KubeError, CommandError if no token can be made."""
+        return self._follow(f"services/{RELAY_HTTP_SERVICE}:{RELAY_HTTP_PORT}/proxy/{path}", query, silence_s)
+
+    def open_relay(self, path: str, silence_s: float) -> OpenAnswer:
+        """The same whatever its status, with its headers, for who passes it on."""
+        place = f"services/{RELAY_HTTP_SERVICE}:{RELAY_HTTP_PORT}/proxy/{path}"
+        where = f"/api/v1/namespaces/{quote(self.namespace)}/{place}"
+        answer = self.client.transport.open(where, read_timeout_s=silence_s, headers=self._credentials())
+        if answer.status != HTTPStatus.UNAUTHORIZED:
+            return answer
+        answer.body.close()
+        self._headers = None
+        return self.client.transport.open(where, read_timeout_s=silence_s, headers=self._credentials())
 
     def follow_apiserver(self, path: str, query: Query, silence_s: float) -> LineStream:
         """An answer that is read as it comes. Raises: KubeError, CommandError if no token can be made."""

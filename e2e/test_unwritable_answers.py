@@ -42,6 +42,9 @@ WORDS: Final = (
     f"explain policy {' '.join(ENDS)}",
     "explain service default/rebel-base",
     *(f"get {kind}" for kind in ListedKind),
+    "flows list namespaces",
+    "flows list nodes",
+    "flows status",
     "get nodes -o json",
     "inspect-policy-default-local-cluster",
     "kv get cilium/cluster-config/koornacht",
@@ -59,8 +62,8 @@ WORDS: Final = (
 )
 KEPT: Final = ("disable", "disconnect", "connect", "drain", "undrain")
 """Verbs that change nothing where nothing can be said."""
-NOWHERE: Final = {"flows status", "flows list nodes", "flows list namespaces"}
-"""Verbs that ask a relay, which a lab does not run."""
+NOWHERE: Final = {"hubble port-forward", "ui"}
+"""Verbs that go on until they are interrupted, and need a relay, which this lab does not run."""
 CASE: Final = '{"identities": {}, "policies": [], "flows": []}'
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import Message
 
 from flows.errors import RequestError
-from flows.methods import HEALTH, HEALTH_SERVICE, OBSERVER
+from flows.methods import CLUSTERS_HEADER, HEALTH, HEALTH_SERVICE, OBSERVER
 from flows.proto import health_pb2 as health
 from flows.proto import observer_pb2 as observer
 from meshkit.errors import TransientError
@@ -68,9 +68,12 @@ class FlowClient:
         """No more calls."""
         self._channel.close()
 
-    def get_flows(self, request: observer.GetFlowsRequest) -> Iterator[observer.GetFlowsResponse]:
-        """Answers as they come. Raises: NoAnswerFromServerError."""
-        yield from self._stream("GetFlows", request, observer.GetFlowsResponse)
+    def get_flows(
+        self, request: observer.GetFlowsRequest, clusters: Sequence[str] = ()
+    ) -> Iterator[observer.GetFlowsResponse]:
+        """Answers as they come, of a relay those of these clusters. Raises: NoAnswerFromServerError."""
+        metadata = ((CLUSTERS_HEADER, ",".join(clusters)),) if clusters else ()
+        yield from self._stream("GetFlows", request, observer.GetFlowsResponse, metadata)
 
     def get_agent_events(self, request: observer.GetAgentEventsRequest) -> Iterator[observer.GetAgentEventsResponse]:
         """The same of what agents do."""
@@ -105,14 +108,16 @@ class FlowClient:
         except grpc.RpcError as exc:
             raise self._translated(exc) from exc
 
-    def _stream(self, method: str, request: Q, answer: type[A]) -> Iterator[A]:
+    def _stream(
+        self, method: str, request: Q, answer: type[A], metadata: tuple[tuple[str, str], ...] = ()
+    ) -> Iterator[A]:
         call = self._channel.unary_stream(
             f"/{OBSERVER}/{method}",
             request_serializer=type(request).SerializeToString,
             response_deserializer=answer.FromString,
         )
         try:
-            yield from call(request)
+            yield from call(request, metadata=metadata)
         except grpc.RpcError as exc:
             raise self._translated(exc) from exc
 

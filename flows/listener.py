@@ -52,6 +52,11 @@ class FlowListener:
         """Raises: OSError."""
         self._add(lambda: self._server.add_insecure_port(f"unix:{path}"), path)
 
+    def listen_local(self, port: int) -> int:
+        """On 127.0.0.1 without TLS, for processes of this machine. Returns the port. Raises: OSError."""
+        where = f"127.0.0.1:{port}"
+        return self._add(lambda: self._server.add_insecure_port(where), where)
+
     def listen_tls(self, address: str, fetch: Callable[[], ServerCertificates | None]) -> int:
         """With mTLS. Returns the port. `fetch` is asked at every handshake, from another thread; None: as before.
 

@@ -57,6 +57,17 @@ class LiveFlows:
         (then, before), (now, after) = self._samples[0], self._samples[-1]
         return (after - before) / (now - then) if now > then else 0.0
 
+    def status(self, uptime_s: float, version: str) -> observer.ServerStatusResponse:
+        """What an observer says of itself."""
+        return observer.ServerStatusResponse(
+            num_flows=len(self.ring),
+            max_flows=self.ring.capacity,
+            seen_flows=self.ring.end,
+            uptime_ns=int(uptime_s * 1e9),
+            version=version,
+            flows_rate=self.rate,
+        )
+
     def read(self, request: observer.GetFlowsRequest) -> Reading:
         """The request, begun. Raises: RequestError, FilterError."""
         return Reading(self.ring, request)

@@ -129,15 +129,8 @@ class ObserverServer(FlowListener):
 
     async def _server_status(self, raw: bytes, context: Context) -> bytes:
         await read_request(observer.ServerStatusRequest, raw, context)
-        ring = self._served.flows.ring
-        return observer.ServerStatusResponse(
-            num_flows=len(ring),
-            max_flows=ring.capacity,
-            seen_flows=ring.end,
-            uptime_ns=int((self._clock.monotonic() - self._started_s) * 1e9),
-            version=self._served.version,
-            flows_rate=self._served.flows.rate,
-        ).SerializeToString()
+        uptime_s = self._clock.monotonic() - self._started_s
+        return self._served.flows.status(uptime_s, self._served.version).SerializeToString()
 
     async def _get_namespaces(self, raw: bytes, context: Context) -> bytes:
         await read_request(observer.GetNamespacesRequest, raw, context)

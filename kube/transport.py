@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 from urllib.parse import urlencode
 
 import orjson
@@ -99,6 +99,12 @@ class Transport:
                 reply.close()
             raise refusal(f"GET {path}", reply.status, data)
         return LineStream(path, reply)
+
+    def open(self, path: str, *, read_timeout_s: float, headers: Mapping[str, str] | None = None) -> OpenAnswer:
+        """An answer to GET with whatever status it has, read as it comes. Raises: Unreachable if none came."""
+        reply, _ = self._send(Exchange("GET"), path, None, read_timeout_s, stream=True, extra=headers)
+        found = {name.lower(): value for name, value in reply.headers.items()}
+        return OpenAnswer(reply.status, found, LineStream(path, reply))
 
     def close(self) -> None:
         self._pool.clear()
@@ -205,6 +211,14 @@ class LineStream:
         with self._lock, suppress(OSError, ValueError):
             self._ended = True
             self._reply.close()
+
+
+class OpenAnswer(NamedTuple):
+    """An answer of which the body is still to be read; headers by names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: LineStream
 
 
 def _is_sent_again(exchange: Exchange, content_type: str, cause: BaseException | None) -> bool:

@@ -86,13 +86,13 @@ class Walkthrough:
     def enable(self) -> None:
         self.paper.step("Enable Cluster Mesh on both clusters")
         for tab in (KOORNACHT, TION):
-            self.type_ok(tab, "clustermesh enable --service-type NodePort", WAIT_S)
+            self.type_ok(tab, "clustermesh enable --service-type NodePort --with-relay", WAIT_S)
         for tab in (KOORNACHT, TION):
             self.type_ok(tab, "clustermesh status --wait", WAIT_S)
 
     def connect(self) -> None:
         self.paper.step("Connect the clusters")
-        command = "clustermesh connect --context kind-koornacht --destination-context kind-tion"
+        command = "clustermesh connect --context kind-koornacht --destination-context kind-tion --allow-flows"
         self.type_ok("Global", command, WAIT_S)
         for tab in (KOORNACHT, TION):
             self.type_ok(tab, "clustermesh status --wait", WAIT_S)

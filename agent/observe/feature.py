@@ -21,6 +21,7 @@ from agent.observe.flow import FlowMaker, namespaces_of
 from agent.observe.routes import add_flow_routes
 from agent.observe.serving import peers_of, serve_flows
 from agent.observe.sides import Directory, Rules, Sides
+from agent.observe.status_routes import add_status_routes
 from flows.live import LiveFlows
 from flows.proto import flow_pb2 as pb
 from flows.ring import Lost, decode_nothing
@@ -84,6 +85,7 @@ class ObserveFeature(Feature):
 
     def add_routes(self, rest: Rest) -> None:
         add_flow_routes(rest, self.flows, self._core.db, self._core.host.lost)
+        add_status_routes(rest, self.flows, self._core.clock)
 
     def metrics(self) -> Iterable[Metric]:
         yield gauge("flows_seen_total", "flow records since the start", self.flows.ring.end)

@@ -15,12 +15,14 @@ from clustermesh_cli.agent_answers import ask_all_agents, chosen_agents
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.flow_server import flow_server
+from clustermesh_cli.flow_sources import ADVICE, ClusterRelay, empty_reason
 from clustermesh_cli.observe_wish import ObserveWish
 from clustermesh_cli.program_client import ProgramClient
 from flows.client import FlowClient
 from flows.document import json_line, read_json
 from flows.proto import flow_pb2 as pb
 from flows.proto import observer_pb2 as observer
+from flows.proto import relay_pb2 as pb_relay
 from flows.text import SEPARATOR, compact_line, dict_block, lost_line, status_line, table_lines
 from kube.errors import KubeError
 from meshapi.installed import DEFAULT_NAMESPACE
@@ -43,11 +45,28 @@ def observe(wish: ObserveWish) -> int:
     if wish.server:
         shown = FlowPrinter(wish)
         with _server(wish) as client:
-            for answer in client.get_flows(wish.request):
+            for answer in client.get_flows(wish.request, wish.clusters):
                 shown.show(answer)
             shown.end()
         return ExitCode.OK
-    return observe_agents(wish, _programs(wish))
+    programs = _programs(wish)
+    relay = ClusterRelay(programs)
+    if relay.is_installed():
+        return observe_relay(wish, relay)
+    if wish.clusters:
+        raise CommandError(f"--clusters needs a relay, and this cluster has none: {ADVICE}", ExitCode.USAGE)
+    return observe_agents(wish, programs)
+
+
+def observe_relay(wish: ObserveWish, relay: ClusterRelay) -> int:
+    """The same of a cluster's relay. Nodes that do not answer are told, and the code says so."""
+    shown = FlowPrinter(wish)
+    for answer in relay.flows(wish.request, wish.clusters):
+        shown.show(answer)
+    shown.end()
+    if not shown.flows and not wish.request.follow:
+        sys.stderr.write(f"{empty_reason(relay.nodes().nodes)}\n")
+    return ExitCode.DEGRADED if shown.is_incomplete else ExitCode.OK
 
 
 def observe_agents(wish: ObserveWish, programs: ProgramClient) -> int:
@@ -73,19 +92,32 @@ class FlowPrinter:
         self._form, self._look = wish.form, wish.look
         self._rows: list[pb.Flow] = []
         self._is_first = True
+        self.flows = 0
+        self.is_incomplete = False
 
     def show(self, answer: observer.GetFlowsResponse) -> None:
         """One answer; what nodes do is no part of the output, and goes to standard error."""
+        kind = answer.WhichOneof("response_types")
+        self.flows += kind == "flow"
+        self.is_incomplete |= answer.node_status.state_change in (pb_relay.NODE_UNAVAILABLE, pb_relay.NODE_ERROR)
         if self._form in ("json", "jsonpb"):
             _say(json_line(answer))
             return
-        match answer.WhichOneof("response_types"):
+        match kind:
             case "flow":
                 self._flow(answer.flow)
             case "lost_events":
                 _say(lost_line(answer, self._look))
             case "node_status":
-                sys.stderr.write(visible(status_line(answer, self._look)) + "\n")
+                self._node_status(answer)
+
+    def _node_status(self, answer: observer.GetFlowsResponse) -> None:
+        """That nodes are connected is what one expects, unless something is said of it."""
+        event = answer.node_status
+        if event.state_change == pb_relay.NODE_CONNECTED and not event.message:
+            return
+        why = f": {event.message}" if event.message and event.state_change != pb_relay.NODE_ERROR else ""
+        sys.stderr.write(visible(status_line(answer, self._look) + why) + "\n")
 
     def _flow(self, flow: pb.Flow) -> None:
         match self._form:

@@ -18,7 +18,13 @@ FOR_TESTS = {
     "leftovers": "what tests of the lab's removal compare with nothing",
     "run_packet": "runs a program of the datapath on one packet",
 }
-CALLED_BY_LIBRARIES = {"SpdyExec.pause_writing", "SpdyExec.resume_writing", "UdpServer.datagram_received"}
+CALLED_BY_LIBRARIES = {
+    "SpdyExec.pause_writing",
+    "SpdyExec.resume_writing",
+    "UdpServer.datagram_received",
+    "_Handler.do_GET",
+    "_Handler.log_message",
+}
 
 
 def _named(module: Module) -> Iterator[str]:

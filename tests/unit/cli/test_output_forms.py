@@ -30,6 +30,8 @@ WITHOUT: Final = {
     ("disconnect",),
     ("drain",),
     ("enable",),
+    ("hubble", "port-forward"),
+    ("ui",),
     ("undrain",),
 }
 """Verbs that change something."""
