@@ -69,15 +69,25 @@ def service(**spec: Any) -> str:
     )
 
 
-def by_hand(addresses: list[str], conditions: tuple[dict[str, bool], ...]) -> str:
-    endpoints = [{"addresses": [ip], "conditions": each} for ip, each in zip(addresses, conditions, strict=False)]
+def by_hand(
+    addresses: list[str],
+    conditions: tuple[dict[str, bool], ...],
+    hints: dict[str, Any] | None = None,
+    *,
+    name: str = "by-hand",
+    port: int = 80,
+) -> str:
+    rest = {"hints": hints} if hints else {}
+    endpoints = [
+        {"addresses": [ip], "conditions": each, **rest} for ip, each in zip(addresses, conditions, strict=False)
+    ]
     return yaml.safe_dump(
         {
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
-            "metadata": {"name": f"{NAME}-by-hand", "labels": {"kubernetes.io/service-name": NAME}},
+            "metadata": {"name": f"{NAME}-{name}", "labels": {"kubernetes.io/service-name": NAME}},
             "addressType": "IPv4",
-            "ports": [{"name": "", "port": 80, "protocol": "TCP"}],
+            "ports": [{"name": "", "port": port, "protocol": "TCP"}],
             "endpoints": endpoints,
         }
     )
@@ -105,7 +115,17 @@ def asked(mesh: Mesh, target: str, script: str = IN_TURN, count: int = 12) -> li
 
 
 def expect(mesh: Mesh, what: str, expected: frozenset[str], target: str) -> None:
-    wait_until(f"{what}: {sorted(expected)}", lambda: frozenset(asked(mesh, target)) == expected)
+    seen: frozenset[str] = frozenset()
+
+    def is_so() -> bool:
+        nonlocal seen
+        seen = frozenset(asked(mesh, target))
+        return seen == expected
+
+    try:
+        wait_until(f"{what}: {sorted(expected)}", is_so)
+    except AssertionError as exc:
+        raise AssertionError(f"{exc}; the last requests: {sorted(seen)}") from None
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name.replace(" ", "-"))
@@ -178,3 +198,42 @@ def test_a_pod_reaches_itself_through_its_service(clean: Mesh) -> None:
         return list(outcomes(done.stdout + done.stderr).elements())
 
     wait_until("it answers itself", lambda: answers() == [OWN] * 5)
+
+
+def test_hints_lead_to_the_clients_zone_or_node_as_traffic_distribution_asks(clean: Mesh) -> None:
+    """One endpoint answers and the other refuses, so that it shows which of them was taken. Tion's have no hints."""
+    _, node, _ = clean.pod("koornacht", "x-wing")
+    _, _, pod = clean.pod("koornacht", "rebel-base")
+    closed = {"name": "closed", "port": 81}
+
+    def hinted(answering: dict[str, Any], refusing: dict[str, Any] | None = None) -> None:
+        clean.apply("koornacht", by_hand([pod], (READY,), answering))
+        clean.apply("koornacht", by_hand([pod], (READY,), refusing, **closed))
+
+    def label(zone: str) -> None:
+        clean.kubectl("koornacht", "label", "node", node, "--overwrite", f"topology.kubernetes.io/zone{zone}")
+
+    def zone(name: str) -> dict[str, Any]:
+        return {"forZones": [{"name": name}]}
+
+    def goes_to(what: str, *names: str) -> None:
+        expect(clean, what, frozenset(names), address(clean))
+
+    clean.apply("koornacht", service(trafficDistribution="PreferClose"))
+    try:
+        label("=a")
+        hinted(zone("a"), zone("b"))
+        goes_to("the client is in zone a", OWN)
+        label("=b")
+        goes_to("the client is in zone b", REFUSED)
+        hinted(zone("a"))
+        goes_to("one endpoint has no hint", OWN, REFUSED)
+        hinted(zone("a"), zone("c"))
+        goes_to("none is for zone b", OWN, REFUSED)
+        hinted(*({**zone("b"), "forNodes": [{"name": name}]} for name in (node, "elsewhere")))
+        goes_to("one is for the node", OWN)
+        clean.apply("tion", service(selector=PODS))
+        goes_to("a peer is chosen beside", OWN, REMOTE)
+    finally:
+        label("-")
+        clean.delete("koornacht", by_hand([], (), **closed))
