@@ -83,5 +83,5 @@ def _drops(core: Core) -> Iterable[Metric]:
     late.add_metric([], unknown)
     yield late
     lost = CounterMetricFamily(f"{PREFIX}_lost_events", "events the kernel could not deliver")
-    lost.add_metric([], core.host.lost())
+    lost.add_metric([], sum(core.host.lost()))
     yield lost

@@ -59,7 +59,7 @@ class Host(Protocol):
     def changes(self) -> AsyncIterator[LinkChanges]: ...
     def events(self) -> AsyncIterator[Sequence[bytes]]: ...
     def wall_ns(self, timestamp_ns: int) -> int: ...
-    def lost(self) -> int: ...
+    def lost(self) -> Sequence[int]: ...
     def overlay(self, answers: Map[ProbeKey, ProbeValue]) -> Overlay | None: ...
 
 
@@ -151,7 +151,7 @@ class KernelHost:
         """The kernel stamps events with CLOCK_MONOTONIC."""
         return timestamp_ns + self._offset_ns
 
-    def lost(self) -> int:
+    def lost(self) -> Sequence[int]:
         return self._ring.lost
 
     def overlay(self, answers: Map[ProbeKey, ProbeValue]) -> Overlay:
@@ -230,8 +230,8 @@ class MemoryHost:
     def wall_ns(self, timestamp_ns: int) -> int:
         return timestamp_ns
 
-    def lost(self) -> int:
-        return 0
+    def lost(self) -> Sequence[int]:
+        return ()
 
     def overlay(self, answers: Map[ProbeKey, ProbeValue]) -> None:  # noqa: ARG002 - nothing answers here
         return None

@@ -39,7 +39,7 @@ def agent_status(core: Core, features: Sequence[Feature], reconcilers: Reconcile
         policies=len(db.policies),
         maps=map_status_rows(core, reconcilers),
         health={name: f"{c.level}: {c.message}" if c.message else str(c.level) for name, c in health.items()},
-        datapath={"kind": core.settings.datapath, "lost-events": str(core.host.lost())},
+        datapath={"kind": core.settings.datapath, "lost-events": str(sum(core.host.lost()))},
         problems=problems(core, features),
         drained=sorted(db.drained),
     )

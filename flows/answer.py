@@ -27,7 +27,7 @@ def answers(decode: Decode, node_name: str, mask: FieldMask) -> Answer:
         if isinstance(item, Lost):
             found.lost_events.source = pb.LostEventSource.ValueType(item.source)
             found.lost_events.num_events_lost = item.number
-            found.lost_events.cpu.SetInParent()
+            found.lost_events.cpu.value = item.cpu
         elif mask.paths:
             found.flow.SetInParent()
             mask.MergeMessage(decode(item, number), found.flow)

@@ -35,6 +35,7 @@ class Lost(NamedTuple):
     time_ns: int
     source: int
     number: int
+    cpu: int = 0
 
 
 Item = FlowEntry | Lost

@@ -80,13 +80,13 @@ class EventRing:
             loop.remove_reader(self._fd)
 
     @property
-    def lost(self) -> int:
-        """Events the kernel could not deliver since the maps were made: buffer full or over the rate."""
+    def lost(self) -> list[int]:
+        """For each CPU, events it could not deliver since the maps were made: buffer full or over the rate."""
         cpus = kernel.possible_cpus()
-        total = 0
+        total = [0] * cpus
         for why in range(_LOST_REASONS):
-            raw = self._lost_map.get(struct.pack("<I", why), 8 * cpus)
-            total += sum(struct.unpack(f"<{cpus}Q", raw)) if raw else 0
+            if raw := self._lost_map.get(struct.pack("<I", why), 8 * cpus):
+                total = [sum(pair) for pair in zip(total, struct.unpack(f"<{cpus}Q", raw), strict=True)]
         return total
 
     def close(self) -> None:

@@ -69,10 +69,11 @@ class ObserveFeature(Feature):
         return sum(value.packets for value in values if value is not None)
 
     def _note_lost(self) -> None:
-        """Events that the kernel had no room for are told once a second, where they are missing."""
-        lost, before = self._core.host.lost(), self._lost
-        if lost > before:
-            self.flows.extend([Lost(int(self._core.clock.wall() * 1e9), pb.PERF_EVENT_RING_BUFFER, lost - before)])
+        """Events that the kernel had no room for are told once a second for each CPU, where they are missing."""
+        lost, now_ns = self._core.host.lost(), int(self._core.clock.wall() * 1e9)
+        for cpu, (now, before) in enumerate(zip(lost, self._lost, strict=True)):
+            if now > before:
+                self.flows.extend([Lost(now_ns, pb.PERF_EVENT_RING_BUFFER, now - before, cpu)])
         self._lost = lost
 
     def tasks(self) -> Tasks:
@@ -84,7 +85,7 @@ class ObserveFeature(Feature):
         return {"flow server": serve_flows(self._core, served, self.streams)}
 
     def add_routes(self, rest: Rest) -> None:
-        add_flow_routes(rest, self.flows, self._core.db, self._core.host.lost)
+        add_flow_routes(rest, self.flows, self._core.db, lambda: sum(self._core.host.lost()))
         add_status_routes(rest, self.flows, self._core.clock)
 
     def metrics(self) -> Iterable[Metric]:

@@ -71,7 +71,7 @@ class PacketNode:
         config = dataclasses.replace(config, underlay_device="lo", leads_outsiders=True, aggregation=aggregation)
         self.datapath = Datapath(config)
         self.maps: Maps = self.datapath.open()
-        self._ring: EventRing = self.datapath.event_ring()
+        self.ring: EventRing = self.datapath.event_ring()
         self._entry = BpfObject(overlay_entry, pins / "maps")
         self._entry.set_constants(self.datapath.constants)
         for name, size in sizes.items():
@@ -82,7 +82,7 @@ class PacketNode:
 
     def close(self) -> None:
         """Everything of it is gone."""
-        self._ring.close()
+        self.ring.close()
         self._fragments.close()
         self.nat.close()
         self._entry.close()
@@ -101,7 +101,7 @@ class PacketNode:
         self.ipcache(f"{REMOTE_POD}/32", REMOTE_ID, REMOTE_NODE, 2)
         self.ipcache(f"{REMOTE_NODE}/32", 6, cluster_id=2)
         self.ipcache(f"{NODE}/32", 1, cluster_id=1)
-        self._ring.drain()
+        self.ring.drain()
 
     def endpoint(self, flags: int = 0, revision: int = 1, address: str = POD, mac: str = "02:00:00:00:0a:01") -> None:
         """POD or NEIGHBOUR with these policy settings."""
@@ -200,4 +200,4 @@ class PacketNode:
         frame = packet if isinstance(packet, bytes) else mac + packet.frame()[6:]
         result = syscall.run_packet(program, frame, mark, priority)
         intact = not isinstance(packet, bytes)
-        return Outcome(result.verdict, read(result.packet) if intact else Packet("", ""), self._ring.drain())
+        return Outcome(result.verdict, read(result.packet) if intact else Packet("", ""), self.ring.drain())

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -152,3 +153,18 @@ def test_each_level_leaves_out_what_it_says(node: PacketNode, request: pytest.Fi
     refused = node.overlay(Packet(REMOTE_POD, "10.1.1.99", UDP))
     drops = [event for event in refused.events if event.type == EventType.DROP]
     assert len(drops) == (0 if level is Aggregation.OFF else 1)
+
+
+def test_what_the_ring_has_no_room_for_is_counted_for_its_processor(node: PacketNode) -> None:
+    frame = Packet(POD, "10.2.1.99", source_port=1).frame()
+    forged = frame[:6] + bytes.fromhex("02000000ffff") + frame[12:]
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cpus)})
+    try:
+        before, pushed = node.ring.lost, 9_500
+        for _ in range(pushed):
+            node.push(forged)
+    finally:
+        os.sched_setaffinity(0, cpus)
+    grown = {cpu: now - then for cpu, (now, then) in enumerate(zip(node.ring.lost, before, strict=True)) if now > then}
+    assert grown == {max(cpus): pushed - len(node.ring.take(pushed))}

@@ -26,9 +26,9 @@ async def run(world: FlowWorld, *words: str, server: str = "") -> tuple[int, str
 
 
 async def test_flows_are_printed_in_every_form(world: FlowWorld) -> None:
-    world.flows.extend([entry(1, "a"), entry(2, "b"), Lost(3 * S, pb.PERF_EVENT_RING_BUFFER, 9)])
+    world.flows.extend([entry(1, "a"), entry(2, "b"), Lost(3 * S, pb.PERF_EVENT_RING_BUFFER, 9, 1)])
     seen = "Jan  1 00:00:02.000: b (unknown) <> 10.0.0.2 (unknown) to-stack FORWARDED ()"
-    lost = "Jan  1 00:00:03.000 EVENTS LOST: PERF_EVENT_RING_BUFFER CPU(0) 9"
+    lost = "Jan  1 00:00:03.000 EVENTS LOST: PERF_EVENT_RING_BUFFER CPU(1) 9"
     assert await run(world, "observe", "--pod", "b") == (0, f"{seen}\n{lost}\n", "")
     code, out, _ = await run(world, "observe", "--not", "--pod", "b", "-o", "dict", "--numeric")
     assert (code, out.splitlines()[-1]) == (0, lost)
