@@ -10,9 +10,22 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from flows.errors import RequestError
 from flows.proto import flow_pb2 as pb
 from flows.proto import observer_pb2 as observer
+from flows.proto import relay_pb2 as relay
+from flows.query import Reading
 from flows.ring import Decode, Item, Lost
 
 Answer = Callable[[Item, int], observer.GetFlowsResponse]
+
+
+def coverage(reading: Reading, node_name: str, wall_ns: int) -> observer.GetFlowsResponse | None:
+    """What a node says at the end of what it was asked for, if that is not all or nothing; None if there is nothing to say."""
+    said = reading.shortfall()
+    if not said:
+        return None
+    event = relay.NodeStatusEvent(state_change=relay.NODE_CONNECTED, node_names=[node_name], message=said)
+    found = observer.GetFlowsResponse(node_status=event, node_name=node_name)
+    found.time.FromNanoseconds(wall_ns)
+    return found
 
 
 def answers(decode: Decode, node_name: str, mask: FieldMask) -> Answer:

@@ -9,13 +9,20 @@ with what comes from now on. Lost events pass every filter and are not counted.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Final
 
 from flows.errors import RequestError
 from flows.proto import flow_pb2 as pb
 from flows.proto import observer_pb2 as observer
-from flows.ring import Item, Lost, Ring
+from flows.ring import FlowEntry, Item, Lost, Ring
 from flows.selection import FlowSelection
+
+
+def to_text(time_ns: int) -> str:
+    """A wall time as people may ask for it with `--since`, to the second."""
+    return datetime.fromtimestamp(time_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
 
 STEP: Final = 512
 """Items that are looked at without a pause."""
@@ -37,6 +44,8 @@ class Reading:
         self._left: int | None = request.number if request.first and self._since_ns is None and request.number else None
         self._missed = 0
         self._kept: list[tuple[Item, int]] = []
+        self._wanted = 0 if request.first else request.number
+        self._passed = 0
         self.is_done = False
         self.position = self._find_start(request)
 
@@ -67,7 +76,19 @@ class Reading:
             self.is_done = True
         if self.is_done and self._missed:
             found.append((Lost(ring.oldest_ns, pb.HUBBLE_RING_BUFFER, self._missed), 0))
+        self._passed += sum(isinstance(item, FlowEntry) for item, _ in found)
         return found
+
+    def shortfall(self) -> str:
+        """Of a request that is done: why it found nothing, or since when there are flows if more was asked for; else empty."""
+        ring = self._ring
+        if not ring.end:
+            return "no flow was seen yet"
+        since = f"since {to_text(ring.oldest_ns)}"
+        if not self._passed:
+            return f"none of the {len(ring)} flows {since} was asked for"
+        is_short = self._passed < self._wanted or (self._since_ns is not None and self._since_ns < ring.oldest_ns)
+        return f"flows {since}: older ones are not kept" if ring.begin and is_short else ""
 
     @property
     def waits(self) -> bool:

@@ -15,7 +15,7 @@ from functools import partial
 import grpc
 from google.protobuf.message import Message
 
-from flows.answer import answers
+from flows.answer import answers, coverage
 from flows.errors import FilterError, RequestError
 from flows.listener import Context, FlowListener, admit, read_request, refusal, streaming, unary
 from flows.live import LiveFlows
@@ -81,6 +81,13 @@ class ObserverServer(FlowListener):
                     stream.sent += 1
                 stream.is_sending = False
                 await asyncio.sleep(0)
+            last = (
+                coverage(reading, flows.node_name, int(self._clock.wall() * 1e9))
+                if begin == self._begin_flows
+                else None
+            )
+            if last is not None:
+                yield last.SerializeToString()
 
     async def _begin_flows(self, raw: bytes, context: Context) -> Begun:
         flows, request = self._served.flows, await read_request(observer.GetFlowsRequest, raw, context)

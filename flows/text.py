@@ -99,6 +99,8 @@ def status_line(answer: observer.GetFlowsResponse, look: Look = PLAIN) -> str:
     when = (look.stamp or stamp)(answer.time.ToNanoseconds() / 1e9)
     number, names = len(event.node_names), _names(event.node_names)
     match event.state_change:
+        case relay.NODE_CONNECTED if event.message:
+            return f"{when} [{answer.node_name}]: {names}: {event.message}"
         case relay.NODE_ERROR:
             return f'{when} [{answer.node_name}]: Error "{event.message}" on {number} nodes: {names}'
         case relay.NODE_CONNECTED:

@@ -85,7 +85,7 @@ class ObserveFeature(Feature):
         return {"flow server": serve_flows(self._core, served, self.streams)}
 
     def add_routes(self, rest: Rest) -> None:
-        add_flow_routes(rest, self.flows, self._core.db, lambda: sum(self._core.host.lost()))
+        add_flow_routes(rest, self.flows, self._core.db, lambda: sum(self._core.host.lost()), self._core.clock.wall)
         add_status_routes(rest, self.flows, self._core.clock)
 
     def metrics(self) -> Iterable[Metric]:

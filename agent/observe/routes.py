@@ -11,7 +11,7 @@ from fastapi import Query, Response
 
 from agent.observe.connections import keep_most, new_connections
 from agent.tables import AgentDB
-from flows.answer import answers
+from flows.answer import answers, coverage
 from flows.document import json_line, read_json
 from flows.errors import FilterError, RequestError
 from flows.live import LiveFlows
@@ -32,8 +32,10 @@ _VERDICTS: Final = tuple(pb.Verdict.keys())
 _LOOK: Final = Look(rules=True, clusters=True)
 
 
-def add_flow_routes(rest: Rest, flows: LiveFlows, db: AgentDB, lost: Callable[[], int]) -> None:
-    """`lost` counts the kernel's events that never came."""
+def add_flow_routes(
+    rest: Rest, flows: LiveFlows, db: AgentDB, lost: Callable[[], int], wall: Callable[[], float]
+) -> None:
+    """`lost` counts the kernel's events that never came; `wall` is the time, in seconds since 1970."""
     followers = Followers(MAX_FOLLOWERS)
 
     @rest.get_stream(
@@ -70,6 +72,9 @@ def add_flow_routes(rest: Rest, flows: LiveFlows, db: AgentDB, lost: Callable[[]
                 if found:
                     yield b"".join(render(answer(item, number)) for item, number in found)
                 await asyncio.sleep(0)
+            last = coverage(reading, flows.node_name, int(wall() * 1e9))
+            if last is not None and render is _as_json:
+                yield render(last)
 
         media = "text/plain" if format_ == "text" else "application/x-ndjson"
         if not reading.follows:

@@ -55,10 +55,9 @@ outline int fill_addresses(CONTEXT *skb, const struct packet *p, struct event *e
 /* A record with what all of them have, or 0. The caller fills in the rest. */
 inlined struct event *begin_event(__u8 type, __u8 reason)
 {
-	__u64 now = bpf_ktime_get_ns();
 	if (CONFIG.aggregation == AGGREGATE_OFF)
 		return 0;
-	if (!within_rate(type, now)) {
+	if (!within_rate(type, clock_ns())) {
 		count_lost(0);
 		return 0;
 	}
@@ -67,7 +66,7 @@ inlined struct event *begin_event(__u8 type, __u8 reason)
 		count_lost(1);
 		return 0;
 	}
-	e->timestamp_ns = now;
+	e->timestamp_ns = bpf_ktime_get_ns();
 	e->version = EVENT_VERSION;
 	e->type = type;
 	e->reason = reason;

@@ -41,20 +41,20 @@ def measure(rounds: int = 7, seconds: float = 0.5) -> dict[str, Any]:
 
 def _measure(made: Topology, tool: Path, rounds: int, seconds: float) -> dict[str, Any]:
     client, local, remote = made.pods()[0], made.pods()[1], made.pods()[4]
-    _service(made, VIP, remote, 1)
-    _service(made, LOCAL_VIP, local, 2)
+    lead_service(made, VIP, remote, 1)
+    lead_service(made, LOCAL_VIP, local, 2)
     targets = {
         "remote": (remote.address, LOAD_PORT, VIP, 80),
         "local": (local.address, LOAD_PORT, LOCAL_VIP, 80),
     }
     figures: dict[str, Any] = {}
-    with _server(tool, local), _server(tool, remote):
+    with served(tool, local), served(tool, remote):
         for name, (address, port, vip, vip_port) in targets.items():
             for kind, unit in (("connect", "rate"), ("exchange", "p50_us")):
                 pairs = [
                     (
-                        _load(tool, client, kind, address, port, seconds)[unit],
-                        _load(tool, client, kind, vip, vip_port, seconds)[unit],
+                        load(tool, client, kind, address, port, seconds)[unit],
+                        load(tool, client, kind, vip, vip_port, seconds)[unit],
                     )
                     for _ in range(rounds)
                 ]
@@ -64,7 +64,8 @@ def _measure(made: Topology, tool: Path, rounds: int, seconds: float) -> dict[st
     return figures
 
 
-def _service(made: Topology, address: str, backend: Pod, number: int) -> None:
+def lead_service(made: Topology, address: str, backend: Pod, number: int) -> None:
+    """Port 80 of the address leads to the pod's LOAD_PORT on every node."""
     head = layout.ServiceKey(address, 80, protocol.TCP)
     for node in made.nodes:
         value = layout.BackendValue(backend.address, LOAD_PORT, protocol.TCP)
@@ -75,7 +76,8 @@ def _service(made: Topology, address: str, backend: Pod, number: int) -> None:
 
 
 @contextmanager
-def _server(tool: Path, pod: Pod) -> Iterator[None]:
+def served(tool: Path, pod: Pod) -> Iterator[None]:
+    """The pod echoes on LOAD_PORT."""
     place = ["ip", "netns", "exec", pod.namespace, "taskset", "-c", _CPU]
     with subprocess.Popen([*place, str(tool), "server", str(LOAD_PORT)], stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -86,7 +88,8 @@ def _server(tool: Path, pod: Pod) -> Iterator[None]:
             server.kill()
 
 
-def _load(tool: Path, pod: Pod, kind: str, address: str, port: int, seconds: float) -> dict[str, float]:
+def load(tool: Path, pod: Pod, kind: str, address: str, port: int, seconds: float) -> dict[str, float]:
+    """What `load.c` prints of connections or exchanges of the pod with the address."""
     place = ["ip", "netns", "exec", pod.namespace, "taskset", "-c", _CPU]
     found: dict[str, float] = json.loads(run(*place, str(tool), kind, address, str(port), str(seconds)))
     return found

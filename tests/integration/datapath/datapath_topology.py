@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.datapath import layout
-from agent.datapath.config import VXLAN_PORT, AttachMode, Lifetimes, NodeConfig
+from agent.datapath.config import VXLAN_PORT, Aggregation, AttachMode, Lifetimes, NodeConfig
 from agent.datapath.flow_layout import DatapathEvent
 from agent.datapath.loader import Datapath
 from agent.datapath.maps import Maps
@@ -103,6 +103,7 @@ class Node:
     control_group: Path | None
     cni: str = "routed"
     vxlan_port: int = VXLAN_PORT
+    aggregation: Aggregation = Aggregation.MEDIUM
     pods: list[Pod] = field(default_factory=list)
     opened: list[Datapath] = field(default_factory=list)
 
@@ -141,6 +142,7 @@ class Node:
             unattended_after_s=self.unattended_after_s,
             control_group=self.control_group,
             leads_outsiders=True,
+            aggregation=self.aggregation,
         )
 
     @property
@@ -175,6 +177,7 @@ class Topology:
         control_group: Path | None = None,
         cni: str = "routed",
         vxlan_port: int = VXLAN_PORT,
+        aggregation: Aggregation = Aggregation.MEDIUM,
     ) -> None:
         self._prefix, self.underlay = prefix, f"{prefix}-ul"
         lives = lifetimes or Lifetimes()
@@ -191,6 +194,7 @@ class Topology:
                 control_group,
                 cni,
                 vxlan_port,
+                aggregation,
             )
             for c in (1, 2)
             for n in (1, 2)

@@ -193,3 +193,36 @@ def test_what_is_remembered_of_sides_and_heads_changes_no_answer(
         one = entry(number, pod, verdict, port)
         for known in (one, one._replace(head=None)):
             assert selection.selects(known, number, decode) == selection.passes(decode(one, number))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"number": 7}, ""),
+        ({"number": 8}, "flows since 1970-01-01T00:00:03Z: older ones are not kept"),
+        ({"number": 2**64 - 1}, "flows since 1970-01-01T00:00:03Z: older ones are not kept"),
+        ({"since": 2}, "flows since 1970-01-01T00:00:03Z: older ones are not kept"),
+        ({"since": 3}, ""),
+        ({"number": 3, "first": True}, ""),
+        (
+            {"number": 5, "whitelist": [{"source_pod": ["b"]}]},
+            "flows since 1970-01-01T00:00:03Z: older ones are not kept",
+        ),
+        (
+            {"number": 5, "whitelist": [{"source_pod": ["c"]}]},
+            "none of the 7 flows since 1970-01-01T00:00:03Z was asked for",
+        ),
+    ],
+    ids=str,
+)
+def test_who_is_given_less_than_was_asked_for_is_told_which_time_it_covers(fields: dict[str, Any], said: str) -> None:
+    reading = Reading(ring_of(*NINE), request(**fields))
+    drain(reading)
+    assert reading.shortfall() == said
+
+
+def test_a_ring_that_lost_nothing_covers_all_there_was_and_an_empty_one_says_so() -> None:
+    reading = Reading(ring_of(*NINE[:7]), request(number=100))
+    assert (len(drain(reading)), reading.shortfall()) == (7, "")
+    empty = Reading(ring_of(), request(number=100))
+    assert (drain(empty), empty.shortfall()) == ([], "no flow was seen yet")
