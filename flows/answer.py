@@ -11,15 +11,13 @@ from flows.errors import RequestError
 from flows.proto import flow_pb2 as pb
 from flows.proto import observer_pb2 as observer
 from flows.proto import relay_pb2 as relay
-from flows.query import Reading
 from flows.ring import Decode, Item, Lost
 
 Answer = Callable[[Item, int], observer.GetFlowsResponse]
 
 
-def coverage(reading: Reading, node_name: str, wall_ns: int) -> observer.GetFlowsResponse | None:
-    """What a node says at the end of what it was asked for, if that is not all or nothing; None if there is nothing to say."""
-    said = reading.shortfall()
+def coverage(said: str, node_name: str, wall_ns: int) -> observer.GetFlowsResponse | None:
+    """The shortfall of a request as the node says it at its end; None if there is none."""
     if not said:
         return None
     event = relay.NodeStatusEvent(state_change=relay.NODE_CONNECTED, node_names=[node_name], message=said)

@@ -82,7 +82,7 @@ class ObserverServer(FlowListener):
                 stream.is_sending = False
                 await asyncio.sleep(0)
             last = (
-                coverage(reading, flows.node_name, int(self._clock.wall() * 1e9))
+                coverage(reading.shortfall(), flows.node_name, int(self._clock.wall() * 1e9))
                 if begin == self._begin_flows
                 else None
             )

@@ -72,7 +72,7 @@ def add_flow_routes(
                 if found:
                     yield b"".join(render(answer(item, number)) for item, number in found)
                 await asyncio.sleep(0)
-            last = coverage(reading, flows.node_name, int(wall() * 1e9))
+            last = coverage(reading.shortfall(), flows.node_name, int(wall() * 1e9))
             if last is not None and render is _as_json:
                 yield render(last)
 
