@@ -181,24 +181,8 @@ class Topology:
     ) -> None:
         self._prefix, self.underlay = prefix, f"{prefix}-ul"
         lives = lifetimes or Lifetimes()
-        self.nodes = [
-            Node(
-                c,
-                n,
-                prefix,
-                pins / f"c{c}n{n}",
-                mode,
-                peer_redirect,
-                lives,
-                unattended_after_s,
-                control_group,
-                cni,
-                vxlan_port,
-                aggregation,
-            )
-            for c in (1, 2)
-            for n in (1, 2)
-        ]
+        rest = (mode, peer_redirect, lives, unattended_after_s, control_group, cni, vxlan_port, aggregation)
+        self.nodes = [Node(c, n, prefix, pins / f"c{c}n{n}", *rest) for c in (1, 2) for n in (1, 2)]
         self._stop, self._threads = threading.Event(), list[threading.Thread]()
 
     def up(self) -> None:
