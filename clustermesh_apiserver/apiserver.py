@@ -18,6 +18,7 @@ from clustermesh_apiserver.serve.facade_server import FacadeServer
 from clustermesh_apiserver.settings import ApiserverSettings
 from clustermesh_apiserver.source.follow import Source
 from clustermesh_apiserver.tables import Tables
+from kvstore.lease import LeaseSession
 from kvstore.sharedstore import SharedStore
 from meshapi.peer import RemoteCluster
 from meshkit.clock import Clock
@@ -34,6 +35,11 @@ class Publication:
     publisher: Publisher
     exporters: ExporterSet
     mirror: Mirror | None
+
+    def sessions(self) -> dict[str, LeaseSession]:
+        """The leases that are kept, by what hangs on them."""
+        mirrored = {"records of peers": self.mirror.session} if self.mirror is not None else {}
+        return {"records of this cluster": self.publisher.session, **mirrored}
 
 
 @dataclass(slots=True, kw_only=True)

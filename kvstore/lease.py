@@ -35,11 +35,20 @@ class _Held:
     keys: set[bytes] = field(default_factory=set)
 
 
+@dataclass(frozen=True, slots=True)
+class EarlyLoss:
+    """A lease that ended under its keys. `at_s` is wall time."""
+
+    keys: int
+    at_s: float
+
+
 class LeaseSession:
     """A pool of leases shared by all stores of one writer.
 
     `run` keeps them alive. A lease is lost when the store says so, when a put on it fails, when another store answers,
     or when nothing was heard for its whole life; then every listener is told the keys that hung on it, once.
+    `losses` counts lost leases, whatever the reason; `early_loss` is the last of those that ended in a store that lives.
     """
 
     def __init__(
@@ -58,6 +67,7 @@ class LeaseSession:
         self.on_loss: list[LossCallback] = []
         store.on_store_change.append(self.invalidate)
         self.losses = 0
+        self.early_loss: EarlyLoss | None = None
 
     @property
     def leases(self) -> tuple[int, ...]:
@@ -87,6 +97,11 @@ class LeaseSession:
 
     def report_lost(self, lease: int) -> None:
         """A lease turned out to be gone: forget it and tell the owners of its keys."""
+        if lease in self._leases:
+            self.early_loss = EarlyLoss(len(self._leases[lease].keys), self._clock.wall())
+        self._lose(lease)
+
+    def _lose(self, lease: int) -> None:
         held = self._leases.pop(lease, None)
         if held is None:
             return
@@ -101,7 +116,7 @@ class LeaseSession:
     def invalidate(self) -> None:
         """The store was replaced or emptied: no lease of ours exists in it."""
         for lease in list(self._leases):
-            self.report_lost(lease)
+            self._lose(lease)
 
     async def run(self) -> None:
         """Every lease stays alive for as long as this runs; a store that was emptied is noticed within `PROBE_S`,

@@ -65,8 +65,8 @@ class Mirror:
         connector = StoreConnector(directory, dial=self._outside.dial)
         self._connect, self._connector = connect or connector, None if connect else connector
         self._options = replace(options or capped_by(quota_bytes), everything=True, nodes_first_s=0.0)
-        self._session = LeaseSession(store, ttl_s=ttl_s, clock=self._clock, rng=self._outside.rng)
-        self._configs = SharedStore(store, self._session, keys.CLUSTER_CONFIG_PREFIX, None, clock=self._clock)
+        self.session = LeaseSession(store, ttl_s=ttl_s, clock=self._clock, rng=self._outside.rng)
+        self._configs = SharedStore(store, self.session, keys.CLUSTER_CONFIG_PREFIX, None, clock=self._clock)
         self._configs.mark_synced()  # what is beside those of our peers is somebody else's
         self._follower: Follower[PeerCopy] | None = None
         self._writing: dict[ClusterName, asyncio.Task[None]] = {}
@@ -87,7 +87,7 @@ class Mirror:
 
     def store_changed(self) -> None:
         """Another, or an emptied, etcd answers: everything is written again."""
-        self._session.invalidate()
+        self.session.invalidate()
 
     def statuses(self) -> list[RemoteCluster]:
         """Every mirrored peer: ready when everything it has is written to our store."""
@@ -103,7 +103,7 @@ class Mirror:
         return [member.state.name for member in self._follower.peers() if not member.consumer.is_written]
 
     async def _work(self) -> None:
-        jobs = {"leases": self._session.run(), "configs": self._configs.run(), "peers": self._follow()}
+        jobs = {"leases": self.session.run(), "configs": self._configs.run(), "peers": self._follow()}
         jobs["read-back"] = keep_reading_back(self._written, self._clock)
         try:
             await together(jobs)
@@ -143,7 +143,7 @@ class Mirror:
         copy = PeerCopy(
             name,
             self._store,
-            self._session,
+            self.session,
             self._configs,
             self._clock,
             on_removed=lambda removed: self._removed(removed, group),

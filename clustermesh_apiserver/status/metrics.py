@@ -44,6 +44,7 @@ def collect(apiserver: Apiserver) -> Iterable[Metric]:
     yield from peer_metrics(PREFIX, apiserver.settings.cluster_name, apiserver.peers())
     yield from _facade(apiserver)
     yield from _etcd(apiserver)
+    yield from _leases(apiserver)
 
 
 def _facade(apiserver: Apiserver) -> Iterable[Metric]:
@@ -66,6 +67,16 @@ def _facade(apiserver: Apiserver) -> Iterable[Metric]:
     history = GaugeMetricFamily(f"{PREFIX}_facade_history_bytes", "changes kept for clients that resume")
     history.add_metric((), facade.history_bytes() if facade is not None else 0)
     yield from (connections, in_flight, limited, refusals, history)
+
+
+def _leases(apiserver: Apiserver) -> Iterable[Metric]:
+    if apiserver.publication is None:
+        return
+    lost = CounterMetricFamily(
+        f"{PREFIX}_kvstore_leases_lost", "leases under published records that ended, of this store"
+    )
+    lost.add_metric((), sum(session.losses for session in apiserver.publication.sessions().values()))
+    yield lost
 
 
 def _etcd(apiserver: Apiserver) -> Iterable[Metric]:

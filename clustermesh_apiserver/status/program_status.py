@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -11,6 +12,7 @@ from clustermesh_apiserver.apiserver import Apiserver, Publication
 from clustermesh_apiserver.convert.confirmations import Confirmations, WaitingNode
 from clustermesh_apiserver.convert.identity import IdentityRefusal
 from clustermesh_apiserver.source.follow import NOT_WAITED_FOR
+from kvstore.lease import LeaseSession
 from meshapi.agent import AgentStatus
 from meshapi.apiserver import NOT_SEEN, ApiserverStatus, FacadeSession
 from meshapi.installed import AGENT_SELECTOR
@@ -21,6 +23,7 @@ from meshmodel.keys import Kind
 
 MAX_PROBLEMS: Final = 100
 SAID_AFTER_S: Final = 10.0
+LOSS_SAID_S: Final = 600.0
 """A pod that waits this long for its node's agent is a problem; before, it is starting."""
 
 
@@ -94,7 +97,7 @@ def problems(apiserver: Apiserver) -> list[str]:
         found.append(f"identities cannot be allocated: {apiserver.allocator.last_error}")
     found += waiting_problems(apiserver.confirmations, apiserver.clock.wall())
     if publication is not None:
-        found += _publication_problems(publication)
+        found += _publication_problems(publication, apiserver.clock.wall())
     for kind, what in ((Kind.IDENTITIES, "identities"), (Kind.IPS, "pods or endpoints")):
         counts = sorted(refused(apiserver, kind).items())
         found += [_unpublished(apiserver, count, what, reason) for reason, count in counts]
@@ -142,10 +145,22 @@ def _long_waiting(confirmations: Confirmations, now_s: float) -> list[WaitingNod
     return [waiting for waiting in confirmations.waiting() if now_s - waiting.since_s >= SAID_AFTER_S]
 
 
-def _publication_problems(publication: Publication) -> list[str]:
+def lease_problems(sessions: Mapping[str, LeaseSession], now_s: float) -> list[str]:
+    """Leases that ended early of late: readers were without the records on them for a while, and cannot tell why."""
+    return [
+        f"a lease under {loss.keys} {what} ended early {now_s - loss.at_s:.0f} s ago ({session.losses} were lost since the "
+        "start): peers took these records for deleted until they were written again; see who may revoke leases in the store, "
+        "and whether this program was held up for longer than lease-ttl"
+        for what, session in sessions.items()
+        if (loss := session.early_loss) is not None and now_s - loss.at_s < LOSS_SAID_S
+    ]
+
+
+def _publication_problems(publication: Publication, now_s: float) -> list[str]:
     store = publication.store
     found = [f"store: {store.problem}"] if store.problem else []
     found += store.warnings
+    found += lease_problems(publication.sessions(), now_s)
     for kind, exporter in publication.exporters.by_kind.items():
         found += [f"{kind.value} {key} not converted: {why}" for key, why in sorted(exporter.failures.items())]
     for kind, written in publication.publisher.stores.items():

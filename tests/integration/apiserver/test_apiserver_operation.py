@@ -21,6 +21,7 @@ from cryptography import x509
 from certs import profile
 from certs.authority import Authority
 from clustermesh_apiserver.apiserver import Apiserver
+from clustermesh_apiserver.status.program_status import LOSS_SAID_S, lease_problems
 from clustermesh_cli.mesh_health import assess
 from kube.client import KubeClient, in_thread
 from kube.resource import from_manifest
@@ -98,6 +99,31 @@ async def test_the_status_says_what_is_published_and_by_whom_it_is_read(
         assert {"/healthz", "/readyz", "/metrics", "/v1/status", "/v1/clusters", "/v1/services", "/v1/certs"} <= set(
             paths
         )
+
+
+async def test_a_lease_that_somebody_revokes_is_counted_and_told_for_a_while(
+    client: KubeClient, workloads: Workloads, pki: Pki, tmp_path: Path
+) -> None:
+    """Peers take its records for deleted until they are written again, and nothing on their side says why."""
+    workloads.node("n1", "127.0.0.1", "10.1.1.0/24")
+    async with run_apiserver(client, settings(tmp_path)) as apiserver:
+        assert apiserver.publication is not None
+        session, store = apiserver.publication.publisher.session, apiserver.publication.store.client
+        assert "clustermesh_apiserver_kvstore_leases_lost_total 0.0" in (await get(apiserver, "/metrics")).text
+        (lease,) = session.leases
+        await store.revoke(lease)
+        await session.refresh()
+        assert "clustermesh_apiserver_kvstore_leases_lost_total 1.0" in (await get(apiserver, "/metrics")).text
+        said = decode_apiserver((await get(apiserver, "/v1/status")).content).problems
+        assert session.early_loss is not None
+        keys = session.early_loss.keys
+        assert keys > 5, "the record, the configuration, the heartbeat and the canaries"
+        assert [
+            text for text in said if text.startswith(f"a lease under {keys} records of this cluster ended early ")
+        ], said
+        late_s = session.early_loss.at_s + LOSS_SAID_S
+        sessions = apiserver.publication.sessions()
+        assert (len(lease_problems(sessions, late_s - 1)), lease_problems(sessions, late_s)) == (1, [])
 
 
 async def test_over_the_network_a_token_of_our_audience_opens_what_is_not_health_or_metrics(

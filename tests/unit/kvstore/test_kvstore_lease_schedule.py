@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from kvstore.lease import KEY_TTL_S, PROBE_S, LeaseSession
+from kvstore.lease import KEY_TTL_S, PROBE_S, EarlyLoss, LeaseSession
 from kvstore.memory import MemoryStore
 from kvstore.memoryserver import MemoryServer
 from kvstore.sharedstore import SharedStore
@@ -90,6 +90,7 @@ async def test_a_lease_that_ends_early_is_noticed_at_the_next_probe_and_its_keys
         await settle()
         assert store.entries[b"p/c"].value == b"1"
         assert session.losses == 1
+        assert session.early_loss == EarlyLoss(keys=1, at_s=clock.wall())
 
 
 async def test_silence_for_a_whole_life_is_a_loss() -> None:
