@@ -219,6 +219,9 @@ class NodeExporter(Exporter):
 
     Networks that people give (`by_hand`) take the place of all others. The first node by name announces them: they are the
     cluster's, and readers send what is in a node's network to that node.
+
+    The record of a Node object that is gone stays while pods with addresses of their own are bound to the node: they run on,
+    and a kubelet that registers again makes the same object anew. Kubernetes deletes the pods of a node that stays away.
     """
 
     def __init__(
@@ -260,11 +263,16 @@ class NodeExporter(Exporter):
     def export(self, key: str) -> None:
         node = self.tables.nodes.get(key)
         if node is None:
-            self.sink.delete(key.encode())
+            if not self._has_pods(key):
+                self.sink.delete(key.encode())
             return
         node = replace(node, pod_cidrs=self._networks(node))
         record = convert_node(node, cluster=self._cluster, cluster_id=self._cluster_id)
         self.sink.upsert(key.encode(), record.encode())
+
+    def _has_pods(self, node: str) -> bool:
+        pods = self.tables.pods
+        return any(pod.ips for key in pods.on_node(node) if (pod := pods.get(key)) is not None)
 
     def _networks(self, node: NodeIntent) -> tuple[str, ...]:
         tables = self.tables
