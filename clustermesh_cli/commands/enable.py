@@ -250,9 +250,9 @@ def _check_authority(client: KubeClient, options: EnableOptions, identity: Clust
 
 def _remove_relay(client: KubeClient, namespace: str) -> None:
     for obj in reversed(relay_objects(namespace)):
-        meta = obj["metadata"]
-        if not is_foreign(client, obj):
-            client.delete(from_manifest(obj), meta["name"], meta.get("namespace"))
+        kind, name, where = from_manifest(obj), obj["metadata"]["name"], obj["metadata"].get("namespace")
+        if client.get(kind, name, where) is not None and not is_foreign(client, obj):
+            client.delete(kind, name, where)
 
 
 def _ensure_peering(client: KubeClient, namespace: str, identity: ClusterIdentity, kept: KeptAuthority) -> None:

@@ -16,6 +16,7 @@ import yaml
 from clustermesh_cli.commands.enable import EnableOptions, enable
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, CommandRefusedError
+from clustermesh_cli.flow_sources import ClusterRelay
 from clustermesh_cli.manifests import load_workloads
 from clustermesh_cli.plan.exposure import ExposureWish
 from clustermesh_cli.program_client import ProgramClient
@@ -24,7 +25,7 @@ from kube.config import load_client
 from kube.errors import Forbidden, NotFound
 from kube.resource import CONFIG_MAPS, DAEMON_SETS, PODS, SECRETS, SERVICES, from_manifest
 from lab.devkube.api.objects import name_of
-from meshapi.installed import APISERVER_PORT, STATUS_SERVICE
+from meshapi.installed import APISERVER_PORT, RELAY_HTTP_PORT, RELAY_HTTP_SERVICE, STATUS_SERVICE
 from tests.integration.devkube.harness import Served
 
 OPTIONS = EnableOptions("mesh", "north", 1, ExposureWish(), (), "apiserver", "agent")
@@ -92,7 +93,7 @@ async def test_the_role_for_readers_is_all_that_status_takes(admin: KubeClient, 
         "AGENT_IMAGE": "x",
         "CERTIFICATE_LIFETIME_S": "1",
     }
-    objects = load_workloads({"NAMESPACE": "mesh", **values})
+    objects = load_workloads({"NAMESPACE": "mesh", **values}, with_relay=False)
     (role,) = [o for o in objects if o["kind"] == "Role" and o["metadata"]["name"] == "clustermesh-reader"]
     client = await account(admin, served, tmp_path, "reader", *role["rules"])
     with closing(client.transport):
@@ -110,6 +111,11 @@ async def test_the_role_for_readers_is_all_that_status_takes(admin: KubeClient, 
             await asyncio.to_thread(ProgramClient(client, "mesh").get_apiserver, "v1/status")
         code, _ = await asyncio.to_thread(client.service_proxy_get, "mesh", STATUS_SERVICE, APISERVER_PORT, "v1/status")
         assert code != 403
+        code, _ = await asyncio.to_thread(
+            client.service_proxy_get, "mesh", RELAY_HTTP_SERVICE, RELAY_HTTP_PORT, "v1/flows/status"
+        )
+        assert code != 403
+        assert not await asyncio.to_thread(ClusterRelay(ProgramClient(client, "mesh")).is_installed)
 
 
 async def test_an_account_that_may_look_changes_nothing(admin: KubeClient, served: Served, tmp_path: Path) -> None:
