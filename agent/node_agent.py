@@ -57,7 +57,8 @@ def make_features(core: Core) -> tuple[Feature, ...]:
     loadbalancer = LoadBalancerFeature(core)
     ports = ProxyPorts() if core.envoy is not None else None
     policy = make_policy(core, identity, ipcache, ports)
-    proxy = ProxyFeature(core, ports, policy.enforced.set)
+    observe = ObserveFeature(core, policy.compiler.rule_origin)
+    proxy = ProxyFeature(core, ports, policy.enforced.set, observe.note_requests)
     policy.proxy_failures = lambda: proxy.failures
     confirmation = ConfirmationFeature(core, policy.target.enforces, policy.enforced)
     writers = Writers(loadbalancer.writer, ipcache.writer, identity.writer, nodes.writer, confirmation.pods.hear)
@@ -72,7 +73,7 @@ def make_features(core: Core) -> tuple[Feature, ...]:
         proxy,
         policy,
         EndpointsFeature(core, policy.target.revision, policy.target.failures),
-        ObserveFeature(core, policy.compiler.rule_origin),
+        observe,
         confirmation,
         BackendHealthFeature(core),
         mesh,

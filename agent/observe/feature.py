@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from prometheus_client.metrics_core import Metric
 
@@ -18,6 +18,7 @@ from agent.metric import gauge
 from agent.observe.agent_events import AgentEvents
 from agent.observe.flood import HalfOpen
 from agent.observe.flow import FlowMaker, namespaces_of
+from agent.observe.requests import RequestFlows, with_requests
 from agent.observe.routes import add_flow_routes
 from agent.observe.serving import peers_of, serve_flows
 from agent.observe.sides import Directory, Rules, Sides
@@ -47,7 +48,11 @@ class ObserveFeature(Feature):
         node_name = qualified_name(core.db.own, core.db.node_name)
         directory = Directory(core.db, rule_origin)
         self._maker = FlowMaker(directory, core.host.wall_ns, node_name, uuid_prefix(os.urandom(10)))
-        self.flows = LiveFlows(self._maker.decode, core.settings.flow_ring, node_name)
+        self._requests = RequestFlows(directory)
+        self._unreadable_requests = 0
+        self.flows = LiveFlows(
+            with_requests(self._maker.decode, self._maker.finish), core.settings.flow_ring, node_name
+        )
         self._lost = core.host.lost()
         self._told = LiveFlows(decode_nothing, DEFAULT_CAPACITY, node_name)
         self._agent_events = AgentEvents(core.db, DEFAULT_CAPACITY)
@@ -90,9 +95,20 @@ class ObserveFeature(Feature):
 
     def metrics(self) -> Iterable[Metric]:
         yield gauge("flows_seen_total", "flow records since the start", self.flows.ring.end)
+        yield gauge(
+            "flow_requests_unreadable_total", "records of the proxy that tell of no request", self._unreadable_requests
+        )
         yield gauge("flow_streams", "readers of flows that are connected", len(self.streams))
         yield gauge("flow_streams_refused_total", "readers of flows beyond the limit", self.streams.refused)
         yield gauge("flow_streams_cut_total", "readers of flows that took nothing for too long", self.streams.cut)
+
+    def note_requests(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """The node's proxy saw these requests; a record that is none is counted."""
+        for record in records:
+            try:
+                self.flows.extend(self._requests.make(record))
+            except (KeyError, ValueError, TypeError):
+                self._unreadable_requests += 1
 
     async def _follow_events(self) -> None:
         async for batch in self._core.host.events():

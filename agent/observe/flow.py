@@ -82,17 +82,11 @@ class FlowMaker:
         event, sides, head = DatapathEvent.unpack(entry.raw), entry.sides, entry.head
         assert isinstance(sides, Sides)
         assert isinstance(head, Head)
-        flow = pb.Flow.FromString(head.flow)
-        flow.time.seconds, flow.time.nanos = divmod(entry.time_ns, 1_000_000_000)
-        flow.uuid = f"{self._uuid}{number:012x}"
-        flow.node_name = self._node_name
+        flow = self.finish(pb.Flow.FromString(head.flow), entry, number)
         if event.ifindex:
             flow.interface.index = event.ifindex
         flow.proxy_port = event.proxy_port
         flow.socket_cookie, flow.cgroup_id = event.socket_cookie, event.cgroup_id
-        flow.IP.source, flow.IP.destination, flow.IP.ipVersion = sides.source.ip, sides.destination.ip, sides.version
-        flow.source.MergeFromString(sides.source.endpoint)
-        flow.destination.MergeFromString(sides.destination.endpoint)
         if sides.source_xlated:
             flow.IP.source_xlated = sides.source_xlated
         if sides.source_service:
@@ -102,6 +96,18 @@ class FlowMaker:
         if sides.policy:
             _add_policy(flow, is_denied=head.is_denied).MergeFromString(sides.policy)
         _add_ports(flow, event)
+        return flow
+
+    def finish(self, flow: pb.Flow, entry: FlowEntry, number: int) -> pb.Flow:
+        """With its time, its place in the ring, and both ends."""
+        sides = entry.sides
+        assert isinstance(sides, Sides)
+        flow.time.seconds, flow.time.nanos = divmod(entry.time_ns, 1_000_000_000)
+        flow.uuid = f"{self._uuid}{number:012x}"
+        flow.node_name = self._node_name
+        flow.IP.source, flow.IP.destination, flow.IP.ipVersion = sides.source.ip, sides.destination.ip, sides.version
+        flow.source.MergeFromString(sides.source.endpoint)
+        flow.destination.MergeFromString(sides.destination.endpoint)
         return flow
 
 

@@ -85,6 +85,10 @@ class Directory:
             found = self._sides[key] = self._look_up(DatapathEvent.unpack(raw))
         return found
 
+    def between(self, source: str, destination: str) -> Sides:
+        """The sides of a record that names nothing but addresses."""
+        return Sides(self._end(source, 0), self._end(destination, 0), Services(), b"")
+
     def _look_up(self, event: DatapathEvent) -> Sides:
         source = self._end(event.source, event.source_identity)
         destination = self._end(event.destination, event.destination_identity)

@@ -132,7 +132,7 @@ def _manager(port: int, listener: Listener, directory: str) -> dict[str, Any]:
         http_protocol_options={"allow_absolute_url": True},
         common_http_protocol_options={"headers_with_underscores_action": "ALLOW"},
         upgrade_configs=[{"upgrade_type": "websocket"}],
-        access_log=[{"name": "requests", "typed_config": _access_log(port, directory)}],
+        access_log=[{"name": "requests", "typed_config": _access_log(port, listener.direction.word, directory)}],
         route_config={"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [connect, route]}]},
         http_filters=[
             {
@@ -168,9 +168,9 @@ def _header(name: str, match: Mapping[str, Any]) -> dict[str, Any]:
     return {"header": {"name": name, **match}}
 
 
-def _access_log(port: int, directory: str) -> dict[str, Any]:
+def _access_log(port: int, direction: str, directory: str) -> dict[str, Any]:
     fields = {
-        "port": str(port), "start": "%START_TIME(%s.%6f)%", "source": "%DOWNSTREAM_REMOTE_ADDRESS%",
+        "port": str(port), "direction": direction, "start": "%START_TIME(%s.%6f)%", "source": "%DOWNSTREAM_REMOTE_ADDRESS%",
         "destination": "%DOWNSTREAM_LOCAL_ADDRESS%", "method": "%REQ(:METHOD)%", "path": "%REQ(:PATH)%",
         "scheme": "%REQ(:SCHEME)%", "host": "%REQ(:AUTHORITY)%", "protocol": "%PROTOCOL%", "code": "%RESPONSE_CODE%",
         "duration_ms": "%DURATION%", "details": "%RESPONSE_CODE_DETAILS%", "request_id": "%REQ(X-REQUEST-ID)%",

@@ -6,13 +6,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from agent.core import Core
 from agent.datapath import netlink
 from agent.datapath.config import OVERLAY_DEVICE
 from agent.feature import Feature, Tasks, wait_until_listed
-from agent.proxy.envoy_config import LISTENERS, listeners_file
+from agent.proxy.access_log import AccessLog
+from agent.proxy.envoy_config import ACCESS_LOG, LISTENERS, listeners_file
 from agent.proxy.listening import listening_ports, ports_in_use, read_ports, write_ports
 from agent.proxy.process import EnvoyProcess, directory_of
 from meshapi.agent import NOT_ENFORCED
@@ -27,6 +28,7 @@ _PORTS: Final = "ports.json"
 _SMALLEST_MTU: Final = 1280
 _READABLE: Final = 0o644
 _LOOK_S: Final = 0.25
+_READ_S: Final = 0.1
 _CALM_S: Final = 5.0
 _PATIENCE_S: Final = 1.5
 _FIRST_DELAY_S: Final = 0.1
@@ -41,13 +43,19 @@ class ProxyFeature(Feature):
     """Without Envoy (`core.envoy`) it does nothing, and policies deny what needs a proxy.
 
     `failures` are the addresses of endpoints of which a port has no listener, with the reason; `on_change` is called when
-    they are others.
+    they are others, `on_requests` with what its log of requests says.
     """
 
     name = "proxy"
 
-    def __init__(self, core: Core, ports: ProxyPorts | None, on_change: Callable[[], None]) -> None:
-        self._core, self._ports, self._on_change = core, ports, on_change
+    def __init__(
+        self,
+        core: Core,
+        ports: ProxyPorts | None,
+        on_change: Callable[[], None],
+        on_requests: Callable[[Sequence[Mapping[str, Any]]], None],
+    ) -> None:
+        self._core, self._ports, self._on_change, self._on_requests = core, ports, on_change, on_requests
         self._directory = directory_of(core.settings)
         self._written: bytes | None = None
         self._mtu = _SMALLEST_MTU
@@ -73,6 +81,7 @@ class ProxyFeature(Feature):
         return {
             "proxy listeners": self._follow(self._ports),
             "proxy watch": self._watch(),
+            "proxy requests": self._read_requests(),
             "proxy process": self._keep(process),
         }
 
@@ -154,6 +163,15 @@ class ProxyFeature(Feature):
             is_late = self._missing_since_s is not None and clock.monotonic() - self._missing_since_s >= _PATIENCE_S
             self._set_failures(missing if is_late else set())
             await wait_for_ring(self._look, rung, _LOOK_S if missing else _CALM_S if self._users else None, clock)
+
+    async def _read_requests(self) -> None:
+        log_file = AccessLog(self._directory / ACCESS_LOG)
+        while True:
+            if found := log_file.read():
+                self._on_requests(found)
+            if not self._users:
+                await self._look.wait()
+            await self._core.clock.sleep(_READ_S)
 
     def _set_failures(self, missing: set[int]) -> None:
         words = self._problem or (self._process.last_words() if self._process is not None else "")
