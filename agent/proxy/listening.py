@@ -44,7 +44,10 @@ def listening_ports() -> set[int]:
 
 def write_ports(path: Path, listeners: Mapping[int, Listener]) -> None:
     """What each port means, for `read_ports`. Raises: OSError."""
-    rows = [[port, int(made.direction), sorted(made.rules, key=repr)] for port, made in sorted(listeners.items())]
+    rows = [
+        [port, int(made.direction), [tuple(rule) for rule in sorted(made.rules, key=repr)]]
+        for port, made in sorted(listeners.items())
+    ]
     write_atomic(path, orjson.dumps(rows))
 
 

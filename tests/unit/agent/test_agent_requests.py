@@ -51,10 +51,14 @@ def _flows(db: AgentDB, **changes: Any) -> tuple[pb.Flow, pb.Flow]:
 def test_a_request_and_its_answer_are_two_flows(db: AgentDB) -> None:
     asked, answered = _flows(db)
     assert [compact_line(flow, Look()).partition(": ")[2] for flow in (asked, answered)] == [
-        ("default/x-wing:41000 (ID:65543) -> default/rebel-base:80 (ID:131081) http-request FORWARDED "
-        "(HTTP/1.1 GET http://rebel-base/public?x=1)"),
-        ("default/x-wing:41000 (ID:65543) <- default/rebel-base:80 (ID:131081) http-response FORWARDED "
-        "(HTTP/1.1 200 7ms (GET http://rebel-base/public?x=1))"),
+        (
+            "default/x-wing:41000 (ID:65543) -> default/rebel-base:80 (ID:131081) http-request FORWARDED "
+            "(HTTP/1.1 GET http://rebel-base/public?x=1)"
+        ),
+        (
+            "default/x-wing:41000 (ID:65543) <- default/rebel-base:80 (ID:131081) http-response FORWARDED "
+            "(HTTP/1.1 200 7ms (GET http://rebel-base/public?x=1))"
+        ),
     ]
     assert (asked.source.cluster_name, asked.destination.cluster_name) == ("north", "south")
     assert answered.time.ToNanoseconds() - asked.time.ToNanoseconds() == 7_000_000
