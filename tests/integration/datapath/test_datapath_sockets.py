@@ -15,16 +15,17 @@ from pathlib import Path
 import pytest
 
 from agent.datapath.config import AttachMode
-from agent.datapath.flow_layout import HeartbeatKey, HeartbeatValue, MetricKey
+from agent.datapath.flow_layout import EventType, HeartbeatKey, HeartbeatValue, MetricKey, Translation
 from agent.datapath.layout import Direction, ServiceFlag
 from agent.datapath.loader import Datapath
 from agent.datapath.reasons import Reason
 from agent.datapath.socket_hooks import SOCKET_HOOKS
-from tests.integration.datapath.datapath_topology import TCP_PORT, Node, Topology, exchange, topology
+from tests.integration.datapath.datapath_topology import TCP_PORT, Node, Topology, drain_events, exchange, topology
 from tests.packet.datapath_host import bpffs, build_objects, inside
 
 pytestmark = pytest.mark.root
 VIP, UDP = "172.20.9.9", 17
+SO_COOKIE = 57  # asm-generic/socket.h
 OF_NODE = int(ServiceFlag.OF_NODE)
 
 
@@ -121,6 +122,35 @@ def test_datagrams_stay_with_their_backend_and_are_answered_by_the_service(clean
             assert len(answers) == 1
             seen |= answers
     assert seen == {pod.name for pod in pods}
+
+
+def test_what_a_socket_is_led_to_is_recorded_once_each_way(clean: Topology) -> None:
+    node, pod = clean.nodes[0], clean.nodes[2].pods[0]
+    clean.service(VIP, [pod], UDP, flags=OF_NODE)
+    drain_events(node)
+    with socket_of(node, socket.SOCK_DGRAM) as datagram:
+        for _ in range(4):
+            datagram.sendto(b"?", (VIP, 80))
+            datagram.recvfrom(256)
+        cookie = int.from_bytes(datagram.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8), "little")
+    forward, back = [e for e in drain_events(node) if e.type == EventType.TRANSLATION]
+    assert (forward.point, back.point) == (Translation.FORWARD, Translation.BACK)
+    assert (forward.source, forward.source_port, forward.source_identity) == (node.address, 0, 1)
+    assert (forward.destination, forward.frontend, forward.frontend_port) == (pod.address, VIP, 80)
+    assert (back.source, back.source_port) == (forward.destination, forward.destination_port)
+    assert (back.destination, back.destination_port, back.frontend) == (node.address, 0, VIP)
+    assert forward.socket_cookie == back.socket_cookie == cookie
+    assert forward.cgroup_id == back.cgroup_id != 0
+
+
+def test_a_socket_that_is_refused_is_recorded_as_dropped(clean: Topology) -> None:
+    node = clean.nodes[0]
+    clean.service(VIP, [], flags=OF_NODE)
+    drain_events(node)
+    with socket_of(node, socket.SOCK_STREAM) as stream, pytest.raises(ConnectionRefusedError):
+        stream.connect((VIP, 80))
+    (event,) = drain_events(node)
+    assert (event.type, event.reason, event.destination, event.destination_port) == (1, Reason.NO_BACKEND, VIP, 80)
 
 
 def test_a_datagram_moves_on_when_its_backend_may_not_be_chosen_any_more(clean: Topology) -> None:
