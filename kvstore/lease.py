@@ -37,7 +37,7 @@ class _Held:
 
 @dataclass(frozen=True, slots=True)
 class EarlyLoss:
-    """A lease that ended under its keys. `at_s` is wall time."""
+    """A lease that ended under its keys. `at_s` is monotonic time."""
 
     keys: int
     at_s: float
@@ -98,7 +98,7 @@ class LeaseSession:
     def report_lost(self, lease: int) -> None:
         """A lease turned out to be gone: forget it and tell the owners of its keys."""
         if lease in self._leases:
-            self.early_loss = EarlyLoss(len(self._leases[lease].keys), self._clock.wall())
+            self.early_loss = EarlyLoss(len(self._leases[lease].keys), self._clock.monotonic())
         self._lose(lease)
 
     def _lose(self, lease: int) -> None:

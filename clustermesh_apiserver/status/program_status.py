@@ -97,7 +97,7 @@ def problems(apiserver: Apiserver) -> list[str]:
         found.append(f"identities cannot be allocated: {apiserver.allocator.last_error}")
     found += waiting_problems(apiserver.confirmations, apiserver.clock.wall())
     if publication is not None:
-        found += _publication_problems(publication, apiserver.clock.wall())
+        found += _publication_problems(publication, apiserver.clock.monotonic())
     for kind, what in ((Kind.IDENTITIES, "identities"), (Kind.IPS, "pods or endpoints")):
         counts = sorted(refused(apiserver, kind).items())
         found += [_unpublished(apiserver, count, what, reason) for reason, count in counts]

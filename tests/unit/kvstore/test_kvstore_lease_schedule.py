@@ -90,7 +90,7 @@ async def test_a_lease_that_ends_early_is_noticed_at_the_next_probe_and_its_keys
         await settle()
         assert store.entries[b"p/c"].value == b"1"
         assert session.losses == 1
-        assert session.early_loss == EarlyLoss(keys=1, at_s=clock.wall())
+        assert session.early_loss == EarlyLoss(keys=1, at_s=clock.monotonic())
 
 
 async def test_silence_for_a_whole_life_is_a_loss() -> None:
