@@ -59,6 +59,8 @@ inlined void remember_place(struct bpf_sock_addr *ctx, const struct place *key_a
 	struct socket_key key;
 	struct socket_value v = { .port = at->port, .backend_id = backend_id };
 	socket_key_of(&key, ctx, key_at, direction);
+	struct socket_value *before = bpf_map_lookup_elem(&mesh_sockets, &key);
+	v.reported = before ? before->reported : 0;
 	__builtin_memcpy(v.address, &at->address, 4);
 	bpf_map_update_elem(&mesh_sockets, &key, &v, BPF_ANY);
 }
