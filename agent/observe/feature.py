@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from prometheus_client.metrics_core import Metric
@@ -16,16 +16,20 @@ from agent.datapath.reasons import Reason
 from agent.feature import Feature, Tasks
 from agent.metric import gauge
 from agent.observe.agent_events import AgentEvents
+from agent.observe.export import FlowExport
 from agent.observe.flood import HalfOpen
 from agent.observe.flow import FlowMaker, namespaces_of
+from agent.observe.flow_metrics import add_flow_metrics
 from agent.observe.requests import RequestFlows, with_requests
 from agent.observe.routes import add_flow_routes
 from agent.observe.serving import peers_of, serve_flows
 from agent.observe.sides import Directory, Rules, Sides
 from agent.observe.status_routes import add_status_routes
 from flows.live import LiveFlows
+from flows.measure import parse_measures
+from flows.meter import FlowMeter
 from flows.proto import flow_pb2 as pb
-from flows.ring import Lost, decode_nothing
+from flows.ring import FlowEntry, Lost, decode_nothing
 from flows.ring_capacity import DEFAULT_CAPACITY
 from flows.server import Served
 from flows.streams import FlowStreams
@@ -53,6 +57,8 @@ class ObserveFeature(Feature):
         self.flows = LiveFlows(
             with_requests(self._maker.decode, self._maker.finish), core.settings.flow_ring, node_name
         )
+        self._meter = FlowMeter(parse_measures(core.settings.flow_metrics), self.flows.ring.decode)
+        self._export = FlowExport(core.settings, self.flows.ring.decode, core.health)
         self._lost = core.host.lost()
         self._told = LiveFlows(decode_nothing, DEFAULT_CAPACITY, node_name)
         self._agent_events = AgentEvents(core.db, DEFAULT_CAPACITY)
@@ -82,7 +88,11 @@ class ObserveFeature(Feature):
         self._lost = lost
 
     def tasks(self) -> Tasks:
-        return {"flows": self._follow_events(), "agent events": self._tell_agent_events()}
+        return {
+            "flows": self._follow_events(),
+            "agent events": self._tell_agent_events(),
+            "flow export": self._export.run(self.flows),
+        }
 
     def servers(self) -> Tasks:
         db, port = self._core.db, self._core.settings.flow_port
@@ -92,12 +102,15 @@ class ObserveFeature(Feature):
     def add_routes(self, rest: Rest) -> None:
         add_flow_routes(rest, self.flows, self._core.db, lambda: sum(self._core.host.lost()), self._core.clock.wall)
         add_status_routes(rest, self.flows, self._core.clock)
+        add_flow_metrics(rest, self._meter, lambda: sum(self._core.host.lost()))
 
     def metrics(self) -> Iterable[Metric]:
         yield gauge("flows_seen_total", "flow records since the start", self.flows.ring.end)
         yield gauge(
             "flow_requests_unreadable_total", "records of the proxy that tell of no request", self._unreadable_requests
         )
+        yield gauge("flows_exported_total", "flows written to --flow-export-file", self._export.written)
+        yield gauge("flows_not_exported_total", "flows that could not be written there", self._export.unwritten)
         yield gauge("flow_streams", "readers of flows that are connected", len(self.streams))
         yield gauge("flow_streams_refused_total", "readers of flows beyond the limit", self.streams.refused)
         yield gauge("flow_streams_cut_total", "readers of flows that took nothing for too long", self.streams.cut)
@@ -106,14 +119,21 @@ class ObserveFeature(Feature):
         """The node's proxy saw these requests; a record that is none is counted."""
         for record in records:
             try:
-                self.flows.extend(self._requests.make(record))
+                entries = self._requests.make(record)
             except (KeyError, ValueError, TypeError):
                 self._unreadable_requests += 1
+            else:
+                self._take(entries)
+
+    def _take(self, entries: Sequence[FlowEntry]) -> None:
+        """They are counted, and the newest of the ring."""
+        self._meter.note(entries, self.flows.ring.end)
+        self.flows.extend(entries)
 
     async def _follow_events(self) -> None:
         async for batch in self._core.host.events():
             entries = self._maker.make(batch)
-            self.flows.extend(entries)
+            self._take(entries)
             sides = {id(entry.sides): entry.sides for entry in entries}.values()
             found = {name for each in sides if isinstance(each, Sides) for name in namespaces_of(each)}
             self.flows.note_namespaces(found, self._core.clock.monotonic())
