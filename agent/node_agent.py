@@ -84,7 +84,7 @@ def make_features(core: Core) -> tuple[Feature, ...]:
 def make_policy(
     core: Core, identity: IdentityFeature, ipcache: IpcacheFeature, ports: ProxyPorts | None = None
 ) -> PolicyFeature:
-    """Policies, with the tables of identities and addresses that they write to; addresses are first written after them."""
+    """Policies, with the tables of identities and addresses that they write to; verdicts are first written after these."""
     addresses, identities = ipcache.writer, identity.writer
     neighbours = Neighbours(
         addresses.set_policy_prefixes,
@@ -95,7 +95,7 @@ def make_policy(
         ipcache.have_begun,
     )
     policy = PolicyFeature(core, neighbours, ports)
-    ipcache.before_first = policy.compiler.step
+    ipcache.before_first, ipcache.after_first = policy.before_addresses, core.db.verdicts.expect("addresses")
     return policy
 
 

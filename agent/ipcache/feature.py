@@ -11,7 +11,7 @@ from agent.feature import Compare, Feature, Reconciling
 from agent.ipcache.ops import IpcacheTarget, compare_prefixes
 from agent.ipcache.routes import add_address_routes
 from agent.ipcache.writer import PrefixWriter
-from meshkit.reconciler import Reconciler
+from meshkit.reconciler import Outcome, Reconciler
 from meshkit.rest import Rest
 
 
@@ -22,9 +22,15 @@ class IpcacheFeature(Feature):
         self._core = core
         self.before_first: Callable[[], object] = lambda: None
         """Called before the first write: what else decides about addresses is in the table then."""
+        self.after_first: Callable[[], object] = lambda: None
+        """Called when every address has been tried, again and again."""
         self.writer = PrefixWriter(core.db, tunnels_own_cluster=core.settings.own_cluster_routing == "tunnel")
         self._reconciler = Reconciler(
-            core.db.prefixes, IpcacheTarget(core.maps.ipcache), clock=core.clock, rng=core.outside.rng
+            core.db.prefixes,
+            IpcacheTarget(core.maps.ipcache),
+            clock=core.clock,
+            rng=core.outside.rng,
+            on_outcome=self._hear_outcome,
         )
 
     def restore(self) -> int:
@@ -42,6 +48,10 @@ class IpcacheFeature(Feature):
     def have_begun(self) -> bool:
         """This agent writes."""
         return self._reconciler.has_begun
+
+    def _hear_outcome(self, _outcome: Outcome) -> None:
+        if self._reconciler.is_written:
+            self.after_first()
 
     def differences(self) -> Compare:
         return partial(compare_prefixes, self._core.maps.ipcache, tuple(self._core.db.prefixes.rows()))

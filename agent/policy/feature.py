@@ -20,6 +20,7 @@ from agent.policy.routes import add_policy_routes
 from agent.policy.rows import describe_widening, engine_faults, policy_problems
 from agent.policy.shortfall import find_shortfalls, with_limits
 from agent.policy.source import PolicySource
+from agent.policy.takeover import take_over_ranges
 from agent.tables import THE_NODE, Identity
 from kube.resource import POLICY_RESOURCES, Resource
 from meshapi.agent import NOT_ENFORCED, MapDifference
@@ -86,8 +87,8 @@ class PolicyFeature(Feature):
         )
         nodes = NodeFollower(core.db, verbs)
         progress = WriteProgress(
-            lambda: self._reconciler.has_begun and neighbours.have_addresses_begun(),
-            lambda: self._reconciler.is_written,
+            lambda: neighbours.have_addresses_begun() and core.db.prefixes.initialized,
+            lambda: self._reconciler.has_begun and self._reconciler.is_written,
             neighbours.are_addresses_written,
         )
         server = core.client.server if core.client is not None else ""
@@ -117,6 +118,11 @@ class PolicyFeature(Feature):
         if self._core.client is not None:
             for resource in POLICY_RESOURCES:
                 self._listed[resource] = self._expect(resource)
+
+    def before_addresses(self) -> None:
+        """Addresses are written from now on; verdicts follow when they all are."""
+        self.compiler.step()
+        take_over_ranges(self.target, self._core.maps.ipcache, self._core.db.prefixes.rows())
 
     def reconcilers(self) -> Sequence[Reconciling]:
         """Pods of this node are never enforced by half of what we will know, also on a node that was empty."""

@@ -10,7 +10,18 @@ from typing import Protocol
 from agent.datapath.errors import MapFullError
 from agent.datapath.layout import AddressKey, EndpointFlag, EndpointValue, IfindexKey, PolicyKey, PolicyValue
 from agent.datapath.maps import Maps
-from agent.policy.plan import ClassChange, Write, changes, changes_from_map, closing, fit, is_guard, order, runs
+from agent.policy.plan import (
+    ClassChange,
+    Write,
+    changes,
+    changes_from_map,
+    closing,
+    copies_of,
+    fit,
+    is_guard,
+    order,
+    runs,
+)
 from agent.settings import AgentSettings
 from agent.tables import THE_NODE, Endpoint, EndpointVerdicts
 from meshkit.errors import TransientError
@@ -73,6 +84,20 @@ class EndpointTarget:
         for endpoint_id, entries in self._entries_in_map().items():
             self._held[endpoint_id] = entries
         return {address: value.endpoint_id for address, value in self._live.items()}
+
+    def liken(self, likes: Mapping[int, int]) -> None:
+        """Whoever has one of these identities is treated as the entries in the maps treat the other; denials find room first.
+
+        Raises: MapError.
+        """
+        for endpoint_id, held in self._entries_in_map().items():
+            copies = copies_of(held, likes)
+            wanted = {write.key for write in copies}
+            stale = [key for key in held if key.identity in likes and key not in wanted]
+            self._policy.delete([_policy_key(endpoint_id, key) for key in stale])
+            self._reload(endpoint_id)
+            if self._put_some(endpoint_id, copies) < len(copies):
+                log.warning("no room for what new address ranges are denied and allowed", extra={"key": endpoint_id})
 
     def revision(self, address: str) -> int | None:
         """The policy revision the kernel enforces for the pod; None if it enforces nothing."""

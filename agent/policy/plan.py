@@ -111,6 +111,17 @@ def closing(
     return surplus, [*first, *denials], [write for write in missing if write not in first and write not in denials]
 
 
+def copies_of(held: Mapping[EntryKey, PolicyValue], likes: Mapping[int, int]) -> list[Write]:
+    """Entries by which each identity of `likes` is treated as the one that it is mapped to; denials first."""
+    by_identity: dict[int, list[tuple[EntryKey, PolicyValue]]] = {}
+    for key, value in held.items():
+        by_identity.setdefault(key.identity, []).append((key, value))
+    found = [
+        (key._replace(identity=new), value) for new, old in likes.items() for key, value in by_identity.get(old, ())
+    ]
+    return [Write(key, value) for key, value in sorted(found, key=lambda item: not item[1].deny)]
+
+
 def order(found: Iterable[ClassChange]) -> list[Write]:
     """The writes for these changes, in an order that is safe at every step."""
     rising: list[tuple[int, Write]] = []

@@ -17,6 +17,7 @@ from agent.datapath.reasons import Reason
 from agent.ipcache.ops import IpcacheTarget
 from agent.policy.ops import EndpointTarget
 from agent.policy.ranges import WriteProgress
+from agent.policy.takeover import take_over_ranges
 from meshmodel.identity import is_of_range
 from meshpolicy.evaluate import ALLOWED, DENIED
 from tests.packet.packet_node import POD, PacketNode
@@ -106,16 +107,25 @@ class Agent:
         self._left[0] = writes
 
     def work(self) -> None:
-        """Until nothing changes any more. Verdicts are written before addresses."""
+        """Until nothing changes any more. Verdicts are written before addresses, at the first write after them."""
         for _ in range(ROUNDS):
             self._world.compiler.step()
-            verdicts = {row.endpoint.address: row for row in self._world.db.verdicts.rows()}
-            list(self._target.prune(_Rows(verdicts)))
-            assert not self._target.update(list(verdicts.values()))
-            prefixes = {row.prefix: row for row in self._world.db.prefixes.rows()}
-            list(self._addresses.prune(_Rows(prefixes)))
-            assert not self._addresses.update(list(prefixes.values()))
+            if not self._has_begun:
+                take_over_ranges(self._target, self._maps.ipcache, self._world.db.prefixes.rows())
+                self._write_addresses()
+            self._write_verdicts()
+            self._write_addresses()
             self._has_begun = True
+
+    def _write_verdicts(self) -> None:
+        verdicts = {row.endpoint.address: row for row in self._world.db.verdicts.rows()}
+        list(self._target.prune(_Rows(verdicts)))
+        assert not self._target.update(list(verdicts.values()))
+
+    def _write_addresses(self) -> None:
+        prefixes = {row.prefix: row for row in self._world.db.prefixes.rows()}
+        list(self._addresses.prune(_Rows(prefixes)))
+        assert not self._addresses.update(list(prefixes.values()))
 
 
 def killed_after_each_write(node: PacketNode, old: str, new: str) -> Iterator[None]:

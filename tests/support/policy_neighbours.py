@@ -10,7 +10,7 @@ from agent.tables import AgentDB
 
 
 def neighbours(db: AgentDB, prefixes: PrefixWriter | None = None) -> Neighbours:
-    """Every address counts as written at once."""
+    """Every address counts as written at once; without a writer of addresses nothing of them is written ever."""
     addresses, identities = prefixes or PrefixWriter(db), IdentityWriter(db)
     return Neighbours(
         addresses.set_policy_prefixes,
@@ -18,5 +18,5 @@ def neighbours(db: AgentDB, prefixes: PrefixWriter | None = None) -> Neighbours:
         lambda: True,
         identities.set_identity,
         identities.delete_identity,
-        lambda: True,
+        lambda: prefixes is not None,
     )

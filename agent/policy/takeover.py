@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ranges that no agent has written yet, when an agent takes over the maps of another that knew other policies.
+
+What the policies were is not known any more, only what entries they left. So addresses have the identities of the new
+policies first, and these are treated as the entries treat whoever the addresses were before; then come the new verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from agent.datapath.layout import IpcacheKey, IpcacheValue
+from agent.datapath.maps import Map
+from agent.policy.ops import EndpointTarget
+from agent.tables import Prefix
+from meshmodel.identity import Reserved, is_of_range
+
+
+def take_over_ranges(target: EndpointTarget, ipcache: Map[IpcacheKey, IpcacheValue], rows: Iterable[Prefix]) -> None:
+    """To be called before the first of these rows is written: no verdict changes when they are.
+
+    A number that addresses have already, of another range, is left as it is.
+    """
+    found = dict(ipcache.items())
+    numbers = {value.identity for value in found.values()}
+    likes = {}
+    for row in rows:
+        if not (row.is_known and is_of_range(row.identity)) or row.identity in numbers:
+            continue
+        before = ipcache.get(IpcacheKey(row.prefix))
+        likes[int(row.identity)] = Reserved.WORLD if before is None else before.identity
+    target.liken(likes)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies that changed while no agent ran: the next one opens nothing on its way, wherever it is killed."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshpolicy.evaluate import ALLOWED, DENIED
+from tests.packet.packet_node import PacketNode
+from tests.packet.test_packet_documents import ALL, CASES, DENIALS, cilium, group, said
+from tests.packet.test_packet_policy_killed import BETWEEN, Agent, Killed, passed
+
+pytestmark = pytest.mark.root
+
+
+def _denied(*prefixes: str) -> list[dict[str, object]]:
+    return [cilium(ingress=ALL, ingressDeny=[{"fromCIDR": list(prefixes)}], egress=[{}])]
+
+
+CASES_HERE = {
+    "a part denied": _denied("10.200.2.0/24"),
+    "two parts denied": _denied("10.200.1.0/24", "10.200.2.2/32"),
+    "everything denied": _denied("0.0.0.0/0"),
+    "a smaller group denied": [
+        group("partners", ["10.200.1.1/32"]),
+        cilium(
+            ingress=ALL,
+            ingressDeny=[{"fromCIDRSet": [{"cidrGroupRef": "partners"}], "toPorts": [{"ports": [{"port": "80"}]}]}],
+        ),
+    ],
+}
+CHANGES = [
+    ("deny addresses", "a part denied"),
+    ("everything denied", "two parts denied"),
+    ("two parts denied", "deny addresses"),
+    ("a port", "CIDR but"),
+    ("CIDR but", "one of the excepted"),
+    ("a group denied", "a smaller group denied"),
+    ("a smaller group denied", "a group denied"),
+    ("CIDR but", "world"),
+    ("a group", "a group that is not there"),
+    ("nodes denied", "deny addresses"),
+    ("a port", "nodes denied"),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), CHANGES)
+def test_an_agent_that_starts_with_other_policies_opens_nothing_on_its_way(
+    node: PacketNode, monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    for name, documents in CASES_HERE.items():
+        monkeypatch.setitem(CASES, name, documents)
+    before, after = said(old), said(new)
+    kills = 0
+    while True:
+        node.reset()
+        Agent(node, old).work()
+        agent = Agent(node, new)
+        agent.die_after(kills)
+        try:
+            agent.work()
+        except Killed:
+            kills += 1
+        else:
+            break
+        for flow, result in passed(node, BETWEEN).items():
+            assert result == DENIED or ALLOWED in (before[flow], after[flow]), (kills, flow)
+    assert kills > 1
+    assert passed(node, DENIALS, 500) == after

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An agent that takes over maps writes addresses before verdicts, and new ranges are treated as before until then."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from agent.datapath.layout import IpcacheKey, PolicyKey
+from agent.identity.feature import IdentityFeature
+from agent.ipcache.feature import IpcacheFeature
+from agent.node_agent import make_policy
+from agent.policy.feature import PolicyFeature
+from meshkit.clock import ManualClock
+from meshmodel.identity import is_of_range
+from meshpolicy import PolicyKind, PolicyRef
+from tests.unit.agent.test_agent_node_agent import UsedHost, fill, make_core, running
+
+WIDE, PART = "10.200.0.0/16", "10.200.2.0/24"
+REF = PolicyRef(PolicyKind.CILIUM, "d", "p")
+
+
+class Noting:
+    """A map that notes how entries were written: its name, and which."""
+
+    def __init__(self, name: str, real: Any, notes: list[tuple[str, Any]]) -> None:
+        self._name, self._real, self._notes = name, real, notes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def update(self, items: Sequence[Any]) -> None:
+        self._notes.extend((self._name, key) for key, _ in items)
+        self._real.update(items)
+
+    def delete(self, keys: Sequence[Any]) -> None:
+        self._notes.extend((f"{self._name} without", key) for key in keys)
+        self._real.delete(keys)
+
+
+def denying(prefix: str) -> dict[str, Any]:
+    spec = {"endpointSelector": {}, "ingress": [{"fromEntities": ["all"]}], "ingressDeny": [{"fromCIDR": [prefix]}]}
+    metadata = {"namespace": "d", "name": "p"}
+    return {"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": metadata, "spec": spec}
+
+
+async def run_agent(host: UsedHost, prefix: str) -> PolicyFeature:
+    core = await make_core(host)
+    ipcache = IpcacheFeature(core)
+    policy = make_policy(core, IdentityFeature(core), ipcache)
+    assert isinstance(core.clock, ManualClock)
+    fill(core.db)
+    policy.compiler.set_document(denying(prefix), REF)
+    async with running(core, policy, ipcache):  # verdicts would come first
+        await core.clock.run_for(1.0)
+    return policy
+
+
+async def test_addresses_come_before_verdicts_and_new_ranges_are_treated_as_their_addresses_were() -> None:
+    host, notes = UsedHost(), list[tuple[str, Any]]()
+    await run_agent(host, WIDE)
+    names = ("ipcache", "policy", "endpoints_by_address")
+    host.maps = dataclasses.replace(host.maps, **{n: Noting(n, getattr(host.maps, n), notes) for n in names})
+    policy = await run_agent(host, PART)
+    numbers = policy.compiler.engine.prefixes()
+    assert set(numbers) == {PART}
+    address = notes.index(("ipcache", IpcacheKey(PART)))
+    assert {name for name, _ in notes[:address]} == {"policy", "ipcache"}
+    assert {key.identity for name, key in notes[:address] if isinstance(key, PolicyKey)} == {numbers[PART]}
+    verdict = next(n for n, (name, _) in enumerate(notes) if name in {"policy without", "endpoints_by_address"})
+    assert verdict > address
+    held = {k.prefix: v.identity for k, v in host.maps.ipcache.items() if is_of_range(v.identity)}
+    assert held == numbers
