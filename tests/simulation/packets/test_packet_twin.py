@@ -197,12 +197,13 @@ class Both:
         return 0
 
     def flows(self, maps: Maps) -> dict[Any, Any]:
-        """Conntrack of one side: lifetimes from now, and no sizes."""
+        """Conntrack of one side: lifetimes from now, no sizes, and not when a packet was last recorded."""
         now, found = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // TICK_NS, {}
         for name in ("conntrack_tcp", "conntrack_other", "conntrack_opening"):
             for key, value in getattr(maps, name).items():
                 left = max(-1, value.lifetime - now) if value.lifetime else -1
-                found[name, key] = value._replace(size_bytes=0, lifetime=round(left / 4))
+                untimed = value._replace(size_bytes=0, reported_forward=0, reported_reply=0)
+                found[name, key] = untimed._replace(lifetime=round(left / 4))
         return found
 
 
