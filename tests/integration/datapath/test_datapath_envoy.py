@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.datapath.config import AttachMode
 from agent.datapath.layout import Direction, EndpointFlag, PolicyKey, PolicyValue
 from agent.proxy.binary import find_envoy
 from agent.proxy.envoy_config import LISTENERS, listeners_file
@@ -30,7 +31,11 @@ from tests.integration.datapath.datapath_topology import POD_MTU, Node, Pod, Top
 from tests.packet.datapath_host import inside
 from tests.support.leftovers import own_name
 
-pytestmark = pytest.mark.root
+# how programs are attached is test_datapath_proxy's matter
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.parametrize("mesh", [(AttachMode.TCX, True)], indirect=True, scope="module"),
+]
 WEB_PORT, PORT = 8081, 14000
 RULES = frozenset(
     (HttpRule("GET", "/client-ip"), HttpRule("GET", "/large"), HttpRule("POST", "/.*", headers=(("x-key", "a"),)))
