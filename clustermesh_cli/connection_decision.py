@@ -74,11 +74,15 @@ class Belief(NamedTuple):
 
 
 class Enforced(NamedTuple):
-    """What the kernel of the end's node does with the connection at this moment, and by which rule."""
+    """What the kernel of the end's node does with the connection at this moment, and by which rule.
+
+    What `is_proxied` is allowed as far as the node's proxy, which judges each request.
+    """
 
     allowed: bool
     rule: str
     revision: int
+    is_proxied: bool = False
 
 
 class SideDecision(NamedTuple):
@@ -170,6 +174,8 @@ def _decide_side(end: End, other: End, direction: Direction, packet: Packet) -> 
     enforced = _enforced(end, direction, peer.number, packet)
     if end.services is None and _names_services(engine, own.number, direction):
         judged = _by_node(judged, enforced)
+    if enforced is not None and enforced.is_proxied:
+        judged = _by_request(judged, enforced)
     return SideDecision(end, judged, own, peer, enforced, (*remarks, *_differences(end, judged, enforced)))
 
 
@@ -209,6 +215,13 @@ def _by_node(judged: SideExplanation, enforced: Enforced | None) -> SideExplanat
     return judged._replace(allowed=enforced.allowed, deciding=None, match_type=MatchType.NONE, reason=reason)
 
 
+def _by_request(judged: SideExplanation, enforced: Enforced) -> SideExplanation:
+    """A connection whose requests are judged one by one: it is let in, and what each of them gets is the proxy's word."""
+    by = f" by {enforced.rule}" if enforced.rule else ""
+    reason = f"led to the proxy of its node{by}: a request that no rule allows is answered with 403"
+    return judged._replace(allowed=True, reason=reason)
+
+
 def _enforced(end: End, direction: Direction, peer: NumericIdentity, packet: Packet) -> Enforced | None:
     """The kernel's own decision, looked up in the entries it holds."""
     endpoint = end.endpoint
@@ -219,12 +232,13 @@ def _enforced(end: End, direction: Direction, peer: NumericIdentity, packet: Pac
         return Enforced(allowed=True, rule="", revision=endpoint.policy_revision or 0)
     entries = _entries(end)
     verdict = lookup(entries, direction, int(peer), *packet)
-    allowed = verdict.allowed and verdict.entry is not None and not verdict.entry.proxy_port
+    allowed = verdict.allowed and verdict.entry is not None
     if peer == UNKNOWN and allowed:
         everything = lookup(entries, direction, ANY_IDENTITY, ANY_PROTOCOL, 0)
         allowed = everything.allowed
     rule = verdict.entry.rule.section if verdict.entry is not None else ""
-    return Enforced(allowed, rule, endpoint.policy_revision or 0)
+    is_proxied = allowed and verdict.entry is not None and bool(verdict.entry.proxy_port)
+    return Enforced(allowed, rule, endpoint.policy_revision or 0, is_proxied)
 
 
 def _decide_node(end: End, other: End, direction: Direction, peer: NumericIdentity, packet: Packet) -> SideExplanation:

@@ -21,7 +21,7 @@ FROM_WEB = policy("from-web", "db", ingress=[{"fromEndpoints": [app("web", **{CL
 ALLOW = precedence(Level.NORMAL, deny=False)
 
 
-def entry(direction: int, identity: int, *, deny: bool = False) -> PolicyMapRow:
+def entry(direction: int, identity: int, *, deny: bool = False, proxy_port: int = 0) -> PolicyMapRow:
     return PolicyMapRow(
         endpoint_id=1,
         direction=direction,
@@ -31,7 +31,7 @@ def entry(direction: int, identity: int, *, deny: bool = False) -> PolicyMapRow:
         port_bits=0,
         deny=deny,
         precedence=precedence(Level.NORMAL, deny=deny),
-        proxy_port=0,
+        proxy_port=proxy_port,
         rule="some rule",
     )
 
@@ -166,3 +166,17 @@ def test_a_policy_that_is_not_valid_is_remarked_and_has_no_effect() -> None:
     found = judged(end(WEB_NORTH, broken), end(DB_SOUTH))
     assert found.egress.explanation.allowed is True
     assert "CiliumNetworkPolicy/shop/broken is not valid" in found.egress.remarks[0]
+
+
+def test_a_connection_whose_requests_are_judged_is_led_to_the_proxy() -> None:
+    rule = {
+        "toEndpoints": [app("db")],
+        "toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [{"method": "GET"}]}}],
+    }
+    source = end(WEB_NORTH, policy("gets", "web", egress=[rule]), realised=(entry(0, DB_SOUTH, proxy_port=15_001),))
+    side = judged(source, end(DB_SOUTH, enforced=False)).egress
+    assert side.explanation.allowed is True
+    assert side.explanation.reason == (
+        "led to the proxy of its node by some rule: a request that no rule allows is answered with 403"
+    )
+    assert side.remarks == ()
