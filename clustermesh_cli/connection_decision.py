@@ -22,6 +22,7 @@ from meshpolicy.mapstate import ANY_IDENTITY, EntryKey, MatchType, PolicyEntry, 
 from meshpolicy.peer import ServicePeers, ServiceSelector
 from meshpolicy.port import ANY_PROTOCOL, NamedPorts
 from meshpolicy.prefix import parse_address, parse_prefix
+from meshpolicy.proxy_ports import ProxyPorts
 from meshpolicy.reference import Direction, PolicyKind, PolicyRef, RuleOrigin
 from meshpolicy.rule import CidrGroup, Policy
 
@@ -132,7 +133,7 @@ def believe(view: AgentView, address: str, prefixes: Mapping[str, NumericIdentit
 
 def build_engine(live: LiveCluster, view: AgentView, pods: LiveCluster | None = None) -> tuple[Engine, tuple[str, ...]]:
     """The engine of a cluster as one of its agents runs it, and a remark for each policy that has no effect."""
-    context = PolicyContext(live.name, live.default_local_cluster)
+    context = PolicyContext(live.name, live.default_local_cluster, proxy_ports=ProxyPorts())
     engine, remarks = Engine(context), []
     for number, labels in view.identities.items():
         engine.set_identity(number, labels)

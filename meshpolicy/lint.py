@@ -83,7 +83,7 @@ def lint(
     findings.extend(_opposite_empties(policies))
     if identities is not None:
         findings.extend(_who_is_selected(policies, groups, context, identities))
-    return tuple(findings)
+    return tuple(dict.fromkeys(findings))  # a rule with requests among its ports was read in parts
 
 
 def _lint_policy(policy: Policy, wide: Policy, context: PolicyContext) -> Iterator[Finding]:

@@ -23,6 +23,7 @@ from meshmodel.labels import Labels
 from meshpolicy.context import PolicyContext
 from meshpolicy.evaluate import CaseError, evaluate
 from meshpolicy.lint import NOT_ENFORCED, Finding, Severity, lint
+from meshpolicy.proxy_ports import ProxyPorts
 
 if TYPE_CHECKING:
     from kube.client import KubeClient
@@ -82,7 +83,7 @@ def lint_files(
     CHECK_FAILED by errors; DEGRADED where a valid policy has a part that is not enforced as written. Other warnings
     and notes are about correct policies. With identities, selectors that select none of them are findings too.
     """
-    context = PolicyContext(cluster=cluster, default_local_cluster=default_local_cluster)
+    context = PolicyContext(cluster=cluster, default_local_cluster=default_local_cluster, proxy_ports=ProxyPorts())
     texts = {path: _read(path) for path in _files(paths)}
     own = {path: lint([text], context, identities) for path, text in texts.items()}
     found = [(path, finding) for path, findings in own.items() for finding in findings]

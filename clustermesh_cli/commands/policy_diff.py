@@ -42,6 +42,7 @@ from meshpolicy.documents import load_documents, open_list
 from meshpolicy.errors import PolicyError
 from meshpolicy.mapstate import Verdict
 from meshpolicy.port import NamedPorts
+from meshpolicy.proxy_ports import ProxyPorts
 from meshpolicy.reference import Direction, PolicyKind
 from meshpolicy.verdict_changes import VerdictChange, packets_text, verdict_changes
 
@@ -85,7 +86,7 @@ def _compare(added: Sequence[Document], client: KubeClient, system: str) -> Diff
     live = read_cluster(client, system, client.context)
     programs = ProgramClient(client, system)
     view = read_agent(programs, live.context)
-    context = PolicyContext(live.name, live.default_local_cluster)
+    context = PolicyContext(live.name, live.default_local_cluster, proxy_ports=ProxyPorts())
     errors = [item for item in load_documents(added, context) if isinstance(item, PolicyError)]
     if errors:
         return DiffReport(

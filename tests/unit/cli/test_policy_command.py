@@ -168,7 +168,7 @@ def test_a_summary_groups_reasons_without_places_and_what_documents_hold(tmp_pat
             f"spec: {{endpointSelector: {{}}, {spec}}}\n"
         )
 
-    rules = "toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{method: GET}]}}]"
+    rules = "toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {kafka: [{role: produce}]}}]"
     written("one", f"ingress: [{{{rules}}}, {{{rules.replace('80', '81')}}}]")
     written("two", f"egress: [{{}}, {{{rules}}}, {{toFQDNs: [{{matchName: a.example}}]}}]")
     written("three", "ingress: [{fromEndpoints: [{matchExpressions: [{key: a, operator: in}]}]}]")
@@ -178,10 +178,24 @@ def test_a_summary_groups_reasons_without_places_and_what_documents_hold(tmp_pat
     lint_files([str(tmp_path)], "north", default_local_cluster=True, is_summary=True, output=output)
     assert output.getvalue().splitlines()[1:] == [
         "5 policies: 1 enforced as written (1 with a warning), 2 in part, 2 refused; 0 other documents",
-        "    2 in part: a list of http rules cannot be enforced yet",
+        "    2 in part: a list of kafka rules cannot be enforced yet",
         "    1 in part: toFQDNs is not resolved yet",
         "    2 refused: operator: … is not a valid label selector operator",
     ]
+
+
+def test_rules_about_requests_are_enforced_and_told_of_once(tmp_path: Path) -> None:
+    (tmp_path / "gets.yaml").write_text(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: gets}\n"
+        "spec: {endpointSelector: {}, ingress: [{fromEndpoints: [{matchLabels: {app: x}}], "
+        "toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{method: GET}]}}]}]}\n"
+    )
+    said, counted = io.StringIO(), io.StringIO()
+    lint_files([str(tmp_path)], "north", default_local_cluster=True, output=said)
+    lint_files([str(tmp_path)], "north", default_local_cluster=True, is_summary=True, output=counted)
+    assert said.getvalue().count("means pods of cluster north only") == 1
+    assert "enforced yet" not in said.getvalue()
+    assert "1 enforced as written" in counted.getvalue()
 
 
 def test_a_directory_without_manifests_is_a_mistake(tmp_path: Path) -> None:
