@@ -10,7 +10,8 @@ apply FILE...                     policies in force from here on
 remove FILE...                    and not any more
 problem FILE TEXT                 the file is accepted, but a problem or warning of it contains TEXT
 refused FILE TEXT                 the file is invalid, and the error contains TEXT
-A -> B PORT/PROTO EGRESS INGRESS  the verdict of each side, + or -
+A -> B PORT/PROTO EGRESS INGRESS [METHOD PATH]
+                                  the verdict of each side, + or -, on the connection, or on that request of it
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import yaml
 from meshmodel.labels import pod_labels
 from meshpolicy import PolicyContext, PolicyError, parse_policy
 from meshpolicy.evaluate import evaluate_case
+from meshpolicy.proxy_ports import ProxyPorts
 from tests.support.script import Script, scripts_in
 
 SIGNS = {"+": "allowed", "-": "denied"}
@@ -85,7 +87,8 @@ class Story(Script):
             del self.applied[name]
 
     def do_problem(self, name: str, *text: str) -> None:
-        policy = parse_policy(yaml.safe_load(self.section(name)), PolicyContext(self.cluster, bool(self.scope)))
+        context = PolicyContext(self.cluster, bool(self.scope), proxy_ports=ProxyPorts())
+        policy = parse_policy(yaml.safe_load(self.section(name)), context)
         assert " ".join(text) in "\n".join((*policy.problems, *policy.warnings))
 
     def do_refused(self, name: str, *text: str) -> None:
@@ -94,7 +97,7 @@ class Story(Script):
         assert " ".join(text) in str(caught.value)
 
     def check(self, words: list[str]) -> None:
-        source, _, destination, where, egress, ingress = words
+        source, _, destination, where, egress, ingress, *request = words
         port, _, protocol = where.partition("/")
         answer = evaluate_case(
             {
@@ -103,7 +106,7 @@ class Story(Script):
                 "ids": self.ids,
                 "ips": self.ips,
                 "policies": list(self.applied.values()),
-                "flows": [[source, destination, protocol, int(port)]],
+                "flows": [[source, destination, protocol, int(port), *([" ".join(request)] if request else [])]],
             }
         )
         assert answer == {"errors": [], "verdicts": [[SIGNS[egress], SIGNS[ingress]]]}

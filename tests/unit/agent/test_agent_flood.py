@@ -61,8 +61,9 @@ def test_the_same_number_over_a_longer_time_is_no_flood() -> None:
 def test_the_health_report_names_a_flood_from_the_kernels_counters(direction: Direction) -> None:
     clock, maps = ManualClock(), memory_maps({"mesh_ct_opening": SIZE})
     db = AgentDB(ClusterName("north"), ClusterId(1), "n1", "172.18.0.2")
-    core = cast("Any", SimpleNamespace(clock=clock, maps=maps, db=db, host=MemoryHost(), settings=AgentSettings()))
-    feature, health = ObserveFeature(core, lambda _number: None), Health(clock)
+    health, settings = Health(clock), AgentSettings()
+    parts = SimpleNamespace(clock=clock, maps=maps, db=db, host=MemoryHost(), settings=settings, health=health)
+    feature = ObserveFeature(cast("Any", parts), lambda _number: None)
     feature.check_health(health)
     assert health.snapshot()["map conntrack_opening"].level == "ok"
     maps.metrics.update([(MetricKey(Reason.FLOW_OPENED, direction), MetricValue(SIZE, 0))])
