@@ -69,9 +69,15 @@ def keep_most(rows: list[ConnectionRow], most: int) -> tuple[list[ConnectionRow]
 
 
 def _opens(flow: pb.Flow) -> bool:
-    kind = flow.event_type.type
+    """A packet of a connection that began before anybody looked says nothing of who opened it, nor does a reset.
+
+    A verdict on a connection that is known is of whoever opened it, also where it is a later packet that was judged.
+    """
+    kind, flags = flow.event_type.type, flow.l4.TCP.flags
+    if flags.RST or (flags.ACK and flags.SYN):
+        return False
     if kind == TRACE:
-        return flow.trace_reason == pb.NEW
+        return flow.trace_reason == pb.NEW and not flags.ACK
     return kind == POLICY_VERDICT or flow.drop_reason in _JUDGED
 
 

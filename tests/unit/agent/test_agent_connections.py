@@ -67,6 +67,27 @@ def test_verdict_and_trace_of_one_connection_count_once_and_two_ports_twice() ->
     assert sides(verdict, flow("10.1.0.1", REMOTE, port=40_001)) == [("egress", 2, 0)]
 
 
+@pytest.mark.parametrize(
+    ("kind", "flags", "opens"),
+    [
+        (EventType.TRACE, "SYN", True),
+        (EventType.TRACE, "ACK", False),
+        (EventType.TRACE, "SYN ACK", False),
+        (EventType.TRACE, "RST ACK", False),
+        (EventType.POLICY_VERDICT, "SYN", True),
+        (EventType.POLICY_VERDICT, "ACK", True),
+        (EventType.POLICY_VERDICT, "RST", False),
+        (EventType.POLICY_VERDICT, "SYN ACK", False),
+    ],
+)
+def test_an_answer_or_a_reset_to_somebodys_port_opens_nothing(kind: EventType, flags: str, opens: bool) -> None:
+    """A pod answers on a connection that is older than the agent: who opened it is not in the packet."""
+    packet = flow("10.1.0.1", REMOTE, kind=kind, reason=TraceReason.NEW if kind == EventType.TRACE else 0)
+    for name in flags.split():
+        setattr(packet.l4.TCP.flags, name, True)
+    assert bool(sides(packet)) is opens
+
+
 def test_a_connection_within_the_node_is_one_of_each_pod() -> None:
     assert sides(flow("10.1.0.1", "10.1.0.2")) == [("egress", 1, 0), ("ingress", 1, 0)]
 
