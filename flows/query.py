@@ -24,6 +24,8 @@ def to_text(time_ns: int) -> str:
     return datetime.fromtimestamp(time_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+NOTHING_MATCHES: Final = "nothing on this node matches"
+"""How a node begins to say that it has flows, and none of those that were asked for."""
 STEP: Final = 512
 """Items that are looked at without a pause."""
 MOST_KEPT: Final = 1024
@@ -86,7 +88,7 @@ class Reading:
             return "no flow was seen yet"
         since = f"since {to_text(ring.oldest_ns)}"
         if not self._passed:
-            return f"none of the {len(ring)} flows {since} was asked for"
+            return f"{NOTHING_MATCHES}: it keeps {len(ring)} flows {since}"
         is_short = self._passed < self._wanted or (self._since_ns is not None and self._since_ns < ring.oldest_ns)
         return f"flows {since}: older ones are not kept" if ring.begin and is_short else ""
 

@@ -23,6 +23,7 @@ from flows.document import json_line, read_json
 from flows.proto import flow_pb2 as pb
 from flows.proto import observer_pb2 as observer
 from flows.proto import relay_pb2 as pb_relay
+from flows.query import NOTHING_MATCHES
 from flows.text import SEPARATOR, compact_line, dict_block, lost_line, status_line, table_lines
 from kube.errors import KubeError
 from meshapi.installed import DEFAULT_NAMESPACE
@@ -92,6 +93,7 @@ class FlowPrinter:
         self._form, self._look = wish.form, wish.look
         self._rows: list[pb.Flow] = []
         self._is_first = True
+        self._empty: list[str] = []
         self.flows = 0
         self.is_incomplete = False
 
@@ -112,12 +114,18 @@ class FlowPrinter:
                 self._node_status(answer)
 
     def _node_status(self, answer: observer.GetFlowsResponse) -> None:
-        """That nodes are connected is what one expects, unless something is said of it."""
-        event = answer.node_status
-        if event.state_change == pb_relay.NODE_CONNECTED and not event.message:
-            return
-        why = f": {event.message}" if event.message and event.state_change != pb_relay.NODE_ERROR else ""
-        sys.stderr.write(visible(status_line(answer, self._look) + why) + "\n")
+        """That nodes are connected is what one expects, unless something is said of it.
+
+        Which of them had nothing to say is told where that is all there is.
+        """
+        event, line = answer.node_status, status_line(answer, self._look)
+        if event.state_change != pb_relay.NODE_CONNECTED:
+            why = f": {event.message}" if event.message and event.state_change != pb_relay.NODE_ERROR else ""
+            sys.stderr.write(visible(line + why) + "\n")
+        elif event.message.startswith(NOTHING_MATCHES):
+            self._empty.append(line)
+        elif event.message:
+            sys.stderr.write(visible(line) + "\n")
 
     def _flow(self, flow: pb.Flow) -> None:
         match self._form:
@@ -136,6 +144,8 @@ class FlowPrinter:
         if self._form == "table":
             for line in table_lines(self._rows, self._look):
                 _say(line)
+        if not self.flows:
+            sys.stderr.writelines(visible(line) + "\n" for line in self._empty)
 
 
 def _say(text: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from connect_world import NS, WritableApi
 from explain_world import listing
 
-from clustermesh_cli.commands.observe import observe_agents
+from clustermesh_cli.commands.observe import FlowPrinter, observe_agents
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.observe_wish import parse_wish
 from clustermesh_cli.program_client import ProgramClient
@@ -19,7 +19,8 @@ from flows.answer import answers
 from flows.document import json_line, read_json
 from flows.proto import flow_pb2 as pb
 from flows.proto import observer_pb2 as observer
-from flows.query import Reading
+from flows.proto import relay_pb2 as relay
+from flows.query import NOTHING_MATCHES, Reading
 from flows.ring import FlowEntry, Ring
 from kube.errors import Unreachable
 from kube.transport import Query
@@ -112,3 +113,31 @@ def test_flows_are_shown_as_they_come_until_no_agent_is_left(capsys: pytest.Capt
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 4
     assert said.err.count("WARN agent ") == 2
+
+
+def status(message: str, node: str = "north/n1", state: int = relay.NODE_CONNECTED) -> observer.GetFlowsResponse:
+    event = relay.NodeStatusEvent(state_change=relay.NodeState.ValueType(state), node_names=[node], message=message)
+    return observer.GetFlowsResponse(node_status=event, node_name="north/relay")
+
+
+@pytest.mark.parametrize("has_flow", [False, True])
+def test_nodes_that_hold_nothing_of_it_are_told_where_nothing_is_shown(
+    capsys: pytest.CaptureFixture[str], has_flow: bool
+) -> None:
+    shown = FlowPrinter(parse_wish([], "", 0.0))
+    nothing = f"{NOTHING_MATCHES}: it keeps 7 flows"
+    for answer in (status(""), status(nothing), status("flows since noon: older ones are not kept", "north/n2")):
+        shown.show(answer)
+    if has_flow:
+        shown.show(observer.GetFlowsResponse(flow=pb.Flow(Summary="x")))
+    shown.end()
+    told = [line.partition("]: ")[2] for line in capsys.readouterr().err.splitlines()]
+    older = "north/n2: flows since noon: older ones are not kept"
+    assert told == ([older] if has_flow else [older, f"north/n1: {nothing}"])
+
+
+def test_what_is_wrong_with_a_node_is_told_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = FlowPrinter(parse_wish([], "", 0.0))
+    shown.show(status("refused", state=relay.NODE_UNAVAILABLE))
+    assert capsys.readouterr().err.rstrip().endswith("1 nodes are unavailable: north/n1: refused")
+    assert shown.is_incomplete

@@ -210,7 +210,7 @@ def test_what_is_remembered_of_sides_and_heads_changes_no_answer(
         ),
         (
             {"number": 5, "whitelist": [{"source_pod": ["c"]}]},
-            "none of the 7 flows since 1970-01-01T00:00:03Z was asked for",
+            "nothing on this node matches: it keeps 7 flows since 1970-01-01T00:00:03Z",
         ),
     ],
     ids=str,
