@@ -38,8 +38,12 @@ def title_of(end: pb.Endpoint) -> str:
 
 
 def link_of(flow: pb.Flow, source: str, destination: str, protocol: str, port: int) -> str:
-    """The arrow of a flow; "" for one that is known to be an answer: it goes the way that the question went."""
-    if flow.HasField("is_reply") and flow.is_reply.value:
+    """The arrow of a flow; "" for an answer, which went the way of the question, and where nobody knows which it is.
+
+    What was dropped is taken for a question, as there was no answer to it.
+    """
+    asks = not flow.is_reply.value if flow.HasField("is_reply") else flow.verdict == pb.DROPPED
+    if not asks:
         return ""
     return f"{source} {protocol} {destination} {port}"
 

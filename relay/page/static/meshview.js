@@ -43,12 +43,23 @@ function facts(rows) { return h("dl", {}, rows.filter(([, value]) => value !== u
 function own(state, status) {
   const published = Object.entries(status.published ?? {}).filter(([, number]) => number).map(([kind, number]) => `${count(number)} ${kind}`).join(", ");
   return h("article", { class: "panel" }, h("header", {}, h("h2", {}, cluster(status.cluster || state.cluster)), status.cluster ? badge(status.ready ? "ready" : "not ready", status.ready ? "good" : "bad") : badge("unknown", "warn")),
-    facts([["Role", "this cluster"], ["Id", status["cluster-id"]], ["Publishes", published], ["Read by", (status.sessions ?? []).map((session) => session.name).join(", ") || (status.cluster ? "nobody now" : "")], ["Version", status.version], ["etcd", status["etcd-version"]]]),
+    facts([["Role", "this cluster"], ["Id", status["cluster-id"]], ["Publishes", published], ["Read by", readers(status.sessions ?? []) || (status.cluster ? "nobody now" : "")], ["Version", status.version], ["etcd", status["etcd-version"]]]),
     (status.problems ?? []).map((problem) => h("p", { class: "problem" }, problem)));
 }
 
+// Who holds sessions, each name once.
+function readers(sessions) {
+  const held = new Map();
+  for (const { name } of sessions) held.set(name, (held.get(name) ?? 0) + 1);
+  return [...held].map(([name, number]) => number > 1 ? `${name} (${number} sessions)` : name).join(", ");
+}
+
+function some(number, one, many) {
+  return `${count(number)} ${number === 1 ? one : many}`;
+}
+
 function card(peer, now) {
-  const services = `${count(peer["num-shared-services"])} services, ${count(peer["num-nodes"])} nodes, ${count(peer["num-endpoints"])} addresses, ${count(peer["num-identities"])} identities`;
+  const services = [some(peer["num-shared-services"], "service", "services"), some(peer["num-nodes"], "node", "nodes"), some(peer["num-endpoints"], "address", "addresses"), some(peer["num-identities"], "identity", "identities")].join(", ");
   const left = peer["cert-not-after"] ? peer["cert-not-after"] - now : null;
   return h("article", { class: "panel" }, h("header", {}, h("h2", {}, cluster(peer.name)), badge(peer.state, STATES[peer.state] ?? "warn")),
     facts([["Session", peer["session-since"] ? `for ${span(now - peer["session-since"])}` : "none"], ["Data", peer.age === null || peer.age === undefined ? "" : `${span(peer.age)} old`], ["Publishes", services],

@@ -97,7 +97,7 @@ class AnsweringMesh(FlowMesh):
             ApiserverStatus(
                 cluster="north", cluster_id=1, version="0.1.0", ready=True, etcd_version="3.5.16",
                 published={"services": 12, "nodes": 3, "identities": 24, "endpoints": 61},
-                sessions=[FacadeSession(name="remote-south"), FacadeSession(name="remote-west")],
+                sessions=[FacadeSession(name=name) for name in ("local-north", "local-north", "remote-south")],
                 peers=[
                     RemoteCluster(
                         name="south", ready=True, connected=True, state=PeerState.READY, num_nodes=4, num_endpoints=82,

@@ -195,6 +195,7 @@ async def test_mesh_and_services_are_as_the_programs_say(page: Page, world: Page
     west = page.get_by_role("article").filter(has_text="west")
     await expect(west.last).to_contain_text("no route to host")
     await expect(west.last).to_contain_text("valid for 3 days")
+    await expect(page.get_by_role("article").first).to_contain_text("local-north (2 sessions), remote-south")
     await expect(page.get_by_role("region", name="Nodes")).to_contain_text("north/n2")
     await page.get_by_role("link", name="Services").click()
     candidates = page.get_by_role("region", name="Candidates of 172.20.3.4:80/TCP").get_by_role("row")

@@ -66,7 +66,7 @@ def test_a_card_has_the_name_that_people_gave(labels: list[str], title: str) -> 
 def test_an_answer_makes_no_arrow_and_a_drop_of_unknown_direction_does() -> None:
     answer, asked, dropped = _flow(), _flow(), _flow(pb.DROPPED)
     answer.is_reply.value, asked.is_reply.value = True, False
-    assert flow_row(answer).link == ""
+    assert flow_row(answer).link == flow_row(_flow()).link == "", "who asked is not known of the second"
     assert flow_row(asked).link == flow_row(dropped).link == "north/shop/4711 TCP south/shop/4712 5432"
     assert (flow_row(answer).reply, flow_row(asked).reply, flow_row(dropped).reply) == (True, False, None)
 
