@@ -15,7 +15,7 @@ from clustermesh_cli.program_client import ProgramClient
 from flows.document import json_line, read_json
 from flows.proto import observer_pb2 as observer
 from flows.proto import relay_pb2 as relay
-from kube.errors import KubeError
+from kube.errors import Invalid, KubeError
 from meshapi.installed import RELAY, RELAY_HTTP_SERVICE
 from meshkit.refusal import read_refusal
 
@@ -46,6 +46,8 @@ class ClusterRelay:
                 yield from _answers(stream.read)
             finally:
                 stream.close()
+        except Invalid as exc:  # it did answer: what was asked makes no sense, or is of nobody who told it flows
+            raise CommandError(exc.detail or str(exc), ExitCode.USAGE) from exc
         except KubeError as exc:
             raise CommandError(f"{RELAY} does not answer: {exc}", ExitCode.DEGRADED) from exc
 

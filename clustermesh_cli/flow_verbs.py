@@ -143,7 +143,9 @@ def _asked(
 
 @hubble.command("port-forward")
 def port_forward(
-    port: Annotated[int, typer.Option("--port-forward", help="the port here, on 127.0.0.1")] = LOCAL_PORT,
+    port: Annotated[
+        int, typer.Option("--port-forward", min=0, max=65535, help="the port here, on 127.0.0.1; 0: any")
+    ] = LOCAL_PORT,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
@@ -159,7 +161,9 @@ def port_forward(
 
 
 def ui(
-    port: Annotated[int, typer.Option("--port-forward", help="the port here, on 127.0.0.1; 0: any")] = 0,
+    port: Annotated[
+        int, typer.Option("--port-forward", min=0, max=65535, help="the port here, on 127.0.0.1; 0: any")
+    ] = 0,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = DEFAULT_NAMESPACE,

@@ -13,6 +13,7 @@ from explain_world import listing
 
 from clustermesh_cli.commands.observe import FlowPrinter, observe_agents
 from clustermesh_cli.exit_code import CommandError, ExitCode
+from clustermesh_cli.flow_sources import ClusterRelay
 from clustermesh_cli.observe_wish import parse_wish
 from clustermesh_cli.program_client import ProgramClient
 from flows.answer import answers
@@ -22,7 +23,7 @@ from flows.proto import observer_pb2 as observer
 from flows.proto import relay_pb2 as relay
 from flows.query import NOTHING_MATCHES, Reading
 from flows.ring import FlowEntry, Ring
-from kube.errors import Unreachable
+from kube.errors import Unreachable, error_for
 from kube.transport import Query
 from tests.unit.cli.test_events_command import Stream
 
@@ -141,3 +142,17 @@ def test_what_is_wrong_with_a_node_is_told_with_the_reason(capsys: pytest.Captur
     shown.show(status("refused", state=relay.NODE_UNAVAILABLE))
     assert capsys.readouterr().err.rstrip().endswith("1 nodes are unavailable: north/n1: refused")
     assert shown.is_incomplete
+
+
+class RefusingRelay(WritableApi):
+    """A relay that is asked for flows of a cluster that never told it any."""
+
+    def stream(self, path: str, **_: object) -> Stream:
+        raise error_for(f"GET {path}", 400, "", "clusters: north has no flows of nowhere")
+
+
+def test_what_a_relay_refuses_is_a_mistake_in_the_question() -> None:
+    relay_of_north = ClusterRelay(ProgramClient(RefusingRelay("north").client("kind-north"), "kube-system"))
+    with pytest.raises(CommandError, match=r"^clusters: north has no flows of nowhere$") as caught:
+        list(relay_of_north.flows(observer.GetFlowsRequest(), ["nowhere"]))
+    assert caught.value.code is ExitCode.USAGE
