@@ -17,6 +17,7 @@ from agent.policy.plan import (
     changes_from_map,
     closing,
     copies_of,
+    denials_of,
     fit,
     is_guard,
     order,
@@ -85,8 +86,10 @@ class EndpointTarget:
             self._held[endpoint_id] = entries
         return {address: value.endpoint_id for address, value in self._live.items()}
 
-    def liken(self, likes: Mapping[int, int]) -> None:
+    def liken(self, likes: Mapping[int, int], denied_as: Collection[tuple[int, int]] = ()) -> None:
         """Whoever has one of these identities is treated as the entries in the maps treat the other; denials find room first.
+
+        The first of each pair of `denied_as` keeps its entries, and is denied what the second is denied.
 
         Raises: MapError.
         """
@@ -96,8 +99,9 @@ class EndpointTarget:
             stale = [key for key in held if key.identity in likes and key not in wanted]
             self._policy.delete([_policy_key(endpoint_id, key) for key in stale])
             self._reload(endpoint_id)
+            copies = [*denials_of(held, denied_as), *copies]
             if self._put_some(endpoint_id, copies) < len(copies):
-                log.warning("no room for what new address ranges are denied and allowed", extra={"key": endpoint_id})
+                log.warning("no room for what new identities are denied and allowed", extra={"key": endpoint_id})
 
     def revision(self, address: str) -> int | None:
         """The policy revision the kernel enforces for the pod; None if it enforces nothing."""

@@ -122,6 +122,22 @@ def copies_of(held: Mapping[EntryKey, PolicyValue], likes: Mapping[int, int]) ->
     return [Write(key, value) for key, value in sorted(found, key=lambda item: not item[1].deny)]
 
 
+def denials_of(held: Mapping[EntryKey, PolicyValue], pairs: Iterable[tuple[int, int]]) -> list[Write]:
+    """Entries by which the first of each pair is denied what the second is; a stronger denial stays as it is."""
+    denials: dict[int, list[tuple[EntryKey, PolicyValue]]] = {}
+    for key, value in held.items():
+        if value.deny:
+            denials.setdefault(key.identity, []).append((key, value))
+    found: dict[EntryKey, PolicyValue] = {}
+    for new, old in pairs:
+        for key, value in denials.get(old, ()):
+            copy = key._replace(identity=new)
+            there = found.get(copy, held.get(copy))
+            if there is None or not there.deny or there.precedence < value.precedence:
+                found[copy] = value
+    return [Write(key, value) for key, value in found.items()]
+
+
 def order(found: Iterable[ClassChange]) -> list[Write]:
     """The writes for these changes, in an order that is safe at every step."""
     rising: list[tuple[int, Write]] = []

@@ -3,6 +3,7 @@
 
 What the policies were is not known any more, only what entries they left. So addresses have the identities of the new
 policies first, and these are treated as the entries treat whoever the addresses were before; then come the new verdicts.
+Pods and nodes of other labels are denied what their addresses were: others may have their identity, so nothing is allowed to it.
 """
 
 from __future__ import annotations
@@ -17,16 +18,21 @@ from meshmodel.identity import Reserved, is_of_range
 
 
 def take_over_ranges(target: EndpointTarget, ipcache: Map[IpcacheKey, IpcacheValue], rows: Iterable[Prefix]) -> None:
-    """To be called before the first of these rows is written: no verdict changes when they are.
+    """To be called before the first of these rows is written: nothing is allowed that was not when they are.
 
     A number that addresses have already, of another range, is left as it is.
     """
     found = dict(ipcache.items())
     numbers = {value.identity for value in found.values()}
-    likes = {}
+    likes: dict[int, int] = {}
+    denied_as: set[tuple[int, int]] = set()
     for row in rows:
-        if not (row.is_known and is_of_range(row.identity)) or row.identity in numbers:
+        if not row.is_known or row.identity in numbers:
             continue
-        before = ipcache.get(IpcacheKey(row.prefix))
-        likes[int(row.identity)] = Reserved.WORLD if before is None else before.identity
-    target.liken(likes)
+        value = ipcache.get(IpcacheKey(row.prefix))
+        before = int(Reserved.WORLD if value is None else value.identity)
+        if is_of_range(row.identity):
+            likes[int(row.identity)] = before
+        else:
+            denied_as.add((int(row.identity), before))
+    target.liken(likes, denied_as)

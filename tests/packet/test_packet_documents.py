@@ -180,6 +180,14 @@ class DocumentWorld(Policies):
             if ref not in self._refs:
                 self.compiler.remove_document(ref)
 
+    def renumber_neighbour(self, identity: int, labels: Labels) -> None:
+        """The neighbour has this identity, and no other pod its old one."""
+        row = self.db.prefixes.get(f"{NEIGHBOUR}/32")
+        assert row is not None
+        with self.db.write():
+            self.db.identities.put(Identity(identity, NORTH, labels))
+            self.db.prefixes.put(replace(row, identity=identity))
+
     def settle(self) -> None:
         for _ in range(3):  # identities of addresses follow the policies that name them
             self.write()

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import pytest
 
+from meshmodel.labels import pod_labels
 from meshpolicy.evaluate import ALLOWED, DENIED
-from tests.packet.packet_node import PacketNode
+from tests.packet.packet_node import NEIGHBOUR_ID, PacketNode
 from tests.packet.test_packet_documents import ALL, CASES, DENIALS, cilium, group, said
+from tests.packet.test_packet_nodes import NORTH
 from tests.packet.test_packet_policy_killed import BETWEEN, Agent, Killed, passed
 
 pytestmark = pytest.mark.root
@@ -41,6 +43,10 @@ CHANGES = [
     ("a group", "a group that is not there"),
     ("nodes denied", "deny addresses"),
     ("a port", "nodes denied"),
+    ("Admin accepts", "Admin passes"),
+    ("Admin passes", "Baseline denies"),
+    ("Baseline denies", "Baseline of the isolated"),
+    ("deny addresses", "Admin accepts"),
 ]
 
 
@@ -67,3 +73,31 @@ def test_an_agent_that_starts_with_other_policies_opens_nothing_on_its_way(
             assert result == DENIED or ALLOWED in (before[flow], after[flow]), (kills, flow)
     assert kills > 1
     assert passed(node, DENIALS, 500) == after
+
+
+RENUMBERED = NEIGHBOUR_ID + 77
+RELABELLED = pod_labels({"app": "b", "version": "2"}, "shop", {"team": "new"}, "default", NORTH)
+
+
+@pytest.mark.parametrize("name", ["deny over allow", "no default deny", "Admin passes", "Baseline denies"])
+def test_a_peer_that_got_other_labels_meanwhile_is_denied_what_both_its_identities_are_denied(
+    node: PacketNode, name: str
+) -> None:
+    expected = said(name)
+    kills = 0
+    while True:
+        node.reset()
+        Agent(node, name).work()
+        agent = Agent(node, name)
+        agent.renumber_neighbour(RENUMBERED, RELABELLED)
+        agent.die_after(kills)
+        try:
+            agent.work()
+        except Killed:
+            kills += 1
+        else:
+            break
+        for flow, result in passed(node, BETWEEN).items():
+            assert result == DENIED or expected[flow] == ALLOWED, (kills, flow)
+    assert kills > 1
+    assert passed(node, DENIALS, 500) == expected

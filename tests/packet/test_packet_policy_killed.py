@@ -19,6 +19,7 @@ from agent.policy.ops import EndpointTarget
 from agent.policy.ranges import WriteProgress
 from agent.policy.takeover import take_over_ranges
 from meshmodel.identity import is_of_range
+from meshmodel.labels import Labels
 from meshpolicy.evaluate import ALLOWED, DENIED
 from tests.packet.packet_node import POD, PacketNode
 from tests.packet.test_packet_documents import DENIALS, DocumentWorld, flows, outcome, said
@@ -102,6 +103,10 @@ class Agent:
 
     def set_documents(self, name: str) -> None:
         self._world.set_documents(name)
+
+    def renumber_neighbour(self, identity: int, labels: Labels) -> None:
+        """The neighbour has other labels from now on."""
+        self._world.renumber_neighbour(identity, labels)
 
     def die_after(self, writes: int) -> None:
         self._left[0] = writes
