@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from meshmodel.labels import pod_labels
@@ -101,3 +103,19 @@ def test_a_peer_that_got_other_labels_meanwhile_is_denied_what_both_its_identiti
             assert result == DENIED or expected[flow] == ALLOWED, (kills, flow)
     assert kills > 1
     assert passed(node, DENIALS, 500) == expected
+
+
+@pytest.mark.parametrize("kills", [(1, 0), (2, 1), (3, 3), (8, 6)])
+def test_two_agents_that_are_killed_one_after_the_other_let_no_relabelled_peer_in(
+    node: PacketNode, kills: tuple[int, int]
+) -> None:
+    expected = said("deny over allow")
+    Agent(node, "deny over allow").work()
+    for writes in kills:
+        agent = Agent(node, "deny over allow")
+        agent.renumber_neighbour(RENUMBERED, RELABELLED)
+        agent.die_after(writes)
+        with suppress(Killed):
+            agent.work()
+    for flow, result in passed(node, BETWEEN).items():
+        assert result == DENIED or expected[flow] == ALLOWED, flow
