@@ -76,6 +76,8 @@ PEER_DIRECTORY: Final = "/var/lib/cilium/clustermesh"
 PIN_DIRECTORY: Final = "/sys/fs/bpf/clustermesh"
 CONTROL_GROUP: Final = "/run/clustermesh-cgroup"
 """Where the agent's pod has the node's cgroup v2 hierarchy."""
+NET_SETTINGS: Final = "/run/clustermesh-sysctl"
+"""Where the agent's pod has /proc/sys/net of the node, to write to."""
 
 # how each node's agent says which pods it enforces: a Lease of its own in our namespace, read by the apiserver
 LEASE_PREFIX: Final = "clustermesh-agent-"

@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from agent.datapath.errors import KernelError, OverlayPortTakenError
+from meshapi import installed
 from meshkit.errors import MAXIMUM_TEXT
 
 T = TypeVar("T")
+SETTINGS: Final = Path("/proc/sys")
+NET_SETTINGS: Final = Path(installed.NET_SETTINGS)
 INGRESS_PARENT: Final = 0xFFFFFFF2
 EGRESS_PARENT: Final = 0xFFFFFFF3
 _TCA_BPF_ID = 11
@@ -308,11 +311,16 @@ def leave_marked(rule: MarkRule) -> None:
 
 
 def set_sysctl(name: str, value: str) -> bool:
-    """The setting has this value; False where the process may not write it. `name` like net.ipv4.ip_forward."""
-    path = Path("/proc/sys") / name.replace(".", "/")
-    try:
-        if path.read_text(encoding="ascii").strip() != value:
-            path.write_text(value, encoding="ascii")
-    except OSError:
-        return False
-    return True
+    """The setting has this value; False where the process may not write it. `name` like net.ipv4.ip_forward.
+
+    Container runtimes mount /proc/sys read-only, so the agent's pod has what is below net at NET_SETTINGS too.
+    """
+    words = name.split(".")
+    for path in (NET_SETTINGS.joinpath(*words[1:]), SETTINGS.joinpath(*words)):
+        try:
+            if path.read_text(encoding="ascii").strip() != value:
+                path.write_text(value, encoding="ascii")
+        except OSError:
+            continue
+        return True
+    return False

@@ -2,7 +2,8 @@
 """What delivers packets to proxies of this node.
 
 A packet that a program handed to a proxy's socket is for another address: a rule for its mark has the stack deliver it
-locally nevertheless.
+locally nevertheless. The stack itself must find no socket for it before the program does: what it forwards has none, or is
+dropped.
 """
 
 from __future__ import annotations
@@ -13,6 +14,16 @@ from agent.datapath import netlink
 from agent.datapath.proxy_marks import PROXY_MARKS, ProxyMark
 
 _RULE: Final = netlink.MarkRule(priority=9, mark=ProxyMark.TO_PROXY, mask=PROXY_MARKS, table=2005)
+
+
+_EARLY_DEMUX: Final = "net.ipv4.tcp_early_demux"
+
+
+def look_for_no_socket_early() -> str:
+    """Packets that come to a proxied pod by the node's routes reach its program. Why they do not, else empty."""
+    if netlink.set_sysctl(_EARLY_DEMUX, "0"):
+        return ""
+    return f"{_EARLY_DEMUX} of this node cannot be set: requests of pods on other nodes of this cluster hang; set it to 0 there"
 
 
 def add_proxy_routes() -> None:

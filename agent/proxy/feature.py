@@ -11,6 +11,7 @@ from typing import Any, Final
 from agent.core import Core
 from agent.datapath import netlink
 from agent.datapath.config import OVERLAY_DEVICE
+from agent.datapath.proxy_routes import look_for_no_socket_early
 from agent.feature import Feature, Tasks, wait_until_listed
 from agent.proxy.access_log import AccessLog
 from agent.proxy.envoy_config import ACCESS_LOG, LISTENERS, listeners_file
@@ -60,7 +61,7 @@ class ProxyFeature(Feature):
         self._written: bytes | None = None
         self._mtu = _SMALLEST_MTU
         self._process: EnvoyProcess | None = None
-        self._problem = ""
+        self._problem = self._obstacle = ""
         self._look = Wake()
         self._users: Mapping[int, set[str]] = {}
         self._missing_since_s: float | None = None
@@ -89,6 +90,8 @@ class ProxyFeature(Feature):
         found = [f"{NOT_ENFORCED}proxy: {reason}" for reason in sorted(set(self.failures.values()))]
         if self._ports is not None and self._ports.exhausted:
             found.append(f"{NOT_ENFORCED}{_EXHAUSTED}")
+        if self._obstacle:
+            found.append(f"proxy: {self._obstacle}")
         return found
 
     def check_health(self, health: Health) -> None:
@@ -99,6 +102,8 @@ class ProxyFeature(Feature):
             health.degraded(_COMPONENT, f"{len(self.failures)} pods have ports that are closed; {self.failures[first]}")
         elif self._ports.exhausted:
             health.degraded(_COMPONENT, _EXHAUSTED)
+        elif self._obstacle:
+            health.degraded(_COMPONENT, self._obstacle)
         else:
             health.ok(_COMPONENT)
 
@@ -108,6 +113,7 @@ class ProxyFeature(Feature):
             await self._look.wait()
 
         async def run() -> None:
+            self._obstacle = look_for_no_socket_early()
             process.prepare()
             listeners = self._directory / LISTENERS
             if not listeners.exists():

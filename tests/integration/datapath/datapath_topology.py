@@ -194,7 +194,7 @@ class Topology:
         for node in self.nodes:
             with inside(node.namespace):
                 node.opened.append(Datapath(node.config))
-                node.maps.ipcache.update(self._ipcache_for(node))
+                node.maps.ipcache.update(self.ipcache_for(node))
                 for pod in node.pods:
                     node.endpoint(pod)
                     node.datapath.attach(pod.ifindex)
@@ -241,7 +241,8 @@ class Topology:
             value = layout.ServiceValue(affinity_s, service_id, len(ids), all_flags)
             node.maps.services.update([*slots, (head, value)])
 
-    def _ipcache_for(self, node: Node) -> list[tuple[layout.IpcacheKey, layout.IpcacheValue]]:
+    def ipcache_for(self, node: Node) -> list[tuple[layout.IpcacheKey, layout.IpcacheValue]]:
+        """Who the pods and nodes are, with a tunnel to each pod that is not here."""
         entries = []
         for other in self.nodes:
             identity, tunnel = (1, "0.0.0.0") if other is node else (6, other.address)

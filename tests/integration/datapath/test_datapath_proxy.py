@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Iterator
 
 import pytest
 
 from agent.datapath.flow_layout import EventType, TracePoint
-from agent.datapath.layout import Direction, EndpointFlag, PolicyKey, PolicyValue
+from agent.datapath.layout import Direction, EndpointFlag, IpcacheKey, IpcacheValue, PolicyKey, PolicyValue
 from agent.datapath.reasons import Reason
 from tests.integration.datapath.datapath_topology import TCP_PORT, Node, Pod, Topology, drain_events, exchange
 from tests.integration.datapath.transparent_proxy import transparent_proxy
@@ -32,10 +33,22 @@ def _redirect(node: Node, pod: Pod, direction: Direction, port: int = PORT, revi
 
 
 def _place(mesh: Topology, where: str) -> tuple[Pod, Node, Pod, Node]:
-    """Client and server with their nodes: on one node, on two of a cluster, or in two clusters."""
+    """Client and server with their nodes: on one node, on two of a cluster by its own routes, or in two clusters."""
     client, node = mesh.nodes[0].pods[0], mesh.nodes[0]
     other = {"local": node, "routed": mesh.nodes[1], "tunnel": mesh.nodes[2]}[where]
-    return client, node, other.pods[1], other
+    server = other.pods[1]
+    if where == "routed":
+        for here, pod in ((node, server), (other, client)):
+            here.maps.ipcache.update([(IpcacheKey(pod.address), IpcacheValue(pod.identity, cluster_id=here.cluster))])
+    return client, node, server, other
+
+
+@pytest.fixture(autouse=True)
+def _routes(mesh: Topology) -> Iterator[None]:
+    """What the tests say of routes is forgotten after each."""
+    yield
+    for node in mesh.nodes:
+        node.maps.ipcache.update(mesh.ipcache_for(node))
 
 
 @pytest.mark.parametrize("where", ["local", "routed", "tunnel"])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from agent.datapath.layout import Direction
 from agent.datapath.proxy_marks import PROXY_ADDRESS, ProxyMark
+from agent.datapath.proxy_routes import look_for_no_socket_early
 from tests.integration.datapath.datapath_topology import Node
 from tests.packet.datapath_host import inside
 
@@ -33,6 +34,8 @@ def _transparent(node: Node, mark: int) -> socket.socket:
 def transparent_proxy(node: Node, direction: Direction, port: int) -> Iterator[None]:
     """What policies of this node hand to `port` is passed on, and its answers begin with "<direction>:"."""
     reply, upstream = _MARKS[direction]
+    with inside(node.namespace):
+        assert look_for_no_socket_early() == ""
     listener = _transparent(node, reply)
     listener.bind((PROXY_ADDRESS, port))
     listener.listen(64)
