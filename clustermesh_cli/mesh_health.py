@@ -25,13 +25,17 @@ _TROUBLED: Final = ("degraded", "failed")
 
 @dataclass(frozen=True, slots=True)
 class MeshHealth:
-    """`problems` in the order a person should read them; well means there is none. `warnings` are about objects of users."""
+    """`problems` in the order a person should read them; well means there is none. `warnings` are about objects of users.
+
+    `withheld` are sentences about what the caller may not see: it was not judged.
+    """
 
     nodes: int
     ready_nodes: int
     peers: tuple[PeerRow, ...]
     problems: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
 
     @property
     def not_enforced(self) -> tuple[str, ...]:
@@ -51,6 +55,7 @@ def assess(
     certificates: Sequence[KeptCertificates] = (),
     notices: Sequence[str] = (),
     distrusted: Sequence[str] = (),
+    withheld: Sequence[str] = (),
     is_leaving: bool = False,
     now_s: float,
 ) -> MeshHealth:
@@ -81,7 +86,10 @@ def assess(
         ready_nodes=sum(1 for agent in agents if agent.ready),
         peers=tuple(peer_row(name, status) for name in sorted({*expected_peers, *_seen(status)})),
         problems=tuple(problems),
-        warnings=tuple(warning for warning in (*ending, *notices, *_warnings(status)) if warning not in problems),
+        warnings=tuple(
+            warning for warning in (*ending, *notices, *withheld, *_warnings(status)) if warning not in problems
+        ),
+        withheld=tuple(withheld),
     )
 
 

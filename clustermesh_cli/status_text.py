@@ -62,7 +62,8 @@ def render_status(
     for problem in verdict.problems:
         console.fail(problem)
     count = len(verdict.problems) + len(verdict.not_enforced)
-    result = "well" if verdict.is_well else f"degraded: {count} problem{'' if count == 1 else 's'}"
+    well = "well, as far as it is shown to you" if verdict.withheld else "well"
+    result = well if verdict.is_well else f"degraded: {count} problem{'' if count == 1 else 's'}"
     console.line(f"RESULT {result}")
 
 

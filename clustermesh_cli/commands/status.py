@@ -88,8 +88,9 @@ def look(programs: ProgramClient, *, without_apiserver: bool = False) -> Snapsho
         expected_peers=peers,
         expected_agents=max(expected_agents, 1),
         certificates=certificates,
-        notices=[*([notice] if notice else []), *withheld.notices],
+        notices=[notice] if notice else [],
         distrusted=distrusted,
+        withheld=withheld.notices,
         is_leaving=is_leaving(daemon),
         now_s=CLOCK.wall(),
     )

@@ -124,6 +124,7 @@ def test_whoever_may_not_see_secrets_sees_the_rest_and_what_is_left_out() -> Non
     )
     text = stream.getvalue()
     assert (code, "1/1 agents ready" in text) == (ExitCode.OK, True)
+    assert text.splitlines()[-1] == "RESULT well, as far as it is shown to you"
     for what in (
         "configured peers",
         "certificates",
