@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import kube.resource as k
@@ -37,13 +37,14 @@ def drain(clients: Clients, namespace: str, cluster: str, console: Console, wait
     for context, client in clients.items():
         with naming(context):
             _refuse_stranger(client, namespace, cluster)
+    places, news = dict[str, str](), dict[str, bool]()
     for context, client in clients.items():
         with naming(context):
-            is_news = _write(client, namespace, cluster, rfc3339(CLOCK.wall()))
-            if wait_s is not None:
-                _wait(client, namespace, cluster, wait_s, is_drained=True)
-            where = _name(client, namespace)
-        said = f"{cluster} is drained in {where}" if is_news else f"{cluster} was drained in {where} before"
+            places[context] = _name(client, namespace)
+            news[context] = _write(client, namespace, cluster, rfc3339(CLOCK.wall()))
+    for context in _heard(clients, namespace, cluster, wait_s, is_drained=True):
+        where = places[context]
+        said = f"{cluster} is drained in {where}" if news[context] else f"{cluster} was drained in {where} before"
         console.ok(f"{said}: new connections go elsewhere where anybody else is ready; open ones stay")
     console.info(NEXT)
 
@@ -51,23 +52,47 @@ def drain(clients: Clients, namespace: str, cluster: str, console: Console, wait
 def undrain(clients: Clients, namespace: str, cluster: str, console: Console, wait_s: float | None) -> None:
     """`cluster` takes new connections of these clusters' clients again; one that is drained can be named when it is no peer.
 
-    Raises: CommandRefusedError, CommandError, KubeError.
+    Nothing is written where one of them neither drains nor knows it. Raises: CommandRefusedError, CommandError, KubeError.
     """
     console.step(f"Undraining {cluster}...")
+    places, drained = dict[str, str](), dict[str, bool]()
     for context, client in clients.items():
         with naming(context):
-            is_drained = cluster in _read(client, namespace)
-            if not is_drained:
+            drained[context] = cluster in _read(client, namespace)
+            places[context] = _name(client, namespace)
+            if not drained[context]:
                 _refuse_stranger(client, namespace, cluster)
-            else:
+    for context, client in clients.items():
+        if drained[context]:
+            with naming(context):
                 client.patch_merge(k.CONFIG_MAPS, DRAINED, {"data": {cluster: None}}, namespace)
-            if wait_s is not None:
-                _wait(client, namespace, cluster, wait_s, is_drained=False)
-            where = _name(client, namespace)
+    for context in _heard(clients, namespace, cluster, wait_s, is_drained=False):
+        where = places[context]
         console.ok(
             f"{cluster} takes new connections from {where} again"
-            if is_drained
+            if drained[context]
             else f"{cluster} was not drained in {where}"
+        )
+
+
+def _heard(clients: Clients, namespace: str, cluster: str, wait_s: float | None, *, is_drained: bool) -> Iterator[str]:
+    """Contexts all of whose agents do it, as soon as they do; within `wait_s` together, None: all of them at once.
+
+    Raises: CommandError (timeout) after the others, with those that are late.
+    """
+    until_s = None if wait_s is None else CLOCK.monotonic() + wait_s
+    late: list[str] = []
+    for context, client in clients.items():
+        missing = "" if until_s is None else _wait(client, namespace, cluster, until_s, is_drained=is_drained)
+        if missing:
+            late.append(f"{context}: {missing}" if context else missing)
+        else:
+            yield context
+    if late:
+        word = "drained" if is_drained else "undrained"
+        raise CommandError(
+            f"{cluster} is written as {word}, and not heard of yet by: {'; '.join(late)}; agents that come back do so too",
+            ExitCode.TIMEOUT,
         )
 
 
@@ -105,20 +130,13 @@ def _write(client: KubeClient, namespace: str, cluster: str, since: str) -> bool
     return True
 
 
-def _wait(client: KubeClient, namespace: str, cluster: str, wait_s: float, *, is_drained: bool) -> None:
-    """Every agent says so. Raises: CommandError (timeout) with those that do not."""
+def _wait(client: KubeClient, namespace: str, cluster: str, until_s: float, *, is_drained: bool) -> str:
+    """Every agent does it; else those that do not at `until_s`, on the monotonic clock."""
     programs = ProgramClient(client.within(ANSWER_S), namespace)
-    until_s = CLOCK.monotonic() + wait_s
     while True:
         missing = _behind(programs, cluster, is_drained=is_drained)
-        if not missing:
-            return
-        if CLOCK.monotonic() >= until_s:
-            word = "drained" if is_drained else "undrained"
-            raise CommandError(
-                f"{cluster} is written as {word}, and not heard of yet by: {missing}; agents that come back do so too",
-                ExitCode.TIMEOUT,
-            )
+        if not missing or CLOCK.monotonic() >= until_s:
+            return missing
         threading.Event().wait(RETRY_S)
 
 
@@ -134,6 +152,8 @@ def _behind(programs: ProgramClient, cluster: str, *, is_drained: bool) -> str:
         for agent in agents
         if (cluster in agent.drained) is not is_drained
     ]
+    if not agents:
+        return "any agent: none is seen"
     unseen = int((daemon.get("status") or {}).get("desiredNumberScheduled", 0)) - len(agents)
     return ", ".join([*late, *([f"{unseen} agents that are not seen"] if unseen > 0 else [])])
 

@@ -32,6 +32,11 @@ def _object(kind: str, name: str, **fields: object) -> dict[str, object]:
     return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, **fields}
 
 
+def _peers(text: str) -> dict[str, object]:
+    metadata = {"name": PEERS_SECRET, "namespace": NAMESPACE, "annotations": {"mesh.clustermesh.io/peers": text}}
+    return {**_object("Secret", PEERS_SECRET), "metadata": metadata}
+
+
 class World:
     """A cluster, north, with the peer south, and what an agent there makes of both clusters' backends."""
 
@@ -64,13 +69,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with serve_kubernetes(tmp_path) as (_, client):
         data = {"cluster-name": "north", "cluster-id": "1"}
         await in_thread(client.apply, k.CONFIG_MAPS, _object("ConfigMap", CONFIG_MAP, data=data))
-        secret = _object("Secret", PEERS_SECRET)
-        secret["metadata"] = {
-            "name": PEERS_SECRET,
-            "namespace": NAMESPACE,
-            "annotations": {"mesh.clustermesh.io/peers": '{"south": {"id": 2}}'},
-        }
-        await in_thread(client.create, k.SECRETS, secret)
+        await in_thread(client.create, k.SECRETS, _peers('{"south": {"id": 2}}'))
         made = World(client)
         task = asyncio.ensure_future(made.source.run(client, NAMESPACE, made.synced.set))
         try:
@@ -115,3 +114,26 @@ async def test_a_stranger_is_refused_and_an_agent_that_does_not_answer_is_named(
     with pytest.raises(CommandError, match="written as drained, and not heard of yet by"):
         await world.run(drain, "south", wait_s=0.0)
     await until(lambda: world.db.drained == {"south"})
+
+
+async def test_of_several_clusters_all_are_written_before_anybody_is_waited_for(world: World, tmp_path: Path) -> None:
+    """The second does not know the name: nothing is written. It does: one that is late keeps the other from nothing."""
+    (tmp_path / "other").mkdir()
+    async with serve_kubernetes(tmp_path / "other") as (_, other):
+        config = _object("ConfigMap", CONFIG_MAP, data={"cluster-name": "west", "cluster-id": "3"})
+        await in_thread(other.apply, k.CONFIG_MAPS, config)
+        both = {"north": world.client, "west": other}
+        console = Console(plain=True, stream=io.StringIO())
+        await world.run(drain, "south")
+        with pytest.raises(CommandRefusedError, match="south is neither west itself nor a peer of it"):
+            await in_thread(undrain, both, NAMESPACE, "south", console, None)
+        assert await _drained(world.client) == ["south"]
+        await in_thread(other.create, k.SECRETS, _peers('{"south": {"id": 2}}'))
+        with pytest.raises(CommandError, match=r"heard of yet by: north: .*; west: .*"):
+            await in_thread(drain, both, NAMESPACE, "south", console, 0.0)
+        assert await _drained(other) == ["south"]
+
+
+async def _drained(client: KubeClient) -> list[str]:
+    found = await in_thread(client.get, k.CONFIG_MAPS, DRAINED, NAMESPACE)
+    return list((found or {}).get("data") or {})
