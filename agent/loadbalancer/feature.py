@@ -55,7 +55,8 @@ class LoadBalancerFeature(Feature):
         )
         owner_of = KnownAddresses(core.db).owner_of
         self.target = LoadBalancerTarget(core.maps, core.clock.wall, self._on_written, owner_of)
-        self._lost_sockets = LostSockets(partial(core.host.end_sockets, core.maps.sockets), core.clock)
+        end = partial(core.host.end_sockets, core.maps.sockets)
+        self._lost_sockets = LostSockets(end, self.target.backends.known, core.clock)
         self.target.backends.on_gone = self._lost_sockets.add
         self._follower = AddressFollower(core.db, self.writer, self.target.backends)
         self.source = KubernetesSource(core.db, self.writer, core.clock)

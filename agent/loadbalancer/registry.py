@@ -91,6 +91,10 @@ class BackendRegistry:
         entries = self._entries
         return [entries[target].id for target in targets]
 
+    def known(self) -> Collection[Target]:
+        """Every target that has an id."""
+        return self._entries.keys()
+
     def target_of(self, backend_id: int) -> Target | None:
         """Whom the map entry of this id leads to; None when there is none, or when it is none of ours."""
         value = self._map.get(BackendKey(backend_id))

@@ -74,7 +74,6 @@ class SourceRanges:
                 continue
             known = set() if service_id in self._unsure else self._held.get(service_id, set())
             new += [(service_id, text) for text in ranges if text not in known]
-        before = sum(map(len, self._held.values())) if new else 0
         for service_id, text in new:
             self._held.setdefault(service_id, set()).add(text)
         try:
@@ -84,9 +83,10 @@ class SourceRanges:
             if isinstance(exc, MapFullError):
                 self.room.full()
             raise
-        if new:
-            self._unsure.difference_update(service_id for service_id, _ in new)
-            self.room.used += sum(map(len, self._held.values())) - before
+        finally:
+            if new:  # what is held counts, also where nobody knows whether it was written: it is taken out as such
+                self.room.used = sum(map(len, self._held.values()))
+        self._unsure.difference_update(service_id for service_id, _ in new)
 
     def narrow(self, wanted: Wanted) -> None:
         """Nobody else is let in. Raises: MapError; what could not be taken out is known."""

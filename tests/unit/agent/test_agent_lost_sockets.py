@@ -15,7 +15,7 @@ from agent.datapath.errors import KernelError
 from agent.datapath.memory import memory_maps
 from agent.datapath.socket_end import BackendPlace
 from agent.loadbalancer.feature import LoadBalancerFeature
-from agent.loadbalancer.lost_sockets import RETRY_S
+from agent.loadbalancer.lost_sockets import MOST, RETRY_S, LostSockets
 from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.machine import MemoryHost
 from agent.settings import AgentSettings
@@ -137,3 +137,36 @@ async def test_a_kernel_that_cannot_is_named_and_asked_again() -> None:
         await until(lambda: ended(feature) == 1)
         assert host.asked == [{POD.address}] * 2
         assert not is_told(feature)
+
+
+async def test_a_backend_that_is_back_is_left_alone_by_a_later_attempt() -> None:
+    """Whoever has the address and the port now may have been led there since."""
+    host, clock = Host(), ManualClock()
+    host.refusal = KernelError("sock_diag", errno.EBUSY)
+    async with running(host, clock) as feature:
+        feature.target.update([row(POD, OTHER)])
+        feature.target.update([row()])
+        await until(lambda: is_told(feature))
+        feature.target.update([row(POD)])
+        host.refusal = None
+        await clock.run_for(RETRY_S)
+        await until(lambda: ended(feature) == 1)
+    assert host.asked == [{POD.address, OTHER.address}, {OTHER.address}]
+
+
+async def test_what_waits_for_a_kernel_that_cannot_is_bounded() -> None:
+    clock, asked = ManualClock(), list[int]()
+
+    def refuse(places: Collection[BackendPlace]) -> int:
+        asked.append(len(places))
+        raise KernelError("sock_diag", errno.EOPNOTSUPP)
+
+    lost = LostSockets(refuse, tuple, clock)
+    lost.add([Target(f"10.1.{n // 250}.{n % 250}", 80, "TCP", 1) for n in range(MOST + 100)])
+    task = asyncio.ensure_future(lost.run())
+    await until(lambda: bool(lost.obstacle))
+    await clock.run_for(RETRY_S)
+    await until(lambda: len(asked) == 2)
+    task.cancel()
+    await asyncio.wait([task])
+    assert asked == [MOST + 100, MOST]

@@ -86,4 +86,5 @@ def test_a_write_that_fails_is_done_whole_by_the_next(done: int) -> None:
     assert isinstance(target.update([wanted])[KEY], MapError)
     assert not target.update([wanted])
     assert answered(maps) == {"192.0.2.0/24", "198.51.100.0/24"}
+    assert target._ranges.room.used == len([*maps.source_ranges.items()]) == 2
     assert not [key for keys in target.prune({KEY: wanted}) for key in keys]
