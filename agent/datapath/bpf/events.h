@@ -115,6 +115,15 @@ inlined int is_due(const struct packet *p, __u32 last, __u8 flags)
 	return p->now - last >= REPORT_TICKS || p->tcp_flags & ~flags;
 }
 
+/* Says how a packet of a tracked connection is traced: `last` and `flags` are of its side, before they take this packet's. */
+inlined void report(struct packet *p, __u32 *last, __u8 flags, int is_reply)
+{
+	p->trace = is_reply ? TRACE_REPLY : TRACE_ESTABLISHED;
+	p->is_reported = is_due(p, *last, flags);
+	if (p->is_reported)
+		*last = p->now;
+}
+
 /* Where a packet goes. */
 inlined void trace(CONTEXT *skb, const struct packet *p, __u8 point)
 {

@@ -42,23 +42,12 @@ inlined __u32 nat_lifetime(const struct nat_value *v, const struct packet *p)
 	return v->tcp_forward & v->tcp_reply & TCP_ACK ? CONFIG.life_established : CONFIG.life_opening;
 }
 
-/* As of a connection of a pod. */
-inlined void nat_report(struct nat_value *v, struct packet *p, int is_reply)
-{
-	__u32 last = is_reply ? v->reported_reply : v->reported_forward;
-	p->trace = is_reply ? TRACE_REPLY : TRACE_ESTABLISHED;
-	p->is_reported = is_due(p, last, is_reply ? v->tcp_reply : v->tcp_forward);
-	if (!p->is_reported)
-		return;
-	if (is_reply)
-		v->reported_reply = p->now;
-	else
-		v->reported_forward = p->now;
-}
-
 inlined void nat_touch(struct nat_value *v, struct packet *p, __u32 length, int is_reply)
 {
-	nat_report(v, p, is_reply);
+	if (is_reply)
+		report(p, &v->reported_reply, v->tcp_reply, 1);
+	else
+		report(p, &v->reported_forward, v->tcp_forward, 0);
 	__sync_fetch_and_add(&v->packets, 1);
 	__sync_fetch_and_add(&v->bytes, length);
 	if (is_reply)
