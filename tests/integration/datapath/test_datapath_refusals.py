@@ -55,7 +55,7 @@ def test_a_connection_ends_at_once_when_the_address_of_its_backend_is_gone(clean
             assert client.ask(VIP, 80).startswith(new.name)
     finally:
         for node in clean.nodes:
-            node.maps.ipcache.update(clean._ipcache_for(node))
+            node.maps.ipcache.update(clean.ipcache_for(node))
 
 
 def test_a_backend_no_frontend_wants_keeps_its_connection_and_gets_no_new_one(clean: Topology) -> None:

@@ -345,7 +345,7 @@ def test_uninstall_leaves_nothing(clean: Topology) -> None:
         for pod in node.pods:
             node.endpoint(pod)
             node.datapath.attach(pod.ifindex)
-        node.maps.ipcache.update(clean._ipcache_for(node))
+        node.maps.ipcache.update(clean.ipcache_for(node))
 
 
 def _device(node: Node, pod: Pod) -> str:
