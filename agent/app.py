@@ -17,6 +17,7 @@ from meshkit import last_words
 from meshkit import log as logs
 from meshkit.clock import SystemClock
 from meshkit.errors import MeshError
+from meshkit.loading import loading
 from meshkit.settings import load
 from meshkit.version import program_version
 
@@ -62,12 +63,13 @@ async def run(settings: AgentSettings) -> int:
 
 
 async def _run(settings: AgentSettings) -> None:
-    from agent.bootstrap import learn
-    from agent.core import open_core
-    from agent.machine import Host, KernelHost, MemoryHost
-    from agent.node_agent import NodeAgent, make_features
-    from agent.proxy.binary import find_envoy
-    from agent.serving import serve_agent
+    with loading():
+        from agent.bootstrap import learn
+        from agent.core import open_core
+        from agent.machine import Host, KernelHost, MemoryHost
+        from agent.node_agent import NodeAgent, make_features
+        from agent.proxy.binary import find_envoy
+        from agent.serving import serve_agent
 
     clock = SystemClock()
     client = load_kube_client(settings)

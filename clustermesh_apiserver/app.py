@@ -52,7 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = load(ApiserverSettings, words, program=APISERVER, version=f"{APISERVER} {program_version()}")
     meshlog.setup(settings.log_level)
     gc.set_threshold(YOUNG_OBJECTS)
-    gc.freeze()  # what was imported stays
     try:
         client = load_client(settings.kubeconfig or None, settings.context or None)
         asyncio.run(_run_until_signal(make_apiserver(settings, client)))

@@ -10,7 +10,10 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while the rest loads, Ctrl-C ends without a word: nothing was begun
-    from clustermesh_cli.app import run_app
-    from meshkit.last_words import run
+    from meshkit.loading import loading
+
+    with loading():
+        from clustermesh_cli.app import run_app
+        from meshkit.last_words import run
 
     run(run_app)

@@ -146,7 +146,7 @@ async def _program(folder: Path, kubeconfig: str, etcd: str) -> AsyncIterator[in
         "log-level": "warning",
     }
     arguments = [f"--{name}={value}" for name, value in flags.items()]
-    command = (*GUARD, sys.executable, "-m", "clustermesh_apiserver.app", *arguments)
+    command = (*GUARD, sys.executable, "-m", "clustermesh_apiserver.start", *arguments)
     process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
     try:
         yield process.pid
