@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Final
 
 from kvstore.errors import Denied, KvError, LeaseLost, Rejected
+from kvstore.joined import MAX_TXN_BYTES, JoinedWrites
 from kvstore.lease import LeaseSession
 from kvstore.limiter import Limiter
 from kvstore.store import MAX_TXN_OPS, Entry, Store
@@ -21,8 +22,6 @@ from meshkit.errors import MAXIMUM_TEXT
 
 log = logging.getLogger(__name__)
 
-# below etcd's request limit of 1.5 MiB, with room for the keys and the framing
-MAX_TXN_BYTES: Final = 1 << 20
 # of every transaction, so that a stream of updates never keeps the first listing from being finished
 BULK_SHARE: Final = 32
 BACKOFF_S: Final = (0.1, 5.0)
@@ -34,6 +33,8 @@ class SharedStore:
     Three queues, emptied in this order: deletes, updates, and bulk (the first listing, and everything again after a
     loss); a key is in one of them at most, and its newest value is what gets written. Once everything wanted at
     `mark_synced` is written, the canary key is, and `synced` is set.
+
+    With `joined`, transactions are shared with the other writers of the same store.
 
     `read_back` finds what somebody else changed under the prefix, and has it written again; `repaired` counts that.
     """
@@ -48,8 +49,10 @@ class SharedStore:
         canary_value: Callable[[], bytes] = lambda: b"true",
         limiter: Limiter | None = None,
         clock: Clock | None = None,
+        joined: JoinedWrites | None = None,
     ) -> None:
         self._store, self._session, self._prefix = store, session, prefix
+        self._writes = joined or store
         self._canary_key, self._canary_value = canary_key, canary_value
         self._limiter, self._clock = limiter or Limiter(), clock or SystemClock()
         self._wanted: dict[bytes, bytes] = {}
@@ -257,7 +260,7 @@ class SharedStore:
         used = {leases.get(self._prefix + key, 0) for key in ops}
         try:
             changes = {self._prefix + key: value for key, value in ops.items()}
-            await self._store.apply(changes, lease=leases)
+            await self._writes.apply(changes, lease=leases)
         except LeaseLost:
             if len(used) > 1:
                 await self._apply_by_lease(ops, leases)

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from kvstore.errors import Denied, KvError, LeaseLost
+from kvstore.joined import JoinedWrites
 from kvstore.lease import KEY_TTL_S, LeaseSession
 from kvstore.limiter import Limiter
 from kvstore.readback import keep_reading_back
@@ -67,6 +68,7 @@ class Publisher:
         self._store, self._cluster, self._config = store, cluster, config
         self._clock, self._is_shared = clock or SystemClock(), is_shared
         self.session = LeaseSession(store, ttl_s=ttl_s, clock=self._clock, rng=rng)
+        joined = JoinedWrites(store)
         self.stores: Mapping[Kind, SharedStore] = {
             kind: SharedStore(
                 store,
@@ -76,6 +78,7 @@ class Publisher:
                 canary_value=self._stamp,
                 limiter=limiter,
                 clock=self._clock,
+                joined=joined,
             )
             for kind in kinds
         }
@@ -88,6 +91,7 @@ class Publisher:
                 canary_value=self._stamp,
                 limiter=limiter,
                 clock=self._clock,
+                joined=joined,
             )
             for kind in private_keys.PRIVATE_KINDS
         }

@@ -278,7 +278,12 @@ def command(folder: Path, etcd_config: Path) -> list[str]:
         "status-socket": folder / "status.sock",
         "probe-port": 0,
     }
-    return [sys.executable, "-m", "clustermesh_apiserver.start", *(f"--{name}={value}" for name, value in flags.items())]
+    return [
+        sys.executable,
+        "-m",
+        "clustermesh_apiserver.start",
+        *(f"--{name}={value}" for name, value in flags.items()),
+    ]
 
 
 @contextlib.asynccontextmanager

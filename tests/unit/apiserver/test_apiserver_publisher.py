@@ -177,3 +177,17 @@ async def test_records_changed_behind_our_back_are_repaired_within_a_minute() ->
         await until(lambda: value_of(store, first) == b"{1}" and value_of(store, second) == b"{2}")
         await until(lambda: canary in store.server.entries)
         assert made.stores[Kind.IPS].repaired == 2
+
+
+async def test_records_of_two_kinds_that_change_together_are_seen_together() -> None:
+    store = MemoryStore()
+    async with publisher(store) as made:
+        for value in (b"old", b"new"):
+            made.stores[Kind.SERVICES].upsert(b"shop/web", value)
+            made.stores[Kind.SERVICE_EXPORTS].upsert(b"shop/web", value)
+            await until(
+                lambda: not made.stores[Kind.SERVICES].pending and not made.stores[Kind.SERVICE_EXPORTS].pending
+            )
+            written = [entry for key, entry in store.server.entries.items() if key.endswith(b"/shop/web")]
+            assert {entry.value for entry in written} == {value}
+            assert len({entry.revision for entry in written}) == 1
