@@ -9,12 +9,12 @@ import os
 import sys
 from pathlib import Path
 
-from tests.simulation.actors.mixture import Setting, make_history
-from tests.simulation.branches import Branches
+from tests.simulation.actors.mixture import make_history
+from tests.simulation.branches import Branch, Branches
 from tests.simulation.campaign import Campaign, Progress
 from tests.simulation.coverage import missing
 from tests.simulation.history import digest_history, run_history
-from tests.simulation.hunt import apart, hunt
+from tests.simulation.hunt import apart, drawn, hunt
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.named_worlds import world_of
 from tests.simulation.shrink import shrink
@@ -53,14 +53,16 @@ def explore(chosen: argparse.Namespace, seeds: range) -> int:
     campaign = Campaign(chosen.world, chosen.steps, seeds)
     progress = campaign.load(chosen.resume) if chosen.resume is not None else Progress()
     with Branches() as branches:
-        for seed in campaign.left(progress):
-            setting = world_of(chosen.world, seed)
-            outcome = branches.run(seed, make_history(seed, setting, chosen.steps), setting.shape)
-            progress.note(seed, outcome)
+        histories = drawn(chosen.world, campaign.left(progress), chosen.steps)
+        for branch, outcome in branches.run_all(histories):
+            progress.note(branch.seed, outcome)
             if outcome.faults:
-                say(f"seed {seed} world {chosen.world}: after step {outcome.at}: " + "; ".join(outcome.faults[:3]))
+                say(
+                    f"seed {branch.seed} world {chosen.world}: after step {outcome.at}: "
+                    + "; ".join(outcome.faults[:3])
+                )
                 if not (chosen.keep_going or chosen.resume or chosen.expect):
-                    report(branches, seed, setting, chosen.steps, outcome.faults)
+                    report(branches, branch, outcome.faults)
                     return 1
             if chosen.resume is not None and progress.done % 100 == 0:
                 campaign.save(chosen.resume, progress)
@@ -103,10 +105,10 @@ def replay(path: Path) -> int:
     return 1 if outcome.faults else 0
 
 
-def report(branches: Branches, seed: int, setting: Setting, length: int, faults: list[str]) -> None:
+def report(branches: Branches, branch: Branch, faults: list[str]) -> None:
     """The shortest history that is found to fail in the same way."""
-    short, found = shrink(branches.run, seed, setting.shape, make_history(seed, setting, length), faults)
-    say(f"--- {len(short)} steps, seed {seed}, {setting.shape}")
+    short, found = shrink(branches.run, branch.seed, branch.shape, branch.history, faults)
+    say(f"--- {len(short)} steps, seed {branch.seed}, {branch.shape}")
     say(show(short))
     say("--- " + "\n    ".join(found))
 

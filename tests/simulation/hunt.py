@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tests.simulation.actors.mixture import make_history
-from tests.simulation.branches import Branches
+from tests.simulation.branches import Branch, Branches
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.named_worlds import world_of
 
@@ -32,12 +33,17 @@ def hunt(mutant: str, world: str, seeds: range, length: int) -> Found:
     """Histories of a world are run until one fails. The fault stays in this process."""
     MUTANTS[mutant]()
     with Branches() as branches:
-        for tried, seed in enumerate(seeds, 1):
-            setting = world_of(world, seed)
-            outcome = branches.run(seed, make_history(seed, setting, length), setting.shape)
+        for tried, (branch, outcome) in enumerate(branches.run_all(drawn(world, seeds, length)), 1):
             if outcome.faults:
-                return Found(tried, tried, seed, outcome.faults[0])
+                return Found(tried, tried, branch.seed, outcome.faults[0])
     return Found(len(seeds))
+
+
+def drawn(world: str, seeds: Iterable[int], length: int) -> Iterator[Branch]:
+    """The histories of a world's seeds."""
+    for seed in seeds:
+        setting = world_of(world, seed)
+        yield Branch(seed, make_history(seed, setting, length), setting.shape)
 
 
 def apart(mutant: str, world: str, seeds: range, length: int) -> Found:

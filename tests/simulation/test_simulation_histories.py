@@ -3,21 +3,25 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.simulation import branches as branches_module
 from tests.simulation.actors.mixture import WORLDS, make_history
 from tests.simulation.branches import Branches
 from tests.simulation.campaign import Campaign, Progress
 from tests.simulation.command_line import REPOSITORY, simulate
 from tests.simulation.coverage import EXPECTED, missing
-from tests.simulation.history import Outcome, run_history
+from tests.simulation.history import Outcome, go_on, run_history
+from tests.simulation.hunt import drawn
 from tests.simulation.named_worlds import world_of
-from tests.simulation.steps import KINDS, VERBS, kind_of, parse, show
-from tests.simulation.world import Shape
+from tests.simulation.steps import KINDS, VERBS, Step, kind_of, parse, show
+from tests.simulation.world import Shape, World
 
 
 @pytest.mark.timeout(900)
@@ -46,6 +50,29 @@ def test_a_history_in_a_fork_of_a_started_world_is_the_one_that_a_world_of_its_o
         for seed in (4, 12, 4):  # of the same start
             history = make_history(seed, setting, 20)
             assert branches.run(seed, history, setting.shape) == run_history(seed, history, setting.shape)
+
+
+def test_a_history_in_a_fork_that_others_had_before_is_the_one_that_a_world_of_its_own_has() -> None:
+    with Branches() as branches:
+        told = {branch.seed: (branch, outcome) for branch, outcome in branches.run_all(drawn("small", range(1, 8), 12))}
+    assert list(told) == list(range(1, 8))
+    branch, outcome = told[7]
+    assert outcome == run_history(branch.seed, branch.history, branch.shape)
+
+
+def test_a_history_that_ends_its_process_is_a_fault_and_those_after_it_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end_or_go_on(world: World, seed: int, history: Sequence[Step]) -> Outcome:
+        if seed == 3:
+            os._exit(5)
+        return go_on(world, seed, history)
+
+    monkeypatch.setattr(branches_module, "go_on", end_or_go_on)
+    with Branches() as branches:
+        told = {branch.seed: outcome for branch, outcome in branches.run_all(drawn("small", range(1, 6), 4))}
+    assert {seed: outcome.faults for seed, outcome in told.items() if outcome.faults} == {
+        3: ["the process of seed 3 ended with status 5"]
+    }
+    assert all(outcome.steps for seed, outcome in told.items() if seed != 3)
 
 
 def test_the_same_seeds_come_to_the_same_on_every_machine(tmp_path: Path) -> None:
