@@ -31,11 +31,11 @@ class AccessLog:
             size = self._path.stat().st_size
             if size < self._offset:  # emptied
                 self._offset, self._rest = 0, b""
-            if size == self._offset:
-                return []
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read(_STEP_BYTES)
+            data = b""
+            if size > self._offset:
+                with self._path.open("rb") as file:
+                    file.seek(self._offset)
+                    data = file.read(_STEP_BYTES)
             self._offset += len(data)
             if self._offset >= LONGEST_BYTES and self._offset >= size:
                 os.truncate(self._path, 0)

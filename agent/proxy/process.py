@@ -23,8 +23,11 @@ from meshkit.atomic import write_atomic
 from meshkit.errors import TransientError
 
 NOBODY: Final = 65534
+LARGEST_FILE_BYTES: Final = 64 << 20
+"""Of its logs, which nobody cuts while no agent runs: what goes beyond is not written."""
 PROCESS_LOG: Final = "envoy.log"
 _PID: Final = "envoy.pid"
+_LIMITS: Final = ("prlimit", f"--fsize={LARGEST_FILE_BYTES}")
 _PRIVILEGES: Final = (
     "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs",
     "--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin", "--bounding-set=-all,+net_admin",
@@ -127,9 +130,10 @@ class EnvoyProcess:
                 stack.callback(os.close, binary)
                 written = stack.enter_context(log.open("ab"))
                 self._child = subprocess.Popen(
-                    [*_PRIVILEGES, f"/proc/self/fd/{binary}", *self._arguments()],
+                    [*_LIMITS, *_PRIVILEGES, f"/proc/self/fd/{binary}", *self._arguments()],
                     stdin=subprocess.DEVNULL, stdout=written, stderr=written,
                     pass_fds=(binary,), start_new_session=True, cwd="/",
+                    restore_signals=False,  # SIGXFSZ stays ignored: a full log is no reason to end
                 )  # fmt: skip
                 write_atomic(self._directory / _PID, str(self._child.pid).encode())
         except OSError as exc:

@@ -8,6 +8,8 @@ import contextlib
 import http.client
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -19,10 +21,11 @@ import pytest
 
 from agent.datapath.config import AttachMode
 from agent.datapath.layout import Direction, EndpointFlag, PolicyKey, PolicyValue
+from agent.proxy.access_log import LONGEST_BYTES, AccessLog
 from agent.proxy.binary import find_envoy
-from agent.proxy.envoy_config import LISTENERS, listeners_file
+from agent.proxy.envoy_config import ACCESS_LOG, LISTENERS, listeners_file
 from agent.proxy.listening import listening_ports
-from agent.proxy.process import EnvoyEndedError, EnvoyProcess
+from agent.proxy.process import LARGEST_FILE_BYTES, EnvoyEndedError, EnvoyProcess
 from meshkit.atomic import write_atomic
 from meshpolicy import Direction as PolicyDirection
 from meshpolicy.http_rule import HttpRule
@@ -36,7 +39,7 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.parametrize("mesh", [(AttachMode.TCX, True)], indirect=True, scope="module"),
 ]
-WEB_PORT, PORT = 8081, 14000
+WEB_PORT, GRPC_PORT, PORT = 8081, 8082, 14000
 RULES = frozenset(
     (HttpRule("GET", "/client-ip"), HttpRule("GET", "/large"), HttpRule("POST", "/.*", headers=(("x-key", "a"),)))
 )
@@ -48,6 +51,11 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        if self.headers["Upgrade"] == "websocket":
+            self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+            while data := self.connection.recv(4096):
+                self.connection.sendall(data)
+            return
         self._answer(b"x" * 500_000 if self.path == "/large" else self.client_address[0].encode())
 
     def do_POST(self) -> None:
@@ -171,6 +179,52 @@ def test_requests_are_judged_one_by_one_and_the_server_sees_the_client(web: Topo
             assert _ask(made, "POST", "/up", b"y" * 300_000, **{"X-Key": "a"}) == (200, b"300000")
 
 
+def test_requests_of_the_first_version_are_judged_too(web: Topology) -> None:
+    """What nginx and health checks of balancers send by default."""
+    client, server = web.nodes[0].pods[0], web.nodes[0].pods[1]
+    _redirect(web.nodes[0], client, Direction.EGRESS)
+    with _envoy(web.nodes[0], {PORT: Listener(PolicyDirection.EGRESS, RULES)}):
+        for path, code in (("/client-ip", b"200"), ("/public", b"403")):
+            with client.connect(server.address, WEB_PORT, 5) as made:
+                made.sendall(f"GET {path} HTTP/1.0\r\nHost: web\r\n\r\n".encode())
+                assert made.recv(4096).split()[1] == code
+
+
+def test_a_websocket_is_opened_where_its_request_is_allowed(web: Topology) -> None:
+    client, server = web.nodes[0].pods[0], web.nodes[0].pods[1]
+    _redirect(web.nodes[0], client, Direction.EGRESS)
+    upgrade = "Host: web\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n"
+    with _envoy(web.nodes[0], {PORT: Listener(PolicyDirection.EGRESS, RULES)}):
+        with client.connect(server.address, WEB_PORT, 5) as made:
+            made.sendall(f"GET /client-ip HTTP/1.1\r\n{upgrade}".encode())
+            assert made.recv(4096).split()[1] == b"101"
+            made.sendall(b"GET /public HTTP/1.1\r\n\r\n")
+            assert made.recv(4096) == b"GET /public HTTP/1.1\r\n\r\n", "a message, no request"
+        with client.connect(server.address, WEB_PORT, 5) as made:
+            made.sendall(f"GET /public HTTP/1.1\r\n{upgrade}".encode())
+            assert made.recv(4096).split()[1] == b"403"
+
+
+def test_calls_of_grpc_are_requests(web: Topology) -> None:
+    client, server = web.nodes[0].pods[0], web.nodes[2].pods[0]
+    _redirect(web.nodes[0], client, Direction.EGRESS)
+    rules = frozenset((HttpRule("POST", "/shop[.]Cart/(Get|Watch)"),))
+    program = (sys.executable, "-m", "tests.integration.datapath.grpc_calls")
+    serve = ("ip", "netns", "exec", server.namespace, *program, "serve", str(GRPC_PORT))
+    call = ("ip", "netns", "exec", client.namespace, *program, "call", f"{server.address}:{GRPC_PORT}")
+    with subprocess.Popen(serve, stdout=subprocess.PIPE) as serving:
+        try:
+            assert serving.stdout is not None
+            assert serving.stdout.readline() == b"ready\n"
+            key = PolicyKey(client.endpoint_id, Direction.EGRESS, 0, 6, GRPC_PORT, 16)
+            web.nodes[0].maps.policy.update([(key, PolicyValue(False, 2, 2, PORT))])
+            with _envoy(web.nodes[0], {PORT: Listener(PolicyDirection.EGRESS, rules)}):
+                called = subprocess.run(call, capture_output=True, check=True, timeout=30)
+        finally:
+            serving.kill()
+    assert called.stdout.decode().splitlines() == ["Get OK", "Watch OK OK OK", "Delete PERMISSION_DENIED"]
+
+
 @pytest.mark.parametrize(
     "raw",
     [
@@ -231,6 +285,27 @@ def test_it_has_no_rights_but_one_and_outlives_what_started_it(web: Topology) ->
             assert _ask(fresh, "GET", "/client-ip")[0] == 200
         later.process.end()
         again.join(10)
+
+
+def test_requests_go_on_where_its_log_is_full_and_nobody_reads_it(web: Topology) -> None:
+    node, client, server = web.nodes[0], web.nodes[0].pods[0], web.nodes[0].pods[1]
+    _redirect(node, client, Direction.EGRESS)
+    with _envoy(node, {PORT: Listener(PolicyDirection.EGRESS, RULES)}) as envoy:
+        log = envoy.directory / ACCESS_LOG
+        os.truncate(log, LARGEST_FILE_BYTES)
+        with contextlib.closing(_connection(client, server.address)) as made:
+            for _ in range(5):
+                assert _ask(made, "GET", "/client-ip")[0] == 200
+                time.sleep(0.1)  # twice the time between its writes
+            assert log.stat().st_size == LARGEST_FILE_BYTES
+            reader = AccessLog(log)
+            assert not reader.read()
+            deadline = time.monotonic() + 10
+            while not (seen := reader.read()) and time.monotonic() < deadline:
+                assert _ask(made, "GET", "/client-ip")[0] == 200
+                time.sleep(0.1)
+            assert seen[0]["path"] == "/client-ip"
+            assert log.stat().st_size < LONGEST_BYTES
 
 
 def test_a_listener_that_envoy_refuses_costs_no_other(web: Topology) -> None:

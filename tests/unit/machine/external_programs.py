@@ -65,7 +65,7 @@ INSTALLED: Final[Mapping[str, str]] = {
     "nginx-light": "nginx",
     "procps": "kill pgrep pkill ps sysctl",
     "python3-venv": "python3",
-    "util-linux": "flock nsenter pivot_root setpriv setsid taskset unshare",
+    "util-linux": "flock nsenter pivot_root prlimit setpriv setsid taskset unshare",
 }
 # what the user has who types the commands of README.md, and what only a maintainer starts
 BROUGHT_ALONG: Final = frozenset({"make", "git", "mmdebstrap"})
