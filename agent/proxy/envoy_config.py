@@ -129,7 +129,7 @@ def _manager(port: int, listener: Listener, directory: str) -> dict[str, Any]:
         path_with_escaped_slashes_action="UNESCAPE_AND_REDIRECT",
         request_headers_timeout=_HEADERS_S,
         stream_idle_timeout="0s",
-        http_protocol_options={"allow_absolute_url": True},
+        http_protocol_options={"allow_absolute_url": True, "accept_http_10": True},
         common_http_protocol_options={"headers_with_underscores_action": "ALLOW"},
         upgrade_configs=[{"upgrade_type": "websocket"}],
         access_log=[{"name": "requests", "typed_config": _access_log(port, listener.direction.word, directory)}],
