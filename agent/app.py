@@ -78,7 +78,8 @@ async def _run(settings: AgentSettings) -> None:
     facts_text = {"cluster": facts.cluster, "node": facts.node, "key": facts.node_ip}
     log.info("agent starting", extra=facts_text)
     envoy = find_envoy(settings.envoy) if settings.datapath == "kernel" else None
-    core = await open_core(settings, facts, client, host, clock, envoy=envoy)
+    has_dns_proxy = settings.dns_proxy and settings.datapath == "kernel"
+    core = await open_core(settings, facts, client, host, clock, envoy=envoy, has_dns_proxy=has_dns_proxy)
     features = make_features(core)
     agent = NodeAgent(core, features)
     # rows are immutable and form no cycles: collections that walk all of them would only cost pauses of seconds
@@ -107,10 +108,12 @@ def _uninstall(arguments: Sequence[str]) -> int:
 
 def uninstall(settings: AgentSettings) -> int:
     """Nothing of ours is left in this node's kernel."""
+    from agent.dns.process import end_dns
     from agent.proxy.process import end_envoy
 
     try:
         end_envoy(settings)
+        end_dns(settings)
         remover(settings)()
     except (MeshError, OSError) as exc:
         log.error("uninstall failed", extra={"error": str(exc)})

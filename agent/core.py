@@ -35,6 +35,8 @@ class Core:
     outside: Outside
     envoy: Path | None = None
     """The program that enforces rules about requests; None: nothing does, and what they would allow is denied."""
+    has_dns_proxy: bool = False
+    """Whether lists of DNS names are enforced; if not, what they would allow is denied, but for a list of every name."""
 
 
 async def open_core(
@@ -46,6 +48,7 @@ async def open_core(
     *,
     outside: Outside | None = None,
     envoy: Path | None = None,
+    has_dns_proxy: bool = False,
 ) -> Core:
     """Programs and maps are loaded, pinned ones of an earlier agent taken over. Raises: LoadError, KernelError."""
     health = Health(clock)
@@ -60,4 +63,5 @@ async def open_core(
         started_wall_s=clock.wall(),
         outside=outside or Outside(),
         envoy=envoy,
+        has_dns_proxy=has_dns_proxy,
     )  # fmt: skip

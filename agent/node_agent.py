@@ -18,6 +18,7 @@ from typing import Any
 from agent.backendhealth.feature import BackendHealthFeature
 from agent.confirmation.feature import ConfirmationFeature
 from agent.core import Core
+from agent.dns.feature import DnsFeature
 from agent.endpoints.feature import EndpointsFeature
 from agent.feature import Feature, Reconciling, wait_until_listed
 from agent.heartbeat.feature import HeartbeatFeature
@@ -35,7 +36,7 @@ from kube.client import KubeClient
 from meshkit.errors import MeshError
 from meshkit.health import Health
 from meshkit.reconciler import Reconciler
-from meshpolicy.proxy_ports import ProxyPorts
+from meshpolicy.proxy_ports import DNS, HTTP, ProxyPorts
 
 log = logging.getLogger(__name__)
 
@@ -55,11 +56,12 @@ def make_features(core: Core) -> tuple[Feature, ...]:
     """Every feature of the agent in the order in which they start: a line each. What one needs of another it is given here."""
     nodes, identity, ipcache = NodesFeature(core), IdentityFeature(core), IpcacheFeature(core)
     loadbalancer = LoadBalancerFeature(core)
-    ports = ProxyPorts() if core.envoy is not None else None
+    ports = make_ports(core)
     policy = make_policy(core, identity, ipcache, ports)
     observe = ObserveFeature(core, policy.compiler.rule_origin)
     proxy = ProxyFeature(core, ports, policy.enforced.set, observe.note_requests)
-    policy.proxy_failures = lambda: proxy.failures
+    dns = DnsFeature(core, ports, None, policy.enforced.set, observe.note_questions)
+    policy.proxy_failures = lambda: {**proxy.failures, **dns.failures}
     confirmation = ConfirmationFeature(core, policy.target.enforces, policy.enforced)
     writers = Writers(loadbalancer.writer, ipcache.writer, identity.writer, nodes.writer, confirmation.pods.hear)
     resolve = loadbalancer.resolve if core.client is not None else None
@@ -71,6 +73,7 @@ def make_features(core: Core) -> tuple[Feature, ...]:
         ipcache,
         loadbalancer,
         proxy,
+        dns,
         policy,
         EndpointsFeature(core, policy.target.revision, policy.target.failures),
         observe,
@@ -79,6 +82,13 @@ def make_features(core: Core) -> tuple[Feature, ...]:
         mesh,
         JournalFeature(core, mesh.peers),
     )
+
+
+def make_ports(core: Core) -> ProxyPorts | None:
+    """Ports of the proxies that this node has; None: it has none."""
+    kinds = {HTTP: core.envoy is not None, DNS: core.has_dns_proxy}
+    found = frozenset(kind for kind, is_there in kinds.items() if is_there)
+    return ProxyPorts(found) if found else None
 
 
 def make_policy(

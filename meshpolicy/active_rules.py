@@ -91,7 +91,7 @@ class Templates:
         parts: Iterable[KeyedRule] = [
             (self._keys(active, named), _entry(active, is_closed=is_closed), active) for active in rules
         ]
-        if self._proxy_ports is not None and any(active.rule.http is not None for active in rules):
+        if self._proxy_ports is not None and any(active.rule.is_proxied for active in rules):
             parts = redirect(parts, self._proxy_ports)
         if any(active.is_admin_pass for active in rules):
             of_rules = (Part(k, e, active.is_admin_pass, active.peers is not None) for k, e, active in parts)

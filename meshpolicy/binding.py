@@ -60,7 +60,7 @@ class ActiveRule:
         denies = rule.deny or rule.unenforced
         self.entry = PolicyEntry(
             denies,
-            precedence(rule.level, deny=denies, passes=rule.passes, proxied=rule.http is not None),
+            precedence(rule.level, deny=denies, passes=rule.passes, proxied=rule.is_proxied),
             0,
             rule.origin,
         )

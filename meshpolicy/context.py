@@ -23,7 +23,7 @@ class PolicyContext:
 
     `cluster` is the local cluster's name. With `default_local_cluster`, peers that do not mention a cluster mean the
     local one (spec: policy-default-local-cluster). With `dual_stack`, the address families have worlds of their own.
-    Without `proxy_ports` there is no proxy: what HTTP rules would allow is denied.
+    Without `proxy_ports` there is no proxy: what HTTP rules and lists of names would allow is denied.
     """
 
     cluster: str
@@ -32,6 +32,11 @@ class PolicyContext:
     allow_localhost: bool = True
     enforcement: Enforcement = Enforcement.DEFAULT
     proxy_ports: ProxyPorts | None = None
+
+    @property
+    def proxied(self) -> frozenset[str]:
+        """The kinds of rules that a proxy enforces."""
+        return self.proxy_ports.kinds if self.proxy_ports is not None else frozenset()
 
     @property
     def scope(self) -> str:

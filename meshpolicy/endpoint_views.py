@@ -217,7 +217,7 @@ class PolicyViews:
         default_deny = any(active.rule.default_deny for active in rules)
         if default_deny:  # the middle tier decides whatever reaches it, so that the Baseline tier is never asked
             rules = tuple(active for active in rules if not active.is_baseline)
-        is_proxied = any(active.rule.http is not None for active in rules)
+        is_proxied = any(active.rule.is_proxied for active in rules)
         if direction is Direction.INGRESS and self._context.allow_localhost and number != _HOST:
             built_in[_HOST] = (LOCALHOST_PAST_PROXY if is_proxied else LOCALHOST,)
         if not forced and not default_deny:

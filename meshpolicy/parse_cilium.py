@@ -125,7 +125,7 @@ def _parse_rule(
         is_ingress=is_ingress,
         is_deny=rule.deny,
         is_host=is_host,
-        has_proxy=document.context.proxy_ports is not None,
+        proxied=document.context.proxied,
     )
     document.problems.extend((*peers.problems, *ports.problems))
     document.warnings.extend((*peers.warnings, *ports.warnings))
@@ -138,10 +138,10 @@ def _parse_rule(
             f"{node.path}.authentication: mutual authentication cannot be enforced yet; "
             "the rule stays denied unless another rule allows it"
         )
-        of_proxy = (spec for specs, _ in ports.proxied for spec in specs)
+        of_proxy = (spec for part in ports.proxied for spec in part.specs)
         every = (*ports.plain, *ports.unenforced, *of_proxy) if ports.is_restricted else None
         return replace(rule, ports=()), replace(rule, ports=every, unenforced=True)
-    looking = tuple(replace(rule, ports=specs, http=http) for specs, http in ports.proxied)
+    looking = tuple(replace(rule, ports=part.specs, http=part.http, dns=part.dns) for part in ports.proxied)
     if not ports.unenforced:
         return rule, *looking
     return rule, *looking, replace(rule, ports=tuple(ports.unenforced), unenforced=True)

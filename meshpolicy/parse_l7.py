@@ -7,11 +7,11 @@ import re
 from typing import Final
 
 from meshpolicy.decode import DocumentNode
+from meshpolicy.dns_name import DnsRules, dns_rule
 from meshpolicy.http_rule import HttpRule, HttpRules, check_expression, parse_header
+from meshpolicy.proxy_ports import DNS, HTTP
 from meshpolicy.rule import L7Rules
 
-DNS: Final = "dns"
-HTTP: Final = "http"
 BUILT_IN_KINDS: Final = (HTTP, "kafka", DNS)
 _NAME_CHARACTERS: Final = re.compile(r"[-a-zA-Z0-9_.]+")
 _PATTERN_CHARACTERS: Final = re.compile(r"[-a-zA-Z0-9_.*]+")
@@ -99,6 +99,11 @@ def http_rules(node: DocumentNode) -> tuple[HttpRules, str]:
         if item.list_of("headerMatches"):
             missing = "a list of http rules with headerMatches"
     return frozenset(found), missing
+
+
+def dns_rules(node: DocumentNode) -> DnsRules:
+    """The names that the checked `rules` allow to ask for. An entry that names nothing allows none."""
+    return frozenset(dns_rule(item.text_of("matchName"), item.text_of("matchPattern")) for item in node.list_of(DNS))
 
 
 def _render(node: DocumentNode) -> str:

@@ -6,19 +6,20 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from meshpolicy.decode import DocumentNode
+from meshpolicy.dns_name import DnsRules
 from meshpolicy.http_rule import HttpRules
 from meshpolicy.icmp import FAMILIES, TYPE_NAMES
-from meshpolicy.parse_l7 import BUILT_IN_KINDS, DNS, HTTP, SECRET_FIELDS, http_rules, parse_l7_rules
+from meshpolicy.parse_l7 import BUILT_IN_KINDS, SECRET_FIELDS, dns_rules, http_rules, parse_l7_rules
 from meshpolicy.port import MAXIMUM_PORT, PORT_PROTOCOLS, PORTLESS_PROTOCOLS, TCP, PortSpec, parse_protocol
+from meshpolicy.proxy_ports import DNS
 from meshpolicy.rule import L7Rules
 
 MAXIMUM_PORTS: Final = 40
 MAXIMUM_ICMP_FIELDS: Final = 40
 MAXIMUM_ICMP_TYPE: Final = 255
-_HTTP_REASON: Final = f"a list of {HTTP} rules"
 _SERVICE_NAME: Final = re.compile(r"(?=.{1,15}$)([a-zA-Z0-9]-?)*[a-zA-Z](-?[a-zA-Z0-9])*")
 _ICMP_NUMBER: Final = re.compile(r"[0-9]{1,3}")
 _PLAIN_NUMBER: Final = re.compile(r"[1-9][0-9]{0,4}")
@@ -34,13 +35,21 @@ _ENVOY_CONFIG_FIELDS: Final = frozenset({"kind", "name"})
 _TLS_FIELDS: Final = frozenset({"secret", "trustedCA", "certificate", "privateKey"})
 
 
+class ProxiedPorts(NamedTuple):
+    """Ports of which a proxy allows some requests, or questions for some names."""
+
+    specs: tuple[PortSpec, ...]
+    http: HttpRules | None = None
+    dns: DnsRules | None = None
+
+
 @dataclass(slots=True)
 class Ports:
     """What toPorts and icmps together say."""
 
     plain: list[PortSpec] = field(default_factory=list)
     unenforced: list[PortSpec] = field(default_factory=list)
-    proxied: list[tuple[tuple[PortSpec, ...], HttpRules]] = field(default_factory=list)
+    proxied: list[ProxiedPorts] = field(default_factory=list)
     l7: list[L7Rules] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -49,7 +58,7 @@ class Ports:
 
 
 def parse_ports(
-    rule: DocumentNode, *, is_ingress: bool, is_deny: bool, is_host: bool, has_proxy: bool = False
+    rule: DocumentNode, *, is_ingress: bool, is_deny: bool, is_host: bool, proxied: frozenset[str] = frozenset()
 ) -> Ports:
     """Read toPorts and icmps of one ingress or egress rule. Raises PolicyError as the reference's validator does."""
     found = Ports()
@@ -61,7 +70,7 @@ def parse_ports(
         if is_deny:
             _parse_deny_rule(port_rule, found)
         else:
-            _parse_port_rule(port_rule, found, is_ingress=is_ingress, is_host=is_host, has_proxy=has_proxy)
+            _parse_port_rule(port_rule, found, is_ingress=is_ingress, is_host=is_host, proxied=proxied)
     for icmp_rule in icmp_rules:
         found.plain.extend(_parse_icmp_rule(icmp_rule, found))
     return found
@@ -72,7 +81,9 @@ def _parse_deny_rule(node: DocumentNode, found: Ports) -> None:
     found.plain.extend(_parse_port_list(node, found))
 
 
-def _parse_port_rule(node: DocumentNode, found: Ports, *, is_ingress: bool, is_host: bool, has_proxy: bool) -> None:
+def _parse_port_rule(
+    node: DocumentNode, found: Ports, *, is_ingress: bool, is_host: bool, proxied: frozenset[str]
+) -> None:
     fields = node.only(_PORT_RULE_FIELDS).mapping()
     if len(fields) == 1 and "ports" in fields:
         found.plain.extend(_parse_port_list(node, found))
@@ -87,12 +98,13 @@ def _parse_port_rule(node: DocumentNode, found: Ports, *, is_ingress: bool, is_h
     if l7 is not None:
         _check_l7(node, l7, specs, has_dns=has_dns, is_host=is_host)
         found.l7.append(l7)
-    reason = _unenforced_reason(node, l7, has_dns=has_dns)
-    if rules is not None and l7 is not None and l7.kind == HTTP and l7.size and has_proxy and reason == _HTTP_REASON:
-        http, reason = http_rules(rules)
+    reason = _reason_of_fields(node)
+    if not reason and rules is not None and l7 is not None and l7.size and l7.kind in proxied and not is_host:
+        made, reason = _proxied(tuple(specs), rules, l7.kind)
         if not reason:
-            found.proxied.append((tuple(specs), http))
+            found.proxied.append(made)
             return
+    reason = reason or _reason_of_rules(l7, has_dns=has_dns)
     if not reason:
         found.plain.extend(specs)
         return
@@ -103,13 +115,26 @@ def _parse_port_rule(node: DocumentNode, found: Ports, *, is_ingress: bool, is_h
     )
 
 
-def _unenforced_reason(node: DocumentNode, l7: L7Rules | None, *, has_dns: bool) -> str:
+def _proxied(specs: tuple[PortSpec, ...], rules: DocumentNode, kind: str) -> tuple[ProxiedPorts, str]:
+    """What a proxy enforces on the ports, and what of it no proxy here can do (empty: nothing)."""
+    if kind == DNS:
+        return ProxiedPorts(specs, dns=dns_rules(rules)), ""
+    http, missing = http_rules(rules)
+    return ProxiedPorts(specs, http), missing
+
+
+def _reason_of_fields(node: DocumentNode) -> str:
     if node.get("listener") is not None:
         return "a listener"
     if node.list_of("serverNames"):
         return "a list of server names"
     if node.get("terminatingTLS") is not None or node.get("originatingTLS") is not None:
         return "TLS interception"
+    return ""
+
+
+def _reason_of_rules(l7: L7Rules | None, *, has_dns: bool) -> str:
+    """Why a port with these rules is denied where no proxy enforces them; empty if it is not."""
     if l7 is None:
         return ""
     if has_dns:  # what allows every name means what its port says

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Entries for a peer of which rules look into requests: all that is said about one key becomes one listener's rules. Pure.
 
-Requests that any rule of the key allows are allowed; a rule of the same key that looks into nothing allows them all, and
-they go through the proxy nevertheless, so that they are seen.
+Requests that any rule of the key allows are allowed, and names alike; a rule of the same key that looks into nothing allows
+them all, and they go through the proxy nevertheless, so that they are seen. A key that rules of two kinds are about is denied.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from meshpolicy.binding import ActiveRule
-from meshpolicy.http_rule import EVERY_REQUEST, HttpRules
+from meshpolicy.dns_name import EVERY_NAME
+from meshpolicy.http_rule import EVERY_REQUEST
 from meshpolicy.mapstate import PolicyEntry, level_of, precedence
 from meshpolicy.port import L4Key
 from meshpolicy.proxy_ports import Listener, ProxyPorts
@@ -22,28 +23,44 @@ KeyedRule = tuple[tuple[L4Key, ...], PolicyEntry, ActiveRule]
 
 def redirect(parts: Iterable[KeyedRule], ports: ProxyPorts) -> Iterator[KeyedRule]:
     """The parts, with an entry for each proxied key in place of those of the rules that look into requests."""
-    requests: dict[L4Key, HttpRules] = {}
+    wanted: dict[L4Key, Listener | None] = {}
     first: dict[L4Key, ActiveRule] = {}
     plain: list[KeyedRule] = []
     for keys, entry, active in parts:
-        http = active.rule.http
-        if http is None:
+        if not active.rule.is_proxied:
             plain.append((keys, entry, active))
             continue
+        made = Listener(active.direction, active.rule.http or frozenset(), active.rule.dns)
         for key in keys:
-            requests[key] = requests.get(key, frozenset()) | http
+            wanted[key] = _united(wanted[key], made) if key in wanted else made
             known = first.get(key)
             if known is None or active.rule.origin < known.rule.origin:
                 first[key] = active
     for keys, entry, _ in plain:
         if not entry.deny and level_of(entry) == Level.NORMAL:
             for key in keys:
-                if key in requests:
-                    requests[key] = frozenset((EVERY_REQUEST,))
+                if (listener := wanted.get(key)) is not None:
+                    wanted[key] = _open(listener)
     yield from plain
-    for key, rules in requests.items():
+    for key, listener in wanted.items():
         active = first[key]
-        yield (key,), redirect_entry(active.rule.origin, ports.port(Listener(active.direction, rules))), active
+        ports.mixed |= listener is None
+        yield (key,), redirect_entry(active.rule.origin, ports.port(listener) if listener is not None else 0), active
+
+
+def _united(one: Listener | None, other: Listener) -> Listener | None:
+    """What allows what either allows; None if they are about different things."""
+    if one is None or (one.names is None) != (other.names is None):
+        return None
+    names = one.names | other.names if one.names is not None and other.names is not None else None
+    return Listener(one.direction, one.rules | other.rules, names)
+
+
+def _open(listener: Listener) -> Listener:
+    """What sees everything and allows it."""
+    if listener.names is not None:
+        return listener._replace(names=frozenset((EVERY_NAME,)))
+    return listener._replace(rules=frozenset((EVERY_REQUEST,)))
 
 
 def redirect_entry(origin: RuleOrigin, port: int) -> PolicyEntry:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from meshpolicy.dns_name import DnsRules
 from meshpolicy.http_rule import HttpRules
 from meshpolicy.reference import Direction
 
@@ -17,24 +18,33 @@ PORTS: Final = 16_000
 """As many as there are; below what kernels choose from and what Kubernetes gives to node ports."""
 
 
+HTTP: Final = "http"
+DNS: Final = "dns"
+PROXIED: Final = frozenset({HTTP, DNS})
+"""The kinds of rules that there are proxies for."""
+
+
 class Listener(NamedTuple):
-    """What one port of the proxy enforces."""
+    """What one port of a proxy enforces: rules about requests, or about the names that may be asked for."""
 
     direction: Direction
-    rules: HttpRules
+    rules: HttpRules = frozenset()
+    names: DnsRules | None = None
 
 
 class ProxyPorts:
     """Ports by listener. A port keeps its meaning, also while nothing uses it, until all of this is made anew.
 
-    `exhausted`: a listener found no port, so that what it was for stays denied.
+    `kinds` of rules have a proxy here. `exhausted`: a listener found no port, so that what it was for stays denied.
+    `mixed`: so do ports that rules of two kinds are about.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: frozenset[str] = PROXIED) -> None:
+        self.kinds = kinds
         self._ports: dict[Listener, int] = {}
         self._listeners: dict[int, Listener] = {}
         self._next = FIRST_PORT
-        self.exhausted = False
+        self.exhausted = self.mixed = False
 
     def restore(self, known: Mapping[int, Listener]) -> None:
         """These ports meant this to an earlier agent."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from meshpolicy.dns_name import DnsRules
 from meshpolicy.http_rule import HttpRules
 from meshpolicy.peer import CidrGroupSelector, CidrSelector, PeerSelector, ServiceSelector
 from meshpolicy.port import PortSpec
@@ -49,12 +50,19 @@ class Rule:
     l7: tuple[L7Rules, ...] = ()
     http: HttpRules | None = None
     """Only these requests, by a proxy; None: whatever is said on the ports."""
+    dns: DnsRules | None = None
+    """Only questions for these names, by a proxy; None: whatever is asked."""
     tier: Tier = Tier.NORMAL
     priority: int = 0
     place: int = 0
     passes: bool = False
     is_host: bool = False
     """The subject is nodes: only the agent's own node is judged by it."""
+
+    @property
+    def is_proxied(self) -> bool:
+        """Whether a proxy looks into what it allows."""
+        return self.http is not None or self.dns is not None
 
     @property
     def is_empty(self) -> bool:

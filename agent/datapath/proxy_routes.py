@@ -16,14 +16,15 @@ from agent.datapath.proxy_marks import PROXY_MARKS, ProxyMark
 _RULE: Final = netlink.MarkRule(priority=9, mark=ProxyMark.TO_PROXY, mask=PROXY_MARKS, table=2005)
 
 
-_EARLY_DEMUX: Final = "net.ipv4.tcp_early_demux"
+_EARLY_DEMUX: Final = ("net.ipv4.tcp_early_demux", "net.ipv4.udp_early_demux")
 
 
 def look_for_no_socket_early() -> str:
     """Packets that come to a proxied pod by the node's routes reach its program. Why they do not, else empty."""
-    if netlink.set_sysctl(_EARLY_DEMUX, "0"):
+    kept = [name for name in _EARLY_DEMUX if not netlink.set_sysctl(name, "0")]
+    if not kept:
         return ""
-    return f"{_EARLY_DEMUX} of this node cannot be set: requests of pods on other nodes of this cluster hang; set it to 0 there"
+    return f"{' and '.join(kept)} of this node cannot be set: requests of pods on other nodes of this cluster hang; set it to 0"
 
 
 def add_proxy_routes() -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from prometheus_client.metrics_core import Metric
@@ -20,6 +20,7 @@ from agent.observe.export import FlowExport
 from agent.observe.flood import HalfOpen
 from agent.observe.flow import FlowMaker, namespaces_of
 from agent.observe.flow_metrics import add_flow_metrics
+from agent.observe.questions import QuestionFlows
 from agent.observe.requests import RequestFlows, with_requests
 from agent.observe.routes import add_flow_routes
 from agent.observe.serving import peers_of, serve_flows
@@ -52,7 +53,7 @@ class ObserveFeature(Feature):
         node_name = qualified_name(core.db.own, core.db.node_name)
         directory = Directory(core.db, rule_origin)
         self._maker = FlowMaker(directory, core.host.wall_ns, node_name, uuid_prefix(os.urandom(10)))
-        self._requests = RequestFlows(directory)
+        self._requests, self._questions = RequestFlows(directory), QuestionFlows(directory)
         self._unreadable_requests = 0
         self.flows = LiveFlows(
             with_requests(self._maker.decode, self._maker.finish), core.settings.flow_ring, node_name
@@ -117,9 +118,18 @@ class ObserveFeature(Feature):
 
     def note_requests(self, records: Iterable[Mapping[str, Any]]) -> None:
         """The node's proxy saw these requests; a record that is none is counted."""
+        self._note(records, self._requests.make)
+
+    def note_questions(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """The node's DNS proxy saw these questions; a record that is none is counted."""
+        self._note(records, self._questions.make)
+
+    def _note(
+        self, records: Iterable[Mapping[str, Any]], make: Callable[[Mapping[str, Any]], Sequence[FlowEntry]]
+    ) -> None:
         for record in records:
             try:
-                entries = self._requests.make(record)
+                entries = make(record)
             except (KeyError, ValueError, TypeError):
                 self._unreadable_requests += 1
             else:

@@ -13,9 +13,10 @@ from agent.datapath import netlink
 from agent.datapath.config import OVERLAY_DEVICE
 from agent.datapath.proxy_routes import look_for_no_socket_early
 from agent.feature import Feature, Tasks, wait_until_listed
+from agent.proxied_endpoints import ports_in_use
 from agent.proxy.access_log import AccessLog
 from agent.proxy.envoy_config import ACCESS_LOG, LISTENERS, listeners_file
-from agent.proxy.listening import listening_ports, ports_in_use, read_ports, write_ports
+from agent.proxy.listening import listening_ports, read_ports, write_ports
 from agent.proxy.process import EnvoyProcess, directory_of
 from meshapi.agent import NOT_ENFORCED
 from meshkit.atomic import write_atomic
@@ -23,7 +24,7 @@ from meshkit.backoff import Backoff
 from meshkit.health import Health
 from meshkit.supervise import supervise
 from meshkit.wake import Wake, wait_for_ring
-from meshpolicy.proxy_ports import Listener, ProxyPorts
+from meshpolicy.proxy_ports import HTTP, Listener, ProxyPorts
 
 _PORTS: Final = "ports.json"
 _SMALLEST_MTU: Final = 1280
@@ -35,7 +36,8 @@ _PATIENCE_S: Final = 1.5
 _FIRST_DELAY_S: Final = 0.1
 _LONGEST_DELAY_S: Final = 1.0
 _COMPONENT: Final = "proxy"
-_EXHAUSTED: Final = "there are more different sets of HTTP rules than ports of the proxy: what is beyond them is denied"
+_EXHAUSTED: Final = "there are more different sets of rules than ports of the proxies: what is beyond them is denied"
+_MIXED: Final = "rules about HTTP and about DNS names are for one port of one peer: it is denied"
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +92,8 @@ class ProxyFeature(Feature):
         found = [f"{NOT_ENFORCED}proxy: {reason}" for reason in sorted(set(self.failures.values()))]
         if self._ports is not None and self._ports.exhausted:
             found.append(f"{NOT_ENFORCED}{_EXHAUSTED}")
+        if self._ports is not None and self._ports.mixed:
+            found.append(f"{NOT_ENFORCED}{_MIXED}")
         if self._obstacle:
             found.append(f"proxy: {self._obstacle}")
         return found
@@ -134,7 +138,7 @@ class ProxyFeature(Feature):
         await wait_until_listed(verdicts, endpoints)
         while True:
             rung = verdicts.changed.count
-            self._users = ports_in_use(verdicts.rows())
+            self._users = ports_in_use(verdicts.rows(), ports, HTTP)
             wanted = {port: made for port in self._users if (made := ports.listener(port)) is not None}
             try:
                 self._write(wanted)

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
 from agent.datapath.proxy_marks import PROXY_ADDRESS
-from agent.tables import EndpointVerdicts
 from meshkit.atomic import write_atomic
 from meshpolicy import Direction
 from meshpolicy.http_rule import HttpRule
@@ -20,19 +19,6 @@ from meshpolicy.proxy_ports import Listener
 _SOCKETS: Final = Path("/proc/thread-self/net/tcp")
 _LISTEN: Final = "0A"
 """Of the fourth column. Source: Documentation/networking/proc_net_tcp.rst of the kernel."""
-
-
-def ports_in_use(rows: Iterable[EndpointVerdicts]) -> dict[int, set[str]]:
-    """Ports that policy entries name, and the addresses of the endpoints whose entries do."""
-    found: dict[int, set[str]] = {}
-    for row in rows:
-        for direction in Direction:
-            side = row.policy.side(direction)
-            for group in side.groups.values() if side.is_proxied else ():
-                for entry in group.values():
-                    if entry.proxy_port:
-                        found.setdefault(entry.proxy_port, set()).add(row.endpoint.address)
-    return found
 
 
 def listening_ports() -> set[int]:

@@ -41,20 +41,37 @@ inlined void note_proxy(const struct __sk_buff *skb, struct packet *p)
 		p->by_proxy = BY_PROXY | BY_PROXY_JUDGED;
 }
 
+/* The packet's own two ends, as a socket that it is for has them the other way round. */
+inlined void ends_of(struct bpf_sock_tuple *ends, const struct packet *p)
+{
+	__builtin_memset(ends, 0, sizeof(*ends));
+	ends->ipv4.saddr = p->source;
+	ends->ipv4.daddr = p->destination;
+	ends->ipv4.sport = p->source_port;
+	ends->ipv4.dport = p->destination_port;
+}
+
+/* Has the socket both ends, so that it takes nothing of anybody else? One of UDP that is not connected is closed. */
+inlined int is_connected(const struct bpf_sock *found)
+{
+	return found->state != BPF_TCP_LISTEN && found->state != BPF_TCP_CLOSE;
+}
+
 /* Did the proxy open a connection in the name of the packet's receiver, which this packet belongs to? */
 apart int is_of_upstream(struct __sk_buff *skb, const struct packet *p)
 {
-	struct bpf_sock_tuple ends = {};
-	if (!p || p->protocol != PROTO_TCP)
+	struct bpf_sock_tuple ends;
+	struct bpf_sock *found;
+	if (!p || (p->protocol != PROTO_TCP && p->protocol != PROTO_UDP))
 		return 0;
-	ends.ipv4.saddr = p->source;
-	ends.ipv4.daddr = p->destination;
-	ends.ipv4.sport = p->source_port;
-	ends.ipv4.dport = p->destination_port;
-	struct bpf_sock *found = bpf_sk_lookup_tcp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
+	ends_of(&ends, p);
+	if (p->protocol == PROTO_TCP)
+		found = bpf_sk_lookup_tcp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
+	else
+		found = bpf_sk_lookup_udp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
 	if (!found)
 		return 0;
-	int is_upstream = found->state != BPF_TCP_LISTEN && (found->mark & PROXY_MARKS) == MARK_EGRESS_UPSTREAM;
+	int is_upstream = is_connected(found) && (found->mark & PROXY_MARKS) == MARK_EGRESS_UPSTREAM;
 	bpf_sk_release(found);
 	return is_upstream;
 }
@@ -77,12 +94,23 @@ inlined int is_proxys(const struct bpf_sock *found, const struct packet *p)
 	return (found->mark & PROXY_MARKS) == (p->direction == INGRESS ? MARK_INGRESS_REPLY : MARK_EGRESS_REPLY);
 }
 
+/* The socket that asked in the receiver's name, else the one at the port. */
 inlined int assign_datagram(struct __sk_buff *skb, const struct packet *p, __be16 port)
 {
-	struct bpf_sock_tuple ends = {};
+	struct bpf_sock_tuple ends;
+	ends_of(&ends, p);
+	struct bpf_sock *found = bpf_sk_lookup_udp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
+	if (found) {
+		if (is_connected(found) && (found->mark & PROXY_MARKS) == MARK_EGRESS_UPSTREAM)
+			return hand_over(skb, found);
+		bpf_sk_release(found);
+	}
+	if (port == ONLY_ITS_SOCKET)
+		return DROP_NO_SOCKET;
+	__builtin_memset(&ends, 0, sizeof(ends));
 	ends.ipv4.daddr = PROXY_ADDRESS;
 	ends.ipv4.dport = port;
-	struct bpf_sock *found = bpf_sk_lookup_udp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
+	found = bpf_sk_lookup_udp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
 	if (!found)
 		return DROP_NO_SOCKET;
 	if (is_proxys(found, p))
@@ -94,11 +122,8 @@ inlined int assign_datagram(struct __sk_buff *skb, const struct packet *p, __be1
 /* A connection that the stack has, also one that it is about to forget if this packet does not open another one. */
 inlined int assign_connection(struct __sk_buff *skb, const struct packet *p, __be16 port)
 {
-	struct bpf_sock_tuple ends = {};
-	ends.ipv4.saddr = p->source;
-	ends.ipv4.daddr = p->destination;
-	ends.ipv4.sport = p->source_port;
-	ends.ipv4.dport = p->destination_port;
+	struct bpf_sock_tuple ends;
+	ends_of(&ends, p);
 	struct bpf_sock *found = bpf_skc_lookup_tcp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
 	if (found) {
 		__u32 state = found->state;

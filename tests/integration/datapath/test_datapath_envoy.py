@@ -21,11 +21,12 @@ import pytest
 
 from agent.datapath.config import AttachMode
 from agent.datapath.layout import Direction, EndpointFlag, PolicyKey, PolicyValue
+from agent.lasting_process import LARGEST_FILE_BYTES, ProcessEndedError
 from agent.proxy.access_log import LONGEST_BYTES, AccessLog
 from agent.proxy.binary import find_envoy
 from agent.proxy.envoy_config import ACCESS_LOG, LISTENERS, listeners_file
 from agent.proxy.listening import listening_ports
-from agent.proxy.process import LARGEST_FILE_BYTES, EnvoyEndedError, EnvoyProcess
+from agent.proxy.process import EnvoyProcess
 from meshkit.atomic import write_atomic
 from meshpolicy import Direction as PolicyDirection
 from meshpolicy.http_rule import HttpRule
@@ -95,7 +96,7 @@ class Envoy:
         self.process = EnvoyProcess(path, directory, POD_MTU)
 
     def run(self) -> None:
-        with inside(self._node.namespace), contextlib.suppress(EnvoyEndedError):
+        with inside(self._node.namespace), contextlib.suppress(ProcessEndedError):
             asyncio.run(self.process.run())
 
     def start(self) -> threading.Thread:

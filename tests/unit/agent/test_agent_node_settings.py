@@ -12,6 +12,8 @@ from agent.datapath.proxy_routes import look_for_no_socket_early
 from meshapi import installed
 from tests.unit.cli.test_manifests import container
 
+NAMES = ("tcp_early_demux", "udp_early_demux")
+
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -22,27 +24,33 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put(folder: Path, *, value: str = "1") -> Path:
-    path = folder / "ipv4" / "tcp_early_demux"
-    path.parent.mkdir(parents=True)
-    path.write_text(f"{value}\n")
+    path = folder / "ipv4"
+    path.mkdir(parents=True)
+    for name in NAMES:
+        (path / name).write_text(f"{value}\n")
     return path
+
+
+def values(folder: Path) -> set[str]:
+    return {(folder / name).read_text() for name in NAMES}
 
 
 def test_the_nodes_settings_are_written_where_the_pod_has_them(settings: Path) -> None:
     read_only, mounted = put(settings / "sys" / "net"), put(settings / "net")
     assert look_for_no_socket_early() == ""
-    assert (read_only.read_text(), mounted.read_text()) == ("1\n", "0")
+    assert (values(read_only), values(mounted)) == ({"1\n"}, {"0"})
 
 
 def test_without_the_mount_they_are_written_where_the_kernel_has_them(settings: Path) -> None:
     path = put(settings / "sys" / "net")
     assert look_for_no_socket_early() == ""
-    assert path.read_text() == "0"
+    assert values(path) == {"0"}
 
 
 def test_what_hangs_is_said_where_nothing_can_be_written(settings: Path) -> None:
-    assert "net.ipv4.tcp_early_demux of this node cannot be set: requests of pods on other nodes" in (
-        look_for_no_socket_early()
+    assert (
+        "net.ipv4.tcp_early_demux and net.ipv4.udp_early_demux of this node cannot be set: requests of pods on other nodes"
+        in (look_for_no_socket_early())
     )
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.proxy.listening import ports_in_use, read_ports, write_ports
+from agent.proxied_endpoints import ports_in_use
+from agent.proxy.listening import read_ports, write_ports
 from agent.tables import Endpoint, EndpointVerdicts
 from meshpolicy import Direction
 from meshpolicy.http_rule import HttpRule
-from meshpolicy.proxy_ports import FIRST_PORT, Listener, ProxyPorts
+from meshpolicy.proxy_ports import DNS, FIRST_PORT, HTTP, Listener, ProxyPorts
 from tests.unit.meshpolicy.policy_world import SERVER, build, policy, port
 
 RULES = frozenset((HttpRule("GET", "/a", "h", (("x-one", None), ("x-two", "b"))), HttpRule()))
@@ -31,8 +32,10 @@ def test_ports_that_cannot_be_read_are_given_anew(tmp_path: Path, content: bytes
 
 
 def test_the_ports_that_policies_name_are_in_use() -> None:
-    engine = build(proxy_ports=ProxyPorts())
+    ports = ProxyPorts()
+    engine = build(proxy_ports=ports)
     engine.set_policy(policy(engine, ingress=[{"toPorts": port("80", rules={"http": [{"method": "GET"}]})}]))
     endpoint = Endpoint("10.1.0.5", 7, 9, "", "", int(SERVER), "default", "server")
     row = EndpointVerdicts(endpoint, engine.endpoint_policy(SERVER))
-    assert ports_in_use([row]) == {FIRST_PORT: {"10.1.0.5"}}
+    assert ports_in_use([row], ports, HTTP) == {FIRST_PORT: {"10.1.0.5"}}
+    assert ports_in_use([row], ports, DNS) == {}

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The DNS proxy as a feature: it runs, has the rules that policy entries name, and what it tells is heard."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from agent.answered_names import NameListener
+from agent.core import Core
+from agent.datapath.proxy_routes import look_for_no_socket_early
+from agent.dns.process import DnsProcess, directory_of
+from agent.dns.proxy_link import ProxyLink, Said
+from agent.dns.rule_file import RULES, decode_rules, encode_rules
+from agent.feature import Feature, Tasks, wait_until_listed
+from agent.metric import PREFIX
+from agent.proxied_endpoints import ports_in_use
+from meshapi.agent import NOT_ENFORCED
+from meshkit.atomic import write_atomic
+from meshkit.backoff import Backoff
+from meshkit.health import Health
+from meshkit.supervise import supervise
+from meshkit.wake import Wake, wait_for_ring
+from meshpolicy import Direction
+from meshpolicy.dns_name import DnsRules
+from meshpolicy.proxy_ports import DNS, Listener, ProxyPorts
+
+_READABLE: Final = 0o644
+_LOOK_S: Final = 0.25
+_CALM_S: Final = 5.0
+_PATIENCE_S: Final = 1.5
+_FIRST_DELAY_S: Final = 0.05
+_LONGEST_DELAY_S: Final = 1.0
+_COMPONENT: Final = "dns proxy"
+
+log = logging.getLogger(__name__)
+
+
+class DnsFeature(Feature):
+    """Does nothing where lists of names have no proxy (`ports`).
+
+    `names` hears answers before pods do. `failures` are the addresses of endpoints of which a port has no listener, with the
+    reason; `on_change` is called when they are others, `on_questions` with records of questions.
+    """
+
+    name = "dns"
+
+    def __init__(
+        self,
+        core: Core,
+        ports: ProxyPorts | None,
+        names: NameListener | None,
+        on_change: Callable[[], None],
+        on_questions: Callable[[Sequence[Mapping[str, Any]]], None],
+    ) -> None:
+        self._core, self._on_change = core, on_change
+        self._ports = ports if ports is not None and DNS in ports.kinds else None
+        self._directory = directory_of(core.settings)
+        self._process = DnsProcess(self._directory)
+        self._look = Wake()
+        self._link = ProxyLink(self._directory, names, on_questions, self._look.set)
+        self._written: bytes | None = None
+        self._problem = self._obstacle = ""
+        self._users: Mapping[int, set[str]] = {}
+        self._missing_since_s: float | None = None
+        self.failures: Mapping[str, str] = {}
+
+    def restore(self) -> int:
+        if self._ports is not None:
+            with contextlib.suppress(OSError, ValueError):  # then ports are given anew
+                known = decode_rules((self._directory / RULES).read_bytes())
+                self._ports.restore({port: Listener(Direction.EGRESS, names=names) for port, names in known.items()})
+        return 0
+
+    def tasks(self) -> Tasks:
+        if self._ports is None:
+            return {}
+        return {
+            "dns rules": self._follow(self._ports),
+            "dns process": self._keep(),
+            "dns link": self._connect(),
+            "dns watch": self._watch(),
+        }
+
+    def problems(self) -> Sequence[str]:
+        found = [f"{NOT_ENFORCED}dns: {reason}" for reason in sorted(set(self.failures.values()))]
+        return [*found, f"dns: {self._obstacle}"] if self._obstacle else found
+
+    def check_health(self, health: Health) -> None:
+        if self._ports is None:
+            return
+        if self.failures:
+            first = min(self.failures)
+            health.degraded(_COMPONENT, f"{len(self.failures)} pods cannot ask for names; {self.failures[first]}")
+        elif self._obstacle:
+            health.degraded(_COMPONENT, self._obstacle)
+        else:
+            health.ok(_COMPONENT)
+
+    def metrics(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(
+            f"{PREFIX}_dns_queries",
+            "queries that the DNS proxy got, and what was wrong, by outcome",
+            labels=("outcome",),
+        )
+        for outcome, count in sorted(self._link.said.counts.items()):
+            family.add_metric([outcome], count)
+        yield family
+
+    async def _keep(self) -> None:
+        """It runs from the first list of names on, and again within a second when it ended."""
+        while not self._users:
+            await self._look.wait()
+
+        async def run() -> None:
+            self._obstacle = look_for_no_socket_early()
+            self._process.prepare()
+            self._look.set()
+            await self._process.run()
+
+        def note(exc: BaseException, _delay_s: float) -> None:
+            self._problem = str(exc)
+            self._look.set()
+
+        backoff = Backoff(_FIRST_DELAY_S, _LONGEST_DELAY_S, self._core.outside.rng)
+        await supervise("dns proxy", run, backoff=backoff, clock=self._core.clock, on_failure=note)
+
+    async def _connect(self) -> None:
+        """Once it runs, and again whenever the connection ends."""
+        while not self._users:
+            await self._look.wait()
+        backoff = Backoff(_FIRST_DELAY_S, _LOOK_S, self._core.outside.rng)
+        await supervise("dns link", self._link.run, backoff=backoff, clock=self._core.clock)
+
+    async def _follow(self, ports: ProxyPorts) -> None:
+        """Rules of an earlier agent stay until this one knows all policies."""
+        verdicts, endpoints = self._core.db.verdicts, self._core.db.endpoints
+        await wait_until_listed(verdicts, endpoints)
+        while True:
+            rung = verdicts.changed.count
+            users = ports_in_use(verdicts.rows(), ports, DNS)
+            names = {port: listener.names for port in users if (listener := ports.listener(port)) is not None}
+            try:
+                self._write({port: found for port, found in names.items() if found is not None})
+            except OSError as exc:
+                self._problem = f"the rules cannot be written: {exc}"
+                log.warning("rules of the DNS proxy are not written", extra={"error": str(exc)})
+                await self._core.clock.sleep(_LONGEST_DELAY_S)
+                continue
+            self._users = users
+            self._look.set()
+            await verdicts.changed.wait(rung)
+
+    def _write(self, rules: Mapping[int, DnsRules]) -> None:
+        path, data = self._directory / RULES, encode_rules(rules)
+        if data == self._written or not (rules or path.exists()):
+            return
+        self._process.prepare()
+        write_atomic(path, data, _READABLE)
+        self._written = data
+        self._link.rules_changed()
+
+    async def _watch(self) -> None:
+        """Ports that nobody listens on are told once the proxy had time to open them."""
+        clock = self._core.clock
+        while True:
+            rung = self._look.count
+            said = self._link.said
+            missing = set(self._users) - said.listening
+            if not missing:
+                self._missing_since_s, self._problem = None, ""
+            elif self._missing_since_s is None:
+                self._missing_since_s = clock.monotonic()
+            is_late = self._missing_since_s is not None and clock.monotonic() - self._missing_since_s >= _PATIENCE_S
+            self._set_failures(missing if is_late else set(), said)
+            await wait_for_ring(self._look, rung, _LOOK_S if missing else _CALM_S if self._users else None, clock)
+
+    def _set_failures(self, missing: set[int], said: Said) -> None:
+        words = self._problem or next(iter(said.closed.values()), "the DNS proxy does not answer")
+        reason = f"its lists of DNS names have no listener, so that their ports are closed: {words}"
+        found = dict.fromkeys(sorted({a for port in missing for a in self._users.get(port, ())}), reason)
+        if found != self.failures:
+            self.failures = found
+            self._on_change()

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What agent and DNS proxy say to each other, a line of JSON each, over a socket that the proxy listens on.
+
+Shapes. To the agent: {"answer": number, "endpoint": address, "name": name, "addresses": [[address, seconds], ...]},
+{"flows": [record, ...], "counts": {reason: number}, "closed": {port: reason}}. To the proxy: {"installed": number} when the
+policy entries for that answer are there, {"read": true} when the file of rules is another. Only processes of the proxy's
+own first user can open the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from agent.answered_names import AnsweredAddress
+from agent.dns.judge import AskedQuestion
+from agent.dns.message import ServerAnswer
+
+SOCKET: Final = "link.sock"
+LONGEST_LINE: Final = 4 << 20
+MOST_KEPT: Final = 10_000
+"""Addresses of names that are kept for the agent while it is away."""
+MOST_RECORDS: Final = 4096
+_MOST_UNSENT_BYTES: Final = 4 << 20
+_FLUSH_S: Final = 0.05
+
+
+class AgentLink:
+    """The proxy's side. `changed`: called when the file of rules is another; `monotonic` and `wall_ns` read the clocks."""
+
+    def __init__(self, changed: Callable[[], None], monotonic: Callable[[], float], wall_ns: Callable[[], int]) -> None:
+        self._changed, self._monotonic, self._wall_ns = changed, monotonic, wall_ns
+        self._agent: asyncio.StreamWriter | None = None
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._number = 0
+        self._kept: dict[tuple[str, str, str], float] = {}
+        self._records: deque[Mapping[str, Any]] = deque(maxlen=MOST_RECORDS)
+        self.state: Callable[[], Mapping[str, Any]] = dict
+        self._told: Mapping[str, Any] = {}
+
+    def tell(self, endpoint: str, name: str, addresses: Sequence[AnsweredAddress]) -> asyncio.Future[None] | None:
+        """Done when the agent has installed what follows; without an agent it is kept for the next one, and None."""
+        if self._agent is None or self._agent.transport.get_write_buffer_size() > _MOST_UNSENT_BYTES:
+            self._keep(endpoint, name, addresses)
+            return None
+        self._number += 1
+        made: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[self._number] = made
+        self._send({"answer": self._number, "endpoint": endpoint, "name": name, "addresses": addresses})
+        return made
+
+    def record(self, asked: AskedQuestion, answer: ServerAnswer | None, rcode: int) -> None:
+        """A query was refused, or answered with this."""
+        query = asked.query
+        self._records.append(
+            {
+                "began_ns": asked.began_ns,
+                "latency_ns": self._wall_ns() - asked.began_ns,
+                "client": asked.client,
+                "server": asked.server,
+                "port": asked.port,
+                "protocol": asked.protocol,
+                "name": query.name,
+                "type": query.type_text,
+                "refused": answer is None,
+                "rcode": rcode,
+                "addresses": [a.address for a in answer.addresses] if answer else [],
+                "ttl_s": min((a.ttl_s for a in answer.addresses), default=0) if answer else 0,
+                "aliases": answer.aliases if answer else [],
+                "types": answer.types if answer else [],
+            }
+        )
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """An agent is there: the last one that came is the one that is told."""
+        if self._agent is not None:
+            self._agent.close()
+        self._agent, self._told = writer, {}
+        self._send_kept()
+        try:
+            while line := await reader.readline():
+                self._hear(orjson.loads(line))
+        except (OSError, ValueError):
+            pass
+        finally:
+            writer.close()
+            if self._agent is writer:
+                self._agent = None
+                self._stop_waiting()
+
+    async def flush(self) -> None:
+        """Sends records and state as they come, until cancelled."""
+        while True:
+            await asyncio.sleep(_FLUSH_S)
+            state = self.state()
+            if self._agent is None or (not self._records and state == self._told):
+                continue
+            if self._agent.transport.get_write_buffer_size() <= _MOST_UNSENT_BYTES:
+                self._send({"flows": list(self._records), **state})
+                self._records.clear()
+                self._told = state
+
+    def _hear(self, said: Mapping[str, Any]) -> None:
+        if said.get("read"):
+            self._changed()
+        done = self._waiting.pop(said.get("installed", 0), None)
+        if done is not None and not done.done():
+            done.set_result(None)
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        assert self._agent is not None
+        self._agent.write(orjson.dumps(message, option=orjson.OPT_PASSTHROUGH_SUBCLASS, default=list) + b"\n")
+
+    def _stop_waiting(self) -> None:
+        for done in self._waiting.values():
+            if not done.done():
+                done.set_result(None)
+        self._waiting.clear()
+
+    def _keep(self, endpoint: str, name: str, addresses: Sequence[AnsweredAddress]) -> None:
+        now = self._monotonic()
+        for found in addresses:
+            key = (endpoint, name, found.address)
+            self._kept.pop(key, None)
+            self._kept[key] = now + found.ttl_s
+        while len(self._kept) > MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+
+    def _send_kept(self) -> None:
+        now = self._monotonic()
+        kept, self._kept = self._kept, {}
+        by_answer: dict[tuple[str, str], list[AnsweredAddress]] = {}
+        for (endpoint, name, address), until in kept.items():
+            by_answer.setdefault((endpoint, name), []).append(AnsweredAddress(address, max(0, int(until - now))))
+        for (endpoint, name), addresses in by_answer.items():
+            self.tell(endpoint, name, addresses)

@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The DNS proxy between pods and a real server: which names are answered, by whom, and what of strange messages goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dnslib import EDNS0, DNSRecord
+
+from agent.answered_names import AnsweredAddress
+from agent.datapath.config import AttachMode
+from agent.datapath.flow_layout import EventType
+from agent.datapath.layout import Direction, EndpointFlag, IpcacheKey, IpcacheValue, PolicyKey, PolicyValue
+from agent.datapath.proxy_routes import look_for_no_socket_early
+from agent.datapath.reasons import Reason
+from agent.dns.judge import Count
+from agent.dns.process import DnsProcess
+from agent.dns.proxy_link import LinkError, ProxyLink
+from agent.dns.rule_file import RULES, encode_rules
+from agent.lasting_process import ProcessEndedError
+from meshkit.atomic import write_atomic
+from meshpolicy.dns_name import DnsRules, dns_rule
+from tests.integration.datapath.datapath_topology import Node, Pod, Topology, drain_events
+from tests.packet.datapath_host import inside
+from tests.support.leftovers import own_name
+from tests.support.name_server import MANY, MANY_ADDRESSES, Forgery, NameServer
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.parametrize("mesh", [(AttachMode.TCX, True)], indirect=True, scope="module"),
+]
+PORT = 14053
+VIP = "172.20.1.53"
+TCP, UDP = 6, 17
+NAMES = frozenset((dns_rule("google.com"), dns_rule(match_pattern="*.example.com")))
+REFUSED, NOERROR, SERVFAIL = 5, 0, 2
+
+
+def wait_until(what: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """It is so, or the test fails."""
+    deadline = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+class DnsNode:
+    """What an agent does for the DNS proxy of a node: it keeps the process, and hears what that tells."""
+
+    def __init__(self, node: Node, directory: Path) -> None:
+        self._node, self._directory = node, directory
+        self.process = DnsProcess(directory)
+        self.answers: list[tuple[str, str, tuple[AnsweredAddress, ...]]] = []
+        self.questions: list[Mapping[str, Any]] = []
+        self.delay_s = 0.0
+        self.link = ProxyLink(directory, self, self.questions.extend, lambda: None)
+
+    async def learn(self, endpoint: str, name: str, addresses: Sequence[AnsweredAddress]) -> None:
+        self.answers.append((endpoint, name, tuple(addresses)))
+        await asyncio.sleep(self.delay_s)
+
+    def write(self, names: DnsRules = NAMES) -> None:
+        write_atomic(self._directory / RULES, encode_rules({PORT: names}), 0o644)
+
+    @contextlib.contextmanager
+    def linked(self) -> Iterator[None]:
+        """As long as an agent runs."""
+        loop = asyncio.new_event_loop()
+
+        async def follow() -> None:
+            while True:
+                with contextlib.suppress(OSError, LinkError):
+                    await self.link.run()
+                await asyncio.sleep(0.02)
+
+        task = loop.create_task(follow())
+
+        def run() -> None:
+            with contextlib.suppress(asyncio.CancelledError):
+                loop.run_until_complete(task)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            wait_until(lambda: PORT in self.link.said.listening)
+            yield
+        finally:
+            loop.call_soon_threadsafe(task.cancel)
+            thread.join(5)
+            loop.close()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """As long as the process runs."""
+
+        def run() -> None:
+            with inside(self._node.namespace), contextlib.suppress(ProcessEndedError):
+                asyncio.run(self.process.run())
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield
+        finally:
+            self.process.end()
+            thread.join(10)
+
+
+@pytest.fixture
+def dns(clean: Topology) -> Iterator[DnsNode]:
+    """On the first node; a process and an agent are there."""
+    with tempfile.TemporaryDirectory(dir="/run", prefix=own_name("dns")) as parent:  # where nobody may enter
+        made = DnsNode(clean.nodes[0], Path(parent) / "dns")
+        made.process.prepare()
+        made.write()
+        with made.running(), made.linked():
+            yield made
+
+
+def _redirect(node: Node, pod: Pod) -> None:
+    entries = [
+        (PolicyKey(pod.endpoint_id, Direction.EGRESS, 0), PolicyValue(False, 1, 1)),
+        *(
+            (PolicyKey(pod.endpoint_id, Direction.EGRESS, 0, protocol, 53, 16), PolicyValue(False, 2, 2, PORT))
+            for protocol in (TCP, UDP)
+        ),
+    ]
+    node.maps.policy.update(entries)
+    node.endpoint(pod, EndpointFlag.ENFORCE_EGRESS)
+    with inside(node.namespace):
+        assert look_for_no_socket_early() == ""
+
+
+def _place(mesh: Topology, where: str) -> tuple[Pod, Node, Pod]:
+    client, node = mesh.nodes[0].pods[0], mesh.nodes[0]
+    other = {"local": node, "routed": mesh.nodes[1], "tunnel": mesh.nodes[2]}[where]
+    server = other.pods[1]
+    if where == "routed":
+        for here, pod in ((node, server), (other, client)):
+            here.maps.ipcache.update([(IpcacheKey(pod.address), IpcacheValue(pod.identity, cluster_id=here.cluster))])
+    return client, node, server
+
+
+@pytest.fixture(autouse=True)
+def _routes(mesh: Topology) -> Iterator[None]:
+    """What the tests say of routes is forgotten after each."""
+    yield
+    for node in mesh.nodes:
+        node.maps.ipcache.update(mesh.ipcache_for(node))
+
+
+@contextlib.contextmanager
+def _served(pod: Pod, forgery: Forgery = Forgery.NONE) -> Iterator[NameServer]:
+    with inside(pod.namespace):
+        server = NameServer(forgery)
+    with server.running():
+        yield server
+
+
+def _ask(pod: Pod, server: str, name: str, kind: str = "A", timeout_s: float = 3.0, size: int = 0) -> DNSRecord:
+    question = DNSRecord.question(name, kind)
+    if size:
+        question.add_ar(EDNS0(udp_len=size))
+    with pod.datagram(timeout_s) as made:
+        made.connect((server, 53))
+        made.send(question.pack())
+        answer = DNSRecord.parse(made.recv(65535))
+    assert answer.header.id == question.header.id
+    return answer
+
+
+def _ask_by_tcp(made: socket.socket, name: str) -> DNSRecord:
+    packed = DNSRecord.question(name).pack()
+    made.sendall(struct.pack("!H", len(packed)) + packed)
+    found = b""
+    while len(found) < 2 or len(found) < 2 + struct.unpack("!H", found[:2])[0]:
+        more = made.recv(65536)
+        assert more
+        found += more
+    return DNSRecord.parse(found[2:])
+
+
+def _addresses(answer: DNSRecord) -> list[str]:
+    return [str(record.rdata) for record in answer.rr if record.rtype in (1, 28)]
+
+
+@pytest.mark.parametrize("where", ["local", "routed", "tunnel"])
+def test_names_that_rules_name_are_answered_and_others_refused(clean: Topology, dns: DnsNode, where: str) -> None:
+    client, node, server = _place(clean, where)
+    _redirect(node, client)
+    with _served(server) as names:
+        assert _addresses(_ask(client, server.address, "google.com")) == ["203.0.113.7"]
+        assert _ask(client, server.address, "github.com").header.rcode == REFUSED
+        assert _ask(client, server.address, "www.Example.COM").header.rcode == NOERROR
+        assert names.asked == [(client.address, "google.com."), (client.address, "www.Example.COM.")]
+    assert dns.answers[0] == (client.address, "google.com.", (AnsweredAddress("203.0.113.7", 60),))
+    wait_until(lambda: len(dns.questions) == 3)
+    assert [(q["name"], q["refused"]) for q in dns.questions] == [
+        ("google.com.", False),
+        ("github.com.", True),
+        ("www.example.com.", False),
+    ]
+    assert dns.link.said.counts == {Count.ALLOWED: 2, Count.REFUSED: 1}
+
+
+def test_the_answer_comes_from_the_address_that_was_asked(clean: Topology, dns: DnsNode) -> None:
+    client, node, server = _place(clean, "local")
+    clean.service(VIP, [server], UDP)
+    port = 5353  # of a pod's server behind the service
+    entries = [(PolicyKey(client.endpoint_id, Direction.EGRESS, 0, UDP, port, 16), PolicyValue(False, 2, 2, PORT))]
+    _redirect(node, client)
+    node.maps.policy.update(entries)
+    with client.datagram() as made:
+        made.connect((VIP, 80))
+        made.send(DNSRecord.question("github.com").pack())
+        assert DNSRecord.parse(made.recv(512)).header.rcode == REFUSED
+
+
+def test_aliases_lead_to_addresses_of_both_families(clean: Topology, dns: DnsNode) -> None:
+    client, node, server = _place(clean, "local")
+    _redirect(node, client)
+    with _served(server):
+        assert _addresses(_ask(client, server.address, "www.example.com")) == ["203.0.113.8"]
+        assert _addresses(_ask(client, server.address, "www.example.com", "AAAA")) == ["2001:db8::8"]
+        assert _ask(client, server.address, "none.example.com").header.rcode == 3
+    assert [found for _, name, found in dns.answers if name == "www.example.com."] == [
+        (AnsweredAddress("203.0.113.8", 20),),
+        (AnsweredAddress("2001:db8::8", 10),),
+    ]
+
+
+def test_large_answers_are_cut_off_by_udp_and_whole_by_tcp(clean: Topology, dns: DnsNode) -> None:
+    client, node, server = _place(clean, "tunnel")
+    _redirect(node, client)
+    with _served(server) as names:
+        assert _ask(client, server.address, MANY, size=4096).header.tc
+        with client.connect(server.address, 53) as made:
+            assert _addresses(_ask_by_tcp(made, MANY)) == MANY_ADDRESSES
+            assert _ask_by_tcp(made, "github.com").header.rcode == REFUSED
+            assert _addresses(_ask_by_tcp(made, "google.com")) == ["203.0.113.7"]
+        assert {address for address, _ in names.asked} == {client.address}
+    assert len(dns.answers[-2][2]) == len(MANY_ADDRESSES)
+
+
+@pytest.mark.parametrize(
+    ("forgery", "rcode", "count"),
+    [
+        (Forgery.OTHER_ID, NOERROR, Count.FOREIGN_ANSWER),
+        (Forgery.OTHER_NAME, NOERROR, Count.FOREIGN_ANSWER),
+        (Forgery.LOOP, SERVFAIL, Count.MALFORMED_ANSWER),
+        (Forgery.CUT, SERVFAIL, Count.MALFORMED_ANSWER),
+        (Forgery.OTHER_OWNER, NOERROR, Count.ALLOWED),
+    ],
+)
+def test_what_servers_must_not_answer_opens_nothing(
+    clean: Topology, dns: DnsNode, forgery: Forgery, rcode: int, count: str
+) -> None:
+    client, node, server = _place(clean, "local")
+    _redirect(node, client)
+    with _served(server, forgery):
+        assert _ask(client, server.address, "google.com").header.rcode == rcode
+    assert {a.address for _, _, found in dns.answers for a in found} <= {"203.0.113.7"}
+    wait_until(lambda: dns.link.said.counts.get(count, 0) > 0)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        struct.pack("!6H", 7, 0x0100, 1, 0, 0, 0) + b"\xc0\x0c\0\1\0\1",
+        struct.pack("!6H", 7, 0x0100, 2, 0, 0, 0) + b"\6google\3com\0\0\1\0\1\6github\3com\0\0\1\0\1",
+        struct.pack("!6H", 7, 0x0100, 1, 0, 0, 0) + b"\6google\3com\0\0\1\0\1" + b"more",
+        struct.pack("!6H", 7, 0x0100, 1, 0, 0, 0) + b"\x3f" + b"a" * 63 * 5,
+        b"\0" * 5,
+    ],
+)
+def test_malformed_queries_reach_no_server(clean: Topology, dns: DnsNode, raw: bytes) -> None:
+    client, node, server = _place(clean, "local")
+    _redirect(node, client)
+    with _served(server) as names, client.datagram() as made:
+        made.connect((server.address, 53))
+        made.send(raw)
+        wait_until(lambda: dns.link.said.counts.get(Count.MALFORMED_QUERY) == 1)
+        assert names.asked == []
+
+
+def test_an_answer_waits_for_policy_entries_but_not_for_long(clean: Topology, dns: DnsNode) -> None:
+    client, node, server = _place(clean, "local")
+    _redirect(node, client)
+    with _served(server):
+        dns.delay_s = 0.05
+        began = time.monotonic()
+        _ask(client, server.address, "google.com")
+        assert time.monotonic() - began >= 0.05
+        dns.delay_s = 2.0
+        assert _addresses(_ask(client, server.address, "google.com", timeout_s=1.5)) == ["203.0.113.7"]
+    wait_until(lambda: dns.link.said.counts.get(Count.LATE) == 1)
+
+
+def test_other_rules_are_in_force_at_once_and_every_name_is_any_name(clean: Topology, dns: DnsNode) -> None:
+    client, node, server = _place(clean, "local")
+    _redirect(node, client)
+    with _served(server):
+        dns.write(frozenset((dns_rule(match_pattern="*"),)))
+        dns.link.rules_changed()
+        wait_until(lambda: _addresses(_ask(client, server.address, "github.com")) == ["203.0.113.9"])
+
+
+def test_without_an_agent_pods_go_on_and_the_next_agent_hears_of_it(clean: Topology) -> None:
+    client, node, server = _place(clean, "local")
+    _redirect(node, client)
+    with tempfile.TemporaryDirectory(dir="/run", prefix=own_name("dns")) as parent, _served(server):
+        first = DnsNode(node, Path(parent) / "dns")
+        first.process.prepare()
+        first.write()
+        with first.running():
+            with first.linked():
+                status = Path(f"/proc/{first.process.pid}/status").read_text().split("\n")
+                facts = {line.partition(":")[0]: line.partition(":")[2].split() for line in status if ":" in line}
+                assert set(facts["Uid"]) == {"65534"}
+                assert {int(facts[name][0], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {1 << 12}
+            assert _addresses(_ask(client, server.address, "google.com")) == ["203.0.113.7"]
+            assert _ask(client, server.address, "github.com").header.rcode == REFUSED
+            later = DnsNode(node, Path(parent) / "dns")
+            with later.linked():
+                wait_until(lambda: len(later.answers) == 1)
+                endpoint, name, ((address, ttl_s),) = later.answers[0]
+                assert (endpoint, name, address) == (client.address, "google.com.", "203.0.113.7")
+                assert 55 <= ttl_s <= 60
+            os.kill(first.process.pid, signal.SIGKILL)
+            wait_until(lambda: not first.process.pid)
+            drain_events(node)
+            with pytest.raises(TimeoutError):
+                _ask(client, server.address, "google.com", timeout_s=0.4)
+            reasons = {event.reason for event in drain_events(node) if event.type == EventType.DROP}
+            assert reasons - {Reason.UNSUPPORTED_L3} == {Reason.NO_PROXY_SOCKET}
+            assert client.ask(server.address, 8080).startswith(server.name), "other ports are not concerned"
+        with later.running(), later.linked():
+            assert _addresses(_ask(client, server.address, "google.com")) == ["203.0.113.7"]

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lists of DNS names: which of them a peer may be asked for, how those of several policies come together, and without a proxy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshpolicy import Direction, Engine, PolicyKind, PolicyRef
+from meshpolicy.dns_name import allows_name
+from meshpolicy.proxy_ports import DNS, HTTP, ProxyPorts
+from meshpolicy.rebuild import differences
+from tests.unit.meshpolicy.policy_world import CLIENT, SERVER, build, policy
+
+TO_SERVER = [{"matchLabels": {"app": "server"}}]
+GOOGLE = {"matchName": "google.com"}
+EXAMPLE = {"matchPattern": "*.example.com"}
+TCP, UDP = 6, 17
+ASKED = ("google.com.", "www.example.com.", "github.com.")
+
+
+def _ports(*names: dict[str, str], protocol: str = "ANY") -> list[Any]:
+    return [{"ports": [{"port": "53", "protocol": protocol}], "rules": {"dns": list(names)}}]
+
+
+def _egress(engine: Engine, name: str, ports: list[Any], **more: Any) -> None:
+    rule = {"toEndpoints": TO_SERVER, "toPorts": ports}
+    engine.set_policy(policy(engine, name, app="client", egress=[rule], **more))
+
+
+def _names(engine: Engine, protocol: int = UDP, where: int = 53) -> list[str] | None:
+    """Of ASKED, what the client may ask the server; None: it is no business of the proxy."""
+    verdict = engine.endpoint_policy(CLIENT).verdict(Direction.EGRESS, SERVER, protocol, where)
+    if not verdict.allowed:
+        return []
+    assert verdict.entry is not None
+    if not verdict.entry.proxy_port:
+        return None
+    assert engine.context.proxy_ports is not None
+    listener = engine.context.proxy_ports.listener(verdict.entry.proxy_port)
+    assert listener is not None
+    assert listener.names is not None
+    return [name for name in ASKED if allows_name(listener.names, name)]
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return build(proxy_ports=ProxyPorts())
+
+
+def test_a_list_is_for_both_protocols_and_lists_are_united(engine: Engine) -> None:
+    _egress(engine, "a", _ports(GOOGLE))
+    assert _names(engine, UDP) == _names(engine, TCP) == ["google.com."]
+    _egress(engine, "b", _ports(EXAMPLE, protocol="UDP"))
+    assert (_names(engine, UDP), _names(engine, TCP)) == (["google.com.", "www.example.com."], ["google.com."])
+    engine.remove_policy(PolicyRef(PolicyKind.CILIUM, "default", "a"))
+    assert (_names(engine, UDP), _names(engine, TCP)) == (["www.example.com."], [])
+    assert differences(engine) == ()
+
+
+@pytest.mark.parametrize("open_port", [[{"ports": [{"port": "53", "protocol": "UDP"}]}], _ports({"matchPattern": "*"})])
+def test_what_is_open_is_seen_nevertheless(engine: Engine, open_port: list[Any]) -> None:
+    _egress(engine, "a", _ports(GOOGLE))
+    _egress(engine, "b", open_port)
+    assert _names(engine) == list(ASKED)
+
+
+def test_an_entry_that_names_nothing_allows_nothing(engine: Engine) -> None:
+    _egress(engine, "a", _ports({}))
+    assert _names(engine) == []
+
+
+def test_an_empty_list_restricts_nothing(engine: Engine) -> None:
+    _egress(engine, "a", _ports(protocol="TCP"))
+    assert _names(engine, TCP) is None
+
+
+def test_rules_of_two_kinds_for_one_port_close_it(engine: Engine) -> None:
+    _egress(engine, "a", _ports(GOOGLE))
+    _egress(engine, "b", [{"ports": [{"port": "53", "protocol": "TCP"}], "rules": {"http": [{"method": "GET"}]}}])
+    assert (_names(engine, UDP), _names(engine, TCP)) == (["google.com."], [])
+    assert engine.context.proxy_ports is not None
+    assert engine.context.proxy_ports.mixed
+    engine.remove_policy(PolicyRef(PolicyKind.CILIUM, "default", "b"))
+    assert _names(engine, TCP) == ["google.com."]
+
+
+@pytest.mark.parametrize("ports", [None, ProxyPorts(frozenset({HTTP}))])
+def test_without_a_proxy_only_the_list_of_every_name_opens_its_port(ports: ProxyPorts | None) -> None:
+    engine = build(proxy_ports=ports)
+    _egress(engine, "a", _ports(GOOGLE))
+    assert _names(engine) == []
+    assert "a list of DNS names cannot be enforced yet" in next(iter(engine.policies())).problems[0]
+    _egress(engine, "a", _ports({"matchPattern": "*"}))
+    assert _names(engine) is None
+
+
+def test_without_envoy_names_are_enforced_and_requests_denied() -> None:
+    engine = build(proxy_ports=ProxyPorts(frozenset({DNS})))
+    _egress(engine, "a", _ports(GOOGLE))
+    assert _names(engine) == ["google.com."]
+    _egress(engine, "b", [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [{"method": "GET"}]}}])
+    assert _names(engine, TCP, 80) == []
