@@ -18,8 +18,8 @@ from agent.policy.plan import (
     closing,
     copies_of,
     denials_of,
+    emptying,
     fit,
-    is_guard,
     order,
     runs,
 )
@@ -87,9 +87,10 @@ class EndpointTarget:
         return {address: value.endpoint_id for address, value in self._live.items()}
 
     def liken(self, likes: Mapping[int, int], denied_as: Collection[tuple[int, int]] = ()) -> None:
-        """Whoever has one of these identities is treated as the entries in the maps treat the other; denials find room first.
+        """Whoever has one of these identities is treated as the entries in the maps treat the other.
 
-        The first of each pair of `denied_as` keeps its entries, and is denied what the second is denied.
+        The first of each pair of `denied_as` keeps its entries, and is denied what the second is denied. An endpoint whose
+        copies do not all find room has some of them.
 
         Raises: MapError.
         """
@@ -257,18 +258,25 @@ class EndpointTarget:
     def _close(self, endpoint_id: int, policy: EndpointPolicy) -> bool:
         """The map holds nothing for the endpoint that this policy does not say, and what finds room; true if that is all."""
         self._reload(endpoint_id)
-        held = self._held[endpoint_id]
-        surplus, denials, others = closing(held, policy)
-        self._policy.delete([_policy_key(endpoint_id, key) for key in surplus])
-        for key in surplus:
-            del held[key]
-        if self._put_some(endpoint_id, denials) == len(denials):
-            return self._put_some(endpoint_id, others) == len(others)
-        for key in [key for key, value in held.items() if not is_guard(value.precedence)]:
-            self._policy.delete([_policy_key(endpoint_id, key)])
-            del held[key]
-        self._put_some(endpoint_id, [write for write in denials if write.is_guard])
+        for _ in range(2):
+            part = closing(self._held[endpoint_id], policy)
+            self._delete_some(endpoint_id, part.opening)
+            if self._put_some(endpoint_id, part.restricting) == len(part.restricting):
+                self._delete_some(endpoint_id, part.outdated)
+                return self._put_some(endpoint_id, part.others) == len(part.others)
+            self._empty(endpoint_id)
+        self._put_some(endpoint_id, [write for write in part.restricting if write.is_guard])
         return False
+
+    def _empty(self, endpoint_id: int) -> None:
+        """The map holds nothing for the endpoint but the guard of the node: directions that are enforced are closed."""
+        self._write_entries(endpoint_id, emptying(self._held[endpoint_id]))
+        self._reload(endpoint_id)
+
+    def _delete_some(self, endpoint_id: int, keys: Sequence[EntryKey]) -> None:
+        self._policy.delete([_policy_key(endpoint_id, key) for key in keys])
+        for key in keys:
+            del self._held[endpoint_id][key]
 
     def _put_some(self, endpoint_id: int, writes: Sequence[Write]) -> int:
         """As many of the writes as find room, in order; returns how many that were."""

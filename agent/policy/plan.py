@@ -3,10 +3,10 @@
 
 Law: between any two writes every packet is judged as the old or as the new policy judges it. The kernel takes the longest key
 per peer (the packet's identity, and any), then the higher precedence of the two. So the rewrite goes over the stronger of both
-policies: first every key gets the highest precedence that either policy gives its packets, strongest first, so that a packet's
-verdict jumps at most once, to the one it shall have; then every key gets what the new policy says, weakest first. Entries
-that one policy hides behind a longer key cannot show through on the way. A direction that stops being enforced loses its
-flag before all this, one that starts gains it after.
+policies: first every key gets the highest precedence that either policy gives its packets, strongest first (of two ports of
+the proxy the one for the packet's identity first), so that a packet's verdict jumps at most once, to the one it shall have;
+then every key gets what the new policy says, weakest first. Entries that one policy hides behind a longer key cannot show
+through on the way. A direction that stops being enforced loses its flag before all this, one that starts gains it after.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from agent.datapath.layout import PolicyValue
-from meshpolicy import Direction, EndpointPolicy, EntryKey, PolicyEntry
+from meshpolicy import ANY_IDENTITY, Direction, EndpointPolicy, EntryKey, PolicyEntry
 from meshpolicy.endpoint_policy import DirectionPolicy
 from meshpolicy.port import EVERYTHING, PORT_BITS, L4Key
 from meshpolicy.tier import Level
@@ -78,16 +78,17 @@ def changes_from_map(held: Mapping[EntryKey, PolicyValue], new: EndpointPolicy) 
 def fit(policy: EndpointPolicy, most: int) -> EndpointPolicy:
     """The policy, or what of it fits into `most` entries without allowing anything that it does not allow.
 
-    That is every entry that denies, then allowing ones in the order of their keys; if the denials alone do not fit, no
-    entry at all: then the directions that are enforced deny everything. The guard of the node stays in any case.
+    That is every entry that denies or leads to a proxy, then plainly allowing ones in the order of their keys; if the former
+    alone do not fit, no entry at all: then the directions that are enforced deny everything. The guard of the node stays
+    in any case.
     """
     if sum(len(group) for d in Direction for group in policy.side(d).groups.values()) <= most:
         return policy
     guard = [item for item in policy.entries.items() if is_guard(item[1].precedence)]
     others = (item for item in policy.entries.items() if not is_guard(item[1].precedence))
-    ordered = sorted(others, key=lambda item: (not item[1].deny, item[0]))
+    ordered = sorted(others, key=lambda item: (not _restricts(item[1]), item[0]))
     room = max(0, most - len(guard))
-    kept = [*guard, *(ordered[:room] if sum(entry.deny for _, entry in ordered) <= room else [])]
+    kept = [*guard, *(ordered[:room] if sum(_restricts(entry) for _, entry in ordered) <= room else [])]
     sides: dict[Direction, dict[int, dict[L4Key, PolicyEntry]]] = {d: {} for d in Direction}
     for key, entry in kept:
         group = sides[key.direction].setdefault(key.identity, {})
@@ -98,17 +99,50 @@ def fit(policy: EndpointPolicy, most: int) -> EndpointPolicy:
     )
 
 
-def closing(
-    held: Mapping[EntryKey, PolicyValue], new: EndpointPolicy
-) -> tuple[list[EntryKey], list[Write], list[Write]]:
-    """How to come as near to a policy as a full map lets us, never beyond it: what to delete first (what allows
-    before what denies), the denials to put then, and last the allowing entries, as many of them as find room."""
+class Closing(NamedTuple):
+    """How to come as near to a policy as a full map lets us, never beyond it; each part in the order of its writes.
+
+    First keys are deleted that only allow plainly (`opening`), then what denies and after it the guard and what leads to a
+    proxy is put (`restricting`). Only when all of that found room, what denied or led to a proxy before is deleted
+    (`outdated`), and what allows plainly is put, as much of it as finds room (`others`): first where a key only changes
+    its value, which needs no room.
+    """
+
+    opening: list[EntryKey]
+    restricting: list[Write]
+    outdated: list[EntryKey]
+    others: list[Write]
+
+
+def closing(held: Mapping[EntryKey, PolicyValue], new: EndpointPolicy) -> Closing:
+    """The writes from what the map holds to the policy, where there may be no room for all of them."""
     wanted = {key: policy_value(entry) for key, entry in new.entries.items()}
-    surplus = sorted((key for key in held if wanted.get(key) != held[key]), key=lambda key: held[key].deny)
-    missing = [Write(key, value) for key, value in sorted(wanted.items()) if held.get(key) != value]
-    first = [write for write in missing if write.is_guard]
-    denials = [write for write in missing if write.value is not None and write.value.deny]
-    return surplus, [*first, *denials], [write for write in missing if write not in first and write not in denials]
+    surplus = sorted((key for key in held if key not in wanted), key=lambda key: held[key].precedence)
+    missing = sorted(
+        (Write(key, value) for key, value in wanted.items() if held.get(key) != value),
+        key=lambda write: (not wanted[write.key].deny, -wanted[write.key].precedence, write.key),
+    )
+    others = [write for write in missing if not write.is_guard and not _restricts(wanted[write.key])]
+    return Closing(
+        [key for key in surplus if not _restricts(held[key])],
+        [write for write in missing if write.is_guard or _restricts(wanted[write.key])],
+        [key for key in surplus if _restricts(held[key])],
+        sorted(others, key=lambda write: write.key not in held),
+    )
+
+
+def emptying(held: Mapping[EntryKey, PolicyValue]) -> list[ClassChange]:
+    """What differs between what the map holds and the guard in it alone."""
+    old: dict[tuple[Direction, int], dict[L4Key, PolicyValue]] = {}
+    for key, value in held.items():
+        old.setdefault((key.direction, key.identity), {})[L4Key(key.protocol, key.port, key.port_bits)] = value
+    guards = {peer: {l4: v for l4, v in values.items() if is_guard(v.precedence)} for peer, values in old.items()}
+    return [ClassChange(*peer, values, guards[peer]) for peer, values in sorted(old.items()) if values != guards[peer]]
+
+
+def _restricts(value: PolicyValue | PolicyEntry) -> bool:
+    """Whether packets might go on unhindered if it was not there."""
+    return bool(value.deny or value.proxy_port)
 
 
 def copies_of(held: Mapping[EntryKey, PolicyValue], likes: Mapping[int, int]) -> list[Write]:
@@ -151,7 +185,7 @@ def order(found: Iterable[ClassChange]) -> list[Write]:
                 rising.append((-strongest.precedence, Write(key, strongest)))
             if wanted != strongest:
                 falling.append((strongest.precedence, Write(key, wanted)))
-    rising.sort()
+    rising.sort(key=lambda pair: (pair[0], pair[1].key.identity == ANY_IDENTITY, pair[1].key))
     falling.sort(key=lambda pair: (pair[0], pair[1].key))
     return [write for _, write in (*rising, *falling)]
 

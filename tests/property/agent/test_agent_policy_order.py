@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,8 @@ from agent.tables import Endpoint, EndpointVerdicts
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Label
 from meshpolicy import Direction, EndpointPolicy, Engine, PolicyContext, PolicyRef, parse_policy
+from meshpolicy.http_rule import EVERY_REQUEST
+from meshpolicy.proxy_ports import ProxyPorts
 from tests.support.effort import examples
 
 APPS = ("a", "b", "c")
@@ -22,7 +25,21 @@ SUBJECT = NumericIdentity(1 << 16 | 1)
 PEERS = {app: NumericIdentity(1 << 16 | (10 + n)) for n, app in enumerate(APPS)}
 PORTS = (79, 80, 81, 443)
 
-ports = st.sampled_from([None, [("80", None)], [("80", 81)], [("0", None)], [("79", None), ("443", None)]])
+HTTP = -1
+"""Instead of the end of a range: only some requests, by a proxy."""
+PROXY_PORTS = ProxyPorts()
+
+ports = st.sampled_from(
+    [
+        None,
+        [("80", None)],
+        [("80", HTTP)],
+        [("443", None), ("80", HTTP)],
+        [("80", 81)],
+        [("0", None)],
+        [("79", None), ("443", None)],
+    ]
+)
 rule = st.tuples(
     st.sampled_from(["ingress", "ingressDeny", "egress", "egressDeny"]),
     st.sampled_from([*APPS, "all", "any"]),
@@ -41,15 +58,21 @@ def document(number: int, rules: list[tuple[str, str, list[tuple[str, int | None
         elif peer == "all":
             entry[f"{side}Entities"] = ["all"]
         if found is not None:
-            listed = [{"port": p, "protocol": "TCP"} | ({"endPort": e} if e else {}) for p, e in found]
-            entry["toPorts"] = [{"ports": listed}]
+            entry["toPorts"] = [_port_rule(p, e, "Deny" in section) for p, e in found]
         spec.setdefault(section, []).append(entry)  # type: ignore[attr-defined]
     meta = {"name": f"p{number}", "namespace": "test"}
     return {"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": meta, "spec": spec}
 
 
+def _port_rule(port: str, end: int | None, denies: bool) -> dict[str, object]:
+    listed: dict[str, object] = {"port": port, "protocol": "TCP"}
+    if end != HTTP:
+        return {"ports": [listed | ({"endPort": end} if end else {})]}
+    return {"ports": [listed]} if denies else {"ports": [listed], "rules": {"http": [{"method": "GET"}]}}
+
+
 def compiled(found: list[list[tuple[str, str, list[tuple[str, int | None]] | None]]]) -> EndpointPolicy:
-    context = PolicyContext("north", False)
+    context = PolicyContext("north", False, proxy_ports=PROXY_PORTS)
     engine = Engine(context)
     place = (Label("k8s", "io.cilium.k8s.policy.cluster", "north"), Label("k8s", "io.kubernetes.pod.namespace", "test"))
     engine.set_identity(SUBJECT, (Label("k8s", "app", "subject"), *place))
@@ -58,6 +81,15 @@ def compiled(found: list[list[tuple[str, str, list[tuple[str, int | None]] | Non
     for number, rules in enumerate(found):
         engine.set_policy(parse_policy(document(number, rules), context))
     return engine.endpoint_policy(SUBJECT)
+
+
+DENIED, PLAIN = -1, 0
+
+
+def openness(judged: int) -> int:
+    """Nothing, some requests, everything."""
+    listener = PROXY_PORTS.listener(judged)
+    return 0 if judged == DENIED else 1 if listener is not None and EVERY_REQUEST not in listener.rules else 2
 
 
 class Kernel:
@@ -80,25 +112,35 @@ class Kernel:
     def unattached(self, ifindexes: Collection[int]) -> set[int]:
         return set(ifindexes) - self.links
 
-    def allows(self, direction: Direction, peer: int, port: int) -> bool:
+    def judge(self, direction: Direction, peer: int, port: int) -> int:
+        """DENIED, PLAIN, or the port of the proxy."""
         endpoint = self.maps.endpoints_by_address.get(AddressKey("10.1.0.9"))
         flag = EndpointFlag.ENFORCE_INGRESS if direction is Direction.INGRESS else EndpointFlag.ENFORCE_EGRESS
         if endpoint is None or not endpoint.flags & flag:
-            return True
+            return PLAIN
         hits: list[PolicyValue] = []
         for identity in (peer, 0):
             value = self.maps.policy.get(PolicyKey(5, direction, identity, 6, port, 16))
             if value is not None:
                 hits.append(value)
-        return bool(hits) and not max(hits, key=lambda v: v.precedence).deny
+        best = max(hits, key=lambda v: v.precedence, default=None)
+        return DENIED if best is None or best.deny else best.proxy_port or PLAIN
 
 
 PACKETS = [(d, int(peer), port) for d in Direction for peer in (*PEERS.values(), 2) for port in PORTS]
 ENDPOINT = Endpoint("10.1.0.9", 5, 7, "02:00:00:00:00:01", "02:00:00:00:00:02", int(SUBJECT), "test", "p")
 
 
-def expected(policy: EndpointPolicy) -> dict[tuple[Direction, int, int], bool]:
-    return {(d, p, port): policy.verdict(d, p, 6, port).allowed for d, p, port in PACKETS}
+Judged = dict[tuple[Direction, int, int], int]
+
+
+def expected(policy: EndpointPolicy) -> Judged:
+    found: Judged = {}
+    for d, p, port in PACKETS:
+        verdict = policy.verdict(d, p, 6, port)
+        through = verdict.entry.proxy_port if verdict.entry is not None else 0
+        found[d, p, port] = (through or PLAIN) if verdict.allowed else DENIED
+    return found
 
 
 @settings(max_examples=examples(120))
@@ -112,17 +154,17 @@ def test_every_packet_is_judged_by_the_old_or_the_new_policy(
     assert not kernel.target.update([EndpointVerdicts(ENDPOINT, old)])
     was, will = expected(old), expected(new)
     for packet in PACKETS:
-        assert kernel.allows(*packet) == was[packet], packet
+        assert kernel.judge(*packet) == was[packet], packet
 
     def check(_key: object) -> None:
         for packet in PACKETS:
-            assert kernel.allows(*packet) in (was[packet], will[packet]), packet
+            assert kernel.judge(*packet) in (was[packet], will[packet]), packet
 
     for name in ("policy", "endpoints_by_address", "endpoints_by_ifindex"):
         getattr(kernel.maps, name).on_write = check
     assert not kernel.target.update([EndpointVerdicts(ENDPOINT, new)])
     for packet in PACKETS:
-        assert kernel.allows(*packet) == will[packet], packet
+        assert kernel.judge(*packet) == will[packet], packet
 
 
 @settings(max_examples=examples(120))
@@ -142,7 +184,7 @@ def test_a_failed_write_is_made_good_by_the_next_attempt(
     assert not failures
     will = expected(new)
     for packet in PACKETS:
-        assert kernel.allows(*packet) == will[packet], packet
+        assert kernel.judge(*packet) == will[packet], packet
     held = {tuple(key)[1:] for key, _ in kernel.maps.policy.items()}
     assert held == {tuple(map(int, key)) for key in new.entries}
 
@@ -161,25 +203,26 @@ def test_a_policy_without_room_allows_nothing_that_it_does_not_say_and_says_so(
     was, will = expected(old), expected(new)
     for policy, may, had in ((old, was, {}), (new, will, was), (new, will, will)):
 
-        def check(_key: object, may: dict = may, had: dict = had) -> None:  # type: ignore[type-arg]
+        def check(_key: object, may: Judged = may, had: Mapping[Any, int] = had) -> None:
             if kernel.links:
                 for packet in PACKETS:
-                    assert not kernel.allows(*packet) or may[packet] or had.get(packet), packet
+                    most = max(openness(may[packet]), openness(had.get(packet, DENIED)))
+                    assert openness(kernel.judge(*packet)) <= most, packet
 
         for name in ("policy", "endpoints_by_address", "endpoints_by_ifindex"):
             getattr(kernel.maps, name).on_write = check
         failures = kernel.target.update([EndpointVerdicts(ENDPOINT, policy)])
         assert kernel.links == {ENDPOINT.ifindex}
         for packet in PACKETS:
-            assert not kernel.allows(*packet) or may[packet], packet
+            assert openness(kernel.judge(*packet)) <= openness(may[packet]), packet
         fits = len(policy.entries) <= min(room, share)
         assert set(failures) == set(kernel.target.failures) == (set() if fits else {ENDPOINT.address})
         if fits:
-            assert {packet: kernel.allows(*packet) for packet in PACKETS} == may
+            assert {packet: kernel.judge(*packet) for packet in PACKETS} == may
     if len(new.entries) <= share:  # and as soon as there is room all is well again
         kernel.maps.policy._max_entries = 1000  # type: ignore[attr-defined]
         assert not kernel.target.update([EndpointVerdicts(ENDPOINT, new)])
-        assert {packet: kernel.allows(*packet) for packet in PACKETS} == will
+        assert {packet: kernel.judge(*packet) for packet in PACKETS} == will
 
 
 def test_one_pods_large_policy_takes_no_room_from_another_pod() -> None:
