@@ -90,7 +90,7 @@ class EndpointTarget:
         """Whoever has one of these identities is treated as the entries in the maps treat the other.
 
         The first of each pair of `denied_as` keeps its entries, and is denied what the second is denied. An endpoint whose
-        copies do not all find room has some of them.
+        copies do not all find room is closed until its policy is written.
 
         Raises: MapError.
         """
@@ -102,7 +102,8 @@ class EndpointTarget:
             self._reload(endpoint_id)
             copies = [*denials_of(held, denied_as), *copies]
             if self._put_some(endpoint_id, copies) < len(copies):
-                log.warning("no room for what new identities are denied and allowed", extra={"key": endpoint_id})
+                self._empty(endpoint_id)
+                log.warning("no room for what new identities are denied: closed", extra={"key": endpoint_id})
 
     def revision(self, address: str) -> int | None:
         """The policy revision the kernel enforces for the pod; None if it enforces nothing."""

@@ -20,7 +20,10 @@ from meshmodel.identity import Reserved, is_of_range
 def take_over_ranges(target: EndpointTarget, ipcache: Map[IpcacheKey, IpcacheValue], rows: Iterable[Prefix]) -> None:
     """To be called before the first of these rows is written: nothing is allowed that was not when they are.
 
+    Where there is no room for that, everything is denied. Can be called again after a failure.
     A number that addresses have already, of another range, is left as it is.
+
+    Raises: MapError.
     """
     found = dict(ipcache.items())
     numbers = {value.identity for value in found.values()}

@@ -66,7 +66,7 @@ class PacketNode:
     """One node; `maps` are its kernel maps."""
 
     def __init__(self, pins: Path, overlay_entry: Path, aggregation: Aggregation = Aggregation.MEDIUM) -> None:
-        sizes = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096, "mesh_ct_opening": 4096}
+        sizes = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096, "mesh_ct_opening": 4096, "mesh_policy": 1024}
         config = NodeConfig(NODE, 1, pins, mtu=1450, max_entries=sizes, unattended_after_s=UNATTENDED_AFTER_S)
         config = dataclasses.replace(config, underlay_device="lo", leads_outsiders=True, aggregation=aggregation)
         self.datapath = Datapath(config)

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import pytest
 
+from agent.datapath.layout import PolicyKey, PolicyValue
 from meshmodel.labels import pod_labels
 from meshpolicy.evaluate import ALLOWED, DENIED
 from tests.packet.packet_node import NEIGHBOUR_ID, PacketNode
@@ -74,6 +75,46 @@ def test_an_agent_that_starts_with_other_policies_opens_nothing_on_its_way(
         for flow, result in passed(node, BETWEEN).items():
             assert result == DENIED or ALLOWED in (before[flow], after[flow]), (kills, flow)
     assert kills > 1
+    assert passed(node, DENIALS, 500) == after
+
+
+FULL_CHANGES = [
+    ("deny addresses", "a part denied"),
+    ("everything denied", "two parts denied"),
+    ("a group denied", "a smaller group denied"),
+]
+GONE_ID = 4_000
+
+
+def _fill_policies(node: PacketNode) -> None:
+    """No entry more finds room: the rest belongs to a pod that is gone."""
+    info = node.maps.policy.info()
+    keys = [PolicyKey(GONE_ID, 0, n, 0, 0, 0) for n in range(1, info.max_entries - info.count + 1)]
+    node.maps.policy.update([(key, PolicyValue(False, 1, 1, 0)) for key in keys])
+
+
+@pytest.mark.parametrize(("old", "new"), FULL_CHANGES)
+def test_an_agent_that_finds_no_room_for_new_ranges_closes_the_pod_before_addresses_have_them(
+    node: PacketNode, monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    for name, documents in CASES_HERE.items():
+        monkeypatch.setitem(CASES, name, documents)
+    before, after = said(old), said(new)
+    has_new_ranges = False
+    for kills in range(16):
+        node.reset()
+        Agent(node, old).work()
+        addresses = dict(node.maps.ipcache.items())
+        _fill_policies(node)
+        agent = Agent(node, new)
+        agent.die_after(kills)
+        with pytest.raises(Killed):
+            agent.work()
+        has_new_ranges |= dict(node.maps.ipcache.items()) != addresses
+        for flow, result in passed(node, BETWEEN).items():
+            assert result == DENIED or ALLOWED in (before[flow], after[flow]), (kills, flow)
+    assert has_new_ranges
+    Agent(node, new).work()
     assert passed(node, DENIALS, 500) == after
 
 
