@@ -33,7 +33,8 @@ class Reconciling:
 
     On a node whose maps hold entries of an earlier agent it waits until every source of `waits_for` has finished its first
     listing: what is in force stays until we know as much. On an empty node it starts at once, unless `always_waits`.
-    `before_first` is called after the wait, in the same step of the loop as the first round.
+    `before_first` is called after the wait, in the same step of the loop as the first round; again each second, and no round
+    begins, while it raises a TransientError.
     """
 
     name: str

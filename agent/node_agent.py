@@ -33,7 +33,7 @@ from agent.observe.feature import ObserveFeature
 from agent.policy.feature import Neighbours, PolicyFeature
 from agent.proxy.feature import ProxyFeature
 from kube.client import KubeClient
-from meshkit.errors import MeshError
+from meshkit.errors import MeshError, TransientError
 from meshkit.health import Health
 from meshkit.reconciler import Reconciler
 from meshpolicy.proxy_ports import DNS, HTTP, ProxyPorts
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 TIDY_S = 300.0
 CHECK_S = 1.0
+PREPARE_AGAIN_S = 1.0
 
 
 class FeatureStartError(MeshError):
@@ -116,6 +117,7 @@ class NodeAgent:
         self._core, self._features = core, tuple(features)
         self._reconciling = tuple(r for feature in self._features for r in feature.reconcilers())
         self._waited_enough = self._was_complete = False
+        self._unprepared: dict[str, str] = {}
 
     @property
     def reconcilers(self) -> Mapping[str, Reconciler[Any, Any]]:
@@ -155,8 +157,20 @@ class NodeAgent:
     async def _reconcile(self, reconciling: Reconciling, *, was_used: bool) -> None:
         if was_used or reconciling.always_waits:
             await wait_until_listed(*reconciling.waits_for)
-        reconciling.before_first()
+        while not self._is_prepared(reconciling):
+            await self._core.clock.sleep(PREPARE_AGAIN_S)
         await reconciling.reconciler.run()
+
+    def _is_prepared(self, reconciling: Reconciling) -> bool:
+        """What comes before the first write is done. While it fails nothing is written: what is in force stays."""
+        try:
+            reconciling.before_first()
+        except TransientError as exc:
+            self._unprepared[reconciling.name] = str(exc)
+            log.warning("first write put off", extra={"key": reconciling.name, "error": str(exc)})
+            return False
+        self._unprepared.pop(reconciling.name, None)
+        return True
 
     async def _bound_wait(self) -> None:
         await self._core.clock.sleep(self._core.settings.sync_timeout_s)
@@ -196,7 +210,9 @@ class NodeAgent:
             health.starting("first listings", f"waiting for {', '.join(waiting)}")
         for name, reconciler in self.reconcilers.items():
             status = reconciler.status()
-            if status.failed or status.prune_error:
+            if name in self._unprepared:
+                health.degraded(f"map {name}", f"nothing is written yet: {self._unprepared[name]}")
+            elif status.failed or status.prune_error:
                 first = f"{status.failures[0].key}: {status.failures[0].error}" if status.failures else ""
                 health.degraded(f"map {name}", f"{status.failed} not written; {first or status.prune_error}")
             else:

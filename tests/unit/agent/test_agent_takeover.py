@@ -7,12 +7,15 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from agent.core import Core
 from agent.datapath.layout import IpcacheKey, PolicyKey
+from agent.datapath.memory import MemoryMap
 from agent.identity.feature import IdentityFeature
 from agent.ipcache.feature import IpcacheFeature
 from agent.node_agent import make_policy
 from agent.policy.feature import PolicyFeature
 from meshkit.clock import ManualClock
+from meshkit.health import HealthLevel
 from meshmodel.identity import is_of_range
 from meshpolicy import PolicyKind, PolicyRef
 from tests.unit.agent.test_agent_node_agent import UsedHost, fill, make_core, running
@@ -45,13 +48,18 @@ def denying(prefix: str) -> dict[str, Any]:
     return {"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": metadata, "spec": spec}
 
 
-async def run_agent(host: UsedHost, prefix: str) -> PolicyFeature:
+async def make_agent(host: UsedHost, prefix: str) -> tuple[Core, PolicyFeature, IpcacheFeature]:
     core = await make_core(host)
     ipcache = IpcacheFeature(core)
     policy = make_policy(core, IdentityFeature(core), ipcache)
-    assert isinstance(core.clock, ManualClock)
     fill(core.db)
     policy.compiler.set_document(denying(prefix), REF)
+    return core, policy, ipcache
+
+
+async def run_agent(host: UsedHost, prefix: str) -> PolicyFeature:
+    core, policy, ipcache = await make_agent(host, prefix)
+    assert isinstance(core.clock, ManualClock)
     async with running(core, policy, ipcache):  # verdicts would come first
         await core.clock.run_for(1.0)
     return policy
@@ -72,3 +80,25 @@ async def test_addresses_come_before_verdicts_and_new_ranges_are_treated_as_thei
     assert verdict > address
     held = {k.prefix: v.identity for k, v in host.maps.ipcache.items() if is_of_range(v.identity)}
     assert held == numbers
+
+
+async def test_addresses_wait_and_the_agent_lives_while_the_map_takes_no_copies() -> None:
+    host = UsedHost()
+    await run_agent(host, WIDE)
+    before = host.held()
+    assert isinstance(host.maps.policy, MemoryMap)
+    host.maps.policy.fail_after(0, for_good=True)
+    core, policy, ipcache = await make_agent(host, PART)
+    assert isinstance(core.clock, ManualClock)
+    async with running(core, policy, ipcache) as agent:
+        await core.clock.run_for(5.0)
+        assert host.held() == before
+        part = core.health.snapshot()["map prefixes"]
+        assert (part.level, part.message.partition(":")[0]) == (HealthLevel.DEGRADED, "nothing is written yet")
+        host.maps.policy.fail_after(None)
+        await core.clock.run_for(2.0)
+        assert core.health.snapshot()["map prefixes"].level is HealthLevel.OK
+        held = {k.prefix: v.identity for k, v in host.maps.ipcache.items() if is_of_range(v.identity)}
+        assert held == policy.compiler.engine.prefixes()
+        assert set(held) == {PART}
+        assert not agent.reconcilers["endpoints"].status().failed
