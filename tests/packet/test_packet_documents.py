@@ -32,6 +32,7 @@ from tests.packet.test_packet_nodes import EDGE, NORTH, NOT_EDGE, SOUTH, Policie
 
 pytestmark = pytest.mark.root
 OUTSIDE = {"outside": WORLD, "network": "10.200.1.1", "excepted": "10.200.2.2"}
+SUBJECT_LABELS = pod_labels({"app": "a"}, "shop", {}, "default", NORTH)
 NEIGHBOUR_LABELS = pod_labels({"app": "b"}, "shop", {}, "default", NORTH)
 REMOTE_LABELS = pod_labels({"app": "b"}, "shop", {}, "default", SOUTH)
 ADDRESSES = {**OUTSIDE, "neighbour": NEIGHBOUR, "remote": REMOTE_POD, "node": REMOTE_NODE}
@@ -188,6 +189,14 @@ class DocumentWorld(Policies):
             self.db.identities.put(Identity(identity, NORTH, labels))
             self.db.prefixes.put(replace(row, identity=identity))
 
+    def renumber_subject(self, identity: int, labels: Labels) -> None:
+        """The pod itself has this identity."""
+        pod = self.db.endpoints.get(POD)
+        assert pod is not None
+        with self.db.write():
+            self.db.identities.put(Identity(identity, NORTH, labels))
+            self.db.endpoints.put(replace(pod, identity=identity))
+
     def settle(self) -> None:
         for _ in range(3):  # identities of addresses follow the policies that name them
             self.write()
@@ -214,12 +223,13 @@ def test_packets_go_as_policy_eval_says(node: PacketNode, name: str) -> None:
     assert DENIED in expected.values()
 
 
-def said(name: str) -> dict[tuple[Any, ...], str]:
-    """What `policy eval` says of each flow under the case's documents."""
+def said(name: str, **labels: Labels) -> dict[tuple[Any, ...], str]:
+    """What `policy eval` says of each flow under the case's documents; `labels` are other ones of the ends named."""
     known: dict[str, Labels] = {
-        "subject": pod_labels({"app": "a"}, "shop", {}, "default", NORTH),
+        "subject": SUBJECT_LABELS,
         "neighbour": NEIGHBOUR_LABELS,
         "remote": REMOTE_LABELS,
+        **labels,
     }
     ids = {**{key: [str(label) for label in labels] for key, labels in known.items()}, "node": NODE_LABELS}
     asked = flows()

@@ -108,6 +108,10 @@ class Agent:
         """The neighbour has other labels from now on."""
         self._world.renumber_neighbour(identity, labels)
 
+    def renumber_subject(self, identity: int, labels: Labels) -> None:
+        """The pod itself has other labels from now on."""
+        self._world.renumber_subject(identity, labels)
+
     def die_after(self, writes: int) -> None:
         self._left[0] = writes
 
