@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
 
 class Clock(Protocol):
@@ -20,6 +21,18 @@ class Clock(Protocol):
     def wall(self) -> float: ...
 
     async def sleep(self, delay_s: float) -> None: ...
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        """The running loop calls `callback` once, after the delay."""
+        ...
+
+
+class Timer(Protocol):
+    """A call that is still to come."""
+
+    def cancel(self) -> object:
+        """It does not come. Nothing happens if it came already."""
+        ...
 
 
 class SystemClock:
@@ -35,6 +48,11 @@ class SystemClock:
         import asyncio  # commands, which never sleep so, need the time without a loop
 
         await asyncio.sleep(max(0.0, delay_s))
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        import asyncio  # see `sleep`
+
+        return asyncio.get_running_loop().call_later(delay_s, callback)
 
 
 class ManualClock:
@@ -57,9 +75,29 @@ class ManualClock:
         if delay_s <= 0:
             await asyncio.sleep(0)
             return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._sleepers, (self._now + delay_s, next(self._order), future))
-        await future
+        await self._sleeper(delay_s)
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        import asyncio  # see `sleep`
+
+        if delay_s <= 0:
+            return asyncio.get_running_loop().call_soon(callback)
+
+        def end(sleeper: asyncio.Future[None]) -> None:
+            if not sleeper.cancelled():
+                callback()
+
+        sleeper = self._sleeper(delay_s)
+        sleeper.add_done_callback(end)
+        return sleeper
+
+    def _sleeper(self, delay_s: float) -> asyncio.Future[None]:
+        """Done when the clock is so far."""
+        import asyncio  # see `sleep`
+
+        sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._now + delay_s, next(self._order), sleeper))
+        return sleeper
 
     @property
     def next_deadline(self) -> float | None:

@@ -45,18 +45,15 @@ async def wait_for_ring(wake: Wake, seen: int, delay_s: float | None, clock: Clo
         return True
     ring: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def end(_timer: object) -> None:
+    def end() -> None:
         if not ring.done():
             ring.set_result(None)
 
     wake._waiters[ring] = None
-    timer = asyncio.ensure_future(clock.sleep(delay_s))
-    timer.add_done_callback(end)
+    timer = clock.call_later(delay_s, end)
     try:
         await ring
     finally:
         wake._waiters.pop(ring, None)
-        if not timer.done():
-            timer.cancel()
-            await asyncio.wait((timer,))
+        timer.cancel()
     return wake.count > seen

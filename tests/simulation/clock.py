@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from tests.simulation.loop import SimulatedFlag, SimulatedLoop
+from tests.simulation.loop import SimulatedFlag, SimulatedLoop, Turn
 
 EPOCH_S: Final = 1_800_000_000.0
 
@@ -28,6 +28,9 @@ class ProcessClock:
 
     async def sleep(self, delay_s: float) -> None:
         await asyncio.sleep(max(0.0, delay_s))
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Turn:
+        return self._loop.call_later(delay_s, callback)
 
 
 class SimulatedBlocking:

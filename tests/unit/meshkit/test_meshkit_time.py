@@ -66,6 +66,7 @@ async def test_the_system_clock_moves_by_itself() -> None:
     await clock.sleep(0.001)
     assert clock.monotonic() > before
     assert clock.wall() > 1_700_000_000
+    assert await wait_for_ring(Wake(), 0, 0.001, clock) is False
 
 
 async def test_a_failing_task_is_tried_again_after_its_delay_and_its_success_ends_it() -> None:
@@ -129,4 +130,10 @@ async def test_waiting_ends_with_the_ring_or_with_the_time_whichever_is_first() 
     await clock.run_for(5.0)
     assert await timer is False
     assert clock.next_deadline is None  # nothing is left behind
+    assert await wait_for_ring(wake, wake.count, 0.0, clock) is False
+    ended = asyncio.ensure_future(wait_for_ring(wake, wake.count, 5.0, clock))
+    await settle()
+    ended.cancel()
+    await settle()
+    assert clock.next_deadline is None
     assert await wait_for_ring(wake, wake.count - 1, 5.0, clock) is True
