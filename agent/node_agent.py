@@ -198,7 +198,7 @@ class NodeAgent:
             feature.check_health(health)
         if self._core.client is not None:
             _report_kubernetes(self._core.client, health)
-        waiting = sorted({s for table in self._core.db.tables for s in table.waiting_for})
+        waiting = self._core.db.waiting_for
         if not waiting:
             if not self._was_complete:
                 self._was_complete = True

@@ -80,6 +80,6 @@ def verification(core: Core, reconcilers: Reconcilers, differences: list[MapDiff
     return Verification(
         node=core.facts.node,
         differences=differences,
-        waiting_for=sorted({source for table in core.db.tables for source in table.waiting_for}),
+        waiting_for=list(core.db.waiting_for),
         pending=sum(status.pending + status.failed for status in statuses),
     )

@@ -214,6 +214,11 @@ class Database:
     def initialized(self) -> bool:
         return all(table.initialized for table in self.tables)
 
+    @property
+    def waiting_for(self) -> tuple[str, ...]:
+        """The sources of all tables that did not finish their first listing, sorted."""
+        return () if self.initialized else tuple(sorted({s for table in self.tables for s in table.waiting_for}))
+
     def dump(self) -> str:
         """Every table as text, in the order of their names."""
         return "".join(table.dump() for table in sorted(self.tables, key=lambda t: t.name))
