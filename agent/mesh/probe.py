@@ -232,14 +232,15 @@ def make_reach(port: int, timeout_s: float = ANSWER_WAIT_S) -> Reach:
     """A probe of one TCP port; what listens there does not matter."""
 
     async def reach(address: str) -> bool:
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout_s):
-                _, writer = await asyncio.open_connection(address, port)
+                transport, _ = await loop.create_connection(asyncio.Protocol, address, port)
         except ConnectionRefusedError:
             return True
         except (OSError, TimeoutError):
             return False
-        writer.transport.abort()
+        transport.abort()
         return True
 
     return reach
