@@ -20,10 +20,10 @@ from tests.simulation.world import Shape, World
 STARTS: Final = 8
 """How many ways there are in which a world of one shape starts; each seed has one of them."""
 START_S: Final = 3.0
-PAUSES_S: Final = (4.0, 3.0, 3.0, *(5.0,) * 16, 60.0, 240.0)
+PAUSES_S: Final = (3.0, 2.0, 2.0, 2.0, 3.0, 3.0, *(5.0,) * 15, 60.0, 240.0)
 """At rest, programs have this long to catch up; what is still wrong after the last pause is wrong."""
 LONG_REST_S: Final = 25.0
-LONG_RESTS: Final = 8
+LONG_RESTS: Final = 16
 """One history in so many is looked at only after a long rest: what was right at first may not stay so."""
 
 

@@ -195,19 +195,25 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             for _ in range(len(turns)):
                 turn = turns.popleft()
                 if not turn.is_cancelled:
+                    if (self._held or self._fuses or self.digest is not None) and not self._may_take(turn):
+                        continue
+                    self.steps += 1
                     self._take(turn)
             if self._stopping:
                 return
 
-    def _take(self, turn: Turn) -> None:
-        if self._held and (process := turn.context.get(PROCESS, "")) in self._held:
+    def _may_take(self, turn: Turn) -> bool:
+        """Whether its process runs. What is to happen before the turn has happened."""
+        process = turn.context.get(PROCESS, "")
+        if process in self._held:
             self._held[process].append(turn)
-            return
-        if self._fuses:
-            self._burn(turn.context.get(PROCESS, ""))
-        self.steps += 1
+            return False
+        self._burn(process)
         if self.digest is not None:
             self.digest.update(f"{self._now_s!r} {_name_of(turn)}\n".encode())
+        return True
+
+    def _take(self, turn: Turn) -> None:
         try:
             turn.context.run(turn.callback, *turn.args)
         except (SystemExit, KeyboardInterrupt):

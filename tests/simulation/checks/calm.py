@@ -49,6 +49,6 @@ def _fails(world: World) -> bool:
         for node in cluster.nodes.values():
             if node.agent is None or node.agent.core is None or node.agent.process.writes.left >= 0:
                 return True
-            if any(table.waiting_for for table in node.agent.core.db.tables):
+            if not node.agent.core.db.initialized:
                 return True
     return False
