@@ -14,6 +14,7 @@ from clustermesh_cli.live_policy import AgentView, LiveCluster
 from meshapi.agent import EndpointRow, PolicyMapRow
 from meshmodel.identity import UNKNOWN, NumericIdentity, Reserved, is_reserved
 from meshmodel.labels import Labels
+from meshpolicy.asked import Asked, lets_through, rules_text
 from meshpolicy.context import PolicyContext
 from meshpolicy.documents import load_documents
 from meshpolicy.engine import Engine
@@ -109,11 +110,11 @@ class ConnectionDecision(NamedTuple):
         return False if False in sides else None if None in sides else True
 
 
-def decide(source: End, destination: End, packet: Packet) -> ConnectionDecision:
-    """Both sides of a new connection."""
+def decide(source: End, destination: End, packet: Packet, asked: Asked | None = None) -> ConnectionDecision:
+    """Both sides of a new connection, and of what is asked over it."""
     return ConnectionDecision(
-        _decide_side(source, destination, Direction.EGRESS, packet),
-        _decide_side(destination, source, Direction.INGRESS, packet),
+        _decide_side(source, destination, Direction.EGRESS, packet, asked),
+        _decide_side(destination, source, Direction.INGRESS, packet, asked),
     )
 
 
@@ -153,7 +154,7 @@ def build_engine(live: LiveCluster, view: AgentView, pods: LiveCluster | None = 
     return engine, tuple(remarks)
 
 
-def _decide_side(end: End, other: End, direction: Direction, packet: Packet) -> SideDecision:
+def _decide_side(end: End, other: End, direction: Direction, packet: Packet, asked: Asked | None) -> SideDecision:
     if not end.cluster:
         reason = "it is outside of the mesh: no policy is enforced there"
         return SideDecision(end, _plain(direction, True, reason), None, None)
@@ -177,7 +178,10 @@ def _decide_side(end: End, other: End, direction: Direction, packet: Packet) -> 
         judged = _by_node(judged, enforced)
     if enforced is not None and enforced.is_proxied:
         judged = _by_request(judged, enforced)
-    return SideDecision(end, judged, own, peer, enforced, (*remarks, *_differences(end, judged, enforced)))
+    remarks = (*remarks, *_differences(end, judged, enforced))
+    if asked is not None and judged.allowed:
+        judged = _by_proxy(judged, half, packet, asked)
+    return SideDecision(end, judged, own, peer, enforced, remarks)
 
 
 def _with_unknowns(judged: SideExplanation, half: Half, own: Belief, peer: Belief, packet: Packet) -> SideExplanation:
@@ -219,8 +223,22 @@ def _by_node(judged: SideExplanation, enforced: Enforced | None) -> SideExplanat
 def _by_request(judged: SideExplanation, enforced: Enforced) -> SideExplanation:
     """A connection whose requests are judged one by one: it is let in, and what each of them gets is the proxy's word."""
     by = f" by {enforced.rule}" if enforced.rule else ""
-    reason = f"led to the proxy of its node{by}: a request that no rule allows is answered with 403"
+    reason = f"led to the proxy of its node{by}: a request that no rule allows is refused"
     return judged._replace(allowed=True, reason=reason)
+
+
+def _by_proxy(judged: SideExplanation, half: Half, packet: Packet, asked: Asked) -> SideExplanation:
+    """What the proxy of the node does with a request or a name; without rules about such, everything may be asked."""
+    assert half.engine is not None
+    policy = half.engine.endpoint_policy(half.endpoint, half.named_ports)
+    entry = policy.verdict(judged.direction, int(half.peer), *packet).entry
+    ports = half.engine.context.proxy_ports
+    listener = ports.listener(entry.proxy_port) if entry is not None and ports is not None else None
+    if listener is None:
+        return judged
+    allowed = lets_through(listener, asked)
+    reason = f"{asked} is {'allowed' if allowed else 'refused'} by the proxy of its node, which allows: {rules_text(listener)}"
+    return judged._replace(allowed=allowed, reason=reason)
 
 
 def _enforced(end: End, direction: Direction, peer: NumericIdentity, packet: Packet) -> Enforced | None:

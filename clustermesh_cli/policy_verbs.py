@@ -120,6 +120,8 @@ def explain_policy(
     source: Annotated[str, typer.Option("--from", help="NAMESPACE/POD[@CLUSTER] or an address")],
     destination: Annotated[str, typer.Option("--to", help="NAMESPACE/POD[@CLUSTER] or an address")],
     port: Annotated[str, typer.Option("--port", help="80/TCP, a port name of the destination, 8/ICMP")],
+    http: Annotated[str, typer.Option("--http", help='a request over it: "GET /path"')] = "",
+    dns: Annotated[str, typer.Option("--dns", help="a name that is asked for over it")] = "",
     context: Context = None,
     destination_context: Annotated[
         list[str] | None,
@@ -131,10 +133,12 @@ def explain_policy(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="also every rule that does not apply")] = False,
     plain: Plain = False,
 ) -> None:
-    """May a new connection pass, and which rule of which side decides? Exit code 0 allowed, 4 denied, 3 not known."""
+    """May a connection, and what is asked over it, pass, and which rule decides? Exit code 0 allowed, 4 denied, 3 not known."""
     from clustermesh_cli.commands.explain import explain as verb
+    from clustermesh_cli.commands.explain import read_asked
     from clustermesh_cli.contexts import split_contexts
 
+    asked = read_asked(http, dns)
     contexts = split_contexts(destination_context or [])
     local = make_client(kubeconfig, context)
     clients = {context or local.context: local, **{c: make_client(kubeconfig, c) for c in contexts}}
@@ -144,6 +148,7 @@ def explain_policy(
         (source, destination),
         port,
         make_console(plain),
+        asked=asked,
         wall_s=SystemClock().wall(),
         form=output,
         verbose=verbose,

@@ -4,7 +4,7 @@
 Shape: a case is {"cluster": name, "scope": "" or the cluster that unscoped selectors mean, "ids": {name: ["source:key=
 value", ...]}, "ips": {name: address of an external peer}, "namedPorts": {name: {"http": [80, "TCP"]}} (absent: every pod
 names http = 80/TCP), "policies": [YAML], "flows": [[from, to, protocol, port], or with an HTTP
-request such as "GET /path" behind it, ...]}; a verdict is one word per side.
+request such as "GET /path", or a DNS name, behind it, ...]}; a verdict is one word per side.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from meshkit.errors import PermanentError
 from meshmodel.errors import ModelError
 from meshmodel.identity import NumericIdentity, Reserved
 from meshmodel.labels import NAMESPACE_LABEL, Label, Labels, parse_label, sort_labels
+from meshpolicy.asked import Asked, lets_through, parse_asked
 from meshpolicy.context import PolicyContext
 from meshpolicy.documents import Document, load_documents
 from meshpolicy.endpoint_policy import EndpointPolicy
@@ -25,7 +26,6 @@ from meshpolicy.engine import RESERVED_LABELS, Engine
 from meshpolicy.entity import WORLDS
 from meshpolicy.errors import PolicyError
 from meshpolicy.host_guard import GuardFacts, guard_policy
-from meshpolicy.http_rule import HttpRequest, allows_request, parse_request
 from meshpolicy.icmp import TYPE_NAMES
 from meshpolicy.mapstate import Verdict
 from meshpolicy.node_peer import completed_labels
@@ -136,21 +136,20 @@ class _CaseWorld:
         """Both sides of one flow."""
         if len(flow) not in (_FLOW_FIELDS, _REQUEST_FIELDS):
             raise CaseError(f"flow {flow!r}: write [from, to, protocol, port]")
-        request = _request(flow[_FLOW_FIELDS]) if len(flow) == _REQUEST_FIELDS else None
+        asked = _asked(flow[_FLOW_FIELDS]) if len(flow) == _REQUEST_FIELDS else None
         source, destination = str(flow[0]), str(flow[1])
         protocol = _protocol(flow[2])
         port = _port(flow[3], protocol)
         sender, receiver = self._number(source), self._number(destination)
         egress = self._policy(source, sender).verdict(Direction.EGRESS, int(receiver), protocol, port)
         ingress = self._policy(destination, receiver).verdict(Direction.INGRESS, int(sender), protocol, port)
-        return [ALLOWED if self._allows(verdict, request) else DENIED for verdict in (egress, ingress)]
+        return [ALLOWED if self._allows(verdict, asked) else DENIED for verdict in (egress, ingress)]
 
-    def _allows(self, verdict: Verdict, request: HttpRequest | None) -> bool:
-        """Whether the connection is possible, and the request on it."""
-        if request is None or not verdict.allowed or verdict.entry is None or not verdict.entry.proxy_port:
+    def _allows(self, verdict: Verdict, asked: Asked | None) -> bool:
+        """Whether the connection is possible, and what is asked over it."""
+        if asked is None or not verdict.allowed or verdict.entry is None or not verdict.entry.proxy_port:
             return verdict.allowed
-        listener = self._proxy_ports.listener(verdict.entry.proxy_port)
-        return listener is not None and allows_request(listener.rules, request)
+        return lets_through(self._proxy_ports.listener(verdict.entry.proxy_port), asked)
 
     def _look_up_nodes(self) -> None:
         """Identities with labels of nodes have those that the policies ask for, and no others."""
@@ -247,9 +246,9 @@ def _named_ports(entry: object, name: str) -> NamedPorts:
     return ports
 
 
-def _request(value: object) -> HttpRequest:
+def _asked(value: object) -> Asked:
     try:
-        return parse_request(str(value))
+        return parse_asked(str(value))
     except ValueError as exc:
         raise CaseError(str(exc)) from exc
 

@@ -26,6 +26,9 @@ class HttpRequest(NamedTuple):
     host: str = ""
     headers: Mapping[str, str] = _NO_HEADERS
 
+    def __str__(self) -> str:
+        return f"{self.method} {f'http://{self.host}' if self.host else ''}{self.path}"
+
 
 class HttpRule(NamedTuple):
     """One entry of a list of HTTP rules: all that it names must match. An empty expression names nothing.

@@ -28,6 +28,8 @@ from kube.client import KubeClient
 from meshapi.agent import NODE_ENDPOINT, AddressRow
 from meshapi.row import SCHEMA
 from meshkit.answer_form import AnswerForm
+from meshpolicy.asked import Asked, parse_name
+from meshpolicy.http_rule import parse_request
 from meshpolicy.icmp import TYPE_NAMES
 from meshpolicy.peer import ServicePeers
 from meshpolicy.port import MAXIMUM_PORT, PROTOCOL_NUMBERS, NamedPorts
@@ -87,6 +89,16 @@ def parse_packet(text: str, named_ports: NamedPorts) -> Packet:
     raise CommandError(f"--port {text}: write PORT/PROTOCOL, for instance 80/TCP{known}", ExitCode.USAGE)
 
 
+def read_asked(http: str, dns: str) -> Asked | None:
+    """What --http or --dns asks. Raises: CommandError (usage)."""
+    if http and dns:
+        raise CommandError("--http and --dns together: a connection carries one or the other", ExitCode.USAGE)
+    try:
+        return parse_request(http) if http else parse_name(dns) if dns else None
+    except ValueError as exc:
+        raise CommandError(f"{'--http' if http else '--dns'}: {exc}", ExitCode.USAGE) from exc
+
+
 def explain(
     clients: Mapping[str, KubeClient],
     system: str,
@@ -94,17 +106,18 @@ def explain(
     port: str,
     console: Console,
     *,
+    asked: Asked | None = None,
     wall_s: float,
     form: AnswerForm = AnswerForm.TABLE,
     verbose: bool = False,
 ) -> ExitCode:
-    """Print why. `clients` are by context, the local one first; `ends` are --from and --to."""
+    """Print why. `clients` are by context, the local one first; `ends` are --from and --to; `asked` is over the connection."""
     names = [parse_end(text) for text in ends]
     parse_packet(port.replace(port.partition("/")[0], "1", 1), {})
     sources = read_sources(clients, system)
     source, destination = (find_end(name, sources) for name in names)
     packet = parse_packet(port, destination.named_ports)
-    decision = decide(source, destination, packet)
+    decision = decide(source, destination, packet, asked)
     if form is AnswerForm.TABLE:
         render(decision, packet, wall_s, console, verbose=verbose)
     else:

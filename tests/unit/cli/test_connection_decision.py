@@ -11,6 +11,7 @@ from explain_world import DB_SOUTH, WEB_NORTH, app, deny_all, end, policy
 from clustermesh_cli.connection_decision import ConnectionDecision, End, Packet, decide
 from meshapi.agent import PolicyMapRow
 from meshmodel.labels import CLUSTER_LABEL
+from meshpolicy.asked import parse_asked
 from meshpolicy.mapstate import precedence
 from meshpolicy.port import TCP
 from meshpolicy.tier import Level
@@ -177,6 +178,25 @@ def test_a_connection_whose_requests_are_judged_is_led_to_the_proxy() -> None:
     side = judged(source, end(DB_SOUTH, enforced=False)).egress
     assert side.explanation.allowed is True
     assert side.explanation.reason == (
-        "led to the proxy of its node by some rule: a request that no rule allows is answered with 403"
+        "led to the proxy of its node by some rule: a request that no rule allows is refused"
     )
     assert side.remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "allowed", "reason"),
+    [
+        ("GET /a", True, "GET /a is allowed by the proxy of its node, which allows: method GET"),
+        ("PUT /a", False, "PUT /a is refused by the proxy of its node, which allows: method GET"),
+        ("a.io", False, "the name a.io. is refused by the proxy of its node, which allows: method GET"),
+    ],
+)
+def test_what_is_asked_over_it_is_judged_by_the_list(asked: str, reason: str, *, allowed: bool) -> None:
+    rule = {
+        "toEndpoints": [app("db")],
+        "toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [{"method": "GET"}]}}],
+    }
+    source = end(WEB_NORTH, policy("gets", "web", egress=[rule]), realised=(entry(0, DB_SOUTH, proxy_port=15_001),))
+    found = decide(source, end(DB_SOUTH, enforced=False), HTTP, parse_asked(asked)).egress
+    assert (found.explanation.allowed, found.explanation.reason) == (allowed, reason)
+    assert found.remarks == ()

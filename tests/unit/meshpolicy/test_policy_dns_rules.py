@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from meshpolicy import Direction, Engine, PolicyKind, PolicyRef
+from meshpolicy.asked import parse_name
 from meshpolicy.dns_name import allows_name
+from meshpolicy.evaluate import evaluate
 from meshpolicy.proxy_ports import DNS, HTTP, ProxyPorts
 from meshpolicy.rebuild import differences
 from tests.unit.meshpolicy.policy_world import CLIENT, SERVER, build, policy
@@ -102,3 +104,20 @@ def test_without_envoy_names_are_enforced_and_requests_denied() -> None:
     assert _names(engine) == ["google.com."]
     _egress(engine, "b", [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [{"method": "GET"}]}}])
     assert _names(engine, TCP, 80) == []
+
+
+def test_a_case_may_say_which_name_is_asked_for() -> None:
+    spec = {"endpointSelector": {}, "egress": [{"toEndpoints": [{}], "toPorts": _ports(GOOGLE, EXAMPLE)}]}
+    document = {"kind": "CiliumNetworkPolicy", "metadata": {"name": "p", "namespace": "a"}, "spec": spec}
+    pod = ["k8s:io.kubernetes.pod.namespace=a", "k8s:io.cilium.k8s.policy.cluster=default"]
+    asked: list[list[str]] = [["google.com"], ["WWW.example.com."], ["github.com"], ["GET /"], []]
+    case = {"ids": {"a": pod}, "policies": [document], "flows": [["a", "a", "UDP", 53, *rest] for rest in asked]}
+    answer = evaluate(case)
+    words = ("allowed", "allowed", "denied", "denied", "allowed")
+    assert answer == {"errors": [], "verdicts": [[word, "allowed"] for word in words]}
+
+
+@pytest.mark.parametrize("text", ["", "a..b", ".a", "a b", "a" * 254, "*.a.io", "GET x"])
+def test_what_is_no_name_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no DNS name"):
+        parse_name(text)
