@@ -7,9 +7,12 @@ All need CAP_NET_ADMIN; `answering_socket` CAP_NET_RAW. Raise: OSError.
 from __future__ import annotations
 
 import array
+import contextlib
 import socket
 import struct
 import sys
+import time
+from functools import lru_cache
 from typing import Final
 
 from agent.datapath.proxy_marks import PROXY_ADDRESS, ProxyMark
@@ -24,6 +27,7 @@ _BUFFER_BYTES: Final = 1 << 20
 _ORIGINAL: Final = struct.Struct("=H2s4s8x")
 _HEADERS: Final = 28
 _TTL: Final = 64
+_REMEMBERED_S: Final = 5.0
 _DONT_FRAGMENT: Final = 0x4000
 
 
@@ -44,8 +48,15 @@ def listening_streams(port: int) -> socket.socket:
 
 
 def asking_datagrams(client: str, port: int, server: Place) -> socket.socket:
-    """Asks the server from this address and port of the client, and hears nobody else."""
-    made = _bound(_transparent(socket.SOCK_DGRAM, ProxyMark.EGRESS_UPSTREAM), client, port)
+    """Asks the server from this address and port of the client, and hears nobody else.
+
+    A server of the node itself is asked by the node: its answers to somebody else would leave the node's stack, which takes
+    nothing back that comes from an address of its own.
+    """
+    if is_of_node(server[0]):
+        made = _bound(socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK), "", port)
+    else:
+        made = _bound(_transparent(socket.SOCK_DGRAM, ProxyMark.EGRESS_UPSTREAM), client, port)
     try:
         made.connect(server)
     except OSError:
@@ -54,11 +65,28 @@ def asking_datagrams(client: str, port: int, server: Place) -> socket.socket:
     return made
 
 
-def asking_stream(client: str) -> socket.socket:
-    """Not connected yet; the kernel chooses the port."""
+def asking_stream(client: str, server: str) -> socket.socket:
+    """Not connected yet; the kernel chooses the port. A server of the node itself is asked by the node."""
+    if is_of_node(server):
+        return socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     made = _transparent(socket.SOCK_STREAM, ProxyMark.EGRESS_UPSTREAM)
     made.setsockopt(socket.SOL_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
     return _bound(made, client, 0)
+
+
+def is_of_node(address: str) -> bool:
+    """Whether it is an address of this node, as of some seconds ago."""
+    return _is_of_node(address, int(time.monotonic() / _REMEMBERED_S))
+
+
+@lru_cache(maxsize=256)
+def _is_of_node(address: str, _when: int) -> bool:
+    with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as asking:
+        try:  # the way to an address of one's own begins there
+            asking.connect((address, 1))
+        except OSError:
+            return False
+        return bool(asking.getsockname()[0] == address)
 
 
 def answering_socket() -> socket.socket:

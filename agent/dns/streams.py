@@ -114,7 +114,7 @@ class _Conversation:
 
     async def with_server(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._upstream is None:
-            made = asking_stream(self.client[0])
+            made = asking_stream(self.client[0], self.server[0])
             try:
                 await asyncio.get_running_loop().sock_connect(made, self.server)
                 self._upstream = await asyncio.open_connection(sock=made)

@@ -228,6 +228,8 @@ int mesh_from_container(struct __sk_buff *skb)
 		return refuse(skb, &p, r);
 	if (r)
 		return drop(skb, &p, r);
+	if (p.proxy_port && node_endpoint() && is_of_node(skb, p.destination))
+		return drop(skb, &p, DROP_PROXY);	/* the proxy would ask as the node, whom its policies do not judge */
 	if (p.proxy_port)
 		return to_proxy(skb, &p, from, 0);
 	return leave(skb, &p, &w);

@@ -32,8 +32,8 @@ from agent.dns.rule_file import RULES, encode_rules
 from agent.lasting_process import ProcessEndedError
 from meshkit.atomic import write_atomic
 from meshpolicy.dns_name import DnsRules, dns_rule
-from tests.integration.datapath.datapath_topology import Node, Pod, Topology, drain_events
-from tests.packet.datapath_host import inside
+from tests.integration.datapath.datapath_topology import ROUTER, Node, Pod, Topology, drain_events
+from tests.packet.datapath_host import inside, run
 from tests.support.leftovers import own_name
 from tests.support.name_server import MANY, MANY_ADDRESSES, Forgery, NameServer
 
@@ -348,3 +348,38 @@ def test_without_an_agent_pods_go_on_and_the_next_agent_hears_of_it(clean: Topol
             assert client.ask(server.address, 8080).startswith(server.name), "other ports are not concerned"
         with later.running(), later.linked():
             assert _addresses(_ask(client, server.address, "google.com")) == ["203.0.113.7"]
+
+
+def test_a_server_on_the_node_itself_is_asked_and_keeps_its_own_clients(clean: Topology, dns: DnsNode) -> None:
+    client, node, _ = _place(clean, "local")
+    other = node.pods[1]
+    _redirect(node, client)
+    with inside(node.namespace):
+        server = NameServer()
+    with server.running():
+        assert _addresses(_ask(client, node.address, "google.com")) == ["203.0.113.7"]
+        assert _ask(client, node.address, "github.com").header.rcode == REFUSED
+        assert _addresses(_ask(other, node.address, "github.com")) == ["203.0.113.9"]
+
+
+@pytest.mark.parametrize("masquerades", [False, True])
+def test_a_server_outside_of_the_mesh_is_asked(clean: Topology, dns: DnsNode, *, masquerades: bool) -> None:
+    client, node, _ = _place(clean, "local")
+    _redirect(node, client)
+    with contextlib.ExitStack() as stack:
+        if masquerades:
+            table = "table ip dnsout { chain post { type nat hook postrouting priority 100; oifname eth0 masquerade; }; }"
+            run("ip", "netns", "exec", node.namespace, "nft", table)
+            stack.callback(run, "ip", "netns", "exec", node.namespace, "nft", "delete table ip dnsout")
+        else:
+            route = (client.address, "via", node.address)
+            run("ip", "-n", clean.underlay, "route", "add", *route)
+            stack.callback(run, "ip", "-n", clean.underlay, "route", "del", *route)
+        with inside(clean.underlay):
+            server = NameServer()
+        stack.enter_context(server.running())
+        assert _addresses(_ask(client, ROUTER, "google.com")) == ["203.0.113.7"]
+        assert _ask(client, ROUTER, "github.com").header.rcode == REFUSED
+        with client.connect(ROUTER, 53) as made:
+            assert _addresses(_ask_by_tcp(made, "google.com")) == ["203.0.113.7"]
+        assert {a for a, _ in server.asked} == {node.address if masquerades else client.address}
