@@ -6,7 +6,7 @@ Equal rules of one direction share a port, and a port that is in use never chang
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from meshpolicy.dns_name import DnsRules
@@ -41,6 +41,8 @@ class ProxyPorts:
 
     def __init__(self, kinds: frozenset[str] = PROXIED) -> None:
         self.kinds = kinds
+        self.on_new: Callable[[int, Listener], None] | None = None
+        """Called when a port begins to mean something, before any policy entry names it."""
         self._ports: dict[Listener, int] = {}
         self._listeners: dict[int, Listener] = {}
         self._next = FIRST_PORT
@@ -62,8 +64,11 @@ class ProxyPorts:
         if self._next >= FIRST_PORT + PORTS:
             self.exhausted = True
             return 0
-        self._ports[listener], self._listeners[self._next] = self._next, listener
-        return self._ports[listener]
+        port = self._next
+        self._ports[listener], self._listeners[port] = port, listener
+        if self.on_new is not None:
+            self.on_new(port, listener)
+        return port
 
     def listener(self, port: int) -> Listener | None:
         """What the port enforces; None if it means nothing."""

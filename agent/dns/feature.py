@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from prometheus_client.metrics_core import Metric
 from agent.answered_names import NameListener
 from agent.core import Core
 from agent.datapath.proxy_routes import look_for_no_socket_early
+from agent.dns.port_rules import STAY_S, PortRules
 from agent.dns.process import DnsProcess, directory_of
 from agent.dns.proxy_link import ProxyLink, Said
 from agent.dns.rule_file import RULES, decode_rules, encode_rules
@@ -27,7 +29,6 @@ from meshkit.health import Health
 from meshkit.supervise import supervise
 from meshkit.wake import Wake, wait_for_ring
 from meshpolicy import Direction
-from meshpolicy.dns_name import DnsRules
 from meshpolicy.proxy_ports import DNS, Listener, ProxyPorts
 
 _READABLE: Final = 0o644
@@ -64,7 +65,7 @@ class DnsFeature(Feature):
         self._process = DnsProcess(self._directory)
         self._look = Wake()
         self._link = ProxyLink(self._directory, names, on_questions, self._look.set)
-        self._written: bytes | None = None
+        self._rules, self._written = PortRules(), b""
         self._problem = self._obstacle = ""
         self._users: Mapping[int, set[str]] = {}
         self._missing_since_s: float | None = None
@@ -75,6 +76,8 @@ class DnsFeature(Feature):
             with contextlib.suppress(OSError, ValueError):  # then ports are given anew
                 known = decode_rules((self._directory / RULES).read_bytes())
                 self._ports.restore({port: Listener(Direction.EGRESS, names=names) for port, names in known.items()})
+                self._rules.add(known, math.inf)
+            self._ports.on_new = self._prepare
         return 0
 
     def tasks(self) -> Tasks:
@@ -114,7 +117,7 @@ class DnsFeature(Feature):
 
     async def _keep(self) -> None:
         """It runs from the first list of names on, and again within a second when it ended."""
-        while not self._users:
+        while not self._rules.rules:
             await self._look.wait()
 
         async def run() -> None:
@@ -132,38 +135,49 @@ class DnsFeature(Feature):
 
     async def _connect(self) -> None:
         """Once it runs, and again whenever the connection ends."""
-        while not self._users:
+        while not self._rules.rules:
             await self._look.wait()
         backoff = Backoff(_FIRST_DELAY_S, _LOOK_S, self._core.outside.rng)
         await supervise("dns link", self._link.run, backoff=backoff, clock=self._core.clock)
 
     async def _follow(self, ports: ProxyPorts) -> None:
         """Rules of an earlier agent stay until this one knows all policies."""
-        verdicts, endpoints = self._core.db.verdicts, self._core.db.endpoints
+        verdicts, endpoints, clock = self._core.db.verdicts, self._core.db.endpoints, self._core.clock
         await wait_until_listed(verdicts, endpoints)
         while True:
             rung = verdicts.changed.count
             users = ports_in_use(verdicts.rows(), ports, DNS)
-            names = {port: listener.names for port in users if (listener := ports.listener(port)) is not None}
+            listeners = {port: listener for port in users if (listener := ports.listener(port)) is not None}
+            rules = {port: made.names for port, made in listeners.items() if made.names is not None}
+            self._rules.set_used(rules, clock.monotonic())
+            next_s = self._rules.expire(clock.monotonic())
+            self._users = users
+            is_written = self._write()
+            self._look.set()
+            delay_s = None if next_s is None else max(0.0, next_s - clock.monotonic())
+            await wait_for_ring(verdicts.changed, rung, delay_s if is_written else _LONGEST_DELAY_S, clock)
+
+    def _prepare(self, port: int, listener: Listener) -> None:
+        """The proxy listens before policy entries send it anything."""
+        if listener.names is not None:
+            self._rules.add({port: listener.names}, self._core.clock.monotonic() + STAY_S)
+            self._write()
+            self._look.set()
+
+    def _write(self) -> bool:
+        """Whether the file is as it shall be."""
+        data = encode_rules(self._rules.rules)
+        if data != self._written and (self._rules.rules or self._written):
             try:
-                self._write({port: found for port, found in names.items() if found is not None})
+                self._process.prepare()
+                write_atomic(self._directory / RULES, data, _READABLE)
             except OSError as exc:
                 self._problem = f"the rules cannot be written: {exc}"
                 log.warning("rules of the DNS proxy are not written", extra={"error": str(exc)})
-                await self._core.clock.sleep(_LONGEST_DELAY_S)
-                continue
-            self._users = users
-            self._look.set()
-            await verdicts.changed.wait(rung)
-
-    def _write(self, rules: Mapping[int, DnsRules]) -> None:
-        path, data = self._directory / RULES, encode_rules(rules)
-        if data == self._written or not (rules or path.exists()):
-            return
-        self._process.prepare()
-        write_atomic(path, data, _READABLE)
-        self._written = data
-        self._link.rules_changed()
+                return False
+            self._written = data
+            self._link.rules_changed()
+        return True
 
     async def _watch(self) -> None:
         """Ports that nobody listens on are told once the proxy had time to open them."""
@@ -176,6 +190,8 @@ class DnsFeature(Feature):
                 self._missing_since_s, self._problem = None, ""
             elif self._missing_since_s is None:
                 self._missing_since_s = clock.monotonic()
+            if missing:
+                self._link.rules_changed()  # it may have failed to open them
             is_late = self._missing_since_s is not None and clock.monotonic() - self._missing_since_s >= _PATIENCE_S
             self._set_failures(missing if is_late else set(), said)
             await wait_for_ring(self._look, rung, _LOOK_S if missing else _CALM_S if self._users else None, clock)
