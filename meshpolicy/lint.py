@@ -15,6 +15,7 @@ from meshpolicy.context import PolicyContext
 from meshpolicy.documents import Document, load_documents
 from meshpolicy.engine import Engine
 from meshpolicy.errors import NotAPolicyError, PolicyError
+from meshpolicy.lint_names import unseen_names
 from meshpolicy.node_peer import selects_nodes
 from meshpolicy.null_fields import null_fields
 from meshpolicy.peer import CidrSelector, ServiceSelector
@@ -81,6 +82,16 @@ def lint(
     findings.extend(_without_value(kept, {item.document for item in refused}))
     findings.extend(_of_no_address(policies, groups))
     findings.extend(_opposite_empties(policies))
+    findings.extend(
+        Finding(
+            Severity.WARNING,
+            "names-not-seen",
+            str(rule.origin),
+            f"nobody sees which addresses {names} has: no rule about DNS names lets it be asked for, so it is not reached",
+            "give the egress rule for port 53 rules.dns with the same names, UDP and TCP",
+        )
+        for rule, names in unseen_names(policies)
+    )
     if identities is not None:
         findings.extend(_who_is_selected(policies, groups, context, identities))
     return tuple(dict.fromkeys(findings))  # a rule with requests among its ports was read in parts

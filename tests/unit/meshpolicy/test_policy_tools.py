@@ -12,6 +12,7 @@ from meshmodel.identity import NumericIdentity, Reserved
 from meshpolicy import PolicyContext
 from meshpolicy.explain import Half, explain, render
 from meshpolicy.lint import Severity, lint
+from meshpolicy.proxy_ports import ProxyPorts
 from meshpolicy.scope import find_widening, inspect_default_local_cluster
 
 LOCAL, ANY = PolicyContext("north", True), PolicyContext("north", False)
@@ -85,6 +86,31 @@ def test_lint_finds_dns_without_tcp() -> None:
     assert codes([cnp(egress=[dns])], LOCAL) == ["dns-without-tcp"]
     assert codes([cnp(egress=[dns, {"toEntities": ["all"], "toPorts": port("53")}])], LOCAL) == []
     assert codes([cnp(egress=[{"toEntities": ["all"], "toPorts": port("53", "ANY")}])], LOCAL) == []
+
+
+@pytest.mark.parametrize(
+    ("peer", "asked", "is_seen"),
+    [
+        ({"matchName": "google.com"}, None, False),
+        ({"matchName": "google.com"}, {"matchPattern": "*"}, True),
+        ({"matchName": "google.com"}, {"matchName": "google.com"}, True),
+        ({"matchName": "google.com"}, {"matchPattern": "*.google.com"}, False),
+        ({"matchPattern": "*.google.com"}, {"matchPattern": "*.google.com"}, True),
+        ({"matchPattern": "*.google.com"}, {"matchPattern": "**.com"}, True),
+        ({"matchPattern": "**.google.com"}, {"matchPattern": "*.google.com"}, False),
+        ({"matchPattern": "*"}, {"matchPattern": "*.com"}, False),
+    ],
+)
+@pytest.mark.parametrize("has_proxy", [False, True])
+def test_lint_finds_names_that_nobody_sees(peer: Any, asked: Any, *, is_seen: bool, has_proxy: bool) -> None:
+    dns = port("53", "ANY") if asked is None else port("53", "ANY", rules={"dns": [asked]})
+    egress = [{"toEntities": ["cluster"], "toPorts": dns}, {"toFQDNs": [peer]}]
+    context = PolicyContext("north", True, proxy_ports=ProxyPorts() if has_proxy else None)
+    is_enforced = has_proxy or asked is None or asked == {"matchPattern": "*"}
+    assert ("names-not-seen" not in codes([cnp(egress=egress)], context)) is (is_seen and is_enforced)
+    # what another document says counts too
+    both = [cnp(egress=egress[:1]), {**cnp(egress=egress[1:]), "metadata": {"name": "q"}}]
+    assert ("names-not-seen" not in codes(both, context)) is (is_seen and is_enforced)
 
 
 def test_lint_finds_empty_rules_of_opposite_meaning_in_one_namespace() -> None:
