@@ -25,7 +25,7 @@ from meshmodel.labels import Labels
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.node import CILIUM_INTERNAL_IP
 from meshmodel.steering import NO_STEERING, Steering
-from meshpolicy import EndpointPolicy
+from meshpolicy import Direction, EndpointPolicy
 
 # Identity 0 in the ipcache: an address that is ours or a peer's, of which we do not know yet whose it is.
 
@@ -292,10 +292,11 @@ THE_NODE: Final = Endpoint("0.0.0.0", 0, 0, "00:00:00:00:00:00", "00:00:00:00:00
 
 @dataclass(frozen=True, slots=True)
 class EndpointVerdicts:
-    """What the kernel shall enforce for one endpoint: its facts and its whole policy. Desired row."""
+    """What the kernel shall enforce for one endpoint, and in which directions it tells of connections that no policy judges."""
 
     endpoint: Endpoint
     policy: EndpointPolicy
+    watched: frozenset[Direction] = frozenset()
 
     @property
     def is_node(self) -> bool:
@@ -305,7 +306,7 @@ class EndpointVerdicts:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRow:
-    """A policy object as it stands: parsed and in force, or refused with the reason."""
+    """A policy object as it stands: parsed and in force, staged, or refused with the reason."""
 
     kind: str
     namespace: str
@@ -315,7 +316,7 @@ class PolicyRow:
     problems: tuple[str, ...] = ()
     unenforced: tuple[str, ...] = ()
     """Those of `problems` that say what has not the effect it states."""
-    document: str = field(default="", repr=False)
+    is_staged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

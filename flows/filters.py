@@ -169,6 +169,11 @@ def _one_of(read: Callable[[pb.Flow], Any]) -> Callable[[Sequence[Any], str], Pr
     return make
 
 
+def _staged(values: Sequence[pb.Verdict.ValueType], _field: str) -> Predicate:
+    wanted = frozenset(values)
+    return lambda flow: flow.HasField("staged") and flow.staged.verdict in wanted
+
+
 def _nodes(values: Sequence[str], field: str) -> Predicate:
     patterns = [compile_node(value, field) for value in values]
     return lambda flow: any(pattern(flow.node_name) for pattern in patterns)
@@ -324,6 +329,7 @@ _FIELDS: Final[dict[str, tuple[str, Make]]] = {
     "node_name": ("sides", _nodes),
     "node_labels": ("sides", _labels(lambda flow: flow.node_labels)),
     "verdict": ("head", _one_of(lambda flow: flow.verdict)),
+    "staged_verdict": ("head", _staged),
     "drop_reason_desc": ("head", _one_of(lambda flow: flow.drop_reason_desc)),
     "event_type": ("head", _event_types),
     "reply": ("head", _replies),

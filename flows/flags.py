@@ -32,6 +32,7 @@ SIDED: Final = (
 """Each of them also with `from-` and `to-`."""
 SINGLE: Final = {
     "verdict": "FORWARDED, DROPPED, AUDIT, REDIRECTED, ERROR, TRACED or TRANSLATED",
+    "staged-verdict": "FORWARDED, DROPPED or REDIRECTED: what staged policies would decide, and do not",
     "type": "TYPE[:SUBTYPE]: drop, trace:to-overlay, policy-verdict, trace-sock, l7",
     "protocol": "tcp, udp, sctp, icmp, icmpv4, icmpv6, http or dns",
     "tcp-flags": "flags that are all set: SYN,ACK",
@@ -233,6 +234,10 @@ def _verdict(wanted: pb.FlowFilter, value: str) -> None:
     wanted.verdict.append(pb.Verdict.ValueType(_enum("verdict", dict(pb.Verdict.items()), value)))
 
 
+def _staged_verdict(wanted: pb.FlowFilter, value: str) -> None:
+    wanted.staged_verdict.append(pb.Verdict.ValueType(_enum("staged-verdict", dict(pb.Verdict.items()), value)))
+
+
 def _drop_reason(wanted: pb.FlowFilter, value: str) -> None:
     number = (
         int(value)
@@ -268,6 +273,7 @@ def _header(wanted: pb.FlowFilter, value: str) -> None:
 
 _SINGLES: Final[dict[str, Callable[[pb.FlowFilter, str], object]]] = {
     "verdict": _verdict,
+    "staged-verdict": _staged_verdict,
     "type": _event_type,
     "protocol": lambda wanted, value: wanted.protocol.append(value),
     "tcp-flags": _tcp_flags,

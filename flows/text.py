@@ -47,7 +47,10 @@ def stamp(wall_s: float) -> str:
 
 
 def compact_line(flow: pb.Flow, look: Look = PLAIN) -> str:
-    """`TIME[ [NODE]]: SRC (SRCID) ARROW DST (DSTID) TYPE VERDICT[ BY POLICY] (SUMMARY)`; a reply has its sides swapped."""
+    """`TIME[ [NODE]]: SRC (SRCID) ARROW DST (DSTID) TYPE VERDICT[ BY POLICY][ STAGED VERDICT BY RULE] (SUMMARY)`.
+
+    A reply has its sides swapped.
+    """
     left = f"{_host(flow, look, is_source=True)} ({identity_text(flow.source.identity)})"
     right = f"{_host(flow, look, is_source=False)} ({identity_text(flow.destination.identity)})"
     arrow = "<>"
@@ -56,7 +59,7 @@ def compact_line(flow: pb.Flow, look: Look = PLAIN) -> str:
         if flow.is_reply.value:
             left, arrow, right = right, "<-", left
     node = f" [{flow.node_name}]" if look.nodes else ""
-    decided = f"{verdict_text(flow)}{_by(flow, look)}"
+    decided = f"{verdict_text(flow)}{_by(flow, look)}{_staged(flow)}"
     return f"{_time(flow, look)}{node}: {left} {arrow} {right} {type_text(flow)} {decided} ({_summary(flow)})"
 
 
@@ -71,7 +74,7 @@ def cells(flow: pb.Flow, look: Look = PLAIN) -> list[str]:
     """The columns of a table, or the values of a block."""
     found = [_time(flow, look), *([flow.node_name] if look.nodes else [])]
     sides = [_host(flow, look, is_source=True), _host(flow, look, is_source=False)]
-    return [*found, *sides, type_text(flow), f"{verdict_text(flow)}{_by(flow, look)}", _summary(flow)]
+    return [*found, *sides, type_text(flow), f"{verdict_text(flow)}{_by(flow, look)}{_staged(flow)}", _summary(flow)]
 
 
 def table_lines(flows: Iterable[pb.Flow], look: Look = PLAIN) -> list[str]:
@@ -175,6 +178,15 @@ def _by(flow: pb.Flow, look: Look) -> str:
         return ""
     shown = (_rule(policy) if look.rules else _policy(policy) for policy in policies)
     return f" BY {', '.join(shown)}"
+
+
+def _staged(flow: pb.Flow) -> str:
+    """What staged policies would decide, where one selects the endpoint."""
+    if not flow.HasField("staged"):
+        return ""
+    word = "ALLOWED" if flow.staged.verdict == pb.FORWARDED else pb.Verdict.Name(flow.staged.verdict)
+    word = "DENIED" if flow.staged.verdict == pb.DROPPED else word
+    return f" STAGED {word} BY {_rule(flow.staged.policy)}"
 
 
 def _policy(policy: pb.Policy) -> str:

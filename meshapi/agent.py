@@ -124,7 +124,7 @@ class EndpointRow(Row):
 
 
 class PolicyStatus(Row, kw_only=True):
-    """One policy object: in force (`valid`), or refused with the reason in `message`."""
+    """One policy object: in force, judged only (`staged`), or refused with the reason in `message`."""
 
     kind: str
     namespace: str
@@ -136,6 +136,7 @@ class PolicyStatus(Row, kw_only=True):
     """Those of `problems` that say what has not the effect it states."""
     pods: list[str] = msgspec.field(default_factory=list)
     """Pods of this node that are concerned by what is not enforced."""
+    staged: bool = False
 
 
 class PolicyList(Row, kw_only=True):

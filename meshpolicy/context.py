@@ -23,7 +23,8 @@ class PolicyContext:
 
     `cluster` is the local cluster's name. With `default_local_cluster`, peers that do not mention a cluster mean the
     local one (spec: policy-default-local-cluster). With `dual_stack`, the address families have worlds of their own.
-    Without `proxy_ports` there is no proxy: what HTTP rules and lists of names would allow is denied.
+    Without `proxy_ports` there is no proxy: what HTTP rules and lists of names would allow is denied. `with_staged`: staged
+    policies are judged as if they were in force.
     """
 
     cluster: str
@@ -32,6 +33,7 @@ class PolicyContext:
     allow_localhost: bool = True
     enforcement: Enforcement = Enforcement.DEFAULT
     proxy_ports: ProxyPorts | None = None
+    with_staged: bool = False
 
     @property
     def proxied(self) -> frozenset[str]:

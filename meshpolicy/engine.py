@@ -70,7 +70,8 @@ class Engine:
     """The policies of one cluster, as its agents must enforce them.
 
     Every change returns which tracked endpoint identities (those that `endpoint_policy` was asked for) may have
-    another policy now. The result depends on the inputs only, not on their order.
+    another policy now. The result depends on the inputs only, not on their order. Staged policies are as if they were
+    not there, unless the context is with them.
     """
 
     def __init__(self, context: PolicyContext) -> None:
@@ -93,7 +94,9 @@ class Engine:
     # Policies
 
     def set_policy(self, policy: Policy) -> PolicyChange:
-        """This policy is in force, in place of an older one of the same key."""
+        """This policy is in force, in place of an older one of the same key; a staged one takes that out of force."""
+        if policy.is_staged and not self.context.with_staged:
+            return self.remove_policy(policy.key)
         old = self._policies.get(policy.key)
         if old == policy:
             return PolicyChange(self.revision)
@@ -236,6 +239,8 @@ class Engine:
             peers = (peer for rule in rules for peer in rule.peers or () if isinstance(peer, CidrGroupSelector))
             found = {hole for peer in peers for hole in peer.excepts}.union(item.prefixes if users else ())
             return frozenset(prefix for prefix in found if prefix.bits)
+        if item.is_staged and not self.context.with_staged:
+            return frozenset()
         expanded = (self._expand(rule.peers, deny=rule.deny) for rule in item.rules)
         return frozenset(prefix for peers in expanded for prefix in _prefixes_of(peers))
 

@@ -16,6 +16,7 @@ from meshpolicy.parse_tiered import parse_tiered_policy
 from meshpolicy.parse_version import check_version
 from meshpolicy.reference import PolicyKind, PolicyRef
 from meshpolicy.rule import Policy
+from meshpolicy.staged import stage
 
 _DEFAULT_NAMESPACE: Final = "default"
 _FIELDS: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "specs", "status"})
@@ -64,7 +65,7 @@ def _lacks_kind(document: Mapping[str, object]) -> bool:
 
 def parse_policy(document: Mapping[str, object], context: PolicyContext) -> Policy:
     """Read one policy. Raises PolicyError, which names the field; such a document has no effect at all."""
-    return refusing_faults(lambda: _parse(document, context))
+    return refusing_faults(lambda: stage(_parse(document, context), document))
 
 
 def _parse(document: Mapping[str, object], context: PolicyContext) -> Policy:

@@ -10,20 +10,25 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from meshmodel.identity import NumericIdentity
+from meshpolicy.context import PolicyContext
 from meshpolicy.engine import Engine
 from meshpolicy.errors import EngineFaultError
 from meshpolicy.rule import Policy, Rule
 
 
 def rebuild(
-    engine: Engine, *, policies: Iterable[Policy] | None = None, without: Collection[NumericIdentity] = ()
+    engine: Engine,
+    *,
+    policies: Iterable[Policy] | None = None,
+    without: Collection[NumericIdentity] = (),
+    context: PolicyContext | None = None,
 ) -> Engine:
     """A fresh engine with the same groups, identities (less `without`) and port names, and with these policies.
 
-    `policies` None means those that the old engine has in force. The tracked identities are tracked again, revisions
-    go on from the old engine's. Raises: EngineFaultError naming the policy that the engine fails on.
+    `policies` None means those that the old engine has in force, `context` None its context. The tracked identities are
+    tracked again, revisions go on from the old engine's. Raises: EngineFaultError naming the policy that the engine fails on.
     """
-    fresh = Engine(engine.context)
+    fresh = Engine(engine.context if context is None else context)
     fresh.revision = engine.revision
     for group in engine.cidr_groups():
         fresh.set_cidr_group(group)

@@ -89,12 +89,16 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One accepted document. `problems` say which parts have no effect yet, `warnings` what may surprise."""
+    """One accepted document. `problems` say which parts have no effect yet, `warnings` what may surprise.
+
+    `is_staged`: it is judged beside those in force, and not in force.
+    """
 
     key: PolicyRef
     rules: tuple[Rule, ...]
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    is_staged: bool = False
 
     @property
     def uses_groups(self) -> bool:

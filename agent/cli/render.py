@@ -13,6 +13,7 @@ from meshapi.agent import (
     NodeRow,
     PolicyList,
     PolicyMapRow,
+    PolicyStatus,
     SelectorRow,
     Verification,
 )
@@ -209,11 +210,15 @@ def identities(answer: Sequence[IdentityRow]) -> str:
 def policies(answer: PolicyList) -> str:
     """Policy objects and the revision they make."""
     rows: list[Sequence[object]] = [
-        (p.kind, f"{p.namespace}/{p.name}" if p.namespace else p.name, _word(p.valid),
+        (p.kind, f"{p.namespace}/{p.name}" if p.namespace else p.name, _word(p.valid), _state(p),
          (p.message or "; ".join(p.problems) or "-") + (f" (pods here: {', '.join(p.pods)})" if p.pods else ""))
         for p in answer.policies
     ]  # fmt: skip
-    return f"{table(('KIND', 'NAME', 'VALID', 'MESSAGE'), rows)}\nRevision: {answer.revision}"
+    return f"{table(('KIND', 'NAME', 'VALID', 'STATE', 'MESSAGE'), rows)}\nRevision: {answer.revision}"
+
+
+def _state(policy: PolicyStatus) -> str:
+    return "-" if not policy.valid else "staged" if policy.staged else "enforced"
 
 
 def selectors(answer: Sequence[SelectorRow]) -> str:

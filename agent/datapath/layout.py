@@ -12,16 +12,7 @@ import struct
 from enum import IntEnum, IntFlag
 from typing import Final, NamedTuple, Self
 
-from agent.datapath.address import (
-    ANY_ADDRESS,
-    family_of,
-    pack4,
-    pack16,
-    pack_mac,
-    unpack4,
-    unpack16,
-    unpack_mac,
-)
+from agent.datapath.address import ANY_ADDRESS, family_of, pack4, pack16, pack_mac, unpack4, unpack16, unpack_mac
 
 LOOPBACK_ADDRESS: Final = "169.254.42.1"
 TICK_NS: Final = 1 << 30
@@ -68,11 +59,16 @@ class ServiceAlgorithm(IntEnum):
 
 
 class EndpointFlag(IntFlag):
-    """A direction without its flag is allowed without a policy lookup. BRIDGE_PORT: frames for other MACs pass here too."""
+    """A direction without its flag is allowed without a policy lookup; WATCH_*: with verdict records nevertheless.
+
+    BRIDGE_PORT: frames for other MACs pass here too.
+    """
 
     ENFORCE_INGRESS = 1
     ENFORCE_EGRESS = 2
     BRIDGE_PORT = 4
+    WATCH_INGRESS = 8
+    WATCH_EGRESS = 16
 
 
 def _pack(form: struct.Struct, *values: object) -> bytes:

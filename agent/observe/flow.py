@@ -37,23 +37,37 @@ _BEFORE_TRANSLATION: Final = (SocketPoint.BEFORE_FORWARD, SocketPoint.BEFORE_BAC
 class Head:
     """What a record says of itself besides whom it is about and when it was; compared by identity.
 
-    `reason` is the record's, unless there is a better one. `flow` is encoded.
+    `reason` is the record's, unless there is a better one. `flow` is encoded. `staged`: the encoded `Staged`, if there is one.
     """
 
     __slots__ = ("flow", "is_denied", "reason")
 
-    def __init__(self, event: DatapathEvent, reason: int) -> None:
+    def __init__(self, event: DatapathEvent, reason: int, staged: bytes) -> None:
         self.reason = reason
         self.is_denied = _verdict(event) == pb.DROPPED
-        self.flow = _head_fields(event, reason).SerializeToString()
+        flow = _head_fields(event, reason)
+        if staged:
+            flow.staged.MergeFromString(staged)
+        self.flow = flow.SerializeToString()
 
 
 class FlowMaker:
-    """`wall_ns` turns the kernel's clock into the wall's. `uuid` is the beginning of every flow's, 24 characters."""
+    """`wall_ns` turns the kernel's clock into the wall's. `uuid` is the beginning of every flow's, 24 characters.
 
-    def __init__(self, directory: Directory, wall_ns: Callable[[int], int], node_name: str, uuid: str) -> None:
+    `staged` says what staged policies would decide about the packet of a verdict, encoded; empty where none is asked.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        wall_ns: Callable[[int], int],
+        node_name: str,
+        uuid: str,
+        staged: Callable[[bytes], bytes] = lambda _raw: b"",
+    ) -> None:
         self._directory, self._wall_ns, self._node_name, self._uuid = directory, wall_ns, node_name, uuid
-        self._heads: dict[tuple[bytes, int], Head] = {}
+        self._heads: dict[tuple[bytes, int, bytes], Head] = {}
+        self._staged = staged
 
     def make(self, records: Iterable[bytes]) -> list[FlowEntry]:
         """One entry for each `struct event`, two for a translation: before it, and after it."""
@@ -71,10 +85,11 @@ class FlowMaker:
             remote = sides.source if direction == Direction.INGRESS else sides.destination
             # a peer whose labels have not arrived: no rule denied it
             reason = 0 if remote.is_labelled else int(Reason.UNKNOWN_IDENTITY)
-        found = self._heads.get((key, reason))
+        staged = self._staged(raw) if kind == EventType.POLICY_VERDICT else b""
+        found = self._heads.get((key, reason, staged))
         if found is None:
             event = DatapathEvent.unpack(raw)
-            found = self._heads[key, reason] = Head(event, reason or event.reason)
+            found = self._heads[key, reason, staged] = Head(event, reason or event.reason, staged)
         return found
 
     def decode(self, entry: FlowEntry, number: int) -> pb.Flow:

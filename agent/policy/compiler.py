@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
+from agent.policy.endpoint_identities import EndpointIdentities, named_ports
 from agent.policy.guard import GuardedEngine
 from agent.policy.nodes import NodeFollower
 from agent.policy.ranges import RangeOrder, WriteProgress
 from agent.policy.services import ServiceResolver
-from agent.tables import THE_NODE, AgentDB, Endpoint, EndpointVerdicts, Identity, NamedPort, PolicyRow
+from agent.policy.staged import StagedEngine
+from agent.tables import THE_NODE, AgentDB, Endpoint, EndpointVerdicts, Identity, PolicyRow
 from meshkit.table import HistoryLostError
 from meshmodel.identity import NumericIdentity
 from meshpolicy import (
@@ -33,7 +35,6 @@ from meshpolicy import (
     parse_policy,
 )
 from meshpolicy.host_guard import GuardFacts, guard_policy, unknown_node_policy
-from meshpolicy.port import PROTOCOL_NUMBERS
 from meshpolicy.prefix import Cidr, parse_prefix
 from meshpolicy.reference import HOST_GUARD, HOST_UNKNOWN
 from meshpolicy.rule import CidrGroup
@@ -72,10 +73,9 @@ class PolicyCompiler:
         self._seen_rebuilds = 0
         self._affected: set[int] = set()
         self._prefixes_changed = False
-        self._seen_identities = self._seen_endpoints = self._seen_prefixes = 0
+        self._seen_identities = self._seen_prefixes = 0
         self._pods_with_ports: set[str] = set()
-        self._by_identity: dict[int, set[str]] = {}
-        self._identity_of: dict[str, int] = {}
+        self._endpoints = EndpointIdentities(db, self._guard.forget_endpoint)
         self._rules: dict[int, RuleOrigin | None] = {}
         self._in_force: set[PolicyRef] = set()
         self._of_hosts: set[PolicyRef] = set()
@@ -89,6 +89,11 @@ class PolicyCompiler:
     def engine(self) -> Engine:
         """The engine in force. To read only: changes go through the documents and tables."""
         return self._guard.engine
+
+    @property
+    def staged(self) -> StagedEngine:
+        """What staged policies would decide. To read only, as the other."""
+        return self._guard.staged
 
     def restore_prefixes(self, prefixes: Iterable[str]) -> None:
         """Addresses in these ranges have identities of an earlier agent's, also where no policy names them any more."""
@@ -129,11 +134,10 @@ class PolicyCompiler:
         """
         had_policies = self._has_policies()
         try:
-            unenforced, warnings = self._load(document, ref)
+            unenforced, warnings, is_staged = self._load(document, ref)
             fault = self._guard.fault_of(ref)
-            row = PolicyRow(
-                *ref, is_valid=not fault, message=fault, problems=(*unenforced, *warnings), unenforced=unenforced
-            )
+            problems = (*unenforced, *warnings)
+            row = PolicyRow(*ref, not fault, fault, problems, () if is_staged else unenforced, is_staged)
         except PolicyError as exc:
             kept = "; the last valid form stays in force" if ref in self._in_force else ""
             row = PolicyRow(ref.kind, ref.namespace, ref.name, is_valid=False, message=f"{exc}{kept}")
@@ -171,10 +175,10 @@ class PolicyCompiler:
         self._take_ports()
         self._take_services()
         self._take_guard()
-        changed = self._take_endpoints()
+        changed = self._endpoints.take()
         if self._guard.rebuilds != self._seen_rebuilds:
             self._take_new_engine()
-        addresses = {a for identity in self._affected for a in self._by_identity.get(identity, ())} | changed
+        addresses = self._endpoints.addresses(self._affected) | changed
         self._affected.clear()
         with self._db.write():
             if self._prefixes_changed:
@@ -186,7 +190,8 @@ class PolicyCompiler:
                 if endpoint is None:
                     self._db.verdicts.delete(address)
                 else:
-                    self._db.verdicts.put(EndpointVerdicts(endpoint, self._policy_of(endpoint)))
+                    watched = self.staged.directions(NumericIdentity(endpoint.identity))
+                    self._db.verdicts.put(EndpointVerdicts(endpoint, self._policy_of(endpoint), watched))
             self._judge_node()
         self._ranges.note_verdicts()
         if self._nodes is not None:
@@ -196,7 +201,7 @@ class PolicyCompiler:
     def _take_new_engine(self) -> None:
         """The engine was built anew after a fault: every result may differ, and policies may be closed."""
         self._seen_rebuilds = self._guard.rebuilds
-        self._affected.update(self._by_identity)
+        self._affected.update(self._endpoints)
         self._prefixes_changed = True
         self._rules.clear()
         with self._db.write():
@@ -225,7 +230,7 @@ class PolicyCompiler:
         known, number = self._db.verdicts.get(THE_NODE.address), NumericIdentity(THE_NODE.identity)
         policy = self._guard.endpoint_policy(number, {}) if self._of_hosts else EndpointPolicy()
         if not policy.ingress_enforced and not policy.egress_enforced:
-            self.engine.forget_endpoint(number)
+            self._guard.forget_endpoint(number)
             self._db.verdicts.delete(THE_NODE.address)
         elif known is None or known.policy is not policy:
             self._db.verdicts.put(EndpointVerdicts(THE_NODE, policy))
@@ -242,10 +247,10 @@ class PolicyCompiler:
     def _judge_unknown_again(self, *, had_policies: bool) -> None:
         """Endpoints whose identity is unknown are denied while there is any policy, so that its coming and going counts."""
         if self._has_policies() != had_policies:
-            self._affected.update(i for i in self._by_identity if self._db.identities.get(i) is None)
+            self._affected.update(self._endpoints.unknown())
 
-    def _load(self, document: Document, ref: PolicyRef) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What of it is not enforced as written, and what else its author should know.
+    def _load(self, document: Document, ref: PolicyRef) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
+        """What of it is not enforced as written, what else its author should know, and whether it is staged.
 
         It is in force, or will be when addresses have the identities of the ranges that it names.
         """
@@ -259,7 +264,9 @@ class PolicyCompiler:
             self._waiting.append((ref, item))
         else:
             self._enforce(item, ref)
-        return ((), item.problems) if isinstance(item, CidrGroup) else (item.problems, item.warnings)
+        if isinstance(item, CidrGroup):
+            return (), item.problems, False
+        return item.problems, item.warnings, item.is_staged
 
     def _await_ranges(self, item: Policy | CidrGroup) -> bool:
         """Whether addresses have not all of its ranges yet; those are on their way then."""
@@ -275,9 +282,10 @@ class PolicyCompiler:
             self._note(self._guard.set_cidr_group(item))
         else:
             self._note(self._guard.set_policy(item))
-            (self._of_hosts.add if item.is_host else self._of_hosts.discard)(item.key)
+            (self._of_hosts.add if item.is_host and not item.is_staged else self._of_hosts.discard)(item.key)
             self._rules.clear()
-        self._in_force.add(ref)
+        is_staged = isinstance(item, Policy) and item.is_staged
+        (self._in_force.discard if is_staged else self._in_force.add)(ref)
 
     def _unload(self, ref: PolicyRef) -> None:
         if ref.kind == PolicyKind.CIDR_GROUP:
@@ -332,7 +340,7 @@ class PolicyCompiler:
             changes = [(c.row, c.deleted) for c in self._db.identities.changes_since(seen)]
         except HistoryLostError:
             log.warning("identities changed faster than policies were computed, reading all")
-            changes = [(Identity(i, self._db.own, ()), True) for i in self._known_identities()]
+            changes = [(Identity(i, self._db.own, ()), True) for i in self._endpoints.unknown()]
             changes += [(row, False) for row in self._db.identities.rows()]
         for row, deleted in changes:
             number = NumericIdentity(row.id)
@@ -340,12 +348,12 @@ class PolicyCompiler:
                 self._note(self._guard.remove_identity(number))
             else:
                 self._note(self._guard.set_identity(number, row.labels))
-            if row.id in self._by_identity:
+            if row.id in self._endpoints:
                 self._affected.add(row.id)
 
     def _take_services(self) -> None:
         """Who the backends of Services are, while a policy names some as peers."""
-        changed, gone = self._services.take(wanted=self.engine.uses_services())
+        changed, gone = self._services.take(wanted=self.engine.uses_services() or self.staged.uses_services)
         if changed or gone:
             self._note(self._guard.set_services(changed, gone))
 
@@ -363,37 +371,3 @@ class PolicyCompiler:
                 identity = NumericIdentity(row.identity if row is not None else 0)
                 self._note(self._guard.set_pod_ports(key, identity, named_ports(ports)))
                 (self._pods_with_ports.add if ports else self._pods_with_ports.discard)(key)
-
-    def _known_identities(self) -> list[int]:
-        return [i for i in self._by_identity if self._db.identities.get(i) is None]
-
-    def _take_endpoints(self) -> set[str]:
-        """Addresses whose endpoint changed."""
-        seen, self._seen_endpoints = self._seen_endpoints, self._db.endpoints.revision
-        try:
-            changed = {c.key for c in self._db.endpoints.changes_since(seen)}
-        except HistoryLostError:
-            changed = set(self._identity_of) | {row.address for row in self._db.endpoints.rows()}
-        for address in changed:
-            old, row = self._identity_of.get(address), self._db.endpoints.get(address)
-            if row is not None and row.identity == old:
-                continue
-            if old is not None:
-                del self._identity_of[address]
-                self._leave(old, address)
-            if row is not None:
-                self._identity_of[address] = row.identity
-                self._by_identity.setdefault(row.identity, set()).add(address)
-        return changed
-
-    def _leave(self, identity: int, address: str) -> None:
-        users = self._by_identity[identity]
-        users.discard(address)
-        if not users:
-            del self._by_identity[identity]
-            self.engine.forget_endpoint(NumericIdentity(identity))
-
-
-def named_ports(ports: tuple[NamedPort, ...]) -> dict[str, tuple[int, int]]:
-    """A pod's port names as the engine takes them."""
-    return {p.name: (p.port, PROTOCOL_NUMBERS.get(p.protocol, 0)) for p in ports}

@@ -187,7 +187,7 @@ class PolicyFeature(Feature):
 
     def problems(self) -> Sequence[str]:
         found = policy_problems(self._core.db, self.compiler.engine) + engine_faults(self.compiler.faults)
-        found += self.compiler.node_problems()
+        found += [*self.compiler.node_problems(), *filter(None, [self.compiler.staged.fault])]
         found += [f"{NOT_ENFORCED}host policies: {limit}" for limit in self._reach.limits()]
         failed = sorted(self.target.failures.items())
         return found + [f"{_who(address)}: {reason}" for address, reason in failed]

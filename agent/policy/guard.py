@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from agent.policy.staged import StagedEngine
 from meshkit.errors import MAXIMUM_TEXT
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Labels
@@ -42,6 +43,7 @@ class GuardedEngine:
 
     def __init__(self, context: PolicyContext) -> None:
         self.engine = Engine(context)
+        self.staged = StagedEngine(context)
         self.faults: dict[str, str] = {}
         self.rebuilds = 0
         """How often the engine was built anew; every result may differ after one."""
@@ -49,40 +51,42 @@ class GuardedEngine:
     def set_policy(self, policy: Policy) -> PolicyChange:
         """The policy is in force, or closed with a fault that `fault_of` tells."""
         self.faults.pop(str(policy.key), None)
-        return self._change(str(policy.key), lambda: self.engine.set_policy(policy), close=policy)
+        change = self._change(str(policy.key), lambda engine: engine.set_policy(policy), close=policy)
+        return change._replace(affected=change.affected | self.staged.set_policy(policy, self.engine))
 
     def remove_policy(self, key: PolicyRef) -> PolicyChange:
         """Nothing of the policy is in force."""
         self.faults.pop(str(key), None)
-        return self._change(str(key), lambda: self.engine.remove_policy(key))
+        change = self._change(str(key), lambda engine: engine.remove_policy(key))
+        return change._replace(affected=change.affected | self.staged.remove_policy(key))
 
     def set_cidr_group(self, group: CidrGroup) -> PolicyChange:
         """The group is known; a policy that the engine fails on because of it is closed."""
-        return self._change(f"group {group.name}", lambda: self.engine.set_cidr_group(group))
+        return self._change(f"group {group.name}", lambda engine: engine.set_cidr_group(group))
 
     def remove_cidr_group(self, name: str) -> PolicyChange:
         """The group is not known any more."""
-        return self._change(f"group {name}", lambda: self.engine.remove_cidr_group(name))
+        return self._change(f"group {name}", lambda engine: engine.remove_cidr_group(name))
 
     def set_services(self, services: Sequence[ServicePeers], gone: Sequence[tuple[str, str]]) -> PolicyChange:
         """These Services have these backends; a policy that the engine fails on because of them is closed."""
-        return self._change("services", lambda: self.engine.set_services(services, gone))
+        return self._change("services", lambda engine: engine.set_services(services, gone))
 
     def set_identity(self, number: NumericIdentity, labels: Labels) -> PolicyChange:
         """The identity has these labels, or is unknown: no rule allows it anything."""
-        return self._change(f"identity {number}", lambda: self.engine.set_identity(number, labels), without=number)
+        return self._change(f"identity {number}", lambda engine: engine.set_identity(number, labels), without=number)
 
     def remove_identity(self, number: NumericIdentity) -> PolicyChange:
         """The identity is not known."""
-        return self._change(f"identity {number}", lambda: self.engine.remove_identity(number), without=number)
+        return self._change(f"identity {number}", lambda engine: engine.remove_identity(number), without=number)
 
     def set_pod_ports(self, pod: str, identity: NumericIdentity, ports: NamedPorts) -> PolicyChange:
         """The pod has this identity and defines these port names."""
-        return self._change(f"ports of {pod}", lambda: self.engine.set_pod_ports(pod, identity, ports))
+        return self._change(f"ports of {pod}", lambda engine: engine.set_pod_ports(pod, identity, ports))
 
     def hold_prefixes(self, prefixes: frozenset[Cidr]) -> PolicyChange:
         """Exactly these address ranges have identities whether or not policies name them."""
-        return self._change("address ranges", lambda: self.engine.hold_prefixes(prefixes))
+        return self._change("address ranges", lambda engine: engine.hold_prefixes(prefixes))
 
     def endpoint_policy(self, number: NumericIdentity, ports: Mapping[str, tuple[int, int]]) -> EndpointPolicy:
         """What the endpoint enforces; closed in both directions if the engine fails to say."""
@@ -92,6 +96,11 @@ class GuardedEngine:
             self._note(f"endpoint identity {number}", exc)
             return CLOSED
 
+    def forget_endpoint(self, number: NumericIdentity) -> None:
+        """No endpoint has this identity any more."""
+        self.engine.forget_endpoint(number)
+        self.staged.forget_endpoint(number)
+
     def fault_of(self, key: PolicyRef) -> str:
         """Why the policy is closed; empty if it is not."""
         return self.faults.get(str(key), "")
@@ -99,13 +108,14 @@ class GuardedEngine:
     def _change(
         self,
         what: str,
-        change: Callable[[], PolicyChange],
+        change: Callable[[Engine], PolicyChange],
         *,
         close: Policy | None = None,
         without: NumericIdentity | None = None,
     ) -> PolicyChange:
+        self.staged.change(change)
         try:
-            return change()
+            return change(self.engine)
         except Exception as exc:  # whatever it was, it costs one input
             self._note(what, exc)
         policies = {policy.key: policy for policy in self.engine.policies()}
@@ -120,6 +130,7 @@ class GuardedEngine:
             try:
                 self.engine = rebuild(self.engine, policies=policies.values(), without=without)
                 self.rebuilds += 1
+                self.staged.follow(self.engine)
                 return
             except EngineFaultError as fault:
                 self._note(str(fault.policy), fault.__cause__ or fault)

@@ -373,6 +373,8 @@ def _flags(row: EndpointVerdicts) -> int:
     return (
         int(row.policy.ingress_enforced) * EndpointFlag.ENFORCE_INGRESS
         | int(row.policy.egress_enforced) * EndpointFlag.ENFORCE_EGRESS
+        | int(Direction.INGRESS in row.watched) * EndpointFlag.WATCH_INGRESS
+        | int(Direction.EGRESS in row.watched) * EndpointFlag.WATCH_EGRESS
         | int(row.endpoint.is_bridge_port) * EndpointFlag.BRIDGE_PORT
     )
 

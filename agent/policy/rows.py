@@ -40,6 +40,7 @@ def policy_list(db: AgentDB, compiler: PolicyCompiler, limits: Sequence[str] = (
                 message=row.message,
                 problems=[*row.problems, *beyond],
                 not_enforced=[*row.unenforced, *beyond],
+                staged=row.is_staged,
                 pods=concerned.get(key, [_THE_NODE] if beyond else []),
             )
             for row in rows

@@ -23,6 +23,7 @@ from kube.resource import (
 from meshapi.installed import AGENT
 from meshkit.clock import Clock
 from meshpolicy import PolicyRef
+from meshpolicy.staged import STAGED_ANNOTATION
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ def strip_policy(item: KubeObject) -> KubeObject:
     meta = item["metadata"]
     kept: KubeObject = {k: item[k] for k in ("apiVersion", "kind", "spec", "specs") if k in item}
     kept["metadata"] = {k: meta[k] for k in ("name", "namespace", "uid", "labels", "generation") if k in meta}
+    if (staged := (meta.get("annotations") or {}).get(STAGED_ANNOTATION)) is not None:
+        kept["metadata"]["annotations"] = {STAGED_ANNOTATION: staged}
     kept["status"] = {"conditions": (item.get("status") or {}).get("conditions") or []}
     return kept
 
@@ -126,7 +129,7 @@ class PolicySource:
         known = self._documents.get(ref)
         self._documents[ref], self._resources[ref] = document, resource
         self._keep_shortfall(ref)
-        if known is not None and all(known.get(k) == document.get(k) for k in ("spec", "specs")):
+        if known is not None and _meaning(known) == _meaning(document):
             return
         row = self._compiler.set_document(document, ref)
         if not row.is_valid:
@@ -158,6 +161,11 @@ class PolicySource:
         if text:
             reason = REASON_PARTLY if row is None or row.is_valid else REASON_INVALID
             emit_event(self._client, document, reason, text, wall_s=self._clock.wall(), component=AGENT)
+
+
+def _meaning(document: KubeObject) -> tuple[object, ...]:
+    """What decides about the policy: equal for objects that mean the same."""
+    return document.get("spec"), document.get("specs"), document["metadata"].get("annotations")
 
 
 def _ref(resource: Resource, document: KubeObject) -> PolicyRef:

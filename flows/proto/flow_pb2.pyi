@@ -485,6 +485,7 @@ class Flow(_message.Message):
     INGRESS_DENIED_BY_FIELD_NUMBER: _builtins.int
     POLICY_LOG_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
+    STAGED_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     drop_reason: _builtins.int
     Type: Global___FlowType.ValueType
@@ -548,6 +549,10 @@ class Flow(_message.Message):
     def ingress_denied_by(self) -> _containers.RepeatedCompositeFieldContainer[Global___Policy]: ...
     @_builtins.property
     def policy_log(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def staged(self) -> Global___Staged:
+        """ours"""
+
     def __init__(
         self,
         *,
@@ -591,14 +596,40 @@ class Flow(_message.Message):
         ingress_denied_by: _abc.Iterable[Global___Policy] | None = ...,
         policy_log: _abc.Iterable[_builtins.str] | None = ...,
         Summary: _builtins.str = ...,
+        staged: Global___Staged | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["IP", b"IP", "destination", b"destination", "destination_service", b"destination_service", "emitter", b"emitter", "ethernet", b"ethernet", "event_type", b"event_type", "interface", b"interface", "ip_trace_id", b"ip_trace_id", "is_reply", b"is_reply", "l4", b"l4", "l7", b"l7", "source", b"source", "source_service", b"source_service", "time", b"time", "trace_context", b"trace_context"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["IP", b"IP", "destination", b"destination", "destination_service", b"destination_service", "emitter", b"emitter", "ethernet", b"ethernet", "event_type", b"event_type", "interface", b"interface", "ip_trace_id", b"ip_trace_id", "is_reply", b"is_reply", "l4", b"l4", "l7", b"l7", "source", b"source", "source_service", b"source_service", "staged", b"staged", "time", b"time", "trace_context", b"trace_context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["IP", b"IP", "Summary", b"Summary", "Type", b"Type", "auth_type", b"auth_type", "cgroup_id", b"cgroup_id", "destination", b"destination", "destination_names", b"destination_names", "destination_service", b"destination_service", "drop_reason", b"drop_reason", "drop_reason_desc", b"drop_reason_desc", "egress_allowed_by", b"egress_allowed_by", "egress_denied_by", b"egress_denied_by", "emitter", b"emitter", "ethernet", b"ethernet", "event_type", b"event_type", "ingress_allowed_by", b"ingress_allowed_by", "ingress_denied_by", b"ingress_denied_by", "interface", b"interface", "ip_trace_id", b"ip_trace_id", "is_reply", b"is_reply", "l4", b"l4", "l7", b"l7", "node_labels", b"node_labels", "node_name", b"node_name", "policy_log", b"policy_log", "policy_match_type", b"policy_match_type", "proxy_port", b"proxy_port", "reply", b"reply", "sock_xlate_point", b"sock_xlate_point", "socket_cookie", b"socket_cookie", "source", b"source", "source_names", b"source_names", "source_service", b"source_service", "time", b"time", "trace_context", b"trace_context", "trace_observation_point", b"trace_observation_point", "trace_reason", b"trace_reason", "traffic_direction", b"traffic_direction", "uuid", b"uuid", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["IP", b"IP", "Summary", b"Summary", "Type", b"Type", "auth_type", b"auth_type", "cgroup_id", b"cgroup_id", "destination", b"destination", "destination_names", b"destination_names", "destination_service", b"destination_service", "drop_reason", b"drop_reason", "drop_reason_desc", b"drop_reason_desc", "egress_allowed_by", b"egress_allowed_by", "egress_denied_by", b"egress_denied_by", "emitter", b"emitter", "ethernet", b"ethernet", "event_type", b"event_type", "ingress_allowed_by", b"ingress_allowed_by", "ingress_denied_by", b"ingress_denied_by", "interface", b"interface", "ip_trace_id", b"ip_trace_id", "is_reply", b"is_reply", "l4", b"l4", "l7", b"l7", "node_labels", b"node_labels", "node_name", b"node_name", "policy_log", b"policy_log", "policy_match_type", b"policy_match_type", "proxy_port", b"proxy_port", "reply", b"reply", "sock_xlate_point", b"sock_xlate_point", "socket_cookie", b"socket_cookie", "source", b"source", "source_names", b"source_names", "source_service", b"source_service", "staged", b"staged", "time", b"time", "trace_context", b"trace_context", "trace_observation_point", b"trace_observation_point", "trace_reason", b"trace_reason", "traffic_direction", b"traffic_direction", "uuid", b"uuid", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Flow: _TypeAlias = Flow  # noqa: Y015
+
+@_typing.final
+class Staged(_message.Message):
+    """Ours: what a verdict would be with the staged policies in force, and the rule that would decide."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    verdict: Global___Verdict.ValueType
+    @_builtins.property
+    def policy(self) -> Global___Policy: ...
+    def __init__(
+        self,
+        *,
+        verdict: Global___Verdict.ValueType = ...,
+        policy: Global___Policy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Staged: _TypeAlias = Staged  # noqa: Y015
 
 @_typing.final
 class Layer4(_message.Message):
@@ -1147,6 +1178,7 @@ class FlowFilter(_message.Message):
     DESTINATION_CLUSTER_NAME_FIELD_NUMBER: _builtins.int
     IP_TRACE_ID_FIELD_NUMBER: _builtins.int
     ENCRYPTED_FIELD_NUMBER: _builtins.int
+    STAGED_VERDICT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def source_ip(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -1227,6 +1259,10 @@ class FlowFilter(_message.Message):
     def ip_trace_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def encrypted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]: ...
+    @_builtins.property
+    def staged_verdict(self) -> _containers.RepeatedScalarFieldContainer[Global___Verdict.ValueType]:
+        """ours"""
+
     def __init__(
         self,
         *,
@@ -1270,10 +1306,11 @@ class FlowFilter(_message.Message):
         destination_cluster_name: _abc.Iterable[_builtins.str] | None = ...,
         ip_trace_id: _abc.Iterable[_builtins.int] | None = ...,
         encrypted: _abc.Iterable[_builtins.bool] | None = ...,
+        staged_verdict: _abc.Iterable[Global___Verdict.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination_cluster_name", b"destination_cluster_name", "destination_fqdn", b"destination_fqdn", "destination_identity", b"destination_identity", "destination_ip", b"destination_ip", "destination_label", b"destination_label", "destination_pod", b"destination_pod", "destination_port", b"destination_port", "destination_service", b"destination_service", "destination_workload", b"destination_workload", "dns_query", b"dns_query", "drop_reason_desc", b"drop_reason_desc", "encrypted", b"encrypted", "event_type", b"event_type", "http_header", b"http_header", "http_method", b"http_method", "http_path", b"http_path", "http_status_code", b"http_status_code", "http_url", b"http_url", "interface", b"interface", "ip_trace_id", b"ip_trace_id", "ip_version", b"ip_version", "node_labels", b"node_labels", "node_name", b"node_name", "protocol", b"protocol", "reply", b"reply", "source_cluster_name", b"source_cluster_name", "source_fqdn", b"source_fqdn", "source_identity", b"source_identity", "source_ip", b"source_ip", "source_ip_xlated", b"source_ip_xlated", "source_label", b"source_label", "source_pod", b"source_pod", "source_port", b"source_port", "source_service", b"source_service", "source_workload", b"source_workload", "tcp_flags", b"tcp_flags", "trace_id", b"trace_id", "traffic_direction", b"traffic_direction", "uuid", b"uuid", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination_cluster_name", b"destination_cluster_name", "destination_fqdn", b"destination_fqdn", "destination_identity", b"destination_identity", "destination_ip", b"destination_ip", "destination_label", b"destination_label", "destination_pod", b"destination_pod", "destination_port", b"destination_port", "destination_service", b"destination_service", "destination_workload", b"destination_workload", "dns_query", b"dns_query", "drop_reason_desc", b"drop_reason_desc", "encrypted", b"encrypted", "event_type", b"event_type", "http_header", b"http_header", "http_method", b"http_method", "http_path", b"http_path", "http_status_code", b"http_status_code", "http_url", b"http_url", "interface", b"interface", "ip_trace_id", b"ip_trace_id", "ip_version", b"ip_version", "node_labels", b"node_labels", "node_name", b"node_name", "protocol", b"protocol", "reply", b"reply", "source_cluster_name", b"source_cluster_name", "source_fqdn", b"source_fqdn", "source_identity", b"source_identity", "source_ip", b"source_ip", "source_ip_xlated", b"source_ip_xlated", "source_label", b"source_label", "source_pod", b"source_pod", "source_port", b"source_port", "source_service", b"source_service", "source_workload", b"source_workload", "staged_verdict", b"staged_verdict", "tcp_flags", b"tcp_flags", "trace_id", b"trace_id", "traffic_direction", b"traffic_direction", "uuid", b"uuid", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

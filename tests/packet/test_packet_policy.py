@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from agent.datapath.flow_layout import EventType, PolicyMatch
 from agent.datapath.layout import Direction, EndpointFlag, PolicyKey
 from agent.datapath.reasons import Reason
-from tests.packet.packet_bytes import ACK, ICMP, TCP, UDP, Packet
+from tests.packet.packet_bytes import ACK, ICMP, SYN, TCP, UDP, Packet
 from tests.packet.packet_node import (
     ENDPOINT_ID,
     NEIGHBOUR,
@@ -25,6 +26,7 @@ from tests.packet.packet_node import (
     SHOT,
     VIP,
     WORLD,
+    Outcome,
     PacketNode,
 )
 
@@ -241,3 +243,20 @@ def test_answers_to_packets_from_the_stack_go_back_through_the_stack(node: Packe
     node.reset()
     node.overlay(Packet(REMOTE_POD, POD))
     assert node.send(Packet(POD, REMOTE_POD, source_port=80, destination_port=40000, flags=ACK)).verdict == REDIRECT
+
+
+def test_a_watched_direction_is_not_enforced_and_its_new_connections_have_a_verdict(node: PacketNode) -> None:
+    def verdicts(out: Outcome) -> list[tuple[int, int, int, int]]:
+        found = [e for e in out.events if e.type == EventType.POLICY_VERDICT]
+        return [(e.direction, e.reason, e.match, e.rule_id) for e in found]
+
+    node.endpoint(flags=EndpointFlag.WATCH_EGRESS)
+    sent = Packet(POD, REMOTE_POD, flags=SYN)
+    first = node.send(sent)
+    assert (first.verdict, verdicts(first)) == (REDIRECT, [(Direction.EGRESS, 0, PolicyMatch.NONE, 0)])
+    assert not verdicts(node.overlay(replace(sent.reverse, flags=SYN | ACK)))
+    assert not verdicts(node.send(replace(sent, flags=ACK)))
+    assert not verdicts(node.overlay(Packet(REMOTE_POD, POD, source_port=90, flags=SYN)))
+    node.endpoint(flags=EndpointFlag.WATCH_INGRESS, revision=2)
+    arriving = node.overlay(Packet(REMOTE_POD, POD, source_port=91, flags=SYN))
+    assert verdicts(arriving) == [(Direction.INGRESS, 0, PolicyMatch.NONE, 0)]

@@ -21,6 +21,8 @@ enum endpoint_flag {
 	ENFORCE_INGRESS = 1,
 	ENFORCE_EGRESS = 2,
 	BRIDGE_PORT = 4,	/* pods speak directly to each other, and frames for others pass here too; node_mac is the bridge's */
+	WATCH_INGRESS = 8,	/* new connections have a verdict record also where the direction is not enforced */
+	WATCH_EGRESS = 16,
 };
 enum conntrack_kind { CT_EGRESS = 0, CT_INGRESS = 1, CT_SERVICE = 2 };
 enum conntrack_flag {

@@ -61,6 +61,17 @@ outline int policy_verdict(struct packet *p, const struct endpoint_value *endpoi
 	return 0;
 }
 
+/* A connection that no policy is asked about is told where somebody wants to know what one would say. */
+inlined void watch(CONTEXT *skb, struct packet *p, const struct endpoint_value *endpoint)
+{
+	__u16 flag = p->direction == INGRESS ? WATCH_INGRESS : WATCH_EGRESS;
+	if (!(endpoint->flags & flag))
+		return;
+	p->rule_id = 0;
+	p->match = MATCH_NONE;
+	emit(skb, p, EVENT_VERDICT, 0, WAY_ON);
+}
+
 /* Judges one direction of one endpoint; an endpoint that does not enforce it is not looked up. */
 apart int judge(CONTEXT *skb, struct packet *p, const struct endpoint_value *endpoint, __u32 peer, int is_new)
 {
@@ -68,8 +79,11 @@ apart int judge(CONTEXT *skb, struct packet *p, const struct endpoint_value *end
 		return DROP_NO_CONFIGURATION;
 	__u16 flag = p->direction == INGRESS ? ENFORCE_INGRESS : ENFORCE_EGRESS;
 	p->proxy_port = 0;
-	if (!(endpoint->flags & flag))
+	if (!(endpoint->flags & flag)) {
+		if (is_new)
+			watch(skb, p, endpoint);
 		return 0;
+	}
 	int r = policy_verdict(p, endpoint, peer);
 	if (is_new || r)
 		emit(skb, p, EVENT_VERDICT, r, !r && p->proxy_port ? WAY_TO_PROXY : WAY_ON);
