@@ -32,7 +32,7 @@ class DnsProcess:
 
     async def run(self) -> None:
         """Until it ends. Raises: ProcessEndedError."""
-        await self._lasting.run((sys.executable, "-I", "-m", _PROGRAM, str(self._directory), self._lasting.mark))
+        await self._lasting.run((sys.executable, "-P", "-m", _PROGRAM, str(self._directory), self._lasting.mark))
 
     def end(self) -> None:
         """It does not run any more, whoever started it."""

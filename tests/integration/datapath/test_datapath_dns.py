@@ -3,18 +3,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
 import socket
 import struct
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from dnslib import EDNS0, DNSRecord
@@ -22,17 +19,23 @@ from dnslib import EDNS0, DNSRecord
 from agent.answered_names import AnsweredAddress
 from agent.datapath.config import AttachMode
 from agent.datapath.flow_layout import EventType
-from agent.datapath.layout import Direction, EndpointFlag, IpcacheKey, IpcacheValue, PolicyKey, PolicyValue
+from agent.datapath.layout import (
+    Direction,
+    EndpointFlag,
+    EndpointValue,
+    IfindexKey,
+    IpcacheKey,
+    IpcacheValue,
+    PolicyKey,
+    PolicyValue,
+)
 from agent.datapath.proxy_routes import look_for_no_socket_early
 from agent.datapath.reasons import Reason
-from agent.dns.judge import Count
-from agent.dns.process import DnsProcess
-from agent.dns.proxy_link import LinkError, ProxyLink
-from agent.dns.rule_file import RULES, encode_rules
-from agent.lasting_process import ProcessEndedError
-from meshkit.atomic import write_atomic
-from meshpolicy.dns_name import DnsRules, dns_rule
+from agent.dns.judge import MOST_OF_A_CLIENT, Count
+from agent.dns.streams import MOST_OF_A_CLIENT as MOST_CONNECTIONS_OF_A_CLIENT
+from meshpolicy.dns_name import dns_rule
 from tests.integration.datapath.datapath_topology import ROUTER, Node, Pod, Topology, drain_events
+from tests.integration.datapath.dns_node import PORT, DnsNode, wait_until
 from tests.packet.datapath_host import inside, run
 from tests.support.leftovers import own_name
 from tests.support.name_server import MANY, MANY_ADDRESSES, Forgery, NameServer
@@ -41,81 +44,9 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.parametrize("mesh", [(AttachMode.TCX, True)], indirect=True, scope="module"),
 ]
-PORT = 14053
 VIP = "172.20.1.53"
 TCP, UDP = 6, 17
-NAMES = frozenset((dns_rule("google.com"), dns_rule(match_pattern="*.example.com")))
 REFUSED, NOERROR, SERVFAIL = 5, 0, 2
-
-
-def wait_until(what: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    """It is so, or the test fails."""
-    deadline = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-class DnsNode:
-    """What an agent does for the DNS proxy of a node: it keeps the process, and hears what that tells."""
-
-    def __init__(self, node: Node, directory: Path) -> None:
-        self._node, self._directory = node, directory
-        self.process = DnsProcess(directory)
-        self.answers: list[tuple[str, str, tuple[AnsweredAddress, ...]]] = []
-        self.questions: list[Mapping[str, Any]] = []
-        self.delay_s = 0.0
-        self.link = ProxyLink(directory, self, self.questions.extend, lambda: None)
-
-    async def learn(self, endpoint: str, name: str, addresses: Sequence[AnsweredAddress]) -> None:
-        self.answers.append((endpoint, name, tuple(addresses)))
-        await asyncio.sleep(self.delay_s)
-
-    def write(self, names: DnsRules = NAMES) -> None:
-        write_atomic(self._directory / RULES, encode_rules({PORT: names}), 0o644)
-
-    @contextlib.contextmanager
-    def linked(self) -> Iterator[None]:
-        """As long as an agent runs."""
-        loop = asyncio.new_event_loop()
-
-        async def follow() -> None:
-            while True:
-                with contextlib.suppress(OSError, LinkError):
-                    await self.link.run()
-                await asyncio.sleep(0.02)
-
-        task = loop.create_task(follow())
-
-        def run() -> None:
-            with contextlib.suppress(asyncio.CancelledError):
-                loop.run_until_complete(task)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
-            wait_until(lambda: PORT in self.link.said.listening)
-            yield
-        finally:
-            loop.call_soon_threadsafe(task.cancel)
-            thread.join(5)
-            loop.close()
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """As long as the process runs."""
-
-        def run() -> None:
-            with inside(self._node.namespace), contextlib.suppress(ProcessEndedError):
-                asyncio.run(self.process.run())
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
-            yield
-        finally:
-            self.process.end()
-            thread.join(10)
 
 
 @pytest.fixture
@@ -308,6 +239,26 @@ def test_an_answer_waits_for_policy_entries_but_not_for_long(clean: Topology, dn
     wait_until(lambda: dns.link.said.counts.get(Count.LATE) == 1)
 
 
+def test_one_pod_has_so_many_queries_and_connections_under_way(clean: Topology, dns: DnsNode) -> None:
+    client, node, server = _place(clean, "local")
+    _redirect(node, client)
+    question = bytes(DNSRecord.question("google.com").pack())
+    with inside(server.namespace):
+        silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        listening = socket.create_server(("", 53))
+    with silent, listening, client.datagram() as made:
+        silent.bind(("", 53))
+        made.connect((server.address, 53))
+        for _ in range(MOST_OF_A_CLIENT + 1):
+            made.send(question)
+        assert DNSRecord.parse(made.recv(512)).header.rcode == SERVFAIL
+        with contextlib.ExitStack() as stack:
+            for _ in range(MOST_CONNECTIONS_OF_A_CLIENT):
+                stack.enter_context(client.connect(server.address, 53)).send(b"\0")
+            assert stack.enter_context(client.connect(server.address, 53)).recv(1) == b""
+        wait_until(lambda: dns.link.said.counts.get(Count.OVERLOADED) == 2)
+
+
 def test_other_rules_are_in_force_at_once_and_every_name_is_any_name(clean: Topology, dns: DnsNode) -> None:
     client, node, server = _place(clean, "local")
     _redirect(node, client)
@@ -362,13 +313,35 @@ def test_a_server_on_the_node_itself_is_asked_and_keeps_its_own_clients(clean: T
         assert _addresses(_ask(other, node.address, "github.com")) == ["203.0.113.9"]
 
 
+def test_where_host_policies_judge_the_node_its_own_server_is_not_asked(clean: Topology, dns: DnsNode) -> None:
+    client, node, _ = _place(clean, "local")
+    _redirect(node, client)
+    enforced = EndpointFlag.ENFORCE_INGRESS | EndpointFlag.ENFORCE_EGRESS
+    host = EndpointValue(0, 0, enforced, 1, 1, "00:00:00:00:00:00", "00:00:00:00:00:00", "0.0.0.0")
+    node.maps.policy.update([(PolicyKey(0, d, 0), PolicyValue(False, 1, 1)) for d in Direction])
+    node.maps.node.update([(IfindexKey(0), host)])
+    drain_events(node)
+    try:
+        with inside(node.namespace):
+            server = NameServer()
+        with server.running(), pytest.raises(TimeoutError):
+            _ask(client, node.address, "google.com", timeout_s=0.4)
+        assert server.asked == []
+        reasons = {event.reason for event in drain_events(node) if event.type == EventType.DROP}
+        assert reasons - {Reason.UNSUPPORTED_L3} == {Reason.PROXY_UNSUPPORTED}
+    finally:
+        node.maps.node.delete([IfindexKey(0)])
+
+
 @pytest.mark.parametrize("masquerades", [False, True])
 def test_a_server_outside_of_the_mesh_is_asked(clean: Topology, dns: DnsNode, *, masquerades: bool) -> None:
     client, node, _ = _place(clean, "local")
     _redirect(node, client)
     with contextlib.ExitStack() as stack:
         if masquerades:
-            table = "table ip dnsout { chain post { type nat hook postrouting priority 100; oifname eth0 masquerade; }; }"
+            table = (
+                "table ip dnsout { chain post { type nat hook postrouting priority 100; oifname eth0 masquerade; }; }"
+            )
             run("ip", "netns", "exec", node.namespace, "nft", table)
             stack.callback(run, "ip", "netns", "exec", node.namespace, "nft", "delete table ip dnsout")
         else:
