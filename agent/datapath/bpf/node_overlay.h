@@ -94,13 +94,33 @@ inlined __be32 answered_by(const struct packet *p, const struct ipcache_value *t
 	return tunnel_of(to) ? tunnel_of(to) : v && v->flags & CT_BY_TUNNEL && is_node(to) ? p->destination : 0;
 }
 
+/* Rules of the node may have given the first packet of a connection that the proxy opens another source, as what pods send out
+ * of their cluster gets it. Its socket knows in whose name it is. 0 if that is no other, else 1. */
+inlined int is_renamed(const struct __sk_buff *skb, const struct packet *p, __be32 *source, __be16 *port)
+{
+	struct bpf_sock *found = skb->sk;
+	if (!found || p->protocol != PROTO_TCP || proxy_mark(skb) != MARK_EGRESS_UPSTREAM)
+		return 0;
+	found = bpf_sk_fullsock(found);
+	if (!found)
+		return 0;
+	*source = found->src_ip4;
+	*port = bpf_htons(found->src_port);
+	return *source != p->source || *port != p->source_port;
+}
+
 /* What the proxy sends in the name of a pod of this node goes the way the pod's packets go, as the pod's. */
 outline int send_for_pod(struct __sk_buff *skb, struct packet *p)
 {
 	if (skb->vlan_present || !(CONFIG.flags & CONFIG_UNDERLAY_ETHERNET))
 		return PASS;
 	int r = parse(skb, p);
-	struct endpoint_value *pod = r ? 0 : endpoint_of(p->source);
+	if (r)
+		return PASS;
+	__be32 source = p->source;
+	__be16 port = p->source_port;
+	int is_other = is_renamed(skb, p, &source, &port);
+	struct endpoint_value *pod = endpoint_of(source);
 	struct ipcache_value *to = pod ? ipcache_lookup(p->destination) : 0;
 	if (!to)
 		return PASS;
@@ -112,6 +132,10 @@ outline int send_for_pod(struct __sk_buff *skb, struct packet *p)
 	p->destination_identity = to->identity;
 	if (p->source_identity >> IDENTITY_BITS)
 		return drop(skb, p, DROP_INVALID_IDENTITY);
+	if (is_other)
+		r = nat_source(skb, p, source, port);
+	if (r)
+		return drop(skb, p, r);
 	skb->mark = MARK_TO_PROXY;	/* for what tells the stack, in place of a router, that it is too big */
 	return enter_overlay(skb, p, node, p->source_identity);
 }
