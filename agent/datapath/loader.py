@@ -25,7 +25,7 @@ from agent.datapath.maps import Map, Maps
 from agent.datapath.overlay_probe import OverlayProbe
 from agent.datapath.pins import MapPins
 from agent.datapath.program_constants import NodeDevices, program_constants
-from agent.datapath.proxy_routes import add_proxy_routes, remove_proxy_routes
+from agent.datapath.proxy_routes import add_proxy_routes, remove_proxy_routes, take_any_source
 from agent.datapath.socket_hooks import SocketHooks, netns_cookie, prepare_hooks
 from meshkit.errors import MeshError
 
@@ -301,7 +301,7 @@ class Datapath:
         self._underlay_has_frames = underlay is not None and underlay.has_frames
         self.mtu = config.mtu or (underlay.mtu if underlay else 0) - VXLAN_OVERHEAD
         self.overlay_ifindex = netlink.ensure_overlay(OVERLAY_DEVICE, config.vxlan_port, self.mtu)
-        netlink.set_sysctl(f"net.ipv4.conf.{OVERLAY_DEVICE}.rp_filter", "0")
+        take_any_source(self.overlay_ifindex, OVERLAY_DEVICE)
         netlink.set_sysctl(f"net.ipv6.conf.{OVERLAY_DEVICE}.disable_ipv6", "1")
         add_proxy_routes()
 

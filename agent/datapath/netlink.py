@@ -299,6 +299,15 @@ def deliver_marked(rule: MarkRule) -> None:
     _converse("deliver marked packets", talk)
 
 
+def hold_address(ifindex: int, address: str) -> None:
+    """The device has this address, for the node alone."""
+
+    def talk(route: Any) -> None:
+        route.addr("replace", index=ifindex, address=address, prefixlen=32, scope=_SCOPE_HOST)
+
+    _converse(f"add {address}", talk)
+
+
 def leave_marked(rule: MarkRule) -> None:
     """Nothing is left of `deliver_marked`."""
 
@@ -308,6 +317,14 @@ def leave_marked(rule: MarkRule) -> None:
         route.flush_routes(family=socket.AF_INET, table=rule.table)
 
     _converse("leave marked packets", talk)
+
+
+def sysctl(name: str) -> str:
+    """The setting's value; empty if it cannot be read. `name` like net.ipv4.ip_forward."""
+    try:
+        return SETTINGS.joinpath(*name.split(".")).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def set_sysctl(name: str, value: str) -> bool:

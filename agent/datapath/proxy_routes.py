@@ -3,7 +3,8 @@
 
 A packet that a program handed to a proxy's socket is for another address: a rule for its mark has the stack deliver it
 locally nevertheless. The stack itself must find no socket for it before the program does: what it forwards has none, or is
-dropped.
+dropped. And it must not ask whether the way back to the sender is the overlay device, by which all come that are handed over
+for a pod.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from agent.datapath import netlink
 from agent.datapath.proxy_marks import PROXY_MARKS, ProxyMark
 
 _RULE: Final = netlink.MarkRule(priority=9, mark=ProxyMark.TO_PROXY, mask=PROXY_MARKS, table=2005)
-
-
+_CHECK: Final = "net.ipv4.conf.{}.rp_filter"
+_NOWHERE: Final = "127.77.69.83"
+"""Of the loopback network: nobody reaches it, and nothing takes it for the node's address."""
 _EARLY_DEMUX: Final = ("net.ipv4.tcp_early_demux", "net.ipv4.udp_early_demux")
 
 
@@ -30,6 +32,18 @@ def look_for_no_socket_early() -> str:
 def add_proxy_routes() -> None:
     """Packets with the mark are delivered locally in this network namespace. Raises: KernelError."""
     netlink.deliver_marked(_RULE)
+
+
+def take_any_source(ifindex: int, device: str) -> None:
+    """What comes by the device is taken whichever way its source is; programs judge sources. Raises: KernelError.
+
+    Where the check is on for the whole namespace, a device can only have it loose, and loosely it refuses everything of a
+    device without an address.
+    """
+    is_off = netlink.sysctl(_CHECK.format("all")) in ("", "0")
+    is_set = netlink.set_sysctl(_CHECK.format(device), "0" if is_off else "2")
+    if not (is_off and is_set):
+        netlink.hold_address(ifindex, _NOWHERE)
 
 
 def remove_proxy_routes() -> None:

@@ -22,9 +22,27 @@ inlined int is_udp_with_ports(struct __sk_buff *skb, struct outer_packet *outer)
 	       bpf_skb_load_bytes_relative(skb, header, outer->ports, sizeof(outer->ports), BPF_HDR_START_NET) >= 0;
 }
 
+/* It was about to leave for a pod of this node, for the proxy at a port that its mark names. */
+apart int take_for_proxy(struct __sk_buff *skb, __be16 port)
+{
+	struct packet p = { .direction = INGRESS };
+	int r = parse(skb, &p);
+	struct endpoint_value *pod = r ? 0 : endpoint_of(p.destination);
+	if (pod)
+		p.endpoint_id = pod->endpoint_id;
+	if (!r)
+		r = assign_proxy(skb, &p, port);
+	if (r)
+		return drop(skb, &p, r);
+	count(TO_PROXY, INGRESS, skb->len);
+	return TC_ACT_OK;
+}
+
 SEC("tc")
 int mesh_from_overlay(struct __sk_buff *skb)
 {
+	if (proxy_mark(skb) == MARK_TO_PROXY)	/* what the network sends has no mark */
+		return take_for_proxy(skb, skb->mark >> PROXY_PORT_SHIFT);
 	struct packet p = { .direction = INGRESS };
 	struct bpf_tunnel_key key;
 	if ((skb->priority & ~BY_ANYBODY) == CAME_BY_ANOTHER_PORT) {

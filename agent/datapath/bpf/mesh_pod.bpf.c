@@ -167,28 +167,9 @@ inlined int open_or_continue(struct __sk_buff *skb, struct packet *p, const stru
 	return track(skb, p, from, &key, v);
 }
 
-/* It left through this interface, for the proxy at a port that its mark names. */
-apart int take_for_proxy(struct __sk_buff *skb, __be16 port)
-{
-	struct packet p = { .direction = INGRESS };
-	struct endpoint_value *pod = endpoint_here(skb);
-	int r = pod ? parse(skb, &p) : DROP_NO_CONFIGURATION;
-	if (!r && pod->flags & BRIDGE_PORT &&	/* as if the pod had sent it to the node */
-	    (bpf_skb_store_bytes(skb, 0, pod->node_mac, 6, 0) < 0 || bpf_skb_store_bytes(skb, 6, pod->mac, 6, 0) < 0))
-		r = DROP_WRITE;
-	if (!r)
-		r = assign_proxy(skb, &p, port);
-	if (r)
-		return drop(skb, &p, r);
-	count(TO_PROXY, INGRESS, skb->len);
-	return TC_ACT_OK;
-}
-
 SEC("tc")
 int mesh_from_container(struct __sk_buff *skb)
 {
-	if (proxy_mark(skb) == MARK_TO_PROXY)
-		return take_for_proxy(skb, skb->mark >> PROXY_PORT_SHIFT);
 	struct packet p = { .direction = EGRESS };
 	struct way w = {};
 	struct endpoint_value *from = endpoint_here(skb);

@@ -156,8 +156,8 @@ apart int assign_proxy(struct __sk_buff *skb, const struct packet *p, __be16 por
 	return p->protocol == PROTO_TCP ? assign_connection(skb, p, port) : DROP_PROXY;
 }
 
-/* The verdict on a packet for the proxy at p->proxy_port. One that leaves through an interface comes in through it again,
- * since sockets take only what is received. `port`: a port of a bridge, whose packets for the node have the bridge's MAC. */
+/* The verdict on a packet for the proxy at p->proxy_port. One that leaves through an interface comes in through the overlay's,
+ * since sockets take only what is received, and there the node does not ask which way its source is (proxy_routes.py). `port`: a port of a bridge, whose packets for the node have the bridge's MAC. */
 apart int to_proxy(struct __sk_buff *skb, const struct packet *p, const struct endpoint_value *port, int is_leaving)
 {
 	if (!p)
@@ -165,7 +165,7 @@ apart int to_proxy(struct __sk_buff *skb, const struct packet *p, const struct e
 	trace(skb, p, POINT_PROXY);
 	if (is_leaving) {
 		skb->mark = (__u32)p->proxy_port << PROXY_PORT_SHIFT | MARK_TO_PROXY;
-		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
+		return bpf_redirect(CONFIG.overlay_ifindex, BPF_F_INGRESS);
 	}
 	int r = assign_proxy(skb, p, p->proxy_port);
 	if (!r && port && port->flags & BRIDGE_PORT && bpf_skb_store_bytes(skb, 0, port->node_mac, 6, 0) < 0)

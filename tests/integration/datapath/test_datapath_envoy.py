@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,8 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.datapath.config import AttachMode
+from agent.datapath.config import OVERLAY_DEVICE, AttachMode
 from agent.datapath.layout import Direction, EndpointFlag, PolicyKey, PolicyValue
+from agent.datapath.proxy_routes import take_any_source
 from agent.lasting_process import LARGEST_FILE_BYTES, ProcessEndedError
 from agent.proxy.access_log import LONGEST_BYTES, AccessLog
 from agent.proxy.binary import find_envoy
@@ -205,6 +207,38 @@ def test_a_node_that_masquerades_its_pods_does_not_rename_them_in_the_mesh(web: 
                 assert _ask(made, "GET", "/client-ip") == (200, client.address.encode())
                 assert _ask(made, "GET", "/large") == (200, b"x" * 500_000)
                 assert _ask(made, "GET", "/public") == (403, DENIED)
+
+
+@pytest.mark.parametrize("strictness", [1, 2])
+def test_a_node_that_checks_the_way_back_takes_what_is_handed_to_its_proxy(web: Topology, strictness: int) -> None:
+    """On all its devices; 1 is what distributions of Red Hat's set, 2 those with systemd's settings, device by device."""
+    near, node, far = web.nodes[3], web.nodes[2], web.nodes[0]
+    server = node.pods[0]
+    devices = ("all", "eth0", "lxca", "lxcb")
+    check = [f"net.ipv4.conf.{name}.rp_filter={strictness}" for name in devices]
+    with inside(node.namespace):
+        overlay = (socket.if_nametoindex(OVERLAY_DEVICE), OVERLAY_DEVICE)
+        run("sysctl", "-qw", *check)
+        take_any_source(*overlay)
+    try:
+        _redirect(node, server, Direction.INGRESS)
+        with _envoy(node, {PORT: Listener(PolicyDirection.INGRESS, RULES)}):
+            for client in (near.pods[0], far.pods[0], node.pods[1]):
+                with contextlib.closing(_connection(client, server.address)) as made:
+                    assert _ask(made, "GET", "/client-ip") == (200, client.address.encode())
+                    assert _ask(made, "GET", "/public") == (403, DENIED)
+        node.endpoint(server)
+        _redirect(node, node.pods[1], Direction.EGRESS)
+        with _envoy(node, {PORT: Listener(PolicyDirection.EGRESS, RULES)}):
+            for target in (near.pods[0], far.pods[0], server):
+                with contextlib.closing(_connection(node.pods[1], target.address)) as made:
+                    assert _ask(made, "GET", "/client-ip") == (200, node.pods[1].address.encode())
+                    assert _ask(made, "GET", "/public") == (403, DENIED)
+    finally:
+        with inside(node.namespace):
+            run("sysctl", "-qw", *(f"net.ipv4.conf.{name}.rp_filter=0" for name in devices))
+            take_any_source(*overlay)
+            run("ip", "address", "flush", "dev", OVERLAY_DEVICE)
 
 
 def test_requests_of_the_first_version_are_judged_too(web: Topology) -> None:
