@@ -70,7 +70,10 @@ def policy_lint(
 
 @policy.command("diff")
 def policy_diff(
-    file: Annotated[str, typer.Argument(help="manifest that would be applied; - for stdin")],
+    file: Annotated[str, typer.Argument(help="manifest that would be applied; - for stdin")] = "",
+    staged: Annotated[
+        bool, typer.Option("--staged", help="the policies that are staged, as if they were in force")
+    ] = False,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
@@ -80,7 +83,10 @@ def policy_diff(
     """Which identity pairs of the live mesh the cluster of --context would judge differently. Changes nothing."""
     from clustermesh_cli.commands.policy_diff import diff
 
-    raise typer.Exit(diff(file, make_client(kubeconfig, context), namespace, output, make_console(plain)))
+    if not file and not staged:
+        raise CommandError("name a manifest, or say --staged", ExitCode.USAGE)
+    client, console = make_client(kubeconfig, context), make_console(plain)
+    raise typer.Exit(diff(file, client, namespace, output, console, with_staged=staged))
 
 
 @policy.command("suggest")

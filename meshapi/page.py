@@ -56,6 +56,8 @@ class FlowRow(Row, kw_only=True, omit_defaults=True):
     summary: str = ""
     reason: str = ""
     rules: list[str] = msgspec.field(default_factory=list)
+    staged: str = ""
+    """The verdict with the staged policies in force; empty where none of them is asked."""
     service: str = ""
     http: HttpCall | None = None
     dns: str = ""

@@ -103,6 +103,8 @@ def _lint_policy(policy: Policy, wide: Policy, context: PolicyContext) -> Iterat
         yield Finding(Severity.WARNING, NOT_ENFORCED, where, text)
     for text in policy.warnings:
         yield Finding(Severity.WARNING, "no-effect", where, text)
+    if policy.is_staged:
+        yield Finding(Severity.NOTE, "staged", where, "is judged and not enforced")
     yield from _unscoped(policy, wide, context)
     unenforced = {rule.origin for rule in policy.rules if rule.unenforced}
     for rule in policy.rules:

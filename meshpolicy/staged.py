@@ -40,6 +40,21 @@ def stage(policy: Policy, document: Mapping[str, object]) -> Policy:
     return replace(policy, warnings=(*policy.warnings, wrong))
 
 
+def is_staged(document: Mapping[str, object]) -> bool:
+    """Whether the annotation stages the document. Raises: PolicyError where annotations are no map of strings."""
+    return _value(document).lower() == "true"
+
+
+def unstaged(document: Mapping[str, object]) -> Mapping[str, object]:
+    """The document as it is when it is not staged any more. Raises: PolicyError as `is_staged`."""
+    if not _value(document):
+        return document
+    metadata = document["metadata"]
+    assert isinstance(metadata, Mapping)
+    kept = {key: value for key, value in metadata["annotations"].items() if key != STAGED_ANNOTATION}
+    return {**document, "metadata": {**metadata, "annotations": kept}}
+
+
 def _value(document: Mapping[str, object]) -> str:
     metadata = DocumentNode(document, "").get("metadata")
     annotations = metadata.get("annotations") if metadata is not None else None

@@ -37,13 +37,14 @@ from meshkit import yamltext
 from meshkit.answer_form import AnswerForm
 from meshmodel.identity import NumericIdentity, identity_name, is_of_nodes, is_reserved
 from meshmodel.labels import CLUSTER_LABEL, NAMESPACE_LABEL, Labels
-from meshpolicy import Engine, PolicyContext
+from meshpolicy import Engine, PolicyContext, policy_ref
 from meshpolicy.documents import load_documents, open_list
 from meshpolicy.errors import PolicyError
 from meshpolicy.mapstate import Verdict
 from meshpolicy.port import NamedPorts
 from meshpolicy.proxy_ports import ProxyPorts
 from meshpolicy.reference import Direction, PolicyKind
+from meshpolicy.staged import is_staged, unstaged
 from meshpolicy.verdict_changes import VerdictChange, packets_text, verdict_changes
 
 Document = Mapping[str, object]
@@ -55,12 +56,16 @@ _NAMED_NODES: Final = 3
 _WORDS: Final = {True: "allowed", False: "denied"}
 
 
-def diff(path: str, client: KubeClient, system: str, form: AnswerForm, console: Console) -> ExitCode:
+def diff(
+    path: str, client: KubeClient, system: str, form: AnswerForm, console: Console, *, with_staged: bool = False
+) -> ExitCode:
     """Print one line per changed pair. CHECK_FAILED if a document is in error: it would have no effect.
+
+    A document of the file that is staged is judged as if it were in force; `with_staged`: so are the cluster's.
 
     Nothing is written. Raises: CommandError if the file cannot be read or the cluster does not answer.
     """
-    report = _compare(_read(path), client, system)
+    report = _compare(_read(path) if path else [], client, system, with_staged=with_staged)
     if form is not AnswerForm.TABLE:
         print_answer(report, (), form, console)
     else:
@@ -82,8 +87,10 @@ def _show(report: DiffReport, console: Console) -> None:
     console.line(sum_line(report))
 
 
-def _compare(added: Sequence[Document], client: KubeClient, system: str) -> DiffReport:
+def _compare(added: Sequence[Document], client: KubeClient, system: str, *, with_staged: bool) -> DiffReport:
     live = read_cluster(client, system, client.context)
+    if with_staged:
+        added = _applied([found for found in live.documents if _is_staged(found)], added)
     programs = ProgramClient(client, system)
     view = read_agent(programs, live.context)
     context = PolicyContext(live.name, live.default_local_cluster, proxy_ports=ProxyPorts())
@@ -94,8 +101,13 @@ def _compare(added: Sequence[Document], client: KubeClient, system: str) -> Diff
             errors=[f"{error.document}: {error}" if error.document else str(error) for error in errors],
         )
     before, _ = build_engine(live, view)
-    after, _ = build_engine(replace(live, documents=_applied(live.documents, added)), view)
-    warnings = [*_tell_services((before, after), programs, live.context), *_not_compared(before, after, live)]
+    in_force = [unstaged(document) for document in added]
+    after, _ = build_engine(replace(live, documents=_applied(live.documents, in_force)), view)
+    warnings = [
+        *_as_if(added),
+        *_tell_services((before, after), programs, live.context),
+        *_not_compared(before, after, live),
+    ]
     own = [n for n, labels in view.identities.items() if _value(labels, CLUSTER_LABEL) == live.name]
     found = verdict_changes(before, after, own, _ports(live, view))
     groups = compare_nodes(before, after, live.nodes, live.name, system)
@@ -115,6 +127,19 @@ def _compare(added: Sequence[Document], client: KubeClient, system: str) -> Diff
         nodes_missing=missing,
         warnings=warnings,
     )
+
+
+def _is_staged(document: Document) -> bool:
+    try:
+        return is_staged(document)
+    except PolicyError:
+        return False  # it is refused, and not in force in any case
+
+
+def _as_if(added: Sequence[Document]) -> Iterator[str]:
+    names = sorted(str(policy_ref(document)) for document in added if _is_staged(document))
+    if names:
+        yield f"judged as if in force, though staged: {', '.join(names)}"
 
 
 def rows_of_each(programs: ProgramClient) -> int:

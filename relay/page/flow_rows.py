@@ -39,6 +39,7 @@ def flow_row(flow: pb.Flow) -> FlowRow:
         summary=_cut(flow.Summary),
         reason=drop_text(flow.drop_reason_desc or flow.drop_reason) if flow.verdict == pb.DROPPED else "",
         rules=[_cut(rule) for rule in rules_of(flow)[:_MOST]],
+        staged=_verdict(flow.staged.verdict) if flow.HasField("staged") else "",
         service=_cut("/".join(filter(None, (service.namespace, service.name)))),
         http=HttpCall(
             method=_cut(http.method), path=_cut(path_of(http.url)), code=http.code, latency_ms=flow.l7.latency_ns / 1e6
@@ -65,12 +66,14 @@ def ports_of(flow: pb.Flow) -> tuple[str, int, int]:
 def rules_of(flow: pb.Flow) -> list[str]:
     """The rules that decided, or the policies where no rule is named."""
     deciding = (*flow.egress_denied_by, *flow.ingress_denied_by, *flow.egress_allowed_by, *flow.ingress_allowed_by)
-    found = []
-    for policy in deciding:
-        rules = [label.removeprefix(RULE_LABEL) for label in policy.labels if label.startswith(RULE_LABEL)]
-        whole = "/".join(filter(None, (policy.namespace, policy.name)))
-        found.append(rules[0] if rules else f"{policy.kind} {whole}".strip())
-    return found
+    return [rule_of(policy) for policy in deciding]
+
+
+def rule_of(policy: pb.Policy) -> str:
+    """The rule that decided, or the policy where no rule is named."""
+    rules = [label.removeprefix(RULE_LABEL) for label in policy.labels if label.startswith(RULE_LABEL)]
+    whole = "/".join(filter(None, (policy.namespace, policy.name)))
+    return rules[0] if rules else f"{policy.kind} {whole}".strip()
 
 
 def path_of(url: str) -> str:

@@ -86,9 +86,10 @@ def _add_flows(rest: Rest, view: MeshView) -> None:
         clusters: str = Query("own", pattern="^(own|all)$"),
         since: int = Query(0, ge=0, lt=1 << 53),
         first: int = Query(2000, ge=0, le=5000),
+        staged: str = Query("", max_length=_SHORT),
     ) -> Response:
         """Flows as they come, after those of the past; server-sent events named flows, nodes, lost, refused, begin, beat."""
-        wish = FlowWish(verdict, namespace, pod, label, cluster, port, status, dns, since, first)
+        wish = FlowWish(verdict, namespace, pod, label, cluster, port, status, dns, since, first, staged)
         try:
             request = make_request(wish, len(await view.nodes()))
         except FilterError as exc:

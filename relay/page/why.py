@@ -8,7 +8,7 @@ from typing import Final
 
 from flows.proto import flow_pb2 as pb
 from flows.words import drop_text, identity_text
-from relay.page.flow_rows import ports_of, rules_of, side_name
+from relay.page.flow_rows import ports_of, rule_of, rules_of, side_name
 
 _NOTHING_ALLOWS: Final = pb.POLICY_DENIED
 _DENIED: Final = pb.POLICY_DENY
@@ -16,7 +16,7 @@ _DENIED: Final = pb.POLICY_DENY
 
 def sentences(flow: pb.Flow) -> list[str]:
     """What decided, then what else is known of the flow."""
-    found = [*_decision(flow)]
+    found = [*_decision(flow), *_staged(flow)]
     if flow.destination_service.name:
         service = flow.destination_service
         found.append(f"The client asked for service {service.namespace}/{service.name}.")
@@ -41,6 +41,13 @@ def _decision(flow: pb.Flow) -> list[str]:
         way = "come in" if flow.traffic_direction == pb.INGRESS else "leave"
         return [f"No rule allows it. Policies select {end}, so only what their rules name may {way}."]
     return [f"Dropped: {drop_text(reason)}."]
+
+
+def _staged(flow: pb.Flow) -> list[str]:
+    if not flow.HasField("staged"):
+        return []
+    word = {pb.DROPPED: "denied", pb.REDIRECTED: "sent to the proxy"}.get(flow.staged.verdict, "allowed")
+    return [f"With the staged policies in force it would be {word} by {rule_of(flow.staged.policy)}."]
 
 
 def _judged(flow: pb.Flow) -> str:

@@ -28,6 +28,7 @@ class FlowWish(NamedTuple):
     dns: str = ""
     since_ms: int = 0
     first: int = 2000
+    staged: str = ""
 
 
 def make_request(wish: FlowWish, nodes: int) -> observer.GetFlowsRequest:
@@ -57,6 +58,7 @@ def _flags(wish: FlowWish) -> list[FilterFlag]:
         "cluster": wish.cluster,
         "port": wish.port,
         "http-status": wish.status,
+        "staged-verdict": wish.staged,
     }
     if wish.pod and "/" in wish.pod:
         single["namespace"] = ""

@@ -37,7 +37,7 @@ function draw(panel, flow, whole, problem) {
   ];
   fill(panel,
     h("header", {}, h("h1", {}, `${flow.source.title} → ${flow.destination.title}`), h("button", { type: "button", class: "quiet", onclick: closeDetail, "aria-label": "Close the flow" }, "Close")),
-    h("div", {}, badge(flow.verdict, kind)),
+    h("div", {}, badge(flow.verdict, kind), flow.staged ? [" ", badge(`staged: ${flow.staged}`, flow.staged === "DROPPED" ? "bad" : "good")] : null),
     h("section", { "aria-label": "Why" }, h("h2", {}, "Why"), h("div", { class: `why ${flow.verdict}` }, why.map((line) => h("p", {}, line)), problem && h("p", {}, problem))),
     flow.rules?.length ? h("section", {}, h("h2", {}, "Rules that decided"), h("div", { class: "labels" }, flow.rules.map((rule) => h("code", {}, rule)))) : null,
     whole?.command ? h("section", {}, h("h2", {}, "Explain it in a terminal"), command(whole.command)) : null,

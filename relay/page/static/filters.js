@@ -3,6 +3,7 @@ import { byId, fill, h } from "./dom.js";
 
 const FIELDS = [
   { name: "verdict", label: "Verdict", options: [["", "any"], ["DROPPED", "dropped"], ["FORWARDED", "forwarded"], ["REDIRECTED", "redirected"], ["AUDIT", "audited"], ["TRANSLATED", "translated"]] },
+  { name: "staged", label: "Staged", options: [["", "any"], ["DROPPED", "would drop"], ["FORWARDED", "would forward"], ["REDIRECTED", "would redirect"]] },
   { name: "namespace", label: "Namespace", options: [["", "all"]] },
   { name: "clusters", label: "Flows of", options: [["", "this cluster"], ["all", "all clusters"]] },
   { name: "pod", label: "Pod", hint: "default/x-wing", wide: true },

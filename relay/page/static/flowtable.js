@@ -76,7 +76,8 @@ export class FlowTable {
     const row = h("div", { class: `row ${flow.verdict === "DROPPED" ? "dropped" : ""}`, role: "row", id: `row-${place}`, "aria-rowindex": place + 2, "aria-selected": isChosen, onclick: () => this.pick(flow) },
       h("span", { class: "time", role: "gridcell" }, clock(flow.time)), end(left),
       h("span", { class: "arrow", role: "gridcell", "aria-label": flow.reply === true ? "answers" : "to" }, arrow), end(right),
-      h("span", { class: `verdict ${flow.verdict}`, role: "gridcell" }, flow.verdict),
+      h("span", { class: `verdict ${flow.verdict}`, role: "gridcell" }, flow.verdict,
+        flow.staged ? h("small", { class: `verdict ${flow.staged}`, title: "With the staged policies in force" }, ` staged: ${flow.staged}`) : null),
       h("span", { class: "type dim", role: "gridcell", title: flow.reason || flow.type }, flow.reason || flow.type),
       h("span", { class: "info dim mono", role: "gridcell", title: details }, details));
     row.style.top = `${this.top + place * this.height}px`;

@@ -11,6 +11,7 @@ import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
 from flows.proto import flow_pb2 as pb
+from flows.text import RULE_LABEL
 from tests.integration.kvstore.private_etcd import eventually
 from tests.integration.relay.page_world import PageWorld, flow, http, shop
 
@@ -94,6 +95,20 @@ async def test_filters_are_the_relays_and_stand_in_the_address(page: Page, world
     await expect(page.locator(".row")).to_have_count(3)
     await page.reload()
     await expect(page.locator(".row")).to_have_count(3)
+
+
+async def test_what_a_staged_policy_would_drop_is_found_and_told(page: Page, world: PageWorld) -> None:
+    judged = flow("north/shop/web", "north/shop/orders")
+    judged.staged.verdict = pb.DROPPED
+    judged.staged.policy.labels.append(f"{RULE_LABEL}cnp/shop/orders default deny")
+    world.say(*shop(), judged)
+    await page.goto(f"{world.url}#/flows?staged=DROPPED")
+    await expect(page.locator(".row")).to_have_count(1)
+    await expect(page.locator(".row .verdict").first).to_have_text("FORWARDED staged: DROPPED")
+    await page.locator(".row").click()
+    await expect(page.locator(".why")).to_contain_text(
+        "With the staged policies in force it would be denied by cnp/shop/orders default deny."
+    )
 
 
 async def test_a_relay_that_is_started_again_is_followed_from_the_last_flow(page: Page, world: PageWorld) -> None:

@@ -36,6 +36,7 @@ from meshapi.connection import ConnectionEnd, ConnectionRow, RecentConnections
 from meshapi.row import encode
 from meshkit.answer_form import AnswerForm
 from meshmodel.labels import CLUSTER_LABEL
+from meshpolicy.staged import STAGED_ANNOTATION
 
 NO_FLOWS = "0 recent connections of 1 node judged again"
 
@@ -83,6 +84,23 @@ def test_an_edit_shows_only_the_ports_that_change_and_the_rule(tmp_path: Path) -
         NO_FLOWS,
         "RESULT 1 pair of north judged differently, and 0 recent connections",
     ]
+
+
+def test_what_is_staged_is_not_in_force_and_is_compared_as_if_it_were(tmp_path: Path) -> None:
+    staged = policy("only-web", "db", ingress=[{"fromEndpoints": [app("web")]}])
+    staged["metadata"] = {**staged["metadata"], "annotations": {STAGED_ANNOTATION: "true"}}  # type: ignore[dict-item]
+    denied = "north ingress: from shop/app=db@south to shop/app=db@north: everything: allowed -> denied by default"
+    told = "judged as if in force, though staged: cnp/shop/only-web"
+    _, of_file = run(tmp_path, staged)
+    assert denied in of_file
+    assert any(told in line for line in of_file)
+    stream, api = io.StringIO(), scripted_cluster("north", staged, deny_all("web"))
+    console = Console(plain=True, stream=stream)
+    diff("", api.client("kind-north"), "kube-system", AnswerForm.TABLE, console, with_staged=True)
+    assert denied in stream.getvalue()
+    assert told in stream.getvalue()
+    _, unchanged = run(tmp_path, deny_all("web"), live=(staged, deny_all("web")))
+    assert unchanged == [NO_FLOWS, "RESULT 0 pairs of north judged differently, and 0 recent connections"]
 
 
 def test_an_address_range_is_a_peer_also_where_it_was_world_before(tmp_path: Path) -> None:
