@@ -17,6 +17,7 @@ from clustermesh_cli.verb_options import (
     Plain,
     Wait,
     make_client,
+    make_console,
     parse_duration,
 )
 from meshapi.installed import DEFAULT_NAMESPACE
@@ -40,6 +41,35 @@ def certs_show(
 
     client = make_client(kubeconfig, context)
     raise typer.Exit(verb.show(client, namespace, Console(plain=True), output, SystemClock().wall()))
+
+
+@certs.command("create")
+def certs_create(
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    cluster_name: Annotated[
+        str | None, typer.Option(help="this cluster's name in the mesh; as it is if not given")
+    ] = None,
+    advertise: Annotated[
+        list[str] | None, typer.Option(help="extra name or address for the server certificate")
+    ] = None,
+    certificate_lifetime: Annotated[
+        float | None,
+        typer.Option(
+            help="how long a new certificate lasts: 720h; a year unless chosen otherwise before",
+            parser=parse_duration,
+            metavar="DURATION",
+        ),
+    ] = None,
+    plain: Plain = False,
+) -> None:
+    """Make the authority and certificates that are missing or due. For a chart or GitOps: enable does it itself."""
+    from clustermesh_cli.commands import certs_create as verb
+
+    client = make_client(kubeconfig, context)
+    wish = verb.CertificateWish(cluster_name, tuple(advertise or ()), certificate_lifetime)
+    verb.create(client, namespace, wish, make_console(plain), SystemClock().wall())
 
 
 @certs.command("rotate")

@@ -16,7 +16,6 @@ from certs.inspect import parse
 from certs.leaf_secret import LeafAction, judge_leaf
 from certs.store import CertFiles, encode_data, secret_data
 from clustermesh_cli.exit_code import CommandError, CommandRefusedError
-from clustermesh_cli.plan.cluster_identity import ClusterIdentity
 from kube.client import KubeClient
 from kube.server_clock import behind_s
 from meshapi.installed import (
@@ -27,7 +26,7 @@ from meshapi.installed import (
 )
 
 
-def ensure_authority(client: KubeClient, namespace: str, identity: ClusterIdentity, wall_s: float) -> KeptAuthority:
+def ensure_authority(client: KubeClient, namespace: str, cluster: str, wall_s: float) -> KeptAuthority:
     """The cluster's authority: the one in its Secret, else a new one stored there. Its key never leaves the cluster.
 
     A new one is valid by our clock and by the API server's.
@@ -35,7 +34,7 @@ def ensure_authority(client: KubeClient, namespace: str, identity: ClusterIdenti
     found = client.get(k.SECRETS, CA_SECRET, namespace)
     if found is not None:
         return read_authority(found, CA_SECRET)
-    authority = Authority.create(f"clustermesh {identity.name}", wall_s, behind_s=behind_s(client, wall_s))
+    authority = Authority.create(f"clustermesh {cluster}", wall_s, behind_s=behind_s(client, wall_s))
     data = encode_data({"ca.crt": authority.certificate_pem, "ca.key": authority.key_pem})
     client.apply(k.SECRETS, _secret(CA_SECRET, namespace, data))
     return KeptAuthority(authority, AuthorityPhase.SETTLED, authority.certificate_pem)

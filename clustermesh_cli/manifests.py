@@ -17,6 +17,7 @@ from meshapi.installed import PART_OF, RELAY_SERVICE
 
 WORKLOADS: Final = ("rbac", "apiserver", "agent")
 RELAY: Final = "relay"
+CERTIFICATES: Final = "certificates"
 
 
 def load_crds() -> list[dict[str, Any]]:
@@ -26,12 +27,17 @@ def load_crds() -> list[dict[str, Any]]:
     return [obj for name in names for obj in _objects((folder / name).read_text())]
 
 
-def load_workloads(values: Mapping[str, str], *, with_relay: bool) -> list[dict[str, Any]]:
-    """ServiceAccounts, roles, Services, Deployments and DaemonSet. Raises KeyError for a mark without a value."""
+def load_workloads(
+    values: Mapping[str, str], *, with_relay: bool, with_certificates: bool = False
+) -> list[dict[str, Any]]:
+    """ServiceAccounts, roles, Services, Deployments and DaemonSet; with the Job that makes certificates first, if wanted.
+
+    Raises: KeyError for a mark without a value.
+    """
     folder = files("deploy") / "manifests"
     return [
         obj
-        for name in (*WORKLOADS, *([RELAY] if with_relay else ()))
+        for name in (*([CERTIFICATES] if with_certificates else ()), *WORKLOADS, *([RELAY] if with_relay else ()))
         for obj in _objects(Template((folder / f"{name}.yaml").read_text()).substitute(values))
     ]
 

@@ -25,6 +25,7 @@ metadata: {name: nothing}
 spec: {endpointSelector: {}, ingress: [{}]}
 """
 WORDS: Final = (
+    "certs create",
     "certs show",
     "certs rotate",
     "check",

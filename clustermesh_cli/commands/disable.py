@@ -69,8 +69,10 @@ class DisableOptions:
 
 
 def workloads(namespace: str) -> list[dict[str, Any]]:
-    """What `enable` applied, by kind and name; the rest of each object does not matter for its removal."""
-    return load_workloads({**dict.fromkeys(MARKS, "none"), "NAMESPACE": namespace}, with_relay=True)
+    """What `enable` or those it prints for applied, by kind and name; the rest of each object does not matter for its removal."""
+    return load_workloads(
+        {**dict.fromkeys(MARKS, "none"), "NAMESPACE": namespace}, with_relay=True, with_certificates=True
+    )
 
 
 def disable(client: KubeClient, namespace: str, options: DisableOptions, console: Console) -> None:

@@ -12,22 +12,17 @@ import yaml
 
 import kube.resource as k
 from certs.authority import Authority
-from certs.authority_secret import KeptAuthority, read_authority
-from certs.errors import CertificateError
 from certs.profile import own_shapes
 from clustermesh_cli.cluster_facts import is_mirrored, read_config
 from clustermesh_cli.console import Console
 from clustermesh_cli.credentials import (
     check_lifetime,
-    ensure_authority,
-    ensure_certificates,
     read_lifetime_s,
 )
 from clustermesh_cli.manifests import is_foreign, load_crds, load_settings, load_workloads, relay_objects
-from clustermesh_cli.plan.authority_choice import check_authority
+from clustermesh_cli.mounted_objects import config_map, ensure_mounted, ensure_peer_files, find_trusting
 from clustermesh_cli.plan.cluster_identity import ClusterIdentity, decide_identity
 from clustermesh_cli.plan.exposure import DROP_FLAG, Exposure, ExposureWish, decide_exposure
-from clustermesh_cli.plan.peering import agent_files, find_real_files, keep_lists, known_peers
 from clustermesh_cli.plan.program_settings import AGENT as AGENT_SETTINGS
 from clustermesh_cli.plan.program_settings import APISERVER as APISERVER_SETTINGS
 from clustermesh_cli.plan.program_settings import Known, flags_of, settings_in
@@ -39,20 +34,13 @@ from kube.server_clock import clock_notice
 from meshapi.installed import (
     AGENT,
     APISERVER,
-    CA_BUNDLE,
-    CA_SECRET,
     CLUSTER_ID_KEY,
     CLUSTER_NAME_KEY,
     CONFIG_MAP,
-    FLOW_PEERS,
     LIFETIME_KEY,
     MAXIMUM_KEY,
     MIRROR_KEY,
-    MIRROR_SECRET,
-    PART_OF,
-    PEERS_SECRET,
     RELAY_KEY,
-    REMOTE_USERS,
     SCOPE_KEY,
     STORE_SERVICE,
 )
@@ -94,9 +82,14 @@ class EnableOptions:
 
 
 def plan_objects(
-    options: EnableOptions, identity: ClusterIdentity, config: dict[str, str], exposure: Exposure
+    options: EnableOptions,
+    identity: ClusterIdentity,
+    config: dict[str, str],
+    exposure: Exposure,
+    *,
+    with_certificates: bool = False,
 ) -> list[dict[str, Any]]:
-    """Everything `enable` applies except certificates, in order. Pure."""
+    """Everything `enable` applies but Secrets, in order; with what makes those, if wanted. Pure."""
     scope = config.get(SCOPE_KEY, "true")
     kept = {key: value for key, value in config.items() if options.settings.get(key, "") is not None}
     own = {
@@ -123,7 +116,8 @@ def plan_objects(
         "CERTIFICATE_LIFETIME_S": f"{options.chosen_lifetime_s(config):g}",
         "MIRROR": "--mirror" if options.mirrors(config) else "--no-mirror",
     }
-    workloads, known = load_workloads(values, with_relay=options.relays(config)), load_settings()
+    relays, known = options.relays(config), load_settings()
+    workloads = load_workloads(values, with_relay=relays, with_certificates=with_certificates)
     settings = settings_in(own, known)
     for obj in workloads:
         program = PROGRAMS.get((obj["kind"], obj["metadata"]["name"]))
@@ -133,7 +127,7 @@ def plan_objects(
             obj["spec"]["template"]["spec"]["containers"][0]["args"] += _relay_flags(settings, known)
         if _is_exposed(obj):
             obj["spec"]["ports"] = exposure.ports()
-    return [*load_crds(), _config_map(CONFIG_MAP, options.namespace, own), *workloads]
+    return [*load_crds(), config_map(CONFIG_MAP, options.namespace, own), *workloads]
 
 
 def _relay_flags(settings: Mapping[str, str], known: Known) -> list[str]:
@@ -156,7 +150,7 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
         name=options.cluster_name, id_=options.cluster_id, config=config, context=context or client.context
     )
     check_lifetime(options.chosen_lifetime_s(config))
-    trusting = _check_authority(client, options, identity)
+    trusting = find_trusting(client, options.namespace, identity.name, may_be_new=options.new_ca)
     exposure = _decide_exposure(client, options, trusting)
     objects = plan_objects(options, identity, config, exposure)
     if taken:
@@ -172,14 +166,12 @@ def enable(client: KubeClient, context: str, options: EnableOptions, console: Co
         client.apply(k.SERVICES, obj)
     if notice := clock_notice(client, wall_s):
         console.warn(notice)
-    kept = ensure_authority(client, options.namespace, identity, wall_s)
     lifetime_s = options.chosen_lifetime_s(config)
     shapes = own_shapes(identity.name, options.namespace, lifetime_s, options.advertise)
-    issued = ensure_certificates(client, options.namespace, kept, shapes, wall_s)
+    kept, issued = ensure_mounted(client, options.namespace, identity.name, shapes, wall_s)
     for name in issued.foreign:
         console.warn(f"Secret {name} is kept by somebody else and was left alone")
-    _ensure_peering(client, options.namespace, identity, kept)
-    _ensure_peer_files(client, options.namespace, is_mirrored=options.mirrors(config))
+    ensure_peer_files(client, options.namespace, is_mirrored=options.mirrors(config))
     for obj in objects:
         resource = from_manifest(obj)
         if resource == k.CRDS and client.get(resource, obj["metadata"]["name"]) is not None:
@@ -219,12 +211,14 @@ def _read_known(client: KubeClient, namespace: str) -> tuple[dict[str, str], tup
 
 
 def show(client: KubeClient, context: str, options: EnableOptions) -> None:
-    """Print what `enable` would apply, certificates left out, as YAML on standard output."""
+    """Print what `enable` would apply as YAML on standard output; in place of Secrets, a Job that makes them in the cluster."""
     config, _, _ = _read_known(client, options.namespace)
     identity = decide_identity(
         name=options.cluster_name, id_=options.cluster_id, config=config, context=context or client.context
     )
-    exposure = _decide_exposure(client, options, _check_authority(client, options, identity))
+    exposure = _decide_exposure(
+        client, options, find_trusting(client, options.namespace, identity.name, may_be_new=options.new_ca)
+    )
     print(yaml.safe_dump_all(plan_objects(options, identity, config, exposure), sort_keys=False), end="")
 
 
@@ -233,57 +227,11 @@ def _decide_exposure(client: KubeClient, options: EnableOptions, peers: Collecti
     return decide_exposure(service, options.exposure, has_peers=bool(peers))
 
 
-def _check_authority(client: KubeClient, options: EnableOptions, identity: ClusterIdentity) -> frozenset[str]:
-    """The peers that trust this cluster's authority. Raises: CommandRefusedError where it may not be replaced."""
-    secrets = [client.get(k.SECRETS, name, options.namespace) for name in (PEERS_SECRET, MIRROR_SECRET)]
-    bundle, users = (client.get(k.CONFIG_MAPS, name, options.namespace) for name in (CA_BUNDLE, REMOTE_USERS))
-    peers = known_peers(secrets, bundle, users) - {identity.name}
-    secret, flaw = client.get(k.SECRETS, CA_SECRET, options.namespace), ""
-    if secret is not None:
-        try:
-            read_authority(secret, CA_SECRET)
-        except CertificateError as exc:
-            flaw = str(exc)
-    check_authority(is_kept=secret is not None, may_be_new=options.new_ca, peers=peers, flaw=flaw)
-    return peers
-
-
 def _remove_relay(client: KubeClient, namespace: str) -> None:
     for obj in reversed(relay_objects(namespace)):
         kind, name, where = from_manifest(obj), obj["metadata"]["name"], obj["metadata"].get("namespace")
         if client.get(kind, name, where) is not None and not is_foreign(client, obj):
             client.delete(kind, name, where)
-
-
-def _ensure_peering(client: KubeClient, namespace: str, identity: ClusterIdentity, kept: KeptAuthority) -> None:
-    """The objects that hold peers exist; what they already hold is kept."""
-    for name in (MIRROR_SECRET, PEERS_SECRET):
-        if client.get(k.SECRETS, name, namespace) is None:
-            empty = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": _metadata(name, namespace)}
-            client.create(k.SECRETS, {**empty, "data": {}})
-    own = {f"{identity.name}.crt": kept.trust_pem.decode()}
-    client.apply(k.CONFIG_MAPS, _config_map(CA_BUNDLE, namespace, own))
-    if client.get(k.CONFIG_MAPS, FLOW_PEERS, namespace) is None:
-        client.create(k.CONFIG_MAPS, _config_map(FLOW_PEERS, namespace, {}))
-    if client.get(k.CONFIG_MAPS, REMOTE_USERS, namespace) is None:
-        client.create(
-            k.CONFIG_MAPS, _config_map(REMOTE_USERS, namespace, {"users.yaml": yaml.safe_dump({"users": []})})
-        )
-
-
-def _ensure_peer_files(client: KubeClient, namespace: str, *, is_mirrored: bool) -> None:
-    """The mirror has every peer's real files, and agents are told to read the mirror, or the peers themselves."""
-    mirror, agents = (_data(client, name, namespace) for name in (MIRROR_SECRET, PEERS_SECRET))
-    real = find_real_files(mirror, agents)
-    wanted = keep_lists(agents, agent_files(real, is_mirrored=is_mirrored, namespace=namespace))
-    for name, before, after in ((MIRROR_SECRET, mirror, real), (PEERS_SECRET, agents, wanted)):
-        change = {key: value for key, value in after.items() if before.get(key) != value}
-        if change:
-            client.patch_merge(k.SECRETS, name, {"data": change}, namespace)
-
-
-def _data(client: KubeClient, name: str, namespace: str) -> dict[str, str]:
-    return dict((client.get(k.SECRETS, name, namespace) or {}).get("data") or {})
 
 
 def _report(
@@ -301,11 +249,3 @@ def _report(
             f"which tells them port {exposure.node_port}, then clustermesh enable {DROP_FLAG}"
         )
     console.line("Next: clustermesh status --wait, then clustermesh connect --destination-context <other cluster>")
-
-
-def _config_map(name: str, namespace: str, data: dict[str, str]) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(name, namespace), "data": data}
-
-
-def _metadata(name: str, namespace: str) -> dict[str, Any]:
-    return {"name": name, "namespace": namespace, "labels": dict(PART_OF)}

@@ -16,6 +16,7 @@ from meshapi import installed
 from relay.settings import RelaySettings
 
 OBJECTS = workloads("mesh-system")
+MAKER = "clustermesh-certificates"
 CHOICE = (installed.AGENT, installed.APISERVER, installed.RELAY)
 PODS = {
     o["metadata"]["name"]: o["spec"]["template"]["spec"] for o in OBJECTS if o["kind"] in ("Deployment", "DaemonSet")
@@ -35,7 +36,7 @@ def container(program: str) -> dict[str, Any]:
 def test_every_object_is_ours_by_label_and_has_a_name_we_know() -> None:
     people = {"clustermesh-reader", "clustermesh-kinds-view", "clustermesh-kinds-edit"}
     relays = {installed.RELAY_SERVICE, installed.RELAY_HTTP_SERVICE, installed.RELAY_PEERS_SERVICE}
-    names = {*CHOICE, installed.VIEWER, installed.STATUS_SERVICE, *relays, *people}
+    names = {*CHOICE, MAKER, installed.VIEWER, installed.STATUS_SERVICE, *relays, *people}
     assert {o["metadata"]["name"] for o in OBJECTS} == names
     assert [
         o["metadata"].get("labels", {})
@@ -148,8 +149,16 @@ def test_roles_hold_no_wildcard_and_name_every_secret_and_config_map_of_theirs()
         for rule in role["rules"]:
             assert "*" not in [*rule["verbs"], *rule.get("resources", ()), *rule.get("apiGroups", ())], role["metadata"]
             assert "customresourcedefinitions" not in rule.get("resources", ())
-            assert not {"configmaps", "secrets"} & set(rule.get("resources", ())) or rule["resourceNames"]
-            assert "secrets" not in rule.get("resources", ()) or role["metadata"]["name"] == installed.APISERVER
+            is_makers = role["metadata"]["name"] == MAKER
+            only_creates = is_makers and rule["verbs"] == ["create"]  # which cannot be limited to a name
+            assert (
+                not {"configmaps", "secrets"} & set(rule.get("resources", ())) or only_creates or rule["resourceNames"]
+            )
+            assert (
+                "secrets" not in rule.get("resources", ())
+                or is_makers
+                or role["metadata"]["name"] == installed.APISERVER
+            )
             assert role["kind"] == "Role" or "leases" not in rule.get("resources", ())
     maps, drained, leases = named("Role", installed.AGENT)["rules"]
     assert (drained["resourceNames"], drained["verbs"]) == ([installed.DRAINED], ["get", "list", "watch"])

@@ -24,6 +24,7 @@ from meshkit.answer_form import FORMS, AnswerForm
 __all__ = ["kubeconfig"]
 
 WITHOUT: Final = {
+    ("certs", "create"),
     ("certs", "rotate"),
     ("connect",),
     ("disable",),

@@ -136,11 +136,11 @@ def test_a_cluster_that_was_enabled_before_there_was_a_mirror_is_connected_witho
     assert not is_mirrored({"cluster-name": "north", "cluster-id": "1"})
 
 
-def test_disable_removes_the_very_workloads_that_enable_applies() -> None:
+def test_disable_removes_the_very_workloads_that_enable_applies_or_prints() -> None:
     def names(objects: list[dict[str, Any]]) -> set[tuple[str, str]]:
         kept = ("CustomResourceDefinition", "ConfigMap")
         return {(obj["kind"], obj["metadata"]["name"]) for obj in objects if obj["kind"] not in kept}
 
-    applied = plan_objects(replace(DEFAULTS, relay=True), NORTH, {}, EXPOSURE)
+    applied = plan_objects(replace(DEFAULTS, relay=True), NORTH, {}, EXPOSURE, with_certificates=True)
     assert names(workloads("mesh-system")) == names(applied)
     assert {obj["metadata"].get("namespace", "mesh-system") for obj in workloads("mesh-system")} == {"mesh-system"}
