@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Iterator
 from enum import Enum, auto
@@ -40,12 +41,12 @@ class Forgery(Enum):
 class NameServer:
     """Sockets of the namespace that it is made in. `asked`: (client address, name as it came) of each question."""
 
-    def __init__(self, forgery: Forgery = Forgery.NONE) -> None:
+    def __init__(self, forgery: Forgery = Forgery.NONE, zone: str = ZONE, address: str = "") -> None:
         self.forgery, self.asked = forgery, list[tuple[str, str]]()
-        self._records = RR.fromZone(ZONE)
+        self._records = RR.fromZone(zone)
         self._datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._datagrams.bind(("", 53))
-        self._streams = socket.create_server(("", 53))
+        self._datagrams.bind((address, 53))
+        self._streams = socket.create_server((address, 53))
         self._stop = threading.Event()
 
     @contextlib.contextmanager
@@ -143,3 +144,15 @@ def _exactly(made: socket.socket, count: int) -> bytes:
             raise EOFError
         found += more
     return found
+
+
+def main() -> None:
+    """`python -m tests.support.name_server ADDRESS ZONE`: serves until its input is closed."""
+    _, address, zone = sys.argv
+    with NameServer(zone=zone, address=address).running():
+        print("serving", flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
