@@ -27,7 +27,9 @@ from meshapi.installed import CA_SECRET, PEERS_SECRET
 from meshmodel.names import ClusterId, ClusterName
 from tests.integration.devkube.harness import Served
 
-OPTIONS = EnableOptions("mesh", "north", 1, ExposureWish(), (), "apiserver", "agent", relay=True, relay_image="relay")
+OPTIONS = EnableOptions(
+    "printed", "north", 1, ExposureWish(), (), "apiserver", "agent", relay=True, relay_image="relay"
+)
 NORTH = ClusterIdentity(ClusterName("north"), ClusterId(1), 255)
 OBJECTS = plan_objects(OPTIONS, NORTH, {}, Exposure("ClusterIP", None), with_certificates=True)
 RIGHTS = ("ServiceAccount", "Role", "RoleBinding")
@@ -54,11 +56,11 @@ async def maker(admin: KubeClient, served: Served, tmp_path: Path) -> AsyncItera
     name = job["spec"]["template"]["spec"]["serviceAccountName"]
 
     def log_in() -> KubeClient:
-        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "mesh"}}
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "printed"}}
         rights = [obj for obj in OBJECTS if obj["kind"] in RIGHTS and obj["metadata"]["name"] == name]
         for obj in (namespace, *rights):
             admin.apply(from_manifest(obj), obj)
-        token = admin.service_account_token("mesh", name, audience="https://kubernetes.default.svc", lifetime_s=600)
+        token = admin.service_account_token("printed", name, audience="https://kubernetes.default.svc", lifetime_s=600)
         config = yaml.safe_load(served.kubeconfig.read_text())
         config["users"][0]["user"] = {"token": token}
         (tmp_path / "maker").write_text(yaml.safe_dump(config))
@@ -71,7 +73,7 @@ async def maker(admin: KubeClient, served: Served, tmp_path: Path) -> AsyncItera
 
 def made(admin: KubeClient) -> dict[str, Any]:
     """Versions of the Secrets and ConfigMaps there are."""
-    found = [*admin.list(SECRETS, "mesh"), *admin.list(CONFIG_MAPS, "mesh")]
+    found = [*admin.list(SECRETS, "printed"), *admin.list(CONFIG_MAPS, "printed")]
     return {obj["metadata"]["name"]: obj["metadata"]["resourceVersion"] for obj in found}
 
 
@@ -79,7 +81,7 @@ async def test_the_job_makes_all_that_pods_mount_and_a_second_run_changes_nothin
     admin: KubeClient, maker: KubeClient
 ) -> None:
     def run() -> dict[str, Any]:
-        create(maker, "mesh", CertificateWish("north"), Console(plain=True), time.time())
+        create(maker, "printed", CertificateWish("north"), Console(plain=True), time.time())
         return made(admin)
 
     first = await asyncio.to_thread(run)
@@ -89,11 +91,11 @@ async def test_the_job_makes_all_that_pods_mount_and_a_second_run_changes_nothin
 
 async def test_a_lost_authority_that_peers_trust_is_not_replaced(admin: KubeClient, maker: KubeClient) -> None:
     def run() -> None:
-        create(maker, "mesh", CertificateWish("north"), Console(plain=True), time.time())
-        admin.patch_merge(SECRETS, PEERS_SECRET, {"data": {"south": "e30="}}, "mesh")
-        admin.delete(SECRETS, CA_SECRET, "mesh")
+        create(maker, "printed", CertificateWish("north"), Console(plain=True), time.time())
+        admin.patch_merge(SECRETS, PEERS_SECRET, {"data": {"south": "e30="}}, "printed")
+        admin.delete(SECRETS, CA_SECRET, "printed")
         with pytest.raises(CommandRefusedError, match="south"):
-            create(maker, "mesh", CertificateWish("north"), Console(plain=True), time.time())
+            create(maker, "printed", CertificateWish("north"), Console(plain=True), time.time())
         assert CA_SECRET not in made(admin)
 
     await asyncio.to_thread(run)
@@ -102,5 +104,5 @@ async def test_a_lost_authority_that_peers_trust_is_not_replaced(admin: KubeClie
 async def test_a_cluster_without_a_name_is_given_none(admin: KubeClient, maker: KubeClient) -> None:
     before = await asyncio.to_thread(made, admin)
     with pytest.raises(CommandError, match="give --cluster-name"):
-        await asyncio.to_thread(create, maker, "mesh", CertificateWish(), Console(plain=True), time.time())
+        await asyncio.to_thread(create, maker, "printed", CertificateWish(), Console(plain=True), time.time())
     assert await asyncio.to_thread(made, admin) == before

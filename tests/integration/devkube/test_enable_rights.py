@@ -76,7 +76,9 @@ async def enabling(client: KubeClient) -> None:
 
 def written(served: Served) -> list[str]:
     """What `enable` would have made of the kinds it makes."""
-    found = [name_of(obj) for kind in KINDS for obj in served.cluster.list(kind, "") if "clustermesh" in name_of(obj)]
+    found = [
+        name_of(obj) for kind in KINDS for obj in served.cluster.list(kind, "", "mesh") if "clustermesh" in name_of(obj)
+    ]
     return found + [
         name_of(obj)
         for obj in served.cluster.list("clusterroles", "rbac.authorization.k8s.io")
