@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever happened before, the compiler enforces what a fresh one would: after every step of long random histories."""
+"""Whatever happened before, the compiler enforces what a fresh one would: in long random histories."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ from meshpolicy import differences
 HISTORIES = int(os.environ.get("POLICY_HISTORIES", "24"))
 """How many seeds; each is one test, so that a failing seed is named and can be run alone."""
 LENGTH = 200
+COMPARED = 4
+"""A fresh start costs as much as all steps before it, so one is compared after every so many, after others in each history."""
 
 
-def fault_of(steps: list[Step], *, local: bool, dual_stack: bool) -> str:
-    """What is wrong after the first step that leaves something wrong; empty if nothing is."""
+def fault_of(steps: list[Step], *, local: bool, dual_stack: bool, every: int = 1, first: int = 0) -> str:
+    """What is wrong after the first step that leaves something wrong; empty if nothing is.
+
+    Within the engine that is looked for after each step, against a fresh start after the `first` and `every` so many.
+    """
     world = World(default_local_cluster=local, dual_stack=dual_stack)
     for number, step in enumerate(steps):
         try:
@@ -27,6 +32,8 @@ def fault_of(steps: list[Step], *, local: bool, dual_stack: bool) -> str:
         found = differences(world.compiler.engine)
         if found or world.compiler.faults:
             return f"step {number}: {found or dict(world.compiler.faults)}"
+        if number % every != first:
+            continue
         fresh = world.rebuilt()
         if world.enforced() != fresh.enforced():
             return f"step {number}: endpoints enforce something else than after a fresh start"
@@ -38,10 +45,10 @@ def fault_of(steps: list[Step], *, local: bool, dual_stack: bool) -> str:
 
 
 @pytest.mark.parametrize("seed", range(HISTORIES))
-def test_every_step_of_a_history_equals_a_fresh_start(seed: int) -> None:
+def test_a_history_equals_a_fresh_start(seed: int) -> None:
     local, dual_stack = bool(seed & 1), bool(seed & 2)
     steps = history(seed, LENGTH)
-    fault = fault_of(steps, local=local, dual_stack=dual_stack)
+    fault = fault_of(steps, local=local, dual_stack=dual_stack, every=COMPARED, first=seed // 4 % COMPARED)
     if fault:
         short = shortest(steps, lambda part: bool(fault_of(part, local=local, dual_stack=dual_stack)))
         fault = fault_of(short, local=local, dual_stack=dual_stack)
