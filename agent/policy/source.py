@@ -164,8 +164,9 @@ class PolicySource:
 
 
 def _meaning(document: KubeObject) -> tuple[object, ...]:
-    """What decides about the policy: equal for objects that mean the same."""
-    return document.get("spec"), document.get("specs"), document["metadata"].get("annotations")
+    """What decides about the policy: equal for objects that mean the same. Groups of addresses are selected by labels."""
+    meta = document["metadata"]
+    return (*(document.get(k) for k in ("apiVersion", "spec", "specs")), meta.get("annotations"), meta.get("labels"))
 
 
 def _ref(resource: Resource, document: KubeObject) -> PolicyRef:

@@ -11,7 +11,7 @@ from agent.policy.source import REASON_INVALID, REASON_PARTLY, PolicySource, Rep
 from agent.tables import AgentDB, PolicyRow
 from kube.client import KubeClient
 from kube.reflector import Delete, Synced, Upsert
-from kube.resource import CNP, NETWORK_POLICIES, KubeObject, Resource
+from kube.resource import CIDR_GROUPS, CNP, NETWORK_POLICIES, KubeObject, Resource
 from meshkit.clock import ManualClock
 from meshmodel.names import ClusterId, ClusterName
 from meshpolicy.context import PolicyContext
@@ -117,6 +117,23 @@ def test_a_policy_made_again_under_its_name_is_reported_anew_and_whoever_waits_f
     assert (reports.changes, reports.synced) == (3, 0)
     reports.take(Synced())
     assert (reports.changes, reports.synced) == (4, 1)
+
+
+def test_a_group_that_gets_other_labels_is_meant_by_other_policies() -> None:
+    """Its addresses stay as they were, so that only the labels of the object tell."""
+    reports = Reports()
+    partners = {"cidrGroupSelector": {"matchLabels": {"of": "partners"}}}
+    reports.take(Upsert("shop/p", policy({"endpointSelector": {}, "ingress": [{"fromCIDRSet": [partners]}]})))
+
+    def label(value: str) -> set[str]:
+        group = policy({"externalCIDRs": ["192.0.2.0/24"]}, kind=CIDR_GROUPS)
+        group["metadata"] = {"name": "g", "labels": {"of": value}}
+        reports.take(Upsert("g", group), kind=CIDR_GROUPS)
+        return set(reports.compiler.engine.prefixes())
+
+    assert label("partners") == {"192.0.2.0/24"}
+    assert label("nobody") == set()
+    assert label("partners") == {"192.0.2.0/24"}
 
 
 def test_reports_that_find_no_room_are_made_when_the_object_changes_again() -> None:
