@@ -51,6 +51,11 @@ class EndpointPolicy:
         return self.egress.enforced
 
     @property
+    def size(self) -> int:
+        """The number of entries, without making them."""
+        return sum(len(group) for d in Direction for group in self.side(d).groups.values())
+
+    @property
     def entries(self) -> Mapping[EntryKey, PolicyEntry]:
         """The flat map, as the kernel holds it. Made on first use."""
         if not self._entries:

@@ -50,6 +50,16 @@ class NotAPolicyError(PolicyError):
     """The document is of a kind that is no policy."""
 
 
+class TooManyPeersError(PermanentError):
+    """The rules of one endpoint name so many peers, each as often as rules name it, that no map could hold the entries."""
+
+    def __init__(self, pairs: int, most: int) -> None:
+        super().__init__(
+            f"its rules name {pairs} pairs of a rule and a peer, and {most} is the most: name fewer ranges, or ports of one peer "
+            "in one rule"
+        )
+
+
 class EngineFaultError(PermanentError):
     """The engine raised what no document may cause. `policy` names the document it happened with."""
 

@@ -28,7 +28,7 @@ from meshpolicy import (
     closed,
     rebuild,
 )
-from meshpolicy.errors import EngineFaultError
+from meshpolicy.errors import EngineFaultError, TooManyPeersError
 from meshpolicy.port import NamedPorts
 from meshpolicy.prefix import Cidr
 
@@ -90,11 +90,18 @@ class GuardedEngine:
 
     def endpoint_policy(self, number: NumericIdentity, ports: Mapping[str, tuple[int, int]]) -> EndpointPolicy:
         """What the endpoint enforces; closed in both directions if the engine fails to say."""
+        what = f"endpoint identity {number}"
         try:
-            return self.engine.endpoint_policy(number, ports)
-        except Exception as exc:  # one endpoint's fault stays its own
-            self._note(f"endpoint identity {number}", exc)
+            policy = self.engine.endpoint_policy(number, ports)
+        except TooManyPeersError as exc:
+            self.faults[what] = f"kept closed: {exc}"
             return CLOSED
+        except Exception as exc:  # one endpoint's fault stays its own
+            self._note(what, exc)
+            return CLOSED
+        if self.faults:
+            self.faults.pop(what, None)
+        return policy
 
     def forget_endpoint(self, number: NumericIdentity) -> None:
         """No endpoint has this identity any more."""

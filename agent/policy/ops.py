@@ -252,7 +252,7 @@ class EndpointTarget:
             raise PolicyTruncatedError("the policy map is full: what is allowed beyond it is denied")
         if policy is not row.policy:
             raise PolicyTruncatedError(
-                f"the policy has {len(row.policy.entries)} map entries and {self._share} is the most for one pod: "
+                f"the policy has {row.policy.size} map entries and {self._share} is the most for one pod: "
                 "what is allowed beyond them is denied"
             )
 

@@ -11,8 +11,8 @@ through on the way. A direction that stops being enforced loses its flag before 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby, islice
 from typing import NamedTuple
 
 from agent.datapath.layout import PolicyValue
@@ -82,13 +82,14 @@ def fit(policy: EndpointPolicy, most: int) -> EndpointPolicy:
     alone do not fit, no entry at all: then the directions that are enforced deny everything. The guard of the node stays
     in any case.
     """
-    if sum(len(group) for d in Direction for group in policy.side(d).groups.values()) <= most:
+    if policy.size <= most:
         return policy
-    guard = [item for item in policy.entries.items() if is_guard(item[1].precedence)]
-    others = (item for item in policy.entries.items() if not is_guard(item[1].precedence))
-    ordered = sorted(others, key=lambda item: (not _restricts(item[1]), item[0]))
+    guard = list(_entries_of(policy, lambda entry: is_guard(entry.precedence)))
     room = max(0, most - len(guard))
-    kept = [*guard, *(ordered[:room] if sum(_restricts(entry) for _, entry in ordered) <= room else [])]
+    restricting = _entries_of(policy, lambda entry: _restricts(entry) and not is_guard(entry.precedence))
+    first = list(islice(restricting, room + 1))
+    plain = _entries_of(policy, lambda entry: not _restricts(entry) and not is_guard(entry.precedence))
+    kept = [*guard, *(first + list(islice(plain, room - len(first))) if len(first) <= room else [])]
     sides: dict[Direction, dict[int, dict[L4Key, PolicyEntry]]] = {d: {} for d in Direction}
     for key, entry in kept:
         group = sides[key.direction].setdefault(key.identity, {})
@@ -97,6 +98,21 @@ def fit(policy: EndpointPolicy, most: int) -> EndpointPolicy:
         DirectionPolicy(policy.ingress_enforced, sides[Direction.INGRESS]),
         DirectionPolicy(policy.egress_enforced, sides[Direction.EGRESS]),
     )
+
+
+def _entries_of(
+    policy: EndpointPolicy, is_meant: Callable[[PolicyEntry], bool]
+) -> Iterator[tuple[EntryKey, PolicyEntry]]:
+    """Such entries in the order of their keys, one by one: all of a large policy at once would need gigabytes."""
+    meant: dict[int, list[tuple[L4Key, PolicyEntry]]] = {}  # by group, of which many peers share one
+    for direction in sorted(Direction):
+        groups = policy.side(direction).groups
+        for identity in sorted(groups):
+            group = groups[identity]
+            if id(group) not in meant:
+                meant[id(group)] = sorted(item for item in group.items() if is_meant(item[1]))
+            for key, entry in meant[id(group)]:
+                yield EntryKey(direction, identity, *key), entry
 
 
 class Closing(NamedTuple):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 from agent.datapath.layout import AddressKey, EndpointFlag, PolicyKey, PolicyValue
 from agent.datapath.memory import memory_maps
 from agent.policy.ops import EndpointTarget
+from agent.policy.plan import fit
 from agent.tables import Endpoint, EndpointVerdicts
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Label
 from meshpolicy import Direction, EndpointPolicy, Engine, PolicyContext, PolicyRef, parse_policy
+from meshpolicy.endpoint_policy import DirectionPolicy
 from meshpolicy.http_rule import EVERY_REQUEST
 from meshpolicy.proxy_ports import ProxyPorts
 from tests.support.effort import examples
@@ -237,6 +240,23 @@ def test_one_pods_large_policy_takes_no_room_from_another_pod() -> None:
     assert (held.count(5), held.count(4)) == (5, len(small.entries))
     assert not kernel.target.update([EndpointVerdicts(ENDPOINT, small)])
     assert kernel.target.failures == {}
+
+
+def test_what_fits_of_a_policy_of_millions_of_entries_is_found_without_making_them() -> None:
+    small = compiled([[("ingress", "a", [(str(port), None) for port in range(1, 1001)])]])
+    peers, group = range(1 << 16, (1 << 16) + 3_000), small.ingress.groups[int(PEERS["a"])]
+    large = EndpointPolicy(DirectionPolicy(enforced=True, groups=dict.fromkeys(peers, group)))
+    tracemalloc.start()
+    try:
+        found = fit(large, 1_500)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (large.size, found.size) == (3_000_000, 1_500)
+    assert peak_bytes < 10_000_000
+    assert [(key.identity, key.port) for key in found.entries] == [
+        (peer, port) for peer in peers[:2] for port in range(1, 1001)
+    ][:1_500]
 
 
 def test_a_changed_policy_has_a_new_revision_and_an_unchanged_one_keeps_it() -> None:

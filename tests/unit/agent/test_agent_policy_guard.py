@@ -11,7 +11,7 @@ from agent.policy.compiler import PolicyCompiler
 from agent.tables import AgentDB, Endpoint, Identity
 from meshmodel.labels import pod_labels
 from meshmodel.names import ClusterId, ClusterName
-from meshpolicy import Direction, PolicyContext, PolicyRef, differences, engine
+from meshpolicy import Direction, PolicyContext, PolicyRef, differences, endpoint_views, engine
 from meshpolicy.active_rules import ActiveRule
 
 SERVER, CLIENT = 300, 301
@@ -178,3 +178,29 @@ def test_an_endpoint_of_unknown_identity_stays_closed_while_a_broken_edit_leaves
         db.endpoints.put(endpoint(999))
     compiler.step()
     assert not allows(db, CLIENT)
+
+
+def test_an_endpoint_whose_rules_name_more_peers_than_any_map_holds_is_closed_until_they_do_not(
+    db: AgentDB, compiler: PolicyCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranges times rules: an object of a megabyte would take minutes of every agent's time and all its memory."""
+    monkeypatch.setattr(endpoint_views, "MOST_PAIRS", 1_000)
+    ranges = {"fromCIDR": [f"192.0.2.{n}/32" for n in range(50)]}
+    wide = [{"fromCIDR": ["192.0.2.0/24"], "toPorts": [{"ports": [{"port": str(n)}]}]} for n in range(1, 41)]
+    assert compiler.set_document(document("small", ingress=[CLIENTS]), ref("small")).is_valid
+    compiler.set_document(document("large", ingress=[ranges, *wide]), ref("large"))
+    compiler.step()
+    assert not allows(db, CLIENT)
+    ((what, why),) = compiler.faults.items()
+    assert what == f"endpoint identity {SERVER}"
+    assert "and 1000 is the most: name fewer ranges" in why
+    compiler.set_document(document("large", ingress=[ranges, *wide[:5]]), ref("large"))
+    compiler.step()
+    assert allows(db, CLIENT)
+    assert not compiler.faults
+    compiler.set_document(document("large", ingress=[ranges, *wide]), ref("large"))
+    compiler.step()
+    compiler.remove_document(ref("large"))
+    compiler.step()
+    assert allows(db, CLIENT)
+    assert not compiler.faults
