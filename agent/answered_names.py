@@ -21,7 +21,8 @@ class NameListener(Protocol):
         """A pod of this node is about to learn that the name has these addresses.
 
         Returns when every policy entry that follows is in the kernel, at once if none does; the answer is released then,
-        or after 100 ms, and the call goes on in that case. Calls overlap. Raises nothing.
+        or after 100 ms, and the call goes on in that case. Calls overlap. Raises nothing. What is installed stays for the
+        TTL, whatever becomes of policies meanwhile: the same answer within that time is told and not waited for.
 
         `endpoint`: the address of the pod. `name`: what was asked for, in lower case with a dot at the end, as
         `meshpolicy.dns_name.canonical` gives it; names on the way (CNAME) are not told. `addresses`: not empty. The same

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -27,6 +27,15 @@ MOST_KEPT: Final = 10_000
 MOST_RECORDS: Final = 4096
 _MOST_UNSENT_BYTES: Final = 4 << 20
 _FLUSH_S: Final = 0.05
+_SURE_S: Final = 1.0
+"""Of the time that an address still has, so that nothing is counted on that ends at the same moment."""
+
+
+class _Told(NamedTuple):
+    """What an agent was told, until when the addresses last (monotonic clock), and whether it has installed them."""
+
+    done: asyncio.Future[None]
+    until_s: Mapping[tuple[str, str, str], float]
 
 
 class AgentLink:
@@ -35,7 +44,8 @@ class AgentLink:
     def __init__(self, changed: Callable[[], None], monotonic: Callable[[], float], wall_ns: Callable[[], int]) -> None:
         self._changed, self._monotonic, self._wall_ns = changed, monotonic, wall_ns
         self._agent: asyncio.StreamWriter | None = None
-        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._waiting: dict[int, _Told] = {}
+        self._installed: dict[tuple[str, str, str], float] = {}
         self._number = 0
         self._kept: dict[tuple[str, str, str], float] = {}
         self._records: deque[Mapping[str, Any]] = deque(maxlen=MOST_RECORDS)
@@ -43,15 +53,21 @@ class AgentLink:
         self._told: Mapping[str, Any] = {}
 
     def tell(self, endpoint: str, name: str, addresses: Sequence[AnsweredAddress]) -> asyncio.Future[None] | None:
-        """Done when the agent has installed what follows; without an agent it is kept for the next one, and None."""
+        """Done when the agent has installed what follows. None if there is nothing to wait for: this agent installed it before,
+        and its time has not passed; or there is no agent, and it is kept for the next one.
+        """
         if self._agent is None or self._agent.transport.get_write_buffer_size() > _MOST_UNSENT_BYTES:
             self._keep(endpoint, name, addresses)
             return None
         self._number += 1
-        made: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[self._number] = made
+        now = self._monotonic()
+        until = {(endpoint, name, found.address): now + found.ttl_s for found in addresses}
         self._send({"answer": self._number, "endpoint": endpoint, "name": name, "addresses": addresses})
-        return made
+        if all(self._installed.get(key, 0.0) > now + _SURE_S for key in until):
+            self._installed.update(until)
+            return None
+        told = self._waiting[self._number] = _Told(asyncio.get_running_loop().create_future(), until)
+        return told.done
 
     def record(self, asked: AskedQuestion, answer: ServerAnswer | None, rcode: int) -> None:
         """A query was refused, or answered with this."""
@@ -80,6 +96,7 @@ class AgentLink:
         if self._agent is not None:
             self._agent.close()
         self._agent, self._told = writer, {}
+        self._stop_waiting()
         self._send_kept()
         try:
             while line := await reader.readline():
@@ -107,19 +124,28 @@ class AgentLink:
     def _hear(self, said: Mapping[str, Any]) -> None:
         if said.get("read"):
             self._changed()
-        done = self._waiting.pop(said.get("installed", 0), None)
-        if done is not None and not done.done():
-            done.set_result(None)
+        told = self._waiting.pop(said.get("installed", 0), None)
+        if told is None:
+            return
+        if not told.done.done():
+            told.done.set_result(None)
+        for key, until_s in told.until_s.items():
+            self._installed.pop(key, None)  # the newest are at the end
+            self._installed[key] = until_s
+        while len(self._installed) > MOST_KEPT:
+            del self._installed[next(iter(self._installed))]
 
     def _send(self, message: Mapping[str, Any]) -> None:
         assert self._agent is not None
         self._agent.write(orjson.dumps(message, option=orjson.OPT_PASSTHROUGH_SUBCLASS, default=list) + b"\n")
 
     def _stop_waiting(self) -> None:
-        for done in self._waiting.values():
-            if not done.done():
-                done.set_result(None)
+        """What this agent was told it will not answer any more, and what it installed another one may not know."""
+        for told in self._waiting.values():
+            if not told.done.done():
+                told.done.set_result(None)
         self._waiting.clear()
+        self._installed.clear()
 
     def _keep(self, endpoint: str, name: str, addresses: Sequence[AnsweredAddress]) -> None:
         now = self._monotonic()

@@ -20,6 +20,7 @@ web.example.com. 300 IN CNAME host.example.net.
 host.example.net. 20 IN A 203.0.113.8
 host.example.net. 10 IN AAAA 2001:db8::8
 github.com. 60 IN A 203.0.113.9
+host.example.com. 60 IN A 203.0.113.10
 empty.example.com. 60 IN TXT "x"
 """
 MANY = "many.example.com."
@@ -39,10 +40,14 @@ class Forgery(Enum):
 
 
 class NameServer:
-    """Sockets of the namespace that it is made in. `asked`: (client address, name as it came) of each question."""
+    """Sockets of the namespace that it is made in.
+
+    `asked`: (client address, name as it came) of each question; `marks`: (source port, id) of those by UDP.
+    """
 
     def __init__(self, forgery: Forgery = Forgery.NONE, zone: str = ZONE, address: str = "") -> None:
         self.forgery, self.asked = forgery, list[tuple[str, str]]()
+        self.marks: list[tuple[int, int]] = []
         self._records = RR.fromZone(zone)
         self._datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._datagrams.bind((address, 53))
@@ -70,6 +75,7 @@ class NameServer:
         while not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
                 data, client = self._datagrams.recvfrom(65535)
+                self.marks.append((client[1], int.from_bytes(data[:2], "big")))
                 for packet in self._forged(data, client[0]):
                     self._datagrams.sendto(packet, client)
 

@@ -235,8 +235,36 @@ def test_an_answer_waits_for_policy_entries_but_not_for_long(clean: Topology, dn
         _ask(client, server.address, "google.com")
         assert time.monotonic() - began >= 0.05
         dns.delay_s = 2.0
-        assert _addresses(_ask(client, server.address, "google.com", timeout_s=1.5)) == ["203.0.113.7"]
+        began = time.monotonic()
+        assert _addresses(_ask(client, server.address, "host.example.com", timeout_s=1.5)) == ["203.0.113.10"]
+        assert 0.1 <= time.monotonic() - began < 1.5
     wait_until(lambda: dns.link.said.counts.get(Count.LATE) == 1)
+
+
+def test_an_answer_that_the_agent_has_installed_is_told_and_not_waited_for(clean: Topology, dns: DnsNode) -> None:
+    client, node, server = _place(clean, "local")
+    _redirect(node, client)
+    with _served(server):
+        for _ in range(2):
+            _ask(client, server.address, "google.com")
+        dns.delay_s = 2.0
+        for _ in range(3):
+            _ask(client, server.address, "google.com")
+        wait_until(lambda: len(dns.answers) == 5)
+        wait_until(lambda: dns.link.said.counts.get(Count.ALLOWED) == 5)
+        assert Count.LATE not in dns.link.said.counts
+
+
+def test_nobody_can_guess_where_an_answer_belongs(clean: Topology, dns: DnsNode) -> None:
+    client, node, server = _place(clean, "local")
+    _redirect(node, client)
+    with _served(server) as names:
+        for _ in range(20):
+            _ask(client, server.address, "google.com")
+    ports, idents = zip(*names.marks, strict=True)
+    assert len(set(ports)) > 15
+    assert len(set(idents)) > 15
+    assert max(ports) - min(ports) > 10_000
 
 
 def test_one_pod_has_so_many_queries_and_connections_under_way(clean: Topology, dns: DnsNode) -> None:
