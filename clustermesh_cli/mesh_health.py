@@ -9,6 +9,7 @@ from typing import Final
 
 from certs.validity import KeptCertificates, Validity, date, judge
 from clustermesh_cli.peer_rows import MIRROR, PeerRow, describe_peer, is_mirrored, peer_row
+from clustermesh_cli.plan.relay_rules import RelayState
 from meshapi.agent import NOT_ENFORCED, AgentStatus
 from meshapi.apiserver import NOT_SEEN, ApiserverStatus
 
@@ -36,6 +37,8 @@ class MeshHealth:
     problems: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     withheld: tuple[str, ...] = ()
+    relay: str = ""
+    """What is known of the relay of flows; empty where the cluster has none."""
 
     @property
     def not_enforced(self) -> tuple[str, ...]:
@@ -57,13 +60,15 @@ def assess(
     distrusted: Sequence[str] = (),
     withheld: Sequence[str] = (),
     is_leaving: bool = False,
+    relay: RelayState | None = None,
     now_s: float,
 ) -> MeshHealth:
     """Compare what is with what should be at `now_s` (wall seconds).
 
     Well means: every expected agent is ready, and ready with every expected peer; no part of a program is degraded; no
     certificate is refused for its dates; whoever may read is trusted (`distrusted` says who is not); no valid policy is
-    without the effect it states; nobody began to take the cluster out of the mesh (`is_leaving`) and did not finish. What is
+    without the effect it states; the relay of flows answers, where there is one; nobody began to take the cluster out of the
+    mesh (`is_leaving`) and did not finish. What is
     wrong with an object that somebody wrote is a warning.
     """
     states = [judge(now_s, kept) for kept in certificates]
@@ -74,12 +79,14 @@ def assess(
         *_server_problems(status, certificates, now_s),
         *_apiserver_problems(status),
         *_mirror_problems(status, expected_peers),
+        *([relay.problem] if relay is not None and relay.problem else []),
     ]
     agents = status.agents
     if len(agents) < expected_agents:
         problems.append(f"{expected_agents - len(agents)} of {expected_agents} agents have not started")
     for agent in agents:
         problems += _agent_problems(agent, expected_peers)
+    unheard = [relay.detail] if relay is not None and relay.silent else []
     ending = [state.sentence for state in states if state.validity is Validity.ENDING]
     return MeshHealth(
         nodes=max(expected_agents, len(agents)),
@@ -87,9 +94,12 @@ def assess(
         peers=tuple(peer_row(name, status) for name in sorted({*expected_peers, *_seen(status)})),
         problems=tuple(problems),
         warnings=tuple(
-            warning for warning in (*ending, *notices, *withheld, *_warnings(status)) if warning not in problems
+            warning
+            for warning in (*ending, *notices, *unheard, *withheld, *_warnings(status))
+            if warning not in problems
         ),
         withheld=tuple(withheld),
+        relay=relay.detail if relay is not None else "",
     )
 
 

@@ -40,6 +40,8 @@ def render_status(
     if status.health:  # without, agents answered in its place
         published = ", ".join(f"{count} {kind}" for kind, count in status.published.items())
         console.info(f"Published: {published or 'nothing yet'}")
+    if verdict.relay and verdict.relay not in (*verdict.warnings, *verdict.problems):
+        console.ok(verdict.relay)
     console.line()
     console.line("Cluster Connections:")
     if verdict.peers:

@@ -46,7 +46,8 @@ class GuardFacts:
 
     `api_servers` are (address, port) where the API server answers. `mesh_ports` are TCP ports of the mesh's own servers, in
     pods or on nodes, of this cluster or of others; `mesh_node_ports` those on nodes of this cluster. `agent_port` is that
-    of the agents, whom pods of `namespace` in `cluster` ask too. `open_ports` the operator keeps open to everyone.
+    of the agents and `flow_port` that of their observers (0: none), whom pods of `namespace` in `cluster` ask too.
+    `open_ports` the operator keeps open to everyone.
     """
 
     api_servers: tuple[tuple[str, int], ...] = ()
@@ -54,6 +55,7 @@ class GuardFacts:
     kubelet_port: int = 10250
     vxlan_port: int = VXLAN_PORT
     agent_port: int = 9879
+    flow_port: int = 4244
     cluster: str = ""
     namespace: str = "kube-system"
     mesh_ports: tuple[int, ...] = (2379, 9880, 32379)
@@ -89,7 +91,8 @@ def _rules(facts: GuardFacts) -> Iterator[Rule]:
     for direction in Direction:
         yield _rule("etcd", direction, _NODES, _tcp(_ETCD_PORTS))
         programs = (_programs(facts),) if direction is Direction.INGRESS else ()
-        yield _rule("agent", direction, (*_NODES, *programs), _tcp((facts.agent_port,)))
+        asked = tuple(port for port in (facts.agent_port, facts.flow_port) if port)
+        yield _rule("agent", direction, (*_NODES, *programs), _tcp(asked))
         yield _rule("overlay", direction, None, overlay)
         yield _rule("icmp-errors", direction, None, errors)
     yield _rule("mesh", Direction.INGRESS, None, _tcp(facts.mesh_node_ports))

@@ -56,6 +56,7 @@ class HostGuard:
             kubelet_port=settings.kubelet_port,
             vxlan_port=settings.vxlan_port,
             agent_port=settings.port,
+            flow_port=settings.flow_port,
             cluster=self._db.own,
             namespace=settings.config_namespace,
             mesh_ports=tuple(

@@ -30,10 +30,12 @@ from clustermesh_cli.plan.link_change import connecting_steps, plan_changes
 from clustermesh_cli.plan.mesh_rules import judge_mesh
 from clustermesh_cli.plan.peering import find_real_files
 from clustermesh_cli.plan.program_rules import judge_certificates, judge_kernels, judge_programs, judge_versions
+from clustermesh_cli.plan.relay_rules import judge_relay
 from clustermesh_cli.plan.session import session_problem
 from clustermesh_cli.plan.trust_rules import judge_trust
 from clustermesh_cli.program_client import ProgramClient
 from clustermesh_cli.program_statuses import read_apiserver
+from clustermesh_cli.relay_state import ask_relay
 from kube.client import KubeClient
 from kube.errors import KubeError
 from meshapi.apiserver import ApiserverStatus
@@ -101,6 +103,7 @@ class Preflight:
             self._statuses[cluster.context] = status = read_apiserver(self._programs[cluster.context])
             yield from judge_programs(cluster.name, status)
             yield from judge_nodes(cluster.name, status, self._wall() - asked_s)
+            yield from judge_relay(cluster.name, ask_relay(self._programs[cluster.context]))
         except MeshError as exc:
             yield _fail("programs", [cluster.name], str(exc))
 

@@ -25,7 +25,7 @@ from clustermesh_cli.plan.cluster_identity import ClusterIdentity, decide_identi
 from clustermesh_cli.plan.exposure import DROP_FLAG, Exposure, ExposureWish, decide_exposure
 from clustermesh_cli.plan.program_settings import AGENT as AGENT_SETTINGS
 from clustermesh_cli.plan.program_settings import APISERVER as APISERVER_SETTINGS
-from clustermesh_cli.plan.program_settings import Known, flags_of, settings_in
+from clustermesh_cli.plan.program_settings import flags_of, relay_flags, settings_in
 from clustermesh_cli.plan.running_settings import complete_config, read_chosen, read_running
 from clustermesh_cli.rights_check import check_rights
 from kube.client import KubeClient
@@ -124,16 +124,10 @@ def plan_objects(
         if program is not None:
             obj["spec"]["template"]["spec"]["containers"][0]["args"] += flags_of(program, settings, known)
         elif obj["kind"] == "Deployment":
-            obj["spec"]["template"]["spec"]["containers"][0]["args"] += _relay_flags(settings, known)
+            obj["spec"]["template"]["spec"]["containers"][0]["args"] += relay_flags(settings, known)
         if _is_exposed(obj):
             obj["spec"]["ports"] = exposure.ports()
     return [*load_crds(), config_map(CONFIG_MAP, options.namespace, own), *workloads]
-
-
-def _relay_flags(settings: Mapping[str, str], known: Known) -> list[str]:
-    """What the relay must know as the apiserver does: which namespaces take part in the mesh."""
-    shared = {key: value for key, value in settings.items() if key == f"{APISERVER_SETTINGS}.default-global-namespace"}
-    return flags_of(APISERVER_SETTINGS, shared, known)
 
 
 def _is_exposed(obj: Mapping[str, Any]) -> bool:

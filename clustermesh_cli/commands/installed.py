@@ -16,19 +16,22 @@ from clustermesh_cli.installed_parts import (
     summary_lines,
 )
 from kube.client import KubeClient
-from meshapi.installed import AGENT, APISERVER, CLUSTER_NAME_KEY, CONFIG_MAP
+from meshapi.installed import AGENT, APISERVER, CLUSTER_NAME_KEY, CONFIG_MAP, RELAY, RELAY_KEY
 from meshkit.answer_form import AnswerForm
 
 ANSWER_S = 5.0
 WORKLOADS = (("Deployment", k.DEPLOYMENTS, APISERVER), ("DaemonSet", k.DAEMON_SETS, AGENT))
+WITH_RELAY = (*WORKLOADS, ("Deployment", k.DEPLOYMENTS, RELAY))
 
 
 def show_summary(client: KubeClient, namespace: str, form: AnswerForm, console: Console) -> ExitCode:
     """Print every workload with its replicas and images. Degraded unless each is there and whole."""
     client = client.within(ANSWER_S)
-    found = {name: (kind, client.get(resource, name, namespace)) for kind, resource, name in WORKLOADS}
+    config = read_config(client, namespace)
+    wanted = WITH_RELAY if config.get(RELAY_KEY, "").lower() == "true" else WORKLOADS
+    found = {name: (kind, client.get(resource, name, namespace)) for kind, resource, name in wanted}
     summary = InstalledSummary(
-        cluster=read_config(client, namespace).get(CLUSTER_NAME_KEY, ""),
+        cluster=config.get(CLUSTER_NAME_KEY, ""),
         parts=[read_part(kind, workload) for kind, workload in found.values() if workload is not None],
         missing=[f"{kind} {namespace}/{name}" for name, (kind, workload) in found.items() if workload is None],
     )

@@ -28,6 +28,7 @@ from clustermesh_cli.plan.peering import read_peers
 from clustermesh_cli.plan.trust_rules import judge_trust
 from clustermesh_cli.program_client import ProgramClient
 from clustermesh_cli.program_statuses import ApiserverSilentError, ask_agents, read_apiserver
+from clustermesh_cli.relay_state import ask_relay
 from clustermesh_cli.status_text import render_status
 from clustermesh_cli.withheld import Withheld
 from kube.client import KubeClient
@@ -82,6 +83,7 @@ def look(programs: ProgramClient, *, without_apiserver: bool = False) -> Snapsho
     certificates = withheld.read("certificates", lambda: read_certificates(client, namespace)) or ()
     notice = withheld.read("whether the authority is being replaced", lambda: replacement_notice(client, namespace))
     distrusted = withheld.read("who is trusted", lambda: _distrusted(client, namespace, status.cluster)) or ()
+    relay = withheld.read("whether the relay of flows answers", lambda: ask_relay(programs))
     nodes = withheld.read("the address of the store", lambda: client.list(k.NODES)) or []
     verdict = assess(
         status,
@@ -92,6 +94,7 @@ def look(programs: ProgramClient, *, without_apiserver: bool = False) -> Snapsho
         distrusted=distrusted,
         withheld=withheld.notices,
         is_leaving=is_leaving(daemon),
+        relay=relay,
         now_s=CLOCK.wall(),
     )
     access = find_access(service, nodes)

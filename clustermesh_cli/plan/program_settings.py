@@ -17,6 +17,7 @@ from meshapi.installed import CONFIG_MAP, SCOPE_KEY
 
 AGENT: Final = "agent"
 APISERVER: Final = "apiserver"
+RELAY: Final = "relay"
 FIXED: Final = {
     AGENT: frozenset(
         {
@@ -32,8 +33,17 @@ FIXED: Final = {
             "status-socket", "probe-port", "agent-status-port", "agent-token-file",
         }
     ),
+    RELAY: frozenset(
+        {
+            "kubeconfig", "context", "certificates", "server-certificates", "ca-bundle-dir", "grants-dir", "peer-ca-dir",
+            "flow-peers-dir", "agent-port", "apiserver-port", "token-file", "listen-address", "port", "peers-port",
+            "http-port", "http-socket", "probe-port",
+        }
+    ),
 }  # fmt: skip
 """Decided by the manifests: mounted files (the agent's peers are named like the ConfigMap), ports of Services and probes."""
+SHARED: Final = ((APISERVER, "default-global-namespace"), (AGENT, "flow-port"))
+"""Settings of other programs that the relay must have, too."""
 OF_ENABLE: Final = {
     AGENT: frozenset(
         {
@@ -47,6 +57,7 @@ OF_ENABLE: Final = {
             "certificate-lifetime",
         }
     ),
+    RELAY: frozenset({"cluster-name", "namespace", *(name for _, name in SHARED)}),
 }  # fmt: skip
 """What `enable` itself says, by flags of its own or by what it keeps."""
 _WORDS: Final = {
@@ -136,6 +147,12 @@ def flags_of(program: str, settings: Mapping[str, str], known: Known) -> list[st
         else:
             found.append(f"--{name}={value}")
     return found
+
+
+def relay_flags(settings: Mapping[str, str], known: Known) -> list[str]:
+    """The relay's own settings, and what it must know as the programs that it asks do."""
+    shared = {f"{RELAY}.{name}": settings[f"{owner}.{name}"] for owner, name in SHARED if f"{owner}.{name}" in settings}
+    return flags_of(RELAY, {**settings, **shared}, known)
 
 
 def _check(text: str, setting: KnownSetting, value: str) -> None:

@@ -63,6 +63,16 @@ def test_what_is_not_whole_or_not_there_is_degraded() -> None:
     assert text.endswith("Missing: DaemonSet kube-system/clustermesh-agent\n")
 
 
+def test_the_relay_counts_where_it_was_chosen() -> None:
+    world, place = api(), f"{APPS}/deployments/clustermesh-relay"
+    world.answers[f"{NS}/configmaps/clustermesh-config"] = {"data": {"cluster-name": "north", "enable-relay": "true"}}
+    assert summary(world)[1].endswith("Missing: Deployment kube-system/clustermesh-relay\n")
+    world.answers[place] = workload("clustermesh-relay", {"replicas": 1}, {"readyReplicas": 1, "availableReplicas": 1})
+    code, text = summary(world)
+    assert code == ExitCode.OK
+    assert "Deployment  clustermesh-relay         Desired: 1, Ready: 1/1, Available: 1/1" in text
+
+
 def test_every_form_says_the_same() -> None:
     as_json = msgspec.json.decode(summary(api(), AnswerForm.JSON)[1])
     assert as_json == yaml.safe_load(summary(api(), AnswerForm.YAML)[1])

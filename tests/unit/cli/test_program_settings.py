@@ -22,8 +22,9 @@ from clustermesh_cli.plan.exposure import Exposure, ExposureWish
 from clustermesh_cli.plan.program_settings import FIXED, OF_ENABLE, flags_of, parse_settings, settings_in
 from meshkit.settings import Settings, describe, make_parser, resolve
 from meshmodel.names import ClusterId, ClusterName
+from relay.settings import RelaySettings
 
-PROGRAMS: dict[str, type[Settings]] = {"agent": AgentSettings, "apiserver": ApiserverSettings}
+PROGRAMS: dict[str, type[Settings]] = {"agent": AgentSettings, "apiserver": ApiserverSettings, "relay": RelaySettings}
 KNOWN = load_settings()
 VALUES = {"int": "300", "float": "900.5", "str": "10.0.0.0/8", "path": "/tmp/x", "bool": "yes"}
 
@@ -53,7 +54,7 @@ def test_every_setting_is_reachable_or_decided(program: str, name: str) -> None:
     config = {key: text for key, text in parse_settings([given], KNOWN).items() if text}
     (flag,) = flags_of(program, settings_in(config, KNOWN), KNOWN)
     cls = PROGRAMS[program]
-    needed = ["--cluster-name=north", "--cluster-id=1"]
+    needed = ["--cluster-name=north", *(["--cluster-id=1"] if program != "relay" else [])]
     if name == "service-export-mode":
         assert flag == f"--{name}={value}"
         return
@@ -136,3 +137,15 @@ def test_what_cilium_says_of_namespaces_is_taken_unless_set_here() -> None:
     assert "--default-global-namespace" in apiserver
     _, apiserver, _ = planned({**cilium, "clustermesh-default-global-namespace": "?"})
     assert not [flag for flag in apiserver if "global" in flag]
+
+
+def test_the_relay_has_its_settings_and_knows_what_the_programs_that_it_asks_were_told() -> None:
+    given = parse_settings(
+        ["relay.log-level=debug", "agent.flow-port=4344", "apiserver.default-global-namespace=no"], KNOWN
+    )
+    options = EnableOptions("x", None, None, ExposureWish(), (), "apiserver", "agent", settings=given, relay=True)
+    identity = ClusterIdentity(ClusterName("north"), ClusterId(1), 255)
+    objects: list[dict[str, Any]] = plan_objects(options, identity, {}, Exposure("NodePort", 32379))
+    relay = next(o for o in objects if (o["kind"], o["metadata"]["name"]) == ("Deployment", "clustermesh-relay"))
+    flags = relay["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert flags[-3:] == ["--no-default-global-namespace", "--flow-port=4344", "--log-level=debug"]

@@ -60,9 +60,7 @@ class SilentApiserver(WritableApi):
         return super().request(method, path, query=query, timeout_s=timeout_s, **given)
 
 
-def run(
-    api: SilentApiserver, form: AnswerForm = AnswerForm.TABLE, *, wait_s: float | None = None
-) -> tuple[ExitCode, str]:
+def run(api: WritableApi, form: AnswerForm = AnswerForm.TABLE, *, wait_s: float | None = None) -> tuple[ExitCode, str]:
     stream = io.StringIO()
     console = Console(plain=True, stream=stream)
     code = status(api.client("kind-north"), "kube-system", console, form, wait_s=wait_s)
@@ -112,6 +110,40 @@ class GuardedApi(WritableApi):
             refused = {"kind": "Status", "code": 403, "reason": "Forbidden", "message": "you may not"}
             return 403, msgspec.json.encode(refused)
         return super().request(method, path, **given)
+
+
+RELAY_SERVICE = f"{NS}/services/clustermesh-relay"
+RELAY_NODES = f"{NS}/services/clustermesh-relay:9882/proxy/v1/flows/nodes"
+BOTH = "clustermesh-relay has the flows of 2 of 2 nodes"
+ONE = "clustermesh-relay has the flows of 1 of 2 nodes; without north/b"
+
+
+@pytest.mark.parametrize(
+    ("states", "code", "line"),
+    [
+        (("NODE_CONNECTED", "NODE_CONNECTED"), ExitCode.OK, f"OK   {BOTH}"),
+        (("NODE_CONNECTED", "NODE_UNAVAILABLE"), ExitCode.OK, f"WARN {ONE}"),
+        (None, ExitCode.DEGRADED, "FAIL clustermesh-relay answered 503: no"),
+    ],
+)
+def test_the_relay_of_flows_is_asked_where_there_is_one(
+    states: tuple[str, str] | None, code: ExitCode, line: str
+) -> None:
+    api = GuardedApi("north")  # whose certificates are not judged
+    agent = AgentStatus(node="node-1", cluster="north", ready=True, peers=[READY])
+    well = ApiserverStatus(cluster="north", cluster_id=1, ready=True, agents=[agent])
+    api.answers[f"{PROXY}/status"] = encode(well)
+    _, without = run(api)
+    assert "relay" not in without
+    api.answers[RELAY_SERVICE] = {"metadata": {"name": "clustermesh-relay"}}
+    if states is not None:
+        nodes = [{"name": f"north/{name}", "state": state} for name, state in zip("ab", states, strict=True)]
+        api.answers[RELAY_NODES] = json.dumps({"nodes": nodes}).encode()
+    else:
+        api.refuse[RELAY_NODES] = 503
+    found, text = run(api)
+    assert found == code, text
+    assert next(said for said in text.splitlines() if "relay" in said).startswith(line)
 
 
 def test_whoever_may_not_see_secrets_sees_the_rest_and_what_is_left_out() -> None:

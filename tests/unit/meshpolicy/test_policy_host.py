@@ -141,6 +141,9 @@ GUARDED = [
     (OUT, POD, TCP, 9880, "egress mesh"),  # how the API server asks for the status
     (IN, EDGE, TCP, 9879, "ingress agent"),
     (IN, APISERVER, TCP, 9879, "ingress agent"),
+    (IN, EDGE, TCP, 4244, "ingress agent"),
+    (IN, APISERVER, TCP, 4244, "ingress agent"),  # the relay runs where the apiserver does
+    (OUT, NODE, TCP, 4244, "egress agent"),
     (IN, WORLD, ICMP, 3, "ingress icmp-errors"),
     (OUT, WORLD, UDP, 53, "egress dns"),
     (OUT, WORLD, UDP, 67, "egress dhcp"),
@@ -160,6 +163,8 @@ NOT_GUARDED = [
     (IN, WORLD, TCP, 2379),  # of the cluster's own etcd
     (IN, WORLD, TCP, 9880),
     (IN, POD, TCP, 9879),
+    (IN, POD, TCP, 4244),
+    (IN, WORLD, TCP, 4244),
     (IN, NODE, TCP, 80),
     (OUT, WORLD, TCP, 6443),
     (OUT, WORLD, TCP, 22),
