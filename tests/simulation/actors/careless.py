@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from tests.simulation.actors.plan import Plan
-from tests.simulation.actors.users import service_manifest
+from tests.simulation.actors.users import pod_manifest, service_manifest
 from tests.simulation.steps import Step, step
 
 ODD_ANNOTATIONS: Final = (
@@ -90,8 +90,6 @@ def headless(plan: Plan) -> Iterator[Step]:
 
 def move_pod(plan: Plan) -> Iterator[Step]:
     """The same name on another node, at once."""
-    from tests.simulation.actors.users import pod_manifest
-
     namespace, name = plan.pod()
     cluster = plan.cluster()
     for _ in range(2):
@@ -102,8 +100,6 @@ def move_pod(plan: Plan) -> Iterator[Step]:
 
 def unshare_and_share(plan: Plan) -> Iterator[Step]:
     """A namespace leaves the mesh and is back at once, while its pods change and their node hears late of either."""
-    from tests.simulation.actors.users import pod_manifest
-
     namespace, name = plan.pod()
     cluster = plan.cluster()
     node = plan.node(cluster)
@@ -115,3 +111,24 @@ def unshare_and_share(plan: Plan) -> Iterator[Step]:
         yield step("put", cluster, "namespace", {"metadata": meta | told})
         yield step("wait", str(plan.rng.choice((0.1, 0.3, 0.6, 1.5))))
     plan.after(plan.rng.randrange(1, 3), step("slow", node, f"own.{cluster}", "0"))
+
+
+def unshare_unheard(plan: Plan) -> Iterator[Step]:
+    """A namespace leaves the mesh and is back with another pod while a node hears nothing of its own store: it hears of either
+    part when the connection is back, in any order.
+    """
+    namespace, name = plan.pod()
+    cluster = plan.cluster()
+    node = plan.node(cluster)
+    meta: dict[str, Any] = {"name": namespace, "labels": {"kubernetes.io/metadata.name": namespace}}
+    where = plan.node(cluster)
+    yield step("pod", cluster, where, pod_manifest(namespace, name, tier="a"))
+    yield step("wait", "1")
+    yield step("cut", node, f"own.{cluster}")
+    for tier, is_global in (("b", "false"), ("a", "true")):
+        told = {"annotations": {"clustermesh.cilium.io/global": is_global}}
+        yield step("put", cluster, "namespace", {"metadata": meta | told})
+        yield step("wait", "0.5")
+        yield step("pod", cluster, where, pod_manifest(namespace, name, tier=tier))
+        yield step("wait", "1")
+    yield step("heal", node, f"own.{cluster}")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tests.simulation.checks.addresses import OwnAddresses, UnknownIsNobody, check_addresses
 from tests.simulation.checks.connections import EstablishedConnections
+from tests.simulation.checks.identities import check_identities
 from tests.simulation.checks.memory import check_memory
 from tests.simulation.checks.policies import SettledVerdicts, check_policies
 from tests.simulation.checks.programs import check_programs
@@ -36,7 +37,15 @@ def always(world: World) -> Sequence[Checker]:
 
 def at_rest() -> Sequence[Checker]:
     """Called when faults are over and programs had time to catch up."""
-    return (check_services, check_addresses, check_policies, check_records, check_memory, check_told)
+    return (
+        check_services,
+        check_addresses,
+        check_identities,
+        check_policies,
+        check_records,
+        check_memory,
+        check_told,
+    )
 
 
 __all__ = ["Checker", "always", "at_rest", "check_against_fresh_builds"]
