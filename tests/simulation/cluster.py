@@ -29,10 +29,12 @@ FindStore = Callable[[str], MemoryServer]
 
 
 class Node:
-    """`pod_cidr` is what its pods' addresses are of. `agent` is None between a crash and the restart."""
+    """`pod_cidr` is what its pods' addresses are of, `first_ip` the address that it was installed with. `agent` is None between a
+    crash and the restart.
+    """
 
     def __init__(self, name: str, ip: str, pod_cidr: str) -> None:
-        self.name, self.ip, self.pod_cidr = name, ip, pod_cidr
+        self.name, self.ip, self.first_ip, self.pod_cidr = name, ip, ip, pod_cidr
         self.machine = Machine()
         self.agent: AgentProcess | None = None
         self.last_host = 1

@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from kube.resource import ENDPOINT_SLICES, PODS, SERVICES, KubeObject, object_key
+from kube.resource import ENDPOINT_SLICES, NODES, PODS, SERVICES, KubeObject, object_key
 from tests.simulation.kube_server import KubeServer
 from tests.simulation.loop import SimulatedLoop
 
@@ -62,6 +62,32 @@ class Controllers:
         if node is not None:
             node.machine.unplug(before["status"]["podIP"])
         self.settle_soon()
+
+    # ---- nodes, as the kubelet sees them
+
+    def put_node(self, manifest: KubeObject) -> None:
+        """The object is this, with the address that the node has now in the place of the one that it was installed with."""
+        where = self._nodes.get(manifest["metadata"]["name"])
+        status = dict(manifest.get("status") or {})
+        if where is not None:
+            status["addresses"] = [
+                {**known, "address": where.ip} if known["address"] == where.first_ip else known
+                for known in status.get("addresses") or []
+            ]
+        self._kube.apply(NODES, {**manifest, "status": status})
+
+    def readdress(self, node: str, ip: str) -> None:
+        """The node has another address, and says so of itself and of its pods."""
+        where, known = self._nodes[node], self._kube.store.get(NODES, node)
+        before, where.ip = where.ip, ip
+        if known is not None:
+            addresses = [
+                {**each, "address": ip} if each["address"] == before else each for each in known["status"]["addresses"]
+            ]
+            self._kube.apply(NODES, {**known, "status": {**known["status"], "addresses": addresses}})
+        for pod in self._kube.objects(PODS):
+            if pod["spec"].get("nodeName") == node:
+                self._kube.apply(PODS, {**pod, "status": {**pod["status"], "hostIP": ip}})
 
     # ---- slices
 

@@ -74,7 +74,8 @@ EXPECTED: Final = frozenset(
     """
     address of a peer; address of our own; backend of a peer; backend of our own; crash between two turns
     crash between two writes; endpoint; fresh build differed until leases ended; health degraded: map frontends
-    health degraded: networks of peers; health degraded: nodes of peers; health degraded: peer X; map write failed
+    health degraded: networks of peers; health degraded: nodes of peers; health degraded: peer X; identity of a pod
+    map write failed
     peer connecting; peer disconnected; peer ready; peer withdrawn; policy entry; record mirrored endpointslices
     record mirrored identities; record mirrored ip; record mirrored nodes; record mirrored services
     record public endpointslices; record public identities; record public ip; record public nodes
@@ -83,7 +84,7 @@ EXPECTED: Final = frozenset(
     step del policy; step del service; step del slice; step del tiered; step die; step disconnect; step ebb; step flood
     step forget
     step freeze; step full; step heal; step hear; step jump; step kube down; step kube up; step lag; step leap
-    step lease; step lose; step nopod; step norecord; step pod; step put cidrgroup; step put clusterwide
+    step lease; step lose; step nopod; step norecord; step pod; step readdress; step put cidrgroup; step put clusterwide
     step put namespace; step put networkpolicy; step put node; step put policy; step put service; step put slice
     step put tiered; step record; step room; step slow; step starve; step store compact; step store cut
     step store down; step store restore; step store restore-anew; step store revoke; step store save; step store up

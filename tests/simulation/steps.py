@@ -21,6 +21,7 @@ full NODE MAP N                the write after N more fails, once
 starve NODE MAP N              every write after N more fails until faults end
 room NODE MAP N                only N entries more fit until faults end
 connect / disconnect A B       A follows B, or no more
+readdress CLUSTER NODE IP      the node has another address
 wait SECONDS
 """
 
@@ -121,7 +122,9 @@ def _parse_line(line: str) -> Step:
 
 def _put(world: World, cluster: str, kind: str, manifest: str) -> None:
     where, obj = world.clusters[cluster], json.loads(manifest)
-    if where.has_namespace(obj):
+    if kind == "node":
+        where.controllers.put_node(obj)
+    elif where.has_namespace(obj):
         where.kube.apply(KINDS[kind], obj)
     where.controllers.settle_soon()
 
@@ -140,6 +143,12 @@ def _pod(world: World, cluster: str, node: str, manifest: str) -> None:
 
 def _nopod(world: World, cluster: str, key: str) -> None:
     world.clusters[cluster].controllers.end_pod(key)
+
+
+def _readdress(world: World, cluster: str, node: str, ip: str) -> None:
+    where = world.clusters[cluster]
+    if node in where.nodes:
+        where.controllers.readdress(node, ip)
 
 
 def _record(world: World, cluster: str, key: str, value: str) -> None:
@@ -329,6 +338,7 @@ VERBS: Final[dict[str, tuple[int, Callable[..., Any]]]] = {
     "del": (3, _del),
     "pod": (3, _pod),
     "nopod": (2, _nopod),
+    "readdress": (3, _readdress),
     "record": (3, _record),
     "norecord": (2, _norecord),
     "flood": (3, _flood),

@@ -25,7 +25,7 @@ from tests.simulation.world import Shape, World
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("world", "count"), [("large", 2), ("small-3x2", 3), ("faulty-6x1", 1)])
+@pytest.mark.parametrize(("world", "count"), [("large", 1), ("small-3x2", 2), ("small-6x4", 1)])
 def test_no_history_of_a_larger_world_breaks_what_must_hold(world: str, count: int) -> None:
     assert f"{count} histories of {world}, 0 failed" in simulate("--world", world, "--count", str(count))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.simulation.actors.plan import Plan
+from tests.simulation.actors.plan import PODS, Plan
+from tests.simulation.actors.users import pod_manifest
 from tests.simulation.steps import Step, step
 
 
@@ -147,3 +148,44 @@ def miss_deletions(plan: Plan) -> Iterator[Step]:
     yield step("nopod", cluster, f"{namespace}/{plan.pod()[1]}")
     yield step("forget", cluster)
     yield step("heal", process, f"kube.{cluster}")
+
+
+def replace_store(plan: Plan) -> Iterator[Step]:
+    """A store is replaced while who fills it is away, or slow: readers find it empty, and then filled in part."""
+    cluster = plan.cluster()
+    writer, target = f"{cluster}-apiserver", f"own.{cluster}"
+    yield step("wait", "6")  # what is known then is held on to
+    if plan.rng.random() < 0.5:
+        yield step("crash", writer)
+    else:
+        yield step("slow", writer, target, "1")
+        plan.after(plan.rng.randrange(1, 4), step("slow", writer, target, "0"))
+    yield step("store", cluster, "wipe")
+    for _ in range(4):
+        yield step("wait", "0.5")
+
+
+def restart_after_end(plan: Plan) -> Iterator[Step]:
+    """An agent starts again when the first of its node's pods is gone and the second goes on."""
+    namespace, app = plan.focus
+    cluster = plan.cluster()
+    node = plan.node(cluster)
+    first, second = (name for name in PODS if name.startswith(app))
+    for name in (first, second):
+        yield step("pod", cluster, node, pod_manifest(namespace, name))
+        yield step("wait", "1")
+    yield step("nopod", cluster, f"{namespace}/{first}")
+    yield step("wait", "1")
+    yield step("crash", node)
+
+
+def lose_peer(plan: Plan) -> Iterator[Step]:
+    """Nothing of a peer arrives, neither packets nor records, for so long that it is not chosen any more."""
+    a, b = plan.pair()
+    yield step("deaf", a, b)
+    if plan.rng.random() < 0.5:
+        yield step("store", b, "down")
+        plan.after(plan.rng.randrange(2, 5), step("store", b, "up"))
+    yield step("wait", "6")
+    yield step("wait", "7")
+    plan.after(plan.rng.randrange(1, 4), step("hear", a, b))

@@ -35,9 +35,11 @@ CARELESS: Final[dict[Actor, int]] = {
     careless.headless: 1,
     careless.move_pod: 1,
     careless.unshare_and_share: 1,
+    careless.unshare_unheard: 1,
     nodes.relabel_node: 1,
     nodes.odd_node: 1,
     nodes.lose_node_object: 1,
+    nodes.readdress_node: 2,
 }
 POLICIES: Final[dict[Actor, int]] = {
     policies.put_policy: 5,
@@ -81,6 +83,9 @@ FATE: Final[dict[Actor, int]] = {
     fate.fill_map: 1,
     fate.starve_map: 1,
     fate.miss_deletions: 2,
+    fate.lose_peer: 1,
+    fate.replace_store: 1,
+    fate.restart_after_end: 1,
 }
 
 

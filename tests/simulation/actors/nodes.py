@@ -49,6 +49,17 @@ def odd_node(plan: Plan) -> Iterator[Step]:
         plan.after(plan.rng.randrange(2, 10), step("put", cluster, "node", node_manifest(plan, cluster, name)))
 
 
+def readdress_node(plan: Plan) -> Iterator[Step]:
+    """The node has another address, and perhaps the first one again after a time."""
+    cluster = plan.cluster()
+    name = plan.node(cluster)
+    first = node_manifest(plan, cluster, name)["status"]["addresses"][0]["address"]
+    network, _, host = first.rpartition(".")
+    yield step("readdress", cluster, name, f"{network}.{int(host) + 100}")
+    if plan.rng.random() < 0.5:
+        plan.after(plan.rng.randrange(1, 10), step("readdress", cluster, name, first))
+
+
 def lose_node_object(plan: Plan) -> Iterator[Step]:
     """The object of a node that runs goes and comes back, as when a kubelet registers again."""
     cluster = plan.cluster()

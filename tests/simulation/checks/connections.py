@@ -45,7 +45,9 @@ class EstablishedConnections:
     def __init__(self, world: World) -> None:
         self._world, self._open, self._asked = world, list[Connection](), set[tuple[str, str]]()
         self._port = FIRST_PORT
-        self._paths = {node.ip: self._path(cluster, node) for cluster, node in world.nodes()}
+        self._choices = {node.name: world.rng_of(f"packets {node.name}").randrange for _, node in world.nodes()}
+        self._paths: dict[str, PacketPath] = {}
+        self._take_addresses(world)
         self._written: tuple[int, ...] = ()
         self._version: object = None
         self._selected = set[str]()
@@ -65,7 +67,8 @@ class EstablishedConnections:
     def __call__(self, world: World) -> Iterable[str]:
         homes = {address: node for _, node in world.nodes() for address in node.machine.interfaces}
         known = {node.name for cluster, node in world.nodes() if cluster.kube.store.get(NODES, node.name) is not None}
-        if self._known - known:
+        if self._known - known or self._paths.keys() != {node.ip for _, node in world.nodes()}:
+            self._take_addresses(world)
             self._doubt(world, homes)
         self._known = known
         self._homes, self._on_known_nodes = homes, {address for address, node in homes.items() if node.name in known}
@@ -195,17 +198,20 @@ class EstablishedConnections:
         assert endpoint is not None
         return self._paths[sent.to].from_overlay(sent.packet, endpoint.identity, home.ip)
 
+    def _take_addresses(self, world: World) -> None:
+        """Nodes are found by the addresses that they have now."""
+        self._paths = {node.ip: self._path(cluster, node) for cluster, node in world.nodes()}
+
     def _path(self, cluster: Cluster, node: Node) -> PacketPath:
         def now_ns() -> int:
             return int(self._world.now() * 1e9)
 
-        chance = self._world.rng_of(f"packets {node.name}")
         facts = NodeFacts(
             cluster_id=cluster.id,
             address=node.ip,
             now_ns=now_ns,
             tick=lambda: now_ns() // TICK_NS,
-            choose=chance.randrange,
+            choose=self._choices[node.name],
             established=ESTABLISHED,
             opening=OPENING,
             closing=CLOSING,

@@ -9,6 +9,8 @@ from typing import Any, Final
 from agent import node_agent
 from agent.endpoints.discovery import EndpointDiscovery
 from agent.loadbalancer import ops as service_ops
+from agent.mesh.own_node import OwnNodeFollower
+from clustermesh_apiserver.problems import Problems
 from kube.listwatch import ListWatch
 from tests.simulation.mutants.swap import swap
 
@@ -42,9 +44,21 @@ def _failed_write_is_done() -> None:
     swap(service_ops, "apply_rows", apply_rows)
 
 
+def _move_unheard() -> None:
+    """An agent goes on with the address that its node had when it started."""
+    swap(OwnNodeFollower, "take", lambda *_: None)
+
+
+def _problems_untold() -> None:
+    """What is wrong with objects that are published is neither in the status nor on the object."""
+    swap(Problems, "set_problems", lambda *_: None)
+
+
 MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
     "writes-before-listings": _writes_before_listings,
     "listing-again-forgets": _listing_again_forgets,
     "endpoint-ids-anew": _endpoint_ids_anew,
     "failed-write-is-done": _failed_write_is_done,
+    "move-unheard": _move_unheard,
+    "problems-untold": _problems_untold,
 }
