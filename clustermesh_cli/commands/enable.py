@@ -101,7 +101,7 @@ def plan_objects(
         SCOPE_KEY: scope,
         MIRROR_KEY: str(options.mirrors(config)).lower(),
         RELAY_KEY: str(options.relays(config)).lower(),
-        **({LIFETIME_KEY: f"{options.lifetime_s:g}"} if options.lifetime_s is not None else {}),
+        **({LIFETIME_KEY: f"{options.lifetime_s:.12g}"} if options.lifetime_s is not None else {}),
     }
     values = {
         "NAMESPACE": options.namespace,
@@ -113,7 +113,7 @@ def plan_objects(
         "APISERVER_IMAGE": options.apiserver_image,
         "AGENT_IMAGE": options.agent_image,
         "RELAY_IMAGE": options.relay_image,
-        "CERTIFICATE_LIFETIME_S": f"{options.chosen_lifetime_s(config):g}",
+        "CERTIFICATE_LIFETIME_S": f"{options.chosen_lifetime_s(config):.12g}",
         "MIRROR": "--mirror" if options.mirrors(config) else "--no-mirror",
     }
     relays, known = options.relays(config), load_settings()
