@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 BPF_SOURCES := $(wildcard agent/datapath/bpf/*.c agent/datapath/bpf/*.h agent/datapath/bpf/*/*.h agent/datapath/bpf/build.sh)
+PACKAGES := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 SCENARIO ?=
 SUITE ?=
 
@@ -23,11 +24,13 @@ build/.packages: scripts/install-packages.sh
 	scripts/install-packages.sh
 	@touch $@
 
-# needs Python with its venv module, and neither apt nor root: `make check` and the tests that need no root do with it
+# Bytecode is written here, since some environments keep programs from it and each start of an agent then costs a quarter more.
+# Needs Python with its venv module, and neither apt nor root: `make check` and the tests that need no root do with it
 build/.venv: pyproject.toml
 	@mkdir -p build
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lab,dev]'
+	$(BIN)/python -m compileall -q -j 2 $(PACKAGES)
 	@touch $@
 
 bpf: build/.bpf
