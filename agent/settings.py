@@ -158,6 +158,11 @@ class AgentSettings(Settings):
     dns_proxy: bool = option(
         True, "policies' lists of DNS names are enforced; without, only the list of every name (`*`) allows anything"
     )
+    dns_refusal: str = option(
+        "refused",
+        "what a name that policies do not allow is answered with; some resolvers end a search for a name at `refused`",
+        choices=("refused", "nxdomain"),
+    )
     flow_metrics: str = option(
         "flow drop tcp icmp policy flows-to-world dns http",
         "what /v1/flows/metrics counts, separated by spaces, in Hubble's words and with its options: "

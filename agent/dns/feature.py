@@ -15,10 +15,11 @@ from prometheus_client.metrics_core import Metric
 from agent.answered_names import NameListener
 from agent.core import Core
 from agent.datapath.proxy_routes import look_for_no_socket_early
+from agent.dns.message import REFUSALS
 from agent.dns.port_rules import STAY_S, PortRules
 from agent.dns.process import DnsProcess, directory_of
 from agent.dns.proxy_link import ProxyLink, Said
-from agent.dns.rule_file import RULES, decode_rules, encode_rules
+from agent.dns.rule_file import RULES, RuleFile, decode_rules, encode_rules
 from agent.feature import Feature, Tasks, wait_until_listed
 from agent.metric import PREFIX
 from agent.proxied_endpoints import ports_in_use
@@ -74,7 +75,7 @@ class DnsFeature(Feature):
     def restore(self) -> int:
         if self._ports is not None:
             with contextlib.suppress(OSError, ValueError):  # then ports are given anew
-                known = decode_rules((self._directory / RULES).read_bytes())
+                known = decode_rules((self._directory / RULES).read_bytes()).rules
                 self._ports.restore({port: Listener(Direction.EGRESS, names=names) for port, names in known.items()})
                 self._rules.add(known, math.inf)
             self._ports.on_new = self._prepare
@@ -166,7 +167,7 @@ class DnsFeature(Feature):
 
     def _write(self) -> bool:
         """Whether the file is as it shall be."""
-        data = encode_rules(self._rules.rules)
+        data = encode_rules(RuleFile(self._rules.rules, REFUSALS[self._core.settings.dns_refusal]))
         if data != self._written and (self._rules.rules or self._written):
             try:
                 self._process.prepare()

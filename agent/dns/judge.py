@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from agent.answered_names import AnsweredAddress
@@ -74,7 +74,8 @@ class Judge:
 
     def __init__(self, audience: Audience, wall_ns: Callable[[], int]) -> None:
         self._audience, self._wall_ns = audience, wall_ns
-        self.rules: dict[int, DnsRules] = {}
+        self.rules: Mapping[int, DnsRules] = {}
+        self.refusal = REFUSED
         self.counts: Counter[str] = Counter()
         self._pending: Counter[str] = Counter()
         self._all_pending = 0
@@ -90,8 +91,8 @@ class Judge:
         rules = self.rules.get(port, frozenset())
         if EVERY_NAME not in rules and not allows_name(rules, query.name):
             self.counts[Count.REFUSED] += 1
-            self._audience.record(asked, None, REFUSED)
-            return failure(query, REFUSED)
+            self._audience.record(asked, None, self.refusal)
+            return failure(query, self.refusal)
         return asked
 
     def begin(self, asked: AskedQuestion) -> bool:

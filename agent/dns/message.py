@@ -22,8 +22,11 @@ SMALLEST_UDP: Final = 512
 LARGEST_UDP: Final = 1232
 """What is asked for by UDP at most, so that no answer comes in fragments, which no program can give to a socket."""
 SERVFAIL: Final = 2
+NXDOMAIN: Final = 3
 FORMERR: Final = 1
 REFUSED: Final = 5
+REFUSALS: Final = {"refused": REFUSED, "nxdomain": NXDOMAIN}
+"""What a name that may not be asked for is answered with, as settings say it."""
 TYPES: Final = {
     1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT", 28: "AAAA", 33: "SRV", 35: "NAPTR", 41: "OPT",
     64: "SVCB", 65: "HTTPS", 255: "ANY",

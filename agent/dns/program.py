@@ -71,7 +71,7 @@ class DnsProxy:
         try:
             descriptor = os.open(RULES, os.O_RDONLY, dir_fd=self._directory)
             with os.fdopen(descriptor, "rb") as file:
-                rules = decode_rules(file.read())
+                rules, self._judge.refusal = decode_rules(file.read())
         except (OSError, ValueError) as exc:
             self._closed = {"": f"the file of rules cannot be read: {exc}"}
             return

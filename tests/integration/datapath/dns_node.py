@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.answered_names import AnsweredAddress
+from agent.dns.message import REFUSED
 from agent.dns.process import DnsProcess
 from agent.dns.proxy_link import LinkError, ProxyLink
-from agent.dns.rule_file import RULES, encode_rules
+from agent.dns.rule_file import RULES, RuleFile, encode_rules
 from agent.lasting_process import ProcessEndedError
 from meshkit.atomic import write_atomic
 from meshpolicy.dns_name import DnsRules, dns_rule
@@ -48,8 +49,8 @@ class DnsNode:
         self.answers.append((endpoint, name, tuple(addresses)))
         await asyncio.sleep(self.delay_s)
 
-    def write(self, names: DnsRules = NAMES) -> None:
-        write_atomic(self._directory / RULES, encode_rules({PORT: names}), 0o644)
+    def write(self, names: DnsRules = NAMES, refusal: int = REFUSED) -> None:
+        write_atomic(self._directory / RULES, encode_rules(RuleFile({PORT: names}, refusal)), 0o644)
 
     @contextlib.contextmanager
     def linked(self) -> Iterator[None]:

@@ -46,7 +46,7 @@ pytestmark = [
 ]
 VIP = "172.20.1.53"
 TCP, UDP = 6, 17
-REFUSED, NOERROR, SERVFAIL = 5, 0, 2
+REFUSED, NOERROR, SERVFAIL, NXDOMAIN = 5, 0, 2, 3
 
 
 @pytest.fixture
@@ -294,6 +294,9 @@ def test_other_rules_are_in_force_at_once_and_every_name_is_any_name(clean: Topo
         dns.write(frozenset((dns_rule(match_pattern="*"),)))
         dns.link.rules_changed()
         wait_until(lambda: _addresses(_ask(client, server.address, "github.com")) == ["203.0.113.9"])
+        dns.write(refusal=NXDOMAIN)
+        dns.link.rules_changed()
+        wait_until(lambda: _ask(client, server.address, "github.com").header.rcode == NXDOMAIN)
 
 
 def test_without_an_agent_pods_go_on_and_the_next_agent_hears_of_it(clean: Topology) -> None:

@@ -7,8 +7,9 @@ import math
 
 import pytest
 
+from agent.dns.message import NXDOMAIN
 from agent.dns.port_rules import STAY_S, PortRules
-from agent.dns.rule_file import decode_rules, encode_rules
+from agent.dns.rule_file import RuleFile, decode_rules, encode_rules
 from meshpolicy.dns_name import dns_rule
 from meshpolicy.proxy_ports import Listener, ProxyPorts
 from meshpolicy.reference import Direction
@@ -50,11 +51,23 @@ def test_a_new_meaning_of_a_port_is_told_once_before_the_port_is_given() -> None
 
 
 def test_what_is_written_is_read() -> None:
-    assert decode_rules(encode_rules({14001: ONE, 14000: OTHER})) == {14000: OTHER, 14001: ONE}
-    assert encode_rules({14001: ONE, 14000: OTHER}) == encode_rules({14000: OTHER, 14001: ONE})
+    found = RuleFile({14001: ONE, 14000: OTHER}, NXDOMAIN)
+    assert decode_rules(encode_rules(found)) == found
+    assert encode_rules(found) == encode_rules(RuleFile({14000: OTHER, 14001: ONE}, NXDOMAIN))
 
 
-@pytest.mark.parametrize("data", [b"", b"{}x", b"[1]", b"[[1,2]]", b'[[1,["a"]]]', b'[["x",[]]]'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{}x",
+        b"[1]",
+        b"{}",
+        b'{"ports":[[1,2]],"refusal":5}',
+        b'{"ports":[[1,["a"]]],"refusal":5}',
+        b'{"ports":[],"refusal":0}',
+    ],
+)
 def test_what_is_no_file_of_rules_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - whatever is wrong with it
         decode_rules(data)
