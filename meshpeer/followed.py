@@ -52,6 +52,9 @@ class FollowedCluster:
     warnings: tuple[str, ...] = ()
     cert_not_after_s: float = 0.0  # wall time; 0 while unknown
     truncated: Mapping[str, Dropped] = field(default_factory=dict)
+    slowed: str = ""
+    """What is read more slowly than it is published, and how fast; true until `slowed_until_s`."""
+    slowed_until_s: float = 0.0
 
     @property
     def is_synced(self) -> bool:

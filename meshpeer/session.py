@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from kvstore.errors import Denied, KvError
-from kvstore.limiter import Limiter
 from kvstore.store import Batch, Event, Phase, Store
 from meshkit.clock import Clock
 from meshkit.errors import MeshError, TransientError
@@ -30,6 +29,7 @@ from meshpeer.caps import UNLIMITED, Caps
 from meshpeer.consumer import Change, Consumer
 from meshpeer.followed import FollowedCluster
 from meshpeer.kinds import OWN_KINDS, backends_once, offered_kinds
+from meshpeer.pace import BEATS, Pace
 from meshpeer.record_views import RecordViews
 from meshpeer.signals import SignalLimits, Streams, why_config_ends, why_over
 
@@ -111,8 +111,8 @@ class Session:
         self._following: dict[tuple[Kind, bool], asyncio.Task[None]] = {}
         self._listed_s: dict[Kind, float] = {}
         caps = UNLIMITED if state.is_own else options.caps
-        self._changes = Limiter(caps.changes_per_s, caps.changes_burst, clock)
-        self._bytes = Limiter(caps.bytes_per_s, caps.size_bytes, clock)
+        self._pace = Pace(state, caps, clock)
+        self._beats = Pace(state, UNLIMITED if state.is_own else BEATS, clock)
 
     async def run(self) -> None:
         """Follow the cluster until the attempt is over. Raises: MeshError, OSError, or what the consumer raised."""
@@ -262,8 +262,7 @@ class Session:
             if number:
                 await asyncio.sleep(0)
             changes = view.feed(events, len(stream.prefix))
-            await self._changes.take(self._apply(stream, changes, events))
-            await self._bytes.take(sum(len(value) for _, value in changes if value))
+            await self._pace.keep(stream.name, events, changes, self._apply(stream, changes, events))
         if batch.phase is Phase.LISTED:
             while gone := view.take_gone(EVENTS_PER_TURN):
                 self._apply(stream, gone)
@@ -290,6 +289,7 @@ class Session:
                 self._note("heartbeat", batch)
                 if batch.events:
                     self._state.last_heartbeat_s = self._clock.monotonic()
+                    await self._beats.keep("heartbeat", batch.events, (), len(batch.events))
 
     async def _watchdog(self, follow: Follow) -> None:
         limits = self._options.limits

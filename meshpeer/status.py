@@ -59,7 +59,7 @@ def remote_cluster(
             what: Truncated(total=dropped.total, first=list(dropped.first), limit=dropped.limit)
             for what, dropped in state.truncated.items()
         },
-        warnings=[*state.warnings, *_truncations(state)],
+        warnings=[*state.warnings, *_truncations(state), *_slowed(state, now_s)],
     )
 
 
@@ -74,6 +74,10 @@ def _truncations(state: FollowedCluster) -> list[str]:
         f"publishes more than is taken: {what}, {dropped.total} records beyond {dropped.limit}, first {dropped.first[0]}"
         for what, dropped in state.truncated.items()
     ]
+
+
+def _slowed(state: FollowedCluster, now_s: float) -> list[str]:
+    return [f"publishes faster than is taken: {state.slowed}"] if now_s < state.slowed_until_s else []
 
 
 def _config(config: ClusterConfig | None) -> RemoteClusterConfig:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 import pytest_asyncio
@@ -16,7 +18,9 @@ from meshmodel import keys
 from meshmodel.cluster_config import ClusterConfig
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName
+from meshpeer.caps import Caps
 from meshpeer.reservations import Own
+from meshpeer.session import SessionOptions
 from tests.integration.apiserver.apiserver_world import until
 from tests.integration.kvstore.private_etcd import Pki, needs_etcd, running_etcd
 from tests.support import record_keys
@@ -39,30 +43,51 @@ async def stores(tmp_path: Path) -> AsyncIterator[tuple[EtcdStore, EtcdStore]]:
             await asyncio.gather(own.close(), peer.close())
 
 
+FROZEN: Final = {  # a burst and then nothing: what is late stays late for as long as the test looks
+    "changes": (Caps(changes_burst=100, changes_per_s=0.001), "0.001 changes a second"),
+    "bytes": (Caps(size_bytes=200_000, bytes_per_s=1), "1 bytes a second"),
+}
+
+
+@asynccontextmanager
+async def mirrored(
+    own: EtcdStore, peers: dict[str, EtcdStore], folder: Path, options: SessionOptions
+) -> AsyncIterator[Mirror]:
+    """Every peer publishes its configuration and one node, and is ready."""
+    for number, (name, store) in enumerate(peers.items(), 2):
+        await store.put(keys.cluster_config_key(name), ClusterConfig(id=ClusterId(number)).encode())
+        await store.put(keys.HEARTBEAT, b"now")
+        await store.put(record_keys.node_key(name, "n1"), b"{node}")
+        (folder / name).write_text(f"endpoints: [{name}]")
+
+    async def connect(content: bytes) -> EtcdStore:
+        return await asyncio.to_thread(lambda: peers[content.decode().partition("[")[2].rstrip("]")])
+
+    mirror = Mirror(own, folder, Own(ClusterName("blue"), ClusterId(1)), connect=connect, options=options)
+    task = asyncio.create_task(mirror.run())
+    try:
+        await until(
+            lambda: bool(mirror.statuses()) and sum(row.ready for row in mirror.statuses()) == len(peers),
+            why=mirror.statuses,
+        )
+        yield mirror
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
 @pytest.mark.runbook("peer-too-large")
 async def test_a_flooding_peer_uses_its_share_of_our_store_and_no_more(
     stores: tuple[EtcdStore, EtcdStore], tmp_path: Path
 ) -> None:
     own, peer = stores
-    config = ClusterConfig(id=ClusterId(7))
-    await peer.put(keys.cluster_config_key("green"), config.encode())
-    await peer.put(keys.HEARTBEAT, b"now")
-    await peer.put(record_keys.node_key("green", "n1"), b"{node}")
+    files = tmp_path / "files"
+    files.mkdir()
     for start in range(0, 400, 40):
         await peer.apply(
             {record_keys.ip_key("green", f"10.7.{n >> 8}.{n & 255}"): VALUE for n in range(start, start + 40)}
         )
-    directory = tmp_path / "mirror"
-    directory.mkdir()
-    (directory / "green").write_text("endpoints: [green]")
-
-    async def connect(_content: bytes) -> EtcdStore:
-        return await asyncio.to_thread(lambda: peer)
-
-    mirror = Mirror(own, directory, Own(ClusterName("blue"), ClusterId(1)), connect=connect, options=capped_by(QUOTA))
-    task = asyncio.create_task(mirror.run())
-    try:
-        await until(lambda: bool(mirror.statuses()) and mirror.statuses()[0].ready, why=mirror.statuses)
+    async with mirrored(own, {"green": peer}, files, capped_by(QUOTA)) as mirror:
         (status,) = mirror.statuses()
         assert status.num_nodes == 1
         assert 50 <= status.num_endpoints <= 64
@@ -77,6 +102,32 @@ async def test_a_flooding_peer_uses_its_share_of_our_store_and_no_more(
         assert sum(len(entry.value) for entry in copied) <= QUOTA // 4
         await own.put(b"cilium/state/nodes/v1/blue/ours", b"{ours}")
         assert await own.get(b"cilium/state/nodes/v1/blue/ours") is not None
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
+
+
+@pytest.mark.parametrize(("caps", "rate"), FROZEN.values(), ids=FROZEN)
+async def test_a_peer_that_changes_too_fast_is_slowed_and_named_and_the_others_are_copied_as_before(
+    stores: tuple[EtcdStore, EtcdStore], tmp_path: Path, caps: Caps, rate: str
+) -> None:
+    """One key, always within its cap on records and bytes, is written 500 times; another peer and we go on."""
+    own, green = stores
+    files = tmp_path / "files"
+    for folder in (tmp_path / "red", files):
+        folder.mkdir()
+    async with running_etcd(tmp_path / "red", Pki()) as process:
+        red = process.connect()
+        peers = {"green": green, "red": red}
+        async with mirrored(own, peers, files, SessionOptions(caps=caps)) as mirror:
+            flooded = record_keys.ip_key("green", "10.7.0.1")
+            for number in range(500):
+                await green.put(flooded, b"%04d" % number * 500)
+            await until(lambda: bool(mirror.statuses()[0].warnings), why=mirror.statuses)
+            assert mirror.statuses()[0].warnings == [f"publishes faster than is taken: ip, followed at {rate}"]
+            await red.put(record_keys.ip_key("red", "10.8.0.1"), b"{red}")
+            await until(lambda: mirror.statuses()[1].num_endpoints == 1, why=mirror.statuses)
+            await until(lambda: mirror.statuses()[1].ready, why=mirror.statuses)
+            await own.put(b"cilium/state/nodes/v1/blue/ours", b"{ours}")
+            slowed = await own.get(keys.prefix_of(Kind.IPS, "green", cached=True) + b"10.7.0.1")
+            assert slowed is not None
+            assert int(slowed.value[:4]) < 499
+            assert mirror.statuses()[1].warnings == []
+        await red.close()
