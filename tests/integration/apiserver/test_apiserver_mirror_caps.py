@@ -111,8 +111,8 @@ async def test_a_peer_that_changes_too_fast_is_slowed_and_named_and_the_others_a
     """One key, always within its cap on records and bytes, is written 500 times; another peer and we go on."""
     own, green = stores
     files = tmp_path / "files"
-    for folder in (tmp_path / "red", files):
-        folder.mkdir()
+    files.mkdir()
+    (tmp_path / "red").mkdir()
     async with running_etcd(tmp_path / "red", Pki()) as process:
         red = process.connect()
         peers = {"green": green, "red": red}
