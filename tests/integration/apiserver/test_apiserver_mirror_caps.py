@@ -112,17 +112,17 @@ async def test_a_peer_that_changes_too_fast_is_slowed_and_named_and_the_others_a
     own, green = stores
     files = tmp_path / "files"
     files.mkdir()
-    (tmp_path / "red").mkdir()
-    async with running_etcd(tmp_path / "red", Pki()) as process:
-        red = process.connect()
-        peers = {"green": green, "red": red}
+    (tmp_path / "amber").mkdir()
+    async with running_etcd(tmp_path / "amber", Pki()) as process:
+        amber = process.connect()
+        peers = {"green": green, "amber": amber}
         async with mirrored(own, peers, files, SessionOptions(caps=caps)) as mirror:
             flooded = record_keys.ip_key("green", "10.7.0.1")
             for number in range(500):
                 await green.put(flooded, b"%04d" % number * 500)
             await until(lambda: bool(mirror.statuses()[0].warnings), why=mirror.statuses)
             assert mirror.statuses()[0].warnings == [f"publishes faster than is taken: ip, followed at {rate}"]
-            await red.put(record_keys.ip_key("red", "10.8.0.1"), b"{red}")
+            await amber.put(record_keys.ip_key("amber", "10.8.0.1"), b"{amber}")
             await until(lambda: mirror.statuses()[1].num_endpoints == 1, why=mirror.statuses)
             await until(lambda: mirror.statuses()[1].ready, why=mirror.statuses)
             await own.put(b"cilium/state/nodes/v1/blue/ours", b"{ours}")
@@ -130,4 +130,4 @@ async def test_a_peer_that_changes_too_fast_is_slowed_and_named_and_the_others_a
             assert slowed is not None
             assert int(slowed.value[:4]) < 499
             assert mirror.statuses()[1].warnings == []
-        await red.close()
+        await amber.close()
