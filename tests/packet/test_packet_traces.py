@@ -85,6 +85,16 @@ def test_a_connection_that_goes_on_is_traced_once_in_five_ticks_in_each_directio
     assert (node.send(sent).events, node.overlay(answer).events) == ([], [])
 
 
+def test_who_opened_a_connection_that_began_unseen_is_not_said(node: PacketNode) -> None:
+    sent = Packet(POD, REMOTE_POD, source_port=8080, destination_port=40000, flags=ACK)
+    answer = replace(sent.reverse, ttl=64)
+    assert _traces(node.send(sent).events) == [(TracePoint.TO_OVERLAY, TraceReason.UNKNOWN)]
+    assert _traces(node.overlay(answer).events) == [(TracePoint.TO_ENDPOINT, TraceReason.UNKNOWN)]
+    assert _traces(node.send(replace(sent, flags=ACK | FIN)).events) == [(TracePoint.TO_OVERLAY, TraceReason.UNKNOWN)]
+    other = replace(sent, source_port=8081, flags=SYN)
+    assert _traces(node.send(other).events) == [(TracePoint.TO_OVERLAY, TraceReason.NEW)]
+
+
 def test_where_a_packet_goes_is_where_it_is_traced(node: PacketNode) -> None:
     ways = {WORLD: TracePoint.TO_STACK, NODE: TracePoint.TO_HOST, NEIGHBOUR: TracePoint.TO_ENDPOINT}
     for target, point in ways.items():

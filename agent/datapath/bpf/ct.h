@@ -73,12 +73,20 @@ inlined __u32 ct_lifetime(const struct conntrack_value *v, const struct packet *
 	return v->tcp_forward & v->tcp_reply & TCP_ACK ? CONFIG.life_established : CONFIG.life_opening;
 }
 
+/* No side is known to have opened the connection: of its direction of opening no SYN was seen. */
+inlined int ct_began_unseen(const struct conntrack_value *v, const struct packet *p)
+{
+	return p->protocol == PROTO_TCP && !(v->tcp_forward & TCP_SYN);
+}
+
 inlined void ct_touch(struct conntrack_value *v, struct packet *p, __u32 length, int is_reply)
 {
 	if (is_reply)
 		report(p, &v->reported_reply, v->tcp_reply, 1);
 	else
 		report(p, &v->reported_forward, v->tcp_forward, 0);
+	if (ct_began_unseen(v, p))
+		p->trace = TRACE_MIDSTREAM;
 	__sync_fetch_and_add(&v->packets, 1);
 	__sync_fetch_and_add(&v->bytes, length);
 	if (is_reply) {

@@ -109,6 +109,8 @@ apart int emit(CONTEXT *skb, const struct packet *p, __u8 type, __u8 reason, __u
 	return 0;
 }
 
+#define TRACE_MIDSTREAM 0xff	/* of a connection that began unseen: nobody knows who asks in it */
+
 /* Does MEDIUM trace a packet of a side that was traced at tick `last` and sent these flags before? */
 inlined int is_due(const struct packet *p, __u32 last, __u8 flags)
 {
@@ -130,7 +132,7 @@ inlined void trace(CONTEXT *skb, const struct packet *p, __u8 point)
 	if (!p->trace || CONFIG.aggregation == AGGREGATE_OFF)
 		return;
 	if (CONFIG.aggregation != AGGREGATE_MEDIUM || p->is_reported)
-		emit(skb, p, EVENT_TRACE, p->trace, point);
+		emit(skb, p, EVENT_TRACE, p->trace == TRACE_MIDSTREAM ? TRACE_UNKNOWN : p->trace, point);
 }
 
 /* Where a packet came in: of which connection it is, nobody asked yet. */

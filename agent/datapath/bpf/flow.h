@@ -102,7 +102,7 @@ apart int track(CONTEXT *skb, struct packet *p, const struct endpoint_value *end
 		fresh.nat_port = p->frontend_port;
 		__builtin_memcpy(fresh.nat_address, &p->frontend, 4);
 	}
-	p->trace = TRACE_NEW;
+	p->trace = p->protocol != PROTO_TCP || opens_connection(p) ? TRACE_NEW : TRACE_MIDSTREAM;
 	p->is_reported = 1;
 	count(FLOW_OPENED, p->direction, length_of(skb));
 	return ct_create(key, p, &fresh, v);
