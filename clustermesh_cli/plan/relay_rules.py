@@ -44,5 +44,5 @@ def judge_relay(cluster: str, state: RelayState | None) -> Iterable[CheckRow]:
         clusters=[cluster],
         result=CheckResult.OK if is_whole else CheckResult.WARN,
         detail=state.detail,
-        next="" if is_whole else f"clustermesh list nodes, and the log of deployment/{RELAY}",
+        next="" if is_whole else f"clustermesh flows list nodes, and the log of deployment/{RELAY}",
     )
