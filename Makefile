@@ -10,7 +10,7 @@ SCENARIO ?=
 SUITE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bpf lab clean-lab check test e2e bench simulate clean
+.PHONY: help setup bpf lab clean-lab docs check test e2e bench simulate clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,12 +46,16 @@ lab: setup ## two connected clusters on this machine and the whole Cluster Mesh 
 clean-lab: ## remove every lab of this machine, also those of test runs: processes, namespaces, mounts, maps, state
 	$(BIN)/python -m lab clean
 
+docs: build/.venv ## the documentation as a site under build/site; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 check: build/.venv ## format, lint, types, import contracts, architecture; needs neither apt nor root
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --config pyproject.toml
 	$(BIN)/python -m pytest -q tests/unit/architecture
+	@$(MAKE) --no-print-directory docs
 
 test: setup ## all tests that CI runs, except the lab scenarios
 	$(BIN)/python -m pytest -q --durations=10 -n 2 -m 'not lab'
