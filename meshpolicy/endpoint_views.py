@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from meshpolicy.active_rules import EVERYONE, LOCALHOST, LOCALHOST_PAST_PROXY, NOBODY, BuiltIn, Templates
@@ -11,7 +11,7 @@ from meshpolicy.binding import ActiveRule
 from meshpolicy.context import Enforcement, PolicyContext
 from meshpolicy.endpoint_policy import DirectionPolicy, EndpointPolicy
 from meshpolicy.entity import is_endpoint
-from meshpolicy.errors import TooManyPeersError
+from meshpolicy.errors import TooManyEntriesError
 from meshpolicy.mapstate import ANY_IDENTITY, Group
 from meshpolicy.port import NamedPorts
 from meshpolicy.ports_of_pods import PortsOfPods
@@ -19,8 +19,8 @@ from meshpolicy.reference import Direction
 from meshpolicy.selection import KnownIdentity, Selections
 from meshpolicy.selector import RESERVED_SOURCE
 
-MOST_PAIRS: Final = 4_000_000
-"""Of a rule and a peer that it names, in one direction of one endpoint: more entries than any map holds, and seconds of work."""
+MOST_ENTRIES: Final = 4_000_000
+"""Of the rules of one direction of one endpoint, equal ones counted twice: more than any map holds, and seconds of work."""
 _HOST: Final = 1
 _PortsKey = tuple[tuple[str, tuple[int, int]], ...]
 _Rules = tuple[tuple[ActiveRule, ...], tuple[ActiveRule, ...]]
@@ -197,14 +197,13 @@ class PolicyViews:
         posture = self._posture(number, direction, rules)
         if not posture.enforced:
             return DirectionPolicy()
+        _check_size(posture.rules)
         if dirty is None or not old.enforced:
             return DirectionPolicy(True, self._compile(posture, view.ports), posture.is_proxied)
         if ANY_IDENTITY in dirty and (posture.is_proxied or old.is_proxied):
             return DirectionPolicy(True, self._compile(posture, view.ports), posture.is_proxied)
         if ANY_IDENTITY in dirty:
             dirty = dirty | _depending_on_others(rules)
-        if len(dirty) * len(rules) > MOST_PAIRS:
-            return DirectionPolicy(True, self._compile(posture, view.ports), posture.is_proxied)
         return DirectionPolicy(True, self._patch(old.groups, dirty, posture, view.ports), posture.is_proxied)
 
     def _posture(self, number: int, direction: Direction, rules: tuple[ActiveRule, ...]) -> _Posture:
@@ -239,13 +238,12 @@ class PolicyViews:
         )
 
     def _compile(self, posture: _Posture, ports: NamedPorts) -> Mapping[int, Group]:
-        """All groups of one direction. Raises: TooManyPeersError."""
+        """All groups of one direction."""
         parts: dict[int, list[ActiveRule]] = {peer: [] for peer in posture.built_in}
-        pairs = 0
         for active in posture.rules:
             if not (active.keys or active.names):
                 continue
-            peers: Collection[int] = (
+            peers: Iterable[int] = (
                 (ANY_IDENTITY,)
                 if active.peers is None
                 else active.peers[0].identities
@@ -254,9 +252,6 @@ class PolicyViews:
             )
             if active.peers is None and active.resolves_at_peers:
                 peers = (ANY_IDENTITY, *sorted(self._with_names(active)))
-            pairs += len(peers)
-            if pairs > MOST_PAIRS:
-                raise TooManyPeersError(pairs, MOST_PAIRS)
             for peer in peers:
                 parts.setdefault(peer, []).append(active)
         return self._groups({peer: tuple(found) for peer, found in parts.items()}, posture, ports)
@@ -306,6 +301,17 @@ class PolicyViews:
                 if group:
                     found[peer] = group
         return found
+
+
+def _check_size(rules: Iterable[ActiveRule]) -> None:
+    """Raises: TooManyEntriesError, before any of them is made."""
+    entries = sum(
+        (len(active.keys) + len(active.names)) * sum(len(selection.identities) for selection in active.peers)
+        for active in rules
+        if active.peers is not None
+    )
+    if entries > MOST_ENTRIES:
+        raise TooManyEntriesError(entries, MOST_ENTRIES)
 
 
 def _depending_on_others(rules: Iterable[ActiveRule]) -> set[int]:

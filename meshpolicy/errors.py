@@ -50,14 +50,11 @@ class NotAPolicyError(PolicyError):
     """The document is of a kind that is no policy."""
 
 
-class TooManyPeersError(PermanentError):
-    """The rules of one endpoint name so many peers, each as often as rules name it, that no map could hold the entries."""
+class TooManyEntriesError(PermanentError):
+    """The rules of one endpoint, each for each of its peers and ports, make more entries than any map could hold."""
 
-    def __init__(self, pairs: int, most: int) -> None:
-        super().__init__(
-            f"its rules name {pairs} pairs of a rule and a peer, and {most} is the most: name fewer ranges, or ports of one peer "
-            "in one rule"
-        )
+    def __init__(self, entries: int, most: int) -> None:
+        super().__init__(f"its rules make {entries} entries, and {most} is the most: name fewer ranges or fewer ports")
 
 
 class EngineFaultError(PermanentError):

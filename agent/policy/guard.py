@@ -28,7 +28,7 @@ from meshpolicy import (
     closed,
     rebuild,
 )
-from meshpolicy.errors import EngineFaultError, TooManyPeersError
+from meshpolicy.errors import EngineFaultError, TooManyEntriesError
 from meshpolicy.port import NamedPorts
 from meshpolicy.prefix import Cidr
 
@@ -93,7 +93,7 @@ class GuardedEngine:
         what = f"endpoint identity {number}"
         try:
             policy = self.engine.endpoint_policy(number, ports)
-        except TooManyPeersError as exc:
+        except TooManyEntriesError as exc:
             self.faults[what] = f"kept closed: {exc}"
             return CLOSED
         except Exception as exc:  # one endpoint's fault stays its own

@@ -184,7 +184,7 @@ def test_an_endpoint_whose_rules_name_more_peers_than_any_map_holds_is_closed_un
     db: AgentDB, compiler: PolicyCompiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ranges times rules: an object of a megabyte would take minutes of every agent's time and all its memory."""
-    monkeypatch.setattr(endpoint_views, "MOST_PAIRS", 1_000)
+    monkeypatch.setattr(endpoint_views, "MOST_ENTRIES", 1_000)
     ranges = {"fromCIDR": [f"192.0.2.{n}/32" for n in range(50)]}
     wide = [{"fromCIDR": ["192.0.2.0/24"], "toPorts": [{"ports": [{"port": str(n)}]}]} for n in range(1, 41)]
     assert compiler.set_document(document("small", ingress=[CLIENTS]), ref("small")).is_valid
