@@ -13,7 +13,7 @@ from typing import Final
 
 from agent.policy.staged import StagedEngine
 from meshkit.errors import MAXIMUM_TEXT
-from meshmodel.identity import NumericIdentity
+from meshmodel.identity import NumericIdentity, Reserved
 from meshmodel.labels import Labels
 from meshpolicy import (
     CidrGroup,
@@ -29,8 +29,10 @@ from meshpolicy import (
     rebuild,
 )
 from meshpolicy.errors import EngineFaultError, TooManyEntriesError
+from meshpolicy.host_guard import unknown_node_policy
 from meshpolicy.port import NamedPorts
 from meshpolicy.prefix import Cidr
+from meshpolicy.reference import HOST_GUARD
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class GuardedEngine:
         self.faults: dict[str, str] = {}
         self.rebuilds = 0
         """How often the engine was built anew; every result may differ after one."""
+        self._closed_node: tuple[int, EndpointPolicy] | None = None  # by the revision of the engine
 
     def set_policy(self, policy: Policy) -> PolicyChange:
         """The policy is in force, or closed with a fault that `fault_of` tells."""
@@ -89,19 +92,29 @@ class GuardedEngine:
         return self._change("address ranges", lambda engine: engine.hold_prefixes(prefixes))
 
     def endpoint_policy(self, number: NumericIdentity, ports: Mapping[str, tuple[int, int]]) -> EndpointPolicy:
-        """What the endpoint enforces; closed in both directions if the engine fails to say."""
+        """What the endpoint enforces; closed in both directions if the engine fails to say, the node but for its guard."""
         what = f"endpoint identity {number}"
         try:
             policy = self.engine.endpoint_policy(number, ports)
         except TooManyEntriesError as exc:
             self.faults[what] = f"kept closed: {exc}"
-            return CLOSED
+            return self._closed(number)
         except Exception as exc:  # one endpoint's fault stays its own
             self._note(what, exc)
-            return CLOSED
+            return self._closed(number)
         if self.faults:
             self.faults.pop(what, None)
         return policy
+
+    def _closed(self, number: NumericIdentity) -> EndpointPolicy:
+        """Nothing is allowed, but of the node what its guard says: whoever takes the policy away must reach it."""
+        if number != NumericIdentity(Reserved.HOST):
+            return CLOSED
+        if self._closed_node is None or self._closed_node[0] != self.engine.revision:
+            kept = (policy for policy in self.engine.policies() if policy.key == HOST_GUARD)
+            alone = rebuild(self.engine, policies=(*kept, unknown_node_policy()))
+            self._closed_node = self.engine.revision, alone.endpoint_policy(number, {})
+        return self._closed_node[1]
 
     def forget_endpoint(self, number: NumericIdentity) -> None:
         """No endpoint has this identity any more."""

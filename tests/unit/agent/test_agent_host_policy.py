@@ -24,7 +24,7 @@ from agent.settings import AgentSettings
 from agent.tables import THE_NODE, AgentDB, Backend, BackendSet, EndpointVerdicts, Node, NodeAddress, pack_labels
 from meshkit.clock import ManualClock
 from meshmodel.names import ClusterId, ClusterName, ServiceName
-from meshpolicy import Direction, PolicyContext, PolicyRef
+from meshpolicy import Direction, PolicyContext, PolicyRef, endpoint_views
 from tests.support.policy_neighbours import neighbours
 
 NORTH = ClusterName("north")
@@ -226,6 +226,29 @@ def test_the_guard_follows_the_api_server(maps: MemoryMaps) -> None:
     assert row is not None
     assert not row.policy.verdict(Direction.INGRESS, 2, 6, 6443).allowed
     assert {"203.0.113.9/32", "203.0.113.10/32"} <= agent.compiler.engine.prefixes().keys()
+
+
+def test_a_node_whose_policies_make_too_many_entries_is_closed_but_for_the_guard(
+    maps: MemoryMaps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = judged(maps)
+    monkeypatch.setattr(endpoint_views, "MOST_ENTRIES", 1_000)
+    ports = [{"ports": [{"port": str(port), "protocol": "TCP"} for port in range(1, 41)]}]
+    ranges = [f"198.51.100.{n}/32" for n in range(40)]
+    agent.host_policy(ingress=[{"fromCIDR": ranges, "toPorts": ports}])
+    row = agent.write()
+    assert row is not None
+    assert list(agent.compiler.faults) == ["endpoint identity 1"]
+    assert (row.policy.ingress_enforced, row.policy.egress_enforced) == (True, True)
+    (server,) = (n for prefix, n in agent.compiler.engine.prefixes().items() if prefix == "203.0.113.9/32")
+    assert row.policy.verdict(Direction.EGRESS, server, 6, 6443).allowed
+    (allowed,) = (n for prefix, n in agent.compiler.engine.prefixes().items() if prefix == "198.51.100.7/32")
+    assert not row.policy.verdict(Direction.INGRESS, allowed, 6, 22).allowed
+    agent.host_policy(ingress=[{"fromCIDR": ranges[:8], "toPorts": ports}])
+    row = agent.write()
+    assert row is not None
+    assert row.policy.verdict(Direction.INGRESS, allowed, 6, 22).allowed
+    assert not agent.compiler.faults
 
 
 def test_the_guard_knows_the_ports_of_peers_and_of_the_settings(tmp_path: Path, maps: MemoryMaps) -> None:
