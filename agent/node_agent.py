@@ -21,6 +21,7 @@ from agent.core import Core
 from agent.dns.feature import DnsFeature
 from agent.endpoints.feature import EndpointsFeature
 from agent.feature import Feature, Reconciling, wait_until_listed
+from agent.fqdn.feature import FqdnFeature, PolicyProgress
 from agent.heartbeat.feature import HeartbeatFeature
 from agent.identity.feature import IdentityFeature
 from agent.ipcache.feature import IpcacheFeature
@@ -61,7 +62,8 @@ def make_features(core: Core) -> tuple[Feature, ...]:
     policy = make_policy(core, identity, ipcache, ports)
     observe = ObserveFeature(core, policy.compiler.rule_origin, policy.compiler.staged)
     proxy = ProxyFeature(core, ports, policy.enforced.set, observe.note_requests)
-    dns = DnsFeature(core, ports, None, policy.enforced.set, observe.note_questions)
+    fqdn = make_names(core, policy)
+    dns = DnsFeature(core, ports, fqdn, policy.enforced.set, observe.note_questions)
     policy.proxy_failures = lambda: {**proxy.failures, **dns.failures}
     confirmation = ConfirmationFeature(core, policy.target.enforces, policy.enforced)
     writers = Writers(loadbalancer.writer, ipcache.writer, identity.writer, nodes.writer, confirmation.pods.hear)
@@ -75,6 +77,7 @@ def make_features(core: Core) -> tuple[Feature, ...]:
         loadbalancer,
         proxy,
         dns,
+        fqdn,
         policy,
         EndpointsFeature(core, policy.target.revision, policy.target.failures),
         observe,
@@ -106,8 +109,21 @@ def make_policy(
         ipcache.have_begun,
     )
     policy = PolicyFeature(core, neighbours, ports)
-    ipcache.before_first, ipcache.after_first = policy.before_addresses, core.db.verdicts.expect("addresses")
+    are_addresses_there = core.db.verdicts.expect("addresses")
+
+    def hear_addresses() -> None:
+        are_addresses_there()
+        policy.hear_addresses()
+
+    ipcache.before_first, ipcache.after_first = policy.before_addresses, hear_addresses
     return policy
+
+
+def make_names(core: Core, policy: PolicyFeature) -> FqdnFeature:
+    """What pods are told of names; policies take from it which addresses they mean."""
+    names = FqdnFeature(core, PolicyProgress(policy.ring, policy.are_in_force, policy.moved))
+    policy.compiler.names = names.take
+    return names
 
 
 class NodeAgent:

@@ -72,6 +72,27 @@ class NodeRow(Row, kw_only=True):
     source: str
 
 
+class NameRow(Row):
+    """A pod of this node was told that a name has an address.
+
+    `left_s`: seconds that it counts on; 0: it is kept for a connection. `labels`: the names and patterns of policies that
+    mean the address.
+    """
+
+    endpoint: str
+    name: str
+    address: str
+    left_s: float
+    labels: list[str]
+
+
+class NamesForgotten(Row, kw_only=True):
+    """How many answers do not count any more."""
+
+    schema: int = SCHEMA
+    forgotten: int
+
+
 class IdentityRow(Row):
     """An identity of any cluster; labels are source:key=value.
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The address ranges that policies name, each with a number of this node's own that follows from the range. Pure."""
+"""The address ranges that policies name, each with a number of this node's own that follows from the range. Pure.
+
+An address that policies mean by its DNS name is a range of one address, with a label for each name or pattern.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from meshmodel.identity import LOCAL_SCOPE_CIDR, NumericIdentity
 from meshmodel.labels import Label, Labels
 from meshpolicy.prefix import Cidr, label_key
 from meshpolicy.selection import Selections
-from meshpolicy.selector import CIDR_SOURCE, RESERVED_SOURCE
+from meshpolicy.selector import CIDR_SOURCE, FQDN_SOURCE, RESERVED_SOURCE
 
 _NUMBERS: Final = LOCAL_SCOPE_CIDR - 1
 
@@ -23,14 +26,22 @@ class AddressRanges:
     def __init__(self, selections: Selections, touch: Callable[[int], set[int]], *, dual_stack: bool) -> None:
         self._selections, self._touch, self._dual_stack = selections, touch, dual_stack
         self._numbers: dict[Cidr, NumericIdentity] = {}
+        self._texts: dict[str, NumericIdentity] = {}
         self._uses: Counter[Cidr] = Counter()
         self.held: frozenset[Cidr] = frozenset()
         """Those that are used whether or not a policy names them."""
+        self.names: dict[Cidr, frozenset[str]] = {}
+        """Addresses that are meant by their names, with the keys of these labels."""
 
     @property
     def numbers(self) -> Mapping[Cidr, NumericIdentity]:
         """Every range with its identity."""
         return self._numbers
+
+    @property
+    def texts(self) -> Mapping[str, NumericIdentity]:
+        """The same by the text of each range."""
+        return self._texts
 
     def is_named(self, prefix: Cidr) -> bool:
         """Whether a policy names this range."""
@@ -43,6 +54,32 @@ class AddressRanges:
         gone, more = self.drop(before - self.held)
         return added, gone, touched | more
 
+    def set_names(self, names: Mapping[Cidr, frozenset[str]]) -> tuple[set[Cidr], list[str], set[int]]:
+        """Each address has exactly these labels of names, none: it is not meant by a name. Answers as `hold` does."""
+        known = self.names
+        changed = {prefix: keys for prefix, keys in names.items() if known.get(prefix, frozenset()) != keys}
+        new = frozenset(prefix for prefix in changed if prefix not in known)
+        left = frozenset(prefix for prefix, keys in changed.items() if not keys)
+        for prefix, keys in changed.items():
+            if keys:
+                known[prefix] = keys
+            else:
+                del known[prefix]
+        added, touched = self.use(new)
+        gone, more = self.drop(left)
+        touched |= more
+        for prefix in changed.keys() - added:
+            if prefix in self._numbers:
+                touched |= self._label_again(prefix)
+        return added, gone, touched
+
+    def _label_again(self, prefix: Cidr) -> set[int]:
+        number = int(self._numbers[prefix])
+        touched = self._touch(number)
+        self._selections.remove_identity(number)
+        self._selections.add_identity(number, self._labels_of(prefix))
+        return touched | self._touch(number)
+
     def use(self, prefixes: frozenset[Cidr]) -> tuple[set[Cidr], set[int]]:
         """Each is used once more: the ranges that are new, and whom that concerns."""
         self._uses.update(prefixes)
@@ -50,7 +87,7 @@ class AddressRanges:
         touched: set[int] = set()
         for prefix in sorted(added):
             number = self._free_number(prefix)
-            self._numbers[prefix] = NumericIdentity(number)
+            self._numbers[prefix] = self._texts[str(prefix)] = NumericIdentity(number)
             self._selections.add_identity(number, self._labels_of(prefix))
             touched |= self._touch(number)
         return added, touched
@@ -62,6 +99,7 @@ class AddressRanges:
         removed = sorted(prefix for prefix in prefixes if not self._uses[prefix])
         for prefix in removed:
             del self._uses[prefix]
+            del self._texts[str(prefix)]
             number = int(self._numbers.pop(prefix))
             touched |= self._touch(number)
             self._selections.remove_identity(number)
@@ -76,4 +114,5 @@ class AddressRanges:
 
     def _labels_of(self, prefix: Cidr) -> Labels:
         world = f"world-ipv{prefix.version}" if self._dual_stack else "world"
-        return Label(CIDR_SOURCE, label_key(prefix), ""), Label(RESERVED_SOURCE, world, "")
+        names = (Label(FQDN_SOURCE, key, "") for key in sorted(self.names.get(prefix, ())))
+        return Label(CIDR_SOURCE, label_key(prefix), ""), *names, Label(RESERVED_SOURCE, world, "")

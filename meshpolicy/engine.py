@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from meshmodel.identity import LOCAL_SCOPE_CIDR, NumericIdentity, Reserved
+from meshmodel.identity import LOCAL_SCOPE_CIDR, NumericIdentity
 from meshmodel.labels import Label, Labels
 from meshpolicy.active_rules import Templates, activate
 from meshpolicy.address_ranges import AddressRanges
@@ -20,6 +20,7 @@ from meshpolicy.peer import (
     BoundSelector,
     CidrGroupSelector,
     CidrSelector,
+    FqdnSelector,
     IdentitySelector,
     PeerSelector,
     ServicePeers,
@@ -29,27 +30,11 @@ from meshpolicy.port import NamedPorts, PortSpec
 from meshpolicy.ports_of_pods import PodPorts, PortsOfPods
 from meshpolicy.prefix import Cidr
 from meshpolicy.reference import PolicyRef
+from meshpolicy.reserved_labels import RESERVED_LABELS
 from meshpolicy.rule import CidrGroup, Policy, Rule
 from meshpolicy.selection import Selections
-from meshpolicy.selector import RESERVED_SOURCE, LabelSelector
-
-_RESERVED_NAMES: Final[Mapping[Reserved, tuple[str, ...]]] = {
-    Reserved.HOST: ("host",),
-    Reserved.WORLD: ("world",),
-    Reserved.UNMANAGED: ("unmanaged",),
-    Reserved.HEALTH: ("health",),
-    Reserved.INIT: ("init",),
-    Reserved.REMOTE_NODE: ("remote-node",),
-    Reserved.KUBE_APISERVER: ("kube-apiserver", "remote-node"),
-    Reserved.INGRESS: ("ingress",),
-    Reserved.WORLD_IPV4: ("world-ipv4",),
-    Reserved.WORLD_IPV6: ("world-ipv6",),
-}
-RESERVED_LABELS: Final[Mapping[NumericIdentity, Labels]] = {
-    NumericIdentity(number): tuple(Label(RESERVED_SOURCE, name, "") for name in names)
-    for number, names in _RESERVED_NAMES.items()
-}
-"""The identities that every engine knows from the start."""
+from meshpolicy.selector import LabelSelector
+from meshpolicy.used_names import UsedNames
 
 
 class PolicyChange(NamedTuple):
@@ -83,6 +68,7 @@ class Engine:
         self._groups: dict[str, CidrGroup] = {}
         self._services: dict[tuple[str, str], ServicePeers] = {}
         self._node_keys = NodeKeys()
+        self._used_names = UsedNames()
         self._ports = PortsOfPods()
         self._next_rule = 1
         self._templates = Templates(self._ports, context.proxy_ports)
@@ -102,6 +88,7 @@ class Engine:
             return PolicyChange(self.revision)
         self._node_keys.replace(old, policy)
         self._policies[policy.key] = policy
+        self._used_names.replace(old, policy)
         return self._replace(policy.key, policy)
 
     def remove_policy(self, key: PolicyRef) -> PolicyChange:
@@ -110,6 +97,7 @@ class Engine:
         if old is None:
             return PolicyChange(self.revision)
         self._node_keys.replace(old, None)
+        self._used_names.replace(old, None)
         return self._replace(key, None)
 
     def set_cidr_group(self, group: CidrGroup) -> PolicyChange:
@@ -224,12 +212,25 @@ class Engine:
 
     def prefixes(self) -> Mapping[str, NumericIdentity]:
         """The address ranges that policies name, with the identity that the ipcache must give them."""
-        return {str(prefix): identity for prefix, identity in sorted(self._ranges.numbers.items())}
+        return dict(self._ranges.texts)
 
     def hold_prefixes(self, prefixes: Iterable[Cidr]) -> PolicyChange:
         """Exactly these address ranges have identities whether or not policies name them."""
         added, gone, touched = self._ranges.hold(prefixes)
         return self._changed(touched, added, gone)
+
+    def set_names(self, names: Mapping[Cidr, frozenset[str]]) -> PolicyChange:
+        """Each of these addresses has exactly these names (as `FqdnSelector.label_key`), and if any an identity of its own."""
+        added, gone, touched = self._ranges.set_names(names)
+        return self._changed(touched, added, gone)
+
+    def names(self) -> Mapping[Cidr, frozenset[str]]:
+        """The addresses that have names, with these."""
+        return self._ranges.names
+
+    def name_selectors(self) -> frozenset[FqdnSelector]:
+        """The names and patterns that policies in force have as peers."""
+        return self._used_names.all()
 
     def ranges_of(self, item: Policy | CidrGroup) -> frozenset[Cidr]:
         """The address ranges that this document makes policies name, once it is in force."""
@@ -335,13 +336,15 @@ class Engine:
             self._templates.discard(active.number)
 
     def _expand(self, peers: tuple[PeerSelector, ...] | None, *, deny: bool) -> tuple[BoundSelector, ...] | None:
-        """Peers as the selections know them: groups become their prefixes, services their backends, names nothing."""
+        """Peers as the selections know them: groups become their prefixes, services their backends, names labels."""
         if peers is None:
             return None
         expanded: list[BoundSelector] = []
         for peer in peers:
             if isinstance(peer, LabelSelector | CidrSelector | IdentitySelector):
                 expanded.append(peer)
+            elif isinstance(peer, FqdnSelector):
+                expanded.append(peer.by_label)
             elif isinstance(peer, ServiceSelector):
                 found = (service for _, service in sorted(self._services.items()) if peer.matches(service))
                 expanded.extend(selector for service in found for selector in service.selectors(deny=deny))

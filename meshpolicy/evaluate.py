@@ -22,7 +22,7 @@ from meshpolicy.asked import Asked, lets_through, parse_asked
 from meshpolicy.context import PolicyContext
 from meshpolicy.documents import Document, load_documents
 from meshpolicy.endpoint_policy import EndpointPolicy
-from meshpolicy.engine import RESERVED_LABELS, Engine
+from meshpolicy.engine import Engine
 from meshpolicy.entity import WORLDS
 from meshpolicy.errors import PolicyError
 from meshpolicy.host_guard import GuardFacts, guard_policy
@@ -33,6 +33,7 @@ from meshpolicy.port import MAXIMUM_PORT, PROTOCOL_NUMBERS, TCP, NamedPorts
 from meshpolicy.prefix import Cidr, label_key, parse_address
 from meshpolicy.proxy_ports import ProxyPorts
 from meshpolicy.reference import Direction
+from meshpolicy.reserved_labels import RESERVED_LABELS
 from meshpolicy.rule import CidrGroup, Policy
 from meshpolicy.selector import CIDR_SOURCE, RESERVED_SOURCE
 

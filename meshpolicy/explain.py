@@ -133,7 +133,8 @@ def _mismatch(rule: Rule, engine: Engine, half: Half, packet: L4Key) -> str:
         return "it names no peer"
     if rule.peers is not None and not any(half.peer in engine.selected_by(peer, deny=rule.deny) for peer in rule.peers):
         if any(isinstance(peer, FqdnSelector) for peer in rule.peers):
-            return "DNS names as peers are not resolved yet"
+            names = " or ".join(str(peer) for peer in rule.peers if isinstance(peer, FqdnSelector))
+            return f"no pod of the node was told that {names} has the peer's address"
         if any(isinstance(peer, ServiceSelector) for peer in rule.peers) and not tuple(engine.services()):
             return f"who {' or '.join(str(peer) for peer in rule.peers)} is, only the node knows"
         if any(map(selects_nodes, rule.peers)) and is_unlabelled_node(engine.labels_of(half.peer) or ()):

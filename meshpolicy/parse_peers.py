@@ -16,9 +16,11 @@ from meshpolicy.parse_l7 import check_dns_name
 from meshpolicy.parse_selector import parse_selector
 from meshpolicy.peer import CidrGroupSelector, CidrSelector, FqdnSelector, PeerSelector, ServiceSelector
 from meshpolicy.prefix import Cidr, parse_address, parse_prefix
+from meshpolicy.proxy_ports import DNS
 from meshpolicy.reference import Direction
 from meshpolicy.selector import LabelSelector, scope_peer
 
+NO_NAMES: Final = "no DNS proxy says which addresses have the names; they select nobody"
 _GROUP_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LONGEST_GROUP_NAME: Final = 253
 _SHOWN: Final = 63
@@ -86,6 +88,8 @@ def parse_peers(rule: DocumentNode, direction: Direction, scope: PeerScope, *, i
             problems.append(f"{fields[name].path}: {name} is not resolved yet; it denies {unresolved.denied_text}")
         elif unresolved is not None:
             problems.append(f"{fields[name].path}: {name} is not resolved yet; it selects nobody")
+    if "toFQDNs" in used and DNS not in scope.context.proxied:
+        problems.append(f"{fields['toFQDNs'].path}: {NO_NAMES}")
     # A field that is there but empty names nobody, and wins over a field that names somebody.
     empty = [field for name, field in fields.items() if name not in used]
     warnings = tuple(f"{field.path}: an empty list names nobody, so the rule has no peer" for field in empty)
@@ -219,7 +223,6 @@ class _Unresolved(NamedTuple):
 _EVERYBODY: Final = _Unresolved((LabelSelector(),), "everybody")
 _UNRESOLVED: Final[Mapping[str, _Unresolved]] = {
     "Groups": _EVERYBODY,
-    "FQDNs": _EVERYBODY,
 }
 
 

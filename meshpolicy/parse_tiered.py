@@ -16,11 +16,12 @@ from meshpolicy.context import PolicyContext
 from meshpolicy.decode import DocumentNode
 from meshpolicy.node_peer import node_peers, parse_node_selector
 from meshpolicy.parse_kubernetes import namespace_requirements
-from meshpolicy.parse_peers import parse_cidr_text
+from meshpolicy.parse_peers import NO_NAMES, parse_cidr_text
 from meshpolicy.parse_selector import parse_selector
 from meshpolicy.parse_tiered_ports import parse_protocols, unknown_field
 from meshpolicy.peer import CidrSelector, FqdnSelector, PeerSelector
 from meshpolicy.port import PortSpec
+from meshpolicy.proxy_ports import DNS
 from meshpolicy.reference import Direction, PolicyRef, RuleOrigin
 from meshpolicy.rule import Policy, Rule
 from meshpolicy.selector import KUBERNETES_SOURCE, LabelSelector, scope_cluster
@@ -218,7 +219,8 @@ def _parse_peer(node: DocumentNode, direction: Direction, action: str, document:
             return _Peers(*node_peers(parse_node_selector(found), direction, scope))
     if action != "Accept":
         found.fail(f"domainNames in a rule that says {action}", "names can only be accepted; write networks")
-    document.problems.append(f"{found.path}: domainNames are not resolved yet; the entry selects nobody")
+    if DNS not in document.context.proxied:
+        document.problems.append(f"{found.path}: {NO_NAMES}")
     return _Peers(tuple(_parse_name(item) for item in _between(node, "domainNames")))
 
 

@@ -8,8 +8,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from meshmodel.labels import Label
+from meshpolicy.dns_name import DnsRule, dns_rule
 from meshpolicy.prefix import Cidr, parse_label_key
-from meshpolicy.selector import CIDR_SOURCE, KUBERNETES_SOURCE, RESERVED_SOURCE, LabelSelector, Requirement
+from meshpolicy.selector import (
+    CIDR_SOURCE,
+    FQDN_SOURCE,
+    KUBERNETES_SOURCE,
+    RESERVED_SOURCE,
+    LabelSelector,
+    Operator,
+    Requirement,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +72,26 @@ class CidrGroupSelector:
 
 @dataclass(frozen=True, slots=True)
 class FqdnSelector:
-    """A DNS name or pattern. Selects nothing until a DNS proxy says what the name means."""
+    """A DNS name or pattern: the addresses that `Engine.set_names` says have such a name."""
 
     match_name: str
     match_pattern: str
+
+    @property
+    def rule(self) -> DnsRule:
+        """Which names are meant."""
+        return dns_rule(self.match_name, self.match_pattern)
+
+    @property
+    def label_key(self) -> str:
+        """The key of the fqdn: label of addresses with such a name; equal for entries that mean the same names."""
+        name, pattern = self.rule
+        return (name or pattern).rstrip(".")
+
+    @property
+    def by_label(self) -> LabelSelector:
+        """What selects the identities of these addresses."""
+        return LabelSelector((Requirement(FQDN_SOURCE, self.label_key, Operator.EXISTS),))
 
     def __str__(self) -> str:
         return self.match_name or self.match_pattern

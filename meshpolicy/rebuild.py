@@ -39,6 +39,7 @@ def rebuild(
     for pod, defined in engine.pod_ports().items():
         fresh.set_pod_ports(pod, NumericIdentity(defined.identity), defined.ports)
     fresh.hold_prefixes(engine.held_prefixes())
+    fresh.set_names(engine.names())
     for policy in engine.policies() if policies is None else policies:
         try:
             fresh.set_policy(policy)

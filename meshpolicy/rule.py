@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from meshpolicy.dns_name import DnsRules
 from meshpolicy.http_rule import HttpRules
-from meshpolicy.peer import CidrGroupSelector, CidrSelector, PeerSelector, ServiceSelector
+from meshpolicy.peer import CidrGroupSelector, CidrSelector, FqdnSelector, PeerSelector, ServiceSelector
 from meshpolicy.port import PortSpec
 from meshpolicy.prefix import Cidr
 from meshpolicy.reference import Direction, PolicyRef, RuleOrigin
@@ -114,6 +114,11 @@ class Policy:
     def services(self) -> tuple[ServiceSelector, ...]:
         """The Services that its rules name as peers."""
         return tuple(p for rule in self.rules for p in rule.peers or () if isinstance(p, ServiceSelector))
+
+    @property
+    def names(self) -> frozenset[FqdnSelector]:
+        """The DNS names that its rules have as peers."""
+        return frozenset(p for rule in self.rules for p in rule.peers or () if isinstance(p, FqdnSelector))
 
 
 @dataclass(frozen=True, slots=True)

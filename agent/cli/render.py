@@ -10,6 +10,7 @@ from meshapi.agent import (
     EndpointRow,
     IdentityRow,
     MapEntry,
+    NameRow,
     NodeRow,
     PolicyList,
     PolicyMapRow,
@@ -205,6 +206,15 @@ def identities(answer: Sequence[IdentityRow]) -> str:
         rows.append((identity.id, labels[0], identity.cluster))
         rows += [("", label, "") for label in labels[1:]]
     return table(("ID", "LABELS", "CLUSTER"), rows)
+
+
+def names(answer: Sequence[NameRow]) -> str:
+    """Names that pods were told, one line per address."""
+    rows: list[Sequence[object]] = [
+        (n.endpoint, n.name, n.address, f"{n.left_s:.0f}s" if n.left_s else "connection", ", ".join(n.labels) or "-")
+        for n in answer
+    ]
+    return table(("POD", "NAME", "ADDRESS", "LEFT", "MEANT BY"), rows)
 
 
 def policies(answer: PolicyList) -> str:

@@ -29,6 +29,8 @@ from meshapi.agent import (
     IdentityRow,
     LoadBalancerMaps,
     MapEntry,
+    NameRow,
+    NamesForgotten,
     NodeRow,
     PolicyList,
     PolicyMapRow,
@@ -178,6 +180,13 @@ def make_parser() -> argparse.ArgumentParser:
     identity = add(group(verbs, "identity", "identities"), "list", "identities of every cluster", _identities)
     identity.add_argument("label", nargs="?", default="", help="only identities with a label that contains this")
     add(group(verbs, "endpoint", "endpoints"), "list", "pods of this node", _endpoints)
+    names = group(group(verbs, "fqdn", "DNS names as peers"), "cache", "names that pods were told")
+    for name, help_text, run in (
+        ("list", "names, their addresses, and how long they count", _names),
+        ("clean", "let names go, also for open connections", _clean_names),
+    ):
+        verb = add(names, name, help_text, run)
+        verb.add_argument("pattern", nargs="?", default="*", help="such as example.org or *.example.org (default: all)")
     policy = group(verbs, "policy", "policies")
     add(policy, "get", "policies, in force or refused", _policies)
     add(policy, "selectors", "selectors and what they select", _selectors)
@@ -268,6 +277,17 @@ def _nodes(client: SocketClient, arguments: argparse.Namespace) -> int:
 def _identities(client: SocketClient, arguments: argparse.Namespace) -> int:
     answer = client.get(f"/v1/identities?label={urllib.parse.quote(arguments.label)}", list[IdentityRow])
     return _show(arguments, Items(items=answer), lambda: render.identities(answer))
+
+
+def _names(client: SocketClient, arguments: argparse.Namespace) -> int:
+    answer = client.get(f"/v1/fqdn/cache?pattern={urllib.parse.quote(arguments.pattern)}", list[NameRow])
+    return _show(arguments, Items(items=answer), lambda: render.names(answer))
+
+
+def _clean_names(client: SocketClient, arguments: argparse.Namespace) -> int:
+    path = f"/v1/fqdn/cache/clean?pattern={urllib.parse.quote(arguments.pattern)}"
+    answer = client.post(path, NamesForgotten, timeout_s=TIMEOUT_S)
+    return _show(arguments, answer, lambda: f"{answer.forgotten} forgotten")
 
 
 def _endpoints(client: SocketClient, arguments: argparse.Namespace) -> int:

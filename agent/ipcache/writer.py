@@ -24,7 +24,7 @@ class PrefixWriter:
         self._weaker: dict[str, dict[ClaimKey, Prefix]] = {}  # all claims of a prefix that has more than one
         self._by_identity: dict[int, set[str]] = {}  # rows whose identity's labels come from a cluster's store
         self._node_claims: dict[tuple[ClusterName, str], tuple[Prefix, ...]] = {}
-        self._policy_prefixes: set[str] = set()
+        self._policy_prefixes: dict[str, int] = {}
         self._node_identities: Mapping[tuple[ClusterName, str], int] = {}
 
     def set_pod(self, row: Prefix) -> None:
@@ -65,11 +65,12 @@ class PrefixWriter:
     def set_policy_prefixes(self, wanted: Mapping[str, int]) -> None:
         """Exactly these prefixes carry identities of CIDR rules."""
         own, own_id = self._db.own, self._db.own_id
-        for prefix in self._policy_prefixes - wanted.keys():
+        for prefix in self._policy_prefixes.keys() - wanted.keys():
             self._withdraw(prefix, (ClaimOrigin.POLICY, own, ""))
         for prefix, identity in wanted.items():
-            self._claim(Prefix(prefix, identity, "", own, own_id, ClaimOrigin.POLICY))
-        self._policy_prefixes = set(wanted)
+            if self._policy_prefixes.get(prefix) != identity:
+                self._claim(Prefix(prefix, identity, "", own, own_id, ClaimOrigin.POLICY))
+        self._policy_prefixes = dict(wanted)
 
     def set_node_identities(self, wanted: Mapping[tuple[ClusterName, str], int]) -> None:
         """The addresses of these other nodes have these identities, those of all others the one of every node."""

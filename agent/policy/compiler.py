@@ -35,6 +35,7 @@ from meshpolicy import (
     parse_policy,
 )
 from meshpolicy.host_guard import GuardFacts, guard_policy, unknown_node_policy
+from meshpolicy.peer import FqdnSelector
 from meshpolicy.prefix import Cidr, parse_prefix
 from meshpolicy.reference import HOST_GUARD, HOST_UNKNOWN
 from meshpolicy.rule import CidrGroup
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 
 Document = Mapping[str, object]
 Outcome = PolicyRow
+NameSource = Callable[[frozenset[FqdnSelector]], Mapping[Cidr, frozenset[str]]]
 
 
 class PolicyCompiler:
@@ -82,6 +84,8 @@ class PolicyCompiler:
         self._guard_facts = guard_facts
         self._was_node_judged = False
         self._ranges = RangeOrder(progress)
+        self.names: NameSource = lambda _selectors: {}
+        """Told the names that policies have, says which addresses have other labels of names since last time."""
         self._waiting: deque[tuple[PolicyRef, Policy | CidrGroup | None]] = deque()
         """What is to be in force, or (None) not any more, in the order in which it was said."""
 
@@ -119,6 +123,10 @@ class PolicyCompiler:
     def waits_for_addresses(self) -> bool:
         """Another step is due when addresses have been written, too."""
         return bool(self._ranges.held) or bool(self._waiting)
+
+    def have_identities(self, prefixes: Iterable[Cidr]) -> bool:
+        """Whether these addresses have their identities also in the kernel, as far as the last step knew."""
+        return self._ranges.unready.isdisjoint(prefixes)
 
     @property
     def faults(self) -> Mapping[str, str]:
@@ -174,6 +182,7 @@ class PolicyCompiler:
         self._take_identities()
         self._take_ports()
         self._take_services()
+        self._take_names()
         self._take_guard()
         changed = self._endpoints.take()
         if self._guard.rebuilds != self._seen_rebuilds:
@@ -356,6 +365,15 @@ class PolicyCompiler:
         changed, gone = self._services.take(wanted=self.engine.uses_services() or self.staged.uses_services)
         if changed or gone:
             self._note(self._guard.set_services(changed, gone))
+
+    def _take_names(self) -> None:
+        """Addresses that policies mean by names; verdicts know them before an address has its identity."""
+        changed = self.names(self.engine.name_selectors() | self.staged.name_selectors)
+        if changed and self._ranges.has_order:
+            self._ranges.arrive((prefix for prefix, keys in changed.items() if keys), self.engine.known_prefixes())
+            self._note(self._guard.hold_prefixes(self._ranges.held))
+        if changed:
+            self._note(self._guard.set_names(changed))
 
     def _take_ports(self) -> None:
         """Port names of all pods: egress rules mean those of each peer."""

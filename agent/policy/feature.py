@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agent.core import Core
@@ -33,6 +33,7 @@ from meshkit.wake import Wake, wait_for_ring
 from meshmodel.identity import is_of_range
 from meshmodel.names import ClusterName
 from meshpolicy import PolicyContext
+from meshpolicy.prefix import Cidr
 from meshpolicy.proxy_ports import ProxyPorts
 
 GATHER_S = 0.002
@@ -100,6 +101,8 @@ class PolicyFeature(Feature):
         self.target = EndpointTarget(core.maps, core.host, core.settings.policy_entries_per_pod)
         self.enforced = Wake()
         """Rings when what is enforced may have changed."""
+        self.moved = Wake()
+        """Rings when `are_in_force` may say something else."""
         self._reconciler = Reconciler(
             core.db.verdicts, self.target, clock=core.clock, rng=core.outside.rng, on_outcome=self._hear_outcome
         )
@@ -152,8 +155,18 @@ class PolicyFeature(Feature):
 
     def _hear_outcome(self, _outcome: Outcome) -> None:
         self.enforced.set()
+        self.moved.set()
         if self.compiler.waits_for_verdicts:
             self._wake.set()
+
+    def hear_addresses(self) -> None:
+        """Addresses were written: what waits for it goes on."""
+        if self.compiler.waits_for_addresses:
+            self._wake.set()
+
+    def are_in_force(self, addresses: Iterable[Cidr]) -> bool:
+        """Whether these addresses have their identities in the kernel, and the verdicts that know them are there too."""
+        return self._reconciler.is_written and self.compiler.have_identities(addresses)
 
     async def _tell_shortfalls(self, source: PolicySource) -> None:
         """Policy objects say that they are not enforced as written for a pod of this node, until they are."""
@@ -295,7 +308,8 @@ class PolicyFeature(Feature):
         while True:
             rung = self._wake.count
             self.compiler.step()
-            if self.compiler.waits_for_addresses:  # nobody rings when addresses are written
+            self.moved.set()
+            if self.compiler.waits_for_addresses:  # an agent that does not write them yet rings nothing
                 await wait_for_ring(self._wake, rung, ADDRESSES_S, self._core.clock)
             else:
                 await self._wake.wait(rung)

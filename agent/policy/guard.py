@@ -91,6 +91,10 @@ class GuardedEngine:
         """Exactly these address ranges have identities whether or not policies name them."""
         return self._change("address ranges", lambda engine: engine.hold_prefixes(prefixes))
 
+    def set_names(self, names: Mapping[Cidr, frozenset[str]]) -> PolicyChange:
+        """These addresses have these DNS names."""
+        return self._change("names of addresses", lambda engine: engine.set_names(names))
+
     def endpoint_policy(self, number: NumericIdentity, ports: Mapping[str, tuple[int, int]]) -> EndpointPolicy:
         """What the endpoint enforces; closed in both directions if the engine fails to say, the node but for its guard."""
         what = f"endpoint identity {number}"

@@ -15,6 +15,7 @@ from agent.tables import Endpoint
 from meshkit.errors import MAXIMUM_TEXT
 from meshmodel.identity import LOCAL_SCOPE_CIDR, NumericIdentity, Reserved
 from meshpolicy import Direction, Engine, Policy, PolicyChange, PolicyContext, PolicyRef, RuleOrigin, rebuild
+from meshpolicy.peer import FqdnSelector
 from meshpolicy.prefix import Cidr, parse_address, parse_prefix
 from meshpolicy.proxy_ports import ProxyPorts
 from meshpolicy.staged import StagedDecision
@@ -40,6 +41,11 @@ class StagedEngine:
     def uses_services(self) -> bool:
         """A staged policy names a Service as a peer."""
         return any(policy.services for policy in self._policies.values())
+
+    @property
+    def name_selectors(self) -> frozenset[FqdnSelector]:
+        """The DNS names that staged policies have as peers."""
+        return frozenset[FqdnSelector]().union(*(policy.names for policy in self._policies.values()))
 
     def set_policy(self, policy: Policy, enforced: Engine) -> frozenset[NumericIdentity]:
         """The policy is staged, or is not any more; returns the endpoint identities that this may concern."""

@@ -120,6 +120,7 @@ def test_an_endpoint_that_is_not_here_is_named(agent: Agent, capsys: pytest.Capt
     ("verb", "asked"),
     [
         ("identity list a=b&c", "/v1/identities?label=a%3Db%26c"),
+        ("fqdn cache list *.example", "/v1/fqdn/cache?pattern=%2A.example"),
         ("table show a/b?c", "/v1/tables?name=a/b%3Fc"),
         ("monitor", "/v1/flows?type=&last=20&pod=&format=text&follow=false"),
         (
@@ -129,7 +130,7 @@ def test_an_endpoint_that_is_not_here_is_named(agent: Agent, capsys: pytest.Capt
     ],
 )
 def test_words_of_the_user_reach_the_agent_as_they_are(agent: Agent, verb: str, asked: str) -> None:
-    agent.answers = dict.fromkeys(("/v1/identities", "/v1/tables", "/v1/flows"), b"[]")
+    agent.answers = dict.fromkeys(("/v1/identities", "/v1/tables", "/v1/flows", "/v1/fqdn/cache"), b"[]")
     assert agent.run(*verb.split()) == 0
     assert agent.asked == [f"GET {asked}"]
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from agent.cli.verbs import main
-from meshapi.agent import AgentStatus, EndpointRow, PolicyList, Verification
+from meshapi.agent import AgentStatus, EndpointRow, NamesForgotten, PolicyList, Verification
 from meshapi.row import encode
 from meshkit.answer_form import AnswerForm
 
@@ -28,11 +28,12 @@ ANSWERS: Final = {
     "/v1/verify": encode(Verification(node="n1")),
     "/v1/repair": encode(Verification(node="n1")),
     "/v1/endpoints": encode([EndpointRow(7, "10.1.0.7", 70_000, True, True)]),
+    "/v1/fqdn/cache/clean": encode(NamesForgotten(forgotten=0)),
     "/v1/tables": b"services",
     "/v1/flows": b"{}\n",
 }
 VERBS: Final = (
-    "status", "service list", "bpf lb list", "bpf ipcache list", "bpf policy get 7", "node list", "identity list",
+    "status", "service list", "bpf lb list", "bpf ipcache list", "bpf policy get 7", "node list", "identity list", "fqdn cache list", "fqdn cache clean",
     "endpoint list", "policy get", "policy selectors", "table show", "verify", "verify --repair", "monitor",
     "troubleshoot clustermesh --clustermesh-config /nowhere",
 )  # fmt: skip

@@ -275,7 +275,7 @@ def test_surprises_are_warnings(document: dict[str, Any], text: str) -> None:
         (egress(toPorts=ports(TCP80, serverNames=["a.b"])), "server names cannot be enforced yet"),
         (egress(toPorts=ports(TCP80, listener={"name": "x"})), "a listener cannot be enforced yet"),
         (egress(toPorts=ports(TCP80, originatingTLS={})), "TLS interception cannot be enforced yet"),
-        (egress(toFQDNs=[{"matchName": "a.b"}]), "toFQDNs is not resolved yet; it selects nobody"),
+        (egress(toFQDNs=[{"matchName": "a.b"}]), "no DNS proxy says which addresses have the names"),
         (ingress(fromGroups=[{"aws": {}}]), "fromGroups is not resolved yet; it selects nobody"),
         (cnp(**ALL, ingressDeny=[{"fromGroups": [{"aws": {}}]}]), "it denies everybody"),
         (ingress(authentication={"mode": "required"}, fromEndpoints=[{}]), "mutual authentication cannot be enforced"),
