@@ -9,8 +9,9 @@ Not here: Kubernetes clients, kernel maps, clocks, sockets, files, logs. Pure: e
 Imports meshmodel and meshkit's errors; imported by the programs.
 
 The reference is Cilium. A part of a policy that cannot be enforced yet never widens anything: ports with HTTP, Kafka
-or TLS rules are denied unless another rule allows them plainly; DNS names and provider groups as peers
-select nobody in allow rules and everybody they could mean in deny rules. Each is a problem of the accepted Policy. A DNS
+or TLS rules are denied unless another rule allows them plainly; provider groups as peers select nobody in allow rules
+and everybody they could mean in deny rules. Each is a problem of the accepted Policy. DNS names as peers select the
+addresses that pods were told, if there is a proxy that sees it. A DNS
 rule with the pattern `*` allows its port, as written; any other list of names denies it.
 """
 

@@ -25,7 +25,7 @@ USE_S: Final = 30.0
 _KEPT_SHARE: Final = 0.75
 
 
-class Answer(NamedTuple):
+class HeardAddress(NamedTuple):
     """A pod (by its address) was told that the name has the address. `until_s`: seconds since 1970."""
 
     endpoint: str
@@ -73,12 +73,12 @@ class NameCache:
         """Every address that has a name."""
         return self._users.keys()
 
-    def answers(self) -> Iterator[Answer]:
+    def answers(self) -> Iterator[HeardAddress]:
         """Every answer, sorted by pod, name and address."""
         for endpoint, names in sorted(self._answers.items()):
             for name, addresses in sorted(names.items()):
                 for address, until_s in sorted(addresses.items()):
-                    yield Answer(endpoint, name, address, until_s)
+                    yield HeardAddress(endpoint, name, address, until_s)
 
     def learn(self, endpoint: str, name: str, addresses: Sequence[AnsweredAddress], wall_s: float) -> set[str]:
         """The pod was told that the name has these addresses; what it was told earlier counts on."""
@@ -86,7 +86,7 @@ class NameCache:
             self.given_up += len(addresses) - ADDRESSES_OF_NAME
         changed = set[str]()
         for address, ttl_s in addresses[:ADDRESSES_OF_NAME]:
-            changed |= self._put(Answer(endpoint, name, address, wall_s + max(ttl_s, USE_S)))
+            changed |= self._put(HeardAddress(endpoint, name, address, wall_s + max(ttl_s, USE_S)))
         known = self._answers[endpoint][name]
         if len(known) > ADDRESSES_OF_NAME:
             alive = sorted((until_s, address) for address, until_s in known.items() if until_s > wall_s)
@@ -94,7 +94,7 @@ class NameCache:
                 known[address] = wall_s
         return changed | self._keep_limits(endpoint)
 
-    def restore(self, answers: Iterable[Answer]) -> set[str]:
+    def restore(self, answers: Iterable[HeardAddress]) -> set[str]:
         """Answers of an earlier agent count as before."""
         changed = set[str]()
         for answer in answers:
@@ -114,23 +114,23 @@ class NameCache:
                 changed |= self._drop(answer)
         return changed
 
-    def forget(self, is_meant: Callable[[Answer], bool]) -> tuple[int, set[str]]:
+    def forget(self, is_meant: Callable[[HeardAddress], bool]) -> tuple[int, set[str]]:
         """Answers that are meant are gone, also where a connection needs them; returns how many they were."""
         doomed = [answer for answer in self.answers() if is_meant(answer)]
         return len(doomed), set[str]().union(*(self._drop(answer) for answer in doomed))
 
-    def ended(self, wall_s: float) -> Iterator[Answer]:
+    def ended(self, wall_s: float) -> Iterator[HeardAddress]:
         """Answers whose time is over."""
         return (
             answer for endpoint in self._answers for answer in self._answers_of(endpoint) if answer.until_s <= wall_s
         )
 
-    def _answers_of(self, endpoint: str) -> Iterator[Answer]:
+    def _answers_of(self, endpoint: str) -> Iterator[HeardAddress]:
         for name, addresses in self._answers[endpoint].items():
             for address, until_s in addresses.items():
-                yield Answer(endpoint, name, address, until_s)
+                yield HeardAddress(endpoint, name, address, until_s)
 
-    def _put(self, answer: Answer) -> set[str]:
+    def _put(self, answer: HeardAddress) -> set[str]:
         endpoint, name, address, until_s = answer
         known = self._answers.setdefault(endpoint, {}).setdefault(name, {})
         before = known.get(address)
@@ -143,7 +143,7 @@ class NameCache:
         users[name] += 1
         return {address} if users[name] == 1 else set()
 
-    def _drop(self, answer: Answer) -> set[str]:
+    def _drop(self, answer: HeardAddress) -> set[str]:
         endpoint, name, address, _ = answer
         names = self._answers[endpoint]
         del names[name][address]

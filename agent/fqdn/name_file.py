@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from agent.fqdn.name_cache import Answer
+from agent.fqdn.name_cache import HeardAddress
 
 NAMES: Final = "names.json"
 _VERSION: Final = 1
@@ -17,29 +17,24 @@ _LONGEST_NAME: Final = 256
 _LATEST_S: Final = float(1 << 31)
 
 
-class _File(msgspec.Struct):
-    version: int
-    answers: list[Answer]
-
-
-def encode_answers(answers: Iterable[Answer]) -> bytes:
+def encode_answers(answers: Iterable[HeardAddress]) -> bytes:
     """The content of the file."""
-    return msgspec.json.encode(_File(_VERSION, list(answers)))
+    return msgspec.json.encode((_VERSION, list(answers)))
 
 
-def decode_answers(data: bytes, wall_s: float) -> list[Answer]:
+def decode_answers(data: bytes, wall_s: float) -> list[HeardAddress]:
     """Inverse of `encode_answers`; no answer counts longer than the longest TTL from `wall_s` on. Raises: ValueError."""
     try:
-        file = msgspec.json.decode(data, type=_File)
+        version, known = msgspec.json.decode(data, type=tuple[int, list[HeardAddress]])
     except msgspec.DecodeError as exc:
         raise ValueError(f"not a file of names: {exc}") from exc
-    if file.version != _VERSION:
-        raise ValueError(f"a file of names of version {file.version}, not {_VERSION}")
+    if version != _VERSION:
+        raise ValueError(f"a file of names of version {version}, not {_VERSION}")
     found = []
-    for endpoint, name, address, until_s in file.answers:
+    for endpoint, name, address, until_s in known:
         ipaddress.ip_address(endpoint)
         ipaddress.ip_address(address)
         if not name.endswith(".") or len(name) > _LONGEST_NAME:
             raise ValueError(f"{name[:64]!r} is not a name")
-        found.append(Answer(endpoint, name, address, min(until_s, wall_s + _LATEST_S)))
+        found.append(HeardAddress(endpoint, name, address, min(until_s, wall_s + _LATEST_S)))
     return found

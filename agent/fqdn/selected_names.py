@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The addresses that policies mean by names, from what pods were told. Pure but for the tables it reads."""
+"""The addresses that policies mean by names, from what pods were told."""
 
 from __future__ import annotations
 

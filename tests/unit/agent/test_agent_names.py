@@ -227,7 +227,7 @@ async def test_a_lost_file_of_names_closes_what_they_allowed_and_is_said(host: K
     async with running(host) as node:
         await node.learn("shop.example.", SHOP, ttl_s=600)
         await node.run(5)
-    (host.directory / "fqdn" / "names.json").write_bytes(b'{"version":1,"answers":[["10.1.0.5"')
+    (host.directory / "fqdn" / "names.json").write_bytes(b'[1,[["10.1.0.5"')
     async with running(host) as node:
         await node.run(5)
         assert not node.allows(SHOP)

@@ -9,7 +9,7 @@ import pytest
 
 from agent.answered_names import AnsweredAddress
 from agent.fqdn import name_cache
-from agent.fqdn.name_cache import ADDRESSES_OF_NAME, USE_S, Answer, NameCache, Pair
+from agent.fqdn.name_cache import ADDRESSES_OF_NAME, USE_S, HeardAddress, NameCache, Pair
 from agent.fqdn.name_file import decode_answers, encode_answers
 
 POD, OTHER, NAME = "10.1.0.5", "10.1.0.6", "shop.example."
@@ -129,10 +129,10 @@ def test_the_file_brings_everything_back() -> None:
     [
         b"",
         b"[]",
-        b'{"version":2,"answers":[]}',
-        b'{"version":1,"answers":[["10.1.0.5","a.b.","nowhere",1]]}',
-        b'{"version":1,"answers":[["10.1.0.5","a.b","192.0.2.1",1]]}',
-        b'{"version":1,"answers":[["10.1.0.5","a.b.","192.0.2.1"]]}',
+        b"[2,[]]",
+        b'[1,[["10.1.0.5","a.b.","nowhere",1]]]',
+        b'[1,[["10.1.0.5","a.b","192.0.2.1",1]]]',
+        b'[1,[["10.1.0.5","a.b.","192.0.2.1"]]]',
     ],
 )
 def test_a_file_that_is_no_file_of_names_is_refused(data: bytes) -> None:
@@ -141,5 +141,5 @@ def test_a_file_that_is_no_file_of_names_is_refused(data: bytes) -> None:
 
 
 def test_a_file_cannot_make_an_answer_last_for_ever() -> None:
-    (answer,) = decode_answers(encode_answers([Answer(POD, NAME, "192.0.2.1", 1e18)]), 100.0)
+    (answer,) = decode_answers(encode_answers([HeardAddress(POD, NAME, "192.0.2.1", 1e18)]), 100.0)
     assert answer.until_s == 100.0 + 2**31

@@ -33,7 +33,8 @@ ANSWERS: Final = {
     "/v1/flows": b"{}\n",
 }
 VERBS: Final = (
-    "status", "service list", "bpf lb list", "bpf ipcache list", "bpf policy get 7", "node list", "identity list", "fqdn cache list", "fqdn cache clean",
+    "status", "service list", "bpf lb list", "bpf ipcache list", "bpf policy get 7", "node list", "identity list",
+    "fqdn cache list", "fqdn cache clean",
     "endpoint list", "policy get", "policy selectors", "table show", "verify", "verify --repair", "monitor",
     "troubleshoot clustermesh --clustermesh-config /nowhere",
 )  # fmt: skip

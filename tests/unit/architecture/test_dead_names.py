@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from tests.unit.architecture.source_tree import Module, modules
 
 FOR_TESTS = {
-    "ConntrackKind": "numbers of a field of bpf/abi.h, by which tests make and find entries",
     "ManualClock": "the clock of tests",
     "ManualClock.run_for": "the clock of tests",
     "MemoryMap.fail_after": "the twin of the kernel's maps fails when a test says so",

@@ -170,7 +170,7 @@ def test_a_summary_groups_reasons_without_places_and_what_documents_hold(tmp_pat
 
     rules = "toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {kafka: [{role: produce}]}}]"
     written("one", f"ingress: [{{{rules}}}, {{{rules.replace('80', '81')}}}]")
-    written("two", f"egress: [{{}}, {{{rules}}}, {{toFQDNs: [{{matchName: a.example}}]}}]")
+    written("two", f"egress: [{{}}, {{{rules}}}, {{toGroups: [{{aws: {{}}}}]}}]")
     written("three", "ingress: [{fromEndpoints: [{matchExpressions: [{key: a, operator: in}]}]}]")
     written("four", "ingress: [{}, {fromEndpoints: [{}, {matchExpressions: [{key: b, operator: xx}]}]}]")
     written("five", "egress: [{toServices: []}]")
@@ -179,7 +179,7 @@ def test_a_summary_groups_reasons_without_places_and_what_documents_hold(tmp_pat
     assert output.getvalue().splitlines()[1:] == [
         "5 policies: 1 enforced as written (1 with a warning), 2 in part, 2 refused; 0 other documents",
         "    2 in part: a list of kafka rules cannot be enforced yet",
-        "    1 in part: toFQDNs is not resolved yet",
+        "    1 in part: toGroups is not resolved yet",
         "    2 refused: operator: … is not a valid label selector operator",
     ]
 
