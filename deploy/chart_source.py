@@ -70,8 +70,8 @@ data:
   enable-kvstoremesh: {{ .Values.mirror | quote }}
   enable-relay: {{ .Values.relay.enabled | quote }}
   certificate-lifetime-s: {{ int64 .Values.certificateLifetimeSeconds | quote }}
-  {{- range $program := list "agent" "apiserver" }}
-  {{- range $name, $value := index $.Values $program }}
+  {{- range $program := list "agent" "apiserver" "relay" }}
+  {{- range $name, $value := omit (index $.Values $program) "enabled" }}
   {{ $program }}.{{ $name }}: {{ include "clustermesh.value" $value | quote }}
   {{- end }}
   {{- end }}
@@ -95,7 +95,7 @@ mirror: true
 # how long a new certificate lasts (--certificate-lifetime)
 certificateLifetimeSeconds: 31536000
 relay:
-  # merges the flows of all nodes and serves the page (--with-relay)
+  # merges the flows of all nodes and serves the page (--with-relay); its settings stand beside it
   enabled: false
 images:
   # clustermesh/clustermesh-... of the chart's version if not given (--agent-image, --apiserver-image, --relay-image)
@@ -114,8 +114,11 @@ _LAST_ARGUMENT: Final = {
 _SETTINGS: Final = {
     "agent": ".Values.agent",
     "apiserver": ".Values.apiserver",
-    # what it must know as the apiserver does
-    "relay": '(pick .Values.apiserver "default-global-namespace")',
+    # its own, and what it must know as the programs that it asks do
+    "relay": (
+        'merge (omit .Values.relay "enabled") (pick .Values.apiserver "default-global-namespace") '
+        '(pick .Values.agent "flow-port")'
+    ),
 }
 _FLAGS: Final = """\
         {{{{- with {} }}}}
@@ -173,6 +176,7 @@ def values_schema(settings: Mapping[str, Mapping[str, Any]], fixed: Mapping[str,
         program: _closed({name: _setting(known) for name, known in sorted(names.items()) if name not in fixed[program]})
         for program, names in settings.items()
     }
+    programs["relay"]["properties"]["enabled"] = {"type": "boolean"}
     image = {"type": "string"}
     own = {
         "clusterName": {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": 32},
@@ -183,7 +187,6 @@ def values_schema(settings: Mapping[str, Mapping[str, Any]], fixed: Mapping[str,
         "policyDefaultLocalCluster": {"type": "boolean"},
         "mirror": {"type": "boolean"},
         "certificateLifetimeSeconds": {"type": "integer", "minimum": 10},
-        "relay": _closed({"enabled": {"type": "boolean"}}),
         "images": _closed({"agent": image, "apiserver": image, "relay": image}),
         "global": {"type": "object"},
     }

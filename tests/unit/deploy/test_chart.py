@@ -42,7 +42,7 @@ class Choice:
 
 def every_setting() -> Choice:
     """Each setting that can be chosen, in Helm's types and in the command's text."""
-    values: dict[str, dict[str, Any]] = {"agent": {}, "apiserver": {}}
+    values: dict[str, dict[str, Any]] = {"agent": {}, "apiserver": {}, "relay": {"enabled": True}}
     settings: dict[str, str | None] = {}
     for program, names in load_settings().items():
         for name, known in names.items():
@@ -51,7 +51,7 @@ def every_setting() -> Choice:
             typed, text = (known.choices[-1], known.choices[-1]) if known.choices else SAMPLES[known.type]
             values[program][name] = [typed, typed] if known.is_list else typed
             settings[f"{program}.{name}"] = f"{text},{text}" if known.is_list else text
-    return Choice({**values, "relay": {"enabled": True}}, settings=settings, relay=True)
+    return Choice(values, settings=settings, relay=True)
 
 
 CHOICES = {
