@@ -67,6 +67,9 @@ def _read_text(text: str) -> Iterator[Mapping[str, object] | PolicyError]:
         for item in yamltext.load_documents(text):
             if isinstance(item, Mapping):
                 yield from open_list(item)
+            elif isinstance(item, list):
+                fix = "write rules below specs of a CiliumNetworkPolicy, and objects as documents with --- between them"
+                yield PolicyError("a list, not an object", where="document", fix=fix)
             elif item is not None:
                 yield PolicyError("not a map", where="document", fix="begin with apiVersion, kind, metadata and spec")
     except yamltext.YamlTextError as exc:

@@ -198,3 +198,9 @@ def test_a_group_that_cannot_exist_is_refused_as_by_the_schema(name: str) -> Non
     with pytest.raises(PolicyError, match="is not the name of a CiliumCIDRGroup"):
         parse_policy(ingress(fromCIDRSet=[{"cidrGroupRef": name}]), CONTEXT)
     parse_policy(ingress(fromCIDRSet=[{"cidrGroupRef": "vpn-1.example"}]), CONTEXT)
+
+
+def test_a_list_of_rules_is_told_where_rules_belong() -> None:
+    (finding,) = lint(['[{"endpointSelector": {}, "ingress": [{}]}]'], CONTEXT)
+    assert (finding.severity, finding.message) == (Severity.ERROR, "a list, not an object")
+    assert finding.fix.startswith("write rules below specs of a CiliumNetworkPolicy")
