@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +35,9 @@ class Held:
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def keys(self) -> Collection[Key]:
+        return self._records.keys()
 
     @property
     def has_room_again(self) -> bool:

@@ -8,7 +8,7 @@ when somebody's claims change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -86,9 +86,9 @@ class Ingest:
         networks.judges.append(self._judge_again)
 
     @property
-    def held(self) -> int:
-        """How many records are refused for now."""
-        return len(self._held)
+    def held(self) -> Collection[tuple[Kind, bytes]]:
+        """The records that are refused for now, by their keys without the prefix."""
+        return self._held.keys()
 
     async def begin(self, config: ClusterConfig, kinds: Sequence[Kind]) -> None:
         """Records are judged by this configuration from here on.

@@ -32,14 +32,13 @@ def _check_agent(cluster: Cluster, node: str, mesh: MeshFeature) -> Iterable[str
     for name, member in sorted(mesh.runner.members.items()):
         if member.state.is_own:
             continue
-        total = 0
         for kind in Kind:
             known, copied = member.views.count(kind), _count(cluster, prefix_of(kind, name, cached=True))
-            total += copied
             if known > copied:
                 yield f"{node}: remembers {known} {kind} of {name}, of which there are {copied}"
-        if member.consumer.held > total:
-            yield f"{node}: keeps {member.consumer.held} refused records of {name}, which has {total} records"
+        for kind, key in member.consumer.held:
+            if prefix_of(kind, name, cached=True) + key not in cluster.store.entries:
+                yield f"{node}: keeps the refused record {kind} {key!r} of {name}, which has it no more"
 
 
 def _count(cluster: Cluster, prefix: bytes) -> int:
