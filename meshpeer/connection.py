@@ -11,7 +11,7 @@ from kvstore.clientconfig import ClientConfig, parse_client_config
 from kvstore.errors import Rejected
 from kvstore.options import Options, Tls
 from kvstore.store import Store
-from meshkit.clock import SystemClock
+from meshkit.clock import Clock, SystemClock
 from meshpeer.outside import Dial
 from meshpeer.refusal_cause import find_cause, find_end
 
@@ -27,8 +27,10 @@ class StoreConnector:
         resolve: Resolve | None = None,
         options: Options | None = None,
         dial: Dial = ClientConfig.connect,
+        clock: Clock | None = None,
     ) -> None:
         self._directory, self._resolve, self._options, self._dial = directory, resolve, options, dial
+        self._clock: Clock = clock or SystemClock()
 
     async def __call__(self, content: bytes) -> Store:
         """Raises: Rejected if the file or one of its certificates cannot be used."""
@@ -39,7 +41,7 @@ class StoreConnector:
     async def explain(self, content: bytes) -> str:
         """Why the certificates of both sides prevent a connection; empty if they do not, or the file cannot be used."""
         found = await self._server(content)
-        return await find_cause(*found, SystemClock().wall()) if found is not None else ""
+        return await find_cause(*found, self._clock.wall()) if found is not None else ""
 
     async def certificate_end(self, content: bytes) -> float:
         """When the certificate that the store shows ends, wall seconds; 0 for a store without one, or that does not answer."""

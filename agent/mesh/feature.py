@@ -56,7 +56,7 @@ class MeshFeature(Feature):
         self._core, self._writers, self._describe_widening = core, writers, describe_widening
         self.own_node = OwnNodeFollower(core, self._claim, self._move)
         self._prober = _make_prober(core) if settings.probe_peers else None
-        connector = StoreConnector(settings.clustermesh_config, resolve, dial=core.outside.dial)
+        connector = StoreConnector(settings.clustermesh_config, resolve, dial=core.outside.dial, clock=core.clock)
         self._service_networks = ServiceNetworkFollower(self._claim_service_networks, core.clock)
         self.runner = MeshRunner(
             core.db,

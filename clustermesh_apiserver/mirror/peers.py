@@ -62,7 +62,7 @@ class Mirror:
         self._outside = outside or Outside()
         self._store, self._directory, self._own, self._grace_s = store, directory, own, grace_s
         self._clock = clock or SystemClock()
-        connector = StoreConnector(directory, dial=self._outside.dial)
+        connector = StoreConnector(directory, dial=self._outside.dial, clock=self._clock)
         self._connect, self._connector = connect or connector, None if connect else connector
         self._options = replace(options or capped_by(quota_bytes), everything=True, nodes_first_s=0.0)
         self.session = LeaseSession(store, ttl_s=ttl_s, clock=self._clock, rng=self._outside.rng)
