@@ -13,6 +13,7 @@ from kvstore.memoryserver import MemoryServer, StoreBackup
 from meshapi import installed
 from tests.simulation.clock import ProcessClock
 from tests.simulation.controllers import Controllers
+from tests.simulation.credentials import Credential, write
 from tests.simulation.kube_server import KubeServer
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.machine import Machine
@@ -23,6 +24,8 @@ from tests.simulation.store_link import Access
 SERVICE_PREFIX: Final = "10.10"
 """Followed by the number of the cluster: the first two numbers of its services' addresses."""
 OWN: Final = "own."
+PEERS: Final = "peers"
+MIRROR: Final = "mirror"
 FROM_BACKUP: Final = b"(from a backup)"
 MakeProcess = Callable[[str], Process]
 FindStore = Callable[[str], MemoryServer]
@@ -64,6 +67,7 @@ class Cluster:
         self.controllers = Controllers(self.kube, self.nodes, loop, rng)
         self.apiserver: ApiserverProcess | None = None
         self.peers: set[str] = set()
+        self.credentials: dict[str, Credential] = {}
         self.tampered: set[bytes] = set()
         """Keys of records that were put there by hand, and FROM_BACKUP: for a while peers are told what is not so."""
         self.backup: StoreBackup | None = None
@@ -83,7 +87,7 @@ class Cluster:
         self.kube.apply(CONFIG_MAPS, {"metadata": meta, "data": data})
         cidr = {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [f"{self.service_network}.0.0/16"]}}
         self.kube.apply(SERVICE_CIDRS, cidr)
-        for sub in ("peers", "mirror", "data"):
+        for sub in (PEERS, MIRROR, "data"):
             (self.folder / sub).mkdir(parents=True)
         (self.folder / "own-store.yaml").write_text(f"endpoints: [http://own.{self.name}:2379]\n")
 
@@ -94,16 +98,30 @@ class Cluster:
 
     def set_peer(self, name: str, *, is_peer: bool) -> None:
         """As `connect` and `disconnect` leave the files: the mirror follows the peer, agents read the mirror's copy."""
-        targets = {"mirror": f"peer.{name}", "peers": f"own.{self.name}"}
-        for sub, host in targets.items():
-            path = self.folder / sub / name
-            if is_peer:
-                path.write_text(f"endpoints: [http://{host}:2379]\n")
-            else:
-                path.unlink(missing_ok=True)
+        mirror, agents = self.folder / MIRROR / name, self.folder / PEERS / name
+        if is_peer:
+            files = write(mirror.parent, self.name, name, self.credential(name))
+            mirror.write_text(f"endpoints: [https://peer.{name}:2379]\n{files}")
+            agents.write_text(f"endpoints: [http://own.{self.name}:2379]\n")
+        else:
+            mirror.unlink(missing_ok=True)
+            agents.unlink(missing_ok=True)
         (self.peers.add if is_peer else self.peers.discard)(name)
+        self._touch(MIRROR, PEERS)
+
+    def credential(self, peer: str) -> Credential:
+        return self.credentials.get(peer, Credential.GOOD)
+
+    def set_credential(self, peer: str, credential: Credential) -> None:
+        """From now on these files are shown to the peer by whoever connects anew; connections that stand go on."""
+        self.credentials[peer] = credential
+        if peer in self.peers:
+            write(self.folder / MIRROR, self.name, peer, credential)
+            self._touch(MIRROR)
+
+    def _touch(self, *directories: str) -> None:
         for process in self.processes():
-            for sub in targets:
+            for sub in directories:
                 process.touched(self.folder / sub)
 
     def processes(self) -> list[Process]:

@@ -15,7 +15,8 @@ from kvstore.clientconfig import ClientConfig
 from kvstore.memoryserver import MemoryServer
 from kvstore.options import Options
 from meshpeer.outside import Outside
-from tests.simulation.clock import ProcessClock, SimulatedBlocking
+from tests.simulation.clock import EPOCH_S, ProcessClock, SimulatedBlocking
+from tests.simulation.credentials import refusal
 from tests.simulation.kube_server import KubeLink, KubeServer
 from tests.simulation.loop import PROCESS, SimulatedLoop
 from tests.simulation.machine import Writes
@@ -90,8 +91,13 @@ class Process:
             del options, resolve
             host = config.endpoints[0].host
             server, access = find_store(host)
+            owner = host.partition(".")[2]
             link = StoreLink(
-                server, self._wire.delays(self.name, host), grant_for(access, host.partition(".")[2]), self.writes
+                server,
+                self._wire.delays(self.name, host),
+                grant_for(access, owner),
+                self.writes,
+                lambda: refusal(config, owner, self.name.partition("-")[0], EPOCH_S + self._loop.time()),
             )
             self._connect(host, link)
             return LinkedStore(link, Options(rng=self.rng))

@@ -22,6 +22,8 @@ starve NODE MAP N              every write after N more fails until faults end
 room NODE MAP N                only N entries more fit until faults end
 connect / disconnect A B       A follows B, or no more
 readdress CLUSTER NODE IP      the node has another address
+credential A B NAME            what A's files for B's store hold: good, renewed, expired, stranger (signed by nobody known) or
+                               misplaced (the authority in them is not B's)
 wait SECONDS
 """
 
@@ -46,6 +48,7 @@ from kube.resource import (
     Resource,
 )
 from tests.simulation.cluster import FROM_BACKUP, Cluster
+from tests.simulation.credentials import Credential
 from tests.simulation.world import World
 
 BUMP: Final = 1_000_000_000
@@ -149,6 +152,10 @@ def _readdress(world: World, cluster: str, node: str, ip: str) -> None:
     where = world.clusters[cluster]
     if node in where.nodes:
         where.controllers.readdress(node, ip)
+
+
+def _credential(world: World, a: str, b: str, name: str) -> None:
+    world.clusters[a].set_credential(b, Credential(name))
 
 
 def _record(world: World, cluster: str, key: str, value: str) -> None:
@@ -339,6 +346,7 @@ VERBS: Final[dict[str, tuple[int, Callable[..., Any]]]] = {
     "pod": (3, _pod),
     "nopod": (2, _nopod),
     "readdress": (3, _readdress),
+    "credential": (3, _credential),
     "record": (3, _record),
     "norecord": (2, _norecord),
     "flood": (3, _flood),

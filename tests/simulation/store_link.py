@@ -45,11 +45,20 @@ def grant_for(access: Access, cluster: str) -> Grant | None:
 class StoreLink:
     """What a `MemoryStore` takes for its server: the server itself, as far as this wire lets it through.
 
-    `grant` is what the facade lets its client read, None for who talks to etcd itself.
+    `grant` is what the facade lets its client read, None for who talks to etcd itself. `shake_hands` says why no new connection
+    comes about; connections that stand go on.
     """
 
-    def __init__(self, server: MemoryServer, delay: Callable[[], float], grant: Grant | None, writes: Writes) -> None:
+    def __init__(
+        self,
+        server: MemoryServer,
+        delay: Callable[[], float],
+        grant: Grant | None,
+        writes: Writes,
+        shake_hands: Callable[[], str] = str,
+    ) -> None:
         self._server, self.delay, self._grant, self._writes = server, delay, grant, writes
+        self._shake_hands, self._standing = shake_hands, -1
         self._is_link_up, self._cuts = True, 0
         self.lose_answers = 0
         self._wakers: dict[asyncio.Event, None] = {}
@@ -68,6 +77,11 @@ class StoreLink:
     def enter(self, key: bytes = b"", *, is_write: bool = False) -> None:
         if not self._is_link_up:
             raise Unavailable("no route to the store")
+        if self._standing != self.connections:
+            if reason := self._shake_hands():
+                self.note(f"handshake with a store: {reason}")
+                raise Unavailable(reason)
+            self._standing = self.connections
         if self._grant is not None and is_write:
             raise Denied(DENIED)
         if is_write and not self._writes.take():

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from kvstore.memoryserver import MemoryServer
 from tests.simulation.cluster import Cluster, Node
+from tests.simulation.credentials import Credential
 from tests.simulation.loop import PROCESS, SimulatedLoop
 from tests.simulation.process import Process
 from tests.simulation.wire import Wire
@@ -145,6 +146,8 @@ class World:
             cluster.kube.is_up, cluster.kube.lag_s = True, {}
             if not cluster.store.is_up:
                 cluster.store.start()
+            for other in cluster.credentials:
+                cluster.set_credential(other, Credential.GOOD)
             for other in self.clusters:
                 if other != cluster.name and other not in cluster.peers:
                     cluster.set_peer(other, is_peer=True)

@@ -189,3 +189,15 @@ def lose_peer(plan: Plan) -> Iterator[Step]:
     yield step("wait", "6")
     yield step("wait", "7")
     plan.after(plan.rng.randrange(1, 4), step("hear", a, b))
+
+
+def change_credential(plan: Plan) -> Iterator[Step]:
+    """The files for a peer's store are renewed, or are of no use for a while; the connection may break meanwhile."""
+    a, b = plan.pair()
+    name = plan.rng.choice(("renewed", "expired", "stranger", "misplaced"))
+    yield step("credential", a, b, name)
+    if plan.rng.random() < 0.7:
+        yield step("store", b, "cut")
+    if plan.rng.random() < 0.3:
+        yield step("crash", f"{a}-apiserver")
+    plan.after(plan.rng.randrange(1, 6), step("credential", a, b, "good"))

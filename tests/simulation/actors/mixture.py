@@ -84,6 +84,7 @@ FATE: Final[dict[Actor, int]] = {
     fate.starve_map: 1,
     fate.miss_deletions: 2,
     fate.lose_peer: 1,
+    fate.change_credential: 2,
     fate.replace_store: 1,
     fate.restart_after_end: 1,
 }
