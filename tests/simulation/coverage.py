@@ -79,7 +79,7 @@ EXPECTED: Final = frozenset(
     peer connecting; peer disconnected; peer ready; peer withdrawn; policy entry; record mirrored endpointslices
     record mirrored identities; record mirrored ip; record mirrored nodes; record mirrored services
     record public endpointslices; record public identities; record public ip; record public nodes
-    record public services; service with backends; service without backends; step break; step connect; step crash
+    record public services; service with backends; service without backends; step break; step connect; step crash; step credential
     step cut; step deaf; step del clusterwide; step del namespace; step del networkpolicy; step del node
     step del policy; step del service; step del slice; step del tiered; step die; step disconnect; step ebb; step flood
     step forget
