@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A node gets another address while it carries connections: its agent, its programs and the peers follow."""
+"""A node gets another address, or another Node object, while it carries connections: agents, programs and peers follow."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 import pytest
@@ -51,6 +51,44 @@ def test_a_node_gets_another_address_and_its_connections_go_on(whole: Mesh) -> N
             with requests(whole, cluster, pod=name if cluster == "koornacht" else "") as loop:
                 assert set(loop.more(60)) == BOTH
         assert [line for line in lines() if line.startswith("lost")] == []
+
+
+def test_a_node_object_that_is_deleted_and_made_again_costs_no_connection(whole: Mesh) -> None:
+    """`kubectl delete node`, and its kubelet registers again: its pods run on, as clients and as servers of both clusters."""
+    with patient_servers(whole), ExitStack() as stack:
+        (server, *_) = whole.pods("koornacht", "name=patient")
+        node = server["spec"]["nodeName"]
+        talks = [
+            stack.enter_context(in_pod(whole, Place(cluster, whole.pod(cluster, "x-wing")[0]), TALK))
+            for cluster in CLUSTERS
+        ]
+
+        def more_rounds(count: int) -> None:
+            before = [lines().count("round") for lines in talks]
+            wait_until(
+                "connections of both clusters talk",
+                lambda: all(lines().count("round") >= n + count for lines, n in zip(talks, before, strict=True)),
+            )
+
+        more_rounds(1)
+        assert [lines()[0].split() for lines in talks] == [sorted(CLUSTERS)] * 2
+        found = whole.get("koornacht", "node", node)
+        former = found["metadata"]["uid"]
+        found["metadata"] = {key: found["metadata"][key] for key in ("name", "labels")}
+        whole.kubectl("koornacht", "delete", "node", node)
+        try:
+            more_rounds(25)
+        finally:
+            whole.kubectl("koornacht", "create", "-f", "-", input=json.dumps(found))
+            status = json.dumps({"status": found["status"]})
+            whole.kubectl("koornacht", "patch", "node", node, "--subresource=status", "--type=merge", "-p", status)
+        more_rounds(25)
+        assert whole.get("koornacht", "node", node)["metadata"]["uid"] != former
+        assert whole.get("koornacht", "pod", server["metadata"]["name"])["metadata"]["uid"] == server["metadata"]["uid"]
+        for cluster in CLUSTERS:
+            with requests(whole, cluster) as loop:
+                assert set(loop.more(40)) == BOTH
+        assert [line for lines in talks for line in lines() if line.startswith("lost")] == []
 
 
 @contextmanager

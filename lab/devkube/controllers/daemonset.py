@@ -47,7 +47,8 @@ class DaemonSets:
         by_node: dict[str, list[Obj]] = {}
         for pod in pods:
             by_node.setdefault(pod["spec"].get("nodeName", ""), []).append(pod)
-        for node in sorted(set(by_node) | wanted):
+        # pods of a node without an object are the pod garbage collector's
+        for node in sorted(wanted | set(by_node) & {"", *map(name_of, nodes)}):
             here = by_node.get(node, [])
             if node in wanted and not here:
                 self._create(found, template, node)

@@ -8,16 +8,17 @@ from collections.abc import Callable
 import pytest
 
 from lab.devkube.api.cluster import Cluster
-from lab.devkube.api.objects import Obj, name_of
+from lab.devkube.api.objects import Obj, name_of, uid_of
 from lab.devkube.controllers.balancer import LoadBalancers
 from lab.devkube.controllers.daemonset import DaemonSets
 from lab.devkube.controllers.deployment import Deployments
 from lab.devkube.controllers.endpoints import Endpoints
 from lab.devkube.controllers.nodes import register_node
-from lab.devkube.controllers.podgc import PodGarbageCollector
+from lab.devkube.controllers.podgc import QUARANTINE_S, PodGarbageCollector
 from lab.devkube.controllers.replicaset import ReplicaSets
 from lab.devkube.controllers.scheduler import Scheduler
-from lab.topology import KOORNACHT
+from lab.topology import KOORNACHT, node_named
+from meshkit.clock import ManualClock
 
 Settle = Callable[[], None]
 
@@ -225,14 +226,29 @@ def test_more_than_a_hundred_pods_are_spread_over_slices_and_shrink_again(cluste
     assert sizes() == [3]
 
 
-def test_a_pod_of_a_node_that_is_gone_is_removed_and_replaced(cluster: Cluster, settle: Settle) -> None:
+def test_a_pod_of_a_node_that_stays_gone_is_removed_and_replaced(cluster: Cluster, settle: Settle) -> None:
+    """And one whose node is registered again in time stays, a daemon set's too."""
+    clock = ManualClock()
+    cluster.wall = clock.wall
     deploy(cluster, replicas=2)
+    spec = {"selector": {"matchLabels": {"name": "agent"}}, "template": template("agent")}
+    cluster.create("daemonsets", {"metadata": {"name": "agent"}, "spec": spec}, "apps")
     settle()
+    before = sorted(uid_of(pod) for pod in cluster.list("pods"))
     lost = cluster.list("pods")[0]["spec"]["nodeName"]
     cluster.remove("nodes", lost)
     settle()
+    clock.advance(QUARANTINE_S - 1)
+    settle()
+    register_node(cluster, node_named(lost))
+    settle()
+    assert sorted(uid_of(pod) for pod in cluster.list("pods")) == before
+    cluster.remove("nodes", lost)
+    settle()
+    clock.advance(QUARANTINE_S)
+    settle()
     pods = cluster.list("pods")
-    assert len(pods) == 2
+    assert sorted(pod["metadata"]["labels"]["name"] for pod in pods) == ["agent", "web", "web"]
     assert lost not in {pod["spec"]["nodeName"] for pod in pods}
     assert not [pod for pod in pods if "deletionTimestamp" in pod["metadata"]]
 
