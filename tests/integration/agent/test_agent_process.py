@@ -73,6 +73,28 @@ async def test_the_agent_follows_services_peers_and_policies(tmp_path: Path) -> 
         assert "10.2.0.5/32" not in (await agent.verb("bpf", "ipcache", "list"))[1]
 
 
+@pytest.mark.parametrize("ahead_s", [-600.0, 600.0])
+async def test_a_clock_that_is_wrong_by_ten_minutes_changes_nothing(tmp_path: Path, ahead_s: float) -> None:
+    """Neither what is known of clusters nor what is said of their age is judged by another machine's clock."""
+    async with world(tmp_path) as mesh:
+        agent = mesh.agent
+        await agent.stop()
+        agent.clock_ahead_s = ahead_s
+        await agent.start()
+        await mesh.service(**{"service.cilium.io/global": "true"})
+        await mesh.backends("10.1.0.5")
+        await mesh.connect()
+        await mesh.used("10.1.0.5:8080", "10.2.0.5:9090")
+        (peer,) = await agent.until("/v1/clusters", lambda peers: [p["name"] for p in peers if p["ready"]] == ["south"])
+        assert 0 <= peer["age"] < 60
+        assert peer["records-rejected"] == {}
+        status = await agent.get("/v1/status")
+        assert abs(status["now"] - time.time() - ahead_s) < 60
+        assert [text for text in status["problems"] if "no interface found" not in text] == []  # there is no kernel
+        code, text = await agent.verb("status")
+        assert (code, "1/1 remote clusters ready" in text) == (0, True), text
+
+
 async def test_a_policy_that_does_not_parse_is_refused_on_the_object_and_affects_nothing_else(tmp_path: Path) -> None:
     async with world(tmp_path) as mesh:
         good = {

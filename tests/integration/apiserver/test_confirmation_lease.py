@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from agent.bootstrap import Facts
 from agent.confirmation.feature import ConfirmationFeature
 from agent.confirmation.lease import ConfirmationLease
@@ -55,12 +57,26 @@ def words(tables: Tables) -> list[dict[str, str]]:
     return [dict(row.pods) for row in tables.confirmations.rows()]
 
 
-async def test_what_an_agent_confirms_is_heard_by_the_apiserver_and_kept_for_the_next_agent(tmp_path: Path) -> None:
+class Ahead(SystemClock):
+    """A machine's wall clock that is so many seconds ahead."""
+
+    def __init__(self, ahead_s: float) -> None:
+        self._ahead_s = ahead_s
+
+    def wall(self) -> float:
+        return super().wall() + self._ahead_s
+
+
+@pytest.mark.parametrize("ahead_s", [-600.0, 600.0])
+async def test_what_an_agent_confirms_is_heard_by_the_apiserver_and_kept_for_the_next_agent(
+    tmp_path: Path, ahead_s: float
+) -> None:
+    """Whatever the clocks of their machines say."""
     async with serve_kubernetes(tmp_path) as (_, client), heard(client) as tables:
         await in_thread(client.create, NODES, {"metadata": {"name": NODE}})
         facts = Facts(NORTH, ClusterId(1), 255, NODE, "172.18.0.2", ("10.1.0.0/24",))
         settings = AgentSettings(local_etcd="none", node_name=NODE)
-        core = await open_core(settings, facts, client, MemoryHost(), SystemClock())
+        core = await open_core(settings, facts, client, MemoryHost(), Ahead(ahead_s))
         enforced = Wake()
         feature = ConfirmationFeature(core, lambda _: True, enforced)
 
