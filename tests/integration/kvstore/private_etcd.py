@@ -27,16 +27,21 @@ QUICK = Options(backoff_minimum_s=0.02, backoff_maximum_s=0.2, call_timeout_s=3.
 needs_etcd = pytest.mark.skipif(shutil.which("etcd") is None, reason="needs the etcd binary (Debian: etcd-server)")
 
 
+def _issued_s() -> float:
+    """An hour ago: programs whose clock is somewhat behind accept what was issued then."""
+    return time.time() - 3600
+
+
 @dataclass
 class Pki:
     """The authorities of cluster north (ours) and south (a peer), and what north's etcd needs."""
 
-    north: Authority = field(default_factory=lambda: Authority.create("mesh CA", time.time(), 30))
-    south: Authority = field(default_factory=lambda: Authority.create("mesh CA", time.time(), 30))
+    north: Authority = field(default_factory=lambda: Authority.create("mesh CA", _issued_s(), 30))
+    south: Authority = field(default_factory=lambda: Authority.create("mesh CA", _issued_s(), 30))
 
     def __post_init__(self) -> None:
-        self.server = self.north.issue(profile.server("north", "kube-system"), time.time())
-        self.admin = self.north.issue(profile.admin("north"), time.time())
+        self.server = self.north.issue(profile.server("north", "kube-system"), _issued_s())
+        self.admin = self.north.issue(profile.admin("north"), _issued_s())
         self.etcd = EtcdCertificates(
             self.north.certificate_pem,
             self.server.cert_pem,
@@ -47,7 +52,7 @@ class Pki:
 
     def client(self, common_name: str, authority: Authority | None = None) -> Issued:
         """A client certificate with this name."""
-        return (authority or self.north).issue(profile.Profile(common_name), time.time())
+        return (authority or self.north).issue(profile.Profile(common_name), _issued_s())
 
     def tls(self, common_name: str, authority: Authority | None = None) -> Tls:
         """A client that trusts north's server and shows a certificate with this name."""
