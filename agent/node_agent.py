@@ -60,9 +60,9 @@ def make_features(core: Core) -> tuple[Feature, ...]:
     loadbalancer = LoadBalancerFeature(core)
     ports = make_ports(core)
     policy = make_policy(core, identity, ipcache, ports)
-    observe = ObserveFeature(core, policy.compiler.rule_origin, policy.compiler.staged)
-    proxy = ProxyFeature(core, ports, policy.enforced.set, observe.note_requests)
     fqdn = make_names(core, policy)
+    observe = ObserveFeature(core, policy.compiler.rule_origin, policy.compiler.staged, fqdn)
+    proxy = ProxyFeature(core, ports, policy.enforced.set, observe.note_requests)
     dns = DnsFeature(core, ports, fqdn, policy.enforced.set, observe.note_questions)
     policy.proxy_failures = lambda: {**proxy.failures, **dns.failures}
     confirmation = ConfirmationFeature(core, policy.target.enforces, policy.enforced)

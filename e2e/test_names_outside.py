@@ -87,3 +87,20 @@ def test_a_name_server_of_the_world_is_asked_for_the_names_of_a_list(mesh: Mesh,
     with in_force(mesh, {CLUSTER: [policy]}):
         one = {"google.com": RESOLVED, "github.com": REFUSED}
         mesh.wait_until("one name may be asked for", lambda: resolved(mesh, surfer) == one)
+
+
+def reached(mesh: Mesh, source: Place, name: str) -> bool:
+    """Whether the pod has an answer of the site with this name."""
+    words = ("curl", "-s", "-o", "/dev/null", "--max-time", "2", f"http://{name}:{NODE_PORT}/")
+    return mesh.kubectl(source.cluster, "exec", source.pod, "--", *words, check=False).returncode == 0
+
+
+def test_a_name_is_reached_that_a_rule_names_and_another_is_only_found(mesh: Mesh, surfer: Place) -> None:
+    rules = (to_resolver('{matchPattern: "*"}'), "{toFQDNs: [{matchName: google.com}]}")
+    policy = cilium_policy("to-google", "surfer", f"egress: [{', '.join(rules)}]")
+    assert reached(mesh, surfer, "github.com")
+    with in_force(mesh, {CLUSTER: [policy]}):
+        mesh.wait_until("the other site is closed", lambda: not reached(mesh, surfer, "github.com"))
+        assert reached(mesh, surfer, "google.com"), "at the first try: it is allowed before the answer is released"
+        assert resolved(mesh, surfer) == {"google.com": RESOLVED, "github.com": RESOLVED}
+        assert not reached(mesh, surfer, "github.com")

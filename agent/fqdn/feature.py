@@ -104,6 +104,11 @@ class FqdnFeature(Feature):
         self._touch(a for a in touched if a in self._selected.labels() or self.cache.has_names(a))
         return self._selected.take()
 
+    @property
+    def revision(self) -> int:
+        """Another number whenever `names_for` may say something else."""
+        return self.cache.revision
+
     def names_for(self, endpoint: str, address: str) -> list[str]:
         """The names by which this pod knows the address, sorted, without the dot at the end."""
         return self.cache.names_for(endpoint, address)
@@ -185,10 +190,11 @@ class FqdnFeature(Feature):
         while True:
             rung = await self._changed.wait(rung)
             began_s = clock.monotonic()
-            await self._save()
+            await self.save()
             await clock.sleep(max(SAVE_S, _SAVE_SHARE * (clock.monotonic() - began_s)))
 
-    async def _save(self) -> None:
+    async def save(self) -> None:
+        """What pods were told is on disk, or health says why not."""
         data = encode_answers(self.cache.answers())
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -45,7 +45,7 @@ class NameCache:
     """Answers by pod, name and address. Every change returns the addresses of which the names may be others now.
 
     `is_selected` says whether a policy means the name: answers about others are given up first. `given_up` counts answers
-    that a limit ended before their time.
+    that a limit ended before their time, `revision` changes whenever `names_for` may say something else.
     """
 
     def __init__(self, is_selected: Callable[[str], bool]) -> None:
@@ -53,7 +53,7 @@ class NameCache:
         self._answers: dict[str, dict[str, dict[str, float]]] = {}
         self._of_pod: Counter[str] = Counter()
         self._users: dict[str, Counter[str]] = {}  # of each address: how many pods know it by each name
-        self.size = self.given_up = 0
+        self.size = self.given_up = self.revision = 0
 
     def names_of(self, address: str) -> Iterable[str]:
         """The names that pods know the address by."""
@@ -138,6 +138,7 @@ class NameCache:
         if before is not None:
             return set()
         self.size += 1
+        self.revision += 1
         self._of_pod[endpoint] += 1
         users = self._users.setdefault(address, Counter())
         users[name] += 1
@@ -152,6 +153,7 @@ class NameCache:
         if not names:
             del self._answers[endpoint]
         self.size -= 1
+        self.revision += 1
         self._of_pod[endpoint] -= 1
         if not self._of_pod[endpoint]:
             del self._of_pod[endpoint]

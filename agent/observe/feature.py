@@ -24,7 +24,7 @@ from agent.observe.questions import QuestionFlows
 from agent.observe.requests import RequestFlows, with_requests
 from agent.observe.routes import add_flow_routes
 from agent.observe.serving import peers_of, serve_flows
-from agent.observe.sides import Directory, Rules, Sides
+from agent.observe.sides import Directory, KnownNames, Rules, Sides
 from agent.observe.staged import StagedJudge, StagedVerdicts
 from agent.observe.status_routes import add_status_routes
 from flows.live import LiveFlows
@@ -44,15 +44,20 @@ AGENT_EVENTS_S: Final = 0.5
 
 
 class ObserveFeature(Feature):
-    """`rule_origin` tells which policy rule a map value names, `staged` what staged policies would decide."""
+    """`rule_origin` tells which policy rule a map value names, `staged` what staged policies would decide.
+
+    `names` are those that flows show of addresses outside.
+    """
 
     name = "observe"
 
-    def __init__(self, core: Core, rule_origin: Rules, staged: StagedJudge | None = None) -> None:
+    def __init__(
+        self, core: Core, rule_origin: Rules, staged: StagedJudge | None = None, names: KnownNames | None = None
+    ) -> None:
         self._core = core
         self._half_open = HalfOpen(core.maps.conntrack_opening.info().max_entries)
         node_name = qualified_name(core.db.own, core.db.node_name)
-        directory = Directory(core.db, rule_origin)
+        directory = Directory(core.db, rule_origin, names)
         uuid = uuid_prefix(os.urandom(10))
         self._maker = FlowMaker(directory, core.host.wall_ns, node_name, uuid, StagedVerdicts(core.db, staged).of)
         self._requests, self._questions = RequestFlows(directory), QuestionFlows(directory)

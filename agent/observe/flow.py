@@ -123,6 +123,8 @@ class FlowMaker:
         flow.IP.source, flow.IP.destination, flow.IP.ipVersion = sides.source.ip, sides.destination.ip, sides.version
         flow.source.MergeFromString(sides.source.endpoint)
         flow.destination.MergeFromString(sides.destination.endpoint)
+        flow.source_names.extend(sides.source_names)
+        flow.destination_names.extend(sides.destination_names)
         return flow
 
 

@@ -6,6 +6,7 @@ Names are not changed later: a flow shows what was known of an address when it w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
 from agent.datapath.flow_layout import DatapathEvent, EventType, TraceReason, event_sides
@@ -24,6 +25,19 @@ class Rules(Protocol):
     """The policy rule with a number that is in the maps; None if it is not known."""
 
     def __call__(self, number: int, /) -> RuleOrigin | None: ...
+
+
+class KnownNames(Protocol):
+    """What pods of this node were told of DNS names."""
+
+    def names_for(self, endpoint: str, address: str) -> list[str]:
+        """The names by which the pod with the one address knows the other, sorted."""
+        ...
+
+    @property
+    def revision(self) -> int:
+        """Another number whenever they may be others."""
+        ...
 
 
 class Side(NamedTuple):
@@ -50,10 +64,28 @@ class Sides:
     `source_xlated`: the service address that an answer's source was made.
     """
 
-    __slots__ = ("destination", "destination_service", "policy", "source", "source_service", "source_xlated", "version")
+    __slots__ = (
+        "destination",
+        "destination_names",
+        "destination_service",
+        "policy",
+        "source",
+        "source_names",
+        "source_service",
+        "source_xlated",
+        "version",
+    )
 
-    def __init__(self, source: Side, destination: Side, services: Services, policy: bytes) -> None:
+    def __init__(
+        self,
+        source: Side,
+        destination: Side,
+        services: Services,
+        policy: bytes,
+        names: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    ) -> None:
         self.source, self.destination, self.policy = source, destination, policy
+        self.source_names, self.destination_names = names
         self.source_service, self.destination_service, self.source_xlated = services
         self.version = pb.IPv6 if ":" in source.ip else pb.IPv4
 
@@ -61,8 +93,8 @@ class Sides:
 class Directory:
     """Sides by what a record of the kernel says of them, looked up once until a table changes."""
 
-    def __init__(self, db: AgentDB, rule_origin: Rules) -> None:
-        self._db, self._rule_origin = db, rule_origin
+    def __init__(self, db: AgentDB, rule_origin: Rules, names: KnownNames | None = None) -> None:
+        self._db, self._rule_origin, self._names = db, rule_origin, names
         self._ends: dict[tuple[str, int], Side] = {}
         self._sides: dict[bytes, Sides] = {}
         self._seen: tuple[int, ...] = ()
@@ -71,7 +103,8 @@ class Directory:
         """Forget what was looked up if a table that it came from changed since; called before a batch of events."""
         db = self._db
         tables = (db.prefixes, db.identities, db.frontends, db.endpoints, db.policies)
-        seen = tuple(table.changed.count for table in tables)
+        of_names = self._names.revision if self._names is not None else 0
+        seen = (of_names, *(table.changed.count for table in tables))
         if seen != self._seen or len(self._sides) > _REMEMBERED:
             self._seen = seen
             self._ends.clear()
@@ -87,13 +120,22 @@ class Directory:
 
     def between(self, source: str, destination: str) -> Sides:
         """The sides of a record that names nothing but addresses."""
-        return Sides(self._end(source, 0), self._end(destination, 0), Services(), b"")
+        return Sides(
+            self._end(source, 0), self._end(destination, 0), Services(), b"", self._names_between(source, destination)
+        )
+
+    def _names_between(self, source: str, destination: str) -> tuple[list[str], list[str]]:
+        """The names by which each end is known to the other."""
+        if self._names is None:
+            return [], []
+        return self._names.names_for(destination, source), self._names.names_for(source, destination)
 
     def _look_up(self, event: DatapathEvent) -> Sides:
         source = self._end(event.source, event.source_identity)
         destination = self._end(event.destination, event.destination_identity)
         policy = self._policy(event.rule_id) if event.rule_id else b""
-        return Sides(source, destination, self._services(event), policy)
+        names = self._names_between(event.source, event.destination)
+        return Sides(source, destination, self._services(event), policy, names)
 
     def _end(self, ip: str, identity: int) -> Side:
         found = self._ends.get((ip, identity))

@@ -24,6 +24,7 @@ from agent.identity.feature import IdentityFeature
 from agent.ipcache.feature import IpcacheFeature
 from agent.machine import MemoryHost
 from agent.node_agent import NodeAgent, make_names, make_policy
+from agent.observe.sides import Directory
 from agent.settings import AgentSettings
 from agent.tables import ClaimOrigin, Endpoint, Frontend, FrontendKey, Identity, Prefix
 from meshkit.clock import ManualClock, settle
@@ -161,6 +162,18 @@ async def test_an_address_has_the_labels_of_names_and_of_its_range(host: KeptHos
         ]
 
 
+async def test_a_flow_has_the_name_that_its_pod_knows_the_address_by(host: KeptHost) -> None:
+    async with running(host) as node:
+        directory = Directory(node.core.db, lambda _number: None, node.names)
+        directory.refresh()
+        assert list(directory.between(POD, ELSE).destination_names) == []
+        await node.learn("else.example.", ELSE)
+        directory.refresh()
+        assert list(directory.between(POD, ELSE).destination_names) == ["else.example"], "allowed or not"
+        assert list(directory.between(ELSE, POD).source_names) == ["else.example"]
+        assert list(directory.between("10.1.0.9", ELSE).destination_names) == []
+
+
 async def test_an_address_is_let_go_when_its_ttl_and_its_connections_end(host: KeptHost) -> None:
     async with running(host) as node:
         await node.learn("shop.example.", SHOP, ttl_s=60)
@@ -208,7 +221,7 @@ async def test_a_policy_that_is_removed_and_made_again_means_what_is_still_known
 async def test_a_restarted_agent_has_names_and_numbers_before_it_writes(host: KeptHost) -> None:
     async with running(host) as node:
         await node.learn("shop.example.", SHOP, "192.0.2.8", ttl_s=600)
-        await node.run(5)
+        await node.names.save()
         before = sorted(map(str, host.maps.ipcache.items()))
     seen: list[bool] = []
     async with running(host) as node:
@@ -226,7 +239,9 @@ async def test_a_restarted_agent_has_names_and_numbers_before_it_writes(host: Ke
 async def test_a_lost_file_of_names_closes_what_they_allowed_and_is_said(host: KeptHost) -> None:
     async with running(host) as node:
         await node.learn("shop.example.", SHOP, ttl_s=600)
-        await node.run(5)
+        assert node.allows(SHOP)
+    host.directory = host.directory / "damaged"
+    (host.directory / "fqdn").mkdir(parents=True)
     (host.directory / "fqdn" / "names.json").write_bytes(b'[1,[["10.1.0.5"')
     async with running(host) as node:
         await node.run(5)
