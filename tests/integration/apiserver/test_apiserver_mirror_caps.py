@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from clustermesh_apiserver.mirror.peers import Mirror, capped_by
 from kvstore.etcd import EtcdStore
+from meshapi.peer import RemoteCluster
 from meshmodel import keys
 from meshmodel.cluster_config import ClusterConfig
 from meshmodel.keys import Kind
@@ -117,17 +118,21 @@ async def test_a_peer_that_changes_too_fast_is_slowed_and_named_and_the_others_a
         amber = process.connect()
         peers = {"green": green, "amber": amber}
         async with mirrored(own, peers, files, SessionOptions(caps=caps)) as mirror:
+
+            def seen(peer: str) -> RemoteCluster:
+                return next(row for row in mirror.statuses() if row.name == peer)
+
             flooded = record_keys.ip_key("green", "10.7.0.1")
             for number in range(500):
                 await green.put(flooded, b"%04d" % number * 500)
-            await until(lambda: bool(mirror.statuses()[0].warnings), why=mirror.statuses)
-            assert mirror.statuses()[0].warnings == [f"publishes faster than is taken: ip, followed at {rate}"]
+            await until(lambda: bool(seen("green").warnings), why=mirror.statuses)
+            assert seen("green").warnings == [f"publishes faster than is taken: ip, followed at {rate}"]
             await amber.put(record_keys.ip_key("amber", "10.8.0.1"), b"{amber}")
-            await until(lambda: mirror.statuses()[1].num_endpoints == 1, why=mirror.statuses)
-            await until(lambda: mirror.statuses()[1].ready, why=mirror.statuses)
+            await until(lambda: seen("amber").num_endpoints == 1, why=mirror.statuses)
+            await until(lambda: seen("amber").ready, why=mirror.statuses)
             await own.put(b"cilium/state/nodes/v1/blue/ours", b"{ours}")
             slowed = await own.get(keys.prefix_of(Kind.IPS, "green", cached=True) + b"10.7.0.1")
             assert slowed is not None
             assert int(slowed.value[:4]) < 499
-            assert mirror.statuses()[1].warnings == []
+            assert seen("amber").warnings == []
         await amber.close()
