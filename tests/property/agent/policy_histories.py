@@ -14,6 +14,8 @@ from typing import Any
 from kubernetes_histories import NAMESPACE_LABELS, kubernetes_spec
 from tiered_histories import tiered_spec
 
+from agent.fqdn.own_addresses import OwnAddresses
+from agent.fqdn.selected_names import SelectedNames
 from agent.identity.writer import IdentityWriter
 from agent.policy.compiler import PolicyCompiler
 from agent.policy.nodes import NodeFollower, NodeVerbs
@@ -36,12 +38,15 @@ from meshmodel.identity import is_of_nodes, is_reserved
 from meshmodel.labels import pod_labels
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshpolicy import PolicyContext, PolicyRef
+from meshpolicy.peer import FqdnSelector
 
 Step = tuple[Any, ...]
 NORTH, SOUTH = ClusterName("north"), ClusterName("south")
 APPS, NAMESPACES = ("a", "b", "c"), ("one", "two")
 CIDRS = ("10.0.0.0/8", "10.1.0.0/16", "192.0.2.0/24", "0.0.0.0/0", "::/0", "fd00::/8")
 SERVICES = ("s1", "s2")
+HOSTS, PATTERNS = ("a.example.", "b.example.", "c.d.example."), ("a.example", "*.example", "**.example", "*")
+TOLD = ("192.0.2.7", "10.1.2.3", "198.51.100.1", "10.9.0.1")
 BACKENDS = ("10.9.0.1", "10.9.0.2", "10.9.0.3", "10.9.0.9", "192.0.2.7")
 GROUPS = ("g1", "g2", "g3")
 _ALL: dict[str, Any] = {"endpointSelector": {}}
@@ -84,6 +89,8 @@ def _steps(pick: random.Random, length: int) -> Iterator[Step]:
                 "node",
                 "node",
                 "nonode",
+                "told",
+                "told",
             ]
         )
         name = (pick.choice(NAMESPACES), pick.choice("pqr"))
@@ -121,6 +128,8 @@ def _steps(pick: random.Random, length: int) -> Iterator[Step]:
 
 
 def _service_step(pick: random.Random, kind: str) -> Step:
+    if kind == "told":
+        return kind, pick.choice(HOSTS), tuple(pick.sample(TOLD, pick.randint(0, 3)))
     name = (pick.choice(SERVICES), pick.choice(NAMESPACES))
     if kind == "service":
         return kind, *name, pick.choice(APPS), pick.random() < 0.5
@@ -157,9 +166,9 @@ def _selector(pick: random.Random) -> dict[str, Any]:
 def _rule(pick: random.Random, section: str) -> dict[str, Any]:
     word = "from" if section.startswith("in") else "to"
     rule: dict[str, Any] = {}
-    match pick.randrange(8 if word == "to" else 6):
-        case 6 | 7:
-            rule["toServices"] = [_service(pick) for _ in range(pick.randint(1, 2))]
+    match pick.randrange(9 if section == "egress" else 8 if word == "to" else 6):
+        case 6 | 7 | 8 as kind:
+            rule.update(_services_or_names(pick, is_names=kind == 8))
         case 0 | 1:
             rule[f"{word}Endpoints"] = [_selector(pick) for _ in range(pick.randint(0, 2))]
         case 2:
@@ -186,6 +195,12 @@ def _rule(pick: random.Random, section: str) -> dict[str, Any]:
         case _:
             pass
     return rule
+
+
+def _services_or_names(pick: random.Random, *, is_names: bool) -> dict[str, Any]:
+    if is_names:
+        return {"toFQDNs": [{"matchPattern": pattern} for pattern in pick.sample(PATTERNS, pick.randint(0, 2))]}
+    return {"toServices": [_service(pick) for _ in range(pick.randint(1, 2))]}
 
 
 def _node_selector(pick: random.Random) -> dict[str, Any]:
@@ -215,6 +230,10 @@ class World:
             identities.set_identity, identities.delete_identity, self._set_nodes, lambda: True, lambda: True
         )
         self.compiler = PolicyCompiler(self.db, self.context, self._set_prefixes, NodeFollower(self.db, verbs))
+        self.told: dict[str, tuple[str, ...]] = {}
+        self._own = OwnAddresses(self.db)
+        self._names = SelectedNames(self._own)
+        self.compiler.names = self._take_names
         self.documents: dict[PolicyRef, dict[str, Any]] = {}
         self.own_node: Node | None = None
 
@@ -223,6 +242,13 @@ class World:
 
     def _set_nodes(self, found: Any) -> None:
         self.nodes = dict(found)
+
+    def _take_names(self, selectors: frozenset[FqdnSelector]) -> Any:
+        self._own.take()
+        self._names.set_selectors(selectors)
+        for address in TOLD:
+            self._names.touch(address, [name for name, found in self.told.items() if address in found])
+        return self._names.take()
 
     def take(self, step: Step) -> None:
         """One change, computed through."""
@@ -269,6 +295,8 @@ class World:
             case ("identity", number, app, namespace, cluster, of_namespace):
                 known = pod_labels({"app": app}, namespace, of_namespace, "default", cluster)
                 db.identities.put(Identity(number, cluster, known))
+            case ("told", name, addresses):
+                self.told[name] = addresses
             case ("forget", number):
                 db.identities.delete(number)
             case ("pod", index, number, port):
@@ -319,6 +347,7 @@ class World:
             other.compiler.step()
             with other.db.write():
                 other.db.nodes.delete((self.own_node.cluster, self.own_node.name))
+        other.told = dict(self.told)
         for ref in sorted(self.documents, reverse=True):
             other.set_document(self.documents[ref])
         with other.db.write():
