@@ -124,11 +124,9 @@ class FqdnFeature(Feature):
     async def sweep(self) -> None:
         """Answers that ended and that no connection needs are gone, and those of pods that are gone."""
         core, wall_s = self._core, self._core.clock.wall()
-        if core.db.endpoints.initialized:
-            pods = {row.address for row in core.db.endpoints.rows()}
-            changed = self.cache.forget(lambda answer: answer.endpoint not in pods)[1]
-        else:
-            changed = set()
+        changed = set[str]()
+        if core.db.endpoints.initialized and (gone := self.cache.endpoints() - set(core.db.endpoints.keys())):
+            changed = self.cache.forget(lambda answer: answer.endpoint in gone)[1]
         ended = list(self.cache.ended(wall_s))
         wanted = {Pair(a.endpoint, a.address) for a in ended if a.address in self._selected.labels()}
         try:

@@ -10,7 +10,7 @@ Source of the limits: Cilium's tofqdns-endpoint-max-ip-per-hostname and tofqdns-
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from typing import Final, NamedTuple
 
 from agent.answered_names import AnsweredAddress
@@ -68,6 +68,10 @@ class NameCache:
         known = self._answers.get(endpoint, {})
         names = (name for name in self.names_of(address) if address in known.get(name, ()))
         return sorted(name.rstrip(".") for name in names)
+
+    def endpoints(self) -> Set[str]:
+        """Every pod that was told something."""
+        return self._answers.keys()
 
     def addresses(self) -> Iterable[str]:
         """Every address that has a name."""

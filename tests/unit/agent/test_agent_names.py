@@ -20,6 +20,8 @@ from agent.datapath.maps import Maps
 from agent.datapath.memory import memory_maps
 from agent.fqdn import selected_names
 from agent.fqdn.feature import SWEEP_S
+from agent.fqdn.name_cache import Pair
+from agent.fqdn.open_connections import find_connected
 from agent.identity.feature import IdentityFeature
 from agent.ipcache.feature import IpcacheFeature
 from agent.machine import MemoryHost
@@ -338,6 +340,16 @@ async def test_no_moment_between_two_names_closes_an_address(host: KeptHost) -> 
         await node.run(40 + 2 * SWEEP_S)
         assert node.names.names_for(POD, SHOP) == ["alias.example"]
         assert closed == []
+
+
+def test_an_entry_that_counts_as_absent_holds_nothing() -> None:
+    maps = memory_maps()
+    key = ConntrackKey(POD, SHOP, 40_000, 443, 6, ConntrackKind.EGRESS)
+    maps.conntrack_tcp.update([(key, ConntrackValue(1, 60, 100, 2))])
+    pair, tick_s = Pair(POD, SHOP), (1 << 30) / 1e9
+    assert find_connected(maps, {pair}, 100 * tick_s + 0.1) == {pair}
+    assert find_connected(maps, {pair}, 101 * tick_s + 0.1) == set()
+    assert find_connected(maps, {Pair("10.1.0.9", SHOP)}, 1.0) == set()
 
 
 def watch(maps: Maps, look: Callable[[], None]) -> None:
