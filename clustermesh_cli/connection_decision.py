@@ -151,6 +151,7 @@ def build_engine(live: LiveCluster, view: AgentView, pods: LiveCluster | None = 
             engine.set_cidr_group(item)
         else:
             remarks.append(f"{_name_of(document)} is not valid and has no effect: {item}")
+    engine.set_names(view.names)
     return engine, tuple(remarks)
 
 

@@ -20,7 +20,7 @@ from kube.errors import Forbidden, KubeError, NotFound
 from kubeintent.node import read_node
 from kubeintent.pod import ENDED_PHASES, read_pod
 from kubeintent.read import UnreadableError
-from meshapi.agent import AddressRow, EndpointRow, IdentityRow, PolicyMapRow, ServicePeersRow, decode_agent
+from meshapi.agent import AddressRow, EndpointRow, IdentityRow, NameRow, PolicyMapRow, ServicePeersRow, decode_agent
 from meshapi.installed import AGENT, AGENT_SELECTOR, CLUSTER_NAME_KEY, SCOPE_KEY
 from meshapi.peer import RemoteCluster
 from meshkit.refusal import read_refusal
@@ -32,6 +32,7 @@ from meshpolicy.port import PROTOCOL_NUMBERS, NamedPorts
 from meshpolicy.prefix import Cidr, parse_address, parse_prefix
 
 SCOPE_FLAG: Final = f"--{SCOPE_KEY}="
+_NO_SUCH_PATH: Final = 404
 
 _T = TypeVar("_T")
 
@@ -63,7 +64,10 @@ class LiveCluster:
 
 @dataclass(frozen=True, slots=True)
 class AgentView:
-    """What one agent believes of every cluster's addresses and identities, and how fresh its peers are."""
+    """What one agent believes of every cluster's addresses and identities, and how fresh its peers are.
+
+    `names` are the addresses that policies mean by a DNS name on its node, with the keys of these labels.
+    """
 
     cluster: str
     node: str
@@ -71,6 +75,7 @@ class AgentView:
     identities: Mapping[NumericIdentity, Labels]
     peers: Mapping[str, RemoteCluster]
     endpoints: tuple[EndpointRow, ...] = ()
+    names: Mapping[Cidr, frozenset[str]] = field(default_factory=dict)
 
     def row_of(self, address: str) -> AddressRow | None:
         """The longest known prefix that holds the address."""
@@ -119,6 +124,7 @@ def read_agent(programs: ProgramClient, context: str, node: str = "") -> AgentVi
             identities={NumericIdentity(row.id): _labels(row.labels) for row in identities},
             peers={peer.name: peer for peer in status.peers},
             endpoints=tuple(_decode(_ask(programs, pod, "v1/endpoints"), list[EndpointRow])),
+            names=_names(programs, pod),
         )
     except KubeError as exc:
         raise _refused(context, exc) from exc
@@ -126,6 +132,12 @@ def read_agent(programs: ProgramClient, context: str, node: str = "") -> AgentVi
         raise CommandError(
             f"the agent of {context} says what this command cannot read: {exc}; use one version"
         ) from exc
+
+
+def _names(programs: ProgramClient, pod: k.KubeObject) -> dict[Cidr, frozenset[str]]:
+    """None where the agent keeps no names, as one without a DNS proxy or of an older version."""
+    rows = _decode(_ask(programs, pod, "v1/fqdn/cache", unknown=b"[]"), list[NameRow])
+    return {parse_address(row.address): frozenset(row.labels) for row in rows if row.labels}
 
 
 def read_realised(programs: ProgramClient, context: str, node: str, endpoint_id: int) -> tuple[PolicyMapRow, ...]:
@@ -192,9 +204,12 @@ def _agent_pod(programs: ProgramClient, context: str, node: str) -> k.KubeObject
     return min(running, key=lambda pod: str(pod["metadata"]["name"]))
 
 
-def _ask(programs: ProgramClient, pod: k.KubeObject, path: str) -> bytes:
+def _ask(programs: ProgramClient, pod: k.KubeObject, path: str, *, unknown: bytes = b"") -> bytes:
+    """What the agent answers; `unknown` if given and it does not know the path. Raises: CommandError."""
     name, node = pod["metadata"]["name"], pod["spec"].get("nodeName", "")
     code, body = programs.get_agent(name, path)
+    if code == _NO_SUCH_PATH and unknown:
+        return unknown
     if code != 200:
         raise CommandError(
             f"the agent on {node} does not answer (HTTP {code}: {read_refusal(body)}): "

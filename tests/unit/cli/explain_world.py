@@ -13,7 +13,7 @@ from clustermesh_cli.connection_decision import End
 from clustermesh_cli.live_policy import AgentView, LiveCluster
 from kube.client import KubeClient
 from kube.transport import Query, Transport
-from meshapi.agent import NODE_ENDPOINT, AddressRow, AgentStatus, EndpointRow, PolicyMapRow, ServicePeersRow
+from meshapi.agent import NODE_ENDPOINT, AddressRow, AgentStatus, EndpointRow, NameRow, PolicyMapRow, ServicePeersRow
 from meshapi.connection import RecentConnections
 from meshapi.peer import RemoteCluster
 from meshapi.row import encode
@@ -178,6 +178,7 @@ def scripted_cluster(
     entries: tuple[PolicyMapRow, ...] = (),
     recent: RecentConnections | None = None,
     services: tuple[ServicePeersRow, ...] = (),
+    names: tuple[NameRow, ...] = (),
 ) -> ScriptedApi:
     """Kubernetes of one cluster and, through it, its agent."""
     own = [i for i, (name, _) in NAMES.items() if name == cluster]
@@ -209,6 +210,7 @@ def scripted_cluster(
             f"{proxy}/identities": identities,
             f"{proxy}/ips": msgspec.json.encode(rows()),
             f"{proxy}/policy/services": encode(services),
+            f"{proxy}/fqdn/cache": encode(names),
             f"{proxy}/flows/connections?most=4000": encode(
                 recent or RecentConnections(node=f"{cluster}-node", cluster=cluster)
             ),

@@ -28,7 +28,7 @@ from clustermesh_cli.commands.explain import explain, parse_end, parse_packet
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.live_policy import read_cluster
-from meshapi.agent import ServicePeersRow
+from meshapi.agent import NameRow, ServicePeersRow
 from meshkit.answer_form import AnswerForm
 from meshpolicy.port import ICMP, TCP, UDP
 
@@ -225,4 +225,22 @@ def test_where_the_agent_does_not_tell_services_the_kernel_of_the_node_answers()
 def test_an_agent_that_is_asked_for_no_service_does_not_tell_any() -> None:
     api = scripted_cluster("north", OPEN_WEB)
     del api.answers[f"{PROXY}/policy/services"]
+    assert run(api, scripted_cluster("south"))[0] == ExitCode.OK
+
+
+@pytest.mark.parametrize(("labels", "code"), [(["example.org"], ExitCode.OK), ([], ExitCode.CHECK_FAILED)])
+def test_an_address_that_the_agent_means_by_a_name_is_judged_by_the_rules_for_that_name(
+    labels: list[str], code: ExitCode
+) -> None:
+    to_name = policy("out", "web", egress=[{"toFQDNs": [{"matchName": "example.org"}]}])
+    told = NameRow(ADDRESSES[WEB_NORTH], "example.org", "203.0.113.7", 30.0, labels)
+    found, text = run(scripted_cluster("north", to_name, names=(told,)), ends=("shop/web", "203.0.113.7"))
+    (judged,) = (line for line in text.splitlines() if "egress, judged by north" in line)
+    assert found == code
+    assert ("allowed by cnp/shop/out egress[0]" in judged) == bool(labels)
+
+
+def test_where_the_agent_keeps_no_names_nobody_has_one() -> None:
+    api = scripted_cluster("north", OPEN_WEB)
+    del api.answers[f"{PROXY}/fqdn/cache"]
     assert run(api, scripted_cluster("south"))[0] == ExitCode.OK
