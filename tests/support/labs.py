@@ -18,7 +18,8 @@ from lab.names import existing_labs, lab_names
 
 VARIABLE: Final = "CLUSTERMESH_TEST_RUN"
 WORKER: Final = "PYTEST_XDIST_WORKER"
-OWN: Final = re.compile(r"(?:e2e|t|u)(\d+)[a-z]{0,2}")
+OWN: Final = re.compile(r"(?:e2e|t|u)(\d{5,})[a-z]{0,2}")
+"""Five digits at least: people call their labs t1."""
 PROGRAMS: Final = (b"pytest", b".ci/run", b"tests.bench")
 
 
@@ -29,12 +30,12 @@ def run_id() -> int:
 
 
 def lab_name(kind: str, suffix: str = "") -> str:
-    """The name for a lab of a kind in this run or, where tests run side by side, in this worker: such as `e2e4711w`."""
+    """The name for a lab of a kind in this run or, where tests run side by side, in this worker: such as `e2e04711b`."""
     worker = os.environ.get(WORKER, "")
     letter = chr(ord("a") + int(worker.removeprefix("gw"))) if worker else ""
-    name = f"{kind}{run_id()}{suffix}{letter}"
+    name = f"{kind}{run_id():05}{suffix}{letter}"
     if not OWN.fullmatch(name):
-        raise ValueError(f"{name!r}: labs of tests are called e2e, t or u, a number and at most two letters")
+        raise ValueError(f"{name!r}: labs of tests are called e2e, t or u, a number of five digits and at most two letters")
     return name
 
 

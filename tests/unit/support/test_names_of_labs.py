@@ -29,7 +29,7 @@ def test_every_worker_has_a_lab_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_run_of_a_worker_is_the_process_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setenv(WORKER, "gw0")
-    assert lab_name("e2e") == f"e2e{os.getppid()}a"
+    assert lab_name("e2e") == f"e2e{os.getppid():05}a"
 
 
 @pytest.mark.parametrize("suffix", ["", "a", "b", "wa"])
@@ -37,12 +37,14 @@ def test_labs_of_this_run_are_in_use_whatever_its_process_is_called(
     monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     monkeypatch.setenv(VARIABLE, str(NOBODY))
-    assert not is_abandoned(f"e2e{NOBODY}{suffix}")
+    assert not is_abandoned(f"e2e{NOBODY:05}{suffix}")
 
 
 def test_labs_of_a_run_that_ended_are_abandoned_and_those_of_people_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    assert is_abandoned(f"e2e{NOBODY}wa")
-    assert is_abandoned(f"t{NOBODY}")
+    assert is_abandoned(f"e2e{NOBODY:05}wa")
+    assert is_abandoned(f"t{NOBODY:05}")
     assert not is_abandoned("mesh")
     assert not is_abandoned("e2e")
+    assert not is_abandoned("u1")
+    assert not is_abandoned("t12")
