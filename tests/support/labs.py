@@ -35,7 +35,9 @@ def lab_name(kind: str, suffix: str = "") -> str:
     letter = chr(ord("a") + int(worker.removeprefix("gw"))) if worker else ""
     name = f"{kind}{run_id():05}{suffix}{letter}"
     if not OWN.fullmatch(name):
-        raise ValueError(f"{name!r}: labs of tests are called e2e, t or u, a number of five digits and at most two letters")
+        raise ValueError(
+            f"{name!r}: labs of tests are called e2e, t or u, a number of five digits and at most two letters"
+        )
     return name
 
 
