@@ -123,11 +123,12 @@ def uninstall(settings: AgentSettings) -> int:
 
 
 def remover(settings: AgentSettings) -> Callable[[], None]:
-    """What removes everything of ours from this node's kernel when it is called, again if it failed.
+    """What removes everything of ours from this node's kernel and disk when it is called, again if it failed.
 
     It raises MeshError or OSError, also while another agent holds the node's pins.
     """
     from agent.bootstrap import Facts
+    from agent.kept_files import remove_kept_files
     from agent.machine import KernelHost
     from meshmodel.names import ClusterId, ClusterName
 
@@ -137,6 +138,7 @@ def remover(settings: AgentSettings) -> Callable[[], None]:
     def remove() -> None:
         host.lock.take()
         host.datapath.uninstall()
+        remove_kept_files(settings)
 
     return remove
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from e2e.mesh import Mesh
+from e2e.mesh import SYSTEM, Mesh
 from e2e.policies import NODE_PORT, Place, cilium_policy, in_force
 
 CLUSTER, NODE = "koornacht", "koornacht-control-plane"
@@ -95,6 +95,21 @@ def reached(mesh: Mesh, source: Place, name: str) -> bool:
     return mesh.kubectl(source.cluster, "exec", source.pod, "--", *words, check=False).returncode == 0
 
 
+def replace_agent(mesh: Mesh, node: str) -> None:
+    """The node has another pod of the agent's, as after an upgrade."""
+    old = mesh.agent_pod(CLUSTER, node)
+
+    def others() -> list[str]:
+        found = [
+            pod for pod in mesh.pods(CLUSTER, "k8s-app=clustermesh-agent", SYSTEM) if pod["spec"]["nodeName"] == node
+        ]
+        return [str(pod["metadata"]["name"]) for pod in found if pod["metadata"]["name"] != old]
+
+    mesh.kubectl(CLUSTER, "delete", "-n", SYSTEM, "pod", old)
+    mesh.wait_until("another agent is there", lambda: bool(others()), 60.0)
+    mesh.kubectl(CLUSTER, "wait", "-n", SYSTEM, "--for=condition=Ready", f"pod/{others()[0]}", "--timeout=60s")
+
+
 def test_a_name_is_reached_that_a_rule_names_and_another_is_only_found(mesh: Mesh, surfer: Place) -> None:
     rules = (to_resolver('{matchPattern: "*"}'), "{toFQDNs: [{matchName: google.com}]}")
     policy = cilium_policy("to-google", "surfer", f"egress: [{', '.join(rules)}]")
@@ -104,3 +119,6 @@ def test_a_name_is_reached_that_a_rule_names_and_another_is_only_found(mesh: Mes
         assert reached(mesh, surfer, "google.com"), "at the first try: it is allowed before the answer is released"
         assert resolved(mesh, surfer) == {"google.com": RESOLVED, "github.com": RESOLVED}
         assert not reached(mesh, surfer, "github.com")
+        replace_agent(mesh, mesh.pod(CLUSTER, "surfer")[1])
+        assert reached(mesh, surfer, GOOGLE), "the next agent knows what the pod was told, which asks for nothing"
+        assert not reached(mesh, surfer, GITHUB)

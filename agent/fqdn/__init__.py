@@ -3,5 +3,5 @@
 
 `name_cache` holds the answers, `selected_names` what policies make of them; identities of the addresses are made by the
 policy engine. Nothing here asks a DNS server.
-Only `agent.node_agent` imports it.
+Only `agent.node_agent` and `agent.kept_files` import it.
 """

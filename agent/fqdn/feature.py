@@ -15,7 +15,7 @@ from agent.core import Core
 from agent.datapath.errors import MapError
 from agent.feature import Feature, Tasks
 from agent.fqdn.name_cache import NameCache, Pair
-from agent.fqdn.name_file import NAMES, decode_answers, encode_answers
+from agent.fqdn.name_file import NAMES, decode_answers, directory_of, encode_answers
 from agent.fqdn.open_connections import find_connected
 from agent.fqdn.own_addresses import OwnAddresses
 from agent.fqdn.routes import add_name_routes
@@ -56,7 +56,7 @@ class FqdnFeature(Feature):
         self._own = OwnAddresses(core.db)
         self._selected = SelectedNames(self._own)
         self.cache = NameCache(self._selected.is_selected)
-        self._directory = core.settings.socket.parent / "fqdn"
+        self._directory = directory_of(core.settings)
         self._changed = Wake()
         self._obstacle = ""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from agent.fqdn.name_cache import HeardAddress
+from agent.settings import AgentSettings
 
 NAMES: Final = "names.json"
 _VERSION: Final = 1
@@ -38,3 +40,8 @@ def decode_answers(data: bytes, wall_s: float) -> list[HeardAddress]:
             raise ValueError(f"{name[:64]!r} is not a name")
         found.append(HeardAddress(endpoint, name, address, min(until_s, wall_s + _LATEST_S)))
     return found
+
+
+def directory_of(settings: AgentSettings) -> Path:
+    """Where this node's file of names is."""
+    return settings.socket.parent / "fqdn"
