@@ -58,7 +58,7 @@ check: build/.venv ## format, lint, types, import contracts, architecture; needs
 	@$(MAKE) --no-print-directory docs
 
 test: setup ## all tests that CI runs, except the lab scenarios
-	$(BIN)/python -m pytest -q --durations=10 -n 2 -m 'not lab'
+	$(BIN)/python -m pytest -q --durations=10 -n 2 --no-loadscope-reorder -m 'not lab'
 
 e2e: setup ## lab scenarios: make e2e [SCENARIO=name]
 	$(BIN)/python -m pytest -q --durations=10 -n 2 --no-loadscope-reorder e2e $(if $(SCENARIO),-k $(SCENARIO))
