@@ -7,7 +7,7 @@ packages=(
     etcd-server etcd-client            # the store behind every clustermesh-apiserver, and its command
     clang llvm libbpf-dev libbpf1      # compile and open the BPF objects
     bpftool                            # look at real maps
-    iproute2 iputils-ping nftables util-linux       # the lab's nodes and its kube-proxy
+    git iproute2 iputils-ping nftables util-linux       # the lab's nodes and its kube-proxy
     nginx-light curl                   # what the lab's well-known images run
     chromium                           # the tests of the relay's page
     python3-venv jq dnsutils procps gcc libc6-dev

@@ -57,6 +57,7 @@ INSTALLED: Final[Mapping[str, str]] = {
     "etcd-server": "etcd",
     "gcc": "cc gcc",
     "iproute2": "ip ss tc bridge",
+    "git": "git",
     "iputils-ping": "ping",
     "jq": "jq",
     "kubernetes-client": "kubectl",
@@ -68,7 +69,7 @@ INSTALLED: Final[Mapping[str, str]] = {
     "util-linux": "flock nsenter pivot_root prlimit setpriv setsid taskset unshare",
 }
 # what the user has who types the commands of README.md, and what only a maintainer starts
-BROUGHT_ALONG: Final = frozenset({"make", "git", "mmdebstrap"})
+BROUGHT_ALONG: Final = frozenset({"make", "mmdebstrap"})
 OWN: Final = frozenset(
     {
         "clustermesh",
