@@ -9,7 +9,6 @@ than the sync time-out.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -37,6 +36,7 @@ from kube.client import KubeClient
 from meshkit.errors import MeshError, TransientError
 from meshkit.health import Health
 from meshkit.reconciler import Reconciler
+from meshkit.task_group import TaskGroup
 from meshpolicy.proxy_ports import DNS, HTTP, ProxyPorts
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class NodeAgent:
     async def run(self, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Until cancelled. `serve` is the REST server. Raises: FeatureStartError."""
         was_used = self._start()
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             group.create_task(serve(), name="rest")
             for feature in self._features:
                 for name, task in feature.tasks().items():

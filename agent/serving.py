@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +14,7 @@ from meshkit.guard import App, Guard, admit_nobody
 from meshkit.http import bind, bind_unix, probes, serve
 from meshkit.probe_server import serve_probes
 from meshkit.supervise import together
+from meshkit.task_group import TaskGroup
 
 if TYPE_CHECKING:
     from agent.core import Core
@@ -55,7 +55,7 @@ async def serve_at_node(core: Core, app: App, port: int) -> None:
     Raises: OSError when the first address cannot be bound.
     """
     db, served = core.db, {LOOPBACK}
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         while True:
             rung, address = db.moved.count, db.node_address
             if address not in served:

@@ -31,6 +31,7 @@ from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
 from meshkit.errors import MAXIMUM_TEXT
 from meshkit.supervise import supervise, together
+from meshkit.task_group import TaskGroup
 from meshmodel.identity import identity_range
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName
@@ -100,7 +101,7 @@ def make_apiserver(
 
 async def run(apiserver: Apiserver, serve: Callable[[Apiserver], Coroutine[Any, Any, None]] = serve_status) -> None:
     """Serves until cancelled. `serve` is the REST server."""
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         group.create_task(serve(apiserver), name="status")
         group.create_task(apiserver.problems.run(), name="events")
         group.create_task(apiserver.source.run(), name="source")

@@ -43,6 +43,7 @@ from lab.topology import API_PORT, ClusterPlan, cluster_named
 from meshapi.installed import CLUSTER_ID_KEY, CLUSTER_NAME_KEY, CONFIG_MAP, SCOPE_KEY
 from meshkit.clock import SystemClock
 from meshkit.log import setup
+from meshkit.task_group import TaskGroup
 
 MANIFESTS: Final = Path(__file__).with_name("manifests")
 SYSTEM: Final = "kube-system"
@@ -59,7 +60,7 @@ class Machinery:
     proxy: ProxyLoop
     plan: ClusterPlan
 
-    def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+    def start(self, group: TaskGroup) -> list[asyncio.Task[None]]:
         """All of it runs in the group, until the returned tasks are cancelled."""
         work = {
             "controllers": self.controllers.run(),
@@ -139,7 +140,7 @@ async def run(lab: LabNames, plan: ClusterPlan) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         tasks = [group.create_task(server.serve([loopback, inner], tls), name="api"), *machinery.start(group)]
         ready = group.create_task(_announce(machinery.cluster, lab.daemon_ready(plan.name)), name="ready")
         await stop.wait()

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock
 from meshkit.errors import MAXIMUM_TEXT, TransientError
+from meshkit.task_group import TaskGroup
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ async def supervise(
 async def together(jobs: Mapping[str, Coroutine[Any, Any, None]]) -> None:
     """All jobs have returned, or the first one that failed has ended the others; its error is raised as it is."""
     try:
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             for name, job in jobs.items():
                 group.create_task(job, name=name)
     except BaseExceptionGroup as errors:

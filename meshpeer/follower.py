@@ -17,6 +17,7 @@ from meshkit.backoff import Backoff
 from meshkit.clock import Clock
 from meshkit.errors import PermanentError, TransientError
 from meshkit.supervise import supervise
+from meshkit.task_group import TaskGroup
 from meshmodel.names import ClusterName
 from meshpeer.caps import Budget
 from meshpeer.consumer import Consumer
@@ -99,7 +100,7 @@ class Follower(Generic[C]):
 
     async def run(self, changes: AsyncIterator[None]) -> None:
         """Until cancelled. `changes` yields whenever the directory may have changed. Nothing is drained at the end."""
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             if self._certificate_end is not None:
                 group.create_task(self._watch_certificates(self._certificate_end), name="certificates of stores")
             for member in self.members.values():
@@ -120,7 +121,7 @@ class Follower(Generic[C]):
                     state.cert_not_after_s = await certificate_end(member.content) or state.cert_not_after_s
             await self._clock.sleep(LOOK_S)
 
-    async def _follow(self, group: asyncio.TaskGroup, listing: Listing) -> None:
+    async def _follow(self, group: TaskGroup, listing: Listing) -> None:
         if listing.refused != self.refused:
             for name, reason in listing.refused.items():
                 log.error("peer configuration refused", extra={"path": name, "reason": reason})
@@ -148,7 +149,7 @@ class Follower(Generic[C]):
         member = self.members[name] = Member(state, self._consume(name), content, views)
         return member
 
-    def _start(self, group: asyncio.TaskGroup, member: Member[C]) -> None:
+    def _start(self, group: TaskGroup, member: Member[C]) -> None:
         name = member.state.name
         session = Session(
             member.state,

@@ -20,6 +20,7 @@ from kvstore.errors import Denied, KvError
 from kvstore.store import Batch, Event, Phase, Store
 from meshkit.clock import Clock
 from meshkit.errors import MeshError, TransientError
+from meshkit.task_group import TaskGroup
 from meshkit.wake import Wake, wait_for_ring
 from meshmodel import cluster_config, keys, private_keys
 from meshmodel.cluster_config import ClusterConfig
@@ -182,7 +183,7 @@ class Session:
         self._state.last_heartbeat_s = self._clock.monotonic()
         nodes_listed, name = Wake(), self._state.name
         try:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 group.create_task(self._beat(store), name=f"{name} heartbeat")
                 group.create_task(self._watch_config(store, config), name=f"{name} config")
 

@@ -14,6 +14,7 @@ from flows.proto import relay_pb2 as relay
 from flows.remote import ClientCertificates, RemoteObserver, UnansweredError
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock
+from meshkit.task_group import TaskGroup
 from meshkit.wake import Wake, wait_for_ring
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class ObserverLinks:
     async def run(self) -> None:
         """Looks after all of them until cancelled."""
         tended: dict[str, tuple[ObserverLink, asyncio.Task[None]]] = {}
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             while True:
                 rung = self.changed.count
                 for name, (link, task) in list(tended.items()):

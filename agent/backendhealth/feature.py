@@ -25,6 +25,7 @@ from kubeintent.health import read_health
 from kubeintent.read import UnreadableError
 from kubeintent.rows import HealthIntent
 from meshapi.installed import HEALTH_SELECTOR
+from meshkit.task_group import TaskGroup
 from meshmodel.condition import Condition
 from meshmodel.health_probe import HealthProbe
 from meshmodel.names import ServiceName
@@ -131,7 +132,7 @@ class BackendHealthFeature(Feature):
                 answer = await is_well(pod.address, port, probe)
             self.verdicts.note(pod, is_well=answer)
 
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             for pod, (port, probe) in wanted.items():
                 group.create_task(ask(pod, port, probe), name="health probe")
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -21,6 +20,7 @@ from agent.settings import AgentSettings
 from agent.tables import AgentDB, Node, Service
 from meshkit.clock import Clock
 from meshkit.table import HistoryLostError
+from meshkit.task_group import TaskGroup
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName, ServiceName
 from meshpeer.allowed import parse_allowed
@@ -123,7 +123,7 @@ class MeshRunner:
 
     async def run(self, changes: AsyncIterator[None]) -> None:
         """Until cancelled. `changes` yields whenever the directory may have changed. Rows stay as they are at the end."""
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             group.create_task(self._watch_silence(), name="peer liveness")
             if self._prober is not None:
                 group.create_task(self._prober.run(self.states), name="peer probes")

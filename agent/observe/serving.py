@@ -17,6 +17,7 @@ from flows.server import ObserverServer, Served
 from flows.streams import FlowStreams
 from flows.words import qualified_name
 from meshapi.installed import FLOW_SOCKET
+from meshkit.task_group import TaskGroup
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ async def serve_flows(core: Core, served: Served, streams: FlowStreams) -> None:
     bind_private(local, path)
     await local.start()
     try:
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             group.create_task(_sweep(core, streams), name="stalled readers of flows")
             if settings.flow_port:
                 group.create_task(_serve_network(core, served, streams), name="flows over the network")

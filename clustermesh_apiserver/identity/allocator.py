@@ -23,6 +23,7 @@ from kubeintent.cilium import IDENTITY_OWNER, IDENTITY_OWNER_LABEL, read_cilium_
 from kubeintent.rows import IdentityIntent
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
+from meshkit.task_group import TaskGroup
 from meshmodel.identity import IdentityRange, NumericIdentity
 from meshmodel.labels import NAMESPACE_LABEL, Labels
 
@@ -105,7 +106,7 @@ class IdentityAllocator:
 
     async def run(self) -> None:
         """Missing identities are made and unused ones removed, until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             for index in range(WORKERS):
                 group.create_task(self._work(), name=f"identity-{index}")
             group.create_task(self._sweep(), name="identity-sweep")

@@ -22,6 +22,7 @@ from meshapi.peer import RemoteCluster
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
 from meshkit.supervise import supervise, together
+from meshkit.task_group import TaskGroup
 from meshmodel import keys
 from meshmodel.names import ClusterName
 from meshpeer.caps import Caps
@@ -117,7 +118,7 @@ class Mirror:
         return [("cluster-config", self._configs, True), *(store for copy in copies for store in copy.stores())]
 
     async def _follow(self) -> None:
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             self._follower = Follower(
                 self._own,
                 self._directory,
@@ -135,7 +136,7 @@ class Mirror:
                 self._writing.clear()
                 self._draining.clear()
 
-    def _copy(self, name: ClusterName, group: asyncio.TaskGroup) -> PeerCopy:
+    def _copy(self, name: ClusterName, group: TaskGroup) -> PeerCopy:
         """A peer that is configured again is copied over what is left of it."""
         draining = self._draining.pop(name, None)
         if draining is not None:
@@ -151,7 +152,7 @@ class Mirror:
         self._writing[name] = group.create_task(copy.run(), name=f"mirror-{name}")
         return copy
 
-    def _removed(self, name: ClusterName, group: asyncio.TaskGroup) -> None:
+    def _removed(self, name: ClusterName, group: TaskGroup) -> None:
         writing = self._writing.pop(name)
         writing.cancel()
         log.info("peer removed, its records go after the grace", extra={"peer": name, "delay_s": self._grace_s})

@@ -24,6 +24,7 @@ from kvstore.store import ChangeKind as Change
 from kvstore.store import Event, LeaseStore, Phase
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
+from meshkit.task_group import TaskGroup
 from meshmodel import keys, private_keys
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName
@@ -109,7 +110,7 @@ class Publisher:
     async def run(self) -> None:
         """Etcd says what is wanted, until cancelled; the cluster config comes before any record."""
         await self._retry_upkeep()
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             group.create_task(self.session.run(), name="leases")
             group.create_task(self._keep_house(), name="heartbeat")
             group.create_task(self._guard_config(), name="cluster-config")

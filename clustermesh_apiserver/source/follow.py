@@ -58,6 +58,7 @@ from meshapi.installed import AGENT_SELECTOR, DEFAULT_NAMESPACE
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
 from meshkit.errors import PermanentError
+from meshkit.task_group import TaskGroup
 from meshmodel.keys import Kind
 
 log = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ class Source:
     async def run(self) -> None:
         """The tables follow the cluster, until cancelled; what is read follows what the cluster runs."""
         await self._first_plan()
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             while True:
                 await self._start_and_stop(group)
                 await self._clock.sleep(RECHECK_S)
@@ -173,7 +174,7 @@ class Source:
                 log.warning("kubernetes not reached, retrying", extra={"error": str(exc), "delay_s": round(delay_s, 2)})
                 await self._clock.sleep(delay_s)
 
-    async def _start_and_stop(self, group: asyncio.TaskGroup) -> None:
+    async def _start_and_stop(self, group: TaskGroup) -> None:
         """One task for each kind of the plan, and no other."""
         wanted = {intake.resource: intake for intake in self.intakes}
         for resource in self._tasks.keys() - wanted.keys():

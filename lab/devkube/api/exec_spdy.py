@@ -20,6 +20,7 @@ from lab.devkube.api.exec import ExecCall, exit_status, failure_status
 from lab.devkube.api.exec_websocket import resize, write_stdin
 from lab.devkube.api.objects import Obj
 from lab.devkube.api.runtime import ExecRequest, ExecSession, Runtime
+from meshkit.task_group import TaskGroup
 
 UPGRADE = b"spdy/3.1"
 SUBPROTOCOL = "v4.channel.k8s.io"
@@ -150,7 +151,7 @@ class SpdyExec(asyncio.Protocol):
             resize(session, self._early_size)
         if self._lost.is_set():
             session.kill()
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             feeder = group.create_task(self._feed(session), name="exec input")
             code = await session.wait()
             feeder.cancel()

@@ -6,7 +6,6 @@ Source: subprotocols v5.channel.k8s.io and v4.channel.k8s.io; v5 adds channel 25
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 
 import orjson
@@ -16,6 +15,7 @@ from lab.devkube.api.exec import ExecCall, exit_status, failure_status
 from lab.devkube.api.http import Receive, Response, Send
 from lab.devkube.api.objects import Obj
 from lab.devkube.api.runtime import ExecSession, Runtime
+from meshkit.task_group import TaskGroup
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 SUBPROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
@@ -36,7 +36,7 @@ async def serve_websocket(runtime: Runtime, call: ExecCall, subprotocol: str, re
     except (ApiError, OSError) as exc:
         status: Obj = failure_status(exc)
     else:
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             feeder = group.create_task(_feed(session, receive, accepts_stdin=call.request.stdin), name="exec input")
             status = exit_status(await session.wait())
             feeder.cancel()

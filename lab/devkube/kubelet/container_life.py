@@ -17,6 +17,7 @@ from lab.devkube.kubelet.probe import ProbeOutcome, ProbeTarget, ask_once, watch
 from lab.devkube.kubelet.process import ContainerProcess, Launch, start
 from lab.devkube.kubelet.record import ContainerRecord, Running, Terminated, Waiting, should_restart
 from lab.images.table import Image, find_image
+from meshkit.task_group import TaskGroup
 
 CONFIG_RETRY_S: Final = 1.0
 PULL_RETRY_S: Final = 5.0
@@ -115,7 +116,7 @@ class ContainerLife:
 
     async def _observe(self, process: ContainerProcess) -> Terminated:
         started_s = self._around.wall()
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             probes = group.create_task(self._probe(process), name=f"probes-{self.record.name}")
             code = await process.wait()
             probes.cancel()
@@ -144,7 +145,7 @@ class ContainerLife:
             self.record.started = True
             self.record.ready = "readinessProbe" not in spec
             self._around.report()
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             if "readinessProbe" in spec:
                 group.create_task(self._probe_readiness(target))
             if "livenessProbe" in spec:

@@ -19,6 +19,7 @@ from lab.devkube.kubelet.pod import PodLife
 from lab.devkube.kubelet.record import ContainerRecord, Running
 from lab.devkube.kubelet.site import NodeSite, Site
 from lab.netns import socket_inside
+from meshkit.task_group import TaskGroup
 
 log = logging.getLogger(__name__)
 PODS: Final = ("", "pods")
@@ -33,13 +34,13 @@ class Kubelets:
         self._site = site
         self._nodes: dict[str, NodeSite] = {plan.name: site.node(plan) for plan in site.plan.nodes}
         self._pods: dict[str, PodLife] = {}
-        self._group: asyncio.TaskGroup | None = None
+        self._group: TaskGroup | None = None
 
     async def run(self) -> None:
         """Never returns; ends by cancellation, which ends the pods' tasks but not their processes."""
         unsubscribe = self._site.cluster.subscribe(self._note)
         try:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 self._group = group
                 for pod in self._site.cluster.list("pods"):
                     self._see(pod)

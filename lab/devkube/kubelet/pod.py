@@ -23,6 +23,7 @@ from lab.devkube.kubelet.site import NodeSite, Site, hostname_of, hosts_file, re
 from lab.images.table import SYSTEM_PATH, Image, command_line
 from lab.names import netns_path
 from lab.pod_network import PodLink, attach_pod, detach_pod
+from meshkit.task_group import TaskGroup
 
 log = logging.getLogger(__name__)
 VOLUME_RETRY_S: Final = 1.0
@@ -70,7 +71,7 @@ class PodLife:
 
     async def run(self) -> None:
         try:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 living = group.create_task(self._live(), name=f"pod-{name_of(self.pod)}")
                 await self._ending.wait()
                 living.cancel()
@@ -89,7 +90,7 @@ class PodLife:
             await life.run()
             if isinstance(record.state, Terminated) and record.state.code:
                 return
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             group.create_task(self._refresh_volumes(), name="volumes")
             for record in self.containers:
                 life = self._new_life(record, policy=self.pod["spec"].get("restartPolicy", "Always"))
@@ -176,7 +177,7 @@ class PodLife:
     async def _end(self) -> None:
         """Stop what runs, tell the API server, remove what is left."""
         grace_s = 0.0 if self._forced else float(self.pod["metadata"].get("deletionGracePeriodSeconds") or 0)
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             for life in self._lives.values():
                 group.create_task(life.stop(grace_s))
         self._site.cluster.remove("pods", name_of(self.pod), namespace_of(self.pod), uid=uid_of(self.pod))

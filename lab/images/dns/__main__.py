@@ -14,6 +14,7 @@ from kube.reflector import Change, Delete, Handler, Reflector, Synced, Upsert
 from kube.resource import ENDPOINT_SLICES, SERVICES, KubeObject
 from lab.images.dns.server import serve
 from lab.images.dns.zone import DnsZone
+from meshkit.task_group import TaskGroup
 
 Step = Callable[[KubeObject], None]
 
@@ -44,7 +45,7 @@ async def run(address: str, port: int) -> None:
     zone, services, slices = DnsZone(), asyncio.Event(), asyncio.Event()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         following = [
             Reflector(client, SERVICES, strip=_keep_all).run(follower(zone.set_service, zone.remove_service, services)),
             Reflector(client, ENDPOINT_SLICES, strip=_keep_all).run(
