@@ -3,11 +3,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from agent.datapath.layout import Direction, EndpointFlag, PolicyKey
-from tests.packet.packet_bytes import ICMP, Packet, icmp_error
-from tests.packet.packet_node import ENDPOINT_ID, PASS, POD, SHOT, WORLD, PacketNode
+from agent.datapath.reasons import Reason
+from tests.packet.packet_bytes import ICMP, UDP, Packet, icmp_error
+from tests.packet.packet_node import (
+    ENDPOINT_ID,
+    NEIGHBOUR,
+    NODE,
+    PASS,
+    POD,
+    REDIRECT,
+    REMOTE_NODE,
+    REMOTE_POD,
+    SHOT,
+    VIP,
+    WORLD,
+    PacketNode,
+)
 
 pytestmark = pytest.mark.root
 WORLD_ID = 2
@@ -59,3 +75,54 @@ def test_an_error_about_a_ping_comes_in_and_one_about_no_ping_does_not(node: Pac
     assert node.send(ping).verdict == PASS
     assert node.receive(icmp_error(WORLD, ping)).verdict == PASS
     assert node.receive(icmp_error(WORLD, from_pod(ECHO, identification ^ 1))).verdict == SHOT
+
+
+# whose errors -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(node: PacketNode) -> Packet:
+    """A question of REMOTE_POD that reached POD, which may send nothing that answers no question."""
+    question = Packet(REMOTE_POD, POD, UDP, destination_port=9)
+    assert node.overlay(question).verdict == REDIRECT
+    node.endpoint(EndpointFlag.ENFORCE_EGRESS, revision=2)
+    return question
+
+
+@pytest.mark.parametrize("to", [WORLD, NEIGHBOUR, NODE, REMOTE_NODE, VIP])
+def test_a_pod_sends_errors_to_nobody_but_the_sender_of_what_they_quote(
+    node: PacketNode, asked: Packet, to: str
+) -> None:
+    node.service([(2, REMOTE_POD, 9090)], UDP)
+    assert node.send(icmp_error(POD, asked)).verdict == REDIRECT
+    assert node.send(replace(icmp_error(POD, asked), destination=to)).drop is Reason.UNRELATED_ICMP_ERROR
+
+
+def test_a_pod_sends_no_error_about_what_came_to_another_pod(node: PacketNode) -> None:
+    question = Packet(REMOTE_POD, NEIGHBOUR, UDP, destination_port=9)
+    node.overlay(question)
+    assert node.send(icmp_error(POD, question)).drop is Reason.UNRELATED_ICMP_ERROR
+    own = Packet(POD, REMOTE_POD, UDP)
+    node.send(own)
+    assert node.send(icmp_error(POD, own.reverse)).verdict == REDIRECT
+    assert node.send(replace(icmp_error(POD, own), destination=REMOTE_POD)).drop is Reason.UNRELATED_ICMP_ERROR
+
+
+def test_a_pod_sends_no_error_about_what_a_service_sent_to_another_pod(node: PacketNode) -> None:
+    node.service([(2, REMOTE_POD, 9090)], UDP)
+    node.send(Packet(POD, VIP, UDP))
+    assert node.send(icmp_error(POD, Packet(VIP, POD, UDP, 80, 40000))).verdict == REDIRECT
+    flows = [(key._replace(source=NEIGHBOUR), value) for key, value in node.maps.conntrack_opening.items()]
+    node.maps.conntrack_opening.update(flows)
+    assert node.send(icmp_error(POD, Packet(VIP, NEIGHBOUR, UDP, 80, 40000))).drop is Reason.UNRELATED_ICMP_ERROR
+
+
+@pytest.mark.parametrize("flags", [0, EndpointFlag.ENFORCE_INGRESS], ids=["open", "enforced"])
+def test_an_error_about_what_another_pod_sent_does_not_come_in(node: PacketNode, flags: int) -> None:
+    node.endpoint(flags)
+    of_neighbour = Packet(NEIGHBOUR, REMOTE_POD, UDP, 9, 40000)
+    node.overlay(of_neighbour.reverse)
+    assert node.overlay(icmp_error(REMOTE_POD, of_neighbour)).verdict == REDIRECT
+    assert (
+        node.overlay(replace(icmp_error(REMOTE_POD, of_neighbour), destination=POD)).drop is Reason.UNRELATED_ICMP_ERROR
+    )

@@ -9,6 +9,8 @@
 
 struct quote { __be32 source, destination; __be16 ports[2]; __u8 protocol; int ip_offset, l4_offset; };
 
+/* An error is for who sent what it quotes: one for somebody else would use a flow's rights for a packet that is none of it.
+ * 0, or the reason to drop. */
 inlined int read_quote(struct __sk_buff *skb, const struct packet *p, struct quote *q)
 {
 	struct iphdr ip;
@@ -26,7 +28,14 @@ inlined int read_quote(struct __sk_buff *skb, const struct packet *p, struct quo
 	q->ports[1] = head[1];
 	if (ip.protocol == PROTO_ICMP)
 		icmp_ports(bpf_ntohs(head[0]) >> 8, head[2], &q->ports[0], &q->ports[1]);
-	return 0;
+	return q->source == p->destination ? 0 : DROP_UNRELATED_ICMP;
+}
+
+/* A pod is no router: it speaks of what came to itself. 0, or the reason to drop. */
+inlined int read_quote_of_pod(struct __sk_buff *skb, const struct packet *p, struct quote *q)
+{
+	int r = read_quote(skb, p, q);
+	return r || q->destination == p->source ? r : DROP_UNRELATED_ICMP;
 }
 
 /* An address and its header checksum change together, so the ICMP checksum over both stays what it was. */
@@ -68,7 +77,7 @@ inlined int restore_quote(struct __sk_buff *skb, struct packet *p, const struct 
 outline int related(struct __sk_buff *skb, struct packet *p, __u8 kind)
 {
 	struct quote q;
-	int r = read_quote(skb, p, &q);
+	int r = kind == CT_INGRESS ? read_quote_of_pod(skb, p, &q) : read_quote(skb, p, &q);
 	if (r)
 		return r;
 	p->trace = TRACE_RELATED;

@@ -248,14 +248,14 @@ outline int translate_orphan(struct __sk_buff *skb, struct packet *p, struct con
 outline int related_to_service(struct __sk_buff *skb, struct packet *p)
 {
 	struct quote q;
-	int r = read_quote(skb, p, &q);
+	int r = read_quote_of_pod(skb, p, &q);
 	if (r)
 		return r;
 	struct conntrack_key key = {
 		.source = q.destination, .destination = q.source, .source_port = q.ports[1],
 		.destination_port = q.ports[0], .protocol = q.protocol, .kind = CT_SERVICE };
 	struct conntrack_value *v = ct_find(&key, p);
-	if (!v || p->destination != q.source)
+	if (!v)
 		return DROP_UNRELATED_ICMP;
 	__be32 backend;
 	__builtin_memcpy(&backend, v->nat_address, 4);
