@@ -3,7 +3,8 @@
 
 Source: RFC 1035 section 4, RFC 6891 (EDNS), RFC 2181 section 8 (TTL). Reading is strict, since a server must not see
 anything else than what was judged: a query is one question and at most one OPT record, without compression; names are at
-most 255 bytes; a compressed name goes back with each step; nothing follows the last record.
+most 255 bytes; a compressed name goes back with each step, in no more steps than a name has labels; nothing follows the
+last record.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ _KEPT: Final = 0x0130
 """Of a query's flags: recursion desired, authentic data, checking disabled."""
 _RECURSION_AVAILABLE: Final = 0x0080
 _LONGEST_NAME: Final = 255
+_MOST_LABELS: Final = 127
 _LONGEST_TTL_S: Final = (1 << 31) - 1
 _PLAIN: Final = re.compile(rb"[-_0-9a-zA-Z]+")
 
@@ -222,7 +224,7 @@ def _unpack(form: struct.Struct, data: bytes, offset: int) -> tuple[int, ...]:
 def _name(data: bytes, offset: int, *, may_point: bool = True) -> tuple[WireName, int]:
     """The labels of the name at the offset, and the offset behind it."""
     labels: list[bytes] = []
-    size, end, earliest = 1, -1, offset
+    size, steps, end, earliest = 1, 0, -1, offset
     while True:
         if offset >= len(data):
             raise MalformedMessageError("the message ends within a name")
@@ -241,7 +243,9 @@ def _name(data: bytes, offset: int, *, may_point: bool = True) -> tuple[WireName
             offset = (length & 0x3F) << 8 | data[offset + 1]
             if not _HEADER.size <= offset < earliest:
                 raise MalformedMessageError("a compressed name does not go back")
-            earliest = offset
+            earliest, steps = offset, steps + 1
+            if steps > _MOST_LABELS:
+                raise MalformedMessageError("a compressed name has more steps than a name has labels")
         else:
             raise MalformedMessageError("a label of no kind that is known")
 

@@ -129,3 +129,19 @@ def test_a_name_that_is_compressed_forwards_is_refused() -> None:
         record = struct.pack("!H", 0xC000 | target) + struct.pack("!HHIH", 1, 1, 60, 4) + b"\1\2\3\4"
         with pytest.raises(MalformedMessageError):
             read_answer(head + record, query, IDENT)
+
+
+@pytest.mark.parametrize("steps", [127, 128])
+def test_a_compressed_name_has_no_more_steps_than_a_name_has_labels(steps: int) -> None:
+    query = _query()
+    data = struct.pack("!6H", IDENT, 0x8180, 1, 2, 0, 0) + query.question
+    start = len(data) + 12
+    targets = [12, *range(start, start + 2 * (steps - 2), 2)]
+    chain = b"".join(struct.pack("!H", 0xC000 | target) for target in targets)
+    data += struct.pack("!HHHIH", 0xC00C, 16, 1, 60, len(chain)) + chain
+    data += struct.pack("!HHHIH", 0xC000 | (start + len(chain) - 2), 1, 1, 60, 4) + b"\xc0\0\2\1"
+    if steps <= 127:
+        assert read_answer(data, query, IDENT).addresses == (AnsweredAddress("192.0.2.1", 60),)
+    else:
+        with pytest.raises(MalformedMessageError):
+            read_answer(data, query, IDENT)
