@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
+
+LONGEST_NAME: Final = 4 * (63 + 63 + 63 + 61) + 4
+"""Characters of a name as text: four labels of bytes that are all escaped, and their dots. Source: RFC 1035 section 3.1."""
 
 
 class AnsweredAddress(NamedTuple):
@@ -25,7 +28,8 @@ class NameListener(Protocol):
         TTL, whatever becomes of policies meanwhile: the same answer within that time is told and not waited for.
 
         `endpoint`: the address of the pod. `name`: what was asked for, in lower case with a dot at the end, as
-        `meshpolicy.dns_name.canonical` gives it; names on the way (CNAME) are not told. `addresses`: not empty. The same
-        answer may be told twice; answers of the time without an agent are told, with the rest of their TTLs, when it is back.
+        `meshpolicy.dns_name.canonical` gives it, at most `LONGEST_NAME` characters; names on the way (CNAME) are not told.
+        `addresses`: not empty. The same answer may be told twice; answers of the time without an agent are told, with the
+        rest of their TTLs, when it is back.
         """
         ...

@@ -10,12 +10,12 @@ from typing import Final
 
 import msgspec
 
+from agent.answered_names import LONGEST_NAME
 from agent.fqdn.name_cache import HeardAddress
 from agent.settings import AgentSettings
 
 NAMES: Final = "names.json"
 _VERSION: Final = 1
-_LONGEST_NAME: Final = 256
 _LATEST_S: Final = float(1 << 31)
 
 
@@ -36,7 +36,7 @@ def decode_answers(data: bytes, wall_s: float) -> list[HeardAddress]:
     for endpoint, name, address, until_s in known:
         ipaddress.ip_address(endpoint)
         ipaddress.ip_address(address)
-        if not name.endswith(".") or len(name) > _LONGEST_NAME:
+        if not name.endswith(".") or len(name) > LONGEST_NAME:
             raise ValueError(f"{name[:64]!r} is not a name")
         found.append(HeardAddress(endpoint, name, address, min(until_s, wall_s + _LATEST_S)))
     return found

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.answered_names import AnsweredAddress
+from agent.answered_names import LONGEST_NAME, AnsweredAddress
+from agent.dns.message import text_of
 from agent.fqdn import name_cache
 from agent.fqdn.name_cache import ADDRESSES_OF_NAME, USE_S, HeardAddress, NameCache, Pair
 from agent.fqdn.name_file import decode_answers, encode_answers
@@ -124,6 +125,14 @@ def test_the_file_brings_everything_back() -> None:
     assert list(again.answers()) == list(known.answers())
 
 
+def test_the_file_brings_back_the_longest_name_that_a_pod_can_ask_for() -> None:
+    longest = text_of(tuple(b"\1" * size for size in (63, 63, 63, 61)))
+    assert len(longest) == LONGEST_NAME
+    known = cache()
+    told(known, "192.0.2.1", name=longest)
+    assert decode_answers(encode_answers(known.answers()), 0) == list(known.answers())
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -133,6 +142,7 @@ def test_the_file_brings_everything_back() -> None:
         b'[1,[["10.1.0.5","a.b.","nowhere",1]]]',
         b'[1,[["10.1.0.5","a.b","192.0.2.1",1]]]',
         b'[1,[["10.1.0.5","a.b.","192.0.2.1"]]]',
+        b'[1,[["10.1.0.5","%s.","192.0.2.1",1]]]' % (b"a" * LONGEST_NAME),
     ],
 )
 def test_a_file_that_is_no_file_of_names_is_refused(data: bytes) -> None:
