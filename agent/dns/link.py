@@ -25,6 +25,10 @@ LONGEST_LINE: Final = 4 << 20
 MOST_KEPT: Final = 10_000
 """Addresses of names that are kept for the agent while it is away."""
 MOST_RECORDS: Final = 4096
+_MOST_ADDRESSES: Final = 64
+_MOST_ALIASES: Final = 16
+_RECORDS_OF_A_LINE: Final = 128
+"""Each is at most 24 KB, since of an answer it has so many addresses, aliases and types only, whatever a server says."""
 _MOST_UNSENT_BYTES: Final = 4 << 20
 _FLUSH_S: Final = 0.05
 _SURE_S: Final = 1.0
@@ -56,7 +60,7 @@ class AgentLink:
         """Done when the agent has installed what follows. None if there is nothing to wait for: this agent installed it before,
         and its time has not passed; or there is no agent, and it is kept for the next one.
         """
-        if self._agent is None or self._agent.transport.get_write_buffer_size() > _MOST_UNSENT_BYTES:
+        if not self._is_heard():
             self._keep(endpoint, name, addresses)
             return None
         self._number += 1
@@ -84,10 +88,10 @@ class AgentLink:
                 "type": query.type_text,
                 "refused": answer is None,
                 "rcode": rcode,
-                "addresses": [a.address for a in answer.addresses] if answer else [],
+                "addresses": [a.address for a in answer.addresses[:_MOST_ADDRESSES]] if answer else [],
                 "ttl_s": min((a.ttl_s for a in answer.addresses), default=0) if answer else 0,
-                "aliases": answer.aliases if answer else [],
-                "types": answer.types if answer else [],
+                "aliases": answer.aliases[:_MOST_ALIASES] if answer else [],
+                "types": answer.types[:_MOST_ALIASES] if answer else [],
             }
         )
 
@@ -113,13 +117,14 @@ class AgentLink:
         """Sends records and state as they come, until cancelled."""
         while True:
             await asyncio.sleep(_FLUSH_S)
-            state = self.state()
-            if self._agent is None or (not self._records and state == self._told):
-                continue
-            if self._agent.transport.get_write_buffer_size() <= _MOST_UNSENT_BYTES:
-                self._send({"flows": list(self._records), **state})
-                self._records.clear()
-                self._told = state
+            while self._is_heard() and (self._records or self.state() != self._told):
+                flows = [self._records.popleft() for _ in range(min(len(self._records), _RECORDS_OF_A_LINE))]
+                self._told = self.state()
+                self._send({"flows": flows, **self._told})
+
+    def _is_heard(self) -> bool:
+        """Whether an agent is there that takes what it is sent."""
+        return self._agent is not None and self._agent.transport.get_write_buffer_size() <= _MOST_UNSENT_BYTES
 
     def _hear(self, said: Mapping[str, Any]) -> None:
         if said.get("read"):
