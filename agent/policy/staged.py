@@ -15,6 +15,7 @@ from agent.tables import Endpoint
 from meshkit.errors import MAXIMUM_TEXT
 from meshmodel.identity import LOCAL_SCOPE_CIDR, NumericIdentity, Reserved
 from meshpolicy import Direction, Engine, Policy, PolicyChange, PolicyContext, PolicyRef, RuleOrigin, rebuild
+from meshpolicy.errors import TooManyEntriesError
 from meshpolicy.peer import FqdnSelector
 from meshpolicy.prefix import Cidr, parse_address, parse_prefix
 from meshpolicy.proxy_ports import ProxyPorts
@@ -27,7 +28,7 @@ _SCOPE: Final = ~0xFFFFFF
 
 
 class StagedEngine:
-    """`fault` says why staged policies are not judged; empty if they are, or if there are none."""
+    """The enforced policies and the staged ones in one engine, while there is a staged one."""
 
     def __init__(self, context: PolicyContext) -> None:
         ports = None if context.proxy_ports is None else ProxyPorts(context.proxy_ports.kinds)
@@ -35,7 +36,13 @@ class StagedEngine:
         self._policies: dict[PolicyRef, Policy] = {}
         self._engine: Engine | None = None
         self._ranges: tuple[int, dict[Cidr, int], list[int]] = (-1, {}, [])
-        self.fault = ""
+        self._fault = ""
+        self._too_large: dict[NumericIdentity, str] = {}
+
+    @property
+    def fault(self) -> str:
+        """Why staged policies are not judged, or what they would close; empty if neither, or if there are none."""
+        return self._fault or next(iter(self._too_large.values()), "")
 
     @property
     def uses_services(self) -> bool:
@@ -62,7 +69,8 @@ class StagedEngine:
             return _NOBODY
         found = frozenset(number for number, _ in self._engine.tracked()) if self._engine is not None else _NOBODY
         if not self._policies:
-            self._engine, self.fault = None, ""
+            self._engine, self._fault = None, ""
+            self._too_large.clear()
         return found
 
     def change(self, change: Callable[[Engine], PolicyChange]) -> None:
@@ -79,12 +87,13 @@ class StagedEngine:
             return
         try:
             policies = [*enforced.policies(), *self._policies.values()]
-            self._engine, self.fault = rebuild(enforced, policies=policies, context=self._context), ""
+            self._engine, self._fault = rebuild(enforced, policies=policies, context=self._context), ""
         except Exception as exc:  # what is enforced goes on
             self._give_up(exc)
 
     def forget_endpoint(self, number: NumericIdentity) -> None:
         """No endpoint has this identity any more."""
+        self._too_large.pop(number, None)
         if self._engine is not None:
             self._engine.forget_endpoint(number)
 
@@ -104,7 +113,8 @@ class StagedEngine:
     ) -> StagedDecision | None:
         """The decision on a new connection of an endpoint with a peer (identity, address) by protocol and port.
 
-        None where no staged policy selects the endpoint in this direction.
+        None where no staged policy selects the endpoint in this direction. Denied if the endpoint would be closed because
+        its rules make too many entries, and `fault` says so.
         """
         number = NumericIdentity(endpoint.identity)
         if self._engine is None or (first := self._selecting(self._engine, number).get(direction)) is None:
@@ -112,11 +122,19 @@ class StagedEngine:
         identity, address = peer
         if identity in _OUTSIDE or identity & _SCOPE == LOCAL_SCOPE_CIDR:
             identity = self._range_of(self._engine, address)
-        verdict = self._engine.endpoint_policy(number, named_ports(endpoint.named_ports)).verdict(
-            direction, identity, *port
-        )
+        by_default = RuleOrigin(first, "default deny")
+        try:
+            policy = self._engine.endpoint_policy(number, named_ports(endpoint.named_ports))
+        except TooManyEntriesError as exc:
+            self._too_large[number] = f"staged policies would close the endpoints of identity {number}: {exc}"
+            return StagedDecision(is_allowed=False, is_proxied=False, rule=by_default)
+        except Exception as exc:  # flows go on
+            self._give_up(exc)
+            return None
+        self._too_large.pop(number, None)
+        verdict = policy.verdict(direction, identity, *port)
         if verdict.entry is None:
-            return StagedDecision(verdict.allowed, is_proxied=False, rule=RuleOrigin(first, "default deny"))
+            return StagedDecision(verdict.allowed, is_proxied=False, rule=by_default)
         return StagedDecision(verdict.allowed, bool(verdict.entry.proxy_port), verdict.entry.rule)
 
     def _selecting(self, engine: Engine, number: NumericIdentity) -> dict[Direction, PolicyRef]:
@@ -141,4 +159,4 @@ class StagedEngine:
     def _give_up(self, exc: Exception) -> None:
         self._engine = None
         why = f"staged policies are not judged, internal error of the policy engine: {(exc.__cause__ or exc)!r}"
-        self.fault = why[:MAXIMUM_TEXT]
+        self._fault = why[:MAXIMUM_TEXT]

@@ -23,7 +23,7 @@ from flows.text import compact_line
 from meshmodel.identity import Reserved
 from meshmodel.labels import pod_labels
 from meshmodel.names import ClusterId, ClusterName
-from meshpolicy import Direction, PolicyContext, PolicyRef, engine
+from meshpolicy import Direction, PolicyContext, PolicyRef, endpoint_views, engine
 from meshpolicy.proxy_ports import FIRST_PORT, ProxyPorts
 from meshpolicy.staged import STAGED_ANNOTATION
 
@@ -179,6 +179,30 @@ def test_a_fault_of_the_engine_costs_the_staged_verdicts_only(
     assert not compiler.faults
     assert row(db).policy.verdict(Direction.INGRESS, CLIENT, 6, 80).allowed
     assert says(seen(db, compiler, OTHER)) == ("", "")
+
+
+def test_a_pod_that_staged_rules_would_close_by_their_number_is_judged_so(
+    db: AgentDB, compiler: PolicyCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flows of the node go on: one object of a tenant must not end them."""
+    monkeypatch.setattr(endpoint_views, "MOST_ENTRIES", 100)
+    ranges = {"fromCIDR": [f"192.0.2.{n}/32" for n in range(50)]}
+    wide = [{"fromCIDR": ["192.0.2.0/24"], "toPorts": [{"ports": [{"port": str(n)}]}]} for n in (1, 2, 3)]
+    load(compiler, "true", ingress=[CLIENTS, ranges, *wide])
+    assert says(seen(db, compiler, CLIENT)) == ("DROPPED", "cnp/default/web default deny")
+    assert "would close the endpoints of identity 300: its rules make" in compiler.staged.fault
+    load(compiler, "true", ingress=[CLIENTS])
+    assert says(seen(db, compiler, CLIENT))[0] == "FORWARDED"
+    assert not compiler.staged.fault
+
+
+def test_a_fault_with_one_verdict_costs_the_staged_verdicts_only(
+    db: AgentDB, compiler: PolicyCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(compiler, "true", ingress=[CLIENTS])
+    monkeypatch.delattr(engine.PolicyViews, "policy")
+    assert says(seen(db, compiler, CLIENT)) == ("", "")
+    assert compiler.staged.fault.startswith("staged policies are not judged, internal error of the policy engine: ")
 
 
 def test_the_line_says_it_and_flows_are_found_by_it(db: AgentDB, compiler: PolicyCompiler) -> None:
