@@ -349,7 +349,8 @@ class PolicyCompiler:
             changes = [(c.row, c.deleted) for c in self._db.identities.changes_since(seen)]
         except HistoryLostError:
             log.warning("identities changed faster than policies were computed, reading all")
-            changes = [(Identity(i, self._db.own, ()), True) for i in self._endpoints.unknown()]
+            gone = {*self._endpoints, *self.engine.identities()} - {row.id for row in self._db.identities.rows()}
+            changes = [(Identity(i, self._db.own, ()), True) for i in sorted(gone)]
             changes += [(row, False) for row in self._db.identities.rows()]
         for row, deleted in changes:
             number = NumericIdentity(row.id)

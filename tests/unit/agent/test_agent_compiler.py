@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of a policy that is edited into nonsense."""
+"""What becomes of a policy that is edited into nonsense, and of identities that the store loses."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 from agent.policy.compiler import PolicyCompiler
 from agent.tables import AgentDB, Endpoint, Identity
+from meshkit.table import TOMBSTONES_BEYOND_SIZE
+from meshmodel.identity import NumericIdentity
 from meshmodel.labels import pod_labels
 from meshmodel.names import ClusterId, ClusterName
-from meshpolicy import PolicyContext, policy_ref
+from meshpolicy import Direction, PolicyContext, policy_ref
 
 
 def policy(egress: list[dict[str, Any]]) -> dict[str, Any]:
@@ -85,3 +87,28 @@ def test_a_pod_whose_identity_the_store_loses_stays_enforced_and_is_denied() -> 
         db.identities.put(row)
     compiler.step()
     assert db.verdicts.get("10.1.0.5") == before
+
+
+def test_an_identity_whose_deletion_is_forgotten_is_not_known_any_more() -> None:
+    db = AgentDB(ClusterName("north"), ClusterId(1))
+    compiler = PolicyCompiler(db, PolicyContext("north"), lambda _: None)
+    client, server = 65_537, 65_538
+    with db.write():
+        for number, app in ((client, "client"), (server, "server")):
+            db.identities.put(Identity(number, db.own, pod_labels({"app": app}, "shop", {}, "default", db.own)))
+        mac = "02:00:00:00:00:01"
+        db.endpoints.put(Endpoint("10.1.0.5", 7, 12, mac, mac, server, "shop", "server"))
+    compiler.set_document(policy([{"toEndpoints": [{"matchLabels": {"app": "client"}}]}]), policy_ref(CLOSED))
+    compiler.step()
+    with db.write():
+        db.identities.delete(client)
+    for number in range(70_000, 70_000 + TOMBSTONES_BEYOND_SIZE + 10):
+        with db.write():
+            db.identities.put(Identity(number, db.own, ()))
+        with db.write():
+            db.identities.delete(number)
+    compiler.step()
+    verdicts = db.verdicts.get("10.1.0.5")
+    assert verdicts is not None
+    assert not verdicts.policy.verdict(Direction.EGRESS, client, 6, 80).allowed
+    assert compiler.engine.labels_of(NumericIdentity(client)) is None
