@@ -85,14 +85,15 @@ def closed(policy: Policy) -> Policy:
 
 def _closed(rule: Rule, *, deny: bool) -> Rule:
     nothing = None if deny else ()
-    return replace(
-        rule,
-        peers=nothing,
-        ports=nothing,
-        deny=deny,
-        default_deny=True,
-        unenforced=False,
-        passes=False,
-        l7=(),
-        http=None,
+    return Rule(
+        rule.origin,
+        rule.subject,
+        rule.direction,
+        nothing,
+        nothing,
+        deny,
+        tier=rule.tier,
+        priority=rule.priority,
+        place=rule.place,
+        is_host=rule.is_host,
     )

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from meshpolicy import Direction, Engine, PolicyKind, PolicyRef
+from meshpolicy import Direction, Engine, PolicyKind, PolicyRef, closed
 from meshpolicy.asked import parse_name
 from meshpolicy.dns_name import allows_name
 from meshpolicy.evaluate import evaluate
-from meshpolicy.proxy_ports import DNS, HTTP, ProxyPorts
+from meshpolicy.proxy_ports import DNS, FIRST_PORT, HTTP, ProxyPorts
 from meshpolicy.rebuild import differences
 from tests.unit.meshpolicy.policy_world import CLIENT, SERVER, build, policy
 
@@ -121,3 +121,13 @@ def test_a_case_may_say_which_name_is_asked_for() -> None:
 def test_what_is_no_name_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no DNS name"):
         parse_name(text)
+
+
+def test_what_is_enforced_in_place_of_a_policy_that_the_engine_fails_on_asks_no_proxy(engine: Engine) -> None:
+    rules = [{"toEndpoints": TO_SERVER, "toPorts": _ports(GOOGLE)}]
+    denied = [{"toEndpoints": TO_SERVER, "toPorts": [{"ports": [{"port": "81", "protocol": "TCP"}]}]}]
+    engine.set_policy(closed(policy(engine, "failed", app="client", egress=rules, egressDeny=denied)))
+    assert engine.context.proxy_ports is not None
+    for number, protocol in ((53, UDP), (53, TCP), (80, TCP)):
+        assert not engine.endpoint_policy(CLIENT).verdict(Direction.EGRESS, SERVER, protocol, number).allowed
+    assert engine.context.proxy_ports.listener(FIRST_PORT) is None
