@@ -23,7 +23,7 @@ from agent.dns.message import ServerAnswer
 SOCKET: Final = "link.sock"
 LONGEST_LINE: Final = 4 << 20
 MOST_KEPT: Final = 10_000
-"""Addresses of names that are kept for the agent while it is away."""
+"""Addresses of names that are kept for the agent while it is away, or does not take what it is sent."""
 MOST_RECORDS: Final = 4096
 _MOST_ADDRESSES: Final = 64
 _MOST_ALIASES: Final = 16
@@ -58,7 +58,7 @@ class AgentLink:
 
     def tell(self, endpoint: str, name: str, addresses: Sequence[AnsweredAddress]) -> asyncio.Future[None] | None:
         """Done when the agent has installed what follows. None if there is nothing to wait for: this agent installed it before,
-        and its time has not passed; or there is no agent, and it is kept for the next one.
+        and its time has not passed; or no agent hears it, and it is kept until one does.
         """
         if not self._is_heard():
             self._keep(endpoint, name, addresses)
@@ -101,7 +101,6 @@ class AgentLink:
             self._agent.close()
         self._agent, self._told = writer, {}
         self._stop_waiting()
-        self._send_kept()
         try:
             while line := await reader.readline():
                 self._hear(orjson.loads(line))
@@ -114,9 +113,11 @@ class AgentLink:
                 self._stop_waiting()
 
     async def flush(self) -> None:
-        """Sends records and state as they come, until cancelled."""
+        """Sends what was kept, records and state as they come, until cancelled."""
         while True:
             await asyncio.sleep(_FLUSH_S)
+            if self._kept and self._is_heard():
+                self._send_kept()
             while self._is_heard() and (self._records or self.state() != self._told):
                 flows = [self._records.popleft() for _ in range(min(len(self._records), _RECORDS_OF_A_LINE))]
                 self._told = self.state()

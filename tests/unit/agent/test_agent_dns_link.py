@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.answered_names import LONGEST_NAME
+import orjson
+
+from agent.answered_names import LONGEST_NAME, AnsweredAddress
 from agent.dns.judge import AskedQuestion
 from agent.dns.link import LONGEST_LINE, SOCKET, AgentLink
 from agent.dns.message import DnsQuery, ServerAnswer
@@ -55,3 +57,20 @@ async def test_all_questions_are_told_however_much_servers_answer(tmp_path: Path
         assert waiting.done(), following.exception()
         following.cancel()
     assert heard[0]["aliases"][0] == aliases[0]
+
+
+async def test_an_agent_that_falls_behind_is_told_everything_once_it_hears_again(tmp_path: Path) -> None:
+    addresses = [AnsweredAddress(f"198.51.{n // 250}.{n % 250}", 600) for n in range(2000)]
+    async with _listening(tmp_path) as proxy:
+        reader, writer = await asyncio.open_unix_connection(tmp_path / SOCKET, limit=LONGEST_LINE)
+        await reader.readline()
+        told = 0
+        while proxy.tell(POD, f"{told}.example.", addresses) is not None:
+            told += 1
+        async with asyncio.timeout(30):
+            names = set[str]()
+            while len(names) <= told:
+                said = orjson.loads(await reader.readline())
+                names |= {said["name"]} if "answer" in said else set()
+        assert f"{told}.example." in names
+        writer.close()
