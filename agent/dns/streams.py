@@ -22,7 +22,8 @@ _WHOLE_S: Final = 5.0
 """In which a message must have come whole, once its first byte came; and its answer must have been taken."""
 _FOREIGN: Final = 16
 """Answers to other queries that are read before the connection is given up."""
-_FAILURES: Final = (OSError, EOFError, asyncio.IncompleteReadError, MalformedMessageError)
+_FAILURES: Final = (OSError, EOFError, MalformedMessageError)
+"""A TimeoutError is an OSError."""
 
 
 class StreamProxy:
@@ -44,7 +45,7 @@ class StreamProxy:
                 self._open[client[0]] += 1
                 try:
                     await self._converse(_Conversation(reader, writer, client, server), port)
-                except (*_FAILURES, TimeoutError):
+                except _FAILURES:
                     return
                 finally:
                     self._open[client[0]] -= 1
@@ -85,7 +86,7 @@ class StreamProxy:
                     if answer is not None:
                         await self._judge.tell(asked, answer)
                         return released(data, asked.query, LARGEST)
-        except (*_FAILURES, TimeoutError):
+        except _FAILURES:
             pass
         self._judge.counts[Count.UNANSWERED] += 1
         with_client.leave_server()
