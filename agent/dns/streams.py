@@ -75,22 +75,29 @@ class StreamProxy:
 
     async def _ask(self, with_client: _Conversation, asked: AskedQuestion) -> bytes:
         """What the client gets: the server's answer, or that there is none."""
-        ident = self._rng.getrandbits(16)
         try:
             async with asyncio.timeout(PATIENCE_S):
-                reader, writer = await with_client.with_server()
-                await _send(writer, forwarded(asked.query, ident, by_udp=False))
-                for _ in range(_FOREIGN):
-                    data = await _receive(reader)
-                    answer = self._judge.hear(asked, ident, data)
-                    if answer is not None:
-                        await self._judge.tell(asked, answer)
-                        return released(data, asked.query, LARGEST)
+                if with_client.has_server:
+                    with contextlib.suppress(EOFError, ConnectionError):  # servers close what was idle
+                        return await self._ask_once(with_client, asked)
+                    with_client.leave_server()
+                return await self._ask_once(with_client, asked)
         except _FAILURES:
-            pass
-        self._judge.counts[Count.UNANSWERED] += 1
-        with_client.leave_server()
-        return failure(asked.query, SERVFAIL)
+            self._judge.counts[Count.UNANSWERED] += 1
+            with_client.leave_server()
+            return failure(asked.query, SERVFAIL)
+
+    async def _ask_once(self, with_client: _Conversation, asked: AskedQuestion) -> bytes:
+        ident = self._rng.getrandbits(16)
+        reader, writer = await with_client.with_server()
+        await _send(writer, forwarded(asked.query, ident, by_udp=False))
+        for _ in range(_FOREIGN):
+            data = await _receive(reader)
+            answer = self._judge.hear(asked, ident, data)
+            if answer is not None:
+                await self._judge.tell(asked, answer)
+                return released(data, asked.query, LARGEST)
+        raise MalformedMessageError("the server answers other queries")
 
 
 class _Conversation:
@@ -112,6 +119,11 @@ class _Conversation:
     async def send(self, data: bytes) -> None:
         async with asyncio.timeout(_WHOLE_S):
             await _send(self._writer, data)
+
+    @property
+    def has_server(self) -> bool:
+        """Whether the connection to the server was opened for an earlier query."""
+        return self._upstream is not None
 
     async def with_server(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._upstream is None:

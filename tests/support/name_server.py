@@ -42,12 +42,14 @@ class Forgery(Enum):
 class NameServer:
     """Sockets of the namespace that it is made in.
 
-    `asked`: (client address, name as it came) of each question; `marks`: (source port, id) of those by UDP.
+    `asked`: (client address, name as it came) of each question; `marks`: (source port, id) of those by UDP. `closes`: each
+    connection after one answer.
     """
 
     def __init__(self, forgery: Forgery = Forgery.NONE, zone: str = ZONE, address: str = "") -> None:
         self.forgery, self.asked = forgery, list[tuple[str, str]]()
         self.marks: list[tuple[int, int]] = []
+        self.closes = False
         self._records = RR.fromZone(zone)
         self._datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._datagrams.bind((address, 53))
@@ -92,6 +94,8 @@ class NameServer:
                 (length,) = struct.unpack("!H", _exactly(made, 2))
                 packed = self._answer(_exactly(made, length), client).pack()
                 made.sendall(struct.pack("!H", len(packed)) + packed)
+                if self.closes:
+                    return
 
     def _answer(self, data: bytes, client: str) -> DNSRecord:
         asked = DNSRecord.parse(data)

@@ -185,6 +185,15 @@ def test_large_answers_are_cut_off_by_udp_and_whole_by_tcp(clean: Topology, dns:
     assert len(dns.answers[-2][2]) == len(MANY_ADDRESSES)
 
 
+def test_a_connection_outlives_those_that_its_server_closes(clean: Topology, dns: DnsNode) -> None:
+    client, node, server = _place(clean, "local")
+    _redirect(node, client)
+    with _served(server) as names, client.connect(server.address, 53) as made:
+        names.closes = True
+        for _ in range(3):
+            assert _addresses(_ask_by_tcp(made, "google.com")) == ["203.0.113.7"]
+
+
 @pytest.mark.parametrize(
     ("forgery", "rcode", "count"),
     [
