@@ -26,6 +26,7 @@ from agent.dns.sockets import Place, answer_datagram, asking_datagrams, receive
 PATIENCE_S: Final = 6.0
 """How long a server is waited for. Resolvers ask again after five seconds."""
 _AT_ONCE: Final = 64
+"""Datagrams that are read from one socket before others have their turn."""
 _FIRST_PORT, _LAST_PORT = 1024, 65535
 _TRIES: Final = 4
 
@@ -46,7 +47,7 @@ class DatagramProxy:
                 found = receive(listener, LARGEST)
                 if found is None:
                     return
-                self._take(*found, port)
+                self.take(*found, port)
 
         def stop() -> None:
             loop.remove_reader(listener)
@@ -55,7 +56,8 @@ class DatagramProxy:
         loop.add_reader(listener, read)
         return stop
 
-    def _take(self, data: bytes, client: Place, server: Place, port: int) -> None:
+    def take(self, data: bytes, client: Place, server: Place, port: int) -> None:
+        """A query that came to this port of the proxy, from the client to the server."""
         judged = self._judge.read(data, client, server, port, "UDP")
         if isinstance(judged, bytes):
             self._send(server, client, judged)
@@ -123,7 +125,7 @@ class _Exchange:
         return asking_datagrams(self._asked.client[0], port, self._asked.server)
 
     def _read(self) -> None:
-        while True:
+        for _ in range(_AT_ONCE):
             try:
                 data = self._socket.recv(LARGEST)
             except BlockingIOError:
