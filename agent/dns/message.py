@@ -133,6 +133,8 @@ def read_answer(data: bytes, query: DnsQuery, ident: int) -> ServerAnswer:
 
     Some servers say that an answer was cut off, or that there is none, with a header alone.
     """
+    if len(data) < _HEADER.size:
+        raise ForeignMessageError
     found, flags, questions, answers, authorities, others = _header(data)
     if found != ident or not flags & _ANSWER_BIT or flags & _OPCODE:
         raise ForeignMessageError

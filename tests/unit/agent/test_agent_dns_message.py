@@ -72,7 +72,7 @@ def test_an_answer_to_another_query_is_none() -> None:
     query = _query()
     right = _answer(query, ZONE)
     wrong = [struct.pack("!H", IDENT + 1) + right[2:], _answer(_query("www.x.iq"), ZONE), right[:2] + b"\1" + right[3:]]
-    wrong.append(_answer(_query(kind="AAAA"), ZONE))
+    wrong += [_answer(_query(kind="AAAA"), ZONE), right[:11], b""]
     for data in wrong:
         with pytest.raises(ForeignMessageError):
             read_answer(data, query, IDENT)
