@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""On which interface of the node a pod is: a veth that the node routes the pod's address over, or a port of a bridge.
+"""On which interface of the node a pod is: a veth that the node routes the pod's address alone over, or a port of a bridge.
 
+A veth that a network is behind is no pod's: where nodes are containers, it is how the node reaches all others.
 Nothing is asked of the pod, which need not answer or have spoken: the other end of a veth is looked at in its namespace.
 """
 
@@ -76,8 +77,10 @@ class _Finder:
             return LinkSighting(error=str(exc))
 
     def _delivering(self, address: str) -> Link | None:
-        ifindex = self._talk.route(address)
-        return None if ifindex is None else self._talk.link(ifindex)
+        route = self._talk.route(address)
+        link = None if route is None else self._talk.link(route.ifindex)
+        is_networks = link is not None and link.kind == "veth" and route is not None and not route.is_host
+        return None if is_networks else link
 
     def _interface(self, link: Link, address: str, known: int) -> EndpointInterface | None:
         if link.kind == "veth":

@@ -36,7 +36,9 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO
 _IFLA_EXTENSIONS, _IFLA_LINK_NETNSID, _IFLA_TARGET_NETNSID, _INFO_KIND = 29, 37, 46, 1
 _WITHOUT_STATISTICS: Final = 1 << 3
 _IFA_LOCAL, _IFA_TARGET_NETNSID = 2, 10
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_VIA = 1, 4, 5, 18
+_FIB_MATCH: Final = 0x2000
+_HOST_BITS: Final = 32
 _NDA_DST, _NDA_LLADDR, _NDA_MASTER = 1, 2, 9
 _FAMILY_BRIDGE: Final = 7
 _UNICAST: Final = 1
@@ -58,6 +60,13 @@ class Link(NamedTuple):
     mtu: int
     peer: int
     netns_id: int | None
+
+
+class Delivery(NamedTuple):
+    """The interface of a route without a gateway; `is_host`: the route is for one address, not for a network."""
+
+    ifindex: int
+    is_host: bool
 
 
 class LinkChanges(NamedTuple):
@@ -116,12 +125,10 @@ class Conversation:
         found = (_attributes(body[_ADDRESS.size :]) for body in self._list(_GETADDRESS, request))
         return [socket.inet_ntoa(entry[_IFA_LOCAL]) for entry in found if _IFA_LOCAL in entry]
 
-    def route(self, address: str) -> int | None:
-        """The interface by which the node delivers to the address without a gateway; None if it does not.
-
-        Raises: KernelError.
-        """
-        request = _ROUTE.pack(socket.AF_INET, 32, 0, 0, 0, 0, 0, 0, 0) + _attribute(_RTA_DST, socket.inet_aton(address))
+    def route(self, address: str) -> Delivery | None:
+        """How the node delivers to the address without a gateway; None if it does not. Raises: KernelError."""
+        head = _ROUTE.pack(socket.AF_INET, _HOST_BITS, 0, 0, 0, 0, 0, 0, _FIB_MATCH)
+        request = head + _attribute(_RTA_DST, socket.inet_aton(address))
         try:
             body = self._ask(_GETROUTE, request)
         except KernelError as exc:
@@ -129,9 +136,10 @@ class Conversation:
                 return None
             raise
         found = _attributes(body[_ROUTE.size :])
-        if _ROUTE.unpack_from(body)[7] != _UNICAST or _RTA_OIF not in found or _RTA_GATEWAY in found:
+        route = _ROUTE.unpack_from(body)
+        if route[7] != _UNICAST or _RTA_OIF not in found or {_RTA_GATEWAY, _RTA_VIA} & found.keys():
             return None
-        return int(_U32.unpack(found[_RTA_OIF])[0])
+        return Delivery(_U32.unpack(found[_RTA_OIF])[0], route[1] == _HOST_BITS)
 
     def neighbour(self, ifindex: int, address: str) -> str:
         """The MAC that the neighbour table has for the address, "" if it has none."""

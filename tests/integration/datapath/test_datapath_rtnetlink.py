@@ -88,6 +88,18 @@ def test_a_route_through_a_gateway_or_over_something_else_is_no_endpoint(node: s
     assert [s.interface for s in sight([("10.9.0.1", 0), ("10.8.0.1", 0), ("10.1.1.1", 0)])] == [None, None, None]
 
 
+def test_a_veth_that_a_network_is_behind_is_no_pods_interface(node: str) -> None:
+    """As the uplink of a node that is a container, whose neighbours are on the network that a record names a pod in."""
+    uplink = plug(node, name="uplink0", address="10.6.0.1")
+    run("ip", "address", "add", "172.18.0.7/24", "dev", "uplink0")
+    run("ip", "route", "add", "10.7.0.0/16", "dev", "uplink0")
+    asked = ["172.18.0.2", "10.7.0.1", "10.6.0.1"]
+    found = sight([(address, 0) for address in asked])
+    assert [s.interface.ifindex if s.interface else 0 for s in found] == [0, 0, uplink]
+    run("ip", "route", "add", "default", "dev", "uplink0")
+    assert sight([("10.66.0.1", 0)]) == [LinkSighting()]
+
+
 @pytest.fixture
 def bridged(node: str) -> str:
     """The node has a bridge that is its pods' gateway."""
