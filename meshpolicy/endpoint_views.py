@@ -294,7 +294,7 @@ class PolicyViews:
             extra = posture.built_in.get(peer, ())
             if posture.passes and any(active.is_admin_pass for active in rules):
                 rules, extra = posture.with_everyones(rules), (*extra, posture.default)  # noqa: PLW2901
-            elif posture.is_proxied:
+            elif posture.is_proxied and (rules or extra):
                 rules = posture.with_everyones(rules)  # noqa: PLW2901
             if rules or extra:
                 group = self._templates.group(peer, rules, extra, ports, is_closed=posture.closes_baseline)

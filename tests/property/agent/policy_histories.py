@@ -51,6 +51,12 @@ BACKENDS = ("10.9.0.1", "10.9.0.2", "10.9.0.3", "10.9.0.9", "192.0.2.7")
 GROUPS = ("g1", "g2", "g3")
 _ALL: dict[str, Any] = {"endpointSelector": {}}
 NUMBERS = (300, 301, 302, 303, 131_372)
+KINDS = (
+    *("policy",) * 6, *("tiered",) * 3, *("kubernetes",) * 2, "unkubernetes", "refused", "untiered", "host", "host", "unhost",
+    "service", "service", "backends", "backends", "noservice", "drop", "drop", "group", "ungroup", "identity", "forget",
+    "pod", "unpod", "ports", "node", "node", "nonode", "told", "told",
+)  # fmt: skip
+"""Of a step: as likely as it is often here."""
 
 
 def history(seed: int, length: int) -> list[Step]:
@@ -60,39 +66,7 @@ def history(seed: int, length: int) -> list[Step]:
 
 def _steps(pick: random.Random, length: int) -> Iterator[Step]:
     for _ in range(length):
-        kind = pick.choice(
-            ["policy"] * 6
-            + ["tiered"] * 3
-            + [
-                "kubernetes",
-                "kubernetes",
-                "unkubernetes",
-                "refused",
-                "untiered",
-                "host",
-                "host",
-                "unhost",
-                "service",
-                "service",
-                "backends",
-                "backends",
-                "noservice",
-                "drop",
-                "drop",
-                "group",
-                "ungroup",
-                "identity",
-                "forget",
-                "pod",
-                "unpod",
-                "ports",
-                "node",
-                "node",
-                "nonode",
-                "told",
-                "told",
-            ]
-        )
+        kind = pick.choice(KINDS)
         name = (pick.choice(NAMESPACES), pick.choice("pqr"))
         match kind:
             case "policy" | "kubernetes":
@@ -191,10 +165,15 @@ def _rule(pick: random.Random, section: str) -> dict[str, Any]:
         case 3:
             rule["toPorts"] = [{"ports": [{"port": pick.choice(["80", "http", "0"]), "protocol": "TCP"}]}]
         case 4 if not section.endswith("Deny"):
-            rule["toPorts"] = [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [{"method": "GET"}]}}]
+            rule["toPorts"] = [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": _looked_into(pick, section)}]
         case _:
             pass
     return rule
+
+
+def _looked_into(pick: random.Random, section: str) -> dict[str, Any]:
+    is_names = section == "egress" and pick.random() < 0.5
+    return {"dns": [{"matchPattern": pick.choice(PATTERNS)}]} if is_names else {"http": [{"method": "GET"}]}
 
 
 def _services_or_names(pick: random.Random, *, is_names: bool) -> dict[str, Any]:
@@ -218,8 +197,8 @@ def _service(pick: random.Random) -> dict[str, Any]:
 class World:
     """A compiler fed step by step; it remembers what is there now, to build another one from it."""
 
-    def __init__(self, *, default_local_cluster: bool, dual_stack: bool) -> None:
-        self.context = PolicyContext(NORTH, default_local_cluster=default_local_cluster, dual_stack=dual_stack)
+    def __init__(self, context: PolicyContext) -> None:
+        self.context = context
         self.db = AgentDB(NORTH, ClusterId(1), "n1")
         with self.db.write():
             self.db.peers.put(PeerHealth(SOUTH, ClusterId(2)))
@@ -340,7 +319,7 @@ class World:
 
     def rebuilt(self) -> World:
         """The same inputs, given at once and in another order."""
-        other = World(default_local_cluster=self.context.default_local_cluster, dual_stack=self.context.dual_stack)
+        other = World(self.context)
         if self.own_node is not None:  # what the agent once read of its own node stays, also when the record is gone
             with other.db.write():
                 other.db.nodes.put(self.own_node)

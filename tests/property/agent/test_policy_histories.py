@@ -9,7 +9,8 @@ import pprint
 import pytest
 from policy_histories import Step, World, history, shortest
 
-from meshpolicy import differences
+from meshpolicy import PolicyContext, differences
+from meshpolicy.proxy_ports import ProxyPorts
 
 HISTORIES = int(os.environ.get("POLICY_HISTORIES", "24"))
 """How many seeds; each is one test, so that a failing seed is named and can be run alone."""
@@ -18,12 +19,12 @@ COMPARED = 4
 """A fresh start costs as much as all steps before it, so one is compared after every so many, after others in each history."""
 
 
-def fault_of(steps: list[Step], *, local: bool, dual_stack: bool, every: int = 1, first: int = 0) -> str:
+def fault_of(steps: list[Step], *, seed: int, every: int = 1, first: int = 0) -> str:
     """What is wrong after the first step that leaves something wrong; empty if nothing is.
 
     Within the engine that is looked for after each step, against a fresh start after the `first` and `every` so many.
     """
-    world = World(default_local_cluster=local, dual_stack=dual_stack)
+    world = World(context_of(seed))
     for number, step in enumerate(steps):
         try:
             world.take(step)
@@ -44,15 +45,20 @@ def fault_of(steps: list[Step], *, local: bool, dual_stack: bool, every: int = 1
     return ""
 
 
+def context_of(seed: int) -> PolicyContext:
+    """Each switch for half of the seeds."""
+    proxy_ports = ProxyPorts() if seed & 4 else None
+    return PolicyContext("north", bool(seed & 1), dual_stack=bool(seed & 2), proxy_ports=proxy_ports)
+
+
 @pytest.mark.parametrize("seed", range(HISTORIES))
 def test_a_history_equals_a_fresh_start(seed: int) -> None:
-    local, dual_stack = bool(seed & 1), bool(seed & 2)
     steps = history(seed, LENGTH)
-    fault = fault_of(steps, local=local, dual_stack=dual_stack, every=COMPARED, first=seed // 4 % COMPARED)
+    fault = fault_of(steps, seed=seed, every=COMPARED, first=seed // 8 % COMPARED)
     if fault:
-        short = shortest(steps, lambda part: bool(fault_of(part, local=local, dual_stack=dual_stack)))
-        fault = fault_of(short, local=local, dual_stack=dual_stack)
-        pytest.fail(f"seed {seed}, {local=}, {dual_stack=}: {fault}; shortest history:\n{pprint.pformat(short)}")
+        short = shortest(steps, lambda part: bool(fault_of(part, seed=seed)))
+        fault = fault_of(short, seed=seed)
+        pytest.fail(f"seed {seed}, {context_of(seed)}: {fault}; shortest history:\n{pprint.pformat(short)}")
 
 
 def test_a_shrunk_history_keeps_only_what_fails() -> None:
