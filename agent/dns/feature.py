@@ -13,12 +13,13 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from agent.answered_names import NameListener
+from agent.closed_ports import ClosedPorts
 from agent.core import Core
 from agent.datapath.proxy_routes import look_for_no_socket_early
 from agent.dns.message import REFUSALS
 from agent.dns.port_rules import STAY_S, PortRules
 from agent.dns.process import DnsProcess, directory_of
-from agent.dns.proxy_link import ProxyLink, Said
+from agent.dns.proxy_link import ProxyLink
 from agent.dns.rule_file import RULES, RuleFile, decode_rules, encode_rules
 from agent.feature import Feature, Tasks, wait_until_listed
 from agent.metric import PREFIX
@@ -33,11 +34,9 @@ from meshpolicy import Direction
 from meshpolicy.proxy_ports import DNS, Listener, ProxyPorts
 
 _READABLE: Final = 0o644
-_LOOK_S: Final = 0.25
-_CALM_S: Final = 5.0
-_PATIENCE_S: Final = 1.5
 _FIRST_DELAY_S: Final = 0.05
 _LONGEST_DELAY_S: Final = 1.0
+_LONGEST_LINK_DELAY_S: Final = 0.25
 _COMPONENT: Final = "dns proxy"
 
 log = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ class DnsFeature(Feature):
         on_change: Callable[[], None],
         on_questions: Callable[[Sequence[Mapping[str, Any]]], None],
     ) -> None:
-        self._core, self._on_change = core, on_change
+        self._core = core
         self._ports = ports if ports is not None and DNS in ports.kinds else None
         self._directory = directory_of(core.settings)
         self._process = DnsProcess(self._directory)
@@ -68,9 +67,12 @@ class DnsFeature(Feature):
         self._link = ProxyLink(self._directory, names, on_questions, self._look.set)
         self._rules, self._written = PortRules(), b""
         self._problem = self._obstacle = ""
-        self._users: Mapping[int, set[str]] = {}
-        self._missing_since_s: float | None = None
-        self.failures: Mapping[str, str] = {}
+        self._closed = ClosedPorts(on_change)
+
+    @property
+    def failures(self) -> Mapping[str, str]:
+        """As above."""
+        return self._closed.failures
 
     def restore(self) -> int:
         if self._ports is not None:
@@ -138,7 +140,7 @@ class DnsFeature(Feature):
         """Once it runs, and again whenever the connection ends."""
         while not self._rules.rules:
             await self._look.wait()
-        backoff = Backoff(_FIRST_DELAY_S, _LOOK_S, self._core.outside.rng)
+        backoff = Backoff(_FIRST_DELAY_S, _LONGEST_LINK_DELAY_S, self._core.outside.rng)
         await supervise("dns link", self._link.run, backoff=backoff, clock=self._core.clock)
 
     async def _follow(self, ports: ProxyPorts) -> None:
@@ -152,7 +154,7 @@ class DnsFeature(Feature):
             rules = {port: made.names for port, made in listeners.items() if made.names is not None}
             self._rules.set_used(rules, clock.monotonic())
             next_s = self._rules.expire(clock.monotonic())
-            self._users = users
+            self._closed.users = users
             is_written = self._write()
             self._look.set()
             delay_s = None if next_s is None else max(0.0, next_s - clock.monotonic())
@@ -181,26 +183,15 @@ class DnsFeature(Feature):
         return True
 
     async def _watch(self) -> None:
-        """Ports that nobody listens on are told once the proxy had time to open them."""
-        clock = self._core.clock
         while True:
-            rung = self._look.count
-            said = self._link.said
-            missing = set(self._users) - said.listening
-            if not missing:
-                self._missing_since_s, self._problem = None, ""
-            elif self._missing_since_s is None:
-                self._missing_since_s = clock.monotonic()
-            if missing:
+            rung, now_s = self._look.count, self._core.clock.monotonic()
+            self._closed.compare(self._link.said.listening, now_s, self._reason)
+            if self._closed.missing:
                 self._link.rules_changed()  # it may have failed to open them
-            is_late = self._missing_since_s is not None and clock.monotonic() - self._missing_since_s >= _PATIENCE_S
-            self._set_failures(missing if is_late else set(), said)
-            await wait_for_ring(self._look, rung, _LOOK_S if missing else _CALM_S if self._users else None, clock)
+            else:
+                self._problem = ""
+            await wait_for_ring(self._look, rung, self._closed.pause_s, self._core.clock)
 
-    def _set_failures(self, missing: set[int], said: Said) -> None:
-        words = self._problem or next(iter(said.closed.values()), "the DNS proxy does not answer")
-        reason = f"its lists of DNS names have no listener, so that their ports are closed: {words}"
-        found = dict.fromkeys(sorted({a for port in missing for a in self._users.get(port, ())}), reason)
-        if found != self.failures:
-            self.failures = found
-            self._on_change()
+    def _reason(self) -> str:
+        words = self._problem or next(iter(self._link.said.closed.values()), "the DNS proxy does not answer")
+        return f"its lists of DNS names have no listener, so that their ports are closed: {words}"

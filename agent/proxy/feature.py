@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from agent.closed_ports import ClosedPorts
 from agent.core import Core
 from agent.datapath import netlink
 from agent.datapath.config import OVERLAY_DEVICE
@@ -29,10 +30,7 @@ from meshpolicy.proxy_ports import HTTP, Listener, ProxyPorts
 _PORTS: Final = "ports.json"
 _SMALLEST_MTU: Final = 1280
 _READABLE: Final = 0o644
-_LOOK_S: Final = 0.25
 _READ_S: Final = 0.1
-_CALM_S: Final = 5.0
-_PATIENCE_S: Final = 1.5
 _FIRST_DELAY_S: Final = 0.1
 _LONGEST_DELAY_S: Final = 1.0
 _COMPONENT: Final = "proxy"
@@ -58,16 +56,19 @@ class ProxyFeature(Feature):
         on_change: Callable[[], None],
         on_requests: Callable[[Sequence[Mapping[str, Any]]], None],
     ) -> None:
-        self._core, self._ports, self._on_change, self._on_requests = core, ports, on_change, on_requests
+        self._core, self._ports, self._on_requests = core, ports, on_requests
         self._directory = directory_of(core.settings)
         self._written: bytes | None = None
         self._mtu = _SMALLEST_MTU
         self._process: EnvoyProcess | None = None
         self._problem = self._obstacle = ""
         self._look = Wake()
-        self._users: Mapping[int, set[str]] = {}
-        self._missing_since_s: float | None = None
-        self.failures: Mapping[str, str] = {}
+        self._closed = ClosedPorts(on_change)
+
+    @property
+    def failures(self) -> Mapping[str, str]:
+        """As above."""
+        return self._closed.failures
 
     def restore(self) -> int:
         if self._ports is not None:
@@ -113,7 +114,7 @@ class ProxyFeature(Feature):
 
     async def _keep(self, process: EnvoyProcess) -> None:
         """It runs from the first port on that a policy names, and again within a second when it ended."""
-        while not self._users:
+        while not self._closed.users:
             await self._look.wait()
 
         async def run() -> None:
@@ -138,8 +139,8 @@ class ProxyFeature(Feature):
         await wait_until_listed(verdicts, endpoints)
         while True:
             rung = verdicts.changed.count
-            self._users = ports_in_use(verdicts.rows(), ports, HTTP)
-            wanted = {port: made for port in self._users if (made := ports.listener(port)) is not None}
+            self._closed.users = ports_in_use(verdicts.rows(), ports, HTTP)
+            wanted = {port: made for port in self._closed.users if (made := ports.listener(port)) is not None}
             try:
                 self._write(wanted)
             except OSError as exc:
@@ -161,32 +162,22 @@ class ProxyFeature(Feature):
         self._look.set()
 
     async def _watch(self) -> None:
-        """Ports without a listener are told once Envoy had time to open them."""
-        clock = self._core.clock
         while True:
-            rung = self._look.count
-            missing = set(self._users) - listening_ports() if self._users else set()
-            if not missing:
-                self._missing_since_s, self._problem = None, ""
-            elif self._missing_since_s is None:
-                self._missing_since_s = clock.monotonic()
-            is_late = self._missing_since_s is not None and clock.monotonic() - self._missing_since_s >= _PATIENCE_S
-            self._set_failures(missing if is_late else set())
-            await wait_for_ring(self._look, rung, _LOOK_S if missing else _CALM_S if self._users else None, clock)
+            rung, now_s = self._look.count, self._core.clock.monotonic()
+            self._closed.compare(listening_ports() if self._closed.users else frozenset(), now_s, self._reason)
+            if not self._closed.missing:
+                self._problem = ""
+            await wait_for_ring(self._look, rung, self._closed.pause_s, self._core.clock)
 
     async def _read_requests(self) -> None:
         log_file = AccessLog(self._directory / ACCESS_LOG)
         while True:
             if found := log_file.read():
                 self._on_requests(found)
-            if not self._users:
+            if not self._closed.users:
                 await self._look.wait()
             await self._core.clock.sleep(_READ_S)
 
-    def _set_failures(self, missing: set[int]) -> None:
+    def _reason(self) -> str:
         words = self._problem or (self._process.last_words() if self._process is not None else "")
-        reason = f"its HTTP rules have no listener, so that their ports are closed: {words or 'Envoy opens none'}"
-        found = dict.fromkeys(sorted({a for port in missing for a in self._users.get(port, ())}), reason)
-        if found != self.failures:
-            self.failures = found
-            self._on_change()
+        return f"its HTTP rules have no listener, so that their ports are closed: {words or 'Envoy opens none'}"
