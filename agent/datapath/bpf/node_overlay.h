@@ -94,12 +94,12 @@ inlined __be32 answered_by(const struct packet *p, const struct ipcache_value *t
 	return tunnel_of(to) ? tunnel_of(to) : v && v->flags & CT_BY_TUNNEL && is_node(to) ? p->destination : 0;
 }
 
-/* Rules of the node may have given the first packet of a connection that the proxy opens another source, as what pods send out
+/* Rules of the node may have given a packet by which the proxy asks or connects another source, as what pods send out
  * of their cluster gets it. Its socket knows in whose name it is. 0 if that is no other, else 1. */
 inlined int is_renamed(const struct __sk_buff *skb, const struct packet *p, __be32 *source, __be16 *port)
 {
 	struct bpf_sock *found = skb->sk;
-	if (!found || p->protocol != PROTO_TCP || proxy_mark(skb) != MARK_EGRESS_UPSTREAM)
+	if (!found || (p->protocol != PROTO_TCP && p->protocol != PROTO_UDP) || proxy_mark(skb) != MARK_EGRESS_UPSTREAM)
 		return 0;
 	found = bpf_sk_fullsock(found);
 	if (!found)

@@ -36,6 +36,7 @@ from agent.dns.streams import MOST_OF_A_CLIENT as MOST_CONNECTIONS_OF_A_CLIENT
 from meshpolicy.dns_name import dns_rule
 from tests.integration.datapath.datapath_topology import ROUTER, Node, Pod, Topology, drain_events
 from tests.integration.datapath.dns_node import PORT, DnsNode, wait_until
+from tests.integration.datapath.masquerade import masquerading
 from tests.packet.datapath_host import inside, run
 from tests.support.leftovers import own_name
 from tests.support.name_server import MANY, MANY_ADDRESSES, Forgery, NameServer
@@ -76,7 +77,7 @@ def _redirect(node: Node, pod: Pod) -> None:
 
 def _place(mesh: Topology, where: str) -> tuple[Pod, Node, Pod]:
     client, node = mesh.nodes[0].pods[0], mesh.nodes[0]
-    other = {"local": node, "routed": mesh.nodes[1], "tunnel": mesh.nodes[2]}[where]
+    other = {"local": node, "routed": mesh.nodes[1], "tunnel": mesh.nodes[2], "masquerading": mesh.nodes[2]}[where]
     server = other.pods[1]
     if where == "routed":
         for here, pod in ((node, server), (other, client)):
@@ -127,11 +128,11 @@ def _addresses(answer: DNSRecord) -> list[str]:
     return [str(record.rdata) for record in answer.rr if record.rtype in (1, 28)]
 
 
-@pytest.mark.parametrize("where", ["local", "routed", "tunnel"])
+@pytest.mark.parametrize("where", ["local", "routed", "tunnel", "masquerading"])
 def test_names_that_rules_name_are_answered_and_others_refused(clean: Topology, dns: DnsNode, where: str) -> None:
     client, node, server = _place(clean, where)
     _redirect(node, client)
-    with _served(server) as names:
+    with _served(server) as names, masquerading(node) if where == "masquerading" else contextlib.nullcontext():
         assert _addresses(_ask(client, server.address, "google.com")) == ["203.0.113.7"]
         assert _ask(client, server.address, "github.com").header.rcode == REFUSED
         assert _ask(client, server.address, "www.Example.COM").header.rcode == NOERROR

@@ -34,6 +34,7 @@ from meshpolicy import Direction as PolicyDirection
 from meshpolicy.http_rule import HttpRule
 from meshpolicy.proxy_ports import Listener
 from tests.integration.datapath.datapath_topology import POD_MTU, Node, Pod, Topology
+from tests.integration.datapath.masquerade import masquerading
 from tests.packet.datapath_host import inside, run
 from tests.support.leftovers import own_name
 
@@ -182,26 +183,10 @@ def test_requests_are_judged_one_by_one_and_the_server_sees_the_client(web: Topo
             assert _ask(made, "POST", "/up", b"y" * 300_000, **{"X-Key": "a"}) == (200, b"300000")
 
 
-@contextlib.contextmanager
-def _masquerading(node: Node) -> Iterator[None]:
-    """As CNIs do it: what pods send out of their cluster's network leaves under the node's address."""
-    network = f"10.{node.cluster}.0.0/16"
-    rule = f"ip saddr {network} ip daddr != {network} counter masquerade fully-random"
-    hook = f"chain out {{ type nat hook postrouting priority srcnat; {rule}; }};"
-    run("ip", "netns", "exec", node.namespace, "nft", f"table ip cni {{ {hook} }}")
-    try:
-        yield
-        assert "counter packets 0 " not in run(
-            "ip", "netns", "exec", node.namespace, "nft", "list", "table", "ip", "cni"
-        )
-    finally:
-        run("ip", "netns", "exec", node.namespace, "nft", "delete", "table", "ip", "cni")
-
-
 def test_a_node_that_masquerades_its_pods_does_not_rename_them_in_the_mesh(web: Topology) -> None:
     client, server = web.nodes[0].pods[0], web.nodes[2].pods[0]
     _redirect(web.nodes[0], client, Direction.EGRESS)
-    with _envoy(web.nodes[0], {PORT: Listener(PolicyDirection.EGRESS, RULES)}), _masquerading(web.nodes[0]):
+    with _envoy(web.nodes[0], {PORT: Listener(PolicyDirection.EGRESS, RULES)}), masquerading(web.nodes[0]):
         for _ in range(3):
             with contextlib.closing(_connection(client, server.address)) as made:
                 assert _ask(made, "GET", "/client-ip") == (200, client.address.encode())
