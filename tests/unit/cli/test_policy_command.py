@@ -62,6 +62,16 @@ def test_verdicts_have_every_form() -> None:
     assert cases[1]["errors"][0].split()[:3] == last.removeprefix("ERROR in case 2: ").split()[:3]
 
 
+def test_a_table_of_verdicts_shows_what_is_asked() -> None:
+    asked = CASE.replace("[web, db, TCP, 80]", '[web, db, TCP, 80, "GET /"]')
+    output = io.StringIO()
+    evaluate_file(asked, AnswerForm.TABLE, output)
+    head, first, second = output.getvalue().splitlines()
+    assert head.split()[4:] == ["PORT", "ASKED", "EGRESS", "INGRESS"]
+    assert first.split()[4:] == ["80", "GET", "/", "allowed", "allowed"]
+    assert second.split()[4:] == ["81", "-", "allowed", "denied"]
+
+
 @pytest.mark.parametrize("is_summary", [False, True])
 def test_findings_have_every_form(tmp_path: Path, is_summary: bool) -> None:
     file = tmp_path / "groups.yaml"
