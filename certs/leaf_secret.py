@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
+from certs.authority import Issued
 from certs.authority_secret import KeptAuthority
 from certs.errors import CertificateError
 from certs.inspect import CertInfo, issued_by, parse
@@ -81,6 +82,27 @@ def judge_leaf(
     if reason := _why_issue(files, info, shape, kept, wall_s):
         return LeafVerdict(LeafAction.ISSUE, reason, wanted, info)
     return LeafVerdict(LeafAction.KEEP, "", wanted, info)
+
+
+def issue_leaf(kept: KeptAuthority, verdict: LeafVerdict, wall_s: float, behind_s: float) -> Issued:
+    """The next certificate; `behind_s` is how far the API server's clock is behind ours.
+
+    Raises: CertificateError if the authority signs nothing now, or the present certificate is valid by the API server's clock and
+    the next one would not be: a clock that is far ahead must not take away what everybody else accepts.
+    """
+    issued, theirs_s, now = (
+        kept.authority.issue(verdict.shape, wall_s, behind_s=behind_s),
+        wall_s - behind_s,
+        verdict.current,
+    )
+    is_accepted = now is not None and now.not_before_s <= theirs_s < now.not_after_s
+    if is_accepted and theirs_s < parse(issued.cert_pem)[0].not_before_s:
+        problem = (
+            f"a new one would not be valid yet by the API server's clock, which is {behind_s:.0f} s behind this one; the "
+            "present one stays: correct the clock that is wrong"
+        )
+        raise CertificateError(f"certificate of {verdict.shape.common_name}", problem)
+    return issued
 
 
 def _why_issue(files: CertFiles, info: CertInfo, shape: Profile, kept: KeptAuthority, wall_s: float) -> str:

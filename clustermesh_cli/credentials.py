@@ -13,7 +13,7 @@ from certs import profile
 from certs.authority import DEFAULT_AUTHORITY_DAYS, Authority
 from certs.authority_secret import AuthorityPhase, KeptAuthority, read_authority
 from certs.inspect import parse
-from certs.leaf_secret import LeafAction, judge_leaf
+from certs.leaf_secret import LeafAction, issue_leaf, judge_leaf
 from certs.store import CertFiles, encode_data, secret_data
 from clustermesh_cli.exit_code import CommandError, CommandRefusedError
 from kube.client import KubeClient
@@ -94,7 +94,8 @@ def ensure_certificates(
     """Every certificate of ours is signed by the authority, beside all that are trusted, and not due.
 
     All are issued anew if `is_forced`. New ones are valid by our clock and by the API server's.
-    Raises: Conflict if one was changed meanwhile, by the apiserver for example: the next run judges what is there then.
+    Raises: Conflict if one was changed meanwhile, by the apiserver for example: the next run judges what is there then;
+    CertificateError if the API server's clock would refuse what it accepts now.
     """
     expiries, written, foreign = [], [], []
     for name, shape in shapes.items():
@@ -104,7 +105,7 @@ def ensure_certificates(
         if verdict.action is LeafAction.FOREIGN:
             foreign.append(name)
         elif verdict.action is LeafAction.ISSUE or is_forced:
-            issued = kept.authority.issue(verdict.shape, wall_s, behind_s=behind_s(client, wall_s))
+            issued = issue_leaf(kept, verdict, wall_s, behind_s(client, wall_s))
             files = CertFiles(ca=kept.trust_pem, cert=issued.cert_pem, key=issued.key_pem)
             if secret is None:
                 client.create(k.SECRETS, _secret(name, namespace, secret_data(files)))

@@ -12,7 +12,7 @@ from typing import Any, Final
 import kube.resource as k
 from certs.authority_secret import KeptAuthority, read_authority
 from certs.errors import CertificateError
-from certs.leaf_secret import LeafAction, judge_leaf
+from certs.leaf_secret import LeafAction, LeafVerdict, issue_leaf, judge_leaf
 from certs.profile import Profile, own_shapes
 from certs.store import CertFiles, secret_data
 from kube.client import KubeClient
@@ -82,7 +82,7 @@ class CertificateKeeper:
                 return ""
             if secret is None:
                 return f"Secret {name} is missing: run clustermesh enable"
-            self._client.replace(k.SECRETS, self._renewed(secret, verdict.shape, kept))
+            self._client.replace(k.SECRETS, self._renewed(secret, verdict, kept))
         except Conflict:
             return ""  # somebody else wrote it since it was read: the next look judges what is there
         except (CertificateError, KubeError) as exc:
@@ -91,9 +91,9 @@ class CertificateKeeper:
         log.info("certificate renewed", extra={"path": name, "reason": verdict.reason})
         return ""
 
-    def _renewed(self, secret: Mapping[str, Any], shape: Profile, kept: KeptAuthority) -> dict[str, Any]:
+    def _renewed(self, secret: Mapping[str, Any], verdict: LeafVerdict, kept: KeptAuthority) -> dict[str, Any]:
         """The Secret with a new certificate; its resourceVersion makes the write fail if it changed meanwhile."""
         now_s = self._clock.wall()
-        issued = kept.authority.issue(shape, now_s, behind_s=behind_s(self._client, now_s))
+        issued = issue_leaf(kept, verdict, now_s, behind_s(self._client, now_s))
         files = CertFiles(ca=kept.trust_pem, cert=issued.cert_pem, key=issued.key_pem)
         return {**secret, "data": {**(secret.get("data") or {}), **secret_data(files)}}

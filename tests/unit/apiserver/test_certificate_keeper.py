@@ -224,6 +224,24 @@ def test_where_clocks_differ_a_certificate_is_valid_by_ours_and_the_api_servers(
     assert world.look() == []
 
 
+@pytest.mark.parametrize("ahead_days", [20.0, 46.0, 61.0, 3000.0])
+def test_a_clock_far_ahead_of_the_api_servers_takes_no_certificate_away(world: World, ahead_days: float) -> None:
+    """Up to half a life a new one is backdated by the difference; beyond that the present one stays, and a sentence says why."""
+    world.clock.advance(55 * DAY)
+    world.secrets.shown_s = world.clock.wall()
+    world.clock.advance(ahead_days * DAY)
+    written = world.look()
+    for name in CERTIFICATE_SECRETS:
+        assert judge_dates(world.secrets.shown_s, world.leaf(name)) in (Validity.VALID, Validity.ENDING)
+    assert bool(written) is (ahead_days == 20.0)
+    assert ("correct the clock" in " ".join(world.keeper.problems)) is not bool(written)
+    world.clock.advance((5 - ahead_days) * DAY)
+    world.secrets.shown_s = world.clock.wall()
+    world.look()
+    assert world.keeper.problems == ()
+    assert all(judge_dates(world.secrets.shown_s, world.leaf(name)) is Validity.VALID for name in CERTIFICATE_SECRETS)
+
+
 @pytest.mark.parametrize("ahead_s", [15.0, 3600.0, 60 * 365 * DAY])
 def test_a_certificate_of_half_a_minute_is_not_due_when_it_is_new_however_far_clocks_differ(ahead_s: float) -> None:
     world = World(lifetime_s=30.0)
