@@ -16,6 +16,7 @@ from meshpolicy.documents import Document, load_documents
 from meshpolicy.engine import Engine
 from meshpolicy.errors import NotAPolicyError, PolicyError
 from meshpolicy.lint_names import unseen_names
+from meshpolicy.lint_refused import refusals
 from meshpolicy.node_peer import selects_nodes
 from meshpolicy.null_fields import null_fields
 from meshpolicy.peer import CidrSelector, ServiceSelector
@@ -80,6 +81,9 @@ def lint(
             assert isinstance(wide, Policy)
             findings.extend(_lint_policy(item, wide, context))
     findings.extend(_without_value(kept, {item.document for item in refused}))
+    for refusal in refusals(kept):
+        severity, code = (Severity.ERROR, "refused") if refusal.is_refused else (Severity.WARNING, "left-out")
+        findings.append(Finding(severity, code, refusal.where, refusal.what, refusal.fix))
     findings.extend(_of_no_address(policies, groups))
     findings.extend(_opposite_empties(policies))
     findings.extend(
