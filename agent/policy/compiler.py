@@ -15,6 +15,7 @@ from typing import Final
 from agent.policy.endpoint_identities import EndpointIdentities, named_ports
 from agent.policy.guard import GuardedEngine
 from agent.policy.nodes import NodeFollower
+from agent.policy.pod_ports import PodPortsFollower
 from agent.policy.ranges import RangeOrder, WriteProgress
 from agent.policy.services import ServiceResolver
 from agent.policy.staged import StagedEngine
@@ -75,8 +76,8 @@ class PolicyCompiler:
         self._seen_rebuilds = 0
         self._affected: set[int] = set()
         self._prefixes_changed = False
-        self._seen_identities = self._seen_prefixes = 0
-        self._pods_with_ports: set[str] = set()
+        self._seen_identities = 0
+        self._ports = PodPortsFollower(db, lambda *pod: self._note(self._guard.set_pod_ports(*pod)))
         self._endpoints = EndpointIdentities(db, self._guard.forget_endpoint)
         self._rules: dict[int, RuleOrigin | None] = {}
         self._in_force: set[PolicyRef] = set()
@@ -133,6 +134,15 @@ class PolicyCompiler:
         """What is kept closed because the engine failed on it, with the reason."""
         return self._guard.faults
 
+    def closed_endpoints(self) -> dict[str, str]:
+        """By address the endpoints of this node, and the node, that are closed whatever their policies say, with the reason."""
+        if not self._guard.faults:
+            return {}
+        numbers = {number: self._guard.closed_because(NumericIdentity(number)) for number in self._endpoints}
+        found = {a: why for number, why in numbers.items() if why for a in self._endpoints.addresses([number])}
+        node = self._guard.closed_because(NumericIdentity(THE_NODE.identity))
+        return {**found, **({THE_NODE.address: node} if node else {})}
+
     # ---- policies
 
     def set_document(self, document: Document, ref: PolicyRef) -> PolicyRow:
@@ -180,7 +190,7 @@ class PolicyCompiler:
         if self._nodes is not None:
             self._nodes.follow(self.engine.node_keys())
         self._take_identities()
-        self._take_ports()
+        self._ports.take()
         self._take_services()
         self._take_names()
         self._take_guard()
@@ -375,18 +385,3 @@ class PolicyCompiler:
             self._note(self._guard.hold_prefixes(self._ranges.held))
         if changed:
             self._note(self._guard.set_names(changed))
-
-    def _take_ports(self) -> None:
-        """Port names of all pods: egress rules mean those of each peer."""
-        seen, self._seen_prefixes = self._seen_prefixes, self._db.prefixes.revision
-        try:
-            changes = [(c.key, None if c.deleted else c.row) for c in self._db.prefixes.changes_since(seen)]
-        except HistoryLostError:
-            changes = [(key, self._db.prefixes.get(key)) for key in self._pods_with_ports]
-            changes += [(row.prefix, row) for row in self._db.prefixes.rows()]
-        for key, row in changes:
-            ports = row.named_ports if row is not None else ()
-            if ports or key in self._pods_with_ports:
-                identity = NumericIdentity(row.identity if row is not None else 0)
-                self._note(self._guard.set_pod_ports(key, identity, named_ports(ports)))
-                (self._pods_with_ports.add if ports else self._pods_with_ports.discard)(key)

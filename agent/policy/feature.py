@@ -172,7 +172,8 @@ class PolicyFeature(Feature):
         """Policy objects say that they are not enforced as written for a pod of this node, until they are."""
         while True:
             rung = self.enforced.count
-            failures = with_limits({**self.proxy_failures(), **self.target.failures}, self._reach.limits())
+            failures = {**self.proxy_failures(), **self.target.failures, **self.compiler.closed_endpoints()}
+            failures = with_limits(failures, self._reach.limits())
             source.set_shortfalls(find_shortfalls(self._core.db, self.compiler.engine, failures))
             await self.enforced.wait(rung)
             await self._core.clock.sleep(SHORTFALL_S)

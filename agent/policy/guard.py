@@ -97,18 +97,21 @@ class GuardedEngine:
 
     def endpoint_policy(self, number: NumericIdentity, ports: Mapping[str, tuple[int, int]]) -> EndpointPolicy:
         """What the endpoint enforces; closed in both directions if the engine fails to say, the node but for its guard."""
-        what = f"endpoint identity {number}"
         try:
             policy = self.engine.endpoint_policy(number, ports)
         except TooManyEntriesError as exc:
-            self.faults[what] = f"kept closed: {exc}"
+            self.faults[_endpoint(number)] = f"kept closed: {exc}"
             return self._closed(number)
         except Exception as exc:  # one endpoint's fault stays its own
-            self._note(what, exc)
+            self._note(_endpoint(number), exc)
             return self._closed(number)
         if self.faults:
-            self.faults.pop(what, None)
+            self.faults.pop(_endpoint(number), None)
         return policy
+
+    def closed_because(self, number: NumericIdentity) -> str:
+        """Why endpoints of this identity are closed, whatever their policies say; empty if they are not."""
+        return self.faults.get(_endpoint(number), "")
 
     def _closed(self, number: NumericIdentity) -> EndpointPolicy:
         """Nothing is allowed, but of the node what its guard says: whoever takes the policy away must reach it."""
@@ -122,6 +125,7 @@ class GuardedEngine:
 
     def forget_endpoint(self, number: NumericIdentity) -> None:
         """No endpoint has this identity any more."""
+        self.faults.pop(_endpoint(number), None)
         self.engine.forget_endpoint(number)
         self.staged.forget_endpoint(number)
 
@@ -165,3 +169,8 @@ class GuardedEngine:
     def _note(self, what: str, exc: BaseException) -> None:
         self.faults[what] = f"internal error of the policy engine, kept closed: {exc!r}"[:MAXIMUM_TEXT]
         log.error("policy engine failed", extra={"policy": what, "error": self.faults[what]}, exc_info=exc)
+
+
+def _endpoint(number: NumericIdentity) -> str:
+    """How a fault names who has it."""
+    return f"endpoint identity {number}"

@@ -6,6 +6,8 @@ from __future__ import annotations
 from typing import Any
 from unittest.mock import create_autospec
 
+import pytest
+
 from agent.policy.compiler import PolicyCompiler
 from agent.policy.shortfall import find_shortfalls
 from agent.policy.source import REASON_PARTLY, PolicySource, strip_policy
@@ -16,7 +18,7 @@ from kube.resource import CNP, KubeObject
 from meshkit.clock import ManualClock
 from meshmodel.labels import pod_labels
 from meshmodel.names import ClusterId, ClusterName
-from meshpolicy import PolicyContext
+from meshpolicy import PolicyContext, PolicyRef, endpoint_views
 
 NORTH = ClusterName("north")
 FULL = "the policy map is full: what is allowed beyond it is denied"
@@ -56,6 +58,12 @@ class Node:
         bodies = [call.args[2]["conditions"] for call in self.client.patch_status.call_args_list]
         events = [call.args[1] for call in self.client.create.call_args_list]
         return bodies, [(event["reason"], event["message"]) for event in events]
+
+    def look(self) -> None:
+        """What the engine closes is told."""
+        self.compiler.step()
+        closed = self.compiler.closed_endpoints()
+        self.source.set_shortfalls(find_shortfalls(self.db, self.compiler.engine, closed))
 
 
 def web_in(*conditions: dict[str, str]) -> KubeObject:
@@ -111,3 +119,45 @@ def test_a_policy_of_other_pods_is_not_concerned_and_of_many_pods_three_are_name
     assert conditions[1]["message"] == (
         "node n1: pod shop/web-0: a; pod shop/web-1: b; pod shop/web-2: c and 2 more pods"
     )
+
+
+def test_a_policy_whose_pods_are_closed_for_too_many_entries_names_them_until_they_are_open_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = Node()
+    node.see(VALID)
+    node.look()
+    assert node.sent() == ([], [])
+    monkeypatch.setattr(endpoint_views, "MOST_ENTRIES", 10)
+    wide = [{"fromCIDR": [f"192.0.2.{n}/32" for n in range(11)]}]
+    other = {"kind": CNP.kind, "metadata": {"name": "wide", "namespace": "shop"}}
+    selector = {"matchLabels": {"app": "web"}}
+    node.compiler.set_document(
+        {**other, "spec": {"endpointSelector": selector, "ingress": wide}}, PolicyRef(CNP.kind, "shop", "wide")
+    )
+    node.look()
+    (((_, said),), _) = node.sent()
+    assert said["message"].startswith(
+        "node n1: pod shop/web-0: kept closed: its rules make 11 entries, and 10 is the most"
+    )
+    assert said["message"].endswith("and 2 more pods")
+    node.see(VALID, said)
+    node.compiler.remove_document(PolicyRef(CNP.kind, "shop", "wide"))
+    node.look()
+    assert node.sent() == ([[VALID]], [])
+
+
+def test_nothing_is_said_of_a_pod_that_was_closed_when_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node()
+    monkeypatch.setattr(endpoint_views, "MOST_ENTRIES", 0)
+    spec = {"endpointSelector": {"matchLabels": {"app": "web"}}, "ingress": [{"fromCIDR": ["192.0.2.0/24"]}]}
+    document = {"kind": CNP.kind, "metadata": {"name": "one", "namespace": "shop"}, "spec": spec}
+    node.compiler.set_document(document, PolicyRef(CNP.kind, "shop", "one"))
+    node.compiler.step()
+    assert len(node.compiler.closed_endpoints()) == 5
+    with node.db.write():
+        for n in range(5):
+            node.db.endpoints.delete(f"10.1.0.{n}")
+    node.compiler.step()
+    assert node.compiler.closed_endpoints() == {}
+    assert node.compiler.faults == {}
