@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 import re2
 
 EVERY_NAME_PATTERN: Final = "*"
+_OF_SERVICES: Final = (".svc.cluster.local.", ".svc.clusterset.local.")
 _REMEMBERED: Final = 4096
 _LETTERS: Final = "[-a-z0-9_]"
 _LABELS: Final = "**."
@@ -53,6 +54,11 @@ def canonical(name: str) -> str:
 def dns_rule(match_name: str = "", match_pattern: str = "") -> DnsRule:
     """The rule of an entry as a policy writes it."""
     return DnsRule(canonical(match_name) if match_name else "", canonical(match_pattern) if match_pattern else "")
+
+
+def is_of_service(name: str) -> bool:
+    """Whether a canonical name is one of a Service: such a name is never of a host outside."""
+    return name.endswith(_OF_SERVICES)
 
 
 def matches_pattern(pattern: str, name: str) -> bool:

@@ -2,7 +2,8 @@
 """Verdicts without a cluster: what `clustermesh policy eval` computes.
 
 Shape: a case is {"cluster": name, "scope": "" or the cluster that unscoped selectors mean, "ids": {name: ["source:key=
-value", ...]}, "ips": {name: address of an external peer}, "namedPorts": {name: {"http": [80, "TCP"]}} (absent: every pod
+value", ...]}, "ips": {name: address of an external peer}, "fqdns": {DNS name: [address, ...]} (what pods were
+told, so that `toFQDNs` mean these addresses), "namedPorts": {name: {"http": [80, "TCP"]}} (absent: every pod
 names http = 80/TCP), "policies": [YAML], "flows": [[from, to, protocol, port], or with an HTTP
 request such as "GET /path", or a DNS name, behind it, ...]}; a verdict is one word per side.
 """
@@ -10,6 +11,7 @@ request such as "GET /path", or a DNS name, behind it, ...]}; a verdict is one w
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Final
@@ -18,8 +20,9 @@ from meshkit.errors import PermanentError
 from meshmodel.errors import ModelError
 from meshmodel.identity import NumericIdentity, Reserved
 from meshmodel.labels import NAMESPACE_LABEL, Label, Labels, parse_label, sort_labels
-from meshpolicy.asked import Asked, lets_through, parse_asked
+from meshpolicy.asked import Asked, lets_through, parse_asked, parse_name
 from meshpolicy.context import PolicyContext
+from meshpolicy.dns_name import is_of_service
 from meshpolicy.documents import Document, load_documents
 from meshpolicy.endpoint_policy import EndpointPolicy
 from meshpolicy.engine import Engine
@@ -35,7 +38,7 @@ from meshpolicy.proxy_ports import ProxyPorts
 from meshpolicy.reference import Direction
 from meshpolicy.reserved_labels import RESERVED_LABELS
 from meshpolicy.rule import CidrGroup, Policy
-from meshpolicy.selector import CIDR_SOURCE, RESERVED_SOURCE
+from meshpolicy.selector import CIDR_SOURCE, FQDN_SOURCE, RESERVED_SOURCE
 
 ALLOWED: Final = "allowed"
 DENIED: Final = "denied"
@@ -46,7 +49,7 @@ _FLOW_FIELDS: Final = 4
 _REQUEST_FIELDS: Final = 5
 _REMEMBERED: Final = 1024
 _LONGEST: Final = 256
-_CASE_FIELDS: Final = ("cluster", "scope", "ids", "ips", "namedPorts", "policies", "flows")
+_CASE_FIELDS: Final = ("cluster", "scope", "ids", "ips", "fqdns", "namedPorts", "policies", "flows")
 _ALIKE: Final = 0.7
 _SHORT: Final = 4
 """Names below this length are alike by chance: a case may well have an id."""
@@ -97,6 +100,8 @@ class _CaseWorld:
             raise CaseError("cluster and scope must be strings")
         labels = {name: _labels(texts, name) for name, texts in _mapping(case.get("ids", {}), "ids").items()}
         self._addresses = {name: _address(text, name) for name, text in _mapping(case.get("ips", {}), "ips").items()}
+        self._told = _told(_mapping(case.get("fqdns", {}), "fqdns"))
+        self._name_labels: dict[Cidr, Labels] = {}
         ports = case.get("namedPorts")
         self._ports = (
             None
@@ -131,6 +136,7 @@ class _CaseWorld:
         if is_about_hosts:
             self._engine.set_policy(guard_policy(GuardFacts()))
         self._look_up_nodes()
+        self._look_up_names()
         return errors
 
     def judge(self, flow: Sequence[object]) -> list[str]:
@@ -157,6 +163,17 @@ class _CaseWorld:
         keys = self._engine.node_keys()
         for number, labels in self._engine.identities().items():
             self._engine.set_identity(number, completed_labels(labels, self._context.cluster, keys))
+
+    def _look_up_names(self) -> None:
+        """Addresses have the labels of the names, and of the patterns, that policies mean them by."""
+        for address, names in self._told.items():
+            meant = {s.label_key for s in self._engine.name_selectors() for name in names if s.rule.matches(name)}
+            if meant:
+                self._name_labels[address] = tuple(Label(FQDN_SOURCE, key, "") for key in sorted(meant))
+        for name, number in self._numbers.items():
+            of_name, known = self._addresses.get(name), self._engine.labels_of(number)
+            if of_name in self._name_labels and known is not None and _is_outside(known):
+                self._engine.set_identity(number, sort_labels((*known, *self._name_labels[of_name])))
 
     def _policy(self, name: str, number: NumericIdentity) -> EndpointPolicy:
         policy = self._policies.get(name)
@@ -207,7 +224,8 @@ class _CaseWorld:
         world = f"world-ipv{address.version}" if self._context.dual_stack else "world"
         has_world = any(label.source == RESERVED_SOURCE and label.key in WORLDS for label in labels)
         extra = () if has_world else (Label(RESERVED_SOURCE, world, ""),)
-        return sort_labels((*labels, *extra, Label(CIDR_SOURCE, label_key(address), "")))
+        of_names = self._name_labels.get(address, ())
+        return sort_labels((*labels, *extra, *of_names, Label(CIDR_SOURCE, label_key(address), "")))
 
 
 def _is_outside(labels: Labels) -> bool:
@@ -216,7 +234,7 @@ def _is_outside(labels: Labels) -> bool:
 
 def _made_unique(policy: Policy, index: int) -> Policy:
     """Every document of a case counts, also two of the same name."""
-    return Policy(policy.key._replace(name=f"{policy.key.name}#{index}"), policy.rules)
+    return replace(policy, key=policy.key._replace(name=f"{policy.key.name}#{index}"))
 
 
 def _labels(texts: object, name: str) -> Labels:
@@ -231,11 +249,25 @@ def _parse_labels(texts: tuple[str, ...]) -> Labels:
     return sort_labels(parse_label(text) for text in texts)
 
 
-def _address(text: object, name: str) -> Cidr:
+def _address(text: object, name: str, field: str = "ips") -> Cidr:
     try:
         return parse_address(str(text).partition("/")[0])
     except ValueError as exc:
-        raise CaseError(f"ips.{name}: {exc}") from exc
+        raise CaseError(f"{field}.{name}: {exc}") from exc
+
+
+def _told(names: Mapping[str, object]) -> dict[Cidr, set[str]]:
+    """The names of each address. Names of Services are not of hosts outside."""
+    found: dict[Cidr, set[str]] = {}
+    for text, addresses in names.items():
+        try:
+            name = parse_name(str(text)).name
+        except ValueError as exc:
+            raise CaseError(f"fqdns: {exc}") from exc
+        for address in _sequence(addresses, f"fqdns.{text}"):
+            of_address = found.setdefault(_address(address, str(text), "fqdns"), set())
+            of_address.update(() if is_of_service(name) else (name,))
+    return found
 
 
 def _named_ports(entry: object, name: str) -> NamedPorts:

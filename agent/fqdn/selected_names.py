@@ -8,13 +8,12 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from agent.fqdn.own_addresses import OwnAddresses
-from meshpolicy.dns_name import DnsRule
+from meshpolicy.dns_name import DnsRule, is_of_service
 from meshpolicy.peer import FqdnSelector
 from meshpolicy.prefix import Cidr, parse_address
 
 ADDRESSES_OF_SELECTOR: Final = 4096
 """Addresses of one name or pattern of policies: each is an entry of the ipcache, and one or more of a pod's policy."""
-_OF_SERVICES: Final = (".svc.cluster.local.", ".svc.clusterset.local.")
 _REMEMBERED: Final = 1 << 16
 
 
@@ -92,7 +91,7 @@ class SelectedNames:
         if keys is None:
             if len(self._keys) >= _REMEMBERED:
                 self._keys.clear()
-            is_service = name.endswith(_OF_SERVICES)
+            is_service = is_of_service(name)
             keys = frozenset(key for key, rule in self._rules.items() if not is_service and rule.matches(name))
             self._keys[name] = keys
         return keys

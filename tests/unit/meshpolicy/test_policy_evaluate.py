@@ -147,3 +147,71 @@ def test_a_message_about_a_case_is_short() -> None:
     with pytest.raises(CaseError) as caught:
         evaluate(case(flows=[["x" * 70_000]]))
     assert len(str(caught.value)) < 300
+
+
+TO_NAMES = """
+kind: CiliumNetworkPolicy
+metadata: {name: names, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: client}}
+  egress:
+  - toFQDNs: [{matchName: Example.org}]
+    toPorts: [{ports: [{port: "443", protocol: TCP}]}]
+  - toFQDNs: [{matchPattern: "*.svc.cluster.local"}, {matchPattern: "*.shop.example.org"}]
+"""
+FQDNS = {
+    "example.org.": ["203.0.113.7", "203.0.113.8"],
+    "api.shop.example.org": ["203.0.113.9"],
+    "other.org": ["203.0.113.10"],
+    "db.svc.cluster.local": ["203.0.113.11"],
+}
+
+
+def test_names_as_peers_mean_the_addresses_that_the_case_gives_them() -> None:
+    flows = [
+        ["client", "203.0.113.7", "TCP", 443],
+        ["client", "203.0.113.7", "TCP", 80],
+        ["client", "api", "UDP", 9],
+        ["client", "203.0.113.9", "TCP", 80],
+        ["client", "203.0.113.10", "TCP", 443],
+        ["client", "203.0.113.11", "TCP", 443],
+        ["server", "203.0.113.10", "TCP", 443],
+    ]
+    ids = {**case()["ids"], "api": ["reserved:world"]}
+    answer: Any = evaluate(
+        case(policies=[TO_NAMES], flows=flows, ids=ids, ips={"api": "203.0.113.9"}, fqdns=FQDNS, name="a case")
+    )
+    assert answer["errors"] == []
+    assert [egress for egress, _ in answer["verdicts"]] == [
+        "allowed", "denied", "allowed", "allowed", "denied", "denied", "allowed",
+    ]  # fmt: skip
+
+
+def test_a_name_and_a_range_may_both_mean_an_address() -> None:
+    denied = TO_NAMES.replace("  egress:", "  egressDeny: [{toCIDR: [203.0.113.8/32]}]\n  egress:")
+    flows = [["client", f"203.0.113.{n}", "TCP", 443] for n in (7, 8)]
+    answer: Any = evaluate(case(policies=[denied], flows=flows, fqdns=FQDNS))
+    assert [egress for egress, _ in answer["verdicts"]] == ["allowed", "denied"]
+
+
+@pytest.mark.parametrize(
+    ("fqdns", "said"),
+    [
+        ({"a b": ["203.0.113.7"]}, "is no DNS name"),
+        ({"a.org": "203.0.113.7"}, "fqdns.a.org must be a list"),
+        ({"a.org": ["x"]}, "fqdns.a.org: "),
+        (["a.org"], "fqdns must be an object"),
+    ],
+)
+def test_names_of_a_case_that_cannot_be_read_are_refused(fqdns: object, said: str) -> None:
+    with pytest.raises(CaseError, match=said):
+        evaluate(case(fqdns=fqdns))
+
+
+def test_a_staged_policy_of_a_case_is_left_out() -> None:
+    staged = OPEN_HTTP.replace(
+        "namespace: default}", 'namespace: default, annotations: {mesh.clustermesh.io/staged: "true"}}'
+    )
+    flow = ["client", "server", "TCP", 81]
+    answer: Any = evaluate([case(policies=[text], flows=[flow]) for text in (OPEN_HTTP, staged)])
+    assert [one["verdicts"] for one in answer] == [[["allowed", "denied"]], [["allowed", "allowed"]]]
