@@ -60,6 +60,44 @@ inlined __u32 draw(const struct packet *p, const struct service_key *frontend, c
 	return mix(mix(x ^ (source_port << 16 | frontend->port)) ^ p->protocol);
 }
 
+#define OTHER_TRIES 8
+
+/* Is the flow of an open connection that was made to another address? Its translation is for that connection, and a second one
+ * on the same ports would take it away. */
+inlined int is_of_another(const struct conntrack_value *flow, __be32 frontend, __be16 port)
+{
+	__be32 known;
+	if (!flow || flow->flags & CT_OPENING || ct_is_over(flow))
+		return 0;
+	__builtin_memcpy(&known, flow->nat_address, 4);
+	return flow->nat_port != port || known != frontend;
+}
+
+/* Are the sender's ports in use towards this backend? */
+outline int are_ports_taken(const struct packet *p, const struct backend_value *backend)
+{
+	struct conntrack_key key = {
+		.source = backend->address == p->source ? CONFIG.loopback_address : p->source,
+		.destination = backend->address, .source_port = p->source_port, .destination_port = backend->port,
+		.protocol = p->protocol, .kind = CT_EGRESS };
+	return is_of_another(ct_lookup(&key, p), p->destination, p->destination_port);
+}
+
+/* A backend towards which the sender's ports are free, by chance; 0 when none of the tried ones is. */
+apart __u32 select_another(const struct packet *p, struct service_key *key, const struct service_value *service)
+{
+	if (!p || !key || !service || !service->count)
+		return 0;
+	for (int i = 0; i < OTHER_TRIES; i++) {
+		key->slot = bpf_get_prandom_u32() % service->count + 1;
+		struct service_value *slot = bpf_map_lookup_elem(&mesh_services, key);
+		struct backend_value *backend = slot ? bpf_map_lookup_elem(&mesh_backends, &slot->backend_id) : 0;
+		if (backend && !are_ports_taken(p, backend))
+			return slot->backend_id;
+	}
+	return 0;
+}
+
 /* A backend id, or 0 when the service has none. */
 apart __u32 select_backend(const struct packet *p, struct service_key *key, const struct service_value *service)
 {
@@ -170,6 +208,15 @@ inlined int open_service_flow(struct __sk_buff *skb, struct packet *p, const str
 		return DROP_NOT_IN_SOURCE_RANGE;
 	p->backend_id = select_backend(p, service_key, service);
 	struct backend_value *backend = bpf_map_lookup_elem(&mesh_backends, &p->backend_id);
+	if (backend && are_ports_taken(p, backend)) {	/* datagrams may share them: their answers come from where the last went */
+		__u32 another = select_another(p, service_key, service);
+		if (!another && opens_connection(p))
+			return DROP_NAT_FULL;
+		if (another) {
+			p->backend_id = another;
+			backend = bpf_map_lookup_elem(&mesh_backends, &another);
+		}
+	}
 	if (!backend)
 		return DROP_NO_BACKEND;
 	struct conntrack_value fresh = {

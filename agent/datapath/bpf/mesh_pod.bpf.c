@@ -163,6 +163,8 @@ inlined int open_or_continue(struct __sk_buff *skb, struct packet *p, const stru
 	}
 	if (ended && !p->frontend_port)
 		return ended;
+	if (opens_connection(p) && is_of_another(v, p->frontend, p->frontend_port))
+		return DROP_NAT_FULL;
 	keep_old_path(p, w, v);
 	return track(skb, p, from, &key, v);
 }
@@ -205,7 +207,7 @@ int mesh_from_container(struct __sk_buff *skb)
 	} else {
 		r = open_or_continue(skb, &p, from, &w);
 	}
-	if (r == DROP_NO_BACKEND)
+	if (r == DROP_NO_BACKEND || r == DROP_NAT_FULL)
 		return refuse(skb, &p, r);
 	if (r)
 		return drop(skb, &p, r);
