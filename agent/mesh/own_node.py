@@ -22,7 +22,8 @@ class OwnNodeFollower:
     """`claim` is called with the node's row whenever the object says something else than before, `move` before it with an
     address that the node did not have. An address that was given by hand and is not the object's is not followed.
 
-    The store's record of the node may hold more than the object, such as addresses of other kinds: these stay.
+    The store's record of the node may hold more than the object, such as addresses of other kinds: these stay. An object without
+    pod networks was made again and is given some later: until then the node's pods run in those that it had.
     """
 
     def __init__(self, core: Core, claim: Callable[[Node], None], move: Callable[[str], None]) -> None:
@@ -40,8 +41,11 @@ class OwnNodeFollower:
     def take(self, batch: Sequence[Change[OwnNode]]) -> None:
         """A Node that is deleted changes nothing: its pods run until their own records go."""
         for change in batch:
-            if isinstance(change, Upsert) and change.obj.name == self._core.facts.node and change.obj != self._last:
-                self._take(change.obj)
+            if not isinstance(change, Upsert) or change.obj.name != self._core.facts.node:
+                continue
+            found = change.obj if change.obj.pod_cidrs else replace(change.obj, pod_cidrs=self._last.pod_cidrs)
+            if found != self._last:
+                self._take(found)
 
     def _take(self, found: OwnNode) -> None:
         facts, before = self._core.facts, self._last

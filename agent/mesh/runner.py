@@ -14,6 +14,7 @@ from agent.mesh.held_records import MAXIMUM_RECORDS
 from agent.mesh.ingest import Ingest, Writers
 from agent.mesh.liveness import Liveness, Signals, decide, is_cache_expired
 from agent.mesh.networks import Networks
+from agent.mesh.own_pods import OwnPods
 from agent.mesh.probe import Prober
 from agent.mesh.rejections import Rejections
 from agent.settings import AgentSettings
@@ -60,6 +61,7 @@ class MeshRunner:
         self._db, self._writers, self._clock, self._maximum = db, writers, clock, maximum
         self._cache_ttl_s, self._withdraw_after_s, self._prober = cache_ttl_s, withdraw_after_s, prober
         self._networks = Networks(db.own)
+        OwnPods(db, self._networks)
         self._waiting: dict[ClusterName, dict[Kind, list[Callable[[], None]]]] = {}
         self.rejections = Rejections(clock)
         self.drained: dict[ClusterName, tuple[str, ...]] = {}  # pod networks of clusters that are no peers any more

@@ -56,6 +56,23 @@ async def mesh(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Mesh]:
         yield mesh
 
 
+@pytest.mark.parametrize("cidr", ["10.9.0.0/24", "10.8.0.0/15"])
+async def test_a_pod_is_ours_when_the_network_around_it_is_not_any_more(mesh: Mesh, cidr: str) -> None:
+    """As where somebody deletes the Node object of a node that runs: what the pod has no peer gets, the rest one may."""
+    north, south = mesh.stores["north"], mesh.stores["south"]
+    await north.node("n9", "172.18.0.9", cidr)
+    await north.ip("10.9.0.7", 1 << 16 | 9, "172.18.0.9")
+    await mesh.until(lambda: mesh.db.prefixes.get("10.9.0.7/32") is not None)
+    await south.service("10.9.0.7", "10.9.0.8", "10.2.0.9")
+    await mesh.until(lambda: mesh.backends() == ["10.2.0.9"])
+    await north.delete(record_keys.node_key("north", "n9"))
+    await mesh.until(lambda: mesh.db.nodes.get((NORTH, "n9")) is None)
+    await south.service("10.2.0.9", "10.9.0.8", "10.9.0.7")
+    await mesh.until(lambda: mesh.backends() == ["10.2.0.9", "10.9.0.8"])
+    await north.delete(record_keys.ip_key("north", "10.9.0.7"))
+    await mesh.until(lambda: mesh.backends() == ["10.2.0.9", "10.9.0.7", "10.9.0.8"])
+
+
 async def test_a_health_address_equal_to_our_pod_moves_no_traffic(mesh: Mesh) -> None:
     """The attack: `IPv4HealthIP`, `CiliumInternalIP` and the like were claims stronger than our pod's own record."""
     north, south = mesh.stores["north"], mesh.stores["south"]

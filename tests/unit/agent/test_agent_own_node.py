@@ -61,6 +61,18 @@ async def test_new_pod_networks_are_claimed_and_old_ones_given_up() -> None:
     assert core.db.prefixes.get("10.1.8.0/24") is not None
 
 
+async def test_a_node_made_again_has_its_pod_networks_until_it_is_given_others() -> None:
+    """Without them peers could have the addresses of its pods; of an object that says nothing else new, nothing is new."""
+    core, mesh = await make()
+    before = (core.db.nodes.revision, core.db.prefixes.revision)
+    mesh.own_node.take([Delete("n1", START), Upsert("n1", OwnNode("n1", IP, ()))])
+    assert (core.db.nodes.revision, core.db.prefixes.revision) == before
+    mesh.own_node.take([Upsert("n1", OwnNode("n1", "172.18.0.9", ()))])
+    assert row_of(core).pod_cidrs == (CIDR,)
+    mesh.own_node.take([Upsert("n1", OwnNode("n1", "172.18.0.9", ("10.1.8.0/24",)))])
+    assert row_of(core).pod_cidrs == ("10.1.8.0/24",)
+
+
 async def test_another_address_is_followed_and_back_again() -> None:
     core, mesh = await make()
     for address, former in (("172.18.0.9", IP), (IP, "172.18.0.9")):
