@@ -20,6 +20,7 @@ ODD_ANNOTATIONS: Final = (
 )
 ODD_SLICES: Final = (
     ["010.1.1.3"],
+    ["010.1.1.3"],
     ["not-an-ip"],
     ["fe80::1"],
     [],

@@ -66,8 +66,14 @@ def trouble_store(plan: Plan) -> Iterator[Step]:
 
 
 def fail_map(plan: Plan) -> Iterator[Step]:
+    """One write of a map fails, and mostly something is written then: a pod is replaced."""
+    cluster = plan.cluster()
     name = plan.rng.choice(("services", "backends", "ipcache", "policy", "members"))
-    yield step("full", plan.node(plan.cluster()), name, str(plan.rng.randrange(4)))
+    yield step("full", plan.node(cluster), name, str(plan.rng.randrange(4)))
+    if plan.rng.random() < 0.7:
+        namespace, pod = plan.pod()
+        yield step("nopod", cluster, f"{namespace}/{pod}")
+        yield step("pod", cluster, plan.node(cluster), pod_manifest(namespace, pod))
 
 
 def deafen(plan: Plan) -> Iterator[Step]:

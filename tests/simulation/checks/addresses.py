@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Iterable
 from functools import cache, partial
 from ipaddress import IPv4Network
 from typing import Any, Final
 
-from kube.resource import NODES
+from kube.resource import NODES, KubeObject
 from tests.simulation import truth
 from tests.simulation.cluster import Cluster, Node
+from tests.simulation.programs import AgentProcess
 from tests.simulation.world import World
 
 WORLD: Final = 2
@@ -24,38 +25,51 @@ def entries(node: Node) -> dict[str, Any]:
 
 class OwnAddresses:
     """No entry within what our nodes have, pods and addresses alike, says that it is a peer's. A node whose object was deleted
-    has these for itself alone from then on: others hear of it late when it is back.
+    has these for itself alone from then on: others hear of it late when it is back. An agent that starts while the object has no
+    network does not know of one.
     """
 
     def __init__(self, world: World) -> None:
-        self._objects = {node.name: _uid(cluster, node) for cluster, node in world.nodes()}
+        self._uids = {node.name: _object(cluster, node)["metadata"]["uid"] for cluster, node in world.nodes()}
+        self._knowing: dict[str, AgentProcess | None] = {}
+        self._ignorant: set[str] = set()
 
     def __call__(self, world: World) -> Iterable[str]:
+        for cluster, node in world.nodes():
+            if _object(cluster, node)["spec"].get("podCIDRs"):
+                self._knowing[node.name] = (
+                    node.agent if node.agent is not None and node.agent.core is not None else None
+                )
+            elif node.agent is None or node.agent is not self._knowing[node.name]:
+                self._ignorant.add(node.name)
         for cluster in world.clusters.values():
-            known = {name for name, node in cluster.nodes.items() if _uid(cluster, node) == self._objects[name]}
-            yield from _check_own(cluster, known)
+            known = {
+                n for n in cluster.nodes.values() if _object(cluster, n)["metadata"].get("uid") == self._uids[n.name]
+            }
+            for node in cluster.nodes.values():
+                yield from _check_own(cluster, node, known if node.name in self._ignorant else {*known, node})
 
 
-def _uid(cluster: Cluster, node: Node) -> str:
-    return str((cluster.kube.store.get(NODES, node.name) or {"metadata": {}})["metadata"].get("uid", ""))
+def _object(cluster: Cluster, node: Node) -> KubeObject:
+    """The node's object; one without anything where there is none."""
+    return cluster.kube.store.get(NODES, node.name) or {"metadata": {}, "spec": {}}
 
 
-def _check_own(cluster: Cluster, known: Container[str]) -> Iterable[str]:
+def _check_own(cluster: Cluster, node: Node, ours: Collection[Node]) -> Iterable[str]:
+    """`ours` are those whose addresses this one knows as ours."""
     services = network_of(f"{cluster.service_network}.0.0/16")
-    for node in cluster.nodes.values():
-        ours = [each for each in cluster.nodes.values() if each is node or each.name in known]
-        networks, ips = [network_of(each.pod_cidr) for each in ours], {f"{each.ip}/32" for each in ours}
-        for prefix, value in entries(node).items():
-            if value.cluster_id in (0, cluster.id):
-                continue
-            if prefix in ips or any(network_of(prefix).subnet_of(each) for each in (*networks, services)):
-                yield f"{node.name}: own address {prefix} is said to be of cluster {value.cluster_id}: {value}"
-        for key, value in node.machine.maps.backends.items():
-            address = network_of(f"{value.address}/32")
-            if value.cluster_id not in (0, cluster.id) and any(address.subnet_of(each) for each in networks):
-                yield f"{node.name}: backend {key.id} {value.address} is said to be of cluster {value.cluster_id}"
-            if address.subnet_of(services):
-                yield f"{node.name}: backend {key.id} is an address of our own services: {value.address}"
+    networks, ips = [network_of(each.pod_cidr) for each in ours], {f"{each.ip}/32" for each in ours}
+    for prefix, value in entries(node).items():
+        if value.cluster_id in (0, cluster.id):
+            continue
+        if prefix in ips or any(network_of(prefix).subnet_of(each) for each in (*networks, services)):
+            yield f"{node.name}: own address {prefix} is said to be of cluster {value.cluster_id}: {value}"
+    for key, value in node.machine.maps.backends.items():
+        address = network_of(f"{value.address}/32")
+        if value.cluster_id not in (0, cluster.id) and any(address.subnet_of(each) for each in networks):
+            yield f"{node.name}: backend {key.id} {value.address} is said to be of cluster {value.cluster_id}"
+        if address.subnet_of(services):
+            yield f"{node.name}: backend {key.id} is an address of our own services: {value.address}"
 
 
 class UnknownIsNobody:
