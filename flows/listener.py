@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 
 from flows.methods import HEALTH, HEALTH_SERVICE, VERSION_HEADER
 from flows.proto import health_pb2 as health
-from flows.streams import FlowStreams
+from flows.streams import FlowStream, FlowStreams
 
 MOST_REQUEST_BYTES: Final = 1 << 20
 MOST_CALLS: Final = 256
@@ -100,12 +100,20 @@ async def read_request(kind: type[M], raw: bytes, context: Context) -> M:
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the request is no {kind.DESCRIPTOR.full_name}")
 
 
-async def admit(context: Context, streams: FlowStreams, version: str, header: str = VERSION_HEADER) -> None:
-    """There is a place for one more stream, and its client knows our version; or the call has ended."""
-    if streams.is_full():
+@asynccontextmanager
+async def admitted(
+    context: Context, streams: FlowStreams, version: str, header: str = VERSION_HEADER
+) -> AsyncIterator[FlowStream]:
+    """A place for the call, taken before anything is awaited, and a client that knows our version; or the call has ended."""
+    stream = streams.take(refusal(context))
+    if stream is None:
         said = f"{streams.most} streams are open already, end one of them"
         await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, said)
-    await context.send_initial_metadata(((header, version),))
+    try:
+        await context.send_initial_metadata(((header, version),))
+        yield stream
+    finally:
+        streams.leave(stream)
 
 
 def refusal(context: Context) -> Callable[[str], Awaitable[object]]:

@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import Message
 
 from flows.errors import FilterError, RequestError
-from flows.listener import Context, FlowListener, admit, read_request, refusal, streaming, unary
+from flows.listener import Context, FlowListener, admitted, read_request, streaming, unary
 from flows.methods import CLUSTERS_HEADER, OBSERVER, RELAY_VERSION_HEADER
 from flows.proto import observer_pb2 as observer
 from flows.streams import FlowStreams
@@ -61,8 +61,7 @@ class RelayServer(FlowListener):
     async def _get_flows(self, raw: bytes, context: Context) -> AsyncGenerator[bytes, None]:
         request = await read_request(observer.GetFlowsRequest, raw, context)
         source = await self._source(context)
-        await admit(context, self._streams, self._version, RELAY_VERSION_HEADER)
-        with self._streams.entered(refusal(context)) as stream:
+        async with admitted(context, self._streams, self._version, RELAY_VERSION_HEADER) as stream:
             try:
                 async with aclosing(source.flows(request, _clusters(context))) as answers:
                     async for answer in answers:

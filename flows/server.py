@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 
 from flows.answer import answers, coverage
 from flows.errors import FilterError, RequestError
-from flows.listener import Context, FlowListener, admit, read_request, refusal, streaming, unary
+from flows.listener import Context, FlowListener, admitted, read_request, streaming, unary
 from flows.live import LiveFlows
 from flows.methods import OBSERVER, PEER, PeerFacts
 from flows.proto import observer_pb2 as observer
@@ -72,8 +72,7 @@ class ObserverServer(FlowListener):
     async def _stream(self, begin: Begin, raw: bytes, context: Context) -> AsyncIterator[bytes]:
         """One generator for every kind of stream: each further one would be asked for every answer."""
         flows, reading, render = await begin(raw, context)
-        await admit(context, self._streams, self._served.version)
-        with self._streams.entered(refusal(context)) as stream:
+        async with admitted(context, self._streams, self._served.version) as stream:
             async for found in flows.steps(reading):
                 stream.is_sending = True
                 for item, number in found:
@@ -119,9 +118,8 @@ class ObserverServer(FlowListener):
     async def _notify(self, raw: bytes, context: Context) -> AsyncIterator[bytes]:
         """All peers, then every change."""
         await read_request(peer.NotifyRequest, raw, context)
-        await admit(context, self._streams, self._served.version)
         changed, told = self._served.peers_changed, dict[str, PeerFacts]()
-        with self._streams.entered(refusal(context)) as stream:
+        async with admitted(context, self._streams, self._served.version) as stream:
             while True:
                 rung, now = changed.count, self._served.peers()
                 stream.is_sending = True

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 MOST_STREAMS: Final = 64
@@ -35,23 +35,19 @@ class FlowStreams:
     def __len__(self) -> int:
         return len(self._open)
 
-    def is_full(self) -> bool:
-        """There is no place for one more; whoever asks is counted."""
-        full = len(self._open) >= self.most
-        self.refused += full
-        return full
-
-    @contextmanager
-    def entered(self, refuse: Callable[[str], Awaitable[object]]) -> Iterator[FlowStream]:
-        """The task that runs has a place. `refuse` ends the call with these words."""
+    def take(self, refuse: Callable[[str], Awaitable[object]]) -> FlowStream | None:
+        """A place for the task that runs; none where all are taken, which is counted. `refuse` ends the call with these words."""
+        if len(self._open) >= self.most:
+            self.refused += 1
+            return None
         task = asyncio.current_task()
         assert task is not None
         stream = FlowStream(task, refuse)
         self._open.add(stream)
-        try:
-            yield stream
-        finally:
-            self._open.discard(stream)
+        return stream
+
+    def leave(self, stream: FlowStream) -> None:
+        self._open.discard(stream)
 
     async def cut_stalled(self, now_s: float) -> None:
         """Called about once a second: who took nothing for too long loses its place, and what was kept for it is let go."""
