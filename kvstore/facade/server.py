@@ -216,12 +216,17 @@ class ReadOnlyFacade:
     async def _admit(self, context: grpc.aio.ServicerContext[Any, Any]) -> Connection:
         """The caller's connection, after the wait that its client's rate of requests asks for.
 
-        The call is refused if the client has too many connections.
+        The call is refused if the client has too many connections. That and the grant are asked again after the wait, in which
+        others may have begun, and the grant may have been withdrawn; nothing may be awaited before the call begins.
         """
+        connection = await self._placed(context)
+        await connection.client.requests.take()
+        return await self._placed(context)
+
+    async def _placed(self, context: grpc.aio.ServicerContext[Any, Any]) -> Connection:
         connection = self._connection(context)
         if not connection.may_begin(self._limits):
             await self._refuse_busy(context, connection, "connections")
-        await connection.client.requests.take()
         return connection
 
     async def _refuse_busy(

@@ -23,6 +23,7 @@ from kvstore.methods import Methods
 from kvstore.options import Options, Tls
 from kvstore.process import EtcdProcess
 from kvstore.proto import rpc_pb2 as pb
+from meshkit.clock import Clock
 from tests.integration.kvstore.private_etcd import QUICK, Pki
 
 STATE = b"cilium/state/"
@@ -71,13 +72,17 @@ class Facade:
 
 
 @asynccontextmanager
-async def facade_for(pki: Pki, etcd: EtcdProcess, limits: ClientLimits | None = None) -> AsyncIterator[Facade]:
+async def facade_for(
+    pki: Pki, etcd: EtcdProcess, limits: ClientLimits | None = None, clock: Clock | None = None
+) -> AsyncIterator[Facade]:
     """A facade that serves, and is gone afterwards."""
     admin = etcd.connect(QUICK)
     await ensure_auth(admin, mesh_roles("north"), USERS)
     bundle = TrustBundle({"north": pki.north.certificate_pem, "south": pki.south.certificate_pem})
     running = Facade(pki, etcd, admin, bundle)
-    running.facade = ReadOnlyFacade(admin, running.authorize, running.server_tls(), limits, admits=running.admits)
+    running.facade = ReadOnlyFacade(
+        admin, running.authorize, running.server_tls(), limits, admits=running.admits, clock=clock
+    )
     running.port = await running.facade.start("127.0.0.1", 0)
     try:
         yield running

@@ -15,7 +15,9 @@ import pytest_asyncio
 from certs.diagnose import client_context
 from certs.store import CertFiles
 from kvstore.facade.grant import ClientLimits
+from kvstore.facade.stream import DENIED_REASON
 from kvstore.proto import rpc_pb2 as pb
+from meshkit.clock import ManualClock
 from tests.integration.kvstore.bare_http2 import BareClient
 from tests.integration.kvstore.facade_under_test import Facade, Plain, PlainWatch, facade_for
 from tests.integration.kvstore.private_etcd import Pki, eventually, needs_etcd, running_etcd
@@ -36,6 +38,7 @@ SMALL = ClientLimits(
     progress_s=0.8,
     idle_connection_s=1.0,
 )
+LONG_S = 1000.0
 BUSY = (grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
 
 
@@ -272,3 +275,61 @@ async def test_refused_calls_are_counted_for_the_rate_too(tmp_path_factory: pyte
             assert set(codes) == {grpc.StatusCode.PERMISSION_DENIED}
             assert time.monotonic() - began > 30 / 50 * 0.9
             await client.close()
+
+
+class WatchedClock(ManualClock):
+    """Says how many calls wait for their client's rate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = 0
+
+    async def sleep(self, delay_s: float) -> None:
+        self.waiting += delay_s >= LONG_S
+        await super().sleep(delay_s)
+
+
+@pytest_asyncio.fixture
+async def slow(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Facade, WatchedClock]]:
+    """A facade that lets a peer begin one call in a long time, and on two connections."""
+    pki, clock = Pki(), WatchedClock()
+    limits = ClientLimits(requests_per_s=1 / LONG_S, request_burst=1, connections_per_client=2)
+    async with (
+        running_etcd(tmp_path_factory.mktemp("etcd"), pki) as etcd,
+        facade_for(pki, etcd, limits, clock) as facade,
+    ):
+        yield facade, clock
+
+
+async def waiting_watches(facade: Facade, clock: WatchedClock, count: int) -> list[PlainWatch]:
+    """Of so many connections, each with its call held for the rate."""
+    clients = [Plain(facade.port, facade.south()) for _ in range(count)]
+    await clients[0].range(pb.RangeRequest(key=ROOT))  # takes what may be had at once
+    watches = [client.watch() for client in clients]
+    for watch in watches:
+        await watch.create(ROOT, END)
+    await eventually(lambda: clock.waiting == count)
+    return watches
+
+
+async def test_calls_that_waited_for_their_rate_count_for_the_connections(slow: tuple[Facade, WatchedClock]) -> None:
+    facade, clock = slow
+    watches = await waiting_watches(facade, clock, 5)
+    clock.advance(5 * LONG_S)
+    await eventually(lambda: any(info.refused == 3 for info in facade.facade.clients()))
+    assert len(facade.facade.connections()) == 2
+    for watch in watches:
+        watch.call.cancel()
+
+
+async def test_a_grant_that_is_withdrawn_while_a_call_waits_for_its_rate_is_not_used(
+    slow: tuple[Facade, WatchedClock],
+) -> None:
+    facade, clock = slow
+    (watch,) = await waiting_watches(facade, clock, 1)
+    facade.revoked.add("remote-south")
+    facade.facade.revoke("remote-south")
+    clock.advance(LONG_S)
+    answer = await watch.read()
+    assert (answer.canceled, answer.cancel_reason) == (True, DENIED_REASON)
+    watch.call.cancel()
