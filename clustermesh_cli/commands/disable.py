@@ -17,7 +17,7 @@ from clustermesh_cli.cluster_facts import read_config
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.manifests import is_foreign, load_workloads
-from clustermesh_cli.plan.detachment import detaching_patch, unconfirmed_nodes
+from clustermesh_cli.plan.detachment import abandoned_nodes, detaching_patch, unconfirmed_nodes
 from kube.client import KubeClient
 from kube.errors import NotFound
 from kube.resource import from_manifest
@@ -79,7 +79,8 @@ def disable(client: KubeClient, namespace: str, options: DisableOptions, console
     """Nothing of ours is left on any node, then in the cluster; what is already gone is no error.
 
     Interrupted, it says that the cluster is half disabled and what ends that.
-    Raises: CommandError (timeout), having deleted nothing, if a node does not confirm and `force` is not set.
+    Raises: CommandError (timeout; refused where no DaemonSet is left that could), having deleted nothing, if a node does not
+    confirm and `force` is not set.
     """
     try:
         _disable(client, namespace, options, console)
@@ -92,7 +93,7 @@ def _disable(client: KubeClient, namespace: str, options: DisableOptions, consol
     config = read_config(client, namespace)
     left = _detach_nodes(client, namespace, options, console)
     console.step("Removing programs, roles, Secrets and ConfigMaps of the mesh...")
-    removed = 0
+    removed = _delete_leases(client, namespace)  # first: they are how an agent is known that did not detach
     for obj in reversed(workloads(namespace)):
         meta = obj["metadata"]
         if is_foreign(client, obj):
@@ -102,8 +103,7 @@ def _disable(client: KubeClient, namespace: str, options: DisableOptions, consol
         removed += client.delete(k.SECRETS, name, namespace)
     for name in (CA_BUNDLE, REMOTE_USERS, FLOW_PEERS, DRAINED):
         removed += client.delete(k.CONFIG_MAPS, name, namespace)
-    for lease in client.list(k.LEASES, namespace, AGENT_SELECTOR):
-        removed += client.delete(k.LEASES, lease["metadata"]["name"], namespace)
+    removed += _delete_leases(client, namespace)
     if not options.keep_identities:
         removed += _delete_identities(client, namespace)
         # last: as long as something is numbered by this id, an enable that comes instead must find it
@@ -121,7 +121,14 @@ def _detach_nodes(client: KubeClient, namespace: str, options: DisableOptions, c
     """Agents remove what is in their nodes' kernels; returns the nodes that did not confirm it, which only `force` permits."""
     daemon = client.get(k.DAEMON_SETS, AGENT, namespace)
     if daemon is None:
-        return []
+        left = abandoned_nodes(client.list(k.NODES), client.list(k.LEASES, namespace, AGENT_SELECTOR))
+        if left and not options.force:
+            raise CommandError(
+                f"the DaemonSet {AGENT} is gone, and its agents have not taken programs and maps from {', '.join(left)}; nothing "
+                "was deleted. Run clustermesh enable, then disable again, or go on without those nodes: disable --force",
+                ExitCode.REFUSED,
+            )
+        return left
     console.step("Detaching every node: connections to other clusters end, Services are the business of the CNI again")
     client.patch_merge(k.DAEMON_SETS, AGENT, detaching_patch(daemon), namespace)
 
@@ -138,6 +145,12 @@ def _detach_nodes(client: KubeClient, namespace: str, options: DisableOptions, c
             ExitCode.TIMEOUT,
         )
     return left
+
+
+def _delete_leases(client: KubeClient, namespace: str) -> int:
+    """The Leases of agents are gone."""
+    found = client.list(k.LEASES, namespace, AGENT_SELECTOR)
+    return sum(client.delete(k.LEASES, lease["metadata"]["name"], namespace) for lease in found)
 
 
 def _delete_identities(client: KubeClient, namespace: str) -> int:

@@ -34,6 +34,12 @@ def unconfirmed_nodes(nodes: Iterable[Mapping[str, Any]], pods: Iterable[Mapping
     return sorted({str(node["metadata"]["name"]) for node in nodes} - confirmed)
 
 
+def abandoned_nodes(nodes: Iterable[Mapping[str, Any]], leases: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Nodes whose agent, by its Lease, was never seen to have removed what is ours there, by name."""
+    held = {str((lease.get("spec") or {}).get("holderIdentity", "")) for lease in leases}
+    return sorted({str(node["metadata"]["name"]) for node in nodes} & held)
+
+
 def _without_flag(container: Mapping[str, Any]) -> list[str]:
     return [word for word in container.get("args") or () if word != DETACH_FLAG]
 

@@ -25,6 +25,10 @@ def node(name: str) -> dict[str, Any]:
     return {"metadata": {"name": name}}
 
 
+def lease(of: str) -> dict[str, Any]:
+    return {"metadata": {"name": f"clustermesh-agent-{of}"}, "spec": {"holderIdentity": of}}
+
+
 def pod(on: str, *args: str, ready: bool = True) -> dict[str, Any]:
     conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
     return {"spec": {"nodeName": on, "containers": [{"args": list(args)}]}, "status": {"conditions": conditions}}
@@ -51,13 +55,14 @@ class Cluster:
         self.alive, self.told = alive, False
         self.deleted: list[tuple[str, str]] = []
         self.services: dict[str, dict[str, Any]] = {}
+        self.daemon: dict[str, Any] | None = DAEMON
 
     def get(self, resource: Resource, name: str, namespace: str | None = None) -> dict[str, Any] | None:
         if resource == k.CONFIG_MAPS:
             return {"data": {"cluster-name": "north"}} if name == CONFIG_MAP else None
         if resource == k.SERVICES:
             return self.services.get(name)
-        return DAEMON
+        return self.daemon
 
     def patch_merge(self, resource: Resource, name: str, body: Mapping[str, Any], namespace: str) -> None:
         assert (resource, name) == (k.DAEMON_SETS, AGENT)
@@ -70,7 +75,8 @@ class Cluster:
             assert selector == "app.kubernetes.io/managed-by=clustermesh-apiserver"
             return [{"metadata": {"name": "65537"}}]
         if resource == k.LEASES:
-            return [{"metadata": {"name": "clustermesh-agent-a"}}]
+            is_there = ("Lease", "clustermesh-agent-a") not in self.deleted
+            return [lease("a"), lease("machine-that-is-gone")] if is_there else []
         if "apiserver" in selector:
             return []
         return [pod(name, *(("--detach",) if self.told else ())) for name in self.alive]
@@ -111,6 +117,7 @@ def test_nothing_is_removed_where_nothing_can_be_said(
     cluster = Cluster("a", "b")
     if is_detached_already:
         monkeypatch.setattr(cluster, "get", lambda *_words: None)
+        monkeypatch.setattr(cluster, "list", lambda *_words: [])
     with on_a_full_disk() as console:
         disable(cast(KubeClient, cluster), "kube-system", DisableOptions(wait_s=0.0), console)
     assert (cluster.told, cluster.deleted) == (False, [])
@@ -136,3 +143,21 @@ def test_force_goes_on_and_says_what_stays_where(monkeypatch: pytest.MonkeyPatch
     assert "b: programs, maps and the overlay device stay in force" in said
     assert "a: programs" not in said
     assert ("DaemonSet", AGENT) in cluster.deleted
+
+
+def test_nodes_whose_agents_were_deleted_before_they_could_detach_are_named_and_nothing_is_deleted() -> None:
+    cluster = Cluster()
+    cluster.daemon = None
+    with pytest.raises(CommandError, match=r"maps from a; nothing was deleted\. Run clustermesh enable") as caught:
+        run(cluster)
+    assert (caught.value.code, cluster.deleted) == (ExitCode.REFUSED, [])
+    assert "a: programs, maps and the overlay device stay in force" in run(cluster, force=True)
+    assert ("ConfigMap", CONFIG_MAP) in cluster.deleted
+
+
+def test_who_has_confirmed_is_not_taken_for_abandoned_by_the_next_try() -> None:
+    cluster = Cluster("a", "b")
+    run(cluster)
+    assert cluster.deleted.index(("Lease", "clustermesh-agent-a")) < cluster.deleted.index(("DaemonSet", AGENT))
+    cluster.daemon = None
+    assert "stay in force" not in run(cluster)
