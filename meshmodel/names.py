@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final, NewType
+from typing import Final, NamedTuple, NewType
 
 from meshmodel.errors import ModelError
 
@@ -60,9 +59,11 @@ def check_maximum(maximum: int) -> int:
     return maximum
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ServiceName:
-    """Namespace and name: unique within one cluster, the same service across the mesh."""
+class ServiceName(NamedTuple):
+    """Namespace and name: unique within one cluster, the same service across the mesh.
+
+    A tuple because it is the key of most look-ups of load balancing, and a tuple is hashed and compared without Python code.
+    """
 
     namespace: str
     name: str
