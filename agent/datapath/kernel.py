@@ -41,6 +41,24 @@ class RawMap:
         """Write all, in order."""
         return self._write(Command.MAP_UPDATE_BATCH, keys, values)
 
+    def update_packed(self, keys: bytes, values: bytes) -> tuple[int, int]:
+        """Write records that stand one after the other, in order."""
+        total, done = len(keys) // self.key_size, 0
+        if not self.batches_work or total <= 1:
+            return self._write_singly(self._apart(keys, self.key_size), self._apart(values, self.value_size))
+        key_buffer, value_buffer = buffer(keys), buffer(values)
+        first_key, first_value = ctypes.addressof(key_buffer), ctypes.addressof(value_buffer)
+        while done < total:
+            addresses = (0, 0, first_key + done * self.key_size, first_value + done * self.value_size)
+            error, count = self._batch(Command.MAP_UPDATE_BATCH, addresses, min(_BATCH, total - done))
+            if error in _NO_BATCH:
+                self.batches_work = False
+                error, count = self.update_packed(keys[done * self.key_size :], values[done * self.value_size :])
+            done += count
+            if error:
+                return error, done
+        return 0, done
+
     def delete(self, keys: Sequence[bytes]) -> tuple[int, int]:
         """Remove all, in order; stops at an absent one with ENOENT."""
         return self._write(Command.MAP_DELETE_BATCH, keys, ())
@@ -115,6 +133,10 @@ class RawMap:
             return self._write_singly(keys, values)
         return error, count
 
+    @staticmethod
+    def _apart(packed: bytes, size: int) -> list[bytes]:
+        return [packed[at : at + size] for at in range(0, len(packed), size)]
+
     def _write_singly(self, keys: Sequence[bytes], values: Sequence[bytes]) -> tuple[int, int]:
         single = Command.MAP_UPDATE_ELEM if values else Command.MAP_DELETE_ELEM
         for done, key in enumerate(keys):
@@ -136,7 +158,13 @@ class KernelMap(Generic[K, V]):
     def update(self, items: Sequence[tuple[K, V]]) -> None:
         """All items are in the map."""
         encode = self._spec.encode
-        error, done = self._raw.update([k.pack() for k, _ in items], [encode(k, v) for k, v in items])
+        self._check(*self._raw.update([k.pack() for k, _ in items], [encode(k, v) for k, v in items]))
+
+    def update_packed(self, keys: bytes, values: bytes) -> None:
+        """The same for records that are packed already."""
+        self._check(*self._raw.update_packed(keys, values))
+
+    def _check(self, error: int, done: int) -> None:
         if error:
             raise (MapFullError if error in FULL else MapError)(self._spec.name, "update", error, done)
 

@@ -76,6 +76,10 @@ class Map(Protocol[K, V]):
         """All items are in the map. Raises: MapFullError, MapError."""
         ...
 
+    def update_packed(self, keys: bytes, values: bytes) -> None:
+        """The same for records that are packed already, one after the other. Raises: MapFullError, MapError."""
+        ...
+
     def delete(self, keys: Sequence[K]) -> None:
         """None of the keys is in the map; absent keys are fine. Raises: MapError."""
         ...

@@ -58,6 +58,11 @@ class MemoryMap(Generic[K, V]):
             self.writes += 1
             self.on_write(key)
 
+    def update_packed(self, keys: bytes, values: bytes) -> None:
+        """The same for records that are packed already."""
+        pairs = zip(records_in(keys, self._spec.key_size), records_in(values, self._spec.value_size), strict=True)
+        self.update([(self._spec.key.unpack(key), self._spec.value.unpack(value)) for key, value in pairs])
+
     def delete(self, keys: Sequence[K]) -> None:
         """None of the keys is in the map."""
         for done, key in enumerate(keys):
@@ -109,6 +114,11 @@ class MemoryMap(Generic[K, V]):
             self._writes_left = 0 if self._fails_for_good else None
             raise MapError(self._spec.name, operation, errno.ENOMEM, done)
         self._writes_left -= 1
+
+
+def records_in(packed: bytes, size: int) -> Iterator[bytes]:
+    """Records of this size, one by one."""
+    return (packed[at : at + size] for at in range(0, len(packed), size))
 
 
 class HoleError(AssertionError):

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from agent.datapath.layout import ServiceFlag, ServiceKey, ServiceValue
 from agent.loadbalancer.registry import protocol_number
@@ -18,7 +18,7 @@ class FrontendShadow:
     """The shadow of one frontend. `count` is what the kernel was told; None while there is no head entry of ours."""
 
     service_id: int
-    slots: list[Target | None] = field(default_factory=list)
+    slots: Sequence[Target | None] = ()
     draining: tuple[Target, ...] = ()
     count: int | None = None
     timeout_s: int = 0
@@ -27,7 +27,7 @@ class FrontendShadow:
     written_wall_s: float = 0.0
     service: ServiceName | None = None
     """Whose frontend it was when it was last written; None if that was before this process."""
-    held: list[Target] = field(default_factory=list)
+    held: Sequence[Target] = ()
     """Acquired for slots of a write that is under way, or that failed and was not read again yet."""
     members: int = 0
     """How many entries of the member map its backends need."""

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final
+from typing import cast
 
 from agent.datapath.errors import MapError
-from agent.datapath.layout import MemberKey, MemberValue, ServiceAlgorithm, ServiceKey, ServiceValue
+from agent.datapath.layout import MemberKey, ServiceAlgorithm, ServiceKey, ServiceValue
 from agent.datapath.maps import Maps
 from agent.loadbalancer.frontend_shadow import (
     FrontendShadow,
@@ -26,27 +25,16 @@ from agent.loadbalancer.frontend_shadow import (
 )
 from agent.loadbalancer.ids import free_id, natural_id
 from agent.loadbalancer.map_check import FEW, MapCheck
-from agent.loadbalancer.registry import PART, BackendRegistry, OwnerOf, protocol_number
+from agent.loadbalancer.plan import Plan, head_writes, member_writes, place_of, slot_writes
+from agent.loadbalancer.registry import PART, BackendRegistry, OwnerOf
 from agent.loadbalancer.room import Room
-from agent.loadbalancer.slot_change import SlotChange, changed_targets, rearranged
+from agent.loadbalancer.slot_change import changed_targets, rearranged
 from agent.loadbalancer.source_ranges import SourceRanges
 from agent.tables import Frontend, FrontendKey, Target
 from meshkit.errors import MeshError
 from meshkit.isolation import apply_rows
 from meshkit.parts import in_parts
 from meshkit.reconciler import Rows
-
-_MEMBER: Final = MemberValue()
-
-
-@dataclass(slots=True)
-class _Plan:
-    """One row's writes, decided before any is done."""
-
-    row: Frontend
-    live: FrontendShadow
-    slots: list[Target]
-    change: SlotChange
 
 
 class LoadBalancerTarget:
@@ -85,7 +73,7 @@ class LoadBalancerTarget:
                 heads[frontend_of(key)] = value
         for frontend, head in sorted(heads.items(), key=lambda item: item[1].service_id != natural_id(*item[0])):
             if head.service_id in self._service_ids:  # not of ours: two frontends never share an id
-                self._new_live(frontend).slots = [None] * head.count
+                self._new_live(frontend).slots = (None,) * head.count
                 continue
             self._live[frontend] = FrontendShadow(
                 head.service_id,
@@ -97,9 +85,9 @@ class LoadBalancerTarget:
             self._service_ids.add(head.service_id)
         for frontend, ids in slots.items():
             live = self._live.get(frontend) or self._new_live(frontend)
-            live.slots = [by_id.get(ids.get(n, 0)) for n in range(1, max(ids) + 1)]
+            live.slots = tuple(by_id.get(ids.get(n, 0)) for n in range(1, max(ids) + 1))
         for live in self._live.values():
-            live.slots += [None] * ((live.count or 0) - len(live.slots))
+            live.slots = (*live.slots, *[None] * ((live.count or 0) - len(live.slots)))
             live.members = count_members(live.slots)
             self._backends.acquire(live.slots)
         for member in [key for key, _ in self._members.items()]:
@@ -207,13 +195,14 @@ class LoadBalancerTarget:
         _, refused = self._admit(rows)
         for error in refused.values():
             raise error
-        plans: list[_Plan] = []
+        plans: list[Plan] = []
         try:
             plans.extend(map(self._plan, rows))
             self._publish(plans)
         except Exception as exc:
             for room in (self._room, self._member_room):
                 room.note(exc)
+            self._backends.abandon()
             for plan in plans:
                 self._give_back(plan)
             with suppress(MapError):
@@ -224,7 +213,9 @@ class LoadBalancerTarget:
             self._commit(plan, wall_s)
         self._backends.collect()
 
-    def _plan(self, row: Frontend) -> _Plan:
+    def _plan(self, row: Frontend) -> Plan:
+        """Raises: ValueError for a frontend that no map can hold, and then has acquired nothing."""
+        place = place_of(row.key)
         live = self._live.get(row.key)
         if live is None:
             live = self._new_live(row.key)
@@ -232,37 +223,33 @@ class LoadBalancerTarget:
             self._reload(row.key, live)
         change = changed_targets(live.slots, row.chosen)
         is_same = not change.gained and not change.lost
-        if row.is_consistent:
-            slots = list(row.chosen)
-        else:
-            slots = [t for t in live.slots if t is not None] if is_same else rearranged(live.slots, row.chosen, change)
-        self._backends.acquire(change.gained, row.draining)
-        live.held += change.gained
-        return _Plan(row, live, slots, change)
+        slots: Sequence[Target] = row.chosen
+        if live.slots and not row.is_consistent:
+            slots = cast("Sequence[Target]", live.slots) if is_same else rearranged(live.slots, row.chosen, change)
+        ids = self._backends.acquire(change.gained, row.draining)
+        live.held = (*live.held, *change.gained) if live.held else change.gained
+        return Plan(row, live, place, slots, change, ids)
 
-    def _publish(self, plans: Sequence[_Plan]) -> None:
-        self._backends.flush(
-            [target for plan in plans for target in plan.change.joined],
-            [target for plan in plans for target in plan.row.draining],
-        )
-        self._members.update([item for plan in plans for item in self._new_members(plan)])
-        self._services.update([item for plan in plans for item in self._slot_writes(plan)])
+    def _publish(self, plans: Sequence[Plan]) -> None:
+        self._backends.flush()
+        self._members.update_packed(*member_writes(plans, self._backends.ids_of))
+        self._services.update_packed(*slot_writes(plans, self._backends.ids_of))
         self._ranges.widen((plan.live.service_id, plan.row.source_ranges or ()) for plan in plans)
-        self._services.update([item for plan in plans for item in self._head_write(plan)])
+        self._services.update_packed(*head_writes(plans))
         self._ranges.narrow((plan.live.service_id, plan.row.source_ranges or ()) for plan in plans)
         self._services.delete([key for plan in plans for key in _surplus_slots(plan)])
         self._members.delete([key for plan in plans for key in self._old_members(plan)])
 
-    def _commit(self, plan: _Plan, wall_s: float) -> None:
+    def _commit(self, plan: Plan, wall_s: float) -> None:
         """The shadow is what was written."""
         live, old_draining, before = plan.live, plan.live.draining, plan.live.entries
-        live.held.clear()
-        live.slots, live.draining = list(plan.slots), plan.row.draining
+        live.held = ()
+        live.slots, live.draining = tuple(plan.slots), plan.row.draining
         live.count, live.timeout_s, live.reach = len(plan.slots), plan.row.session_affinity_s, plan.row.reach
         live.is_consistent = plan.row.is_consistent
         live.written_wall_s = wall_s
         self._room.used += live.entries - before
-        more_members = len(plan.change.joined) - sum(t is not None for t in plan.change.left)
+        more_members = len(plan.change.joined) - sum([t is not None for t in plan.change.left])
         live.members += more_members
         self._member_room.used += more_members
         self._suspects.pop(live.service_id, None)
@@ -272,13 +259,7 @@ class LoadBalancerTarget:
         if self._on_written is not None:
             self._on_written(plan.row, wall_s)
 
-    def _new_members(self, plan: _Plan) -> list[tuple[MemberKey, MemberValue]]:
-        service_id = plan.live.service_id
-        return [
-            (MemberKey(service_id, backend_id), _MEMBER) for backend_id in self._backends.ids_of(plan.change.joined)
-        ]
-
-    def _old_members(self, plan: _Plan) -> list[MemberKey]:
+    def _old_members(self, plan: Plan) -> list[MemberKey]:
         service_id = plan.live.service_id
         suspects = self._suspects.get(service_id, ())
         if not suspects and not plan.change.left:
@@ -287,27 +268,6 @@ class LoadBalancerTarget:
         if suspects:
             gone = (gone | set(suspects)) - set(self._backends.ids_of(plan.slots))
         return [MemberKey(service_id, backend_id) for backend_id in sorted(gone)]
-
-    def _slot_writes(self, plan: _Plan) -> list[tuple[ServiceKey, ServiceValue]]:
-        live, old = plan.live, plan.live.slots
-        address, port, protocol = plan.row.key
-        number, service_id, known = protocol_number(protocol), live.service_id, len(old)
-        if not old:
-            numbered: Iterable[tuple[int, int]] = enumerate(self._backends.ids_of(plan.slots), 1)
-        else:
-            changed = [(n, t) for n, t in enumerate(plan.slots) if n >= known or old[n] != t]
-            ids = self._backends.ids_of([t for _, t in changed])
-            numbered = zip([n + 1 for n, _ in changed], ids, strict=True)
-        return [(ServiceKey(address, port, number, n), ServiceValue(i, service_id)) for n, i in numbered]
-
-    def _head_write(self, plan: _Plan) -> list[tuple[ServiceKey, ServiceValue]]:
-        live, row, count = plan.live, plan.row, len(plan.slots)
-        wanted = (count, row.session_affinity_s, row.reach, row.is_consistent)
-        if (live.count, live.timeout_s, live.reach, live.is_consistent) == wanted:
-            return []
-        timeout_s, reach = row.session_affinity_s, row.reach
-        head = head_value(live.service_id, count, timeout_s, reach, is_consistent=row.is_consistent)
-        return [(slot_key(row.key, 0), head)]
 
     def _remove(self, keys: Sequence[FrontendKey]) -> None:
         """Heads first: from then on no packet looks at the rest. Slots from the last, so that what is left is counted.
@@ -336,7 +296,7 @@ class LoadBalancerTarget:
 
     # ---- after a failure
 
-    def _give_back(self, plan: _Plan) -> None:
+    def _give_back(self, plan: Plan) -> None:
         self._suspect(plan.live, plan.change.joined)
         self._backends.give_back((), plan.row.draining)
         self._reload_or_doubt(plan.row.key, plan.live)
@@ -366,7 +326,7 @@ class LoadBalancerTarget:
                 slots.append(self._backends.target_of(value.backend_id) if value is not None and is_ours else None)
         except ValueError:  # a key that no map can hold
             head = None
-        old_slots, live.slots, live.members = live.slots, slots, count_members(slots)
+        old_slots, live.slots, live.members = live.slots, tuple(slots), count_members(slots)
         live.count, live.timeout_s = (None, 0) if head is None else (head.count, head.backend_id)
         live.reach = 0 if head is None else reach_in(head)
         live.is_consistent = head is not None and head.algorithm == ServiceAlgorithm.MAGLEV
@@ -377,7 +337,7 @@ class LoadBalancerTarget:
         self._backends.acquire(slots)
         self._backends.release(old_slots, (), live.service)
         self._backends.give_back(live.held)
-        live.held.clear()
+        live.held = ()
         live.is_unsure = False
         self._room.used += live.entries - before
         if head is None and not slots:
@@ -396,5 +356,5 @@ def _key_of(row: Frontend) -> FrontendKey:
     return row.key
 
 
-def _surplus_slots(plan: _Plan) -> list[ServiceKey]:
+def _surplus_slots(plan: Plan) -> list[ServiceKey]:
     return [slot_key(plan.row.key, slot) for slot in range(len(plan.live.slots), len(plan.slots), -1)]

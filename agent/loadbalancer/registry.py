@@ -15,6 +15,7 @@ from typing import Final
 from agent.datapath.errors import MapError, MapFullError
 from agent.datapath.layout import BackendKey, BackendState, BackendValue
 from agent.datapath.maps import Map
+from agent.datapath.service_records import backend_end, backend_keys, backend_values
 from agent.loadbalancer.ids import free_id, natural_id
 from agent.loadbalancer.kept_backends import Holder, KeptBackends
 from agent.tables import Target
@@ -35,11 +36,19 @@ OwnerOf = Callable[[Target, ServiceName | None], str | None]
 class _Entry:
     """`written` is the state the map holds, None if nothing was written; `was_used`: connections may remember it."""
 
-    __slots__ = ("draining", "id", "in_slots", "was_used", "written")
+    __slots__ = ("draining", "id", "in_slots", "target", "was_used", "written")
 
-    def __init__(self, number: int, written: int | None = None) -> None:
-        self.id, self.in_slots, self.draining, self.written = number, 0, 0, written
+    def __init__(self, target: Target, number: int, written: int | None = None) -> None:
+        self.target, self.id, self.written = target, number, written
+        self.in_slots = self.draining = 0
         self.was_used = written is not None
+
+    @property
+    def due(self) -> int | None:
+        """The state that it is to have in the map before it is used as it is now; None: it has, or may keep the one it has."""
+        if self.in_slots:
+            return _ACTIVE if self.written != _ACTIVE else None
+        return _TERMINATING if self.draining and self.written is None else None
 
 
 class BackendRegistry:
@@ -60,7 +69,7 @@ class BackendRegistry:
         self._ids: set[int] = set()
         self._left: set[int] = set()  # of these, ids in the map that are no entry of ours
         self._falling: dict[Target, ServiceName | None] = {}  # lost a user since the last collect, of this service
-        self._low: set[Target] = set()  # in slots, but the map says that they are not to be chosen
+        self._due: dict[_Entry, None] = {}  # acquired, but the map lacks them or says that they are not to be chosen
         self._written = 0  # entries in the map, as far as we know
         self.kept = KeptBackends()
         self.given_up_total = 0
@@ -82,7 +91,7 @@ class BackendRegistry:
                     continue  # a second id of one backend: no slot of ours keeps it, and `compare` removes it
                 del by_id[known.id]
                 self._left.add(known.id)
-            self._entries[target] = _Entry(key.id, value.state)
+            self._entries[target] = _Entry(target, key.id, value.state)
             self.kept.put(target, Holder())
             by_id[key.id] = target
         return by_id
@@ -136,19 +145,28 @@ class BackendRegistry:
     def refusal(self) -> MapFullError:
         return MapFullError(self._name, "update", errno.E2BIG, 0)
 
-    def acquire(self, slots: Iterable[Target | None], draining: Iterable[Target] = ()) -> None:
-        """Count one user per slot and per draining reference; a slot without a backend counts nothing."""
+    def acquire(self, slots: Iterable[Target | None], draining: Iterable[Target] = ()) -> list[int]:
+        """Count one user per slot and per draining reference; a slot without a backend counts nothing. Returns the slots' ids."""
+        ids: list[int] = []
+        known, due, has_kept = self._entries, self._due, len(self.kept) > 0
         for target in slots:
-            if target is not None:
+            if target is None:
+                continue
+            entry = known.get(target)
+            if entry is None or has_kept:
                 entry = self._entry(target)
-                entry.in_slots += 1
-                if entry.written not in (None, _ACTIVE):
-                    self._low.add(target)
+            entry.in_slots += 1
+            if entry.written != _ACTIVE:
+                due[entry] = None
+            ids.append(entry.id)
         for target in draining:
             entry = self._entry(target)
             entry.draining += 1
-            if entry.written == _ACTIVE and not entry.in_slots:
+            if entry.written is None:
+                due[entry] = None
+            elif entry.written == _ACTIVE and not entry.in_slots:
                 self._falling.setdefault(target, None)
+        return ids
 
     def release(
         self, slots: Iterable[Target | None], draining: Iterable[Target] = (), service: ServiceName | None = None
@@ -171,20 +189,21 @@ class BackendRegistry:
             self._entries[target].draining -= 1
             self._falling.setdefault(target, None)
 
-    def flush(self, slots: Iterable[Target], draining: Iterable[Target] = ()) -> None:
-        """These acquired backends are in the map. Only raises states: slots that still point somewhere keep it active."""
-        entries = self._entries
-        due = {target: _TERMINATING for target in draining if entries[target].written is None}
-        low = [t for t in self._low if (entry := entries.get(t)) is not None and entry.in_slots]
-        due.update((target, _ACTIVE) for target in (*low, *slots) if entries[target].written != _ACTIVE)
-        self._write(due)
-        self._low.clear()
+    def flush(self) -> None:
+        """Acquired backends are in the map. Only raises states: slots that still point somewhere keep it active."""
+        if self._due:
+            self._write([(entry, state) for entry in self._due if (state := entry.due) is not None])
+            self._due.clear()
+
+    def abandon(self) -> None:
+        """A write failed: what was acquired for it and is not in the map is not due. States that are to rise still are."""
+        self._due = {entry: None for entry in self._due if entry.written is not None}
 
     def collect(self) -> None:
         """States are as used now; entries that lost their last user are kept if their address lives, and gone if not."""
         if not self._falling:
             return
-        lower: dict[Target, int] = {}
+        lower: list[tuple[_Entry, int]] = []
         gone: list[Target] = []
         remembered: list[Target] = []
         for target, service in self._falling.items():
@@ -195,9 +214,9 @@ class BackendRegistry:
             if not entry.draining and entry.was_used:
                 pod = self._owner_of(target, service)
             if entry.draining:
-                lower[target] = _TERMINATING
+                lower.append((entry, _TERMINATING))
             elif pod is not None:
-                lower[target] = _KEPT
+                lower.append((entry, _KEPT))
                 self.kept.put(target, Holder(service, pod))
             else:
                 gone.append(target)
@@ -258,27 +277,26 @@ class BackendRegistry:
 
     def _put_back(self, targets: Iterable[Target]) -> set[Target]:
         """Those of the targets that the map does not hold as they were written; now it does."""
-        due: dict[Target, int] = {}
+        due: list[tuple[_Entry, int]] = []
         for target in targets:
             entry = self._entries[target]
             if entry.written is not None and self._map.get(BackendKey(entry.id)) != backend_value(
                 target, entry.written
             ):
-                due[target], entry.written = entry.written, None
+                due.append((entry, entry.written))
+                entry.written = None
                 self._written -= 1
-        self._map.update([(BackendKey(self._entries[t].id), backend_value(t, state)) for t, state in due.items()])
-        for target, state in due.items():
-            self._entries[target].written = state
-            self._written += 1
-        return set(due)
+        self._map.update([(BackendKey(entry.id), backend_value(entry.target, state)) for entry, state in due])
+        self._note_written(due)
+        return {entry.target for entry, _ in due}
 
-    def _write(self, states: dict[Target, int]) -> None:
-        entries = self._entries
-        changed = [(t, entry, state) for t, state in states.items() if (entry := entries[t]).written != state]
+    def _write(self, states: Iterable[tuple[_Entry, int]]) -> None:
+        changed = [item for item in states if item[0].written != item[1]]
         if not changed:
             return
+        values = backend_values((entry.target.address, _value_end(entry.target, state)) for entry, state in changed)
         try:
-            self._map.update([(BackendKey(entry.id), backend_value(t, state)) for t, entry, state in changed])
+            self._map.update_packed(backend_keys([entry.id for entry, _ in changed]), values)
         except MapError as exc:
             self._note_written(changed[: exc.done])
             if isinstance(exc, MapFullError):
@@ -286,8 +304,8 @@ class BackendRegistry:
             raise
         self._note_written(changed)
 
-    def _note_written(self, changed: Iterable[tuple[Target, _Entry, int]]) -> None:
-        for _, entry, state in changed:
+    def _note_written(self, changed: Iterable[tuple[_Entry, int]]) -> None:
+        for entry, state in changed:
             if entry.written is None:
                 self._written += 1
             entry.written = state
@@ -312,7 +330,7 @@ class BackendRegistry:
     def _entry(self, target: Target) -> _Entry:
         entry = self._entries.get(target)
         if entry is None:
-            entry = self._entries[target] = _Entry(free_id(natural_id(*target), self._ids))
+            entry = self._entries[target] = _Entry(target, free_id(natural_id(*target), self._ids))
         elif self.kept and target in self.kept:
             self.kept.discard(target)
         return entry
@@ -328,6 +346,11 @@ def backend_value(target: Target, state: int) -> BackendValue:
     address, port, protocol, cluster_id = target
     number = PROTOCOL_NUMBERS.get(protocol)
     return BackendValue(address, port, protocol_number(protocol) if number is None else number, state, cluster_id)
+
+
+def _value_end(target: Target, state: int) -> bytes:
+    _, port, protocol, cluster_id = target
+    return backend_end(port, protocol_number(protocol), state, cluster_id)
 
 
 def protocol_number(protocol: str) -> int:

@@ -36,7 +36,8 @@ def rearranged(old: Sequence[Target | None], new: Sequence[Target], change: Slot
 def changed_targets(old: Sequence[Target | None], new: Sequence[Target]) -> SlotChange:
     """What a list of slots gains and loses, slot by slot: a backend may stand in several."""
     if not old:
-        return SlotChange(list(new), (), list(dict.fromkeys(new)), ())
+        once = dict.fromkeys(new)
+        return SlotChange(new, (), new if len(once) == len(new) else list(once), ())
     before, after = set(old), set(new)
     if len(before) == len(old) and len(after) == len(new):
         more, less = after - before, before - after

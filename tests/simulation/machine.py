@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.datapath.errors import MapError, MapFullError
 from agent.datapath.maps import MapInfo, Maps
-from agent.datapath.memory import MemoryMaps, memory_maps
+from agent.datapath.memory import MemoryMaps, memory_maps, records_in
 from agent.datapath.pod_interfaces import EndpointInterface, LinkSighting
 from agent.datapath.rtnetlink import LinkChanges
 from agent.machine import MemoryHost
@@ -116,6 +116,15 @@ class ProcessMap:
 
     def update(self, items: Sequence[tuple[Any, Any]]) -> None:
         self._each(self._inner.update, items)
+
+    def update_packed(self, keys: bytes, values: bytes) -> None:
+        info = self._inner.info()
+        pairs = zip(records_in(keys, info.key_size), records_in(values, info.value_size), strict=True)
+
+        def write(records: Sequence[tuple[bytes, bytes]]) -> None:
+            self._inner.update_packed(b"".join([key for key, _ in records]), b"".join([value for _, value in records]))
+
+        self._each(write, list(pairs))
 
     def delete(self, keys: Sequence[Any]) -> None:
         self._each(self._inner.delete, keys)

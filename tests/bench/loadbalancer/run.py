@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from agent.datapath import spec
 from agent.datapath.errors import MapFullError
 from agent.datapath.maps import MapInfo, MapRecord, Maps
-from agent.datapath.memory import memory_maps
+from agent.datapath.memory import memory_maps, records_in
 from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.tables import Address, AgentDB, Backend, Service, ServicePort
@@ -43,10 +43,17 @@ class PackedMap(Generic[K, V]):
 
     def update(self, items: Sequence[tuple[K, V]]) -> None:
         """All items are in the map."""
-        self._held.update(zip([k.pack() for k, _ in items], [v.pack() for _, v in items], strict=True))
+        self._put([k.pack() for k, _ in items], [v.pack() for _, v in items])
+
+    def update_packed(self, keys: bytes, values: bytes) -> None:
+        """All records are in the map."""
+        self._put(list(records_in(keys, self._spec.key_size)), list(records_in(values, self._spec.value_size)))
+
+    def _put(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        self._held.update(zip(keys, values, strict=True))
         if len(self._held) > self.max_entries:
-            for key, _ in items[self.max_entries - len(self._held) :]:
-                del self._held[key.pack()]
+            for key in keys[self.max_entries - len(self._held) :]:
+                del self._held[key]
             raise MapFullError(self._spec.name, "update", 7, 0)
 
     def delete(self, keys: Sequence[K]) -> None:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,18 +12,21 @@ import pytest
 from agent.datapath.config import NodeConfig
 from agent.datapath.errors import MapError, MapFullError
 from agent.datapath.flow_layout import MetricKey, MetricValue
+from agent.datapath.kernel import KernelMap, RawMap
 from agent.datapath.layout import (
     BackendKey,
     BackendValue,
     IpcacheKey,
     IpcacheValue,
+    MemberKey,
+    MemberValue,
     PolicyKey,
     PolicyValue,
     ServiceKey,
     ServiceValue,
 )
 from agent.datapath.loader import Datapath
-from agent.datapath.maps import Maps
+from agent.datapath.maps import MapRecord, Maps
 from agent.datapath.memory import memory_maps
 from tests.packet.datapath_host import bpffs, build_objects, inside, namespace
 from tests.support.leftovers import own_name
@@ -68,6 +72,50 @@ def test_what_was_written_is_there_and_nothing_else(maps: Maps, count: int) -> N
     assert dict(maps.backends.items()) == dict(items[:1])
 
 
+def _packed(items: Sequence[tuple[MapRecord, MapRecord]]) -> tuple[bytes, bytes]:
+    return b"".join(key.pack() for key, _ in items), b"".join(value.pack() for _, value in items)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4096, 4097, 20_000])
+def test_packed_records_are_written_like_others(maps: Maps, count: int) -> None:
+    items = [_backend(n) for n in range(1, count + 1)]
+    maps.backends.update_packed(*_packed(items))
+    assert dict(maps.backends.items()) == dict(items)
+
+
+def test_the_last_of_packed_records_with_one_key_counts(maps: Maps) -> None:
+    key, value = _backend(1)
+    maps.backends.update_packed(*_packed([(key, value), (key, value._replace(port=81))]))
+    assert maps.backends.get(key) == value._replace(port=81)
+
+
+@pytest.mark.parametrize("batches_work", [True, False])
+def test_a_full_map_says_how_many_packed_records_it_took(maps: Maps, batches_work: bool) -> None:
+    if isinstance(maps.members, KernelMap):
+        maps.members._raw.batches_work = batches_work
+    items = [(MemberKey(1, n), MemberValue()) for n in range(10)]
+    with pytest.raises(MapFullError) as failure:
+        maps.members.update_packed(*_packed(items))
+    assert failure.value.done == 4
+    assert {k.backend_id for k, _ in maps.members.items()} == {0, 1, 2, 3}
+    maps.members.delete([key for key, _ in items])
+
+
+def test_packed_records_are_written_one_by_one_where_the_kernel_has_no_batches(
+    maps: Maps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that refuses the command, and one that is known to."""
+    monkeypatch.setattr(RawMap, "_batch", lambda *_: (errno.EINVAL, 0))
+    items = [_backend(n) for n in range(1, 5001)]
+    maps.backends.update_packed(*_packed(items[:2500]))
+    maps.backends.update_packed(*_packed(items[2500:]))
+    monkeypatch.undo()
+    assert dict(maps.backends.items()) == dict(items)
+    if isinstance(maps.backends, KernelMap):
+        assert not maps.backends._raw.batches_work
+        maps.backends._raw.batches_work = True
+
+
 def test_the_last_write_of_a_key_counts(maps: Maps) -> None:
     key, value = _backend(1)
     maps.backends.update([(key, value), (key, value._replace(port=81)), (key, value._replace(port=82))])
@@ -82,8 +130,6 @@ def test_absent_keys_can_be_deleted_among_present_ones(maps: Maps) -> None:
 
 
 def test_a_full_map_says_so_and_how_far_it_got(maps: Maps) -> None:
-    from agent.datapath.layout import MemberKey, MemberValue
-
     with pytest.raises(MapFullError) as failure:
         maps.members.update([(MemberKey(1, n), MemberValue()) for n in range(10)])
     assert failure.value.done == 4
