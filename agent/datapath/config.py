@@ -64,6 +64,7 @@ class NodeConfig:
     lifetimes: of connections in the tracking maps.
     unattended_after_s: without a heartbeat for this long, new connections are left to the node's stack; 0: never.
     control_group: where the cgroup v2 hierarchy with all processes of the node is mounted; None leaves their sockets alone.
+    ipv6: packets of IPv6 of pods are judged and led as those of IPv4 are; else dropped where a policy would have to be asked.
     leads_outsiders: who comes by the underlay device to a service of ours is led to backends of other clusters.
     mark: skb mark bits that say "ours": judged already, or encapsulated by us. 0 would leave both unsaid.
     """
@@ -85,3 +86,4 @@ class NodeConfig:
     unattended_after_s: int = 0
     control_group: Path | None = None
     leads_outsiders: bool = False
+    ipv6: bool = False

@@ -20,6 +20,7 @@ from agent.datapath.delivery import DeliveryLinks, Family
 from agent.datapath.errors import KernelError, LoadError
 from agent.datapath.events import EventRing
 from agent.datapath.flow_layout import ProbeKey, ProbeValue
+from agent.datapath.ipv6_calls import IPV6_OBJECT, IPV6_PROGRAMS, Ipv6Calls
 from agent.datapath.libbpf import BpfObject
 from agent.datapath.maps import Map, Maps
 from agent.datapath.overlay_probe import OverlayProbe
@@ -177,6 +178,7 @@ class Datapath:
         """
         for attachment, program in self._node_places(is_filled=is_filled):
             self._attacher.attach(attachment, self._programs[program], program)
+        self._ipv6_calls.settle(with_running=is_filled)
         for family in self._undelivered(is_filled=is_filled):
             self._delivery.attach(family, self._programs[_DELIVERED[family]])
         if self._sockets is not None:
@@ -192,6 +194,7 @@ class Datapath:
             for attachment, program in self._node_places(is_filled=is_filled)
             if not self._attacher.runs(attachment, self._programs[program])
         ]
+        missing += [f"{name} of {spec.CALLS_NAME}" for name in self._ipv6_calls.missing(with_running=is_filled)]
         missing += [f"stack {family.name.lower()}" for family in self._undelivered(is_filled=is_filled)]
         return missing + (
             self._sockets.missing(self._programs, with_running=is_filled) if self._sockets is not None else []
@@ -256,6 +259,10 @@ class Datapath:
         return DeliveryLinks(self._pins / "delivery")
 
     @property
+    def _ipv6_calls(self) -> Ipv6Calls:
+        return Ipv6Calls(self._pins / "maps" / spec.CALLS_NAME, self._programs)
+
+    @property
     def _links(self) -> Path:
         return self._pins / "links"
 
@@ -283,7 +290,8 @@ class Datapath:
         map_pins = MapPins(self._pins, [syscall.program_maps(number) for number in running])
         map_pins.prepare()
         self._links.mkdir(exist_ok=True)
-        for name in OBJECTS if self._sockets is None else (*OBJECTS, SOCKET_OBJECT):
+        optional = {SOCKET_OBJECT: self._sockets is not None, IPV6_OBJECT: self._config.ipv6}
+        for name in (*OBJECTS, *(name for name, is_wanted in optional.items() if is_wanted)):
             self._load(self._configure(name, map_pins))
         self._load_delivery(map_pins)
         complete = map_pins.swap()
@@ -342,6 +350,8 @@ class Datapath:
     def _pin_programs(self) -> None:
         directory = self._pins / "programs"
         directory.mkdir(exist_ok=True)
+        for name in IPV6_PROGRAMS:
+            (directory / name).unlink(missing_ok=True)
         for name, fd in self._programs.items():
             path = directory / name
             path.unlink(missing_ok=True)

@@ -70,6 +70,7 @@ METRICS: Final = MapSpec("mesh_metrics", flow_layout.MetricKey, flow_layout.Metr
 PROBES: Final = MapSpec("mesh_probes", flow_layout.ProbeKey, flow_layout.ProbeValue, 8, 24, 1 << 13)
 HEARTBEAT: Final = MapSpec("mesh_heartbeat", flow_layout.HeartbeatKey, flow_layout.HeartbeatValue, 4, 8, 1)
 
+CALLS_NAME: Final = "mesh_calls"
 EVENTS_NAME: Final = "mesh_events"
 LOST_NAME: Final = "mesh_lost"
 ABI_NAME: Final = "mesh_abi"
@@ -111,4 +112,11 @@ ABIS: Final[Mapping[str, MapAbi]] = {
     "mesh_sockets": MapAbi(20, 1, written_by_kernel=True),
     "mesh_nat": MapAbi(21, 2, written_by_kernel=True),
     "mesh_source_ranges": MapAbi(22, 1),
+    "mesh_calls": MapAbi(
+        23, 1, written_by_kernel=True
+    ),  # or by who loads the programs: nothing else has to be filled for it
+    "mesh_ct6_tcp": MapAbi(24, 1, written_by_kernel=True),
+    "mesh_ct6_other": MapAbi(25, 1, written_by_kernel=True),
+    "mesh_ct6_opening": MapAbi(26, 1, written_by_kernel=True),
+    "mesh_fragments6": MapAbi(27, 1, written_by_kernel=True),
 }

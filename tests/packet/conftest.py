@@ -6,6 +6,7 @@ It passes packets on, by a default route: no other address is taken for one of t
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,23 +22,51 @@ from tests.support.leftovers import own_name
 @pytest.fixture(scope="module")
 def packet_node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PacketNode]:
     """A module is given the node at another aggregation by an indirect parameter."""
+    with _made_node(tmp_path_factory.mktemp("packet"), getattr(request, "param", Aggregation.MEDIUM)) as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def packet_node6(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PacketNode]:
+    """One that goes on with IPv6."""
+    with _made_node(tmp_path_factory.mktemp("packet"), Aggregation.MEDIUM, is_dual=True) as node:
+        yield node
+
+
+@contextlib.contextmanager
+def _made_node(work: Path, aggregation: Aggregation, *, is_dual: bool = False) -> Iterator[PacketNode]:
     build_objects()
-    work = tmp_path_factory.mktemp("packet")
-    entry = work / "overlay_entry.bpf.o"
-    include = ("-I", str(BPF_DIRECTORY), "-I", f"/usr/include/{os.uname().machine}-linux-gnu")
-    source = os.path.join(os.path.dirname(__file__), "overlay_entry.bpf.c")  # noqa: PTH118, PTH120
-    run("clang-14", "-O2", "-g", "-target", "bpf", "-mcpu=v3", *include, "-c", source, "-o", str(entry))
+    entries = [_built(work, name) for name in ("overlay_entry", *(["overlay_entry6"] if is_dual else []))]
     with bpffs(work / "bpf") as pins, namespace(own_name("packet")) as name, inside(name):
-        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        for family in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            Path(f"/proc/sys/net/{family}").write_text("1")
         run("ip", "route", "add", "default", "dev", "lo")
-        node = PacketNode(pins / "node", entry, getattr(request, "param", Aggregation.MEDIUM))
+        if is_dual:
+            run("ip", "-6", "route", "add", "default", "dev", "lo")
+        node = PacketNode(pins / "node", entries[0], aggregation, *entries[1:])
         try:
             yield node
         finally:
             node.close()
 
 
+def _built(work: Path, name: str) -> Path:
+    made, include = (
+        work / f"{name}.bpf.o",
+        ("-I", str(BPF_DIRECTORY), "-I", f"/usr/include/{os.uname().machine}-linux-gnu"),
+    )
+    source = os.path.join(os.path.dirname(__file__), f"{name}.bpf.c")  # noqa: PTH118, PTH120
+    run("clang-14", "-O2", "-g", "-target", "bpf", "-mcpu=v3", *include, "-c", source, "-o", str(made))
+    return made
+
+
 @pytest.fixture
 def node(packet_node: PacketNode) -> PacketNode:
     packet_node.reset()
     return packet_node
+
+
+@pytest.fixture
+def node6(packet_node6: PacketNode) -> PacketNode:
+    packet_node6.reset()
+    return packet_node6

@@ -19,6 +19,7 @@ from agent.datapath.loader import Datapath
 from agent.datapath.maps import Maps
 from agent.datapath.reasons import Reason
 from tests.packet.packet_bytes import NODE_MAC, Packet, read
+from tests.packet.packet_bytes6 import read6
 
 NODE, REMOTE_NODE, STRANGER = "192.168.50.11", "192.168.50.21", "192.168.50.99"
 POD, NEIGHBOUR, REMOTE_POD, WORLD = "10.1.1.10", "10.1.1.11", "10.2.1.10", "93.184.216.34"
@@ -28,6 +29,10 @@ VIP = "172.20.1.7"
 UNATTENDED_AFTER_S = 20
 SHOT, REDIRECT, PASS = 2, 7, 0xFFFFFFFF
 _POD_IFINDEX, _NEIGHBOUR_IFINDEX = 1, 77
+NODE6, REMOTE_NODE6 = "fd00:50::11", "fd00:50::21"
+POD6, NEIGHBOUR6, REMOTE_POD6, WORLD6 = "fd00:1::10", "fd00:1::11", "fd00:2::10", "2001:db8:93::34"
+IPV6_MAPS = ("mesh_ct6_tcp", "mesh_ct6_other", "mesh_ct6_opening", "mesh_fragments6")
+_IPV6_OF = {POD: POD6, NEIGHBOUR: NEIGHBOUR6}
 
 
 class Outcome(NamedTuple):
@@ -65,27 +70,47 @@ def cluster_of(address: str) -> int:
 class PacketNode:
     """One node; `maps` are its kernel maps."""
 
-    def __init__(self, pins: Path, overlay_entry: Path, aggregation: Aggregation = Aggregation.MEDIUM) -> None:
+    def __init__(
+        self,
+        pins: Path,
+        overlay_entry: Path,
+        aggregation: Aggregation = Aggregation.MEDIUM,
+        overlay_entry6: Path | None = None,
+    ) -> None:
+        """`overlay_entry6`: the node goes on with IPv6, and its pods have addresses of it."""
         sizes = {"mesh_ct_tcp": 4096, "mesh_ct_other": 4096, "mesh_ct_opening": 4096, "mesh_policy": 1024}
+        self._pins = pins
         config = NodeConfig(NODE, 1, pins, mtu=1450, max_entries=sizes, unattended_after_s=UNATTENDED_AFTER_S)
         config = dataclasses.replace(config, underlay_device="lo", leads_outsiders=True, aggregation=aggregation)
+        config = dataclasses.replace(config, ipv6=overlay_entry6 is not None)
         self.datapath = Datapath(config)
         self.maps: Maps = self.datapath.open()
         self.ring: EventRing = self.datapath.event_ring()
-        self._entry = BpfObject(overlay_entry, pins / "maps")
-        self._entry.set_constants(self.datapath.constants)
-        for name, size in sizes.items():
-            self._entry.set_max_entries(name, size)
-        self._entry.load()
+        self._entries = [self._load(path, sizes) for path in (overlay_entry, overlay_entry6) if path is not None]
+        if config.ipv6:
+            self.datapath.attach_node()
+        self._ipv6_maps = [RawMap(syscall.get_pinned(pins / "maps" / name)) for name in IPV6_MAPS if config.ipv6]
         self._fragments = RawMap(syscall.get_pinned(pins / "maps" / "mesh_fragments"))
         self.nat = RawMap(syscall.get_pinned(pins / "maps" / "mesh_nat"))
+
+    def _load(self, entry: Path, sizes: dict[str, int]) -> BpfObject:
+        loaded = BpfObject(entry, self._pins / "maps")
+        loaded.set_constants(self.datapath.constants)
+        for name, size in sizes.items():
+            if name in loaded.map_names():
+                loaded.set_max_entries(name, size)
+        loaded.load()
+        return loaded
 
     def close(self) -> None:
         """Everything of it is gone."""
         self.ring.close()
         self._fragments.close()
         self.nat.close()
-        self._entry.close()
+        for raw in self._ipv6_maps:
+            raw.close()
+        for entry in self._entries:
+            entry.close()
         self.datapath.uninstall()
 
     def reset(self) -> None:
@@ -93,7 +118,7 @@ class PacketNode:
         for field in dataclasses.fields(self.maps):
             one: Any = getattr(self.maps, field.name)
             one.delete([key for key, _ in one.items()])
-        for raw in (self._fragments, self.nat):
+        for raw in (self._fragments, self.nat, *self._ipv6_maps):
             keys = [key for key, _ in raw.entries()]
             assert not keys or raw.delete(keys)[0] in (0, errno.ENOENT)
         self.endpoint()
@@ -101,6 +126,10 @@ class PacketNode:
         self.ipcache(f"{REMOTE_POD}/32", REMOTE_ID, REMOTE_NODE, 2)
         self.ipcache(f"{REMOTE_NODE}/32", 6, cluster_id=2)
         self.ipcache(f"{NODE}/32", 1, cluster_id=1)
+        if self._ipv6_maps:
+            self.ipcache(f"{REMOTE_POD6}/128", REMOTE_ID, REMOTE_NODE, 2)
+            self.ipcache(f"{REMOTE_NODE6}/128", 6, cluster_id=2)
+            self.ipcache(f"{NODE6}/128", 1, cluster_id=1)
         self.ring.drain()
 
     def endpoint(self, flags: int = 0, revision: int = 1, address: str = POD, mac: str = "02:00:00:00:0a:01") -> None:
@@ -113,6 +142,8 @@ class PacketNode:
         macs = (mac, "02:00:00:00:0b:01")
         value = layout.EndpointValue(ifindex, endpoint_id, flags, identity, revision, *macs, address)
         self.maps.endpoints_by_address.update([(layout.AddressKey(address), value)])
+        if self._ipv6_maps:
+            self.maps.endpoints_by_address.update([(layout.AddressKey(_IPV6_OF[address]), value)])
         self.maps.endpoints_by_ifindex.update([(layout.IfindexKey(ifindex), value)])
 
     def ipcache(self, prefix: str, identity: int, tunnel: str = "0.0.0.0", cluster_id: int = 0) -> None:
@@ -169,7 +200,12 @@ class PacketNode:
     def overlay(self, packet: Packet | bytes, identity: int = REMOTE_ID, outer: str = REMOTE_NODE) -> Outcome:
         """It arrives by VXLAN from `outer` with `identity` as VNI."""
         priority = struct.unpack("<I", bytes(int(b) for b in outer.split(".")))[0]
-        return self._run(self._entry.program_fd("test_from_overlay"), packet, identity, priority)
+        is_ipv6 = not isinstance(packet, bytes) and ":" in packet.source
+        program = self._entries[1].program_fd("test_from_overlay6") if is_ipv6 else self._entry_fd("test_from_overlay")
+        return self._run(program, packet, identity, priority)
+
+    def _entry_fd(self, name: str) -> int:
+        return self._entries[0].program_fd(name)
 
     def leave(self, packet: Packet, mark: int = 0) -> Outcome:
         """The node's stack sends it to another node."""
@@ -188,7 +224,7 @@ class PacketNode:
     def tagged(self, packet: Packet, vlan: int, *, is_sent: bool) -> Outcome:
         """It passes the underlay device, in or out, with a VLAN tag beside its frame."""
         name = "test_tagged_by_overlay" if is_sent else "test_tagged_from_outside"
-        return self._run(self._entry.program_fd(name), packet, vlan, 0, bytes(6))
+        return self._run(self._entry_fd(name), packet, vlan, 0, bytes(6))
 
     def metric(self, reason: Reason, direction: int) -> int:
         """Packets counted."""
@@ -200,4 +236,5 @@ class PacketNode:
         frame = packet if isinstance(packet, bytes) else mac + packet.frame()[6:]
         result = syscall.run_packet(program, frame, mark, priority)
         intact = not isinstance(packet, bytes)
-        return Outcome(result.verdict, read(result.packet) if intact else Packet("", ""), self.ring.drain())
+        reader = read6 if result.packet[12:14] == b"\x86\xdd" else read
+        return Outcome(result.verdict, reader(result.packet) if intact else Packet("", ""), self.ring.drain())

@@ -6,7 +6,7 @@
 #pragma once
 #include <linux/types.h>
 
-enum protocol_number { PROTO_ICMP = 1, PROTO_TCP = 6, PROTO_UDP = 17, PROTO_SCTP = 132 };
+enum protocol_number { PROTO_ICMP = 1, PROTO_TCP = 6, PROTO_UDP = 17, PROTO_ICMPV6 = 58, PROTO_SCTP = 132 };
 
 enum service_flag {
 	SERVICE_AFFINITY = 1,
@@ -42,6 +42,7 @@ enum identity_number {
 	ID_WORLD = 2,
 	ID_REMOTE_NODE = 6,
 	ID_KUBE_APISERVER = 7,
+	ID_WORLD_IPV6 = 10,
 	ID_FIRST_CLUSTER_SCOPED = 256,
 };
 #define IDENTITY_BITS 24
@@ -70,6 +71,7 @@ enum reason {
 	DROP_NO_TUNNEL_KEY = 147,
 	DROP_UNROUTABLE = 151,
 	DROP_CT_FULL = 155,
+	DROP_INVALID_EXTENSION = 156,
 	DROP_NO_BACKEND = 158,
 	DROP_NO_CONFIGURATION = 165,
 	DROP_UNSUPPORTED_L2 = 166,
@@ -150,6 +152,16 @@ struct conntrack_value {
 	__u32 reported_forward, reported_reply, pad; __be16 nat_port; __u16 flags; __u8 tcp_forward, tcp_reply; __be16 proxy_port;
 };
 
+/* The same of IPv6. */
+struct ipv6_address { __u32 words[4]; };
+struct conntrack_key6 {
+	struct ipv6_address source, destination; __be16 source_port, destination_port; __u8 protocol, kind; __u16 pad;
+};
+struct conntrack_value6 {
+	__u64 packets, bytes; __u32 lifetime, peer_identity, backend_id, policy_revision; __u8 nat_address[16];
+	__u32 reported_forward, reported_reply; __be16 nat_port; __u16 flags; __u8 tcp_forward, tcp_reply; __be16 proxy_port;
+};
+
 /* Of one socket of the node. TO_BACKEND: what its datagrams to this frontend go to. TO_FRONTEND: what this backend is for it. */
 enum socket_direction { TO_BACKEND = 0, TO_FRONTEND = 1 };
 struct socket_key { __u64 cookie; __u8 address[16]; __be16 port; __u8 protocol, direction; __u32 pad; };
@@ -165,7 +177,8 @@ struct nat_value {
 };
 
 struct fragment_key { __be32 source, destination; __be16 id; __u8 protocol, pad; };
-struct fragment_value { __be16 source_port, destination_port, policy_port, pad; };
+struct fragment_key6 { struct ipv6_address source, destination; __be32 id; __u8 protocol, pad[3]; };
+struct fragment_value { __be16 source_port, destination_port, policy_port; __u16 protocol; };	/* protocol: of IPv6, whose later fragments do not say it */
 
 struct metric_value { __u64 packets, bytes; };
 

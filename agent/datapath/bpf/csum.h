@@ -4,6 +4,11 @@
 #include "parse.h"
 #include "sctp.h"
 
+#define CHECK_OFFSET (L3_OFFSET + offsetof(struct iphdr, check))
+#define TTL_OFFSET (L3_OFFSET + offsetof(struct iphdr, ttl))
+#define SOURCE_OFFSET (L3_OFFSET + offsetof(struct iphdr, saddr))
+#define DESTINATION_OFFSET (L3_OFFSET + offsetof(struct iphdr, daddr))
+
 struct l4_check { int offset; __u64 flags; };
 
 inlined struct l4_check l4_check_of(const struct packet *p)

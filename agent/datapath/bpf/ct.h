@@ -8,18 +8,27 @@
 
 #define CT_WAY (CT_VIA_STACK | CT_BY_TUNNEL)
 
+/* Field by field: a literal would be made beside it first, on a stack that has no room for two of IPv6. */
+inlined void ct_key_of(struct conntrack_key *key, const ip_address *source, const ip_address *destination, __be16 source_port,
+		       __be16 destination_port, __u8 protocol, __u8 kind)
+{
+	key->source = *source;
+	key->destination = *destination;
+	key->source_port = source_port;
+	key->destination_port = destination_port;
+	key->protocol = protocol;
+	key->kind = kind;
+	key->pad = 0;
+}
+
 inlined void ct_key_forward(struct conntrack_key *key, const struct packet *p, __u8 kind)
 {
-	*key = (struct conntrack_key){
-		.source = p->source, .destination = p->destination, .source_port = p->source_port,
-		.destination_port = p->destination_port, .protocol = p->protocol, .kind = kind };
+	ct_key_of(key, &p->source, &p->destination, p->source_port, p->destination_port, p->protocol, kind);
 }
 
 inlined void ct_key_reverse(struct conntrack_key *key, const struct packet *p, __u8 kind)
 {
-	*key = (struct conntrack_key){
-		.source = p->destination, .destination = p->source, .source_port = p->destination_port,
-		.destination_port = p->source_port, .protocol = p->protocol, .kind = kind };
+	ct_key_of(key, &p->destination, &p->source, p->destination_port, p->source_port, p->protocol, kind);
 }
 
 inlined struct conntrack_value *ct_alive(struct conntrack_value *v, const struct packet *p)

@@ -6,7 +6,11 @@
 #include "icmp.h"
 #include "ipcache.h"
 #include "nat.h"
+#ifdef IPV6_PACKETS
+#include "no_proxy.h"
+#else
 #include "proxy.h"
+#endif
 
 /* VIA_STACK: the node's stack brings the packet, it only needs a verdict. REPLY_ONLY: nothing new may come this way.
  * HAIRPIN: the pod's own packet comes back to it, judged by nobody. DIRECT: its frame is the pod's already. */
@@ -33,20 +37,20 @@ inlined int is_addressed(struct __sk_buff *skb, const struct endpoint_value *pod
 /* The pod expects the frontend's answer, and its own address instead of the loopback address. */
 inlined int translate_reply(struct __sk_buff *skb, struct packet *p, const struct conntrack_value *v, int is_first)
 {
-	__be32 frontend, backend = p->source;
+	ip_address frontend, backend = p->source;
 	__be16 port = v->nat_port;
 	__u16 flags = v->flags;
 	if (!port)
 		return 0;
-	__builtin_memcpy(&frontend, v->nat_address, 4);
+	__builtin_memcpy(&frontend, v->nat_address, sizeof(frontend));
 	p->frontend = frontend;
 	p->frontend_port = port;
 	keep_origin(p);
 	if (is_first)
 		emit(skb, p, EVENT_TRANSLATION, 0, TRANSLATED_BACK);
-	if (nat_source(skb, p, frontend, port))
+	if (nat_source(skb, p, as_argument(frontend), port))
 		return DROP_WRITE;
-	return flags & CT_LOOPBACK ? nat_destination(skb, p, backend, 0) : 0;
+	return flags & CT_LOOPBACK ? nat_destination(skb, p, as_argument(backend), 0) : 0;
 }
 
 /* Is it an answer to what this pod opened? Then `r` is 0, or the reason to drop. */
@@ -70,8 +74,6 @@ outline int admit(struct __sk_buff *skb, struct packet *p, const struct endpoint
 {
 	struct conntrack_key key, reverse;
 	int may_be_reply = !opens_connection(p), r = 0;
-	if (p->kind & KIND_ICMP_ERROR)
-		return related(skb, p, CT_EGRESS);
 	ct_key_reverse(&reverse, p, CT_EGRESS);
 	if (may_be_reply && accept_reply(skb, p, ct_lookup_likely(&reverse, p), &r))
 		return r;
@@ -119,7 +121,9 @@ apart int deliver(struct __sk_buff *skb, struct packet *p, const struct endpoint
 	if (to->flags & BRIDGE_PORT && !p->tunnel_source && is_addressed(skb, to, 0))
 		how |= DELIVER_DIRECT;	/* no router is between them */
 	r = how & (DELIVER_VIA_STACK | DELIVER_DIRECT) ? 0 : decrement_ttl(skb);
-	if (!r && !(how & DELIVER_HAIRPIN))
+	if (!r && p->kind & KIND_ICMP_ERROR)
+		r = how & DELIVER_HAIRPIN ? 0 : related(skb, p, CT_EGRESS);
+	else if (!r && !(how & DELIVER_HAIRPIN))
 		r = admit(skb, p, to, how);
 	if (r)
 		return end_way(skb, p, r);

@@ -41,14 +41,14 @@ inlined int within_rate(__u32 type, __u64 now)
 outline int fill_addresses(CONTEXT *skb, const struct packet *p, struct event *e)
 {
 	__builtin_memset(e->source, 0, sizeof(e->source) * 3);
-	if (p->kind & KIND_IPV6) {
+	if (p->kind & KIND_IPV6 && !is_set(p->source)) {	/* nobody has read it */
 		load_bytes(skb, offsetof(struct ipv6hdr, saddr), e->source, 16);
 		load_bytes(skb, offsetof(struct ipv6hdr, daddr), e->destination, 16);
 		return 0;
 	}
-	__builtin_memcpy(e->source, p->origin ? &p->origin : &p->source, 4);
-	__builtin_memcpy(e->destination, &p->destination, 4);
-	__builtin_memcpy(e->frontend, &p->frontend, 4);
+	__builtin_memcpy(e->source, is_set(p->origin) ? &p->origin : &p->source, sizeof(ip_address));
+	__builtin_memcpy(e->destination, &p->destination, sizeof(ip_address));
+	__builtin_memcpy(e->frontend, &p->frontend, sizeof(ip_address));
 	return 0;
 }
 
@@ -78,7 +78,7 @@ inlined struct event *begin_event(__u8 type, __u8 reason)
 
 inlined void fill_facts(struct event *e, const struct packet *p, __u8 point)
 {
-	int is_icmp = p->protocol == PROTO_ICMP;
+	int is_icmp = p->protocol == PROTO_OF_ICMP;
 	e->direction = p->direction;
 	e->protocol = p->protocol;
 	e->tcp_flags = p->tcp_flags;
@@ -87,7 +87,7 @@ inlined void fill_facts(struct event *e, const struct packet *p, __u8 point)
 	e->destination_identity = p->destination_identity;
 	e->rule_id = p->rule_id;
 	e->proxy_port = p->proxy_port;
-	e->source_port = is_icmp ? p->policy_port : p->origin ? p->origin_port : p->source_port;
+	e->source_port = is_icmp ? p->policy_port : is_set(p->origin) ? p->origin_port : p->source_port;
 	e->destination_port = is_icmp ? bpf_htons(p->icmp_code) : p->destination_port;
 	e->frontend_port = p->frontend_port;
 	e->match_and_point = p->match | point << 4;

@@ -57,11 +57,11 @@ inlined void follow_path(struct packet *p, struct conntrack_value *v, __u8 kind)
 /* The same ports may come through another frontend, or none: replies then come from that one. */
 inlined void follow_frontend(const struct packet *p, struct conntrack_value *v)
 {
-	__be32 known;
-	__builtin_memcpy(&known, v->nat_address, 4);
-	if (v->nat_port == p->frontend_port && known == p->frontend)
+	ip_address known;
+	__builtin_memcpy(&known, v->nat_address, sizeof(known));
+	if (v->nat_port == p->frontend_port && is_same(known, p->frontend))
 		return;
-	__builtin_memcpy(v->nat_address, &p->frontend, 4);
+	__builtin_memcpy(v->nat_address, &p->frontend, sizeof(known));
 	v->nat_port = p->frontend_port;
 }
 
@@ -100,7 +100,7 @@ apart int track(CONTEXT *skb, struct packet *p, const struct endpoint_value *end
 		.flags = p->conntrack_flags | (p->by_proxy ? CT_BY_PROXY : 0) };
 	if (key->kind == CT_EGRESS) {	/* translation is undone where it was done */
 		fresh.nat_port = p->frontend_port;
-		__builtin_memcpy(fresh.nat_address, &p->frontend, 4);
+		__builtin_memcpy(fresh.nat_address, &p->frontend, sizeof(p->frontend));
 	}
 	p->trace = p->protocol != PROTO_TCP || opens_connection(p) ? TRACE_NEW : TRACE_MIDSTREAM;
 	p->is_reported = 1;

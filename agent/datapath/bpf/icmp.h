@@ -1,49 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* ICMP errors: they pass when they quote a packet of a known flow, and the quote is translated like the flow was. */
 #pragma once
-#include "ct.h"
-#include "nat.h"
-
-#define ICMP_CHECK_OFFSET 2
-#define QUOTE_OFFSET 8
-
-struct quote { __be32 source, destination; __be16 ports[2]; __u8 protocol; int ip_offset, l4_offset; };
-
-/* An error is for who sent what it quotes: one for somebody else would use a flow's rights for a packet that is none of it.
- * 0, or the reason to drop. */
-inlined int read_quote(struct __sk_buff *skb, const struct packet *p, struct quote *q)
-{
-	struct iphdr ip;
-	__be16 head[4];
-	q->ip_offset = p->l4_offset + QUOTE_OFFSET;
-	if (bpf_skb_load_bytes(skb, q->ip_offset, &ip, sizeof(ip)) < 0 || ip.version != 4 || ip.ihl < 5)
-		return DROP_INVALID_PACKET;
-	q->l4_offset = q->ip_offset + ip.ihl * 4;
-	if (ip.frag_off & bpf_htons(0x1fff) || bpf_skb_load_bytes(skb, q->l4_offset, head, sizeof(head)) < 0)
-		return DROP_INVALID_PACKET;
-	q->source = ip.saddr;
-	q->destination = ip.daddr;
-	q->protocol = ip.protocol;
-	q->ports[0] = head[0];
-	q->ports[1] = head[1];
-	if (ip.protocol == PROTO_ICMP)
-		icmp_ports(bpf_ntohs(head[0]) >> 8, head[2], &q->ports[0], &q->ports[1]);
-	return q->source == p->destination ? 0 : DROP_UNRELATED_ICMP;
-}
+#ifdef IPV6_PACKETS
+#include "icmp6.h"
+#else
+#include "icmp4.h"
+#endif
 
 /* A pod is no router: it speaks of what came to itself. 0, or the reason to drop. */
 inlined int read_quote_of_pod(struct __sk_buff *skb, const struct packet *p, struct quote *q)
 {
 	int r = read_quote(skb, p, q);
-	return r || q->destination == p->source ? r : DROP_UNRELATED_ICMP;
-}
-
-/* An address and its header checksum change together, so the ICMP checksum over both stays what it was. */
-inlined int rewrite_quoted_address(struct __sk_buff *skb, const struct quote *q, int offset, __be32 old, __be32 new)
-{
-	if (bpf_l3_csum_replace(skb, q->ip_offset + offsetof(struct iphdr, check), old, new, 4) < 0)
-		return DROP_WRITE;
-	return bpf_skb_store_bytes(skb, q->ip_offset + offset, &new, 4, 0) < 0 ? DROP_WRITE : 0;
+	return r || is_same(q->destination, p->source) ? r : DROP_UNRELATED_ICMP;
 }
 
 /* which: 0 the source's, 1 the destination's. */
@@ -57,17 +25,17 @@ inlined int rewrite_quoted_port(struct __sk_buff *skb, const struct packet *p, c
 /* The pod sent to the frontend and, with a hairpin, from its own address; the quote shows what became of that. */
 inlined int restore_quote(struct __sk_buff *skb, struct packet *p, const struct quote *q, struct conntrack_value *v)
 {
-	__be32 frontend;
+	ip_address frontend;
 	__be16 port = v->nat_port;
 	__u16 flags = v->flags;
-	__builtin_memcpy(&frontend, v->nat_address, 4);
-	int r = rewrite_quoted_address(skb, q, offsetof(struct iphdr, daddr), q->destination, frontend);
+	__builtin_memcpy(&frontend, v->nat_address, sizeof(frontend));
+	int r = rewrite_quoted_address(skb, p, q, QUOTED_DESTINATION, q->destination, frontend);
 	if (!r)
 		r = rewrite_quoted_port(skb, p, q, 1, port);
 	if (!r && flags & CT_LOOPBACK) {
-		r = rewrite_quoted_address(skb, q, offsetof(struct iphdr, saddr), q->source, q->destination);
+		r = rewrite_quoted_address(skb, p, q, QUOTED_SOURCE, q->source, q->destination);
 		if (!r)
-			r = nat_destination(skb, p, q->destination, 0);
+			r = nat_destination(skb, p, as_argument(q->destination), 0);
 	}
 	return r;
 }
@@ -82,18 +50,15 @@ outline int related(struct __sk_buff *skb, struct packet *p, __u8 kind)
 		return r;
 	p->trace = TRACE_RELATED;
 	p->is_reported = 1;
-	struct conntrack_key key = {
-		.source = q.source, .destination = q.destination, .source_port = q.ports[0],
-		.destination_port = q.ports[1], .protocol = q.protocol, .kind = kind };
+	struct conntrack_key key;
+	ct_key_of(&key, &q.source, &q.destination, q.ports[0], q.ports[1], q.protocol, kind);
 	struct conntrack_value *v = ct_lookup(&key, p);
 	if (v && kind == CT_EGRESS && v->nat_port)
 		return restore_quote(skb, p, &q, v);
 	if (!v) {
-		struct conntrack_key reverse = {
-			.source = q.destination, .destination = q.source, .source_port = q.ports[1],
-			.destination_port = q.ports[0], .protocol = q.protocol,
-			.kind = kind == CT_EGRESS ? CT_INGRESS : CT_EGRESS };
-		v = ct_lookup(&reverse, p);
+		ct_key_of(&key, &q.destination, &q.source, q.ports[1], q.ports[0], q.protocol,
+			  kind == CT_EGRESS ? CT_INGRESS : CT_EGRESS);
+		v = ct_lookup(&key, p);
 	}
 	if (!v)
 		return DROP_UNRELATED_ICMP;

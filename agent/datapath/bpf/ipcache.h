@@ -3,18 +3,43 @@
 #pragma once
 #include "packet.h"
 
-outline struct ipcache_value *ipcache_lookup(__be32 address)
+#define IPCACHE_BASE_BITS 32
+
+outline struct ipcache_value *ipcache_find(address_argument given)
 {
-	struct ipcache_key key = { .prefix_length = 64, .family = 1 };
-	__builtin_memcpy(key.address, &address, 4);
+	ip_address address = value_of(given);
+	struct ipcache_key key = { .prefix_length = IPCACHE_BASE_BITS + 8 * sizeof(address), .family = IPCACHE_FAMILY };
+	__builtin_memcpy(key.address, &address, sizeof(address));
 	return bpf_map_lookup_elem(&mesh_ipcache, &key);
 }
 
-outline struct endpoint_value *endpoint_of(__be32 address)
+#define ipcache_lookup(address) ipcache_find(as_argument(address))	/* of an address that has a place: no copy is made */
+
+/* The addresses of both families are in one map. One of IPv6 that ends in 96 zero bits has the key of one of IPv4. */
+outline struct endpoint_value *endpoint_find(address_argument given)
 {
+	ip_address address = value_of(given);
 	struct address16 key = {};
-	__builtin_memcpy(key.bytes, &address, 4);
+	__builtin_memcpy(key.bytes, &address, sizeof(address));
+#ifdef IPV6_PACKETS
+	if (!(address.words[1] | address.words[2] | address.words[3]))
+		return 0;
+#endif
 	return bpf_map_lookup_elem(&mesh_ep_address, &key);
+}
+
+#define endpoint_of(address) endpoint_find(as_argument(address))
+
+/* Nodes send to each other by IPv4, whatever is inside. */
+inlined struct ipcache_value *node_lookup(__be32 address)
+{
+#ifdef IPV6_PACKETS
+	struct ipcache_key key = { .prefix_length = IPCACHE_BASE_BITS + 8 * sizeof(address), .family = 1 };
+	__builtin_memcpy(key.address, &address, sizeof(address));
+	return bpf_map_lookup_elem(&mesh_ipcache, &key);
+#else
+	return ipcache_lookup(address);
+#endif
 }
 
 /* Nodes that policies tell apart by labels have numbers of this node's own, which no packet carries. */
@@ -54,8 +79,8 @@ inlined __u32 cluster_of(__u32 identity)
 }
 
 /* Who sent what came from outside: nobody of this node. */
-inlined __u32 identity_outside(__be32 source)
+inlined __u32 identity_outside(ip_address source)
 {
 	struct ipcache_value *from = endpoint_of(source) ? 0 : ipcache_lookup(source);
-	return from && from->identity != ID_HOST ? from->identity : ID_WORLD;
+	return from && from->identity != ID_HOST ? from->identity : ID_OF_WORLD;
 }

@@ -309,7 +309,7 @@ outline int related_to_service(struct __sk_buff *skb, struct packet *p)
 	__be16 port = v->nat_port;
 	if (backend == p->source)
 		return DROP_UNRELATED_ICMP;	/* its own pod: no error finds back through the loopback address */
-	r = rewrite_quoted_address(skb, &q, offsetof(struct iphdr, saddr), q.source, backend);
+	r = rewrite_quoted_address(skb, p, &q, QUOTED_SOURCE, q.source, backend);
 	if (!r)
 		r = rewrite_quoted_port(skb, p, &q, 0, port);
 	return r ? r : nat_destination(skb, p, backend, 0);

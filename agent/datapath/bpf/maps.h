@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The pinned maps. Names and sizes are mirrored by spec.py. */
 #pragma once
-#include "abi.h"
+#include "family.h"
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -22,11 +22,18 @@ MAP(mesh_ep_address, BPF_MAP_TYPE_HASH, struct address16, struct endpoint_value,
 MAP(mesh_ep_ifindex, BPF_MAP_TYPE_HASH, __u32, struct endpoint_value, 1 << 12, SPARSE);
 /* 0: the node itself, while host policies select it; all zero while none does. */
 MAP(mesh_node, BPF_MAP_TYPE_ARRAY, __u32, struct endpoint_value, 1, 0);
+/* mesh_ct*_opening: flows that are not established; a flood of them evicts only each other. */
+#ifdef IPV6_PACKETS
+MAP(mesh_ct6_tcp, BPF_MAP_TYPE_LRU_HASH, struct conntrack_key6, struct conntrack_value6, 1 << 17, 0);
+MAP(mesh_ct6_other, BPF_MAP_TYPE_LRU_HASH, struct conntrack_key6, struct conntrack_value6, 1 << 16, 0);
+MAP(mesh_ct6_opening, BPF_MAP_TYPE_LRU_HASH, struct conntrack_key6, struct conntrack_value6, 1 << 15, 0);
+MAP(mesh_fragments6, BPF_MAP_TYPE_LRU_HASH, struct fragment_key6, struct fragment_value, 1 << 13, 0);
+#else
 MAP(mesh_ct_tcp, BPF_MAP_TYPE_LRU_HASH, struct conntrack_key, struct conntrack_value, 1 << 18, 0);
 MAP(mesh_ct_other, BPF_MAP_TYPE_LRU_HASH, struct conntrack_key, struct conntrack_value, 1 << 17, 0);
-/* flows that are not established: a flood of them evicts only each other */
 MAP(mesh_ct_opening, BPF_MAP_TYPE_LRU_HASH, struct conntrack_key, struct conntrack_value, 1 << 16, 0);
 MAP(mesh_fragments, BPF_MAP_TYPE_LRU_HASH, struct fragment_key, struct fragment_value, 1 << 13, 0);
+#endif
 /* sockets of the node that speak to a backend in place of a frontend */
 MAP(mesh_sockets, BPF_MAP_TYPE_LRU_HASH, struct socket_key, struct socket_value, 1 << 16, 0);
 /* connections of outsiders that go on under an address of the node */
@@ -40,6 +47,10 @@ MAP(mesh_lost, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, 2, 0);
 MAP(mesh_heartbeat, BPF_MAP_TYPE_HASH, __u32, __u64, 1, SPARSE);
 /* Versions of the records of the maps beside it, at the places spec.py gives them; written by user space. */
 MAP(mesh_abi, BPF_MAP_TYPE_ARRAY, __u32, __u32, 64, 0);
+
+/* Programs that go on with a packet of IPv6, by program_place; without them it is as if there were no such object. */
+enum program_place { FROM_CONTAINER6 = 0, TO_CONTAINER6 = 1, FROM_OVERLAY6 = 2 };
+MAP(mesh_calls, BPF_MAP_TYPE_PROG_ARRAY, __u32, __u32, 4, 0);
 
 struct token_bucket { __u64 tokens, refilled_ns; };
 MAP(mesh_event_rate, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct token_bucket, 8, 0);

@@ -49,6 +49,8 @@ int mesh_from_overlay(struct __sk_buff *skb)
 		parse(skb, &p);
 		return drop(skb, &p, DROP_ENCAPSULATION);
 	}
+	if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		bpf_tail_call(skb, &mesh_calls, FROM_OVERLAY6);	/* comes back only if there is none */
 	if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0) < 0)
 		return drop(skb, &p, DROP_NO_TUNNEL_KEY);
 	p.source_identity = key.tunnel_id;

@@ -1,34 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* tc programs on a pod's node-side interface. One copy serves every pod: facts come from mesh_ep_ifindex.
- * IPv6 is not translated or judged yet: it passes to the stack from and to endpoints that enforce nothing in that
- * direction, and is dropped with its own reason where policy would have to be applied. */
+ * Where no program goes on with IPv6, it passes to the stack from and to endpoints that enforce nothing in that direction, and
+ * is dropped with its own reason where policy would have to be applied. */
 #include "deliver.h"
 #include "encap.h"
 #include "lb.h"
 #include "node.h"
+#include "way.h"
 
-inlined int unjudged(struct __sk_buff *skb, struct packet *p, int enforced)
+inlined int leave_ipv6(struct __sk_buff *skb, struct packet *p, int enforced, __u32 place)
 {
+	bpf_tail_call(skb, &mesh_calls, place);	/* comes back only if there is none */
 	p->kind |= KIND_IPV6;
 	if (enforced || (node_endpoint() && judge_ipv6(skb, !p->direction)))
 		return drop(skb, p, DROP_UNSUPPORTED_L3);
 	count(UNJUDGED_TO_STACK, p->direction, skb->len);
 	return PASS;
-}
-
-inlined struct endpoint_value *endpoint_here(struct __sk_buff *skb)
-{
-	__u32 ifindex = skb->ifindex;
-	return bpf_map_lookup_elem(&mesh_ep_ifindex, &ifindex);
-}
-
-/* A pod speaks with its own MAC, once that is known. 0, or the reason to drop. */
-inlined int check_mac(struct __sk_buff *skb, const struct endpoint_value *from)
-{
-	struct ethhdr *frame = (void *)(long)skb->data;
-	if ((void *)(frame + 1) > (void *)(long)skb->data_end)
-		return DROP_INVALID_PACKET;
-	return is_mac_of(from, frame->h_source) ? 0 : DROP_INVALID_MAC;
 }
 
 /* ARP of a pod says that its own address is at its own MAC; a probe (RFC 5227) names no address yet. */
@@ -42,46 +29,6 @@ inlined int check_neighbour(struct __sk_buff *skb, const struct endpoint_value *
 	if (!is_mac_of(from, arp.mac))
 		return DROP_INVALID_MAC;
 	return address && address != address_of(from) ? DROP_INVALID_SOURCE : 0;
-}
-
-/* Is it an answer to somebody who reached this pod? Then it was judged when it was opened. */
-inlined int is_answer(struct __sk_buff *skb, struct packet *p, int is_likely)
-{
-	struct conntrack_key key;
-	if (opens_connection(p))
-		return 0;
-	ct_key_reverse(&key, p, CT_INGRESS);
-	struct conntrack_value *v = is_likely ? ct_lookup_likely(&key, p) : ct_lookup(&key, p);
-	if (!v)
-		return 0;
-	p->conntrack_flags = v->flags & CT_WAY;
-	p->proxy_port = v->flags & CT_BY_PROXY ? ONLY_ITS_SOCKET : 0;
-	touch_reply(skb, p, v);
-	return 1;
-}
-
-struct way { struct endpoint_value *local; struct ipcache_value *remote; };
-
-inlined void find_way(struct packet *p, struct way *w)
-{
-	w->local = endpoint_of(p->destination);
-	w->remote = w->local ? 0 : ipcache_lookup(p->destination);
-	p->destination_identity = w->local ? w->local->identity : w->remote ? w->remote->identity : ID_WORLD;
-}
-
-/* Connections older than the programs stay with the stack that knows them, unless only we know the way; so do new ones
- * while nobody attends to the maps. */
-inlined void keep_old_path(struct packet *p, const struct way *w, const struct conntrack_value *v)
-{
-	if (v || p->frontend_port)
-		return;
-	int is_old = is_within_connection(p);
-	if (!is_old && !(p->kind & KIND_UNATTENDED) && !is_unattended(p))
-		return;
-	if (!is_old)
-		count(FLOW_UNATTENDED, EGRESS, 0);
-	if (w->local || (w->remote && w->remote->cluster_id == CONFIG.cluster_id && (is_old || !tunnel_of(w->remote))))
-		p->conntrack_flags |= CT_VIA_STACK;
 }
 
 /* What the stack keeps for the node itself is judged by the node's policies. */
@@ -188,7 +135,7 @@ int mesh_from_container(struct __sk_buff *skb)
 		return r ? drop(skb, &p, r) : PASS;
 	}
 	if (r == PARSED_IPV6)
-		return unjudged(skb, &p, from->flags & ENFORCE_EGRESS);
+		return leave_ipv6(skb, &p, from->flags & ENFORCE_EGRESS, FROM_CONTAINER6);
 	if (r)
 		return drop(skb, &p, r);
 	if (p.source != address_of(from))
@@ -218,20 +165,6 @@ int mesh_from_container(struct __sk_buff *skb)
 	return leave(skb, &p, &w);
 }
 
-/* An address behind a tunnel comes through it, and a pod of this node not from outside. Connections of our own cluster
- * that are older than the programs may go on by the routes of its CNI. 0, or the reason to drop. */
-inlined int check_way(struct __sk_buff *skb, const struct packet *p, const struct endpoint_value *local,
-		      const struct ipcache_value *remote)
-{
-	if (local)
-		return CONFIG.underlay_ifindex && skb->ingress_ifindex == CONFIG.underlay_ifindex ? DROP_NOT_BY_TUNNEL : 0;
-	if (!remote || !tunnel_of(remote))
-		return 0;
-	if (remote->cluster_id == CONFIG.cluster_id && p->protocol == PROTO_TCP && !opens_connection(p))
-		return 0;
-	return DROP_NOT_BY_TUNNEL;
-}
-
 /* A node always reaches its own pods, for the kubelet's probes; their answers must come in. 0, or the reason to drop. */
 inlined int remember_sender(struct __sk_buff *skb, struct packet *p)
 {
@@ -243,12 +176,6 @@ inlined int remember_sender(struct __sk_buff *skb, struct packet *p)
 	p->source_identity = identity;
 	p->trace = p->is_reported = 0;
 	return r;
-}
-
-/* Has no record of a pod or node this address? */
-inlined int is_nobody(__u32 identity)
-{
-	return identity == ID_UNKNOWN || identity == ID_WORLD || identity >> IDENTITY_BITS == SCOPE_OF_NETWORKS;
 }
 
 /* Packets the node's stack sends into the pod: from the node itself, from outside, or routed by the CNI plugin. */
@@ -269,16 +196,12 @@ int mesh_to_container(struct __sk_buff *skb)
 	if (r == PARSED_NEIGHBOUR)
 		return PASS;
 	if (r == PARSED_IPV6)
-		return unjudged(skb, &p, to->flags & ENFORCE_INGRESS);
+		return leave_ipv6(skb, &p, to->flags & ENFORCE_INGRESS, TO_CONTAINER6);
 	if (r)
 		return drop(skb, &p, r);
 	struct endpoint_value *local = endpoint_of(p.source);
 	struct ipcache_value *remote = local ? 0 : ipcache_lookup(p.source);
-	p.source_identity = local ? local->identity : remote ? remote->identity : ID_WORLD;
-	if (p.source_identity == ID_HOST && skb->ingress_ifindex)
-		p.source_identity = ID_WORLD;	/* only passed on under the node's address: it may be anybody's */
-	else if (!skb->ingress_ifindex && is_nobody(p.source_identity) && is_of_node(skb, p.source))
-		p.source_identity = ID_HOST;	/* from the address by which the node is the pods' gateway */
+	p.source_identity = identity_by_stack(skb, &p, local, remote);
 	if (is_by_proxy(skb)) {
 		note_proxy(skb, &p);
 		trace_arrival(skb, &p, POINT_FROM_PROXY);

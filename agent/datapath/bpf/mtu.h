@@ -20,6 +20,17 @@ inlined __u32 wire_length(struct __sk_buff *skb, const struct packet *p)
 	return headers + (offset >> 4) * 4 + skb->gso_size;
 }
 
+#ifdef IPV6_PACKETS
+inlined int is_too_big(struct __sk_buff *skb, const struct packet *p)
+{
+	return wire_length(skb, p) > CONFIG.overlay_mtu;
+}
+
+inlined int tell_mtu(struct __sk_buff *skb, struct packet *p)
+{
+	return tell_pod(skb, p, DROP_FRAG_NEEDED, CONFIG.overlay_mtu << 16 | ICMP_TOO_BIG << 8);
+}
+#else
 inlined int is_too_big(struct __sk_buff *skb, const struct packet *p)
 {
 	__be16 fragment = 0;
@@ -31,6 +42,6 @@ inlined int is_too_big(struct __sk_buff *skb, const struct packet *p)
 
 inlined int tell_mtu(struct __sk_buff *skb, struct packet *p)
 {
-	return tell_pod(skb, p, DROP_FRAG_NEEDED, 0,
-			CONFIG.overlay_mtu << 16 | ICMP_UNREACHABLE << 8 | ICMP_FRAG_NEEDED);
+	return tell_pod(skb, p, DROP_FRAG_NEEDED, CONFIG.overlay_mtu << 16 | ICMP_UNREACHABLE << 8 | ICMP_FRAG_NEEDED);
 }
+#endif

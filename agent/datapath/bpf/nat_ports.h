@@ -136,9 +136,9 @@ inlined int translate_error_inwards(struct __sk_buff *skb, struct packet *p, con
 	__be16 port = v->source_port, backend_port = v->destination_port;
 	__builtin_memcpy(&node, v->source, 4);
 	__builtin_memcpy(&backend, v->destination, 4);
-	int r = rewrite_quoted_address(skb, q, offsetof(struct iphdr, saddr), q->source, backend);
+	int r = rewrite_quoted_address(skb, p, q, QUOTED_SOURCE, q->source, backend);
 	if (!r)
-		r = rewrite_quoted_address(skb, q, offsetof(struct iphdr, daddr), q->destination, node);
+		r = rewrite_quoted_address(skb, p, q, QUOTED_DESTINATION, q->destination, node);
 	if (!r)
 		r = rewrite_quoted_port(skb, p, q, 0, backend_port);
 	return r ? r : rewrite_quoted_port(skb, p, q, 1, port);
@@ -160,9 +160,9 @@ outline int translate_error_outwards(struct __sk_buff *skb, struct packet *p)
 	__be16 client_port = v->destination_port, frontend_port = v->source_port;
 	__builtin_memcpy(&client, v->destination, 4);
 	__builtin_memcpy(&frontend, v->source, 4);
-	r = rewrite_quoted_address(skb, &q, offsetof(struct iphdr, saddr), q.source, client);
+	r = rewrite_quoted_address(skb, p, &q, QUOTED_SOURCE, q.source, client);
 	if (!r)
-		r = rewrite_quoted_address(skb, &q, offsetof(struct iphdr, daddr), q.destination, frontend);
+		r = rewrite_quoted_address(skb, p, &q, QUOTED_DESTINATION, q.destination, frontend);
 	if (!r)
 		r = rewrite_quoted_port(skb, p, &q, 0, client_port);
 	if (!r)

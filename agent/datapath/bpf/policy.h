@@ -55,7 +55,7 @@ outline int policy_verdict(struct packet *p, const struct endpoint_value *endpoi
 		return DROP_POLICY;
 	if (winner->deny)
 		return DROP_DENY_RULE;
-	if (winner->proxy_port && !endpoint->ifindex)
+	if (winner->proxy_port && (!HAS_PROXY || !endpoint->ifindex))
 		return DROP_PROXY;	/* nothing of the node itself goes to a proxy */
 	p->proxy_port = winner->proxy_port;
 	return 0;
