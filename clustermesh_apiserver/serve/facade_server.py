@@ -30,6 +30,7 @@ from meshmodel.names import ClusterName
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
+_AUTHORITY: Final = "ca "  # what keys of problems with authorities begin with
 _RENEW: Final = "run clustermesh certs rotate"
 MAX_FILE_BYTES: Final = 1 << 20
 
@@ -166,13 +167,14 @@ class FacadeServer:
 
     def _trust(self, files: Files) -> TrustBundle:
         """The authorities of each cluster; a file that is no certificate is left out and leaves the others as they are."""
-        trust = TrustBundle()
+        trust, problems = TrustBundle(), {}
         for name, pem in ((self._cluster, files.own_ca), *files.bundle):
             try:
                 trust.set_authority(name, pem)
-                self._file_problems.pop(f"ca {name}", None)
             except CertificateError as exc:
-                self._file_problems[f"ca {name}"] = f"authority of {name}: {exc}"
+                problems[f"{_AUTHORITY}{name}"] = f"authority of {name}: {exc}"
+        others = {key: text for key, text in self._file_problems.items() if not key.startswith(_AUTHORITY)}
+        self._file_problems = {**others, **problems}  # a file that is gone is no problem
         return trust
 
     def _parse_users(self, text: str | None) -> tuple[User, ...]:

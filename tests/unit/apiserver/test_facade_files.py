@@ -146,3 +146,13 @@ def test_the_bundle_cannot_name_another_authority_of_our_own(world: World) -> No
     world.complete()
     assert world.facade.grant(GREEN.issue(profile.local("blue"), NOW).cert_pem) is None
     assert world.facade.grant(OWN.issue(profile.local("blue"), NOW).cert_pem) is not None
+
+
+def test_an_authority_that_could_not_be_read_is_forgotten_with_its_file(world: World) -> None:
+    world.complete()
+    world.write(green=b"")
+    assert world.facade.look()
+    assert world.facade.problems == ["authority of green: CA of green: not a PEM certificate"]
+    (world.base / "ca-bundle/green.crt").unlink()
+    assert world.facade.look()
+    assert world.facade.problems == []
