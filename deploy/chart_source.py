@@ -110,6 +110,7 @@ _LAST_ARGUMENT: Final = {
     "agent": "        - --local-etcd=https://clustermesh-apiserver.${NAMESPACE}.svc:2379\n",
     "apiserver": "        - --mirror-config-dir=/var/lib/cilium/clustermesh\n",
     "relay": "        - --namespace=${NAMESPACE}\n",
+    "proxies": "        - --proxy-directory=/run/clustermesh\n",
 }
 _SETTINGS: Final = {
     "agent": ".Values.agent",
@@ -119,6 +120,8 @@ _SETTINGS: Final = {
         'merge (omit .Values.relay "enabled") (pick .Values.apiserver "default-global-namespace") '
         '(pick .Values.agent "flow-port")'
     ),
+    # which Envoy, and what is logged, as the agent's
+    "proxies": 'pick .Values.agent "envoy" "log-format" "log-level"',
 }
 _FLAGS: Final = """\
         {{{{- with {} }}}}

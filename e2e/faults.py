@@ -30,6 +30,8 @@ while :; do
   done
 done
 """
+ENVOY: Final = "--disable-hot-restart"
+DNS_PROXY: Final = "agent.dns.program"
 OBSERVE_S: Final = 0.2
 
 
@@ -44,6 +46,13 @@ def command_of(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return ""
+
+
+def proxies_of(mesh: Mesh, cluster: Cluster, node: str, word: str) -> list[int]:
+    """Processes of the node's proxies with the word in their command line: ENVOY or DNS_PROXY."""
+    (pod,) = [p for p in mesh.pods(cluster, "k8s-app=clustermesh-proxies", SYSTEM) if p["spec"]["nodeName"] == node]
+    found = processes_of(mesh, pod)
+    return [pid for pid in found if word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def kill(pids: Sequence[int]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from e2e.faults import kill, processes_of
+from e2e.faults import DNS_PROXY, kill, processes_of, proxies_of
 from e2e.mesh import SYSTEM, Mesh
 from e2e.policies import Place, cilium_policy, in_force, manifest
 
@@ -72,7 +72,6 @@ def test_one_may_ask_for_the_names_of_a_list_whoever_is_killed(mesh: Mesh, x_win
         assert [names(mesh, x_wing) for _ in range(3)] == [{ALLOWED: True, OTHER: False}] * 3, "without an agent"
         mesh.wait_until("the agent is back", lambda: mesh.agent("koornacht", node, "status").returncode == 0, 40.0)
         assert names(mesh, x_wing) == {ALLOWED: True, OTHER: False}
-        script = "kill -9 $(cat /run/clustermesh/dns/dns.pid)"
-        mesh.kubectl("koornacht", "exec", "-n", SYSTEM, mesh.agent_pod("koornacht", node), "--", "sh", "-c", script)
+        kill(proxies_of(mesh, "koornacht", node, DNS_PROXY))
         mesh.wait_until("the proxy is back", lambda: resolves(mesh, x_wing, ALLOWED), 10.0)
         assert not resolves(mesh, x_wing, OTHER)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from e2e.faults import kill, processes_of
+from e2e.faults import ENVOY, kill, processes_of, proxies_of
 from e2e.mesh import SYSTEM, Cluster, Mesh
 from e2e.policies import DROPPED, Place, ask_from, cilium_policy, in_force
 
@@ -45,11 +45,6 @@ def allowed(path: str) -> dict[str, str]:
     return {request: OK if request == f"GET {path}" else DENIED for request in REQUESTS}
 
 
-def in_agent(mesh: Mesh, cluster: Cluster, node: str, script: str) -> None:
-    """A shell script in the agent's pod of the node."""
-    mesh.kubectl(cluster, "exec", "-n", SYSTEM, mesh.agent_pod(cluster, node), "--", "sh", "-c", script)
-
-
 @pytest.fixture(scope="module")
 def x_wing(mesh: Mesh) -> Place:
     return Place("koornacht", mesh.pod("koornacht", "x-wing")[0])
@@ -73,7 +68,7 @@ def test_ingress_is_for_requests_of_one_pod_of_the_peer(mesh: Mesh, x_wing: Plac
     with in_force(mesh, {"tion": [policy]}):
         mesh.wait_until("one path may be got", lambda: table(mesh, x_wing, target) == allowed("/client-ip"))
         assert set(ask_from(mesh, others, target).values()) == {DROPPED}
-        in_agent(mesh, "tion", node, "kill -9 $(cat /run/clustermesh/proxy/envoy.pid)")
+        kill(proxies_of(mesh, "tion", node, ENVOY))
         mesh.wait_until("Envoy is back", lambda: table(mesh, x_wing, target) == allowed("/client-ip"), 10.0)
 
 
@@ -89,4 +84,6 @@ def test_both_ends_look_into_requests_and_outlive_their_agents(mesh: Mesh, x_win
         assert "http-response FORWARDED (HTTP/1.1 403" in seen
         (agent,) = [p for p in mesh.pods("koornacht", AGENT, SYSTEM) if p["spec"]["nodeName"] == node]
         kill(processes_of(mesh, agent))
-        mesh.wait_until("the agent is back", lambda: table(mesh, x_wing, target) == allowed("/client-ip"), 40.0)
+        assert table(mesh, x_wing, target) == allowed("/client-ip"), "without an agent"
+        mesh.wait_until("the agent is back", lambda: mesh.agent("koornacht", node, "status").returncode == 0, 40.0)
+        assert table(mesh, x_wing, target) == allowed("/client-ip")

@@ -13,6 +13,8 @@ DEFAULT_NAMESPACE: Final = "kube-system"
 
 # programs: the name of the workload, its ServiceAccount, its roles and its `k8s-app` label
 AGENT: Final = "clustermesh-agent"
+PROXIES: Final = "clustermesh-proxies"
+"""Keeps Envoy and the DNS proxy of each node; it has no account of its own."""
 APISERVER: Final = "clustermesh-apiserver"
 RELAY: Final = "clustermesh-relay"
 VIEWER: Final = "clustermesh-viewer"
@@ -46,6 +48,9 @@ RELAY_PEERS_PORT: Final = 4246
 RELAY_HTTP_PORT: Final = 9882
 PROBE_PORT: Final = 9881
 """Liveness and readiness of both: the agent's on its node's 127.0.0.1, the apiserver's on its pod's address."""
+
+PROXIES_PROBE_PORT: Final = 9883
+"""The same of what keeps the proxies, on its node's 127.0.0.1."""
 
 # how a program is asked over the network: a bearer token of this audience, in this header or in Authorization
 TOKEN_AUDIENCE: Final = "clustermesh"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DNS proxy as a feature: it runs, has the rules that policy entries name, and what it tells is heard."""
+"""The DNS proxy as a feature: it has the rules that policy entries name, and what it tells is heard."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from agent.core import Core
 from agent.datapath.proxy_routes import look_for_no_socket_early
 from agent.dns.message import REFUSALS
 from agent.dns.port_rules import STAY_S, PortRules
-from agent.dns.process import DnsProcess, directory_of
 from agent.dns.proxy_link import ProxyLink
-from agent.dns.rule_file import RULES, RuleFile, decode_rules, encode_rules
+from agent.dns.rule_file import RuleFile, decode_rules, encode_rules
 from agent.feature import Feature, Tasks, wait_until_listed
 from agent.metric import PREFIX
 from agent.proxied_endpoints import ports_in_use
+from agent.proxy_files import RULES
+from agent.proxy_states import DNS as STATE
+from agent.proxy_states import ToldState
+from agent.shared_directory import make_enterable, proxy_files
 from meshapi.agent import NOT_ENFORCED
 from meshkit.atomic import write_atomic
 from meshkit.backoff import Backoff
@@ -61,9 +64,10 @@ class DnsFeature(Feature):
     ) -> None:
         self._core = core
         self._ports = ports if ports is not None and DNS in ports.kinds else None
-        self._directory = directory_of(core.settings)
-        self._process = DnsProcess(self._directory)
+        files = proxy_files(core.settings)
+        self._directory = files.dns
         self._look = Wake()
+        self._told = ToldState(files.states, STATE, core.clock, self._look.set)
         self._link = ProxyLink(self._directory, names, on_questions, self._look.set)
         self._rules, self._written = PortRules(), b""
         self._problem = self._obstacle = ""
@@ -88,14 +92,14 @@ class DnsFeature(Feature):
             return {}
         return {
             "dns rules": self._follow(self._ports),
-            "dns process": self._keep(),
+            "dns state": self._told.run(),
             "dns link": self._connect(),
             "dns watch": self._watch(),
         }
 
     def problems(self) -> Sequence[str]:
         found = [f"{NOT_ENFORCED}dns: {reason}" for reason in sorted(set(self.failures.values()))]
-        return [*found, f"dns: {self._obstacle}"] if self._obstacle else found
+        return [*found, *(f"dns: {reason}" for reason in (self._obstacle, self._doubt()) if reason)]
 
     def check_health(self, health: Health) -> None:
         if self._ports is None:
@@ -103,8 +107,8 @@ class DnsFeature(Feature):
         if self.failures:
             first = min(self.failures)
             health.degraded(_COMPONENT, f"{len(self.failures)} pods cannot ask for names; {self.failures[first]}")
-        elif self._obstacle:
-            health.degraded(_COMPONENT, self._obstacle)
+        elif reason := self._obstacle or self._doubt():
+            health.degraded(_COMPONENT, reason)
         else:
             health.ok(_COMPONENT)
 
@@ -117,24 +121,6 @@ class DnsFeature(Feature):
         for outcome, count in sorted(self._link.said.counts.items()):
             family.add_metric([outcome], count)
         yield family
-
-    async def _keep(self) -> None:
-        """It runs from the first list of names on, and again within a second when it ended."""
-        while not self._rules.rules:
-            await self._look.wait()
-
-        async def run() -> None:
-            self._obstacle = look_for_no_socket_early()
-            self._process.prepare()
-            self._look.set()
-            await self._process.run()
-
-        def note(exc: BaseException, _delay_s: float) -> None:
-            self._problem = str(exc)
-            self._look.set()
-
-        backoff = Backoff(_FIRST_DELAY_S, _LONGEST_DELAY_S, self._core.outside.rng)
-        await supervise("dns proxy", run, backoff=backoff, clock=self._core.clock, on_failure=note)
 
     async def _connect(self) -> None:
         """Once it runs, and again whenever the connection ends."""
@@ -172,7 +158,9 @@ class DnsFeature(Feature):
         data = encode_rules(RuleFile(self._rules.rules, REFUSALS[self._core.settings.dns_refusal]))
         if data != self._written and (self._rules.rules or self._written):
             try:
-                self._process.prepare()
+                if not self._written:
+                    self._obstacle = look_for_no_socket_early()
+                    make_enterable(self._directory)
                 write_atomic(self._directory / RULES, data, _READABLE)
             except OSError as exc:
                 self._problem = f"the rules cannot be written: {exc}"
@@ -185,13 +173,19 @@ class DnsFeature(Feature):
     async def _watch(self) -> None:
         while True:
             rung, now_s = self._look.count, self._core.clock.monotonic()
-            self._closed.compare(self._link.said.listening, now_s, self._reason)
+            listening = frozenset() if self._told.state.is_silent else self._link.said.listening
+            self._closed.compare(listening, now_s, self._reason)
             if self._closed.missing:
                 self._link.rules_changed()  # it may have failed to open them
             else:
                 self._problem = ""
             await wait_for_ring(self._look, rung, self._closed.pause_s, self._core.clock)
 
+    def _doubt(self) -> str:
+        """What may close ports soon, though they are open; empty where nobody needs them."""
+        return (self._told.absence or self._told.state.problem) if self._closed.users else ""
+
     def _reason(self) -> str:
-        words = self._problem or next(iter(self._link.said.closed.values()), "the DNS proxy does not answer")
+        said = next(iter(self._link.said.closed.values()), "the DNS proxy does not answer")
+        words = self._problem or self._doubt() or said
         return f"its lists of DNS names have no listener, so that their ports are closed: {words}"

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DNS proxy as a program: `python -m agent.dns.program DIRECTORY MARK`, started by the agent, which it outlives.
+"""The DNS proxy as a program: `python -m agent.dns.program DIRECTORY DESCRIPTOR`, kept by the node's keeper of proxies.
 
-It needs root at first, for its sockets and the directory, and keeps CAP_NET_ADMIN alone. `MARK` tells it from others.
+It needs root at first, for its sockets and the directory, and keeps CAP_NET_ADMIN alone. Twice a second it writes to the
+descriptor, a pipe, that it is well, and it ends when nobody reads there any more.
 """
 
 from __future__ import annotations
@@ -20,19 +21,21 @@ from typing import Any, Final
 from agent.dns.datagrams import DatagramProxy
 from agent.dns.judge import Judge
 from agent.dns.link import LONGEST_LINE, SOCKET, AgentLink
-from agent.dns.rule_file import RULES, decode_rules
+from agent.dns.rule_file import decode_rules
 from agent.dns.sockets import answering_socket, listening_datagrams, listening_streams
 from agent.dns.streams import StreamProxy
+from agent.proxy_files import RULES
 from meshkit.privileges import keep_net_admin_only
 
 _MOST_FILES: Final = 16_384
+_SIGN_S: Final = 0.5
 
 
 class DnsProxy:
-    """Listens on the ports of the file of rules. `directory`: a descriptor of where that is."""
+    """Listens on the ports of the file of rules. Descriptors: `directory`, where that is, and `pipe` of its keeper."""
 
-    def __init__(self, directory: int) -> None:
-        self._directory = directory
+    def __init__(self, directory: int, pipe: int) -> None:
+        self._directory, self._pipe = directory, pipe
         self._again = asyncio.Event()
         self._link = AgentLink(self._again.set, time.monotonic, time.time_ns)
         self._judge = Judge(self._link, time.time_ns)
@@ -55,10 +58,23 @@ class DnsProxy:
         keep_net_admin_only()
         await self._read()
         tasks = [asyncio.create_task(self._link.flush()), asyncio.create_task(self._follow())]
+        tasks.append(asyncio.create_task(self._say_it_is_well(stop)))
         async with server:
             await stop.wait()
         for task in tasks:
             task.cancel()
+
+    async def _say_it_is_well(self, stop: asyncio.Event) -> None:
+        os.set_blocking(self._pipe, False)
+        while True:
+            try:
+                os.write(self._pipe, b".")
+            except BlockingIOError:
+                pass  # a keeper that stands still
+            except OSError:
+                stop.set()
+                return
+            await asyncio.sleep(_SIGN_S)
 
     async def _follow(self) -> None:
         while True:
@@ -106,14 +122,14 @@ class DnsProxy:
 
 
 def main() -> None:
-    """Run as the agent starts it."""
-    directory = Path(sys.argv[1])
+    """Run as the keeper starts it."""
+    directory, pipe = Path(sys.argv[1]), int(sys.argv[2])
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, _MOST_FILES), most))
     descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
 
     async def run() -> None:
-        await DnsProxy(descriptor).run()
+        await DnsProxy(descriptor, pipe).run()
 
     asyncio.run(run())
 

@@ -14,7 +14,6 @@ import orjson
 from agent.dns.message import REFUSED
 from meshpolicy.dns_name import DnsRule, DnsRules
 
-RULES: Final = "rules.json"
 _LARGEST_CODE: Final = 15
 
 

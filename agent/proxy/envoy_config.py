@@ -13,12 +13,11 @@ from typing import Any, Final
 import orjson
 
 from agent.datapath.proxy_marks import PROXY_ADDRESS, ProxyMark
+from agent.proxy_files import ACCESS_LOG, LISTENERS
 from meshpolicy import Direction
 from meshpolicy.http_rule import EVERY_REQUEST, HttpRule
 from meshpolicy.proxy_ports import Listener
 
-ACCESS_LOG: Final = "access.log"
-LISTENERS: Final = "listeners.json"
 _TYPE: Final = "type.googleapis.com/envoy"
 _SOL_SOCKET: Final = 1
 _SO_MARK: Final = 36

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The proxy as a feature: Envoy runs, and has a listener for each port that a policy entry names."""
+"""The proxy as a feature: Envoy has a listener for each port that a policy entry names, and what it tells is heard."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from agent.closed_ports import ClosedPorts
@@ -14,16 +13,17 @@ from agent.datapath import netlink
 from agent.datapath.config import OVERLAY_DEVICE
 from agent.datapath.proxy_routes import look_for_no_socket_early
 from agent.feature import Feature, Tasks, wait_until_listed
+from agent.last_error import last_error
 from agent.proxied_endpoints import ports_in_use
 from agent.proxy.access_log import AccessLog
-from agent.proxy.envoy_config import ACCESS_LOG, LISTENERS, listeners_file
+from agent.proxy.envoy_config import bootstrap, listeners_file
 from agent.proxy.listening import listening_ports, read_ports, write_ports
-from agent.proxy.process import EnvoyProcess, directory_of
+from agent.proxy_files import ACCESS_LOG, BOOTSTRAP, ENVOY_LOG, LISTENERS
+from agent.proxy_states import ENVOY, ToldState
+from agent.shared_directory import is_content, make_enterable, proxy_files
 from meshapi.agent import NOT_ENFORCED
 from meshkit.atomic import write_atomic
-from meshkit.backoff import Backoff
 from meshkit.health import Health
-from meshkit.supervise import supervise
 from meshkit.wake import Wake, wait_for_ring
 from meshpolicy.proxy_ports import HTTP, Listener, ProxyPorts
 
@@ -31,8 +31,7 @@ _PORTS: Final = "ports.json"
 _SMALLEST_MTU: Final = 1280
 _READABLE: Final = 0o644
 _READ_S: Final = 0.1
-_FIRST_DELAY_S: Final = 0.1
-_LONGEST_DELAY_S: Final = 1.0
+_AGAIN_S: Final = 1.0
 _COMPONENT: Final = "proxy"
 _EXHAUSTED: Final = "there are more different sets of rules than ports of the proxies: what is beyond them is denied"
 _MIXED: Final = "rules about HTTP and about DNS names are for one port of one peer: it is denied"
@@ -57,12 +56,14 @@ class ProxyFeature(Feature):
         on_requests: Callable[[Sequence[Mapping[str, Any]]], None],
     ) -> None:
         self._core, self._ports, self._on_requests = core, ports, on_requests
-        self._directory = directory_of(core.settings)
+        files = proxy_files(core.settings)
+        self._directory = files.envoy
         self._written: bytes | None = None
+        self._written_s = 0.0
         self._mtu = _SMALLEST_MTU
-        self._process: EnvoyProcess | None = None
         self._problem = self._obstacle = ""
         self._look = Wake()
+        self._told = ToldState(files.states, ENVOY, core.clock, self._look.set)
         self._closed = ClosedPorts(on_change)
 
     @property
@@ -81,12 +82,11 @@ class ProxyFeature(Feature):
             return {}
         overlay = netlink.device(OVERLAY_DEVICE)
         self._mtu = overlay.mtu if overlay is not None else core.settings.mtu or _SMALLEST_MTU
-        self._process = process = EnvoyProcess(core.envoy, self._directory, self._mtu)
         return {
             "proxy listeners": self._follow(self._ports),
             "proxy watch": self._watch(),
             "proxy requests": self._read_requests(),
-            "proxy process": self._keep(process),
+            "proxy state": self._told.run(),
         }
 
     def problems(self) -> Sequence[str]:
@@ -95,8 +95,7 @@ class ProxyFeature(Feature):
             found.append(f"{NOT_ENFORCED}{_EXHAUSTED}")
         if self._ports is not None and self._ports.mixed:
             found.append(f"{NOT_ENFORCED}{_MIXED}")
-        if self._obstacle:
-            found.append(f"proxy: {self._obstacle}")
+        found += [f"proxy: {reason}" for reason in (self._obstacle, self._doubt()) if reason]
         return found
 
     def check_health(self, health: Health) -> None:
@@ -107,31 +106,10 @@ class ProxyFeature(Feature):
             health.degraded(_COMPONENT, f"{len(self.failures)} pods have ports that are closed; {self.failures[first]}")
         elif self._ports.exhausted:
             health.degraded(_COMPONENT, _EXHAUSTED)
-        elif self._obstacle:
-            health.degraded(_COMPONENT, self._obstacle)
+        elif reason := self._obstacle or self._doubt():
+            health.degraded(_COMPONENT, reason)
         else:
             health.ok(_COMPONENT)
-
-    async def _keep(self, process: EnvoyProcess) -> None:
-        """It runs from the first port on that a policy names, and again within a second when it ended."""
-        while not self._closed.users:
-            await self._look.wait()
-
-        async def run() -> None:
-            self._obstacle = look_for_no_socket_early()
-            process.prepare()
-            listeners = self._directory / LISTENERS
-            if not listeners.exists():
-                write_atomic(listeners, listeners_file({}, str(self._directory), 0), _READABLE)
-            self._look.set()
-            await process.run()
-
-        def note(exc: BaseException, _delay_s: float) -> None:
-            self._problem = str(exc)
-            self._look.set()
-
-        backoff = Backoff(_FIRST_DELAY_S, _LONGEST_DELAY_S, self._core.outside.rng)
-        await supervise("envoy", run, backoff=backoff, clock=self._core.clock, on_failure=note)
 
     async def _follow(self, ports: ProxyPorts) -> None:
         """What an earlier agent configured stays until this one knows all policies."""
@@ -146,28 +124,45 @@ class ProxyFeature(Feature):
             except OSError as exc:
                 self._problem = f"the listeners cannot be written: {exc}"
                 log.warning("listeners of the proxy are not written", extra={"error": str(exc)})
-                await self._core.clock.sleep(_LONGEST_DELAY_S)
+                await self._core.clock.sleep(_AGAIN_S)
                 continue
             await verdicts.changed.wait(rung)
 
     def _write(self, listeners: Mapping[int, Listener]) -> None:
-        path: Path = self._directory / LISTENERS
         data = listeners_file(listeners, str(self._directory.absolute()), self._mtu)
-        if data == self._written or not (listeners or path.exists()):
+        if data == self._written or not (listeners or (self._directory / LISTENERS).exists()):
             return
-        self._directory.mkdir(parents=True, exist_ok=True)
+        if self._written is None:
+            self._obstacle = look_for_no_socket_early()
+            make_enterable(self._directory)
+            start = bootstrap(str(self._directory.absolute()), self._mtu).encode()
+            if not is_content(self._directory / BOOTSTRAP, start):  # another one starts Envoy anew
+                write_atomic(self._directory / BOOTSTRAP, start, _READABLE)
         write_ports(self._directory / _PORTS, listeners)
-        write_atomic(path, data, _READABLE)
-        self._written = data
+        self._put(data)
+
+    def _put(self, data: bytes) -> None:
+        write_atomic(self._directory / LISTENERS, data, _READABLE)
+        self._written, self._written_s = data, self._core.clock.monotonic()
         self._look.set()
 
     async def _watch(self) -> None:
         while True:
             rung, now_s = self._look.count, self._core.clock.monotonic()
-            self._closed.compare(listening_ports() if self._closed.users else frozenset(), now_s, self._reason)
+            listening = listening_ports() if self._closed.users and not self._told.state.is_silent else frozenset()
+            self._closed.compare(listening, now_s, self._reason)
             if not self._closed.missing:
                 self._problem = ""
+            elif self._written is not None and now_s - self._written_s >= _AGAIN_S:
+                self._try_again(self._written)
             await wait_for_ring(self._look, rung, self._closed.pause_s, self._core.clock)
+
+    def _try_again(self, data: bytes) -> None:
+        """Envoy reads its listeners again: one that it could not open, since its port was taken, it does not try by itself."""
+        try:
+            self._put(data)
+        except OSError as exc:
+            self._problem = f"the listeners cannot be written: {exc}"
 
     async def _read_requests(self) -> None:
         log_file = AccessLog(self._directory / ACCESS_LOG)
@@ -178,6 +173,10 @@ class ProxyFeature(Feature):
                 await self._look.wait()
             await self._core.clock.sleep(_READ_S)
 
+    def _doubt(self) -> str:
+        """What may close ports soon, though they are open; empty where nobody needs them."""
+        return (self._told.absence or self._told.state.problem) if self._closed.users else ""
+
     def _reason(self) -> str:
-        words = self._problem or (self._process.last_words() if self._process is not None else "")
-        return f"its HTTP rules have no listener, so that their ports are closed: {words or 'Envoy opens none'}"
+        words = self._problem or self._doubt() or last_error(self._directory / ENVOY_LOG) or "Envoy opens none"
+        return f"its HTTP rules have no listener, so that their ports are closed: {words}"

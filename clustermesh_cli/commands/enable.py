@@ -25,7 +25,7 @@ from clustermesh_cli.plan.cluster_identity import ClusterIdentity, decide_identi
 from clustermesh_cli.plan.exposure import DROP_FLAG, Exposure, ExposureWish, decide_exposure
 from clustermesh_cli.plan.program_settings import AGENT as AGENT_SETTINGS
 from clustermesh_cli.plan.program_settings import APISERVER as APISERVER_SETTINGS
-from clustermesh_cli.plan.program_settings import flags_of, relay_flags, settings_in
+from clustermesh_cli.plan.program_settings import flags_of, proxies_flags, relay_flags, settings_in
 from clustermesh_cli.plan.running_settings import complete_config, read_chosen, read_running
 from clustermesh_cli.rights_check import check_rights
 from kube.client import KubeClient
@@ -123,6 +123,8 @@ def plan_objects(
         program = PROGRAMS.get((obj["kind"], obj["metadata"]["name"]))
         if program is not None:
             obj["spec"]["template"]["spec"]["containers"][0]["args"] += flags_of(program, settings, known)
+        elif obj["kind"] == "DaemonSet":
+            obj["spec"]["template"]["spec"]["containers"][0]["args"] += proxies_flags(settings, known)
         elif obj["kind"] == "Deployment":
             obj["spec"]["template"]["spec"]["containers"][0]["args"] += relay_flags(settings, known)
         if _is_exposed(obj):

@@ -16,11 +16,15 @@ from clustermesh_cli.installed_parts import (
     summary_lines,
 )
 from kube.client import KubeClient
-from meshapi.installed import AGENT, APISERVER, CLUSTER_NAME_KEY, CONFIG_MAP, RELAY, RELAY_KEY
+from meshapi.installed import AGENT, APISERVER, CLUSTER_NAME_KEY, CONFIG_MAP, PROXIES, RELAY, RELAY_KEY
 from meshkit.answer_form import AnswerForm
 
 ANSWER_S = 5.0
-WORKLOADS = (("Deployment", k.DEPLOYMENTS, APISERVER), ("DaemonSet", k.DAEMON_SETS, AGENT))
+WORKLOADS = (
+    ("Deployment", k.DEPLOYMENTS, APISERVER),
+    ("DaemonSet", k.DAEMON_SETS, AGENT),
+    ("DaemonSet", k.DAEMON_SETS, PROXIES),
+)
 WITH_RELAY = (*WORKLOADS, ("Deployment", k.DEPLOYMENTS, RELAY))
 
 

@@ -23,7 +23,7 @@ FIXED: Final = {
         {
             "node-name", "node-ip", "kubeconfig", "context", CONFIG_MAP, "local-etcd-certificates",
             "local-etcd-config", "pin-directory", "datapath", "listen", "port", "probe-port", "socket", "once-uninstall",
-            "detach",
+            "detach", "proxy-directory",
         }
     ),
     APISERVER: frozenset(
@@ -42,6 +42,8 @@ FIXED: Final = {
     ),
 }  # fmt: skip
 """Decided by the manifests: mounted files (the agent's peers are named like the ConfigMap), ports of Services and probes."""
+OF_PROXIES: Final = ("envoy", "log-format", "log-level")
+"""Settings of the agent that its node's proxies must have, too."""
 SHARED: Final = ((APISERVER, "default-global-namespace"), (AGENT, "flow-port"))
 """Settings of other programs that the relay must have, too."""
 OF_ENABLE: Final = {
@@ -153,6 +155,12 @@ def relay_flags(settings: Mapping[str, str], known: Known) -> list[str]:
     """The relay's own settings, and what it must know as the programs that it asks do."""
     shared = {f"{RELAY}.{name}": settings[f"{owner}.{name}"] for owner, name in SHARED if f"{owner}.{name}" in settings}
     return flags_of(RELAY, {**settings, **shared}, known)
+
+
+def proxies_flags(settings: Mapping[str, str], known: Known) -> list[str]:
+    """What the nodes' proxies must know as their agents do."""
+    shared = {f"{AGENT}.{name}": settings[f"{AGENT}.{name}"] for name in OF_PROXIES if f"{AGENT}.{name}" in settings}
+    return flags_of(AGENT, shared, known)
 
 
 def _check(text: str, setting: KnownSetting, value: str) -> None:

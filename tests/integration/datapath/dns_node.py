@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DNS proxy of a node as its agent keeps it: the process itself, its rules, and what it tells."""
+"""The DNS proxy of a node as its keeper and its agent have it: the process itself, its rules, and what it tells."""
 
 from __future__ import annotations
 
@@ -11,18 +11,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dnslib import EDNS0, DNSRecord
+
 from agent.answered_names import AnsweredAddress
+from agent.datapath.layout import Direction, EndpointFlag, PolicyKey, PolicyValue
+from agent.datapath.proxy_routes import look_for_no_socket_early
 from agent.dns.message import REFUSED
-from agent.dns.process import DnsProcess
 from agent.dns.proxy_link import LinkError, ProxyLink
-from agent.dns.rule_file import RULES, RuleFile, encode_rules
-from agent.lasting_process import ProcessEndedError
+from agent.dns.rule_file import RuleFile, encode_rules
+from agent.proxy_files import RULES
+from agent.proxykeeper.dns import DnsProgram
+from agent.proxykeeper.kept_process import KeptProcess
+from agent.shared_directory import make_enterable
 from meshkit.atomic import write_atomic
 from meshpolicy.dns_name import DnsRules, dns_rule
-from tests.integration.datapath.datapath_topology import Node
+from tests.integration.datapath.datapath_topology import Node, Pod
+from tests.integration.datapath.kept_proxy import kept
 from tests.packet.datapath_host import inside
+from tests.support.name_server import Forgery, NameServer
 
 PORT = 14053
+TCP, UDP = 6, 17
 NAMES = frozenset((dns_rule("google.com"), dns_rule(match_pattern="*.example.com")))
 
 
@@ -34,12 +43,57 @@ def wait_until(what: Callable[[], bool], timeout_s: float = 10.0) -> None:
         time.sleep(0.02)
 
 
+def redirect(node: Node, pod: Pod) -> None:
+    entries = [
+        (PolicyKey(pod.endpoint_id, Direction.EGRESS, 0), PolicyValue(False, 1, 1)),
+        *(
+            (PolicyKey(pod.endpoint_id, Direction.EGRESS, 0, protocol, 53, 16), PolicyValue(False, 2, 2, PORT))
+            for protocol in (TCP, UDP)
+        ),
+    ]
+    node.maps.policy.update(entries)
+    node.endpoint(pod, EndpointFlag.ENFORCE_EGRESS)
+    with inside(node.namespace):
+        assert look_for_no_socket_early() == ""
+
+
+@contextlib.contextmanager
+def served(pod: Pod, forgery: Forgery = Forgery.NONE) -> Iterator[NameServer]:
+    with inside(pod.namespace):
+        server = NameServer(forgery)
+    with server.running():
+        yield server
+
+
+def ask_for(pod: Pod, server: str, name: str, kind: str = "A", timeout_s: float = 3.0, size: int = 0) -> DNSRecord:
+    question = DNSRecord.question(name, kind)
+    if size:
+        question.add_ar(EDNS0(udp_len=size))
+    with pod.datagram(timeout_s) as made:
+        made.connect((server, 53))
+        made.send(question.pack())
+        answer = DNSRecord.parse(made.recv(65535))
+    assert answer.header.id == question.header.id
+    return answer
+
+
+def is_answered(pod: Pod, server: str) -> bool:
+    try:
+        return addresses_in(ask_for(pod, server, "google.com", timeout_s=0.5)) == ["203.0.113.7"]
+    except TimeoutError:
+        return False
+
+
+def addresses_in(answer: DNSRecord) -> list[str]:
+    return [str(record.rdata) for record in answer.rr if record.rtype in (1, 28)]
+
+
 class DnsNode:
-    """What an agent does for the DNS proxy of a node: it keeps the process, and hears what that tells."""
+    """What keeper and agent do for the DNS proxy of a node: the process is kept, and heard."""
 
     def __init__(self, node: Node, directory: Path) -> None:
         self._node, self._directory = node, directory
-        self.process = DnsProcess(directory)
+        make_enterable(directory)
         self.answers: list[tuple[str, str, tuple[AnsweredAddress, ...]]] = []
         self.questions: list[Mapping[str, Any]] = []
         self.delay_s = 0.0
@@ -82,18 +136,12 @@ class DnsNode:
             thread.join(5)
             loop.close()
 
+    def forget_rules(self) -> None:
+        """Nobody wants the process any more."""
+        (self._directory / RULES).unlink()
+
     @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """As long as the process runs."""
-
-        def run() -> None:
-            with inside(self._node.namespace), contextlib.suppress(ProcessEndedError):
-                asyncio.run(self.process.run())
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
-            yield
-        finally:
-            self.process.end()
-            thread.join(10)
+    def running(self) -> Iterator[KeptProcess]:
+        """As long as it is kept."""
+        with kept(DnsProgram(self._directory), self._node.namespace) as process:
+            yield process

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
 import struct
 import tempfile
@@ -14,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dnslib import EDNS0, DNSRecord
+from dnslib import DNSRecord
 
 from agent.answered_names import AnsweredAddress
 from agent.datapath.config import AttachMode
@@ -29,13 +27,12 @@ from agent.datapath.layout import (
     PolicyKey,
     PolicyValue,
 )
-from agent.datapath.proxy_routes import look_for_no_socket_early
 from agent.datapath.reasons import Reason
 from agent.dns.judge import MOST_OF_A_CLIENT, Count
 from agent.dns.streams import MOST_OF_A_CLIENT as MOST_CONNECTIONS_OF_A_CLIENT
 from meshpolicy.dns_name import dns_rule
 from tests.integration.datapath.datapath_topology import ROUTER, Node, Pod, Topology, drain_events
-from tests.integration.datapath.dns_node import PORT, DnsNode, wait_until
+from tests.integration.datapath.dns_node import PORT, DnsNode, addresses_in, ask_for, redirect, served, wait_until
 from tests.integration.datapath.masquerade import masquerading
 from tests.packet.datapath_host import inside, run
 from tests.support.leftovers import own_name
@@ -55,24 +52,9 @@ def dns(clean: Topology) -> Iterator[DnsNode]:
     """On the first node; a process and an agent are there."""
     with tempfile.TemporaryDirectory(dir="/run", prefix=own_name("dns")) as parent:  # where nobody may enter
         made = DnsNode(clean.nodes[0], Path(parent) / "dns")
-        made.process.prepare()
         made.write()
         with made.running(), made.linked():
             yield made
-
-
-def _redirect(node: Node, pod: Pod) -> None:
-    entries = [
-        (PolicyKey(pod.endpoint_id, Direction.EGRESS, 0), PolicyValue(False, 1, 1)),
-        *(
-            (PolicyKey(pod.endpoint_id, Direction.EGRESS, 0, protocol, 53, 16), PolicyValue(False, 2, 2, PORT))
-            for protocol in (TCP, UDP)
-        ),
-    ]
-    node.maps.policy.update(entries)
-    node.endpoint(pod, EndpointFlag.ENFORCE_EGRESS)
-    with inside(node.namespace):
-        assert look_for_no_socket_early() == ""
 
 
 def _place(mesh: Topology, where: str) -> tuple[Pod, Node, Pod]:
@@ -93,26 +75,6 @@ def _routes(mesh: Topology) -> Iterator[None]:
         node.maps.ipcache.update(mesh.ipcache_for(node))
 
 
-@contextlib.contextmanager
-def _served(pod: Pod, forgery: Forgery = Forgery.NONE) -> Iterator[NameServer]:
-    with inside(pod.namespace):
-        server = NameServer(forgery)
-    with server.running():
-        yield server
-
-
-def _ask(pod: Pod, server: str, name: str, kind: str = "A", timeout_s: float = 3.0, size: int = 0) -> DNSRecord:
-    question = DNSRecord.question(name, kind)
-    if size:
-        question.add_ar(EDNS0(udp_len=size))
-    with pod.datagram(timeout_s) as made:
-        made.connect((server, 53))
-        made.send(question.pack())
-        answer = DNSRecord.parse(made.recv(65535))
-    assert answer.header.id == question.header.id
-    return answer
-
-
 def _ask_by_tcp(made: socket.socket, name: str) -> DNSRecord:
     packed = DNSRecord.question(name).pack()
     made.sendall(struct.pack("!H", len(packed)) + packed)
@@ -124,18 +86,14 @@ def _ask_by_tcp(made: socket.socket, name: str) -> DNSRecord:
     return DNSRecord.parse(found[2:])
 
 
-def _addresses(answer: DNSRecord) -> list[str]:
-    return [str(record.rdata) for record in answer.rr if record.rtype in (1, 28)]
-
-
 @pytest.mark.parametrize("where", ["local", "routed", "tunnel", "masquerading"])
 def test_names_that_rules_name_are_answered_and_others_refused(clean: Topology, dns: DnsNode, where: str) -> None:
     client, node, server = _place(clean, where)
-    _redirect(node, client)
-    with _served(server) as names, masquerading(node) if where == "masquerading" else contextlib.nullcontext():
-        assert _addresses(_ask(client, server.address, "google.com")) == ["203.0.113.7"]
-        assert _ask(client, server.address, "github.com").header.rcode == REFUSED
-        assert _ask(client, server.address, "www.Example.COM").header.rcode == NOERROR
+    redirect(node, client)
+    with served(server) as names, masquerading(node) if where == "masquerading" else contextlib.nullcontext():
+        assert addresses_in(ask_for(client, server.address, "google.com")) == ["203.0.113.7"]
+        assert ask_for(client, server.address, "github.com").header.rcode == REFUSED
+        assert ask_for(client, server.address, "www.Example.COM").header.rcode == NOERROR
         assert names.asked == [(client.address, "google.com."), (client.address, "www.Example.COM.")]
     assert dns.answers[0] == (client.address, "google.com.", (AnsweredAddress("203.0.113.7", 60),))
     wait_until(lambda: len(dns.questions) == 3)
@@ -152,7 +110,7 @@ def test_the_answer_comes_from_the_address_that_was_asked(clean: Topology, dns: 
     clean.service(VIP, [server], UDP)
     port = 5353  # of a pod's server behind the service
     entries = [(PolicyKey(client.endpoint_id, Direction.EGRESS, 0, UDP, port, 16), PolicyValue(False, 2, 2, PORT))]
-    _redirect(node, client)
+    redirect(node, client)
     node.maps.policy.update(entries)
     with client.datagram() as made:
         made.connect((VIP, 80))
@@ -162,11 +120,11 @@ def test_the_answer_comes_from_the_address_that_was_asked(clean: Topology, dns: 
 
 def test_aliases_lead_to_addresses_of_both_families(clean: Topology, dns: DnsNode) -> None:
     client, node, server = _place(clean, "local")
-    _redirect(node, client)
-    with _served(server):
-        assert _addresses(_ask(client, server.address, "www.example.com")) == ["203.0.113.8"]
-        assert _addresses(_ask(client, server.address, "www.example.com", "AAAA")) == ["2001:db8::8"]
-        assert _ask(client, server.address, "none.example.com").header.rcode == 3
+    redirect(node, client)
+    with served(server):
+        assert addresses_in(ask_for(client, server.address, "www.example.com")) == ["203.0.113.8"]
+        assert addresses_in(ask_for(client, server.address, "www.example.com", "AAAA")) == ["2001:db8::8"]
+        assert ask_for(client, server.address, "none.example.com").header.rcode == 3
     assert [found for _, name, found in dns.answers if name == "www.example.com."] == [
         (AnsweredAddress("203.0.113.8", 20),),
         (AnsweredAddress("2001:db8::8", 10),),
@@ -175,24 +133,24 @@ def test_aliases_lead_to_addresses_of_both_families(clean: Topology, dns: DnsNod
 
 def test_large_answers_are_cut_off_by_udp_and_whole_by_tcp(clean: Topology, dns: DnsNode) -> None:
     client, node, server = _place(clean, "tunnel")
-    _redirect(node, client)
-    with _served(server) as names:
-        assert _ask(client, server.address, MANY, size=4096).header.tc
+    redirect(node, client)
+    with served(server) as names:
+        assert ask_for(client, server.address, MANY, size=4096).header.tc
         with client.connect(server.address, 53) as made:
-            assert _addresses(_ask_by_tcp(made, MANY)) == MANY_ADDRESSES
+            assert addresses_in(_ask_by_tcp(made, MANY)) == MANY_ADDRESSES
             assert _ask_by_tcp(made, "github.com").header.rcode == REFUSED
-            assert _addresses(_ask_by_tcp(made, "google.com")) == ["203.0.113.7"]
+            assert addresses_in(_ask_by_tcp(made, "google.com")) == ["203.0.113.7"]
         assert {address for address, _ in names.asked} == {client.address}
     assert len(dns.answers[-2][2]) == len(MANY_ADDRESSES)
 
 
 def test_a_connection_outlives_those_that_its_server_closes(clean: Topology, dns: DnsNode) -> None:
     client, node, server = _place(clean, "local")
-    _redirect(node, client)
-    with _served(server) as names, client.connect(server.address, 53) as made:
+    redirect(node, client)
+    with served(server) as names, client.connect(server.address, 53) as made:
         names.closes = True
         for _ in range(3):
-            assert _addresses(_ask_by_tcp(made, "google.com")) == ["203.0.113.7"]
+            assert addresses_in(_ask_by_tcp(made, "google.com")) == ["203.0.113.7"]
 
 
 @pytest.mark.parametrize(
@@ -209,9 +167,9 @@ def test_what_servers_must_not_answer_opens_nothing(
     clean: Topology, dns: DnsNode, forgery: Forgery, rcode: int, count: str
 ) -> None:
     client, node, server = _place(clean, "local")
-    _redirect(node, client)
-    with _served(server, forgery):
-        assert _ask(client, server.address, "google.com").header.rcode == rcode
+    redirect(node, client)
+    with served(server, forgery):
+        assert ask_for(client, server.address, "google.com").header.rcode == rcode
     assert {a.address for _, _, found in dns.answers for a in found} <= {"203.0.113.7"}
     wait_until(lambda: dns.link.said.counts.get(count, 0) > 0)
 
@@ -228,8 +186,8 @@ def test_what_servers_must_not_answer_opens_nothing(
 )
 def test_malformed_queries_reach_no_server(clean: Topology, dns: DnsNode, raw: bytes) -> None:
     client, node, server = _place(clean, "local")
-    _redirect(node, client)
-    with _served(server) as names, client.datagram() as made:
+    redirect(node, client)
+    with served(server) as names, client.datagram() as made:
         made.connect((server.address, 53))
         made.send(raw)
         wait_until(lambda: dns.link.said.counts.get(Count.MALFORMED_QUERY) == 1)
@@ -238,28 +196,28 @@ def test_malformed_queries_reach_no_server(clean: Topology, dns: DnsNode, raw: b
 
 def test_an_answer_waits_for_policy_entries_but_not_for_long(clean: Topology, dns: DnsNode) -> None:
     client, node, server = _place(clean, "local")
-    _redirect(node, client)
-    with _served(server):
+    redirect(node, client)
+    with served(server):
         dns.delay_s = 0.05
         began = time.monotonic()
-        _ask(client, server.address, "google.com")
+        ask_for(client, server.address, "google.com")
         assert time.monotonic() - began >= 0.05
         dns.delay_s = 2.0
         began = time.monotonic()
-        assert _addresses(_ask(client, server.address, "host.example.com", timeout_s=1.5)) == ["203.0.113.10"]
+        assert addresses_in(ask_for(client, server.address, "host.example.com", timeout_s=1.5)) == ["203.0.113.10"]
         assert 0.1 <= time.monotonic() - began < 1.5
     wait_until(lambda: dns.link.said.counts.get(Count.LATE) == 1)
 
 
 def test_an_answer_that_the_agent_has_installed_is_told_and_not_waited_for(clean: Topology, dns: DnsNode) -> None:
     client, node, server = _place(clean, "local")
-    _redirect(node, client)
-    with _served(server):
+    redirect(node, client)
+    with served(server):
         for _ in range(2):
-            _ask(client, server.address, "google.com")
+            ask_for(client, server.address, "google.com")
         dns.delay_s = 2.0
         for _ in range(3):
-            _ask(client, server.address, "google.com")
+            ask_for(client, server.address, "google.com")
         wait_until(lambda: len(dns.answers) == 5)
         wait_until(lambda: dns.link.said.counts.get(Count.ALLOWED) == 5)
         assert Count.LATE not in dns.link.said.counts
@@ -267,10 +225,10 @@ def test_an_answer_that_the_agent_has_installed_is_told_and_not_waited_for(clean
 
 def test_nobody_can_guess_where_an_answer_belongs(clean: Topology, dns: DnsNode) -> None:
     client, node, server = _place(clean, "local")
-    _redirect(node, client)
-    with _served(server) as names:
+    redirect(node, client)
+    with served(server) as names:
         for _ in range(20):
-            _ask(client, server.address, "google.com")
+            ask_for(client, server.address, "google.com")
     ports, idents = zip(*names.marks, strict=True)
     assert len(set(ports)) > 15
     assert len(set(idents)) > 15
@@ -279,7 +237,7 @@ def test_nobody_can_guess_where_an_answer_belongs(clean: Topology, dns: DnsNode)
 
 def test_one_pod_has_so_many_queries_and_connections_under_way(clean: Topology, dns: DnsNode) -> None:
     client, node, server = _place(clean, "local")
-    _redirect(node, client)
+    redirect(node, client)
     question = bytes(DNSRecord.question("google.com").pack())
     with inside(server.namespace):
         silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -299,64 +257,31 @@ def test_one_pod_has_so_many_queries_and_connections_under_way(clean: Topology, 
 
 def test_other_rules_are_in_force_at_once_and_every_name_is_any_name(clean: Topology, dns: DnsNode) -> None:
     client, node, server = _place(clean, "local")
-    _redirect(node, client)
-    with _served(server):
+    redirect(node, client)
+    with served(server):
         dns.write(frozenset((dns_rule(match_pattern="*"),)))
         dns.link.rules_changed()
-        wait_until(lambda: _addresses(_ask(client, server.address, "github.com")) == ["203.0.113.9"])
+        wait_until(lambda: addresses_in(ask_for(client, server.address, "github.com")) == ["203.0.113.9"])
         dns.write(refusal=NXDOMAIN)
         dns.link.rules_changed()
-        wait_until(lambda: _ask(client, server.address, "github.com").header.rcode == NXDOMAIN)
-
-
-def test_without_an_agent_pods_go_on_and_the_next_agent_hears_of_it(clean: Topology) -> None:
-    client, node, server = _place(clean, "local")
-    _redirect(node, client)
-    with tempfile.TemporaryDirectory(dir="/run", prefix=own_name("dns")) as parent, _served(server):
-        first = DnsNode(node, Path(parent) / "dns")
-        first.process.prepare()
-        first.write()
-        with first.running():
-            with first.linked():
-                status = Path(f"/proc/{first.process.pid}/status").read_text().split("\n")
-                facts = {line.partition(":")[0]: line.partition(":")[2].split() for line in status if ":" in line}
-                assert set(facts["Uid"]) == {"65534"}
-                assert {int(facts[name][0], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {1 << 12}
-            assert _addresses(_ask(client, server.address, "google.com")) == ["203.0.113.7"]
-            assert _ask(client, server.address, "github.com").header.rcode == REFUSED
-            later = DnsNode(node, Path(parent) / "dns")
-            with later.linked():
-                wait_until(lambda: len(later.answers) == 1)
-                endpoint, name, ((address, ttl_s),) = later.answers[0]
-                assert (endpoint, name, address) == (client.address, "google.com.", "203.0.113.7")
-                assert 55 <= ttl_s <= 60
-            os.kill(first.process.pid, signal.SIGKILL)
-            wait_until(lambda: not first.process.pid)
-            drain_events(node)
-            with pytest.raises(TimeoutError):
-                _ask(client, server.address, "google.com", timeout_s=0.4)
-            reasons = {event.reason for event in drain_events(node) if event.type == EventType.DROP}
-            assert reasons - {Reason.UNSUPPORTED_L3} == {Reason.NO_PROXY_SOCKET}
-            assert client.ask(server.address, 8080).startswith(server.name), "other ports are not concerned"
-        with later.running(), later.linked():
-            assert _addresses(_ask(client, server.address, "google.com")) == ["203.0.113.7"]
+        wait_until(lambda: ask_for(client, server.address, "github.com").header.rcode == NXDOMAIN)
 
 
 def test_a_server_on_the_node_itself_is_asked_and_keeps_its_own_clients(clean: Topology, dns: DnsNode) -> None:
     client, node, _ = _place(clean, "local")
     other = node.pods[1]
-    _redirect(node, client)
+    redirect(node, client)
     with inside(node.namespace):
         server = NameServer()
     with server.running():
-        assert _addresses(_ask(client, node.address, "google.com")) == ["203.0.113.7"]
-        assert _ask(client, node.address, "github.com").header.rcode == REFUSED
-        assert _addresses(_ask(other, node.address, "github.com")) == ["203.0.113.9"]
+        assert addresses_in(ask_for(client, node.address, "google.com")) == ["203.0.113.7"]
+        assert ask_for(client, node.address, "github.com").header.rcode == REFUSED
+        assert addresses_in(ask_for(other, node.address, "github.com")) == ["203.0.113.9"]
 
 
 def test_where_host_policies_judge_the_node_its_own_server_is_not_asked(clean: Topology, dns: DnsNode) -> None:
     client, node, _ = _place(clean, "local")
-    _redirect(node, client)
+    redirect(node, client)
     enforced = EndpointFlag.ENFORCE_INGRESS | EndpointFlag.ENFORCE_EGRESS
     host = EndpointValue(0, 0, enforced, 1, 1, "00:00:00:00:00:00", "00:00:00:00:00:00", "0.0.0.0")
     node.maps.policy.update([(PolicyKey(0, d, 0), PolicyValue(False, 1, 1)) for d in Direction])
@@ -366,7 +291,7 @@ def test_where_host_policies_judge_the_node_its_own_server_is_not_asked(clean: T
         with inside(node.namespace):
             server = NameServer()
         with server.running(), pytest.raises(TimeoutError):
-            _ask(client, node.address, "google.com", timeout_s=0.4)
+            ask_for(client, node.address, "google.com", timeout_s=0.4)
         assert server.asked == []
         reasons = {event.reason for event in drain_events(node) if event.type == EventType.DROP}
         assert reasons - {Reason.UNSUPPORTED_L3} == {Reason.PROXY_UNSUPPORTED}
@@ -377,7 +302,7 @@ def test_where_host_policies_judge_the_node_its_own_server_is_not_asked(clean: T
 @pytest.mark.parametrize("masquerades", [False, True])
 def test_a_server_outside_of_the_mesh_is_asked(clean: Topology, dns: DnsNode, *, masquerades: bool) -> None:
     client, node, _ = _place(clean, "local")
-    _redirect(node, client)
+    redirect(node, client)
     with contextlib.ExitStack() as stack:
         if masquerades:
             table = (
@@ -392,8 +317,8 @@ def test_a_server_outside_of_the_mesh_is_asked(clean: Topology, dns: DnsNode, *,
         with inside(clean.underlay):
             server = NameServer()
         stack.enter_context(server.running())
-        assert _addresses(_ask(client, ROUTER, "google.com")) == ["203.0.113.7"]
-        assert _ask(client, ROUTER, "github.com").header.rcode == REFUSED
+        assert addresses_in(ask_for(client, ROUTER, "google.com")) == ["203.0.113.7"]
+        assert ask_for(client, ROUTER, "github.com").header.rcode == REFUSED
         with client.connect(ROUTER, 53) as made:
-            assert _addresses(_ask_by_tcp(made, "google.com")) == ["203.0.113.7"]
+            assert addresses_in(_ask_by_tcp(made, "google.com")) == ["203.0.113.7"]
         assert {a for a, _ in server.asked} == {node.address if masquerades else client.address}

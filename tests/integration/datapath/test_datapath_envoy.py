@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http.client
 import os
@@ -23,17 +22,23 @@ import pytest
 from agent.datapath.config import OVERLAY_DEVICE, AttachMode
 from agent.datapath.layout import Direction, EndpointFlag, PolicyKey, PolicyValue
 from agent.datapath.proxy_routes import take_any_source
-from agent.lasting_process import LARGEST_FILE_BYTES, ProcessEndedError
+from agent.envoy_binary import find_envoy
+from agent.last_error import last_error
 from agent.proxy.access_log import LONGEST_BYTES, AccessLog
-from agent.proxy.binary import find_envoy
-from agent.proxy.envoy_config import ACCESS_LOG, LISTENERS, listeners_file
+from agent.proxy.envoy_config import bootstrap, listeners_file
 from agent.proxy.listening import listening_ports
-from agent.proxy.process import EnvoyProcess
+from agent.proxy_files import ACCESS_LOG, BOOTSTRAP, ENVOY_LOG, LISTENERS
+from agent.proxykeeper.envoy import EnvoyProgram
+from agent.proxykeeper.kept_process import KeptProcess
+from agent.proxykeeper.launch import LARGEST_FILE_BYTES
+from agent.shared_directory import make_enterable
 from meshkit.atomic import write_atomic
 from meshpolicy import Direction as PolicyDirection
 from meshpolicy.http_rule import HttpRule
 from meshpolicy.proxy_ports import Listener
 from tests.integration.datapath.datapath_topology import POD_MTU, Node, Pod, Topology
+from tests.integration.datapath.dns_node import wait_until
+from tests.integration.datapath.kept_proxy import kept
 from tests.integration.datapath.masquerade import masquerading
 from tests.packet.datapath_host import inside, run
 from tests.support.leftovers import own_name
@@ -89,23 +94,24 @@ def web(clean: Topology) -> Iterator[Topology]:
         server.server_close()
 
 
-class Envoy:
-    """Envoy in one node, in a loop of its own."""
+class NodeEnvoy:
+    """Envoy in one node, as its agent sees it."""
 
     def __init__(self, node: Node, directory: Path) -> None:
+        self._node, self.directory = node, directory
+        make_enterable(directory)
+        (directory / BOOTSTRAP).write_text(bootstrap(str(directory), POD_MTU))
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[KeptProcess]:
+        """As long as it is kept."""
         path = find_envoy("")
         assert path is not None
-        self._node, self.directory = node, directory
-        self.process = EnvoyProcess(path, directory, POD_MTU)
+        with kept(EnvoyProgram(path, self.directory), self._node.namespace) as process:
+            yield process
 
-    def run(self) -> None:
-        with inside(self._node.namespace), contextlib.suppress(ProcessEndedError):
-            asyncio.run(self.process.run())
-
-    def start(self) -> threading.Thread:
-        thread = threading.Thread(target=self.run)
-        thread.start()
-        return thread
+    def last_words(self) -> str:
+        return last_error(self.directory / ENVOY_LOG)
 
     def configure(self, listeners: dict[int, Listener]) -> None:
         write_atomic(self.directory / LISTENERS, listeners_file(listeners, str(self.directory), POD_MTU), 0o644)
@@ -127,18 +133,19 @@ class Envoy:
 
 
 @contextlib.contextmanager
-def _envoy(node: Node, listeners: dict[int, Listener]) -> Iterator[Envoy]:
+def _envoy(node: Node, listeners: dict[int, Listener]) -> Iterator[NodeEnvoy]:
+    with _kept_envoy(node, listeners) as (made, _):
+        yield made
+
+
+@contextlib.contextmanager
+def _kept_envoy(node: Node, listeners: dict[int, Listener]) -> Iterator[tuple[NodeEnvoy, KeptProcess]]:
     with tempfile.TemporaryDirectory(dir="/run", prefix=own_name("proxy")) as parent:  # where nobody may enter
-        made = Envoy(node, Path(parent) / "proxy")
-        made.process.prepare()
+        made = NodeEnvoy(node, Path(parent) / "proxy")
         made.configure(listeners)
-        thread = made.start()
-        try:
-            assert made.is_listening(set(listeners)), (made.directory / "envoy.log").read_text()
-            yield made
-        finally:
-            made.process.end()
-            thread.join(10)
+        with made.running() as process:
+            assert made.is_listening(set(listeners)), (made.directory / ENVOY_LOG).read_text()
+            yield made, process
 
 
 def _redirect(node: Node, pod: Pod, direction: Direction) -> None:
@@ -297,20 +304,15 @@ def test_what_is_malformed_reaches_no_server(web: Topology, raw: bytes) -> None:
             assert b" 200 " not in answer.split(b"\r\n")[0]
 
 
-def test_it_has_no_rights_but_one_and_outlives_what_started_it(web: Topology) -> None:
+def test_it_has_no_rights_but_one_and_is_back_after_it_was_killed(web: Topology) -> None:
     node, client, server = web.nodes[0], web.nodes[0].pods[0], web.nodes[0].pods[1]
     _redirect(node, client, Direction.EGRESS)
-    with _envoy(node, {PORT: Listener(PolicyDirection.EGRESS, RULES)}) as envoy:
-        status = Path(f"/proc/{envoy.process.pid}/status").read_text().split("\n")
+    with _kept_envoy(node, {PORT: Listener(PolicyDirection.EGRESS, RULES)}) as (envoy, process):
+        status = Path(f"/proc/{process.state.pid}/status").read_text().split("\n")
         facts = {line.partition(":")[0]: line.partition(":")[2].split() for line in status if ":" in line}
         assert set(facts["Uid"]) == {"65534"}
         assert {int(facts[name][0], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {1 << 12}
         assert facts["NoNewPrivs"] == ["1"]
-        later = Envoy(node, envoy.directory)
-        thread = later.start()
-        while not later.process.pid:
-            time.sleep(0.01)
-        assert later.process.pid == envoy.process.pid
         made = _connection(client, server.address)
         assert _ask(made, "GET", "/client-ip")[0] == 200
         envoy.configure(
@@ -322,16 +324,32 @@ def test_it_has_no_rights_but_one_and_outlives_what_started_it(web: Topology) ->
         assert envoy.is_listening({PORT, PORT + 1})
         assert _ask(made, "GET", "/client-ip")[0] == 200, "connections of a listener that stays go on"
         made.close()
-        os.kill(envoy.process.pid, signal.SIGKILL)
-        thread.join(5)
-        assert client.is_refused(server.address, WEB_PORT)
-        assert client.ask(server.address, 8080).startswith(server.name), "other ports are not concerned"
-        again = later.start()
-        assert later.is_listening({PORT})
+        first = process.state.pid
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: process.state.pid not in (0, first))
+        assert envoy.is_listening({PORT})
         with contextlib.closing(_connection(client, server.address)) as fresh:
             assert _ask(fresh, "GET", "/client-ip")[0] == 200
-        later.process.end()
-        again.join(10)
+        (envoy.directory / BOOTSTRAP).unlink()
+        wait_until(lambda: not process.state.pid)
+        assert client.is_refused(server.address, WEB_PORT)
+        assert client.ask(server.address, 8080).startswith(server.name), "other ports are not concerned"
+
+
+@pytest.mark.timeout(60)
+def test_one_that_stands_still_is_told_of_and_replaced(web: Topology) -> None:
+    node, client, server = web.nodes[0], web.nodes[0].pods[0], web.nodes[0].pods[1]
+    _redirect(node, client, Direction.EGRESS)
+    with _kept_envoy(node, {PORT: Listener(PolicyDirection.EGRESS, RULES)}) as (envoy, process):
+        first = process.state.pid
+        time.sleep(1)  # it was asked, and has answered
+        os.kill(first, signal.SIGSTOP)
+        wait_until(lambda: process.state.is_silent)
+        assert process.state == (first, True, "Envoy stands still: it answers nothing")
+        wait_until(lambda: process.state.pid not in (0, first), 15.0)
+        assert envoy.is_listening({PORT})
+        with contextlib.closing(_connection(client, server.address)) as fresh:
+            assert _ask(fresh, "GET", "/client-ip")[0] == 200
 
 
 def test_requests_go_on_where_its_log_is_full_and_nobody_reads_it(web: Topology) -> None:
@@ -369,6 +387,6 @@ def test_a_listener_that_envoy_refuses_costs_no_other(web: Topology) -> None:
         )
         assert envoy.is_listening({PORT, PORT + 2})
         assert not envoy.is_listening({PORT + 1}, 0.1)
-        assert "invalid perl operator" in envoy.process.last_words()
+        assert "invalid perl operator" in envoy.last_words()
         with contextlib.closing(_connection(client, server.address)) as made:
             assert _ask(made, "GET", "/client-ip")[0] == 200

@@ -5,16 +5,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.dns.process import directory_of as dns_directory
 from agent.fqdn.name_file import directory_of as name_directory
 from agent.kept_files import remove_kept_files
-from agent.proxy.process import directory_of as proxy_directory
 from agent.settings import AgentSettings
+from agent.shared_directory import proxy_files
 
 
 def test_names_and_files_of_proxies_are_gone_and_the_rest_stays(tmp_path: Path) -> None:
     settings = AgentSettings(socket=tmp_path / "run/agent.sock")
-    for directory in (dns_directory(settings), name_directory(settings), proxy_directory(settings)):
+    files = proxy_files(settings)
+    for directory in (files.dns, name_directory(settings), files.envoy):
         assert directory.parent == tmp_path / "run", "on the volume of the manifest"
         directory.mkdir(parents=True)
         (directory / "kept.json").write_text("[]")

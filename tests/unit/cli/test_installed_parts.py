@@ -33,6 +33,9 @@ def api(available: int = 1) -> WritableApi:
     found.answers[f"{APPS}/daemonsets/clustermesh-agent"] = workload(
         "clustermesh-agent", {}, {"desiredNumberScheduled": 3, "numberReady": 3, "numberAvailable": 3}
     )
+    found.answers[f"{APPS}/daemonsets/clustermesh-proxies"] = workload(
+        "clustermesh-proxies", {}, {"desiredNumberScheduled": 3, "numberReady": 3, "numberAvailable": 3}
+    )
     return found
 
 
@@ -49,8 +52,10 @@ def test_each_workload_has_its_replicas_and_images() -> None:
         "CLUSTER north",
         "Deployment  clustermesh-apiserver     Desired: 1, Ready: 1/1, Available: 1/1",
         "DaemonSet   clustermesh-agent         Desired: 3, Ready: 3/3, Available: 3/3",
+        "DaemonSet   clustermesh-proxies       Desired: 3, Ready: 3/3, Available: 3/3",
         "Image       clustermesh-apiserver     main: example.org/clustermesh-apiserver:1",
         "Image       clustermesh-agent         main: example.org/clustermesh-agent:1",
+        "Image       clustermesh-proxies       main: example.org/clustermesh-proxies:1",
     ]
 
 

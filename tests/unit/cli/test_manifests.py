@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from agent.proxykeeper.settings import KeeperSettings
 from agent.settings import AgentSettings
+from agent.shared_directory import proxy_files
 from clustermesh_apiserver.settings import ApiserverSettings
 from clustermesh_cli.commands.disable import workloads
 from clustermesh_cli.plan.detachment import detaching_patch
@@ -17,7 +19,7 @@ from relay.settings import RelaySettings
 
 OBJECTS = workloads("mesh-system")
 MAKER = "clustermesh-certificates"
-CHOICE = (installed.AGENT, installed.APISERVER, installed.RELAY)
+CHOICE = (installed.AGENT, installed.APISERVER, installed.RELAY, installed.PROXIES)
 PODS = {
     o["metadata"]["name"]: o["spec"]["template"]["spec"] for o in OBJECTS if o["kind"] in ("Deployment", "DaemonSet")
 }
@@ -48,15 +50,19 @@ def test_every_object_is_ours_by_label_and_has_a_name_we_know() -> None:
 
 @pytest.mark.parametrize("program", CHOICE)
 def test_pods_are_found_by_their_selector(program: str) -> None:
-    kind = "DaemonSet" if program == installed.AGENT else "Deployment"
+    kind = "DaemonSet" if program in (installed.AGENT, installed.PROXIES) else "Deployment"
     selector = {
         installed.AGENT: installed.AGENT_SELECTOR,
         installed.APISERVER: installed.APISERVER_SELECTOR,
         installed.RELAY: f"k8s-app={installed.RELAY}",
+        installed.PROXIES: f"k8s-app={installed.PROXIES}",
     }[program]
     labels = named(kind, program)["spec"]["template"]["metadata"]["labels"]
     assert f"k8s-app={labels['k8s-app']}" == selector
     assert named(kind, program)["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    if program == installed.PROXIES:
+        assert PODS[program]["automountServiceAccountToken"] is False, "it asks nothing of Kubernetes"
+        return
     assert PODS[program]["serviceAccountName"] == program
 
 
@@ -65,8 +71,11 @@ def test_ports_are_those_the_programs_listen_on() -> None:
     assert named("Service", installed.STATUS_SERVICE)["spec"]["ports"][0]["port"] == installed.APISERVER_PORT
     ports = [port["containerPort"] for port in container(installed.APISERVER)["ports"]]
     assert ports == [installed.STORE_PORT, installed.APISERVER_PORT, installed.PROBE_PORT]
-    probes = [container(program)[f"{kind}Probe"]["httpGet"] for program in PODS for kind in ("liveness", "readiness")]
-    assert {probe["port"] for probe in probes} == {installed.PROBE_PORT}
+    for program in PODS:
+        wanted = installed.PROXIES_PROBE_PORT if program == installed.PROXIES else installed.PROBE_PORT
+        probes = [container(program)[f"{kind}Probe"]["httpGet"] for kind in ("liveness", "readiness")]
+        assert {probe["port"] for probe in probes} == {wanted}, program
+    assert KeeperSettings().probe_port == installed.PROXIES_PROBE_PORT
     apiserver = ApiserverSettings(cluster_name="x", cluster_id=1)
     assert (apiserver.listen_port, apiserver.status_port) == (installed.STORE_PORT, installed.APISERVER_PORT)
     assert (AgentSettings().port, apiserver.agent_status_port) == (installed.AGENT_PORT, installed.AGENT_PORT)
@@ -129,9 +138,11 @@ def test_a_program_has_a_token_that_others_admit_where_it_looks_for_it(program: 
 @pytest.mark.parametrize("program", CHOICE)
 def test_pods_hold_no_privilege_that_is_not_named(program: str) -> None:
     spec, main = PODS[program], container(program)
-    of_agent = {"BPF", "NET_ADMIN", "PERFMON", "SYS_ADMIN", "SYS_RESOURCE"}
-    of_agent |= {"CHOWN", "KILL", "SETGID", "SETPCAP", "SETUID"}  # to start Envoy with fewer
-    allowed = of_agent if program == installed.AGENT else set()
+    allowed = {
+        installed.AGENT: {"BPF", "NET_ADMIN", "PERFMON", "SYS_ADMIN", "SYS_RESOURCE"},
+        # of its own the first two; the others to start proxies with fewer
+        installed.PROXIES: {"NET_ADMIN", "NET_RAW", "CHOWN", "KILL", "SETGID", "SETPCAP", "SETUID"},
+    }.get(program, set[str]())
     context = {**spec.get("securityContext", {}), **main["securityContext"]}
     assert context["capabilities"]["drop"] == ["ALL"]
     assert set(context["capabilities"].get("add", ())) == allowed
@@ -142,6 +153,17 @@ def test_pods_hold_no_privilege_that_is_not_named(program: str) -> None:
     assert spec["priorityClassName"] in ("system-node-critical", "system-cluster-critical")
     written = {m["mountPath"] for m in main["volumeMounts"] if not m.get("readOnly")}
     assert {"/run/clustermesh", "/tmp"} <= written
+
+
+def test_the_agent_and_its_proxies_share_a_directory_of_the_node_at_one_place() -> None:
+    settings = AgentSettings()
+    assert f"--proxy-directory={proxy_files(settings).base}" in container(installed.PROXIES)["args"]
+    for program in (installed.AGENT, installed.PROXIES):
+        (volume,) = (v for v in PODS[program]["volumes"] if v["name"] == "run")
+        (mount,) = (m for m in container(program)["volumeMounts"] if m["name"] == "run")
+        assert volume["hostPath"]["path"] == mount["mountPath"] == str(proxy_files(settings).base)
+        assert PODS[program]["hostNetwork"] is True
+    assert container(installed.PROXIES)["image"] == container(installed.AGENT)["image"]
 
 
 def test_roles_hold_no_wildcard_and_name_every_secret_and_config_map_of_theirs() -> None:

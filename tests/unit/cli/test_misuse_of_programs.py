@@ -20,6 +20,7 @@ import clustermesh_apiserver.app
 import lab.app
 import relay.app
 from agent.cli import verbs
+from agent.proxykeeper.settings import KeeperSettings
 from agent.settings import AgentSettings
 from clustermesh_apiserver.mirror import troubleshoot
 from clustermesh_apiserver.settings import ApiserverSettings
@@ -81,12 +82,13 @@ def of_typer(words: str, command: Any) -> Iterator[Place]:
 def places() -> list[tuple[Place, Callable[[Sequence[str]], object]]]:
     """Every command of every program, and what runs its words."""
     settings = of_parser("clustermesh-agent", make_parser(AgentSettings, program="clustermesh-agent"))
+    keeping = of_parser("clustermesh-agent proxies", make_parser(KeeperSettings, program="clustermesh-agent proxies"))
     asking = of_parser("clustermesh-agent", verbs.make_parser())
     serving = of_parser("clustermesh-apiserver", make_parser(ApiserverSettings, program="clustermesh-apiserver"))
     relaying = of_parser("clustermesh-relay", make_parser(RelaySettings, program="clustermesh-relay"))
     trying = of_parser("clustermesh-apiserver troubleshoot", troubleshoot.make_parser())
     return [
-        *((place, agent.app.main) for place in settings),
+        *((place, agent.app.main) for place in (*settings, *keeping)),
         *((place, verbs.main) for place in asking if place.words != "clustermesh-agent"),
         *((place, clustermesh_apiserver.app.main) for place in (*serving, *trying)),
         *((place, relay.app.main) for place in relaying),
