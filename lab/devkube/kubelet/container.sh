@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Becomes a container's first process: container.sh DIRECTORY HOSTNAME COMMAND...
 # Runs in the container's own mount, pid, uts and ipc namespaces. DIRECTORY holds upper/, work/, root/ and the file
-# mounts, one "MODE<tab>SOURCE<tab>TARGET" per line. The container's environment is this script's own.
+# mounts, one "MODE<tab>SOURCE<tab>TARGET" per line. The container's environment is this script's own, but for what begins with
+# CONTAINER_: where it starts, and the capabilities that are left to it as setpriv(1) writes them (all, if nothing is said).
 set -eu
 directory=$1
 hostname=$2
@@ -40,4 +41,9 @@ cd "${CONTAINER_WORKING_DIRECTORY:-/}"
 unset CONTAINER_WORKING_DIRECTORY
 PATH=$container_path
 export PATH
+if [ -n "${CONTAINER_CAPABILITIES-}" ]; then
+    capabilities=$CONTAINER_CAPABILITIES
+    unset CONTAINER_CAPABILITIES
+    exec /usr/bin/setpriv --inh-caps=-all --bounding-set="$capabilities" --no-new-privs -- "$@"
+fi
 exec "$@"

@@ -13,6 +13,7 @@ from lab.devkube.api.error import ApiError
 from lab.devkube.api.objects import Obj, copy_object, is_deleting, items_of, name_of, namespace_of, part, uid_of
 from lab.devkube.controllers.desired import set_status
 from lab.devkube.controllers.events import WARNING
+from lab.devkube.kubelet.capabilities import kept_capabilities
 from lab.devkube.kubelet.container_life import ContainerLife, Surroundings
 from lab.devkube.kubelet.environment import DownwardFacts, MissingSourceError, container_environment, expand_all
 from lab.devkube.kubelet.logs import log_file
@@ -167,6 +168,7 @@ class PodLife:
             files=files,
             log=log_file(self.directory, record.name, record.runs + 1),
             working_directory=spec.get("workingDir") or "/",
+            capabilities=kept_capabilities(spec),
         )
 
     def _facts(self) -> DownwardFacts:

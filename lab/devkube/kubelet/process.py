@@ -50,6 +50,8 @@ class Launch:
     files: Mapping[str, str]
     log: Path
     working_directory: str = "/"
+    capabilities: str = ""
+    """Those that are left to it, as setpriv(1) writes a bounding set; empty: all."""
 
 
 class ContainerProcess:
@@ -96,6 +98,8 @@ async def start(launch: Launch) -> ContainerProcess:
     inner = [SH, str(SCRIPT), str(launch.directory), launch.hostname, *launch.command]
     argv = cgroup.joined(launch.cgroup, ["nsenter", f"--net={launch.netns}", "--", *unshare, "--", *inner])
     environment = {**launch.environment, "CONTAINER_WORKING_DIRECTORY": launch.working_directory}
+    if launch.capabilities:
+        environment["CONTAINER_CAPABILITIES"] = launch.capabilities
     with _open_log(launch.log) as log:
         process = await asyncio.create_subprocess_exec(
             *argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True, cwd="/"
