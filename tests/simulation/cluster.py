@@ -13,7 +13,7 @@ from kvstore.memoryserver import MemoryServer, StoreBackup
 from meshapi import installed
 from tests.simulation.clock import ProcessClock
 from tests.simulation.controllers import Controllers
-from tests.simulation.credentials import Credential, write
+from tests.simulation.credentials import Credential, Credentials, Signer, Trust
 from tests.simulation.kube_server import KubeServer
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.machine import Machine
@@ -54,9 +54,17 @@ class Cluster:
     """`number` is its id in the mesh; its networks are made of it."""
 
     def __init__(
-        self, name: str, number: int, nodes: int, loop: SimulatedLoop, rng: random.Random, folder: Path
+        self,
+        name: str,
+        number: int,
+        nodes: int,
+        loop: SimulatedLoop,
+        rng: random.Random,
+        folder: Path,
+        credentials: Credentials,
     ) -> None:
-        self.name, self.id, self.folder = name, number, folder
+        self.name, self.id, self.folder, self._credentials = name, number, folder, credentials
+        credentials.join(name)
         self.kube = KubeServer(loop)
         self.store = MemoryServer(ProcessClock(loop))
         self.service_network = f"{SERVICE_PREFIX}{number}"
@@ -67,7 +75,6 @@ class Cluster:
         self.controllers = Controllers(self.kube, self.nodes, loop, rng)
         self.apiserver: ApiserverProcess | None = None
         self.peers: set[str] = set()
-        self.credentials: dict[str, Credential] = {}
         self.tampered: set[bytes] = set()
         """Keys of records that were put there by hand, and FROM_BACKUP: for a while peers are told what is not so."""
         self.backup: StoreBackup | None = None
@@ -100,7 +107,7 @@ class Cluster:
         """As `connect` and `disconnect` leave the files: the mirror follows the peer, agents read the mirror's copy."""
         mirror, agents = self.folder / MIRROR / name, self.folder / PEERS / name
         if is_peer:
-            files = write(mirror.parent, self.name, name, self.credential(name))
+            files = self._credentials.write(mirror.parent, self.name, name)
             mirror.write_text(f"endpoints: [https://peer.{name}:2379]\n{files}")
             agents.write_text(f"endpoints: [http://own.{self.name}:2379]\n")
         else:
@@ -109,15 +116,26 @@ class Cluster:
         (self.peers.add if is_peer else self.peers.discard)(name)
         self._touch(MIRROR, PEERS)
 
-    def credential(self, peer: str) -> Credential:
-        return self.credentials.get(peer, Credential.GOOD)
-
     def set_credential(self, peer: str, credential: Credential) -> None:
         """From now on these files are shown to the peer by whoever connects anew; connections that stand go on."""
-        self.credentials[peer] = credential
-        if peer in self.peers:
-            write(self.folder / MIRROR, self.name, peer, credential)
-            self._touch(MIRROR)
+        self._credentials.files[self.name, peer] = credential
+        self.write_credentials()
+
+    def set_trust(self, peer: str, trust: Trust) -> None:
+        """These authorities of the peer are believed: by who reads its store, and by the own store."""
+        self._credentials.trust[self.name, peer] = trust
+        self.write_credentials()
+
+    def sign(self, signer: Signer) -> None:
+        """The own certificates, of the store and towards peers, are issued by this authority."""
+        self._credentials.signers[self.name] = signer
+        self.write_credentials()
+
+    def write_credentials(self) -> None:
+        """The files for every peer are as they should be now."""
+        for peer in sorted(self.peers):
+            self._credentials.write(self.folder / MIRROR, self.name, peer)
+        self._touch(MIRROR)
 
     def _touch(self, *directories: str) -> None:
         for process in self.processes():

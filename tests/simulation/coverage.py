@@ -82,7 +82,7 @@ EXPECTED: Final = frozenset(
     record public services; service with backends; service without backends; step break; step connect; step crash; step credential
     step cut; step deaf; step del clusterwide; step del namespace; step del networkpolicy; step del node
     step del policy; step del service; step del slice; step del tiered; step die; step disconnect; step ebb; step flood
-    step forget
+    step forget; step sign new; step trust both; step trust new
     step freeze; step full; step heal; step hear; step jump; step kube down; step kube up; step lag; step leap
     step lease; step lose; step nopod; step norecord; step pod; step readdress; step put cidrgroup; step put clusterwide
     step put namespace; step put networkpolicy; step put node; step put policy; step put service; step put slice

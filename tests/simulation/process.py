@@ -16,7 +16,7 @@ from kvstore.memoryserver import MemoryServer
 from kvstore.options import Options
 from meshpeer.outside import Outside
 from tests.simulation.clock import EPOCH_S, ProcessClock, SimulatedBlocking
-from tests.simulation.credentials import refusal
+from tests.simulation.credentials import Credentials
 from tests.simulation.kube_server import KubeLink, KubeServer
 from tests.simulation.loop import PROCESS, SimulatedLoop
 from tests.simulation.machine import Writes
@@ -31,9 +31,15 @@ class Process:
     """Everything a program is given. `ended` is why it ended by itself; empty while it runs or when it was killed."""
 
     def __init__(
-        self, name: str, loop: SimulatedLoop, wire: Wire, rng: random.Random, wall_error_s: float = 0.0
+        self,
+        name: str,
+        loop: SimulatedLoop,
+        wire: Wire,
+        credentials: Credentials,
+        rng: random.Random,
+        wall_error_s: float = 0.0,
     ) -> None:
-        self.name, self._loop, self._wire, self.rng = name, loop, wire, rng
+        self.name, self._loop, self._wire, self._credentials, self.rng = name, loop, wire, credentials, rng
         self.clock = ProcessClock(loop, wall_error_s)
         self.writes = Writes(self.kill, loop.reached)
         self.links: list[tuple[str, StoreLink | KubeLink]] = []
@@ -97,7 +103,9 @@ class Process:
                 self._wire.delays(self.name, host),
                 grant_for(access, owner),
                 self.writes,
-                lambda: refusal(config, owner, self.name.partition("-")[0], EPOCH_S + self._loop.time()),
+                lambda: self._credentials.refusal(
+                    config, owner, self.name.partition("-")[0], EPOCH_S + self._loop.time()
+                ),
             )
             self._connect(host, link)
             return LinkedStore(link, Options(rng=self.rng))

@@ -22,8 +22,9 @@ starve NODE MAP N              every write after N more fails until faults end
 room NODE MAP N                only N entries more fit until faults end
 connect / disconnect A B       A follows B, or no more
 readdress CLUSTER NODE IP      the node has another address
-credential A B NAME            what A's files for B's store hold: good, renewed, expired, stranger (signed by nobody known) or
-                               misplaced (the authority in them is not B's)
+credential A B NAME            A's files for B's store: good, renewed, expired, stranger (whose?), misplaced (authority not of B)
+trust A B WHICH                the authorities of B that A believes: old, both or new
+sign A WHICH                   the authority of A that issues A's certificates: old or new
 wait SECONDS
 """
 
@@ -48,7 +49,7 @@ from kube.resource import (
     Resource,
 )
 from tests.simulation.cluster import FROM_BACKUP, Cluster
-from tests.simulation.credentials import Credential
+from tests.simulation.credentials import Credential, Signer, Trust
 from tests.simulation.world import World
 
 BUMP: Final = 1_000_000_000
@@ -75,6 +76,9 @@ FLOODS: Final = {
     "serviceexports": "cilium/state/serviceexports/v1/{cluster}/flood/",
 }
 """With what the keys of a flood of each kind begin."""
+
+
+_SAYS_MORE: Final = {"put": 1, "del": 1, "store": 1, "kube": 1, "sign": 1, "trust": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +112,8 @@ async def apply(world: World, what: Step) -> None:
 
 def kind_of(what: Step) -> str:
     """The verb, and what it is about where that says more."""
-    if what.verb in ("put", "del", "store", "kube"):
-        return f"{what.verb} {what.args[1]}"
-    return what.verb
+    at = _SAYS_MORE.get(what.verb)
+    return what.verb if at is None else f"{what.verb} {what.args[at]}"
 
 
 def _parse_line(line: str) -> Step:
@@ -156,6 +159,14 @@ def _readdress(world: World, cluster: str, node: str, ip: str) -> None:
 
 def _credential(world: World, a: str, b: str, name: str) -> None:
     world.clusters[a].set_credential(b, Credential(name))
+
+
+def _trust(world: World, a: str, b: str, which: str) -> None:
+    world.clusters[a].set_trust(b, Trust(which))
+
+
+def _sign(world: World, a: str, which: str) -> None:
+    world.clusters[a].sign(Signer(which))
 
 
 def _record(world: World, cluster: str, key: str, value: str) -> None:
@@ -347,6 +358,8 @@ VERBS: Final[dict[str, tuple[int, Callable[..., Any]]]] = {
     "nopod": (2, _nopod),
     "readdress": (3, _readdress),
     "credential": (3, _credential),
+    "trust": (3, _trust),
+    "sign": (2, _sign),
     "record": (3, _record),
     "norecord": (2, _norecord),
     "flood": (3, _flood),

@@ -8,7 +8,7 @@ import asyncio
 import pytest
 
 from meshapi.peer import RemoteCluster
-from tests.simulation.credentials import Credential
+from tests.simulation.credentials import Credential, Signer, Trust
 from tests.simulation.test_simulation_world import share_a_service
 from tests.simulation.world import Shape, World
 
@@ -62,6 +62,37 @@ def test_files_that_are_renewed_in_time_end_nothing() -> None:
         world.clusters["south"].store.cut()
         await asyncio.sleep(15)
         assert _peer(world).ready
+
+    with World(7, Shape(2, 1)) as world:
+        world.run(go(world))
+
+
+def test_an_authority_that_is_replaced_in_steps_ends_nothing_and_one_that_is_not_announced_does() -> None:
+    async def go(world: World) -> None:
+        await share_a_service(world)
+        both = _places(world)
+        north, south = world.clusters["north"], world.clusters["south"]
+
+        async def connect_anew() -> None:
+            north.store.cut()
+            south.store.cut()
+            await asyncio.sleep(15)
+
+        for announce, sign, retire in ((Trust.BOTH, Signer.NEW, Trust.NEW), (Trust.BOTH, Signer.OLD, Trust.OLD)):
+            north.set_trust("south", announce)
+            await connect_anew()
+            south.sign(sign)
+            await connect_anew()
+            assert world.credentials.are_good
+            north.set_trust("south", retire)
+            await connect_anew()
+            assert _peer(world).ready
+            assert _places(world) == both
+        south.sign(Signer.NEW)
+        assert not world.credentials.are_good
+        await connect_anew()
+        assert not _peer(world).connected
+        assert "unknown authority" in _peer(world).last_error
 
     with World(7, Shape(2, 1)) as world:
         world.run(go(world))

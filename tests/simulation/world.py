@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from kvstore.memoryserver import MemoryServer
 from tests.simulation.cluster import Cluster, Node
-from tests.simulation.credentials import Credential
+from tests.simulation.credentials import Credentials
 from tests.simulation.loop import PROCESS, SimulatedLoop
 from tests.simulation.process import Process
 from tests.simulation.wire import Wire
@@ -41,13 +41,21 @@ class World:
         self.faults: list[str] = []
         self.deaf: set[frozenset[str]] = set()
         self._streams: list[tuple[str, random.Random]] = []
-        self.wire = Wire(self.rng_of("wire"))
+        self.wire, self.credentials = Wire(self.rng_of("wire")), Credentials()
         self.pauses = self.rng_of("pauses")
         self.folder = Path(tempfile.mkdtemp(prefix="mesh-simulation-"))
         self.wall_errors_s: dict[str, float] = {}
         self._lives = 0
         self.clusters = {
-            name: Cluster(name, i + 1, shape.nodes, self.loop, self.rng_of(f"controllers {name}"), self.folder / name)
+            name: Cluster(
+                name,
+                i + 1,
+                shape.nodes,
+                self.loop,
+                self.rng_of(f"controllers {name}"),
+                self.folder / name,
+                self.credentials,
+            )
             for i, name in enumerate(CLUSTER_NAMES[: shape.clusters])
         }
         self.loop.reachable = self._is_reachable
@@ -142,12 +150,12 @@ class World:
         """Every fault that goes on is over, and everybody follows everybody."""
         self.wire.heal()
         self.deaf.clear()
+        self.credentials.settle()
         for cluster in self.clusters.values():
             cluster.kube.is_up, cluster.kube.lag_s = True, {}
             if not cluster.store.is_up:
                 cluster.store.start()
-            for other in cluster.credentials:
-                cluster.set_credential(other, Credential.GOOD)
+            cluster.write_credentials()
             for other in self.clusters:
                 if other != cluster.name and other not in cluster.peers:
                     cluster.set_peer(other, is_peer=True)
@@ -222,7 +230,7 @@ class World:
     def _make_process(self, name: str) -> Process:
         self._lives += 1
         rng = self.rng_of(f"{name} {self._lives}")
-        return Process(name, self.loop, self.wire, rng, self.wall_errors_s.get(name, 0.0))
+        return Process(name, self.loop, self.wire, self.credentials, rng, self.wall_errors_s.get(name, 0.0))
 
     def _store_of(self, host: str) -> MemoryServer:
         return self.clusters[host.partition(".")[2]].store

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from tests.simulation.actors.plan import PODS, Plan
 from tests.simulation.actors.users import pod_manifest
+from tests.simulation.credentials import Signer, Trust
 from tests.simulation.steps import Step, step
 
 
@@ -207,3 +208,22 @@ def change_credential(plan: Plan) -> Iterator[Step]:
     if plan.rng.random() < 0.3:
         yield step("crash", f"{a}-apiserver")
     plan.after(plan.rng.randrange(1, 6), step("credential", a, b, "good"))
+
+
+def replace_authority(plan: Plan) -> Iterator[Step]:
+    """A cluster's authority is replaced as the command does it: all others are told of the new one, it issues from then on, and
+    the old one is believed no more. Connections break meanwhile, and the command may rest between two steps.
+    """
+    cluster = plan.cluster()
+    others = plan.rng.sample([name for name in plan.clusters if name != cluster], len(plan.clusters) - 1)
+    at = 0
+    for what in (Trust.BOTH, Signer.NEW, Trust.NEW):
+        for other in others if isinstance(what, Trust) else (cluster,):
+            plan.after(
+                at, step("trust", other, cluster, what) if isinstance(what, Trust) else step("sign", other, what)
+            )
+            at += plan.rng.randrange(2)
+        if plan.rng.random() < 0.6:
+            plan.after(at, step("store", plan.cluster(), "cut"))
+        at += plan.rng.randrange(3)
+    yield step("wait", "1")

@@ -85,6 +85,7 @@ FATE: Final[dict[Actor, int]] = {
     fate.miss_deletions: 2,
     fate.lose_peer: 1,
     fate.change_credential: 2,
+    fate.replace_authority: 1,
     fate.replace_store: 1,
     fate.restart_after_end: 1,
 }

@@ -41,9 +41,9 @@ def _fails(world: World) -> bool:
     """Whether something that goes on keeps any program from hearing, deciding or writing."""
     if world.wire.fails or any(world.loop.is_frozen(name) for name in world.processes()):
         return True
+    if not world.credentials.are_good:
+        return True
     for cluster in world.clusters.values():
-        if not all(credential.is_accepted for credential in cluster.credentials.values()):
-            return True
         if not cluster.kube.is_up or any(cluster.kube.lag_s.values()) or not cluster.store.is_up:
             return True
         if cluster.apiserver is None or not cluster.apiserver.process.is_alive:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from agent.ipcache.writer import PrefixWriter
 from agent.mesh.held_records import Held
 from agent.mesh.networks import Networks
+from kvstore.clientconfig import ClientConfig
 from kvstore.sharedstore import SharedStore
 from kvstore.watch import PrefixFollower
 from meshpeer.record_views import View
@@ -79,6 +81,18 @@ def _another_store_unnoticed() -> None:
     swap(PrefixFollower, "_check_position", lambda *_: None)
 
 
+def _trust_read_once() -> None:
+    """Whoever reads a peer's store believes the authorities that its files had first."""
+    first: dict[str, bytes] = {}
+
+    def read(self: Any, server_name: Any) -> Any:
+        found = original(self, server_name)
+        return replace(found, ca=first.setdefault(self.ca_file, found.ca))
+
+    original = ClientConfig._read
+    swap(ClientConfig, "_read", read)
+
+
 MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
     "peer-claims-everything": _peer_claims_everything,
     "node-claims-believed": _node_claims_believed,
@@ -88,4 +102,5 @@ MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
     "listing-sweeps-nothing": _listing_sweeps_nothing,
     "refused-stay": _refused_stay,
     "another-store-unnoticed": _another_store_unnoticed,
+    "trust-read-once": _trust_read_once,
 }
