@@ -25,6 +25,8 @@ from tests.simulation.process import Process
 SYNC_TIMEOUT_S: Final = 20.0
 IDENTITY_GRACE_S: Final = 60.0
 LEASE_TTL_S: Final = 60.0
+STORE_MIB: Final = 1
+"""So small a store that a peer may have 256 KiB of it: a flood reaches that."""
 
 
 class AgentProcess:
@@ -92,6 +94,7 @@ class ApiserverProcess:
             mirror_config_dir=directory / "mirror",
             identity_grace=IDENTITY_GRACE_S,
             lease_ttl=LEASE_TTL_S,
+            etcd_quota_mib=STORE_MIB,
         )
         self.process.start(self._main(settings, client, outside))
 

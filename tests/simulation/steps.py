@@ -4,7 +4,7 @@
 put CLUSTER KIND JSON          the object is exactly this           del CLUSTER KIND KEY       it is gone
 pod CLUSTER NODE JSON          the pod runs on the node             nopod CLUSTER KEY          it ends
 record CLUSTER KEY VALUE       a tampered record in a store         norecord CLUSTER KEY
-flood CLUSTER KIND N           N tampered records of a kind        ebb CLUSTER KIND           they are gone
+flood CLUSTER KIND N BYTES     N tampered records of that size     ebb CLUSTER KIND           they are gone
 crash PROCESS                  gone at this instant                 start PROCESS
 die PROCESS N                  crashes N map or store writes from now
 break PROCESS N                crashes N turns of its loop from now freeze / thaw PROCESS
@@ -181,9 +181,9 @@ def _norecord(world: World, cluster: str, key: str) -> None:
     where.store.commit({key.encode(): None}, 0)
 
 
-def _flood(world: World, cluster: str, kind: str, count: str) -> None:
-    where = world.clusters[cluster]
-    records = {f"{FLOODS[kind].format(cluster=cluster)}{i}".encode(): b"{}" for i in range(int(count))}
+def _flood(world: World, cluster: str, kind: str, count: str, size: str) -> None:
+    where, value = world.clusters[cluster], b"{}".ljust(int(size))
+    records = {f"{FLOODS[kind].format(cluster=cluster)}{i}".encode(): value for i in range(int(count))}
     where.tampered |= records.keys()
     where.store.commit(records, 0)
 
@@ -362,7 +362,7 @@ VERBS: Final[dict[str, tuple[int, Callable[..., Any]]]] = {
     "sign": (2, _sign),
     "record": (3, _record),
     "norecord": (2, _norecord),
-    "flood": (3, _flood),
+    "flood": (4, _flood),
     "ebb": (2, _ebb),
     "crash": (1, _crash),
     "start": (1, _start),

@@ -84,9 +84,9 @@ def claim_service_address(plan: Plan) -> Iterator[Step]:
 
 
 def flood(plan: Plan) -> Iterator[Step]:
-    """Many records that nobody can use, and all of them gone again."""
+    """Many records that nobody can use, and all of them gone again: at their largest more than a peer may have."""
     peer, kind = plan.cluster(), plan.rng.choice(sorted(FLOODS))
-    yield step("flood", peer, kind, str(plan.rng.choice((20, 200))))
+    yield step("flood", peer, kind, *plan.rng.choice((("20", "2"), ("200", "2"), ("200", "2000"))))
     plan.after(plan.rng.randrange(2, 10), step("ebb", peer, kind))
 
 

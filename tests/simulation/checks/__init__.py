@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from tests.simulation.checks.addresses import OwnAddresses, UnknownIsNobody, check_addresses
 from tests.simulation.checks.connections import EstablishedConnections
 from tests.simulation.checks.identities import check_identities
-from tests.simulation.checks.memory import check_memory
+from tests.simulation.checks.memory import BoundedPeers, check_memory
+from tests.simulation.checks.peers import check_peers
 from tests.simulation.checks.policies import SettledVerdicts, check_policies
 from tests.simulation.checks.programs import check_programs
 from tests.simulation.checks.records import check_records
@@ -31,6 +32,7 @@ def always(world: World) -> Sequence[Checker]:
         OwnAddresses(world),
         UnknownIsNobody(world),
         EstablishedConnections(world),
+        BoundedPeers(),
     )
     return (check_programs, *remembering)
 
@@ -44,6 +46,7 @@ def at_rest() -> Sequence[Checker]:
         check_policies,
         check_records,
         check_memory,
+        check_peers,
         check_told,
     )
 

@@ -13,6 +13,7 @@ from agent.mesh.networks import Networks
 from kvstore.clientconfig import ClientConfig
 from kvstore.sharedstore import SharedStore
 from kvstore.watch import PrefixFollower
+from meshpeer.caps import Budget
 from meshpeer.record_views import View
 from meshpeer.twins import Twins
 from tests.simulation.mutants.swap import swap
@@ -93,6 +94,21 @@ def _trust_read_once() -> None:
     swap(ClientConfig, "_read", read)
 
 
+def _cap_ignored() -> None:
+    """A peer may have as much of a store as it likes."""
+
+    def use(self: Any, size_bytes: int) -> bool:
+        self.used_bytes += size_bytes
+        return True
+
+    swap(Budget, "use", use)
+
+
+def _taken_back_is_counted() -> None:
+    """What a peer took back counts as kept for ever, until nothing more is taken of it."""
+    swap(View, "_forget", lambda self, key: self._known.pop(key))
+
+
 MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
     "peer-claims-everything": _peer_claims_everything,
     "node-claims-believed": _node_claims_believed,
@@ -103,4 +119,6 @@ MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
     "refused-stay": _refused_stay,
     "another-store-unnoticed": _another_store_unnoticed,
     "trust-read-once": _trust_read_once,
+    "cap-ignored": _cap_ignored,
+    "taken-back-is-counted": _taken_back_is_counted,
 }
