@@ -173,11 +173,15 @@ class AgentSettings(Settings):
     flow_export_file: str = option("", "file that gets this node's flows as lines of JSON; none if empty")
     flow_export_mib: int = option(10, "MiB of that file before it is renamed FILE.1")
     flow_export_backups: int = option(5, "renamed files that are kept")
+    flow_export_otlp: str = option(
+        "", "OpenTelemetry collector that gets this node's flows as log records, http://HOST:4318; none if empty"
+    )
+    flow_export_otlp_ca: str = option("", "file with the authorities of an https collector; the system's if empty")
     flow_export_allowlist: str = option(
-        "", "JSON list of the filters of which a flow in that file passes one; all if empty"
+        "", "JSON list of the filters of which an exported flow passes one; all if empty"
     )
     flow_export_denylist: str = option("", "JSON list of filters of which it passes none")
-    flow_export_fields: tuple[str, ...] = option((), "fields of a flow that are written; all if empty")
+    flow_export_fields: tuple[str, ...] = option((), "fields of a flow that are exported; all if empty")
     once_uninstall: bool = option(False, "remove programs, maps, pins and the overlay device from this node, then exit")
     detach: bool = option(
         False, "remove all of that, say so on the probe port, and wait to be stopped: the last pod of a node"

@@ -25,6 +25,11 @@ def members_of(message: Message) -> dict[str, Any]:
     )
 
 
+def set_members_of(message: Message) -> dict[str, Any]:
+    """The message as plain data, without the members that were not set."""
+    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+
+
 def read_json(text: str | bytes, message: M, what: str) -> M:
     """The message with what the text says. Raises: RequestError, also for a field that it does not have."""
     try:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from prometheus_client.metrics_core import Metric
@@ -16,9 +16,10 @@ from agent.datapath.reasons import Reason
 from agent.feature import Feature, Tasks
 from agent.metric import gauge
 from agent.observe.agent_events import AgentEvents
-from agent.observe.export import FlowExport
+from agent.observe.export import FlowExport, FlowSink, export_request
 from agent.observe.flood import HalfOpen
 from agent.observe.flow import FlowMaker, namespaces_of
+from agent.observe.flow_file import FlowFile
 from agent.observe.flow_metrics import add_flow_metrics
 from agent.observe.questions import QuestionFlows
 from agent.observe.requests import RequestFlows, with_requests
@@ -27,6 +28,7 @@ from agent.observe.serving import peers_of, serve_flows
 from agent.observe.sides import Directory, KnownNames, Rules, Sides
 from agent.observe.staged import StagedJudge, StagedVerdicts
 from agent.observe.status_routes import add_status_routes
+from agent.settings import AgentSettings
 from flows.live import LiveFlows
 from flows.measure import parse_measures
 from flows.meter import FlowMeter
@@ -66,7 +68,11 @@ class ObserveFeature(Feature):
             with_requests(self._maker.decode, self._maker.finish), core.settings.flow_ring, node_name
         )
         self._meter = FlowMeter(parse_measures(core.settings.flow_metrics), self.flows.ring.decode)
-        self._export = FlowExport(core.settings, self.flows.ring.decode, core.health)
+        request = export_request(core.settings)
+        self._exports = [
+            FlowExport(sink, request, self.flows.ring.decode, core.health)
+            for sink in _sinks(core.settings, core.db.own, core.db.node_name)
+        ]
         self._lost = core.host.lost()
         self._told = LiveFlows(decode_nothing, DEFAULT_CAPACITY, node_name)
         self._agent_events = AgentEvents(core.db, DEFAULT_CAPACITY)
@@ -99,7 +105,7 @@ class ObserveFeature(Feature):
         return {
             "flows": self._follow_events(),
             "agent events": self._tell_agent_events(),
-            "flow export": self._export.run(self.flows),
+            **{each.sink.name: each.run(self.flows) for each in self._exports},
         }
 
     def servers(self) -> Tasks:
@@ -117,8 +123,9 @@ class ObserveFeature(Feature):
         yield gauge(
             "flow_requests_unreadable_total", "records of the proxy that tell of no request", self._unreadable_requests
         )
-        yield gauge("flows_exported_total", "flows written to --flow-export-file", self._export.written)
-        yield gauge("flows_not_exported_total", "flows that could not be written there", self._export.unwritten)
+        yield gauge("flows_exported_total", "flows that were exported", sum(each.sent for each in self._exports))
+        unsent = sum(each.unsent for each in self._exports)
+        yield gauge("flows_not_exported_total", "flows that could not be exported", unsent)
         yield gauge("flow_streams", "readers of flows that are connected", len(self.streams))
         yield gauge("flow_streams_refused_total", "readers of flows beyond the limit", self.streams.refused)
         yield gauge("flow_streams_cut_total", "readers of flows that took nothing for too long", self.streams.cut)
@@ -162,3 +169,13 @@ class ObserveFeature(Feature):
             if found := self._agent_events.look(int(clock.wall() * 1e9)):
                 self._told.extend(found)
             await clock.sleep(AGENT_EVENTS_S)
+
+
+def _sinks(settings: AgentSettings, cluster: str, node: str) -> Iterator[FlowSink]:
+    """The places that `--flow-export-*` names. Raises: RequestError for what is none."""
+    if settings.flow_export_file:
+        yield FlowFile(settings.flow_export_file, settings.flow_export_mib, settings.flow_export_backups)
+    if settings.flow_export_otlp:
+        from agent.observe.flow_collector import FlowCollector  # 70 ms of an agent's start, and few have a collector
+
+        yield FlowCollector(settings.flow_export_otlp, settings.flow_export_otlp_ca, cluster, node)

@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 import pytest
 
-from agent.observe.export import FlowExport
+from agent.observe.export import FlowExport, export_request
+from agent.observe.flow_file import FlowFile
 from agent.settings import AgentSettings
 from flows.errors import FilterError, RequestError
 from flows.live import LiveFlows
@@ -28,8 +29,9 @@ class Exporting:
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.file, self.health = folder / "out/flows.json", Health()
         self.flows = LiveFlows(decode, 1023, "north/n1")
-        fields = {"flow_export_file": str(self.file)}
-        self.export = FlowExport(AgentSettings(**{**fields, **settings}), decode, self.health)
+        asked = AgentSettings(**settings)
+        sink = FlowFile(str(self.file), asked.flow_export_mib, asked.flow_export_backups)
+        self.export = FlowExport(sink, export_request(asked), decode, self.health)
 
     async def follow(self, act: Callable[[], object], until: Callable[[], bool]) -> None:
         task = asyncio.create_task(self.export.run(self.flows))
@@ -54,7 +56,7 @@ async def test_lines_are_hubbles_and_only_what_is_asked_for(tmp_path: Path) -> N
     )
     await world.follow(
         lambda: world.flows.extend([entry(1, "a"), entry(2, "ab"), entry(3, "c"), entry(4, "b")]),
-        lambda: world.export.written == 2,
+        lambda: world.export.sent == 2,
     )
     assert world.rows() == [
         {"flow": {"verdict": "FORWARDED", "source": {"pod_name": pod}}, "node_name": "north/n1", "time": time}
@@ -66,10 +68,10 @@ async def test_lines_are_hubbles_and_only_what_is_asked_for(tmp_path: Path) -> N
 async def test_what_cannot_be_written_is_counted_told_and_tried_again(tmp_path: Path) -> None:
     world = Exporting(tmp_path)
     (tmp_path / "out").write_text("a file where the directory should be")
-    await world.follow(lambda: world.flows.extend([entry(1)]), lambda: world.export.unwritten == 1)
+    await world.follow(lambda: world.flows.extend([entry(1)]), lambda: world.export.unsent == 1)
     assert world.health.snapshot()["flow export"].level is HealthLevel.DEGRADED
     (tmp_path / "out").unlink()
-    await world.follow(lambda: world.flows.extend([entry(2)]), lambda: world.export.written == 1)
+    await world.follow(lambda: world.flows.extend([entry(2)]), lambda: world.export.sent == 1)
     assert world.health.snapshot()["flow export"].level is HealthLevel.OK
     assert len(world.rows()) == 1
 
