@@ -10,7 +10,7 @@ SCENARIO ?=
 SUITE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bpf lab clean-lab docs check test e2e bench simulate clean
+.PHONY: help setup bpf lab clean-lab docs images check test e2e bench simulate clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,10 @@ clean-lab: ## remove every lab of this machine, also those of test runs: process
 
 docs: build/.venv ## the documentation as a site under build/site; a link that leads nowhere fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+images: build/.venv ## the images of the programs, and a lab that runs them: settings in deploy/images/build.sh --help
+	deploy/images/build.sh
+	$(BIN)/python -m pytest -q e2e/test_images.py
 
 check: build/.venv ## format, lint, types, import contracts, architecture; needs neither apt nor root
 	$(BIN)/ruff format --check --quiet .

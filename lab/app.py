@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -56,11 +57,15 @@ def up(
     cni: Annotated[
         Cni, typer.Option("--cni", help="how pods reach their nodes, as different CNI plugins do it")
     ] = Cni.ROUTED,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", exists=True, file_okay=False, help="directory of unpacked images; see docs/lab.md"),
+    ] = None,
 ) -> None:
     """Bring the lab up (nothing happens if it is) and say how to use it."""
     lab = lab_names(name)
     before_s = time.monotonic()
-    mesh.up(lab, size, cni)
+    mesh.up(lab, size, cni, images)
     print(
         f"lab {name!r} is up after {time.monotonic() - before_s:.1f} s: {', '.join(c.context for c in mesh.clusters(lab))}"
     )

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from lab import cgroup
@@ -41,8 +42,9 @@ class ClusterStatus:
     processes: int
 
 
-def up(lab: LabNames, size: int = len(CLUSTERS), cni: Cni = Cni.ROUTED) -> None:
-    """The lab exists with so many clusters, whose pods reach their nodes in this way, and their DNS answers.
+def up(lab: LabNames, size: int = len(CLUSTERS), cni: Cni = Cni.ROUTED, images: Path | None = None) -> None:
+    """The lab exists with so many clusters, whose pods reach their nodes in this way, and their DNS answers. Images that are
+    unpacked below `images` are run in place of the machine's own files (`lab.images.unpacked`).
 
     Raises: LabError with the end of a log if one does not come up, or if it runs with other clusters or in another way.
     """
@@ -55,6 +57,8 @@ def up(lab: LabNames, size: int = len(CLUSTERS), cni: Cni = Cni.ROUTED) -> None:
     remove_lab(lab)
     try:
         _prepare(lab, size, cni)
+        if images is not None:
+            lab.images.symlink_to(images.resolve())
         build_underlay(lab, clusters(lab), cni)
         for plan in clusters(lab):
             _start_daemon(lab, plan)

@@ -89,6 +89,11 @@ class LabNames:
         """The file that says how the lab's pods reach their nodes."""
         return self.directory / "cni"
 
+    @property
+    def images(self) -> Path:
+        """The link to a directory with unpacked images, if the lab was given one."""
+        return self.directory / "images"
+
     def daemon_log(self, cluster: str) -> Path:
         return self.directory / f"{cluster}.log"
 

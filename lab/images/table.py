@@ -35,13 +35,15 @@ http {
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What a container of this image runs if its specification names no command of its own."""
+    """What a container of this image runs if its specification names no command of its own. `root` is the directory with
+    its files, the machine's own if empty."""
 
     entrypoint: tuple[str, ...]
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     stop_signal: str = "SIGTERM"
+    root: str = ""
 
 
 def _web_server(root: str, files: Mapping[str, str]) -> Image:

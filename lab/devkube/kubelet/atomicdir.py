@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -12,14 +13,19 @@ from typing import Final
 from lab.devkube.kubelet.volumes import File
 
 CURRENT: Final = "..data"
+GROUP_READS: Final = 0o440
 
 
-def write_directory(directory: Path, files: Mapping[str, File]) -> bool:
+def write_directory(directory: Path, files: Mapping[str, File], group: int | None = None) -> bool:
     """The directory shows exactly these files; a reader sees all of the old set or all of the new one.
+
+    A `group` owns the files and may read them, as an fsGroup does.
 
     Returns whether anything changed.
     """
     current = directory / CURRENT
+    if group is not None:
+        files = {name: File(file.content, file.mode | GROUP_READS) for name, file in files.items()}
     if current.is_symlink() and _read(current) == dict(files):
         return False
     directory.mkdir(parents=True, exist_ok=True)
@@ -28,6 +34,8 @@ def write_directory(directory: Path, files: Mapping[str, File]) -> bool:
         path = generation / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(file.content)
+        if group is not None:
+            os.chown(path, -1, group)
         path.chmod(file.mode)
     generation.mkdir(exist_ok=True)
     old = current.resolve() if current.is_symlink() else None

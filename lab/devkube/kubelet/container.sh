@@ -11,7 +11,7 @@ shift 2
 container_path=$PATH
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 root=$directory/root
-mount -t overlay overlay -o "lowerdir=/,upperdir=$directory/upper,workdir=$directory/work" "$root"
+mount -t overlay overlay -o "lowerdir=$CONTAINER_ROOT,upperdir=$directory/upper,workdir=$directory/work" "$root"
 mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
 mount --rbind /dev "$root/dev"
@@ -38,7 +38,7 @@ done <"/.machine$directory/mounts"
 umount --lazy /.machine
 rmdir /.machine
 cd "${CONTAINER_WORKING_DIRECTORY:-/}"
-unset CONTAINER_WORKING_DIRECTORY
+unset CONTAINER_WORKING_DIRECTORY CONTAINER_ROOT
 PATH=$container_path
 export PATH
 if [ -n "${CONTAINER_CAPABILITIES-}" ]; then

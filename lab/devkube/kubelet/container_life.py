@@ -16,7 +16,7 @@ from lab.devkube.kubelet.environment import MissingSourceError
 from lab.devkube.kubelet.probe import ProbeOutcome, ProbeTarget, ask_once, watch
 from lab.devkube.kubelet.process import ContainerProcess, Launch, start
 from lab.devkube.kubelet.record import ContainerRecord, Running, Terminated, Waiting, should_restart
-from lab.images.table import Image, find_image
+from lab.images.table import Image
 from meshkit.task_group import TaskGroup
 
 CONFIG_RETRY_S: Final = 1.0
@@ -28,6 +28,7 @@ class Surroundings:
     """What a container needs of its pod. `launch` raises MissingSourceError while something it refers to is absent."""
 
     pod: Callable[[], Obj]
+    find_image: Callable[[str], Image | None]
     launch: Callable[[ContainerRecord, Image], Launch]
     report: Callable[[], None]
     emit: Callable[[str, str, str], None]
@@ -99,7 +100,7 @@ class ContainerLife:
     async def _pull(self) -> Image:
         """The image; a name that is in no registry of ours is asked for again and again, as a kubelet does."""
         name = self.record.image
-        while (image := find_image(name)) is None:
+        while (image := self._around.find_image(name)) is None:
             why = f'failed to pull and resolve image "{name}": not found'
             self._emit("Pulling", f'Pulling image "{name}"')
             self._emit("Failed", f'Failed to pull image "{name}": {why}', WARNING)

@@ -18,6 +18,7 @@ from lab.devkube.kubelet.container_life import ContainerLife, Surroundings
 from lab.devkube.kubelet.environment import DownwardFacts, MissingSourceError, container_environment, expand_all
 from lab.devkube.kubelet.logs import log_file
 from lab.devkube.kubelet.podvolumes import PodVolumes, source_names
+from lab.devkube.kubelet.privileges import setpriv_words
 from lab.devkube.kubelet.process import Launch
 from lab.devkube.kubelet.record import ContainerRecord, PodPlace, Terminated, pod_status
 from lab.devkube.kubelet.site import NodeSite, Site, hostname_of, hosts_file, resolv_conf
@@ -132,6 +133,7 @@ class PodLife:
     def _new_life(self, record: ContainerRecord, policy: str) -> ContainerLife:
         around = Surroundings(
             pod=lambda: self.pod,
+            find_image=self._site.find_image,
             launch=self._launch,
             report=self.report,
             emit=self._emit,
@@ -156,19 +158,25 @@ class PodLife:
             "/etc/hosts": hosts_file(self.pod, self._place.address, hostname),
             "/etc/hostname": hostname + "\n",
         }
-        mounts = [*self._site.machine_mounts, *self._volumes.mounts(self.pod, spec)]
+        mounts = self._volumes.mounts(self.pod, spec)
+        started = command_line(image, command, arguments)
+        if image.root:
+            started = (*setpriv_words(self.pod, spec), *started)
+        else:  # the machine's own programs, for which the pod is root
+            mounts = [*self._site.machine_mounts, *mounts]
         return Launch(
             directory=self.directory / "containers" / record.name,
             hostname=hostname,
             netns=netns_path(self._link.netns if self._link else self._node.names.netns),
             cgroup=self._node.cgroup(self.pod),
-            command=command_line(image, command, arguments),
+            command=started,
             environment=environment,
             mounts=tuple(mounts),
             files=files,
             log=log_file(self.directory, record.name, record.runs + 1),
             working_directory=spec.get("workingDir") or "/",
-            capabilities=kept_capabilities(spec),
+            root=image.root,
+            capabilities="" if image.root else kept_capabilities(spec),
         )
 
     def _facts(self) -> DownwardFacts:

@@ -11,6 +11,7 @@ from lab.devkube.api.error import ApiError
 from lab.devkube.api.objects import Obj, items_of
 from lab.devkube.kubelet.atomicdir import write_directory
 from lab.devkube.kubelet.environment import DownwardFacts, MissingSourceError
+from lab.devkube.kubelet.privileges import volume_group
 from lab.devkube.kubelet.process import Mount
 from lab.devkube.kubelet.site import NodeSite, Site
 from lab.devkube.kubelet.volumes import Sources, host_path, mounts_of, volume_files, volumes_of
@@ -30,7 +31,7 @@ class PodVolumes:
         wanted = [(volume, volume_files(pod, volume, facts, sources)) for volume in volumes_of(pod)]
         for volume, files in wanted:
             if files is not None:
-                write_directory(self._path(volume), files)
+                write_directory(self._path(volume), files, volume_group(pod))
             elif "emptyDir" in volume:
                 path = self._path(volume)
                 if not path.exists():

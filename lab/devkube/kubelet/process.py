@@ -52,6 +52,8 @@ class Launch:
     working_directory: str = "/"
     capabilities: str = ""
     """Those that are left to it, as setpriv(1) writes a bounding set; empty: all."""
+    root: str = ""
+    """The directory with its files; empty: the machine's."""
 
 
 class ContainerProcess:
@@ -97,7 +99,8 @@ async def start(launch: Launch) -> ContainerProcess:
     unshare = ["unshare", "--mount", "--propagation", "private", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]
     inner = [SH, str(SCRIPT), str(launch.directory), launch.hostname, *launch.command]
     argv = cgroup.joined(launch.cgroup, ["nsenter", f"--net={launch.netns}", "--", *unshare, "--", *inner])
-    environment = {**launch.environment, "CONTAINER_WORKING_DIRECTORY": launch.working_directory}
+    own = {"CONTAINER_WORKING_DIRECTORY": launch.working_directory, "CONTAINER_ROOT": launch.root or "/"}
+    environment = {**launch.environment, **own}
     if launch.capabilities:
         environment["CONTAINER_CAPABILITIES"] = launch.capabilities
     with _open_log(launch.log) as log:

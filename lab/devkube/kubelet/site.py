@@ -16,7 +16,8 @@ from lab.devkube.api.cluster import Cluster
 from lab.devkube.api.objects import Obj, name_of, uid_of
 from lab.devkube.controllers.events import EventRecorder
 from lab.devkube.kubelet.process import Mount
-from lab.images.table import REPOSITORY
+from lab.images.table import REPOSITORY, Image, find_image
+from lab.images.unpacked import find_unpacked
 from lab.names import LabNames, NodeNames
 from lab.pod_network import Cni
 from lab.topology import ClusterPlan, NodePlan
@@ -83,6 +84,10 @@ class Site:
 
     def find(self, plural: str, namespace: str, name: str) -> Obj | None:
         return self.cluster.get(plural, name, namespace)
+
+    def find_image(self, reference: str) -> Image | None:
+        """The real image, where the lab was given it; else what the machine has in its place. None if there is neither."""
+        return find_unpacked(self.lab.images, reference) or find_image(reference)
 
     def node(self, plan: NodePlan) -> NodeSite:
         events = EventRecorder(self.cluster, "kubelet", plan.name)
