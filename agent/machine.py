@@ -256,6 +256,7 @@ def node_config(settings: AgentSettings, facts: Facts) -> NodeConfig:
         unattended_after_s=settings.unattended_after_s,
         control_group=None if settings.services == "none" else settings.control_group,
         leads_outsiders=settings.services != "none",
+        ipv6=settings.ipv6,
         aggregation=Aggregation(settings.flow_aggregation),
         max_entries={
             spec.POLICY.name: settings.policy_entries,

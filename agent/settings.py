@@ -71,6 +71,11 @@ class AgentSettings(Settings):
         VXLAN_PORT, "UDP port of the overlay, the same in every cluster of the mesh and for the apiserver"
     )
     mtu: int = option(0, "MTU of the overlay device; underlay MTU - 50 if 0")
+    ipv6: bool = option(
+        False,
+        "packets of IPv6 of pods are judged and led to peers as those of IPv4 are (every node of the mesh must do so); "
+        "false: policies drop them",
+    )
     attach_mode: str = option("auto", "how programs are attached", choices=("auto", "tcx", "clsact"))
     listen: tuple[str, ...] = option((), "addresses of the REST server; 127.0.0.1 and the node address if empty")
     port: int = option(

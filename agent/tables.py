@@ -269,7 +269,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A pod of this node that has an interface: what enforcement is attached to.
+    """A pod of this node that has an interface: what enforcement is attached to. `ipv6`: its further addresses.
 
     `is_bridge_port`: the interface is a port of a bridge, whose MAC `node_mac` is, and may carry other pods' frames.
     """
@@ -284,6 +284,7 @@ class Endpoint:
     pod: str
     named_ports: tuple[NamedPort, ...] = ()
     is_bridge_port: bool = False
+    ipv6: tuple[str, ...] = ()
 
 
 THE_NODE: Final = Endpoint("0.0.0.0", 0, 0, "00:00:00:00:00:00", "00:00:00:00:00:00", Reserved.HOST, "", "")
@@ -365,11 +366,10 @@ class AgentDB(Database):
         self.labelled_services: Table[ServiceName, LabelledService] = Table(
             self, "labelled-services", key=lambda s: s.name
         )
-        self.backends: Table[tuple[ServiceName, ClusterName], BackendSet] = Table(
-            self, "backends", key=lambda b: (b.service, b.cluster)
-        )
+        self.backends: Table[tuple[ServiceName, ClusterName], BackendSet]
+        self.backends = Table(self, "backends", key=lambda b: (b.service, b.cluster))
         self.service_problems: Table[ServiceName, ServiceProblems] = Table(
-            self, "service-problems", key=lambda p: p.service
+            self, "service-problems", lambda p: p.service
         )
         self.frontends: Table[FrontendKey, Frontend] = Table(self, "frontends", key=lambda f: f.key)
         self.prefixes: Table[str, Prefix] = Table(self, "prefixes", key=lambda p: p.prefix)

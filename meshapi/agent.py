@@ -142,6 +142,7 @@ class EndpointRow(Row):
     ifindex: int = 0
     failure: str = ""
     behind: str = ""
+    ipv6: list[str] = msgspec.field(default_factory=list)
 
 
 class PolicyStatus(Row, kw_only=True):

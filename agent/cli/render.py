@@ -256,6 +256,7 @@ def verification(answer: Verification) -> str:
 
 def endpoints(answer: Sequence[EndpointRow]) -> str:
     """Pods of this node."""
+    has_ipv6 = any(e.ipv6 for e in answer)
     rows = [
         (
             e.id,
@@ -263,11 +264,22 @@ def endpoints(answer: Sequence[EndpointRow]) -> str:
             "Enabled" if e.egress_enforced else "Disabled",
             e.identity,
             e.address,
+            *([" ".join(e.ipv6) or "-"] if has_ipv6 else []),
             f"{e.namespace}/{e.pod}",
             "FAILED" if e.failure else "-" if e.policy_revision is None else e.policy_revision,
             e.behind or "-",
         )
         for e in answer
     ]
-    header = ("ENDPOINT", "INGRESS", "EGRESS", "IDENTITY", "IPV4", "POD", "REVISION", "INTERFACE")
+    header = (
+        "ENDPOINT",
+        "INGRESS",
+        "EGRESS",
+        "IDENTITY",
+        "IPV4",
+        *(["IPV6"] if has_ipv6 else []),
+        "POD",
+        "REVISION",
+        "INTERFACE",
+    )
     return table(header, rows)

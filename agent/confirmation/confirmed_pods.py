@@ -37,7 +37,7 @@ class ConfirmedPods:
 
     def step(self, endpoints: Iterable[Endpoint], enforces: Callable[[Endpoint], bool]) -> bool:
         """`confirmed` is of now; true if it has something that it did not have before."""
-        rows = {row.address: row for row in endpoints}
+        rows = {address: row for row in endpoints for address in (row.address, *row.ipv6)}
         found: dict[str, str] = {}
         for address, row in rows.items():
             name = self._name(address)

@@ -7,6 +7,7 @@ node, or the end of the interface, ends an endpoint. An address that is found on
 is has an unknown identity: it may have been given to another pod while no agent ran.
 
 An interface is one address's: programs find the endpoint by it. A second address of a pod has to wait for it, and says so.
+Addresses of IPv6 are looked for nowhere: they are those of the pod that has the name, on the interface of its address of IPv4.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
 
 from agent.datapath.layout import EndpointFlag
+from agent.endpoints.ipv6_addresses import Ipv6Addresses, Pod
 from agent.tables import AgentDB, ClaimOrigin, Endpoint, Prefix
 from meshkit.table import HistoryLostError
 from meshmodel.identity import UNKNOWN
@@ -30,6 +32,7 @@ RECHECK_S = 600.0  # everything is looked at again, in case a change was not hea
 LOOK_AGAIN_S = (0.1, 0.5, 2.0)  # after a bridge's ports changed: an address may be set later than its interface
 LAST_ID = 0xFFFF
 _HOST_BITS = 32
+_HOST_BITS_OF_IPV6 = 128
 _NO_MAC = "00:00:00:00:00:00"
 
 
@@ -120,8 +123,10 @@ class Wanted:
 class EndpointDiscovery:
     """Keeps the endpoints table; a clock-free step that says when it wants to be called again."""
 
-    def __init__(self, db: AgentDB) -> None:
-        self._db = db
+    def __init__(self, db: AgentDB, *, follows_ipv6: bool = False) -> None:
+        self._db, self._follows_ipv6 = db, follows_ipv6
+        self._ipv6 = Ipv6Addresses()
+        self._was_listed = False
         self._wanted: dict[str, Wanted] = {}
         self._by_ifindex: dict[int, set[str]] = {}
         self._due: dict[str, None] = {}
@@ -132,14 +137,19 @@ class EndpointDiscovery:
         self._seen = 0
         self._here = (db.node_address, db.former_addresses)
 
-    def restore(self, values: Iterable[Restored]) -> None:
-        """Pods that an earlier agent enforced keep their ids, and stay while their interfaces exist."""
+    def restore(self, values: Iterable[Restored], ipv6: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Pods that an earlier agent enforced keep their ids, and stay while their interfaces exist.
+
+        `ipv6`: their addresses of that family, by address; they stay until the first listing says otherwise.
+        """
         for value in values:
             is_port = bool(value.flags & EndpointFlag.BRIDGE_PORT)
             macs = (value.mac, value.node_mac)
             known = Endpoint(
                 value.address, value.endpoint_id, value.ifindex, *macs, value.identity, "", "", is_bridge_port=is_port
             )
+            if self._follows_ipv6 and ipv6:
+                known = replace(known, ipv6=tuple(sorted(ipv6.get(value.address, ()))))
             self._ids[value.address] = value.endpoint_id
             self._wanted[value.address] = wanted = Wanted(value.address, None)
             self._know(wanted, known)
@@ -156,6 +166,12 @@ class EndpointDiscovery:
         """Addresses on an interface that is another address's, each with that one: judged as it, and not sent from."""
         found = [(w.address, self._by_ifindex.get(w.shared)) for w in self._wanted.values() if w.shared]
         return tuple(sorted((address, min(owners)) for address, owners in found if owners))
+
+    @property
+    def of_ipv6_alone(self) -> tuple[Pod, ...]:
+        """Pods of this node that have no address of IPv4."""
+        named = {(w.prefix.namespace, w.prefix.name) for w in self._wanted.values() if w.prefix is not None}
+        return tuple(sorted(self._ipv6.pods() - named))
 
     def note(self, changes: EndpointChanges) -> None:
         """The addresses that these changes concern are looked for at the next step, the others are not."""
@@ -186,6 +202,9 @@ class EndpointDiscovery:
     def begin(self, now_s: float) -> list[Wanted]:
         """Every change so far is taken in; returns the addresses to look for."""
         self._take_changes()
+        if not self._was_listed and self._db.prefixes.initialized:
+            self._was_listed = True
+            self._due.update({w.address: None for w in self._wanted.values() if w.known is not None and w.known.ipv6})
         if now_s >= self._recheck_at_s:
             self._recheck_at_s = now_s + RECHECK_S
             self._due.update(dict.fromkeys(self._wanted))
@@ -227,13 +246,15 @@ class EndpointDiscovery:
         known = wanted.known or Endpoint(address, self._id_of(address), 0, "", "", 0, "", "")
         if interface is not None:
             if row is None and _is_another(known, interface):
-                known = replace(known, identity=UNKNOWN, namespace="", pod="", named_ports=())
+                known = replace(known, identity=UNKNOWN, namespace="", pod="", named_ports=(), ipv6=())
             known = replace(known, ifindex=interface.ifindex, mac=interface.mac, node_mac=interface.node_mac)
             known = replace(known, is_bridge_port=bool(interface.bridge))
         if row is not None:
             known = replace(
                 known, identity=row.identity, namespace=row.namespace, pod=row.name, named_ports=row.named_ports
             )
+            kept = () if self._was_listed else known.ipv6
+            known = replace(known, ipv6=tuple(sorted(self._ipv6.of(row.namespace, row.name).union(kept))))
         self._know(wanted, known)
         self._db.endpoints.put(known)
 
@@ -256,6 +277,9 @@ class EndpointDiscovery:
         moved: list[str] = []
         for row, deleted in self._changes():
             address, _, bits = row.prefix.partition("/")
+            if ":" in address:
+                self._take_ipv6(address, row, deleted=deleted)
+                continue
             known = self._wanted.get(address)
             if not deleted and self._is_ours(row):
                 if not bits or int(bits) == _HOST_BITS:
@@ -270,6 +294,15 @@ class EndpointDiscovery:
                     self._know(self._wanted[address], None)
                     self._db.endpoints.delete(address)
                     self._forget(address)
+
+    def _take_ipv6(self, address: str, row: Prefix, *, deleted: bool) -> None:
+        if not self._follows_ipv6:
+            return
+        is_pods = not deleted and self._is_ours(row) and row.prefix == f"{address}/{_HOST_BITS_OF_IPV6}"
+        changed = self._ipv6.put(address, (row.namespace, row.name)) if is_pods else self._ipv6.drop(address)
+        for wanted in self._wanted.values():
+            if wanted.prefix is not None and (wanted.prefix.namespace, wanted.prefix.name) in changed:
+                self._due[wanted.address] = None
 
     def _want(self, address: str, row: Prefix | None, known: Wanted | None) -> None:
         """A new object each time, so that a look-up under way for the old one is void."""

@@ -34,13 +34,18 @@ class EndpointsFeature(Feature):
     ) -> None:
         self._core, self._wake = core, Wake()
         self._revision, self._failures = revision, failures if failures is not None else {}
-        self.discovery = EndpointDiscovery(core.db)
+        self.discovery = EndpointDiscovery(core.db, follows_ipv6=core.settings.ipv6)
         self._listed: list[Callable[[], None]] = []
 
     def restore(self) -> int:
         """Pods keep the endpoint ids that the maps hold, and stay while their interfaces exist."""
-        values = [value for _, value in self._core.maps.endpoints_by_address.items()]
-        self.discovery.restore(values)
+        found = list(self._core.maps.endpoints_by_address.items())
+        ipv6: dict[str, list[str]] = {}
+        for key, value in found:
+            if key.address != value.address:
+                ipv6.setdefault(value.address, []).append(key.address)
+        values = [value for key, value in found if key.address == value.address]
+        self.discovery.restore(values, ipv6)
         return len(values)
 
     def expect(self) -> None:
@@ -65,7 +70,11 @@ class EndpointsFeature(Feature):
             f"pod {address}: its interface is enforced as that of {owner}: only one IPv4 address of a pod may send"
             for address, owner in self.discovery.second
         ]
-        return missing + second
+        alone = [
+            f"pod {namespace}/{name}: it has no address of IPv4, by which its interface is found: no policy is enforced for it"
+            for namespace, name in self.discovery.of_ipv6_alone
+        ]
+        return missing + second + alone
 
     async def _hear(self) -> None:
         async for changes in self._core.host.changes():

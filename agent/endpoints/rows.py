@@ -30,6 +30,7 @@ def endpoint_rows(db: AgentDB, revision: Callable[[str], int | None], failures: 
                 ifindex=row.ifindex,
                 behind="bridge port" if row.is_bridge_port else "routed",
                 failure=failures.get(row.address, ""),
+                ipv6=list(row.ipv6),
             )
         )
     return found

@@ -154,7 +154,7 @@ class Directory:
         labels = [f"{x.source}:{x.key}={x.value}" for x in known.labels] if known is not None else []
         is_pod = row is not None and bool(row.namespace)
         namespace, pod = (row.namespace, row.name) if row is not None and is_pod else ("", "")
-        local = db.endpoints.get(ip)
+        local = db.endpoints.get(ip) or next((e for e in db.endpoints.rows() if ip in e.ipv6), None)
         endpoint = pb.Endpoint(
             ID=local.endpoint_id if local is not None else 0,
             identity=number, namespace=namespace, pod_name=pod, cluster_name=cluster, labels=labels,

@@ -22,7 +22,9 @@ def compare_endpoints(
     by_address, by_ifindex = dict(maps.endpoints_by_address.items()), dict(maps.endpoints_by_ifindex.items())
     revisions = {key.address: value.policy_revision for key, value in by_address.items()}
     values = [endpoint_value(row, revisions.get(row.endpoint.address, 0)) for row in kept if not row.is_node]
-    found = compare_entries("endpoints_by_address", {AddressKey(v.address): v for v in values}, by_address)
+    further = {row.endpoint.address: row.endpoint.ipv6 for row in kept}
+    by_key = {AddressKey(address): v for v in values for address in (v.address, *further[v.address])}
+    found = compare_entries("endpoints_by_address", by_key, by_address)
     found += compare_entries("endpoints_by_ifindex", {IfindexKey(v.ifindex): v for v in values}, by_ifindex)
     held = dict(maps.node.items())
     revision = next((value.policy_revision for value in held.values()), 0)

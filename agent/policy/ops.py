@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from agent.datapath.errors import MapFullError
-from agent.datapath.layout import AddressKey, EndpointFlag, EndpointValue, IfindexKey, PolicyKey, PolicyValue
+from agent.datapath.layout import EndpointFlag, EndpointValue, IfindexKey, PolicyKey, PolicyValue
 from agent.datapath.maps import Maps
+from agent.policy.address_entries import AddressEntries
 from agent.policy.plan import (
     ClassChange,
     Write,
@@ -61,7 +62,7 @@ class EndpointTarget:
         self.failures: dict[str, str] = {}
         self._share = share
         self._policy, self._attachments = maps.policy, attachments
-        self._by_address, self._by_ifindex = maps.endpoints_by_address, maps.endpoints_by_ifindex
+        self._by_address, self._by_ifindex = AddressEntries(maps.endpoints_by_address), maps.endpoints_by_ifindex
         self._node = maps.node
         self._live: dict[str, EndpointValue] = {}
         self._applied: dict[int, EndpointPolicy] = {}
@@ -72,12 +73,13 @@ class EndpointTarget:
 
     def restore(self) -> dict[str, int]:
         """Take over what the maps hold; returns endpoint ids by address."""
-        for value in [value for _, value in self._by_address.items()]:
+        for value in self._by_address.restore():
             self._live[value.address] = value
             self._last_revision = max(self._last_revision, value.policy_revision)
         by_ifindex = {key.ifindex: value for key, value in self._by_ifindex.items()}
         self._last_revision = max([self._last_revision, *(v.policy_revision for v in by_ifindex.values())])
         self._torn = {a for a, value in self._live.items() if by_ifindex.get(value.ifindex) != value}
+        self._torn |= self._by_address.torn(self._live)
         node = self._node.get(_NODE_KEY)
         if node is not None:
             self._live[THE_NODE.address] = node
@@ -119,6 +121,7 @@ class EndpointTarget:
             == (endpoint.ifindex, endpoint.endpoint_id, endpoint.identity)
             and endpoint.ifindex in self._attached
             and endpoint.address not in self._torn
+            and self._by_address.ipv6_of(endpoint.address) == set(endpoint.ipv6)
         )
 
     def reattach(self) -> set[int]:
@@ -172,9 +175,9 @@ class EndpointTarget:
         for endpoint_id in [i for i in (*self._held, *self._applied) if i not in ids]:
             self._delete_entries(endpoint_id)
         interfaces = {endpoint.ifindex for endpoint in kept.values() if endpoint.ifindex}
-        by_address = {key.address: value for key, value in self._by_address.items()}
         by_ifindex = {key.ifindex: value for key, value in self._by_ifindex.items()}
-        self._by_address.delete([AddressKey(address) for address in by_address if address not in self._live])
+        self._by_address.prune(self._live)
+        self._torn |= self._by_address.torn(self._live)
         self._by_ifindex.delete([IfindexKey(ifindex) for ifindex in by_ifindex if ifindex not in interfaces])
         attached = self._attachments.attached()
         for ifindex in attached - interfaces:
@@ -184,7 +187,7 @@ class EndpointTarget:
         if node is not None and live_node is None:
             self._node.delete([_NODE_KEY])
         for address, value in self._live.items():
-            if value.ifindex and (by_address.get(address) != value or by_ifindex.get(value.ifindex) != value):
+            if value.ifindex and by_ifindex.get(value.ifindex) != value:
                 self._torn.add(address)
         if node != live_node and live_node is not None:
             self._torn.add(THE_NODE.address)
@@ -229,11 +232,11 @@ class EndpointTarget:
         wanted, policy = endpoint_value(row, 0 if live is None else live.policy_revision), fit(row.policy, self._share)
         flags = wanted.flags
         if live is None:
-            live = self._publish(wanted._replace(policy_revision=self._next_revision()))
+            live = self._publish(wanted._replace(policy_revision=self._next_revision()), endpoint.ipv6)
             self._attach(endpoint.ifindex)
         found = self._changes(endpoint.endpoint_id, policy)
         if live.flags & ~flags:
-            live = self._publish(live._replace(flags=live.flags & flags))
+            live = self._publish(live._replace(flags=live.flags & flags), self._by_address.ipv6_of(live.address))
         try:
             self._write_entries(endpoint.endpoint_id, found)
             is_whole = True
@@ -243,8 +246,9 @@ class EndpointTarget:
             self._held.pop(endpoint.endpoint_id, None)
             self._applied[endpoint.endpoint_id] = policy
         wanted = wanted._replace(policy_revision=live.policy_revision)
-        if wanted != live or found or endpoint.address in self._torn:
-            self._publish(wanted._replace(policy_revision=self._next_revision()))
+        is_moved = self._by_address.ipv6_of(endpoint.address) != set(endpoint.ipv6)
+        if wanted != live or found or is_moved or endpoint.address in self._torn:
+            self._publish(wanted._replace(policy_revision=self._next_revision()), endpoint.ipv6)
         if live.ifindex != endpoint.ifindex:
             self._leave(live.ifindex, endpoint.address)
         self._attach(endpoint.ifindex)
@@ -299,11 +303,11 @@ class EndpointTarget:
         self._last_revision = (self._last_revision + 1) % _REVISION_MODULUS or 1
         return self._last_revision
 
-    def _publish(self, value: EndpointValue) -> EndpointValue:
+    def _publish(self, value: EndpointValue, ipv6: Iterable[str]) -> EndpointValue:
         """Both maps say this of the endpoint. Until they do, the next attempt publishes again."""
         self._torn.add(value.address)
         if value.ifindex:
-            self._by_address.update([(AddressKey(value.address), value)])
+            self._by_address.publish(value, ipv6)
             self._live[value.address] = value
             self._by_ifindex.update([(IfindexKey(value.ifindex), value)])
         else:
@@ -319,7 +323,7 @@ class EndpointTarget:
             return
         if live.ifindex:
             self._leave(live.ifindex, address)
-            self._by_address.delete([AddressKey(address)])
+            self._by_address.remove(address)
         else:
             self._node.delete([_NODE_KEY])
         self._delete_entries(live.endpoint_id)

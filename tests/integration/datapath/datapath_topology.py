@@ -4,6 +4,8 @@
 The node routes each pod over its veth with permanent neighbours ("routed") or as the ptp plugin does, with neighbours that
 are asked for ("ptp"), or pods are ports of a bridge that is their gateway ("bridge"). Pods answer on TCP 8080 and UDP 5353
 with their name and the address they saw. Same-cluster pod networks are routed on the underlay too, as a CNI plugin would.
+With `ipv6` pods and nodes have addresses of both families, pods' neighbours of IPv6 are always asked for, and the node is their
+router at its own address of the link (or of the bridge).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from agent.datapath.config import VXLAN_PORT, Aggregation, AttachMode, Lifetimes
 from agent.datapath.flow_layout import DatapathEvent
 from agent.datapath.loader import Datapath
 from agent.datapath.maps import Maps
+from tests.integration.datapath.pod_servers import answer, listen
 from tests.packet.datapath_host import inside, run
 
 TCP_PORT, UDP_PORT = 8080, 5353
@@ -43,6 +46,7 @@ class Pod:
     address: str
     identity: int
     endpoint_id: int
+    ipv6: str = ""
     ifindex: int = 0
     mac: str = ""
     node_mac: str = ""
@@ -52,10 +56,10 @@ class Pod:
         with inside(self.namespace):
             return socket.create_connection((address, port), timeout_s)
 
-    def datagram(self, timeout_s: float = 2.0) -> socket.socket:
+    def datagram(self, timeout_s: float = 2.0, family: socket.AddressFamily = socket.AF_INET) -> socket.socket:
         """A UDP socket of this pod."""
         with inside(self.namespace):
-            made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            made = socket.socket(family, socket.SOCK_DGRAM)
         made.settimeout(timeout_s)
         return made
 
@@ -104,6 +108,7 @@ class Node:
     cni: str = "routed"
     vxlan_port: int = VXLAN_PORT
     aggregation: Aggregation = Aggregation.MEDIUM
+    ipv6: bool = False
     pods: list[Pod] = field(default_factory=list)
     opened: list[Datapath] = field(default_factory=list)
 
@@ -118,6 +123,19 @@ class Node:
     @property
     def pod_network(self) -> str:
         return f"10.{self.cluster}.{self.number}.0/24"
+
+    @property
+    def address6(self) -> str:
+        return f"fd00:50::{self.cluster}{self.number}"
+
+    @property
+    def pod_network6(self) -> str:
+        return f"fd00:{self.cluster}:{self.number}::/64"
+
+    @property
+    def gateway6(self) -> str:
+        """The address of IPv6 by which pods reach the node."""
+        return f"fd00:{self.cluster}:{self.number}::1" if self.cni == "bridge" else "fe80::1"
 
     @property
     def bridge_mac(self) -> str:
@@ -143,6 +161,7 @@ class Node:
             control_group=self.control_group,
             leads_outsiders=True,
             aggregation=self.aggregation,
+            ipv6=self.ipv6,
         )
 
     @property
@@ -158,7 +177,8 @@ class Node:
         macs = (pod.mac, pod.node_mac)
         flags |= layout.EndpointFlag.BRIDGE_PORT if self.cni == "bridge" else 0
         value = layout.EndpointValue(pod.ifindex, pod.endpoint_id, flags, pod.identity, revision, *macs, pod.address)
-        self.maps.endpoints_by_address.update([(layout.AddressKey(pod.address), value)])
+        addresses = [address for address in (pod.address, pod.ipv6) if address]
+        self.maps.endpoints_by_address.update([(layout.AddressKey(address), value) for address in addresses])
         self.maps.endpoints_by_ifindex.update([(layout.IfindexKey(pod.ifindex), value)])
 
 
@@ -178,10 +198,11 @@ class Topology:
         cni: str = "routed",
         vxlan_port: int = VXLAN_PORT,
         aggregation: Aggregation = Aggregation.MEDIUM,
+        ipv6: bool = False,
     ) -> None:
         self._prefix, self.underlay = prefix, f"{prefix}-ul"
         lives = lifetimes or Lifetimes()
-        rest = (mode, peer_redirect, lives, unattended_after_s, control_group, cni, vxlan_port, aggregation)
+        rest = (mode, peer_redirect, lives, unattended_after_s, control_group, cni, vxlan_port, aggregation, ipv6)
         self.nodes = [Node(c, n, prefix, pins / f"c{c}n{n}", *rest) for c in (1, 2) for n in (1, 2)]
         self._stop, self._threads = threading.Event(), list[threading.Thread]()
 
@@ -247,9 +268,14 @@ class Topology:
         for other in self.nodes:
             identity, tunnel = (1, "0.0.0.0") if other is node else (6, other.address)
             entries.append((layout.IpcacheKey(other.address), layout.IpcacheValue(identity, cluster_id=other.cluster)))
+            if other.ipv6:
+                value = layout.IpcacheValue(identity, cluster_id=other.cluster)
+                entries.append((layout.IpcacheKey(other.address6), value))
             entries.extend(
-                (layout.IpcacheKey(pod.address), layout.IpcacheValue(pod.identity, tunnel, other.cluster))
+                (layout.IpcacheKey(address), layout.IpcacheValue(pod.identity, tunnel, other.cluster))
                 for pod in other.pods
+                for address in (pod.address, pod.ipv6)
+                if address
             )
         return entries
 
@@ -266,17 +292,22 @@ class Topology:
         up = ["link set lo up", "link set eth0 up", f"addr add {node.address}/24 dev eth0"]
         _ip(name, [*up, f"route add default via {ROUTER}"])
         run("ip", "netns", "exec", name, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+        if node.ipv6:
+            run("ip", "netns", "exec", name, "sysctl", "-q", "-w", "net.ipv6.conf.all.forwarding=1")
+            _ip(name, [f"addr add {node.address6}/64 dev eth0 nodad"])
         if node.cni == "bridge":
             made = [
                 f"link add {_BRIDGE} address {node.bridge_mac} mtu {POD_MTU} type bridge",
                 f"addr add {node.gateway}/24 dev {_BRIDGE}",
             ]
+            made += [f"addr add {node.gateway6}/64 dev {_BRIDGE} nodad"] if node.ipv6 else []
             _ip(name, [*made, f"link set {_BRIDGE} up"])
         for letter in "ab":
             self._add_pod(node, letter)
         for other in self.nodes:
             if other.cluster == node.cluster and other is not node:
                 _ip(name, [f"route add {other.pod_network} via {other.address}"])
+                _ip(name, [f"route add {other.pod_network6} via {other.address6}"] if node.ipv6 else [])
 
     def _add_pod(self, node: Node, letter: str) -> None:
         index = 10 + len(node.pods)
@@ -287,6 +318,7 @@ class Topology:
             address=f"10.{node.cluster}.{node.number}.{index}",
             identity=(node.cluster << 16) + node.number * 100 + index,
             endpoint_id=node.number * 100 + index,
+            ipv6=f"fd00:{node.cluster}:{node.number}::{index}" if node.ipv6 else "",
             mac=f"02:00:01:{tail}",
             node_mac=node.bridge_mac if node.cni == "bridge" else f"02:00:02:{tail}",
         )
@@ -322,20 +354,21 @@ class Topology:
                 f"route add default via {node.gateway} dev eth0",
                 f"neigh replace {node.gateway} lladdr {pod.node_mac} dev eth0 nud permanent",
             ]
+        if node.ipv6 and node.cni == "bridge":
+            pod_side += [f"addr add {pod.ipv6}/64 dev eth0 nodad", f"route add default via {node.gateway6}"]
+        elif node.ipv6:
+            node_side += [f"addr add {node.gateway6}/64 dev {host} nodad", f"route add {pod.ipv6}/128 dev {host}"]
+            pod_side += [f"addr add {pod.ipv6}/128 dev eth0 nodad", f"route add default via {node.gateway6} dev eth0"]
         _ip(node.namespace, node_side)
         _ip(pod.namespace, pod_side)
 
     def _serve(self) -> None:
         selector = selectors.DefaultSelector()
         for pod in self.pods():
-            with inside(pod.namespace):
-                stream = socket.create_server(("", TCP_PORT), backlog=64)
-                datagram = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-                datagram.bind(("", UDP_PORT))
-            stream.setblocking(False)
-            for made, role in ((stream, "listen"), (datagram, "datagram")):
-                selector.register(made, selectors.EVENT_READ, (role, pod.name, ""))
-        thread = threading.Thread(target=_serve, args=(selector, self._stop), name="pod servers")
+            for family in (socket.AF_INET, socket.AF_INET6) if pod.ipv6 else (socket.AF_INET,):
+                with inside(pod.namespace):
+                    listen(selector, pod.name, family, TCP_PORT, UDP_PORT)
+        thread = threading.Thread(target=answer, args=(selector, self._stop), name="pod servers")
         thread.start()
         self._threads.append(thread)
 
@@ -344,29 +377,6 @@ def _uninstall(node: Node) -> None:
     for opened in node.opened:
         with inside(node.namespace):
             opened.uninstall()
-
-
-def _serve(selector: selectors.BaseSelector, stop: threading.Event) -> None:
-    while not stop.is_set():
-        for key, _ in selector.select(0.1):
-            made, (role, name, peer) = key.fileobj, key.data
-            assert isinstance(made, socket.socket)
-            with contextlib.suppress(OSError):
-                if role == "listen":
-                    opened, (peer, _) = made.accept()
-                    selector.register(opened, selectors.EVENT_READ, ("stream", name, peer))
-                elif role == "datagram":
-                    _, address = made.recvfrom(256)
-                    made.sendto(f"{name} {address[0]}".encode(), address)
-                elif made.recv(4096):
-                    made.sendall(f"{name} {peer}".encode())
-                else:
-                    selector.unregister(made)
-                    made.close()
-    for key in list(selector.get_map().values()):
-        assert isinstance(key.fileobj, socket.socket)
-        key.fileobj.close()
-    selector.close()
 
 
 def _ip(namespace: str | None, commands: list[str]) -> None:
