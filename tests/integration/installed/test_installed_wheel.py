@@ -19,7 +19,7 @@ from tests.integration.datapath.lone_node import lone_node
 from tests.integration.installed.distribution import REPOSITORY, build, build_wheel, copy_tracked, install
 
 PROGRAMS = ("clustermesh", "clustermesh-agent", "clustermesh-apiserver", "clustermesh-relay")
-NOT_IN_IT = ("deploy/chart/", "deploy/images/")
+NOT_IN_IT = ("deploy/chart/", "deploy/images/", "deploy/kind/", "deploy/systemd/")
 DEVELOPERS_OWN = {".md"}
 
 
