@@ -42,9 +42,11 @@ inlined int restore_quote(struct __sk_buff *skb, struct packet *p, const struct 
 
 /* 0, or the reason to drop. `kind`: the side on which the quoted packet is a forward one: CT_EGRESS towards a pod,
  * CT_INGRESS from a pod. */
-outline int related(struct __sk_buff *skb, struct packet *p, __u8 kind)
+apart int related(struct __sk_buff *skb, struct packet *p, __u8 kind)
 {
 	struct quote q;
+	if (!p)
+		return DROP_UNRELATED_ICMP;
 	int r = kind == CT_INGRESS ? read_quote_of_pod(skb, p, &q) : read_quote(skb, p, &q);
 	if (r)
 		return r;

@@ -73,6 +73,12 @@ inlined int is_of_another(const struct conntrack_value *flow, __be32 frontend, _
 	return flow->nat_port != port || known != frontend;
 }
 
+/* Would the packet open a connection in place of an open one that was made to another address? */
+apart int would_take_over(const struct packet *p, const struct conntrack_value *flow)
+{
+	return p && flow && opens_connection(p) && is_of_another(flow, p->frontend, p->frontend_port);
+}
+
 /* Are the sender's ports in use towards this backend? */
 outline int are_ports_taken(const struct packet *p, const struct backend_value *backend)
 {
@@ -116,6 +122,22 @@ apart __u32 select_backend(const struct packet *p, struct service_key *key, cons
 	if (sticky)
 		remember_backend(p, service, id);
 	return id;
+}
+
+#define ALL_TAKEN 0xffffffff
+
+/* The same with a backend towards which the ports of a connection are free, or ALL_TAKEN; datagrams may share them: their answers
+ * come from where the last one went. */
+apart __u32 select_free_backend(const struct packet *p, struct service_key *key, const struct service_value *service)
+{
+	if (!p || !key || !service)
+		return 0;
+	__u32 id = select_backend(p, key, service);
+	struct backend_value *backend = bpf_map_lookup_elem(&mesh_backends, &id);
+	if (!backend || !are_ports_taken(p, backend))
+		return id;
+	__u32 another = select_another(p, key, service);
+	return another ? another : opens_connection(p) ? ALL_TAKEN : id;
 }
 
 /* The connection that a SERVICE entry belongs to, or 0: replies prolong and end only that one. */
@@ -206,17 +228,10 @@ inlined int open_service_flow(struct __sk_buff *skb, struct packet *p, const str
 		return leave_to_stack(p, old, connection);
 	if (!answers(service, p->source))
 		return DROP_NOT_IN_SOURCE_RANGE;
-	p->backend_id = select_backend(p, service_key, service);
+	p->backend_id = select_free_backend(p, service_key, service);
+	if (p->backend_id == ALL_TAKEN)
+		return DROP_NAT_FULL;
 	struct backend_value *backend = bpf_map_lookup_elem(&mesh_backends, &p->backend_id);
-	if (backend && are_ports_taken(p, backend)) {	/* datagrams may share them: their answers come from where the last went */
-		__u32 another = select_another(p, service_key, service);
-		if (!another && opens_connection(p))
-			return DROP_NAT_FULL;
-		if (another) {
-			p->backend_id = another;
-			backend = bpf_map_lookup_elem(&mesh_backends, &another);
-		}
-	}
 	if (!backend)
 		return DROP_NO_BACKEND;
 	struct conntrack_value fresh = {

@@ -55,7 +55,7 @@ outline int open_or_continue(struct __sk_buff *skb, struct packet *p, const stru
 	struct conntrack_key key;
 	ct_key_forward(&key, p, CT_EGRESS);
 	struct conntrack_value *v = ct_lookup(&key, p);
-	int is_within = !v && is_answer(skb, p, 0);
+	int is_within = !v && is_late_answer(skb, p);
 	find_way(p, w);
 	if (is_within)
 		return 0;

@@ -87,7 +87,7 @@ inlined int open_or_continue(struct __sk_buff *skb, struct packet *p, const stru
 	if (!v)
 		v = ct_lookup(&key, p);
 	if (!v && !p->frontend_port) {
-		if (is_answer(skb, p, 0)) {
+		if (is_late_answer(skb, p)) {
 			find_way(p, w);
 			return 0;
 		}
@@ -110,7 +110,7 @@ inlined int open_or_continue(struct __sk_buff *skb, struct packet *p, const stru
 	}
 	if (ended && !p->frontend_port)
 		return ended;
-	if (opens_connection(p) && is_of_another(v, p->frontend, p->frontend_port))
+	if (would_take_over(p, v))
 		return DROP_NAT_FULL;
 	keep_old_path(p, w, v);
 	return track(skb, p, from, &key, v);
