@@ -94,11 +94,27 @@ def http_rules(node: DocumentNode) -> tuple[HttpRules, str]:
     """What the checked `rules` allow of HTTP, and what of it no proxy here can do (empty: nothing)."""
     found, missing = set[HttpRule](), ""
     for item in node.list_of(HTTP):
-        headers = tuple(sorted(map(parse_header, item.texts_of("headers")), key=str))
+        matched, unmet = _matched_headers(item)
+        missing = unmet or missing
+        headers = tuple(sorted({*map(parse_header, item.texts_of("headers")), *matched}, key=str))
         found.add(HttpRule(item.text_of("method"), item.text_of("path"), item.text_of("host"), headers))
-        if item.list_of("headerMatches"):
-            missing = "a list of http rules with headerMatches"
     return frozenset(found), missing
+
+
+def _matched_headers(node: DocumentNode) -> tuple[list[tuple[str, str]], str]:
+    """The values that headerMatches require, as `headers` does, and which of them no proxy here can do (empty: none)."""
+    found, missing = list[tuple[str, str]](), ""
+    for match in node.list_of("headerMatches"):
+        action, value = match.text_of("mismatch"), match.text_of("value")
+        if action or match.get("secret") is not None or not value:
+            missing = f"a list of http rules with headerMatches ({_why_unmet(action, value)})"
+        else:  # without an action a mismatch drops the request
+            found.append((match.text_of("name").lower(), value))
+    return found, missing
+
+
+def _why_unmet(action: str, value: str) -> str:
+    return f"mismatch {action}" if action else "a Secret" if value else "no value"
 
 
 def dns_rules(node: DocumentNode) -> DnsRules:

@@ -147,13 +147,30 @@ def test_without_a_proxy_such_a_port_is_denied_and_the_document_says_so() -> Non
 
 
 @pytest.mark.parametrize(
-    "http", [{"headerMatches": [{"name": "x", "value": "1", "mismatch": "ADD"}]}, {"headerMatches": [{"name": "x"}]}]
+    ("match", "why"),
+    [
+        ({"name": "x", "value": "1", "mismatch": "ADD"}, "mismatch ADD"),
+        ({"name": "x", "value": "1", "mismatch": "LOG"}, "mismatch LOG"),
+        ({"name": "x", "value": "1", "secret": {"name": "s"}}, "a Secret"),
+        ({"name": "x"}, "no value"),
+    ],
 )
-def test_what_changes_headers_is_still_denied(engine: Engine, http: dict[str, Any]) -> None:
-    made = policy(engine, ingress=[{"toPorts": _http(http)}])
+def test_what_changes_headers_or_takes_them_from_elsewhere_is_still_denied(
+    engine: Engine, match: dict[str, Any], why: str
+) -> None:
+    made = policy(engine, ingress=[{"toPorts": _http({"headerMatches": [{"name": "y", "value": "2"}, match]})}])
     engine.set_policy(made)
     assert _requests(engine, CLIENT) == set()
-    assert "headerMatches cannot be enforced yet" in made.problems[0]
+    assert f"headerMatches ({why}) cannot be enforced yet" in made.problems[0]
+
+
+def test_a_value_that_headers_must_match_is_required_as_one_that_is_listed(engine: Engine) -> None:
+    http = {"method": "GET", "headers": ["X-Team"], "headerMatches": [{"name": "X-Key", "value": "a b"}]}
+    made = policy(engine, ingress=[{"toPorts": _http(http)}])
+    engine.set_policy(made)
+    assert made.problems == ()
+    wanted = frozenset((HttpRule("GET", headers=(("x-key", "a b"), ("x-team", None))),))
+    assert {rule.http for rule in made.rules if rule.http is not None} == {wanted}
 
 
 def test_equal_rules_share_a_port_that_outlives_a_restart() -> None:
