@@ -40,6 +40,7 @@ pytestmark = [needs_etcd, pytest.mark.root]
 INSIDE = "CLUSTERMESH_TEST_INSIDE"
 NODE_IP = "172.31.77.1"
 CLIENT, SERVER = "10.1.7.5", "10.1.7.6"
+CLIENT6, SERVER6 = "fd00:1:7::5", "fd00:1:7::6"
 VIP = "172.20.1.77"
 MOUNT = Path(tempfile.gettempdir(), own_name("agent"))
 PINS = MOUNT / "pins"
@@ -103,17 +104,18 @@ def _pods() -> Iterator[dict[str, str]]:
 
 
 @asynccontextmanager
-async def mesh_on_kernel(folder: Path) -> AsyncIterator[World]:
+async def mesh_on_kernel(folder: Path, *settings: str) -> AsyncIterator[World]:
+    """With an agent of these further settings, and records of all addresses of both pods."""
     async with world(folder) as mesh:
         await mesh.agent.stop()
-        mesh.agent.arguments += ["--datapath", "kernel", "--pin-directory", str(PINS), "--node-ip", NODE_IP]
-        for address in (CLIENT, SERVER):
+        mesh.agent.arguments += ["--datapath", "kernel", "--pin-directory", str(PINS), "--node-ip", NODE_IP, *settings]
+        for address in (CLIENT, SERVER, CLIENT6, SERVER6):
             record = ip.IpRecord(
-                prefix=f"{address}/32",
+                prefix=f"{address}/{128 if ':' in address else 32}",
                 identity=LOCAL_IDENTITY,  # type: ignore[arg-type]
                 host_ip=NODE_IP,
                 namespace="default",
-                pod="client" if address == CLIENT else "server",
+                pod="client" if address in (CLIENT, CLIENT6) else "server",
             )
             await mesh.own.client.put(record_keys.ip_key("north", address), record.encode())
         await mesh.service()
@@ -141,14 +143,14 @@ async def uninstall(mesh: World) -> None:
 
 
 async def serve(namespace: str) -> asyncio.subprocess.Process:
-    """An HTTP server in a pod that says its name."""
-    program = "import http.server as h\nclass H(h.BaseHTTPRequestHandler):\n def do_GET(s):\n  s.send_response(200);s.end_headers();s.wfile.write(b'server')\n def log_message(s,*a):pass\nh.ThreadingHTTPServer(('0.0.0.0',8080),H).serve_forever()"  # noqa: E501
+    """An HTTP server in a pod that says its name, by either family."""
+    program = "import http.server as h\nclass H(h.BaseHTTPRequestHandler):\n def do_GET(s):\n  s.send_response(200);s.end_headers();s.wfile.write(b'server')\n def log_message(s,*a):pass\nh.ThreadingHTTPServer.address_family=10;h.ThreadingHTTPServer(('::',8080),H).serve_forever()"  # noqa: E501
     return await asyncio.create_subprocess_exec("ip", "netns", "exec", namespace, sys.executable, "-c", program)
 
 
-async def curl(namespace: str, limit_s: float = 1.0) -> tuple[int, str]:
+async def curl(namespace: str, limit_s: float = 1.0, url: str = f"http://{VIP}/") -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
-        "ip", "netns", "exec", namespace, "curl", "-s", "-m", str(limit_s), f"http://{VIP}/",
+        "ip", "netns", "exec", namespace, "curl", "-s", "-m", str(limit_s), url,
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, _ = await process.communicate()
@@ -267,3 +269,55 @@ def overlay_mtu() -> int:
 
 def attacher() -> Attacher:
     return Attacher(PINS / "links", use_tcx=has_tcx() is Presence.PRESENT)
+
+
+def add_ipv6(pods: dict[str, str]) -> None:
+    """Pods have addresses of IPv6 too, by a gateway that their neighbour discovery finds."""
+    run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+    for number, (name, address) in enumerate(zip(pods.values(), (CLIENT6, SERVER6), strict=True)):
+        run("ip", "addr", "add", "fe80::1/64", "dev", f"lxc{number}", "nodad")
+        run("ip", "route", "add", f"{address}/128", "dev", f"lxc{number}")
+        run("ip", "-n", name, "addr", "add", f"{address}/128", "dev", "eth0", "nodad")
+        run("ip", "-n", name, "route", "add", "default", "via", "fe80::1", "dev", "eth0")
+
+
+async def test_an_agent_with_ipv6_enforces_policies_on_it_and_one_without_drops_it(
+    tmp_path: Path, pods: dict[str, str]
+) -> None:
+    if not os.environ.get(INSIDE):
+        return
+    add_ipv6(pods)
+    url, server = f"http://[{SERVER6}]:8080/", await serve(pods[SERVER])
+
+    async def policy(mesh: World, port: str) -> None:
+        """Every pod lets in its port alone."""
+        rule = {"fromEntities": ["all"], "toPorts": [{"ports": [{"port": port, "protocol": "TCP"}]}]}
+        spec = {"endpointSelector": {"matchLabels": {"app": "echo"}}, "ingress": [rule]}
+        await in_thread(mesh.kube.apply, CNP, {"metadata": {"name": "in", "namespace": "default"}, "spec": spec})
+
+    async def becomes(code: int) -> bool:
+        for _ in range(50):
+            if (await curl(pods[CLIENT], 0.3, url))[0] == code:
+                return True
+        return False
+
+    try:
+        async with mesh_on_kernel(tmp_path, "--ipv6") as mesh:
+            assert await mesh.agent.until(
+                "/v1/endpoints", lambda found: {a for e in found for a in e["ipv6"]} == {CLIENT6, SERVER6}
+            )
+            assert await becomes(0)
+            await policy(mesh, "9")
+            assert await becomes(28), "nothing answers"
+            await policy(mesh, "8080")
+            assert await becomes(0)
+            await mesh.agent.stop()
+            assert await becomes(0), "programs outlive the agent"
+            mesh.agent.arguments.remove("--ipv6")
+            await mesh.agent.start()
+            await mesh.agent.until("/v1/endpoints", lambda found: len(found) == 2 and all_enforceable(found))
+            assert await becomes(28), "a policy selects the pod"
+            assert await curl(pods[CLIENT], url=f"http://{SERVER}:8080/") == (0, "server")
+    finally:
+        server.kill()
+        await server.wait()
