@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Broken and random packets of IPv6: whatever their bytes say, nothing passes that no policy allows."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from agent.datapath.layout import EndpointFlag
+from agent.datapath.reasons import Reason
+from tests.packet.packet_bytes import SCTP, TCP, UDP
+from tests.packet.packet_bytes6 import ECHO, ICMPV6, Packet6, discovery, fragment6, icmp_error6
+from tests.packet.packet_node import NODE6, POD6, REMOTE_POD6, SHOT, PacketNode
+
+pytestmark = pytest.mark.root
+BOTH = EndpointFlag.ENFORCE_EGRESS | EndpointFlag.ENFORCE_INGRESS
+OPTIONS = (60, bytes([0, 1, 4, 0, 0, 0, 0]))
+PACKETS = {
+    "TCP": Packet6(POD6, REMOTE_POD6, TCP),
+    "UDP": Packet6(POD6, REMOTE_POD6, UDP),
+    "SCTP": Packet6(POD6, REMOTE_POD6, SCTP),
+    "echo": Packet6(POD6, REMOTE_POD6, ICMPV6, ECHO << 8, 7),
+    "error": icmp_error6(POD6, Packet6(REMOTE_POD6, POD6)),
+    "options": Packet6(POD6, REMOTE_POD6, TCP, extensions=(OPTIONS, (0, OPTIONS[1]))),
+    "first fragment": Packet6(POD6, REMOTE_POD6, UDP, extensions=(fragment6(7, 0, more=True),)),
+    "later fragment": Packet6(
+        POD6, REMOTE_POD6, UDP, extensions=(fragment6(7, 3, more=False),), is_later_fragment=True
+    ),
+}
+FIRST_BYTE, SEED = 14, 20261128
+
+
+@pytest.mark.parametrize("packet", PACKETS.values(), ids=PACKETS)
+def test_a_packet_that_ends_early_is_dropped(node6: PacketNode, packet: Packet6) -> None:
+    frame = packet.frame()
+    for length in range(FIRST_BYTE + 1, len(frame)):
+        assert node6.send(frame[:length]).drop is Reason.INVALID_PACKET, length
+
+
+@pytest.mark.parametrize("packet", PACKETS.values(), ids=PACKETS)
+def test_no_changed_packet_passes_where_nothing_is_allowed(node6: PacketNode, packet: Packet6) -> None:
+    """The type of ICMPv6 stays: discovery is what may pass."""
+    node6.endpoint(flags=BOTH)
+    chance, frame = random.Random(SEED), packet.frame()
+    for _ in range(300):
+        changed = bytearray(frame)
+        for _ in range(chance.randint(1, 4)):
+            changed[chance.randrange(FIRST_BYTE, len(frame))] = chance.randrange(256)
+        if changed[20] == ICMPV6 and not changed[54] < 130:
+            continue
+        assert node6.send(bytes(changed)).verdict == SHOT, f"seed {SEED}: {changed.hex()}"
+        assert node6.receive(bytes(changed)).verdict == SHOT, f"seed {SEED}: {changed.hex()}"
+
+
+def test_no_changed_discovery_passes_with_another_source_or_target(node6: PacketNode) -> None:
+    chance, frame = random.Random(SEED), discovery(POD6, NODE6, 136, POD6, option=2).frame()
+    addresses = [*range(22, 38), *range(62, 78)]
+    for _ in range(300):
+        changed = bytearray(frame)
+        place = chance.choice(addresses)
+        changed[place] ^= chance.randrange(1, 256)
+        assert node6.send(bytes(changed)).verdict == SHOT, f"seed {SEED}: {changed.hex()}"
