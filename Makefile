@@ -67,7 +67,7 @@ test: setup ## all tests that CI runs, except the lab scenarios
 e2e: setup ## lab scenarios: make e2e [SCENARIO=name]
 	$(BIN)/python -m pytest -q --durations=10 -n 2 --no-loadscope-reorder e2e $(if $(SCENARIO),-k $(SCENARIO))
 
-bench: setup ## figures as JSON under build/bench: make bench [SUITE=slice|wire|policy|loadbalancer|datapath|command|observe]
+bench: setup ## figures as JSON under build/bench: make bench [SUITE=slice|wire|policy|loadbalancer|datapath|command|observe|l7]
 	$(BIN)/python -m tests.bench $(SUITE)
 
 simulate: setup ## histories of a mesh in one process: make simulate [WORLD=small-3x2] [SEED=1] [COUNT=100] [STEPS=40] [RESUME=file]

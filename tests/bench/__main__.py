@@ -10,7 +10,7 @@ import platform
 import sys
 from pathlib import Path
 
-SUITES = ("slice", "wire", "policy", "loadbalancer", "datapath", "command", "observe")
+SUITES = ("slice", "wire", "policy", "loadbalancer", "datapath", "command", "observe", "l7")
 OUTPUT = Path("build/bench")
 
 
