@@ -105,6 +105,11 @@ class AgentSettings(Settings):
     policy_entries_per_pod: int = option(
         16_384, "entries of one pod's policy; what a pod's rules allow beyond them is denied, and its status says so"
     )
+    policy_ranges_per_namespace: int = option(
+        32_768,
+        "address ranges that the policies of one namespace may name together; the largest ones beyond them are kept closed, "
+        "and say so",
+    )
     kubelet_port: int = option(
         installed.KUBELET_PORT, "port of the kubelets, which no host policy closes to nodes and to the API server"
     )

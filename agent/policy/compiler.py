@@ -6,21 +6,21 @@ Everything is one synchronous step: what came in since the last one goes in, and
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Final
 
 from agent.policy.endpoint_identities import EndpointIdentities, named_ports
 from agent.policy.guard import GuardedEngine
-from agent.policy.nodes import NodeFollower
+from agent.policy.identity_changes import IdentityChanges
+from agent.policy.nodes import UNKNOWN_NODE, NodeFollower
 from agent.policy.pod_ports import PodPortsFollower
 from agent.policy.ranges import RangeOrder, WriteProgress
+from agent.policy.rule_numbers import RuleNumbers
 from agent.policy.services import ServiceResolver
+from agent.policy.shares import KEPT_CLOSED, RANGES_OF_NAMESPACE, RangeShares
 from agent.policy.staged import StagedEngine
-from agent.tables import THE_NODE, AgentDB, Endpoint, EndpointVerdicts, Identity, PolicyRow
-from meshkit.table import HistoryLostError
+from agent.tables import THE_NODE, AgentDB, Endpoint, EndpointVerdicts, PolicyRow
 from meshmodel.identity import NumericIdentity
 from meshpolicy import (
     EndpointPolicy,
@@ -32,6 +32,7 @@ from meshpolicy import (
     PolicyKind,
     PolicyRef,
     RuleOrigin,
+    closed,
     parse_cidr_group,
     parse_policy,
 )
@@ -41,15 +42,7 @@ from meshpolicy.prefix import Cidr, parse_prefix
 from meshpolicy.reference import HOST_GUARD, HOST_UNKNOWN
 from meshpolicy.rule import CidrGroup
 
-_UNKNOWN_NODE: Final = (
-    "this node was judged by host policies and has no record with its labels any more: until it has one, only the guard "
-    "lets anything in or out"
-)
-
-log = logging.getLogger(__name__)
-
 Document = Mapping[str, object]
-Outcome = PolicyRow
 NameSource = Callable[[frozenset[FqdnSelector]], Mapping[Cidr, frozenset[str]]]
 
 
@@ -68,6 +61,7 @@ class PolicyCompiler:
         guard_facts: Callable[[], GuardFacts] = GuardFacts,
         *,
         progress: WriteProgress | None = None,
+        ranges_of_namespace: int = RANGES_OF_NAMESPACE,
     ) -> None:
         self._db, self._context, self._set_prefixes = db, context, set_prefixes
         self._guard = GuardedEngine(context)
@@ -76,10 +70,11 @@ class PolicyCompiler:
         self._seen_rebuilds = 0
         self._affected: set[int] = set()
         self._prefixes_changed = False
-        self._seen_identities = 0
+        self._identities = IdentityChanges(db)
         self._ports = PodPortsFollower(db, lambda *pod: self._note(self._guard.set_pod_ports(*pod)))
         self._endpoints = EndpointIdentities(db, self._guard.forget_endpoint)
-        self._rules: dict[int, RuleOrigin | None] = {}
+        self._rules = RuleNumbers(lambda: self.engine)
+        self._shares = RangeShares(ranges_of_namespace)
         self._in_force: set[PolicyRef] = set()
         self._of_hosts: set[PolicyRef] = set()
         self._guard_facts = guard_facts
@@ -113,7 +108,7 @@ class PolicyCompiler:
     def node_problems(self) -> list[str]:
         """Nodes that rules by label cannot tell apart, and that this node's own labels are not known."""
         found = [] if self._nodes is None else self._nodes.problems()
-        return [*found, _UNKNOWN_NODE] if self._is_node_unknown() else found
+        return [*found, UNKNOWN_NODE] if self._is_node_unknown() else found
 
     @property
     def waits_for_verdicts(self) -> bool:
@@ -138,10 +133,9 @@ class PolicyCompiler:
         """By address the endpoints of this node, and the node, that are closed whatever their policies say, with the reason."""
         if not self._guard.faults:
             return {}
-        numbers = {number: self._guard.closed_because(NumericIdentity(number)) for number in self._endpoints}
-        found = {a: why for number, why in numbers.items() if why for a in self._endpoints.addresses([number])}
-        node = self._guard.closed_because(NumericIdentity(THE_NODE.identity))
-        return {**found, **({THE_NODE.address: node} if node else {})}
+        owners = [(a, n) for n in self._endpoints for a in self._endpoints.addresses([n])]
+        owners.append((THE_NODE.address, THE_NODE.identity))
+        return {address: why for address, n in owners if (why := self._guard.closed_because(NumericIdentity(n)))}
 
     # ---- policies
 
@@ -153,7 +147,7 @@ class PolicyCompiler:
         had_policies = self._has_policies()
         try:
             unenforced, warnings, is_staged = self._load(document, ref)
-            fault = self._guard.fault_of(ref)
+            fault = self._fault_of(ref)
             problems = (*unenforced, *warnings)
             row = PolicyRow(*ref, not fault, fault, problems, () if is_staged else unenforced, is_staged)
         except PolicyError as exc:
@@ -171,27 +165,25 @@ class PolicyCompiler:
             self._waiting.append((ref, None))
         else:
             self._unload(ref)
+        self._share_again(self._shares.remove(ref))
         self._judge_unknown_again(had_policies=had_policies)
         with self._db.write():
             self._db.policies.delete((ref.kind, ref.namespace, ref.name))
 
     def rule_origin(self, number: int) -> RuleOrigin | None:
         """The policy rule that a map value names, None if it is none of ours."""
-        if number not in self._rules:
-            rules = (rule for policy in self.engine.policies() for rule in policy.rules)
-            self._rules = {rule.origin.number: rule.origin for rule in rules}
-        return self._rules.setdefault(number, None)
+        return self._rules.origin(number)
 
     # ---- steps
 
     def step(self) -> int:
         """Verdicts are what policies, identities and endpoints say now; returns how many endpoints were judged again."""
         self._move_ranges()
+        self._take_services()  # first, since a policy that is closed for them asks for no keys of nodes
         if self._nodes is not None:
             self._nodes.follow(self.engine.node_keys())
         self._take_identities()
         self._ports.take()
-        self._take_services()
         self._take_names()
         self._take_guard()
         changed = self._endpoints.take()
@@ -278,14 +270,34 @@ class PolicyCompiler:
             item = parse_cidr_group(document)
         else:
             item = parse_policy(document, self._context)
+            self._share_again(self._shares.set(item, self.engine.services()) - {ref})
+        self._put(item, ref)
+        if isinstance(item, CidrGroup):
+            return (), item.problems, False
+        return item.problems, item.warnings, item.is_staged
+
+    def _put(self, item: Policy | CidrGroup, ref: PolicyRef) -> None:
+        """It is in force after what came before it. What is kept closed names no range, so that it waits for nothing."""
+        if isinstance(item, Policy) and self._shares.excess(ref):
+            self._waiting = deque(entry for entry in self._waiting if entry[0] != ref)
+            self._enforce(closed(item), ref)
+            return
         must_wait = self._ranges.has_order and self._await_ranges(item)
         if must_wait or self._waiting:
             self._waiting.append((ref, item))
         else:
             self._enforce(item, ref)
-        if isinstance(item, CidrGroup):
-            return (), item.problems, False
-        return item.problems, item.warnings, item.is_staged
+
+    def _share_again(self, refs: Iterable[PolicyRef]) -> None:
+        """These policies are kept closed now for the ranges that their namespace names, or are not any more."""
+        for ref in sorted(refs):
+            policy = self._shares.policy(ref)
+            if policy is not None:
+                self._put(policy, ref)
+                self._note_fault(ref)
+
+    def _fault_of(self, ref: PolicyRef) -> str:
+        return self._guard.fault_of(ref) or self._shares.excess(ref)
 
     def _await_ranges(self, item: Policy | CidrGroup) -> bool:
         """Whether addresses have not all of its ranges yet; those are on their way then."""
@@ -348,20 +360,14 @@ class PolicyCompiler:
             self._prefixes_changed = True
 
     def _note_fault(self, ref: PolicyRef) -> None:
-        fault, row = self._guard.fault_of(ref), self._db.policies.get((ref.kind, ref.namespace, ref.name))
-        if fault and row is not None:
+        """The row says why the policy is kept closed, or that it is not any more; what is wrong with an edit stays."""
+        fault, row = self._fault_of(ref), self._db.policies.get((ref.kind, ref.namespace, ref.name))
+        if row is not None and row.message != fault and (row.is_valid or row.message.startswith(KEPT_CLOSED)):
             with self._db.write():
-                self._db.policies.put(replace(row, is_valid=False, message=fault))
+                self._db.policies.put(replace(row, is_valid=not fault, message=fault))
 
     def _take_identities(self) -> None:
-        seen, self._seen_identities = self._seen_identities, self._db.identities.revision
-        try:
-            changes = [(c.row, c.deleted) for c in self._db.identities.changes_since(seen)]
-        except HistoryLostError:
-            log.warning("identities changed faster than policies were computed, reading all")
-            gone = {*self._endpoints, *self.engine.identities()} - {row.id for row in self._db.identities.rows()}
-            changes = [(Identity(i, self._db.own, ()), True) for i in sorted(gone)]
-            changes += [(row, False) for row in self._db.identities.rows()]
+        changes = self._identities.take(lambda: [*self._endpoints, *self.engine.identities()])
         for row, deleted in changes:
             number = NumericIdentity(row.id)
             if deleted:
@@ -373,9 +379,12 @@ class PolicyCompiler:
 
     def _take_services(self) -> None:
         """Who the backends of Services are, while a policy names some as peers."""
-        changed, gone = self._services.take(wanted=self.engine.uses_services() or self.staged.uses_services)
+        is_used = self.engine.uses_services() or self.staged.uses_services or self._shares.uses_services
+        changed, gone = self._services.take(wanted=is_used)
         if changed or gone:
             self._note(self._guard.set_services(changed, gone))
+            for policy in self._shares.with_services():
+                self._share_again(self._shares.set(policy, self.engine.services()))
 
     def _take_names(self) -> None:
         """Addresses that policies mean by names; verdicts know them before an address has its identity."""

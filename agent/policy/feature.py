@@ -28,7 +28,7 @@ from meshkit.errors import MeshError
 from meshkit.health import Health
 from meshkit.reconciler import Outcome, Reconciler
 from meshkit.rest import Rest
-from meshkit.table import Table
+from meshkit.table import HistoryLostError, Table
 from meshkit.wake import Wake, wait_for_ring
 from meshmodel.identity import is_of_range
 from meshmodel.names import ClusterName
@@ -95,7 +95,13 @@ class PolicyFeature(Feature):
         server = core.client.server if core.client is not None else ""
         self._host_guard = HostGuard(core.db, core.settings, server, core.clock, core.outside.resolve)
         self.compiler = PolicyCompiler(
-            core.db, context, neighbours.set_prefixes, nodes, self._host_guard.facts, progress=progress
+            core.db,
+            context,
+            neighbours.set_prefixes,
+            nodes,
+            self._host_guard.facts,
+            progress=progress,
+            ranges_of_namespace=core.settings.policy_ranges_per_namespace,
         )
         self._reach = HostReach(core.db, core.host, core.clock)
         self.target = EndpointTarget(core.maps, core.host, core.settings.policy_entries_per_pod)
@@ -170,13 +176,27 @@ class PolicyFeature(Feature):
 
     async def _tell_shortfalls(self, source: PolicySource) -> None:
         """Policy objects say that they are not enforced as written for a pod of this node, until they are."""
+        seen = 0
         while True:
-            rung = self.enforced.count
+            rung, seen = self.enforced.count, self._say_rows(source, seen)
             failures = {**self.proxy_failures(), **self.target.failures, **self.compiler.closed_endpoints()}
             failures = with_limits(failures, self._reach.limits())
             source.set_shortfalls(find_shortfalls(self._core.db, self.compiler.engine, failures))
-            await self.enforced.wait(rung)
+            if not source.is_behind:
+                await self.enforced.wait(rung)
             await self._core.clock.sleep(SHORTFALL_S)
+
+    def _say_rows(self, source: PolicySource, seen: int) -> int:
+        """Policies whose rows changed after the revision `seen` are told if they were not; returns the revision now."""
+        policies = self._core.db.policies
+        try:
+            rows = [
+                change.row for change in policies.changes_since(0 if source.is_behind else seen) if not change.deleted
+            ]
+        except HistoryLostError:
+            rows = list(policies.rows())
+        source.say_again(rows)
+        return policies.revision
 
     def ring(self) -> None:
         """Documents were given to the compiler: a step is due, and others while they wait."""
@@ -306,10 +326,14 @@ class PolicyFeature(Feature):
             self._wake.set()
 
     async def _follow(self) -> None:
+        told = 0
         while True:
             rung = self._wake.count
             self.compiler.step()
             self.moved.set()
+            if self._core.db.policies.revision != told:
+                told = self._core.db.policies.revision
+                self.enforced.set()
             if self.compiler.waits_for_addresses:  # an agent that does not write them yet rings nothing
                 await wait_for_ring(self._wake, rung, ADDRESSES_S, self._core.clock)
             else:

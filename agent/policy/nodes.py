@@ -26,6 +26,12 @@ _NUMBERS: Final = LOCAL_SCOPE_REMOTE_NODE // 2 - 1
 NodeKey = tuple[ClusterName, str]
 
 
+UNKNOWN_NODE: Final = (
+    "this node was judged by host policies and has no record with its labels any more: until it has one, only the guard "
+    "lets anything in or out"
+)
+
+
 class NodeVerbs(NamedTuple):
     """What following nodes needs of others. Both questions are answered with yes before this agent's first write."""
 

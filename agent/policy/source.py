@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from agent.policy.compiler import PolicyCompiler
@@ -64,6 +64,8 @@ class PolicySource:
         self._reports: asyncio.Queue[Report] = asyncio.Queue(MAX_PENDING_REPORTS)
         self._said: dict[PolicyRef, tuple[bool, str]] = {}
         self._resources: dict[PolicyRef, Resource] = {}
+        self.is_behind = False
+        """Something was not told, because so much else waited to be."""
 
     async def run(self, resource: Resource, on_synced: Callable[[], None]) -> None:
         """Follow one kind until cancelled."""
@@ -131,16 +133,31 @@ class PolicySource:
         self._keep_shortfall(ref)
         if known is not None and _meaning(known) == _meaning(document):
             return
-        row = self._compiler.set_document(document, ref)
+        self._say(ref, self._compiler.set_document(document, ref))
+
+    def say_again(self, rows: Iterable[PolicyRow]) -> None:
+        """What these rows say is told where it was not: they may change with other policies than their own."""
+        self.is_behind = False
+        for row in rows:
+            ref = PolicyRef(row.kind, row.namespace, row.name)
+            if ref in self._documents:
+                self._say(ref, row)
+
+    def _say(self, ref: PolicyRef, row: PolicyRow) -> None:
+        said, resource = (row.is_valid, row.message or "; ".join(row.problems)), self._resources[ref]
+        if self._said.get(ref) == said:
+            return
         if not row.is_valid:
             log.error("policy refused", extra={"policy": str(ref), "reason": row.message})
         elif row.problems:
             log.warning("policy accepted with problems", extra={"policy": str(ref), "reason": "; ".join(row.problems)})
-        said = (row.is_valid, row.message or "; ".join(row.problems))
-        has_condition = resource in WITH_CONDITIONS
-        if self._said.get(ref) != said and (said != (True, "") or has_condition) and not self._reports.full():
-            self._said[ref] = said
-            self._reports.put_nowait(Report(resource, document, row))
+        is_news = said != (True, "") or resource in WITH_CONDITIONS
+        if is_news and self._reports.full():
+            self.is_behind = True
+            return
+        self._said[ref] = said
+        if is_news:
+            self._reports.put_nowait(Report(resource, self._documents[ref], row))
 
     def _send(self, report: Report) -> None:
         """Blocks: a condition where the object has one, an Event where there is something to complain about."""

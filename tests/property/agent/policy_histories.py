@@ -19,6 +19,7 @@ from agent.fqdn.selected_names import SelectedNames
 from agent.identity.writer import IdentityWriter
 from agent.policy.compiler import PolicyCompiler
 from agent.policy.nodes import NodeFollower, NodeVerbs
+from agent.policy.shares import KEPT_CLOSED, RANGES_OF_NAMESPACE
 from agent.tables import (
     AgentDB,
     Backend,
@@ -197,8 +198,8 @@ def _service(pick: random.Random) -> dict[str, Any]:
 class World:
     """A compiler fed step by step; it remembers what is there now, to build another one from it."""
 
-    def __init__(self, context: PolicyContext) -> None:
-        self.context = context
+    def __init__(self, context: PolicyContext, ranges: int = RANGES_OF_NAMESPACE) -> None:
+        self.context, self.ranges = context, ranges
         self.db = AgentDB(NORTH, ClusterId(1), "n1")
         with self.db.write():
             self.db.peers.put(PeerHealth(SOUTH, ClusterId(2)))
@@ -208,7 +209,9 @@ class World:
         verbs = NodeVerbs(
             identities.set_identity, identities.delete_identity, self._set_nodes, lambda: True, lambda: True
         )
-        self.compiler = PolicyCompiler(self.db, self.context, self._set_prefixes, NodeFollower(self.db, verbs))
+        self.compiler = PolicyCompiler(
+            self.db, self.context, self._set_prefixes, NodeFollower(self.db, verbs), ranges_of_namespace=ranges
+        )
         self.told: dict[str, tuple[str, ...]] = {}
         self._own = OwnAddresses(self.db)
         self._names = SelectedNames(self._own)
@@ -310,7 +313,7 @@ class World:
         meta = document["metadata"]
         ref = PolicyRef(document["kind"], meta.get("namespace", ""), meta["name"])
         row = self.compiler.set_document(document, ref)
-        assert row.is_valid, row.message
+        assert row.is_valid or row.message.startswith(KEPT_CLOSED), row.message
         self.documents[ref] = document
 
     def remove(self, ref: PolicyRef) -> None:
@@ -319,7 +322,7 @@ class World:
 
     def rebuilt(self) -> World:
         """The same inputs, given at once and in another order."""
-        other = World(self.context)
+        other = World(self.context, self.ranges)
         if self.own_node is not None:  # what the agent once read of its own node stays, also when the record is gone
             with other.db.write():
                 other.db.nodes.put(self.own_node)
@@ -350,6 +353,11 @@ class World:
             row.endpoint.address: (row.policy.ingress_enforced, row.policy.egress_enforced, dict(row.policy.entries))
             for row in self.db.verdicts.rows()
         }
+
+    def kept_closed(self) -> list[PolicyRef]:
+        """The policies whose namespace names too many ranges."""
+        shares = self.compiler._shares
+        return sorted(ref for ref in self.documents if shares.excess(ref))
 
 
 def is_of_cluster(number: int) -> bool:

@@ -9,6 +9,7 @@ import pprint
 import pytest
 from policy_histories import Step, World, history, shortest
 
+from agent.policy.shares import RANGES_OF_NAMESPACE
 from meshpolicy import PolicyContext, differences
 from meshpolicy.proxy_ports import ProxyPorts
 
@@ -24,7 +25,7 @@ def fault_of(steps: list[Step], *, seed: int, every: int = 1, first: int = 0) ->
 
     Within the engine that is looked for after each step, against a fresh start after the `first` and `every` so many.
     """
-    world = World(context_of(seed))
+    world = World(context_of(seed), 2 if seed % 3 == 1 else RANGES_OF_NAMESPACE)
     for number, step in enumerate(steps):
         try:
             world.take(step)
@@ -40,6 +41,8 @@ def fault_of(steps: list[Step], *, seed: int, every: int = 1, first: int = 0) ->
             return f"step {number}: endpoints enforce something else than after a fresh start"
         if world.nodes != fresh.nodes:
             return f"step {number}: nodes have {world.nodes}, after a fresh start {fresh.nodes}"
+        if world.kept_closed() != fresh.kept_closed():
+            return f"step {number}: {world.kept_closed()} are kept closed, after a fresh start {fresh.kept_closed()}"
         if world.prefixes != fresh.prefixes:
             return f"step {number}: prefixes {world.prefixes}, after a fresh start {fresh.prefixes}"
     return ""

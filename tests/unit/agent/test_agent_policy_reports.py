@@ -34,11 +34,11 @@ def policy(spec: dict[str, Any], *, kind: Resource = CNP, conditions: list[dict[
 class Reports:
     """A source whose client writes down conditions and Events."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: int) -> None:
         self.client = create_autospec(KubeClient, instance=True)
         self.changes = self.synced = 0
         self.db = AgentDB(NORTH, ClusterId(1))
-        self.compiler = PolicyCompiler(self.db, PolicyContext(NORTH), lambda _prefixes: None)
+        self.compiler = PolicyCompiler(self.db, PolicyContext(NORTH), lambda _prefixes: None, **settings)
         self.source = PolicySource(self.client, self.compiler, self._changed, ManualClock())
 
     def _changed(self) -> None:
@@ -54,6 +54,16 @@ class Reports:
         """The conditions written for this document, and the Events."""
         self.client.reset_mock()
         self.take(Upsert("shop/p", document), kind=kind)
+        return self.written()
+
+    def said_again(self) -> tuple[list[tuple[str, str]], int]:
+        """The same for every row that there is."""
+        self.client.reset_mock()
+        self.source.say_again(list(self.db.policies.rows()))
+        return self.written()
+
+    def written(self) -> tuple[list[tuple[str, str]], int]:
+        """Of all that waits to be told."""
         while not self.source._reports.empty():
             self.source._send(self.source._reports.get_nowait())
         bodies = [call.args[2] for call in self.client.patch_status.call_args_list]
@@ -144,3 +154,40 @@ def test_reports_that_find_no_room_are_made_when_the_object_changes_again() -> N
     while not reports.source._reports.empty():
         reports.source._reports.get_nowait()
     assert reports.sent(policy({**OPEN, "description": "changed"})) == ([("True", FINE)], 0)
+
+
+def test_reports_that_found_no_room_are_made_when_there_is_some() -> None:
+    reports = Reports()
+    while not reports.source._reports.full():
+        reports.source._reports.put_nowait(Report(NETWORK_POLICIES, policy(OPEN), PolicyRow("", "", "", True)))
+    reports.take(Upsert("shop/p", policy(OPEN)))
+    assert reports.source.is_behind
+    while not reports.source._reports.empty():
+        reports.source._reports.get_nowait()
+    assert reports.said_again() == ([("True", FINE)], 0)
+    assert not reports.source.is_behind
+    assert reports.said_again() == ([], 0)
+
+
+def test_a_policy_that_is_closed_because_of_another_one_says_so_until_it_is_not() -> None:
+    reports = Reports(ranges_of_namespace=2)
+    ranges: dict[str, Any] = {"endpointSelector": {}, "ingress": [{"fromCIDR": ["192.0.2.0/25", "192.0.2.128/25"]}]}
+    assert reports.sent(policy(ranges)) == ([("True", FINE)], 0)
+    other = policy({"endpointSelector": {}, "ingress": [{"fromCIDR": ["198.51.100.0/24"]}]})
+    other["metadata"]["name"] = "q"
+    reports.take(Upsert("shop/q", other))
+    reports.written()
+    ((status, why),), events = reports.said_again()
+    assert (status, events) == ("False", 1)
+    assert why.startswith("kept closed: it names 2 address ranges")
+    reports.take(Delete("shop/q", other))
+    assert reports.said_again() == ([("True", FINE)], 0)
+
+
+def test_an_object_without_conditions_is_complained_of_again_after_it_was_mended() -> None:
+    reports = Reports()
+    broken = {"podSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}}
+    reports.take(Upsert("shop/p", policy({"podSelector": {}}, kind=NETWORK_POLICIES)), kind=NETWORK_POLICIES)
+    assert reports.sent(policy(broken, kind=NETWORK_POLICIES), NETWORK_POLICIES) == ([], 1)
+    assert reports.sent(policy({"podSelector": {}}, kind=NETWORK_POLICIES), NETWORK_POLICIES) == ([], 0)
+    assert reports.sent(policy(broken, kind=NETWORK_POLICIES), NETWORK_POLICIES) == ([], 1)
