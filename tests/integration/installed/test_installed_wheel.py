@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from agent.datapath.ipv6_calls import IPV6_OBJECT
 from agent.datapath.loader import OBJECTS, SOCKET_OBJECT, STACK_OBJECT
 from tests.integration.agent.agent_process_world import serve_kubernetes
 from tests.integration.datapath.lone_node import lone_node
@@ -47,7 +48,7 @@ def test_the_wheel_has_every_file_of_its_packages_and_the_bpf_objects(wheel: Pat
     packages = {name.split("/")[0] for name in found if ".dist-info/" not in name}
     listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
     tracked = {name for name in listed.splitlines() if name.split("/")[0] in packages and (REPOSITORY / name).exists()}
-    objects = {f"agent/datapath/bpf/{name}" for name in (*OBJECTS, STACK_OBJECT, SOCKET_OBJECT)}
+    objects = {f"agent/datapath/bpf/{name}" for name in (*OBJECTS, STACK_OBJECT, SOCKET_OBJECT, IPV6_OBJECT)}
     missing = {name for name in tracked - found if Path(name).suffix not in DEVELOPERS_OWN}
     assert {name for name in missing if not name.startswith(NOT_IN_IT)} == set()
     assert {name for name in found - tracked if ".dist-info/" not in name} == objects

@@ -84,6 +84,14 @@ def test_ports_are_those_the_programs_listen_on() -> None:
     assert store in container(installed.AGENT)["args"]
 
 
+@pytest.mark.parametrize("program", [installed.APISERVER, installed.RELAY])
+def test_a_policy_keeps_a_default_deny_of_the_namespace_from_cutting_a_program(program: str) -> None:
+    spec = named("NetworkPolicy", program)["spec"]
+    labels = named("Deployment", program)["spec"]["template"]["metadata"]["labels"]
+    assert spec["podSelector"]["matchLabels"] == {"k8s-app": labels["k8s-app"]}
+    assert (set(spec["policyTypes"]), spec["ingress"], spec["egress"]) == ({"Ingress", "Egress"}, [{}], [{}])
+
+
 def sources(program: str) -> Iterator[tuple[str, str]]:
     for volume in PODS[program]["volumes"]:
         if "secret" in volume:
