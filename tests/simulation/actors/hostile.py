@@ -59,7 +59,7 @@ def claim_networks(plan: Plan) -> Iterator[Step]:
     yield from _tamper(plan, peer, f"cilium/state/nodes/v1/{peer}/evil", value)
 
 
-def _tamper(plan: Plan, peer: str, key: str, value: dict[str, Any]) -> Iterator[Step]:
+def _tamper(plan: Plan, peer: str, key: str, value: object) -> Iterator[Step]:
     yield step("record", peer, key, json.dumps(value, separators=(",", ":")))
     plan.after(plan.rng.randrange(3, 10), step("norecord", peer, key))
 
@@ -146,3 +146,30 @@ def garbage(plan: Plan) -> Iterator[Step]:
     key = f"cilium/state/{plan.rng.choice(kinds)}/v1/{plan.rng.choice((peer, 'other', 'id', 'default', ''))}/x"
     yield step("record", peer, key, plan.rng.choice(("{", "[]", "null", '{"cluster":1}', "\x00", "x" * 200)))
     plan.after(plan.rng.randrange(3, 10), step("norecord", peer, key))
+
+
+def misdescribe(plan: Plan) -> Iterator[Step]:
+    """A peer says of itself that it is another, that it publishes what it does not, or nothing that can be read; or what it has
+    written in full is said to be written no more.
+    """
+    peer, victim = plan.pair()
+    number, other = (plan.clusters.index(name) + 1 for name in (peer, victim))
+    capabilities = {"syncedCanaries": True, "maxConnectedClusters": 255}
+    config = plan.rng.choice(
+        (
+            {"id": other, "capabilities": capabilities},
+            {"id": 0, "capabilities": capabilities},
+            {"id": 300, "capabilities": capabilities},
+            {"id": number, "capabilities": {**capabilities, "maxConnectedClusters": 511}},
+            {"id": number, "capabilities": {**capabilities, "endpointSlicesExportMode": "endpointslices-only"}},
+            {"id": number, "capabilities": {}},
+            ["id", number],
+            {},
+        )
+    )
+    if plan.rng.random() < 0.7:
+        yield from _tamper(plan, peer, f"cilium/cluster-config/{peer}", config)
+    else:
+        kind = plan.rng.choice(("nodes", "identities", "ip", "services"))
+        yield step("norecord", peer, f"cilium/synced/{peer}/cilium/state/{kind}/v1")
+        yield step("store", peer, "cut")

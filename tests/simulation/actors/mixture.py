@@ -59,6 +59,7 @@ HOSTILE: Final[dict[Actor, int]] = {
     hostile.claim_service_address: 2,
     hostile.claim_identity: 1,
     hostile.misshape: 1,
+    hostile.misdescribe: 1,
     hostile.flood: 1,
     hostile.garbage: 1,
 }
