@@ -11,25 +11,29 @@ from agent.loadbalancer import writer
 from tests.simulation.command_line import simulate
 from tests.simulation.mutants.swap import swap
 
-FEW: Final = (
-    "heads-first",
-    "affinity-swapped",
-    "shared-ignored",
-    "canary-ignored",
-    "endpoint-ids-anew",
-    "refused-stay",
-    "deselected-is-gone",
-    "denial-is-no-rule",
-    "unknown-is-world",
-    "peer-claims-everything",
-    "listing-again-forgets",
-)
+FEW: Final = {
+    "heads-first": "mixed",
+    "affinity-swapped": "mixed",
+    "shared-ignored": "mixed",
+    "canary-ignored": "faulty",
+    "endpoint-ids-anew": "faulty",
+    "failed-write-is-done": "faulty",
+    "listing-again-forgets": "faulty",
+    "refused-stay": "mixed",
+    "deselected-is-gone": "mixed",
+    "denial-is-no-rule": "mixed",
+    "unknown-is-world": "mixed",
+    "peer-claims-everything": "mixed",
+    "taken-back-is-counted": "mixed",
+    "move-unheard": "mixed",
+}
+"""Each with a world whose first histories find it."""
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("mutant", FEW)
-def test_a_fault_made_by_hand_is_found(mutant: str) -> None:
-    words = ("--world", "mixed", "--steps", "16", "--count", "100")
+@pytest.mark.parametrize(("mutant", "world"), FEW.items())
+def test_a_fault_made_by_hand_is_found(mutant: str, world: str) -> None:
+    words = ("--world", world, "--steps", "16", "--count", "100")
     assert "found by history" in simulate("--mutant", mutant, *words)
 
 
