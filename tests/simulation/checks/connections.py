@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from agent.datapath.layout import TICK_NS, IfindexKey
+from agent.datapath.reasons import Reason
 from kube.resource import NODES, PODS, SERVICES
 from tests.simulation import truth
 from tests.simulation.checks.calm import Calm, have_ended, living_leases
@@ -52,7 +53,7 @@ class EstablishedConnections:
         self._version: object = None
         self._selected = set[str]()
         self._leases = living_leases(world)
-        self._is_unsure = False
+        self._is_unsure = self._is_held_up = False
         self._calm = Calm(world)
         self._judged_anew: list[Connection] = []
         self._homes: dict[str, Node] = {}
@@ -81,9 +82,9 @@ class EstablishedConnections:
         yield from self._end_denied(world, pods, homes)
         self._open = [one for one in self._open if self._is_held(one, pods)]
         written = tuple(n for _, node in world.nodes() for n in _writes(node))
-        if written == self._written:
+        if written == self._written and not (self._is_held_up and self._is_settled):
             return
-        self._written = written
+        self._written, self._is_held_up = written, False
         for one in self._open:
             yield from self._go_on(one, homes)
         for cluster in world.clusters.values():
@@ -179,13 +180,23 @@ class EstablishedConnections:
     def _go_on(self, one: Connection, homes: dict[str, Node]) -> Iterable[str]:
         there = self._carry(one.client, homes)
         if (there.where, there.to) != ("endpoint", one.server):
-            yield f"{one.client} to {one.server} is lost: {there.where} {there.reason and there.reason.name} {there.to}"
+            if not self._may_wait(there):
+                yield f"{one.client} to {one.server} is lost: {there.where} {there.reason and there.reason.name} {there.to}"
             return
         sent = there.packet
         answer = Segment(sent.destination, sent.source, TCP, sent.destination_port, sent.source_port, ACK)
         back = self._carry(answer, homes)
-        if back.where != "endpoint" or back.packet.source != one.client.destination:
+        if (back.where != "endpoint" or back.packet.source != one.client.destination) and not self._may_wait(back):
             yield f"an answer of {one.server} to {one.client} is lost: {back.where} {back.reason and back.reason.name}"
+
+    def _may_wait(self, lot: Lot) -> bool:
+        """A pod whose labels changed is closed, where there are policies, until its node knows what its new identity means.
+
+        Ends send again what was dropped, so the connection stands; it is looked at anew when that has arrived.
+        """
+        held_up = lot.reason is Reason.POLICY_DENIED and not self._is_settled
+        self._is_held_up |= held_up
+        return held_up
 
     def _carry(self, segment: Segment, homes: dict[str, Node]) -> Lot:
         """From the pod that sends it to where it ends, over the overlay where it goes that way."""
