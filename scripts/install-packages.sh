@@ -10,7 +10,7 @@ packages=(
     git iproute2 iputils-ping nftables util-linux       # the lab's nodes and its kube-proxy
     nginx-light curl                   # what the lab's well-known images run
     chromium                           # the tests of the relay's page
-    python3-venv jq dnsutils procps gcc libc6-dev
+    python3-venv jq dnsutils procps gcc libc6-dev systemd      # of the last, what judges our units; it is not started
 )
 
 missing=()

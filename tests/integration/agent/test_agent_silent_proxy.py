@@ -41,15 +41,18 @@ async def test_ports_of_one_that_stands_still_count_as_closed_until_it_answers(
 ) -> None:
     monkeypatch.setattr(proxy_feature, "look_for_no_socket_early", lambda: "")  # it is the machine's
     monkeypatch.chdir(tmp_path)  # paths of sockets are short
-    said, state = asyncio.Condition(), ProxyState(7)
+    said, state, is_over = asyncio.Condition(), ProxyState(7), False
 
     async def tell(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
+        while not is_over:
             writer.write(encode_states({ENVOY: state}))
             async with said:
                 await said.wait()
+        writer.close()
+        await writer.wait_closed()
+        told.set()
 
-    ports, clock = ProxyPorts(), SystemClock()
+    ports, clock, told = ProxyPorts(), SystemClock(), asyncio.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         number = listener.getsockname()[1]
         ports.restore({number: Listener(Direction.INGRESS, frozenset((HttpRule("GET"),)))})
@@ -80,4 +83,8 @@ async def test_ports_of_one_that_stands_still_count_as_closed_until_it_answers(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        is_over = True
+        async with said:
+            said.notify_all()
+        await told.wait()
         server.close()

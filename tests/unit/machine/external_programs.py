@@ -66,10 +66,11 @@ INSTALLED: Final[Mapping[str, str]] = {
     "nginx-light": "nginx",
     "procps": "kill pgrep pkill ps sysctl",
     "python3-venv": "python3",
+    "systemd": "systemd-analyze",
     "util-linux": "flock nsenter pivot_root prlimit setpriv setsid taskset unshare",
 }
 # what the user has who types the commands of README.md, and what only a maintainer starts
-BROUGHT_ALONG: Final = frozenset({"make", "mmdebstrap"})
+BROUGHT_ALONG: Final = frozenset({"buildah", "make", "mmdebstrap"})
 OWN: Final = frozenset(
     {
         "clustermesh",
