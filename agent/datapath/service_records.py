@@ -11,6 +11,7 @@ import sys
 from array import array
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from socket import AF_INET, inet_pton
 from typing import Final
 
 from agent.datapath.address import pack4
@@ -69,7 +70,10 @@ def backend_keys(ids: Sequence[int]) -> bytes:
 
 def backend_values(places: Iterable[tuple[str, bytes]]) -> bytes:
     """Values from addresses, and what `backend_end` says of the rest. Raises: ValueError."""
-    return b"".join([pack4(address) + end for address, end in places])
+    try:
+        return b"".join([inet_pton(AF_INET, address) + end for address, end in places])
+    except OSError as exc:
+        raise ValueError(f"an address is not of IPv4: {exc}") from exc
 
 
 @lru_cache(maxsize=4096)

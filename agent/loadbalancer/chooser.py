@@ -16,6 +16,7 @@ from agent.loadbalancer.weights import weighted
 from agent.tables import AgentDB, BackendSet, Service, ServicePort, Target
 from meshkit.clock import Clock
 from meshmodel.algorithm import MAGLEV_SIZES, Algorithm
+from meshmodel.annotations import Affinity
 from meshmodel.names import ClusterName, ServiceName
 from meshmodel.steering import NO_STEERING
 
@@ -62,8 +63,8 @@ class Chooser:
 
     def rows_of(self, name: ServiceName) -> list[BackendSet]:
         """What each cluster contributes to the service, own cluster first."""
-        found = (self._db.backends.get((name, cluster)) for cluster in self._clusters)
-        return [row for row in found if row is not None]
+        get = self._db.backends.get
+        return [row for cluster in self._clusters if (row := get((name, cluster))) is not None]
 
     def candidates(
         self, service: Service, port: ServicePort, *, with_withdrawals: bool = True, with_drains: bool = True
@@ -137,10 +138,10 @@ class Chooser:
         self, service: Service, port: ServicePort, mismatches: list[str], *, is_inside: bool = True
     ) -> Leads:
         """What `choose` says, as slots."""
-        chosen, draining = self._leads(service, port, mismatches, is_inside=is_inside)
+        leads = self._leads(service, port, mismatches, is_inside=is_inside)
         if self.is_consistent(service):
-            chosen = maglev_table(chosen, self._consistency.table_size)
-        return chosen, draining
+            return maglev_table(leads[0], self._consistency.table_size), leads[1]
+        return leads
 
     def _leads(self, service: Service, port: ServicePort, mismatches: list[str], *, is_inside: bool) -> Leads:
         """Sets whose backends need no looking at one by one are taken whole."""
@@ -161,26 +162,34 @@ class Chooser:
 
     def plain_targets(self, service: Service, port: ServicePort, mismatches: list[str]) -> tuple[Target, ...] | None:
         """The same answer as `choose` where every backend is healthy, active and without hints, None elsewhere."""
-        local: list[Target] = []
+        local: Sequence[Target] = ()
         remote: list[Target] = []
         is_plain = not self.unreachable and service.steering is NO_STEERING
         is_plain = is_plain and service.name not in self.failing
-        name, own = port.name, self._db.own
+        name, own, is_global, drained = port.name, self._db.own, service.is_global, self._db.drained
         for row in self.rows_of(service.name):
             cluster = row.cluster
-            peer = self._db.peers.get(cluster)
-            if not row.is_plain or (peer is not None and peer.is_withdrawn) or cluster in self._db.drained:
-                is_plain = False
             found = self._targets.of(row, port)
-            (local if cluster == own else remote).extend(found)
-            if cluster != own and service.is_global and (not found or not name or row.has_unnamed):
-                problem = describe_mismatch(row, port, len(service.ports))
-                if problem:
-                    mismatches.append(problem)
+            is_plain = is_plain and row.is_plain and cluster not in drained
+            if cluster == own:
+                local = found
+                continue
+            peer = self._db.peers.get(cluster)
+            is_plain = is_plain and (peer is None or not peer.is_withdrawn)
+            if is_global:
+                remote += found
+                if not found or not name or row.has_unnamed:
+                    problem = describe_mismatch(row, port, len(service.ports))
+                    if problem:
+                        mismatches.append(problem)
         if not is_plain:
             return None
-        counts = Counts(len(local), len(local), len(remote) if service.is_global else 0)
-        use_local, use_remote, _ = sides(counts, is_global=service.is_global, affinity=service.affinity)
+        if not is_global:
+            return tuple(local)
+        if service.affinity is Affinity.NONE:
+            return (*local, *remote)
+        counts = Counts(len(local), len(local), len(remote))
+        use_local, use_remote, _ = sides(counts, is_global=is_global, affinity=service.affinity)
         return (*(local if use_local else ()), *(remote if use_remote else ()))
 
 

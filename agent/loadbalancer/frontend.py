@@ -11,6 +11,9 @@ from agent.tables import Address, Frontend, FrontendKey, Service, ServicePort, T
 
 ALL_ADDRESSES: Final = Address("0.0.0.0", NODE_PORT)
 """How the service map spells "every address of the node"."""
+_OF_NODE: Final = int(ServiceFlag.OF_NODE)
+_OF_ALL: Final = int(ServiceFlag.OF_NODE | ServiceFlag.OF_OUTSIDERS)
+_SOURCE_RANGES: Final = int(ServiceFlag.SOURCE_RANGES)
 OF_PODS_ONLY: Final = "SCTP"
 """Pods alone are led by it: a node's own sockets and outsiders are left to the cluster's proxy."""
 
@@ -52,8 +55,8 @@ def reach_of(service: Service, kind: str, scope: str, protocol: str = "TCP") -> 
     if scope == "none" or (scope == "global" and not service.is_global):
         return 0
     if kind == CLUSTER_IP or service.is_external_local:
-        return int(ServiceFlag.OF_NODE)
-    return int(ServiceFlag.OF_NODE | ServiceFlag.OF_OUTSIDERS)
+        return _OF_NODE
+    return _OF_ALL
 
 
 def clients_of(frontend: Frontend) -> list[str]:
@@ -80,18 +83,19 @@ def make_frontend(
     scope: str,
     is_consistent: bool,
 ) -> Frontend:
-    ranges = ranges_of(service, address.kind)
+    kind = address.kind
+    ranges = ranges_of(service, kind)
+    reach = reach_of(service, kind, scope, port.protocol)
     return Frontend(
-        key=key_of(address, port),
-        service=service.name,
-        kind=address.kind,
-        port_name=port.name,
-        chosen=targets[0],
-        draining=targets[1],
-        session_affinity_s=service.session_affinity_s,
-        is_consistent=is_consistent,
-        received_wall_s=wall_s,
-        reach=reach_of(service, address.kind, scope, port.protocol)
-        | (0 if ranges is None else int(ServiceFlag.SOURCE_RANGES)),
-        source_ranges=ranges,
+        key_of(address, port),
+        service.name,
+        kind,
+        port.name,
+        targets[0],
+        targets[1],
+        service.session_affinity_s,
+        is_consistent,
+        wall_s,
+        reach if ranges is None else reach | _SOURCE_RANGES,
+        ranges,
     )

@@ -15,7 +15,7 @@ _LARGEST = (1 << 32) - 1
 
 def natural_id(address: str, port: int, protocol: str, cluster_id: int = 0) -> int:
     """1..2^32-1, also for what no map can hold."""
-    return crc32(f"{address}|{port}|{protocol}|{cluster_id}".encode(errors="replace")) or 1
+    return crc32(f"{address}|{port}|{protocol}|{cluster_id}".encode("utf-8", "replace")) or 1
 
 
 def free_id(wanted: int, taken: set[int]) -> int:

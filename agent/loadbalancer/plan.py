@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress, count
+from operator import is_not
 
 from agent.datapath.service_records import (
     head_key,
@@ -67,8 +69,8 @@ def slot_writes(plans: Iterable[Plan], ids_of: IdsOf) -> Packed:
         elif old is slots:
             continue
         else:
-            known = len(old)
-            changed = [n for n, target in enumerate(slots) if n >= known or old[n] != target]
+            other = compress(count(), map(is_not, old, slots))  # most slots hold the very same object as before
+            changed = [*[n for n in other if old[n] != slots[n]], *range(len(old), len(slots))]
             ids = ids_of([slots[n] for n in changed])
             keys.append(slot_keys_of(*plan.place, [n + 1 for n in changed]))
         backends += ids

@@ -153,8 +153,10 @@ class BackendRegistry:
             if target is None:
                 continue
             entry = known.get(target)
-            if entry is None or has_kept:
-                entry = self._entry(target)
+            if entry is None:
+                entry = self._new(target)
+            elif has_kept:
+                self.kept.discard(target)
             entry.in_slots += 1
             if entry.written != _ACTIVE:
                 due[entry] = None
@@ -294,7 +296,7 @@ class BackendRegistry:
         changed = [item for item in states if item[0].written != item[1]]
         if not changed:
             return
-        values = backend_values((entry.target.address, _value_end(entry.target, state)) for entry, state in changed)
+        values = backend_values([(entry.target.address, _value_end(entry.target, state)) for entry, state in changed])
         try:
             self._map.update_packed(backend_keys([entry.id for entry, _ in changed]), values)
         except MapError as exc:
@@ -330,9 +332,12 @@ class BackendRegistry:
     def _entry(self, target: Target) -> _Entry:
         entry = self._entries.get(target)
         if entry is None:
-            entry = self._entries[target] = _Entry(target, free_id(natural_id(*target), self._ids))
-        elif self.kept and target in self.kept:
-            self.kept.discard(target)
+            return self._new(target)
+        self.kept.discard(target)
+        return entry
+
+    def _new(self, target: Target) -> _Entry:
+        entry = self._entries[target] = _Entry(target, free_id(natural_id(*target), self._ids))
         return entry
 
 
@@ -350,7 +355,7 @@ def backend_value(target: Target, state: int) -> BackendValue:
 
 def _value_end(target: Target, state: int) -> bytes:
     _, port, protocol, cluster_id = target
-    return backend_end(port, protocol_number(protocol), state, cluster_id)
+    return backend_end(port, PROTOCOL_NUMBERS.get(protocol) or protocol_number(protocol), state, cluster_id)
 
 
 def protocol_number(protocol: str) -> int:

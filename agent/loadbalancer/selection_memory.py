@@ -29,6 +29,10 @@ class SelectionMemory:
 
     # ---- what is remembered
 
+    def knows(self, name: ServiceName) -> bool:
+        """Whether the past of the service counts, or did lately."""
+        return name in self._low or self._newcomers.knows(name)
+
     def note_service(
         self, service: Service, rows: Iterable[BackendSet], empty: Iterable[ClusterName], now_s: float
     ) -> None:

@@ -108,6 +108,7 @@ class LoadBalancerWriter:
         `unready`: how many more are known of the own cluster, and are not ready. `is_withheld`: there are some, not for us.
         """
         backends, is_news = self._limit.cut(name, cluster, backends)
+        row: BackendSet | None = None
         if backends or is_withheld:
             self.chooser.know_cluster(cluster)
             is_plain, has_unnamed = _summary(backends)
@@ -120,9 +121,8 @@ class LoadBalancerWriter:
             changed |= known is not None and known.steering.threshold_percent > 0
         service = self._db.services.get(name) if changed else None
         if service is not None and (service.is_global or cluster == self._db.own):
-            found = self._db.backends.get((name, cluster))
             self.chooser.memory.note_backends(
-                name, cluster, found, self._clock.monotonic(), is_listing=not self._db.frontends.initialized
+                name, cluster, row, self._clock.monotonic(), is_listing=not self._db.frontends.initialized
             )
             self._select(service, wall_s)
         if is_news:
@@ -195,6 +195,7 @@ class LoadBalancerWriter:
         """Every frontend the service has is chosen anew."""
         mismatches: list[str] = []
         limited = self._keys.get(service.name)
+        is_consistent = self.chooser.is_consistent(service)
         for port in service.ports:
             inside = outside = self.chooser.targets_of(service, port, mismatches)
             if service.is_internal_local and (port.node_port or any(a.kind != CLUSTER_IP for a in service.addresses)):
@@ -202,7 +203,11 @@ class LoadBalancerWriter:
             for address in service.addresses:
                 if limited is None or (address, port) in limited:
                     targets = inside if address.kind == CLUSTER_IP else outside
-                    self._put_frontend(self._frontend(service, address, port, targets, wall_s))
+                    self._put_frontend(
+                        make_frontend(
+                            service, address, port, targets, wall_s, scope=self._scope, is_consistent=is_consistent
+                        )
+                    )
             if port.node_port and (limited is None or (ALL_ADDRESSES, at_node(port)) in limited):
                 self._put_frontend(self._frontend(service, ALL_ADDRESSES, at_node(port), outside, wall_s))
         if service.steering is not NO_STEERING and self.chooser.memory.schedule(service, self._clock.monotonic()):
@@ -219,6 +224,8 @@ class LoadBalancerWriter:
 
     def _remember(self, service: Service) -> None:
         """What selection is to know of the past of a service that is new, or asks for something new."""
+        if service.steering is NO_STEERING and not self.chooser.memory.knows(service.name):
+            return
         rows = self.chooser.rows_of(service.name)
         clusters = {self._db.own, *self._db.peers.keys()} if self._db.frontends.initialized else set()
         empty = clusters - {row.cluster for row in rows}
@@ -252,13 +259,14 @@ class LoadBalancerWriter:
     def _owner_of_cluster_ip(self, ip: str, asking: ServiceName) -> ServiceName | None:
         return next((name for name in self._cluster_ips.get(ip, ()) if name != asking), None)
 
-    def _place(self, service: Service, had: Iterable[FrontendKey]) -> None:
+    def _place(self, service: Service, had: Collection[FrontendKey]) -> None:
         """The service has the frontends it may have, and no longer those it may not."""
         self._judge_addresses(service)
-        has = {key_of(address, port) for address, port in self._keys_of(service)}
-        for key in had:
-            if key not in has:
-                self._delete_frontend(key, service.name)
+        if had:
+            has = {key_of(address, port) for address, port in self._keys_of(service)}
+            for key in had:
+                if key not in has:
+                    self._delete_frontend(key, service.name)
         self._select(service)
         if (
             service.unsupported
@@ -272,9 +280,10 @@ class LoadBalancerWriter:
         """What the service asks for and does not get is noted."""
         for known in (self._keys, self._refusals):
             known.pop(service.name, None)
-        pairs = pairs_of(service)
-        if len(pairs) <= self._max_frontends and all(a.kind == CLUSTER_IP for a in service.addresses):
+        most = (len(service.addresses) + 1) * len(service.ports)
+        if most <= self._max_frontends and all(a.kind == CLUSTER_IP for a in service.addresses):
             return
+        pairs = pairs_of(service)
         refusals = {a: text for a in service.addresses if (text := self._rules.refusal(service, a))}
         allowed = tuple(pair for pair in pairs if pair[0] not in refusals)
         said = list(refusals.values())

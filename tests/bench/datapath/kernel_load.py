@@ -29,7 +29,7 @@ from agent.tables import AgentDB, ClaimOrigin, Prefix
 from meshkit.clock import ManualClock
 from meshkit.reconciler import Reconciler
 from meshmodel.names import ClusterId, ClusterName, ServiceName
-from tests.bench.loadbalancer.run import Node, backends_of, fill
+from tests.bench.loadbalancer.run import Node, backends_of, fill, rows
 from tests.packet.datapath_host import bpffs, build_objects, inside, namespace
 from tests.support.leftovers import own_name
 
@@ -79,10 +79,10 @@ def _node(maps: Maps) -> Node:
 
 
 def _bulk(services: int, backends: int) -> dict[str, float]:
-    """From rows of Kubernetes and records to the kernel; and what bpf(2) alone takes for the entries that came of it."""
+    """From what Kubernetes and records say to the kernel; and what bpf(2) alone takes for the entries that came of it."""
     with _kernel() as (maps, pins):
-        node = _node(maps)
-        select = _cpu(lambda: fill(node, services, backends))
+        node, given = _node(maps), rows(services, backends)
+        select = _cpu(lambda: fill(node, given))
         write = _cpu(node.settle)
         raw = sum(_raw(pins / name) for name in SERVICE_MAPS)
         gc.unfreeze()
@@ -108,7 +108,7 @@ def _change() -> dict[str, float]:
     """One of 5,000 backends of one service goes, or comes."""
     with _kernel() as (maps, _):
         node = _node(maps)
-        fill(node, 1, BIG)
+        fill(node, rows(1, BIG))
         node.settle()
         name, full = ServiceName("namespace-0", "service-0"), backends_of(0, BIG // 2, 1)
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +52,26 @@ def test_a_large_set_is_made_once_and_anew_for_another_row_or_port() -> None:
     assert known.of(row, ServicePort("other", 81, "TCP")) == []
     assert len(known.of(backend_set(LARGE + 1), PORT)) == LARGE + 1
     assert known.of(backend_set(3), PORT) == [target(n) for n in range(3)]
+
+
+@given(st.integers(0, LARGE), st.integers(0, 3), st.integers(0, 3))
+def test_a_change_of_a_few_makes_the_targets_of_those_anew_and_no_others(at: int, lost: int, gained: int) -> None:
+    known, row = KnownTargets(), backend_set(LARGE + 4)
+    first = known.of(row, PORT)
+    news = tuple(Backend(target(9000 + n).address, 80, "TCP", ("http",)) for n in range(gained))
+    changed = replace(row, backends=(*row.backends[:at], *news, *row.backends[at + lost :]))
+    found = known.of(changed, PORT)
+    assert found == KnownTargets().of(changed, PORT)
+    assert {id(t) for t in found if t in set(first)} <= {id(t) for t in first}
+
+
+def test_a_change_to_backends_that_do_not_fit_leaves_them_out() -> None:
+    known, row = KnownTargets(), backend_set(LARGE)
+    known.of(row, PORT)
+    odd = row.backends[1]._replace(names=("other",)), row.backends[2]._replace(protocol="UDP")
+    for backends in ((row.backends[0], *odd, *row.backends[3:]), (*odd, *row.backends)):
+        changed = replace(row, backends=backends)
+        assert known.of(changed, PORT) == KnownTargets().of(changed, PORT)
 
 
 def test_not_more_than_so_many_are_kept() -> None:
