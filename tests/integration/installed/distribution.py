@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
@@ -41,11 +40,11 @@ def build_wheel(folder: Path) -> Path:
     copy_tracked(clone := folder / "clone", with_objects=True)
     made = build("build_sdist", clone, folder / "sdist")
     assert made.returncode == 0, made.stderr
-    with tarfile.open(next((folder / "sdist").glob("*.tar.gz"))) as archive:
-        archive.extractall(folder / "unpacked", filter="data")
+    (unpacked := folder / "unpacked").mkdir()
+    subprocess.run(["tar", "-xzf", next((folder / "sdist").glob("*.tar.gz")), "-C", unpacked], check=True)
     # without a compiler, or any other program
     (empty := folder / "empty").mkdir()
-    made = build("build_wheel", next((folder / "unpacked").iterdir()), folder / "wheel", PATH=str(empty))
+    made = build("build_wheel", next(unpacked.iterdir()), folder / "wheel", PATH=str(empty))
     assert made.returncode == 0, made.stderr
     return next((folder / "wheel").glob("*.whl"))
 

@@ -74,6 +74,15 @@ def test_a_change_to_backends_that_do_not_fit_leaves_them_out() -> None:
         assert known.of(changed, PORT) == KnownTargets().of(changed, PORT)
 
 
+def test_a_port_without_a_name_takes_backends_of_any_name_only_where_none_has_none() -> None:
+    unnamed, known, row = ServicePort("", 80, "TCP"), KnownTargets(), backend_set(LARGE)
+    assert known.of(row, unnamed) == known.of(row, PORT)
+    nameless = row.backends[3]._replace(names=("",))
+    for backends in ((*row.backends[:3], nameless, *row.backends[4:]), row.backends):
+        changed = replace(row, backends=backends)
+        assert known.of(changed, unnamed) == KnownTargets().of(changed, unnamed)
+
+
 def test_not_more_than_so_many_are_kept() -> None:
     known, first = KnownTargets(), backend_set(LARGE)
     made = known.of(first, PORT)
