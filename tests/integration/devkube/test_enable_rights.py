@@ -134,7 +134,7 @@ async def test_one_missing_right_of_many_changes_nothing(admin: KubeClient, serv
     """The Deployment comes after Services, Secrets and roles: without a check they would stay behind."""
     most = [
         {"apiGroups": [group], "resources": ["*"], "verbs": ["*"]}
-        for group in ("", "rbac.authorization.k8s.io", "apiextensions.k8s.io")
+        for group in ("", "rbac.authorization.k8s.io", "apiextensions.k8s.io", "networking.k8s.io")
     ]
     most.append({"apiGroups": ["apps"], "resources": ["*"], "verbs": ["get"]})
     client = await account(admin, served, tmp_path, "most", *most)
