@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from agent.datapath.flow_layout import EventType
 from agent.datapath.layout import EndpointFlag
 from agent.datapath.reasons import Reason
-from tests.packet.packet_bytes import ICMP, TCP, UDP, Packet, icmp_error, read_quote
+from tests.packet.packet_bytes import ICMP, SCTP, TCP, UDP, Packet, icmp_error, read_quote
 from tests.packet.packet_node import (
     NEIGHBOUR,
     PASS,
@@ -45,6 +46,17 @@ BROKEN = {
 def test_a_broken_packet_is_dropped_as_invalid(node: PacketNode, damage) -> None:  # type: ignore[no-untyped-def]
     frame = damage(Packet(POD, REMOTE_POD).frame())
     assert node.send(frame).drop is Reason.INVALID_PACKET
+
+
+@pytest.mark.parametrize(("protocol", "needed"), [(TCP, 14), (UDP, 4), (SCTP, 8), (ICMP, 8)])
+def test_what_a_frame_has_behind_the_end_of_its_packet_are_no_ports(
+    node: PacketNode, protocol: int, needed: int
+) -> None:
+    """The receiver cuts it off: a first fragment could show ports or flags there, and have others in the second."""
+    frame = Packet(POD, REMOTE_POD, protocol, fragment=0x2000).frame()
+    for length in range(20, 20 + needed):
+        assert node.send(frame[:16] + struct.pack("!H", length) + frame[18:]).drop is Reason.INVALID_PACKET, length
+    assert node.send(frame[:16] + struct.pack("!H", 20 + needed) + frame[18:]).verdict != SHOT
 
 
 def test_random_bytes_behind_an_ethernet_header_never_pass(node: PacketNode) -> None:
@@ -194,6 +206,14 @@ def test_a_pods_icmp_error_about_a_packet_it_got_passes(node: PacketNode) -> Non
     node.overlay(got)
     node.endpoint(flags=EndpointFlag.ENFORCE_EGRESS, revision=2)
     assert node.send(icmp_error(POD, got)).verdict == REDIRECT
+
+
+def test_an_icmp_error_in_fragments_is_dropped(node: PacketNode) -> None:
+    got = Packet(REMOTE_POD, POD, UDP, destination_port=9)
+    node.overlay(got)
+    error = icmp_error(POD, got)
+    assert node.send(replace(error, fragment=0x2000)).drop is Reason.INVALID_PACKET
+    assert node.send(error).verdict == REDIRECT
 
 
 def test_a_truncated_quote_is_dropped(node: PacketNode) -> None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import random
+import struct
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +13,7 @@ from agent.datapath.layout import EndpointFlag
 from agent.datapath.reasons import Reason
 from tests.packet.packet_bytes import SCTP, TCP, UDP
 from tests.packet.packet_bytes6 import ECHO, ICMPV6, Packet6, discovery, fragment6, icmp_error6
-from tests.packet.packet_node import NODE6, POD6, REMOTE_POD6, SHOT, PacketNode
+from tests.packet.packet_node import NODE6, POD6, REDIRECT, REMOTE_POD6, SHOT, PacketNode
 
 pytestmark = pytest.mark.root
 BOTH = EndpointFlag.ENFORCE_EGRESS | EndpointFlag.ENFORCE_INGRESS
@@ -37,6 +39,25 @@ def test_a_packet_that_ends_early_is_dropped(node6: PacketNode, packet: Packet6)
     frame = packet.frame()
     for length in range(FIRST_BYTE + SHORTEST, len(frame)):
         assert node6.send(frame[:length]).drop is Reason.INVALID_PACKET, length
+
+
+@pytest.mark.parametrize(("protocol", "needed"), [(TCP, 14), (UDP, 4), (SCTP, 8), (ICMPV6, 8)])
+def test_what_a_frame_has_behind_the_end_of_its_packet_are_no_ports(
+    node6: PacketNode, protocol: int, needed: int
+) -> None:
+    """The receiver cuts it off: a first fragment could show ports there, and have others in the second."""
+    frame = Packet6(POD6, REMOTE_POD6, protocol, extensions=(fragment6(7, 0, more=True), OPTIONS)).frame()
+    for length in range(1, 16 + needed):
+        assert node6.send(frame[:18] + struct.pack("!H", length) + frame[20:]).drop is Reason.INVALID_PACKET, length
+    assert node6.send(frame[:18] + struct.pack("!H", 16 + needed) + frame[20:]).verdict != SHOT
+
+
+def test_an_icmp_error_in_fragments_is_dropped(node6: PacketNode) -> None:
+    got = Packet6(REMOTE_POD6, POD6, UDP)
+    node6.overlay(got)
+    error = icmp_error6(POD6, got)
+    assert node6.send(replace(error, extensions=(fragment6(7, 0, more=True),))).drop is Reason.INVALID_PACKET
+    assert node6.send(error).verdict == REDIRECT
 
 
 @pytest.mark.parametrize("packet", PACKETS.values(), ids=PACKETS)

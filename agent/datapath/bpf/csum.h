@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Rewriting addresses and ports with both checksums. Incremental only: payload may still be a partial checksum (TSO). */
 #pragma once
+#include "l4_check.h"
 #include "parse.h"
 #include "sctp.h"
 
@@ -8,22 +9,6 @@
 #define TTL_OFFSET (L3_OFFSET + offsetof(struct iphdr, ttl))
 #define SOURCE_OFFSET (L3_OFFSET + offsetof(struct iphdr, saddr))
 #define DESTINATION_OFFSET (L3_OFFSET + offsetof(struct iphdr, daddr))
-
-struct l4_check { int offset; __u64 flags; };
-
-inlined struct l4_check l4_check_of(const struct packet *p)
-{
-	struct l4_check c = { .offset = 0, .flags = 0 };
-	if (p->kind & KIND_LATER_FRAGMENT)
-		return c;	/* the first fragment carries the checksum of the whole datagram */
-	if (p->protocol == PROTO_TCP)
-		c.offset = p->l4_offset + 16;
-	if (p->protocol == PROTO_UDP) {
-		c.offset = p->l4_offset + 6;
-		c.flags = BPF_F_MARK_MANGLED_0;	/* zero means "no checksum" and stays so */
-	}
-	return c;
-}
 
 /* The IP header, which parse has seen to be there; 0 if it is not. */
 inlined struct iphdr *header_of(struct __sk_buff *skb)

@@ -2,29 +2,12 @@
 /* Rewriting addresses and ports of IPv6 with the transport's checksum, the only one. Incremental only: payload may still be a
  * partial checksum (TSO). */
 #pragma once
+#include "l4_check.h"
 #include "parse6.h"
 
 #define SOURCE_OFFSET (L3_OFFSET + offsetof(struct ipv6hdr, saddr))
 #define DESTINATION_OFFSET (L3_OFFSET + offsetof(struct ipv6hdr, daddr))
 #define HOP_LIMIT_OFFSET (L3_OFFSET + offsetof(struct ipv6hdr, hop_limit))
-
-struct l4_check { int offset; __u64 flags; };
-
-inlined struct l4_check l4_check_of(const struct packet *p)
-{
-	struct l4_check c = { .offset = 0, .flags = 0 };
-	if (p->kind & KIND_LATER_FRAGMENT)
-		return c;	/* the first fragment carries the checksum of the whole datagram */
-	if (p->protocol == PROTO_TCP)
-		c.offset = p->l4_offset + 16;
-	if (p->protocol == PROTO_ICMPV6)
-		c.offset = p->l4_offset + 2;
-	if (p->protocol == PROTO_UDP) {
-		c.offset = p->l4_offset + 6;
-		c.flags = BPF_F_MARK_MANGLED_0;
-	}
-	return c;
-}
 
 /* 0, or DROP_WRITE. */
 inlined int replace_address(struct __sk_buff *skb, const struct packet *p, int offset, ip_address old, ip_address new)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* How a packet's facts are read from a frame, and what its fragments have in common. */
 #pragma once
-#include "packet.h"
+#include "transport.h"
 
 /* What parse answers beside drop reasons (>= 128). */
 enum parsed { PARSED_IPV4 = 0, PARSED_IPV6 = 1, PARSED_NEIGHBOUR = 2 };
@@ -44,42 +44,6 @@ outline int remember_ports(struct __sk_buff *skb, const struct packet *p)
 	return 0;
 }
 
-inlined int parse_icmp(struct __sk_buff *skb, struct packet *p)
-{
-	struct icmp_header icmp;
-	if (bpf_skb_load_bytes(skb, p->l4_offset, &icmp, sizeof(icmp)) < 0)
-		return DROP_INVALID_PACKET;
-	take_icmp(p, &icmp);
-	return 0;
-}
-
-inlined int parse_ports(struct __sk_buff *skb, struct packet *p)
-{
-	struct { __be16 source, destination; __be32 sequence, acknowledged; __u8 offset, flags; } head;
-	int is_tcp = p->protocol == PROTO_TCP, is_sctp = p->protocol == PROTO_SCTP;
-	if (bpf_skb_load_bytes(skb, p->l4_offset, &head, is_tcp ? 14 : is_sctp ? 8 : 4) < 0 || (is_tcp && head.offset >> 4 < 5))
-		return DROP_INVALID_PACKET;
-	p->source_port = head.source;
-	p->destination_port = p->policy_port = head.destination;
-	p->tcp_flags = is_tcp ? head.flags : 0;
-	if (is_sctp)	/* the verification tag of an INIT, and of nothing else, is 0 */
-		p->tcp_flags = head.sequence ? TCP_ACK : TCP_SYN;
-	return 0;
-}
-
-inlined int parse_transport(struct __sk_buff *skb, struct packet *p)
-{
-	switch (p->protocol) {
-	case PROTO_TCP:
-	case PROTO_UDP:
-	case PROTO_SCTP:
-		return parse_ports(skb, p);
-	case PROTO_ICMP:
-		return parse_icmp(skb, p);
-	}
-	return 0;
-}
-
 /* PARSED_*, or a drop reason. Everything later relies on what is checked here: a whole IPv4 header, a length that
  * covers it, and transport ports that were really there. */
 outline int parse(struct __sk_buff *skb, struct packet *p)
@@ -115,5 +79,5 @@ outline int parse(struct __sk_buff *skb, struct packet *p)
 		return later_fragment(p, id);
 	if (fragment & bpf_htons(0x2000))
 		p->kind |= KIND_FIRST_FRAGMENT;
-	return parse_transport(skb, p);
+	return parse_transport(skb, p, total ? L3_OFFSET + total : skb->len);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* How a packet's facts are read from a frame of IPv6, and what its fragments have in common. */
 #pragma once
-#include "packet.h"
+#include "transport.h"
 #include <linux/ipv6.h>
 
 #define MOST_EXTENSIONS 6
@@ -38,29 +38,6 @@ outline int remember_ports(struct __sk_buff *skb, const struct packet *p)
 		return 0;
 	fragment_key_of(&key, p);
 	bpf_map_update_elem(&mesh_fragments, &key, &ports, BPF_ANY);
-	return 0;
-}
-
-inlined int parse_transport(struct __sk_buff *skb, struct packet *p)
-{
-	struct { __be16 source, destination; __be32 sequence, acknowledged; __u8 offset, flags; } head;
-	struct icmp_header icmp;
-	int is_tcp = p->protocol == PROTO_TCP, is_sctp = p->protocol == PROTO_SCTP;
-	if (p->protocol == PROTO_ICMPV6) {
-		if (bpf_skb_load_bytes(skb, p->l4_offset, &icmp, sizeof(icmp)) < 0)
-			return DROP_INVALID_PACKET;
-		take_icmp(p, &icmp);
-		return 0;
-	}
-	if (!is_tcp && !is_sctp && p->protocol != PROTO_UDP)
-		return 0;
-	if (bpf_skb_load_bytes(skb, p->l4_offset, &head, is_tcp ? 14 : is_sctp ? 8 : 4) < 0 || (is_tcp && head.offset >> 4 < 5))
-		return DROP_INVALID_PACKET;
-	p->source_port = head.source;
-	p->destination_port = p->policy_port = head.destination;
-	p->tcp_flags = is_tcp ? head.flags : 0;
-	if (is_sctp)	/* the verification tag of an INIT, and of nothing else, is 0 */
-		p->tcp_flags = head.sequence ? TCP_ACK : TCP_SYN;
 	return 0;
 }
 
@@ -104,10 +81,11 @@ outline int parse(struct __sk_buff *skb, struct packet *p)
 	__builtin_memcpy(&p->destination, &ip.daddr, sizeof(p->destination));
 	p->now = bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
 	/* length 0 is a GSO packet above 64 KiB */
-	if (ip.version != 6 || bpf_ntohs(ip.payload_len) + L3_OFFSET + sizeof(ip) > skb->len)
+	__u32 length = bpf_ntohs(ip.payload_len), end = length ? L3_OFFSET + sizeof(ip) + length : skb->len;
+	if (ip.version != 6 || end > skb->len)
 		return DROP_INVALID_PACKET;
 	int r = skip_extensions(skb, p, ip.nexthdr);
 	if (r < 0)
 		return later_fragment(p);
-	return r ? r : parse_transport(skb, p);
+	return r ? r : parse_transport(skb, p, end);
 }
