@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Final
+
+_TAIL_BYTES: Final = 64 << 10
+"""A log may have many MiB, and it is looked at several times a second while a port is closed."""
 
 
 def last_error(log: Path) -> str:
-    """The last line of the log that tells of an error; empty if none does."""
+    """The last line at the end of the log that tells of an error; empty if none does."""
     try:
-        lines = log.read_text(errors="replace").splitlines()[-50:]
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()[-50:]
     except OSError:
         return ""
     said = [line for line in lines if "[critical]" in line or "rror" in line]
