@@ -21,9 +21,7 @@ _PLACE_END: Final = struct.Struct(">HBB")
 _CLUSTER: Final = struct.Struct("<HBB")
 _WORDS: Final = 3  # u32 in a service value: backend, service, and what only slot 0 has
 _PRESENT: Final = (1).to_bytes(4, "little")
-_key_ends: dict[
-    int, list[bytes]
-] = {}  # by protocol: from the slot on, for slots 0, 1, ...; grows with the largest service
+_key_ends: dict[int, list[bytes]] = {}  # by protocol, for slots 0, 1, ...: as many as the largest service has
 
 
 def key_start(address: str, port: int) -> bytes:
