@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from agent.datapath.layout import EndpointFlag
+from agent.datapath.layout import Direction, EndpointFlag, PolicyKey
 from agent.datapath.reasons import Reason
 from tests.packet.packet_bytes import SCTP, TCP, UDP
 from tests.packet.packet_bytes6 import ECHO, ICMPV6, Packet6, discovery, fragment6, icmp_error6
-from tests.packet.packet_node import NODE6, POD6, REDIRECT, REMOTE_POD6, SHOT, PacketNode
+from tests.packet.packet_node import ENDPOINT_ID, NODE6, POD6, REDIRECT, REMOTE_POD6, SHOT, PacketNode
 
 pytestmark = pytest.mark.root
 BOTH = EndpointFlag.ENFORCE_EGRESS | EndpointFlag.ENFORCE_INGRESS
@@ -50,6 +50,20 @@ def test_what_a_frame_has_behind_the_end_of_its_packet_are_no_ports(
     for length in range(1, 16 + needed):
         assert node6.send(frame[:18] + struct.pack("!H", length) + frame[20:]).drop is Reason.INVALID_PACKET, length
     assert node6.send(frame[:18] + struct.pack("!H", 16 + needed) + frame[20:]).verdict != SHOT
+
+
+def test_headers_behind_the_end_of_a_packet_lead_to_no_other_fragment(node6: PacketNode) -> None:
+    """The receiver cuts them off, and reads on in the next fragment: there another port could stand."""
+    node6.endpoint(flags=EndpointFlag.ENFORCE_EGRESS)
+    node6.policy(PolicyKey(ENDPOINT_ID, Direction.EGRESS, 0, UDP, 80, 16))
+    first = Packet6(POD6, REMOTE_POD6, UDP, destination_port=80, extensions=(fragment6(7, 0, more=True),))
+    assert node6.send(first).verdict == REDIRECT
+    later = fragment6(7, 3, more=False)
+    for extensions in ((OPTIONS, OPTIONS, later), (OPTIONS, later)):
+        frame = replace(first, extensions=(fragment6(8, 0, more=True), *extensions), is_later_fragment=True).frame()
+        assert node6.send(frame[:18] + struct.pack("!H", 16) + frame[20:]).drop is Reason.INVALID_PACKET
+    nested = replace(first, extensions=(fragment6(8, 0, more=True), later), is_later_fragment=True)
+    assert node6.send(nested).drop is Reason.INVALID_IPV6_EXTENSION, "a fragment within a fragment"
 
 
 def test_an_icmp_error_in_fragments_is_dropped(node6: PacketNode) -> None:

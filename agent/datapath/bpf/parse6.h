@@ -42,22 +42,29 @@ outline int remember_ports(struct __sk_buff *skb, const struct packet *p)
 }
 
 /* Past the headers before the transport's, as far as they do not lead elsewhere: one with more segments to visit names another
- * receiver than the packet's destination. 0, a drop reason, or -1 when the packet is a later fragment. */
-inlined int skip_extensions(struct __sk_buff *skb, struct packet *p, __u8 next)
+ * receiver than the packet's destination. Each ends within the packet: what a frame has behind `end`, the receiver cuts off, and
+ * would read in a later fragment. No fragment has fragments. 0, a drop reason, or -1 when the packet is a later fragment. */
+inlined int skip_extensions(struct __sk_buff *skb, struct packet *p, __u8 next, __u32 end)
 {
 	struct { __u8 next, length; __be16 fragment; __be32 id; } head;
 	__u32 offset = L3_OFFSET + sizeof(struct ipv6hdr);
+	int is_fragment = 0;
 	for (int i = 0; i < MOST_EXTENSIONS; i++) {
 		if (next != HOP_OPTIONS && next != ROUTING_HEADER && next != FRAGMENT_HEADER && next != DESTINATION_OPTIONS) {
+			if (offset > end)
+				return DROP_INVALID_PACKET;
 			p->protocol = next;
 			p->l4_offset = offset;
 			return 0;
 		}
-		if (bpf_skb_load_bytes(skb, offset, &head, sizeof(head)) < 0)
-			return DROP_INVALID_EXTENSION;
+		if (offset + sizeof(head) > end || bpf_skb_load_bytes(skb, offset, &head, sizeof(head)) < 0)
+			return DROP_INVALID_PACKET;
 		if (next == ROUTING_HEADER && head.fragment & bpf_htons(0xff))	/* segments left, in this header */
 			return DROP_INVALID_EXTENSION;
 		if (next == FRAGMENT_HEADER) {
+			if (is_fragment)
+				return DROP_INVALID_EXTENSION;
+			is_fragment = 1;
 			p->fragment_id = head.id;
 			if (head.fragment & bpf_htons(0xfff8))
 				return -1;
@@ -84,7 +91,7 @@ outline int parse(struct __sk_buff *skb, struct packet *p)
 	__u32 length = bpf_ntohs(ip.payload_len), end = length ? L3_OFFSET + sizeof(ip) + length : skb->len;
 	if (ip.version != 6 || end > skb->len)
 		return DROP_INVALID_PACKET;
-	int r = skip_extensions(skb, p, ip.nexthdr);
+	int r = skip_extensions(skb, p, ip.nexthdr, end);
 	if (r < 0)
 		return later_fragment(p);
 	return r ? r : parse_transport(skb, p, end);
