@@ -12,7 +12,7 @@ from agent.datapath.layout import EndpointFlag
 from agent.datapath.reasons import Reason
 from tests.packet.packet_bytes import UDP
 from tests.packet.packet_bytes6 import ADVERTISEMENT, ICMPV6, SOLICITATION, Packet6, discovery, fragment6
-from tests.packet.packet_node import NEIGHBOUR6, NODE6, PASS, POD6, REMOTE_POD6, PacketNode
+from tests.packet.packet_node import NEIGHBOUR6, NODE6, PASS, POD6, REMOTE_POD6, WORLD6, PacketNode
 
 pytestmark = pytest.mark.root
 BOTH = EndpointFlag.ENFORCE_EGRESS | EndpointFlag.ENFORCE_INGRESS
@@ -69,6 +69,11 @@ FORGED = {
         replace(discovery(POD6, NODE6, ADVERTISEMENT, POD6), payload=bytes([14, 1]) + bytes(6) + bytes([2, 1]) + OTHER_MAC),
         Reason.INVALID_SOURCE_MAC,
     ),
+    "asks for a neighbour far away": (discovery(POD6, WORLD6, SOLICITATION, WORLD6, option=1), Reason.UNROUTABLE),
+    "answers a pod of another cluster": (discovery(POD6, REMOTE_POD6, ADVERTISEMENT, POD6, option=2), Reason.UNROUTABLE),
+    "asks for routers of a whole site": (discovery(POD6, "ff05::2", ROUTER_SOLICITATION, option=1), Reason.UNROUTABLE),
+    "joins a group at somebody far away": (Packet6(POD6, WORLD6, ICMPV6, 143 << 8, 0), Reason.INVALID_PACKET),
+    "joins a group at a neighbour": (Packet6(POD6, NEIGHBOUR6, ICMPV6, 143 << 8, 0, ttl=1), Reason.INVALID_PACKET),
     "comes in fragments": (
         replace(discovery(POD6, NODE6, ADVERTISEMENT, POD6, option=2), extensions=(fragment6(1, 0, more=True),)),
         Reason.INVALID_PACKET,
@@ -101,6 +106,21 @@ def test_on_a_bridge_an_address_of_the_link_is_made_of_the_pods_mac(node6: Packe
 def test_discovery_of_the_node_comes_in_under_any_policy(node6: PacketNode, kind: int) -> None:
     node6.endpoint(flags=BOTH)
     assert node6.receive(discovery(OTHER_LINK, OWN_LINK, kind, POD6, option=1)).verdict == PASS
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        discovery(WORLD6, POD6, SOLICITATION, POD6, ttl=254),
+        discovery(NEIGHBOUR6, POD6, ADVERTISEMENT, NEIGHBOUR6, ttl=64),
+        Packet6(WORLD6, POD6, ICMPV6, 143 << 8, 0, ttl=63),
+        replace(discovery(OTHER_LINK, POD6, SOLICITATION, POD6), extensions=(fragment6(1, 0, more=True),)),
+    ],
+)
+def test_what_a_router_passed_on_is_no_discovery(node6: PacketNode, packet: Packet6) -> None:
+    """It would pass whatever policies say, from anywhere."""
+    node6.endpoint(flags=BOTH)
+    assert node6.receive(packet).drop is Reason.INVALID_PACKET
 
 
 @pytest.mark.parametrize(("source", "destination"), [(OWN_LINK, OTHER_LINK), (POD6, OTHER_LINK), (OWN_LINK, NODES)])

@@ -113,8 +113,10 @@ int mesh_to_container6(struct __sk_buff *skb)
 	int r = parse(skb, &p);
 	if (r)
 		return drop(skb, &p, r);
-	if (is_discovery(&p))
-		return PASS;
+	if (is_discovery(&p)) {
+		r = check_discovery_of_link(skb, &p);
+		return r ? drop(skb, &p, r) : PASS;
+	}
 	if (is_of_link(&p))
 		return pass_unjudged(skb, &p, to->flags & ENFORCE_INGRESS);
 	struct endpoint_value *local = endpoint_of(p.source);

@@ -5,7 +5,8 @@
 #include "node_address.h"
 
 #define MOST_OPTIONS 4
-#define DISCOVERY_HOP_LIMIT 255
+#define DISCOVERY_HOP_LIMIT 255	/* no router passes on a packet that still has it */
+#define GROUPS_HOP_LIMIT 1	/* nor one that has this (RFC 3810 5) */
 #define BYTES_OF_SOLICITATION 8	/* of a router's, before its options */
 #define BYTES_OF_NEIGHBOUR 24	/* of a neighbour's message, with its target */
 enum discovery {
@@ -15,7 +16,7 @@ enum discovery {
 };
 enum discovery_option { SOURCE_MAC = 1, TARGET_MAC = 2 };
 
-/* What keeps the link up: nothing of it is forwarded. */
+/* What keeps the link up: nothing of it may be forwarded, since no policy is asked. */
 inlined int is_discovery(const struct packet *p)
 {
 	__u16 type = bpf_ntohs(p->policy_port);
@@ -25,6 +26,41 @@ inlined int is_discovery(const struct packet *p)
 inlined int is_link_local(ip_address address)
 {
 	return (address.words[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
+inlined int is_of_groups(__u16 type)
+{
+	return (type >= MULTICAST_QUERY && type <= MULTICAST_DONE) || type == MULTICAST_REPORT2;
+}
+
+/* No router passed it on. 0, or the reason to drop; a fragment of discovery is none (RFC 6980). */
+inlined int check_link(struct __sk_buff *skb, const struct packet *p, struct ipv6hdr *ip)
+{
+	if (p->kind & (KIND_FIRST_FRAGMENT | KIND_LATER_FRAGMENT) || bpf_skb_load_bytes(skb, L3_OFFSET, ip, sizeof(*ip)) < 0)
+		return DROP_INVALID_PACKET;
+	__u8 limit = is_of_groups(bpf_ntohs(p->policy_port)) ? GROUPS_HOP_LIMIT : DISCOVERY_HOP_LIMIT;
+	return ip->hop_limit == limit ? 0 : DROP_INVALID_PACKET;
+}
+
+/* The same of a packet to a pod. */
+outline int check_discovery_of_link(struct __sk_buff *skb, const struct packet *p)
+{
+	struct ipv6hdr ip;
+	return check_link(skb, p, &ip);
+}
+
+inlined int is_group_of_link(ip_address address)
+{
+	return (address.words[0] & bpf_htonl(0xff0f0000)) == bpf_htonl(0xff020000);
+}
+
+/* Will the node's stack pass it on to nobody but pods here, who refuse what was passed on? */
+outline int is_to_link(struct __sk_buff *skb, const struct packet *p)
+{
+	if (is_link_local(p->destination) || is_group_of_link(p->destination) || endpoint_of(p->destination))
+		return 1;
+	struct ipcache_value *node = ipcache_lookup(p->destination);
+	return !is_multicast(p->destination) && ((node && node->identity == ID_HOST) || is_of_node(skb, p->destination));
 }
 
 /* On a bridge other pods read it: there the address is made of the pod's MAC (RFC 4291, appendix A). On a link with nobody but
@@ -70,22 +106,25 @@ inlined int check_subject(struct __sk_buff *skb, const struct packet *p, const s
 	return is_own(skb, from, &target) ? 0 : DROP_INVALID_SOURCE;
 }
 
-/* 0, or the reason to drop. A pod is no router, and a fragment of discovery is none (RFC 6980). */
+/* 0, or the reason to drop. A pod is no router. */
 outline int check_discovery(struct __sk_buff *skb, const struct packet *p, const struct endpoint_value *from)
 {
 	__u16 type = bpf_ntohs(p->policy_port);
 	struct ipv6hdr ip;
-	if (p->kind & (KIND_FIRST_FRAGMENT | KIND_LATER_FRAGMENT) || bpf_skb_load_bytes(skb, L3_OFFSET, &ip, sizeof(ip)) < 0)
-		return DROP_INVALID_PACKET;
+	int r = check_link(skb, p, &ip);
+	if (r)
+		return r;
 	if (type == MULTICAST_QUERY || type == ROUTER_ADVERTISEMENT || type == REDIRECTION)
 		return DROP_INVALID_SOURCE;
 	if (is_set(p->source) && !is_own(skb, from, &p->source))
 		return DROP_INVALID_SOURCE;
-	if (type == MULTICAST_REPORT || type == MULTICAST_DONE || type == MULTICAST_REPORT2)
-		return 0;
-	if (ip.hop_limit != DISCOVERY_HOP_LIMIT || (!is_set(p->source) && type == NEIGHBOUR_ADVERTISEMENT))
+	if (is_of_groups(type))
+		return is_multicast(p->destination) ? 0 : DROP_INVALID_PACKET;
+	if (!is_set(p->source) && type == NEIGHBOUR_ADVERTISEMENT)
 		return DROP_INVALID_PACKET;
+	if (!is_to_link(skb, p))
+		return DROP_UNROUTABLE;
 	__u32 fixed = type == ROUTER_SOLICITATION ? BYTES_OF_SOLICITATION : BYTES_OF_NEIGHBOUR;
-	int r = type == ROUTER_SOLICITATION ? 0 : check_subject(skb, p, from, type);
+	r = type == ROUTER_SOLICITATION ? 0 : check_subject(skb, p, from, type);
 	return r ? r : check_options(skb, from, p->l4_offset + fixed, L3_OFFSET + sizeof(ip) + bpf_ntohs(ip.payload_len));
 }
