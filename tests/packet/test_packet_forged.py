@@ -212,15 +212,19 @@ def test_everything_else_leaves_the_node(node: PacketNode) -> None:
 
 
 def test_what_comes_to_the_node_for_another_port_is_never_taken_for_the_overlays(node: PacketNode) -> None:
+    """Nor what comes for an address that is not known as the node's: other nodes let anybody send there."""
     arrived = Packet(REMOTE_NODE, NODE, UDP, 50000, 30073)
-    for foreign in (arrived, replace(arrived, fragment=0x2000)):
+    unknown = Packet(REMOTE_NODE, "10.1.1.1", UDP, 50000, 8472)
+    for foreign in (arrived, replace(arrived, fragment=0x2000), unknown, replace(unknown, fragment=0x2000)):
         priority = node.arrive(foreign)
         out = node._run(node.datapath.program_fd("mesh_from_overlay"), Packet(REMOTE_POD, POD), 0, priority)
         assert out.drop is Reason.ENCAPSULATION_PROHIBITED
         assert (out.event(EventType.DROP).source, out.event(EventType.DROP).destination) == (REMOTE_POD, POD)
     overlays = replace(arrived, destination_port=8472)
+    node.ipcache("192.168.50.111/32", 1, cluster_id=1)
     for other in (
         overlays,
+        replace(overlays, destination="192.168.50.111"),
         replace(overlays, fragment=0x2000),
         replace(arrived, fragment=2),
         replace(arrived, protocol=TCP),

@@ -4,9 +4,10 @@
 #include "overlay.h"
 #include "underlay.h"
 
-/* skb->priority of UDP that came to the node for another port than the overlay's. The stack of a node that translates
- * it to the overlay's port keeps it; it means nothing to anybody else, and forwarding replaces it. */
-#define CAME_BY_ANOTHER_PORT PASSED_ON
+/* skb->priority of UDP that came to the node, but not for the overlay: for another port, or an address that is not known as
+ * the node's, to which other nodes let anybody send. The stack of a node that translates it to the overlay's port keeps it;
+ * it means nothing to anybody else, and forwarding replaces it. */
+#define CAME_FOR_ANOTHER PASSED_ON
 
 struct outer_packet { struct iphdr ip; __be16 ports[2]; };
 
@@ -45,7 +46,7 @@ int mesh_from_overlay(struct __sk_buff *skb)
 		return take_for_proxy(skb, skb->mark >> PROXY_PORT_SHIFT);
 	struct packet p = { .direction = INGRESS };
 	struct bpf_tunnel_key key;
-	if ((skb->priority & ~BY_ANYBODY) == CAME_BY_ANOTHER_PORT) {
+	if ((skb->priority & ~BY_ANYBODY) == CAME_FOR_ANOTHER) {
 		parse(skb, &p);
 		return drop(skb, &p, DROP_ENCAPSULATION);
 	}
@@ -90,8 +91,8 @@ int mesh_to_underlay(struct __sk_buff *skb)
 }
 
 /* What comes to the node. Its stack would hand UDP for one of its other ports to the overlay device for whoever may name
- * the node's own overlay port as a backend, and such a packet may have passed another node's translation before, which
- * gave it a node's source. */
+ * the node's own overlay port as a backend, and UDP for that port at any of its addresses, that of its pods' gateway for
+ * instance. Such a packet may have passed another node's translation before, which gave it a node's source. */
 SEC("tc")
 int mesh_from_underlay(struct __sk_buff *skb)
 {
@@ -100,9 +101,10 @@ int mesh_from_underlay(struct __sk_buff *skb)
 	int is_by_overlay = take_mark(skb);
 	if (is_by_overlay)	/* its frame was another node's */
 		bpf_skb_change_type(skb, FOR_THIS_HOST);
-	int is_udp = is_udp_with_ports(skb, &outer), is_overlay = is_udp && outer.ports[1] == CONFIG.vxlan_port;
+	int is_udp = is_udp_with_ports(skb, &outer);
+	int is_overlay = is_udp && outer.ports[1] == CONFIG.vxlan_port && is_own_address(outer.ip.daddr);
 	if (is_udp && !is_overlay)
-		skb->priority = CAME_BY_ANOTHER_PORT;
+		skb->priority = CAME_FOR_ANOTHER;
 	if (is_overlay && !(outer.ip.frag_off & bpf_htons(0x2000)))
 		return PASS;
 	struct endpoint_value *node = node_endpoint();

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Iterator
@@ -22,6 +23,21 @@ VXLAN_PORT, NODE_PORT = 8472, 30_072
 
 def _vxlan(identity: int, inner: Packet) -> bytes:
     return b"\x08\0\0\0" + identity.to_bytes(3, "big") + b"\0" + inner.frame()
+
+
+@contextlib.contextmanager
+def _translated(node: Node, port: int, action: str) -> Iterator[None]:
+    """What kube-proxy does on the node for a UDP node port whose hand-made EndpointSlice says what the action says."""
+    rules = (
+        "add table ip forged; add chain ip forged in { type nat hook prerouting priority -100; }; "
+        "add chain ip forged out { type nat hook postrouting priority 100; }; "
+        f"add rule ip forged in udp dport {port} {action}; add rule ip forged out ct status dnat masquerade"
+    )
+    run("ip", "netns", "exec", node.namespace, "nft", rules)
+    try:
+        yield
+    finally:
+        run("ip", "netns", "exec", node.namespace, "nft", "delete table ip forged")
 
 
 def _drops(node: Node, reason: Reason) -> list[DatapathEvent]:
@@ -101,51 +117,46 @@ def test_a_process_of_the_node_cannot_speak_vxlan_to_a_peer(clean: Topology) -> 
 def test_a_pod_cannot_reach_a_peers_tunnel_port_through_its_nodes_translation(clean: Topology) -> None:
     """What kube-proxy does for a UDP NodePort whose hand-made EndpointSlice names a peer's node and port 8472."""
     node, peer, pod = clean.nodes[0], clean.nodes[2], clean.nodes[0].pods[0]
-    rules = (
-        "add table ip forged; add chain ip forged in { type nat hook prerouting priority -100; }; "
-        "add chain ip forged out { type nat hook postrouting priority 100; }; "
-        f"add rule ip forged in udp dport {NODE_PORT} dnat to {peer.address}:{VXLAN_PORT}; "
-        f"add rule ip forged out ip daddr {peer.address} udp dport {VXLAN_PORT} masquerade"
-    )
-    run("ip", "netns", "exec", node.namespace, "nft", rules)
-    try:
+    with _translated(node, NODE_PORT, f"dnat to {peer.address}:{VXLAN_PORT}"), pod.datagram() as made:
         drain_events(node)
         drain_events(peer)
         inner = Packet(clean.nodes[1].pods[0].address, peer.pods[0].address, destination_port=TCP_PORT)
-        with pod.datagram() as made:
-            made.sendto(_vxlan(clean.nodes[1].pods[0].identity, inner), (node.address, NODE_PORT))
+        made.sendto(_vxlan(clean.nodes[1].pods[0].identity, inner), (node.address, NODE_PORT))
         (drop,) = _drops(node, Reason.ENCAPSULATION_PROHIBITED)
         assert (drop.source, drop.destination) == (node.address, peer.address), "as the node itself"
         assert not [e for e in drain_events(peer) if e.source == inner.source]
-    finally:
-        run("ip", "netns", "exec", node.namespace, "nft", "delete table ip forged")
 
 
 def test_a_pod_cannot_speak_vxlan_through_the_translation_of_two_nodes(clean: Topology) -> None:
     """The first node sends it on under its own address to a node port of the second, whose backend is its overlay."""
     first, second, pod = clean.nodes[0], clean.nodes[1], clean.nodes[0].pods[0]
     victim, friend = second.pods[0], first.pods[1]
-    hops = (
-        (first, f"dnat to {second.address}:{NODE_PORT + 1}", NODE_PORT),
-        (second, f"dnat to {second.address}:{VXLAN_PORT}", NODE_PORT + 1),
-    )
-    for node, action, port in hops:
-        rules = (
-            "add table ip forged; add chain ip forged in { type nat hook prerouting priority -100; }; "
-            "add chain ip forged out { type nat hook postrouting priority 100; }; "
-            f"add rule ip forged in udp dport {port} {action}; add rule ip forged out oifname eth0 masquerade"
-        )
-        run("ip", "netns", "exec", node.namespace, "nft", rules)
-    try:
+    with (
+        _translated(first, NODE_PORT, f"dnat to {second.address}:{NODE_PORT + 1}"),
+        _translated(second, NODE_PORT + 1, f"dnat to {second.address}:{VXLAN_PORT}"),
+    ):
         drain_events(second)
         inner = Packet(friend.address, victim.address, UDP, destination_port=UDP_PORT)
         with pod.datagram() as made:
             made.sendto(_vxlan(friend.identity, inner), (first.address, NODE_PORT))
         (drop,) = _drops(second, Reason.ENCAPSULATION_PROHIBITED)
         assert (drop.source, drop.destination) == (friend.address, victim.address), "what it said to be"
+
+
+def test_a_pod_cannot_speak_vxlan_to_an_address_of_a_node_that_no_record_names(clean: Topology) -> None:
+    """The address of its pods' gateway for instance, which other nodes take for no node's and send anything to."""
+    first, second, pod = clean.nodes[0], clean.nodes[1], clean.nodes[0].pods[0]
+    victim, friend, gateway = second.pods[0], first.pods[1], "10.1.2.1"
+    run("ip", "-n", second.namespace, "addr", "add", f"{gateway}/32", "dev", "lo")
+    try:
+        with _translated(first, NODE_PORT, f"dnat to {gateway}:{VXLAN_PORT}"), pod.datagram() as made:
+            drain_events(second)
+            inner = Packet(friend.address, victim.address, UDP, destination_port=UDP_PORT)
+            made.sendto(_vxlan(friend.identity, inner), (first.address, NODE_PORT))
+            (drop,) = _drops(second, Reason.ENCAPSULATION_PROHIBITED)
+            assert (drop.source, drop.destination) == (friend.address, victim.address), "what it said to be"
     finally:
-        for node, _, _ in hops:
-            run("ip", "netns", "exec", node.namespace, "nft", "delete table ip forged")
+        run("ip", "-n", second.namespace, "addr", "del", f"{gateway}/32", "dev", "lo")
 
 
 def test_the_node_is_who_made_a_packet_and_not_whom_it_translated(clean: Topology) -> None:
