@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 import grpc
 import grpc.aio
 
-from kvstore.facade.connections import Connection, FacadeClient
+from kvstore.facade.connections import Connection
 from kvstore.facade.grant import ClientLimits
 from kvstore.facade.upstream import Upstream
 from kvstore.proto import rpc_pb2 as pb
@@ -35,36 +35,38 @@ class Ranges:
 
         Raises: AioRpcError with what the client is to be told.
         """
-        call, client = _Call(), connection.client
+        call = _Call()
         connection.begin(call)
         connection.ranges += 1
         try:
-            # what the client used before is waited for here, so that no answer is held meanwhile
-            await client.bytes.take(0)
-            await client.etcd_time.take(0)
-            answer = await call.run(self._ask(request, client, context.time_remaining()))
-            connection.charge(len(answer))
-            client.in_flight.add(len(answer))
-            context.add_done_callback(lambda _: client.in_flight.add(-len(answer)))  # type: ignore[arg-type]
-            return answer
+            return await call.run(self._ask(request, connection, context))
         finally:
             connection.ranges -= 1
             connection.finish(call)
 
-    async def _ask(self, request: pb.RangeRequest, client: FacadeClient, remaining_s: float | None) -> bytes:
+    async def _ask(self, request: pb.RangeRequest, connection: Connection, context: RangeContext) -> bytes:
+        """The client waits in its own places for what it used before, and takes one that all share only to ask."""
+        client, remaining_s, whole = connection.client, context.time_remaining(), reads_whole_range(request)
         timeout_s = MAX_RANGE_S if remaining_s is None else min(remaining_s, MAX_RANGE_S)
         request.limit = min(request.limit, self._limits.page_size)
         async with AsyncExitStack() as slots:
             await slots.enter_async_context(client.ranges_at_once)
-            if reads_whole_range(request):
+            if whole:
                 await slots.enter_async_context(client.unpaged_at_once)
-                await slots.enter_async_context(self._unpaged)
+            await client.bytes.take(0)
+            await client.etcd_time.take(0)
             await client.in_flight.wait_for_room()
+            if whole:
+                await slots.enter_async_context(self._unpaged)
             began = self._clock.monotonic()
             try:
-                return await self._upstream.range(request.SerializeToString(), timeout_s)
+                answer = await self._upstream.range(request.SerializeToString(), timeout_s)
             finally:
                 client.etcd_time.reserve(self._clock.monotonic() - began)
+            connection.charge(len(answer))  # before the next one is let into the place
+            client.in_flight.add(len(answer))
+            context.add_done_callback(lambda _: client.in_flight.add(-len(answer)))  # type: ignore[arg-type]
+            return answer
 
 
 def reads_whole_range(request: pb.RangeRequest) -> bool:

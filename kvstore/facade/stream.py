@@ -125,6 +125,7 @@ class WatchStream:
         is_ahead = not 0 < request.start_revision <= known.revision + 1
         if not known.cluster_id or (is_ahead and not refusal):
             await self._upstream.refresh()  # the answer's header says where the store is now
+            refusal = refusal or self._refusal(request)  # other streams of the client may have begun watches meanwhile
         if refusal:
             self._answer(
                 pb.WatchResponse(

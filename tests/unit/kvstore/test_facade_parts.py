@@ -7,9 +7,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import grpc
 import pytest
 from facade_parts import STATE, Call, FakeUpstream, connection_for, events, header
 
+from kvstore.facade.connections import Connection
 from kvstore.facade.grant import ClientLimits
 from kvstore.facade.hub import Hub, HubPool
 from kvstore.facade.ranges import Ranges
@@ -129,3 +131,80 @@ async def test_a_range_waits_for_what_its_client_used_before_and_adds_nothing_to
     upstream.answer.set_result(b"answer")
     assert await serving == b"answer"
     assert (connection.ranges, len(connection.calls), connection.bytes_sent) == (0, 0, 46)
+
+
+def ranging(ranges: Ranges, connection: Connection, key: bytes = STATE + b"x", end: bytes = b"") -> asyncio.Task[bytes]:
+    return asyncio.create_task(ranges.serve(pb.RangeRequest(key=key, range_end=end), connection, Call()))  # type: ignore[arg-type]
+
+
+async def test_a_range_that_waits_for_what_its_client_used_ends_with_the_grant() -> None:
+    clock, upstream = ManualClock(), FakeUpstream()
+    limits = ClientLimits(bytes_per_s=10, bytes_burst=20)
+    connection = connection_for(limits, clock)
+    connection.charge(40)
+    serving = ranging(Ranges(upstream, limits, clock), connection)  # type: ignore[arg-type]
+    await settle()
+    (call,) = connection.calls
+    call.end(grpc.StatusCode.PERMISSION_DENIED, "withdrawn")
+    clock.advance(2.0)
+    await settle()
+    assert upstream.asked == []
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await serving
+    assert (caught.value.code(), connection.calls) == (grpc.StatusCode.PERMISSION_DENIED, set())
+
+
+async def test_ranges_that_wait_for_a_place_wait_for_the_bytes_of_those_before_too() -> None:
+    clock, upstream = ManualClock(), FakeUpstream()
+    limits = ClientLimits(bytes_per_s=10, bytes_burst=20, ranges_at_once_per_client=1)
+    connection = connection_for(limits, clock)
+    ranges = Ranges(upstream, limits, clock)  # type: ignore[arg-type]
+    serving = [ranging(ranges, connection) for _ in range(3)]
+    await settle()
+    upstream.answer.set_result(b"x" * 40)
+    await settle()
+    assert len(upstream.asked) == 1
+    clock.advance(2.0)
+    await settle()
+    assert len(upstream.asked) == 2
+    clock.advance(4.0)
+    assert await asyncio.gather(*serving) == [b"x" * 40] * 3
+
+
+@pytest.mark.parametrize("waits_for", ["what it has not taken", "what it used"])
+async def test_who_waits_takes_no_place_that_all_share(waits_for: str) -> None:
+    clock, upstream = ManualClock(), FakeUpstream()
+    limits = ClientLimits(unpaged_at_once=1, in_flight_bytes_per_client=1, bytes_per_s=1, bytes_burst=1)
+    greedy, other = connection_for(limits, clock), connection_for(limits, clock)
+    if waits_for == "what it used":
+        greedy.charge(1000)
+    else:
+        greedy.client.in_flight.add(1)
+    ranges = Ranges(upstream, limits, clock)  # type: ignore[arg-type]
+    waiting = ranging(ranges, greedy, STATE, end_of(STATE))
+    await settle()
+    upstream.answer.set_result(b"answer")
+    assert await asyncio.wait_for(ranging(ranges, other, STATE, end_of(STATE)), 5) == b"answer"
+    assert len(upstream.asked) == 1
+    waiting.cancel()
+
+
+async def test_streams_that_wait_for_the_store_share_the_watches_that_are_left() -> None:
+    clock, upstream, limits = ManualClock(), FakeUpstream(), ClientLimits(watches_per_client=2)
+    gate, calls = asyncio.Event(), [Call() for _ in range(5)]
+    upstream.refresh = gate.wait  # type: ignore[assignment, method-assign]
+    pool, connection = HubPool(upstream, limits, clock), connection_for(limits, clock)  # type: ignore[arg-type]
+    for call in calls:
+        call.ask(create_request=pb.WatchCreateRequest(key=A, range_end=end_of(A)))
+    streams = [WatchStream(call, connection, upstream, pool, limits=limits, clock=clock) for call in calls]  # type: ignore[arg-type]
+    serving = [asyncio.create_task(stream.serve()) for stream in streams]
+    await settle(50)
+    assert connection.client.watches == 0
+    gate.set()
+    await settle(100)
+    assert connection.client.watches == 2
+    assert sorted(call.sent[0].canceled for call in calls) == [False, False, True, True, True]
+    for task in serving:
+        task.cancel()
+    await asyncio.wait(serving)
+    await pool.close()
