@@ -185,6 +185,17 @@ def test_pods_may_not_speak_vxlan_to_nodes(node: PacketNode) -> None:
     assert node.send(Packet(POD, REMOTE_NODE, UDP, destination_port=8473)).verdict == PASS
 
 
+def test_pods_may_not_take_the_overlays_port_of_their_node(node: PacketNode) -> None:
+    """Rules that give what leaves the node's address keep its port, and give back to the pod what comes there."""
+    for target in (REMOTE_NODE, SIBLING_NODE, WORLD, NODE):
+        out = node.send(Packet(POD, target, UDP, 8472, 40000))
+        assert out.drop is Reason.ENCAPSULATION_PROHIBITED
+        assert node.send(Packet(POD, target, UDP, 8473, 40000)).verdict == PASS
+        assert node.send(Packet(POD, target, TCP, 8472, 40000)).verdict == PASS
+    assert node.send(Packet(POD, NEIGHBOUR, UDP, 8472, 40000)).verdict == REDIRECT, "nobody translates it"
+    assert node.send(Packet(POD, REMOTE_POD, UDP, 8472, 40000)).verdict == REDIRECT
+
+
 def test_a_service_whose_backend_is_a_nodes_tunnel_port_leads_nowhere(node: PacketNode) -> None:
     node.service([(1, REMOTE_NODE, 8472)], UDP)
     assert node.send(Packet(POD, VIP, UDP)).drop is Reason.ENCAPSULATION_PROHIBITED

@@ -31,10 +31,13 @@ inlined int check_neighbour(struct __sk_buff *skb, const struct endpoint_value *
 	return address && address != address_of(from) ? DROP_INVALID_SOURCE : 0;
 }
 
-/* What the stack keeps for the node itself is judged by the node's policies. */
+/* What the stack keeps for the node itself is judged by the node's policies. Nothing goes there from the overlay's port:
+ * rules that give it the node's address would leave it that port, and what nodes send to the overlay would be answers. */
 inlined int hand_to_stack(struct __sk_buff *skb, struct packet *p)
 {
 	struct endpoint_value *node = node_endpoint();
+	if (p->protocol == PROTO_UDP && p->source_port == CONFIG.vxlan_port)
+		return drop(skb, p, DROP_ENCAPSULATION);
 	if (node && is_of_node(skb, p->destination)) {
 		int r = enter_node(skb, p, node);
 		if (r)

@@ -159,6 +159,28 @@ def test_a_pod_cannot_speak_vxlan_to_an_address_of_a_node_that_no_record_names(c
         run("ip", "-n", second.namespace, "addr", "del", f"{gateway}/32", "dev", "lo")
 
 
+def test_a_pod_cannot_take_what_comes_to_the_overlay_of_its_node(clean: Topology) -> None:
+    """CNI plugins give what pods send out the node's address; they keep its port, and what comes there is an answer."""
+    first, second = clean.nodes[0], clean.nodes[1]
+    client, (victim, thief) = first.pods[0], second.pods
+    rules = (
+        "add table ip forged; add chain ip forged out { type nat hook postrouting priority 100; }; "
+        f"add rule ip forged out oifname eth0 ip saddr {second.pod_network} ip daddr {first.address} masquerade"
+    )
+    run("ip", "netns", "exec", second.namespace, "nft", rules)
+    try:
+        with thief.datagram(0) as made, client.datagram() as asking:
+            made.bind(("", VXLAN_PORT))
+            for port in range(32_768, 61_000):  # from any of them a node may send to another's overlay
+                made.sendto(b"mine", (first.address, port))
+            asking.sendto(b"?", (victim.address, UDP_PORT))
+            assert asking.recv(100).decode() == f"{victim.name} {client.address}"
+            with pytest.raises(BlockingIOError):
+                made.recv(100)
+    finally:
+        run("ip", "netns", "exec", second.namespace, "nft", "delete table ip forged")
+
+
 def test_the_node_is_who_made_a_packet_and_not_whom_it_translated(clean: Topology) -> None:
     """A node port with a hand-made EndpointSlice, for which kube-proxy gives every sender the node's own address."""
     node = clean.nodes[0]
