@@ -24,6 +24,7 @@ from meshpolicy.port import TCP, UDP
 from meshpolicy.prefix import parse_prefix
 from meshpolicy.reference import Direction, PolicyKind
 from meshpolicy.rule import CidrGroup, Policy, Rule
+from meshpolicy.rule_forms import rule_forms
 from meshpolicy.selector import LabelSelector, scope_cluster
 
 _DNS_PORT: Final = 53
@@ -122,12 +123,12 @@ def _unscoped(policy: Policy, wide: Policy, context: PolicyContext) -> Iterator[
 
     That a rule denies pods of every cluster is left alone: it would deny less with the cluster named.
     """
-    for own, rule in zip(policy.rules, wide.rules, strict=True):
-        for peer in rule.peers or ():
+    for rule in rule_forms(wide, policy):
+        for peer in rule.wide or ():
             if not isinstance(peer, LabelSelector) or peer.is_reserved or scope_cluster(peer, context.cluster) == peer:
                 continue
             if context.default_local_cluster:
-                if peer in (own.peers or ()):
+                if peer in (rule.narrow or ()):
                     continue  # of every cluster under either position of the switch
                 yield Finding(
                     Severity.NOTE,

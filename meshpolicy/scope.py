@@ -16,7 +16,8 @@ from meshpolicy.node_peer import peer_text
 from meshpolicy.peer import CidrSelector, PeerSelector
 from meshpolicy.prefix import Cidr, parse_prefix
 from meshpolicy.reference import RuleOrigin
-from meshpolicy.rule import CidrGroup, Policy, Rule
+from meshpolicy.rule import CidrGroup, Policy
+from meshpolicy.rule_forms import Peers, rule_forms
 from meshpolicy.selector import LabelSelector, reserved
 
 
@@ -51,14 +52,14 @@ def inspect_default_local_cluster(
     wide = _Side(kept, replace(context, default_local_cluster=False), identities)
     narrow = _Side(kept, replace(context, default_local_cluster=True), identities)
     changes = []
-    for before, after in zip(wide.rules, narrow.rules, strict=True):
-        if before.peers == after.peers:
-            continue
-        old, new = wide.selected(before), narrow.selected(after)
-        changed = dict.fromkeys(peer_text(peer) for peer in before.peers or () if peer not in (after.peers or ()))
-        changes.append(
-            ScopeChange(before.origin, before.deny, tuple(changed), tuple(sorted(old - new)), tuple(sorted(old & new)))
-        )
+    for pair in zip(wide.policies, narrow.policies, strict=True):
+        for rule in rule_forms(*pair):
+            if rule.wide == rule.narrow:
+                continue
+            old, new = wide.selected(rule.wide), narrow.selected(rule.narrow)
+            changed = dict.fromkeys(peer_text(peer) for peer in rule.wide or () if peer not in (rule.narrow or ()))
+            lost, stays = tuple(sorted(old - new)), tuple(sorted(old & new))
+            changes.append(ScopeChange(rule.origin, rule.deny, tuple(changed), lost, stays))
     return tuple(changes)
 
 
@@ -69,17 +70,17 @@ class _Side:
         self, documents: tuple[Document, ...], context: PolicyContext, identities: Mapping[NumericIdentity, Labels]
     ) -> None:
         self.engine = Engine(context)
-        self.rules: list[Rule] = []
+        self.policies: list[Policy] = []
         for number, labels in identities.items():
             self.engine.set_identity(number, labels)
         for item in load_documents(documents, context):
             if isinstance(item, CidrGroup):
                 self.engine.set_cidr_group(item)
             elif isinstance(item, Policy):
-                self.rules.extend(item.rules)
+                self.policies.append(item)
 
-    def selected(self, rule: Rule) -> set[NumericIdentity]:
-        return {number for peer in rule.peers or () for number in self.engine.selected_by(peer)}
+    def selected(self, peers: Peers) -> set[NumericIdentity]:
+        return {number for peer in peers or () for number in self.engine.selected_by(peer)}
 
 
 def find_widening(policies: Iterable[Policy], peer_prefixes: Iterable[str]) -> tuple[Widening, ...]:

@@ -153,6 +153,28 @@ def test_the_switch_takes_away_nodes_of_other_clusters() -> None:
     assert [list(change.kept) for change in found] == [[0x2000001], [1, 6, 7, 0x2000001]], "unknown nodes stay denied"
 
 
+@pytest.mark.parametrize("action", ["Deny", "Pass"])
+@pytest.mark.parametrize("is_on", [False, True])
+def test_tiered_rules_about_every_node_can_be_linted_and_inspected(action: str, *, is_on: bool) -> None:
+    """With the switch on such a rule also is about nodes whose cluster is not known: a part more than without."""
+    everybody = {"namespaces": {}}
+    spec = {"tier": "Admin", "priority": 1, "subject": everybody}
+    egress = [{"action": action, "to": [{"nodes": {}}]}, {"action": "Accept", "to": [everybody]}]
+    of_tier: dict[str, object] = {
+        "apiVersion": "policy.networking.k8s.io/v1alpha2",
+        "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": "nodes"},
+        "spec": {**spec, "egress": egress},
+    }
+    context = PolicyContext("north", is_on)
+    assert {finding.code for finding in lint([of_tier], context)} == {"local-cluster-only" if is_on else "any-cluster"}
+    far = {NumericIdentity(0x2000001): node_labels({}, "south", [CLUSTER_LABEL], is_own=False)}
+    first, second = inspect_default_local_cluster([of_tier], context, far)
+    unknown = () if action == "Deny" else (1, 6, 7)
+    assert (first.lost, second.lost) == ((*unknown, *far), ()), "a denial holds for nodes of an unknown cluster, too"
+    assert second.origin.section.startswith("egress[1]")
+
+
 def test_lint_says_nothing_about_nodes_that_it_cannot_know() -> None:
     labels = {NumericIdentity(300): tuple(parse_label(text) for text in POD)}
     found = lint([document(ingress=[{"fromNodes": [EDGE]}])], PolicyContext("north"), labels)
