@@ -32,7 +32,7 @@ async def serve_agent(core: Core, features: Sequence[Feature], reconcilers: Reco
     settings, client, health = core.settings, core.client, core.health
     app = make_api(core, features, reconcilers)
     admit = AccessReviewer(client, TOKEN_AUDIENCE, core.clock).admit if client is not None else admit_nobody
-    guarded = Guard(app, admit, headers=(TOKEN_HEADER,))
+    guarded = Guard(app, admit, headers=(TOKEN_HEADER,), clock=core.clock)
     listening = bind(settings.listen or LOOPBACK, settings.port)
     port, private = int(listening[0].getsockname()[1]), bind_unix(settings.socket)
     jobs = {name: server for feature in features for name, server in feature.servers().items()}

@@ -3,12 +3,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
+from meshkit.clock import Clock, SystemClock
 from meshkit.rest import refuse
+from meshkit.supervise import first_error
 
+log = logging.getLogger(__name__)
+
+REJUDGED_S: Final = 60.0
+UNSURE_S: Final = 600.0
+"""An answer that goes on is given so long to somebody about whom nobody can be asked any more."""
 OPEN_PATHS: Final = frozenset(("/healthz", "/readyz", "/metrics"))
 READING: Final = frozenset(("GET", "HEAD"))
 
@@ -36,15 +44,20 @@ async def admit_nobody(_token: str, _path: str) -> NotAdmitted | None:
     return NotAdmitted(HTTPStatus.FORBIDDEN, "this program asks no Kubernetes API: use its unix socket")
 
 
+class NoLongerAdmittedError(Exception):
+    """Who was admitted when the answer began is not any more; the text says why."""
+
+
 class Guard:
     """An application in front of another: open paths pass, every other request needs a token that `admit` accepts.
 
     What is no reading request is refused, whatever its token: who changes something does so through the unix socket.
-    The token is taken from one of `headers`, else from `Authorization: Bearer`.
+    The token is taken from one of `headers`, else from `Authorization: Bearer`. An answer that goes on ends with the token, or
+    with what its holder may read: it is judged again before what is told REJUDGED_S after the last time.
     """
 
-    def __init__(self, app: App, admit: Admit, *, headers: Iterable[str] = ()) -> None:
-        self._app, self._admit = app, admit
+    def __init__(self, app: App, admit: Admit, *, headers: Iterable[str] = (), clock: Clock | None = None) -> None:
+        self._app, self._admit, self._clock = app, admit, clock or SystemClock()
         self._headers = tuple(header.lower().encode() for header in headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,10 +68,31 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         refused = await self._judge(scope)
-        if refused is None:
-            await self._app(scope, receive, send)
-        else:
+        if refused is not None:
             await refuse(refused.status_code, refused.message)(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, self._while_admitted(scope, send))
+        except* NoLongerAdmittedError as errors:
+            facts = {"path": scope["path"], "reason": str(first_error(errors))}
+            log.info("answer ended, its reader is not admitted any more", extra=facts)
+
+    def _while_admitted(self, scope: Scope, send: Send) -> Send:
+        """Sends as `send` does. Raises: NoLongerAdmittedError."""
+        admitted_s = judged_s = self._clock.monotonic()
+
+        async def send_admitted(message: MutableMapping[str, Any]) -> None:
+            nonlocal admitted_s, judged_s
+            now_s = self._clock.monotonic()
+            if now_s - judged_s >= REJUDGED_S:
+                refused, judged_s = await self._judge(scope), now_s
+                if refused is None:
+                    admitted_s = now_s
+                elif refused.status_code != HTTPStatus.SERVICE_UNAVAILABLE or now_s - admitted_s >= UNSURE_S:
+                    raise NoLongerAdmittedError(refused.message)
+            await send(message)
+
+        return send_admitted
 
     async def _judge(self, scope: Scope) -> NotAdmitted | None:
         token = self._token(dict(scope["headers"]))

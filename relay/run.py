@@ -69,7 +69,7 @@ class FlowRelay:
         settings, clock = self._settings, self._clock
         app = make_api(self.mesh, self.health, make_registry(self.mesh, self.streams))
         admit = AccessReviewer(self._client, TOKEN_AUDIENCE, clock).admit
-        guarded = Guard(app, admit, headers=(TOKEN_HEADER,))
+        guarded = Guard(app, admit, headers=(TOKEN_HEADER,), clock=clock)
         answers = probes(self.health, self.health.ready)
         await together(
             {

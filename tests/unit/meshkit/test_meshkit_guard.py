@@ -2,16 +2,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from fastapi import Response
 
 from meshkit import http as meshhttp
 from meshkit import probe_server
 from meshkit.clock import ManualClock
+from meshkit.followers import Followers
 from meshkit.guard import Guard, NotAdmitted, admit_nobody
 from meshkit.health import Health
 from meshkit.http import bind_unix, make_app, probes, serve
@@ -224,3 +227,71 @@ async def test_the_socket_is_for_our_user_only_and_replaces_what_was_left(tmp_pa
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+@pytest.mark.parametrize(
+    ("said", "minutes"),
+    [
+        (NotAdmitted(401, "it has expired"), 1),
+        (NotAdmitted(403, "the role is gone"), 1),
+        (NotAdmitted(503, "the Kubernetes API cannot be asked"), 10),
+    ],
+)
+async def test_an_answer_that_goes_on_ends_when_its_reader_is_not_admitted_any_more(
+    said: NotAdmitted, minutes: int
+) -> None:
+    clock, now = ManualClock(), list[NotAdmitted | None]([None])
+    lines: asyncio.Queue[bytes] = asyncio.Queue()
+    app = make_app("test", "1.0", Health(clock), Registry("mesh", process=False))
+    followers = Followers(1)
+
+    async def told() -> AsyncIterator[bytes]:
+        while True:
+            yield await lines.get()
+
+    @app.get("/v1/follow")
+    async def follow() -> Response:
+        return await followers.answer(told(), "text/plain")
+
+    async def admit_now(_token: str, _path: str) -> NotAdmitted | None:
+        return now[0]
+
+    async with running(Guard(app, admit_now, clock=clock)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /v1/follow HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer leia\r\n\r\n")
+
+        async def read_line(text: bytes) -> None:
+            lines.put_nowait(text + b"\n")
+            async with asyncio.timeout(5):
+                assert (await reader.readuntil(text + b"\n")).endswith(text + b"\n")
+
+        await read_line(b"first")
+        clock.advance(60)
+        await read_line(b"still admitted")
+        now[0] = said
+        for minute in range(1, minutes):
+            clock.advance(60)
+            await read_line(b"unsure %d" % minute)
+        clock.advance(60)
+        lines.put_nowait(b"secret\n")
+        async with asyncio.timeout(5):
+            assert b"secret" not in await reader.read()
+        writer.close()
+        now[0] = None
+        async with asyncio.timeout(5):
+            await (await followers.answer(_nothing(), "text/plain"))(_SCOPE, _never_asked, _taken)
+
+
+_SCOPE = {"type": "http", "path": "/v1/follow", "asgi": {"spec_version": "2.4"}}
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    yield b""
+
+
+async def _never_asked() -> MutableMapping[str, Any]:
+    raise AssertionError("nothing is received")
+
+
+async def _taken(_message: MutableMapping[str, Any]) -> None:
+    return
