@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Final
@@ -49,12 +49,14 @@ class PeerDoor:
 
     def source_of(self, cert: bytes) -> PeerView:
         """What the holder may ask. Raises: NotGrantedError."""
-        peer = self._name_of(cert)
-        self.check(peer)
-        return PeerView(self._mesh, peer, self, self._is_shared, self._clock)
+        peer = self.granted(cert)
+        return PeerView(
+            self._mesh, peer, lambda: self.granted(cert) == peer, is_shared=self._is_shared, clock=self._clock
+        )
 
-    def check(self, peer: str) -> None:
-        """The peer is granted flows still. Raises: NotGrantedError."""
+    def granted(self, cert: bytes) -> str:
+        """The peer whose relay holds the certificate, and that is granted flows now. Raises: NotGrantedError."""
+        peer = self._name_of(cert)
         try:
             granted = (self._grants / f"{FLOW_GRANT}{peer}").read_text().strip() == GRANTED
         except OSError:
@@ -63,6 +65,7 @@ class PeerDoor:
             raise NotGrantedError(
                 f"{self._mesh.cluster} does not grant its flows to {peer}: run clustermesh connect --allow-flows"
             )
+        return peer
 
     def trusted(self) -> bytes:
         """The authorities of every peer, PEM: one without a grant is told so."""
@@ -89,16 +92,21 @@ class PeerDoor:
 
 
 class PeerView:
-    """What one peer gets: flows in which its cluster takes part, and whether this relay is well."""
+    """What one peer gets: flows in which its cluster takes part, and whether this relay is well.
 
-    def __init__(self, mesh: FlowMesh, peer: str, door: PeerDoor, is_shared: IsShared, clock: Clock) -> None:
-        self._mesh, self._peer, self._door = mesh, peer, door
+    `is_granted` is asked again while a stream goes on; it may raise NotGrantedError.
+    """
+
+    def __init__(
+        self, mesh: FlowMesh, peer: str, is_granted: Callable[[], bool], *, is_shared: IsShared, clock: Clock
+    ) -> None:
+        self._mesh, self._peer, self._is_granted = mesh, peer, is_granted
         self._is_shared, self._clock = is_shared, clock
 
     async def flows(
         self, request: observer.GetFlowsRequest, clusters: Sequence[str]
     ) -> AsyncGenerator[observer.GetFlowsResponse, None]:
-        """Raises: FilterError, RequestError; NotGrantedError, also as soon as the grant has ended."""
+        """Raises: FilterError, RequestError; NotGrantedError, also as soon as the grant or its authority has ended."""
         if tuple(clusters) not in (OWN, (self._mesh.cluster,)):
             raise NotGrantedError(f"{self._mesh.cluster} speaks for itself only: ask the relays of the others")
         check_request(request)
@@ -106,7 +114,8 @@ class PeerView:
         async with aclosing(self._mesh.flows(narrowed(request, self._peer))) as answers:
             async for answer in answers:
                 if (now_s := self._clock.monotonic()) - looked_s >= LOOK_S:
-                    self._door.check(self._peer)
+                    if not self._is_granted():
+                        raise NotGrantedError(f"this certificate is not of the relay of {self._peer} any more")
                     looked_s = now_s
                 if answer.WhichOneof("response_types") != "flow" or self._may_see(answer):
                     yield answer

@@ -96,7 +96,11 @@ async def test_a_peer_without_a_grant_is_refused_and_told_what_to_do(two_cluster
     assert "south does not grant its flows to north: run clustermesh connect --allow-flows" in away.message
 
 
-async def test_a_grant_that_ends_cuts_the_stream_that_it_opened(two_clusters: Pair) -> None:
+@pytest.mark.parametrize(
+    ("ended", "said"),
+    [("grant", "does not grant its flows to north"), ("authority", "is the name of no relay that its authority")],
+)
+async def test_a_grant_that_ends_cuts_the_stream_that_it_opened(two_clusters: Pair, ended: str, said: str) -> None:
     north, south = two_clusters
     _fill(south)
     south.grant("north")
@@ -107,10 +111,13 @@ async def test_a_grant_that_ends_cuts_the_stream_that_it_opened(two_clusters: Pa
     async with aclosing(link.remote.flows(observer.GetFlowsRequest(follow=True, number=9))) as stream:
         while pods([await asyncio.wait_for(anext(stream), 10)]) != ["client"]:
             pass
-        south.grant("north", is_given=False)
+        if ended == "grant":
+            south.grant("north", is_given=False)
+        else:
+            (south.bundle / "north.crt").write_bytes(south.authority.certificate_pem)
         turned.advance(LOOK_S)
         add(south.nodes[0], _entry(6, CLIENT, SERVER))
-        with pytest.raises(UnansweredError, match="does not grant its flows to north"):
+        with pytest.raises(UnansweredError, match=said):
             [answer async for answer in stream]
 
 
