@@ -260,7 +260,7 @@ def node_config(settings: AgentSettings, facts: Facts) -> NodeConfig:
         aggregation=Aggregation(settings.flow_aggregation),
         max_entries={
             spec.POLICY.name: settings.policy_entries,
-            **service_map_sizes(settings.service_entries, _memory_bytes()),
+            **service_map_sizes(settings.service_entries, _memory_bytes(), settings.ipv6_service_entries),
         },
         lifetimes=Lifetimes(
             settings.connection_established_s,

@@ -99,6 +99,9 @@ class AgentSettings(Settings):
     service_entries: int = option(
         0, "entries of the service map (a service port with n backends takes n + 1); by this node's memory if 0"
     )
+    ipv6_service_entries: int = option(
+        spec.SERVICES6.max_entries, "entries of the service map of IPv6, which is made with --ipv6 alone"
+    )
     policy_entries: int = option(
         spec.POLICY.max_entries, "entries of the policy map, for all pods of this node together"
     )

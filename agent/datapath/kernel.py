@@ -158,10 +158,14 @@ class KernelMap(Generic[K, V]):
     def update(self, items: Sequence[tuple[K, V]]) -> None:
         """All items are in the map."""
         encode = self._spec.encode
-        self._check(*self._raw.update([k.pack() for k, _ in items], [encode(k, v) for k, v in items]))
+        keys, values = [k.pack() for k, _ in items], [encode(k, v) for k, v in items]
+        self._spec.check_sizes(keys, values)
+        self._check(*self._raw.update(keys, values))
 
     def update_packed(self, keys: bytes, values: bytes) -> None:
         """The same for records that are packed already."""
+        if len(keys) * self._spec.value_size != len(values) * self._spec.key_size:
+            raise ValueError(f"{self._spec.name} has records of another size")
         self._check(*self._raw.update_packed(keys, values))
 
     def _check(self, error: int, done: int) -> None:
@@ -171,6 +175,7 @@ class KernelMap(Generic[K, V]):
     def delete(self, keys: Sequence[K]) -> None:
         """None of the keys is in the map."""
         packed = [key.pack() for key in keys]
+        self._spec.check_sizes(packed)
         position = 0
         while position < len(packed):
             error, done = self._raw.delete(packed[position:])
@@ -182,7 +187,9 @@ class KernelMap(Generic[K, V]):
 
     def get(self, key: K) -> V | None:
         """The value a packet would find."""
-        raw = self._raw.get(key.pack())
+        packed = key.pack()
+        self._spec.check_sizes((packed,))
+        raw = self._raw.get(packed)
         return None if raw is None else self._spec.value.unpack(raw)
 
     def items(self) -> Iterator[tuple[K, V]]:
@@ -286,8 +293,11 @@ def open_map(map_spec: spec.MapSpec[K, V], directory: Path) -> KernelMap[K, V]:
     return kind(map_spec, raw)
 
 
-def kernel_maps(pin_directory: Path) -> Maps:
-    """The maps pinned by a Datapath under this directory. Raises: KernelError when there are none."""
+def kernel_maps(pin_directory: Path, *, ipv6: bool = False) -> Maps:
+    """The maps pinned by a Datapath under this directory, those of services of IPv6 too if `ipv6`.
+
+    Raises: KernelError when there are none.
+    """
     directory = pin_directory / "maps"
     return Maps(
         services=open_map(spec.SERVICES, directory),
@@ -308,4 +318,9 @@ def kernel_maps(pin_directory: Path) -> Maps:
         metrics=open_map(spec.METRICS, directory),
         probes=open_map(spec.PROBES, directory),
         heartbeat=open_map(spec.HEARTBEAT, directory),
+        services6=open_map(spec.SERVICES6, directory) if ipv6 else None,
+        backends6=open_map(spec.BACKENDS6, directory) if ipv6 else None,
+        members6=open_map(spec.MEMBERS6, directory) if ipv6 else None,
+        source_ranges6=open_map(spec.SOURCE_RANGES6, directory) if ipv6 else None,
+        affinity6=open_map(spec.AFFINITY6, directory) if ipv6 else None,
     )

@@ -2,7 +2,8 @@
 """Map records, one NamedTuple each, packed exactly as the structs of bpf/abi.h.
 
 Addresses are text, ports are in host order (stored big-endian), protocols are IP protocol numbers (0 = any where a
-wildcard is allowed). Every pad is explicit; tests/integration/datapath compares them with the object's BTF.
+wildcard is allowed). Keys of services and values of backends are of the family of their address: the structs of IPv6 have
+the same names with a 6. Every pad is explicit; tests/integration/datapath compares them with the object's BTF.
 A number that does not fit its field raises ValueError.
 """
 
@@ -12,7 +13,18 @@ import struct
 from enum import IntEnum, IntFlag
 from typing import Final, NamedTuple, Self
 
-from agent.datapath.address import ANY_ADDRESS, family_of, pack4, pack16, pack_mac, unpack4, unpack16, unpack_mac
+from agent.datapath.address import (
+    ANY_ADDRESS,
+    FAMILY_IPV4,
+    FAMILY_IPV6,
+    family_of,
+    pack4,
+    pack16,
+    pack_mac,
+    unpack4,
+    unpack16,
+    unpack_mac,
+)
 
 LOOPBACK_ADDRESS: Final = "169.254.42.1"
 TICK_NS: Final = 1 << 30
@@ -89,12 +101,12 @@ def _port(raw: bytes) -> int:
 
 
 _SERVICE_KEY = struct.Struct("<4s2sHBBH")
+_SERVICE_KEY6 = struct.Struct("<16s2sHBBH")
 _SERVICE_VALUE = struct.Struct("<IIHBB")
 _U32 = struct.Struct("<I")
 _BACKEND_VALUE = struct.Struct("<4s2sBBHBB")
+_BACKEND_VALUE6 = struct.Struct("<16s2sBBHBB")
 _MEMBER_KEY = struct.Struct("<II")
-_AFFINITY_KEY = struct.Struct("<QIB3s")
-_AFFINITY_VALUE = struct.Struct("<QII")
 _IPCACHE_KEY = struct.Struct("<IHBB16s")
 _IPCACHE_VALUE = struct.Struct("<I16sBBH")
 _POLICY_KEY = struct.Struct("<IHBBIBB2s")
@@ -111,12 +123,18 @@ class ServiceKey(NamedTuple):
     slot: int = 0
 
     def pack(self) -> bytes:
-        """12 bytes."""
-        return _pack(_SERVICE_KEY, pack4(self.address), _port_be(self.port), self.slot, self.protocol, 0, 0)
+        """12 bytes, or 24."""
+        rest = (_port_be(self.port), self.slot, self.protocol, 0, 0)
+        if family_of(self.address) == FAMILY_IPV6:
+            return _pack(_SERVICE_KEY6, pack16(self.address), *rest)
+        return _pack(_SERVICE_KEY, pack4(self.address), *rest)
 
     @classmethod
     def unpack(cls, raw: bytes) -> Self:
         """Inverse of pack."""
+        if len(raw) == _SERVICE_KEY6.size:
+            address, port, slot, protocol, _, _ = _SERVICE_KEY6.unpack(raw)
+            return cls(unpack16(address, FAMILY_IPV6), _port(port), protocol, slot)
         address, port, slot, protocol, _, _ = _SERVICE_KEY.unpack(raw)
         return cls(unpack4(address), _port(port), protocol, slot)
 
@@ -165,13 +183,18 @@ class BackendValue(NamedTuple):
     cluster_id: int = 0
 
     def pack(self) -> bytes:
-        """12 bytes."""
-        port = _port_be(self.port)
-        return _pack(_BACKEND_VALUE, pack4(self.address), port, self.protocol, self.state, self.cluster_id, 0, 0)
+        """12 bytes, or 24."""
+        rest = (_port_be(self.port), self.protocol, self.state, self.cluster_id, 0, 0)
+        if family_of(self.address) == FAMILY_IPV6:
+            return _pack(_BACKEND_VALUE6, pack16(self.address), *rest)
+        return _pack(_BACKEND_VALUE, pack4(self.address), *rest)
 
     @classmethod
     def unpack(cls, raw: bytes) -> Self:
         """Inverse of pack."""
+        if len(raw) == _BACKEND_VALUE6.size:
+            address, port, protocol, state, cluster_id, _, _ = _BACKEND_VALUE6.unpack(raw)
+            return cls(unpack16(address, FAMILY_IPV6), _port(port), protocol, state, cluster_id)
         address, port, protocol, state, cluster_id, _, _ = _BACKEND_VALUE.unpack(raw)
         return cls(unpack4(address), _port(port), protocol, state, cluster_id)
 
@@ -207,41 +230,6 @@ class MemberValue(NamedTuple):
         return cls(*_U32.unpack(raw))
 
 
-class AffinityKey(NamedTuple):
-    """`struct affinity_key`: one client of one service. Written by the kernel."""
-
-    client: str
-    service_id: int
-
-    def pack(self) -> bytes:
-        """16 bytes; the address sits in the low four bytes of a u64 that may hold a netns cookie later."""
-        client = int.from_bytes(pack4(self.client), "little")
-        return _pack(_AFFINITY_KEY, client, self.service_id, 0, b"")
-
-    @classmethod
-    def unpack(cls, raw: bytes) -> Self:
-        """Inverse of pack."""
-        client, service_id, _, _ = _AFFINITY_KEY.unpack(raw)
-        return cls(unpack4((client & 0xFFFFFFFF).to_bytes(4, "little")), service_id)
-
-
-class AffinityValue(NamedTuple):
-    """`struct affinity_value`: nanoseconds of CLOCK_MONOTONIC and the backend that answered."""
-
-    last_used_ns: int
-    backend_id: int
-
-    def pack(self) -> bytes:
-        """16 bytes."""
-        return _pack(_AFFINITY_VALUE, self.last_used_ns, self.backend_id, 0)
-
-    @classmethod
-    def unpack(cls, raw: bytes) -> Self:
-        """Inverse of pack."""
-        last_used_ns, backend_id, _ = _AFFINITY_VALUE.unpack(raw)
-        return cls(last_used_ns, backend_id)
-
-
 class IpcacheKey(NamedTuple):
     """`struct ipcache_key`, longest prefix match: "10.2.1.4/32"; a plain address means all its bits."""
 
@@ -252,7 +240,7 @@ class IpcacheKey(NamedTuple):
         address, _, length = self.prefix.partition("/")
         raw = pack16(address)
         family = family_of(address)
-        width = 32 if family == 1 else 128
+        width = 32 if family == FAMILY_IPV4 else 128
         bits = int(length) if length else width
         number = int.from_bytes(raw, "big")
         if not 0 <= bits <= width or number & ((1 << (128 - bits)) - 1):

@@ -298,7 +298,7 @@ class Datapath:
         self._pin_programs()
         if complete:
             self._take_over()
-        return kernel.kernel_maps(self._pins)
+        return kernel.kernel_maps(self._pins, ipv6=self._config.ipv6)
 
     def _prepare_overlay(self) -> None:
         config = self._config

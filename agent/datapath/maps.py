@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self, TypeVar
 
+from agent.datapath.affinity_layout import AffinityKey, AffinityValue
 from agent.datapath.flow_layout import (
     ConntrackKey,
     ConntrackValue,
@@ -19,8 +20,6 @@ from agent.datapath.flow_layout import (
 )
 from agent.datapath.layout import (
     AddressKey,
-    AffinityKey,
-    AffinityValue,
     BackendKey,
     BackendValue,
     EndpointValue,
@@ -97,6 +96,16 @@ class Map(Protocol[K, V]):
         ...
 
 
+class ServiceMaps(NamedTuple):
+    """What the services of one family have: `affinity` is written by the kernel, the others by the agent."""
+
+    services: Map[ServiceKey, ServiceValue]
+    backends: Map[BackendKey, BackendValue]
+    members: Map[MemberKey, MemberValue]
+    source_ranges: Map[SourceRangeKey, SourceRangeValue]
+    affinity: Map[AffinityKey, AffinityValue]
+
+
 @dataclass(frozen=True, slots=True)
 class Maps:
     """Every map of one node that user space reads or writes.
@@ -105,6 +114,7 @@ class Maps:
     both), node, heartbeat.
     Written by the kernel: conntrack (established TCP, established others, all that are opening), affinity, sockets,
     nat, metrics, probes.
+    Those that end in 6 are there where programs go on with packets of IPv6.
     Order when a service grows: backends, members, slots 1..n, source ranges, slot 0; when it shrinks the reverse.
     """
 
@@ -126,3 +136,19 @@ class Maps:
     metrics: Map[MetricKey, MetricValue]
     probes: Map[ProbeKey, ProbeValue]
     heartbeat: Map[HeartbeatKey, HeartbeatValue]
+    services6: Map[ServiceKey, ServiceValue] | None = None
+    backends6: Map[BackendKey, BackendValue] | None = None
+    members6: Map[MemberKey, MemberValue] | None = None
+    source_ranges6: Map[SourceRangeKey, SourceRangeValue] | None = None
+    affinity6: Map[AffinityKey, AffinityValue] | None = None
+
+    @property
+    def of_ipv4(self) -> ServiceMaps:
+        """The maps of services of IPv4."""
+        return ServiceMaps(self.services, self.backends, self.members, self.source_ranges, self.affinity)
+
+    @property
+    def of_ipv6(self) -> ServiceMaps | None:
+        """The same of IPv6; None where nobody goes on with packets of IPv6."""
+        maps = (self.services6, self.backends6, self.members6, self.source_ranges6, self.affinity6)
+        return None if None in maps else ServiceMaps(*maps)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from agent.datapath import spec
 from agent.datapath.errors import MapError, MapFullError
 from agent.datapath.layout import BackendKey, BackendValue, ServiceKey, ServiceValue
-from agent.datapath.maps import Map, MapInfo, MapRecord, Maps
+from agent.datapath.maps import MapInfo, MapRecord, Maps
 
 K = TypeVar("K", bound=MapRecord)
 V = TypeVar("V", bound=MapRecord)
@@ -48,7 +48,7 @@ class MemoryMap(Generic[K, V]):
         """All items are in the map."""
         for done, (key, value) in enumerate(items):
             raw = self._canonical(key.pack())
-            value.pack()
+            self._spec.check_sizes((raw,), (value.pack(),))
             self._fault("update", done)
             if raw not in self._entries:
                 if len(self._entries) >= self._max_entries:
@@ -125,50 +125,73 @@ class HoleError(AssertionError):
     """A packet could meet a published slot that leads nowhere: invariant 1 is broken."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryMaps(Maps):
-    """Maps in memory that check invariant 1 after every single write of services and backends."""
+class _Holes:
+    """Invariant 1 of the services of one family."""
 
-    _published: dict[int, set[ServiceKey]] = field(default_factory=lambda: defaultdict(set), repr=False)
+    def __init__(
+        self, services: MemoryMap[ServiceKey, ServiceValue], backends: MemoryMap[BackendKey, BackendValue]
+    ) -> None:
+        self._services, self._backends = services, backends
+        self._published: defaultdict[int, set[ServiceKey]] = defaultdict(set)
+        services.on_write = self._check_frontend
+        backends.on_write = self._check_backend
 
     def check(self) -> None:
         """Each slot up to its frontend's count exists and names an existing backend. Raises: HoleError."""
-        for entry in self.services.items():
+        for entry in self._services.items():
             if entry[0].slot == 0:
                 self._check_frontend(entry[0])
 
     def _check_frontend(self, key: ServiceKey) -> None:
-        head = self.services.get(key._replace(slot=0))
+        head = self._services.get(key._replace(slot=0))
         for slot in range(1, (head.count if head else 0) + 1):
             slot_key = key._replace(slot=slot)
-            value = self.services.get(slot_key)
+            value = self._services.get(slot_key)
             if value is None:
                 raise HoleError(f"slot {slot_key} is published and missing")
             self._published[value.backend_id].add(slot_key)
-            if self.backends.get(BackendKey(value.backend_id)) is None:
+            if self._backends.get(BackendKey(value.backend_id)) is None:
                 raise HoleError(f"slot {slot_key} names the missing backend {value.backend_id}")
 
     def _check_backend(self, key: BackendKey) -> None:
-        if self.backends.get(key) is not None:
+        if self._backends.get(key) is not None:
             return
         for slot_key in list(self._published[key.id]):
-            value = self.services.get(slot_key)
+            value = self._services.get(slot_key)
             if value is None or value.backend_id != key.id:
                 self._published[key.id].discard(slot_key)
             else:
                 self._check_frontend(slot_key)
 
 
-def memory_maps(max_entries: dict[str, int] | None = None) -> MemoryMaps:
-    """Empty maps; `max_entries` by map name replaces the default sizes."""
+@dataclass(frozen=True, slots=True)
+class MemoryMaps(Maps):
+    """Maps in memory that check invariant 1 after every single write of services and backends."""
+
+    _holes: list[_Holes] = field(default_factory=list, repr=False)
+
+    def check(self) -> None:
+        """Each slot up to its frontend's count exists and names an existing backend. Raises: HoleError."""
+        for holes in self._holes:
+            holes.check()
+
+
+def memory_maps(max_entries: dict[str, int] | None = None, *, ipv6: bool = False) -> MemoryMaps:
+    """Empty maps, those of services of IPv6 too if `ipv6`; `max_entries` by map name replaces the default sizes."""
     sizes = max_entries or {}
 
-    def make(map_spec: spec.MapSpec[K, V]) -> Map[K, V]:
+    def make(map_spec: spec.MapSpec[K, V]) -> MemoryMap[K, V]:
         return MemoryMap(map_spec, sizes.get(map_spec.name))
 
-    services: MemoryMap[ServiceKey, ServiceValue] = MemoryMap(spec.SERVICES, sizes.get(spec.SERVICES.name))
-    backends: MemoryMap[BackendKey, BackendValue] = MemoryMap(spec.BACKENDS, sizes.get(spec.BACKENDS.name))
-    maps = MemoryMaps(
+    def make6(map_spec: spec.MapSpec[K, V]) -> MemoryMap[K, V] | None:
+        return make(map_spec) if ipv6 else None
+
+    services, backends = make(spec.SERVICES), make(spec.BACKENDS)
+    services6, backends6 = make6(spec.SERVICES6), make6(spec.BACKENDS6)
+    holes = [_Holes(services, backends)]
+    if services6 is not None and backends6 is not None:
+        holes.append(_Holes(services6, backends6))
+    return MemoryMaps(
         services=services,
         backends=backends,
         members=make(spec.MEMBERS),
@@ -187,7 +210,10 @@ def memory_maps(max_entries: dict[str, int] | None = None) -> MemoryMaps:
         metrics=make(spec.METRICS),
         probes=make(spec.PROBES),
         heartbeat=make(spec.HEARTBEAT),
+        services6=services6,
+        backends6=backends6,
+        members6=make6(spec.MEMBERS6),
+        source_ranges6=make6(spec.SOURCE_RANGES6),
+        affinity6=make6(spec.AFFINITY6),
+        _holes=holes,
     )
-    services.on_write = maps._check_frontend
-    backends.on_write = maps._check_backend
-    return maps

@@ -11,10 +11,10 @@ import sys
 from array import array
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from socket import AF_INET, inet_pton
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final
 
-from agent.datapath.address import pack4
+from agent.datapath.address import FAMILY_IPV6, family_of, pack4, pack16
 
 _KEY_END: Final = struct.Struct("<HBBH")
 _PLACE_END: Final = struct.Struct(">HBB")
@@ -28,7 +28,8 @@ def key_start(address: str, port: int) -> bytes:
     """What the keys of one frontend begin with. Raises: ValueError when no map can hold it."""
     if not 0 <= port <= 0xFFFF:
         raise ValueError(f"port {port} is not in 0..65535")
-    return pack4(address) + port.to_bytes(2, "big")
+    packed = pack16(address) if family_of(address) == FAMILY_IPV6 else pack4(address)
+    return packed + port.to_bytes(2, "big")
 
 
 def head_key(start: bytes, protocol: int) -> bytes:
@@ -69,9 +70,9 @@ def backend_keys(ids: Sequence[int]) -> bytes:
 def backend_values(places: Iterable[tuple[str, bytes]]) -> bytes:
     """Values from addresses, and what `backend_end` says of the rest. Raises: ValueError."""
     try:
-        return b"".join([inet_pton(AF_INET, address) + end for address, end in places])
+        return b"".join([inet_pton(AF_INET6 if ":" in address else AF_INET, address) + end for address, end in places])
     except OSError as exc:
-        raise ValueError(f"an address is not of IPv4: {exc}") from exc
+        raise ValueError(f"an address is of neither family: {exc}") from exc
 
 
 @lru_cache(maxsize=4096)

@@ -18,13 +18,21 @@ SMALLEST: Final = spec.SERVICES.max_entries
 LARGEST: Final = 1 << 22
 
 
-def service_map_sizes(wanted: int, memory_bytes: int) -> dict[str, int]:
+def service_map_sizes(wanted: int, memory_bytes: int, wanted6: int = spec.SERVICES6.max_entries) -> dict[str, int]:
     """Capacities by map name: of `wanted` service entries, or of what the node's memory allows if that is 0.
 
-    The result changes with a doubling of memory only, so that a restart does not copy the maps.
+    The result changes with a doubling of memory only, so that a restart does not copy the maps. `wanted6`: of IPv6, whose maps
+    are made only where packets of IPv6 are judged.
     """
     entries = wanted
     if not entries:
         affordable = max(1, memory_bytes // GIB) * ENTRIES_PER_GIB
         entries = min(LARGEST, max(SMALLEST, 1 << (affordable.bit_length() - 1)))
-    return {spec.SERVICES.name: entries, spec.MEMBERS.name: entries, spec.BACKENDS.name: max(1, entries // 2)}
+    return {
+        spec.SERVICES.name: entries,
+        spec.MEMBERS.name: entries,
+        spec.BACKENDS.name: max(1, entries // 2),
+        spec.SERVICES6.name: wanted6,
+        spec.MEMBERS6.name: wanted6,
+        spec.BACKENDS6.name: max(1, wanted6 // 2),
+    }

@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple, Self
 
-from agent.datapath.address import FAMILY_IPV4, family_of, pack16, unpack16
+from agent.datapath.address import FAMILY_IPV4, FAMILY_IPV6, family_of, pack16, unpack16
 
 _KEY: Final = struct.Struct("<II16s")
 _VALUE: Final = struct.Struct("<I")
@@ -20,22 +20,32 @@ class SourceRangeKey(NamedTuple):
     range: str
 
     def pack(self) -> bytes:
-        """24 bytes. Raises: ValueError for what is no IPv4 prefix, or has bits beyond its length."""
+        """24 bytes. Raises: ValueError for what is no prefix, or has bits beyond its length."""
         address, _, length = self.range.partition("/")
         raw, bits = pack16(address), int(length)
-        if (
-            family_of(address) != FAMILY_IPV4
-            or not 0 <= bits <= 32
-            or int.from_bytes(raw[:4], "big") << bits & 0xFFFF_FFFF
-        ):
-            raise ValueError(f"not an IPv4 prefix: {self.range!r}")
+        width = 32 if family_of(address) == FAMILY_IPV4 else 128
+        if not 0 <= bits <= width or int.from_bytes(raw, "big") & ((1 << (128 - bits)) - 1):
+            raise ValueError(f"not a prefix: {self.range!r}")
         return _KEY.pack(_SERVICE_BITS + bits, self.service_id, raw)
 
     @classmethod
     def unpack(cls, raw: bytes) -> Self:
         """Inverse of pack."""
+        return cls._of_family(raw, FAMILY_IPV4)
+
+    @classmethod
+    def _of_family(cls, raw: bytes, family: int) -> Self:
         bits, service_id, address = _KEY.unpack(raw)
-        return cls(service_id, f"{unpack16(address, FAMILY_IPV4)}/{bits - _SERVICE_BITS}")
+        return cls(service_id, f"{unpack16(address, family)}/{bits - _SERVICE_BITS}")
+
+
+class SourceRangeKey6(SourceRangeKey):
+    """The same in the map of IPv6: a key does not say which family its range is of."""
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Self:
+        """Inverse of pack."""
+        return cls._of_family(raw, FAMILY_IPV6)
 
 
 class SourceRangeValue(NamedTuple):

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from agent.datapath import flow_layout, layout, nat_layout, socket_layout, source_range_layout
+from agent.datapath import affinity_layout, flow_layout, layout, nat_layout, socket_layout, source_range_layout
 from agent.datapath.maps import MapRecord
 
 K = TypeVar("K", bound=MapRecord)
@@ -29,6 +29,12 @@ class MapSpec(Generic[K, V]):
     is_array: bool = False
     encode: Callable[[K, V], bytes] = lambda _key, value: value.pack()
 
+    def check_sizes(self, keys: Sequence[bytes], values: Sequence[bytes] = ()) -> None:
+        """Raises: ValueError for records of another family: the kernel would read beyond them."""
+        for records, size in ((keys, self.key_size), (values, self.value_size)):
+            if any(len(record) != size for record in records):
+                raise ValueError(f"{self.name} has records of {size} bytes")
+
 
 SERVICES: Final = MapSpec("mesh_services", layout.ServiceKey, layout.ServiceValue, 12, 12, 1 << 19)
 BACKENDS: Final = MapSpec("mesh_backends", layout.BackendKey, layout.BackendValue, 4, 12, 1 << 18)
@@ -41,6 +47,21 @@ SOURCE_RANGES: Final = MapSpec(
     4,
     1 << 16,
     is_prefix_map=True,
+)
+SERVICES6: Final = MapSpec("mesh_services6", layout.ServiceKey, layout.ServiceValue, 24, 12, 1 << 17)
+BACKENDS6: Final = MapSpec("mesh_backends6", layout.BackendKey, layout.BackendValue, 4, 24, 1 << 16)
+MEMBERS6: Final = MapSpec("mesh_members6", layout.MemberKey, layout.MemberValue, 8, 4, 1 << 17)
+SOURCE_RANGES6: Final[MapSpec[source_range_layout.SourceRangeKey, source_range_layout.SourceRangeValue]] = MapSpec(
+    "mesh_ranges6",
+    source_range_layout.SourceRangeKey6,
+    source_range_layout.SourceRangeValue,
+    24,
+    4,
+    1 << 16,
+    is_prefix_map=True,
+)
+AFFINITY6: Final = MapSpec(
+    "mesh_affinity6", affinity_layout.AffinityKey, affinity_layout.AffinityValue, 24, 16, 1 << 15
 )
 IPCACHE: Final = MapSpec("mesh_ipcache", layout.IpcacheKey, layout.IpcacheValue, 24, 24, 1 << 20, is_prefix_map=True)
 
@@ -63,7 +84,7 @@ CONNTRACK_OTHER: Final = MapSpec("mesh_ct_other", flow_layout.ConntrackKey, flow
 CONNTRACK_OPENING: Final = MapSpec(
     "mesh_ct_opening", flow_layout.ConntrackKey, flow_layout.ConntrackValue, 16, 56, 1 << 16
 )
-AFFINITY: Final = MapSpec("mesh_affinity", layout.AffinityKey, layout.AffinityValue, 16, 16, 1 << 16)
+AFFINITY: Final = MapSpec("mesh_affinity", affinity_layout.AffinityKey, affinity_layout.AffinityValue, 16, 16, 1 << 16)
 SOCKETS: Final = MapSpec("mesh_sockets", socket_layout.SocketKey, socket_layout.SocketValue, 32, 24, 1 << 16)
 NAT: Final = MapSpec("mesh_nat", nat_layout.NatKey, nat_layout.NatValue, 40, 72, 1 << 17)
 METRICS: Final = MapSpec("mesh_metrics", flow_layout.MetricKey, flow_layout.MetricValue, 4, 16, 512, is_per_cpu=True)
@@ -119,4 +140,9 @@ ABIS: Final[Mapping[str, MapAbi]] = {
     "mesh_ct6_other": MapAbi(25, 1, written_by_kernel=True),
     "mesh_ct6_opening": MapAbi(26, 1, written_by_kernel=True),
     "mesh_fragments6": MapAbi(27, 1, written_by_kernel=True),
+    "mesh_services6": MapAbi(28, 1),
+    "mesh_backends6": MapAbi(29, 1),
+    "mesh_members6": MapAbi(30, 1),
+    "mesh_ranges6": MapAbi(31, 1),
+    "mesh_affinity6": MapAbi(32, 1, written_by_kernel=True),
 }

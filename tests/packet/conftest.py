@@ -15,6 +15,7 @@ import pytest
 
 from agent.datapath.config import Aggregation
 from tests.packet.datapath_host import BPF_DIRECTORY, bpffs, build_objects, inside, namespace, run
+from tests.packet.ends import IPV4, IPV6, Ends
 from tests.packet.packet_node import PacketNode
 from tests.support.leftovers import own_name
 
@@ -64,6 +65,13 @@ def _built(work: Path, name: str) -> Path:
 def node(packet_node: PacketNode) -> PacketNode:
     packet_node.reset()
     return packet_node
+
+
+@pytest.fixture(params=[IPV4, IPV6], ids=str)
+def ends(request: pytest.FixtureRequest) -> Ends:
+    """Who speaks: a test with it runs once for each family, at best on `node6`, which goes on with both."""
+    found: Ends = request.param
+    return found
 
 
 @pytest.fixture

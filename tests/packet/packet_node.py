@@ -16,7 +16,7 @@ from agent.datapath.flow_layout import DatapathEvent, EventType, MetricKey
 from agent.datapath.kernel import RawMap
 from agent.datapath.libbpf import BpfObject
 from agent.datapath.loader import Datapath
-from agent.datapath.maps import Maps
+from agent.datapath.maps import Maps, ServiceMaps
 from agent.datapath.reasons import Reason
 from tests.packet.packet_bytes import NODE_MAC, Packet, read
 from tests.packet.packet_bytes6 import read6
@@ -25,7 +25,7 @@ NODE, REMOTE_NODE, STRANGER = "192.168.50.11", "192.168.50.21", "192.168.50.99"
 POD, NEIGHBOUR, REMOTE_POD, WORLD = "10.1.1.10", "10.1.1.11", "10.2.1.10", "93.184.216.34"
 POD_ID, NEIGHBOUR_ID, REMOTE_ID = (1 << 16) + 1000, (1 << 16) + 1001, (2 << 16) + 5
 ENDPOINT_ID, NEIGHBOUR_ENDPOINT_ID = 10, 11
-VIP = "172.20.1.7"
+VIP, VIP6 = "172.20.1.7", "fd00:20::7"
 UNATTENDED_AFTER_S = 20
 SHOT, REDIRECT, PASS = 2, 7, 0xFFFFFFFF
 _POD_IFINDEX, _NEIGHBOUR_IFINDEX = 1, 77
@@ -63,8 +63,8 @@ class Outcome(NamedTuple):
 
 
 def cluster_of(address: str) -> int:
-    """Pods of cluster N have addresses in 10.N.0.0/16."""
-    return int(address.split(".")[1])
+    """Pods of cluster N have addresses in 10.N.0.0/16 and fd00:N::/32."""
+    return int(address.split(":")[1], 16) & 0xFF if ":" in address else int(address.split(".")[1])
 
 
 class PacketNode:
@@ -117,6 +117,8 @@ class PacketNode:
         """Two pods that enforce nothing, one remote pod behind its node; no flows, no events."""
         for field in dataclasses.fields(self.maps):
             one: Any = getattr(self.maps, field.name)
+            if one is None:
+                continue
             one.delete([key for key, _ in one.items()])
         for raw in (self._fragments, self.nat, *self._ipv6_maps):
             keys = [key for key, _ in raw.entries()]
@@ -161,7 +163,7 @@ class PacketNode:
         reach: int = 0,
     ) -> None:
         """Port 80 of the address leads to these (id, address, port), one slot each in their order, written in the safe order."""
-        maps, service_id = self.maps, 7
+        maps, service_id = self.service_maps(address), 7
         maps.backends.update(
             [
                 (layout.BackendKey(i), layout.BackendValue(a, p, protocol, cluster_id=cluster_of(a)))
@@ -175,6 +177,12 @@ class PacketNode:
         )
         flags = reach | (layout.ServiceFlag.AFFINITY if affinity_s else 0)
         maps.services.update([(head, layout.ServiceValue(affinity_s, service_id, len(backends), flags, algorithm))])
+
+    def service_maps(self, address: str) -> ServiceMaps:
+        """Of the address's family."""
+        found = self.maps.of_ipv6 if ":" in address else self.maps.of_ipv4
+        assert found is not None
+        return found
 
     def policy(self, key: layout.PolicyKey, precedence: int = 1, *, deny: bool = False, proxy_port: int = 0) -> None:
         """One policy entry; its rule id is its precedence."""

@@ -154,6 +154,9 @@ struct conntrack_value {
 
 /* The same of IPv6. */
 struct ipv6_address { __u32 words[4]; };
+struct service_key6 { struct ipv6_address address; __be16 port; __u16 slot; __u8 protocol, scope; __u16 pad; };
+struct backend_value6 { struct ipv6_address address; __be16 port; __u8 protocol, state; __u16 cluster_id; __u8 zone, pad; };
+struct affinity_key6 { struct ipv6_address client; __u32 service_id; __u8 kind, pad[3]; };
 struct conntrack_key6 {
 	struct ipv6_address source, destination; __be16 source_port, destination_port; __u8 protocol, kind; __u16 pad;
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Which family the packets of an object have. An object for IPv6 defines IPV6_PACKETS before anything else: the code that
- * both families share then has wider addresses, other numbers of ICMP, and connections and fragments in maps of their own. */
+ * both families share then has wider addresses, other numbers of ICMP, and connections, fragments and services in maps of
+ * their own. */
 #pragma once
 #include "abi.h"
 
@@ -20,7 +21,17 @@ typedef const ip_address *address_argument;
 #define mesh_ct_other mesh_ct6_other
 #define mesh_ct_opening mesh_ct6_opening
 #define mesh_fragments mesh_fragments6
+#define service_key service_key6
+#define backend_value backend_value6
+#define affinity_key affinity_key6
+#define mesh_services mesh_services6
+#define mesh_backends mesh_backends6
+#define mesh_members mesh_members6
+#define mesh_source_ranges mesh_ranges6
+#define mesh_affinity mesh_affinity6
 #define IP_HEADER_BYTES 40
+#define inlined_if_small outline	/* addresses are large, and a program has 512 bytes of stack */
+#define inlined_if_large inlined
 #define IPCACHE_FAMILY 2
 #define PROTO_OF_ICMP PROTO_ICMPV6
 #define ID_OF_WORLD ID_WORLD_IPV6
@@ -35,6 +46,9 @@ inlined int is_set(ip_address a)
 {
 	return (a.words[0] | a.words[1] | a.words[2] | a.words[3]) != 0;
 }
+
+/* What a translated packet's entry says of the other end (`nat_address`). */
+#define translation_of(v) ((address_argument)(v)->nat_address)
 
 enum icmp_type { ICMP_UNREACHABLE = 1, ICMP_TOO_BIG = 2, ICMP_TIME_EXCEEDED = 3, ICMP_PARAMETER = 4, ICMP_ECHO = 128,
 		 ICMP_ECHO_REPLY = 129 };
@@ -66,6 +80,8 @@ typedef ip_address address_argument;
 #define value_of(argument) (argument)
 #define NO_ARGUMENT(argument) 0
 #define IP_HEADER_BYTES 20
+#define inlined_if_small inlined
+#define inlined_if_large outline
 #define IPCACHE_FAMILY 1
 #define PROTO_OF_ICMP PROTO_ICMP
 #define ID_OF_WORLD ID_WORLD
@@ -79,6 +95,13 @@ inlined int is_same(ip_address a, ip_address b)
 inlined int is_set(ip_address a)
 {
 	return a != 0;
+}
+
+inlined __be32 translation_of(const struct conntrack_value *v)
+{
+	__be32 address;
+	__builtin_memcpy(&address, v->nat_address, 4);
+	return address;
 }
 
 enum icmp_type { ICMP_ECHO_REPLY = 0, ICMP_UNREACHABLE = 3, ICMP_ECHO = 8, ICMP_TIME_EXCEEDED = 11, ICMP_PARAMETER = 12 };

@@ -48,6 +48,19 @@ inlined __u32 mix(__u32 x)
 	return x ^ x >> 16;
 }
 
+#ifdef IPV6_PACKETS
+/* An address as a number of 32 bits, which depends on all of it. */
+inlined __u32 number_of(const ip_address *a)
+{
+	return mix(mix(mix(a->words[0]) ^ a->words[1]) ^ a->words[2]) ^ a->words[3];
+}
+#else
+inlined __u32 number_of(const ip_address *a)
+{
+	return *a;
+}
+#endif
+
 /* What a connection chooses its slot by: chance, or for Maglev what every node makes of the same addresses and ports.
  * All connections of a client are one where it keeps its backend. A socket that has no port yet has chance only. */
 inlined __u32 draw(const struct packet *p, const struct service_key *frontend, const struct service_value *service)
@@ -56,7 +69,7 @@ inlined __u32 draw(const struct packet *p, const struct service_key *frontend, c
 	if (service->algorithm != ALGORITHM_MAGLEV || !(is_one || p->source_port))
 		return bpf_get_prandom_u32();
 	__u32 source_port = is_one ? 0 : p->source_port;
-	__u32 x = mix(mix(p->source) ^ frontend->address);
+	__u32 x = mix(mix(number_of(&p->source)) ^ number_of(&frontend->address));
 	return mix(mix(x ^ (source_port << 16 | frontend->port)) ^ p->protocol);
 }
 
@@ -64,29 +77,34 @@ inlined __u32 draw(const struct packet *p, const struct service_key *frontend, c
 
 /* Is the flow of an open connection that was made to another address? Its translation is for that connection, and a second one
  * on the same ports would take it away. */
-inlined int is_of_another(const struct conntrack_value *flow, __be32 frontend, __be16 port)
+inlined int is_of_another(const struct conntrack_value *flow, address_argument frontend, __be16 port)
 {
-	__be32 known;
 	if (!flow || flow->flags & CT_OPENING || ct_is_over(flow))
 		return 0;
-	__builtin_memcpy(&known, flow->nat_address, 4);
-	return flow->nat_port != port || known != frontend;
+	return flow->nat_port != port || !is_same(value_of(translation_of(flow)), value_of(frontend));
 }
 
 /* Would the packet open a connection in place of an open one that was made to another address? */
 apart int would_take_over(const struct packet *p, const struct conntrack_value *flow)
 {
-	return p && flow && opens_connection(p) && is_of_another(flow, p->frontend, p->frontend_port);
+	return p && flow && opens_connection(p) && is_of_another(flow, as_argument(p->frontend), p->frontend_port);
+}
+
+/* The connection that the packet is one of, or opens, once it is translated to this backend. */
+inlined void ct_key_to_backend(struct conntrack_key *key, const struct packet *p, address_argument backend, __be16 port)
+{
+	ip_address to = value_of(backend);
+	ct_key_of(key, &p->source, &to, p->source_port, port, p->protocol, CT_EGRESS);
+	if (is_same(to, p->source))
+		key->source = LOOPBACK_ADDRESS;
 }
 
 /* Are the sender's ports in use towards this backend? */
 outline int are_ports_taken(const struct packet *p, const struct backend_value *backend)
 {
-	struct conntrack_key key = {
-		.source = backend->address == p->source ? CONFIG.loopback_address : p->source,
-		.destination = backend->address, .source_port = p->source_port, .destination_port = backend->port,
-		.protocol = p->protocol, .kind = CT_EGRESS };
-	return is_of_another(ct_lookup(&key, p), p->destination, p->destination_port);
+	struct conntrack_key key;
+	ct_key_to_backend(&key, p, as_argument(backend->address), backend->port);
+	return is_of_another(ct_lookup(&key, p), as_argument(p->destination), p->destination_port);
 }
 
 /* A backend towards which the sender's ports are free, by chance; 0 when none of the tried ones is. */
@@ -143,12 +161,8 @@ apart __u32 select_free_backend(const struct packet *p, struct service_key *key,
 /* The connection that a SERVICE entry belongs to, or 0: replies prolong and end only that one. */
 inlined struct conntrack_value *connection_of(const struct packet *p, const struct conntrack_value *service)
 {
-	__be32 backend;
-	__builtin_memcpy(&backend, service->nat_address, 4);
-	struct conntrack_key key = {
-		.source = backend == p->source ? CONFIG.loopback_address : p->source, .destination = backend,
-		.source_port = p->source_port, .destination_port = service->nat_port, .protocol = p->protocol,
-		.kind = CT_EGRESS };
+	struct conntrack_key key;
+	ct_key_to_backend(&key, p, translation_of(service), service->nat_port);
 	return ct_lookup(&key, p);
 }
 
@@ -174,12 +188,14 @@ outline struct conntrack_value *recall(const struct packet *p, const struct conn
 }
 
 /* Nobody knows the backend's address any more. Losing its slots, its service or its readiness does not end it. */
-apart int is_gone(__u32 id, __be32 address, __be16 port)
+apart int is_gone(__u32 id, address_argument address, __be16 port)
 {
+	if (NO_ARGUMENT(address))
+		return 1;
 	struct backend_value *b = bpf_map_lookup_elem(&mesh_backends, &id);
-	if ((b && b->address == address && b->port == port) || endpoint_of(address))
+	if ((b && is_same(b->address, value_of(address)) && b->port == port) || endpoint_find(address))
 		return 0;
-	struct ipcache_value *known = ipcache_lookup(address);
+	struct ipcache_value *known = ipcache_find(address);
 	return !known || known->identity == ID_UNKNOWN || known->identity >> IDENTITY_BITS;
 }
 
@@ -189,18 +205,19 @@ inlined int keeps_backend(const struct packet *p, const struct service_value *se
 			  const struct conntrack_value *connection)
 {
 	return !opens_connection(p) || (connection && !ct_is_over(v) && is_choosable(service, v->backend_id) &&
-					answers(service, p->source));
+					answers(service, as_argument(p->source)));
 }
 
 /* A pod that is its own backend would see its own address as the peer's: it sees the loopback address instead. */
-inlined int redirect_to_backend(struct __sk_buff *skb, struct packet *p, __be32 address, __be16 port)
+inlined int redirect_to_backend(struct __sk_buff *skb, struct packet *p, address_argument address, __be16 port)
 {
 	p->frontend = p->destination;
 	p->frontend_port = p->destination_port;
-	if (address == p->source) {
+	if (is_same(value_of(address), p->source)) {
+		ip_address loopback = LOOPBACK_ADDRESS;
 		p->conntrack_flags |= CT_LOOPBACK;
 		keep_origin(p);
-		if (nat_source(skb, p, CONFIG.loopback_address, 0))
+		if (nat_source(skb, p, as_argument(loopback), 0))
 			return DROP_WRITE;
 	}
 	return nat_destination(skb, p, address, port);
@@ -219,6 +236,17 @@ apart int leave_to_stack(struct packet *p, struct conntrack_value *old, struct c
 	return 0;
 }
 
+/* Where the packets of a new connection to the service go. 0, or the reason to drop. */
+inlined_if_small int remember_service_flow(struct __sk_buff *skb, struct packet *p, const struct conntrack_key *key,
+					   const struct backend_value *backend, struct conntrack_value *old)
+{
+	struct conntrack_value fresh = {
+		.bytes = skb->len, .peer_identity = p->source_identity, .backend_id = p->backend_id,
+		.nat_port = backend->port };
+	__builtin_memcpy(fresh.nat_address, &backend->address, sizeof(backend->address));
+	return ct_create(key, p, &fresh, old);
+}
+
 /* A new connection to the service. 0 (translated, or left to the stack), or the reason to drop. */
 inlined int open_service_flow(struct __sk_buff *skb, struct packet *p, const struct conntrack_key *key,
 			      struct service_key *service_key, const struct service_value *service,
@@ -226,7 +254,7 @@ inlined int open_service_flow(struct __sk_buff *skb, struct packet *p, const str
 {
 	if (is_unattended(p))
 		return leave_to_stack(p, old, connection);
-	if (!answers(service, p->source))
+	if (!answers(service, as_argument(p->source)))
 		return DROP_NOT_IN_SOURCE_RANGE;
 	p->backend_id = select_free_backend(p, service_key, service);
 	if (p->backend_id == ALL_TAKEN)
@@ -234,13 +262,9 @@ inlined int open_service_flow(struct __sk_buff *skb, struct packet *p, const str
 	struct backend_value *backend = bpf_map_lookup_elem(&mesh_backends, &p->backend_id);
 	if (!backend)
 		return DROP_NO_BACKEND;
-	struct conntrack_value fresh = {
-		.bytes = skb->len, .peer_identity = p->source_identity, .backend_id = p->backend_id,
-		.nat_port = backend->port };
-	__builtin_memcpy(fresh.nat_address, &backend->address, 4);
-	int r = ct_create(key, p, &fresh, old);
+	int r = remember_service_flow(skb, p, key, backend, old);
 	if (!r)
-		r = redirect_to_backend(skb, p, backend->address, backend->port);
+		r = redirect_to_backend(skb, p, as_argument(backend->address), backend->port);
 	if (!r)
 		emit(skb, p, EVENT_TRANSLATION, 0, TRANSLATED_FORWARD);
 	return r;
@@ -249,8 +273,7 @@ inlined int open_service_flow(struct __sk_buff *skb, struct packet *p, const str
 /* A connection stays with its backend, with or without its service, until the backend is gone. `is_ended` says so. */
 inlined int continue_service_flow(struct __sk_buff *skb, struct packet *p, const struct conntrack_value *v, int *is_ended)
 {
-	__be32 address;
-	__builtin_memcpy(&address, v->nat_address, 4);
+	address_argument address = translation_of(v);
 	__be16 port = v->nat_port;
 	p->backend_id = v->backend_id;
 	*is_ended = is_gone(p->backend_id, address, port);
@@ -278,13 +301,14 @@ inlined int lead_to_service(struct __sk_buff *skb, struct packet *p, struct serv
 }
 
 /* 0 (translated, or not a service), or the reason to drop. `connection`: its entry, when it is known. */
-outline int translate_service(struct __sk_buff *skb, struct packet *p, struct conntrack_value **connection)
+inlined_if_large int translate_service(struct __sk_buff *skb, struct packet *p, struct conntrack_value **connection)
 {
 	struct service_key key = { .address = p->destination, .port = p->destination_port, .protocol = p->protocol };
 	struct service_value *service = bpf_map_lookup_elem(&mesh_services, &key);
 	return service ? lead_to_service(skb, p, &key, service, connection) : 0;
 }
 
+#ifndef IPV6_PACKETS
 /* The same for a node port, of a packet to an address of this node. */
 apart int translate_node_port(struct __sk_buff *skb, struct packet *p)
 {
@@ -295,15 +319,39 @@ apart int translate_node_port(struct __sk_buff *skb, struct packet *p)
 	struct conntrack_value *connection = 0;
 	return service && service->flags & SERVICE_OF_NODE ? lead_to_service(skb, p, &key, service, &connection) : 0;
 }
+#endif
 
 /* A connection outlives its service. 0 (translated or not), or the reason to drop. */
-outline int translate_orphan(struct __sk_buff *skb, struct packet *p, struct conntrack_value **connection)
+inlined_if_large int translate_orphan(struct __sk_buff *skb, struct packet *p, struct conntrack_value **connection)
 {
 	struct conntrack_key key;
 	ct_key_forward(&key, p, CT_SERVICE);
 	struct conntrack_value *v = opens_connection(p) ? 0 : recall(p, &key, connection);
 	int is_ended;
 	return v ? continue_service_flow(skb, p, v, &is_ended) : 0;
+}
+
+#ifdef IPV6_PACKETS
+/* The same two, verified apart: whoever needs the connection looks for it again. */
+apart int translate_service_apart(struct __sk_buff *skb, struct packet *p)
+{
+	struct conntrack_value *connection = 0;
+	return p ? translate_service(skb, p, &connection) : 0;
+}
+
+apart int translate_orphan_apart(struct __sk_buff *skb, struct packet *p)
+{
+	struct conntrack_value *connection = 0;
+	return p ? translate_orphan(skb, p, &connection) : 0;
+}
+#endif
+
+/* The SERVICE entry of what the pod quotes, or 0. */
+inlined_if_small struct conntrack_value *recall_quoted(const struct packet *p, const struct quote *q)
+{
+	struct conntrack_key key;
+	ct_key_of(&key, &q->destination, &q->source, q->ports[1], q->ports[0], q->protocol, CT_SERVICE);
+	return ct_find(&key, p);
 }
 
 /* A pod's ICMP error about what a service sent it: the backend is told, about what it sent. 0, or the reason to drop. */
@@ -313,19 +361,15 @@ outline int related_to_service(struct __sk_buff *skb, struct packet *p)
 	int r = read_quote_of_pod(skb, p, &q);
 	if (r)
 		return r;
-	struct conntrack_key key = {
-		.source = q.destination, .destination = q.source, .source_port = q.ports[1],
-		.destination_port = q.ports[0], .protocol = q.protocol, .kind = CT_SERVICE };
-	struct conntrack_value *v = ct_find(&key, p);
+	struct conntrack_value *v = recall_quoted(p, &q);
 	if (!v)
 		return DROP_UNRELATED_ICMP;
-	__be32 backend;
-	__builtin_memcpy(&backend, v->nat_address, 4);
+	ip_address backend = value_of(translation_of(v));
 	__be16 port = v->nat_port;
-	if (backend == p->source)
+	if (is_same(backend, p->source))
 		return DROP_UNRELATED_ICMP;	/* its own pod: no error finds back through the loopback address */
 	r = rewrite_quoted_address(skb, p, &q, QUOTED_SOURCE, q.source, backend);
 	if (!r)
 		r = rewrite_quoted_port(skb, p, &q, 0, port);
-	return r ? r : nat_destination(skb, p, backend, 0);
+	return r ? r : nat_destination(skb, p, as_argument(backend), 0);
 }

@@ -11,11 +11,19 @@
 
 #define SPARSE BPF_F_NO_PREALLOC
 struct address16 { __u8 bytes[16]; };
+#ifdef IPV6_PACKETS
+MAP(mesh_services6, BPF_MAP_TYPE_HASH, struct service_key6, struct service_value, 1 << 17, SPARSE);
+MAP(mesh_backends6, BPF_MAP_TYPE_HASH, __u32, struct backend_value6, 1 << 16, SPARSE);
+MAP(mesh_members6, BPF_MAP_TYPE_HASH, struct member_key, __u32, 1 << 17, SPARSE);
+MAP(mesh_ranges6, BPF_MAP_TYPE_LPM_TRIE, struct source_range_key, __u32, 1 << 16, SPARSE);
+MAP(mesh_affinity6, BPF_MAP_TYPE_LRU_HASH, struct affinity_key6, struct affinity_value, 1 << 15, 0);
+#else
 MAP(mesh_services, BPF_MAP_TYPE_HASH, struct service_key, struct service_value, 1 << 19, SPARSE);
 MAP(mesh_backends, BPF_MAP_TYPE_HASH, __u32, struct backend_value, 1 << 18, SPARSE);
 MAP(mesh_members, BPF_MAP_TYPE_HASH, struct member_key, __u32, 1 << 19, SPARSE);
 MAP(mesh_source_ranges, BPF_MAP_TYPE_LPM_TRIE, struct source_range_key, __u32, 1 << 16, SPARSE);
 MAP(mesh_affinity, BPF_MAP_TYPE_LRU_HASH, struct affinity_key, struct affinity_value, 1 << 16, 0);
+#endif
 MAP(mesh_ipcache, BPF_MAP_TYPE_LPM_TRIE, struct ipcache_key, struct ipcache_value, 1 << 20, SPARSE);
 MAP(mesh_policy, BPF_MAP_TYPE_LPM_TRIE, struct policy_key, struct policy_value, 1 << 18, SPARSE);
 MAP(mesh_ep_address, BPF_MAP_TYPE_HASH, struct address16, struct endpoint_value, 1 << 12, SPARSE);

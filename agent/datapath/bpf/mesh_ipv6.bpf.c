@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* tc programs that go on with packets of IPv6 where those of mesh_pod and mesh_overlay found one, by mesh_calls. Services are
+/* tc programs that go on with packets of IPv6 where those of mesh_pod and mesh_overlay found one, by mesh_calls. Node ports are
  * the node's stack's. */
 #define IPV6_PACKETS
 #include "deliver.h"
 #include "encap.h"
+#include "lb.h"
 #include "neighbour6.h"
 #include "node_ipv6.h"
 #include "overlay6.h"
@@ -36,11 +37,21 @@ outline int leave_node(struct __sk_buff *skb, struct packet *p, const struct way
 	return node ? encapsulate(skb, p, node) : hand_to_stack(skb, p);
 }
 
+/* Where a pod that is its own backend answers. */
+outline int is_loopback(const ip_address *address)
+{
+	return is_same(*address, LOOPBACK_ADDRESS);
+}
+
 inlined int leave(struct __sk_buff *skb, struct packet *p, const struct way *w)
 {
 	if (p->conntrack_flags & CT_VIA_STACK)
 		return hand_to_stack(skb, p);
-	return w->local ? deliver(skb, p, w->local, DELIVER) : leave_node(skb, p, w);
+	if (w->local)
+		return deliver(skb, p, w->local, p->conntrack_flags & CT_LOOPBACK ? DELIVER_HAIRPIN : DELIVER);
+	if (p->protocol == PROTO_UDP && p->destination_port == CONFIG.vxlan_port)
+		return drop(skb, p, DROP_ENCAPSULATION);
+	return leave_node(skb, p, w);
 }
 
 /* Functions are called where IPv4 has them inlined: addresses are large, and a program has 512 bytes of stack. */
@@ -49,18 +60,43 @@ outline int continues_established(struct __sk_buff *skb, struct packet *p)
 	return is_answer(skb, p, 1);
 }
 
-/* A connection this pod opens, or an answer within one that is not established yet. 0, or the reason to drop. */
-outline int open_or_continue(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *from, struct way *w)
+outline struct conntrack_value *connection_now(const struct packet *p)
 {
 	struct conntrack_key key;
 	ct_key_forward(&key, p, CT_EGRESS);
-	struct conntrack_value *v = ct_lookup(&key, p);
-	int is_within = !v && is_late_answer(skb, p);
-	find_way(p, w);
-	if (is_within)
-		return 0;
-	keep_old_path(p, w, v);
+	return ct_lookup(&key, p);
+}
+
+outline int track_egress(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *from, struct conntrack_value *v)
+{
+	struct conntrack_key key;
+	ct_key_forward(&key, p, CT_EGRESS);
 	return track(skb, p, from, &key, v);
+}
+
+/* A connection this pod opens, or an answer within one that is not established yet. 0, or the reason to drop. */
+outline int open_or_continue(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *from, struct way *w)
+{
+	int r = translate_service_apart(skb, p);
+	if (r)
+		return r;
+	struct conntrack_value *v = connection_now(p);
+	if (!v && !p->frontend_port) {
+		if (is_late_answer(skb, p)) {
+			find_way(p, w);
+			return 0;
+		}
+		if (!(p->kind & (KIND_MIDSTREAM | KIND_UNATTENDED)))
+			r = translate_orphan_apart(skb, p);
+		if (r)
+			return r;
+		v = connection_now(p);
+	}
+	find_way(p, w);
+	if (would_take_over(p, v))
+		return DROP_NAT_FULL;
+	keep_old_path(p, w, v);
+	return track_egress(skb, p, from, v);
 }
 
 SEC("tc")
@@ -85,18 +121,22 @@ int mesh_from_container6(struct __sk_buff *skb)
 		return drop(skb, &p, DROP_INVALID_SOURCE);
 	if (is_of_link(&p))
 		return pass_unjudged(skb, &p, from->flags & ENFORCE_EGRESS);
-	if (p.protocol == PROTO_UDP && p.destination_port == CONFIG.vxlan_port)
-		return drop(skb, &p, DROP_ENCAPSULATION);
 	remember_ports(skb, &p);
 	trace_arrival(skb, &p, POINT_FROM_ENDPOINT);
+	if (is_loopback(&p.destination))
+		return deliver(skb, &p, from, DELIVER_REPLY_ONLY);
 	if (p.kind & KIND_ICMP_ERROR) {
 		r = related(skb, &p, CT_INGRESS);
+		if (r == DROP_UNRELATED_ICMP)
+			r = related_to_service(skb, &p);
 		find_way(&p, &w);
 	} else if (continues_established(skb, &p)) {
 		find_way(&p, &w);
 	} else {
 		r = open_or_continue(skb, &p, from, &w);
 	}
+	if (r == DROP_NO_BACKEND || r == DROP_NAT_FULL)
+		return refuse(skb, &p, r);
 	return r ? drop(skb, &p, r) : leave(skb, &p, &w);
 }
 

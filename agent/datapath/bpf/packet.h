@@ -43,6 +43,12 @@ struct packet {
 	__be32 fragment_id;
 #endif
 };
+/* What a pod that is its own backend has for its peer's address. Of IPv6 it is in the block that nobody has (RFC 6666). */
+#ifdef IPV6_PACKETS
+#define LOOPBACK_ADDRESS ((ip_address){ { bpf_htonl(0x01000000), 0, 0, bpf_htonl(0xa9fe2a01) } })
+#else
+#define LOOPBACK_ADDRESS CONFIG.loopback_address
+#endif
 #define TICK_SHIFT 30	/* ticks of 2^30 ns: cheaper than a division, close enough to a second */
 
 /* What a flow of ICMP has for ports: a query's reply is the reverse of it, no query is the reverse of another, and no two

@@ -11,10 +11,13 @@ from typing import Any, Final
 import pytest
 
 from agent.datapath import layout, spec
+from agent.datapath.address import pack16
+from agent.datapath.affinity_layout import AffinityKey
 from agent.datapath.flow_layout import EVENT_VERSION, DatapathEvent
 from agent.datapath.reasons import Reason
 from agent.datapath.source_range_layout import SourceRangeKey
 from tests.packet.datapath_host import BPF_DIRECTORY, build_objects, run
+from tests.packet.ends import IPV6
 
 pytestmark = pytest.mark.skipif(not shutil.which("bpftool"), reason="needs bpftool to read BTF")
 _MACS: Final = ("01:02:03:04:05:06", "11:12:13:14:15:16")
@@ -69,7 +72,16 @@ def test_a_struct_has_the_packed_size_and_no_hole(types: dict[int, Any], name: s
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("conntrack_key6", 40), ("conntrack_value6", 64), ("fragment_key6", 40), ("fragment_value", 8)]
+    ("name", "size"),
+    [
+        ("conntrack_key6", 40),
+        ("conntrack_value6", 64),
+        ("fragment_key6", 40),
+        ("fragment_value", 8),
+        ("service_key6", 24),
+        ("backend_value6", 24),
+        ("affinity_key6", 24),
+    ],
 )
 def test_a_struct_of_ipv6_has_no_hole(ipv6_types: dict[int, Any], name: str, size: int) -> None:
     assert _packed_size(ipv6_types, name) == size
@@ -117,6 +129,33 @@ def test_a_field_lies_where_c_expects_it(types: dict[int, Any], struct: str, mem
     assert used
     assert start <= used[0]
     assert used[-1] < start + width
+
+
+@pytest.mark.parametrize(
+    ("struct", "member", "record"),
+    [
+        ("service_key6", "port", layout.ServiceKey("::", 80, 0)),
+        ("service_key6", "slot", layout.ServiceKey("::", 0, 0, 3)),
+        ("service_key6", "protocol", layout.ServiceKey("::", 0, 6)),
+        ("service_key6", "address", layout.ServiceKey("1::1", 0, 0)),
+        ("backend_value6", "address", layout.BackendValue("1::1", 0, 0)),
+        ("backend_value6", "state", layout.BackendValue("::", 0, 0, 1)),
+        ("backend_value6", "cluster_id", layout.BackendValue("::", 0, 0, 0, 2)),
+        ("affinity_key6", "service_id", AffinityKey("::", 9)),
+    ],
+)
+def test_a_field_of_ipv6_lies_where_c_expects_it(
+    ipv6_types: dict[int, Any], struct: str, member: str, record: Any
+) -> None:
+    test_a_field_lies_where_c_expects_it(ipv6_types, struct, member, record)
+
+
+def test_the_address_of_a_hairpin_is_that_of_the_header() -> None:
+    header = (BPF_DIRECTORY / "packet.h").read_text()
+    words = re.search(r"#define LOOPBACK_ADDRESS \(\(ip_address\)\{ \{ (.*) \} \}\)", header)
+    assert words
+    numbers = [int(re.sub(r"\D*(0x\w+|0)\D*", r"\1", word), 16) for word in words[1].split(", ")]
+    assert b"".join(n.to_bytes(4, "big") for n in numbers) == pack16(IPV6.loopback)
 
 
 def test_the_endpoint_value_lies_where_c_expects_it(types: dict[int, Any]) -> None:

@@ -239,8 +239,20 @@ def test_uninstalling_twice_or_nothing_is_fine(config: NodeConfig) -> None:
     assert not config.pin_directory.exists()
 
 
-def test_programs_stay_within_their_budgets(datapath: Datapath) -> None:
+@pytest.mark.parametrize("is_wanted", [False, True])
+def test_maps_of_ipv6_are_made_where_its_packets_are_judged(config: NodeConfig, *, is_wanted: bool) -> None:
+    datapath = Datapath(replace(config, ipv6=is_wanted, max_entries={"mesh_services6": 100}))
+    maps = datapath.open()
+    made = [path.name for path in (config.pin_directory / "maps").iterdir() if "6" in path.name]
+    assert bool(made) is (maps.of_ipv6 is not None) is is_wanted
+    assert maps.of_ipv6 is None or maps.of_ipv6.services.info().max_entries == 100
+    datapath.uninstall()
+
+
+def test_programs_stay_within_their_budgets(config: NodeConfig) -> None:
+    datapath = Datapath(replace(config, ipv6=True))
     datapath.open()
+    assert "mesh_from_container6" in datapath.statistics()
     for name, text in datapath.statistics().items():
         processed = re.search(r"processed (\d+) insns", text)
         stack = re.search(r"stack depth ([\d+]+)", text)
@@ -250,6 +262,7 @@ def test_programs_stay_within_their_budgets(datapath: Datapath) -> None:
         print(f"{name}: {processed[1]} instructions processed, largest frame {max(frames)} bytes")
         assert int(processed[1]) <= MAX_PROCESSED_INSTRUCTIONS
         assert max(frames) <= MAX_FRAME_BYTES
+    datapath.uninstall()
 
 
 def test_features_are_present_on_a_kernel_that_is_new_enough() -> None:

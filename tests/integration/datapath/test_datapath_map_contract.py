@@ -26,12 +26,13 @@ from agent.datapath.layout import (
     ServiceValue,
 )
 from agent.datapath.loader import Datapath
-from agent.datapath.maps import MapRecord, Maps
+from agent.datapath.maps import MapRecord, Maps, ServiceMaps
 from agent.datapath.memory import memory_maps
+from agent.datapath.source_range_layout import SourceRangeKey, SourceRangeValue
 from tests.packet.datapath_host import bpffs, build_objects, inside, namespace
 from tests.support.leftovers import own_name
 
-SIZES = {"mesh_backends": 100_000, "mesh_members": 4, "mesh_ct_tcp": 4096, "mesh_ct_other": 4096}
+SIZES = {"mesh_backends": 100_000, "mesh_members": 4, "mesh_ct_tcp": 4096, "mesh_ct_other": 4096, "mesh_services6": 16}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Maps]:
     build_objects()
     directory: Path = tmp_path_factory.mktemp("contract") / "bpf"
     with bpffs(directory) as pins, namespace(own_name("contract")) as name, inside(name):
-        datapath = Datapath(NodeConfig("127.0.0.1", 1, pins / "node", mtu=1450, max_entries=SIZES))
+        datapath = Datapath(NodeConfig("127.0.0.1", 1, pins / "node", mtu=1450, max_entries=SIZES, ipv6=True))
         try:
             yield datapath.open()
         finally:
@@ -49,13 +50,45 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Maps]:
 @pytest.fixture(params=["memory", pytest.param("kernel", marks=pytest.mark.root)])
 def maps(request: pytest.FixtureRequest) -> Maps:
     if request.param == "memory":
-        return memory_maps(SIZES)
+        return memory_maps(SIZES, ipv6=True)
     found: Maps = request.getfixturevalue("kernel")
     found.services.delete([k for k, _ in found.services.items()])
     found.backends.delete([k for k, _ in found.backends.items()])
     found.ipcache.delete([k for k, _ in found.ipcache.items()])
     found.policy.delete([k for k, _ in found.policy.items()])
     return found
+
+
+def _maps6(maps: Maps) -> ServiceMaps:
+    assert maps.of_ipv6 is not None
+    return maps.of_ipv6
+
+
+def test_services_of_ipv6_are_in_maps_of_their_own(maps: Maps) -> None:
+    held = _maps6(maps)
+    key, value = ServiceKey("fd00:20::7", 80, 6), ServiceValue(0, 7, 1)
+    backend = (BackendKey(4), BackendValue("fd00:1::10", 8080, 6, cluster_id=2))
+    ranges = [SourceRangeKey(7, text) for text in ("::/0", "fd00::/8", "fd00:1::10/128")]
+    held.backends.update([backend])
+    held.services.update([(key._replace(slot=1), ServiceValue(4, 7)), (key, value)])
+    held.source_ranges.update([(one, SourceRangeValue()) for one in ranges])
+    assert dict(held.services.items()) == {key: value, key._replace(slot=1): ServiceValue(4, 7)}
+    assert dict(held.backends.items()) == {backend[0]: backend[1]}
+    assert {entry for entry, _ in held.source_ranges.items()} == set(ranges)
+    assert (held.services.info().name, held.services.info().max_entries) == ("mesh_services6", 16)
+    assert not list(maps.services.items())
+    held.services.delete([key, key._replace(slot=1)])
+    assert not list(held.services.items())
+
+
+def test_a_record_of_the_other_family_is_refused_before_the_kernel_reads_it(maps: Maps) -> None:
+    ipv4, ipv6 = ServiceKey("10.0.0.1", 80, 6), ServiceKey("fd00:20::7", 80, 6)
+    for held, key in ((maps.services, ipv6), (_maps6(maps).services, ipv4)):
+        with pytest.raises(ValueError, match=r"mesh_services|argument"):
+            held.update([(key, ServiceValue(0, 7))])
+        with pytest.raises(ValueError, match=r"mesh_services|argument"):
+            held.update_packed(key.pack(), ServiceValue(0, 7).pack())
+        assert not list(held.items())
 
 
 def _backend(number: int) -> tuple[BackendKey, BackendValue]:

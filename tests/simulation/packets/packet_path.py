@@ -13,12 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from agent.datapath.affinity_layout import AffinityKey, AffinityValue
 from agent.datapath.flow_layout import ConntrackKey, ConntrackKind, ConntrackValue
 from agent.datapath.layout import (
     LOOPBACK_ADDRESS,
     AddressKey,
-    AffinityKey,
-    AffinityValue,
     BackendKey,
     BackendValue,
     Direction,

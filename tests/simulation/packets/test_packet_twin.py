@@ -94,7 +94,8 @@ class Both:
             field.name for field in dataclasses.fields(Maps) if field.name not in ("metrics", "probes", "heartbeat")
         ]
         for name in sorted(names, key=lambda name: order.index(name) if name in order else 3):
-            yield getattr(self.node.maps, name), getattr(memory, name)
+            if getattr(memory, name) is not None:
+                yield getattr(self.node.maps, name), getattr(memory, name)
 
     def _prepare(self) -> None:
         """Services, policies and identities by chance."""

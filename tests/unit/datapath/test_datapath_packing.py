@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.datapath import flow_layout, layout, spec
+from agent.datapath import affinity_layout, flow_layout, layout, spec
 
 _v4 = st.ip_addresses(v=4).map(str)
 _any_address = _v4 | (
@@ -49,8 +49,8 @@ RECORDS: dict[str, tuple[int, st.SearchStrategy[Any]]] = {
     "backend key": (4, st.builds(layout.BackendKey, _u32)),
     "backend value": (12, st.builds(layout.BackendValue, _v4, _u16, _u8, _u8, _u16)),
     "member key": (8, st.builds(layout.MemberKey, _u32, _u32)),
-    "affinity key": (16, st.builds(layout.AffinityKey, _v4, _u32)),
-    "affinity value": (16, st.builds(layout.AffinityValue, _u64, _u32)),
+    "affinity key": (16, st.builds(affinity_layout.AffinityKey, _v4, _u32)),
+    "affinity value": (16, st.builds(affinity_layout.AffinityValue, _u64, _u32)),
     "ipcache key": (24, st.builds(layout.IpcacheKey, _v4_prefix | _v6_prefix)),
     "ipcache value": (24, st.builds(layout.IpcacheValue, _u32, _any_address, _u16, _u8)),
     "policy key": (16, _policy_keys()),
@@ -96,7 +96,7 @@ def test_unpacking_gives_back_what_was_packed(name: str) -> None:
         layout.ServiceKey("10.0.0.1", 65536, 6),
         layout.ServiceKey("10.0.0", 1, 6),
         layout.ServiceKey("10.0.0.1", 1, 256),
-        layout.ServiceKey("fd00::1", 1, 6),
+        layout.ServiceKey("fd00::1::", 1, 6),
         layout.ServiceValue(1, 1 << 32),
         layout.BackendValue("10.0.0.1", -1, 6),
         layout.IpcacheKey("10.0.0.1/24"),

@@ -59,7 +59,7 @@ def test_values_of_backends_are_those_of_their_records(
 @pytest.mark.parametrize(
     ("address", "port", "protocol", "slots"),
     [
-        ("fd00::1", 80, 6, 1),
+        ("fd00::1::", 80, 6, 1),
         ("10.0.0.300", 80, 6, 1),
         ("10.0.0.1", 65536, 6, 1),
         ("10.0.0.1", -1, 6, 1),
