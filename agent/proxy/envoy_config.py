@@ -33,6 +33,12 @@ _HEADER_BYTES: Final = 40
 """Of IPv4 and TCP without options, which a segment's size does not count."""
 _CONNECT_S: Final = "5s"
 _HEADERS_S: Final = "30s"
+_UNUSED_S: Final = "60s"
+"""How long a connection to a server is kept for the next request."""
+_NO_BOUND: Final = (1 << 32) - 1
+"""Bounds of the cluster would be for all pods of the node together; what bounds a pod is its share of connections."""
+_BUFFERED_BYTES: Final = 1 << 16
+"""Of each of the two connections that make one of a pod's, before its sender has to wait."""
 DENIED: Final = "Access denied\r\n"
 
 
@@ -49,13 +55,17 @@ def bootstrap(directory: str, mtu: int) -> str:
     as_asked = _typed(
         "extensions.upstreams.http.v3.HttpProtocolOptions",
         use_downstream_protocol_config={"http2_protocol_options": {}},
+        common_http_protocol_options={"idle_timeout": _UNUSED_S},
     )
+    unbounded = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), _NO_BOUND)
     cluster = {
         "name": _CLUSTER,
         "type": "ORIGINAL_DST",
         "lb_policy": "CLUSTER_PROVIDED",
         "connect_timeout": _CONNECT_S,
         "cleanup_interval": "30s",
+        "per_connection_buffer_limit_bytes": _BUFFERED_BYTES,
+        "circuit_breakers": {"thresholds": [unbounded]},
         "typed_extension_protocol_options": {_HTTP_OPTIONS: as_asked},
         "upstream_bind_config": {"socket_options": segments},
     }
@@ -105,7 +115,7 @@ def _listener(port: int, listener: Listener, directory: str, mtu: int) -> dict[s
             },
         ],
         filter_chains=[{"filters": chain}],
-        per_connection_buffer_limit_bytes=1 << 20,
+        per_connection_buffer_limit_bytes=_BUFFERED_BYTES,
     )
 
 
@@ -169,8 +179,9 @@ def _header(name: str, match: Mapping[str, Any]) -> dict[str, Any]:
 
 def _access_log(port: int, direction: str, directory: str) -> dict[str, Any]:
     fields = {
-        "port": str(port), "direction": direction, "start": "%START_TIME(%s.%6f)%", "source": "%DOWNSTREAM_REMOTE_ADDRESS%",
-        "destination": "%DOWNSTREAM_LOCAL_ADDRESS%", "method": "%REQ(:METHOD)%", "path": "%REQ(:PATH)%",
+        "port": str(port), "direction": direction, "start": "%START_TIME(%s.%6f)%",
+        "source": "%DOWNSTREAM_REMOTE_ADDRESS%", "destination": "%DOWNSTREAM_LOCAL_ADDRESS%",
+        "method": "%REQ(:METHOD)%", "path": "%REQ(:PATH)%",
         "scheme": "%REQ(:SCHEME)%", "host": "%REQ(:AUTHORITY)%", "protocol": "%PROTOCOL%", "code": "%RESPONSE_CODE%",
         "duration_ms": "%DURATION%", "details": "%RESPONSE_CODE_DETAILS%", "request_id": "%REQ(X-REQUEST-ID)%",
     }  # fmt: skip

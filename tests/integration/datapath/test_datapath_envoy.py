@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -20,40 +18,30 @@ from pathlib import Path
 import pytest
 
 from agent.datapath.config import OVERLAY_DEVICE, AttachMode
-from agent.datapath.layout import Direction, EndpointFlag, PolicyKey, PolicyValue
+from agent.datapath.layout import Direction, PolicyKey, PolicyValue
 from agent.datapath.proxy_routes import take_any_source
-from agent.envoy_binary import find_envoy
-from agent.last_error import last_error
 from agent.proxy.access_log import LONGEST_BYTES, AccessLog
-from agent.proxy.envoy_config import bootstrap, listeners_file
-from agent.proxy.listening import listening_ports
-from agent.proxy_files import ACCESS_LOG, BOOTSTRAP, ENVOY_LOG, LISTENERS
-from agent.proxykeeper.envoy import EnvoyProgram
-from agent.proxykeeper.kept_process import KeptProcess
+from agent.proxy_files import ACCESS_LOG, BOOTSTRAP
 from agent.proxykeeper.launch import LARGEST_FILE_BYTES
-from agent.shared_directory import make_enterable
-from meshkit.atomic import write_atomic
 from meshpolicy import Direction as PolicyDirection
 from meshpolicy.http_rule import HttpRule
 from meshpolicy.proxy_ports import Listener
-from tests.integration.datapath.datapath_topology import POD_MTU, Node, Pod, Topology
+from tests.integration.datapath.datapath_topology import Topology
 from tests.integration.datapath.dns_node import wait_until
-from tests.integration.datapath.kept_proxy import kept
 from tests.integration.datapath.masquerade import masquerading
+from tests.integration.datapath.node_envoy import PORT, WEB_PORT, ask, connection, envoy_of, kept_envoy, redirect
 from tests.packet.datapath_host import inside, run
-from tests.support.leftovers import own_name
 
 # how programs are attached is test_datapath_proxy's matter
 pytestmark = [
     pytest.mark.root,
     pytest.mark.parametrize("mesh", [(AttachMode.TCX, True)], indirect=True, scope="module"),
 ]
-WEB_PORT, GRPC_PORT, PORT = 8081, 8082, 14000
+GRPC_PORT = 8082
 RULES = frozenset(
     (HttpRule("GET", "/client-ip"), HttpRule("GET", "/large"), HttpRule("POST", "/.*", headers=(("x-key", "a"),)))
 )
 DENIED = b"Access denied\r\n"
-_ENFORCE = {Direction.EGRESS: EndpointFlag.ENFORCE_EGRESS, Direction.INGRESS: EndpointFlag.ENFORCE_INGRESS}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -94,111 +82,33 @@ def web(clean: Topology) -> Iterator[Topology]:
         server.server_close()
 
 
-class NodeEnvoy:
-    """Envoy in one node, as its agent sees it."""
-
-    def __init__(self, node: Node, directory: Path) -> None:
-        self._node, self.directory = node, directory
-        make_enterable(directory)
-        (directory / BOOTSTRAP).write_text(bootstrap(str(directory), POD_MTU))
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[KeptProcess]:
-        """As long as it is kept."""
-        path = find_envoy("")
-        assert path is not None
-        with kept(EnvoyProgram(path, self.directory), self._node.namespace) as process:
-            yield process
-
-    def last_words(self) -> str:
-        return last_error(self.directory / ENVOY_LOG)
-
-    def configure(self, listeners: dict[int, Listener]) -> None:
-        write_atomic(self.directory / LISTENERS, listeners_file(listeners, str(self.directory), POD_MTU), 0o644)
-
-    def is_listening(self, ports: set[int], timeout_s: float = 10.0) -> bool:
-        found: list[set[int]] = []
-
-        def look() -> None:
-            with inside(self._node.namespace):
-                found.append(listening_ports())
-
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            look()
-            if ports <= found[-1]:
-                return True
-            time.sleep(0.02)
-        return False
-
-
-@contextlib.contextmanager
-def _envoy(node: Node, listeners: dict[int, Listener]) -> Iterator[NodeEnvoy]:
-    with _kept_envoy(node, listeners) as (made, _):
-        yield made
-
-
-@contextlib.contextmanager
-def _kept_envoy(node: Node, listeners: dict[int, Listener]) -> Iterator[tuple[NodeEnvoy, KeptProcess]]:
-    with tempfile.TemporaryDirectory(dir="/run", prefix=own_name("proxy")) as parent:  # where nobody may enter
-        made = NodeEnvoy(node, Path(parent) / "proxy")
-        made.configure(listeners)
-        with made.running() as process:
-            assert made.is_listening(set(listeners)), (made.directory / ENVOY_LOG).read_text()
-            yield made, process
-
-
-def _redirect(node: Node, pod: Pod, direction: Direction) -> None:
-    entries = [
-        (PolicyKey(pod.endpoint_id, direction, 0), PolicyValue(False, 1, 1)),
-        (PolicyKey(pod.endpoint_id, direction, 0, 6, WEB_PORT, 16), PolicyValue(False, 2, 2, PORT)),
-    ]
-    node.maps.policy.update(entries)
-    node.endpoint(pod, _ENFORCE[direction])
-
-
-def _connection(pod: Pod, address: str) -> http.client.HTTPConnection:
-    made = http.client.HTTPConnection(address, WEB_PORT, timeout=5)
-    made.sock = pod.connect(address, WEB_PORT, 5)
-    made.auto_open = 0  # a connection of its own making would not be the pod's
-    return made
-
-
-def _ask(
-    made: http.client.HTTPConnection, method: str, path: str, body: bytes | None = None, **headers: str
-) -> tuple[int, bytes]:
-    made.request(method, path, body, headers)
-    answer = made.getresponse()
-    return answer.status, answer.read()
-
-
 @pytest.mark.parametrize("direction", list(Direction))
 def test_requests_are_judged_one_by_one_and_the_server_sees_the_client(web: Topology, direction: Direction) -> None:
     client, server = web.nodes[0].pods[0], web.nodes[2].pods[0]
     node, pod = (web.nodes[0], client) if direction is Direction.EGRESS else (web.nodes[2], server)
-    _redirect(node, pod, direction)
-    with _envoy(node, {PORT: Listener(PolicyDirection(direction), RULES)}):
-        made = _connection(client, server.address)
+    redirect(node, pod, direction)
+    with envoy_of(node, {PORT: Listener(PolicyDirection(direction), RULES)}):
+        made = connection(client, server.address)
         with contextlib.closing(made):
-            assert _ask(made, "GET", "/client-ip") == (200, client.address.encode())
-            assert _ask(made, "GET", "/public") == (403, DENIED)
-            assert _ask(made, "GET", "/client-ip?x=1") == (403, DENIED)
-            assert _ask(made, "POST", "/client-ip", **{"X-Key": "b"}) == (403, DENIED)
-            assert _ask(made, "GET", "/client-ip") == (200, client.address.encode()), "the connection goes on"
-            assert _ask(made, "GET", "/x/../client-ip")[0] == 200, "as the server would be asked"
-            assert _ask(made, "GET", "/large") == (200, b"x" * 500_000)
-            assert _ask(made, "POST", "/up", b"y" * 300_000, **{"X-Key": "a"}) == (200, b"300000")
+            assert ask(made, "GET", "/client-ip") == (200, client.address.encode())
+            assert ask(made, "GET", "/public") == (403, DENIED)
+            assert ask(made, "GET", "/client-ip?x=1") == (403, DENIED)
+            assert ask(made, "POST", "/client-ip", **{"X-Key": "b"}) == (403, DENIED)
+            assert ask(made, "GET", "/client-ip") == (200, client.address.encode()), "the connection goes on"
+            assert ask(made, "GET", "/x/../client-ip")[0] == 200, "as the server would be asked"
+            assert ask(made, "GET", "/large") == (200, b"x" * 500_000)
+            assert ask(made, "POST", "/up", b"y" * 300_000, **{"X-Key": "a"}) == (200, b"300000")
 
 
 def test_a_node_that_masquerades_its_pods_does_not_rename_them_in_the_mesh(web: Topology) -> None:
     client, server = web.nodes[0].pods[0], web.nodes[2].pods[0]
-    _redirect(web.nodes[0], client, Direction.EGRESS)
-    with _envoy(web.nodes[0], {PORT: Listener(PolicyDirection.EGRESS, RULES)}), masquerading(web.nodes[0]):
+    redirect(web.nodes[0], client, Direction.EGRESS)
+    with envoy_of(web.nodes[0], {PORT: Listener(PolicyDirection.EGRESS, RULES)}), masquerading(web.nodes[0]):
         for _ in range(3):
-            with contextlib.closing(_connection(client, server.address)) as made:
-                assert _ask(made, "GET", "/client-ip") == (200, client.address.encode())
-                assert _ask(made, "GET", "/large") == (200, b"x" * 500_000)
-                assert _ask(made, "GET", "/public") == (403, DENIED)
+            with contextlib.closing(connection(client, server.address)) as made:
+                assert ask(made, "GET", "/client-ip") == (200, client.address.encode())
+                assert ask(made, "GET", "/large") == (200, b"x" * 500_000)
+                assert ask(made, "GET", "/public") == (403, DENIED)
 
 
 @pytest.mark.parametrize("strictness", [1, 2])
@@ -213,19 +123,19 @@ def test_a_node_that_checks_the_way_back_takes_what_is_handed_to_its_proxy(web: 
         run("sysctl", "-qw", *check)
         take_any_source(*overlay)
     try:
-        _redirect(node, server, Direction.INGRESS)
-        with _envoy(node, {PORT: Listener(PolicyDirection.INGRESS, RULES)}):
+        redirect(node, server, Direction.INGRESS)
+        with envoy_of(node, {PORT: Listener(PolicyDirection.INGRESS, RULES)}):
             for client in (near.pods[0], far.pods[0], node.pods[1]):
-                with contextlib.closing(_connection(client, server.address)) as made:
-                    assert _ask(made, "GET", "/client-ip") == (200, client.address.encode())
-                    assert _ask(made, "GET", "/public") == (403, DENIED)
+                with contextlib.closing(connection(client, server.address)) as made:
+                    assert ask(made, "GET", "/client-ip") == (200, client.address.encode())
+                    assert ask(made, "GET", "/public") == (403, DENIED)
         node.endpoint(server)
-        _redirect(node, node.pods[1], Direction.EGRESS)
-        with _envoy(node, {PORT: Listener(PolicyDirection.EGRESS, RULES)}):
+        redirect(node, node.pods[1], Direction.EGRESS)
+        with envoy_of(node, {PORT: Listener(PolicyDirection.EGRESS, RULES)}):
             for target in (near.pods[0], far.pods[0], server):
-                with contextlib.closing(_connection(node.pods[1], target.address)) as made:
-                    assert _ask(made, "GET", "/client-ip") == (200, node.pods[1].address.encode())
-                    assert _ask(made, "GET", "/public") == (403, DENIED)
+                with contextlib.closing(connection(node.pods[1], target.address)) as made:
+                    assert ask(made, "GET", "/client-ip") == (200, node.pods[1].address.encode())
+                    assert ask(made, "GET", "/public") == (403, DENIED)
     finally:
         with inside(node.namespace):
             run("sysctl", "-qw", *(f"net.ipv4.conf.{name}.rp_filter=0" for name in devices))
@@ -236,8 +146,8 @@ def test_a_node_that_checks_the_way_back_takes_what_is_handed_to_its_proxy(web: 
 def test_requests_of_the_first_version_are_judged_too(web: Topology) -> None:
     """What nginx and health checks of balancers send by default."""
     client, server = web.nodes[0].pods[0], web.nodes[0].pods[1]
-    _redirect(web.nodes[0], client, Direction.EGRESS)
-    with _envoy(web.nodes[0], {PORT: Listener(PolicyDirection.EGRESS, RULES)}):
+    redirect(web.nodes[0], client, Direction.EGRESS)
+    with envoy_of(web.nodes[0], {PORT: Listener(PolicyDirection.EGRESS, RULES)}):
         for path, code in (("/client-ip", b"200"), ("/public", b"403")):
             with client.connect(server.address, WEB_PORT, 5) as made:
                 made.sendall(f"GET {path} HTTP/1.0\r\nHost: web\r\n\r\n".encode())
@@ -246,9 +156,9 @@ def test_requests_of_the_first_version_are_judged_too(web: Topology) -> None:
 
 def test_a_websocket_is_opened_where_its_request_is_allowed(web: Topology) -> None:
     client, server = web.nodes[0].pods[0], web.nodes[0].pods[1]
-    _redirect(web.nodes[0], client, Direction.EGRESS)
+    redirect(web.nodes[0], client, Direction.EGRESS)
     upgrade = "Host: web\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n"
-    with _envoy(web.nodes[0], {PORT: Listener(PolicyDirection.EGRESS, RULES)}):
+    with envoy_of(web.nodes[0], {PORT: Listener(PolicyDirection.EGRESS, RULES)}):
         with client.connect(server.address, WEB_PORT, 5) as made:
             made.sendall(f"GET /client-ip HTTP/1.1\r\n{upgrade}".encode())
             assert made.recv(4096).split()[1] == b"101"
@@ -261,7 +171,7 @@ def test_a_websocket_is_opened_where_its_request_is_allowed(web: Topology) -> No
 
 def test_calls_of_grpc_are_requests(web: Topology) -> None:
     client, server = web.nodes[0].pods[0], web.nodes[2].pods[0]
-    _redirect(web.nodes[0], client, Direction.EGRESS)
+    redirect(web.nodes[0], client, Direction.EGRESS)
     rules = frozenset((HttpRule("POST", "/shop[.]Cart/(Get|Watch)"),))
     program = (sys.executable, "-m", "tests.integration.datapath.grpc_calls")
     serve = ("ip", "netns", "exec", server.namespace, *program, "serve", str(GRPC_PORT))
@@ -272,7 +182,7 @@ def test_calls_of_grpc_are_requests(web: Topology) -> None:
             assert serving.stdout.readline() == b"ready\n"
             key = PolicyKey(client.endpoint_id, Direction.EGRESS, 0, 6, GRPC_PORT, 16)
             web.nodes[0].maps.policy.update([(key, PolicyValue(False, 2, 2, PORT))])
-            with _envoy(web.nodes[0], {PORT: Listener(PolicyDirection.EGRESS, rules)}):
+            with envoy_of(web.nodes[0], {PORT: Listener(PolicyDirection.EGRESS, rules)}):
                 called = subprocess.run(call, capture_output=True, check=True, timeout=30)
         finally:
             serving.kill()
@@ -294,8 +204,8 @@ def test_calls_of_grpc_are_requests(web: Topology) -> None:
 )
 def test_what_is_malformed_reaches_no_server(web: Topology, raw: bytes) -> None:
     client, server = web.nodes[0].pods[0], web.nodes[0].pods[1]
-    _redirect(web.nodes[0], client, Direction.EGRESS)
-    with _envoy(web.nodes[0], {PORT: Listener(PolicyDirection.EGRESS, RULES)}):
+    redirect(web.nodes[0], client, Direction.EGRESS)
+    with envoy_of(web.nodes[0], {PORT: Listener(PolicyDirection.EGRESS, RULES)}):
         with client.connect(server.address, WEB_PORT, 5) as made:
             answer = b""
             with contextlib.suppress(ConnectionResetError):
@@ -306,15 +216,15 @@ def test_what_is_malformed_reaches_no_server(web: Topology, raw: bytes) -> None:
 
 def test_it_has_no_rights_but_one_and_is_back_after_it_was_killed(web: Topology) -> None:
     node, client, server = web.nodes[0], web.nodes[0].pods[0], web.nodes[0].pods[1]
-    _redirect(node, client, Direction.EGRESS)
-    with _kept_envoy(node, {PORT: Listener(PolicyDirection.EGRESS, RULES)}) as (envoy, process):
+    redirect(node, client, Direction.EGRESS)
+    with kept_envoy(node, {PORT: Listener(PolicyDirection.EGRESS, RULES)}) as (envoy, process):
         status = Path(f"/proc/{process.state.pid}/status").read_text().split("\n")
         facts = {line.partition(":")[0]: line.partition(":")[2].split() for line in status if ":" in line}
         assert set(facts["Uid"]) == {"65534"}
         assert {int(facts[name][0], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {1 << 12}
         assert facts["NoNewPrivs"] == ["1"]
-        made = _connection(client, server.address)
-        assert _ask(made, "GET", "/client-ip")[0] == 200
+        made = connection(client, server.address)
+        assert ask(made, "GET", "/client-ip")[0] == 200
         envoy.configure(
             {
                 PORT: Listener(PolicyDirection.EGRESS, RULES),
@@ -322,14 +232,14 @@ def test_it_has_no_rights_but_one_and_is_back_after_it_was_killed(web: Topology)
             }
         )
         assert envoy.is_listening({PORT, PORT + 1})
-        assert _ask(made, "GET", "/client-ip")[0] == 200, "connections of a listener that stays go on"
+        assert ask(made, "GET", "/client-ip")[0] == 200, "connections of a listener that stays go on"
         made.close()
         first = process.state.pid
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: process.state.pid not in (0, first))
         assert envoy.is_listening({PORT})
-        with contextlib.closing(_connection(client, server.address)) as fresh:
-            assert _ask(fresh, "GET", "/client-ip")[0] == 200
+        with contextlib.closing(connection(client, server.address)) as fresh:
+            assert ask(fresh, "GET", "/client-ip")[0] == 200
         (envoy.directory / BOOTSTRAP).unlink()
         wait_until(lambda: not process.state.pid)
         assert client.is_refused(server.address, WEB_PORT)
@@ -339,8 +249,8 @@ def test_it_has_no_rights_but_one_and_is_back_after_it_was_killed(web: Topology)
 @pytest.mark.timeout(60)
 def test_one_that_stands_still_is_told_of_and_replaced(web: Topology) -> None:
     node, client, server = web.nodes[0], web.nodes[0].pods[0], web.nodes[0].pods[1]
-    _redirect(node, client, Direction.EGRESS)
-    with _kept_envoy(node, {PORT: Listener(PolicyDirection.EGRESS, RULES)}) as (envoy, process):
+    redirect(node, client, Direction.EGRESS)
+    with kept_envoy(node, {PORT: Listener(PolicyDirection.EGRESS, RULES)}) as (envoy, process):
         first = process.state.pid
         time.sleep(1)  # it was asked, and has answered
         os.kill(first, signal.SIGSTOP)
@@ -348,26 +258,26 @@ def test_one_that_stands_still_is_told_of_and_replaced(web: Topology) -> None:
         assert process.state == (first, True, "Envoy stands still: it answers nothing")
         wait_until(lambda: process.state.pid not in (0, first), 15.0)
         assert envoy.is_listening({PORT})
-        with contextlib.closing(_connection(client, server.address)) as fresh:
-            assert _ask(fresh, "GET", "/client-ip")[0] == 200
+        with contextlib.closing(connection(client, server.address)) as fresh:
+            assert ask(fresh, "GET", "/client-ip")[0] == 200
 
 
 def test_requests_go_on_where_its_log_is_full_and_nobody_reads_it(web: Topology) -> None:
     node, client, server = web.nodes[0], web.nodes[0].pods[0], web.nodes[0].pods[1]
-    _redirect(node, client, Direction.EGRESS)
-    with _envoy(node, {PORT: Listener(PolicyDirection.EGRESS, RULES)}) as envoy:
+    redirect(node, client, Direction.EGRESS)
+    with envoy_of(node, {PORT: Listener(PolicyDirection.EGRESS, RULES)}) as envoy:
         log = envoy.directory / ACCESS_LOG
         os.truncate(log, LARGEST_FILE_BYTES)
-        with contextlib.closing(_connection(client, server.address)) as made:
+        with contextlib.closing(connection(client, server.address)) as made:
             for _ in range(5):
-                assert _ask(made, "GET", "/client-ip")[0] == 200
+                assert ask(made, "GET", "/client-ip")[0] == 200
                 time.sleep(0.1)  # twice the time between its writes
             assert log.stat().st_size == LARGEST_FILE_BYTES
             reader = AccessLog(log)
             assert not reader.read()
             deadline = time.monotonic() + 10
             while not (seen := reader.read()) and time.monotonic() < deadline:
-                assert _ask(made, "GET", "/client-ip")[0] == 200
+                assert ask(made, "GET", "/client-ip")[0] == 200
                 time.sleep(0.1)
             assert seen[0]["path"] == "/client-ip"
             assert log.stat().st_size < LONGEST_BYTES
@@ -375,8 +285,8 @@ def test_requests_go_on_where_its_log_is_full_and_nobody_reads_it(web: Topology)
 
 def test_a_listener_that_envoy_refuses_costs_no_other(web: Topology) -> None:
     node, client, server = web.nodes[0], web.nodes[0].pods[0], web.nodes[0].pods[1]
-    _redirect(node, client, Direction.EGRESS)
-    with _envoy(node, {PORT: Listener(PolicyDirection.EGRESS, RULES)}) as envoy:
+    redirect(node, client, Direction.EGRESS)
+    with envoy_of(node, {PORT: Listener(PolicyDirection.EGRESS, RULES)}) as envoy:
         bad = Listener(PolicyDirection.EGRESS, frozenset((HttpRule("(?!x)"),)))
         envoy.configure(
             {
@@ -388,5 +298,5 @@ def test_a_listener_that_envoy_refuses_costs_no_other(web: Topology) -> None:
         assert envoy.is_listening({PORT, PORT + 2})
         assert not envoy.is_listening({PORT + 1}, 0.1)
         assert "invalid perl operator" in envoy.last_words()
-        with contextlib.closing(_connection(client, server.address)) as made:
-            assert _ask(made, "GET", "/client-ip")[0] == 200
+        with contextlib.closing(connection(client, server.address)) as made:
+            assert ask(made, "GET", "/client-ip")[0] == 200
