@@ -130,9 +130,11 @@ def _manager(port: int, listener: Listener, directory: str) -> dict[str, Any]:
         stat_prefix=f"port-{port}",
         codec_type="AUTO",
         use_remote_address=True,
+        xff_num_trusted_hops=1,
         skip_xff_append=True,
         preserve_external_request_id=True,
         server_header_transformation="PASS_THROUGH",
+        proxy_100_continue=True,
         normalize_path=True,
         merge_slashes=True,
         path_with_escaped_slashes_action="UNESCAPE_AND_REDIRECT",
@@ -180,7 +182,7 @@ def _header(name: str, match: Mapping[str, Any]) -> dict[str, Any]:
 def _access_log(port: int, direction: str, directory: str) -> dict[str, Any]:
     fields = {
         "port": str(port), "direction": direction, "start": "%START_TIME(%s.%6f)%",
-        "source": "%DOWNSTREAM_REMOTE_ADDRESS%", "destination": "%DOWNSTREAM_LOCAL_ADDRESS%",
+        "source": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", "destination": "%DOWNSTREAM_LOCAL_ADDRESS%",
         "method": "%REQ(:METHOD)%", "path": "%REQ(:PATH)%",
         "scheme": "%REQ(:SCHEME)%", "host": "%REQ(:AUTHORITY)%", "protocol": "%PROTOCOL%", "code": "%RESPONSE_CODE%",
         "duration_ms": "%DURATION%", "details": "%RESPONSE_CODE_DETAILS%", "request_id": "%REQ(X-REQUEST-ID)%",
