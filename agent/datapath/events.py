@@ -18,6 +18,7 @@ from typing import Final
 
 from agent.datapath import kernel, syscall
 from agent.datapath.flow_layout import DatapathEvent, is_event
+from meshkit.descriptors import readable
 
 _BUSY: Final = 1 << 31
 _DISCARD: Final = 1 << 30
@@ -40,6 +41,10 @@ class EventRing:
         self._position = ctypes.c_uint64.from_buffer(self._consumer)
         self._data = memoryview(self._producer)[page:]
         self._end = memoryview(self._producer)[:8].cast("Q")
+
+    def fileno(self) -> int:
+        """What is readable while records wait."""
+        return self._fd
 
     def drain(self, limit: int = 4096) -> list[DatapathEvent]:
         """The same as `take`, decoded."""
@@ -65,19 +70,12 @@ class EventRing:
 
     async def batches(self, limit: int = 4096) -> AsyncIterator[list[bytes]]:
         """Non-empty batches for as long as the loop runs; cancel to stop. One iteration at a time."""
-        loop, ready = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(self._fd, ready.set)
-        try:
-            while True:
-                ready.clear()
-                batch = self.take(limit)
-                if batch:
-                    yield batch
-                    await asyncio.sleep(_GATHER_S)
-                else:
-                    await ready.wait()
-        finally:
-            loop.remove_reader(self._fd)
+        while True:
+            if batch := self.take(limit):
+                yield batch
+                await asyncio.sleep(_GATHER_S)
+            else:
+                await readable(self)
 
     @property
     def lost(self) -> list[int]:

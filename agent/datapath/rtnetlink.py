@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from agent.datapath.errors import KernelError
+from meshkit.descriptors import readable
 
 _HEADER: Final = struct.Struct("<IHHII")
 _LINK: Final = struct.Struct("<BxHiII")
@@ -231,16 +232,12 @@ class ChangeSocket:
 
     async def batches(self) -> AsyncIterator[LinkChanges]:
         """LinkChanges as they come until cancelled, which closes the socket; those of a few milliseconds are one batch."""
-        loop, ready = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(self._socket, ready.set)
         try:
             while True:
-                await ready.wait()
+                await readable(self._socket)
                 await asyncio.sleep(_GATHER_S)
-                ready.clear()
                 yield self.drain()
         finally:
-            loop.remove_reader(self._socket)
             self.close()
 
     def close(self) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import subprocess
@@ -14,6 +13,7 @@ from typing import Final
 from agent.last_error import last_error
 from agent.proxy_files import RULES
 from agent.proxykeeper.launch import launch
+from meshkit.descriptors import readable
 
 _LOG: Final = "dns.log"
 _PROGRAM: Final = "agent.dns.program"
@@ -47,24 +47,13 @@ class DnsProgram:
     async def ask(self) -> None:
         """It said so since the last call, or says it now. Raises: OSError."""
         signs = self._signs
-        loop = asyncio.get_running_loop()
         while True:
             with contextlib.suppress(BlockingIOError):
                 if os.read(signs, _SIGNS):
                     return
                 raise OSError("the DNS proxy has closed its pipe")
-            readable = loop.create_future()
-            loop.add_reader(signs, _set, readable)
-            try:
-                await readable
-            finally:
-                loop.remove_reader(signs)
+            await readable(signs)
 
     def last_words(self) -> str:
         """As `last_error`."""
         return last_error(self._directory / _LOG)
-
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -17,6 +17,7 @@ from typing import Final
 
 from lab.devkube.api.runtime import ExecRequest, Output
 from lab.devkube.kubelet.process import ContainerProcess, children_of
+from meshkit.descriptors import readable, writable
 
 CHUNK: Final = 65536
 # a command may leave children that hold its streams: this long after its end a silent stream counts as done
@@ -155,17 +156,11 @@ async def open_session(
 
 
 async def _read_terminal(descriptor: int) -> bytes:
-    loop = asyncio.get_running_loop()
     while True:
         try:
             return os.read(descriptor, CHUNK)
         except BlockingIOError:
-            readable: asyncio.Future[None] = loop.create_future()
-            loop.add_reader(descriptor, _settle, readable)
-            try:
-                await readable
-            finally:
-                loop.remove_reader(descriptor)
+            await readable(descriptor)
         except OSError as exc:
             if exc.errno == errno.EIO:
                 return b""
@@ -173,21 +168,10 @@ async def _read_terminal(descriptor: int) -> bytes:
 
 
 async def _write_all(descriptor: int, data: bytes) -> None:
-    loop = asyncio.get_running_loop()
     while data:
         try:
             data = data[os.write(descriptor, data) :]
         except BlockingIOError:
-            writable: asyncio.Future[None] = loop.create_future()
-            loop.add_writer(descriptor, _settle, writable)
-            try:
-                await writable
-            finally:
-                loop.remove_writer(descriptor)
+            await writable(descriptor)
         except OSError:
             return
-
-
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

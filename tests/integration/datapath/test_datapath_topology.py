@@ -216,6 +216,22 @@ async def test_events_arrive_through_the_event_loop(clean: Topology) -> None:
         ring.close()
 
 
+async def test_events_that_come_while_others_are_gathered_do_not_keep_the_loop_turning(clean: Topology) -> None:
+    node = clean.nodes[0]
+    client, target = node.pods[0], clean.pods()[-1]
+    ring = node.datapath.event_ring()
+    try:
+        ring.drain()
+        await asyncio.to_thread(client.ask, target.address, TCP_PORT)
+        async with asyncio.timeout(3), contextlib.aclosing(ring.batches()) as batches:
+            await anext(batches)
+            await asyncio.to_thread(client.ask, target.address, TCP_PORT)
+            assert not asyncio.get_running_loop().remove_reader(ring.fileno()), "watched while nobody waits"
+            await anext(batches)
+    finally:
+        ring.close()
+
+
 class Stream:
     """A UDP question every few milliseconds from a pod to the service; counts what was never answered."""
 
