@@ -129,6 +129,8 @@ class BackendHealthFeature(Feature):
 
         async def ask(pod: Pod, port: int, probe: HealthProbe) -> None:
             async with room:
+                if not self._is_pod_of(pod.address, pod.service):
+                    return  # while it waited for its turn somebody else got the address
                 answer = await is_well(pod.address, port, probe)
             self.verdicts.note(pod, is_well=answer)
 

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from agent.backendhealth import feature as health
 from agent.backendhealth.feature import BackendHealthFeature
 from agent.bootstrap import Facts
 from agent.core import Core, open_core
@@ -78,3 +80,32 @@ async def test_a_pod_of_the_namespace_is_asked() -> None:
 async def test_a_slice_makes_the_agent_ask_nobody_else(row: Prefix | None) -> None:
     calls, _ = await asked(row)
     assert calls == 0
+
+
+async def test_an_address_that_went_to_another_namespace_while_it_waited_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two pods, one asked after the other; while the first answers, the second one's address becomes somebody else's."""
+    monkeypatch.setattr(health, "AT_ONCE", 1)
+    there = "127.0.0.2"
+    calls: list[str] = []
+    moved = replace(record(ClaimOrigin.POD, "bank"), prefix=f"{there}/32")
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        calls.append(writer.get_extra_info("sockname")[0])
+        with core.db.write():
+            core.db.prefixes.put(moved)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, (HERE, there), 0)
+    ports = {listening.getsockname()[0]: listening.getsockname()[1] for listening in server.sockets}
+    core = await make_core(record(ClaimOrigin.POD, "shop"), ports[HERE])
+    backends = tuple(Backend(ip, port, "TCP", ("http",), Condition.ACTIVE, node="n1") for ip, port in ports.items())
+    with core.db.write():
+        core.db.backends.put(BackendSet(NAME, NORTH, ClusterId(1), backends))
+        core.db.prefixes.put(replace(moved, namespace="shop"))
+    async with server:
+        await BackendHealthFeature(core).ask_all()
+        await asyncio.sleep(0)
+    assert calls == [HERE]
