@@ -102,12 +102,15 @@ async def read_request(kind: type[M], raw: bytes, context: Context) -> M:
 
 @asynccontextmanager
 async def admitted(
-    context: Context, streams: FlowStreams, version: str, header: str = VERSION_HEADER
+    context: Context, streams: FlowStreams, version: str, header: str = VERSION_HEADER, reader: str = ""
 ) -> AsyncIterator[FlowStream]:
-    """A place for the call, taken before anything is awaited, and a client that knows our version; or the call has ended."""
-    stream = streams.take(refusal(context))
+    """A place for the call, taken before anything is awaited, and a client that knows our version; or the call has ended.
+
+    `reader` names whose share of the places it is.
+    """
+    stream = streams.take(refusal(context), reader)
     if stream is None:
-        said = f"{streams.most} streams are open already, end one of them"
+        said = f"{streams.most_of_one if reader else streams.most} streams are open already, end one of them"
         await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, said)
     try:
         await context.send_initial_metadata(((header, version),))

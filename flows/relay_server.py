@@ -27,6 +27,10 @@ class NotGrantedError(PermanentError):
 class RelaySource(Protocol):
     """What is served. Every method may raise NotGrantedError, and TransientError where it cannot be answered now."""
 
+    @property
+    def reader(self) -> str:
+        """Whose share of the streams counts; "" for those who share all of them."""
+
     def flows(
         self, request: observer.GetFlowsRequest, clusters: Sequence[str]
     ) -> AsyncGenerator[observer.GetFlowsResponse, None]:
@@ -61,7 +65,7 @@ class RelayServer(FlowListener):
     async def _get_flows(self, raw: bytes, context: Context) -> AsyncGenerator[bytes, None]:
         request = await read_request(observer.GetFlowsRequest, raw, context)
         source = await self._source(context)
-        async with admitted(context, self._streams, self._version, RELAY_VERSION_HEADER) as stream:
+        async with admitted(context, self._streams, self._version, RELAY_VERSION_HEADER, source.reader) as stream:
             try:
                 async with aclosing(source.flows(request, _clusters(context))) as answers:
                     async for answer in answers:

@@ -16,18 +16,23 @@ TELL_S: Final = 1.0
 class FlowStream:
     """One reader. `sent` grows with each answer it took; `is_sending` while it is handed one."""
 
-    def __init__(self, task: asyncio.Task[object], refuse: Callable[[str], Awaitable[object]]) -> None:
-        self.task, self.refuse = task, refuse
+    def __init__(
+        self, task: asyncio.Task[object], refuse: Callable[[str], Awaitable[object]], reader: str = ""
+    ) -> None:
+        self.task, self.refuse, self.reader = task, refuse, reader
         self.sent = 0
         self.is_sending = False
         self.seen, self.since_s = -1, 0.0
 
 
 class FlowStreams:
-    """All readers of one server."""
+    """All readers of one server; `most_of_one` of them may be one that has a name."""
 
-    def __init__(self, most: int = MOST_STREAMS, stalled_s: float = STALLED_S) -> None:
+    def __init__(
+        self, most: int = MOST_STREAMS, stalled_s: float = STALLED_S, *, most_of_one: int | None = None
+    ) -> None:
         self.most, self._stalled_s = most, stalled_s
+        self.most_of_one = most if most_of_one is None else most_of_one
         self._open: set[FlowStream] = set()
         self.refused = 0
         self.cut = 0
@@ -35,14 +40,15 @@ class FlowStreams:
     def __len__(self) -> int:
         return len(self._open)
 
-    def take(self, refuse: Callable[[str], Awaitable[object]]) -> FlowStream | None:
+    def take(self, refuse: Callable[[str], Awaitable[object]], reader: str = "") -> FlowStream | None:
         """A place for the task that runs; none where all are taken, which is counted. `refuse` ends the call with these words."""
-        if len(self._open) >= self.most:
+        of_one = sum(stream.reader == reader for stream in self._open) if reader else 0
+        if len(self._open) >= self.most or of_one >= self.most_of_one:
             self.refused += 1
             return None
         task = asyncio.current_task()
         assert task is not None
-        stream = FlowStream(task, refuse)
+        stream = FlowStream(task, refuse, reader)
         self._open.add(stream)
         return stream
 

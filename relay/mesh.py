@@ -44,6 +44,11 @@ class FlowMesh(MeshView):
         """This one."""
         return self._cluster
 
+    @property
+    def reader(self) -> str:
+        """Nobody's share: programs of this cluster have all of it together."""
+        return ""
+
     async def flows(
         self, request: observer.GetFlowsRequest, clusters: Sequence[str] = OWN
     ) -> AsyncGenerator[observer.GetFlowsResponse, None]:
@@ -59,7 +64,11 @@ class FlowMesh(MeshView):
         """As they say now, and those that do not answer."""
         links = self.observers.rows()
         await asyncio.gather(*(link.ask() for link in links if link.state != relay.NODE_UNAVAILABLE))
-        return [_node(link) for link in links]
+        return self.known_nodes()
+
+    def known_nodes(self) -> Sequence[observer.Node]:
+        """As they said last, within the last seconds; asks nobody."""
+        return [_node(link) for link in self.observers.rows()]
 
     async def list_nodes(self) -> observer.GetNodesResponse:
         """The same as a message."""

@@ -14,10 +14,12 @@ from certs.inspect import parse
 from certs.profile import relay_name, relay_user
 from flows.methods import PeerFacts
 from flows.proto import observer_pb2 as observer
+from flows.proto import relay_pb2 as relay
 from flows.relay_server import NotGrantedError
 from flows.request import check_request
 from meshapi.installed import FLOW_GRANT, GRANTED
 from meshkit.clock import Clock
+from meshkit.version import program_version
 from meshmodel.names import parse_cluster_name
 from relay.grants import IsShared, may_see, narrowed
 from relay.mesh import FlowMesh
@@ -103,6 +105,11 @@ class PeerView:
         self._mesh, self._peer, self._is_granted = mesh, peer, is_granted
         self._is_shared, self._clock = is_shared, clock
 
+    @property
+    def reader(self) -> str:
+        """The peer."""
+        return self._peer
+
     async def flows(
         self, request: observer.GetFlowsRequest, clusters: Sequence[str]
     ) -> AsyncGenerator[observer.GetFlowsResponse, None]:
@@ -124,14 +131,12 @@ class PeerView:
         return may_see(answer.flow, self._peer, self._mesh.cluster, self._is_shared)
 
     async def status(self) -> observer.ServerStatusResponse:
-        """How many nodes there are, and which do not answer."""
-        found = await self._mesh.status()
-        return observer.ServerStatusResponse(
-            version=found.version,
-            num_connected_nodes=found.num_connected_nodes,
-            num_unavailable_nodes=found.num_unavailable_nodes,
-            unavailable_nodes=found.unavailable_nodes,
-        )
+        """How many nodes there are, and which do not answer. No node is asked for it, however often a peer asks."""
+        nodes = self._mesh.known_nodes()
+        away = [node.name for node in nodes if node.state != relay.NODE_CONNECTED]
+        found = observer.ServerStatusResponse(version=program_version(), unavailable_nodes=away)
+        found.num_connected_nodes.value, found.num_unavailable_nodes.value = len(nodes) - len(away), len(away)
+        return found
 
     async def list_nodes(self) -> observer.GetNodesResponse:
         """Raises: NotGrantedError."""

@@ -37,6 +37,7 @@ from relay.settings import RelaySettings
 log = logging.getLogger(__name__)
 
 SWEEP_S: Final = 1.0
+MOST_OF_A_PEER: Final = 16
 RETRY_S: Final = 2.0
 
 
@@ -57,7 +58,7 @@ class FlowRelay:
             programs=Programs(settings),
             clock=self._clock,
         )
-        self.streams, self.peer_streams = FlowStreams(), FlowStreams()
+        self.streams, self.peer_streams = FlowStreams(), FlowStreams(most_of_one=MOST_OF_A_PEER)
         self.door = PeerDoor(
             self.mesh, settings.ca_bundle_dir, settings.grants_dir, self.namespaces.is_shared, self._clock
         )

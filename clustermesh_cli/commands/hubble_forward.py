@@ -61,6 +61,11 @@ class ForwardedRelay:
     def __init__(self, relay: ClusterRelay, clusters: Sequence[str]) -> None:
         self._relay, self._clusters = relay, tuple(clusters)
 
+    @property
+    def reader(self) -> str:
+        """Whoever asks here is the one user."""
+        return ""
+
     async def flows(
         self, request: observer.GetFlowsRequest, clusters: Sequence[str]
     ) -> AsyncGenerator[observer.GetFlowsResponse, None]:

@@ -81,14 +81,15 @@ class RelayWorld:
             made.mkdir(parents=True)
         self.namespaces = Namespaces(default_global=True)
         self.door = PeerDoor(self.mesh, self.bundle, self.grants, self.namespaces.is_shared, self.clock)
-        self.peers_server = RelayServer(self.door.source_of, "1.2.3", FlowStreams())
+        self.peers_server = RelayServer(self.door.source_of, "1.2.3", FlowStreams(most_of_one=2))
 
     async def open_door(self, peer: RelayWorld) -> None:
         """The peer's relay may connect, and has this one among its peers."""
         (self.bundle / f"{peer.cluster}.crt").write_bytes(peer.authority.certificate_pem)
         shown = self.authority.issue(profile.relay_server(self.cluster, "kube-system"), time.time())
-        served = ServerCertificates(self.door.trusted(), shown.cert_pem, shown.key_pem)
-        self.peers_port = self.peers_server.listen_tls("127.0.0.1:0", lambda: served)
+        self.peers_port = self.peers_server.listen_tls(
+            "127.0.0.1:0", lambda: ServerCertificates(self.door.trusted(), shown.cert_pem, shown.key_pem)
+        )
         await self.peers_server.start()
         facts = PeerFacts(f"127.0.0.1:{self.peers_port}", profile.relay_name(self.cluster))
         peer.peer_authority = self.authority.certificate_pem

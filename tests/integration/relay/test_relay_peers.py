@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
 from certs import profile
+from certs.authority import Authority
 from flows.errors import RequestError
 from flows.methods import PeerFacts
 from flows.proto import flow_pb2 as pb
@@ -119,6 +122,55 @@ async def test_a_grant_that_ends_cuts_the_stream_that_it_opened(two_clusters: Pa
         add(south.nodes[0], _entry(6, CLIENT, SERVER))
         with pytest.raises(UnansweredError, match=said):
             [answer async for answer in stream]
+
+
+async def test_a_peer_that_asks_without_end_has_no_node_asked_and_leaves_streams_to_others(
+    two_clusters: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    north, south = two_clusters
+    _fill(south)
+    for peer in ("north", "east"):
+        south.grant(peer)
+    await _reached(north, relay.NODE_CONNECTED)
+    (node,), (link,) = south.observers.rows(), north.peers.rows()
+    asked, ask = 0, node.ask
+
+    async def count() -> bool:
+        nonlocal asked
+        asked += 1
+        return await ask()
+
+    monkeypatch.setattr(node, "ask", count)
+    for _ in range(20):
+        assert (await link.remote.status()).num_connected_nodes.value == 1
+    assert asked < 10, "now and then it is asked by the relay itself"
+    async with AsyncExitStack() as opened:
+
+        async def open_stream(remote: RemoteObserver) -> None:
+            stream = await opened.enter_async_context(
+                aclosing(remote.flows(observer.GetFlowsRequest(follow=True, number=9)))
+            )
+            await asyncio.wait_for(anext(stream), 10)
+
+        for _ in range(2):
+            await open_stream(link.remote)
+        with pytest.raises(UnansweredError, match="2 streams are open already"):
+            await open_stream(link.remote)
+        east = Authority.create("east CA", time.time(), 30)
+        (south.bundle / "east.crt").write_bytes(east.certificate_pem)
+        await open_stream(await opened.enter_async_context(_relay_of("east", east, south)))
+
+
+@asynccontextmanager
+async def _relay_of(cluster: str, authority: Authority, asked: RelayWorld) -> AsyncIterator[RemoteObserver]:
+    """One more relay, whose authority the one that is asked knows from now on."""
+    made = authority.issue(profile.relay(cluster), time.time())
+    shown = ClientCertificates(asked.authority.certificate_pem, made.cert_pem, made.key_pem)
+    found = RemoteObserver(PeerFacts(f"127.0.0.1:{asked.peers_port}", profile.relay_name(asked.cluster)), lambda: shown)
+    try:
+        yield found
+    finally:
+        await found.close()
 
 
 async def test_only_flows_are_told_and_only_to_a_relay_by_its_own_authority(two_clusters: Pair) -> None:
