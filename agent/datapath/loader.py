@@ -16,7 +16,7 @@ from typing import Final
 from agent.datapath import features, kernel, netlink, spec, syscall
 from agent.datapath.attach import Attacher, Attachment, Hook
 from agent.datapath.config import OVERLAY_DEVICE, VXLAN_OVERHEAD, AttachMode, NodeConfig
-from agent.datapath.delivery import DeliveryLinks, Family
+from agent.datapath.delivery import DeliveryLinks
 from agent.datapath.errors import KernelError, LoadError
 from agent.datapath.events import EventRing
 from agent.datapath.flow_layout import ProbeKey, ProbeValue
@@ -41,7 +41,6 @@ TO_CONTAINER: Final = "mesh_to_container"
 FROM_OVERLAY: Final = "mesh_from_overlay"
 TO_UNDERLAY: Final = "mesh_to_underlay"
 FROM_UNDERLAY: Final = "mesh_from_underlay"
-_DELIVERED: Final = {Family.IPV4: "mesh_delivered", Family.IPV6: "mesh_delivered_ipv6"}
 _LOOPBACK_IFINDEX: Final = 1
 _POD_HOOKS: Final = {Hook.INGRESS: FROM_CONTAINER, Hook.EGRESS: TO_CONTAINER}
 
@@ -179,8 +178,7 @@ class Datapath:
         for attachment, program in self._node_places(is_filled=is_filled):
             self._attacher.attach(attachment, self._programs[program], program)
         self._ipv6_calls.settle(with_running=is_filled)
-        for family in self._undelivered(is_filled=is_filled):
-            self._delivery.attach(family, self._programs[_DELIVERED[family]])
+        self._delivery.settle(self._programs, with_running=is_filled)
         if self._sockets is not None:
             self._sockets.attach(self._programs, with_running=is_filled)
 
@@ -195,7 +193,7 @@ class Datapath:
             if not self._attacher.runs(attachment, self._programs[program])
         ]
         missing += [f"{name} of {spec.CALLS_NAME}" for name in self._ipv6_calls.missing(with_running=is_filled)]
-        missing += [f"stack {family.name.lower()}" for family in self._undelivered(is_filled=is_filled)]
+        missing += [f"stack {name}" for name in self._delivery.missing(self._programs, with_running=is_filled)]
         return missing + (
             self._sockets.missing(self._programs, with_running=is_filled) if self._sockets is not None else []
         )
@@ -366,13 +364,6 @@ class Datapath:
                 self._attacher.attach(attachment, self._programs[program], program)
             elif attachment not in places:  # the node's address moved to another device
                 self._attacher.detach(attachment)
-
-    def _undelivered(self, *, is_filled: bool) -> list[Family]:
-        """Of which the stack runs no program of this process; before the maps are filled: none of ours at all."""
-        wanted = [(family, self._programs[name]) for family, name in _DELIVERED.items() if name in self._programs]
-        if is_filled:
-            return [family for family, program in wanted if not self._delivery.runs(family, program)]
-        return [family for family, _ in wanted if not self._delivery.has(family)]
 
     def _node_places(self, *, is_filled: bool = True) -> list[tuple[Attachment, str]]:
         """The node's own hooks with their programs; before the maps are filled, only those without a program of ours."""

@@ -80,7 +80,8 @@ class AttachType(IntEnum):
 NETFILTER: Final = 45
 """bpf_attach_type of programs of netfilter; apart, since no interface has them."""
 PROGRAM_TYPE_NETFILTER: Final = 32
-_LOCAL_IN: Final = 1
+LOCAL_IN: Final = 1
+POST_ROUTING: Final = 4
 
 
 class KernelMapInfo(NamedTuple):
@@ -238,13 +239,14 @@ def create_link(program_fd: int, target: int, attach_type: AttachType) -> int:
     return checked(Command.LINK_CREATE, attr, f"{attach_type.name.lower()} {target}")
 
 
-def create_netfilter_link(program_fd: int, family: int, priority: int) -> int:
-    """A link where the caller's network namespace hands packets to its processes (NF_INET_LOCAL_IN).
+def create_netfilter_link(program_fd: int, family: int, hook: int, priority: int) -> int:
+    """A link in the stack of the caller's network namespace.
 
-    Shape: `family` is an NFPROTO number. Raises: KernelError, of EBUSY when a program has the priority.
+    Shape: `family` is an NFPROTO number, `hook` LOCAL_IN or POST_ROUTING. Raises: KernelError, of EBUSY when a program
+    has the priority.
     """
-    attr = struct.pack("<IIIIIIiI", program_fd, 0, NETFILTER, 0, family, _LOCAL_IN, priority, 0) + bytes(16)
-    return checked(Command.LINK_CREATE, attr, f"netfilter family {family}")
+    attr = struct.pack("<IIIIIIiI", program_fd, 0, NETFILTER, 0, family, hook, priority, 0) + bytes(16)
+    return checked(Command.LINK_CREATE, attr, f"netfilter family {family} hook {hook}")
 
 
 def update_link(link_fd: int, program_fd: int) -> None:

@@ -53,6 +53,14 @@ inlined int is_node(const struct ipcache_value *v)
 	return v && (v->identity == ID_REMOTE_NODE || v->identity == ID_KUBE_APISERVER || is_labelled_node(v));
 }
 
+#ifndef IPV6_PACKETS
+inlined int is_own_address(__be32 address)
+{
+	struct ipcache_value *v = address == CONFIG.node_address ? 0 : ipcache_lookup(address);
+	return address == CONFIG.node_address || (v && v->identity == ID_HOST);
+}
+#endif
+
 inlined __be32 tunnel_of(const struct ipcache_value *v)
 {
 	__be32 tunnel;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* tc programs on the overlay device and on the one below it. */
+#include "outer.h"
 #include "outside.h"
 #include "overlay.h"
 #include "underlay.h"
@@ -9,18 +10,9 @@
  * it means nothing to anybody else, and forwarding replaces it. */
 #define CAME_FOR_ANOTHER PASSED_ON
 
-struct outer_packet { struct iphdr ip; __be16 ports[2]; };
-
-/* Is it UDP, and not a later fragment? What ends within the ports is nobody's. The device may have no link header. */
 inlined int is_udp_with_ports(struct __sk_buff *skb, struct outer_packet *outer)
 {
-	if (skb->protocol != bpf_htons(ETH_P_IP) ||
-	    bpf_skb_load_bytes_relative(skb, 0, outer, sizeof(*outer), BPF_HDR_START_NET) < 0 ||
-	    outer->ip.protocol != PROTO_UDP || outer->ip.frag_off & bpf_htons(0x1fff))
-		return 0;
-	__u32 header = outer->ip.ihl * 4;
-	return header == sizeof(outer->ip) ||
-	       bpf_skb_load_bytes_relative(skb, header, outer->ports, sizeof(outer->ports), BPF_HDR_START_NET) >= 0;
+	return skb->protocol == bpf_htons(ETH_P_IP) && load_udp_ports(skb, outer);
 }
 
 /* It was about to leave for a pod of this node, for the proxy at a port that its mark names. */
@@ -68,11 +60,7 @@ int mesh_to_underlay(struct __sk_buff *skb)
 	if (take_mark(skb))
 		return PASS;
 	if (is_udp_with_ports(skb, &outer) && outer.ports[1] == CONFIG.vxlan_port && is_node(ipcache_lookup(outer.ip.daddr))) {
-		p.source = outer.ip.saddr;
-		p.destination = outer.ip.daddr;
-		p.source_port = outer.ports[0];
-		p.destination_port = outer.ports[1];
-		p.protocol = PROTO_UDP;
+		take_outer(&p, &outer);
 		return drop(skb, &p, DROP_ENCAPSULATION);
 	}
 	if (is_by_proxy(skb) && !skb->ingress_ifindex)

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Programs of netfilter where the node's stack hands packets to its own processes, after all translation. What the
- * programs of tc passed on, but the stack led to the node, is judged here: as whoever sent it, by the port of the process. */
+/* Programs of netfilter where the node's stack hands packets to its own processes, or sends them, after all translation. What the
+ * programs of tc passed on, but the stack led to the node, is judged here: as whoever sent it, by the port of the process.
+ * And whatever device it comes or leaves by, the stack makes no packet one of the overlay. */
 #include "stack.h"
 #include "heartbeat.h"
 #include "load.h"
 #include "node_side.h"
+#include "outer.h"
 
 #define NFCT_BITS 7UL	/* of skb->_nfct; the rest points to the connection */
 #define NFCT_REPLY 3	/* and above: the packet is an answer */
@@ -97,6 +99,58 @@ int mesh_delivered_ipv6(struct bpf_nf_ctx *context)
 		return NF_ACCEPT;
 	drop(context, &p, DROP_UNSUPPORTED_L3);
 	return NF_DROP;
+}
+
+inlined int has_mark(const struct bpf_nf_ctx *context)
+{
+	return CONFIG.mark && (context->skb->mark & CONFIG.mark) == CONFIG.mark;
+}
+
+inlined int refuse_encapsulation(struct bpf_nf_ctx *context, const struct outer_packet *outer, __u8 direction)
+{
+	struct packet p = { .direction = direction };
+	take_outer(&p, outer);
+	drop(context, &p, DROP_ENCAPSULATION);
+	return NF_DROP;
+}
+
+/* Did its sender mean another port or address? */
+inlined int is_translated(const struct bpf_nf_ctx *context, const struct outer_packet *outer)
+{
+	struct conntrack_key sent = {
+		.source = outer->ip.saddr, .destination = outer->ip.daddr, .source_port = outer->ports[0],
+		.destination_port = outer->ports[1], .protocol = PROTO_UDP };
+	take_original(context, &sent);
+	return sent.destination != outer->ip.daddr || sent.destination_port != outer->ports[1];
+}
+
+/* For the overlay, by another device than its own: what mesh_from_underlay says of those. */
+SEC("netfilter")
+int mesh_to_overlay_socket(struct bpf_nf_ctx *context)
+{
+	struct outer_packet outer = {};
+	if (device_of(context) == CONFIG.underlay_ifindex || !load_udp_ports(context, &outer) ||
+	    outer.ports[1] != CONFIG.vxlan_port)
+		return NF_ACCEPT;
+	if (is_own_address(outer.ip.daddr) && !is_translated(context, &outer))
+		return NF_ACCEPT;
+	return refuse_encapsulation(context, &outer, INGRESS);
+}
+
+/* Of what leaves by any device: VXLAN to a node that believes us is our own, as in mesh_to_underlay. And nothing that the node
+ * passes on has the overlay's own address and port for its source, or what is sent to the overlay would be answers to it:
+ * the stack remembers no connection whose first packet is dropped here. */
+SEC("netfilter")
+int mesh_leaves_stack(struct bpf_nf_ctx *context)
+{
+	struct outer_packet outer = {};
+	if (has_mark(context) || !load_udp_ports(context, &outer))
+		return NF_ACCEPT;
+	if (outer.ports[1] == CONFIG.vxlan_port && is_node(ipcache_lookup(outer.ip.daddr)))
+		return refuse_encapsulation(context, &outer, EGRESS);
+	if (outer.ports[0] == CONFIG.vxlan_port && context->state->in && is_own_address(outer.ip.saddr))
+		return refuse_encapsulation(context, &outer, EGRESS);
+	return NF_ACCEPT;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

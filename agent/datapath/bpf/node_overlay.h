@@ -19,12 +19,6 @@ inlined int tell_stack(struct __sk_buff *skb, struct packet *p, int reason, __u3
 	return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 }
 
-inlined int is_own_address(__be32 address)
-{
-	struct ipcache_value *v = address == CONFIG.node_address ? 0 : ipcache_lookup(address);
-	return address == CONFIG.node_address || (v && v->identity == ID_HOST);
-}
-
 /* Is it a pod of another cluster, and can the device hand packets to the overlay? */
 inlined int is_for_overlay(const struct ipcache_value *to)
 {

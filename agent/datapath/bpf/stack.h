@@ -8,7 +8,7 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct net_device { int ifindex; };
-struct sk_buff { unsigned int len; __u32 priority; unsigned long _nfct; };
+struct sk_buff { unsigned int len; __u32 priority, mark; unsigned long _nfct; };
 struct nf_hook_state { struct net_device *in; };
 struct bpf_nf_ctx { const struct nf_hook_state *state; struct sk_buff *skb; };
 union nf_inet_addr { __be32 ip; };

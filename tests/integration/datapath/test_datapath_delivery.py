@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs where the node's stack hands packets to its processes: when they run, and what a kernel without them costs."""
+"""The programs in the node's stack: when they run, and what a kernel without them costs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 
 from agent.datapath import netlink, syscall
 from agent.datapath.config import NodeConfig
-from agent.datapath.delivery import DeliveryLinks, Family
+from agent.datapath.delivery import STACK_HOOKS, DeliveryLinks, Family
 from agent.datapath.loader import OBJECT_DIRECTORY, STACK_OBJECT, Datapath
 from tests.packet.datapath_host import bpffs, build_objects, inside, namespace, run
 
 pytestmark = pytest.mark.root
-STACK = ["stack ipv4", "stack ipv6"]
+STACK = [f"stack {hook.name}" for hook in STACK_HOOKS]
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +35,14 @@ def links(config: NodeConfig) -> DeliveryLinks:
 
 
 def hooked(programs: set[int]) -> list[int]:
-    """Which of the programs the kernel runs where packets are handed to processes."""
+    """Which of the programs the kernel runs in its stack."""
     found = re.findall(r"type 10 +prog (\d+)", run("bpftool", "link", "show"))
     return sorted(programs & set(map(int, found)))
 
 
 def test_they_run_from_attaching_on_and_are_gone_with_everything_else(config: NodeConfig, datapath: Datapath) -> None:
     datapath.open()
-    names = ("mesh_delivered", "mesh_delivered_ipv6")
-    own = {syscall.program_id(datapath.program_fd(name)) for name in names}
+    own = {syscall.program_id(datapath.program_fd(hook.program)) for hook in STACK_HOOKS}
     assert (datapath.delivery_failure, set(STACK) & set(datapath.unattached_node())) == ("", set(STACK))
     assert hooked(own) == []
     datapath.attach_node()
@@ -66,7 +65,7 @@ def test_the_programs_of_a_former_agent_run_until_the_maps_are_filled(config: No
         again.attach_node(is_filled=False)
         assert (again.unattached_node(is_filled=False), links(config).programs()) == ([], former)
         again.attach_node()
-        assert (again.unattached_node(), len(links(config).programs() - former)) == ([], 2)
+        assert (again.unattached_node(), len(links(config).programs() - former)) == ([], len(STACK))
     finally:
         again.close()
 
@@ -85,10 +84,11 @@ def test_other_programs_of_netfilter_leave_room_for_ours_until_all_priorities_ar
 ) -> None:
     datapath.open()
     program = datapath.program_fd("mesh_delivered")
-    taken = [syscall.create_netfilter_link(program, Family.IPV4.value, priority) for priority in range(-16, -1)]
+    place = (program, Family.IPV4.value, syscall.LOCAL_IN)
+    taken = [syscall.create_netfilter_link(*place, priority) for priority in range(-16, -1)]
     try:
         datapath.attach_node()
-        assert links(config).runs(Family.IPV4, program)
+        assert datapath.unattached_node() == []
     finally:
         for link in taken:
             os.close(link)

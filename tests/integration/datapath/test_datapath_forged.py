@@ -26,12 +26,12 @@ def _vxlan(identity: int, inner: Packet) -> bytes:
 
 
 @contextlib.contextmanager
-def _translated(node: Node, port: int, action: str) -> Iterator[None]:
+def _translated(node: Node, port: int, action: str, leaving: str = "masquerade") -> Iterator[None]:
     """What kube-proxy does on the node for a UDP node port whose hand-made EndpointSlice says what the action says."""
     rules = (
         "add table ip forged; add chain ip forged in { type nat hook prerouting priority -100; }; "
         "add chain ip forged out { type nat hook postrouting priority 100; }; "
-        f"add rule ip forged in udp dport {port} {action}; add rule ip forged out ct status dnat masquerade"
+        f"add rule ip forged in udp dport {port} {action}; add rule ip forged out ct status dnat {leaving}"
     )
     run("ip", "netns", "exec", node.namespace, "nft", rules)
     try:
@@ -64,6 +64,22 @@ def stranger(clean: Topology) -> Iterator[Topology]:
         yield clean
     finally:
         run("ip", "-n", clean.underlay, "addr", "del", address, "dev", "br0")
+
+
+@pytest.fixture
+def crossed(clean: Topology) -> Iterator[Topology]:
+    """The first two nodes have a second network card without an address of theirs, by which they reach each other."""
+    first, second = clean.nodes[:2]
+    there = ("type", "veth", "peer", "name", "wan0", "netns", second.namespace)
+    run("ip", "-n", first.namespace, "link", "add", "wan0", *there)
+    for node, other in ((first, second), (second, first)):
+        run("ip", "-n", node.namespace, "link", "set", "wan0", "up")
+        run("ip", "-n", node.namespace, "route", "add", other.address, "dev", "wan0", "src", node.address)
+        run("ip", "netns", "exec", node.namespace, "sysctl", "-q", "-w", "net.ipv4.conf.wan0.rp_filter=0")
+    try:
+        yield clean
+    finally:
+        run("ip", "-n", first.namespace, "link", "del", "wan0")
 
 
 def _send_raw(mesh: Topology, packet: Packet, towards: Node) -> None:
@@ -109,7 +125,8 @@ def test_a_process_of_the_node_cannot_speak_vxlan_to_a_peer(clean: Topology) -> 
     drain_events(peer)
     forged = Packet(node.pods[0].address, peer.pods[0].address, destination_port=TCP_PORT)
     with inside(node.namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
-        made.sendto(_vxlan(node.pods[0].identity, forged), (peer.address, VXLAN_PORT))
+        with contextlib.suppress(PermissionError):  # before Linux 6.4 it is not told
+            made.sendto(_vxlan(node.pods[0].identity, forged), (peer.address, VXLAN_PORT))
     assert {e.destination for e in _drops(node, Reason.ENCAPSULATION_PROHIBITED)} == {peer.address}
     assert not [e for e in drain_events(peer) if e.source == forged.source]
 
@@ -159,7 +176,55 @@ def test_a_pod_cannot_speak_vxlan_to_an_address_of_a_node_that_no_record_names(c
         run("ip", "-n", second.namespace, "addr", "del", f"{gateway}/32", "dev", "lo")
 
 
-def test_a_pod_cannot_take_what_comes_to_the_overlay_of_its_node(clean: Topology) -> None:
+@pytest.mark.parametrize("entrance", ["node port", "unknown address", "the node"])
+def test_by_another_device_a_pod_cannot_speak_vxlan_either(crossed: Topology, entrance: str) -> None:
+    """Under the address of its node, which has no other on the way there."""
+    first, second, pod = crossed.nodes[0], crossed.nodes[1], crossed.nodes[0].pods[0]
+    victim, friend, gateway = second.pods[0], first.pods[1], "10.1.2.1"
+    inner = Packet(friend.address, victim.address, UDP, destination_port=UDP_PORT)
+    run("ip", "-n", second.namespace, "addr", "add", f"{gateway}/32", "dev", "lo")
+    run("ip", "-n", first.namespace, "route", "add", gateway, "dev", "wan0")
+    towards, refusing, seen = {
+        "node port": (f"{second.address}:{NODE_PORT + 1}", second, (first.address, second.address)),
+        "unknown address": (f"{gateway}:{VXLAN_PORT}", second, (first.address, gateway)),
+        "the node": (f"{second.address}:{VXLAN_PORT}", first, (first.address, second.address)),
+    }[entrance]
+    try:
+        with (
+            _translated(first, NODE_PORT, f"dnat to {towards}"),
+            _translated(second, NODE_PORT + 1, f"dnat to {second.address}:{VXLAN_PORT}"),
+            pod.datagram() as made,
+        ):
+            drain_events(first)
+            drain_events(second)
+            made.sendto(_vxlan(friend.identity, inner), (first.address, NODE_PORT))
+            (drop,) = _drops(refusing, Reason.ENCAPSULATION_PROHIBITED)
+            assert (drop.source, drop.destination, drop.destination_port) == (*seen, VXLAN_PORT)
+            assert not [e for e in drain_events(second) if e.source == friend.address]
+    finally:
+        run("ip", "-n", second.namespace, "addr", "del", f"{gateway}/32", "dev", "lo")
+        run("ip", "-n", first.namespace, "route", "del", gateway)
+
+
+def test_the_overlay_goes_over_another_device_too(crossed: Topology) -> None:
+    first, second = crossed.nodes[:2]
+    assert first.pods[0].ask(second.pods[0].address, TCP_PORT) == f"{second.pods[0].name} {first.pods[0].address}"
+    assert second.pods[0].ask(first.pods[1].address, TCP_PORT) == f"{first.pods[1].name} {second.pods[0].address}"
+
+
+def test_what_the_node_passes_on_has_never_the_address_and_port_of_its_overlay(clean: Topology) -> None:
+    """Rules that draw a port for what leaves may draw that one."""
+    node, other, pod = clean.nodes[1], clean.nodes[0], clean.nodes[1].pods[0]
+    leaving = f"meta l4proto udp snat to {node.address}:{VXLAN_PORT}"
+    with _translated(node, NODE_PORT, f"dnat to {other.address}:40000", leaving), pod.datagram() as made:
+        drain_events(node)
+        made.sendto(b"mine", (node.address, NODE_PORT))
+        (drop,) = _drops(node, Reason.ENCAPSULATION_PROHIBITED)
+        assert (drop.source, drop.source_port, drop.destination) == (node.address, VXLAN_PORT, other.address)
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "not known yet"])
+def test_a_pod_cannot_take_what_comes_to_the_overlay_of_its_node(clean: Topology, *, is_known: bool) -> None:
     """CNI plugins give what pods send out the node's address; they keep its port, and what comes there is an answer."""
     first, second = clean.nodes[0], clean.nodes[1]
     client, (victim, thief) = first.pods[0], second.pods
@@ -168,6 +233,9 @@ def test_a_pod_cannot_take_what_comes_to_the_overlay_of_its_node(clean: Topology
         f"add rule ip forged out oifname eth0 ip saddr {second.pod_network} ip daddr {first.address} masquerade"
     )
     run("ip", "netns", "exec", second.namespace, "nft", rules)
+    if not is_known:
+        with inside(second.namespace):
+            second.datapath.detach(thief.ifindex)
     try:
         with thief.datagram(0) as made, client.datagram() as asking:
             made.bind(("", VXLAN_PORT))
@@ -178,6 +246,8 @@ def test_a_pod_cannot_take_what_comes_to_the_overlay_of_its_node(clean: Topology
             with pytest.raises(BlockingIOError):
                 made.recv(100)
     finally:
+        with inside(second.namespace):
+            second.datapath.attach(thief.ifindex)
         run("ip", "netns", "exec", second.namespace, "nft", "delete table ip forged")
 
 

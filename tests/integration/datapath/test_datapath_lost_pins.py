@@ -14,12 +14,13 @@ import pytest
 
 from agent.datapath import syscall
 from agent.datapath.config import AttachMode, NodeConfig
+from agent.datapath.delivery import STACK_HOOKS
 from agent.datapath.loader import Datapath
 from tests.integration.datapath.lone_node import lone_node, pod_interface
 from tests.packet.datapath_host import run
 
 pytestmark = pytest.mark.root
-NODE_HOOKS = ["overlay ingress", "underlay egress", "underlay ingress", "stack ipv4", "stack ipv6"]
+NODE_HOOKS = ["overlay ingress", "underlay egress", "underlay ingress", *(f"stack {hook.name}" for hook in STACK_HOOKS)]
 
 
 @pytest.fixture(scope="module")
