@@ -128,6 +128,7 @@ def explain_policy(
     port: Annotated[str, typer.Option("--port", help="80/TCP, a port name of the destination, 8/ICMP")],
     http: Annotated[str, typer.Option("--http", help='a request over it: "GET /path"')] = "",
     dns: Annotated[str, typer.Option("--dns", help="a name that is asked for over it")] = "",
+    tls: Annotated[str, typer.Option("--tls", help="the server's name that TLS over it begins with")] = "",
     context: Context = None,
     destination_context: Annotated[
         list[str] | None,
@@ -144,7 +145,7 @@ def explain_policy(
     from clustermesh_cli.commands.explain import read_asked
     from clustermesh_cli.contexts import split_contexts
 
-    asked = read_asked(http, dns)
+    asked = read_asked(http, dns, tls)
     contexts = split_contexts(destination_context or [])
     local = make_client(kubeconfig, context)
     clients = {context or local.context: local, **{c: make_client(kubeconfig, c) for c in contexts}}

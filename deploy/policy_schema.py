@@ -18,6 +18,8 @@ from deploy.tiered_policy_schema import tiered_policy
 
 _NAME_PATTERN: Final = r"^([-a-zA-Z0-9_]+[.]?)+$"
 _DNS_PATTERN: Final = r"^(([-a-zA-Z0-9_*]+[.]?)+|\*\*\.([-a-zA-Z0-9_*]+[.]?)*)$"
+_SERVER_LABEL: Final = r"([*]{1,2}|[*]?[-a-zA-Z0-9_]+([*][-a-zA-Z0-9_]+)*[*]?)"
+_SERVER_PATTERN: Final = rf"^{_SERVER_LABEL}([.]{_SERVER_LABEL})*[.]?$"
 _PORT_NUMBER: Final = r"6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[0-9]{1,4}"
 _PORT_PATTERN: Final = rf"^({_PORT_NUMBER})|([a-zA-Z0-9]-?)*[a-zA-Z](-?[a-zA-Z0-9])*$"
 _LABEL_VALUE_PATTERN: Final = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
@@ -152,7 +154,7 @@ def _port_rule(*, is_deny: bool) -> Schema:
             **ports,
             "rules": _l7_rules(),
             "listener": listener,
-            "serverNames": list_of(text_of(minLength=1)),
+            "serverNames": list_of(text_of(minLength=1, maxLength=255, pattern=_SERVER_PATTERN)),
             "terminatingTLS": _tls(),
             "originatingTLS": _tls(),
         }

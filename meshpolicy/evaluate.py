@@ -5,7 +5,7 @@ Shape: a case is {"cluster": name, "scope": "" or the cluster that unscoped sele
 value", ...]}, "ips": {name: address of an external peer}, "fqdns": {DNS name: [address, ...]} (what pods were
 told, so that `toFQDNs` mean these addresses), "namedPorts": {name: {"http": [80, "TCP"]}} (absent: every pod
 names http = 80/TCP), "policies": [YAML], "flows": [[from, to, protocol, port], or with an HTTP
-request such as "GET /path", or a DNS name, behind it, ...]}; a verdict is one word per side.
+request such as "GET /path", a DNS name, or "tls://" and a server's name behind it, ...]}; a verdict is one word per side.
 """
 
 from __future__ import annotations

@@ -141,7 +141,9 @@ def _parse_rule(
         of_proxy = (spec for part in ports.proxied for spec in part.specs)
         every = (*ports.plain, *ports.unenforced, *of_proxy) if ports.is_restricted else None
         return replace(rule, ports=()), replace(rule, ports=every, unenforced=True)
-    looking = tuple(replace(rule, ports=part.specs, http=part.http, dns=part.dns) for part in ports.proxied)
+    looking = tuple(
+        replace(rule, ports=part.specs, http=part.http, dns=part.dns, servers=part.servers) for part in ports.proxied
+    )
     if not ports.unenforced:
         return rule, *looking
     return rule, *looking, replace(rule, ports=tuple(ports.unenforced), unenforced=True)

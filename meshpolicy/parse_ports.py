@@ -14,8 +14,9 @@ from meshpolicy.http_rule import HttpRules
 from meshpolicy.icmp import FAMILIES, TYPE_NAMES
 from meshpolicy.parse_l7 import BUILT_IN_KINDS, SECRET_FIELDS, dns_rules, http_rules, parse_l7_rules
 from meshpolicy.port import MAXIMUM_PORT, PORT_PROTOCOLS, PORTLESS_PROTOCOLS, TCP, PortSpec, parse_protocol
-from meshpolicy.proxy_ports import DNS
+from meshpolicy.proxy_ports import DNS, HTTP
 from meshpolicy.rule import L7Rules
+from meshpolicy.server_name import ServerName, ServerNames, server_name
 
 MAXIMUM_PORTS: Final = 40
 MAXIMUM_ICMP_FIELDS: Final = 40
@@ -36,11 +37,12 @@ _TLS_FIELDS: Final = frozenset({"secret", "trustedCA", "certificate", "privateKe
 
 
 class ProxiedPorts(NamedTuple):
-    """Ports of which a proxy allows some requests, or questions for some names."""
+    """Ports of which a proxy allows some requests, questions for some names, or connections to servers of some names."""
 
     specs: tuple[PortSpec, ...]
     http: HttpRules | None = None
     dns: DnsRules | None = None
+    servers: ServerNames | None = None
 
 
 @dataclass(slots=True)
@@ -94,11 +96,15 @@ def _parse_port_rule(
     if has_dns and is_ingress:
         node.fail("DNS rules on ingress", "move them to the egress rule of the pods that ask")
     specs = _parse_port_list(node, found, has_dns=has_dns)
-    _check_proxy_fields(node, l7, is_ingress=is_ingress)
+    servers = _check_proxy_fields(node, l7, is_ingress=is_ingress)
     if l7 is not None:
         _check_l7(node, l7, specs, has_dns=has_dns, is_host=is_host)
         found.l7.append(l7)
     reason = _reason_of_fields(node)
+    if not reason and servers and HTTP in proxied and not is_host:
+        _keep_servers(node, servers, specs, found)
+        return
+    reason = reason or ("a list of server names" if servers else "")
     if not reason and rules is not None and l7 is not None and l7.size and l7.kind in proxied and not is_host:
         made, reason = _proxied(tuple(specs), rules, l7.kind)
         if not reason:
@@ -123,11 +129,19 @@ def _proxied(specs: tuple[PortSpec, ...], rules: DocumentNode, kind: str) -> tup
     return ProxiedPorts(specs, http), missing
 
 
+def _keep_servers(node: DocumentNode, servers: ServerNames, specs: list[PortSpec], found: Ports) -> None:
+    """The TCP ports of a rule with server names; of others there is nobody to look for names."""
+    with_names = tuple(spec for spec in specs if spec.protocol == TCP)
+    found.proxied.append(ProxiedPorts(with_names, servers=servers))
+    if others := [str(spec) for spec in specs if spec.protocol != TCP]:
+        found.warnings.append(
+            f"{node.path}.serverNames: names are looked for in TLS by TCP; {', '.join(others)} stays denied here"
+        )
+
+
 def _reason_of_fields(node: DocumentNode) -> str:
     if node.get("listener") is not None:
         return "a listener"
-    if node.list_of("serverNames"):
-        return "a list of server names"
     if node.get("terminatingTLS") is not None or node.get("originatingTLS") is not None:
         return "TLS interception"
     return ""
@@ -142,7 +156,8 @@ def _reason_of_rules(l7: L7Rules | None, *, has_dns: bool) -> str:
     return f"a list of {l7.kind} rules" if l7.size or l7.kind not in BUILT_IN_KINDS else ""
 
 
-def _check_proxy_fields(node: DocumentNode, l7: L7Rules | None, *, is_ingress: bool) -> None:
+def _check_proxy_fields(node: DocumentNode, l7: L7Rules | None, *, is_ingress: bool) -> ServerNames:
+    """The names in serverNames. Raises PolicyError."""
     names = node.texts_of("serverNames")
     if names and l7 is not None and node.get("terminatingTLS") is None:
         node.fail("serverNames with rules but without TLS termination", "add terminatingTLS or remove the rules")
@@ -162,6 +177,16 @@ def _check_proxy_fields(node: DocumentNode, l7: L7Rules | None, *, is_ingress: b
         listener.fail("a listener on ingress", "listeners work on egress only")
     if listener is not None and l7 is not None:
         listener.fail("a listener together with rules", "remove one of the two")
+    return frozenset(_server_name(node, index, text) for index, text in enumerate(names))
+
+
+def _server_name(node: DocumentNode, index: int, text: str) -> ServerName:
+    try:
+        return server_name(text)
+    except ValueError as exc:
+        node.child(f"serverNames[{index}]", text).fail(
+            str(exc), 'use letters, digits, "-", "_" and ".", with "*" for a part of a label, "**" for whole labels'
+        )
 
 
 def _check_l7(node: DocumentNode, l7: L7Rules, specs: list[PortSpec], *, has_dns: bool, is_host: bool) -> None:

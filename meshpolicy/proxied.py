@@ -2,7 +2,8 @@
 """Entries for a peer of which rules look into requests: all that is said about one key becomes one listener's rules. Pure.
 
 Requests that any rule of the key allows are allowed, and names alike; a rule of the same key that looks into nothing allows
-them all, and they go through the proxy nevertheless, so that they are seen. A key that rules of two kinds are about is denied.
+them all, and they go through the proxy nevertheless, so that they are seen. Rules about requests and about servers' names go
+together: the former are about connections without TLS. A key that both these and names to ask for are about is denied.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from meshpolicy.mapstate import PolicyEntry, level_of, precedence
 from meshpolicy.port import L4Key
 from meshpolicy.proxy_ports import Listener, ProxyPorts
 from meshpolicy.reference import RuleOrigin
+from meshpolicy.server_name import EVERY_CONNECTION
 from meshpolicy.tier import Level
 
 KeyedRule = tuple[tuple[L4Key, ...], PolicyEntry, ActiveRule]
@@ -30,7 +32,8 @@ def redirect(parts: Iterable[KeyedRule], ports: ProxyPorts) -> Iterator[KeyedRul
         if not active.rule.is_proxied:
             plain.append((keys, entry, active))
             continue
-        made = Listener(active.direction, active.rule.http or frozenset(), active.rule.dns)
+        rule = active.rule
+        made = Listener(active.direction, rule.http or frozenset(), rule.dns, rule.servers)
         for key in keys:
             wanted[key] = _united(wanted[key], made) if key in wanted else made
             known = first.get(key)
@@ -53,14 +56,18 @@ def _united(one: Listener | None, other: Listener) -> Listener | None:
     if one is None or (one.names is None) != (other.names is None):
         return None
     names = one.names | other.names if one.names is not None and other.names is not None else None
-    return Listener(one.direction, one.rules | other.rules, names)
+    servers = one.servers if other.servers is None else other.servers | (one.servers or frozenset())
+    return Listener(one.direction, one.rules | other.rules, names, servers)
 
 
 def _open(listener: Listener) -> Listener:
     """What sees everything and allows it."""
     if listener.names is not None:
         return listener._replace(names=frozenset((EVERY_NAME,)))
-    return listener._replace(rules=frozenset((EVERY_REQUEST,)))
+    return listener._replace(
+        rules=frozenset((EVERY_REQUEST,)) if listener.rules else listener.rules,
+        servers=None if listener.servers is None else frozenset((EVERY_CONNECTION,)),
+    )
 
 
 def redirect_entry(origin: RuleOrigin, port: int) -> PolicyEntry:

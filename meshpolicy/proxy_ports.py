@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from meshpolicy.dns_name import DnsRules
 from meshpolicy.http_rule import HttpRules
 from meshpolicy.reference import Direction
+from meshpolicy.server_name import ServerNames
 
 FIRST_PORT: Final = 14_000
 PORTS: Final = 16_000
@@ -25,11 +26,15 @@ PROXIED: Final = frozenset({HTTP, DNS})
 
 
 class Listener(NamedTuple):
-    """What one port of a proxy enforces: rules about requests, or about the names that may be asked for."""
+    """What one port of a proxy enforces: rules about requests and about servers' names, or about the names to ask for.
+
+    `servers` are about connections with TLS, `rules` about the others; None and none: no connection of that kind.
+    """
 
     direction: Direction
     rules: HttpRules = frozenset()
     names: DnsRules | None = None
+    servers: ServerNames | None = None
 
 
 class ProxyPorts:

@@ -14,6 +14,7 @@ from meshpolicy.port import PortSpec
 from meshpolicy.prefix import Cidr
 from meshpolicy.reference import Direction, PolicyRef, RuleOrigin
 from meshpolicy.selector import LabelSelector
+from meshpolicy.server_name import ServerNames
 from meshpolicy.tier import Level, Tier, ordered_level
 
 
@@ -52,6 +53,8 @@ class Rule:
     """Only these requests, by a proxy; None: whatever is said on the ports."""
     dns: DnsRules | None = None
     """Only questions for these names, by a proxy; None: whatever is asked."""
+    servers: ServerNames | None = None
+    """Only connections by TLS to servers of these names, by a proxy; None: whatever is said on the ports."""
     tier: Tier = Tier.NORMAL
     priority: int = 0
     place: int = 0
@@ -62,7 +65,7 @@ class Rule:
     @property
     def is_proxied(self) -> bool:
         """Whether a proxy looks into what it allows."""
-        return self.http is not None or self.dns is not None
+        return self.http is not None or self.dns is not None or self.servers is not None
 
     @property
     def is_empty(self) -> bool:

@@ -24,6 +24,7 @@ from agent.observe.flow_metrics import add_flow_metrics
 from agent.observe.questions import QuestionFlows
 from agent.observe.requests import RequestFlows, with_requests
 from agent.observe.routes import add_flow_routes
+from agent.observe.server_names import ServerNameFlows
 from agent.observe.serving import peers_of, serve_flows
 from agent.observe.sides import Directory, KnownNames, Rules, Sides
 from agent.observe.staged import StagedJudge, StagedVerdicts
@@ -63,6 +64,7 @@ class ObserveFeature(Feature):
         uuid = uuid_prefix(os.urandom(10))
         self._maker = FlowMaker(directory, core.host.wall_ns, node_name, uuid, StagedVerdicts(core.db, staged).of)
         self._requests, self._questions = RequestFlows(directory), QuestionFlows(directory)
+        self._connections = ServerNameFlows(directory)
         self._unreadable_requests = 0
         self.flows = LiveFlows(
             with_requests(self._maker.decode, self._maker.finish), core.settings.flow_ring, node_name
@@ -131,8 +133,11 @@ class ObserveFeature(Feature):
         yield gauge("flow_streams_cut_total", "readers of flows that took nothing for too long", self.streams.cut)
 
     def note_requests(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """The node's proxy saw these requests; a record that is none is counted."""
-        self._note(records, self._requests.make)
+        """The node's proxy saw these requests, and connections by TLS; a record that is neither is counted."""
+        self._note(
+            records,
+            lambda record: self._connections.make(record) if "server_name" in record else self._requests.make(record),
+        )
 
     def note_questions(self, records: Iterable[Mapping[str, Any]]) -> None:
         """The node's DNS proxy saw these questions; a record that is none is counted."""

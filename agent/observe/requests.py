@@ -41,8 +41,8 @@ class RequestFlows:
     def make(self, record: Mapping[str, Any]) -> tuple[FlowEntry, FlowEntry]:
         """The request and the answer that a line of the proxy's log tells of. Raises: KeyError, ValueError, TypeError."""
         self._directory.refresh()
-        client, client_port = _place(record["source"])
-        server, server_port = _place(record["destination"])
+        client, client_port = place_of(record["source"])
+        server, server_port = place_of(record["destination"])
         began_ns, duration_ms = int(float(record["start"]) * _NS), int(record["duration_ms"] or 0)
         is_refused = str(record["details"] or "").startswith(_REFUSED)
         direction = pb.INGRESS if record["direction"] == "ingress" else pb.EGRESS
@@ -92,6 +92,7 @@ def with_requests(
     return decode_any
 
 
-def _place(text: object) -> tuple[str, int]:
+def place_of(text: object) -> tuple[str, int]:
+    """Address and port as Envoy writes an end of a connection. Raises: ValueError."""
     address, _, port = str(text).rpartition(":")
     return address.strip("[]"), int(port)

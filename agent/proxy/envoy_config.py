@@ -8,26 +8,29 @@ canonical first, so that what is judged is what the server is asked for. Documen
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 import orjson
 
 from agent.datapath.proxy_marks import PROXY_ADDRESS, ProxyMark
+from agent.proxy.envoy_message import typed
+from agent.proxy.envoy_servers import chains, server_filters
 from agent.proxy_files import ACCESS_LOG, LISTENERS
 from meshpolicy import Direction
 from meshpolicy.http_rule import EVERY_REQUEST, HttpRule
 from meshpolicy.proxy_ports import Listener
 
-_TYPE: Final = "type.googleapis.com/envoy"
 _SOL_SOCKET: Final = 1
 _SO_MARK: Final = 36
+_SO_KEEPALIVE: Final = 9
 _IPPROTO_TCP: Final = 6
 _TCP_MAXSEG: Final = 2
 _MARKS: Final = {
     Direction.EGRESS: (ProxyMark.EGRESS_REPLY, ProxyMark.EGRESS_UPSTREAM),
     Direction.INGRESS: (ProxyMark.INGRESS_REPLY, ProxyMark.INGRESS_UPSTREAM),
 }
-_CLUSTER: Final = "original"
+ORIGINAL: Final = "original"
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _HEADER_BYTES: Final = 40
 """Of IPv4 and TCP without options, which a segment's size does not count."""
@@ -42,24 +45,20 @@ _BUFFERED_BYTES: Final = 1 << 16
 DENIED: Final = "Access denied\r\n"
 
 
-def _typed(kind: str, /, **fields: Any) -> dict[str, Any]:
-    return {"@type": f"{_TYPE}.{kind}", **fields}
-
-
 def bootstrap(directory: str, mtu: int) -> str:
     """What Envoy is started with: listeners are read from the directory again whenever their file is replaced.
 
     `mtu`: of what its packets must fit into, the overlay.
     """
     segments = [_option("segments fit the overlay", _IPPROTO_TCP, _TCP_MAXSEG, mtu - _HEADER_BYTES)]
-    as_asked = _typed(
+    as_asked = typed(
         "extensions.upstreams.http.v3.HttpProtocolOptions",
         use_downstream_protocol_config={"http2_protocol_options": {}},
         common_http_protocol_options={"idle_timeout": _UNUSED_S},
     )
     unbounded = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), _NO_BOUND)
     cluster = {
-        "name": _CLUSTER,
+        "name": ORIGINAL,
         "type": "ORIGINAL_DST",
         "lb_policy": "CLUSTER_PROVIDED",
         "connect_timeout": _CONNECT_S,
@@ -96,8 +95,9 @@ def _option(description: str, level: int, name: int, value: int) -> dict[str, An
 
 def _listener(port: int, listener: Listener, directory: str, mtu: int) -> dict[str, Any]:
     reply, upstream = _MARKS[listener.direction]
-    chain = [{"name": "http", "typed_config": _manager(port, listener, directory)}]
-    return _typed(
+    http = [{"name": "http", "typed_config": _manager(port, listener, directory)}]
+    log = partial(_log, port, listener.direction.word, directory)
+    return typed(
         "config.listener.v3.Listener",
         name=f"{listener.direction.word}-{port}",
         transparent=True,
@@ -106,15 +106,17 @@ def _listener(port: int, listener: Listener, directory: str, mtu: int) -> dict[s
         socket_options=[
             _option("answers of the proxy", _SOL_SOCKET, _SO_MARK, int(reply)),
             _option("segments fit the overlay", _IPPROTO_TCP, _TCP_MAXSEG, mtu - _HEADER_BYTES),
+            _option("clients that went away are noticed", _SOL_SOCKET, _SO_KEEPALIVE, 1),
         ],
         listener_filters=[
-            {"name": "where to", "typed_config": _typed("extensions.filters.listener.original_dst.v3.OriginalDst")},
+            {"name": "where to", "typed_config": typed("extensions.filters.listener.original_dst.v3.OriginalDst")},
             {
                 "name": "in whose name",
-                "typed_config": _typed("extensions.filters.listener.original_src.v3.OriginalSrc", mark=int(upstream)),
+                "typed_config": typed("extensions.filters.listener.original_src.v3.OriginalSrc", mark=int(upstream)),
             },
+            *server_filters(listener),
         ],
-        filter_chains=[{"filters": chain}],
+        **chains(listener, http, ORIGINAL, log),
         per_connection_buffer_limit_bytes=_BUFFERED_BYTES,
     )
 
@@ -123,9 +125,9 @@ def _manager(port: int, listener: Listener, directory: str) -> dict[str, Any]:
     forbidden = {
         "status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": 403, "runtime_key": "-"}}}
     }
-    route = {"match": {"prefix": "/"}, "route": {"cluster": _CLUSTER, "timeout": "0s", "idle_timeout": "0s"}}
+    route = {"match": {"prefix": "/"}, "route": {"cluster": ORIGINAL, "timeout": "0s", "idle_timeout": "0s"}}
     connect = {"match": {"connect_matcher": {}}, "direct_response": {"status": 403}}
-    return _typed(
+    return typed(
         "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix=f"port-{port}",
         codec_type="AUTO",
@@ -148,11 +150,11 @@ def _manager(port: int, listener: Listener, directory: str) -> dict[str, Any]:
         http_filters=[
             {
                 "name": "policy",
-                "typed_config": _typed("extensions.filters.http.rbac.v3.RBAC", rules=_rules(listener)),
+                "typed_config": typed("extensions.filters.http.rbac.v3.RBAC", rules=_rules(listener)),
             },
             {
                 "name": "router",
-                "typed_config": _typed("extensions.filters.http.router.v3.Router", suppress_envoy_headers=True),
+                "typed_config": typed("extensions.filters.http.router.v3.Router", suppress_envoy_headers=True),
             },
         ],
         local_reply_config={"mappers": [{"filter": forbidden, "body": {"inline_string": DENIED}}]},
@@ -181,14 +183,21 @@ def _header(name: str, match: Mapping[str, Any]) -> dict[str, Any]:
 
 def _access_log(port: int, direction: str, directory: str) -> dict[str, Any]:
     fields = {
-        "port": str(port), "direction": direction, "start": "%START_TIME(%s.%6f)%",
-        "source": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", "destination": "%DOWNSTREAM_LOCAL_ADDRESS%",
-        "method": "%REQ(:METHOD)%", "path": "%REQ(:PATH)%",
-        "scheme": "%REQ(:SCHEME)%", "host": "%REQ(:AUTHORITY)%", "protocol": "%PROTOCOL%", "code": "%RESPONSE_CODE%",
-        "duration_ms": "%DURATION%", "details": "%RESPONSE_CODE_DETAILS%", "request_id": "%REQ(X-REQUEST-ID)%",
+        "method": "%REQ(:METHOD)%", "path": "%REQ(:PATH)%", "scheme": "%REQ(:SCHEME)%", "host": "%REQ(:AUTHORITY)%",
+        "protocol": "%PROTOCOL%", "code": "%RESPONSE_CODE%", "details": "%RESPONSE_CODE_DETAILS%",
+        "request_id": "%REQ(X-REQUEST-ID)%",
     }  # fmt: skip
-    return _typed(
+    return _log(port, direction, directory, fields)
+
+
+def _log(port: int, direction: str, directory: str, fields: Mapping[str, str]) -> dict[str, Any]:
+    """A line for each event, with what is said of every connection, and these fields."""
+    common = {
+        "port": str(port), "direction": direction, "start": "%START_TIME(%s.%6f)%", "duration_ms": "%DURATION%",
+        "source": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", "destination": "%DOWNSTREAM_LOCAL_ADDRESS%",
+    }  # fmt: skip
+    return typed(
         "extensions.access_loggers.file.v3.FileAccessLog",
         path=f"{directory}/{ACCESS_LOG}",
-        log_format={"json_format": fields},
+        log_format={"json_format": {**common, **fields}},
     )

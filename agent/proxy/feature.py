@@ -34,7 +34,7 @@ _READ_S: Final = 0.1
 _AGAIN_S: Final = 1.0
 _COMPONENT: Final = "proxy"
 _EXHAUSTED: Final = "there are more different sets of rules than ports of the proxies: what is beyond them is denied"
-_MIXED: Final = "rules about HTTP and about DNS names are for one port of one peer: it is denied"
+_MIXED: Final = "rules about HTTP or server names and rules about DNS names are for one port of one peer: it is denied"
 
 log = logging.getLogger(__name__)
 
@@ -179,4 +179,4 @@ class ProxyFeature(Feature):
 
     def _reason(self) -> str:
         words = self._problem or self._doubt() or last_error(self._directory / ENVOY_LOG) or "Envoy opens none"
-        return f"its HTTP rules have no listener, so that their ports are closed: {words}"
+        return f"its rules about HTTP or server names have no listener, so that their ports are closed: {words}"

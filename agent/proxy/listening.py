@@ -15,6 +15,7 @@ from meshkit.atomic import write_atomic
 from meshpolicy import Direction
 from meshpolicy.http_rule import HttpRule
 from meshpolicy.proxy_ports import Listener
+from meshpolicy.server_name import ServerName
 
 _SOCKETS: Final = Path("/proc/thread-self/net/tcp")
 _LISTEN: Final = "0A"
@@ -31,7 +32,7 @@ def listening_ports() -> set[int]:
 def write_ports(path: Path, listeners: Mapping[int, Listener]) -> None:
     """What each port means, for `read_ports`. Raises: OSError."""
     rows = [
-        [port, int(made.direction), [tuple(rule) for rule in sorted(made.rules, key=repr)]]
+        [port, int(made.direction), [tuple(rule) for rule in sorted(made.rules, key=repr)], _servers_of(made)]
         for port, made in sorted(listeners.items())
     ]
     write_atomic(path, orjson.dumps(rows))
@@ -40,13 +41,23 @@ def write_ports(path: Path, listeners: Mapping[int, Listener]) -> None:
 def read_ports(path: Path) -> dict[int, Listener]:
     """What was written last; nothing if that is no longer to be read, so that ports are given anew."""
     try:
-        return {port: Listener(Direction(side), frozenset(map(_rule, rules))) for port, side, rules in _rows(path)}
+        return {port: _listener(*fields) for port, *fields in _rows(path)}
     except (OSError, ValueError, TypeError):
         return {}
 
 
 def _rows(path: Path) -> Any:
     return orjson.loads(path.read_bytes())
+
+
+def _servers_of(listener: Listener) -> list[str] | None:
+    return None if listener.servers is None else sorted(server.pattern for server in listener.servers)
+
+
+def _listener(side: Any, rules: Any, servers: Any = None) -> Listener:
+    """Earlier agents had no server names."""
+    known = None if servers is None else frozenset(ServerName(str(pattern)) for pattern in servers)
+    return Listener(Direction(side), frozenset(map(_rule, rules)), servers=known)
 
 
 def _rule(fields: Any) -> HttpRule:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -28,7 +28,7 @@ from kube.client import KubeClient
 from meshapi.agent import NODE_ENDPOINT, AddressRow
 from meshapi.row import SCHEMA
 from meshkit.answer_form import AnswerForm
-from meshpolicy.asked import Asked, parse_name
+from meshpolicy.asked import Asked, parse_hello, parse_name
 from meshpolicy.http_rule import parse_request
 from meshpolicy.icmp import TYPE_NAMES
 from meshpolicy.peer import ServicePeers
@@ -89,14 +89,18 @@ def parse_packet(text: str, named_ports: NamedPorts) -> Packet:
     raise CommandError(f"--port {text}: write PORT/PROTOCOL, for instance 80/TCP{known}", ExitCode.USAGE)
 
 
-def read_asked(http: str, dns: str) -> Asked | None:
-    """What --http or --dns asks. Raises: CommandError (usage)."""
-    if http and dns:
-        raise CommandError("--http and --dns together: a connection carries one or the other", ExitCode.USAGE)
-    try:
-        return parse_request(http) if http else parse_name(dns) if dns else None
-    except ValueError as exc:
-        raise CommandError(f"{'--http' if http else '--dns'}: {exc}", ExitCode.USAGE) from exc
+def read_asked(http: str, dns: str, tls: str) -> Asked | None:
+    """What --http, --dns or --tls asks. Raises: CommandError (usage)."""
+    found = {flag: text for flag, text in (("--http", http), ("--dns", dns), ("--tls", tls)) if text}
+    if len(found) > 1:
+        raise CommandError(f"{' and '.join(found)} together: a connection carries one or the other", ExitCode.USAGE)
+    parsers: dict[str, Callable[[str], Asked]] = {"--http": parse_request, "--dns": parse_name, "--tls": parse_hello}
+    for flag, text in found.items():
+        try:
+            return parsers[flag](text)
+        except ValueError as exc:
+            raise CommandError(f"{flag}: {exc}", ExitCode.USAGE) from exc
+    return None
 
 
 def explain(

@@ -13,6 +13,7 @@ from agent.tables import Endpoint, EndpointVerdicts
 from meshpolicy import Direction
 from meshpolicy.http_rule import HttpRule
 from meshpolicy.proxy_ports import DNS, FIRST_PORT, HTTP, Listener, ProxyPorts
+from meshpolicy.server_name import EVERY_CONNECTION, server_name
 from tests.unit.meshpolicy.policy_world import SERVER, build, policy, port
 
 RULES = frozenset((HttpRule("GET", "/a", "h", (("x-one", None), ("x-two", "b"))), HttpRule()))
@@ -20,6 +21,9 @@ RULES = frozenset((HttpRule("GET", "/a", "h", (("x-one", None), ("x-two", "b")))
 
 def test_the_next_agent_gives_ports_the_same_meaning(tmp_path: Path) -> None:
     listeners = {FIRST_PORT: Listener(Direction.EGRESS, RULES), FIRST_PORT + 7: Listener(Direction.INGRESS, RULES)}
+    listeners[FIRST_PORT + 8] = Listener(
+        Direction.INGRESS, servers=frozenset((server_name("*.a.io"), EVERY_CONNECTION))
+    )
     write_ports(tmp_path / "ports", listeners)
     assert read_ports(tmp_path / "ports") == listeners
 
@@ -29,6 +33,11 @@ def test_ports_that_cannot_be_read_are_given_anew(tmp_path: Path, content: bytes
     if content is not None:
         (tmp_path / "ports").write_bytes(content)
     assert read_ports(tmp_path / "ports") == {}
+
+
+def test_what_an_agent_left_that_knew_no_server_names_is_read(tmp_path: Path) -> None:
+    (tmp_path / "ports").write_bytes(b'[[14000, 0, [["GET", "", "", []]]]]')
+    assert read_ports(tmp_path / "ports") == {14000: Listener(Direction(0), frozenset((HttpRule("GET"),)))}
 
 
 def test_the_ports_that_policies_name_are_in_use() -> None:

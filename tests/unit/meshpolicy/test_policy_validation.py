@@ -126,6 +126,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "spec.egress[0].toPorts[0]",
     ),
     "an empty server name": (egress(toPorts=ports(TCP80, serverNames=[""])), "spec.egress[0].toPorts[0]"),
+    "a server name of other characters": (
+        egress(toPorts=ports(TCP80, serverNames=["a.b", "a/b"])),
+        "spec.egress[0].toPorts[0].serverNames[1]",
+    ),
     "HTTP in a host policy": (
         ccnp(nodeSelector={}, ingress=[{"toPorts": ports(TCP80, rules=HTTP)}]),
         "spec.ingress[0].toPorts[0].rules",
