@@ -30,8 +30,8 @@ class AddressEntries:
         return list(found.values())
 
     def ipv6_of(self, address: str) -> frozenset[str]:
-        """Further addresses under which the map holds the endpoint."""
-        return frozenset(self._ipv6.get(address, ()))
+        """Further addresses under which the map holds the endpoint: not those that another one took since."""
+        return frozenset(each for each in self._ipv6.get(address, ()) if self._owners.get(each) == address)
 
     def publish(self, value: EndpointValue, ipv6: Iterable[str]) -> None:
         """The endpoint is found under its address and these, and under no other."""
@@ -62,7 +62,7 @@ class AddressEntries:
         return wanted | {ipv6: live[owner] for ipv6, owner in self._owners.items() if owner in wanted}
 
     def _drop(self, address: str, ipv6: Iterable[str]) -> None:
-        doomed = [each for each in ipv6 if self._owners.get(each) == address]
+        doomed = list(ipv6)
         self._map.delete([AddressKey(each) for each in doomed])
         for each in doomed:
             del self._owners[each]

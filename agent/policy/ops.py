@@ -197,6 +197,7 @@ class EndpointTarget:
             for address, endpoint in kept.items()
             if address in self._torn
             or endpoint.endpoint_id in changed
+            or self._by_address.ipv6_of(address) != set(endpoint.ipv6)
             or (endpoint.ifindex and endpoint.ifindex not in self._attached)
         ]
 

@@ -202,10 +202,12 @@ def prefix(text: str, identity: int = 70_000, tunnel: str = "172.18.0.3") -> Pre
     return Prefix(text, identity, tunnel, ClusterName("south"), ClusterId(2), ClaimOrigin.POD)
 
 
-def verdicts(number: int, ports: list[int], *, mac: str = "", address: str = "", ifindex: int = 0) -> EndpointVerdicts:
+def verdicts(
+    number: int, ports: list[int], *, mac: str = "", address: str = "", ifindex: int = 0, ipv6: tuple[str, ...] = ()
+) -> EndpointVerdicts:
     address, mac = address or f"10.1.1.{number}", mac or f"02:00:00:00:00:{number:02x}"
     endpoint = Endpoint(address, number, ifindex or 100 + number, mac, "02:ff:00:00:00:01", 65_536 + 1, "test", "p")
-    return EndpointVerdicts(endpoint, policy(tuple(ports)))
+    return EndpointVerdicts(replace(endpoint, ipv6=ipv6), policy(tuple(ports)))
 
 
 def policy(ports: tuple[int, ...]) -> EndpointPolicy:

@@ -16,6 +16,7 @@ from agent.tables import EndpointVerdicts, Frontend, Prefix
 
 Row = Frontend | Prefix | EndpointVerdicts
 LEAVING = backend(3)
+MOVING = "fd00::1"  # from pod to pod
 
 # Each step is what is put and what is deleted; then everything that is due is done.
 RESTRICTED = frontend("d", [backend(2)], ranges=("10.0.0.0/8", "192.0.2.0/24"))
@@ -26,8 +27,8 @@ STEPS: list[tuple[list[Row], list[Row]]] = [
             frontend("b", [backend(2)], timeout_s=60),
             RESTRICTED,
             prefix("10.2.0.1/32"),
-            verdicts(1, [80, 443]),
-            verdicts(2, []),
+            verdicts(1, [80, 443], ipv6=(MOVING, "fd00::11")),
+            verdicts(2, [], ipv6=("fd00::22",)),
         ],
         [],
     ),
@@ -39,8 +40,8 @@ STEPS: list[tuple[list[Row], list[Row]]] = [
             frontend("d", [backend(2)], ranges=("10.0.0.0/8", "198.51.100.7/32")),
             prefix("10.2.0.1/32", 70_001, "172.18.0.4"),
             prefix("10.2.0.2/32"),
-            verdicts(1, [81]),
-            verdicts(2, [80], ifindex=150),
+            verdicts(1, [81], ipv6=("fd00::11", "fd00::12")),
+            verdicts(2, [80], ifindex=150, ipv6=(MOVING,)),
         ],
         [],
     ),
@@ -52,7 +53,8 @@ STEPS: list[tuple[list[Row], list[Row]]] = [
         [
             frontend("b", [backend(2)]),
             frontend("a", [backend(7), backend(6), backend(7)]),
-            verdicts(1, [443]),
+            verdicts(1, [443], ipv6=(MOVING,)),
+            verdicts(2, [80], ifindex=150),
             RESTRICTED,
         ],
         [],
@@ -148,7 +150,7 @@ def strangers(name: str, key: Any) -> list[Any]:
         case "policy":
             return [key._replace(endpoint_id=999), key._replace(identity=99), key._replace(direction=7)]
         case "endpoints_by_address":
-            return [key._replace(address="10.1.1.99")]
+            return [key._replace(address="10.1.1.99"), key._replace(address="fd00::99")]
         case _:
             return [key._replace(ifindex=999)]
 

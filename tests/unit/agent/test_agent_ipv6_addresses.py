@@ -18,6 +18,7 @@ from agent.policy.ops import EndpointTarget
 from agent.tables import AgentDB, ClaimOrigin, Endpoint, EndpointVerdicts, Prefix
 from meshmodel.names import ClusterId, ClusterName
 from meshpolicy import EndpointPolicy
+from meshpolicy.endpoint_policy import DirectionPolicy
 from tests.property.agent.map_targets import Interfaces
 
 NORTH, NODE_IP, IDENTITY = ClusterName("north"), "172.18.0.2", 65_537
@@ -167,6 +168,26 @@ def test_the_maps_lead_from_every_address_to_the_endpoint_and_from_no_former_one
     assert _held(maps) == {POD: 5, POD6: 5, "10.1.0.6": 6, OTHER6: 6}, "who took an address keeps it"
     target.delete([_endpoint(6, OTHER6)])
     assert _held(maps) == {POD: 5, POD6: 5}
+
+
+def test_whose_address_was_taken_does_not_take_it_back_when_its_policy_goes() -> None:
+    maps, shut = memory_maps(), EndpointPolicy(DirectionPolicy(True, {}), DirectionPolicy(True, {}))
+    target = EndpointTarget(maps, Interfaces())
+    target.update([EndpointVerdicts(_endpoint(5, POD6).endpoint, shut)])
+    target.update([_endpoint(6, POD6)])
+    target.update([_endpoint(5)])
+    assert _held(maps) == {POD: 5, "10.1.0.6": 6, POD6: 6}
+
+
+def test_an_address_that_somebody_else_gave_up_is_found_missing_at_the_next_comparison() -> None:
+    maps, interfaces, rows = memory_maps(), Interfaces(), {POD: _endpoint(5, POD6), "10.1.0.6": _endpoint(6)}
+    target = EndpointTarget(maps, interfaces)
+    target.update([rows[POD], _endpoint(6, POD6), rows["10.1.0.6"]])
+    assert not target.enforces(rows[POD].endpoint)
+    assert [lost for step in target.prune(rows) for lost in step] == [POD]
+    target.update([rows[POD]])
+    assert target.enforces(rows[POD].endpoint)
+    assert _held(maps) == {POD: 5, POD6: 5, "10.1.0.6": 6}
 
 
 def test_the_next_agent_takes_over_all_addresses_and_prunes_those_that_nobody_wants() -> None:
