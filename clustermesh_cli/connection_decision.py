@@ -18,12 +18,15 @@ from meshpolicy.asked import Asked, lets_through, rules_text
 from meshpolicy.context import PolicyContext
 from meshpolicy.documents import load_documents
 from meshpolicy.engine import Engine
+from meshpolicy.errors import PolicyError
 from meshpolicy.explain import Half, SideExplanation, explain_side
 from meshpolicy.mapstate import ANY_IDENTITY, EntryKey, MatchType, PolicyEntry, lookup
 from meshpolicy.peer import ServicePeers, ServiceSelector
 from meshpolicy.port import ANY_PROTOCOL, NamedPorts
 from meshpolicy.prefix import parse_address, parse_prefix
 from meshpolicy.proxy_ports import ProxyPorts
+from meshpolicy.range_shares import without_room
+from meshpolicy.rebuild import closed
 from meshpolicy.reference import Direction, PolicyKind, PolicyRef, RuleOrigin
 from meshpolicy.rule import CidrGroup, Policy
 
@@ -133,7 +136,10 @@ def believe(view: AgentView, address: str, prefixes: Mapping[str, NumericIdentit
 
 
 def build_engine(live: LiveCluster, view: AgentView, pods: LiveCluster | None = None) -> tuple[Engine, tuple[str, ...]]:
-    """The engine of a cluster as one of its agents runs it, and a remark for each policy that has no effect."""
+    """The engine of a cluster as one of its agents runs it, and a remark for each policy that has no effect or is kept closed.
+
+    Agents may be set to let a namespace name more ranges, or fewer, than is assumed here.
+    """
     context = PolicyContext(live.name, live.default_local_cluster, proxy_ports=ProxyPorts())
     engine, remarks = Engine(context), []
     for number, labels in view.identities.items():
@@ -144,13 +150,16 @@ def build_engine(live: LiveCluster, view: AgentView, pods: LiveCluster | None = 
             if row is not None:
                 name = f"{cluster.name}/{pod.namespace}/{pod.name}"
                 engine.set_pod_ports(name, NumericIdentity(row.identity), pod.named_ports)
-    for document, item in zip(live.documents, load_documents(live.documents, context), strict=True):
+    items = tuple(load_documents(live.documents, context))
+    full = without_room(item for item in items if not isinstance(item, PolicyError))
+    for document, item in zip(live.documents, items, strict=True):
         if isinstance(item, Policy):
-            engine.set_policy(item)
+            engine.set_policy(closed(item) if item.key in full else item)
         elif isinstance(item, CidrGroup):
             engine.set_cidr_group(item)
         else:
             remarks.append(f"{_name_of(document)} is not valid and has no effect: {item}")
+    remarks.extend(f"{key} is {why}" for key, why in full.items())
     engine.set_names(view.names)
     return engine, tuple(remarks)
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from meshmodel.identity import LOCAL_SCOPE_CIDR, NumericIdentity
-from meshmodel.labels import Label, Labels
+from meshmodel.labels import Labels
 from meshpolicy.active_rules import Templates, activate
 from meshpolicy.address_ranges import AddressRanges
 from meshpolicy.binding import ActiveRule
@@ -31,7 +31,7 @@ from meshpolicy.ports_of_pods import PodPorts, PortsOfPods
 from meshpolicy.prefix import Cidr
 from meshpolicy.reference import PolicyRef
 from meshpolicy.reserved_labels import RESERVED_LABELS
-from meshpolicy.rule import CidrGroup, Policy, Rule
+from meshpolicy.rule import CidrGroup, Policy, Rule, means_group
 from meshpolicy.selection import Selections
 from meshpolicy.selector import LabelSelector
 from meshpolicy.used_names import UsedNames
@@ -356,12 +356,7 @@ class Engine:
     def _named_groups(self, peer: CidrGroupSelector) -> Iterable[CidrGroup]:
         if peer.labels is None:
             return [self._groups[peer.name]] if peer.name in self._groups else []
-        selector = LabelSelector(peer.labels)
-        return [
-            group
-            for group in self._groups.values()
-            if selector.matches(tuple(Label("k8s", key, value) for key, value in group.labels.items()))
-        ]
+        return [group for group in self._groups.values() if means_group(peer, group)]
 
     def _reload_groups(self) -> PolicyChange:
         return self._reload(policy for policy in self._policies.values() if policy.uses_groups)

@@ -35,6 +35,8 @@ from meshpolicy.node_peer import completed_labels
 from meshpolicy.port import MAXIMUM_PORT, PROTOCOL_NUMBERS, TCP, NamedPorts
 from meshpolicy.prefix import Cidr, label_key, parse_address
 from meshpolicy.proxy_ports import ProxyPorts
+from meshpolicy.range_shares import without_room
+from meshpolicy.rebuild import closed
 from meshpolicy.reference import Direction
 from meshpolicy.reserved_labels import RESERVED_LABELS
 from meshpolicy.rule import CidrGroup, Policy
@@ -70,7 +72,7 @@ def evaluate(cases: object) -> object:
 
 
 def evaluate_case(case: Mapping[str, object]) -> Mapping[str, object]:
-    """{"errors": [text per invalid policy], "verdicts": [[egress, ingress] per flow]}.
+    """{"errors": [text per policy that is invalid or kept closed], "verdicts": [[egress, ingress] per flow]}.
 
     Fields of other names are the author's own, but not misspelt ones: without its policies a case has everything allowed.
     """
@@ -123,16 +125,21 @@ class _CaseWorld:
             self._add(name, known)
 
     def load(self, documents: Iterable[Document]) -> list[str]:
-        """Put the valid policies in force; returns a text for each invalid one."""
-        errors, is_about_hosts = [], False
+        """Put the valid policies in force; returns a text for each invalid one, and for each that is kept closed."""
+        errors, is_about_hosts, valid = list[str](), False, list[Policy | CidrGroup]()
         for index, item in enumerate(load_documents(documents, self._context)):
             if isinstance(item, PolicyError):
                 errors.append(str(item))
-            elif isinstance(item, CidrGroup):
+            else:
+                valid.append(item if isinstance(item, CidrGroup) else _made_unique(item, index))
+        full = without_room(valid)
+        for item in valid:
+            if isinstance(item, CidrGroup):
                 self._engine.set_cidr_group(item)
             else:
-                self._engine.set_policy(_made_unique(item, index))
+                self._engine.set_policy(closed(item) if item.key in full else item)
                 is_about_hosts |= item.is_host
+        errors.extend(f"{key} is {why}" for key, why in full.items())
         if is_about_hosts:
             self._engine.set_policy(guard_policy(GuardFacts()))
         self._look_up_nodes()

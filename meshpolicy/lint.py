@@ -22,6 +22,7 @@ from meshpolicy.null_fields import null_fields
 from meshpolicy.peer import CidrSelector, ServiceSelector
 from meshpolicy.port import TCP, UDP
 from meshpolicy.prefix import parse_prefix
+from meshpolicy.range_shares import without_room
 from meshpolicy.reference import Direction, PolicyKind
 from meshpolicy.rule import CidrGroup, Policy, Rule
 from meshpolicy.rule_forms import rule_forms
@@ -85,6 +86,10 @@ def lint(
     for refusal in refusals(kept):
         severity, code = (Severity.ERROR, "refused") if refusal.is_refused else (Severity.WARNING, "left-out")
         findings.append(Finding(severity, code, refusal.where, refusal.what, refusal.fix))
+    findings.extend(
+        Finding(Severity.ERROR, "too-many-ranges", str(key), f"is {why}")
+        for key, why in without_room([*groups, *policies]).items()
+    )
     findings.extend(_of_no_address(policies, groups))
     findings.extend(_opposite_empties(policies))
     findings.extend(

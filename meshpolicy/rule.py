@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from meshmodel.labels import Label
 from meshpolicy.dns_name import DnsRules
 from meshpolicy.http_rule import HttpRules
 from meshpolicy.peer import CidrGroupSelector, CidrSelector, FqdnSelector, PeerSelector, ServiceSelector
 from meshpolicy.port import PortSpec
 from meshpolicy.prefix import Cidr
 from meshpolicy.reference import Direction, PolicyRef, RuleOrigin
-from meshpolicy.selector import LabelSelector
+from meshpolicy.selector import KUBERNETES_SOURCE, LabelSelector
 from meshpolicy.server_name import ServerNames
 from meshpolicy.tier import Level, Tier, ordered_level
 
@@ -132,3 +133,11 @@ class CidrGroup:
     labels: Mapping[str, str]
     prefixes: tuple[Cidr, ...]
     problems: tuple[str, ...] = ()
+
+
+def means_group(peer: CidrGroupSelector, group: CidrGroup) -> bool:
+    """Whether a rule means this group, by its name or by its labels."""
+    if peer.labels is None:
+        return peer.name == group.name
+    known = tuple(Label(KUBERNETES_SOURCE, key, value) for key, value in group.labels.items())
+    return LabelSelector(peer.labels).matches(known)

@@ -18,7 +18,6 @@ from agent.policy.pod_ports import PodPortsFollower
 from agent.policy.ranges import RangeOrder, WriteProgress
 from agent.policy.rule_numbers import RuleNumbers
 from agent.policy.services import ServiceResolver
-from agent.policy.shares import KEPT_CLOSED, RANGES_OF_NAMESPACE, RangeShares
 from agent.policy.staged import StagedEngine
 from agent.tables import THE_NODE, AgentDB, Endpoint, EndpointVerdicts, PolicyRow
 from meshmodel.identity import NumericIdentity
@@ -39,6 +38,7 @@ from meshpolicy import (
 from meshpolicy.host_guard import GuardFacts, guard_policy, unknown_node_policy
 from meshpolicy.peer import FqdnSelector
 from meshpolicy.prefix import Cidr, parse_prefix
+from meshpolicy.range_shares import KEPT_CLOSED, LIMITS, RangeShares, ShareLimits
 from meshpolicy.reference import HOST_GUARD, HOST_UNKNOWN
 from meshpolicy.rule import CidrGroup
 
@@ -61,7 +61,7 @@ class PolicyCompiler:
         guard_facts: Callable[[], GuardFacts] = GuardFacts,
         *,
         progress: WriteProgress | None = None,
-        ranges_of_namespace: int = RANGES_OF_NAMESPACE,
+        range_limits: ShareLimits = LIMITS,
     ) -> None:
         self._db, self._context, self._set_prefixes = db, context, set_prefixes
         self._guard = GuardedEngine(context)
@@ -74,7 +74,7 @@ class PolicyCompiler:
         self._ports = PodPortsFollower(db, lambda *pod: self._note(self._guard.set_pod_ports(*pod)))
         self._endpoints = EndpointIdentities(db, self._guard.forget_endpoint)
         self._rules = RuleNumbers(lambda: self.engine)
-        self._shares = RangeShares(ranges_of_namespace)
+        self._shares, self._most_ranges = RangeShares(range_limits), range_limits.on_their_way
         self._in_force: set[PolicyRef] = set()
         self._of_hosts: set[PolicyRef] = set()
         self._guard_facts = guard_facts
@@ -165,7 +165,7 @@ class PolicyCompiler:
             self._waiting.append((ref, None))
         else:
             self._unload(ref)
-        self._share_again(self._shares.remove(ref))
+        self._put_again(self._shares.remove(ref), {})
         self._judge_unknown_again(had_policies=had_policies)
         with self._db.write():
             self._db.policies.delete((ref.kind, ref.namespace, ref.name))
@@ -265,47 +265,48 @@ class PolicyCompiler:
 
         It is in force, or will be when addresses have the identities of the ranges that it names.
         """
-        item: Policy | CidrGroup
         if document.get("kind") == PolicyKind.CIDR_GROUP:
-            item = parse_cidr_group(document)
-        else:
-            item = parse_policy(document, self._context)
-            self._share_again(self._shares.set(item, self.engine.services()) - {ref})
-        self._put(item, ref)
-        if isinstance(item, CidrGroup):
-            return (), item.problems, False
+            group = parse_cidr_group(document)
+            self._put_again({*self._shares.set_group(group), ref}, {ref: group})
+            return (), group.problems, False
+        item = parse_policy(document, self._context)
+        self._put_again({*self._shares.set_policy(item, self.engine.services()), ref}, {ref: item})
         return item.problems, item.warnings, item.is_staged
 
     def _put(self, item: Policy | CidrGroup, ref: PolicyRef) -> None:
         """It is in force after what came before it. What is kept closed names no range, so that it waits for nothing."""
-        if isinstance(item, Policy) and self._shares.excess(ref):
+        if self._shares.excess(ref):
             self._waiting = deque(entry for entry in self._waiting if entry[0] != ref)
-            self._enforce(closed(item), ref)
+            self._enforce(replace(item, prefixes=()) if isinstance(item, CidrGroup) else closed(item), ref)
             return
-        must_wait = self._ranges.has_order and self._await_ranges(item)
+        must_wait = self._ranges.has_order and self._await_ranges(item, is_first=not self._waiting)
         if must_wait or self._waiting:
             self._waiting.append((ref, item))
         else:
             self._enforce(item, ref)
 
-    def _share_again(self, refs: Iterable[PolicyRef]) -> None:
-        """These policies are kept closed now for the ranges that their namespace names, or are not any more."""
-        for ref in sorted(refs):
-            policy = self._shares.policy(ref)
-            if policy is not None:
-                self._put(policy, ref)
+    def _put_again(self, refs: Iterable[PolicyRef], written: Mapping[PolicyRef, Policy | CidrGroup]) -> None:
+        """These are written anew, or are kept closed now for the ranges that they name, or are not any more."""
+        for ref in self._shares.closing_first(refs):
+            item = written.get(ref) or self._shares.item(ref)
+            if item is not None:
+                self._put(item, ref)
                 self._note_fault(ref)
 
     def _fault_of(self, ref: PolicyRef) -> str:
         return self._guard.fault_of(ref) or self._shares.excess(ref)
 
-    def _await_ranges(self, item: Policy | CidrGroup) -> bool:
-        """Whether addresses have not all of its ranges yet; those are on their way then."""
+    def _await_ranges(self, item: Policy | CidrGroup, *, is_first: bool) -> bool:
+        """Whether addresses have not all of its ranges yet; those are on their way then.
+
+        While so many are that pods might find no room among the addresses, that begins when it is the first that waits.
+        """
         ranges, known = self.engine.ranges_of(item), self.engine.known_prefixes()
         if not ranges - known and not ranges & self._ranges.unready:
             return False
-        self._ranges.arrive(ranges, known)
-        self._note(self._guard.hold_prefixes(self._ranges.held))
+        if is_first or len(ranges | known) <= self._most_ranges:
+            self._ranges.arrive(ranges, known)
+            self._note(self._guard.hold_prefixes(self._ranges.held))
         return True
 
     def _enforce(self, item: Policy | CidrGroup, ref: PolicyRef) -> None:
@@ -344,7 +345,7 @@ class PolicyCompiler:
             ref, item = self._waiting[0]
             if item is None:
                 self._unload(ref)
-            elif self._await_ranges(item):
+            elif self._await_ranges(item, is_first=True):
                 break
             else:
                 self._enforce(item, ref)
@@ -384,7 +385,7 @@ class PolicyCompiler:
         if changed or gone:
             self._note(self._guard.set_services(changed, gone))
             for policy in self._shares.with_services():
-                self._share_again(self._shares.set(policy, self.engine.services()))
+                self._put_again(self._shares.set_policy(policy, self.engine.services()), {})
 
     def _take_names(self) -> None:
         """Addresses that policies mean by names; verdicts know them before an address has its identity."""

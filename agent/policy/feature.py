@@ -35,6 +35,7 @@ from meshmodel.names import ClusterName
 from meshpolicy import PolicyContext
 from meshpolicy.prefix import Cidr
 from meshpolicy.proxy_ports import ProxyPorts
+from meshpolicy.range_shares import LIMITS
 
 GATHER_S = 0.002
 LOOK_S = 0.5
@@ -101,7 +102,7 @@ class PolicyFeature(Feature):
             nodes,
             self._host_guard.facts,
             progress=progress,
-            ranges_of_namespace=core.settings.policy_ranges_per_namespace,
+            range_limits=LIMITS._replace(of_namespace=core.settings.policy_ranges_per_namespace),
         )
         self._reach = HostReach(core.db, core.host, core.clock)
         self.target = EndpointTarget(core.maps, core.host, core.settings.policy_entries_per_pod)

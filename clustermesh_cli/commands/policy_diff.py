@@ -100,11 +100,12 @@ def _compare(added: Sequence[Document], client: KubeClient, system: str, *, with
             cluster=live.name,
             errors=[f"{error.document}: {error}" if error.document else str(error) for error in errors],
         )
-    before, _ = build_engine(live, view)
+    before, had_no_effect = build_engine(live, view)
     in_force = [unstaged(document) for document in added]
-    after, _ = build_engine(replace(live, documents=_applied(live.documents, in_force)), view)
+    after, has_no_effect = build_engine(replace(live, documents=_applied(live.documents, in_force)), view)
     warnings = [
         *_as_if(added),
+        *(text for text in has_no_effect if text not in had_no_effect),
         *_tell_services((before, after), programs, live.context),
         *_not_compared(before, after, live),
     ]

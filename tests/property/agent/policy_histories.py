@@ -19,7 +19,6 @@ from agent.fqdn.selected_names import SelectedNames
 from agent.identity.writer import IdentityWriter
 from agent.policy.compiler import PolicyCompiler
 from agent.policy.nodes import NodeFollower, NodeVerbs
-from agent.policy.shares import KEPT_CLOSED, RANGES_OF_NAMESPACE
 from agent.tables import (
     AgentDB,
     Backend,
@@ -40,6 +39,7 @@ from meshmodel.labels import pod_labels
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshpolicy import PolicyContext, PolicyRef
 from meshpolicy.peer import FqdnSelector
+from meshpolicy.range_shares import KEPT_CLOSED, LIMITS, ShareLimits
 
 Step = tuple[Any, ...]
 NORTH, SOUTH = ClusterName("north"), ClusterName("south")
@@ -149,7 +149,7 @@ def _rule(pick: random.Random, section: str) -> dict[str, Any]:
         case 2:
             rule[f"{word}CIDR"] = pick.sample(CIDRS, pick.randint(0, 2))
         case 3:
-            rule[f"{word}CIDRSet"] = [{"cidrGroupRef": name} for name in pick.sample(GROUPS, pick.randint(1, 3))]
+            rule[f"{word}CIDRSet"] = [_group_peer(pick, name) for name in pick.sample(GROUPS, pick.randint(1, 3))]
         case 4 if pick.random() < 0.5:
             rule[f"{word}Entities"] = [pick.choice(["all", "world", "cluster", "host", "remote-node"])]
         case 4:
@@ -170,6 +170,13 @@ def _rule(pick: random.Random, section: str) -> dict[str, Any]:
         case _:
             pass
     return rule
+
+
+def _group_peer(pick: random.Random, name: str) -> dict[str, Any]:
+    """A group by its name or by its labels, some with an exception."""
+    by_labels: dict[str, Any] = {"cidrGroupSelector": {"matchLabels": {"app": pick.choice(APPS)}}}
+    peer: dict[str, Any] = {"cidrGroupRef": name} if pick.random() < 0.6 else by_labels
+    return {**peer, "except": ["10.1.0.0/16"]} if pick.random() < 0.2 else peer
 
 
 def _looked_into(pick: random.Random, section: str) -> dict[str, Any]:
@@ -198,7 +205,7 @@ def _service(pick: random.Random) -> dict[str, Any]:
 class World:
     """A compiler fed step by step; it remembers what is there now, to build another one from it."""
 
-    def __init__(self, context: PolicyContext, ranges: int = RANGES_OF_NAMESPACE) -> None:
+    def __init__(self, context: PolicyContext, ranges: ShareLimits = LIMITS) -> None:
         self.context, self.ranges = context, ranges
         self.db = AgentDB(NORTH, ClusterId(1), "n1")
         with self.db.write():
@@ -210,7 +217,7 @@ class World:
             identities.set_identity, identities.delete_identity, self._set_nodes, lambda: True, lambda: True
         )
         self.compiler = PolicyCompiler(
-            self.db, self.context, self._set_prefixes, NodeFollower(self.db, verbs), ranges_of_namespace=ranges
+            self.db, self.context, self._set_prefixes, NodeFollower(self.db, verbs), range_limits=ranges
         )
         self.told: dict[str, tuple[str, ...]] = {}
         self._own = OwnAddresses(self.db)
@@ -355,7 +362,7 @@ class World:
         }
 
     def kept_closed(self) -> list[PolicyRef]:
-        """The policies whose namespace names too many ranges."""
+        """The policies and groups without room for their ranges."""
         shares = self.compiler._shares
         return sorted(ref for ref in self.documents if shares.excess(ref))
 

@@ -9,9 +9,9 @@ import pprint
 import pytest
 from policy_histories import Step, World, history, shortest
 
-from agent.policy.shares import RANGES_OF_NAMESPACE
 from meshpolicy import PolicyContext, differences
 from meshpolicy.proxy_ports import ProxyPorts
+from meshpolicy.range_shares import LIMITS, ShareLimits
 
 HISTORIES = int(os.environ.get("POLICY_HISTORIES", "24"))
 """How many seeds; each is one test, so that a failing seed is named and can be run alone."""
@@ -25,7 +25,7 @@ def fault_of(steps: list[Step], *, seed: int, every: int = 1, first: int = 0) ->
 
     Within the engine that is looked for after each step, against a fresh start after the `first` and `every` so many.
     """
-    world = World(context_of(seed), 2 if seed % 3 == 1 else RANGES_OF_NAMESPACE)
+    world = World(context_of(seed), ShareLimits(2, 3, 2) if seed % 3 == 1 else LIMITS)
     for number, step in enumerate(steps):
         try:
             world.take(step)

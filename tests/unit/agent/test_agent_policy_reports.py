@@ -15,6 +15,7 @@ from kube.resource import CIDR_GROUPS, CNP, NETWORK_POLICIES, KubeObject, Resour
 from meshkit.clock import ManualClock
 from meshmodel.names import ClusterId, ClusterName
 from meshpolicy.context import PolicyContext
+from meshpolicy.range_shares import LIMITS, ShareLimits
 
 NORTH = ClusterName("north")
 FINE = "Policy validation succeeded"
@@ -34,11 +35,11 @@ def policy(spec: dict[str, Any], *, kind: Resource = CNP, conditions: list[dict[
 class Reports:
     """A source whose client writes down conditions and Events."""
 
-    def __init__(self, **settings: int) -> None:
+    def __init__(self, limits: ShareLimits = LIMITS) -> None:
         self.client = create_autospec(KubeClient, instance=True)
         self.changes = self.synced = 0
         self.db = AgentDB(NORTH, ClusterId(1))
-        self.compiler = PolicyCompiler(self.db, PolicyContext(NORTH), lambda _prefixes: None, **settings)
+        self.compiler = PolicyCompiler(self.db, PolicyContext(NORTH), lambda _prefixes: None, range_limits=limits)
         self.source = PolicySource(self.client, self.compiler, self._changed, ManualClock())
 
     def _changed(self) -> None:
@@ -170,7 +171,7 @@ def test_reports_that_found_no_room_are_made_when_there_is_some() -> None:
 
 
 def test_a_policy_that_is_closed_because_of_another_one_says_so_until_it_is_not() -> None:
-    reports = Reports(ranges_of_namespace=2)
+    reports = Reports(ShareLimits(of_namespace=2))
     ranges: dict[str, Any] = {"endpointSelector": {}, "ingress": [{"fromCIDR": ["192.0.2.0/25", "192.0.2.128/25"]}]}
     assert reports.sent(policy(ranges)) == ([("True", FINE)], 0)
     other = policy({"endpointSelector": {}, "ingress": [{"fromCIDR": ["198.51.100.0/24"]}]})

@@ -169,6 +169,13 @@ def test_a_policy_that_is_not_valid_is_remarked_and_has_no_effect() -> None:
     assert "CiliumNetworkPolicy/shop/broken is not valid" in found.egress.remarks[0]
 
 
+def test_a_policy_for_whose_ranges_there_is_no_room_is_remarked_and_denies() -> None:
+    ranges = [f"10.0.{n >> 8}.{n & 255}" for n in range(32_769)]
+    found = judged(end(WEB_NORTH, policy("many", "web", egress=[{"toCIDR": ranges}, {}])), end(DB_SOUTH))
+    assert found.egress.explanation.allowed is False
+    assert any(remark.startswith("cnp/shop/many is kept closed: it names 32769") for remark in found.egress.remarks)
+
+
 def test_a_connection_whose_requests_are_judged_is_led_to_the_proxy() -> None:
     rule = {
         "toEndpoints": [app("db")],

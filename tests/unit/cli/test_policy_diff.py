@@ -133,6 +133,15 @@ def test_a_document_has_the_same_in_parts(tmp_path: Path) -> None:
     assert (code, report["pairs"], len(report["errors"])) == (ExitCode.CHECK_FAILED, 0, 1)
 
 
+def test_a_policy_for_whose_ranges_there_is_no_room_is_compared_as_it_will_be_and_told(tmp_path: Path) -> None:
+    ranges = [f"10.0.{n >> 8}.{n & 255}" for n in range(32_769)]
+    code, lines = run(tmp_path, policy("many", "db", egress=[{"toCIDR": ranges}]))
+    assert code == ExitCode.OK
+    assert any("cnp/shop/many is kept closed: it names 32769 address ranges" in line for line in lines)
+    assert "north egress: from shop/app=db@north to world: everything: allowed -> denied by default" in lines
+    assert not any(line.startswith("north egress: from shop/app=db@north to 10.") for line in lines)
+
+
 def test_a_document_in_error_is_told_and_compared_with_nothing(tmp_path: Path) -> None:
     code, lines = run(tmp_path, policy("bad", "db", ingres=[{}]))
     assert code == ExitCode.CHECK_FAILED

@@ -42,6 +42,14 @@ def test_an_invalid_policy_is_an_error_without_effect() -> None:
     assert "not YAML" in answer["errors"][1]
 
 
+def test_a_policy_that_names_too_many_ranges_is_kept_closed_and_the_answer_says_so() -> None:
+    spec = {"endpointSelector": {}, "egress": [{"toCIDR": [f"10.0.{n >> 8}.{n & 255}" for n in range(32_769)]}]}
+    many = {"kind": "CiliumNetworkPolicy", "metadata": {"name": "many"}, "spec": spec}
+    answer: Any = evaluate(case(policies=[many], flows=[["client", "10.0.0.1", "TCP", 80]]))
+    assert answer["verdicts"] == [["denied", "allowed"]]
+    assert "is kept closed: it names 32769 address ranges" in answer["errors"][0]
+
+
 def test_several_documents_in_one_text_all_count() -> None:
     answer: Any = evaluate(case(policies=[f"{OPEN_HTTP}---\n{BROKEN}---\n"], flows=[["client", "server", "TCP", 81]]))
     assert (len(answer["errors"]), answer["verdicts"]) == (1, [["allowed", "denied"]])

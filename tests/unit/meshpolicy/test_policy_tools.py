@@ -28,6 +28,7 @@ def netpol(**spec: Any) -> dict[str, Any]:
 
 
 FROM_CLIENT = {"fromEndpoints": [{"matchLabels": {"app": "client"}}]}
+HOSTS = [f"10.0.{n >> 8}.{n & 255}" for n in range(32_769)]
 EVERY_CLUSTER = {"matchExpressions": [{"key": "io.cilium.k8s.policy.cluster", "operator": "Exists"}]}
 
 
@@ -74,6 +75,15 @@ def test_lint_never_advises_what_widens_access(port_rule: dict[str, Any]) -> Non
 def test_a_rule_with_authentication_is_no_rule_without_ports() -> None:
     rule = {"fromEntities": ["all"], "authentication": {"mode": "required"}}
     assert codes([cnp(ingress=[rule])], LOCAL) == ["not-enforced"]
+
+
+def test_lint_finds_policies_that_would_be_kept_closed_for_their_ranges() -> None:
+    """One by one, and where two of one namespace name too many together."""
+    few, many = (cnp(name, egress=[{"toCIDR": ranges}]) for name, ranges in (("few", HOSTS[:2]), ("many", HOSTS[2:])))
+    assert not [f for document in (few, many) for f in lint([document], LOCAL) if f.code == "too-many-ranges"]
+    (found,) = (f for f in lint([few, many], LOCAL) if f.code == "too-many-ranges")
+    assert (found.severity, found.where) == (Severity.ERROR, "cnp/default/many")
+    assert "the policies of a namespace may name 32768 together" in found.message
 
 
 def test_what_is_no_policy_is_skipped_with_one_line() -> None:
