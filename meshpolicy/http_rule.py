@@ -30,16 +30,31 @@ class HttpRequest(NamedTuple):
         return f"{self.method} {f'http://{self.host}' if self.host else ''}{self.path}"
 
 
+class HeaderAction(NamedTuple):
+    """What becomes of an allowed request whose header is not `value` (empty: that has no such header): it is noted, and changed.
+
+    `action`: LOG (nothing else), ADD a value, DELETE the header, or REPLACE all its values. `name` is in lower case.
+    """
+
+    action: str
+    name: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.action} header {self.name}" + (f": {self.value}" if self.value else "")
+
+
 class HttpRule(NamedTuple):
     """One entry of a list of HTTP rules: all that it names must match. An empty expression names nothing.
 
-    `headers`: (name in lower case, value; None: whatever it is).
+    `headers`: (name in lower case, value; None: whatever it is). `actions` say nothing about what is allowed.
     """
 
     method: str = ""
     path: str = ""
     host: str = ""
     headers: tuple[tuple[str, str | None], ...] = ()
+    actions: tuple[HeaderAction, ...] = ()
 
     def allows(self, request: HttpRequest) -> bool:
         """Whether the rule is about this request."""
@@ -51,7 +66,8 @@ class HttpRule(NamedTuple):
     def __str__(self) -> str:
         named = zip(("method", "path", "host"), self[:3], strict=True)
         headers = (f"header {name}" + ("" if value is None else f": {value}") for name, value in self.headers)
-        return " ".join([*(f"{word} {text}" for word, text in named if text), *headers]) or "every request"
+        words = [*(f"{word} {text}" for word, text in named if text), *headers]
+        return " ".join([*(words or ["every request"]), *map(str, self.actions)])
 
 
 HttpRules = frozenset[HttpRule]

@@ -8,7 +8,7 @@ from typing import Final
 
 from meshpolicy.decode import DocumentNode
 from meshpolicy.dns_name import DnsRules, dns_rule
-from meshpolicy.http_rule import HttpRule, HttpRules, check_expression, parse_header
+from meshpolicy.http_rule import HeaderAction, HttpRule, HttpRules, check_expression, parse_header
 from meshpolicy.proxy_ports import DNS, HTTP
 from meshpolicy.rule import L7Rules
 
@@ -23,7 +23,13 @@ _HEADER_FIELDS: Final = frozenset({"name", "value", "mismatch", "secret"})
 _KAFKA_FIELDS: Final = frozenset({"role", "apiKey", "apiVersion", "clientID", "topic"})
 _DNS_FIELDS: Final = frozenset({"matchName", "matchPattern"})
 SECRET_FIELDS: Final = frozenset({"namespace", "name"})
-_MISMATCHES: Final = ("", "LOG", "ADD", "DELETE", "REPLACE")
+_LOG: Final = "LOG"
+_MISMATCHES: Final = ("", _LOG, "ADD", "DELETE", "REPLACE")
+_OF_THE_MESSAGE: Final = frozenset(
+    {"host", "connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer"}
+)
+"""Headers that say whom a request is for and where it ends: whoever changed them would change which requests there are."""
+_CONTRADICTION: Final = "a mismatch action for a header that the same rule requires"
 
 
 def parse_l7_rules(node: DocumentNode) -> L7Rules | None:
@@ -94,27 +100,30 @@ def http_rules(node: DocumentNode) -> tuple[HttpRules, str]:
     """What the checked `rules` allow of HTTP, and what of it no proxy here can do (empty: nothing)."""
     found, missing = set[HttpRule](), ""
     for item in node.list_of(HTTP):
-        matched, unmet = _matched_headers(item)
+        matched, actions, unmet = _matched_headers(item)
         missing = unmet or missing
         headers = tuple(sorted({*map(parse_header, item.texts_of("headers")), *matched}, key=str))
-        found.add(HttpRule(item.text_of("method"), item.text_of("path"), item.text_of("host"), headers))
+        if {action.name for action in actions} & {name for name, _ in headers}:
+            missing = f"a list of http rules with headerMatches ({_CONTRADICTION})"
+        made = HttpRule(item.text_of("method"), item.text_of("path"), item.text_of("host"), headers, tuple(actions))
+        found.add(made)
     return frozenset(found), missing
 
 
-def _matched_headers(node: DocumentNode) -> tuple[list[tuple[str, str]], str]:
-    """The values that headerMatches require, as `headers` does, and which of them no proxy here can do (empty: none)."""
-    found, missing = list[tuple[str, str]](), ""
+def _matched_headers(node: DocumentNode) -> tuple[list[tuple[str, str | None]], list[HeaderAction], str]:
+    """What headerMatches require, as `headers` does, what they change, and what no proxy here can do (empty: nothing)."""
+    found, actions, missing = list[tuple[str, str | None]](), list[HeaderAction](), ""
     for match in node.list_of("headerMatches"):
-        action, value = match.text_of("mismatch"), match.text_of("value")
-        if action or match.get("secret") is not None or not value:
-            missing = f"a list of http rules with headerMatches ({_why_unmet(action, value)})"
-        else:  # without an action a mismatch drops the request
-            found.append((match.text_of("name").lower(), value))
-    return found, missing
-
-
-def _why_unmet(action: str, value: str) -> str:
-    return f"mismatch {action}" if action else "a Secret" if value else "no value"
+        action, name, value = match.text_of("mismatch"), match.text_of("name").lower(), match.text_of("value")
+        if match.get("secret") is not None:
+            missing = "a list of http rules with headerMatches (a Secret)"
+        elif not action:  # a mismatch drops the request
+            found.append((name, value or None))
+        elif action != _LOG and (name.startswith(":") or name in _OF_THE_MESSAGE):
+            missing = f"a list of http rules with headerMatches ({action} of {name})"
+        elif (made := HeaderAction(action, name, value)) not in actions:
+            actions.append(made)
+    return found, actions, missing
 
 
 def dns_rules(node: DocumentNode) -> DnsRules:

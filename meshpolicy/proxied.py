@@ -65,7 +65,9 @@ def _open(listener: Listener) -> Listener:
     if listener.names is not None:
         return listener._replace(names=frozenset((EVERY_NAME,)))
     return listener._replace(
-        rules=frozenset((EVERY_REQUEST,)) if listener.rules else listener.rules,
+        rules=frozenset((EVERY_REQUEST, *(r for r in listener.rules if r.actions)))
+        if listener.rules
+        else listener.rules,
         servers=None if listener.servers is None else frozenset((EVERY_CONNECTION,)),
     )
 

@@ -54,6 +54,8 @@ class RequestFlows:
         )
         if record["request_id"]:
             http.headers.add(key="X-Request-Id", value=str(record["request_id"]))
+        for name, action in sorted(dict(record.get("mismatches") or {}).items()):
+            http.headers.add(key="Mismatch", value=f"{action} {name}")
 
         def flow(kind: pb.L7FlowType.ValueType, verdict: pb.Verdict.ValueType) -> pb.Flow:
             made = pb.Flow(verdict=verdict, Type=pb.L7, traffic_direction=direction)

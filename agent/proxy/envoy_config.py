@@ -14,6 +14,7 @@ from typing import Any, Final
 import orjson
 
 from agent.datapath.proxy_marks import PROXY_ADDRESS, ProxyMark
+from agent.proxy.envoy_headers import MISMATCHES, header_filters
 from agent.proxy.envoy_message import typed
 from agent.proxy.envoy_servers import chains, server_filters
 from agent.proxy_files import ACCESS_LOG, LISTENERS
@@ -152,6 +153,7 @@ def _manager(port: int, listener: Listener, directory: str) -> dict[str, Any]:
                 "name": "policy",
                 "typed_config": typed("extensions.filters.http.rbac.v3.RBAC", rules=_rules(listener)),
             },
+            *header_filters(listener.rules),
             {
                 "name": "router",
                 "typed_config": typed("extensions.filters.http.router.v3.Router", suppress_envoy_headers=True),
@@ -174,7 +176,7 @@ def _permission(rule: HttpRule) -> dict[str, Any]:
         _header(name, {"present_match": True} if value is None else {"string_match": {"exact": value}})
         for name, value in rule.headers
     ]
-    return {"and_rules": {"rules": matches}}
+    return {"and_rules": {"rules": matches}} if matches else {"any": True}
 
 
 def _header(name: str, match: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,7 +187,7 @@ def _access_log(port: int, direction: str, directory: str) -> dict[str, Any]:
     fields = {
         "method": "%REQ(:METHOD)%", "path": "%REQ(:PATH)%", "scheme": "%REQ(:SCHEME)%", "host": "%REQ(:AUTHORITY)%",
         "protocol": "%PROTOCOL%", "code": "%RESPONSE_CODE%", "details": "%RESPONSE_CODE_DETAILS%",
-        "request_id": "%REQ(X-REQUEST-ID)%",
+        "request_id": "%REQ(X-REQUEST-ID)%", "mismatches": f"%DYNAMIC_METADATA({MISMATCHES})%",
     }  # fmt: skip
     return _log(port, direction, directory, fields)
 

@@ -13,7 +13,7 @@ import orjson
 from agent.datapath.proxy_marks import PROXY_ADDRESS
 from meshkit.atomic import write_atomic
 from meshpolicy import Direction
-from meshpolicy.http_rule import HttpRule
+from meshpolicy.http_rule import HeaderAction, HttpRule
 from meshpolicy.proxy_ports import Listener
 from meshpolicy.server_name import ServerName
 
@@ -32,7 +32,7 @@ def listening_ports() -> set[int]:
 def write_ports(path: Path, listeners: Mapping[int, Listener]) -> None:
     """What each port means, for `read_ports`. Raises: OSError."""
     rows = [
-        [port, int(made.direction), [tuple(rule) for rule in sorted(made.rules, key=repr)], _servers_of(made)]
+        [port, int(made.direction), [_fields(rule) for rule in sorted(made.rules, key=repr)], _servers_of(made)]
         for port, made in sorted(listeners.items())
     ]
     write_atomic(path, orjson.dumps(rows))
@@ -50,6 +50,10 @@ def _rows(path: Path) -> Any:
     return orjson.loads(path.read_bytes())
 
 
+def _fields(rule: HttpRule) -> list[Any]:
+    return [rule.method, rule.path, rule.host, rule.headers, [tuple(action) for action in rule.actions]]
+
+
 def _servers_of(listener: Listener) -> list[str] | None:
     return None if listener.servers is None else sorted(server.pattern for server in listener.servers)
 
@@ -61,5 +65,6 @@ def _listener(side: Any, rules: Any, servers: Any = None) -> Listener:
 
 
 def _rule(fields: Any) -> HttpRule:
-    method, path, host, headers = fields
-    return HttpRule(method, path, host, tuple((name, value) for name, value in headers))
+    method, path, host, headers, *rest = fields  # earlier agents had no actions
+    actions = (HeaderAction(*map(str, action)) for written in rest for action in written)
+    return HttpRule(method, path, host, tuple((name, value) for name, value in headers), tuple(actions))

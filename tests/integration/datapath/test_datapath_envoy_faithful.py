@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -17,48 +16,21 @@ from agent.proxy_files import ACCESS_LOG
 from meshpolicy import Direction as PolicyDirection
 from meshpolicy.http_rule import HttpRule
 from meshpolicy.proxy_ports import Listener
-from tests.integration.datapath.datapath_topology import Pod, Topology
+from tests.integration.datapath.datapath_topology import Topology
 from tests.integration.datapath.dns_node import wait_until
 from tests.integration.datapath.node_envoy import PORT, WEB_PORT, NodeEnvoy, envoy_of, redirect
-from tests.packet.datapath_host import inside
+from tests.integration.datapath.recorder import Recorder
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.parametrize("mesh", [(AttachMode.TCX, True)], indirect=True, scope="module"),
 ]
 RULES = frozenset((HttpRule("GET", "/ok"), HttpRule("POST", "/up")))
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-class _Recorder:
-    """Keeps what it receives, and answers each part of it with 200; `says` comes before."""
-
-    def __init__(self, pod: Pod) -> None:
-        self.received, self.says = b"", OK
-        with inside(pod.namespace):
-            self._listener = socket.create_server(("", WEB_PORT))
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                made, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(made,), daemon=True).start()
-
-    def _serve(self, made: socket.socket) -> None:
-        with made, contextlib.suppress(OSError):
-            while data := made.recv(65536):
-                self.received += data
-                made.sendall(self.says)
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
 
 
 @pytest.fixture
-def server(clean: Topology) -> Iterator[_Recorder]:
-    made = _Recorder(clean.nodes[0].pods[1])
+def server(clean: Topology) -> Iterator[Recorder]:
+    made = Recorder(clean.nodes[0].pods[1])
     yield made
     made.close()
 
@@ -72,7 +44,7 @@ def _between(mesh: Topology) -> Iterator[tuple[socket.socket, NodeEnvoy]]:
             yield made, envoy
 
 
-def test_what_a_gateway_says_of_its_client_stays_and_says_nothing_to_us(clean: Topology, server: _Recorder) -> None:
+def test_what_a_gateway_says_of_its_client_stays_and_says_nothing_to_us(clean: Topology, server: Recorder) -> None:
     """A gateway in a pod ends TLS: a server that is told of plain HTTP would send the client there again, for ever."""
     said = (b"X-Forwarded-Proto: https", b"X-Forwarded-For: 192.0.2.7")
     with _between(clean) as (made, envoy):
@@ -86,9 +58,7 @@ def test_what_a_gateway_says_of_its_client_stays_and_says_nothing_to_us(clean: T
         assert [source.rpartition(":")[0] for source in found] == [clean.nodes[0].pods[0].address]
 
 
-def test_the_server_says_whether_a_body_shall_come_and_policy_whether_it_may(
-    clean: Topology, server: _Recorder
-) -> None:
+def test_the_server_says_whether_a_body_shall_come_and_policy_whether_it_may(clean: Topology, server: Recorder) -> None:
     expects = b"HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
     server.says = b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n"
     with _between(clean) as (made, _):
@@ -101,7 +71,7 @@ def test_the_server_says_whether_a_body_shall_come_and_policy_whether_it_may(
 
 @pytest.mark.parametrize("key", [b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n", b""])
 def test_what_follows_a_websocket_that_the_server_does_not_open_is_no_request(
-    clean: Topology, server: _Recorder, key: bytes
+    clean: Topology, server: Recorder, key: bytes
 ) -> None:
     """A server that knows no WebSocket would take it for the connection's next one, which nobody has judged."""
     upgrade = b"GET /ok HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + key + b"\r\n"

@@ -11,12 +11,14 @@ from agent.proxied_endpoints import ports_in_use
 from agent.proxy.listening import read_ports, write_ports
 from agent.tables import Endpoint, EndpointVerdicts
 from meshpolicy import Direction
-from meshpolicy.http_rule import HttpRule
+from meshpolicy.http_rule import HeaderAction, HttpRule
 from meshpolicy.proxy_ports import DNS, FIRST_PORT, HTTP, Listener, ProxyPorts
 from meshpolicy.server_name import EVERY_CONNECTION, server_name
 from tests.unit.meshpolicy.policy_world import SERVER, build, policy, port
 
-RULES = frozenset((HttpRule("GET", "/a", "h", (("x-one", None), ("x-two", "b"))), HttpRule()))
+RULES = frozenset(
+    (HttpRule("GET", "/a", "h", (("x-one", None), ("x-two", "b")), (HeaderAction("ADD", "x", "1"),)), HttpRule())
+)
 
 
 def test_the_next_agent_gives_ports_the_same_meaning(tmp_path: Path) -> None:

@@ -66,6 +66,12 @@ def test_a_request_and_its_answer_are_two_flows(db: AgentDB) -> None:
     assert asked.l7.http.headers[0].value == "r-1"
 
 
+def test_headers_that_were_not_as_rules_name_them_are_told_with_what_became_of_them(db: AgentDB) -> None:
+    asked, _ = _flows(db, mismatches={"x-two": "REPLACE", "x-one": "LOG"})
+    found = [(header.key, header.value) for header in asked.l7.http.headers]
+    assert found[1:] == [("Mismatch", "LOG x-one"), ("Mismatch", "REPLACE x-two")]
+
+
 def test_what_policy_refuses_was_dropped_and_answered_by_the_proxy(db: AgentDB) -> None:
     asked, answered = _flows(db, code=403, details="rbac_access_denied_matched_policy[none]", direction="egress")
     assert (asked.verdict, answered.verdict, answered.l7.http.code) == (pb.DROPPED, pb.FORWARDED, 403)

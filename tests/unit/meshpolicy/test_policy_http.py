@@ -149,13 +149,15 @@ def test_without_a_proxy_such_a_port_is_denied_and_the_document_says_so() -> Non
 @pytest.mark.parametrize(
     ("match", "why"),
     [
-        ({"name": "x", "value": "1", "mismatch": "ADD"}, "mismatch ADD"),
-        ({"name": "x", "value": "1", "mismatch": "LOG"}, "mismatch LOG"),
         ({"name": "x", "value": "1", "secret": {"name": "s"}}, "a Secret"),
-        ({"name": "x"}, "no value"),
+        ({"name": "x", "secret": {"name": "s"}, "mismatch": "REPLACE"}, "a Secret"),
+        ({"name": ":path", "value": "/admin", "mismatch": "REPLACE"}, "REPLACE of :path"),
+        ({"name": "Content-Length", "value": "1", "mismatch": "DELETE"}, "DELETE of content-length"),
+        ({"name": "Host", "value": "a", "mismatch": "ADD"}, "ADD of host"),
+        ({"name": "Y", "value": "1", "mismatch": "ADD"}, "a mismatch action for a header that the same rule requires"),
     ],
 )
-def test_what_changes_headers_or_takes_them_from_elsewhere_is_still_denied(
+def test_what_changes_the_request_itself_or_takes_values_from_elsewhere_is_denied(
     engine: Engine, match: dict[str, Any], why: str
 ) -> None:
     made = policy(engine, ingress=[{"toPorts": _http({"headerMatches": [{"name": "y", "value": "2"}, match]})}])
@@ -171,6 +173,29 @@ def test_a_value_that_headers_must_match_is_required_as_one_that_is_listed(engin
     assert made.problems == ()
     wanted = frozenset((HttpRule("GET", headers=(("x-key", "a b"), ("x-team", None))),))
     assert {rule.http for rule in made.rules if rule.http is not None} == {wanted}
+
+
+def test_a_header_without_value_is_required_and_one_with_an_action_is_not(engine: Engine) -> None:
+    matches = [
+        {"name": "X-Key"},
+        {"name": "X-One", "value": "1", "mismatch": "ADD"},
+        {"name": "Host", "mismatch": "LOG"},
+    ]
+    made = policy(engine, ingress=[{"toPorts": _http({"headerMatches": matches})}])
+    engine.set_policy(made)
+    assert made.problems == ()
+    assert _requests(engine, CLIENT) == {"header x-key ADD header x-one: 1 LOG header host"}
+    (rule,) = next(iter(made.rules[-1:])).http or ()
+    assert rule.allows(HttpRequest("GET", "/", "", {"x-key": ""}))
+    assert not rule.allows(HttpRequest("GET", "/", "", {"x-one": "1"}))
+
+
+def test_actions_are_done_beside_a_rule_without_restriction_too(engine: Engine) -> None:
+    add = {"name": "x", "value": "1", "mismatch": "ADD"}
+    engine.set_policy(policy(engine, "a", ingress=[{"toPorts": _http(GET, {"path": "/a", "headerMatches": [add]})}]))
+    engine.set_policy(policy(engine, "b", ingress=[{"toPorts": port("80")}]))
+    assert _requests(engine, CLIENT) == {str(EVERY_REQUEST), "path /a ADD header x: 1"}
+    assert differences(engine) == ()
 
 
 def test_equal_rules_share_a_port_that_outlives_a_restart() -> None:
