@@ -60,6 +60,11 @@ class BlockIndex(Generic[T]):
     def __len__(self) -> int:
         return sum(map(len, self._items.values()))
 
+    @property
+    def size(self) -> int:
+        """How many networks have items."""
+        return len(self._items)
+
     def add(self, block: Block, item: T) -> bool:
         """The item is found by this network; true if it was not before."""
         items = self._items.get(block)

@@ -16,12 +16,14 @@ from agent.identity.writer import IdentityWriter
 from agent.ipcache.writer import PrefixWriter
 from agent.loadbalancer.merge import merge_backends
 from agent.loadbalancer.writer import LoadBalancerWriter
-from agent.mesh.blocks import Block, BlockIndex, block_of
-from agent.mesh.held_records import MAXIMUM_RECORDS, Held, around
-from agent.mesh.networks import EVERYTHING, ClaimRefusal, Networks
+from agent.mesh.blocks import Block, block_of
+from agent.mesh.held_addresses import held_addresses
+from agent.mesh.held_records import Held, around
 from agent.mesh.networks import ClaimChange as Claimed
+from agent.mesh.networks import ClaimRefusal, Networks
 from agent.mesh.record_rows import Reader, SliceSets
 from agent.mesh.rejections import Rejections
+from agent.mesh.withdrawn import Withdrawn
 from agent.nodes.writer import NodeWriter
 from agent.tables import AgentDB, Backend, ClaimOrigin, Node, PeerHealth, Prefix
 from meshkit.clock import Clock
@@ -72,7 +74,7 @@ class Ingest:
         self._form: Kind | None = None
         self._outdated: set[ServiceName] = set()
         self._held = Held()
-        self._withdrawn: BlockIndex[Kind] = BlockIndex()  # what rows were given up for, and the kinds of their records
+        self._withdrawn = Withdrawn()
         self.refused_nodes: dict[str, tuple[ClaimRefusal, ...]] = {}
         """By node what only the connection file's list refuses, else why none of its addresses is believed."""
         self.on_overflow: Callable[[Kind, bytes], None] = lambda _kind, _key: None
@@ -128,7 +130,9 @@ class Ingest:
                 self._set_or_reject(kind, key, value)
             if kind is Kind.ENDPOINT_SLICES:
                 self._store_slices()
-            return len(changes) + self._networks.settle()
+            looked_at = len(changes) + self._networks.settle()
+            self._networks.recount(self._name, lambda: held_addresses(self._db, self._name, self._slices))
+            return looked_at
 
     def drain(self) -> None:
         """Nothing of the cluster is left: nodes, services, IPs, identities, in this order."""
@@ -141,7 +145,7 @@ class Ingest:
             self._writers.load_balancer.delete_peer(self._name)
             self._held.keep(())
             self.refused_nodes.clear()
-            self._withdrawn = BlockIndex()
+            self._withdrawn = Withdrawn()
             self._networks.drop(self._name)
             self._networks.settle()
         self._cluster_id, self._form = ClusterId(0), None
@@ -201,12 +205,15 @@ class Ingest:
         if self._held.has_room_again:
             overflowed, self._held.overflowed = frozenset(self._held.overflowed), set()
             self.on_room(overflowed)
-        if again := self._given_back(freed):
+        if again := self._withdrawn.given_back(freed):
             self.on_given_back(again)
         if self._name != self._db.own:
             taken = [c.block for c in changes if c.cluster == self._db.own and c.is_added]
             if taken := [block for block in taken if self._networks.may_hold(self._name, block)]:
                 self._withdraw(taken)
+            nodes = [c.block for c in changes if c.cluster != self._name and c.is_added and c.block.is_address]
+            if addresses := {str(block) for block in nodes if self._networks.may_hold(self._name, block)}:
+                self._withdraw_tunnels(addresses)
         return len(waiting)
 
     def _withdraw(self, taken: Sequence[Block]) -> None:
@@ -227,7 +234,7 @@ class Ingest:
             if any(block.overlaps(block_of(row.prefix)) for block in taken):
                 refusal = self._networks.refuse_address(name, row.prefix)
                 if refusal is not None:  # where the row is ours, the peer's claim may wait below it
-                    self._remember(refusal, Kind.IPS)
+                    self._withdrawn.remember(refusal.block, Kind.IPS)
                     if row.cluster == name:
                         count += self._reject(Kind.IPS, row.prefix, "address-outside", [refusal])
                     self._writers.prefixes.delete_pod(name, row.prefix)
@@ -247,21 +254,16 @@ class Ingest:
     def _reject(self, kind: Kind, key: str, reason: str, refusals: Sequence[ClaimRefusal]) -> int:
         for refusal in refusals:
             self._rejections.record(self._name, RecordError(key, reason, refusal.reason))
-            self._remember(refusal, kind)
+            self._withdrawn.remember(refusal.block, kind)
         return len(refusals)
 
-    def _remember(self, refusal: ClaimRefusal, kind: Kind) -> None:
-        for block in (refusal.block,) if len(self._withdrawn) < MAXIMUM_RECORDS else EVERYTHING:
-            self._withdrawn.add(block, kind)
-
-    def _given_back(self, freed: Sequence[Block]) -> frozenset[Kind]:
-        """Kinds of records to list again: their rows were withdrawn for claims on these networks, which were given up now."""
-        if not len(self._withdrawn):
-            return frozenset()
-        found = {pair for block in freed for pair in self._withdrawn.overlapping(block)}
-        for block, kind in found:
-            self._withdrawn.discard(block, kind)
-        return frozenset(kind for _, kind in found)
+    def _withdraw_tunnels(self, addresses: Collection[str]) -> None:
+        """Pods behind what was a node of this cluster, and is another cluster's now, are reached there no more."""
+        for row in [r for r in self._db.prefixes.rows() if r.cluster == self._name and r.host in addresses]:
+            refusal = self._networks.refuse_host(self._name, row.host)
+            if refusal is not None and row.origin is ClaimOrigin.POD:
+                self._reject(Kind.IPS, row.prefix, "unknown-host", [refusal])
+                self._writers.prefixes.delete_pod(self._name, row.prefix)
 
     def _set(self, kind: Kind, key: str, value: bytes) -> list[tuple[str, ClaimRefusal]]:
         """The record is in the tables, but for what is returned as refused. Raises: RecordError."""

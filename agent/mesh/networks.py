@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
+from agent.mesh.accepted import Accepted, near, neighbourhood
 from agent.mesh.blocks import Block, BlockIndex, block_of
 from agent.tables import Node
 from meshmodel.identity import FIRST_ALLOCATED, UNKNOWN, Reserved
@@ -36,7 +37,6 @@ for _network, _what in (
     NEVER.add(block_of(_network), _what)
 AROUND_SERVICE: Final = {4: 24, 6: 120}
 """Cluster addresses of our services are ours with the network of this length around."""
-NEIGHBOURHOOD: Final = {4: 24, 6: 64}
 EVERYTHING: Final = (Block(4, 0, 0), Block(6, 0, 0))
 _OF_HOST: Final = frozenset({INTERNAL_IP, EXTERNAL_IP})
 
@@ -67,9 +67,7 @@ class _Cluster:
     roles: dict[str, Counter[int]] = field(default_factory=dict)  # node address: reserved identities it may have
     pods: tuple[Block, ...] = ()  # what pods and node addresses must be in; empty: no such list
     hosts: tuple[Block, ...] = ()
-    # neighbourhoods (/24, /64) all of which may be claimed, and some of which was; an IPv4 one by its text too: "10.2.0"
-    clear: dict[str | Block, Block] = field(default_factory=dict)
-    accepted: BlockIndex[None] = field(default_factory=BlockIndex)  # what else was accepted, at some time
+    accepted: Accepted = field(default_factory=Accepted)
 
 
 class Networks:
@@ -113,12 +111,12 @@ class Networks:
 
     def set_own_pod(self, prefix: str) -> None:
         """A pod of ours has this address, wherever its CNI took it from."""
-        own, near = self._cluster(self._own), _near(prefix)
-        if near in own.clear:
+        clear, place = self._cluster(self._own).accepted.clear, near(prefix)
+        if place in clear:
             return
         block = block_of(prefix)
-        if near and self._is_ours(around := Block(4, 24, block.value >> 8)):
-            own.clear[near] = around
+        if place and self._is_ours(around := Block(4, 24, block.value >> 8)):
+            clear[place] = around
         elif not self._is_ours(block):
             self._pods.add(block)
             self._add(self._own, block)
@@ -162,9 +160,7 @@ class Networks:
         pods, hosts = (tuple(map(block_of, texts)) for texts in (allowed.networks, allowed.node_networks))
         if (pods, hosts) != (cluster.pods, cluster.hosts):
             cluster.pods, cluster.hosts = pods, hosts
-            for around in cluster.clear.values():
-                cluster.accepted.add(around, None)
-            cluster.clear.clear()
+            cluster.accepted.end_clear()
             self._judge_balancers()
 
     def drop(self, name: ClusterName) -> None:
@@ -218,20 +214,20 @@ class Networks:
         if name == self._own:
             return None
         cluster = self._cluster(name)
-        near = _near(address)
-        if near in cluster.clear:
+        clear, place = cluster.accepted.clear, near(address)
+        if place in clear:
             return None
         block = block_of(address)
-        around = _neighbourhood(block)
-        if around in cluster.clear:
+        around = neighbourhood(block)
+        if around in clear:
             return None
         if around is not None and self._refuse(name, around, cluster.pods) is None:
-            cluster.clear[near or around] = around
+            clear[place or around] = around
             return None
         is_node = address.partition("/")[0] in cluster.roles
         refusal = self._refuse(name, block, () if is_node else cluster.pods)
         if refusal is None:
-            cluster.accepted.add(around if around is not None and block.version == 6 else block, None)
+            cluster.accepted.note(around if around is not None and block.version == 6 else block)
         return refusal
 
     def may_have_all(self, name: ClusterName, addresses: Iterable[str]) -> bool:
@@ -242,7 +238,7 @@ class Networks:
         cluster = self._clusters.get(name)
         if cluster is None:
             return False
-        clear = cluster.clear
+        clear = cluster.accepted.clear
         return all(address[: address.rfind(".")] in clear for address in addresses)
 
     def is_plain(self, name: ClusterName, address: str, host: str, identity: int) -> bool:
@@ -252,7 +248,7 @@ class Networks:
             cluster is not None
             and identity >= FIRST_ALLOCATED
             and address.endswith("/32")
-            and address[: address.rfind(".")] in cluster.clear
+            and address[: address.rfind(".")] in cluster.accepted.clear
             and (not host or host in cluster.roles)
         )
 
@@ -276,7 +272,21 @@ class Networks:
     def may_hold(self, name: ClusterName, block: Block) -> bool:
         """Whether an address in this network, which another cluster claims, was ever accepted of this one: false is certain."""
         is_claimed = any(holder == name for _, holder in self._holders.overlapping(block))
-        return is_claimed or any(True for _ in self._cluster(name).accepted.overlapping(block))
+        return is_claimed or self._cluster(name).accepted.overlaps(block)
+
+    def recount(self, name: ClusterName, held: Callable[[], Iterable[str]]) -> None:
+        """What was accepted of the cluster is what it has now, once very much more is remembered: it may tell and take back.
+
+        `held` are all addresses of its pods and backends and all tunnel endpoints of its pods.
+        """
+        accepted = self._cluster(name).accepted
+        if name == self._own or not accepted.is_large:
+            return
+        accepted.forget()
+        for address in held():
+            if self.refuse_address(name, address) is not None:
+                accepted.note(block_of(address))  # a tunnel endpoint that is no node of it any more
+        accepted.counted()
 
     # ---- inside
 
@@ -333,7 +343,7 @@ class Networks:
             self._changes.append(ClaimChange(block, name, is_added=True))
             for other, cluster in self._clusters.items():
                 if other != name:
-                    _unclear(cluster, block)
+                    cluster.accepted.unclear(block)
 
     def _remove(self, name: ClusterName, block: Block) -> None:
         claims = self._cluster(name).claims
@@ -342,7 +352,7 @@ class Networks:
             del claims[block]
             self._holders.discard(block, name)
             if name == self._own:
-                self._cluster(name).clear.clear()
+                self._cluster(name).accepted.clear.clear()
             self._changes.append(ClaimChange(block, name, is_added=False))
 
 
@@ -356,6 +366,7 @@ def _set_roles(cluster: _Cluster, old: Node | None, new: Node | None) -> None:
             del counts[identity]
         if not counts:
             del cluster.roles[address]
+            cluster.accepted.note(block_of(address))  # tunnels may lead there still
 
 
 def _roles(node: Node | None) -> list[tuple[str, int]]:
@@ -367,32 +378,6 @@ def _roles(node: Node | None) -> list[tuple[str, int]]:
     return found + ([(node.ingress_ip, int(Reserved.INGRESS))] if node.ingress_ip else [])
 
 
-def _near(address: str) -> str:
-    """What an IPv4 address has in common with its /24, as text; empty for anything but one IPv4 address."""
-    ip, slash, length = address.partition("/")
-    return ip.rpartition(".")[0] if (not slash or length == "32") and ":" not in ip else ""
-
-
-def _neighbourhood(block: Block) -> Block | None:
-    """The /24 (IPv6: /64) that a network is in; None for a wider one."""
-    length = NEIGHBOURHOOD[block.version]
-    return Block(block.version, length, block.value >> (block.length - length)) if block.length >= length else None
-
-
 def _around(block: Block) -> Block:
     length = AROUND_SERVICE[block.version]
     return Block(block.version, length, block.value >> (block.length - length))
-
-
-def _unclear(cluster: _Cluster, block: Block) -> None:
-    """Addresses in the neighbourhood of what another cluster claims are judged one by one from now on."""
-    names: list[str | Block]
-    neighbourhood = _neighbourhood(block)
-    if neighbourhood is not None:
-        names = [neighbourhood, str(neighbourhood).rpartition(".")[0]]
-    else:
-        names = [name for name, around in cluster.clear.items() if block.overlaps(around)]
-    for name in names:
-        around = cluster.clear.pop(name, None)
-        if around is not None:
-            cluster.accepted.add(around, None)

@@ -219,6 +219,23 @@ async def test_what_one_peer_gives_up_another_may_have(mesh: Mesh, clock: Manual
     assert mesh.db.backends.get((ECHO, EAST)) is not None
 
 
+async def test_pods_are_not_reached_through_what_was_a_node_of_their_cluster_and_is_ours_now(mesh: Mesh) -> None:
+    """The record of a node may go before those of its pods: they are reached as before, until its address is another's."""
+    north, south, pod = mesh.stores["north"], mesh.stores["south"], "10.2.0.9/32"
+    await south.node("s2", "172.18.0.6", "10.2.7.0/24")
+    await south.delete(record_keys.node_key("south", "s1"))
+    await mesh.until(lambda: mesh.db.nodes.get((SOUTH, "s1")) is None)
+    row = mesh.db.prefixes.get(pod)
+    assert row is not None
+    assert row.tunnel == "172.18.0.5"
+    await north.node("n5", "172.18.0.5", "10.5.0.0/24")
+    await mesh.until(lambda: mesh.db.prefixes.get(pod) is None)
+    await north.delete(record_keys.node_key("north", "n5"))
+    await mesh.until(lambda: mesh.db.nodes.get((NORTH, "n5")) is None)
+    await south.node("s1", "172.18.0.5", "10.2.0.0/24")
+    await mesh.until(lambda: mesh.db.prefixes.get(pod) == row, 65)
+
+
 async def test_a_changed_list_in_the_connection_file_is_followed(mesh: Mesh, tmp_path: Path) -> None:
     (tmp_path / "south").write_bytes(FILE % b"south" + b"networks: [10.3.0.0/16]\n")
     mesh.changed.set()

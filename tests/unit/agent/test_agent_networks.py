@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from agent_mesh_kit import FILE
 
+from agent.mesh import accepted
 from agent.mesh.blocks import block_of
 from agent.mesh.networks import ClaimChange, Networks
 from agent.tables import Node, NodeAddress
@@ -269,3 +270,28 @@ def test_what_the_own_node_has_stays_ours_when_its_record_goes(networks: Network
         assert "belongs to cluster north" in refusal.reason
     networks.set_this_node(["172.18.0.3"])
     assert networks.refuse_address(SOUTH, "172.18.0.2") is None
+
+
+@pytest.mark.parametrize("form", ["11.{}.{}.9", "fd00:{:x}:{:x}::9"])
+def test_what_a_peer_tells_and_takes_back_is_forgotten(
+    networks: Networks, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """A thousand neighbourhoods, one address each, of which it has the last one."""
+    monkeypatch.setattr(accepted, "MOST", 100)
+    kept, counted = form.format(3, 249), 0
+    networks.drop(SOUTH)
+
+    def held() -> list[str]:
+        nonlocal counted
+        counted += 1
+        return [kept]
+
+    for number in range(1000):
+        assert networks.refuse_address(SOUTH, form.format(number // 250, number % 250)) is None
+        networks.recount(SOUTH, held)
+    assert 1 <= counted <= 10
+    networks.set_own_pod(kept)
+    assert networks.may_hold(SOUTH, block_of(kept))
+    gone = form.format(0, 1)
+    networks.set_own_pod(gone)
+    assert not networks.may_hold(SOUTH, block_of(gone))
