@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -245,9 +245,9 @@ class Engine:
         expanded = (self._expand(rule.peers, deny=rule.deny) for rule in item.rules)
         return frozenset(prefix for peers in expanded for prefix in _prefixes_of(peers))
 
-    def known_prefixes(self) -> frozenset[Cidr]:
-        """The address ranges that have an identity."""
-        return frozenset(self._ranges.numbers)
+    def known_prefixes(self) -> Set[Cidr]:
+        """The address ranges that have an identity, as they are from now on: there may be hundreds of thousands."""
+        return self._ranges.numbers.keys()
 
     def held_prefixes(self) -> frozenset[Cidr]:
         """What `hold_prefixes` was last told."""

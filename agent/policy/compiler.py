@@ -302,9 +302,10 @@ class PolicyCompiler:
         While so many are that pods might find no room among the addresses, that begins when it is the first that waits.
         """
         ranges, known = self.engine.ranges_of(item), self.engine.known_prefixes()
-        if not ranges - known and not ranges & self._ranges.unready:
+        missing = [prefix for prefix in ranges if prefix not in known]
+        if not missing and self._ranges.unready.isdisjoint(ranges):
             return False
-        if is_first or len(ranges | known) <= self._most_ranges:
+        if is_first or len(known) + len(missing) <= self._most_ranges:
             self._ranges.arrive(ranges, known)
             self._note(self._guard.hold_prefixes(self._ranges.held))
         return True

@@ -8,7 +8,7 @@ that no document names any more goes the same way back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import NamedTuple
 
 from meshpolicy.prefix import Cidr
@@ -60,7 +60,7 @@ class RangeOrder:
         """What addresses do not have yet, or not for sure."""
         return self.hidden | self._shown
 
-    def arrive(self, ranges: Iterable[Cidr], known: Iterable[Cidr]) -> None:
+    def arrive(self, ranges: Iterable[Cidr], known: Container[Cidr]) -> None:
         """A document waits for these ranges; `known` are those that have an identity."""
         for one in set(ranges) - self._new - self._coming - self._shown - self._settled:
             if one in self._left:
