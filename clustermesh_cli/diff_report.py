@@ -70,7 +70,7 @@ class DiffNode(Row, kw_only=True):
 
 class DiffReport(Row, kw_only=True):
     """How many identity `pairs` of `cluster` are judged differently. `errors` are of documents that would have no effect;
-    nothing is compared then.
+    nothing is compared then. `not_enforced` are parts of valid ones that nobody can enforce yet, compared as what they come to.
 
     `flows` are the recent connections among them, the most first, of `connections_judged`; `connections_unknown` have an end
     that nobody knows any more. `nodes` told theirs, `nodes_missing` did not.
@@ -86,6 +86,7 @@ class DiffReport(Row, kw_only=True):
     nodes: list[DiffNode] = msgspec.field(default_factory=list)
     nodes_missing: list[str] = msgspec.field(default_factory=list)
     errors: list[str] = msgspec.field(default_factory=list)
+    not_enforced: list[str] = msgspec.field(default_factory=list)
     warnings: list[str] = msgspec.field(default_factory=list)
 
 

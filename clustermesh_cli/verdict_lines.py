@@ -22,6 +22,8 @@ def verdict_lines(cases: Any, answer: Any) -> Iterable[str]:
     for number, (_, answered) in enumerate(pairs, 1):
         for error in answered["errors"]:
             yield f"ERROR in case {number}: {' '.join(error.split())}"
+        for text in answered.get("notEnforced", ()):
+            yield f"NOT ENFORCED in case {number}: {text}"
 
 
 def _is_asked(pairs: Iterable[tuple[Mapping[str, Any], object]]) -> bool:

@@ -74,6 +74,8 @@ def evaluate(cases: object) -> object:
 def evaluate_case(case: Mapping[str, object]) -> Mapping[str, object]:
     """{"errors": [text per policy that is invalid or kept closed], "verdicts": [[egress, ingress] per flow]}.
 
+    Where a valid policy has parts that nobody can enforce yet, "notEnforced" has a text for each; verdicts are what they come to.
+
     Fields of other names are the author's own, but not misspelt ones: without its policies a case has everything allowed.
     """
     for name in map(str, case.keys() - set(_CASE_FIELDS)):
@@ -89,7 +91,8 @@ def evaluate_case(case: Mapping[str, object]) -> Mapping[str, object]:
             raise CaseError(f"policies[{index}] is no document: write a map, or YAML as a string")
     errors = world.load([item for item in policies if isinstance(item, str | Mapping)])
     flows = _sequence(case.get("flows", []), "flows")
-    return {"errors": errors, "verdicts": [world.judge(_sequence(flow, "a flow")) for flow in flows]}
+    answer = {"errors": errors, "verdicts": [world.judge(_sequence(flow, "a flow")) for flow in flows]}
+    return {**answer, "notEnforced": world.not_enforced} if world.not_enforced else answer
 
 
 class _CaseWorld:
@@ -121,6 +124,8 @@ class _CaseWorld:
         self._engine = Engine(self._context)
         self._numbers: dict[str, NumericIdentity] = {}
         self._policies: dict[str, EndpointPolicy] = {}
+        self.not_enforced: list[str] = []
+        """Parts of valid policies that nobody can enforce yet."""
         for name, known in labels.items():
             self._add(name, known)
 
@@ -139,6 +144,7 @@ class _CaseWorld:
             else:
                 self._engine.set_policy(closed(item) if item.key in full else item)
                 is_about_hosts |= item.is_host
+                self.not_enforced += [f"{item.key}: {text}" for text in item.problems]
         errors.extend(f"{key} is {why}" for key, why in full.items())
         if is_about_hosts:
             self._engine.set_policy(guard_policy(GuardFacts()))

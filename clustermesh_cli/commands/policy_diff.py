@@ -37,7 +37,7 @@ from meshkit import yamltext
 from meshkit.answer_form import AnswerForm
 from meshmodel.identity import NumericIdentity, identity_name, is_of_nodes, is_reserved
 from meshmodel.labels import CLUSTER_LABEL, NAMESPACE_LABEL, Labels
-from meshpolicy import Engine, PolicyContext, policy_ref
+from meshpolicy import Engine, Policy, PolicyContext, policy_ref
 from meshpolicy.documents import load_documents, open_list
 from meshpolicy.errors import PolicyError
 from meshpolicy.mapstate import Verdict
@@ -61,6 +61,8 @@ def diff(
 ) -> ExitCode:
     """Print one line per changed pair. CHECK_FAILED if a document is in error: it would have no effect.
 
+    DEGRADED if a part of a valid one is not enforced as written, as `policy lint` has it.
+
     A document of the file that is staged is judged as if it were in force; `with_staged`: so are the cluster's.
 
     Nothing is written. Raises: CommandError if the file cannot be read or the cluster does not answer.
@@ -70,7 +72,9 @@ def diff(
         print_answer(report, (), form, console)
     else:
         _show(report, console)
-    return ExitCode.CHECK_FAILED if report.errors else ExitCode.OK
+    if report.errors:
+        return ExitCode.CHECK_FAILED
+    return ExitCode.DEGRADED if report.not_enforced else ExitCode.OK
 
 
 def _show(report: DiffReport, console: Console) -> None:
@@ -82,7 +86,11 @@ def _show(report: DiffReport, console: Console) -> None:
         console.line(line)
     for line in coverage_lines(report):
         console.line(line)
-    for warning in (*report.warnings, *coverage_warnings(report)):
+    for warning in (
+        *(f"not enforced: {text}" for text in report.not_enforced),
+        *report.warnings,
+        *coverage_warnings(report),
+    ):
         console.warn(warning)
     console.line(sum_line(report))
 
@@ -94,7 +102,8 @@ def _compare(added: Sequence[Document], client: KubeClient, system: str, *, with
     programs = ProgramClient(client, system)
     view = read_agent(programs, live.context)
     context = PolicyContext(live.name, live.default_local_cluster, proxy_ports=ProxyPorts())
-    errors = [item for item in load_documents(added, context) if isinstance(item, PolicyError)]
+    items = tuple(load_documents(added, context))
+    errors = [item for item in items if isinstance(item, PolicyError)]
     if errors:
         return DiffReport(
             cluster=live.name,
@@ -126,6 +135,7 @@ def _compare(added: Sequence[Document], client: KubeClient, system: str, *, with
         connections_unknown=flows.unknown,
         nodes=[_node(answer) for answer in sorted(answers, key=lambda answer: answer.node)],
         nodes_missing=missing,
+        not_enforced=[f"{item.key}: {text}" for item in items if isinstance(item, Policy) for text in item.problems],
         warnings=warnings,
     )
 

@@ -119,7 +119,7 @@ def test_a_document_has_the_same_in_parts(tmp_path: Path) -> None:
     assert (code, orjson.loads("\n".join(lines))) == (
         ExitCode.OK,
         {
-            "schema": 1, "cluster": "north", "pairs": 1, "errors": [], "warnings": [], "flows": [],
+            "schema": 1, "cluster": "north", "pairs": 1, "errors": [], "warnings": [], "not-enforced": [], "flows": [],
             "connections-judged": 0, "connections-unknown": 0, "nodes-missing": [],
             "nodes": [{"node": "north-node", "since": "", "is-whole": True, "lost": 0, "left-out": 0, "connections": 0}],
             "changes": [{
@@ -140,6 +140,16 @@ def test_a_policy_for_whose_ranges_there_is_no_room_is_compared_as_it_will_be_an
     assert any("cnp/shop/many is kept closed: it names 32769 address ranges" in line for line in lines)
     assert "north egress: from shop/app=db@north to world: everything: allowed -> denied by default" in lines
     assert not any(line.startswith("north egress: from shop/app=db@north to 10.") for line in lines)
+
+
+def test_what_nobody_can_enforce_yet_is_told_and_compared_as_the_denial_that_it_is(tmp_path: Path) -> None:
+    topics = {"ports": [{"port": "9092", "protocol": "TCP"}], "rules": {"kafka": [{"topic": "orders"}]}}
+    code, lines = run(tmp_path, policy("topics", "db", ingress=[{"fromEndpoints": [app("web")], "toPorts": [topics]}]))
+    assert code == ExitCode.DEGRADED
+    told = "cnp/shop/topics: spec.ingress[0].toPorts[0]: a list of kafka rules cannot be enforced yet"
+    assert any(f"not enforced: {told}" in line for line in lines)
+    denied = "north ingress: from shop/app=web@north to shop/app=db@north: "
+    assert [line for line in lines if line.startswith(denied) and "allowed -> denied" in line]
 
 
 def test_a_document_in_error_is_told_and_compared_with_nothing(tmp_path: Path) -> None:

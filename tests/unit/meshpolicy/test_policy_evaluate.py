@@ -50,6 +50,16 @@ def test_a_policy_that_names_too_many_ranges_is_kept_closed_and_the_answer_says_
     assert "is kept closed: it names 32769 address ranges" in answer["errors"][0]
 
 
+def test_a_part_that_nobody_can_enforce_yet_is_denied_and_the_answer_says_so() -> None:
+    topics = {"ports": [{"port": "9092", "protocol": "TCP"}], "rules": {"kafka": [{"topic": "orders"}]}}
+    spec = {"endpointSelector": {"matchLabels": {"app": "server"}}, "ingress": [{"toPorts": [topics]}]}
+    written = {"kind": "CiliumNetworkPolicy", "metadata": {"name": "topics"}, "spec": spec}
+    answer: Any = evaluate(case(policies=[written], flows=[["client", "server", "TCP", 9092]]))
+    assert answer["verdicts"] == [["allowed", "denied"]]
+    assert answer["errors"] == []
+    assert "a list of kafka rules cannot be enforced yet" in answer["notEnforced"][0]
+
+
 def test_several_documents_in_one_text_all_count() -> None:
     answer: Any = evaluate(case(policies=[f"{OPEN_HTTP}---\n{BROKEN}---\n"], flows=[["client", "server", "TCP", 81]]))
     assert (len(answer["errors"]), answer["verdicts"]) == (1, [["allowed", "denied"]])
