@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.manifests import is_foreign, load_workloads
 from clustermesh_cli.plan.detachment import abandoned_nodes, detaching_patch, unconfirmed_nodes
 from kube.client import KubeClient
-from kube.errors import NotFound
+from kube.errors import KubeError, NotFound, ServerFailed, Unreachable
 from kube.resource import from_manifest
 from kubeintent.cilium import IDENTITY_OWNER, IDENTITY_OWNER_LABEL
 from meshapi.installed import (
@@ -78,19 +78,21 @@ def workloads(namespace: str) -> list[dict[str, Any]]:
 def disable(client: KubeClient, namespace: str, options: DisableOptions, console: Console) -> None:
     """Nothing of ours is left on any node, then in the cluster; what is already gone is no error.
 
-    Interrupted, it says that the cluster is half disabled and what ends that.
+    Interrupted, or left by the API server in the middle of it, it says that the cluster is half disabled and what ends that.
     Raises: CommandError (timeout; refused where no DaemonSet is left that could), having deleted nothing, if a node does not
-    confirm and `force` is not set.
+    confirm and `force` is not set; KubeError.
     """
+    config = read_config(client, namespace)
     try:
-        _disable(client, namespace, options, console)
-    except (KeyboardInterrupt, SystemExit):
+        _disable(client, namespace, options, console, config)
+    except (KeyboardInterrupt, SystemExit, KubeError):
         console.warn(INTERRUPTED)
         raise
 
 
-def _disable(client: KubeClient, namespace: str, options: DisableOptions, console: Console) -> None:
-    config = read_config(client, namespace)
+def _disable(
+    client: KubeClient, namespace: str, options: DisableOptions, console: Console, config: Mapping[str, str]
+) -> None:
     left = _detach_nodes(client, namespace, options, console)
     console.step("Removing programs, roles, Secrets and ConfigMaps of the mesh...")
     removed = _delete_leases(client, namespace)  # first: they are how an agent is known that did not detach
@@ -164,8 +166,19 @@ def _delete_identities(client: KubeClient, namespace: str) -> int:
 
 
 def _poll(look: Callable[[], list[Any]], wait_s: float) -> list[Any]:
-    """What was seen last: empty as soon as it is, else after the time is over."""
+    """What was seen last: empty as soon as it is, else after the time is over. An API server that is away is waited for as long.
+
+    Raises: KubeError.
+    """
     deadline = time.monotonic() + wait_s
-    while (seen := look()) and time.monotonic() < deadline:
+    while True:
+        is_last = time.monotonic() >= deadline
+        try:
+            seen = look()
+        except (Unreachable, ServerFailed):
+            if is_last:
+                raise
+        else:
+            if not seen or is_last:
+                return seen
         threading.Event().wait(POLL_S)
-    return seen
