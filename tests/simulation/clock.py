@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from tests.simulation.loop import SimulatedFlag, SimulatedLoop, Turn
 
@@ -21,13 +21,13 @@ class ProcessClock:
         self.wall_error_s, self.leapt_s = wall_error_s, 0.0
 
     def monotonic(self) -> float:
-        return self._loop.time() + self.leapt_s
+        return self._loop.now_s + self.leapt_s
 
     def wall(self) -> float:
-        return EPOCH_S + self._loop.time() + self.wall_error_s
+        return EPOCH_S + self._loop.now_s + self.wall_error_s
 
-    async def sleep(self, delay_s: float) -> None:
-        await asyncio.sleep(max(0.0, delay_s))
+    def sleep(self, delay_s: float) -> Coroutine[Any, Any, None]:
+        return asyncio.sleep(max(0.0, delay_s))
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Turn:
         return self._loop.call_later(delay_s, callback)

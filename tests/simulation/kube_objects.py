@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -34,9 +33,10 @@ class ObjectStore:
         self.revision = 100
         self.hidden: set[str] = set()
         self.keep = 10_000
-        self._objects: dict[Resource, dict[str, KubeObject]] = {}
-        self._history: dict[Resource, list[ObjectChange]] = {}
+        self._objects: dict[str, dict[str, KubeObject]] = {}
+        self._history: dict[str, list[ObjectChange]] = {}
         self._oldest: dict[Resource, int] = {}
+        self._changed: dict[str, int] = {}
         self._uids = 0
         self.listeners: list[Callable[[Resource, ObjectChange], None]] = []
 
@@ -48,15 +48,19 @@ class ObjectStore:
     def served(self, group: str, version: str) -> list[Resource]:
         return [r for r in KNOWN if (r.group, r.version) == (group, version) and r.plural not in self.hidden]
 
+    def changed(self, *resources: Resource) -> tuple[int, ...]:
+        """The revision of the last change of any object of each kind."""
+        return tuple([self._changed.get(resource.kind, 0) for resource in resources])
+
     def objects(self, resource: Resource) -> Mapping[str, KubeObject]:
-        return self._objects.get(resource, {})
+        return self._objects.get(resource.kind, {})
 
     def get(self, resource: Resource, key: str) -> KubeObject | None:
-        return self._objects.get(resource, {}).get(key)
+        return self._objects.get(resource.kind, {}).get(key)
 
     def put(self, resource: Resource, obj: KubeObject) -> KubeObject:
         """The object is stored with a new revision, unless it is what is stored already."""
-        stored = copy.deepcopy(obj)
+        stored = orjson.loads(orjson.dumps(obj))
         key = object_key(stored)
         before = self.get(resource, key)
         meta = stored["metadata"]
@@ -72,12 +76,12 @@ class ObjectStore:
         stored.setdefault("apiVersion", resource.api_version)
         self.revision += 1
         meta["resourceVersion"] = str(self.revision)
-        self._objects.setdefault(resource, {})[key] = stored
+        self._objects.setdefault(resource.kind, {})[key] = stored
         self._note(resource, "MODIFIED" if before is not None else "ADDED", stored, before)
         return stored
 
     def delete(self, resource: Resource, key: str) -> KubeObject | None:
-        before = self._objects.get(resource, {}).pop(key, None)
+        before = self._objects.get(resource.kind, {}).pop(key, None)
         if before is None:
             return None
         self.revision += 1
@@ -86,7 +90,7 @@ class ObjectStore:
         return last
 
     def since(self, resource: Resource, revision: int) -> list[ObjectChange]:
-        history = self._history.get(resource, [])
+        history = self._history.get(resource.kind, [])
         return history[bisect_right(history, revision, key=lambda change: change.revision) :]
 
     def is_forgotten(self, resource: Resource, revision: int) -> bool:
@@ -99,8 +103,9 @@ class ObjectStore:
 
     def _note(self, resource: Resource, kind: str, obj: KubeObject, before: KubeObject | None) -> None:
         line = b'{"type":"%s","object":%s}\n' % (kind.encode(), orjson.dumps(obj))
+        self._changed[resource.kind] = self.revision
         change = ObjectChange(self.revision, kind, obj, before, line)
-        history = self._history.setdefault(resource, [])
+        history = self._history.setdefault(resource.kind, [])
         history.append(change)
         if len(history) > self.keep:
             self._oldest[resource] = history.pop(0).revision

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -117,7 +116,7 @@ class KubeServer:
                 return 200, orjson.dumps(self.store.put(resource, body))
             case "PATCH":
                 before = self._need(resource, key)
-                patched = merge_patch(copy.deepcopy(before), {"status": body.get("status")} if subresource else body)
+                patched = merge_patch(before, {"status": body.get("status")} if subresource else body)
                 return 200, orjson.dumps(self.store.put(resource, patched))
             case "DELETE":
                 self._need(resource, key)

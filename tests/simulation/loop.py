@@ -66,7 +66,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def __init__(self) -> None:
         super().__init__()
-        self._now_s = 0.0
+        self.now_s = 0.0
         self._turns: deque[Turn] = deque()
         self._timers: list[tuple[float, int, Turn]] = []
         self._numbers = itertools.count()
@@ -81,7 +81,9 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.set_exception_handler(self._note_error)
 
     def time(self) -> float:
-        return self._now_s
+        return self.now_s
+
+    get_debug = bool  # type: ignore[assignment]  # never; asked for each future, and this is no call of Python code
 
     # ---- processes that stand still
 
@@ -159,7 +161,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     # ---- what BaseEventLoop does for sockets and threads too
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Turn:  # type: ignore[override]
-        turn = Turn(self._now_s, callback, args, copy_context() if context is None else context)
+        turn = Turn(self.now_s, callback, args, copy_context() if context is None else context)
         self._turns.append(turn)
         return turn
 
@@ -168,7 +170,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Turn:
-        return self.call_at(self._now_s + delay, callback, *args, context=context)
+        when = self.now_s + delay
+        turn = Turn(when, callback, args, copy_context() if context is None else context)
+        heapq.heappush(self._timers, (when, next(self._numbers), turn))
+        return turn
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -189,8 +194,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                     heapq.heappop(timers)
                 if not timers:
                     raise StuckError("nothing is ready and no timer is set")
-                self._now_s = max(self._now_s, timers[0][0])
-            while timers and timers[0][0] <= self._now_s:
+                self.now_s = max(self.now_s, timers[0][0])
+            while timers and timers[0][0] <= self.now_s:
                 turns.append(heapq.heappop(timers)[2])
             for _ in range(len(turns)):
                 turn = turns.popleft()
@@ -210,7 +215,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             return False
         self._burn(process)
         if self.digest is not None:
-            self.digest.update(f"{self._now_s!r} {_name_of(turn)}\n".encode())
+            self.digest.update(f"{self.now_s!r} {_name_of(turn)}\n".encode())
         return True
 
     def _take(self, turn: Turn) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from kube.resource import ENDPOINT_SLICES, NAMESPACES, PODS, SERVICES, KubeObject
 from tests.simulation.cluster import Cluster
+from tests.simulation.kept import kept
 from tests.simulation.world import World
 
 GLOBAL: Final = ("service.cilium.io/global", "io.cilium/global-service")
@@ -31,6 +32,7 @@ class Ready:
     protocol: str
 
 
+@kept(lambda cluster: cluster.kube.store.changed(PODS))
 def pods(cluster: Cluster) -> list[KubeObject]:
     return [pod for pod in cluster.kube.objects(PODS) if pod["status"].get("podIP")]
 
@@ -64,19 +66,22 @@ def is_shared(cluster: Cluster, service: KubeObject) -> bool:
 
 def endpoints(cluster: Cluster, service: str) -> set[Ready]:
     """The ready endpoints of all slices of a service (`namespace/name`)."""
-    namespace, _, name = service.partition("/")
-    found: set[Ready] = set()
+    return _endpoints(cluster).get(service, set())
+
+
+@kept(lambda cluster: cluster.kube.store.changed(ENDPOINT_SLICES))
+def _endpoints(cluster: Cluster) -> dict[str, set[Ready]]:
+    services: dict[str, set[Ready]] = {}
     for piece in cluster.kube.objects(ENDPOINT_SLICES):
         meta = piece["metadata"]
-        if meta["namespace"] != namespace or (meta.get("labels") or {}).get(SERVICE_LABEL) != name:
-            continue
+        found = services.setdefault(f"{meta['namespace']}/{(meta.get('labels') or {}).get(SERVICE_LABEL)}", set())
         for endpoint in piece.get("endpoints") or []:
             if (endpoint.get("conditions") or {}).get("ready", True) is False:
                 continue
             for port in piece.get("ports") or []:
                 place = (port.get("name") or "", port.get("protocol") or "TCP")
                 found |= {Ready(a, port["port"], *place) for a in endpoint["addresses"] if is_ipv4(a)}
-    return found
+    return services
 
 
 def is_ipv4(text: str) -> bool:

@@ -33,6 +33,8 @@ class OwnAddresses:
         self._uids = {node.name: _object(cluster, node)["metadata"]["uid"] for cluster, node in world.nodes()}
         self._knowing: dict[str, AgentProcess | None] = {}
         self._ignorant: set[str] = set()
+        self._well: dict[str, object] = {}
+        """What was found well of each node: as long as it is the same, it is well."""
 
     def __call__(self, world: World) -> Iterable[str]:
         for cluster, node in world.nodes():
@@ -47,7 +49,15 @@ class OwnAddresses:
                 n for n in cluster.nodes.values() if _object(cluster, n)["metadata"].get("uid") == self._uids[n.name]
             }
             for node in cluster.nodes.values():
-                yield from _check_own(cluster, node, known if node.name in self._ignorant else {*known, node})
+                ours = known if node.name in self._ignorant else {*known, node}
+                maps = node.machine.maps
+                looked_at = (maps.ipcache.writes, maps.backends.writes, {(each.name, each.ip) for each in ours})
+                if self._well.get(node.name) == looked_at:
+                    continue
+                found = list(_check_own(cluster, node, ours))
+                if not found:
+                    self._well[node.name] = looked_at
+                yield from found
 
 
 def _object(cluster: Cluster, node: Node) -> KubeObject:

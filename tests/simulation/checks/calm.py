@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from tests.simulation.kept import kept
 from tests.simulation.world import World
 
 
@@ -37,6 +38,7 @@ def have_ended(before: Leases, now: Leases) -> bool:
     return any((cluster, number) in stores for cluster, number, _ in before - now)
 
 
+@kept(lambda world: world.loop.steps)
 def _fails(world: World) -> bool:
     """Whether something that goes on keeps any program from hearing, deciding or writing."""
     if world.wire.fails or any(world.loop.is_frozen(name) for name in world.processes()):

@@ -6,15 +6,17 @@ It knows pods and policies from Kubernetes alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Final, NamedTuple
 
 from agent.datapath.layout import TICK_NS, IfindexKey
 from agent.datapath.reasons import Reason
-from kube.resource import NODES, PODS, SERVICES
+from kube.resource import NAMESPACES, NODES, PODS, SERVICES
 from tests.simulation import truth
 from tests.simulation.checks.calm import Calm, have_ended, living_leases
-from tests.simulation.checks.policies import SETTLED_S, is_denied, selected, version
+from tests.simulation.checks.policies import SETTLED_S, entries_of, is_denied, selected, version
 from tests.simulation.cluster import Cluster, Node
+from tests.simulation.kept import kept
 from tests.simulation.packets.packet_flows import ACK, SYN, TCP, Lot, NodeFacts, Segment
 from tests.simulation.packets.packet_path import PacketPath
 from tests.simulation.world import World
@@ -228,9 +230,10 @@ class EstablishedConnections:
             closing=CLOSING,
             other=OTHER,
         )
-        return PacketPath(node.machine.maps, facts)
+        return PacketPath(node.machine.maps, facts, partial(entries_of, node.machine))
 
 
+@kept(lambda cluster: cluster.kube.store.changed(PODS))
 def _pods(cluster: Cluster) -> dict[str, str]:
     """Pods that run, by address; those that share their node's address are left out."""
     found = {}
@@ -241,6 +244,7 @@ def _pods(cluster: Cluster) -> dict[str, str]:
     return found
 
 
+@kept(lambda cluster: cluster.kube.store.changed(PODS, NAMESPACES))
 def _told(cluster: Cluster) -> list[str]:
     """Pods that other clusters hear of."""
     found = [pod for pod in truth.pods(cluster) if truth.is_global_namespace(cluster, pod["metadata"]["namespace"])]
@@ -253,6 +257,7 @@ def _writes(node: Node) -> tuple[int, ...]:
     return tuple(each.writes for each in watched)
 
 
+@kept(lambda cluster: cluster.kube.store.changed(SERVICES))
 def _services(cluster: Cluster) -> list[tuple[str, int]]:
     found = [service["spec"] for service in cluster.kube.objects(SERVICES)]
     return sorted(

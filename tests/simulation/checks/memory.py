@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from agent.mesh.feature import MeshFeature
 from agent.mesh.held_records import MAXIMUM_BYTES, MAXIMUM_RECORDS
 from agent.mesh.ingest import Ingest
+from kvstore.store import prefix_end
 from meshmodel.keys import Kind, prefix_of
 from meshpeer.follower import Member
 from meshpeer.record_views import _SIZE, RecordViews
@@ -82,30 +84,31 @@ def _copied_bytes(cluster: Cluster, peer: str) -> int:
 
 def check_memory(world: World) -> Iterable[str]:
     """Agents by the copy that their cluster has of the peer, and that copy by the peer's own store."""
+    stores = {name: sorted(cluster.store.entries) for name, cluster in world.clusters.items()}
     for cluster in world.clusters.values():
         for name in sorted(cluster.peers):
-            peer = world.clusters[name]
             for kind in Kind:
-                copied = _count(cluster, prefix_of(kind, name, cached=True))
-                published = _count(peer, prefix_of(kind, name, cached=False))
+                copied = _count(stores[cluster.name], prefix_of(kind, name, cached=True))
+                published = _count(stores[name], prefix_of(kind, name, cached=False))
                 if copied > published:
                     yield f"{cluster.name}: has {copied} {kind} of {name}, which publishes {published}"
         for node in cluster.nodes.values():
             mesh = node.agent.features.get("mesh") if node.agent is not None else None
-            yield from _check_agent(cluster, node.name, _members(mesh))
+            yield from _check_agent(stores[cluster.name], node.name, _members(mesh))
 
 
-def _check_agent(cluster: Cluster, node: str, members: Iterable[Member[Ingest]]) -> Iterable[str]:
+def _check_agent(store: Sequence[bytes], node: str, members: Iterable[Member[Ingest]]) -> Iterable[str]:
     for member in members:
         name = member.state.name
         for kind in Kind:
-            known, copied = member.views.count(kind), _count(cluster, prefix_of(kind, name, cached=True))
+            known, copied = member.views.count(kind), _count(store, prefix_of(kind, name, cached=True))
             if known > copied:
                 yield f"{node}: remembers {known} {kind} of {name}, of which there are {copied}"
         for kind, key in member.consumer.held:
-            if prefix_of(kind, name, cached=True) + key not in cluster.store.entries:
+            if prefix_of(kind, name, cached=True) + key not in store:
                 yield f"{node}: keeps the refused record {kind} {key!r} of {name}, which has it no more"
 
 
-def _count(cluster: Cluster, prefix: bytes) -> int:
-    return sum(key.startswith(prefix) for key in cluster.store.entries)
+def _count(store: Sequence[bytes], prefix: bytes) -> int:
+    """How many of these sorted keys begin with the prefix."""
+    return bisect_left(store, prefix_end(prefix)) - bisect_left(store, prefix)

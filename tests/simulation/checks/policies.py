@@ -18,7 +18,9 @@ from tests.simulation import truth
 from tests.simulation.actors.policies import BROKEN
 from tests.simulation.checks.calm import Calm
 from tests.simulation.cluster import Cluster, Node
-from tests.simulation.packets.packet_policy import index, why_denied
+from tests.simulation.kept import kept
+from tests.simulation.machine import Machine
+from tests.simulation.packets.packet_policy import Entries, index, why_denied
 from tests.simulation.world import World
 from tests.support.policy_twin import CLUSTER, NAMESPACE, NAMESPACE_LABELS, PROTOCOLS, Packet, Twin, Who
 
@@ -45,6 +47,7 @@ class Question(NamedTuple):
         return f"{self.direction.name.lower()} of {self.pod} with {self.peer} on {self.protocol}/{self.port}"
 
 
+@kept(lambda cluster: cluster.kube.store.changed(*KINDS, CIDR_GROUPS))
 def policies_in_force(cluster: Cluster) -> list[KubeObject]:
     """Documents as the twin reads them: valid, and with the networks of groups in place of their names."""
     groups = {g["metadata"]["name"]: g["spec"]["externalCIDRs"] for g in cluster.kube.objects(CIDR_GROUPS)}
@@ -116,7 +119,7 @@ class Packets:
     """What the maps of a node say of packets, as they are now."""
 
     def __init__(self, node: Node) -> None:
-        self._maps, self._entries = node.machine.maps, index(node.machine.maps)
+        self._maps, self._entries = node.machine.maps, entries_of(node.machine)
 
     def pass_(self, question: Question) -> bool:
         """Whether policies let it through; a pod that the maps do not know is not spoken for."""
@@ -131,6 +134,12 @@ class Packets:
         local = self._maps.endpoints_by_address.get(AddressKey(address))
         known = local or self._maps.ipcache.get(IpcacheKey(address))
         return known.identity if known is not None else WORLD
+
+
+@kept(lambda machine: machine.maps.policy.writes)
+def entries_of(machine: Machine) -> Entries:
+    """What the policy map of a node holds now."""
+    return index(machine.maps)
 
 
 def ask(world: World, cluster: Cluster, node: Node) -> Iterator[tuple[Question, bool]]:
@@ -169,11 +178,16 @@ def is_denied(world: World, client: str, server: str, port: int) -> bool:
 
 def pods_as_peers(cluster: Cluster, *, is_abroad: bool = False) -> Iterator[tuple[str, Who]]:
     """Pods by address, as other pods' policies see them; `is_abroad`: as other clusters do."""
+    yield from ((address, who) for address, who, is_told in _all_as_peers(cluster) if is_told or not is_abroad)
+
+
+@kept(lambda cluster: cluster.kube.store.changed(PODS, SPACES))
+def _all_as_peers(cluster: Cluster) -> list[tuple[str, Who, bool]]:
+    """Pods by address, and whether other clusters hear of them."""
+    peers = []
     for pod in truth.pods(cluster):
         meta, spec = pod["metadata"], pod["spec"]
         if pod["spec"]["nodeName"] not in cluster.nodes:
-            continue
-        if is_abroad and not truth.is_global_namespace(cluster, meta["namespace"]):
             continue
         labels = [f"k8s:{key}={value}" for key, value in (meta.get("labels") or {}).items()]
         labels += [f"k8s:{NAMESPACE}={meta['namespace']}", f"k8s:{CLUSTER}={cluster.name}"]
@@ -182,9 +196,12 @@ def pods_as_peers(cluster: Cluster, *, is_abroad: bool = False) -> Iterator[tupl
         labels += [f"k8s:{NAMESPACE_LABELS}{k}={v}" for k, v in (found["metadata"].get("labels") or {}).items()]
         ports = [port for container in spec["containers"] for port in container.get("ports") or []]
         named = tuple((p["name"], (p["containerPort"], PROTOCOLS[p["protocol"]])) for p in ports)
-        yield pod["status"]["podIP"], Who(tuple(sorted(labels)), ports=named)
+        is_told = truth.is_global_namespace(cluster, meta["namespace"])
+        peers.append((pod["status"]["podIP"], Who(tuple(sorted(labels)), ports=named), is_told))
+    return peers
 
 
+@kept(lambda cluster: cluster.kube.store.changed(*KINDS, CIDR_GROUPS, PODS, SPACES))
 def selected(cluster: Cluster) -> set[str]:
     """Addresses of the pods that some document is about."""
     documents = policies_in_force(cluster)
@@ -223,12 +240,11 @@ def _rule_with_networks(rule: dict[str, Any], groups: dict[str, list[str]]) -> d
 
 def version(world: World) -> object:
     """Different whenever somebody changed anything that policies look at."""
-    found: list[object] = []
-    for cluster in world.clusters.values():
-        found.append(sorted(cluster.peers))
-        found += [
-            d["metadata"]["name"] + repr(d["spec"]) for k in (*KINDS, CIDR_GROUPS) for d in cluster.kube.objects(k)
-        ]
-        found += [pod["metadata"]["resourceVersion"] for pod in cluster.kube.objects(PODS)]
-        found += [space["metadata"]["resourceVersion"] for space in cluster.kube.objects(SPACES)]
-    return found
+    return [(sorted(cluster.peers), _looked_at(cluster)) for cluster in world.clusters.values()]
+
+
+@kept(lambda cluster: cluster.kube.store.changed(*KINDS, CIDR_GROUPS, PODS, SPACES))
+def _looked_at(cluster: Cluster) -> list[str]:
+    documents = [d for k in (*KINDS, CIDR_GROUPS) for d in cluster.kube.objects(k)]
+    found = [d["metadata"]["name"] + repr(d["spec"]) for d in documents]
+    return found + [each["metadata"]["resourceVersion"] for k in (PODS, SPACES) for each in cluster.kube.objects(k)]

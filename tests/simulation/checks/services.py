@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from kube.resource import SERVICES
 from meshmodel.protocol import PROTOCOL_NAMES
 from tests.simulation import truth
+from tests.simulation.kept import kept
 from tests.simulation.machine import Machine
 from tests.simulation.truth import Place
 from tests.simulation.world import World
@@ -15,6 +16,7 @@ from tests.simulation.world import World
 Frontend = tuple[str, int, str]
 
 
+@kept(lambda machine: (machine.maps.services.writes, machine.maps.backends.writes))
 def shown(machine: Machine) -> dict[Frontend, set[Place]]:
     """Frontends of a map with the backends behind their published slots."""
     backends = {key.id: (value.address, value.port) for key, value in machine.maps.backends.items()}

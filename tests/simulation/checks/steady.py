@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
-from kube.resource import SERVICES
+from kube.resource import ENDPOINT_SLICES, NAMESPACES, PODS, SERVICES
 from tests.simulation import truth
 from tests.simulation.checks.calm import Calm, have_ended, living_leases
 from tests.simulation.checks.services import shown
+from tests.simulation.cluster import Cluster, Node
+from tests.simulation.kept import kept
 from tests.simulation.truth import Place
 from tests.simulation.world import World
 
 STEADY_S: Final = 5.0
 Slot = tuple[str, tuple[str, int, str], Place]
+Ids = dict[tuple[str | int, ...], int]
+"""Ids by what they name."""
 
 
 class SteadyBackends:
@@ -27,36 +31,39 @@ class SteadyBackends:
         self._seen: set[Slot] = set()
 
     def __call__(self, world: World) -> Iterable[str]:
-        wanted, there = self._wanted(world), self.find(world)
+        wanted = {slot for cluster in world.clusters.values() for slot in _wanted(cluster)}
+        there = _led_to(world)
         lost = (self._seen & wanted) - there
         self._seen = there & wanted
         for node, frontend, place in sorted(lost):
             yield f"{node}: {frontend} does not lead to {place} any more, which is ready all the time"
 
-    @staticmethod
-    def _wanted(world: World) -> set[Slot]:
-        found: set[Slot] = set()
-        for cluster in world.clusters.values():
-            for service in cluster.kube.objects(SERVICES):
-                if not service["spec"].get("clusterIP") or truth.annotation(service, truth.AFFINITY, "none") != "none":
-                    continue
-                ready = truth.endpoints(cluster, truth.key_of(service))
-                for port in service["spec"].get("ports") or []:
-                    protocol = port.get("protocol") or "TCP"
-                    frontend = (service["spec"]["clusterIP"], port["port"], protocol)
-                    for place in truth.fitting(ready, port.get("name") or "", protocol):
-                        found |= {(node, frontend, place) for node in cluster.nodes}
-        return found
 
-    @staticmethod
-    def find(world: World) -> set[Slot]:
-        """What the maps of all nodes lead to now."""
-        return {
-            (node.name, frontend, place)
-            for _, node in world.nodes()
-            for frontend, places in shown(node.machine).items()
-            for place in places
-        }
+@kept(lambda cluster: cluster.kube.store.changed(SERVICES, ENDPOINT_SLICES))
+def _wanted(cluster: Cluster) -> set[Slot]:
+    """What nodes should lead to in their own cluster, by what people asked for."""
+    found: set[Slot] = set()
+    for service in cluster.kube.objects(SERVICES):
+        if not service["spec"].get("clusterIP") or truth.annotation(service, truth.AFFINITY, "none") != "none":
+            continue
+        ready = truth.endpoints(cluster, truth.key_of(service))
+        for port in service["spec"].get("ports") or []:
+            protocol = port.get("protocol") or "TCP"
+            frontend = (service["spec"]["clusterIP"], port["port"], protocol)
+            for place in truth.fitting(ready, port.get("name") or "", protocol):
+                found |= {(node, frontend, place) for node in cluster.nodes}
+    return found
+
+
+@kept(lambda world: [(n.machine.maps.services.writes, n.machine.maps.backends.writes) for _, n in world.nodes()])
+def _led_to(world: World) -> set[Slot]:
+    """What the maps of all nodes lead to now."""
+    return {
+        (node.name, frontend, place)
+        for _, node in world.nodes()
+        for frontend, places in shown(node.machine).items()
+        for place in places
+    }
 
 
 class SteadyPeers:
@@ -74,7 +81,7 @@ class SteadyPeers:
         self._leases = living_leases(world)
 
     def __call__(self, world: World) -> Iterable[str]:
-        now, places = world.now(), SteadyBackends.find(world)
+        now, places = world.now(), _led_to(world)
         self._calm.look(world)
         self._wanted = {slot: self._wanted.get(slot, now) for slot in _of_peers(world)}
         leases = living_leases(world)
@@ -90,8 +97,15 @@ class SteadyPeers:
             self._held |= {slot for slot, since_s in self._wanted.items() if now - since_s >= STEADY_S} & places
 
 
-def _of_peers(world: World) -> Iterator[Slot]:
+def _asked_of_peers(world: World) -> list[object]:
+    kinds = (SERVICES, ENDPOINT_SLICES, PODS, NAMESPACES)
+    return [(c.kube.store.changed(*kinds), sorted(c.peers), bool(c.tampered)) for c in world.clusters.values()]
+
+
+@kept(_asked_of_peers)
+def _of_peers(world: World) -> dict[Slot, None]:
     """What nodes should lead to in other clusters, by what people asked for."""
+    found: dict[Slot, None] = {}
     for cluster in world.clusters.values():
         for service in () if cluster.tampered else cluster.kube.objects(SERVICES):
             if not truth.is_global(service) or not service["spec"].get("clusterIP"):
@@ -112,7 +126,8 @@ def _of_peers(world: World) -> Iterator[Slot]:
                     protocol = port.get("protocol") or "TCP"
                     frontend = (service["spec"]["clusterIP"], port["port"], protocol)
                     for place in truth.fitting(ready, port.get("name") or "", protocol):
-                        yield from ((node, frontend, place) for node in cluster.nodes)
+                        found |= dict.fromkeys((node, frontend, place) for node in cluster.nodes)
+    return found
 
 
 class StableIds:
@@ -120,22 +135,29 @@ class StableIds:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._backends: dict[tuple[str, str, int, int], int] = {}
-        self._endpoints: dict[tuple[str, str, int], int] = {}
+        self._ids: dict[str, Ids] = {}
+        self._writes: dict[str, tuple[int, int]] = {}
 
     def __call__(self, world: World) -> Iterable[str]:
-        backends = {
-            (node.name, v.address, v.port, v.protocol): k.id
-            for _, node in world.nodes()
-            for k, v in node.machine.maps.backends.items()
-        }
-        endpoints = {
-            (node.name, k.address, v.ifindex): v.endpoint_id
-            for _, node in world.nodes()
-            for k, v in node.machine.maps.endpoints_by_address.items()
-        }
-        for what, before, now in (("backend", self._backends, backends), ("endpoint", self._endpoints, endpoints)):
-            for key in sorted(before.keys() & now.keys()):
-                if before[key] != now[key]:
-                    yield f"{what} {key} had id {before[key]} and has {now[key]}"
-        self._backends, self._endpoints = backends, endpoints
+        for _, node in world.nodes():
+            maps = node.machine.maps
+            writes = (maps.backends.writes, maps.endpoints_by_address.writes)
+            if self._writes.get(node.name) == writes:
+                continue
+            self._writes[node.name] = writes
+            yield from self._compare("backend", f"{node.name} backends", _backend_ids(node))
+            yield from self._compare("endpoint", f"{node.name} endpoints", _endpoint_ids(node))
+
+    def _compare(self, what: str, where: str, now: Ids) -> Iterable[str]:
+        before, self._ids[where] = self._ids.get(where, {}), now
+        for key in sorted(before.keys() & now.keys()):
+            if before[key] != now[key]:
+                yield f"{what} {key} had id {before[key]} and has {now[key]}"
+
+
+def _backend_ids(node: Node) -> Ids:
+    return {(node.name, v.address, v.port, v.protocol): k.id for k, v in node.machine.maps.backends.items()}
+
+
+def _endpoint_ids(node: Node) -> Ids:
+    return {(node.name, k.address, v.ifindex): v.endpoint_id for k, v in node.machine.maps.endpoints_by_address.items()}

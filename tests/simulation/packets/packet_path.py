@@ -10,6 +10,7 @@ Works over any `agent.datapath.maps.Maps`: those in memory of a simulated node (
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,7 +49,7 @@ from tests.simulation.packets.packet_flows import (
     key_of,
     reverse_of,
 )
-from tests.simulation.packets.packet_policy import index, why_denied
+from tests.simulation.packets.packet_policy import Entries, index, why_denied
 
 HOST, WORLD, REMOTE_NODE, KUBE_APISERVER = 1, 2, 6, 7
 NOWHERE: Final = "0.0.0.0"  # what a map says for no tunnel
@@ -79,10 +80,11 @@ class _Ended(Exception):  # noqa: N818  # a way that ends is no error
 
 
 class PacketPath:
-    """One node's programs."""
+    """One node's programs. `entries` are those of the policy map as it is when they are asked for."""
 
-    def __init__(self, maps: Maps, facts: NodeFacts) -> None:
+    def __init__(self, maps: Maps, facts: NodeFacts, entries: Callable[[], Entries] | None = None) -> None:
         self._maps, self._facts, self._flows = maps, facts, Flows(maps, facts)
+        self._entries = entries or (lambda: index(maps))
 
     # ---- the three ways in
 
@@ -248,8 +250,8 @@ class PacketPath:
         return alive, connection if alive is not None else None
 
     def _keeps_backend(self, segment: Segment, head: ServiceValue, known: Flow, connection: Flow | None) -> bool:
-        is_one_of_it = connection is not None and not known.is_over
-        return not segment.opens or (is_one_of_it and self._is_choosable(head, known.value.backend_id))
+        is_live = connection is not None and not known.is_over
+        return not segment.opens or (is_live and self._is_choosable(head, known.value.backend_id))
 
     def _is_choosable(self, head: ServiceValue, backend_id: int) -> bool:
         backend = self._maps.backends.get(BackendKey(backend_id))
@@ -286,10 +288,8 @@ class PacketPath:
     def _redirect(way: _Way, backend_id: int, address: str, port: int) -> None:
         segment = way.segment
         way.backend_id, way.frontend = backend_id, (segment.destination, segment.destination_port)
-        source = segment.source
-        if address == source:
-            way.flags |= LOOPBACK
-            source = LOOPBACK_ADDRESS
+        source = LOOPBACK_ADDRESS if address == segment.source else segment.source
+        way.flags |= LOOPBACK if source == LOOPBACK_ADDRESS else 0
         way.segment = segment._replace(source=source, destination=address, destination_port=port)
 
     # ---- into a pod
@@ -381,8 +381,8 @@ class PacketPath:
         self._flows.create(way.segment, key, value, flow)
 
     def _judge(self, way: _Way, endpoint: EndpointValue, peer: int) -> None:
-        port = way.segment.destination_port
-        reason = why_denied(index(self._maps), endpoint, way.direction, peer, way.segment.protocol, port)
+        place = (way.segment.protocol, way.segment.destination_port)
+        reason = why_denied(self._entries(), endpoint, way.direction, peer, *place)
         if reason is not None:
             raise _Ended(reason)
 
