@@ -12,6 +12,7 @@ import ssl
 import tempfile
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,8 @@ from certs.store import CertFiles
 from meshkit.errors import MAXIMUM_TEXT
 
 HTTP2: Final = "h2"
+CONTEXTS: Final = 32
+"""How many contexts are kept: each is asked for again and again, and its key goes through a file when it is made."""
 
 
 class CertificateProblem(StrEnum):
@@ -130,8 +133,9 @@ async def diagnose_server(
     return await _judge(host, port, server_name, context, timeout_s, is_known=False)
 
 
+@lru_cache(CONTEXTS)
 def client_context(files: CertFiles) -> ssl.SSLContext:
-    """A verifying client context of these parts.
+    """A verifying client context of these parts, the same one for those that were asked for lately.
 
     Raises: CertificateError if one of them cannot be used.
     """

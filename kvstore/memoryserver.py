@@ -61,7 +61,7 @@ class MemoryServer:
             raise Unavailable("the store is down")
         if is_write and self.failures:
             raise self.failures.pop(0)
-        if any(key.startswith(prefix) for prefix in self.denied):
+        if self.denied and key.startswith(tuple(self.denied)):
             raise Denied("etcdserver: permission denied")
         self.expire()
 
@@ -80,15 +80,19 @@ class MemoryServer:
         for key, value in ops.items():
             self._set(key, value, lease_of.get(key, 0))
         for waker, (start, end) in self._wakers.items():
-            if any(is_inside(key, start, end) for key in ops):
-                waker.set()
+            for key in ops:
+                if is_inside(key, start, end):
+                    waker.set()
+                    break
         return self.revision
 
     def select(self, key: bytes, range_end: bytes) -> list[Entry]:
         """The entries of a range, in the order of their keys."""
         if not range_end:
             return [self.entries[key]] if key in self.entries else []
-        return [self.entries[each] for each in sorted(self.entries) if is_inside(each, key, range_end)]
+        return [
+            self.entries[each] for each in sorted([each for each in self.entries if is_inside(each, key, range_end)])
+        ]
 
     def since(self, revision: int) -> list[Event]:
         """The history from a revision on."""

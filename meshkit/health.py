@@ -38,7 +38,8 @@ class Health:
 
     def report(self, component: str, level: HealthLevel | str, message: str = "") -> None:
         """This is how the component is from now on."""
-        level = HealthLevel(level)
+        if not isinstance(level, HealthLevel):
+            level = HealthLevel(level)
         known = self._components.get(component)
         if known is not None and known.level == level:
             if known.message != message:

@@ -204,8 +204,10 @@ class Reconciler(Generic[K, R]):
     def status(self) -> ReconcilerStatus:
         """Where it stands now, counting changes that no round has seen yet."""
         self._gather()
-        shown = itertools.islice(self._retries.items(), SORTED_FAILURES)
-        first = heapq.nsmallest(STATUS_FAILURES, shown, key=lambda item: str(item[0]))
+        first: list[tuple[K, _Retry[R]]] = []
+        if self._retries:
+            shown = itertools.islice(self._retries.items(), SORTED_FAILURES)
+            first = heapq.nsmallest(STATUS_FAILURES, shown, key=lambda item: str(item[0]))
         return ReconcilerStatus(
             name=self.name,
             pending=len(self._pending),

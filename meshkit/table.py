@@ -53,6 +53,7 @@ class Table(Generic[K, R]):
         self._grave_limit = TOMBSTONES_BEYOND_SIZE
         self._forgotten = 0  # the newest revision of a deletion that is no longer remembered
         self._undo: dict[K, R | None] = {}  # the row before the open transaction
+        self.is_touched = False  # whether the open transaction changed a row
         self._waiting_for: set[str] = set()
         db.tables.append(self)
 
@@ -82,6 +83,7 @@ class Table(Generic[K, R]):
         old = self._rows.get(key)
         if old is not None and (old is row or old == row):
             return False
+        self.is_touched = True
         self._undo.setdefault(key, old)
         self._replace(key, row)
         return True
@@ -92,6 +94,7 @@ class Table(Generic[K, R]):
         old = self._rows.get(key)
         if old is None:
             return False
+        self.is_touched = True
         self._undo.setdefault(key, old)
         self._replace(key, None)
         return True
@@ -104,6 +107,8 @@ class Table(Generic[K, R]):
         if revision < self._forgotten:
             raise HistoryLostError(f"table {self.name}: deletions after revision {revision} are forgotten")
         found: list[Change[K, R]] = []
+        if revision >= self._db.revision:
+            return found
         for key, changed_at in reversed(self._log.items()):
             if changed_at <= revision:
                 break
@@ -152,7 +157,7 @@ class Table(Generic[K, R]):
 
     def commit(self) -> bool:
         """Called by Database.write: changes of the open transaction get their revisions."""
-        undo, self._undo = self._undo, {}
+        undo, self._undo, self.is_touched = self._undo, {}, False
         changed = False
         for key, old in undo.items():
             row = self._rows.get(key)
@@ -171,7 +176,7 @@ class Table(Generic[K, R]):
 
     def roll_back(self) -> None:
         """Called by Database.write: the table is as it was before the transaction."""
-        undo, self._undo = self._undo, {}
+        undo, self._undo, self.is_touched = self._undo, {}, False
         for key, old in undo.items():
             now = self._rows.get(key)
             if now is not old:
@@ -201,10 +206,11 @@ class Database:
             yield
         except BaseException:
             for table in self.tables:
-                table.roll_back()
+                if table.is_touched:
+                    table.roll_back()
             raise
         else:
-            changed = [table for table in self.tables if table.commit()]
+            changed = [table for table in self.tables if table.is_touched and table.commit()]
         finally:
             self._is_open = False
         for table in changed:
@@ -212,7 +218,10 @@ class Database:
 
     @property
     def initialized(self) -> bool:
-        return all(table.initialized for table in self.tables)
+        for table in self.tables:  # noqa: SIM110 - asked so often that a call for each table tells
+            if table._waiting_for:
+                return False
+        return True
 
     @property
     def waiting_for(self) -> tuple[str, ...]:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 
+@cache
 def program_version() -> str:
     """The version of the installed distribution; the same for every program of it."""
     try:

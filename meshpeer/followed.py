@@ -59,7 +59,7 @@ class FollowedCluster:
     @property
     def is_synced(self) -> bool:
         """Whether every kind that is followed was listed once."""
-        return bool(self.kinds) and all(self.synced.get(kind, False) for kind in self.kinds)
+        return bool(self.kinds) and all(map(self.synced.get, self.kinds))
 
     @property
     def shown(self) -> tuple[PeerState, str]:

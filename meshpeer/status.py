@@ -24,7 +24,7 @@ def remote_cluster(
     is ready when every kind that is followed is. The age counts from the last moment the store was heard of.
     """
     done = state.synced if synced is None else synced
-    is_complete = state.is_ready and all(done.get(kind, False) for kind in state.kinds)
+    is_complete = state.is_ready and all(map(done.get, state.kinds))
     counts, (shown, reason) = state.counts, state.shown
     if shown is PeerState.READY and not is_complete:
         shown = PeerState.SYNCING

@@ -69,8 +69,9 @@ def _refused_of(runner: MeshRunner, name: ClusterName) -> list[str]:
 def own_store_problem(runner: MeshRunner, own: ClusterName, clock: Clock) -> str:
     """Why the own cluster's store is not followed; empty while it is, or where the agent runs without."""
     member = runner.members.get(own)
-    if member is None or (row := cluster_row(member.state, runner.rejections, clock)).ready:
+    if member is None or (member.state.is_ready and not member.state.withdrawn):
         return ""
+    row = cluster_row(member.state, runner.rejections, clock)
     since = f", last heard of {row.age_s:.0f} s ago" if row.age_s is not None else ""
     return (
         f"{row.reason or row.status}{since}; what changes in the cluster is not learned, what is known stays in force"

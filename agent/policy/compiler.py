@@ -223,14 +223,8 @@ class PolicyCompiler:
 
     def _take_guard(self) -> None:
         """The guard of the node is in force while a host policy is."""
-        if self._of_hosts:
-            self._note(self._guard.set_policy(guard_policy(self._guard_facts())))
-        else:
-            self._note(self._guard.remove_policy(HOST_GUARD))
-        if self._is_node_unknown():
-            self._note(self._guard.set_policy(unknown_node_policy()))
-        else:
-            self._note(self._guard.remove_policy(HOST_UNKNOWN))
+        self._note(self._guard.set_own(HOST_GUARD, guard_policy(self._guard_facts()) if self._of_hosts else None))
+        self._note(self._guard.set_own(HOST_UNKNOWN, unknown_node_policy() if self._is_node_unknown() else None))
 
     def _is_node_unknown(self) -> bool:
         """Which host policies select this node is not known, though some did: it is closed until its record is there."""

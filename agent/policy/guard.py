@@ -49,6 +49,7 @@ class GuardedEngine:
         self.faults: dict[str, str] = {}
         self.rebuilds = 0
         """How often the engine was built anew; every result may differ after one."""
+        self._own: set[PolicyRef] = set()
         self._closed_node: tuple[int, EndpointPolicy] | None = None  # by the revision of the engine
 
     def set_policy(self, policy: Policy) -> PolicyChange:
@@ -56,6 +57,16 @@ class GuardedEngine:
         self.faults.pop(str(policy.key), None)
         change = self._change(str(policy.key), lambda engine: engine.set_policy(policy), close=policy)
         return change._replace(affected=change.affected | self.staged.set_policy(policy, self.engine))
+
+    def set_own(self, key: PolicyRef, policy: Policy | None) -> PolicyChange:
+        """A policy that the agent makes itself is in force, or (None) is not; for keys that nobody else sets."""
+        if policy is not None:
+            self._own.add(key)
+            return self.set_policy(policy)
+        if key not in self._own:
+            return PolicyChange(self.engine.revision, frozenset())
+        self._own.discard(key)
+        return self.remove_policy(key)
 
     def remove_policy(self, key: PolicyRef) -> PolicyChange:
         """Nothing of the policy is in force."""

@@ -80,6 +80,8 @@ class Exporter(ABC):
 
     def flush(self, budget: int) -> int:
         """Converts up to `budget` changed rows; returns how many are left."""
+        if not self._dirty and self.is_settled:
+            return 0
         if not all(table.synced for table in self.needs):
             return 0
         for key in list(islice(self._dirty, budget)):
