@@ -12,6 +12,7 @@ from agent.datapath.config import VXLAN_PORT, Aggregation, Lifetimes
 from flows.ring_capacity import DEFAULT_CAPACITY
 from meshapi import installed
 from meshkit.settings import Settings, option
+from meshmodel.address import canonical_prefix
 from meshmodel.algorithm import MAGLEV_SIZES, Algorithm
 from meshpeer.signals import HEARTBEAT_SILENCE_S
 
@@ -133,6 +134,11 @@ class AgentSettings(Settings):
     external_ip_ranges: tuple[str, ...] = option(
         (), "IPv4 networks from which Services may take externalIPs; none: they are not honoured"
     )
+    service_networks: tuple[str, ...] = option(
+        (),
+        "networks that addresses of Services are taken from, which no peer may have: besides those of ServiceCIDR objects, "
+        "which API servers before Kubernetes 1.33 do not have",
+    )
     service_backends_max: int = option(
         10_000, "backends (addresses times ports) that a cluster may give one Service; what is beyond is left out"
     )
@@ -201,3 +207,8 @@ class AgentSettings(Settings):
     )
     log_level: str = option("info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
     log_format: str = option("json", "json lines or plain text", choices=("json", "text"))
+
+    def __post_init__(self) -> None:
+        for network in self.service_networks:
+            if canonical_prefix(network) != network:
+                raise ValueError(f"--service-networks {network}: write it as {canonical_prefix(network)}")

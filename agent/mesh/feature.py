@@ -79,6 +79,7 @@ class MeshFeature(Feature):
 
     def expect(self) -> None:
         """Our nodes are known before their records arrive: what they have is ours, whatever a store says first."""
+        self._claim_service_networks(())
         self.runner.expect_configured()
         if self._core.settings.local_etcd != "none":
             self.runner.expect_own(self._own_store())
@@ -100,7 +101,7 @@ class MeshFeature(Feature):
 
     def _claim_service_networks(self, networks: tuple[str, ...]) -> None:
         with self._core.db.write():
-            self.runner.know_service_networks(networks)
+            self.runner.know_service_networks((*self._core.settings.service_networks, *networks))
 
     def tasks(self) -> Tasks:
         core = self._core

@@ -10,14 +10,20 @@ from typing import cast
 import pytest
 from agent_mesh_kit import Mesh, PeerStore
 
+from agent.bootstrap import Facts
+from agent.core import open_core
+from agent.machine import MemoryHost
+from agent.mesh.feature import MeshFeature
 from agent.mesh.service_networks import LOOK_S, ServiceNetworkFollower, strip_service_cidr
+from agent.node_agent import make_features
+from agent.settings import AgentSettings
 from kube.client import KubeClient
 from kube.errors import KubeError
 from kube.reflector import Delete, Synced, Upsert
 from kube.resource import Resource
 from kubeintent.service_cidr import read_service_cidr
 from meshkit.clock import ManualClock
-from meshmodel.names import ClusterName
+from meshmodel.names import ClusterId, ClusterName
 from tests.unit.apiserver.apiserver_wait import until
 
 SOUTH = ClusterName("south")
@@ -77,3 +83,25 @@ async def test_a_server_that_does_not_know_the_kind_is_asked_again_now_and_then(
             clock.advance(LOOK_S)
     finally:
         task.cancel()
+
+
+async def test_networks_that_an_operator_names_are_ours_with_those_of_objects_and_without_any() -> None:
+    """As on API servers that have no such objects."""
+    facts = Facts(ClusterName("north"), ClusterId(1), 255, "n1", "172.18.0.2", ("10.1.0.0/24",))
+    settings = AgentSettings(local_etcd="none", service_networks=("10.96.0.0/12", "fd00:96::/108"))
+    core = await open_core(settings, facts, None, MemoryHost(), ManualClock())
+    mesh = next(found for found in make_features(core) if isinstance(found, MeshFeature))
+    mesh.expect()
+    networks = mesh.runner._networks
+
+    def refused() -> list[bool]:
+        return [networks.refuse_address(SOUTH, ip) is not None for ip in ("10.111.7.9", "fd00:96::7", "10.200.0.9")]
+
+    assert refused() == [True, True, False]
+    mesh._service_networks.take([Upsert("more", ("10.200.0.0/16",)), Synced()])
+    assert refused() == [True, True, True]
+
+
+def test_a_network_is_written_in_its_one_form() -> None:
+    with pytest.raises(ValueError, match=r"--service-networks 10\.96\.0\.1/12: write it as 10\.96\.0\.0/12"):
+        AgentSettings(service_networks=("10.96.0.1/12",))
