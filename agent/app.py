@@ -78,7 +78,7 @@ async def _run(settings: AgentSettings) -> None:
     clock = SystemClock()
     client = load_kube_client(settings)
     facts = await learn(settings, client, clock)
-    host: Host = MemoryHost() if settings.datapath == "memory" else KernelHost(settings, facts)
+    host: Host = MemoryHost(ipv6=settings.ipv6) if settings.datapath == "memory" else KernelHost(settings, facts)
     facts_text = {"cluster": facts.cluster, "node": facts.node, "key": facts.node_ip}
     log.info("agent starting", extra=facts_text)
     envoy = find_envoy(settings.envoy) if settings.datapath == "kernel" else None

@@ -14,7 +14,7 @@ from agent.datapath.layout import Direction
 from agent.datapath.reasons import Reason
 from agent.feature import Feature
 from agent.metric import PREFIX
-from agent.reports import MAP_NAMES, Reconcilers
+from agent.reports import Reconcilers, map_names
 
 
 def collect_metrics(core: Core, features: Iterable[Feature], reconcilers: Reconcilers) -> Iterable[Metric]:
@@ -41,7 +41,7 @@ def collect_metrics(core: Core, features: Iterable[Feature], reconcilers: Reconc
 def _fill(core: Core) -> Iterable[Metric]:
     entries = GaugeMetricFamily(f"{PREFIX}_map_entries", "entries of a kernel map", labels=["map"])
     limits = GaugeMetricFamily(f"{PREFIX}_map_max_entries", "entries that a kernel map can hold", labels=["map"])
-    for name in MAP_NAMES:
+    for name in map_names(core.maps):
         info = getattr(core.maps, name).info()
         entries.add_metric([name], info.count)
         limits.add_metric([name], info.max_entries)

@@ -162,14 +162,15 @@ class KernelHost:
 class MemoryHost:
     """No kernel: maps in memory, nothing attached, no events."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ipv6: bool = False) -> None:
+        self._ipv6 = ipv6
         self._attached: set[int] = set()
         self.address = ""
 
     def open(self) -> Maps:
         from agent.datapath.memory import memory_maps
 
-        return memory_maps()
+        return memory_maps(ipv6=self._ipv6)
 
     def attach(self, ifindex: int) -> None:
         self._attached.add(ifindex)

@@ -7,16 +7,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from agent.core import Core
+from agent.datapath.maps import Maps
 from agent.feature import Feature
 from meshapi.agent import AgentStatus, MapStatus
 from meshkit.reconciler import Reconciler
 
 Reconcilers = Mapping[str, Reconciler[Any, Any]]
+IPV6_MAP_NAMES = ("services6", "backends6", "members6", "source_ranges6", "affinity6")
 MAP_NAMES = (
     "services", "backends", "members", "source_ranges", "ipcache", "policy", "endpoints_by_address",
     "conntrack_tcp", "conntrack_other", "conntrack_opening", "affinity", "sockets", "nat",
 )  # fmt: skip
-_TABLE_OF = {"services": "frontends", "ipcache": "prefixes", "policy": "endpoints"}
+_TABLE_OF = {"services": "frontends", "services6": "frontends", "ipcache": "prefixes", "policy": "endpoints"}
+
+
+def map_names(maps: Maps) -> Sequence[str]:
+    """Those whose entries are counted, as far as this node has them."""
+    return MAP_NAMES if maps.of_ipv6 is None else MAP_NAMES + IPV6_MAP_NAMES
 
 
 def agent_status(core: Core, features: Sequence[Feature], reconcilers: Reconcilers, version: str) -> AgentStatus:
@@ -55,7 +62,7 @@ def problems(core: Core, features: Iterable[Feature]) -> list[str]:
 def map_status_rows(core: Core, reconcilers: Reconcilers) -> list[MapStatus]:
     """Entries and limits; counting walks a map, so this is not for a hot path."""
     found = []
-    for name in MAP_NAMES:
+    for name in map_names(core.maps):
         info = getattr(core.maps, name).info()
         reconciler = reconcilers.get(_TABLE_OF.get(name, ""))
         status = reconciler.status() if reconciler is not None else None

@@ -74,8 +74,8 @@ class AgentSettings(Settings):
     mtu: int = option(0, "MTU of the overlay device; underlay MTU - 50 if 0")
     ipv6: bool = option(
         False,
-        "packets of IPv6 of pods are judged and led to peers as those of IPv4 are (every node of the mesh must do so); "
-        "false: policies drop them",
+        "packets of IPv6 of pods are judged and led to peers and services as those of IPv4 are (every node of the mesh must "
+        "do so); false: policies drop them",
     )
     attach_mode: str = option("auto", "how programs are attached", choices=("auto", "tcx", "clsact"))
     listen: tuple[str, ...] = option((), "addresses of the REST server; 127.0.0.1 and the node address if empty")
@@ -132,7 +132,7 @@ class AgentSettings(Settings):
     probe_peers: bool = option(True, "probe the nodes of peers, so that a dead cluster is noticed without its store")
     prefer_endpoint_slices: bool = option(False, "read a peer's services from its endpoint slices where it offers them")
     external_ip_ranges: tuple[str, ...] = option(
-        (), "IPv4 networks from which Services may take externalIPs; none: they are not honoured"
+        (), "networks from which Services may take externalIPs; none: they are not honoured"
     )
     service_networks: tuple[str, ...] = option(
         (),

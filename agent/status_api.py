@@ -15,7 +15,7 @@ from fastapi.responses import PlainTextResponse
 from agent.core import Core
 from agent.exposition import collect_metrics
 from agent.feature import Feature
-from agent.reports import MAP_NAMES, Reconcilers, agent_status, map_status_rows
+from agent.reports import Reconcilers, agent_status, map_names, map_status_rows
 from agent.tables import AgentDB
 from agent.verification import add_verification_routes
 from meshapi.agent import AgentStatus, MapEntry, MapStatus
@@ -26,7 +26,7 @@ from meshkit.table import snapshot
 from meshkit.version import program_version
 
 MAX_MAP_ENTRIES: Final = 100_000
-SHOWN_MAPS: Final = (*MAP_NAMES, "metrics", "endpoints_by_ifindex")
+SHOWN_BESIDE: Final = ("metrics", "endpoints_by_ifindex")
 
 
 def make_api(core: Core, features: Sequence[Feature], reconcilers: Reconcilers) -> FastAPI:
@@ -67,8 +67,9 @@ def _add_maps(rest: Rest, core: Core, reconcilers: Reconcilers) -> None:
     @rest.get("/v1/maps/{name}", list[MapEntry], tag="maps", errors={404: "no such map"})
     async def entries(name: str, limit: int = Query(MAX_MAP_ENTRIES, ge=1, le=MAX_MAP_ENTRIES)) -> list[MapEntry]:
         """What the kernel holds now, as key and value."""
-        if name not in SHOWN_MAPS:
-            raise NotAnswered(404, f"no map {name}; there are: {', '.join(SHOWN_MAPS)}")
+        shown = (*map_names(core.maps), *SHOWN_BESIDE)
+        if name not in shown:
+            raise NotAnswered(404, f"no map {name}; there are: {', '.join(shown)}")
         return _map_entries(getattr(core.maps, name), limit)
 
 

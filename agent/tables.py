@@ -14,8 +14,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from agent.unwell import FailingPods, LostNode
 from meshkit.table import Database, Table
 from meshkit.wake import Wake
+from meshmodel.address import place_of
 from meshmodel.algorithm import Algorithm
 from meshmodel.annotations import Affinity
 from meshmodel.condition import Condition
@@ -77,7 +79,7 @@ class FrontendKey(NamedTuple):
     protocol: str
 
     def __str__(self) -> str:
-        return f"{self.address}:{self.port}/{self.protocol}"
+        return f"{place_of(self.address, self.port)}/{self.protocol}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,12 @@ class BackendSet:
     """Some backend has no port name: it fits a port of any name."""
     is_withheld: bool = False
     """The cluster has backends, and they are not for clients of this one."""
+    ipv6: BackendSet | None = None
+    """Those with addresses of IPv6; `backends` has the others."""
+
+    @property
+    def of_both_families(self) -> tuple[Backend, ...]:
+        return self.backends if self.ipv6 is None else self.backends + self.ipv6.backends
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,24 +336,6 @@ class PeerHealth:
     cluster_id: ClusterId
     is_withdrawn: bool = False
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LostNode:
-    """A node of a peer that answered probes and does not any more: its pods are not chosen for new connections."""
-
-    ip: str
-    cluster: ClusterName
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class FailingPods:
-    """What one node's agent found: addresses of its pods that fail the health probe of a service."""
-
-    lease: str
-    node: str
-    failing: tuple[tuple[ServiceName, tuple[str, ...]], ...]
 
 
 class AgentDB(Database):

@@ -16,6 +16,7 @@ from meshapi.row import SCHEMA, Row
 from meshapi.service import ServiceStatus
 from meshapi.shown_times import rfc3339
 from meshkit.text import visible_cell
+from meshmodel.address import place_of
 
 
 class ListedKind(StrEnum):
@@ -128,7 +129,7 @@ def services_table(rows: Iterable[ServiceStatus]) -> Table:
     for row in rows:
         for b in row.backends:
             chosen = "yes" if b.chosen else f"no{f' ({b.reason})' if b.reason else ''}"
-            found.append((row.name, row.frontend, f"{b.address}:{b.port}", b.cluster, _age(b.age_s), chosen))
+            found.append((row.name, row.frontend, place_of(b.address, b.port), b.cluster, _age(b.age_s), chosen))
         if not row.backends:
             found.append((row.name, row.frontend, "-", "-", "-", "-"))
     return ("SERVICE", "FRONTEND", "BACKEND", "CLUSTER", "AGE", "CHOSEN"), found

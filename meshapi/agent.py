@@ -251,11 +251,13 @@ class MapEntry(Row):
 
 
 class LoadBalancerMaps(Row, kw_only=True):
-    """What the kernel balances with: slots of services, and the backends that they lead to."""
+    """What the kernel balances with: slots of services, and the backends that they lead to; apart those of IPv6."""
 
     schema: int = SCHEMA
     services: list[MapEntry]
     backends: list[MapEntry]
+    services6: list[MapEntry] = msgspec.field(default_factory=list)
+    backends6: list[MapEntry] = msgspec.field(default_factory=list)
 
 
 class TableText(Row, kw_only=True):

@@ -28,6 +28,22 @@ def canonical_ip(text: str) -> str:
     return str(address.ipv4_mapped or address)
 
 
+def place_of(address: str, port: int) -> str:
+    """As people write them together: an address of IPv6 is in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def host_prefix(address: str) -> str:
+    """The prefix that has this canonical address only."""
+    return f"{address}/128" if ":" in address else f"{address}/32"
+
+
+def host_of(prefix: str) -> str | None:
+    """The address that a canonical prefix has only; None for a larger network."""
+    address, _, length = prefix.partition("/")
+    return address if length == ("128" if ":" in address else "32") else None
+
+
 def canonical_prefix(text: str) -> str:
     """The network as address/length with host bits cleared; an address alone is its own full-length prefix.
 

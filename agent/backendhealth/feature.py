@@ -16,7 +16,8 @@ from agent.backendhealth.verdicts import HealthVerdicts, Pod, in_turn
 from agent.core import Core
 from agent.feature import Feature, Tasks, wait_until_listed
 from agent.metric import gauge
-from agent.tables import ClaimOrigin, FailingPods
+from agent.tables import ClaimOrigin
+from agent.unwell import FailingPods
 from kube.client import KubeClient, in_thread
 from kube.errors import KubeError
 from kube.reflector import Change, Reflector, Synced, Upsert

@@ -9,6 +9,7 @@ from meshapi.agent import (
     AgentStatus,
     EndpointRow,
     IdentityRow,
+    LoadBalancerMaps,
     MapEntry,
     NameRow,
     NodeRow,
@@ -21,6 +22,7 @@ from meshapi.agent import (
 from meshapi.peer import RemoteCluster
 from meshapi.service import ServiceStatus
 from meshkit.text import visible_cell
+from meshmodel.address import place_of
 from meshmodel.protocol import PROTOCOL_NAMES
 
 PROTOCOLS = {0: "ANY", **PROTOCOL_NAMES}
@@ -121,15 +123,25 @@ def services(answer: Sequence[ServiceStatus], *, with_affinity: bool) -> str:
         head = (service.frontend, service.type, service.name)
         for number, backend in enumerate(shown, 1):
             mark = " (preferred)" if with_affinity and backend.chosen else ""
-            text = f"{number} => {backend.address}:{backend.port} ({backend.state}){mark}"
+            text = f"{number} => {place_of(backend.address, backend.port)} ({backend.state}){mark}"
             rows.append([*(head if number == 1 else ("", "", "")), text, backend.cluster, age(backend.age_s)])
         if not shown:
             rows.append([*head, "-", "-", "-"])
     return table(("FRONTEND", "SERVICE TYPE", "SERVICE", "BACKEND", "CLUSTER", "AGE"), rows)
 
 
-def load_balancer_map(services_: Sequence[MapEntry], backends: Sequence[MapEntry], clusters: Mapping[int, str]) -> str:
-    """The realised service map; a slot that leads nowhere says so."""
+def load_balancer_maps(answer: LoadBalancerMaps, clusters: Mapping[int, str]) -> str:
+    """The realised service maps of both families; a slot that leads nowhere says so."""
+    rows = [
+        *_map_rows(answer.services, answer.backends, clusters),
+        *_map_rows(answer.services6, answer.backends6, clusters),
+    ]
+    return table(("SERVICE ADDRESS", "BACKEND ADDRESS (REVNAT_ID) (SLOT)", "CLUSTER"), rows)
+
+
+def _map_rows(
+    services_: Sequence[MapEntry], backends: Sequence[MapEntry], clusters: Mapping[int, str]
+) -> list[Sequence[object]]:
     by_id = {entry.key["id"]: entry.value for entry in backends}
     rows: list[Sequence[object]] = []
     order = sorted(
@@ -138,16 +150,22 @@ def load_balancer_map(services_: Sequence[MapEntry], backends: Sequence[MapEntry
     )
     for entry in order:
         key, value = entry.key, entry.value
-        name = f"{key['address']}:{key['port']}/{PROTOCOLS.get(int(key['protocol']), key['protocol'])}"
+        name = (
+            f"{place_of(str(key['address']), int(key['port']))}/{PROTOCOLS.get(int(key['protocol']), key['protocol'])}"
+        )
         if key["slot"] == 0:
             affinity = f" [affinity {value['backend_id']}s]" if int(value["flags"]) & 1 else ""
             rows.append([name, f"0.0.0.0:0 ({value['service_id']}) (0) count={value['count']}{affinity}", "-"])
             continue
         backend = by_id.get(value["backend_id"])
-        where = f"{backend['address']}:{backend['port']}" if backend else f"backend {value['backend_id']} not found"
+        where = (
+            place_of(str(backend["address"]), int(backend["port"]))
+            if backend
+            else f"backend {value['backend_id']} not found"
+        )
         owner = _owner(backend["cluster_id"], clusters) if backend else "-"
         rows.append(["", f"{where} ({value['service_id']}) ({key['slot']})", owner])
-    return table(("SERVICE ADDRESS", "BACKEND ADDRESS (REVNAT_ID) (SLOT)", "CLUSTER"), rows)
+    return rows
 
 
 def ipcache(entries: Sequence[MapEntry], clusters: Mapping[int, str]) -> str:

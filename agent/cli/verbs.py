@@ -29,6 +29,7 @@ from meshapi.agent import (
     IdentityRow,
     LoadBalancerMaps,
     MapEntry,
+    MapStatus,
     NameRow,
     NamesForgotten,
     NodeRow,
@@ -246,7 +247,10 @@ def _bpf_lb(client: SocketClient, arguments: argparse.Namespace) -> int:
     services = client.get("/v1/maps/services", list[MapEntry])
     backends = client.get("/v1/maps/backends", list[MapEntry])
     answer = LoadBalancerMaps(services=services, backends=backends)
-    return _show(arguments, answer, lambda: render.load_balancer_map(services, backends, _clusters(client)))
+    if any(row.name == "services6" for row in client.get("/v1/maps", list[MapStatus])):
+        answer.services6 = client.get("/v1/maps/services6", list[MapEntry])
+        answer.backends6 = client.get("/v1/maps/backends6", list[MapEntry])
+    return _show(arguments, answer, lambda: render.load_balancer_maps(answer, _clusters(client)))
 
 
 def _bpf_ipcache(client: SocketClient, arguments: argparse.Namespace) -> int:

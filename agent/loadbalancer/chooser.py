@@ -61,17 +61,24 @@ class Chooser:
         pod = (candidate.backend.node, candidate.backend.address)
         return candidate.is_local and pod in self.failing.get(service.name, NOBODY)
 
-    def rows_of(self, name: ServiceName) -> list[BackendSet]:
-        """What each cluster contributes to the service, own cluster first."""
+    def rows_of(self, name: ServiceName, *, is_ipv6: bool = False) -> list[BackendSet]:
+        """What each cluster contributes to the service, of one family, own cluster first."""
         get = self._db.backends.get
-        return [row for cluster in self._clusters if (row := get((name, cluster))) is not None]
+        found = [row for cluster in self._clusters if (row := get((name, cluster))) is not None]
+        return [row.ipv6 for row in found if row.ipv6 is not None] if is_ipv6 else found
 
     def candidates(
-        self, service: Service, port: ServicePort, *, with_withdrawals: bool = True, with_drains: bool = True
+        self,
+        service: Service,
+        port: ServicePort,
+        *,
+        is_ipv6: bool = False,
+        with_withdrawals: bool = True,
+        with_drains: bool = True,
     ) -> list[Candidate]:
         """Every backend that fits the port by protocol and name, own cluster first."""
         out: list[Candidate] = []
-        for row in self.rows_of(service.name):
+        for row in self.rows_of(service.name, is_ipv6=is_ipv6):
             cluster = row.cluster
             is_local = cluster == self._db.own
             peer = None if is_local else self._db.peers.get(cluster)
@@ -86,32 +93,36 @@ class Chooser:
                 out.append(Candidate(kept, cluster, row.cluster_id, is_local))
         return out
 
-    def choose(self, service: Service, port: ServicePort, *, is_inside: bool = True) -> tuple[Choice, list[Candidate]]:
+    def choose(
+        self, service: Service, port: ServicePort, *, is_inside: bool = True, is_ipv6: bool = False
+    ) -> tuple[Choice, list[Candidate]]:
         """The decision for one port and what it was made from: the same call explains it to people.
 
-        `is_inside`: for the service's cluster addresses, else for its others.
+        `is_inside`: for the service's cluster addresses, else for its others. `is_ipv6`: for those of that family.
 
         Backends of drained clusters, of withdrawn peers and behind unreachable nodes count as unhealthy, unless that alone would
         leave nothing; then drained ones are taken before those that cannot be reached.
         """
-        choice, candidates = self._choose(service, port, is_inside=is_inside)
+        choice, candidates = self._choose(service, port, is_inside=is_inside, is_ipv6=is_ipv6)
         growing = self.memory.grown(service, self._clock.monotonic())
         new = sum(1 for target in targets_of_candidates(choice.chosen) if target in growing) if growing else 0
         if new:
             choice = choice._replace(reason=f"{choice.reason}; slow-start: {new} of {len(choice.chosen)} take less yet")
         return choice, candidates
 
-    def _choose(self, service: Service, port: ServicePort, *, is_inside: bool) -> tuple[Choice, list[Candidate]]:
-        candidates = self.candidates(service, port)
-        choice = self._decide(service, port, candidates, is_inside=is_inside)
+    def _choose(
+        self, service: Service, port: ServicePort, *, is_inside: bool, is_ipv6: bool
+    ) -> tuple[Choice, list[Candidate]]:
+        candidates = self.candidates(service, port, is_ipv6=is_ipv6)
+        choice = self._decide(service, port, candidates, is_inside=is_inside, is_ipv6=is_ipv6)
         if not _any_healthy(choice) and self._db.drained:
-            kept = self.candidates(service, port, with_drains=False)
-            again = self._decide(service, port, kept, is_inside=is_inside)
+            kept = self.candidates(service, port, is_ipv6=is_ipv6, with_drains=False)
+            again = self._decide(service, port, kept, is_inside=is_inside, is_ipv6=is_ipv6)
             if _any_healthy(again):
                 return again._replace(reason=f"{again.reason}; drained clusters are kept, nothing else is left"), kept
         if not _any_healthy(choice) and (self.unreachable or self._any_withdrawn()):
-            kept = self.candidates(service, port, with_withdrawals=False, with_drains=False)
-            again = self._decide(service, port, kept, is_inside=is_inside)
+            kept = self.candidates(service, port, is_ipv6=is_ipv6, with_withdrawals=False, with_drains=False)
+            again = self._decide(service, port, kept, is_inside=is_inside, is_ipv6=is_ipv6)
             if _any_healthy(again):
                 reason = f"{again.reason}; unreachable nodes and withdrawn peers are kept, nothing else is left"
                 if choice.chosen:  # by select, as unhealthy as they are
@@ -120,11 +131,11 @@ class Chooser:
         return choice, candidates
 
     def _decide(
-        self, service: Service, port: ServicePort, candidates: Sequence[Candidate], *, is_inside: bool
+        self, service: Service, port: ServicePort, candidates: Sequence[Candidate], *, is_inside: bool, is_ipv6: bool
     ) -> Choice:
         name = service.name
-        held = self.memory.held(name, port, self._clock.monotonic(), is_inside=is_inside)
-        unready = self.memory.unready(name)
+        held = self.memory.held(name, port, self._clock.monotonic(), is_inside=is_inside, is_ipv6=is_ipv6)
+        unready = self.memory.unready(name, is_ipv6=is_ipv6)
         return decide(service, candidates, self.here, is_inside=is_inside, held=held, unready=unready)
 
     def _any_withdrawn(self) -> bool:
@@ -135,23 +146,31 @@ class Chooser:
         return (service.algorithm or self._consistency.algorithm) is Algorithm.MAGLEV
 
     def targets_of(
-        self, service: Service, port: ServicePort, mismatches: list[str], *, is_inside: bool = True
+        self,
+        service: Service,
+        port: ServicePort,
+        mismatches: list[str],
+        *,
+        is_inside: bool = True,
+        is_ipv6: bool = False,
     ) -> Leads:
         """What `choose` says, as slots."""
-        leads = self._leads(service, port, mismatches, is_inside=is_inside)
+        leads = self._leads(service, port, mismatches, is_inside=is_inside, is_ipv6=is_ipv6)
         if self.is_consistent(service):
             return maglev_table(leads[0], self._consistency.table_size), leads[1]
         return leads
 
-    def _leads(self, service: Service, port: ServicePort, mismatches: list[str], *, is_inside: bool) -> Leads:
+    def _leads(
+        self, service: Service, port: ServicePort, mismatches: list[str], *, is_inside: bool, is_ipv6: bool
+    ) -> Leads:
         """Sets whose backends need no looking at one by one are taken whole."""
-        plain = self.plain_targets(service, port, mismatches)
+        plain = self.plain_targets(service, port, mismatches, is_ipv6=is_ipv6)
         if plain is not None and not (is_inside and service.is_internal_local):
             return plain, ()
-        choice, _ = self.choose(service, port, is_inside=is_inside)
+        choice, _ = self.choose(service, port, is_inside=is_inside, is_ipv6=is_ipv6)
         now_s = self._clock.monotonic()
         if self._db.frontends.initialized:  # before, a tier seems to lack what is not listed yet
-            self.memory.note_parts(service.name, port, choice.parts, now_s, is_inside=is_inside)
+            self.memory.note_parts(service.name, port, choice.parts, now_s, is_inside=is_inside, is_ipv6=is_ipv6)
         chosen = targets_of_candidates(choice.chosen)
         draining = (
             tuple(t for t in targets_of_candidates(choice.draining) if t not in chosen) if choice.draining else ()
@@ -160,14 +179,16 @@ class Chooser:
         grown = self.memory.grown(service, now_s)
         return weighted(choice, chosen, weights, self._db.own, grown), draining
 
-    def plain_targets(self, service: Service, port: ServicePort, mismatches: list[str]) -> tuple[Target, ...] | None:
+    def plain_targets(
+        self, service: Service, port: ServicePort, mismatches: list[str], *, is_ipv6: bool = False
+    ) -> tuple[Target, ...] | None:
         """The same answer as `choose` where every backend is healthy, active and without hints, None elsewhere."""
         local: Sequence[Target] = ()
         remote: list[Target] = []
         is_plain = not self.unreachable and service.steering is NO_STEERING
         is_plain = is_plain and service.name not in self.failing
         name, own, is_global, drained = port.name, self._db.own, service.is_global, self._db.drained
-        for row in self.rows_of(service.name):
+        for row in self.rows_of(service.name, is_ipv6=is_ipv6):
             cluster = row.cluster
             found = self._targets.of(row, port)
             is_plain = is_plain and row.is_plain and cluster not in drained

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from agent.comparison import MISSING, UNEXPECTED, compare_entries, fields
 from agent.datapath.layout import BackendState, BackendValue, MemberKey, MemberValue, ServiceKey, ServiceValue
-from agent.datapath.maps import Maps
+from agent.datapath.maps import Maps, ServiceMaps
 from agent.datapath.source_range_layout import SourceRangeKey, SourceRangeValue
 from agent.loadbalancer.frontend_shadow import head_value, slot_key
 from agent.loadbalancer.registry import backend_value, target_of
@@ -23,9 +23,22 @@ _DRAINING = frozenset((BackendState.TERMINATING, BackendState.MAINTENANCE))
 
 def compare_services(maps: Maps, rows: Iterable[Frontend], kept: Mapping[Target, int]) -> list[MapDifference]:
     """Every entry that is not as these rows say. `kept` are the states of backends that only open connections may need."""
+    by_family: dict[bool, list[Frontend]] = {False: [], True: []}
+    for row in sorted(rows, key=lambda row: row.key):
+        by_family[":" in row.key.address].append(row)
+    kept6 = {target: state for target, state in kept.items() if ":" in target.address}
+    found = _compare_family(
+        maps.of_ipv4, by_family[False], {t: state for t, state in kept.items() if t not in kept6} if kept6 else kept
+    )
+    if maps.of_ipv6 is None:
+        return found
+    wide = _compare_family(maps.of_ipv6, by_family[True], kept6)
+    return found + [MapDifference(f"{each.place}6", each.key, each.what) for each in wide]
+
+
+def _compare_family(maps: ServiceMaps, rows: Sequence[Frontend], kept: Mapping[Target, int]) -> list[MapDifference]:
     held = _Held(dict(maps.services.items()), {key.id: value for key, value in maps.backends.items()})
     states: dict[Target, frozenset[int]] = {target: frozenset((state,)) for target, state in kept.items()}
-    rows = sorted(rows, key=lambda row: row.key)
     for row in rows:
         states.update((target, _DRAINING) for target in row.draining)
     for row in rows:

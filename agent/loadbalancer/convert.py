@@ -40,9 +40,9 @@ class ServiceObject(NamedTuple):
     balanced: Service | None
 
 
-def strip_object(item: dict[str, Any]) -> ServiceObject:
-    """The object as policies and as the load balancer see it."""
-    return ServiceObject(_labelled(item), strip_service(item))
+def strip_object(item: dict[str, Any], *, is_dual: bool = False) -> ServiceObject:
+    """The object as policies and as the load balancer see it. `is_dual`: pods' packets of IPv6 are ours too."""
+    return ServiceObject(_labelled(item), strip_service(item, is_dual=is_dual))
 
 
 def _labelled(item: dict[str, Any]) -> LabelledService | None:
@@ -56,9 +56,10 @@ def _labelled(item: dict[str, Any]) -> LabelledService | None:
     return LabelledService(ServiceName(found.namespace, found.name), found.labels, found.annotations.global_)
 
 
-def strip_service(item: dict[str, Any]) -> Service | None:
-    """The service as a row; None for what is not balanced here: headless services, ExternalName, those that name another
-    proxy, and objects without a name.
+def strip_service(item: dict[str, Any], *, is_dual: bool = False) -> Service | None:
+    """The service as a row, with addresses of IPv6 if `is_dual`.
+
+    None for what is not balanced here: headless services, ExternalName, those of another proxy, and objects without a name.
     """
     try:
         read = read_service(item)
@@ -72,7 +73,7 @@ def strip_service(item: dict[str, Any]) -> Service | None:
     ports = (p for p in found.ports if p.port is not None)
     return Service(
         name=ServiceName(found.namespace, found.name),
-        addresses=_addresses(found),
+        addresses=_addresses(found, is_dual=is_dual),
         ports=tuple(
             ServicePort(
                 p.name, p.port or 0, p.protocol, p.node_port if has_node_ports and p.protocol != OF_PODS_ONLY else 0
@@ -87,7 +88,7 @@ def strip_service(item: dict[str, Any]) -> Service | None:
         is_internal_local=found.is_internal_local,
         is_external_local=found.is_external_local,
         source_ranges=ranges if found.balancer_sources else None,
-        unsupported=(*(_unsupported(found) if found.annotations.global_ else ()), *bad_ranges),
+        unsupported=(*(_unsupported(found, is_dual=is_dual) if found.annotations.global_ else ()), *bad_ranges),
         problems=(*found.annotations.problems, *read.problems),
         health_probe=found.annotations.health_probe,
         algorithm=found.annotations.algorithm,
@@ -96,14 +97,19 @@ def strip_service(item: dict[str, Any]) -> Service | None:
     )
 
 
-def strip_slice(item: dict[str, Any]) -> Slice | None:
-    """The slice as backends; None for slices of no service, of another address family, or mirrored from a peer."""
+def strip_slice(item: dict[str, Any], *, is_dual: bool = False) -> Slice | None:
+    """The slice as backends; None for slices of no service, of another address family, or mirrored from a peer.
+
+    `is_dual`: IPv6 is not another one.
+    """
     try:
         read = read_endpoint_slice(item)
     except UnreadableError:
         return None
     found = read.row
-    if found is None or not found.service or found.address_type != "IPv4" or found.from_mesh:
+    if found is None or not found.service or found.from_mesh:
+        return None
+    if found.address_type != "IPv4" and not (is_dual and found.address_type == "IPv6"):
         return None
     ports = [(port.port, port.protocol, (port.name,)) for port in found.ports if port.port is not None]
     backends: list[Backend] = []
@@ -126,8 +132,8 @@ def strip_slice(item: dict[str, Any]) -> Slice | None:
     return Slice(name, found.name, tuple(backends), read.problems, tuple(unready))
 
 
-def _addresses(found: ServiceIntent) -> tuple[Address, ...]:
-    """IPv4 addresses by kind, each once: the cluster's own first."""
+def _addresses(found: ServiceIntent, *, is_dual: bool) -> tuple[Address, ...]:
+    """Addresses by kind, each once: the cluster's own first."""
     kinds: dict[str, str] = {}
     for kind, ips in (
         ("ClusterIP", found.cluster_ips),
@@ -135,12 +141,12 @@ def _addresses(found: ServiceIntent) -> tuple[Address, ...]:
         ("ExternalIP", found.external_ips),
     ):
         for ip in ips:
-            if ":" not in ip:
+            if is_dual or ":" not in ip:
                 kinds.setdefault(ip, kind)
     return tuple(Address(ip, kind) for ip, kind in kinds.items())
 
 
-def _unsupported(found: ServiceIntent) -> Iterator[str]:
+def _unsupported(found: ServiceIntent, *, is_dual: bool) -> Iterator[str]:
     """What a global service asks for that only its own cluster's proxy does: remote backends have no part in it."""
     for port in found.ports:
         if port.protocol == OF_PODS_ONLY:
@@ -149,8 +155,16 @@ def _unsupported(found: ServiceIntent) -> Iterator[str]:
                 "outside, reach pods of this cluster only"
             )
     wide = [ip for ip in found.cluster_ips if ":" in ip]
-    if wide:
-        yield f"{', '.join(wide)} does not lead to other clusters: only IPv4 is balanced"
+    for port in found.ports if is_dual and wide else ():
+        if port.protocol == OF_PODS_ONLY:
+            yield f"port {port.port}/{port.protocol} of {', '.join(wide)} leads to pods of this cluster only: its proxy does it"
+    if wide and not is_dual:
+        yield f"{', '.join(wide)} does not lead to other clusters: only IPv4 is balanced (setting ipv6)"
+    elif wide:
+        yield (
+            f"{', '.join(wide)} leads pods alone to other clusters: processes of nodes, and who comes from outside, reach "
+            "pods of this cluster only"
+        )
 
 
 def _session_affinity(found: ServiceIntent) -> int:

@@ -17,10 +17,10 @@ from agent.loadbalancer.chooser import Consistency
 from agent.loadbalancer.comparison import compare_services
 from agent.loadbalancer.drained import SOURCE, DrainedSource, drained_problems
 from agent.loadbalancer.events import ServiceEvents
+from agent.loadbalancer.families import FamiliesTarget
 from agent.loadbalancer.follower import AddressFollower
 from agent.loadbalancer.known_addresses import KnownAddresses
 from agent.loadbalancer.lost_sockets import LostSockets
-from agent.loadbalancer.ops import LoadBalancerTarget
 from agent.loadbalancer.reselection import reselect
 from agent.loadbalancer.routes import add_service_routes
 from agent.loadbalancer.rows import ServiceRows
@@ -52,12 +52,13 @@ class LoadBalancerFeature(Feature):
             core.clock,
             scope=settings.services,
             consistency=Consistency(Algorithm(settings.lb_algorithm), int(settings.maglev_table_size)),
+            is_dual=core.maps.of_ipv6 is not None,
         )
         owner_of = KnownAddresses(core.db).owner_of
-        self.target = LoadBalancerTarget(core.maps, core.clock.wall, self._on_written, owner_of)
+        self.target = FamiliesTarget(core.maps, core.clock.wall, self._on_written, owner_of)
         end = partial(core.host.end_sockets, core.maps.sockets)
-        self._lost_sockets = LostSockets(end, self.target.backends.known, core.clock)
-        self.target.backends.on_gone = self._lost_sockets.add
+        self._lost_sockets = LostSockets(end, self.target.ipv4.backends.known, core.clock)
+        self.target.ipv4.backends.on_gone = self._lost_sockets.add  # no socket is led by addresses of IPv6
         self._follower = AddressFollower(core.db, self.writer, self.target.backends)
         self.source = KubernetesSource(core.db, self.writer, core.clock)
         self._reconciler = Reconciler(core.db.frontends, self.target, clock=core.clock, rng=core.outside.rng)
@@ -102,7 +103,7 @@ class LoadBalancerFeature(Feature):
         return (SOURCE,)
 
     def differences(self) -> Compare:
-        rows, kept = tuple(self._core.db.frontends.rows()), self.target.backends.kept_states()
+        rows, kept = tuple(self._core.db.frontends.rows()), self.target.kept_states()
         return partial(compare_services, self._core.maps, rows, kept)
 
     def doubt(self) -> None:
@@ -116,15 +117,16 @@ class LoadBalancerFeature(Feature):
     def metrics(self) -> Iterable[Metric]:
         counts: Counter[str] = Counter()
         for row in self._core.db.backends.rows():
-            counts[row.cluster] += len(row.backends)
+            counts[row.cluster] += len(row.of_both_families)
         family = GaugeMetricFamily(f"{PREFIX}_backends", "backends known, by cluster", labels=["cluster"])
         for cluster, count in sorted(counts.items()):
             family.add_metric([cluster], count)
         yield family
-        backends = self.target.backends
-        yield gauge("kept_backends", "backends that only open connections may need", len(backends.kept))
+        registries = self.target.backends
+        kept, given_up_total = sum(len(r.kept) for r in registries), sum(r.given_up_total for r in registries)
+        yield gauge("kept_backends", "backends that only open connections may need", kept)
         given_up = CounterMetricFamily(f"{PREFIX}_kept_backends_given_up", "kept backends that had to make room")
-        given_up.add_metric([], backends.given_up_total)
+        given_up.add_metric([], given_up_total)
         yield given_up
         ended = CounterMetricFamily(
             f"{PREFIX}_sockets_ended", "sockets of the node that were led to backends that are gone"

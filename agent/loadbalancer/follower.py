@@ -9,7 +9,7 @@ says which is its own.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 from agent.loadbalancer.registry import BackendRegistry
@@ -17,18 +17,19 @@ from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.tables import AgentDB, Prefix, Target
 from meshkit.errors import MAXIMUM_TEXT, MeshError
 from meshkit.table import HistoryLostError, Table
-from meshmodel.names import ServiceName
+from meshmodel.address import host_of
+from meshmodel.names import ClusterName, ServiceName
 
 log = logging.getLogger(__name__)
 K = TypeVar("K")
 ZONE_LABEL: Final = "topology.kubernetes.io/zone"
-_HOST = "/32"
 
 
 class AddressFollower:
     """One task per table calls `follow`; a step looks at all of them, so that no order of events matters."""
 
-    def __init__(self, db: AgentDB, writer: LoadBalancerWriter, backends: BackendRegistry) -> None:
+    def __init__(self, db: AgentDB, writer: LoadBalancerWriter, backends: Sequence[BackendRegistry]) -> None:
+        """`backends`: of each family."""
         self._db, self._writer, self._backends = db, writer, backends
         self.tables: tuple[Table[Any, Any], ...] = (
             db.prefixes,
@@ -50,18 +51,12 @@ class AddressFollower:
 
     def step(self) -> None:
         """Everything that depends on what changed since the last step is judged again."""
-        kept, outside = self._backends.kept, self._writer.outside_addresses
+        kept, outside = any(one.kept for one in self._backends), self._writer.outside_addresses
         prefixes = self._changed(self._db.prefixes, is_wanted=bool(kept or outside or self._dead))
-        services = self._changed(self._db.backends, is_wanted=bool(kept))
+        services = self._changed(self._db.backends, is_wanted=kept)
         lost = self._changed(self._db.lost_nodes, is_wanted=True)
-        if prefixes is None or services is None:
-            self._check(self._backends.check_kept)
-        else:
-            addresses = [prefix.removesuffix(_HOST) for prefix in prefixes]
-            targets: set[Target] = {target for address in addresses for target in kept.at_address(address)}
-            targets.update(target for service, _ in services for target in kept.of_service(service))
-            if targets:
-                self._check(lambda: self._backends.check_kept(sorted(targets)))
+        for backends in self._backends:
+            self._judge_kept(backends, prefixes, services)
         if outside and prefixes != []:
             self._judge_claims(outside, prefixes)
         if lost is None or lost or (self._dead and prefixes is None):
@@ -73,6 +68,21 @@ class AddressFollower:
         nodes = self._changed(self._db.nodes, is_wanted=True)
         if nodes is None or (self._db.own, self._db.node_name) in nodes:
             self._judge_zone()
+
+    def _judge_kept(
+        self,
+        backends: BackendRegistry,
+        prefixes: list[str] | None,
+        services: list[tuple[ServiceName, ClusterName]] | None,
+    ) -> None:
+        if prefixes is None or services is None:
+            self._check(backends.check_kept)
+            return
+        addresses = [address for prefix in prefixes if (address := host_of(prefix)) is not None]
+        targets: set[Target] = {target for address in addresses for target in backends.kept.at_address(address)}
+        targets.update(target for service, _ in services for target in backends.kept.of_service(service))
+        if targets:
+            self._check(lambda: backends.check_kept(sorted(targets)))
 
     def _judge_health(self) -> None:
         found: dict[ServiceName, set[tuple[str, str]]] = {}
@@ -90,10 +100,8 @@ class AddressFollower:
                 self._writer.set_zone(own.labels.get(ZONE_LABEL, ""))
 
     def _judge_claims(self, outside: Collection[str], prefixes: list[str] | None) -> None:
-        if prefixes is None or any(not prefix.endswith(_HOST) for prefix in prefixes):
-            due = set(outside)
-        else:
-            due = {address for prefix in prefixes if (address := prefix.removesuffix(_HOST)) in outside}
+        hosts = [None] if prefixes is None else [host_of(prefix) for prefix in prefixes]
+        due = set(outside) if None in hosts else set(outside).intersection(filter(None, hosts))
         if due:
             with self._db.write():
                 for address in sorted(due):
@@ -103,7 +111,7 @@ class AddressFollower:
         """Pods behind nodes that cannot be reached, by the tunnel or host their records name."""
         self._dead = frozenset(row.ip for row in self._db.lost_nodes.rows())
         rows = self._db.prefixes.rows() if self._dead else ()
-        self._set_behind(frozenset(row.prefix.removesuffix(_HOST) for row in rows if self._is_behind(row)))
+        self._set_behind(frozenset(self._host(row.prefix) for row in rows if self._is_behind(row)))
 
     def _judge_pods(self, prefixes: Iterable[str]) -> None:
         """The same, where only these prefixes changed."""
@@ -111,11 +119,15 @@ class AddressFollower:
         for prefix in prefixes:
             row = self._db.prefixes.get(prefix)
             keep = behind.add if row is not None and self._is_behind(row) else behind.discard
-            keep(prefix.removesuffix(_HOST))
+            keep(self._host(prefix))
         self._set_behind(frozenset(behind))
 
     def _is_behind(self, row: Prefix) -> bool:
-        return row.host in self._dead and row.prefix.endswith(_HOST)
+        return row.host in self._dead and host_of(row.prefix) is not None
+
+    @staticmethod
+    def _host(prefix: str) -> str:
+        return host_of(prefix) or prefix
 
     def _set_behind(self, behind: frozenset[str]) -> None:
         if behind != self._behind:

@@ -19,7 +19,7 @@ OF_PODS_ONLY: Final = "SCTP"
 
 
 def pairs_of(service: Service) -> list[tuple[Address, ServicePort]]:
-    found = [(address, port) for address in service.addresses for port in service.ports]
+    found = [(address, port) for address in service.addresses for port in service.ports if leads(address, port)]
     return found + [(ALL_ADDRESSES, at_node(port)) for port in service.ports if port.node_port]
 
 
@@ -29,7 +29,7 @@ def pairs_by_port(service: Service) -> list[tuple[Address, ServicePort]]:
         pair
         for port in service.ports
         for pair in (
-            *((address, port) for address in service.addresses),
+            *((address, port) for address in service.addresses if leads(address, port)),
             *(((ALL_ADDRESSES, at_node(port)),) if port.node_port else ()),
         )
     ]
@@ -48,9 +48,13 @@ def frontend_keys(service: Service) -> tuple[FrontendKey, ...]:
     return tuple(key_of(address, port) for address, port in pairs_of(service))
 
 
-def reach_of(service: Service, kind: str, scope: str, protocol: str = "TCP") -> int:
-    """Who is led from an address of this kind to the service's backends, beside pods. `scope`: global, all or none."""
-    if protocol == OF_PODS_ONLY:
+def reach_of(service: Service, address: Address, scope: str, protocol: str = "TCP") -> int:
+    """Who is led from this address to the service's backends, beside pods. `scope`: global, all or none.
+
+    An address of IPv6 leads pods alone.
+    """
+    kind = address.kind
+    if protocol == OF_PODS_ONLY or is_ipv6(address):
         return 0
     if scope == "none" or (scope == "global" and not service.is_global):
         return 0
@@ -68,9 +72,25 @@ def clients_of(frontend: Frontend) -> list[str]:
     return [f"pods{within}", *(word for word, bit in words if frontend.reach & bit)]
 
 
-def ranges_of(service: Service, kind: str) -> tuple[str, ...] | None:
-    """The sources that an address of this kind answers; None: all."""
-    return service.source_ranges if kind == LOAD_BALANCER else None
+def is_ipv6(address: Address) -> bool:
+    return ":" in address.ip
+
+
+def leads(address: Address, port: ServicePort) -> bool:
+    """Whether the datapath translates the two: no port of SCTP over IPv6, which is left to the cluster's proxy."""
+    return not (port.protocol == OF_PODS_ONLY and is_ipv6(address))
+
+
+def families_of(service: Service) -> tuple[bool, ...]:
+    """Whether IPv6, for each family that the service's frontends may have."""
+    return (False, True) if any(map(is_ipv6, service.addresses)) else (False,)
+
+
+def ranges_of(service: Service, address: Address) -> tuple[str, ...] | None:
+    """The sources that the address answers, which are of its family; None: all."""
+    if service.source_ranges is None or address.kind != LOAD_BALANCER:
+        return None
+    return tuple(text for text in service.source_ranges if (":" in text) == is_ipv6(address))
 
 
 def make_frontend(
@@ -83,13 +103,12 @@ def make_frontend(
     scope: str,
     is_consistent: bool,
 ) -> Frontend:
-    kind = address.kind
-    ranges = ranges_of(service, kind)
-    reach = reach_of(service, kind, scope, port.protocol)
+    ranges = ranges_of(service, address)
+    reach = reach_of(service, address, scope, port.protocol)
     return Frontend(
         key_of(address, port),
         service.name,
-        kind,
+        address.kind,
         port.name,
         targets[0],
         targets[1],

@@ -24,13 +24,13 @@ class KnownTargets:
     """What `of` answers depends on its arguments alone."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[ServiceName, ClusterName, str, str], tuple[BackendSet, Sequence[Target]]] = {}
+        self._kept: dict[tuple[ServiceName, ClusterName, str, str, bool], tuple[BackendSet, Sequence[Target]]] = {}
 
     def of(self, row: BackendSet, port: ServicePort) -> Sequence[Target]:
         """One for each backend that fits the port, in their order."""
         if len(row.backends) < LARGE:
             return _targets(row, port)
-        key = (row.service, row.cluster, port.name, port.protocol)
+        key = (row.service, row.cluster, port.name, port.protocol, ":" in row.backends[0].address)
         known = self._kept.get(key)
         if known is not None and known[0] is row:
             return known[1]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from agent.tables import Backend
+from meshmodel.address import place_of
 from meshmodel.names import ClusterName, ServiceName
 
 NAMED: Final = 3
@@ -39,7 +40,9 @@ class BackendLimit:
         return [text for _, text in sorted(self._said.get(name, {}).items())]
 
     def _describe(self, cluster: ClusterName, backends: Sequence[Backend]) -> str:
-        first = ", ".join(f"{b.address}:{b.port}/{b.protocol}" for b in backends[self._maximum : self._maximum + NAMED])
+        first = ", ".join(
+            f"{place_of(b.address, b.port)}/{b.protocol}" for b in backends[self._maximum : self._maximum + NAMED]
+        )
         return (
             f"cluster {cluster} has {len(backends)} backends (addresses times ports), more than {self._maximum} "
             f"(service-backends-max): {first} and what follows is left out"

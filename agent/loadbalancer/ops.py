@@ -14,7 +14,7 @@ from typing import cast
 
 from agent.datapath.errors import MapError
 from agent.datapath.layout import MemberKey, ServiceAlgorithm, ServiceKey, ServiceValue
-from agent.datapath.maps import Maps
+from agent.datapath.maps import ServiceMaps
 from agent.loadbalancer.frontend_shadow import (
     FrontendShadow,
     count_members,
@@ -38,11 +38,11 @@ from meshkit.reconciler import Rows
 
 
 class LoadBalancerTarget:
-    """The service and backend maps as a reconciler's target; keys of failures are frontend keys."""
+    """The service and backend maps of one family as a reconciler's target; keys of failures are frontend keys."""
 
     def __init__(
         self,
-        maps: Maps,
+        maps: ServiceMaps,
         wall: Callable[[], float],
         on_written: Callable[[Frontend, float], None] | None = None,
         owner_of: OwnerOf = lambda _target, _service: None,

@@ -6,16 +6,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from agent.loadbalancer.frontend import clients_of, frontend_keys, pairs_by_port
-from agent.loadbalancer.ops import LoadBalancerTarget
+from agent.loadbalancer.families import FamiliesTarget
+from agent.loadbalancer.frontend import clients_of, frontend_keys, is_ipv6, key_of, pairs_by_port
 from agent.loadbalancer.ownership import CLUSTER_IP
 from agent.loadbalancer.select import Candidate
 from agent.loadbalancer.why_not import WhyNot
 from agent.loadbalancer.writer import LoadBalancerWriter
-from agent.tables import AgentDB, FrontendKey, Service, ServicePort, Target
+from agent.tables import Address, AgentDB, FrontendKey, Service, ServicePort, Target
 from meshapi.service import BackendStatus, RealizedFrontend, ServiceExplanation, ServiceStatus
 from meshkit.clock import Clock
 from meshkit.reconciler import Failure
+from meshmodel.address import place_of
 from meshmodel.names import ClusterName, ServiceName
 
 
@@ -26,7 +27,7 @@ class ServiceRows:
         self,
         db: AgentDB,
         writer: LoadBalancerWriter,
-        target: LoadBalancerTarget,
+        target: FamiliesTarget,
         clock: Clock,
         failure_of: Callable[[FrontendKey], Failure | None] = lambda _key: None,
     ) -> None:
@@ -49,9 +50,13 @@ class ServiceRows:
         service = self._db.services.get(name)
         if service is None:
             return None
-        kinds = {address.kind == CLUSTER_IP for address in service.addresses}
+        kinds = {(address.kind == CLUSTER_IP, is_ipv6(address)) for address in service.addresses}
         choose = self._writer.chooser.choose
-        rules = {choose(service, port, is_inside=inside)[0].reason for port in service.ports for inside in kinds}
+        rules = {
+            choose(service, port, is_inside=inside, is_ipv6=wide)[0].reason
+            for port in service.ports
+            for inside, wide in kinds
+        }
         frontends = pairs_by_port(service)
         return ServiceExplanation(
             name=str(name),
@@ -74,9 +79,7 @@ class ServiceRows:
 
     def _frontends(self, service: Service) -> list[ServiceStatus]:
         problems = self.problems(service)
-        return [
-            self._service(service, port, address.ip, address.kind, problems) for address, port in pairs_by_port(service)
-        ]
+        return [self._service(service, port, address, problems) for address, port in pairs_by_port(service)]
 
     def problems(self, service: Service) -> list[str]:
         """What its object says wrongly, what it asks for in vain, and which of its frontends the maps do not hold."""
@@ -93,11 +96,12 @@ class ServiceRows:
         rows = (self._db.backends.get((name, cluster)) for cluster in clusters)
         return max((row.updated_wall_s for row in rows if row is not None), default=0.0)
 
-    def _service(self, service: Service, port: ServicePort, ip: str, kind: str, problems: list[str]) -> ServiceStatus:
+    def _service(self, service: Service, port: ServicePort, address: Address, problems: list[str]) -> ServiceStatus:
         """An address and port that the service asks for in vain chooses no backend."""
-        is_inside = kind == CLUSTER_IP
-        choice, candidates = self._writer.chooser.choose(service, port, is_inside=is_inside)
-        key = FrontendKey(ip, port.port, port.protocol)
+        is_inside = address.kind == CLUSTER_IP
+        choose, is_wide = self._writer.chooser.choose, is_ipv6(address)
+        choice, candidates = choose(service, port, is_inside=is_inside, is_ipv6=is_wide)
+        key = key_of(address, port)
         row = self._db.frontends.get(key)
         slots = Counter(row.chosen) if row is not None and row.service == service.name else Counter()
         chosen, total = set(map(id, choice.chosen)), slots.total()
@@ -121,7 +125,7 @@ class ServiceRows:
 
         return ServiceStatus(
             frontend=str(key),
-            type=kind,
+            type=address.kind,
             clients=clients_of(row) if row is not None and row.service == service.name else [],
             name=str(service.name),
             backends=[status(candidate) for candidate in candidates],
@@ -149,8 +153,10 @@ class ServiceRows:
 
     def _realized(self, key: FrontendKey) -> RealizedFrontend:
         row, live = self._db.frontends.get(key), self._target.live(key)
-        backends = sorted(f"{t.address}:{t.port}" for t in (live.slots if live is not None else ()) if t is not None)
-        wanted = sorted(f"{t.address}:{t.port}" for t in row.chosen) if row is not None else []
+        backends = sorted(
+            place_of(t.address, t.port) for t in (live.slots if live is not None else ()) if t is not None
+        )
+        wanted = sorted(place_of(t.address, t.port) for t in row.chosen) if row is not None else []
         return RealizedFrontend(
             frontend=str(key),
             count=(live.count or 0) if live is not None else 0,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from itertools import product
 
 from agent.loadbalancer.low_capacity import LowCapacities
 from agent.loadbalancer.nearby import NOTHING_HELD
@@ -22,9 +23,9 @@ class SelectionMemory:
     """Of each service: the least its tiers could take lately, the backends that are new, its pods that are not ready."""
 
     def __init__(self) -> None:
-        self._low: dict[ServiceName, LowCapacities[tuple[ServicePort, bool]]] = {}
+        self._low: dict[ServiceName, LowCapacities[tuple[ServicePort, bool, bool]]] = {}
         self._newcomers = Newcomers()
-        self._unready: dict[ServiceName, int] = {}
+        self._unready: dict[tuple[ServiceName, bool], int] = {}
         self._due: dict[ServiceName, float] = {}
 
     # ---- what is remembered
@@ -38,7 +39,9 @@ class SelectionMemory:
     ) -> None:
         """The service is as given. `rows`: what it has now, none of it new; `empty`: clusters known to have nothing."""
         if low := self._low.get(service.name):
-            low.keep({(port, is_inside) for port in service.ports for is_inside in (True, False)})
+            low.keep(
+                {(port, inside, ipv6) for port in service.ports for inside, ipv6 in product((True, False), repeat=2)}
+            )
         if not service.steering.slow_start_s:
             self._newcomers.forget(service.name)
         elif not self._newcomers.knows(service.name):
@@ -55,18 +58,25 @@ class SelectionMemory:
             self._newcomers.note(name, cluster, () if row is None else _targets(row), now_s, is_listing=is_listing)
 
     def note_parts(
-        self, name: ServiceName, port: ServicePort, parts: Sequence[TierShare], now_s: float, *, is_inside: bool
+        self,
+        name: ServiceName,
+        port: ServicePort,
+        parts: Sequence[TierShare],
+        now_s: float,
+        *,
+        is_inside: bool,
+        is_ipv6: bool = False,
     ) -> None:
         """The parts that were decided for this port of the service."""
         if parts or name in self._low:
             low = self._low.setdefault(name, LowCapacities())
-            low.note((port, is_inside), ((part.word, part.capacity) for part in parts), now_s)
+            low.note((port, is_inside, is_ipv6), ((part.word, part.capacity) for part in parts), now_s)
 
-    def note_unready(self, name: ServiceName, count: int) -> bool:
+    def note_unready(self, name: ServiceName, count: int, *, is_ipv6: bool = False) -> bool:
         """So many pods of the own cluster belong to the service and are not ready. True if it was another number."""
-        before = self._unready.pop(name, 0)
+        before = self._unready.pop((name, is_ipv6), 0)
         if count:
-            self._unready[name] = count
+            self._unready[name, is_ipv6] = count
         return count != before
 
     def forget(self, name: ServiceName) -> None:
@@ -77,12 +87,14 @@ class SelectionMemory:
 
     # ---- what a decision needs
 
-    def held(self, name: ServiceName, port: ServicePort, now_s: float, *, is_inside: bool) -> Mapping[str, Fraction]:
+    def held(
+        self, name: ServiceName, port: ServicePort, now_s: float, *, is_inside: bool, is_ipv6: bool = False
+    ) -> Mapping[str, Fraction]:
         low = self._low.get(name)
-        return NOTHING_HELD if low is None else low.held((port, is_inside), now_s)
+        return NOTHING_HELD if low is None else low.held((port, is_inside, is_ipv6), now_s)
 
-    def unready(self, name: ServiceName) -> int:
-        return self._unready.get(name, 0)
+    def unready(self, name: ServiceName, *, is_ipv6: bool = False) -> int:
+        return self._unready.get((name, is_ipv6), 0)
 
     def grown(self, service: Service, now_s: float) -> Mapping[Target, Fraction]:
         window_s = service.steering.slow_start_s
@@ -116,4 +128,4 @@ class SelectionMemory:
 
 
 def _targets(row: BackendSet) -> Iterable[Target]:
-    return (Target(b.address, b.port, b.protocol, row.cluster_id) for b in row.backends)
+    return (Target(b.address, b.port, b.protocol, row.cluster_id) for b in row.of_both_families)

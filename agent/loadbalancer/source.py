@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from agent.loadbalancer.convert import ServiceObject, Slice, strip_object, strip_slice
@@ -42,12 +43,12 @@ class KubernetesSource:
 
     async def run_services(self, client: KubeClient, on_synced: Callable[[], None]) -> None:
         """Follow Services until cancelled."""
-        reflector = Reflector(client, SERVICES, strip=strip_object)
+        reflector = Reflector(client, SERVICES, strip=partial(strip_object, is_dual=self._writer.is_dual))
         await reflector.run(lambda batch: self.take_objects(batch, on_synced))
 
     async def run_slices(self, client: KubeClient, on_synced: Callable[[], None]) -> None:
         """Follow EndpointSlices until cancelled."""
-        reflector = Reflector(client, ENDPOINT_SLICES, strip=strip_slice)
+        reflector = Reflector(client, ENDPOINT_SLICES, strip=partial(strip_slice, is_dual=self._writer.is_dual))
         following = reflector.run(lambda batch: self.take_slices(batch, on_synced, defers_large=True))
         await together({"slices": following, "large services": self.settle_large()})
 
@@ -139,7 +140,10 @@ class KubernetesSource:
         if unready:
             unready.difference_update(backend.address for backend in backends)
         own, own_id, now_s = self._db.own, self._db.own_id, self._clock.wall()
-        self._writer.set_backends(name, own, own_id, backends, now_s, unready=len(unready))
+        unready6 = sum(":" in address for address in unready)
+        self._writer.set_backends(
+            name, own, own_id, backends, now_s, unready=len(unready) - unready6, unready6=unready6
+        )
 
     def _place(self, key: str, piece: Slice | None) -> list[ServiceName]:
         """The slice is known as given, None as gone; returns the services whose backends may differ now."""

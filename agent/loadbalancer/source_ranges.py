@@ -8,7 +8,7 @@ nor the new ranges let in.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from ipaddress import IPv4Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
 from agent.datapath.errors import MapError, MapFullError
@@ -18,7 +18,7 @@ from agent.loadbalancer.room import Room
 from agent.tables import Frontend
 
 MOST: Final = 1_000
-"""Ranges of one service."""
+"""Ranges of one service, of each family."""
 _PRESENT: Final = SourceRangeValue()
 _FIELD: Final = "loadBalancerSourceRanges"
 
@@ -27,11 +27,12 @@ Wanted = Iterable[tuple[int, Collection[str]]]
 
 
 def read_ranges(texts: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
-    """The IPv4 ranges, each once, in order of their addresses; and what is wrong with the others, as sentences.
+    """The ranges, each once, IPv4 first, in order of their addresses; and what is wrong with the others, as sentences.
 
-    What cannot be read lets nobody in, nor does what is beyond the limit. IPv6 ranges say nothing about IPv4 sources.
+    What cannot be read lets nobody in, nor does what is beyond the limit. Ranges say nothing about sources of the other family.
     """
-    found: set[IPv4Network] = set()
+    ipv4: set[IPv4Network] = set()
+    ipv6: set[IPv6Network] = set()
     problems: list[str] = []
     for text in dict.fromkeys(texts):
         try:
@@ -40,12 +41,15 @@ def read_ranges(texts: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
             problems.append(f"{_FIELD}: {text[:64]!r} lets nobody in: it is no address range such as 198.51.100.0/24")
             continue
         if isinstance(network, IPv4Network):
-            found.add(network)
-    if len(found) > MOST:
-        problems.append(
-            f"{_FIELD}: {len(found)} ranges are more than {MOST}: those with the highest addresses let nobody in"
-        )
-    return tuple(map(str, sorted(found)[:MOST])), problems
+            ipv4.add(network)
+        else:
+            ipv6.add(network)
+    problems.extend(
+        f"{_FIELD}: {len(found)} ranges are more than {MOST}: those with the highest addresses let nobody in"
+        for found in (ipv4, ipv6)
+        if len(found) > MOST
+    )
+    return (*map(str, sorted(ipv4)[:MOST]), *map(str, sorted(ipv6)[:MOST])), problems
 
 
 class SourceRanges:

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from ipaddress import IPv4Network
 
-from agent.loadbalancer.addresses import AddressRules
+from agent.loadbalancer.addresses import AddressRules, Network
 from agent.loadbalancer.chooser import RANDOM, Chooser, Consistency, Leads
 from agent.loadbalancer.frontend import (
     ALL_ADDRESSES,
     at_node,
+    families_of,
     frontend_keys,
+    is_ipv6,
     key_of,
+    leads,
     make_frontend,
     pairs_of,
 )
@@ -45,17 +47,19 @@ class LoadBalancerWriter:
     def __init__(
         self,
         db: AgentDB,
-        external_ranges: Sequence[IPv4Network] = (),
+        external_ranges: Sequence[Network] = (),
         max_frontends: int = AgentSettings.service_frontends_max,
         max_backends: int = AgentSettings.service_backends_max,
         clock: Clock | None = None,
         *,
         scope: str = AgentSettings.services,
         consistency: Consistency = RANDOM,
+        is_dual: bool = False,
     ) -> None:
+        """`is_dual`: services have frontends of IPv6 too."""
         self._clock = clock or SystemClock()
         self._db, self._max_frontends, self._limit = db, max_frontends, BackendLimit(max_backends)
-        self._scope = scope
+        self._scope, self.is_dual = scope, is_dual
         self._rules = AddressRules(db, external_ranges, self._owner_of_cluster_ip)
         self._contests = Contests()
         self._cluster_ips: dict[str, tuple[ServiceName, ...]] = {}
@@ -101,22 +105,23 @@ class LoadBalancerWriter:
         wall_s: float,
         *,
         unready: int = 0,
+        unready6: int = 0,
         is_withheld: bool = False,
     ) -> None:
         """The cluster's whole contribution to the service is `backends`; nothing of it is left when they are empty.
 
-        `unready`: how many more are known of the own cluster, and are not ready. `is_withheld`: there are some, not for us.
+        `unready`: how many more are known of the own cluster, and are not ready; `unready6`: of IPv6. `is_withheld`: there are
+        some, not for us.
         """
         backends, is_news = self._limit.cut(name, cluster, backends)
         row: BackendSet | None = None
         if backends or is_withheld:
             self.chooser.know_cluster(cluster)
-            is_plain, has_unnamed = _summary(backends)
-            row = BackendSet(name, cluster, cluster_id, tuple(backends), wall_s, is_plain, has_unnamed, is_withheld)
+            row = self._contribution(name, cluster, cluster_id, backends, wall_s, is_withheld=is_withheld)
             changed = self._db.backends.put(row)
         else:
             changed = self._db.backends.delete((name, cluster))
-        if cluster == self._db.own and self.chooser.memory.note_unready(name, unready):
+        if cluster == self._db.own and self._note_unready(name, unready, unready6):
             known = self._db.services.get(name)
             changed |= known is not None and known.steering.threshold_percent > 0
         service = self._db.services.get(name) if changed else None
@@ -127,6 +132,27 @@ class LoadBalancerWriter:
             self._select(service, wall_s)
         if is_news:
             self._tell(name)
+
+    def _contribution(
+        self,
+        name: ServiceName,
+        cluster: ClusterName,
+        cluster_id: ClusterId,
+        backends: Sequence[Backend],
+        wall_s: float,
+        *,
+        is_withheld: bool,
+    ) -> BackendSet:
+        ipv6 = [backend for backend in backends if ":" in backend.address] if self.is_dual else ()
+        if not ipv6:
+            return BackendSet(name, cluster, cluster_id, tuple(backends), wall_s, *_summary(backends), is_withheld)
+        ipv4 = [backend for backend in backends if ":" not in backend.address]
+        wide = BackendSet(name, cluster, cluster_id, tuple(ipv6), wall_s, *_summary(ipv6), is_withheld)
+        return BackendSet(name, cluster, cluster_id, tuple(ipv4), wall_s, *_summary(ipv4), is_withheld, wide)
+
+    def _note_unready(self, name: ServiceName, unready: int, unready6: int) -> bool:
+        memory = self.chooser.memory
+        return memory.note_unready(name, unready) | memory.note_unready(name, unready6, is_ipv6=True)
 
     def drain_cluster(self, cluster: ClusterName) -> None:
         """Nothing the cluster contributed is left anywhere."""
@@ -152,7 +178,7 @@ class LoadBalancerWriter:
         changed, self.chooser.unreachable = addresses ^ self.chooser.unreachable, addresses
         if changed:
             rows = self._db.backends.rows()
-            self._select_all({r.service for r in rows if any(b.address in changed for b in r.backends)})
+            self._select_all({r.service for r in rows if any(b.address in changed for b in r.of_both_families)})
 
     def set_failing(self, failing: Mapping[ServiceName, frozenset[tuple[str, str]]]) -> None:
         """Own pods, by node and address, that fail the health probe of each service: unhealthy from here on, and no others."""
@@ -165,7 +191,7 @@ class LoadBalancerWriter:
         if zone != self.chooser.here.zone:
             self.chooser.here = self.chooser.here._replace(zone=zone)
             rows = self._db.backends.rows()
-            self._select_all({r.service for r in rows if any(b.hints is not NO_HINTS for b in r.backends)})
+            self._select_all({r.service for r in rows if any(b.hints is not NO_HINTS for b in r.of_both_families)})
 
     def reselect_due(self) -> None:
         """Services whose choice depends on how much time has passed are as they are to be now."""
@@ -195,25 +221,25 @@ class LoadBalancerWriter:
         """Every frontend the service has is chosen anew."""
         mismatches: list[str] = []
         limited = self._keys.get(service.name)
-        is_consistent = self.chooser.is_consistent(service)
         for port in service.ports:
-            inside = outside = self.chooser.targets_of(service, port, mismatches)
-            if service.is_internal_local and (port.node_port or any(a.kind != CLUSTER_IP for a in service.addresses)):
-                outside = self.chooser.targets_of(service, port, [], is_inside=False)
-            for address in service.addresses:
-                if limited is None or (address, port) in limited:
-                    targets = inside if address.kind == CLUSTER_IP else outside
-                    self._put_frontend(
-                        make_frontend(
-                            service, address, port, targets, wall_s, scope=self._scope, is_consistent=is_consistent
-                        )
-                    )
-            if port.node_port and (limited is None or (ALL_ADDRESSES, at_node(port)) in limited):
-                self._put_frontend(self._frontend(service, ALL_ADDRESSES, at_node(port), outside, wall_s))
+            for family in families_of(service):
+                inside = outside = self.chooser.targets_of(service, port, mismatches, is_ipv6=family)
+                if service.is_internal_local and (
+                    port.node_port or any(a.kind != CLUSTER_IP for a in service.addresses)
+                ):
+                    outside = self.chooser.targets_of(service, port, [], is_inside=False, is_ipv6=family)
+                for address in service.addresses:
+                    if is_ipv6(address) != family or not leads(address, port):
+                        continue
+                    if limited is None or (address, port) in limited:
+                        targets = inside if address.kind == CLUSTER_IP else outside
+                        self._put_frontend(self._frontend(service, address, port, targets, wall_s))
+                if not family and port.node_port and (limited is None or (ALL_ADDRESSES, at_node(port)) in limited):
+                    self._put_frontend(self._frontend(service, ALL_ADDRESSES, at_node(port), outside, wall_s))
         if service.steering is not NO_STEERING and self.chooser.memory.schedule(service, self._clock.monotonic()):
             self.due_changed.set()
         if mismatches or service.name in self._mismatches:
-            self._mismatches[service.name] = tuple(mismatches)
+            self._mismatches[service.name] = tuple(dict.fromkeys(mismatches))
             self._tell(service.name)
 
     def _frontend(
@@ -330,7 +356,9 @@ class LoadBalancerWriter:
             service = self._db.services.get(claims[0].service)
             assert service is not None
             address, port = next(pair for pair in self._keys_of(service) if key_of(*pair) == key)
-            targets = self.chooser.targets_of(service, port, [], is_inside=address.kind == CLUSTER_IP)
+            targets = self.chooser.targets_of(
+                service, port, [], is_inside=address.kind == CLUSTER_IP, is_ipv6=is_ipv6(address)
+            )
             self._db.frontends.put(self._frontend(service, address, port, targets, 0.0))
         for name in claimants:
             self._tell(name)

@@ -73,8 +73,7 @@ class Ingest:
         self._reader: Reader | None = None
         self._form: Kind | None = None
         self._outdated: set[ServiceName] = set()
-        self._held = Held()
-        self._withdrawn = Withdrawn()
+        self._held, self._withdrawn = Held(), Withdrawn()
         self.refused_nodes: dict[str, tuple[ClaimRefusal, ...]] = {}
         """By node what only the connection file's list refuses, else why none of its addresses is believed."""
         self.on_overflow: Callable[[Kind, bytes], None] = lambda _kind, _key: None
@@ -100,7 +99,8 @@ class Ingest:
         """
         self._networks.allow(self._name, self.allowed())
         self._cluster_id = ClusterId(config.id)
-        self._reader = Reader(self._name, self._cluster_id, identity_range(config.id, self._maximum), self._db.own)
+        identities, is_dual = identity_range(config.id, self._maximum), self._writers.load_balancer.is_dual
+        self._reader = Reader(self._name, self._cluster_id, identities, self._db.own, is_dual=is_dual)
         form = next((kind for kind in kinds if kind in BACKEND_KINDS), None)
         if form is not self._form:
             self._form = form
@@ -243,7 +243,7 @@ class Ingest:
             if refusals:
                 self._slices.set(key, piece._replace(backends=kept))
         for backends in [row for row in self._db.backends.rows() if row.cluster == name]:
-            kept, refusals = self._believable(backends.backends)
+            kept, refusals = self._believable(backends.of_both_families)
             count += self._reject(self._form or Kind.SERVICES, str(backends.service), "address-outside", refusals)
             if refusals:
                 self._set_backends(backends.service, kept)

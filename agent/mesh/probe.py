@@ -17,7 +17,8 @@ from typing import Final, NamedTuple, Protocol
 
 from agent.datapath.flow_layout import ProbeSize
 from agent.datapath.overlay_probe import Overlay
-from agent.tables import AgentDB, LostNode
+from agent.tables import AgentDB
+from agent.unwell import LostNode
 from meshkit.clock import Clock
 from meshmodel.names import ClusterName
 from meshpeer.followed import FollowedCluster

@@ -50,9 +50,18 @@ class Reader:
     """Decodes the records of one cluster, for the cluster `own`."""
 
     def __init__(
-        self, cluster: ClusterName, cluster_id: ClusterId, identities: IdentityRange, own: ClusterName
+        self,
+        cluster: ClusterName,
+        cluster_id: ClusterId,
+        identities: IdentityRange,
+        own: ClusterName,
+        *,
+        is_dual: bool = False,
     ) -> None:
+        """`is_dual`: backends of IPv6 are wanted too."""
         self._cluster, self._cluster_id, self._identities, self._own = cluster, cluster_id, identities, own
+        self._address_types = ("IPv4", "IPv6") if is_dual else ("IPv4",)
+        self._is_dual = is_dual
 
     def node(self, key: str, value: bytes) -> Node:
         record = node.decode(key, value, cluster=self._cluster, cluster_id=self._cluster_id)
@@ -95,7 +104,7 @@ class Reader:
         return OwnedPrefix(row, record.pod_uid)
 
     def service(self, key: str, value: bytes) -> Piece:
-        """Every IPv4 backend, in address order; a record that is not shared, or not with us, contributes none."""
+        """Every backend, in address order; a record that is not shared, or not with us, contributes none."""
         record = service.decode(key, value, cluster=self._cluster, cluster_id=self._cluster_id)
         if not record.shared:
             return Piece(record.name, ())
@@ -105,7 +114,7 @@ class Reader:
         last: service.PortMap | None = None
         ports: list[tuple[int, str, tuple[str, ...]]] = []
         for address in sorted(record.backends):
-            if ":" in address:
+            if ":" in address and not self._is_dual:
                 continue
             found = record.backends[address]
             if found is not last:  # backends of one service share their ports nearly always
@@ -129,7 +138,7 @@ class Reader:
             return Piece(record.service, (), is_withheld=True)
         ports = [p for p in record.ports if p.port]
         backends: list[Backend] = []
-        for endpoint in record.endpoints if record.address_type == "IPv4" else ():
+        for endpoint in record.endpoints if record.address_type in self._address_types else ():
             condition = condition_of(ready=endpoint.ready, serving=endpoint.serving, terminating=endpoint.terminating)
             if condition is None:
                 continue

@@ -91,7 +91,7 @@ class ServiceResolver:
         clusters = [db.own, *(peer.name for peer in db.peers.rows())] if is_global else [db.own]
         for cluster in dict.fromkeys(clusters):
             row = db.backends.get((name, cluster))
-            yield from (backend.address for backend in (row.backends if row is not None else ()))
+            yield from (backend.address for backend in (row.of_both_families if row is not None else ()))
 
     def _remember(self, name: ServiceName, addresses: frozenset[str]) -> None:
         """Whose owner matters to which service."""

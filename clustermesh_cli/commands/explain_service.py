@@ -16,6 +16,7 @@ from kube.errors import KubeError
 from meshapi.service import RealizedFrontend, ServiceExplanation, ServiceStatus
 from meshkit.answer_form import AnswerForm
 from meshkit.refusal import read_refusal
+from meshmodel.address import place_of
 from meshmodel.errors import ModelError
 from meshmodel.names import ServiceName
 
@@ -77,7 +78,7 @@ def _lines(found: ServiceExplanation) -> Iterator[str]:
 def _cells(frontend: ServiceStatus) -> list[tuple[str, ...]]:
     return [
         (
-            f"{b.address}:{b.port}",
+            place_of(b.address, b.port),
             b.cluster,
             b.node or "-",
             b.zone or "-",

@@ -21,7 +21,7 @@ class Machine:
     """`interfaces` are the numbers of pods' interfaces by address; change them with `plug` and `unplug`."""
 
     def __init__(self) -> None:
-        self.maps: MemoryMaps = memory_maps()
+        self.maps: MemoryMaps = memory_maps(ipv6=True)
         self.interfaces: dict[str, int] = {}
         self.plugged = Wake()
         self.broken: list[str] = []
@@ -73,7 +73,7 @@ class Machine:
 
     def _watch_invariant(self) -> None:
         """Each write is looked at by the maps themselves; what they find is kept, whoever catches the error."""
-        for name in ("services", "backends"):
+        for name in ("services", "backends", "services6", "backends6"):
             found: Any = getattr(self.maps, name)
             found.on_write = self._noting(found.on_write)
 

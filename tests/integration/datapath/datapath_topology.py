@@ -251,16 +251,16 @@ class Topology:
         head = layout.ServiceKey(address, 80, protocol)
         for node in self.nodes:
             ids = [service_id * 100 + n for n in range(len(backends))]
-            values = [
-                layout.BackendValue(p.address, port, protocol, cluster_id=int(p.address.split(".")[1]))
-                for p in backends
-            ]
-            node.maps.backends.update([(layout.BackendKey(i), v) for i, v in zip(ids, values, strict=True)])
-            node.maps.members.update([(layout.MemberKey(service_id, i), layout.MemberValue()) for i in ids])
+            wide = node.maps.of_ipv6
+            maps = wide if wide and ":" in address else node.maps.of_ipv4
+            places = [(p.ipv6 if maps is wide else p.address, int(p.address.split(".")[1])) for p in backends]
+            values = [layout.BackendValue(ip, port, protocol, 0, cluster) for ip, cluster in places]
+            maps.backends.update([(layout.BackendKey(i), v) for i, v in zip(ids, values, strict=True)])
+            maps.members.update([(layout.MemberKey(service_id, i), layout.MemberValue()) for i in ids])
             slots = [(head._replace(slot=n), layout.ServiceValue(i, service_id)) for n, i in enumerate(ids, 1)]
             all_flags = flags | (layout.ServiceFlag.AFFINITY if affinity_s else 0)
             value = layout.ServiceValue(affinity_s, service_id, len(ids), all_flags)
-            node.maps.services.update([*slots, (head, value)])
+            maps.services.update([*slots, (head, value)])
 
     def ipcache_for(self, node: Node) -> list[tuple[layout.IpcacheKey, layout.IpcacheValue]]:
         """Who the pods and nodes are, with a tunnel to each pod that is not here."""

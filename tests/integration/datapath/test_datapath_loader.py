@@ -249,10 +249,8 @@ def test_maps_of_ipv6_are_made_where_its_packets_are_judged(config: NodeConfig, 
     datapath.uninstall()
 
 
-def test_programs_stay_within_their_budgets(config: NodeConfig) -> None:
-    datapath = Datapath(replace(config, ipv6=True))
+def test_programs_stay_within_their_budgets(datapath: Datapath) -> None:
     datapath.open()
-    assert "mesh_from_container6" in datapath.statistics()
     for name, text in datapath.statistics().items():
         processed = re.search(r"processed (\d+) insns", text)
         stack = re.search(r"stack depth ([\d+]+)", text)
@@ -262,7 +260,6 @@ def test_programs_stay_within_their_budgets(config: NodeConfig) -> None:
         print(f"{name}: {processed[1]} instructions processed, largest frame {max(frames)} bytes")
         assert int(processed[1]) <= MAX_PROCESSED_INSTRUCTIONS
         assert max(frames) <= MAX_FRAME_BYTES
-    datapath.uninstall()
 
 
 def test_features_are_present_on_a_kernel_that_is_new_enough() -> None:

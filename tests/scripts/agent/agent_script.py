@@ -23,6 +23,7 @@ forget NAME                    the cluster is no peer any more
 expire NAME                    its services are too old to be believed
 withdraw NAME                  nothing is sent to it (restore: again)
 Done to the node:
+ipv6                           before all others: its programs go on with packets of IPv6, and it has maps for their services
 interface ADDRESS IFINDEX      a pod has this interface; 0: none any more
 fail-after MAP WRITES          the kernel refuses a write of this map after so many more
 restart [TABLE...]             a new agent on the same maps; each of these tables waits for one more source
@@ -61,6 +62,7 @@ from scripted_agent import FACTS, STEP_S, Agent, AtOnce, Machine, find_table
 
 from agent.cli import render
 from agent.core import open_core
+from agent.datapath.memory import memory_maps
 from agent.endpoints.rows import endpoint_rows
 from agent.loadbalancer.convert import strip_service, strip_slice
 from agent.loadbalancer.rows import ServiceRows
@@ -118,16 +120,27 @@ class AgentScript(Script):
         self._wait(self.clock.run_for(seconds))
         self.agent.check()
 
+    @property
+    def _is_dual(self) -> bool:
+        return self.agent.balancer.writer.is_dual
+
     # ---- inputs
+
+    def do_ipv6(self) -> None:
+        self._wait(self.agent.stop())
+        self.machine.maps = memory_maps(ipv6=True)
+        self._start(())
 
     def do_apply(self, *files: str) -> None:
         for document in (d for name in files for d in yaml.safe_load_all(self.section(name))):
             meta, kind = document["metadata"], document["kind"]
             key = f"{meta.get('namespace', '')}/{meta['name']}"
             if kind == "Service":
-                self.agent.kubernetes.take_services([Upsert(key, strip_service(document))], _nothing)
+                self.agent.kubernetes.take_services(
+                    [Upsert(key, strip_service(document, is_dual=self._is_dual))], _nothing
+                )
             elif kind == "EndpointSlice":
-                self.agent.kubernetes.take_slices([Upsert(key, strip_slice(document))], _nothing)
+                self.agent.kubernetes.take_slices([Upsert(key, strip_slice(document, is_dual=self._is_dual))], _nothing)
             else:
                 self.agent.policy.compiler.set_document(document, _ref(kind, key))
                 self.agent.policy.ring()
@@ -144,14 +157,19 @@ class AgentScript(Script):
     def do_pods(self, where: str, *addresses: str) -> None:
         key, _, port = where.rpartition(":")
         name, _, number = port.rpartition("=")
-        found = [{"addresses": [a.split(",")[0]], "conditions": _conditions(a), **_where(a)} for a in addresses]
-        document = {
-            "metadata": _meta(f"{key}-{number}") | {"labels": {"kubernetes.io/service-name": key.split("/")[1]}},
-            "addressType": "IPv4",
-            "ports": [{"name": name, "port": int(number), "protocol": "TCP"}],
-            "endpoints": found,
-        }
-        self.agent.kubernetes.take_slices([Upsert(f"{key}-{number}", strip_slice(document))], _nothing)
+        for family, mark in (("IPv4", ""), *((("IPv6", "-6"),) if self._is_dual else ())):
+            listed = [a for a in addresses if (":" in a) == (family == "IPv6")]
+            document = {
+                "metadata": _meta(f"{key}-{number}{mark}")
+                | {"labels": {"kubernetes.io/service-name": key.split("/")[1]}},
+                "addressType": family,
+                "ports": [{"name": name, "port": int(number), "protocol": "TCP"}],
+                "endpoints": [
+                    {"addresses": [a.split(",")[0]], "conditions": _conditions(a), **_where(a)} for a in listed
+                ],
+            }
+            piece = strip_slice(document, is_dual=self._is_dual)
+            self.agent.kubernetes.take_slices([Upsert(f"{key}-{number}{mark}", piece)], _nothing)
 
     def do_peer(self, name: str, cluster_id: str) -> None:
         self.do_peer_connect(name, cluster_id)
@@ -189,7 +207,7 @@ class AgentScript(Script):
 
     def do_put_service(self, name: str, service: str, *backends: str) -> None:
         namespace, _, short = service.partition("/")
-        found = (backend.split(":") for backend in backends)
+        found = (backend.rsplit(":", 1) for backend in backends)
         record = {
             "cluster": name, "clusterID": self._fed(name).cluster_id, "namespace": namespace, "name": short,
             "shared": True, "backends": {ip: {"": {"Protocol": "TCP", "Port": int(port)}} for ip, port in found},

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from agent.datapath.layout import BackendState, ServiceAlgorithm, ServiceFlag
+from agent.datapath.maps import ServiceMaps
 from agent.datapath.memory import MemoryMaps, memory_maps
 from agent.identity.writer import IdentityWriter
 from agent.ipcache.ops import IpcacheTarget
@@ -29,6 +30,7 @@ from kvstore.store import ChangeKind as EventKind
 from kvstore.store import Event, Phase
 from meshkit.clock import Clock, ManualClock
 from meshkit.reconciler import Reconciler
+from meshmodel.address import place_of
 from meshmodel.cluster_config import ClusterConfig
 from meshmodel.condition import Condition
 from meshmodel.keys import Kind
@@ -99,9 +101,9 @@ class World:
 
     def restart_target(self) -> None:
         """As a new process would: the maps are what they are, the shadow is restored from them."""
-        self.target = LoadBalancerTarget(self.maps, self.clock.wall, owner_of=KnownAddresses(self.db).owner_of)
+        self.target = LoadBalancerTarget(self.maps.of_ipv4, self.clock.wall, owner_of=KnownAddresses(self.db).owner_of)
         self.target.restore()
-        self.follower = AddressFollower(self.db, self.lb, self.target.backends)
+        self.follower = AddressFollower(self.db, self.lb, (self.target.backends,))
         self.reconcilers = [
             Reconciler(self.db.frontends, self.target, clock=self.clock),
             Reconciler(self.db.prefixes, IpcacheTarget(self.maps.ipcache), clock=self.clock),
@@ -163,29 +165,34 @@ def show_services(maps: MemoryMaps, *, with_kept: bool = False) -> str:
 
     Backends without a slot are listed with their state; those that are only kept for open connections if asked for.
     """
+    wide = [] if maps.of_ipv6 is None else _service_lines(maps.of_ipv6, with_kept=with_kept)
+    return "\n".join([*_service_lines(maps.of_ipv4, with_kept=with_kept), *wide])
+
+
+def _service_lines(maps: ServiceMaps, *, with_kept: bool) -> list[str]:
     lines = []
     heads = [(key, value) for key, value in maps.services.items() if key.slot == 0]
     by_id = {key.id: value for key, value in maps.backends.items()}
     slots = {(k.address, k.port, k.protocol, k.slot): v.backend_id for k, v in maps.services.items() if k.slot}
     for key, head in sorted(heads):
         found = [by_id[slots[key.address, key.port, key.protocol, n]] for n in range(1, head.count + 1)]
-        names = sorted(f"{b.address}:{b.port}" for b in found)
+        names = sorted(place_of(b.address, b.port) for b in found)
         flags = f" affinity={head.backend_id}s" if head.flags & ServiceFlag.AFFINITY else ""
         if head.flags & ServiceFlag.SOURCE_RANGES:
             ranges = sorted(k.range for k, _ in maps.source_ranges.items() if k.service_id == head.service_id)
             flags += f" from={','.join(ranges) or 'nobody'}"
         proto = PROTOCOL_NAMES[key.protocol]
-        lines.append(f"{key.address}:{key.port}/{proto}{flags} -> {', '.join(names) or '-'}")
+        lines.append(f"{place_of(key.address, key.port)}/{proto}{flags} -> {', '.join(names) or '-'}")
     owners = {head.service_id for _, head in heads if head.flags & ServiceFlag.SOURCE_RANGES}
     lines += sorted(f"RANGE {k.range} of nobody" for k, _ in maps.source_ranges.items() if k.service_id not in owners)
     used = set(slots.values())
     without_slot = [b for i, b in by_id.items() if i not in used]
     lines += sorted(
-        f"KEPT {b.address}:{b.port} {BackendState(b.state).name.lower()}"
+        f"KEPT {place_of(b.address, b.port)} {BackendState(b.state).name.lower()}"
         for b in without_slot
         if with_kept or b.state != BackendState.MAINTENANCE
     )
-    return "\n".join(lines)
+    return lines
 
 
 def table_of(maps: MemoryMaps, frontend: str) -> list[str]:

@@ -14,7 +14,7 @@ from agent.cli import render
 from agent.settings import AgentSettings
 from kube.errors import Forbidden
 from kvstore.clientconfig import parse_client_config
-from meshapi.agent import MapEntry
+from meshapi.agent import LoadBalancerMaps, MapEntry
 from meshkit.answer_form import AnswerForm
 from meshkit.clock import ManualClock
 from meshpeer.connection import own_store_config, service_of
@@ -147,7 +147,9 @@ def test_a_slot_that_leads_nowhere_says_so() -> None:
         MapEntry({**key, "slot": 2}, {"backend_id": 2, "service_id": 5, "count": 0, "flags": 0}),
     ]
     value = {"address": "10.2.0.9", "port": 90, "protocol": 6, "state": 0, "cluster_id": 2}
-    text = render.load_balancer_map(entries, [MapEntry({"id": 1}, value)], {2: "south"})
+    text = render.load_balancer_maps(
+        LoadBalancerMaps(services=entries, backends=[MapEntry({"id": 1}, value)]), {2: "south"}
+    )
     assert text.splitlines() == [
         "SERVICE ADDRESS   BACKEND ADDRESS (REVNAT_ID) (SLOT)   CLUSTER",
         "10.0.0.1:80/TCP   0.0.0.0:0 (5) (0) count=2            -",

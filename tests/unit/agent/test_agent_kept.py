@@ -43,7 +43,7 @@ class Node:
         owner_of = KnownAddresses(self.db).owner_of
         self.target = LoadBalancerTarget(self.maps, lambda: 0.0, owner_of=owner_of)
         self.target.restore()
-        self.follower = AddressFollower(self.db, LoadBalancerWriter(self.db), self.target.backends)
+        self.follower = AddressFollower(self.db, LoadBalancerWriter(self.db), (self.target.backends,))
 
     def pod(self, number: int, name: str = "p", cluster_id: int = 1) -> None:
         cluster = NORTH if cluster_id == 1 else SOUTH

@@ -17,12 +17,12 @@ from agent.tables import (
     Backend,
     ClaimOrigin,
     FrontendKey,
-    LostNode,
     PeerHealth,
     Prefix,
     Service,
     ServicePort,
 )
+from agent.unwell import LostNode
 from meshmodel.annotations import Affinity
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 
@@ -36,7 +36,7 @@ class World:
     def __init__(self, affinity: Affinity = Affinity.NONE, *, is_global: bool = True) -> None:
         self.db = AgentDB(NORTH, ClusterId(1))
         self.writer = LoadBalancerWriter(self.db)
-        self.follower = AddressFollower(self.db, self.writer, BackendRegistry(memory_maps().backends))
+        self.follower = AddressFollower(self.db, self.writer, (BackendRegistry(memory_maps().backends),))
         ports = (ServicePort("", 80, "TCP"),)
         with self.db.write():
             self.writer.set_peer(PeerHealth(SOUTH, ClusterId(2)))

@@ -312,7 +312,7 @@ async def test_a_balancers_address_never_takes_what_a_list_lets_a_peer_own(
     mesh: Mesh, clock: ManualClock, order: tuple[str, ...]
 ) -> None:
     """`status.loadBalancer` is a field that others than Kubernetes may write: a person's list decides, not who was first."""
-    follower = AddressFollower(mesh.db, mesh.lb, BackendRegistry(memory_maps().backends))
+    follower = AddressFollower(mesh.db, mesh.lb, (BackendRegistry(memory_maps().backends),))
     south, name = mesh.stores["south"], ServiceName("tenant", "b")
 
     async def step(what: str) -> None:
@@ -355,7 +355,7 @@ async def test_a_node_at_the_address_of_our_balancer_is_named_with_the_service_u
     The Service's owner is not told that the node has the address: it has it for a moment only.
     """
     south, name = mesh.stores["south"], ServiceName("tenant", "b")
-    follower = AddressFollower(mesh.db, mesh.lb, BackendRegistry(memory_maps().backends))
+    follower = AddressFollower(mesh.db, mesh.lb, (BackendRegistry(memory_maps().backends),))
     events = ServiceEvents(mesh.db, KubeClient.__new__(KubeClient), clock)
     await south.node("s2", "172.18.0.6", "10.9.0.0/24")
     await mesh.until(lambda: mesh.db.nodes.get((SOUTH, "s2")) is not None)

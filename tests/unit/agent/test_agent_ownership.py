@@ -41,7 +41,7 @@ class World:
     def __init__(self, ranges: tuple[IPv4Network, ...] = ANYWHERE, most: int = 100, most_backends: int = 100) -> None:
         self.db = AgentDB(NORTH, ClusterId(1))
         self.writer = LoadBalancerWriter(self.db, ranges, most, most_backends)
-        self.follower = AddressFollower(self.db, self.writer, BackendRegistry(memory_maps().backends))
+        self.follower = AddressFollower(self.db, self.writer, (BackendRegistry(memory_maps().backends),))
 
     def put(self, *services: Service) -> None:
         for row in services:

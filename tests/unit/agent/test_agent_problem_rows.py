@@ -10,7 +10,8 @@ from agent.mesh.feature import MeshFeature
 from agent.mesh.rows import lost_node_problems
 from agent.policy.feature import PolicyFeature
 from agent.policy.rows import engine_faults
-from agent.tables import AgentDB, LostNode
+from agent.tables import AgentDB
+from agent.unwell import LostNode
 from meshkit.clock import ManualClock
 from meshkit.health import Health, HealthLevel
 from meshmodel.names import ClusterId, ClusterName

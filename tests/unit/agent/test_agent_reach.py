@@ -20,7 +20,7 @@ from agent.loadbalancer.rows import ServiceRows
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.machine import MemoryHost
 from agent.settings import AgentSettings
-from agent.tables import AgentDB, Backend, FrontendKey, Service
+from agent.tables import Address, AgentDB, Backend, FrontendKey, Service
 from meshkit.clock import ManualClock
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 
@@ -66,7 +66,9 @@ def test_a_service_reaches_nodes_if_the_setting_takes_it_and_outsiders_at_addres
     is_taken = {"global": is_global, "all": True, "none": False}[scope]
     is_outside = kind != "ClusterIP" and policy == "Cluster"
     wanted = (NODE | OUTSIDERS if is_outside else NODE) if is_taken else 0
-    assert reach_of(service(is_global=is_global, externalTrafficPolicy=policy), kind, scope) == wanted
+    assert (
+        reach_of(service(is_global=is_global, externalTrafficPolicy=policy), Address("10.0.0.1", kind), scope) == wanted
+    )
 
 
 def test_a_node_port_of_a_global_service_is_a_frontend_on_every_address_of_the_node() -> None:
