@@ -11,7 +11,7 @@ import pytest
 from agent.datapath.flow_layout import ConntrackKey, ConntrackKind
 from agent.datapath.maps import Map
 from agent.datapath.reasons import Reason
-from tests.packet.packet_bytes import ACK, ICMP, RST, SYN, TCP, UDP, Packet, checksum
+from tests.packet.packet_bytes import ACK, FIN, ICMP, RST, SYN, TCP, UDP, Packet, checksum
 from tests.packet.packet_node import NEIGHBOUR, POD, REDIRECT, REMOTE_POD, VIP, PacketNode
 
 pytestmark = pytest.mark.root
@@ -107,11 +107,43 @@ def test_one_question_with_one_answer_establishes_nothing(node: PacketNode, ques
     assert [key.kind for key, _ in node.maps.conntrack_other.items()] == [ConntrackKind.EGRESS]
 
 
-def test_an_established_connection_that_ended_is_reopened_in_its_place(node: PacketNode) -> None:
-    _establish(node)
+@pytest.mark.parametrize("who", ["client", "server", "client resets"])
+def test_a_connection_that_is_over_leaves_its_place_to_open_ones(node: PacketNode, who: str) -> None:
+    answer = _establish(node)
+    if who == "client resets":
+        node.send(Packet(POD, VIP, flags=RST))
+    else:
+        both = (lambda: node.send(Packet(POD, VIP, flags=FIN | ACK)), lambda: node.overlay(replace(answer, flags=FIN | ACK)))
+        for finish in both if who == "client" else reversed(both):
+            assert {key for key, _ in node.maps.conntrack_tcp.items()} == {CLIENT, SERVICE}, "one side may still send"
+            finish()
+        if who == "client":
+            node.send(Packet(POD, VIP, flags=ACK))
+    assert not list(node.maps.conntrack_tcp.items())
+    assert node.overlay(replace(answer, flags=FIN | ACK)).packet.source == VIP, "it may not have heard the last one"
+    assert node.send(Packet(POD, VIP, flags=ACK)).packet.destination == REMOTE_POD
+    assert not list(node.maps.conntrack_tcp.items()), "and stays over"
+
+
+def test_the_servers_side_of_a_connection_that_is_over_leaves_its_place_too(node: PacketNode) -> None:
+    syn = Packet(REMOTE_POD, POD)
+    node.overlay(syn)
+    node.send(replace(syn.reverse, flags=SYN | ACK))
+    node.overlay(replace(syn, flags=ACK))
+    node.overlay(replace(syn, flags=FIN | ACK))
+    node.send(replace(syn.reverse, flags=FIN | ACK))
+    assert list(node.maps.conntrack_tcp.items())
+    node.overlay(replace(syn, flags=ACK))
+    assert not list(node.maps.conntrack_tcp.items())
+
+
+def test_the_ports_of_an_established_connection_that_ended_open_another_one(node: PacketNode) -> None:
+    answer = _establish(node)
     node.send(Packet(POD, VIP, flags=RST))
     node.service([(2, REMOTE_POD, 9090)])
     assert node.send(Packet(POD, VIP)).packet.destination == REMOTE_POD
+    assert node.overlay(replace(answer, flags=SYN | ACK)).packet.source == VIP
+    node.send(Packet(POD, VIP, flags=ACK))
     assert {key for key, _ in node.maps.conntrack_tcp.items()} == {CLIENT, SERVICE}
     assert not _alive(node.maps.conntrack_opening)
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Connection tracking: one entry per flow and side. Every flow begins in one LRU for all, and moves when both sides were
- * heard to the one for TCP or the one for the rest, so that flows nobody answers cannot evict any that was. An entry past
+ * heard to the one for TCP or the one for the rest, so that flows nobody answers cannot evict any that was. A connection of TCP
+ * moves back when it is over, so that those that ended crowd out no open one. An entry past
  * its lifetime counts as absent, so nothing needs to sweep the maps. The EGRESS entry is the connection of a client; its
  * SERVICE entry only remembers the backend, and lives as long as the connection does. */
 #pragma once
@@ -109,22 +110,20 @@ inlined void ct_touch(struct conntrack_value *v, struct packet *p, __u32 length,
 	v->lifetime = p->now + ct_lifetime(v, p);
 }
 
-/* What a SERVICE entry says of its connection, should the connection's own entry be evicted. */
-inlined void ct_follow(struct conntrack_value *service, const struct conntrack_value *connection)
-{
-	service->lifetime = connection->lifetime;
-	service->tcp_forward = connection->tcp_forward;
-	service->tcp_reply = connection->tcp_reply;
-	service->flags = (connection->flags & ~CT_OPENING) | (service->flags & CT_OPENING);
-}
-
 /* Does this packet, in the direction of opening, establish the connection? A SYN-ACK or a single answer alone does not:
  * a flood gets those too. */
 inlined int ct_establishes(const struct conntrack_value *connection, const struct packet *p)
 {
 	if (p->protocol != PROTO_TCP)
 		return connection->flags & CT_SEEN_REPLY;
-	return p->tcp_flags & connection->tcp_reply & TCP_ACK && !((p->tcp_flags | connection->tcp_reply) & TCP_RST);
+	return p->tcp_flags & connection->tcp_reply & TCP_ACK && !(p->tcp_flags & TCP_RST) && !ct_is_over(connection);
+}
+
+/* Is it over with this packet, in the direction of opening, if not before? */
+inlined int ct_ends(const struct conntrack_value *connection, const struct packet *p)
+{
+	return ct_is_over(connection) || p->tcp_flags & TCP_RST ||
+	       (p->tcp_flags & TCP_FIN && connection->flags & CT_CLOSING_REPLY);
 }
 
 /* The flow moves; what it leaves behind is past its lifetime and is recycled when its turn comes, which is cheaper than
@@ -143,6 +142,42 @@ apart int ct_establish(const struct conntrack_key *key, struct conntrack_value *
 	if (!r)
 		opening->lifetime = 0;
 	return 0;
+}
+
+/* An established connection that is over: it moves back, and its place is free at once. `over` is nobody's then. */
+apart int ct_end(const struct conntrack_key *key, const struct packet *p, struct conntrack_value *over)
+{
+	if (!key || !p || !over)
+		return 0;
+	struct conntrack_value v = *over;
+	v.flags |= CT_OPENING;
+	v.lifetime = p->now + CONFIG.life_closing;
+	if (!bpf_map_update_elem(&mesh_ct_opening, key, &v, BPF_ANY))
+		bpf_map_delete_elem(&mesh_ct_tcp, key);
+	return 0;
+}
+
+/* What a SERVICE entry says of its connection, should the connection's own entry be evicted, and where it lies. True if it
+ * moved: `service` is nobody's then. */
+apart int ct_follow(const struct conntrack_key *key, const struct packet *p, struct conntrack_value *service,
+		    const struct conntrack_value *connection)
+{
+	if (!key || !p || !service || !connection)
+		return 0;
+	service->lifetime = connection->lifetime;
+	service->tcp_forward = connection->tcp_forward;
+	service->tcp_reply = connection->tcp_reply;
+	service->flags = (connection->flags & ~CT_OPENING) | (service->flags & CT_OPENING);
+	if (service->flags & CT_OPENING) {
+		if (!ct_establishes(connection, p))
+			return 0;
+		ct_establish(key, service);
+	} else {
+		if (p->protocol != PROTO_TCP || !ct_ends(connection, p))
+			return 0;
+		ct_end(key, p, service);
+	}
+	return 1;
 }
 
 /* A new flow's entry, instead of the one with the same key that is over (`old`, or 0). 0 or DROP_CT_FULL. */

@@ -86,6 +86,8 @@ apart int track(CONTEXT *skb, struct packet *p, const struct endpoint_value *end
 		if (is_established) {
 			count(FLOW_ESTABLISHED, p->direction, length_of(skb));
 			ct_establish(key, v);
+		} else if (p->protocol == PROTO_TCP && !(v->flags & CT_OPENING) && ct_is_over(v)) {
+			ct_end(key, p, v);
 		}
 		return 0;
 	}

@@ -166,7 +166,7 @@ inlined struct conntrack_value *connection_of(const struct packet *p, const stru
 	return ct_lookup(&key, p);
 }
 
-/* The SERVICE entry of a known connection, or 0. It becomes established with this packet if its connection does.
+/* The SERVICE entry of a known connection, or 0. It becomes established with this packet, or is over, if its connection is.
  * `found` is the connection's own entry, if there is one. */
 outline struct conntrack_value *recall(const struct packet *p, const struct conntrack_key *key,
 				       struct conntrack_value **found)
@@ -176,11 +176,8 @@ outline struct conntrack_value *recall(const struct packet *p, const struct conn
 		return 0;
 	struct conntrack_value *connection = connection_of(p, v);
 	if (connection) {
-		ct_follow(v, connection);
-		if (v->flags & CT_OPENING && ct_establishes(connection, p)) {
-			ct_establish(key, v);
+		if (ct_follow(key, p, v, connection))
 			v = ct_find(key, p);
-		}
 	}
 	v = ct_alive(v, p);
 	*found = v ? connection : 0;

@@ -37,3 +37,14 @@ def test_open_connections_of_a_node_survive_a_flood_of_one_of_its_pods(clean: To
         assert exchange(busy).startswith(target.name)
         assert exchange(silent).startswith(target.name), "nothing but the handshake was seen of it before"
     assert client.ask(VIP, 80).startswith(target.name)
+
+
+def test_open_connections_of_a_node_survive_those_that_its_pods_complete(clean: Topology) -> None:
+    """Each of those has three entries here, and nobody sweeps the tables."""
+    target, busy = clean.nodes[0].pods
+    clean.service(VIP, [target])
+    with busy.connect(VIP, 80) as silent:
+        for _ in range(SIZES["mesh_ct_tcp"]):
+            busy.ask(VIP, 80)
+        assert clean.nodes[0].maps.conntrack_tcp.info().count < SIZES["mesh_ct_tcp"] / 4
+        assert exchange(silent).startswith(target.name)
