@@ -9,6 +9,7 @@ together: the former are about connections without TLS. A key that both these an
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from meshpolicy.binding import ActiveRule
 from meshpolicy.dns_name import EVERY_NAME
@@ -20,6 +21,8 @@ from meshpolicy.reference import RuleOrigin
 from meshpolicy.server_name import EVERY_CONNECTION
 from meshpolicy.tier import Level
 
+MOST_ACTIONS: Final = 128
+"""Actions on headers of one key's rules: each costs every request of the pods some 50 microseconds of a proxy that is shared."""
 KeyedRule = tuple[tuple[L4Key, ...], PolicyEntry, ActiveRule]
 
 
@@ -47,8 +50,18 @@ def redirect(parts: Iterable[KeyedRule], ports: ProxyPorts) -> Iterator[KeyedRul
     yield from plain
     for key, listener in wanted.items():
         active = first[key]
-        ports.mixed |= listener is None
-        yield (key,), redirect_entry(active.rule.origin, ports.port(listener) if listener is not None else 0), active
+        yield (key,), redirect_entry(active.rule.origin, _port(listener, ports)), active
+
+
+def _port(listener: Listener | None, ports: ProxyPorts) -> int:
+    """Where that is enforced; 0 if it cannot be, of which `ports` take a note."""
+    if listener is None:
+        ports.mixed = True
+        return 0
+    if sum(len(rule.actions) for rule in listener.rules) > MOST_ACTIONS:
+        ports.laden = True
+        return 0
+    return ports.port(listener)
 
 
 def _united(one: Listener | None, other: Listener) -> Listener | None:

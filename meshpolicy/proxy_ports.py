@@ -41,7 +41,7 @@ class ProxyPorts:
     """Ports by listener. A port keeps its meaning, also while nothing uses it, until all of this is made anew.
 
     `kinds` of rules have a proxy here. `exhausted`: a listener found no port, so that what it was for stays denied.
-    `mixed`: so do ports that rules of two kinds are about.
+    `mixed`: so do ports that rules of two kinds are about; `laden`: so do those whose rules have too many actions on headers.
     """
 
     def __init__(self, kinds: frozenset[str] = PROXIED) -> None:
@@ -51,7 +51,7 @@ class ProxyPorts:
         self._ports: dict[Listener, int] = {}
         self._listeners: dict[int, Listener] = {}
         self._next = FIRST_PORT
-        self.exhausted = self.mixed = False
+        self.exhausted = self.mixed = self.laden = False
 
     def restore(self, known: Mapping[int, Listener]) -> None:
         """These ports meant this to an earlier agent."""

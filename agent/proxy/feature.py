@@ -25,6 +25,7 @@ from meshapi.agent import NOT_ENFORCED
 from meshkit.atomic import write_atomic
 from meshkit.health import Health
 from meshkit.wake import Wake, wait_for_ring
+from meshpolicy.proxied import MOST_ACTIONS
 from meshpolicy.proxy_ports import HTTP, Listener, ProxyPorts
 
 _PORTS: Final = "ports.json"
@@ -35,6 +36,9 @@ _AGAIN_S: Final = 1.0
 _COMPONENT: Final = "proxy"
 _EXHAUSTED: Final = "there are more different sets of rules than ports of the proxies: what is beyond them is denied"
 _MIXED: Final = "rules about HTTP or server names and rules about DNS names are for one port of one peer: it is denied"
+_LADEN: Final = (
+    f"the rules for one port of one peer have more than {MOST_ACTIONS} headerMatches with an action: it is denied"
+)
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +99,8 @@ class ProxyFeature(Feature):
             found.append(f"{NOT_ENFORCED}{_EXHAUSTED}")
         if self._ports is not None and self._ports.mixed:
             found.append(f"{NOT_ENFORCED}{_MIXED}")
+        if self._ports is not None and self._ports.laden:
+            found.append(f"{NOT_ENFORCED}{_LADEN}")
         found += [f"proxy: {reason}" for reason in (self._obstacle, self._doubt()) if reason]
         return found
 

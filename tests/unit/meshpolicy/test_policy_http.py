@@ -11,6 +11,7 @@ from meshmodel.identity import NumericIdentity
 from meshpolicy import Direction, Engine, PolicyKind, PolicyRef, parse_policy
 from meshpolicy.evaluate import evaluate
 from meshpolicy.http_rule import EVERY_REQUEST, HttpRequest, HttpRule, allows_request, parse_header, parse_request
+from meshpolicy.proxied import MOST_ACTIONS
 from meshpolicy.proxy_ports import FIRST_PORT, PORTS, Listener, ProxyPorts
 from meshpolicy.rebuild import differences
 from tests.unit.meshpolicy.policy_world import CLIENT, SERVER, STRANGER, build, policy, port
@@ -196,6 +197,19 @@ def test_actions_are_done_beside_a_rule_without_restriction_too(engine: Engine) 
     engine.set_policy(policy(engine, "b", ingress=[{"toPorts": port("80")}]))
     assert _requests(engine, CLIENT) == {str(EVERY_REQUEST), "path /a ADD header x: 1"}
     assert differences(engine) == ()
+
+
+@pytest.mark.parametrize(("count", "is_allowed"), [(MOST_ACTIONS, True), (MOST_ACTIONS + 1, False)])
+def test_more_actions_than_a_shared_proxy_bears_are_denied(engine: Engine, count: int, *, is_allowed: bool) -> None:
+    adds = [{"name": f"x-{number}", "value": "1", "mismatch": "ADD"} for number in range(count)]
+    half = count // 2
+    for name, part in (("a", adds[:half]), ("b", adds[half:])):
+        engine.set_policy(
+            policy(engine, name, ingress=[{"toPorts": _http({"path": f"/{name}", "headerMatches": part})}])
+        )
+    assert (_requests(engine, CLIENT) != set()) is is_allowed
+    assert engine.context.proxy_ports is not None
+    assert engine.context.proxy_ports.laden is not is_allowed
 
 
 def test_equal_rules_share_a_port_that_outlives_a_restart() -> None:
