@@ -37,8 +37,8 @@ _HEADER_BYTES: Final = 40
 """Of IPv4 and TCP without options, which a segment's size does not count."""
 _CONNECT_S: Final = "5s"
 _HEADERS_S: Final = "30s"
-_UNUSED_S: Final = "60s"
-"""How long a connection to a server is kept for the next request."""
+_UNUSED_S: Final = "5s"
+"""How long a connection to a server is kept for the next request of the same connection of the pod's."""
 _NO_BOUND: Final = (1 << 32) - 1
 """Bounds of the cluster would be for all pods of the node together; what bounds a pod is its share of connections."""
 _BUFFERED_BYTES: Final = 1 << 16
@@ -66,6 +66,8 @@ def bootstrap(directory: str, mtu: int) -> str:
         "cleanup_interval": "30s",
         "per_connection_buffer_limit_bytes": _BUFFERED_BYTES,
         "circuit_breakers": {"thresholds": [unbounded]},
+        # one that others may use too could be one that policy has ended meanwhile, of which nobody is told
+        "connection_pool_per_downstream_connection": True,
         "typed_extension_protocol_options": {_HTTP_OPTIONS: as_asked},
         "upstream_bind_config": {"socket_options": segments},
     }

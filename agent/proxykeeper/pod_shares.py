@@ -35,7 +35,10 @@ def share_of(wanted: int, files: int) -> int:
 
 
 class Excess:
-    """Which connections are beyond the share of their pod: those that were seen last."""
+    """Which connections are beyond the share of their pod: those that were seen last.
+
+    A share is of those that were taken, and as much of those that the proxies opened, which may stay for a moment longer.
+    """
 
     def __init__(self, share: int) -> None:
         self._share = share
@@ -44,10 +47,11 @@ class Excess:
     def find(self, connections: Iterable[ProxyConnection]) -> list[ProxyConnection]:
         """Of all that there are now, the ones that may not be."""
         ordered = sorted(connections, key=lambda made: made.socket.cookie not in self._known)
-        counts, excess, known = Counter[str](), list[ProxyConnection](), set[int]()
+        counts, excess, known = Counter[tuple[str, bool]](), list[ProxyConnection](), set[int]()
         for made in ordered:
-            counts[made.endpoint] += 1
-            if counts[made.endpoint] > self._share:
+            whose = made.endpoint, made.is_opened
+            counts[whose] += 1
+            if counts[whose] > self._share:
                 excess.append(made)
             else:
                 known.add(made.socket.cookie)

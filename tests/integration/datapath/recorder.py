@@ -19,6 +19,7 @@ class Recorder:
 
     def __init__(self, pod: Pod) -> None:
         self.received, self.says = b"", OK
+        self.opened = self.ended = 0
         with inside(pod.namespace):
             self._listener = socket.create_server(("", WEB_PORT))
         threading.Thread(target=self._accept, daemon=True).start()
@@ -27,6 +28,7 @@ class Recorder:
         with contextlib.suppress(OSError):
             while True:
                 made, _ = self._listener.accept()
+                self.opened += 1
                 threading.Thread(target=self._serve, args=(made,), daemon=True).start()
 
     def _serve(self, made: socket.socket) -> None:
@@ -34,6 +36,7 @@ class Recorder:
             while data := made.recv(65536):
                 self.received += data
                 made.sendall(self.says)
+        self.ended += 1
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)

@@ -81,3 +81,19 @@ def test_what_follows_a_websocket_that_the_server_does_not_open_is_no_request(
             pass
         assert b"/ok" in server.received
         assert b"/secret" not in server.received
+
+
+def test_each_connection_of_a_pod_is_one_to_its_server_which_ends_soon_after_it(
+    clean: Topology, server: Recorder
+) -> None:
+    """What an earlier connection has left may be one that policy ended without a word: the next request would wait for ever."""
+    client, asked = clean.nodes[0].pods
+    redirect(clean.nodes[0], client, Direction.EGRESS)
+    with envoy_of(clean.nodes[0], {PORT: Listener(PolicyDirection.EGRESS, RULES)}):
+        for count in range(1, 9):  # by both workers
+            with client.connect(asked.address, WEB_PORT, 5) as made:
+                for _ in range(2):
+                    made.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n")
+                    assert made.recv(4096).startswith(b"HTTP/1.1 200")
+            assert server.opened == count
+        wait_until(lambda: server.ended == server.opened, 10.0)
