@@ -31,6 +31,7 @@ for _network, _what in (
     ("255.255.255.255/32", "broadcast"),
     ("::/127", "unspecified or loopback"),
     ("::ffff:0:0/96", "IPv4-mapped"),
+    ("100::/64", "for packets to be discarded"),
     ("fe80::/10", "link-local"),
     ("ff00::/8", "multicast"),
 ):

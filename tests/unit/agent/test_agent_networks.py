@@ -68,6 +68,7 @@ def test_a_peer_may_speak_for_what_nobody_else_has(networks: Networks, address: 
         ("::", "unspecified"),
         ("::ffff:10.1.0.9", "IPv4-mapped"),
         ("fe80::1", "link-local"),
+        ("100::a9fe:2a01", "for packets to be discarded"),
         ("ff02::1", "multicast"),
     ],
 )
