@@ -7,6 +7,7 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
+from meshmodel.address import place_of
 from meshmodel.health_probe import HealthProbe
 
 LIMIT_S: Final = 1.0
@@ -28,7 +29,7 @@ async def _ask(address: str, port: int, probe: HealthProbe) -> bool:
         if not probe.path:
             return True
         writer.write(
-            f"GET {probe.path} HTTP/1.1\r\nHost: {address}:{port}\r\nUser-Agent: clustermesh-agent\r\n"
+            f"GET {probe.path} HTTP/1.1\r\nHost: {place_of(address, port)}\r\nUser-Agent: clustermesh-agent\r\n"
             "Accept: */*\r\nConnection: close\r\n\r\n".encode()
         )
         try:

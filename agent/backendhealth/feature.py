@@ -27,6 +27,7 @@ from kubeintent.read import UnreadableError
 from kubeintent.rows import HealthIntent
 from meshapi.installed import HEALTH_SELECTOR
 from meshkit.task_group import TaskGroup
+from meshmodel.address import host_prefix
 from meshmodel.condition import Condition
 from meshmodel.health_probe import HealthProbe
 from meshmodel.names import ServiceName
@@ -151,7 +152,7 @@ class BackendHealthFeature(Feature):
         ):
             port_name = next((port.name for port in service.ports if port.protocol == "TCP"), None)
             row = db.backends.get((service.name, db.own))
-            for backend in row.backends if row is not None and port_name is not None else ():
+            for backend in row.of_both_families if row is not None and port_name is not None else ():
                 is_here = backend.node == db.node_name and backend.condition is Condition.ACTIVE
                 if not is_here or not self._is_pod_of(backend.address, service.name):
                     continue
@@ -164,7 +165,7 @@ class BackendHealthFeature(Feature):
 
     def _is_pod_of(self, address: str, service: ServiceName) -> bool:
         """A record says that it is a pod of the own cluster in the service's namespace."""
-        row = self._core.db.prefixes.get(f"{address}/32")
+        row = self._core.db.prefixes.get(host_prefix(address))
         if row is None or row.origin is not ClaimOrigin.POD or row.cluster != self._core.db.own:
             return False
         return row.namespace == service.namespace

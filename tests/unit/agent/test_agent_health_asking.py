@@ -82,6 +82,22 @@ async def test_a_slice_makes_the_agent_ask_nobody_else(row: Prefix | None) -> No
     assert calls == 0
 
 
+async def test_both_addresses_of_a_pod_are_asked_and_one_that_is_dead_is_out_alone() -> None:
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), HERE, 0)
+    port = server.sockets[0].getsockname()[1]
+    core = await make_core(record(ClaimOrigin.POD, "shop"), port)
+    ipv4, ipv6 = (Backend(ip, port, "TCP", ("http",), Condition.ACTIVE, node="n1") for ip in (HERE, "::1"))
+    wide = BackendSet(NAME, NORTH, ClusterId(1), (ipv6,))
+    with core.db.write():
+        core.db.backends.put(BackendSet(NAME, NORTH, ClusterId(1), (ipv4,), ipv6=wide))
+        core.db.prefixes.put(replace(record(ClaimOrigin.POD, "shop"), prefix="::1/128"))
+    feature = BackendHealthFeature(core)
+    async with server:
+        for _ in range(3):
+            await feature.ask_all()
+    assert feature.verdicts.failing() == {NAME: ("::1",)}
+
+
 async def test_an_address_that_went_to_another_namespace_while_it_waited_is_not_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
