@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -22,13 +22,14 @@ from kvstore.store import Status
 from kvstore.upkeep import Caretaker
 from kvstore.version import fixed_releases, holds_roles
 from meshkit.atomic import write_atomic
-from meshkit.clock import Clock, SystemClock
+from meshkit.clock import Clock
 from meshpeer.outside import Dial
 
 log = logging.getLogger(__name__)
 
 ELECTION_MS: Final = (20, 200)
-CERTIFICATE_DAYS: Final = 3650
+VALID_FROM_S: Final = 0.0
+CERTIFICATE_DAYS: Final = 73_000.0
 LOOK_S: Final = 5.0
 SILENT_S: Final = 30.0
 
@@ -122,19 +123,27 @@ def _bypasses(version: str) -> str:
     )
 
 
-def _private_etcd(settings: ApiserverSettings) -> EtcdProcess:
-    """Its certificates are of an authority that lives as long as this program and signs nothing else."""
-    wall_s = SystemClock().wall()
-    authority = Authority.create("clustermesh private etcd", wall_s, CERTIFICATE_DAYS)
-    server = authority.issue(profile.server(settings.cluster_name, settings.namespace), wall_s)
-    admin = authority.issue(profile.admin(settings.cluster_name), wall_s)
-    made = EtcdCertificates(
+def make_private_certificates(cluster: str, namespace: str) -> EtcdCertificates:
+    """Of an authority that lives as long as this program and signs nothing else.
+
+    They are valid whatever this machine's clock says: it may be set right while the program runs, and nobody renews them.
+    """
+    authority = Authority.create("clustermesh private etcd", VALID_FROM_S, CERTIFICATE_DAYS)
+    server, admin = (
+        authority.issue(replace(shape, days=CERTIFICATE_DAYS), VALID_FROM_S)
+        for shape in (profile.server(cluster, namespace), profile.admin(cluster))
+    )
+    return EtcdCertificates(
         ca=authority.certificate_pem,
         server_cert=server.cert_pem,
         server_key=server.key_pem,
         admin_cert=admin.cert_pem,
         admin_key=admin.key_pem,
     )
+
+
+def _private_etcd(settings: ApiserverSettings) -> EtcdProcess:
+    made = make_private_certificates(settings.cluster_name, settings.namespace)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, content in (("admin.crt", made.admin_cert), ("admin.key", made.admin_key)):
         write_atomic(settings.data_dir / name, content, 0o600)  # for etcdctl inside the pod
