@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from e2e.mesh import CLUSTERS, SYSTEM, Mesh
+from e2e.faults import kill, processes_of, wait_for_restart
+from e2e.mesh import CLUSTERS, PROGRAMS, SYSTEM, Mesh
 from e2e.policies import in_force
+from e2e.traffic import undisturbed
 from meshapi.installed import RELAY
 
 DENY = """
@@ -68,6 +72,34 @@ def test_nodes_and_flows_of_the_own_cluster_come_from_the_relay(relays: Mesh) ->
     refused = relays.clustermesh("observe", "--clusters", "tion", check=False)
     assert refused.returncode
     assert "clustermesh connect --allow-flows grants them" in refused.stderr
+
+
+def test_a_relay_that_is_killed_alone_ends_who_follows_it_and_says_so_and_costs_no_request(relays: Mesh) -> None:
+    (pod,) = relays.pods("koornacht", f"k8s-app={RELAY}", SYSTEM)
+    environment = {**os.environ, "KUBECONFIG": str(relays.names.kubeconfig("global"))}
+    words = (str(PROGRAMS / "clustermesh"), "observe", "--context", "kind-koornacht", "--follow", "-o", "json")
+    with (
+        undisturbed(relays),
+        subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        ) as following,
+    ):
+        try:
+            assert following.stdout is not None
+            while '"flow"' not in following.stdout.readline():
+                pass
+            kill(processes_of(relays, pod))
+            said = following.communicate(timeout=30)[1]
+        finally:
+            following.kill()
+        assert following.returncode == 3, said
+        assert RELAY in said
+        wait_for_restart(relays, "koornacht", pod)
+
+        def is_back() -> bool:
+            return bool(_flows(observed(relays, "--last", "5"), "koornacht"))
+
+        relays.wait_until("flows of all nodes again", is_back, 40.0)
 
 
 def test_a_drop_in_the_other_cluster_is_seen_in_one_query_with_its_rule(relays: Mesh) -> None:

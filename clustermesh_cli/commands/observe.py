@@ -26,7 +26,7 @@ from flows.proto import relay_pb2 as pb_relay
 from flows.query import NOTHING_MATCHES
 from flows.text import SEPARATOR, compact_line, dict_block, lost_line, status_line, table_lines
 from kube.errors import KubeError
-from meshapi.installed import DEFAULT_NAMESPACE
+from meshapi.installed import DEFAULT_NAMESPACE, RELAY
 from meshkit.refusal import read_refusal
 from meshkit.text import visible
 
@@ -65,7 +65,9 @@ def observe_relay(wish: ObserveWish, relay: ClusterRelay) -> int:
     for answer in relay.flows(wish.request, wish.clusters):
         shown.show(answer)
     shown.end()
-    if not shown.flows and not wish.request.follow:
+    if wish.request.follow and not wish.request.HasField("until"):
+        raise CommandError(f"{RELAY} ended its answer: run it again to go on", ExitCode.DEGRADED)
+    if not shown.flows:
         sys.stderr.write(f"{empty_reason(relay.nodes().nodes)}\n")
     return ExitCode.DEGRADED if shown.is_incomplete else ExitCode.OK
 

@@ -11,7 +11,7 @@ import pytest
 from connect_world import NS, WritableApi
 from explain_world import listing
 
-from clustermesh_cli.commands.observe import FlowPrinter, observe_agents
+from clustermesh_cli.commands.observe import FlowPrinter, observe_agents, observe_relay
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.flow_sources import ClusterRelay
 from clustermesh_cli.observe_wish import parse_wish
@@ -156,3 +156,24 @@ def test_what_a_relay_refuses_is_a_mistake_in_the_question() -> None:
     with pytest.raises(CommandError, match=r"^clusters: north has no flows of nowhere$") as caught:
         list(relay_of_north.flows(observer.GetFlowsRequest(), ["nowhere"]))
     assert caught.value.code is ExitCode.USAGE
+
+
+class EndingRelay(WritableApi):
+    """A cluster whose relay ends its answer after two flows, as one that is stopped does."""
+
+    @property
+    def transport(self) -> EndingRelay:
+        return self
+
+    def stream(self, path: str, **_: object) -> Stream:
+        lines = [json_line(observer.GetFlowsResponse(flow=decode(entry(n, "web"), n))).encode() + b"\n" for n in (1, 2)]
+        return Stream(*lines)
+
+
+def test_a_relay_that_ends_an_answer_without_end_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    relay_of_north = ClusterRelay(ProgramClient(EndingRelay("north").client("kind-north"), "kube-system"))
+    assert observe_relay(parse_wish(["--last", "2"], "", 0.0), relay_of_north) is ExitCode.OK
+    with pytest.raises(CommandError, match="clustermesh-relay ended its answer: run it again to go on") as caught:
+        observe_relay(parse_wish(["--follow"], "", 0.0), relay_of_north)
+    assert caught.value.code is ExitCode.DEGRADED
+    assert len(capsys.readouterr().out.splitlines()) == 4
