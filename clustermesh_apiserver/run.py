@@ -52,7 +52,7 @@ def make_apiserver(
     def choose(before: SourcePlan | None) -> SourcePlan:
         return make_plan(settings, look(client), before)
 
-    confirmations = Confirmations(tables, now=clock.monotonic, wall=clock.wall)
+    confirmations = Confirmations(tables, now=clock.monotonic)
 
     def identity_appeared(key: str) -> None:
         source.touch(Kind.IDENTITIES, (key,))

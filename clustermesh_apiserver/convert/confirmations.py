@@ -24,7 +24,7 @@ _NONE: Final[frozenset[str]] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class WaitingNode:
-    """Pods of one node that are not announced, as its agent has not confirmed them. `since_s` is wall time.
+    """Pods of one node that are not announced, as its agent has not confirmed them. `since_s` is monotonic time.
 
     `renewed` is when the agent wrote its Lease last (RFC 3339); empty if it never did.
     """
@@ -38,8 +38,8 @@ class WaitingNode:
 class Confirmations:
     """What is confirmed, and who is to be converted again when something is: `on_news` is called with those rows."""
 
-    def __init__(self, tables: Tables, *, now: Callable[[], float], wall: Callable[[], float]) -> None:
-        self._tables, self._now, self._wall = tables, now, wall
+    def __init__(self, tables: Tables, *, now: Callable[[], float]) -> None:
+        self._tables, self._now = tables, now
         self.on_news: Callable[[Kind, Iterable[str]], None] = lambda _kind, _rows: None
         self._confirmed: dict[str, tuple[str, frozenset[str]]] = {}  # by pod: its uid, and addresses
         self._of_first_listing: dict[str, str] = {}  # uids
@@ -91,7 +91,7 @@ class Confirmations:
                 self._confirmed[key] = (pod.uid, known | found)
                 missing -= found
         if missing:
-            self._waiting.setdefault(key, (pod.node, self._wall()))
+            self._waiting.setdefault(key, (pod.node, self._now()))
         else:
             self._waiting.pop(key, None)
         return missing
@@ -110,7 +110,7 @@ class Confirmations:
         if not refused:
             return piece
         for ip in refused:
-            self._askers.setdefault(ip, {}).setdefault(asker, self._wall())
+            self._askers.setdefault(ip, {}).setdefault(asker, self._now())
         kept = (e._replace(addresses=tuple(ip for ip in e.addresses if ip not in refused)) for e in piece.endpoints)
         return replace(piece, endpoints=tuple(e for e in kept if e.addresses))
 
@@ -132,7 +132,7 @@ class Confirmations:
         ]
 
     def strangers(self) -> list[tuple[str, str, float]]:
-        """Addresses that an EndpointSlice calls a pod's, and that no pod has: the address, the row, since when (wall time)."""
+        """Addresses that an EndpointSlice calls a pod's, and that no pod has: the address, the row, since when (monotonic)."""
         found = []
         for ip, askers in sorted(self._askers.items()):
             if ip in self._owners:

@@ -42,7 +42,7 @@ def report_health(apiserver: Apiserver, health: Health) -> bool:
     if apiserver.keeper is not None:
         problem = "; ".join(apiserver.keeper.problems)
         health.degraded("certificates", problem) if problem else health.ok("certificates")
-    waiting = _long_waiting(apiserver.confirmations, apiserver.clock.wall())
+    waiting = _long_waiting(apiserver.confirmations, apiserver.clock.monotonic())
     if waiting:
         health.degraded(
             "announcements", f"pods wait to be confirmed on {', '.join(w.node for w in waiting)}"[:MAXIMUM_TEXT]
@@ -95,7 +95,7 @@ def problems(apiserver: Apiserver) -> list[str]:
     found += [f"{intake.unreadable} times {intake.resource.plural} could not be understood" for intake in unreadable]
     if apiserver.allocator.last_error:
         found.append(f"identities cannot be allocated: {apiserver.allocator.last_error}")
-    found += waiting_problems(apiserver.confirmations, apiserver.clock.wall())
+    found += waiting_problems(apiserver.confirmations, apiserver.clock.monotonic(), apiserver.clock.wall())
     if publication is not None:
         found += _publication_problems(publication, apiserver.clock.monotonic())
     for kind, what in ((Kind.IDENTITIES, "identities"), (Kind.IPS, "pods or endpoints")):
@@ -115,11 +115,11 @@ def _unpublished(apiserver: Apiserver, count: int, what: str, reason: str) -> st
     )
 
 
-def waiting_problems(confirmations: Confirmations, now_s: float) -> list[str]:
+def waiting_problems(confirmations: Confirmations, now_s: float, wall_s: float) -> list[str]:
     """Pods that peers do not hear of, as their node's agent has not confirmed them, and what to do about it."""
     found = []
     for waiting in _long_waiting(confirmations, now_s):
-        since = datetime.fromtimestamp(waiting.since_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        since = datetime.fromtimestamp(wall_s - (now_s - waiting.since_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         last = f"wrote last at {waiting.renewed}" if waiting.renewed else "never wrote"
         found.append(
             f"node {waiting.node}: {len(waiting.pods)} pods are not announced to peers since {since}, first "

@@ -113,7 +113,10 @@ def test_a_connection_that_is_over_leaves_its_place_to_open_ones(node: PacketNod
     if who == "client resets":
         node.send(Packet(POD, VIP, flags=RST))
     else:
-        both = (lambda: node.send(Packet(POD, VIP, flags=FIN | ACK)), lambda: node.overlay(replace(answer, flags=FIN | ACK)))
+        both = (
+            lambda: node.send(Packet(POD, VIP, flags=FIN | ACK)),
+            lambda: node.overlay(replace(answer, flags=FIN | ACK)),
+        )
         for finish in both if who == "client" else reversed(both):
             assert {key for key, _ in node.maps.conntrack_tcp.items()} == {CLIENT, SERVICE}, "one side may still send"
             finish()

@@ -38,7 +38,7 @@ NAME = LEASE_PREFIX + NODE
 async def heard(client: KubeClient) -> AsyncIterator[Tables]:
     """What the apiserver's source keeps of the cluster."""
     tables, clock = Tables(), SystemClock()
-    confirmations = Confirmations(tables, now=clock.monotonic, wall=clock.wall)
+    confirmations = Confirmations(tables, now=clock.monotonic)
     plan = SourcePlan(cilium=False)
     source = Source(client, tables, Problems(None, ManualClock()), lambda _: plan, confirmations=confirmations)
     running = asyncio.ensure_future(source.run())

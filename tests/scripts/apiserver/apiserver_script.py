@@ -91,7 +91,7 @@ class ApiserverScript(Script):
         self.sinks = {kind: Sink(kind, self.log) for kind in kinds_of(chosen)}
         default = "opt-in" not in modes
         clock = ManualClock()
-        confirmations = Confirmations(self.tables, now=clock.monotonic, wall=clock.wall) if "leases" in modes else None
+        confirmations = Confirmations(self.tables, now=clock.monotonic) if "leases" in modes else None
         self.source = Source(
             None,  # type: ignore[arg-type]
             self.tables,

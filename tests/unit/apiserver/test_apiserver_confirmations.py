@@ -33,7 +33,7 @@ class World:
 
     def __init__(self) -> None:
         self.tables, self.clock = Tables(), ManualClock()
-        self.confirmations = Confirmations(self.tables, now=self.clock.monotonic, wall=self.clock.wall)
+        self.confirmations = Confirmations(self.tables, now=self.clock.monotonic)
         plan = SourcePlan(cilium=False)
         self.source = Source(
             None, self.tables, Problems(None, ManualClock()), lambda _: plan, confirmations=self.confirmations  # type: ignore[arg-type]
@@ -274,13 +274,26 @@ def test_a_node_of_an_earlier_release_is_not_waited_for_and_named_and_a_new_node
     )
     assert world.announced()[0] == ["10.1.0.1"]
     world.clock.advance(20.0)
-    first, second, third = waiting_problems(world.confirmations, world.clock.wall())
+    first, second, third = waiting_problems(world.confirmations, world.clock.monotonic(), world.clock.wall())
     assert first.startswith("node n3: 1 pods are not announced to peers since 2027-01-15T08:00:00Z, first shop/b")
     assert "never wrote" in first
     assert second.startswith("node n4")
     assert third.startswith("1 nodes have no agent that confirms pods, first n2")
     world.put("leases", lease({"10.1.0.2": "u2"}, "n3"), lease({"10.1.0.3": "u3"}, "n4"))
     assert world.announced()[0] == ["10.1.0.1", "10.1.0.2", "10.1.0.3"]
+
+
+@pytest.mark.parametrize("step_s", [3600.0, -3600.0])
+def test_a_clock_that_is_set_makes_no_pod_wait_longer_or_shorter(step_s: float) -> None:
+    world = World()
+    world.list_all(nodes=[node()], leases=[lease({})])
+    world.put("pods", pod())
+    set_wall_s = world.clock.wall() + step_s
+    assert waiting_problems(world.confirmations, world.clock.monotonic(), set_wall_s) == []
+    world.clock.advance(20.0)
+    (said,) = waiting_problems(world.confirmations, world.clock.monotonic(), set_wall_s + 20.0)
+    hour = "09" if step_s > 0 else "07"
+    assert f"since 2027-01-15T{hour}:00:00Z" in said
 
 
 def test_addresses_that_are_no_pods_are_announced_at_once() -> None:
@@ -302,13 +315,13 @@ def test_an_address_that_is_called_a_pod_and_is_none_is_not_announced_and_named(
     world = World()
     world.list_all(nodes=[node()], leases=[lease({})])
     world.put("endpointslices", piece("10.9.9.9"))
-    assert waiting_problems(world.confirmations, world.clock.wall()) == []
+    assert waiting_problems(world.confirmations, world.clock.monotonic(), world.clock.wall()) == []
     world.clock.advance(20.0)
-    (found,) = waiting_problems(world.confirmations, world.clock.wall())
+    (found,) = waiting_problems(world.confirmations, world.clock.monotonic(), world.clock.wall())
     assert found.endswith("first 10.9.9.9 in shop/cart")
     world.put("pods", pod(ip="10.9.9.9"))
-    assert "shop/a" in waiting_problems(world.confirmations, world.clock.wall() + 20.0)[0]
-    assert len(waiting_problems(world.confirmations, world.clock.wall() + 20.0)) == 1
+    assert "shop/a" in waiting_problems(world.confirmations, world.clock.monotonic() + 20.0, world.clock.wall())[0]
+    assert len(waiting_problems(world.confirmations, world.clock.monotonic() + 20.0, world.clock.wall())) == 1
 
 
 def test_a_slice_made_by_hand_does_not_tell_of_a_pod_that_waits() -> None:
@@ -351,7 +364,7 @@ def test_pods_of_namespaces_that_peers_do_not_hear_of_are_not_missed() -> None:
     world.list_all(namespaces=[private], nodes=[node()], leases=[lease({})], pods=[pod()])
     world.clock.advance(20.0)
     assert world.hidden() == ["10.1.0.1"]
-    assert waiting_problems(world.confirmations, world.clock.wall()) == []
+    assert waiting_problems(world.confirmations, world.clock.monotonic(), world.clock.wall()) == []
 
 
 @pytest.mark.runbook("made-slice")
@@ -359,16 +372,18 @@ def test_an_address_of_a_slice_that_no_pod_has_is_named_with_the_slice() -> None
     world = World()
     world.list_all(nodes=[node()], leases=[lease({})])
     world.put("endpointslices", piece("10.1.0.9"))
-    assert waiting_problems(world.confirmations, world.clock.wall()) == [], "pods may be slower than their slice"
+    assert waiting_problems(world.confirmations, world.clock.monotonic(), world.clock.wall()) == [], (
+        "pods may be slower than their slice"
+    )
     world.clock.advance(20.0)
-    (said,) = waiting_problems(world.confirmations, world.clock.wall())
+    (said,) = waiting_problems(world.confirmations, world.clock.monotonic(), world.clock.wall())
     assert said.startswith("1 addresses in EndpointSlices are said to be pods, no pod has them")
     assert "first 10.1.0.9 in shop/cart" in said
     world.put("endpointslices", piece("10.1.0.9", is_pod=False))
-    assert waiting_problems(world.confirmations, world.clock.wall()) == []
+    assert waiting_problems(world.confirmations, world.clock.monotonic(), world.clock.wall()) == []
     assert world.announced()[1] == ["10.1.0.9"]
     world.put("endpointslices", piece("10.1.0.8"))
     world.clock.advance(20.0)
-    assert len(waiting_problems(world.confirmations, world.clock.wall())) == 1
+    assert len(waiting_problems(world.confirmations, world.clock.monotonic(), world.clock.wall())) == 1
     world.delete("endpointslices", piece())
-    assert waiting_problems(world.confirmations, world.clock.wall()) == []
+    assert waiting_problems(world.confirmations, world.clock.monotonic(), world.clock.wall()) == []
