@@ -137,9 +137,9 @@ int mesh_to_overlay_socket(struct bpf_nf_ctx *context)
 	return refuse_encapsulation(context, &outer, INGRESS);
 }
 
-/* Of what leaves by any device: VXLAN to a node that believes us is our own, as in mesh_to_underlay. And nothing that the node
- * passes on has the overlay's own address and port for its source, or what is sent to the overlay would be answers to it:
- * the stack remembers no connection whose first packet is dropped here. */
+/* Of what leaves by any device: VXLAN to a node that believes us is our own, as in mesh_to_underlay. And nothing else has the
+ * overlay's own address and port for its source, whoever sends it, or what is sent to the overlay would be answers to it: the
+ * stack remembers no connection whose first packet is dropped here. */
 SEC("netfilter")
 int mesh_leaves_stack(struct bpf_nf_ctx *context)
 {
@@ -148,7 +148,7 @@ int mesh_leaves_stack(struct bpf_nf_ctx *context)
 		return NF_ACCEPT;
 	if (outer.ports[1] == CONFIG.vxlan_port && is_node(ipcache_lookup(outer.ip.daddr)))
 		return refuse_encapsulation(context, &outer, EGRESS);
-	if (outer.ports[0] == CONFIG.vxlan_port && context->state->in && is_own_address(outer.ip.saddr))
+	if (outer.ports[0] == CONFIG.vxlan_port && is_own_address(outer.ip.saddr))
 		return refuse_encapsulation(context, &outer, EGRESS);
 	return NF_ACCEPT;
 }

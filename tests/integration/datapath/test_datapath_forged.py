@@ -223,6 +223,18 @@ def test_what_the_node_passes_on_has_never_the_address_and_port_of_its_overlay(c
         assert (drop.source, drop.source_port, drop.destination) == (node.address, VXLAN_PORT, other.address)
 
 
+def test_no_process_of_the_node_sends_from_the_address_and_port_of_its_overlay(clean: Topology) -> None:
+    """What proxies send in a pod's name from a port they drew gets the node's address as what pods send does."""
+    node, other = clean.nodes[1], clean.nodes[0]
+    drain_events(node)
+    drawn = Packet(node.address, other.address, UDP, VXLAN_PORT, 40_000)
+    with inside(node.namespace), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as made:
+        with contextlib.suppress(PermissionError):
+            made.sendto(drawn.ip(), (other.address, 0))
+    (drop,) = _drops(node, Reason.ENCAPSULATION_PROHIBITED)
+    assert (drop.source, drop.source_port, drop.destination) == (node.address, VXLAN_PORT, other.address)
+
+
 @pytest.mark.parametrize("is_known", [True, False], ids=["known", "not known yet"])
 def test_a_pod_cannot_take_what_comes_to_the_overlay_of_its_node(clean: Topology, *, is_known: bool) -> None:
     """CNI plugins give what pods send out the node's address; they keep its port, and what comes there is an answer."""
