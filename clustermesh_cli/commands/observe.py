@@ -16,6 +16,7 @@ from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.flow_server import flow_server
 from clustermesh_cli.flow_sources import ADVICE, ClusterRelay, empty_reason
+from clustermesh_cli.followed_flows import followed
 from clustermesh_cli.observe_wish import ObserveWish
 from clustermesh_cli.program_client import ProgramClient
 from flows.client import FlowClient
@@ -61,12 +62,13 @@ def observe(wish: ObserveWish) -> int:
 
 def observe_relay(wish: ObserveWish, relay: ClusterRelay) -> int:
     """The same of a cluster's relay. Nodes that do not answer are told, and the code says so."""
-    shown = FlowPrinter(wish)
-    for answer in relay.flows(wish.request, wish.clusters):
+    shown, request = FlowPrinter(wish), wish.request
+    if request.follow and not request.HasField("until"):
+        for answer in followed(RELAY, lambda asked: relay.flows(asked, wish.clusters), request, _warn):
+            shown.show(answer)
+    for answer in relay.flows(request, wish.clusters):
         shown.show(answer)
     shown.end()
-    if wish.request.follow and not wish.request.HasField("until"):
-        raise CommandError(f"{RELAY} ended its answer: run it again to go on", ExitCode.DEGRADED)
     if not shown.flows:
         sys.stderr.write(f"{empty_reason(relay.nodes().nodes)}\n")
     return ExitCode.DEGRADED if shown.is_incomplete else ExitCode.OK
@@ -150,6 +152,10 @@ class FlowPrinter:
             sys.stderr.writelines(visible(line) + "\n" for line in self._empty)
 
 
+def _warn(text: str) -> None:
+    sys.stderr.write(f"WARN {visible(text)}\n")
+
+
 def _say(text: str) -> None:
     Console(plain=True).line(text)
 
@@ -196,17 +202,23 @@ def _followed(programs: ProgramClient, request: observer.GetFlowsRequest) -> Ite
     told: queue.SimpleQueue[observer.GetFlowsResponse | CommandError] = queue.SimpleQueue()
     pods = chosen_agents(programs, None)
 
-    def follow(pod: str) -> None:
+    def ask(pod: str, asked: observer.GetFlowsRequest) -> Iterator[observer.GetFlowsResponse]:
         try:
-            stream = programs.follow_agent(pod, PATH, {"request": json_line(request)}, SILENCE_S)
+            stream = programs.follow_agent(pod, PATH, {"request": json_line(asked)}, SILENCE_S)
             buffer = b""
             while data := stream.read():
                 head, newline, buffer = (buffer + data).rpartition(b"\n")
                 for line in (head + newline).splitlines():
-                    told.put(read_json(line, observer.GetFlowsResponse(), pod))
-            told.put(CommandError(f"agent {pod} ended its answer", ExitCode.DEGRADED))
+                    yield read_json(line, observer.GetFlowsResponse(), pod)
         except KubeError as exc:
-            told.put(CommandError(f"agent {pod} does not answer: {exc}", ExitCode.DEGRADED))
+            raise CommandError(f"agent {pod} does not answer: {exc}", ExitCode.DEGRADED) from exc
+
+    def follow(pod: str) -> None:
+        try:
+            for answer in followed(f"agent {pod}", lambda asked: ask(pod, asked), request, _warn):
+                told.put(answer)
+        except CommandError as exc:
+            told.put(exc)
 
     for _, pod in pods:
         threading.Thread(target=follow, args=(pod,), daemon=True).start()
@@ -214,7 +226,7 @@ def _followed(programs: ProgramClient, request: observer.GetFlowsRequest) -> Ite
     while True:
         answer = told.get()
         if isinstance(answer, CommandError):
-            sys.stderr.write(f"WARN {visible(str(answer))}\n")
+            _warn(str(answer))
             left -= 1
             if not left:
                 raise answer

@@ -11,6 +11,7 @@ import pytest
 from connect_world import NS, WritableApi
 from explain_world import listing
 
+from clustermesh_cli import followed_flows
 from clustermesh_cli.commands.observe import FlowPrinter, observe_agents, observe_relay
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.flow_sources import ClusterRelay
@@ -159,21 +160,44 @@ def test_what_a_relay_refuses_is_a_mistake_in_the_question() -> None:
 
 
 class EndingRelay(WritableApi):
-    """A cluster whose relay ends its answer after two flows, as one that is stopped does."""
+    """A cluster whose relay ends each answer after two flows, as one that is stopped does."""
 
-    @property
-    def transport(self) -> EndingRelay:
-        return self
+    def __init__(self) -> None:
+        super().__init__("north")
+        self.transport, self.asked = self, list[observer.GetFlowsRequest]()
 
-    def stream(self, path: str, **_: object) -> Stream:
-        lines = [json_line(observer.GetFlowsResponse(flow=decode(entry(n, "web"), n))).encode() + b"\n" for n in (1, 2)]
-        return Stream(*lines)
+    def stream(self, path: str, *, query: Mapping[str, Any], **_: object) -> Stream:
+        self.asked.append(read_json(query["request"], observer.GetFlowsRequest(), "request"))
+        if len(self.asked) > 3:
+            raise Unreachable("GET", detail="refused")
+        first = 2 * len(self.asked) - 1
+        flows = [decode(entry(n, "web"), n) for n in (first, first + 1)]
+        return Stream(*(json_line(observer.GetFlowsResponse(flow=f, time=f.time)).encode() + b"\n" for f in flows))
 
 
 def test_a_relay_that_ends_an_answer_without_end_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    relay_of_north = ClusterRelay(ProgramClient(EndingRelay("north").client("kind-north"), "kube-system"))
-    assert observe_relay(parse_wish(["--last", "2"], "", 0.0), relay_of_north) is ExitCode.OK
-    with pytest.raises(CommandError, match="clustermesh-relay ended its answer: run it again to go on") as caught:
-        observe_relay(parse_wish(["--follow"], "", 0.0), relay_of_north)
+    programs = ProgramClient(EndingRelay().client("kind-north"), "kube-system")
+    assert observe_relay(parse_wish(["--last", "2"], "", 0.0), ClusterRelay(programs)) is ExitCode.OK
+    with pytest.raises(CommandError, match=r"^clustermesh-relay ended its answer$") as caught:
+        observe_relay(parse_wish(["--follow"], "", 0.0), ClusterRelay(programs))
     assert caught.value.code is ExitCode.DEGRADED
     assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_an_answer_that_ended_with_its_token_goes_on_from_where_it_was(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(followed_flows, "LIVED_S", 0.0)
+    api = EndingRelay()
+    relay_of_north = ClusterRelay(ProgramClient(api.client("kind-north"), "kube-system"))
+    shown = followed_flows.followed(
+        "it", relay_of_north.flows, parse_wish(["-f", "--last", "9"], "", 0.0).request, print
+    )
+    times = [next(shown).time.seconds for _ in range(6)]
+    assert times == [1, 2, 3, 4, 5, 6]
+    assert [(r.number, r.since.ToNanoseconds()) for r in api.asked] == [
+        (9, 0),
+        (0, 2 * 10**9 + 1),
+        (0, 4 * 10**9 + 1),
+    ]
+    assert capsys.readouterr().out.splitlines() == ["it ended its answer, asking again"] * 2
