@@ -21,6 +21,7 @@ from agent.loadbalancer.follower import AddressFollower
 from agent.loadbalancer.known_addresses import KnownAddresses
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.machine import MemoryHost
+from agent.policy.services import ServiceResolver
 from agent.reports import IPV6_MAP_NAMES, MAP_NAMES
 from agent.settings import AgentSettings
 from agent.tables import (
@@ -30,6 +31,7 @@ from agent.tables import (
     ClaimOrigin,
     Frontend,
     FrontendKey,
+    LabelledService,
     Prefix,
     Service,
     ServicePort,
@@ -217,3 +219,15 @@ def test_connections_to_a_pod_of_ipv6_go_on_until_its_address_goes() -> None:
         db.prefixes.delete("fd00:1::1/128")
     follower.step()
     assert maps.backends6.get(BackendKey(key.id)) is None
+
+
+def test_a_policy_for_a_service_means_its_backends_of_both_families() -> None:
+    db = AgentDB(NORTH, ClusterId(1), "n1")
+    backends = [Backend(ip, 8080, "TCP") for ip in ("10.1.0.1", "fd00:1::1", "2001:db8::1")]
+    with db.write():
+        db.labelled_services.put(LabelledService(NAME, ()))
+        db.prefixes.put(prefix("fd00:1::1/128"))
+        LoadBalancerWriter(db, is_dual=True).set_backends(NAME, NORTH, ClusterId(1), backends, 0.0)
+    (found,) = ServiceResolver(db).look_up("")
+    assert found.identities == {70_000}
+    assert {str(each) for each in found.addresses} == {"10.1.0.1/32", "2001:db8::1/128"}
