@@ -74,7 +74,8 @@ EXPECTED: Final = frozenset(
     """
     address of a peer; address of our own; backend of a peer; backend of our own; crash between two turns
     crash between two writes; endpoint; fresh build differed until leases ended
-    health degraded: networks of peers; health degraded: nodes of peers; health degraded: peer X; identity of a pod
+    health degraded: map frontends; health degraded: networks of peers; health degraded: nodes of peers
+    health degraded: peer X; identity of a pod
     map write failed
     peer connecting; peer disconnected; peer ready; peer withdrawn; policy entry; record mirrored endpointslices
     record mirrored identities; record mirrored ip; record mirrored nodes; record mirrored services

@@ -136,13 +136,28 @@ def lose_lease(plan: Plan) -> Iterator[Step]:
 def starve_map(plan: Plan) -> Iterator[Step]:
     """The kernel has no memory for a map, until faults end."""
     name = plan.rng.choice(("services", "backends", "ipcache", "policy", "members", "endpoints_by_address"))
-    yield step("starve", plan.node(plan.cluster()), name, str(plan.rng.randrange(4)))
+    cluster = plan.cluster()
+    node = plan.node(cluster)
+    yield step("starve", node, name, str(plan.rng.randrange(4)))
+    yield from _write_to_maps(plan, cluster, node)
 
 
 def fill_map(plan: Plan) -> Iterator[Step]:
     """A map has no room any more, until faults end."""
     name = plan.rng.choice(("services", "backends", "ipcache", "policy", "members", "endpoints_by_address"))
-    yield step("room", plan.node(plan.cluster()), name, str(plan.rng.randrange(4)))
+    cluster = plan.cluster()
+    node = plan.node(cluster)
+    yield step("room", node, name, str(plan.rng.randrange(4)))
+    yield from _write_to_maps(plan, cluster, node)
+
+
+def _write_to_maps(plan: Plan, cluster: str, node: str) -> Iterator[Step]:
+    """A pod of the application is replaced, for which most maps are written to, and what its node says of that is heard."""
+    namespace, app = plan.focus
+    pod = next(name for name in PODS if name.startswith(app))
+    yield step("nopod", cluster, f"{namespace}/{pod}")
+    yield step("pod", cluster, node, pod_manifest(namespace, pod))
+    yield step("wait", "1.5")
 
 
 def miss_deletions(plan: Plan) -> Iterator[Step]:
