@@ -267,7 +267,7 @@ def check(agent: Agent, *more: Block) -> None:
         assert {str(label) for label in identity_.labels if "policy.cluster" in label.key} == {label_of(SOUTH)}
 
 
-@settings(max_examples=examples(150))
+@settings(max_examples=examples(80))
 @given(before=st.lists(lies(), max_size=8), between=st.lists(lies(), max_size=8), after=st.lists(lies(), max_size=12))
 def test_whatever_a_peer_publishes_costs_nobody_anything(
     before: list[Record], between: list[Record], after: list[Record]
