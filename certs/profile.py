@@ -131,3 +131,11 @@ def relay_user(cluster: str) -> str:
 def relay_name(cluster: str) -> str:
     """What the certificate of a cluster's relay is for."""
     return f"{cluster}.{RELAY_DOMAIN}"
+
+
+def names_another_cluster(common_name: str, cluster: str) -> bool:
+    """Whether it is the name of a program of another cluster than this one: some clusters share an authority."""
+    prefixes = [user(cluster).removesuffix(cluster) for user in (admin_user, local_user, remote_user, relay_user)]
+    return common_name == SHARED_REMOTE_USER or any(
+        common_name.startswith(prefix) and common_name != f"{prefix}{cluster}" for prefix in prefixes
+    )

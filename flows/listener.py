@@ -20,6 +20,7 @@ MOST_REQUEST_BYTES: Final = 1 << 20
 MOST_CALLS: Final = 256
 STOP_GRACE_S: Final = 0.2
 PING_S: Final = 5
+MOST_NAME: Final = 64
 
 # quoted: the classes take parameters in their stubs only
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -37,9 +38,15 @@ class ServerCertificates:
 
 
 class FlowListener:
-    """Listens where it is told to, until it is stopped."""
+    """Listens where it is told to, until it is stopped.
 
-    def __init__(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+    `is_stranger` says of the name in a client's certificate that the client is told nothing, whoever signed it.
+    """
+
+    def __init__(
+        self, handlers: Sequence[grpc.GenericRpcHandler], is_stranger: Callable[[str], bool] = lambda _: False
+    ) -> None:
+        self._is_stranger = is_stranger
         options = [
             ("grpc.max_receive_message_length", MOST_REQUEST_BYTES),
             ("grpc.so_reuseport", 0),  # a port that somebody has is an error, not a share of the connections
@@ -82,6 +89,15 @@ class FlowListener:
             return add()
         except RuntimeError as exc:
             raise OSError(f"flows cannot be served at {where}: {exc}") from exc
+
+    async def read_request(self, kind: type[M], raw: bytes, context: Context) -> M:
+        """The request of one who may ask, or the call has ended."""
+        shown = next(iter(context.auth_context().get("x509_common_name") or ()), b"")
+        name = bytes(shown).decode("utf-8", "replace")
+        if name and self._is_stranger(name):
+            said = f"{name[:MOST_NAME]} is a program of another cluster"
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, said)
+        return await read_request(kind, raw, context)
 
     async def start(self) -> None:
         """Calls are answered from now on."""

@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import Message
 
 from flows.errors import FilterError, RequestError
-from flows.listener import Context, FlowListener, admitted, read_request, streaming, unary
+from flows.listener import Context, FlowListener, admitted, streaming, unary
 from flows.methods import CLUSTERS_HEADER, OBSERVER, RELAY_VERSION_HEADER
 from flows.proto import observer_pb2 as observer
 from flows.streams import FlowStreams
@@ -50,7 +50,13 @@ Caller = Callable[[bytes], RelaySource]
 class RelayServer(FlowListener):
     """Who asks is looked up at each call, by the certificate that the connection was made with."""
 
-    def __init__(self, source_of: Caller, version: str, streams: FlowStreams) -> None:
+    def __init__(
+        self,
+        source_of: Caller,
+        version: str,
+        streams: FlowStreams,
+        is_stranger: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self._source_of, self._version, self._streams = source_of, version, streams
         methods = {
             "GetFlows": streaming(self._get_flows),
@@ -60,10 +66,10 @@ class RelayServer(FlowListener):
             "GetNamespaces": unary(self._get_namespaces),
             "ServerStatus": unary(self._server_status),
         }
-        super().__init__((grpc.method_handlers_generic_handler(OBSERVER, methods),))
+        super().__init__((grpc.method_handlers_generic_handler(OBSERVER, methods),), is_stranger)
 
     async def _get_flows(self, raw: bytes, context: Context) -> AsyncGenerator[bytes, None]:
-        request = await read_request(observer.GetFlowsRequest, raw, context)
+        request = await self.read_request(observer.GetFlowsRequest, raw, context)
         source = await self._source(context)
         async with admitted(context, self._streams, self._version, RELAY_VERSION_HEADER, source.reader) as stream:
             try:
@@ -96,7 +102,7 @@ class RelayServer(FlowListener):
     async def _answer(
         self, kind: type[Q], raw: bytes, context: Context, ask: Callable[[RelaySource], Awaitable[Message]]
     ) -> bytes:
-        await read_request(kind, raw, context)
+        await self.read_request(kind, raw, context)
         source = await self._source(context)
         await context.send_initial_metadata(((RELAY_VERSION_HEADER, self._version),))
         try:

@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 
 from flows.answer import answers, coverage
 from flows.errors import FilterError, RequestError
-from flows.listener import Context, FlowListener, admitted, read_request, streaming, unary
+from flows.listener import Context, FlowListener, admitted, streaming, unary
 from flows.live import LiveFlows
 from flows.methods import OBSERVER, PEER, PeerFacts
 from flows.proto import observer_pb2 as observer
@@ -47,10 +47,16 @@ class Served:
 class ObserverServer(FlowListener):
     """Hubble's API of one node."""
 
-    def __init__(self, served: Served, clock: Clock, streams: FlowStreams) -> None:
+    def __init__(
+        self,
+        served: Served,
+        clock: Clock,
+        streams: FlowStreams,
+        is_stranger: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self._served, self._clock, self._streams = served, clock, streams
         self._started_s = clock.monotonic()
-        super().__init__(self._handlers())
+        super().__init__(self._handlers(), is_stranger)
 
     def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         return (
@@ -89,14 +95,17 @@ class ObserverServer(FlowListener):
                 yield last.SerializeToString()
 
     async def _begin_flows(self, raw: bytes, context: Context) -> Begun:
-        flows, request = self._served.flows, await read_request(observer.GetFlowsRequest, raw, context)
+        flows, request = self._served.flows, await self.read_request(observer.GetFlowsRequest, raw, context)
         try:
             return flows, flows.read(request), answers(flows.ring.decode, flows.node_name, request.field_mask)
         except (FilterError, RequestError) as exc:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(exc))
 
     async def _begin_agent_events(self, raw: bytes, context: Context) -> Begun:
-        events, request = self._served.agent_events, await read_request(observer.GetAgentEventsRequest, raw, context)
+        events, request = (
+            self._served.agent_events,
+            await self.read_request(observer.GetAgentEventsRequest, raw, context),
+        )
         wanted = observer.GetFlowsRequest(number=request.number, first=request.first, follow=request.follow)
         if request.HasField("since"):
             wanted.since.CopyFrom(request.since)
@@ -117,7 +126,7 @@ class ObserverServer(FlowListener):
 
     async def _notify(self, raw: bytes, context: Context) -> AsyncIterator[bytes]:
         """All peers, then every change."""
-        await read_request(peer.NotifyRequest, raw, context)
+        await self.read_request(peer.NotifyRequest, raw, context)
         changed, told = self._served.peers_changed, dict[str, PeerFacts]()
         async with admitted(context, self._streams, self._served.version) as stream:
             while True:
@@ -133,12 +142,12 @@ class ObserverServer(FlowListener):
     # ---- single answers
 
     async def _server_status(self, raw: bytes, context: Context) -> bytes:
-        await read_request(observer.ServerStatusRequest, raw, context)
+        await self.read_request(observer.ServerStatusRequest, raw, context)
         uptime_s = self._clock.monotonic() - self._started_s
         return self._served.flows.status(uptime_s, self._served.version).SerializeToString()
 
     async def _get_namespaces(self, raw: bytes, context: Context) -> bytes:
-        await read_request(observer.GetNamespacesRequest, raw, context)
+        await self.read_request(observer.GetNamespacesRequest, raw, context)
         found = self._served.flows.namespaces(self._clock.monotonic())
         rows = [observer.Namespace(cluster=cluster, namespace=namespace) for cluster, namespace in found]
         return observer.GetNamespacesResponse(namespaces=rows).SerializeToString()

@@ -10,6 +10,7 @@ from typing import Final
 
 from certs.errors import CertificateError
 from certs.pair import check_pair
+from certs.profile import names_another_cluster
 from flows.listener import ServerCertificates
 from flows.methods import PeerFacts
 from flows.relay_server import RelayServer
@@ -124,7 +125,12 @@ class FlowRelay:
         while read_server_certificates(folder) is None:
             self.health.degraded("flows", f"{folder} has no certificates: run clustermesh enable --with-relay")
             await self._clock.sleep(RETRY_S)
-        server = RelayServer(lambda _: self.mesh, program_version(), self.streams)
+        server = RelayServer(
+            lambda _: self.mesh,
+            program_version(),
+            self.streams,
+            lambda name: names_another_cluster(name, settings.cluster_name),
+        )
         server.listen_tls(where, lambda: read_server_certificates(folder))
         self.health.ok("flows")
         await _serve(server, where)

@@ -11,6 +11,7 @@ from typing import Final
 
 from agent.core import Core
 from agent.tables import AgentDB
+from certs.profile import names_another_cluster
 from flows.listener import ServerCertificates
 from flows.methods import PeerFacts, tls_server_name
 from flows.server import ObserverServer, Served
@@ -85,7 +86,7 @@ async def _serve_network(core: Core, served: Served, streams: FlowStreams) -> No
     folder, where = core.settings.flow_certificates, f"{ANY}:{core.settings.flow_port}"
     while True:
         if read_certificates(folder) is not None:
-            server = ObserverServer(served, core.clock, streams)
+            server = ObserverServer(served, core.clock, streams, lambda name: names_another_cluster(name, core.db.own))
             try:
                 server.listen_tls(where, lambda: read_certificates(folder))
             except OSError as exc:

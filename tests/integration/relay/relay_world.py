@@ -46,7 +46,10 @@ class Node:
 
     def _make(self) -> ObserverServer:
         events = LiveFlows(decode_nothing, 7, self.name)
-        return ObserverServer(Served(self.flows, events, dict, Wake(), "1.2.3"), SystemClock(), self.streams)
+        served, own = Served(self.flows, events, dict, Wake(), "1.2.3"), self.name.partition("/")[0]
+        return ObserverServer(
+            served, SystemClock(), self.streams, lambda name: profile.names_another_cluster(name, own)
+        )
 
     async def start(self) -> None:
         self.server = self._make()
@@ -74,7 +77,9 @@ class RelayWorld:
             cluster, self.observers, self.peers, nodes=kube_nodes, programs=Programs(settings), clock=self.clock
         )
         self.streams = FlowStreams(most=4, stalled_s=1.0)
-        self.server = RelayServer(lambda _: self.mesh, "1.2.3", self.streams)
+        self.server = RelayServer(
+            lambda _: self.mesh, "1.2.3", self.streams, lambda name: profile.names_another_cluster(name, cluster)
+        )
         self.port = self.peers_port = 0
         self.bundle, self.grants = folder / "bundle", folder / "grants"
         for made in (self.bundle, self.grants):

@@ -15,7 +15,7 @@ from certs.authority import Authority
 from flows.proto import flow_pb2 as pb
 from flows.proto import observer_pb2 as observer
 from flows.proto import relay_pb2 as relay
-from flows.remote import UnansweredError
+from flows.remote import RemoteObserver, UnansweredError
 from tests.integration.flows.flow_world import entry
 from tests.integration.kvstore.private_etcd import eventually
 from tests.integration.relay.relay_world import RelayWorld, add, pods, told
@@ -152,6 +152,28 @@ async def test_only_clients_of_the_clusters_own_authority_are_answered(relay_wor
     with pytest.raises(UnansweredError):
         await client.status()
     await client.close()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *(make("south") for make in (profile.relay, profile.local, profile.admin, profile.remote)),
+        profile.Profile(profile.SHARED_REMOTE_USER),
+    ],
+    ids=lambda shape: shape.common_name,
+)
+async def test_a_program_of_another_cluster_is_told_nothing_though_both_share_an_authority(
+    relay_world: RelayWorld, shape: profile.Profile
+) -> None:
+    await _connected(relay_world)
+    add(relay_world.nodes[0], entry(1, "a"))
+    shown = relay_world.certificates(shape)
+    for facts in (None, relay_world.nodes[0].facts):
+        asked = relay_world.client(shown) if facts is None else RemoteObserver(facts, lambda: shown)
+        for ask in (asked.status(), asked.namespaces(), anext(asked.flows(observer.GetFlowsRequest()))):
+            with pytest.raises(UnansweredError, match=r"PERMISSION_DENIED: .* is a program of another cluster"):
+                await ask
+        await asked.close()
 
 
 async def test_a_relay_with_new_certificates_goes_on_and_one_of_a_stranger_is_refused(relay_world: RelayWorld) -> None:
