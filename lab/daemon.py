@@ -28,6 +28,7 @@ from lab.devkube.controllers.deployment import Deployments
 from lab.devkube.controllers.desired import ensure, is_true
 from lab.devkube.controllers.endpoints import Endpoints
 from lab.devkube.controllers.endpoints_mirror import EndpointsMirror
+from lab.devkube.controllers.job import Jobs
 from lab.devkube.controllers.loop import ControllerLoop
 from lab.devkube.controllers.nodes import RootCertificates, heartbeat, register_node
 from lab.devkube.controllers.podgc import PodGarbageCollector
@@ -84,6 +85,7 @@ def assemble(lab: LabNames, plan: ClusterPlan, ca_certificate_pem: str) -> Machi
         Deployments(cluster),
         ReplicaSets(cluster),
         DaemonSets(cluster),
+        Jobs(cluster),
         Scheduler(cluster),
         PodGarbageCollector(cluster),
         Endpoints(cluster),

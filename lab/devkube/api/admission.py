@@ -11,6 +11,7 @@ from lab.devkube.api.addresses import ServiceAddresses
 from lab.devkube.api.crd import CRD_KEY, CustomKinds, establish
 from lab.devkube.api.defaults import set_defaults
 from lab.devkube.api.error import Cause, already_exists, bad_request, conflict, forbidden, invalid, not_found
+from lab.devkube.api.job_rules import select_own_pods
 from lab.devkube.api.objects import Obj, is_deleting, metadata, name_of, namespace_of, part, timestamp
 from lab.devkube.api.resource import ApiResource
 from lab.devkube.api.service_rules import drop_outdated
@@ -56,6 +57,8 @@ class Admission:
         meta |= {"uid": self._uid(), "creationTimestamp": timestamp(self._wall())}
         if resource.has_generation:
             meta["generation"] = 1
+        if resource.kind == "Job" and not resource.custom:
+            select_own_pods(obj)
         return obj
 
     def for_update(self, resource: ApiResource, obj: Obj, old: Obj, subresource: str | None) -> Obj:

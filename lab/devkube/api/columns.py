@@ -3,73 +3,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from lab.devkube.api.column import (
+    AGE,
+    INTEGER,
+    NAME,
+    NONE,
+    UNKNOWN,
+    UNSET,
+    Cell,
+    Column,
+    duration,
+    plain,
+    since,
+    value_at,
+)
+from lab.devkube.api.columns_kept import KEPT_COLUMNS
 from lab.devkube.api.jsonpath import find_all
 from lab.devkube.api.objects import Obj, is_deleting, items_of, labels_of, name_of, parse_timestamp, part
 
-Cell = Callable[[Obj, float], Any]
-NONE, UNKNOWN, UNSET = "<none>", "<unknown>", "<unset>"
 _ROLE_PREFIX = "node-role.kubernetes.io/"
 _LIMIT = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column; a wide one is shown on request only."""
-
-    name: str
-    cell: Cell
-    wide: bool = False
-    type: str = "string"
-
-    def definition(self) -> Obj:
-        name_format = "name" if self.name == "Name" else ""
-        shown = {"name": self.name, "type": self.type, "format": name_format, "description": ""}
-        return shown | {"priority": int(self.wide)}
-
-
-def duration(seconds: float) -> str:
-    """As kubectl prints an age: two units while the second one still matters."""
-    s = max(0, int(seconds))
-    minutes, hours, days = s // 60, s // 3600, s // 86400
-    if s < 120:
-        return f"{s}s"
-    if minutes < 10:
-        return f"{minutes}m{s % 60}s" if s % 60 else f"{minutes}m"
-    if hours < 3:
-        return f"{minutes}m"
-    if hours < 8:
-        return f"{hours}h{minutes % 60}m" if minutes % 60 else f"{hours}h"
-    if hours < 48:
-        return f"{hours}h"
-    if days < 8:
-        return f"{days}d{hours % 24}h" if hours % 24 else f"{days}d"
-    return f"{days}d" if days < 730 else f"{days // 365}y"
-
-
-def since(text: object, now: float) -> str:
-    return duration(now - parse_timestamp(text)) if isinstance(text, str) else UNKNOWN
-
-
-def _age(obj: Obj, now: float) -> str:
-    return since(obj["metadata"].get("creationTimestamp"), now)
-
-
-def _plain(read: Callable[[Obj], Any]) -> Cell:
-    return lambda obj, _now: read(obj)
-
-
-def _spec(*path: str, default: Any = NONE) -> Cell:
-    def read(obj: Obj, _now: float) -> Any:
-        value: Any = obj
-        for field in path:
-            value = value.get(field) if isinstance(value, dict) else None
-        return default if value in (None, "") else value
-
-    return read
 
 
 def _statuses(pod: Obj) -> list[Obj]:
@@ -195,6 +150,31 @@ def _event_object(event: Obj) -> str:
     return f"{str(involved.get('kind', '')).lower()}/{involved.get('name', '')}"
 
 
+def _job_status(job: Obj) -> str:
+    for kind in ("Complete", "Failed", "Suspended"):
+        if any(
+            c.get("type") == kind and c.get("status") == "True" for c in items_of(part(job, "status"), "conditions")
+        ):
+            return kind
+    return "Terminating" if is_deleting(job) else "Running"
+
+
+def _job_completions(job: Obj) -> str:
+    spec, succeeded = part(job, "spec"), part(job, "status").get("succeeded") or 0
+    if spec.get("completions") is not None:
+        return f"{succeeded}/{spec['completions']}"
+    parallelism = spec.get("parallelism") or 0
+    return f"{succeeded}/1 of {parallelism}" if parallelism > 1 else f"{succeeded}/1"
+
+
+def _job_duration(job: Obj, now: float) -> str:
+    status = part(job, "status")
+    if "startTime" not in status:
+        return ""
+    end = parse_timestamp(status["completionTime"]) if "completionTime" in status else now
+    return duration(end - parse_timestamp(status["startTime"]))
+
+
 def _event_last(event: Obj, now: float) -> str:
     seen = event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp")
     count = int(event.get("count") or 1)
@@ -203,94 +183,95 @@ def _event_last(event: Obj, now: float) -> str:
     return since(seen, now)
 
 
-_NAME = Column("Name", _plain(name_of))
-_AGE = Column("Age", _age)
-_PLAIN = (_NAME, _AGE)
-_INT = "integer"
+_PLAIN = (NAME, AGE)
 _TEMPLATE_COLUMNS = (
     Column("Containers", _template_containers("name"), wide=True),
     Column("Images", _template_containers("image"), wide=True),
-    Column("Selector", _plain(_match_labels), wide=True),
+    Column("Selector", plain(_match_labels), wide=True),
 )
 
 _COLUMNS: dict[str, tuple[Column, ...]] = {
     "Pod": (
-        _NAME, Column("Ready", _plain(_pod_ready)), Column("Status", _plain(_pod_status)),
-        Column("Restarts", _pod_restarts), _AGE, Column("IP", _spec("status", "podIP"), wide=True),
-        Column("Node", _spec("spec", "nodeName"), wide=True),
-        Column("Nominated Node", _spec("status", "nominatedNodeName"), wide=True),
-        Column("Readiness Gates", _plain(lambda _pod: NONE), wide=True),
+        NAME, Column("Ready", plain(_pod_ready)), Column("Status", plain(_pod_status)),
+        Column("Restarts", _pod_restarts), AGE, Column("IP", value_at("status", "podIP"), wide=True),
+        Column("Node", value_at("spec", "nodeName"), wide=True),
+        Column("Nominated Node", value_at("status", "nominatedNodeName"), wide=True),
+        Column("Readiness Gates", plain(lambda _pod: NONE), wide=True),
     ),
     "Service": (
-        _NAME, Column("Type", _spec("spec", "type")), Column("Cluster-IP", _spec("spec", "clusterIP")),
-        Column("External-IP", _plain(_external_ip)), Column("Port(s)", _plain(_service_ports)), _AGE,
-        Column("Selector", _plain(lambda o: _selector(part(o["spec"], "selector"))), wide=True),
+        NAME, Column("Type", value_at("spec", "type")), Column("Cluster-IP", value_at("spec", "clusterIP")),
+        Column("External-IP", plain(_external_ip)), Column("Port(s)", plain(_service_ports)), AGE,
+        Column("Selector", plain(lambda o: _selector(part(o["spec"], "selector"))), wide=True),
     ),
     "Deployment": (
-        _NAME, Column("Ready", _plain(_deployment_ready)),
-        Column("Up-to-date", _spec("status", "updatedReplicas", default=0), type=_INT),
-        Column("Available", _spec("status", "availableReplicas", default=0), type=_INT), _AGE,
+        NAME, Column("Ready", plain(_deployment_ready)),
+        Column("Up-to-date", value_at("status", "updatedReplicas", default=0), type=INTEGER),
+        Column("Available", value_at("status", "availableReplicas", default=0), type=INTEGER), AGE,
         *_TEMPLATE_COLUMNS,
     ),
     "ReplicaSet": (
-        _NAME, Column("Desired", _spec("spec", "replicas", default=0), type=_INT),
-        Column("Current", _spec("status", "replicas", default=0), type=_INT),
-        Column("Ready", _spec("status", "readyReplicas", default=0), type=_INT), _AGE,
+        NAME, Column("Desired", value_at("spec", "replicas", default=0), type=INTEGER),
+        Column("Current", value_at("status", "replicas", default=0), type=INTEGER),
+        Column("Ready", value_at("status", "readyReplicas", default=0), type=INTEGER), AGE,
         *_TEMPLATE_COLUMNS,
     ),
     "DaemonSet": (
-        _NAME, Column("Desired", _spec("status", "desiredNumberScheduled", default=0), type=_INT),
-        Column("Current", _spec("status", "currentNumberScheduled", default=0), type=_INT),
-        Column("Ready", _spec("status", "numberReady", default=0), type=_INT),
-        Column("Up-to-date", _spec("status", "updatedNumberScheduled", default=0), type=_INT),
-        Column("Available", _spec("status", "numberAvailable", default=0), type=_INT),
-        Column("Node Selector", _plain(lambda o: _selector(part(o["spec"]["template"]["spec"], "nodeSelector")))), _AGE,
+        NAME, Column("Desired", value_at("status", "desiredNumberScheduled", default=0), type=INTEGER),
+        Column("Current", value_at("status", "currentNumberScheduled", default=0), type=INTEGER),
+        Column("Ready", value_at("status", "numberReady", default=0), type=INTEGER),
+        Column("Up-to-date", value_at("status", "updatedNumberScheduled", default=0), type=INTEGER),
+        Column("Available", value_at("status", "numberAvailable", default=0), type=INTEGER),
+        Column("Node Selector", plain(lambda o: _selector(part(o["spec"]["template"]["spec"], "nodeSelector")))), AGE,
         *_TEMPLATE_COLUMNS,
     ),
+    "Job": (
+        NAME, Column("Status", plain(_job_status)), Column("Completions", plain(_job_completions)),
+        Column("Duration", _job_duration), AGE, *_TEMPLATE_COLUMNS,
+    ),
     "Node": (
-        _NAME, Column("Status", _plain(_node_status)), Column("Roles", _plain(_node_roles)), _AGE,
-        Column("Version", _spec("status", "nodeInfo", "kubeletVersion", default="")),
+        NAME, Column("Status", plain(_node_status)), Column("Roles", plain(_node_roles)), AGE,
+        Column("Version", value_at("status", "nodeInfo", "kubeletVersion", default="")),
         Column("Internal-IP", _node_address("InternalIP"), wide=True),
         Column("External-IP", _node_address("ExternalIP"), wide=True),
-        Column("OS-Image", _spec("status", "nodeInfo", "osImage", default=UNKNOWN), wide=True),
-        Column("Kernel-Version", _spec("status", "nodeInfo", "kernelVersion", default=UNKNOWN), wide=True),
-        Column("Container-Runtime", _spec("status", "nodeInfo", "containerRuntimeVersion", default=UNKNOWN), wide=True),
+        Column("OS-Image", value_at("status", "nodeInfo", "osImage", default=UNKNOWN), wide=True),
+        Column("Kernel-Version", value_at("status", "nodeInfo", "kernelVersion", default=UNKNOWN), wide=True),
+        Column("Container-Runtime", value_at("status", "nodeInfo", "containerRuntimeVersion", default=UNKNOWN), wide=True),
     ),
-    "Namespace": (_NAME, Column("Status", _spec("status", "phase")), _AGE),
-    "ConfigMap": (_NAME, Column("Data", _plain(_data_count), type=_INT), _AGE),
-    "Secret": (_NAME, Column("Type", _spec("type")), Column("Data", _plain(_data_count), type=_INT), _AGE),
+    "Namespace": (NAME, Column("Status", value_at("status", "phase")), AGE),
+    "ConfigMap": (NAME, Column("Data", plain(_data_count), type=INTEGER), AGE),
+    "Secret": (NAME, Column("Type", value_at("type")), Column("Data", plain(_data_count), type=INTEGER), AGE),
     "ServiceAccount": (
-        _NAME, Column("Secrets", _plain(lambda o: len(items_of(o, "secrets"))), type=_INT), _AGE,
+        NAME, Column("Secrets", plain(lambda o: len(items_of(o, "secrets"))), type=INTEGER), AGE,
     ),
-    "Endpoints": (_NAME, Column("Endpoints", _plain(_endpoints)), _AGE),
+    "Endpoints": (NAME, Column("Endpoints", plain(_endpoints)), AGE),
     "EndpointSlice": (
-        _NAME, Column("AddressType", _spec("addressType")), Column("Ports", _plain(_slice_ports)),
-        Column("Endpoints", _plain(_slice_endpoints)), _AGE,
+        NAME, Column("AddressType", value_at("addressType")), Column("Ports", plain(_slice_ports)),
+        Column("Endpoints", plain(_slice_endpoints)), AGE,
     ),
-    "Lease": (_NAME, Column("Holder", _spec("spec", "holderIdentity", default="")), _AGE),
+    "Lease": (NAME, Column("Holder", value_at("spec", "holderIdentity", default="")), AGE),
     "NetworkPolicy": (
-        _NAME, Column("Pod-Selector", _plain(lambda o: _selector(part(part(o["spec"], "podSelector"), "matchLabels")))),
-        _AGE,
+        NAME, Column("Pod-Selector", plain(lambda o: _selector(part(part(o["spec"], "podSelector"), "matchLabels")))),
+        AGE,
     ),
-    "Role": (_NAME, Column("Created At", _spec("metadata", "creationTimestamp"))),
-    "ClusterRole": (_NAME, Column("Created At", _spec("metadata", "creationTimestamp"))),
-    "RoleBinding": (_NAME, Column("Role", _plain(_role_ref)), _AGE),
-    "ClusterRoleBinding": (_NAME, Column("Role", _plain(_role_ref)), _AGE),
-    "CustomResourceDefinition": (_NAME, Column("Created At", _spec("metadata", "creationTimestamp"))),
+    "Role": (NAME, Column("Created At", value_at("metadata", "creationTimestamp"))),
+    "ClusterRole": (NAME, Column("Created At", value_at("metadata", "creationTimestamp"))),
+    "RoleBinding": (NAME, Column("Role", plain(_role_ref)), AGE),
+    "ClusterRoleBinding": (NAME, Column("Role", plain(_role_ref)), AGE),
+    "CustomResourceDefinition": (NAME, Column("Created At", value_at("metadata", "creationTimestamp"))),
     "Event": (
-        Column("Last Seen", _event_last), Column("Type", _spec("type", default="")),
-        Column("Reason", _spec("reason", default="")), Column("Object", _plain(_event_object)),
-        Column("Subobject", _spec("involvedObject", "fieldPath", default=""), wide=True),
-        Column("Source", _spec("source", "component", default=""), wide=True),
-        Column("Message", _spec("message", default="")),
+        Column("Last Seen", _event_last), Column("Type", value_at("type", default="")),
+        Column("Reason", value_at("reason", default="")), Column("Object", plain(_event_object)),
+        Column("Subobject", value_at("involvedObject", "fieldPath", default=""), wide=True),
+        Column("Source", value_at("source", "component", default=""), wide=True),
+        Column("Message", value_at("message", default="")),
         Column("First Seen", lambda o, now: since(o.get("firstTimestamp"), now), wide=True),
-        Column("Count", _spec("count", default=1), wide=True, type=_INT), Column("Name", _plain(name_of), wide=True),
+        Column("Count", value_at("count", default=1), wide=True, type=INTEGER), Column("Name", plain(name_of), wide=True),
     ),
 }  # fmt: skip
 
 
 def built_in_columns(kind: str) -> tuple[Column, ...]:
-    return _COLUMNS.get(kind, _PLAIN)
+    return _COLUMNS.get(kind) or KEPT_COLUMNS.get(kind, _PLAIN)
 
 
 def custom_columns(definitions: tuple[Obj, ...]) -> tuple[Column, ...]:
@@ -302,7 +283,7 @@ def custom_columns(definitions: tuple[Obj, ...]) -> tuple[Column, ...]:
         )
         for definition in definitions
     )  # fmt: skip
-    return (_NAME, *asked) if asked else _PLAIN
+    return (NAME, *asked) if asked else _PLAIN
 
 
 def _path_cell(path: str, kind: str) -> Cell:

@@ -150,6 +150,99 @@ def _daemon_set(obj: Obj) -> None:
     _template(spec)
 
 
+def _job(obj: Obj) -> None:
+    _fill(obj, {"spec": {}, "status": {}})
+    spec = obj["spec"]
+    if spec.get("completions") is None and spec.get("parallelism") is None:
+        spec["completions"] = 1
+    _fill(spec, {"parallelism": 1, "backoffLimit": 6, "completionMode": "NonIndexed", "suspend": False})
+    _fill(spec, {"podReplacementPolicy": "TerminatingOrFailed"})
+    _fill(spec, {"template": {}})
+    _fill(spec["template"], {"metadata": {}, "spec": {}})
+    policy = spec["template"]["spec"].get("restartPolicy")
+    _pod_spec(spec["template"]["spec"])
+    if policy is None:  # the one kind whose pods must say it
+        del spec["template"]["spec"]["restartPolicy"]
+
+
+def _stateful_set(obj: Obj) -> None:
+    _fill(obj, {"spec": {}, "status": {"replicas": 0}})
+    spec = obj["spec"]
+    _fill(
+        spec, {"replicas": 1, "revisionHistoryLimit": 10, "podManagementPolicy": "OrderedReady", "updateStrategy": {}}
+    )
+    _fill(spec["updateStrategy"], {"type": "RollingUpdate"})
+    if spec["updateStrategy"]["type"] == "RollingUpdate":
+        _fill(spec["updateStrategy"], {"rollingUpdate": {}})
+        _fill(spec["updateStrategy"]["rollingUpdate"], {"partition": 0})
+    _fill(spec, {"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"}})
+    _template(spec)
+    for claim in items_of(spec, "volumeClaimTemplates"):
+        _fill(claim, {"apiVersion": "v1", "kind": "PersistentVolumeClaim"})
+        _claim(claim)
+
+
+def _claim(obj: Obj) -> None:
+    _fill(obj, {"spec": {}, "status": {"phase": "Pending"}})
+    _fill(obj["spec"], {"volumeMode": "Filesystem"})
+
+
+def _volume(obj: Obj) -> None:
+    _fill(obj, {"spec": {}, "status": {"phase": "Pending"}})
+    _fill(obj["spec"], {"volumeMode": "Filesystem", "persistentVolumeReclaimPolicy": "Retain"})
+
+
+def _cron_job(obj: Obj) -> None:
+    _fill(obj, {"spec": {}, "status": {}})
+    spec = obj["spec"]
+    _fill(spec, {"concurrencyPolicy": "Allow", "suspend": False})
+    _fill(spec, {"successfulJobsHistoryLimit": 3, "failedJobsHistoryLimit": 1, "jobTemplate": {}})
+    _fill(spec["jobTemplate"], {"metadata": {}, "spec": {}})
+    _fill(spec["jobTemplate"]["spec"], {"template": {}})
+    template = spec["jobTemplate"]["spec"]["template"]
+    _fill(template, {"metadata": {}, "spec": {}})
+    _pod_spec(template["spec"])
+
+
+def _autoscaler(obj: Obj) -> None:
+    _fill(obj, {"spec": {}, "status": {}})
+    _fill(obj["spec"], {"minReplicas": 1})
+
+
+def _ingress(obj: Obj) -> None:
+    _fill(obj, {"spec": {}, "status": {"loadBalancer": {}}})
+
+
+def _storage_class(obj: Obj) -> None:
+    _fill(obj, {"reclaimPolicy": "Delete", "volumeBindingMode": "Immediate"})
+
+
+def _priority_class(obj: Obj) -> None:
+    _fill(obj, {"preemptionPolicy": "PreemptLowerPriority"})
+
+
+def _api_service(obj: Obj) -> None:
+    _fill(obj, {"spec": {}, "status": {}})
+    if isinstance(service := obj["spec"].get("service"), dict):
+        _fill(service, {"port": 443})
+
+
+def _webhooks(obj: Obj) -> None:
+    for hook in items_of(obj, "webhooks"):
+        _fill(hook, {"failurePolicy": "Fail", "matchPolicy": "Equivalent", "timeoutSeconds": 10})
+        _fill(hook, {"namespaceSelector": {}, "objectSelector": {}})
+        if isinstance(service := part(hook, "clientConfig").get("service"), dict):
+            _fill(service, {"port": 443})
+        for rule in items_of(hook, "rules"):
+            _fill(rule, {"scope": "*"})
+
+
+def _mutating_webhooks(obj: Obj) -> None:
+    _webhooks(obj)
+    for hook in items_of(obj, "webhooks"):
+        _fill(hook, {"reinvocationPolicy": "Never"})
+
+
 def _secret(obj: Obj) -> None:
     _fill(obj, {"type": "Opaque"})
     texts = obj.pop("stringData", None) or {}
@@ -195,6 +288,18 @@ _BY_KIND: dict[str, Callable[[Obj], None]] = {
     "Deployment": _deployment,
     "ReplicaSet": _replica_set,
     "DaemonSet": _daemon_set,
+    "StatefulSet": _stateful_set,
+    "Job": _job,
+    "CronJob": _cron_job,
+    "PersistentVolumeClaim": _claim,
+    "PersistentVolume": _volume,
+    "HorizontalPodAutoscaler": _autoscaler,
+    "Ingress": _ingress,
+    "StorageClass": _storage_class,
+    "PriorityClass": _priority_class,
+    "APIService": _api_service,
+    "MutatingWebhookConfiguration": _mutating_webhooks,
+    "ValidatingWebhookConfiguration": _webhooks,
     "Secret": _secret,
     "NetworkPolicy": _network_policy,
     "EndpointSlice": _endpoint_slice,

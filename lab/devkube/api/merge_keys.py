@@ -19,11 +19,18 @@ _ANYWHERE = {
     "resourceClaims": "name",
 }  # fmt: skip
 _CONTAINER_LISTS = frozenset({"containers", "initContainers", "ephemeralContainers"})
-_CONDITIONS = frozenset({"Pod", "Node", "Namespace", "Service", "Deployment", "ReplicaSet", "DaemonSet"})
+_CONDITIONS = frozenset(
+    {
+        "Pod", "Node", "Namespace", "Service", "Deployment", "ReplicaSet", "DaemonSet", "StatefulSet", "Job",
+        "PersistentVolumeClaim", "PodDisruptionBudget", "HorizontalPodAutoscaler", "APIService",
+    }
+)  # fmt: skip
 _BY_KIND_AND_PATH: dict[tuple[str, Path], str] = {
     ("Service", ("spec", "ports")): "port",
     ("ServiceAccount", ("secrets",)): "name",
     ("Node", ("status", "addresses")): "type",
+    ("MutatingWebhookConfiguration", ("webhooks",)): "name",
+    ("ValidatingWebhookConfiguration", ("webhooks",)): "name",
 }
 _SETS = frozenset({"finalizers", "podCIDRs"})
 _DEFAULTS = {"protocol": "TCP"}

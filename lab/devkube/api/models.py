@@ -31,6 +31,14 @@ _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,), "datetime": (str,), "int": (int,), "bool": (bool,), "float": (int, float),
 }  # fmt: skip
 _GO_TYPES = {"str": "string", "datetime": "string", "int": "int32", "bool": "bool", "float": "float64"}
+_QUANTITIES = frozenset(
+    {
+        "requests", "limits", "hard", "used", "capacity", "allocatable", "allocatedResources", "overhead", "podFixed",
+        "default", "defaultRequest", "max", "min", "maxLimitRequestRatio",
+        "averageValue", "divisor", "sizeLimit",
+    }
+)  # fmt: skip
+"""Fields whose text is an amount, which may be written as a number (Kubernetes' Quantity)."""
 _ZERO_IS_FINE = frozenset({"bool", "podSelector"})
 
 
@@ -50,7 +58,7 @@ def model_of(resource: ApiResource) -> type | None:
     """The model class of a built-in kind; None for custom kinds."""
     if resource.custom:
         return None
-    return _model(_MODEL_NAMES.get(resource.kind, "V1" + resource.kind))
+    return _model(_MODEL_NAMES.get(resource.kind, resource.version.capitalize() + resource.kind))
 
 
 def _model(name: str) -> type | None:
@@ -106,6 +114,8 @@ def _decode(resource: ApiResource, model: type, obj: Obj, path: str) -> list[str
         elif value is None:
             del obj[name]
         else:
+            if name in _QUANTITIES and known[name].scalar == "str":
+                value = obj[name] = _amounts(resource, value, here)
             unknown += _decode_field(resource, known[name], value, here)
     return unknown
 
@@ -130,6 +140,16 @@ def _decode_field(resource: ApiResource, field: Field, value: Any, path: str) ->
             fits = isinstance(item, types) and (field.scalar == "bool" or not isinstance(item, bool))
             _require(resource, fits or item is None, item, here, _GO_TYPES[field.scalar])
     return unknown
+
+
+def _amounts(resource: ApiResource, value: Any, path: str) -> Any:
+    """The text or texts of one amount or a map of them, where numbers may have been written."""
+    if isinstance(value, dict):
+        return {key: _amounts(resource, item, f"{path}.{key}") for key, item in value.items() if item is not None}
+    _require(resource, isinstance(value, str | int | float) and not isinstance(value, bool), value, path, "Quantity")
+    if isinstance(value, float) and not value.is_integer():
+        return f"{round(value * 1000)}m"
+    return value if isinstance(value, str) else str(int(value))
 
 
 def _require(resource: ApiResource, fits: bool, value: Any, path: str, wanted: str) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lab.devkube.api.columns import Column, built_in_columns, custom_columns
+from lab.devkube.api.column import Column
+from lab.devkube.api.columns import built_in_columns, custom_columns
 from lab.devkube.api.crd import CustomKinds
 from lab.devkube.api.objects import Obj
 from lab.devkube.api.resource import ApiResource

@@ -49,10 +49,22 @@ class ApiResource:
         return self.custom or self.group in _GENERATION_GROUPS
 
 
-_GENERATION_GROUPS = frozenset({"apps", "networking.k8s.io", "discovery.k8s.io", "policy", "apiextensions.k8s.io"})
+_GENERATION_GROUPS = frozenset(
+    {
+        "apps",
+        "batch",
+        "networking.k8s.io",
+        "discovery.k8s.io",
+        "policy",
+        "scheduling.k8s.io",
+        "admissionregistration.k8s.io",
+        "apiextensions.k8s.io",
+    }
+)
 _RBAC = "rbac.authorization.k8s.io"
 _STATUS = ("status",)
 _SCALED = ("status", "scale")
+_HOOKS = ("api-extensions",)
 _POD_SUBRESOURCES = ("status", "log", "exec", "binding", "eviction", "proxy")
 
 BUILT_IN: tuple[ApiResource, ...] = (
@@ -69,6 +81,7 @@ BUILT_IN: tuple[ApiResource, ...] = (
     ApiResource("apps", "v1", "replicasets", "ReplicaSet", True, ("rs",), ("all",), _SCALED),
     ApiResource("apps", "v1", "daemonsets", "DaemonSet", True, ("ds",), ("all",), _STATUS),
     ApiResource("apps", "v1", "controllerrevisions", "ControllerRevision"),
+    ApiResource("batch", "v1", "jobs", "Job", True, (), ("all",), _STATUS),
     ApiResource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice"),
     ApiResource("coordination.k8s.io", "v1", "leases", "Lease"),
     ApiResource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", True, ("netpol",)),
@@ -88,6 +101,33 @@ BUILT_IN: tuple[ApiResource, ...] = (
         _STATUS,
     ),
 )
+
+"""Kinds of which something follows here: pods, addresses, rights, rules, answers."""
+
+KEPT: tuple[ApiResource, ...] = (
+    ApiResource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",), (), _STATUS),
+    ApiResource("", "v1", "persistentvolumes", "PersistentVolume", False, ("pv",), (), _STATUS),
+    ApiResource("", "v1", "limitranges", "LimitRange", True, ("limits",)),
+    ApiResource("", "v1", "resourcequotas", "ResourceQuota", True, ("quota",), (), _STATUS),
+    ApiResource("apps", "v1", "statefulsets", "StatefulSet", True, ("sts",), ("all",), _SCALED),
+    ApiResource("batch", "v1", "cronjobs", "CronJob", True, ("cj",), ("all",), _STATUS),
+    ApiResource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", True, ("hpa",), ("all",), _STATUS),
+    ApiResource("networking.k8s.io", "v1", "ingresses", "Ingress", True, ("ing",), (), _STATUS),
+    ApiResource("networking.k8s.io", "v1", "ingressclasses", "IngressClass", False),
+    ApiResource("storage.k8s.io", "v1", "storageclasses", "StorageClass", False, ("sc",)),
+    ApiResource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", False, ("pc",)),
+    ApiResource("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", False),
+    ApiResource("apiregistration.k8s.io", "v1", "apiservices", "APIService", False, (), _HOOKS, _STATUS),
+    ApiResource(
+        "admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration",
+        False, (), _HOOKS,
+    ),
+    ApiResource(
+        "admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration",
+        False, (), _HOOKS,
+    ),
+)  # fmt: skip
+"""Kinds that applications' manifests bring: they have their schema, defaults and columns, and nothing follows from them."""
 
 _CREATE_ONLY = ("create",)
 REVIEWS: tuple[ApiResource, ...] = tuple(
@@ -152,6 +192,6 @@ class Catalog:
 
 def built_in_catalog() -> Catalog:
     catalog = Catalog()
-    for resource in (*BUILT_IN, *REVIEWS):
+    for resource in (*BUILT_IN, *KEPT, *REVIEWS):
         catalog.put(resource)
     return catalog

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 from lab.devkube.api.error import Cause, invalid
 from lab.devkube.api.field_rules import LABEL, SUBDOMAIN, bad_value, duplicate, label_value, required
+from lab.devkube.api.job_rules import check_job
 from lab.devkube.api.network_policy_rules import check_network_policy
 from lab.devkube.api.objects import Obj, items_of, name_of, part
 from lab.devkube.api.resource import ApiResource
@@ -77,11 +78,11 @@ def _labels(obj: Obj) -> Iterator[Cause]:
                 yield from label_value(f"metadata.{field}", value)
 
 
-def _pod_spec(spec: Obj, field: str) -> Iterator[Cause]:
+def _pod_spec(spec: Obj, field: str, claims: frozenset[object] = frozenset()) -> Iterator[Cause]:
     containers = items_of(spec, "containers")
     if not containers:
         yield required(f"{field}.containers")
-    volumes = {volume.get("name") for volume in items_of(spec, "volumes")}
+    volumes = {volume.get("name") for volume in items_of(spec, "volumes")} | claims
     seen: set[object] = set()
     for kind in ("initContainers", "containers"):
         for index, container in enumerate(items_of(spec, kind)):
@@ -119,7 +120,13 @@ def _workload(obj: Obj, old: Obj | None) -> Iterator[Cause]:
         yield bad_value("spec.selector", selector, "field is immutable")
     if int(spec.get("replicas") or 0) < 0:
         yield bad_value("spec.replicas", spec["replicas"], "must be greater than or equal to 0")
-    yield from _pod_spec(part(template, "spec"), "spec.template.spec")
+    claims = frozenset(part(claim, "metadata").get("name") for claim in items_of(spec, "volumeClaimTemplates"))
+    yield from _pod_spec(part(template, "spec"), "spec.template.spec", claims)
+
+
+def _job(obj: Obj, old: Obj | None) -> Iterator[Cause]:
+    yield from check_job(obj, old)
+    yield from _pod_spec(part(part(part(obj, "spec"), "template"), "spec"), "spec.template.spec")
 
 
 def _data(obj: Obj, old: Obj | None) -> Iterator[Cause]:
@@ -180,6 +187,8 @@ _BY_KIND: dict[str, Callable[[Obj, Obj | None], Iterator[Cause]]] = {
     "Deployment": _workload,
     "ReplicaSet": _workload,
     "DaemonSet": _workload,
+    "StatefulSet": _workload,
+    "Job": _job,
     "Service": check_service,
     "NetworkPolicy": check_network_policy,
     "ConfigMap": _data,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from lab.devkube.api.columns import duration
+from lab.devkube.api.column import duration
 from lab.devkube.api.error import ApiError
 from lab.devkube.api.jsonpath import find_all
 from lab.devkube.api.objects import Obj
