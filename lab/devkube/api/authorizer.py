@@ -93,7 +93,7 @@ class Authorizer:
             _covers(rule, asked)
             for binding in bindings
             if namespace_of(binding) in ("", asked.namespace)
-            for rule in self._rules(binding)
+            for rule in self.rules_of(binding)
         )
 
     def _bindings(self, user: str) -> Iterator[Obj]:
@@ -106,7 +106,8 @@ class Authorizer:
                         yield binding
                         break
 
-    def _rules(self, binding: Obj) -> Iterator[Obj]:
+    def rules_of(self, binding: Obj) -> Iterator[Obj]:
+        """The rules of the role that a binding names; none while there is no such role."""
         ref = part(binding, "roleRef")
         plural, namespace = ("roles", namespace_of(binding)) if ref.get("kind") == "Role" else ("clusterroles", "")
         for role in self._cluster.list(plural, GROUP):

@@ -83,7 +83,7 @@ class ApiServer:
         self.authenticator = Authenticator(options.tokens, cluster.accounts)
         self.authorizer = Authorizer(cluster)
         self._stop = Stop()
-        self._verbs = Verbs(cluster, self._stop, options.bookmark_s)
+        self._verbs = Verbs(cluster, self.authorizer, self._stop, options.bookmark_s)
         self._subresources = Subresources(cluster, runtime)
         self._documents = openapi.Documents(cluster.catalog, cluster.custom)
 

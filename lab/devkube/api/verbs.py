@@ -8,6 +8,7 @@ import binascii
 
 import orjson
 
+from lab.devkube.api.authorizer import Authorizer
 from lab.devkube.api.cluster import Cluster
 from lab.devkube.api.deletion import DeleteOptions, Propagation
 from lab.devkube.api.error import (
@@ -19,6 +20,7 @@ from lab.devkube.api.error import (
     status_object,
     too_large_revision,
 )  # fmt: skip
+from lab.devkube.api.escalation import check_grant
 from lab.devkube.api.http import Request, Response, Stream, json_response
 from lab.devkube.api.models import decode, missing_fields
 from lab.devkube.api.objects import Obj, ObjectKey, copy_object, key_of, name_of, uid_of
@@ -33,10 +35,10 @@ _STRICT, _IGNORE = "Strict", "Ignore"
 
 
 class Verbs:
-    """The verbs on one cluster. `stop` ends all watches."""
+    """The verbs on one cluster, for callers that may use them. `stop` ends all watches."""
 
-    def __init__(self, cluster: Cluster, stop: Stop, bookmark_s: float = BOOKMARK_S) -> None:
-        self._cluster, self._stop, self._bookmark_s = cluster, stop, bookmark_s
+    def __init__(self, cluster: Cluster, authorizer: Authorizer, stop: Stop, bookmark_s: float = BOOKMARK_S) -> None:
+        self._cluster, self._authorizer, self._stop, self._bookmark_s = cluster, authorizer, stop, bookmark_s
 
     def handle(self, target: RequestTarget, request: Request) -> Response | Stream:
         """Raises ApiError, 405 for a verb that the path does not have."""
@@ -96,7 +98,13 @@ class Verbs:
         obj, warnings = self._read(resource, request, request.object())
         self._place(target, obj)
         obj["metadata"].pop("managedFields", None)
+        return self._make(resource, request, presentation, obj, warnings)
+
+    def _make(
+        self, resource: ApiResource, request: Request, presentation: Presentation, obj: Obj, warnings: list[str]
+    ) -> Response:
         check_required(resource, obj)
+        check_grant(self._authorizer, request.user, resource, obj, None)
         made = self._cluster.create_as(resource, obj, dry_run=request.is_dry_run)
         return json_response(201, presentation.one(made), warnings)
 
@@ -131,15 +139,15 @@ class Verbs:
         self._place(target, obj)
         if old is not None:
             return self._store(target, request, presentation, obj, warnings)
-        check_required(resource, obj)
-        made = self._cluster.create_as(resource, obj, dry_run=request.is_dry_run)
-        return json_response(201, presentation.one(made), warnings)
+        return self._make(resource, request, presentation, obj, warnings)
 
     def _store(
         self, target: RequestTarget, request: Request, presentation: Presentation, obj: Obj, warnings: list[str]
     ) -> Response:
         if not target.subresource:
             check_required(target.resource, obj)
+            old = self._cluster.find(target.resource, target.namespace or "", target.name)
+            check_grant(self._authorizer, request.user, target.resource, obj, old)
         subresource = "status" if target.subresource == "status" else None
         stored = self._cluster.update_as(target.resource, obj, subresource, dry_run=request.is_dry_run)
         return json_response(200, presentation.one(stored), warnings)

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.integration.devkube.harness import Kubectl
+from tests.integration.devkube.harness import Kubectl, Served, eventually
 
 APPLICATIONS = sorted(Path(__file__).with_name("applications").glob("*.yaml"))
 TEXTS = {file.stem: file.read_text() for file in APPLICATIONS}
@@ -41,28 +43,35 @@ async def wanted(kubectl: Kubectl, text: str) -> list[Any]:
     return list(items)
 
 
-@pytest.mark.parametrize("file", APPLICATIONS, ids=lambda file: str(file.stem))
-async def test_an_application_is_applied_kept_and_removed(file: Path, kubectl: Kubectl) -> None:
+@pytest.fixture
+async def space(kubectl: Kubectl, served: Served) -> AsyncIterator[Kubectl]:
+    """kubectl in a namespace that is gone afterwards, with everything in it."""
     if kubectl.version == "1.20":
         pytest.skip("it validates by OpenAPI v2, and knows no autoscaling/v2")
+    served.cluster.create("namespaces", {"metadata": {"name": "application"}})
+    yield replace(kubectl, namespace="application")
+    served.cluster.delete("namespaces", "application")
+    await eventually(lambda: served.cluster.get("namespaces", "application") is None)
+
+
+@pytest.mark.parametrize("file", APPLICATIONS, ids=lambda file: str(file.stem))
+async def test_an_application_is_applied_kept_and_removed(file: Path, space: Kubectl) -> None:
     text = TEXTS[file.stem]
-    names = [obj["metadata"]["name"] for obj in yaml.safe_load_all(text)]
-    made = await kubectl.ok("apply", "-f", "-", stdin=text)
-    assert made.count(" created\n") == len(names), made
-    before = await wanted(kubectl, text)
-    await kubectl.ok("apply", "-f", "-", stdin=text)
-    assert await wanted(kubectl, text) == before
-    assert await kubectl.ok("diff", "-f", "-", stdin=text) == ""
+    count = len(list(yaml.safe_load_all(text)))
+    made = await space.ok("apply", "-f", "-", stdin=text)
+    assert made.count(" created\n") == count, made
+    before = await wanted(space, text)
+    await space.ok("apply", "-f", "-", stdin=text)
+    assert await wanted(space, text) == before
+    assert await space.ok("diff", "-f", "-", stdin=text) == ""
     for kind, row in ROWS[file.stem].items():
-        assert row in await kubectl.ok("get", kind)
-    gone = await kubectl.ok("delete", "--wait=false", "-f", "-", stdin=text)
-    assert gone.count(" deleted") == len(names)
+        assert row in await space.ok("get", kind)
+    gone = await space.ok("delete", "--wait=false", "-f", "-", stdin=text)
+    assert gone.count(" deleted") == count
 
 
-async def test_an_unknown_field_of_a_kept_kind_is_refused(kubectl: Kubectl) -> None:
-    if kubectl.version == "1.20":
-        pytest.skip("it validates by OpenAPI v2")
+async def test_an_unknown_field_of_a_kept_kind_is_refused(space: Kubectl) -> None:
     text = TEXTS["wordpress"].replace("timeZone:", "timezone:")
-    refused = await kubectl("apply", "-f", "-", stdin=text)
+    refused = await space("apply", "-f", "-", stdin=text)
     assert refused.code != 0
     assert 'unknown field "spec.timezone"' in refused.err
