@@ -85,3 +85,23 @@ def test_a_killed_lab_comes_up_as_new_and_is_removed_completely(mesh: Mesh, seco
     assert not cleanup.leftovers(names)
     assert lab(second, "down").returncode == 0, "what is gone already is no error"
     mesh.expect_whole()
+
+
+def test_what_enable_prints_is_a_whole_installation(second: str) -> None:
+    """A Job among the objects makes the Secrets that the pods wait for; the second time nothing is left to do."""
+    other = Mesh(lab_names(second))
+    printed = other.clustermesh("enable", "--context", "kind-koornacht", "--print").stdout
+    other.apply("koornacht", printed)
+    other.kubectl(
+        "koornacht", "-n", SYSTEM, "wait", "--for=condition=Complete", "job/clustermesh-certificates", "--timeout=60s"
+    )
+    assert other.clustermesh("status", "--context", "kind-koornacht", "--wait").stdout.rstrip().endswith("RESULT well")
+    assert (
+        "7 certificates were issued"
+        in other.kubectl("koornacht", "-n", SYSTEM, "logs", "job/clustermesh-certificates").stdout
+    )
+    again = other.kubectl("koornacht", "apply", "-f", "-", input=printed).stdout
+    assert " configured" not in again.replace("secret/", "")
+    other.clustermesh("disable", "--context", "kind-koornacht")
+    left = other.kubectl("koornacht", "-n", SYSTEM, "get", "all,secrets,roles", "-o", "name").stdout.split()
+    assert not [name for name in left if "clustermesh" in name]

@@ -215,7 +215,8 @@ def show(client: KubeClient, context: str, options: EnableOptions) -> None:
     exposure = _decide_exposure(
         client, options, find_trusting(client, options.namespace, identity.name, may_be_new=options.new_ca)
     )
-    print(yaml.safe_dump_all(plan_objects(options, identity, config, exposure), sort_keys=False), end="")
+    objects = plan_objects(options, identity, config, exposure, with_certificates=True)
+    print(yaml.safe_dump_all(objects, sort_keys=False), end="")
 
 
 def _decide_exposure(client: KubeClient, options: EnableOptions, peers: Collection[str]) -> Exposure:

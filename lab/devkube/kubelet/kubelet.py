@@ -90,7 +90,8 @@ class Kubelets:
             raise bad_request(f"container {process_of.record.name} of pod {name_of(pod)} is not running")
         return await open_session(process, request, stdout, stderr)
 
-    async def logs(self, pod: Obj, options: LogOptions) -> AsyncIterator[bytes]:
+    def logs(self, pod: Obj, options: LogOptions) -> AsyncIterator[bytes]:
+        """Raises: ApiError 400 at once where there is no log."""
         life, container = self._container(pod, options.container)
         record = container.record
         run = record.runs - (1 if options.previous else 0)
@@ -98,8 +99,7 @@ class Kubelets:
             what = "previous terminated " if options.previous else ""
             raise bad_request(f'{what}container "{record.name}" in pod "{name_of(pod)}" not found or waiting to start')
         path = log_file(life.directory, record.name, run)
-        async for piece in read_log(path, options, lambda: _is_in_run(record, run)):
-            yield piece
+        return read_log(path, options, lambda: _is_in_run(record, run))
 
     async def open_connection(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         node = self._nodes[self._site.plan.nodes[0].name]
