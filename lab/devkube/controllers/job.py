@@ -35,7 +35,7 @@ LONGEST_DELAY_S: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class JobEnd:
     """How a Job ends. `kind` is the type of its last condition."""
 
     kind: str
@@ -43,9 +43,9 @@ class Verdict:
     message: str
 
 
-COMPLETE: Final = Verdict("Complete", "CompletionsReached", "Reached expected number of succeeded pods")
-TOO_MANY_FAILURES: Final = Verdict("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
-TOO_LATE: Final = Verdict("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
+COMPLETE: Final = JobEnd("Complete", "CompletionsReached", "Reached expected number of succeeded pods")
+TOO_MANY_FAILURES: Final = JobEnd("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+TOO_LATE: Final = JobEnd("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
 
 
 class Jobs:
@@ -79,13 +79,13 @@ class Jobs:
         ended = [pod for pod in pods if TRACKING in _finalizers(pod) and not is_active(pod)]
         status = self._counted(job, ended, now_s)
         active = [pod for pod in pods if is_active(pod)]
-        verdict = judge(job, status, active, now_s)
-        if verdict or job["spec"].get("suspend"):
+        end = judge(job, status, active, now_s)
+        if end or job["spec"].get("suspend"):
             self._delete(job, active)
             active = []
         else:
             active = self._scale(job, status, active, now_s)
-        self._tell(job, status, active, verdict, now_s)
+        self._tell(job, status, active, end, now_s)
         for pod in ended:
             self._let_go(pod)
 
@@ -135,7 +135,7 @@ class Jobs:
             current["metadata"]["finalizers"] = [each for each in _finalizers(current) if each != TRACKING]
             self._cluster.update("pods", current)
 
-    def _tell(self, job: Obj, status: Obj, active: Sequence[Obj], verdict: Verdict | None, now_s: float) -> None:
+    def _tell(self, job: Obj, status: Obj, active: Sequence[Obj], end: JobEnd | None, now_s: float) -> None:
         is_suspended = bool(job["spec"].get("suspend"))
         status["active"] = len(active) or None
         status["ready"] = sum(is_true(pod, "Ready") for pod in active)
@@ -145,18 +145,18 @@ class Jobs:
         if is_suspended or len(conditions) != len(items_of(status, "conditions")):
             why = {"reason": "JobSuspended" if is_suspended else "JobResumed"}
             conditions.append(condition(status, "Suspended", now_s, holds=is_suspended, **why))
-        if verdict:
-            first = "SuccessCriteriaMet" if verdict is COMPLETE else "FailureTarget"
-            why = {"reason": verdict.reason, "message": verdict.message}
-            conditions += [condition(status, kind, now_s, holds=True, **why) for kind in (first, verdict.kind)]
-            if verdict is COMPLETE:
+        if end:
+            first = "SuccessCriteriaMet" if end is COMPLETE else "FailureTarget"
+            why = {"reason": end.reason, "message": end.message}
+            conditions += [condition(status, kind, now_s, holds=True, **why) for kind in (first, end.kind)]
+            if end is COMPLETE:
                 status["completionTime"] = timestamp(now_s)
         status["conditions"] = conditions
         set_status(self._cluster, KIND[0], job, status, KIND[1])
-        if verdict is COMPLETE:
+        if end is COMPLETE:
             self._events.emit(job, "Completed", "Job completed", NORMAL)
-        elif verdict:
-            self._events.emit(job, verdict.reason, verdict.message, WARNING)
+        elif end:
+            self._events.emit(job, end.reason, end.message, WARNING)
 
     def _expire(self, job: Obj, now_s: float) -> None:
         keep_s = job["spec"].get("ttlSecondsAfterFinished")
@@ -183,7 +183,7 @@ def wanted_pods(job: Obj, status: Obj, active: Sequence[Obj]) -> int:
     return max(0, min(parallelism, int(spec["completions"]) - succeeded))
 
 
-def judge(job: Obj, status: Obj, active: Sequence[Obj], now_s: float) -> Verdict | None:
+def judge(job: Obj, status: Obj, active: Sequence[Obj], now_s: float) -> JobEnd | None:
     """How the Job ends now; None while it goes on."""
     spec = job["spec"]
     succeeded, failed, limit = (
