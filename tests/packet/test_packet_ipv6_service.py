@@ -62,6 +62,19 @@ def test_policy_judges_what_the_packet_became(node6: PacketNode) -> None:
     assert (verdict.source_identity, verdict.destination_identity) == (POD_ID, REMOTE_ID)
 
 
+def test_a_connection_that_is_over_leaves_its_place_to_open_ones(node6: PacketNode) -> None:
+    _serve(node6, REMOTE)
+    established = next(iter(node6._ipv6_maps))
+    answer = replace(node6.send(Packet6(POD6, VIP6)).packet.reverse, ttl=64, flags=SYN | ACK)
+    node6.overlay(answer)
+    node6.send(Packet6(POD6, VIP6, flags=ACK))
+    node6.overlay(replace(answer, flags=FIN | ACK))
+    assert established.count() == 2, "the client's own, and which backend it has"
+    node6.send(Packet6(POD6, VIP6, flags=FIN | ACK))
+    assert established.count() == 0
+    assert node6.overlay(replace(answer, flags=ACK)).packet.source == VIP6
+
+
 def test_a_local_backend_judges_who_really_asks(node6: PacketNode) -> None:
     node6.endpoint(flags=EndpointFlag.ENFORCE_INGRESS, address="10.1.1.11")
     _serve(node6, LOCAL)
