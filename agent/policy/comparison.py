@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from agent.comparison import UNEXPECTED, compare_entries
 from agent.datapath.layout import AddressKey, IfindexKey, PolicyKey
 from agent.datapath.maps import Maps
+from agent.policy.fit import fit
 from agent.policy.ops import Attachments, endpoint_value
-from agent.policy.plan import fit, policy_value
+from agent.policy.plan import policy_value
 from agent.tables import EndpointVerdicts
 from meshapi.agent import MapDifference
 
@@ -33,7 +34,7 @@ def compare_endpoints(
     entries = {
         PolicyKey(row.endpoint.endpoint_id, *key): policy_value(entry)
         for row in kept
-        for key, entry in fit(row.policy, share).entries.items()
+        for key, entry in fit(row.policy, share, row.own_ranges).entries.items()
     }
     found += compare_entries("policy", entries, dict(maps.policy.items()))
     interfaces = {row.endpoint.ifindex for row in kept if not row.is_node}

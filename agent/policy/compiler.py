@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from itertools import chain
 
 from agent.policy.endpoint_identities import EndpointIdentities, named_ports
 from agent.policy.guard import GuardedEngine
 from agent.policy.identity_changes import IdentityChanges
 from agent.policy.nodes import UNKNOWN_NODE, NodeFollower
+from agent.policy.own_ranges import ENTRIES_PER_POD, own_ranges
 from agent.policy.pod_ports import PodPortsFollower
 from agent.policy.ranges import RangeOrder, WriteProgress
 from agent.policy.rule_numbers import RuleNumbers
@@ -62,6 +64,7 @@ class PolicyCompiler:
         *,
         progress: WriteProgress | None = None,
         range_limits: ShareLimits = LIMITS,
+        entries_per_pod: int = ENTRIES_PER_POD,
     ) -> None:
         self._db, self._context, self._set_prefixes = db, context, set_prefixes
         self._guard = GuardedEngine(context)
@@ -74,7 +77,8 @@ class PolicyCompiler:
         self._ports = PodPortsFollower(db, lambda *pod: self._note(self._guard.set_pod_ports(*pod)))
         self._endpoints = EndpointIdentities(db, self._guard.forget_endpoint)
         self._rules = RuleNumbers(lambda: self.engine)
-        self._shares, self._most_ranges = RangeShares(range_limits), range_limits.on_their_way
+        self._shares = RangeShares(range_limits)
+        self._most_ranges, self._entries_per_pod = range_limits.on_their_way, entries_per_pod
         self._in_force: set[PolicyRef] = set()
         self._of_hosts: set[PolicyRef] = set()
         self._guard_facts = guard_facts
@@ -131,11 +135,8 @@ class PolicyCompiler:
 
     def closed_endpoints(self) -> dict[str, str]:
         """By address the endpoints of this node, and the node, that are closed whatever their policies say, with the reason."""
-        if not self._guard.faults:
-            return {}
-        owners = [(a, n) for n in self._endpoints for a in self._endpoints.addresses([n])]
-        owners.append((THE_NODE.address, THE_NODE.identity))
-        return {address: why for address, n in owners if (why := self._guard.closed_because(NumericIdentity(n)))}
+        owners = ((a, n) for n in self._endpoints for a in self._endpoints.addresses([n]))
+        return self._guard.closed_because_of_faults(chain(owners, [(THE_NODE.address, THE_NODE.identity)]))
 
     # ---- policies
 
@@ -201,8 +202,9 @@ class PolicyCompiler:
                 if endpoint is None:
                     self._db.verdicts.delete(address)
                 else:
-                    watched = self.staged.directions(NumericIdentity(endpoint.identity))
-                    self._db.verdicts.put(EndpointVerdicts(endpoint, self._policy_of(endpoint), watched))
+                    number, policy = NumericIdentity(endpoint.identity), self._policy_of(endpoint)
+                    own = own_ranges(self.engine, number, policy, self._entries_per_pod)
+                    self._db.verdicts.put(EndpointVerdicts(endpoint, policy, self.staged.directions(number), own))
             self._judge_node()
         self._ranges.note_verdicts()
         if self._nodes is not None:

@@ -102,6 +102,7 @@ class PolicyFeature(Feature):
             nodes,
             self._host_guard.facts,
             progress=progress,
+            entries_per_pod=core.settings.policy_entries_per_pod,
             range_limits=LIMITS._replace(of_namespace=core.settings.policy_ranges_per_namespace),
         )
         self._reach = HostReach(core.db, core.host, core.clock)

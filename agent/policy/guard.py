@@ -8,7 +8,7 @@ may be half changed, and built anew from the same inputs, with `meshpolicy.close
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from agent.policy.staged import StagedEngine
@@ -123,6 +123,12 @@ class GuardedEngine:
     def closed_because(self, number: NumericIdentity) -> str:
         """Why endpoints of this identity are closed, whatever their policies say; empty if they are not."""
         return self.faults.get(_endpoint(number), "")
+
+    def closed_because_of_faults(self, owners: Iterable[tuple[str, int]]) -> dict[str, str]:
+        """Of addresses with their identities those that are closed so, with the reason."""
+        if not self.faults:
+            return {}
+        return {address: why for address, n in owners if (why := self.closed_because(NumericIdentity(n)))}
 
     def _closed(self, number: NumericIdentity) -> EndpointPolicy:
         """Nothing is allowed, but of the node what its guard says: whoever takes the policy away must reach it."""

@@ -11,6 +11,7 @@ from agent.datapath.errors import MapFullError
 from agent.datapath.layout import EndpointFlag, EndpointValue, IfindexKey, PolicyKey, PolicyValue
 from agent.datapath.maps import Maps
 from agent.policy.address_entries import AddressEntries
+from agent.policy.fit import fit, foreign_entries
 from agent.policy.plan import (
     ClassChange,
     Write,
@@ -20,7 +21,6 @@ from agent.policy.plan import (
     copies_of,
     denials_of,
     emptying,
-    fit,
     order,
     runs,
 )
@@ -230,7 +230,10 @@ class EndpointTarget:
         if live is not None and live.endpoint_id != endpoint.endpoint_id:
             self._remove(endpoint.address)
             live = None
-        wanted, policy = endpoint_value(row, 0 if live is None else live.policy_revision), fit(row.policy, self._share)
+        wanted, policy = (
+            endpoint_value(row, 0 if live is None else live.policy_revision),
+            fit(row.policy, self._share, row.own_ranges),
+        )
         flags = wanted.flags
         if live is None:
             live = self._publish(wanted._replace(policy_revision=self._next_revision()), endpoint.ipv6)
@@ -256,8 +259,10 @@ class EndpointTarget:
         if not is_whole:
             raise PolicyTruncatedError("the policy map is full: what is allowed beyond it is denied")
         if policy is not row.policy:
+            foreign = foreign_entries(row.policy, row.own_ranges)
+            of_others = f", {foreign} of them for address ranges that only other policies name" if foreign else ""
             raise PolicyTruncatedError(
-                f"the policy has {row.policy.size} map entries and {self._share} is the most for one pod: "
+                f"the policy has {row.policy.size} map entries{of_others}, and {self._share} is the most for one pod: "
                 "what is allowed beyond them is denied"
             )
 

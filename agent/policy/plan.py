@@ -11,13 +11,12 @@ through on the way. A direction that stops being enforced loses its flag before 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import groupby, islice
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from typing import NamedTuple
 
 from agent.datapath.layout import PolicyValue
 from meshpolicy import ANY_IDENTITY, Direction, EndpointPolicy, EntryKey, PolicyEntry
-from meshpolicy.endpoint_policy import DirectionPolicy
 from meshpolicy.port import EVERYTHING, PORT_BITS, L4Key
 from meshpolicy.tier import Level
 
@@ -75,46 +74,6 @@ def changes_from_map(held: Mapping[EntryKey, PolicyValue], new: EndpointPolicy) 
     return [change for change in found if change.old != change.new]
 
 
-def fit(policy: EndpointPolicy, most: int) -> EndpointPolicy:
-    """The policy, or what of it fits into `most` entries without allowing anything that it does not allow.
-
-    That is every entry that denies or leads to a proxy, then plainly allowing ones in the order of their keys; if the former
-    alone do not fit, no entry at all: then the directions that are enforced deny everything. The guard of the node stays
-    in any case.
-    """
-    if policy.size <= most:
-        return policy
-    guard = list(_entries_of(policy, lambda entry: is_guard(entry.precedence)))
-    room = max(0, most - len(guard))
-    restricting = _entries_of(policy, lambda entry: _restricts(entry) and not is_guard(entry.precedence))
-    first = list(islice(restricting, room + 1))
-    plain = _entries_of(policy, lambda entry: not _restricts(entry) and not is_guard(entry.precedence))
-    kept = [*guard, *(first + list(islice(plain, room - len(first))) if len(first) <= room else [])]
-    sides: dict[Direction, dict[int, dict[L4Key, PolicyEntry]]] = {d: {} for d in Direction}
-    for key, entry in kept:
-        group = sides[key.direction].setdefault(key.identity, {})
-        group[L4Key(key.protocol, key.port, key.port_bits)] = entry
-    return EndpointPolicy(
-        DirectionPolicy(policy.ingress_enforced, sides[Direction.INGRESS]),
-        DirectionPolicy(policy.egress_enforced, sides[Direction.EGRESS]),
-    )
-
-
-def _entries_of(
-    policy: EndpointPolicy, is_meant: Callable[[PolicyEntry], bool]
-) -> Iterator[tuple[EntryKey, PolicyEntry]]:
-    """Such entries in the order of their keys, one by one: all of a large policy at once would need gigabytes."""
-    meant: dict[int, list[tuple[L4Key, PolicyEntry]]] = {}  # by group, of which many peers share one
-    for direction in sorted(Direction):
-        groups = policy.side(direction).groups
-        for identity in sorted(groups):
-            group = groups[identity]
-            if id(group) not in meant:
-                meant[id(group)] = sorted(item for item in group.items() if is_meant(item[1]))
-            for key, entry in meant[id(group)]:
-                yield EntryKey(direction, identity, *key), entry
-
-
 class Closing(NamedTuple):
     """How to come as near to a policy as a full map lets us, never beyond it; each part in the order of its writes.
 
@@ -138,11 +97,11 @@ def closing(held: Mapping[EntryKey, PolicyValue], new: EndpointPolicy) -> Closin
         (Write(key, value) for key, value in wanted.items() if held.get(key) != value),
         key=lambda write: (not wanted[write.key].deny, -wanted[write.key].precedence, write.key),
     )
-    others = [write for write in missing if not write.is_guard and not _restricts(wanted[write.key])]
+    others = [write for write in missing if not write.is_guard and not restricts(wanted[write.key])]
     return Closing(
-        [key for key in surplus if not _restricts(held[key])],
-        [write for write in missing if write.is_guard or _restricts(wanted[write.key])],
-        [key for key in surplus if _restricts(held[key])],
+        [key for key in surplus if not restricts(held[key])],
+        [write for write in missing if write.is_guard or restricts(wanted[write.key])],
+        [key for key in surplus if restricts(held[key])],
         sorted(others, key=lambda write: write.key not in held),
     )
 
@@ -156,7 +115,7 @@ def emptying(held: Mapping[EntryKey, PolicyValue]) -> list[ClassChange]:
     return [ClassChange(*peer, values, guards[peer]) for peer, values in sorted(old.items()) if values != guards[peer]]
 
 
-def _restricts(value: PolicyValue | PolicyEntry) -> bool:
+def restricts(value: PolicyValue | PolicyEntry) -> bool:
     """Whether packets might go on unhindered if it was not there."""
     return bool(value.deny or value.proxy_port)
 

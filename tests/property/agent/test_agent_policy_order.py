@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from agent.datapath.layout import AddressKey, EndpointFlag, PolicyKey, PolicyValue
 from agent.datapath.memory import memory_maps
+from agent.policy.fit import fit
 from agent.policy.ops import EndpointTarget
-from agent.policy.plan import fit
 from agent.tables import Endpoint, EndpointVerdicts
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Label
