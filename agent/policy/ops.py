@@ -230,10 +230,8 @@ class EndpointTarget:
         if live is not None and live.endpoint_id != endpoint.endpoint_id:
             self._remove(endpoint.address)
             live = None
-        wanted, policy = (
-            endpoint_value(row, 0 if live is None else live.policy_revision),
-            fit(row.policy, self._share, row.own_ranges),
-        )
+        wanted = endpoint_value(row, 0 if live is None else live.policy_revision)
+        policy = fit(row.policy, self._share, row.own_ranges)
         flags = wanted.flags
         if live is None:
             live = self._publish(wanted._replace(policy_revision=self._next_revision()), endpoint.ipv6)
@@ -313,9 +311,13 @@ class EndpointTarget:
         """Both maps say this of the endpoint. Until they do, the next attempt publishes again."""
         self._torn.add(value.address)
         if value.ifindex:
-            self._by_address.publish(value, ipv6)
-            self._live[value.address] = value
-            self._by_ifindex.update([(IfindexKey(value.ifindex), value)])
+            try:
+                self._by_address.publish(value, ipv6)
+                self._live[value.address] = value
+                self._by_ifindex.update([(IfindexKey(value.ifindex), value)])
+            except MapFullError:
+                self._attach(value.ifindex)  # programs that do not know whom they judge drop everything
+                raise
         else:
             self._node.update([(_NODE_KEY, value)])
             self._live[value.address] = value

@@ -213,3 +213,21 @@ def test_an_address_that_is_lost_from_the_map_is_found_missing_and_written_again
     assert [lost for step in target.prune(rows) for lost in step] == [POD]
     target.update([*rows.values()])
     assert not compare_endpoints(maps, interfaces, rows.values(), 100)
+
+
+@pytest.mark.parametrize(("full", "room"), [("mesh_ep_address", 2), ("mesh_ep_address", 1), ("mesh_ep_ifindex", 0)])
+def test_a_pod_for_which_there_is_no_room_is_closed_and_not_open(full: str, room: int) -> None:
+    node, interfaces = ThisNode(), Interfaces()
+    node.say(POD, POD6, OTHER6)
+    (row,) = node.db.endpoints.rows()
+    maps = memory_maps()
+    limited = maps.endpoints_by_address if full == "mesh_ep_address" else maps.endpoints_by_ifindex
+    limited.set_room(room)
+    target = EndpointTarget(maps, interfaces)
+    assert target.update(_verdicts(node)).keys() == {POD}
+    assert interfaces.attached() == {row.ifindex}, "programs that do not know whom they judge drop everything"
+    assert not target.enforces(row)
+    assert "full" in target.failures[POD]
+    limited.set_room(8)
+    assert not target.update(_verdicts(node))
+    assert target.enforces(row)
