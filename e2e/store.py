@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a cluster says of itself, changed behind its back: etcd inside the apiserver's pod, as its administrator."""
+"""What a cluster says of itself, seen behind its back: etcd inside the apiserver's pod, as its administrator."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from e2e.logs import open_log
@@ -23,36 +21,13 @@ class Store:
     pod: str
     endpoint: str
 
-    def etcdctl(self, *words: str, input: str | None = None, check: bool = True) -> Result:  # noqa: A002
+    def etcdctl(self, *words: str) -> Result:
         tls = (f"--cacert={DATA}/ca.crt", f"--cert={DATA}/admin.crt", f"--key={DATA}/admin.key")
         command = ("env", "ETCDCTL_API=3", "etcdctl", f"--endpoints=https://{self.endpoint}", *tls, *words)
-        options = ("-i",) if input is not None else ()
-        return self.mesh.kubectl(
-            self.cluster, "exec", *options, "-n", SYSTEM, self.pod, "--", *command, input=input, check=check
-        )
-
-    def put(self, key: str, value: str) -> None:
-        self.etcdctl("put", key, input=value)
-
-    def get(self, key: str) -> str:
-        return self.etcdctl("get", "--print-value-only", key).stdout.rstrip("\n")
-
-    def delete(self, key: str) -> None:
-        self.etcdctl("del", key)
+        return self.mesh.kubectl(self.cluster, "exec", "-n", SYSTEM, self.pod, "--", *command)
 
     def keys(self, prefix: str) -> list[str]:
         return self.etcdctl("get", "--prefix", "--keys-only", prefix).stdout.split()
-
-    @contextmanager
-    def holding(self, records: Mapping[str, object]) -> Iterator[None]:
-        """During the block these records are there too; values that are no text are written as JSON."""
-        try:
-            for key, value in records.items():
-                self.put(key, value if isinstance(value, str) else json.dumps(value))
-            yield
-        finally:
-            for key in records:
-                self.delete(key)
 
 
 def open_store(mesh: Mesh, cluster: Cluster) -> Store:

@@ -173,7 +173,10 @@ def test_a_client_certificate_that_nobody_accepts_is_named_and_costs_no_request(
                 spoil(fault)
                 whole.wait_until(f"the command and the mirror say {fault!r}", partial(is_named, fault), 60)
             assert whole.clustermesh("certs", "show", check=False).returncode == DEGRADED
-            assert whole.clustermesh("status", "--context", "kind-tion", check=False).returncode == 0
+            whole.wait_until(
+                "the peer is well",
+                lambda: not whole.clustermesh("status", "--context", "kind-tion", check=False).returncode,
+            )
         whole.clustermesh("status", "--wait", "--wait-duration", "60s")
 
 
