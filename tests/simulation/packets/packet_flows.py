@@ -75,8 +75,7 @@ class Flow:
 
     @property
     def is_over(self) -> bool:
-        value = self.value
-        return bool((value.tcp_forward | value.tcp_reply) & RST) or value.flags & BOTH_CLOSING == BOTH_CLOSING
+        return is_over(self.value)
 
 
 class Flows:
@@ -129,6 +128,31 @@ class Flows:
         self._map(flow.key).update([(flow.key, flow.value._replace(flags=flow.value.flags & ~OPENING))])
         flow.set(lifetime=0)
 
+    def end(self, flow: Flow) -> None:
+        """A connection of TCP that is over moves back to where flows begin."""
+        value = flow.value._replace(flags=flow.value.flags | OPENING, lifetime=self._facts.tick() + self._facts.closing)
+        self._maps.conntrack_opening.update([(flow.key, value)])
+        self._maps.conntrack_tcp.delete([flow.key])
+
+    def follow(self, service: Flow, connection: ConntrackValue, segment: Segment) -> bool:
+        """A service's entry says of its connection what that says, and lies where it lies. True if it moved."""
+        flags = (connection.flags & ~OPENING) | (service.value.flags & OPENING)
+        service.set(
+            lifetime=connection.lifetime,
+            tcp_forward=connection.tcp_forward,
+            tcp_reply=connection.tcp_reply,
+            flags=flags,
+        )
+        if flags & OPENING:
+            if not establishes(connection, segment):
+                return False
+            self.establish(service)
+        else:
+            if segment.protocol != TCP or not ends(connection, segment):
+                return False
+            self.end(service)
+        return True
+
     def create(self, segment: Segment, key: ConntrackKey, value: ConntrackValue, old: Flow | None) -> None:
         life = self._facts.opening if segment.protocol == TCP else self._facts.other
         flags = segment.flags if segment.protocol == TCP else 0
@@ -153,4 +177,14 @@ def establishes(connection: ConntrackValue, segment: Segment) -> bool:
     if segment.protocol != TCP:
         return bool(connection.flags & SEEN_REPLY)
     both = segment.flags & connection.tcp_reply & ACK
-    return bool(both) and not (segment.flags | connection.tcp_reply) & RST
+    return bool(both) and not segment.flags & RST and not is_over(connection)
+
+
+def ends(connection: ConntrackValue, segment: Segment) -> bool:
+    """Is it over with this packet, in the direction of opening, if not before?"""
+    is_answered = bool(segment.flags & FIN and connection.flags & CLOSING_REPLY)
+    return is_over(connection) or bool(segment.flags & RST) or is_answered
+
+
+def is_over(value: ConntrackValue) -> bool:
+    return bool((value.tcp_forward | value.tcp_reply) & RST) or value.flags & BOTH_CLOSING == BOTH_CLOSING

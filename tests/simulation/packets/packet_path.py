@@ -239,13 +239,8 @@ class PacketPath:
         source = LOOPBACK_ADDRESS if backend == segment.source else segment.source
         ports = (segment.source_port, found.value.nat_port)
         connection = self._flows.lookup(ConntrackKey(source, backend, *ports, segment.protocol, ConntrackKind.EGRESS))
-        if connection is not None:
-            theirs = connection.value
-            flags = (theirs.flags & ~OPENING) | (found.value.flags & OPENING)
-            found.set(lifetime=theirs.lifetime, tcp_forward=theirs.tcp_forward, tcp_reply=theirs.tcp_reply, flags=flags)
-            if found.value.flags & OPENING and establishes(theirs, segment):
-                self._flows.establish(found)
-                found = self._flows.find(key)
+        if connection is not None and self._flows.follow(found, connection.value, segment):
+            found = self._flows.find(key)
         alive = found if found is not None and self._flows.is_alive(found.value) else None
         return alive, connection if alive is not None else None
 
@@ -372,6 +367,8 @@ class PacketPath:
             self._flows.touch(flow, way.segment, is_reply=False)
             if is_established:
                 self._flows.establish(flow)
+            elif flow.key.protocol == TCP and not flow.value.flags & OPENING and flow.is_over:
+                self._flows.end(flow)
             return
         if not way.flags & LOOPBACK:
             self._judge(way, endpoint, peer)
