@@ -24,10 +24,19 @@ Reload = Callable[[FrontendKey, FrontendShadow], None]
 
 
 @dataclass(slots=True)
+class Unnamed:
+    """What comparisons found and have not named yet: one that is begun anew knows nothing of it by the shadow."""
+
+    changed: dict[FrontendKey, None] = field(default_factory=dict)
+    lost: set[Target] = field(default_factory=set)
+    lacking: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True)
 class MapCheck:
     """One comparison. What others changed is read again and named; what they added is deleted.
 
-    `live` is the shadow, `reload` makes one of its frontends what the map holds.
+    `live` is the shadow, `reload` makes one of its frontends what the map holds; `unnamed` outlives the comparison.
     """
 
     services: Map[ServiceKey, ServiceValue]
@@ -38,6 +47,7 @@ class MapCheck:
     room: Room
     member_room: Room
     reload: Reload
+    unnamed: Unnamed
     _published: set[int] = field(default_factory=set)
     """Backend ids that slots named which others wrote."""
 
@@ -46,29 +56,33 @@ class MapCheck:
 
         None is named before the backends are whole: a slot that is written again is to lead to one.
         """
-        changed: dict[FrontendKey, None] = {}
+        changed, lost, lacking = self.unnamed.changed, self.unnamed.lost, self.unnamed.lacking
         for named in self._check_services():
             changed.update(dict.fromkeys(named))
             yield []
-        lost: set[Target] = set()
         for targets in self.backends.compare(self._published):
             lost |= targets
             yield []
-        lacking: set[int] = set()
         for services in self._check_members():
             lacking |= services
             yield []
         for key in changed:
             if (live := self.live.get(key)) is not None:
                 self._suspect(live)
-        yield from in_parts(changed, PART)
+        names = frozenset(changed)
+        for keys in in_parts(list(changed), PART):
+            for key in keys:
+                del changed[key]
+            yield list(keys)
         if lost or lacking:
             for part in in_parts(list(self.live.items()), FEW):
                 yield [
                     key
                     for key, live in part
-                    if key not in changed and (live.service_id in lacking or not lost.isdisjoint(live.slots))
+                    if key not in names and (live.service_id in lacking or not lost.isdisjoint(live.slots))
                 ]
+            lost.clear()
+            lacking.clear()
 
     # ---- services
 

@@ -24,7 +24,7 @@ from agent.loadbalancer.frontend_shadow import (
     slot_key,
 )
 from agent.loadbalancer.ids import free_id, natural_id
-from agent.loadbalancer.map_check import FEW, MapCheck
+from agent.loadbalancer.map_check import FEW, MapCheck, Unnamed
 from agent.loadbalancer.plan import Plan, head_writes, member_writes, place_of, slot_writes
 from agent.loadbalancer.registry import PART, BackendRegistry, OwnerOf
 from agent.loadbalancer.room import Room
@@ -53,6 +53,7 @@ class LoadBalancerTarget:
         self._wall, self._on_written = wall, on_written
         self._live: dict[FrontendKey, FrontendShadow] = {}
         self._service_ids: set[int] = set()
+        self._unnamed = Unnamed()
         self._suspects: dict[int, set[int]] = {}  # by service id: backends that may be members without having a slot
         self._is_doubtful = False  # whether others may have changed the maps since all of their entries were written
         self._room, self._member_room = Room(maps.services), Room(maps.members)
@@ -144,6 +145,7 @@ class LoadBalancerTarget:
             self._room,
             self._member_room,
             self._reload,
+            self._unnamed,
         )
 
     def _new_live(self, key: FrontendKey) -> FrontendShadow:

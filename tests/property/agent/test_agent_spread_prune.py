@@ -137,6 +137,24 @@ def test_rows_written_and_entries_changed_between_two_steps_end_as_the_table_say
     assert world.reconciler.status().is_settled
 
 
+@pytest.mark.parametrize("steps", range(1, 12))
+def test_a_prune_that_is_begun_anew_forgets_nothing_that_the_one_before_found(steps: int) -> None:
+    """That one had read again what others took away: by its shadow the frontend is not there, as if nobody wanted it."""
+    world = World()
+    world.put(1)
+    world.put(2, 1, 2)
+    world.settle()
+    world.reconciler.prune_soon()
+    world.step()
+    for key, _ in list(world.maps.services.items()):
+        world.maps.services.delete([key])
+    for _ in range(steps):
+        world.step()
+    world.prune()
+    world.prune()
+    assert world.differences() == []
+
+
 def test_a_prune_that_finds_nothing_reports_nothing_while_rows_are_written() -> None:
     world = World()
     for number in (1, 2, 3):
