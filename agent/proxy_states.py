@@ -17,6 +17,7 @@ import orjson
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock
 from meshkit.errors import TransientError
+from meshkit.patience import within
 from meshkit.supervise import supervise
 
 ENVOY: Final = "envoy"
@@ -87,7 +88,7 @@ class ToldState:
         finally:
             os.close(descriptor)
         try:
-            while line := await asyncio.wait_for(reader.readline(), _PATIENCE_S):
+            while line := await within(_PATIENCE_S, reader.readline()):
                 self._set(decode_states(line).get(self._name, ProxyState()), "")
         except ValueError as exc:
             raise KeeperError(f"what is said of proxies cannot be read: {exc}") from exc

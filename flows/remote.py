@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from google.protobuf.message import Message
 from flows.methods import OBSERVER, PeerFacts
 from flows.proto import observer_pb2 as observer
 from meshkit.errors import MAXIMUM_TEXT, TransientError
+from meshkit.patience import within
 
 ANSWER_S: Final = 3.0
 MOST_ANSWER_BYTES: Final = 1 << 22
@@ -78,7 +78,7 @@ class RemoteObserver:
         self._former, self._channel = [], None
         for channel in channels:
             with suppress(TimeoutError):
-                await asyncio.wait_for(channel.close(), CLOSE_S)
+                await within(CLOSE_S, channel.close())
 
     async def _ask(self, method: str, request: Q, answer: type[A]) -> A:
         call = self._dial().unary_unary(

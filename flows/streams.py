@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
+from meshkit.patience import within
+
 MOST_STREAMS: Final = 64
 STALLED_S: Final = 30.0
 TELL_S: Final = 1.0
@@ -68,5 +70,5 @@ class FlowStreams:
     async def _cut(self, stream: FlowStream) -> None:
         """The client is told when it reads again; the task that waits for it is ended in any case."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(stream.refuse(f"nothing was read for {self._stalled_s:g} s"), TELL_S)
+            await within(TELL_S, stream.refuse(f"nothing was read for {self._stalled_s:g} s"))
         stream.task.cancel()

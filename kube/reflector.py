@@ -18,6 +18,7 @@ from kube.client import KubeClient
 from kube.following import Progress
 from kube.listwatch import Change, Delete, ListWatch, Synced, Timing, Upsert
 from kube.resource import KubeObject, Resource
+from meshkit.patience import within
 
 __all__ = ["Change", "Delete", "Handler", "Progress", "Reflector", "Synced", "Timing", "Upsert"]
 
@@ -78,7 +79,7 @@ class Reflector(Generic[T]):
             self._list_watch.stop()
             # a thread in the middle of a connect or a page ends by its own time-out; it can report nothing any more
             with suppress(TimeoutError):
-                await asyncio.wait_for(crossing.thread_done.wait(), STOP_WAIT_S)
+                await within(STOP_WAIT_S, crossing.thread_done.wait())
 
     def _work(self, crossing: _Crossing[T]) -> None:
         try:

@@ -24,6 +24,7 @@ from kvstore.store import ChangeKind as Change
 from kvstore.store import Event, LeaseStore, Phase
 from meshkit.backoff import Backoff
 from meshkit.clock import Clock, SystemClock
+from meshkit.patience import within
 from meshkit.task_group import TaskGroup
 from meshmodel import keys, private_keys
 from meshmodel.keys import Kind
@@ -134,7 +135,7 @@ class Publisher:
     async def _keep_house(self) -> None:
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._due.wait(), HEARTBEAT_S)
+                await within(HEARTBEAT_S, self._due.wait())
             await self._retry_upkeep()
 
     async def _retry_upkeep(self) -> None:

@@ -13,6 +13,7 @@ from flows.proto import observer_pb2 as observer
 from flows.proto import relay_pb2 as relay
 from meshapi.page import FlowBatch
 from meshapi.row import encode
+from meshkit.patience import within
 from relay.page.flow_rows import flow_row
 
 GATHER_S: Final = 0.1
@@ -33,7 +34,7 @@ async def events(answers: _Answers) -> AsyncGenerator[bytes, None]:
         yield event("begin", {})
         while True:
             try:
-                first = await asyncio.wait_for(queue.get(), BEAT_S)
+                first = await within(BEAT_S, queue.get())
             except TimeoutError:
                 yield event("beat", {})
                 continue

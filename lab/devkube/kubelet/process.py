@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
 from lab import cgroup
+from meshkit.patience import within
 
 SCRIPT: Final = Path(__file__).with_name("container.sh")
 SH: Final = "/bin/sh"
@@ -81,7 +82,7 @@ class ContainerProcess:
         """Ask it to end, and end it when the grace period is over."""
         self.send(stop_signal)
         try:
-            return await asyncio.wait_for(self.wait(), grace_s)
+            return await within(grace_s, self.wait())
         except TimeoutError:
             self.send(signal.SIGKILL)
             return await self.wait()
