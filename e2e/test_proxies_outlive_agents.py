@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ def asked(mesh: Mesh, source: Place, address: str) -> Iterator[Counter[str]]:
     found: Counter[str] = Counter()
     mesh.kubectl(source.cluster, "exec", source.pod, "--", "rm", "-f", "/tmp/enough")
     words = ("kubectl", "exec", source.pod, "--", "sh", "-c", ASK, address)
-    environment = {"KUBECONFIG": str(mesh.names.kubeconfig(source.cluster)), "PATH": "/usr/local/bin:/usr/bin:/bin"}
+    environment = {**os.environ, "KUBECONFIG": str(mesh.names.kubeconfig(source.cluster))}
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     ) as asking:
