@@ -55,17 +55,39 @@ class AddressedDevice(NamedTuple):
     addresses: tuple[str, ...]
 
 
-def _converse(operation: str, talk: Callable[[Any], T]) -> T:
-    """talk(IPRoute) in a new thread of this network namespace; its error is ours."""
+def change_tables(operation: str, talk: Callable[[Any], None]) -> None:
+    """talk(NFTables) about tables of IPv4, as one transaction. Raises: KernelError."""
+
+    def meet() -> Any:
+        from pyroute2.nftables.main import NFTables
+
+        return NFTables(nfgen_family=socket.AF_INET)
+
+    def change(tables: Any) -> None:
+        tables.begin()
+        talk(tables)
+        tables.commit()
+
+    _converse(operation, change, meet)
+
+
+def _routes() -> Any:
+    from pyroute2 import IPRoute
+
+    return IPRoute()
+
+
+def _converse(operation: str, talk: Callable[[Any], T], meet: Callable[[], Any] = _routes) -> T:
+    """talk(IPRoute), or with whom one can `meet` else, in a new thread of this network namespace; its error is ours."""
     outcome: list[T] = []
     failure: list[Exception] = []
 
     def run() -> None:
-        from pyroute2 import IPRoute, NetlinkError
+        from pyroute2 import NetlinkError
 
         try:
-            with IPRoute() as route:
-                outcome.append(talk(route))
+            with meet() as other:
+                outcome.append(talk(other))
         except NetlinkError as exc:
             failure.append(KernelError(operation, exc.code or errno.EIO, str(exc)[:MAXIMUM_TEXT]))
         except KernelError as exc:

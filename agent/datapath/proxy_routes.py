@@ -9,16 +9,29 @@ for a pod.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 from agent.datapath import netlink
+from agent.datapath.errors import KernelError
 from agent.datapath.proxy_marks import PROXY_MARKS, ProxyMark
+from agent.datapath.untracked import leave_untracked, track_again
 
 _RULE: Final = netlink.MarkRule(priority=9, mark=ProxyMark.TO_PROXY, mask=PROXY_MARKS, table=2005)
 _CHECK: Final = "net.ipv4.conf.{}.rp_filter"
 _NOWHERE: Final = "127.77.69.83"
 """Of the loopback network: nobody reaches it, and nothing takes it for the node's address."""
 _EARLY_DEMUX: Final = ("net.ipv4.tcp_early_demux", "net.ipv4.udp_early_demux")
+
+
+def prepare_stack() -> str:
+    """The stack leaves to the programs what is for a proxy. Why it does not, and what comes of it; else empty."""
+    found = [look_for_no_socket_early()]
+    try:
+        leave_untracked()
+    except KernelError as exc:
+        found.append(f"{exc}: requests of pods that open many connections fail now and then")
+    return "; ".join(filter(None, found))
 
 
 def look_for_no_socket_early() -> str:
@@ -47,5 +60,7 @@ def take_any_source(ifindex: int, device: str) -> None:
 
 
 def remove_proxy_routes() -> None:
-    """Nothing is left of `add_proxy_routes`. Raises: KernelError."""
+    """Nothing is left of `add_proxy_routes` and of `prepare_stack` but settings of the node. Raises: KernelError."""
     netlink.leave_marked(_RULE)
+    with suppress(KernelError):  # a kernel without nf_tables has no rules of ours
+        track_again()

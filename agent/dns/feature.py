@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 from agent.answered_names import NameListener
 from agent.closed_ports import ClosedPorts
 from agent.core import Core
-from agent.datapath.proxy_routes import look_for_no_socket_early
+from agent.datapath.proxy_routes import prepare_stack
 from agent.dns.message import REFUSALS
 from agent.dns.port_rules import STAY_S, PortRules
 from agent.dns.proxy_link import ProxyLink
@@ -159,7 +159,7 @@ class DnsFeature(Feature):
         if data != self._written and (self._rules.rules or self._written):
             try:
                 if not self._written:
-                    self._obstacle = look_for_no_socket_early()
+                    self._obstacle = prepare_stack()
                     make_enterable(self._directory)
                 write_atomic(self._directory / RULES, data, _READABLE)
             except OSError as exc:

@@ -11,7 +11,7 @@ from agent.closed_ports import ClosedPorts
 from agent.core import Core
 from agent.datapath import netlink
 from agent.datapath.config import OVERLAY_DEVICE
-from agent.datapath.proxy_routes import look_for_no_socket_early
+from agent.datapath.proxy_routes import prepare_stack
 from agent.feature import Feature, Tasks, wait_until_listed
 from agent.last_error import last_error
 from agent.proxied_endpoints import ports_in_use
@@ -139,7 +139,7 @@ class ProxyFeature(Feature):
         if data == self._written or not (listeners or (self._directory / LISTENERS).exists()):
             return
         if self._written is None:
-            self._obstacle = look_for_no_socket_early()
+            self._obstacle = prepare_stack()
             make_enterable(self._directory)
             start = bootstrap(str(self._directory.absolute()), self._mtu).encode()
             if not is_content(self._directory / BOOTSTRAP, start):  # another one starts Envoy anew

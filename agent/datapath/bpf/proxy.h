@@ -11,6 +11,7 @@
 #define PROXY_PORT_SHIFT 16
 enum proxy_mark {
 	MARK_TO_PROXY = 0x0200,
+	MARK_OF_EGRESS = 0x1000,	/* beside it: to a proxy of egress, of the pod or, from elsewhere, of the server; the stack does not track it */
 	MARK_EGRESS_REPLY = 0x0a00,	/* to the pod whose egress the proxy took */
 	MARK_INGRESS_REPLY = 0x0b00,	/* to whoever opened a connection to a pod whose ingress the proxy took */
 	MARK_EGRESS_UPSTREAM = 0x0c00,	/* to the server, in the name of the pod of this node that asked */
@@ -77,13 +78,13 @@ apart int is_of_upstream(struct __sk_buff *skb, const struct packet *p)
 }
 
 /* The socket takes the packet, which is local then. 0, or the reason to drop. */
-inlined int hand_over(struct __sk_buff *skb, struct bpf_sock *found)
+inlined int hand_over(struct __sk_buff *skb, struct bpf_sock *found, int is_of_egress)
 {
 	long r = bpf_sk_assign(skb, found, 0);
 	bpf_sk_release(found);
 	if (r)
 		return DROP_NOT_ASSIGNED;
-	skb->mark = MARK_TO_PROXY;
+	skb->mark = MARK_TO_PROXY | (is_of_egress ? MARK_OF_EGRESS : 0);
 	bpf_skb_change_type(skb, 0);	/* for this host, whatever MAC it was sent to */
 	return 0;
 }
@@ -102,7 +103,7 @@ inlined int assign_datagram(struct __sk_buff *skb, const struct packet *p, __be1
 	struct bpf_sock *found = bpf_sk_lookup_udp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
 	if (found) {
 		if (is_connected(found) && (found->mark & PROXY_MARKS) == MARK_EGRESS_UPSTREAM)
-			return hand_over(skb, found);
+			return hand_over(skb, found, p->direction == INGRESS);
 		bpf_sk_release(found);
 	}
 	if (port == ONLY_ITS_SOCKET)
@@ -114,21 +115,22 @@ inlined int assign_datagram(struct __sk_buff *skb, const struct packet *p, __be1
 	if (!found)
 		return DROP_NO_SOCKET;
 	if (is_proxys(found, p))
-		return hand_over(skb, found);
+		return hand_over(skb, found, p->direction == EGRESS);
 	bpf_sk_release(found);
 	return DROP_NO_SOCKET;
 }
 
-/* A connection that the stack has, also one that it is about to forget if this packet does not open another one. */
+/* A connection that the stack has, also one that it is about to forget: that one answers a packet that opens another one with
+ * an acknowledgement, which the client resets, so that its next attempt finds nobody. The listener may not take it instead: the stack
+ * drops what would be two sockets of one connection (since Linux 6.10, and in older ones that are kept up). */
 inlined int assign_connection(struct __sk_buff *skb, const struct packet *p, __be16 port)
 {
 	struct bpf_sock_tuple ends;
 	ends_of(&ends, p);
 	struct bpf_sock *found = bpf_skc_lookup_tcp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
 	if (found) {
-		__u32 state = found->state;
-		if (state != BPF_TCP_LISTEN && (state != BPF_TCP_TIME_WAIT || !opens_connection(p)))
-			return hand_over(skb, found);
+		if (found->state != BPF_TCP_LISTEN)
+			return hand_over(skb, found, (p->direction == EGRESS) == (port != ONLY_ITS_SOCKET));
 		bpf_sk_release(found);
 	}
 	if (port == ONLY_ITS_SOCKET)
@@ -140,7 +142,7 @@ inlined int assign_connection(struct __sk_buff *skb, const struct packet *p, __b
 	if (!found)
 		return DROP_NO_SOCKET;
 	if (found->state == BPF_TCP_LISTEN && is_proxys(found, p))
-		return hand_over(skb, found);
+		return hand_over(skb, found, p->direction == EGRESS);
 	bpf_sk_release(found);
 	return DROP_NO_SOCKET;
 }

@@ -39,7 +39,7 @@ async def until(what: Callable[[], bool]) -> None:
 async def test_ports_of_one_that_stands_still_count_as_closed_until_it_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proxy_feature, "look_for_no_socket_early", lambda: "")  # it is the machine's
+    monkeypatch.setattr(proxy_feature, "prepare_stack", lambda: "")  # it is the machine's
     monkeypatch.chdir(tmp_path)  # paths of sockets are short
     said, state, is_over = asyncio.Condition(), ProxyState(7), False
 

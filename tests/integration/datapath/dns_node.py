@@ -15,7 +15,7 @@ from dnslib import EDNS0, DNSRecord
 
 from agent.answered_names import AnsweredAddress
 from agent.datapath.layout import Direction, EndpointFlag, PolicyKey, PolicyValue
-from agent.datapath.proxy_routes import look_for_no_socket_early
+from agent.datapath.proxy_routes import prepare_stack
 from agent.dns.message import REFUSED
 from agent.dns.proxy_link import LinkError, ProxyLink
 from agent.dns.rule_file import RuleFile, encode_rules
@@ -54,7 +54,7 @@ def redirect(node: Node, pod: Pod) -> None:
     node.maps.policy.update(entries)
     node.endpoint(pod, EndpointFlag.ENFORCE_EGRESS)
     with inside(node.namespace):
-        assert look_for_no_socket_early() == ""
+        assert prepare_stack() == ""
 
 
 @contextlib.contextmanager

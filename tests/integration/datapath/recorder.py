@@ -20,6 +20,8 @@ class Recorder:
     def __init__(self, pod: Pod) -> None:
         self.received, self.says = b"", OK
         self.opened = self.ended = 0
+        self.ports: list[int] = []
+        """Of those that opened its connections."""
         with inside(pod.namespace):
             self._listener = socket.create_server(("", WEB_PORT))
         threading.Thread(target=self._accept, daemon=True).start()
@@ -27,7 +29,8 @@ class Recorder:
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                made, _ = self._listener.accept()
+                made, (_, port) = self._listener.accept()
+                self.ports.append(port)
                 self.opened += 1
                 threading.Thread(target=self._serve, args=(made,), daemon=True).start()
 

@@ -21,6 +21,7 @@ from agent.datapath.flow_layout import DatapathEvent, EventType
 from agent.datapath.layout import BackendKey, BackendState, Direction, EndpointFlag, PolicyKey, PolicyValue
 from agent.datapath.loader import Datapath
 from agent.datapath.pod_interfaces import sight
+from agent.datapath.proxy_routes import prepare_stack
 from agent.datapath.reasons import Reason
 from tests.integration.datapath.datapath_topology import TCP_PORT, Node, Pod, Topology, drain_events, exchange
 from tests.packet.datapath_host import inside, run, tcx_programs
@@ -348,7 +349,10 @@ def test_uninstall_leaves_nothing(clean: Topology) -> None:
     with inside(node.namespace):
         seen = sum(tcx_programs(_device(node, pod)) for pod in node.pods)
         assert seen == (4 if node.mode is AttachMode.TCX else 0)
+        assert prepare_stack() == ""
+        assert "clustermesh" in run("nft", "list", "tables")
         node.datapath.uninstall()
+        assert "clustermesh" not in run("nft", "list", "tables")
         for pod in node.pods:
             assert "mesh" not in run("bpftool", "net", "show", "dev", _device(node, pod))
             assert tcx_programs(_device(node, pod)) == 0

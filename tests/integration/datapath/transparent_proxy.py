@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from agent.datapath.layout import Direction
 from agent.datapath.proxy_marks import PROXY_ADDRESS, ProxyMark
-from agent.datapath.proxy_routes import look_for_no_socket_early
+from agent.datapath.proxy_routes import prepare_stack
 from tests.integration.datapath.datapath_topology import Node
 from tests.packet.datapath_host import inside
 
@@ -35,7 +35,7 @@ def transparent_proxy(node: Node, direction: Direction, port: int) -> Iterator[N
     """What policies of this node hand to `port` is passed on, and its answers begin with "<direction>:"."""
     reply, upstream = _MARKS[direction]
     with inside(node.namespace):
-        assert look_for_no_socket_early() == ""
+        assert prepare_stack() == ""
     listener = _transparent(node, reply)
     listener.bind((PROXY_ADDRESS, port))
     listener.listen(64)

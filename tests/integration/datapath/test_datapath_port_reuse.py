@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pod's connection through its proxy has a port that another one had a moment ago: the proxy's to the server, or its own."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from agent.datapath.config import AttachMode
+from agent.datapath.layout import Direction
+from agent.datapath.proxy_routes import prepare_stack
+from agent.datapath.untracked import TABLE, track_again
+from meshpolicy import Direction as PolicyDirection
+from meshpolicy.http_rule import HttpRule
+from meshpolicy.proxy_ports import Listener
+from tests.integration.datapath.datapath_topology import Pod, Topology
+from tests.integration.datapath.dns_node import wait_until
+from tests.integration.datapath.masquerade import masquerading
+from tests.integration.datapath.node_envoy import PORT, WEB_PORT, envoy_of, redirect
+from tests.integration.datapath.recorder import Recorder
+from tests.packet.datapath_host import inside, run
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.parametrize("mesh", [(AttachMode.TCX, True)], indirect=True, scope="module"),
+]
+RULES = frozenset((HttpRule("GET", "/ok"),))
+REQUEST = b"GET /ok HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.fixture
+def server(clean: Topology) -> Iterator[Recorder]:
+    """In the other cluster, asked through a proxy of the client's node, whose CNI masquerades."""
+    made, node = Recorder(clean.nodes[2].pods[0]), clean.nodes[0]
+    redirect(node, node.pods[0], Direction.EGRESS)
+    with inside(node.namespace):
+        assert prepare_stack() == ""
+    with envoy_of(node, {PORT: Listener(PolicyDirection.EGRESS, RULES)}), masquerading(node):
+        yield made
+    made.close()
+
+
+def by_port(pod: Pod, port: int, address: str) -> socket.socket:
+    """A connection of the pod from this port of its own; 0 is any."""
+    with inside(pod.namespace):
+        made = socket.socket()
+    made.settimeout(5)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind(("", port))
+    made.connect((address, WEB_PORT))
+    return made
+
+
+def test_a_port_that_the_proxy_had_to_the_server_may_be_the_pods_next(clean: Topology, server: Recorder) -> None:
+    client, address = clean.nodes[0].pods[0], clean.nodes[2].pods[0].address
+    with by_port(client, 0, address) as made:
+        made.sendall(REQUEST + b"\r\n")
+        assert made.recv(4096).startswith(b"HTTP/1.1 200")
+    wait_until(lambda: server.ended == 1)
+    with by_port(client, server.ports[0], address) as made:
+        made.sendall(REQUEST + b"\r\n")
+        assert made.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+def test_a_port_of_a_connection_that_the_proxy_ended_may_be_the_pods_next(clean: Topology, server: Recorder) -> None:
+    """The node's stack remembers that one for a minute."""
+    client, address = clean.nodes[0].pods[0], clean.nodes[2].pods[0].address
+    ports = []
+    for _ in range(2):
+        with by_port(client, ports[0] if ports else 0, address) as made:
+            ports.append(made.getsockname()[1])
+            made.sendall(REQUEST + b"Connection: close\r\n\r\n")
+            answer = b""
+            while part := made.recv(4096):
+                answer += part
+            assert answer.startswith(b"HTTP/1.1 200")
+    assert ports[0] == ports[1]
+
+
+def test_the_rules_are_there_once_and_go_again(clean: Topology) -> None:
+    node = clean.nodes[0]
+    listing = ("ip", "netns", "exec", node.namespace, "nft", "list", "ruleset")
+    with inside(node.namespace):
+        for _ in range(2):
+            assert prepare_stack() == ""
+        assert run(*listing).count("notrack") == 2
+        for _ in range(2):
+            track_again()
+    assert f"table ip {TABLE}" not in run(*listing)
