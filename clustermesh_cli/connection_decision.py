@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from clustermesh_cli.live_policy import AgentView, LiveCluster
 from meshapi.agent import EndpointRow, PolicyMapRow
-from meshmodel.identity import UNKNOWN, NumericIdentity, Reserved, is_reserved
+from meshmodel.identity import UNKNOWN, NumericIdentity, is_reserved, world_of
 from meshmodel.labels import Labels
 from meshpolicy.asked import Asked, lets_through, rules_text
 from meshpolicy.context import PolicyContext
@@ -128,7 +128,7 @@ def believe(view: AgentView, address: str, prefixes: Mapping[str, NumericIdentit
         host = parse_address(address)
         ranges = [parse_prefix(text) for text in prefixes]
         best = max((r for r in ranges if r.covers(host)), key=lambda r: r.bits, default=None)
-        return Belief(NumericIdentity(Reserved.WORLD) if best is None else prefixes[str(best)], ())
+        return Belief(NumericIdentity(world_of(address)) if best is None else prefixes[str(best)], ())
     number = NumericIdentity(row.identity if row.identity_known else 0)  # as the kernel is told
     labels = view.identities.get(number, () if number != UNKNOWN and is_reserved(number) else None)
     peer = view.peers.get(row.cluster)

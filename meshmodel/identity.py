@@ -73,6 +73,11 @@ def is_reserved(identity: int) -> bool:
     return 0 <= identity < FIRST_ALLOCATED
 
 
+def world_of(address: str) -> Reserved:
+    """The identity of an address or range that no record names, as the kernel has it: the families have one each."""
+    return Reserved.WORLD_IPV6 if ":" in address else Reserved.WORLD
+
+
 def is_of_range(identity: int) -> bool:
     """It is an agent's own number for a range of addresses, which no other node knows."""
     return identity & ~0xFFFFFF == LOCAL_SCOPE_CIDR

@@ -113,6 +113,7 @@ class AddressRanges:
         return LOCAL_SCOPE_CIDR + 1 + offset
 
     def _labels_of(self, prefix: Cidr) -> Labels:
-        world = f"world-ipv{prefix.version}" if self._dual_stack else "world"
+        is_one_world = prefix.version == 4 and not self._dual_stack
+        world = "world" if is_one_world else f"world-ipv{prefix.version}"
         names = (Label(FQDN_SOURCE, key, "") for key in sorted(self.names.get(prefix, ())))
         return Label(CIDR_SOURCE, label_key(prefix), ""), *names, Label(RESERVED_SOURCE, world, "")

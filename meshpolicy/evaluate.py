@@ -234,7 +234,8 @@ class _CaseWorld:
         return _RESERVED_NUMBERS.get(labels)
 
     def _outside_labels(self, labels: Labels, address: Cidr) -> Labels:
-        world = f"world-ipv{address.version}" if self._context.dual_stack else "world"
+        is_one_world = address.version == 4 and not self._context.dual_stack
+        world = "world" if is_one_world else f"world-ipv{address.version}"
         has_world = any(label.source == RESERVED_SOURCE and label.key in WORLDS for label in labels)
         extra = () if has_world else (Label(RESERVED_SOURCE, world, ""),)
         of_names = self._name_labels.get(address, ())

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from meshmodel.identity import NumericIdentity, Reserved
+from meshmodel.identity import NumericIdentity, Reserved, world_of
 from meshpolicy.endpoint_policy import DirectionPolicy, EndpointPolicy
 from meshpolicy.engine import Engine
 from meshpolicy.entity import is_endpoint
@@ -110,7 +110,7 @@ def _owner(engine: Engine, text: str) -> int:
     wanted = parse_prefix(text)
     around = [parse_prefix(known) for known in engine.prefixes()]
     best = max((prefix for prefix in around if prefix.covers(wanted)), key=lambda prefix: prefix.bits, default=None)
-    return int(Reserved.WORLD) if best is None else int(engine.prefixes()[str(best)])
+    return int(world_of(text)) if best is None else int(engine.prefixes()[str(best)])
 
 
 def _shape(side: DirectionPolicy, peer: int) -> tuple[object, ...]:

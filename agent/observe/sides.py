@@ -14,7 +14,7 @@ from agent.tables import AgentDB, FrontendKey
 from flows.proto import flow_pb2 as pb
 from flows.text import RULE_LABEL
 from meshmodel import protocol
-from meshmodel.identity import LOCAL_SCOPE_CIDR, Reserved, is_reserved
+from meshmodel.identity import LOCAL_SCOPE_CIDR, is_reserved, world_of
 from meshmodel.labels import CLUSTER_LABEL
 from meshpolicy import RuleOrigin
 
@@ -146,7 +146,7 @@ class Directory:
     def _make_end(self, ip: str, identity: int) -> Side:
         db = self._db
         row = db.prefixes.get(f"{ip}/32" if ":" not in ip else f"{ip}/128")
-        number = identity or (row.identity if row is not None else Reserved.WORLD)
+        number = identity or (row.identity if row is not None else world_of(ip))
         known = db.identities.get(number)
         cluster = str(known.cluster if known is not None else (row.cluster if row is not None else ""))
         if known is not None:

@@ -13,7 +13,7 @@ from typing import Final
 from agent.policy.endpoint_identities import named_ports
 from agent.tables import Endpoint
 from meshkit.errors import MAXIMUM_TEXT
-from meshmodel.identity import LOCAL_SCOPE_CIDR, NumericIdentity, Reserved
+from meshmodel.identity import LOCAL_SCOPE_CIDR, NumericIdentity, Reserved, world_of
 from meshpolicy import Direction, Engine, Policy, PolicyChange, PolicyContext, PolicyRef, RuleOrigin, rebuild
 from meshpolicy.errors import TooManyEntriesError
 from meshpolicy.peer import FqdnSelector
@@ -154,7 +154,7 @@ class StagedEngine:
             self._ranges = (engine.revision, ranges, lengths)
         own = parse_address(address)
         tried = (ranges.get(own.shortened(bits)) for bits in lengths if bits <= own.width)
-        return next((found for found in tried if found is not None), int(Reserved.WORLD))
+        return next((found for found in tried if found is not None), int(world_of(address)))
 
     def _give_up(self, exc: Exception) -> None:
         self._engine = None

@@ -14,7 +14,7 @@ from agent.datapath.layout import IpcacheKey, IpcacheValue
 from agent.datapath.maps import Map
 from agent.policy.ops import EndpointTarget
 from agent.tables import Prefix
-from meshmodel.identity import Reserved, is_of_range
+from meshmodel.identity import is_of_range, world_of
 
 
 def take_over_ranges(target: EndpointTarget, ipcache: Map[IpcacheKey, IpcacheValue], rows: Iterable[Prefix]) -> None:
@@ -33,7 +33,7 @@ def take_over_ranges(target: EndpointTarget, ipcache: Map[IpcacheKey, IpcacheVal
         if not row.is_known or row.identity in numbers:
             continue
         value = ipcache.get(IpcacheKey(row.prefix))
-        before = int(Reserved.WORLD if value is None else value.identity)
+        before = int(world_of(row.prefix) if value is None else value.identity)
         if is_of_range(row.identity):
             likes[int(row.identity)] = before
         else:

@@ -151,6 +151,18 @@ def test_addresses_outside_are_judged_without_an_identity_of_their_own(db: Agent
         assert says(seen(db, compiler, Reserved.WORLD, source=source))[0] == verdict
 
 
+def test_outsiders_of_ipv6_are_of_the_world_of_ipv6(db: AgentDB, compiler: PolicyCompiler) -> None:
+    load(compiler, "true", ingress=[{"fromEntities": ["world-ipv6"]}])
+    endpoint = row(db).endpoint
+    for address, number, is_allowed in (
+        ("2001:db8::1", Reserved.WORLD_IPV6, True),
+        ("192.0.2.1", Reserved.WORLD, False),
+    ):
+        found = compiler.staged.judge(endpoint, Direction.INGRESS, (number, address), (6, 80))
+        assert found is not None
+        assert found.is_allowed is is_allowed
+
+
 def test_requests_would_go_to_a_proxy_and_the_node_gets_no_port_for_it(db: AgentDB, compiler: PolicyCompiler) -> None:
     ports = {"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [{"method": "GET"}]}}
     load(compiler, "true", ingress=[CLIENTS | {"toPorts": [ports]}])

@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from agent.core import Core
 from agent.datapath.layout import IpcacheKey, PolicyKey
 from agent.datapath.memory import MemoryMap
@@ -48,17 +50,26 @@ def denying(prefix: str) -> dict[str, Any]:
     return {"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": metadata, "spec": spec}
 
 
-async def make_agent(host: UsedHost, prefix: str) -> tuple[Core, PolicyFeature, IpcacheFeature]:
+def of_ipv6() -> dict[str, Any]:
+    """Only the world of IPv6 may come in."""
+    found = denying(WIDE)
+    found["spec"] = {"endpointSelector": {}, "ingress": [{"fromEntities": ["world-ipv6"]}]}
+    return found
+
+
+async def make_agent(
+    host: UsedHost, prefix: str, document: dict[str, Any] | None = None
+) -> tuple[Core, PolicyFeature, IpcacheFeature]:
     core = await make_core(host)
     ipcache = IpcacheFeature(core)
     policy = make_policy(core, IdentityFeature(core), ipcache)
     fill(core.db)
-    policy.compiler.set_document(denying(prefix), REF)
+    policy.compiler.set_document(document or denying(prefix), REF)
     return core, policy, ipcache
 
 
-async def run_agent(host: UsedHost, prefix: str) -> PolicyFeature:
-    core, policy, ipcache = await make_agent(host, prefix)
+async def run_agent(host: UsedHost, prefix: str, document: dict[str, Any] | None = None) -> PolicyFeature:
+    core, policy, ipcache = await make_agent(host, prefix, document)
     assert isinstance(core.clock, ManualClock)
     async with running(core, policy, ipcache):  # verdicts would come first
         await core.clock.run_for(1.0)
@@ -80,6 +91,19 @@ async def test_addresses_come_before_verdicts_and_new_ranges_are_treated_as_thei
     assert verdict > address
     held = {k.prefix: v.identity for k, v in host.maps.ipcache.items() if is_of_range(v.identity)}
     assert held == numbers
+
+
+@pytest.mark.parametrize(("prefix", "is_like_ipv6"), [("2001:db8::/32", True), ("192.0.2.0/24", False)])
+async def test_a_new_range_is_treated_as_the_world_of_its_family_was(prefix: str, *, is_like_ipv6: bool) -> None:
+    host, notes = UsedHost(), list[tuple[str, Any]]()
+    await run_agent(host, WIDE, of_ipv6())
+    names = ("ipcache", "policy")
+    host.maps = dataclasses.replace(host.maps, **{n: Noting(n, getattr(host.maps, n), notes) for n in names})
+    policy = await run_agent(host, prefix)
+    (number,) = policy.compiler.engine.prefixes().values()
+    address = notes.index(("ipcache", IpcacheKey(prefix)))
+    before = [key for name, key in notes[:address] if name == "policy" and key.identity == number]
+    assert bool(before) is is_like_ipv6
 
 
 async def test_addresses_wait_and_the_agent_lives_while_the_map_takes_no_copies() -> None:

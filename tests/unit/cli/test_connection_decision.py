@@ -139,6 +139,13 @@ def test_an_address_outside_is_judged_by_ranges_and_only_on_our_side(ranges: lis
     assert found.ingress.peer is None
 
 
+@pytest.mark.parametrize("family", ["4", "6"])
+def test_an_address_that_nobody_names_is_of_the_world_of_its_family(family: str) -> None:
+    outside = End("outside", "", "2001:db8::1" if family == "6" else "192.0.2.1")
+    to_six = policy("out", "web", egress=[{"toEntities": ["world-ipv6"]}])
+    assert judged(end(WEB_NORTH, to_six), outside).egress.explanation.allowed is (family == "6")
+
+
 def test_a_range_that_holds_a_peers_pod_does_not_mean_it() -> None:
     found = judged(end(WEB_NORTH, policy("cidr", "web", egress=[{"toCIDR": ["10.0.0.0/8"]}])), end(DB_SOUTH))
     assert found.egress.explanation.allowed is False

@@ -111,6 +111,10 @@ def test_an_address_range_is_a_peer_also_where_it_was_world_before(tmp_path: Pat
         NO_FLOWS,
         "RESULT 1 pair of north judged differently, and 0 recent connections",
     ]
+    to_six = policy("six", "db", egress=[{"toEntities": ["world-ipv6"]}])
+    named = policy("out", "db", egress=[{"toCIDR": ["2001:db8::/32"]}])
+    _, lines = run(tmp_path, named, live=(to_six,))
+    assert lines == [NO_FLOWS, "RESULT 0 pairs of north judged differently, and 0 recent connections"]
 
 
 def test_a_document_has_the_same_in_parts(tmp_path: Path) -> None:

@@ -159,6 +159,27 @@ def test_dual_stack_gives_each_family_its_world() -> None:
     assert single.endpoint_policy(SERVER).verdict(Direction.EGRESS, Reserved.WORLD, 6, 80).allowed
 
 
+@pytest.mark.parametrize("section", ["egress", "egressDeny"])
+def test_a_range_of_ipv6_stays_in_the_world_of_ipv6_whoever_names_it(section: str) -> None:
+    """Agents of one family of pods know it too: packets of IPv6 from outside are `world-ipv6` there."""
+    engine = build()
+    engine.set_policy(
+        policy(
+            engine,
+            **{
+                "egress": [{"toEntities": ["all"]}] if section != "egress" else [],
+                section: [{"toEntities": ["world-ipv6"]}],
+            },
+        )
+    )
+    engine.set_policy(policy(engine, "other", app="stranger", egress=[{"toCIDR": ["2001:db8::/32", "192.0.2.0/24"]}]))
+    compiled, ranges = engine.endpoint_policy(SERVER), engine.prefixes()
+    is_allowed = section == "egress"
+    assert compiled.verdict(Direction.EGRESS, Reserved.WORLD_IPV6, 6, 80).allowed is is_allowed
+    assert compiled.verdict(Direction.EGRESS, ranges["2001:db8::/32"], 6, 80).allowed is is_allowed
+    assert compiled.verdict(Direction.EGRESS, ranges["192.0.2.0/24"], 6, 80).allowed is not is_allowed
+
+
 HTTP = {"http": [{"method": "GET"}]}
 
 

@@ -93,6 +93,14 @@ def test_outsiders_are_world_and_the_ranges_they_are_in() -> None:
     )
     allowed = [name for name, (_, side) in zip(names, answer["verdicts"], strict=True) if side == "allowed"]
     assert allowed == ["listed", "only-ip", "10.4.4.4", "host"]
+    six = """
+kind: CiliumNetworkPolicy
+metadata: {name: six, namespace: default}
+spec: {endpointSelector: {matchLabels: {app: server}}, ingress: [{fromEntities: [world-ipv6]}]}
+"""
+    flows = [[name, "server", "TCP", 1] for name in ("2001:db8::1", "192.0.2.1")]
+    found: Any = evaluate(case(policies=[RANGES, six], flows=flows))
+    assert [side for _, side in found["verdicts"]] == ["allowed", "denied"]
 
 
 def test_the_scope_is_the_cluster_that_unscoped_peers_mean() -> None:
