@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from agent.tables import Backend
+from agent.wanted_backends import NAMED
 from meshmodel.address import place_of
 from meshmodel.names import ClusterName, ServiceName
-
-NAMED: Final = 3
 
 
 class BackendLimit:
@@ -44,6 +42,6 @@ class BackendLimit:
             f"{place_of(b.address, b.port)}/{b.protocol}" for b in backends[self._maximum : self._maximum + NAMED]
         )
         return (
-            f"cluster {cluster} has {len(backends)} backends (addresses times ports), more than {self._maximum} "
-            f"(service-backends-max): {first} and what follows is left out"
+            f"cluster {cluster} has more than {self._maximum} backends (addresses times ports; service-backends-max): "
+            f"{first} and what follows is left out"
         )

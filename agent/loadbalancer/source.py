@@ -48,7 +48,7 @@ class KubernetesSource:
 
     async def run_slices(self, client: KubeClient, on_synced: Callable[[], None]) -> None:
         """Follow EndpointSlices until cancelled."""
-        reflector = Reflector(client, ENDPOINT_SLICES, strip=partial(strip_slice, is_dual=self._writer.is_dual))
+        reflector = Reflector(client, ENDPOINT_SLICES, strip=partial(strip_slice, wanted=self._writer.wanted))
         following = reflector.run(lambda batch: self.take_slices(batch, on_synced, defers_large=True))
         await together({"slices": following, "large services": self.settle_large()})
 

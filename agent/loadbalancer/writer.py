@@ -34,6 +34,7 @@ from agent.tables import (
     ServicePort,
     ServiceProblems,
 )
+from agent.wanted_backends import WantedBackends
 from meshkit.clock import Clock, SystemClock
 from meshkit.wake import Wake
 from meshmodel.condition import Condition
@@ -58,7 +59,8 @@ class LoadBalancerWriter:
     ) -> None:
         """`is_dual`: services have frontends of IPv6 too."""
         self._clock = clock or SystemClock()
-        self._db, self._max_frontends, self._limit = db, max_frontends, BackendLimit(max_backends)
+        self._db, self._max_frontends = db, max_frontends
+        self.wanted, self._limit = WantedBackends(is_dual, max_backends), BackendLimit(max_backends)
         self._scope, self.is_dual = scope, is_dual
         self._rules = AddressRules(db, external_ranges, self._owner_of_cluster_ip)
         self._contests = Contests()

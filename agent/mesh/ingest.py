@@ -99,8 +99,8 @@ class Ingest:
         """
         self._networks.allow(self._name, self.allowed())
         self._cluster_id = ClusterId(config.id)
-        identities, is_dual = identity_range(config.id, self._maximum), self._writers.load_balancer.is_dual
-        self._reader = Reader(self._name, self._cluster_id, identities, self._db.own, is_dual=is_dual)
+        identities, wanted = identity_range(config.id, self._maximum), self._writers.load_balancer.wanted
+        self._reader = Reader(self._name, self._cluster_id, identities, self._db.own, wanted)
         form = next((kind for kind in kinds if kind in BACKEND_KINDS), None)
         if form is not self._form:
             self._form = form

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
-from typing import NamedTuple
+from collections.abc import Callable, Container, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.tables import (
     NO_HINTS,
@@ -18,12 +18,17 @@ from agent.tables import (
     hints_of,
     pack_labels,
 )
+from agent.wanted_backends import ALL_IPV4, WantedBackends
 from meshmodel import identity_record, ip, node, service
 from meshmodel.condition import Condition, condition_of
 from meshmodel.errors import RecordError
 from meshmodel.export_scope import is_exported_to
 from meshmodel.identity import IdentityRange, NumericIdentity, Reserved
 from meshmodel.names import ClusterId, ClusterName, ServiceName
+
+if TYPE_CHECKING:
+    from meshmodel.endpointslice import ClusterEndpointSlice
+    from meshmodel.service import ClusterService
 
 _ONE_NAME: dict[str, tuple[str, ...]] = {}
 
@@ -55,13 +60,11 @@ class Reader:
         cluster_id: ClusterId,
         identities: IdentityRange,
         own: ClusterName,
-        *,
-        is_dual: bool = False,
+        wanted: WantedBackends = ALL_IPV4,
     ) -> None:
-        """`is_dual`: backends of IPv6 are wanted too."""
         self._cluster, self._cluster_id, self._identities, self._own = cluster, cluster_id, identities, own
-        self._address_types = ("IPv4", "IPv6") if is_dual else ("IPv4",)
-        self._is_dual = is_dual
+        self._address_types = ("IPv4", "IPv6") if wanted.is_dual else ("IPv4",)
+        self._wanted = wanted
 
     def node(self, key: str, value: bytes) -> Node:
         record = node.decode(key, value, cluster=self._cluster, cluster_id=self._cluster_id)
@@ -104,17 +107,20 @@ class Reader:
         return OwnedPrefix(row, record.pod_uid)
 
     def service(self, key: str, value: bytes) -> Piece:
-        """Every backend, in address order; a record that is not shared, or not with us, contributes none."""
+        """The backends, in address order; a record that is not shared, or not with us, contributes none."""
         record = service.decode(key, value, cluster=self._cluster, cluster_id=self._cluster_id)
         if not record.shared:
             return Piece(record.name, ())
         if not is_exported_to(self._own, record.export_to):
             return Piece(record.name, (), is_withheld=True)
-        zones, terminating, backends = record.zones, record.terminating, []
+        return Piece(record.name, self._wanted.first(self._of_service(record)))
+
+    def _of_service(self, record: ClusterService) -> Iterator[Backend]:
+        zones, terminating = record.zones, record.terminating
         last: service.PortMap | None = None
         ports: list[tuple[int, str, tuple[str, ...]]] = []
         for address in sorted(record.backends):
-            if ":" in address and not self._is_dual:
+            if ":" in address and not self._wanted.is_dual:
                 continue
             found = record.backends[address]
             if found is not last:  # backends of one service share their ports nearly always
@@ -124,8 +130,7 @@ class Reader:
             hints = hints_of(place.for_zones) if place is not None else NO_HINTS
             condition = Condition.TERMINATING if address in terminating else Condition.ACTIVE
             for port, protocol, names in ports:
-                backends.append(Backend(address, port, protocol, names, condition, True, zone, "", hints))
-        return Piece(record.name, tuple(backends))
+                yield Backend(address, port, protocol, names, condition, True, zone, "", hints)
 
     def endpoint_slice(self, key: str, value: bytes) -> Piece:
         """One slice of the newer format, which says of each backend whether it is terminating."""
@@ -136,21 +141,21 @@ class Reader:
             raise RecordError(key, "no-service", "the slice has no service name label")
         if not is_exported_to(self._own, record.export_to):
             return Piece(record.service, (), is_withheld=True)
+        return Piece(record.service, self._wanted.first(self._of_slice(record)))
+
+    def _of_slice(self, record: ClusterEndpointSlice) -> Iterator[Backend]:
         ports = [p for p in record.ports if p.port]
-        backends: list[Backend] = []
         for endpoint in record.endpoints if record.address_type in self._address_types else ():
             condition = condition_of(ready=endpoint.ready, serving=endpoint.serving, terminating=endpoint.terminating)
             if condition is None:
                 continue
             hints = hints_of(endpoint.for_zones)
-            backends.extend(
-                Backend(
-                    address, port.port or 0, port.protocol, _names(port.name), condition, True, endpoint.zone, "", hints
-                )
-                for address in endpoint.addresses
-                for port in ports
-            )
-        return Piece(record.service, tuple(backends))
+            for address in endpoint.addresses:
+                for port in ports:
+                    names = _names(port.name)
+                    yield Backend(
+                        address, port.port or 0, port.protocol, names, condition, True, endpoint.zone, "", hints
+                    )
 
 
 def _ports(ports: service.PortMap) -> list[tuple[int, str, tuple[str, ...]]]:

@@ -4,11 +4,14 @@
 None means that peers must not know the service. Differences from what Cilium 1.19 writes, each readable by it: an
 ExternalName is never published, endpoints that are neither ready nor serving are left out, and an address that occurs
 in several slices keeps the ports of all of them (Cilium keeps those of one).
+
+A few kilobytes of addresses and ports may mean millions of pairs: what is beyond a number that no store takes is left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from kubeintent.rows import NamespaceIntent, Port, ServiceIntent, SliceEndpointIntent, SliceIntent
 from meshmodel.condition import Condition, condition_of
@@ -17,6 +20,8 @@ from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.service import ClusterService, RecordPort, Zone
 
 Ports = dict[str, RecordPort]
+MAXIMUM_PAIRS: Final = 200_000
+"""Of an address and a port, in one record: ten times what etcd takes as one value."""
 
 
 def is_shared(service: ServiceIntent, namespace: NamespaceIntent) -> bool:
@@ -36,11 +41,15 @@ def convert_service(
     hostnames: dict[str, str] = {}
     active: set[str] = set()
     terminating: set[str] = set()
+    pairs = 0
     for piece in sorted(slices, key=lambda piece: piece.name):
         if piece.from_mesh or piece.address_type not in ("IPv4", "IPv6"):
             continue
         ports = _port_map(piece.ports)
         for endpoint in piece.endpoints:
+            pairs += len(endpoint.addresses) * len(ports)
+            if pairs > MAXIMUM_PAIRS:
+                break
             if endpoint.is_exported:
                 _add_endpoint(endpoint, ports, backends, zones, hostnames)
                 (terminating if _is_ending(endpoint) else active).update(endpoint.addresses)

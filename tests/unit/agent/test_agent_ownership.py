@@ -277,19 +277,18 @@ def test_backends_of_one_service_are_bounded_for_each_cluster_and_the_first_beyo
 
     give(NORTH, 1, 5)
     assert len(world.db.backends.get((TENANT, NORTH)).backends) == 3  # type: ignore[union-attr]
-    assert (
-        "cluster north has 5 backends (addresses times ports), more than 3 (service-backends-max): 10.1.0.3:53/UDP"
-        in (world.problems(TENANT))
+    assert "cluster north has more than 3 backends (addresses times ports; service-backends-max): 10.1.0.3:53/UDP" in (
+        world.problems(TENANT)
     )
     give(south, 2, 4)
-    assert "cluster south has 4" in world.problems(TENANT)
+    assert "cluster south has more than 3" in world.problems(TENANT)
     give(NORTH, 1, 3)
     assert "north" not in world.problems(TENANT)
-    assert "cluster south has 4" in world.problems(TENANT)
+    assert "cluster south has more than 3" in world.problems(TENANT)
     with world.db.write():
         world.writer.delete_service(TENANT)
     assert not world.problems(TENANT)
     world.put(service(TENANT, "10.96.0.20"))
-    assert "cluster south has 4" in world.problems(TENANT), "whoever comes first, the service or its backends"
+    assert "cluster south has more than 3" in world.problems(TENANT), "whoever comes first, the service or its backends"
     give(south, 2, 0)
     assert not world.problems(TENANT)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.mesh.record_rows import Reader
+from agent.wanted_backends import WantedBackends
 from meshmodel.endpointslice import ClusterEndpointSlice, SliceEndpoint, SlicePort
 from meshmodel.identity import identity_range
 from meshmodel.names import ClusterId, ClusterName, ServiceName
@@ -17,7 +18,7 @@ RECORD = Path(__file__).parents[2] / "golden" / "wire" / "service-dual-stack.jso
 
 
 def reader(*, is_dual: bool) -> Reader:
-    return Reader(PEER, PEER_ID, identity_range(PEER_ID), ClusterName("tion"), is_dual=is_dual)
+    return Reader(PEER, PEER_ID, identity_range(PEER_ID), ClusterName("tion"), WantedBackends(is_dual))
 
 
 @pytest.mark.parametrize(

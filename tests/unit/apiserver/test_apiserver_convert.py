@@ -141,3 +141,15 @@ def test_the_owner_of_a_service_hears_when_it_has_more_ports_than_peers_take() -
         read_by_peer(with_ports(1025))
     (said,) = problems_of(with_ports(1025))
     assert said.startswith("1025 ports: peers take 1024 ")
+
+
+def test_a_slice_of_many_addresses_and_ports_makes_no_record_that_fills_our_memory() -> None:
+    """An API server takes a slice of twenty thousand ports and as many addresses."""
+    many = piece(
+        "cart-a",
+        *(SliceEndpointIntent((f"10.{n >> 8}.{n & 255}.1",)) for n in range(20_000)),
+        ports=tuple(Port(f"p{n}", "TCP", n + 1) for n in range(20_000)),
+    )
+    found = record(piece("cart-0", SliceEndpointIntent(("10.11.9.1",))), many)
+    assert sum(len(ports) for ports in found.backends.values()) <= 200_000
+    assert "10.11.9.1" in found.backends
