@@ -7,6 +7,7 @@ It passes packets on, by a default route: no other address is taken for one of t
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,26 +24,28 @@ from tests.support.leftovers import own_name
 @pytest.fixture(scope="module")
 def packet_node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PacketNode]:
     """A module is given the node at another aggregation by an indirect parameter."""
-    with _made_node(tmp_path_factory.mktemp("packet"), getattr(request, "param", Aggregation.MEDIUM)) as node:
+    aggregation = getattr(request, "param", Aggregation.MEDIUM)
+    entry = _built(tmp_path_factory.getbasetemp(), "overlay_entry")
+    with _made_node(tmp_path_factory.mktemp("packet"), aggregation, entry) as node:
         yield node
 
 
 @pytest.fixture(scope="module")
 def packet_node6(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PacketNode]:
     """One that goes on with IPv6."""
-    with _made_node(tmp_path_factory.mktemp("packet"), Aggregation.MEDIUM, is_dual=True) as node:
+    entries = [_built(tmp_path_factory.getbasetemp(), name) for name in ("overlay_entry", "overlay_entry6")]
+    with _made_node(tmp_path_factory.mktemp("packet"), Aggregation.MEDIUM, *entries) as node:
         yield node
 
 
 @contextlib.contextmanager
-def _made_node(work: Path, aggregation: Aggregation, *, is_dual: bool = False) -> Iterator[PacketNode]:
+def _made_node(work: Path, aggregation: Aggregation, *entries: Path) -> Iterator[PacketNode]:
     build_objects()
-    entries = [_built(work, name) for name in ("overlay_entry", *(["overlay_entry6"] if is_dual else []))]
     with bpffs(work / "bpf") as pins, namespace(own_name("packet")) as name, inside(name):
         for family in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
             Path(f"/proc/sys/net/{family}").write_text("1")
         run("ip", "route", "add", "default", "dev", "lo")
-        if is_dual:
+        if len(entries) > 1:
             run("ip", "-6", "route", "add", "default", "dev", "lo")
         node = PacketNode(pins / "node", entries[0], aggregation, *entries[1:])
         try:
@@ -51,7 +54,9 @@ def _made_node(work: Path, aggregation: Aggregation, *, is_dual: bool = False) -
             node.close()
 
 
+@functools.cache
 def _built(work: Path, name: str) -> Path:
+    """Compiled once for all modules: that costs several times what loading a node does."""
     made, include = (
         work / f"{name}.bpf.o",
         ("-I", str(BPF_DIRECTORY), "-I", f"/usr/include/{os.uname().machine}-linux-gnu"),
