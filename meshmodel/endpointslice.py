@@ -14,7 +14,6 @@ from meshmodel.address import canonical_ip
 from meshmodel.errors import RecordError
 from meshmodel.export_scope import parse_export_scope
 from meshmodel.names import ClusterId, ClusterName, ServiceName
-from meshmodel.wire import MAXIMUM_BYTES
 
 T = TypeVar("T")
 
@@ -23,6 +22,8 @@ ADDRESS_TYPES: Final = ("IPv4", "IPv6")
 _ZSTD_LEVEL: Final = 3
 # Go's encoder uses at most 32 MiB; a frame that asks for more is refused before anything is allocated.
 _MAXIMUM_WINDOW: Final = 32 * 1024 * 1024
+# More than an API server takes as one object: two kilobytes of zeros, compressed, must not buy seconds.
+MAXIMUM_BYTES: Final = 4 << 20
 # Ten times what Kubernetes allows: two bytes of message must not buy a hundred bytes of memory.
 MAXIMUM_ENDPOINTS: Final = 10_000
 MAXIMUM_ITEMS: Final = 1_000
@@ -130,6 +131,15 @@ def decode(key_suffix: str, value: bytes, *, cluster: str, cluster_id: int) -> C
     except ValueError as exc:
         raise RecordError(key_suffix, "bad-address", str(exc)) from None
     return msgspec.structs.replace(found, endpoints=endpoints)
+
+
+def message_size(value: bytes) -> int:
+    """How many bytes its message has, without reading it; of what says nothing the most, of what is no record its own size."""
+    try:
+        declared = zstandard.frame_content_size(value)
+    except zstandard.ZstdError:
+        return len(value)
+    return min(declared, MAXIMUM_BYTES) if declared >= 0 else MAXIMUM_BYTES
 
 
 def decode_message(data: bytes) -> ClusterEndpointSlice:

@@ -5,7 +5,7 @@
 follow one store, `follower` keeps one supervised session per configured cluster and the ids they hold, `status` says how each
 stands, `troubleshoot` tries a connection step by step, `trial_text` words what it found. Programs hand in a `Consumer`
 (`consumer`): begin, apply, listed, drain, remove. `allowed`, `caps`, `followed`, `kinds`, `record_views`, `reservations`,
-`signals`, `status` and `trial_text` are pure.
+`signals`, `status`, `trial_text` and `turns` are pure.
 
 Belongs here: what is the same for whoever follows a store. Does not: what a record means, what is done with it.
 Imported by the agent (tables and maps) and the API server's mirror (copies into its own store).

@@ -17,6 +17,7 @@ from meshkit.clock import Clock
 from meshpeer.caps import Caps
 from meshpeer.consumer import Change
 from meshpeer.followed import FollowedCluster
+from meshpeer.turns import Cost
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +35,11 @@ class Pace:
         self._changes = Limiter(caps.changes_per_s, caps.changes_burst, clock)
         self._bytes = Limiter(caps.bytes_per_s, caps.size_bytes, clock)
 
-    async def keep(self, stream: str, events: Sequence[Event], changes: Sequence[Change], work: float) -> None:
-        """The stream may be read on: these events were read, and changed so much, which cost `work` changes."""
-        changed_bytes = sum(len(value) for _, value in changes if value)
+    async def keep(
+        self, stream: str, events: Sequence[Event], changes: Sequence[Change], work: float, cost: Cost = len
+    ) -> None:
+        """The stream may be read on: these events were read, and changed so much: `work` changes, and bytes by `cost`."""
+        changed_bytes = sum(cost(value) for _, value in changes if value)
         read_bytes = sum(len(event.key) + len(event.value) for event in events)
         changes_s = self._changes.reserve(max(work, UNCHANGED_SHARE * len(events)))
         bytes_s = self._bytes.reserve(max(changed_bytes, UNCHANGED_SHARE * read_bytes))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
@@ -33,6 +33,7 @@ from meshpeer.kinds import OWN_KINDS, backends_once, offered_kinds
 from meshpeer.pace import BEATS, Pace
 from meshpeer.record_views import RecordViews
 from meshpeer.signals import SignalLimits, Streams, why_config_ends, why_over
+from meshpeer.turns import EVENTS_PER_TURN, cost_of, turns
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,6 @@ CONFIG_STEP_S: Final = (0.25, 1.0)
 CONFIG_RECHECK_S: Final = 10.0
 NODES_FIRST_S: Final = 5.0
 CLOSE_WAIT_S: Final = 5.0
-EVENTS_PER_TURN: Final = 1_000
 TICK_S: Final = 1.0
 RELIST_S: Final = 60.0
 
@@ -259,11 +259,12 @@ class Session:
         view = self._views.part(stream.kind, is_private=stream.is_private)
         if batch.phase is Phase.LISTING:
             self._views.begin_listing(stream.kind, is_private=stream.is_private)
-        for number, events in enumerate(_parts(batch.events)):
+        cost = len if self._options.everything else cost_of(stream.kind)  # who copies everything reads no values
+        for number, events in enumerate(turns(batch.events, cost)):
             if number:
                 await asyncio.sleep(0)
             changes = view.feed(events, len(stream.prefix))
-            await self._pace.keep(stream.name, events, changes, self._apply(stream, changes, events))
+            await self._pace.keep(stream.name, events, changes, self._apply(stream, changes, events), cost)
         if batch.phase is Phase.LISTED:
             while gone := view.take_gone(EVENTS_PER_TURN):
                 self._apply(stream, gone)
@@ -362,15 +363,6 @@ async def _close(store: Store, cluster: ClusterName) -> None:
             await store.close()
     except TimeoutError:
         log.warning("store client could not be closed in time", extra={"peer": cluster})
-
-
-def _parts(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
-    if len(events) <= EVENTS_PER_TURN:
-        if events:
-            yield events
-        return
-    for start in range(0, len(events), EVENTS_PER_TURN):
-        yield events[start : start + EVENTS_PER_TURN]
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -18,6 +18,7 @@ from meshpeer.follower import LOOK_S, RETRY_S
 from meshpeer.session import SessionOptions
 from meshpeer.signals import LOST_LIMIT_S
 from meshpeer.status import remote_cluster
+from meshpeer.turns import EVENTS_PER_TURN
 from tests.support import record_keys
 from tests.unit.meshpeer.follower_world import World, turns
 from tests.unit.meshpeer.peer_store import PeerStore
@@ -278,16 +279,16 @@ async def test_a_large_listing_is_applied_in_parts(tmp_path: Path) -> None:
     async with world.running():
         south = PeerStore("south", 2, world.clock)
         await south.fill()
-        count = 2 * session_module.EVENTS_PER_TURN + 5
+        count = 2 * EVENTS_PER_TURN + 5
         south.store.commit({record_keys.ip_key("south", f"10.2.{n >> 8}.{n & 255}"): b"{}" for n in range(count)}, 0)
         world.add(south)
         await world.until(lambda: world.state().is_ready, 20)
         assert len(world.consumer().known[Kind.IPS]) == count
-        assert max(size for _, size in world.consumer().applied) <= session_module.EVENTS_PER_TURN
+        assert max(size for _, size in world.consumer().applied) <= EVENTS_PER_TURN
         south.store.wipe()
         await south.fill()
         await world.until(lambda: len(world.consumer().known[Kind.IPS]) == 1, 20)
-        assert max(size for _, size in world.consumer().applied) <= session_module.EVENTS_PER_TURN
+        assert max(size for _, size in world.consumer().applied) <= EVENTS_PER_TURN
 
 
 @pytest.mark.parametrize("prefer", [False, True])
