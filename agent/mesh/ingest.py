@@ -21,6 +21,7 @@ from agent.mesh.held_addresses import held_addresses
 from agent.mesh.held_records import Held, around
 from agent.mesh.networks import ClaimChange as Claimed
 from agent.mesh.networks import ClaimRefusal, Networks
+from agent.mesh.peer_backends import PeerBackends
 from agent.mesh.record_rows import Reader, SliceSets
 from agent.mesh.rejections import Rejections
 from agent.mesh.withdrawn import Withdrawn
@@ -79,7 +80,7 @@ class Ingest:
         self.on_overflow: Callable[[Kind, bytes], None] = lambda _kind, _key: None
         self.on_room: Callable[[frozenset[Kind]], None] = lambda _kinds: None
         self.on_given_back: Callable[[frozenset[Kind]], None] = lambda _kinds: None
-        self._slices = SliceSets()
+        self._slices, self.backends = SliceSets(), PeerBackends(name, db.own, networks)
         self.on_listed: Callable[[Kind], None] = lambda _kind: None
         self.on_removed: Callable[[tuple[str, ...]], None] = lambda _networks: None
         self.on_withdrawn: Callable[[], None] = lambda: None
@@ -106,6 +107,7 @@ class Ingest:
             self._form = form
             self._outdated = {row.service for row in self._db.backends.rows() if row.cluster == self._name}
             self._slices.clear()
+            self.backends.clear()
         self._held.keep(kinds)
         with self._db.write():
             old = self._db.peers.get(self._name)
@@ -163,6 +165,7 @@ class Ingest:
         with self._db.write():
             self._writers.load_balancer.drain_cluster(self._name)
         self._slices.clear()
+        self.backends.clear()
         self._outdated.clear()
 
     def _set_or_reject(self, kind: Kind, key: bytes, value: bytes | None, *, is_known: bool = False) -> None:
@@ -239,11 +242,11 @@ class Ingest:
                         count += self._reject(Kind.IPS, row.prefix, "address-outside", [refusal])
                     self._writers.prefixes.delete_pod(name, row.prefix)
         for key, piece in self._slices.pieces():
-            kept, refusals = self._believable(piece.backends)
+            kept, refusals = self.backends.believable(piece.backends)
             if refusals:
                 self._slices.set(key, piece._replace(backends=kept))
         for backends in [row for row in self._db.backends.rows() if row.cluster == name]:
-            kept, refusals = self._believable(backends.of_both_families)
+            kept, refusals = self.backends.believable(backends.of_both_families)
             count += self._reject(self._form or Kind.SERVICES, str(backends.service), "address-outside", refusals)
             if refusals:
                 self._set_backends(backends.service, kept)
@@ -288,12 +291,12 @@ class Ingest:
                 return refused
             case Kind.SERVICES:
                 piece = self._reader.service(key, value)
-                backends, refusals = self._believable(piece.backends)
+                backends, refusals = self.backends.take(kind, key, piece.backends)
                 self._set_backends(piece.service, backends, is_withheld=piece.is_withheld)
                 return [("address-outside", refusal) for refusal in refusals]
             case Kind.ENDPOINT_SLICES:
                 piece = self._reader.endpoint_slice(key, value)
-                backends, refusals = self._believable(piece.backends)
+                backends, refusals = self.backends.take(kind, key, piece.backends)
                 self._slices.set(key, piece._replace(backends=backends))
                 return [("address-outside", refusal) for refusal in refusals]
             case _:
@@ -338,16 +341,6 @@ class Ingest:
             else ClaimRefusal(f"{prefix} is a pod of {row.cluster}", block_of(prefix))
         )
 
-    def _believable(self, backends: tuple[Backend, ...]) -> tuple[tuple[Backend, ...], list[ClaimRefusal]]:
-        """The backends whose addresses the cluster may speak for, and what was refused: one bad one costs one."""
-        refuse, name = self._networks.refuse_address, self._name
-        if name == self._db.own or self._networks.may_have_all(name, [b.address for b in backends]):
-            return backends, []
-        refusals = [refusal for b in backends if (refusal := refuse(name, b.address)) is not None]
-        if not refusals:
-            return backends, []
-        return tuple(b for b in backends if refuse(name, b.address) is None), refusals
-
     def _delete(self, kind: Kind, key: str) -> None:
         match kind:
             case Kind.NODES:
@@ -368,9 +361,11 @@ class Ingest:
                 else:
                     self._networks.release(self._name, prefix)
             case Kind.SERVICES:
+                self.backends.give_back(kind, key)
                 namespace, _, name = key.partition("/")
                 self._set_backends(ServiceName(namespace, name), ())
             case Kind.ENDPOINT_SLICES:
+                self.backends.give_back(kind, key)
                 self._slices.delete(key)
             case _:
                 return

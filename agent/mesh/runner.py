@@ -159,17 +159,23 @@ class MeshRunner:
 
             def overflowed(kind: Kind, key: bytes) -> None:
                 overflow.add(f"{kind}/".encode() + key, f"{MAXIMUM_RECORDS} refused records that wait")
-                self._follower.members[name].views.note("waiting", overflow)
+                self._note(name, "waiting", overflow)
 
             ingest.on_overflow = overflowed
             ingest.on_room = lambda kinds: self._let_in_again(name, kinds)
             ingest.on_given_back = lambda kinds: self._want_again(name, kinds)
+            ingest.backends.on_crowded = lambda dropped: self._note(name, "backends", dropped)
+            ingest.backends.on_room = lambda kinds: self._let_in_again(name, kinds, "backends")
         return ingest
 
-    def _let_in_again(self, name: ClusterName, kinds: Iterable[Kind]) -> None:
-        """There is room for refused records again: those that found none are told again."""
-        self._follower.members[name].views.note("waiting", Dropped())
+    def _let_in_again(self, name: ClusterName, kinds: Iterable[Kind], place: str = "waiting") -> None:
+        """There is room in this place for records again: those that found none are told again."""
+        self._note(name, place, Dropped())
         self._want_again(name, kinds)
+
+    def _note(self, name: ClusterName, place: str, dropped: Dropped) -> None:
+        if name in self._follower.members:  # not of a peer that is being removed
+            self._follower.members[name].views.note(place, dropped)
 
     def _want_again(self, name: ClusterName, kinds: Iterable[Kind]) -> None:
         """All records of these kinds are told again, by a listing once a minute at most."""
