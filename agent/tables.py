@@ -303,13 +303,15 @@ THE_NODE: Final = Endpoint("0.0.0.0", 0, 0, "00:00:00:00:00:00", "00:00:00:00:00
 class EndpointVerdicts:
     """What the kernel shall enforce for one endpoint, and in which directions it tells of connections that no policy judges.
 
-    Of a policy that may be too large, `own_ranges` are the identities of the address ranges that its own rules name.
+    Of a policy that has more than `most` entries (0: than a pod may have), `own_ranges` are the identities of the address ranges
+    that its own rules name.
     """
 
     endpoint: Endpoint
     policy: EndpointPolicy
     watched: frozenset[Direction] = frozenset()
     own_ranges: frozenset[int] = frozenset()
+    most: int = 0
 
     @property
     def is_node(self) -> bool:

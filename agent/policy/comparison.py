@@ -34,7 +34,7 @@ def compare_endpoints(
     entries = {
         PolicyKey(row.endpoint.endpoint_id, *key): policy_value(entry)
         for row in kept
-        for key, entry in fit(row.policy, share, row.own_ranges).entries.items()
+        for key, entry in fit(row.policy, min(row.most or share, share), row.own_ranges).entries.items()
     }
     found += compare_entries("policy", entries, dict(maps.policy.items()))
     interfaces = {row.endpoint.ifindex for row in kept if not row.is_node}

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
 
+from agent.datapath import spec
 from agent.policy.endpoint_identities import EndpointIdentities, named_ports
 from agent.policy.guard import GuardedEngine
 from agent.policy.identity_changes import IdentityChanges
+from agent.policy.map_shares import MapShares
 from agent.policy.nodes import UNKNOWN_NODE, NodeFollower
 from agent.policy.own_ranges import ENTRIES_PER_POD, own_ranges
 from agent.policy.pod_ports import PodPortsFollower
@@ -21,6 +23,7 @@ from agent.policy.ranges import RangeOrder, WriteProgress
 from agent.policy.rule_numbers import RuleNumbers
 from agent.policy.services import ServiceResolver
 from agent.policy.staged import StagedEngine
+from agent.policy.verdict_rows import VerdictRows
 from agent.tables import THE_NODE, AgentDB, Endpoint, EndpointVerdicts, PolicyRow
 from meshmodel.identity import NumericIdentity
 from meshpolicy import (
@@ -65,6 +68,7 @@ class PolicyCompiler:
         progress: WriteProgress | None = None,
         range_limits: ShareLimits = LIMITS,
         entries_per_pod: int = ENTRIES_PER_POD,
+        map_entries: int = spec.POLICY.max_entries,
     ) -> None:
         self._db, self._context, self._set_prefixes = db, context, set_prefixes
         self._guard = GuardedEngine(context)
@@ -78,7 +82,8 @@ class PolicyCompiler:
         self._endpoints = EndpointIdentities(db, self._guard.forget_endpoint)
         self._rules = RuleNumbers(lambda: self.engine)
         self._shares = RangeShares(range_limits)
-        self._most_ranges, self._entries_per_pod = range_limits.on_their_way, entries_per_pod
+        self._most_ranges = range_limits.on_their_way
+        self._rows = VerdictRows(db, MapShares(map_entries, entries_per_pod), self._judge, self._name_ranges)
         self._in_force: set[PolicyRef] = set()
         self._of_hosts: set[PolicyRef] = set()
         self._guard_facts = guard_facts
@@ -197,15 +202,8 @@ class PolicyCompiler:
                 self._prefixes_changed = False
                 hidden = {str(prefix) for prefix in self._ranges.hidden}
                 self._set_prefixes({p: n for p, n in self.engine.prefixes().items() if p not in hidden})
-            for address in sorted(addresses):
-                endpoint = self._db.endpoints.get(address)
-                if endpoint is None:
-                    self._db.verdicts.delete(address)
-                else:
-                    number, policy = NumericIdentity(endpoint.identity), self._policy_of(endpoint)
-                    own = own_ranges(self.engine, number, policy, self._entries_per_pod)
-                    self._db.verdicts.put(EndpointVerdicts(endpoint, policy, self.staged.directions(number), own))
             self._judge_node()
+            self._rows.write(addresses)
         self._ranges.note_verdicts()
         if self._nodes is not None:
             self._nodes.move()
@@ -241,6 +239,13 @@ class PolicyCompiler:
             self._db.verdicts.delete(THE_NODE.address)
         elif known is None or known.policy is not policy:
             self._db.verdicts.put(EndpointVerdicts(THE_NODE, policy))
+
+    def _judge(self, endpoint: Endpoint) -> EndpointVerdicts:
+        number = NumericIdentity(endpoint.identity)
+        return EndpointVerdicts(endpoint, self._policy_of(endpoint), self.staged.directions(number))
+
+    def _name_ranges(self, row: EndpointVerdicts, most: int) -> frozenset[int]:
+        return own_ranges(self.engine, NumericIdentity(row.endpoint.identity), row.policy, most)
 
     def _policy_of(self, endpoint: Endpoint) -> EndpointPolicy:
         """Without any policy an endpoint is not enforced, also while the labels of its identity are not known."""

@@ -103,6 +103,7 @@ class PolicyFeature(Feature):
             self._host_guard.facts,
             progress=progress,
             entries_per_pod=core.settings.policy_entries_per_pod,
+            map_entries=core.settings.policy_entries,
             range_limits=LIMITS._replace(of_namespace=core.settings.policy_ranges_per_namespace),
         )
         self._reach = HostReach(core.db, core.host, core.clock)

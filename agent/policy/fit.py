@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Set
 from typing import Final, NamedTuple
 
 from agent.policy.plan import is_guard, restricts
+from agent.tables import EndpointVerdicts
 from meshmodel.identity import is_of_range
 from meshpolicy import ANY_IDENTITY, Direction, EndpointPolicy, EntryKey, PolicyEntry
 from meshpolicy.endpoint_policy import DirectionPolicy
@@ -70,7 +71,19 @@ def fit(policy: EndpointPolicy, most: int, own_ranges: Set[int] = _NO_RANGE) -> 
     )
 
 
-def foreign_entries(policy: EndpointPolicy, own_ranges: Set[int]) -> int:
+def describe_excess(row: EndpointVerdicts, share: int) -> str:
+    """Why a policy that does not fit is not enforced as written; `share` is the most for any pod."""
+    foreign = _foreign_entries(row.policy, row.own_ranges)
+    of_others = f", {foreign} of them for address ranges that only other policies name" if foreign else ""
+    limit = f"{share} is the most for one pod"
+    if 0 < row.most < share:
+        limit = f"{row.most} is the most for a pod of its namespace while the policy map is full (policy-entries)"
+    return (
+        f"the policy has {row.policy.size} map entries{of_others}, and {limit}: what is allowed beyond them is denied"
+    )
+
+
+def _foreign_entries(policy: EndpointPolicy, own_ranges: Set[int]) -> int:
     """How many entries are for ranges that the endpoint's own rules do not name."""
     sides = (policy.side(direction).groups for direction in Direction)
     return sum(len(group) for side in sides for n, group in side.items() if is_of_range(n) and n not in own_ranges)

@@ -11,7 +11,7 @@ from agent.datapath.errors import MapFullError
 from agent.datapath.layout import EndpointFlag, EndpointValue, IfindexKey, PolicyKey, PolicyValue
 from agent.datapath.maps import Maps
 from agent.policy.address_entries import AddressEntries
-from agent.policy.fit import fit, foreign_entries
+from agent.policy.fit import describe_excess, fit
 from agent.policy.plan import (
     ClassChange,
     Write,
@@ -55,7 +55,7 @@ class EndpointTarget:
     """Policy entries, endpoint entries and attachments of this node's pods, and of the node; keys of failures are addresses.
 
     A pod is enforced from before its first entry on, and stays so when its entries find no room: then it has the denials
-    and what else fits, `failures` says so, and no pod takes more than `share` entries from the others.
+    and what else fits, `failures` says so, and no pod takes more than `share` entries, or than its row says, from the others.
     """
 
     def __init__(self, maps: Maps, attachments: Attachments, share: int = AgentSettings.policy_entries_per_pod) -> None:
@@ -231,7 +231,7 @@ class EndpointTarget:
             self._remove(endpoint.address)
             live = None
         wanted = endpoint_value(row, 0 if live is None else live.policy_revision)
-        policy = fit(row.policy, self._share, row.own_ranges)
+        policy = fit(row.policy, min(row.most or self._share, self._share), row.own_ranges)
         flags = wanted.flags
         if live is None:
             live = self._publish(wanted._replace(policy_revision=self._next_revision()), endpoint.ipv6)
@@ -257,12 +257,7 @@ class EndpointTarget:
         if not is_whole:
             raise PolicyTruncatedError("the policy map is full: what is allowed beyond it is denied")
         if policy is not row.policy:
-            foreign = foreign_entries(row.policy, row.own_ranges)
-            of_others = f", {foreign} of them for address ranges that only other policies name" if foreign else ""
-            raise PolicyTruncatedError(
-                f"the policy has {row.policy.size} map entries{of_others}, and {self._share} is the most for one pod: "
-                "what is allowed beyond them is denied"
-            )
+            raise PolicyTruncatedError(describe_excess(row, self._share))
 
     def _close(self, endpoint_id: int, policy: EndpointPolicy) -> bool:
         """The map holds nothing for the endpoint that this policy does not say, and what finds room; true if that is all."""
