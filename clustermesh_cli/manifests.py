@@ -8,12 +8,11 @@ from importlib.resources import files
 from string import Template
 from typing import Any, Final
 
-import yaml
-
 from clustermesh_cli.plan.program_settings import Known, read_known
 from kube.client import KubeClient
 from kube.resource import SERVICES
 from meshapi.installed import PART_OF, RELAY_SERVICE
+from meshkit.yamltext import load_documents
 
 WORKLOADS: Final = ("rbac", "apiserver", "proxies", "agent")
 RELAY: Final = "relay"
@@ -59,8 +58,9 @@ def is_foreign(client: KubeClient, obj: Mapping[str, Any]) -> bool:
 
 def load_settings() -> Known:
     """What the programs can be told."""
-    return read_known(yaml.safe_load((files("deploy") / "settings.yaml").read_text()))
+    document: Any = next(load_documents((files("deploy") / "settings.yaml").read_text()))
+    return read_known(document)
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    yield from (obj for obj in yaml.safe_load_all(text) if obj)
+    yield from (obj for obj in load_documents(text) if isinstance(obj, dict))

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import yaml
 
+from clustermesh_cli.manifests import load_crds
 from kube.client import KubeClient, in_thread
 from kube.config import load_client
 from kube.resource import CONFIG_MAPS, ENDPOINT_SLICES, NODES, SERVICES, from_manifest
@@ -231,9 +232,8 @@ async def serve_kubernetes(folder: Path) -> AsyncIterator[KubeClient]:
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(server.serve([listener]))
         client = await in_thread(load_client, str(folder / "kubeconfig"))
-        for path in sorted((REPOSITORY / "deploy/crds").glob("*.yaml")):
-            for manifest in yaml.safe_load_all(path.read_text()):
-                await in_thread(client.apply, from_manifest(manifest), manifest)
+        for manifest in load_crds():
+            await in_thread(client.apply, from_manifest(manifest), manifest)
         try:
             yield client
         finally:

@@ -20,6 +20,7 @@ from certs.authority import Authority
 from clustermesh_apiserver.apiserver import Apiserver
 from clustermesh_apiserver.run import make_apiserver, run
 from clustermesh_apiserver.settings import ApiserverSettings
+from clustermesh_cli.manifests import load_crds
 from kube.client import KubeClient, in_thread
 from kube.config import load_client
 from kube.resource import from_manifest
@@ -30,7 +31,6 @@ from lab.devkube.api.cluster import Cluster
 from lab.devkube.api.server import ApiServer, ServerOptions
 from tests.integration.devkube.fake_workloads import FakeRuntime
 
-REPOSITORY = Path(__file__).parents[3]
 TOKEN = "apiserver-test"
 OWN, PEER = "koornacht", "tion"
 
@@ -56,9 +56,8 @@ async def serve_kubernetes(folder: Path) -> AsyncIterator[tuple[Cluster, KubeCli
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(server.serve([listener]))
         client = await in_thread(load_client, str(kubeconfig))
-        for path in sorted((REPOSITORY / "deploy/crds").glob("*.yaml")):
-            for manifest in yaml.safe_load_all(path.read_text()):
-                await in_thread(client.apply, from_manifest(manifest), manifest)
+        for manifest in load_crds():
+            await in_thread(client.apply, from_manifest(manifest), manifest)
         try:
             yield cluster, client
         finally:
