@@ -22,6 +22,7 @@ from agent.mesh.held_records import Held, around
 from agent.mesh.networks import ClaimChange as Claimed
 from agent.mesh.networks import ClaimRefusal, Networks
 from agent.mesh.peer_backends import PeerBackends
+from agent.mesh.record_room import NodeNetworks
 from agent.mesh.record_rows import Reader, SliceSets
 from agent.mesh.rejections import Rejections
 from agent.mesh.withdrawn import Withdrawn
@@ -80,7 +81,9 @@ class Ingest:
         self.on_overflow: Callable[[Kind, bytes], None] = lambda _kind, _key: None
         self.on_room: Callable[[frozenset[Kind]], None] = lambda _kinds: None
         self.on_given_back: Callable[[frozenset[Kind]], None] = lambda _kinds: None
-        self._slices, self.backends = SliceSets(), PeerBackends(name, db.own, networks)
+        self._slices, self._backends = SliceSets(), PeerBackends(name, db.own, networks)
+        self._node_networks = NodeNetworks(is_own=name == db.own)
+        self.rooms = (self._backends.room, self._node_networks)
         self.on_listed: Callable[[Kind], None] = lambda _kind: None
         self.on_removed: Callable[[tuple[str, ...]], None] = lambda _networks: None
         self.on_withdrawn: Callable[[], None] = lambda: None
@@ -107,7 +110,7 @@ class Ingest:
             self._form = form
             self._outdated = {row.service for row in self._db.backends.rows() if row.cluster == self._name}
             self._slices.clear()
-            self.backends.clear()
+            self._backends.room.clear()
         self._held.keep(kinds)
         with self._db.write():
             old = self._db.peers.get(self._name)
@@ -148,6 +151,7 @@ class Ingest:
             self._held.keep(())
             self.refused_nodes.clear()
             self._withdrawn = Withdrawn()
+            self._node_networks.clear()
             self._networks.drop(self._name)
             self._networks.settle()
         self._cluster_id, self._form = ClusterId(0), None
@@ -165,7 +169,7 @@ class Ingest:
         with self._db.write():
             self._writers.load_balancer.drain_cluster(self._name)
         self._slices.clear()
-        self.backends.clear()
+        self._backends.room.clear()
         self._outdated.clear()
 
     def _set_or_reject(self, kind: Kind, key: bytes, value: bytes | None, *, is_known: bool = False) -> None:
@@ -242,11 +246,11 @@ class Ingest:
                         count += self._reject(Kind.IPS, row.prefix, "address-outside", [refusal])
                     self._writers.prefixes.delete_pod(name, row.prefix)
         for key, piece in self._slices.pieces():
-            kept, refusals = self.backends.believable(piece.backends)
+            kept, refusals = self._backends.believable(piece.backends)
             if refusals:
                 self._slices.set(key, piece._replace(backends=kept))
         for backends in [row for row in self._db.backends.rows() if row.cluster == name]:
-            kept, refusals = self.backends.believable(backends.of_both_families)
+            kept, refusals = self._backends.believable(backends.of_both_families)
             count += self._reject(self._form or Kind.SERVICES, str(backends.service), "address-outside", refusals)
             if refusals:
                 self._set_backends(backends.service, kept)
@@ -273,7 +277,8 @@ class Ingest:
         assert self._reader is not None
         match kind:
             case Kind.NODES:
-                admitted, refusals = self._networks.admit(self._reader.node(key, value))
+                node = self._node_networks.fitting(key, self._reader.node(key, value))
+                admitted, refusals = self._networks.admit(node)
                 self.refused_nodes.pop(key, None)
                 self._store_node(key, admitted, refusals)
                 if unlisted := tuple(refusal for refusal in refusals if refusal.is_unlisted):
@@ -291,12 +296,12 @@ class Ingest:
                 return refused
             case Kind.SERVICES:
                 piece = self._reader.service(key, value)
-                backends, refusals = self.backends.take(kind, key, piece.backends)
+                backends, refusals = self._backends.take(kind, key, piece.backends)
                 self._set_backends(piece.service, backends, is_withheld=piece.is_withheld)
                 return [("address-outside", refusal) for refusal in refusals]
             case Kind.ENDPOINT_SLICES:
                 piece = self._reader.endpoint_slice(key, value)
-                backends, refusals = self.backends.take(kind, key, piece.backends)
+                backends, refusals = self._backends.take(kind, key, piece.backends)
                 self._slices.set(key, piece._replace(backends=backends))
                 return [("address-outside", refusal) for refusal in refusals]
             case _:
@@ -342,6 +347,8 @@ class Ingest:
         )
 
     def _delete(self, kind: Kind, key: str) -> None:
+        for room in self.rooms:
+            room.give_back(kind, key)
         match kind:
             case Kind.NODES:
                 self.refused_nodes.pop(key, None)
@@ -361,11 +368,9 @@ class Ingest:
                 else:
                     self._networks.release(self._name, prefix)
             case Kind.SERVICES:
-                self.backends.give_back(kind, key)
                 namespace, _, name = key.partition("/")
                 self._set_backends(ServiceName(namespace, name), ())
             case Kind.ENDPOINT_SLICES:
-                self.backends.give_back(kind, key)
                 self._slices.delete(key)
             case _:
                 return

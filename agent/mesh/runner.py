@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -164,8 +165,9 @@ class MeshRunner:
             ingest.on_overflow = overflowed
             ingest.on_room = lambda kinds: self._let_in_again(name, kinds)
             ingest.on_given_back = lambda kinds: self._want_again(name, kinds)
-            ingest.backends.on_crowded = lambda dropped: self._note(name, "backends", dropped)
-            ingest.backends.on_room = lambda kinds: self._let_in_again(name, kinds, "backends")
+            for room in ingest.rooms:
+                room.on_crowded = partial(self._note, name, room.what)
+                room.on_room = partial(self._let_in_again, name, place=room.what)
         return ingest
 
     def _let_in_again(self, name: ClusterName, kinds: Iterable[Kind], place: str = "waiting") -> None:
