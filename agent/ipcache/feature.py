@@ -27,7 +27,7 @@ class IpcacheFeature(Feature):
         self.writer = PrefixWriter(core.db, tunnels_own_cluster=core.settings.own_cluster_routing == "tunnel")
         self._reconciler = Reconciler(
             core.db.prefixes,
-            IpcacheTarget(core.maps.ipcache),
+            IpcacheTarget(core.maps.ipcache, core.db.own),
             clock=core.clock,
             rng=core.outside.rng,
             on_outcome=self._hear_outcome,

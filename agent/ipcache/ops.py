@@ -10,15 +10,25 @@ from typing import Final
 from agent.comparison import compare_entries
 from agent.datapath.layout import IpcacheKey, IpcacheValue
 from agent.datapath.maps import Map
+from agent.datapath.spec import IPCACHE
 from agent.tables import Prefix
 from meshapi.agent import MapDifference
+from meshkit.errors import ExhaustedError
 from meshkit.isolation import apply_rows
 from meshkit.parts import in_parts
 from meshkit.reconciler import Rows
 from meshmodel.identity import UNKNOWN
+from meshmodel.names import ClusterName
 
 NO_TUNNEL = "0.0.0.0"
+NOBODY: Final = ClusterName("")
 PART: Final = 2000  # prefixes compared at a time
+PEERS_SHARE: Final = 0.5
+"""Of the map, that the prefixes of all peers may have together: the own cluster's pods and policies always find room."""
+
+
+class PeersFullError(ExhaustedError):
+    """The prefixes of peers have what they may have of the map."""
 
 
 def ipcache_value(row: Prefix) -> IpcacheValue:
@@ -28,16 +38,37 @@ def ipcache_value(row: Prefix) -> IpcacheValue:
 
 
 class IpcacheTarget:
-    """The ipcache map as a reconciler's target; keys of failures are prefixes."""
+    """The ipcache map as a reconciler's target; keys of failures are prefixes. `own`: the cluster that may use all of it."""
 
-    def __init__(self, ipcache: Map[IpcacheKey, IpcacheValue]) -> None:
-        self._map = ipcache
+    def __init__(self, ipcache: Map[IpcacheKey, IpcacheValue], own: ClusterName = NOBODY, entries: int = 0) -> None:
+        self._map, self._own = ipcache, own
+        self._most_of_peers = int((entries or IPCACHE.max_entries) * PEERS_SHARE)
+        self._of_peers: set[str] = set()  # written by this agent
         self._touched: set[str] | None = None  # prefixes as the map has them, written while a prune is under way
 
     def update(self, rows: Sequence[Prefix]) -> Mapping[Hashable, Exception]:
-        return apply_rows(rows, _prefix_of, self._write)
+        fitting, failures = self._fitting(rows)
+        failures |= apply_rows(fitting, _prefix_of, self._write)
+        for row in fitting:
+            is_there = row.cluster != self._own and row.prefix not in failures
+            (self._of_peers.add if is_there else self._of_peers.discard)(row.prefix)
+        return failures
+
+    def _fitting(self, rows: Sequence[Prefix]) -> tuple[Sequence[Prefix], dict[Hashable, Exception]]:
+        """The rows that may be written. The others are not in the map, whatever it said of their prefixes before."""
+        of_peers = [row for row in rows if row.cluster != self._own and row.prefix not in self._of_peers]
+        beyond = of_peers[max(0, self._most_of_peers - len(self._of_peers)) :]
+        if not beyond:
+            return rows, {}
+        error = PeersFullError(
+            f"peers have {self._most_of_peers} prefixes of the address map together, and no room for more"
+        )
+        failures = apply_rows(beyond, _prefix_of, self._remove) or {row.prefix: error for row in beyond}
+        refused = {row.prefix for row in beyond}
+        return [row for row in rows if row.prefix not in refused], dict(failures)
 
     def delete(self, rows: Sequence[Prefix]) -> Mapping[Hashable, Exception]:
+        self._of_peers.difference_update(row.prefix for row in rows)
         return apply_rows(rows, _prefix_of, self._remove)
 
     def prune(self, rows: Rows[str, Prefix]) -> Iterator[Collection[str]]:

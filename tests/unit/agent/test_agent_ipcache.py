@@ -12,6 +12,7 @@ from agent.ipcache.rows import address_row
 from agent.ipcache.writer import PrefixWriter
 from agent.tables import AgentDB, ClaimOrigin, Identity, Prefix
 from meshkit.clock import ManualClock
+from meshkit.errors import ExhaustedError
 from meshkit.reconciler import Reconciler
 from meshmodel.identity import FIRST_ALLOCATED, LOCAL_SCOPE_CIDR
 from meshmodel.names import ClusterId, ClusterName
@@ -60,6 +61,32 @@ def test_a_prefix_that_cannot_be_written_does_not_stop_the_others() -> None:
     failures = IpcacheTarget(maps.ipcache).update([prefix("10.2.0.6/32"), prefix("no prefix"), prefix("10.2.0.7/32")])
     assert set(failures) == {"no prefix"}
     assert {key.prefix for key, _ in maps.ipcache.items()} == {"10.2.0.6/32", "10.2.0.7/32"}
+
+
+def own(text: str) -> Prefix:
+    return Prefix(text, 1 << 16 | 7, "", NORTH, ClusterId(1), ClaimOrigin.POD, "172.18.0.2")
+
+
+def test_peers_have_half_of_the_map_together_and_our_own_always_find_room() -> None:
+    maps = memory_maps({"mesh_ipcache": 10})
+    target = IpcacheTarget(maps.ipcache, NORTH, entries=10)
+
+    def held() -> set[str]:
+        return {key.prefix for key, _ in maps.ipcache.items()}
+
+    ours, theirs = [f"10.1.0.{n}/32" for n in range(5)], [f"10.2.0.{n}/32" for n in range(8)]
+    failures = target.update([prefix(text) for text in theirs])
+    assert failures.keys() == {*theirs[5:]}
+    assert all(isinstance(error, ExhaustedError) for error in failures.values())
+    assert target.update([own(text) for text in ours]) == {}
+    assert held() == {*ours, *theirs[:5]}
+    assert target.update([prefix(theirs[0], is_known=False)]) == {}, "what is there may change"
+    assert target.update([prefix(ours[0])]).keys() == {ours[0]}
+    assert held() == {*ours[1:], *theirs[:5]}, "it does not say any more what it said before"
+    assert target.update([own(theirs[0])]) == {}
+    assert target.update([prefix(theirs[5])]) == {}, "one of a peer became ours"
+    target.delete([prefix(theirs[1])])
+    assert target.update([prefix(theirs[6]), prefix(theirs[7])]).keys() == {theirs[7]}
 
 
 def test_pruning_leaves_wanted_prefixes_only() -> None:
