@@ -22,7 +22,8 @@ class PolicyContext:
     """Where policies are read.
 
     `cluster` is the local cluster's name. With `default_local_cluster`, peers that do not mention a cluster mean the
-    local one (spec: policy-default-local-cluster). With `dual_stack`, the address families have worlds of their own.
+    local one (spec: policy-default-local-cluster). With `dual_stack`, the address families have worlds of their own; with `ipv6`
+    packets of IPv6 are judged too, and outsiders of IPv4 are `world` nevertheless, so that `world-ipv4` means that.
     Without `proxy_ports` there is no proxy: what HTTP rules and lists of names would allow is denied. `with_staged`: staged
     policies are judged as if they were in force.
     """
@@ -34,6 +35,7 @@ class PolicyContext:
     enforcement: Enforcement = Enforcement.DEFAULT
     proxy_ports: ProxyPorts | None = None
     with_staged: bool = False
+    ipv6: bool = False
 
     @property
     def proxied(self) -> frozenset[str]:

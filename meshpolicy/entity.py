@@ -39,11 +39,15 @@ ENTITIES: Final = ("all", *_RESERVED_NAMES)
 _NEVER_SUBJECTS: Final = frozenset({*WORLDS, "host", "remote-node", "kube-apiserver"})
 
 
-def entity_selectors(name: str, cluster: str) -> tuple[LabelSelector, ...]:
-    """What an entity selects. `all` is the empty selector; `cluster` includes pods of the local cluster only."""
+def entity_selectors(name: str, cluster: str, *, is_world_ipv4: bool = False) -> tuple[LabelSelector, ...]:
+    """What an entity selects. `all` is the empty selector; `cluster` includes pods of the local cluster only.
+
+    `is_world_ipv4`: what is labelled world is IPv4, beside a world of IPv6.
+    """
     if name == "all":
         return (LabelSelector(),)
-    selectors = tuple(reserved(label) for label in _RESERVED_NAMES[name])
+    labels = ("world-ipv4", "world") if name == "world-ipv4" and is_world_ipv4 else _RESERVED_NAMES[name]
+    selectors = tuple(reserved(label) for label in labels)
     if name == "cluster":
         return (*selectors, LabelSelector((equals(KUBERNETES_SOURCE, CLUSTER_LABEL, cluster),)))
     return selectors

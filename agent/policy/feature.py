@@ -77,7 +77,12 @@ class PolicyFeature(Feature):
     ) -> None:
         self._cpu_s, self._are_addresses_written = core.outside.cpu_s, neighbours.are_addresses_written
         self._core, self._wake, self._interfaces = core, Wake(), Wake()
-        context = PolicyContext(core.facts.cluster, core.facts.default_local_cluster, proxy_ports=proxy_ports)
+        context = PolicyContext(
+            core.facts.cluster,
+            core.facts.default_local_cluster,
+            proxy_ports=proxy_ports,
+            ipv6=core.settings.ipv6,
+        )
         self.proxy_failures: Callable[[], Mapping[str, str]] = dict
         """Pods of which a port is closed because its proxy is not there."""
         verbs = NodeVerbs(

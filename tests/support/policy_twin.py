@@ -6,11 +6,11 @@ It knows valid documents only. An identity is a list of "source:key=value" texts
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.support.policy_twin_nodes import is_judged, is_of_kind, means_node
+from tests.support.policy_twin_outside import WORLDS, is_entity, is_in_range
 from tests.support.policy_twin_tiers import tier_says
 
 NAMESPACE = "io.kubernetes.pod.namespace"
@@ -83,12 +83,17 @@ class Packet:
 
 @dataclass
 class Twin:
-    """A cluster with some documents in force."""
+    """A cluster with some documents in force.
+
+    Where `is_ipv6_judged`, outsiders of IPv6 are `world-ipv6`; where it `is_dual_stack`, those of IPv4 are `world-ipv4` too.
+    """
 
     cluster: str
     scope: str
     documents: list[dict[str, Any]]
     pods: list[Who] = field(default_factory=list)
+    is_dual_stack: bool = False
+    is_ipv6_judged: bool = False
 
     def decide(self, packet: Packet) -> Decision:
         """The verdict, from first principles.
@@ -191,9 +196,9 @@ class Twin:
         if kind == "Entities":
             return any(self._entity(entry, peer) for entry in entries)
         if kind == "CIDR":
-            return any(self._range(entry, [], peer) for entry in entries)
+            return any(is_in_range(self, entry, [], peer) for entry in entries)
         if kind == "CIDRSet":
-            return any(self._range(entry["cidr"], entry.get("except") or [], peer) for entry in entries)
+            return any(is_in_range(self, entry["cidr"], entry.get("except") or [], peer) for entry in entries)
         return False
 
     def _endpoint(self, selector: dict[str, Any], peer: Who, namespace: str, about_init: bool) -> bool:
@@ -219,17 +224,7 @@ class Twin:
         if name == "cluster":
             inside = ("host", "remote-node", "init", "ingress", "health", "unmanaged", "kube-apiserver")
             return peer.is_reserved(*inside) or self.cluster in peer.values("k8s", CLUSTER)
-        return peer.is_reserved(name)
-
-    def _range(self, text: str, excepts: list[str], peer: Who) -> bool:
-        if not peer.is_reserved("world"):
-            return False
-        outer = ipaddress.ip_network(text, strict=False)
-        if not peer.address:  # addresses that nobody names: of IPv4, since the twin's cluster is single stack
-            holes = [ipaddress.ip_network(hole, strict=False) for hole in excepts]
-            return outer.version == 4 and outer.prefixlen == 0 and not any(hole.prefixlen == 0 for hole in holes)
-        address = ipaddress.ip_address(peer.address)
-        return address in outer and not any(address in ipaddress.ip_network(hole, strict=False) for hole in excepts)
+        return is_entity(self, name, peer) if name in WORLDS else peer.is_reserved(name)
 
     def _cilium_ports(
         self, rule: dict[str, Any], packet: Packet, is_deny: bool, names_peer: bool, name: Any, tally: Tally
@@ -285,7 +280,7 @@ class Twin:
     def is_peer(self, entry: dict[str, Any], peer: Who, action: str) -> bool:
         """Whether a peer entry of such a rule means the peer."""
         if "networks" in entry:
-            return any(self._range(text, [], peer) for text in entry["networks"])
+            return any(is_in_range(self, text, [], peer) for text in entry["networks"])
         if "domainNames" in entry:
             return False
         if "nodes" in entry:
@@ -344,7 +339,7 @@ class Twin:
     def _kubernetes_peer(self, entry: dict[str, Any], peer: Who, namespace: str) -> bool:
         block = entry.get("ipBlock")
         if block is not None:
-            return self._range(block["cidr"], block.get("except") or [], peer)
+            return is_in_range(self, block["cidr"], block.get("except") or [], peer)
         pods, namespaces = entry.get("podSelector"), entry.get("namespaceSelector")
         if pods is not None and not self.selects(pods, peer, "k8s"):
             return False

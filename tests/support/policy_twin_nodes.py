@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tests.support.policy_twin_outside import WORLDS
+
 if TYPE_CHECKING:
     from tests.support.policy_twin import Twin, Who
 
@@ -28,7 +30,7 @@ def means_node(twin: Twin, selector: dict[str, Any], peer: Who, direction: str) 
 def is_judged(twin: Twin, who: Who) -> bool:
     """Whether policies can be about it; about the own node, whether one is."""
     if not who.is_reserved("host"):
-        return not who.is_reserved("world", "remote-node", "kube-apiserver")
+        return not who.is_reserved(*WORLDS, "remote-node", "kube-apiserver")
     specs = (spec for d in twin.documents for spec in ([d["spec"]] if "spec" in d else []) + d.get("specs", []))
     return any("nodeSelector" in spec and is_of_kind(twin, spec, who) for spec in specs)
 

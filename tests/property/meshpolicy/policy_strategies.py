@@ -48,16 +48,27 @@ WHO = {
     "ten": Who(("reserved:world=",), "10.9.9.9"),
     "inner": Who(("reserved:world=",), "10.1.2.3"),
     "other": Who(("reserved:world=",), "192.0.2.7"),
-    "six": Who(("reserved:world=",), "2001:db8::7"),
+    "six": Who(("reserved:world-ipv6=",), "2001:db8::7"),
+    "elsewhere": Who(("reserved:world-ipv6=",), "2400::1"),
+    "world4": Who(("reserved:world-ipv4=",)),
+    "world6": Who(("reserved:world-ipv6=",)),
 }
+"""Outsiders of IPv4 are as they are where the families have not both a world of their own; see `dual_stack`."""
+
+
+def dual_stack(who: Who) -> Who:
+    """The same where they have."""
+    return Who(("reserved:world-ipv4=",), who.address) if who.address and ":" not in who.address else who
+
 
 _KEYS = ["app", "tier", "net", "k8s:app", "any:tier", "cni:net", "k8s:net", NAMESPACE, CLUSTER, f"k8s:{NAMESPACE}"]
 _KEYS += [f"{NAMESPACE_LABELS}team", "reserved:health", "reserved:init", "reserved:init", "absent"]
 _VALUES = ["a", "b", "x", "y", "jupiter", "one", "two", NORTH, SOUTH, "red", ""]
 _RANGES = ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32", "192.0.2.0/24", "0.0.0.0/0", "10.5.6.7/8"]
-_RANGES += ["::/0", "2001:db8::/32", "fd00::/8", "::/1"]
+_RANGES += ["::/0", "2001:db8::/32", "fd00::/8", "::/1", "2000::/3", "2001:db8::7/128"]
 _NODE_KEYS = ["app", "tier", "node:tier", "absent", CLUSTER, f"k8s:{CLUSTER}"]
 _ENTITIES = ["all", "world", "host", "cluster", "remote-node", "kube-apiserver", "health", "init", "none", "world-ipv4"]
+_ENTITIES += ["world-ipv6"]
 
 
 def _maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -99,6 +110,11 @@ _cidr_sets = st.builds(
             ("10.1.0.0/16", ("10.1.2.0/24",)),
             ("0.0.0.0/0", ("10.0.0.0/8",)),
             ("10.1.0.0/16", ("10.1.0.0/8",)),
+            ("0.0.0.0/0", ("0.0.0.0/0",)),
+            ("::/0", ("2001:db8::/32",)),
+            ("::/0", ("::/0",)),
+            ("2000::/3", ("2001:db8::7/128", "2400::/12")),
+            ("2001:db8::/32", ()),
         ]
     ),
 )

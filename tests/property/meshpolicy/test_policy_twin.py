@@ -8,17 +8,17 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_strategies import NORTH, WHO, documents
+from policy_strategies import NORTH, WHO, documents, dual_stack
 
-from meshmodel.identity import NumericIdentity
+from meshmodel.identity import NumericIdentity, Reserved, world_of
 from meshmodel.labels import CLUSTER_LABEL, Label, Labels, parse_label, sort_labels
 from meshpolicy import Direction, Engine, EntryKey, PolicyContext, PolicyEntry, lookup, parse_policy
 from meshpolicy.node_peer import completed_labels
-from meshpolicy.prefix import label_key, parse_address
+from meshpolicy.prefix import label_key, parse_address, parse_prefix
 from tests.support.effort import examples
 from tests.support.policy_twin import Packet, Twin, Who
 
-_RESERVED = {"host": 1, "world": 2, "health": 4, "init": 5, "node": 6, "api": 7}
+_RESERVED = {"host": 1, "world": 2, "health": 4, "init": 5, "node": 6, "api": 7, "world4": 9, "world6": 10}
 NUMBERS = {name: NumericIdentity(_RESERVED.get(name, 300 + index)) for index, name in enumerate(WHO)}
 FLOWS = [(6, 80), (6, 81), (6, 8080), (17, 53), (132, 53), (6, 65535), (1, 8), (1, 3), (58, 128), (47, 0), (2, 0)]
 
@@ -36,9 +36,20 @@ def is_pod(who: Who) -> bool:
 
 def add_everybody(engine: Engine) -> None:
     for name, who in WHO.items():
-        engine.set_identity(NUMBERS[name], labels_of(who))
+        engine.set_identity(NUMBERS[name], labels_of(dual_stack(who) if engine.context.dual_stack else who))
         if is_pod(who):
             engine.set_pod_ports(name, NUMBERS[name], dict(who.ports))
+
+
+def numbers_of(engine: Engine, name: str) -> set[int]:
+    """By which identities a peer may be known: outsiders by an own one, and by that of the longest range that policies name."""
+    found, address = {int(NUMBERS[name])}, WHO[name].address
+    if address:
+        ranges = [p for p in map(parse_prefix, engine.prefixes()) if p.covers(parse_address(address))]
+        unnamed = Reserved.WORLD_IPV4 if engine.context.dual_stack and ":" not in address else world_of(address)
+        longest = max(ranges, key=lambda prefix: prefix.bits, default=None)
+        found.add(int(unnamed if longest is None else engine.prefixes()[str(longest)]))
+    return found
 
 
 def trie_lookup(
@@ -75,34 +86,37 @@ def unique(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({(d["kind"], d["metadata"].get("namespace"), d["metadata"]["name"]): d for d in found}.values())
 
 
-@settings(max_examples=examples(40))
-@given(st.lists(documents(), max_size=4), st.booleans())
-def test_engine_and_twin_agree_on_every_packet(found: list[dict[str, Any]], local: bool) -> None:
+@settings(max_examples=examples(30))
+@given(st.lists(documents(), max_size=4), st.booleans(), st.sampled_from(["one family", "both", "dual stack"]))
+def test_engine_and_twin_agree_on_every_packet(found: list[dict[str, Any]], local: bool, families: str) -> None:
     """For all policies, identities and flows: compiled map = lookup = direct evaluation of the documents.
 
     Also which rule decided: `explain`, flow records and the policy map of an endpoint name it.
     """
-    kept = unique(found)
-    engine = Engine(PolicyContext(NORTH, local))
+    kept, is_dual = unique(found), families == "dual stack"
+    engine = Engine(PolicyContext(NORTH, local, dual_stack=is_dual, ipv6=families == "both"))
     add_everybody(engine)
     for document in kept:
         engine.set_policy(parse_policy(document, engine.context))
-    twin = Twin(NORTH, NORTH if local else "", kept, [who for who in WHO.values() if is_pod(who)])
-    for name, subject in WHO.items():
+    everybody = {name: dual_stack(who) if is_dual else who for name, who in WHO.items()}
+    pods = [who for who in everybody.values() if is_pod(who)]
+    twin = Twin(NORTH, NORTH if local else "", kept, pods, is_dual, families == "both")
+    numbers = {name: numbers_of(engine, name) for name in everybody}
+    for name, subject in everybody.items():
         policy = engine.endpoint_policy(NUMBERS[name], dict(subject.ports))
         for direction in Direction:
             enforced = policy.side(direction).enforced
-            for peer_name, peer in WHO.items():
-                number = int(NUMBERS[peer_name])
+            for peer_name, peer in everybody.items():
                 for protocol, port in FLOWS:
                     expected = twin.decide(Packet(direction.word, subject, peer, protocol, port))
-                    verdict = policy.verdict(direction, number, protocol, port)
-                    where = f"{direction.word} of {name} with {peer_name} on {protocol}/{port}: {verdict}"
-                    assert verdict.allowed == expected.allowed, where
-                    rule = None if verdict.entry is None else tuple(verdict.entry.rule)
-                    assert rule == expected.rule, f"{where}\nexpected {expected.rule}"
-                    if enforced:
-                        assert lookup(policy.entries, direction, number, protocol, port) == verdict, where
+                    for number in numbers[peer_name]:
+                        verdict = policy.verdict(direction, number, protocol, port)
+                        where = f"{direction.word} of {name} with {peer_name} on {protocol}/{port}: {verdict}"
+                        assert verdict.allowed == expected.allowed, where
+                        rule = None if verdict.entry is None else tuple(verdict.entry.rule)
+                        assert rule == expected.rule, f"{where}\nexpected {expected.rule}"
+                        if enforced:
+                            assert lookup(policy.entries, direction, number, protocol, port) == verdict, where
 
 
 @settings(max_examples=examples(15))

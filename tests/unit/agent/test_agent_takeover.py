@@ -18,7 +18,7 @@ from agent.node_agent import make_policy
 from agent.policy.feature import PolicyFeature
 from meshkit.clock import ManualClock
 from meshkit.health import HealthLevel
-from meshmodel.identity import is_of_range
+from meshmodel.identity import Reserved, is_of_range
 from meshpolicy import PolicyKind, PolicyRef
 from tests.unit.agent.test_agent_node_agent import UsedHost, fill, make_core, running
 
@@ -126,3 +126,13 @@ async def test_addresses_wait_and_the_agent_lives_while_the_map_takes_no_copies(
         assert held == policy.compiler.engine.prefixes()
         assert set(held) == {PART}
         assert not agent.reconcilers["endpoints"].status().failed
+
+
+@pytest.mark.parametrize("ipv6", [False, True])
+async def test_outsiders_of_ipv4_are_a_world_of_their_own_where_packets_of_ipv6_are_judged_too(ipv6: bool) -> None:
+    core = await make_core(UsedHost(), ipv6=ipv6)
+    policy = make_policy(core, IdentityFeature(core), IpcacheFeature(core))
+    document = denying(WIDE)
+    document["spec"] = {"endpointSelector": {}, "ingressDeny": [{"fromEntities": ["world-ipv4"]}]}
+    policy.compiler.set_document(document, REF)
+    assert any(Reserved.WORLD in numbers for numbers in policy.compiler.engine.selectors().values()) is ipv6

@@ -180,6 +180,20 @@ def test_a_range_of_ipv6_stays_in_the_world_of_ipv6_whoever_names_it(section: st
     assert compiled.verdict(Direction.EGRESS, ranges["192.0.2.0/24"], 6, 80).allowed is not is_allowed
 
 
+@pytest.mark.parametrize("ipv6", [False, True])
+def test_beside_a_world_of_ipv6_the_other_outsiders_are_the_world_of_ipv4(ipv6: bool) -> None:
+    """With IPv4 alone there is no such world, as on Cilium."""
+    engine = build(ipv6=ipv6)
+    denies = {"egress": [{"toEntities": ["all"]}], "egressDeny": [{"toEntities": ["world-ipv4"]}]}
+    engine.set_policy(policy(engine, **denies))
+    engine.set_policy(policy(engine, "other", app="stranger", egress=[{"toCIDR": ["2001:db8::/32", "192.0.2.0/24"]}]))
+    compiled, ranges = engine.endpoint_policy(SERVER), engine.prefixes()
+    for number in (Reserved.WORLD, ranges["192.0.2.0/24"]):
+        assert compiled.verdict(Direction.EGRESS, number, 6, 80).allowed is not ipv6
+    for number in (Reserved.WORLD_IPV6, ranges["2001:db8::/32"]):
+        assert compiled.verdict(Direction.EGRESS, number, 6, 80).allowed
+
+
 HTTP = {"http": [{"method": "GET"}]}
 
 
