@@ -15,7 +15,6 @@ from meshapi.agent import EndpointRow, PolicyMapRow
 from meshmodel.identity import UNKNOWN, NumericIdentity, is_reserved, world_of
 from meshmodel.labels import Labels
 from meshpolicy.asked import Asked, lets_through, rules_text
-from meshpolicy.context import PolicyContext
 from meshpolicy.documents import load_documents
 from meshpolicy.engine import Engine
 from meshpolicy.errors import PolicyError
@@ -24,7 +23,6 @@ from meshpolicy.mapstate import ANY_IDENTITY, EntryKey, MatchType, PolicyEntry, 
 from meshpolicy.peer import ServicePeers, ServiceSelector
 from meshpolicy.port import ANY_PROTOCOL, NamedPorts
 from meshpolicy.prefix import parse_address, parse_prefix
-from meshpolicy.proxy_ports import ProxyPorts
 from meshpolicy.range_shares import without_room
 from meshpolicy.rebuild import closed
 from meshpolicy.reference import Direction, PolicyKind, PolicyRef, RuleOrigin
@@ -136,11 +134,8 @@ def believe(view: AgentView, address: str, prefixes: Mapping[str, NumericIdentit
 
 
 def build_engine(live: LiveCluster, view: AgentView, pods: LiveCluster | None = None) -> tuple[Engine, tuple[str, ...]]:
-    """The engine of a cluster as one of its agents runs it, and a remark for each policy that has no effect or is kept closed.
-
-    Agents may be set to let a namespace name more ranges, or fewer, than is assumed here.
-    """
-    context = PolicyContext(live.name, live.default_local_cluster, proxy_ports=ProxyPorts())
+    """The engine of a cluster as one of its agents runs it, and a remark for each policy that has no effect or is kept closed."""
+    context = live.policy_context
     engine, remarks = Engine(context), []
     for number, labels in view.identities.items():
         engine.set_identity(number, labels)
@@ -151,7 +146,7 @@ def build_engine(live: LiveCluster, view: AgentView, pods: LiveCluster | None = 
                 name = f"{cluster.name}/{pod.namespace}/{pod.name}"
                 engine.set_pod_ports(name, NumericIdentity(row.identity), pod.named_ports)
     items = tuple(load_documents(live.documents, context))
-    full = without_room(item for item in items if not isinstance(item, PolicyError))
+    full = without_room((item for item in items if not isinstance(item, PolicyError)), live.settings.limits)
     for document, item in zip(live.documents, items, strict=True):
         if isinstance(item, Policy):
             engine.set_policy(closed(item) if item.key in full else item)

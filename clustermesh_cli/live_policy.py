@@ -14,6 +14,7 @@ import kube.resource as k
 from clustermesh_cli.cluster_facts import read_config
 from clustermesh_cli.exit_code import CommandError
 from clustermesh_cli.node_policies import NodeFacts
+from clustermesh_cli.policy_settings import DEFAULTS, PolicySettings, read_settings
 from clustermesh_cli.program_client import ProgramClient
 from kube.client import KubeClient
 from kube.errors import Forbidden, KubeError, NotFound
@@ -21,17 +22,18 @@ from kubeintent.node import read_node
 from kubeintent.pod import ENDED_PHASES, read_pod
 from kubeintent.read import UnreadableError
 from meshapi.agent import AddressRow, EndpointRow, IdentityRow, NameRow, PolicyMapRow, ServicePeersRow, decode_agent
-from meshapi.installed import AGENT, AGENT_SELECTOR, CLUSTER_NAME_KEY, SCOPE_KEY
+from meshapi.installed import AGENT_SELECTOR, CLUSTER_NAME_KEY
 from meshapi.peer import RemoteCluster
 from meshkit.refusal import read_refusal
 from meshmodel.errors import ModelError
 from meshmodel.identity import NumericIdentity
 from meshmodel.labels import Labels, parse_label, sort_labels
+from meshpolicy.context import PolicyContext
 from meshpolicy.peer import ServicePeers
 from meshpolicy.port import PROTOCOL_NUMBERS, NamedPorts
 from meshpolicy.prefix import Cidr, parse_address, parse_prefix
+from meshpolicy.proxy_ports import ProxyPorts
 
-SCOPE_FLAG: Final = f"--{SCOPE_KEY}="
 _NO_SUCH_PATH: Final = 404
 
 _T = TypeVar("_T")
@@ -60,6 +62,13 @@ class LiveCluster:
     pods: tuple[PodFacts, ...] = ()
     identity_born_s: Mapping[int, float] = field(default_factory=dict)
     nodes: tuple[NodeFacts, ...] = ()
+    settings: PolicySettings = DEFAULTS
+
+    @property
+    def policy_context(self) -> PolicyContext:
+        """How its agents read policies."""
+        switch, ipv6 = self.default_local_cluster, self.settings.ipv6
+        return PolicyContext(self.name, switch, proxy_ports=ProxyPorts(), ipv6=ipv6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +106,12 @@ def read_cluster(client: KubeClient, system: str, context: str) -> LiveCluster:
             raise CommandError(
                 f"the mesh is not enabled in {context}: run clustermesh enable --context {context} first"
             )
+        settings = read_settings(client, system, config)
         return LiveCluster(
             context=context,
             name=name,
-            default_local_cluster=_scope_in_force(client, system, config),
+            default_local_cluster=settings.default_local_cluster,
+            settings=settings,
             documents=tuple(document for res in k.POLICY_RESOURCES for document in _list(client, res)),
             pods=tuple(row for pod in client.list(k.PODS) if (row := _pod(pod)) is not None),
             identity_born_s=dict(_births(_list(client, k.CILIUM_IDENTITIES))),
@@ -232,15 +243,6 @@ def _list(client: KubeClient, resource: k.Resource) -> list[k.KubeObject]:
         return client.list(resource)
     except NotFound:
         return []
-
-
-def _scope_in_force(client: KubeClient, system: str, config: Mapping[str, str]) -> bool:
-    """What the agents were started with, else what they would read. Source: agent.bootstrap."""
-    daemon = client.get(k.DAEMON_SETS, AGENT, system)
-    containers = daemon["spec"]["template"]["spec"]["containers"] if daemon is not None else ()
-    flags = [word for container in containers for word in container.get("args") or () if word.startswith(SCOPE_FLAG)]
-    text = flags[-1].removeprefix(SCOPE_FLAG) if flags else ""
-    return (text or config.get(SCOPE_KEY, "") or "true").lower() != "false"
 
 
 def _pod(pod: k.KubeObject) -> PodFacts | None:

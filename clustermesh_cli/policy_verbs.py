@@ -14,6 +14,14 @@ from meshapi.installed import DEFAULT_NAMESPACE
 from meshkit.answer_form import AnswerForm
 from meshkit.clock import SystemClock
 
+Ranges = Annotated[
+    int | None,
+    typer.Option(
+        "--policy-ranges-per-namespace",
+        min=0,
+        help="address ranges that policies of one namespace may name, as the agents are set; 32768 by default",
+    ),
+]
 policy = typer.Typer(
     help="Ask what policies do, before and after applying them.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -29,16 +37,18 @@ def policy_eval(
     file: Annotated[
         typer.FileText, typer.Option("--file", "-f", help="a case, or a list of cases, as JSON or YAML; - for stdin")
     ],
+    ranges: Ranges = None,
     output: Output = AnswerForm.JSON,
 ) -> None:
     """Evaluate policies offline: verdicts of flows between labelled identities."""
     from clustermesh_cli.commands.policy import evaluate_file
+    from clustermesh_cli.policy_settings import DEFAULTS
 
     try:
         text = file.read()
     except UnicodeDecodeError as exc:
         raise CommandError(f"{file.name}: {exc}", ExitCode.USAGE) from exc
-    evaluate_file(text, output, sys.stdout)
+    evaluate_file(text, output, sys.stdout, DEFAULTS.with_ranges(ranges).limits)
 
 
 @policy.command("lint")
@@ -46,9 +56,10 @@ def policy_lint(
     files: Annotated[list[str], typer.Argument(help="manifests, or directories of them; - for stdin")],
     cluster: Annotated[str, typer.Option(help="name of the cluster they are meant for")] = "default",
     default_local_cluster: Annotated[bool, typer.Option(help="what an unscoped selector means")] = True,
+    ranges: Ranges = None,
     live: Annotated[
         bool,
-        typer.Option("--live", help="take name, switch and the identities that exist from the cluster of --context"),
+        typer.Option("--live", help="take name, settings and the identities that exist from the cluster of --context"),
     ] = False,
     summary: Annotated[
         bool, typer.Option("--summary", help="only how many findings, and how many policies are enforced as written")
@@ -60,11 +71,13 @@ def policy_lint(
 ) -> None:
     """Find what people trip over in policies. Exit code 4 for a document in error, 3 for one that is not enforced as written."""
     from clustermesh_cli.commands.policy import lint_files, lint_live
+    from clustermesh_cli.policy_settings import PolicySettings
 
     if live:
         client = make_client(kubeconfig, context)
         raise typer.Exit(lint_live(files, client, namespace, is_summary=summary, form=output))
-    code = lint_files(files, cluster, default_local_cluster=default_local_cluster, is_summary=summary, form=output)
+    settings = PolicySettings(default_local_cluster).with_ranges(ranges)
+    code = lint_files(files, cluster, settings, is_summary=summary, form=output)
     raise typer.Exit(code)
 
 

@@ -35,7 +35,7 @@ from meshpolicy.node_peer import completed_labels
 from meshpolicy.port import MAXIMUM_PORT, PROTOCOL_NUMBERS, TCP, NamedPorts
 from meshpolicy.prefix import Cidr, label_key, parse_address
 from meshpolicy.proxy_ports import ProxyPorts
-from meshpolicy.range_shares import without_room
+from meshpolicy.range_shares import LIMITS, ShareLimits, without_room
 from meshpolicy.rebuild import closed
 from meshpolicy.reference import Direction
 from meshpolicy.reserved_labels import RESERVED_LABELS
@@ -64,14 +64,14 @@ class CaseError(PermanentError, ValueError):
         super().__init__(message if len(message) <= _LONGEST else f"{message[: _LONGEST - 1]}…")
 
 
-def evaluate(cases: object) -> object:
+def evaluate(cases: object, limits: ShareLimits = LIMITS) -> object:
     """The answer to one case, or the list of answers to a list. Raises CaseError for a malformed case."""
     if isinstance(cases, Mapping):
-        return evaluate_case(cases)
-    return [evaluate_case(_mapping(case, "a case")) for case in _sequence(cases, "the file")]
+        return evaluate_case(cases, limits)
+    return [evaluate_case(_mapping(case, "a case"), limits) for case in _sequence(cases, "the file")]
 
 
-def evaluate_case(case: Mapping[str, object]) -> Mapping[str, object]:
+def evaluate_case(case: Mapping[str, object], limits: ShareLimits = LIMITS) -> Mapping[str, object]:
     """{"errors": [text per policy that is invalid or kept closed], "verdicts": [[egress, ingress] per flow]}.
 
     Where a valid policy has parts that nobody can enforce yet, "notEnforced" has a text for each; verdicts are what they come to.
@@ -89,7 +89,7 @@ def evaluate_case(case: Mapping[str, object]) -> Mapping[str, object]:
     for index, item in enumerate(policies):
         if not isinstance(item, str | Mapping):
             raise CaseError(f"policies[{index}] is no document: write a map, or YAML as a string")
-    errors = world.load([item for item in policies if isinstance(item, str | Mapping)])
+    errors = world.load([item for item in policies if isinstance(item, str | Mapping)], limits)
     flows = _sequence(case.get("flows", []), "flows")
     answer = {"errors": errors, "verdicts": [world.judge(_sequence(flow, "a flow")) for flow in flows]}
     return {**answer, "notEnforced": world.not_enforced} if world.not_enforced else answer
@@ -129,7 +129,7 @@ class _CaseWorld:
         for name, known in labels.items():
             self._add(name, known)
 
-    def load(self, documents: Iterable[Document]) -> list[str]:
+    def load(self, documents: Iterable[Document], limits: ShareLimits) -> list[str]:
         """Put the valid policies in force; returns a text for each invalid one, and for each that is kept closed."""
         errors, is_about_hosts, valid = list[str](), False, list[Policy | CidrGroup]()
         for index, item in enumerate(load_documents(documents, self._context)):
@@ -137,7 +137,7 @@ class _CaseWorld:
                 errors.append(str(item))
             else:
                 valid.append(item if isinstance(item, CidrGroup) else _made_unique(item, index))
-        full = without_room(valid)
+        full = without_room(valid, limits)
         for item in valid:
             if isinstance(item, CidrGroup):
                 self._engine.set_cidr_group(item)

@@ -22,7 +22,7 @@ from meshpolicy.null_fields import null_fields
 from meshpolicy.peer import CidrSelector, ServiceSelector
 from meshpolicy.port import TCP, UDP
 from meshpolicy.prefix import parse_prefix
-from meshpolicy.range_shares import without_room
+from meshpolicy.range_shares import LIMITS, ShareLimits, without_room
 from meshpolicy.reference import Direction, PolicyKind
 from meshpolicy.rule import CidrGroup, Policy, Rule
 from meshpolicy.rule_forms import rule_forms
@@ -59,8 +59,12 @@ def lint(
     documents: Iterable[Document],
     context: PolicyContext,
     identities: Mapping[NumericIdentity, Labels] | None = None,
+    limits: ShareLimits = LIMITS,
 ) -> tuple[Finding, ...]:
-    """All findings, in the order of the documents. Without identities, nothing is said about who is selected."""
+    """All findings, in the order of the documents. Without identities, nothing is said about who is selected.
+
+    `limits`: how many address ranges the agents let policies name.
+    """
     kept = tuple(documents)
     policies: list[Policy] = []
     groups: list[CidrGroup] = []
@@ -88,7 +92,7 @@ def lint(
         findings.append(Finding(severity, code, refusal.where, refusal.what, refusal.fix))
     findings.extend(
         Finding(Severity.ERROR, "too-many-ranges", str(key), f"is {why}")
-        for key, why in without_room([*groups, *policies]).items()
+        for key, why in without_room([*groups, *policies], limits).items()
     )
     findings.extend(_of_no_address(policies, groups))
     findings.extend(_opposite_empties(policies))

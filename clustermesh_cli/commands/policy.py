@@ -14,6 +14,7 @@ from clustermesh_cli.answer_form import print_answer
 from clustermesh_cli.console import Console
 from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.lint_report import make_report, report_lines
+from clustermesh_cli.policy_settings import DEFAULTS, PolicySettings
 from clustermesh_cli.policy_summary import summarise
 from clustermesh_cli.verdict_lines import verdict_lines
 from meshkit import yamltext
@@ -24,6 +25,7 @@ from meshpolicy.context import PolicyContext
 from meshpolicy.evaluate import CaseError, evaluate
 from meshpolicy.lint import NOT_ENFORCED, Finding, Severity, lint
 from meshpolicy.proxy_ports import ProxyPorts
+from meshpolicy.range_shares import LIMITS, ShareLimits
 
 if TYPE_CHECKING:
     from kube.client import KubeClient
@@ -38,14 +40,14 @@ _NO_DOCUMENT: Final = Finding(
 _MANIFESTS: Final = (".yaml", ".yml", ".json")
 
 
-def evaluate_file(text: str, form: AnswerForm, output: TextIO) -> None:
+def evaluate_file(text: str, form: AnswerForm, output: TextIO, limits: ShareLimits = LIMITS) -> None:
     """Write the answer to a case, or to a list of cases (JSON or YAML): JSON in one line, YAML, or a verdict a line.
 
     An invalid policy is part of the answer, not an error of the command. Raises: CommandError (usage) for a malformed case.
     """
     cases = _read_case(text)
     try:
-        answer = evaluate(cases)
+        answer = evaluate(cases, limits)
     except CaseError as exc:
         raise CommandError(f"the case cannot be read: {exc}", ExitCode.USAGE) from exc
     if form is AnswerForm.JSON:
@@ -69,8 +71,8 @@ def _read_case(text: str) -> object:
 def lint_files(
     paths: Sequence[str],
     cluster: str,
+    settings: PolicySettings = DEFAULTS,
     *,
-    default_local_cluster: bool,
     identities: Mapping[NumericIdentity, Labels] | None = None,
     is_summary: bool = False,
     form: AnswerForm = AnswerForm.TABLE,
@@ -83,13 +85,14 @@ def lint_files(
     CHECK_FAILED by errors; DEGRADED where a valid policy has a part that is not enforced as written. Other warnings
     and notes are about correct policies. With identities, selectors that select none of them are findings too.
     """
-    context = PolicyContext(cluster=cluster, default_local_cluster=default_local_cluster, proxy_ports=ProxyPorts())
+    context = PolicyContext(cluster, settings.default_local_cluster, proxy_ports=ProxyPorts(), ipv6=settings.ipv6)
+    limits = settings.limits
     texts = {path: _read(path) for path in _files(paths)}
-    own = {path: lint([text], context, identities) for path, text in texts.items()}
+    own = {path: lint([text], context, identities, limits) for path, text in texts.items()}
     found = [(path, finding) for path, findings in own.items() for finding in findings]
     known = {finding for findings in own.values() for finding in findings}
     found += [("", _NO_DOCUMENT)] if not any(_has_document(text) for text in texts.values()) else []
-    found += [("", finding) for finding in lint(texts.values(), context, identities) if finding not in known]
+    found += [("", finding) for finding in lint(texts.values(), context, identities, limits) if finding not in known]
     summary = summarise(texts.values(), context) if is_summary else None
     report = make_report(len(texts), found, summary)
     print_answer(report, report_lines(report, found, summary), form, Console(plain=True, stream=output))
@@ -107,7 +110,7 @@ def lint_live(
     form: AnswerForm = AnswerForm.TABLE,
     output: TextIO | None = None,
 ) -> ExitCode:
-    """As `lint_files`, for the running cluster: its name, its switch, and the identities that its agents know."""
+    """As `lint_files`, for the running cluster: its name, its settings, and the identities that its agents know."""
     from clustermesh_cli.live_policy import read_agent, read_cluster  # offline verbs need no client
     from clustermesh_cli.program_client import ProgramClient
 
@@ -116,7 +119,7 @@ def lint_live(
     return lint_files(
         paths,
         live.name,
-        default_local_cluster=live.default_local_cluster,
+        live.settings,
         identities=view.identities,
         is_summary=is_summary,
         form=form,

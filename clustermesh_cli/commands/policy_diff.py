@@ -37,12 +37,11 @@ from meshkit import yamltext
 from meshkit.answer_form import AnswerForm
 from meshmodel.identity import NumericIdentity, identity_name, is_of_nodes, is_reserved
 from meshmodel.labels import CLUSTER_LABEL, NAMESPACE_LABEL, Labels
-from meshpolicy import Engine, Policy, PolicyContext, policy_ref
+from meshpolicy import Engine, Policy, policy_ref
 from meshpolicy.documents import load_documents, open_list
 from meshpolicy.errors import PolicyError
 from meshpolicy.mapstate import Verdict
 from meshpolicy.port import NamedPorts
-from meshpolicy.proxy_ports import ProxyPorts
 from meshpolicy.reference import Direction, PolicyKind
 from meshpolicy.staged import is_staged, unstaged
 from meshpolicy.verdict_changes import VerdictChange, packets_text, verdict_changes
@@ -101,8 +100,7 @@ def _compare(added: Sequence[Document], client: KubeClient, system: str, *, with
         added = _applied([found for found in live.documents if _is_staged(found)], added)
     programs = ProgramClient(client, system)
     view = read_agent(programs, live.context)
-    context = PolicyContext(live.name, live.default_local_cluster, proxy_ports=ProxyPorts())
-    items = tuple(load_documents(added, context))
+    items = tuple(load_documents(added, live.policy_context))
     errors = [item for item in items if isinstance(item, PolicyError)]
     if errors:
         return DiffReport(

@@ -19,8 +19,6 @@ from meshapi.row import SCHEMA
 from meshkit.answer_form import AnswerForm
 from meshmodel.identity import NumericIdentity, is_of_nodes
 from meshmodel.labels import CLUSTER_LABEL, Labels, find_label, labels_text
-from meshpolicy.context import PolicyContext
-from meshpolicy.proxy_ports import ProxyPorts
 from meshpolicy.reference import PolicyKind, PolicyRef
 from meshpolicy.scope import ScopeChange, inspect_default_local_cluster
 
@@ -71,8 +69,7 @@ def inspect(live: LiveCluster, view: AgentView, namespace: str | None) -> Inspec
     """Compare both positions of the switch. Pure."""
     documents = [document for document in live.documents if _is_asked(document, namespace)]
     groups = [document for document in live.documents if document.get("kind") == PolicyKind.CIDR_GROUP]
-    context = PolicyContext(live.name, live.default_local_cluster, proxy_ports=ProxyPorts())
-    found = inspect_default_local_cluster([*groups, *documents], context, view.identities)
+    found = inspect_default_local_cluster([*groups, *documents], live.policy_context, view.identities)
     changed = {(change.origin.policy.kind, _key(change.origin.policy)) for change in found}
     affected = {
         member: {

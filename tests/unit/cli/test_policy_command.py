@@ -79,7 +79,7 @@ def test_findings_have_every_form(tmp_path: Path, is_summary: bool) -> None:
     said = {}
     for form in AnswerForm:
         output = io.StringIO()
-        lint_files([str(file)], "north", default_local_cluster=True, is_summary=is_summary, form=form, output=output)
+        lint_files([str(file)], "north", is_summary=is_summary, form=form, output=output)
         said[form] = output.getvalue()
     report = orjson.loads(said[AnswerForm.JSON])
     assert yaml.safe_load(said[AnswerForm.YAML]) == report
@@ -103,7 +103,7 @@ def test_nothing_of_a_manifest_commands_the_terminal(tmp_path: Path) -> None:
         ONLY_GROUPS.replace("SECTION", "ingress").replace("WORD", '"from\\e[2J').replace("Groups:", 'Groups":')
     )
     output = io.StringIO()
-    assert lint_files([str(file)], "north", default_local_cluster=True, output=output) == ExitCode.CHECK_FAILED
+    assert lint_files([str(file)], "north", output=output) == ExitCode.CHECK_FAILED
     assert ("[2J" in output.getvalue(), "\x1b" in output.getvalue()) == (True, False)
 
 
@@ -139,7 +139,7 @@ def test_lint_ends_with_3_where_a_valid_policy_is_not_enforced_as_written(
     file = tmp_path / "groups.yaml"
     file.write_text(ONLY_GROUPS.replace("SECTION", section).replace("WORD", "from"))
     output = io.StringIO()
-    assert lint_files([str(file)], "north", default_local_cluster=True, output=output) == ExitCode.DEGRADED
+    assert lint_files([str(file)], "north", output=output) == ExitCode.DEGRADED
     assert (
         f"warning: cnp/default/groups: spec.{section}[0].fromGroups: fromGroups is not resolved yet; it {text}"
         in output.getvalue()
@@ -150,7 +150,7 @@ def test_lint_ends_with_0_on_a_correct_policy_and_4_on_a_wrong_one(tmp_path: Pat
     file = tmp_path / "one.yaml"
     for words, code in (("fromEntities: [host]", ExitCode.OK), ("fromEntity: [host]", ExitCode.CHECK_FAILED)):
         file.write_text(ONLY_GROUPS.replace("SECTION", "ingress").replace("WORDGroups: [{aws: {region: x}}]", words))
-        assert lint_files([str(file)], "north", default_local_cluster=True, output=io.StringIO()) == code
+        assert lint_files([str(file)], "north", output=io.StringIO()) == code
 
 
 def test_a_summary_counts_what_becomes_of_each_policy_of_a_directory(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_summary_counts_what_becomes_of_each_policy_of_a_directory(tmp_path: P
     (inside / "wrong.json").write_text('{"kind": "CiliumNetworkPolicy", "metadata": {"name": "p"}}')
     (inside / "notes.txt").write_text("no manifest")
     output = io.StringIO()
-    code = lint_files([str(tmp_path)], "north", default_local_cluster=True, is_summary=True, output=output)
+    code = lint_files([str(tmp_path)], "north", is_summary=True, output=output)
     assert code == ExitCode.CHECK_FAILED
     findings, policies, *_ = output.getvalue().splitlines()
     assert findings.endswith("in 3 files")
@@ -185,7 +185,7 @@ def test_a_summary_groups_reasons_without_places_and_what_documents_hold(tmp_pat
     written("four", "ingress: [{}, {fromEndpoints: [{}, {matchExpressions: [{key: b, operator: xx}]}]}]")
     written("five", "egress: [{toServices: []}]")
     output = io.StringIO()
-    lint_files([str(tmp_path)], "north", default_local_cluster=True, is_summary=True, output=output)
+    lint_files([str(tmp_path)], "north", is_summary=True, output=output)
     assert output.getvalue().splitlines()[1:] == [
         "5 policies: 1 enforced as written (1 with a warning), 2 in part, 2 refused; 0 other documents",
         "    2 in part: a list of kafka rules cannot be enforced yet",
@@ -201,8 +201,8 @@ def test_rules_about_requests_are_enforced_and_told_of_once(tmp_path: Path) -> N
         "toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{method: GET}]}}]}]}\n"
     )
     said, counted = io.StringIO(), io.StringIO()
-    lint_files([str(tmp_path)], "north", default_local_cluster=True, output=said)
-    lint_files([str(tmp_path)], "north", default_local_cluster=True, is_summary=True, output=counted)
+    lint_files([str(tmp_path)], "north", output=said)
+    lint_files([str(tmp_path)], "north", is_summary=True, output=counted)
     assert said.getvalue().count("means pods of cluster north only") == 1
     assert "enforced yet" not in said.getvalue()
     assert "1 enforced as written" in counted.getvalue()
@@ -210,7 +210,7 @@ def test_rules_about_requests_are_enforced_and_told_of_once(tmp_path: Path) -> N
 
 def test_a_directory_without_manifests_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="holds no manifest"):
-        lint_files([str(tmp_path)], "north", default_local_cluster=True, output=io.StringIO())
+        lint_files([str(tmp_path)], "north", output=io.StringIO())
 
 
 def test_a_case_that_is_no_text_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
@@ -225,10 +225,10 @@ def test_a_case_that_is_no_text_is_a_mistake_of_the_caller(tmp_path: Path) -> No
 def test_files_without_any_document_are_an_error_and_one_beside_others_is_not(tmp_path: Path, text: str) -> None:
     (tmp_path / "empty.yaml").write_text(text)
     output = io.StringIO()
-    assert lint_files([str(tmp_path)], "north", default_local_cluster=True, output=output) == ExitCode.CHECK_FAILED
+    assert lint_files([str(tmp_path)], "north", output=output) == ExitCode.CHECK_FAILED
     assert output.getvalue().startswith("error: nothing to read: no file holds a document")
     (tmp_path / "other.yaml").write_text(
         "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p}\nspec: {endpointSelector: {}, ingress: [{}]}\n"
     )
     output = io.StringIO()
-    assert lint_files([str(tmp_path)], "north", default_local_cluster=True, output=output) == ExitCode.OK
+    assert lint_files([str(tmp_path)], "north", output=output) == ExitCode.OK

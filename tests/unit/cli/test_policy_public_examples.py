@@ -49,9 +49,7 @@ def judge(folder: Path, kind: str, uses: str) -> str:
     """What `policy lint` says of a policy that uses these features: what becomes of it, and why."""
     file, answer = folder / "policy.json", StringIO()
     file.write_bytes(orjson.dumps(document(kind, uses)))
-    code = lint_files(
-        [str(file)], "north", default_local_cluster=True, is_summary=True, form=AnswerForm.JSON, output=answer
-    )
+    code = lint_files([str(file)], "north", is_summary=True, form=AnswerForm.JSON, output=answer)
     reasons = orjson.loads(answer.getvalue())["reasons"]
     reason = "; ".join(sorted(found["reason"] for found in reasons))
     assert (code is ExitCode.OK) == (not reason)
