@@ -63,7 +63,7 @@ class RefusedField(NamedTuple):
 def refusals(documents: Iterable[Document]) -> Iterator[RefusedField]:
     """What the API server says about documents of our kinds, beside what the parsers refuse."""
     for document in raw_documents(documents):
-        if document.get("kind") not in _KIND_NAMES or not isinstance(document.get("metadata") or {}, Mapping):
+        if document.get("kind") not in _KIND_NAMES or not isinstance(document.get("metadata"), Mapping | None):
             continue  # the parser says so
         title, root = title_of(document), DocumentNode(document, "")
         for node, what, fix, is_refused in _of_document(root):

@@ -19,7 +19,7 @@ from meshpolicy.rule import Policy
 from meshpolicy.staged import stage
 
 _DEFAULT_NAMESPACE: Final = "default"
-_FIELDS: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "specs", "status"})
+_FIELDS: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
 _OLDER_KINDS: Final = ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy")
 _POLICY_KINDS: Final = (PolicyKind.CILIUM, PolicyKind.CLUSTERWIDE, PolicyKind.TIERED, PolicyKind.KUBERNETES)
 _IN_SMALL_LETTERS: Final = frozenset(kind.lower() for kind in (*_POLICY_KINDS, PolicyKind.CIDR_GROUP))
@@ -70,7 +70,8 @@ def parse_policy(document: Mapping[str, object], context: PolicyContext) -> Poli
 
 def _parse(document: Mapping[str, object], context: PolicyContext) -> Policy:
     key = policy_ref(document)
-    root = DocumentNode(document, "").only(_FIELDS)
+    is_cilium = key.kind in (PolicyKind.CILIUM, PolicyKind.CLUSTERWIDE)
+    root = DocumentNode(document, "").only(_FIELDS | {"specs"} if is_cilium else _FIELDS)
     check_version(root, key.kind)
     if key.kind == PolicyKind.KUBERNETES:
         return parse_kubernetes_policy(root, key, context)

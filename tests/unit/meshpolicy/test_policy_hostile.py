@@ -74,6 +74,8 @@ HOSTILE = {
     "a name that is no text": {**cnp(), "metadata": {"name": HUGE}},
     "an apiVersion that is no text": {**cnp(), "apiVersion": HUGE},
     "keys that are no text": {**cnp(), HUGE: 1},
+    "metadata that is an empty list": {**cnp(), "metadata": []},
+    "metadata that is false": {**cnp(), "metadata": False},
     "a kind that is a list": {"kind": ["CiliumNetworkPolicy"], "metadata": {"name": "p"}},
     "a kind that is a huge number": {"kind": HUGE, "metadata": {"name": "p"}},
 }

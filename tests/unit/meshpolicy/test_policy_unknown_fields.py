@@ -56,6 +56,10 @@ UNKNOWN: dict[str, tuple[dict[str, Any], str]] = {
         "spec.ingress[0].authentication.mod",
     ),
     "log": (cnp(**ALL, ingress=[{}], log={"values": "x"}), "spec.log.values"),
+    "Kubernetes document": (
+        {"kind": "NetworkPolicy", "metadata": {"name": "p"}, "specs": {"podSelector": {}}},
+        "specs",
+    ),
     "Kubernetes spec": (netpol(podselector={}), "spec.podselector"),
     "Kubernetes rule": (netpol(ingress=[{"form": []}]), "spec.ingress[0].form"),
     "Kubernetes peer": (
