@@ -10,7 +10,7 @@ SCENARIO ?=
 SUITE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bpf lab clean-lab docs images check test e2e bench simulate clean
+.PHONY: help setup bpf lab clean-lab docs images check check-types check-structure test e2e bench simulate clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,7 +56,12 @@ images: build/.venv ## the images of the programs, and a lab that runs them: set
 check: build/.venv ## format, lint, types, import contracts, architecture; needs neither apt nor root
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target check-types check-structure
+
+check-types: build/.venv
 	$(BIN)/mypy
+
+check-structure: build/.venv
 	$(BIN)/lint-imports --no-cache --config pyproject.toml
 	$(BIN)/python -m pytest -q tests/unit/architecture
 	@$(MAKE) --no-print-directory docs
