@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -63,6 +63,11 @@ def store_revision(mesh: Mesh) -> int:
     return int(found[1])
 
 
+def without_pods(keys: Iterable[str]) -> list[str]:
+    """The keys but those of addresses: a pod that a scenario before replaced may end meanwhile."""
+    return sorted(key for key in keys if "/ip/v1/" not in key or "/synced/" in key)
+
+
 def test_the_credential_of_a_peer_reads_and_watches_what_is_published(tion: Intruder) -> None:
     listed = tion.etcdctl("remote", "get", "--prefix", "--keys-only", SERVICES, check=True).stdout.split()
     assert listed == [f"{SERVICES}default/rebel-base"]
@@ -75,13 +80,13 @@ def test_the_credential_of_a_peer_reads_and_watches_what_is_published(tion: Intr
 
 def test_the_credential_of_a_peer_does_nothing_else(mesh: Mesh, tion: Intruder) -> None:
     store = open_store(mesh, "koornacht")
-    before, config = sorted(store.keys("")), store_revision(mesh)
+    before, config = without_pods(store.keys("")), store_revision(mesh)
     with ThreadPoolExecutor(4) as threads:
         done = list(threads.map(lambda words: tion.etcdctl("remote", *words), ATTACKS))
     done.append(tion.etcdctl("remote", "txn", input="\nput planted 1\n\n\n\n"))
     got_through = [d for d in done if d.returncode == 0 or DENIED not in d.stdout + d.stderr]
     assert not got_through
-    assert sorted(store.keys("")) == before
+    assert without_pods(store.keys("")) == before
     assert store_revision(mesh) == config
     assert store.etcdctl("get", "--rev", str(config), "--keys-only", "cilium/.heartbeat").returncode == 0, (
         "not compacted"
