@@ -180,6 +180,19 @@ apart int ct_follow(const struct conntrack_key *key, const struct packet *p, str
 	return 1;
 }
 
+/* Somebody opens a connection through a proxy or as one: what came the other way between the same two ends is over, and none of
+ * its packets may be taken for that any more. `key`: of the connection. */
+apart int ct_forget_opposite(const struct conntrack_key *key)
+{
+	struct conntrack_key opposite;
+	if (!key)
+		return 0;
+	ct_key_of(&opposite, &key->destination, &key->source, key->destination_port, key->source_port, key->protocol, CT_INGRESS);
+	bpf_map_delete_elem(&mesh_ct_opening, &opposite);
+	bpf_map_delete_elem(&mesh_ct_tcp, &opposite);
+	return 0;
+}
+
 /* A new flow's entry, instead of the one with the same key that is over (`old`, or 0). 0 or DROP_CT_FULL. */
 apart int ct_create(const struct conntrack_key *key, const struct packet *p, struct conntrack_value *v,
 		    struct conntrack_value *old)

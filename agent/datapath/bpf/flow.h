@@ -104,6 +104,8 @@ apart int track(CONTEXT *skb, struct packet *p, const struct endpoint_value *end
 		fresh.nat_port = p->frontend_port;
 		__builtin_memcpy(fresh.nat_address, &p->frontend, sizeof(p->frontend));
 	}
+	if (HAS_PROXY && (p->proxy_port || p->by_proxy) && p->protocol == PROTO_TCP)
+		ct_forget_opposite(key);
 	p->trace = p->protocol != PROTO_TCP || opens_connection(p) ? TRACE_NEW : TRACE_MIDSTREAM;
 	p->is_reported = 1;
 	count(FLOW_OPENED, p->direction, length_of(skb));

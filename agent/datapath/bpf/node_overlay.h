@@ -130,6 +130,11 @@ outline int send_for_pod(struct __sk_buff *skb, struct packet *p)
 		r = nat_source(skb, p, source, port);
 	if (r)
 		return drop(skb, p, r);
+	if (p->protocol == PROTO_TCP && opens_connection(p)) {
+		struct conntrack_key key;
+		ct_key_of(&key, &source, &p->destination, port, p->destination_port, p->protocol, CT_EGRESS);
+		ct_forget_opposite(&key);
+	}
 	skb->mark = MARK_TO_PROXY;	/* for what tells the stack, in place of a router, that it is too big */
 	return enter_overlay(skb, p, node, p->source_identity);
 }

@@ -58,6 +58,18 @@ inlined int is_connected(const struct bpf_sock *found)
 	return found->state != BPF_TCP_LISTEN && found->state != BPF_TCP_CLOSE;
 }
 
+/* Does the node's stack remember a connection with these ends that one of its sockets has ended? Where they are a pod's and
+ * somebody else's, only a proxy's can have had them. */
+inlined int is_remembered(struct __sk_buff *skb, struct bpf_sock_tuple *ends)
+{
+	struct bpf_sock *found = bpf_skc_lookup_tcp(skb, ends, sizeof(ends->ipv4), BPF_F_CURRENT_NETNS, 0);
+	if (!found)
+		return 0;
+	int is_ended = found->state == BPF_TCP_TIME_WAIT;
+	bpf_sk_release(found);
+	return is_ended;
+}
+
 /* Did the proxy open a connection in the name of the packet's receiver, which this packet belongs to? */
 apart int is_of_upstream(struct __sk_buff *skb, const struct packet *p)
 {
@@ -66,6 +78,8 @@ apart int is_of_upstream(struct __sk_buff *skb, const struct packet *p)
 	if (!p || (p->protocol != PROTO_TCP && p->protocol != PROTO_UDP))
 		return 0;
 	ends_of(&ends, p);
+	if (p->protocol == PROTO_TCP && is_remembered(skb, &ends))
+		return 1;
 	if (p->protocol == PROTO_TCP)
 		found = bpf_sk_lookup_tcp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
 	else

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 
 from tests.integration.datapath.datapath_topology import Pod
 from tests.integration.datapath.node_envoy import WEB_PORT
@@ -20,6 +21,8 @@ class Recorder:
     def __init__(self, pod: Pod) -> None:
         self.received, self.says = b"", OK
         self.opened = self.ended = 0
+        self.waits_s = 0.0
+        """Before it ends a connection that the other side has ended."""
         self.ports: list[int] = []
         """Of those that opened its connections."""
         with inside(pod.namespace):
@@ -39,6 +42,7 @@ class Recorder:
             while data := made.recv(65536):
                 self.received += data
                 made.sendall(self.says)
+            time.sleep(self.waits_s)
         self.ended += 1
 
     def close(self) -> None:

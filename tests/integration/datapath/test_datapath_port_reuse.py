@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 
 import pytest
 
 from agent.datapath.config import AttachMode
+from agent.datapath.flow_layout import ConntrackKey, ConntrackKind, ConntrackValue
 from agent.datapath.layout import Direction
 from agent.datapath.proxy_routes import prepare_stack
 from agent.datapath.untracked import TABLE, track_again
 from meshpolicy import Direction as PolicyDirection
 from meshpolicy.http_rule import HttpRule
 from meshpolicy.proxy_ports import Listener
-from tests.integration.datapath.datapath_topology import Pod, Topology
+from tests.integration.datapath.datapath_topology import Node, Pod, Topology
 from tests.integration.datapath.dns_node import wait_until
 from tests.integration.datapath.masquerade import masquerading
 from tests.integration.datapath.node_envoy import PORT, WEB_PORT, envoy_of, redirect
@@ -26,6 +28,9 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.parametrize("mesh", [(AttachMode.TCX, True)], indirect=True, scope="module"),
 ]
+SAME, ENDED, TRACKED = 40000, 40010, 40020
+SEEN_REPLY = 8
+"""`CT_SEEN_REPLY`."""
 RULES = frozenset((HttpRule("GET", "/ok"),))
 REQUEST = b"GET /ok HTTP/1.1\r\nHost: x\r\n"
 
@@ -53,6 +58,22 @@ def by_port(pod: Pod, port: int, address: str) -> socket.socket:
     return made
 
 
+@contextlib.contextmanager
+def only_port(namespace: str, port: int) -> Iterator[None]:
+    """Connections from this namespace have this even port, unless the stack still remembers one that had it."""
+    name = "net.ipv4.ip_local_port_range"
+    run("ip", "netns", "exec", namespace, "sysctl", "-qw", f"{name}={port} {port + 1}")
+    try:
+        yield
+    finally:
+        run("ip", "netns", "exec", namespace, "sysctl", "-qw", f"{name}=32768 60999")
+
+
+def tracked(node: Node) -> set[ConntrackKey]:
+    maps = node.maps
+    return {key for entries in (maps.conntrack_tcp, maps.conntrack_opening) for key, _ in entries.items()}
+
+
 def test_a_port_that_the_proxy_had_to_the_server_may_be_the_pods_next(clean: Topology, server: Recorder) -> None:
     client, address = clean.nodes[0].pods[0], clean.nodes[2].pods[0].address
     with by_port(client, 0, address) as made:
@@ -77,6 +98,42 @@ def test_a_port_of_a_connection_that_the_proxy_ended_may_be_the_pods_next(clean:
                 answer += part
             assert answer.startswith(b"HTTP/1.1 200")
     assert ports[0] == ports[1]
+
+
+def test_the_proxy_may_choose_the_very_port_that_the_pod_has(clean: Topology, server: Recorder) -> None:
+    """Linux gives both one port after the other, as their addresses are the same, and so now and then the same one."""
+    client, address, node = clean.nodes[0].pods[0], clean.nodes[2].pods[0].address, clean.nodes[0].namespace
+    with only_port(node, SAME), by_port(client, SAME, address) as made:
+        made.sendall(REQUEST + b"\r\n")
+        assert made.recv(4096).startswith(b"HTTP/1.1 200")
+        assert server.ports == [SAME]
+
+
+def test_the_end_of_a_connection_that_the_proxy_has_ended_is_not_the_pods(clean: Topology, server: Recorder) -> None:
+    """The node's stack remembers it without a socket of the proxy, and nothing of it reaches the pod."""
+    client, address, node = clean.nodes[0].pods[0], clean.nodes[2].pods[0].address, clean.nodes[0]
+    server.waits_s = 0.3
+    with only_port(node.namespace, ENDED), by_port(client, 0, address) as made:
+        made.sendall(REQUEST + b"\r\n")
+        assert made.recv(4096).startswith(b"HTTP/1.1 200")
+    wait_until(lambda: server.ended == 1)
+    wait_until(lambda: f"{client.address}:{ENDED}" in run("ip", "netns", "exec", node.namespace, "ss", "-Htan"))
+    assert not [key for key in tracked(node) if key.kind == ConntrackKind.INGRESS and key.destination_port == ENDED]
+
+
+def test_what_was_tracked_the_other_way_is_over_when_the_pod_or_the_proxy_opens_one(
+    clean: Topology, server: Recorder
+) -> None:
+    client, address, node = clean.nodes[0].pods[0], clean.nodes[2].pods[0].address, clean.nodes[0]
+    acknowledged = 0x10
+    old = ConntrackValue(9, 999, 2**32 - 1, 0, flags=SEEN_REPLY, tcp_forward=acknowledged, tcp_reply=acknowledged)
+    for port in (TRACKED, TRACKED + 2):
+        key = ConntrackKey(address, client.address, WEB_PORT, port, socket.IPPROTO_TCP, ConntrackKind.INGRESS)
+        node.maps.conntrack_tcp.update([(key, old)])
+    with only_port(node.namespace, TRACKED), by_port(client, TRACKED + 2, address) as made:
+        made.sendall(REQUEST + b"\r\n")
+        assert made.recv(4096).startswith(b"HTTP/1.1 200")
+    assert server.ports == [TRACKED]
 
 
 def test_the_rules_are_there_once_and_go_again(clean: Topology) -> None:
