@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from flows.proto import relay_pb2 as relay
+from tests.integration.kvstore.private_etcd import eventually
 from tests.integration.relay.relay_world import RelayWorld
 
 
@@ -32,8 +34,10 @@ async def relay_world(tmp_path: Path) -> AsyncIterator[RelayWorld]:
 
 @pytest.fixture
 async def two_clusters(tmp_path: Path) -> AsyncIterator[tuple[RelayWorld, RelayWorld]]:
-    """North, and south, which has opened its door to north."""
+    """North, and south, which has opened its door to north. Each knows that its node answers."""
     north, south = RelayWorld(tmp_path / "north", nodes=1), RelayWorld(tmp_path / "south", "south", nodes=1)
     async with running(north), running(south):
         await south.open_door(north)
+        links = [*north.observers.rows(), *south.observers.rows()]
+        await eventually(lambda: {link.state for link in links} == {relay.NODE_CONNECTED}, "their nodes were asked")
         yield north, south
