@@ -14,6 +14,7 @@ from clustermesh_cli.exit_code import CommandError, ExitCode
 from clustermesh_cli.program_client import ProgramClient
 from kube.errors import KubeError
 from meshapi.installed import AGENT_SELECTOR
+from meshkit.decoding import decode_as
 from meshkit.refusal import read_refusal
 
 AT_ONCE: Final = 16
@@ -42,7 +43,7 @@ def ask_agent(programs: ProgramClient, pod: str, path: str, answer: type[_T]) ->
         code, body = programs.get_agent(pod, path)
         if code != 200:
             raise CommandError(f"agent {pod} answered {code}: {read_refusal(body)}", ExitCode.DEGRADED)
-        return msgspec.json.decode(body, type=answer)
+        return decode_as(body, answer)
     except (KubeError, msgspec.DecodeError) as exc:
         raise CommandError(f"agent {pod} does not answer: {exc}", ExitCode.DEGRADED) from exc
 

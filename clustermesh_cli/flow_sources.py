@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeVar
 
-import msgspec
-
 import kube.resource as k
 from clustermesh_cli.agent_answers import ask_all_agents
 from clustermesh_cli.exit_code import CommandError, ExitCode
@@ -17,6 +15,7 @@ from flows.proto import observer_pb2 as observer
 from flows.proto import relay_pb2 as relay
 from kube.errors import Invalid, KubeError
 from meshapi.installed import RELAY, RELAY_HTTP_SERVICE
+from meshkit.decoding import decode_as
 from meshkit.refusal import read_refusal
 
 SILENCE_S: Final = 3600.0
@@ -125,7 +124,7 @@ class ClusterAgents:
             code, body = programs.get_agent(pod, path)
             if code != 200:
                 raise CommandError(f"agent {pod} answered {code}: {read_refusal(body)}", ExitCode.DEGRADED)
-            return msgspec.json.decode(body, type=dict[str, Any])
+            return decode_as(body, dict[str, Any])
 
         found, self.missing = ask_all_agents({"": self._programs}, ask)
         if not found:

@@ -22,6 +22,7 @@ from clustermesh_cli.program_client import ProgramClient
 from kube.errors import KubeError
 from meshapi.apiserver import Reach, decode_apiserver
 from meshkit.clock import SystemClock
+from meshkit.decoding import decode_as
 from meshkit.refusal import read_refusal
 
 RETRY_S = 0.5
@@ -142,4 +143,4 @@ def _ask(link: PeerLink, programs: ProgramClient, address: str) -> Reach:
             "nothing was changed",
             ExitCode.CHECK_FAILED,
         )
-    return msgspec.json.decode(body, type=Reach)
+    return decode_as(body, Reach)

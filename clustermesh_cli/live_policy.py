@@ -24,6 +24,7 @@ from kubeintent.read import UnreadableError
 from meshapi.agent import AddressRow, EndpointRow, IdentityRow, NameRow, PolicyMapRow, ServicePeersRow, decode_agent
 from meshapi.installed import AGENT_SELECTOR, CLUSTER_NAME_KEY
 from meshapi.peer import RemoteCluster
+from meshkit.decoding import decode_as
 from meshkit.refusal import read_refusal
 from meshmodel.errors import ModelError
 from meshmodel.identity import NumericIdentity
@@ -230,7 +231,7 @@ def _ask(programs: ProgramClient, pod: k.KubeObject, path: str, *, unknown: byte
 
 
 def _decode(body: bytes, type_: type[_T]) -> _T:
-    return msgspec.json.decode(body, type=type_)
+    return decode_as(body, type_)
 
 
 def _labels(texts: list[str]) -> Labels:

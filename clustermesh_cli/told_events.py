@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
 from meshapi.event import EventKind, EventLevel, MeshEvent, is_asked_for, parse_event_time
 from meshapi.installed import AGENT, APISERVER
 from meshapi.row import SCHEMA, Row
+from meshkit.decoding import decode_as
 
 PROGRAMS: Final = (AGENT, APISERVER)
 HEAD: Final = ("TIME", "CLUSTER", "WHO", "KIND", "LEVEL", "SUBJECT", "MESSAGE")
@@ -45,7 +44,7 @@ class ToldEvents(Row, kw_only=True):
 
 def read_lines(body: bytes) -> list[MeshEvent]:
     """The events of an answer. Raises: msgspec.DecodeError."""
-    return [msgspec.json.decode(line, type=MeshEvent) for line in body.splitlines() if line]
+    return [decode_as(line, MeshEvent) for line in body.splitlines() if line]
 
 
 def from_kubernetes(cluster: str, objects: Iterable[Mapping[str, Any]]) -> list[MeshEvent]:

@@ -15,6 +15,7 @@ from kube.client import KubeClient, in_thread
 from kube.errors import KubeError
 from kube.resource import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS
 from meshkit.clock import Clock
+from meshkit.decoding import convert_as
 from meshkit.errors import MAXIMUM_TEXT
 from meshkit.guard import NotAdmitted
 
@@ -85,7 +86,7 @@ class AccessReviewer:
     def _review(self, token: str, path: str) -> NotAdmitted | None:
         spec: dict[str, Any] = {"token": token, "audiences": [self._audience]}
         reviewed = self._client.create(TOKEN_REVIEWS, {"metadata": {}, "spec": spec}).get("status") or {}
-        found = msgspec.convert(reviewed, _TokenStatus)
+        found = convert_as(reviewed, _TokenStatus)
         if not found.authenticated or self._audience not in (found.audiences or ()):
             hint = f"kubectl create token makes one: --audience {self._audience}"
             return NotAdmitted(HTTPStatus.UNAUTHORIZED, f"the token is not valid for audience {self._audience}; {hint}")

@@ -267,6 +267,10 @@ class TableText(Row, kw_only=True):
     text: str
 
 
+_DECODER: Final = msgspec.json.Decoder(AgentStatus)
+"""Made here, since threads that decode a type for the first time at once end the process."""
+
+
 def decode_agent(data: bytes) -> AgentStatus:
     """Raises: msgspec.DecodeError (members we do not know are ignored)."""
-    return msgspec.json.decode(data, type=AgentStatus)
+    return _DECODER.decode(data)

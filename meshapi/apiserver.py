@@ -106,6 +106,10 @@ class StoreEvent(Row, kw_only=True, omit_defaults=True):
     value: str | None = None
 
 
+_DECODER: Final = msgspec.json.Decoder(ApiserverStatus)
+"""Made here, since threads that decode a type for the first time at once end the process."""
+
+
 def decode_apiserver(data: bytes) -> ApiserverStatus:
     """Raises: msgspec.DecodeError (members we do not know are ignored)."""
-    return msgspec.json.decode(data, type=ApiserverStatus)
+    return _DECODER.decode(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import msgspec
 
+from meshkit.decoding import decode_as
 from meshkit.errors import MAXIMUM_TEXT
 
 
@@ -17,6 +18,6 @@ class Refusal(msgspec.Struct):
 def read_refusal(body: bytes) -> str:
     """The message of a refusal; what stands there if it is none."""
     try:
-        return msgspec.json.decode(body, type=Refusal).message
+        return decode_as(body, Refusal).message
     except msgspec.DecodeError:
         return body.decode("utf-8", "replace").strip()[:MAXIMUM_TEXT]

@@ -45,6 +45,7 @@ from meshapi.service import ServiceExplanation, ServiceStatus
 from meshapi.shown_times import with_times
 from meshkit.answer_form import FORMS, AnswerForm, format_document
 from meshkit.arguments import Arguments
+from meshkit.decoding import decode_as
 from meshkit.refusal import read_refusal
 from meshkit.text import visible
 
@@ -85,7 +86,7 @@ class SocketClient:
     def _ask(self, method: str, path: str, answer: type[_T], timeout_s: float) -> _T:
         with self.open(path, timeout_s, method) as response:
             try:
-                return msgspec.json.decode(response.read(), type=answer)
+                return decode_as(response.read(), answer)
             except msgspec.DecodeError as exc:
                 raise NoAnswerError(f"{path}: not an answer of this version of the agent: {exc}") from exc
 

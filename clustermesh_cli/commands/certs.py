@@ -30,6 +30,7 @@ from meshapi.apiserver import CertificateRow
 from meshapi.installed import CA_SECRET, CLUSTER_NAME_KEY
 from meshapi.shown_times import rfc3339
 from meshkit.answer_form import AnswerForm
+from meshkit.decoding import decode_as
 
 ATTEMPTS: Final = 5
 
@@ -101,7 +102,7 @@ def _served(client: KubeClient, namespace: str) -> list[KeptCertificates]:
     """What the apiserver shows to those who connect; nothing where it cannot be asked."""
     try:
         code, body = ProgramClient(client, namespace).get_apiserver("v1/certs")
-        rows = msgspec.json.decode(body, type=list[CertificateRow]) if code == 200 else []
+        rows = decode_as(body, list[CertificateRow]) if code == 200 else []
     except (CommandError, KubeError, msgspec.DecodeError):
         return []
     shown = tuple(_info(row) for row in rows if row.role == "server")

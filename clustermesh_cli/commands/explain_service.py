@@ -15,6 +15,7 @@ from clustermesh_cli.program_client import ProgramClient
 from kube.errors import KubeError
 from meshapi.service import RealizedFrontend, ServiceExplanation, ServiceStatus
 from meshkit.answer_form import AnswerForm
+from meshkit.decoding import decode_as
 from meshkit.refusal import read_refusal
 from meshmodel.address import place_of
 from meshmodel.errors import ModelError
@@ -52,7 +53,7 @@ def _ask(programs: ProgramClient, name: ServiceName, node: str | None) -> Servic
         try:
             code, body = programs.get_agent(pod, f"v1/services/{name}")
             if code == 200:
-                return msgspec.json.decode(body, type=ServiceExplanation)
+                return decode_as(body, ServiceExplanation)
         except (KubeError, msgspec.DecodeError) as exc:
             said = f"agent of {where} does not answer: {exc}"
             continue

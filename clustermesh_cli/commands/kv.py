@@ -21,6 +21,7 @@ from kube.client import KubeClient
 from kube.errors import KubeError, Unreachable
 from meshapi.apiserver import StoreEntry, StoreEvent, StorePage
 from meshapi.row import SCHEMA
+from meshkit.decoding import decode_as
 from meshkit.refusal import read_refusal
 from meshkit.text import visible_cell
 
@@ -92,7 +93,7 @@ class ReadableStore:
                 *lines, buffer = (buffer + data).split(b"\n")
                 for line in lines:
                     if line.startswith(b"data: "):
-                        yield _shown(msgspec.json.decode(line[6:], type=StoreEvent))
+                        yield _shown(decode_as(line[6:], StoreEvent))
         except Unreachable as exc:
             raise CommandError(f"the watch ended: {exc}") from exc
         finally:
@@ -102,7 +103,7 @@ class ReadableStore:
         try:
             code, body = self._programs.get_apiserver(f"{path}?{urlencode(query)}")
             if code == 200:
-                return msgspec.json.decode(body, type=answer)
+                return decode_as(body, answer)
         except (KubeError, msgspec.DecodeError) as exc:
             raise CommandError(f"clustermesh-apiserver does not answer: {exc}") from exc
         raise CommandError(read_refusal(body) or f"clustermesh-apiserver answered HTTP {code}", _exit_code(code))

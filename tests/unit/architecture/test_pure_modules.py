@@ -31,6 +31,7 @@ VALUES = {
     "lab.devkube.api.http": "the request type",
     "lab.devkube.api.models": "the schema of the built-in kinds",
     "lab.devkube.api.runtime": "the protocol towards the kubelet",
+    "meshkit.decoding": "values of types: what it keeps for threads is how a type is decoded",
 }
 
 
