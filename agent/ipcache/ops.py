@@ -63,9 +63,9 @@ class IpcacheTarget:
         error = PeersFullError(
             f"peers have {self._most_of_peers} prefixes of the address map together, and no room for more"
         )
-        failures = apply_rows(beyond, _prefix_of, self._remove) or {row.prefix: error for row in beyond}
-        refused = {row.prefix for row in beyond}
-        return [row for row in rows if row.prefix not in refused], dict(failures)
+        failures: dict[Hashable, Exception] = {row.prefix: error for row in beyond}
+        fitting = [row for row in rows if row.prefix not in failures]
+        return fitting, failures | apply_rows(beyond, _prefix_of, self._remove)
 
     def delete(self, rows: Sequence[Prefix]) -> Mapping[Hashable, Exception]:
         self._of_peers.difference_update(row.prefix for row in rows)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from agent.datapath.layout import IpcacheKey, IpcacheValue
@@ -54,6 +56,27 @@ def test_labels_that_come_and_go_change_what_the_kernel_holds_for_the_address() 
         db.identities.delete(IDENTITY)
         writer.set_identity_unknown(IDENTITY)
     assert held() == 0
+
+
+def test_each_prefix_of_a_peer_without_room_is_tried_again_also_where_one_cannot_be_removed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    maps = memory_maps()
+    target, stuck, delete = (
+        IpcacheTarget(maps.ipcache, NORTH, entries=2),
+        IpcacheKey("10.2.0.7/32"),
+        maps.ipcache.delete,
+    )
+
+    def refuse(keys: Sequence[IpcacheKey]) -> None:
+        if stuck in keys:
+            raise OSError("not now")
+        delete(keys)
+
+    monkeypatch.setattr(maps.ipcache, "delete", refuse)
+    failures = target.update([prefix(f"10.2.0.{number}/32") for number in (5, 6, 7, 8)])
+    assert sorted(map(str, failures)) == ["10.2.0.6/32", "10.2.0.7/32", "10.2.0.8/32"]
+    assert isinstance(failures["10.2.0.7/32"], OSError)
 
 
 def test_a_prefix_that_cannot_be_written_does_not_stop_the_others() -> None:
