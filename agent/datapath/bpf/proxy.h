@@ -58,35 +58,38 @@ inlined int is_connected(const struct bpf_sock *found)
 	return found->state != BPF_TCP_LISTEN && found->state != BPF_TCP_CLOSE;
 }
 
-/* Does the node's stack remember a connection with these ends that one of its sockets has ended? Where they are a pod's and
- * somebody else's, only a proxy's can have had them. */
-inlined int is_remembered(struct __sk_buff *skb, struct bpf_sock_tuple *ends)
+/* Is it a socket that the proxy opened a connection with? */
+inlined int is_asking(const struct bpf_sock *found)
+{
+	return is_connected(found) && (found->mark & PROXY_MARKS) == MARK_EGRESS_UPSTREAM;
+}
+
+/* One that is ended is the stack's to remember, without a mark: where its ends are a pod's and somebody else's, only a
+ * proxy's can have had them. */
+inlined int is_of_upstream_connection(struct __sk_buff *skb, struct bpf_sock_tuple *ends)
 {
 	struct bpf_sock *found = bpf_skc_lookup_tcp(skb, ends, sizeof(ends->ipv4), BPF_F_CURRENT_NETNS, 0);
 	if (!found)
 		return 0;
-	int is_ended = found->state == BPF_TCP_TIME_WAIT;
+	struct bpf_sock *open = bpf_sk_fullsock(found);
+	int is_upstream = open ? is_asking(open) : found->state == BPF_TCP_TIME_WAIT;
 	bpf_sk_release(found);
-	return is_ended;
+	return is_upstream;
 }
 
 /* Did the proxy open a connection in the name of the packet's receiver, which this packet belongs to? */
 apart int is_of_upstream(struct __sk_buff *skb, const struct packet *p)
 {
 	struct bpf_sock_tuple ends;
-	struct bpf_sock *found;
 	if (!p || (p->protocol != PROTO_TCP && p->protocol != PROTO_UDP))
 		return 0;
 	ends_of(&ends, p);
-	if (p->protocol == PROTO_TCP && is_remembered(skb, &ends))
-		return 1;
 	if (p->protocol == PROTO_TCP)
-		found = bpf_sk_lookup_tcp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
-	else
-		found = bpf_sk_lookup_udp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
+		return is_of_upstream_connection(skb, &ends);
+	struct bpf_sock *found = bpf_sk_lookup_udp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
 	if (!found)
 		return 0;
-	int is_upstream = is_connected(found) && (found->mark & PROXY_MARKS) == MARK_EGRESS_UPSTREAM;
+	int is_upstream = is_asking(found);
 	bpf_sk_release(found);
 	return is_upstream;
 }
@@ -116,7 +119,7 @@ inlined int assign_datagram(struct __sk_buff *skb, const struct packet *p, __be1
 	ends_of(&ends, p);
 	struct bpf_sock *found = bpf_sk_lookup_udp(skb, &ends, sizeof(ends.ipv4), BPF_F_CURRENT_NETNS, 0);
 	if (found) {
-		if (is_connected(found) && (found->mark & PROXY_MARKS) == MARK_EGRESS_UPSTREAM)
+		if (is_asking(found))
 			return hand_over(skb, found, p->direction == INGRESS);
 		bpf_sk_release(found);
 	}
