@@ -177,13 +177,13 @@ class Source:
     async def _start_and_stop(self, group: TaskGroup) -> None:
         """One task for each kind of the plan, and no other."""
         wanted = {intake.resource: intake for intake in self.intakes}
-        for resource in self._tasks.keys() - wanted.keys():
+        for resource in [each for each in self._tasks if each not in wanted]:
             task = self._tasks.pop(resource)
             task.cancel()
             await asyncio.wait([task])
             self.progress.pop(resource.plural, None)
             self._problems.forget_kind(resource)
-        for resource in wanted.keys() - self._tasks.keys():
+        for resource in [each for each in wanted if each not in self._tasks]:
             follow = self._follow(wanted[resource])
             self._tasks[resource] = group.create_task(follow, name=f"source-{resource.plural}")
 

@@ -28,7 +28,7 @@ FIXED_HASHES = "0"
 def main() -> int:
     """0 if every history was well."""
     chosen = _parser().parse_args()
-    if os.environ.get("PYTHONHASHSEED") != FIXED_HASHES:  # sets of text are walked in one order
+    if not chosen.digest and os.environ.get("PYTHONHASHSEED") != FIXED_HASHES:  # should a set be walked after all
         os.environ["PYTHONHASHSEED"] = FIXED_HASHES
         os.execv(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]])
     seeds = range(chosen.seed, chosen.seed + chosen.count)

@@ -76,8 +76,8 @@ def test_a_history_that_ends_its_process_is_a_fault_and_those_after_it_are_run(m
 
 
 def test_the_same_seeds_come_to_the_same_on_every_machine(tmp_path: Path) -> None:
-    """The steps, every turn of every program, and the state at the end; time zone, names of files and pids differ, and each
-    process is slowed down by the others. The command fixes hashes of text, whatever they are where it is called.
+    """The steps, every turn of every program, and the state at the end; hashes of text, time zone, names of files and pids
+    differ, and each process is slowed down by the others.
     """
     words = ("--world", "mixed", "--seed", "7", "--count", "3", "--steps", "30", "--digest")
     places: tuple[dict[str, str], ...] = (
