@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.support.policy_twin_nodes import is_judged, is_of_kind, means_node
 from tests.support.policy_twin_outside import WORLDS, is_entity, is_in_range
+from tests.support.policy_twin_ports import bits_of, is_of_peer
 from tests.support.policy_twin_tiers import tier_says
 
 NAMESPACE = "io.kubernetes.pod.namespace"
@@ -230,22 +231,23 @@ class Twin:
         self, rule: dict[str, Any], packet: Packet, is_deny: bool, names_peer: bool, name: Any, tally: Tally
     ) -> None:
         port_rules, icmps = rule.get("toPorts") or [], rule.get("icmps") or []
-        matched = [0] if not port_rules and not icmps else []
-        pending = []
+        matched = [(0, names_peer)] if not port_rules and not icmps else []
+        pending: list[tuple[int, bool]] = []
         for port_rule in port_rules:
-            lengths = [self._cilium_port(port, packet) for port in port_rule.get("ports") or []]
-            hit = [length for length in lengths if length]
+            ports = port_rule.get("ports") or []
+            lengths = [(self._cilium_port(p, packet), names_peer or is_of_peer(p, packet)) for p in ports]
+            hit = [found for found in lengths if found[0]]
             (pending if (port_rule.get("rules") or {}).get("http") else matched).extend(hit)
         for icmp in icmps:
             for entry in icmp.get("fields") or []:
                 number = int(ICMP_NAMES.get(entry["type"], entry["type"]))
                 family = 58 if entry.get("family") == "IPv6" else 1
                 if family == packet.protocol and number in (0, packet.port):
-                    matched.append(8 if number == 0 else 24)
+                    matched.append((8 if number == 0 else 24, names_peer))
         if matched:
-            tally.hits.append(Hit(3 if is_deny else 2, max(matched), names_peer, name))
+            tally.hits.append(Hit(3 if is_deny else 2, *max(matched), name))
         if pending:
-            tally.hits.append(Hit(1, max(pending), names_peer, name))
+            tally.hits.append(Hit(1, *max(pending), name))
 
     def _cilium_port(self, entry: dict[str, Any], packet: Packet) -> int:
         """How many bits of protocol and port the entry names of the packet; 0 if it does not match."""
@@ -261,7 +263,7 @@ class Twin:
         last = max(first, entry.get("endPort") or 0)
         if first == 0 and last in (0, 65535):
             return 8
-        return 8 + _bits(first, last, packet.port) if first <= packet.port <= last else 0
+        return 8 + bits_of(first, last, packet.port) if first <= packet.port <= last else 0
 
     def _named(self, name: str, packet: Packet) -> int | None:
         owners = [packet.subject if packet.direction == "ingress" else packet.peer]
@@ -309,7 +311,7 @@ class Twin:
         first, last = (
             (port["number"], port["number"]) if "number" in port else (port["range"]["start"], port["range"]["end"])
         )
-        return 8 + _bits(first, last, packet.port) if first <= packet.port <= last else 0
+        return 8 + bits_of(first, last, packet.port) if first <= packet.port <= last else 0
 
     # Kubernetes
 
@@ -330,11 +332,11 @@ class Twin:
             if peers and not any(self._kubernetes_peer(peer, packet.peer, namespace) for peer in peers):
                 continue
             ports = rule.get("ports") or []
-            lengths = [self._kubernetes_port(port, packet) for port in ports] if ports else [0]
-            lengths = [length for length in lengths if length or not ports]
+            lengths = [(self._kubernetes_port(p, packet), bool(peers) or is_of_peer(p, packet)) for p in ports]
+            lengths = [found for found in lengths if found[0]] if ports else [(0, bool(peers))]
             if lengths:
                 name = (reference(document), f"{packet.direction}[{number}]")
-                tally.hits.append(Hit(2, max(lengths), bool(peers), name))
+                tally.hits.append(Hit(2, *max(lengths), name))
 
     def _kubernetes_peer(self, entry: dict[str, Any], peer: Who, namespace: str) -> bool:
         block = entry.get("ipBlock")
@@ -359,7 +361,7 @@ class Twin:
         if isinstance(port, str):
             return 24 if packet.port == self._named(port, packet) else 0
         last = entry.get("endPort") or port
-        return 8 + _bits(port, last, packet.port) if port <= packet.port <= last else 0
+        return 8 + bits_of(port, last, packet.port) if port <= packet.port <= last else 0
 
     # Labels
 
@@ -383,13 +385,3 @@ def reference(document: dict[str, Any]) -> tuple[str, str, str]:
     is_clusterwide = document["kind"] in ("CiliumClusterwideNetworkPolicy", "ClusterNetworkPolicy")
     namespace = "" if is_clusterwide else document["metadata"].get("namespace", "default")
     return document["kind"], namespace, document["metadata"]["name"]
-
-
-def _bits(first: int, last: int, port: int) -> int:
-    """The high bits that the largest aligned block of ports around `port` and inside the range fixes."""
-    for bits in range(17):
-        size = 1 << (16 - bits)
-        start = port - port % size
-        if first <= start and start + size - 1 <= last:
-            return bits
-    raise AssertionError

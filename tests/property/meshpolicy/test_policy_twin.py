@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from policy_strategies import NORTH, WHO, documents, dual_stack
 
@@ -81,11 +81,26 @@ def trie_lookup(
     return max((entries[key].precedence, length, key.identity != 0, key) for length, key in hits)[3]
 
 
+NAMED_AND_NUMBERED: Final = {
+    "kind": "CiliumNetworkPolicy",
+    "metadata": {"name": "p", "namespace": "one"},
+    "spec": {
+        "endpointSelector": {},
+        "egressDeny": [
+            {"toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}]}]},
+            {"toPorts": [{"ports": [{"port": "http"}]}]},
+        ],
+    },
+}
+"""Of two rules for everybody the one that names the port by what the peer calls it is about the peer, and decides."""
+
+
 def unique(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of documents with one key the last counts, as in a cluster."""
     return list({(d["kind"], d["metadata"].get("namespace"), d["metadata"]["name"]): d for d in found}.values())
 
 
+@example([NAMED_AND_NUMBERED], False, "one family")
 @settings(max_examples=examples(30))
 @given(st.lists(documents(), max_size=4), st.booleans(), st.sampled_from(["one family", "both", "dual stack"]))
 def test_engine_and_twin_agree_on_every_packet(found: list[dict[str, Any]], local: bool, families: str) -> None:
