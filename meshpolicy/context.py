@@ -23,7 +23,8 @@ class PolicyContext:
 
     `cluster` is the local cluster's name. With `default_local_cluster`, peers that do not mention a cluster mean the
     local one (spec: policy-default-local-cluster). With `dual_stack`, the address families have worlds of their own; with `ipv6`
-    packets of IPv6 are judged too, and outsiders of IPv4 are `world` nevertheless, so that `world-ipv4` means that.
+    packets of IPv6 are judged too, and outsiders of IPv4 are labelled `world` nevertheless: entities and selectors find them as
+    `world-ipv4` too, and those of IPv6 as `world`.
     Without `proxy_ports` there is no proxy: what HTTP rules and lists of names would allow is denied. `with_staged`: staged
     policies are judged as if they were in force.
     """

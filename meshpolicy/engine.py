@@ -62,7 +62,7 @@ class Engine:
     def __init__(self, context: PolicyContext) -> None:
         self.context = context
         self.revision = 0
-        self._selections = Selections(dual_stack=context.dual_stack)
+        self._selections = Selections(dual_stack=context.dual_stack, ipv6=context.ipv6)
         self._policies: dict[PolicyRef, Policy] = {}
         self._loaded: dict[PolicyRef, _Loaded] = {}
         self._groups: dict[str, CidrGroup] = {}

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from meshmodel.labels import CLUSTER_LABEL, Label
+from meshmodel.labels import CLUSTER_LABEL, Label, Labels
 from meshpolicy.selector import (
     CIDR_SOURCE,
     FQDN_SOURCE,
@@ -39,18 +39,24 @@ ENTITIES: Final = ("all", *_RESERVED_NAMES)
 _NEVER_SUBJECTS: Final = frozenset({*WORLDS, "host", "remote-node", "kube-apiserver"})
 
 
-def entity_selectors(name: str, cluster: str, *, is_world_ipv4: bool = False) -> tuple[LabelSelector, ...]:
-    """What an entity selects. `all` is the empty selector; `cluster` includes pods of the local cluster only.
-
-    `is_world_ipv4`: what is labelled world is IPv4, beside a world of IPv6.
-    """
+def entity_selectors(name: str, cluster: str) -> tuple[LabelSelector, ...]:
+    """What an entity selects. `all` is the empty selector; `cluster` includes pods of the local cluster only."""
     if name == "all":
         return (LabelSelector(),)
-    labels = ("world-ipv4", "world") if name == "world-ipv4" and is_world_ipv4 else _RESERVED_NAMES[name]
-    selectors = tuple(reserved(label) for label in labels)
+    selectors = tuple(reserved(label) for label in _RESERVED_NAMES[name])
     if name == "cluster":
         return (*selectors, LabelSelector((equals(KUBERNETES_SOURCE, CLUSTER_LABEL, cluster),)))
     return selectors
+
+
+def further_worlds(labels: Iterable[Label]) -> Labels:
+    """What outsiders are called beside their label where packets of both families are judged: see `PolicyContext.ipv6`.
+
+    Outsiders of IPv4 are labelled world and are the world of IPv4 too; those of IPv6 are of the world too.
+    """
+    names = {label.key for label in labels if label.source == RESERVED_SOURCE}
+    further = ("world-ipv4",) if "world" in names else ("world",) if "world-ipv6" in names else ()
+    return tuple(Label(RESERVED_SOURCE, name, "") for name in further)
 
 
 def is_endpoint(labels: Iterable[Label]) -> bool:

@@ -177,7 +177,7 @@ def _parse_entity(node: DocumentNode, scope: PeerScope) -> tuple[LabelSelector, 
     name = node.text()
     if name not in ENTITIES:
         node.fail(f"unknown entity {name!r}", f"write one of {', '.join(ENTITIES)}")
-    return entity_selectors(name, scope.context.cluster, is_world_ipv4=scope.context.ipv6)
+    return entity_selectors(name, scope.context.cluster)
 
 
 def _parse_node(node: DocumentNode, scope: PeerScope) -> tuple[LabelSelector, ...]:

@@ -14,6 +14,7 @@ from typing import Final
 
 from meshmodel.labels import CLUSTER_LABEL, NAMESPACE_LABEL, Label
 from meshpolicy.binding import Feature, Selection
+from meshpolicy.entity import further_worlds
 from meshpolicy.peer import BoundSelector, CidrSelector, IdentitySelector, cidr_prefixes
 from meshpolicy.prefix import Cidr
 from meshpolicy.selector import RESERVED_SOURCE, LabelSelector, Operator, Requirement, sources_of
@@ -27,18 +28,21 @@ class KnownIdentity:
 
     __slots__ = ("features", "labels", "prefixes", "selections")
 
-    def __init__(self, labels: tuple[Label, ...]) -> None:
+    def __init__(self, labels: tuple[Label, ...], further: tuple[Label, ...] = ()) -> None:
         self.labels = labels
         self.prefixes = cidr_prefixes(labels)
-        self.features = _features(labels)
+        self.features = _features((*labels, *further))
         self.selections: list[Selection] = []
 
 
 class Selections:
-    """All selectors in use and all identities, each finding the other through the index."""
+    """All selectors in use and all identities, each finding the other through the index.
 
-    def __init__(self, *, dual_stack: bool) -> None:
-        self._dual_stack = dual_stack
+    Selectors of labels find outsiders by every name of their world: see `further_worlds` for what `ipv6` adds.
+    """
+
+    def __init__(self, *, dual_stack: bool, ipv6: bool = False) -> None:
+        self._dual_stack, self._ipv6 = dual_stack, ipv6
         self._identities: dict[int, KnownIdentity] = {}
         self._selections: dict[BoundSelector, Selection] = {}
         self._by_feature: dict[Feature, set[int]] = {}
@@ -109,7 +113,7 @@ class Selections:
 
     def add_identity(self, number: int, labels: tuple[Label, ...]) -> KnownIdentity:
         """Make an identity known. It must not be known yet."""
-        identity = KnownIdentity(labels)
+        identity = KnownIdentity(labels, further_worlds(labels) if self._ipv6 else ())
         self._identities[number] = identity
         for feature in identity.features:
             self._by_feature.setdefault(feature, set()).add(number)

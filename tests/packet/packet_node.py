@@ -82,7 +82,8 @@ class PacketNode:
         self._pins = pins
         config = NodeConfig(NODE, 1, pins, mtu=1450, max_entries=sizes, unattended_after_s=UNATTENDED_AFTER_S)
         config = dataclasses.replace(config, underlay_device="lo", leads_outsiders=True, aggregation=aggregation)
-        config = dataclasses.replace(config, ipv6=overlay_entry6 is not None)
+        self.ipv6 = overlay_entry6 is not None
+        config = dataclasses.replace(config, ipv6=self.ipv6)
         self.datapath = Datapath(config)
         self.maps: Maps = self.datapath.open()
         self.ring: EventRing = self.datapath.event_ring()

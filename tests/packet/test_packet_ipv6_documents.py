@@ -20,6 +20,9 @@ TO_THE_WORLD: dict[str, tuple[dict[str, Any], bool]] = {
     "the world": ({"toEntities": ["world"]}, True),
     "the world of IPv6": ({"toEntities": ["world-ipv6"]}, True),
     "the world of IPv4": ({"toEntities": ["world-ipv4"]}, False),
+    "the world by its label": ({"toEndpoints": [{"matchLabels": {"reserved:world": ""}}]}, True),
+    "the world of IPv6 by its label": ({"toEndpoints": [{"matchLabels": {"reserved:world-ipv6": ""}}]}, True),
+    "the world of IPv4 by its label": ({"toEndpoints": [{"matchLabels": {"reserved:world-ipv4": ""}}]}, False),
     "everybody": ({"toEntities": ["all"]}, True),
     "the cluster": ({"toEntities": ["cluster"]}, False),
     "all of IPv6": ({"toCIDR": ["::/0"]}, True),
@@ -38,6 +41,15 @@ def test_a_rule_of_egress_opens_what_it_says(node6: PacketNode, rule: dict[str, 
     Policies(node6).rule("egress", **rule)
     out = node6.send(Packet6(POD6, WORLD6))
     assert out.verdict == PASS if is_allowed else out.drop is Reason.POLICY_DENIED
+
+
+@pytest.mark.parametrize("name", ["reserved:world-ipv4", "reserved:world-ipv6"])
+def test_a_rule_that_denies_a_world_by_its_label_denies_its_family(node6: PacketNode, name: str) -> None:
+    Policies(node6).rule("egressDeny", toEndpoints=[{"matchLabels": {name: ""}}])
+    both = Packet(POD, WORLD), Packet6(POD6, WORLD6)
+    denied, allowed = both if name == "reserved:world-ipv4" else both[::-1]
+    assert node6.send(denied).drop is Reason.POLICY_DENY_RULE
+    assert node6.send(allowed).verdict == PASS
 
 
 def test_a_rule_that_denies_all_of_ipv6_leaves_ipv4_alone(node6: PacketNode) -> None:

@@ -73,7 +73,8 @@ class Policies:
                 found.are_addresses_written,
             ),
         )
-        self.compiler = PolicyCompiler(self.db, PolicyContext(NORTH), found.set_prefixes, follower, progress=progress)
+        context = PolicyContext(NORTH, ipv6=node.ipv6)
+        self.compiler = PolicyCompiler(self.db, context, found.set_prefixes, follower, progress=progress)
         self._ipcache = IpcacheTarget(node.maps.ipcache)
         self._endpoints = EndpointTarget(node.maps, _Attachments())
         self.node("own", NODE, "edge", NORTH)

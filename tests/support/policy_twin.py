@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.support.policy_twin_nodes import is_judged, is_of_kind, means_node
-from tests.support.policy_twin_outside import WORLDS, is_entity, is_in_range
+from tests.support.policy_twin_outside import WORLDS, is_called, is_entity, is_in_range
 from tests.support.policy_twin_ports import bits_of, is_of_peer
 from tests.support.policy_twin_tiers import tier_says
 
@@ -368,7 +368,10 @@ class Twin:
     def selects(self, selector: dict[str, Any], who: Who, default: str, prefix: str = "") -> bool:
         def values(text: str) -> list[str]:
             source, colon, key = text.partition(":")
-            return who.values(source, key) if colon else who.values(default, prefix + text)
+            source, key = (source, key) if colon else (default, prefix + text)
+            if source in ("reserved", "any") and key in WORLDS and is_called(self, key, who):
+                return [""]
+            return who.values(source, key)
 
         for key, value in (selector.get("matchLabels") or {}).items():
             if value not in values(key):

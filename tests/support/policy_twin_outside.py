@@ -19,6 +19,13 @@ def is_entity(twin: Twin, name: str, peer: Who) -> bool:
     return peer.is_reserved(name) or (name == "world-ipv4" and twin.is_ipv6_judged and peer.is_reserved("world"))
 
 
+def is_called(twin: Twin, name: str, peer: Who) -> bool:
+    """Whether a selector finds the peer by the name of one of the worlds, which its own label need not say."""
+    if not twin.is_ipv6_judged:
+        return False
+    return is_entity(twin, name, peer)
+
+
 def is_in_range(twin: Twin, text: str, excepts: list[str], peer: Who) -> bool:
     """Whether the peer's address lies in the range and in none of the exceptions."""
     if not peer.is_reserved(*WORLDS):

@@ -63,6 +63,7 @@ def dual_stack(who: Who) -> Who:
 
 _KEYS = ["app", "tier", "net", "k8s:app", "any:tier", "cni:net", "k8s:net", NAMESPACE, CLUSTER, f"k8s:{NAMESPACE}"]
 _KEYS += [f"{NAMESPACE_LABELS}team", "reserved:health", "reserved:init", "reserved:init", "absent"]
+_KEYS += ["reserved:world", "reserved:world-ipv4", "reserved:world-ipv6", "world-ipv4"]
 _VALUES = ["a", "b", "x", "y", "jupiter", "one", "two", NORTH, SOUTH, "red", ""]
 _RANGES = ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32", "192.0.2.0/24", "0.0.0.0/0", "10.5.6.7/8"]
 _RANGES += ["::/0", "2001:db8::/32", "fd00::/8", "::/1", "2000::/3", "2001:db8::7/128"]

@@ -20,6 +20,7 @@ from clustermesh_cli.live_policy import LiveCluster, read_agent, read_cluster
 from clustermesh_cli.policy_settings import DEFAULTS, PolicySettings
 from clustermesh_cli.program_client import ProgramClient
 from meshkit.answer_form import AnswerForm
+from meshmodel.identity import Reserved
 
 FEW = "--policy-ranges-per-namespace=2"
 THREE = policy("three", "db", egress=[{"toCIDR": ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"]}])
@@ -80,9 +81,10 @@ def test_offline_commands_are_told_by_a_flag(tmp_path: Path) -> None:
 
 def test_the_world_of_ipv4_is_what_agents_that_judge_ipv6_mean_by_it() -> None:
     names_world = policy("out", "db", egressDeny=[{"toEntities": ["world-ipv4"]}])
-    for flags, count in ((("--ipv6",), 2), ((), 1)):
+    for flags, expected in ((("--ipv6",), {Reserved.WORLD}), ((), set[Reserved]())):
         api = scripted_cluster("north", names_world, flags=flags)
         view = read_agent(ProgramClient(api.client("kind-north"), "kube-system"), "kind-north")
         engine, _ = build_engine(read(api), view)
         (loaded,) = engine.policies()
-        assert [len(rule.peers or ()) for rule in loaded.rules] == [count]
+        (peer,) = loaded.rules[0].peers or ()
+        assert engine.selected_by(peer) == expected | {Reserved.WORLD_IPV4}

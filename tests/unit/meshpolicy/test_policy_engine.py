@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from policy_world import CLIENT, REMOTE, SERVER, STRANGER, WHO, allows, build, labels, policy, port
 
@@ -12,6 +14,11 @@ from meshpolicy import CidrGroup, Direction, Enforcement, EntryKey, MatchType, P
 from meshpolicy.prefix import parse_prefix
 
 FROM_CLIENT = [{"fromEndpoints": [{"matchLabels": {"app": "client"}}]}]
+WORLD_OF_IPV4: list[dict[str, Any]] = [
+    {"toEntities": ["world-ipv4"]},
+    {"toEndpoints": [{"matchLabels": {"reserved:world-ipv4": ""}}]},
+    {"toEndpoints": [{"matchExpressions": [{"key": "$world-ipv4", "operator": "Exists"}]}]},
+]
 
 
 def test_a_policy_announces_the_endpoints_it_selects_and_no_others() -> None:
@@ -181,17 +188,35 @@ def test_a_range_of_ipv6_stays_in_the_world_of_ipv6_whoever_names_it(section: st
 
 
 @pytest.mark.parametrize("ipv6", [False, True])
-def test_beside_a_world_of_ipv6_the_other_outsiders_are_the_world_of_ipv4(ipv6: bool) -> None:
+@pytest.mark.parametrize("peer", WORLD_OF_IPV4)
+def test_beside_a_world_of_ipv6_the_other_outsiders_are_the_world_of_ipv4(peer: dict[str, Any], ipv6: bool) -> None:
     """With IPv4 alone there is no such world, as on Cilium."""
     engine = build(ipv6=ipv6)
-    denies = {"egress": [{"toEntities": ["all"]}], "egressDeny": [{"toEntities": ["world-ipv4"]}]}
-    engine.set_policy(policy(engine, **denies))
+    engine.set_policy(policy(engine, egress=[{"toEntities": ["all"]}], egressDeny=[peer]))
     engine.set_policy(policy(engine, "other", app="stranger", egress=[{"toCIDR": ["2001:db8::/32", "192.0.2.0/24"]}]))
     compiled, ranges = engine.endpoint_policy(SERVER), engine.prefixes()
     for number in (Reserved.WORLD, ranges["192.0.2.0/24"]):
         assert compiled.verdict(Direction.EGRESS, number, 6, 80).allowed is not ipv6
     for number in (Reserved.WORLD_IPV6, ranges["2001:db8::/32"]):
         assert compiled.verdict(Direction.EGRESS, number, 6, 80).allowed
+
+
+@pytest.mark.parametrize("ipv6", [False, True])
+@pytest.mark.parametrize("section", ["egress", "egressDeny"])
+def test_the_label_world_means_outsiders_of_both_families_as_the_entity_does(section: str, ipv6: bool) -> None:
+    """On Cilium nobody carries it where both are judged: a rule that denies the world would deny nobody then."""
+    by_label, by_entity = build(ipv6=ipv6), build(ipv6=ipv6)
+    for engine, peer in (
+        (by_label, {"toEndpoints": [{"matchLabels": {"reserved:world": ""}}]}),
+        (by_entity, {"toEntities": ["world"]}),
+    ):
+        engine.set_policy(policy(engine, **({"egress": [{"toEntities": ["all"]}]} | {section: [peer]})))
+        named = [{"toCIDR": ["2001:db8::/32", "192.0.2.0/24"]}]
+        engine.set_policy(policy(engine, "other", app="stranger", egress=named))
+    ranges = [n for prefix, n in by_label.prefixes().items() if ":" not in prefix or ipv6]
+    for number in (Reserved.WORLD, *ranges, *([Reserved.WORLD_IPV6] if ipv6 else [])):
+        verdicts = [e.endpoint_policy(SERVER).verdict(Direction.EGRESS, number, 6, 80) for e in (by_label, by_entity)]
+        assert [verdict.allowed for verdict in verdicts] == [section == "egress"] * 2
 
 
 HTTP = {"http": [{"method": "GET"}]}
