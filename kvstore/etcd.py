@@ -32,6 +32,7 @@ from kvstore.store import (
     prefix_end,
 )
 from kvstore.watch import Listed, Message, PrefixFollower, Probe
+from kvstore.watch_start import asked_from, without_earlier
 from meshkit.clock import Clock, SystemClock
 from meshkit.errors import MeshError
 
@@ -225,14 +226,17 @@ class EtcdStore:
     async def watch(self, key: bytes, range_end: bytes, start_revision: int) -> AsyncGenerator[Message, None]:
         """The answers of one watch; raises a KvError when the stream ends."""
         request = pb.WatchCreateRequest(
-            key=key or b"\0", range_end=range_end, start_revision=start_revision, progress_notify=True
+            key=key or b"\0", range_end=range_end, start_revision=asked_from(start_revision), progress_notify=True
         )
         with self._fresh_link().stream() as methods:
             async with aclosing(self._answers(methods, request)) as answers:
                 async for answer in answers:
-                    yield answer
+                    if without_earlier(answer, start_revision):
+                        yield _message(answer)
 
-    async def _answers(self, methods: Methods, request: pb.WatchCreateRequest) -> AsyncGenerator[Message, None]:
+    async def _answers(
+        self, methods: Methods, request: pb.WatchCreateRequest
+    ) -> AsyncGenerator[pb.WatchResponse, None]:
         call = methods.watch()
         try:
             await call.write(pb.WatchRequest(create_request=request))
@@ -242,7 +246,7 @@ class EtcdStore:
                     raise Unavailable("watch stream ended")
                 if answer.created and not answer.canceled:
                     self._check_store(answer.header)
-                yield _message(answer)
+                yield answer
         except (grpc.RpcError, asyncio.InvalidStateError, asyncio.CancelledError, grpc.aio.UsageError) as exc:
             self._is_doubtful = True
             raise translate(exc) from exc

@@ -165,7 +165,7 @@ class Hub:
         self._base = self.end
         self._records.clear()
         self._resize(-self.bytes)
-        self.floor = self.synced = max(self.floor, answer.compact_revision - 1)
+        self.floor = self.synced = max(self.floor, answer.compact_revision)
         self._wake()
 
     def _append(self, raw: bytes, answer: pb.WatchResponse) -> None:

@@ -15,6 +15,7 @@ from kvstore.errors import Unavailable
 from kvstore.etcd import EtcdStore, translate
 from kvstore.methods import RANGE, WATCH
 from kvstore.proto import rpc_pb2 as pb
+from kvstore.watch_start import asked_from, without_earlier
 
 HEADER_TAG: Final = 0x0A
 REFRESH_KEY: Final = b"\0"
@@ -52,16 +53,20 @@ class Upstream:
 
         Raises: a KvError when the stream ends.
         """
-        call = self._watch()
+        call, start = self._watch(), request.start_revision
         try:
-            await call.write(pb.WatchRequest(create_request=request).SerializeToString())
+            asked = pb.WatchRequest(create_request=request)
+            asked.create_request.start_revision = asked_from(start)
+            await call.write(asked.SerializeToString())
             while True:
                 raw = await call.read()
                 if not isinstance(raw, bytes):
                     raise Unavailable("upstream watch ended")
                 answer = pb.WatchResponse.FromString(raw)
                 self.note(answer.header)
-                yield raw, answer
+                events = len(answer.events)
+                if without_earlier(answer, start):
+                    yield raw if len(answer.events) == events else answer.SerializeToString(), answer
         except (grpc.RpcError, asyncio.InvalidStateError, asyncio.CancelledError, grpc.aio.UsageError) as exc:
             raise translate(exc) from exc
         finally:

@@ -191,6 +191,26 @@ async def test_a_watch_from_compacted_history_is_canceled_the_same(pair: tuple[P
         watch.call.cancel()
 
 
+async def test_a_watch_from_a_compacted_deletion_is_refused_and_not_begun_without_it(
+    pair: tuple[Plain, Plain, Facade],
+) -> None:
+    """etcd itself begins it in many releases, and the client would keep the key for ever (etcd issue 18089)."""
+    _, through, facade = pair
+    await facade.admin.apply({ROOT + b"5": None})
+    revision = (await facade.admin.status()).revision
+    await facade.admin.call(facade.admin.methods.compact, pb.CompactionRequest(revision=revision, physical=True))
+    await facade.admin.put(ROOT + b"5/later", b"x")
+    watch = through.watch()
+    await watch.create(ROOT + b"5", ROOT + b"6", start_revision=revision)
+    assert (await watch.read()).created
+    answer = await watch.read()
+    assert (answer.canceled, answer.compact_revision, len(answer.events)) == (True, revision, 0)
+    await watch.create(ROOT + b"5", ROOT + b"6", start_revision=revision + 1)
+    assert (await watch.read()).created
+    assert [event.kv.key for event in (await watch.read()).events] == [ROOT + b"5/later"]
+    watch.call.cancel()
+
+
 async def test_a_progress_request_is_answered_with_no_watch_id(pair: tuple[Plain, Plain, Facade]) -> None:
     _, through, facade = pair
     watch = through.watch()
