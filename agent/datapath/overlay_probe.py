@@ -46,6 +46,10 @@ class Overlay(Protocol):
         """Nodes that ever answered while the map existed, also an earlier agent."""
         ...
 
+    def forget(self, nodes: Iterable[str]) -> None:
+        """These nodes count as never heard."""
+        ...
+
 
 class OverlayProbe:
     """The overlay of this node. `mtu` is the overlay device's, `mark` the skb mark of our own encapsulation."""
@@ -96,6 +100,10 @@ class OverlayProbe:
     def known(self) -> frozenset[str]:
         """Nodes that ever answered while the map existed, also an earlier agent."""
         return frozenset(key.node for key, _ in self._answers.items())
+
+    def forget(self, nodes: Iterable[str]) -> None:
+        """These nodes count as never heard."""
+        self._answers.delete([ProbeKey(node, size) for node in nodes for size in ProbeSize])
 
     def _nonce(self, round_number: int) -> int:
         return self._secret << _ROUND_BITS | round_number & ((1 << _ROUND_BITS) - 1)

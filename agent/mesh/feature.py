@@ -13,7 +13,7 @@ from agent.feature import Feature, Tasks
 from agent.mesh.ingest import Writers
 from agent.mesh.metrics import cluster_metrics, rejection_metrics
 from agent.mesh.own_node import OwnNodeFollower
-from agent.mesh.probe import OverlayThenTcp, Prober, make_reach
+from agent.mesh.probe import OverlayThenTcp, Prober
 from agent.mesh.routes import (
     NETWORKS_OF_PEERS,
     OWN_STORE,
@@ -27,6 +27,7 @@ from agent.mesh.routes import (
 from agent.mesh.rows import lost_node_problems, silent_node_problems
 from agent.mesh.runner import MeshRunner
 from agent.mesh.service_networks import ServiceNetworkFollower
+from agent.mesh.tcp_probe import make_reach
 from agent.tables import Node, NodeAddress
 from meshapi.peer import RemoteCluster
 from meshkit.health import Health

@@ -2,14 +2,15 @@
 """Whether pods' packets reach a peer's nodes: the data signal of liveness, independent of any store.
 
 A node whose datapath is ours answers through the overlay, to a small and to a full-sized question; from its first answer
-on only that counts. Any other node is asked by a TCP connection to its underlay address, where an answer of any kind, a
-refusal included, means that it is there. A node that never answered either way, behind a firewall for example, is not judged.
+on, to this agent or an earlier one, only that counts, and it is expected of a node on which an agent of ours answers. Any other
+node is asked by a TCP connection to its underlay address, where an answer of any kind, a refusal included, means that it is
+there. A node that never answered either way, behind a firewall for example, is not judged.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from statistics import median
@@ -17,6 +18,7 @@ from typing import Final, NamedTuple, Protocol
 
 from agent.datapath.flow_layout import ProbeSize
 from agent.datapath.overlay_probe import Overlay
+from agent.mesh.tcp_probe import TcpAnswer
 from agent.tables import AgentDB
 from agent.unwell import LostNode
 from meshkit.clock import Clock
@@ -28,13 +30,14 @@ ANSWER_WAIT_S: Final = 1.0
 NODES_A_ROUND: Final = 64
 FAILURES_BEFORE_LOST: Final = 2
 
-Reach = Callable[[str], Awaitable[bool]]
+Reach = Callable[[str], Awaitable[TcpAnswer]]
 
 
 class ProbeAnswer(Enum):
     """What a node said in one round; the value says what is wrong."""
 
     WHOLE = ""
+    AGENT_ONLY = "its agent answers and its overlay does not; is the overlay's UDP port open in both directions?"
     SMALL_ONLY = "only small packets pass the overlay; the underlay's MTU is smaller than the pods' plus 50"
     NONE = "no answer"
 
@@ -52,6 +55,10 @@ class NodeProbe(Protocol):
 
     async def ask(self, nodes: Sequence[str]) -> Mapping[str, ProbeReply]:
         """The answer of each of these nodes in this round."""
+        ...
+
+    def forget(self, nodes: Iterable[str]) -> None:
+        """These are no nodes of peers any more: whoever gets their addresses is asked as if never heard."""
         ...
 
 
@@ -75,14 +82,24 @@ class OverlayThenTcp:
         self._by_overlay.update(node for node in found if node in nodes)
         return said | {node: _overlay_reply(found.get(node, {})) for node in nodes if node in self._by_overlay}
 
+    def forget(self, nodes: Iterable[str]) -> None:
+        """These are no nodes of peers any more: whoever gets their addresses is asked as if never heard."""
+        gone = self._by_overlay.intersection(nodes)
+        self._by_overlay -= gone
+        if self._overlay is not None:
+            self._overlay.forget(gone)
+
     async def _connect_all(self, nodes: Sequence[str]) -> dict[str, ProbeReply]:
         replies = await asyncio.gather(*(self._connect(node) for node in nodes))
         return dict(zip(nodes, replies, strict=True))
 
     async def _connect(self, node: str) -> ProbeReply:
         before_s = self._clock.monotonic()
-        if not await self._reach(node):
+        answer = await self._reach(node)
+        if answer is TcpAnswer.NONE:
             return ProbeReply(ProbeAnswer.NONE)
+        if answer is TcpAnswer.AGENT and self._overlay is not None:
+            return ProbeReply(ProbeAnswer.AGENT_ONLY, is_overlay=True)
         return ProbeReply(ProbeAnswer.WHOLE, self._clock.monotonic() - before_s)
 
 
@@ -100,11 +117,11 @@ _SILENT: Final = ProbeReply(ProbeAnswer.NONE)
 class _Heard:
     """What is remembered of one node: when it last answered whole, and how often it has not since.
 
-    `small_s` is when a node that never answered whole was first heard: it is there, and pods' packets do not reach it.
+    `expected_s` is since when a node that never answered whole should: it has our datapath, and pods' packets do not reach it.
     """
 
     reached_s: float | None = None
-    small_s: float | None = None
+    expected_s: float | None = None
     failures: int = 0
     last: ProbeReply = _SILENT
 
@@ -128,6 +145,12 @@ class _Cluster:
     nodes: dict[str, _Heard] = field(default_factory=dict)
     reached_s: float = 0.0
 
+    def all_expected_s(self) -> float | None:
+        """Since when every node of the peer should answer; None while some need not."""
+        known = [heard.expected_s for heard in self.nodes.values()]
+        since_s = [since for since in known if since is not None]
+        return max(since_s) if since_s and len(since_s) == len(known) else None
+
 
 class Prober:
     """Probes the nodes of every peer and writes what it found into the session records and the table of lost nodes."""
@@ -135,6 +158,7 @@ class Prober:
     def __init__(self, db: AgentDB, clock: Clock, probe: NodeProbe, *, lost_after_s: float = 10.0) -> None:
         self._db, self._clock, self._probe, self._lost_after_s = db, clock, probe, lost_after_s
         self._clusters: dict[ClusterName, _Cluster] = {}
+        self._addresses: frozenset[str] = frozenset()
         self._round = 0
 
     async def run(self, states: Callable[[], Iterable[FollowedCluster]]) -> None:
@@ -154,6 +178,12 @@ class Prober:
             lost |= self._note(state, {node: answers[node] for node in chosen[state.name]})
         self._clusters = {state.name: self._clusters[state.name] for state in kept if state.name in self._clusters}
         self._write(lost)
+        before, self._addresses = self._addresses, self._addresses_of({state.name for state in kept})
+        if gone := before - self._addresses:
+            self._probe.forget(gone)
+
+    def _addresses_of(self, clusters: Container[ClusterName]) -> frozenset[str]:
+        return frozenset(n.internal_ip for n in self._db.nodes.rows() if n.cluster in clusters)
 
     def heard(self) -> list[HeardNode]:
         """Every node that was asked, by cluster and address."""
@@ -185,8 +215,8 @@ class Prober:
                 heard.reached_s, heard.failures = now_s, 0
             else:
                 heard.failures += 1
-                if reply.answer is ProbeAnswer.SMALL_ONLY and heard.small_s is None:
-                    heard.small_s = now_s
+                if heard.expected_s is None and (reply.is_overlay or reply.answer is ProbeAnswer.SMALL_ONLY):
+                    heard.expected_s = now_s
         reached = [node for node, reply in answers.items() if reply.answer is ProbeAnswer.WHOLE]
         state.probes_reached, state.probes_total = len(reached), len(answers)
         round_trips_s = [rtt_s for node in reached if (rtt_s := answers[node].rtt_s) is not None]
@@ -196,6 +226,8 @@ class Prober:
             state.has_probes, state.data_lost_s = True, None
         elif state.has_probes and state.data_lost_s is None:
             state.data_lost_s = cluster.reached_s
+        elif not state.has_probes and (since_s := cluster.all_expected_s()) is not None:
+            state.has_probes, state.data_lost_s = True, since_s
         return {
             node: LostNode(node, state.name, heard.last.answer.value)
             for node, heard in cluster.nodes.items()
@@ -203,8 +235,8 @@ class Prober:
         }
 
     def _is_lost(self, heard: _Heard, now_s: float) -> bool:
-        """A node that was never heard is not judged; one unlucky packet makes no node lost."""
-        since_s = heard.small_s if heard.reached_s is None else heard.reached_s
+        """A node of which no answer is expected is not judged; one unlucky packet makes no node lost."""
+        since_s = heard.expected_s if heard.reached_s is None else heard.reached_s
         if since_s is None or heard.failures < FAILURES_BEFORE_LOST:
             return False
         return now_s - since_s >= self._lost_after_s
@@ -227,21 +259,3 @@ class Prober:
             return tuple(nodes)
         start = self._round * NODES_A_ROUND % len(nodes)
         return tuple((nodes + nodes)[start : start + NODES_A_ROUND])
-
-
-def make_reach(port: int, timeout_s: float = ANSWER_WAIT_S) -> Reach:
-    """A probe of one TCP port; what listens there does not matter."""
-
-    async def reach(address: str) -> bool:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(timeout_s):
-                transport, _ = await loop.create_connection(asyncio.Protocol, address, port)
-        except ConnectionRefusedError:
-            return True
-        except (OSError, TimeoutError):
-            return False
-        transport.abort()
-        return True
-
-    return reach

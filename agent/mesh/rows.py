@@ -24,6 +24,7 @@ ROUNDS_BEFORE_SILENT: Final = 10
 _PATHS: Final = {
     ProbeAnswer.WHOLE: PathState.WHOLE,
     ProbeAnswer.SMALL_ONLY: PathState.SMALL_ONLY,
+    ProbeAnswer.AGENT_ONLY: PathState.NO_ANSWER,
     ProbeAnswer.NONE: PathState.NO_ANSWER,
 }
 

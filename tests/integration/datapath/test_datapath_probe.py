@@ -57,6 +57,8 @@ def test_nodes_of_the_other_cluster_answer_small_and_full_questions(clean: Topol
     others = [node.address for node in clean.nodes if node.cluster == 2]
     answers(asker, others, dict.fromkeys(others, BOTH))
     assert set(others) <= asker.known()
+    asker.forget(others[:1])
+    assert set(others) - asker.known() == set(others[:1])
 
 
 def test_a_dropped_vxlan_port_silences_the_node_while_its_other_ports_answer(

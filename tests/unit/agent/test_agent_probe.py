@@ -10,8 +10,9 @@ import pytest
 
 from agent.datapath.flow_layout import ProbeSize
 from agent.mesh.liveness import Liveness, Signals, decide
-from agent.mesh.probe import ANSWER_WAIT_S, NODES_A_ROUND, OverlayThenTcp, ProbeAnswer, Prober, ProbeReply, make_reach
+from agent.mesh.probe import ANSWER_WAIT_S, NODES_A_ROUND, OverlayThenTcp, ProbeAnswer, Prober, ProbeReply
 from agent.mesh.rows import probe_rows, silent_node_problems
+from agent.mesh.tcp_probe import TcpAnswer, make_reach
 from agent.tables import AgentDB, Node, NodeAddress
 from meshapi.probe import PathState
 from meshkit.clock import ManualClock
@@ -32,6 +33,8 @@ class World:
         self.state = FollowedCluster(SOUTH)
         self.small_only: set[str] = set()
         self.rtts_s: dict[str, float] = {}
+        self.by_overlay: set[str] = set()
+        self.forgotten: set[str] = set()
         self.prober = Prober(self.db, self.clock, self, lost_after_s=10.0)
         with self.db.write():
             for number in range(nodes):
@@ -42,7 +45,11 @@ class World:
         self.asked += nodes
         whole = {node: ProbeReply(ProbeAnswer.WHOLE, self.rtts_s.get(node, 0.002)) for node in nodes}
         said = {node: whole[node] if node in self.alive else SILENT for node in nodes}
-        return said | {node: ProbeReply(ProbeAnswer.SMALL_ONLY) for node in nodes if node in self.small_only}
+        said |= {node: ProbeReply(ProbeAnswer.SMALL_ONLY) for node in nodes if node in self.small_only}
+        return {node: reply._replace(is_overlay=node in self.by_overlay) for node, reply in said.items()}
+
+    def forget(self, nodes: Iterable[str]) -> None:
+        self.forgotten |= set(nodes)
 
     def lost(self) -> dict[str, str]:
         return {row.ip: row.reason for row in self.db.lost_nodes.rows()}
@@ -152,9 +159,27 @@ async def test_any_answer_counts_a_refusal_too(listens: bool) -> None:
     if not listens:
         listener.close()
     try:
-        assert await make_reach(port)("127.0.0.1")
+        assert await make_reach(port, 0.05)("127.0.0.1") is TcpAnswer.NODE
     finally:
         listener.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (b"HTTP/1.1 401 Unauthorized\r\n\r\n", TcpAnswer.AGENT),
+        (b"HTTP/1.1 200 OK\r\n\r\n", TcpAnswer.NODE),
+        (b"HTTP", TcpAnswer.NODE),
+        (b"", TcpAnswer.NODE),
+    ],
+)
+async def test_who_asks_for_a_token_is_an_agent_and_everybody_else_is_a_node(said: bytes, expected: TcpAnswer) -> None:
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        assert await make_reach(server.sockets[0].getsockname()[1])("127.0.0.1") is expected
 
 
 A, B = "172.18.1.0", "172.18.1.1"
@@ -240,25 +265,34 @@ class ScriptedOverlay:
     def known(self) -> frozenset[str]:
         return self._known
 
+    def forget(self, nodes: Iterable[str]) -> None:
+        self._known -= set(nodes)
+
 
 BOTH, SMALL = frozenset(ProbeSize), frozenset({ProbeSize.SMALL})
 
 
-async def answers_of(overlay: ScriptedOverlay | None, reached: set[str], rounds: int = 1) -> dict[str, ProbeAnswer]:
+async def one_round(probe: OverlayThenTcp, clock: ManualClock) -> dict[str, ProbeReply]:
+    asking = asyncio.ensure_future(probe.ask([A, B]))
+    while not asking.done():
+        await asyncio.sleep(0)
+        clock.advance(ANSWER_WAIT_S)
+    return dict(asking.result())
+
+
+async def answers_of(
+    overlay: ScriptedOverlay | None, reached: set[str], agents: frozenset[str] = frozenset(), *, but: Iterable[str] = ()
+) -> dict[str, ProbeAnswer]:
     clock = ManualClock()
 
-    async def reach(address: str) -> bool:
-        return address in reached
+    async def reach(address: str) -> TcpAnswer:
+        if address in agents:
+            return TcpAnswer.AGENT
+        return TcpAnswer.NODE if address in reached else TcpAnswer.NONE
 
     probe = OverlayThenTcp(overlay, reach, clock)
-    said: dict[str, ProbeAnswer] = {}
-    for _ in range(rounds):
-        asking = asyncio.ensure_future(probe.ask([A, B]))
-        while not asking.done():
-            await asyncio.sleep(0)
-            clock.advance(ANSWER_WAIT_S)
-        said = {node: reply.answer for node, reply in asking.result().items()}
-    return said
+    probe.forget(but)
+    return {node: reply.answer for node, reply in (await one_round(probe, clock)).items()}
 
 
 async def test_a_node_that_answers_through_the_overlay_is_judged_by_nothing_else() -> None:
@@ -270,6 +304,49 @@ async def test_a_node_that_answered_an_earlier_agent_and_is_silent_now_is_not_sa
     assert await answers_of(ScriptedOverlay({}, A), {A, B}) == {A: ProbeAnswer.NONE, B: ProbeAnswer.WHOLE}
 
 
+async def test_a_node_whose_agent_answers_is_expected_to_answer_through_the_overlay() -> None:
+    """As where a firewall has let the control plane through, and never a packet of pods."""
+    both = frozenset({A, B})
+    assert await answers_of(ScriptedOverlay({A: BOTH}), set(), both) == {
+        A: ProbeAnswer.WHOLE,
+        B: ProbeAnswer.AGENT_ONLY,
+    }
+    assert await answers_of(None, set(), both) == {A: ProbeAnswer.WHOLE, B: ProbeAnswer.WHOLE}, "no overlay of our own"
+
+
+async def test_who_gets_the_address_of_a_node_that_is_gone_is_asked_as_if_never_heard() -> None:
+    assert await answers_of(ScriptedOverlay({}, A), {A}, but=[A, B]) == {A: ProbeAnswer.WHOLE, B: ProbeAnswer.NONE}
+    world = World()
+    await world.round()
+    with world.db.write():
+        world.db.nodes.delete((SOUTH, "s00"))
+    await world.round()
+    assert world.forgotten == {A}
+
+
+async def test_nodes_that_should_answer_and_never_did_are_lost_and_with_them_their_peer() -> None:
+    """After a restart of the agent too: what answered the former one should answer this one."""
+    world = World()
+    world.by_overlay = {A, B}
+    for _ in range(10):
+        await world.round()
+        assert (world.lost(), world.liveness()) == ({}, Liveness.CONNECTED)
+    await world.round()
+    assert set(world.lost()) == {A, B}
+    assert world.liveness() is Liveness.WITHDRAWN
+    world.alive = {B}
+    await world.round()
+    assert (set(world.lost()), world.liveness()) == ({A}, Liveness.CONNECTED)
+
+
+async def test_a_peer_of_which_one_node_need_not_answer_is_not_judged_as_a_whole() -> None:
+    world = World()
+    world.by_overlay = {A}
+    for _ in range(20):
+        await world.round()
+    assert (set(world.lost()), world.liveness()) == ({A}, Liveness.CONNECTED)
+
+
 async def test_a_node_without_our_datapath_is_judged_by_its_tcp_answer() -> None:
     assert await answers_of(ScriptedOverlay({}), {A}) == {A: ProbeAnswer.WHOLE, B: ProbeAnswer.NONE}
     assert await answers_of(None, {A}) == {A: ProbeAnswer.WHOLE, B: ProbeAnswer.NONE}
@@ -278,18 +355,15 @@ async def test_a_node_without_our_datapath_is_judged_by_its_tcp_answer() -> None
 async def test_how_long_an_answer_took_is_told_of_the_way_that_was_taken() -> None:
     clock = ManualClock()
 
-    async def reach(_address: str) -> bool:
+    async def reach(_address: str) -> TcpAnswer:
         clock.advance(0.25)
-        return True
+        return TcpAnswer.NODE
 
     probe = OverlayThenTcp(ScriptedOverlay({A: BOTH}), reach, clock)
     for _ in range(2):
-        asking = asyncio.ensure_future(probe.ask([A, B]))
-        while not asking.done():
-            await asyncio.sleep(0)
-            clock.advance(ANSWER_WAIT_S)
-    assert asking.result()[A] == ProbeReply(ProbeAnswer.WHOLE, 0.001, is_overlay=True)
-    assert asking.result()[B] == ProbeReply(ProbeAnswer.WHOLE, 0.25)
+        said = await one_round(probe, clock)
+    assert said[A] == ProbeReply(ProbeAnswer.WHOLE, 0.001, is_overlay=True)
+    assert said[B] == ProbeReply(ProbeAnswer.WHOLE, 0.25)
 
 
 async def test_what_probing_knows_of_every_node_can_be_read() -> None:
