@@ -3,7 +3,7 @@
 
 A map costs its bucket array at once (16 bytes an entry of capacity) and about 96 bytes for each entry it holds. So a node of
 8 GiB may hold 524,288 service entries (a service with five backends takes six), 128 MiB when full, and a larger one twice as
-many for twice its memory. Backends are shared by the frontends of a service and by its ports: half as many entries.
+many for twice its memory. Backends have as many entries: the own cluster's half of them (ADR 57), peers' and kept ones the rest.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def service_map_sizes(wanted: int, memory_bytes: int, wanted6: int = spec.SERVIC
     return {
         spec.SERVICES.name: entries,
         spec.MEMBERS.name: entries,
-        spec.BACKENDS.name: max(1, entries // 2),
+        spec.BACKENDS.name: entries,
         spec.SERVICES6.name: wanted6,
         spec.MEMBERS6.name: wanted6,
-        spec.BACKENDS6.name: max(1, wanted6 // 2),
+        spec.BACKENDS6.name: wanted6,
     }

@@ -3,19 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from sys import intern
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from agent.loadbalancer.frontend import OF_PODS_ONLY
+from agent.loadbalancer.slice_backends import SliceBackends, Take, backends_of
 from agent.loadbalancer.source_ranges import read_ranges
-from agent.tables import Address, Backend, Hints, LabelledService, Service, ServicePort, hints_of
-from agent.wanted_backends import ALL_IPV4, WantedBackends
+from agent.tables import Address, LabelledService, Service, ServicePort
 from kubeintent.endpoint_slice import read_endpoint_slice
 from kubeintent.read import UnreadableError
-from kubeintent.rows import ServiceIntent, SliceEndpointIntent
+from kubeintent.rows import ServiceIntent
 from kubeintent.service import read_service
-from meshmodel.condition import Condition, condition_of
+from meshmodel.condition import condition_of
 from meshmodel.names import ServiceName
 
 DEFAULT_AFFINITY_TIMEOUT_S = 10_800
@@ -29,9 +28,10 @@ class Slice(NamedTuple):
 
     service: ServiceName
     name: str
-    backends: tuple[Backend, ...]
+    backends: SliceBackends
     problems: tuple[str, ...] = ()
     unready: tuple[str, ...] = ()
+    is_ipv6: bool = False
 
 
 class ServiceObject(NamedTuple):
@@ -98,7 +98,7 @@ def strip_service(item: dict[str, Any], *, is_dual: bool = False) -> Service | N
     )
 
 
-def strip_slice(item: dict[str, Any], wanted: WantedBackends = ALL_IPV4) -> Slice | None:
+def strip_slice(item: dict[str, Any], *, is_dual: bool = False) -> Slice | None:
     """The slice as backends; None for slices of no service, of another address family, or mirrored from a peer."""
     try:
         read = read_endpoint_slice(item)
@@ -107,10 +107,10 @@ def strip_slice(item: dict[str, Any], wanted: WantedBackends = ALL_IPV4) -> Slic
     found = read.row
     if found is None or not found.service or found.from_mesh:
         return None
-    if found.address_type != "IPv4" and not (wanted.is_dual and found.address_type == "IPv6"):
+    if found.address_type != "IPv4" and not (is_dual and found.address_type == "IPv6"):
         return None
     ports = [(port.port, port.protocol, (port.name,)) for port in found.ports if port.port is not None]
-    takes: list[tuple[SliceEndpointIntent, Condition]] = []
+    takes: list[Take] = []
     unready: list[str] = []
     for endpoint in found.endpoints:
         condition = condition_of(ready=endpoint.ready, serving=endpoint.serving, terminating=endpoint.terminating)
@@ -118,21 +118,10 @@ def strip_slice(item: dict[str, Any], wanted: WantedBackends = ALL_IPV4) -> Slic
             takes.append((endpoint, condition))
         elif not endpoint.terminating:
             unready += endpoint.addresses
-    name, backends = ServiceName(found.namespace, found.service), wanted.first(_backends(takes, ports))
-    return Slice(name, found.name, backends, read.problems, tuple(unready))
-
-
-def _backends(
-    takes: Sequence[tuple[SliceEndpointIntent, Condition]], ports: Sequence[tuple[int, str, tuple[str, ...]]]
-) -> Iterator[Backend]:
-    """Each address with each port."""
-    known: dict[Hints, Hints] = {}
-    for endpoint, condition in takes:
-        found_hints = hints_of(endpoint.for_zones, endpoint.for_nodes)
-        hints, node = known.setdefault(found_hints, found_hints), intern(endpoint.node_name)
-        for address in endpoint.addresses:
-            for number, protocol, names in ports:
-                yield Backend(address, number, protocol, names, condition, True, endpoint.zone, node, hints)
+    name = ServiceName(found.namespace, found.service)
+    return Slice(
+        name, found.name, backends_of(takes, ports), read.problems, tuple(unready), found.address_type == "IPv6"
+    )
 
 
 def _addresses(found: ServiceIntent, *, is_dual: bool) -> tuple[Address, ...]:

@@ -32,6 +32,11 @@ class FamiliesTarget:
         """Of each family."""
         return [target.backends for target in self._targets]
 
+    @property
+    def capacities(self) -> tuple[int, int]:
+        """Entries that the service map of each family has room for."""
+        return self.ipv4.capacity, 0 if self.ipv6 is None else self.ipv6.capacity
+
     def known(self) -> Collection[Target]:
         """Every backend that has an id."""
         return [target for registry in self.backends for target in registry.known()]

@@ -21,6 +21,7 @@ from agent.loadbalancer.families import FamiliesTarget
 from agent.loadbalancer.follower import AddressFollower
 from agent.loadbalancer.known_addresses import KnownAddresses
 from agent.loadbalancer.lost_sockets import LostSockets
+from agent.loadbalancer.own_room import OwnRoom
 from agent.loadbalancer.reselection import reselect
 from agent.loadbalancer.routes import add_service_routes
 from agent.loadbalancer.rows import ServiceRows
@@ -60,7 +61,8 @@ class LoadBalancerFeature(Feature):
         self._lost_sockets = LostSockets(end, self.target.ipv4.backends.known, core.clock)
         self.target.ipv4.backends.on_gone = self._lost_sockets.add  # no socket is led by addresses of IPv6
         self._follower = AddressFollower(core.db, self.writer, self.target.backends)
-        self.source = KubernetesSource(core.db, self.writer, core.clock)
+        room = OwnRoom(self.writer.wanted, *self.target.capacities)
+        self.source = KubernetesSource(core.db, self.writer, core.clock, room)
         self._reconciler = Reconciler(core.db.frontends, self.target, clock=core.clock, rng=core.outside.rng)
         self._lag = core.registry.histogram(
             "propagation_lag_seconds", "from a backend record's arrival at this agent to its map entries"

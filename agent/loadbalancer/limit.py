@@ -19,19 +19,19 @@ class BackendLimit:
         self._said: dict[ServiceName, dict[ClusterName, str]] = {}
 
     def cut(
-        self, name: ServiceName, cluster: ClusterName, backends: Sequence[Backend]
+        self, name: ServiceName, cluster: ClusterName, backends: Sequence[Backend], left_out: str = ""
     ) -> tuple[Sequence[Backend], bool]:
-        """What is kept, and whether the service has other problems now than before."""
+        """What is kept, and whether the service has other problems now than before. `left_out`: what already is."""
         said = self._said.get(name, {})
         before = said.get(cluster, "")
-        now = self._describe(cluster, backends) if len(backends) > self._maximum else ""
+        now = self._describe(cluster, backends) if len(backends) > self._maximum else left_out
         if now:
             self._said.setdefault(name, {})[cluster] = now
         elif before:
             del said[cluster]
             if not said:
                 del self._said[name]
-        return (backends[: self._maximum] if now else backends), now != before
+        return backends[: self._maximum], now != before
 
     def problems(self, name: ServiceName) -> list[str]:
         """One sentence for each cluster that gives the service too many."""

@@ -62,6 +62,11 @@ class LoadBalancerTarget:
     def backends(self) -> BackendRegistry:
         return self._backends
 
+    @property
+    def capacity(self) -> int:
+        """Entries that the service map has room for."""
+        return self._room.maximum
+
     def restore(self) -> int:
         """Take over ids and slots from the live maps, so that established traffic keeps its entries. Returns frontends."""
         by_id = self._backends.restore()

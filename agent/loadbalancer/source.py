@@ -7,10 +7,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Final
 
 from agent.loadbalancer.convert import ServiceObject, Slice, strip_object, strip_slice
 from agent.loadbalancer.merge import merge_backends
+from agent.loadbalancer.own_room import OwnRoom
+from agent.loadbalancer.slice_backends import first_of
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.tables import AgentDB, Service
 from kube.client import KubeClient
@@ -32,8 +35,10 @@ REST: Final = 4.0
 class KubernetesSource:
     """Turns object changes into whole contributions; an object that is not balanced counts as absent."""
 
-    def __init__(self, db: AgentDB, writer: LoadBalancerWriter, clock: Clock) -> None:
+    def __init__(self, db: AgentDB, writer: LoadBalancerWriter, clock: Clock, room: OwnRoom | None = None) -> None:
+        """`room`: for backends of all services; that of maps of the usual size if None."""
         self._db, self._writer, self._clock = db, writer, clock
+        self._room = OwnRoom(writer.wanted) if room is None else room
         self._slices: dict[ServiceName, dict[str, Slice]] = {}
         self._owner: dict[str, ServiceName] = {}
         self._problems: dict[ServiceName, tuple[str, ...]] = {}
@@ -48,12 +53,12 @@ class KubernetesSource:
 
     async def run_slices(self, client: KubeClient, on_synced: Callable[[], None]) -> None:
         """Follow EndpointSlices until cancelled."""
-        reflector = Reflector(client, ENDPOINT_SLICES, strip=partial(strip_slice, wanted=self._writer.wanted))
+        reflector = Reflector(client, ENDPOINT_SLICES, strip=partial(strip_slice, is_dual=self._writer.is_dual))
         following = reflector.run(lambda batch: self.take_slices(batch, on_synced, defers_large=True))
         await together({"slices": following, "large services": self.settle_large()})
 
     async def settle_large(self) -> None:
-        """Large services whose slices changed are put together one at a time, with rests between, until cancelled.
+        """Large services whose slices changed, and those whose room did, are put together one at a time, until cancelled.
 
         A service of thousands of backends costs a tenth of a second for each of its slices that changes, and hundreds of them
         change in a row: put together once for all that came meanwhile, it takes a fifth of this program's time at most.
@@ -71,8 +76,9 @@ class KubernetesSource:
             await self._large_changed.wait(seen)
 
     def slice_problems(self) -> list[str]:
-        """Values of EndpointSlices that were left out, as sentences."""
-        return [f"endpointslice {key}: {text}" for key, found in sorted(self._slice_problems.items()) for text in found]
+        """Values of EndpointSlices that were left out, and namespaces without room for all of theirs, as sentences."""
+        found = [f"endpointslice {key}: {text}" for key, said in sorted(self._slice_problems.items()) for text in said]
+        return found + self._room.problems()
 
     def take_objects(self, batch: Sequence[Change[ServiceObject]], on_synced: Callable[[], None]) -> None:
         """Every Service as policies see it, and those to balance."""
@@ -96,9 +102,15 @@ class KubernetesSource:
                 elif isinstance(change, Upsert) and change.obj is not None:
                     self._complain(change.obj)
                     self._writer.set_service(change.obj)
+                    self._room.set_service(change.obj.name, change.obj)
                 else:
-                    self._problems.pop(ServiceName.parse(change.key), None)
-                    self._writer.delete_service(ServiceName.parse(change.key))
+                    name = ServiceName.parse(change.key)
+                    self._problems.pop(name, None)
+                    self._writer.delete_service(name)
+                    self._room.set_service(name, None)
+        self._due.update(dict.fromkeys(sorted(self._room.settle())))
+        if self._due:
+            self._large_changed.set()
         if is_synced:
             on_synced()
 
@@ -115,10 +127,14 @@ class KubernetesSource:
             piece = None if isinstance(change, Delete) else change.obj
             self._note(change.key, piece.problems if piece is not None else ())
             touched.update(dict.fromkeys(self._place(change.key, piece)))
+        sizes = {name: self._sizes(name) for name in touched}
+        for name, (ipv4, ipv6) in sizes.items():
+            self._room.set_sizes(name, ipv4, ipv6)
+        self._due.update(dict.fromkeys(sorted(self._room.settle().difference(touched))))
         if defers_large and not is_synced:
-            large = [name for name in touched if self._size(name) > LARGE]
+            large = [name for name, (ipv4, ipv6) in sizes.items() if ipv4 + ipv6 > LARGE]
             self._due.update(dict.fromkeys(large))
-            if large:
+            if self._due:
                 self._large_changed.set()
         else:
             touched.update(self._due)
@@ -130,19 +146,30 @@ class KubernetesSource:
         if is_synced:
             on_synced()
 
-    def _size(self, name: ServiceName) -> int:
-        return sum(len(piece.backends) for piece in self._slices.get(name, {}).values())
+    def _sizes(self, name: ServiceName) -> tuple[int, int]:
+        """Backends that the slices of each family have."""
+        found = [0, 0]
+        for piece in self._slices.get(name, {}).values():
+            found[piece.is_ipv6] += len(piece.backends)
+        return found[0], found[1]
 
     def _put_together(self, name: ServiceName) -> None:
-        pieces = self._slices.get(name, {}).values()
-        backends = merge_backends(piece.backends for piece in pieces)
+        pieces = sorted(self._slices.get(name, {}).values(), key=attrgetter("name"))
+        kept = self._room.keep(name, merge_backends(first_of([p.backends for p in pieces], self._room.looked_at)))
         unready = {ip for piece in pieces for ip in piece.unready}
         if unready:
-            unready.difference_update(backend.address for backend in backends)
+            unready.difference_update(backend.address for backend in kept.backends)
         own, own_id, now_s = self._db.own, self._db.own_id, self._clock.wall()
         unready6 = sum(":" in address for address in unready)
         self._writer.set_backends(
-            name, own, own_id, backends, now_s, unready=len(unready) - unready6, unready6=unready6
+            name,
+            own,
+            own_id,
+            kept.backends,
+            now_s,
+            unready=len(unready) - unready6,
+            unready6=unready6,
+            left_out=kept.left_out,
         )
 
     def _place(self, key: str, piece: Slice | None) -> list[ServiceName]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from agent.loadbalancer.addresses import AddressRules, Network
+from agent.loadbalancer.backend_set import make_backend_set
 from agent.loadbalancer.chooser import RANDOM, Chooser, Consistency, Leads
 from agent.loadbalancer.frontend import (
     ALL_ADDRESSES,
@@ -37,7 +38,6 @@ from agent.tables import (
 from agent.wanted_backends import WantedBackends
 from meshkit.clock import Clock, SystemClock
 from meshkit.wake import Wake
-from meshmodel.condition import Condition
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.steering import NO_STEERING
 
@@ -109,17 +109,20 @@ class LoadBalancerWriter:
         unready: int = 0,
         unready6: int = 0,
         is_withheld: bool = False,
+        left_out: str = "",
     ) -> None:
         """The cluster's whole contribution to the service is `backends`; nothing of it is left when they are empty.
 
         `unready`: how many more are known of the own cluster, and are not ready; `unready6`: of IPv6. `is_withheld`: there are
-        some, not for us.
+        some, not for us. `left_out`: why they are not all.
         """
-        backends, is_news = self._limit.cut(name, cluster, backends)
+        backends, is_news = self._limit.cut(name, cluster, backends, left_out)
         row: BackendSet | None = None
         if backends or is_withheld:
             self.chooser.know_cluster(cluster)
-            row = self._contribution(name, cluster, cluster_id, backends, wall_s, is_withheld=is_withheld)
+            row = make_backend_set(
+                name, cluster, cluster_id, backends, wall_s, is_dual=self.is_dual, is_withheld=is_withheld
+            )
             changed = self._db.backends.put(row)
         else:
             changed = self._db.backends.delete((name, cluster))
@@ -134,23 +137,6 @@ class LoadBalancerWriter:
             self._select(service, wall_s)
         if is_news:
             self._tell(name)
-
-    def _contribution(
-        self,
-        name: ServiceName,
-        cluster: ClusterName,
-        cluster_id: ClusterId,
-        backends: Sequence[Backend],
-        wall_s: float,
-        *,
-        is_withheld: bool,
-    ) -> BackendSet:
-        ipv6 = [backend for backend in backends if ":" in backend.address] if self.is_dual else ()
-        if not ipv6:
-            return BackendSet(name, cluster, cluster_id, tuple(backends), wall_s, *_summary(backends), is_withheld)
-        ipv4 = [backend for backend in backends if ":" not in backend.address]
-        wide = BackendSet(name, cluster, cluster_id, tuple(ipv6), wall_s, *_summary(ipv6), is_withheld)
-        return BackendSet(name, cluster, cluster_id, tuple(ipv4), wall_s, *_summary(ipv4), is_withheld, wide)
 
     def _note_unready(self, name: ServiceName, unready: int, unready6: int) -> bool:
         memory = self.chooser.memory
@@ -386,14 +372,3 @@ class LoadBalancerWriter:
             self._db.service_problems.delete(name)
         else:
             self._db.service_problems.put(ServiceProblems(name, service.uid, tuple(found)))
-
-
-def _summary(backends: Sequence[Backend]) -> tuple[bool, bool]:
-    """Whether every backend is healthy and active and has no hints, and whether some have no port name."""
-    is_plain, has_unnamed, active = True, False, Condition.ACTIVE
-    for _, _, _, names, condition, is_healthy, _, _, hints in backends:
-        if not is_healthy or condition is not active or hints is not NO_HINTS:
-            is_plain = False
-        if "" in names:
-            has_unnamed = True
-    return is_plain, has_unnamed

@@ -12,10 +12,10 @@ from dataclasses import replace
 from itertools import chain
 
 from agent.datapath import spec
+from agent.namespace_shares import NamespaceShares
 from agent.policy.endpoint_identities import EndpointIdentities, named_ports
 from agent.policy.guard import GuardedEngine
 from agent.policy.identity_changes import IdentityChanges
-from agent.policy.map_shares import MapShares
 from agent.policy.nodes import UNKNOWN_NODE, NodeFollower
 from agent.policy.own_ranges import ENTRIES_PER_POD, own_ranges
 from agent.policy.pod_ports import PodPortsFollower
@@ -83,7 +83,7 @@ class PolicyCompiler:
         self._rules = RuleNumbers(lambda: self.engine)
         self._shares = RangeShares(range_limits)
         self._most_ranges = range_limits.on_their_way
-        self._rows = VerdictRows(db, MapShares(map_entries, entries_per_pod), self._judge, self._name_ranges)
+        self._rows = VerdictRows(db, NamespaceShares(map_entries, entries_per_pod), self._judge, self._name_ranges)
         self._in_force: set[PolicyRef] = set()
         self._of_hosts: set[PolicyRef] = set()
         self._guard_facts = guard_facts

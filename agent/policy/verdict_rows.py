@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Set
 from dataclasses import replace
 
-from agent.policy.map_shares import MapShares
+from agent.namespace_shares import NamespaceShares
 from agent.tables import THE_NODE, AgentDB, Endpoint, EndpointVerdicts
 
 
@@ -16,7 +16,7 @@ class VerdictRows:
     def __init__(
         self,
         db: AgentDB,
-        shares: MapShares,
+        shares: NamespaceShares[str],
         judge: Callable[[Endpoint], EndpointVerdicts],
         name_ranges: Callable[[EndpointVerdicts, int], frozenset[int]],
     ) -> None:

@@ -69,7 +69,6 @@ from agent.loadbalancer.rows import ServiceRows
 from agent.policy.rows import policy_list, policy_map_rows
 from agent.settings import AgentSettings
 from agent.tables import PeerHealth
-from agent.wanted_backends import WantedBackends
 from kube.reflector import Delete, Upsert
 from kubeintent.health import read_health
 from kvstore.store import Phase
@@ -122,8 +121,8 @@ class AgentScript(Script):
         self.agent.check()
 
     @property
-    def _wanted(self) -> WantedBackends:
-        return self.agent.balancer.writer.wanted
+    def _is_dual(self) -> bool:
+        return self.agent.balancer.writer.is_dual
 
     # ---- inputs
 
@@ -138,10 +137,10 @@ class AgentScript(Script):
             key = f"{meta.get('namespace', '')}/{meta['name']}"
             if kind == "Service":
                 self.agent.kubernetes.take_services(
-                    [Upsert(key, strip_service(document, is_dual=self._wanted.is_dual))], _nothing
+                    [Upsert(key, strip_service(document, is_dual=self._is_dual))], _nothing
                 )
             elif kind == "EndpointSlice":
-                self.agent.kubernetes.take_slices([Upsert(key, strip_slice(document, self._wanted))], _nothing)
+                self.agent.kubernetes.take_slices([Upsert(key, strip_slice(document, is_dual=self._is_dual))], _nothing)
             else:
                 self.agent.policy.compiler.set_document(document, _ref(kind, key))
                 self.agent.policy.ring()
@@ -158,7 +157,7 @@ class AgentScript(Script):
     def do_pods(self, where: str, *addresses: str) -> None:
         key, _, port = where.rpartition(":")
         name, _, number = port.rpartition("=")
-        for family, mark in (("IPv4", ""), *((("IPv6", "-6"),) if self._wanted.is_dual else ())):
+        for family, mark in (("IPv4", ""), *((("IPv6", "-6"),) if self._is_dual else ())):
             listed = [a for a in addresses if (":" in a) == (family == "IPv6")]
             document = {
                 "metadata": _meta(f"{key}-{number}{mark}")
@@ -169,7 +168,7 @@ class AgentScript(Script):
                     {"addresses": [a.split(",")[0]], "conditions": _conditions(a), **_where(a)} for a in listed
                 ],
             }
-            piece = strip_slice(document, self._wanted)
+            piece = strip_slice(document, is_dual=self._is_dual)
             self.agent.kubernetes.take_slices([Upsert(f"{key}-{number}{mark}", piece)], _nothing)
 
     def do_peer(self, name: str, cluster_id: str) -> None:

@@ -6,10 +6,13 @@ from __future__ import annotations
 import tracemalloc
 
 from agent.loadbalancer.convert import strip_slice
+from agent.loadbalancer.source import KubernetesSource
 from agent.loadbalancer.writer import LoadBalancerWriter
 from agent.mesh.record_rows import Reader
 from agent.tables import AgentDB
 from agent.wanted_backends import WantedBackends
+from kube.reflector import Upsert
+from meshkit.clock import ManualClock
 from meshmodel.endpointslice import ClusterEndpointSlice, SliceEndpoint, SlicePort
 from meshmodel.identity import identity_range
 from meshmodel.names import ClusterId, ClusterName, ServiceName
@@ -47,7 +50,7 @@ def test_a_peers_record_makes_no_more_than_are_wanted_and_the_service_says_so() 
     assert writer.wanted == WANTED
 
 
-def test_a_slice_of_our_own_makes_no_more_than_are_wanted() -> None:
+def test_slices_of_our_own_make_no_more_than_are_wanted() -> None:
     """An API server takes a slice of a thousand endpoints of a hundred addresses, with twenty thousand ports."""
     item = {
         "metadata": {
@@ -59,9 +62,13 @@ def test_a_slice_of_our_own_makes_no_more_than_are_wanted() -> None:
         "ports": [{"name": f"p{n}", "port": n, "protocol": "TCP"} for n in range(1, PORTS + 1)],
         "endpoints": [{"addresses": [address], "conditions": {"ready": True}} for address in ADDRESSES],
     }
+    db = AgentDB(ClusterName("north"), ClusterId(1), "n1", "172.18.0.2")
+    source = KubernetesSource(db, LoadBalancerWriter(db, max_backends=WANTED.most), ManualClock())
     tracemalloc.start()
-    found = strip_slice(item, WANTED)
+    changes = [Upsert(f"test/echo-{n}", strip_slice(item)) for n in range(5)]
+    source.take_slices(changes, lambda: None)
     assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
     tracemalloc.stop()
-    assert found is not None
-    assert len(found.backends) == 53, "three more, which are named"
+    row = db.backends.get((NAME, ClusterName("north")))
+    assert row is not None
+    assert [(b.address, b.port) for b in row.backends] == [("10.2.0.0", n) for n in range(1, 51)]

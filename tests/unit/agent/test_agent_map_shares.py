@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from agent.bootstrap import Facts
 from agent.core import open_core
 from agent.machine import MemoryHost
+from agent.namespace_shares import NamespaceShares
 from agent.policy.feature import PolicyFeature
-from agent.policy.map_shares import MapShares
 from agent.settings import AgentSettings
 from agent.tables import Endpoint, Identity
 from meshkit.clock import ManualClock
@@ -32,8 +32,8 @@ wishes = st.dictionaries(
 def test_all_have_room_together_and_who_wants_little_has_it_in_any_order(
     wanted: dict[tuple[str, int], int], of_node: int, rng: random.Random
 ) -> None:
-    def settled(pods: list[tuple[tuple[str, int], int]]) -> MapShares:
-        shares = MapShares(ENTRIES, PER_POD)
+    def settled(pods: list[tuple[tuple[str, int], int]]) -> NamespaceShares[str]:
+        shares: NamespaceShares[str] = NamespaceShares(ENTRIES, PER_POD)
         for (namespace, number), size in pods:
             shares.want(f"{namespace}{number}", namespace, PER_POD - size % PER_POD)
             shares.settle(of_node // 2)
@@ -59,7 +59,7 @@ def test_all_have_room_together_and_who_wants_little_has_it_in_any_order(
 
 
 def test_whose_share_changes_is_told_once() -> None:
-    shares = MapShares(100, PER_POD)
+    shares: NamespaceShares[str] = NamespaceShares(100, PER_POD)
     for number in range(3):
         shares.want(f"a{number}", "a", 50)
     assert shares.settle(0) == {"a0", "a1", "a2"}

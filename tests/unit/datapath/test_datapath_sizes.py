@@ -16,7 +16,7 @@ from agent.datapath.sizes import GIB, LARGEST, SMALLEST, service_map_sizes
 def test_entries_follow_the_memory_of_the_node(memory_gib: float, entries: int) -> None:
     sizes = service_map_sizes(0, int(memory_gib * GIB))
     ipv4 = {name: size for name, size in sizes.items() if not name.endswith("6")}
-    assert ipv4 == {spec.SERVICES.name: entries, spec.MEMBERS.name: entries, spec.BACKENDS.name: entries // 2}
+    assert ipv4 == {spec.SERVICES.name: entries, spec.MEMBERS.name: entries, spec.BACKENDS.name: entries}
 
 
 def test_100_000_services_of_five_backends_fit_on_16_gib() -> None:
@@ -33,4 +33,4 @@ def test_what_is_set_goes_before_what_memory_allows() -> None:
 def test_entries_of_ipv6_are_as_many_as_wanted_whatever_memory_there_is() -> None:
     sizes = service_map_sizes(0, 64 * GIB, 1000)
     ipv6 = {name: size for name, size in sizes.items() if name.endswith("6")}
-    assert ipv6 == {spec.SERVICES6.name: 1000, spec.MEMBERS6.name: 1000, spec.BACKENDS6.name: 500}
+    assert ipv6 == {spec.SERVICES6.name: 1000, spec.MEMBERS6.name: 1000, spec.BACKENDS6.name: 1000}
