@@ -8,6 +8,7 @@ import hashlib
 import os
 import secrets
 import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -16,12 +17,14 @@ import orjson
 from agent.last_error import last_error
 from agent.proxy_files import ACCESS_LOG, BOOTSTRAP, ENVOY_LOG, LISTENERS
 from agent.proxykeeper.launch import launch
+from meshkit import original_destination
 from meshkit.privileges import NOBODY
 
 _PRIVILEGES: Final = (
     "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs",
     "--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin", "--bounding-set=-all,+net_admin", "--pdeathsig=KILL",
 )  # fmt: skip
+_OWN_ADDRESSES: Final = (sys.executable, "-I", "-S", original_destination.__file__)
 _WORKERS: Final = 2
 _DRAIN_S: Final = 5
 _LONGEST_LINE: Final = 4096
@@ -51,7 +54,7 @@ class EnvoyProgram:
         self._sign = f"clustermesh-envoy-{secrets.token_hex(8)}"
         binary = os.open(self._binary, os.O_RDONLY)  # nobody may not be able to enter where it is
         try:
-            command = (*_PRIVILEGES, f"/proc/self/fd/{binary}", *self._arguments())
+            command = (*_OWN_ADDRESSES, *_PRIVILEGES, f"/proc/self/fd/{binary}", *self._arguments())
             return launch(command, self._directory / ENVOY_LOG, (binary,))
         finally:
             os.close(binary)

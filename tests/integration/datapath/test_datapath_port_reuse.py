@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -23,12 +24,13 @@ from tests.integration.datapath.masquerade import masquerading
 from tests.integration.datapath.node_envoy import PORT, WEB_PORT, envoy_of, redirect
 from tests.integration.datapath.recorder import Recorder
 from tests.packet.datapath_host import inside, run
+from tests.packet.packet_bytes import ACK, checksum
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.parametrize("mesh", [(AttachMode.TCX, True)], indirect=True, scope="module"),
 ]
-SAME, ENDED, TRACKED = 40000, 40010, 40020
+SAME, ENDED, TRACKED, FORGOTTEN = 40000, 40010, 40020, 40030
 SEEN_REPLY = 8
 """`CT_SEEN_REPLY`."""
 RULES = frozenset((HttpRule("GET", "/ok"),))
@@ -67,6 +69,17 @@ def only_port(namespace: str, port: int) -> Iterator[None]:
         yield
     finally:
         run("ip", "netns", "exec", namespace, "sysctl", "-qw", f"{name}=32768 60999")
+
+
+def late(server: str, client: str, port: int) -> None:
+    """The stack of this namespace tracks what a server says in a connection that it knows nothing of."""
+    addresses = socket.inet_aton(server) + socket.inet_aton(client)
+    start, end = struct.pack("!HHIIBBH", WEB_PORT, port, 1, 1, 5 << 4, ACK, 64), bytes(2)
+    pseudo = addresses + struct.pack("!HH", socket.IPPROTO_TCP, len(start) + 4)
+    header = start + struct.pack("!H", checksum(pseudo + start + bytes(4))) + end
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_TCP, 0) + addresses
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.sendto(ip + header, (client, 0))
 
 
 def tracked(node: Node) -> set[ConntrackKey]:
@@ -125,8 +138,7 @@ def test_what_was_tracked_the_other_way_is_over_when_the_pod_or_the_proxy_opens_
     clean: Topology, server: Recorder
 ) -> None:
     client, address, node = clean.nodes[0].pods[0], clean.nodes[2].pods[0].address, clean.nodes[0]
-    acknowledged = 0x10
-    old = ConntrackValue(9, 999, 2**32 - 1, 0, flags=SEEN_REPLY, tcp_forward=acknowledged, tcp_reply=acknowledged)
+    old = ConntrackValue(9, 999, 2**32 - 1, 0, flags=SEEN_REPLY, tcp_forward=ACK, tcp_reply=ACK)
     for port in (TRACKED, TRACKED + 2):
         key = ConntrackKey(address, client.address, WEB_PORT, port, socket.IPPROTO_TCP, ConntrackKind.INGRESS)
         node.maps.conntrack_tcp.update([(key, old)])
@@ -134,6 +146,16 @@ def test_what_was_tracked_the_other_way_is_over_when_the_pod_or_the_proxy_opens_
         made.sendall(REQUEST + b"\r\n")
         assert made.recv(4096).startswith(b"HTTP/1.1 200")
     assert server.ports == [TRACKED]
+
+
+def test_where_a_connection_goes_is_not_asked_of_what_the_stack_tracks(clean: Topology, server: Recorder) -> None:
+    """A server's packet that came when its connection was forgotten began one to the pod, which would be its own server."""
+    client, address, node = clean.nodes[0].pods[0], clean.nodes[2].pods[0].address, clean.nodes[0]
+    with inside(node.namespace):
+        late(address, client.address, FORGOTTEN)
+    with by_port(client, FORGOTTEN, address) as made:
+        made.sendall(REQUEST + b"\r\n")
+        assert made.recv(4096).startswith(b"HTTP/1.1 200")
 
 
 def test_the_rules_are_there_once_and_go_again(clean: Topology) -> None:
