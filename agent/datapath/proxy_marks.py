@@ -10,8 +10,8 @@ PROXY_ADDRESS: Final = "127.0.0.1"
 """Where a proxy listens, with IP_TRANSPARENT, on the port that policy entries name."""
 PROXY_MARKS: Final = 0x0F00
 """The bits of a mark that the meanings below are in."""
-OF_EGRESS: Final = 0x1000
-"""Beside TO_PROXY: to a proxy of egress, of the pod or, from elsewhere, of the server."""
+UNTRACKED: Final = 0x1000
+"""Beside TO_PROXY: the stack does not track the packet."""
 
 
 class ProxyMark(IntEnum):

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the node's stack does not track: packets between a pod and the proxy that took its egress, and servers' answers to that.
+"""What the node's stack does not track: packets between a pod and the proxy that took its egress, servers' answers to that, and
+packets that the stack has tracked before, on their way to a pod whose ingress the proxy takes.
 
 A connection of a pod to a server and the one that the proxy opens in the pod's name have the same addresses, and now and then the
 same ports, one after the other. The stack would take the pod's for the proxy's that it still remembers, which the CNI plugin's
 rules may have given another source: answers would go nowhere. And answers that come by the overlay belong to none that it knows:
-to Envoy it would tell them as a connection to the pod. Source: include/uapi/linux/netfilter/nf_tables.h.
+to Envoy it would tell them as a connection to the pod. A packet that the stack has sent to a pod and that is turned round for the
+proxy would be of a second connection with the same ends, of which the node's rules may have changed the first one's: answers
+would belong to the wrong one. Source: include/uapi/linux/netfilter/nf_tables.h.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import sys
 from typing import Any, Final
 
 from agent.datapath import netlink
-from agent.datapath.proxy_marks import OF_EGRESS, PROXY_MARKS, ProxyMark
+from agent.datapath.proxy_marks import PROXY_MARKS, UNTRACKED, ProxyMark
 
 TABLE: Final = "clustermesh"
 _RAW: Final = -300
@@ -32,7 +35,7 @@ def leave_untracked() -> None:
         tables.table("del", name=TABLE)
         tables.table("add", name=TABLE)
         for hook, mask, mark in (
-            ("prerouting", PROXY_MARKS | OF_EGRESS, ProxyMark.TO_PROXY | OF_EGRESS),
+            ("prerouting", PROXY_MARKS | UNTRACKED, ProxyMark.TO_PROXY | UNTRACKED),
             ("output", PROXY_MARKS, ProxyMark.EGRESS_REPLY),
         ):
             tables.chain("add", table=TABLE, name=hook, hook=hook, type="filter", priority=_RAW, policy=_ACCEPT)

@@ -27,6 +27,7 @@ apart int take_for_proxy(struct __sk_buff *skb, __be16 port)
 		r = assign_proxy(skb, &p, port);
 	if (r)
 		return drop(skb, &p, r);
+	skb->mark |= MARK_UNTRACKED;	/* the stack has done so on its way here */
 	count(TO_PROXY, INGRESS, skb->len);
 	return TC_ACT_OK;
 }

@@ -11,7 +11,7 @@
 #define PROXY_PORT_SHIFT 16
 enum proxy_mark {
 	MARK_TO_PROXY = 0x0200,
-	MARK_OF_EGRESS = 0x1000,	/* beside it: to a proxy of egress, of the pod or, from elsewhere, of the server; the stack does not track it */
+	MARK_UNTRACKED = 0x1000,	/* beside it: the stack does not track the packet (untracked.py) */
 	MARK_EGRESS_REPLY = 0x0a00,	/* to the pod whose egress the proxy took */
 	MARK_INGRESS_REPLY = 0x0b00,	/* to whoever opened a connection to a pod whose ingress the proxy took */
 	MARK_EGRESS_UPSTREAM = 0x0c00,	/* to the server, in the name of the pod of this node that asked */
@@ -101,7 +101,7 @@ inlined int hand_over(struct __sk_buff *skb, struct bpf_sock *found, int is_of_e
 	bpf_sk_release(found);
 	if (r)
 		return DROP_NOT_ASSIGNED;
-	skb->mark = MARK_TO_PROXY | (is_of_egress ? MARK_OF_EGRESS : 0);
+	skb->mark = MARK_TO_PROXY | (is_of_egress ? MARK_UNTRACKED : 0);
 	bpf_skb_change_type(skb, 0);	/* for this host, whatever MAC it was sent to */
 	return 0;
 }

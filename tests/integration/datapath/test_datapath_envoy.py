@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ import pytest
 
 from agent.datapath.config import OVERLAY_DEVICE, AttachMode
 from agent.datapath.layout import Direction, PolicyKey, PolicyValue
-from agent.datapath.proxy_routes import take_any_source
+from agent.datapath.proxy_routes import prepare_stack, take_any_source
 from agent.proxy.access_log import LONGEST_BYTES, AccessLog
 from agent.proxy_files import ACCESS_LOG, BOOTSTRAP
 from agent.proxykeeper.launch import LARGEST_FILE_BYTES
@@ -37,7 +38,8 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.parametrize("mesh", [(AttachMode.TCX, True)], indirect=True, scope="module"),
 ]
-GRPC_PORT = 8082
+GRPC_PORT, NODE_PORT = 8082, 30081
+SERVICE = "172.20.9.9"
 RULES = frozenset(
     (HttpRule("GET", "/client-ip"), HttpRule("GET", "/large"), HttpRule("POST", "/.*", headers=(("x-key", "a"),)))
 )
@@ -109,6 +111,33 @@ def test_a_node_that_masquerades_its_pods_does_not_rename_them_in_the_mesh(web: 
                 assert ask(made, "GET", "/client-ip") == (200, client.address.encode())
                 assert ask(made, "GET", "/large") == (200, b"x" * 500_000)
                 assert ask(made, "GET", "/public") == (403, DENIED)
+
+
+def test_what_the_nodes_own_proxy_leads_to_a_pod_is_judged_and_answered(web: Topology) -> None:
+    """A port of the node, and an address of a service for pods of the node: rules like kube-proxy's change the destination."""
+    near, node = web.nodes[3], web.nodes[2]
+    server, client = node.pods
+    changed = f"dnat to {server.address}:{WEB_PORT}"
+    rules = f"tcp dport {NODE_PORT} {changed}; ip daddr {SERVICE} tcp dport 80 {changed};"
+    table = f"table ip ports {{ chain in {{ type nat hook prerouting priority dstnat; {rules} }}; }}"
+    run("ip", "netns", "exec", node.namespace, "nft", table)
+    try:
+        redirect(node, server, Direction.INGRESS)
+        with inside(node.namespace):
+            assert prepare_stack() == ""
+        with envoy_of(node, {PORT: Listener(PolicyDirection.INGRESS, RULES)}):
+            for namespace, address, port, source in (
+                (near.namespace, node.address, NODE_PORT, near.address),
+                (client.namespace, SERVICE, 80, client.address),
+            ):
+                with contextlib.closing(http.client.HTTPConnection(address, port)) as made:
+                    with inside(namespace):
+                        made.sock = socket.create_connection((address, port), 5)
+                    assert ask(made, "GET", "/client-ip") == (200, source.encode())
+                    assert ask(made, "GET", "/large") == (200, b"x" * 500_000)
+                    assert ask(made, "GET", "/public") == (403, DENIED)
+    finally:
+        run("ip", "netns", "exec", node.namespace, "nft", "delete", "table", "ip", "ports")
 
 
 @pytest.mark.parametrize("strictness", [1, 2])
