@@ -72,7 +72,7 @@ class GuardedEngine:
         """Nothing of the policy is in force."""
         self.faults.pop(str(key), None)
         change = self._change(str(key), lambda engine: engine.remove_policy(key))
-        return change._replace(affected=change.affected | self.staged.remove_policy(key))
+        return change._replace(affected=change.affected | self.staged.remove_policy(key, self.engine))
 
     def set_cidr_group(self, group: CidrGroup) -> PolicyChange:
         """The group is known; a policy that the engine fails on because of it is closed."""

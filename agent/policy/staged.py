@@ -57,21 +57,20 @@ class StagedEngine:
     def set_policy(self, policy: Policy, enforced: Engine) -> frozenset[NumericIdentity]:
         """The policy is staged, or is not any more; returns the endpoint identities that this may concern."""
         if not policy.is_staged:
-            return self.remove_policy(policy.key)
+            return self.remove_policy(policy.key, enforced)
         self._policies[policy.key] = policy
         if self._engine is None:
             self.follow(enforced)
         return frozenset(number for number, _ in enforced.tracked())
 
-    def remove_policy(self, key: PolicyRef) -> frozenset[NumericIdentity]:
+    def remove_policy(self, key: PolicyRef, enforced: Engine) -> frozenset[NumericIdentity]:
         """No policy of this key is staged; returns the endpoint identities that this may concern."""
         if self._policies.pop(key, None) is None:
             return _NOBODY
-        found = frozenset(number for number, _ in self._engine.tracked()) if self._engine is not None else _NOBODY
         if not self._policies:
             self._engine, self._fault = None, ""
             self._too_large.clear()
-        return found
+        return frozenset(number for number, _ in enforced.tracked())
 
     def change(self, change: Callable[[Engine], PolicyChange]) -> None:
         """What happens to the engine in force happens here."""

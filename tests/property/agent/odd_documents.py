@@ -46,9 +46,11 @@ def valid_documents(seed: int) -> Iterator[dict[str, Any]]:
     """Valid policies of all kinds, without end."""
     pick = random.Random(seed)
     while True:
-        for kind, *name, spec in (step for step in history(pick.getrandbits(32), 50) if step[0] in KINDS):
+        for kind, *parts in (step for step in history(pick.getrandbits(32), 50) if step[0] in KINDS):
             version, word = KINDS[kind]
-            metadata = {"name": name[-1]} if len(name) == 1 else {"namespace": name[0], "name": name[-1]}
+            has_namespace = kind in ("policy", "kubernetes")
+            metadata = {"namespace": parts[0], "name": parts[1]} if has_namespace else {"name": parts[0]}
+            spec = parts[2 if has_namespace else 1]
             yield {"apiVersion": version, "kind": word, "metadata": metadata, "spec": spec}
 
 

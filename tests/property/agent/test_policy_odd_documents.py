@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
+from history_world import NORTH, World
 from odd_documents import changed, hostile_text, misspelt, valid_documents
-from policy_histories import NORTH, World
 
 from agent.tables import Endpoint, Identity
 from clustermesh_cli.commands.policy_diff import diff

@@ -62,8 +62,8 @@ def load(compiler: PolicyCompiler, staged: str | None = None, *, name: str = "we
     compiler.step()
 
 
-def row(db: AgentDB) -> EndpointVerdicts:
-    found = db.verdicts.get(ADDRESS)
+def row(db: AgentDB, address: str = ADDRESS) -> EndpointVerdicts:
+    found = db.verdicts.get(address)
     assert found is not None
     return found
 
@@ -123,6 +123,24 @@ def test_switching_it_on_and_off_and_taking_it_away_count_at_once(db: AgentDB, c
     compiler.step()
     assert not row(db).watched
     assert says(seen(db, compiler, OTHER)) == ("", "")
+
+
+def test_pods_that_came_after_a_staged_policy_hear_that_it_is_gone(db: AgentDB, compiler: PolicyCompiler) -> None:
+    """The kernel would go on to tell of each of their connections."""
+    load(compiler, "true", name="first", ingress=[CLIENTS])
+    late = Endpoint("10.1.0.2", 2, 8, "02:00:00:00:00:03", "02:00:00:00:00:02", CLIENT, "default", "client")
+    with db.write():
+        db.endpoints.put(late)
+    everybody = {"endpointSelector": {}, "egress": [{}]}
+    for gone in (None, "false"):
+        load(compiler, "true", name="second", **everybody)
+        assert row(db, late.address).watched == {Direction.EGRESS}
+        if gone is None:
+            compiler.remove_document(PolicyRef("CiliumNetworkPolicy", "default", "second"))
+            compiler.step()
+        else:
+            load(compiler, gone, name="second", endpointSelector={"matchLabels": {"app": "nobody"}}, egress=[{}])
+        assert row(db, late.address).watched == frozenset()
 
 
 def test_another_word_stages_nothing_and_is_told(db: AgentDB, compiler: PolicyCompiler) -> None:
