@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, TypeAlias
 from agent.loadbalancer.known_targets import KnownTargets
 from agent.loadbalancer.maglev import maglev_table
 from agent.loadbalancer.nearby import Locality, decide
-from agent.loadbalancer.ports import describe_mismatch, fitting
+from agent.loadbalancer.port_index import PortIndexes
 from agent.loadbalancer.select import Candidate, Choice, Counts, sides
 from agent.loadbalancer.selection_memory import SelectionMemory
 from agent.loadbalancer.weights import weighted
@@ -34,6 +34,8 @@ class Consistency(NamedTuple):
 RANDOM: Final = Consistency(Algorithm.RANDOM, MAGLEV_SIZES[0])
 
 
+MOST_MISMATCHES: Final = 16
+"""Ports of one service of which it is said that they fit no backends of a peer, or more than they should."""
 NOBODY: Final[frozenset[tuple[str, str]]] = frozenset()
 
 
@@ -43,7 +45,8 @@ class Chooser:
     def __init__(self, db: AgentDB, clock: Clock, consistency: Consistency = RANDOM) -> None:
         self._db, self._clock, self._consistency = db, clock, consistency
         self.memory = SelectionMemory()
-        self._targets = KnownTargets()
+        self._indexes = PortIndexes()
+        self._targets = KnownTargets(self._indexes)
         self._clusters: list[ClusterName] = [db.own]  # own cluster first, then by name: the order of selection
         self.unreachable: frozenset[str] = frozenset()
         """Addresses that count as unhealthy whatever their cluster says: their node cannot be reached from here."""
@@ -86,7 +89,7 @@ class Chooser:
             failing = self.failing.get(service.name, NOBODY) if is_local and service.health_probe else NOBODY
             is_withdrawn = not is_kept and peer is not None and peer.is_withdrawn
             is_withdrawn |= with_drains and cluster in self._db.drained
-            for backend in fitting(row, port):
+            for backend in self._indexes.fitting(row, port, len(service.ports)):
                 is_lost = is_withdrawn or (not is_kept and backend.address in self.unreachable)
                 is_lost |= bool(failing) and (backend.node, backend.address) in failing
                 kept = backend._replace(is_healthy=False) if is_lost else backend
@@ -190,7 +193,7 @@ class Chooser:
         name, own, is_global, drained = port.name, self._db.own, service.is_global, self._db.drained
         for row in self.rows_of(service.name, is_ipv6=is_ipv6):
             cluster = row.cluster
-            found = self._targets.of(row, port)
+            found = self._targets.of(row, port, len(service.ports))
             is_plain = is_plain and row.is_plain and cluster not in drained
             if cluster == own:
                 local = found
@@ -199,8 +202,8 @@ class Chooser:
             is_plain = is_plain and (peer is None or not peer.is_withdrawn)
             if is_global:
                 remote += found
-                if not found or not name or row.has_unnamed:
-                    problem = describe_mismatch(row, port, len(service.ports))
+                if len(mismatches) < MOST_MISMATCHES and (not found or not name or row.has_unnamed):
+                    problem = self._indexes.mismatch(row, port, len(service.ports))
                     if problem:
                         mismatches.append(problem)
         if not is_plain:

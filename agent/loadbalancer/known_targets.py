@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from agent.loadbalancer.port_index import MANY_PORTS, PortIndexes
 from agent.loadbalancer.ports import fitting
 from agent.loadbalancer.shared_ends import shared_ends
 from agent.tables import BackendSet, ServicePort, Target
@@ -23,11 +24,15 @@ MOST: Final = 256
 class KnownTargets:
     """What `of` answers depends on its arguments alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, indexes: PortIndexes) -> None:
+        self._indexes = indexes
         self._kept: dict[tuple[ServiceName, ClusterName, str, str, bool], tuple[BackendSet, Sequence[Target]]] = {}
 
-    def of(self, row: BackendSet, port: ServicePort) -> Sequence[Target]:
-        """One for each backend that fits the port, in their order."""
+    def of(self, row: BackendSet, port: ServicePort, ports: int) -> Sequence[Target]:
+        """One for each backend that fits the port of a service with `ports` ports, in their order."""
+        if ports >= MANY_PORTS:
+            fitting_it, cluster_id = self._indexes.fitting(row, port, ports), row.cluster_id
+            return [_new(Target, (b.address, b.port, b.protocol, cluster_id)) for b in fitting_it]
         if len(row.backends) < LARGE:
             return _targets(row, port)
         key = (row.service, row.cluster, port.name, port.protocol, ":" in row.backends[0].address)

@@ -8,8 +8,15 @@ backend without a name fits any: this is Cilium's rule. Only an unnamed port tha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
+from typing import Final
 
 from agent.tables import Backend, BackendSet, ServicePort
+
+MOST_NAMED: Final = 10
+"""Port names that a sentence lists."""
+LOOKED_AT: Final = 1000
+"""Backends whose port names a sentence is made of: it is for people, and one is made for each port."""
 
 
 def fitting(row: BackendSet, port: ServicePort) -> Sequence[Backend]:
@@ -21,9 +28,11 @@ def fitting(row: BackendSet, port: ServicePort) -> Sequence[Backend]:
     return found if found or name else [b for b in row.backends if b.protocol == protocol]
 
 
-def describe_mismatch(row: BackendSet, port: ServicePort, ports: int) -> str:
-    """Why none, or only some, of a cluster's backends serve this port of a service with `ports` ports; empty if all do."""
-    found = fitting(row, port)
+def describe_mismatch(row: BackendSet, port: ServicePort, ports: int, found: Sequence[Backend]) -> str:
+    """Why none, or only some, of a cluster's backends serve this port of a service with `ports` ports; empty if all do.
+
+    `found` are those that fit.
+    """
     label = f"port {port.name or port.port}/{port.protocol}"
     if not found and row.backends:
         return f"{label}: cluster {row.cluster} has no backend of that name and protocol, only {_names(row.backends)}"
@@ -36,4 +45,7 @@ def describe_mismatch(row: BackendSet, port: ServicePort, ports: int) -> str:
 
 
 def _names(backends: Sequence[Backend]) -> str:
-    return ", ".join(sorted({f"{name or 'unnamed'}/{b.protocol}" for b in backends for name in b.names}))
+    looked_at = islice(backends, LOOKED_AT)
+    names = sorted({f"{name or 'unnamed'}/{b.protocol}" for b in looked_at for name in b.names})
+    more = ", ..." if len(names) > MOST_NAMED or len(backends) > LOOKED_AT else ""
+    return ", ".join(names[:MOST_NAMED]) + more

@@ -66,7 +66,9 @@ class LoadBalancerWriter:
         self._contests = Contests()
         self._cluster_ips: dict[str, tuple[ServiceName, ...]] = {}
         self._outside: dict[str, set[ServiceName]] = {}  # who claims an address that is not its cluster IP
-        self._keys: dict[ServiceName, tuple[tuple[Address, ServicePort], ...]] = {}  # of services that do not get all
+        self._keys: dict[
+            ServiceName, Mapping[tuple[Address, ServicePort], None]
+        ] = {}  # of services that do not get all
         self._refusals: dict[ServiceName, tuple[str, ...]] = {}
         self._mismatches: dict[ServiceName, tuple[str, ...]] = {}
         self.chooser = Chooser(db, self._clock, consistency)
@@ -307,10 +309,10 @@ class LoadBalancerWriter:
                 f"{key_of(*allowed[self._max_frontends])} and what follows is left out"
             )
         if said:
-            self._keys[service.name] = allowed[: self._max_frontends]
+            self._keys[service.name] = dict.fromkeys(allowed[: self._max_frontends])
             self._refusals[service.name] = tuple(said)
 
-    def _keys_of(self, service: Service) -> Sequence[tuple[Address, ServicePort]]:
+    def _keys_of(self, service: Service) -> Collection[tuple[Address, ServicePort]]:
         found = self._keys.get(service.name)
         return pairs_of(service) if found is None else found
 
