@@ -21,6 +21,7 @@ from agent.loadbalancer.frontend import (
 )
 from agent.loadbalancer.limit import BackendLimit
 from agent.loadbalancer.ownership import CLUSTER_IP, Claim, Contests, claim_of, describe_loss
+from agent.loadbalancer.slot_room import SlotRoom
 from agent.settings import AgentSettings
 from agent.tables import (
     NO_HINTS,
@@ -210,22 +211,29 @@ class LoadBalancerWriter:
     def _select(self, service: Service, wall_s: float = 0.0) -> None:
         """Every frontend the service has is chosen anew."""
         mismatches: list[str] = []
-        limited = self._keys.get(service.name)
+        limited, room = self._keys.get(service.name), SlotRoom(mismatches)
         for port in service.ports:
             for family in families_of(service):
-                inside = outside = self.chooser.targets_of(service, port, mismatches, is_ipv6=family)
-                if service.is_internal_local and (
-                    port.node_port or any(a.kind != CLUSTER_IP for a in service.addresses)
+                inside: Leads = ((), ())
+                outside = inside
+                if room.is_left:
+                    inside = outside = self.chooser.targets_of(service, port, mismatches, is_ipv6=family)
+                if (
+                    room.is_left
+                    and service.is_internal_local
+                    and (port.node_port or any(a.kind != CLUSTER_IP for a in service.addresses))
                 ):
                     outside = self.chooser.targets_of(service, port, [], is_inside=False, is_ipv6=family)
-                for address in service.addresses:
-                    if is_ipv6(address) != family or not leads(address, port):
-                        continue
-                    if limited is None or (address, port) in limited:
+                has_room = room.take(port, max(len(inside[0]), len(outside[0])))
+                pairs = [(a, port) for a in service.addresses if is_ipv6(a) == family and leads(a, port)]
+                if not family and port.node_port:
+                    pairs.append((ALL_ADDRESSES, at_node(port)))
+                for address, at in pairs if limited is None else [pair for pair in pairs if pair in limited]:
+                    if has_room:
                         targets = inside if address.kind == CLUSTER_IP else outside
-                        self._put_frontend(self._frontend(service, address, port, targets, wall_s))
-                if not family and port.node_port and (limited is None or (ALL_ADDRESSES, at_node(port)) in limited):
-                    self._put_frontend(self._frontend(service, ALL_ADDRESSES, at_node(port), outside, wall_s))
+                        self._put_frontend(self._frontend(service, address, at, targets, wall_s))
+                    else:
+                        self._delete_frontend(key_of(address, at), service.name)
         if service.steering is not NO_STEERING and self.chooser.memory.schedule(service, self._clock.monotonic()):
             self.due_changed.set()
         if mismatches or service.name in self._mismatches:
