@@ -186,6 +186,10 @@ class MemoryStore:
 
     async def _enter(self, key: bytes = b"", *, is_write: bool = False) -> None:
         await asyncio.sleep(0)  # a network is never instant: callers must survive what happens meanwhile
+        self._admit(key, is_write=is_write)
+
+    def _admit(self, key: bytes, *, is_write: bool) -> None:
+        """What was asked arrives at the server."""
         if self._is_closed:
             raise Unavailable("the channel was closed")
         self.server.enter(key, is_write=is_write)

@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.simulation.actors.mixture import make_history
 from tests.simulation.branches import Branch, Branches
 from tests.simulation.campaign import Campaign, Progress
+from tests.simulation.command_line import FIXED_HASHES
 from tests.simulation.coverage import missing
 from tests.simulation.history import digest_history, run_history
 from tests.simulation.hunt import apart, drawn, hunt
@@ -21,8 +22,6 @@ from tests.simulation.mutants.table import first_histories
 from tests.simulation.named_worlds import world_of
 from tests.simulation.shrink import shrink
 from tests.simulation.steps import parse, show
-
-FIXED_HASHES = "0"
 
 
 def main() -> int:

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from tests.simulation.loop import SimulatedFlag, SimulatedLoop, Turn
+from tests.simulation.loop import SimulatedFlag, SimulatedLoop, Turn, sleep
 
 EPOCH_S: Final = 1_800_000_000.0
 
@@ -27,7 +26,7 @@ class ProcessClock:
         return EPOCH_S + self._loop.now_s + self.wall_error_s
 
     def sleep(self, delay_s: float) -> Coroutine[Any, Any, None]:
-        return asyncio.sleep(max(0.0, delay_s))
+        return sleep(delay_s)
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Turn:
         return self._loop.call_later(delay_s, callback)

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+FIXED_HASHES = "0"
+"""For Python's hashes of text: should a set be walked after all."""
 EACH = 1000
 """How many histories each of the two workers of CI's tests runs."""
 
@@ -18,7 +20,7 @@ def simulate(*words: str, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "tests.simulation", *words],
         cwd=REPOSITORY,
-        env=os.environ | environment,
+        env=os.environ | {"PYTHONHASHSEED": FIXED_HASHES} | environment,  # else it starts, and imports, twice
         capture_output=True,
         text=True,
         check=False,

@@ -11,7 +11,7 @@ import asyncio
 import heapq
 import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, Final, Protocol
 
@@ -244,6 +244,48 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.errors.append(f"{context.get('message')}: {context.get('exception')!r}")
 
 
+class Nap:
+    """What a task awaits while it sleeps: it goes on in the turn of the timer, where a future would take one turn more.
+
+    Has what `asyncio.Task` asks of a future.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_delay_s", "_is_cancelled", "_loop", "_turn")
+
+    def __init__(self, loop: SimulatedLoop, delay_s: float) -> None:
+        self._loop, self._delay_s, self._is_cancelled = loop, delay_s, False
+
+    def __await__(self) -> Generator[Nap, None, None]:
+        self._asyncio_future_blocking = True
+        yield self
+
+    def add_done_callback(self, callback: Callable[..., object], *, context: Context) -> None:
+        self._callback, self._context = callback, context
+        self._turn = self._loop.call_later(self._delay_s, callback, self, context=context)
+
+    def cancel(self, msg: object = None) -> bool:
+        """The sleeper is woken with the cancellation. A task asks no future twice, and none that has woken it."""
+        del msg
+        self._is_cancelled = True
+        self._turn.cancel()
+        self._loop.call_soon(self._callback, self, context=self._context)
+        return True
+
+    def result(self) -> None:
+        if self._is_cancelled:
+            raise asyncio.CancelledError
+
+
+async def sleep(delay_s: float) -> None:
+    """So much simulated time passes, and at least one turn of everybody who is ready."""
+    if delay_s <= 0:
+        await asyncio.sleep(0)
+        return
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SimulatedLoop)
+    await Nap(loop, delay_s)
+
+
 class Baton:
     """One wait of one blocking call. `wake` may be called at any time, and more than once."""
 
@@ -260,12 +302,17 @@ class Baton:
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Until woken or for so long."""
-        timer = None if timeout_s is None else self._loop.call_later(timeout_s, self.wake)
+        timer = None if timeout_s is None else self._loop.call_later(timeout_s, self._time_out, context=self._context)
         parent = self._caller.parent
         assert parent is not None
         parent.switch()
         if timer is not None:
             timer.cancel()
+
+    def _time_out(self) -> None:
+        if not self._is_woken:
+            self._is_woken = True
+            self._switch()
 
     def _switch(self) -> None:
         if not self._caller.dead:

@@ -17,6 +17,7 @@ from kvstore.options import Options
 from kvstore.store import Changes, Entry, Page, prefix_end
 from kvstore.watch import Message, Probe
 from meshmodel.readers import agent_reads, peer_reads
+from tests.simulation.loop import sleep
 from tests.simulation.machine import Writes
 
 DENIED: Final = "etcdserver: permission denied"
@@ -162,8 +163,7 @@ class LinkedStore(MemoryStore):
             return
         async with aclosing(super().watch(key, range_end, start_revision)) as messages:
             async for message in messages:
-                if (delay_s := self._link.delay()) > 0:
-                    await asyncio.sleep(delay_s)
+                await sleep(self._link.delay())
                 if not self._link.is_up or self._link.connections != connections:
                     raise Unavailable("watch stream ended")
                 yield message
@@ -179,6 +179,5 @@ class LinkedStore(MemoryStore):
             raise Unavailable(f"{what}: connection reset before the answer")
 
     async def _enter(self, key: bytes = b"", *, is_write: bool = False) -> None:
-        if (delay_s := self._link.delay()) > 0:
-            await asyncio.sleep(delay_s)
-        await super()._enter(key, is_write=is_write)
+        await sleep(self._link.delay())
+        self._admit(key, is_write=is_write)

@@ -58,6 +58,7 @@ class World:
             )
             for i, name in enumerate(CLUSTER_NAMES[: shape.clusters])
         }
+        self._nodes = [(cluster, node) for cluster in self.clusters.values() for node in cluster.nodes.values()]
         self.loop.reachable = self._is_reachable
 
     def __enter__(self) -> World:
@@ -129,7 +130,7 @@ class World:
         return {process.name: process for c in self.clusters.values() for process in c.processes()}
 
     def nodes(self) -> list[tuple[Cluster, Node]]:
-        return [(cluster, node) for cluster in self.clusters.values() for node in cluster.nodes.values()]
+        return self._nodes
 
     def set_cut(self, source: str, target: str, *, is_cut: bool) -> None:
         """A process does not reach a store or an API server, or does again."""
