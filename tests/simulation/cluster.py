@@ -27,6 +27,10 @@ OWN: Final = "own."
 PEERS: Final = "peers"
 MIRROR: Final = "mirror"
 FROM_BACKUP: Final = b"(from a backup)"
+BUMP: Final = 1_000_000_000
+"""How far the revision of a store is brought forward that is put back under its old id: what etcd advises. A backup that is put
+back again is brought forward by as much more, for readers have seen the revisions of the first time.
+"""
 MakeProcess = Callable[[str], Process]
 FindStore = Callable[[str], MemoryServer]
 
@@ -78,6 +82,7 @@ class Cluster:
         self.tampered: set[bytes] = set()
         """Keys of records that were put there by hand, and FROM_BACKUP: for a while peers are told what is not so."""
         self.backup: StoreBackup | None = None
+        self._bump = 0
 
     def install(self) -> None:
         """What exists before the first program runs: nodes, namespaces and what `enable` writes."""
@@ -136,6 +141,12 @@ class Cluster:
         for peer in sorted(self.peers):
             self._credentials.write(self.folder / MIRROR, self.name, peer)
         self._touch(MIRROR)
+
+    def put_back(self, backup: StoreBackup, *, keep_id: bool) -> None:
+        """The store is what it was when the backup was taken."""
+        self._bump += BUMP if keep_id else 0
+        self.store.restore(backup, keep_id=keep_id, bump=self._bump if keep_id else 0)
+        self.tampered.add(FROM_BACKUP)
 
     def _touch(self, *directories: str) -> None:
         for process in self.processes():

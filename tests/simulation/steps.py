@@ -48,12 +48,10 @@ from kube.resource import (
     SERVICES,
     Resource,
 )
-from tests.simulation.cluster import FROM_BACKUP, Cluster
+from tests.simulation.cluster import Cluster
 from tests.simulation.credentials import Credential, Signer, Trust
 from tests.simulation.world import World
 
-BUMP: Final = 1_000_000_000
-"""How far the revision of a store is brought forward that is put back under its old id: what etcd advises."""
 KINDS: Final[dict[str, Resource]] = {
     "service": SERVICES,
     "slice": ENDPOINT_SLICES,
@@ -291,8 +289,7 @@ def _store(world: World, cluster: str, what: str) -> None:
         case "restore" | "restore-anew":
             if where.backup is not None:
                 world.loop.reached[f"store put back from a backup, {what}"] += 1
-                store.restore(where.backup, keep_id=what == "restore", bump=BUMP if what == "restore" else 0)
-                where.tampered.add(FROM_BACKUP)
+                where.put_back(where.backup, keep_id=what == "restore")
         case "down":
             store.stop()
         case "up":
