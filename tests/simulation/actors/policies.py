@@ -98,8 +98,9 @@ def restart_behind_denial(plan: Plan) -> Iterator[Step]:
     namespace, app = plan.focus
     cluster = plan.cluster()
     node = plan.node(cluster)
-    section = plan.rng.choice(("ingress", "egress"))
-    spec = {"endpointSelector": {"matchLabels": {"app": app}}, section: [{}] if plan.rng.random() < 0.2 else []}
+    section, entities = plan.rng.choice((("ingress", "fromEntities"), ("egress", "toEntities")))
+    rules: Spec = {f"{section}Deny": [{entities: ["all"]}]} if plan.rng.random() < 0.2 else {section: [{}]}
+    spec = {"endpointSelector": {"matchLabels": {"app": app}}, **rules}
     yield step("put", cluster, "policy", cilium(namespace, plan.rng.choice("pq"), spec))
     yield step("wait", "9")
     yield step("wait", "1")  # what is denied then is denied for good
