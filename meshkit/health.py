@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import NamedTuple
 
 from meshkit.clock import Clock, SystemClock
@@ -34,6 +35,7 @@ class Health:
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock: Clock = clock or SystemClock()
         self._components: dict[str, Component] = {}
+        self._sorted: Mapping[str, Component] | None = None  # until the next change
         self.changed = Wake()
 
     def report(self, component: str, level: HealthLevel | str, message: str = "") -> None:
@@ -43,9 +45,9 @@ class Health:
         known = self._components.get(component)
         if known is not None and known.level == level:
             if known.message != message:
-                self._components[component] = known._replace(message=message)
+                self._components[component], self._sorted = known._replace(message=message), None
             return
-        self._components[component] = Component(level, message, self._clock.wall())
+        self._components[component], self._sorted = Component(level, message, self._clock.wall()), None
         self.changed.set()
 
     def ok(self, component: str, message: str = "") -> None:
@@ -63,11 +65,14 @@ class Health:
     def forget(self, component: str) -> None:
         """The component is no more."""
         if self._components.pop(component, None) is not None:
+            self._sorted = None
             self.changed.set()
 
     def snapshot(self) -> Mapping[str, Component]:
-        """Every component by name, sorted."""
-        return dict(sorted(self._components.items()))
+        """Every component by name, sorted; nothing that is reported later is in it."""
+        if self._sorted is None:
+            self._sorted = MappingProxyType(dict(sorted(self._components.items())))
+        return self._sorted
 
     def ready(self) -> bool:
         """Something reported, and nothing is starting or failed."""

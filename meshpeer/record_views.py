@@ -49,9 +49,10 @@ class View:
     @property
     def has_room_again(self) -> bool:
         """Whether something was dropped that a new listing might take now."""
+        if not self.dropped.total:
+            return False
         is_under = len(self._known) <= self._maximum * ROOM_AGAIN
-        has_bytes = self._budget.room_bytes >= self._budget.limit_bytes * (1 - ROOM_AGAIN)
-        return bool(self.dropped.total) and is_under and has_bytes
+        return is_under and self._budget.room_bytes >= self._budget.limit_bytes * (1 - ROOM_AGAIN)
 
     def feed(self, events: Sequence[Event], cut: int) -> list[Change]:
         """What the events change, in their order; `cut` is the length of the prefix in front of every key."""

@@ -90,6 +90,8 @@ class OverlayThenTcp:
             self._overlay.forget(gone)
 
     async def _connect_all(self, nodes: Sequence[str]) -> dict[str, ProbeReply]:
+        if len(nodes) == 1:  # no task for what can be waited for here
+            return {nodes[0]: await self._connect(nodes[0])}
         replies = await asyncio.gather(*(self._connect(node) for node in nodes))
         return dict(zip(nodes, replies, strict=True))
 

@@ -21,6 +21,7 @@ class AgentEvents:
     def __init__(self, db: AgentDB, most: int) -> None:
         self._db, self._most = db, most
         self._revisions: dict[str, int] = {}
+        self._seen = -1
         self._endpoints: set[str] = set()
 
     def started(self, wall_ns: int) -> FlowEntry:
@@ -32,6 +33,9 @@ class AgentEvents:
     def look(self, wall_ns: int) -> list[FlowEntry]:
         """Net changes, table by table."""
         db = self._db
+        if self._seen == db.revision:
+            return []
+        self._seen = db.revision
         found = [self._endpoint(change) for change in self._changes(db.endpoints)]
         found += [_prefix(change) for change in self._changes(db.prefixes)]
         found += [_policy(change, db.policies.revision) for change in self._changes(db.policies)]
