@@ -63,7 +63,7 @@ def explore(chosen: argparse.Namespace, seeds: range) -> int:
                     + "; ".join(outcome.faults[:3])
                 )
                 if not (chosen.keep_going or chosen.resume or chosen.expect):
-                    report(branches, branch, outcome.faults)
+                    report(branches, branch, outcome.faults, chosen.world)
                     return 1
             if chosen.resume is not None and progress.done % 100 == 0:
                 campaign.save(chosen.resume, progress)
@@ -111,12 +111,12 @@ def replay(path: Path) -> int:
     return 1 if outcome.faults else 0
 
 
-def report(branches: Branches, branch: Branch, faults: list[str]) -> None:
-    """The shortest history that is found to fail in the same way."""
+def report(branches: Branches, branch: Branch, faults: list[str], world: str) -> None:
+    """The shortest history that is found to fail in the same way, as a file under `found/` has it: comments and steps."""
     short, found = shrink(branches.run, branch.seed, branch.shape, branch.history, faults)
-    say(f"--- {len(short)} steps, seed {branch.seed}, {branch.shape}")
+    say(f"# seed {branch.seed} world {world}")
+    say("\n".join(f"# {fault}" for fault in found))
     say(show(short))
-    say("--- " + "\n    ".join(found))
 
 
 def say(text: str) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.simulation import branches as branches_module
+from tests.simulation.__main__ import replay, report
 from tests.simulation.actors.mixture import WORLDS, make_history
-from tests.simulation.branches import Branches
+from tests.simulation.branches import Branch, Branches
 from tests.simulation.campaign import Campaign, Progress
 from tests.simulation.command_line import REPOSITORY, simulate
 from tests.simulation.coverage import EXPECTED, missing
@@ -127,6 +128,23 @@ def test_what_is_expected_and_never_reached_is_named() -> None:
 def test_a_history_is_text_that_can_be_read_back() -> None:
     history = make_history(5, WORLDS["small"], 60)
     assert parse(show(history)) == history
+
+
+def test_a_history_that_fails_is_printed_as_a_file_that_can_be_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history, setting = make_history(5, WORLDS["small"], 20), WORLDS["small"]
+
+    def run(_self: Branches, _seed: int, tried: Sequence[Step], _shape: Shape) -> Outcome:
+        return Outcome(["north: bad"] if {"put", "pod"} <= {each.verb for each in tried} else [])
+
+    monkeypatch.setattr(Branches, "run", run)
+    report(Branches(), Branch(5, history, setting.shape), ["north: bad"], "small")
+    printed = tmp_path / "found.txt"
+    printed.write_text(capsys.readouterr().out)
+    assert printed.read_text().startswith("# seed 5 world small\n# north: bad\n")
+    assert [each.verb for each in parse(printed.read_text())] in (["put", "pod"], ["pod", "put"])
+    assert replay(printed) == 0
 
 
 def test_every_step_that_can_be_written_is_drawn_by_some_history() -> None:
