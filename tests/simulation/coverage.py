@@ -72,7 +72,7 @@ def missing(reached: Counter[str]) -> list[str]:
 
 EXPECTED: Final = frozenset(
     """
-    address of a peer; address of our own; backend of a peer; backend of our own; crash between two turns
+    address of a peer; address of our own; backend of a peer; backend of our own; bookmark of a watch; crash between two turns
     crash between two writes; endpoint; fresh build differed until leases ended
     health degraded: map frontends; health degraded: networks of peers; health degraded: nodes of peers
     health degraded: peer X; identity of a pod

@@ -19,7 +19,8 @@ from tests.simulation.kube_objects import ObjectChange, ObjectStore, Selection, 
 from tests.simulation.loop import Baton, SimulatedLoop
 from tests.simulation.wire import USUAL_S
 
-BOOKMARK_S: Final = 60.0
+BOOKMARK_S: Final = 20.0
+"""Servers send them about once a minute; most histories are shorter than that."""
 MOST_UNREAD: Final = 20
 """Changes of one watch that the server keeps for a slow reader."""
 Answer = tuple[int, bytes]
@@ -246,6 +247,7 @@ class KubeWatch:
                 return b""
             if now_s >= self._bookmark_s:
                 self._bookmark_s = now_s + BOOKMARK_S
+                self._loop.reached["bookmark of a watch"] += 1
                 return self._bookmark()
             self._waiting = Baton(self._loop)
             self._waiting.wait(min(self._ends_s, self._bookmark_s) - now_s)
