@@ -143,7 +143,7 @@ class Table(Generic[K, R]):
 
     @property
     def waiting_for(self) -> tuple[str, ...]:
-        return tuple(sorted(self._waiting_for))
+        return tuple(sorted(self._waiting_for)) if self._waiting_for else ()
 
     def dump(self) -> str:
         """The table as text: equal tables give equal text, whatever the order of events was."""

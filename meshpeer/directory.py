@@ -6,6 +6,7 @@ Each entry that is not a directory and contains `endpoints:` is a peer named lik
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ def read_directory(path: Path, own: str) -> Listing:
     unreadable: set[str] = set()
     has_own = False
     try:
-        entries = sorted(path.iterdir())
+        entries = sorted(os.scandir(path), key=lambda entry: entry.name)  # says what is a directory, too
     except FileNotFoundError:
         return Listing({})
     except OSError as exc:
@@ -81,12 +82,12 @@ def compare(known: Mapping[ClusterName, bytes], listing: Listing) -> DirectoryDi
     return DirectoryDifference(changed, tuple(ClusterName(name) for name in sorted(gone)))
 
 
-def _read(entry: Path) -> bytes:
+def _read(entry: os.DirEntry[str]) -> bytes:
     """Empty for what is no file, or none any more: a name of Kubernetes' volume may go between two looks."""
     try:
         if entry.is_dir():
             return b""
-        with entry.open("rb") as file:
+        with Path(entry).open("rb") as file:
             return file.read(MAX_CONFIG_BYTES)
     except FileNotFoundError:
         return b""

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final
 
+from tests.simulation.credentials import prepare
 from tests.simulation.history import Outcome, go_on, start, start_of
 from tests.simulation.steps import Step
 from tests.simulation.world import Shape, World
@@ -99,6 +100,7 @@ class Branches:
         if branch.root not in self._started:
             world = self._open.enter_context(World(*branch.root))
             start(world)
+            prepare(list(world.clusters))
             self._started[branch.root] = (world, _files(world.folder))
             gc.collect()
             gc.freeze()

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from functools import cache
+from itertools import permutations, product
 from pathlib import Path
 from typing import Final
 
 from certs.authority import Authority
+from certs.diagnose import client_context
 from certs.inspect import issued_by, parse
 from certs.profile import DAY_S, remote
+from certs.store import CertFiles
 from certs.validity import Validity, judge_dates
 from kvstore.clientconfig import ClientConfig
 from kvstore.errors import Rejected
@@ -120,6 +124,20 @@ class Credentials:
         if judge_dates(wall_s, _parse(tls.cert)[0]) not in VALID:
             return "remote error: expired certificate"
         return ""
+
+
+def prepare(clusters: Sequence[str]) -> None:
+    """Everything of these clusters that a history may need is issued and read, for the forks that run histories share it."""
+    for cluster in clusters:
+        for credential, signer in product(Credential, Signer):
+            certificate, _ = issued(cluster, credential, signer)
+            _parse(certificate)
+    for cluster, peer in permutations(clusters, 2):
+        for trust in Trust:
+            for pem in _certificates(peer, trust):
+                _is_signed(issued(peer, Credential.GOOD, Signer.OLD)[0], pem)
+        believed = b"".join(_certificates(peer, Trust.OLD))
+        client_context(CertFiles(believed, *issued(cluster, Credential.GOOD, Signer.OLD)))
 
 
 @cache
