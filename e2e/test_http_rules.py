@@ -8,6 +8,7 @@ import pytest
 from e2e.faults import ENVOY, kill, processes_of, proxies_of
 from e2e.mesh import SYSTEM, Cluster, Mesh
 from e2e.policies import DROPPED, Place, ask_from, cilium_policy, in_force
+from lab.topology import cluster_named
 
 AGENT = "k8s-app=clustermesh-agent"
 DENIED = "403 Access denied"
@@ -19,6 +20,15 @@ TO_REBELS = (
     "matchExpressions: [{key: io.cilium.k8s.policy.cluster, operator: Exists}]}]"
 )
 TO_DNS = "{toEndpoints: [{matchLabels: {io.kubernetes.pod.namespace: kube-system, k8s-app: kube-dns}}]}"
+
+
+NODE_PORT = 30555
+PLAIN = f"""
+apiVersion: v1
+kind: Service
+metadata: {{name: plain}}
+spec: {{type: NodePort, selector: {{name: rebel-base}}, ports: [{{port: 80, nodePort: {NODE_PORT}}}]}}
+"""
 
 
 def http(path: str) -> str:
@@ -87,3 +97,21 @@ def test_both_ends_look_into_requests_and_outlive_their_agents(mesh: Mesh, x_win
         assert table(mesh, x_wing, target) == allowed("/client-ip"), "without an agent"
         mesh.wait_until("the agent is back", lambda: mesh.agent("koornacht", node, "status").returncode == 0, 40.0)
         assert table(mesh, x_wing, target) == allowed("/client-ip")
+
+
+def test_node_ports_of_the_clusters_own_proxy_lead_to_pods_behind_rules(mesh: Mesh) -> None:
+    """It gives the node's address to whom it leads on, to pods of the node and of others in turn."""
+    policy = cilium_policy("http-ingress", "rebel-base", f"ingress: [{{fromEntities: [all], {http('/client-ip')}}}]")
+    ask = ("curl", "-sS", "--max-time", "4", "-o", "/dev/null", "-w", "%{http_code}", "-X")
+    try:
+        mesh.apply("koornacht", PLAIN)
+        with in_force(mesh, {"koornacht": [policy]}):
+            any_node = f"http://{cluster_named('koornacht').nodes[0].address}:{NODE_PORT}/client-ip"
+            mesh.wait_until("it leads on", lambda: mesh.on_node("tion-worker", *ask, "GET", any_node).stdout == "404")
+            for node in cluster_named("koornacht").nodes:
+                page = f"http://{node.address}:{NODE_PORT}/client-ip"
+                for method, code in (("GET", "404"), ("POST", "403")):
+                    asked = [mesh.on_node("tion-worker", *ask, method, page, check=False).stdout for _ in range(8)]
+                    assert asked == [code] * 8, f"{method} {page}"
+    finally:
+        mesh.delete("koornacht", PLAIN)

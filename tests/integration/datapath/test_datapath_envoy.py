@@ -38,7 +38,7 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.parametrize("mesh", [(AttachMode.TCX, True)], indirect=True, scope="module"),
 ]
-GRPC_PORT, NODE_PORT = 8082, 30081
+GRPC_PORT, NODE_PORT, BALANCER_PORT = 8082, 30081, 30082
 SERVICE = "172.20.9.9"
 RULES = frozenset(
     (HttpRule("GET", "/client-ip"), HttpRule("GET", "/large"), HttpRule("POST", "/.*", headers=(("x-key", "a"),)))
@@ -114,20 +114,23 @@ def test_a_node_that_masquerades_its_pods_does_not_rename_them_in_the_mesh(web: 
 
 
 def test_what_the_nodes_own_proxy_leads_to_a_pod_is_judged_and_answered(web: Topology) -> None:
-    """A port of the node, and an address of a service for pods of the node: rules like kube-proxy's change the destination."""
+    """By rules like those of kube-proxy: a port of the node, with and without the sender's address, and a service's address."""
     near, node = web.nodes[3], web.nodes[2]
     server, client = node.pods
     changed = f"dnat to {server.address}:{WEB_PORT}"
-    rules = f"tcp dport {NODE_PORT} {changed}; ip daddr {SERVICE} tcp dport 80 {changed};"
-    table = f"table ip ports {{ chain in {{ type nat hook prerouting priority dstnat; {rules} }}; }}"
-    run("ip", "netns", "exec", node.namespace, "nft", table)
+    rules = f"tcp dport {{ {NODE_PORT}, {BALANCER_PORT} }} {changed}; ip daddr {SERVICE} tcp dport 80 {changed};"
+    hidden = f"tcp dport {WEB_PORT} ct original proto-dst {NODE_PORT} masquerade;"
+    hooks = ("in", "prerouting priority dstnat", rules), ("out", "postrouting priority srcnat", hidden)
+    chains = "; ".join(f"chain {name} {{ type nat hook {place}; {text} }}" for name, place, text in hooks)
+    run("ip", "netns", "exec", node.namespace, "nft", f"table ip ports {{ {chains}; }}")
     try:
         redirect(node, server, Direction.INGRESS)
         with inside(node.namespace):
             assert prepare_stack() == ""
         with envoy_of(node, {PORT: Listener(PolicyDirection.INGRESS, RULES)}):
             for namespace, address, port, source in (
-                (near.namespace, node.address, NODE_PORT, near.address),
+                (near.namespace, node.address, NODE_PORT, node.address),
+                (near.namespace, node.address, BALANCER_PORT, near.address),
                 (client.namespace, SERVICE, 80, client.address),
             ):
                 with contextlib.closing(http.client.HTTPConnection(address, port)) as made:
