@@ -124,7 +124,8 @@ class SharedStore:
         """What is under the prefix is what is wanted, or will be: returns how many keys somebody else had changed.
 
         Foreign keys are removed, unless the prefix `is_shared` with other writers: then they are theirs, but for those that
-        hang on a lease of ours, which a backup of the store has brought back. Costs one question if all that changed since
+        hang on a lease of ours, which a backup of the store has brought back. A key of ours on somebody else's lease would end
+        with that: where nobody else writes it is written again; where others do the lease may be that of another replica. Costs one question if all that changed since
         the last look was our doing, else a listing. Nothing is judged before `synced`, and no key that is being written
         just now.
         Raises: KvError or Denied.
@@ -132,11 +133,12 @@ class SharedStore:
         if not self.synced.is_set():
             return 0
         with self._settling() as settled:
-            if await self._is_as_left(settled):
-                return await self._read_back_canary()
+            if await self._is_as_left(settled, is_shared=is_shared):
+                return await self._read_back_canary(is_shared=is_shared)
             found, revision = await self._read_all()
         moving = {*settled, *self._queued(), *self._rejected_keys}
-        wrong = [key for key in self._wanted if key not in moving and not self._is_right(key, found.get(key))]
+        hangs = self._hangs_right(is_shared=is_shared)
+        wrong = [key for key in self._wanted if key not in moving and not self._is_right(key, found.get(key), hangs)]
         foreign = [key for key in found if key not in self._wanted and key not in moving]
         if is_shared:
             ours = set(self._session.leases) if self._session is not None else set()
@@ -150,9 +152,9 @@ class SharedStore:
         self.repaired += len(wrong) + len(foreign)
         if wrong or foreign:
             self._wake.set()
-        return len(wrong) + len(foreign) + await self._read_back_canary()
+        return len(wrong) + len(foreign) + await self._read_back_canary(is_shared=is_shared)
 
-    async def _is_as_left(self, settled: set[bytes]) -> bool:
+    async def _is_as_left(self, settled: set[bytes], *, is_shared: bool) -> bool:
         """True if there are as many keys as there should be, and what changed since all was right is as wanted."""
         if not self._clean_revision:
             return False
@@ -163,16 +165,23 @@ class SharedStore:
             return False  # the store went back in time
         if changes.key_count != len(self._wanted) - len(self._rejected_keys) + self._foreign:
             return False
-        if not all(self._is_right(entry.key[len(self._prefix) :], entry) for entry in changes.entries):
+        hangs = self._hangs_right(is_shared=is_shared)
+        if not all(self._is_right(entry.key[len(self._prefix) :], entry, hangs) for entry in changes.entries):
             return False
         self._clean_revision = changes.revision
         return True
 
-    def _is_right(self, key: bytes, entry: Entry | None) -> bool:
-        """Whether the key has its value, on a lease: without one it would outlive us."""
-        return (
-            entry is not None and entry.value == self._wanted.get(key) and (entry.lease != 0 or self._session is None)
-        )
+    def _is_right(self, key: bytes, entry: Entry | None, hangs: Callable[[int], bool]) -> bool:
+        """Whether the key has its value, on a lease that is right."""
+        return entry is not None and entry.value == self._wanted.get(key) and hangs(entry.lease)
+
+    def _hangs_right(self, *, is_shared: bool) -> Callable[[int], bool]:
+        """Whether a key of ours may hang on a lease: without one it would outlive us, on a foreign one end without us."""
+        if self._session is None:
+            return lambda _lease: True
+        if is_shared:
+            return lambda lease: lease != 0
+        return frozenset(self._session.leases).__contains__
 
     def _queued(self) -> Iterator[bytes]:
         yield from (*self._deletes, *self._updates, *self._bulk)
@@ -197,8 +206,11 @@ class SharedStore:
         finally:
             self._settled = [each for each in self._settled if each is not settled]
 
-    async def _read_back_canary(self) -> int:
-        if self._canary_key is None or self._is_canary_due or await self._store.get(self._canary_key) is not None:
+    async def _read_back_canary(self, *, is_shared: bool) -> int:
+        if self._canary_key is None or self._is_canary_due:
+            return 0
+        found = await self._store.get(self._canary_key)
+        if self._is_canary_due or (found is not None and self._hangs_right(is_shared=is_shared)(found.lease)):
             return 0
         self._is_canary_due = True
         self.repaired += 1

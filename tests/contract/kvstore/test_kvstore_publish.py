@@ -274,6 +274,44 @@ async def test_what_somebody_else_changed_is_found_and_written_again(store: Stor
         assert writer.store.repaired == 5
 
 
+async def test_a_record_on_a_foreign_lease_is_taken_back_before_that_ends(store: StoreUnderTest, prefix: bytes) -> None:
+    """Its value is right, so that nobody notices; with the lease it would go, for peers too."""
+    canary, other = b"cilium/synced/" + prefix, store.client()
+    async with writing(store.client(), prefix, canary=canary) as writer:
+        for number in range(100):
+            writer.store.upsert(b"%d" % number, b"v")
+        writer.store.mark_synced()
+        await eventually(writer.store.synced.is_set)
+        assert await writer.store.read_back() == 0
+        foreign = await other.grant(60)
+        await other.put(prefix + b"7", b"v", lease=foreign)
+        await other.put(canary, b"foreign", lease=foreign)
+        assert await writer.store.read_back() == 2
+        await flushed(writer)
+        async with asyncio.timeout(10), aclosing(other.list_and_watch(canary)) as batches:
+            async for batch in batches:
+                if any(event.value and event.value != b"foreign" for event in batch.events):
+                    break
+        await other.revoke(foreign)
+        assert await writer.store.read_back() == 0
+        entry, announced = await other.get(prefix + b"7"), await other.get(canary)
+        assert entry is not None
+        assert announced is not None
+        assert {entry.lease, announced.lease} <= set(writer.session.leases)
+
+
+async def test_a_record_on_another_writers_lease_is_left_there_where_others_write(
+    store: StoreUnderTest, prefix: bytes
+) -> None:
+    other = store.client()
+    async with writing(store.client(), prefix) as writer:
+        writer.store.upsert(b"7", b"v")
+        writer.store.mark_synced()
+        await eventually(writer.store.synced.is_set)
+        await other.put(prefix + b"7", b"v", lease=await other.grant(60))
+        assert await writer.store.read_back(is_shared=True) == 0, "two replicas would take it from each other for ever"
+
+
 async def test_a_foreign_change_is_found_behind_newer_ones_of_our_own(store: StoreUnderTest, prefix: bytes) -> None:
     """The number of keys is right and the newest change is ours: what lies between must be looked at too."""
     other = store.client()
