@@ -8,7 +8,7 @@ which the store tells them. It is counted, the first of it named, and looked for
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,43 +27,106 @@ CHANGES_PER_S: Final = 1_000.0
 CHANGES_BURST: Final = 2_000_000.0
 BYTES_PER_S: Final = float(4 << 20)
 FIRST_NAMES: Final = 10
+ROOM_AGAIN: Final = 0.1
 MAXIMUM_NAME: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """For one cluster. A burst of changes and bytes passes at once, the size of a first listing; then the rates hold."""
+    """For one cluster. A burst of changes and bytes passes at once, the size of a first listing; then the rates hold.
+
+    `record_bytes`: what a record takes beside its own length, where that is counted.
+    """
 
     records: Mapping[Kind, int] = field(default_factory=lambda: RECORDS)
     size_bytes: float = SIZE_BYTES
     changes_per_s: float = CHANGES_PER_S
     changes_burst: float = CHANGES_BURST
     bytes_per_s: float = BYTES_PER_S
+    record_bytes: int = 0
 
 
 UNLIMITED: Final = Caps({}, math.inf, math.inf, math.inf, math.inf)
 
 
-class Budget:
-    """Bytes that are used and may be used; with `shared`, the same bytes count there too."""
+class Pool:
+    """What all peers may use together: half of it in equal parts that are theirs, and the rest for who comes first.
 
-    def __init__(self, limit_bytes: float = math.inf, shared: Budget | None = None) -> None:
-        self.limit_bytes, self.used_bytes, self._shared = limit_bytes, 0, shared
+    So nobody is left without any. Who has used the rest keeps it when there are more peers, and parts are smaller.
+    """
+
+    def __init__(self, limit: float = math.inf) -> None:
+        self.limit = limit
+        self._budgets: dict[Budget, Callable[[], None]] = {}
+        self.part = self._rest = limit / 2
+        self._beyond = 0.0
+
+    def join(self, budget: Budget, on_room: Callable[[], None] = lambda: None) -> None:
+        """One more peer. `on_room` is called when another one has given something back."""
+        self._budgets[budget] = on_room
+        self._share()
+
+    def leave(self, budget: Budget) -> None:
+        """It is no peer any more."""
+        self._budgets.pop(budget, None)
+        self._share()
+
+    def room_of(self, budget: Budget) -> float:
+        """How much more this peer may use."""
+        return max(0.0, self.part - budget.used) + max(0.0, self._rest - self._beyond)
+
+    def note(self, before: float, now: float) -> None:
+        """A peer that used `before` uses `now`."""
+        self._beyond += max(0.0, now - self.part) - max(0.0, before - self.part)
+        if now < before:
+            for on_room in list(self._budgets.values()):
+                on_room()
+
+    def _share(self) -> None:
+        if self.limit < math.inf:
+            self.part = self._rest / max(1, len(self._budgets))
+            self._beyond = sum(max(0.0, budget.used - self.part) for budget in self._budgets)
+
+
+class Budget:
+    """So many bytes, or other `units`, one peer uses and may use; what it uses of a pool counts there too."""
+
+    def __init__(self, limit: float = math.inf, pool: Pool | None = None, units: str = "bytes") -> None:
+        self.limit, self.used, self._pool, self._units = limit, 0, pool, units
+        if pool is not None:
+            pool.join(self)
 
     @property
-    def room_bytes(self) -> float:
-        """How many more bytes may be used."""
-        own = self.limit_bytes - self.used_bytes
-        return own if self._shared is None else min(own, self._shared.room_bytes)
+    def room(self) -> float:
+        """How much more may be used."""
+        own = self.limit - self.used
+        return own if self._pool is None else min(own, self._pool.room_of(self))
 
-    def use(self, size_bytes: int) -> bool:
-        """So many more bytes are used, or false and none are; negative: they are free again."""
-        if self.used_bytes + size_bytes > self.limit_bytes and size_bytes > 0:
+    @property
+    def has_room_again(self) -> bool:
+        """Whether a tenth of what this peer may have in any case is free."""
+        sure = self.limit if self._pool is None else min(self.limit, self._pool.part)
+        return self.room >= sure * ROOM_AGAIN
+
+    def limit_of(self, size: int) -> str:
+        """Which limit so much more does not keep, in words."""
+        if self._pool is not None and self.used + size <= self.limit:
+            return f"{self._pool.limit:.0f} {self._units} of all peers"
+        return f"{self.limit:.0f} {self._units}"
+
+    def use(self, size: int) -> bool:
+        """So much more is used, or false and nothing is; negative: it is free again."""
+        if size > 0 and size > self.room:
             return False
-        if self._shared is not None and not self._shared.use(size_bytes):
-            return False
-        self.used_bytes += size_bytes
+        self.used += size
+        if self._pool is not None:
+            self._pool.note(self.used - size, self.used)
         return True
+
+    def leave(self) -> None:
+        """Whose it is is no peer any more."""
+        if self._pool is not None:
+            self._pool.leave(self)
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from meshkit.errors import PermanentError, TransientError
 from meshkit.supervise import supervise
 from meshkit.task_group import TaskGroup
 from meshmodel.names import ClusterName
-from meshpeer.caps import Budget
+from meshpeer.caps import Pool
 from meshpeer.consumer import Consumer
 from meshpeer.directory import Listing, compare, read_directory
 from meshpeer.followed import FollowedCluster
@@ -80,7 +80,7 @@ class Follower(Generic[C]):
         self._own, self._directory, self._connect, self._consume = own, directory, connect, consume
         self._clock, self._options = clock, options or SessionOptions()
         self._reservations = Reservations(own)
-        self._total = Budget(self._options.total_bytes)
+        self._pool = Pool(self._options.total_bytes)
         self.members: dict[ClusterName, Member[C]] = {}
         self.refused: Mapping[str, str] = {}
         self._has_own = False
@@ -145,7 +145,7 @@ class Follower(Generic[C]):
         if known is not None:
             return known
         state = FollowedCluster(name, is_own=name == self._own.name, control_lost_s=self._clock.monotonic())
-        views = RecordViews() if state.is_own else RecordViews(self._options.caps, self._total)
+        views = RecordViews() if state.is_own else RecordViews(self._options.caps, self._pool)
         member = self.members[name] = Member(state, self._consume(name), content, views)
         return member
 
@@ -188,7 +188,7 @@ class Follower(Generic[C]):
         member = self.members.pop(name)
         await _stop(member)
         self._reservations.release(name)
-        member.views.keep(())
+        member.views.leave()
         member.consumer.remove()
         log.info("peer removed", extra={"peer": name})
 

@@ -16,7 +16,7 @@ from typing import Final
 from kvstore.store import ChangeKind as Happened
 from kvstore.store import Event
 from meshmodel.keys import Kind
-from meshpeer.caps import UNLIMITED, Budget, Caps, Dropped
+from meshpeer.caps import UNLIMITED, Budget, Caps, Dropped, Pool
 from meshpeer.consumer import Change
 from meshpeer.twins import Twins
 
@@ -29,8 +29,8 @@ ROOM_AGAIN: Final = 0.9
 class View:
     """Keys without the prefix, each with a digest of its value and the size of both."""
 
-    def __init__(self, maximum: float = math.inf, budget: Budget | None = None) -> None:
-        self._maximum, self._budget = maximum, budget or Budget()
+    def __init__(self, maximum: float = math.inf, budget: Budget | None = None, record_bytes: int = 0) -> None:
+        self._maximum, self._budget, self._record_bytes = maximum, budget or Budget(), record_bytes
         self._known: dict[bytes, int] = {}
         self._suspects: dict[bytes, None] = {}
         self.dropped = Dropped()
@@ -52,7 +52,7 @@ class View:
         if not self.dropped.total:
             return False
         is_under = len(self._known) <= self._maximum * ROOM_AGAIN
-        return is_under and self._budget.room_bytes >= self._budget.limit_bytes * (1 - ROOM_AGAIN)
+        return is_under and self._budget.has_room_again
 
     def feed(self, events: Sequence[Event], cut: int) -> list[Change]:
         """What the events change, in their order; `cut` is the length of the prefix in front of every key."""
@@ -66,7 +66,7 @@ class View:
                     self._forget(key)
                     changes.append((key, None))
                 continue
-            size = len(key) + len(value)
+            size = len(key) + len(value) + self._record_bytes
             digest = hash(value) << _SIZE_BITS | size
             old = known.get(key)
             if old == digest:
@@ -74,12 +74,12 @@ class View:
             is_new = old is None
             if is_new and len(known) >= self._maximum:
                 self.dropped.add(key, f"{self._maximum:.0f} records")
-            elif self._budget.use(size if old is None else size - (old & _SIZE)):
+            elif self._budget.use(more := size if old is None else size - (old & _SIZE)):
                 known[key] = digest
                 changes.append((key, value))
                 continue
             else:
-                self.dropped.add(key, f"{self._budget.limit_bytes:.0f} bytes")
+                self.dropped.add(key, self._budget.limit_of(more))
             if not is_new:  # what was known of it is not true any more
                 self._forget(key)
                 changes.append((key, None))
@@ -106,8 +106,9 @@ class View:
         self.doubt()
         for key, value in changes:
             if value is None and key not in self._known:
-                self._budget.use(len(key))
-                self._known[key] = _UNKNOWN | len(key)
+                size = len(key) + self._record_bytes
+                self._budget.use(size)
+                self._known[key] = _UNKNOWN | size
 
     def release(self) -> None:
         """Nothing is known."""
@@ -123,8 +124,9 @@ class RecordViews:
     `wanted` kinds and `wanted_parts` of a kind (true: the private one) are to be listed again.
     """
 
-    def __init__(self, caps: Caps = UNLIMITED, shared: Budget | None = None) -> None:
-        self._caps, self._budget = caps, Budget(caps.size_bytes, shared)
+    def __init__(self, caps: Caps = UNLIMITED, pool: Pool | None = None) -> None:
+        """`pool`: of bytes that all peers use together."""
+        self._caps, self._budget = caps, Budget(caps.size_bytes, pool)
         self._parts: dict[tuple[Kind, bool], View] = {}
         self._others: dict[str, Dropped] = {}
         self._twins: defaultdict[Kind, Twins] = defaultdict(Twins)
@@ -134,7 +136,8 @@ class RecordViews:
     def part(self, kind: Kind, *, is_private: bool = False) -> View:
         view = self._parts.get((kind, is_private))
         if view is None:
-            view = self._parts[kind, is_private] = View(self._caps.records.get(kind, math.inf), self._budget)
+            most, beside = self._caps.records.get(kind, math.inf), self._caps.record_bytes
+            view = self._parts[kind, is_private] = View(most, self._budget, beside)
         return view
 
     def want_again(self, kind: Kind) -> None:
@@ -180,6 +183,11 @@ class RecordViews:
         """Every value counts as changed when it is seen next."""
         for view in self._parts.values():
             view.doubt()
+
+    def leave(self) -> None:
+        """The cluster is no peer any more, and nothing of it is known."""
+        self.keep(())
+        self._budget.leave()
 
     def forget(self, kind: Kind) -> None:
         """Nothing is known of this kind: the next listing is the first one."""

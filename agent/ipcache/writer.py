@@ -31,8 +31,9 @@ class PrefixWriter:
         """The pod address is as the row says; `tunnel` and `is_known` are decided here."""
         self._claim(replace(row, tunnel=self._tunnel_to(row), is_known=self._is_known(row.identity)))
 
-    def delete_pod(self, cluster: ClusterName, prefix: str) -> None:
-        self._withdraw(prefix, (ClaimOrigin.POD, cluster, ""))
+    def delete_pod(self, cluster: ClusterName, prefix: str) -> bool:
+        """No pod of the cluster has the address. Returns whether one had."""
+        return self._withdraw(prefix, (ClaimOrigin.POD, cluster, ""))
 
     def set_node(self, node: Node) -> None:
         """The node's addresses and pod networks are claimed, and nothing else of what it claimed before."""
@@ -139,12 +140,13 @@ class PrefixWriter:
         if old is not None:
             self._forget(old)
 
-    def _withdraw(self, prefix: str, key: ClaimKey) -> None:
+    def _withdraw(self, prefix: str, key: ClaimKey) -> bool:
         claims = self._claims(prefix)
         old = claims.pop(key, None)
         if old is not None:
             self._store(prefix, claims)
             self._forget(old)
+        return old is not None
 
     def _store(self, prefix: str, claims: dict[ClaimKey, Prefix]) -> None:
         if len(claims) > 1:

@@ -13,6 +13,7 @@ from agent.feature import Feature, Tasks
 from agent.mesh.ingest import Writers
 from agent.mesh.metrics import cluster_metrics, rejection_metrics
 from agent.mesh.own_node import OwnNodeFollower
+from agent.mesh.peer_limits import limits_of
 from agent.mesh.probe import OverlayThenTcp, Prober
 from agent.mesh.routes import (
     NETWORKS_OF_PEERS,
@@ -31,6 +32,7 @@ from agent.mesh.tcp_probe import make_reach
 from agent.tables import Node, NodeAddress
 from meshapi.peer import RemoteCluster
 from meshkit.health import Health
+from meshkit.memory_limit import memory_bytes
 from meshkit.rest import Rest
 from meshmodel.names import ClusterName
 from meshpeer.connection import StoreConnector, own_store_config
@@ -58,6 +60,7 @@ class MeshFeature(Feature):
         self.own_node = OwnNodeFollower(core, self._claim, self._move)
         self._prober = _make_prober(core) if settings.probe_peers else None
         connector = StoreConnector(settings.clustermesh_config, resolve, dial=core.outside.dial, clock=core.clock)
+        limits = limits_of(memory_bytes())
         self._service_networks = ServiceNetworkFollower(self._claim_service_networks, core.clock)
         self.runner = MeshRunner(
             core.db,
@@ -68,8 +71,12 @@ class MeshFeature(Feature):
             maximum=core.facts.maximum,
             vxlan_port=core.settings.vxlan_port,
             options=SessionOptions(
-                prefer_slices=settings.prefer_endpoint_slices, limits=SignalLimits(settings.heartbeat_silence_s)
+                prefer_slices=settings.prefer_endpoint_slices,
+                limits=SignalLimits(settings.heartbeat_silence_s),
+                caps=limits.caps,
+                total_bytes=limits.total_bytes,
             ),
+            rooms=limits.rooms,
             cache_ttl_s=settings.cluster_cache_ttl_s,
             withdraw_after_s=settings.withdraw_after_s,
             prober=self._prober,

@@ -21,8 +21,8 @@ from agent.mesh.held_addresses import held_addresses
 from agent.mesh.held_records import Held, around
 from agent.mesh.networks import ClaimChange as Claimed
 from agent.mesh.networks import ClaimRefusal, Networks
-from agent.mesh.peer_backends import PeerBackends
-from agent.mesh.record_room import NodeNetworks
+from agent.mesh.peer_backends import rooms_of
+from agent.mesh.record_room import PeerRooms
 from agent.mesh.record_rows import Reader, SliceSets
 from agent.mesh.rejections import Rejections
 from agent.mesh.withdrawn import Withdrawn
@@ -68,6 +68,7 @@ class Ingest:
         rejections: Rejections,
         clock: Clock,
         maximum: int = 255,
+        rooms: PeerRooms | None = None,
     ) -> None:
         self._name, self._db, self._writers, self._networks = name, db, writers, networks
         self._rejections, self._clock, self._maximum = rejections, clock, maximum
@@ -75,14 +76,13 @@ class Ingest:
         self._reader: Reader | None = None
         self._form: Kind | None = None
         self._outdated: set[ServiceName] = set()
-        self._held, self._withdrawn = Held(), Withdrawn()
+        self._held, self._withdrawn, self._slices = Held(), Withdrawn(), SliceSets()
         self.refused_nodes: dict[str, tuple[ClaimRefusal, ...]] = {}
         """By node what only the connection file's list refuses, else why none of its addresses is believed."""
         self.on_overflow: Callable[[Kind, bytes], None] = lambda _kind, _key: None
         self.on_room: Callable[[frozenset[Kind]], None] = lambda _kinds: None
         self.on_given_back: Callable[[frozenset[Kind]], None] = lambda _kinds: None
-        self._slices, self._backends = SliceSets(), PeerBackends(name, db.own, networks)
-        self._node_networks = NodeNetworks(is_own=name == db.own)
+        self._backends, self._node_networks = rooms_of(name, db.own, networks, rooms or PeerRooms.usual())
         self.rooms = (self._backends.room, self._node_networks)
         self.on_listed: Callable[[Kind], None] = lambda _kind: None
         self.on_removed: Callable[[tuple[str, ...]], None] = lambda _networks: None
@@ -362,10 +362,10 @@ class Ingest:
                     self._writers.prefixes.set_identity_unknown(identity)
             case Kind.IPS:
                 prefix = ip.decode_key(key)
-                self._writers.prefixes.delete_pod(self._name, prefix)
+                had = self._writers.prefixes.delete_pod(self._name, prefix)
                 if self._name == self._db.own:
                     self._networks.delete_own_pod(prefix)
-                else:
+                elif had:  # or two clusters that want what neither may have would be judged in turns for ever
                     self._networks.release(self._name, prefix)
             case Kind.SERVICES:
                 namespace, _, name = key.partition("/")

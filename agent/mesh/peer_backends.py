@@ -3,17 +3,11 @@
 
 from __future__ import annotations
 
-import math
-from typing import Final
-
 from agent.mesh.networks import ClaimRefusal, Networks
-from agent.mesh.record_room import RecordRoom
+from agent.mesh.record_room import NodeNetworks, PeerRooms, RecordRoom, SharedRoom
 from agent.tables import Backend
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterName
-
-MAXIMUM_BACKENDS: Final = 2_000_000
-"""Addresses times ports, of all services of a peer: 300 MB."""
 
 Taken = tuple[tuple[Backend, ...], list[ClaimRefusal]]
 
@@ -21,9 +15,9 @@ Taken = tuple[tuple[Backend, ...], list[ClaimRefusal]]
 class PeerBackends:
     """The own cluster's are not bounded, and always believed."""
 
-    def __init__(self, name: ClusterName, own: ClusterName, networks: Networks) -> None:
+    def __init__(self, name: ClusterName, own: ClusterName, networks: Networks, shared: SharedRoom) -> None:
         self._name, self._is_own, self._networks = name, name == own, networks
-        self.room = RecordRoom("backends", math.inf if name == own else MAXIMUM_BACKENDS)
+        self.room = RecordRoom("backends", None if name == own else shared)
 
     def believable(self, backends: tuple[Backend, ...]) -> Taken:
         """The backends whose addresses the cluster may speak for, and what was refused: one bad one costs one."""
@@ -40,3 +34,11 @@ class PeerBackends:
         kept, refusals = self.believable(backends)
         self.room.take(kind, key, len(kept))
         return kept, refusals
+
+
+def rooms_of(
+    name: ClusterName, own: ClusterName, networks: Networks, rooms: PeerRooms
+) -> tuple[PeerBackends, NodeNetworks]:
+    """What counts the parts of this cluster's records."""
+    is_own = name == own
+    return PeerBackends(name, own, networks, rooms.backends), NodeNetworks(None if is_own else rooms.networks)

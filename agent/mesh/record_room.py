@@ -8,23 +8,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent.tables import Node
 from meshmodel.errors import RecordError
 from meshmodel.keys import Kind
-from meshpeer.caps import Dropped
+from meshpeer.caps import Budget, Dropped, Pool
 
 ROOM_AGAIN: Final = 0.9
+MAXIMUM_BACKENDS: Final = 2_000_000
+"""Addresses times ports, of all services of a peer: 300 MB."""
 MAXIMUM_NETWORKS: Final = 200_000
 """Of pods, that all node records of a peer name together."""
 
 
-class RecordRoom:
-    """Counts parts by record. `what` is their name."""
+class SharedRoom(NamedTuple):
+    """So many parts for the records of all peers together, and for those of one at most."""
 
-    def __init__(self, what: str, maximum: float) -> None:
-        self.what, self._maximum, self.count = what, maximum, 0
+    pool: Pool
+    of_one: float
+
+    @classmethod
+    def of(cls, total: float, of_one: float) -> SharedRoom:
+        return cls(Pool(total), of_one)
+
+
+class PeerRooms(NamedTuple):
+    """What all peers have together."""
+
+    backends: SharedRoom
+    networks: SharedRoom
+
+    @classmethod
+    def usual(cls) -> PeerRooms:
+        """Without a limit for all together."""
+        return cls(SharedRoom.of(math.inf, MAXIMUM_BACKENDS), SharedRoom.of(math.inf, MAXIMUM_NETWORKS))
+
+
+class RecordRoom:
+    """Counts parts by record. `what` is their name; `shared` counts those of all peers, and of none of the own cluster's."""
+
+    def __init__(self, what: str, shared: SharedRoom | None) -> None:
+        self.what, self._pool = what, None if shared is None else shared.pool
+        self._budget = Budget(math.inf if shared is None else shared.of_one, self._pool, what)
+        if self._pool is not None:
+            self._pool.join(self._budget, self._look_again)
         self._counts: dict[tuple[Kind, str], int] = {}
         self._dropped, self._crowded_out = Dropped(), set[Kind]()
         self._smallest = math.inf  # of those that found no room
@@ -33,16 +61,20 @@ class RecordRoom:
         self.on_room: Callable[[frozenset[Kind]], None] = lambda _kinds: None
         """Records of these kinds might find room that did not."""
 
+    @property
+    def count(self) -> int:
+        return self._budget.used
+
     def take(self, kind: Kind, key: str, count: int) -> None:
         """The record has so many parts from now on. Raises: RecordError when there is no room for them; then it is to go."""
-        others = self.count - self._counts.get((kind, key), 0)
-        if others + count > self._maximum:
-            self._dropped.add(f"{kind}/{key}".encode(), f"{self._maximum:.0f} {self.what}")
+        more = count - self._counts.get((kind, key), 0)
+        if more > 0 and more > self._budget.room:
+            limit = self._budget.limit_of(more)
+            self._dropped.add(f"{kind}/{key}".encode(), limit)
             self._crowded_out.add(kind)
             self._smallest = min(self._smallest, count)
             self.on_crowded(self._dropped)
-            told = f"{others} {self.what} are known, {self._maximum:.0f} are accepted"
-            raise RecordError(key, f"too-many-{self.what}", told)
+            raise RecordError(key, f"too-many-{self.what}", f"{self.count} are known, {limit} are accepted")
         self._set(kind, key, count)
 
     def give_back(self, kind: Kind, key: str) -> None:
@@ -51,18 +83,28 @@ class RecordRoom:
 
     def clear(self) -> None:
         """No record is there any more, and all are told again."""
-        self.count = 0
         self._counts.clear()
+        self._budget.use(-self.count)
         if self._crowded_out:
             self._forget_crowded()
             self.on_crowded(self._dropped)
 
+    def leave(self) -> None:
+        """The cluster is no peer any more, and has no record."""
+        self._budget.leave()
+
     def _set(self, kind: Kind, key: str, count: int) -> None:
-        self.count += count - self._counts.pop((kind, key), 0)
+        more = count - self._counts.pop((kind, key), 0)
         if count:
             self._counts[kind, key] = count
-        is_under = self.count <= self._maximum * ROOM_AGAIN
-        if self._crowded_out and is_under and self.count + self._smallest <= self._maximum:
+        self._budget.use(more)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """What found no room is told again where there is some."""
+        if not self._crowded_out or self._budget.room < self._smallest:
+            return
+        if self.count <= self._budget.limit * ROOM_AGAIN:
             kinds = frozenset(self._crowded_out)
             self._forget_crowded()
             self.on_room(kinds)
@@ -74,8 +116,8 @@ class RecordRoom:
 class NodeNetworks(RecordRoom):
     """Networks of pods, by node record. The own cluster's are not bounded."""
 
-    def __init__(self, *, is_own: bool) -> None:
-        super().__init__("networks", math.inf if is_own else MAXIMUM_NETWORKS)
+    def __init__(self, shared: SharedRoom | None) -> None:
+        super().__init__("networks", shared)
 
     def fitting(self, key: str, node: Node) -> Node:
         """The node has these networks from now on. Raises: RecordError when there is no room for them; then it is to go."""

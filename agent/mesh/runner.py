@@ -17,6 +17,7 @@ from agent.mesh.liveness import Liveness, Signals, decide, is_cache_expired
 from agent.mesh.networks import Networks
 from agent.mesh.own_pods import OwnPods
 from agent.mesh.probe import Prober
+from agent.mesh.record_room import PeerRooms
 from agent.mesh.rejections import Rejections
 from agent.settings import AgentSettings
 from agent.tables import AgentDB, Node, Service
@@ -52,6 +53,7 @@ class MeshRunner:
         maximum: int = 255,
         vxlan_port: int = AgentSettings.vxlan_port,
         options: SessionOptions | None = None,
+        rooms: PeerRooms | None = None,
         cache_ttl_s: float = 0.0,
         withdraw_after_s: float = AgentSettings.withdraw_after_s,
         prober: Prober | None = None,
@@ -61,7 +63,7 @@ class MeshRunner:
     ) -> None:
         self._db, self._writers, self._clock, self._maximum = db, writers, clock, maximum
         self._cache_ttl_s, self._withdraw_after_s, self._prober = cache_ttl_s, withdraw_after_s, prober
-        self._networks = Networks(db.own)
+        self._networks, self._rooms = Networks(db.own), rooms or PeerRooms.usual()
         OwnPods(db, self._networks)
         self._waiting: dict[ClusterName, dict[Kind, list[Callable[[], None]]]] = {}
         self.rejections = Rejections(clock)
@@ -145,6 +147,7 @@ class MeshRunner:
             rejections=self.rejections,
             clock=self._clock,
             maximum=self._maximum,
+            rooms=self._rooms,
         )
         prefixes, frontends = self._db.prefixes, self._db.frontends
         waiting = {kind: [prefixes.expect(f"{name} {kind}")] for kind in (Kind.NODES, Kind.IPS, Kind.IDENTITIES)}
@@ -152,7 +155,13 @@ class MeshRunner:
             waiting[Kind.SERVICES] = [frontends.expect(f"{name} {Kind.SERVICES}")]
         self._waiting[name] = waiting
         ingest.on_listed = lambda kind: self._listed(name, kind)
-        ingest.on_removed = lambda networks: self._removed(name, networks)
+
+        def removed(networks: tuple[str, ...]) -> None:
+            for room in ingest.rooms:
+                room.leave()
+            self._removed(name, networks)
+
+        ingest.on_removed = removed
         if name != self._db.own:
             ingest.allowed = lambda: parse_allowed(self._follower.members[name].content)
             ingest.on_withdrawn = lambda: self._doubt(name)

@@ -30,7 +30,6 @@ from meshmodel.cluster_config import ClusterConfig
 from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from meshmodel.service import ClusterService, RecordPort
-from meshpeer.caps import SIZE_BYTES
 from tests.integration.devkube.fake_workloads import FakeRuntime
 from tests.integration.kvstore.private_etcd import Pki, running_etcd
 from tests.support import record_keys
@@ -100,14 +99,13 @@ cilium-host-aliases:
 CHANGED: Final = """
 import runpy, sys, time
 from meshkit.clock import SystemClock
-from meshpeer.caps import Caps
-ahead_s, cap_bytes = float(sys.argv.pop(1)), float(sys.argv.pop(1))
+from meshkit import memory_limit
+ahead_s, memory = float(sys.argv.pop(1)), int(sys.argv.pop(1))
 SystemClock.wall = lambda clock: time.time() + ahead_s
-records, _, *rates = Caps.__init__.__defaults__
-Caps.__init__.__defaults__ = (records, cap_bytes, *rates)
+memory_limit.memory_bytes = lambda: memory
 runpy.run_module("agent.app", run_name="__main__", alter_sys=True)
 """
-"""The program with a wall clock that is so many seconds ahead, and a cap on each peer's bytes; libraries, whose deadlines are
+"""The program with a wall clock that is so many seconds ahead, and so much memory; libraries, whose deadlines are
 their own affair, keep their clocks."""
 
 
@@ -121,12 +119,12 @@ class Agent:
             self.port = probe.getsockname()[1]
         self.process: asyncio.subprocess.Process | None = None
         self.log = folder / "agent.log"
-        self.clock_ahead_s, self.peer_bytes = 0.0, SIZE_BYTES
+        self.clock_ahead_s, self.memory_bytes = 0.0, 2 << 30
 
     async def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", CHANGED, str(self.clock_ahead_s), str(self.peer_bytes), *self.arguments,
+                sys.executable, "-c", CHANGED, str(self.clock_ahead_s), str(self.memory_bytes), *self.arguments,
                 "--port", str(self.port),
                 "--socket", str(self.folder / "agent.sock"), "--probe-port", "0",
                 stderr=log,

@@ -31,7 +31,7 @@ async def test_a_peer_beyond_its_bytes_is_cut_off_and_named_and_the_agent_goes_o
     async with world(tmp_path) as mesh:
         agent = mesh.agent
         await agent.stop()
-        agent.peer_bytes = CAP
+        agent.memory_bytes = 3 * CAP  # a peer has two thirds of a half
         await agent.start()
         await mesh.service(**{"service.cilium.io/global": "true"})
         await mesh.backends("10.1.0.5")

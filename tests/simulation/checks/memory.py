@@ -59,11 +59,11 @@ def _members(mesh: object) -> list[Member[Ingest]]:
 
 
 def _most(views: RecordViews) -> float:
-    return views._budget.limit_bytes
+    return views._budget.limit
 
 
 def _check_views(who: str, peer: str, views: RecordViews) -> Iterable[str]:
-    used = views._budget.used_bytes
+    used = views._budget.used
     kept = sum(digest & _SIZE for view in views._parts.values() for digest in view._known.values())
     if used != kept:
         yield f"{who}: counts {used} bytes of {peer}, and keeps {kept}"

@@ -97,8 +97,8 @@ def _trust_read_once() -> None:
 def _cap_ignored() -> None:
     """A peer may have as much of a store as it likes."""
 
-    def use(self: Any, size_bytes: int) -> bool:
-        self.used_bytes += size_bytes
+    def use(self: Any, size: int) -> bool:
+        self.used += size
         return True
 
     swap(Budget, "use", use)

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from agent.identity.writer import IdentityWriter
 from agent.ipcache.writer import PrefixWriter
@@ -31,7 +32,7 @@ class Mesh:
     """The agent's mesh part, reading the stores by their names."""
 
     def __init__(
-        self, directory: Path, clock: ManualClock, session: SessionOptions | None = None, **options: float
+        self, directory: Path, clock: ManualClock, session: SessionOptions | None = None, **options: Any
     ) -> None:
         self.directory, self.clock, self.changed = directory, clock, Wake()
         self.db = AgentDB(ClusterName("north"), ClusterId(1), "n1", "172.18.0.2")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from agent_mesh_kit import ECHO, Mesh, PeerStore
 
-from agent.mesh import peer_backends, record_room
+from agent.mesh import record_room
 from meshkit.clock import ManualClock
 from meshmodel.names import ClusterName, ServiceName
 from meshpeer.status import remote_cluster
@@ -29,7 +29,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture(autouse=True)
 def _few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_backends, "MAXIMUM_BACKENDS", 10)
+    monkeypatch.setattr(record_room, "MAXIMUM_BACKENDS", 10)
     monkeypatch.setattr(record_room, "MAXIMUM_NETWORKS", 5)
 
 

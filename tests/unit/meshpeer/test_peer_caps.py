@@ -13,7 +13,7 @@ from kvstore.store import ChangeKind as Happened
 from kvstore.store import Event
 from meshmodel.keys import Kind
 from meshpeer import session as session_module
-from meshpeer.caps import RECORDS, UNLIMITED, Budget, Caps
+from meshpeer.caps import RECORDS, UNLIMITED, Budget, Caps, Pool
 from meshpeer.record_views import RecordViews, View
 from meshpeer.session import SessionOptions
 from meshpeer.status import remote_cluster
@@ -46,22 +46,22 @@ def test_bytes_beyond_the_budget_are_not_known_and_what_grew_beyond_it_is_gone()
     budget = Budget(40)
     view = View(budget=budget)
     assert len(view.feed([put("a", 19), put("b", 19)], 0)) == 2
-    assert budget.used_bytes == 40
+    assert budget.used == 40
     assert view.feed([put("c", 1)], 0) == []
     assert view.feed([put("a", 20)], 0) == [(b"a", None)]
-    assert budget.used_bytes == 20
+    assert budget.used == 20
     assert view.feed([put("c", 19)], 0) == [(b"c", b"x" * 19)]
     assert view.feed([drop("b")], 0) == [(b"b", None)]
-    assert (budget.used_bytes, view.dropped.total, view.dropped.limit) == (20, 2, "40 bytes")
+    assert (budget.used, view.dropped.total, view.dropped.limit) == (20, 2, "40 bytes")
 
 
 def test_a_smaller_value_always_fits() -> None:
     budget = Budget(40)
     view = View(budget=budget)
     view.feed([put("a", 39)], 0)
-    budget.limit_bytes = 10
+    budget.limit = 10
     assert view.feed([put("a", 30)], 0) == [(b"a", b"x" * 30)]
-    assert budget.used_bytes == 31
+    assert budget.used == 31
 
 
 def test_doubt_and_sweep_keep_the_account_right() -> None:
@@ -71,22 +71,40 @@ def test_doubt_and_sweep_keep_the_account_right() -> None:
     view.doubt()
     view.begin_listing()
     assert view.feed([put("a", 19)], 0) == [(b"a", b"x" * 19)]
-    assert budget.used_bytes == 50
+    assert budget.used == 50
     assert view.take_gone(5) == [(b"b", None)]
-    assert budget.used_bytes == 20
+    assert budget.used == 20
     view.release()
-    assert budget.used_bytes == 0
+    assert budget.used == 0
 
 
 def test_the_bytes_of_all_peers_count_together() -> None:
-    total = Budget(50)
+    total = Pool(50)
     south, east = (RecordViews(Caps(size_bytes=40), total) for _ in range(2))
     assert len(south.part(Kind.IPS).feed([put("a", 29)], 0)) == 1
     assert east.part(Kind.IPS).feed([put("a", 29)], 0) == []
-    assert (east.truncations().keys(), total.used_bytes) == ({"ip"}, 30)
+    dropped = east.truncations()["ip"]
+    assert (dropped.total, dropped.limit) == (1, "50 bytes of all peers")
     south.keep(())
+    assert east.due() == (Kind.IPS,)
     assert len(east.part(Kind.IPS).feed([put("a", 29)], 0)) == 1
-    assert total.used_bytes == 30
+    assert south.part(Kind.IPS).feed([put("a", 29)], 0) == []
+
+
+def test_every_peer_has_an_equal_part_of_half_whatever_the_others_use() -> None:
+    total = Pool(800)
+    liars = [RecordViews(Caps(size_bytes=500), total) for _ in range(3)]
+    for number in range(80):
+        for liar in liars:
+            liar.part(Kind.IPS).feed([put(f"{number:03}", 7)], 0)
+    honest = RecordViews(Caps(size_bytes=500), total)
+    taken = [honest.part(Kind.IPS).feed([put(f"{number:03}", 7)], 0) for number in range(20)]
+    assert sum(map(len, taken)) == 10, "a quarter of 400, though the others have used 800"
+    assert sum(liar.count(Kind.IPS) for liar in liars) == 80
+    liars[0].leave()
+    assert honest.due() == (Kind.IPS,)
+    taken = [honest.part(Kind.IPS).feed([put(f"{number:03}", 7)], 0) for number in range(10, 20)]
+    assert sum(map(len, taken)) == 10
 
 
 def test_a_new_listing_is_due_when_there_is_room_for_what_was_dropped() -> None:
