@@ -125,9 +125,9 @@ class SharedStore:
 
         Foreign keys are removed, unless the prefix `is_shared` with other writers: then they are theirs, but for those that
         hang on a lease of ours, which a backup of the store has brought back. A key of ours on somebody else's lease would end
-        with that: where nobody else writes it is written again; where others do the lease may be that of another replica. Costs one question if all that changed since
-        the last look was our doing, else a listing. Nothing is judged before `synced`, and no key that is being written
-        just now.
+        with that: where nobody else writes it is written again; where others do the lease may be that of another replica.
+        Costs one question if all that changed since the last look was our doing, else a listing. Nothing is judged before
+        `synced`, and no key that is being written just now.
         Raises: KvError or Denied.
         """
         if not self.synced.is_set():
