@@ -30,6 +30,7 @@ _SERVICE_FIELDS: Final = frozenset({"k8sService", "k8sServiceSelector"})
 _SERVICE_NAME_FIELDS: Final = frozenset({"serviceName", "namespace"})
 _SERVICE_SELECTOR_FIELDS: Final = frozenset({"selector", "namespace"})
 _GROUP_FIELDS: Final = frozenset({"aws"})
+_AWS_FIELDS: Final = frozenset({"labels", "region", "securityGroupsIds", "securityGroupsNames"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +210,9 @@ def _parse_service(node: DocumentNode, scope: PeerScope) -> tuple[ServiceSelecto
 
 
 def _parse_group(node: DocumentNode, _scope: PeerScope) -> tuple[PeerSelector, ...]:
-    node.only(_GROUP_FIELDS)
+    aws = node.only(_GROUP_FIELDS).get("aws")
+    if aws is not None:
+        aws.only(_AWS_FIELDS)
     return ()
 
 
