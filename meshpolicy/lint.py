@@ -170,6 +170,11 @@ def _without_value(documents: Sequence[Document], refused: Set[str]) -> Iterator
             )
 
 
+_MAPPED_FIX: Final = (
+    "write others in its place; where it is alone leave out the whole rule: one without peers means everybody"
+)
+
+
 def _of_no_address(policies: Sequence[Policy], groups: Sequence[CidrGroup]) -> Iterator[Finding]:
     """IPv6 prefixes that hold IPv4 addresses: no packet has such an address. Where one allows, IPv4 would open what is closed."""
     found = [
@@ -188,7 +193,7 @@ def _of_no_address(policies: Sequence[Policy], groups: Sequence[CidrGroup]) -> I
                 "ipv4-mapped",
                 where,
                 f"{prefix} is about IPv6 packets with such addresses, which there are none of: it selects nobody",
-                f"write {inner} if these IPv4 addresses are meant" if denies else "leave it out, it has no effect",
+                f"write {inner} if these IPv4 addresses are meant" if denies else _MAPPED_FIX,
             )
 
 

@@ -167,7 +167,10 @@ def _needs_authentication(node: DocumentNode) -> bool:
 def _parse_subject(spec: DocumentNode, document: _Document) -> tuple[LabelSelector, bool]:
     endpoint, node = spec.get("endpointSelector"), spec.get("nodeSelector")
     if endpoint is None and node is None:
-        spec.fail("endpointSelector is missing", 'write "endpointSelector: {}" to select every pod')
+        spec.fail(
+            "endpointSelector is missing",
+            'write the labels of the pods that are meant; "endpointSelector: {}" is every pod',
+        )
     if endpoint is not None and node is not None:
         spec.fail("endpointSelector and nodeSelector together", "write two policies")
     if node is not None:

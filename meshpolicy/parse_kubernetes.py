@@ -100,7 +100,7 @@ def _parse_peer(node: DocumentNode, namespace: str, context: PolicyContext) -> P
     pods, namespaces, block = (node.get(name) for name in ("podSelector", "namespaceSelector", "ipBlock"))
     if block is not None:
         if pods is not None or namespaces is not None:
-            node.fail("ipBlock together with a selector", "write two list entries")
+            node.fail("ipBlock together with a selector", "write two list entries if each is meant alone")
         return _parse_ip_block(block)
     if pods is None and namespaces is None:
         node.fail("a peer that names nobody", "write podSelector, namespaceSelector or ipBlock")

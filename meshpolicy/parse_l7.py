@@ -62,7 +62,7 @@ def check_dns_name(node: DocumentNode, *, exclusive: bool) -> tuple[str, str]:
     node.only(_DNS_FIELDS)
     name, pattern = node.text_of("matchName"), node.text_of("matchPattern")
     if exclusive and name and pattern:
-        node.fail("matchName and matchPattern together", "write two entries")
+        node.fail("matchName and matchPattern together", "write two entries if each is meant alone")
     if name and not _NAME_CHARACTERS.fullmatch(name):
         node.child("matchName", name).fail(
             f"{name!r} has characters that a name cannot have", "use matchPattern for wildcards"

@@ -70,7 +70,10 @@ def parse_peers(rule: DocumentNode, direction: Direction, scope: PeerScope, *, i
     fields = {name: field for name in peer_fields(direction, is_deny=is_deny) if (field := rule.get(name)) is not None}
     used = [name for name, field in fields.items() if tuple(field.items())]
     if len(used) > 1:
-        rule.fail(f"{used[0]} and {used[1]} in one rule", "write two rules: within one, both would have to match")
+        rule.fail(
+            f"{used[0]} and {used[1]} in one rule",
+            "write two rules if each is meant alone; within one, both would have to match",
+        )
     nulls = tuple(
         f"{rule.path}.{name}: there is nothing below it, which means no condition: every peer is meant"
         for name in peer_fields(direction, is_deny=is_deny)

@@ -160,7 +160,8 @@ def _check_proxy_fields(node: DocumentNode, l7: L7Rules | None, *, is_ingress: b
     """The names in serverNames. Raises PolicyError."""
     names = node.texts_of("serverNames")
     if names and l7 is not None and node.get("terminatingTLS") is None:
-        node.fail("serverNames with rules but without TLS termination", "add terminatingTLS or remove the rules")
+        fix = "add terminatingTLS; write serverNames alone only if every request to these servers may pass"
+        node.fail("serverNames with rules but without TLS termination", fix)
     if "" in names:
         node.fail("an empty server name", "write the name; a list without any means every server")
     for name in ("terminatingTLS", "originatingTLS"):
@@ -174,9 +175,10 @@ def _check_proxy_fields(node: DocumentNode, l7: L7Rules | None, *, is_ingress: b
         if config is not None:
             config.only(_ENVOY_CONFIG_FIELDS)
     if listener is not None and is_ingress:
-        listener.fail("a listener on ingress", "listeners work on egress only")
+        listener.fail("a listener on ingress", "write rules that say what may come in; listeners work on egress only")
     if listener is not None and l7 is not None:
-        listener.fail("a listener together with rules", "remove one of the two")
+        fix = "write the one that says all that may pass: what the other asks for is not looked at then"
+        listener.fail("a listener together with rules", fix)
     return frozenset(_server_name(node, index, text) for index, text in enumerate(names))
 
 

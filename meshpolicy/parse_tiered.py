@@ -113,7 +113,9 @@ def _parse_pods(node: DocumentNode, scope: str) -> LabelSelector:
         return scope_cluster(LabelSelector(namespace_requirements(node)), scope)
     pods = node.only(_PODS_FIELDS).get("podSelector")
     if pods is None:
-        node.fail("podSelector is missing", 'write "podSelector: {}" for all pods')
+        node.fail(
+            "podSelector is missing", 'write the labels of the pods that are meant; "podSelector: {}" is all of them'
+        )
     namespaces = node.get("namespaceSelector") or node.child("namespaceSelector", {})
     selector = scope_cluster(parse_selector(pods, KUBERNETES_SOURCE), scope)
     return LabelSelector((*selector.requirements, *namespace_requirements(namespaces)))

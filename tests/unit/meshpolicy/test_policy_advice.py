@@ -32,6 +32,33 @@ ADVICE: dict[str, tuple[dict[str, Any], str, str]] = {
         "where there is none, write one",
         "remove",
     ),
+    "requests of named servers": (
+        egress(toPorts=ports(TCP80, serverNames=["a.example"], rules=HTTP)),
+        "only if every request",
+        "remove",
+    ),
+    "a listener beside rules": (
+        egress(toPorts=ports(TCP80, listener={"name": "l", "envoyConfig": {"name": "e"}}, rules=HTTP)),
+        "says all that may pass",
+        "remove",
+    ),
+    "a listener on ingress": (
+        ingress(toPorts=ports(TCP80, listener={"name": "l", "envoyConfig": {"name": "e"}})),
+        "say what may come in",
+        "remove",
+    ),
+    "no subject": (cnp(ingress=[{"fromEntities": ["all"]}]), "the labels of the pods", 'write "endpointSelector: {}"'),
+    "pods and a block": (
+        netpol(ingress=[{"from": [{"podSelector": {}, "ipBlock": {"cidr": "10.0.0.0/8"}}]}]),
+        "if each is meant alone",
+        "write two list entries:",
+    ),
+    "pods and a range": (ingress(fromEndpoints=[{}], fromCIDR=["10.0.0.0/8"]), "if each is meant alone", "remove"),
+    "a name and a pattern": (
+        egress(toFQDNs=[{"matchName": "a.example", "matchPattern": "*"}]),
+        "if each is meant alone",
+        "remove",
+    ),
     "ICMP beside ports": (
         ingress(fromEndpoints=[{}], toPorts=ports(TCP80), icmps=[{"fields": [{"type": 8}]}]),
         "with the same peers",
@@ -189,6 +216,7 @@ def test_ipv6_prefixes_of_ipv4_addresses_select_nobody_and_lint_says_so(prefix: 
     assert f"write {inner}" in denying.fix
     (allowing,) = lint([cnp(**ALL, egress=[{"toCIDR": [prefix]}])], CONTEXT)
     assert all(inner not in finding.fix for finding in (allowing, group_of_anybody)), "it would open what is closed"
+    assert "one without peers means everybody" in allowing.fix
     wide = cnp(**ALL, egressDeny=[{"toCIDR": ["::/0"]}, {"toCIDR": ["64:ff9b::/96"]}, {"toCIDR": ["10.0.0.0/8"]}])
     assert not [finding for finding in lint([wide], CONTEXT) if finding.code == "ipv4-mapped"]
 
