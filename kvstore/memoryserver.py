@@ -90,9 +90,11 @@ class MemoryServer:
         """The entries of a range, in the order of their keys."""
         if not range_end:
             return [self.entries[key]] if key in self.entries else []
-        return [
-            self.entries[each] for each in sorted([each for each in self.entries if is_inside(each, key, range_end)])
-        ]
+        if range_end == OPEN_END:
+            found = [each for each in self.entries if key <= each]
+        else:
+            found = [each for each in self.entries if key <= each < range_end]
+        return [self.entries[each] for each in sorted(found)]
 
     def since(self, revision: int) -> list[Event]:
         """The history from a revision on."""

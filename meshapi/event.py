@@ -94,8 +94,8 @@ def what_happened(before: MeshLook, after: MeshLook) -> list[Happened]:
         *_readers(before.readers, after.readers),
         *_nodes(before.lost_nodes, after.lost_nodes),
         *_certificates(before, after),
-        *_policies(before.policies, after.policies),
-        *_parts(before.health, after.health),
+        *(() if before.policies is after.policies else _policies(before.policies, after.policies)),
+        *(() if before.health is after.health else _parts(before.health, after.health)),
     ]
 
 

@@ -13,6 +13,7 @@ from meshapi.agent import NOT_ENFORCED
 from meshapi.event import MeshLook
 from meshapi.installed import AGENT
 from meshapi.peer import RemoteCluster
+from meshkit.health import Component, HealthLevel
 from meshkit.rest import Rest
 from meshkit.version import program_version
 from meshpeer.events import EventLog, add_event_routes
@@ -29,6 +30,7 @@ class JournalFeature(Feature):
     def __init__(self, core: Core, peers: Callable[[], Sequence[RemoteCluster]]) -> None:
         self._core, self._peers = core, peers
         self._policies: tuple[int, Mapping[str, str]] = (-1, {})
+        self._health: tuple[Mapping[str, Component], Mapping[str, tuple[HealthLevel, str]]] = ({}, {})
         facts = core.facts
         self.log = EventLog(self._look, core.clock, cluster=facts.cluster, program=AGENT, node=facts.node)
 
@@ -42,14 +44,18 @@ class JournalFeature(Feature):
         db = self._core.db
         return MeshLook(
             peers={peer.name: peer for peer in self._peers()},
-            health={
-                name: (part.level, part.message)
-                for name, part in self._core.health.snapshot().items()
-                if not name.startswith(_TOLD_OTHERWISE)
-            },
+            health=self._told_health(),
             lost_nodes={row.ip: (row.cluster, row.reason) for row in db.lost_nodes.rows()},
             policies=self._wrong_policies(),
         )
+
+    def _told_health(self) -> Mapping[str, tuple[HealthLevel, str]]:
+        """How every part is that nothing else tells of: worked out anew only when some report has changed."""
+        reports = self._core.health.snapshot()
+        if self._health[0] is not reports:
+            told = {n: (part.level, part.message) for n, part in reports.items() if not n.startswith(_TOLD_OTHERWISE)}
+            self._health = reports, told
+        return self._health[1]
 
     def _wrong_policies(self) -> Mapping[str, str]:
         """What is wrong with which policy: worked out anew only when the table has changed."""

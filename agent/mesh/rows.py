@@ -43,6 +43,8 @@ def cluster_row(
 
 def refused_of_nodes(cluster: ClusterName, refused: Mapping[str, Sequence[ClaimRefusal]]) -> list[str]:
     """What is refused of a cluster's nodes now: by its list, or because others have all addresses of a node."""
+    if not refused:
+        return []
     unlisted = {
         node: networks for node, why in refused.items() if (networks := [str(r.block) for r in why if r.is_unlisted])
     }

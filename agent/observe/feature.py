@@ -44,6 +44,8 @@ from meshkit.rest import Rest
 from meshkit.version import program_version
 
 AGENT_EVENTS_S: Final = 0.5
+_OPENED: Final = tuple(MetricKey(Reason.FLOW_OPENED, direction) for direction in Direction)
+_ESTABLISHED: Final = tuple(MetricKey(Reason.FLOW_ESTABLISHED, direction) for direction in Direction)
 
 
 class ObserveFeature(Feature):
@@ -83,17 +85,15 @@ class ObserveFeature(Feature):
     def check_health(self, health: Health) -> None:
         self.flows.note_rate(self._core.clock.monotonic())
         self._note_lost()
-        self._half_open.note(
-            self._core.clock.monotonic(), self._count(Reason.FLOW_OPENED), self._count(Reason.FLOW_ESTABLISHED)
-        )
+        self._half_open.note(self._core.clock.monotonic(), self._count(_OPENED), self._count(_ESTABLISHED))
         if flood := self._half_open.describe():
             health.degraded("map conntrack_opening", flood)
         else:
             health.ok("map conntrack_opening")
 
-    def _count(self, reason: Reason) -> int:
-        values = (self._core.maps.metrics.get(MetricKey(reason, direction)) for direction in Direction)
-        return sum(value.packets for value in values if value is not None)
+    def _count(self, keys: Iterable[MetricKey]) -> int:
+        values = map(self._core.maps.metrics.get, keys)
+        return sum([value.packets for value in values if value is not None])
 
     def _note_lost(self) -> None:
         """Events that the kernel had no room for are told once a second for each CPU, where they are missing."""

@@ -99,7 +99,9 @@ class Branches:
         """A started world whose files are as they were after the start."""
         if branch.root not in self._started:
             world = self._open.enter_context(World(*branch.root))
+            gc.disable()  # what a world starts with stays
             start(world)
+            gc.enable()
             prepare(list(world.clusters))
             self._started[branch.root] = (world, _files(world.folder))
             gc.collect()

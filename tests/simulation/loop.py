@@ -203,7 +203,12 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                     if (self._held or self._fuses or self.digest is not None) and not self._may_take(turn):
                         continue
                     self.steps += 1
-                    self._take(turn)
+                    try:
+                        turn.context.run(turn.callback, *turn.args)
+                    except (SystemExit, KeyboardInterrupt):
+                        raise
+                    except BaseException as exc:
+                        self.errors.append(f"{getattr(turn.callback, '__qualname__', 'a callback')}: {exc!r}")
             if self._stopping:
                 return
 
@@ -217,14 +222,6 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         if self.digest is not None:
             self.digest.update(f"{self.now_s!r} {_name_of(turn)}\n".encode())
         return True
-
-    def _take(self, turn: Turn) -> None:
-        try:
-            turn.context.run(turn.callback, *turn.args)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self.errors.append(f"{getattr(turn.callback, '__qualname__', 'a callback')}: {exc!r}")
 
     def _burn(self, process: str) -> None:
         turns, end = self._fuses.get(process, (-1, _nothing))

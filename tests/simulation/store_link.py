@@ -63,6 +63,7 @@ class StoreLink:
         self._is_link_up, self._cuts = True, 0
         self.lose_answers = 0
         self._wakers: dict[asyncio.Event, None] = {}
+        self.commit, self.select, self.since = server.commit, server.select, server.since  # asked for often
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._server, name)

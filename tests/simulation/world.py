@@ -239,9 +239,11 @@ class World:
     def _is_reachable(self, address: str) -> bool:
         """Whether a node's packets reach this one; who asks is the running process."""
         process = PROCESS.get()
-        for cluster, node in self.nodes():
+        for cluster, node in self._nodes:
             if node.ip == address:
-                return not any(process.startswith(a) and cluster.name == b for a, b in self._deaf_pairs())
+                return not self.deaf or not any(
+                    process.startswith(a) and cluster.name == b for a, b in self._deaf_pairs()
+                )
         return False
 
     def _deaf_pairs(self) -> list[tuple[str, str]]:
