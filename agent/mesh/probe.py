@@ -157,7 +157,7 @@ class _Cluster:
 class Prober:
     """Probes the nodes of every peer and writes what it found into the session records and the table of lost nodes."""
 
-    def __init__(self, db: AgentDB, clock: Clock, probe: NodeProbe, *, lost_after_s: float = 10.0) -> None:
+    def __init__(self, db: AgentDB, clock: Clock, probe: NodeProbe, *, lost_after_s: float) -> None:
         self._db, self._clock, self._probe, self._lost_after_s = db, clock, probe, lost_after_s
         self._clusters: dict[ClusterName, _Cluster] = {}
         self._addresses: frozenset[str] = frozenset()

@@ -13,6 +13,7 @@ from agent.mesh.liveness import Liveness, Signals, decide
 from agent.mesh.probe import ANSWER_WAIT_S, NODES_A_ROUND, OverlayThenTcp, ProbeAnswer, Prober, ProbeReply
 from agent.mesh.rows import probe_rows, silent_node_problems
 from agent.mesh.tcp_probe import TcpAnswer, make_reach
+from agent.settings import AgentSettings
 from agent.tables import AgentDB, Node, NodeAddress
 from meshapi.probe import PathState
 from meshkit.clock import ManualClock
@@ -35,7 +36,7 @@ class World:
         self.rtts_s: dict[str, float] = {}
         self.by_overlay: set[str] = set()
         self.forgotten: set[str] = set()
-        self.prober = Prober(self.db, self.clock, self, lost_after_s=10.0)
+        self.prober = Prober(self.db, self.clock, self, lost_after_s=AgentSettings.withdraw_after_s)
         with self.db.write():
             for number in range(nodes):
                 address = NodeAddress("InternalIP", f"172.18.1.{number}")

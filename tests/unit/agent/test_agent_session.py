@@ -210,7 +210,7 @@ async def test_stopping_the_agent_drains_nothing(tmp_path: Path, clock: ManualCl
 async def test_a_peer_lost_on_both_paths_is_withdrawn_and_chosen_again_when_one_is_back(
     tmp_path: Path, clock: ManualClock, south: PeerStore
 ) -> None:
-    mesh = Mesh(tmp_path, clock, withdraw_after_s=10.0)
+    mesh = Mesh(tmp_path, clock)
     async with mesh.running():
         mesh.add(south)
         await mesh.until(lambda: mesh.state().is_ready)
