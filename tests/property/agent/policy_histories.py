@@ -47,7 +47,7 @@ def _steps(pick: random.Random, length: int) -> Iterator[Step]:
                 yield (
                     kind,
                     *name,
-                    *((_spec(pick), pick.choice(ANNOTATIONS)) if kind == "policy" else (kubernetes_spec(pick),)),
+                    *((cilium_spec(pick), pick.choice(ANNOTATIONS)) if kind == "policy" else (kubernetes_spec(pick),)),
                 )
             case "tiered" | "untiered" | "host" | "unhost":
                 make = {"tiered": tiered_spec, "host": _host_spec}.get(kind)
@@ -99,7 +99,7 @@ def _other_step(pick: random.Random, kind: str) -> Step:
     return kind, *name
 
 
-def _spec(pick: random.Random) -> dict[str, Any]:
+def cilium_spec(pick: random.Random) -> dict[str, Any]:
     spec: dict[str, Any] = {"endpointSelector": _selector(pick)}
     for section in pick.sample(["ingress", "ingressDeny", "egress", "egressDeny"], pick.randint(1, 3)):
         spec[section] = [_rule(pick, section) for _ in range(pick.randint(1, 3))]
@@ -110,7 +110,7 @@ def _spec(pick: random.Random) -> dict[str, Any]:
 
 def _host_spec(pick: random.Random) -> dict[str, Any]:
     """A spec about nodes; HTTP rules are refused there."""
-    spec = _spec(pick)
+    spec = cilium_spec(pick)
     del spec["endpointSelector"]
     for rule in (rule for section in spec.values() if isinstance(section, list) for rule in section):
         for port in rule.get("toPorts", ()):
