@@ -2,14 +2,14 @@
 """Law: whatever a peer publishes, in whatever order, nobody else loses anything and nothing of others becomes the peer's.
 
 North is our cluster and east an honest peer. South sends records of every kind with addresses, numbers, names and labels of
-others, odd ones, and records of one kind under the keys of another.
+others, odd ones, and records of one kind under the keys of another. West says as south does, under its own name.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from hypothesis import given, settings
@@ -32,8 +32,10 @@ from meshmodel.keys import Kind
 from meshmodel.names import ClusterId, ClusterName, ServiceName
 from tests.support.effort import examples
 
-NORTH, EAST, SOUTH = (ClusterName(name) for name in ("north", "east", "south"))
-IDS: Final = {NORTH: 1, SOUTH: 2, EAST: 3}
+NORTH, EAST, SOUTH, WEST = (ClusterName(name) for name in ("north", "east", "south", "west"))
+IDS: Final = {NORTH: 1, SOUTH: 2, EAST: 3, WEST: 4}
+MOST_ROUNDS: Final = 50
+"""Of judging claims again, that one record may cause."""
 SHARED = ServiceName("shop", "cart")
 OURS: Final = ("172.18.0.2", "10.1.0.0/24", "10.1.0.3", "192.168.7.9", "10.96.0.10", "172.18.9.1", "fd00:1::9")
 EASTS: Final = ("172.18.0.8", "10.3.0.0/24", "10.3.0.9")
@@ -208,7 +210,8 @@ class Agent:
         self.db = AgentDB(NORTH, ClusterId(1), "n1", "172.18.0.2")
         balancer = LoadBalancerWriter(self.db)
         writers = Writers(balancer, PrefixWriter(self.db), IdentityWriter(self.db), NodeWriter(self.db))
-        networks = Networks(NORTH)
+        networks, self._rounds = Networks(NORTH), 0
+        networks.judges.append(self._count)
         networks.set_own_service(ServiceName("kube-system", "kube-dns"), ["10.96.0.10"], ["172.18.9.1"])
         self.of = {
             name: Ingest(name, self.db, writers, networks=networks, rejections=Rejections(clock), clock=clock)
@@ -221,7 +224,13 @@ class Agent:
 
     def hear(self, cluster: ClusterName, records: Iterable[Record]) -> None:
         for kind, key, value in records:
+            self._rounds = 0
             self.of[cluster].apply(kind, [(key, value)])
+
+    def _count(self, _changes: object) -> int:
+        self._rounds += 1
+        assert self._rounds < MOST_ROUNDS, "records are judged again and again"
+        return 0
 
     def rows(self, *clusters: ClusterName) -> dict[str, list[str]]:
         """What is known of these clusters, as text."""
@@ -297,3 +306,45 @@ def test_whatever_a_peer_publishes_costs_nobody_anything(
     assert agent.rows(NORTH, EAST) == honest_only.rows(NORTH, EAST)
     agent.of[SOUTH].drain()
     assert agent.rows(NORTH, EAST, SOUTH) == honest_only.rows(NORTH, EAST)
+
+
+contested = st.builds(
+    lambda ip: pod(ip, number_of(SOUTH), "172.18.0.5"),
+    st.sampled_from(["10.1.0.9", "192.168.7.9", "10.3.0.9", "10.2.0.7"]),
+)
+speakers = st.sampled_from([(SOUTH, WEST), (SOUTH,), (WEST,)])
+
+
+def as_west(lie: Record) -> Record:
+    kind, key, value = lie
+    south, west = (str(number_of(name)).encode() for name in (SOUTH, WEST))
+    key = west if key == south else key
+    for old, new in ((b"south", b"west"), (south, west), (b'lusterID": 2,', b'lusterID": 4,')):
+        value = None if value is None else value.replace(old, new)
+    return kind, key, value
+
+
+@settings(max_examples=examples(80))
+@given(said=st.lists(st.tuples(st.one_of(lies(), contested), speakers), max_size=20))
+def test_two_peers_that_lie_alike_cost_nobody_anything_and_end(
+    said: list[tuple[Record, Collection[ClusterName]]],
+) -> None:
+    """Each record is said by south, by west, or by both."""
+    honest_only, agent = Agent(), Agent()
+
+    async def tell() -> None:
+        for each in (honest_only, agent):
+            await each.begin()
+            each.hear(EAST, EASTS_PUBLISHED)
+            each.hear(NORTH, OURS_PUBLISHED)
+        for lie, clusters_ in said:
+            if SOUTH in clusters_:
+                agent.hear(SOUTH, [lie])
+            if WEST in clusters_:
+                agent.hear(WEST, [as_west(lie)])
+            check(agent)
+        for each in (honest_only, agent):
+            each.hear(NORTH, [node(NORTH, "n2", "172.18.0.6", "10.9.0.0/24")])
+
+    asyncio.run(tell())
+    assert agent.rows(NORTH, EAST) == honest_only.rows(NORTH, EAST)
