@@ -30,11 +30,13 @@ def stage(policy: Policy, document: Mapping[str, object]) -> Policy:
     closes; a warning says it.
     """
     text = _value(document)
+    if text is None:
+        return policy
     match text.lower():
         case "true":
             told = (*policy.warnings, _HOST) if policy.is_host else policy.warnings
             return replace(policy, is_staged=True, warnings=told)
-        case "" | "false":
+        case "false":
             return policy
     wrong = f'annotation {STAGED_ANNOTATION}: {text[:40]!r} is neither "true" nor "false", so the policy is enforced'
     return replace(policy, warnings=(*policy.warnings, wrong))
@@ -42,12 +44,12 @@ def stage(policy: Policy, document: Mapping[str, object]) -> Policy:
 
 def is_staged(document: Mapping[str, object]) -> bool:
     """Whether the annotation stages the document. Raises: PolicyError where annotations are no map of strings."""
-    return _value(document).lower() == "true"
+    return (_value(document) or "").lower() == "true"
 
 
 def unstaged(document: Mapping[str, object]) -> Mapping[str, object]:
     """The document as it is when it is not staged any more. Raises: PolicyError as `is_staged`."""
-    if not _value(document):
+    if _value(document) is None:
         return document
     metadata = document["metadata"]
     assert isinstance(metadata, Mapping)
@@ -55,7 +57,8 @@ def unstaged(document: Mapping[str, object]) -> Mapping[str, object]:
     return {**document, "metadata": {**metadata, "annotations": kept}}
 
 
-def _value(document: Mapping[str, object]) -> str:
+def _value(document: Mapping[str, object]) -> str | None:
     metadata = DocumentNode(document, "").get("metadata")
     annotations = metadata.get("annotations") if metadata is not None else None
-    return annotations.text_of(STAGED_ANNOTATION) if annotations is not None else ""
+    given = annotations.get(STAGED_ANNOTATION) if annotations is not None else None
+    return None if given is None else given.text()

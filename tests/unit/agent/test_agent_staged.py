@@ -143,12 +143,13 @@ def test_pods_that_came_after_a_staged_policy_hear_that_it_is_gone(db: AgentDB, 
         assert row(db, late.address).watched == frozenset()
 
 
-def test_another_word_stages_nothing_and_is_told(db: AgentDB, compiler: PolicyCompiler) -> None:
-    load(compiler, "yes", ingress=[CLIENTS])
+@pytest.mark.parametrize("word", ["yes", "1", "", " true", "true "])
+def test_another_word_stages_nothing_and_is_told(db: AgentDB, compiler: PolicyCompiler, word: str) -> None:
+    load(compiler, word, ingress=[CLIENTS])
     assert row(db).policy.ingress_enforced
     (listed,) = db.policies.rows()
     assert listed.problems == (
-        f'annotation {STAGED_ANNOTATION}: \'yes\' is neither "true" nor "false", so the policy is enforced',
+        f'annotation {STAGED_ANNOTATION}: {word!r} is neither "true" nor "false", so the policy is enforced',
     )
 
 
