@@ -16,27 +16,48 @@ from tests.simulation.truth import Place
 from tests.simulation.world import World
 
 STEADY_S: Final = 5.0
-Slot = tuple[str, tuple[str, int, str], Place]
+Frontend = tuple[str, int, str]
+Slot = tuple[str, Frontend, Place]
 Ids = dict[tuple[str | int, ...], int]
 """Ids by what they name."""
 
 
 class SteadyBackends:
     """Once a node leads a service to a ready pod of its own cluster, it does so until the pod, the service or its ready
-    state changes, whatever happens to programs, stores, links and API servers. Services with affinity may leave it.
+    state changes, whatever happens to programs, stores, links and API servers. Services with affinity may leave it, also when
+    they have none any more: until all has been quiet for a while, a node may hear of the affinity late.
     """
 
     def __init__(self, world: World) -> None:
-        self._world = world
+        self._calm = Calm(world)
         self._seen: set[Slot] = set()
+        self._steered: dict[Frontend, float] = {}
+        """What has affinity, or had it when this was looked at last."""
 
     def __call__(self, world: World) -> Iterable[str]:
-        wanted = {slot for cluster in world.clusters.values() for slot in _wanted(cluster)}
+        self._calm.look(world)
+        now = world.now()
+        self._steered |= {frontend: now for cluster in world.clusters.values() for frontend in _steered(cluster)}
+        if now - self._calm.since_s >= STEADY_S:
+            self._steered = {frontend: s for frontend, s in self._steered.items() if now - s < STEADY_S}
+        slots = (slot for cluster in world.clusters.values() for slot in _wanted(cluster))
+        wanted = {slot for slot in slots if slot[1] not in self._steered}
         there = _led_to(world)
         lost = (self._seen & wanted) - there
         self._seen = there & wanted
         for node, frontend, place in sorted(lost):
             yield f"{node}: {frontend} does not lead to {place} any more, which is ready all the time"
+
+
+@kept(lambda cluster: cluster.kube.store.changed(SERVICES))
+def _steered(cluster: Cluster) -> list[Frontend]:
+    """Where Services with affinity are reached."""
+    return [
+        (service["spec"]["clusterIP"], port["port"], port.get("protocol") or "TCP")
+        for service in cluster.kube.objects(SERVICES)
+        if service["spec"].get("clusterIP") and truth.annotation(service, truth.AFFINITY, "none") != "none"
+        for port in service["spec"].get("ports") or []
+    ]
 
 
 @kept(lambda cluster: cluster.kube.store.changed(SERVICES, ENDPOINT_SLICES))
