@@ -15,20 +15,21 @@ inlined int is_udp_with_ports(struct __sk_buff *skb, struct outer_packet *outer)
 	return skb->protocol == bpf_htons(ETH_P_IP) && load_udp_ports(skb, outer);
 }
 
-/* It was about to leave for a pod of this node, for the proxy at a port that its mark names. */
-apart int take_for_proxy(struct __sk_buff *skb, __be16 port)
+/* It was about to leave for a pod of this node, or came from one by a bridge, for the proxy at a port that its mark names. */
+apart int take_for_proxy(struct __sk_buff *skb, __u32 mark)
 {
-	struct packet p = { .direction = INGRESS };
+	__be16 port = mark >> PROXY_PORT_SHIFT;
+	struct packet p = { .direction = mark & MARK_EGRESS ? EGRESS : INGRESS };
 	int r = parse(skb, &p);
-	struct endpoint_value *pod = r ? 0 : endpoint_of(p.destination);
+	struct endpoint_value *pod = r ? 0 : endpoint_of(p.direction == EGRESS ? p.source : p.destination);
 	if (pod)
 		p.endpoint_id = pod->endpoint_id;
 	if (!r)
 		r = assign_proxy(skb, &p, port);
 	if (r)
 		return drop(skb, &p, r);
-	skb->mark |= MARK_UNTRACKED;	/* the stack has done so on its way here */
-	count(TO_PROXY, INGRESS, skb->len);
+	skb->mark |= mark & MARK_UNTRACKED;	/* the stack has tracked it on its way here */
+	count(TO_PROXY, p.direction, skb->len);
 	return TC_ACT_OK;
 }
 
@@ -36,7 +37,7 @@ SEC("tc")
 int mesh_from_overlay(struct __sk_buff *skb)
 {
 	if (proxy_mark(skb) == MARK_TO_PROXY)	/* what the network sends has no mark */
-		return take_for_proxy(skb, skb->mark >> PROXY_PORT_SHIFT);
+		return take_for_proxy(skb, skb->mark);
 	struct packet p = { .direction = INGRESS };
 	struct bpf_tunnel_key key;
 	if ((skb->priority & ~BY_ANYBODY) == CAME_FOR_ANOTHER) {

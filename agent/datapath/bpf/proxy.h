@@ -12,6 +12,7 @@
 enum proxy_mark {
 	MARK_TO_PROXY = 0x0200,
 	MARK_UNTRACKED = 0x1000,	/* beside it: the stack does not track the packet (untracked.py) */
+	MARK_EGRESS = 0x2000,	/* beside it and a port: of the sender's policy, on its way to mesh_from_overlay */
 	MARK_EGRESS_REPLY = 0x0a00,	/* to the pod whose egress the proxy took */
 	MARK_INGRESS_REPLY = 0x0b00,	/* to whoever opened a connection to a pod whose ingress the proxy took */
 	MARK_EGRESS_UPSTREAM = 0x0c00,	/* to the server, in the name of the pod of this node that asked */
@@ -176,19 +177,20 @@ apart int assign_proxy(struct __sk_buff *skb, const struct packet *p, __be16 por
 }
 
 /* The verdict on a packet for the proxy at p->proxy_port. One that leaves through an interface comes in through the overlay's,
- * since sockets take only what is received, and there the node does not ask which way its source is (proxy_routes.py). `port`: a port of a bridge, whose packets for the node have the bridge's MAC. */
+ * since sockets take only what is received, and there the node does not ask which way its source is (proxy_routes.py). So does
+ * what a bridge would get: where it asks the rules of the stack (br_netfilter) it takes the socket from the packet. `port`: of a pod
+ * that the packet comes from, or goes to. */
 apart int to_proxy(struct __sk_buff *skb, const struct packet *p, const struct endpoint_value *port, int is_leaving)
 {
 	if (!p)
 		return TC_ACT_SHOT;
 	trace(skb, p, POINT_PROXY);
-	if (is_leaving) {
-		skb->mark = (__u32)p->proxy_port << PROXY_PORT_SHIFT | MARK_TO_PROXY;
+	if (is_leaving || (port && port->flags & BRIDGE_PORT)) {
+		skb->mark = (__u32)p->proxy_port << PROXY_PORT_SHIFT | MARK_TO_PROXY | (is_leaving ? MARK_UNTRACKED : 0) |
+			    (p->direction == EGRESS ? MARK_EGRESS : 0);
 		return bpf_redirect(CONFIG.overlay_ifindex, BPF_F_INGRESS);
 	}
 	int r = assign_proxy(skb, p, p->proxy_port);
-	if (!r && port && port->flags & BRIDGE_PORT && bpf_skb_store_bytes(skb, 0, port->node_mac, 6, 0) < 0)
-		r = DROP_WRITE;
 	if (r)
 		return drop(skb, p, r);
 	count(TO_PROXY, p->direction, skb->len);

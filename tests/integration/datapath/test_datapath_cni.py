@@ -17,7 +17,11 @@ from agent.datapath.config import AttachMode
 from agent.datapath.layout import Direction, EndpointFlag, PolicyKey, PolicyValue
 from agent.datapath.libbpf import BpfObject
 from agent.datapath.pod_interfaces import sight
+from agent.datapath.proxy_routes import prepare_stack
 from agent.datapath.reasons import Reason
+from meshpolicy import Direction as PolicyDirection
+from meshpolicy.http_rule import HttpRule
+from meshpolicy.proxy_ports import Listener
 from tests.integration.datapath.datapath_topology import (
     TCP_PORT,
     UDP_PORT,
@@ -27,6 +31,8 @@ from tests.integration.datapath.datapath_topology import (
     exchange,
     topology,
 )
+from tests.integration.datapath.node_envoy import PORT, ask, connection, envoy_of, redirect
+from tests.integration.datapath.recorder import Recorder
 from tests.packet.datapath_host import bpffs, build_objects, inside, run
 from tests.support.leftovers import own_name
 
@@ -234,3 +240,32 @@ def test_packets_too_large_for_the_overlay_are_answered_with_its_mtu(clean: Topo
         for namespace, device in reversed(places):
             run("ip", "-n", namespace, "link", "set", device, "mtu", "1450")
         run("ip", "-n", client.namespace, "route", "flush", "cache")
+
+
+@pytest.mark.parametrize("direction", [Direction.EGRESS, Direction.INGRESS])
+def test_requests_go_through_the_proxy_also_where_a_bridge_asks_the_rules_of_the_stack(
+    clean: Topology, direction: Direction
+) -> None:
+    """As Kubernetes wants it of a bridge (br_netfilter): it takes from a packet the socket that it was handed to."""
+    node = clean.nodes[0]
+    first, second, far = *node.pods, clean.nodes[2].pods[0]
+    asking = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+    with inside(node.namespace):
+        if node.cni == "bridge" and asking.exists():
+            asking.write_text("1")
+        assert prepare_stack() == ""
+    servers = [Recorder(pod) for pod in (second, far)]
+    judged = first if direction == Direction.EGRESS else second
+    redirect(node, judged, direction)
+    rules = frozenset((HttpRule("GET", "/ok"),))
+    word = PolicyDirection.EGRESS if direction == Direction.EGRESS else PolicyDirection.INGRESS
+    pairs = [(first, second), (first, far)] if direction == Direction.EGRESS else [(first, second), (far, second)]
+    try:
+        with envoy_of(node, {PORT: Listener(word, rules)}):
+            for source, target in pairs:
+                with closing(connection(source, target.address)) as made:
+                    assert ask(made, "GET", "/ok") == (200, b"ok")
+                    assert ask(made, "POST", "/ok", b"?")[0] == 403
+    finally:
+        for server in servers:
+            server.close()
