@@ -26,10 +26,14 @@ def entries(node: Node) -> dict[str, Any]:
 class OwnAddresses:
     """No entry within what our nodes have, pods and addresses alike, says that it is a peer's. A node whose object was deleted
     has these for itself alone from then on: others hear of it late when it is back. An agent that starts while the object has no
-    network does not know of one.
+    network does not know of one. An address that a node takes while others know it as a peer's, to whom it was free, they know
+    as ours when they have heard of that.
     """
 
     def __init__(self, world: World) -> None:
+        self._ips = {node.name: node.ip for _, node in world.nodes()}
+        self._late: set[tuple[str, str]] = set()
+        """By node, prefixes that it knew as a peer's when a node of ours took them, and knows so still."""
         self._uids = {node.name: _object(cluster, node)["metadata"]["uid"] for cluster, node in world.nodes()}
         self._knowing: dict[str, AgentProcess | None] = {}
         self._ignorant: set[str] = set()
@@ -44,6 +48,7 @@ class OwnAddresses:
                 )
             elif node.agent is None or node.agent is not self._knowing[node.name]:
                 self._ignorant.add(node.name)
+        self._note_moves(world)
         for cluster in world.clusters.values():
             known = {
                 n for n in cluster.nodes.values() if _object(cluster, n)["metadata"].get("uid") == self._uids[n.name]
@@ -54,10 +59,25 @@ class OwnAddresses:
                 looked_at = (maps.ipcache.writes, maps.backends.writes, {(each.name, each.ip) for each in ours})
                 if self._well.get(node.name) == looked_at:
                     continue
-                found = list(_check_own(cluster, node, ours))
+                late = {prefix for name, prefix in self._late if name == node.name}
+                found = list(_check_own(cluster, node, ours, late))
                 if not found:
                     self._well[node.name] = looked_at
                 yield from found
+
+    def _note_moves(self, world: World) -> None:
+        for cluster, node in world.nodes():
+            if self._ips[node.name] != node.ip:
+                self._ips[node.name] = node.ip
+                self._late |= {(other.name, f"{node.ip}/32") for other in cluster.nodes.values()}
+        if self._late:
+            peers = {
+                (n.name, prefix)
+                for c, n in world.nodes()
+                for prefix, v in entries(n).items()
+                if v.cluster_id not in (0, c.id)
+            }
+            self._late &= peers
 
 
 def _object(cluster: Cluster, node: Node) -> KubeObject:
@@ -65,12 +85,12 @@ def _object(cluster: Cluster, node: Node) -> KubeObject:
     return cluster.kube.store.get(NODES, node.name) or {"metadata": {}, "spec": {}}
 
 
-def _check_own(cluster: Cluster, node: Node, ours: Collection[Node]) -> Iterable[str]:
-    """`ours` are those whose addresses this one knows as ours."""
+def _check_own(cluster: Cluster, node: Node, ours: Collection[Node], late: Collection[str]) -> Iterable[str]:
+    """`ours` are those whose addresses this one knows as ours, but for the `late`."""
     services = network_of(f"{cluster.service_network}.0.0/16")
     networks, ips = [network_of(each.pod_cidr) for each in ours], {f"{each.ip}/32" for each in ours}
     for prefix, value in entries(node).items():
-        if value.cluster_id in (0, cluster.id):
+        if value.cluster_id in (0, cluster.id) or prefix in late:
             continue
         if prefix in ips or any(network_of(prefix).subnet_of(each) for each in (*networks, services)):
             yield f"{node.name}: own address {prefix} is said to be of cluster {value.cluster_id}: {value}"
