@@ -38,7 +38,11 @@ OPEN_WEB = policy("to-db", "web", egress=[{"toEndpoints": [app("db")]}])
 
 
 def run(
-    *apis: ScriptedApi, ends: Sequence[str] = ("shop/web", "shop/db@south"), port: str = "80/TCP", as_json: bool = False
+    *apis: ScriptedApi,
+    ends: Sequence[str] = ("shop/web", "shop/db@south"),
+    port: str = "80/TCP",
+    as_json: bool = False,
+    verbose: bool = False,
 ) -> tuple[ExitCode, str]:
     stream = io.StringIO()
     names = ("kind-north", "kind-south")
@@ -51,6 +55,7 @@ def run(
         Console(plain=True, stream=stream),
         wall_s=WALL_S,
         form=AnswerForm.JSON if as_json else AnswerForm.TABLE,
+        verbose=verbose,
     )
     return code, stream.getvalue()
 
@@ -65,6 +70,17 @@ def test_the_text_names_both_ends_the_deciding_rules_and_the_denying_side() -> N
     assert any(line.startswith("FAIL ingress, judged by south: denied by default") for line in lines)
     assert any(f"identity {DB_SOUTH}, app=db, told by south, confirmed 2s ago" in line for line in lines)
     assert lines[-1] == "RESULT denied by ingress (south); egress allows it"
+
+
+def test_rules_that_do_not_apply_are_counted_and_listed_for_who_asks() -> None:
+    others = policy("others", "web", egress=[{"toEndpoints": [app(name)]} for name in ("cache", "queue")])
+    clusters = scripted_cluster("north", OPEN_WEB, others), scripted_cluster("south")
+    (_, short), (_, long) = run(*clusters), run(*clusters, verbose=True)
+    assert "2 rules of cnp/shop/others not applying (-v shows them)" in short
+    assert "others egress[" not in short
+    assert all(f"cnp/shop/others egress[{number}]: " in long for number in (0, 1))
+    assert "not applying" not in long
+    assert all("cnp/shop/to-db egress[0]" in text for text in (short, long))
 
 
 def test_the_exit_code_is_zero_where_both_sides_allow() -> None:
