@@ -15,7 +15,7 @@ LIMIT = 256 << 20
 
 
 @pytest.mark.parametrize(
-    ("groups", "file", "content", "expected"),
+    ("membership", "file", "content", "expected"),
     [
         pytest.param("0::/\n", "memory.max", f"{LIMIT}\n", LIMIT, id="a pod, version 2"),
         pytest.param("0::/a/b\n", "a/b/memory.max", f"{LIMIT}\n", LIMIT, id="a unit of systemd"),
@@ -34,10 +34,10 @@ LIMIT = 256 << 20
         pytest.param("nonsense", "memory.max", f"{LIMIT}\n", MACHINE, id="a file that cannot be understood"),
     ],
 )
-def test_the_least_limit_counts(tmp_path: Path, groups: str, file: str, content: str, expected: int) -> None:
+def test_the_least_limit_counts(tmp_path: Path, membership: str, file: str, content: str, expected: int) -> None:
     proc, control_groups = tmp_path / "proc", tmp_path / "cgroup"
     (proc / "self").mkdir(parents=True)
-    (proc / "self" / "cgroup").write_text(groups)
+    (proc / "self" / "cgroup").write_text(membership)
     path = control_groups / file
     path.parent.mkdir(parents=True)
     path.write_text(content)
