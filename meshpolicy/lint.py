@@ -120,9 +120,10 @@ def _lint_policy(policy: Policy, wide: Policy, context: PolicyContext) -> Iterat
     if policy.is_staged:
         yield Finding(Severity.NOTE, "staged", where, "is judged and not enforced")
     yield from _unscoped(policy, wide, context)
-    unenforced = {rule.origin for rule in policy.rules if rule.unenforced}
+    # A rule whose ports lead to a proxy, or cannot be enforced, is read in parts: its ports stand in another part.
+    elsewhere = {rule.origin for rule in policy.rules if rule.unenforced or rule.ports != ()}
     for rule in policy.rules:
-        if rule.origin not in unenforced:  # the ports of such a rule stand in the part that is not enforced
+        if rule.origin not in elsewhere:
             yield from _names_no_port(rule)
     yield from _dns_without_tcp(policy)
 

@@ -50,6 +50,14 @@ def test_lint_finds_rules_that_name_or_select_nobody() -> None:
     assert codes([cnp(ingress=[{"fromEndpoints": []}])], LOCAL) == ["no-effect"]
     assert codes([cnp(ingress=[{"fromEntities": ["all"], "toPorts": [{}]}])], LOCAL) == ["names-no-port"]
     assert codes([cnp(ingress=[{}])], LOCAL) == []
+
+
+def test_a_rule_whose_ports_have_server_names_is_not_said_to_name_no_port() -> None:
+    named = {"ports": [{"port": "443", "protocol": "TCP"}], "serverNames": ["*.example.org"]}
+    context = PolicyContext("north", True, proxy_ports=ProxyPorts())
+    assert codes([cnp(egress=[{"toEntities": ["world"], "toPorts": [named]}])], context) == []
+    without_ports = {"serverNames": ["*.example.org"]}
+    assert codes([cnp(egress=[{"toEntities": ["world"], "toPorts": [without_ports]}])], context) == ["names-no-port"]
     nobody = {"fromEndpoints": [{"matchLabels": {"app": "nobody", "io.cilium.k8s.policy.cluster": "north"}}]}
     assert codes([cnp(ingress=[nobody])], LOCAL, identities=WHO) == ["selects-no-peer"]
     lost = cnp(ingress=[{}])
