@@ -172,7 +172,8 @@ def _without_value(documents: Sequence[Document], refused: Set[str]) -> Iterator
 
 
 _MAPPED_FIX: Final = (
-    "write others in its place; where it is alone leave out the whole rule: one without peers means everybody"
+    "write the addresses that are meant in its place, or keep it: a rule without peers means everybody, "
+    "and a direction without rules is open"
 )
 
 

@@ -216,7 +216,8 @@ def test_ipv6_prefixes_of_ipv4_addresses_select_nobody_and_lint_says_so(prefix: 
     assert f"write {inner}" in denying.fix
     (allowing,) = lint([cnp(**ALL, egress=[{"toCIDR": [prefix]}])], CONTEXT)
     assert all(inner not in finding.fix for finding in (allowing, group_of_anybody)), "it would open what is closed"
-    assert "one without peers means everybody" in allowing.fix
+    assert "or keep it: a rule without peers means everybody, and a direction without rules is open" in allowing.fix
+    assert "leave out" not in allowing.fix, "the only rule of its direction closes it"
     wide = cnp(**ALL, egressDeny=[{"toCIDR": ["::/0"]}, {"toCIDR": ["64:ff9b::/96"]}, {"toCIDR": ["10.0.0.0/8"]}])
     assert not [finding for finding in lint([wide], CONTEXT) if finding.code == "ipv4-mapped"]
 
