@@ -193,6 +193,18 @@ apart int ct_forget_opposite(const struct conntrack_key *key)
 	return 0;
 }
 
+/* Somebody asks in a pod's name, from a port that the pod may have had a moment ago: what the pod opened there itself, and not
+ * through a proxy, is over, or it would get the answers. */
+apart int ct_forget_own(const struct conntrack_key *key, const struct packet *p)
+{
+	if (!key || !p)
+		return 0;
+	struct conntrack_value *own = ct_lookup(key, p);
+	if (own && !own->proxy_port)
+		own->lifetime = 0;
+	return 0;
+}
+
 /* A new flow's entry, instead of the one with the same key that is over (`old`, or 0). 0 or DROP_CT_FULL. */
 apart int ct_create(const struct conntrack_key *key, const struct packet *p, struct conntrack_value *v,
 		    struct conntrack_value *old)

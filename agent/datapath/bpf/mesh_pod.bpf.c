@@ -207,6 +207,7 @@ int mesh_to_container(struct __sk_buff *skb)
 	p.source_identity = identity_by_stack(skb, &p, local, remote);
 	if (is_by_proxy(skb)) {
 		note_proxy(skb, &p);
+		begin_as_pod(skb, &p, p.source, p.source_port);
 		trace_arrival(skb, &p, POINT_FROM_PROXY);
 		return deliver(skb, &p, to, DELIVER_VIA_STACK);
 	}

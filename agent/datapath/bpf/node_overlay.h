@@ -114,6 +114,7 @@ outline int send_for_pod(struct __sk_buff *skb, struct packet *p)
 	__be32 source = p->source;
 	__be16 port = p->source_port;
 	int is_other = is_renamed(skb, p, &source, &port);
+	begin_as_pod(skb, p, source, port);
 	struct endpoint_value *pod = endpoint_of(source);
 	struct ipcache_value *to = pod ? ipcache_lookup(p->destination) : 0;
 	if (!to)

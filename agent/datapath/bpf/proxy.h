@@ -176,6 +176,16 @@ apart int assign_proxy(struct __sk_buff *skb, const struct packet *p, __be16 por
 	return p->protocol == PROTO_TCP ? assign_connection(skb, p, port) : DROP_PROXY;
 }
 
+/* The proxy begins something in the name of the pod with this address and port. */
+inlined void begin_as_pod(const struct __sk_buff *skb, const struct packet *p, __be32 pod, __be16 port)
+{
+	struct conntrack_key key;
+	if (proxy_mark(skb) != MARK_EGRESS_UPSTREAM || (p->protocol != PROTO_UDP && !opens_connection(p)))
+		return;
+	ct_key_of(&key, &pod, &p->destination, port, p->destination_port, p->protocol, CT_EGRESS);
+	ct_forget_own(&key, p);
+}
+
 /* The verdict on a packet for the proxy at p->proxy_port. One that leaves through an interface comes in through the overlay's,
  * since sockets take only what is received, and there the node does not ask which way its source is (proxy_routes.py). So does
  * what a bridge would get: where it asks the rules of the stack (br_netfilter) it takes the socket from the packet. `port`: of a pod

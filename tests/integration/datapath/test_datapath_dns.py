@@ -16,7 +16,7 @@ from dnslib import DNSRecord
 
 from agent.answered_names import AnsweredAddress
 from agent.datapath.config import AttachMode
-from agent.datapath.flow_layout import EventType
+from agent.datapath.flow_layout import ConntrackKey, ConntrackKind, ConntrackValue, EventType
 from agent.datapath.layout import (
     Direction,
     EndpointFlag,
@@ -45,6 +45,8 @@ pytestmark = [
 VIP = "172.20.1.53"
 TCP, UDP = 6, 17
 REFUSED, NOERROR, SERVFAIL, NXDOMAIN = 5, 0, 2, 3
+SEEN_REPLY = 8
+"""`CT_SEEN_REPLY`."""
 
 
 @pytest.fixture
@@ -103,6 +105,25 @@ def test_names_that_rules_name_are_answered_and_others_refused(clean: Topology, 
         ("www.example.com.", False),
     ]
     assert dns.link.said.counts == {Count.ALLOWED: 2, Count.REFUSED: 1}
+
+
+@pytest.mark.parametrize("where", ["local", "routed", "tunnel"])
+def test_what_the_pod_asked_before_its_rule_takes_no_answer_from_the_proxy(
+    clean: Topology, dns: DnsNode, where: str
+) -> None:
+    """On ports that the proxy draws for its questions now and then: a sixteenth of them all, a hundred times."""
+    client, node, server = _place(clean, where)
+    redirect(node, client)
+    had = ConntrackValue(2, 99, 2**32 - 1, server.identity, flags=SEEN_REPLY, nat_address="172.20.1.10", nat_port=53)
+    ports = range(8192, 8192 + 4000)  # as many as the map takes
+    keys = [ConntrackKey(client.address, server.address, port, 53, UDP, ConntrackKind.EGRESS) for port in ports]
+    try:
+        node.maps.conntrack_other.update([(key, had) for key in keys])
+        with served(server):
+            for _ in range(100):
+                assert addresses_in(ask_for(client, server.address, "google.com")) == ["203.0.113.7"]
+    finally:
+        node.maps.conntrack_other.delete(keys)
 
 
 def test_the_answer_comes_from_the_address_that_was_asked(clean: Topology, dns: DnsNode) -> None:

@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.parametrize("mesh", [(AttachMode.TCX, True)], indirect=True, scope="module"),
 ]
-SAME, ENDED, TRACKED, FORGOTTEN = 40000, 40010, 40020, 40030
+SAME, ENDED, TRACKED, FORGOTTEN, BEFORE = 40000, 40010, 40020, 40030, 40040
 SEEN_REPLY = 8
 """`CT_SEEN_REPLY`."""
 RULES = frozenset((HttpRule("GET", "/ok"),))
@@ -146,6 +146,18 @@ def test_what_was_tracked_the_other_way_is_over_when_the_pod_or_the_proxy_opens_
         made.sendall(REQUEST + b"\r\n")
         assert made.recv(4096).startswith(b"HTTP/1.1 200")
     assert server.ports == [TRACKED]
+
+
+def test_what_the_pod_had_by_itself_takes_no_answer_from_the_proxy(clean: Topology, server: Recorder) -> None:
+    """On the port that the proxy gets, to the same server, before there was a rule."""
+    client, address, node = clean.nodes[0].pods[0], clean.nodes[2].pods[0].address, clean.nodes[0]
+    had = ConntrackValue(9, 999, 2**32 - 1, 0, flags=SEEN_REPLY, tcp_forward=ACK, tcp_reply=ACK)
+    key = ConntrackKey(client.address, address, BEFORE, WEB_PORT, socket.IPPROTO_TCP, ConntrackKind.EGRESS)
+    node.maps.conntrack_tcp.update([(key, had)])
+    with only_port(node.namespace, BEFORE), by_port(client, BEFORE + 2, address) as made:
+        made.sendall(REQUEST + b"\r\n")
+        assert made.recv(4096).startswith(b"HTTP/1.1 200")
+    assert server.ports == [BEFORE]
 
 
 def test_where_a_connection_goes_is_not_asked_of_what_the_stack_tracks(clean: Topology, server: Recorder) -> None:
